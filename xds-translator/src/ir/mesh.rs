@@ -1,0 +1,119 @@
+//! Mesh-wide settings (Istio `MeshConfig`), with Istio's defaults.
+
+use std::{sync::Arc, time::Duration};
+
+use ferromesh_proto::TrustDomain;
+use serde::Serialize;
+
+use super::{ConnectionPool, LocalityPolicy, OutboundTraffic, OutlierDetection, Retry, TcpKeepalive, Visibility};
+
+/// Settings that hold for the whole mesh.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct MeshDefaults {
+    /// `trustDomain`.
+    #[serde(serialize_with = "as_text")]
+    pub trust_domain: TrustDomain,
+    /// `trustDomainAliases`; sorted, unique.
+    pub trust_domain_aliases: Vec<Arc<str>>,
+    /// `rootNamespace`.
+    pub root_namespace: Arc<str>,
+    /// DNS suffix of Kubernetes services, `cluster.local`.
+    pub domain: Arc<str>,
+    /// `connectTimeout`.
+    pub connect_timeout: Duration,
+    /// `protocolDetectionTimeout`; zero means our own finite default for inbound listeners (alpn.md).
+    pub detection_timeout: Duration,
+    /// `outboundTrafficPolicy`.
+    pub outbound_traffic: OutboundTraffic,
+    /// `inboundTrafficPolicy` PASSTHROUGH (true) or LOCALHOST.
+    pub inbound_passthrough: bool,
+    /// `enableAutoMtls`.
+    pub auto_mtls: bool,
+    /// `defaultHttpRetryPolicy`; `MeshDefault` means the built-in.
+    pub default_retry: Retry,
+    /// `defaultServiceExportTo`.
+    pub service_export_to: Option<Visibility>,
+    /// `defaultVirtualServiceExportTo`.
+    pub route_export_to: Option<Visibility>,
+    /// `defaultDestinationRuleExportTo`.
+    pub backend_export_to: Option<Visibility>,
+    /// `localityLbSetting`.
+    pub locality: LocalityPolicy,
+    /// `defaultTrafficPolicy.connectionPool`.
+    pub connection_pool: Option<ConnectionPool>,
+    /// `defaultTrafficPolicy.outlierDetection`.
+    pub outlier: Option<OutlierDetection>,
+    /// `tcpKeepalive`.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// `h2UpgradePolicy` UPGRADE.
+    pub h2_upgrade: bool,
+    /// `accessLogFile`; empty: none.
+    pub access_log_file: Arc<str>,
+    /// `accessLogFormat`; empty: the default.
+    pub access_log_format: Arc<str>,
+    /// `accessLogEncoding` JSON.
+    pub access_log_json: bool,
+    /// `proxyListenPort`.
+    pub outbound_port: u16,
+    /// `proxyInboundListenPort`.
+    pub inbound_port: u16,
+    /// `proxyHttpPort`; `None`: no explicit HTTP proxy.
+    pub http_proxy_port: Option<u16>,
+    /// `dnsRefreshRate`.
+    pub dns_refresh_rate: Duration,
+    /// `pathNormalization`.
+    pub path_normalization: PathNormalization,
+    /// `ingressSelector`, `ingressService`: labels of the default ingress gateway.
+    pub ingress_service: Arc<str>,
+}
+
+/// `pathNormalization.normalization`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum PathNormalization {
+    /// As it came.
+    None,
+    /// RFC 3986 (`BASE`, the default).
+    Base,
+    /// Also merges slashes.
+    MergeSlashes,
+    /// Also decodes escaped slashes.
+    DecodeAndMergeSlashes,
+}
+
+impl Default for MeshDefaults {
+    fn default() -> Self {
+        Self {
+            trust_domain: TrustDomain::default(),
+            trust_domain_aliases: Vec::new(),
+            root_namespace: "istio-system".into(),
+            domain: "cluster.local".into(),
+            connect_timeout: Duration::from_secs(10),
+            detection_timeout: Duration::ZERO,
+            outbound_traffic: OutboundTraffic::AllowAny,
+            inbound_passthrough: true,
+            auto_mtls: true,
+            default_retry: Retry::MeshDefault,
+            service_export_to: None,
+            route_export_to: None,
+            backend_export_to: None,
+            locality: LocalityPolicy::default(),
+            connection_pool: None,
+            outlier: None,
+            tcp_keepalive: None,
+            h2_upgrade: false,
+            access_log_file: "".into(),
+            access_log_format: "".into(),
+            access_log_json: false,
+            outbound_port: 15001,
+            inbound_port: 15006,
+            http_proxy_port: None,
+            dns_refresh_rate: Duration::from_secs(60),
+            path_normalization: PathNormalization::Base,
+            ingress_service: "istio-ingressgateway".into(),
+        }
+    }
+}
+
+fn as_text<S: serde::Serializer>(v: &impl std::fmt::Display, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(v)
+}

@@ -1,0 +1,115 @@
+//! What a sidecar sees and opens (Istio `Sidecar`).
+
+use std::{net::IpAddr, sync::Arc};
+
+use serde::Serialize;
+
+use super::{ConnectionPool, Hostname, Origin, Protocol, Selector};
+
+/// The scope that one object gives.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct SidecarScope {
+    /// The object. In the root namespace without selector it is the mesh's default.
+    pub origin: Origin,
+    /// Workloads of its namespace; empty: all.
+    pub selector: Selector,
+    /// Egress listeners; empty: everything visible.
+    pub egress: Vec<EgressListener>,
+    /// Ingress listeners; empty: as the services say.
+    pub ingress: Vec<IngressListener>,
+    /// `None`: the mesh's.
+    pub outbound_traffic: Option<OutboundTraffic>,
+    /// Limits of every inbound cluster.
+    pub inbound_pool: Option<ConnectionPool>,
+}
+
+/// One egress listener.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct EgressListener {
+    /// `None`: the catch-all for every service port.
+    pub port: Option<ListenerPort>,
+    /// Address to bind.
+    pub bind: Option<IpAddr>,
+    /// How traffic gets there; `None`: the proxy's own mode.
+    pub capture: Capture,
+    /// Visible hosts; never empty.
+    pub hosts: Vec<ScopeHost>,
+}
+
+/// A port that a Sidecar object declares.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct ListenerPort {
+    /// Number.
+    pub number: u16,
+    /// Name; may be empty.
+    pub name: Arc<str>,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// How traffic reaches a listener (`captureMode`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize)]
+pub enum Capture {
+    /// The proxy's interception mode.
+    #[default]
+    Default,
+    /// Redirected by iptables.
+    Iptables,
+    /// The application connects to the listener itself.
+    None,
+}
+
+/// A visible host of a scope.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct ScopeHost {
+    /// Which namespaces: `.` is already resolved.
+    pub namespace: ScopeNamespace,
+    /// The host; may be a wildcard.
+    pub host: Hostname,
+}
+
+/// Namespaces of a scope host.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum ScopeNamespace {
+    /// Any (`*`).
+    Any,
+    /// This one.
+    Named(Arc<str>),
+    /// None (`~`).
+    Nobody,
+}
+
+/// One ingress listener, which replaces what services say for that port.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct IngressListener {
+    /// The port.
+    pub port: ListenerPort,
+    /// Address to bind.
+    pub bind: Option<IpAddr>,
+    /// How traffic gets there.
+    pub capture: Capture,
+    /// Where it goes; `None`: the same port of the application.
+    pub default_endpoint: Option<AppEndpoint>,
+    /// Limits.
+    pub pool: Option<ConnectionPool>,
+}
+
+/// Where an ingress listener forwards to.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum AppEndpoint {
+    /// `127.0.0.1:PORT`.
+    Loopback(u16),
+    /// `0.0.0.0:PORT`: the workload's own address.
+    Workload(u16),
+    /// `unix:///PATH`.
+    Pipe(Arc<str>),
+}
+
+/// What happens to traffic for unknown destinations.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum OutboundTraffic {
+    /// It passes (`ALLOW_ANY`).
+    AllowAny,
+    /// It is refused (`REGISTRY_ONLY`).
+    RegistryOnly,
+}

@@ -1,0 +1,117 @@
+//! Workloads and the endpoints they provide.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use serde::Serialize;
+
+use super::{Hostname, Labels, Origin, ServiceKey};
+
+/// Identifies a workload.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct WorkloadId {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// The pod's or WorkloadEntry's name.
+    pub name: Arc<str>,
+}
+
+/// A pod or a WorkloadEntry.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct Workload {
+    /// Namespace and name.
+    pub id: WorkloadId,
+    /// The object that defined it.
+    pub origin: Origin,
+    /// Every address; the first is the main one; may be empty while a pod has none.
+    pub addresses: Vec<IpAddr>,
+    /// A host name instead of an address (WorkloadEntry of a DNS ServiceEntry).
+    pub host: Option<Hostname>,
+    /// The labels of the registry.
+    pub labels: Labels,
+    /// Its service account; `default` when a pod names none; empty for a WorkloadEntry without one.
+    pub service_account: Arc<str>,
+    /// Whether a sidecar takes mutual TLS for it (label `security.istio.io/tlsMode: istio`; a WorkloadEntry with a
+    /// service account has one unless labelled otherwise).
+    pub mesh_tls: bool,
+    /// Where it runs.
+    pub locality: Locality,
+    /// Named container ports, sorted by name; WorkloadEntry `ports`.
+    pub named_ports: BTreeMap<Arc<str>, u16>,
+    /// Numbers of all declared container ports; sorted, unique.
+    pub container_ports: Vec<u16>,
+    /// Load-balancing weight; `None` means 1.
+    pub weight: Option<u32>,
+    /// Its network; empty for the mesh's own.
+    pub network: Arc<str>,
+    /// Name of the controller that owns it (Deployment without the hash), or its own name: the metrics' workload.
+    pub workload_name: Arc<str>,
+    /// Whether it takes traffic by itself: a running, ready, not terminating pod. Endpoints of slices carry their own.
+    pub ready: bool,
+    /// On the host's network: never has a sidecar of its own.
+    pub host_network: bool,
+}
+
+/// Region, zone and sub-zone; each may be empty.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize)]
+pub struct Locality {
+    /// Region.
+    pub region: Arc<str>,
+    /// Zone.
+    pub zone: Arc<str>,
+    /// Sub-zone.
+    pub sub_zone: Arc<str>,
+}
+
+/// Every endpoint of one service, per service port number; sorted by address and port.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct ServiceEndpoints {
+    /// The service.
+    pub service: ServiceKey,
+    /// Endpoints by service port number.
+    pub ports: BTreeMap<u16, Vec<Endpoint>>,
+}
+
+/// One place a request can go.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct Endpoint {
+    /// Address, DNS name or Unix socket.
+    pub address: EndpointAddress,
+    /// The workload behind it, once known.
+    pub workload: Option<WorkloadId>,
+    /// The workload's labels, for subsets.
+    pub labels: Labels,
+    /// `spiffe://…` of its account; `None` when it has none or is not known yet.
+    pub identity: Option<Arc<str>>,
+    /// Whether its sidecar takes mutual TLS (before PeerAuthentication is considered).
+    pub mesh_tls: bool,
+    /// Where it is.
+    pub locality: Locality,
+    /// Weight; at least 1.
+    pub weight: u32,
+    /// Whether it may be used.
+    pub health: Health,
+    /// Its network; empty for the mesh's own.
+    pub network: Arc<str>,
+    /// Name of the owning controller, for metadata `istio.workload`.
+    pub workload_name: Arc<str>,
+}
+
+/// Where an endpoint listens.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum EndpointAddress {
+    /// An address and the port at the workload.
+    Ip(IpAddr, u16),
+    /// A name that the proxy resolves, and a port.
+    Host(Hostname, u16),
+    /// A Unix domain socket path.
+    Pipe(Arc<str>),
+}
+
+/// Health of an endpoint as EDS says it. Terminating endpoints are never sent.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum Health {
+    /// Ready.
+    Healthy,
+    /// Not ready; sent, because the panic threshold is 0 (istio.md §1.3).
+    Unhealthy,
+}
