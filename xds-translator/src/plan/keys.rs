@@ -1,0 +1,199 @@
+//! Keys: the only arguments of planning, and so sound cache keys.
+//!
+//! A key holds resolved facts (which namespace, which objects were chosen), never raw node metadata, so that all
+//! proxies with equal facts share one plan.
+
+use std::{net::IpAddr, sync::Arc};
+
+use serde::Serialize;
+
+use crate::ir::{Hostname, Labels, Locality, ObjectId, ServiceKey, WorkloadId};
+
+/// A part of what a proxy gets; shared by every proxy with an equal key.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum ViewKey {
+    /// What a sidecar sees and how it reaches it.
+    Outbound(OutboundKey),
+    /// A workload's own ports, chains and policies; shared by its replicas.
+    Inbound(InboundKey),
+    /// Everything of a gateway.
+    Gateway(GatewayKey),
+}
+
+/// Client-side facts of a sidecar.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct OutboundKey {
+    /// The client's namespace.
+    pub namespace: Arc<str>,
+    /// The Sidecar object chosen for it.
+    pub scope: Option<ObjectId>,
+    /// The client's labels, restricted to keys that some rule's `sourceLabels` or client selector asks about.
+    pub client_labels: Labels,
+    /// The client's locality, only where a policy makes it matter.
+    pub locality: Option<Locality>,
+    /// How the application's traffic reaches the sidecar.
+    pub capture: CaptureMode,
+    /// Which filters the proxy has.
+    pub features: Features,
+}
+
+/// How traffic reaches a sidecar.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum CaptureMode {
+    /// iptables REDIRECT (or TPROXY) to 15001 and 15006.
+    Redirect,
+    /// The application connects to the sidecar by address (`INTERCEPTION_MODE: NONE`).
+    None {
+        /// Outbound listeners bind here; `None`: the address Istio uses, 127.0.0.1, for HTTP ports only.
+        outbound: Option<IpAddr>,
+        /// Inbound listeners bind here; `None`: the workload's own address.
+        inbound: Option<IpAddr>,
+        /// Where the application listens; `None`: 127.0.0.1.
+        application: Option<IpAddr>,
+    },
+}
+
+/// What a proxy can run.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize)]
+pub struct Features {
+    /// Istio's own filters are compiled in (`istio.alpn`, `istio.metadata_exchange`…).
+    pub istio_filters: bool,
+    /// Port of the explicit HTTP proxy (`HTTP_PROXY_PORT`).
+    pub http_proxy_port: Option<u16>,
+}
+
+/// Server-side facts of a workload.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct InboundKey {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Its labels in the registry: what selectors look at.
+    pub labels: Labels,
+    /// Its service account.
+    pub service_account: Arc<str>,
+    /// Service ports that lead to it, with their container port: (service, service port, container port); sorted.
+    pub ports: Vec<(ServiceKey, u16, u16)>,
+    /// The Sidecar object chosen for it.
+    pub scope: Option<ObjectId>,
+    /// How traffic reaches it. In NONE mode the addresses are the proxy's own.
+    pub capture: CaptureMode,
+    /// Bind address in NONE mode when the node names none: the workload's own. `None` under redirection.
+    pub address: Option<IpAddr>,
+    /// What the proxy can run.
+    pub features: Features,
+}
+
+/// Facts of a gateway.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct GatewayKey {
+    /// Its namespace: credentials come from here.
+    pub namespace: Arc<str>,
+    /// Gateway objects that select it; sorted by age.
+    pub gateways: Vec<ObjectId>,
+    /// Its labels, restricted as for sidecars.
+    pub client_labels: Labels,
+    /// Services that lead to it, which map server ports to listener ports: (server port, listener port); sorted.
+    pub ports: Vec<(u16, u16)>,
+    /// Locality, only where it matters.
+    pub locality: Option<Locality>,
+    /// Address to bind instead of 0.0.0.0 (NONE mode on loopback).
+    pub bind: Option<IpAddr>,
+    /// Its service account.
+    pub service_account: Arc<str>,
+    /// What the proxy can run.
+    pub features: Features,
+}
+
+/// One plan item's identity; planned once for all views that refer to it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum ItemKey {
+    /// An outbound cluster.
+    Cluster(ClusterKey),
+    /// Its endpoints.
+    Assignment(ClusterKey),
+    /// A cluster with a fixed meaning.
+    Fixed(FixedCluster),
+    /// A virtual host of an outbound or gateway route configuration.
+    VirtualHost(VirtualHostKey),
+}
+
+/// An outbound cluster.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct ClusterKey {
+    /// The service.
+    pub service: ServiceKey,
+    /// Service port.
+    pub port: u16,
+    /// Subset name; empty for none.
+    pub subset: Arc<str>,
+    /// The policies in force, oldest first (resolved from client namespace, service namespace, root namespace).
+    pub policies: Vec<ObjectId>,
+    /// The client's locality, only when locality balancing is active for this cluster.
+    pub locality: Option<Locality>,
+    /// Gateways use EDS where sidecars use the original destination, and no `istio-peer-exchange`.
+    pub gateway: bool,
+    /// What the proxy can run.
+    pub features: Features,
+}
+
+/// Clusters that exist in every view.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum FixedCluster {
+    /// `BlackHoleCluster`.
+    BlackHole,
+    /// `PassthroughCluster`.
+    Passthrough,
+    /// `InboundPassthroughCluster`.
+    InboundPassthrough,
+}
+
+/// A virtual host.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct VirtualHostKey {
+    /// What it stands for.
+    pub target: VirtualHostTarget,
+    /// Port of the route configuration (gateways: the server's port).
+    pub port: u16,
+    /// The route table in force, by object; several on gateways, which merge them in age order.
+    pub tables: Vec<ObjectId>,
+    /// Client-side facts that decide `sourceLabels`, `sourceNamespace` and cluster policies.
+    pub client: Arc<ClientFacts>,
+    /// A sniffed port's own route configuration: domain `*` only.
+    pub any_domain: bool,
+}
+
+/// What a virtual host stands for.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum VirtualHostTarget {
+    /// A service; `local`: the client shares its namespace and may use the shortest names.
+    Service {
+        /// Which.
+        service: ServiceKey,
+        /// Same namespace as the client.
+        local: bool,
+    },
+    /// A host that only a route table names; `redirect`: the gateway server answers with a redirect to HTTPS.
+    Host {
+        /// Which.
+        host: Hostname,
+        /// `httpsRedirect`.
+        redirect: bool,
+    },
+    /// `allow_any` → PassthroughCluster.
+    AllowAny,
+    /// `block_all` → 502.
+    BlockAll,
+    /// A gateway port without routes: 404.
+    Blackhole,
+}
+
+/// What routing needs to know of the client; shared by `Arc`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct ClientFacts {
+    /// Namespace; empty when no table in force asks for it, so that namespaces share the item.
+    pub namespace: Arc<str>,
+    /// Labels, restricted to the keys asked about.
+    pub labels: Labels,
+    /// The gateway objects, for gateways.
+    pub gateways: Vec<ObjectId>,
+}

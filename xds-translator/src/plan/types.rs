@@ -1,0 +1,698 @@
+//! Plan items: every decision made, nothing spelled yet.
+//!
+//! A plan item is a pure value; its hash, together with the emitter's revision, is the version of the resource it
+//! becomes. Maps are `BTreeMap`s and lists have a documented order, so that equal decisions hash equally on every
+//! replica. Nothing here names an Envoy type.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::ir::{
+    Cors, Fault, HashKey, HeaderOps, Health, HttpMatch, Locality, PathMatch, PathNormalization, PathRewrite,
+    PerMillion, Redirect, StringMatch, TcpKeepalive, TlsVersion, Warmup,
+};
+
+/// One resource (or, for virtual hosts, one part of a resource) with every decision made.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum PlanItem {
+    /// Becomes a CDS resource.
+    Cluster(Box<ClusterPlan>),
+    /// Becomes an EDS resource.
+    Assignment(AssignmentPlan),
+    /// Becomes a part of an RDS resource.
+    VirtualHost(VirtualHostPlan),
+    /// Becomes an LDS resource.
+    Listener(Box<ListenerPlan>),
+}
+
+// ---------------------------------------------------------------------------------------------------------- clusters
+
+/// A cluster.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct ClusterPlan {
+    /// Resource name, `outbound|80|v1|reviews.default.svc.cluster.local`.
+    pub name: Arc<str>,
+    /// How endpoints are found.
+    pub discovery: Discovery,
+    /// `connect_timeout`.
+    pub connect_timeout: Duration,
+    /// Algorithm; `OriginalDst` discovery ignores it.
+    pub balancing: BalancingPlan,
+    /// Limits; absent = unlimited (u32::MAX).
+    pub limits: Limits,
+    /// Ejection.
+    pub outlier: Option<OutlierPlan>,
+    /// `healthy_panic_threshold` in percent (0: never panic).
+    pub panic_percent: u32,
+    /// HTTP protocol towards the backend.
+    pub http: UpstreamHttp,
+    /// TLS towards the backend.
+    pub transport: UpstreamTransport,
+    /// ALPN lists per request protocol for mesh mutual TLS without Istio's filter (alpn.md): metadata `mesh`.
+    pub mesh_alpn: Option<MeshAlpn>,
+    /// Source address of upstream connections (`127.0.0.6`).
+    pub bind_source: Option<IpAddr>,
+    /// TCP keepalive.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Zone-weighted balancing (`locality_weighted_lb_config`).
+    pub locality_weighted: bool,
+    /// `metadata.filter_metadata.istio`.
+    pub istio: IstioMetadata,
+    /// Keep ejected or removed hosts' connections for ever (`cleanup_interval` max), for inbound ORIGINAL_DST.
+    pub original_dst_keep: bool,
+    /// Send the PROXY protocol header of this version.
+    pub proxy_protocol: Option<u8>,
+    /// `alt_stat_name` when it is not `name;` (passthrough clusters share `PassthroughCluster;`).
+    pub alt_stat_name: Option<Arc<str>>,
+}
+
+/// How a cluster finds endpoints.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum Discovery {
+    /// EDS over ADS; the service name is the cluster's name.
+    Eds,
+    /// These endpoints, for ever.
+    Static(Vec<LocalityEndpoints>),
+    /// These names, resolved by the proxy. `logical`: one address at a time.
+    Dns {
+        /// LOGICAL_DNS instead of STRICT_DNS.
+        logical: bool,
+        /// Names and ports.
+        endpoints: Vec<LocalityEndpoints>,
+        /// `dns_refresh_rate`.
+        refresh: Duration,
+    },
+    /// Where the client was going; `port_override` replaces the port.
+    OriginalDst {
+        /// Envoy `upstream_port_override`.
+        port_override: Option<u16>,
+    },
+}
+
+/// Load balancing as planned.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum BalancingPlan {
+    /// Fewest active requests of two.
+    LeastRequest(Option<Warmup>),
+    /// In turn.
+    RoundRobin(Option<Warmup>),
+    /// At random.
+    Random,
+    /// Ring hash with at least this many entries; keys go on the routes.
+    RingHash(u64),
+    /// Maglev with this table size.
+    Maglev(u64),
+    /// By the cluster's discovery (`CLUSTER_PROVIDED`).
+    ClusterProvided,
+}
+
+/// Circuit-breaker thresholds; `None` = u32::MAX.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct Limits {
+    /// Connections.
+    pub max_connections: Option<u32>,
+    /// Queued requests.
+    pub max_pending_requests: Option<u32>,
+    /// Active requests.
+    pub max_requests: Option<u32>,
+    /// Concurrent retries.
+    pub max_retries: Option<u32>,
+    /// Retry budget: percent, minimum concurrency.
+    pub retry_budget: Option<(u32, u32)>,
+    /// `BlackHoleCluster` has no thresholds at all.
+    pub omit: bool,
+}
+
+/// Outlier detection; absent fields stay unwritten.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct OutlierPlan {
+    /// `consecutive_5xx` with its enforcement (100, or 0 when the value is 0).
+    pub consecutive_5xx: Option<u32>,
+    /// `consecutive_gateway_failure`, likewise.
+    pub consecutive_gateway: Option<u32>,
+    /// `consecutive_local_origin_failure`, likewise.
+    pub consecutive_local_origin: Option<u32>,
+    /// `split_external_local_origin_errors`.
+    pub split_local_origin: bool,
+    /// `interval`.
+    pub interval: Option<Duration>,
+    /// `base_ejection_time`.
+    pub base_ejection: Option<Duration>,
+    /// `max_ejection_percent`.
+    pub max_ejection_percent: Option<u32>,
+}
+
+/// HTTP options of a cluster (`HttpProtocolOptions`).
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct UpstreamHttp {
+    /// Which protocol.
+    pub protocol: UpstreamProtocol,
+    /// `common_http_protocol_options.idle_timeout`.
+    pub idle_timeout: Option<Duration>,
+    /// `max_requests_per_connection`.
+    pub max_requests_per_connection: Option<u32>,
+    /// `max_connection_duration`.
+    pub max_connection_duration: Option<Duration>,
+    /// HTTP/2 `max_concurrent_streams`.
+    pub max_concurrent_streams: Option<u32>,
+    /// HTTP/2 keepalive: interval, timeout.
+    pub h2_keepalive: Option<(Duration, Duration)>,
+}
+
+/// HTTP version towards a backend.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize)]
+pub enum UpstreamProtocol {
+    /// Nothing written: HTTP/1.1, no options message unless another option needs one.
+    #[default]
+    Http1,
+    /// Explicit HTTP/1.1.
+    ExplicitHttp1,
+    /// Explicit HTTP/2.
+    Http2,
+    /// As the client speaks.
+    Downstream,
+}
+
+/// TLS towards a backend.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum UpstreamTransport {
+    /// Plaintext.
+    Plain,
+    /// The same for every endpoint.
+    Tls(UpstreamTls),
+    /// Mesh TLS for endpoints with `tlsMode: istio`, plaintext for others (`transport_socket_matches`).
+    PerEndpoint(UpstreamTls),
+}
+
+/// Client-side TLS.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct UpstreamTls {
+    /// Client certificate; `None`: none is offered.
+    pub certificate: Option<SecretRef>,
+    /// Trust; `None`: not verified (`insecureSkipVerify`).
+    pub trust: Option<TrustRef>,
+    /// Accepted SANs, any of them; empty: the chain alone decides.
+    pub sans: Vec<SanMatch>,
+    /// SNI; empty: `auto_sni` from the request's host.
+    pub sni: Arc<str>,
+    /// ALPN offered; empty: none.
+    pub alpn: Vec<Arc<str>>,
+    /// `auto_sni` + `auto_san_validation` for user TLS without explicit names.
+    pub auto_sni: bool,
+}
+
+/// A certificate with its key, by SDS name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum SecretRef {
+    /// `default`, from the agent (cluster `sds-grpc`).
+    Workload,
+    /// A gateway's credential over ADS: `kubernetes://NAME`.
+    Credential(Arc<str>),
+    /// Files on the proxy's disk: certificate chain, key.
+    Files(Arc<str>, Arc<str>),
+}
+
+/// A trust bundle.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum TrustRef {
+    /// `ROOTCA`, from the agent.
+    Mesh,
+    /// A credential over ADS: `kubernetes://NAME-cacert`.
+    Credential(Arc<str>),
+    /// A file on the proxy's disk.
+    File(Arc<str>),
+    /// The system's roots.
+    System,
+}
+
+/// A condition on a SAN.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum SanMatch {
+    /// Equal, URI or DNS.
+    Exact(Arc<str>),
+    /// Begins with (`spiffe://TD/`).
+    Prefix(Arc<str>),
+}
+
+/// ALPN lists by request protocol.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct MeshAlpn {
+    /// For HTTP/1.x requests: `istio-http/1.1,istio,http/1.1`.
+    pub h1: Arc<str>,
+    /// For HTTP/2 requests: `istio-h2,istio,h2`.
+    pub h2: Arc<str>,
+}
+
+/// What dashboards and users find under `filter_metadata.istio`.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct IstioMetadata {
+    /// `config`: the object that shaped it.
+    pub config: Option<Arc<str>>,
+    /// `services`: host, name, namespace.
+    pub services: Vec<(Arc<str>, Arc<str>, Arc<str>)>,
+    /// `subset`.
+    pub subset: Option<Arc<str>>,
+    /// `external`.
+    pub external: bool,
+}
+
+// --------------------------------------------------------------------------------------------------------- endpoints
+
+/// The endpoints of a cluster.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct AssignmentPlan {
+    /// The cluster's name.
+    pub cluster: Arc<str>,
+    /// Sorted by priority, then locality; may be empty (an empty assignment is sent, xds.md W4).
+    pub localities: Vec<LocalityEndpoints>,
+}
+
+/// Endpoints of one locality and priority.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct LocalityEndpoints {
+    /// Where.
+    pub locality: Locality,
+    /// 0 is best; gapless.
+    pub priority: u32,
+    /// Weight of the locality; `None`: unwritten.
+    pub weight: Option<u32>,
+    /// Endpoints; sorted by address.
+    pub endpoints: Vec<EndpointPlan>,
+}
+
+/// One endpoint.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct EndpointPlan {
+    /// Where.
+    pub address: PlannedAddress,
+    /// Health.
+    pub health: Health,
+    /// Weight; at least 1.
+    pub weight: u32,
+    /// `tlsMode: istio` in its metadata.
+    pub mesh_tls: bool,
+    /// `istio.workload` metadata, `name;ns;canonical;revision;cluster`; `None` for unknown workloads.
+    pub workload: Option<Arc<str>>,
+}
+
+/// An address as it is written.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum PlannedAddress {
+    /// IP and port.
+    Ip(IpAddr, u16),
+    /// Name and port.
+    Host(Arc<str>, u16),
+    /// Unix socket.
+    Pipe(Arc<str>),
+}
+
+// ------------------------------------------------------------------------------------------------------------ routes
+
+/// A route configuration in a listener (inbound), or the frame of an RDS resource.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct RouteConfigPlan {
+    /// Resource name: `80`, `http.8080`, `inbound|9080||`…
+    pub name: Arc<str>,
+    /// Ports in `Host` are ignored when matching domains.
+    pub ignore_port_in_host: bool,
+    /// In order: sorted by name, catch-all last.
+    pub virtual_hosts: Vec<VirtualHostPlan>,
+}
+
+/// A virtual host.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct VirtualHostPlan {
+    /// `reviews.default.svc.cluster.local:9080`.
+    pub name: Arc<str>,
+    /// Domains; unique; never empty.
+    pub domains: Vec<Arc<str>>,
+    /// Routes; the first match wins; may be empty (404).
+    pub routes: Vec<RoutePlan>,
+    /// Answer plaintext with a redirect to HTTPS.
+    pub require_tls: bool,
+    /// `include_request_attempt_count`.
+    pub attempt_count: bool,
+}
+
+/// One route.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct RoutePlan {
+    /// Its name; may be empty.
+    pub name: Arc<str>,
+    /// Conditions; `None`: everything (prefix `/`). Port, source and attachment conditions are already decided.
+    pub matches: Option<HttpMatch>,
+    /// What happens.
+    pub action: RouteActionPlan,
+    /// Header changes.
+    pub headers: HeaderOps,
+    /// Injected faults.
+    pub fault: Option<Fault>,
+    /// CORS.
+    pub cors: Option<Cors>,
+    /// `metadata.filter_metadata.istio.config`.
+    pub config: Option<Arc<str>>,
+    /// `decorator.operation`; empty: none.
+    pub operation: Arc<str>,
+}
+
+/// What a route does.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum RouteActionPlan {
+    /// Forwards.
+    Forward(Box<ForwardPlan>),
+    /// Redirects.
+    Redirect(Redirect),
+    /// Answers.
+    Direct {
+        /// Status.
+        status: u16,
+        /// Body; may be empty.
+        body: Arc<[u8]>,
+    },
+}
+
+/// Forwarding.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct ForwardPlan {
+    /// Clusters with weights; one: plain `cluster`; never empty.
+    pub clusters: Vec<WeightedCluster>,
+    /// Path change.
+    pub path_rewrite: Option<PathRewrite>,
+    /// New authority.
+    pub host_rewrite: Option<Arc<str>>,
+    /// Limits.
+    pub timeout: RouteTimeout,
+    /// Retries; `None`: none.
+    pub retry: Option<RetryPlan>,
+    /// Mirrors: cluster, share.
+    pub mirrors: Vec<(Arc<str>, PerMillion)>,
+    /// Consistent-hash keys.
+    pub hash: Vec<HashKey>,
+    /// 500 instead of 503 when the cluster is unknown (gateway semantics).
+    pub missing_cluster_500: bool,
+}
+
+/// A cluster with its share.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct WeightedCluster {
+    /// Name.
+    pub name: Arc<str>,
+    /// Relative weight; never 0 unless alone.
+    pub weight: u32,
+    /// Header changes.
+    pub headers: HeaderOps,
+}
+
+/// Time limit of a route.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum RouteTimeout {
+    /// `timeout: 0s` with `max_grpc_timeout: 0s`.
+    None,
+    /// Both equal.
+    After(Duration),
+    /// Inbound: `timeout: 0s`, `max_stream_duration {0, grpc_timeout_header_max 0}`.
+    Inbound,
+}
+
+/// Retries as planned: defaults are filled in.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct RetryPlan {
+    /// `num_retries`; at least 1.
+    pub attempts: u32,
+    /// `retry_on`, comma-separated.
+    pub retry_on: Arc<str>,
+    /// `retriable_status_codes`.
+    pub statuses: Vec<u16>,
+    /// `per_try_timeout`.
+    pub per_try_timeout: Option<Duration>,
+    /// `previous_hosts` predicate with 5 attempts.
+    pub avoid_previous_hosts: bool,
+    /// `previous_priorities`.
+    pub remote_localities: bool,
+    /// `retry_back_off.base_interval`.
+    pub backoff: Option<Duration>,
+}
+
+// --------------------------------------------------------------------------------------------------------- listeners
+
+/// A listener.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct ListenerPlan {
+    /// `virtualInbound`, `0.0.0.0_80`…
+    pub name: Arc<str>,
+    /// Address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Really opened, or found by original destination.
+    pub bind: bool,
+    /// Hands connections over by their original destination (virtualOutbound, virtualInbound).
+    pub use_original_dst: bool,
+    /// Inbound, outbound, or neither (gateways).
+    pub direction: Direction,
+    /// Inspectors and the like, in order.
+    pub listener_filters: Vec<ListenerFilter>,
+    /// `listener_filters_timeout`; `None`: Envoy's 15 s.
+    pub filters_timeout: Option<Duration>,
+    /// `continue_on_listener_filters_timeout`.
+    pub continue_on_timeout: bool,
+    /// Chains in the order Istio writes them; matching is by Envoy's most-specific rule.
+    pub chains: Vec<FilterChainPlan>,
+    /// Taken when no chain matches.
+    pub default_chain: Option<FilterChainPlan>,
+    /// `max_connections_to_accept_per_socket_event: 1` (virtualInbound).
+    pub accept_one: bool,
+    /// Access log of the listener itself.
+    pub access_log: Option<AccessLogPlan>,
+}
+
+/// Direction of a listener.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum Direction {
+    /// To the workload.
+    Inbound,
+    /// From the workload.
+    Outbound,
+    /// A gateway's.
+    Unspecified,
+}
+
+/// A listener filter.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum ListenerFilter {
+    /// Recovers the destination before redirection.
+    OriginalDst,
+    /// Reads SNI and ALPN; off for these destination ports (sorted; may be empty).
+    TlsInspector(Vec<u16>),
+    /// Recognises HTTP; off for these destination ports.
+    HttpInspector(Vec<u16>),
+}
+
+/// A filter chain.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct FilterChainPlan {
+    /// Its name; may be empty.
+    pub name: Arc<str>,
+    /// Conditions; all default: matches everything.
+    pub matches: ChainMatch,
+    /// Server-side TLS; `None`: plaintext or passed through.
+    pub tls: Option<DownstreamTls>,
+    /// `transport_socket_connect_timeout`.
+    pub connect_timeout: Option<Duration>,
+    /// Access rules of the connection, in order (network RBAC), before the terminal filter.
+    pub access: Vec<AccessFilter>,
+    /// The terminal filter.
+    pub terminal: TerminalFilter,
+}
+
+/// Conditions of a filter chain.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct ChainMatch {
+    /// Destination port.
+    pub port: Option<u16>,
+    /// Destination networks.
+    pub prefixes: Vec<IpNet>,
+    /// SNI names, `*.suffix` allowed.
+    pub server_names: Vec<Arc<str>>,
+    /// `tls` or `raw_buffer`.
+    pub transport: Option<TransportMatch>,
+    /// ALPN names, or what http_inspector found.
+    pub alpn: Vec<Arc<str>>,
+}
+
+/// Detected transport.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum TransportMatch {
+    /// TLS.
+    Tls,
+    /// Anything else.
+    Raw,
+}
+
+/// Server-side TLS.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct DownstreamTls {
+    /// Certificates; never empty.
+    pub certificates: Vec<SecretRef>,
+    /// Trust for clients' certificates; `None`: none is asked for.
+    pub trust: Option<TrustRef>,
+    /// A client must present one.
+    pub require_client: bool,
+    /// Accepted SANs; empty: the chain alone decides.
+    pub sans: Vec<SanMatch>,
+    /// ALPN that may be negotiated; empty: none.
+    pub alpn: Vec<Arc<str>>,
+    /// Versions; `None`: Envoy's default.
+    pub min_version: Option<TlsVersion>,
+    /// Versions; `None`: Envoy's default.
+    pub max_version: Option<TlsVersion>,
+    /// Suites; empty: Envoy's default.
+    pub cipher_suites: Vec<Arc<str>>,
+}
+
+/// The last filter of a chain.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum TerminalFilter {
+    /// HTTP.
+    Http(Box<HttpConnection>),
+    /// Bytes.
+    Tcp(TcpProxyPlan),
+}
+
+/// HTTP connection manager.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct HttpConnection {
+    /// `stat_prefix`, with its trailing `;` as Istio writes it.
+    pub stat_prefix: Arc<str>,
+    /// Where routes come from.
+    pub routes: RouteSource,
+    /// Which side this is.
+    pub role: HttpRole,
+    /// Access rules, in evaluation order (HTTP RBAC).
+    pub access: Vec<AccessFilter>,
+    /// Puts the per-protocol ALPN list into filter state before the router (alpn.md); clients without Istio's filter.
+    pub alpn_override: bool,
+    /// `normalize_path` and friends.
+    pub normalization: PathNormalization,
+    /// Access log.
+    pub access_log: Option<AccessLogPlan>,
+    /// Accept absolute-form requests (explicit HTTP proxy port).
+    pub http_proxy: bool,
+}
+
+/// Which side an HTTP connection manager serves; decides Istio's defaults (istio.md §1.9).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum HttpRole {
+    /// From peers to the workload: `server_name istio-envoy`, XFCC APPEND_FORWARD {subject, uri, dns}.
+    Inbound {
+        /// Whether the chain terminates mutual TLS.
+        mtls: bool,
+    },
+    /// From the workload to others.
+    Outbound,
+    /// From outside the mesh: `use_remote_address`, XFCC SANITIZE_SET {subject, cert, dns, uri}, 500 on bad clusters.
+    Gateway,
+}
+
+/// Where routes come from.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum RouteSource {
+    /// RDS over ADS, by name.
+    Rds(Arc<str>),
+    /// In the listener.
+    Inline(RouteConfigPlan),
+}
+
+/// TCP proxy.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct TcpProxyPlan {
+    /// `stat_prefix`.
+    pub stat_prefix: Arc<str>,
+    /// Clusters with weights; never empty.
+    pub clusters: Vec<(Arc<str>, u32)>,
+    /// `idle_timeout`.
+    pub idle_timeout: Option<Duration>,
+    /// `max_downstream_connection_duration`.
+    pub max_duration: Option<Duration>,
+    /// Hash the client's address.
+    pub hash_source_ip: bool,
+    /// Access log.
+    pub access_log: Option<AccessLogPlan>,
+}
+
+/// File access log.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct AccessLogPlan {
+    /// `/dev/stdout` or a path.
+    pub path: Arc<str>,
+    /// Format; empty: Istio's default.
+    pub format: Arc<str>,
+    /// As JSON.
+    pub json: bool,
+}
+
+/// One RBAC filter: all policies of one action.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct AccessFilter {
+    /// What a match means.
+    pub action: crate::ir::AccessAction,
+    /// Enforced policies by name `ns[NS]-policy[NAME]-rule[I]`; with ALLOW, empty refuses everything.
+    pub policies: BTreeMap<Arc<str>, AccessPolicyPlan>,
+    /// Policies that are only reported.
+    pub shadow: BTreeMap<Arc<str>, AccessPolicyPlan>,
+}
+
+/// One RBAC policy: any permission and any principal.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct AccessPolicyPlan {
+    /// Never empty.
+    pub permissions: Vec<Permission>,
+    /// Never empty.
+    pub principals: Vec<Principal>,
+}
+
+/// What is asked for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum Permission {
+    /// Anything.
+    Any,
+    /// All of these.
+    And(Vec<Permission>),
+    /// One of these.
+    Or(Vec<Permission>),
+    /// The opposite.
+    Not(Box<Permission>),
+    /// A header (`:method`, `:authority`); the flag compares without case.
+    Header(Arc<str>, StringMatch, bool),
+    /// The path without query.
+    Path(PathMatch),
+    /// Destination port.
+    Port(u16),
+    /// Destination network.
+    DestinationIp(IpNet),
+    /// SNI.
+    Sni(StringMatch),
+}
+
+/// Who asks.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum Principal {
+    /// Anyone.
+    Any,
+    /// All of these.
+    And(Vec<Principal>),
+    /// One of these.
+    Or(Vec<Principal>),
+    /// The opposite.
+    Not(Box<Principal>),
+    /// The peer's id as URI SAN, `spiffe://` included; `Present`: any authenticated peer.
+    Authenticated(StringMatch),
+    /// Network of the direct peer.
+    DirectIp(IpNet),
+    /// Network of the original client.
+    RemoteIp(IpNet),
+    /// A request header.
+    Header(Arc<str>, StringMatch),
+}
