@@ -4,6 +4,7 @@
 //! configurations are kept per list.
 
 use std::{
+    io,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -17,32 +18,21 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Built, CertificateSource, PeerPolicy, TlsError, Versions, certified_key, provider, roots, verify};
-use crate::{identity::Identity, runtime::facts::PeerCertificate};
+use super::{Built, Sources, TlsError, provider, supported, verify};
+use crate::{
+    identity::IdentityWatch,
+    runtime::{facts::PeerCertificate, secret::UpstreamTls},
+};
 
 /// Names the peer when no server name is configured; it is not sent.
 const NO_SERVER_NAME: ServerName<'static> =
     ServerName::IpAddress(rustls_pki_types::IpAddr::V4(rustls_pki_types::Ipv4Addr::from_octets([0, 0, 0, 0])));
 
-/// What a cluster's TLS asks for.
-#[derive(Clone, Debug)]
-pub struct ClientSpec {
-    /// The certificate that is shown if the server asks.
-    pub certificate: Option<CertificateSource>,
-    /// Which servers are accepted; `None` accepts any (Envoy without a validation context).
-    pub peer: Option<PeerPolicy>,
-    /// The name sent in the ClientHello; none is sent when empty or an address.
-    pub server_name: Option<Arc<str>>,
-    /// ALPN list unless overridden.
-    pub alpn: Vec<Arc<str>>,
-    /// Protocol versions.
-    pub versions: Versions,
-}
-
 /// A cluster's TLS with what was built for the certificates in force.
 #[derive(Debug)]
 pub struct ClientContext {
-    spec: ClientSpec,
+    spec: Arc<UpstreamTls>,
+    identity: IdentityWatch,
     built: Built<Lists>,
 }
 
@@ -65,30 +55,21 @@ pub struct Connected<IO> {
 
 impl ClientContext {
     /// A context; nothing is built before the first handshake.
-    pub fn new(spec: ClientSpec) -> Self {
-        Self { spec, built: Built::default() }
+    pub(super) fn new(spec: Arc<UpstreamTls>, identity: IdentityWatch) -> Self {
+        Self { spec, identity, built: Built::default() }
     }
 
-    /// The ALPN list that is sent unless overridden.
-    pub fn alpn(&self) -> &[Arc<str>] {
-        &self.spec.alpn
-    }
-
-    /// Performs the handshake, offering `alpn`.
+    /// Performs the handshake, offering `alpn`; `host` is the server name of a context that takes it from the request.
     ///
     /// # Errors
     /// An I/O error that carries the cause: no certificate yet, a refused server, a broken handshake.
-    pub async fn connect<IO>(
-        &self,
-        stream: IO,
-        alpn: &[Arc<str>],
-        identity: Option<&Arc<Identity>>,
-    ) -> std::io::Result<Connected<IO>>
+    pub async fn connect<IO>(&self, stream: IO, alpn: &[Arc<str>], host: Option<&str>) -> io::Result<Connected<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let lists = self.built.current(identity, || self.build(identity.map(AsRef::as_ref))).map_err(std::io::Error::other)?;
-        let name = server_name(self.spec.server_name.as_deref()).map_err(std::io::Error::other)?;
+        let lists = self.lists().map_err(io::Error::other)?;
+        let from_host = host.filter(|_| self.spec.sni_from_host);
+        let name = server_name(self.spec.sni.as_deref().or(from_host)).map_err(io::Error::other)?;
         let stream = TlsConnector::from(lists.with_alpn(alpn)).connect(name, stream).await?;
         let (_, connection) = stream.get_ref();
         let certificate = connection.peer_certificates().and_then(<[_]>::first);
@@ -97,21 +78,30 @@ impl ClientContext {
         Ok(Connected { stream, peer, alpn })
     }
 
-    fn build(&self, identity: Option<&Identity>) -> Result<Lists, TlsError> {
-        let checks = match &self.spec.peer {
-            Some(policy) => Some((roots(&policy.trust, identity)?, policy.clone())),
-            None => None,
+    fn lists(&self) -> Result<Arc<Lists>, TlsError> {
+        let roots = self.spec.validation.as_ref().map(|validation| &validation.roots);
+        let sources = Sources::now(self.spec.certificate.as_ref(), roots, &self.identity)?;
+        self.built.current(sources, |sources| self.build(sources))
+    }
+
+    fn build(&self, sources: &Sources) -> Result<Lists, TlsError> {
+        let checks = match (&self.spec.validation, &sources.roots) {
+            (Some(asked), Some(source)) => Some(verify::ServerChecks {
+                roots: source.roots()?,
+                asked: asked.clone(),
+                match_server_name: self.spec.match_server_name,
+            }),
+            _ => None,
         };
         let builder = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(self.spec.versions.supported())?
+            .with_protocol_versions(supported(self.spec.versions))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verify::ServerVerifier::new(checks, provider())));
-        let mut base = match &self.spec.certificate {
-            Some(source) => builder.with_client_cert_resolver(Arc::new(Always(certified_key(source, identity)?))),
+        let mut base = match &sources.certificate {
+            Some(source) => builder.with_client_cert_resolver(Arc::new(Always(source.certified_key()?))),
             None => builder.with_no_client_auth(),
         };
         base.resumption = Resumption::disabled();
-        base.enable_sni = self.spec.server_name.is_some();
         Ok(Lists { base, variants: Mutex::default() })
     }
 }

@@ -1,19 +1,31 @@
-//! TLS towards both sides: what a context asks for, independent of the certificates in force, and the rustls
-//! configurations built from it whenever those change.
+//! TLS towards both sides: rustls configurations built from a compiled context and the certificates in force, and
+//! built again whenever those change.
 //!
-//! A context is immutable and belongs to the compiled configuration; certificates come from the identity watch (SDS
-//! names `default` and `ROOTCA`) or from a compiled secret. Connections keep the configuration they began with.
-//! Session resumption is off: a resumed session would skip the check of a rotated trust bundle.
+//! Certificates come from the identity watch (SDS names `default` and `ROOTCA`) or from a secret slot. Connections keep
+//! the configuration they began with. Session resumption is off: a resumed session would skip the check against a
+//! rotated trust bundle.
 
 pub mod client;
 pub mod server;
 pub mod verify;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rustls::{RootCertStore, SupportedProtocolVersion, crypto::CryptoProvider, sign::CertifiedKey};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::{identity::Identity, runtime::matcher::StringMatcher};
+use self::{client::ClientContext, server::ServerContext};
+use crate::{
+    identity::{Identity, IdentityWatch},
+    runtime::secret::{DownstreamTls, SecretMaterial, SecretRef, TlsVersions, UpstreamTls},
+};
+
+/// Contexts that no configuration uses any more are dropped once this many are kept.
+const MAX_CONTEXTS: usize = 4096;
 
 /// Why a TLS configuration cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -21,119 +33,154 @@ pub enum TlsError {
     /// The context names the workload's identity and none has arrived yet.
     #[error("the workload has no certificate yet")]
     NoIdentity,
+    /// The context names a secret that has not arrived or was taken away.
+    #[error("secret {0:?} is not there")]
+    NoSecret(Arc<str>),
+    /// A secret holds roots where a certificate with key is needed, or the reverse.
+    #[error("secret {name:?}: expected {expected}")]
+    WrongSecret {
+        /// The secret's name.
+        name: Arc<str>,
+        /// What the context needs.
+        expected: &'static str,
+    },
     /// rustls refuses a key, certificate or version.
     #[error("TLS configuration: {0}")]
     Rustls(#[from] rustls::Error),
     /// A trust bundle holds no usable certificate.
-    #[error("TLS configuration: the trust bundle holds no usable certificate: {0}")]
-    Roots(String),
+    #[error("TLS configuration: the trust bundle holds no usable certificate")]
+    Roots,
     /// The server name cannot stand in a ClientHello.
     #[error("TLS configuration: {0:?} is not a server name")]
     ServerName(String),
 }
 
-/// Where a context's own certificate comes from.
-#[derive(Clone, Debug)]
-pub enum CertificateSource {
-    /// The workload's identity (SDS secret `default`).
-    Identity,
-    /// A compiled secret; every change of it compiles a new context.
-    Fixed(Arc<CertifiedKey>),
-}
-
-/// Which roots a peer's certificate must chain to.
-#[derive(Clone, Debug)]
-pub enum TrustSource {
-    /// The mesh's trust bundle (SDS secret `ROOTCA`): the peer must then show exactly one SPIFFE id.
-    Identity,
-    /// A compiled trust bundle.
-    Fixed(Arc<RootCertStore>),
-}
-
-/// Which kind of subject alternative name a matcher looks at.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum SanKind {
-    /// Names of every kind (Envoy's deprecated `match_subject_alt_names`).
-    Any,
-    /// URI names, such as SPIFFE ids.
-    Uri,
-    /// DNS names; a certificate's leading `*.` covers one label.
-    Dns,
-}
-
-/// A predicate over subject alternative names.
-#[derive(Clone, Debug)]
-pub struct SanMatcher {
-    /// The names that are looked at.
-    pub kind: SanKind,
-    /// The predicate; one matching name suffices.
-    pub matcher: StringMatcher,
-}
-
-/// How a peer's certificate is judged.
-#[derive(Clone, Debug)]
-pub struct PeerPolicy {
-    /// The roots.
-    pub trust: TrustSource,
-    /// One of these must match one of the peer's names; empty means any peer under the roots.
-    pub names: Vec<SanMatcher>,
-}
-
-/// Protocol versions that a context admits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum Versions {
-    /// TLS 1.2 and 1.3.
-    #[default]
-    Both,
-    /// TLS 1.2 only.
-    Tls12,
-    /// TLS 1.3 only.
-    Tls13,
-}
-
-impl Versions {
-    fn supported(self) -> &'static [&'static SupportedProtocolVersion] {
-        match self {
-            Self::Both => rustls::ALL_VERSIONS,
-            Self::Tls12 => &[&rustls::version::TLS12],
-            Self::Tls13 => &[&rustls::version::TLS13],
-        }
-    }
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
-
-fn certified_key(source: &CertificateSource, identity: Option<&Identity>) -> Result<Arc<CertifiedKey>, TlsError> {
-    match source {
-        CertificateSource::Fixed(key) => Ok(Arc::clone(key)),
-        CertificateSource::Identity => {
-            let identity = identity.ok_or(TlsError::NoIdentity)?;
-            let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&identity.key)?;
-            Ok(Arc::new(CertifiedKey::new(identity.chain.clone(), key)))
-        }
-    }
-}
-
-fn roots(source: &TrustSource, identity: Option<&Identity>) -> Result<Arc<RootCertStore>, TlsError> {
-    match source {
-        TrustSource::Fixed(roots) => Ok(Arc::clone(roots)),
-        TrustSource::Identity => {
-            let identity = identity.ok_or(TlsError::NoIdentity)?;
-            let mut store = RootCertStore::empty();
-            let (added, _) = store.add_parsable_certificates(identity.roots.iter().cloned());
-            if added == 0 {
-                return Err(TlsError::Roots(identity.spiffe_id.trust_domain().to_string()));
-            }
-            Ok(Arc::new(store))
-        }
-    }
-}
-
-/// A value built from the identity in force, and built again when a newer one has arrived.
+/// The contexts in use, by content: an unrelated push or another worker finds what was built before.
 #[derive(Debug)]
-struct Built<T>(Mutex<Option<(Option<Arc<Identity>>, Arc<T>)>>);
+pub struct TlsContexts {
+    identity: IdentityWatch,
+    servers: Mutex<HashMap<Arc<DownstreamTls>, Arc<ServerContext>>>,
+    clients: Mutex<HashMap<Arc<UpstreamTls>, Arc<ClientContext>>>,
+}
+
+impl TlsContexts {
+    /// No contexts yet; certificates of the workload come from `identity`.
+    pub fn new(identity: IdentityWatch) -> Self {
+        Self { identity, servers: Mutex::default(), clients: Mutex::default() }
+    }
+
+    /// The context that terminates TLS as `spec` says.
+    pub fn server(&self, spec: &Arc<DownstreamTls>) -> Arc<ServerContext> {
+        find_or_insert(&self.servers, spec, || ServerContext::new(Arc::clone(spec), self.identity.clone()))
+    }
+
+    /// The context that originates TLS as `spec` says.
+    pub fn client(&self, spec: &Arc<UpstreamTls>) -> Arc<ClientContext> {
+        find_or_insert(&self.clients, spec, || ClientContext::new(Arc::clone(spec), self.identity.clone()))
+    }
+}
+
+/// Locked once per handshake, never per request.
+fn find_or_insert<K: Eq + Hash, V>(
+    map: &Mutex<HashMap<Arc<K>, Arc<V>>>,
+    key: &Arc<K>,
+    make: impl FnOnce() -> V,
+) -> Arc<V> {
+    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = map.get(key) {
+        return Arc::clone(found);
+    }
+    if map.len() >= MAX_CONTEXTS {
+        // A context holds its own key; one more owner means that a configuration holds it too.
+        map.retain(|key, _| Arc::strong_count(key) > 2);
+    }
+    let made = Arc::new(make());
+    map.insert(Arc::clone(key), Arc::clone(&made));
+    made
+}
+
+/// What a context's certificates come from right now. Equal by pointer: a rotated certificate is another source.
+#[derive(Clone, Debug)]
+enum Source {
+    Identity(Arc<Identity>),
+    Secret(Arc<str>, Arc<SecretMaterial>),
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Identity(a), Self::Identity(b)) => Arc::ptr_eq(a, b),
+            (Self::Secret(_, a), Self::Secret(_, b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+impl Source {
+    fn of(secret: &SecretRef, identity: &IdentityWatch) -> Result<Self, TlsError> {
+        match secret {
+            SecretRef::Workload => identity.borrow().clone().map(Self::Identity).ok_or(TlsError::NoIdentity),
+            SecretRef::Slot(slot) => match slot.load() {
+                Some(material) => Ok(Self::Secret(Arc::clone(slot.name()), material)),
+                None => Err(TlsError::NoSecret(Arc::clone(slot.name()))),
+            },
+        }
+    }
+
+    fn certified_key(&self) -> Result<Arc<CertifiedKey>, TlsError> {
+        let (chain, key): (&Vec<CertificateDer<'static>>, &PrivateKeyDer<'static>) = match self {
+            Self::Identity(identity) => (&identity.chain, &identity.key),
+            Self::Secret(name, material) => match &**material {
+                SecretMaterial::Certificate { chain, key } => (chain, key),
+                SecretMaterial::Trust(_) => {
+                    return Err(TlsError::WrongSecret {
+                        name: Arc::clone(name),
+                        expected: "a certificate with its key",
+                    });
+                }
+            },
+        };
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(key)?;
+        Ok(Arc::new(CertifiedKey::new(chain.clone(), key)))
+    }
+
+    fn roots(&self) -> Result<Arc<RootCertStore>, TlsError> {
+        let roots = match self {
+            Self::Identity(identity) => &identity.roots,
+            Self::Secret(name, material) => match &**material {
+                SecretMaterial::Trust(roots) => roots,
+                SecretMaterial::Certificate { .. } => {
+                    return Err(TlsError::WrongSecret { name: Arc::clone(name), expected: "trusted roots" });
+                }
+            },
+        };
+        let mut store = RootCertStore::empty();
+        let (added, _) = store.add_parsable_certificates(roots.iter().cloned());
+        if added == 0 { Err(TlsError::Roots) } else { Ok(Arc::new(store)) }
+    }
+}
+
+/// A value built from the sources in force, and built again when one of them was replaced.
+#[derive(Debug)]
+struct Built<T>(Mutex<Option<(Sources, Arc<T>)>>);
+
+/// Own certificate and trusted roots, as far as a context uses them.
+#[derive(Clone, PartialEq, Debug)]
+struct Sources {
+    certificate: Option<Source>,
+    roots: Option<Source>,
+}
+
+impl Sources {
+    fn now(
+        certificate: Option<&SecretRef>,
+        roots: Option<&SecretRef>,
+        identity: &IdentityWatch,
+    ) -> Result<Self, TlsError> {
+        let of = |secret: Option<&SecretRef>| secret.map(|secret| Source::of(secret, identity)).transpose();
+        Ok(Self { certificate: of(certificate)?, roots: of(roots)? })
+    }
+}
 
 impl<T> Default for Built<T> {
     fn default() -> Self {
@@ -142,20 +189,32 @@ impl<T> Default for Built<T> {
 }
 
 impl<T> Built<T> {
-    /// The value for this identity. Locked once per handshake, never per request.
-    fn current<E>(
+    fn current(
         &self,
-        identity: Option<&Arc<Identity>>,
-        build: impl FnOnce() -> Result<T, E>,
-    ) -> Result<Arc<T>, E> {
+        sources: Sources,
+        build: impl FnOnce(&Sources) -> Result<T, TlsError>,
+    ) -> Result<Arc<T>, TlsError> {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, value)) = &*slot
-            && of.as_ref().map(Arc::as_ptr) == identity.map(Arc::as_ptr)
+            && *of == sources
         {
             return Ok(Arc::clone(value));
         }
-        let value = Arc::new(build()?);
-        *slot = Some((identity.cloned(), Arc::clone(&value)));
+        let value = Arc::new(build(&sources)?);
+        *slot = Some((sources, Arc::clone(&value)));
         Ok(value)
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn supported(versions: TlsVersions) -> &'static [&'static SupportedProtocolVersion] {
+    match (versions.tls12, versions.tls13) {
+        (true, true) => rustls::ALL_VERSIONS,
+        (true, false) => &[&rustls::version::TLS12],
+        (false, true) => &[&rustls::version::TLS13],
+        (false, false) => &[],
     }
 }

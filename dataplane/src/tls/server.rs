@@ -4,48 +4,32 @@
 //! answer is chosen from the ClientHello first: the first of ours that the client offers, else none, and the
 //! configuration that gives exactly that answer is used.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use rustls::{
     ServerConfig,
-    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
+    server::{
+        ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier,
+    },
     sign::CertifiedKey,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use super::{Built, CertificateSource, PeerPolicy, TlsError, Versions, certified_key, provider, roots, verify};
-use crate::{identity::Identity, runtime::facts::PeerCertificate};
+use super::{Built, Sources, TlsError, provider, supported, verify};
+use crate::{
+    identity::IdentityWatch,
+    runtime::{facts::PeerCertificate, secret::DownstreamTls},
+};
 
-/// Whether clients must show a certificate.
-#[derive(Clone, Debug)]
-pub enum ClientAuth {
-    /// They are not asked.
-    None,
-    /// They may; one that is shown must pass.
-    Optional(PeerPolicy),
-    /// They must.
-    Required(PeerPolicy),
-}
-
-/// What a filter chain's TLS asks for.
-#[derive(Clone, Debug)]
-pub struct ServerSpec {
-    /// Our certificate.
-    pub certificate: CertificateSource,
-    /// What is asked of clients.
-    pub client_auth: ClientAuth,
-    /// Our ALPN protocols, most wanted first; may be empty. `istio-peer-exchange` must not be among them: what follows
-    /// once it is agreed is not spoken here.
-    pub alpn: Vec<Arc<str>>,
-    /// Protocol versions.
-    pub versions: Versions,
-}
+/// Agreed on between Istio's own Envoys only: what follows it on the wire is not spoken here.
+const PEER_EXCHANGE: &str = "istio-peer-exchange";
 
 /// A filter chain's TLS with what was built for the certificates in force.
 #[derive(Debug)]
 pub struct ServerContext {
-    spec: ServerSpec,
+    spec: Arc<DownstreamTls>,
+    identity: IdentityWatch,
     built: Built<Answers>,
 }
 
@@ -68,63 +52,64 @@ struct Answers {
 
 impl ServerContext {
     /// A context; nothing is built before the first handshake.
-    pub fn new(spec: ServerSpec) -> Self {
-        Self { spec, built: Built::default() }
+    pub(super) fn new(spec: Arc<DownstreamTls>, identity: IdentityWatch) -> Self {
+        Self { spec, identity, built: Built::default() }
     }
 
-    /// Performs the handshake with the certificates of `identity`.
+    /// Performs the handshake with the certificates in force.
     ///
     /// # Errors
     /// An I/O error that carries the cause: no certificate yet, a refused client, a broken handshake.
-    pub async fn accept<IO>(&self, stream: IO, identity: Option<&Arc<Identity>>) -> std::io::Result<Accepted<IO>>
+    pub async fn accept<IO>(&self, stream: IO) -> io::Result<Accepted<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let answers = self.built.current(identity, || self.build(identity.map(AsRef::as_ref))).map_err(std::io::Error::other)?;
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+        let answers = self.answers().map_err(io::Error::other)?;
         let config = answers.choose(&start.client_hello());
         let stream = start.into_stream(config).await?;
         let (_, connection) = stream.get_ref();
         let peer = match connection.peer_certificates().and_then(<[_]>::first) {
-            Some(der) => Some(Arc::new(verify::read_peer(der).map_err(std::io::Error::other)?)),
+            Some(der) => Some(Arc::new(verify::read_peer(der).map_err(io::Error::other)?)),
             None => None,
         };
         let alpn = connection.alpn_protocol().map(<[u8]>::to_vec);
         Ok(Accepted { stream, peer, alpn })
     }
 
-    fn build(&self, identity: Option<&Identity>) -> Result<Answers, TlsError> {
-        let base = self.base(identity)?;
+    fn answers(&self) -> Result<Arc<Answers>, TlsError> {
+        let roots = self.spec.validation.as_ref().map(|validation| &validation.roots);
+        let sources = Sources::now(Some(&self.spec.certificate), roots, &self.identity)?;
+        self.built.current(sources, |sources| self.build(sources))
+    }
+
+    fn build(&self, sources: &Sources) -> Result<Answers, TlsError> {
+        let base = self.base(sources)?;
         let with_alpn = |protocol: &Arc<str>| {
             let config = ServerConfig { alpn_protocols: vec![protocol.as_bytes().to_vec()], ..base.clone() };
             (Arc::clone(protocol), Arc::new(config))
         };
-        Ok(Answers { by_protocol: self.spec.alpn.iter().map(with_alpn).collect(), none: Arc::new(base) })
+        let agreeable = self.spec.alpn.iter().filter(|protocol| ***protocol != *PEER_EXCHANGE);
+        Ok(Answers { by_protocol: agreeable.map(with_alpn).collect(), none: Arc::new(base) })
     }
 
-    fn base(&self, identity: Option<&Identity>) -> Result<ServerConfig, TlsError> {
-        let builder = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(self.spec.versions.supported())?;
-        let verifier = match &self.spec.client_auth {
-            ClientAuth::None => WebPkiClientVerifier::no_client_auth(),
-            ClientAuth::Optional(policy) => client_verifier(policy, identity, false)?,
-            ClientAuth::Required(policy) => client_verifier(policy, identity, true)?,
+    fn base(&self, sources: &Sources) -> Result<ServerConfig, TlsError> {
+        let verifier: Arc<dyn ClientCertVerifier> = match (&self.spec.validation, &sources.roots) {
+            (Some(asked), Some(roots)) => {
+                let mandatory = self.spec.require_client_certificate;
+                Arc::new(verify::ClientVerifier::new(roots.roots()?, asked.clone(), mandatory, provider())?)
+            }
+            _ => WebPkiClientVerifier::no_client_auth(),
         };
-        let key = certified_key(&self.spec.certificate, identity)?;
-        let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(Always(key)));
+        let certificate = sources.certificate.as_ref().ok_or(TlsError::NoIdentity)?;
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(supported(self.spec.versions))?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(Always(certificate.certified_key()?)));
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(config)
     }
-}
-
-fn client_verifier(
-    policy: &PeerPolicy,
-    identity: Option<&Identity>,
-    mandatory: bool,
-) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
-    let roots = roots(&policy.trust, identity)?;
-    Ok(Arc::new(verify::ClientVerifier::new(roots, policy.clone(), mandatory, provider())?))
 }
 
 impl Answers {

@@ -10,7 +10,7 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
     client::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_cert_signed_by_trust_anchor,
+        verify_server_cert_signed_by_trust_anchor, verify_server_name,
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     server::{
@@ -21,8 +21,11 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::extensions::GeneralName;
 
-use super::{PeerPolicy, SanKind, SanMatcher, TlsError, TrustSource};
-use crate::runtime::facts::PeerCertificate;
+use super::TlsError;
+use crate::runtime::{
+    facts::PeerCertificate,
+    secret::{PeerValidation, SanMatcher, SecretRef},
+};
 
 /// Why a certificate that chains to a root is refused all the same.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -68,40 +71,36 @@ fn hexadecimal(bytes: &[u8]) -> String {
     })
 }
 
-/// Checks a certificate's names against a policy.
+/// Checks a certificate's names against what is asked of the peer.
 ///
 /// # Errors
 /// [`NameError`] says which rule is broken.
-pub fn check_names(peer: &PeerCertificate, policy: &PeerPolicy) -> Result<(), NameError> {
-    if matches!(policy.trust, TrustSource::Identity) {
+pub fn check_names(peer: &PeerCertificate, asked: &PeerValidation) -> Result<(), NameError> {
+    if asked.roots == SecretRef::Workload {
         let [uri] = &peer.uri_sans[..] else { return Err(NameError::UriCount(peer.uri_sans.len())) };
         uri.parse::<SpiffeId>()?;
     }
-    if policy.names.is_empty() || policy.names.iter().any(|expected| names_match(peer, expected)) {
+    if asked.sans.is_empty() || asked.sans.iter().any(|expected| names_match(peer, expected)) {
         return Ok(());
     }
     Err(NameError::Unexpected(peer.uri_sans.iter().chain(&peer.dns_sans).map(ToString::to_string).collect()))
 }
 
 fn names_match(peer: &PeerCertificate, expected: &SanMatcher) -> bool {
-    let uri = || peer.uri_sans.iter().any(|name| expected.matcher.matches(name));
-    let dns = || peer.dns_sans.iter().any(|name| dns_matches(name, expected));
-    match expected.kind {
-        SanKind::Uri => uri(),
-        SanKind::Dns => dns(),
-        SanKind::Any => uri() || dns(),
-    }
+    let dns = |presented: &Arc<str>| match expected {
+        SanMatcher::Exact(name) => covers(presented, name),
+        matcher => matcher.matches(presented),
+    };
+    peer.uri_sans.iter().any(|name| expected.matches(name)) || peer.dns_sans.iter().any(dns)
 }
 
-/// A wildcard in the certificate covers one label of an exactly expected name (RFC 6125 section 6.4.3).
-fn dns_matches(presented: &str, expected: &SanMatcher) -> bool {
-    use crate::runtime::matcher::StringMatcher::{Exact, ExactIgnoreCase};
-    match (&expected.matcher, presented.strip_prefix("*.")) {
-        (Exact(name) | ExactIgnoreCase(name), Some(parent)) => {
+/// Whether a DNS name of a certificate stands for `name`; a leading `*.` covers one label (RFC 6125 section 6.4.3).
+fn covers(presented: &str, name: &str) -> bool {
+    match presented.strip_prefix("*.") {
+        None => presented.eq_ignore_ascii_case(name),
+        Some(parent) => {
             name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent))
         }
-        (Exact(name), None) => name.eq_ignore_ascii_case(presented),
-        (matcher, _) => matcher.matches(presented),
     }
 }
 
@@ -112,27 +111,27 @@ fn refuse(error: NameError) -> Error {
 /// Judges clients: the chain, then the names.
 pub(super) struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
-    policy: PeerPolicy,
+    asked: PeerValidation,
 }
 
 impl ClientVerifier {
     /// A verifier over these roots; `mandatory` refuses clients without a certificate.
     pub(super) fn new(
         roots: Arc<RootCertStore>,
-        policy: PeerPolicy,
+        asked: PeerValidation,
         mandatory: bool,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
         let builder = WebPkiClientVerifier::builder_with_provider(roots, provider).clear_root_hint_subjects();
         let builder = if mandatory { builder } else { builder.allow_unauthenticated() };
-        let chain = builder.build().map_err(|e| TlsError::Roots(e.to_string()))?;
-        Ok(Self { chain, policy })
+        let chain = builder.build().map_err(|_| TlsError::Roots)?;
+        Ok(Self { chain, asked })
     }
 }
 
 impl fmt::Debug for ClientVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientVerifier").field("policy", &self.policy).finish_non_exhaustive()
+        f.debug_struct("ClientVerifier").field("asked", &self.asked).finish_non_exhaustive()
     }
 }
 
@@ -152,7 +151,7 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        check_names(&read_peer(end_entity)?, &self.policy).map_err(refuse)?;
+        check_names(&read_peer(end_entity)?, &self.asked).map_err(refuse)?;
         Ok(verified)
     }
 
@@ -179,21 +178,29 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// Judges servers by a policy, or takes any when the context has none (Envoy without a validation context).
+/// What servers are checked against.
+pub(super) struct ServerChecks {
+    pub(super) roots: Arc<RootCertStore>,
+    pub(super) asked: PeerValidation,
+    /// The certificate must also be for the server name.
+    pub(super) match_server_name: bool,
+}
+
+/// Judges servers, or takes any when the context has no checks (as Envoy without a validation context).
 pub(super) struct ServerVerifier {
-    checks: Option<(Arc<RootCertStore>, PeerPolicy)>,
+    checks: Option<ServerChecks>,
     provider: Arc<CryptoProvider>,
 }
 
 impl ServerVerifier {
-    pub(super) fn new(checks: Option<(Arc<RootCertStore>, PeerPolicy)>, provider: Arc<CryptoProvider>) -> Self {
+    pub(super) fn new(checks: Option<ServerChecks>, provider: Arc<CryptoProvider>) -> Self {
         Self { checks, provider }
     }
 }
 
 impl fmt::Debug for ServerVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerVerifier").field("policy", &self.checks.as_ref().map(|(_, p)| p)).finish_non_exhaustive()
+        f.debug_struct("ServerVerifier").field("asked", &self.checks.as_ref().map(|c| &c.asked)).finish_non_exhaustive()
     }
 }
 
@@ -202,15 +209,18 @@ impl ServerCertVerifier for ServerVerifier {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
+        server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if let Some((roots, policy)) = &self.checks {
+        if let Some(checks) = &self.checks {
             let algorithms = self.provider.signature_verification_algorithms.all;
             let certificate = ParsedCertificate::try_from(end_entity)?;
-            verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)?;
-            check_names(&read_peer(end_entity)?, policy).map_err(refuse)?;
+            verify_server_cert_signed_by_trust_anchor(&certificate, &checks.roots, intermediates, now, algorithms)?;
+            check_names(&read_peer(end_entity)?, &checks.asked).map_err(refuse)?;
+            if checks.match_server_name {
+                verify_server_name(&certificate, server_name)?;
+            }
         }
         Ok(ServerCertVerified::assertion())
     }
@@ -241,39 +251,39 @@ impl ServerCertVerifier for ServerVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::matcher::StringMatcher;
+    use crate::runtime::secret::SecretSlot;
 
     fn peer(uris: &[&str], dns: &[&str]) -> PeerCertificate {
         let arcs = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
         PeerCertificate { uri_sans: arcs(uris), dns_sans: arcs(dns), ..PeerCertificate::default() }
     }
 
-    fn check(trust: TrustSource, names: &[(SanKind, StringMatcher)], peer: &PeerCertificate) -> bool {
-        let names = names.iter().map(|(kind, matcher)| SanMatcher { kind: *kind, matcher: matcher.clone() }).collect();
-        check_names(peer, &PeerPolicy { trust, names }).is_ok()
+    fn check(roots: SecretRef, sans: &[SanMatcher], peer: &PeerCertificate) -> bool {
+        check_names(peer, &PeerValidation { roots, sans: sans.to_vec() }).is_ok()
+    }
+
+    fn other_roots() -> SecretRef {
+        SecretRef::Slot(SecretSlot::new("roots"))
     }
 
     #[test]
     fn a_mesh_peer_shows_exactly_one_spiffe_id() {
-        let mesh = || TrustSource::Identity;
+        let mesh = || SecretRef::Workload;
         assert!(check(mesh(), &[], &peer(&["spiffe://td/ns/a/sa/b"], &[])));
         assert!(!check(mesh(), &[], &peer(&[], &["a.b"])));
         assert!(!check(mesh(), &[], &peer(&["spiffe://td/ns/a/sa/b", "spiffe://td/ns/a/sa/c"], &[])));
         assert!(!check(mesh(), &[], &peer(&["https://td/ns/a/sa/b"], &[])));
-        let fixed = TrustSource::Fixed(Arc::new(RootCertStore::empty()));
-        assert!(check(fixed, &[], &peer(&[], &["a.b"])));
+        assert!(check(other_roots(), &[], &peer(&[], &["a.b"])));
     }
 
     #[test]
     fn one_matching_name_suffices_and_none_refuses() {
-        let fixed = || TrustSource::Fixed(Arc::new(RootCertStore::empty()));
-        let exact = |s: &str| StringMatcher::Exact(s.into());
+        let exact = |s: &str| SanMatcher::Exact(s.into());
         let id = peer(&["spiffe://td/ns/a/sa/b"], &[]);
-        let prefix = StringMatcher::Prefix("spiffe://td/".into());
-        assert!(check(fixed(), &[(SanKind::Uri, exact("x")), (SanKind::Uri, prefix)], &id));
-        assert!(!check(fixed(), &[(SanKind::Uri, exact("spiffe://td/ns/a/sa/c"))], &id));
-        assert!(!check(fixed(), &[(SanKind::Dns, exact("spiffe://td/ns/a/sa/b"))], &id));
-        assert!(check(fixed(), &[(SanKind::Any, exact("spiffe://td/ns/a/sa/b"))], &id));
+        assert!(check(other_roots(), &[exact("x"), SanMatcher::Prefix("spiffe://td/".into())], &id));
+        assert!(check(SecretRef::Workload, &[exact("spiffe://td/ns/a/sa/b")], &id));
+        assert!(!check(SecretRef::Workload, &[exact("spiffe://td/ns/a/sa/c")], &id));
+        assert!(!check(other_roots(), &[exact("a.b")], &id));
     }
 
     #[test]
@@ -286,8 +296,8 @@ mod tests {
             ("x.a.b", "x.a.b", true),
             ("x.a.b", "y.a.b", false),
         ] {
-            let matcher = StringMatcher::Exact(expected.into());
-            assert_eq!(dns_matches(presented, &SanMatcher { kind: SanKind::Dns, matcher }), matches, "{presented}");
+            let asked = [SanMatcher::Exact(expected.into())];
+            assert_eq!(check(other_roots(), &asked, &peer(&[], &[presented])), matches, "{presented} for {expected}");
         }
     }
 }

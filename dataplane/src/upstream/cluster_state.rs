@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    ops::Range,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -14,8 +15,10 @@ use std::{
     time::Instant,
 };
 
-use arc_swap::ArcSwap;
-use rustc_hash::FxHashMap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::runtime::endpoint::{DnsRefresh, Endpoint, EndpointAddress, EndpointSet, HealthStatus};
 
 /// Endpoints of an original-destination cluster that nobody uses are forgotten once this many are known.
 const MAX_IDLE_ORIGINAL_DESTINATIONS: usize = 1024;
@@ -48,38 +51,6 @@ impl Workload {
             kube_cluster: next(),
         }
     }
-}
-
-/// One endpoint as configuration describes it.
-#[derive(Clone, PartialEq, Debug)]
-pub struct EndpointSpec {
-    /// Where to connect to.
-    pub address: SocketAddr,
-    /// Share of the load inside its locality; at least 1.
-    pub weight: u32,
-    /// Lower is used first.
-    pub priority: u32,
-    /// Index of its locality among the cluster's localities of that priority.
-    pub locality: u32,
-    /// Share of its locality where load is split by locality weight; equal for all endpoints of a locality.
-    pub locality_weight: u32,
-    /// False when EDS says that it is unhealthy, draining or timed out.
-    pub healthy: bool,
-    /// Index into the compiled cluster's transports.
-    pub transport: usize,
-    /// Who runs there, if configuration says so.
-    pub workload: Option<Arc<Workload>>,
-}
-
-/// A name to be resolved, every address of which becomes an endpoint like `spec`.
-#[derive(Clone, PartialEq, Debug)]
-pub struct DnsTarget {
-    /// The name, or an address written as text.
-    pub host: Arc<str>,
-    /// The port to connect to.
-    pub port: u16,
-    /// The endpoint's other properties; its `address` is overwritten by each answer.
-    pub spec: EndpointSpec,
 }
 
 /// Counters of one address of one cluster; shared by all workers and kept while the address stays in the set.
@@ -120,29 +91,50 @@ impl EndpointState {
     }
 }
 
-/// One endpoint of the current set.
+/// One endpoint of the set in use.
 #[derive(Clone, Debug)]
-pub struct Endpoint {
+pub struct LiveEndpoint {
     /// Its counters, shared with earlier and later sets.
     pub state: Arc<EndpointState>,
-    /// What configuration says of it.
-    pub spec: EndpointSpec,
+    /// What configuration says of it; its address may be a name, `state` has the resolved one.
+    pub spec: Arc<Endpoint>,
+    /// Who runs there, if configuration says so.
+    pub workload: Option<Arc<Workload>>,
+}
+
+/// A part of a priority's endpoints.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LocalityRange {
+    /// Share among the localities of the priority.
+    pub weight: u32,
+    /// Indices into [`LivePriority::endpoints`]; never empty.
+    pub range: Range<usize>,
 }
 
 /// The endpoints of one priority.
-#[derive(Clone, Debug, Default)]
-pub struct Priority {
-    /// In configured order; never empty.
-    pub endpoints: Vec<Endpoint>,
-    /// Whether some weights or healths differ, so that the balancer must look at each.
+#[derive(Clone, Debug)]
+pub struct LivePriority {
+    /// Grouped by locality; never empty.
+    pub endpoints: Vec<LiveEndpoint>,
+    /// The groups, in order, without gaps.
+    pub localities: Vec<LocalityRange>,
+    /// All are healthy by configuration and weigh the same, so any may be drawn blindly.
     pub uniform: bool,
 }
 
-/// An immutable set of endpoints, lowest priority number first.
-#[derive(Clone, Debug, Default)]
-pub struct EndpointSet {
-    /// Priorities that have endpoints; may be empty.
-    pub priorities: Vec<Priority>,
+/// An immutable set of endpoints with resolved addresses.
+#[derive(Clone, Debug)]
+pub struct LiveSet {
+    /// Lowest priority number first; may be empty.
+    pub priorities: Vec<LivePriority>,
+    /// Percentage that scales the share of a priority.
+    pub overprovisioning_factor: u32,
+}
+
+impl Default for LiveSet {
+    fn default() -> Self {
+        Self { priorities: Vec::new(), overprovisioning_factor: 140 }
+    }
 }
 
 /// How much of each circuit breaker limit is in use.
@@ -167,8 +159,8 @@ pub struct ClusterState {
     pub usage: Usage,
     /// Position of round-robin balancing.
     pub turn: AtomicUsize,
-    endpoints: ArcSwap<EndpointSet>,
-    dns: ArcSwap<Vec<DnsTarget>>,
+    endpoints: ArcSwap<LiveSet>,
+    names: ArcSwapOption<Names>,
     original: Mutex<FxHashMap<SocketAddr, Arc<EndpointState>>>,
     epoch: Instant,
 }
@@ -180,7 +172,7 @@ impl ClusterState {
             usage: Usage::default(),
             turn: AtomicUsize::new(0),
             endpoints: ArcSwap::default(),
-            dns: ArcSwap::default(),
+            names: ArcSwapOption::empty(),
             original: Mutex::default(),
             epoch: Instant::now(),
         }
@@ -191,39 +183,52 @@ impl ClusterState {
         u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// The current endpoints.
-    pub fn endpoints(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
-        self.endpoints.load()
+    /// The endpoints in use.
+    pub fn endpoints(&self) -> Arc<LiveSet> {
+        self.endpoints.load_full()
     }
 
-    /// Replaces the endpoint set; endpoints whose address stays keep their counters. Equal addresses are kept once.
-    pub fn replace_endpoints(&self, specs: Vec<EndpointSpec>) {
+    /// Replaces the endpoint set by one of addresses; an endpoint whose address stays keeps its counters. Of equal
+    /// addresses the first counts, and names are left out.
+    pub fn publish(&self, set: &EndpointSet) {
+        self.names.store(None);
+        self.publish_resolved(set, |_, _| Vec::new());
+    }
+
+    /// Replaces the endpoint set by one of names, which the resolver task looks up soon and then again and again.
+    /// Until the first answer the previous endpoints stay.
+    pub fn resolve(&self, set: Arc<EndpointSet>, refresh: DnsRefresh, first_address_only: bool) {
+        let fresh = Names { set, refresh, first_address_only };
+        if self.names.load().as_deref() != Some(&fresh) {
+            self.names.store(Some(Arc::new(fresh)));
+        }
+    }
+
+    /// The names to look up; `None` for a cluster whose endpoints are addresses.
+    pub fn names(&self) -> Option<Arc<Names>> {
+        self.names.load_full()
+    }
+
+    /// Replaces the endpoint set, taking each name's addresses from `resolved(host, port)`.
+    pub fn publish_resolved(&self, set: &EndpointSet, resolved: impl Fn(&str, u16) -> Vec<SocketAddr>) {
         let previous = self.endpoints.load();
-        let known: HashMap<SocketAddr, &Arc<EndpointState>> =
-            previous.iter().map(|endpoint| (endpoint.spec.address, &endpoint.state)).collect();
-        let mut fresh: HashMap<SocketAddr, Endpoint> = HashMap::with_capacity(specs.len());
-        let mut order: Vec<(u32, SocketAddr)> = Vec::with_capacity(specs.len());
-        for spec in specs {
-            let state = known.get(&spec.address).map_or_else(|| Arc::new(EndpointState::new(spec.address)), |s| Arc::clone(s));
-            let (priority, address) = (spec.priority, spec.address);
-            if fresh.insert(address, Endpoint { state, spec }).is_none() {
-                order.push((priority, address));
-            }
+        let mut known: FxHashMap<SocketAddr, Arc<EndpointState>> =
+            previous.iter().map(|endpoint| (endpoint.state.address, Arc::clone(&endpoint.state))).collect();
+        let mut taken = FxHashSet::default();
+        let mut builder = LiveSetBuilder::default();
+        for locality in &set.localities {
+            let addressed = locality.endpoints.iter().flat_map(|spec| addresses(spec, &resolved));
+            let live: Vec<LiveEndpoint> = addressed
+                .filter(|(address, _)| taken.insert(*address))
+                .map(|(address, spec)| {
+                    let state = known.remove(&address).unwrap_or_else(|| Arc::new(EndpointState::new(address)));
+                    let workload = spec.workload.as_deref().map(|text| Arc::new(Workload::parse(text)));
+                    LiveEndpoint { state, spec: Arc::clone(spec), workload }
+                })
+                .collect();
+            builder.push(locality.priority, locality.weight, live);
         }
-        order.sort_by_key(|(priority, _)| *priority);
-        self.endpoints.store(Arc::new(EndpointSet::from_sorted(order.iter().filter_map(|(_, a)| fresh.remove(a)))));
-    }
-
-    /// Sets the names whose addresses make up the endpoint set; the resolver task looks them up soon after.
-    pub fn resolve(&self, targets: Vec<DnsTarget>) {
-        if **self.dns.load() != targets {
-            self.dns.store(Arc::new(targets));
-        }
-    }
-
-    /// The names to resolve; empty for a cluster whose endpoints are addresses.
-    pub fn dns_targets(&self) -> Arc<Vec<DnsTarget>> {
-        self.dns.load_full()
+        self.endpoints.store(Arc::new(builder.build(set.overprovisioning_factor)));
     }
 
     /// The counters of an address that the connection itself names (original-destination clusters).
@@ -236,26 +241,60 @@ impl ClusterState {
     }
 }
 
-impl EndpointSet {
-    fn from_sorted(endpoints: impl Iterator<Item = Endpoint>) -> Self {
-        let mut set = Self::default();
-        let mut last = None;
-        for endpoint in endpoints {
-            if last != Some(endpoint.spec.priority) {
-                set.priorities.push(Priority { endpoints: Vec::new(), uniform: true });
-            }
-            last = Some(endpoint.spec.priority);
-            if let Some(priority) = set.priorities.last_mut() {
-                let first = priority.endpoints.first().map_or(endpoint.spec.weight, |first| first.spec.weight);
-                priority.uniform &= endpoint.spec.healthy && endpoint.spec.weight == first;
-                priority.endpoints.push(endpoint);
-            }
+/// The names that make up a cluster's endpoint set.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Names {
+    /// The endpoints as configured.
+    pub set: Arc<EndpointSet>,
+    /// How often they are looked up, and which addresses count.
+    pub refresh: DnsRefresh,
+    /// Only the first address of an answer becomes an endpoint (logical DNS).
+    pub first_address_only: bool,
+}
+
+fn addresses<'a>(
+    spec: &'a Arc<Endpoint>,
+    resolved: &impl Fn(&str, u16) -> Vec<SocketAddr>,
+) -> impl Iterator<Item = (SocketAddr, &'a Arc<Endpoint>)> + use<'a, impl Fn(&str, u16) -> Vec<SocketAddr>> {
+    let found = match &spec.address {
+        EndpointAddress::Socket(address) => vec![*address],
+        EndpointAddress::Name { host, port } => resolved(host, *port),
+    };
+    found.into_iter().map(move |address| (address, spec))
+}
+
+/// Collects localities, which come sorted by priority.
+#[derive(Default)]
+struct LiveSetBuilder {
+    priorities: Vec<(u32, LivePriority)>,
+}
+
+impl LiveSetBuilder {
+    fn push(&mut self, number: u32, weight: u32, live: Vec<LiveEndpoint>) {
+        if live.is_empty() {
+            return;
         }
-        set
+        if self.priorities.last().is_none_or(|(last, _)| *last != number) {
+            let empty = LivePriority { endpoints: Vec::new(), localities: Vec::new(), uniform: true };
+            self.priorities.push((number, empty));
+        }
+        let Some((_, priority)) = self.priorities.last_mut() else { return };
+        let start = priority.endpoints.len();
+        priority.endpoints.extend(live);
+        priority.localities.push(LocalityRange { weight, range: start..priority.endpoints.len() });
+        let first = priority.endpoints[0].spec.weight;
+        let alike = |e: &LiveEndpoint| e.spec.health == HealthStatus::Healthy && e.spec.weight == first;
+        priority.uniform &= priority.endpoints[start..].iter().all(alike);
     }
 
+    fn build(self, overprovisioning_factor: u32) -> LiveSet {
+        LiveSet { priorities: self.priorities.into_iter().map(|(_, priority)| priority).collect(), overprovisioning_factor }
+    }
+}
+
+impl LiveSet {
     /// All endpoints, lowest priority number first.
-    pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
+    pub fn iter(&self) -> impl Iterator<Item = &LiveEndpoint> {
         self.priorities.iter().flat_map(|priority| &priority.endpoints)
     }
 }
@@ -336,44 +375,70 @@ impl AsRef<AtomicU32> for ActiveOf {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::runtime::endpoint::LocalityEndpoints;
 
-    pub(crate) fn spec(port: u16) -> EndpointSpec {
-        EndpointSpec {
-            address: SocketAddr::from(([127, 0, 0, 1], port)),
-            weight: 1,
-            priority: 0,
-            locality: 0,
-            locality_weight: 1,
-            healthy: true,
-            transport: 0,
+    /// An endpoint on loopback.
+    pub(crate) fn endpoint(port: u16, weight: u32) -> Arc<Endpoint> {
+        Arc::new(Endpoint {
+            address: EndpointAddress::Socket(SocketAddr::from(([127, 0, 0, 1], port))),
+            weight,
+            health: HealthStatus::Healthy,
+            socket_match: Default::default(),
             workload: None,
-        }
+            hostname: None,
+        })
+    }
+
+    /// One locality of this priority and weight.
+    pub(crate) fn locality(priority: u32, weight: u32, endpoints: Vec<Arc<Endpoint>>) -> LocalityEndpoints {
+        LocalityEndpoints { locality: Default::default(), priority, weight, endpoints }
+    }
+
+    /// A set of localities with Envoy's overprovisioning.
+    pub(crate) fn set(localities: Vec<LocalityEndpoints>) -> EndpointSet {
+        EndpointSet { localities, overprovisioning_factor: 140 }
     }
 
     #[test]
     fn an_endpoint_that_stays_keeps_its_counters() {
         let state = StateRegistry::default().cluster("a", 1);
-        state.replace_endpoints(vec![spec(1), spec(2)]);
+        state.publish(&set(vec![locality(0, 1, vec![endpoint(1, 1), endpoint(2, 1)])]));
         state.endpoints().iter().next().expect("two endpoints").state.active.store(7, Relaxed);
-        state.replace_endpoints(vec![spec(3), spec(1)]);
+        state.publish(&set(vec![locality(0, 1, vec![endpoint(3, 1), endpoint(1, 1), endpoint(1, 9)])]));
         let counts: Vec<_> =
-            state.endpoints().iter().map(|e| (e.spec.address.port(), e.state.active.load(Relaxed))).collect();
+            state.endpoints().iter().map(|e| (e.state.address.port(), e.state.active.load(Relaxed))).collect();
         assert_eq!(counts, [(3, 0), (1, 7)]);
     }
 
     #[test]
-    fn priorities_are_sorted_and_grouped() {
+    fn priorities_hold_their_localities() {
         let state = StateRegistry::default().cluster("a", 1);
-        let at = |port, priority, weight| EndpointSpec { priority, weight, ..spec(port) };
-        state.replace_endpoints(vec![at(1, 1, 1), at(2, 0, 1), at(3, 1, 5), at(2, 0, 1)]);
-        let set = state.endpoints();
-        let ports: Vec<Vec<u16>> = set
-            .priorities
-            .iter()
-            .map(|p| p.endpoints.iter().map(|e| e.spec.address.port()).collect())
-            .collect();
-        assert_eq!(ports, [vec![2], vec![1, 3]]);
-        assert_eq!(set.priorities.iter().map(|p| p.uniform).collect::<Vec<_>>(), [true, false]);
+        state.publish(&set(vec![
+            locality(0, 3, vec![endpoint(1, 1)]),
+            locality(0, 1, vec![endpoint(2, 1), endpoint(3, 1)]),
+            locality(0, 1, vec![]),
+            locality(1, 1, vec![endpoint(4, 1), endpoint(5, 2)]),
+        ]));
+        let live = state.endpoints();
+        let ranges: Vec<Vec<(u32, Range<usize>)>> =
+            live.priorities.iter().map(|p| p.localities.iter().map(|l| (l.weight, l.range.clone())).collect()).collect();
+        assert_eq!(ranges, [vec![(3, 0..1), (1, 1..3)], vec![(1, 0..2)]]);
+        assert_eq!(live.priorities.iter().map(|p| p.uniform).collect::<Vec<_>>(), [true, false]);
+    }
+
+    #[test]
+    fn names_are_replaced_by_their_addresses() {
+        let state = StateRegistry::default().cluster("a", 1);
+        let name = Endpoint {
+            address: EndpointAddress::Name { host: "db".into(), port: 5432 },
+            ..(*endpoint(1, 1)).clone()
+        };
+        let names = set(vec![locality(0, 1, vec![Arc::new(name)])]);
+        state.publish_resolved(&names, |host, port| {
+            assert_eq!((host, port), ("db", 5432));
+            vec![([10, 0, 0, 1], port).into(), ([10, 0, 0, 2], port).into()]
+        });
+        assert_eq!(state.endpoints().iter().count(), 2);
     }
 
     #[test]
