@@ -1,0 +1,105 @@
+//! Endpoints of a cluster as EDS or the cluster itself lists them: plain values without counters or health checks.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+/// Everything that a cluster can be sent to. Immutable; replaced as a whole.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EndpointSet {
+    /// Groups of endpoints, sorted by priority (0 first), then by locality.
+    pub localities: Vec<LocalityEndpoints>,
+    /// Percentage that scales the share of a priority: 140 by default (Envoy's `overprovisioning_factor`).
+    pub overprovisioning_factor: u32,
+}
+
+/// Endpoints of one locality and priority.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LocalityEndpoints {
+    /// Where they are.
+    pub locality: Locality,
+    /// 0 is preferred.
+    pub priority: u32,
+    /// Share among localities of one priority, if locality-weighted balancing is on.
+    pub weight: u32,
+    /// May be empty.
+    pub endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// Region, zone and sub-zone; each may be empty.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Locality {
+    /// Region.
+    pub region: Arc<str>,
+    /// Zone.
+    pub zone: Arc<str>,
+    /// Sub-zone.
+    pub sub_zone: Arc<str>,
+}
+
+/// One address to send to.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: EndpointAddress,
+    /// Share among its siblings; at least 1.
+    pub weight: u32,
+    /// What the control plane says about it.
+    pub health: HealthStatus,
+    /// `filter_metadata["envoy.transport_socket_match"]`, string values only, such as `tlsMode: istio`.
+    pub socket_match: BTreeMap<Arc<str>, Arc<str>>,
+    /// `filter_metadata["istio"].workload`: `name;namespace;canonical-name;canonical-revision;cluster`.
+    pub workload: Option<Arc<str>>,
+    /// Host name, for `auto_host_rewrite` and strict DNS.
+    pub hostname: Option<Arc<str>>,
+}
+
+/// Where an endpoint listens.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum EndpointAddress {
+    /// An IP address.
+    Socket(SocketAddr),
+    /// A name that a strict DNS cluster resolves.
+    Name {
+        /// Host name.
+        host: Arc<str>,
+        /// Port.
+        port: u16,
+    },
+}
+
+/// Health as EDS reports it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum HealthStatus {
+    /// Gets traffic (also when EDS says nothing).
+    #[default]
+    Healthy,
+    /// Gets traffic only if too few others are healthy.
+    Degraded,
+    /// Gets none.
+    Unhealthy,
+    /// Gets no new requests; connections in use go on.
+    Draining,
+}
+
+/// How often and how strict DNS names of a cluster are resolved.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct DnsRefresh {
+    /// Time between two look-ups.
+    pub interval: Duration,
+    /// Which address families count.
+    pub family: DnsFamily,
+}
+
+/// Address families that a look-up uses.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DnsFamily {
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+    /// IPv6, then IPv4 if there is none.
+    Auto,
+    /// IPv4, then IPv6 if there is none.
+    V4Preferred,
+    /// Both.
+    All,
+}

@@ -1,0 +1,169 @@
+//! What the matchers are told about a connection or a request; everything is borrowed, nothing is computed here.
+//!
+//! Knows no socket and no codec: `listen`, `tls` and `http` fill these in, the matchers of this folder read them.
+
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+/// What a downstream connection starts with, as the listener filters found it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum TransportProtocol {
+    /// No ClientHello was seen: Envoy's `raw_buffer`.
+    #[default]
+    RawBuffer,
+    /// A TLS ClientHello was seen.
+    Tls,
+}
+
+/// The certificate that a peer has proven to hold, reduced to what policies and headers read.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PeerCertificate {
+    /// URI SANs in certificate order; a SPIFFE certificate has exactly one.
+    pub uri_sans: Vec<Arc<str>>,
+    /// DNS SANs in certificate order.
+    pub dns_sans: Vec<Arc<str>>,
+    /// The subject in RFC 2253 form; empty for SPIFFE certificates.
+    pub subject: Arc<str>,
+    /// Lower-case hexadecimal SHA-256 of the certificate: XFCC's `Hash`.
+    pub sha256: Arc<str>,
+}
+
+/// What is known of a downstream connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionFacts {
+    /// The address that the client wanted: the original destination if traffic was redirected, else the local address.
+    pub destination: SocketAddr,
+    /// The peer's address.
+    pub source: SocketAddr,
+    /// What the connection starts with.
+    pub transport: TransportProtocol,
+    /// Server name of the ClientHello, in lower case.
+    pub server_name: Option<Arc<str>>,
+    /// The client's ALPN list in its order, or what the HTTP inspector found (`http/1.0`, `http/1.1`, `h2c`).
+    pub application_protocols: Vec<Arc<str>>,
+    /// The peer's verified certificate; `None` before or without mutual TLS.
+    pub peer: Option<Arc<PeerCertificate>>,
+}
+
+impl ConnectionFacts {
+    /// A plaintext connection about which nothing but its addresses is known.
+    pub fn plaintext(source: SocketAddr, destination: SocketAddr) -> Self {
+        Self {
+            destination,
+            source,
+            transport: TransportProtocol::RawBuffer,
+            server_name: None,
+            application_protocols: Vec::new(),
+            peer: None,
+        }
+    }
+}
+
+/// Read access to a request's header fields.
+pub trait HeaderLookup {
+    /// The field's value by lower-case name; several lines are joined by a comma (RFC 9110 section 5.3).
+    fn header(&self, name: &str) -> Option<Cow<'_, str>>;
+}
+
+/// The headers of something that has none: network RBAC is evaluated over this, as in Envoy.
+pub struct NoHeaders;
+
+impl HeaderLookup for NoHeaders {
+    fn header(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+}
+
+impl HeaderLookup for http::HeaderMap {
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        let mut values = self.get_all(name).iter();
+        let first = String::from_utf8_lossy(values.next()?.as_bytes());
+        let Some(second) = values.next() else { return Some(first) };
+        let mut joined = first.into_owned();
+        for value in std::iter::once(second).chain(values) {
+            joined.push(',');
+            joined.push_str(&String::from_utf8_lossy(value.as_bytes()));
+        }
+        Some(Cow::Owned(joined))
+    }
+}
+
+/// What is known of a request when it is routed and authorised.
+#[derive(Clone, Copy)]
+pub struct RequestFacts<'a> {
+    /// The connection that carries the request.
+    pub connection: &'a ConnectionFacts,
+    /// Method as received.
+    pub method: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// `:authority` or `Host`, as received.
+    pub authority: &'a str,
+    /// Request target with its query, after the normalisation that the connection manager asks for.
+    pub path: &'a str,
+    /// The client's address after trusted `x-forwarded-for` hops; the connection's source otherwise.
+    pub remote_ip: IpAddr,
+    /// The other header fields.
+    pub headers: &'a dyn HeaderLookup,
+}
+
+impl<'a> RequestFacts<'a> {
+    /// The path without query and fragment.
+    pub fn path_only(&self) -> &'a str {
+        self.path.split(['?', '#']).next().unwrap_or_default()
+    }
+
+    /// The query without `?`, or `None` when there is none.
+    pub fn query(&self) -> Option<&'a str> {
+        let target = self.path.split('#').next().unwrap_or_default();
+        target.split_once('?').map(|(_, query)| query)
+    }
+
+    /// A header field or pseudo header by lower-case name.
+    pub fn header(&self, name: &str) -> Option<Cow<'a, str>> {
+        match name {
+            ":method" => Some(Cow::Borrowed(self.method)),
+            ":path" => Some(Cow::Borrowed(self.path)),
+            ":authority" | "host" => Some(Cow::Borrowed(self.authority)),
+            ":scheme" => Some(Cow::Borrowed(self.scheme)),
+            name => self.headers.header(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_header_lines_are_joined_by_a_comma() {
+        let mut headers = http::HeaderMap::new();
+        headers.append("x", "a".parse().unwrap());
+        assert_eq!(headers.header("x").as_deref(), Some("a"));
+        headers.append("x", "b".parse().unwrap());
+        assert_eq!(headers.header("x").as_deref(), Some("a,b"));
+        assert_eq!(headers.header("y"), None);
+    }
+
+    #[test]
+    fn a_path_is_split_at_query_and_fragment() {
+        let connection = ConnectionFacts::plaintext(([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into());
+        let facts = |path| RequestFacts {
+            connection: &connection,
+            method: "GET",
+            scheme: "http",
+            authority: "a",
+            path,
+            remote_ip: connection.source.ip(),
+            headers: &NoHeaders,
+        };
+        for (path, expected, query) in
+            [("/a?b=c#d", "/a", Some("b=c")), ("/a", "/a", None), ("/a#x?y", "/a", None), ("/a?", "/a", Some(""))]
+        {
+            assert_eq!((facts(path).path_only(), facts(path).query()), (expected, query), "{path}");
+        }
+    }
+}

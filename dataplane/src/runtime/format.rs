@@ -1,0 +1,195 @@
+//! Substitution formats (`%REQ(:path)% %RESPONSE_CODE%`) as compiled operators, shared by access logs and header
+//! operations. Rendering belongs to `telemetry` and `http`, which know the values.
+//!
+//! Spec: Envoy "Access logging: format strings".
+
+use std::{path::PathBuf, sync::Arc};
+
+/// A compiled format: its operators are rendered in order and joined.
+pub type Format = Arc<[FormatOp]>;
+
+/// One piece of a format.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FormatOp {
+    /// Text as it stands.
+    Literal(Arc<str>),
+    /// An operator; what has no value renders as `-` in a log and as nothing in a header.
+    Field {
+        /// What to render.
+        field: Field,
+        /// Longest rendering in bytes, if limited.
+        limit: Option<usize>,
+    },
+}
+
+/// What an operator renders.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Field {
+    /// Request header by lower-case name, else the second one.
+    RequestHeader(Arc<str>, Option<Arc<str>>),
+    /// Response header by lower-case name, else the second one.
+    ResponseHeader(Arc<str>, Option<Arc<str>>),
+    /// Response trailer by lower-case name.
+    Trailer(Arc<str>),
+    /// Start of the request; the argument is a strftime format, empty for ISO 8601 with milliseconds.
+    StartTime(Arc<str>),
+    /// `HTTP/1.1`, `HTTP/2` or nothing for TCP.
+    Protocol,
+    /// Response status; 0 when there was none.
+    ResponseCode,
+    /// Why the proxy sent that status, such as `via_upstream`.
+    ResponseCodeDetails,
+    /// Envoy's response flags such as `UH`, `NR`, `UF`.
+    ResponseFlags,
+    /// Why an L4 connection ended.
+    ConnectionTerminationDetails,
+    /// Bytes received from downstream.
+    BytesReceived,
+    /// Bytes sent downstream.
+    BytesSent,
+    /// Milliseconds from the first byte of the request to the last of the response.
+    Duration,
+    /// Milliseconds until the request was read.
+    RequestDuration,
+    /// Milliseconds until the first byte of the response.
+    ResponseDuration,
+    /// Address and port of the chosen endpoint.
+    UpstreamHost,
+    /// Name of the chosen cluster.
+    UpstreamCluster,
+    /// Our address of the upstream connection.
+    UpstreamLocalAddress,
+    /// Why the upstream connection could not be used.
+    UpstreamTransportFailureReason,
+    /// Attempts made, the first included.
+    UpstreamRequestAttemptCount,
+    /// The destination that downstream asked for.
+    DownstreamLocalAddress,
+    /// The same without port.
+    DownstreamLocalAddressWithoutPort,
+    /// The client's address, trusted `x-forwarded-for` considered.
+    DownstreamRemoteAddress,
+    /// The same without port.
+    DownstreamRemoteAddressWithoutPort,
+    /// The connection's source address.
+    DownstreamDirectRemoteAddress,
+    /// The same without port.
+    DownstreamDirectRemoteAddressWithoutPort,
+    /// Server name of the ClientHello.
+    RequestedServerName,
+    /// Name of the route.
+    RouteName,
+    /// Name of the filter chain.
+    FilterChainName,
+    /// URI SANs of the peer's certificate.
+    DownstreamPeerUriSan,
+    /// URI SANs of our own certificate.
+    DownstreamLocalUriSan,
+    /// Subject of the peer's certificate.
+    DownstreamPeerSubject,
+    /// TLS version of the downstream connection.
+    DownstreamTlsVersion,
+    /// TLS cipher of the downstream connection.
+    DownstreamTlsCipher,
+    /// This machine's host name.
+    Hostname,
+    /// Something this proxy never has a value for (`DYNAMIC_METADATA`, `FILTER_STATE`).
+    Absent,
+}
+
+/// Where and how requests or connections are logged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AccessLog {
+    /// Where lines go.
+    pub sink: LogSink,
+    /// How a line is made.
+    pub format: LogFormat,
+    /// Which entries are logged.
+    pub filter: LogFilter,
+}
+
+/// Where log lines go.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum LogSink {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, appended to.
+    File(PathBuf),
+}
+
+/// How a log line is made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// A text line; the format brings its own line end.
+    Text(Format),
+    /// One JSON object a line; keys sorted. A value that is one single numeric operator is written as a number.
+    Json(Vec<(Arc<str>, Format)>),
+}
+
+/// Which entries are logged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LogFilter {
+    /// All of them.
+    All,
+    /// Those with any of these response flags; an empty list means any flag at all.
+    ResponseFlags(Vec<Arc<str>>),
+    /// Those whose status is at least this.
+    StatusAtLeast(u16),
+    /// Those that satisfy any of these.
+    AnyOf(Vec<LogFilter>),
+    /// Those that satisfy all of these.
+    AllOf(Vec<LogFilter>),
+}
+
+/// Changes to a message's header fields; removals come first.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HeaderOps {
+    /// Lower-case names to remove.
+    pub remove: Vec<Arc<str>>,
+    /// Fields to write, in order.
+    pub write: Vec<HeaderWrite>,
+}
+
+impl HeaderOps {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.write.is_empty()
+    }
+}
+
+/// One field to write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeaderWrite {
+    /// Lower-case name, or a pseudo header such as `:authority`.
+    pub name: Arc<str>,
+    /// The value.
+    pub value: Format,
+    /// What happens to a field that exists.
+    pub action: WriteAction,
+    /// Writes the field even if the value renders empty.
+    pub keep_empty: bool,
+}
+
+/// What writing a header does when the field exists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WriteAction {
+    /// Adds a line.
+    Append,
+    /// Replaces every line.
+    Overwrite,
+    /// Leaves it as it is.
+    AddIfAbsent,
+    /// Replaces it, and writes nothing if there is none.
+    OverwriteIfExists,
+}
+
+/// Header changes of a route, virtual host, weighted cluster or route configuration.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HeaderMutations {
+    /// Applied to the request before it goes upstream.
+    pub request: HeaderOps,
+    /// Applied to the response before it goes downstream.
+    pub response: HeaderOps,
+}

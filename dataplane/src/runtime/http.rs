@@ -1,0 +1,228 @@
+//! The HTTP connection manager: how requests are read, named, filtered and answered on one filter chain.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    authz::Rbac,
+    format::AccessLog,
+    matcher::{HeaderMatcher, Share, StringMatcher},
+    route::RouteConfig,
+};
+
+/// HTTP on a filter chain.
+#[derive(Debug)]
+pub struct HttpConnectionManager {
+    /// Prefix of statistics.
+    pub stat_prefix: Arc<str>,
+    /// What HTTP is spoken.
+    pub codec: Codec,
+    /// Where the route configuration comes from.
+    pub routes: RouteSource,
+    /// In order; [`HttpFilter::Router`] is the last.
+    pub filters: Vec<HttpFilter>,
+    /// Resolves `.`, `..` and percent-encoded unreserved characters in the path before it is matched.
+    pub normalize_path: bool,
+    /// Replaces `//` by `/` in the path.
+    pub merge_slashes: bool,
+    /// What `%2F` and `%5C` in a path mean.
+    pub escaped_slashes: EscapedSlashes,
+    /// Takes the client's address from the connection (an edge proxy) and cleans `x-forwarded-for`.
+    pub use_remote_address: bool,
+    /// Hops of `x-forwarded-for` to trust, counted from the right.
+    pub xff_trusted_hops: u32,
+    /// Does not add the source address to `x-forwarded-for`.
+    pub skip_xff_append: bool,
+    /// What happens to `x-forwarded-client-cert`.
+    pub client_cert: ForwardClientCert,
+    /// `server` header of responses.
+    pub server_name: Arc<str>,
+    /// What happens to a `server` header from upstream.
+    pub server_header: ServerHeader,
+    /// Protocols to which a connection may be upgraded, in lower case, such as `websocket`.
+    pub upgrades: Vec<Arc<str>>,
+    /// Answers 504 when a stream is silent for so long; `None` never.
+    pub stream_idle_timeout: Option<Duration>,
+    /// Time to receive a whole request; `None` unlimited.
+    pub request_timeout: Option<Duration>,
+    /// Time to receive the request's headers; `None` unlimited.
+    pub request_headers_timeout: Option<Duration>,
+    /// Closes a connection without requests after so long; `None` never.
+    pub idle_timeout: Option<Duration>,
+    /// Time between announcing the end of a connection and closing it.
+    pub drain_timeout: Duration,
+    /// Most bytes of request headers.
+    pub max_request_headers: u32,
+    /// Most streams on one HTTP/2 connection.
+    pub max_concurrent_streams: u32,
+    /// Accepts HTTP/1.0.
+    pub accept_http_10: bool,
+    /// Creates `x-request-id` if it is missing.
+    pub generate_request_id: bool,
+    /// Keeps an `x-request-id` that came from outside, even at the edge.
+    pub preserve_external_request_id: bool,
+    /// Sends `x-request-id` back.
+    pub always_set_request_id_in_response: bool,
+    /// Writes the `via` header if not empty.
+    pub via: Arc<str>,
+    /// Logs each request.
+    pub access_logs: Vec<AccessLog>,
+}
+
+/// What HTTP is spoken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Codec {
+    /// Found out by ALPN or the HTTP/2 preface.
+    Auto,
+    /// HTTP/1.x.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// Where the route configuration comes from.
+#[derive(Clone, Debug)]
+pub enum RouteSource {
+    /// Written into the listener.
+    Inline(Arc<RouteConfig>),
+    /// The newest one with this name: [`super::RuntimeConfig::route_config`], so that a connection that stays open
+    /// sees route updates.
+    Rds(Arc<str>),
+}
+
+/// One HTTP filter. Closed: an unknown filter is refused, never skipped.
+#[derive(Clone, Debug)]
+pub enum HttpFilter {
+    /// Answers 403 `RBAC: access denied` when refused.
+    Rbac(Arc<Rbac>),
+    /// Delays or aborts requests; a route's own [`FaultConfig`] replaces the filter's.
+    Fault(Option<Arc<FaultConfig>>),
+    /// Answers preflight requests by the route's or virtual host's [`CorsPolicy`].
+    Cors,
+    /// Replaces the ALPN offered upstream by the chosen cluster's [`super::cluster::MeshAlpn`].
+    MeshAlpn,
+    /// Forwards the request; always last.
+    Router {
+        /// Does not add `x-envoy-*` headers.
+        suppress_envoy_headers: bool,
+    },
+}
+
+/// What `%2F` and `%5C` in a path mean.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EscapedSlashes {
+    /// Kept as they are.
+    Keep,
+    /// Answers 400.
+    Reject,
+    /// Redirects to the unescaped path.
+    UnescapeAndRedirect,
+    /// Unescaped and matched so.
+    UnescapeAndForward,
+}
+
+/// What happens to a `server` header from upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ServerHeader {
+    /// Replaced.
+    Overwrite,
+    /// Kept if there is one.
+    AppendIfAbsent,
+    /// Passed on as it is; nothing is added.
+    PassThrough,
+}
+
+/// What happens to `x-forwarded-client-cert`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ForwardClientCert {
+    /// What happens to the received header.
+    pub mode: ForwardClientCertMode,
+    /// What is written about the peer; `By` (our URI SAN) and `Hash` always are.
+    pub details: ClientCertDetails,
+}
+
+/// What happens to a received `x-forwarded-client-cert`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ForwardClientCertMode {
+    /// Removed.
+    Sanitize,
+    /// Passed on if the connection is mutual TLS, else removed.
+    ForwardOnly,
+    /// The peer is appended if the connection is mutual TLS.
+    AppendForward,
+    /// Replaced by the peer, or removed if there is none.
+    SanitizeSet,
+    /// Passed on.
+    AlwaysForwardOnly,
+}
+
+/// Parts of the peer's certificate to write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ClientCertDetails {
+    /// `Subject="…"`.
+    pub subject: bool,
+    /// `URI=…`.
+    pub uri: bool,
+    /// `DNS=…`.
+    pub dns: bool,
+    /// `Cert="…"`: the leaf, URL-encoded PEM.
+    pub cert: bool,
+    /// `Chain="…"`.
+    pub chain: bool,
+}
+
+/// Faults to inject.
+#[derive(Clone, Debug)]
+pub struct FaultConfig {
+    /// Wait before going on.
+    pub delay: Option<FaultDelay>,
+    /// Answer instead of going on.
+    pub abort: Option<FaultAbort>,
+    /// All must match, else there is no fault.
+    pub headers: Vec<HeaderMatcher>,
+}
+
+/// A delay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FaultDelay {
+    /// How long.
+    pub duration: Duration,
+    /// For how many.
+    pub share: Share,
+}
+
+/// An abort.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FaultAbort {
+    /// The answer.
+    pub status: AbortStatus,
+    /// For how many.
+    pub share: Share,
+}
+
+/// The answer of an abort.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AbortStatus {
+    /// An HTTP status, with body `fault filter abort`.
+    Http(u16),
+    /// HTTP 200 with this `grpc-status`.
+    Grpc(u32),
+}
+
+/// Cross-origin rules of a route or virtual host.
+#[derive(Clone, Debug, Default)]
+pub struct CorsPolicy {
+    /// Origins that are allowed.
+    pub allow_origins: Vec<StringMatcher>,
+    /// `access-control-allow-methods`; empty writes none.
+    pub allow_methods: Arc<str>,
+    /// `access-control-allow-headers`; empty writes none.
+    pub allow_headers: Arc<str>,
+    /// `access-control-expose-headers`; empty writes none.
+    pub expose_headers: Arc<str>,
+    /// `access-control-max-age`; empty writes none.
+    pub max_age: Arc<str>,
+    /// Writes `access-control-allow-credentials: true`.
+    pub allow_credentials: bool,
+    /// Passes a preflight request on if its origin is not allowed; otherwise it is answered without CORS headers.
+    pub forward_unmatched_preflights: bool,
+}

@@ -1,0 +1,119 @@
+//! What the hot path executes: immutable structures with every expression compiled and every default filled in, and
+//! pure functions that match over them.
+//!
+//! `compile` makes them out of xDS messages, `listen`, `http` and `tcp` read them. Nothing here knows protobuf,
+//! sockets, clocks or locks. A connection (L4) or request (L7) loads the [`RuntimeConfig`] once and passes the
+//! reference on, so that nobody sees half a change. Two things change below a configuration: the endpoint set in a
+//! cluster's state, and the content of a [`secret::SecretSlot`].
+//!
+//! Names of clusters and route configurations are looked up in the configuration that a request has loaded, one hash
+//! each: so a route update reaches connections that stay open, and an update of one resource rebuilds no other.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use rustc_hash::FxHashMap;
+
+pub mod action;
+pub mod authz;
+pub mod cluster;
+pub mod endpoint;
+pub mod facts;
+pub mod filter_chain;
+pub mod format;
+pub mod http;
+pub mod listener;
+pub mod matcher;
+pub mod route;
+pub mod secret;
+
+pub use self::{
+    authz::{Rbac, Verdict},
+    cluster::Cluster,
+    facts::{ConnectionFacts, HeaderLookup, PeerCertificate, RequestFacts, TransportProtocol},
+    http::{HttpConnectionManager, HttpFilter, RouteSource},
+    listener::{FilterChain, Listener, TcpProxy, Terminal},
+    route::{RouteConfig, RouteDecision},
+};
+
+/// One complete configuration; replaced as a whole.
+#[derive(Default)]
+pub struct RuntimeConfig {
+    /// Grows with every configuration.
+    pub generation: u64,
+    /// Sorted by name.
+    pub listeners: Vec<Arc<Listener>>,
+    clusters: FxHashMap<Arc<str>, Arc<Cluster>>,
+    routes: FxHashMap<Arc<str>, Arc<RouteConfig>>,
+    by_destination: FxHashMap<SocketAddr, Arc<Listener>>,
+}
+
+impl RuntimeConfig {
+    /// Indexes resources that are ready to serve.
+    pub fn new(
+        generation: u64,
+        mut listeners: Vec<Arc<Listener>>,
+        clusters: impl IntoIterator<Item = Arc<Cluster>>,
+        routes: impl IntoIterator<Item = Arc<RouteConfig>>,
+    ) -> Self {
+        listeners.sort_by(|a, b| a.name.cmp(&b.name));
+        Self {
+            generation,
+            by_destination: index_by_destination(&listeners),
+            clusters: clusters.into_iter().map(|cluster| (cluster.name.clone(), cluster)).collect(),
+            routes: routes.into_iter().map(|routes| (routes.name.clone(), routes)).collect(),
+            listeners,
+        }
+    }
+
+    /// The cluster of this name, if it is ready.
+    pub fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
+        self.clusters.get(name)
+    }
+
+    /// Every cluster, in no order.
+    pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.clusters.values()
+    }
+
+    /// Every route configuration of RDS, in no order.
+    pub fn route_configs(&self) -> impl Iterator<Item = &Arc<RouteConfig>> {
+        self.routes.values()
+    }
+
+    /// The routes that a connection manager uses now; `None` if RDS has not delivered them.
+    pub fn route_config<'a>(&'a self, source: &'a RouteSource) -> Option<&'a Arc<RouteConfig>> {
+        match source {
+            RouteSource::Inline(routes) => Some(routes),
+            RouteSource::Rds(name) => self.routes.get(name),
+        }
+    }
+
+    /// The listener of this name.
+    pub fn listener(&self, name: &str) -> Option<&Arc<Listener>> {
+        let found = self.listeners.binary_search_by(|listener| (*listener.name).cmp(name));
+        found.ok().map(|index| &self.listeners[index])
+    }
+
+    /// The listener that takes connections redirected from this destination: the one of exactly this address, else the
+    /// one of this port on the wildcard address of the same family (Envoy's `use_original_dst`).
+    pub fn listener_for_destination(&self, destination: SocketAddr) -> Option<&Arc<Listener>> {
+        let wildcard = match destination {
+            SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], destination.port())),
+            SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], destination.port())),
+        };
+        self.by_destination.get(&destination).or_else(|| self.by_destination.get(&wildcard))
+    }
+}
+
+fn index_by_destination(listeners: &[Arc<Listener>]) -> FxHashMap<SocketAddr, Arc<Listener>> {
+    let mut index = FxHashMap::default();
+    // A listener that opens sockets of its own can be a destination too, but never takes it from one that does not.
+    for bound in [true, false] {
+        for listener in listeners.iter().filter(|listener| listener.bind_to_port == bound) {
+            for address in &listener.addresses {
+                index.insert(*address, listener.clone());
+            }
+        }
+    }
+    index
+}

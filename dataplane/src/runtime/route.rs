@@ -1,0 +1,352 @@
+//! Route tables: virtual hosts by host name, routes by order, and what is found for a request.
+//!
+//! Spec: Envoy RDS `RouteConfiguration`, `VirtualHost.domains`, `RouteMatch`.
+
+use std::{borrow::Cow, sync::Arc};
+
+use regex::Regex;
+use rustc_hash::FxHashMap;
+
+use super::{
+    action::{Action, RetryPolicy, WeightedCluster, has_prefix, split_port},
+    facts::RequestFacts,
+    format::HeaderMutations,
+    http::{CorsPolicy, FaultConfig},
+    matcher::{HeaderMatcher, QueryMatcher, Share},
+};
+
+/// A compiled route configuration.
+#[derive(Debug)]
+pub struct RouteConfig {
+    /// RDS name; may be empty for an inline one.
+    pub name: Arc<str>,
+    /// Applied after the virtual host's and the route's.
+    pub headers: HeaderMutations,
+    /// Header changes of the most specific level are applied last, so that they win.
+    pub most_specific_headers_win: bool,
+    /// Hosts are compared without port.
+    pub ignore_port: bool,
+    hosts: HostIndex,
+    virtual_hosts: Vec<VirtualHost>,
+}
+
+/// Routes of some host names.
+#[derive(Debug)]
+pub struct VirtualHost {
+    /// Name, for logs and metrics.
+    pub name: Arc<str>,
+    /// Host names in lower case: exact, `*.suffix`, `prefix.*` or `*`. Never empty.
+    pub domains: Vec<Arc<str>>,
+    /// In order; the first that matches is taken.
+    pub routes: Vec<Route>,
+    /// Redirects plaintext requests to `https`.
+    pub require_tls: bool,
+    /// Header changes.
+    pub headers: HeaderMutations,
+    /// What routes without a policy of their own try again.
+    pub retry: Option<Arc<RetryPolicy>>,
+    /// Adds `x-envoy-attempt-count` to requests.
+    pub attempt_count_in_request: bool,
+    /// Adds `x-envoy-attempt-count` to responses.
+    pub attempt_count_in_response: bool,
+    /// Faults and CORS rules.
+    pub overrides: FilterOverrides,
+}
+
+/// Per-route settings of HTTP filters.
+#[derive(Clone, Debug, Default)]
+pub struct FilterOverrides {
+    /// Replaces the fault filter's own settings.
+    pub fault: Option<Arc<FaultConfig>>,
+    /// The CORS rules.
+    pub cors: Option<Arc<CorsPolicy>>,
+    /// RBAC instead of the filter's own: `Some(None)` switches the filter off here.
+    pub rbac: Option<Option<Arc<super::authz::Rbac>>>,
+}
+
+/// One route.
+#[derive(Debug)]
+pub struct Route {
+    /// Name, for logs; may be empty.
+    pub name: Arc<str>,
+    /// What a request must be like.
+    pub matching: RouteMatch,
+    /// What happens then.
+    pub action: Action,
+    /// Header changes.
+    pub headers: HeaderMutations,
+    /// Faults and CORS rules.
+    pub overrides: FilterOverrides,
+}
+
+/// What a request must be like; all parts must match.
+#[derive(Clone, Debug)]
+pub struct RouteMatch {
+    /// Path without query.
+    pub path: PathMatcher,
+    /// Headers.
+    pub headers: Vec<HeaderMatcher>,
+    /// Query parameters.
+    pub query: Vec<QueryMatcher>,
+    /// Only gRPC requests.
+    pub grpc: bool,
+    /// Only this part of them.
+    pub share: Share,
+}
+
+/// A predicate over the path without query.
+#[derive(Clone, Debug)]
+pub enum PathMatcher {
+    /// Equal.
+    Exact {
+        /// The path.
+        path: Arc<str>,
+        /// ASCII case counts.
+        case_sensitive: bool,
+    },
+    /// Begins with.
+    Prefix {
+        /// The prefix.
+        path: Arc<str>,
+        /// ASCII case counts.
+        case_sensitive: bool,
+    },
+    /// Equal, or begins with it and a slash.
+    Segments {
+        /// The prefix, without a slash at its end.
+        path: Arc<str>,
+        /// ASCII case counts.
+        case_sensitive: bool,
+    },
+    /// The whole path matches.
+    Regex(Regex),
+    /// A CONNECT request.
+    Connect,
+}
+
+impl PathMatcher {
+    /// Whether the request's path matches.
+    pub fn matches(&self, request: &RequestFacts<'_>) -> bool {
+        let path = request.path_only();
+        match self {
+            Self::Exact { path: wanted, case_sensitive: true } => **wanted == *path,
+            Self::Exact { path: wanted, case_sensitive: false } => wanted.eq_ignore_ascii_case(path),
+            Self::Prefix { path: prefix, case_sensitive } => has_prefix(path, prefix, *case_sensitive),
+            Self::Segments { path: prefix, case_sensitive } => {
+                has_prefix(path, prefix, *case_sensitive)
+                    && matches!(path.as_bytes().get(prefix.len()), None | Some(b'/'))
+            }
+            Self::Regex(expression) => expression.is_match(path),
+            Self::Connect => request.method == "CONNECT",
+        }
+    }
+
+    /// How many bytes of a matching path a prefix rewrite replaces.
+    pub(super) fn literal_len(&self, path: &str) -> usize {
+        match self {
+            Self::Prefix { path: prefix, .. } | Self::Segments { path: prefix, .. } => prefix.len().min(path.len()),
+            Self::Exact { .. } | Self::Regex(_) => path.len(),
+            Self::Connect => 0,
+        }
+    }
+}
+
+impl RouteMatch {
+    /// Whether a request with this random number matches.
+    pub fn matches(&self, request: &RequestFacts<'_>, random: u64) -> bool {
+        self.path.matches(request)
+            && self.headers.iter().all(|header| header.matches(request))
+            && self.query_matches(request)
+            && (!self.grpc || is_grpc(request))
+            && self.share.contains(random)
+    }
+
+    fn query_matches(&self, request: &RequestFacts<'_>) -> bool {
+        self.query.is_empty() || {
+            let query = request.query();
+            self.query.iter().all(|parameter| parameter.matches(query))
+        }
+    }
+}
+
+fn is_grpc(request: &RequestFacts<'_>) -> bool {
+    let content_type = request.header("content-type").unwrap_or_default();
+    content_type.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
+}
+
+/// One cluster, several by weight, or one that a header names.
+#[derive(Clone, Debug)]
+pub enum ClusterChoice {
+    /// This one.
+    One(Arc<str>),
+    /// By weight.
+    Weighted(WeightedClusters),
+    /// The one that the header of this lower-case name names; none if it is missing.
+    Header(Arc<str>),
+}
+
+/// Several clusters of which one is chosen by weight.
+#[derive(Clone, Debug)]
+pub struct WeightedClusters {
+    clusters: Vec<WeightedCluster>,
+    total: u64,
+}
+
+impl WeightedClusters {
+    /// Sums the weights up; `None` if the sum is zero.
+    pub fn new(clusters: Vec<WeightedCluster>) -> Option<Self> {
+        let total = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
+        (total > 0).then_some(Self { clusters, total })
+    }
+
+    /// Every target.
+    pub fn clusters(&self) -> &[WeightedCluster] {
+        &self.clusters
+    }
+
+    /// The target for a random number: over all numbers each gets its share.
+    pub fn pick(&self, random: u64) -> &WeightedCluster {
+        let mut point = random % self.total;
+        let chosen = self.clusters.iter().find(|cluster| {
+            let weight = u64::from(cluster.weight);
+            let inside = point < weight;
+            point = point.saturating_sub(weight);
+            inside
+        });
+        chosen.expect("the point is below the sum of the weights")
+    }
+}
+
+/// What was found for a request.
+#[derive(Debug)]
+pub enum RouteDecision<'a> {
+    /// The first route that matches.
+    Route {
+        /// Its virtual host.
+        host: &'a VirtualHost,
+        /// The route.
+        route: &'a Route,
+    },
+    /// The host wants TLS and the request came without: redirect to `https`.
+    RequireTls(&'a VirtualHost),
+    /// The host is known but no route matches: 404.
+    NoRoute(&'a VirtualHost),
+    /// The host is not known: 404.
+    NoHost,
+}
+
+impl RouteConfig {
+    /// Indexes virtual hosts by their domains.
+    ///
+    /// # Errors
+    /// The domain that two of them claim (Envoy refuses that too).
+    pub fn new(name: Arc<str>, ignore_port: bool, virtual_hosts: Vec<VirtualHost>) -> Result<Self, Arc<str>> {
+        Ok(Self {
+            name,
+            headers: HeaderMutations::default(),
+            most_specific_headers_win: false,
+            ignore_port,
+            hosts: HostIndex::new(&virtual_hosts)?,
+            virtual_hosts,
+        })
+    }
+
+    /// Every virtual host, in the order of the message.
+    pub fn virtual_hosts(&self) -> &[VirtualHost] {
+        &self.virtual_hosts
+    }
+
+    /// The virtual host for an authority.
+    pub fn virtual_host(&self, authority: &str) -> Option<&VirtualHost> {
+        let host = if self.ignore_port { split_port(authority).0 } else { authority };
+        self.hosts.find(host).map(|index| &self.virtual_hosts[index])
+    }
+
+    /// What to do with a request; `random` decides about shares of routes (not about weights of clusters).
+    pub fn find(&self, request: &RequestFacts<'_>, random: u64) -> RouteDecision<'_> {
+        let Some(host) = self.virtual_host(request.authority) else { return RouteDecision::NoHost };
+        if host.require_tls && request.scheme != "https" {
+            return RouteDecision::RequireTls(host);
+        }
+        match host.routes.iter().find(|route| route.matching.matches(request, random)) {
+            Some(route) => RouteDecision::Route { host, route },
+            None => RouteDecision::NoRoute(host),
+        }
+    }
+}
+
+/// Host names to indices: exact, then `*.suffix` and `prefix.*` (longest first), then `*`.
+#[derive(Debug, Default)]
+struct HostIndex {
+    exact: FxHashMap<Arc<str>, usize>,
+    suffixes: AffixIndex,
+    prefixes: AffixIndex,
+    any: Option<usize>,
+}
+
+/// Affixes of equal length share a table; longest first.
+#[derive(Debug, Default)]
+struct AffixIndex(Vec<(usize, FxHashMap<Arc<str>, usize>)>);
+
+impl HostIndex {
+    fn new(virtual_hosts: &[VirtualHost]) -> Result<Self, Arc<str>> {
+        let mut index = Self::default();
+        for (place, host) in virtual_hosts.iter().enumerate() {
+            for domain in &host.domains {
+                if index.insert(domain, place).is_some() {
+                    return Err(domain.clone());
+                }
+            }
+        }
+        Ok(index)
+    }
+
+    fn insert(&mut self, domain: &Arc<str>, place: usize) -> Option<usize> {
+        if &**domain == "*" {
+            self.any.replace(place)
+        } else if let Some(suffix) = domain.strip_prefix('*') {
+            self.suffixes.insert(suffix, place)
+        } else if let Some(prefix) = domain.strip_suffix('*') {
+            self.prefixes.insert(prefix, place)
+        } else {
+            self.exact.insert(domain.clone(), place)
+        }
+    }
+
+    fn find(&self, host: &str) -> Option<usize> {
+        let host = lower_case(host);
+        let exact = self.exact.get(&*host).copied();
+        exact
+            .or_else(|| self.suffixes.find(&host, |host, length| host.get(host.len() - length..)))
+            .or_else(|| self.prefixes.find(&host, |host, length| host.get(..length)))
+            .or(self.any)
+    }
+}
+
+impl AffixIndex {
+    fn insert(&mut self, affix: &str, place: usize) -> Option<usize> {
+        let found = self.0.binary_search_by(|(length, _)| affix.len().cmp(length));
+        let index = found.unwrap_or_else(|at| {
+            self.0.insert(at, (affix.len(), FxHashMap::default()));
+            at
+        });
+        self.0[index].1.insert(affix.into(), place)
+    }
+
+    fn find(&self, host: &str, cut: impl Fn(&str, usize) -> Option<&str>) -> Option<usize> {
+        // The `*` stands for at least one character.
+        let candidates = self.0.iter().filter(|(length, _)| *length < host.len());
+        candidates.filter_map(|(length, table)| table.get(cut(host, *length)?)).next().copied()
+    }
+}
+
+fn lower_case(host: &str) -> Cow<'_, str> {
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+#[cfg(test)]
+mod tests;
