@@ -1,1 +1,5 @@
 //! placeholder
+pub mod diagnostic;
+pub mod dialect;
+pub mod ir;
+pub mod yaml;

@@ -1,0 +1,347 @@
+//! Endpoints of services, and the three projections through which they touch anything but assignments.
+//!
+//! A Kubernetes Service gets its endpoints from its slices. Where no slice of it exists at all (configuration from a
+//! directory, without a cluster), they come from the ready workloads that its selector picks. A ServiceEntry names them
+//! in place, or selects pods and WorkloadEntries of its namespace.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use super::{
+    item::{EndpointSlice, InlineAddress, InlineEndpoint, ServiceDefinition, SliceEndpoint},
+    workloads::Workloads,
+};
+use crate::ir::{
+    Endpoint, EndpointAddress, Health, MeshDefaults, ObjectId, Resolution, Service, ServiceEndpoints, ServiceKey,
+    ServicePort, TargetPort, Workload, WorkloadId,
+};
+
+/// Endpoints of every service.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Endpoints {
+    slices: BTreeMap<ServiceKey, BTreeMap<ObjectId, Arc<EndpointSlice>>>,
+    /// Services with a slice that names this pod.
+    by_target: BTreeMap<WorkloadId, BTreeSet<ServiceKey>>,
+    /// Services with a slice that holds this address and names no pod.
+    by_address: BTreeMap<IpAddr, BTreeSet<ServiceKey>>,
+    built: BTreeMap<ServiceKey, Built>,
+}
+
+/// The endpoints of one service with their projections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Built {
+    endpoints: Arc<ServiceEndpoints>,
+    identities: Arc<[Arc<str>]>,
+    headless: BTreeMap<u16, Arc<[IpAddr]>>,
+    plaintext: bool,
+}
+
+/// Which facts about a service's endpoints a change touched.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Difference {
+    pub(super) endpoints: bool,
+    pub(super) identities: bool,
+    pub(super) headless: bool,
+    pub(super) plaintext: bool,
+}
+
+impl Endpoints {
+    pub(super) fn insert_slice(&mut self, slice: Arc<EndpointSlice>) {
+        let key = slice.service.clone();
+        self.slices.entry(key.clone()).or_default().insert(slice.origin.id.clone(), slice.clone());
+        for endpoint in &slice.endpoints {
+            match &endpoint.target {
+                Some(target) => self.by_target.entry(target.clone()).or_default().insert(key.clone()),
+                None => self.by_address.entry(endpoint.address).or_default().insert(key.clone()),
+            };
+        }
+    }
+
+    pub(super) fn remove_slice(&mut self, slice: &EndpointSlice) {
+        let key = &slice.service;
+        let kept = match self.slices.get_mut(key) {
+            Some(slices) => {
+                slices.remove(&slice.origin.id);
+                slices.clone()
+            }
+            None => return,
+        };
+        if kept.is_empty() {
+            self.slices.remove(key);
+        }
+        let still = || kept.values().flat_map(|s| &s.endpoints);
+        let targets: BTreeSet<&WorkloadId> = still().filter_map(|e| e.target.as_ref()).collect();
+        let addresses: BTreeSet<IpAddr> = still().filter(|e| e.target.is_none()).map(|e| e.address).collect();
+        for endpoint in &slice.endpoints {
+            match &endpoint.target {
+                Some(target) if !targets.contains(target) => forget(&mut self.by_target, target, key),
+                None if !addresses.contains(&endpoint.address) => forget(&mut self.by_address, &endpoint.address, key),
+                _ => {}
+            }
+        }
+    }
+
+    /// Services whose slices speak of the workload.
+    pub(super) fn holding<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = &'a ServiceKey> {
+        let by_target = self.by_target.get(&workload.id).into_iter().flatten();
+        by_target.chain(workload.addresses.iter().filter_map(|a| self.by_address.get(a)).flatten())
+    }
+
+    pub(super) fn has_slices(&self, key: &ServiceKey) -> bool {
+        self.slices.contains_key(key)
+    }
+
+    /// Builds the endpoints of one service again and says what that changed.
+    pub(super) fn rebuild(
+        &mut self,
+        key: &ServiceKey,
+        definition: Option<&ServiceDefinition>,
+        workloads: &Workloads,
+        mesh: &MeshDefaults,
+    ) -> Difference {
+        let new = definition.map(|definition| {
+            let assembly = Assembly { service: &definition.service, workloads, mesh };
+            Built::new(&definition.service, assembly.ports(definition, self.slices.get(key)))
+        });
+        let old = match &new {
+            Some(new) => self.built.insert(key.clone(), new.clone()),
+            None => self.built.remove(key),
+        };
+        Difference::between(old.as_ref(), new.as_ref())
+    }
+
+    pub(crate) fn of(&self, key: &ServiceKey) -> Option<&Arc<ServiceEndpoints>> {
+        self.built.get(key).map(|b| &b.endpoints)
+    }
+
+    pub(crate) fn identities(&self, key: &ServiceKey) -> Arc<[Arc<str>]> {
+        self.built.get(key).map_or_else(|| Arc::new([]) as Arc<[Arc<str>]>, |b| b.identities.clone())
+    }
+
+    pub(crate) fn headless_addresses(&self, key: &ServiceKey, port: u16) -> Arc<[IpAddr]> {
+        let addresses = self.built.get(key).and_then(|b| b.headless.get(&port));
+        addresses.cloned().unwrap_or_else(|| Arc::new([]))
+    }
+
+    pub(crate) fn has_plaintext(&self, key: &ServiceKey) -> bool {
+        self.built.get(key).is_some_and(|b| b.plaintext)
+    }
+}
+
+fn forget<K: Ord>(index: &mut BTreeMap<K, BTreeSet<ServiceKey>>, entry: &K, key: &ServiceKey) {
+    if let Some(keys) = index.get_mut(entry) {
+        keys.remove(key);
+        if keys.is_empty() {
+            index.remove(entry);
+        }
+    }
+}
+
+impl Built {
+    fn new(service: &Service, ports: BTreeMap<u16, Vec<Endpoint>>) -> Self {
+        let all = || ports.values().flatten();
+        let identities: BTreeSet<Arc<str>> = all().filter_map(|e| e.identity.clone()).collect();
+        let headless = match service.headless {
+            true => ports.iter().map(|(port, endpoints)| (*port, addresses(endpoints))).collect(),
+            false => BTreeMap::new(),
+        };
+        Self {
+            plaintext: all().any(|e| !e.mesh_tls),
+            identities: identities.into_iter().collect(),
+            headless,
+            endpoints: Arc::new(ServiceEndpoints { service: service.key.clone(), ports }),
+        }
+    }
+}
+
+fn addresses(endpoints: &[Endpoint]) -> Arc<[IpAddr]> {
+    let ips = endpoints.iter().filter_map(|e| match e.address {
+        EndpointAddress::Ip(ip, _) => Some(ip),
+        _ => None,
+    });
+    ips.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+impl Difference {
+    fn between(old: Option<&Built>, new: Option<&Built>) -> Self {
+        let plaintext = |b: Option<&Built>| b.is_some_and(|b| b.plaintext);
+        Self {
+            endpoints: old.map(|b| &b.endpoints) != new.map(|b| &b.endpoints),
+            identities: old.map_or(&[][..], |b| &b.identities) != new.map_or(&[][..], |b| &b.identities),
+            headless: old.map(|b| &b.headless) != new.map(|b| &b.headless),
+            plaintext: plaintext(old) != plaintext(new),
+        }
+    }
+}
+
+/// Puts the endpoints of one service together.
+struct Assembly<'a> {
+    service: &'a Service,
+    workloads: &'a Workloads,
+    mesh: &'a MeshDefaults,
+}
+
+impl Assembly<'_> {
+    fn ports(
+        &self,
+        definition: &ServiceDefinition,
+        slices: Option<&BTreeMap<ObjectId, Arc<EndpointSlice>>>,
+    ) -> BTreeMap<u16, Vec<Endpoint>> {
+        let one = |port: &ServicePort| {
+            let mut endpoints = match slices {
+                Some(slices) => self.from_slices(port, slices.values()),
+                None if !definition.inline.is_empty() => self.from_inline(port, &definition.inline),
+                None if self.service.selector.is_some() => self.from_workloads(port),
+                None => self.from_own_name(port),
+            };
+            endpoints.sort_unstable();
+            // Overlapping slices are normal while the cluster moves endpoints between them.
+            endpoints.dedup_by(|a, b| a.address == b.address);
+            (port.number, endpoints)
+        };
+        self.service.ports.iter().map(one).collect()
+    }
+
+    fn from_slices<'s>(
+        &self,
+        port: &ServicePort,
+        slices: impl Iterator<Item = &'s Arc<EndpointSlice>>,
+    ) -> Vec<Endpoint> {
+        let of_slice = |slice: &Arc<EndpointSlice>| {
+            let number = slice_port(self.service, port, slice)?;
+            Some(slice.endpoints.iter().map(|e| self.from_slice_endpoint(e, number)).collect::<Vec<_>>())
+        };
+        slices.filter_map(of_slice).flatten().collect()
+    }
+
+    fn from_slice_endpoint(&self, endpoint: &SliceEndpoint, port: u16) -> Endpoint {
+        let workload = match &endpoint.target {
+            Some(id) => self.workloads.get(id),
+            None => self.workloads.at(endpoint.address),
+        };
+        let usable = endpoint.ready || self.service.publish_not_ready;
+        let health = if usable { Health::Healthy } else { Health::Unhealthy };
+        let address = EndpointAddress::Ip(endpoint.address, port);
+        match workload {
+            Some(workload) => self.of_workload(workload, address, health),
+            None => unknown(address, health),
+        }
+    }
+
+    fn from_workloads(&self, port: &ServicePort) -> Vec<Endpoint> {
+        let selected = self.workloads.in_namespace(&self.service.key.namespace).filter(|w| self.selects(w));
+        selected.filter_map(|w| self.from_workload(w, port)).collect()
+    }
+
+    fn selects(&self, workload: &Workload) -> bool {
+        let picked = self.service.selector.as_ref().is_some_and(|s| !s.is_empty() && s.matches(&workload.labels));
+        picked && (workload.ready || self.service.publish_not_ready)
+    }
+
+    fn from_workload(&self, workload: &Workload, port: &ServicePort) -> Option<Endpoint> {
+        let number = workload_port(workload, port)?;
+        let address = match (workload.addresses.first(), &workload.host) {
+            (Some(ip), _) => EndpointAddress::Ip(*ip, number),
+            (None, Some(host)) => EndpointAddress::Host(host.clone(), number),
+            (None, None) => return None,
+        };
+        Some(self.of_workload(workload, address, Health::Healthy))
+    }
+
+    fn of_workload(&self, workload: &Workload, address: EndpointAddress, health: Health) -> Endpoint {
+        Endpoint {
+            address,
+            workload: Some(workload.id.clone()),
+            labels: workload.labels.clone(),
+            identity: self.identity(&workload.id.namespace, &workload.service_account),
+            mesh_tls: workload.mesh_tls,
+            locality: workload.locality.clone(),
+            weight: workload.weight.unwrap_or(1),
+            health,
+            network: workload.network.clone(),
+            workload_name: workload.workload_name.clone(),
+        }
+    }
+
+    fn from_inline(&self, port: &ServicePort, inline: &[InlineEndpoint]) -> Vec<Endpoint> {
+        let one = |e: &InlineEndpoint| {
+            let number = e.ports.get(&port.name).copied().unwrap_or_else(|| target_number(port));
+            let address = match &e.address {
+                InlineAddress::Ip(ip) => EndpointAddress::Ip(*ip, number),
+                InlineAddress::Host(host) => EndpointAddress::Host(host.clone(), number),
+                InlineAddress::Pipe(path) => EndpointAddress::Pipe(path.clone()),
+            };
+            Endpoint {
+                address,
+                labels: e.labels.clone(),
+                identity: self.identity(&self.service.key.namespace, &e.service_account),
+                mesh_tls: e.mesh_tls,
+                locality: e.locality.clone(),
+                weight: e.weight,
+                network: e.network.clone(),
+                ..unknown(EndpointAddress::Pipe("".into()), Health::Healthy)
+            }
+        };
+        inline.iter().map(one).collect()
+    }
+
+    /// A DNS service without endpoints is its own endpoint.
+    fn from_own_name(&self, port: &ServicePort) -> Vec<Endpoint> {
+        let host = &self.service.key.host;
+        match self.service.resolution {
+            Resolution::Dns { .. } if !host.is_wildcard() => {
+                vec![unknown(EndpointAddress::Host(host.clone(), target_number(port)), Health::Healthy)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn identity(&self, namespace: &str, account: &str) -> Option<Arc<str>> {
+        let id = || format!("spiffe://{}/ns/{namespace}/sa/{account}", self.mesh.trust_domain);
+        (!account.is_empty()).then(|| id().into())
+    }
+}
+
+fn unknown(address: EndpointAddress, health: Health) -> Endpoint {
+    Endpoint {
+        address,
+        workload: None,
+        labels: BTreeMap::new(),
+        identity: None,
+        mesh_tls: false,
+        locality: Default::default(),
+        weight: 1,
+        health,
+        network: "".into(),
+        workload_name: "".into(),
+    }
+}
+
+/// The port at the workload that a service port leads to, when it is written as a number.
+fn target_number(port: &ServicePort) -> u16 {
+    match port.target {
+        TargetPort::Number(number) => number,
+        TargetPort::Name(_) => port.number,
+    }
+}
+
+/// The container port of a workload that a service port leads to; `None` when the workload has no port of that name.
+pub(crate) fn workload_port(workload: &Workload, port: &ServicePort) -> Option<u16> {
+    // A WorkloadEntry maps the names of service ports; a pod names its own ports.
+    let entry = workload.origin.id.kind == crate::dialect::Kind::WorkloadEntry;
+    let mapped = entry.then(|| workload.named_ports.get(&port.name).copied()).flatten();
+    mapped.or_else(|| match &port.target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Name(name) => workload.named_ports.get(name).copied(),
+    })
+}
+
+/// Slices name ports as the service does; a lone unnamed port needs no name.
+fn slice_port(service: &Service, port: &ServicePort, slice: &EndpointSlice) -> Option<u16> {
+    let named = slice.ports.iter().find(|(name, _)| *name == port.name);
+    let lone = || (service.ports.len() == 1 && slice.ports.len() == 1).then(|| &slice.ports[0]);
+    named.or_else(lone).map(|(_, number)| *number)
+}

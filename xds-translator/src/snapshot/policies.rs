@@ -1,0 +1,63 @@
+//! Security policies by namespace: which TLS workloads take, and who may call them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::routes::{Age, age};
+use crate::ir::{AccessPolicy, Labels, ObjectId, PeerTls, PeerTlsPolicy};
+
+/// Every security policy of the mesh.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Policies {
+    /// By namespace, oldest first.
+    peer_tls: BTreeMap<Arc<str>, BTreeMap<(Age, ObjectId), Arc<PeerTlsPolicy>>>,
+    /// By namespace, then name.
+    access: BTreeMap<Arc<str>, BTreeMap<ObjectId, Arc<AccessPolicy>>>,
+}
+
+impl Policies {
+    pub(super) fn insert_peer_tls(&mut self, policy: Arc<PeerTlsPolicy>) {
+        let id = policy.origin.id.clone();
+        let place = (age(&policy.origin), id.clone());
+        self.peer_tls.entry(id.namespace).or_default().insert(place, policy);
+    }
+
+    pub(super) fn remove_peer_tls(&mut self, policy: &PeerTlsPolicy) {
+        let id = &policy.origin.id;
+        if let Some(policies) = self.peer_tls.get_mut(&id.namespace) {
+            policies.remove(&(age(&policy.origin), id.clone()));
+        }
+    }
+
+    pub(super) fn insert_access(&mut self, policy: Arc<AccessPolicy>) {
+        let id = policy.origin.id.clone();
+        self.access.entry(id.namespace.clone()).or_default().insert(id, policy);
+    }
+
+    pub(super) fn remove_access(&mut self, id: &ObjectId) {
+        if let Some(policies) = self.access.get_mut(&id.namespace) {
+            policies.remove(id);
+        }
+    }
+
+    pub(crate) fn peer_tls(&self, root: &str, namespace: &str, labels: &Labels, port: Option<u16>) -> PeerTls {
+        let own = || self.peer_tls.get(namespace).into_iter().flat_map(BTreeMap::values);
+        let selected = own().find(|p| !p.selector.is_empty() && p.selector.matches(labels));
+        // The root namespace's policy without selector is the mesh's, also for workloads that live there.
+        let in_namespace = || own().find(|p| p.selector.is_empty());
+        let in_mesh = || self.peer_tls.get(root).into_iter().flat_map(BTreeMap::values).find(|p| p.selector.is_empty());
+        let on_port = port.and_then(|port| selected?.ports.get(&port).copied().flatten());
+        on_port
+            .or_else(|| selected?.mode)
+            .or_else(|| in_namespace()?.mode)
+            .or_else(|| in_mesh()?.mode)
+            .unwrap_or(PeerTls::Permissive)
+    }
+
+    pub(crate) fn access(&self, root: &str, namespace: &str, labels: &Labels) -> Vec<Arc<AccessPolicy>> {
+        let mut scopes = vec![root, namespace];
+        scopes.sort_unstable();
+        scopes.dedup();
+        let policies = scopes.into_iter().filter_map(|scope| self.access.get(scope)).flat_map(BTreeMap::values);
+        policies.filter(|p| p.selector.matches(labels)).cloned().collect()
+    }
+}
