@@ -1,5 +1,16 @@
-//! placeholder
+//! A pure compiler: mesh configuration in, xDS resources out.
+//!
+//! ```text
+//! Object ─lower─▶ ir ─▶ MeshSnapshot ─classify─▶ ViewKey ─plan─▶ Outline + PlanItem ─emit─▶ EncodedResource ─▶ View
+//! ```
+//! Every stage is a value and every arrow a function. Nothing here does IO, reads a clock or knows a secret; nothing
+//! before `emit` names an Envoy type, and nothing behind `lower` names a CRD. Names, versions and bytes depend on the
+//! configuration alone, so that replicas agree, and an incremental build equals one from scratch.
+
 pub mod diagnostic;
 pub mod dialect;
 pub mod ir;
+pub mod plan;
+pub mod snapshot;
+pub mod view;
 pub mod yaml;

@@ -26,6 +26,15 @@ pub struct Origin {
     pub created: i64,
 }
 
+impl std::fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &*self.namespace {
+            "" => write!(f, "{} {}", self.kind, self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
+        }
+    }
+}
+
 impl Origin {
     /// The one documented precedence among equals: oldest first, then by namespace and name.
     pub fn by_age(&self, other: &Self) -> Ordering {

@@ -1,0 +1,414 @@
+//! What is said to users about their configuration.
+//!
+//! A user's mistake is a value: a [`Diagnostic`] names the object, the field, the place in the file, what was found,
+//! what was expected and how to mend it. Every stage up to the plan makes them; nothing here knows where they are shown.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Serialize, Serializer};
+
+use crate::ir::ObjectId;
+
+/// How much a diagnostic matters. Ordered from worst to least.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// The object is refused; its last accepted version stays in force.
+    Error,
+    /// The object is accepted, but a reference or another object stands against it.
+    ErrorRef,
+    /// Accepted, and probably not what was meant.
+    #[serde(rename = "warn")]
+    Warning,
+    /// Worth knowing.
+    Info,
+}
+
+impl Severity {
+    /// The word that is printed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::ErrorRef => "error-ref",
+            Self::Warning => "warn",
+            Self::Info => "info",
+        }
+    }
+
+    /// Whether `analyze` exits with 1 because of it.
+    pub fn fails_analysis(self) -> bool {
+        matches!(self, Self::Error | Self::ErrorRef)
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+macro_rules! codes {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $code:literal $(, $istio:literal)?; )+) => {
+        /// What a diagnostic is about; stable across releases, so that scripts can filter by it.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Code { $( $(#[doc = $doc])+ $name, )+ }
+
+        impl Code {
+            /// Every code, in numeric order.
+            pub const ALL: &'static [Self] = &[$( Self::$name, )+];
+
+            /// The printed form, `FM0101`.
+            pub fn as_str(self) -> &'static str {
+                match self { $( Self::$name => $code, )+ }
+            }
+
+            /// The code of Istio's analyzer for the same finding, where it has one.
+            pub fn istio(self) -> Option<&'static str> {
+                match self { $( Self::$name => { let code: Option<&'static str> = None; $( let code = code.or(Some($istio)); )? code } )+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The file cannot be read as text: binary, too large, wrong encoding.
+    UnreadableFile = "FM0001";
+    /// The document is not YAML.
+    Syntax = "FM0002";
+    /// The same key twice in one mapping.
+    DuplicateKey = "FM0003";
+    /// Aliases, nesting or size beyond the limits.
+    TooLarge = "FM0004";
+    /// All leading blanks are gone.
+    IndentationLost = "FM0005";
+    /// A command line between the documents.
+    ShellCommand = "FM0006";
+    /// `apiVersion`, `kind` or `metadata` cannot be used.
+    NotAnObject = "FM0007";
+    /// A kind or version that nobody defines.
+    UnknownKind = "FM0008";
+    /// A known kind that this release does not serve, or one that has no meaning for a mesh.
+    UnsupportedKind = "FM0009";
+    /// Two objects of the same kind, namespace and name.
+    DuplicateObject = "FM0010";
+    /// A field that the kind does not have.
+    UnknownField = "FM0101";
+    /// A value of another type.
+    WrongType = "FM0102", "IST0106";
+    /// A value outside what the field allows.
+    InvalidValue = "FM0103", "IST0106";
+    /// A required field that is not there.
+    MissingField = "FM0104", "IST0106";
+    /// A field that is accepted, but that this release does not act on.
+    NotActedOn = "FM0105";
+    /// A field that is deprecated and has no effect.
+    Deprecated = "FM0106", "IST0135";
+    /// Something refers to an object, host or subset that does not exist.
+    MissingReference = "FM0201", "IST0101";
+    /// The namespace's pods get no sidecar.
+    NotInjected = "FM0202", "IST0102";
+    /// Two VirtualServices claim one host in the mesh.
+    ConflictingHosts = "FM0203", "IST0109";
+    /// Two policies select the same workloads.
+    ConflictingPolicies = "FM0204", "IST0141";
+    /// A port whose name does not say its protocol.
+    PortName = "FM0205", "IST0118";
+    /// A credential that is not where the gateway looks for it.
+    MissingCredential = "FM0206", "IST0161";
+    /// A rule that is there but cannot take effect.
+    NoEffect = "FM0207";
+    /// A setting that drops settings of the level above.
+    DropsSettings = "FM0208";
+    /// Retries that cannot all happen, or happen where they may hurt.
+    Retries = "FM0209";
+    /// A policy that refuses everything.
+    DeniesAll = "FM0210";
+    /// The label for automatic injection is in a wrong place.
+    Injection = "FM0211";
+    /// Traffic that is sent nowhere or lost, as seen when it was translated.
+    Translation = "FM0301";
+    /// A proxy refused what an object was translated to.
+    RefusedByProxy = "FM0401";
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A place in a file; lines and columns count from 1, columns in characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct Position {
+    /// The file as the user named it; empty for objects that came without one.
+    pub file: Arc<str>,
+    /// Line.
+    pub line: u32,
+    /// Column.
+    pub col: u32,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.col)
+    }
+}
+
+/// One step of a [`FieldPath`].
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Segment {
+    /// A field or a key of a map.
+    Field(Arc<str>),
+    /// An element of a list.
+    Index(usize),
+}
+
+/// The way to a field from the top of its object; the empty path is the object itself.
+/// Prints as `spec.http[0].match[0].headers["end-user"].exact`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct FieldPath(pub Vec<Segment>);
+
+impl FieldPath {
+    /// The object itself.
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    /// The path of a field below this one.
+    #[must_use]
+    pub fn field(&self, name: impl Into<Arc<str>>) -> Self {
+        self.child(Segment::Field(name.into()))
+    }
+
+    /// The path of a list element below this one.
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        self.child(Segment::Index(index))
+    }
+
+    /// Whether nothing is named.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Reads the printed form without quoting: `spec.http[0].route` (map keys that need quotes: use [`Self::field`]).
+    pub fn of(text: &str) -> Self {
+        let mut path = Self::root();
+        for part in text.split('.').filter(|p| !p.is_empty()) {
+            let (name, rest) = part.split_at(part.find('[').unwrap_or(part.len()));
+            if !name.is_empty() {
+                path.0.push(Segment::Field(name.into()));
+            }
+            let indices = rest.split(['[', ']']).filter_map(|i| i.parse().ok());
+            path.0.extend(indices.map(Segment::Index));
+        }
+        path
+    }
+
+    fn child(&self, segment: Segment) -> Self {
+        let mut segments = Vec::with_capacity(self.0.len() + 1);
+        segments.extend(self.0.iter().cloned());
+        segments.push(segment);
+        Self(segments)
+    }
+}
+
+impl fmt::Display for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, segment) in self.0.iter().enumerate() {
+            match segment {
+                Segment::Index(index) => write!(f, "[{index}]")?,
+                Segment::Field(name) if !is_plain(name) => write!(f, "[\"{name}\"]")?,
+                Segment::Field(name) if i == 0 => f.write_str(name)?,
+                Segment::Field(name) => write!(f, ".{name}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+impl Serialize for FieldPath {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+/// Another object that a diagnostic speaks of.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct Related {
+    /// The object.
+    pub object: ObjectId,
+    /// Where it is written, if in a file.
+    pub position: Option<Position>,
+}
+
+/// One finding.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct Diagnostic {
+    /// What it is about.
+    pub code: Code,
+    /// The same finding in Istio's analyzer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub istio_code: Option<&'static str>,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The object, once it is known.
+    pub object: Option<ObjectId>,
+    /// The field; empty for the object or file as a whole.
+    pub field: FieldPath,
+    /// Where that is written, if in a file.
+    #[serde(flatten)]
+    pub position: Option<Position>,
+    /// What is wrong, lower case, no full stop.
+    pub message: String,
+    /// What was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub got: Option<String>,
+    /// What was expected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    /// How to mend it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+    /// Other objects that play a part.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub related: Vec<Related>,
+}
+
+impl Diagnostic {
+    /// A finding about a field; object and position are added by whoever knows them.
+    pub fn new(code: Code, severity: Severity, field: FieldPath, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            istio_code: code.istio(),
+            severity,
+            object: None,
+            field,
+            position: None,
+            message: message.into(),
+            got: None,
+            expected: None,
+            fix: None,
+            related: Vec::new(),
+        }
+    }
+
+    /// An [`Severity::Error`].
+    pub fn error(code: Code, field: FieldPath, message: impl Into<String>) -> Self {
+        Self::new(code, Severity::Error, field, message)
+    }
+
+    /// An [`Severity::ErrorRef`].
+    pub fn error_ref(code: Code, field: FieldPath, message: impl Into<String>) -> Self {
+        Self::new(code, Severity::ErrorRef, field, message)
+    }
+
+    /// A [`Severity::Warning`].
+    pub fn warning(code: Code, field: FieldPath, message: impl Into<String>) -> Self {
+        Self::new(code, Severity::Warning, field, message)
+    }
+
+    /// An [`Severity::Info`].
+    pub fn info(code: Code, field: FieldPath, message: impl Into<String>) -> Self {
+        Self::new(code, Severity::Info, field, message)
+    }
+
+    /// Says what was found and what was expected.
+    #[must_use]
+    pub fn expected(mut self, expected: impl Into<String>, got: impl Into<String>) -> Self {
+        self.expected = Some(expected.into());
+        self.got = Some(got.into());
+        self
+    }
+
+    /// Says how to mend it.
+    #[must_use]
+    pub fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
+        self
+    }
+
+    /// Says which object it is about.
+    #[must_use]
+    pub fn object(mut self, object: ObjectId) -> Self {
+        self.object = Some(object);
+        self
+    }
+
+    /// Says where it is written.
+    #[must_use]
+    pub fn at(mut self, position: Option<Position>) -> Self {
+        self.position = position;
+        self
+    }
+
+    /// Names another object that plays a part.
+    #[must_use]
+    pub fn related(mut self, object: ObjectId, position: Option<Position>) -> Self {
+        self.related.push(Related { object, position });
+        self
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(position) = &self.position {
+            write!(f, "{position}: ")?;
+        }
+        write!(f, "{}[{}]: ", self.severity, self.code)?;
+        if let Some(object) = &self.object {
+            write!(f, "{object}: ")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)?;
+        if let (Some(expected), Some(got)) = (&self.expected, &self.got) {
+            write!(f, ": expected {expected}, got {got}")?;
+        }
+        if let Some(code) = self.istio_code {
+            write!(f, " ({code})")?;
+        }
+        if let Some(fix) = &self.fix {
+            write!(f, "; fix: {fix}")?;
+        }
+        for related in &self.related {
+            write!(f, "; see {}", related.object)?;
+            if let Some(position) = &related.position {
+                write!(f, " at {position}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_print_as_users_write_them() {
+        let path = FieldPath::of("spec.http[0].match[1].headers").field("end-user").field("exact");
+        assert_eq!(path.to_string(), r#"spec.http[0].match[1].headers["end-user"].exact"#);
+        assert_eq!(
+            FieldPath::of("metadata.labels").field("istio-injection").to_string(),
+            r#"metadata.labels["istio-injection"]"#
+        );
+    }
+
+    #[test]
+    fn codes_are_unique_and_in_order() {
+        let codes: Vec<&str> = Code::ALL.iter().map(|c| c.as_str()).collect();
+        assert!(codes.windows(2).all(|w| w[0] < w[1]), "{codes:?}");
+    }
+}

@@ -1,0 +1,428 @@
+//! Strict decoding of JSON values into the declared types, collecting every mistake with its path.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde_json::{Map, Value};
+
+use super::{
+    scalar::parse_duration,
+    schema::{ChoiceValue, Decode, Field, ObjectSchema, Shape},
+    suggest::{self, Suggestion},
+};
+use crate::diagnostic::{Code, Diagnostic, FieldPath, Segment};
+
+/// Walks a value and notes what is wrong with it.
+#[derive(Default)]
+pub struct Decoder {
+    path: Vec<Step>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// A step of the current path. Names of declared fields are not copied, since most values have no mistakes.
+enum Step {
+    Field(&'static str),
+    Key(Box<str>),
+    Index(usize),
+}
+
+impl From<&Step> for Segment {
+    fn from(step: &Step) -> Self {
+        match step {
+            Step::Field(name) => Self::Field((*name).into()),
+            Step::Key(key) => Self::Field(key.as_ref().into()),
+            Step::Index(index) => Self::Index(*index),
+        }
+    }
+}
+
+impl Decoder {
+    /// What was found, in the order of the walk.
+    pub fn finish(self) -> Vec<Diagnostic> {
+        self.diagnostics
+    }
+
+    /// The current path.
+    pub fn path(&self) -> FieldPath {
+        FieldPath(self.path.iter().map(Segment::from).collect())
+    }
+
+    /// Runs `f` one field deeper.
+    pub fn within<T>(&mut self, field: &'static str, f: impl FnOnce(&mut Self) -> T) -> T {
+        self.step(Step::Field(field), f)
+    }
+
+    /// Runs `f` one list element deeper.
+    pub fn within_index<T>(&mut self, index: usize, f: impl FnOnce(&mut Self) -> T) -> T {
+        self.step(Step::Index(index), f)
+    }
+
+    /// Runs `f` one map key deeper.
+    pub fn within_key<T>(&mut self, key: &str, f: impl FnOnce(&mut Self) -> T) -> T {
+        self.step(Step::Key(key.into()), f)
+    }
+
+    fn step<T>(&mut self, step: Step, f: impl FnOnce(&mut Self) -> T) -> T {
+        self.path.push(step);
+        let result = f(self);
+        self.path.pop();
+        result
+    }
+
+    /// Notes a finding whose path is already set.
+    pub fn note(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    /// Notes that the value here has another type.
+    pub fn wrong_type(&mut self, expected: &str, got: &Value, fix: Option<String>) {
+        let mut diagnostic =
+            Diagnostic::error(Code::WrongType, self.path(), "wrong type").expected(expected, describe(got));
+        diagnostic.fix = fix;
+        self.note(diagnostic);
+    }
+
+    /// Notes that the value here is not allowed.
+    pub fn invalid(&mut self, message: impl Into<String>, fix: Option<String>) {
+        let mut diagnostic = Diagnostic::error(Code::InvalidValue, self.path(), message);
+        diagnostic.fix = fix;
+        self.note(diagnostic);
+    }
+
+    /// Notes that a field below the current path is missing.
+    pub fn missing(&mut self, field: &'static str, fix: Option<String>) {
+        let mut diagnostic = Diagnostic::error(Code::MissingField, self.path().field(field), "missing, but required");
+        diagnostic.fix = fix;
+        self.note(diagnostic);
+    }
+
+    /// Notes something of lesser weight about the value here.
+    pub fn remark(&mut self, make: impl FnOnce(FieldPath) -> Diagnostic) {
+        let diagnostic = make(self.path());
+        self.note(diagnostic);
+    }
+
+    /// Notes a regex that does not compile.
+    pub fn check_regex(&mut self, regex: &str) {
+        if let Err(err) = regex::Regex::new(regex) {
+            let reason = err.to_string();
+            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            self.invalid(format!("not a regular expression: {reason}"), None);
+        }
+    }
+
+    /// Walks the fields of an object, handing each known one to `field`.
+    pub fn object(
+        &mut self,
+        value: &Value,
+        schema: &'static ObjectSchema,
+        mut field: impl FnMut(&'static str, &Value, &mut Self),
+    ) {
+        let Value::Object(map) = value else {
+            return self.wrong_type("an object", value, None);
+        };
+        for (key, value) in map {
+            match schema.fields.iter().find(|f| f.name == key) {
+                Some(known) => self.known_field(known, value, &mut field),
+                None if schema.open => {}
+                None => self.unknown_field(key, value, map, schema, &mut field),
+            }
+        }
+        for required in schema.fields.iter().filter(|f| f.required) {
+            let absent = map.get(required.name).is_none_or(Value::is_null);
+            if absent && !self.stands_in(required.name, map, schema) {
+                self.missing(required.name, None);
+            }
+        }
+    }
+
+    fn known_field(
+        &mut self,
+        known: &'static Field,
+        value: &Value,
+        field: &mut impl FnMut(&'static str, &Value, &mut Self),
+    ) {
+        if value.is_null() {
+            return;
+        }
+        self.within(known.name, |at| {
+            if known.later {
+                at.remark(|path| Diagnostic::info(Code::NotActedOn, path, "accepted, but not acted on yet"));
+            }
+            field(known.name, value, at);
+        });
+    }
+
+    /// Notes an unknown field, and reads its value as that of the field it stands for, so that mistakes below it show too.
+    fn unknown_field(
+        &mut self,
+        key: &str,
+        value: &Value,
+        map: &Map<String, Value>,
+        schema: &'static ObjectSchema,
+        field: &mut impl FnMut(&'static str, &Value, &mut Self),
+    ) {
+        let suggestion = suggest::for_field(key, value, schema);
+        self.within_key(key, |at| {
+            let path = at.path();
+            at.note(unknown_field(path, &suggestion, schema));
+            if let Suggestion::Rename(name) = suggestion
+                && !map.contains_key(name)
+            {
+                field(name, value, at);
+            }
+        });
+    }
+
+    /// Whether an unknown field of the object is taken for `required`.
+    fn stands_in(&self, required: &str, map: &Map<String, Value>, schema: &'static ObjectSchema) -> bool {
+        let unknown = map.iter().filter(|(key, _)| schema.fields.iter().all(|f| f.name != key.as_str()));
+        unknown.into_iter().any(|(key, value)| matches!(suggest::for_field(key, value, schema), Suggestion::Rename(name) if name == required))
+    }
+
+    /// Reads one of a fixed set of words; a near miss is noted and taken for the word it resembles.
+    pub fn choice(&mut self, value: &Value, words: &'static [ChoiceValue]) -> Option<&'static str> {
+        let list = words.iter().map(|w| w.name).collect::<Vec<_>>().join(", ");
+        let Value::String(text) = value else {
+            self.wrong_type(&format!("one of {list}"), value, None);
+            return None;
+        };
+        if let Some(word) = words.iter().find(|w| w.name == text) {
+            return Some(word.name);
+        }
+        let near = suggest::nearest(text, words.iter().map(|w| w.name));
+        let mut diagnostic = Diagnostic::error(Code::InvalidValue, self.path(), "not a known value")
+            .expected(format!("one of {list}"), format!("`{text}`"));
+        diagnostic.fix = near.map(|word| format!("`{word}`"));
+        self.note(diagnostic);
+        near
+    }
+}
+
+fn unknown_field(path: FieldPath, suggestion: &Suggestion, schema: &ObjectSchema) -> Diagnostic {
+    let error = |message: String| Diagnostic::error(Code::UnknownField, path.clone(), message);
+    match suggestion {
+        Suggestion::Rename(name) => {
+            error(format!("unknown field, did you mean `{name}`?")).fix(format!("rename it to `{name}`"))
+        }
+        Suggestion::Advice { message, fix } => error(format!("unknown field: {message}")).fix(*fix),
+        Suggestion::None => {
+            let known = schema.fields.iter().map(|f| f.name).collect::<Vec<_>>().join(", ");
+            error(format!("unknown field; known fields here: {known}")).fix("remove it")
+        }
+    }
+}
+
+/// A value in words, shortened.
+pub fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".to_owned(),
+        Value::Bool(b) => format!("the boolean {b}"),
+        Value::Number(n) => format!("the number {n}"),
+        Value::String(s) if s.chars().count() > 40 => {
+            format!("the text \"{}…\"", s.chars().take(40).collect::<String>())
+        }
+        Value::String(s) => format!("the text {s:?}"),
+        Value::Array(list) => format!("a list of {}", list.len()),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+impl Decode for Arc<str> {
+    fn decode(value: &Value, at: &mut Decoder) -> Self {
+        let (text, fix) = match value {
+            Value::String(text) => return text.as_str().into(),
+            Value::Array(list) if list.iter().all(|v| v.is_string() || v.is_number()) && !list.is_empty() => {
+                let joined = list.iter().map(plain).collect::<Vec<_>>().join(",");
+                (joined.clone(), Some(format!("{joined:?}")))
+            }
+            Value::Bool(_) | Value::Number(_) => (plain(value), Some(format!("quote it: \"{}\"", plain(value)))),
+            _ => (String::new(), None),
+        };
+        at.wrong_type("text", value, fix);
+        text.into()
+    }
+
+    fn shape() -> Shape {
+        Shape::Text
+    }
+}
+
+/// A scalar without quotes.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+impl Decode for bool {
+    fn decode(value: &Value, at: &mut Decoder) -> Self {
+        if let Value::Bool(b) = value {
+            return *b;
+        }
+        let meant = match value.as_str().map(str::to_ascii_lowercase).as_deref() {
+            Some("true" | "yes" | "on") => Some(true),
+            Some("false" | "no" | "off") => Some(false),
+            _ => None,
+        };
+        at.wrong_type("true or false", value, meant.map(|b| format!("`{b}` without quotes")));
+        meant.unwrap_or_default()
+    }
+
+    fn shape() -> Shape {
+        Shape::Bool
+    }
+}
+
+macro_rules! integer {
+    ($($ty:ty),+) => {$(
+        impl Decode for $ty {
+            fn decode(value: &Value, at: &mut Decoder) -> Self {
+                whole_number(value, at, i64::try_from(<$ty>::MIN).unwrap_or(i64::MIN), i64::try_from(<$ty>::MAX).unwrap_or(i64::MAX))
+                    .and_then(|n| <$ty>::try_from(n).ok())
+                    .unwrap_or_default()
+            }
+
+            fn shape() -> Shape {
+                Shape::Integer { min: i64::try_from(<$ty>::MIN).unwrap_or(i64::MIN), max: i64::try_from(<$ty>::MAX).unwrap_or(i64::MAX) }
+            }
+        }
+    )+};
+}
+integer!(u16, u32, u64, i32, i64);
+
+fn whole_number(value: &Value, at: &mut Decoder, min: i64, max: i64) -> Option<i64> {
+    let number = match value {
+        Value::Number(n) => n.as_i64(),
+        Value::String(text) => {
+            let number = text.trim().parse::<i64>().ok();
+            at.wrong_type("a whole number", value, number.map(|n| format!("`{n}` without quotes")));
+            return number.filter(|n| (min..=max).contains(n));
+        }
+        _ => {
+            at.wrong_type("a whole number", value, None);
+            return None;
+        }
+    };
+    let allowed = number.filter(|n| (min..=max).contains(n));
+    if allowed.is_none() {
+        at.note(
+            Diagnostic::error(Code::InvalidValue, at.path(), "out of range")
+                .expected(format!("{min}..={max}"), value.to_string()),
+        );
+    }
+    allowed
+}
+
+impl Decode for f64 {
+    fn decode(value: &Value, at: &mut Decoder) -> Self {
+        if let Some(number) = value.as_f64() {
+            return number;
+        }
+        let number =
+            value.as_str().and_then(|s| s.trim().trim_end_matches('%').parse::<f64>().ok()).filter(|n| n.is_finite());
+        at.wrong_type("a number", value, number.map(|n| format!("`{n}` without quotes")));
+        number.unwrap_or_default()
+    }
+
+    fn shape() -> Shape {
+        Shape::Number
+    }
+}
+
+impl Decode for Duration {
+    fn decode(value: &Value, at: &mut Decoder) -> Self {
+        let (duration, fix) = match value {
+            Value::String(text) => match parse_duration(text) {
+                Some(duration) => return duration,
+                None => {
+                    let seconds = text.parse::<f64>().ok().filter(|n| *n >= 0.0);
+                    (seconds.and_then(|n| Duration::try_from_secs_f64(n).ok()), seconds.map(|n| format!("`{n}s`")))
+                }
+            },
+            Value::Number(n) => {
+                let seconds = n.as_f64().filter(|n| *n >= 0.0);
+                (seconds.and_then(|n| Duration::try_from_secs_f64(n).ok()), seconds.map(|n| format!("`{n}s`")))
+            }
+            _ => (None, None),
+        };
+        at.wrong_type("a duration such as `5s`, `1h30m` or `100ms`", value, fix);
+        duration.unwrap_or_default()
+    }
+
+    fn shape() -> Shape {
+        Shape::Duration
+    }
+}
+
+impl<T: Decode> Decode for Option<T> {
+    fn decode(value: &Value, at: &mut Decoder) -> Self {
+        (!value.is_null()).then(|| T::decode(value, at))
+    }
+
+    fn shape() -> Shape {
+        T::shape()
+    }
+}
+
+impl<T: Decode> Decode for Vec<T> {
+    fn decode(value: &Value, at: &mut Decoder) -> Self {
+        let Value::Array(list) = value else {
+            let fix = match value {
+                Value::Object(_) => "begin it with `- `".to_owned(),
+                _ => format!("[{}]", plain(value)),
+            };
+            at.wrong_type("a list", value, Some(fix));
+            let one = T::decode(value, &mut Decoder::default());
+            return vec![one];
+        };
+        list.iter().enumerate().map(|(i, value)| at.within_index(i, |at| T::decode(value, at))).collect()
+    }
+
+    fn shape() -> Shape {
+        Shape::List(T::shape)
+    }
+}
+
+impl<T: Decode> Decode for BTreeMap<Arc<str>, T> {
+    fn decode(value: &Value, at: &mut Decoder) -> Self {
+        let Value::Object(map) = value else {
+            at.wrong_type("a map", value, None);
+            return Self::new();
+        };
+        let present = map.iter().filter(|(_, value)| !value.is_null());
+        present.map(|(key, value)| (key.as_str().into(), at.within_key(key, |at| T::decode(value, at)))).collect()
+    }
+
+    fn shape() -> Shape {
+        Shape::Map(T::shape)
+    }
+}
+
+/// Maps by port number: JSON keys are text.
+impl<T: Decode> Decode for BTreeMap<u16, T> {
+    fn decode(value: &Value, at: &mut Decoder) -> Self {
+        let by_text = BTreeMap::<Arc<str>, T>::decode(value, at);
+        let mut by_port = Self::new();
+        for (key, value) in by_text {
+            match key.parse::<u16>() {
+                Ok(port) if port > 0 => drop(by_port.insert(port, value)),
+                _ => {
+                    at.within_key(&key, |at| at.invalid(format!("expected a port number 1..=65535, got `{key}`"), None))
+                }
+            }
+        }
+        by_port
+    }
+
+    fn shape() -> Shape {
+        Shape::Map(T::shape)
+    }
+}
+
+impl Decode for Value {
+    fn decode(value: &Value, _: &mut Decoder) -> Self {
+        value.clone()
+    }
+
+    fn shape() -> Shape {
+        Shape::Any
+    }
+}

@@ -1,0 +1,34 @@
+//! `networking.istio.io Gateway`: fields only.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::shared::{Port, ServerTls};
+use crate::dialect::schema::object;
+
+object! {
+    /// What gateway proxies open to clients outside the mesh.
+    Gateway {
+        /// Labels of the gateway's pods; absent: every gateway.
+        "selector" selector: BTreeMap<Arc<str>, Arc<str>>,
+        /// Its servers.
+        "servers" servers: Vec<Server> [required],
+    }
+}
+
+object! {
+    /// One server.
+    Server {
+        /// The port clients use.
+        "port" port: Port [required],
+        /// Address or Unix socket to bind; absent: all addresses.
+        "bind" bind: Arc<str>,
+        /// Hosts, `NAMESPACE/HOST` to restrict whose routes may bind.
+        "hosts" hosts: Vec<Arc<str>> [required],
+        /// TLS.
+        "tls" tls: Option<ServerTls>,
+        /// Ignored, as in Istio.
+        "defaultEndpoint" default_endpoint: Arc<str> [later],
+        /// Name for logs and metrics.
+        "name" name: Arc<str>,
+    }
+}

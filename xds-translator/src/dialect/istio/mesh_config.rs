@@ -1,0 +1,284 @@
+//! `MeshConfig`: settings of the whole mesh; fields only.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::Value;
+
+use super::{
+    destination_rule::{
+        ConnectionPool, H2UpgradePolicy, LocalityLbSetting, OutlierDetection, TcpKeepalive, ZoneAwareLbSetting,
+    },
+    sidecar::OutboundTrafficPolicy,
+    virtual_service::HttpRetry,
+};
+use crate::dialect::schema::{choice, object};
+
+object! {
+    /// Settings of the whole mesh.
+    MeshConfig {
+        /// Port of the listener that catches outbound traffic (15001).
+        "proxyListenPort" proxy_listen_port: Option<u16>,
+        /// Port of the listener that catches inbound traffic (15006).
+        "proxyInboundListenPort" proxy_inbound_listen_port: Option<u16>,
+        /// Port of the explicit HTTP proxy; 0: none.
+        "proxyHttpPort" proxy_http_port: Option<u16>,
+        /// Limit for connecting to a backend (10 s).
+        "connectTimeout" connect_timeout: Option<Duration>,
+        /// How long to wait for the first bytes when detecting the protocol (0: no limit).
+        "protocolDetectionTimeout" protocol_detection_timeout: Option<Duration>,
+        /// Idle limit of HBONE connections.
+        "hboneIdleTimeout" hbone_idle_timeout: Option<Duration> [later],
+        /// TCP keepalive of every connection to a backend.
+        "tcpKeepalive" tcp_keepalive: Option<TcpKeepalive>,
+        /// How often proxies resolve names (60 s).
+        "dnsRefreshRate" dns_refresh_rate: Option<Duration>,
+        /// Class of Ingress objects.
+        "ingressClass" ingress_class: Arc<str> [later],
+        /// Service of the default ingress gateway.
+        "ingressService" ingress_service: Arc<str>,
+        /// Label `istio` of the default ingress gateway.
+        "ingressSelector" ingress_selector: Arc<str> [later],
+        /// Which Ingress objects are read.
+        "ingressControllerMode" ingress_controller_mode: Arc<str> [later],
+        /// What happens to traffic for unknown hosts (ALLOW_ANY).
+        "outboundTrafficPolicy" outbound_traffic_policy: Option<OutboundTrafficPolicy>,
+        /// Where sidecars send inbound traffic (PASSTHROUGH).
+        "inboundTrafficPolicy" inbound_traffic_policy: Option<InboundTrafficPolicy>,
+        /// Mutual TLS by itself between sidecars (true).
+        "enableAutoMtls" enable_auto_mtls: Option<bool>,
+        /// TLS settings of mesh traffic.
+        "meshMTLS" mesh_mtls: Option<MeshTls> [later],
+        /// TLS settings of other traffic.
+        "tlsDefaults" tls_defaults: Option<MeshTls> [later],
+        /// The trust domain (`cluster.local`).
+        "trustDomain" trust_domain: Arc<str>,
+        /// Further trust domains whose identities count as ours.
+        "trustDomainAliases" trust_domain_aliases: Vec<Arc<str>>,
+        /// Further CA certificates.
+        "caCertificates" ca_certificates: Vec<Value> [later],
+        /// An external CA.
+        "ca" ca: Option<Value> [later],
+        /// Deprecated.
+        "certificates" certificates: Vec<Value> [later],
+        /// Nobody reads it, in Istio neither.
+        "verifyCertificateAtClient" verify_certificate_at_client: Option<bool> [later],
+        /// Whether HTTP/1.1 becomes HTTP/2 between sidecars.
+        "h2UpgradePolicy" h2_upgrade_policy: Option<H2UpgradePolicy>,
+        /// How paths are normalized (BASE).
+        "pathNormalization" path_normalization: Option<PathNormalization>,
+        /// Retries of routes that say nothing.
+        "defaultHttpRetryPolicy" default_http_retry_policy: Option<HttpRetry>,
+        /// Retries from a sidecar to its application.
+        "defaultInboundHttpRetryPolicy" default_inbound_http_retry_policy: Option<HttpRetry> [later],
+        /// Settings of every backend, below DestinationRules.
+        "defaultTrafficPolicy" default_traffic_policy: Option<DefaultTrafficPolicy>,
+        /// The namespace whose policies hold for the mesh (`istio-system`).
+        "rootNamespace" root_namespace: Arc<str>,
+        /// Who sees services that do not say it (`*`).
+        "defaultServiceExportTo" default_service_export_to: Vec<Arc<str>>,
+        /// Who sees VirtualServices that do not say it (`*`).
+        "defaultVirtualServiceExportTo" default_virtual_service_export_to: Vec<Arc<str>>,
+        /// Who sees DestinationRules that do not say it (`*`).
+        "defaultDestinationRuleExportTo" default_destination_rule_export_to: Vec<Arc<str>>,
+        /// Which namespaces are read.
+        "discoverySelectors" discovery_selectors: Vec<Value> [later],
+        /// Settings of single services.
+        "serviceSettings" service_settings: Vec<Value> [later],
+        /// Scope of services in a mesh of several clusters.
+        "serviceScopeConfigs" service_scope_configs: Vec<Value> [later],
+        /// Who sees ServiceEntries.
+        "serviceEntryVisibility" service_entry_visibility: Option<Value> [later],
+        /// Further sources of configuration.
+        "configSources" config_sources: Vec<Value> [later],
+        /// Locality-aware balancing.
+        "localityLbSetting" locality_lb_setting: Option<LocalityLbSetting>,
+        /// Zone-aware balancing.
+        "zoneAwareLbSetting" zone_aware_lb_setting: Option<ZoneAwareLbSetting> [later],
+        /// Path of the access log; absent: none.
+        "accessLogFile" access_log_file: Arc<str>,
+        /// Its format; absent: Istio's.
+        "accessLogFormat" access_log_format: Arc<str>,
+        /// Its encoding.
+        "accessLogEncoding" access_log_encoding: Option<AccessLogEncoding>,
+        /// Send access logs to a service.
+        "enableEnvoyAccessLogService" enable_envoy_access_log_service: Option<bool> [later],
+        /// No access log of listeners.
+        "disableEnvoyListenerLog" disable_envoy_listener_log: Option<bool> [later],
+        /// Tracing.
+        "enableTracing" enable_tracing: Option<bool> [later],
+        /// One scrape for proxy and application.
+        "enablePrometheusMerge" enable_prometheus_merge: Option<bool> [later],
+        /// Pattern of inbound clusters' statistics.
+        "inboundClusterStatName" inbound_cluster_stat_name: Arc<str> [later],
+        /// Pattern of outbound clusters' statistics.
+        "outboundClusterStatName" outbound_cluster_stat_name: Arc<str> [later],
+        /// Providers used when nothing says otherwise.
+        "defaultProviders" default_providers: Option<Value> [later],
+        /// Providers of telemetry and authorization.
+        "extensionProviders" extension_providers: Vec<Value> [later],
+        /// Defaults of every proxy.
+        "defaultConfig" default_config: Option<ProxyDefaults>,
+        /// Identity of the mesh's networks.
+        "meshNetworks" mesh_networks: Option<Value> [later],
+    }
+}
+
+object! {
+    /// Where sidecars send inbound traffic.
+    InboundTrafficPolicy {
+        /// The destination.
+        "mode" mode: InboundTrafficMode,
+    }
+}
+
+choice! {
+    /// Where sidecars send inbound traffic.
+    InboundTrafficMode {
+        /// The address the client called.
+        Passthrough = "PASSTHROUGH",
+        /// The loopback address.
+        Localhost = "LOCALHOST",
+    }
+}
+
+object! {
+    /// TLS settings.
+    MeshTls {
+        /// Least version.
+        "minProtocolVersion" min_protocol_version: Option<super::shared::TlsProtocol>,
+        /// Curves.
+        "ecdhCurves" ecdh_curves: Vec<Arc<str>>,
+        /// Cipher suites.
+        "cipherSuites" cipher_suites: Vec<Arc<str>>,
+    }
+}
+
+object! {
+    /// How paths are normalized.
+    PathNormalization {
+        /// The degree.
+        "normalization" normalization: Normalization,
+    }
+}
+
+choice! {
+    /// The degree of path normalization.
+    Normalization {
+        /// Base.
+        Default = "DEFAULT",
+        /// As it came.
+        None = "NONE",
+        /// RFC 3986.
+        Base = "BASE",
+        /// Slashes are merged too.
+        MergeSlashes = "MERGE_SLASHES",
+        /// Escaped slashes are decoded too.
+        DecodeAndMergeSlashes = "DECODE_AND_MERGE_SLASHES",
+    }
+}
+
+object! {
+    /// Settings of every backend, below DestinationRules.
+    DefaultTrafficPolicy {
+        /// Connection limits.
+        "connectionPool" connection_pool: Option<ConnectionPool>,
+        /// Ejection.
+        "outlierDetection" outlier_detection: Option<OutlierDetection>,
+    }
+}
+
+choice! {
+    /// Encoding of the access log.
+    AccessLogEncoding {
+        /// Lines of text.
+        Text = "TEXT",
+        /// JSON objects.
+        Json = "JSON",
+    }
+}
+
+object! {
+    /// Defaults of every proxy (`ProxyConfig`).
+    ProxyDefaults {
+        /// Directory of generated configuration.
+        "configPath" config_path: Arc<str> [later],
+        /// Path of the proxy.
+        "binaryPath" binary_path: Arc<str> [later],
+        /// Name of the service.
+        "serviceCluster" service_cluster: Arc<str> [later],
+        /// Name of the service in traces.
+        "tracingServiceName" tracing_service_name: Arc<str> [later],
+        /// How long a stopping proxy drains (45 s).
+        "drainDuration" drain_duration: Option<Duration> [later],
+        /// How long a terminating proxy waits (5 s).
+        "terminationDrainDuration" termination_drain_duration: Option<Duration> [later],
+        /// Address of the control plane.
+        "discoveryAddress" discovery_address: Arc<str> [later],
+        /// Deprecated.
+        "discoveryRefreshDelay" discovery_refresh_delay: Option<Duration> [later],
+        /// Deprecated.
+        "zipkinAddress" zipkin_address: Arc<str> [later],
+        /// Address of statsd.
+        "statsdUdpAddress" statsd_udp_address: Arc<str> [later],
+        /// Port of the proxy's admin interface (15000).
+        "proxyAdminPort" proxy_admin_port: Option<u16> [later],
+        /// Deprecated.
+        "availabilityZone" availability_zone: Arc<str> [later],
+        /// How proxies prove themselves.
+        "controlPlaneAuthPolicy" control_plane_auth_policy: Option<Value> [later],
+        /// Bootstrap file.
+        "customConfigFile" custom_config_file: Arc<str> [later],
+        /// Longest name of a statistic.
+        "statNameLength" stat_name_length: Option<i32> [later],
+        /// Worker threads.
+        "concurrency" concurrency: Option<i32> [later],
+        /// Bootstrap template.
+        "proxyBootstrapTemplatePath" proxy_bootstrap_template_path: Arc<str> [later],
+        /// How traffic is captured (REDIRECT).
+        "interceptionMode" interception_mode: Arc<str> [later],
+        /// Tracing.
+        "tracing" tracing: Option<Value> [later],
+        /// Deprecated.
+        "sds" sds: Option<Value> [later],
+        /// Access log service.
+        "envoyAccessLogService" envoy_access_log_service: Option<Value> [later],
+        /// Metrics service.
+        "envoyMetricsService" envoy_metrics_service: Option<Value> [later],
+        /// Environment of the proxy.
+        "proxyMetadata" proxy_metadata: Option<Value> [later],
+        /// Envoy's runtime values.
+        "runtimeValues" runtime_values: Option<Value> [later],
+        /// Port of the agent's health endpoint (15020).
+        "statusPort" status_port: Option<u16> [later],
+        /// Further tags of statistics.
+        "extraStatTags" extra_stat_tags: Vec<Arc<str>> [later],
+        /// What stands before the gateways.
+        "gatewayTopology" gateway_topology: Option<Value> [later],
+        /// Grace after a refused connection.
+        "terminationGracePeriod" termination_grace_period: Option<Duration> [later],
+        /// Id of the mesh.
+        "meshId" mesh_id: Arc<str> [later],
+        /// Readiness probe of a workload that is not a pod.
+        "readinessProbe" readiness_probe: Option<Value> [later],
+        /// Which statistics are kept.
+        "proxyStatsMatcher" proxy_stats_matcher: Option<Value> [later],
+        /// The application starts after its proxy.
+        "holdApplicationUntilProxyStarts" hold_application: Option<bool> [later],
+        /// Further CA certificates.
+        "caCertificatesPem" ca_certificates_pem: Vec<Arc<str>> [later],
+        /// The proxy's image.
+        "image" image: Option<Value> [later],
+        /// Hardware keys.
+        "privateKeyProvider" private_key_provider: Option<Value> [later],
+        /// Headers that proxies add.
+        "proxyHeaders" proxy_headers: Option<Value> [later],
+        /// How often files are flushed.
+        "fileFlushInterval" file_flush_interval: Option<Duration> [later],
+        /// When files are flushed.
+        "fileFlushMinSizeKb" file_flush_min_size_kb: Option<u32> [later],
+        /// Compression of statistics.
+        "statsCompression" stats_compression: Option<bool> [later],
+        /// Limits of client connections.
+        "connectionSettings" connection_settings: Option<Value> [later],
+    }
+}

@@ -1,0 +1,185 @@
+//! An object of any served kind: identity, metadata, typed content, original content and the place it was written.
+
+use std::{fmt, sync::Arc};
+
+use serde_json::Value;
+
+use super::{
+    Kind, istio,
+    kubernetes::{self, ObjectMeta},
+};
+use crate::{
+    diagnostic::{Diagnostic, FieldPath, Position},
+    ir::{Labels, ObjectId, Origin},
+    yaml,
+};
+
+/// An object.
+#[derive(Clone)]
+pub struct Object {
+    /// Kind, namespace and name.
+    pub id: ObjectId,
+    /// What it says about itself.
+    pub meta: Arc<Meta>,
+    /// Its content.
+    pub spec: Spec,
+    /// Where it is written.
+    pub place: Place,
+    /// What was written, as JSON, defaults not filled in.
+    pub(crate) raw: Arc<Value>,
+}
+
+/// What an object says about itself.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Meta {
+    /// Labels.
+    pub labels: Labels,
+    /// Annotations.
+    pub annotations: Labels,
+    /// `creationTimestamp` in seconds since the epoch; 0 when unknown.
+    pub created: i64,
+    /// Whether it was told to go.
+    pub deleting: bool,
+    /// Its version in the store; empty when unknown.
+    pub resource_version: Arc<str>,
+    /// Its unique id; empty when unknown.
+    pub uid: Arc<str>,
+    /// Number of changes of its spec; 0 when unknown.
+    pub generation: i64,
+    /// Kind and name of the controller that owns it.
+    pub controller: Option<(Arc<str>, Arc<str>)>,
+}
+
+impl From<&ObjectMeta> for Meta {
+    fn from(meta: &ObjectMeta) -> Self {
+        let controller = meta.owner_references.iter().find(|o| o.controller == Some(true));
+        Self {
+            labels: meta.labels.clone(),
+            annotations: meta.annotations.clone(),
+            created: super::scalar::parse_timestamp(&meta.creation_timestamp).unwrap_or(0),
+            deleting: !meta.deletion_timestamp.is_empty(),
+            resource_version: meta.resource_version.clone(),
+            uid: meta.uid.clone(),
+            generation: meta.generation.unwrap_or(0),
+            controller: controller.map(|o| (o.kind.clone(), o.name.clone())),
+        }
+    }
+}
+
+/// The typed content of an object.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Spec {
+    /// `Namespace`.
+    Namespace(Arc<kubernetes::Namespace>),
+    /// `Service`.
+    Service(Arc<kubernetes::Service>),
+    /// `Pod`.
+    Pod(Arc<kubernetes::Pod>),
+    /// `ServiceAccount`.
+    ServiceAccount(Arc<kubernetes::ServiceAccount>),
+    /// `Secret`.
+    Secret(Arc<kubernetes::Secret>),
+    /// `EndpointSlice`.
+    EndpointSlice(Arc<kubernetes::EndpointSlice>),
+    /// `Deployment`.
+    Deployment(Arc<kubernetes::Deployment>),
+    /// `VirtualService`.
+    VirtualService(Arc<istio::virtual_service::VirtualService>),
+    /// `DestinationRule`.
+    DestinationRule(Arc<istio::destination_rule::DestinationRule>),
+    /// `Gateway`.
+    Gateway(Arc<istio::gateway::Gateway>),
+    /// `ServiceEntry`.
+    ServiceEntry(Arc<istio::service_entry::ServiceEntry>),
+    /// `WorkloadEntry`.
+    WorkloadEntry(Arc<istio::service_entry::WorkloadEntry>),
+    /// `Sidecar`.
+    Sidecar(Arc<istio::sidecar::Sidecar>),
+    /// `PeerAuthentication`.
+    PeerAuthentication(Arc<istio::security::PeerAuthentication>),
+    /// `AuthorizationPolicy`.
+    AuthorizationPolicy(Arc<istio::security::AuthorizationPolicy>),
+    /// `MeshConfig`.
+    MeshConfig(Arc<istio::mesh_config::MeshConfig>),
+    /// A known kind that is not served; only its identity and raw content are there.
+    Unserved,
+}
+
+impl Object {
+    /// Its origin, for what is lowered from it.
+    pub fn origin(&self) -> Origin {
+        Origin { id: self.id.clone(), created: self.meta.created }
+    }
+
+    /// What was written, as JSON. A Secret's values are replaced: for answers, logs and dumps.
+    pub fn to_json(&self) -> Value {
+        let mut value = (*self.raw).clone();
+        if self.id.kind == Kind::Secret {
+            redact(&mut value);
+        }
+        value
+    }
+
+    /// What was written, as JSON, a Secret's values included: for stores that seal it.
+    pub fn raw(&self) -> &Arc<Value> {
+        &self.raw
+    }
+
+    /// Where a field is written; `None` for objects that did not come from a file.
+    pub fn locate(&self, field: &FieldPath) -> Option<Position> {
+        self.place.locate(field)
+    }
+
+    /// Completes a diagnostic with this object and the position of its field.
+    pub fn diagnose(&self, diagnostic: Diagnostic) -> Diagnostic {
+        let position = self.locate(&diagnostic.field);
+        diagnostic.object(self.id.clone()).at(position)
+    }
+}
+
+fn redact(secret: &mut Value) {
+    for key in ["data", "stringData"] {
+        let Some(values) = secret.get_mut(key).and_then(Value::as_object_mut) else { continue };
+        for value in values.values_mut() {
+            *value = Value::String("[redacted]".to_owned());
+        }
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Object").field("id", &self.id).field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+/// Where an object is written. Types carry no spans: a position is found by reading the document again, since only
+/// diagnostics need one.
+#[derive(Clone, Default)]
+pub struct Place {
+    /// The file as the user named it; empty when there is none.
+    pub file: Arc<str>,
+    /// The document; empty when there is none, and for Secrets.
+    pub(crate) text: Arc<str>,
+    /// Line of the file on which the document begins.
+    pub(crate) first_line: u32,
+    /// Where the object sits in the document (items of a `List`).
+    pub(crate) root: FieldPath,
+}
+
+impl Place {
+    /// The position of the deepest part of `field` that is written; `None` for objects that did not come from a file.
+    pub fn locate(&self, field: &FieldPath) -> Option<Position> {
+        if self.file.is_empty() {
+            return None;
+        }
+        let path = FieldPath(self.root.0.iter().chain(&field.0).cloned().collect());
+        let (line, col) = yaml::locate(&self.text, &path).unwrap_or((1, 1));
+        Some(Position { file: self.file.clone(), line: self.first_line + line - 1, col })
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.first_line)
+    }
+}

@@ -1,0 +1,151 @@
+//! What a misspelt word was meant to be: names that people really write, then the nearest by edit distance.
+
+use serde_json::Value;
+
+use super::schema::ObjectSchema;
+
+/// What to do about an unknown field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Suggestion {
+    /// It is this field.
+    Rename(&'static str),
+    /// It is no field; what to know and what to do.
+    Advice {
+        /// What to know.
+        message: &'static str,
+        /// What to do.
+        fix: &'static str,
+    },
+    /// Nothing is known.
+    None,
+}
+
+/// Names that are too far from the right one for edit distance, by type.
+const ALIASES: &[(&str, &str, &str)] = &[
+    ("HttpRoute", "retry", "retries"),
+    ("HttpRoute", "retryPolicy", "retries"),
+    ("HttpRoute", "matches", "match"),
+    ("HttpRoute", "destination", "route"),
+    ("HttpRoute", "cors", "corsPolicy"),
+    ("HttpRoute", "requestTimeout", "timeout"),
+    ("HttpRoute", "mirroring", "mirror"),
+    ("HttpMatch", "path", "uri"),
+    ("HttpMatch", "queryParameters", "queryParams"),
+    ("HttpMatch", "host", "authority"),
+    ("HttpRetry", "retries", "attempts"),
+    ("HttpRetry", "numRetries", "attempts"),
+    ("HttpRetry", "timeout", "perTryTimeout"),
+    ("HttpRetry", "conditions", "retryOn"),
+    ("HttpRetry", "backOff", "backoff"),
+    ("OutlierDetection", "consecutiveGatewayFailure", "consecutiveGatewayErrors"),
+    ("OutlierDetection", "consecutiveGatewayFailures", "consecutiveGatewayErrors"),
+    ("OutlierDetection", "consecutive5xx", "consecutive5xxErrors"),
+    ("OutlierDetection", "consecutiveLocalOriginFailure", "consecutiveLocalOriginFailures"),
+    ("TrafficPolicy", "outlier", "outlierDetection"),
+    ("TrafficPolicy", "circuitBreaker", "outlierDetection"),
+    ("TrafficPolicy", "lb", "loadBalancer"),
+    ("PeerAuthentication", "mutualTls", "mtls"),
+    ("PeerAuthentication", "peers", "mtls"),
+    ("AuthorizationPolicy", "rule", "rules"),
+    ("Source", "principal", "principals"),
+    ("Source", "serviceAccount", "serviceAccounts"),
+    ("Operation", "method", "methods"),
+    ("Operation", "path", "paths"),
+    ("Operation", "host", "hosts"),
+    ("Operation", "port", "ports"),
+    ("ServerTls", "secretName", "credentialName"),
+    ("ClientTls", "secretName", "credentialName"),
+    ("VirtualService", "host", "hosts"),
+    ("VirtualService", "gateway", "gateways"),
+    ("VirtualService", "routes", "http"),
+    ("DestinationRule", "hosts", "host"),
+    ("DestinationRule", "subset", "subsets"),
+];
+
+/// Fields that never existed and have no counterpart, by type.
+const ADVICE: &[(&str, &str, &str, &str)] = &[
+    (
+        "OutlierDetection",
+        "minRequestVolume",
+        "it never existed and has no equivalent (the nearest, success-rate ejection, is not exposed)",
+        "remove it",
+    ),
+    (
+        "OutlierDetection",
+        "errorThresholdPercentage",
+        "it never existed and has no equivalent (ejection counts consecutive errors)",
+        "remove it, and set `consecutive5xxErrors`",
+    ),
+    ("HttpFault", "percentage", "shares belong to each fault", "move it into `delay` or `abort`"),
+    (
+        "VirtualService",
+        "subsets",
+        "subsets are declared by a DestinationRule",
+        "move it to a DestinationRule for the same host",
+    ),
+    ("HttpRoute", "weight", "weights belong to destinations", "move it into `route[]`"),
+    ("Destination", "weight", "weights stand beside `destination`", "move it one level up"),
+    (
+        "MeshConfig",
+        "mtls",
+        "it was removed",
+        "a PeerAuthentication `default` in the root namespace with `mtls.mode: STRICT`",
+    ),
+];
+
+/// What an unknown field of a type was meant to be. A field whose value cannot be that of the field is not suggested by
+/// distance.
+pub fn for_field(written: &str, value: &Value, schema: &'static ObjectSchema) -> Suggestion {
+    if let Some((.., name)) = ALIASES.iter().find(|(ty, alias, _)| *ty == schema.name && *alias == written) {
+        return Suggestion::Rename(name);
+    }
+    if let Some((_, _, message, fix)) = ADVICE.iter().find(|(ty, alias, ..)| *ty == schema.name && *alias == written) {
+        return Suggestion::Advice { message, fix };
+    }
+    let fits = |name: &&'static str| {
+        let field = schema.fields.iter().find(|f| f.name == *name);
+        field.is_some_and(|f| {
+            !matches!(((f.shape)(), value), (super::schema::Shape::Object(_), Value::String(_) | Value::Number(_)))
+        })
+    };
+    let names = schema.fields.iter().map(|f| f.name);
+    nearest(written, names).filter(fits).map_or(Suggestion::None, Suggestion::Rename)
+}
+
+/// The word that differs only in case or separators, else the nearest one if it is near enough to be a slip of the pen.
+pub fn nearest<'a>(written: &str, words: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    let folded = fold(written);
+    if let Some(same) = words.clone().find(|w| fold(w) == folded) {
+        return Some(same);
+    }
+    let limit = (folded.len() / 3).clamp(1, 4);
+    let near =
+        words.map(|w| (strsim::damerau_levenshtein(&folded, &fold(w)), w)).filter(|(distance, _)| *distance <= limit);
+    near.min_by_key(|(distance, _)| *distance).map(|(_, w)| w)
+}
+
+fn fold(word: &str) -> String {
+    word.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_words_are_found_and_far_ones_are_not() {
+        let words = ["enableAutoMtls", "retries", "timeout", "LEAST_REQUEST", "STRICT"];
+        let table = [
+            ("enableAutoMTLS", Some("enableAutoMtls")),
+            ("timeuot", Some("timeout")),
+            ("least-request", Some("LEAST_REQUEST")),
+            ("strict", Some("STRICT")),
+            ("STRCIT", Some("STRICT")),
+            ("something", None),
+            ("x", None),
+        ];
+        for (written, expected) in table {
+            assert_eq!(nearest(written, words.into_iter()), expected, "{written}");
+        }
+    }
+}
