@@ -130,10 +130,22 @@ pub struct ClusterKey {
     pub policies: Vec<ObjectId>,
     /// The client's locality, only when locality balancing is active for this cluster.
     pub locality: Option<Locality>,
-    /// Gateways use EDS where sidecars use the original destination, and no `istio-peer-exchange`.
-    pub gateway: bool,
-    /// What the proxy can run.
-    pub features: Features,
+    /// Labels of the client that `failoverPriority` compares; empty unless such a policy is active.
+    pub client_labels: Labels,
+    /// Which kind of client uses it.
+    pub client: ClusterClient,
+}
+
+/// What the kind of its client changes about a cluster.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum ClusterClient {
+    /// A sidecar behind redirection, which knows where a connection was going.
+    Redirected,
+    /// A sidecar that the application calls by address: endpoints are listed where [`Self::Redirected`] would use the
+    /// original destination.
+    Addressed,
+    /// A gateway: as `Addressed`, and it may use credentials of its own namespace.
+    Gateway,
 }
 
 /// Clusters that exist in every view.
@@ -158,8 +170,24 @@ pub struct VirtualHostKey {
     pub tables: Vec<ObjectId>,
     /// Client-side facts that decide `sourceLabels`, `sourceNamespace` and cluster policies.
     pub client: Arc<ClientFacts>,
-    /// A sniffed port's own route configuration: domain `*` only.
-    pub any_domain: bool,
+    /// Which names lead to it.
+    pub domains: DomainForm,
+    /// Domains that it would claim but another virtual host of the same route configuration owns; sorted; nearly
+    /// always empty.
+    pub taken: Vec<Arc<str>>,
+}
+
+/// Which domains a virtual host claims.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum DomainForm {
+    /// `*` only: the route configuration belongs to one host, or this is the catch-all.
+    Any,
+    /// Its names and addresses; ports in `Host` are ignored.
+    Names,
+    /// Its fully qualified name only.
+    Exact,
+    /// Its names with `:PORT`, and bare for port 80: the explicit HTTP proxy serves every port.
+    NamesWithPort,
 }
 
 /// What a virtual host stands for.

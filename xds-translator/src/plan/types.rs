@@ -448,7 +448,8 @@ pub struct ListenerPlan {
     pub port: u16,
     /// Really opened, or found by original destination.
     pub bind: bool,
-    /// Hands connections over by their original destination (virtualOutbound, virtualInbound).
+    /// Hands connections over to the listener of their original destination (virtualOutbound). Never on
+    /// virtualInbound, which would hand inbound connections to outbound listeners of the same port.
     pub use_original_dst: bool,
     /// Inbound, outbound, or neither (gateways).
     pub direction: Direction,
@@ -638,8 +639,9 @@ pub struct AccessLogPlan {
 pub struct AccessFilter {
     /// What a match means.
     pub action: crate::ir::AccessAction,
-    /// Enforced policies by name `ns[NS]-policy[NAME]-rule[I]`; with ALLOW, empty refuses everything.
-    pub policies: BTreeMap<Arc<str>, AccessPolicyPlan>,
+    /// Enforced policies by name `ns[NS]-policy[NAME]-rule[I]`; with ALLOW, an empty map refuses everything.
+    /// `None`: nothing is enforced, `shadow` only reports.
+    pub policies: Option<BTreeMap<Arc<str>, AccessPolicyPlan>>,
     /// Policies that are only reported.
     pub shadow: BTreeMap<Arc<str>, AccessPolicyPlan>,
 }
