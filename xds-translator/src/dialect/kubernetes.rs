@@ -49,12 +49,18 @@ object! { open;
 
 object! { open;
     /// A Namespace, of which the labels matter.
-    Namespace {}
+    Namespace {
+        /// Its labels say whether pods get a sidecar.
+        "metadata" metadata: ObjectMeta,
+    }
 }
 
 object! { open;
     /// A ServiceAccount, whose existence matters.
-    ServiceAccount {}
+    ServiceAccount {
+        /// Its name is what identities are made of.
+        "metadata" metadata: ObjectMeta,
+    }
 }
 
 object! { open;

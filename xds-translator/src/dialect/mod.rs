@@ -11,6 +11,7 @@ pub mod kubernetes;
 mod object;
 pub mod scalar;
 pub mod schema;
+mod suggest;
 
 pub use kind::{KINDS, Kind, KindRow, Scope, Service, split_api_version};
 pub use object::{Meta, Object, Place, Spec};

@@ -6,7 +6,7 @@ use super::schema::ObjectSchema;
 
 /// What to do about an unknown field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Suggestion {
+pub(super) enum Suggestion {
     /// It is this field.
     Rename(&'static str),
     /// It is no field; what to know and what to do.
@@ -95,7 +95,7 @@ const ADVICE: &[(&str, &str, &str, &str)] = &[
 
 /// What an unknown field of a type was meant to be. A field whose value cannot be that of the field is not suggested by
 /// distance.
-pub fn for_field(written: &str, value: &Value, schema: &'static ObjectSchema) -> Suggestion {
+pub(super) fn for_field(written: &str, value: &Value, schema: &'static ObjectSchema) -> Suggestion {
     if let Some((.., name)) = ALIASES.iter().find(|(ty, alias, _)| *ty == schema.name && *alias == written) {
         return Suggestion::Rename(name);
     }
@@ -113,7 +113,7 @@ pub fn for_field(written: &str, value: &Value, schema: &'static ObjectSchema) ->
 }
 
 /// The word that differs only in case or separators, else the nearest one if it is near enough to be a slip of the pen.
-pub fn nearest<'a>(written: &str, words: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+pub(super) fn nearest<'a>(written: &str, words: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     let folded = fold(written);
     if let Some(same) = words.clone().find(|w| fold(w) == folded) {
         return Some(same);
