@@ -1,0 +1,170 @@
+//! Key material of gateways' certificates: split from the configuration at the door, kept here, and handed out by name.
+//!
+//! The rest of the control plane knows a credential by its fingerprint and expiry only. Sources call [`split`] on every
+//! Secret before anything else sees it; a session subscribes to a name it may have.
+
+pub mod sealed;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use ferromesh_xds_translator::{
+    diagnostic::{Code, Diagnostic, FieldPath},
+    dialect::{Object, Spec},
+    snapshot::CredentialFact,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::sync::watch;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
+
+use crate::source::SourceId;
+
+/// A certificate with its key, or a trust bundle, or both.
+#[derive(Clone)]
+pub struct SecretMaterial {
+    /// Chain, leaf first, as PEM; empty in a secret that holds a CA only.
+    pub certificate_chain_pem: Vec<u8>,
+    /// Private key as PEM; empty in a secret that holds a CA only.
+    pub private_key_pem: Zeroizing<Vec<u8>>,
+    /// Trust bundle for clients as PEM.
+    pub ca_pem: Option<Vec<u8>>,
+    /// What the configuration knows of it.
+    pub fact: CredentialFact,
+}
+
+impl fmt::Debug for SecretMaterial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretMaterial").field("fact", &self.fact).finish_non_exhaustive()
+    }
+}
+
+/// A subscription to one secret; `None` while it does not exist.
+pub type SecretWatch = watch::Receiver<Option<Arc<SecretMaterial>>>;
+
+/// Hands out secrets by name. Who may have one is decided before anybody asks here.
+pub trait SecretProvider: Send + Sync {
+    /// Follows a secret, which need not exist yet.
+    fn subscribe(&self, namespace: &str, name: &str) -> SecretWatch;
+}
+
+/// Secrets in memory, filled by the sources.
+#[derive(Default)]
+pub struct Secrets(Mutex<BTreeMap<(String, String), Slot>>);
+
+struct Slot {
+    /// What each source has; the first in precedence serves.
+    by_source: BTreeMap<SourceId, Arc<SecretMaterial>>,
+    current: watch::Sender<Option<Arc<SecretMaterial>>>,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self { by_source: BTreeMap::new(), current: watch::channel(None).0 }
+    }
+}
+
+const POISONED: &str = "no code panics while it holds this lock";
+
+impl Secrets {
+    /// Says what `source` has under a name now, and returns what the configuration should know: the fact of the secret
+    /// that serves.
+    pub fn set(
+        &self,
+        source: SourceId,
+        namespace: &str,
+        name: &str,
+        material: Option<SecretMaterial>,
+    ) -> Option<CredentialFact> {
+        let mut slots = self.0.lock().expect(POISONED);
+        let slot = slots.entry((namespace.to_owned(), name.to_owned())).or_default();
+        match material {
+            Some(material) => drop(slot.by_source.insert(source, Arc::new(material))),
+            None => drop(slot.by_source.remove(&source)),
+        }
+        let serving = slot.by_source.values().next().cloned();
+        slot.current.send_if_modified(|current| {
+            let same = current.as_ref().map(|m| &m.fact) == serving.as_ref().map(|m| &m.fact);
+            current.clone_from(&serving);
+            !same
+        });
+        serving.map(|m| m.fact.clone())
+    }
+}
+
+impl SecretProvider for Secrets {
+    fn subscribe(&self, namespace: &str, name: &str) -> SecretWatch {
+        let mut slots = self.0.lock().expect(POISONED);
+        slots.entry((namespace.to_owned(), name.to_owned())).or_default().current.subscribe()
+    }
+}
+
+/// Takes the key material out of a Secret: the material, or `None` for a secret that is no credential (other types are
+/// not ours), and what is wrong with it.
+///
+/// # Errors
+/// A diagnostic naming the key of `data` that cannot be used.
+pub fn split(object: &Object) -> Result<Option<SecretMaterial>, Box<Diagnostic>> {
+    let Spec::Secret(secret) = &object.spec else { return Ok(None) };
+    let value = |names: [&str; 2]| -> Result<Option<Zeroizing<Vec<u8>>>, Box<Diagnostic>> {
+        for name in names {
+            if let Some(text) = secret.string_data.get(name) {
+                return Ok(Some(Zeroizing::new(text.expose().as_bytes().to_vec())));
+            }
+            if let Some(encoded) = secret.data.get(name) {
+                let bytes = BASE64_STANDARD.decode(encoded.expose().trim());
+                return match bytes {
+                    Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
+                    Err(_) => Err(wrong(object, name, "base64", "other text")),
+                };
+            }
+        }
+        Ok(None)
+    };
+    // Both spellings that Istio reads (istio.md §2, "SDS over ADS").
+    let (certificate, key, ca) =
+        (value(["tls.crt", "cert"])?, value(["tls.key", "key"])?, value(["ca.crt", "cacert"])?);
+    let (certificate, key) = match (certificate, key, &ca) {
+        (Some(certificate), Some(key), _) => (certificate, key),
+        (None, None, Some(_)) => (Zeroizing::default(), Zeroizing::default()),
+        (None, None, None) => return Ok(None),
+        (None, _, _) => return Err(wrong(object, "tls.crt", "a certificate chain in PEM", "nothing")),
+        (_, None, _) => return Err(wrong(object, "tls.key", "a private key in PEM", "nothing")),
+    };
+    let fact = check(object, &certificate, &key, ca.as_deref().map(Vec::as_slice))?;
+    let ca_pem = ca.map(|ca| ca.to_vec());
+    Ok(Some(SecretMaterial { certificate_chain_pem: certificate.to_vec(), private_key_pem: key, ca_pem, fact }))
+}
+
+/// Reads what can be read of the material, so that a proxy is never sent what it must refuse.
+fn check(
+    object: &Object,
+    certificate: &[u8],
+    key: &[u8],
+    ca: Option<&[u8]>,
+) -> Result<CredentialFact, Box<Diagnostic>> {
+    if !key.is_empty() && PrivateKeyDer::from_pem_slice(key).is_err() {
+        return Err(wrong(object, "tls.key", "a private key in PEM", "something unreadable"));
+    }
+    let (field, pem) =
+        if certificate.is_empty() { ("ca.crt", ca.unwrap_or_default()) } else { ("tls.crt", certificate) };
+    let unreadable = || wrong(object, field, "a certificate chain in PEM", "something unreadable");
+    let leaf = CertificateDer::from_pem_slice(pem).map_err(|_| unreadable())?;
+    let (_, parsed) = X509Certificate::from_der(&leaf).map_err(|_| unreadable())?;
+    let not_after = parsed.validity().not_after.timestamp();
+    let mut content = pem.to_vec();
+    content.extend_from_slice(ca.unwrap_or_default());
+    let fingerprint = digest(&SHA256, &content).as_ref().iter().map(|b| format!("{b:02x}")).collect::<String>();
+    Ok(CredentialFact { fingerprint: fingerprint.into(), not_after })
+}
+
+fn wrong(object: &Object, key: &str, expected: &str, got: &str) -> Box<Diagnostic> {
+    let field = FieldPath::root().field("data").field(key);
+    let diagnostic = Diagnostic::error(Code::WrongType, field, "unusable secret").expected(expected, got);
+    Box::new(object.diagnose(diagnostic))
+}

@@ -1,0 +1,144 @@
+//! Secrets at rest: what the REST API stores of a Secret, so that no key lies readable in the journal.
+//!
+//! The values of `data` and `stringData` are replaced by one sealed text (AES-256-GCM, the object's name as associated
+//! data); labels and names stay readable for people who audit the journal.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
+    rand,
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use crate::store::StoreKey;
+
+/// The field that takes the place of `data` and `stringData`.
+const SEALED: &str = "sealedData";
+const KEY_LEN: usize = 32;
+
+/// Why a sealed secret cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// The key file cannot be used.
+    #[error("cannot use the key of stored secrets, {path}: {source}")]
+    Key {
+        /// The key file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The text was not sealed with this key for this object.
+    #[error("{}: its sealed data does not open: it was written under another key, or changed", .0.0)]
+    Refused(StoreKey),
+}
+
+/// Seals and opens the content of stored Secrets.
+pub struct Vault(RandomizedNonceKey);
+
+impl Vault {
+    /// Reads the key at `path`, or makes one there that only its owner can read.
+    ///
+    /// # Errors
+    /// The file cannot be read or made, or is not a key.
+    pub fn open(path: &Path) -> Result<Self, SealError> {
+        let failed = |source| SealError::Key { path: path.to_owned(), source };
+        let key = match fs::read(path) {
+            Ok(key) => Zeroizing::new(key),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make_key(path).map_err(failed)?,
+            Err(error) => return Err(failed(error)),
+        };
+        let key = RandomizedNonceKey::new(&AES_256_GCM, &key)
+            .map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidData, format!("expected {KEY_LEN} bytes"))))?;
+        Ok(Self(key))
+    }
+
+    /// The object with its values sealed; objects of other kinds are returned as they are.
+    ///
+    /// # Panics
+    /// Never: sealing fails only for texts of many gigabytes.
+    pub fn seal(&self, key: &StoreKey, mut object: Value) -> Value {
+        let Some(map) = secret(&mut object) else { return object };
+        let values = json!({ "data": map.remove("data"), "stringData": map.remove("stringData") });
+        let mut text = values.to_string().into_bytes();
+        let nonce =
+            self.0.seal_in_place_append_tag(Aad::from(key.0.as_bytes()), &mut text).expect("a short text is sealed");
+        let mut sealed = nonce.as_ref().to_vec();
+        sealed.append(&mut text);
+        map.insert(SEALED.to_owned(), Value::String(BASE64_STANDARD.encode(sealed)));
+        object
+    }
+
+    /// The object as it was before it was sealed.
+    ///
+    /// # Errors
+    /// [`SealError::Refused`] when the text is not what this vault sealed for this object.
+    pub fn open_object(&self, key: &StoreKey, mut object: Value) -> Result<Value, SealError> {
+        let Some(map) = secret(&mut object) else { return Ok(object) };
+        let Some(sealed) = map.remove(SEALED) else { return Ok(object) };
+        let refused = || SealError::Refused(key.clone());
+        let bytes = sealed.as_str().and_then(|s| BASE64_STANDARD.decode(s).ok()).ok_or_else(refused)?;
+        let (nonce, text) = bytes.split_at_checked(NONCE_LEN).ok_or_else(refused)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| refused())?;
+        let mut text = Zeroizing::new(text.to_vec());
+        let plain = self.0.open_in_place(nonce, Aad::from(key.0.as_bytes()), &mut text).map_err(|_| refused())?;
+        let values: Map<String, Value> = serde_json::from_slice(plain).map_err(|_| refused())?;
+        map.extend(values.into_iter().filter(|(_, v)| !v.is_null()));
+        Ok(object)
+    }
+}
+
+fn secret(object: &mut Value) -> Option<&mut Map<String, Value>> {
+    let map = object.as_object_mut()?;
+    (map.get("kind").and_then(Value::as_str) == Some("Secret")).then_some(map)
+}
+
+fn make_key(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut key = Zeroizing::new(vec![0; KEY_LEN]);
+    rand::fill(&mut key).map_err(|_| io::Error::other("the system gives no random bytes"))?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(&key)?;
+    file.sync_all()?;
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> (StoreKey, Value) {
+        let key = StoreKey::new("Secret", "shop", "cert");
+        let object =
+            json!({ "kind": "Secret", "metadata": { "name": "cert" }, "stringData": { "tls.key": "very private" } });
+        (key, object)
+    }
+
+    #[test]
+    fn what_is_sealed_is_unreadable_and_opens_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("key");
+        let (key, object) = example();
+        let sealed = Vault::open(&path).expect("a new key").seal(&key, object.clone());
+        assert!(!sealed.to_string().contains("very private"));
+        let again = Vault::open(&path).expect("the same key");
+        assert_eq!(again.open_object(&key, sealed.clone()).expect("opens"), object);
+        let other = StoreKey::new("Secret", "shop", "another");
+        assert!(again.open_object(&other, sealed).is_err(), "sealed data moved to another object");
+    }
+
+    #[test]
+    fn other_kinds_pass_unchanged() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let vault = Vault::open(&dir.path().join("key")).expect("a new key");
+        let service = json!({ "kind": "Service", "data": { "a": 1 } });
+        assert_eq!(vault.seal(&StoreKey::new("Service", "shop", "a"), service.clone()), service);
+    }
+}

@@ -1,0 +1,300 @@
+//! A directory of YAML, watched: what is in its files is what is in force.
+//!
+//! Files are read when they changed (size, time or content), a burst of changes at once. A document that cannot be used is
+//! reported, and the last good version of its object keeps serving until the object is gone from the file for good. A file
+//! found empty is taken for one that is being written, for a short while.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use ferromesh_xds_translator::{
+    diagnostic::{Code, Diagnostic, FieldPath},
+    dialect::{Kind, Object},
+    ir::ObjectId,
+    yaml::{MAX_FILE, parse_file},
+};
+use notify::{RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{ConfigEvent, EventSender, SourceChange, SourceId};
+use crate::secret::{self, Secrets};
+
+/// Quiet time after which a burst of file events is read.
+const QUIET: Duration = Duration::from_millis(20);
+/// A steady stream of file events is read at least this often.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// How long an empty file is taken for one that is being written.
+const EMPTY_GRACE: Duration = Duration::from_secs(1);
+/// Changes are looked for this often without any event: some file systems send none.
+const RESCAN: Duration = Duration::from_secs(5);
+
+/// Why a directory cannot be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// It is not there, or not a directory, or not readable.
+    #[error("cannot read the configuration directory {path}: {source}; give an existing directory with --config", path = path.display())]
+    Unreadable {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The system refuses to watch it.
+    #[error("cannot watch {path}: {source}; raise fs.inotify.max_user_watches", path = path.display())]
+    Unwatchable {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: notify::Error,
+    },
+}
+
+/// Watches directories until the pipeline is gone.
+///
+/// # Errors
+/// A directory cannot be read or watched at the start. Later trouble becomes diagnostics.
+pub async fn run(paths: Vec<PathBuf>, secrets: Arc<Secrets>, events: EventSender) -> Result<(), DirectoryError> {
+    for path in &paths {
+        fs::read_dir(path).map_err(|source| DirectoryError::Unreadable { path: path.clone(), source })?;
+    }
+    let (wake, mut woken) = mpsc::channel(1);
+    let mut watcher = notify::recommended_watcher(move |_| {
+        // One pending wake-up says as much as many.
+        let _ = wake.try_send(());
+    })
+    .map_err(|source| DirectoryError::Unwatchable { path: paths.first().cloned().unwrap_or_default(), source })?;
+    for path in &paths {
+        watcher
+            .watch(path, RecursiveMode::Recursive)
+            .map_err(|source| DirectoryError::Unwatchable { path: path.clone(), source })?;
+    }
+    let mut directory = Directory { paths, secrets, ..Directory::default() };
+    let mut first = true;
+    loop {
+        let scanned = tokio::task::spawn_blocking(move || {
+            let event = directory.scan(Instant::now());
+            (directory, event)
+        });
+        let Ok((back, event)) = scanned.await else { return Ok(()) };
+        directory = back;
+        if let Some(event) = event.or_else(|| first.then(ConfigEvent::nothing)) {
+            let event = ConfigEvent { synced: true, ..event };
+            if events.send(event).await.is_err() {
+                return Ok(());
+            }
+        }
+        first = false;
+        let pause = if directory.waiting() { EMPTY_GRACE } else { RESCAN };
+        if let Ok(None) = tokio::time::timeout(pause, settle(&mut woken)).await {
+            return Ok(());
+        }
+    }
+}
+
+impl ConfigEvent {
+    fn nothing() -> Self {
+        Self { source: SourceId::Directory, changes: Vec::new(), diagnostics: None, synced: true }
+    }
+}
+
+/// Waits for a file event and then for quiet.
+async fn settle(woken: &mut mpsc::Receiver<()>) -> Option<()> {
+    woken.recv().await?;
+    let begin = Instant::now();
+    while begin.elapsed() < LONGEST_WAIT && tokio::time::timeout(QUIET, woken.recv()).await.is_ok_and(|w| w.is_some()) {
+    }
+    Some(())
+}
+
+/// What is known of the watched files.
+#[derive(Default)]
+struct Directory {
+    paths: Vec<PathBuf>,
+    secrets: Arc<Secrets>,
+    files: BTreeMap<PathBuf, Known>,
+    /// What the pipeline was told: the file and the content that serves for each object.
+    told: BTreeMap<ObjectId, (PathBuf, u64)>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// A file as it was last read.
+#[derive(Default)]
+struct Known {
+    stamp: Option<(u64, SystemTime)>,
+    content: u64,
+    /// Good objects, and the last good version of those that are bad now.
+    objects: BTreeMap<ObjectId, (u64, Object)>,
+    diagnostics: Vec<Diagnostic>,
+    empty_since: Option<Instant>,
+}
+
+impl Directory {
+    fn waiting(&self) -> bool {
+        self.files.values().any(|f| f.empty_since.is_some())
+    }
+
+    /// Looks at every file and says what changed; `None`: nothing.
+    fn scan(&mut self, now: Instant) -> Option<ConfigEvent> {
+        let mut listing = BTreeSet::new();
+        let mut trouble = Vec::new();
+        for path in &self.paths {
+            list(path, &mut listing, &mut trouble);
+        }
+        self.files.retain(|path, _| listing.contains(path));
+        for path in listing {
+            let known = self.files.entry(path.clone()).or_default();
+            if let Err(error) = known.refresh(&path, now) {
+                // Deleted since it was listed: the next scan knows.
+                if error.kind() != io::ErrorKind::NotFound {
+                    trouble.push(unreadable(&path, &error));
+                }
+            }
+        }
+        self.compare(trouble)
+    }
+
+    /// Compares what the files say with what the pipeline was told.
+    fn compare(&mut self, mut diagnostics: Vec<Diagnostic>) -> Option<ConfigEvent> {
+        let mut serving: BTreeMap<&ObjectId, (&PathBuf, u64, &Object)> = BTreeMap::new();
+        for (path, file) in &self.files {
+            diagnostics.extend(file.diagnostics.iter().cloned());
+            for (id, (content, object)) in &file.objects {
+                match serving.get(id) {
+                    // The first by path serves.
+                    Some((_, _, first)) => diagnostics.push(duplicate(object, first)),
+                    None => drop(serving.insert(id, (path, *content, object))),
+                }
+            }
+        }
+        let mut changes = Vec::new();
+        let gone: Vec<ObjectId> = self.told.keys().filter(|id| !serving.contains_key(id)).cloned().collect();
+        let mut told = BTreeMap::new();
+        for (id, (path, content, object)) in serving {
+            if self.told.get(id).is_none_or(|(_, before)| *before != content) {
+                match upsert(&self.secrets, object) {
+                    Ok(change) => changes.push(change),
+                    Err(diagnostic) => diagnostics.push(*diagnostic),
+                }
+            } else if let Err(diagnostic) = secret::split(object) {
+                diagnostics.push(*diagnostic);
+            }
+            told.insert(id.clone(), (path.clone(), content));
+        }
+        changes.extend(gone.iter().map(|id| removal(&self.secrets, id)));
+        self.told = told;
+        let diagnostics = (diagnostics != self.diagnostics).then(|| {
+            self.diagnostics.clone_from(&diagnostics);
+            diagnostics
+        });
+        let changed = !changes.is_empty() || diagnostics.is_some();
+        changed.then_some(ConfigEvent { source: SourceId::Directory, changes, diagnostics, synced: true })
+    }
+}
+
+/// A Secret's key material goes to the secret provider; everybody else hears of its fingerprint only.
+fn upsert(secrets: &Secrets, object: &Object) -> Result<SourceChange, Box<Diagnostic>> {
+    if object.id.kind != Kind::Secret {
+        return Ok(SourceChange::Upsert(Box::new(object.clone())));
+    }
+    let material = secret::split(object)?;
+    Ok(credential(secrets, &object.id, material))
+}
+
+fn removal(secrets: &Secrets, id: &ObjectId) -> SourceChange {
+    if id.kind == Kind::Secret { credential(secrets, id, None) } else { SourceChange::Delete(id.clone()) }
+}
+
+fn credential(secrets: &Secrets, id: &ObjectId, material: Option<secret::SecretMaterial>) -> SourceChange {
+    let fact = secrets.set(SourceId::Directory, &id.namespace, &id.name, material);
+    SourceChange::Credential { namespace: id.namespace.clone(), name: id.name.clone(), fact }
+}
+
+impl Known {
+    /// Reads the file again if it changed.
+    fn refresh(&mut self, path: &Path, now: Instant) -> io::Result<()> {
+        let meta = fs::metadata(path)?;
+        let stamp = Some((meta.len(), meta.modified()?));
+        if meta.len() == 0 && !self.objects.is_empty() {
+            let since = *self.empty_since.get_or_insert(now);
+            if now.duration_since(since) < EMPTY_GRACE {
+                return Ok(());
+            }
+        }
+        self.empty_since = None;
+        if self.stamp == stamp {
+            return Ok(());
+        }
+        // One byte more than is allowed is enough to be refused by the parser, however large the file is.
+        let bytes = read_at_most(path, MAX_FILE + 1)?;
+        let content = xxh3_64(&bytes);
+        if self.stamp.is_none() || self.content != content {
+            self.parse(path, &bytes);
+        }
+        (self.stamp, self.content) = (stamp, content);
+        Ok(())
+    }
+
+    fn parse(&mut self, path: &Path, bytes: &[u8]) {
+        let parsed = parse_file(&path.display().to_string(), bytes);
+        let mut objects = BTreeMap::new();
+        for object in parsed.objects {
+            let content = xxh3_64(object.raw().to_string().as_bytes());
+            objects.entry(object.id.clone()).or_insert((content, object));
+        }
+        // What cannot be used now keeps its last good version. A document too broken to name its object keeps all of them.
+        let unnamed = parsed.rejected.iter().any(|r| r.id.is_none());
+        for (id, last_good) in std::mem::take(&mut self.objects) {
+            if unnamed || parsed.rejected.iter().any(|r| r.id.as_ref() == Some(&id)) {
+                objects.entry(id).or_insert(last_good);
+            }
+        }
+        (self.objects, self.diagnostics) = (objects, parsed.diagnostics);
+    }
+}
+
+fn read_at_most(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    use io::Read;
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(limit as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Every YAML or JSON file below `path`, hidden ones (editors' drafts) left out.
+fn list(path: &Path, found: &mut BTreeSet<PathBuf>, trouble: &mut Vec<Diagnostic>) {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) => return trouble.push(unreadable(path, &error)),
+    };
+    for path in entries.flatten().map(|e| e.path()) {
+        let hidden = path.file_name().is_none_or(|n| n.to_string_lossy().starts_with('.'));
+        if hidden {
+            continue;
+        }
+        if path.is_dir() {
+            list(&path, found, trouble);
+        } else if matches!(path.extension().and_then(|e| e.to_str()), Some("yaml" | "yml" | "json")) {
+            found.insert(path);
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
+    let message = format!("cannot read {}: {error}", path.display());
+    Diagnostic::error(Code::UnreadableFile, FieldPath::root(), message).fix("check its permissions")
+}
+
+fn duplicate(object: &Object, first: &Object) -> Diagnostic {
+    let message = "the same object is defined twice; the first by path serves";
+    let diagnostic =
+        Diagnostic::error(Code::DuplicateObject, FieldPath::root().field("metadata").field("name"), message);
+    let elsewhere = first.locate(&FieldPath::root());
+    object.diagnose(diagnostic).fix("delete one of them").related(first.id.clone(), elsewhere)
+}

@@ -1,0 +1,119 @@
+//! The embedded database: an index of the journal's state. The only file that names sled.
+//!
+//! sled 0.34 keeps no promise when its files are damaged: cut in half it opens empty, with flipped bytes it panics. So
+//! every use is guarded, and whatever looks wrong is thrown away and filled again from the journal.
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use super::{Entry, StoreError, StoreKey};
+
+/// An open database.
+pub(super) struct Database {
+    db: sled::Db,
+    entries: sled::Tree,
+}
+
+const APPLIED: &[u8] = b"applied";
+const LAST: &[u8] = b"last";
+
+/// What a database says of itself.
+pub(super) struct Contents {
+    /// Sequence number of the last record that was put in.
+    pub(super) applied: u64,
+    /// That record's own text, so that a journal with a torn tail gets it back.
+    pub(super) last: Option<Vec<u8>>,
+    /// Every object.
+    pub(super) entries: BTreeMap<StoreKey, Entry>,
+}
+
+impl Database {
+    /// Opens the database and reads it whole; the reason when it is unusable.
+    pub(super) fn open(path: &Path) -> Result<(Self, Contents), String> {
+        guarded(|| {
+            let db = sled::Config::new().path(path).cache_capacity(8 << 20).open()?;
+            let entries = db.open_tree("objects")?;
+            let mut contents = Contents { applied: 0, last: None, entries: BTreeMap::new() };
+            if let Some(bytes) = db.get(APPLIED)? {
+                contents.applied = bytes.as_ref().try_into().map(u64::from_be_bytes).unwrap_or(u64::MAX);
+            }
+            contents.last = db.get(LAST)?.map(|b| b.to_vec());
+            for item in &entries {
+                let (_, bytes) = item?;
+                let entry: Entry =
+                    serde_json::from_slice(&bytes).map_err(|e| sled::Error::Unsupported(e.to_string()))?;
+                contents.entries.insert(entry.key.clone(), entry);
+            }
+            Ok((Self { db, entries }, contents))
+        })
+    }
+
+    /// Throws away what is at `path` and fills a new database.
+    pub(super) fn rebuild(
+        path: &Path,
+        entries: &BTreeMap<StoreKey, Entry>,
+        applied: u64,
+        last: Option<&[u8]>,
+    ) -> Result<Self, StoreError> {
+        let gone = std::fs::remove_dir_all(path)
+            .or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) });
+        gone.map_err(|source| StoreError::Io { action: "remove", path: path.to_owned(), hint: "", source })?;
+        let (database, _) = Self::open(path).map_err(|reason| in_use_or(path, reason))?;
+        guarded(|| {
+            for entry in entries.values() {
+                database.entries.insert(entry.key.0.as_bytes(), text(entry))?;
+            }
+            database.mark(applied, last)?;
+            database.db.flush()?;
+            Ok(())
+        })
+        .map_err(StoreError::Database)?;
+        Ok(database)
+    }
+
+    /// Applies one record.
+    pub(super) fn apply(
+        &self,
+        key: &StoreKey,
+        entry: Option<&Entry>,
+        seq: u64,
+        record: &[u8],
+    ) -> Result<(), StoreError> {
+        guarded(|| {
+            match entry {
+                Some(entry) => self.entries.insert(key.0.as_bytes(), text(entry))?,
+                None => self.entries.remove(key.0.as_bytes())?,
+            };
+            self.mark(seq, Some(record))
+        })
+        .map_err(StoreError::Database)
+    }
+
+    fn mark(&self, applied: u64, last: Option<&[u8]>) -> sled::Result<()> {
+        if let Some(last) = last {
+            self.db.insert(LAST, last)?;
+        }
+        self.db.insert(APPLIED, &applied.to_be_bytes())?;
+        Ok(())
+    }
+}
+
+fn text(entry: &Entry) -> Vec<u8> {
+    serde_json::to_vec(entry).expect("an entry is plain JSON")
+}
+
+fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("it panicked".to_owned()),
+    }
+}
+
+/// sled says "could not acquire lock" when another process has the files open.
+pub(super) fn in_use_or(path: &Path, reason: String) -> StoreError {
+    if reason.contains("acquire lock") { StoreError::InUse(PathBuf::from(path)) } else { StoreError::Database(reason) }
+}
