@@ -1,5 +1,6 @@
 //! Wire types that every part of Ferromesh shares: the slice of Envoy's discovery API that travels on an ADS
-//! stream, the secret messages of the agent's socket, Istio's certificate service, SPIFFE ids and type URLs.
+//! stream, the secret messages of the agent's socket, Istio's certificate service, SPIFFE ids, type URLs, and the
+//! bootstrap of a stock Envoy.
 //!
 //! A leaf: it knows neither configuration nor policy, and nothing in the workspace is imported here.
 
@@ -53,6 +54,7 @@ pub mod istio_ca {
     pub use crate::generated::istio::v1::auth::*;
 }
 
+pub mod bootstrap;
 pub mod resource;
 pub mod spiffe;
 
