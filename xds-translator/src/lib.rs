@@ -7,8 +7,12 @@
 //! before `emit` names an Envoy type, and nothing behind `lower` names a CRD. Names, versions and bytes depend on the
 //! configuration alone, so that replicas agree, and an incremental build equals one from scratch.
 
+pub mod closure;
+pub mod debug;
+mod descriptors;
 pub mod diagnostic;
 pub mod dialect;
+pub mod emit;
 pub mod ir;
 pub mod plan;
 pub mod snapshot;

@@ -1,0 +1,127 @@
+//! Invariant 4: every name that a resource refers to exists.
+//!
+//! Reads the encoded resources, as a proxy does; knows nothing of plans. Names that the user wrote and nobody defined
+//! dangle on purpose, with a diagnostic: the caller tells them apart.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            cluster::v3::{Cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType},
+            listener::v3::{FilterChain, Listener, filter::ConfigType},
+            route::v3::{RouteConfiguration, route::Action, route_action::ClusterSpecifier},
+        },
+        extensions::filters::network::{
+            http_connection_manager::v3::{HttpConnectionManager, http_connection_manager::RouteSpecifier},
+            tcp_proxy::v3::{TcpProxy, tcp_proxy},
+        },
+    },
+    google::protobuf::Any,
+};
+use ferromesh_proto::ResourceType;
+use prost::{Message, Name};
+
+use crate::view::View;
+
+/// A reference to a name that no view has.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Dangling {
+    /// The resource that refers.
+    pub from: (ResourceType, Arc<str>),
+    /// What it refers to.
+    pub to: (ResourceType, String),
+}
+
+/// References between resources that the views of one proxy do not satisfy; sorted, unique.
+///
+/// Looks at clusters that routes, mirrors and TCP proxies name, at route configurations that listeners name, and at
+/// the assignments of EDS clusters. Bytes that do not decode refer to nothing.
+pub fn check(views: &[Arc<View>]) -> Vec<Dangling> {
+    let mut dangling = BTreeSet::new();
+    for view in views {
+        for (kind, table) in ResourceType::ALL.into_iter().zip(&view.tables) {
+            for resource in table.values() {
+                let missing = references(kind, &resource.body).into_iter().filter(|to| !exists(views, to));
+                dangling.extend(missing.map(|to| Dangling { from: (kind, resource.name.clone()), to }));
+            }
+        }
+    }
+    dangling.into_iter().collect()
+}
+
+fn exists(views: &[Arc<View>], (kind, name): &(ResourceType, String)) -> bool {
+    views.iter().any(|view| view.get(*kind, name).is_some())
+}
+
+type References = BTreeSet<(ResourceType, String)>;
+
+/// What an encoded resource refers to.
+fn references(kind: ResourceType, body: &[u8]) -> References {
+    let mut found = References::new();
+    match kind {
+        ResourceType::Cluster => Cluster::decode(body).iter().for_each(|c| cluster(c, &mut found)),
+        ResourceType::Listener => Listener::decode(body).iter().for_each(|l| listener(l, &mut found)),
+        ResourceType::Route => RouteConfiguration::decode(body).iter().for_each(|r| routes(r, &mut found)),
+        ResourceType::Endpoint | ResourceType::Secret => {}
+    }
+    found
+}
+
+fn cluster(cluster: &Cluster, found: &mut References) {
+    let eds = ClusterDiscoveryType::Type(DiscoveryType::Eds as i32);
+    if cluster.cluster_discovery_type.as_ref() == Some(&eds) {
+        let service = cluster.eds_cluster_config.as_ref().map(|c| c.service_name.clone()).unwrap_or_default();
+        let name = if service.is_empty() { cluster.name.clone() } else { service };
+        found.insert((ResourceType::Endpoint, name));
+    }
+}
+
+fn listener(listener: &Listener, found: &mut References) {
+    for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
+        filter_chain(chain, found);
+    }
+}
+
+fn filter_chain(chain: &FilterChain, found: &mut References) {
+    for filter in &chain.filters {
+        let Some(ConfigType::TypedConfig(config)) = &filter.config_type else { continue };
+        if let Some(http) = unpack::<HttpConnectionManager>(config) {
+            http_connection(&http, found);
+        }
+        if let Some(tcp) = unpack::<TcpProxy>(config) {
+            let names = tcp.cluster_specifier.iter().flat_map(|specifier| match specifier {
+                tcp_proxy::ClusterSpecifier::Cluster(name) => vec![name.clone()],
+                tcp_proxy::ClusterSpecifier::WeightedClusters(w) => w.clusters.iter().map(|c| c.name.clone()).collect(),
+            });
+            found.extend(names.map(|name| (ResourceType::Cluster, name)));
+        }
+    }
+}
+
+fn http_connection(http: &HttpConnectionManager, found: &mut References) {
+    match &http.route_specifier {
+        Some(RouteSpecifier::Rds(rds)) => {
+            found.insert((ResourceType::Route, rds.route_config_name.clone()));
+        }
+        Some(RouteSpecifier::RouteConfig(configuration)) => routes(configuration, found),
+        Some(RouteSpecifier::ScopedRoutes(_)) | None => {}
+    }
+}
+
+fn routes(configuration: &RouteConfiguration, found: &mut References) {
+    for route in configuration.virtual_hosts.iter().flat_map(|v| &v.routes) {
+        let Some(Action::Route(action)) = &route.action else { continue };
+        let chosen = match &action.cluster_specifier {
+            Some(ClusterSpecifier::Cluster(name)) => vec![name],
+            Some(ClusterSpecifier::WeightedClusters(w)) => w.clusters.iter().map(|c| &c.name).collect(),
+            _ => Vec::new(),
+        };
+        let mirrors = action.request_mirror_policies.iter().map(|m| &m.cluster);
+        found.extend(chosen.into_iter().chain(mirrors).map(|name| (ResourceType::Cluster, name.clone())));
+    }
+}
+
+fn unpack<T: Message + Name + Default>(config: &Any) -> Option<T> {
+    (config.type_url == T::type_url()).then(|| T::decode(config.value.as_slice()).ok()).flatten()
+}

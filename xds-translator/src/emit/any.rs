@@ -1,0 +1,69 @@
+//! Small values that every message needs: `Any`, wrappers, durations, extensions by name.
+
+use std::time::Duration;
+
+use prost::{Message, Name};
+
+use super::pb::{core, protobuf, types};
+
+/// Envoy's names of extensions end in these; the type inside decides, the name is what people see.
+pub(super) mod names {
+    pub(crate) const TLS: &str = "envoy.transport_sockets.tls";
+    pub(crate) const RAW_BUFFER: &str = "envoy.transport_sockets.raw_buffer";
+    pub(crate) const PROXY_PROTOCOL: &str = "envoy.transport_sockets.upstream_proxy_protocol";
+    pub(crate) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    pub(crate) const DNS_CLUSTER: &str = "envoy.cluster.dns";
+    pub(crate) const FAULT: &str = "envoy.filters.http.fault";
+    pub(crate) const CORS: &str = "envoy.filters.http.cors";
+}
+
+/// A message with its type URL.
+pub(super) fn any<T: Name + Message>(message: &T) -> protobuf::Any {
+    protobuf::Any { type_url: T::type_url(), value: message.encode_to_vec() }
+}
+
+/// An extension: its name and configuration.
+pub(super) fn extension<T: Name + Message>(name: &str, config: &T) -> core::TypedExtensionConfig {
+    core::TypedExtensionConfig { name: name.to_owned(), typed_config: Some(any(config)) }
+}
+
+/// A transport socket: its name and configuration.
+pub(super) fn transport_socket<T: Name + Message>(name: &str, config: &T) -> core::TransportSocket {
+    core::TransportSocket {
+        name: name.to_owned(),
+        config_type: Some(core::transport_socket::ConfigType::TypedConfig(any(config))),
+    }
+}
+
+/// A present number.
+pub(super) fn uint32(value: u32) -> Option<protobuf::UInt32Value> {
+    Some(protobuf::UInt32Value { value })
+}
+
+/// A present number.
+pub(super) fn uint64(value: u64) -> Option<protobuf::UInt64Value> {
+    Some(protobuf::UInt64Value { value })
+}
+
+/// A present truth value.
+pub(super) fn boolean(value: bool) -> Option<protobuf::BoolValue> {
+    Some(protobuf::BoolValue { value })
+}
+
+/// A duration; what does not fit is as long as protobuf allows (10,000 years).
+pub(super) fn duration(value: Duration) -> protobuf::Duration {
+    const LONGEST: i64 = 315_576_000_000;
+    let seconds = i64::try_from(value.as_secs()).unwrap_or(LONGEST).min(LONGEST);
+    protobuf::Duration { seconds, nanos: i32::try_from(value.subsec_nanos()).unwrap_or(0) }
+}
+
+/// A percentage.
+pub(super) fn percent(value: u32) -> types::Percent {
+    types::Percent { value: f64::from(value) }
+}
+
+/// `parts` of a million.
+pub(super) fn per_million(parts: u32) -> types::FractionalPercent {
+    let denominator = types::fractional_percent::DenominatorType::Million as i32;
+    types::FractionalPercent { numerator: parts, denominator }
+}

@@ -1,0 +1,306 @@
+//! Clusters: CDS resources.
+
+use std::time::Duration;
+
+use super::{
+    any::{any, duration, names, percent, transport_socket, uint32, uint64},
+    endpoint::{load_assignment, socket_address},
+    metadata,
+    pb::{
+        cluster::{self, cluster as parts},
+        core, dns_cluster, dns_family, proxy_protocol, raw_buffer, upstream_http,
+    },
+    tls,
+};
+use crate::{
+    ir::{TcpKeepalive, Warmup},
+    plan::{
+        BalancingPlan, ClusterPlan, Discovery, Limits, OutlierPlan, UpstreamProtocol, UpstreamTls, UpstreamTransport,
+    },
+};
+
+/// A CDS resource.
+pub(super) fn cluster(plan: &ClusterPlan) -> cluster::Cluster {
+    let mut message = cluster::Cluster {
+        name: plan.name.to_string(),
+        alt_stat_name: plan.alt_stat_name.as_ref().map_or_else(|| format!("{};", plan.name), |n| n.to_string()),
+        connect_timeout: Some(duration(plan.connect_timeout)),
+        circuit_breakers: circuit_breakers(&plan.limits),
+        outlier_detection: plan.outlier.as_ref().map(outlier_detection),
+        metadata: metadata::cluster(plan),
+        upstream_bind_config: plan.bind_source.map(|ip| core::BindConfig {
+            source_address: Some(socket_address(ip.to_string(), 0)),
+            ..Default::default()
+        }),
+        upstream_connection_options: plan.tcp_keepalive.as_ref().map(connection_options),
+        cleanup_interval: plan.original_dst_keep.then(|| duration(NEVER)),
+        typed_extension_protocol_options: http_options(plan)
+            .map(|options| (names::HTTP_OPTIONS.to_owned(), any(&options)))
+            .into_iter()
+            .collect(),
+        ..Default::default()
+    };
+    set_discovery(&mut message, plan);
+    set_balancing(&mut message, plan);
+    set_transport(&mut message, plan);
+    message
+}
+
+/// The longest interval that Envoy's timers take.
+const NEVER: Duration = Duration::from_secs(9_223_372_035);
+
+fn set_discovery(message: &mut cluster::Cluster, plan: &ClusterPlan) {
+    use parts::{ClusterDiscoveryType, DiscoveryType};
+    let kind = match &plan.discovery {
+        Discovery::Eds => {
+            message.eds_cluster_config = Some(eds_config(&plan.name));
+            DiscoveryType::Eds
+        }
+        Discovery::Static(localities) => {
+            message.load_assignment = (!localities.is_empty()).then(|| load_assignment(&plan.name, localities));
+            DiscoveryType::Static
+        }
+        Discovery::Dns { logical, endpoints, refresh } => {
+            message.load_assignment = Some(load_assignment(&plan.name, endpoints));
+            message.cluster_discovery_type = Some(dns(*logical, *refresh));
+            return;
+        }
+        Discovery::OriginalDst { .. } => DiscoveryType::OriginalDst,
+    };
+    message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind as i32));
+}
+
+/// The proxy waits for endpoints as long as it takes (timeout 0): an empty assignment is sent for no endpoints.
+fn eds_config(name: &str) -> parts::EdsClusterConfig {
+    let source =
+        core::ConfigSource { initial_fetch_timeout: Some(duration(Duration::ZERO)), ..tls::config_source(tls::ads()) };
+    parts::EdsClusterConfig { eds_config: Some(source), service_name: name.to_owned() }
+}
+
+/// The form without deprecated fields: `type: STRICT_DNS` cannot say how often to resolve without them.
+fn dns(logical: bool, refresh: Duration) -> parts::ClusterDiscoveryType {
+    let config = dns_cluster::DnsCluster {
+        dns_refresh_rate: Some(duration(refresh)),
+        respect_dns_ttl: true,
+        dns_lookup_family: dns_family::DnsLookupFamily::V4Preferred as i32,
+        all_addresses_in_single_endpoint: logical,
+        ..Default::default()
+    };
+    let custom = parts::CustomClusterType { name: names::DNS_CLUSTER.to_owned(), typed_config: Some(any(&config)) };
+    parts::ClusterDiscoveryType::ClusterType(custom)
+}
+
+fn set_balancing(message: &mut cluster::Cluster, plan: &ClusterPlan) {
+    use parts::{LbConfig, LbPolicy};
+    if let Discovery::OriginalDst { port_override } = plan.discovery {
+        message.lb_policy = LbPolicy::ClusterProvided as i32;
+        message.lb_config = port_override.map(|port| {
+            let upstream_port_override = uint32(port.into());
+            LbConfig::OriginalDstLbConfig(parts::OriginalDstLbConfig { upstream_port_override, ..Default::default() })
+        });
+        return;
+    }
+    message.common_lb_config = Some(common_lb_config(plan));
+    let (policy, config) = match plan.balancing {
+        BalancingPlan::LeastRequest(warmup) => (LbPolicy::LeastRequest, warmup.map(least_request)),
+        BalancingPlan::RoundRobin(warmup) => (LbPolicy::RoundRobin, warmup.map(round_robin)),
+        BalancingPlan::Random => (LbPolicy::Random, None),
+        BalancingPlan::RingHash(size) => {
+            let ring = parts::RingHashLbConfig { minimum_ring_size: uint64(size), ..Default::default() };
+            (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(ring)))
+        }
+        BalancingPlan::Maglev(size) => {
+            let table = parts::MaglevLbConfig { table_size: uint64(size) };
+            (LbPolicy::Maglev, Some(LbConfig::MaglevLbConfig(table)))
+        }
+        BalancingPlan::ClusterProvided => (LbPolicy::ClusterProvided, None),
+    };
+    message.lb_policy = policy as i32;
+    message.lb_config = config;
+}
+
+fn common_lb_config(plan: &ClusterPlan) -> parts::CommonLbConfig {
+    use parts::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
+    let weighted = LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {});
+    parts::CommonLbConfig {
+        healthy_panic_threshold: Some(percent(plan.panic_percent)),
+        locality_config_specifier: plan.locality_weighted.then_some(weighted),
+        ..Default::default()
+    }
+}
+
+fn least_request(warmup: Warmup) -> parts::LbConfig {
+    let slow_start_config = Some(slow_start(warmup));
+    parts::LbConfig::LeastRequestLbConfig(parts::LeastRequestLbConfig { slow_start_config, ..Default::default() })
+}
+
+fn round_robin(warmup: Warmup) -> parts::LbConfig {
+    parts::LbConfig::RoundRobinLbConfig(parts::RoundRobinLbConfig { slow_start_config: Some(slow_start(warmup)) })
+}
+
+fn slow_start(warmup: Warmup) -> parts::SlowStartConfig {
+    /// Never set by anyone; Envoy demands a key beside the default.
+    const RUNTIME_KEY: &str = "istio.warmup.aggression";
+    let aggression = core::RuntimeDouble {
+        default_value: f64::from(warmup.aggression_milli) / 1000.0,
+        runtime_key: RUNTIME_KEY.to_owned(),
+    };
+    parts::SlowStartConfig {
+        slow_start_window: Some(duration(warmup.window)),
+        aggression: Some(aggression),
+        min_weight_percent: Some(percent(warmup.minimum_percent)),
+    }
+}
+
+fn circuit_breakers(limits: &Limits) -> Option<cluster::CircuitBreakers> {
+    use cluster::circuit_breakers::{Thresholds, thresholds::RetryBudget};
+    let limit = |n: Option<u32>| uint32(n.unwrap_or(u32::MAX));
+    let retry_budget = limits.retry_budget.map(|(budget, minimum)| RetryBudget {
+        budget_percent: Some(percent(budget)),
+        min_retry_concurrency: uint32(minimum),
+        ..Default::default()
+    });
+    let thresholds = Thresholds {
+        max_connections: limit(limits.max_connections),
+        max_pending_requests: limit(limits.max_pending_requests),
+        max_requests: limit(limits.max_requests),
+        max_retries: limit(limits.max_retries),
+        retry_budget,
+        ..Default::default()
+    };
+    (!limits.omit).then(|| cluster::CircuitBreakers { thresholds: vec![thresholds], ..Default::default() })
+}
+
+fn outlier_detection(plan: &OutlierPlan) -> cluster::OutlierDetection {
+    let enforcing = |n: Option<u32>| n.and_then(|n| uint32(if n > 0 { 100 } else { 0 }));
+    cluster::OutlierDetection {
+        consecutive_5xx: plan.consecutive_5xx.and_then(uint32),
+        enforcing_consecutive_5xx: enforcing(plan.consecutive_5xx),
+        consecutive_gateway_failure: plan.consecutive_gateway.and_then(uint32),
+        enforcing_consecutive_gateway_failure: enforcing(plan.consecutive_gateway),
+        consecutive_local_origin_failure: plan.consecutive_local_origin.and_then(uint32),
+        enforcing_consecutive_local_origin_failure: enforcing(plan.consecutive_local_origin),
+        split_external_local_origin_errors: plan.split_local_origin,
+        interval: plan.interval.map(duration),
+        base_ejection_time: plan.base_ejection.map(duration),
+        max_ejection_percent: plan.max_ejection_percent.and_then(uint32),
+        enforcing_success_rate: uint32(0),
+        ..Default::default()
+    }
+}
+
+fn connection_options(keepalive: &TcpKeepalive) -> cluster::UpstreamConnectionOptions {
+    let seconds = |d: Duration| uint32(u32::try_from(d.as_secs()).unwrap_or(u32::MAX));
+    let tcp_keepalive = core::TcpKeepalive {
+        keepalive_probes: keepalive.probes.and_then(uint32),
+        keepalive_time: keepalive.time.and_then(seconds),
+        keepalive_interval: keepalive.interval.and_then(seconds),
+    };
+    cluster::UpstreamConnectionOptions { tcp_keepalive: Some(tcp_keepalive), ..Default::default() }
+}
+
+/// `None` when Envoy's defaults say it all.
+fn http_options(plan: &ClusterPlan) -> Option<upstream_http::HttpProtocolOptions> {
+    let http = &plan.http;
+    let common = (http.idle_timeout.is_some()
+        || http.max_requests_per_connection.is_some()
+        || http.max_connection_duration.is_some())
+    .then(|| core::HttpProtocolOptions {
+        idle_timeout: http.idle_timeout.map(duration),
+        max_requests_per_connection: http.max_requests_per_connection.and_then(uint32),
+        max_connection_duration: http.max_connection_duration.map(duration),
+        ..Default::default()
+    });
+    let names = automatic_names(&plan.transport);
+    if http.protocol == UpstreamProtocol::Http1 && common.is_none() && names.is_none() {
+        return None;
+    }
+    Some(upstream_http::HttpProtocolOptions {
+        common_http_protocol_options: common,
+        upstream_http_protocol_options: names,
+        upstream_protocol_options: Some(upstream_protocol(plan)),
+        ..Default::default()
+    })
+}
+
+fn upstream_protocol(plan: &ClusterPlan) -> upstream_http::http_protocol_options::UpstreamProtocolOptions {
+    use upstream_http::http_protocol_options::{
+        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
+    };
+    let explicit =
+        |config| UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) });
+    match plan.http.protocol {
+        UpstreamProtocol::Http1 | UpstreamProtocol::ExplicitHttp1 => {
+            explicit(ProtocolConfig::HttpProtocolOptions(core::Http1ProtocolOptions::default()))
+        }
+        UpstreamProtocol::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2_options(plan))),
+        UpstreamProtocol::Downstream => UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+            http_protocol_options: Some(core::Http1ProtocolOptions::default()),
+            http2_protocol_options: Some(http2_options(plan)),
+            ..Default::default()
+        }),
+    }
+}
+
+fn http2_options(plan: &ClusterPlan) -> core::Http2ProtocolOptions {
+    let keepalive = plan.http.h2_keepalive.map(|(interval, timeout)| core::KeepaliveSettings {
+        interval: Some(duration(interval)),
+        timeout: Some(duration(timeout)),
+        ..Default::default()
+    });
+    core::Http2ProtocolOptions {
+        max_concurrent_streams: plan.http.max_concurrent_streams.and_then(uint32),
+        connection_keepalive: keepalive,
+        ..Default::default()
+    }
+}
+
+/// SNI and expected name from the request's host.
+fn automatic_names(transport: &UpstreamTransport) -> Option<core::UpstreamHttpProtocolOptions> {
+    let (UpstreamTransport::Tls(tls) | UpstreamTransport::PerEndpoint(tls)) = transport else { return None };
+    tls.auto_sni.then(|| core::UpstreamHttpProtocolOptions {
+        auto_sni: true,
+        auto_san_validation: tls.trust.is_some(),
+        ..Default::default()
+    })
+}
+
+fn set_transport(message: &mut cluster::Cluster, plan: &ClusterPlan) {
+    let socket = |socket| match plan.proxy_protocol {
+        Some(version) => with_proxy_protocol(version, socket),
+        None => socket,
+    };
+    match &plan.transport {
+        UpstreamTransport::Plain if plan.proxy_protocol.is_none() => {}
+        UpstreamTransport::Plain => message.transport_socket = Some(socket(plaintext())),
+        UpstreamTransport::Tls(tls) => message.transport_socket = Some(socket(tls::upstream(tls))),
+        UpstreamTransport::PerEndpoint(tls) => message.transport_socket_matches = per_endpoint(tls, socket),
+    }
+}
+
+fn per_endpoint(
+    tls: &UpstreamTls,
+    socket: impl Fn(core::TransportSocket) -> core::TransportSocket,
+) -> Vec<parts::TransportSocketMatch> {
+    let case = |name: &str, istio, transport| parts::TransportSocketMatch {
+        name: name.to_owned(),
+        r#match: Some(metadata::tls_mode(istio)),
+        transport_socket: Some(socket(transport)),
+    };
+    vec![case("tlsMode-istio", true, tls::upstream(tls)), case("tlsMode-disabled", false, plaintext())]
+}
+
+fn plaintext() -> core::TransportSocket {
+    transport_socket(names::RAW_BUFFER, &raw_buffer::RawBuffer::default())
+}
+
+fn with_proxy_protocol(version: u8, inner: core::TransportSocket) -> core::TransportSocket {
+    use core::proxy_protocol_config::Version;
+    let version = if version == 1 { Version::V1 } else { Version::V2 };
+    let config = proxy_protocol::ProxyProtocolUpstreamTransport {
+        config: Some(core::ProxyProtocolConfig { version: version as i32, ..Default::default() }),
+        transport_socket: Some(inner),
+        ..Default::default()
+    };
+    transport_socket(names::PROXY_PROTOCOL, &config)
+}

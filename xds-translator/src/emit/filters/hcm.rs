@@ -1,0 +1,130 @@
+//! The HTTP connection manager, with Istio's defaults per role (istio.md §1.9).
+
+use std::time::Duration;
+
+use super::{alpn, cors, fault, http, network, rbac};
+use crate::{
+    emit::{
+        access_log::file_logs,
+        any::{any, boolean, duration, percent},
+        pb::{
+            core, grpc_stats,
+            hcm::{
+                self, HttpConnectionManager, HttpFilter,
+                http_connection_manager::{
+                    ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+                    SetCurrentClientCertDetails, Tracing, UpgradeConfig,
+                },
+            },
+            listener::Filter,
+            router, uuid,
+        },
+        route::inline_configuration,
+        tls::{ads, config_source},
+    },
+    ir::PathNormalization,
+    plan::{HttpConnection, HttpRole, RouteSource},
+};
+
+/// What callers see in the `server` header.
+const SERVER_NAME: &str = "istio-envoy";
+
+/// The terminal filter.
+pub(in crate::emit) fn filter(plan: &HttpConnection) -> Filter {
+    let mut config = HttpConnectionManager {
+        stat_prefix: plan.stat_prefix.to_string(),
+        route_specifier: Some(routes(&plan.routes)),
+        http_filters: http_filters(plan),
+        access_log: file_logs(plan.access_log.as_ref()),
+        stream_idle_timeout: Some(duration(Duration::ZERO)),
+        proxy_100_continue: true,
+        upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
+        request_id_extension: Some(request_id()),
+        tracing: Some(tracing()),
+        ..Default::default()
+    };
+    set_role(&mut config, plan.role);
+    set_normalization(&mut config, plan.normalization);
+    if plan.http_proxy {
+        let absolute = core::Http1ProtocolOptions { allow_absolute_url: boolean(true), ..Default::default() };
+        config.http_protocol_options = Some(absolute);
+    }
+    network("envoy.filters.network.http_connection_manager", &config)
+}
+
+fn routes(source: &RouteSource) -> RouteSpecifier {
+    match source {
+        RouteSource::Rds(name) => RouteSpecifier::Rds(hcm::Rds {
+            config_source: Some(core::ConfigSource {
+                initial_fetch_timeout: Some(duration(Duration::ZERO)),
+                ..config_source(ads())
+            }),
+            route_config_name: name.to_string(),
+        }),
+        RouteSource::Inline(plan) => RouteSpecifier::RouteConfig(inline_configuration(plan)),
+    }
+}
+
+fn http_filters(plan: &HttpConnection) -> Vec<HttpFilter> {
+    let mut filters: Vec<HttpFilter> = plan.access.iter().map(rbac::http_filter).collect();
+    filters.extend([grpc_stats_filter(), fault::filter(), cors::filter()]);
+    filters.extend(plan.alpn_override.then(alpn::filter));
+    filters.push(http("envoy.filters.http.router", &router::Router::default()));
+    filters
+}
+
+fn grpc_stats_filter() -> HttpFilter {
+    use grpc_stats::filter_config::PerMethodStatSpecifier;
+    let config = grpc_stats::FilterConfig {
+        emit_filter_state: true,
+        per_method_stat_specifier: boolean(false).map(PerMethodStatSpecifier::StatsForAllMethods),
+        ..Default::default()
+    };
+    http("envoy.filters.http.grpc_stats", &config)
+}
+
+fn request_id() -> hcm::RequestIdExtension {
+    let config = uuid::UuidRequestIdConfig { use_request_id_for_trace_sampling: boolean(true), ..Default::default() };
+    hcm::RequestIdExtension { typed_config: Some(any(&config)) }
+}
+
+/// One request in a hundred, once a tracer is configured.
+fn tracing() -> Tracing {
+    Tracing {
+        client_sampling: Some(percent(100)),
+        random_sampling: Some(percent(1)),
+        overall_sampling: Some(percent(100)),
+        ..Default::default()
+    }
+}
+
+fn set_role(config: &mut HttpConnectionManager, role: HttpRole) {
+    let details =
+        |cert| SetCurrentClientCertDetails { subject: boolean(true), dns: true, uri: true, cert, ..Default::default() };
+    config.use_remote_address = boolean(role == HttpRole::Gateway);
+    match role {
+        // Without mutual TLS Envoy drops the header, whatever stands here; so both kinds of chain say the same.
+        HttpRole::Inbound { .. } => {
+            config.server_name = SERVER_NAME.to_owned();
+            config.forward_client_cert_details = ForwardClientCertDetails::AppendForward as i32;
+            config.set_current_client_cert_details = Some(details(false));
+        }
+        HttpRole::Outbound => {}
+        HttpRole::Gateway => {
+            config.server_name = SERVER_NAME.to_owned();
+            config.forward_client_cert_details = ForwardClientCertDetails::SanitizeSet as i32;
+            config.set_current_client_cert_details = Some(details(true));
+            config.http_protocol_options = Some(core::Http1ProtocolOptions::default());
+        }
+    }
+}
+
+fn set_normalization(config: &mut HttpConnectionManager, normalization: PathNormalization) {
+    config.normalize_path = boolean(normalization != PathNormalization::None);
+    config.merge_slashes = normalization >= PathNormalization::MergeSlashes;
+    let escaped_slashes = match normalization {
+        PathNormalization::DecodeAndMergeSlashes => PathWithEscapedSlashesAction::UnescapeAndForward,
+        _ => PathWithEscapedSlashesAction::KeepUnchanged,
+    };
+    config.path_with_escaped_slashes_action = escaped_slashes as i32;
+}

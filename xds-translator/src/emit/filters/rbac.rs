@@ -1,0 +1,128 @@
+//! Access rules (RBAC) of requests and of connections.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{http, network};
+use crate::{
+    emit::{
+        any::extension,
+        matching::{cidr, header, string},
+        pb::{
+            hcm::HttpFilter,
+            http_rbac, listener, matcher, network_rbac,
+            rbac::{self, permission::Rule, principal::Identifier},
+            uri_template::UriTemplateMatchConfig,
+        },
+    },
+    ir::{AccessAction, PathMatch},
+    plan::{AccessFilter, AccessPolicyPlan, Permission, Principal},
+};
+
+/// The filter for requests.
+pub(super) fn http_filter(plan: &AccessFilter) -> HttpFilter {
+    let config = http_rbac::Rbac {
+        rules: enforced(plan),
+        shadow_rules: shadow(plan),
+        shadow_rules_stat_prefix: shadow_prefix(&plan.action).to_owned(),
+        ..Default::default()
+    };
+    http("envoy.filters.http.rbac", &config)
+}
+
+/// The filter for connections.
+pub(in crate::emit) fn network_filter(plan: &AccessFilter) -> listener::Filter {
+    let config = network_rbac::Rbac {
+        rules: enforced(plan),
+        shadow_rules: shadow(plan),
+        shadow_rules_stat_prefix: shadow_prefix(&plan.action).to_owned(),
+        stat_prefix: "tcp.".to_owned(),
+        ..Default::default()
+    };
+    network("envoy.filters.network.rbac", &config)
+}
+
+/// Absent rules enforce nothing; present and empty ones with ALLOW refuse everything.
+fn enforced(plan: &AccessFilter) -> Option<rbac::Rbac> {
+    plan.policies.as_ref().map(|policies| rules(&plan.action, policies))
+}
+
+fn shadow(plan: &AccessFilter) -> Option<rbac::Rbac> {
+    (!plan.shadow.is_empty()).then(|| rules(&plan.action, &plan.shadow))
+}
+
+/// Written without a dry run too, as Istio does.
+fn shadow_prefix(action: &AccessAction) -> &'static str {
+    match action {
+        AccessAction::Allow => "istio_dry_run_allow_",
+        AccessAction::Deny => "istio_dry_run_deny_",
+        AccessAction::Audit => "",
+    }
+}
+
+fn rules(action: &AccessAction, policies: &BTreeMap<Arc<str>, AccessPolicyPlan>) -> rbac::Rbac {
+    let action = match action {
+        AccessAction::Allow => rbac::rbac::Action::Allow,
+        AccessAction::Deny => rbac::rbac::Action::Deny,
+        AccessAction::Audit => rbac::rbac::Action::Log,
+    };
+    rbac::Rbac {
+        action: action as i32,
+        policies: policies.iter().map(|(name, p)| (name.to_string(), policy(p))).collect(),
+        ..Default::default()
+    }
+}
+
+fn policy(plan: &AccessPolicyPlan) -> rbac::Policy {
+    rbac::Policy {
+        permissions: plan.permissions.iter().map(permission).collect(),
+        principals: plan.principals.iter().map(principal).collect(),
+        ..Default::default()
+    }
+}
+
+fn permission(plan: &Permission) -> rbac::Permission {
+    let set = |items: &[Permission]| rbac::permission::Set { rules: items.iter().map(permission).collect() };
+    let rule = match plan {
+        Permission::Any => Rule::Any(true),
+        Permission::And(items) if items.is_empty() => Rule::Any(true),
+        Permission::Or(items) if items.is_empty() => Rule::NotRule(Box::new(permission(&Permission::Any))),
+        Permission::And(items) => Rule::AndRules(set(items)),
+        Permission::Or(items) => Rule::OrRules(set(items)),
+        Permission::Not(item) => Rule::NotRule(Box::new(permission(item))),
+        Permission::Header(name, condition, ignore_case) => Rule::Header(header(name, condition, *ignore_case)),
+        Permission::Path(PathMatch::Text(condition)) => {
+            let path = matcher::path_matcher::Rule::Path(string(condition, false));
+            Rule::UrlPath(matcher::PathMatcher { rule: Some(path) })
+        }
+        Permission::Path(PathMatch::Template(template)) => Rule::UriTemplate(uri_template(template)),
+        Permission::Port(port) => Rule::DestinationPort((*port).into()),
+        Permission::DestinationIp(network) => Rule::DestinationIp(cidr(network)),
+        Permission::Sni(condition) => Rule::RequestedServerName(string(condition, false)),
+    };
+    rbac::Permission { rule: Some(rule) }
+}
+
+/// Istio's `{*}` and `{**}` are Envoy's `*` and `**`.
+fn uri_template(template: &str) -> crate::emit::pb::core::TypedExtensionConfig {
+    let path_template = template.replace("{**}", "**").replace("{*}", "*");
+    extension("uri-template", &UriTemplateMatchConfig { path_template })
+}
+
+fn principal(plan: &Principal) -> rbac::Principal {
+    let set = |items: &[Principal]| rbac::principal::Set { ids: items.iter().map(principal).collect() };
+    let identifier = match plan {
+        Principal::Any => Identifier::Any(true),
+        Principal::And(items) if items.is_empty() => Identifier::Any(true),
+        Principal::Or(items) if items.is_empty() => Identifier::NotId(Box::new(principal(&Principal::Any))),
+        Principal::And(items) => Identifier::AndIds(set(items)),
+        Principal::Or(items) => Identifier::OrIds(set(items)),
+        Principal::Not(item) => Identifier::NotId(Box::new(principal(item))),
+        Principal::Authenticated(condition) => {
+            Identifier::Authenticated(rbac::principal::Authenticated { principal_name: Some(string(condition, false)) })
+        }
+        Principal::DirectIp(network) => Identifier::DirectRemoteIp(cidr(network)),
+        Principal::RemoteIp(network) => Identifier::RemoteIp(cidr(network)),
+        Principal::Header(name, condition) => Identifier::Header(header(name, condition, false)),
+    };
+    rbac::Principal { identifier: Some(identifier) }
+}

@@ -1,0 +1,199 @@
+//! What a route does: forward, redirect, answer.
+
+use std::time::Duration;
+
+use super::{
+    any::{any, boolean, duration, per_million, uint32},
+    headers::Headers,
+    matching::regex,
+    pb::{
+        core, matcher, previous_hosts, previous_priorities,
+        route::{self, route_action as parts},
+    },
+};
+use crate::{
+    ir::{HashKey, PathRewrite, PerMillion, Redirect, RedirectPath, RedirectPort},
+    plan::{ForwardPlan, RetryPlan, RouteTimeout, WeightedCluster},
+};
+
+/// Forwarding; `authority` is what header changes of the route ask for.
+pub(super) fn forward(plan: &ForwardPlan, authority: Option<&str>) -> route::RouteAction {
+    use parts::{ClusterNotFoundResponseCode, HostRewriteSpecifier};
+    let missing_cluster = match plan.missing_cluster_500 {
+        true => ClusterNotFoundResponseCode::InternalServerError,
+        false => ClusterNotFoundResponseCode::ServiceUnavailable,
+    };
+    let host = plan.host_rewrite.as_deref().or(authority);
+    let mut action = route::RouteAction {
+        cluster_specifier: Some(clusters(&plan.clusters)),
+        cluster_not_found_response_code: missing_cluster as i32,
+        host_rewrite_specifier: host.map(|h| HostRewriteSpecifier::HostRewriteLiteral(h.to_owned())),
+        retry_policy: plan.retry.as_ref().map(retry_policy),
+        request_mirror_policies: plan.mirrors.iter().map(|(cluster, share)| mirror(cluster, *share)).collect(),
+        hash_policy: plan.hash.iter().map(hash_policy).collect(),
+        ..Default::default()
+    };
+    set_path(&mut action, plan.path_rewrite.as_ref());
+    set_timeout(&mut action, plan.timeout);
+    action
+}
+
+fn clusters(clusters: &[WeightedCluster]) -> parts::ClusterSpecifier {
+    match clusters {
+        [only] if only.headers == Default::default() => parts::ClusterSpecifier::Cluster(only.name.to_string()),
+        several => parts::ClusterSpecifier::WeightedClusters(route::WeightedCluster {
+            clusters: several.iter().map(weighted_cluster).collect(),
+            ..Default::default()
+        }),
+    }
+}
+
+fn weighted_cluster(plan: &WeightedCluster) -> route::weighted_cluster::ClusterWeight {
+    use route::weighted_cluster::cluster_weight::HostRewriteSpecifier;
+    let headers = Headers::new(&plan.headers);
+    route::weighted_cluster::ClusterWeight {
+        name: plan.name.to_string(),
+        weight: uint32(plan.weight),
+        request_headers_to_add: headers.request_add,
+        request_headers_to_remove: headers.request_remove,
+        response_headers_to_add: headers.response_add,
+        response_headers_to_remove: headers.response_remove,
+        host_rewrite_specifier: headers.authority.map(|h| HostRewriteSpecifier::HostRewriteLiteral(h.to_string())),
+        ..Default::default()
+    }
+}
+
+fn set_path(action: &mut route::RouteAction, rewrite: Option<&PathRewrite>) {
+    match rewrite {
+        None => {}
+        Some(PathRewrite::Prefix(prefix)) => action.prefix_rewrite = prefix.to_string(),
+        Some(PathRewrite::Regex { pattern, substitution }) => {
+            action.regex_rewrite = Some(matcher::RegexMatchAndSubstitute {
+                pattern: Some(regex(pattern)),
+                substitution: substitution.to_string(),
+            });
+        }
+    }
+}
+
+/// Istio writes gRPC's limit as `max_grpc_timeout`, which Envoy 1.40 warns about on every route;
+/// `grpc_timeout_header_max` says the same.
+fn set_timeout(action: &mut route::RouteAction, timeout: RouteTimeout) {
+    let limit = match timeout {
+        RouteTimeout::After(limit) => limit,
+        RouteTimeout::None | RouteTimeout::Inbound => Duration::ZERO,
+    };
+    action.timeout = Some(duration(limit));
+    action.max_stream_duration = Some(parts::MaxStreamDuration {
+        max_stream_duration: (timeout == RouteTimeout::Inbound).then(|| duration(Duration::ZERO)),
+        grpc_timeout_header_max: Some(duration(limit)),
+        ..Default::default()
+    });
+}
+
+fn retry_policy(plan: &RetryPlan) -> route::RetryPolicy {
+    /// How often another endpoint is drawn when one was tried before.
+    const HOST_SELECTION_ATTEMPTS: i64 = 5;
+    let backoff = plan
+        .backoff
+        .map(|base| route::retry_policy::RetryBackOff { base_interval: Some(duration(base)), ..Default::default() });
+    route::RetryPolicy {
+        retry_on: plan.retry_on.to_string(),
+        num_retries: uint32(plan.attempts),
+        per_try_timeout: plan.per_try_timeout.map(duration),
+        retriable_status_codes: plan.statuses.iter().map(|s| u32::from(*s)).collect(),
+        retry_host_predicate: plan.avoid_previous_hosts.then(avoid_previous_hosts).into_iter().collect(),
+        host_selection_retry_max_attempts: if plan.avoid_previous_hosts { HOST_SELECTION_ATTEMPTS } else { 0 },
+        retry_priority: plan.remote_localities.then(other_priorities),
+        retry_back_off: backoff,
+        ..Default::default()
+    }
+}
+
+fn avoid_previous_hosts() -> route::retry_policy::RetryHostPredicate {
+    use route::retry_policy::retry_host_predicate::ConfigType;
+    route::retry_policy::RetryHostPredicate {
+        name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
+        config_type: Some(ConfigType::TypedConfig(any(&previous_hosts::PreviousHostsPredicate::default()))),
+    }
+}
+
+fn other_priorities() -> route::retry_policy::RetryPriority {
+    use route::retry_policy::retry_priority::ConfigType;
+    /// Tries until the priorities are weighed anew.
+    const UPDATE_FREQUENCY: i32 = 2;
+    let config = previous_priorities::PreviousPrioritiesConfig { update_frequency: UPDATE_FREQUENCY };
+    route::retry_policy::RetryPriority {
+        name: "envoy.retry_priorities.previous_priorities".to_owned(),
+        config_type: Some(ConfigType::TypedConfig(any(&config))),
+    }
+}
+
+fn mirror(cluster: &str, share: PerMillion) -> parts::RequestMirrorPolicy {
+    parts::RequestMirrorPolicy {
+        cluster: cluster.to_owned(),
+        runtime_fraction: Some(core::RuntimeFractionalPercent {
+            default_value: Some(per_million(share.0)),
+            ..Default::default()
+        }),
+        trace_sampled: boolean(false),
+        disable_shadow_host_suffix_append: true,
+        ..Default::default()
+    }
+}
+
+fn hash_policy(key: &HashKey) -> parts::HashPolicy {
+    use parts::hash_policy::{ConnectionProperties, Cookie, Header, PolicySpecifier, QueryParameter};
+    let specifier = match key {
+        HashKey::Header(name) => {
+            PolicySpecifier::Header(Header { header_name: name.to_string(), ..Default::default() })
+        }
+        HashKey::Cookie { name, path, ttl } => PolicySpecifier::Cookie(Cookie {
+            name: name.to_string(),
+            path: path.to_string(),
+            ttl: ttl.map(duration),
+            ..Default::default()
+        }),
+        HashKey::SourceIp => PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }),
+        HashKey::QueryParameter(name) => PolicySpecifier::QueryParameter(QueryParameter { name: name.to_string() }),
+    };
+    parts::HashPolicy { policy_specifier: Some(specifier), ..Default::default() }
+}
+
+/// A redirect. `RedirectPort::Request` is a number by now, since the plan knows the port; here it means none.
+pub(super) fn redirect(plan: &Redirect) -> route::RedirectAction {
+    use route::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
+    let code = match plan.code {
+        302 => RedirectResponseCode::Found,
+        303 => RedirectResponseCode::SeeOther,
+        307 => RedirectResponseCode::TemporaryRedirect,
+        308 => RedirectResponseCode::PermanentRedirect,
+        _ => RedirectResponseCode::MovedPermanently,
+    };
+    let path = plan.path.as_ref().map(|p| match p {
+        RedirectPath::Full(path) => PathRewriteSpecifier::PathRedirect(path.to_string()),
+        RedirectPath::Prefix(prefix) => PathRewriteSpecifier::PrefixRewrite(prefix.to_string()),
+    });
+    route::RedirectAction {
+        host_redirect: plan.authority.as_deref().unwrap_or_default().to_owned(),
+        port_redirect: match plan.port {
+            Some(RedirectPort::Number(port)) => port.into(),
+            Some(RedirectPort::ProtocolDefault | RedirectPort::Request) | None => 0,
+        },
+        response_code: code as i32,
+        scheme_rewrite_specifier: plan.scheme.as_ref().map(|s| SchemeRewriteSpecifier::SchemeRedirect(s.to_string())),
+        path_rewrite_specifier: path,
+        ..Default::default()
+    }
+}
+
+/// A direct answer.
+pub(super) fn direct(status: u16, body: &[u8]) -> route::DirectResponseAction {
+    use core::data_source::Specifier;
+    let specifier = match std::str::from_utf8(body) {
+        Ok(text) => Specifier::InlineString(text.to_owned()),
+        Err(_) => Specifier::InlineBytes(body.to_vec()),
+    };
+    let body = (!body.is_empty()).then(|| core::DataSource { specifier: Some(specifier), ..Default::default() });
+    route::DirectResponseAction { status: status.into(), body, ..Default::default() }
+}

@@ -1,0 +1,189 @@
+//! TLS contexts on both sides: where certificates and trust come from, who is accepted, what is negotiated.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    any::{boolean, duration, names, transport_socket},
+    pb::{core, matcher, tls},
+};
+use crate::{
+    ir::TlsVersion,
+    plan::{DownstreamTls, SanMatch, SecretRef, TrustRef, UpstreamTls},
+};
+
+/// The agent's SDS server, a static cluster of the bootstrap.
+const SDS_CLUSTER: &str = "sds-grpc";
+/// The secret with the workload's certificate.
+const WORKLOAD_SECRET: &str = "default";
+/// The secret with the mesh's roots.
+const ROOTS_SECRET: &str = "ROOTCA";
+/// Where Debian, Alpine and Envoy's own images keep the roots of the public PKI.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// A cluster's TLS socket.
+pub(super) fn upstream(plan: &UpstreamTls) -> core::TransportSocket {
+    let mut common = common(plan.certificate.as_slice(), plan.trust.as_ref(), &plan.sans, &plan.alpn);
+    if plan.certificate == Some(SecretRef::Workload) {
+        common.tls_params = versions(Some(TlsVersion::V1_2), Some(TlsVersion::V1_3), &[]);
+    }
+    let context =
+        tls::UpstreamTlsContext { common_tls_context: Some(common), sni: plan.sni.to_string(), ..Default::default() };
+    transport_socket(names::TLS, &context)
+}
+
+/// A filter chain's TLS socket.
+pub(super) fn downstream(plan: &DownstreamTls) -> core::TransportSocket {
+    let mut common = common(&plan.certificates, plan.trust.as_ref(), &plan.sans, &plan.alpn);
+    common.tls_params = versions(plan.min_version, plan.max_version, &plan.cipher_suites);
+    let context = tls::DownstreamTlsContext {
+        common_tls_context: Some(common),
+        require_client_certificate: boolean(plan.require_client),
+        ..Default::default()
+    };
+    transport_socket(names::TLS, &context)
+}
+
+fn common(
+    certificates: &[SecretRef],
+    trust: Option<&TrustRef>,
+    sans: &[SanMatch],
+    alpn: &[Arc<str>],
+) -> tls::CommonTlsContext {
+    tls::CommonTlsContext {
+        tls_certificates: certificates.iter().filter_map(file_certificate).collect(),
+        tls_certificate_sds_secret_configs: certificates.iter().filter_map(certificate_secret).collect(),
+        alpn_protocols: alpn.iter().map(|p| p.to_string()).collect(),
+        validation_context_type: trust.map(|t| validation(t, sans)),
+        ..Default::default()
+    }
+}
+
+fn file_certificate(certificate: &SecretRef) -> Option<tls::TlsCertificate> {
+    let SecretRef::Files(chain, key) = certificate else { return None };
+    Some(tls::TlsCertificate {
+        certificate_chain: Some(file(chain)),
+        private_key: Some(file(key)),
+        ..Default::default()
+    })
+}
+
+fn certificate_secret(certificate: &SecretRef) -> Option<tls::SdsSecretConfig> {
+    match certificate {
+        SecretRef::Workload => Some(agent_secret(WORKLOAD_SECRET)),
+        SecretRef::Credential(name) => Some(ads_secret(format!("kubernetes://{name}"))),
+        SecretRef::Files(..) => None,
+    }
+}
+
+fn validation(trust: &TrustRef, sans: &[SanMatch]) -> tls::common_tls_context::ValidationContextType {
+    use tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
+    let accepted = tls::CertificateValidationContext {
+        match_typed_subject_alt_names: sans.iter().flat_map(san_matchers).collect(),
+        ..Default::default()
+    };
+    let from_secret = |secret, accepted| {
+        ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+            default_validation_context: Some(accepted),
+            validation_context_sds_secret_config: Some(secret),
+            ..Default::default()
+        })
+    };
+    let from_file = |path: &str, accepted| {
+        let context = tls::CertificateValidationContext { trusted_ca: Some(file(path)), ..accepted };
+        ValidationContextType::ValidationContext(context)
+    };
+    match trust {
+        TrustRef::Mesh => from_secret(agent_secret(ROOTS_SECRET), accepted),
+        TrustRef::Credential(name) => from_secret(ads_secret(format!("kubernetes://{name}-cacert")), accepted),
+        TrustRef::File(path) => from_file(path, accepted),
+        TrustRef::System => from_file(SYSTEM_ROOTS, accepted),
+    }
+}
+
+/// Matchers for one accepted name. Envoy 1.40 warns about the untyped form that Istio sends, so the type of the name
+/// is told from its spelling: a URI has a scheme, an address parses, the rest are DNS names.
+fn san_matchers(san: &SanMatch) -> Vec<tls::SubjectAltNameMatcher> {
+    use matcher::string_matcher::MatchPattern;
+    use tls::subject_alt_name_matcher::SanType;
+    let (name, pattern) = match san {
+        SanMatch::Exact(name) => (name, MatchPattern::Exact(name.to_string())),
+        SanMatch::Prefix(name) => (name, MatchPattern::Prefix(name.to_string())),
+    };
+    let san_type = if name.contains("://") {
+        SanType::Uri
+    } else if name.parse::<std::net::IpAddr>().is_ok() {
+        SanType::IpAddress
+    } else {
+        SanType::Dns
+    };
+    let matcher = matcher::StringMatcher { match_pattern: Some(pattern), ..Default::default() };
+    vec![tls::SubjectAltNameMatcher { san_type: san_type as i32, matcher: Some(matcher), ..Default::default() }]
+}
+
+fn versions(
+    min: Option<TlsVersion>,
+    max: Option<TlsVersion>,
+    cipher_suites: &[Arc<str>],
+) -> Option<tls::TlsParameters> {
+    (min.is_some() || max.is_some() || !cipher_suites.is_empty()).then(|| tls::TlsParameters {
+        tls_minimum_protocol_version: protocol(min),
+        tls_maximum_protocol_version: protocol(max),
+        cipher_suites: cipher_suites.iter().map(|s| s.to_string()).collect(),
+        ..Default::default()
+    })
+}
+
+fn protocol(version: Option<TlsVersion>) -> i32 {
+    use tls::tls_parameters::TlsProtocol;
+    let protocol = match version {
+        None => TlsProtocol::TlsAuto,
+        Some(TlsVersion::V1_0) => TlsProtocol::TlSv10,
+        Some(TlsVersion::V1_1) => TlsProtocol::TlSv11,
+        Some(TlsVersion::V1_2) => TlsProtocol::TlSv12,
+        Some(TlsVersion::V1_3) => TlsProtocol::TlSv13,
+    };
+    protocol as i32
+}
+
+fn file(path: &str) -> core::DataSource {
+    let specifier = core::data_source::Specifier::Filename(path.to_owned());
+    core::DataSource { specifier: Some(specifier), ..Default::default() }
+}
+
+/// A secret of the workload's own agent. Envoy waits for it as long as it takes (timeout 0).
+fn agent_secret(name: &str) -> tls::SdsSecretConfig {
+    let envoy = core::grpc_service::EnvoyGrpc { cluster_name: SDS_CLUSTER.to_owned(), ..Default::default() };
+    let service = core::GrpcService {
+        target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(envoy)),
+        ..Default::default()
+    };
+    let api = core::ApiConfigSource {
+        api_type: core::api_config_source::ApiType::Grpc as i32,
+        transport_api_version: core::ApiVersion::V3 as i32,
+        grpc_services: vec![service],
+        set_node_on_first_message_only: true,
+        ..Default::default()
+    };
+    let source = core::config_source::ConfigSourceSpecifier::ApiConfigSource(api);
+    let source = core::ConfigSource { initial_fetch_timeout: Some(duration(Duration::ZERO)), ..config_source(source) };
+    tls::SdsSecretConfig { name: name.to_owned(), sds_config: Some(source) }
+}
+
+/// A gateway's credential: from the control plane, on the stream that everything else comes on.
+fn ads_secret(name: String) -> tls::SdsSecretConfig {
+    tls::SdsSecretConfig { name, sds_config: Some(config_source(ads())) }
+}
+
+/// The aggregated stream.
+pub(super) fn ads() -> core::config_source::ConfigSourceSpecifier {
+    core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})
+}
+
+/// A source that speaks version 3 of the protocol.
+pub(super) fn config_source(source: core::config_source::ConfigSourceSpecifier) -> core::ConfigSource {
+    core::ConfigSource {
+        resource_api_version: core::ApiVersion::V3 as i32,
+        config_source_specifier: Some(source),
+        ..Default::default()
+    }
+}
