@@ -4,6 +4,10 @@
 //! [`csr_client`] obtains identities from the control plane and [`rotate`] decides when; whoever terminates or
 //! originates mutual TLS, and the agent's SDS server, only read the watch. Knows nothing of listeners or clusters.
 
+pub mod channel;
+pub mod csr_client;
+pub mod rotate;
+
 use std::{
     fmt,
     sync::Arc,
@@ -157,4 +161,80 @@ fn only_uri_name<'a>(leaf: &'a X509Certificate<'_>) -> Result<&'a str, IdentityE
 /// Certificates before 1970 do not occur: such a date counts as the epoch, so as long expired.
 fn system_time(seconds: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// Identities without a control plane, for the tests of whoever uses them.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, IsCa, KeyPair, KeyUsagePurpose,
+        SanType,
+    };
+
+    /// The parts of an identity as PEM.
+    pub(crate) struct Pems {
+        pub(crate) chain: String,
+        pub(crate) key: Zeroizing<String>,
+        pub(crate) roots: String,
+    }
+
+    /// A leaf for `uri` under a root of its own, valid for an hour.
+    pub(crate) fn pems(uri: &str) -> Pems {
+        let mut ca = CertificateParams::default();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let root = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        params.not_before = time::OffsetDateTime::now_utc();
+        params.not_after = time::OffsetDateTime::now_utc() + time::Duration::hours(1);
+        let leaf = params.signed_by(&key, &root).unwrap();
+        Pems { chain: leaf.pem(), key: Zeroizing::new(key.serialize_pem()), roots: root.pem() }
+    }
+
+    /// The same as an identity.
+    pub(crate) fn identity(uri: &str) -> Identity {
+        let Pems { chain, key, roots } = pems(uri);
+        Identity::from_pem(chain, key, roots).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+
+    #[test]
+    fn an_identity_is_read_from_its_parts() {
+        let identity = testing::identity(ID);
+        assert_eq!(identity.spiffe_id.to_string(), ID);
+        assert_eq!((identity.chain.len(), identity.roots.len()), (1, 1));
+        assert!(identity.not_before < identity.not_after);
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_together_are_refused() {
+        let (mine, theirs) = (testing::pems(ID), testing::pems(ID));
+        let read = |chain: &str, key: &str, roots: &str| {
+            Identity::from_pem(chain.to_owned(), Zeroizing::new(key.to_owned()), roots.to_owned()).map(drop)
+        };
+        assert!(read(&mine.chain, &mine.key, &mine.roots).is_ok());
+        assert!(matches!(read(&mine.chain, &theirs.key, &mine.roots), Err(IdentityError::Key(_))));
+        assert!(matches!(read("", &mine.key, &mine.roots), Err(IdentityError::Empty("certificate chain"))));
+        assert!(matches!(read(&mine.chain, &mine.key, ""), Err(IdentityError::Empty("trust bundle"))));
+        assert!(matches!(read(&mine.chain, "", &mine.roots), Err(IdentityError::Pem { what: "private key", .. })));
+        let foreign = testing::pems("https://example.com");
+        assert!(matches!(read(&foreign.chain, &foreign.key, &foreign.roots), Err(IdentityError::Id(_))));
+    }
+
+    #[test]
+    fn a_key_is_never_printed() {
+        let identity = testing::identity(ID);
+        let printed = format!("{identity:?}");
+        assert!(printed.contains(ID) && !printed.contains("PRIVATE") && printed.len() < 300, "{printed}");
+    }
 }
