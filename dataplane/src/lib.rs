@@ -9,6 +9,11 @@
 //! It never imports the translator or the control plane: they meet only on the wire. Admin work (xDS, certificates,
 //! metrics) runs on one thread, traffic on others, each with a runtime of its own.
 
+pub mod compile;
+pub mod http;
 pub mod identity;
+pub mod listen;
 pub mod runtime;
+pub mod telemetry;
+pub mod tls;
 pub mod upstream;

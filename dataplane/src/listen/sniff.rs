@@ -60,7 +60,8 @@ pub fn sniff_client_hello(bytes: &[u8]) -> Sniffed<ClientHello> {
 /// The first record's payload and what follows it. Answers `Other` as early as the bytes allow, so that plaintext is
 /// not held up for a record that never completes.
 fn record(bytes: &[u8]) -> Sniffed<(&[u8], &[u8])> {
-    let plausible = bytes.first().is_none_or(|b| *b == HANDSHAKE_RECORD) && bytes.get(1).is_none_or(|major| *major == 3);
+    let plausible =
+        bytes.first().is_none_or(|b| *b == HANDSHAKE_RECORD) && bytes.get(1).is_none_or(|major| *major == 3);
     if !plausible {
         return Sniffed::Other;
     }

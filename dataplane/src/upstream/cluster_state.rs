@@ -255,12 +255,12 @@ pub struct Names {
 fn addresses<'a>(
     spec: &'a Arc<Endpoint>,
     resolved: &impl Fn(&str, u16) -> Vec<SocketAddr>,
-) -> impl Iterator<Item = (SocketAddr, &'a Arc<Endpoint>)> + use<'a, impl Fn(&str, u16) -> Vec<SocketAddr>> {
+) -> Vec<(SocketAddr, &'a Arc<Endpoint>)> {
     let found = match &spec.address {
         EndpointAddress::Socket(address) => vec![*address],
         EndpointAddress::Name { host, port } => resolved(host, *port),
     };
-    found.into_iter().map(move |address| (address, spec))
+    found.into_iter().map(|address| (address, spec)).collect()
 }
 
 /// Collects localities, which come sorted by priority.

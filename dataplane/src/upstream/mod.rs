@@ -4,6 +4,11 @@
 //! cluster is reached gets the same state back, so pools, outlier counters and circuit breakers survive it. Knows the
 //! compiled cluster's limits and policies, nothing of xDS.
 
+pub mod balancer;
 pub mod cluster_state;
+pub mod connect;
+pub mod dns;
+pub mod outlier;
+pub mod pool;
 
 pub use cluster_state::{ClusterState, EndpointState, LiveEndpoint, StateRegistry, Workload};

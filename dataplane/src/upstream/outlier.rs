@@ -1,0 +1,174 @@
+//! Outlier detection: takes an endpoint out of the load after failures in a row, for a time that grows each time.
+//!
+//! Judged when an answer arrives, ended when the time is over: no sweep is needed. Knows counters and settings; the
+//! balancer asks [`EndpointState::is_ejected`]. Spec: Envoy "Outlier detection", consecutive detectors.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use super::{
+    EndpointState,
+    cluster_state::{ClusterState, LiveSet},
+};
+use crate::runtime::cluster::OutlierDetection;
+
+/// How an endpoint has done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It has answered with this HTTP status.
+    Status(u16),
+    /// A TCP connection was made, or data arrived.
+    Connected,
+    /// It could not be reached, reset the connection, or did not answer in time.
+    LocalOrigin,
+}
+
+/// Counts an outcome, and ejects the endpoint when a detector's limit is reached and enough others stay.
+pub fn record(cluster: &ClusterState, settings: &OutlierDetection, endpoint: &EndpointState, outcome: Outcome) {
+    if count(settings, endpoint, outcome) {
+        let now_ms = cluster.now_ms();
+        if may_eject(&cluster.endpoints(), settings, endpoint, now_ms) {
+            eject(settings, endpoint, now_ms);
+        }
+    }
+}
+
+/// Counts, and says whether a limit has been reached.
+fn count(settings: &OutlierDetection, endpoint: &EndpointState, outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Status(status) => {
+            if settings.split_local_origin {
+                endpoint.consecutive_local.store(0, Relaxed);
+            }
+            let five = reached(&endpoint.consecutive_5xx, (500..600).contains(&status), settings.consecutive_5xx);
+            let gateway = matches!(status, 502..=504);
+            reached(&endpoint.consecutive_gateway, gateway, settings.consecutive_gateway_failure) || five
+        }
+        Outcome::Connected => {
+            endpoint.consecutive_local.store(0, Relaxed);
+            false
+        }
+        Outcome::LocalOrigin if settings.split_local_origin => {
+            reached(&endpoint.consecutive_local, true, settings.consecutive_local_origin_failure)
+        }
+        // Without the split, Envoy counts these as a 503 answer.
+        Outcome::LocalOrigin => {
+            let five = reached(&endpoint.consecutive_5xx, true, settings.consecutive_5xx);
+            reached(&endpoint.consecutive_gateway, true, settings.consecutive_gateway_failure) || five
+        }
+    }
+}
+
+/// Adds to or clears a row of failures; a limit of 0 switches the detector off.
+fn reached(row: &AtomicU32, failed: bool, limit: u32) -> bool {
+    if !failed {
+        // The common case writes nothing to shared memory.
+        if row.load(Relaxed) != 0 {
+            row.store(0, Relaxed);
+        }
+        return false;
+    }
+    let length = row.fetch_add(1, Relaxed).saturating_add(1);
+    limit != 0 && length >= limit
+}
+
+/// One endpoint may always be out; more only while their share stays below the limit.
+fn may_eject(set: &LiveSet, settings: &OutlierDetection, endpoint: &EndpointState, now_ms: u64) -> bool {
+    if endpoint.is_ejected(now_ms) {
+        return false;
+    }
+    let (ejected, total) = set.iter().fold((0u64, 0u64), |(ejected, total), other| {
+        (ejected + u64::from(other.state.is_ejected(now_ms)), total + 1)
+    });
+    ejected == 0 || (ejected + 1) * 100 <= u64::from(settings.max_ejection_percent) * total
+}
+
+fn eject(settings: &OutlierDetection, endpoint: &EndpointState, now_ms: u64) {
+    let times = endpoint.ejections.fetch_add(1, Relaxed).saturating_add(1);
+    let longest = settings.max_ejection_time.max(settings.base_ejection_time);
+    let length = settings.base_ejection_time.saturating_mul(times).min(longest);
+    let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    for row in [&endpoint.consecutive_5xx, &endpoint.consecutive_gateway, &endpoint.consecutive_local] {
+        row.store(0, Relaxed);
+    }
+    endpoint.ejected_until.store(now_ms.saturating_add(length_ms), Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::{super::cluster_state::tests::*, *};
+    use crate::upstream::StateRegistry;
+
+    fn settings() -> OutlierDetection {
+        OutlierDetection {
+            consecutive_5xx: 3,
+            consecutive_gateway_failure: 2,
+            consecutive_local_origin_failure: 2,
+            split_local_origin: false,
+            interval: Duration::from_secs(1),
+            base_ejection_time: Duration::from_secs(30),
+            max_ejection_time: Duration::from_secs(300),
+            max_ejection_percent: 50,
+        }
+    }
+
+    fn cluster(endpoints: u16) -> Arc<ClusterState> {
+        let state = StateRegistry::default().cluster("a", 1);
+        state.publish(&set(vec![locality(0, 1, (1..=endpoints).map(|port| endpoint(port, 1)).collect())]));
+        state
+    }
+
+    fn check(settings: &OutlierDetection, outcomes: &[Outcome], ejected: bool) {
+        let cluster = cluster(4);
+        let first = Arc::clone(&cluster.endpoints().iter().next().expect("four endpoints").state);
+        for outcome in outcomes {
+            record(&cluster, settings, &first, *outcome);
+        }
+        assert_eq!(first.is_ejected(cluster.now_ms()), ejected, "{outcomes:?}");
+    }
+
+    #[test]
+    fn failures_in_a_row_eject() {
+        use Outcome::{Connected, LocalOrigin, Status};
+        check(&settings(), &[Status(500), Status(500)], false);
+        check(&settings(), &[Status(500), Status(500), Status(500)], true);
+        check(&settings(), &[Status(500), Status(500), Status(404), Status(500)], false);
+        check(&settings(), &[Status(503), Status(504)], true);
+        check(&settings(), &[Status(503), Status(500), Status(502)], true);
+        check(&settings(), &[LocalOrigin, LocalOrigin], true);
+        let off = OutlierDetection { consecutive_5xx: 0, consecutive_gateway_failure: 0, ..settings() };
+        check(&off, &[Status(503); 20], false);
+        let split = OutlierDetection { split_local_origin: true, ..off };
+        check(&split, &[LocalOrigin, Connected, LocalOrigin], false);
+        check(&split, &[LocalOrigin, LocalOrigin], true);
+    }
+
+    #[test]
+    fn at_least_one_and_at_most_the_share_may_be_out() {
+        for (endpoints, percent, expected) in [(1, 10, 1), (10, 10, 1), (10, 50, 5), (3, 50, 1), (4, 100, 4)] {
+            let cluster = cluster(endpoints);
+            let settings = OutlierDetection { max_ejection_percent: percent, ..settings() };
+            for endpoint in cluster.endpoints().iter() {
+                for _ in 0..3 {
+                    record(&cluster, &settings, &endpoint.state, Outcome::Status(500));
+                }
+            }
+            let now = cluster.now_ms();
+            let out = cluster.endpoints().iter().filter(|endpoint| endpoint.state.is_ejected(now)).count();
+            assert_eq!(out, expected, "{endpoints} endpoints, {percent} percent");
+        }
+    }
+
+    #[test]
+    fn each_ejection_lasts_longer_up_to_the_limit() {
+        let cluster = cluster(1);
+        let state = Arc::clone(&cluster.endpoints().iter().next().expect("one endpoint").state);
+        for (times, seconds) in [(1, 30), (2, 60), (3, 90), (20, 300)] {
+            state.ejections.store(times - 1, Relaxed);
+            eject(&settings(), &state, 1000);
+            assert_eq!(state.ejected_until.load(Relaxed), 1000 + seconds * 1000, "ejection {times}");
+            assert!(!state.is_ejected(1000 + seconds * 1000));
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! Upstream HTTP connections of one worker, kept for reuse.
+//!
+//! HTTP/1 connections wait in a stack, the last one used on top, so that the others age and are closed; HTTP/2
+//! connections are shared by streams. A pool belongs to one endpoint, transport and protocol. Nothing is locked: a
+//! worker has one thread. Circuit breaker limits count over all workers, in the cluster's state.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustc_hash::FxHashMap;
+use tokio::sync::oneshot;
+
+use super::{
+    ClusterState,
+    cluster_state::{Held, UsageOf},
+    connect::{AlpnSource, ConnectError, Dial, Dialed, Purpose},
+};
+use crate::{
+    http::{body::RequestBody, executor::Local},
+    runtime::{
+        RuntimeConfig,
+        cluster::{Discovery, Transport},
+        facts::PeerCertificate,
+    },
+    tls::TlsContexts,
+};
+
+/// Window of an HTTP/2 stream and connection: large enough for a fast link, small enough for many streams.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Tells pools apart.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct PoolKey {
+    /// Identity of the cluster's state, which the pool keeps alive.
+    state: usize,
+    address: SocketAddr,
+    /// Index of the transport; stable, since a changed list makes another state.
+    transport: usize,
+    purpose: Purpose,
+    alpn: AlpnSource,
+    /// Server name, where it comes from the request.
+    host: Option<Box<str>>,
+}
+
+/// What is known of an open connection.
+#[derive(Debug)]
+pub struct UpstreamFacts {
+    /// Our address.
+    pub local: Option<SocketAddr>,
+    /// The server's certificate.
+    pub peer: Option<Arc<PeerCertificate>>,
+    served: Cell<u32>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    facts: Rc<UpstreamFacts>,
+    since: Instant,
+}
+
+struct Multiplexed {
+    sender: http2::SendRequest<RequestBody>,
+    facts: Rc<UpstreamFacts>,
+    streams: Rc<Cell<u32>>,
+    idle_since: Rc<Cell<Instant>>,
+}
+
+struct Pool {
+    state: Arc<ClusterState>,
+    idle: RefCell<Vec<Idle>>,
+    shared: RefCell<Vec<Multiplexed>>,
+    /// Open or opening connections.
+    open: Cell<u32>,
+    waiting: RefCell<VecDeque<oneshot::Sender<()>>>,
+    /// Only one HTTP/2 connection is opened at a time: the others wait and share it.
+    dialing: tokio::sync::Mutex<()>,
+    max_requests: Option<u32>,
+    idle_timeout: Option<Duration>,
+}
+
+/// Why no connection could be had.
+#[derive(Debug)]
+pub enum AcquireError {
+    /// A circuit breaker is open.
+    Overflow,
+    /// Connecting failed.
+    Connect(ConnectError),
+    /// The HTTP handshake failed.
+    Protocol(hyper::Error),
+}
+
+/// The right to send one request on a connection.
+pub struct Lease {
+    sender: Sender,
+    /// What is known of the connection.
+    pub facts: Rc<UpstreamFacts>,
+    /// The connection has carried a request before, so the peer may be closing it right now.
+    pub reused: bool,
+    pool: Rc<Pool>,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>, StreamCount),
+}
+
+/// A stream in use; counted until dropped.
+struct StreamCount(Rc<Cell<u32>>, Rc<Cell<Instant>>);
+
+impl Drop for StreamCount {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+        self.1.set(Instant::now());
+    }
+}
+
+/// A connection that counts as open until dropped.
+struct Open(Rc<Pool>, #[expect(dead_code, reason = "counts until dropped")] Held<UsageOf>);
+
+impl Open {
+    fn new(pool: &Rc<Pool>, held: Held<UsageOf>) -> Self {
+        pool.open.set(pool.open.get() + 1);
+        Self(Rc::clone(pool), held)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.wake_one();
+    }
+}
+
+/// What came of sending a request.
+pub struct SendFailure {
+    /// What hyper says.
+    pub error: hyper::Error,
+    /// Nothing of the request has left, so that it can be sent again without risk.
+    pub unsent: bool,
+}
+
+impl Lease {
+    /// Sends a request and waits for the response's head.
+    ///
+    /// # Errors
+    /// [`SendFailure`] says whether anything was sent.
+    pub async fn send(&mut self, request: http::Request<RequestBody>) -> Result<http::Response<hyper::body::Incoming>, SendFailure> {
+        self.facts.served.set(self.facts.served.get().saturating_add(1));
+        let sent = match &mut self.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender, _) => sender.try_send_request(request).await,
+        };
+        sent.map_err(|mut failure| SendFailure { unsent: failure.take_message().is_some(), error: failure.into_error() })
+    }
+
+    /// Whether HTTP/2 is spoken.
+    pub fn is_http2(&self) -> bool {
+        matches!(self.sender, Sender::Http2(..))
+    }
+
+    /// Gives the connection back; only after the response was read to its end.
+    pub fn release(self) {
+        let Self { sender, facts, pool, .. } = self;
+        if let Sender::Http1(sender) = sender
+            && !sender.is_closed()
+            && pool.max_requests.is_none_or(|most| facts.served.get() < most)
+        {
+            pool.idle.borrow_mut().push(Idle { sender, facts, since: Instant::now() });
+            pool.wake_one();
+        }
+    }
+}
+
+impl Pool {
+    fn wake_one(&self) {
+        let mut waiting = self.waiting.borrow_mut();
+        while let Some(waiter) = waiting.pop_front() {
+            if waiter.send(()).is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// The connection that was used last and is ready; closed ones are dropped on the way.
+    fn take_idle(&self) -> Option<Idle> {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|connection| !connection.sender.is_closed());
+        let ready = idle.iter().rposition(|connection| connection.sender.is_ready())?;
+        Some(idle.remove(ready))
+    }
+
+    fn take_stream(&self, limit: u32) -> Option<(http2::SendRequest<RequestBody>, Rc<UpstreamFacts>, StreamCount)> {
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|connection| !connection.sender.is_closed());
+        let usable = |c: &&Multiplexed| {
+            let most = u32::try_from(c.sender.current_max_send_streams()).unwrap_or(u32::MAX).max(1);
+            c.streams.get() < limit.min(most) && self.max_requests.is_none_or(|most| c.facts.served.get() < most)
+        };
+        let found = shared.iter().find(usable)?;
+        found.streams.set(found.streams.get() + 1);
+        let count = StreamCount(Rc::clone(&found.streams), Rc::clone(&found.idle_since));
+        Some((found.sender.clone(), Rc::clone(&found.facts), count))
+    }
+
+    /// Closes what nobody has used for long.
+    fn sweep(&self, now: Instant, close_all: bool) {
+        let stale = |since: Instant| close_all || self.idle_timeout.is_some_and(|limit| now.duration_since(since) >= limit);
+        self.idle.borrow_mut().retain(|connection| !connection.sender.is_closed() && !stale(connection.since));
+        self.shared.borrow_mut().retain(|connection| {
+            let idle = connection.streams.get() == 0;
+            let spent = self.max_requests.is_some_and(|most| connection.facts.served.get() >= most);
+            !connection.sender.is_closed() && !(idle && (spent || stale(connection.idle_since.get())))
+        });
+    }
+}
+
+/// All pools of one worker.
+#[derive(Default)]
+pub struct Pools {
+    pools: RefCell<FxHashMap<PoolKey, Rc<Pool>>>,
+}
+
+impl Pools {
+    /// A connection for one request: one that is open and free, else a new one, within the cluster's limits.
+    ///
+    /// # Errors
+    /// [`AcquireError`].
+    pub async fn acquire(&self, dial: Dial<'_>, contexts: &TlsContexts) -> Result<Lease, AcquireError> {
+        let pool = self.pool(&dial);
+        match dial.purpose {
+            Purpose::Http2 => acquire_http2(pool, dial, contexts).await,
+            Purpose::Http1 | Purpose::Tcp => acquire_http1(pool, dial, contexts).await,
+        }
+    }
+
+    fn pool(&self, dial: &Dial<'_>) -> Rc<Pool> {
+        let settings = &dial.cluster.connection;
+        let transport = settings.transport_for(&dial.endpoint.spec);
+        let index = settings.transport_matches.iter().position(|entry| std::ptr::eq(&entry.transport, transport));
+        let named_by_request = matches!(transport, Transport::Tls(tls) if tls.sni.is_none() && tls.sni_from_host);
+        let key = PoolKey {
+            state: Arc::as_ptr(&dial.cluster.state) as usize,
+            address: dial.endpoint.state.address,
+            transport: index.unwrap_or(usize::MAX),
+            purpose: dial.purpose,
+            alpn: dial.alpn,
+            host: dial.host.filter(|_| named_by_request).map(Into::into),
+        };
+        let mut pools = self.pools.borrow_mut();
+        let pool = pools.entry(key).or_insert_with(|| {
+            Rc::new(Pool {
+                state: Arc::clone(&dial.cluster.state),
+                idle: RefCell::default(),
+                shared: RefCell::default(),
+                open: Cell::new(0),
+                waiting: RefCell::default(),
+                dialing: tokio::sync::Mutex::new(()),
+                max_requests: settings.http.max_requests_per_connection,
+                idle_timeout: settings.http.idle_timeout,
+            })
+        });
+        Rc::clone(pool)
+    }
+
+    /// Closes idle connections whose time is over, and all idle ones of endpoints and clusters that are gone.
+    pub fn sweep(&self, config: &RuntimeConfig) {
+        let now = Instant::now();
+        self.pools.borrow_mut().retain(|key, pool| {
+            pool.sweep(now, !is_current(config, key, pool));
+            pool.open.get() > 0 || Rc::strong_count(pool) > 1
+        });
+    }
+}
+
+fn is_current(config: &RuntimeConfig, key: &PoolKey, pool: &Pool) -> bool {
+    config.cluster(&pool.state.name).is_some_and(|cluster| {
+        let original = matches!(cluster.discovery, Discovery::OriginalDst { .. });
+        Arc::ptr_eq(&cluster.state, &pool.state)
+            && (original || pool.state.endpoints().iter().any(|endpoint| endpoint.state.address == key.address))
+    })
+}
+
+async fn acquire_http1(pool: Rc<Pool>, dial: Dial<'_>, contexts: &TlsContexts) -> Result<Lease, AcquireError> {
+    loop {
+        if let Some(Idle { sender, facts, .. }) = pool.take_idle() {
+            return Ok(Lease { sender: Sender::Http1(sender), facts, reused: true, pool });
+        }
+        if let Some(open) = admit(&pool, &dial) {
+            let dialed = dial.connect(contexts).await.map_err(AcquireError::Connect)?;
+            return handshake_http1(pool, dialed, open).await;
+        }
+        wait(&pool, &dial).await?;
+    }
+}
+
+/// Counts a new connection against the limit. A pool without any may always open one, so that the connections of other
+/// endpoints and workers cannot starve it.
+fn admit(pool: &Rc<Pool>, dial: &Dial<'_>) -> Option<Open> {
+    let usage = || UsageOf(Arc::clone(&pool.state), |usage| &usage.connections);
+    let held = Held::below(usage(), dial.cluster.limits.max_connections);
+    let held = held.or_else(|| (pool.open.get() == 0).then(|| Held::new(usage())));
+    held.map(|held| Open::new(pool, held))
+}
+
+/// Waits for a connection to come free, within the limit of waiting requests.
+async fn wait(pool: &Rc<Pool>, dial: &Dial<'_>) -> Result<(), AcquireError> {
+    let usage = UsageOf(Arc::clone(&pool.state), |usage| &usage.pending);
+    let _pending = Held::below(usage, dial.cluster.limits.max_pending_requests).ok_or(AcquireError::Overflow)?;
+    let (wake, woken) = oneshot::channel();
+    pool.waiting.borrow_mut().push_back(wake);
+    // The sender lives in the queue: it is used or the queue is gone with the pool that we hold.
+    let _ = woken.await;
+    Ok(())
+}
+
+async fn handshake_http1(pool: Rc<Pool>, dialed: Dialed, open: Open) -> Result<Lease, AcquireError> {
+    let facts = Rc::new(UpstreamFacts { local: dialed.local, peer: dialed.peer, served: Cell::new(0) });
+    let (sender, connection) = http1::Builder::new()
+        .preserve_header_case(false)
+        .handshake(TokioIo::new(dialed.stream))
+        .await
+        .map_err(AcquireError::Protocol)?;
+    tokio::task::spawn_local(async move {
+        let _open = open;
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+    });
+    Ok(Lease { sender: Sender::Http1(sender), facts, reused: false, pool })
+}
+
+async fn acquire_http2(pool: Rc<Pool>, dial: Dial<'_>, contexts: &TlsContexts) -> Result<Lease, AcquireError> {
+    let limit = dial.cluster.connection.http.max_concurrent_streams.unwrap_or(u32::MAX);
+    let stream = |pool: &Rc<Pool>| {
+        let (sender, facts, count) = pool.take_stream(limit)?;
+        Some(Lease { sender: Sender::Http2(sender, count), facts, reused: true, pool: Rc::clone(pool) })
+    };
+    if let Some(lease) = stream(&pool) {
+        return Ok(lease);
+    }
+    let _turn = pool.dialing.lock().await;
+    if let Some(lease) = stream(&pool) {
+        return Ok(lease);
+    }
+    let open = admit(&pool, &dial).ok_or(AcquireError::Overflow)?;
+    let dialed = dial.connect(contexts).await.map_err(AcquireError::Connect)?;
+    handshake_http2(&pool, dialed, open, dial.cluster.connection.http.h2_keepalive).await?;
+    stream(&pool).map(|lease| Lease { reused: false, ..lease }).ok_or(AcquireError::Overflow)
+}
+
+async fn handshake_http2(
+    pool: &Rc<Pool>,
+    dialed: Dialed,
+    open: Open,
+    keepalive: Option<(Duration, Duration)>,
+) -> Result<(), AcquireError> {
+    let facts = Rc::new(UpstreamFacts { local: dialed.local, peer: dialed.peer, served: Cell::new(0) });
+    let mut builder = http2::Builder::new(Local);
+    builder.timer(TokioTimer::new()).initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+    if let Some((interval, timeout)) = keepalive {
+        builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
+    }
+    let (sender, connection) = builder.handshake(TokioIo::new(dialed.stream)).await.map_err(AcquireError::Protocol)?;
+    tokio::task::spawn_local(async move {
+        let _open = open;
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+    });
+    pool.shared.borrow_mut().push(Multiplexed {
+        sender,
+        facts,
+        streams: Rc::default(),
+        idle_since: Rc::new(Cell::new(Instant::now())),
+    });
+    Ok(())
+}
