@@ -163,14 +163,19 @@ impl Decoder {
     ) {
         let suggestion = suggest::for_field(key, value, schema);
         self.within_key(key, |at| {
-            let path = at.path();
-            at.note(unknown_field(path, &suggestion, schema));
+            at.unknown(&suggestion, schema);
             if let Suggestion::Rename(name) = suggestion
                 && !map.contains_key(name)
             {
                 field(name, value, at);
             }
         });
+    }
+
+    /// Notes that the field here is unknown.
+    pub(super) fn unknown(&mut self, suggestion: &Suggestion, schema: &ObjectSchema) {
+        let diagnostic = unknown_field(self.path(), suggestion, schema);
+        self.note(diagnostic);
     }
 
     /// Whether an unknown field of the object is taken for `required`.

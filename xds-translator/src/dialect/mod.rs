@@ -4,14 +4,19 @@
 //! schema. Text goes in, [`Object`]s and [`Diagnostic`](crate::diagnostic::Diagnostic)s come out. What objects say about
 //! each other is checked in [`crate::analyze`]; what they mean is decided when they are lowered to [`crate::ir`].
 
+mod content;
 pub mod decode;
+mod document;
 pub mod istio;
 mod kind;
 pub mod kubernetes;
+mod load;
 mod object;
 pub mod scalar;
 pub mod schema;
 mod suggest;
 
+pub use content::Envelope;
 pub use kind::{KINDS, Kind, KindRow, Scope, Service, split_api_version};
+pub use load::{MAX_FILE_BYTES, Parsed, Rejected, overlay, parse_file, parse_files, parse_value};
 pub use object::{Meta, Object, Place, Spec};

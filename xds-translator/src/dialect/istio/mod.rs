@@ -3,6 +3,7 @@
 pub mod destination_rule;
 pub mod gateway;
 pub mod mesh_config;
+pub(super) mod rules;
 pub mod security;
 pub mod service_entry;
 pub mod shared;

@@ -1,0 +1,270 @@
+//! One document of a file: which object, or objects, it holds.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{
+    Kind, Place,
+    content::{self, Decoded},
+    kind::{KINDS, Service, split_api_version},
+    load::Outcome,
+    suggest,
+};
+use crate::{
+    diagnostic::{Code, Diagnostic, FieldPath, Position, Severity},
+    yaml::{self, Content, Document, Node},
+};
+
+/// Reads a document.
+pub(super) fn read_document(file: &Arc<str>, document: Document<'_>) -> Vec<Outcome> {
+    let at = |line: u32, col| Some(Position { file: file.clone(), line: document.first_line + line - 1, col });
+    let finding = |diagnostic: Diagnostic, line, col| vec![Outcome::Finding(diagnostic.at(at(line, col)))];
+    let error = |code, message: String| Diagnostic::error(code, FieldPath::root(), message);
+    if document.text.len() > yaml::MAX_DOCUMENT_BYTES {
+        let message = format!(
+            "the document has {} MiB; at most {} MiB are read",
+            document.text.len() >> 20,
+            yaml::MAX_DOCUMENT_BYTES >> 20
+        );
+        return finding(error(Code::TooLarge, message).fix("split it with `---` lines"), 1, 1);
+    }
+    if let Some(line) = yaml::shell_command(document.text) {
+        let message = "shell command inside YAML".to_owned();
+        return finding(
+            error(Code::ShellCommand, message).fix("remove it from the file, and run it in a shell"),
+            line,
+            1,
+        );
+    }
+    match yaml::parse(document.text) {
+        Ok(None) => Vec::new(),
+        Ok(Some(root)) => Source { file, document, root: &root }.read(),
+        Err(err) => {
+            let (line, col, fix) = (err.line, err.col, err.fix);
+            let mut diagnostic = error(err.code, err.message);
+            diagnostic.fix = fix;
+            finding(diagnostic, line, col)
+        }
+    }
+}
+
+/// A document that parsed.
+struct Source<'a> {
+    file: &'a Arc<str>,
+    document: Document<'a>,
+    root: &'a Node,
+}
+
+impl Source<'_> {
+    fn read(&self) -> Vec<Outcome> {
+        if let Some(mesh) =
+            self.root.get("mesh").filter(|_| self.root.get("kind").is_none() && self.root.get("apiVersion").is_none())
+        {
+            return self.mesh_config(mesh.to_json(), FieldPath::of("mesh"));
+        }
+        if let Some(items) = self.list_items() {
+            let text = self.document.text;
+            let line_of = |i: usize| items.get(i).map_or(u32::MAX, |item: &Node| item.line);
+            let read = |(i, item): (usize, &Node)| {
+                let slice = lines(text, item.line, line_of(i + 1));
+                let place = Place {
+                    file: self.file.clone(),
+                    text: slice.into(),
+                    first_line: self.document.first_line + item.line - 1,
+                    root: FieldPath::root().index(0),
+                };
+                self.object(item, FieldPath::of("items").index(i), place)
+            };
+            return items.iter().enumerate().flat_map(read).collect();
+        }
+        let place = Place {
+            file: self.file.clone(),
+            text: self.document.text.into(),
+            first_line: self.document.first_line,
+            root: FieldPath::root(),
+        };
+        self.object(self.root, FieldPath::root(), place)
+    }
+
+    /// The items of a `kind: List`, as `kubectl get -o yaml` prints them.
+    fn list_items(&self) -> Option<&Vec<Node>> {
+        let kind = self.root.get("kind")?;
+        match (&kind.content, &self.root.get("items")?.content) {
+            (Content::Scalar(Value::String(kind)), Content::List(items)) if kind.ends_with("List") => Some(items),
+            _ => None,
+        }
+    }
+
+    /// Reads the object at `node`, which `base` leads to.
+    fn object(&self, node: &Node, base: FieldPath, place: Place) -> Vec<Outcome> {
+        let value = node.to_json();
+        let kind = match Kind::of_value(&value) {
+            Ok(kind) => kind,
+            Err(finding) => return vec![Outcome::Finding(self.placed(*finding, &base))],
+        };
+        if kind == Kind::ConfigMap
+            && let Some(mesh) = mesh_of(&value)
+        {
+            return self.mesh_text(mesh, &base);
+        }
+        let place = if kind == Kind::Secret { Place { text: "".into(), ..place } } else { place };
+        match content::decode(kind, value, place) {
+            Ok(Decoded { object, mut findings }) => {
+                findings.extend(unserved(kind, &findings));
+                let id = object.id.clone();
+                let findings = findings.into_iter().map(|f| self.placed(f, &base).object(id.clone())).collect();
+                vec![Outcome::Object(object, findings)]
+            }
+            Err(findings) => findings.into_iter().map(|f| Outcome::Finding(self.placed(f, &base))).collect(),
+        }
+    }
+
+    /// A mesh configuration as it stands under the key `mesh` of the ConfigMap `istio`: a text of its own.
+    fn mesh_text(&self, text: &str, base: &FieldPath) -> Vec<Outcome> {
+        let field = FieldPath(base.0.iter().cloned().chain(FieldPath::of("data.mesh").0).collect());
+        match yaml::parse(text) {
+            Ok(mesh) => self.mesh_config(mesh.map_or_else(|| json!({}), |m| m.to_json()), field),
+            Err(err) => {
+                let message = format!("line {} of the text: {}", err.line, err.message);
+                vec![Outcome::Finding(
+                    self.placed(Diagnostic::error(err.code, FieldPath::of("data.mesh"), message), base),
+                )]
+            }
+        }
+    }
+
+    /// A mesh configuration that `field` leads to.
+    fn mesh_config(&self, mesh: Value, field: FieldPath) -> Vec<Outcome> {
+        let value = json!({ "apiVersion": Kind::MeshConfig.api_version(), "kind": "MeshConfig", "metadata": { "name": "default" }, "spec": mesh });
+        let Ok(Decoded { mut object, findings }) = content::decode(Kind::MeshConfig, value, Place::default()) else {
+            return Vec::new();
+        };
+        let renamed = |finding: Diagnostic| {
+            let below = finding.field.0.iter().skip(1).cloned();
+            let path = FieldPath(field.0.iter().cloned().chain(below).collect());
+            self.placed(Diagnostic { field: path, ..finding }, &FieldPath::root()).object(object.id.clone())
+        };
+        let findings = findings.into_iter().map(renamed).collect();
+        object.place = Place {
+            file: self.file.clone(),
+            text: self.document.text.into(),
+            first_line: self.document.first_line,
+            root: field,
+        };
+        vec![Outcome::Object(object, findings)]
+    }
+
+    /// Adds the position of a finding whose field is seen from `base`.
+    fn placed(&self, finding: Diagnostic, base: &FieldPath) -> Diagnostic {
+        let path = FieldPath(base.0.iter().chain(&finding.field.0).cloned().collect());
+        let (line, col) = self.root.locate(&path);
+        finding.at(Some(Position { file: self.file.clone(), line: self.document.first_line + line - 1, col }))
+    }
+}
+
+/// The lines of `text` from `first` (counted from 1) to before `end`.
+fn lines(text: &str, first: u32, end: u32) -> String {
+    let (first, end) = (first as usize - 1, end as usize - 1);
+    text.split_inclusive('\n').skip(first).take(end.saturating_sub(first).max(1)).collect()
+}
+
+/// The mesh configuration in a ConfigMap, if it is the one that Istio reads.
+fn mesh_of(config_map: &Value) -> Option<&str> {
+    let name = config_map.pointer("/metadata/name")?.as_str()?;
+    (name == "istio").then(|| config_map.pointer("/data/mesh")?.as_str()).flatten()
+}
+
+/// What is said about an object of a kind that is not served.
+fn unserved(kind: Kind, findings: &[Diagnostic]) -> Option<Diagnostic> {
+    if kind.served() || findings.iter().any(|f| f.severity == Severity::Error) {
+        return None;
+    }
+    let field = FieldPath::of("kind");
+    let installer =
+        "installer input, not a served object; use `install -f`, `manifest generate -f`, or `convert --to helm`";
+    Some(match kind.row().service {
+        Service::Installer => Diagnostic::info(Code::UnsupportedKind, field, installer),
+        _ if kind == Kind::ConfigMap => {
+            Diagnostic::info(Code::UnsupportedKind, field, "a ConfigMap means nothing to the mesh (only `istio` does)")
+        }
+        _ => Diagnostic::info(Code::UnsupportedKind, field, format!("kind {kind} is not supported yet")),
+    })
+}
+
+impl Kind {
+    /// The kind of an object, from its `apiVersion` and `kind`.
+    pub fn of_value(value: &Value) -> Result<Self, Box<Diagnostic>> {
+        let error = |code, field: &str, message: String| Diagnostic::error(code, FieldPath::of(field), message);
+        let Value::Object(map) = value else {
+            let finding = error(Code::NotAnObject, "", "not an object".to_owned());
+            return Err(Box::new(
+                finding.expected("a map with apiVersion, kind and metadata", super::decode::describe(value)),
+            ));
+        };
+        let text = |key: &str| map.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
+        let Some(name) = text("kind") else {
+            return Err(Box::new(error(Code::NotAnObject, "kind", "missing, or not a text: not an object".to_owned())));
+        };
+        let Some(api_version) = text("apiVersion") else {
+            let finding = error(Code::NotAnObject, "apiVersion", "missing, or not a text: not an object".to_owned());
+            let meant = KINDS.iter().find(|row| row.name == name);
+            return Err(Box::new(match meant {
+                Some(row) => finding.fix(format!("apiVersion: {}", row.kind.api_version())),
+                None => finding,
+            }));
+        };
+        Self::from_api(api_version, name).ok_or_else(|| Box::new(unknown_kind(api_version, name)))
+    }
+}
+
+/// Groups that are ours to know: a kind of them that is not in the table is a mistake.
+const MESH_GROUPS: &[&str] = &[
+    "networking.istio.io",
+    "security.istio.io",
+    "telemetry.istio.io",
+    "extensions.istio.io",
+    "mesh.istio.io",
+    "install.istio.io",
+];
+
+fn unknown_kind(api_version: &str, name: &str) -> Diagnostic {
+    let (group, version) = split_api_version(api_version);
+    if let Some(kind) = Kind::find(group, name) {
+        let versions = kind.versions().join(", ");
+        return Diagnostic::error(
+            Code::UnknownKind,
+            FieldPath::of("apiVersion"),
+            format!("{kind} has no version `{version}`"),
+        )
+        .expected(format!("one of {versions}"), format!("`{version}`"))
+        .fix(format!("`{}`", kind.api_version()));
+    }
+    // Kinds of other projects share names with ours; only where the group is the core one is it surely a slip.
+    if let Some(row) =
+        KINDS.iter().find(|row| row.name == name).filter(|_| group.is_empty() || MESH_GROUPS.contains(&group))
+    {
+        return Diagnostic::error(
+            Code::UnknownKind,
+            FieldPath::of("apiVersion"),
+            format!("no kind {name} in `{api_version}`"),
+        )
+        .fix(format!("`{}`", row.kind.api_version()));
+    }
+    let of_group = KINDS.iter().filter(|row| row.group == group).map(|row| row.name);
+    let near = suggest::nearest(name, of_group.clone());
+    if near.is_some() || MESH_GROUPS.contains(&group) {
+        let known = of_group.collect::<Vec<_>>().join(", ");
+        let diagnostic =
+            Diagnostic::error(Code::UnknownKind, FieldPath::of("kind"), format!("no kind {name} in `{api_version}`"));
+        return match near {
+            Some(near) => diagnostic.fix(format!("`{near}`")),
+            None => diagnostic.expected(format!("one of {known}"), format!("`{name}`")),
+        };
+    }
+    Diagnostic::info(
+        Code::UnsupportedKind,
+        FieldPath::of("kind"),
+        format!("kind {name} of `{api_version}` means nothing to the mesh; left out"),
+    )
+}

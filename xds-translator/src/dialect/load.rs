@@ -1,0 +1,199 @@
+//! From files and JSON values to objects.
+//!
+//! A file holds any number of documents; each is an object, a `List` of objects, a mesh configuration under a bare
+//! `mesh:` key, or the ConfigMap `istio` with one under its key `mesh`. A mistake costs the object it is in, nothing more.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use serde_json::Value;
+
+use super::{
+    Object,
+    content::{self, Decoded},
+    document::read_document,
+    kind::Kind,
+};
+use crate::{
+    diagnostic::{Code, Diagnostic, FieldPath, Position, Severity},
+    ir::ObjectId,
+    yaml,
+};
+
+/// Largest file.
+pub const MAX_FILE_BYTES: usize = 64 << 20;
+
+/// What a file, or several, came to.
+#[derive(Default, Debug)]
+pub struct Parsed {
+    /// Objects without errors.
+    pub objects: Vec<Object>,
+    /// Objects with errors: not to be put in force; the last accepted version of them stays.
+    pub rejected: Vec<Rejected>,
+    /// Objects of known kinds that are not served.
+    pub unserved: Vec<Object>,
+    /// Every finding, those about rejected objects included.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// An object with errors.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    /// Which object.
+    pub id: ObjectId,
+    /// As much of it as could be read, so that other objects can be checked against it.
+    pub object: Object,
+    /// What was found in it.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// What one document, or one item of a `List`, came to.
+pub(super) enum Outcome {
+    /// An object and the findings about it; refused if one of them is an error.
+    Object(Object, Vec<Diagnostic>),
+    /// No object.
+    Finding(Diagnostic),
+}
+
+impl Parsed {
+    fn add(&mut self, outcome: Outcome) {
+        let (object, findings) = match outcome {
+            Outcome::Finding(finding) => return self.diagnostics.push(finding),
+            Outcome::Object(object, findings) => (object, findings),
+        };
+        self.diagnostics.extend(findings.iter().cloned());
+        if !object.id.kind.served() {
+            self.unserved.push(object);
+        } else if findings.iter().any(|f| f.severity == Severity::Error) {
+            self.rejected.push(Rejected { id: object.id.clone(), object, diagnostics: findings });
+        } else {
+            self.objects.push(object);
+        }
+    }
+
+    /// Everything that could be read, valid or not, served or not: what [`crate::analyze`] looks at.
+    pub fn everything(&self) -> impl Iterator<Item = &Object> {
+        self.objects.iter().chain(self.rejected.iter().map(|r| &r.object)).chain(&self.unserved)
+    }
+}
+
+/// Parses one file. `file` is its name as users know it; nothing is read from disk.
+pub fn parse_file(file: &str, bytes: &[u8]) -> Parsed {
+    let mut parsed = Parsed::default();
+    for outcome in read_file(file, bytes) {
+        parsed.add(outcome);
+    }
+    parsed
+}
+
+/// Parses the files of one input set, in order of their paths: of several objects with one identity the first serves,
+/// the others are errors.
+pub fn parse_files<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Parsed {
+    let mut files: Vec<(&str, &[u8])> = files.into_iter().collect();
+    files.sort_by_key(|(path, _)| *path);
+    let mut parsed = Parsed::default();
+    let mut serving: BTreeMap<ObjectId, Object> = BTreeMap::new();
+    for outcome in files.into_iter().flat_map(|(path, bytes)| read_file(path, bytes)) {
+        let Outcome::Object(object, _) = &outcome else {
+            parsed.add(outcome);
+            continue;
+        };
+        match serving.get(&object.id) {
+            Some(first) => parsed.diagnostics.push(duplicate(object, first)),
+            None => {
+                serving.insert(object.id.clone(), object.clone());
+                parsed.add(outcome);
+            }
+        }
+    }
+    parsed
+}
+
+/// Lays input sets over each other: objects of a later set replace those of earlier ones, along with their findings.
+pub fn overlay(sets: impl IntoIterator<Item = Parsed>) -> Parsed {
+    let mut all = Parsed::default();
+    for set in sets {
+        let replaced: BTreeSet<ObjectId> = set.everything().map(|o| o.id.clone()).collect();
+        let stays = |id: &ObjectId| !replaced.contains(id);
+        all.objects.retain(|o| stays(&o.id));
+        all.rejected.retain(|r| stays(&r.id));
+        all.unserved.retain(|o| stays(&o.id));
+        all.diagnostics.retain(|d| d.object.as_ref().is_none_or(stays));
+        all.objects.extend(set.objects);
+        all.rejected.extend(set.rejected);
+        all.unserved.extend(set.unserved);
+        all.diagnostics.extend(set.diagnostics);
+    }
+    all
+}
+
+/// Parses one object that came as JSON (REST, Kubernetes). `Err` holds what is wrong with it; findings that are no
+/// errors come along with the object.
+pub fn parse_value(value: Value) -> Result<(Object, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let kind = Kind::of_value(&value).map_err(|finding| vec![*finding])?;
+    if !kind.served() {
+        let message = format!("kind {kind} is not supported yet");
+        return Err(vec![Diagnostic::error(Code::UnsupportedKind, FieldPath::of("kind"), message)]);
+    }
+    let Decoded { object, findings } = content::decode(kind, value, super::Place::default())?;
+    let findings: Vec<Diagnostic> = findings.into_iter().map(|f| f.object(object.id.clone())).collect();
+    if findings.iter().any(|f| f.severity == Severity::Error) { Err(findings) } else { Ok((object, findings)) }
+}
+
+fn duplicate(object: &Object, first: &Object) -> Diagnostic {
+    let root = FieldPath::root();
+    let equal = object.raw.get("spec") == first.raw.get("spec")
+        && object.spec == first.spec
+        && object.raw.get("data") == first.raw.get("data");
+    let diagnostic = if equal {
+        Diagnostic::info(Code::DuplicateObject, root.clone(), "the same object with equal content is there already")
+    } else {
+        Diagnostic::error(
+            Code::DuplicateObject,
+            root.clone(),
+            "duplicate object: the first by path serves, this one is left out",
+        )
+    };
+    let diagnostic = diagnostic.fix("keep one of them, or give this one another name");
+    object.diagnose(diagnostic).related(first.id.clone(), first.locate(&root))
+}
+
+fn read_file(file: &str, bytes: &[u8]) -> Vec<Outcome> {
+    let file: Arc<str> = file.into();
+    let finding = |diagnostic: Diagnostic, line| {
+        vec![Outcome::Finding(diagnostic.at(Some(Position { file: file.clone(), line, col: 1 })))]
+    };
+    let text = match readable(bytes) {
+        Ok(text) => text,
+        Err(unreadable) => return finding(*unreadable, 1),
+    };
+    if let Some(line) = yaml::indentation_lost(text) {
+        let message = "indentation lost: no line is indented, so nothing stands below `spec:` or `metadata:`";
+        return finding(
+            Diagnostic::error(Code::IndentationLost, FieldPath::root(), message)
+                .fix("copy the text again with its leading blanks"),
+            line,
+        );
+    }
+    yaml::split(text).into_iter().flat_map(|document| read_document(&file, document)).collect()
+}
+
+/// The text of a file, without a byte order mark.
+fn readable(bytes: &[u8]) -> Result<&str, Box<Diagnostic>> {
+    let error = |message: String| Box::new(Diagnostic::error(Code::UnreadableFile, FieldPath::root(), message));
+    if bytes.len() > MAX_FILE_BYTES {
+        let message = format!("the file has {} MiB; at most {} MiB are read", bytes.len() >> 20, MAX_FILE_BYTES >> 20);
+        return Err(Box::new(error(message).fix("split it into several files")));
+    }
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(Box::new(error("the file is UTF-16, not UTF-8".to_owned()).fix("save it as UTF-8")));
+    }
+    if bytes.contains(&0) {
+        return Err(error("the file is binary, not YAML or JSON".to_owned()));
+    }
+    let text =
+        std::str::from_utf8(bytes).map_err(|err| error(format!("not UTF-8 text (byte {})", err.valid_up_to())))?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
