@@ -1,1 +1,6 @@
-//! placeholder
+//! The harness of the end-to-end tests: programs, network namespaces and the mesh that the tests drive. Nobody imports it
+//! but the tests beside it.
+
+pub mod namespace;
+pub mod paths;
+pub mod process;

@@ -1,0 +1,154 @@
+//! Network namespaces in the shape of pods: an address on a bridge, and Istio's redirection rules.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// Runs a program and panics with its words when it fails.
+///
+/// # Panics
+/// It cannot be started, or fails.
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(output.status.success(), "{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A bridge with its own /24, on which pods live. Removed when dropped.
+pub struct Bridge {
+    name: String,
+    third: u8,
+}
+
+impl Bridge {
+    /// Makes the bridge `fmbN` with address `10.77.N.1`.
+    pub fn new(third: u8) -> Self {
+        let name = format!("fmb{third}");
+        let _ = Command::new("ip").args(["link", "del", &name]).output();
+        run("ip", &["link", "add", &name, "type", "bridge"]);
+        let bridge = Self { name, third };
+        run("ip", &["addr", "add", &format!("{}/24", bridge.address(1)), "dev", &bridge.name]);
+        run("ip", &["link", "set", &bridge.name, "up"]);
+        bridge
+    }
+
+    /// An address of the bridge's network; `.1` is the host's.
+    pub fn address(&self, last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, self.third, last)
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["link", "del", &self.name]).output();
+    }
+}
+
+/// The user that proxies run as, exempt from redirection.
+pub const PROXY_USER: u32 = 1337;
+
+/// A pod: a namespace with one address. Removed when dropped.
+pub struct Pod {
+    /// Its namespace's name.
+    pub name: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+}
+
+impl Pod {
+    /// Makes a pod at `.LAST` of the bridge's network, whose programs resolve `hosts` (name, address).
+    pub fn new(bridge: &Bridge, label: &str, last: u8, hosts: &[(&str, &str)]) -> Self {
+        let name = format!("fm{}-{label}", bridge.third);
+        let _ = Command::new("ip").args(["netns", "del", &name]).output();
+        run("ip", &["netns", "add", &name]);
+        let pod = Self { address: bridge.address(last), name };
+        let (outer, address) = (format!("fm{}v{last}", bridge.third), format!("{}/24", pod.address));
+        run("ip", &["link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &pod.name]);
+        run("ip", &["link", "set", &outer, "master", &bridge.name, "up"]);
+        run("ip", &["-n", &pod.name, "addr", "add", &address, "dev", "eth0"]);
+        run("ip", &["-n", &pod.name, "link", "set", "eth0", "up"]);
+        run("ip", &["-n", &pod.name, "link", "set", "lo", "up"]);
+        run("ip", &["-n", &pod.name, "route", "add", "default", "via", &bridge.address(1).to_string()]);
+        let folder = pod.etc();
+        fs::create_dir_all(&folder).expect("/etc/netns is writable for root");
+        let lines: String = hosts.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
+        fs::write(folder.join("hosts"), format!("127.0.0.1 localhost\n{lines}")).expect("a hosts file");
+        pod
+    }
+
+    fn etc(&self) -> PathBuf {
+        Path::new("/etc/netns").join(&self.name)
+    }
+
+    /// Redirects the pod's traffic as Istio's init container does: in to 15006, out to 15001, the proxy's own exempt.
+    pub fn redirect(&self) {
+        let user = PROXY_USER.to_string();
+        let rules: [&[&str]; 14] = [
+            &["-N", "ISTIO_INBOUND"],
+            &["-N", "ISTIO_IN_REDIRECT"],
+            &["-N", "ISTIO_OUTPUT"],
+            &["-N", "ISTIO_REDIRECT"],
+            &["-A", "ISTIO_IN_REDIRECT", "-p", "tcp", "-j", "REDIRECT", "--to-ports", "15006"],
+            &["-A", "ISTIO_REDIRECT", "-p", "tcp", "-j", "REDIRECT", "--to-ports", "15001"],
+            &["-A", "PREROUTING", "-p", "tcp", "-j", "ISTIO_INBOUND"],
+            &[
+                "-A",
+                "ISTIO_INBOUND",
+                "-p",
+                "tcp",
+                "-m",
+                "multiport",
+                "--dports",
+                "15008,15020,15021,15090",
+                "-j",
+                "RETURN",
+            ],
+            &["-A", "ISTIO_INBOUND", "-p", "tcp", "-j", "ISTIO_IN_REDIRECT"],
+            &["-A", "OUTPUT", "-p", "tcp", "-j", "ISTIO_OUTPUT"],
+            &["-A", "ISTIO_OUTPUT", "-s", "127.0.0.6/32", "-o", "lo", "-j", "RETURN"],
+            &["-A", "ISTIO_OUTPUT", "-m", "owner", "--uid-owner", &user, "-j", "RETURN"],
+            &["-A", "ISTIO_OUTPUT", "-d", "127.0.0.1/32", "-j", "RETURN"],
+            &["-A", "ISTIO_OUTPUT", "-j", "ISTIO_REDIRECT"],
+        ];
+        for rule in rules {
+            let mut arguments = vec!["netns", "exec", &self.name, "iptables", "-w", "-t", "nat"];
+            arguments.extend(rule);
+            run("ip", &arguments);
+        }
+    }
+
+    /// A command that runs in the pod as the application (root).
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+
+    /// A command that runs in the pod as the proxy's user.
+    pub fn proxy_command(&self, program: &Path) -> Command {
+        let user = PROXY_USER.to_string();
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &self.name, "setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"])
+            .arg(program);
+        command
+    }
+
+    /// Runs a program in the pod to its end.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn exec(&self, program: &Path, arguments: &[&str]) -> Output {
+        self.command(program).args(arguments).output().unwrap_or_else(|e| panic!("{}: {e}", program.display()))
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
+        let _ = fs::remove_dir_all(self.etc());
+    }
+}

@@ -1,0 +1,36 @@
+//! Where the programs under test and their peers are. The only place of the tests that reads the environment.
+
+use std::path::{Path, PathBuf};
+
+/// The project's folder.
+pub fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("integration/ lies in the project").to_owned()
+}
+
+/// A program that this workspace built: beside the running test, or where `FERROMESH_BIN` says.
+///
+/// # Panics
+/// It was not built; the text says how to.
+#[allow(clippy::disallowed_methods, reason = "the tests' one place that reads the environment")]
+pub fn program(name: &str) -> PathBuf {
+    let folder = match std::env::var_os("FERROMESH_BIN") {
+        Some(folder) => PathBuf::from(folder),
+        None => {
+            let test = std::env::current_exe().expect("a test has a path");
+            test.ancestors().nth(2).expect("target/PROFILE/deps/TEST").to_owned()
+        }
+    };
+    let path = folder.join(name);
+    assert!(path.is_file(), "{} is not there: run integration/test.sh, or cargo build --workspace", path.display());
+    path
+}
+
+/// Envoy 1.40, as `integration/peers.sh` installs it.
+///
+/// # Panics
+/// It is not installed.
+pub fn envoy() -> PathBuf {
+    let path = project().join(".tools/bin/envoy");
+    assert!(path.exists(), "{} is not there: run integration/peers.sh", path.display());
+    path
+}
