@@ -105,6 +105,17 @@ impl RuntimeConfig {
     }
 }
 
+impl std::fmt::Debug for RuntimeConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RuntimeConfig")
+            .field("generation", &self.generation)
+            .field("listeners", &self.listeners.len())
+            .field("clusters", &self.clusters.len())
+            .field("routes", &self.routes.len())
+            .finish()
+    }
+}
+
 fn index_by_destination(listeners: &[Arc<Listener>]) -> FxHashMap<SocketAddr, Arc<Listener>> {
     let mut index = FxHashMap::default();
     // A listener that opens sockets of its own can be a destination too, but never takes it from one that does not.

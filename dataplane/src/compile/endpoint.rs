@@ -1,0 +1,88 @@
+//! EDS assignments, and endpoints written into clusters.
+
+use envoy_types::pb::envoy::config::{
+    core::v3::HealthStatus as WireHealth,
+    endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
+};
+use std::sync::Arc;
+
+use super::{
+    check_name,
+    field::{At, Invalid, each, host_and_port, metadata_strings, number, refuse, required},
+};
+use crate::runtime::endpoint::{Endpoint, EndpointAddress, EndpointSet, HealthStatus, Locality, LocalityEndpoints};
+
+const DEFAULT_OVERPROVISIONING: u32 = 140;
+
+/// Compiles an EDS resource, whose endpoints must be addresses.
+pub(super) fn compile(name: &str, message: &ClusterLoadAssignment) -> Result<EndpointSet, Invalid> {
+    check_name(name, &message.cluster_name).map_err(|error| Invalid::new(error.reason).at("cluster_name"))?;
+    let set = assignment(message)?;
+    let mut all = set.localities.iter().flat_map(|locality| &locality.endpoints);
+    match all.find(|endpoint| matches!(endpoint.address, EndpointAddress::Name { .. })) {
+        Some(endpoint) => {
+            Err(Invalid::new(format!("expected an IP address, got {:?}", endpoint.address)).at("endpoints"))
+        }
+        None => Ok(set),
+    }
+}
+
+/// Compiles endpoints that are addresses or names.
+pub(super) fn assignment(message: &ClusterLoadAssignment) -> Result<EndpointSet, Invalid> {
+    refuse(&[("named_endpoints", !message.named_endpoints.is_empty())])?;
+    let factor = message.policy.as_ref().and_then(|policy| policy.overprovisioning_factor.as_ref());
+    let drops = message.policy.as_ref().is_some_and(|policy| !policy.drop_overloads.is_empty());
+    refuse(&[("policy.drop_overloads", drops)])?;
+    let mut localities = each("endpoints", &message.endpoints, locality)?;
+    localities.sort_by(|a, b| (a.priority, &a.locality).cmp(&(b.priority, &b.locality)));
+    Ok(EndpointSet { localities, overprovisioning_factor: number(factor, DEFAULT_OVERPROVISIONING) })
+}
+
+fn locality(message: &LocalityLbEndpoints) -> Result<LocalityEndpoints, Invalid> {
+    refuse(&[("lb_config", message.lb_config.is_some())])?;
+    let place = message.locality.as_ref();
+    let part = |text: Option<&String>| Arc::from(text.map(String::as_str).unwrap_or_default());
+    Ok(LocalityEndpoints {
+        locality: Locality {
+            region: part(place.map(|place| &place.region)),
+            zone: part(place.map(|place| &place.zone)),
+            sub_zone: part(place.map(|place| &place.sub_zone)),
+        },
+        priority: message.priority,
+        weight: number(message.load_balancing_weight.as_ref(), 1),
+        endpoints: each("lb_endpoints", &message.lb_endpoints, endpoint)?,
+    })
+}
+
+fn endpoint(message: &LbEndpoint) -> Result<Arc<Endpoint>, Invalid> {
+    let Some(HostIdentifier::Endpoint(host)) = &message.host_identifier else {
+        return Err(Invalid::new("expected an endpoint with an address").at("endpoint"));
+    };
+    refuse(&[("endpoint.additional_addresses", !host.additional_addresses.is_empty())])?;
+    let address = required("endpoint.address", host.address.as_ref())?;
+    let (name, port) = host_and_port(address).at("endpoint.address")?;
+    let metadata = message.metadata.as_ref();
+    let workload = metadata_strings(metadata, "istio").find(|(key, _)| *key == "workload");
+    Ok(Arc::new(Endpoint {
+        address: match name.parse::<std::net::IpAddr>() {
+            Ok(ip) => EndpointAddress::Socket((ip, port).into()),
+            Err(_) => EndpointAddress::Name { host: name.into(), port },
+        },
+        weight: number(message.load_balancing_weight.as_ref(), 1).max(1),
+        health: health(message.health_status),
+        socket_match: metadata_strings(metadata, "envoy.transport_socket_match")
+            .map(|(key, value)| (key.into(), value.into()))
+            .collect(),
+        workload: workload.map(|(_, value)| value.into()),
+        hostname: Some(host.hostname.as_str()).filter(|name| !name.is_empty()).map(Into::into),
+    }))
+}
+
+fn health(status: i32) -> HealthStatus {
+    match WireHealth::try_from(status) {
+        Ok(WireHealth::Unknown | WireHealth::Healthy) => HealthStatus::Healthy,
+        Ok(WireHealth::Degraded) => HealthStatus::Degraded,
+        Ok(WireHealth::Draining) => HealthStatus::Draining,
+        Ok(WireHealth::Unhealthy | WireHealth::Timeout) | Err(_) => HealthStatus::Unhealthy,
+    }
+}

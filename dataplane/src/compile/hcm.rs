@@ -1,0 +1,166 @@
+//! HTTP connection managers.
+
+use std::{sync::Arc, time::Duration};
+
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager as Wire,
+    http_connection_manager::{
+        CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
+    },
+};
+
+use super::{
+    Context, access_log,
+    field::{At, Invalid, flag, limit, number, optional_duration, refuse, required},
+    http_filter, route, tls,
+};
+use crate::runtime::http::{
+    ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode, HttpConnectionManager,
+    RouteSource, ServerHeader,
+};
+
+const DEFAULT_STREAM_IDLE: Duration = Duration::from_secs(300);
+const DEFAULT_IDLE: Duration = Duration::from_secs(3600);
+const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+const DEFAULT_HEADERS_KB: u32 = 60;
+const DEFAULT_STREAMS: u32 = 1024;
+
+/// Compiles a connection manager.
+pub(super) fn compile(context: &mut Context, message: &Wire) -> Result<HttpConnectionManager, Invalid> {
+    refuse_unsupported(message)?;
+    let common = message.common_http_protocol_options.as_ref();
+    let h1 = message.http_protocol_options.as_ref();
+    let h2 = message.http2_protocol_options.as_ref();
+    let streams = h2.and_then(|h2| h2.max_concurrent_streams.as_ref());
+    Ok(HttpConnectionManager {
+        stat_prefix: message.stat_prefix.as_str().into(),
+        codec: codec(message)?,
+        routes: routes(context, message)?,
+        filters: http_filter::chain(&message.http_filters)?,
+        normalize_path: flag(message.normalize_path.as_ref(), false),
+        merge_slashes: message.merge_slashes,
+        escaped_slashes: escaped_slashes(message),
+        use_remote_address: flag(message.use_remote_address.as_ref(), false),
+        xff_trusted_hops: message.xff_num_trusted_hops,
+        skip_xff_append: message.skip_xff_append,
+        client_cert: client_cert(message),
+        server_name: match message.server_name.as_str() {
+            "" => "envoy".into(),
+            name => name.into(),
+        },
+        server_header: match message.server_header_transformation() {
+            ServerHeaderTransformation::Overwrite => ServerHeader::Overwrite,
+            ServerHeaderTransformation::AppendIfAbsent => ServerHeader::AppendIfAbsent,
+            ServerHeaderTransformation::PassThrough => ServerHeader::PassThrough,
+        },
+        upgrades: upgrades(message)?,
+        stream_idle_timeout: with_default(
+            "stream_idle_timeout",
+            message.stream_idle_timeout.as_ref(),
+            DEFAULT_STREAM_IDLE,
+        )?,
+        request_timeout: limit("request_timeout", message.request_timeout.as_ref())?,
+        request_headers_timeout: limit("request_headers_timeout", message.request_headers_timeout.as_ref())?,
+        idle_timeout: with_default(
+            "common_http_protocol_options.idle_timeout",
+            common.and_then(|common| common.idle_timeout.as_ref()),
+            DEFAULT_IDLE,
+        )?,
+        drain_timeout: optional_duration("drain_timeout", message.drain_timeout.as_ref())?.unwrap_or(DEFAULT_DRAIN),
+        max_request_headers: number(message.max_request_headers_kb.as_ref(), DEFAULT_HEADERS_KB).saturating_mul(1024),
+        max_concurrent_streams: number(streams, DEFAULT_STREAMS),
+        accept_http_10: h1.is_some_and(|h1| h1.accept_http_10),
+        generate_request_id: flag(message.generate_request_id.as_ref(), true),
+        preserve_external_request_id: message.preserve_external_request_id,
+        always_set_request_id_in_response: message.always_set_request_id_in_response,
+        via: message.via.as_str().into(),
+        access_logs: access_log::compile("access_log", &message.access_log)?,
+    })
+}
+
+/// Settings that would change which requests pass or how they are read.
+fn refuse_unsupported(message: &Wire) -> Result<(), Invalid> {
+    refuse(&[
+        ("original_ip_detection_extensions", !message.original_ip_detection_extensions.is_empty()),
+        ("early_header_mutation_extensions", !message.early_header_mutation_extensions.is_empty()),
+        ("path_normalization_options", message.path_normalization_options.is_some()),
+        ("local_reply_config", message.local_reply_config.is_some()),
+        ("scheme_header_transformation", message.scheme_header_transformation.is_some()),
+        ("typed_header_validation_config", message.typed_header_validation_config.is_some()),
+    ])
+}
+
+fn codec(message: &Wire) -> Result<Codec, Invalid> {
+    match message.codec_type() {
+        CodecType::Auto => Ok(Codec::Auto),
+        CodecType::Http1 => Ok(Codec::Http1),
+        CodecType::Http2 => Ok(Codec::Http2),
+        CodecType::Http3 => Err(Invalid::new("HTTP3 is not supported by this proxy").at("codec_type")),
+    }
+}
+
+fn routes(context: &mut Context, message: &Wire) -> Result<RouteSource, Invalid> {
+    match required("route_specifier", message.route_specifier.as_ref())? {
+        RouteSpecifier::RouteConfig(config) => {
+            let config = route::route_config(config).at("route_config")?;
+            Ok(RouteSource::Inline(Arc::new(config)))
+        }
+        RouteSpecifier::Rds(rds) => {
+            let ads = rds.config_source.as_ref().is_some_and(tls::is_ads);
+            if !ads {
+                let reason = "expected ads, other sources are not supported by this proxy";
+                return Err(Invalid::new(reason).at("rds.config_source"));
+            }
+            context.needs.routes.insert(rds.route_config_name.clone());
+            Ok(RouteSource::Rds(rds.route_config_name.as_str().into()))
+        }
+        RouteSpecifier::ScopedRoutes(_) => Err(Invalid::new("not supported by this proxy").at("scoped_routes")),
+    }
+}
+
+fn escaped_slashes(message: &Wire) -> EscapedSlashes {
+    use PathWithEscapedSlashesAction as Action;
+    match message.path_with_escaped_slashes_action() {
+        Action::ImplementationSpecificDefault | Action::KeepUnchanged => EscapedSlashes::Keep,
+        Action::RejectRequest => EscapedSlashes::Reject,
+        Action::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
+        Action::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
+    }
+}
+
+fn client_cert(message: &Wire) -> ForwardClientCert {
+    let details = message.set_current_client_cert_details.as_ref();
+    ForwardClientCert {
+        mode: match message.forward_client_cert_details() {
+            ForwardClientCertDetails::Sanitize => ForwardClientCertMode::Sanitize,
+            ForwardClientCertDetails::ForwardOnly => ForwardClientCertMode::ForwardOnly,
+            ForwardClientCertDetails::AppendForward => ForwardClientCertMode::AppendForward,
+            ForwardClientCertDetails::SanitizeSet => ForwardClientCertMode::SanitizeSet,
+            ForwardClientCertDetails::AlwaysForwardOnly => ForwardClientCertMode::AlwaysForwardOnly,
+        },
+        details: details.map_or_else(ClientCertDetails::default, |details| ClientCertDetails {
+            subject: flag(details.subject.as_ref(), false),
+            uri: details.uri,
+            dns: details.dns,
+            cert: details.cert,
+            chain: details.chain,
+        }),
+    }
+}
+
+fn upgrades(message: &Wire) -> Result<Vec<Arc<str>>, Invalid> {
+    let own_filters = message.upgrade_configs.iter().any(|upgrade| !upgrade.filters.is_empty());
+    refuse(&[("upgrade_configs.filters", own_filters)])?;
+    let enabled = message.upgrade_configs.iter().filter(|upgrade| flag(upgrade.enabled.as_ref(), true));
+    Ok(enabled.map(|upgrade| upgrade.upgrade_type.to_ascii_lowercase().into()).collect())
+}
+
+/// A time limit in which zero means none and nothing means the default.
+fn with_default(
+    field: &str,
+    value: Option<&envoy_types::pb::google::protobuf::Duration>,
+    default: Duration,
+) -> Result<Option<Duration>, Invalid> {
+    let value = optional_duration(field, value)?.unwrap_or(default);
+    Ok(Some(value).filter(|value| !value.is_zero()))
+}

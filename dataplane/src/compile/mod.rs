@@ -1,0 +1,153 @@
+//! Compiles xDS messages into what the hot path executes; the only place that knows Envoy's protobuf types.
+//!
+//! One function per resource type, each from the encoded message alone, so that a push compiles what it changed and
+//! nothing else. What this proxy cannot do is a [`Rejection`] naming resource, field and reason, which becomes a NACK:
+//! a setting that decides who may do what, or where bytes go, is never skipped. Settings without effect on a request
+//! (statistics, tracing, buffer sizes) are.
+
+use std::{collections::BTreeSet, fmt, sync::Arc};
+
+use ferromesh_proto::ResourceType;
+use prost::Message;
+
+use crate::{
+    runtime::{Cluster, Listener, RouteConfig, endpoint::EndpointSet, secret::SecretMaterial},
+    upstream::StateRegistry,
+};
+
+mod access_log;
+mod authz;
+mod cluster;
+mod endpoint;
+mod field;
+mod filter_chain;
+mod format;
+mod hcm;
+mod header;
+mod http_filter;
+mod listener;
+mod matcher;
+mod route;
+mod route_action;
+mod secret;
+mod tls;
+
+use self::field::Invalid;
+pub use self::secret::SecretSlots;
+
+/// Why a resource was refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub struct Rejection {
+    /// Its type.
+    pub kind: ResourceType,
+    /// Its name.
+    pub name: String,
+    /// Where in the message, such as `filter_chains[0].filters[1].typed_config`; may be empty.
+    pub field: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.short_name(), self.name)?;
+        if !self.field.is_empty() {
+            write!(f, ": {}", self.field)?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+/// What compiled resources share beyond their messages.
+pub struct Context {
+    /// States of clusters, which outlive configurations.
+    pub states: Arc<StateRegistry>,
+    /// Slots of secrets, which outlive them too.
+    pub secrets: SecretSlots,
+    needs: Needs,
+}
+
+/// Names of resources that another one refers to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Needs {
+    /// EDS names.
+    pub endpoints: BTreeSet<String>,
+    /// RDS names.
+    pub routes: BTreeSet<String>,
+    /// SDS names, without those that the workload's own identity answers.
+    pub secrets: BTreeSet<String>,
+}
+
+/// A compiled resource and what it refers to.
+#[derive(Clone)]
+pub struct Compiled<T> {
+    /// The resource.
+    pub value: Arc<T>,
+    /// What must have arrived before it can serve.
+    pub needs: Needs,
+}
+
+impl Context {
+    /// A context without secrets.
+    pub fn new(states: Arc<StateRegistry>) -> Self {
+        Self { states, secrets: SecretSlots::default(), needs: Needs::default() }
+    }
+
+    /// Compiles a CDS resource.
+    pub fn cluster(&mut self, name: &str, body: &[u8]) -> Result<Compiled<Cluster>, Rejection> {
+        let result = parse(body).and_then(|message| cluster::compile(self, name, &message));
+        self.finish(ResourceType::Cluster, name, result)
+    }
+
+    /// Compiles an LDS resource; `version` tells it from its predecessors.
+    pub fn listener(&mut self, name: &str, version: u64, body: &[u8]) -> Result<Compiled<Listener>, Rejection> {
+        let result = parse(body).and_then(|message| listener::compile(self, name, version, &message));
+        self.finish(ResourceType::Listener, name, result)
+    }
+
+    /// Compiles an RDS resource.
+    pub fn routes(&mut self, name: &str, body: &[u8]) -> Result<Compiled<RouteConfig>, Rejection> {
+        let result = parse(body).and_then(|message| route::compile(name, &message));
+        self.finish(ResourceType::Route, name, result)
+    }
+
+    /// Compiles an EDS resource.
+    pub fn endpoints(&mut self, name: &str, body: &[u8]) -> Result<Compiled<EndpointSet>, Rejection> {
+        let result = parse(body).and_then(|message| endpoint::compile(name, &message));
+        self.finish(ResourceType::Endpoint, name, result)
+    }
+
+    /// Compiles an SDS resource.
+    pub fn secret(&mut self, name: &str, body: &[u8]) -> Result<Compiled<SecretMaterial>, Rejection> {
+        let result = parse(body).and_then(|message| secret::compile(name, &message));
+        self.finish(ResourceType::Secret, name, result)
+    }
+
+    fn finish<T>(
+        &mut self,
+        kind: ResourceType,
+        name: &str,
+        result: Result<T, Invalid>,
+    ) -> Result<Compiled<T>, Rejection> {
+        let needs = std::mem::take(&mut self.needs);
+        match result {
+            Ok(value) => Ok(Compiled { value: Arc::new(value), needs }),
+            Err(Invalid { field, reason }) => Err(Rejection { kind, name: name.to_owned(), field, reason }),
+        }
+    }
+}
+
+fn parse<M: Message + Default>(body: &[u8]) -> Result<M, Invalid> {
+    M::decode(body).map_err(|error| Invalid::new(format!("not a valid message: {error}")))
+}
+
+/// A resource's name on the wire must be the one in its message: xDS names are how resources refer to each other.
+fn check_name(on_the_wire: &str, in_the_message: &str) -> Result<(), Invalid> {
+    if on_the_wire == in_the_message {
+        return Ok(());
+    }
+    Err(Invalid::new(format!("expected {on_the_wire:?} as in the response, got {in_the_message:?}")).at("name"))
+}
+
+#[cfg(test)]
+mod tests;

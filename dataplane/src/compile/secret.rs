@@ -1,0 +1,104 @@
+//! Secrets: SDS resources, certificates written into TLS contexts, and the slots that hold them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
+
+use envoy_types::pb::envoy::{
+    config::core::v3::{DataSource, data_source::Specifier},
+    extensions::transport_sockets::tls::v3::{Secret, TlsCertificate, secret::Type},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use super::{
+    check_name,
+    field::{At, Invalid, refuse, required},
+    tls::refuse_validation_extras,
+};
+use crate::runtime::secret::{SecretMaterial, SecretSlot};
+
+/// Slots of secrets by name. A slot lives as long as a configuration uses it.
+#[derive(Debug, Default)]
+pub struct SecretSlots(BTreeMap<String, Weak<SecretSlot>>);
+
+impl SecretSlots {
+    /// The slot of this name, made empty if no configuration uses it yet.
+    pub fn slot(&mut self, name: &str) -> Arc<SecretSlot> {
+        self.0.retain(|_, slot| slot.strong_count() > 0);
+        self.existing(name).unwrap_or_else(|| {
+            let slot = SecretSlot::new(name);
+            self.0.insert(name.to_owned(), Arc::downgrade(&slot));
+            slot
+        })
+    }
+
+    /// The slot of this name, if a configuration uses it.
+    pub fn existing(&self, name: &str) -> Option<Arc<SecretSlot>> {
+        self.0.get(name).and_then(Weak::upgrade)
+    }
+}
+
+/// Compiles an SDS resource.
+pub(super) fn compile(name: &str, message: &Secret) -> Result<SecretMaterial, Invalid> {
+    check_name(name, &message.name)?;
+    match &message.r#type {
+        Some(Type::TlsCertificate(certificate)) => self::certificate(certificate).at("tls_certificate"),
+        Some(Type::ValidationContext(context)) => {
+            refuse_validation_extras(context).at("validation_context")?;
+            let sans = !context.match_typed_subject_alt_names.is_empty();
+            refuse(&[("validation_context.match_typed_subject_alt_names", sans)])?;
+            let source = required("validation_context.trusted_ca", context.trusted_ca.as_ref())?;
+            trust(source).at("validation_context.trusted_ca")
+        }
+        _ => Err(Invalid::new("expected a tls_certificate or a validation_context")),
+    }
+}
+
+/// Reads a certificate chain with its key.
+pub(super) fn certificate(message: &TlsCertificate) -> Result<SecretMaterial, Invalid> {
+    refuse(&[
+        ("private_key_provider", message.private_key_provider.is_some()),
+        ("pkcs12", message.pkcs12.is_some()),
+        ("password", message.password.is_some()),
+    ])?;
+    let chain = required("certificate_chain", message.certificate_chain.as_ref())?;
+    let key = required("private_key", message.private_key.as_ref())?;
+    let pem = read(key).at("private_key")?;
+    // The parser's own message may quote its input, so it stays out of the NACK.
+    let key =
+        PrivateKeyDer::from_pem_slice(&pem).map_err(|_| Invalid::new("not a PEM private key").at("private_key"))?;
+    rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
+        .map_err(|_| Invalid::new("not an RSA, ECDSA or Ed25519 key").at("private_key"))?;
+    Ok(SecretMaterial::Certificate { chain: certificates(chain).at("certificate_chain")?, key })
+}
+
+/// Reads a bundle of roots.
+pub(super) fn trust(source: &DataSource) -> Result<SecretMaterial, Invalid> {
+    Ok(SecretMaterial::Trust(certificates(source)?))
+}
+
+fn certificates(source: &DataSource) -> Result<Vec<CertificateDer<'static>>, Invalid> {
+    let pem = read(source)?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| Invalid::new(format!("not PEM certificates: {error}")))?;
+    if certificates.is_empty() {
+        return Err(Invalid::new("expected at least one PEM certificate, got none"));
+    }
+    Ok(certificates)
+}
+
+fn read(source: &DataSource) -> Result<Vec<u8>, Invalid> {
+    match &source.specifier {
+        Some(Specifier::InlineBytes(bytes)) => Ok(bytes.clone()),
+        Some(Specifier::InlineString(text)) => Ok(text.clone().into_bytes()),
+        Some(Specifier::Filename(path)) => {
+            std::fs::read(path).map_err(|error| Invalid::new(format!("cannot read {path}: {error}")).at("filename"))
+        }
+        Some(Specifier::EnvironmentVariable(_)) => {
+            Err(Invalid::new("not supported by this proxy").at("environment_variable"))
+        }
+        None => Err(Invalid::new("required, but missing")),
+    }
+}
