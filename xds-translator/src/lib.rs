@@ -14,6 +14,7 @@ pub mod diagnostic;
 pub mod dialect;
 pub mod emit;
 pub mod ir;
+pub mod lower;
 pub mod plan;
 pub mod snapshot;
 pub mod view;
