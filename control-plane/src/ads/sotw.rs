@@ -1,0 +1,59 @@
+//! The state-of-the-world variant on the wire: one list of names per request, full lists for CDS and LDS.
+
+use bytes::Bytes;
+use ferromesh_proto::{
+    ResourceType,
+    discovery::{Any, ControlPlane, DiscoveryRequest, DiscoveryResponse},
+};
+
+use super::session::{Fault, Response, Session, Verdict};
+
+impl Session {
+    /// Takes a request. A stale one (its nonce is not that of the newest response of its type) changes nothing, since
+    /// the client will repeat its names when it answers the newest.
+    ///
+    /// # Errors
+    /// [`Fault`] when the stream must be closed.
+    pub fn on_sotw(&mut self, request: DiscoveryRequest) -> Result<Option<Verdict>, Fault> {
+        let DiscoveryRequest { version_info, resource_names, type_url, response_nonce, error_detail, .. } = request;
+        let Some(kind) = ResourceType::from_type_url(&type_url) else {
+            self.on_foreign(type_url, vec![], !response_nonce.is_empty())?;
+            return Ok(None);
+        };
+        let track = &self.tracks[kind.index()];
+        let fresh = response_nonce.is_empty() || !track.is_seen();
+        let number = self.number_of(&response_nonce);
+        if !fresh && number != Some(track.newest()) {
+            return Ok(None);
+        }
+        self.limit(kind, resource_names.len().saturating_sub(track.subscription().list().len()))?;
+        let verdict = match number {
+            Some(number) if !fresh => self.judge(kind, number, error_detail.map(|e| e.message), version_info),
+            _ => None,
+        };
+        let names = self.intern(kind, resource_names);
+        self.with_track(kind, |track, _, shelf| track.replace(names, fresh, shelf));
+        self.settle_awaited(kind);
+        self.wake();
+        Ok(verdict)
+    }
+}
+
+/// Spells a response. Bodies are shared, not copied.
+pub fn encode(response: Response, identifier: &str) -> DiscoveryResponse {
+    let type_url = type_url(&response);
+    let any = |value: &Bytes| Any { type_url: type_url.clone(), value: value.clone() };
+    DiscoveryResponse {
+        version_info: response.version.to_string(),
+        resources: response.resources.iter().map(|r| any(&r.body)).collect(),
+        nonce: response.nonce,
+        control_plane: Some(ControlPlane { identifier: identifier.to_owned() }),
+        resource_errors: vec![],
+        type_url,
+    }
+}
+
+/// The type URL of a response.
+pub(super) fn type_url(response: &Response) -> String {
+    response.kind.as_ref().map_or_else(|url| url.to_string(), |kind| kind.type_url().to_owned())
+}

@@ -1,0 +1,583 @@
+//! One resource type on one stream: what the client has, as exceptions from what the views hold, and what it is owed.
+//!
+//! Rule of memory: a client that is up to date costs its subscription and nothing else. Only names whose state differs
+//! from the views are written down, by name and version; bodies stay with the views (but for clusters whose removal is
+//! held back in a state-of-the-world list). Pure: no clock, no transport.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use ferromesh_proto::{EncodedResource, ResourceType, Version};
+use ferromesh_xds_translator::view::{Table, View};
+
+use super::subscription::{Change, Subscription};
+
+/// Ticks after which an unanswered response no longer holds back the next one. Envoy holds its ACK for up to 15 s while
+/// a cluster warms, so less would be wrong.
+const ACK_PATIENCE: u8 = 20;
+
+/// Which variant of the protocol a stream speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Variant {
+    /// State of the world.
+    Sotw,
+    /// Incremental.
+    Delta,
+}
+
+/// Everything that a stream could be sent: its views, and the secrets it may have.
+#[derive(Clone, Copy)]
+pub(super) struct Shelf<'a> {
+    pub(super) views: &'a [Arc<View>],
+    pub(super) secrets: &'a Table,
+}
+
+impl<'a> Shelf<'a> {
+    /// The resource of this name; the first view that has it wins.
+    pub(super) fn find(&self, kind: ResourceType, name: &str) -> Option<&'a Arc<EncodedResource>> {
+        match kind {
+            ResourceType::Secret => self.secrets.get(name),
+            _ => self.views.iter().find_map(|v| v.get(kind, name)),
+        }
+    }
+
+    /// Every resource of a type, each name once.
+    pub(super) fn all(self, kind: ResourceType) -> impl Iterator<Item = &'a Arc<EncodedResource>> {
+        let secrets = (kind == ResourceType::Secret).then_some(self.secrets).into_iter().flat_map(Table::values);
+        let views = self.views.iter().enumerate().flat_map(move |(i, view)| {
+            let earlier = &self.views[..i];
+            view.tables[kind.index()].values().filter(move |r| earlier.iter().all(|v| v.get(kind, &r.name).is_none()))
+        });
+        secrets.chain(views)
+    }
+
+    /// The shared spelling of a name, so that a subscription costs a pointer.
+    pub(super) fn intern(&self, kind: ResourceType, name: String) -> Arc<str> {
+        self.find(kind, &name).map_or_else(|| name.into(), |r| r.name.clone())
+    }
+}
+
+/// What may go now (decided across types by `order`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Permits {
+    /// Changes that may refer to new resources of an earlier type.
+    pub(super) makes: bool,
+    /// Removals of what a later type may still refer to.
+    pub(super) breaks: bool,
+}
+
+/// How what the client has differs from the views.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Todo {
+    /// It asked by name: send it, or say that it does not exist.
+    Asked,
+    /// It has it, and needs it once more (endpoints after their cluster).
+    Again,
+    /// It has never had it.
+    Lacks,
+    /// It has this version.
+    Has {
+        version: Version,
+        /// The body of a cluster whose removal waits, for lists of everything.
+        retired: Option<Arc<EncodedResource>>,
+    },
+    /// It refused this version in that response.
+    Refused { version: Version, response: u64 },
+    /// It was in a refused response without being the reason; goes along with the next one.
+    Uncertain,
+}
+
+/// A response without an answer yet.
+#[derive(Debug)]
+struct InFlight {
+    number: u64,
+    sent: Vec<(Arc<str>, Version)>,
+    removed: Vec<Arc<str>>,
+    makes: bool,
+    age: u8,
+}
+
+/// The content of a response that is to be sent.
+pub(super) struct Draft {
+    /// What the response carries. Names are unique.
+    pub(super) resources: Vec<Arc<EncodedResource>>,
+    /// Names that are gone; delta only.
+    pub(super) removed: Vec<Arc<str>>,
+    /// What of it is new or differs from what the client had, and whether it lacked it.
+    pub(super) changed: Vec<(Arc<str>, bool)>,
+    /// Names that the client loses with this response.
+    pub(super) lost: Vec<Arc<str>>,
+    /// Version of everything of this type that the client may see.
+    pub(super) version: Version,
+}
+
+/// State of one type on one stream.
+#[derive(Debug)]
+pub(super) struct Track {
+    kind: ResourceType,
+    variant: Variant,
+    subscription: Subscription,
+    /// A request of this type has come.
+    seen: bool,
+    /// The client has nothing but what `todo` says.
+    whole: bool,
+    /// The client waits for a response, even an empty one.
+    answer_due: bool,
+    todo: BTreeMap<Arc<str>, Todo>,
+    in_flight: Option<InFlight>,
+    /// Number of the newest response; 0 before the first.
+    newest: u64,
+    /// Sum over the versions of all visible resources; computed with the first response.
+    digest: Option<u64>,
+}
+
+/// What a change does to one name: the spelling to keep, what was visible, what is visible.
+pub(super) struct Shift<'a> {
+    pub(super) name: &'a Arc<str>,
+    pub(super) old: Option<&'a Arc<EncodedResource>>,
+    pub(super) new: Option<&'a Arc<EncodedResource>>,
+}
+
+impl Track {
+    pub(super) fn new(kind: ResourceType, variant: Variant) -> Self {
+        Self {
+            kind,
+            variant,
+            subscription: Subscription::default(),
+            seen: false,
+            whole: false,
+            answer_due: false,
+            todo: BTreeMap::new(),
+            in_flight: None,
+            newest: 0,
+            digest: None,
+        }
+    }
+
+    pub(super) fn subscription(&self) -> &Subscription {
+        &self.subscription
+    }
+
+    /// Whether a request of this type has come.
+    pub(super) fn is_seen(&self) -> bool {
+        self.seen
+    }
+
+    /// Number of the newest response; 0 before the first.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// Whether a response waits for its answer, within patience.
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|f| f.age < ACK_PATIENCE)
+    }
+
+    /// Whether resources that the client never had before are on their way.
+    pub(super) fn makes_in_flight(&self) -> bool {
+        self.awaits_answer() && self.in_flight.as_ref().is_some_and(|f| f.makes)
+    }
+
+    /// Whether the client has everything it should have, as far as can be known.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.awaits_answer() && !self.whole && self.todo.is_empty()
+    }
+
+    /// Whether the client keeps an old state because it refused the new one.
+    pub(super) fn has_refusals(&self) -> bool {
+        self.todo.values().any(|t| matches!(t, Todo::Refused { .. }))
+    }
+
+    /// Whether something is owed, or was refused and may be owed once it changes.
+    pub(super) fn owes(&self) -> bool {
+        self.whole || !self.todo.is_empty()
+    }
+
+    /// Whether the client has something that is no longer there.
+    pub(super) fn owes_removal(&self, shelf: &Shelf<'_>) -> bool {
+        self.todo.iter().any(|(n, t)| matches!(t, Todo::Has { .. } | Todo::Again) && shelf.find(self.kind, n).is_none())
+    }
+
+    /// Lets a second pass; a response that stays unanswered too long stops blocking the next.
+    pub(super) fn tick(&mut self) {
+        if let Some(f) = &mut self.in_flight {
+            f.age = f.age.saturating_add(1);
+        }
+    }
+
+    /// New resources have waited long enough to be accepted.
+    pub(super) fn forget_makes(&mut self) {
+        if let Some(f) = &mut self.in_flight {
+            f.makes = false;
+        }
+    }
+
+    /// Takes a state-of-the-world subscription. `fresh`: the request carries no nonce, so that the client is to be
+    /// told everything, whatever it was told before.
+    pub(super) fn replace(&mut self, names: Vec<Arc<str>>, fresh: bool, shelf: &Shelf<'_>) {
+        let change = self.subscription.replace(self.kind, names);
+        if fresh || !self.seen {
+            self.seen = true;
+            self.in_flight = None;
+            self.todo.retain(|_, t| matches!(t, Todo::Has { retired: Some(_), .. }));
+            self.whole = true;
+            self.answer_due = self.lists_everything() && !self.subscription.is_empty();
+            return;
+        }
+        self.follow(change, shelf);
+    }
+
+    /// Takes an incremental subscription. `known`: versions that the client brought from an earlier stream; only heard
+    /// on the first request of a type. `owed`: endpoints to send whatever version the client has.
+    pub(super) fn adjust(
+        &mut self,
+        (subscribe, unsubscribe): (Vec<Arc<str>>, Vec<Arc<str>>),
+        known: Vec<(Arc<str>, Version)>,
+        owed: &BTreeSet<Arc<str>>,
+        shelf: &Shelf<'_>,
+    ) {
+        let change = self.subscription.adjust(self.kind, subscribe, unsubscribe);
+        if self.seen {
+            return self.follow(change, shelf);
+        }
+        self.seen = true;
+        self.whole = true;
+        self.answer_due = self.subscription.is_wildcard() && known.is_empty();
+        for (name, version) in known {
+            if self.subscription.covers(&name) {
+                let again = self.kind == ResourceType::Endpoint && owed.contains(&name);
+                self.todo.insert(name, if again { Todo::Again } else { Todo::Has { version, retired: None } });
+            }
+        }
+        for name in change.added {
+            if shelf.find(self.kind, &name).is_none() {
+                self.todo.insert(name, Todo::Asked);
+            }
+        }
+    }
+
+    /// Follows a change of the subscription after the first request.
+    fn follow(&mut self, change: Change, shelf: &Shelf<'_>) {
+        for name in change.removed {
+            self.todo.remove(&name);
+            if self.variant == Variant::Delta && self.subscription.is_wildcard() {
+                // The client forgot the name; the wildcard still covers it, so it must be told what holds.
+                self.todo.insert(name, Todo::Asked);
+            }
+        }
+        if change.wildcard_started {
+            self.start_wildcard(shelf);
+        } else if !self.subscription.is_wildcard() {
+            let subscription = &self.subscription;
+            self.todo.retain(|n, _| subscription.names(n));
+        }
+        for name in change.added {
+            self.todo.insert(name, Todo::Asked);
+        }
+    }
+
+    /// Everything is to be sent, except what was named before and so is known.
+    fn start_wildcard(&mut self, shelf: &Shelf<'_>) {
+        for name in self.subscription.list() {
+            if let Some(r) = shelf.find(self.kind, name) {
+                self.todo.entry(name.clone()).or_insert(Todo::Has { version: r.version, retired: None });
+            }
+        }
+        self.whole = true;
+        self.answer_due = true;
+    }
+
+    /// A resource became visible, changed or vanished.
+    pub(super) fn shift(&mut self, shift: &Shift<'_>) {
+        if let Some(digest) = &mut self.digest {
+            *digest = digest.wrapping_sub(weigh(shift.old)).wrapping_add(weigh(shift.new));
+        }
+        if !self.seen || self.whole || !self.subscription.covers(shift.name) {
+            return;
+        }
+        let retired = match (self.variant, self.kind, shift.new) {
+            (Variant::Sotw, ResourceType::Cluster, None) => shift.old.cloned(),
+            _ => None,
+        };
+        match self.todo.get_mut(shift.name) {
+            Some(Todo::Has { retired: slot, .. }) => *slot = retired,
+            // Whether it has what went before is not known, but it surely lacks the new.
+            Some(state @ Todo::Uncertain) if shift.new.is_some() => *state = Todo::Lacks,
+            Some(Todo::Uncertain) | None => {
+                let state = shift.old.map_or(Todo::Lacks, |old| Todo::Has { version: old.version, retired });
+                self.todo.insert(shift.name.clone(), state);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// The client needs this resource once more although it has it; `false` when it is not subscribed to it.
+    pub(super) fn send_again(&mut self, name: &Arc<str>) -> bool {
+        let covered = self.seen && self.subscription.covers(name);
+        let owed_already = match self.todo.get(name) {
+            Some(Todo::Asked | Todo::Lacks | Todo::Refused { .. }) => true,
+            Some(_) => false,
+            None => self.whole,
+        };
+        if covered && !owed_already {
+            self.todo.insert(name.clone(), Todo::Again);
+        }
+        covered
+    }
+
+    /// The client accepted a response; `false` when it is not the one in flight.
+    pub(super) fn accept(&mut self, number: u64) -> bool {
+        self.in_flight.take_if(|f| f.number == number).is_some()
+    }
+
+    /// The client refused a response; `None` when it is not the one in flight, else the resources it names as the
+    /// reason (empty when the message names none of several).
+    pub(super) fn refuse(&mut self, number: u64, message: &str) -> Option<Vec<Arc<str>>> {
+        let refused = self.in_flight.take_if(|f| f.number == number)?;
+        let blamed = blame(&refused.sent, message);
+        for (name, version) in refused.sent {
+            let culprit = blamed.is_empty() || blamed.binary_search(&name).is_ok();
+            if !self.subscription.covers(&name) || self.todo.get(&name) == Some(&Todo::Asked) {
+                continue;
+            }
+            self.todo.insert(name, if culprit { Todo::Refused { version, response: number } } else { Todo::Uncertain });
+        }
+        for name in refused.removed {
+            if self.subscription.covers(&name) {
+                self.todo.entry(name).or_insert(Todo::Uncertain);
+            }
+        }
+        Some(blamed)
+    }
+
+    /// The next response of this type, if there is one to send now. The caller numbers it by [`Self::sent`].
+    pub(super) fn compose(&mut self, shelf: &Shelf<'_>, permits: Permits, number: u64) -> Option<Draft> {
+        if !self.seen || self.awaits_answer() || (!self.whole && !self.answer_due && self.todo.is_empty()) {
+            return None;
+        }
+        let work = self.sort_out(shelf, permits);
+        let due = self.answer_due || work.answer_due;
+        let nothing = work.send.is_empty() && work.remove.is_empty();
+        if nothing && !due {
+            self.todo.extend(work.along.into_iter().map(|(n, _)| (n, Todo::Uncertain)));
+            self.whole = false;
+            return None;
+        }
+        self.whole = false;
+        self.answer_due = false;
+        Some(self.send(work, shelf, number))
+    }
+
+    /// Splits what is owed into what goes now and what stays.
+    fn sort_out(&mut self, shelf: &Shelf<'_>, permits: Permits) -> Work {
+        let mut work = Work::default();
+        if self.whole {
+            let unknown =
+                shelf.all(self.kind).filter(|r| self.subscription.covers(&r.name) && !self.todo.contains_key(&r.name));
+            work.send.extend(unknown.map(|r| (r.clone(), true)));
+        }
+        let todo = std::mem::take(&mut self.todo);
+        let retried = retried_responses(&todo, self.kind, shelf);
+        for (name, state) in todo {
+            let target = shelf.find(self.kind, &name);
+            match self.decide(&state, target, permits, &retried) {
+                Decision::Send { fresh } => work.send.extend(target.map(|r| (r.clone(), fresh))),
+                Decision::Remove => work.remove.push(name),
+                Decision::Along => work.along.push((name, target.cloned())),
+                Decision::Answer => work.answer_due = true,
+                Decision::Keep => drop(self.todo.insert(name, state)),
+                Decision::Drop => {}
+            }
+        }
+        work
+    }
+
+    fn decide(
+        &self,
+        state: &Todo,
+        target: Option<&Arc<EncodedResource>>,
+        permits: Permits,
+        retried: &[u64],
+    ) -> Decision {
+        let remove = if permits.breaks { self.removal() } else { Decision::Keep };
+        let make = |fresh| if permits.makes { Decision::Send { fresh } } else { Decision::Keep };
+        match (state, target) {
+            (Todo::Asked, Some(_)) => Decision::Send { fresh: true },
+            (Todo::Asked, None) => self.absence(),
+            (Todo::Again, Some(_)) => Decision::Send { fresh: false },
+            (Todo::Lacks, Some(_)) => make(true),
+            (Todo::Lacks, None) => Decision::Drop,
+            (Todo::Has { version, .. }, Some(r)) if *version == r.version => Decision::Drop,
+            (Todo::Has { .. }, Some(_)) => make(false),
+            (Todo::Refused { response, .. }, _) if !retried.contains(response) => Decision::Keep,
+            (Todo::Refused { .. }, Some(_)) => make(false),
+            (Todo::Again | Todo::Has { .. } | Todo::Refused { .. }, None) => remove,
+            (Todo::Uncertain, _) => Decision::Along,
+        }
+    }
+
+    /// How a vanished resource is told: state-of-the-world lists imply it, other types leave it to the parent.
+    fn removal(&self) -> Decision {
+        let told = self.variant == Variant::Delta || self.lists_everything();
+        if told { Decision::Remove } else { Decision::Drop }
+    }
+
+    /// How an unknown name is answered. A secret that does not exist yet is simply awaited: Envoy treats every answer
+    /// but the secret as an error.
+    fn absence(&self) -> Decision {
+        match self.variant {
+            Variant::Delta if self.kind != ResourceType::Secret => Decision::Remove,
+            Variant::Sotw if self.lists_everything() => Decision::Answer,
+            _ => Decision::Drop,
+        }
+    }
+
+    /// Whether every response lists all subscribed resources, so that absence means deletion.
+    fn lists_everything(&self) -> bool {
+        self.variant == Variant::Sotw && self.kind.wildcard_by_default()
+    }
+
+    fn send(&mut self, work: Work, shelf: &Shelf<'_>, number: u64) -> Draft {
+        let mut changed = work.send;
+        let mut lost = work.remove;
+        for (name, target) in work.along {
+            match target {
+                Some(r) => changed.push((r, false)),
+                None => lost.push(name),
+            }
+        }
+        let (resources, removed) = match (self.variant, self.lists_everything()) {
+            (_, true) => (self.list(shelf), Vec::new()),
+            (Variant::Delta, _) => (changed.iter().map(|(r, _)| r.clone()).collect(), lost.clone()),
+            (Variant::Sotw, _) => (changed.iter().map(|(r, _)| r.clone()).collect(), Vec::new()),
+        };
+        self.newest = number;
+        self.in_flight = Some(InFlight {
+            number,
+            sent: changed.iter().map(|(r, _)| (r.name.clone(), r.version)).collect(),
+            removed: removed.clone(),
+            makes: changed.iter().any(|(_, fresh)| *fresh),
+            age: 0,
+        });
+        let version = self.version(shelf);
+        Draft {
+            resources,
+            removed,
+            changed: changed.into_iter().map(|(r, f)| (r.name.clone(), f)).collect(),
+            lost,
+            version,
+        }
+    }
+
+    /// Everything that is subscribed, and what is only removed later. Whatever was owed is settled by it.
+    fn list(&mut self, shelf: &Shelf<'_>) -> Vec<Arc<EncodedResource>> {
+        self.todo
+            .retain(|name, t| matches!(t, Todo::Has { retired: Some(_), .. }) && shelf.find(self.kind, name).is_none());
+        let visible = shelf.all(self.kind).filter(|r| self.subscription.covers(&r.name)).cloned();
+        visible.chain(self.todo.values().filter_map(Todo::retired).cloned()).collect()
+    }
+
+    /// A content version: equal wherever the same resources are visible.
+    fn version(&mut self, shelf: &Shelf<'_>) -> Version {
+        let sum = |sum: u64, r| sum.wrapping_add(weigh(Some(r)));
+        let visible = *self.digest.get_or_insert_with(|| shelf.all(self.kind).fold(0, sum));
+        Version(self.todo.values().filter_map(Todo::retired).fold(visible, sum))
+    }
+}
+
+impl Todo {
+    fn retired(&self) -> Option<&Arc<EncodedResource>> {
+        match self {
+            Self::Has { retired, .. } => retired.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// What a composition found to do.
+#[derive(Default)]
+struct Work {
+    send: Vec<(Arc<EncodedResource>, bool)>,
+    remove: Vec<Arc<str>>,
+    along: Vec<(Arc<str>, Option<Arc<EncodedResource>>)>,
+    answer_due: bool,
+}
+
+enum Decision {
+    Send { fresh: bool },
+    Remove,
+    Along,
+    Answer,
+    Keep,
+    Drop,
+}
+
+/// Refused responses of which some resource has changed since: all of what they carried is worth another try, since a
+/// client may have taken none of it.
+fn retried_responses(todo: &BTreeMap<Arc<str>, Todo>, kind: ResourceType, shelf: &Shelf<'_>) -> Vec<u64> {
+    let changed = todo.iter().filter_map(|(name, state)| match state {
+        Todo::Refused { version, response } => {
+            (shelf.find(kind, name).map(|r| r.version) != Some(*version)).then_some(*response)
+        }
+        _ => None,
+    });
+    let mut responses: Vec<u64> = changed.collect();
+    responses.sort_unstable();
+    responses.dedup();
+    responses
+}
+
+/// Spreads a version over 64 bits, so that sums of versions differ when the versions do.
+fn weigh(resource: Option<&Arc<EncodedResource>>) -> u64 {
+    resource
+        .map_or(0, |r| (r.version.0 ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31) | 1)
+}
+
+/// The sent resources that a message names; the only one sent is the reason without being named.
+fn blame(sent: &[(Arc<str>, Version)], message: &str) -> Vec<Arc<str>> {
+    if let [(only, _)] = sent {
+        return vec![only.clone()];
+    }
+    let mut named: Vec<Arc<str>> = sent.iter().filter(|(n, _)| mentions(message, n)).map(|(n, _)| n.clone()).collect();
+    named.sort_unstable();
+    named
+}
+
+/// Whether `message` names `name` by itself, not as part of a longer name.
+fn mentions(message: &str, name: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || matches!(c, '|' | '_' | '-' | '/');
+    !name.is_empty()
+        && message.match_indices(name).any(|(at, _)| {
+            let before = message[..at].chars().next_back();
+            let mut after = message[at + name.len()..].chars();
+            let (next, second) = (after.next(), after.next());
+            // A dot or colon ends a sentence or clause when nothing of a name follows it.
+            let joined = matches!(next, Some('.' | ':')) && second.is_some_and(part);
+            !before.is_some_and(|c| part(c) || c == '.') && !next.is_some_and(part) && !joined
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_blamed_only_when_it_stands_by_itself() {
+        let table = [
+            ("Error adding/updating cluster(s) c3: no", "c3", true),
+            ("Error adding/updating cluster(s) c33: no", "c3", false),
+            ("bad outbound|80||a.com.", "outbound|80||a.com", true),
+            ("bad outbound|80||a.com.local", "outbound|80||a.com", false),
+            ("bad outbound|80||a.com", "80", false),
+            ("[resource index 0: cl: INVALID]", "cl", true),
+            ("route 80: bad", "80", true),
+            ("", "c", false),
+            ("anything", "", false),
+        ];
+        for (message, name, expected) in table {
+            assert_eq!(mentions(message, name), expected, "{name:?} in {message:?}");
+        }
+    }
+}
