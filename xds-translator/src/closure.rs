@@ -125,3 +125,68 @@ fn routes(configuration: &RouteConfiguration, found: &mut References) {
 fn unpack<T: Message + Name + Default>(config: &Any) -> Option<T> {
     (config.type_url == T::type_url()).then(|| T::decode(config.value.as_slice()).ok()).flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use ferromesh_proto::EncodedResource;
+
+    use super::*;
+    use crate::{
+        emit::{emit, splice_route, tests, version},
+        plan::{CaptureMode, Discovery, Features, OutboundKey, PlanItem, RouteFrame, TerminalFilter, ViewKey},
+    };
+
+    fn outbound_routes() -> bytes::Bytes {
+        let forward = crate::plan::RouteActionPlan::Forward(Box::new(tests::forward("c1")));
+        let host = PlanItem::VirtualHost(tests::virtual_host(vec![tests::route(forward), tests::full_route()]));
+        let frame = RouteFrame { name: "80".into(), ignore_port_in_host: true, virtual_hosts: Vec::new() };
+        splice_route(&frame, &[(version(&host), emit(&host))]).1
+    }
+
+    fn outbound_listener() -> PlanItem {
+        let http = TerminalFilter::Http(Box::new(tests::http(crate::plan::HttpRole::Outbound)));
+        let chains = vec![tests::chain(http), tests::chain(TerminalFilter::Tcp(tests::tcp("c2")))];
+        PlanItem::Listener(Box::new(tests::listener(chains)))
+    }
+
+    fn view(resources: Vec<(ResourceType, &str, bytes::Bytes)>) -> Arc<View> {
+        let key = OutboundKey {
+            namespace: "default".into(),
+            scope: None,
+            client_labels: Default::default(),
+            locality: None,
+            capture: CaptureMode::Redirect,
+            features: Features::default(),
+        };
+        let mut tables: [_; ResourceType::ALL.len()] = Default::default();
+        for (kind, name, body) in resources {
+            let table: &mut Arc<crate::view::Table> = &mut tables[kind.index()];
+            let resource = EncodedResource { name: name.into(), version: Default::default(), body };
+            Arc::make_mut(table).insert(name.into(), Arc::new(resource));
+        }
+        Arc::new(View { key: Arc::new(ViewKey::Outbound(key)), generation: 1, tables, log: Arc::new([]) })
+    }
+
+    #[test]
+    fn references_of_every_kind_are_followed() {
+        let cluster = PlanItem::Cluster(Box::new(tests::cluster("c3")));
+        let found = |kind, body: &[u8]| references(kind, body).into_iter().map(|(_, name)| name).collect::<Vec<_>>();
+        assert_eq!(found(ResourceType::Route, &outbound_routes()), ["c1", "outbound|80|v1|a", "outbound|80|v2|a"]);
+        assert_eq!(found(ResourceType::Listener, &emit(&outbound_listener())), ["c2", "80"]);
+        assert_eq!(found(ResourceType::Cluster, &emit(&cluster)), ["c3"]);
+        assert_eq!(found(ResourceType::Cluster, b"\xff"), [""; 0]);
+    }
+
+    #[test]
+    fn a_name_in_another_view_of_the_proxy_is_no_dangling_one() {
+        let fixed = |name| {
+            let plan = crate::plan::ClusterPlan { discovery: Discovery::Static(Vec::new()), ..tests::cluster(name) };
+            emit(&PlanItem::Cluster(Box::new(plan)))
+        };
+        let listeners = view(vec![(ResourceType::Listener, "l", emit(&outbound_listener()))]);
+        let clusters = view(vec![(ResourceType::Cluster, "c2", fixed("c2"))]);
+        let dangling = check(&[listeners, clusters]);
+        let expected = Dangling { from: (ResourceType::Listener, "l".into()), to: (ResourceType::Route, "80".into()) };
+        assert_eq!(dangling, [expected]);
+    }
+}

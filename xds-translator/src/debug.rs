@@ -108,3 +108,49 @@ fn blank(value: &mut Value) {
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use envoy_types::pb::envoy::{
+        config::core::v3::{DataSource, TransportSocket, data_source::Specifier, transport_socket::ConfigType},
+        extensions::transport_sockets::tls::v3::{
+            CommonTlsContext, Secret, TlsCertificate, UpstreamTlsContext, secret,
+        },
+    };
+    use envoy_types::util::pack_any;
+    use prost::Message;
+
+    use super::*;
+
+    fn certificate() -> TlsCertificate {
+        let inline = |text: &str| {
+            Some(DataSource { specifier: Some(Specifier::InlineString(text.into())), ..Default::default() })
+        };
+        TlsCertificate { certificate_chain: inline("CHAIN"), private_key: inline("KEY"), ..Default::default() }
+    }
+
+    #[test]
+    fn a_secrets_key_is_blanked_and_its_certificate_stays() {
+        let secret = Secret { name: "default".into(), r#type: Some(secret::Type::TlsCertificate(certificate())) };
+        let json = to_json(ResourceType::Secret, &secret.encode_to_vec()).unwrap();
+        assert_eq!(json["tls_certificate"]["certificate_chain"]["inline_string"], "CHAIN");
+        assert_eq!(json["tls_certificate"]["private_key"]["inline_string"], REDACTED);
+    }
+
+    #[test]
+    fn a_key_inside_a_packed_message_is_blanked() {
+        let common = CommonTlsContext { tls_certificates: vec![certificate()], ..Default::default() };
+        let context = UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
+        let config_type = Some(ConfigType::TypedConfig(pack_any(context)));
+        let socket = TransportSocket { name: "tls".into(), config_type };
+        let json = message_to_json("envoy.config.core.v3.TransportSocket", &socket.encode_to_vec()).unwrap();
+        assert!(!json.to_string().contains("KEY"), "{json:#}");
+        assert!(json.to_string().contains("CHAIN"), "{json:#}");
+    }
+
+    #[test]
+    fn what_is_no_such_message_is_an_error() {
+        assert!(matches!(to_json(ResourceType::Cluster, &[0xff]), Err(DebugError::Decode { .. })));
+        assert!(matches!(message_to_json("no.such", &[]), Err(DebugError::Unknown(_))));
+    }
+}

@@ -304,3 +304,168 @@ fn with_proxy_protocol(version: u8, inner: core::TransportSocket) -> core::Trans
     };
     transport_socket(names::PROXY_PROTOCOL, &config)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        emit::tests::{self, cluster as plain, full_cluster, mesh_tls},
+        plan::{PlanItem, SanMatch, TrustRef, UpstreamHttp},
+    };
+
+    fn check(plan: ClusterPlan, expected: &[(&str, &str)]) {
+        tests::check(&PlanItem::Cluster(Box::new(plan)), expected);
+    }
+
+    #[test]
+    fn an_ordinary_cluster_has_istios_defaults() {
+        let whole = r#"{
+            "name":"outbound|80||a","alt_stat_name":"outbound|80||a;","type":"EDS","connect_timeout":"10s",
+            "eds_cluster_config":{"service_name":"outbound|80||a",
+                "eds_config":{"ads":{},"initial_fetch_timeout":"0s","resource_api_version":"V3"}},
+            "lb_policy":"LEAST_REQUEST","common_lb_config":{"healthy_panic_threshold":{}},
+            "circuit_breakers":{"thresholds":[{"max_connections":4294967295,"max_pending_requests":4294967295,
+                "max_requests":4294967295,"max_retries":4294967295}]}}"#;
+        check(plain("outbound|80||a"), &[("", whole)]);
+    }
+
+    #[test]
+    fn settings_of_a_policy_are_spelled() {
+        let socket = "/transport_socket_matches/0/transport_socket/typed_config";
+        check(
+            full_cluster(),
+            &[
+                ("/lb_policy", "null"),
+                ("/round_robin_lb_config/slow_start_config/aggression/default_value", "1.5"),
+                ("/circuit_breakers/thresholds/0/max_connections", "100"),
+                ("/circuit_breakers/thresholds/0/retry_budget/budget_percent/value", "20.0"),
+                (
+                    "/outlier_detection",
+                    r#"{"consecutive_5xx":5,"enforcing_consecutive_5xx":100,"consecutive_gateway_failure":0,
+                        "enforcing_consecutive_gateway_failure":0,"interval":"10s","enforcing_success_rate":0}"#,
+                ),
+                ("/common_lb_config", r#"{"healthy_panic_threshold":{"value":40.0},"locality_weighted_lb_config":{}}"#),
+                ("/upstream_connection_options/tcp_keepalive", r#"{"keepalive_probes":3,"keepalive_time":7}"#),
+                (
+                    "/metadata/filter_metadata/mesh",
+                    r#"{"h1":"istio-http/1.1,istio,http/1.1","h2":"istio-h2,istio,h2"}"#,
+                ),
+                ("/metadata/filter_metadata/istio/subset", r#""v1""#),
+                ("/transport_socket_matches/0/match", r#"{"tlsMode":"istio"}"#),
+                ("/transport_socket_matches/1/match", "{}"),
+                (&format!("{socket}/config"), "{}"),
+                (
+                    &format!("{socket}/transport_socket/typed_config/sni"),
+                    r#""outbound_.9080_._.reviews.default.svc.cluster.local""#,
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn http_options_are_written_only_when_needed() {
+        let options = "/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+        let explicit = format!("{options}/explicit_http_config");
+        let with = |http| ClusterPlan { http, ..plain("a") };
+        let protocol = |protocol| UpstreamHttp { protocol, ..Default::default() };
+        let one_request = UpstreamHttp { max_requests_per_connection: Some(1), ..Default::default() };
+        let downstream = format!("{options}/use_downstream_protocol_config");
+        let table = [
+            (UpstreamHttp::default(), options, "null"),
+            (one_request, &explicit, r#"{"http_protocol_options":{}}"#),
+            (protocol(UpstreamProtocol::ExplicitHttp1), &explicit, r#"{"http_protocol_options":{}}"#),
+            (protocol(UpstreamProtocol::Http2), &explicit, r#"{"http2_protocol_options":{}}"#),
+            (
+                protocol(UpstreamProtocol::Downstream),
+                &downstream,
+                r#"{"http_protocol_options":{},"http2_protocol_options":{}}"#,
+            ),
+        ];
+        for (http, pointer, expected) in table {
+            check(with(http), &[(pointer, expected)]);
+        }
+    }
+
+    #[test]
+    fn every_discovery_has_its_type_and_balancer() {
+        let with = |discovery| ClusterPlan { discovery, ..plain("a") };
+        check(with(Discovery::Static(Vec::new())), &[("/type", r#""STATIC""#), ("/load_assignment", "null")]);
+        let inbound = ClusterPlan {
+            bind_source: Some([127, 0, 0, 6].into()),
+            original_dst_keep: true,
+            ..with(Discovery::OriginalDst { port_override: Some(81) })
+        };
+        check(
+            inbound,
+            &[
+                ("/type", r#""ORIGINAL_DST""#),
+                ("/lb_policy", r#""CLUSTER_PROVIDED""#),
+                ("/cleanup_interval", r#""9223372035s""#),
+                ("/original_dst_lb_config", r#"{"upstream_port_override":81}"#),
+                ("/upstream_bind_config/source_address", r#"{"address":"127.0.0.6","port_value":0}"#),
+                ("/common_lb_config", "null"),
+            ],
+        );
+        let dns = Discovery::Dns { logical: true, endpoints: Vec::new(), refresh: Duration::from_secs(60) };
+        check(
+            with(dns),
+            &[
+                ("/cluster_type/typed_config/dns_refresh_rate", r#""60s""#),
+                ("/cluster_type/typed_config/all_addresses_in_single_endpoint", "true"),
+            ],
+        );
+        let omitted = Limits { omit: true, ..Default::default() };
+        check(ClusterPlan { limits: omitted, ..plain("BlackHoleCluster") }, &[("/circuit_breakers", "null")]);
+    }
+
+    #[test]
+    fn expected_names_are_typed_by_their_spelling() {
+        let sans = ["spiffe://cluster.local/ns/a/sa/b", "a.com", "10.0.0.1"].map(|n| SanMatch::Exact(n.into()));
+        let tls = UpstreamTls { sans: sans.into(), ..mesh_tls() };
+        let context = "/transport_socket/typed_config/common_tls_context/combined_validation_context";
+        check(
+            ClusterPlan { transport: UpstreamTransport::Tls(tls), ..plain("a") },
+            &[
+                (
+                    &format!("{context}/default_validation_context/match_typed_subject_alt_names"),
+                    r#"[{"san_type":"URI","matcher":{"exact":"spiffe://cluster.local/ns/a/sa/b"}},
+                        {"san_type":"DNS","matcher":{"exact":"a.com"}},
+                        {"san_type":"IP_ADDRESS","matcher":{"exact":"10.0.0.1"}}]"#,
+                ),
+                (
+                    &format!("{context}/validation_context_sds_secret_config"),
+                    r#"{"name":"ROOTCA","sds_config":{"initial_fetch_timeout":"0s","resource_api_version":"V3",
+                        "api_config_source":{"api_type":"GRPC","transport_api_version":"V3",
+                            "set_node_on_first_message_only":true,
+                            "grpc_services":[{"envoy_grpc":{"cluster_name":"sds-grpc"}}]}}}"#,
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_users_tls_without_names_takes_them_from_the_request() {
+        let tls = UpstreamTls {
+            certificate: None,
+            trust: Some(TrustRef::System),
+            sans: Vec::new(),
+            sni: "".into(),
+            alpn: Vec::new(),
+            auto_sni: true,
+        };
+        let options = "/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+        check(
+            ClusterPlan { transport: UpstreamTransport::Tls(tls), ..plain("a") },
+            &[
+                (
+                    &format!("{options}/upstream_http_protocol_options"),
+                    r#"{"auto_sni":true,"auto_san_validation":true}"#,
+                ),
+                (
+                    "/transport_socket/typed_config/common_tls_context/validation_context/trusted_ca/filename",
+                    r#""/etc/ssl/certs/ca-certificates.crt""#,
+                ),
+            ],
+        );
+    }
+}

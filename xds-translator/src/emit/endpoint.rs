@@ -76,3 +76,42 @@ pub(super) fn socket_address(host: String, port: u16) -> core::SocketAddress {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        emit::tests::{self, assignment},
+        plan::{AssignmentPlan, PlanItem},
+    };
+
+    #[test]
+    fn endpoints_carry_what_chooses_their_socket() {
+        tests::check(
+            &PlanItem::Assignment(assignment()),
+            &[
+                ("/endpoints/0/locality", r#"{"region":"r","zone":"z"}"#),
+                ("/endpoints/0/load_balancing_weight", "4"),
+                (
+                    "/endpoints/0/lb_endpoints/0",
+                    r#"{"endpoint":{"address":{"socket_address":{"address":"10.0.0.1","port_value":9080}}},
+                        "health_status":"HEALTHY","load_balancing_weight":2,
+                        "metadata":{"filter_metadata":{"envoy.transport_socket_match":{"tlsMode":"istio"},
+                            "istio":{"workload":"reviews-v1-0;default;reviews;v1;Kubernetes"}}}}"#,
+                ),
+                ("/endpoints/0/lb_endpoints/1/health_status", r#""UNHEALTHY""#),
+                (
+                    "/endpoints/0/lb_endpoints/1/metadata/filter_metadata",
+                    r#"{"istio":{"workload":"reviews-v1-0;default;reviews;v1;Kubernetes"}}"#,
+                ),
+                ("/endpoints/1/priority", "1"),
+                ("/endpoints/1/lb_endpoints/1/endpoint/address/pipe/path", r#""/run/app.sock""#),
+            ],
+        );
+    }
+
+    #[test]
+    fn no_endpoints_are_an_empty_assignment() {
+        let empty = AssignmentPlan { cluster: "a".into(), localities: Vec::new() };
+        tests::check(&PlanItem::Assignment(empty), &[("", r#"{"cluster_name":"a"}"#)]);
+    }
+}

@@ -83,3 +83,183 @@ fn ports(ports: &[u16]) -> Option<Predicate> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        emit::tests::{self, chain, full_listener, http, listener, tcp},
+        plan::{
+            AccessLogPlan, DownstreamTls, FilterChainPlan, HttpConnection, HttpRole, ListenerPlan, PlanItem, SecretRef,
+            TerminalFilter, TrustRef,
+        },
+    };
+
+    const HCM: &str = "/filter_chains/0/filters/0/typed_config";
+
+    fn check(plan: ListenerPlan, expected: &[(&str, &str)]) {
+        tests::check(&PlanItem::Listener(Box::new(plan)), expected);
+    }
+
+    fn check_http(plan: HttpConnection, expected: &[(&str, &str)]) {
+        let pointers: Vec<String> = expected.iter().map(|(pointer, _)| format!("{HCM}{pointer}")).collect();
+        let expected: Vec<(&str, &str)> =
+            pointers.iter().zip(expected).map(|(pointer, (_, json))| (pointer.as_str(), *json)).collect();
+        check(listener(vec![chain(TerminalFilter::Http(Box::new(plan)))]), &expected);
+    }
+
+    #[test]
+    fn a_tcp_listener_is_as_small_as_istios() {
+        let expected = r#"{"name":"0.0.0.0_80","bind_to_port":false,"traffic_direction":"OUTBOUND",
+            "address":{"socket_address":{"address":"0.0.0.0","port_value":80}},
+            "filter_chains":[{"filters":[{"name":"envoy.filters.network.tcp_proxy","typed_config":{
+                "@type":"type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                "cluster":"PassthroughCluster","stat_prefix":"PassthroughCluster"}}]}]}"#;
+        check(listener(vec![chain(TerminalFilter::Tcp(tcp("PassthroughCluster")))]), &[("", expected)]);
+    }
+
+    #[test]
+    fn inspectors_are_off_for_ports_that_need_none() {
+        let range = |port: i32| format!(r#"{{"destination_port_range":{{"start":{port},"end":{}}}}}"#, port + 1);
+        let both = format!(r#"{{"or_match":{{"rules":[{},{}]}}}}"#, range(9080), range(15006));
+        check(
+            full_listener(),
+            &[
+                ("/bind_to_port", "null"),
+                ("/listener_filters/0/filter_disabled", "null"),
+                ("/listener_filters/1/filter_disabled", &range(15006)),
+                ("/listener_filters/2/filter_disabled", &both),
+                ("/listener_filters_timeout", r#""2s""#),
+                ("/continue_on_listener_filters_timeout", "true"),
+                ("/max_connections_to_accept_per_socket_event", "1"),
+                (
+                    "/filter_chains/0/filter_chain_match",
+                    r#"{"destination_port":9080,"transport_protocol":"tls","server_names":["*.example.com"],
+                        "application_protocols":["istio-http/1.1","istio-h2"],
+                        "prefix_ranges":[{"address_prefix":"10.0.0.0","prefix_len":8}]}"#,
+                ),
+                ("/default_filter_chain/filters/0/name", r#""envoy.filters.network.tcp_proxy""#),
+            ],
+        );
+    }
+
+    #[test]
+    fn each_role_has_its_filters_and_client_certificate_header() {
+        let names = |json: serde_json::Value| -> Vec<String> {
+            let filters = json.pointer(&format!("{HCM}/http_filters")).unwrap().as_array().unwrap();
+            filters.iter().map(|f| f["name"].as_str().unwrap().rsplit('.').next().unwrap().to_owned()).collect()
+        };
+        let outbound = HttpConnection { alpn_override: true, ..http(HttpRole::Outbound) };
+        let plan = listener(vec![chain(TerminalFilter::Http(Box::new(outbound.clone())))]);
+        let outbound_filters = names(tests::json(&PlanItem::Listener(Box::new(plan))));
+        assert_eq!(outbound_filters, ["grpc_stats", "fault", "cors", "set_filter_state", "router"]);
+        let inbound_filters = names(tests::json(&PlanItem::Listener(Box::new(full_listener()))));
+        assert_eq!(inbound_filters, ["rbac", "grpc_stats", "fault", "cors", "router"]);
+        check_http(
+            outbound,
+            &[
+                ("/server_name", "null"),
+                ("/use_remote_address", "false"),
+                (
+                    "/http_filters/3/typed_config/on_request_headers/0",
+                    r#"{"object_key":"envoy.network.application_protocols","skip_if_empty":true,
+                        "format_string":{"text_format_source":{"inline_string":"%CEL(request.protocol == 'HTTP/2' ? xds.cluster_metadata.filter_metadata.mesh.h2 : xds.cluster_metadata.filter_metadata.mesh.h1)%"}}}"#,
+                ),
+            ],
+        );
+        check_http(
+            http(HttpRole::Gateway),
+            &[
+                ("/forward_client_cert_details", r#""SANITIZE_SET""#),
+                ("/set_current_client_cert_details", r#"{"subject":true,"cert":true,"dns":true,"uri":true}"#),
+                ("/use_remote_address", "true"),
+                ("/server_name", r#""istio-envoy""#),
+            ],
+        );
+        check_http(
+            http(HttpRole::Inbound { mtls: true }),
+            &[
+                ("/forward_client_cert_details", r#""APPEND_FORWARD""#),
+                ("/set_current_client_cert_details", r#"{"subject":true,"dns":true,"uri":true}"#),
+                (
+                    "/rds",
+                    r#"{"route_config_name":"80","config_source":
+                        {"ads":{},"initial_fetch_timeout":"0s","resource_api_version":"V3"}}"#,
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn policies_become_rbac_rules() {
+        let rbac = format!("{HCM}/http_filters/0/typed_config");
+        let policy = format!("{rbac}/rules/policies/ns[default]-policy[p]-rule[1]");
+        let network = "/filter_chains/1/filters/0/typed_config";
+        check(
+            full_listener(),
+            &[
+                (
+                    &format!("{policy}/permissions/0/and_rules/rules"),
+                    r#"[{"or_rules":{"rules":[{"header":{"name":":method","string_match":{"exact":"GET"}}}]}},
+                        {"uri_template":{"name":"uri-template","typed_config":{"path_template":"/a/*/b/**",
+                            "@type":"type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"}}},
+                        {"not_rule":{"destination_port":1}}]"#,
+                ),
+                (
+                    &format!("{policy}/principals/0/and_ids/ids"),
+                    r#"[{"authenticated":{"principal_name":{"safe_regex":{"regex":".*/ns/default/.*"}}}},
+                        {"direct_remote_ip":{"address_prefix":"10.0.0.0","prefix_len":8}}]"#,
+                ),
+                (&format!("{rbac}/shadow_rules_stat_prefix"), r#""istio_dry_run_allow_""#),
+                // Nothing is enforced where every policy is a dry run; an empty alternative never holds.
+                (&format!("{network}/rules"), "null"),
+                (&format!("{network}/shadow_rules/action"), r#""DENY""#),
+                (&format!("{network}/shadow_rules/policies/p/permissions/1"), r#"{"not_rule":{"any":true}}"#),
+                (&format!("{network}/stat_prefix"), r#""tcp.""#),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_gateways_credential_comes_over_the_aggregated_stream() {
+        let tls = DownstreamTls {
+            certificates: vec![
+                SecretRef::Credential("cred".into()),
+                SecretRef::Files("/c.pem".into(), "/k.pem".into()),
+            ],
+            trust: Some(TrustRef::Credential("cred".into())),
+            min_version: None,
+            max_version: None,
+            cipher_suites: Vec::new(),
+            ..tests::server_tls()
+        };
+        let chain = FilterChainPlan { tls: Some(tls), ..chain(TerminalFilter::Tcp(tcp("a"))) };
+        let common = "/filter_chains/0/transport_socket/typed_config/common_tls_context";
+        check(
+            listener(vec![chain]),
+            &[
+                (
+                    &format!("{common}/tls_certificate_sds_secret_configs"),
+                    r#"[{"name":"kubernetes://cred","sds_config":{"ads":{},"resource_api_version":"V3"}}]"#,
+                ),
+                (&format!("{common}/tls_certificates/0/certificate_chain/filename"), r#""/c.pem""#),
+                (&format!("{common}/tls_params"), "null"),
+                (
+                    &format!("{common}/combined_validation_context/validation_context_sds_secret_config/name"),
+                    r#""kubernetes://cred-cacert""#,
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_json_log_takes_the_users_fields_or_istios() {
+        let log = |format: &str| Some(AccessLogPlan { path: "/dev/stdout".into(), format: format.into(), json: true });
+        let format = "/access_log/0/typed_config/log_format/json_format";
+        let with = |format| HttpConnection { access_log: log(format), ..http(HttpRole::Outbound) };
+        check_http(
+            with(r#"{"a":{"b":["%PROTOCOL%",1,true,null]}}"#),
+            &[(format, r#"{"a":{"b":["%PROTOCOL%",1.0,true,null]}}"#)],
+        );
+        check_http(with("not json"), &[(&format!("{format}/method"), r#""%REQ(:METHOD)%""#)]);
+    }
+}

@@ -70,13 +70,4 @@ fn encode<T: Message + Name>(message: &T) -> Bytes {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use prost::{Message, Name};
-
-    /// Checks a message by its JSON form.
-    pub(crate) fn check_part<T: Message + Name>(message: &T, expected: &str) {
-        let json = crate::debug::message_to_json(&T::full_name(), &message.encode_to_vec()).unwrap();
-        let expected: serde_json::Value = serde_json::from_str(expected).unwrap();
-        assert_eq!(json, expected, "{json:#}\nis not\n{expected:#}");
-    }
-}
+pub(crate) mod tests;

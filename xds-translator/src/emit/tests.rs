@@ -1,0 +1,439 @@
+//! Samples of plan items, checks by JSON form, and what holds for every item.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ferromesh_proto::ResourceType;
+use prost::{Message, Name};
+use serde_json::Value;
+
+use super::*;
+use crate::{
+    ir::{
+        Abort, AccessAction, Cors, Fault, HashKey, Health, HttpMatch, Locality, PathMatch, PathNormalization,
+        PathRewrite, PerMillion, StringMatch, TcpKeepalive, TlsVersion, Warmup,
+    },
+    plan::*,
+};
+
+/// Checks a message by its JSON form.
+pub(crate) fn check_part<T: Message + Name>(message: &T, expected: &str) {
+    let json = crate::debug::message_to_json(&T::full_name(), &message.encode_to_vec()).unwrap();
+    let expected: Value = serde_json::from_str(expected).unwrap();
+    assert_eq!(json, expected, "{json:#}\nis not\n{expected:#}");
+}
+
+/// The JSON form of a whole resource; a virtual host comes inside a route configuration.
+pub(crate) fn json(item: &PlanItem) -> Value {
+    let body = emit(item);
+    let kind = match item {
+        PlanItem::Cluster(_) => ResourceType::Cluster,
+        PlanItem::Assignment(_) => ResourceType::Endpoint,
+        PlanItem::Listener(_) => ResourceType::Listener,
+        PlanItem::VirtualHost(_) => {
+            let frame = RouteFrame { name: "80".into(), ignore_port_in_host: true, virtual_hosts: Vec::new() };
+            let (_, body) = splice_route(&frame, &[(version(item), body)]);
+            return crate::debug::to_json(ResourceType::Route, &body).unwrap();
+        }
+    };
+    crate::debug::to_json(kind, &body).unwrap()
+}
+
+/// Checks what stands at JSON pointers of an item; `null` means nothing stands there.
+pub(crate) fn check(item: &PlanItem, expected: &[(&str, &str)]) {
+    let json = json(item);
+    for (pointer, expected) in expected {
+        let expected: Value = serde_json::from_str(expected).unwrap();
+        let found = json.pointer(pointer).unwrap_or(&Value::Null);
+        assert_eq!(*found, expected, "at {pointer}: {found:#}\nis not {expected:#}\nin {json:#}");
+    }
+}
+
+/// A cluster with nothing special.
+pub(crate) fn cluster(name: &str) -> ClusterPlan {
+    ClusterPlan {
+        name: name.into(),
+        discovery: Discovery::Eds,
+        connect_timeout: Duration::from_secs(10),
+        balancing: BalancingPlan::LeastRequest(None),
+        limits: Limits::default(),
+        outlier: None,
+        panic_percent: 0,
+        http: UpstreamHttp::default(),
+        transport: UpstreamTransport::Plain,
+        mesh_alpn: None,
+        bind_source: None,
+        tcp_keepalive: None,
+        locality_weighted: false,
+        istio: IstioMetadata::default(),
+        original_dst_keep: false,
+        proxy_protocol: None,
+        alt_stat_name: None,
+    }
+}
+
+/// The mesh's TLS towards `reviews`.
+pub(crate) fn mesh_tls() -> UpstreamTls {
+    UpstreamTls {
+        certificate: Some(SecretRef::Workload),
+        trust: Some(TrustRef::Mesh),
+        sans: vec![SanMatch::Exact("spiffe://cluster.local/ns/default/sa/reviews".into())],
+        sni: "outbound_.9080_._.reviews.default.svc.cluster.local".into(),
+        alpn: vec!["istio".into()],
+        auto_sni: false,
+    }
+}
+
+/// A cluster that uses every option that an EDS cluster has.
+pub(crate) fn full_cluster() -> ClusterPlan {
+    ClusterPlan {
+        balancing: BalancingPlan::RoundRobin(Some(Warmup {
+            window: Duration::from_secs(60),
+            minimum_percent: 10,
+            aggression_milli: 1500,
+        })),
+        limits: Limits { max_connections: Some(100), retry_budget: Some((20, 3)), ..Default::default() },
+        outlier: Some(OutlierPlan {
+            consecutive_5xx: Some(5),
+            consecutive_gateway: Some(0),
+            interval: Some(Duration::from_secs(10)),
+            ..Default::default()
+        }),
+        panic_percent: 40,
+        http: UpstreamHttp {
+            protocol: UpstreamProtocol::Downstream,
+            max_requests_per_connection: Some(2),
+            h2_keepalive: Some((Duration::from_secs(30), Duration::from_secs(5))),
+            ..Default::default()
+        },
+        transport: UpstreamTransport::PerEndpoint(mesh_tls()),
+        mesh_alpn: Some(MeshAlpn { h1: "istio-http/1.1,istio,http/1.1".into(), h2: "istio-h2,istio,h2".into() }),
+        tcp_keepalive: Some(TcpKeepalive { probes: Some(3), time: Some(Duration::from_secs(7)), interval: None }),
+        locality_weighted: true,
+        istio: IstioMetadata {
+            config: Some("/apis/networking.istio.io/v1/namespaces/default/destination-rule/reviews".into()),
+            services: vec![("reviews.default.svc.cluster.local".into(), "reviews".into(), "default".into())],
+            subset: Some("v1".into()),
+            external: true,
+        },
+        proxy_protocol: Some(1),
+        ..cluster("outbound|9080|v1|reviews.default.svc.cluster.local")
+    }
+}
+
+/// An assignment with two localities and every kind of endpoint.
+pub(crate) fn assignment() -> AssignmentPlan {
+    let endpoint = |address, mesh_tls, health| EndpointPlan {
+        address,
+        health,
+        weight: 2,
+        mesh_tls,
+        workload: Some("reviews-v1-0;default;reviews;v1;Kubernetes".into()),
+    };
+    let ip = |last| PlannedAddress::Ip([10, 0, 0, last].into(), 9080);
+    let near = LocalityEndpoints {
+        locality: Locality { region: "r".into(), zone: "z".into(), sub_zone: "".into() },
+        priority: 0,
+        weight: Some(4),
+        endpoints: vec![endpoint(ip(1), true, Health::Healthy), endpoint(ip(2), false, Health::Unhealthy)],
+    };
+    let far = LocalityEndpoints {
+        locality: Locality::default(),
+        priority: 1,
+        weight: None,
+        endpoints: vec![
+            endpoint(PlannedAddress::Host("example.com".into(), 443), false, Health::Healthy),
+            endpoint(PlannedAddress::Pipe("/run/app.sock".into()), false, Health::Healthy),
+        ],
+    };
+    AssignmentPlan { cluster: "outbound|9080||reviews.default.svc.cluster.local".into(), localities: vec![near, far] }
+}
+
+/// Forwarding to one cluster.
+pub(crate) fn forward(cluster: &str) -> ForwardPlan {
+    ForwardPlan {
+        clusters: vec![WeightedCluster { name: cluster.into(), weight: 1, headers: Default::default() }],
+        path_rewrite: None,
+        host_rewrite: None,
+        timeout: RouteTimeout::None,
+        retry: None,
+        mirrors: Vec::new(),
+        hash: Vec::new(),
+        missing_cluster_500: false,
+    }
+}
+
+/// A route that matches everything.
+pub(crate) fn route(action: RouteActionPlan) -> RoutePlan {
+    RoutePlan {
+        name: "default".into(),
+        matches: None,
+        action,
+        headers: Default::default(),
+        fault: None,
+        cors: None,
+        config: None,
+        operation: "".into(),
+    }
+}
+
+/// A route that uses every option of forwarding.
+pub(crate) fn full_route() -> RoutePlan {
+    let mut headers = crate::ir::HeaderOps::default();
+    headers.request.set = [("x-a".into(), "1".into()), ("host".into(), "other.com".into())].into();
+    headers.request.add = [("x-b".into(), "2".into())].into();
+    headers.request.remove = vec!["x-c".into(), ":path".into()];
+    headers.response.remove = vec!["server".into()];
+    let weighted =
+        |name: &str, weight| WeightedCluster { name: name.into(), weight, headers: crate::ir::HeaderOps::default() };
+    let forward = ForwardPlan {
+        clusters: vec![weighted("outbound|80|v1|a", 90), weighted("outbound|80|v2|a", 10)],
+        path_rewrite: Some(PathRewrite::Regex { pattern: "^/a/(.*)$".into(), substitution: r"/b/\1".into() }),
+        timeout: RouteTimeout::After(Duration::from_millis(1500)),
+        retry: Some(RetryPlan {
+            attempts: 3,
+            retry_on: "5xx,retriable-status-codes".into(),
+            statuses: vec![503],
+            per_try_timeout: Some(Duration::from_secs(2)),
+            avoid_previous_hosts: true,
+            remote_localities: true,
+            backoff: Some(Duration::from_millis(25)),
+        }),
+        mirrors: vec![("outbound|80|v2|a".into(), PerMillion(500_000))],
+        hash: vec![
+            HashKey::Header("x-user".into()),
+            HashKey::Cookie { name: "c".into(), path: "/".into(), ttl: Some(Duration::ZERO) },
+            HashKey::SourceIp,
+            HashKey::QueryParameter("q".into()),
+        ],
+        missing_cluster_500: true,
+        ..self::forward("")
+    };
+    RoutePlan {
+        matches: Some(HttpMatch { uri: Some(StringMatch::Prefix("/a".into())), ..Default::default() }),
+        headers,
+        fault: Some(Fault {
+            delay: Some((Duration::from_secs(5), PerMillion(500_000))),
+            abort: Some((Abort::Http(503), PerMillion(100_000))),
+        }),
+        cors: Some(Cors {
+            origins: vec![StringMatch::Exact("https://a.com".into())],
+            methods: vec!["GET".into(), "PUT".into()],
+            max_age: Some(Duration::from_secs(86400)),
+            credentials: Some(true),
+            forward_unmatched_preflights: true,
+            ..Default::default()
+        }),
+        config: Some("/apis/networking.istio.io/v1/namespaces/default/virtual-service/a".into()),
+        operation: "a:80/*".into(),
+        ..route(RouteActionPlan::Forward(Box::new(forward)))
+    }
+}
+
+/// A virtual host with these routes.
+pub(crate) fn virtual_host(routes: Vec<RoutePlan>) -> VirtualHostPlan {
+    VirtualHostPlan {
+        name: "a.default.svc.cluster.local:80".into(),
+        domains: vec!["a.default.svc.cluster.local".into(), "a".into()],
+        routes,
+        require_tls: false,
+        attempt_count: true,
+    }
+}
+
+/// Policies of one action with several names, and one dry run.
+pub(crate) fn access() -> AccessFilter {
+    let policy = |i: u8| AccessPolicyPlan {
+        permissions: vec![Permission::And(vec![
+            Permission::Or(vec![Permission::Header(":method".into(), StringMatch::Exact("GET".into()), false)]),
+            Permission::Path(PathMatch::Template("/a/{*}/b/{**}".into())),
+            Permission::Not(Box::new(Permission::Port(u16::from(i)))),
+        ])],
+        principals: vec![Principal::And(vec![
+            Principal::Authenticated(StringMatch::Regex(".*/ns/default/.*".into())),
+            Principal::DirectIp("10.0.0.0/8".parse().unwrap()),
+        ])],
+    };
+    let named = |i: u8| (Arc::from(format!("ns[default]-policy[p]-rule[{i}]")), policy(i));
+    AccessFilter {
+        action: AccessAction::Allow,
+        policies: Some((0..9).map(named).collect::<BTreeMap<_, _>>()),
+        shadow: [named(9)].into(),
+    }
+}
+
+/// A policy on connections.
+pub(crate) fn connection_access() -> AccessFilter {
+    let refuse = AccessPolicyPlan {
+        permissions: vec![Permission::Sni(StringMatch::Suffix(".com".into())), Permission::Or(Vec::new())],
+        principals: vec![Principal::RemoteIp("::1/128".parse().unwrap()), Principal::Any],
+    };
+    AccessFilter { action: AccessAction::Deny, policies: None, shadow: [("p".into(), refuse)].into() }
+}
+
+/// Server-side mesh TLS.
+pub(crate) fn server_tls() -> DownstreamTls {
+    DownstreamTls {
+        certificates: vec![SecretRef::Workload],
+        trust: Some(TrustRef::Mesh),
+        require_client: true,
+        sans: vec![SanMatch::Prefix("spiffe://cluster.local/".into())],
+        alpn: vec!["h2".into(), "http/1.1".into()],
+        min_version: Some(TlsVersion::V1_2),
+        max_version: Some(TlsVersion::V1_3),
+        cipher_suites: vec!["ECDHE-ECDSA-AES256-GCM-SHA384".into()],
+    }
+}
+
+/// An HTTP connection manager with routes over ADS.
+pub(crate) fn http(role: HttpRole) -> HttpConnection {
+    HttpConnection {
+        stat_prefix: "outbound_0.0.0.0_80;".into(),
+        routes: RouteSource::Rds("80".into()),
+        role,
+        access: Vec::new(),
+        alpn_override: false,
+        normalization: PathNormalization::Base,
+        access_log: None,
+        http_proxy: false,
+    }
+}
+
+/// A TCP proxy to one cluster.
+pub(crate) fn tcp(cluster: &str) -> TcpProxyPlan {
+    TcpProxyPlan {
+        stat_prefix: cluster.into(),
+        clusters: vec![(cluster.into(), 1)],
+        idle_timeout: None,
+        max_duration: None,
+        hash_source_ip: false,
+        access_log: None,
+    }
+}
+
+/// A chain that matches everything.
+pub(crate) fn chain(terminal: TerminalFilter) -> FilterChainPlan {
+    FilterChainPlan {
+        name: "".into(),
+        matches: ChainMatch::default(),
+        tls: None,
+        connect_timeout: None,
+        access: Vec::new(),
+        terminal,
+    }
+}
+
+/// A listener with these chains.
+pub(crate) fn listener(chains: Vec<FilterChainPlan>) -> ListenerPlan {
+    ListenerPlan {
+        name: "0.0.0.0_80".into(),
+        address: [0, 0, 0, 0].into(),
+        port: 80,
+        bind: false,
+        use_original_dst: false,
+        direction: Direction::Outbound,
+        listener_filters: Vec::new(),
+        filters_timeout: None,
+        continue_on_timeout: false,
+        chains,
+        default_chain: None,
+        accept_one: false,
+        access_log: None,
+    }
+}
+
+/// An inbound listener with mesh TLS, policies on requests and connections, inline routes and logs.
+pub(crate) fn full_listener() -> ListenerPlan {
+    let log = |json| Some(AccessLogPlan { path: "/dev/stdout".into(), format: "".into(), json });
+    let routes = RouteConfigPlan {
+        name: "inbound|9080||".into(),
+        ignore_port_in_host: false,
+        virtual_hosts: vec![virtual_host(vec![full_route()])],
+    };
+    let request = HttpConnection {
+        routes: RouteSource::Inline(routes),
+        access: vec![access()],
+        access_log: log(true),
+        ..http(HttpRole::Inbound { mtls: true })
+    };
+    let tls = ChainMatch {
+        port: Some(9080),
+        prefixes: vec!["10.0.0.0/8".parse().unwrap()],
+        server_names: vec!["*.example.com".into()],
+        transport: Some(TransportMatch::Tls),
+        alpn: vec!["istio-http/1.1".into(), "istio-h2".into()],
+    };
+    let http_chain = FilterChainPlan {
+        name: "0.0.0.0_9080".into(),
+        matches: tls,
+        tls: Some(server_tls()),
+        ..chain(TerminalFilter::Http(Box::new(request)))
+    };
+    let bytes = TcpProxyPlan {
+        idle_timeout: Some(Duration::from_secs(60)),
+        hash_source_ip: true,
+        clusters: vec![("a".into(), 1), ("b".into(), 2)],
+        access_log: log(false),
+        ..tcp("InboundPassthroughCluster")
+    };
+    let tcp_chain = FilterChainPlan { access: vec![connection_access()], ..chain(TerminalFilter::Tcp(bytes)) };
+    ListenerPlan {
+        name: "virtualInbound".into(),
+        port: 15006,
+        bind: true,
+        direction: Direction::Inbound,
+        listener_filters: vec![
+            ListenerFilter::OriginalDst,
+            ListenerFilter::TlsInspector(vec![15006]),
+            ListenerFilter::HttpInspector(vec![9080, 15006]),
+        ],
+        filters_timeout: Some(Duration::from_secs(2)),
+        continue_on_timeout: true,
+        default_chain: Some(chain(TerminalFilter::Tcp(tcp("PassthroughCluster")))),
+        accept_one: true,
+        ..listener(vec![http_chain, tcp_chain])
+    }
+}
+
+/// One item of each kind, with as much in it as it can hold.
+fn items() -> Vec<PlanItem> {
+    vec![
+        PlanItem::Cluster(Box::new(full_cluster())),
+        PlanItem::Assignment(assignment()),
+        PlanItem::VirtualHost(virtual_host(vec![full_route()])),
+        PlanItem::Listener(Box::new(full_listener())),
+    ]
+}
+
+#[test]
+fn equal_items_give_equal_bytes_a_hundred_times() {
+    let first: Vec<Bytes> = items().iter().map(emit).collect();
+    for _ in 0..100 {
+        assert_eq!(items().iter().map(emit).collect::<Vec<_>>(), first);
+    }
+}
+
+#[test]
+fn versions_follow_the_content() {
+    let versions: Vec<Version> = items().iter().map(version).collect();
+    assert_eq!(items().iter().map(version).collect::<Vec<_>>(), versions);
+    let changed = PlanItem::Cluster(Box::new(ClusterPlan { panic_percent: 41, ..full_cluster() }));
+    assert_ne!(version(&changed), versions[0]);
+}
+
+#[test]
+fn splicing_virtual_hosts_gives_what_encoding_them_together_gives() {
+    let frame = RouteFrame { name: "80".into(), ignore_port_in_host: true, virtual_hosts: Vec::new() };
+    let hosts: Vec<VirtualHostPlan> =
+        ["b", "a"].map(|name| VirtualHostPlan { name: name.into(), ..virtual_host(vec![full_route()]) }).into();
+    let parts: Vec<(Version, Bytes)> =
+        hosts.iter().map(|h| PlanItem::VirtualHost(h.clone())).map(|item| (version(&item), emit(&item))).collect();
+    let (spliced_version, body) = splice_route(&frame, &parts);
+    let spliced = pb::route::RouteConfiguration::decode(body).unwrap();
+    let whole = pb::route::RouteConfiguration {
+        virtual_hosts: hosts.iter().map(super::route::virtual_host).collect(),
+        ..super::route::configuration_frame("80", true)
+    };
+    assert_eq!(spliced, whole);
+    let (other_version, _) = splice_route(&frame, &parts[..1]);
+    assert_ne!(spliced_version, other_version);
+}
