@@ -1,0 +1,202 @@
+//! The agent beside a stock Envoy: gets its certificate, serves it over SDS, writes its bootstrap, runs it and drains it.
+//!
+//! ```text
+//! control plane ◀─CSR─ identity ─watch─▶ sds (Unix socket) ◀─SDS─ Envoy ─ADS─▶ control plane
+//!                                  └──▶ health ◀─probes─ Envoy's readiness listener
+//! ```
+//! It sees no xDS: Envoy speaks to the control plane itself.
+
+pub mod admin;
+pub mod bootstrap;
+pub mod envoy;
+pub mod health;
+pub mod sds;
+pub mod secret_stream;
+
+use std::{
+    fs::DirBuilder,
+    io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use ferromesh_proto::bootstrap::{BootstrapSettings, Discovery, NodeSettings, ProxyType, Statistics};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use self::{
+    admin::{DrainScope, EnvoyAdmin},
+    envoy::EnvoySettings,
+    health::Health,
+};
+pub use self::{envoy::EnvoyError, sds::SdsError};
+use crate::identity::{
+    IdentityWatch,
+    csr_client::{CsrClient, CsrSettings},
+    rotate,
+};
+
+/// Envoy starts without a certificate after this time: it then waits for one itself, but reconnects less eagerly.
+const FIRST_CERTIFICATE: Duration = Duration::from_secs(5);
+
+/// Everything that an agent depends on.
+#[derive(Clone, Debug)]
+pub struct AgentSettings {
+    /// Who the proxy is.
+    pub node: NodeSettings,
+    /// How Envoy reaches the control plane: plaintext, or mutual TLS with the agent's certificate.
+    pub discovery: Discovery,
+    /// How the agent gets certificates.
+    pub csr: CsrSettings,
+    /// A directory of this agent's own, made with mode 0700 if missing: bootstrap and, by default, the SDS socket.
+    pub run_dir: PathBuf,
+    /// The SDS socket, `RUN_DIR/sds` by default; its path has at most 100 bytes.
+    pub sds_socket: Option<PathBuf>,
+    /// Mode of the socket: 0600, or 0660 for an Envoy of another user in the same group.
+    pub sds_mode: u32,
+    /// Envoy's admin interface.
+    pub admin: SocketAddr,
+    /// The agent's own health endpoint.
+    pub health: SocketAddr,
+    /// Where Envoy answers readiness probes.
+    pub readiness: Option<SocketAddr>,
+    /// Where Envoy serves its metrics.
+    pub prometheus: Option<SocketAddr>,
+    /// Which statistics Envoy keeps.
+    pub statistics: Statistics,
+    /// The Envoy program, a name to look up in PATH or a path.
+    pub envoy: PathBuf,
+    /// Envoy's worker threads.
+    pub concurrency: Option<u32>,
+    /// Envoy's log level.
+    pub log_level: String,
+    /// Further arguments for Envoy.
+    pub extra_args: Vec<String>,
+    /// How long open connections may finish when the agent is told to end.
+    pub drain_time: Duration,
+}
+
+/// Why an agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Its directory or bootstrap file cannot be written.
+    #[error("{path}: {source}", path = .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its health endpoint cannot be opened.
+    #[error("health endpoint {address}: {source}")]
+    Health {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its SDS server failed.
+    #[error(transparent)]
+    Sds(#[from] SdsError),
+    /// Its Envoy failed.
+    #[error(transparent)]
+    Envoy(#[from] EnvoyError),
+}
+
+/// Runs an agent with its Envoy until `stop` (then drains) or until Envoy ends.
+///
+/// # Errors
+/// [`AgentError`] when something it needs cannot be had; missing certificates are waited for, not an error.
+pub async fn run(settings: AgentSettings, stop: CancellationToken) -> Result<(), AgentError> {
+    make_private(&settings.run_dir)?;
+    let socket = settings.sds_socket.clone().unwrap_or_else(|| settings.run_dir.join("sds"));
+    let (publish, mut identity) = watch::channel(None);
+    let source = Arc::new(CsrClient::new(settings.csr.clone()));
+    let _rotation = AbortOnDropHandle::new(tokio::spawn(rotate::run(source, publish)));
+
+    let sds = serve_sds(&socket, settings.sds_mode, identity.clone()).await?;
+    let health = Health::new(identity.clone(), EnvoyAdmin::new(settings.admin), stop.clone());
+    let _health = serve_health(settings.health, health.clone()).await?;
+    let envoy = envoy_settings(&settings, &socket)?;
+    tokio::select! {
+        _ = tokio::time::timeout(FIRST_CERTIFICATE, identity.wait_for(Option::is_some)) => {}
+        () = stop.cancelled() => {}
+    }
+    let outcome = supervise(&envoy, &health, sds, stop).await;
+    // A stale socket would only mislead: nobody answers there any more.
+    let _ = std::fs::remove_file(&socket);
+    outcome
+}
+
+type SdsTask = AbortOnDropHandle<Result<(), SdsError>>;
+
+async fn supervise(
+    envoy: &EnvoySettings,
+    health: &Health,
+    sds: SdsTask,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
+    let draining = async {
+        stop.cancelled().await;
+        health.drain();
+        std::future::pending().await
+    };
+    tokio::select! {
+        outcome = envoy::supervise(envoy, stop.clone()) => Ok(outcome?),
+        failed = sds => match failed {
+            Ok(Err(error)) => Err(error.into()),
+            // It is never told to stop before Envoy has ended, so it ended with the runtime.
+            Ok(Ok(())) | Err(_) => Ok(()),
+        },
+        () = draining => Ok(()),
+    }
+}
+
+async fn serve_sds(socket: &Path, mode: u32, identity: IdentityWatch) -> Result<SdsTask, SdsError> {
+    let listener = sds::bind(socket, mode).await?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(sds::serve(listener, identity, CancellationToken::new()))))
+}
+
+async fn serve_health(address: SocketAddr, health: Health) -> Result<AbortOnDropHandle<io::Result<()>>, AgentError> {
+    let listener = TcpListener::bind(address).await.map_err(|source| AgentError::Health { address, source })?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(health::serve(listener, health))))
+}
+
+fn envoy_settings(settings: &AgentSettings, socket: &Path) -> Result<EnvoySettings, AgentError> {
+    let rendered = BootstrapSettings {
+        node: settings.node.clone(),
+        discovery: settings.discovery.clone(),
+        sds_socket: Some(socket.to_owned()),
+        admin: settings.admin,
+        agent: Some(settings.health),
+        readiness: settings.readiness,
+        prometheus: settings.prometheus,
+        statistics: settings.statistics,
+    };
+    let bootstrap = bootstrap::write(&settings.run_dir, &rendered)
+        .map_err(|source| AgentError::File { path: settings.run_dir.clone(), source })?;
+    Ok(EnvoySettings {
+        binary: settings.envoy.clone(),
+        bootstrap,
+        admin: settings.admin,
+        concurrency: settings.concurrency,
+        log_level: settings.log_level.clone(),
+        extra_args: settings.extra_args.clone(),
+        drain_time: settings.drain_time,
+        drain_scope: match settings.node.proxy_type {
+            ProxyType::Sidecar => DrainScope::Inbound,
+            ProxyType::Router => DrainScope::All,
+        },
+    })
+}
+
+fn make_private(dir: &Path) -> Result<(), AgentError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| AgentError::File { path: dir.to_owned(), source })
+}
