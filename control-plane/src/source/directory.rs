@@ -13,10 +13,9 @@ use std::{
 };
 
 use ferromesh_xds_translator::{
-    diagnostic::{Code, Diagnostic, FieldPath},
-    dialect::{Kind, Object},
+    diagnostic::{Code, Diagnostic, FieldPath, Severity},
+    dialect::{Kind, MAX_FILE_BYTES, Object, parse_file},
     ir::ObjectId,
-    yaml::{MAX_FILE, parse_file},
 };
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
@@ -233,7 +232,7 @@ impl Known {
             return Ok(());
         }
         // One byte more than is allowed is enough to be refused by the parser, however large the file is.
-        let bytes = read_at_most(path, MAX_FILE + 1)?;
+        let bytes = read_at_most(path, MAX_FILE_BYTES + 1)?;
         let content = xxh3_64(&bytes);
         if self.stamp.is_none() || self.content != content {
             self.parse(path, &bytes);
@@ -250,9 +249,9 @@ impl Known {
             objects.entry(object.id.clone()).or_insert((content, object));
         }
         // What cannot be used now keeps its last good version. A document too broken to name its object keeps all of them.
-        let unnamed = parsed.rejected.iter().any(|r| r.id.is_none());
+        let unnamed = parsed.diagnostics.iter().any(|d| d.severity == Severity::Error && d.object.is_none());
         for (id, last_good) in std::mem::take(&mut self.objects) {
-            if unnamed || parsed.rejected.iter().any(|r| r.id.as_ref() == Some(&id)) {
+            if unnamed || parsed.rejected.iter().any(|r| r.id == id) {
                 objects.entry(id).or_insert(last_good);
             }
         }

@@ -1,0 +1,64 @@
+//! Errors of the REST API as RFC 9457 problem documents.
+
+use axum::{
+    Json,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use ferromesh_xds_translator::diagnostic::Diagnostic;
+use serde::Serialize;
+
+use crate::{source::rest::WriteError, store::StoreError};
+
+/// An error answer.
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    /// HTTP status.
+    pub status: u16,
+    /// What is wrong, in a few words.
+    pub title: &'static str,
+    /// What exactly, and what to do.
+    pub detail: String,
+    /// Findings about the object, when it is one that is wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Problem {
+    /// An error answer without findings.
+    pub fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { status: status.as_u16(), title, detail: detail.into(), diagnostics: Vec::new() }
+    }
+
+    /// 404.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not found", detail)
+    }
+
+    /// 400.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad request", detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, [(CONTENT_TYPE, "application/problem+json")], Json(self)).into_response()
+    }
+}
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Self {
+        let detail = error.to_string();
+        match error {
+            WriteError::Invalid(diagnostics) => {
+                Self { diagnostics, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid object", detail) }
+            }
+            WriteError::Store(StoreError::Conflict { .. }) => Self::new(StatusCode::PRECONDITION_FAILED, "conflict", detail),
+            WriteError::Store(StoreError::NotFound(_)) => Self::not_found(detail),
+            WriteError::Store(_) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "not stored", detail),
+            WriteError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", detail),
+        }
+    }
+}

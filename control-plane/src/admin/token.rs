@@ -1,0 +1,126 @@
+//! The administrator's token: made on first start, kept in a file that only its owner can read.
+
+use std::{
+    fmt,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::{constant_time, digest, rand};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use zeroize::Zeroizing;
+
+/// Random bytes in a token.
+const ENTROPY: usize = 32;
+
+/// Why the token's file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The file cannot be read or made.
+    #[error("cannot use the administrator's token file {path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Others can read it.
+    #[error("{path} is readable by others (mode {mode:03o}); run: chmod 600 {path}", path = path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// It is empty or too short to be secret.
+    #[error("{path} holds no token; delete it and start again to get a new one", path = path.display())]
+    TooShort {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The token, kept as a hash: a core dump or a log has nothing to show.
+pub struct AdminToken(digest::Digest);
+
+impl AdminToken {
+    /// Reads the token at `path`; makes one when there is none, and then returns its text too, to be shown once.
+    ///
+    /// # Errors
+    /// The file cannot be used, or others can read it.
+    pub fn open(path: &Path) -> Result<(Self, Option<Zeroizing<String>>), TokenError> {
+        let io = |source| TokenError::Io { path: path.to_owned(), source };
+        let text = match fs::read_to_string(path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let text = make(path).map_err(io)?;
+                return Ok((Self::of(&text), Some(text)));
+            }
+            Err(error) => return Err(io(error)),
+        };
+        let mode = fs::metadata(path).map_err(io)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(TokenError::Exposed { path: path.to_owned(), mode });
+        }
+        if text.trim().len() < ENTROPY {
+            return Err(TokenError::TooShort { path: path.to_owned() });
+        }
+        Ok((Self::of(text.trim()), None))
+    }
+
+    fn of(text: &str) -> Self {
+        Self(digest::digest(&digest::SHA256, text.as_bytes()))
+    }
+
+    /// Whether `text` is the token; takes the same time whatever it is.
+    pub fn accepts(&self, text: &str) -> bool {
+        let other = digest::digest(&digest::SHA256, text.as_bytes());
+        constant_time::verify_slices_are_equal(self.0.as_ref(), other.as_ref()).is_ok()
+    }
+}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken")
+    }
+}
+
+fn make(path: &Path) -> io::Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new([0; ENTROPY]);
+    rand::fill(bytes.as_mut_slice()).map_err(|_| io::Error::other("the system gives no random bytes"))?;
+    let text = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(bytes.as_slice()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{}", text.as_str())?;
+    file.sync_all()?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_start_shows_the_token_and_later_ones_accept_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("token");
+        let (_, shown) = AdminToken::open(&path).expect("made");
+        let shown = shown.expect("shown once");
+        let (token, again) = AdminToken::open(&path).expect("read");
+        assert!(again.is_none());
+        assert!(token.accepts(&shown));
+        assert!(!token.accepts(""));
+        assert!(!token.accepts(&shown[1..]));
+    }
+
+    #[test]
+    fn a_token_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("token");
+        AdminToken::open(&path).expect("made");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("chmod");
+        assert!(matches!(AdminToken::open(&path), Err(TokenError::Exposed { mode: 0o644, .. })));
+    }
+}

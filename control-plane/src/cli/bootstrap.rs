@@ -1,0 +1,115 @@
+//! `ferromesh bootstrap`: a bootstrap for people who start Envoy themselves.
+
+use std::{collections::BTreeMap, fs, net::{IpAddr, SocketAddr}, path::PathBuf};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use ferromesh_proto::bootstrap::{BootstrapSettings, Discovery, HostPort, NodeSettings, ProxyType, Statistics, render};
+use serde_json::Map;
+
+use super::{print, print_error, remote::Remote};
+use crate::config::{RemoteOptions, SERVER_NAME};
+
+/// `ferromesh bootstrap`.
+#[derive(Args, Debug)]
+#[command(after_help = "With --sds-socket the Envoy uses a running agent's certificate and speaks mutual TLS. Without it, the bootstrap \
+carries a join token: the Envoy gets its configuration, but has no certificate of its own.
+
+Examples:
+  ferromesh bootstrap --name cart-1 -n shop --service-account cart --ip 10.0.0.7 --sds-socket /run/ferromesh/sds > envoy.json
+  ferromesh bootstrap --name cart-1 -n shop --service-account cart --ip 10.0.0.7 > envoy.json && envoy -c envoy.json")]
+pub struct Bootstrap {
+    /// Name of the workload
+    #[arg(long)]
+    name: String,
+    /// Its namespace
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// Its service account
+    #[arg(long, default_value = "default")]
+    service_account: String,
+    /// Its address
+    #[arg(long)]
+    ip: IpAddr,
+    /// A sidecar or a gateway
+    #[arg(long = "type", value_enum, default_value_t = Type::Sidecar)]
+    kind: Type,
+    /// A label of the workload; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    /// The control plane's TLS port
+    #[arg(long, default_value = "127.0.0.1:15012")]
+    control_plane: HostPort,
+    /// DNS name that the control plane's certificate carries
+    #[arg(long, default_value = SERVER_NAME)]
+    server_name: String,
+    /// Roots that the control plane's certificate is checked against
+    #[arg(long, value_name = "FILE", default_value = "ferromesh-data/root-cert.pem")]
+    root_cert: PathBuf,
+    /// The SDS socket of a running agent
+    #[arg(long, value_name = "PATH")]
+    sds_socket: Option<PathBuf>,
+    /// Envoy's admin interface
+    #[arg(long, default_value = "127.0.0.1:15000")]
+    admin: SocketAddr,
+    /// Where Envoy serves /stats/prometheus
+    #[arg(long)]
+    prometheus: Option<SocketAddr>,
+    /// How long the join token is good for, when one is needed
+    #[arg(long, default_value = "1h")]
+    ttl: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Type {
+    Sidecar,
+    Router,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: expected KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Prints the bootstrap.
+///
+/// # Errors
+/// A join token is needed and the control plane gives none, or the root file cannot be read.
+pub async fn run(command: &Bootstrap, remote: &RemoteOptions) -> anyhow::Result<()> {
+    let address = command.control_plane.clone();
+    let server_name = command.server_name.clone();
+    let discovery = match &command.sds_socket {
+        Some(_) => Discovery::MutualTls { address, server_name },
+        None => {
+            print_error("no --sds-socket: the bootstrap carries a join token, and this Envoy will have no mutual TLS in the mesh");
+            let roots_pem = fs::read_to_string(&command.root_cert)
+                .with_context(|| format!("reading {}; give the control plane's root with --root-cert", command.root_cert.display()))?;
+            let token = Remote::new(remote)?.join_token(&command.namespace, &command.service_account, &command.ttl).await?;
+            Discovery::Token { address, server_name, roots_pem, token }
+        }
+    };
+    let node = NodeSettings {
+        proxy_type: if command.kind == Type::Router { ProxyType::Router } else { ProxyType::Sidecar },
+        address: command.ip,
+        name: command.name.clone(),
+        namespace: command.namespace.clone(),
+        service_account: command.service_account.clone(),
+        labels: command.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+        cluster_id: "Kubernetes".to_owned(),
+        dns_domain: "cluster.local".to_owned(),
+        locality: None,
+        metadata: Map::new(),
+    };
+    let settings = BootstrapSettings {
+        node,
+        discovery,
+        sds_socket: command.sds_socket.clone(),
+        admin: command.admin,
+        agent: None,
+        readiness: None,
+        prometheus: command.prometheus,
+        statistics: Statistics::Small,
+    };
+    print(&render(&settings));
+    Ok(())
+}

@@ -1,0 +1,312 @@
+//! Commands that talk to a running control plane: the REST API from a shell.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use clap::{Args, Subcommand, ValueEnum};
+use comfy_table::{Table, presets::NOTHING};
+use ferromesh_xds_translator::dialect::Kind;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde_json::{Value, json};
+
+use super::{inputs, print, print_error};
+use crate::config::RemoteOptions;
+
+/// A form of output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum Form {
+    /// A table.
+    #[default]
+    Text,
+    /// JSON.
+    Json,
+}
+
+/// `ferromesh apply`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  ferromesh apply -f routes.yaml --dry-run")]
+pub struct Apply {
+    /// Files or folders of YAML or JSON; `-` is standard input
+    #[arg(short, long = "file", value_name = "PATH", required = true)]
+    files: Vec<PathBuf>,
+    /// Validate on the server, store nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// `ferromesh get`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  ferromesh get virtualservices\n  ferromesh get virtualservice reviews -n default -o json")]
+pub struct Get {
+    /// Kind, such as virtualservice
+    kind: String,
+    /// Name; all when absent
+    name: Option<String>,
+    /// Namespace
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Form,
+}
+
+/// `ferromesh delete`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  ferromesh delete virtualservice reviews -n default")]
+pub struct Delete {
+    /// Kind, such as virtualservice
+    kind: String,
+    /// Name
+    name: String,
+    /// Namespace
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+}
+
+/// `ferromesh proxy-status`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  ferromesh proxy-status")]
+pub struct ProxyStatus {
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Form,
+}
+
+/// `ferromesh proxy-config`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  ferromesh proxy-config productpage-v1-0.default clusters")]
+pub struct ProxyConfig {
+    /// The proxy: its node id, or NAME.NAMESPACE
+    proxy: String,
+    /// Only this section: listeners, routes, clusters, endpoints or secrets
+    section: Option<String>,
+}
+
+/// `ferromesh token`.
+#[derive(Subcommand, Debug)]
+pub enum Token {
+    /// Make a join token: a short-lived proof for one identity, to be used by an agent's first call
+    #[command(after_help = "Example:\n  ferromesh token create --namespace shop --service-account cart --ttl 10m > cart.token")]
+    Create {
+        /// Namespace of the identity
+        #[arg(short, long)]
+        namespace: String,
+        /// Service account of the identity
+        #[arg(short, long)]
+        service_account: String,
+        /// How long the token is good for
+        #[arg(long, default_value = "1h")]
+        ttl: String,
+    },
+}
+
+/// A connection to the REST API.
+pub struct Remote {
+    server: String,
+    token: Option<String>,
+}
+
+impl Remote {
+    /// A client for the given options.
+    ///
+    /// # Errors
+    /// The token's file cannot be read.
+    pub fn new(options: &RemoteOptions) -> anyhow::Result<Self> {
+        Ok(Self { server: options.server.trim_end_matches('/').to_owned(), token: options.token()? })
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.server));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let body = match body {
+            Some(value) => {
+                request = request.header("content-type", "application/json");
+                Full::from(value.to_string())
+            }
+            None => Full::default(),
+        };
+        let request = request.body(body).with_context(|| format!("{}: expected a URL such as http://127.0.0.1:8080", self.server))?;
+        let response = client.request(request).await;
+        let response = response.with_context(|| format!("no control plane answers at {}; start one with `ferromesh serve`, or give --server", self.server))?;
+        let status = response.status();
+        let bytes = response.into_body().collect().await?.to_bytes();
+        let value: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        if status.is_success() { Ok(value) } else { bail!("{}", explain(status, &value)) }
+    }
+
+    /// Sends every object of the files; goes on after a refused one.
+    ///
+    /// # Errors
+    /// A file cannot be read, or the server refused an object.
+    pub async fn apply(&self, command: &Apply) -> anyhow::Result<()> {
+        let parsed = inputs::read(&command.files)?;
+        for diagnostic in &parsed.diagnostics {
+            print_error(&diagnostic.to_string());
+        }
+        let (mut refused, query) = (parsed.rejected.len(), if command.dry_run { "?dryRun=true" } else { "" });
+        for object in &parsed.objects {
+            let name = format!("{} {}/{}", object.id.kind.kind_name(), object.id.namespace, object.id.name);
+            match self.ask(Method::PUT, &format!("{}{query}", path_of(object.id.kind, &object.id.namespace, &object.id.name)), Some(object.raw())).await {
+                Ok(answer) if command.dry_run => print(&format!("{name} valid{}", remarks(&answer))),
+                Ok(answer) => print(&format!("{name} stored as revision {}{}", answer["revision"], remarks(&answer))),
+                Err(error) => {
+                    refused += 1;
+                    print_error(&format!("{name} refused: {error:#}"));
+                }
+            }
+        }
+        if refused > 0 { bail!("{refused} objects were refused") } else { Ok(()) }
+    }
+
+    /// Prints objects.
+    ///
+    /// # Errors
+    /// There is no such kind or object, or no answer.
+    pub async fn get(&self, command: &Get) -> anyhow::Result<()> {
+        let kind = kind_named(&command.kind)?;
+        if let Some(name) = &command.name {
+            let object = self.ask(Method::GET, &path_of(kind, &command.namespace, name), None).await?;
+            print(&serde_json::to_string_pretty(&object["object"])?);
+            return Ok(());
+        }
+        let list = self.ask(Method::GET, &format!("/api/v1/objects?kind={}", kind.plural()), None).await?;
+        if command.output == Form::Json {
+            print(&serde_json::to_string_pretty(&list)?);
+            return Ok(());
+        }
+        let mut table = plain_table(&["NAMESPACE", "NAME", "SOURCE", "REVISION"]);
+        for item in list["items"].as_array().into_iter().flatten() {
+            table.add_row([text(&item["namespace"]), text(&item["name"]), text(&item["source"]), text(&item["revision"])]);
+        }
+        print(&table.to_string());
+        Ok(())
+    }
+
+    /// Deletes an object.
+    ///
+    /// # Errors
+    /// There is no such object, or no answer.
+    pub async fn delete(&self, command: &Delete) -> anyhow::Result<()> {
+        let kind = kind_named(&command.kind)?;
+        self.ask(Method::DELETE, &path_of(kind, &command.namespace, &command.name), None).await?;
+        print(&format!("{} {}/{} deleted", kind.kind_name(), command.namespace, command.name));
+        Ok(())
+    }
+
+    /// Prints every connected proxy and how far it is.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn proxy_status(&self, command: &ProxyStatus) -> anyhow::Result<()> {
+        let list = self.ask(Method::GET, "/api/v1/proxies", None).await?;
+        if command.output == Form::Json {
+            print(&serde_json::to_string_pretty(&list)?);
+            return Ok(());
+        }
+        let mut table = plain_table(&["PROXY", "IDENTITY", "CDS", "EDS", "LDS", "RDS", "SDS"]);
+        for proxy in list["items"].as_array().into_iter().flatten() {
+            let sync = |kind: &str| {
+                let state = &proxy["sync"][kind];
+                let reason = state["message"].as_str().map(|m| format!(" ({m})")).unwrap_or_default();
+                format!("{}{reason}", text(&state["state"]))
+            };
+            table.add_row([text(&proxy["id"]), text(&proxy["identity"]), sync("CDS"), sync("EDS"), sync("LDS"), sync("RDS"), sync("SDS")]);
+        }
+        print(&table.to_string());
+        Ok(())
+    }
+
+    /// Prints what a proxy was sent.
+    ///
+    /// # Errors
+    /// There is no such proxy or section, or no answer.
+    pub async fn proxy_config(&self, command: &ProxyConfig) -> anyhow::Result<()> {
+        let mut dump = self.ask(Method::GET, &format!("/api/v1/proxies/{}/config", encode(&command.proxy)), None).await?;
+        let shown = match &command.section {
+            Some(section) => match dump.get_mut(section) {
+                Some(value) => value.take(),
+                None => bail!("no section {section:?}: expected listeners, routes, clusters, endpoints or secrets"),
+            },
+            None => dump,
+        };
+        print(&serde_json::to_string_pretty(&shown)?);
+        Ok(())
+    }
+
+    /// Makes a join token.
+    ///
+    /// # Errors
+    /// The names cannot be an identity, or no answer.
+    pub async fn token(&self, command: &Token) -> anyhow::Result<()> {
+        let Token::Create { namespace, service_account, ttl } = command;
+        print(&self.join_token(namespace, service_account, ttl).await?);
+        Ok(())
+    }
+
+    /// A join token for an identity.
+    ///
+    /// # Errors
+    /// As [`Self::token`].
+    pub async fn join_token(&self, namespace: &str, service_account: &str, ttl: &str) -> anyhow::Result<String> {
+        let wanted = json!({ "namespace": namespace, "serviceAccount": service_account, "ttl": ttl });
+        let answer = self.ask(Method::POST, "/api/v1/tokens", Some(&wanted)).await?;
+        answer["token"].as_str().map(str::to_owned).context("the server's answer has no token")
+    }
+}
+
+fn explain(status: StatusCode, problem: &Value) -> String {
+    let mut message = problem["detail"].as_str().map_or_else(|| status.to_string(), str::to_owned);
+    for finding in problem["diagnostics"].as_array().into_iter().flatten() {
+        message.push_str(&format!("\n  {}: {}", text(&finding["field"]), text(&finding["message"])));
+        if let Some(fix) = finding["fix"].as_str() {
+            message.push_str(&format!(" ({fix})"));
+        }
+    }
+    message
+}
+
+fn remarks(answer: &Value) -> String {
+    let found = answer["diagnostics"].as_array().into_iter().flatten();
+    found.map(|d| format!("\n  {}: {}: {}", text(&d["severity"]), text(&d["field"]), text(&d["message"]))).collect()
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn plain_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_header(header.iter().copied());
+    table
+}
+
+/// The kind that a person means: `virtualservice`, `virtualservices`, `VirtualService`.
+fn kind_named(name: &str) -> anyhow::Result<Kind> {
+    let wanted = name.to_ascii_lowercase();
+    let known = Kind::all_served().find(|k| k.plural() == wanted || k.kind_name().eq_ignore_ascii_case(&wanted));
+    known.with_context(|| {
+        let kinds: Vec<&str> = Kind::all_served().map(Kind::plural).collect();
+        format!("no kind {name:?}: expected one of {}", kinds.join(", "))
+    })
+}
+
+fn path_of(kind: Kind, namespace: &str, name: &str) -> String {
+    let namespace = if kind.namespaced() { namespace } else { "-" };
+    format!("/api/v1/objects/{}/{}/{}", kind.plural(), encode(namespace), encode(name))
+}
+
+/// Percent-encodes one path segment.
+fn encode(segment: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    segment.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}

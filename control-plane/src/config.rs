@@ -1,0 +1,315 @@
+//! Settings: flags first, then `FERROMESH_*` variables, then a file, then safe defaults. The only place of this crate that
+//! reads the environment.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use ferromesh_proto::TrustDomain;
+use ferromesh_xds_translator::dialect::scalar::parse_duration;
+
+/// `ferromesh serve`: every option has a safe default.
+#[derive(Args, Clone, Default, Debug)]
+#[command(after_help = "Each option can also be given as a variable (--xds-address: FERROMESH_XDS_ADDRESS) or in the settings file \
+(xds-address: 127.0.0.1:15010); a flag beats a variable, a variable beats the file.
+
+Examples:
+  ferromesh serve --config ./mesh                      serve a directory of YAML, watched
+  ferromesh serve --config ./mesh --xds-tls-address 0.0.0.0:15012
+                                                       let proxies of other machines in, each with its identity")]
+pub struct ServeOptions {
+    /// Settings file (YAML, the options' names as keys)
+    #[arg(long, value_name = "FILE", env = "FERROMESH_SETTINGS")]
+    pub settings: Option<PathBuf>,
+    /// Directory of YAML to watch; may be given several times
+    #[arg(long, value_name = "DIR", env = "FERROMESH_CONFIG", value_delimiter = ',')]
+    pub config: Vec<PathBuf>,
+    /// Where state is kept: objects written by REST, the certificate authority [default: ./ferromesh-data]
+    #[arg(long, value_name = "DIR", env = "FERROMESH_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Plaintext xDS; callers are believed, secrets are never served [default: 127.0.0.1:15010]
+    #[arg(long, value_name = "ADDRESS", env = "FERROMESH_XDS_ADDRESS")]
+    pub xds_address: Option<SocketAddr>,
+    /// xDS and certificate signing over TLS [default: 127.0.0.1:15012]
+    #[arg(long, value_name = "ADDRESS", env = "FERROMESH_XDS_TLS_ADDRESS")]
+    pub xds_tls_address: Option<SocketAddr>,
+    /// REST API and health [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", env = "FERROMESH_HTTP_ADDRESS")]
+    pub http_address: Option<SocketAddr>,
+    /// Prometheus metrics [default: 127.0.0.1:15014]
+    #[arg(long, value_name = "ADDRESS", env = "FERROMESH_METRICS_ADDRESS")]
+    pub metrics_address: Option<SocketAddr>,
+    /// Serve plaintext xDS on an address other than loopback, where anybody may claim to be anyone
+    #[arg(long, env = "FERROMESH_ALLOW_PLAINTEXT_XDS")]
+    pub allow_plaintext_xds: bool,
+    /// Trust domain of the mesh; fixed when the certificate authority is made [default: cluster.local]
+    #[arg(long, value_name = "NAME", env = "FERROMESH_TRUST_DOMAIN")]
+    pub trust_domain: Option<String>,
+    /// Lifetime of workloads' certificates, such as 24h or 20s [default: 24h]
+    #[arg(long, value_name = "DURATION", env = "FERROMESH_LEAF_TTL")]
+    pub leaf_ttl: Option<String>,
+    /// Names that the server's certificate carries, beside ferromesh.local and localhost
+    #[arg(long, value_name = "NAME", env = "FERROMESH_SERVER_NAMES", value_delimiter = ',')]
+    pub server_names: Vec<String>,
+}
+
+/// Checked settings of the control plane.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Directories of YAML; may be empty.
+    pub config: Vec<PathBuf>,
+    /// Where state is kept.
+    pub data_dir: PathBuf,
+    /// Plaintext xDS; loopback unless explicitly allowed otherwise.
+    pub xds_address: SocketAddr,
+    /// xDS and certificate signing over TLS.
+    pub xds_tls_address: SocketAddr,
+    /// REST API and health.
+    pub http_address: SocketAddr,
+    /// Prometheus metrics.
+    pub metrics_address: SocketAddr,
+    /// Trust domain.
+    pub trust_domain: TrustDomain,
+    /// Lifetime of workloads' certificates.
+    pub leaf_ttl: Duration,
+    /// Names of the server's certificate; `ferromesh.local` first.
+    pub server_names: Vec<String>,
+}
+
+/// The name that the control plane's certificate always carries, and that agents ask for.
+pub const SERVER_NAME: &str = "ferromesh.local";
+/// Shorter certificates would be renewed faster than anybody can use them.
+const SHORTEST_TTL: Duration = Duration::from_secs(5);
+
+impl ServeOptions {
+    /// Reads the settings file, fills in what flags and variables left open, and checks everything.
+    ///
+    /// # Errors
+    /// The file cannot be read, a value is not of its form, or a combination is unsafe; with what to do.
+    pub fn check(self) -> anyhow::Result<Settings> {
+        let mut file = match &self.settings {
+            Some(path) => SettingsFile::read(path)?,
+            None => SettingsFile::default(),
+        };
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let config = match self.config.is_empty() {
+            true => file.take("config").map(|v| v.split(',').map(PathBuf::from).collect()).unwrap_or_default(),
+            false => self.config,
+        };
+        let server_names = match self.server_names.is_empty() {
+            true => file.take("server-names").map(|v| v.split(',').map(str::to_owned).collect()).unwrap_or_default(),
+            false => self.server_names,
+        };
+        let ttl = self.leaf_ttl.or(file.take("leaf-ttl")).unwrap_or_else(|| "24h".to_owned());
+        let trust_domain = self.trust_domain.or(file.take("trust-domain"));
+        let settings = Settings {
+            config,
+            data_dir: self.data_dir.or(file.take("data-dir").map(PathBuf::from)).unwrap_or_else(|| "ferromesh-data".into()),
+            xds_address: file.address("xds-address", self.xds_address, loopback(15010))?,
+            xds_tls_address: file.address("xds-tls-address", self.xds_tls_address, loopback(15012))?,
+            http_address: file.address("http-address", self.http_address, loopback(8080))?,
+            metrics_address: file.address("metrics-address", self.metrics_address, loopback(15014))?,
+            trust_domain: trust_domain.map_or(Ok(TrustDomain::default()), |t| TrustDomain::new(&t)).context("--trust-domain")?,
+            leaf_ttl: parse_duration(&ttl).with_context(|| format!("--leaf-ttl {ttl:?}: expected a duration such as 24h or 20s"))?,
+            server_names: named(server_names),
+        };
+        let allowed = self.allow_plaintext_xds || file.take("allow-plaintext-xds").as_deref() == Some("true");
+        file.nothing_left()?;
+        settings.safe(allowed)?;
+        Ok(settings)
+    }
+}
+
+fn named(mut further: Vec<String>) -> Vec<String> {
+    let mut names = vec![SERVER_NAME.to_owned(), "localhost".to_owned()];
+    further.retain(|n| !names.contains(n));
+    names.append(&mut further);
+    names
+}
+
+impl Settings {
+    fn safe(&self, plaintext_allowed: bool) -> anyhow::Result<()> {
+        if !self.xds_address.ip().is_loopback() && !plaintext_allowed {
+            bail!(
+                "--xds-address {}: plaintext xDS believes every caller; keep it on loopback, let proxies use --xds-tls-address, \
+                 or give --allow-plaintext-xds",
+                self.xds_address
+            );
+        }
+        if self.leaf_ttl < SHORTEST_TTL {
+            bail!("--leaf-ttl {:?}: expected at least {SHORTEST_TTL:?}", self.leaf_ttl);
+        }
+        Ok(())
+    }
+
+    /// The certificate authority's folder.
+    pub fn authority_dir(&self) -> PathBuf {
+        self.data_dir.join("ca")
+    }
+
+    /// The folder of objects written by REST.
+    pub fn store_dir(&self) -> PathBuf {
+        self.data_dir.join("store")
+    }
+
+    /// The roots that agents trust, as PEM; written at every start and change.
+    pub fn root_file(&self) -> PathBuf {
+        self.data_dir.join("root-cert.pem")
+    }
+
+    /// The administrator's token.
+    pub fn token_file(&self) -> PathBuf {
+        self.data_dir.join("admin-token")
+    }
+
+    /// The key of stored Secrets.
+    pub fn vault_file(&self) -> PathBuf {
+        self.data_dir.join("secrets.key")
+    }
+
+    /// The addresses that the server's certificate carries.
+    pub fn server_addresses(&self) -> Vec<IpAddr> {
+        let bound = self.xds_tls_address.ip();
+        let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        if !bound.is_unspecified() && !addresses.contains(&bound) {
+            addresses.push(bound);
+        }
+        addresses
+    }
+}
+
+/// A settings file: one `key: value` per line, so that every value has one form everywhere.
+#[derive(Default, Debug)]
+struct SettingsFile {
+    path: PathBuf,
+    values: BTreeMap<String, String>,
+}
+
+impl SettingsFile {
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("reading the settings file {}", path.display()))?;
+        let mut values = BTreeMap::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.split(" #").next().unwrap_or_default().trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let Some((key, value)) = line.split_once(':') else {
+                bail!("{}:{}: expected `option: value`, got {line:?}", path.display(), number + 1);
+            };
+            values.insert(key.trim().to_owned(), value.trim().trim_matches('"').to_owned());
+        }
+        Ok(Self { path: path.to_owned(), values })
+    }
+
+    fn take(&mut self, key: &str) -> Option<String> {
+        self.values.remove(key)
+    }
+
+    fn address(&mut self, key: &str, given: Option<SocketAddr>, default: SocketAddr) -> anyhow::Result<SocketAddr> {
+        let written = self.take(key);
+        match (given, written) {
+            (Some(address), _) => Ok(address),
+            (None, None) => Ok(default),
+            (None, Some(text)) => {
+                text.parse().with_context(|| format!("{}: {key}: expected IP:PORT, got {text:?}", self.path.display()))
+            }
+        }
+    }
+
+    fn nothing_left(&self) -> anyhow::Result<()> {
+        match self.values.keys().next() {
+            Some(key) => bail!("{}: unknown option {key:?}; `ferromesh serve --help` lists them", self.path.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How commands reach a running control plane.
+#[derive(Args, Clone, Debug)]
+pub struct RemoteOptions {
+    /// The control plane's REST API
+    #[arg(long, value_name = "URL", env = "FERROMESH_SERVER", default_value = "http://127.0.0.1:8080", global = true)]
+    pub server: String,
+    /// File with the administrator's token [default: ferromesh-data/admin-token]
+    #[arg(long, value_name = "FILE", env = "FERROMESH_TOKEN_FILE", global = true)]
+    pub admin_token_file: Option<PathBuf>,
+}
+
+impl RemoteOptions {
+    /// The administrator's token, if one can be found: variable FERROMESH_TOKEN, the file, the default data directory.
+    ///
+    /// # Errors
+    /// The file that was given cannot be read.
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+    pub fn token(&self) -> anyhow::Result<Option<String>> {
+        if let Ok(token) = env::var("FERROMESH_TOKEN") {
+            return Ok(Some(token));
+        }
+        let text = match &self.admin_token_file {
+            Some(path) => Some(fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?),
+            None => fs::read_to_string("ferromesh-data/admin-token").ok(),
+        };
+        Ok(text.map(|t| t.trim().to_owned()))
+    }
+}
+
+/// Finds a program on the PATH.
+#[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+pub fn search_path(program: &str) -> Option<PathBuf> {
+    let path = env::var("PATH").ok()?;
+    env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(options: ServeOptions) -> Result<Settings, String> {
+        options.check().map_err(|e| format!("{e:#}"))
+    }
+
+    #[test]
+    fn every_default_is_loopback() {
+        let settings = checked(ServeOptions::default()).expect("defaults are good");
+        for address in [settings.xds_address, settings.xds_tls_address, settings.http_address, settings.metrics_address] {
+            assert!(address.ip().is_loopback());
+        }
+        assert_eq!(settings.leaf_ttl, Duration::from_secs(24 * 3600));
+        assert_eq!(settings.server_names[0], SERVER_NAME);
+    }
+
+    #[test]
+    fn plaintext_for_everybody_must_be_asked_for() {
+        let options = ServeOptions { xds_address: "0.0.0.0:15010".parse().ok(), ..ServeOptions::default() };
+        assert!(checked(options.clone()).expect_err("refused").contains("--allow-plaintext-xds"));
+        assert!(checked(ServeOptions { allow_plaintext_xds: true, ..options }).is_ok());
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_unknown_keys_are_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("settings.yaml");
+        fs::write(&path, "# ours\nleaf-ttl: 1h\nxds-address: 127.0.0.1:1 # note\nhttp-address: 127.0.0.1:2\n").expect("writing");
+        let flags = ServeOptions { settings: Some(path.clone()), xds_address: "127.0.0.1:9".parse().ok(), ..ServeOptions::default() };
+        let settings = checked(flags.clone()).expect("good");
+        assert_eq!((settings.xds_address.port(), settings.http_address.port()), (9, 2));
+        assert_eq!(settings.leaf_ttl, Duration::from_secs(3600));
+        fs::write(&path, "leaf-tll: 1h\n").expect("writing");
+        assert!(checked(flags).expect_err("refused").contains("leaf-tll"));
+    }
+
+    #[test]
+    fn a_bad_value_names_its_option() {
+        let options = ServeOptions { leaf_ttl: Some("soon".into()), ..ServeOptions::default() };
+        assert!(checked(options).expect_err("refused").contains("--leaf-ttl \"soon\""));
+        let options = ServeOptions { trust_domain: Some("Bad!".into()), ..ServeOptions::default() };
+        assert!(checked(options).expect_err("refused").contains("--trust-domain"));
+    }
+}

@@ -1,0 +1,239 @@
+//! The mesh as machines see it: pods in network namespaces, iptables REDIRECT, applications that know nothing of it.
+//! The same checks run with our proxy, with Envoy, and with one calling the other.
+#![cfg(feature = "e2e")]
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use ferromesh_integration::{
+    namespace::{Bridge, PROXY_USER, Pod},
+    paths,
+    process::{Process, until},
+};
+use serde_json::Value;
+
+/// Which proxy stands beside callers and callees.
+#[derive(Clone, Copy)]
+struct Proxies {
+    callers: &'static str,
+    callees: &'static str,
+}
+
+#[test]
+fn redirected_traffic_through_our_proxy() {
+    check(31, Proxies { callers: "run", callees: "run" });
+}
+
+#[test]
+fn redirected_traffic_through_envoy() {
+    check(32, Proxies { callers: "envoy", callees: "envoy" });
+}
+
+#[test]
+fn redirected_traffic_from_envoy_to_our_proxy() {
+    check(33, Proxies { callers: "envoy", callees: "run" });
+}
+
+#[test]
+fn redirected_traffic_from_our_proxy_to_envoy() {
+    check(34, Proxies { callers: "run", callees: "envoy" });
+}
+
+/// A mesh on a bridge of its own. Fields are dropped in order: programs before the namespaces they run in.
+struct Mesh {
+    _processes: Vec<Process>,
+    control_plane: Process,
+    client: Pod,
+    stranger: Pod,
+    outsider: Pod,
+    _servers: [Pod; 2],
+    _site: Site,
+    _bridge: Bridge,
+}
+
+/// Where a mesh keeps its files, and which addresses are its own.
+struct Site {
+    dir: tempfile::TempDir,
+    third: u8,
+}
+
+impl Mesh {
+    fn start(third: u8, proxies: Proxies) -> Self {
+        let bridge = Bridge::new(third);
+        let site = Site { dir: tempfile::tempdir().expect("a directory"), third };
+        fs::set_permissions(site.dir.path(), fs::Permissions::from_mode(0o755))
+            .expect("proxies read it as another user");
+        let control_plane = site.control_plane();
+
+        let (echo, bytes) = (format!("10.96.{third}.1"), format!("10.96.{third}.2"));
+        let hosts = [("echo", echo.as_str()), ("bytes", bytes.as_str())];
+        let pod = |name, last| Pod::new(&bridge, name, last, &hosts);
+        let (client, stranger, outsider) = (pod("client", 11), pod("stranger", 14), pod("outsider", 15));
+        let servers = [pod("echo-v1", 12), pod("echo-v2", 13)];
+        let mut processes = Vec::new();
+        for (server, version) in servers.iter().zip(["v1", "v2"]) {
+            processes.push(site.application(server, &["serve", "0.0.0.0:9080", &server.name, version]));
+            processes.push(site.application(server, &["tcp", "0.0.0.0:9000"]));
+            processes.push(site.sidecar(server, &format!("echo-{version}"), "echo", proxies.callees));
+        }
+        processes.push(site.sidecar(&client, "client", "client", proxies.callers));
+        processes.push(site.sidecar(&stranger, "stranger", "stranger", proxies.callers));
+        Self {
+            _processes: processes,
+            control_plane,
+            client,
+            stranger,
+            outsider,
+            _servers: servers,
+            _site: site,
+            _bridge: bridge,
+        }
+    }
+}
+
+impl Site {
+    fn file(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().expect("a path of ours is text").to_owned()
+    }
+
+    /// An address of the control plane that only this machine reaches.
+    fn own(&self, port: u16) -> String {
+        format!("127.77.{}.1:{port}", self.third)
+    }
+
+    fn control_plane(&self) -> Process {
+        let third = self.third;
+        fs::create_dir(self.file("config")).expect("a directory");
+        let text = include_str!("namespaces.yaml").replace("10.77.0.", &format!("10.77.{third}."));
+        fs::write(self.file("config/mesh.yaml"), text.replace("10.96.0.", &format!("10.96.{third}.")))
+            .expect("a configuration");
+        let mut command = Command::new(paths::program("ferromesh"));
+        command.args(["serve", "--config", &self.file("config"), "--data-dir", &self.file("data")]);
+        command.args(["--xds-tls-address", &format!("10.77.{third}.1:15012"), "--xds-address", &self.own(15010)]);
+        command.args(["--http-address", &self.own(8080), "--metrics-address", &self.own(15014)]);
+        let mut process = Process::start("control-plane", self.dir.path(), command);
+        let ready = format!("http://{}/healthz/ready", self.own(8080));
+        process.until("ready", || {
+            Command::new("curl").args(["-sf", "-m", "2", &ready]).output().is_ok_and(|o| o.status.success())
+        });
+        // The private files below keep their own modes; the root certificate is for the proxies' user too.
+        fs::copy(self.file("data/root-cert.pem"), self.file("root-cert.pem"))
+            .expect("the root certificate is published");
+        fs::set_permissions(self.file("root-cert.pem"), fs::Permissions::from_mode(0o644)).expect("a mode");
+        process
+    }
+
+    fn application(&self, pod: &Pod, arguments: &[&str]) -> Process {
+        let mut command = pod.command(&paths::program("fm-peer"));
+        command.args(arguments);
+        Process::start(&format!("{}-{}", pod.name, arguments[0]), self.dir.path(), command)
+    }
+
+    /// Starts a sidecar as the proxy's user, waits until it is ready, then redirects the pod's traffic.
+    fn sidecar(&self, pod: &Pod, name: &str, account: &str, kind: &str) -> Process {
+        let (token, work) = (self.file(&format!("{name}.token")), self.file(&format!("{name}-work")));
+        fs::write(&token, self.token(account)).expect("a token file");
+        fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("a mode");
+        fs::create_dir(&work).expect("a directory");
+        for path in [&token, &work] {
+            chown(path, Some(PROXY_USER), Some(PROXY_USER)).expect("root may");
+        }
+        let mut command = pod.proxy_command(&paths::program("ferromesh-proxy"));
+        command.arg(kind).args(["--control-plane", &format!("10.77.{}.1:15012", self.third)]);
+        command.args(["--root-cert", &self.file("root-cert.pem"), "--token-file", &token, "--work-dir", &work]);
+        command.args([
+            "--namespace",
+            "default",
+            "--service-account",
+            account,
+            "--name",
+            name,
+            "--ip",
+            &pod.address.to_string(),
+        ]);
+        command.args(["--concurrency", "1", "--drain-time", "1s"]);
+        if kind == "envoy" {
+            command.arg("--envoy-path").arg(paths::envoy());
+        }
+        let mut process = Process::start(&format!("{name}-proxy"), self.dir.path(), command);
+        let probe = ["-sf", "-m", "2", "http://127.0.0.1:15021/healthz/ready"];
+        process.until("ready", || pod.exec(Path::new("curl"), &probe).status.success());
+        pod.redirect();
+        process
+    }
+
+    fn token(&self, account: &str) -> String {
+        let mut command = Command::new(paths::program("ferromesh"));
+        command.args(["token", "create", "--namespace", "default", "--service-account", account]);
+        command.args([
+            "--server",
+            &format!("http://{}", self.own(8080)),
+            "--admin-token-file",
+            &self.file("data/admin-token"),
+        ]);
+        let output = command.output().expect("ferromesh starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a token is text").trim().to_owned()
+    }
+}
+
+/// What `fm-peer get` counted.
+fn get(pod: &Pod, url: &str, count: usize, headers: &[&str]) -> Value {
+    let count = count.to_string();
+    let mut arguments = vec!["get", url, &count];
+    arguments.extend(headers);
+    let output = pod.exec(&paths::program("fm-peer"), &arguments);
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text} {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn status(counts: &Value, status: &str) -> u64 {
+    counts["statuses"][status].as_u64().unwrap_or_default()
+}
+
+fn check(third: u8, proxies: Proxies) {
+    let mut mesh = Mesh::start(third, proxies);
+    until(Duration::from_secs(20), "the first request answered", || {
+        status(&get(&mesh.client, "http://echo/", 1, &[]), "200") == 1
+    });
+
+    let canary = get(&mesh.client, "http://echo/canary", 4000, &[]);
+    assert_eq!(status(&canary, "200"), 4000, "{canary}");
+    let v2 = canary["versions"]["v2"].as_u64().unwrap_or_default();
+    assert!((280..=520).contains(&v2), "v2 got {v2} of 4000, expected 10 % ± 3");
+
+    let jason = get(&mesh.client, "http://echo/header", 100, &["end-user=jason"]);
+    assert_eq!(jason["versions"]["v2"], 100, "{jason}");
+
+    let rewritten = get(&mesh.client, "http://echo/old/path", 1, &[]);
+    assert_eq!(rewritten["last"]["path"], "/new/path", "{rewritten}");
+
+    let identity = get(&mesh.client, "http://echo/identity", 1, &[]);
+    let header = identity["last"]["headers"]["x-forwarded-client-cert"].as_str().unwrap_or_default().to_owned();
+    assert!(header.contains("URI=spiffe://cluster.local/ns/default/sa/client"), "the callee saw {header:?}");
+
+    assert_eq!(
+        status(&get(&mesh.client, "http://echo/delay/3000", 1, &[]), "504"),
+        1,
+        "the timeout of 1 s did not end the request"
+    );
+    assert_eq!(status(&get(&mesh.client, "http://echo/secret/1", 1, &[]), "403"), 1, "DENY by path");
+    assert_eq!(status(&get(&mesh.stranger, "http://echo/", 1, &[]), "403"), 1, "ALLOW by principal");
+
+    let plaintext = get(&mesh.outsider, &format!("http://10.77.{third}.12:9080/"), 1, &[]);
+    assert!(
+        plaintext["statuses"].as_object().is_some_and(serde_json::Map::is_empty),
+        "STRICT answered plaintext: {plaintext}"
+    );
+
+    let bytes =
+        mesh.client.exec(&Path::new("bash"), &["-c", "exec 3<>/dev/tcp/bytes/9000; echo hello mesh >&3; head -n1 <&3"]);
+    assert_eq!(String::from_utf8_lossy(&bytes.stdout).trim(), "hello mesh", "TCP through the mesh");
+
+    assert!(mesh.control_plane.ended(Duration::ZERO).is_none(), "the control plane ended");
+}
