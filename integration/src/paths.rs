@@ -34,3 +34,16 @@ pub fn envoy() -> PathBuf {
     assert!(path.exists(), "{} is not there: run integration/peers.sh", path.display());
     path
 }
+
+/// How often the crash test kills, and the seed of its random moments: `FERROMESH_KILLS` (20) and `FERROMESH_SEED` (from
+/// the process id).
+///
+/// # Panics
+/// A variable is not a number.
+#[allow(clippy::disallowed_methods, reason = "the tests' one place that reads the environment")]
+pub fn crash_settings() -> (u32, u64) {
+    let number =
+        |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap_or_else(|e| panic!("{name}: {e}")));
+    let kills = number("FERROMESH_KILLS").and_then(|n| n.try_into().ok()).unwrap_or(20);
+    (kills, number("FERROMESH_SEED").unwrap_or_else(|| std::process::id().into()))
+}
