@@ -150,4 +150,6 @@ fn check_name(on_the_wire: &str, in_the_message: &str) -> Result<(), Invalid> {
 }
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod tests;

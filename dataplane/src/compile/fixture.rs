@@ -1,0 +1,151 @@
+//! Messages for tests, as a control plane sends them.
+
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            core::v3::{
+                Address, AggregatedConfigSource, ConfigSource, DataSource, SocketAddress, TransportSocket, address,
+                config_source::ConfigSourceSpecifier, data_source::Specifier, socket_address::PortSpecifier,
+                transport_socket,
+            },
+            endpoint::v3::{
+                ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+            },
+            listener::v3::{Filter, FilterChain, Listener, filter},
+        },
+        extensions::{
+            filters::{
+                http::router::v3::Router,
+                network::http_connection_manager::v3::{
+                    HttpConnectionManager, HttpFilter, Rds, http_connection_manager::RouteSpecifier, http_filter,
+                },
+            },
+            transport_sockets::tls::v3::{
+                CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret, TlsCertificate, secret,
+            },
+        },
+    },
+    google::protobuf::Any,
+};
+use prost::{Message, Name};
+
+/// Wraps a message.
+pub(crate) fn any<M: Message + Name>(message: &M) -> Any {
+    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+}
+
+/// The ADS stream as a source.
+pub(crate) fn ads() -> ConfigSource {
+    let source = ConfigSourceSpecifier::Ads(AggregatedConfigSource {});
+    ConfigSource { config_source_specifier: Some(source), ..Default::default() }
+}
+
+/// A TCP address.
+pub(crate) fn address(host: &str, port: u32) -> Address {
+    let socket = SocketAddress {
+        address: host.to_owned(),
+        port_specifier: Some(PortSpecifier::PortValue(port)),
+        ..Default::default()
+    };
+    Address { address: Some(address::Address::SocketAddress(socket)) }
+}
+
+/// An assignment of one locality.
+pub(crate) fn assignment(addresses: &[(&str, u32)]) -> ClusterLoadAssignment {
+    let endpoint = |(host, port): &(&str, u32)| {
+        let endpoint = Endpoint { address: Some(address(host, *port)), ..Default::default() };
+        LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..Default::default() }
+    };
+    let lb_endpoints = addresses.iter().map(endpoint).collect();
+    ClusterLoadAssignment {
+        endpoints: vec![LocalityLbEndpoints { lb_endpoints, ..Default::default() }],
+        ..Default::default()
+    }
+}
+
+/// The router filter.
+pub(crate) fn router() -> HttpFilter {
+    http_filter("envoy.filters.http.router", any(&Router::default()))
+}
+
+/// An HTTP filter with this configuration.
+pub(crate) fn http_filter(name: &str, config: Any) -> HttpFilter {
+    let config_type = Some(http_filter::ConfigType::TypedConfig(config));
+    HttpFilter { name: name.to_owned(), config_type, ..Default::default() }
+}
+
+/// A network filter with this configuration.
+pub(crate) fn network_filter(name: &str, config: Any) -> Filter {
+    Filter { name: name.to_owned(), config_type: Some(filter::ConfigType::TypedConfig(config)) }
+}
+
+/// A connection manager that takes its routes from RDS.
+pub(crate) fn manager(route: &str, filters: Vec<HttpFilter>) -> HttpConnectionManager {
+    let rds = Rds { config_source: Some(ads()), route_config_name: route.to_owned() };
+    HttpConnectionManager {
+        stat_prefix: "test".to_owned(),
+        route_specifier: Some(RouteSpecifier::Rds(rds)),
+        http_filters: filters,
+        ..Default::default()
+    }
+}
+
+/// A listener on a loopback port with one chain.
+pub(crate) fn listener(name: &str, chain: FilterChain) -> Listener {
+    Listener {
+        name: name.to_owned(),
+        address: Some(address("127.0.0.1", 8080)),
+        filter_chains: vec![chain],
+        ..Default::default()
+    }
+}
+
+/// A chain of these filters.
+pub(crate) fn chain(filters: Vec<Filter>) -> FilterChain {
+    FilterChain { filters, ..Default::default() }
+}
+
+/// A plaintext HTTP listener that takes its routes from RDS.
+pub(crate) fn http_listener(name: &str, route: &str) -> Listener {
+    listener(name, chain(vec![network_filter("hcm", any(&manager(route, vec![router()])))]))
+}
+
+/// A TLS socket.
+pub(crate) fn tls_socket(config: Any) -> TransportSocket {
+    let config_type = Some(transport_socket::ConfigType::TypedConfig(config));
+    TransportSocket { name: "envoy.transport_sockets.tls".to_owned(), config_type }
+}
+
+/// A secret by name from ADS.
+pub(crate) fn sds(name: &str) -> SdsSecretConfig {
+    SdsSecretConfig { name: name.to_owned(), sds_config: Some(ads()) }
+}
+
+/// An HTTPS listener with an inline empty route configuration and a certificate from SDS.
+pub(crate) fn tls_listener(name: &str, secret: &str) -> Listener {
+    let manager = HttpConnectionManager {
+        route_specifier: Some(RouteSpecifier::RouteConfig(Default::default())),
+        ..manager("", vec![router()])
+    };
+    let tls = DownstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_certificate_sds_secret_configs: vec![sds(secret)],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let chain = chain(vec![network_filter("hcm", any(&manager))]);
+    listener(name, FilterChain { transport_socket: Some(tls_socket(any(&tls))), ..chain })
+}
+
+/// A secret with a fresh self-signed certificate.
+pub(crate) fn certificate(name: &str) -> Secret {
+    let pair = rcgen::generate_simple_self_signed(vec!["shop.example".to_owned()]).expect("a valid name");
+    let inline = |text: String| DataSource { specifier: Some(Specifier::InlineString(text)), ..Default::default() };
+    let certificate = TlsCertificate {
+        certificate_chain: Some(inline(pair.cert.pem())),
+        private_key: Some(inline(pair.signing_key.serialize_pem())),
+        ..Default::default()
+    };
+    Secret { name: name.to_owned(), r#type: Some(secret::Type::TlsCertificate(certificate)) }
+}

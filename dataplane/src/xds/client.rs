@@ -1,0 +1,337 @@
+//! The task that keeps a delta ADS stream to the control plane: connects, drives the session, publishes
+//! configurations, and comes back after a failure. Meanwhile the proxy serves what it has.
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use ferromesh_proto::{
+    ResourceType,
+    bootstrap::HostPort,
+    discovery::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
+        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+    },
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{
+    Request, Streaming,
+    metadata::{Ascii, MetadataValue},
+    transport::{Channel, Endpoint},
+};
+
+use super::{Accepted, Session, Update};
+use crate::{
+    compile::Rejection,
+    identity::{
+        Identity, IdentityWatch,
+        channel::{self, ChannelError, TlsTarget},
+    },
+    listen::{BindFailure, Shared},
+};
+
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+/// How long to wait for a first certificate before a token alone must do.
+const WAIT_FOR_IDENTITY: Duration = Duration::from_secs(5);
+/// How long workers may take to open sockets before the answer goes out without their word.
+const WAIT_FOR_SOCKETS: Duration = Duration::from_secs(2);
+/// How often what waits is looked at.
+const SETTLE: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// A mesh of many thousand clusters comes in one response.
+const LARGEST_RESPONSE: usize = 1 << 30;
+
+/// How the control plane is reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ControlPlane {
+    /// Without TLS: it believes the node id and serves no secrets.
+    Plaintext(HostPort),
+    /// With TLS and the workload's certificate; with a join token as long as there is none.
+    Tls {
+        /// Where, and how it is recognised.
+        target: TlsTarget,
+        /// File with a join token, read at each connection.
+        token_file: Option<PathBuf>,
+    },
+}
+
+/// What others may know of the stream.
+pub struct Progress {
+    accepted: Mutex<Accepted>,
+    connected: AtomicBool,
+    ready: AtomicBool,
+}
+
+impl Progress {
+    /// Nothing has happened yet.
+    pub fn new(accepted: Accepted) -> Self {
+        Self { accepted: Mutex::new(accepted), connected: AtomicBool::new(false), ready: AtomicBool::new(false) }
+    }
+
+    /// What was accepted; hold it only briefly.
+    pub fn accepted(&self) -> MutexGuard<'_, Accepted> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a stream is open.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Relaxed)
+    }
+
+    /// Whether a first complete configuration has been put in force; stays so.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Relaxed)
+    }
+}
+
+/// The task's settings.
+pub struct Client {
+    /// Who we are.
+    pub node: Node,
+    /// Whom to ask.
+    pub control_plane: ControlPlane,
+    /// The workload's certificate.
+    pub identity: IdentityWatch,
+    /// Where configurations are put in force.
+    pub shared: Arc<Shared>,
+    /// What others may know.
+    pub progress: Arc<Progress>,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error("control plane {address}: {why}")]
+    Connect { address: HostPort, why: String },
+    #[error("{path}: {source}", path = .path.display())]
+    Token { path: PathBuf, source: std::io::Error },
+    #[error("{path}: not a token", path = .0.display())]
+    TokenText(PathBuf),
+    #[error("control plane: {code}: {message}", code = .0.code(), message = .0.message())]
+    Status(#[from] tonic::Status),
+    #[error("the control plane ended the stream")]
+    Ended,
+}
+
+impl Client {
+    /// Keeps a stream for ever.
+    pub async fn run(self) {
+        let mut session = Session::new(self.node.clone());
+        let mut failures = 0;
+        loop {
+            let mut heard = false;
+            let error = match self.stream(&mut session, &mut heard).await {
+                Ok(()) => StreamError::Ended,
+                Err(error) => error,
+            };
+            self.progress.connected.store(false, Relaxed);
+            failures = if heard { 0 } else { failures + 1 };
+            let wait = back_off(failures, rand::random());
+            let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(%error, retry_in_ms, "no configuration stream; serving what is known");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn stream(&self, session: &mut Session, heard: &mut bool) -> Result<(), StreamError> {
+        let (channel, token) = self.connect().await?;
+        let (requests, outgoing) = mpsc::unbounded_channel();
+        let mut request = Request::new(UnboundedReceiverStream::new(outgoing));
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", token);
+        }
+        send(&requests, session.connected());
+        let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(LARGEST_RESPONSE);
+        let mut incoming = client.delta_aggregated_resources(request).await?.into_inner();
+        self.progress.connected.store(true, Relaxed);
+        tracing::info!("configuration stream open");
+        self.converse(session, &requests, &mut incoming, heard).await
+    }
+
+    async fn converse(
+        &self,
+        session: &mut Session,
+        requests: &mpsc::UnboundedSender<DeltaDiscoveryRequest>,
+        incoming: &mut Streaming<DeltaDiscoveryResponse>,
+        heard: &mut bool,
+    ) -> Result<(), StreamError> {
+        let mut settle = tokio::time::interval(SETTLE);
+        loop {
+            tokio::select! {
+                response = incoming.message() => {
+                    let Some(response) = response? else { return Ok(()) };
+                    *heard = true;
+                    send(requests, self.answer(session, response).await);
+                }
+                _ = settle.tick() => self.settle().await,
+            }
+        }
+    }
+
+    /// Applies a response, puts the result in force, and only then answers.
+    async fn answer(&self, session: &mut Session, response: DeltaDiscoveryResponse) -> Vec<DeltaDiscoveryRequest> {
+        let (update, reply) = session.received(response);
+        let mut rejections = Vec::new();
+        if let Some(update) = &update {
+            rejections = self.progress.accepted().apply(update, Instant::now());
+            for rejection in &rejections {
+                tracing::warn!(%rejection, "refused");
+            }
+            let failures = self.publish().await;
+            rejections.extend(unbound(update, &failures));
+            self.judge_readiness();
+        }
+        let needs = self.progress.accepted().needs();
+        session.applied(reply, &rejections, &needs)
+    }
+
+    async fn settle(&self) {
+        let warming = {
+            let mut accepted = self.progress.accepted();
+            let warming = accepted.is_warming();
+            accepted.settle(Instant::now());
+            warming
+        };
+        if warming {
+            self.publish().await;
+            self.judge_readiness();
+        }
+    }
+
+    /// Puts a changed configuration in force and waits until sockets are open; tells which are not.
+    async fn publish(&self) -> Vec<BindFailure> {
+        let Some(config) = self.progress.accepted().take_config() else { return Vec::new() };
+        let generation = config.generation;
+        self.shared.publish(config);
+        tokio::time::timeout(WAIT_FOR_SOCKETS, self.shared.applied(generation)).await.unwrap_or_default()
+    }
+
+    /// Ready means: clusters and listeners have come, and none waits for the rest of it.
+    fn judge_readiness(&self) {
+        let accepted = self.progress.accepted();
+        let came = accepted.has_received(ResourceType::Cluster) && accepted.has_received(ResourceType::Listener);
+        if came && !accepted.is_warming() && !self.progress.ready.swap(true, Relaxed) {
+            tracing::info!("first configuration in force");
+        }
+    }
+
+    async fn connect(&self) -> Result<(Channel, Option<MetadataValue<Ascii>>), StreamError> {
+        match &self.control_plane {
+            ControlPlane::Plaintext(address) => Ok((plaintext(address).await?, None)),
+            ControlPlane::Tls { target, token_file } => {
+                let identity = self.first_identity().await;
+                let channel = channel::connect(target, identity.as_deref()).await?;
+                let token = match (identity, token_file) {
+                    (None, Some(path)) => Some(read_token(path).await?),
+                    _ => None,
+                };
+                Ok((channel, token))
+            }
+        }
+    }
+
+    async fn first_identity(&self) -> Option<Arc<Identity>> {
+        let mut identity = self.identity.clone();
+        let came = tokio::time::timeout(WAIT_FOR_IDENTITY, identity.wait_for(Option::is_some)).await;
+        came.ok()?.ok()?.clone()
+    }
+}
+
+/// Listeners of the update whose sockets cannot be opened. Workers try them again; the NACK tells the operator.
+fn unbound(update: &Update, failures: &[BindFailure]) -> Vec<Rejection> {
+    let sent = |failure: &&BindFailure| update.changed.iter().any(|changed| *changed.name == *failure.listener);
+    let concerned = failures.iter().filter(|_| update.kind == ResourceType::Listener).filter(sent);
+    concerned
+        .map(|failure| Rejection {
+            kind: ResourceType::Listener,
+            name: failure.listener.to_string(),
+            field: "address".to_owned(),
+            reason: format!("cannot listen on {}: {}; it is tried again", failure.address, failure.reason),
+        })
+        .collect()
+}
+
+fn send(requests: &mpsc::UnboundedSender<DeltaDiscoveryRequest>, all: Vec<DeltaDiscoveryRequest>) {
+    for request in all {
+        // The receiver goes away with the stream, whose end is noticed when reading.
+        let _ = requests.send(request);
+    }
+}
+
+fn plaintext(address: &HostPort) -> impl Future<Output = Result<Channel, StreamError>> + use<> {
+    let address = address.clone();
+    async move {
+        let failed = |error: tonic::transport::Error| StreamError::Connect {
+            address: address.clone(),
+            why: channel::causes(&error),
+        };
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(failed)?;
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_while_idle(true);
+        endpoint.connect().await.map_err(failed)
+    }
+}
+
+async fn read_token(path: &PathBuf) -> Result<MetadataValue<Ascii>, StreamError> {
+    let text = tokio::fs::read_to_string(path);
+    let text = text.await.map_err(|source| StreamError::Token { path: path.clone(), source })?;
+    let value = MetadataValue::try_from(format!("Bearer {}", text.trim()));
+    let mut value = value.map_err(|_| StreamError::TokenText(path.clone()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Doubles with each failure, and is spread so that proxies do not come back together; `draw` is random in `0..1`.
+fn back_off(failures: u32, draw: f64) -> Duration {
+    let doubled = FIRST_RETRY.saturating_mul(1 << failures.min(10)).min(LONGEST_RETRY);
+    doubled.mul_f64(0.5 + 0.5 * draw.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xds::session::Changed;
+
+    #[test]
+    fn waits_double_up_to_a_limit_and_are_spread() {
+        for (failures, draw, expected) in
+            [(0, 1.0, 100), (1, 1.0, 200), (1, 0.0, 100), (7, 1.0, 10_000), (99, 0.0, 5_000)]
+        {
+            assert_eq!(back_off(failures, draw), Duration::from_millis(expected), "{failures} {draw}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_opened_refuses_its_listener_only() {
+        let changed = |name: &str| Changed { name: name.into(), version: "1".into(), body: bytes::Bytes::new() };
+        let update = |kind| Update { kind, changed: vec![changed("a"), changed("b")], removed: vec![] };
+        let failure = |listener: &str| BindFailure {
+            listener: listener.into(),
+            address: ([127, 0, 0, 1], 80).into(),
+            reason: "address in use".into(),
+        };
+        let failures = [failure("b"), failure("old")];
+        let refused = unbound(&update(ResourceType::Listener), &failures);
+        assert_eq!(refused.len(), 1);
+        assert_eq!(
+            refused[0].to_string(),
+            "LDS b: address: cannot listen on 127.0.0.1:80: address in use; it is tried again"
+        );
+        assert!(unbound(&update(ResourceType::Cluster), &failures).is_empty());
+    }
+}
