@@ -7,7 +7,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use crate::ir::{Hostname, Labels, Locality, ObjectId, ServiceKey, WorkloadId};
+use crate::ir::{Hostname, Labels, Locality, ObjectId, ServiceKey};
 
 /// A part of what a proxy gets; shared by every proxy with an equal key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -216,7 +216,7 @@ pub enum VirtualHostTarget {
 }
 
 /// What routing needs to know of the client; shared by `Arc`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize)]
 pub struct ClientFacts {
     /// Namespace; empty when no table in force asks for it, so that namespaces share the item.
     pub namespace: Arc<str>,

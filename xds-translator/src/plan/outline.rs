@@ -31,6 +31,19 @@ pub enum Entry {
     Own(Arc<PlanItem>),
 }
 
+impl Entry {
+    /// The name of the resource it becomes, known without planning it.
+    pub fn resource_name(&self) -> Arc<str> {
+        match self {
+            Self::Shared(ItemKey::Cluster(key) | ItemKey::Assignment(key)) => key.resource_name(),
+            Self::Shared(ItemKey::Fixed(fixed)) => fixed.resource_name().into(),
+            // A virtual host is a part of a resource; its target's name is the nearest there is.
+            Self::Shared(ItemKey::VirtualHost(key)) => format!("{:?}", key.target).into(),
+            Self::Own(item) => item.name().clone(),
+        }
+    }
+}
+
 /// A route configuration: spliced from encoded virtual hosts.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct RouteFrame {

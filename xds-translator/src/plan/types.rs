@@ -27,6 +27,18 @@ pub enum PlanItem {
     Listener(Box<ListenerPlan>),
 }
 
+impl PlanItem {
+    /// The resource's name; for a virtual host, its own.
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Cluster(cluster) => &cluster.name,
+            Self::Assignment(assignment) => &assignment.cluster,
+            Self::VirtualHost(host) => &host.name,
+            Self::Listener(listener) => &listener.name,
+        }
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------- clusters
 
 /// A cluster.
@@ -208,7 +220,7 @@ pub struct UpstreamTls {
 pub enum SecretRef {
     /// `default`, from the agent (cluster `sds-grpc`).
     Workload,
-    /// A gateway's credential over ADS: `kubernetes://NAME`.
+    /// A gateway's credential over ADS, by bare NAME: `kubernetes://NAME`.
     Credential(Arc<str>),
     /// Files on the proxy's disk: certificate chain, key.
     Files(Arc<str>, Arc<str>),
@@ -219,7 +231,7 @@ pub enum SecretRef {
 pub enum TrustRef {
     /// `ROOTCA`, from the agent.
     Mesh,
-    /// A credential over ADS: `kubernetes://NAME-cacert`.
+    /// A credential over ADS, by bare NAME: `kubernetes://NAME-cacert`.
     Credential(Arc<str>),
     /// A file on the proxy's disk.
     File(Arc<str>),

@@ -1,0 +1,77 @@
+//! Settings that every listener shares.
+
+use std::{net::IpAddr, net::Ipv4Addr, time::Duration};
+
+use super::{
+    AccessLogPlan, ChainMatch, FilterChainPlan, FixedCluster, HttpConnection, HttpRole, RouteSource, TcpProxyPlan,
+    TerminalFilter,
+};
+use crate::ir::MeshDefaults;
+
+/// How long a TLS handshake may take on outbound and gateway chains.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(15);
+/// Every address.
+pub(crate) const ANY_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// Where Istio binds what the application calls by address.
+pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// How long detection waits for a client to speak; a server that speaks first is delayed by this much.
+const DETECTION: Duration = Duration::from_secs(5);
+
+/// `listener_filters_timeout`. Istio's 0 would stall a server that speaks first for ever (alpn.md), so it means our
+/// own finite default.
+pub(crate) fn detection_timeout(mesh: &MeshDefaults) -> Duration {
+    if mesh.detection_timeout.is_zero() { DETECTION } else { mesh.detection_timeout }
+}
+
+pub(crate) fn access_log(mesh: &MeshDefaults) -> Option<AccessLogPlan> {
+    (!mesh.access_log_file.is_empty()).then(|| AccessLogPlan {
+        path: mesh.access_log_file.clone(),
+        format: mesh.access_log_format.clone(),
+        json: mesh.access_log_json,
+    })
+}
+
+/// An HTTP connection manager with the mesh's settings.
+pub(crate) fn http(mesh: &MeshDefaults, stat_prefix: &str, routes: RouteSource, role: HttpRole) -> HttpConnection {
+    HttpConnection {
+        stat_prefix: stat_prefix.into(),
+        routes,
+        role,
+        access: Vec::new(),
+        // Requests to peers say by ALPN what they carry; towards the own application there is no TLS.
+        alpn_override: !matches!(role, HttpRole::Inbound { .. }),
+        normalization: mesh.path_normalization,
+        access_log: access_log(mesh),
+        http_proxy: false,
+    }
+}
+
+/// A TCP proxy to one cluster, under its name.
+pub(crate) fn tcp(mesh: &MeshDefaults, cluster: &str) -> TcpProxyPlan {
+    TcpProxyPlan {
+        stat_prefix: cluster.into(),
+        clusters: vec![(cluster.into(), 1)],
+        idle_timeout: None,
+        max_duration: None,
+        hash_source_ip: false,
+        access_log: access_log(mesh),
+    }
+}
+
+/// A chain that takes whatever its match lets in to a fixed cluster.
+pub(crate) fn fixed_chain(
+    mesh: &MeshDefaults,
+    name: &str,
+    port: Option<u16>,
+    cluster: &FixedCluster,
+) -> FilterChainPlan {
+    FilterChainPlan {
+        name: name.into(),
+        matches: ChainMatch { port, ..ChainMatch::default() },
+        tls: None,
+        connect_timeout: None,
+        access: Vec::new(),
+        terminal: TerminalFilter::Tcp(tcp(mesh, cluster.resource_name())),
+    }
+}

@@ -1,0 +1,106 @@
+//! What a sidecar sees: the services and route tables that its Sidecar object and `exportTo` leave.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use super::{OutboundKey, client::destinations};
+use crate::{
+    ir::{
+        Attachment, Capture, EgressListener, Hostname, ListenerPort, OutboundTraffic, RouteTable, ScopeHost,
+        ScopeNamespace, Service, ServiceKey,
+    },
+    snapshot::Reader,
+};
+
+/// Everything that a sidecar sees, by egress listener.
+pub(crate) struct Sight {
+    /// At least one; the catch-all, when there is one, comes last.
+    pub(crate) egress: Vec<Egress>,
+    /// What happens to unknown destinations.
+    pub(crate) unknown: OutboundTraffic,
+}
+
+/// One egress listener with what it sees.
+pub(crate) struct Egress {
+    /// `None`: the catch-all.
+    pub(crate) own: Option<OwnListener>,
+    /// Oldest first, as conflicts are decided.
+    pub(crate) services: Vec<Arc<Service>>,
+    /// Oldest first; in outline form.
+    pub(crate) tables: Vec<Arc<RouteTable>>,
+}
+
+/// The listener that a Sidecar object asks for.
+pub(crate) struct OwnListener {
+    pub(crate) port: ListenerPort,
+    pub(crate) bind: Option<IpAddr>,
+    pub(crate) capture: Capture,
+}
+
+impl Sight {
+    pub(crate) fn of(reader: &Reader<'_>, key: &OutboundKey) -> Self {
+        let visible = reader.services_visible_to(&key.namespace);
+        let tables = reader.route_tables(&Attachment::Mesh, &key.namespace);
+        let scope = key.scope.as_ref().and_then(|id| reader.scope(id));
+        let unknown = scope.and_then(|s| s.outbound_traffic.clone());
+        let unknown = unknown.unwrap_or_else(|| reader.mesh().outbound_traffic.clone());
+        let listeners = scope.map(|s| s.egress.as_slice()).unwrap_or_default();
+        let mut egress: Vec<Egress> = if listeners.is_empty() {
+            vec![Egress { own: None, services: visible.to_vec(), tables: tables.to_vec() }]
+        } else {
+            listeners.iter().map(|listener| restrict(listener, &visible, &tables)).collect()
+        };
+        for seen in &mut egress {
+            seen.services.sort_by(|a, b| age(a).cmp(&age(b)));
+        }
+        egress.sort_by_key(|seen| seen.own.is_none());
+        Self { egress, unknown }
+    }
+
+    /// Every service of every listener, each once, by key.
+    pub(crate) fn services(&self) -> Vec<&Arc<Service>> {
+        let mut seen: BTreeSet<&ServiceKey> = BTreeSet::new();
+        let all = self.egress.iter().flat_map(|e| &e.services);
+        let mut services: Vec<&Arc<Service>> = all.filter(|s| seen.insert(&s.key)).collect();
+        services.sort_by(|a, b| a.key.cmp(&b.key));
+        services
+    }
+
+    /// Ports for which the Sidecar object has a listener of its own, so that the catch-all opens none.
+    pub(crate) fn own_ports(&self) -> BTreeSet<u16> {
+        self.egress.iter().filter_map(|e| e.own.as_ref()).map(|own| own.port.number).collect()
+    }
+}
+
+/// Older services win conflicts; hosts decide among equals.
+pub(crate) fn age(service: &Service) -> (i64, &str, &str) {
+    (service.origin.created, service.key.host.as_str(), &service.key.namespace)
+}
+
+fn restrict(listener: &EgressListener, visible: &[Arc<Service>], tables: &[Arc<RouteTable>]) -> Egress {
+    let own = listener.port.clone().map(|port| OwnListener { port, bind: listener.bind, capture: listener.capture });
+    let port = own.as_ref().map(|own| own.port.number);
+    let seen_tables: Vec<Arc<RouteTable>> = tables.iter().filter(|t| sees_table(&listener.hosts, t)).cloned().collect();
+    // What a visible table sends requests to is visible too, or the table could not work.
+    let led_to: BTreeSet<&Hostname> = seen_tables.iter().flat_map(|t| destinations(t)).map(|d| &d.host).collect();
+    let has_port = |service: &Service| port.is_none_or(|number| service.port(number).is_some());
+    let sees = |service: &Service| sees_service(&listener.hosts, service) || led_to.contains(&service.key.host);
+    let services = visible.iter().filter(|s| has_port(s) && sees(s)).cloned().collect();
+    Egress { own, services, tables: seen_tables }
+}
+
+fn sees_service(hosts: &[ScopeHost], service: &Service) -> bool {
+    hosts.iter().any(|h| in_namespace(h, &service.key.namespace) && h.host.contains(&service.key.host))
+}
+
+fn sees_table(hosts: &[ScopeHost], table: &RouteTable) -> bool {
+    let overlaps = |h: &ScopeHost| table.hosts.iter().any(|host| h.host.overlaps(host));
+    hosts.iter().any(|h| in_namespace(h, &table.origin.id.namespace) && overlaps(h))
+}
+
+fn in_namespace(host: &ScopeHost, namespace: &str) -> bool {
+    match &host.namespace {
+        ScopeNamespace::Any => true,
+        ScopeNamespace::Named(name) => **name == *namespace,
+        ScopeNamespace::Nobody => false,
+    }
+}

@@ -1,0 +1,395 @@
+//! The server side of a sidecar: chains, clusters and access rules of a workload's own ports.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use super::{
+    BalancingPlan, CaptureMode, ClusterPlan, Direction, Discovery, EndpointPlan, Entry, FilterChainPlan, FixedCluster,
+    ForwardPlan, InboundKey, IstioMetadata, ItemKey, Limits, ListenerFilter, ListenerPlan, LocalityEndpoints, Outline,
+    PlanItem, PlannedAddress, RetryPlan, RouteActionPlan, RouteConfigPlan, RoutePlan, RouteTimeout, Traffic,
+    UpstreamHttp, UpstreamProtocol, VirtualHostPlan,
+    authz::Access,
+    client::Client,
+    cluster::{self, INBOUND_SOURCE},
+    defaults::{self, ANY_ADDRESS, LOOPBACK},
+    egress,
+    inbound_chain::{PortChains, Speech, inspects_http, inspects_tls},
+    naming,
+    route::forward_to,
+    sidecar::sort_entries,
+    traffic::MergedPolicy,
+};
+use crate::{
+    ir::{
+        AppEndpoint, BackendPolicy, Capture, ConnectionPool, HeaderOps, Health, IngressListener, Locality, PeerTls,
+        Protocol, Service, SidecarScope,
+    },
+    plan::ClusterClient,
+    snapshot::Reader,
+};
+
+const RETRY_ON: &str = "reset-before-request";
+
+/// Plans the server side of a sidecar.
+pub(crate) fn plan_inbound(reader: &Reader<'_>, key: &InboundKey) -> Outline {
+    let workload = Inbound::new(reader, key);
+    let mut outline = Outline::default();
+    for port in &workload.ports {
+        outline.clusters.push(own(PlanItem::Cluster(Box::new(workload.cluster(port)))));
+    }
+    match &key.capture {
+        CaptureMode::Redirect => {
+            outline.clusters.push(Entry::Shared(ItemKey::Fixed(FixedCluster::InboundPassthrough)));
+            let bound = workload.ports.iter().filter(|p| p.bind).map(|p| workload.bound_listener(p));
+            let mut listeners: Vec<ListenerPlan> = bound.collect();
+            listeners.push(workload.virtual_inbound());
+            outline.listeners = listener_entries(listeners);
+        }
+        CaptureMode::None { .. } => {
+            outline.listeners = listener_entries(workload.ports.iter().map(|p| workload.bound_listener(p)).collect());
+        }
+    }
+    sort_entries(&mut outline);
+    outline
+}
+
+fn own(item: PlanItem) -> Entry {
+    Entry::Own(Arc::new(item))
+}
+
+fn listener_entries(mut listeners: Vec<ListenerPlan>) -> Vec<Entry> {
+    listeners.sort_by(|a, b| a.name.cmp(&b.name));
+    listeners.into_iter().map(|l| own(PlanItem::Listener(Box::new(l)))).collect()
+}
+
+struct Inbound<'a> {
+    reader: &'a Reader<'a>,
+    key: &'a InboundKey,
+    scope: Option<&'a Arc<SidecarScope>>,
+    access: Access,
+    ports: Vec<InboundPort>,
+}
+
+/// One port at which the workload takes traffic.
+struct InboundPort {
+    /// Container port, or the port of the Sidecar object's listener.
+    number: u16,
+    /// Service port, which names virtual hosts and decorators.
+    service_port: u16,
+    protocol: Protocol,
+    /// Services that lead to it, oldest first; may be empty for ports that a Sidecar object declares.
+    services: Vec<Arc<Service>>,
+    /// Where the application takes it.
+    endpoint: AppEndpoint,
+    /// Limits that the Sidecar object gives.
+    pool: Option<ConnectionPool>,
+    /// Opens a listener of its own although traffic is redirected.
+    bind: bool,
+    /// Address that the Sidecar object gives for it.
+    address: Option<IpAddr>,
+}
+
+impl<'a> Inbound<'a> {
+    fn new(reader: &'a Reader<'a>, key: &'a InboundKey) -> Self {
+        let scope = key.scope.as_ref().and_then(|id| reader.scope(id));
+        let mut inbound =
+            Self { reader, key, scope, access: Access::of(reader, &key.namespace, &key.labels), ports: Vec::new() };
+        let declared = scope.map(|s| s.ingress.as_slice()).unwrap_or_default();
+        inbound.ports = if declared.is_empty() {
+            inbound.service_ports()
+        } else {
+            declared.iter().map(|listener| inbound.declared_port(listener)).collect()
+        };
+        inbound
+    }
+
+    /// Ports by the services that lead to them; the oldest service of a port says what is spoken.
+    fn service_ports(&self) -> Vec<InboundPort> {
+        let mut by_port: BTreeMap<u16, Vec<(Arc<Service>, u16)>> = BTreeMap::new();
+        for (service, service_port, container_port) in &self.key.ports {
+            if let Some(service) = self.reader.service(service) {
+                by_port.entry(*container_port).or_default().push((service.clone(), *service_port));
+            }
+        }
+        let ports = by_port.into_iter().filter_map(|(number, mut leading)| {
+            leading.sort_by(|a, b| (egress::age(&a.0), a.1).cmp(&(egress::age(&b.0), b.1)));
+            let (first, service_port) = leading.first()?;
+            let (service_port, protocol) = (*service_port, first.port(*service_port)?.protocol);
+            let mut services: Vec<Arc<Service>> = leading.into_iter().map(|(service, _)| service).collect();
+            services.dedup_by(|a, b| a.key == b.key);
+            Some(InboundPort {
+                number,
+                service_port,
+                protocol,
+                services,
+                endpoint: AppEndpoint::Workload(number),
+                pool: self.scope.and_then(|s| s.inbound_pool.clone()),
+                bind: false,
+                address: None,
+            })
+        });
+        ports.collect()
+    }
+
+    fn declared_port(&self, listener: &IngressListener) -> InboundPort {
+        let number = listener.port.number;
+        let leading = self.key.ports.iter().find(|(_, _, container)| *container == number);
+        let service = leading.and_then(|(service, _, _)| self.reader.service(service).cloned());
+        let pool = listener.pool.clone().or_else(|| self.scope.and_then(|s| s.inbound_pool.clone()));
+        InboundPort {
+            number,
+            service_port: number,
+            protocol: listener.port.protocol,
+            services: service.into_iter().collect(),
+            endpoint: listener.default_endpoint.clone().unwrap_or(AppEndpoint::Loopback(number)),
+            pool,
+            bind: listener.capture == Capture::None,
+            address: listener.bind,
+        }
+    }
+
+    fn mode(&self, port: Option<u16>) -> PeerTls {
+        self.reader.peer_tls(&self.key.namespace, &self.key.labels, port)
+    }
+
+    // ------------------------------------------------------------------------------------------------------ clusters
+
+    fn cluster(&self, port: &InboundPort) -> ClusterPlan {
+        let mesh = self.reader.mesh();
+        let policies = self.policies(port);
+        let traffic = self.traffic(port, &policies);
+        let (discovery, bind_source) = self.app(port);
+        let original = matches!(discovery, Discovery::OriginalDst { .. });
+        let services = port.services.iter().map(|s| cluster::service_metadata(s)).collect();
+        ClusterPlan {
+            discovery,
+            balancing: if original { BalancingPlan::ClusterProvided } else { BalancingPlan::RoundRobin(None) },
+            limits: Limits { retry_budget: None, ..cluster::limits(&traffic.pool, None) },
+            http: inbound_http(port.protocol, &traffic.pool),
+            bind_source,
+            original_dst_keep: original,
+            istio: IstioMetadata { config: MergedPolicy::new(&policies).config_path(), services, ..Default::default() },
+            ..cluster::base(naming::inbound_cluster(port.number), mesh, &traffic)
+        }
+    }
+
+    /// The policies for the port's first service, as clients of its own namespace see them.
+    fn policies(&self, port: &InboundPort) -> Vec<Arc<BackendPolicy>> {
+        let client = Client {
+            namespace: &self.key.namespace,
+            labels: &self.key.labels,
+            locality: None,
+            kind: ClusterClient::Redirected,
+        };
+        let outlines = port.services.first().map(|s| client.policies(self.reader, s)).unwrap_or_default();
+        outlines.iter().filter_map(|p| self.reader.backend_policy(&p.origin.id).cloned()).collect()
+    }
+
+    /// Only limits: ejection, balancing and protocol upgrades are about choosing among endpoints.
+    fn traffic(&self, port: &InboundPort, policies: &[Arc<BackendPolicy>]) -> Traffic {
+        let merged = MergedPolicy::new(policies);
+        let top = merged.traffic(self.reader.mesh(), port.service_port, "");
+        Traffic { pool: port.pool.clone().unwrap_or(top.pool), ..Traffic::default() }
+    }
+
+    /// Where the application is, and the source address of connections to it.
+    fn app(&self, port: &InboundPort) -> (Discovery, Option<IpAddr>) {
+        if let CaptureMode::None { application, .. } = &self.key.capture {
+            let address = application.unwrap_or(LOOPBACK);
+            let endpoint = match &port.endpoint {
+                AppEndpoint::Workload(number) | AppEndpoint::Loopback(number) => PlannedAddress::Ip(address, *number),
+                AppEndpoint::Pipe(path) => PlannedAddress::Pipe(path.clone()),
+            };
+            return (fixed_endpoint(endpoint), None);
+        }
+        let passthrough = self.reader.mesh().inbound_passthrough;
+        match &port.endpoint {
+            AppEndpoint::Workload(number) if passthrough => {
+                let port_override = (*number != port.number).then_some(*number);
+                (Discovery::OriginalDst { port_override }, Some(INBOUND_SOURCE))
+            }
+            AppEndpoint::Workload(number) | AppEndpoint::Loopback(number) => {
+                (fixed_endpoint(PlannedAddress::Ip(LOOPBACK, *number)), None)
+            }
+            AppEndpoint::Pipe(path) => (fixed_endpoint(PlannedAddress::Pipe(path.clone())), None),
+        }
+    }
+
+    // ----------------------------------------------------------------------------------------------------- listeners
+
+    fn virtual_inbound(&self) -> ListenerPlan {
+        let mesh = self.reader.mesh();
+        let own = mesh.inbound_port;
+        let mut chains =
+            vec![defaults::fixed_chain(mesh, "virtualInbound-blackhole", Some(own), &FixedCluster::BlackHole)];
+        let unknown_mode = self.mode(None);
+        chains.extend(self.unknown_ports().plan(Speech::Auto, unknown_mode));
+        let mut off = Off { tls: vec![own], http: vec![own] };
+        let mut wanted = (inspects_tls(unknown_mode), inspects_http(Speech::Auto, unknown_mode));
+        for port in self.ports.iter().filter(|p| !p.bind) {
+            let (speech, mode) = (Speech::of(port.protocol), self.mode(Some(port.number)));
+            chains.extend(self.port_chains(port, Some(port.number), defaults::ANY_ADDRESS).plan(speech, mode));
+            off.note(port.number, inspects_tls(mode), inspects_http(speech, mode));
+            wanted = (wanted.0 || inspects_tls(mode), wanted.1 || inspects_http(speech, mode));
+        }
+        let mut listener_filters = vec![ListenerFilter::OriginalDst];
+        listener_filters.extend(off.filters(wanted));
+        ListenerPlan {
+            listener_filters,
+            accept_one: true,
+            ..self.listener("virtualInbound".into(), ANY_ADDRESS, own, chains)
+        }
+    }
+
+    /// A listener that is really opened for one port.
+    fn bound_listener(&self, port: &InboundPort) -> ListenerPlan {
+        let address = port.address.unwrap_or_else(|| self.bind_address());
+        let (speech, mode) = (Speech::of(port.protocol), self.mode(Some(port.number)));
+        let chains = self.port_chains(port, None, address).plan(speech, mode);
+        let off = Off { tls: Vec::new(), http: Vec::new() };
+        ListenerPlan {
+            listener_filters: off.filters((inspects_tls(mode), inspects_http(speech, mode))),
+            ..self.listener(naming::listener(address, port.number), address, port.number, chains)
+        }
+    }
+
+    fn bind_address(&self) -> IpAddr {
+        let asked = match &self.key.capture {
+            CaptureMode::None { inbound, .. } => *inbound,
+            CaptureMode::Redirect => None,
+        };
+        asked.or(self.key.address).unwrap_or(ANY_ADDRESS)
+    }
+
+    fn listener(&self, name: Arc<str>, address: IpAddr, port: u16, chains: Vec<FilterChainPlan>) -> ListenerPlan {
+        ListenerPlan {
+            name,
+            address,
+            port,
+            bind: true,
+            use_original_dst: false,
+            direction: Direction::Inbound,
+            listener_filters: Vec::new(),
+            filters_timeout: Some(defaults::detection_timeout(self.reader.mesh())),
+            continue_on_timeout: true,
+            chains,
+            default_chain: None,
+            accept_one: false,
+            access_log: defaults::access_log(self.reader.mesh()),
+        }
+    }
+
+    fn unknown_ports(&self) -> PortChains<'_> {
+        let cluster = FixedCluster::InboundPassthrough.resource_name();
+        PortChains {
+            mesh: self.reader.mesh(),
+            access: &self.access,
+            port: None,
+            names: ("virtualInbound-catchall-http".into(), "virtualInbound".into()),
+            stat_prefix: format!("{cluster};").into(),
+            routes: inbound_routes(cluster.into(), 0, "", true),
+            proxy: defaults::tcp(self.reader.mesh(), cluster),
+        }
+    }
+
+    fn port_chains(&self, port: &InboundPort, matched: Option<u16>, address: IpAddr) -> PortChains<'_> {
+        let mesh = self.reader.mesh();
+        let name = naming::listener(address, port.number);
+        let cluster = naming::inbound_cluster(port.number);
+        let host = port.services.first().map_or("", |s| s.key.host.as_str());
+        let retried = !matches!(port.protocol, Protocol::Grpc | Protocol::GrpcWeb);
+        let traffic = self.traffic(port, &self.policies(port));
+        let mut proxy = defaults::tcp(mesh, &cluster);
+        proxy.idle_timeout = traffic.pool.tcp_idle_timeout;
+        PortChains {
+            mesh,
+            access: &self.access,
+            port: matched,
+            names: (name.clone(), name.clone()),
+            stat_prefix: format!("inbound_{name};").into(),
+            routes: inbound_routes(cluster, port.service_port, host, retried),
+            proxy,
+        }
+    }
+}
+
+/// HTTP/2 only where the port declares it: what peers speak among themselves says nothing about the application.
+fn inbound_http(protocol: Protocol, pool: &ConnectionPool) -> UpstreamHttp {
+    let upstream = match protocol {
+        p if p.is_http2() => UpstreamProtocol::Http2,
+        Protocol::Auto => UpstreamProtocol::Downstream,
+        _ => UpstreamProtocol::Http1,
+    };
+    cluster::upstream_http(pool, upstream)
+}
+
+fn fixed_endpoint(address: PlannedAddress) -> Discovery {
+    let endpoint = EndpointPlan { address, health: Health::Healthy, weight: 1, mesh_tls: false, workload: None };
+    Discovery::Static(vec![LocalityEndpoints {
+        locality: Locality::default(),
+        priority: 0,
+        weight: None,
+        endpoints: vec![endpoint],
+    }])
+}
+
+/// The route configuration of an inbound port: everything goes to the application.
+fn inbound_routes(cluster: Arc<str>, service_port: u16, host: &str, retried: bool) -> RouteConfigPlan {
+    let retry = RetryPlan {
+        attempts: 2,
+        retry_on: RETRY_ON.into(),
+        statuses: Vec::new(),
+        per_try_timeout: None,
+        avoid_previous_hosts: false,
+        remote_localities: false,
+        backoff: None,
+    };
+    let forward =
+        ForwardPlan { timeout: RouteTimeout::Inbound, retry: retried.then_some(retry), ..forward_to(cluster.clone()) };
+    let route = RoutePlan {
+        name: "default".into(),
+        matches: None,
+        action: RouteActionPlan::Forward(Box::new(forward)),
+        headers: HeaderOps::default(),
+        fault: None,
+        cors: None,
+        config: None,
+        operation: format!("{host}:{service_port}/*").into(),
+    };
+    RouteConfigPlan {
+        name: cluster,
+        ignore_port_in_host: false,
+        virtual_hosts: vec![VirtualHostPlan {
+            name: format!("inbound|http|{service_port}").into(),
+            domains: vec!["*".into()],
+            routes: vec![route],
+            require_tls: false,
+            attempt_count: false,
+        }],
+    }
+}
+
+/// Ports for which an inspector is off, because no chain of theirs needs it.
+struct Off {
+    tls: Vec<u16>,
+    http: Vec<u16>,
+}
+
+impl Off {
+    fn note(&mut self, port: u16, tls: bool, http: bool) {
+        if !tls {
+            self.tls.push(port);
+        }
+        if !http {
+            self.http.push(port);
+        }
+    }
+
+    /// The inspectors that some chain needs.
+    fn filters(mut self, (tls, http): (bool, bool)) -> Vec<ListenerFilter> {
+        self.tls.sort_unstable();
+        self.http.sort_unstable();
+        let tls = tls.then_some(ListenerFilter::TlsInspector(self.tls));
+        let http = http.then_some(ListenerFilter::HttpInspector(self.http));
+        tls.into_iter().chain(http).collect()
+    }
+}

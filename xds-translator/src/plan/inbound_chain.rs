@@ -1,0 +1,132 @@
+//! Filter chains of one inbound port, by what is spoken and what TLS is taken (istio.md §1.8, alpn.md).
+
+use std::sync::Arc;
+
+use super::{
+    ChainMatch, DownstreamTls, FilterChainPlan, HttpRole, RouteConfigPlan, RouteSource, TcpProxyPlan, TerminalFilter,
+    TransportMatch,
+    authz::Access,
+    defaults,
+    mtls::{self, HTTP_ALPN, MESH_ALPN, TCP_ALPN, texts},
+    outbound_listener::PLAIN_HTTP,
+};
+use crate::ir::{MeshDefaults, PeerTls, Protocol};
+
+/// ALPN that HTTP chains negotiate; the codec sniffs when nothing is.
+const HTTP_SERVER_ALPN: [&str; 2] = ["h2", "http/1.1"];
+/// ALPN that TCP chains negotiate.
+const TCP_SERVER_ALPN: [&str; 3] = ["istio", "h2", "http/1.1"];
+
+/// What a port speaks, as far as chains care.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Speech {
+    /// Found out per connection.
+    Auto,
+    /// HTTP in any version.
+    Http,
+    /// Anything else, the application's own TLS included.
+    Tcp,
+}
+
+impl Speech {
+    pub(crate) fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Auto => Self::Auto,
+            p if p.is_http() => Self::Http,
+            _ => Self::Tcp,
+        }
+    }
+}
+
+/// One port's chains to be planned.
+pub(crate) struct PortChains<'a> {
+    pub(crate) mesh: &'a MeshDefaults,
+    pub(crate) access: &'a Access,
+    /// Destination port to match; `None`: the listener has only this one, or it is the catch-all.
+    pub(crate) port: Option<u16>,
+    /// Names of the HTTP and of the TCP chains.
+    pub(crate) names: (Arc<str>, Arc<str>),
+    /// `stat_prefix` of HTTP.
+    pub(crate) stat_prefix: Arc<str>,
+    pub(crate) routes: RouteConfigPlan,
+    pub(crate) proxy: TcpProxyPlan,
+}
+
+/// One row of the table of chains.
+struct Row {
+    transport: TransportMatch,
+    alpn: Vec<Arc<str>>,
+    http: bool,
+    mtls: bool,
+}
+
+fn row(transport: TransportMatch, alpn: &[&str], http: bool, mtls: bool) -> Row {
+    Row { transport, alpn: texts(alpn), http, mtls }
+}
+
+fn rows(speech: Speech, mode: PeerTls) -> Vec<Row> {
+    use TransportMatch::{Raw, Tls};
+    match (speech, mode) {
+        (Speech::Auto, PeerTls::Permissive) => vec![
+            row(Tls, &HTTP_ALPN, true, true),
+            row(Raw, &PLAIN_HTTP, true, false),
+            row(Tls, &TCP_ALPN, false, true),
+            row(Raw, &[], false, false),
+            row(Tls, &[], false, false),
+        ],
+        (Speech::Auto, PeerTls::Strict) => vec![row(Tls, &HTTP_ALPN, true, true), row(Tls, &[], false, true)],
+        (Speech::Auto, PeerTls::Disable) => vec![row(Raw, &PLAIN_HTTP, true, false), row(Raw, &[], false, false)],
+        (Speech::Http, PeerTls::Permissive) => vec![row(Tls, &MESH_ALPN, true, true), row(Raw, &[], true, false)],
+        (Speech::Http, PeerTls::Strict) => vec![row(Tls, &[], true, true)],
+        (Speech::Http, PeerTls::Disable) => vec![row(Raw, &[], true, false)],
+        (Speech::Tcp, PeerTls::Permissive) => {
+            vec![row(Tls, &MESH_ALPN, false, true), row(Tls, &[], false, false), row(Raw, &[], false, false)]
+        }
+        (Speech::Tcp, PeerTls::Strict) => vec![row(Tls, &[], false, true)],
+        (Speech::Tcp, PeerTls::Disable) => vec![row(Raw, &[], false, false)],
+    }
+}
+
+impl PortChains<'_> {
+    /// The chains, in Istio's order.
+    pub(crate) fn plan(&self, speech: Speech, mode: PeerTls) -> Vec<FilterChainPlan> {
+        rows(speech, mode).into_iter().map(|row| self.chain(row)).collect()
+    }
+
+    fn chain(&self, row: Row) -> FilterChainPlan {
+        FilterChainPlan {
+            name: if row.http { self.names.0.clone() } else { self.names.1.clone() },
+            matches: ChainMatch {
+                port: self.port,
+                transport: Some(row.transport),
+                alpn: row.alpn.clone(),
+                ..ChainMatch::default()
+            },
+            tls: row.mtls.then(|| self.server(row.http)),
+            connect_timeout: None,
+            access: if row.http { Vec::new() } else { self.access.tcp.clone() },
+            terminal: if row.http { self.http(row.mtls) } else { TerminalFilter::Tcp(self.proxy.clone()) },
+        }
+    }
+
+    fn server(&self, http: bool) -> DownstreamTls {
+        mtls::mesh_server(self.mesh, if http { &HTTP_SERVER_ALPN } else { &TCP_SERVER_ALPN })
+    }
+
+    fn http(&self, mtls: bool) -> TerminalFilter {
+        let routes = RouteSource::Inline(self.routes.clone());
+        let mut http = defaults::http(self.mesh, &self.stat_prefix, routes, HttpRole::Inbound { mtls });
+        http.access = self.access.http.clone();
+        TerminalFilter::Http(Box::new(http))
+    }
+}
+
+/// Whether some chain of the port looks at TLS.
+pub(crate) fn inspects_tls(mode: PeerTls) -> bool {
+    mode != PeerTls::Disable
+}
+
+/// Whether some plaintext chain of the port tells HTTP from other bytes.
+pub(crate) fn inspects_http(speech: Speech, mode: PeerTls) -> bool {
+    speech == Speech::Auto && mode != PeerTls::Strict
+}

@@ -1,0 +1,50 @@
+//! Names that users, dashboards and patches depend on (istio.md §1.1).
+//!
+//! Spelled in one place, so that a cluster and whoever refers to it cannot disagree.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::{ClusterKey, FixedCluster};
+
+/// `outbound|PORT|SUBSET|HOST`.
+pub(crate) fn outbound_cluster(port: u16, subset: &str, host: &str) -> Arc<str> {
+    format!("outbound|{port}|{subset}|{host}").into()
+}
+
+/// `inbound|PORT||`, by container port.
+pub(crate) fn inbound_cluster(port: u16) -> Arc<str> {
+    format!("inbound|{port}||").into()
+}
+
+/// The SNI that the mesh's own TLS sends: `outbound_.PORT_.SUBSET_.HOST`.
+pub(crate) fn mesh_sni(port: u16, subset: &str, host: &str) -> Arc<str> {
+    format!("outbound_.{port}_.{subset}_.{host}").into()
+}
+
+/// `HOST:PORT`, which names virtual hosts and the route configurations of sniffed ports.
+pub(crate) fn host_port(host: &str, port: u16) -> Arc<str> {
+    format!("{host}:{port}").into()
+}
+
+/// `ADDRESS_PORT`, which names listeners.
+pub(crate) fn listener(address: IpAddr, port: u16) -> Arc<str> {
+    format!("{address}_{port}").into()
+}
+
+impl ClusterKey {
+    /// The resource's name.
+    pub fn resource_name(&self) -> Arc<str> {
+        outbound_cluster(self.port, &self.subset, self.service.host.as_str())
+    }
+}
+
+impl FixedCluster {
+    /// The resource's name.
+    pub const fn resource_name(&self) -> &'static str {
+        match self {
+            Self::BlackHole => "BlackHoleCluster",
+            Self::Passthrough => "PassthroughCluster",
+            Self::InboundPassthrough => "InboundPassthroughCluster",
+        }
+    }
+}

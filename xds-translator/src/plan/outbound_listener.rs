@@ -1,0 +1,248 @@
+//! Outbound listeners: which address and port leads where, and who wins when two services want the same.
+//!
+//! Services are offered in the order of age; a draft collects what the services of one address and port need, and is
+//! spelled once all have been seen. HTTP services share a wildcard listener and are told apart by `Host`; others need
+//! an address, a network or an SNI of their own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use super::{
+    ChainMatch, Direction, FilterChainPlan, FixedCluster, HttpRole, ListenerFilter, ListenerPlan, RouteSource,
+    TerminalFilter, TransportMatch,
+    defaults::{self, HANDSHAKE},
+    mtls::texts,
+    naming,
+};
+use crate::ir::{MeshDefaults, OutboundTraffic, Protocol};
+
+/// What http_inspector finds in plaintext.
+pub(crate) const PLAIN_HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
+
+/// Listeners being collected, by address and port.
+pub(crate) struct Drafts<'a> {
+    mesh: &'a MeshDefaults,
+    /// Where bytes for unknown destinations go; `None`: the application calls by address, so nothing is unknown.
+    unknown: Option<&'a OutboundTraffic>,
+    drafts: BTreeMap<(IpAddr, u16), Draft>,
+}
+
+/// What the services of one address and port need.
+#[derive(Default)]
+struct Draft {
+    bind: bool,
+    /// Route configuration of the HTTP services.
+    http: Option<Arc<str>>,
+    /// Serves as an explicit HTTP proxy.
+    http_proxy: bool,
+    /// Chains with an SNI or network of their own.
+    distinct: Vec<FilterChainPlan>,
+    /// The service whose bytes come without anything to tell them by; the oldest keeps the place.
+    plain: Option<FilterChainPlan>,
+    /// The plain service speaks first: nothing may wait for the client.
+    server_first: bool,
+}
+
+/// Whether a service's bytes may be mixed with HTTP on one listener.
+pub(crate) fn speaks_first(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Mongo | Protocol::Mysql)
+}
+
+impl<'a> Drafts<'a> {
+    pub(crate) fn new(mesh: &'a MeshDefaults, unknown: Option<&'a OutboundTraffic>) -> Self {
+        Self { mesh, unknown, drafts: BTreeMap::new() }
+    }
+
+    fn draft(&mut self, at: (IpAddr, u16), bind: bool) -> &mut Draft {
+        let draft = self.drafts.entry(at).or_default();
+        draft.bind |= bind;
+        draft
+    }
+
+    /// Lets HTTP in, routed by `rds`; `false`: a server that speaks first keeps the port for itself.
+    pub(crate) fn offer_http(&mut self, at: (IpAddr, u16), bind: bool, rds: &Arc<str>) -> bool {
+        let draft = self.draft(at, bind);
+        if draft.server_first {
+            return false;
+        }
+        draft.http.get_or_insert_with(|| rds.clone());
+        true
+    }
+
+    /// The explicit HTTP proxy.
+    pub(crate) fn offer_http_proxy(&mut self, at: (IpAddr, u16), rds: &Arc<str>) {
+        let draft = self.draft(at, true);
+        draft.http.get_or_insert_with(|| rds.clone());
+        draft.http_proxy = true;
+    }
+
+    /// Adds chains; those with nothing to tell them by compete for one place, which the first keeps.
+    pub(crate) fn offer_tcp(
+        &mut self,
+        at: (IpAddr, u16),
+        bind: bool,
+        protocol: Protocol,
+        chains: Vec<FilterChainPlan>,
+    ) {
+        let draft = self.draft(at, bind);
+        for chain in chains {
+            if chain.matches != ChainMatch::default() {
+                draft.distinct.push(chain);
+            } else if draft.plain.is_none() && !(draft.http.is_some() && speaks_first(protocol)) {
+                draft.server_first = speaks_first(protocol);
+                draft.plain = Some(chain);
+            }
+        }
+    }
+
+    /// The listeners, by name; drafts that nobody filled are dropped.
+    pub(crate) fn finish(self) -> Vec<ListenerPlan> {
+        let (mesh, unknown) = (self.mesh, self.unknown);
+        let drafts = self.drafts.into_iter().filter(|(_, draft)| !draft.is_empty());
+        drafts.map(|(at, draft)| draft.spell(at, mesh, unknown)).collect()
+    }
+}
+
+impl Draft {
+    fn is_empty(&self) -> bool {
+        self.http.is_none() && self.distinct.is_empty() && self.plain.is_none()
+    }
+
+    fn spell(
+        self,
+        (address, port): (IpAddr, u16),
+        mesh: &MeshDefaults,
+        unknown: Option<&OutboundTraffic>,
+    ) -> ListenerPlan {
+        let name = naming::listener(address, port);
+        let unknown = unknown.map(|policy| passthrough(mesh, policy));
+        let alone = self.distinct.is_empty() && self.plain.is_none() && unknown.is_none();
+        let http = self.http.as_ref().map(|rds| {
+            // When only HTTP can come, nothing needs to be looked at first.
+            let matches = if alone { ChainMatch::default() } else { plain_http_match() };
+            http_chain(mesh, &name, rds, matches, self.http_proxy)
+        });
+        let mut chains = distinct(self.distinct);
+        let mut default_chain = None;
+        match (http, self.plain) {
+            (None, Some(plain)) if chains.is_empty() => chains.push(plain),
+            (http, plain) => {
+                let fallback = plain.map(|chain| FilterChainPlan { connect_timeout: None, ..chain }).or(unknown);
+                default_chain = fallback.filter(|_| !alone);
+                chains.extend(http);
+            }
+        }
+        let listener_filters = inspectors(&chains);
+        ListenerPlan {
+            name,
+            address,
+            port,
+            bind: self.bind,
+            use_original_dst: false,
+            direction: Direction::Outbound,
+            filters_timeout: (!listener_filters.is_empty()).then(|| defaults::detection_timeout(mesh)),
+            continue_on_timeout: true,
+            listener_filters,
+            chains,
+            default_chain,
+            accept_one: false,
+            access_log: None,
+        }
+    }
+}
+
+fn http_chain(
+    mesh: &MeshDefaults,
+    listener: &str,
+    rds: &Arc<str>,
+    matches: ChainMatch,
+    http_proxy: bool,
+) -> FilterChainPlan {
+    let mut http =
+        defaults::http(mesh, &format!("outbound_{listener};"), RouteSource::Rds(rds.clone()), HttpRole::Outbound);
+    http.http_proxy = http_proxy;
+    FilterChainPlan {
+        name: "".into(),
+        matches,
+        tls: None,
+        connect_timeout: Some(HANDSHAKE),
+        access: Vec::new(),
+        terminal: TerminalFilter::Http(Box::new(http)),
+    }
+}
+
+/// Plaintext HTTP; `raw_buffer`, or the application's own TLS that offers `http/1.1` would be caught too (alpn.md).
+fn plain_http_match() -> ChainMatch {
+    ChainMatch { transport: Some(TransportMatch::Raw), alpn: texts(&PLAIN_HTTP), ..ChainMatch::default() }
+}
+
+fn passthrough(mesh: &MeshDefaults, policy: &OutboundTraffic) -> FilterChainPlan {
+    defaults::fixed_chain(mesh, "PassthroughFilterChain", None, unknown_cluster(policy))
+}
+
+/// Where bytes for unknown destinations go.
+pub(crate) fn unknown_cluster(policy: &OutboundTraffic) -> &'static FixedCluster {
+    match policy {
+        OutboundTraffic::AllowAny => &FixedCluster::Passthrough,
+        OutboundTraffic::RegistryOnly => &FixedCluster::BlackHole,
+    }
+}
+
+/// Chains with pairwise different matches, the first of equals: Envoy refuses a listener with two equal ones, also
+/// when they only share one of several SNI names.
+pub(crate) fn distinct(chains: Vec<FilterChainPlan>) -> Vec<FilterChainPlan> {
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    let mut kept: Vec<FilterChainPlan> = Vec::with_capacity(chains.len());
+    for mut chain in chains {
+        let rest = ChainMatch { server_names: Vec::new(), ..chain.matches.clone() };
+        if chain.matches.server_names.is_empty() {
+            if known.insert(format!("{rest:?}")) {
+                kept.push(chain);
+            }
+            continue;
+        }
+        chain.matches.server_names.retain(|name| known.insert(format!("{name} {rest:?}")));
+        if !chain.matches.server_names.is_empty() {
+            kept.push(chain);
+        }
+    }
+    kept
+}
+
+/// The inspectors that the chains' conditions need.
+fn inspectors(chains: &[FilterChainPlan]) -> Vec<ListenerFilter> {
+    let tls = |m: &ChainMatch| !m.server_names.is_empty() || m.transport == Some(TransportMatch::Tls);
+    let mut filters = Vec::new();
+    if chains.iter().any(|c| tls(&c.matches)) {
+        filters.push(ListenerFilter::TlsInspector(Vec::new()));
+    }
+    if chains.iter().any(|c| c.matches.transport == Some(TransportMatch::Raw) && !c.matches.alpn.is_empty()) {
+        filters.push(ListenerFilter::HttpInspector(Vec::new()));
+    }
+    filters
+}
+
+/// `virtualOutbound`: takes every redirected connection and hands it to the listener of its original destination.
+pub(crate) fn virtual_outbound(mesh: &MeshDefaults, unknown: &OutboundTraffic) -> ListenerPlan {
+    let port = mesh.outbound_port;
+    let blackhole = defaults::fixed_chain(mesh, "virtualOutbound-blackhole", Some(port), &FixedCluster::BlackHole);
+    let catch_all = defaults::fixed_chain(mesh, "virtualOutbound-catchall-tcp", None, unknown_cluster(unknown));
+    ListenerPlan {
+        name: "virtualOutbound".into(),
+        address: defaults::ANY_ADDRESS,
+        port,
+        bind: true,
+        use_original_dst: true,
+        direction: Direction::Outbound,
+        listener_filters: Vec::new(),
+        filters_timeout: None,
+        continue_on_timeout: false,
+        chains: vec![blackhole, catch_all],
+        default_chain: None,
+        accept_one: true,
+        access_log: defaults::access_log(mesh),
+    }
+}

@@ -1,0 +1,426 @@
+//! The client side of a sidecar: clusters, listeners and route configurations of everything it sees.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+
+use super::{
+    CaptureMode, ClientFacts, ClusterClient, DomainForm, Entry, FixedCluster, ItemKey, OutboundKey, Outline, PlanItem,
+    RouteFrame, VirtualHostKey, VirtualHostTarget,
+    client::{Client, StaticMatch, destinations, resolve_alias, select_table},
+    defaults::{ANY_ADDRESS, LOOPBACK},
+    egress::{Egress, OwnListener, Sight},
+    naming,
+    outbound_listener::{self, Drafts},
+    tcp_route::{TcpPort, TcpScope},
+    virtual_host::{self, Claim},
+};
+use crate::{
+    ir::{
+        Attachment, Capture, Hostname, ObjectId, OutboundTraffic, Protocol, RouteTable, Service, ServiceAddress,
+        ServicePort,
+    },
+    snapshot::Reader,
+};
+
+/// Name of the explicit HTTP proxy's route configuration.
+const HTTP_PROXY: &str = "http_proxy";
+/// Ports that the proxy and its agent listen on themselves.
+const RESERVED: [u16; 9] = [15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090];
+
+/// Plans the client side of a sidecar.
+pub(crate) fn plan_outbound(reader: &Reader<'_>, key: &OutboundKey) -> Outline {
+    let sidecar = Sidecar::new(reader, key);
+    let mut outline = Outline::default();
+    sidecar.clusters(&mut outline);
+    let frames = sidecar.listeners(&mut outline);
+    outline.routes = frames.into_iter().map(|(name, frame)| sidecar.route_frame(name, &frame)).collect();
+    outline
+}
+
+struct Sidecar<'a> {
+    reader: &'a Reader<'a>,
+    key: &'a OutboundKey,
+    client: Client<'a>,
+    sight: Sight,
+}
+
+/// What a route configuration serves.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Frame {
+    /// The HTTP services of an egress listener on a port.
+    Port { egress: usize, port: u16 },
+    /// One service on a sniffed port of its own.
+    Host { egress: usize, host: Hostname, port: u16 },
+    /// Every HTTP port of the catch-all.
+    Proxy { egress: usize },
+}
+
+/// Route configurations that listeners refer to.
+type Frames = BTreeMap<Arc<str>, Frame>;
+
+impl<'a> Sidecar<'a> {
+    fn new(reader: &'a Reader<'a>, key: &'a OutboundKey) -> Self {
+        let kind = match key.capture {
+            CaptureMode::Redirect => ClusterClient::Redirected,
+            CaptureMode::None { .. } => ClusterClient::Addressed,
+        };
+        let client =
+            Client { namespace: &key.namespace, labels: &key.client_labels, locality: key.locality.as_ref(), kind };
+        Self { reader, key, client, sight: Sight::of(reader, key) }
+    }
+
+    fn redirected(&self) -> bool {
+        self.key.capture == CaptureMode::Redirect
+    }
+
+    // ------------------------------------------------------------------------------------------------------ clusters
+
+    fn clusters(&self, outline: &mut Outline) {
+        let mut fixed = vec![FixedCluster::BlackHole];
+        if self.redirected() {
+            fixed.push(FixedCluster::Passthrough);
+        }
+        outline.clusters.extend(fixed.into_iter().map(|f| Entry::Shared(ItemKey::Fixed(f))));
+        for service in self.sight.services() {
+            add_service(outline, self.reader, &self.client, service);
+        }
+        sort_entries(outline);
+    }
+
+    // ----------------------------------------------------------------------------------------------------- listeners
+
+    fn listeners(&self, outline: &mut Outline) -> Frames {
+        let mesh = self.reader.mesh();
+        let unknown = self.redirected().then_some(&self.sight.unknown);
+        let mut drafts = Drafts::new(mesh, unknown);
+        let mut frames = Frames::new();
+        let own_ports = self.sight.own_ports();
+        for (index, egress) in self.sight.egress.iter().enumerate() {
+            for service in &egress.services {
+                for port in service.ports.iter().filter(|p| self.wanted(egress, p.number, &own_ports)) {
+                    self.offer(&mut drafts, &mut frames, (index, egress), service, port);
+                }
+            }
+            self.offer_proxy(&mut drafts, &mut frames, (index, egress));
+        }
+        let mut listeners = drafts.finish();
+        if self.redirected() {
+            listeners.push(outbound_listener::virtual_outbound(mesh, &self.sight.unknown));
+        }
+        listeners.sort_by(|a, b| a.name.cmp(&b.name));
+        outline.listeners =
+            listeners.into_iter().map(|l| Entry::Own(Arc::new(PlanItem::Listener(Box::new(l))))).collect();
+        frames
+    }
+
+    /// An own listener serves its port; the catch-all serves every other that the proxy does not use itself.
+    fn wanted(&self, egress: &Egress, port: u16, own_ports: &BTreeSet<u16>) -> bool {
+        match &egress.own {
+            Some(own) => own.port.number == port,
+            None => !own_ports.contains(&port) && !(self.redirected() && RESERVED.contains(&port)),
+        }
+    }
+
+    fn offer(
+        &self,
+        drafts: &mut Drafts<'_>,
+        frames: &mut Frames,
+        (index, egress): (usize, &Egress),
+        service: &Arc<Service>,
+        port: &ServicePort,
+    ) {
+        let protocol = egress.own.as_ref().map_or(port.protocol, |own| own.port.protocol);
+        for place in self.places(egress, service, port, protocol) {
+            let at = (place.address, port.number);
+            if protocol.is_http() || protocol == Protocol::Auto {
+                let (rds, frame) = self.frame_of(index, &place, service, port);
+                if drafts.offer_http(at, place.bind, &rds) {
+                    frames.entry(rds).or_insert(frame);
+                }
+            }
+            if !protocol.is_http() {
+                let chains = self.tcp_chains(egress, &place, service, port);
+                drafts.offer_tcp(at, place.bind, protocol, chains);
+            }
+        }
+    }
+
+    fn frame_of(&self, index: usize, place: &Place, service: &Service, port: &ServicePort) -> (Arc<str>, Frame) {
+        if place.shared {
+            let frame = Frame::Port { egress: index, port: port.number };
+            return (port.number.to_string().into(), frame);
+        }
+        let host = service.key.host.clone();
+        (naming::host_port(host.as_str(), port.number), Frame::Host { egress: index, host, port: port.number })
+    }
+
+    /// Where a service port is listened for.
+    fn places(&self, egress: &Egress, service: &Service, port: &ServicePort, protocol: Protocol) -> Vec<Place> {
+        if let Some(own) = &egress.own {
+            return vec![self.own_place(own)];
+        }
+        if let CaptureMode::None { outbound, .. } = &self.key.capture {
+            // Without an address of our own, binding 127.0.0.1 for bytes of any kind would take the application's
+            // ports; Istio binds for HTTP only.
+            let usable = outbound.is_some() || protocol.is_http();
+            return if usable { vec![Place::shared(outbound.unwrap_or(LOOPBACK), true)] } else { Vec::new() };
+        }
+        if protocol.is_http() {
+            return vec![Place::shared(ANY_ADDRESS, false)];
+        }
+        if service.headless {
+            let addresses = self.reader.headless_addresses(&service.key, port.number);
+            return addresses.iter().map(|&address| Place::own(address, false)).collect();
+        }
+        Place::of_addresses(&service.addresses)
+    }
+
+    fn own_place(&self, own: &OwnListener) -> Place {
+        let bind = match own.capture {
+            Capture::None => true,
+            Capture::Iptables => false,
+            Capture::Default => !self.redirected(),
+        };
+        let fallback = match &self.key.capture {
+            CaptureMode::None { outbound, .. } => outbound.unwrap_or(LOOPBACK),
+            CaptureMode::Redirect if bind => LOOPBACK,
+            CaptureMode::Redirect => ANY_ADDRESS,
+        };
+        Place::shared(own.bind.unwrap_or(fallback), bind)
+    }
+
+    fn tcp_chains(
+        &self,
+        egress: &Egress,
+        place: &Place,
+        service: &Arc<Service>,
+        port: &ServicePort,
+    ) -> Vec<super::FilterChainPlan> {
+        let attachments = [Attachment::Mesh];
+        let scope = TcpScope {
+            reader: self.reader,
+            client: &self.client,
+            conditions: self.conditions(port.number, &attachments),
+        };
+        let target = TcpPort { service, port, prefixes: place.prefixes.clone(), shared: place.shared };
+        let tables: Vec<&Arc<RouteTable>> = egress
+            .tables
+            .iter()
+            .filter(|table| table.hosts.iter().any(|host| host.contains(&service.key.host)))
+            .collect();
+        scope.service_chains(&target, &tables)
+    }
+
+    fn conditions<'c>(&'c self, port: u16, attachments: &'c [Attachment]) -> StaticMatch<'c> {
+        StaticMatch { port, namespace: &self.key.namespace, labels: &self.key.client_labels, attachments }
+    }
+
+    fn offer_proxy(&self, drafts: &mut Drafts<'_>, frames: &mut Frames, (index, egress): (usize, &Egress)) {
+        let port = self.key.features.http_proxy_port.or(self.reader.mesh().http_proxy_port);
+        let Some(port) = port.filter(|_| egress.own.is_none()) else { return };
+        let address = match &self.key.capture {
+            CaptureMode::None { outbound: Some(address), .. } => *address,
+            _ => LOOPBACK,
+        };
+        let name: Arc<str> = HTTP_PROXY.into();
+        drafts.offer_http_proxy((address, port), &name);
+        frames.insert(name, Frame::Proxy { egress: index });
+    }
+
+    // -------------------------------------------------------------------------------------------------------- routes
+
+    fn route_frame(&self, name: Arc<str>, frame: &Frame) -> RouteFrame {
+        match frame {
+            Frame::Port { egress, port } => {
+                let mut virtual_hosts = virtual_host::settle(self.port_claims(*egress, *port, DomainForm::Names));
+                virtual_hosts.push(self.unknown(*port));
+                route_frame(name, true, virtual_hosts)
+            }
+            Frame::Host { egress, host, port } => {
+                let seen = &self.sight.egress[*egress];
+                let services = seen.services.iter().filter(|s| s.key.host == *host);
+                let claims = services.map(|s| self.service_claim(seen, s, *port, DomainForm::Any).key);
+                route_frame(name, true, claims.take(1).collect())
+            }
+            Frame::Proxy { egress } => {
+                let ports = self.sight.egress[*egress].services.iter().flat_map(|s| &s.ports);
+                let ports: BTreeSet<u16> = ports.filter(|p| serves_http(p)).map(|p| p.number).collect();
+                let claims = ports.into_iter().flat_map(|p| self.port_claims(*egress, p, DomainForm::NamesWithPort));
+                let mut virtual_hosts = virtual_host::settle(claims.collect());
+                virtual_hosts.push(self.unknown(0));
+                route_frame(name, false, virtual_hosts)
+            }
+        }
+    }
+
+    /// Virtual hosts of a port: its HTTP services, and hosts that only route tables name.
+    fn port_claims(&self, egress: usize, port: u16, form: DomainForm) -> Vec<Claim> {
+        let seen = &self.sight.egress[egress];
+        let services = seen.services.iter().filter(|s| s.port(port).is_some_and(serves_http));
+        let mut claims: Vec<Claim> = services.map(|s| self.service_claim(seen, s, port, form)).collect();
+        let known: BTreeSet<Hostname> = claims.iter().filter_map(|c| c.service_host().cloned()).collect();
+        let mut routed: BTreeSet<&Hostname> = BTreeSet::new();
+        for table in self.applicable(seen, port) {
+            for host in routed_hosts(table, &known, port) {
+                // The oldest table that names a host keeps it: sidecars never merge tables.
+                if routed.insert(host) {
+                    claims.push(self.routed_claim(table, host, port));
+                }
+            }
+        }
+        claims
+    }
+
+    fn applicable<'s>(&'s self, seen: &'s Egress, port: u16) -> impl Iterator<Item = &'s Arc<RouteTable>> {
+        seen.tables.iter().filter(move |table| self.conditions(port, &[Attachment::Mesh]).table(table))
+    }
+
+    fn service_claim(&self, seen: &Egress, service: &Arc<Service>, port: u16, form: DomainForm) -> Claim {
+        let target = resolve_alias(self.reader, service, &self.key.namespace).unwrap_or(service);
+        let table = select_table(self.applicable(seen, port), &target.key.host);
+        let local = service.key.namespace == self.key.namespace;
+        let key = VirtualHostKey {
+            target: VirtualHostTarget::Service { service: service.key.clone(), local },
+            port,
+            tables: table.iter().map(|t| t.origin.id.clone()).collect(),
+            client: self.facts(&target.key.host, table),
+            domains: form,
+            taken: Vec::new(),
+        };
+        Claim {
+            key,
+            name: naming::host_port(service.key.host.as_str(), port),
+            domains: virtual_host::service_domains(service, local, form, port),
+        }
+    }
+
+    fn routed_claim(&self, table: &Arc<RouteTable>, host: &Hostname, port: u16) -> Claim {
+        let key = VirtualHostKey {
+            target: VirtualHostTarget::Host { host: host.clone(), redirect: false },
+            port,
+            tables: vec![table.origin.id.clone()],
+            client: self.facts(host, Some(table)),
+            domains: DomainForm::Exact,
+            taken: Vec::new(),
+        };
+        Claim { key, name: naming::host_port(host.as_str(), port), domains: vec![host.shared()] }
+    }
+
+    fn facts(&self, host: &Hostname, table: Option<&Arc<RouteTable>>) -> Arc<ClientFacts> {
+        let mut hosts: BTreeSet<&Hostname> = BTreeSet::from([host]);
+        hosts.extend(table.iter().flat_map(|t| destinations(t)).map(|d| &d.host));
+        let tables: Vec<Arc<RouteTable>> = table.into_iter().cloned().collect();
+        self.client.facts(self.reader, &hosts, &tables, Vec::new())
+    }
+
+    /// The virtual host for names that nobody knows. Called by address, a proxy cannot know where a request was
+    /// going, so it refuses.
+    fn unknown(&self, port: u16) -> VirtualHostKey {
+        let passes = self.redirected() && port != 0 && self.sight.unknown == OutboundTraffic::AllowAny;
+        VirtualHostKey {
+            target: if passes { VirtualHostTarget::AllowAny } else { VirtualHostTarget::BlockAll },
+            port: 0,
+            tables: Vec::<ObjectId>::new(),
+            client: Arc::new(ClientFacts::default()),
+            domains: DomainForm::Any,
+            taken: Vec::new(),
+        }
+    }
+}
+
+fn route_frame(name: Arc<str>, ignore_port_in_host: bool, virtual_hosts: Vec<VirtualHostKey>) -> RouteFrame {
+    let virtual_hosts = virtual_hosts.into_iter().map(ItemKey::VirtualHost).collect();
+    RouteFrame { name, ignore_port_in_host, virtual_hosts }
+}
+
+fn serves_http(port: &ServicePort) -> bool {
+    port.protocol.is_http() || port.protocol == Protocol::Auto
+}
+
+impl Claim {
+    fn service_host(&self) -> Option<&Hostname> {
+        match &self.key.target {
+            VirtualHostTarget::Service { service, .. } => Some(&service.host),
+            _ => None,
+        }
+    }
+}
+
+/// The hosts of a table that get a virtual host of their own on a port: those that are no service there, when some
+/// other host of the table is one; on port 80, also when none is (istio.md §1.2).
+fn routed_hosts<'t>(
+    table: &'t RouteTable,
+    known: &'t BTreeSet<Hostname>,
+    port: u16,
+) -> impl Iterator<Item = &'t Hostname> {
+    let is_service = |host: &Hostname| {
+        known.contains(host) || (host.is_wildcard() && known.iter().any(|service| host.contains(service)))
+    };
+    let open = port == 80 || table.hosts.iter().any(is_service);
+    table.hosts.iter().filter(move |host| open && !is_service(host))
+}
+
+/// Clusters and assignments of a service. An alias of a service that the mesh knows has none of its own.
+pub(crate) fn add_service(outline: &mut Outline, reader: &Reader<'_>, client: &Client<'_>, service: &Arc<Service>) {
+    let is_alias = matches!(service.resolution, crate::ir::Resolution::Alias(_));
+    if is_alias && resolve_alias(reader, service, client.namespace).is_some() {
+        return;
+    }
+    for (cluster, assignment) in client.service_entries(reader, service) {
+        outline.clusters.push(cluster);
+        outline.assignments.extend(assignment);
+    }
+}
+
+/// Sorts clusters and assignments by resource name.
+pub(crate) fn sort_entries(outline: &mut Outline) {
+    outline.clusters.sort_by_cached_key(Entry::resource_name);
+    outline.assignments.sort_by_cached_key(Entry::resource_name);
+}
+
+/// An address where a service port is listened for.
+struct Place {
+    address: IpAddr,
+    bind: bool,
+    /// Networks that tell the service apart on a wildcard address.
+    prefixes: Vec<IpNet>,
+    /// Whether other services are listened for at the same address.
+    shared: bool,
+}
+
+impl Place {
+    fn shared(address: IpAddr, bind: bool) -> Self {
+        Self { address, bind, prefixes: Vec::new(), shared: true }
+    }
+
+    fn own(address: IpAddr, bind: bool) -> Self {
+        Self { address, bind, prefixes: Vec::new(), shared: false }
+    }
+
+    /// Each single address has a listener of its own; networks share the wildcard, as do services without address.
+    fn of_addresses(addresses: &[ServiceAddress]) -> Vec<Self> {
+        let single = addresses.iter().filter_map(|a| match a {
+            ServiceAddress::Ip(ip) => Some(*ip),
+            ServiceAddress::Net(net) => is_host(net).then(|| net.addr()),
+        });
+        let networks = addresses.iter().filter_map(|a| match a {
+            ServiceAddress::Net(net) if !is_host(net) => Some(*net),
+            _ => None,
+        });
+        let mut places: Vec<Self> = single.map(|address| Self::own(address, false)).collect();
+        let prefixes: Vec<IpNet> = networks.collect();
+        if !prefixes.is_empty() || places.is_empty() {
+            places.push(Self { prefixes, ..Self::shared(ANY_ADDRESS, false) });
+        }
+        places
+    }
+}
+
+fn is_host(net: &IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len()
+}

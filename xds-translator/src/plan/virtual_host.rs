@@ -1,0 +1,222 @@
+//! Virtual hosts: the names that lead to a service or a routed host, and its routes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    ClientFacts, DomainForm, FixedCluster, ForwardPlan, PlanItem, RouteActionPlan, RoutePlan, VirtualHostKey,
+    VirtualHostPlan, VirtualHostTarget,
+    client::{StaticMatch, resolve_alias},
+    naming,
+    route::{RouteScope, forward_to, matches_everything},
+};
+use crate::{
+    ir::{Attachment, HeaderOps, Hostname, RouteTable, Service, ServiceAddress, ServiceKey},
+    snapshot::Reader,
+};
+
+/// Plans a virtual host; `None` when what it stands for is gone, or when no domain is left to it.
+pub(crate) fn plan_virtual_host(reader: &Reader<'_>, key: &VirtualHostKey) -> Option<PlanItem> {
+    let plan = match &key.target {
+        VirtualHostTarget::Service { service, local } => service_host(reader, key, service, *local)?,
+        VirtualHostTarget::Host { host, redirect } => routed_host(reader, key, host, *redirect),
+        VirtualHostTarget::AllowAny => catch_all("allow_any", allow_any()),
+        VirtualHostTarget::BlockAll => catch_all("block_all", block_all()),
+        VirtualHostTarget::Blackhole => VirtualHostPlan {
+            name: naming::host_port("blackhole", key.port),
+            domains: vec!["*".into()],
+            routes: Vec::new(),
+            require_tls: false,
+            attempt_count: false,
+        },
+    };
+    (!plan.domains.is_empty()).then_some(PlanItem::VirtualHost(plan))
+}
+
+fn service_host(
+    reader: &Reader<'_>,
+    key: &VirtualHostKey,
+    service: &ServiceKey,
+    local: bool,
+) -> Option<VirtualHostPlan> {
+    let service = reader.service(service)?;
+    let target = resolve_alias(reader, service, &key.client.namespace).unwrap_or(service);
+    let attachments = [Attachment::Mesh];
+    let scope = scope(reader, key, &attachments, true);
+    let mut routes: Vec<RoutePlan> = tables(reader, key).flat_map(|table| scope.table_routes(table)).collect();
+    if routes.is_empty() {
+        routes.push(scope.default_route(target, key.port));
+    }
+    Some(VirtualHostPlan {
+        name: naming::host_port(service.key.host.as_str(), key.port),
+        domains: remaining(service_domains(service, local, key.domains, key.port), &key.taken),
+        routes,
+        require_tls: false,
+        attempt_count: true,
+    })
+}
+
+fn routed_host(reader: &Reader<'_>, key: &VirtualHostKey, host: &Hostname, redirect: bool) -> VirtualHostPlan {
+    let gateway = !key.client.gateways.is_empty();
+    let attachments: Vec<Attachment> = if gateway {
+        key.client.gateways.iter().cloned().map(Attachment::Gateway).collect()
+    } else {
+        vec![Attachment::Mesh]
+    };
+    let scope = scope(reader, key, &attachments, gateway);
+    let mut routes: Vec<RoutePlan> = tables(reader, key).flat_map(|table| scope.table_routes(table)).collect();
+    // Tables that share a host are merged in the order of age; what matches everything must not hide the others.
+    routes.sort_by_key(|route| route.matches.as_ref().is_none_or(matches_everything));
+    VirtualHostPlan {
+        name: naming::host_port(host.as_str(), key.port),
+        domains: remaining(vec![host.shared()], &key.taken),
+        routes,
+        require_tls: redirect,
+        attempt_count: true,
+    }
+}
+
+fn tables<'a>(reader: &'a Reader<'_>, key: &'a VirtualHostKey) -> impl Iterator<Item = &'a Arc<RouteTable>> {
+    key.tables.iter().filter_map(|id| reader.route_table(id))
+}
+
+fn scope<'a>(
+    reader: &'a Reader<'a>,
+    key: &'a VirtualHostKey,
+    attachments: &'a [Attachment],
+    infer_port: bool,
+) -> RouteScope<'a> {
+    let client: &ClientFacts = &key.client;
+    let conditions = StaticMatch { port: key.port, namespace: &client.namespace, labels: &client.labels, attachments };
+    RouteScope { reader, client, conditions, infer_port }
+}
+
+fn catch_all(name: &str, route: RouteActionPlan) -> VirtualHostPlan {
+    let route = RoutePlan {
+        name: name.into(),
+        matches: None,
+        action: route,
+        headers: HeaderOps::default(),
+        fault: None,
+        cors: None,
+        config: None,
+        operation: "".into(),
+    };
+    VirtualHostPlan {
+        name: name.into(),
+        domains: vec!["*".into()],
+        routes: vec![route],
+        require_tls: false,
+        attempt_count: true,
+    }
+}
+
+fn allow_any() -> RouteActionPlan {
+    let forward: ForwardPlan = forward_to(FixedCluster::Passthrough.resource_name().into());
+    RouteActionPlan::Forward(Box::new(forward))
+}
+
+fn block_all() -> RouteActionPlan {
+    RouteActionPlan::Direct { status: 502, body: Arc::new([]) }
+}
+
+fn remaining(mut domains: Vec<Arc<str>>, taken: &[Arc<str>]) -> Vec<Arc<str>> {
+    domains.retain(|domain| taken.binary_search(domain).is_err());
+    domains
+}
+
+/// The domains a service claims: its full name (also absolute), for a Kubernetes Service the shorter names that
+/// resolve in the client's namespace, and its addresses. Unique; the full name first.
+pub(crate) fn service_domains(service: &Service, local: bool, form: DomainForm, port: u16) -> Vec<Arc<str>> {
+    let names = match form {
+        DomainForm::Any => return vec!["*".into()],
+        DomainForm::Exact => return vec![service.key.host.shared()],
+        DomainForm::Names => all_names(service, local),
+        DomainForm::NamesWithPort => with_port(&all_names(service, local), port),
+    };
+    let mut domains: Vec<Arc<str>> = Vec::with_capacity(names.len());
+    for name in names {
+        if !domains.iter().any(|known| **known == *name) {
+            domains.push(name.into());
+        }
+    }
+    domains
+}
+
+fn with_port(names: &[String], port: u16) -> Vec<String> {
+    let mut all: Vec<String> = Vec::with_capacity(names.len() * 2);
+    for name in names {
+        if port == 80 {
+            all.push(name.clone());
+        }
+        all.push(format!("{name}:{port}"));
+    }
+    all
+}
+
+fn all_names(service: &Service, local: bool) -> Vec<String> {
+    let mut names = vec![service.key.host.to_string()];
+    if !service.key.host.is_wildcard() {
+        names.push(format!("{}.", service.key.host));
+    }
+    names.extend(short_names(service, local));
+    if service.headless {
+        // A pod of a headless service has a name of its own below the service's.
+        let below: Vec<String> = names.iter().map(|name| format!("*.{name}")).collect();
+        names.extend(below);
+    }
+    names.extend(service.addresses.iter().filter_map(address_domain));
+    names
+}
+
+fn short_names(service: &Service, local: bool) -> Vec<String> {
+    if !service.kubernetes {
+        return Vec::new();
+    }
+    let (name, namespace) = (&service.origin.id.name, &service.key.namespace);
+    if local {
+        vec![name.to_string(), format!("{name}.{namespace}.svc"), format!("{name}.{namespace}")]
+    } else {
+        vec![format!("{name}.{namespace}"), format!("{name}.{namespace}.svc")]
+    }
+}
+
+fn address_domain(address: &ServiceAddress) -> Option<String> {
+    match address {
+        ServiceAddress::Ip(std::net::IpAddr::V4(v4)) => Some(v4.to_string()),
+        ServiceAddress::Ip(std::net::IpAddr::V6(v6)) => Some(format!("[{v6}]")),
+        ServiceAddress::Net(_) => None,
+    }
+}
+
+/// A virtual host with the domains it would like, before a route configuration settles who gets which.
+pub(crate) struct Claim {
+    pub(crate) key: VirtualHostKey,
+    /// The virtual host's name, by which a route configuration is sorted.
+    pub(crate) name: Arc<str>,
+    /// The first is its real name; the others are shorter names and addresses.
+    pub(crate) domains: Vec<Arc<str>>,
+}
+
+/// Settles who owns which domain of a route configuration, since Envoy refuses one with a domain twice: a real name
+/// beats an expanded one, and the earlier virtual host beats the later. Sorted by name; those left with nothing go.
+pub(crate) fn settle(mut claims: Vec<Claim>) -> Vec<VirtualHostKey> {
+    claims.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut owners: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+    for (index, claim) in claims.iter().enumerate() {
+        if let Some(name) = claim.domains.first() {
+            owners.entry(name.clone()).or_insert(index);
+        }
+    }
+    for (index, claim) in claims.iter().enumerate() {
+        for domain in &claim.domains {
+            owners.entry(domain.clone()).or_insert(index);
+        }
+    }
+    let settled = claims.into_iter().enumerate().filter_map(|(index, mut claim)| {
+        let taken = claim.domains.iter().filter(|domain| owners.get(*domain) != Some(&index));
+        claim.key.taken = taken.cloned().collect();
+        claim.key.taken.sort();
+        (claim.key.taken.len() < claim.domains.len()).then_some(claim.key)
+    });
+    settled.collect()
+}
