@@ -125,6 +125,8 @@ codes! {
     DeniesAll = "FM0210";
     /// The label for automatic injection is in a wrong place.
     Injection = "FM0211";
+    /// A port that clients of today do not use any more.
+    LegacyPort = "FM0212";
     /// Traffic that is sent nowhere or lost, as seen when it was translated.
     Translation = "FM0301";
     /// A proxy refused what an object was translated to.

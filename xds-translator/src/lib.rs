@@ -7,7 +7,10 @@
 //! before `emit` names an Envoy type, and nothing behind `lower` names a CRD. Names, versions and bytes depend on the
 //! configuration alone, so that replicas agree, and an incremental build equals one from scratch.
 
+pub mod analyze;
+pub mod class;
 pub mod closure;
+pub mod compiler;
 pub mod debug;
 mod descriptors;
 pub mod diagnostic;

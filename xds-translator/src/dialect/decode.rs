@@ -16,6 +16,8 @@ use crate::diagnostic::{Code, Diagnostic, FieldPath, Segment};
 pub struct Decoder {
     path: Vec<Step>,
     diagnostics: Vec<Diagnostic>,
+    /// Unknown fields that were read as known ones: where they are written, and the name they were read as.
+    renamed: Vec<(FieldPath, &'static str)>,
 }
 
 /// A step of the current path. Names of declared fields are not copied, since most values have no mistakes.
@@ -38,7 +40,13 @@ impl From<&Step> for Segment {
 impl Decoder {
     /// What was found, in the order of the walk.
     pub fn finish(self) -> Vec<Diagnostic> {
-        self.diagnostics
+        let Self { mut diagnostics, renamed, .. } = self;
+        for diagnostic in &mut diagnostics {
+            for (written, name) in &renamed {
+                as_written(&mut diagnostic.field, written, name);
+            }
+        }
+        diagnostics
     }
 
     /// The current path.
@@ -167,6 +175,8 @@ impl Decoder {
             if let Suggestion::Rename(name) = suggestion
                 && !map.contains_key(name)
             {
+                let written = at.path();
+                at.renamed.push((written, name));
                 field(name, value, at);
             }
         });
@@ -200,6 +210,16 @@ impl Decoder {
         diagnostic.fix = near.map(|word| format!("`{word}`"));
         self.note(diagnostic);
         near
+    }
+}
+
+/// Turns a path below a field that was read as `name` into one below the field that is written.
+fn as_written(path: &mut FieldPath, written: &FieldPath, name: &str) {
+    let Some((key, parent)) = written.0.split_last() else { return };
+    let same = path.0.starts_with(parent)
+        && matches!(path.0.get(parent.len()), Some(Segment::Field(field)) if **field == *name);
+    if same {
+        path.0[parent.len()] = key.clone();
     }
 }
 

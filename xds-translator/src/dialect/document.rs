@@ -188,7 +188,7 @@ fn unserved(kind: Kind, findings: &[Diagnostic]) -> Option<Diagnostic> {
         _ if kind == Kind::ConfigMap => {
             Diagnostic::info(Code::UnsupportedKind, field, "a ConfigMap means nothing to the mesh (only `istio` does)")
         }
-        _ => Diagnostic::info(Code::UnsupportedKind, field, format!("kind {kind} is not supported yet")),
+        _ => Diagnostic::info(Code::UnsupportedKind, field, format!("{kind} is not supported yet")),
     })
 }
 

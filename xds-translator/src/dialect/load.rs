@@ -134,7 +134,7 @@ pub fn overlay(sets: impl IntoIterator<Item = Parsed>) -> Parsed {
 pub fn parse_value(value: Value) -> Result<(Object, Vec<Diagnostic>), Vec<Diagnostic>> {
     let kind = Kind::of_value(&value).map_err(|finding| vec![*finding])?;
     if !kind.served() {
-        let message = format!("kind {kind} is not supported yet");
+        let message = format!("{kind} is not supported yet");
         return Err(vec![Diagnostic::error(Code::UnsupportedKind, FieldPath::of("kind"), message)]);
     }
     let Decoded { object, findings } = content::decode(kind, value, super::Place::default())?;

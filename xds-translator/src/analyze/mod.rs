@@ -1,0 +1,49 @@
+//! What objects say about each other: references that lead nowhere, conflicts, settings that cancel each other.
+//!
+//! Looks at a set of [`Object`]s as a whole; objects with errors of their own take part as far as they could be read, so
+//! that one mistake is not reported as many. Knows nothing of proxies or xDS. Findings about single objects were made
+//! when they were parsed ([`crate::dialect`]).
+
+mod backends;
+mod gateways;
+mod namespaces;
+mod policies;
+mod routes;
+mod services;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use crate::{
+    diagnostic::{Diagnostic, Position},
+    dialect::{Object, Parsed},
+};
+
+use world::World;
+
+/// Every finding about an input: those made when it was parsed, and those about its objects together, in the order of
+/// files and lines.
+pub fn analyze_input(parsed: &Parsed) -> Vec<Diagnostic> {
+    let mut findings = parsed.diagnostics.clone();
+    findings.extend(analyze(parsed.everything()));
+    sort(&mut findings);
+    findings
+}
+
+/// Every finding about a set of objects together, in the order of files and lines.
+pub fn analyze<'a>(objects: impl IntoIterator<Item = &'a Object>) -> Vec<Diagnostic> {
+    let world = World::of(objects);
+    let mut findings = Vec::new();
+    for check in [routes::check, backends::check, gateways::check, policies::check, services::check, namespaces::check]
+    {
+        check(&world, &mut findings);
+    }
+    sort(&mut findings);
+    findings
+}
+
+/// Puts findings in the order of files and lines, worst first within a line.
+pub fn sort(findings: &mut [Diagnostic]) {
+    let place = |d: &Diagnostic| d.position.clone().unwrap_or(Position { file: "".into(), line: 0, col: 0 });
+    findings.sort_by_cached_key(|d| (place(d), d.severity, d.object.clone(), d.field.clone(), d.code));
+}

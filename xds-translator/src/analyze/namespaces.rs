@@ -1,0 +1,75 @@
+//! Namespaces: whether their pods get a sidecar.
+
+use serde_json::Value;
+
+use super::world::World;
+use crate::{
+    diagnostic::{Code, Diagnostic, FieldPath},
+    dialect::{Kind, Object},
+};
+
+const INJECTION: &str = "istio-injection";
+const REVISION: &str = "istio.io/rev";
+
+pub(super) fn check(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
+    for namespace in world.by_id.values().filter(|o| o.id.kind == Kind::Namespace) {
+        findings.extend(check_namespace(world, namespace).map(|f| namespace.diagnose(f)));
+    }
+    findings.extend(check_revision(world));
+}
+
+fn injection_label() -> FieldPath {
+    FieldPath::of("metadata.labels").field(INJECTION)
+}
+
+fn check_namespace(world: &World<'_>, namespace: &Object) -> Option<Diagnostic> {
+    let labels = &namespace.meta.labels;
+    let enabled = labels.get(INJECTION).is_some_and(|v| &**v == "enabled");
+    if *namespace.id.name == *world.root_namespace() {
+        let message = "the control plane's namespace must not be injected";
+        return enabled
+            .then(|| Diagnostic::warning(Code::Injection, injection_label(), message).fix("remove the label"));
+    }
+    let says_something = [INJECTION, REVISION, "istio.io/dataplane-mode"].iter().any(|key| labels.contains_key(*key));
+    let of_kubernetes = namespace.id.name.starts_with("kube-");
+    (!says_something && !of_kubernetes).then(|| {
+        let message = "the namespace is not injected: its pods get no sidecar";
+        Diagnostic::info(Code::NotInjected, FieldPath::of("metadata.labels"), message).fix("`istio-injection: enabled`")
+    })
+}
+
+/// A control plane with a revision leaves alone namespaces that ask for the default one. One finding, on the namespace
+/// that stands nearest to the control plane's configuration; the others are named in it.
+fn check_revision(world: &World<'_>) -> Option<Diagnostic> {
+    let planes = || world.by_id.values().filter(|o| o.id.kind == Kind::IstioOperator);
+    let revision = |plane: &Object| {
+        plane
+            .raw()
+            .pointer("/spec/revision")
+            .and_then(Value::as_str)
+            .filter(|r| !r.is_empty() && *r != "default")
+            .map(str::to_owned)
+    };
+    if planes().any(|plane| revision(plane).is_none()) {
+        return None;
+    }
+    let plane = planes().next()?;
+    let revision = revision(plane)?;
+    let waits = |o: &&&Object| {
+        let labels = &o.meta.labels;
+        o.id.kind == Kind::Namespace
+            && *o.id.name != *world.root_namespace()
+            && labels.get(INJECTION).is_some_and(|v| &**v == "enabled")
+            && !labels.contains_key(REVISION)
+    };
+    let mut waiting: Vec<&Object> = world.by_id.values().filter(waits).copied().collect();
+    waiting.sort_by_key(|o| o.place.file != plane.place.file);
+    let (nearest, others) = waiting.split_first()?;
+    let message = format!(
+        "no plane will inject: `istio-injection=enabled` selects only the default revision, and the plane has `revision: {revision}`"
+    );
+    let finding = Diagnostic::warning(Code::Injection, injection_label(), message)
+        .fix(format!("`istio.io/rev: {revision}`, or a revision tag"));
+    let finding = nearest.diagnose(finding).related(plane.id.clone(), plane.locate(&FieldPath::of("spec.revision")));
+    Some(others.iter().fold(finding, |f, o| f.related(o.id.clone(), o.locate(&injection_label()))))
+}

@@ -1,0 +1,306 @@
+//! The reference examples against the diagnostics that `EXPECT.md` beside them lists.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    diagnostic::Severity,
+    dialect::{overlay, parse_files},
+};
+
+const BASE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../integration/corpus/base.yaml"));
+
+macro_rules! seed_files {
+    ($($name:literal),+ $(,)?) => {
+        const SEEDS: &[(&str, &str)] =
+            &[$( ($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../integration/corpus/seeds/", $name, ".yaml"))) ),+];
+    };
+}
+
+seed_files![
+    "s0-01-architecture",
+    "s0-02-istio-config",
+    "s0-03-istio-traffic-management",
+    "s0-04-istio-security",
+    "s0-05-linkerd-config",
+    "s0-06-istio-mtls",
+    "s0-07-istio-circuit-breaker",
+    "s0-08-linkerd-circuit-breaker",
+    "s0-09-istio-retry",
+    "s0-10-linkerd-retry",
+    "s0-11-istio-canary",
+    "s0-12-linkerd-canary",
+    "s0-13-istio-tracing",
+    "s0-14-linkerd-tracing",
+    "s0-15-istio-production-resources",
+    "s0-16-istio-monitoring",
+    "s1-01-istio-setup",
+    "s1-02-virtual-service-config",
+    "s1-03-security-config",
+    "s1-04-observability-config",
+    "s2-01-istio-virtualservice",
+    "s2-02-istio-destinationrule",
+    "s2-03-istio-peerauthentication",
+    "s2-04-istio-authorizationpolicy",
+    "s2-05-linkerd-httproute",
+    "s2-06-linkerd-serviceprofile",
+    "s2-07-linkerd-authorizationpolicy",
+    "s2-08-cilium-l7-policy",
+    "s2-09-cilium-dns-egress",
+    "s2-10-istio-zero-trust",
+    "s2-11-flagger-canary",
+    "s4-01-virtualservice",
+    "s4-02-destinationrule",
+    "s4-03-gateway",
+    "s4-04-traffic-mirroring",
+    "s4-05-mtls",
+    "s4-06-authorizationpolicy",
+    "s4-07-circuit-breaker",
+    "s4-08-fault-injection",
+    "s4-09-linkerd-serviceprofile",
+    "s4-10-linkerd-trafficsplit",
+    "s4-11-istio-multicluster",
+];
+
+fn seed(prefix: &str) -> (&'static str, &'static str) {
+    *SEEDS.iter().find(|(name, _)| name.starts_with(prefix)).expect("a seed with this prefix")
+}
+
+/// The findings on base.yaml as one input set and the files as a later one.
+fn findings(files: &[(&str, &str)]) -> Vec<Diagnostic> {
+    let files = files.iter().map(|(name, text)| (*name, text.as_bytes()));
+    analyze_input(&overlay([parse_files([("base", BASE.as_bytes())]), parse_files(files)]))
+}
+
+/// `error VirtualService default/reviews spec.http[0].retry`
+fn line(finding: &Diagnostic) -> String {
+    let object = finding.object.as_ref().map_or("-".to_owned(), ToString::to_string);
+    format!("{} {object} {}", finding.severity, finding.field).trim_end().to_owned()
+}
+
+/// Checks that the seeds beside base.yaml give exactly the expected errors, references and warnings, and at least the
+/// expected infos.
+fn check(seeds: &[&str], expected: &[&str]) {
+    let files: Vec<_> = seeds.iter().map(|s| seed(s)).collect();
+    let found = findings(&files);
+    let printed = found.iter().map(|f| format!("  {f}\n")).collect::<String>();
+    let mut lines: Vec<String> = found.iter().filter(|f| f.severity != Severity::Info).map(line).collect();
+    let mut wanted: Vec<&str> = expected.iter().copied().filter(|e| !e.starts_with("info ")).collect();
+    lines.sort();
+    wanted.sort_unstable();
+    assert_eq!(lines, wanted, "{seeds:?}:\n{printed}");
+    for info in expected.iter().filter(|e| e.starts_with("info ")) {
+        assert!(found.iter().any(|f| line(f) == *info), "{seeds:?}: no {info}\n{printed}");
+    }
+    for finding in
+        found.iter().filter(|f| files.iter().any(|(name, _)| f.position.as_ref().is_some_and(|p| &*p.file == *name)))
+    {
+        assert!(
+            finding.fix.is_some() || finding.severity == Severity::Info || finding.expected.is_some(),
+            "no fix: {finding}"
+        );
+    }
+}
+
+#[test]
+fn the_base_alone_has_no_mistakes() {
+    check(&[], &[]);
+}
+
+#[test]
+fn seeds_of_the_first_source_give_what_is_expected() {
+    check(&["s0-01"], &["info Namespace service-mesh metadata.labels"]);
+    check(&["s0-02"], &["info IstioOperator istio-system/istio-operator kind"]);
+    check(&["s0-03"], &["info Gateway default/bookinfo-gateway spec.servers[0]"]);
+    check(&["s0-04"], &[]);
+    check(&["s0-06"], &["error-ref PeerAuthentication default/strict-mtls spec.selector"]);
+    check(
+        &["s0-07"],
+        &["error DestinationRule default/httpbin spec.trafficPolicy.outlierDetection.consecutiveGatewayFailure"],
+    );
+    check(
+        &["s0-09"],
+        &[
+            "error VirtualService default/reviews spec.http[0].retry",
+            "error VirtualService default/reviews spec.http[0].retry.retryOn",
+            "info VirtualService default/reviews spec.http[0].retry.retryOn",
+            "error-ref VirtualService default/reviews spec.http[0].route[0].destination.subset",
+        ],
+    );
+    check(&["s0-11"], &[]);
+    check(
+        &["s0-16"],
+        &[
+            "info Namespace monitoring metadata.labels",
+            "info Service monitoring/prometheus spec.ports[0].name",
+            "info Service monitoring/grafana spec.ports[0].name",
+            "info Service monitoring/jaeger spec.ports[0].name",
+            "info Service monitoring/jaeger spec.ports[1].name",
+            "info Service monitoring/jaeger spec.ports[1].port",
+        ],
+    );
+}
+
+#[test]
+fn seeds_of_the_other_sources_give_what_is_expected() {
+    let injection = r#"metadata.labels["istio-injection"]"#;
+    check(
+        &["s1-01"],
+        &[&format!("warn Namespace istio-system {injection}"), &format!("warn Namespace production {injection}")],
+    );
+    check(
+        &["s1-02"],
+        &[
+            "info VirtualService production/api-service spec.hosts[1]",
+            "info VirtualService production/api-service spec.http[0].retries",
+            "info VirtualService production/api-service spec.http[2].retries",
+            "error DestinationRule production/api-service spec.trafficPolicy.outlierDetection.minRequestVolume",
+            "warn DestinationRule production/api-service spec.subsets[0].trafficPolicy.connectionPool",
+            "warn DestinationRule production/api-service spec.subsets[1].trafficPolicy.connectionPool",
+        ],
+    );
+    check(&["s1-03"], &[]);
+    check(&["s1-04"], &[]);
+    check(
+        &["s2-02"],
+        &["warn DestinationRule default/backend-circuit-breaker spec.trafficPolicy.outlierDetection.consecutiveErrors"],
+    );
+    check(&["s2-03"], &[]);
+    check(&["s2-04"], &[]);
+    check(&["s2-10"], &["info AuthorizationPolicy production/deny-all spec"]);
+    for clean in ["s4-02", "s4-05", "s4-06", "s4-07", "s4-08"] {
+        check(&[clean], &[]);
+    }
+}
+
+#[test]
+fn subsets_and_gateways_must_exist() {
+    let subset = |route: &str| format!("error-ref VirtualService production/myapp spec.{route}.destination.subset");
+    let myapp = ["http[0].route[0]", "http[1].route[0]", "http[1].route[1]", "http[2].route[0]"].map(subset);
+    let gateway = "error-ref VirtualService production/myapp spec.gateways[1]";
+    let all: Vec<&str> = myapp.iter().map(String::as_str).chain([gateway]).collect();
+    check(&["s4-01"], &all);
+    check(&["s4-01", "s4-02"], &[gateway]);
+    let secret = "error-ref Gateway production/myapp-gateway spec.servers[1].tls.credentialName";
+    check(&["s4-01", "s4-02", "s4-03"], &[secret]);
+    check(&["s4-03"], &[secret]);
+    let mirror = ["route[0].destination.subset", "mirror.subset"]
+        .map(|f| format!("error-ref VirtualService production/myapp-mirror spec.http[0].{f}"));
+    check(&["s4-04"], &mirror.iter().map(String::as_str).collect::<Vec<_>>());
+    check(&["s4-04", "s4-02"], &[]);
+    let backend = [0, 1]
+        .map(|i| format!("error-ref VirtualService default/backend-canary spec.http[0].route[{i}].destination.subset"));
+    check(&["s2-01"], &backend.iter().map(String::as_str).collect::<Vec<_>>());
+    let warn =
+        "warn DestinationRule default/backend-circuit-breaker spec.trafficPolicy.outlierDetection.consecutiveErrors";
+    check(&["s2-01", "s2-02"], &backend.iter().map(String::as_str).chain([warn]).collect::<Vec<_>>());
+}
+
+#[test]
+fn two_rules_for_one_host_are_explained() {
+    let host = |name: &str| format!("error-ref VirtualService production/{name} spec.hosts[0]");
+    let (fault, mirror) = (host("myapp-fault"), host("myapp-mirror"));
+    check(&["s4-04", "s4-08", "s4-02"], &[&fault, &mirror]);
+    check(&["s4-07", "s4-02"], &["warn DestinationRule production/myapp-circuit-breaker spec.trafficPolicy"]);
+    let found = findings(&[seed("s4-04"), seed("s4-08"), seed("s4-02")]);
+    let lost = found.iter().find(|f| line(f) == mirror).expect("checked above");
+    assert!(
+        lost.message.contains("VirtualService production/myapp-fault")
+            && lost.message.contains("http[0], http[1] apply"),
+        "{lost}"
+    );
+}
+
+#[test]
+fn one_object_twice_in_one_input_is_an_error_and_the_first_serves() {
+    check(
+        &["s0-03", "s0-11"],
+        &[
+            "error VirtualService default/reviews",
+            "error DestinationRule default/reviews",
+            "info Gateway default/bookinfo-gateway spec.servers[0]",
+        ],
+    );
+    check(&["s0-04", "s2-03"], &["info PeerAuthentication istio-system/default"]);
+    check(&["s0-02", "s0-13"], &["error IstioOperator istio-system/istio-operator"]);
+    let found = findings(&[seed("s0-03"), seed("s0-11")]);
+    let duplicate = found.iter().find(|f| line(f) == "error VirtualService default/reviews").expect("checked above");
+    assert_eq!(duplicate.position.as_ref().map(|p| &*p.file), Some(seed("s0-11").0));
+    assert_eq!(duplicate.related[0].position.as_ref().map(|p| &*p.file), Some(seed("s0-03").0));
+}
+
+#[test]
+fn a_credential_counts_only_where_the_gateway_runs() {
+    let secret = |namespace: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: myapp-tls-secret, namespace: {namespace}}}\ntype: Opaque\ndata: {{tls.crt: eA==, tls.key: eA==}}\n"
+        )
+    };
+    let bad = |files: &[(&str, &str)]| {
+        findings(files).into_iter().filter(|f| f.severity.fails_analysis()).collect::<Vec<_>>()
+    };
+    let (right, wrong) = (secret("istio-system"), secret("production"));
+    assert_eq!(bad(&[seed("s4-03"), ("secret", &right)]), []);
+    let found = bad(&[seed("s4-03"), ("secret", &wrong)]);
+    assert!(found.len() == 1 && found[0].message.contains("but in production"), "{found:?}");
+}
+
+#[test]
+fn lost_indentation_is_one_error_per_file() {
+    for (name, text) in SEEDS.iter().filter(|(name, _)| !name.starts_with("s0")) {
+        let flat = text.lines().map(|line| format!("{}\n", line.trim_start())).collect::<String>();
+        let found = analyze_input(&parse_files([(*name, flat.as_bytes())]));
+        assert!(found.len() == 1 && found[0].message.starts_with("indentation lost"), "{name}: {found:?}");
+    }
+}
+
+#[test]
+fn shell_lines_are_named_with_their_line() {
+    let (name, text) = seed("s4-11");
+    let pasted = format!("{text}\nistioctl create-remote-secret --name=cluster2 \\\n  | kubectl apply -f -\n");
+    let found = analyze_input(&parse_files([(name, pasted.as_bytes())]));
+    let expected = u32::try_from(text.lines().count() + 2).expect("a short file");
+    assert!(found.len() == 1 && found[0].message == "shell command inside YAML", "{found:?}");
+    assert_eq!(found[0].position.as_ref().map(|p| p.line), Some(expected));
+}
+
+#[test]
+fn kinds_of_later_releases_are_named_and_nothing_else() {
+    let later = ["s0-12", "s2-05", "s2-06", "s2-07", "s2-08", "s2-09", "s2-11", "s4-09", "s4-10"];
+    for name in later {
+        check(&[name], &[]);
+        let found = findings(&[seed(name)]);
+        assert!(
+            found.iter().any(|f| f.message.ends_with("is not supported yet") && line(f).ends_with(" kind")),
+            "{name}: {found:?}"
+        );
+    }
+    for name in ["s0-08", "s0-10"] {
+        check(&[name], &["error - apiVersion"]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn cut_shuffled_and_doubled_examples_never_panic(picks in prop::collection::vec((0usize..SEEDS.len(), 0usize..80, 0usize..12), 1..12)) {
+        let text: String = picks
+            .iter()
+            .flat_map(|(seed, line, indent)| SEEDS[*seed].1.lines().skip(*line).take(9).map(move |l| format!("{}{l}\n", " ".repeat(indent % 4))))
+            .collect();
+        let parsed = parse_files([("a.yaml", text.as_bytes()), ("b.yaml", SEEDS[picks[0].0].1.as_bytes())]);
+        for finding in analyze_input(&parsed) {
+            prop_assert!(!finding.to_string().is_empty());
+        }
+    }
+
+    #[test]
+    fn any_value_in_any_field_never_panics(seed in 0usize..SEEDS.len(), line in 0usize..90, value in "[ -~]{0,12}") {
+        let text = SEEDS[seed].1.lines().enumerate().map(|(i, l)| match l.split_once(": ") {
+            Some((key, _)) if i == line => format!("{key}: {value}\n"),
+            _ => format!("{l}\n"),
+        }).collect::<String>();
+        drop(analyze_input(&parse_files([("a.yaml", text.as_bytes())])));
+    }
+}
