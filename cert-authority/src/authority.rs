@@ -124,8 +124,10 @@ pub struct ServerCertificate {
     pub chain: Vec<CertificateDer<'static>>,
     /// Its private key; `Debug` of this type does not print it.
     pub key: PrivatePkcs8KeyDer<'static>,
-    /// End of validity: the control plane asks for a new one well before.
+    /// End of validity.
     pub not_after: SystemTime,
+    /// Half of its life: the control plane asks for the next one then.
+    pub renew_at: SystemTime,
 }
 
 /// A ledger entry as the REST API shows it.
@@ -239,7 +241,8 @@ impl Authority {
         let (key, public) = local::generate_leaf_key()?;
         let issued = self.issue(&policy::approve_server(dns_names, addresses, public, &self.settings), now)?;
         let chain = std::iter::once(issued.leaf).chain(issued.intermediates).collect();
-        Ok(ServerCertificate { chain, key, not_after: issued.not_after })
+        let life = issued.not_after.duration_since(now).unwrap_or_default();
+        Ok(ServerCertificate { chain, key, not_after: issued.not_after, renew_at: now + life / 2 })
     }
 
     /// The newest trust bundle, and word of every change.
@@ -577,6 +580,7 @@ mod tests {
         let address: IpAddr = "127.0.0.1".parse().unwrap();
         let server = authority.server_certificate(vec!["ferromesh.local".into()], vec![address], now()).unwrap();
         assert_eq!(server.chain.len(), 2);
+        assert_eq!(server.renew_at, now() + DAY / 2);
         let (_, leaf) = x509_parser::parse_x509_certificate(&server.chain[0]).unwrap();
         let names = format!("{:?}", leaf.subject_alternative_name().unwrap().unwrap().value.general_names);
         for expected in ["spiffe://cluster.local/ns/istio-system/sa/ferromesh", "ferromesh.local", "127"] {

@@ -111,7 +111,7 @@ pub fn approve_server(
     key: PublicKey,
     settings: &Settings,
 ) -> ApprovedRequest {
-    ApprovedRequest { id: settings.server_id.clone(), dns_names, addresses, key, lifetime: settings.leaf_ttl }
+    ApprovedRequest { id: settings.server_id.clone(), dns_names, addresses, key, lifetime: settings.server_ttl }
 }
 
 fn check_names(caller: &Caller, csr: &Csr) -> Result<(), Refusal> {

@@ -24,17 +24,27 @@ pub struct Settings {
     pub intermediate_ttl: Duration,
     /// Lifetime of a root that is made on first start.
     pub root_ttl: Duration,
+    /// Lifetime of the control plane's own certificates; it asks for the next one at half of it.
+    pub server_ttl: Duration,
     /// The id that the control plane's own certificates carry beside their DNS names.
     pub server_id: SpiffeId,
 }
 
 impl Settings {
-    /// Defaults for a trust domain: leaves 24 h, intermediate 7 d, root 10 y, and the control plane's own id
+    /// Defaults for a trust domain: leaves and the control plane's own certificates 24 h, intermediate 7 d, root 10 y, and the control plane's own id
     /// `spiffe://TD/ns/istio-system/sa/ferromesh`.
     pub fn new(trust_domain: TrustDomain) -> Self {
         let server_id =
             SpiffeId::new(trust_domain.clone(), "istio-system", "ferromesh").expect("both names are DNS labels");
-        Self { trust_domain, leaf_ttl: DAY, max_ttl: DAY, intermediate_ttl: 7 * DAY, root_ttl: 3650 * DAY, server_id }
+        Self {
+            trust_domain,
+            leaf_ttl: DAY,
+            max_ttl: DAY,
+            intermediate_ttl: 7 * DAY,
+            root_ttl: 3650 * DAY,
+            server_ttl: DAY,
+            server_id,
+        }
     }
 
     /// Refuses lifetimes that would break renewal: an intermediate shorter than six leaves, a root shorter than its
@@ -45,6 +55,7 @@ impl Settings {
     pub fn check(&self) -> Result<(), SettingsError> {
         at_least("leaf lifetime", self.leaf_ttl, SHORTEST_LIFETIME, "the shortest lifetime")?;
         at_least("longest leaf lifetime", self.max_ttl, self.leaf_ttl, "the default leaf lifetime")?;
+        at_least("control plane's certificate lifetime", self.server_ttl, SHORTEST_LIFETIME, "the shortest lifetime")?;
         at_least("intermediate lifetime", self.intermediate_ttl, 6 * self.leaf_ttl, "six leaf lifetimes")?;
         at_least("root lifetime", self.root_ttl, self.intermediate_ttl, "the intermediate lifetime")?;
         if self.server_id.trust_domain() == &self.trust_domain {
