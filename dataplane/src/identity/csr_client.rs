@@ -54,6 +54,14 @@ pub enum FetchError {
         /// What it said.
         message: String,
     },
+    /// Neither way worked.
+    #[error("renewal by certificate failed: {renewal}; joining by token failed: {joining}")]
+    BothWays {
+        /// What the held certificate met.
+        renewal: Box<FetchError>,
+        /// What the token met.
+        joining: Box<FetchError>,
+    },
     /// The answer is not a chain with roots.
     #[error("the control plane answered with {0} certificates: expected leaf, intermediates and roots")]
     Shape(usize),
@@ -116,14 +124,14 @@ impl CsrClient {
     async fn renew_or_join(&self, held: Option<Arc<Identity>>) -> Result<Identity, FetchError> {
         let valid = held.as_deref().filter(|held| held.not_after > SystemTime::now());
         let Some(valid) = valid else { return self.join(held.as_deref()).await };
-        match self.renew(valid).await {
-            // The certificate may be revoked, or its workload registered anew: the token says who we are once more.
-            Err(error) if self.settings.token_file.is_some() => {
-                tracing::info!(%error, "renewal by certificate failed, trying the join token");
-                self.join(Some(valid)).await
-            }
-            outcome => outcome,
-        }
+        let renewal = match self.renew(valid).await {
+            Err(renewal) if self.settings.token_file.is_some() => renewal,
+            outcome => return outcome,
+        };
+        // The certificate may be revoked, or its workload registered anew: the token says who we are once more.
+        self.join(Some(valid))
+            .await
+            .map_err(|joining| FetchError::BothWays { renewal: renewal.into(), joining: joining.into() })
     }
 
     async fn renew(&self, held: &Identity) -> Result<Identity, FetchError> {
