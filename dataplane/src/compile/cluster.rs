@@ -12,7 +12,7 @@ use envoy_types::pb::{
             cluster::v3::{
                 Cluster as Wire, OutlierDetection as WireOutlier,
                 cluster::{
-                    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, LbConfig,
+                    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, DnsLookupFamily, LbConfig,
                     LbPolicy as WirePolicy, SlowStartConfig, TransportSocketMatch,
                     common_lb_config::LocalityConfigSpecifier,
                 },
@@ -20,6 +20,7 @@ use envoy_types::pb::{
             core::v3::{RoutingPriority, TransportSocket, transport_socket::ConfigType},
         },
         extensions::{
+            clusters::{common::dns::v3::DnsLookupFamily as ClusterFamily, dns::v3::DnsCluster},
             transport_sockets::tls::v3::UpstreamTlsContext,
             upstreams::http::v3::{
                 HttpProtocolOptions,
@@ -94,9 +95,7 @@ fn refuse_unsupported(message: &Wire) -> Result<(), Invalid> {
 
 fn discovery(message: &Wire) -> Result<Discovery, Invalid> {
     let kind = match &message.cluster_discovery_type {
-        Some(ClusterDiscoveryType::ClusterType(custom)) => {
-            return Err(Invalid::new(format!("{} is not supported by this proxy", custom.name)).at("cluster_type"));
-        }
+        Some(ClusterDiscoveryType::ClusterType(custom)) => return dns_cluster(message, custom).at("cluster_type"),
         Some(ClusterDiscoveryType::Type(kind)) => DiscoveryType::try_from(*kind),
         None => Ok(DiscoveryType::Static),
     };
@@ -139,6 +138,31 @@ fn dns_refresh(message: &Wire) -> Result<DnsRefresh, Invalid> {
             DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
             DnsLookupFamily::All => DnsFamily::All,
         },
+    })
+}
+
+/// DNS clusters in the form that has no deprecated fields.
+fn dns_cluster(message: &Wire, custom: &CustomClusterType) -> Result<Discovery, Invalid> {
+    let config = required("typed_config", custom.typed_config.as_ref())?;
+    if type_name(config) != "envoy.extensions.clusters.dns.v3.DnsCluster" {
+        return Err(Invalid::new(format!("{} is not supported by this proxy", custom.name)));
+    }
+    let config: DnsCluster = unpack(config)?;
+    let interval = optional_duration("dns_refresh_rate", config.dns_refresh_rate.as_ref())?;
+    let refresh = DnsRefresh {
+        interval: interval.unwrap_or(DEFAULT_DNS_REFRESH),
+        family: match config.dns_lookup_family() {
+            ClusterFamily::Unspecified | ClusterFamily::Auto => DnsFamily::Auto,
+            ClusterFamily::V4Only => DnsFamily::V4,
+            ClusterFamily::V6Only => DnsFamily::V6,
+            ClusterFamily::V4Preferred => DnsFamily::V4Preferred,
+            ClusterFamily::All => DnsFamily::All,
+        },
+    };
+    let endpoints = assignment(message)?;
+    Ok(match config.all_addresses_in_single_endpoint {
+        true => Discovery::LogicalDns(endpoints, refresh),
+        false => Discovery::StrictDns(endpoints, refresh),
     })
 }
 
