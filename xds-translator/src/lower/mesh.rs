@@ -22,9 +22,9 @@ use crate::{
 
 impl Lowering<'_> {
     pub(super) fn mesh_config(&mut self, spec: &MeshConfig) -> Option<Item> {
-        // What the configuration leaves out is as the control plane was started with, of which only names differ.
-        let base = MeshDefaults::default();
-        let trust_domain = self.trust_domain(&spec.trust_domain, self.mesh.trust_domain.clone())?;
+        // What the configuration leaves out is as the control plane was started with.
+        let base = self.mesh.clone();
+        let trust_domain = self.trust_domain(&spec.trust_domain, base.trust_domain)?;
         let policy = spec.default_traffic_policy.clone().unwrap_or_default();
         let some = |text: &Arc<str>, default: Arc<str>| if text.is_empty() { default } else { text.clone() };
         let time = |duration: Option<Duration>, default| duration.filter(|d| !d.is_zero()).unwrap_or(default);
@@ -38,7 +38,7 @@ impl Lowering<'_> {
                 .into_iter()
                 .collect(),
             root_namespace: some(&spec.root_namespace, base.root_namespace),
-            domain: self.mesh.domain.clone(),
+            domain: base.domain,
             connect_timeout: time(spec.connect_timeout, base.connect_timeout),
             detection_timeout: spec.protocol_detection_timeout.unwrap_or(base.detection_timeout),
             outbound_traffic: spec

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::routes::{Age, age};
 use crate::ir::{
-    BackendPolicy, ConnectionPool, Hostname, Labels, LoadBalancer, ObjectId, OutlierDetection, TrafficPolicy,
-    Visibility,
+    BackendPolicy, ClientTls, ConnectionPool, Hostname, Labels, LoadBalancer, ObjectId, OutlierDetection,
+    TrafficPolicy, Visibility,
 };
 
 /// Every backend policy of the mesh.
@@ -15,6 +15,8 @@ pub(crate) struct Backends {
     by_namespace: BTreeMap<Arc<str>, Hosts>,
     /// Policies that treat clients of different localities differently.
     by_locality: BTreeMap<ObjectId, Visibility>,
+    /// Credentials for TLS to backends, of those policies that name any.
+    credentials: BTreeMap<ObjectId, (Visibility, Vec<Arc<str>>)>,
 }
 
 /// Policies of one namespace in outline form: wildcards apart, because only they need a search.
@@ -35,6 +37,10 @@ impl Backends {
         if by_locality(&policy) {
             self.by_locality.insert(policy.origin.id.clone(), policy.export_to.clone());
         }
+        let named = credentials(&policy);
+        if !named.is_empty() {
+            self.credentials.insert(policy.origin.id.clone(), (policy.export_to.clone(), named));
+        }
         self.whole.insert(policy.origin.id.clone(), policy);
         old
     }
@@ -42,6 +48,7 @@ impl Backends {
     pub(super) fn remove(&mut self, id: &ObjectId) -> Option<Arc<BackendPolicy>> {
         let old = self.whole.remove(id)?;
         self.by_locality.remove(id);
+        self.credentials.remove(id);
         if let Some(hosts) = self.by_namespace.get_mut(&id.namespace) {
             let table = hosts.table(&old.host);
             if let Some(policies) = table.get_mut(&old.host) {
@@ -58,13 +65,17 @@ impl Backends {
         self.whole.get(id)
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<BackendPolicy>> {
-        self.whole.values()
-    }
-
     /// Whether some policy that clients of a namespace see makes their locality matter.
     pub(crate) fn locality_matters(&self, namespace: &str) -> bool {
         self.by_locality.iter().any(|(id, export_to)| &*id.namespace == namespace || export_to.includes(namespace))
+    }
+
+    /// Credentials that policies name which clients of a namespace see.
+    pub(crate) fn credentials_visible_to<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = Arc<str>> + 'a {
+        let seen = move |(id, (export_to, _)): &(&ObjectId, &(Visibility, Vec<Arc<str>>))| {
+            &*id.namespace == namespace || export_to.includes(namespace)
+        };
+        self.credentials.iter().filter(seen).flat_map(|(_, (_, names))| names.iter().cloned())
     }
 
     pub(crate) fn in_force(
@@ -132,6 +143,18 @@ pub(super) fn by_locality(policy: &BackendPolicy) -> bool {
     };
     let traffic = std::iter::once(&policy.traffic).chain(policy.subsets.iter().map(|s| &s.traffic));
     traffic.into_iter().any(|t| decides(t) || t.ports.values().any(decides))
+}
+
+/// Credentials for TLS to the host, with the names under which a CA may lie beside them.
+pub(super) fn credentials(policy: &BackendPolicy) -> Vec<Arc<str>> {
+    let blocks = std::iter::once(&policy.traffic).chain(policy.subsets.iter().map(|s| &s.traffic));
+    let tls = blocks.flat_map(|t| t.tls.iter().chain(t.ports.values().filter_map(|p| p.tls.as_ref())));
+    let named = tls.filter_map(|tls| match tls {
+        ClientTls::Simple(material) | ClientTls::Mutual(material) => Some(&material.credential),
+        ClientTls::Disable | ClientTls::Mesh { .. } => None,
+    });
+    let named = named.filter(|name| !name.is_empty());
+    named.flat_map(|name| [name.clone(), format!("{name}-cacert").into()]).collect()
 }
 
 /// The policy with those numbers blank that shape a cluster only.

@@ -37,13 +37,9 @@ impl Audience {
         }
     }
 
-    fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.namespaces.keys()
-    }
-
-    /// Namespaces that saw an object before or see it now.
-    pub(super) fn seeing<'a>(&'a self, seen_by: &'a [&Visibility], own: &'a str) -> impl Iterator<Item = &'a Arc<str>> {
-        self.namespaces().filter(move |n| &***n == own || seen_by.iter().any(|v| v.includes(n)))
+    /// Namespaces that see an object of the namespace `own`.
+    pub(super) fn seeing<'a>(&'a self, seen_by: &'a Visibility, own: &'a str) -> impl Iterator<Item = &'a Arc<str>> {
+        self.namespaces.keys().filter(move |n| &***n == own || seen_by.includes(n))
     }
 
     /// Recorded hosts that a pattern stands for.
@@ -57,7 +53,7 @@ impl Audience {
     /// The namespaces that a policy of `namespace` concerns: all of them for the root namespace.
     pub(super) fn governed_by<'a>(&'a self, namespace: &'a Arc<str>, root: &str) -> impl Iterator<Item = &'a Arc<str>> {
         let mesh_wide = **namespace == *root;
-        self.namespaces().filter(move |n| mesh_wide || *n == namespace)
+        self.namespaces.keys().filter(move |n| mesh_wide || *n == namespace)
     }
 }
 

@@ -90,6 +90,23 @@ impl Endpoints {
         by_target.chain(workload.addresses.iter().filter_map(|a| self.by_address.get(a)).flatten())
     }
 
+    /// Service ports whose endpoints include the workload: (service, service port, port at the workload).
+    pub(super) fn leading_to<'a>(
+        &'a self,
+        workload: &'a Workload,
+    ) -> impl Iterator<Item = (ServiceKey, u16, u16)> + 'a {
+        let built = self.holding(workload).filter_map(|key| self.built.get(key));
+        built
+            .flat_map(|b| b.endpoints.ports.iter().map(|(port, endpoints)| (&b.endpoints.service, *port, endpoints)))
+            .flat_map(|(service, port, endpoints)| {
+                let own = endpoints.iter().filter(|e| e.workload.as_ref() == Some(&workload.id));
+                own.filter_map(move |e| match e.address {
+                    EndpointAddress::Ip(_, target) => Some((service.clone(), port, target)),
+                    _ => None,
+                })
+            })
+    }
+
     pub(super) fn has_slices(&self, key: &ServiceKey) -> bool {
         self.slices.contains_key(key)
     }

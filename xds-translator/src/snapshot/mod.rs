@@ -29,7 +29,10 @@ use self::{
     backends::Backends, endpoints::Endpoints, gateways::Gateways, gateways::Scopes, policies::Policies, routes::Routes,
     services::Services, workloads::Workloads,
 };
-use crate::ir::MeshDefaults;
+use crate::{
+    compiler::Change,
+    ir::{MeshDefaults, ServiceKey, Workload},
+};
 
 /// Namespace and name of a credential.
 pub(crate) type CredentialName = (Arc<str>, Arc<str>);
@@ -58,6 +61,33 @@ pub struct MeshSnapshot {
     credentials: Arc<BTreeMap<CredentialName, CredentialFact>>,
     /// Label keys of clients that some rule or selector asks about, with the number of objects that do.
     asked_labels: Arc<BTreeMap<Arc<str>, usize>>,
+}
+
+impl MeshSnapshot {
+    /// A mesh without objects.
+    pub(crate) fn new(mesh: Arc<MeshDefaults>) -> Self {
+        Self { mesh, ..Self::default() }
+    }
+
+    /// Sets the mesh-wide settings, whatever object gave them.
+    pub(crate) fn restore_mesh(&mut self, mesh: Arc<MeshDefaults>) {
+        self.mesh = mesh;
+    }
+
+    /// Takes over the credentials of a former state.
+    pub(crate) fn take_credentials(&mut self, former: &Self) {
+        self.credentials = former.credentials.clone();
+    }
+
+    /// The credentials as changes from nothing.
+    pub(crate) fn credential_changes(&self) -> Vec<Change> {
+        let change = |((namespace, name), fact): (&CredentialName, &CredentialFact)| Change::Credential {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            fact: Some(fact.clone()),
+        };
+        self.credentials.iter().map(change).collect()
+    }
 }
 
 /// What classification and status need; plans have no access to a snapshot, only to a [`Reader`].
@@ -90,6 +120,12 @@ impl MeshSnapshot {
     /// Credentials by namespace and name.
     pub fn credentials(&self) -> &BTreeMap<CredentialName, CredentialFact> {
         &self.credentials
+    }
+
+    /// Ports of services without selector that lead to a workload by their slices.
+    pub(crate) fn ports_by_slice(&self, workload: &Workload) -> Vec<(ServiceKey, u16, u16)> {
+        let selects = |key: &ServiceKey| self.services.service(key).is_none_or(|s| s.selector.is_some());
+        self.endpoints.leading_to(workload).filter(|(key, ..)| !selects(key)).collect()
     }
 
     /// Label keys of clients that some rule asks about.

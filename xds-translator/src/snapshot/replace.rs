@@ -9,7 +9,8 @@ use super::{
     Audience, ChangeSet, CredentialFact, Dep, EndpointSlice, Item, MeshSnapshot, ServiceDefinition, backends, routes,
 };
 use crate::ir::{
-    AccessPolicy, BackendPolicy, GatewayConfig, Labels, PeerTlsPolicy, RouteTable, ServiceKey, SidecarScope, Workload,
+    AccessPolicy, BackendPolicy, GatewayConfig, Labels, LocalityPolicy, PeerTlsPolicy, RouteTable, ServiceKey,
+    SidecarScope, Visibility, Workload,
 };
 
 impl MeshSnapshot {
@@ -21,15 +22,25 @@ impl MeshSnapshot {
         let mut asked = Asked::of(new);
         let asked_before = Asked::of(old);
         let mut stale = BTreeSet::new();
+        let mut contested = self.contested(old);
         for item in old {
             self.remove(item, &mut stale);
         }
         for item in new {
             self.insert(item, &mut stale);
         }
-        Touch { audience, changes, root: self.mesh.root_namespace.clone() }.all(old, new);
+        contested.extend(self.contested(new));
+        Touch { audience, changes, contested, root: self.mesh.root_namespace.clone() }.all(old, new);
         self.ask(&asked_before, &mut asked, changes);
         self.rebuild_endpoints(stale, changes);
+    }
+
+    fn contested(&self, items: &[Item]) -> BTreeSet<ServiceKey> {
+        let keys = items.iter().filter_map(|item| match item {
+            Item::Service(d) => Some(&d.service.key),
+            _ => None,
+        });
+        keys.filter(|key| self.services.is_contested(key)).cloned().collect()
     }
 
     /// Records or forgets a credential.
@@ -114,7 +125,13 @@ impl MeshSnapshot {
         for key in stale {
             let definition = self.services.definition(&key).map(AsRef::as_ref);
             let endpoints = Arc::make_mut(&mut self.endpoints);
-            changes.touch_endpoints(&key, endpoints.rebuild(&key, definition, &self.workloads, &self.mesh));
+            let difference = endpoints.rebuild(&key, definition, &self.workloads, &self.mesh);
+            // Without a selector only slices tell which service ports lead to a workload.
+            if difference.endpoints && definition.is_some_and(|d| d.service.kubernetes && d.service.selector.is_none())
+            {
+                changes.reclassify.namespaces.insert(key.namespace.clone());
+            }
+            changes.touch_endpoints(&key, difference);
         }
     }
 
@@ -148,7 +165,8 @@ impl Asked {
         for item in items {
             match item {
                 Item::Routes(table) => asked.routes(table),
-                Item::Backend(policy) => asked.labels(policy.workload_selector.as_ref().map(|s| &s.0)),
+                Item::Backend(policy) => asked.backend(policy),
+                Item::Mesh(mesh) => asked.failover(&mesh.locality),
                 _ => {}
             }
         }
@@ -162,6 +180,21 @@ impl Asked {
         http.chain(tls).chain(tcp).for_each(|labels| self.labels(Some(labels)));
     }
 
+    fn backend(&mut self, policy: &BackendPolicy) {
+        self.labels(policy.workload_selector.as_ref().map(|s| &s.0));
+        let blocks = std::iter::once(&policy.traffic).chain(policy.subsets.iter().map(|s| &s.traffic));
+        for block in blocks.flat_map(|t| std::iter::once(t).chain(t.ports.values())) {
+            let locality = block.load_balancer.as_ref().and_then(|lb| lb.locality.as_ref());
+            locality.into_iter().for_each(|locality| self.failover(locality));
+        }
+    }
+
+    /// `failoverPriority` compares labels of client and endpoint; each may carry a value, `KEY=VALUE`.
+    fn failover(&mut self, locality: &LocalityPolicy) {
+        self.0
+            .extend(locality.failover_priority.iter().map(|label| label.split('=').next().unwrap_or_default().into()));
+    }
+
     fn labels(&mut self, labels: Option<&Labels>) {
         self.0.extend(labels.into_iter().flat_map(BTreeMap::keys).cloned());
     }
@@ -171,6 +204,8 @@ impl Asked {
 struct Touch<'a> {
     audience: &'a Audience,
     changes: &'a mut ChangeSet,
+    /// Services that several objects define.
+    contested: BTreeSet<ServiceKey>,
     root: Arc<str>,
 }
 
@@ -222,13 +257,16 @@ impl Touch<'_> {
         }
         for service in versions.iter().map(|d| &d.service) {
             let key = &service.key;
-            for namespace in self.audience.seeing(&[&service.export_to], &key.namespace) {
+            let contested = self.contested.contains(key);
+            // Another definition may be seen by others.
+            let seen_by = if contested { &Visibility::Public } else { &service.export_to };
+            for namespace in self.audience.seeing(seen_by, &key.namespace) {
                 self.changes.touch(Dep::ServicesVisible(namespace.clone()));
                 self.changes.touch(Dep::ServiceByHost(key.host.clone(), namespace.clone()));
             }
             self.changes.touch(Dep::Service(key.clone()));
             // Inbound views list the services that lead to a workload, and selectors reach no further than a namespace.
-            if service.selector.is_some() {
+            if service.selector.is_some() || contested {
                 self.changes.reclassify.namespaces.insert(key.namespace.clone());
             }
         }
@@ -252,7 +290,7 @@ impl Touch<'_> {
         }
         for table in versions {
             for attachment in &table.attachments {
-                for namespace in self.audience.seeing(&[&table.export_to], &table.origin.id.namespace) {
+                for namespace in self.audience.seeing(&table.export_to, &table.origin.id.namespace) {
                     self.changes.touch(Dep::RouteTables(attachment.clone(), namespace.clone()));
                 }
             }
@@ -261,13 +299,17 @@ impl Touch<'_> {
 
     fn backends(&mut self, versions: &[&Arc<BackendPolicy>]) {
         self.changes.touch(Dep::BackendPolicy(versions[0].origin.id.clone()));
+        let names = |p: &Arc<BackendPolicy>| (backends::credentials(p), p.export_to.clone());
+        let same_names = versions.windows(2).any(|w| names(w[0]) == names(w[1]));
+        let none = versions.iter().all(|p| backends::credentials(p).is_empty());
+        self.changes.reclassify.everyone |= !(none || same_names);
         if versions.windows(2).any(|w| backends::outline_of(w[0]) == backends::outline_of(w[1])) {
             return;
         }
         let local: BTreeSet<bool> = versions.iter().map(|p| backends::by_locality(p)).collect();
         self.changes.reclassify.everyone |= local.contains(&true);
         for policy in versions {
-            for namespace in self.audience.seeing(&[&policy.export_to], &policy.origin.id.namespace) {
+            for namespace in self.audience.seeing(&policy.export_to, &policy.origin.id.namespace) {
                 for host in self.audience.hosts_in(&policy.host) {
                     self.changes.touch(Dep::BackendPolicies(host.clone(), namespace.clone()));
                 }

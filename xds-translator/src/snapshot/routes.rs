@@ -52,10 +52,6 @@ impl Routes {
         let attached = self.outlines.get(attachment).into_iter().flat_map(BTreeMap::values);
         attached.filter(|table| table.export_to.includes(namespace)).cloned().collect()
     }
-
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<RouteTable>> {
-        self.whole.values()
-    }
 }
 
 /// The table with everything blank that cannot decide which resources a view consists of.

@@ -56,6 +56,11 @@ impl Services {
         self.by_host.get(&key.host)?.get(&key.namespace)?.values().next()
     }
 
+    /// Whether several objects define the service, so that a change of one may bring another into force.
+    pub(super) fn is_contested(&self, key: &ServiceKey) -> bool {
+        self.by_host.get(&key.host).and_then(|owners| owners.get(&key.namespace)).is_some_and(|d| d.len() > 1)
+    }
+
     pub(crate) fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
         self.definition(key).map(|d| &d.service)
     }
@@ -72,10 +77,6 @@ impl Services {
     pub(crate) fn selecting<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = &'a Arc<Service>> {
         let services = self.selecting.get(&workload.id.namespace).into_iter().flat_map(BTreeMap::values);
         services.filter(|s| s.selector.as_ref().is_some_and(|selector| selector.matches(&workload.labels)))
-    }
-
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.by_host.values().flat_map(BTreeMap::values).filter_map(|d| d.values().next()).map(|d| &d.service)
     }
 }
 

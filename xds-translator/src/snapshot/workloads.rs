@@ -56,8 +56,4 @@ impl Workloads {
         let range = self.by_id.range(first..).take_while(move |(id, _)| id.namespace == *namespace);
         range.filter_map(|(_, definitions)| definitions.values().next())
     }
-
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        self.by_id.values().filter_map(|definitions| definitions.values().next())
-    }
 }

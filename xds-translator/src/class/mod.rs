@@ -1,0 +1,140 @@
+//! Classification: which shared views a proxy gets, decided from who it is and what the registry knows.
+//!
+//! A proven identity decides over everything a node says of itself (design invariant 6): the workload must exist under
+//! the proven account, its labels come from the registry, and a gateway may ask for credentials only where a Gateway
+//! selects it. On the plaintext port the node is believed. A view's key holds resolved facts only, so that proxies with
+//! equal facts share everything.
+
+mod credentials;
+mod gateway;
+mod node;
+mod sidecar;
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use ferromesh_proto::SpiffeId;
+
+pub use self::node::{NodeFacts, NodeIdentity, NodeKind, Refusal};
+use crate::{
+    ir::{Labels, Locality, Workload, WorkloadId},
+    plan::{Features, ViewKey},
+    snapshot::MeshSnapshot,
+};
+
+/// What a proxy gets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProxyClass {
+    /// Its views; their resources have different names, so that their union is the proxy's configuration.
+    pub views: Vec<Arc<ViewKey>>,
+    /// The workload behind it; `None` while the registry does not know it: a proven proxy then has no inbound view, and
+    /// is to be classified again when the registry learns of it.
+    pub workload: Option<WorkloadId>,
+    /// Its namespace, where its credentials are looked up.
+    pub namespace: Arc<str>,
+    /// What kind of proxy it is.
+    pub kind: NodeKind,
+    /// Names of credentials it may ask for, of its own namespace; empty for sidecars.
+    pub credentials: BTreeSet<Arc<str>>,
+}
+
+/// Decides what a proxy gets.
+///
+/// # Errors
+/// [`Refusal::Account`] when the workload belongs to another account than the proven one.
+pub fn classify(snapshot: &MeshSnapshot, node: &NodeIdentity) -> Result<ProxyClass, Refusal> {
+    let workload = find_workload(snapshot, node)?;
+    let facts = Facts::new(snapshot, node, workload);
+    let (views, credentials) = match node.kind {
+        NodeKind::Sidecar => (facts.sidecar_views(), BTreeSet::new()),
+        NodeKind::Router => facts.gateway_view(),
+    };
+    Ok(ProxyClass {
+        views: views.into_iter().map(Arc::new).collect(),
+        workload: workload.map(|w| w.id.clone()),
+        namespace: node.workload.namespace.clone(),
+        kind: node.kind,
+        credentials,
+    })
+}
+
+/// The workload by the node's name, else by its address; of a proven account only.
+fn find_workload<'a>(snapshot: &'a MeshSnapshot, node: &NodeIdentity) -> Result<Option<&'a Workload>, Refusal> {
+    let own_namespace = |w: &&Arc<Workload>| w.id.namespace == node.workload.namespace;
+    let by_name = snapshot.workloads().get(&node.workload);
+    let by_address = || snapshot.workloads().at(node.address).filter(own_namespace);
+    let Some(proven) = &node.proven else {
+        return Ok(by_name.or_else(by_address).map(AsRef::as_ref));
+    };
+    match by_name {
+        Some(workload) if has_account(workload, proven) => Ok(Some(workload)),
+        Some(workload) => Err(Refusal::Account {
+            workload: workload.id.name.to_string(),
+            account: workload.service_account.to_string(),
+            proven: proven.clone(),
+        }),
+        // An address may be another workload's by now, so that a mismatch there says nothing.
+        None => Ok(by_address().filter(|w| has_account(w, proven)).map(AsRef::as_ref)),
+    }
+}
+
+fn has_account(workload: &Workload, proven: &SpiffeId) -> bool {
+    *workload.id.namespace == *proven.namespace() && *workload.service_account == *proven.service_account()
+}
+
+/// Everything that the keys of a proxy's views are made from.
+struct Facts<'a> {
+    snapshot: &'a MeshSnapshot,
+    node: &'a NodeIdentity,
+    workload: Option<&'a Workload>,
+    labels: Labels,
+    service_account: Arc<str>,
+}
+
+impl<'a> Facts<'a> {
+    fn new(snapshot: &'a MeshSnapshot, node: &'a NodeIdentity, workload: Option<&'a Workload>) -> Self {
+        let (labels, service_account) = match (workload, &node.proven) {
+            (Some(workload), _) => (workload.labels.clone(), workload.service_account.clone()),
+            // What an unknown workload says of its labels could widen what it gets.
+            (None, Some(proven)) => (Labels::new(), proven.service_account().into()),
+            (None, None) => (node.facts.labels.clone(), node.facts.service_account.clone()),
+        };
+        Self { snapshot, node, workload, labels, service_account }
+    }
+
+    fn namespace(&self) -> &Arc<str> {
+        &self.node.workload.namespace
+    }
+
+    /// Labels that some rule asks clients about.
+    fn client_labels(&self) -> Labels {
+        let asked = self.labels.iter().filter(|(key, _)| self.snapshot.asks_about(key));
+        asked.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// The locality, where some policy makes it matter.
+    fn locality(&self) -> Option<Locality> {
+        let registered = self.workload.map(|w| &w.locality).filter(|l| **l != Locality::default());
+        let locality = registered.unwrap_or(&self.node.facts.locality);
+        let known = *locality != Locality::default();
+        (known && self.locality_matters()).then(|| locality.clone())
+    }
+
+    fn locality_matters(&self) -> bool {
+        let mesh = self.snapshot.mesh();
+        let setting = &mesh.locality;
+        let by_mesh =
+            !(setting.distribute.is_empty() && setting.failover.is_empty() && setting.failover_priority.is_empty());
+        by_mesh || mesh.outlier.is_some() || self.snapshot.backends().locality_matters(self.namespace())
+    }
+
+    fn features(&self, http_proxy_port: Option<u16>) -> Features {
+        Features { istio_filters: self.node.facts.istio_filters, http_proxy_port }
+    }
+
+    fn address(&self) -> IpAddr {
+        self.workload.and_then(|w| w.addresses.first().copied()).unwrap_or(self.node.address)
+    }
+}
+
+#[cfg(test)]
+mod tests;

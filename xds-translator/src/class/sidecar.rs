@@ -1,0 +1,112 @@
+//! The views of a sidecar: outbound, and inbound once its workload is known.
+
+use std::sync::Arc;
+
+use super::Facts;
+use crate::{
+    ir::{ObjectId, ServiceKey, Workload},
+    plan::{CaptureMode, InboundKey, OutboundKey, ViewKey},
+    snapshot::workload_port,
+};
+
+impl Facts<'_> {
+    pub(super) fn sidecar_views(&self) -> Vec<ViewKey> {
+        let mut views = vec![ViewKey::Outbound(self.outbound())];
+        views.extend(self.inbound().map(ViewKey::Inbound));
+        views
+    }
+
+    fn scope(&self) -> Option<ObjectId> {
+        let root = &self.snapshot.mesh().root_namespace;
+        self.snapshot.scopes().of(root, self.namespace(), &self.labels).map(|scope| scope.origin.id.clone())
+    }
+
+    fn outbound(&self) -> OutboundKey {
+        let mesh_port = self.snapshot.mesh().http_proxy_port;
+        OutboundKey {
+            namespace: self.namespace().clone(),
+            scope: self.scope(),
+            client_labels: self.client_labels(),
+            locality: self.locality(),
+            // The inbound addresses shape the inbound view only.
+            capture: match &self.node.facts.capture {
+                CaptureMode::Redirect => CaptureMode::Redirect,
+                CaptureMode::None { outbound, .. } => {
+                    CaptureMode::None { outbound: *outbound, inbound: None, application: None }
+                }
+            },
+            features: self.features(self.node.facts.http_proxy_port.or(mesh_port)),
+        }
+    }
+
+    /// `None` for a proven proxy whose workload is not known yet. On the plaintext port labels from the metadata stand in.
+    fn inbound(&self) -> Option<InboundKey> {
+        if self.workload.is_none() && (self.node.proven.is_some() || self.labels.is_empty()) {
+            return None;
+        }
+        let (capture, address) = match &self.node.facts.capture {
+            CaptureMode::Redirect => (CaptureMode::Redirect, None),
+            CaptureMode::None { inbound, application, .. } => {
+                let own = inbound.is_none().then(|| self.address());
+                (CaptureMode::None { outbound: None, inbound: *inbound, application: *application }, own)
+            }
+        };
+        Some(InboundKey {
+            namespace: self.namespace().clone(),
+            labels: self.labels.clone(),
+            service_account: self.service_account.clone(),
+            ports: self.service_ports(),
+            scope: self.scope(),
+            capture,
+            address,
+            features: self.features(None),
+        })
+    }
+
+    /// Service ports that lead to the workload: (service, service port, container port); sorted, unique.
+    pub(super) fn service_ports(&self) -> Vec<(ServiceKey, u16, u16)> {
+        let stand_in;
+        let workload = match self.workload {
+            Some(workload) => workload,
+            None => {
+                stand_in = self.unregistered();
+                &stand_in
+            }
+        };
+        let selecting = self.snapshot.services().selecting(workload);
+        let by_selector = selecting.flat_map(|service| {
+            let target = |port| {
+                Some((service.key.clone(), service.port(port)?.number, workload_port(workload, service.port(port)?)?))
+            };
+            service.ports.iter().filter_map(|p| target(p.number)).collect::<Vec<_>>()
+        });
+        let mut ports: Vec<_> = by_selector.chain(self.snapshot.ports_by_slice(workload)).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    /// A workload as its node describes it.
+    fn unregistered(&self) -> Workload {
+        let id = self.node.workload.clone();
+        let object =
+            ObjectId { kind: crate::dialect::Kind::Pod, namespace: id.namespace.clone(), name: id.name.clone() };
+        Workload {
+            origin: crate::ir::Origin { id: object, created: 0 },
+            addresses: vec![self.node.address],
+            host: None,
+            labels: self.labels.clone(),
+            service_account: self.service_account.clone(),
+            mesh_tls: true,
+            locality: self.node.facts.locality.clone(),
+            named_ports: Default::default(),
+            container_ports: Vec::new(),
+            weight: None,
+            network: Arc::default(),
+            workload_name: id.name.clone(),
+            ready: true,
+            host_network: false,
+            id,
+        }
+    }
+}

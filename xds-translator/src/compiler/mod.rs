@@ -1,0 +1,186 @@
+//! The compiler: configuration changes in, changed views out.
+//!
+//! It owns the snapshot and a memo of everything that was planned: each item with the facts it read, each view with the
+//! items it consists of. [`Compiler::apply`] lowers only the objects that changed, repeats only the plans that read a
+//! changed fact, and stops where the outcome is equal: the version of an item is a hash of its plan, an outline is
+//! compared as a value. [`Compiler::rebuild`] does everything from scratch and must give the same (design invariant 3).
+//! Pure and synchronous; one task owns it.
+
+mod encoded;
+mod index;
+mod items;
+mod objects;
+mod views;
+
+use std::sync::Arc;
+
+use crate::{
+    class::{self, NodeIdentity, ProxyClass, Refusal},
+    diagnostic::Diagnostic,
+    dialect::{Kind, Object},
+    ir::{MeshDefaults, ObjectId},
+    plan::ViewKey,
+    snapshot::{ChangeSet, CredentialFact, MeshSnapshot, Reclassify},
+    view::View,
+};
+
+use self::{encoded::EncodedMemo, index::DepIndex, items::Items, objects::Objects, views::Views};
+
+/// One change of configuration.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// An object appeared or is another than before.
+    Upsert(Box<Object>),
+    /// An object is gone.
+    Delete(ObjectId),
+    /// A credential appeared, changed or is gone. Its key material stays with the secret provider.
+    Credential {
+        /// Its namespace.
+        namespace: Arc<str>,
+        /// Its name.
+        name: Arc<str>,
+        /// What is known of it; `None`: it is gone.
+        fact: Option<CredentialFact>,
+    },
+}
+
+/// What a round of changes led to.
+#[derive(Clone, Default, Debug)]
+pub struct Outcome {
+    /// The new states of those views that changed.
+    pub views: Vec<Arc<View>>,
+    /// Proxies whose class may be another now.
+    pub reclassify: Reclassify,
+    /// Objects whose diagnostics changed; sorted, unique.
+    pub diagnosed: Vec<ObjectId>,
+    /// Everything was built again, because the mesh-wide settings changed.
+    pub full: bool,
+}
+
+/// How much work was done since the compiler was made.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Work {
+    /// Full rebuilds; only a change of the mesh-wide settings causes one.
+    pub full_rebuilds: u64,
+    /// Objects lowered.
+    pub objects_lowered: u64,
+    /// Items planned.
+    pub items_planned: u64,
+    /// Items encoded: planned, with another outcome than before.
+    pub items_encoded: u64,
+    /// Outlines planned.
+    pub outlines_planned: u64,
+    /// Route configurations put together.
+    pub routes_spliced: u64,
+}
+
+/// Turns configuration into views, and keeps them up to date.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    objects: Objects,
+    snapshot: Arc<MeshSnapshot>,
+    index: DepIndex,
+    items: Items,
+    views: Views,
+    memo: EncodedMemo,
+    work: Work,
+}
+
+impl Compiler {
+    /// A compiler without configuration. `base` holds what is known before any: domain, trust domain, root namespace;
+    /// a MeshConfig object overrides all but the domain.
+    pub fn new(base: MeshDefaults) -> Self {
+        let base = Arc::new(base);
+        let snapshot = Arc::new(MeshSnapshot::new(base.clone()));
+        Self { objects: Objects::new(base), snapshot, ..Self::default() }
+    }
+
+    /// Takes changes in; a later one of the same object replaces an earlier one.
+    pub fn apply(&mut self, changes: Vec<Change>) -> Outcome {
+        let mut touched = ChangeSet::default();
+        let mut diagnosed = Vec::new();
+        for change in changes {
+            let id = self.take(change, &mut touched);
+            diagnosed.extend(id);
+        }
+        if touched.everything {
+            self.work.full_rebuilds += 1;
+            let relowered = self.objects.lower_all(&mut self.work);
+            self.snapshot = Arc::new(self.objects.build(&self.snapshot));
+            diagnosed.extend(relowered);
+            touched.reclassify.everyone = true;
+        }
+        diagnosed.sort_unstable();
+        diagnosed.dedup();
+        let views = self.refresh(&touched);
+        Outcome { views, reclassify: touched.reclassify, diagnosed, full: touched.everything }
+    }
+
+    /// Takes one change into objects and snapshot; the object, if its diagnostics changed.
+    fn take(&mut self, change: Change, touched: &mut ChangeSet) -> Option<ObjectId> {
+        let snapshot = Arc::make_mut(&mut self.snapshot);
+        let replaced = match change {
+            Change::Upsert(object) => self.objects.upsert(*object, snapshot.mesh(), &mut self.work),
+            Change::Delete(id) => self.objects.delete(&id)?,
+            Change::Credential { namespace, name, fact } => {
+                snapshot.set_credential(&namespace, &name, fact, touched);
+                return None;
+            }
+        };
+        let new = self.objects.items(&replaced.id);
+        snapshot.replace(&replaced.items, new, self.index.audience(), touched);
+        if replaced.id.kind == Kind::MeshConfig {
+            snapshot.restore_mesh(self.objects.mesh());
+        }
+        replaced.diagnosed.then_some(replaced.id)
+    }
+
+    /// The state of the mesh.
+    pub fn snapshot(&self) -> &Arc<MeshSnapshot> {
+        &self.snapshot
+    }
+
+    /// Decides what a proxy gets.
+    ///
+    /// # Errors
+    /// As [`class::classify`].
+    pub fn classify(&self, node: &NodeIdentity) -> Result<ProxyClass, Refusal> {
+        class::classify(&self.snapshot, node)
+    }
+
+    /// Every diagnostic that holds now, by object.
+    pub fn diagnostics(&self) -> impl Iterator<Item = (&ObjectId, &[Diagnostic])> {
+        self.objects.diagnostics()
+    }
+
+    /// The object as it was last given, in force or refused.
+    pub fn object(&self, id: &ObjectId) -> Option<&Object> {
+        self.objects.current(id)
+    }
+
+    /// Every object as it was last given, in the order of ids.
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.objects.all()
+    }
+
+    /// How much work was done.
+    pub fn work(&self) -> Work {
+        self.work
+    }
+
+    /// The keys of all views that are kept up to date.
+    pub fn view_keys(&self) -> impl Iterator<Item = &Arc<ViewKey>> {
+        self.views.keys()
+    }
+
+    /// The same configuration compiled from scratch, without views: for the proof that incremental equals full.
+    pub fn rebuild(&self) -> Self {
+        let mut fresh = Self::new(self.objects.base().clone());
+        fresh.apply(self.objects.history());
+        fresh.apply(self.snapshot.credential_changes());
+        fresh
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Property and table tests of the compiler.

@@ -1,0 +1,343 @@
+//! The views in use: outlines, the items they name, and the tables that streams see.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use ferromesh_proto::{EncodedResource, ResourceType};
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use super::{
+    Compiler,
+    index::Consumer,
+    items::{ItemId, Replanned},
+};
+use crate::{
+    ir::ObjectId,
+    plan::{self, Entry, ItemKey, Outline, ViewKey},
+    snapshot::{ChangeSet, Dep, Reader},
+    view::{CHANGE_LOG, Table, View, ViewChange},
+};
+
+/// A place among the views.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct ViewId(u32);
+
+/// Every view that somebody uses.
+#[derive(Default, Debug)]
+pub(super) struct Views {
+    by_key: BTreeMap<Arc<ViewKey>, ViewId>,
+    states: FxHashMap<ViewId, State>,
+    last: u32,
+}
+
+/// One view.
+#[derive(Debug)]
+struct State {
+    outline: Outline,
+    deps: Vec<Dep>,
+    /// Where each item is used.
+    places: FxHashMap<ItemId, SmallVec<[Place; 1]>>,
+    /// Items of each route configuration, in the outline's order.
+    frames: Vec<Vec<ItemId>>,
+    view: Arc<View>,
+}
+
+/// Where a view uses an item.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    /// As a resource of this type.
+    Resource(ResourceType),
+    /// As a part of the route configuration with this position in the outline.
+    Frame(usize),
+}
+
+type Tables = [Table; ResourceType::ALL.len()];
+
+impl Views {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Arc<ViewKey>> {
+        self.by_key.keys()
+    }
+
+    fn ids(&self) -> Vec<ViewId> {
+        self.by_key.values().copied().collect()
+    }
+}
+
+impl Compiler {
+    /// The view with this key, planned on first use and kept up to date until it is released.
+    pub fn view(&mut self, key: &ViewKey) -> Arc<View> {
+        if let Some(state) = self.views.by_key.get(key).and_then(|id| self.views.states.get(id)) {
+            return state.view.clone();
+        }
+        let key = Arc::new(key.clone());
+        self.views.last += 1;
+        let id = ViewId(self.views.last);
+        let (outline, deps) = self.plan_outline(&key);
+        let layout = self.lay_out(id, &outline);
+        let tables = self.tables(&outline, &layout.frames).map(Arc::new);
+        let view = Arc::new(View { key: key.clone(), generation: 1, tables, log: Arc::new([]) });
+        self.index.replace(Consumer::Outline(id), &[], &deps);
+        let state = State { outline, deps, places: layout.places, frames: layout.frames, view: view.clone() };
+        self.views.by_key.insert(key, id);
+        self.views.states.insert(id, state);
+        view
+    }
+
+    /// Nobody uses the view any more: it and the items that only it used are forgotten.
+    pub fn release(&mut self, key: &ViewKey) {
+        let Some(id) = self.views.by_key.remove(key) else { return };
+        let Some(state) = self.views.states.remove(&id) else { return };
+        self.index.replace(Consumer::Outline(id), &state.deps, &[]);
+        for item in state.places.keys() {
+            self.items.release(*item, id, &mut self.index);
+        }
+        drop(state);
+        self.memo.sweep();
+    }
+
+    /// The objects that shaped a resource of a view; sorted, unique. Empty for resources that the view does not have and
+    /// for those that no object shapes.
+    pub fn origins_of(&self, key: &ViewKey, kind: ResourceType, name: &str) -> Vec<ObjectId> {
+        let Some(state) = self.views.by_key.get(key).and_then(|id| self.views.states.get(id)) else {
+            return Vec::new();
+        };
+        let mut deps: Vec<&Dep> = Vec::new();
+        for (item, places) in &state.places {
+            let used = places.iter().any(|place| match place {
+                Place::Resource(of) => *of == kind && self.items.encoded(*item).is_some_and(|e| &*e.name == name),
+                Place::Frame(position) => kind == ResourceType::Route && &*state.outline.routes[*position].name == name,
+            });
+            if used {
+                deps.extend(self.items.deps(*item));
+            }
+        }
+        if deps.is_empty() && state.view.get(kind, name).is_some() {
+            deps.extend(&state.deps);
+        }
+        let origins: BTreeSet<ObjectId> = deps.into_iter().filter_map(|dep| self.origin(dep)).collect();
+        origins.into_iter().collect()
+    }
+
+    fn origin(&self, dep: &Dep) -> Option<ObjectId> {
+        match dep {
+            Dep::RouteTable(id) | Dep::BackendPolicy(id) | Dep::Gateway(id) | Dep::Scope(id) => Some(id.clone()),
+            Dep::Service(key) => self.snapshot.services().service(key).map(|s| s.origin.id.clone()),
+            _ => None,
+        }
+    }
+
+    /// Repeats the plans that read a changed fact, and gives the views that this changed.
+    pub(super) fn refresh(&mut self, touched: &ChangeSet) -> Vec<Arc<View>> {
+        let (items, outlines) = match touched.everything {
+            true => (self.items.ids(), self.views.ids()),
+            false => self.index.readers_of(touched.deps.iter()),
+        };
+        // Outlines first: an item that no outline names any more need not be planned.
+        let mut changed: BTreeMap<ViewId, Arc<View>> = BTreeMap::new();
+        let replanned: Vec<Outlined> = outlines.into_iter().filter_map(|id| self.replan_outline(id)).collect();
+        let mut by_view: BTreeMap<ViewId, Vec<Replanned>> = BTreeMap::new();
+        for id in items {
+            let Some(item) = self.items.replan(id, &self.snapshot, &mut self.index, &mut self.work) else { continue };
+            for view in self.items.views(id) {
+                by_view.entry(view).or_default().push(item.clone());
+            }
+        }
+        for outlined in &replanned {
+            by_view.remove(&outlined.view);
+            changed.extend(self.republish(outlined).map(|view| (outlined.view, view)));
+        }
+        for (id, items) in by_view {
+            changed.extend(self.update(id, &items).map(|view| (id, view)));
+        }
+        self.memo.sweep();
+        changed.into_values().collect()
+    }
+
+    fn plan_outline(&mut self, key: &ViewKey) -> (Outline, Vec<Dep>) {
+        self.work.outlines_planned += 1;
+        let reader = Reader::new(&self.snapshot);
+        let outline = plan::plan_outline(&reader, key);
+        (outline, reader.into_deps())
+    }
+
+    /// Acquires the items that an outline names, and notes where it uses them.
+    fn lay_out(&mut self, view: ViewId, outline: &Outline) -> Layout {
+        let mut layout = Layout::default();
+        let entries = outline.clusters.iter().map(|e| (ResourceType::Cluster, e));
+        let entries = entries.chain(outline.assignments.iter().map(|e| (ResourceType::Endpoint, e)));
+        let entries = entries.chain(outline.listeners.iter().map(|e| (ResourceType::Listener, e)));
+        for (kind, entry) in entries {
+            if let Entry::Shared(key) = entry {
+                let id = self.acquire(view, key);
+                layout.places.entry(id).or_default().push(Place::Resource(kind));
+            }
+        }
+        for (position, frame) in outline.routes.iter().enumerate() {
+            let ids: Vec<ItemId> = frame.virtual_hosts.iter().map(|key| self.acquire(view, key)).collect();
+            for id in &ids {
+                layout.places.entry(*id).or_default().push(Place::Frame(position));
+            }
+            layout.frames.push(ids);
+        }
+        layout
+    }
+
+    fn acquire(&mut self, view: ViewId, key: &ItemKey) -> ItemId {
+        self.items.acquire(key, view, &self.snapshot, &mut self.index, &mut self.work)
+    }
+
+    /// Plans an outline again and takes the new one over, if it is another than before.
+    fn replan_outline(&mut self, id: ViewId) -> Option<Outlined> {
+        let key = self.views.states.get(&id)?.view.key.clone();
+        let (outline, deps) = self.plan_outline(&key);
+        let state = self.views.states.get_mut(&id)?;
+        self.index.replace(Consumer::Outline(id), &state.deps, &deps);
+        state.deps = deps;
+        if state.outline == outline {
+            return None;
+        }
+        let former: Vec<ItemId> = state.places.keys().copied().collect();
+        let layout = self.lay_out(id, &outline);
+        for item in former.iter().filter(|item| !layout.places.contains_key(item)) {
+            self.items.release(*item, id, &mut self.index);
+        }
+        let state = self.views.states.get_mut(&id)?;
+        state.outline = outline;
+        state.places = layout.places;
+        state.frames = layout.frames;
+        Some(Outlined { view: id })
+    }
+
+    /// Publishes a view whose outline changed.
+    fn republish(&mut self, outlined: &Outlined) -> Option<Arc<View>> {
+        let state = self.views.states.remove(&outlined.view)?;
+        let tables = self.tables(&state.outline, &state.frames);
+        let mut names = Vec::new();
+        for kind in ResourceType::ALL {
+            differences(kind, &state.view.tables[kind.index()], &tables[kind.index()], &mut names);
+        }
+        let published = publish(state, outlined.view, &mut self.views, names, |shared| {
+            for (shared, table) in shared.iter_mut().zip(tables) {
+                if **shared != table {
+                    *shared = Arc::new(table);
+                }
+            }
+        });
+        published
+    }
+
+    /// Takes changed items into a view whose outline did not change.
+    fn update(&mut self, id: ViewId, items: &[Replanned]) -> Option<Arc<View>> {
+        let state = self.views.states.remove(&id)?;
+        let mut replaced: Vec<(ResourceType, Arc<str>, Option<Arc<EncodedResource>>)> = Vec::new();
+        let mut frames = BTreeSet::new();
+        for item in items {
+            for place in state.places.get(&item.id).into_iter().flatten() {
+                match place {
+                    Place::Frame(position) => drop(frames.insert(*position)),
+                    Place::Resource(kind) => {
+                        let name = item.new.as_ref().or(item.old.as_ref()).map(|e| e.name.clone());
+                        replaced.extend(name.map(|name| (*kind, name, item.new.clone())));
+                    }
+                }
+            }
+        }
+        for position in frames {
+            let route = self.route(&state.outline, &state.frames, position);
+            let kept = state.view.get(ResourceType::Route, &route.name);
+            if kept.is_none_or(|kept| kept.version != route.version) {
+                replaced.push((ResourceType::Route, route.name.clone(), Some(route)));
+            }
+        }
+        let names = replaced.iter().map(|(kind, name, _)| (*kind, name.clone())).collect();
+        publish(state, id, &mut self.views, names, |tables| {
+            for (kind, name, resource) in replaced {
+                let table = Arc::make_mut(&mut tables[kind.index()]);
+                match resource {
+                    Some(resource) => drop(table.insert(name, resource)),
+                    None => drop(table.remove(&name)),
+                }
+            }
+        })
+    }
+
+    fn tables(&mut self, outline: &Outline, frames: &[Vec<ItemId>]) -> Tables {
+        let mut tables = Tables::default();
+        let lists = [
+            (ResourceType::Cluster, &outline.clusters),
+            (ResourceType::Endpoint, &outline.assignments),
+            (ResourceType::Listener, &outline.listeners),
+        ];
+        for (kind, entries) in lists {
+            let encoded = entries.iter().filter_map(|entry| self.encoded(entry)).map(|e| (e.name.clone(), e));
+            tables[kind.index()] = encoded.collect::<Vec<_>>().into_iter().collect();
+        }
+        let routes = (0..frames.len()).map(|position| self.route(outline, frames, position));
+        tables[ResourceType::Route.index()] =
+            routes.map(|r| (r.name.clone(), r)).collect::<Vec<_>>().into_iter().collect();
+        tables
+    }
+
+    fn encoded(&mut self, entry: &Entry) -> Option<Arc<EncodedResource>> {
+        match entry {
+            Entry::Own(plan) => Some(self.memo.own(plan, &mut self.work)),
+            Entry::Shared(key) => self.items.find(key).and_then(|id| self.items.encoded(id)).cloned(),
+        }
+    }
+
+    fn route(&mut self, outline: &Outline, frames: &[Vec<ItemId>], position: usize) -> Arc<EncodedResource> {
+        let parts = frames[position].iter().filter_map(|id| self.items.encoded(*id)).cloned();
+        let parts: Vec<Arc<EncodedResource>> = parts.collect();
+        self.memo.route(&outline.routes[position], &parts, &mut self.work)
+    }
+}
+
+/// Where an outline uses its items.
+#[derive(Default)]
+struct Layout {
+    places: FxHashMap<ItemId, SmallVec<[Place; 1]>>,
+    frames: Vec<Vec<ItemId>>,
+}
+
+/// A view that took over another outline.
+struct Outlined {
+    view: ViewId,
+}
+
+/// Names that are in one table only, or with another version.
+fn differences(kind: ResourceType, old: &Table, new: &Table, names: &mut Vec<(ResourceType, Arc<str>)>) {
+    let changed = |name: &&Arc<str>| old.get(&***name).map(|e| e.version) != new.get(&***name).map(|e| e.version);
+    let kept = new.keys().filter(changed);
+    let gone = old.keys().filter(|name| !new.contains_key(&***name));
+    names.extend(kept.chain(gone).map(|name| (kind, name.clone())));
+}
+
+/// Publishes the next generation of a view, unless nothing changed.
+fn publish(
+    mut state: State,
+    id: ViewId,
+    views: &mut Views,
+    mut names: Vec<(ResourceType, Arc<str>)>,
+    change: impl FnOnce(&mut [Arc<Table>; ResourceType::ALL.len()]),
+) -> Option<Arc<View>> {
+    names.sort_unstable();
+    names.dedup();
+    let published = (!names.is_empty()).then(|| {
+        let former = &state.view;
+        let generation = former.generation + 1;
+        let mut tables = former.tables.clone();
+        change(&mut tables);
+        let kept = former.log.len().saturating_sub(CHANGE_LOG - 1);
+        let entry = Arc::new(ViewChange { generation, names });
+        let log = former.log[kept..].iter().cloned().chain([entry]).collect();
+        Arc::new(View { key: former.key.clone(), generation, tables, log })
+    });
+    if let Some(view) = &published {
+        state.view = view.clone();
+    }
+    views.states.insert(id, state);
+    published
+}
