@@ -387,6 +387,14 @@ mod tests {
     }
 
     #[test]
+    fn the_key_of_a_certificate_is_the_request_s_whatever_hash_signed_the_request() {
+        let csr = include_str!("../../testdata/csr/p256_sha384.pem");
+        let (_, signed) = issue(csr, &Settings::new(TrustDomain::default()));
+        let (_, leaf) = parse_x509_certificate(&signed.leaf).unwrap();
+        assert_eq!(leaf.public_key().raw, Csr::parse(csr).unwrap().key().spki_der());
+    }
+
+    #[test]
     fn nothing_of_a_greedy_request_reaches_the_certificate() {
         let (_, signed) = issue(&testing::greedy_csr(ID), &Settings::new(TrustDomain::default()));
         check_leaf(&parse_x509_certificate(&signed.leaf).unwrap().1, false);
