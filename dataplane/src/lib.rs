@@ -9,6 +9,7 @@
 //! It never imports the translator or the control plane: they meet only on the wire. Admin work (xDS, certificates,
 //! metrics) runs on one thread, traffic on others, each with a runtime of its own.
 
+pub mod agent;
 pub mod compile;
 pub mod http;
 pub mod identity;
