@@ -20,5 +20,6 @@ pub mod ir;
 pub mod lower;
 pub mod plan;
 pub mod snapshot;
+pub mod translate;
 pub mod view;
 pub mod yaml;
