@@ -108,6 +108,7 @@ pub(crate) fn plan_fixed(reader: &Reader<'_>, key: &FixedCluster) -> PlanItem {
     PlanItem::Cluster(Box::new(match key {
         FixedCluster::BlackHole => ClusterPlan {
             discovery: Discovery::Static(Vec::new()),
+            balancing: BalancingPlan::RoundRobin(None),
             limits: Limits { omit: true, ..Limits::default() },
             ..plain
         },

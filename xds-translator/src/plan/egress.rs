@@ -71,9 +71,9 @@ impl Sight {
     }
 }
 
-/// Older services win conflicts; hosts decide among equals.
-pub(crate) fn age(service: &Service) -> (i64, &str, &str) {
-    (service.origin.created, service.key.host.as_str(), &service.key.namespace)
+/// Older services win conflicts; namespace, name and host decide among equals.
+pub(crate) fn age(service: &Service) -> (i64, &str, &str, &str) {
+    (service.origin.created, &service.origin.id.namespace, &service.origin.id.name, service.key.host.as_str())
 }
 
 fn restrict(listener: &EgressListener, visible: &[Arc<Service>], tables: &[Arc<RouteTable>]) -> Egress {

@@ -146,8 +146,8 @@ fn mesh_context(mesh: &MeshDefaults, tls: &ServerTls, alpn: &[&str]) -> Downstre
     let named: Vec<SanMatch> = tls.subject_alt_names.iter().cloned().map(SanMatch::Exact).collect();
     DownstreamTls {
         sans: if named.is_empty() { own.sans } else { named },
-        min_version: tls.min_version,
-        max_version: tls.max_version,
+        min_version: tls.min_version.or(own.min_version),
+        max_version: tls.max_version.or(own.max_version),
         cipher_suites: tls.cipher_suites.clone(),
         ..own
     }

@@ -12,7 +12,7 @@ use super::{
     naming,
 };
 use crate::{
-    ir::{ClientTls, MeshDefaults, PeerTls, Protocol, Service, TlsMaterial},
+    ir::{ClientTls, MeshDefaults, PeerTls, Protocol, Service, TlsMaterial, TlsVersion},
     plan::{ClusterClient, ClusterKey},
     snapshot::Reader,
 };
@@ -193,8 +193,8 @@ pub(crate) fn mesh_server(mesh: &MeshDefaults, alpn: &[&str]) -> DownstreamTls {
         require_client: true,
         sans: std::iter::once(own).chain(aliases).map(SanMatch::Prefix).collect(),
         alpn: texts(alpn),
-        min_version: None,
-        max_version: None,
+        min_version: Some(TlsVersion::V1_2),
+        max_version: Some(TlsVersion::V1_3),
         cipher_suites: Vec::new(),
     }
 }
