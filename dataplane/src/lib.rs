@@ -10,12 +10,64 @@
 //! metrics) runs on one thread, traffic on others, each with a runtime of its own.
 
 pub mod agent;
+mod admin;
+mod app;
+pub mod config;
+mod drain;
 pub mod compile;
 pub mod http;
 pub mod identity;
 pub mod listen;
 pub mod runtime;
+pub(crate) mod tcp;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
 pub mod xds;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Cli, Command, LogStyle};
+
+/// Runs the program with these arguments (the first one is its name) until it ends.
+///
+/// Exposed so that `ferromesh demo` can start itself again as a proxy. Starts its own runtimes, so it must not be
+/// called from one.
+pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match config::parse(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap's text is for people: usage, help or version, on the stream where it belongs.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    log_to_stderr(&cli);
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(args) => app::run_proxy(args.settings()?),
+        Command::Envoy(args) => app::run_agent(args.settings()?),
+    }
+}
+
+/// Standard output is for access logs.
+fn log_to_stderr(cli: &Cli) {
+    let filter = EnvFilter::try_new(&cli.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A program that embeds this one may have set its own.
+    let _ = match cli.log_format {
+        LogStyle::Text => subscriber.try_init(),
+        LogStyle::Json => subscriber.json().try_init(),
+    };
+}

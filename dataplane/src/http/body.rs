@@ -17,11 +17,11 @@ use hyper::body::Incoming;
 use tokio::sync::Notify;
 
 /// Most bytes of a request body that are kept for another attempt (Envoy's default is 64 KiB, too).
-pub const REPLAY_LIMIT: usize = 64 * 1024;
+pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
 
 /// Why a body ends early.
 #[derive(Debug, thiserror::Error)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     /// The other side broke off.
     #[error("body: {0}")]
     Hyper(#[from] hyper::Error),
@@ -35,7 +35,7 @@ pub enum BodyError {
 
 /// How far a request body has come; shared by all attempts.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub(crate) struct Progress {
     bytes: Cell<u64>,
     ended: Cell<bool>,
     end: Notify,
@@ -43,17 +43,17 @@ pub struct Progress {
 
 impl Progress {
     /// Bytes received so far.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes.get()
     }
 
     /// Whether the whole body was received.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.ended.get()
     }
 
     /// Waits for the end of the body.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         while !self.ended.get() {
             self.end.notified().await;
         }
@@ -71,7 +71,7 @@ impl Progress {
 }
 
 /// A request body on its way upstream.
-pub enum RequestBody {
+pub(crate) enum RequestBody {
     /// Nothing.
     Empty,
     /// These bytes.
@@ -84,7 +84,7 @@ pub enum RequestBody {
 
 impl RequestBody {
     /// A body that is sent once.
-    pub fn stream(incoming: Incoming, progress: &Rc<Progress>) -> Self {
+    pub(crate) fn stream(incoming: Incoming, progress: &Rc<Progress>) -> Self {
         if incoming.is_end_stream() {
             progress.finish();
             return Self::Empty;
@@ -136,7 +136,7 @@ impl Body for RequestBody {
 }
 
 /// A request body that several attempts may read from its beginning.
-pub struct Recording {
+pub(crate) struct Recording {
     source: RefCell<Source>,
     /// Only the newest reader may read.
     newest: Cell<u32>,
@@ -156,7 +156,7 @@ struct Source {
 
 impl Recording {
     /// Records `incoming` from now on.
-    pub fn new(incoming: Incoming, progress: &Rc<Progress>) -> Rc<Self> {
+    pub(crate) fn new(incoming: Incoming, progress: &Rc<Progress>) -> Rc<Self> {
         let complete = incoming.is_end_stream();
         if complete {
             progress.finish();
@@ -167,12 +167,12 @@ impl Recording {
     }
 
     /// Whether another attempt can have the whole body.
-    pub fn can_replay(&self) -> bool {
+    pub(crate) fn can_replay(&self) -> bool {
         !self.source.borrow().overflowed
     }
 
     /// A body that begins with the first byte; earlier readers stop.
-    pub fn reader(self: &Rc<Self>) -> RequestBody {
+    pub(crate) fn reader(self: &Rc<Self>) -> RequestBody {
         let source = self.source.borrow();
         if source.complete && source.chunks.is_empty() && source.trailers.is_none() && !source.overflowed {
             return RequestBody::Empty;
@@ -183,14 +183,14 @@ impl Recording {
     }
 
     /// The whole body, if it was received and kept.
-    pub fn complete_bytes(&self) -> Option<Bytes> {
+    pub(crate) fn complete_bytes(&self) -> Option<Bytes> {
         let source = self.source.borrow();
         (source.complete && !source.overflowed).then(|| source.chunks.concat().into())
     }
 }
 
 /// One attempt's view of a recorded body.
-pub struct Reader {
+pub(crate) struct Reader {
     recording: Rc<Recording>,
     number: u32,
     next: usize,
@@ -213,7 +213,9 @@ impl Reader {
         }
         let frame = ready!(Pin::new(&mut source.incoming).poll_frame(cx));
         let result = match frame {
-            Some(Ok(frame)) => Some(Ok(source.record(frame, self))),
+            Some(Ok(frame)) => {
+                Some(Ok(source.record(frame, &mut self.next, &mut self.trailers_sent, &self.recording.progress)))
+            }
             Some(Err(error)) => {
                 source.overflowed = true;
                 Some(Err(BodyError::Hyper(error)))
@@ -239,21 +241,27 @@ impl Reader {
 }
 
 impl Source {
-    fn record(&mut self, frame: Frame<Bytes>, reader: &mut Reader) -> Frame<Bytes> {
+    fn record(
+        &mut self,
+        frame: Frame<Bytes>,
+        next: &mut usize,
+        trailers_sent: &mut bool,
+        progress: &Progress,
+    ) -> Frame<Bytes> {
         if let Some(chunk) = frame.data_ref() {
-            reader.recording.progress.note(chunk.len());
+            progress.note(chunk.len());
             self.recorded += chunk.len();
             if self.recorded > REPLAY_LIMIT {
                 self.overflowed = true;
                 self.chunks = Vec::new();
-                reader.next = 0;
+                *next = 0;
             } else {
                 self.chunks.push(chunk.clone());
-                reader.next += 1;
+                *next += 1;
             }
         } else if let Some(trailers) = frame.trailers_ref() {
             self.trailers = Some(trailers.clone());
-            reader.trailers_sent = true;
+            *trailers_sent = true;
             self.complete = true;
         }
         self.complete |= self.incoming.is_end_stream();

@@ -4,7 +4,7 @@ use std::future::Future;
 
 /// Runs futures on the current thread's local runtime.
 #[derive(Clone, Copy, Debug)]
-pub struct Local;
+pub(crate) struct Local;
 
 impl<F> hyper::rt::Executor<F> for Local
 where

@@ -1,7 +1,24 @@
 //! HTTP on a filter chain: requests are read, named, filtered, routed, forwarded and answered.
 //!
-//! [`serve`] drives a downstream connection; [`forward`] one request upstream, with [`retry`] and [`mirror`]. Each
-//! request loads the runtime configuration once and uses it to its end.
+//! ```text
+//! serve (connection) ─▶ normalize, headers ─▶ route (filters: rbac, fault, cors) ─▶ forward (attempts: retry) ─▶ upstream
+//!                                                  └─▶ reply (answered here)             └─▶ mirror, upgrade
+//! ```
+//! Each request loads the runtime configuration once and uses it to its end; its [`exchange`] notes what logs and
+//! metrics tell, and reports when the last byte has gone.
 
-pub mod body;
-pub mod executor;
+pub(crate) mod body;
+pub(crate) mod cors;
+pub(crate) mod exchange;
+pub(crate) mod executor;
+pub(crate) mod fault;
+pub(crate) mod forward;
+pub(crate) mod headers;
+pub(crate) mod mirror;
+pub(crate) mod normalize;
+pub(crate) mod reply;
+pub(crate) mod retry;
+pub(crate) mod route;
+pub(crate) mod serve;
+pub(crate) mod upgrade;
+pub(crate) mod xfcc;

@@ -38,6 +38,8 @@ pub struct TlsFacts {
     pub version: &'static str,
     /// Such as `TLS_AES_128_GCM_SHA256`.
     pub cipher: &'static str,
+    /// The protocol that was agreed on, if any.
+    pub alpn: Option<Vec<u8>>,
 }
 
 /// What is known of a request or connection when it is logged. Empty texts mean "no value".
@@ -151,7 +153,7 @@ impl<'a> Entry<'a> {
             Field::DownstreamPeerSubject => text(peer.map_or("", |p| &p.subject)),
             Field::DownstreamTlsVersion => text(self.tls.map_or("", |tls| tls.version)),
             Field::DownstreamTlsCipher => text(self.tls.map_or("", |tls| tls.cipher)),
-            Field::Hostname => nix::unistd::gethostname().ok()?.into_string().ok().map(Cow::Owned),
+            Field::Hostname => hostname().map(Cow::Owned),
             Field::Absent => None,
         }
     }
@@ -217,13 +219,26 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// Read each time: formats that ask for it are rare, and it may change.
+fn hostname() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
 fn is_number(field: &Field) -> bool {
     use Field::{
-        BytesReceived, BytesSent, Duration, RequestDuration, ResponseCode, ResponseDuration, UpstreamRequestAttemptCount,
+        BytesReceived, BytesSent, Duration, RequestDuration, ResponseCode, ResponseDuration,
+        UpstreamRequestAttemptCount,
     };
     matches!(
         field,
-        BytesReceived | BytesSent | Duration | RequestDuration | ResponseCode | ResponseDuration | UpstreamRequestAttemptCount
+        BytesReceived
+            | BytesSent
+            | Duration
+            | RequestDuration
+            | ResponseCode
+            | ResponseDuration
+            | UpstreamRequestAttemptCount
     )
 }
 
@@ -435,7 +450,10 @@ mod tests {
         let format = LogFormat::Json(vec![
             ("bytes".into(), vec![field(Field::BytesSent)].into()),
             ("failure".into(), vec![field(Field::UpstreamTransportFailureReason)].into()),
-            ("line".into(), vec![field(Field::RequestHeader(":method".into(), None)), FormatOp::Literal("!".into())].into()),
+            (
+                "line".into(),
+                vec![field(Field::RequestHeader(":method".into(), None)), FormatOp::Literal("!".into())].into(),
+            ),
         ]);
         assert_eq!(entry(&connection, &headers).line(&format), "{\"bytes\":12,\"failure\":null,\"line\":\"GET!\"}\n");
     }
@@ -457,7 +475,9 @@ mod tests {
     #[test]
     fn times_follow_strftime() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456);
-        for (format, expected) in [("%s", "1700000000"), ("%F %T.%6f", "2023-11-14 22:13:20.123456"), ("%d/%b/%Y%%", "14/Nov/2023%")] {
+        for (format, expected) in
+            [("%s", "1700000000"), ("%F %T.%6f", "2023-11-14 22:13:20.123456"), ("%d/%b/%Y%%", "14/Nov/2023%")]
+        {
             assert_eq!(format_time(at, format), expected);
         }
     }

@@ -25,8 +25,25 @@ use crate::{
 
 /// Upper bounds of Envoy's default histogram buckets, in milliseconds or bytes.
 const BUCKETS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0, 30_000.0, 60_000.0,
-    300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1_000.0,
+    2_500.0,
+    5_000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
 ];
 
 /// Who we are, as labels name us; empty parts are written as `unknown`.
@@ -431,7 +448,11 @@ mod tests {
                 principal: Some("spiffe://cluster.local/ns/shop/sa/reviews".into()),
                 workload: Some(Arc::new(Workload::parse("reviews-v1;default;reviews;;Kubernetes"))),
             },
-            service: Service { host: "reviews.default.svc".into(), name: "reviews".into(), namespace: "default".into() },
+            service: Service {
+                host: "reviews.default.svc".into(),
+                name: "reviews".into(),
+                namespace: "default".into(),
+            },
             mutual_tls: true,
             flags: Flags::default(),
         }
@@ -465,7 +486,10 @@ mod tests {
         }
         assert!(line.ends_with("} 2"), "{line}");
         let bucket = |bound| format!("le=\"{bound}\"}} 2");
-        assert!(text.lines().any(|l| l.starts_with("istio_request_duration_milliseconds_bucket") && l.ends_with(&bucket("5"))));
+        assert!(
+            text.lines()
+                .any(|l| l.starts_with("istio_request_duration_milliseconds_bucket") && l.ends_with(&bucket("5")))
+        );
         assert!(text.lines().any(|l| l.starts_with("istio_request_bytes_sum") && l.ends_with(" 20")));
     }
 

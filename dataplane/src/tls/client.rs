@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -23,10 +23,6 @@ use crate::{
     identity::IdentityWatch,
     runtime::{facts::PeerCertificate, secret::UpstreamTls},
 };
-
-/// Names the peer when no server name is configured; it is not sent.
-const NO_SERVER_NAME: ServerName<'static> =
-    ServerName::IpAddress(rustls_pki_types::IpAddr::V4(rustls_pki_types::Ipv4Addr::from_octets([0, 0, 0, 0])));
 
 /// A cluster's TLS with what was built for the certificates in force.
 #[derive(Debug)]
@@ -108,7 +104,8 @@ impl ClientContext {
 
 fn server_name(name: Option<&str>) -> Result<ServerName<'static>, TlsError> {
     match name {
-        None => Ok(NO_SERVER_NAME),
+        // An address is never sent: it only stands where rustls wants a name.
+        None => Ok(ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into())),
         Some(name) => match name.parse::<IpAddr>() {
             Ok(address) => Ok(ServerName::IpAddress(address.into())),
             Err(_) => ServerName::try_from(name.to_owned()).map_err(|_| TlsError::ServerName(name.to_owned())),

@@ -31,6 +31,9 @@ use crate::{
 /// Contexts that no configuration uses any more are dropped once this many are kept.
 const MAX_CONTEXTS: usize = 4096;
 
+static TLS12_ONLY: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+static TLS13_ONLY: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
 /// Why a TLS configuration cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -276,8 +279,8 @@ fn provider() -> Arc<CryptoProvider> {
 fn supported(versions: TlsVersions) -> &'static [&'static SupportedProtocolVersion] {
     match (versions.tls12, versions.tls13) {
         (true, true) => rustls::ALL_VERSIONS,
-        (true, false) => &[&rustls::version::TLS12],
-        (false, true) => &[&rustls::version::TLS13],
+        (true, false) => TLS12_ONLY,
+        (false, true) => TLS13_ONLY,
         (false, false) => &[],
     }
 }

@@ -124,8 +124,7 @@ fn candidates<'a>(
     let takes = |endpoint: &&LiveEndpoint| panic || is_available(endpoint, now_ms);
     let mut eligible: SmallVec<[&LiveEndpoint; 16]> = endpoints.iter().filter(takes).collect();
     if eligible.is_empty() {
-        let degraded =
-            |e: &&LiveEndpoint| e.spec.health == HealthStatus::Degraded && !e.state.is_ejected(now_ms);
+        let degraded = |e: &&LiveEndpoint| e.spec.health == HealthStatus::Degraded && !e.state.is_ejected(now_ms);
         eligible = endpoints.iter().filter(degraded).collect();
     }
     let mut sum = 0;
@@ -385,14 +384,18 @@ mod tests {
         assert!(picks(all(), policy, balance(0, false), &[1, 2], 10).is_empty());
         assert_eq!(picks(all(), policy, balance(50, false), &[1, 2], 1000).len(), 2);
         assert!(picks(vec![], policy, balance(50, false), &[], 10).is_empty());
-        assert_eq!(picks(vec![locality(0, 1, vec![unhealthy(1), endpoint(2, 1)])], policy, balance(0, false), &[], 9)[&2], 9);
+        assert_eq!(
+            picks(vec![locality(0, 1, vec![unhealthy(1), endpoint(2, 1)])], policy, balance(0, false), &[], 9)[&2],
+            9
+        );
     }
 
     #[test]
     fn a_lower_priority_takes_what_the_first_cannot() {
         let policy = LbPolicy::Random;
         let first_of = |healthy: u16| {
-            let firsts = (1..=10).map(|port| if port <= healthy { endpoint(port, 1) } else { unhealthy(port) }).collect();
+            let firsts =
+                (1..=10).map(|port| if port <= healthy { endpoint(port, 1) } else { unhealthy(port) }).collect();
             vec![locality(0, 1, firsts), locality(1, 1, vec![endpoint(99, 1)])]
         };
         assert_eq!(picks(first_of(8), policy, balance(0, false), &[], 1000).get(&99), None);

@@ -288,7 +288,10 @@ impl LiveSetBuilder {
     }
 
     fn build(self, overprovisioning_factor: u32) -> LiveSet {
-        LiveSet { priorities: self.priorities.into_iter().map(|(_, priority)| priority).collect(), overprovisioning_factor }
+        LiveSet {
+            priorities: self.priorities.into_iter().map(|(_, priority)| priority).collect(),
+            overprovisioning_factor,
+        }
     }
 }
 
@@ -420,8 +423,11 @@ pub(crate) mod tests {
             locality(1, 1, vec![endpoint(4, 1), endpoint(5, 2)]),
         ]));
         let live = state.endpoints();
-        let ranges: Vec<Vec<(u32, Range<usize>)>> =
-            live.priorities.iter().map(|p| p.localities.iter().map(|l| (l.weight, l.range.clone())).collect()).collect();
+        let ranges: Vec<Vec<(u32, Range<usize>)>> = live
+            .priorities
+            .iter()
+            .map(|p| p.localities.iter().map(|l| (l.weight, l.range.clone())).collect())
+            .collect();
         assert_eq!(ranges, [vec![(3, 0..1), (1, 1..3)], vec![(1, 0..2)]]);
         assert_eq!(live.priorities.iter().map(|p| p.uniform).collect::<Vec<_>>(), [true, false]);
     }
@@ -429,10 +435,8 @@ pub(crate) mod tests {
     #[test]
     fn names_are_replaced_by_their_addresses() {
         let state = StateRegistry::default().cluster("a", 1);
-        let name = Endpoint {
-            address: EndpointAddress::Name { host: "db".into(), port: 5432 },
-            ..(*endpoint(1, 1)).clone()
-        };
+        let name =
+            Endpoint { address: EndpointAddress::Name { host: "db".into(), port: 5432 }, ..(*endpoint(1, 1)).clone() };
         let names = set(vec![locality(0, 1, vec![Arc::new(name)])]);
         state.publish_resolved(&names, |host, port| {
             assert_eq!((host, port), ("db", 5432));

@@ -9,10 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    ClusterState, StateRegistry,
-    cluster_state::Names,
-};
+use super::{ClusterState, StateRegistry, cluster_state::Names};
 use crate::runtime::endpoint::{DnsFamily, EndpointAddress};
 
 /// How often new or changed names are noticed.
@@ -90,7 +87,8 @@ mod tests {
 
     #[test]
     fn the_family_decides_which_addresses_count() {
-        let found: Vec<SocketAddr> = vec!["10.0.0.2:1".parse().unwrap(), "[fd00::1]:1".parse().unwrap(), "10.0.0.1:1".parse().unwrap()];
+        let found: Vec<SocketAddr> =
+            vec!["10.0.0.2:1".parse().unwrap(), "[fd00::1]:1".parse().unwrap(), "10.0.0.1:1".parse().unwrap()];
         for (family, first_address_only, expected) in [
             (DnsFamily::V4, false, vec!["10.0.0.1:1", "10.0.0.2:1"]),
             (DnsFamily::V4, true, vec!["10.0.0.2:1"]),

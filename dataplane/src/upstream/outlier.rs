@@ -76,9 +76,9 @@ fn may_eject(set: &LiveSet, settings: &OutlierDetection, endpoint: &EndpointStat
     if endpoint.is_ejected(now_ms) {
         return false;
     }
-    let (ejected, total) = set.iter().fold((0u64, 0u64), |(ejected, total), other| {
-        (ejected + u64::from(other.state.is_ejected(now_ms)), total + 1)
-    });
+    let (ejected, total) = set
+        .iter()
+        .fold((0u64, 0u64), |(ejected, total), other| (ejected + u64::from(other.state.is_ejected(now_ms)), total + 1));
     ejected == 0 || (ejected + 1) * 100 <= u64::from(settings.max_ejection_percent) * total
 }
 

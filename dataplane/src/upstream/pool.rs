@@ -153,13 +153,19 @@ impl Lease {
     ///
     /// # Errors
     /// [`SendFailure`] says whether anything was sent.
-    pub async fn send(&mut self, request: http::Request<RequestBody>) -> Result<http::Response<hyper::body::Incoming>, SendFailure> {
+    pub async fn send(
+        &mut self,
+        request: http::Request<RequestBody>,
+    ) -> Result<http::Response<hyper::body::Incoming>, SendFailure> {
         self.facts.served.set(self.facts.served.get().saturating_add(1));
         let sent = match &mut self.sender {
             Sender::Http1(sender) => sender.try_send_request(request).await,
             Sender::Http2(sender, _) => sender.try_send_request(request).await,
         };
-        sent.map_err(|mut failure| SendFailure { unsent: failure.take_message().is_some(), error: failure.into_error() })
+        sent.map_err(|mut failure| SendFailure {
+            unsent: failure.take_message().is_some(),
+            error: failure.into_error(),
+        })
     }
 
     /// Whether HTTP/2 is spoken.
@@ -202,8 +208,7 @@ impl Pool {
         let mut shared = self.shared.borrow_mut();
         shared.retain(|connection| !connection.sender.is_closed());
         let usable = |c: &&Multiplexed| {
-            let most = u32::try_from(c.sender.current_max_send_streams()).unwrap_or(u32::MAX).max(1);
-            c.streams.get() < limit.min(most) && self.max_requests.is_none_or(|most| c.facts.served.get() < most)
+            c.streams.get() < limit && self.max_requests.is_none_or(|most| c.facts.served.get() < most)
         };
         let found = shared.iter().find(usable)?;
         found.streams.set(found.streams.get() + 1);
@@ -213,7 +218,8 @@ impl Pool {
 
     /// Closes what nobody has used for long.
     fn sweep(&self, now: Instant, close_all: bool) {
-        let stale = |since: Instant| close_all || self.idle_timeout.is_some_and(|limit| now.duration_since(since) >= limit);
+        let stale =
+            |since: Instant| close_all || self.idle_timeout.is_some_and(|limit| now.duration_since(since) >= limit);
         self.idle.borrow_mut().retain(|connection| !connection.sender.is_closed() && !stale(connection.since));
         self.shared.borrow_mut().retain(|connection| {
             let idle = connection.streams.get() == 0;
@@ -365,7 +371,10 @@ async fn handshake_http2(
 ) -> Result<(), AcquireError> {
     let facts = Rc::new(UpstreamFacts { local: dialed.local, peer: dialed.peer, served: Cell::new(0) });
     let mut builder = http2::Builder::new(Local);
-    builder.timer(TokioTimer::new()).initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
     if let Some((interval, timeout)) = keepalive {
         builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
     }

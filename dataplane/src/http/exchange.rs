@@ -1,0 +1,380 @@
+//! One request and its response: what is noted on the way, and reported to metrics and access logs at the end.
+//!
+//! The response body carries the exchange, so that it ends with the last byte, or when the client goes away.
+
+use std::{
+    borrow::Cow,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::body::{BodyError, Progress};
+use crate::{
+    listen::accept::Downstream,
+    runtime::{Cluster, HttpConnectionManager},
+    telemetry::{
+        Entry, Flags,
+        metrics::{ConnectionKey, Peer, Reporter, RequestKey, Service},
+    },
+    upstream::{
+        LiveEndpoint,
+        cluster_state::{ActiveOf, Held, UsageOf},
+        pool::{Lease, UpstreamFacts},
+    },
+};
+
+/// What is noted of a request on its way. Reports itself when dropped.
+pub(crate) struct Exchange {
+    pub(crate) downstream: Rc<Downstream>,
+    pub(crate) manager: Arc<HttpConnectionManager>,
+    pub(crate) start: Instant,
+    start_wall: SystemTime,
+    pub(crate) method: Method,
+    pub(crate) scheme: &'static str,
+    pub(crate) authority: String,
+    /// As received, after normalisation; rewrites do not show.
+    pub(crate) path: String,
+    pub(crate) protocol: &'static str,
+    pub(crate) remote: SocketAddr,
+    /// Kept if an access log may ask for them.
+    pub(crate) request_headers: Option<HeaderMap>,
+    pub(crate) is_grpc: bool,
+    pub(crate) progress: Rc<Progress>,
+    pub(crate) flags: Flags,
+    pub(crate) details: Cow<'static, str>,
+    pub(crate) status: u16,
+    pub(crate) cluster: Option<Arc<Cluster>>,
+    pub(crate) endpoint: Option<LiveEndpoint>,
+    pub(crate) upstream: Option<Rc<UpstreamFacts>>,
+    pub(crate) upstream_failure: String,
+    pub(crate) attempts: u32,
+    pub(crate) route: Arc<str>,
+    pub(crate) response_headers: Option<HeaderMap>,
+    response_start: Option<Duration>,
+    trailers: Option<HeaderMap>,
+    bytes_sent: u64,
+    grpc_status: Option<u32>,
+    complete: bool,
+}
+
+/// What an exchange begins with.
+pub(crate) struct Begin {
+    pub(crate) method: Method,
+    pub(crate) scheme: &'static str,
+    pub(crate) authority: String,
+    pub(crate) path: String,
+    pub(crate) protocol: &'static str,
+    pub(crate) remote: SocketAddr,
+    pub(crate) request_headers: Option<HeaderMap>,
+    pub(crate) is_grpc: bool,
+}
+
+impl Exchange {
+    pub(crate) fn new(downstream: Rc<Downstream>, manager: Arc<HttpConnectionManager>, begin: Begin) -> Box<Self> {
+        Box::new(Self {
+            downstream,
+            manager,
+            start: Instant::now(),
+            start_wall: SystemTime::now(),
+            method: begin.method,
+            scheme: begin.scheme,
+            authority: begin.authority,
+            path: begin.path,
+            protocol: begin.protocol,
+            remote: begin.remote,
+            request_headers: begin.request_headers,
+            is_grpc: begin.is_grpc,
+            progress: Rc::default(),
+            flags: Flags::default(),
+            details: Cow::Borrowed(""),
+            status: 0,
+            cluster: None,
+            endpoint: None,
+            upstream: None,
+            upstream_failure: String::new(),
+            attempts: 0,
+            route: Arc::default(),
+            response_headers: None,
+            response_start: None,
+            trailers: None,
+            bytes_sent: 0,
+            grpc_status: None,
+            complete: false,
+        })
+    }
+
+    /// Notes one more flag.
+    pub(crate) fn flag(&mut self, flag: Flags) {
+        self.flags = self.flags.with(flag);
+    }
+
+    /// Notes the head of the response that goes downstream.
+    pub(crate) fn note_response(&mut self, status: u16, headers: &HeaderMap) {
+        self.status = status;
+        self.response_start = Some(self.start.elapsed());
+        self.note_grpc_status(headers);
+        if !self.manager.access_logs.is_empty() {
+            self.response_headers = Some(headers.clone());
+        }
+    }
+
+    /// Notes bytes that an upgraded connection has carried.
+    pub(crate) fn note_tunnel(&mut self, sent: u64) {
+        self.bytes_sent += sent;
+        self.complete = true;
+    }
+
+    /// Nothing more will follow: the exchange ended as it should.
+    pub(crate) fn finish(&mut self) {
+        self.complete = true;
+    }
+
+    fn note_grpc_status(&mut self, headers: &HeaderMap) {
+        if let Some(status) = headers.get("grpc-status").and_then(|value| value.to_str().ok()?.parse().ok()) {
+            self.grpc_status = Some(status);
+        }
+    }
+
+    fn note_frame(&mut self, frame: &Frame<Bytes>) {
+        if let Some(chunk) = frame.data_ref() {
+            self.bytes_sent += chunk.len() as u64;
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.note_grpc_status(trailers);
+            if !self.manager.access_logs.is_empty() {
+                self.trailers = Some(trailers.clone());
+            }
+        }
+    }
+
+    /// What formats are rendered over; `request_headers` are those of the moment.
+    pub(crate) fn entry<'a>(&'a self, request_headers: Option<&'a HeaderMap>, own_id: &'a str) -> Entry<'a> {
+        Entry {
+            start: self.start_wall,
+            duration: self.start.elapsed(),
+            request_duration: None,
+            response_duration: self.response_start,
+            connection: &self.downstream.facts,
+            remote: self.remote,
+            protocol: self.protocol,
+            method: self.method.as_str(),
+            path: &self.path,
+            authority: &self.authority,
+            scheme: self.scheme,
+            request_headers,
+            response_headers: self.response_headers.as_ref(),
+            trailers: self.trailers.as_ref(),
+            status: self.status,
+            details: &self.details,
+            termination: "",
+            flags: self.flags,
+            bytes_received: self.progress.bytes(),
+            bytes_sent: self.bytes_sent,
+            upstream_host: self.endpoint.as_ref().map(|endpoint| endpoint.state.address),
+            upstream_local: self.upstream.as_ref().and_then(|facts| facts.local),
+            cluster: self.cluster.as_ref().map_or("", |cluster| &cluster.name),
+            upstream_failure: &self.upstream_failure,
+            attempts: self.attempts,
+            route: &self.route,
+            chain: "",
+            tls: self.downstream.tls.as_ref(),
+            local_uri_san: own_id,
+        }
+    }
+
+    fn report(&mut self) {
+        if !self.complete && !self.flags.any() {
+            self.flag(Flags::DOWNSTREAM_TERMINATION);
+            if self.details.is_empty() || self.status != 0 {
+                self.details = Cow::Borrowed("downstream_remote_disconnect");
+            }
+        }
+        let worker = &self.downstream.worker;
+        let series = worker.metrics.requests(&self.key());
+        series.record(self.start.elapsed(), self.progress.bytes(), self.bytes_sent);
+        if !self.manager.access_logs.is_empty() {
+            let own = worker.shared.identity.borrow().as_ref().map(|identity| identity.spiffe_id.to_string());
+            let entry = self.entry(self.request_headers.as_ref(), own.as_deref().unwrap_or_default());
+            worker.shared.log.log(&self.manager.access_logs, &entry);
+        }
+    }
+
+    fn key(&self) -> RequestKey {
+        let reporter = Reporter::from(self.downstream.listener.direction);
+        let uri =
+            |peer: Option<&Arc<crate::runtime::PeerCertificate>>| peer.and_then(|peer| peer.uri_sans.first().cloned());
+        let upstream_peer = self.upstream.as_ref().and_then(|facts| facts.peer.as_ref());
+        let principal = match reporter {
+            Reporter::Source => uri(upstream_peer),
+            Reporter::Destination => uri(self.downstream.facts.peer.as_ref()),
+        };
+        let workload = match reporter {
+            Reporter::Source => self.endpoint.as_ref().and_then(|endpoint| endpoint.workload.clone()),
+            Reporter::Destination => None,
+        };
+        let service = match self.cluster.as_ref().and_then(|cluster| cluster.services.first()) {
+            Some(label) => Service::from(label),
+            None => Service {
+                host: self.authority.as_str().into(),
+                name: self.authority.as_str().into(),
+                ..Service::default()
+            },
+        };
+        let mutual_tls = principal.is_some();
+        let connection =
+            ConnectionKey { reporter, peer: Peer { principal, workload }, service, mutual_tls, flags: self.flags };
+        let grpc_status = self.is_grpc.then(|| self.grpc_status.unwrap_or_default());
+        RequestKey { connection, status: self.status, grpc_status }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.report();
+    }
+}
+
+/// Holds the limits that a request counts against, until its response has ended.
+pub(crate) struct Holds {
+    pub(crate) _active: Held<ActiveOf>,
+    pub(crate) _request: Held<UsageOf>,
+    pub(crate) _retry: Option<Held<UsageOf>>,
+}
+
+/// A response's body on its way downstream.
+pub(crate) struct ResponseBody {
+    source: Source,
+    exchange: Option<Box<Exchange>>,
+}
+
+enum Source {
+    Empty,
+    Full(Option<Bytes>),
+    Upstream(Box<Upstream>),
+}
+
+/// A body that comes from an endpoint.
+struct Upstream {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    holds: Option<Holds>,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl ResponseBody {
+    /// No body; the exchange ends at once, or with `exchange` in other hands.
+    pub(crate) fn empty(exchange: Option<Box<Exchange>>) -> Self {
+        Self { source: Source::Empty, exchange }.ended_if_empty()
+    }
+
+    /// These bytes.
+    pub(crate) fn full(bytes: Bytes, exchange: Box<Exchange>) -> Self {
+        let source = if bytes.is_empty() { Source::Empty } else { Source::Full(Some(bytes)) };
+        Self { source, exchange: Some(exchange) }.ended_if_empty()
+    }
+
+    /// An endpoint's body; `deadline` ends it with an error.
+    pub(crate) fn upstream(
+        incoming: Incoming,
+        lease: Lease,
+        holds: Holds,
+        deadline: Option<Pin<Box<Sleep>>>,
+        exchange: Box<Exchange>,
+    ) -> Self {
+        let upstream = Upstream { incoming, lease: Some(lease), holds: Some(holds), deadline };
+        Self { source: Source::Upstream(Box::new(upstream)), exchange: Some(exchange) }.ended_if_empty()
+    }
+
+    fn ended_if_empty(mut self) -> Self {
+        if self.is_end_stream() {
+            self.end();
+        }
+        self
+    }
+
+    /// The last byte was read: the connection is free and the exchange complete.
+    fn end(&mut self) {
+        if let Source::Upstream(upstream) = &mut self.source {
+            upstream.holds = None;
+            if let Some(lease) = upstream.lease.take() {
+                lease.release();
+            }
+        }
+        if let Some(mut exchange) = self.exchange.take() {
+            exchange.finish();
+        }
+    }
+
+    fn fail(&mut self, flag: Flags, details: &'static str) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.flag(flag);
+            exchange.details = Cow::Borrowed(details);
+        }
+        self.exchange = None;
+        self.source = Source::Empty;
+    }
+}
+
+impl Upstream {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Some(Err(BodyError::Timeout)));
+        }
+        Pin::new(&mut self.incoming).poll_frame(cx).map_err(BodyError::Hyper)
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.source {
+            Source::Empty => None,
+            Source::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Source::Upstream(upstream) => ready!(upstream.poll_frame(cx)),
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(exchange) = &mut this.exchange {
+                    exchange.note_frame(frame);
+                }
+                if frame.is_trailers() || this.is_end_stream() {
+                    this.end();
+                }
+            }
+            Some(Err(BodyError::Timeout)) => this.fail(Flags::UPSTREAM_TIMEOUT, "response_timeout"),
+            Some(Err(_)) => this.fail(Flags::UPSTREAM_TERMINATION, "upstream_reset_after_response_started"),
+            None => this.end(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Empty => true,
+            Source::Full(bytes) => bytes.is_none(),
+            Source::Upstream(upstream) => upstream.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Source::Upstream(upstream) => upstream.incoming.size_hint(),
+        }
+    }
+}

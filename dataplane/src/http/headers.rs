@@ -1,0 +1,292 @@
+//! Header fields that a proxy owns: hop-by-hop fields, client addresses, request ids, and configured changes.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::runtime::{
+    HttpConnectionManager,
+    format::{FormatOp, HeaderOps, HeaderWrite, WriteAction},
+};
+
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(crate) const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+pub(crate) const X_ENVOY_ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+pub(crate) const X_ENVOY_EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+pub(crate) const X_ENVOY_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+pub(crate) const X_ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Headers by which only a trusted proxy may steer ours; removed from what comes from outside (Envoy, edge requests).
+const INTERNAL: [&str; 8] = [
+    "x-envoy-attempt-count",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-internal",
+    "x-envoy-original-path",
+    "x-envoy-retry-on",
+    "x-envoy-max-retries",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-decorator-operation",
+];
+
+/// Removes what concerns one hop only (RFC 9110 section 7.6.1); `upgrade` keeps what an upgrade needs.
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, upgrade: Option<&str>) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        // Whoever names these wants to hide them from us: they are the hop's, not the connection's.
+        .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::AUTHORIZATION))
+        .collect();
+    let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    for name in named.iter().chain(&[
+        header::CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::EXPECT,
+    ]) {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(protocol) = upgrade.and_then(|protocol| HeaderValue::from_str(protocol).ok()) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol);
+    }
+}
+
+/// The client's address, and `x-forwarded-for` and `x-forwarded-proto` brought up to date.
+pub(crate) fn forwarded(
+    headers: &mut HeaderMap,
+    manager: &HttpConnectionManager,
+    source: SocketAddr,
+    encrypted: bool,
+) -> (SocketAddr, &'static str) {
+    let hops = manager.xff_trusted_hops as usize;
+    let remote = if manager.use_remote_address && hops == 0 {
+        source
+    } else {
+        // At the edge our own peer is the first hop; behind another proxy its last entry is the client.
+        let from_right = if manager.use_remote_address { hops - 1 } else { hops };
+        forwarded_for(headers, from_right).map_or(source, |ip| SocketAddr::new(ip, 0))
+    };
+    if manager.use_remote_address {
+        INTERNAL.iter().for_each(|name| {
+            headers.remove(*name);
+        });
+        if !manager.skip_xff_append {
+            append_joined(headers, &X_FORWARDED_FOR, &source.ip().to_string());
+        }
+    }
+    let ours = if encrypted { "https" } else { "http" };
+    let trusted = !manager.use_remote_address || hops > 0;
+    let received = headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes);
+    let scheme = match received {
+        Some(b"https") if trusted => "https",
+        Some(b"http") if trusted => "http",
+        _ => ours,
+    };
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    (remote, scheme)
+}
+
+/// The n-th address of `x-forwarded-for` from the right, counted from 0.
+fn forwarded_for(headers: &HeaderMap, from_right: usize) -> Option<IpAddr> {
+    let lines: Vec<&str> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+    let joined = lines.join(",");
+    joined.rsplit(',').map(str::trim).nth(from_right)?.parse().ok()
+}
+
+fn append_joined(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
+    let mut joined = String::new();
+    for value in headers.get_all(name) {
+        joined.push_str(&String::from_utf8_lossy(value.as_bytes()));
+        joined.push(',');
+    }
+    joined.push_str(element);
+    if let Ok(value) = HeaderValue::from_str(&joined) {
+        headers.insert(name, value);
+    }
+}
+
+/// Makes sure of `x-request-id` if the connection manager generates them.
+pub(crate) fn request_id(headers: &mut HeaderMap, manager: &HttpConnectionManager) {
+    let external = manager.use_remote_address && !manager.preserve_external_request_id;
+    if manager.generate_request_id && (external || !headers.contains_key(X_REQUEST_ID)) {
+        let id = uuid(rand::random());
+        if let Ok(value) = HeaderValue::from_str(&id) {
+            headers.insert(X_REQUEST_ID, value);
+        }
+    }
+}
+
+/// A version 4 UUID (RFC 9562 section 5.4).
+fn uuid(random: u128) -> String {
+    let bits = (random & !(0xF << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// What header changes of a request may also touch.
+pub(crate) struct Pseudo<'a> {
+    pub(crate) authority: &'a mut String,
+    pub(crate) path: &'a mut String,
+}
+
+/// Applies changes; `render` makes a value out of a format and the headers as they are then.
+pub(crate) fn apply(
+    ops: &HeaderOps,
+    headers: &mut HeaderMap,
+    mut pseudo: Option<Pseudo<'_>>,
+    render: impl Fn(&[FormatOp], &HeaderMap) -> String,
+) {
+    for name in &ops.remove {
+        headers.remove(&**name);
+    }
+    for write in &ops.write {
+        let value = match &write.value[..] {
+            [FormatOp::Literal(text)] => text.to_string(),
+            format => render(format, headers),
+        };
+        if value.is_empty() && !write.keep_empty {
+            continue;
+        }
+        match (&*write.name, &mut pseudo) {
+            (":authority" | "host", Some(pseudo)) => *pseudo.authority = value,
+            (":path", Some(pseudo)) => *pseudo.path = value,
+            _ => write_field(write, &value, headers),
+        }
+    }
+}
+
+fn write_field(write: &HeaderWrite, value: &str, headers: &mut HeaderMap) {
+    // A rendered value may hold bytes that no header can, and pseudo headers of responses cannot be written.
+    let (Ok(name), Ok(value)) = (HeaderName::from_bytes(write.name.as_bytes()), HeaderValue::from_str(value)) else {
+        return;
+    };
+    let exists = headers.contains_key(&name);
+    match write.action {
+        WriteAction::Append => {
+            headers.append(name, value);
+        }
+        WriteAction::AddIfAbsent if exists => {}
+        WriteAction::OverwriteIfExists if !exists => {}
+        WriteAction::Overwrite | WriteAction::AddIfAbsent | WriteAction::OverwriteIfExists => {
+            headers.insert(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::serve::tests::manager;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn hop_by_hop_fields_are_removed() {
+        let mut headers = map(&[
+            ("connection", "keep-alive, x-hop"),
+            ("x-hop", "1"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+            ("x-kept", "1"),
+        ]);
+        remove_hop_by_hop(&mut headers, None);
+        assert_eq!(headers, map(&[("x-kept", "1"), ("te", "trailers")]));
+        let mut headers = map(&[("connection", "Upgrade"), ("upgrade", "websocket")]);
+        remove_hop_by_hop(&mut headers, Some("websocket"));
+        assert_eq!(headers, map(&[("connection", "upgrade"), ("upgrade", "websocket")]));
+    }
+
+    #[test]
+    fn the_connection_header_cannot_remove_what_protects() {
+        let mut headers = map(&[("connection", "authorization, host"), ("authorization", "x"), ("host", "a")]);
+        remove_hop_by_hop(&mut headers, None);
+        assert_eq!(headers, map(&[("authorization", "x"), ("host", "a")]));
+    }
+
+    fn check(edge: bool, hops: u32, received: &[(&str, &str)], remote: &str, scheme: &str, xff: Option<&str>) {
+        let mut manager = manager();
+        (manager.use_remote_address, manager.xff_trusted_hops) = (edge, hops);
+        let mut headers = map(received);
+        let (address, proto) = forwarded(&mut headers, &manager, ([10, 0, 0, 1], 5).into(), false);
+        assert_eq!((address.ip().to_string().as_str(), proto), (remote, scheme), "{edge} {hops} {received:?}");
+        assert_eq!(headers.get(X_FORWARDED_FOR).map(|v| v.to_str().unwrap()), xff, "{edge} {hops} {received:?}");
+        assert_eq!(headers[X_FORWARDED_PROTO], scheme);
+    }
+
+    #[test]
+    fn the_client_is_who_the_trusted_hops_say() {
+        let xff = [("x-forwarded-for", "1.1.1.1, 2.2.2.2"), ("x-forwarded-proto", "https")];
+        check(true, 0, &xff, "10.0.0.1", "http", Some("1.1.1.1, 2.2.2.2,10.0.0.1"));
+        check(true, 1, &xff, "2.2.2.2", "https", Some("1.1.1.1, 2.2.2.2,10.0.0.1"));
+        check(true, 2, &xff, "1.1.1.1", "https", Some("1.1.1.1, 2.2.2.2,10.0.0.1"));
+        check(true, 3, &xff, "10.0.0.1", "https", Some("1.1.1.1, 2.2.2.2,10.0.0.1"));
+        check(false, 0, &xff, "2.2.2.2", "https", Some("1.1.1.1, 2.2.2.2"));
+        check(false, 1, &xff, "1.1.1.1", "https", Some("1.1.1.1, 2.2.2.2"));
+        check(false, 0, &[], "10.0.0.1", "http", None);
+        check(true, 0, &[], "10.0.0.1", "http", Some("10.0.0.1"));
+    }
+
+    #[test]
+    fn a_request_id_is_made_once() {
+        let mut manager = manager();
+        manager.generate_request_id = true;
+        let mut headers = HeaderMap::new();
+        request_id(&mut headers, &manager);
+        let made = headers[X_REQUEST_ID].clone();
+        assert_eq!((made.len(), made.as_bytes()[14]), (36, b'4'));
+        request_id(&mut headers, &manager);
+        assert_eq!(headers[X_REQUEST_ID], made);
+        manager.use_remote_address = true;
+        request_id(&mut headers, &manager);
+        assert_ne!(headers[X_REQUEST_ID], made);
+    }
+
+    #[test]
+    fn configured_changes_follow_their_action() {
+        let write = |name: &str, value: &str, action| HeaderWrite {
+            name: name.into(),
+            value: vec![FormatOp::Literal(value.into())].into(),
+            action,
+            keep_empty: false,
+        };
+        let ops = HeaderOps {
+            remove: vec!["gone".into()],
+            write: vec![
+                write("a", "2", WriteAction::Append),
+                write("b", "2", WriteAction::Overwrite),
+                write("c", "2", WriteAction::AddIfAbsent),
+                write("d", "2", WriteAction::OverwriteIfExists),
+                write("e", "2", WriteAction::AddIfAbsent),
+                write(":authority", "new", WriteAction::Overwrite),
+                write("f", "", WriteAction::Append),
+            ],
+        };
+        let mut headers = map(&[("gone", "1"), ("a", "1"), ("b", "1"), ("c", "1")]);
+        let (mut authority, mut path) = ("old".to_owned(), "/".to_owned());
+        let pseudo = Pseudo { authority: &mut authority, path: &mut path };
+        apply(&ops, &mut headers, Some(pseudo), |_, _| String::new());
+        assert_eq!(headers, map(&[("a", "1"), ("a", "2"), ("b", "2"), ("c", "1"), ("e", "2")]));
+        assert_eq!(authority, "new");
+    }
+}

@@ -1,0 +1,133 @@
+//! Answers that the proxy gives itself, worded as Envoy words them.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use super::{
+    exchange::{Exchange, ResponseBody},
+    headers::X_ENVOY_OVERLOADED,
+};
+use crate::{runtime::http::ServerHeader, telemetry::Flags};
+
+/// A response on its way downstream.
+pub(crate) type Reply = Response<ResponseBody>;
+
+/// An answer of our own: status, body and what logs say about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Local {
+    pub(crate) status: u16,
+    pub(crate) body: Cow<'static, str>,
+    pub(crate) flag: Flags,
+    pub(crate) details: &'static str,
+}
+
+impl Local {
+    /// A constant answer.
+    pub(crate) const fn new(status: u16, body: &'static str, flag: Flags, details: &'static str) -> Self {
+        Self { status, body: Cow::Borrowed(body), flag, details }
+    }
+
+    pub(crate) const BAD_REQUEST: Self = Self::new(400, "", Flags::DOWNSTREAM_PROTOCOL_ERROR, "http1.codec_error");
+    pub(crate) const UPGRADE_REQUIRED: Self = Self::new(426, "", Flags::DOWNSTREAM_PROTOCOL_ERROR, "low_version");
+    pub(crate) const PATH_REFUSED: Self =
+        Self::new(400, "", Flags::DOWNSTREAM_PROTOCOL_ERROR, "path_normalization_failed");
+    pub(crate) const NO_ROUTE: Self = Self::new(404, "", Flags::NO_ROUTE, "route_not_found");
+    pub(crate) const DENIED: Self = Self::new(403, "RBAC: access denied", Flags::UNAUTHORIZED, "rbac_access_denied");
+    pub(crate) const NO_ENDPOINT: Self =
+        Self::new(503, "no healthy upstream", Flags::NO_HEALTHY_UPSTREAM, "no_healthy_upstream");
+    pub(crate) const TIMEOUT: Self =
+        Self::new(504, "upstream request timeout", Flags::UPSTREAM_TIMEOUT, "response_timeout");
+    pub(crate) const UPGRADE_REFUSED: Self = Self::new(403, "", Flags::NO_ROUTE, "upgrade_failed");
+    pub(crate) const CHAIN_CHANGED: Self = Self::new(503, "", Flags::UNAUTHORIZED, "filter_chain_changed");
+
+    /// Finishes the exchange with this answer.
+    pub(crate) fn send(self, mut exchange: Box<Exchange>) -> Reply {
+        exchange.flag(self.flag);
+        exchange.details = Cow::Borrowed(self.details);
+        let overloaded = self.flag == Flags::UPSTREAM_OVERFLOW;
+        let mut reply = match (exchange.is_grpc, self.status) {
+            (true, status) => grpc(exchange, status, &self.body),
+            (false, status) => plain(exchange, status, Bytes::from(self.body.into_owned())),
+        };
+        if overloaded {
+            reply.headers_mut().insert(X_ENVOY_OVERLOADED, HeaderValue::from_static("true"));
+        }
+        reply
+    }
+}
+
+/// An answer with a text body.
+pub(crate) fn plain(mut exchange: Box<Exchange>, status: u16, body: Bytes) -> Reply {
+    let mut headers = HeaderMap::new();
+    if !body.is_empty() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    common(&mut headers, &exchange);
+    exchange.note_response(status, &headers);
+    respond(status, headers, ResponseBody::full(body, exchange))
+}
+
+/// An answer without body.
+pub(crate) fn bodiless(mut exchange: Box<Exchange>, status: u16, mut headers: HeaderMap) -> Reply {
+    common(&mut headers, &exchange);
+    exchange.note_response(status, &headers);
+    respond(status, headers, ResponseBody::empty(Some(exchange)))
+}
+
+/// gRPC wants 200 and the failure in `grpc-status` (gRPC over HTTP/2, "Trailers-Only").
+pub(crate) fn grpc(exchange: Box<Exchange>, status: u16, message: &str) -> Reply {
+    grpc_status(exchange, grpc_code(status), message)
+}
+
+/// The same with a gRPC status.
+pub(crate) fn grpc_status(exchange: Box<Exchange>, code: u32, message: &str) -> Reply {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from(code));
+    if let Ok(message) = HeaderValue::from_str(&message.replace('%', "%25").replace('\n', "%0A")) {
+        headers.insert("grpc-message", message);
+    }
+    bodiless(exchange, 200, headers)
+}
+
+/// gRPC's mapping of HTTP statuses.
+fn grpc_code(status: u16) -> u32 {
+    match status {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+/// Headers of every response.
+pub(crate) fn common(headers: &mut HeaderMap, exchange: &Exchange) {
+    let manager = &exchange.manager;
+    let ours = HeaderValue::from_str(&manager.server_name).ok().filter(|name| !name.is_empty());
+    match (manager.server_header, ours) {
+        (ServerHeader::Overwrite, Some(ours)) => {
+            headers.insert(header::SERVER, ours);
+        }
+        (ServerHeader::AppendIfAbsent, Some(ours)) => {
+            headers.entry(header::SERVER).or_insert(ours);
+        }
+        _ => {}
+    }
+    if !manager.via.is_empty()
+        && let Ok(via) = HeaderValue::from_str(&manager.via)
+    {
+        headers.append(header::VIA, via);
+    }
+}
+
+pub(crate) fn respond(status: u16, headers: HeaderMap, body: ResponseBody) -> Reply {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.headers_mut() = headers;
+    response
+}

@@ -1,0 +1,268 @@
+//! From an accepted socket to a filter chain: original destination, inspection, choice of the chain, TLS, network RBAC.
+//!
+//! A connection loads the configuration once for all of this. What takes it then (HTTP or TCP) knows nothing of how it
+//! came in but [`Downstream`].
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    task::AbortHandle,
+    time::timeout,
+};
+
+use super::{
+    Counted, Worker,
+    original_dst::{Replayed, original_destination, unmapped},
+    sniff::{self, ClientHello, Sniffed},
+};
+use crate::{
+    http,
+    runtime::{ConnectionFacts, FilterChain, Listener, RuntimeConfig, Terminal, TransportProtocol},
+    tcp,
+    telemetry::access_log::TlsFacts,
+    tls::MaybeTls,
+};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// Limit for a TLS handshake where the chain names none: a silent client must not hold its socket for ever.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause after accept has failed for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// First read of an inspector: most ClientHellos and request lines fit.
+const FIRST_READ: usize = 2048;
+
+/// A plaintext or TLS stream from downstream.
+pub(crate) type Stream = MaybeTls<Replayed>;
+
+/// A downstream connection that a chain has taken.
+pub(crate) struct Downstream {
+    pub(crate) worker: Rc<Worker>,
+    /// The listener whose chains were asked.
+    pub(crate) listener: Arc<Listener>,
+    /// What was known when the chain was chosen, and the peer's certificate.
+    pub(crate) facts: ConnectionFacts,
+    /// Downstream TLS, if it is terminated here.
+    pub(crate) tls: Option<TlsFacts>,
+    /// The chain in force; another one after a configuration change, where the connection would be accepted by that.
+    pub(crate) chain: RefCell<Arc<FilterChain>>,
+    /// The configuration by which `chain` was chosen.
+    pub(crate) generation: Cell<u64>,
+    /// The connection came to its own destination address, not by redirection.
+    pub(crate) direct: bool,
+    _counted: Counted,
+}
+
+/// Opens a listening socket of this worker and accepts on it until aborted.
+pub(super) fn open(worker: &Rc<Worker>, address: SocketAddr, listener: &Arc<str>) -> io::Result<AbortHandle> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    let accepting = accept_all(Rc::clone(worker), TcpListener::from_std(socket.into())?, Arc::clone(listener));
+    Ok(tokio::task::spawn_local(accepting).abort_handle())
+}
+
+async fn accept_all(worker: Rc<Worker>, socket: TcpListener, listener: Arc<str>) {
+    loop {
+        match socket.accept().await {
+            Ok((stream, source)) => {
+                tokio::task::spawn_local(serve(Rc::clone(&worker), Arc::clone(&listener), stream, unmapped(source)));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%listener, %error, "cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The client has gone before it was accepted; the socket itself is fine.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | ConnectionRefused | Interrupted)
+}
+
+async fn serve(worker: Rc<Worker>, name: Arc<str>, stream: TcpStream, source: SocketAddr) {
+    let config = worker.shared.config();
+    let Some(listener) = config.listener(&name) else { return };
+    // A failure shows on the connection itself.
+    let _ = stream.set_nodelay(true);
+    match take(&worker, &config, listener, stream, source).await {
+        Ok((downstream, stream)) => hand_over(downstream, stream).await,
+        Err(refusal) => tracing::debug!(listener = %name, %source, %refusal, "connection closed"),
+    }
+}
+
+async fn hand_over(downstream: Rc<Downstream>, stream: Stream) {
+    let chain = Arc::clone(&downstream.chain.borrow());
+    match &chain.terminal {
+        Terminal::Http(manager) => http::serve::serve(downstream, Arc::clone(manager), stream).await,
+        Terminal::Tcp(proxy) => tcp::proxy(&downstream, proxy, stream).await,
+    }
+}
+
+/// Why a connection was closed before anything served it.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("the socket failed: {0}")]
+    Io(#[from] io::Error),
+    #[error("the listener filters took too long")]
+    InspectionTimeout,
+    #[error("no filter chain matches")]
+    NoChain,
+    #[error("TLS handshake failed: {0}")]
+    Tls(#[source] io::Error),
+    #[error("TLS handshake took too long")]
+    TlsTimeout,
+    #[error("RBAC: access denied")]
+    Rbac,
+}
+
+async fn take(
+    worker: &Rc<Worker>,
+    config: &Arc<RuntimeConfig>,
+    accepting: &Arc<Listener>,
+    mut stream: TcpStream,
+    source: SocketAddr,
+) -> Result<(Rc<Downstream>, Stream), Refusal> {
+    let counted = Counted::new(&worker.shared);
+    let local = unmapped(stream.local_addr()?);
+    let wanted = if accepting.inspect.original_dst { original_destination(&stream) } else { None };
+    let destination = wanted.unwrap_or(local);
+    let listener = responsible(config, accepting, wanted);
+    let mut facts = ConnectionFacts::plaintext(source, destination);
+    let prefix = inspect(listener, &mut stream, &mut facts).await?;
+    let chain = Arc::clone(listener.find_chain(&facts).ok_or(Refusal::NoChain)?);
+    let (stream, tls) = terminate(worker, &chain, Replayed::new(prefix, stream), &mut facts).await?;
+    if !chain.rbac.iter().all(|rbac| rbac.decide_connection(&facts).is_allowed()) {
+        // Waits for nothing, so that the refusal cannot be used to hold sockets.
+        return Err(Refusal::Rbac);
+    }
+    let downstream = Downstream {
+        worker: Rc::clone(worker),
+        listener: Arc::clone(listener),
+        facts,
+        tls,
+        chain: RefCell::new(chain),
+        generation: Cell::new(config.generation),
+        direct: wanted.is_none(),
+        _counted: counted,
+    };
+    Ok((Rc::new(downstream), stream))
+}
+
+/// The listener of a redirected connection's destination, if there is one that opens no socket of its own.
+fn responsible<'a>(
+    config: &'a RuntimeConfig,
+    accepting: &'a Arc<Listener>,
+    wanted: Option<SocketAddr>,
+) -> &'a Arc<Listener> {
+    let of_destination =
+        wanted.filter(|_| accepting.use_original_dst).and_then(|wanted| config.listener_for_destination(wanted));
+    of_destination.filter(|listener| !listener.bind_to_port).unwrap_or(accepting)
+}
+
+/// Runs the listener filters; answers what they have read.
+async fn inspect(listener: &Listener, stream: &mut TcpStream, facts: &mut ConnectionFacts) -> Result<Bytes, Refusal> {
+    let port = facts.destination.port();
+    let (tls, http) = (listener.inspects_tls(port), listener.inspects_http(port));
+    let mut read = BytesMut::new();
+    if !tls && !http {
+        return Ok(read.freeze());
+    }
+    let looking = look(tls, http, stream, &mut read);
+    let found = match listener.inspect.timeout {
+        Some(limit) => match timeout(limit, looking).await {
+            Ok(found) => found?,
+            Err(_) if listener.inspect.continue_on_timeout => Found::Nothing,
+            Err(_) => return Err(Refusal::InspectionTimeout),
+        },
+        None => looking.await?,
+    };
+    match found {
+        Found::Tls(hello) => {
+            facts.transport = TransportProtocol::Tls;
+            facts.server_name = hello.server_name;
+            facts.application_protocols = hello.alpn;
+        }
+        Found::Http(version) => facts.application_protocols = vec![version.into()],
+        Found::Nothing => {}
+    }
+    Ok(read.freeze())
+}
+
+enum Found {
+    Tls(ClientHello),
+    Http(&'static str),
+    Nothing,
+}
+
+/// Reads until the inspectors can tell, or the client has nothing more to say.
+async fn look(tls: bool, http: bool, stream: &mut TcpStream, read: &mut BytesMut) -> io::Result<Found> {
+    loop {
+        read.reserve(FIRST_READ);
+        let ended = stream.read_buf(read).await? == 0;
+        let hello = if tls { sniff::sniff_client_hello(read) } else { Sniffed::Other };
+        let request = match (&hello, http) {
+            (Sniffed::Other, true) => sniff::sniff_http(read),
+            _ => Sniffed::Other,
+        };
+        match (hello, request) {
+            (Sniffed::Found(hello), _) => return Ok(Found::Tls(hello)),
+            (_, Sniffed::Found(version)) => return Ok(Found::Http(version)),
+            (Sniffed::Other, Sniffed::Other) => return Ok(Found::Nothing),
+            (Sniffed::NotYet, _) | (_, Sniffed::NotYet) if ended => return Ok(Found::Nothing),
+            (Sniffed::NotYet, _) | (_, Sniffed::NotYet) => {}
+        }
+    }
+}
+
+async fn terminate(
+    worker: &Worker,
+    chain: &FilterChain,
+    stream: Replayed,
+    facts: &mut ConnectionFacts,
+) -> Result<(Stream, Option<TlsFacts>), Refusal> {
+    let Some(spec) = &chain.tls else { return Ok((MaybeTls::Plain(stream), None)) };
+    let context = worker.shared.tls.server(spec);
+    let limit = chain.handshake_timeout.unwrap_or(HANDSHAKE_TIMEOUT);
+    let accepted =
+        timeout(limit, context.accept(stream)).await.map_err(|_| Refusal::TlsTimeout)?.map_err(Refusal::Tls)?;
+    let (_, connection) = accepted.stream.get_ref();
+    let tls = TlsFacts {
+        version: connection.protocol_version().and_then(version_name).unwrap_or_default(),
+        cipher: connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default(),
+        alpn: accepted.alpn,
+    };
+    if facts.server_name.is_none() {
+        facts.server_name = connection.server_name().map(|name| name.to_ascii_lowercase().into());
+    }
+    facts.peer = accepted.peer;
+    Ok((MaybeTls::Tls(Box::new(accepted.stream.into())), Some(tls)))
+}
+
+fn version_name(version: rustls::ProtocolVersion) -> Option<&'static str> {
+    match version {
+        rustls::ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+        rustls::ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+        _ => None,
+    }
+}
