@@ -1,0 +1,200 @@
+//! The proxy's own HTTP endpoints: readiness, metrics, and for people on this machine what it runs and why not.
+//!
+//! Nothing here shows key material: secrets appear by name and version only.
+
+use std::{sync::Arc, time::SystemTime};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::{get, post},
+};
+use ferromesh_proto::ResourceType;
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    listen::{Phase, Shared},
+    runtime::endpoint::HealthStatus,
+    upstream::LiveEndpoint,
+    xds::{
+        Progress,
+        accepted::{Refusal, Summary},
+    },
+};
+
+/// Prometheus' text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What the endpoints read, and the two switches that they have.
+#[derive(Clone)]
+pub struct Admin {
+    /// What workers share.
+    pub shared: Arc<Shared>,
+    /// How far configuration has come.
+    pub progress: Arc<Progress>,
+    /// Our node id.
+    pub node_id: Arc<str>,
+    /// Whether a certificate is needed to be ready.
+    pub needs_identity: bool,
+    /// Cancelled to end the proxy.
+    pub quit: CancellationToken,
+}
+
+impl Admin {
+    /// Everything, for loopback.
+    pub fn admin_routes(&self) -> Router {
+        Router::new()
+            .route("/config_dump", get(config_dump))
+            .route("/listeners", get(listeners))
+            .route("/clusters", get(clusters))
+            .route("/certs", get(certs))
+            .route("/drain", post(drain))
+            .route("/quitquitquit", post(quit))
+            .with_state(self.clone())
+            .merge(self.status_routes())
+            .merge(self.metrics_routes())
+    }
+
+    /// Probes.
+    pub fn status_routes(&self) -> Router {
+        let routes = Router::new().route("/ready", get(ready)).route("/healthz/ready", get(ready));
+        routes.route("/healthz/live", get(|| async { "live\n" })).with_state(self.clone())
+    }
+
+    /// Metrics.
+    pub fn metrics_routes(&self) -> Router {
+        Router::new().route("/stats/prometheus", get(metrics)).with_state(self.clone())
+    }
+
+    /// Why the proxy is not ready, or `None` if it is.
+    fn missing(&self) -> Option<&'static str> {
+        if self.shared.phase() != Phase::Serving {
+            Some("draining")
+        } else if !self.progress.is_ready() {
+            Some("waiting for the first configuration")
+        } else if self.needs_identity && self.shared.identity.borrow().is_none() {
+            Some("waiting for the first certificate")
+        } else {
+            None
+        }
+    }
+}
+
+async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
+    match admin.missing() {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, METRICS_TYPE)], admin.shared.metrics.render())
+}
+
+async fn quit(State(admin): State<Admin>) -> &'static str {
+    admin.quit.cancel();
+    "draining, then ending\n"
+}
+
+async fn drain(State(admin): State<Admin>) -> &'static str {
+    admin.shared.enter(Phase::Draining);
+    "draining\n"
+}
+
+async fn config_dump(State(admin): State<Admin>) -> Json<Value> {
+    let generation = admin.shared.config().generation;
+    let accepted = admin.progress.accepted();
+    let resources: Map<String, Value> = ResourceType::ALL
+        .into_iter()
+        .map(|kind| {
+            let entries: Vec<Value> = accepted.summaries(kind).iter().map(summary).collect();
+            (kind.short_name().to_lowercase(), Value::Array(entries))
+        })
+        .collect();
+    Json(json!({
+        "node": &*admin.node_id,
+        "version": env!("CARGO_PKG_VERSION"),
+        "ready": admin.missing().is_none(),
+        "connected": admin.progress.is_connected(),
+        "generation": generation,
+        "resources": resources,
+        "refused": accepted.refusals().map(refusal).collect::<Vec<_>>(),
+    }))
+}
+
+fn summary(summary: &Summary) -> Value {
+    json!({ "name": summary.name, "version": summary.serving, "warming": summary.warming })
+}
+
+fn refusal(refusal: &Refusal) -> Value {
+    let rejection = &refusal.rejection;
+    json!({
+        "type": rejection.kind.short_name(),
+        "name": rejection.name,
+        "version": refusal.version,
+        "field": rejection.field,
+        "reason": rejection.reason,
+    })
+}
+
+async fn listeners(State(admin): State<Admin>) -> Json<Value> {
+    let config = admin.shared.config();
+    let entries = config.listeners.iter().map(|listener| {
+        let chains = listener.chains.iter().chain(&listener.default_chain);
+        json!({
+            "name": &*listener.name,
+            "addresses": listener.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "bound": listener.bind_to_port,
+            "filter_chains": chains.map(|chain| &*chain.name).collect::<Vec<_>>(),
+        })
+    });
+    Json(entries.collect())
+}
+
+async fn clusters(State(admin): State<Admin>) -> Json<Value> {
+    let config = admin.shared.config();
+    let mut clusters: Vec<_> = config.clusters().collect();
+    clusters.sort_by(|a, b| a.name.cmp(&b.name));
+    let entries = clusters.into_iter().map(|cluster| {
+        let now = cluster.state.now_ms();
+        let endpoints = cluster.state.endpoints();
+        json!({
+            "name": &*cluster.name,
+            "endpoints": endpoints.iter().map(|live| endpoint(live, now)).collect::<Vec<_>>(),
+        })
+    });
+    Json(entries.collect())
+}
+
+fn endpoint(live: &LiveEndpoint, now_ms: u64) -> Value {
+    let health = match live.spec.health {
+        HealthStatus::Healthy => "healthy",
+        HealthStatus::Degraded => "degraded",
+        HealthStatus::Unhealthy => "unhealthy",
+        HealthStatus::Draining => "draining",
+    };
+    json!({
+        "address": live.state.address.to_string(),
+        "weight": live.spec.weight,
+        "health": health,
+        "ejected": live.state.is_ejected(now_ms),
+        "active": live.state.active.load(std::sync::atomic::Ordering::Relaxed),
+        "workload": live.spec.workload.as_deref(),
+    })
+}
+
+async fn certs(State(admin): State<Admin>) -> Json<Value> {
+    let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let identity = admin.shared.identity.borrow().clone();
+    Json(identity.map_or(Value::Null, |identity| {
+        json!({
+            "spiffe_id": identity.spiffe_id.to_string(),
+            "not_before": seconds(identity.not_before),
+            "not_after": seconds(identity.not_after),
+            "roots": identity.roots.len(),
+        })
+    }))
+}

@@ -1,0 +1,166 @@
+//! Puts a proxy together: an admin runtime on this thread, workers on others, from start to drained end.
+
+use std::{io, sync::Arc, thread, time::Duration};
+
+use anyhow::{Context, bail};
+use axum::Router;
+use ferromesh_proto::{bootstrap::NodeSettings, discovery};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::Admin,
+    agent::{self, AgentSettings},
+    config::{ProxySettings, telemetry_node},
+    drain::{self, Signals},
+    identity::{IdentityWatch, csr_client::CsrClient, rotate},
+    listen::{self, Shared},
+    upstream::StateRegistry,
+    xds::{Accepted, Client, Progress},
+};
+
+/// How often workers are looked after.
+const WATCH_WORKERS: Duration = Duration::from_millis(500);
+
+type WorkerHandle = thread::JoinHandle<io::Result<()>>;
+
+/// Runs a proxy until it is told to end, then drains it.
+///
+/// # Errors
+/// A port is in use, a thread cannot be started, or a worker ended by itself.
+pub fn run_proxy(settings: ProxySettings) -> anyhow::Result<()> {
+    let runtime = admin_runtime()?;
+    runtime.block_on(serve_proxy(settings))
+}
+
+/// Runs an agent with its Envoy until it is told to end, then drains it.
+///
+/// # Errors
+/// Something that it needs cannot be had, or Envoy failed.
+pub fn run_agent(settings: AgentSettings) -> anyhow::Result<()> {
+    let runtime = admin_runtime()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let stop = CancellationToken::new();
+        let told = stop.clone();
+        tokio::spawn(async move {
+            signals.received().await;
+            told.cancel();
+        });
+        Ok(agent::run(settings, stop).await?)
+    })
+}
+
+fn admin_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("admin runtime")
+}
+
+async fn serve_proxy(settings: ProxySettings) -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("signals")?;
+    // Ports first: a second proxy on them should end before it asks for a certificate.
+    let admin_socket = bind("--admin-address", settings.admin).await?;
+    let status_socket = bind("--status-address", settings.status).await?;
+    let metrics_socket = bind("--metrics-address", settings.metrics).await?;
+
+    let registry = Arc::<StateRegistry>::default();
+    let identity = start_identity(&settings);
+    let shared =
+        Shared::new(registry.clone(), identity.clone(), telemetry_node(&settings.node)).context("access log")?;
+    let workers = start_workers(&shared, settings.concurrency.get())?;
+    let progress = Arc::new(Progress::new(Accepted::new(registry)));
+    let quit = CancellationToken::new();
+    let admin = Admin {
+        shared: shared.clone(),
+        progress: progress.clone(),
+        node_id: settings.node.id().into(),
+        needs_identity: settings.csr.is_some(),
+        quit: quit.clone(),
+    };
+    serve(admin_socket, admin.admin_routes());
+    serve(status_socket, admin.status_routes());
+    serve(metrics_socket, admin.metrics_routes());
+    let client = Client {
+        node: discovery_node(&settings.node),
+        control_plane: settings.control_plane,
+        identity,
+        shared: shared.clone(),
+        progress,
+    };
+    tokio::spawn(client.run());
+    tracing::info!(node = %settings.node.id(), workers = workers.len(), admin = %settings.admin, "proxy started");
+
+    tokio::select! {
+        () = signals.received() => {}
+        () = quit.cancelled() => {}
+        () = any_ended(&workers) => bail!("a worker ended by itself"),
+    }
+    tokio::select! {
+        () = drain::drain(&shared, settings.drain_time) => {}
+        () = signals.received() => tracing::warn!("told twice: ending at once"),
+    }
+    Ok(())
+}
+
+async fn bind(flag: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("cannot listen on {address}; choose another with {flag}"))
+}
+
+fn serve(socket: TcpListener, routes: Router) {
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(socket, routes).await {
+            tracing::error!(%error, "an admin endpoint ended");
+        }
+    });
+}
+
+/// The watch on which certificates arrive; without TLS it stays empty.
+fn start_identity(settings: &ProxySettings) -> IdentityWatch {
+    let (publish, identity) = watch::channel(None);
+    if let Some(csr) = settings.csr.clone() {
+        tokio::spawn(rotate::run(Arc::new(CsrClient::new(csr)), publish));
+    }
+    identity
+}
+
+fn start_workers(shared: &Arc<Shared>, count: usize) -> anyhow::Result<Vec<WorkerHandle>> {
+    let spawn = |index| listen::spawn_worker(index, shared.clone()).context("worker thread");
+    (0..count).map(spawn).collect()
+}
+
+async fn any_ended(workers: &[WorkerHandle]) {
+    while workers.iter().all(|worker| !worker.is_finished()) {
+        tokio::time::sleep(WATCH_WORKERS).await;
+    }
+}
+
+/// The node as discovery requests carry it.
+fn discovery_node(node: &NodeSettings) -> discovery::Node {
+    discovery::Node {
+        id: node.id(),
+        cluster: node.cluster(),
+        metadata: Some(to_struct(&node.metadata())),
+        locality: node.locality.clone(),
+        user_agent_name: "ferromesh-proxy".to_owned(),
+        client_features: Vec::new(),
+    }
+}
+
+fn to_struct(object: &serde_json::Map<String, serde_json::Value>) -> prost_types::Struct {
+    prost_types::Struct { fields: object.iter().map(|(key, value)| (key.clone(), to_value(value))).collect() }
+}
+
+fn to_value(value: &serde_json::Value) -> prost_types::Value {
+    use prost_types::value::Kind;
+    let kind = match value {
+        serde_json::Value::Null => Kind::NullValue(0),
+        serde_json::Value::Bool(yes) => Kind::BoolValue(*yes),
+        serde_json::Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+        serde_json::Value::String(text) => Kind::StringValue(text.clone()),
+        serde_json::Value::Array(items) => {
+            Kind::ListValue(prost_types::ListValue { values: items.iter().map(to_value).collect() })
+        }
+        serde_json::Value::Object(object) => Kind::StructValue(to_struct(object)),
+    };
+    prost_types::Value { kind: Some(kind) }
+}

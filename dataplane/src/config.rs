@@ -1,0 +1,461 @@
+//! Flags and `FERROMESH_*` variables, and the settings that they make up. The only place that reads the environment.
+//!
+//! Every flag has a variable of the same name; flags win. Nothing is started or opened here.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    num::NonZeroUsize,
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ferromesh_proto::{
+    SpiffeId, TrustDomain,
+    bootstrap::{Discovery, HostPort, NodeSettings, ProxyType, Statistics},
+    spiffe::SpiffeError,
+};
+use serde_json::{Map, Value};
+
+use crate::{
+    agent::AgentSettings,
+    identity::{channel::TlsTarget, csr_client::CsrSettings},
+    telemetry::Node,
+    upstream::Workload,
+    xds::ControlPlane,
+};
+
+/// The agent's health endpoint, on the address of the admin interface.
+const AGENT_PORT: u16 = 15020;
+
+/// A mesh proxy, or the agent beside a stock Envoy.
+#[derive(Debug, Parser)]
+#[command(name = "ferromesh-proxy", version, about, max_term_width = 120)]
+pub struct Cli {
+    /// What to run.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What is logged: a level, or `target=level` pairs with commas.
+    #[arg(long, env = "FERROMESH_LOG", default_value = "info", global = true)]
+    pub log: String,
+    /// How it is logged.
+    #[arg(long, env = "FERROMESH_LOG_FORMAT", value_enum, default_value_t = LogStyle::Text, global = true)]
+    pub log_format: LogStyle,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogStyle {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What to run.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the Ferromesh proxy.
+    Run(RunArgs),
+    /// Run a stock Envoy with the mesh's identity and configuration.
+    Envoy(EnvoyArgs),
+}
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Reach the control plane without TLS: no identity, so no mutual TLS in the mesh.
+    #[arg(long, env = "FERROMESH_PLAINTEXT")]
+    plaintext: bool,
+}
+
+/// Flags of `envoy`.
+#[derive(Debug, Args)]
+pub struct EnvoyArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Envoy's program: a path, or a name to look up in PATH.
+    #[arg(long, env = "FERROMESH_ENVOY_PATH", default_value = "envoy")]
+    envoy_path: PathBuf,
+    /// The agent's own health endpoint; by default the admin interface's address with port 15020.
+    #[arg(long, env = "FERROMESH_AGENT_ADDRESS")]
+    agent_address: Option<SocketAddr>,
+    /// The socket on which Envoy gets its certificate; by default `sds` in the work directory.
+    #[arg(long, env = "FERROMESH_SDS_SOCKET")]
+    sds_socket: Option<PathBuf>,
+    /// Let an Envoy of another user in this group use that socket.
+    #[arg(long, env = "FERROMESH_SDS_GROUP")]
+    sds_group: bool,
+    /// Envoy's log level.
+    #[arg(long, env = "FERROMESH_ENVOY_LOG_LEVEL", default_value = "warning")]
+    envoy_log_level: String,
+    /// Keep every statistic of Envoy, those of clusters too.
+    #[arg(long, env = "FERROMESH_ALL_STATISTICS")]
+    all_statistics: bool,
+    /// Further arguments for Envoy.
+    #[arg(last = true)]
+    extra: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct CommonArgs {
+    /// The control plane.
+    #[arg(long, env = "FERROMESH_CONTROL_PLANE", value_name = "HOST:PORT", default_value = "127.0.0.1:15012")]
+    control_plane: HostPort,
+    /// DNS name that the control plane's certificate must carry.
+    #[arg(long, env = "FERROMESH_SERVER_NAME", default_value = "ferromesh.local")]
+    server_name: String,
+    /// PEM file with the mesh's root certificates.
+    #[arg(long, env = "FERROMESH_ROOT_CERT", value_name = "FILE")]
+    root_cert: Option<PathBuf>,
+    /// File with a join token, for the first certificate.
+    #[arg(long, env = "FERROMESH_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The mesh's trust domain.
+    #[arg(long, env = "FERROMESH_TRUST_DOMAIN", default_value = "cluster.local")]
+    trust_domain: TrustDomain,
+    /// The mesh's DNS domain.
+    #[arg(long, env = "FERROMESH_DNS_DOMAIN", default_value = "cluster.local")]
+    dns_domain: String,
+    /// The workload's namespace.
+    #[arg(long, env = "FERROMESH_NAMESPACE", default_value = "default")]
+    namespace: String,
+    /// The workload's service account.
+    #[arg(long, env = "FERROMESH_SERVICE_ACCOUNT", default_value = "default")]
+    service_account: String,
+    /// The workload's (pod's) name.
+    #[arg(long, env = "FERROMESH_NAME")]
+    name: String,
+    /// The workload's address; by default the inbound address, or the one from which the control plane is reached.
+    #[arg(long, env = "FERROMESH_IP")]
+    ip: Option<IpAddr>,
+    /// The kind of proxy.
+    #[arg(long = "type", env = "FERROMESH_TYPE", value_enum, default_value_t = Kind::Sidecar)]
+    kind: Kind,
+    /// A label of the workload; may be repeated.
+    #[arg(long = "label", env = "FERROMESH_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// The name of the (Kubernetes) cluster that the workload runs in.
+    #[arg(long, env = "FERROMESH_CLUSTER_ID", default_value = "Kubernetes")]
+    cluster_id: String,
+    /// How the application's traffic gets here.
+    #[arg(long, env = "FERROMESH_INTERCEPTION", value_enum, default_value_t = Interception::Redirect)]
+    interception: Interception,
+    /// Interception none: the address on which the application listens.
+    #[arg(long, env = "FERROMESH_APP_ADDRESS", required_if_eq("interception", "none"))]
+    app_address: Option<IpAddr>,
+    /// Interception none: the address on which the proxy listens for others.
+    #[arg(long, env = "FERROMESH_INBOUND_ADDRESS", required_if_eq("interception", "none"))]
+    inbound_address: Option<IpAddr>,
+    /// Interception none: the address on which the proxy listens for the application.
+    #[arg(long, env = "FERROMESH_OUTBOUND_ADDRESS", required_if_eq("interception", "none"))]
+    outbound_address: Option<IpAddr>,
+    /// The admin interface; keep it on loopback.
+    #[arg(long, env = "FERROMESH_ADMIN_ADDRESS", default_value = "127.0.0.1:15000")]
+    admin_address: SocketAddr,
+    /// Where `/healthz/ready` is answered.
+    #[arg(long, env = "FERROMESH_STATUS_ADDRESS", default_value = "0.0.0.0:15021")]
+    status_address: SocketAddr,
+    /// Where `/stats/prometheus` is answered.
+    #[arg(long, env = "FERROMESH_METRICS_ADDRESS", default_value = "0.0.0.0:15090")]
+    metrics_address: SocketAddr,
+    /// Worker threads; by default one per processor.
+    #[arg(long, env = "FERROMESH_CONCURRENCY")]
+    concurrency: Option<NonZeroUsize>,
+    /// How long open connections may finish when the proxy is told to end.
+    #[arg(long, env = "FERROMESH_DRAIN_TIME", default_value = "5s", value_parser = duration)]
+    drain_time: Duration,
+    /// A directory of this proxy's own, for sockets and generated files.
+    #[arg(long, env = "FERROMESH_WORK_DIR", default_value = "/var/run/ferromesh")]
+    work_dir: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Kind {
+    /// Beside one workload.
+    Sidecar,
+    /// A gateway.
+    Router,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Interception {
+    /// Redirected by the system: the proxy listens on 15001 and 15006.
+    Redirect,
+    /// Not at all: applications connect to the proxy by address.
+    None,
+}
+
+/// What makes up a running proxy.
+#[derive(Debug)]
+pub struct ProxySettings {
+    /// Who it is.
+    pub node: NodeSettings,
+    /// Whom it asks for configuration.
+    pub control_plane: ControlPlane,
+    /// Whom it asks for certificates; none without TLS.
+    pub csr: Option<CsrSettings>,
+    /// The admin interface.
+    pub admin: SocketAddr,
+    /// Where readiness is answered.
+    pub status: SocketAddr,
+    /// Where metrics are answered.
+    pub metrics: SocketAddr,
+    /// Worker threads.
+    pub concurrency: NonZeroUsize,
+    /// How long open connections may finish at the end.
+    pub drain_time: Duration,
+}
+
+/// Flags that contradict each other.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// TLS needs roots.
+    #[error("--root-cert is required: a file with the mesh's root certificates (or --plaintext for port 15010)")]
+    RootCert,
+    /// Namespace or service account cannot be part of a SPIFFE id.
+    #[error("--namespace, --service-account: {0}")]
+    Id(#[from] SpiffeError),
+}
+
+impl RunArgs {
+    /// The settings of a proxy.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for flags that do not go together.
+    pub fn settings(self) -> Result<ProxySettings, ConfigError> {
+        let common = self.common;
+        let csr = if self.plaintext { None } else { Some(common.csr()?) };
+        let plaintext = || ControlPlane::Plaintext(common.control_plane.clone());
+        let control_plane = csr.as_ref().map_or_else(plaintext, |csr| ControlPlane::Tls {
+            target: csr.target.clone(),
+            token_file: csr.token_file.clone(),
+        });
+        Ok(ProxySettings {
+            control_plane,
+            csr,
+            admin: common.admin_address,
+            status: common.status_address,
+            metrics: common.metrics_address,
+            concurrency: common.workers(),
+            drain_time: common.drain_time,
+            node: common.node(),
+        })
+    }
+}
+
+impl EnvoyArgs {
+    /// The settings of an agent.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for flags that do not go together.
+    pub fn settings(self) -> Result<AgentSettings, ConfigError> {
+        let common = self.common;
+        let csr = common.csr()?;
+        let health = SocketAddr::new(common.admin_address.ip(), AGENT_PORT);
+        Ok(AgentSettings {
+            discovery: Discovery::MutualTls {
+                address: common.control_plane.clone(),
+                server_name: common.server_name.clone(),
+            },
+            csr,
+            run_dir: common.work_dir.clone(),
+            sds_socket: self.sds_socket,
+            sds_mode: if self.sds_group { 0o660 } else { 0o600 },
+            admin: common.admin_address,
+            health: self.agent_address.unwrap_or(health),
+            readiness: Some(common.status_address),
+            prometheus: Some(common.metrics_address),
+            statistics: if self.all_statistics { Statistics::All } else { Statistics::Small },
+            envoy: self.envoy_path,
+            concurrency: u32::try_from(common.workers().get()).ok(),
+            log_level: self.envoy_log_level,
+            extra_args: self.extra,
+            drain_time: common.drain_time,
+            node: common.node(),
+        })
+    }
+}
+
+impl CommonArgs {
+    fn csr(&self) -> Result<CsrSettings, ConfigError> {
+        let target = TlsTarget {
+            address: self.control_plane.clone(),
+            server_name: self.server_name.clone(),
+            roots_file: self.root_cert.clone().ok_or(ConfigError::RootCert)?,
+        };
+        let id = SpiffeId::new(self.trust_domain.clone(), &self.namespace, &self.service_account)?;
+        Ok(CsrSettings { target, id, token_file: self.token_file.clone(), lifetime: None })
+    }
+
+    fn workers(&self) -> NonZeroUsize {
+        let processors = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.concurrency.unwrap_or_else(processors)
+    }
+
+    fn node(self) -> NodeSettings {
+        let address = self.ip.or(self.inbound_address).unwrap_or_else(|| address_towards(&self.control_plane));
+        NodeSettings {
+            proxy_type: match self.kind {
+                Kind::Sidecar => ProxyType::Sidecar,
+                Kind::Router => ProxyType::Router,
+            },
+            address,
+            metadata: self.metadata(),
+            name: self.name,
+            namespace: self.namespace,
+            service_account: self.service_account,
+            labels: self.labels.into_iter().collect(),
+            cluster_id: self.cluster_id,
+            dns_domain: self.dns_domain,
+            locality: None,
+        }
+    }
+
+    fn metadata(&self) -> Map<String, Value> {
+        let mode = match self.interception {
+            Interception::Redirect => "REDIRECT",
+            Interception::None => "NONE",
+        };
+        let addresses = [
+            ("FERROMESH_APP_ADDRESS", self.app_address),
+            ("FERROMESH_INBOUND_ADDRESS", self.inbound_address),
+            ("FERROMESH_OUTBOUND_ADDRESS", self.outbound_address),
+        ];
+        let given = addresses.into_iter().filter_map(|(key, address)| Some((key, address?.to_string())));
+        let all = std::iter::once(("INTERCEPTION_MODE", mode.to_owned())).chain(given);
+        all.map(|(key, value)| (key.to_owned(), Value::String(value))).collect()
+    }
+}
+
+/// The address from which the control plane would be reached. Connecting a UDP socket sends nothing.
+fn address_towards(control_plane: &HostPort) -> IpAddr {
+    let found = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+        .and_then(|socket| {
+            socket.connect((control_plane.host.as_str(), control_plane.port))?;
+            socket.local_addr()
+        })
+        .map(|address| address.ip());
+    found.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// How metrics name this workload.
+pub fn telemetry_node(node: &NodeSettings) -> Node {
+    let first = |keys: &[&str]| keys.iter().find_map(|key| node.labels.get(*key)).map(String::as_str);
+    let service = first(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
+    let revision = first(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
+    Node {
+        workload: Workload {
+            name: node.name.as_str().into(),
+            namespace: node.namespace.as_str().into(),
+            canonical_service: service.unwrap_or(&node.name).into(),
+            canonical_revision: revision.unwrap_or("latest").into(),
+            kube_cluster: node.cluster_id.as_str().into(),
+        },
+        app: first(&["app"]).unwrap_or_default().into(),
+        version: first(&["version"]).unwrap_or_default().into(),
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("expected KEY=VALUE, got {text:?}"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Reads `250ms`, `5s`, `2m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("expected a duration such as 500ms, 5s or 2m, got {text:?}");
+    let digits = text.find(|char: char| !char.is_ascii_digit()).ok_or_else(expected)?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    let units = BTreeMap::from([("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]);
+    let millis = units.get(unit).and_then(|unit| number.checked_mul(*unit)).ok_or_else(expected)?;
+    Ok(Duration::from_millis(millis))
+}
+
+/// Reads flags; the first argument is the program's name.
+///
+/// # Errors
+/// clap's, which also stands for `--help` and `--version`.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cli(args: &str) -> Result<Cli, clap::Error> {
+        parse(args.split_whitespace().map(OsString::from))
+    }
+
+    fn run(args: &str) -> Result<ProxySettings, ConfigError> {
+        match cli(&format!("ferromesh-proxy run {args}")).unwrap().command {
+            Command::Run(args) => args.settings(),
+            Command::Envoy(_) => panic!("run was asked for"),
+        }
+    }
+
+    #[test]
+    fn a_sidecar_without_interception_names_its_addresses_in_its_metadata() {
+        let settings = run("--control-plane 127.1.0.1:15012 --root-cert r.pem --token-file t --name reviews-v1 \
+            --interception none --app-address 127.1.1.3 --inbound-address 127.1.1.4 --outbound-address 127.1.1.5 \
+            --label app=reviews --label version=v1 --concurrency 1 --drain-time 1s")
+        .unwrap();
+        assert_eq!(settings.node.id(), "sidecar~127.1.1.4~reviews-v1.default~default.svc.cluster.local");
+        let metadata = settings.node.metadata();
+        for (key, expected) in [
+            ("INTERCEPTION_MODE", "NONE"),
+            ("FERROMESH_APP_ADDRESS", "127.1.1.3"),
+            ("FERROMESH_INBOUND_ADDRESS", "127.1.1.4"),
+            ("FERROMESH_OUTBOUND_ADDRESS", "127.1.1.5"),
+        ] {
+            assert_eq!(metadata[key], expected);
+        }
+        assert_eq!(metadata["LABELS"]["version"], "v1");
+        assert!(matches!(settings.control_plane, ControlPlane::Tls { .. }));
+        assert_eq!(settings.csr.unwrap().id.to_string(), "spiffe://cluster.local/ns/default/sa/default");
+        assert_eq!(settings.drain_time, Duration::from_secs(1));
+        let telemetry = telemetry_node(&settings.node);
+        assert_eq!((&*telemetry.workload.canonical_service, &*telemetry.version), ("reviews", "v1"));
+    }
+
+    #[test]
+    fn tls_needs_roots_and_plaintext_needs_none() {
+        assert!(matches!(run("--name a --ip 10.0.0.1"), Err(ConfigError::RootCert)));
+        let settings = run("--name a --ip 10.0.0.1 --plaintext --control-plane 127.0.0.1:15010").unwrap();
+        assert!(settings.csr.is_none() && matches!(settings.control_plane, ControlPlane::Plaintext(_)));
+        assert!(matches!(run("--name a --root-cert r --namespace A_B"), Err(ConfigError::Id(_))));
+    }
+
+    #[test]
+    fn flags_that_belong_together_are_asked_for() {
+        assert!(cli("ferromesh-proxy run --name a --interception none").is_err());
+        assert!(cli("ferromesh-proxy run --name a --label nothing").is_err());
+        assert!(cli("ferromesh-proxy run --name a --drain-time 5").is_err());
+    }
+
+    #[test]
+    fn an_envoy_gets_what_follows_the_dashes() {
+        let parsed =
+            cli("x envoy --name a --root-cert r --ip 10.0.0.1 --admin-address 127.9.9.9:1 -- --disable-hot-restart");
+        let Command::Envoy(args) = parsed.unwrap().command else { panic!("envoy was asked for") };
+        let settings = args.settings().unwrap();
+        assert_eq!(settings.extra_args, ["--disable-hot-restart"]);
+        assert_eq!(settings.health, "127.9.9.9:15020".parse().unwrap());
+    }
+
+    #[test]
+    fn durations_have_units() {
+        for (text, millis) in [("250ms", 250), ("5s", 5000), ("2m", 120_000), ("0s", 0)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "5", "s", "-1s", "99999999999999999h"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}
