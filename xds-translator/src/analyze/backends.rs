@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::world::{Typed, World, by_age, qualify, reason};
+use super::world::{Typed, World, by_age, reason};
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::{Object, istio::destination_rule::DestinationRule},
@@ -14,7 +14,7 @@ use crate::{
 pub(super) fn check(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
     let mut same_host: BTreeMap<(&str, Hostname), Vec<Typed<'_, DestinationRule>>> = BTreeMap::new();
     for (object, rule) in &world.backends {
-        let host = qualify(&rule.host, &object.id.namespace);
+        let host = world.qualify(&rule.host, &object.id.namespace);
         if !rule.host.is_empty() && !world.knows_any(&host) {
             let message = format!("`{host}` is no host of a Service or ServiceEntry");
             findings.push(object.diagnose(Diagnostic::error_ref(

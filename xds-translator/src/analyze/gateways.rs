@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     routes,
-    world::{World, carries, qualify},
+    world::{World, carries},
 };
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
@@ -29,13 +29,14 @@ pub(super) fn check(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
     for (object, gateway) in &world.gateways {
         let routes = bound.get(&object.id).map_or(&[][..], Vec::as_slice);
         let mut found = Vec::new();
-        check_routes(object, gateway, routes, &mut found);
+        check_routes(world, object, gateway, routes, &mut found);
         check_credentials(world, gateway, &mut found);
         findings.extend(found.into_iter().map(|f| object.diagnose(f)));
     }
 }
 
 fn check_routes(
+    world: &World<'_>,
     object: &Object,
     gateway: &Gateway,
     routes: &[(&Object, &VirtualService)],
@@ -44,7 +45,7 @@ fn check_routes(
     for (i, server) in gateway.servers.iter().enumerate() {
         let tls = server.tls.as_ref();
         let needs_no_route = tls.is_some_and(|t| t.https_redirect || t.mode == Some(ServerTlsMode::AutoPassthrough));
-        let bound = routes.iter().any(|(route, rules)| binds(object, server, route, rules));
+        let bound = routes.iter().any(|(route, rules)| binds(world, object, server, route, rules));
         if !needs_no_route && !bound {
             let fix = format!("`gateways: [{}]` on a VirtualService", object.id.name);
             let path = FieldPath::of("spec.servers").index(i);
@@ -54,7 +55,7 @@ fn check_routes(
 }
 
 /// Whether a route may bind to a server: its namespace and one of its hosts fit.
-fn binds(gateway: &Object, server: &Server, route: &Object, rules: &VirtualService) -> bool {
+fn binds(world: &World<'_>, gateway: &Object, server: &Server, route: &Object, rules: &VirtualService) -> bool {
     server.hosts.iter().any(|host| {
         let (namespace, host) = host.split_once('/').unwrap_or(("*", host));
         let allowed = match namespace {
@@ -67,7 +68,7 @@ fn binds(gateway: &Object, server: &Server, route: &Object, rules: &VirtualServi
             && rules
                 .hosts
                 .iter()
-                .any(|h| host.overlaps(&Hostname::new(h)) || host.overlaps(&qualify(h, &route.id.namespace)))
+                .any(|h| host.overlaps(&Hostname::new(h)) || host.overlaps(&world.qualify(h, &route.id.namespace)))
     })
 }
 

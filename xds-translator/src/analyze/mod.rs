@@ -17,22 +17,25 @@ mod world;
 use crate::{
     diagnostic::{Diagnostic, Position},
     dialect::{Object, Parsed},
+    ir::MeshDefaults,
+    lower::lower,
 };
 
 use world::World;
 
-/// Every finding about an input: those made when it was parsed, and those about its objects together, in the order of
-/// files and lines.
-pub fn analyze_input(parsed: &Parsed) -> Vec<Diagnostic> {
+/// Every finding about an input: those made when it was parsed, those of lowering its valid objects, and those about all
+/// of them together, in the order of files and lines. `mesh` holds what a mesh configuration does not say.
+pub fn analyze_input(parsed: &Parsed, mesh: &MeshDefaults) -> Vec<Diagnostic> {
     let mut findings = parsed.diagnostics.clone();
-    findings.extend(analyze(parsed.everything()));
+    findings.extend(parsed.objects.iter().flat_map(|object| lower(object, mesh).diagnostics));
+    findings.extend(analyze(parsed.everything(), mesh));
     sort(&mut findings);
     findings
 }
 
 /// Every finding about a set of objects together, in the order of files and lines.
-pub fn analyze<'a>(objects: impl IntoIterator<Item = &'a Object>) -> Vec<Diagnostic> {
-    let world = World::of(objects);
+pub fn analyze<'a>(objects: impl IntoIterator<Item = &'a Object>, mesh: &MeshDefaults) -> Vec<Diagnostic> {
+    let world = World::of(objects, mesh);
     let mut findings = Vec::new();
     for check in [routes::check, backends::check, gateways::check, policies::check, services::check, namespaces::check]
     {

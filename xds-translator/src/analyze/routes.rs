@@ -1,8 +1,11 @@
 //! VirtualServices: hosts, subsets and gateways that they name, and each other.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::world::{World, by_age, carries, exported, qualify, reason};
+use super::world::{World, by_age, carries, exported, reason};
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::{
@@ -17,7 +20,7 @@ pub(super) fn check(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
         let mut found = Vec::new();
         check_destinations(world, object, rules, &mut found);
         check_gateways(world, object, rules, &mut found);
-        check_hosts(object, rules, &mut found);
+        check_hosts(world, object, rules, &mut found);
         check_http(rules, &mut found);
         findings.extend(found.into_iter().map(|f| object.diagnose(f)));
     }
@@ -60,7 +63,7 @@ fn check_destinations(world: &World<'_>, object: &Object, rules: &VirtualService
         if destination.host.is_empty() {
             continue;
         }
-        let host = qualify(&destination.host, &object.id.namespace);
+        let host = world.qualify(&destination.host, &object.id.namespace);
         if !world.knows_host(&host) {
             let message = format!("`{host}` is no host of a Service or ServiceEntry");
             found.push(Diagnostic::error_ref(Code::MissingReference, path.field("host"), message));
@@ -138,10 +141,10 @@ pub(super) fn gateway<'a>(world: &World<'a>, object: &Object, name: &str) -> Opt
 }
 
 /// Hosts that are one host.
-fn check_hosts(object: &Object, rules: &VirtualService, found: &mut Vec<Diagnostic>) {
+fn check_hosts(world: &World<'_>, object: &Object, rules: &VirtualService, found: &mut Vec<Diagnostic>) {
     let mut first: BTreeMap<Hostname, usize> = BTreeMap::new();
     for (i, host) in rules.hosts.iter().enumerate() {
-        let index = *first.entry(qualify(host, &object.id.namespace)).or_insert(i);
+        let index = *first.entry(world.qualify(host, &object.id.namespace)).or_insert(i);
         if index != i {
             let message = format!("same service as `hosts[{index}]`");
             found
@@ -178,87 +181,88 @@ fn check_retries(rule: &HttpRoute, path: &FieldPath, found: &mut Vec<Diagnostic>
     }
 }
 
+/// A VirtualService's claim to a host.
+struct Claim<'a> {
+    object: &'a Object,
+    rules: &'a VirtualService,
+    /// Which of its hosts.
+    index: usize,
+}
+
+/// Most rivals that are named in one finding.
+const NAMED_RIVALS: usize = 8;
+
 /// Two VirtualServices for one host in the mesh: sidecars do not merge them.
 fn check_conflicts(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
-    let mut claims: BTreeMap<Hostname, Vec<(&Object, &VirtualService, usize)>> = BTreeMap::new();
+    let mut claims: BTreeMap<Hostname, Vec<Claim<'_>>> = BTreeMap::new();
     for (object, rules) in &world.routes {
         if rules.gateways.is_empty() || rules.gateways.iter().any(|g| &**g == "mesh") {
-            let mut seen = Vec::new();
-            for (i, host) in rules.hosts.iter().enumerate() {
-                let host = qualify(host, &object.id.namespace);
-                if !seen.contains(&host) {
-                    claims.entry(host.clone()).or_default().push((object, rules, i));
-                    seen.push(host);
+            let mut seen = BTreeSet::new();
+            for (index, host) in rules.hosts.iter().enumerate() {
+                let host = world.qualify(host, &object.id.namespace);
+                if seen.insert(host.clone()) {
+                    claims.entry(host).or_default().push(Claim { object, rules, index });
                 }
             }
         }
     }
     for (host, mut claims) in claims {
-        claims.sort_by(|a, b| by_age(a.0, b.0));
-        for (i, (object, rules, index)) in claims.iter().enumerate() {
-            let rivals =
-                claims.iter().enumerate().filter(|(j, (rival, other, _))| *j != i && meet(object, rules, rival, other));
-            let rivals: Vec<(usize, &Object, &VirtualService)> =
-                rivals.map(|(j, (rival, other, _))| (j, *rival, *other)).collect();
+        claims.sort_by(|a, b| by_age(a.object, b.object));
+        for (rank, claim) in claims.iter().enumerate() {
+            let others = claims.iter().enumerate().filter(|(other, rival)| *other != rank && meet(claim, rival));
+            let rivals: Vec<(bool, &Claim<'_>)> =
+                others.take(NAMED_RIVALS).map(|(other, rival)| (other < rank, rival)).collect();
             if !rivals.is_empty() {
-                findings.push(conflict(&host, object, rules, *index, i, &rivals));
+                findings.push(conflict(&host, claim, &rivals));
             }
         }
     }
 }
 
 /// Whether some namespace sees both.
-fn meet(a: &Object, a_rules: &VirtualService, b: &Object, b_rules: &VirtualService) -> bool {
-    let public = |rules: &VirtualService| rules.export_to.is_empty() || rules.export_to.iter().any(|e| &**e == "*");
-    let seen_by = |object: &Object, rules: &VirtualService| -> Vec<Arc<str>> {
-        rules.export_to.iter().map(|e| if &**e == "." { object.id.namespace.clone() } else { e.clone() }).collect()
-    };
-    match (public(a_rules), public(b_rules)) {
+fn meet(a: &Claim<'_>, b: &Claim<'_>) -> bool {
+    let public =
+        |claim: &Claim<'_>| claim.rules.export_to.is_empty() || claim.rules.export_to.iter().any(|e| &**e == "*");
+    let anybody = |claim: &Claim<'_>| claim.rules.export_to.iter().any(|e| &**e != "~");
+    let seen_in =
+        |claim: &Claim<'_>, namespace: &str| exported(&claim.rules.export_to, &claim.object.id.namespace, namespace);
+    match (public(a), public(b)) {
         (true, true) => true,
-        (true, false) => b_rules.export_to.iter().any(|e| &**e != "~"),
-        (false, true) => a_rules.export_to.iter().any(|e| &**e != "~"),
-        (false, false) => {
-            seen_by(a, a_rules).iter().any(|ns| &**ns != "~" && exported(&b_rules.export_to, &b.id.namespace, ns))
-        }
+        (true, false) => anybody(b),
+        (false, true) => anybody(a),
+        (false, false) => a.rules.export_to.iter().any(|e| match &**e {
+            "~" => false,
+            "." => seen_in(b, &a.object.id.namespace),
+            named => seen_in(b, named),
+        }),
     }
 }
 
-/// The finding on one of the claimants; `rank` and the rivals' ranks are places in the order of precedence.
-fn conflict(
-    host: &Hostname,
-    object: &Object,
-    rules: &VirtualService,
-    index: usize,
-    rank: usize,
-    rivals: &[(usize, &Object, &VirtualService)],
-) -> Diagnostic {
-    let field = FieldPath::of("spec.hosts").index(index);
-    let winner = rivals.iter().find(|(other, ..)| *other < rank);
-    let message = match winner {
+/// The finding on one of the claimants; each rival with whether it comes first.
+fn conflict(host: &Hostname, claim: &Claim<'_>, rivals: &[(bool, &Claim<'_>)]) -> Diagnostic {
+    let own = routes_of(claim.rules);
+    let message = match rivals.iter().find(|(first, _)| *first) {
         None => {
-            let losers = rivals.iter().map(|(_, o, _)| o.id.to_string()).collect::<Vec<_>>().join(", ");
-            let why = rivals.first().map_or("", |(_, loser, _)| reason(object, loser));
+            let losers = rivals.iter().map(|(_, rival)| rival.object.id.to_string()).collect::<Vec<_>>().join(", ");
+            let why = rivals.first().map_or("", |(_, rival)| reason(claim.object, rival.object));
             format!(
-                "`{host}` is claimed by {losers} too, and sidecars do not merge: this one wins ({why}), its {} apply",
-                routes_of(rules)
+                "`{host}` is claimed by {losers} too, and sidecars do not merge: this one wins ({why}), its {own} apply"
             )
         }
-        Some((_, winner, theirs)) => format!(
-            "`{host}` is claimed by {} too, and sidecars do not merge: that one wins ({}), its {} apply; ignored here: {}",
-            winner.id,
-            reason(winner, object),
-            routes_of(theirs),
-            routes_of(rules)
+        Some((_, winner)) => format!(
+            "`{host}` is claimed by {} too, and sidecars do not merge: that one wins ({}), its {} apply; ignored here: {own}",
+            winner.object.id,
+            reason(winner.object, claim.object),
+            routes_of(winner.rules)
         ),
     };
-    let finding =
-        Diagnostic::error_ref(Code::ConflictingHosts, field, message).fix("merge them into one VirtualService");
-    let finding = object.diagnose(finding);
-    rivals.iter().fold(finding, |finding, (_, rival, theirs)| {
-        let field = theirs.hosts.iter().position(|h| qualify(h, &rival.id.namespace) == *host);
-        let position = rival.locate(&FieldPath::of("spec.hosts").index(field.unwrap_or_default()));
-        finding.related(rival.id.clone(), position)
-    })
+    let field = |index| FieldPath::of("spec.hosts").index(index);
+    let finding = Diagnostic::error_ref(Code::ConflictingHosts, field(claim.index), message);
+    let finding = claim.object.diagnose(finding.fix("merge them into one VirtualService"));
+    let related = |finding: Diagnostic, (_, rival): &(bool, &Claim<'_>)| {
+        finding.related(rival.object.id.clone(), rival.object.locate(&field(rival.index)))
+    };
+    rivals.iter().fold(finding, related)
 }
 
 /// `http[0], http[1]`

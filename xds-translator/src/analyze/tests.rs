@@ -69,7 +69,12 @@ fn seed(prefix: &str) -> (&'static str, &'static str) {
 /// The findings on base.yaml as one input set and the files as a later one.
 fn findings(files: &[(&str, &str)]) -> Vec<Diagnostic> {
     let files = files.iter().map(|(name, text)| (*name, text.as_bytes()));
-    analyze_input(&overlay([parse_files([("base", BASE.as_bytes())]), parse_files(files)]))
+    analyze_input(&overlay([parse_files([("base", BASE.as_bytes())]), parse_files(files)]), &MeshDefaults::default())
+}
+
+/// The findings on one file.
+fn alone(name: &str, text: &str) -> Vec<Diagnostic> {
+    analyze_input(&parse_files([(name, text.as_bytes())]), &MeshDefaults::default())
 }
 
 /// `error VirtualService default/reviews spec.http[0].retry`
@@ -249,7 +254,7 @@ fn a_credential_counts_only_where_the_gateway_runs() {
 fn lost_indentation_is_one_error_per_file() {
     for (name, text) in SEEDS.iter().filter(|(name, _)| !name.starts_with("s0")) {
         let flat = text.lines().map(|line| format!("{}\n", line.trim_start())).collect::<String>();
-        let found = analyze_input(&parse_files([(*name, flat.as_bytes())]));
+        let found = alone(name, &flat);
         assert!(found.len() == 1 && found[0].message.starts_with("indentation lost"), "{name}: {found:?}");
     }
 }
@@ -258,7 +263,7 @@ fn lost_indentation_is_one_error_per_file() {
 fn shell_lines_are_named_with_their_line() {
     let (name, text) = seed("s4-11");
     let pasted = format!("{text}\nistioctl create-remote-secret --name=cluster2 \\\n  | kubectl apply -f -\n");
-    let found = analyze_input(&parse_files([(name, pasted.as_bytes())]));
+    let found = alone(name, &pasted);
     let expected = u32::try_from(text.lines().count() + 2).expect("a short file");
     assert!(found.len() == 1 && found[0].message == "shell command inside YAML", "{found:?}");
     assert_eq!(found[0].position.as_ref().map(|p| p.line), Some(expected));
@@ -290,7 +295,7 @@ proptest! {
             .flat_map(|(seed, line, indent)| SEEDS[*seed].1.lines().skip(*line).take(9).map(move |l| format!("{}{l}\n", " ".repeat(indent % 4))))
             .collect();
         let parsed = parse_files([("a.yaml", text.as_bytes()), ("b.yaml", SEEDS[picks[0].0].1.as_bytes())]);
-        for finding in analyze_input(&parsed) {
+        for finding in analyze_input(&parsed, &MeshDefaults::default()) {
             prop_assert!(!finding.to_string().is_empty());
         }
     }
@@ -301,6 +306,6 @@ proptest! {
             Some((key, _)) if i == line => format!("{key}: {value}\n"),
             _ => format!("{l}\n"),
         }).collect::<String>();
-        drop(analyze_input(&parse_files([("a.yaml", text.as_bytes())])));
+        drop(alone("a.yaml", &text));
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         },
         kubernetes,
     },
-    ir::{Hostname, Labels, ObjectId},
+    ir::{Hostname, Labels, MeshDefaults, ObjectId},
 };
 
 /// An object with its typed content.
@@ -36,7 +36,9 @@ pub(super) struct World<'a> {
     backends_of: BTreeMap<Hostname, Vec<Typed<'a, DestinationRule>>>,
     /// DestinationRules of wildcard hosts.
     wildcard_backends: Vec<(Hostname, Typed<'a, DestinationRule>)>,
-    root_namespace: Option<Arc<str>>,
+    root_namespace: Arc<str>,
+    /// DNS suffix of Kubernetes services.
+    domain: Arc<str>,
 }
 
 /// A pod or WorkloadEntry.
@@ -48,15 +50,16 @@ pub(super) struct Workload {
 
 impl<'a> World<'a> {
     /// Indexes the objects.
-    pub(super) fn of(objects: impl IntoIterator<Item = &'a Object>) -> Self {
-        let mut world = Self::default();
+    pub(super) fn of(objects: impl IntoIterator<Item = &'a Object>, mesh: &MeshDefaults) -> Self {
+        let mut world =
+            Self { root_namespace: mesh.root_namespace.clone(), domain: mesh.domain.clone(), ..Self::default() };
         for object in objects {
             world.by_id.insert(&object.id, object);
             world.take(object);
         }
         let backends = world.backends.clone();
         for (object, rule) in backends {
-            let host = qualify(&rule.host, &object.id.namespace);
+            let host = world.qualify(&rule.host, &object.id.namespace);
             if host.is_wildcard() {
                 world.wildcard_backends.push((host, (object, rule)));
             } else {
@@ -74,7 +77,7 @@ impl<'a> World<'a> {
             Spec::AuthorizationPolicy(spec) => self.access.push((object, spec)),
             Spec::Service(spec) => {
                 self.services.push((object, spec));
-                self.hosts.insert(qualify(&object.id.name, &object.id.namespace), object);
+                self.hosts.insert(self.qualify(&object.id.name, &object.id.namespace), object);
             }
             Spec::ServiceEntry(spec) => self.take_entry(object, spec),
             Spec::Pod(pod) => {
@@ -89,7 +92,7 @@ impl<'a> World<'a> {
                 self.workload(object, labels, !entry.service_account.is_empty());
             }
             Spec::MeshConfig(mesh) if !mesh.root_namespace.is_empty() => {
-                self.root_namespace = Some(mesh.root_namespace.clone())
+                self.root_namespace = mesh.root_namespace.clone()
             }
             _ => {}
         }
@@ -109,9 +112,17 @@ impl<'a> World<'a> {
         self.workloads.entry(&object.id.namespace).or_default().push(Workload { labels, proxied });
     }
 
+    /// The complete form of a host: a name without dots belongs to a Kubernetes Service of the object's namespace.
+    pub(super) fn qualify(&self, host: &str, namespace: &str) -> Hostname {
+        if host.contains('.') || host.starts_with('*') || host.is_empty() {
+            return Hostname::new(host);
+        }
+        Hostname::new(&format!("{host}.{namespace}.svc.{}", self.domain))
+    }
+
     /// The namespace whose policies hold for the mesh.
     pub(super) fn root_namespace(&self) -> &str {
-        self.root_namespace.as_deref().unwrap_or("istio-system")
+        &self.root_namespace
     }
 
     /// Whether somebody can call `host`.
@@ -170,14 +181,6 @@ impl<'a> World<'a> {
 /// Whether `labels` has every one of `wanted`.
 pub(super) fn carries(labels: &Labels, wanted: &Labels) -> bool {
     wanted.iter().all(|(k, v)| labels.get(k) == Some(v))
-}
-
-/// The complete form of a host: a name without dots belongs to a Kubernetes Service of the object's namespace.
-pub(super) fn qualify(host: &str, namespace: &str) -> Hostname {
-    if host.contains('.') || host.starts_with('*') || host.is_empty() {
-        return Hostname::new(host);
-    }
-    Hostname::new(&format!("{host}.{namespace}.svc.cluster.local"))
 }
 
 /// Whether an object of `owner` with this `exportTo` is seen in `namespace`.

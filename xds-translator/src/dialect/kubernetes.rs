@@ -194,14 +194,12 @@ object! { open;
         "clusterIP" cluster_ip: Arc<str>,
         /// All its addresses.
         "clusterIPs" cluster_ips: Vec<Arc<str>>,
-        /// Further addresses.
-        "externalIPs" external_ips: Vec<Arc<str>>,
         /// The host it stands for (ExternalName).
         "externalName" external_name: Arc<str>,
         /// Send to pods that are not ready too.
         "publishNotReadyAddresses" publish_not_ready_addresses: bool,
         /// Preference of close endpoints.
-        "trafficDistribution" traffic_distribution: Arc<str>,
+        "trafficDistribution" traffic_distribution: Arc<str> [later],
     }
 }
 

@@ -15,6 +15,8 @@ mod object;
 pub mod scalar;
 pub mod schema;
 mod suggest;
+#[cfg(test)]
+mod tests;
 
 pub use content::Envelope;
 pub use kind::{KINDS, Kind, KindRow, Scope, Service, split_api_version};

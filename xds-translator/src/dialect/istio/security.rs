@@ -45,15 +45,15 @@ object! {
         /// Workloads of the namespace; absent: all (in the root namespace: all of the mesh).
         "selector" selector: Option<WorkloadSelector>,
         /// Deprecated: use `targetRefs`.
-        "targetRef" target_ref: Option<TargetRef> [later],
+        "targetRef" target_ref: Option<TargetRef>,
         /// Gateways, services or waypoints instead of a selector.
-        "targetRefs" target_refs: Vec<TargetRef> [later],
+        "targetRefs" target_refs: Vec<TargetRef>,
         /// Any of these must match; absent: none does.
         "rules" rules: Vec<Rule>,
         /// What a match means.
         "action" action: Action,
         /// The provider of action CUSTOM.
-        "provider" provider: Option<Provider> [later],
+        "provider" provider: Option<Provider>,
     }
 }
 

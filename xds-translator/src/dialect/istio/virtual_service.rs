@@ -37,7 +37,7 @@ object! {
         /// Answer directly.
         "directResponse" direct_response: Option<HttpDirectResponse>,
         /// Rules continue in another VirtualService.
-        "delegate" delegate: Option<Delegate> [later],
+        "delegate" delegate: Option<Delegate>,
         /// Change path and authority.
         "rewrite" rewrite: Option<HttpRewrite>,
         /// Limit for the whole request.

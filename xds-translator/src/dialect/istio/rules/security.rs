@@ -1,7 +1,5 @@
 //! Rules of PeerAuthentications and AuthorizationPolicies.
 
-use std::sync::Arc;
-
 use super::{each, text::check_network};
 use crate::{
     diagnostic::{Code, Diagnostic},
@@ -36,11 +34,6 @@ pub(super) fn check_access(policy: &AuthorizationPolicy, at: &mut Decoder) {
         let message = format!("action {} without rules never takes effect", policy.action.as_str());
         at.remark(|path| {
             Diagnostic::warning(Code::NoEffect, path.field("action"), message).fix("`rules: [{}]` to match everything")
-        });
-    }
-    if policy.action == Action::Custom {
-        at.within("action", |at| {
-            at.remark(|path| Diagnostic::info(Code::NotActedOn, path, "accepted, but not acted on yet"))
         });
     }
     each("rules", &policy.rules, at, check_rule);
@@ -99,9 +92,6 @@ fn check_source(source: &Source, at: &mut Decoder) {
             }
         });
     }
-    for (field, list) in [("trustDomains", &source.trust_domains), ("notTrustDomains", &source.not_trust_domains)] {
-        later(field, list, at);
-    }
     for (field, list) in
         [("requestPrincipals", &source.request_principals), ("notRequestPrincipals", &source.not_request_principals)]
     {
@@ -112,14 +102,6 @@ fn check_source(source: &Source, at: &mut Decoder) {
     let accounts = !source.service_accounts.is_empty() || !source.not_service_accounts.is_empty();
     if accounts && (!source.principals.is_empty() || !source.namespaces.is_empty()) {
         at.invalid("`serviceAccounts` excludes `principals` and `namespaces`", None);
-    }
-}
-
-fn later(field: &'static str, list: &[Arc<str>], at: &mut Decoder) {
-    if !list.is_empty() {
-        at.within(field, |at| {
-            at.remark(|path| Diagnostic::info(Code::NotActedOn, path, "accepted, but not acted on yet"))
-        });
     }
 }
 
@@ -220,9 +202,9 @@ fn check_condition(condition: &Condition, at: &mut Decoder) {
     if key.starts_with("request.auth.") {
         at.within("key", |at| at.remark(no_tokens));
     }
-    if matches!(key, "source.trustDomain" | "source.serviceAccount") || key.starts_with("experimental.") {
+    if key.starts_with("experimental.") {
         at.within("key", |at| {
-            at.remark(|path| Diagnostic::info(Code::NotActedOn, path, "accepted, but not acted on yet"))
+            at.remark(|path| Diagnostic::info(Code::NotActedOn, path, "accepted, but never matches yet"))
         });
     }
     if matches!(key, "source.ip" | "remote.ip" | "destination.ip") {

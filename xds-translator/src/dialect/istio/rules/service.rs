@@ -107,11 +107,6 @@ pub(super) fn check_entry(entry: &ServiceEntry, at: &mut Decoder) {
                 at.invalid("resolution NONE uses no endpoints", Some("resolution `STATIC` or `DNS`".to_owned()))
             });
         }
-        (Resolution::DynamicDns, _) => {
-            at.within("resolution", |at| {
-                at.remark(|path| Diagnostic::info(Code::NotActedOn, path, "accepted, but not acted on yet"))
-            });
-        }
         _ => {}
     }
     if entry.location == Location::MeshInternal

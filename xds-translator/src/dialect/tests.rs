@@ -1,0 +1,330 @@
+//! From text to objects and findings, as users meet it.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::diagnostic::Severity;
+
+/// Checks the printed findings of a text, one to a line, each cut to what the table says.
+fn check(text: &str, expected: &[&str]) {
+    let parsed = parse_file("a.yaml", text.as_bytes());
+    let found: Vec<String> = parsed.diagnostics.iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), expected.len(), "{text}\n{found:#?}");
+    for (line, part) in found.iter().zip(expected) {
+        assert!(line.contains(part), "{text}\n{line}\ndoes not say {part}");
+    }
+}
+
+/// A VirtualService with one HTTP rule.
+fn route(rule: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec:\n  hosts: [a]\n  http:\n  - route: [{{destination: {{host: a}}}}]\n    {rule}\n"
+    )
+}
+
+/// A DestinationRule with this traffic policy.
+fn backend(policy: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: a}}\nspec:\n  host: a\n  trafficPolicy: {policy}\n"
+    )
+}
+
+#[test]
+fn unknown_fields_are_named_with_what_was_meant() {
+    let table = [
+        (route("retry: {attempts: 1}"), "a.yaml:8:5: error[FM0101]: VirtualService default/a: spec.http[0].retry: unknown field, did you mean `retries`?; fix: rename it to `retries`"),
+        (route("timeuot: 5s"), "did you mean `timeout`?"),
+        (route("Timeout: 5s"), "did you mean `timeout`?"),
+        (route("somethingElse: 5s"), "unknown field; known fields here: name, match, route"),
+        (backend("{outlierDetection: {minRequestVolume: 10}}"), "no equivalent"),
+        (backend("{outlierDetection: {consecutiveGatewayFailure: 5}}"), "rename it to `consecutiveGatewayErrors`"),
+        (backend("{loadbalancer: {simple: RANDOM}}"), "rename it to `loadBalancer`"),
+        ("apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: a}\nspecs: {egress: [{hosts: ['*/*']}]}\n".to_owned(), "did you mean `spec`?"),
+    ];
+    for (text, expected) in table {
+        check(&text, &[expected]);
+    }
+}
+
+#[test]
+fn wrong_types_say_what_was_expected_and_how_to_write_it() {
+    let table = [
+        (
+            route("timeout: 5"),
+            "spec.http[0].timeout: wrong type: expected a duration such as `5s`, `1h30m` or `100ms`, got the number 5",
+        ),
+        (route("retries: {attempts: '3'}"), "fix: `3` without quotes"),
+        (route("retries: {retryOn: [5xx, reset]}"), r#"fix: "5xx,reset""#),
+        (route("retries: {retryOn: 5xx, perTryTimeout: soon}"), "wrong type: expected a duration"),
+        (route("match: {uri: {prefix: /}}"), "expected a list, got an object (IST0106); fix: begin it with `- `"),
+        (route("match: [{uri: /api}]"), r#"fix: {exact: "/api"}"#),
+        (
+            route("match: [{headers: {x: {exact: 1}}}]"),
+            r#"spec.http[0].match[0].headers.x.exact: wrong type: expected text, got the number 1 (IST0106); fix: quote it: "1""#,
+        ),
+        (backend("{connectionPool: {tcp: {maxConnections: many}}}"), "expected a whole number"),
+        (backend("{connectionPool: {tcp: {maxConnections: -1}}}"), "out of range: expected 0..=4294967295, got -1"),
+        (backend("{tls: {mode: mutual, credentialName: x}}"), "fix: `MUTUAL`"),
+        (backend("{tls: {mode: SIMPEL}}"), "expected one of DISABLE, SIMPLE, MUTUAL, ISTIO_MUTUAL, got `SIMPEL`"),
+        (backend("{tls: {mode: SIMPLE, insecureSkipVerify: 'yes'}}"), "fix: `true` without quotes"),
+    ];
+    for (text, expected) in table {
+        check(&text, &[expected]);
+    }
+}
+
+#[test]
+fn values_are_checked_by_their_meaning() {
+    let table = [
+        (route("timeout: 5s\n    redirect: {uri: /}"), "several actions"),
+        (route("match: [{uri: {exact: /a, prefix: /b}}]"), "only one of `exact`, `prefix`, `regex`"),
+        (route("match: [{uri: {regex: '('}}]"), "not a regular expression"),
+        (route("fault: {abort: {httpStatus: 99}}"), "out of range: expected 200..=599, got 99"),
+        (route("fault: {delay: {percentage: {value: 150}, fixedDelay: 1s}}"), "0 to 100 percent"),
+        (route("fault: {delay: {percentage: {value: 50}}}"), "fixedDelay: missing, but required"),
+        (route("retries: {attempts: 1, retryOn: '5xx,conect-failure'}"), "fix: `connect-failure`"),
+        (route("mirror: {host: 'http://b/x'}"), "a host, not a URL (IST0106); fix: `b`"),
+        (
+            backend("{loadBalancer: {simple: RANDOM, consistentHash: {useSourceIp: true}}}"),
+            "only one of `simple`, `consistentHash`",
+        ),
+        (backend("{outlierDetection: {maxEjectionPercent: 150}}"), "out of range: expected 0..=100, got 150"),
+        (backend("{tls: {mode: MUTUAL}}"), "needs `clientCertificate` and `privateKey`, or `credentialName`"),
+    ];
+    for (text, expected) in table {
+        check(&text, &[expected]);
+    }
+}
+
+#[test]
+fn security_policies_are_checked() {
+    let access = |spec: &str| {
+        format!("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: a}}\nspec: {spec}\n")
+    };
+    let peer = |spec: &str| {
+        format!("apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: a}}\nspec: {spec}\n")
+    };
+    let table = [
+        (
+            access("{rules: [{from: [{source: {ipBlocks: [10.0.0.0/40]}}]}]}"),
+            "not a network: expected an address or a network",
+        ),
+        (access("{rules: [{to: [{operation: {ports: ['http']}}]}]}"), "not a port"),
+        (access("{rules: [{to: [{operation: {ports: [80]}}]}]}"), "fix: quote it: \"80\""),
+        (access("{rules: [{when: [{key: 'request.header[x]', values: [a]}]}]}"), "not a known attribute"),
+        (access("{rules: [{from: [{source: {principals: ['spiffe://a/ns/b/sa/c']}}]}]}"), "fix: `a/ns/b/sa/c`"),
+        (access("{rules: [{from: [{source: {}}]}]}"), "empty: it would match nobody in particular"),
+        (access("{rules: [{to: [{operation: {paths: ['/a/{id}']}}]}]}"), "a template may hold only"),
+        (
+            access("{action: DENY}"),
+            "warn[FM0207]: AuthorizationPolicy default/a: spec.action: action DENY without rules",
+        ),
+        (access("{action: CUSTOM, rules: [{}]}"), "spec.provider: missing"),
+        (peer("{mtls: {mode: STRICT}, portLevelMtls: {8080: {mode: DISABLE}}}"), "needs a `selector`"),
+        (peer("{selector: {matchLabels: {a: b}}, portLevelMtls: {http: {mode: DISABLE}}}"), "expected a port number"),
+        (peer("{mtls: {mode: strict}}"), "fix: `STRICT`"),
+    ];
+    for (text, expected) in table {
+        check(&text, &[expected]);
+    }
+    assert!(
+        parse_file("a", peer("{selector: {matchLabels: {a: b}}, portLevelMtls: {8080: {mode: DISABLE}}}").as_bytes())
+            .diagnostics
+            .is_empty()
+    );
+}
+
+#[test]
+fn kinds_and_versions_are_told_apart() {
+    let named = |api: &str, kind: &str| format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: a}}\n");
+    let table = [
+        (named("networking.istio.io/v2", "VirtualService"), "VirtualService has no version `v2`"),
+        (named("networking.istio.io/v1", "VirtualSevice"), "fix: `VirtualService`"),
+        (named("v1", "ServiceProfile"), "no kind ServiceProfile in `v1`; fix: `linkerd.io/v1alpha2`"),
+        (named("v1", "Servce"), "error[FM0008]: kind: no kind Servce in `v1`; fix: `Service`"),
+        (named("batch/v1", "Job"), "info[FM0009]: kind: kind Job of `batch/v1` means nothing to the mesh"),
+        (
+            named("networking.istio.io/v1alpha3", "EnvoyFilter"),
+            "info[FM0009]: EnvoyFilter default/a: kind: EnvoyFilter is not supported yet",
+        ),
+        (
+            "kind: Service\nmetadata: {name: a}\n".to_owned(),
+            "apiVersion: missing, or not a text: not an object; fix: apiVersion: v1",
+        ),
+        ("- a\n- b\n".to_owned(), "not an object: expected a map with apiVersion, kind and metadata, got a list of 2"),
+        ("apiVersion: v1\nkind: Service\nspec: {}\n".to_owned(), "metadata.name: missing"),
+        ("apiVersion: v1\nkind: Service\nmetadata: {name: My_Service}\n".to_owned(), "not a valid name"),
+        (
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a, labels: {x: 1}}\n".to_owned(),
+            "metadata.labels.x: wrong type: expected text",
+        ),
+    ];
+    for (text, expected) in table {
+        check(&text, &[expected]);
+    }
+}
+
+#[test]
+fn a_broken_document_spoils_no_other() {
+    let good = |name: &str| format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n");
+    let text = format!(
+        "{}---\nfoo: [\n---\n{}---\napiVersion: v1\napiVersion: v1\nkind: Pod\n---\n{}",
+        good("a"),
+        good("b"),
+        good("c")
+    );
+    let parsed = parse_file("x.yaml", text.as_bytes());
+    assert_eq!(parsed.objects.iter().map(|o| &*o.id.name).collect::<Vec<_>>(), ["a", "b", "c"]);
+    let lines: Vec<u32> = parsed.diagnostics.iter().filter_map(|d| d.position.as_ref()).map(|p| p.line).collect();
+    assert_eq!(parsed.diagnostics.len(), 2);
+    assert!((5..=6).contains(&lines[0]) && lines[1] == 12, "{lines:?}");
+}
+
+#[test]
+fn objects_with_errors_are_refused_and_still_readable() {
+    let parsed = parse_file("a", route("retry: {attempts: 1}").as_bytes());
+    assert!(parsed.objects.is_empty());
+    let Spec::VirtualService(spec) = &parsed.rejected[0].object.spec else { panic!("a VirtualService") };
+    assert_eq!(spec.http[0].retries.as_ref().and_then(|r| r.attempts), Some(1));
+    assert_eq!(parsed.rejected[0].id.to_string(), "VirtualService default/a");
+}
+
+#[test]
+fn lists_and_json_and_directives_are_read() {
+    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: a}\n- apiVersion: networking.istio.io/v1\n  kind: Sidecar\n  metadata: {name: b}\n  spec: {egres: []}\n";
+    let parsed = parse_file("l.yaml", list.as_bytes());
+    assert_eq!(parsed.objects.len(), 1);
+    let finding = parsed.diagnostics[0].to_string();
+    assert!(finding.starts_with("l.yaml:10:10: error[FM0101]: Sidecar default/b: spec.egres: "), "{finding}");
+    let again = parsed.rejected[0].object.locate(&crate::diagnostic::FieldPath::of("spec.egres")).expect("a position");
+    assert_eq!((again.line, again.col), (10, 10));
+    let json = "{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Namespace\",\n\t\"metadata\": {\"name\": \"a\"}\n}";
+    assert_eq!(parse_file("a.json", json.as_bytes()).objects.len(), 1);
+    let bom = "\u{feff}%YAML 1.2\n---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: a\n...\n";
+    assert_eq!(parse_file("a", bom.as_bytes()).objects.len(), 1);
+}
+
+#[test]
+fn the_mesh_configuration_has_three_forms() {
+    let bare = "mesh:\n  trustDomain: a.b\n  enableAutoMTLS: true\n";
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    trustDomain: a.b\n    enableAutoMTLS: true\n";
+    let kind = "apiVersion: mesh.istio.io/v1alpha1\nkind: MeshConfig\nmetadata: {name: default}\nspec:\n  trustDomain: a.b\n  enableAutoMTLS: true\n";
+    for (text, field) in
+        [(bare, "mesh.enableAutoMTLS"), (map, "data.mesh.enableAutoMTLS"), (kind, "spec.enableAutoMTLS")]
+    {
+        let parsed = parse_file("m.yaml", text.as_bytes());
+        assert_eq!(parsed.diagnostics.len(), 1, "{:?}", parsed.diagnostics);
+        assert_eq!(parsed.diagnostics[0].field.to_string(), field);
+        assert_eq!(parsed.diagnostics[0].fix.as_deref(), Some("rename it to `enableAutoMtls`"));
+        let valid = parse_file("m.yaml", text.replace("MTLS", "Mtls").as_bytes());
+        let Spec::MeshConfig(mesh) = &valid.objects[0].spec else { panic!("a mesh configuration") };
+        assert_eq!((&*mesh.trust_domain, mesh.enable_auto_mtls), ("a.b", Some(true)));
+        assert_eq!(valid.objects[0].id.to_string(), "MeshConfig default");
+    }
+}
+
+#[test]
+fn what_cannot_be_text_is_said_in_one_finding() {
+    let table: [(&[u8], &str); 4] = [
+        (b"a: \0b", "binary"),
+        (b"a: \xff\xff", "not UTF-8"),
+        (b"\xff\xfea\0", "UTF-16"),
+        (b"a:\n\tb: 1\n", "not YAML"),
+    ];
+    for (bytes, expected) in table {
+        let parsed = parse_file("x", bytes);
+        assert!(
+            parsed.diagnostics.len() == 1 && parsed.diagnostics[0].message.contains(expected),
+            "{:?}",
+            parsed.diagnostics
+        );
+    }
+    let large = vec![b'#'; MAX_FILE_BYTES + 1];
+    assert!(parse_file("x", &large).diagnostics[0].message.contains("at most 64 MiB"));
+    let long = format!("a: \"{}\"\n", "x".repeat(crate::yaml::MAX_DOCUMENT_BYTES));
+    assert!(parse_file("x", long.as_bytes()).diagnostics[0].message.contains("at most 10 MiB"));
+}
+
+#[test]
+fn json_values_are_checked_as_files_are() {
+    let valid = json!({"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": "a", "namespace": "b", "creationTimestamp": "2024-02-29T12:30:05Z", "resourceVersion": "7"}, "spec": {"mtls": {"mode": "STRICT"}}});
+    let (object, findings) = parse_value(valid.clone()).expect("valid");
+    assert!(findings.is_empty());
+    assert_eq!(
+        (object.id.to_string(), object.meta.created, &*object.meta.resource_version),
+        ("PeerAuthentication b/a".to_owned(), 1_709_209_805, "7")
+    );
+    assert_eq!(object.to_json(), valid);
+    assert_eq!(object.locate(&crate::diagnostic::FieldPath::root()), None);
+    let mut wrong = valid;
+    wrong["spec"]["mtls"]["mode"] = json!("STRICKT");
+    let findings = parse_value(wrong).expect_err("a wrong mode");
+    assert!(findings[0].severity == Severity::Error && findings[0].object.is_some());
+    assert!(parse_value(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}})).is_err());
+    assert!(parse_value(json!(3)).is_err());
+}
+
+#[test]
+fn a_secrets_content_is_never_printed() {
+    let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ntype: kubernetes.io/tls\ndata: {tls.crt: Y2VydA==, tls.key: c2VjcmV0, bad: [c2VjcmV0]}\nstringData: {x: c2VjcmV0}\n";
+    let parsed = parse_file("s.yaml", text.as_bytes());
+    let object = &parsed.rejected[0].object;
+    let everything = format!("{parsed:?} {object:?} {:?} {}", object.place, object.to_json());
+    assert!(!everything.contains("c2VjcmV0"), "{everything}");
+    assert!(object.raw().to_string().contains("c2VjcmV0"));
+    let Spec::Secret(secret) = &object.spec else { panic!("a Secret") };
+    assert_eq!(secret.data["tls.key"].expose(), "c2VjcmV0");
+}
+
+#[test]
+fn thousands_of_findings_are_no_hang() {
+    let text = format!(
+        "apiVersion: v1\nkind: List\nitems:\n{}",
+        "- {apiVersion: v1, kind: Pod, metadata: {name: A}}\n".repeat(2_000)
+    );
+    assert_eq!(parse_file("x", text.as_bytes()).diagnostics.len(), 2_000);
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        drop(parse_file("x", &bytes));
+    }
+
+    #[test]
+    fn any_json_in_any_kind_never_panics(kind in 0usize..KINDS.len(), key in some_field(), value in some_value()) {
+        let row = &KINDS[kind];
+        let mut spec = serde_json::Map::new();
+        spec.insert(key, value.clone());
+        let object = json!({"apiVersion": row.kind.api_version(), "kind": row.name, "metadata": {"name": "a"}, "spec": spec, "data": value});
+        drop(parse_value(object));
+    }
+}
+
+fn some_field() -> impl Strategy<Value = String> {
+    let known = [
+        "hosts",
+        "http",
+        "tls",
+        "tcp",
+        "host",
+        "subsets",
+        "trafficPolicy",
+        "servers",
+        "selector",
+        "ports",
+        "endpoints",
+        "rules",
+        "mtls",
+        "egress",
+        "ingress",
+        "containers",
+    ];
+    prop_oneof![prop::sample::select(known.to_vec()).prop_map(str::to_owned), "[a-zA-Z]{1,12}"]
+}
+
+fn some_value() -> impl Strategy<Value = serde_json::Value> {
+    let values = [json!(null), json!(-1), json!("x"), json!([1]), json!({"a": {}}), json!([{"name": "a"}])];
+    prop::sample::select(values.to_vec())
+}
