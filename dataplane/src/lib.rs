@@ -10,10 +10,10 @@
 //! metrics) runs on one thread, traffic on others, each with a runtime of its own.
 
 pub mod agent;
-mod admin;
-mod app;
+pub mod admin;
+pub mod app;
 pub mod config;
-mod drain;
+pub mod drain;
 pub mod compile;
 pub mod http;
 pub mod identity;
