@@ -612,6 +612,8 @@ mod tests {
         let other = "spiffe://cluster.local/ns/shop/sa/other".parse().unwrap();
         let other = authority.join_tokens().issue(&other, DAY, now()).unwrap();
         let leaf = Some(&issued.leaf);
+        let presented = PeerCertificates(Arc::new(vec![issued.leaf.clone()]));
+        assert_eq!((presented.not_after(), PeerCertificates::default().not_after()), (Some(issued.not_after), None));
         let ok = Ok(ID.to_owned());
         assert_eq!(authenticate(&authority, None, Some(&token), now()).await, ok);
         assert_eq!(authenticate(&authority, leaf, None, now()).await, ok);

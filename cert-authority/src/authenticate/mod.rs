@@ -6,7 +6,13 @@
 pub mod client_cert;
 pub mod jwt;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use ferromesh_proto::SpiffeId;
 use rustls_pki_types::CertificateDer;
@@ -22,6 +28,18 @@ const MAX_TOKEN: usize = 16 << 10;
 /// handlers in the request's extensions.
 #[derive(Clone, Debug, Default)]
 pub struct PeerCertificates(pub Arc<Vec<CertificateDer<'static>>>);
+
+impl PeerCertificates {
+    /// When the leaf ends; `None` without a certificate, or when it cannot be read.
+    ///
+    /// A server should close the connection before then: a client that has renewed its certificate meanwhile shows the
+    /// new one only on a new connection, and Envoy opens none for as long as the old one stands.
+    pub fn not_after(&self) -> Option<SystemTime> {
+        let (_, leaf) = x509_parser::parse_x509_certificate(self.0.first()?).ok()?;
+        let seconds = u64::try_from(leaf.validity().not_after.timestamp()).ok()?;
+        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+}
 
 /// Everything that a caller presented to prove who it is.
 #[derive(Clone, Default)]
