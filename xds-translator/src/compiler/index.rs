@@ -33,6 +33,10 @@ impl DepIndex {
         &self.audience
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.readers.is_empty()
+    }
+
     /// Replaces what a plan reads. Both lists are sorted and unique.
     pub(super) fn replace(&mut self, consumer: Consumer, old: &[Dep], new: &[Dep]) {
         let gone = |dep: &&Dep| new.binary_search(dep).is_err();

@@ -121,6 +121,10 @@ impl Items {
         self.memo(id).into_iter().flat_map(|memo| memo.views.iter().copied())
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
     /// Every item.
     pub(super) fn ids(&self) -> Vec<ItemId> {
         let mut ids: Vec<ItemId> = self.by_key.values().copied().collect();

@@ -173,6 +173,11 @@ impl Compiler {
         self.views.keys()
     }
 
+    /// Whether nothing is kept: no view, no item, no recorded fact.
+    pub fn is_idle(&self) -> bool {
+        self.views.is_empty() && self.items.is_empty() && self.index.is_empty()
+    }
+
     /// The same configuration compiled from scratch, without views: for the proof that incremental equals full.
     pub fn rebuild(&self) -> Self {
         let mut fresh = Self::new(self.objects.base().clone());

@@ -61,6 +61,10 @@ impl Views {
         self.by_key.keys()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
     fn ids(&self) -> Vec<ViewId> {
         self.by_key.values().copied().collect()
     }

@@ -101,6 +101,11 @@ impl MeshSnapshot {
         &self.services
     }
 
+    /// Every workload of the registry, sorted by namespace and name.
+    pub fn all_workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.all()
+    }
+
     pub(crate) fn workloads(&self) -> &Workloads {
         &self.workloads
     }

@@ -1,1 +1,0 @@
-//! Property and table tests of the compiler.

@@ -1,0 +1,97 @@
+//! Incremental equals full: after any history every view, class and diagnostic is as if built from scratch.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ferromesh_proto::ResourceType;
+use proptest::prelude::*;
+
+use super::universe::{Step, nodes, step};
+use crate::{compiler::Compiler, ir::MeshDefaults, plan::ViewKey, view::View};
+
+type Known = BTreeMap<Arc<ViewKey>, Arc<View>>;
+
+fn apply(compiler: &mut Compiler, steps: &[Step], known: &mut Known) {
+    let outcome = compiler.apply(steps.iter().map(Step::change).collect());
+    for view in outcome.views {
+        check_log(&known[&view.key], &view);
+        known.insert(view.key.clone(), view);
+    }
+}
+
+/// The log of a view names exactly what differs from its former state.
+fn check_log(old: &View, new: &View) {
+    assert_eq!(new.generation, old.generation + 1);
+    let change = new.changes_since(old.generation).expect("the log reaches back one generation").next().expect("one");
+    let mut names = Vec::new();
+    for kind in ResourceType::ALL {
+        let version = |view: &View, name: &str| view.get(kind, name).map(|r| r.version);
+        let all = old.tables[kind.index()].keys().chain(new.tables[kind.index()].keys());
+        names.extend(all.filter(|name| version(old, name) != version(new, name)).map(|name| (kind, name.clone())));
+    }
+    names.sort();
+    names.dedup();
+    assert_eq!(change.names, names);
+}
+
+/// Classes of all nodes; their views become known.
+fn classify(compiler: &mut Compiler, known: &mut Known) {
+    for node in nodes() {
+        let Ok(class) = compiler.classify(&node) else { continue };
+        for key in class.views {
+            let view = compiler.view(&key);
+            known.entry(key).or_insert(view);
+        }
+    }
+}
+
+fn check_equal(compiler: &mut Compiler, known: &Known) {
+    let mut fresh = compiler.rebuild();
+    for node in nodes() {
+        assert_eq!(compiler.classify(&node), fresh.classify(&node), "class of {:?}", node.workload);
+    }
+    assert!(compiler.diagnostics().eq(fresh.diagnostics()));
+    for (key, published) in known {
+        let (kept, built) = (compiler.view(key), fresh.view(key));
+        assert!(Arc::ptr_eq(&kept, published), "a change of {key:?} was not published");
+        for kind in ResourceType::ALL {
+            let (kept, built) = (&kept.tables[kind.index()], &built.tables[kind.index()]);
+            assert!(
+                kept.keys().eq(built.keys()),
+                "{kind:?} names of {key:?}: {:?} instead of {:?}",
+                kept.keys(),
+                built.keys()
+            );
+            for (name, resource) in built.iter() {
+                assert_eq!(kept[name].version, resource.version, "version of {kind:?} {name} of {key:?}");
+                assert_eq!(kept[name].body, resource.body, "bytes of {kind:?} {name} of {key:?}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn incremental_equals_full(
+        before in prop::collection::vec(step(), 0..40),
+        after in prop::collection::vec(prop::collection::vec(step(), 1..4), 1..12),
+    ) {
+        let mut compiler = Compiler::new(MeshDefaults::default());
+        let mut known = Known::new();
+        apply(&mut compiler, &before, &mut known);
+        classify(&mut compiler, &mut known);
+        let half = after.len() / 2;
+        after[..half].iter().for_each(|steps| apply(&mut compiler, steps, &mut known));
+        check_equal(&mut compiler, &known);
+        // Views of classes that only came about on the way are kept up to date from there on.
+        classify(&mut compiler, &mut known);
+        after[half..].iter().for_each(|steps| apply(&mut compiler, steps, &mut known));
+        check_equal(&mut compiler, &known);
+        // What nobody uses leaves nothing behind, and comes back the same.
+        known.keys().for_each(|key| compiler.release(key));
+        prop_assert!(compiler.is_idle());
+        let again = known.keys().map(|key| (key.clone(), compiler.view(key))).collect();
+        check_equal(&mut compiler, &again);
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests of the compiler: one universe of objects, random histories over it, and single changes that must stay small.
+
+mod incremental;
+mod universe;
+mod work;

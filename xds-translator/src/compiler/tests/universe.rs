@@ -1,0 +1,296 @@
+//! A small universe of objects that get in each other's way: few names, many variants.
+
+use ferromesh_proto::discovery;
+use proptest::prelude::*;
+use prost_types::{Struct, Value as Metadatum, value::Kind as MetadataKind};
+use serde_json::{Value, json};
+
+use crate::{
+    class::NodeIdentity,
+    compiler::Change,
+    dialect::{Kind, parse_value},
+    ir::ObjectId,
+    snapshot::CredentialFact,
+};
+
+const NAMESPACES: [&str; 3] = ["shop", "bank", "istio-system"];
+
+/// One step of a history.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    maker: usize,
+    namespace: usize,
+    name: usize,
+    variant: usize,
+    delete: bool,
+}
+
+/// Makes the specification of an object from (namespace, name, variant).
+type Maker = fn(&str, usize, usize) -> Value;
+
+const MAKERS: [(Kind, Maker); 12] = [
+    (Kind::Service, service),
+    (Kind::Pod, pod),
+    (Kind::EndpointSlice, slice),
+    (Kind::VirtualService, virtual_service),
+    (Kind::DestinationRule, destination_rule),
+    (Kind::PeerAuthentication, peer_authentication),
+    (Kind::AuthorizationPolicy, authorization_policy),
+    (Kind::ServiceEntry, service_entry),
+    (Kind::WorkloadEntry, workload_entry),
+    (Kind::Sidecar, sidecar),
+    (Kind::Gateway, gateway),
+    (Kind::MeshConfig, mesh_config),
+];
+
+/// Any step. Changes of the mesh's settings are rare, because they hide mistakes: they rebuild everything.
+pub(super) fn step() -> impl Strategy<Value = Step> {
+    let maker = prop_oneof![40 => 0..MAKERS.len() - 1, 1 => Just(MAKERS.len() - 1), 1 => Just(MAKERS.len())];
+    (maker, 0..NAMESPACES.len(), 0..2usize, 0..6usize, prop::bool::weighted(0.2))
+        .prop_map(|(maker, namespace, name, variant, delete)| Step { maker, namespace, name, variant, delete })
+}
+
+impl Step {
+    pub(super) fn change(&self) -> Change {
+        let namespace = NAMESPACES[self.namespace];
+        let Some((kind, make)) = MAKERS.get(self.maker) else { return self.credential(namespace) };
+        let kind = *kind;
+        let name = format!("{}{}", kind.kebab(), self.name);
+        match self.delete {
+            true => {
+                let namespace = if kind.namespaced() { namespace } else { "" };
+                Change::Delete(ObjectId { kind, namespace: namespace.into(), name: name.as_str().into() })
+            }
+            false => upsert(kind, namespace, &name, self.variant, make(namespace, self.name, self.variant)),
+        }
+    }
+
+    fn credential(&self, namespace: &str) -> Change {
+        let fact = CredentialFact { fingerprint: format!("{}", self.variant).into(), not_after: 0 };
+        Change::Credential { namespace: namespace.into(), name: "cert".into(), fact: (!self.delete).then_some(fact) }
+    }
+}
+
+/// An object from its content.
+pub(super) fn upsert(kind: Kind, namespace: &str, name: &str, variant: usize, mut content: Value) -> Change {
+    let object = content.as_object_mut().expect("makers give objects");
+    let meta = object.entry("metadata").or_insert_with(|| json!({}));
+    meta["name"] = json!(name);
+    if kind.namespaced() {
+        meta["namespace"] = json!(namespace);
+    }
+    // Ages differ and tie, so that precedence among equals is exercised.
+    meta["creationTimestamp"] = json!(format!("2026-01-0{}T00:00:00Z", 1 + variant % 3));
+    object.insert("apiVersion".into(), json!(kind.api_version()));
+    object.insert("kind".into(), json!(kind.kind_name()));
+    let (object, _) = parse_value(content).unwrap_or_else(|d| panic!("{kind} {name}: {}", d[0]));
+    Change::Upsert(Box::new(object))
+}
+
+fn service(_: &str, name: usize, variant: usize) -> Value {
+    let port = [80, 80, 9080, 80, 80, 80][variant];
+    let port_name = ["http", "http", "tcp", "auto", "grpc", "http"][variant];
+    let mut spec = json!({
+        "selector": {"app": format!("app{name}")},
+        "clusterIP": format!("10.0.0.{}", 1 + name),
+        "ports": [{"name": port_name, "port": port, "targetPort": if variant == 1 { json!("web") } else { json!(8080) }}],
+    });
+    match variant {
+        4 => spec["clusterIP"] = json!("None"),
+        5 => drop(spec.as_object_mut().map(|s| s.remove("selector"))),
+        _ => {}
+    }
+    let annotations = if variant == 3 { json!({"networking.istio.io/exportTo": "."}) } else { json!({}) };
+    json!({"metadata": {"annotations": annotations}, "spec": spec})
+}
+
+fn pod(namespace: &str, name: usize, variant: usize) -> Value {
+    let tls = if variant == 2 { "disabled" } else { "istio" };
+    json!({
+        "metadata": {"labels": {
+            "app": format!("app{}", if variant == 3 { 1 - name } else { name }),
+            "version": format!("v{}", variant % 2),
+            "istio": if variant == 5 { "ingressgateway" } else { "none" },
+            "security.istio.io/tlsMode": tls,
+        }},
+        "spec": {
+            "serviceAccountName": format!("account{}", variant % 2),
+            "containers": [{"name": "app", "ports": [{"name": "web", "containerPort": 8080}]}],
+        },
+        "status": {
+            "phase": "Running",
+            "podIP": address(namespace, name),
+            "conditions": [{"type": "Ready", "status": if variant == 4 { "False" } else { "True" }}],
+        },
+    })
+}
+
+fn address(namespace: &str, name: usize) -> String {
+    let third = NAMESPACES.iter().position(|n| *n == namespace).unwrap_or_default();
+    format!("10.244.{third}.{name}")
+}
+
+fn slice(namespace: &str, name: usize, variant: usize) -> Value {
+    let target = json!({"kind": "Pod", "name": format!("pod{}", variant % 2), "namespace": namespace});
+    let mut endpoint = json!({
+        "addresses": [address(namespace, variant % 2)],
+        "conditions": {"ready": variant != 3, "terminating": variant == 4},
+    });
+    if variant != 2 {
+        endpoint["targetRef"] = target;
+    }
+    let port = ["http", "tcp", "auto"][variant % 3];
+    json!({
+        "metadata": {"labels": {"kubernetes.io/service-name": format!("service{name}")}},
+        "addressType": "IPv4",
+        "ports": [{"name": port, "port": 8080}],
+        "endpoints": [endpoint],
+    })
+}
+
+fn virtual_service(_: &str, name: usize, variant: usize) -> Value {
+    let host =
+        ["service0", "service1", "ext.example.com", "*.example.com", "service0.shop.svc.cluster.local", "service0"]
+            [variant];
+    let destination = |subset: &str, weight: usize| json!({"destination": {"host": host.trim_start_matches("*."), "subset": subset}, "weight": weight});
+    let rule = json!({
+        "match": [{"sourceLabels": if variant == 1 { json!({"version": "v1"}) } else { json!({}) }, "uri": {"prefix": format!("/{name}")}}],
+        "route": [destination("v0", 90 - variant), destination("v1", 10 + variant)],
+    });
+    let fallback = json!({"route": [{"destination": {"host": "service1", "port": {"number": 80}}}]});
+    let gateways = match variant {
+        3 => json!(["istio-system/gateway0"]),
+        4 => json!(["mesh", "istio-system/gateway0"]),
+        _ => json!(["mesh"]),
+    };
+    let export = if variant == 5 { json!(["."]) } else { json!(["*"]) };
+    json!({"spec": {"hosts": [host], "gateways": gateways, "exportTo": export, "http": [rule, fallback]}})
+}
+
+fn destination_rule(_: &str, name: usize, variant: usize) -> Value {
+    let host =
+        ["service0", "service1", "*.example.com", "service0.shop.svc.cluster.local", "service0", "service1"][variant];
+    let mut spec = json!({
+        "host": host,
+        "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 10 + name}}},
+        "subsets": [{"name": "v0", "labels": {"version": "v0"}}, {"name": "v1", "labels": {"version": "v1"}}],
+        "exportTo": [if variant == 3 { "." } else { "*" }],
+    });
+    match variant {
+        1 => spec["trafficPolicy"]["tls"] = json!({"mode": "DISABLE"}),
+        2 => spec["trafficPolicy"]["loadBalancer"] = json!({"consistentHash": {"httpHeaderName": "x-user"}}),
+        4 => spec["workloadSelector"] = json!({"matchLabels": {"version": "v1"}}),
+        5 => spec["trafficPolicy"]["outlierDetection"] = json!({"consecutive5xxErrors": 3}),
+        _ => {}
+    }
+    json!({"spec": spec})
+}
+
+fn peer_authentication(_: &str, _: usize, variant: usize) -> Value {
+    let mode = ["STRICT", "PERMISSIVE", "DISABLE"][variant % 3];
+    let mut spec = json!({"mtls": {"mode": mode}});
+    if variant > 2 {
+        spec["selector"] = json!({"matchLabels": {"app": "app0"}});
+        spec["portLevelMtls"] = json!({"8080": {"mode": "PERMISSIVE"}});
+    }
+    json!({"spec": spec})
+}
+
+fn authorization_policy(_: &str, _: usize, variant: usize) -> Value {
+    let rule = json!({"from": [{"source": {"namespaces": ["shop"]}}], "to": [{"operation": {"methods": ["GET"]}}]});
+    let selector = if variant > 2 { json!({"matchLabels": {"version": "v1"}}) } else { json!({}) };
+    let action = if variant.is_multiple_of(2) { "ALLOW" } else { "DENY" };
+    json!({"spec": {"selector": selector, "action": action, "rules": [rule]}})
+}
+
+fn service_entry(_: &str, name: usize, variant: usize) -> Value {
+    let port = json!({"number": 443, "name": "tls", "protocol": if variant == 1 { "HTTP" } else { "TLS" }});
+    let spec = match variant {
+        0 | 1 => {
+            json!({"hosts": ["ext.example.com"], "ports": [port], "resolution": "DNS", "location": "MESH_EXTERNAL"})
+        }
+        2 => {
+            json!({"hosts": ["ext.example.com", "www.example.com"], "ports": [port], "resolution": "STATIC", "endpoints": [{"address": format!("10.9.0.{name}")}]})
+        }
+        3 => json!({"hosts": ["*.example.com"], "ports": [port], "resolution": "NONE"}),
+        4 => {
+            json!({"hosts": ["vm.example.com"], "ports": [port], "resolution": "STATIC", "location": "MESH_INTERNAL", "workloadSelector": {"labels": {"app": "app0"}}})
+        }
+        _ => {
+            json!({"hosts": ["ext.example.com"], "ports": [port], "resolution": "DNS", "exportTo": ["."], "addresses": ["10.8.0.1"]})
+        }
+    };
+    json!({"spec": spec})
+}
+
+fn workload_entry(_: &str, name: usize, variant: usize) -> Value {
+    let account = if variant == 1 { "" } else { "account0" };
+    let address = if variant == 2 { "vm.internal.example".to_owned() } else { format!("10.7.0.{name}") };
+    json!({"spec": {"address": address, "labels": {"app": "app0", "version": format!("v{}", variant % 2)}, "serviceAccount": account, "ports": {"tls": 8443}}})
+}
+
+fn sidecar(_: &str, _: usize, variant: usize) -> Value {
+    let hosts = [json!(["*/*"]), json!(["./*"]), json!(["shop/*", "istio-system/*"])][variant % 3].clone();
+    let mut spec = json!({"egress": [{"hosts": hosts}], "outboundTrafficPolicy": {"mode": if variant == 1 { "REGISTRY_ONLY" } else { "ALLOW_ANY" }}});
+    if variant > 2 {
+        spec["workloadSelector"] = json!({"labels": {"app": "app0"}});
+    }
+    json!({"spec": spec})
+}
+
+fn gateway(_: &str, name: usize, variant: usize) -> Value {
+    let http = json!({"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"], "tls": {"httpsRedirect": variant == 1}});
+    let https = json!({
+        "port": {"number": 443, "name": format!("https{name}"), "protocol": "HTTPS"},
+        "hosts": ["ext.example.com"],
+        "tls": {"mode": if variant == 2 { "MUTUAL" } else { "SIMPLE" }, "credentialName": "cert"},
+    });
+    let servers = if variant == 0 { json!([http]) } else { json!([http, https]) };
+    json!({"spec": {"selector": {"istio": if variant == 5 { "other" } else { "ingressgateway" }}, "servers": servers}})
+}
+
+fn mesh_config(_: &str, _: usize, variant: usize) -> Value {
+    let spec = match variant {
+        0 => json!({"trustDomain": "other.example"}),
+        1 => json!({"defaultServiceExportTo": ["."]}),
+        2 => json!({"enableAutoMtls": false, "accessLogFile": "/dev/stdout"}),
+        3 => json!({"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}),
+        4 => json!({"rootNamespace": "bank"}),
+        _ => json!({}),
+    };
+    json!({"spec": spec})
+}
+
+/// Proxies that ask: sidecars of the universe's pods with and without proof, one the registry never knows, a gateway.
+pub(super) fn nodes() -> Vec<NodeIdentity> {
+    let proven =
+        |namespace: &str, account: &str| format!("spiffe://cluster.local/ns/{namespace}/sa/{account}").parse().ok();
+    let text = |t: &str| Metadatum { kind: Some(MetadataKind::StringValue(t.to_owned())) };
+    let none = [("INTERCEPTION_MODE", "NONE"), ("FERROMESH_OUTBOUND_ADDRESS", "127.0.1.1")]
+        .map(|(k, v)| (k.to_owned(), text(v)));
+    let gateway_labels = Struct { fields: [("istio".to_owned(), text("ingressgateway"))].into() };
+    let labels = [("LABELS".to_owned(), Metadatum { kind: Some(MetadataKind::StructValue(gateway_labels)) })];
+    [
+        node("sidecar", "10.244.0.0", "pod0", "shop", [].into(), None),
+        node("sidecar", "10.244.0.1", "pod1", "shop", none.into(), None),
+        node("sidecar", "10.244.1.0", "pod0", "bank", [].into(), proven("bank", "account0")),
+        node("sidecar", "10.99.0.9", "stranger", "bank", [].into(), proven("bank", "account0")),
+        node("router", "10.99.0.8", "edge", "istio-system", labels.into(), None),
+        node("router", "10.244.2.1", "pod1", "istio-system", [].into(), proven("istio-system", "account1")),
+    ]
+    .into()
+}
+
+fn node(
+    kind: &str,
+    ip: &str,
+    name: &str,
+    namespace: &str,
+    metadata: std::collections::HashMap<String, Metadatum>,
+    proven: Option<ferromesh_proto::SpiffeId>,
+) -> NodeIdentity {
+    let metadata = Struct { fields: metadata.into_iter().collect() };
+    let id = format!("{kind}~{ip}~{name}.{namespace}~{namespace}.svc.cluster.local");
+    let node = discovery::Node { id, metadata: Some(metadata), ..discovery::Node::default() };
+    NodeIdentity::parse(&node, proven).expect("the universe's nodes are well formed")
+}
