@@ -3,7 +3,15 @@
 //! Configuration flows one way: sources send events to the pipeline, which owns the compiler and publishes views; ADS
 //! streams follow the views of their proxy; status and metrics are sinks that nothing reads back.
 
-pub mod store;
+pub mod admin;
+pub mod ads;
 pub mod config;
+pub mod metrics;
+pub mod pipeline;
+pub mod precedence;
 pub mod secret;
 pub mod source;
+pub mod status;
+pub mod store;
+pub mod tls;
+pub mod app;

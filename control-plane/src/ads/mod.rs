@@ -1,12 +1,18 @@
 //! The aggregated discovery service: what proxies talk to.
 //!
 //! `session` is the protocol as a pure state machine (with `subscription`, `track`, `order`, and `sotw` and `delta` for
-//! the wire); `service` connects it to tonic, to the pipeline's views and to secrets; `auth` says who is calling.
+//! the wire); `service` and `stream` connect it to tonic, to the pipeline's views and to `secrets`; `auth` says who is
+//! calling, and `arrivals` how many may come at a time.
 
+mod arrivals;
+pub mod auth;
 pub mod delta;
 mod order;
+mod secrets;
+pub mod service;
 pub mod session;
 pub mod sotw;
+mod stream;
 pub mod subscription;
 mod track;
 

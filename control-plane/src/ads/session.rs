@@ -205,6 +205,11 @@ impl Session {
         format!("{:x}-{number:x}", self.stream)
     }
 
+    /// Whether the client has accepted everything that it was to be sent.
+    pub fn is_settled(&self) -> bool {
+        self.tracks.iter().all(Track::is_settled)
+    }
+
     /// Whether [`Self::tick`] should be called.
     pub fn wants_ticks(&self) -> bool {
         self.gates.wants_ticks(&self.tracks, &Shelf { views: &self.views, secrets: &self.secrets })

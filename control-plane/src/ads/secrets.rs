@@ -1,0 +1,133 @@
+//! Gateways' credentials as SDS resources: which names a stream may have, and what they are made of.
+//!
+//! `kubernetes://NAME` is a certificate with its key, `kubernetes://NAME-cacert` the CA for clients. A name outside the
+//! proxy's class is never answered. Bodies hold private keys: they are never logged.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use ferromesh_proto::{
+    EncodedResource, Version,
+    secret::{CertificateValidationContext, DataSource, Secret, TlsCertificate, data_source, secret::Type},
+};
+use futures_util::StreamExt;
+use prost::Message;
+use tokio_stream::{StreamMap, wrappers::WatchStream};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::secret::{SecretMaterial, SecretProvider, SecretWatch};
+
+const SCHEME: &str = "kubernetes://";
+const CA_SUFFIX: &str = "-cacert";
+
+/// The secrets that one stream follows.
+pub(super) struct FollowedSecrets {
+    provider: Arc<dyn SecretProvider>,
+    followed: BTreeMap<Arc<str>, Vec<SecretWatch>>,
+    changes: StreamMap<(Arc<str>, usize), WatchStream<Option<Arc<SecretMaterial>>>>,
+}
+
+impl FollowedSecrets {
+    pub(super) fn new(provider: Arc<dyn SecretProvider>) -> Self {
+        Self { provider, followed: BTreeMap::new(), changes: StreamMap::new() }
+    }
+
+    /// Follows those of `wanted` that are allowed, and nothing else. Returns the names that are no longer followed.
+    pub(super) fn follow(
+        &mut self,
+        wanted: &[Arc<str>],
+        allowed: &BTreeSet<Arc<str>>,
+        namespace: &str,
+    ) -> Vec<Arc<str>> {
+        let sources: BTreeMap<&Arc<str>, Vec<&str>> =
+            wanted.iter().map(|name| (name, sources_of(name, allowed))).filter(|(_, s)| !s.is_empty()).collect();
+        let dropped: Vec<Arc<str>> = self.followed.keys().filter(|name| !sources.contains_key(name)).cloned().collect();
+        for name in &dropped {
+            let watches = self.followed.remove(name).map_or(0, |w| w.len());
+            (0..watches).for_each(|i| drop(self.changes.remove(&(name.clone(), i))));
+        }
+        for (name, secrets) in sources {
+            if self.followed.contains_key(name) {
+                continue;
+            }
+            let watches: Vec<SecretWatch> = secrets.iter().map(|s| self.provider.subscribe(namespace, s)).collect();
+            for (i, watch) in watches.iter().enumerate() {
+                self.changes.insert((name.clone(), i), WatchStream::new(watch.clone()));
+            }
+            self.followed.insert(name.clone(), watches);
+        }
+        dropped
+    }
+
+    /// Names that are followed, sorted.
+    pub(super) fn names(&self) -> Vec<Arc<str>> {
+        self.followed.keys().cloned().collect()
+    }
+
+    /// The next secret that appeared, changed or went. Never returns while nothing is followed.
+    pub(super) async fn next(&mut self) -> (Arc<str>, Option<Arc<EncodedResource>>) {
+        loop {
+            let Some(((name, _), _)) = self.changes.next().await else { std::future::pending().await };
+            if let Some(watches) = self.followed.get(&name) {
+                let secret = watches.iter().find_map(|w| encode(&name, w.borrow().as_deref()?));
+                return (name, secret);
+            }
+        }
+    }
+}
+
+/// The Secrets that a resource may be made of, in order of preference; empty when the stream may not have it.
+fn sources_of<'a>(resource: &'a str, allowed: &BTreeSet<Arc<str>>) -> Vec<&'a str> {
+    let Some(name) = resource.strip_prefix(SCHEME) else { return Vec::new() };
+    let stripped = name.strip_suffix(CA_SUFFIX);
+    if !allowed.contains(name) && !stripped.is_some_and(|s| allowed.contains(s)) {
+        return Vec::new();
+    }
+    [name].into_iter().chain(stripped).collect()
+}
+
+/// The resource, or `None` when the Secret lacks what it needs.
+fn encode(resource: &Arc<str>, material: &SecretMaterial) -> Option<Arc<EncodedResource>> {
+    let inline = |bytes: &[u8]| {
+        Some(DataSource { specifier: Some(data_source::Specifier::InlineBytes(Bytes::copy_from_slice(bytes))) })
+    };
+    let content = if resource.ends_with(CA_SUFFIX) {
+        Type::ValidationContext(CertificateValidationContext { trusted_ca: inline(material.ca_pem.as_deref()?) })
+    } else if material.private_key_pem.is_empty() {
+        return None;
+    } else {
+        Type::TlsCertificate(TlsCertificate {
+            certificate_chain: inline(&material.certificate_chain_pem),
+            private_key: inline(&material.private_key_pem),
+        })
+    };
+    let version = Version(xxh3_64(format!("{resource} {}", material.fact.fingerprint).as_bytes()));
+    let body = Secret { name: resource.to_string(), r#type: Some(content) }.encode_to_vec().into();
+    Some(Arc::new(EncodedResource { name: resource.clone(), version, body }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_the_class_are_made_of_anything() {
+        let allowed: BTreeSet<Arc<str>> = ["web", "mutual", "mutual-cacert", "own-ca"].map(Arc::from).into();
+        let table: [(&str, &[&str]); 8] = [
+            ("kubernetes://web", &["web"]),
+            ("kubernetes://web-cacert", &["web-cacert", "web"]),
+            ("kubernetes://mutual-cacert", &["mutual-cacert", "mutual"]),
+            ("kubernetes://own-ca-cacert", &["own-ca-cacert", "own-ca"]),
+            ("kubernetes://other", &[]),
+            ("kubernetes://other-cacert", &[]),
+            ("web", &[]),
+            ("default", &[]),
+        ];
+        for (resource, expected) in table {
+            assert_eq!(sources_of(resource, &allowed), expected, "{resource}");
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The task of one stream: feeds requests, view changes and secrets into the session, and sends what it answers.
+//!
+//! The session is asked for a response only when the transport has room for one, so that a slow reader holds up nobody
+//! and costs nothing but its own delay.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use ferromesh_proto::discovery::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Node,
+};
+use ferromesh_xds_translator::{
+    class::{NodeIdentity, NodeKind, ProxyClass, Refusal as ClassRefusal},
+    snapshot::Reclassify,
+};
+use futures_util::{StreamExt, stream::SelectAll};
+use tokio::{
+    sync::{broadcast, mpsc},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Code, Status, Streaming};
+
+use super::{
+    Fault, Response, Session, Variant, Verdict, auth::Admission, delta, secrets::FollowedSecrets, service::Shared, sotw,
+};
+use crate::{
+    pipeline::{Complaint, Lease, Published, Stopped},
+    status::{Arrival, Registration},
+};
+
+/// Time for a client to say who it is.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// Time that a new stream waits for the sources to be read.
+const SYNC: Duration = Duration::from_secs(3);
+/// The session's unit of time.
+const TICK: Duration = Duration::from_secs(1);
+/// How often a caller's credentials are checked again.
+const RECHECK: Duration = Duration::from_secs(60);
+
+/// A variant of the protocol, as its messages.
+pub(super) trait Protocol: Send + 'static {
+    const VARIANT: Variant;
+    type Request: Send + 'static;
+    type Response: Send + 'static;
+    /// Takes the node out of a request: Envoy may send 60 KB of it every time.
+    fn take_node(request: &mut Self::Request) -> Option<Node>;
+    fn receive(session: &mut Session, request: Self::Request) -> Result<Option<Verdict>, Fault>;
+    fn encode(response: Response, identifier: &str) -> Self::Response;
+}
+
+/// State of the world.
+pub(super) struct Sotw;
+/// Incremental.
+pub(super) struct Delta;
+
+impl Protocol for Sotw {
+    const VARIANT: Variant = Variant::Sotw;
+    type Request = DiscoveryRequest;
+    type Response = DiscoveryResponse;
+    fn take_node(request: &mut DiscoveryRequest) -> Option<Node> {
+        request.node.take()
+    }
+    fn receive(session: &mut Session, request: DiscoveryRequest) -> Result<Option<Verdict>, Fault> {
+        session.on_sotw(request)
+    }
+    fn encode(response: Response, identifier: &str) -> DiscoveryResponse {
+        sotw::encode(response, identifier)
+    }
+}
+
+impl Protocol for Delta {
+    const VARIANT: Variant = Variant::Delta;
+    type Request = DeltaDiscoveryRequest;
+    type Response = DeltaDiscoveryResponse;
+    fn take_node(request: &mut DeltaDiscoveryRequest) -> Option<Node> {
+        request.node.take()
+    }
+    fn receive(session: &mut Session, request: DeltaDiscoveryRequest) -> Result<Option<Verdict>, Fault> {
+        session.on_delta(request)
+    }
+    fn encode(response: Response, identifier: &str) -> DeltaDiscoveryResponse {
+        delta::encode(response, identifier)
+    }
+}
+
+type Out<P> = mpsc::Sender<Result<<P as Protocol>::Response, Status>>;
+
+/// Serves one stream to its end.
+pub(super) async fn serve<P: Protocol>(
+    shared: Arc<Shared>,
+    admission: Admission,
+    requests: Streaming<P::Request>,
+    out: Out<P>,
+) {
+    let outcome = match ProxyStream::<P>::open(shared.clone(), admission, requests, &out).await {
+        Ok(Some(stream)) => {
+            shared.metrics.streams.inc();
+            let outcome = stream.run(&out).await;
+            shared.metrics.streams.dec();
+            outcome
+        }
+        Ok(None) => Ok(()),
+        Err(status) => {
+            shared.metrics.refused_streams.inc();
+            Err(status)
+        }
+    };
+    if let Err(status) = outcome {
+        if status.code() == Code::Internal {
+            shared.metrics.internal_errors.inc();
+        }
+        // A client that reads nothing does not learn why.
+        let _ = timeout(TICK, out.send(Err(status))).await;
+    }
+}
+
+struct ProxyStream<P: Protocol> {
+    shared: Arc<Shared>,
+    admission: Admission,
+    requests: Streaming<P::Request>,
+    node: NodeIdentity,
+    class: ProxyClass,
+    session: Session,
+    registration: Registration,
+    /// Follows the views of `leases`.
+    views: SelectAll<WatchStream<Published>>,
+    leases: Vec<Lease>,
+    reclassified: broadcast::Receiver<Arc<Reclassify>>,
+    secrets: FollowedSecrets,
+    /// The session may have something to send.
+    hungry: bool,
+    next_tick: Option<Instant>,
+    next_check: Instant,
+    /// The oldest change that the client has not accepted in full.
+    unsettled_since: Option<Instant>,
+}
+
+impl<P: Protocol> ProxyStream<P> {
+    /// Waits for the client to say who it is, and finds out what it gets; `None` when it leaves before.
+    async fn open(
+        shared: Arc<Shared>,
+        admission: Admission,
+        mut requests: Streaming<P::Request>,
+        out: &Out<P>,
+    ) -> Result<Option<Self>, Status> {
+        let first = tokio::select! {
+            first = timeout(FIRST_REQUEST, requests.message()) => first,
+            () = out.closed() => return Ok(None),
+            () = shared.stop.cancelled() => return Err(stopping(Stopped)),
+        };
+        let first = first.map_err(|_| Status::deadline_exceeded("no request came"))?;
+        let Some(mut first) = first? else { return Ok(None) };
+        let node = P::take_node(&mut first).filter(|n| !n.id.is_empty());
+        let node = node.ok_or_else(|| Status::invalid_argument("the first request of a stream must name the node"))?;
+        let id = node.id.clone();
+        let proven = admission.caller.as_ref().map(|c| c.id.clone());
+        let node = NodeIdentity::parse(&node, proven).map_err(|refusal| refuse(&id, &admission, &refusal))?;
+
+        let turn = shared.arrivals().turn().await?;
+        let synced = timeout(SYNC, shared.mesh.until_synced()).await;
+        synced.map_err(|_| Status::unavailable("the configuration is still being read; try again"))?;
+        // Subscribed first: a change between here and the classification must not be missed.
+        let reclassified = shared.mesh.reclassified();
+        let class = shared.mesh.classify(node.clone()).await.map_err(stopping)?;
+        let class = class.map_err(|refusal| refuse(&id, &admission, &refusal))?;
+        let leases = lease_all(&shared, &class).await?;
+        drop(turn);
+
+        let stream = shared.next_stream();
+        let arrival = Arrival {
+            stream,
+            id,
+            kind: match node.kind {
+                NodeKind::Sidecar => "sidecar",
+                NodeKind::Router => "router",
+            },
+            namespace: class.namespace.clone(),
+            identity: node.proven.clone(),
+            remote: admission.remote,
+            variant: P::VARIANT,
+        };
+        let registration = shared.proxies.register(arrival, (shared.clock)());
+        let session = Session::new(stream, P::VARIANT, leases.iter().map(Lease::current).collect());
+        let secrets = FollowedSecrets::new(shared.secrets.clone());
+        let now = Instant::now();
+        let mut stream = Self {
+            shared,
+            admission,
+            requests,
+            node,
+            class,
+            session,
+            registration,
+            views: SelectAll::new(),
+            leases: Vec::new(),
+            reclassified,
+            secrets,
+            hungry: true,
+            next_tick: None,
+            next_check: now + RECHECK,
+            unsettled_since: None,
+        };
+        stream.attach(leases);
+        stream.on_request(first).await?;
+        Ok(Some(stream))
+    }
+
+    /// Runs until the client leaves, the server stops, or the caller may no longer be served.
+    async fn run(mut self, out: &Out<P>) -> Result<(), Status> {
+        loop {
+            if self.next_tick.is_none() && self.session.wants_ticks() {
+                self.next_tick = Some(Instant::now() + TICK);
+            }
+            let next_tick = self.next_tick.unwrap_or(self.next_check);
+            tokio::select! {
+                request = self.requests.message() => match request {
+                    Ok(Some(request)) => self.on_request(request).await?,
+                    // A broken connection is no error of anybody's.
+                    Ok(None) | Err(_) => return Ok(()),
+                },
+                Some(published) = self.views.next() => self.on_view(published),
+                (name, secret) = self.secrets.next() => {
+                    self.session.on_secret(&name, secret);
+                    self.hungry = true;
+                }
+                changed = self.reclassified.recv() => self.on_reclassified(changed).await?,
+                permit = out.reserve(), if self.hungry => match permit {
+                    Ok(permit) => match self.session.next_response() {
+                        Some(response) => permit.send(Ok(self.note(response))),
+                        None => self.hungry = false,
+                    },
+                    Err(_) => return Ok(()),
+                },
+                () = out.closed() => return Ok(()),
+                () = sleep_until(next_tick), if self.next_tick.is_some() => {
+                    self.next_tick = None;
+                    self.session.tick();
+                    self.hungry = true;
+                }
+                () = sleep_until(self.next_check) => {
+                    self.next_check = Instant::now() + RECHECK;
+                    self.admission.renew().await?;
+                }
+                () = self.shared.stop.cancelled() => return Err(stopping(Stopped)),
+            }
+        }
+    }
+
+    async fn on_request(&mut self, mut request: P::Request) -> Result<(), Status> {
+        P::take_node(&mut request);
+        let verdict = P::receive(&mut self.session, request).map_err(|fault| match fault {
+            Fault::MissingType => Status::invalid_argument(fault.to_string()),
+            Fault::TooManyNames(_) | Fault::TooManyTypes => Status::resource_exhausted(fault.to_string()),
+        })?;
+        self.hungry = true;
+        self.follow_secrets();
+        match verdict {
+            None => {}
+            Some(Verdict::Accepted(kind)) => {
+                self.registration.accepted(kind);
+                self.settle();
+            }
+            Some(Verdict::Refused(refusal)) => {
+                tracing::warn!(proxy = %self.registration.id, kind = refusal.kind.short_name(), message = %refusal.message, "refused by the proxy");
+                self.shared.metrics.rejected(refusal.kind);
+                let views = self.class.views.clone();
+                let complaint = Complaint { proxy: self.registration.id.clone(), views, refusal: refusal.clone() };
+                let diagnostics = self.shared.mesh.blame(complaint).await.map_err(stopping)?;
+                self.registration.refused(&refusal, diagnostics, (self.shared.clock)());
+                self.unsettled_since = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_view(&mut self, published: Published) {
+        self.session.on_view(published.view);
+        if !self.session.is_settled() {
+            self.hungry = true;
+            self.unsettled_since.get_or_insert(published.at);
+        }
+    }
+
+    /// Notes how long a change took, once the client has accepted all of it.
+    fn settle(&mut self) {
+        if self.unsettled_since.is_some() && self.session.is_settled() {
+            let since = self.unsettled_since.take();
+            self.shared.metrics.converged(since.map_or(Duration::ZERO, |s| s.elapsed()));
+        }
+    }
+
+    fn note(&self, response: Response) -> P::Response {
+        if let Ok(kind) = response.kind {
+            self.registration.sent(kind, response.version);
+            self.shared.metrics.pushed(kind);
+        }
+        P::encode(response, &self.shared.identifier)
+    }
+
+    /// The proxy may belong to another class now. After missed messages, it is looked at in any case.
+    async fn on_reclassified(
+        &mut self,
+        changed: Result<Arc<Reclassify>, broadcast::error::RecvError>,
+    ) -> Result<(), Status> {
+        let concerned = match changed {
+            Ok(changed) => changed.concerns(&self.node.workload, self.node.address),
+            Err(broadcast::error::RecvError::Lagged(_)) => true,
+            Err(broadcast::error::RecvError::Closed) => return Err(stopping(Stopped)),
+        };
+        if !concerned {
+            return Ok(());
+        }
+        let class = self.shared.mesh.classify(self.node.clone()).await.map_err(stopping)?;
+        let class = class.map_err(|refusal| refuse(&self.registration.id, &self.admission, &refusal))?;
+        if class.views != self.class.views {
+            let leases = lease_all(&self.shared, &class).await?;
+            self.session.on_views(leases.iter().map(Lease::current).collect());
+            self.attach(leases);
+            self.hungry = true;
+        }
+        self.class = class;
+        self.follow_secrets();
+        Ok(())
+    }
+
+    fn attach(&mut self, leases: Vec<Lease>) {
+        self.views = leases.iter().map(|l| WatchStream::from_changes(l.follow())).collect();
+        self.registration.views(leases.iter().map(|l| l.key().clone()).collect());
+        self.leases = leases;
+    }
+
+    /// Follows the secrets that the client asks for and may have. Without a proven identity it may have none.
+    fn follow_secrets(&mut self) {
+        let nobody = BTreeSet::new();
+        let allowed = if self.node.proven.is_some() { &self.class.credentials } else { &nobody };
+        let dropped = self.secrets.follow(self.session.secret_names(), allowed, &self.class.namespace);
+        for name in dropped {
+            self.session.on_secret(&name, None);
+            self.hungry = true;
+        }
+        if !self.session.secret_names().is_empty() {
+            self.registration.secrets(self.secrets.names());
+        }
+    }
+}
+
+async fn lease_all(shared: &Shared, class: &ProxyClass) -> Result<Vec<Lease>, Status> {
+    let mut leases = Vec::with_capacity(class.views.len());
+    for key in &class.views {
+        leases.push(shared.mesh.lease(key).await.map_err(stopping)?);
+    }
+    Ok(leases)
+}
+
+fn stopping(stopped: Stopped) -> Status {
+    Status::unavailable(stopped.to_string())
+}
+
+/// A proxy that says what cannot be is told so; one that claims to be another is refused, and the audit log hears of it.
+fn refuse(id: &str, admission: &Admission, refusal: &ClassRefusal) -> Status {
+    match refusal {
+        ClassRefusal::Claim { .. } | ClassRefusal::Account { .. } => {
+            tracing::warn!(target: "audit", node = id, peer = ?admission.remote, reason = %refusal, "xDS stream refused");
+            Status::permission_denied("not permitted: the proven identity does not belong to this node")
+        }
+        _ => Status::invalid_argument(refusal.to_string()),
+    }
+}

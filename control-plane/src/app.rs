@@ -1,0 +1,361 @@
+//! The control plane put together: opens what is on disk, binds every port, then starts sources, pipeline and servers,
+//! and stops them in order.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    future::Future,
+    io::IsTerminal,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, anyhow};
+use axum::{Router, http::header::CONTENT_TYPE, routing::get};
+use ferromesh_cert_authority::{
+    Authenticator, Authority, CertificateService, FirstStart, Settings as AuthoritySettings, TrustBundle,
+};
+use ferromesh_proto::SpiffeId;
+use ferromesh_xds_translator::{compiler::Compiler, ir::MeshDefaults};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::InterceptorLayer,
+    transport::{Server, server::TcpIncoming},
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    admin::{self, AdminToken, Api, Guard},
+    ads::{
+        auth::Trust,
+        service::{Discovery, Parts, Shared},
+    },
+    config::Settings,
+    metrics::Metrics,
+    pipeline::Mesh,
+    secret::{Secrets, sealed::Vault},
+    source::{SourceId, directory, rest::RestSource},
+    status::Proxies,
+    store::{Durable, Recovery},
+    tls::{Door, ServerNames, introduce},
+};
+
+/// Time for streams and requests to end after a signal.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often a silent peer is asked whether it is there, and how long it may take to answer.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+/// Streams on one connection; a proxy needs two.
+const STREAMS_PER_CONNECTION: u32 = 128;
+
+/// Runs the control plane until SIGTERM or SIGINT.
+///
+/// # Errors
+/// It cannot start, or something that it cannot be without has failed; each in one line that says what to do.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    start_log();
+    let mut plane = ControlPlane::start(settings).await?;
+    let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = tokio::signal::ctrl_c() => Ok(()),
+        failed = plane.failed() => Err(failed),
+    };
+    tracing::info!("stopping");
+    plane.stop().await;
+    outcome
+}
+
+/// Logs to stderr; `RUST_LOG` chooses what. In tests and embedders that log already, theirs stays.
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = std::io::stderr().is_terminal();
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).try_init();
+}
+
+/// Where a running control plane listens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Addresses {
+    /// Plaintext xDS.
+    pub xds: SocketAddr,
+    /// xDS and certificates over TLS.
+    pub xds_tls: SocketAddr,
+    /// REST and health.
+    pub http: SocketAddr,
+    /// Metrics.
+    pub metrics: SocketAddr,
+}
+
+/// A running control plane.
+pub struct ControlPlane {
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// What it serves.
+    pub mesh: Mesh,
+    /// Who it serves.
+    pub proxies: Arc<Proxies>,
+    /// Who vouches for whom.
+    pub authority: Arc<Authority>,
+    shared: Arc<Shared>,
+    tasks: JoinSet<anyhow::Result<()>>,
+    stop: CancellationToken,
+}
+
+/// Every port, bound before anything starts, so that a port in use stops the start and nothing else.
+struct Listeners {
+    xds: TcpListener,
+    xds_tls: TcpListener,
+    http: TcpListener,
+    metrics: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(settings: &Settings) -> anyhow::Result<Self> {
+        Ok(Self {
+            xds: bind(settings.xds_address, "plaintext xDS", "--xds-address").await?,
+            xds_tls: bind(settings.xds_tls_address, "xDS over TLS", "--xds-tls-address").await?,
+            http: bind(settings.http_address, "the REST API", "--http-address").await?,
+            metrics: bind(settings.metrics_address, "metrics", "--metrics-address").await?,
+        })
+    }
+
+    fn addresses(&self) -> anyhow::Result<Addresses> {
+        Ok(Addresses {
+            xds: self.xds.local_addr()?,
+            xds_tls: self.xds_tls.local_addr()?,
+            http: self.http.local_addr()?,
+            metrics: self.metrics.local_addr()?,
+        })
+    }
+}
+
+async fn bind(address: SocketAddr, what: &str, option: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let advice = match error.kind() {
+            std::io::ErrorKind::AddrInUse => format!("stop the process that uses it, or choose another with {option}"),
+            std::io::ErrorKind::PermissionDenied => {
+                format!("choose a port above 1023 with {option}, or grant the right")
+            }
+            std::io::ErrorKind::AddrNotAvailable => {
+                format!("this machine has no such address; choose another with {option}")
+            }
+            _ => format!("choose another with {option}"),
+        };
+        anyhow!("cannot listen on {address} for {what}: {error}; {advice}")
+    })
+}
+
+impl ControlPlane {
+    /// Opens state, binds ports and starts everything. Proxies are served once every source has been read.
+    ///
+    /// # Errors
+    /// State or a port cannot be used; says what to do.
+    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        let listeners = Listeners::bind(&settings).await?;
+        let addresses = listeners.addresses()?;
+        let State { authority, store, vault, token } = State::open(&settings).await?;
+        let metrics = Metrics::new();
+        let base = MeshDefaults { trust_domain: settings.trust_domain.clone(), ..MeshDefaults::default() };
+        let mut expected = BTreeSet::from([SourceId::Rest]);
+        expected.extend((!settings.config.is_empty()).then_some(SourceId::Directory));
+        let (mesh, events, pipeline_end) = Mesh::start(Compiler::new(base), expected, metrics.clone());
+        let secrets = Arc::new(Secrets::default());
+        let proxies = Arc::new(Proxies::default());
+        let stop = CancellationToken::new();
+        let shared = Shared::new(Parts {
+            mesh: mesh.clone(),
+            secrets: secrets.clone(),
+            proxies: proxies.clone(),
+            metrics: metrics.clone(),
+            identifier: format!("ferromesh {} {:08x}", env!("CARGO_PKG_VERSION"), rand::random::<u32>()),
+            clock: SystemTime::now,
+            stop: stop.clone(),
+        });
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let _ = pipeline_end.await;
+            Err(anyhow!("the compiler stopped: this is a bug; restart the control plane"))
+        });
+        tasks.spawn(forever(authority.clone().run_upkeep(SystemTime::now)));
+        let root_file = settings.root_file();
+        write_roots(&root_file, &authority.trust_bundle().borrow().clone())?;
+        tasks.spawn(forever(follow_roots(authority.clone(), root_file)));
+        let objects = RestSource::new(store, vault, secrets.clone(), events.clone());
+        objects.start().await?;
+        if !settings.config.is_empty() {
+            let directories = directory::run(settings.config.clone(), secrets, events);
+            tasks.spawn(async { Ok(directories.await?) });
+        }
+
+        serve_plaintext(&mut tasks, &shared, listeners.xds);
+        serve_tls(&mut tasks, &shared, &settings, authority.clone(), listeners.xds_tls).await?;
+        let api = Api { objects, mesh: mesh.clone(), proxies: proxies.clone(), authority: authority.clone() };
+        let guard = Guard { token, loopback: addresses.http.ip().is_loopback() };
+        serve_http(&mut tasks, &stop, listeners.http, admin::router(Arc::new(api), Arc::new(guard)));
+        serve_http(&mut tasks, &stop, listeners.metrics, metrics_router(metrics));
+        tracing::info!(xds = %addresses.xds, xds_tls = %addresses.xds_tls, http = %addresses.http, metrics = %addresses.metrics, "listening");
+        Ok(Self { addresses, mesh, proxies, authority, shared, tasks, stop })
+    }
+
+    /// Waits until something fails that the control plane cannot be without.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(Err(error))) => return error,
+                Some(Ok(Ok(()))) => {}
+                Some(Err(error)) => return anyhow!("a part of the control plane failed: {error}"),
+                None => return anyhow!("everything stopped"),
+            }
+        }
+    }
+
+    /// Ends every stream and server, waits a little for them, and lets go.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        self.shared.tasks.close();
+        if tokio::time::timeout(GRACE, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!("some streams did not end in time");
+        }
+        self.tasks.shutdown().await;
+    }
+}
+
+/// What is on disk.
+struct State {
+    authority: Arc<Authority>,
+    store: Arc<Durable>,
+    vault: Vault,
+    token: AdminToken,
+}
+
+impl State {
+    async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let settings = settings.clone();
+        // Keys are made and files are read.
+        tokio::task::spawn_blocking(move || Self::read(&settings)).await.context("opening state")?
+    }
+
+    fn read(settings: &Settings) -> anyhow::Result<Self> {
+        let data = &settings.data_dir;
+        fs::create_dir_all(data)
+            .with_context(|| format!("cannot make {}; choose another --data-dir", data.display()))?;
+        // The authority first: once there is a store, a missing root is a loss and is not made anew.
+        let first = if Durable::existed(&settings.store_dir()) { FirstStart::Refused } else { FirstStart::Allowed };
+        let mut wanted = AuthoritySettings::new(settings.trust_domain.clone());
+        wanted.leaf_ttl = settings.leaf_ttl;
+        wanted.max_ttl = settings.leaf_ttl;
+        wanted.intermediate_ttl = wanted.intermediate_ttl.max(6 * settings.leaf_ttl);
+        let authority = Authority::open(&settings.authority_dir(), wanted, first, SystemTime::now())?;
+        let (store, recovery) = Durable::open(&settings.store_dir())?;
+        match recovery {
+            Recovery::Clean => {}
+            Recovery::TornTail => {
+                tracing::warn!("the journal's last line was incomplete: a write that was never acknowledged is dropped")
+            }
+            Recovery::Rebuilt(reason) => tracing::warn!(reason, "the store's database was rebuilt from the journal"),
+        }
+        let vault = Vault::open(&settings.vault_file())?;
+        let (token, shown) = AdminToken::open(&settings.token_file())?;
+        if let Some(shown) = shown {
+            show_token(&shown, &settings.token_file());
+        }
+        Ok(Self { authority: Arc::new(authority), store: Arc::new(store), vault, token })
+    }
+}
+
+/// Shows the new administrator's token to a person; a log file only learns where it lies.
+#[allow(clippy::print_stderr, reason = "a token is shown to a person and must not enter the log")]
+fn show_token(token: &str, file: &Path) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("administrator's token, kept in {}: {token}", file.display());
+    } else {
+        tracing::info!(file = %file.display(), "an administrator's token was made");
+    }
+}
+
+async fn forever(work: impl Future<Output = ()>) -> anyhow::Result<()> {
+    work.await;
+    Ok(())
+}
+
+/// Keeps the file of roots up to date.
+async fn follow_roots(authority: Arc<Authority>, file: std::path::PathBuf) {
+    let mut bundle = authority.trust_bundle();
+    while bundle.changed().await.is_ok() {
+        let roots = bundle.borrow_and_update().clone();
+        if let Err(error) = write_roots(&file, &roots) {
+            tracing::error!(%error, "the file of roots is out of date");
+        }
+    }
+}
+
+/// Writes beside the file and renames, so that nobody reads half of it.
+fn write_roots(file: &Path, bundle: &TrustBundle) -> anyhow::Result<()> {
+    let fresh = file.with_extension("pem.new");
+    let written = fs::write(&fresh, bundle.pem()).and_then(|()| fs::rename(&fresh, file));
+    written.with_context(|| format!("cannot write the mesh's roots to {}", file.display()))
+}
+
+fn grpc_server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .max_concurrent_streams(Some(STREAMS_PER_CONNECTION))
+}
+
+fn serve_plaintext(tasks: &mut JoinSet<anyhow::Result<()>>, shared: &Arc<Shared>, listener: TcpListener) {
+    let service = Discovery::server(shared.clone(), Trust::Believed);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stopped = shared.stop.clone().cancelled_owned();
+    let server = grpc_server().add_service(service).serve_with_incoming_shutdown(incoming, stopped);
+    tasks.spawn(async { server.await.context("the plaintext xDS port") });
+}
+
+async fn serve_tls(
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    shared: &Arc<Shared>,
+    settings: &Settings,
+    authority: Arc<Authority>,
+    listener: TcpListener,
+) -> anyhow::Result<()> {
+    let names = ServerNames { names: settings.server_names.clone(), addresses: settings.server_addresses() };
+    let (door, renewal) = Door::open(authority.clone(), names, SystemTime::now).await?;
+    tasks.spawn(forever(door.clone().keep_fresh(renewal)));
+    let authenticator: Arc<dyn Authenticator> = Arc::new(authority.authenticator([]));
+    let mesh = shared.mesh.clone();
+    let registry = move |id: &SpiffeId| mesh.may_renew(id);
+    let certificates =
+        CertificateService::new(authority, authenticator.clone(), SystemTime::now).with_registry(Arc::new(registry));
+    let trust = Trust::Proven { authenticator, clock: SystemTime::now };
+    let stopped = shared.stop.clone().cancelled_owned();
+    let server = grpc_server()
+        .layer(InterceptorLayer::new(introduce))
+        .add_service(Discovery::server(shared.clone(), trust))
+        .add_service(certificates.into_server())
+        .serve_with_incoming_shutdown(door.accept(listener), stopped);
+    tasks.spawn(async { server.await.context("the TLS xDS port") });
+    Ok(())
+}
+
+fn serve_http(
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    stop: &CancellationToken,
+    listener: TcpListener,
+    router: Router,
+) {
+    let stopped = stop.clone().cancelled_owned();
+    tasks.spawn(async { axum::serve(listener, router).with_graceful_shutdown(stopped).await.context("an HTTP port") });
+}
+
+fn metrics_router(metrics: Arc<Metrics>) -> Router {
+    let headers = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+    Router::new().route("/metrics", get(move || async move { (headers, metrics.render()) }))
+}

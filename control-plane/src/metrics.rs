@@ -1,0 +1,168 @@
+//! Counters and gauges under the names that Istio's dashboards query, and the registry that serves them.
+//!
+//! A sink: everybody writes, nobody reads back. Labels are bounded by construction.
+
+use std::{sync::Arc, time::Duration};
+
+use ferromesh_proto::ResourceType;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::Registry,
+};
+
+/// Upper bounds of push and convergence times, in seconds (those of istiod).
+const PUSH_BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0, 20.0];
+
+/// A count under a name of istiod's that does not end in `_total`: this format reserves that ending for counters and puts
+/// it on all of them, so that dashboards would not find the name.
+pub type Count = Gauge;
+
+/// A metric by xDS type.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct ByType {
+    r#type: &'static str,
+}
+
+/// Every metric of the control plane.
+pub struct Metrics {
+    registry: Registry,
+    /// Open xDS streams.
+    pub streams: Gauge,
+    pushes: Family<ByType, Count>,
+    rejects: Family<ByType, Count>,
+    /// Streams closed for a reason of the server's own.
+    pub internal_errors: Count,
+    /// Time to compile one batch of changes.
+    pub push_time: Histogram,
+    /// Time from a change of the configuration until a proxy has accepted it.
+    pub convergence_time: Histogram,
+    /// Batches of configuration changes that were applied.
+    pub push_triggers: Count,
+    /// Times that everything was compiled again, after the start.
+    pub full_rebuilds: Counter,
+    /// Streams refused before they began: not authenticated, not permitted, too many.
+    pub refused_streams: Counter,
+    /// Shared views in use.
+    pub views: Gauge,
+    /// When the root certificate ends, in seconds since 1970.
+    pub root_expiry: Gauge,
+}
+
+impl Metrics {
+    /// A registry with everything at zero.
+    pub fn new() -> Arc<Self> {
+        let histogram = || Histogram::new(PUSH_BUCKETS);
+        let mut metrics = Self {
+            registry: Registry::default(),
+            streams: Gauge::default(),
+            pushes: Family::default(),
+            rejects: Family::default(),
+            internal_errors: Count::default(),
+            push_time: histogram(),
+            convergence_time: histogram(),
+            push_triggers: Count::default(),
+            full_rebuilds: Counter::default(),
+            refused_streams: Counter::default(),
+            views: Gauge::default(),
+            root_expiry: Gauge::default(),
+        };
+        metrics.register();
+        Arc::new(metrics)
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        let build = Info::new([("component", "pilot"), ("tag", env!("CARGO_PKG_VERSION"))]);
+        r.register("istio_build", "Component build info", build);
+        r.register("pilot_xds", "Open xDS streams", self.streams.clone());
+        r.register("pilot_xds_pushes", "Responses sent, by type", self.pushes.clone());
+        r.register("pilot_total_xds_rejects", "Responses that proxies refused, by type", self.rejects.clone());
+        r.register(
+            "pilot_total_xds_internal_errors",
+            "Streams closed by an error of the server",
+            self.internal_errors.clone(),
+        );
+        r.register("pilot_xds_push_time", "Seconds to compile a batch of changes", self.push_time.clone());
+        r.register(
+            "pilot_proxy_convergence_time",
+            "Seconds from a change until a proxy accepted it",
+            self.convergence_time.clone(),
+        );
+        r.register("pilot_push_triggers", "Batches of configuration changes applied", self.push_triggers.clone());
+        r.register("mesh_full_rebuilds", "Times that everything was compiled again", self.full_rebuilds.clone());
+        r.register("mesh_refused_streams", "Streams refused before they began", self.refused_streams.clone());
+        r.register("mesh_views", "Shared views in use", self.views.clone());
+        r.register(
+            "citadel_server_root_cert_expiry_timestamp",
+            "End of the root certificate, seconds since 1970",
+            self.root_expiry.clone(),
+        );
+    }
+
+    /// A response of this type was sent.
+    pub fn pushed(&self, kind: ResourceType) {
+        self.pushes.get_or_create(&ByType { r#type: lower(kind) }).inc();
+    }
+
+    /// A response of this type was refused.
+    pub fn rejected(&self, kind: ResourceType) {
+        self.rejects.get_or_create(&ByType { r#type: lower(kind) }).inc();
+    }
+
+    /// A proxy accepted a change this long after it was made.
+    pub fn converged(&self, after: Duration) {
+        self.convergence_time.observe(after.as_secs_f64());
+    }
+
+    /// Everything as OpenMetrics text.
+    ///
+    /// # Panics
+    /// Never: writing to a string does not fail.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+/// istiod's label values.
+const fn lower(kind: ResourceType) -> &'static str {
+    match kind {
+        ResourceType::Cluster => "cds",
+        ResourceType::Endpoint => "eds",
+        ResourceType::Listener => "lds",
+        ResourceType::Route => "rds",
+        ResourceType::Secret => "sds",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_dashboards_query() {
+        let metrics = Metrics::new();
+        metrics.streams.set(3);
+        metrics.pushed(ResourceType::Cluster);
+        metrics.rejected(ResourceType::Route);
+        metrics.converged(Duration::from_millis(2));
+        let text = metrics.render();
+        for line in [
+            "pilot_xds 3",
+            "pilot_xds_pushes{type=\"cds\"} 1",
+            "pilot_total_xds_rejects{type=\"rds\"} 1",
+            "pilot_proxy_convergence_time_count 1",
+            "istio_build_info{component=\"pilot\"",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}

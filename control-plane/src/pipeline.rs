@@ -1,0 +1,501 @@
+//! One thread owns the compiler: events of all sources go in, views come out, and streams ask for theirs.
+//!
+//! An isolated change is applied at once; what arrives meanwhile is applied together, and the longer a storm lasts, the
+//! longer the pauses between rounds (at most [`LONGEST_GAP`]). Nothing is published before every source has told what
+//! it has, so that a proxy that reconnects after a restart loses nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::{Arc, RwLock},
+    thread,
+    time::Duration,
+};
+
+use ferromesh_proto::{ResourceType, SpiffeId};
+use ferromesh_xds_translator::{
+    class::{NodeIdentity, ProxyClass, Refusal as ClassRefusal},
+    compiler::{Change, Compiler},
+    diagnostic::{Code, Diagnostic, FieldPath},
+    dialect::Object,
+    ir::ObjectId,
+    plan::ViewKey,
+    snapshot::{MeshSnapshot, Reclassify},
+    view::View,
+};
+use rustc_hash::FxHashMap;
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    time::Instant,
+};
+
+use crate::{
+    ads::Refusal,
+    metrics::Metrics,
+    precedence::{Effect, Precedence},
+    source::{ConfigEvent, EventSender, SourceChange, SourceId},
+};
+
+/// Batches of events that may wait; a source that is faster waits itself.
+const EVENT_QUEUE: usize = 256;
+/// Events applied in one round at most.
+const ROUND: usize = 4096;
+/// A round this soon after the one before belongs to the same storm.
+const QUIET: Duration = Duration::from_millis(200);
+/// First pause between two rounds of a storm; it doubles from there.
+const FIRST_GAP: Duration = Duration::from_millis(10);
+/// Longest pause between two rounds.
+const LONGEST_GAP: Duration = Duration::from_millis(500);
+/// How long a view without streams is kept up to date, for a proxy that only reconnects.
+const LINGER: Duration = Duration::from_secs(30);
+
+const POISONED: &str = "no code panics while it holds this lock";
+
+/// A view with the moment it was published.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The view.
+    pub view: Arc<View>,
+    /// When the change that led to it was taken up.
+    pub at: Instant,
+}
+
+/// The pipeline has stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the server is stopping")]
+pub struct Stopped;
+
+/// What streams, the REST API and others know of the pipeline. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Mesh {
+    asks: mpsc::UnboundedSender<Ask>,
+    synced: watch::Receiver<bool>,
+    reclassified: broadcast::Sender<Arc<Reclassify>>,
+    accounts: Arc<RwLock<Accounts>>,
+}
+
+/// Identities of workloads: those that exist, and those of which the last workload went.
+#[derive(Default, Debug)]
+struct Accounts {
+    present: BTreeSet<(Arc<str>, Arc<str>)>,
+    gone: BTreeSet<(Arc<str>, Arc<str>)>,
+}
+
+/// What a proxy refused.
+#[derive(Clone, Debug)]
+pub struct Complaint {
+    /// Its node id.
+    pub proxy: String,
+    /// The views that it gets.
+    pub views: Vec<Arc<ViewKey>>,
+    /// Its words.
+    pub refusal: Refusal,
+}
+
+/// A view for as long as somebody needs it.
+#[derive(Debug)]
+pub struct Lease {
+    key: Arc<ViewKey>,
+    views: watch::Receiver<Published>,
+}
+
+/// Questions to the thread that owns the compiler.
+#[derive(Debug)]
+enum Ask {
+    Classify(Box<NodeIdentity>, oneshot::Sender<Result<ProxyClass, ClassRefusal>>),
+    Lease(Arc<ViewKey>, oneshot::Sender<watch::Receiver<Published>>),
+    Blame(Box<Complaint>, oneshot::Sender<Vec<Diagnostic>>),
+    Diagnostics(oneshot::Sender<Vec<Diagnostic>>),
+    Objects(oneshot::Sender<Vec<(SourceId, Object)>>),
+    Snapshot(oneshot::Sender<Arc<MeshSnapshot>>),
+}
+
+impl Mesh {
+    /// Starts the pipeline. `expected`: the sources that must be synced before anything is published. The last result
+    /// ends when the pipeline does.
+    ///
+    /// # Panics
+    /// When the system gives no thread.
+    pub fn start(
+        compiler: Compiler,
+        expected: BTreeSet<SourceId>,
+        metrics: Arc<Metrics>,
+    ) -> (Self, EventSender, oneshot::Receiver<()>) {
+        let (asks, questions) = mpsc::unbounded_channel();
+        let (events, incoming) = mpsc::channel(EVENT_QUEUE);
+        let (synced, sync_watch) = watch::channel(false);
+        let (reclassified, _) = broadcast::channel(64);
+        let accounts: Arc<RwLock<Accounts>> = Arc::default();
+        let pipeline = Pipeline {
+            compiler,
+            expected,
+            questions,
+            incoming,
+            synced,
+            reclassified: reclassified.clone(),
+            metrics,
+            precedence: Precedence::default(),
+            pending: Vec::new(),
+            pending_since: None,
+            diagnostics: BTreeMap::new(),
+            views: FxHashMap::default(),
+            pace: Pace::default(),
+            accounts: accounts.clone(),
+        };
+        let (ended, end) = oneshot::channel();
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a timer needs no resources");
+        let work = move || {
+            runtime.block_on(pipeline.run());
+            drop(ended);
+        };
+        thread::Builder::new().name("compiler".to_owned()).spawn(work).expect("a thread at the start");
+        (Self { asks, synced: sync_watch, reclassified, accounts }, events, end)
+    }
+
+    /// Whether every source has told what it has.
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
+    /// Waits until every source has told what it has; forever if the pipeline stops before.
+    pub async fn until_synced(&self) {
+        let mut synced = self.synced.clone();
+        if synced.wait_for(|s| *s).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether a certificate of this identity may be renewed by itself: not after the last workload that had it went.
+    /// An identity that no workload ever had (a proxy outside the registry) may.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn may_renew(&self, id: &SpiffeId) -> bool {
+        !self.accounts.read().expect(POISONED).gone.contains(&(id.namespace().into(), id.service_account().into()))
+    }
+
+    /// Word of changes after which some proxies belong to other classes.
+    pub fn reclassified(&self) -> broadcast::Receiver<Arc<Reclassify>> {
+        self.reclassified.subscribe()
+    }
+
+    /// What a proxy gets.
+    ///
+    /// # Errors
+    /// [`Stopped`]; inside, why the proxy gets nothing.
+    pub async fn classify(&self, node: NodeIdentity) -> Result<Result<ProxyClass, ClassRefusal>, Stopped> {
+        self.ask(|reply| Ask::Classify(Box::new(node), reply)).await
+    }
+
+    /// A view, planned now if nobody has used it yet.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn lease(&self, key: &Arc<ViewKey>) -> Result<Lease, Stopped> {
+        let views = self.ask(|reply| Ask::Lease(key.clone(), reply)).await?;
+        Ok(Lease { key: key.clone(), views })
+    }
+
+    /// Diagnostics on the objects whose translation a proxy refused.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn blame(&self, complaint: Complaint) -> Result<Vec<Diagnostic>, Stopped> {
+        self.ask(|reply| Ask::Blame(Box::new(complaint), reply)).await
+    }
+
+    /// All current diagnostics of sources and translation.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn diagnostics(&self) -> Result<Vec<Diagnostic>, Stopped> {
+        self.ask(Ask::Diagnostics).await
+    }
+
+    /// Every object that serves, with its source; sorted by identity.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn objects(&self) -> Result<Vec<(SourceId, Object)>, Stopped> {
+        self.ask(Ask::Objects).await
+    }
+
+    /// The mesh as it is now.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn snapshot(&self) -> Result<Arc<MeshSnapshot>, Stopped> {
+        self.ask(Ask::Snapshot).await
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(question(reply)).map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+impl Lease {
+    /// The view as it is now.
+    pub fn current(&self) -> Arc<View> {
+        self.views.borrow().view.clone()
+    }
+
+    /// Every state of the view from now on, beginning with the present one; a slow reader gets only the newest.
+    pub fn follow(&self) -> watch::Receiver<Published> {
+        self.views.clone()
+    }
+
+    /// Which view.
+    pub fn key(&self) -> &Arc<ViewKey> {
+        &self.key
+    }
+}
+
+struct Served {
+    sender: watch::Sender<Published>,
+    idle_since: Option<Instant>,
+}
+
+struct Pipeline {
+    compiler: Compiler,
+    expected: BTreeSet<SourceId>,
+    questions: mpsc::UnboundedReceiver<Ask>,
+    incoming: mpsc::Receiver<ConfigEvent>,
+    synced: watch::Sender<bool>,
+    reclassified: broadcast::Sender<Arc<Reclassify>>,
+    metrics: Arc<Metrics>,
+    precedence: Precedence,
+    pending: Vec<Change>,
+    pending_since: Option<Instant>,
+    diagnostics: BTreeMap<SourceId, Vec<Diagnostic>>,
+    views: FxHashMap<Arc<ViewKey>, Served>,
+    pace: Pace,
+    accounts: Arc<RwLock<Accounts>>,
+}
+
+impl Pipeline {
+    /// Runs until nobody can ask any more.
+    async fn run(mut self) {
+        let mut sweep = tokio::time::interval(LINGER / 3);
+        let mut sources_left = true;
+        loop {
+            let due = self.due();
+            tokio::select! {
+                ask = self.questions.recv() => match ask {
+                    Some(ask) => self.answer(ask),
+                    None => return,
+                },
+                event = self.incoming.recv(), if sources_left => match event {
+                    Some(event) => self.collect(event),
+                    None => sources_left = false,
+                },
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.round(),
+                _ = sweep.tick() => self.sweep(),
+            }
+        }
+    }
+
+    /// When the next round is due; `None`: nothing is waiting, or not everything has arrived.
+    fn due(&self) -> Option<Instant> {
+        let waiting = self.pending_since.is_some() && self.expected.is_empty();
+        waiting.then(|| self.pace.next())
+    }
+
+    fn collect(&mut self, event: ConfigEvent) {
+        let ConfigEvent { source, changes, diagnostics, synced } = event;
+        if synced && self.expected.remove(&source) {
+            // The first round publishes even if there is nothing at all.
+            self.pending_since.get_or_insert_with(Instant::now);
+        }
+        if let Some(diagnostics) = diagnostics {
+            self.diagnostics.insert(source, diagnostics);
+        }
+        for change in changes {
+            let change = match change {
+                SourceChange::Upsert(object) => self.precedence.upsert(source, *object).into_change(),
+                SourceChange::Delete(id) => self.precedence.delete(source, &id).into_change(),
+                SourceChange::Credential { namespace, name, fact } => {
+                    Some(Change::Credential { namespace, name, fact })
+                }
+            };
+            self.pending.extend(change);
+        }
+        if !self.pending.is_empty() {
+            self.pending_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Applies what is waiting and publishes what changed.
+    fn round(&mut self) {
+        while self.pending.len() < ROUND
+            && let Ok(event) = self.incoming.try_recv()
+        {
+            self.collect(event);
+        }
+        let begin = Instant::now();
+        let at = self.pending_since.take().unwrap_or(begin);
+        let outcome = self.compiler.apply(mem::take(&mut self.pending));
+        if outcome.full && *self.synced.borrow() {
+            self.metrics.full_rebuilds.inc();
+        }
+        for view in outcome.views {
+            if let Some(served) = self.views.get(&view.key) {
+                served.sender.send_replace(Published { view, at });
+            }
+        }
+        if !outcome.reclassify.is_empty() {
+            self.accounts.write().expect(POISONED).update(self.compiler.snapshot());
+            // No stream may be there to hear it.
+            let _ = self.reclassified.send(Arc::new(outcome.reclassify));
+        }
+        self.synced.send_if_modified(|synced| !mem::replace(synced, true));
+        self.metrics.push_triggers.inc();
+        self.metrics.push_time.observe(begin.elapsed().as_secs_f64());
+        self.pace.ran(begin, Instant::now());
+    }
+
+    /// Answers; whoever asked may be gone.
+    fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Classify(node, reply) => drop(reply.send(self.compiler.classify(&node))),
+            Ask::Lease(key, reply) => drop(reply.send(self.view(key))),
+            Ask::Blame(complaint, reply) => drop(reply.send(self.blame(&complaint))),
+            Ask::Diagnostics(reply) => drop(reply.send(self.all_diagnostics())),
+            Ask::Objects(reply) => drop(reply.send(self.precedence.list())),
+            Ask::Snapshot(reply) => drop(reply.send(self.compiler.snapshot().clone())),
+        }
+    }
+
+    fn view(&mut self, key: Arc<ViewKey>) -> watch::Receiver<Published> {
+        if let Some(served) = self.views.get_mut(&key) {
+            served.idle_since = None;
+            return served.sender.subscribe();
+        }
+        let view = self.compiler.view(&key);
+        let (sender, receiver) = watch::channel(Published { view, at: Instant::now() });
+        self.views.insert(key, Served { sender, idle_since: None });
+        self.metrics.views.set(self.views.len().try_into().unwrap_or(i64::MAX));
+        receiver
+    }
+
+    /// Lets go of views that nobody has used for a while.
+    fn sweep(&mut self) {
+        let compiler = &mut self.compiler;
+        self.views.retain(|key, served| {
+            if served.sender.receiver_count() > 0 {
+                served.idle_since = None;
+                return true;
+            }
+            let keep = served.idle_since.get_or_insert_with(Instant::now).elapsed() < LINGER;
+            if !keep {
+                compiler.release(key);
+            }
+            keep
+        });
+        self.metrics.views.set(self.views.len().try_into().unwrap_or(i64::MAX));
+    }
+
+    fn all_diagnostics(&self) -> Vec<Diagnostic> {
+        let mut all = self.diagnostics.values().flatten().cloned().collect::<Vec<_>>();
+        all.extend(self.compiler.diagnostics().flat_map(|(_, found)| found).cloned());
+        all
+    }
+
+    fn blame(&self, complaint: &Complaint) -> Vec<Diagnostic> {
+        let Complaint { proxy, views, refusal } = complaint;
+        let mut diagnostics = Vec::new();
+        for name in &refusal.resources {
+            let message = format!("proxy {proxy} refused {} {name}: {}", noun(refusal.kind), refusal.message);
+            let finding = Diagnostic::error(Code::RefusedByProxy, FieldPath::root(), message);
+            let mut origins: Vec<ObjectId> =
+                views.iter().flat_map(|key| self.compiler.origins_of(key, refusal.kind, name)).collect();
+            origins.sort_unstable();
+            origins.dedup();
+            if origins.is_empty() {
+                diagnostics.push(finding.clone());
+            }
+            diagnostics.extend(origins.into_iter().map(|id| match self.precedence.serving(&id) {
+                Some(object) => object.diagnose(finding.clone()),
+                None => finding.clone().object(id),
+            }));
+        }
+        if diagnostics.is_empty() {
+            let message = format!("proxy {proxy} refused {}s: {}", noun(refusal.kind), refusal.message);
+            diagnostics.push(Diagnostic::error(Code::RefusedByProxy, FieldPath::root(), message));
+        }
+        diagnostics
+    }
+}
+
+impl Accounts {
+    fn update(&mut self, snapshot: &MeshSnapshot) {
+        let present = snapshot.all_workloads().map(|w| (w.id.namespace.clone(), w.service_account.clone())).collect();
+        let before = mem::replace(&mut self.present, present);
+        self.gone.extend(before);
+        self.gone.retain(|account| !self.present.contains(account));
+    }
+}
+
+impl Effect {
+    fn into_change(self) -> Option<Change> {
+        match self {
+            Self::Serves(object) => Some(Change::Upsert(object)),
+            Self::Gone(id) => Some(Change::Delete(id)),
+            Self::Hidden => None,
+        }
+    }
+}
+
+const fn noun(kind: ResourceType) -> &'static str {
+    match kind {
+        ResourceType::Cluster => "cluster",
+        ResourceType::Endpoint => "assignment",
+        ResourceType::Listener => "listener",
+        ResourceType::Route => "route configuration",
+        ResourceType::Secret => "secret",
+    }
+}
+
+/// How fast rounds follow each other: at once after quiet, ever slower in a storm.
+#[derive(Default, Debug)]
+struct Pace {
+    last: Option<Instant>,
+    gap: Duration,
+}
+
+impl Pace {
+    fn next(&self) -> Instant {
+        self.last.map_or_else(Instant::now, |last| last + self.gap)
+    }
+
+    fn ran(&mut self, begin: Instant, end: Instant) {
+        let storm = self.last.is_some_and(|last| begin.duration_since(last) < self.gap + QUIET);
+        self.gap = if storm { (self.gap * 2).clamp(FIRST_GAP, LONGEST_GAP) } else { Duration::ZERO };
+        self.last = Some(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_slow_down_in_a_storm_and_recover_after_quiet() {
+        let mut pace = Pace::default();
+        let begin = Instant::now();
+        let mut now = begin;
+        let mut gaps = Vec::new();
+        for _ in 0..10 {
+            pace.ran(now, now);
+            gaps.push(pace.gap.as_millis());
+            now = pace.next();
+        }
+        assert_eq!(gaps, [0, 10, 20, 40, 80, 160, 320, 500, 500, 500]);
+        now += LONGEST_GAP + QUIET;
+        pace.ran(now, now);
+        assert_eq!(pace.gap, Duration::ZERO);
+        assert_eq!(pace.next(), now, "the next change goes at once");
+    }
+}
