@@ -64,13 +64,12 @@ impl Source<'_> {
             return self.mesh_config(mesh.to_json(), FieldPath::of("mesh"));
         }
         if let Some(items) = self.list_items() {
-            let text = self.document.text;
-            let line_of = |i: usize| items.get(i).map_or(u32::MAX, |item: &Node| item.line);
+            let lines = LineStarts::of(self.document.text);
             let read = |(i, item): (usize, &Node)| {
-                let slice = lines(text, item.line, line_of(i + 1));
+                let end = items.get(i + 1).map(|next| next.line);
                 let place = Place {
                     file: self.file.clone(),
-                    text: slice.into(),
+                    text: lines.slice(item.line, end).into(),
                     first_line: self.document.first_line + item.line - 1,
                     root: FieldPath::root().index(0),
                 };
@@ -163,10 +162,24 @@ impl Source<'_> {
     }
 }
 
-/// The lines of `text` from `first` (counted from 1) to before `end`.
-fn lines(text: &str, first: u32, end: u32) -> String {
-    let (first, end) = (first as usize - 1, end as usize - 1);
-    text.split_inclusive('\n').skip(first).take(end.saturating_sub(first).max(1)).collect()
+/// Where the lines of a text begin.
+struct LineStarts<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> LineStarts<'a> {
+    fn of(text: &'a str) -> Self {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(i, _)| i + 1)).collect();
+        Self { text, starts }
+    }
+
+    /// The lines from `first` (counted from 1) to before `end`, at least one.
+    fn slice(&self, first: u32, end: Option<u32>) -> &'a str {
+        let start = |line: u32| self.starts.get(line as usize - 1).copied().unwrap_or(self.text.len());
+        let end = end.map_or(self.text.len(), |end| start(end.max(first + 1)));
+        &self.text[start(first)..end]
+    }
 }
 
 /// The mesh configuration in a ConfigMap, if it is the one that Istio reads.

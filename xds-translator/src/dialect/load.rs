@@ -25,6 +25,9 @@ use crate::{
 /// Largest file.
 pub const MAX_FILE_BYTES: usize = 64 << 20;
 
+/// Most documents of a file.
+pub const MAX_DOCUMENTS: usize = 100_000;
+
 /// What a file, or several, came to.
 #[derive(Default, Debug)]
 pub struct Parsed {
@@ -177,7 +180,13 @@ fn read_file(file: &str, bytes: &[u8]) -> Vec<Outcome> {
             line,
         );
     }
-    yaml::split(text).into_iter().flat_map(|document| read_document(&file, document)).collect()
+    let documents = yaml::split(text);
+    if documents.len() > MAX_DOCUMENTS {
+        let message = format!("the file has {} documents; at most {MAX_DOCUMENTS} are read", documents.len());
+        let error = Diagnostic::error(Code::TooLarge, FieldPath::root(), message);
+        return finding(error.fix("split it into several files"), 1);
+    }
+    documents.into_iter().flat_map(|document| read_document(&file, document)).collect()
 }
 
 /// The text of a file, without a byte order mark.
