@@ -15,6 +15,8 @@ pub mod app;
 pub mod config;
 pub mod drain;
 pub mod compile;
+#[cfg(test)]
+mod end_to_end;
 pub mod http;
 pub mod identity;
 pub mod listen;

@@ -1,0 +1,275 @@
+//! Small configurations and a proxy that runs them on a thread of its own.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use socket2::{Domain, Socket, Type};
+use tokio::sync::watch;
+
+use crate::{
+    http::serve::tests::manager,
+    identity::Identity,
+    listen::{BindFailure, Phase, Shared, spawn_worker},
+    runtime::{
+        Cluster, FilterChain, HttpConnectionManager, Listener, RouteConfig, RouteSource, RuntimeConfig, TcpProxy,
+        Terminal,
+        action::{Action, Forward, HostRewrite, PathRewrite},
+        cluster::{
+            BalanceSettings, CircuitBreakers, ConnectionSettings, Discovery, LbPolicy, Transport, UpstreamHttp,
+            UpstreamProtocol,
+        },
+        endpoint::{Endpoint, EndpointAddress, EndpointSet, HealthStatus, LocalityEndpoints},
+        filter_chain::{FilterChainMatch, FilterChainMatcher},
+        listener::{Inspection, TrafficDirection},
+        matcher::Share,
+        route::{ClusterChoice, FilterOverrides, PathMatcher, Route, RouteMatch, VirtualHost},
+    },
+    telemetry::Node,
+    upstream::{StateRegistry, Workload},
+};
+
+/// A free address on loopback that stays ours: a bound socket that does not listen keeps others away, and
+/// SO_REUSEPORT lets the proxy listen beside it.
+pub(super) struct Reserved {
+    pub(super) address: SocketAddr,
+    _socket: Socket,
+}
+
+pub(super) fn reserve() -> Reserved {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    Reserved { address, _socket: socket }
+}
+
+/// A running proxy with one worker; stopped when dropped.
+pub(super) struct Proxy {
+    pub(super) shared: Arc<Shared>,
+    pub(super) address: SocketAddr,
+    pub(super) identity: watch::Sender<Option<Arc<Identity>>>,
+    generation: u64,
+    worker: Option<JoinHandle<std::io::Result<()>>>,
+    _reserved: Reserved,
+}
+
+impl Proxy {
+    /// Starts without configuration; its listeners are to use `address`.
+    pub(super) fn start(identity: Option<Arc<Identity>>) -> Self {
+        let reserved = reserve();
+        let (sender, receiver) = watch::channel(identity);
+        let node = Node { workload: Workload::parse("client-v1;default;client;v1;Kubernetes"), ..Node::default() };
+        let shared = Shared::new(Arc::<StateRegistry>::default(), receiver, node).unwrap();
+        let worker = spawn_worker(0, Arc::clone(&shared)).unwrap();
+        Self {
+            shared,
+            address: reserved.address,
+            identity: sender,
+            generation: 0,
+            worker: Some(worker),
+            _reserved: reserved,
+        }
+    }
+
+    /// Puts a configuration in force and waits until its sockets are open.
+    pub(super) async fn configure(&mut self, listeners: Vec<Listener>, clusters: Vec<Cluster>) -> Vec<BindFailure> {
+        self.generation += 1;
+        let listeners = listeners.into_iter().map(Arc::new).collect();
+        self.shared.publish(RuntimeConfig::new(self.generation, listeners, clusters.into_iter().map(Arc::new), []));
+        self.shared.applied(self.generation).await
+    }
+
+    /// A cluster of these endpoints, with this proxy's state of that name.
+    pub(super) fn cluster(&self, name: &str, endpoints: &[SocketAddr]) -> Cluster {
+        let state = self.shared.registry.cluster(name, 0);
+        state.publish(&endpoint_set(endpoints));
+        Cluster {
+            name: name.into(),
+            stat_name: None,
+            discovery: Discovery::Eds(name.into()),
+            policy: LbPolicy::RoundRobin,
+            balance: BalanceSettings { panic_threshold: 0, locality_weighted: false, slow_start: None },
+            connection: connection(),
+            limits: CircuitBreakers { max_retries: 100, ..CircuitBreakers::default() },
+            outlier: None,
+            mesh_alpn: None,
+            services: vec![],
+            state,
+        }
+    }
+
+    /// A proxy of one listener for HTTP with these virtual hosts, and clusters.
+    pub(super) async fn http(hosts: Vec<VirtualHost>, clusters: &[(&str, &[SocketAddr])]) -> Self {
+        let mut proxy = Self::start(None);
+        let clusters = clusters.iter().map(|(name, endpoints)| proxy.cluster(name, endpoints)).collect();
+        let listener = proxy.listener(http_chain(with_routes(hosts)));
+        let failures = proxy.configure(vec![listener], clusters).await;
+        assert_eq!(failures, []);
+        proxy
+    }
+
+    /// A listener on this proxy's address with one chain for everything.
+    pub(super) fn listener(&self, chain: FilterChain) -> Listener {
+        listener(self.address, vec![(FilterChainMatch::default(), chain)])
+    }
+
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.enter(Phase::Stopped);
+        if let Some(worker) = self.worker.take() {
+            let ended = worker.join();
+            assert!(std::thread::panicking() || ended.is_ok(), "the worker has panicked");
+        }
+    }
+}
+
+pub(super) fn endpoint_set(addresses: &[SocketAddr]) -> EndpointSet {
+    let endpoint = |address: &SocketAddr| {
+        Arc::new(Endpoint {
+            address: EndpointAddress::Socket(*address),
+            weight: 1,
+            health: HealthStatus::Healthy,
+            socket_match: Default::default(),
+            workload: Some("server-v1;shop;server;v1;Kubernetes".into()),
+            hostname: None,
+        })
+    };
+    let endpoints = addresses.iter().map(endpoint).collect();
+    let locality = LocalityEndpoints { locality: Default::default(), priority: 0, weight: 1, endpoints };
+    EndpointSet { localities: vec![locality], overprovisioning_factor: 140 }
+}
+
+pub(super) fn connection() -> ConnectionSettings {
+    ConnectionSettings {
+        connect_timeout: Duration::from_secs(5),
+        transport_matches: vec![],
+        transport: Transport::Plaintext,
+        protocol: UpstreamProtocol::Downstream,
+        http: UpstreamHttp {
+            idle_timeout: None,
+            max_requests_per_connection: None,
+            max_concurrent_streams: None,
+            h2_keepalive: None,
+        },
+        bind: None,
+        keepalive: None,
+    }
+}
+
+pub(super) fn inspection() -> Inspection {
+    Inspection { original_dst: false, tls: None, http: None, timeout: None, continue_on_timeout: true }
+}
+
+pub(super) fn listener(address: SocketAddr, chains: Vec<(FilterChainMatch, FilterChain)>) -> Listener {
+    let (matches, chains): (Vec<_>, Vec<_>) = chains.into_iter().unzip();
+    Listener {
+        name: format!("{address}").into(),
+        addresses: vec![address],
+        bind_to_port: true,
+        use_original_dst: false,
+        direction: TrafficDirection::Outbound,
+        inspect: inspection(),
+        chains: chains.into_iter().map(Arc::new).collect(),
+        matcher: FilterChainMatcher::build(&matches).unwrap(),
+        default_chain: None,
+        access_logs: vec![],
+        version: 1,
+    }
+}
+
+pub(super) fn chain(terminal: Terminal) -> FilterChain {
+    FilterChain { name: "chain".into(), tls: None, handshake_timeout: None, rbac: vec![], terminal }
+}
+
+pub(super) fn http_chain(manager: HttpConnectionManager) -> FilterChain {
+    chain(Terminal::Http(Arc::new(manager)))
+}
+
+pub(super) fn with_routes(hosts: Vec<VirtualHost>) -> HttpConnectionManager {
+    let routes = RouteConfig::new("routes".into(), false, hosts).unwrap();
+    HttpConnectionManager { routes: RouteSource::Inline(Arc::new(routes)), ..manager() }
+}
+
+pub(super) fn tcp_chain(cluster: &str) -> FilterChain {
+    chain(Terminal::Tcp(Arc::new(TcpProxy {
+        stat_prefix: cluster.into(),
+        cluster: ClusterChoice::One(cluster.into()),
+        idle_timeout: None,
+        max_duration: None,
+        max_connect_attempts: 1,
+        hash_source_ip: false,
+        access_logs: vec![],
+    })))
+}
+
+/// A virtual host for every name.
+pub(super) fn host(routes: Vec<Route>) -> VirtualHost {
+    VirtualHost {
+        name: "all".into(),
+        domains: vec!["*".into()],
+        routes,
+        require_tls: false,
+        headers: Default::default(),
+        retry: None,
+        attempt_count_in_request: true,
+        attempt_count_in_response: false,
+        overrides: FilterOverrides::default(),
+    }
+}
+
+pub(super) fn route(prefix: &str, action: Action) -> Route {
+    Route {
+        name: "route".into(),
+        matching: RouteMatch {
+            path: PathMatcher::Prefix { path: prefix.into(), case_sensitive: true },
+            headers: vec![],
+            query: vec![],
+            grpc: false,
+            share: Share::ALL,
+        },
+        action,
+        headers: Default::default(),
+        overrides: FilterOverrides::default(),
+    }
+}
+
+pub(super) fn forward(cluster: ClusterChoice) -> Forward {
+    Forward {
+        cluster,
+        cluster_not_found_status: 503,
+        timeout: None,
+        max_grpc_timeout: None,
+        idle_timeout: None,
+        path_rewrite: PathRewrite::Keep,
+        host_rewrite: HostRewrite::Keep,
+        append_forwarded_host: false,
+        retry: None,
+        hash: vec![],
+        mirrors: vec![],
+        upgrades: vec![],
+    }
+}
+
+/// A route that sends everything to one cluster, changed by `change`.
+pub(super) fn to(cluster: &str, change: impl FnOnce(&mut Forward)) -> VirtualHost {
+    let mut action = forward(ClusterChoice::One(cluster.into()));
+    change(&mut action);
+    host(vec![route("/", Action::Forward(Box::new(action)))])
+}
+
+/// Nobody listens here.
+pub(super) fn dead_address() -> Reserved {
+    reserve()
+}
+
+pub(super) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -1,0 +1,7 @@
+//! End-to-end tests of the hot path: real sockets on loopback, real TLS, configurations built by hand.
+
+mod fixture;
+mod http;
+mod peer;
+mod tcp;
+mod tls;
