@@ -1,6 +1,9 @@
 //! Who is asking: the client-side facts of a view, and the keys of the items that such a client shares with others.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     ClientFacts, ClusterClient, ClusterKey, Entry, ItemKey,
@@ -187,19 +190,41 @@ impl StaticMatch<'_> {
     }
 }
 
-/// The table in force for a host: the most specific host first, then the oldest table. `tables` are oldest first.
-pub(crate) fn select_table<'t>(
-    tables: impl Iterator<Item = &'t Arc<RouteTable>>,
-    host: &Hostname,
-) -> Option<&'t Arc<RouteTable>> {
-    let matching = tables.filter_map(|table| {
-        let hosts = table.hosts.iter().filter(|pattern| pattern.contains(host));
-        hosts.min_by(|a, b| a.by_specificity(b)).map(|pattern| (pattern, table))
-    });
-    // `min_by` keeps the first of equals, which is the oldest.
-    matching.min_by(|a, b| rank(a.0).cmp(&rank(b.0))).map(|(_, table)| table)
+/// Route tables by host: for each the oldest table that names it.
+pub(crate) struct TableIndex<'t> {
+    exact: BTreeMap<&'t Hostname, &'t Arc<RouteTable>>,
+    /// The longest first.
+    wildcards: Vec<(&'t Hostname, &'t Arc<RouteTable>)>,
+    /// Oldest first.
+    tables: Vec<&'t Arc<RouteTable>>,
 }
 
-fn rank(host: &Hostname) -> (bool, std::cmp::Reverse<usize>) {
-    (host.is_wildcard(), std::cmp::Reverse(host.as_str().len()))
+impl<'t> TableIndex<'t> {
+    /// `tables` are oldest first.
+    pub(crate) fn new(tables: impl Iterator<Item = &'t Arc<RouteTable>>) -> Self {
+        let mut index = Self { exact: BTreeMap::new(), wildcards: Vec::new(), tables: tables.collect() };
+        for &table in &index.tables {
+            for host in &table.hosts {
+                if host.is_wildcard() {
+                    index.wildcards.push((host, table));
+                } else {
+                    index.exact.entry(host).or_insert(table);
+                }
+            }
+        }
+        // Stable: of equal hosts the oldest table stays first.
+        index.wildcards.sort_by(|a, b| a.0.by_specificity(b.0));
+        index
+    }
+
+    /// The table in force for a host: the most specific host first, then the oldest table.
+    pub(crate) fn find(&self, host: &Hostname) -> Option<&'t Arc<RouteTable>> {
+        let by_wildcard = || self.wildcards.iter().find(|(pattern, _)| pattern.contains(host)).map(|(_, table)| *table);
+        self.exact.get(host).copied().or_else(by_wildcard)
+    }
+
+    /// Every table, oldest first.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &'t Arc<RouteTable>> {
+        self.tables.iter().copied()
+    }
 }

@@ -59,7 +59,7 @@ pub(crate) fn plan_cluster(reader: &Reader<'_>, key: &ClusterKey) -> Option<Plan
         },
         http: upstream_http(&traffic.pool, protocol),
         transport,
-        locality_weighted: matches!(spread, Some(Spread::Distribute(_))),
+        locality_weighted: means == Means::Listed && matches!(spread, Some(Spread::Distribute(_))),
         istio: istio_metadata(&merged, service, &key.subset),
         ..base(key.resource_name(), mesh, &traffic)
     };
@@ -158,6 +158,8 @@ fn discovery(
                 Resolution::Alias(target) => assignment::alias_endpoints(target, port.number),
                 _ => assignment::localities(reader, &assigned),
             };
+            // Envoy refuses LOGICAL_DNS with more than one name.
+            let logical = logical && endpoints.iter().map(|l| l.endpoints.len()).sum::<usize>() == 1;
             Discovery::Dns { logical, endpoints, refresh: reader.mesh().dns_refresh_rate }
         }
     }

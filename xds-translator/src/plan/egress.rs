@@ -27,6 +27,16 @@ pub(crate) struct Egress {
     pub(crate) services: Vec<Arc<Service>>,
     /// Oldest first; in outline form.
     pub(crate) tables: Vec<Arc<RouteTable>>,
+    /// Those of them with TCP or TLS rules.
+    pub(crate) l4_tables: Vec<Arc<RouteTable>>,
+}
+
+impl Egress {
+    fn new(own: Option<OwnListener>, mut services: Vec<Arc<Service>>, tables: Vec<Arc<RouteTable>>) -> Self {
+        services.sort_by(|a, b| age(a).cmp(&age(b)));
+        let l4_tables = tables.iter().filter(|t| !t.tls.is_empty() || !t.tcp.is_empty()).cloned().collect();
+        Self { own, services, tables, l4_tables }
+    }
 }
 
 /// The listener that a Sidecar object asks for.
@@ -45,13 +55,10 @@ impl Sight {
         let unknown = unknown.unwrap_or_else(|| reader.mesh().outbound_traffic.clone());
         let listeners = scope.map(|s| s.egress.as_slice()).unwrap_or_default();
         let mut egress: Vec<Egress> = if listeners.is_empty() {
-            vec![Egress { own: None, services: visible.to_vec(), tables: tables.to_vec() }]
+            vec![Egress::new(None, visible.to_vec(), tables.to_vec())]
         } else {
             listeners.iter().map(|listener| restrict(listener, &visible, &tables)).collect()
         };
-        for seen in &mut egress {
-            seen.services.sort_by(|a, b| age(a).cmp(&age(b)));
-        }
         egress.sort_by_key(|seen| seen.own.is_none());
         Self { egress, unknown }
     }
@@ -85,7 +92,7 @@ fn restrict(listener: &EgressListener, visible: &[Arc<Service>], tables: &[Arc<R
     let has_port = |service: &Service| port.is_none_or(|number| service.port(number).is_some());
     let sees = |service: &Service| sees_service(&listener.hosts, service) || led_to.contains(&service.key.host);
     let services = visible.iter().filter(|s| has_port(s) && sees(s)).cloned().collect();
-    Egress { own, services, tables: seen_tables }
+    Egress::new(own, services, seen_tables)
 }
 
 fn sees_service(hosts: &[ScopeHost], service: &Service) -> bool {

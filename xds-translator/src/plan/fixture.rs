@@ -1,7 +1,5 @@
 //! Small objects for tests of planning.
 
-use std::sync::Arc;
-
 use crate::{
     dialect::Kind,
     ir::{BackendPolicy, Hostname, ObjectId, Origin, TrafficPolicy, Visibility},
@@ -22,9 +20,4 @@ pub(crate) fn policy(namespace: &str, name: &str, host: &str) -> BackendPolicy {
         traffic: TrafficPolicy::default(),
         subsets: Vec::new(),
     }
-}
-
-/// Shared text.
-pub(crate) fn text(value: &str) -> Arc<str> {
-    value.into()
 }

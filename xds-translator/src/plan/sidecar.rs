@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    rc::Rc,
     sync::Arc,
 };
 
@@ -11,7 +12,7 @@ use ipnet::IpNet;
 use super::{
     CaptureMode, ClientFacts, ClusterClient, DomainForm, Entry, FixedCluster, ItemKey, OutboundKey, Outline, PlanItem,
     RouteFrame, VirtualHostKey, VirtualHostTarget,
-    client::{Client, StaticMatch, destinations, resolve_alias, select_table},
+    client::{Client, StaticMatch, TableIndex, destinations, resolve_alias},
     defaults::{ANY_ADDRESS, LOOPBACK},
     egress::{Egress, OwnListener, Sight},
     naming,
@@ -38,7 +39,8 @@ pub(crate) fn plan_outbound(reader: &Reader<'_>, key: &OutboundKey) -> Outline {
     let mut outline = Outline::default();
     sidecar.clusters(&mut outline);
     let frames = sidecar.listeners(&mut outline);
-    outline.routes = frames.into_iter().map(|(name, frame)| sidecar.route_frame(name, &frame)).collect();
+    let mut tables = Tables { sidecar: &sidecar, by_port: BTreeMap::new() };
+    outline.routes = frames.into_iter().map(|(name, frame)| sidecar.route_frame(name, &frame, &mut tables)).collect();
     outline
 }
 
@@ -50,18 +52,35 @@ struct Sidecar<'a> {
 }
 
 /// What a route configuration serves.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Frame {
     /// The HTTP services of an egress listener on a port.
     Port { egress: usize, port: u16 },
     /// One service on a sniffed port of its own.
-    Host { egress: usize, host: Hostname, port: u16 },
+    Host { egress: usize, service: Arc<Service>, port: u16 },
     /// Every HTTP port of the catch-all.
     Proxy { egress: usize },
 }
 
 /// Route configurations that listeners refer to.
 type Frames = BTreeMap<Arc<str>, Frame>;
+
+/// Route tables that apply to this client, by egress listener and port; made once for each.
+struct Tables<'s> {
+    sidecar: &'s Sidecar<'s>,
+    by_port: BTreeMap<(usize, u16), Rc<TableIndex<'s>>>,
+}
+
+impl<'s> Tables<'s> {
+    fn of(&mut self, egress: usize, port: u16) -> Rc<TableIndex<'s>> {
+        let made = self.by_port.entry((egress, port)).or_insert_with(|| {
+            let attachments = [Attachment::Mesh];
+            let conditions = self.sidecar.conditions(port, &attachments);
+            let tables = self.sidecar.sight.egress[egress].tables.iter();
+            Rc::new(TableIndex::new(tables.filter(|table| conditions.table(table))))
+        });
+        made.clone()
+    }
+}
 
 impl<'a> Sidecar<'a> {
     fn new(reader: &'a Reader<'a>, key: &'a OutboundKey) -> Self {
@@ -150,13 +169,12 @@ impl<'a> Sidecar<'a> {
         }
     }
 
-    fn frame_of(&self, index: usize, place: &Place, service: &Service, port: &ServicePort) -> (Arc<str>, Frame) {
+    fn frame_of(&self, egress: usize, place: &Place, service: &Arc<Service>, port: &ServicePort) -> (Arc<str>, Frame) {
         if place.shared {
-            let frame = Frame::Port { egress: index, port: port.number };
-            return (port.number.to_string().into(), frame);
+            return (port.number.to_string().into(), Frame::Port { egress, port: port.number });
         }
-        let host = service.key.host.clone();
-        (naming::host_port(host.as_str(), port.number), Frame::Host { egress: index, host, port: port.number })
+        let name = naming::host_port(service.key.host.as_str(), port.number);
+        (name, Frame::Host { egress, service: service.clone(), port: port.number })
     }
 
     /// Where a service port is listened for.
@@ -209,7 +227,7 @@ impl<'a> Sidecar<'a> {
         };
         let target = TcpPort { service, port, prefixes: place.prefixes.clone(), shared: place.shared };
         let tables: Vec<&Arc<RouteTable>> = egress
-            .tables
+            .l4_tables
             .iter()
             .filter(|table| table.hosts.iter().any(|host| host.contains(&service.key.host)))
             .collect();
@@ -234,24 +252,27 @@ impl<'a> Sidecar<'a> {
 
     // -------------------------------------------------------------------------------------------------------- routes
 
-    fn route_frame(&self, name: Arc<str>, frame: &Frame) -> RouteFrame {
+    fn route_frame<'s>(&'s self, name: Arc<str>, frame: &Frame, tables: &mut Tables<'s>) -> RouteFrame {
         match frame {
             Frame::Port { egress, port } => {
-                let mut virtual_hosts = virtual_host::settle(self.port_claims(*egress, *port, DomainForm::Names));
+                let claims = self.port_claims(*egress, *port, DomainForm::Names, tables);
+                let mut virtual_hosts = virtual_host::settle(claims);
                 virtual_hosts.push(self.unknown(*port));
                 route_frame(name, true, virtual_hosts)
             }
-            Frame::Host { egress, host, port } => {
-                let seen = &self.sight.egress[*egress];
-                let services = seen.services.iter().filter(|s| s.key.host == *host);
-                let claims = services.map(|s| self.service_claim(seen, s, *port, DomainForm::Any).key);
-                route_frame(name, true, claims.take(1).collect())
+            Frame::Host { egress, service, port } => {
+                let index = tables.of(*egress, *port);
+                let claim = self.service_claim(service, *port, DomainForm::Any, &index);
+                route_frame(name, true, vec![claim.key])
             }
             Frame::Proxy { egress } => {
                 let ports = self.sight.egress[*egress].services.iter().flat_map(|s| &s.ports);
                 let ports: BTreeSet<u16> = ports.filter(|p| serves_http(p)).map(|p| p.number).collect();
-                let claims = ports.into_iter().flat_map(|p| self.port_claims(*egress, p, DomainForm::NamesWithPort));
-                let mut virtual_hosts = virtual_host::settle(claims.collect());
+                let mut claims = Vec::new();
+                for port in ports {
+                    claims.extend(self.port_claims(*egress, port, DomainForm::NamesWithPort, tables));
+                }
+                let mut virtual_hosts = virtual_host::settle(claims);
                 virtual_hosts.push(self.unknown(0));
                 route_frame(name, false, virtual_hosts)
             }
@@ -259,30 +280,27 @@ impl<'a> Sidecar<'a> {
     }
 
     /// Virtual hosts of a port: its HTTP services, and hosts that only route tables name.
-    fn port_claims(&self, egress: usize, port: u16, form: DomainForm) -> Vec<Claim> {
-        let seen = &self.sight.egress[egress];
-        let services = seen.services.iter().filter(|s| s.port(port).is_some_and(serves_http));
-        let mut claims: Vec<Claim> = services.map(|s| self.service_claim(seen, s, port, form)).collect();
+    fn port_claims<'s>(&'s self, egress: usize, port: u16, form: DomainForm, tables: &mut Tables<'s>) -> Vec<Claim> {
+        let index = tables.of(egress, port);
+        let services = self.sight.egress[egress].services.iter();
+        let services = services.filter(|s| s.port(port).is_some_and(serves_http));
+        let mut claims: Vec<Claim> = services.map(|s| self.service_claim(s, port, form, &index)).collect();
         let known: BTreeSet<Hostname> = claims.iter().filter_map(|c| c.service_host().cloned()).collect();
         let mut routed: BTreeSet<&Hostname> = BTreeSet::new();
-        for table in self.applicable(seen, port) {
+        for table in index.tables() {
             for host in routed_hosts(table, &known, port) {
                 // The oldest table that names a host keeps it: sidecars never merge tables.
                 if routed.insert(host) {
-                    claims.push(self.routed_claim(table, host, port));
+                    claims.push(self.routed_claim(table, host, port, form));
                 }
             }
         }
         claims
     }
 
-    fn applicable<'s>(&'s self, seen: &'s Egress, port: u16) -> impl Iterator<Item = &'s Arc<RouteTable>> {
-        seen.tables.iter().filter(move |table| self.conditions(port, &[Attachment::Mesh]).table(table))
-    }
-
-    fn service_claim(&self, seen: &Egress, service: &Arc<Service>, port: u16, form: DomainForm) -> Claim {
+    fn service_claim(&self, service: &Arc<Service>, port: u16, form: DomainForm, tables: &TableIndex<'_>) -> Claim {
         let target = resolve_alias(self.reader, service, &self.key.namespace).unwrap_or(service);
-        let table = select_table(self.applicable(seen, port), &target.key.host);
+        let table = tables.find(&target.key.host);
         let local = service.key.namespace == self.key.namespace;
         let key = VirtualHostKey {
             target: VirtualHostTarget::Service { service: service.key.clone(), local },
@@ -299,16 +317,20 @@ impl<'a> Sidecar<'a> {
         }
     }
 
-    fn routed_claim(&self, table: &Arc<RouteTable>, host: &Hostname, port: u16) -> Claim {
+    fn routed_claim(&self, table: &Arc<RouteTable>, host: &Hostname, port: u16, form: DomainForm) -> Claim {
         let key = VirtualHostKey {
             target: VirtualHostTarget::Host { host: host.clone(), redirect: false },
             port,
             tables: vec![table.origin.id.clone()],
             client: self.facts(host, Some(table)),
-            domains: DomainForm::Exact,
+            domains: if form == DomainForm::Names { DomainForm::Exact } else { form },
             taken: Vec::new(),
         };
-        Claim { key, name: naming::host_port(host.as_str(), port), domains: vec![host.shared()] }
+        Claim {
+            name: naming::host_port(host.as_str(), port),
+            domains: virtual_host::host_domains(host, form, port),
+            key,
+        }
     }
 
     fn facts(&self, host: &Hostname, table: Option<&Arc<RouteTable>>) -> Arc<ClientFacts> {

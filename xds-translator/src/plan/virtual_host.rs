@@ -68,7 +68,7 @@ fn routed_host(reader: &Reader<'_>, key: &VirtualHostKey, host: &Hostname, redir
     routes.sort_by_key(|route| route.matches.as_ref().is_none_or(matches_everything));
     VirtualHostPlan {
         name: naming::host_port(host.as_str(), key.port),
-        domains: remaining(vec![host.shared()], &key.taken),
+        domains: remaining(host_domains(host, key.domains, key.port), &key.taken),
         routes,
         require_tls: redirect,
         attempt_count: true,
@@ -140,6 +140,14 @@ pub(crate) fn service_domains(service: &Service, local: bool, form: DomainForm, 
         }
     }
     domains
+}
+
+/// The domains of a host that only route tables name: itself, since nothing else is known of it.
+pub(crate) fn host_domains(host: &Hostname, form: DomainForm, port: u16) -> Vec<Arc<str>> {
+    match form {
+        DomainForm::NamesWithPort => with_port(&[host.to_string()], port).into_iter().map(Arc::from).collect(),
+        DomainForm::Any | DomainForm::Names | DomainForm::Exact => vec![host.shared()],
+    }
 }
 
 fn with_port(names: &[String], port: u16) -> Vec<String> {
