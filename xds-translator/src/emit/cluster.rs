@@ -100,7 +100,8 @@ fn set_balancing(message: &mut cluster::Cluster, plan: &ClusterPlan) {
         });
         return;
     }
-    message.common_lb_config = Some(common_lb_config(plan));
+    let no_endpoints = matches!(&plan.discovery, Discovery::Static(localities) if localities.is_empty());
+    message.common_lb_config = (!no_endpoints).then(|| common_lb_config(plan));
     let (policy, config) = match plan.balancing {
         BalancingPlan::LeastRequest(warmup) => (LbPolicy::LeastRequest, warmup.map(least_request)),
         BalancingPlan::RoundRobin(warmup) => (LbPolicy::RoundRobin, warmup.map(round_robin)),
