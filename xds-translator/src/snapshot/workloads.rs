@@ -51,11 +51,6 @@ impl Workloads {
         ids.filter_map(|id| self.get(id)).find(|w| !w.host_network)
     }
 
-    /// Every workload, sorted by id.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        self.by_id.values().filter_map(|definitions| definitions.values().next())
-    }
-
     pub(crate) fn in_namespace(&self, namespace: &Arc<str>) -> impl Iterator<Item = &Arc<Workload>> {
         let first = WorkloadId { namespace: namespace.clone(), name: "".into() };
         let range = self.by_id.range(first..).take_while(move |(id, _)| id.namespace == *namespace);
