@@ -17,19 +17,20 @@ pub(super) fn check(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
         let host = world.qualify(&rule.host, &object.id.namespace);
         if !rule.host.is_empty() && !world.knows_any(&host) {
             let message = format!("`{host}` is no host of a Service or ServiceEntry");
-            findings.push(object.diagnose(Diagnostic::error_ref(
-                Code::MissingReference,
-                FieldPath::of("spec.host"),
-                message,
-            )));
+            findings.push(
+                world.diagnose(
+                    object,
+                    Diagnostic::error_ref(Code::MissingReference, FieldPath::of("spec.host"), message),
+                ),
+            );
         }
-        findings.extend(dropped_blocks(object, rule).into_iter().map(|f| object.diagnose(f)));
-        findings.extend(subsets_without_pods(world, &host, rule).into_iter().map(|f| object.diagnose(f)));
+        findings.extend(dropped_blocks(object, rule).into_iter().map(|f| world.diagnose(object, f)));
+        findings.extend(subsets_without_pods(world, &host, rule).into_iter().map(|f| world.diagnose(object, f)));
         same_host.entry((&object.id.namespace, host)).or_default().push((object, rule));
     }
     for ((_, host), mut rules) in same_host.into_iter().filter(|(_, rules)| rules.len() > 1) {
         rules.sort_by(|a, b| by_age(a.0, b.0));
-        check_merge(&host, &rules, findings);
+        check_merge(world, &host, &rules, findings);
     }
 }
 
@@ -88,7 +89,12 @@ fn subsets_without_pods(world: &World<'_>, host: &Hostname, rule: &DestinationRu
 }
 
 /// Several rules for one host in one namespace: new subsets are added, the first top-level policy wins.
-fn check_merge(host: &Hostname, rules: &[Typed<'_, DestinationRule>], findings: &mut Vec<Diagnostic>) {
+fn check_merge(
+    world: &World<'_>,
+    host: &Hostname,
+    rules: &[Typed<'_, DestinationRule>],
+    findings: &mut Vec<Diagnostic>,
+) {
     for (i, (object, rule)) in rules.iter().enumerate() {
         // Rules with other readers or clients are not merged.
         let earlier: Vec<_> = rules[..i]
@@ -106,7 +112,7 @@ fn check_merge(host: &Hostname, rules: &[Typed<'_, DestinationRule>], findings: 
             let field = FieldPath::of("spec.trafficPolicy");
             let finding =
                 Diagnostic::warning(Code::NoEffect, field.clone(), message).fix("merge them into one DestinationRule");
-            findings.push(object.diagnose(finding).related(winner.id.clone(), winner.locate(&field)));
+            findings.push(world.diagnose(object, finding).related(winner.id.clone(), world.locate(winner, &field)));
         }
         for (index, subset) in rule.subsets.iter().enumerate() {
             if let Some((winner, _)) =
@@ -117,7 +123,7 @@ fn check_merge(host: &Hostname, rules: &[Typed<'_, DestinationRule>], findings: 
                 findings.push(
                     object
                         .diagnose(Diagnostic::warning(Code::NoEffect, field, message))
-                        .related(winner.id.clone(), winner.locate(&FieldPath::of("spec.subsets"))),
+                        .related(winner.id.clone(), world.locate(winner, &FieldPath::of("spec.subsets"))),
                 );
             }
         }

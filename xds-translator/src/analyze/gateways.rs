@@ -31,7 +31,7 @@ pub(super) fn check(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
         let mut found = Vec::new();
         check_routes(world, object, gateway, routes, &mut found);
         check_credentials(world, gateway, &mut found);
-        findings.extend(found.into_iter().map(|f| object.diagnose(f)));
+        findings.extend(found.into_iter().map(|f| world.diagnose(object, f)));
     }
 }
 
@@ -113,5 +113,5 @@ fn missing_credential(
         format!("Secret `{name}` is not in namespace {}, where the gateway's pods run, {found_in}", missing.join(", "));
     let finding = Diagnostic::error_ref(Code::MissingCredential, path, message)
         .fix(format!("create Secret `{name}` in namespace {namespace}"));
-    Some(elsewhere.iter().fold(finding, |f, o| f.related(o.id.clone(), o.locate(&FieldPath::root()))))
+    Some(elsewhere.iter().fold(finding, |f, o| f.related(o.id.clone(), world.locate(o, &FieldPath::root()))))
 }

@@ -13,7 +13,7 @@ const REVISION: &str = "istio.io/rev";
 
 pub(super) fn check(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
     for namespace in world.by_id.values().filter(|o| o.id.kind == Kind::Namespace) {
-        findings.extend(check_namespace(world, namespace).map(|f| namespace.diagnose(f)));
+        findings.extend(check_namespace(world, namespace).map(|f| world.diagnose(namespace, f)));
     }
     findings.extend(check_revision(world));
 }
@@ -70,6 +70,8 @@ fn check_revision(world: &World<'_>) -> Option<Diagnostic> {
     );
     let finding = Diagnostic::warning(Code::Injection, injection_label(), message)
         .fix(format!("`istio.io/rev: {revision}`, or a revision tag"));
-    let finding = nearest.diagnose(finding).related(plane.id.clone(), plane.locate(&FieldPath::of("spec.revision")));
-    Some(others.iter().fold(finding, |f, o| f.related(o.id.clone(), o.locate(&injection_label()))))
+    let finding = world
+        .diagnose(nearest, finding)
+        .related(plane.id.clone(), world.locate(plane, &FieldPath::of("spec.revision")));
+    Some(others.iter().fold(finding, |f, o| f.related(o.id.clone(), world.locate(o, &injection_label()))))
 }

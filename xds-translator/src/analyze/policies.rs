@@ -42,12 +42,12 @@ fn check_same_selector(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
         group.sort_by(|a, b| by_age(a, b));
         let Some((winner, losers)) = group.split_first() else { continue };
         for loser in losers {
-            findings.push(ambiguous(winner, loser, &labels));
+            findings.push(ambiguous(world, winner, loser, &labels));
         }
     }
 }
 
-fn ambiguous(winner: &Object, loser: &Object, labels: &Labels) -> Diagnostic {
+fn ambiguous(world: &World<'_>, winner: &Object, loser: &Object, labels: &Labels) -> Diagnostic {
     let name = selector(loser).map_or("selector", |(_, field)| field);
     let (what, field) = if labels.is_empty() {
         ("no selector, as", FieldPath::of("spec"))
@@ -56,7 +56,7 @@ fn ambiguous(winner: &Object, loser: &Object, labels: &Labels) -> Diagnostic {
     };
     let message = format!("{what} `{}`, which wins ({}); this one is ignored", winner.id.name, reason(winner, loser));
     let finding = Diagnostic::error_ref(Code::ConflictingPolicies, field.clone(), message).fix("delete one of them");
-    loser.diagnose(finding).related(winner.id.clone(), winner.locate(&field))
+    world.diagnose(loser, finding).related(winner.id.clone(), world.locate(winner, &field))
 }
 
 /// ALLOW without rules allows nothing.
@@ -73,7 +73,7 @@ fn check_denials(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
             let scope = if *object.id.namespace == *world.root_namespace() { "the mesh" } else { &object.id.namespace };
             let workloads = if count == 1 { "workload" } else { "workloads" };
             let message = format!("denies all traffic to {count} {workloads} in {scope}");
-            findings.push(object.diagnose(Diagnostic::info(Code::DeniesAll, FieldPath::of("spec"), message)));
+            findings.push(world.diagnose(object, Diagnostic::info(Code::DeniesAll, FieldPath::of("spec"), message)));
         }
     }
 }
@@ -87,7 +87,7 @@ fn check_selectors(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
         let Some((labels, field)) = selector(object).filter(|(labels, _)| !labels.is_empty()) else { continue };
         if world.selected(&object.id.namespace, &labels).next().is_none() {
             let path = FieldPath::of("spec").field(field);
-            findings.push(object.diagnose(Diagnostic::info(Code::NoEffect, path, "selects no workload")));
+            findings.push(world.diagnose(object, Diagnostic::info(Code::NoEffect, path, "selects no workload")));
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn check(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
         check_gateways(world, object, rules, &mut found);
         check_hosts(world, object, rules, &mut found);
         check_http(rules, &mut found);
-        findings.extend(found.into_iter().map(|f| object.diagnose(f)));
+        findings.extend(found.into_iter().map(|f| world.diagnose(object, f)));
     }
     check_conflicts(world, findings);
 }
@@ -213,7 +213,7 @@ fn check_conflicts(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
             let rivals: Vec<(bool, &Claim<'_>)> =
                 others.take(NAMED_RIVALS).map(|(other, rival)| (other < rank, rival)).collect();
             if !rivals.is_empty() {
-                findings.push(conflict(&host, claim, &rivals));
+                findings.push(conflict(world, &host, claim, &rivals));
             }
         }
     }
@@ -239,7 +239,7 @@ fn meet(a: &Claim<'_>, b: &Claim<'_>) -> bool {
 }
 
 /// The finding on one of the claimants; each rival with whether it comes first.
-fn conflict(host: &Hostname, claim: &Claim<'_>, rivals: &[(bool, &Claim<'_>)]) -> Diagnostic {
+fn conflict(world: &World<'_>, host: &Hostname, claim: &Claim<'_>, rivals: &[(bool, &Claim<'_>)]) -> Diagnostic {
     let own = routes_of(claim.rules);
     let message = match rivals.iter().find(|(first, _)| *first) {
         None => {
@@ -258,9 +258,9 @@ fn conflict(host: &Hostname, claim: &Claim<'_>, rivals: &[(bool, &Claim<'_>)]) -
     };
     let field = |index| FieldPath::of("spec.hosts").index(index);
     let finding = Diagnostic::error_ref(Code::ConflictingHosts, field(claim.index), message);
-    let finding = claim.object.diagnose(finding.fix("merge them into one VirtualService"));
+    let finding = world.diagnose(claim.object, finding.fix("merge them into one VirtualService"));
     let related = |finding: Diagnostic, (_, rival): &(bool, &Claim<'_>)| {
-        finding.related(rival.object.id.clone(), rival.object.locate(&field(rival.index)))
+        finding.related(rival.object.id.clone(), world.locate(rival.object, &field(rival.index)))
     };
     rivals.iter().fold(finding, related)
 }

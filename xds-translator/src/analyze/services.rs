@@ -37,11 +37,14 @@ pub(super) fn check(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
                 let message =
                     format!("`{}` has no protocol prefix, the protocol is detected per connection", port.name);
                 let fix = format!("`name: http-{}` or another protocol, or `appProtocol`", port.name);
-                findings.push(object.diagnose(Diagnostic::info(Code::PortName, path.field("name"), message).fix(fix)));
+                findings.push(
+                    world.diagnose(object, Diagnostic::info(Code::PortName, path.field("name"), message).fix(fix)),
+                );
             }
             if port.port == 14268 {
                 let message = "14268 is the legacy collector port of Jaeger";
-                findings.push(object.diagnose(
+                findings.push(world.diagnose(
+                    object,
                     Diagnostic::info(Code::LegacyPort, path.field("port"), message).fix("add port 4317 (OTLP)"),
                 ));
             }

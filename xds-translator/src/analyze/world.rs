@@ -1,8 +1,9 @@
 //! An index over the objects that are looked at.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
 
 use crate::{
+    diagnostic::{Diagnostic, FieldPath, Position},
     dialect::{
         Kind, Object, Spec,
         istio::{
@@ -12,6 +13,7 @@ use crate::{
         kubernetes,
     },
     ir::{Hostname, Labels, MeshDefaults, ObjectId},
+    yaml::Node,
 };
 
 /// An object with its typed content.
@@ -39,6 +41,8 @@ pub(super) struct World<'a> {
     root_namespace: Arc<str>,
     /// DNS suffix of Kubernetes services.
     domain: Arc<str>,
+    /// Documents that were read again for positions, so that many findings in a long one cost one reading.
+    trees: RefCell<BTreeMap<(Arc<str>, u32), Option<Rc<Node>>>>,
 }
 
 /// A pod or WorkloadEntry.
@@ -110,6 +114,20 @@ impl<'a> World<'a> {
 
     fn workload(&mut self, object: &'a Object, labels: Labels, proxied: bool) {
         self.workloads.entry(&object.id.namespace).or_default().push(Workload { labels, proxied });
+    }
+
+    /// Where a field of an object is written.
+    pub(super) fn locate(&self, object: &Object, field: &FieldPath) -> Option<Position> {
+        let place = &object.place;
+        let mut trees = self.trees.borrow_mut();
+        let tree = trees.entry((place.file.clone(), place.first_line)).or_insert_with(|| place.tree().map(Rc::new));
+        place.position(tree.as_deref(), field)
+    }
+
+    /// Completes a finding with its object and position.
+    pub(super) fn diagnose(&self, object: &Object, finding: Diagnostic) -> Diagnostic {
+        let position = self.locate(object, &finding.field);
+        finding.object(object.id.clone()).at(position)
     }
 
     /// The complete form of a host: a name without dots belongs to a Kubernetes Service of the object's namespace.

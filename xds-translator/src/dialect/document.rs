@@ -67,9 +67,11 @@ impl Source<'_> {
             let lines = LineStarts::of(self.document.text);
             let read = |(i, item): (usize, &Node)| {
                 let end = items.get(i + 1).map(|next| next.line);
+                let shares_line = end == Some(item.line) || (i > 0 && items[i - 1].line == item.line);
                 let place = Place {
                     file: self.file.clone(),
-                    text: lines.slice(item.line, end).into(),
+                    // Items of one long line would each keep the whole of it.
+                    text: if shares_line { "" } else { lines.slice(item.line, end) }.into(),
                     first_line: self.document.first_line + item.line - 1,
                     root: FieldPath::root().index(0),
                 };

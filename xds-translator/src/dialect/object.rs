@@ -11,7 +11,7 @@ use super::{
 use crate::{
     diagnostic::{Diagnostic, FieldPath, Position},
     ir::{Labels, ObjectId, Origin},
-    yaml,
+    yaml::{self, Node},
 };
 
 /// An object.
@@ -130,6 +130,19 @@ impl Object {
         self.place.locate(field)
     }
 
+    /// Completes diagnostics with this object and the positions of their fields; reads the text once.
+    pub fn diagnose_all(&self, diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+        if diagnostics.is_empty() {
+            return diagnostics;
+        }
+        let tree = self.place.tree();
+        let complete = |d: Diagnostic| {
+            let position = self.place.position(tree.as_ref(), &d.field);
+            d.object(self.id.clone()).at(position)
+        };
+        diagnostics.into_iter().map(complete).collect()
+    }
+
     /// Completes a diagnostic with this object and the position of its field.
     pub fn diagnose(&self, diagnostic: Diagnostic) -> Diagnostic {
         let position = self.locate(&diagnostic.field);
@@ -169,11 +182,21 @@ pub struct Place {
 impl Place {
     /// The position of the deepest part of `field` that is written; `None` for objects that did not come from a file.
     pub fn locate(&self, field: &FieldPath) -> Option<Position> {
+        self.position(self.tree().as_ref(), field)
+    }
+
+    /// The document, read again; `None` if there is no text.
+    pub(crate) fn tree(&self) -> Option<Node> {
+        yaml::parse(&self.text).ok().flatten()
+    }
+
+    /// As [`Self::locate`], for whoever has read the document already.
+    pub(crate) fn position(&self, tree: Option<&Node>, field: &FieldPath) -> Option<Position> {
         if self.file.is_empty() {
             return None;
         }
         let path = FieldPath(self.root.0.iter().chain(&field.0).cloned().collect());
-        let (line, col) = yaml::locate(&self.text, &path).unwrap_or((1, 1));
+        let (line, col) = tree.map_or((1, 1), |tree| tree.locate(&path));
         Some(Position { file: self.file.clone(), line: self.first_line + line - 1, col })
     }
 }

@@ -46,7 +46,7 @@ impl Lowered {
 pub fn lower(object: &Object, mesh: &MeshDefaults) -> Lowered {
     let mut lowering = Lowering { object, mesh, diagnostics: Vec::new() };
     let items = lowering.items();
-    Lowered { items, diagnostics: lowering.diagnostics.into_iter().map(|d| object.diagnose(d)).collect() }
+    Lowered { items, diagnostics: object.diagnose_all(lowering.diagnostics) }
 }
 
 /// One object on its way down.

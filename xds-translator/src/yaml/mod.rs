@@ -116,11 +116,6 @@ impl Node {
     }
 }
 
-/// Line and column of a field in a document's text; `None` if it cannot be read.
-pub fn locate(text: &str, path: &FieldPath) -> Option<(u32, u32)> {
-    parse(text).ok().flatten().map(|node| node.locate(path))
-}
-
 /// Resolves a plain scalar by the YAML 1.2 core schema.
 fn resolve_plain(text: &str) -> Value {
     match text {
