@@ -185,6 +185,7 @@ fn delay(message: &WireDelay) -> Result<FaultDelay, Invalid> {
 }
 
 fn abort(message: &WireAbort) -> Result<FaultAbort, Invalid> {
+    refuse(&[("response_body", !message.response_body.is_empty())])?;
     let status = match required("error_type", message.error_type.as_ref())? {
         ErrorType::HttpStatus(code) => AbortStatus::Http(route_action::status("http_status", *code)?),
         ErrorType::GrpcStatus(code) => AbortStatus::Grpc(*code),

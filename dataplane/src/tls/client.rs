@@ -120,7 +120,9 @@ impl Lists {
         if let Some((_, config)) = variants.iter().find(|(list, _)| *list == wanted) {
             return Arc::clone(config);
         }
-        let config = Arc::new(ClientConfig { alpn_protocols: wanted.clone(), ..self.base.clone() });
+        let mut config = self.base.clone();
+        config.alpn_protocols.clone_from(&wanted);
+        let config = Arc::new(config);
         variants.push((wanted, Arc::clone(&config)));
         config
     }

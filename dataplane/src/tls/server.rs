@@ -86,7 +86,8 @@ impl ServerContext {
     fn build(&self, sources: &Sources) -> Result<Answers, TlsError> {
         let base = self.base(sources)?;
         let with_alpn = |protocol: &Arc<str>| {
-            let config = ServerConfig { alpn_protocols: vec![protocol.as_bytes().to_vec()], ..base.clone() };
+            let mut config = base.clone();
+            config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
             (Arc::clone(protocol), Arc::new(config))
         };
         let agreeable = self.spec.alpn.iter().filter(|protocol| ***protocol != *PEER_EXCHANGE);

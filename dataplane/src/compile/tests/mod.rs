@@ -25,7 +25,7 @@ use envoy_types::pb::{
     },
     google::protobuf::Any,
 };
-use proptest::prelude::*;
+use proptest::proptest;
 use prost::Message;
 
 use super::{fixture::*, *};
@@ -243,7 +243,7 @@ fn a_private_key_never_shows_in_an_error() {
 
 proptest! {
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..200)) {
         let mut context = context();
         let _ = context.cluster("c", &bytes);
         let _ = context.listener("l", 1, &bytes);

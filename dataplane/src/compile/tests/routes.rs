@@ -166,7 +166,11 @@ fn header_matches_and_faults_compile() {
             fault_delay_secifier: Some(FaultDelaySecifier::FixedDelay(protobuf::Duration { seconds: 7, nanos: 0 })),
             ..Default::default()
         }),
-        abort: Some(WireAbort { percentage: percent(10), error_type: Some(ErrorType::HttpStatus(418)) }),
+        abort: Some(WireAbort {
+            percentage: percent(10),
+            error_type: Some(ErrorType::HttpStatus(418)),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let mut route = forward("jason", WireMatch { headers: vec![header], ..prefix("/") }, to("v2"));
