@@ -11,7 +11,13 @@ use crate::{compiler::Compiler, ir::MeshDefaults, plan::ViewKey, view::View};
 type Known = BTreeMap<Arc<ViewKey>, Arc<View>>;
 
 fn apply(compiler: &mut Compiler, steps: &[Step], known: &mut Known) {
+    let classes = |compiler: &Compiler| nodes().iter().map(|node| compiler.classify(node)).collect::<Vec<_>>();
+    let before = classes(compiler);
     let outcome = compiler.apply(steps.iter().map(Step::change).collect());
+    for ((node, before), after) in nodes().iter().zip(before).zip(classes(compiler)) {
+        let told = outcome.reclassify.concerns(&node.workload, node.address);
+        assert!(told || before == after, "the class of {:?} changed unsaid: {before:?} to {after:?}", node.workload);
+    }
     for view in outcome.views {
         check_log(&known[&view.key], &view);
         known.insert(view.key.clone(), view);
@@ -70,11 +76,11 @@ fn check_equal(compiler: &mut Compiler, known: &Known) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
     fn incremental_equals_full(
-        before in prop::collection::vec(step(), 0..40),
+        before in prop::collection::vec(step(), 20..60),
         after in prop::collection::vec(prop::collection::vec(step(), 1..4), 1..12),
     ) {
         let mut compiler = Compiler::new(MeshDefaults::default());
