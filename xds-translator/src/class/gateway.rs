@@ -15,6 +15,7 @@ impl Facts<'_> {
         let key = GatewayKey {
             namespace: self.namespace().clone(),
             gateways: gateways.iter().map(|g| g.origin.id.clone()).collect(),
+            labels: self.labels.clone(),
             client_labels: self.client_labels(),
             ports: self.listener_ports(&gateways),
             locality: self.locality(),

@@ -76,7 +76,7 @@ impl<'a> Gateway<'a> {
             locality: key.locality.as_ref(),
             kind: ClusterClient::Gateway,
         };
-        Self { reader, key, client, access: Access::of(reader, &key.namespace, &key.client_labels) }
+        Self { reader, key, client, access: Access::of(reader, &key.namespace, &key.labels) }
     }
 
     /// The tables attached to a gateway object, oldest first.

@@ -90,6 +90,8 @@ pub struct GatewayKey {
     pub namespace: Arc<str>,
     /// Gateway objects that select it; sorted by age.
     pub gateways: Vec<ObjectId>,
+    /// Its labels in the registry: what selectors of access policies look at.
+    pub labels: Labels,
     /// Its labels, restricted as for sidecars.
     pub client_labels: Labels,
     /// Services that lead to it, which map server ports to listener ports: (server port, listener port); sorted.
