@@ -5,7 +5,11 @@
 
 pub mod admin;
 pub mod ads;
+pub mod app;
+pub mod cli;
 pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod metrics;
 pub mod pipeline;
 pub mod precedence;
@@ -14,4 +18,3 @@ pub mod source;
 pub mod status;
 pub mod store;
 pub mod tls;
-pub mod app;

@@ -46,7 +46,8 @@ impl Guard {
         }
         let host = request.headers().get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
         if self.loopback && !is_local(host) {
-            let detail = format!("the API listens on loopback, but the request is for {host:?}: use an address or localhost");
+            let detail =
+                format!("the API listens on loopback, but the request is for {host:?}: use an address or localhost");
             return Some(Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong host", detail));
         }
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -56,7 +57,11 @@ impl Guard {
         let header = request.headers().get(AUTHORIZATION).and_then(|h| h.to_str().ok());
         match header.and_then(|h| h.strip_prefix("Bearer ")) {
             Some(token) if self.token.accepts(token.trim()) => None,
-            Some(_) => Some(Problem::new(StatusCode::UNAUTHORIZED, "not authenticated", "the token is not the administrator's")),
+            Some(_) => Some(Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "not authenticated",
+                "the token is not the administrator's",
+            )),
             None => {
                 let detail = "send `Authorization: Bearer TOKEN` with the administrator's token (file admin-token in the data directory)";
                 Some(Problem::new(StatusCode::UNAUTHORIZED, "not authenticated", detail))
@@ -85,7 +90,8 @@ mod tests {
         let guard = Guard { token: token_of_admin, loopback };
         let mut request = axum::http::Request::builder().method(method).uri(path).header(HOST, host);
         if let Some(token) = token {
-            request = request.header(AUTHORIZATION, format!("Bearer {}", if token == "good" { shown.as_str() } else { token }));
+            request = request
+                .header(AUTHORIZATION, format!("Bearer {}", if token == "good" { shown.as_str() } else { token }));
         }
         guard.refuse(&request.body(()).expect("a request")).map(|p| p.status)
     }

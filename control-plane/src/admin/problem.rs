@@ -8,7 +8,7 @@ use axum::{
 use ferromesh_xds_translator::diagnostic::Diagnostic;
 use serde::Serialize;
 
-use crate::{source::rest::WriteError, store::StoreError};
+use crate::{pipeline::Stopped, source::rest::WriteError, store::StoreError};
 
 /// An error answer.
 #[derive(Debug, Serialize)]
@@ -55,10 +55,18 @@ impl From<WriteError> for Problem {
             WriteError::Invalid(diagnostics) => {
                 Self { diagnostics, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid object", detail) }
             }
-            WriteError::Store(StoreError::Conflict { .. }) => Self::new(StatusCode::PRECONDITION_FAILED, "conflict", detail),
+            WriteError::Store(StoreError::Conflict { .. }) => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "conflict", detail)
+            }
             WriteError::Store(StoreError::NotFound(_)) => Self::not_found(detail),
             WriteError::Store(_) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "not stored", detail),
             WriteError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", detail),
         }
+    }
+}
+
+impl From<Stopped> for Problem {
+    fn from(stopped: Stopped) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", stopped.to_string())
     }
 }

@@ -1,6 +1,11 @@
 //! `ferromesh bootstrap`: a bootstrap for people who start Envoy themselves.
 
-use std::{collections::BTreeMap, fs, net::{IpAddr, SocketAddr}, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -12,12 +17,14 @@ use crate::config::{RemoteOptions, SERVER_NAME};
 
 /// `ferromesh bootstrap`.
 #[derive(Args, Debug)]
-#[command(after_help = "With --sds-socket the Envoy uses a running agent's certificate and speaks mutual TLS. Without it, the bootstrap \
+#[command(
+    after_help = "With --sds-socket the Envoy uses a running agent's certificate and speaks mutual TLS. Without it, the bootstrap \
 carries a join token: the Envoy gets its configuration, but has no certificate of its own.
 
 Examples:
   ferromesh bootstrap --name cart-1 -n shop --service-account cart --ip 10.0.0.7 --sds-socket /run/ferromesh/sds > envoy.json
-  ferromesh bootstrap --name cart-1 -n shop --service-account cart --ip 10.0.0.7 > envoy.json && envoy -c envoy.json")]
+  ferromesh bootstrap --name cart-1 -n shop --service-account cart --ip 10.0.0.7 > envoy.json && envoy -c envoy.json"
+)]
 pub struct Bootstrap {
     /// Name of the workload
     #[arg(long)]
@@ -81,10 +88,14 @@ pub async fn run(command: &Bootstrap, remote: &RemoteOptions) -> anyhow::Result<
     let discovery = match &command.sds_socket {
         Some(_) => Discovery::MutualTls { address, server_name },
         None => {
-            print_error("no --sds-socket: the bootstrap carries a join token, and this Envoy will have no mutual TLS in the mesh");
-            let roots_pem = fs::read_to_string(&command.root_cert)
-                .with_context(|| format!("reading {}; give the control plane's root with --root-cert", command.root_cert.display()))?;
-            let token = Remote::new(remote)?.join_token(&command.namespace, &command.service_account, &command.ttl).await?;
+            print_error(
+                "no --sds-socket: the bootstrap carries a join token, and this Envoy will have no mutual TLS in the mesh",
+            );
+            let roots_pem = fs::read_to_string(&command.root_cert).with_context(|| {
+                format!("reading {}; give the control plane's root with --root-cert", command.root_cert.display())
+            })?;
+            let token =
+                Remote::new(remote)?.join_token(&command.namespace, &command.service_account, &command.ttl).await?;
             Discovery::Token { address, server_name, roots_pem, token }
         }
     };

@@ -6,11 +6,7 @@ mod inputs;
 mod remote;
 mod translate;
 
-use std::{
-    ffi::OsString,
-    io::Write,
-    process::ExitCode,
-};
+use std::{ffi::OsString, io::Write, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -21,10 +17,16 @@ use crate::{
 
 /// Ferromesh: a service mesh in one binary
 #[derive(Parser, Debug)]
-#[command(name = "ferromesh", version, about, propagate_version = true, after_help = "First steps:
+#[command(
+    name = "ferromesh",
+    version,
+    about,
+    propagate_version = true,
+    after_help = "First steps:
   ferromesh demo                     see a whole mesh on this machine
   ferromesh analyze -f ./mesh        find mistakes before they are served
-  ferromesh serve --config ./mesh    serve a directory of YAML")]
+  ferromesh serve --config ./mesh    serve a directory of YAML"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -39,7 +39,9 @@ pub struct Apply {
 
 /// `ferromesh get`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  ferromesh get virtualservices\n  ferromesh get virtualservice reviews -n default -o json")]
+#[command(
+    after_help = "Examples:\n  ferromesh get virtualservices\n  ferromesh get virtualservice reviews -n default -o json"
+)]
 pub struct Get {
     /// Kind, such as virtualservice
     kind: String,
@@ -89,7 +91,9 @@ pub struct ProxyConfig {
 #[derive(Subcommand, Debug)]
 pub enum Token {
     /// Make a join token: a short-lived proof for one identity, to be used by an agent's first call
-    #[command(after_help = "Example:\n  ferromesh token create --namespace shop --service-account cart --ttl 10m > cart.token")]
+    #[command(
+        after_help = "Example:\n  ferromesh token create --namespace shop --service-account cart --ttl 10m > cart.token"
+    )]
     Create {
         /// Namespace of the identity
         #[arg(short, long)]
@@ -131,9 +135,13 @@ impl Remote {
             }
             None => Full::default(),
         };
-        let request = request.body(body).with_context(|| format!("{}: expected a URL such as http://127.0.0.1:8080", self.server))?;
+        let request = request
+            .body(body)
+            .with_context(|| format!("{}: expected a URL such as http://127.0.0.1:8080", self.server))?;
         let response = client.request(request).await;
-        let response = response.with_context(|| format!("no control plane answers at {}; start one with `ferromesh serve`, or give --server", self.server))?;
+        let response = response.with_context(|| {
+            format!("no control plane answers at {}; start one with `ferromesh serve`, or give --server", self.server)
+        })?;
         let status = response.status();
         let bytes = response.into_body().collect().await?.to_bytes();
         let value: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
@@ -152,7 +160,14 @@ impl Remote {
         let (mut refused, query) = (parsed.rejected.len(), if command.dry_run { "?dryRun=true" } else { "" });
         for object in &parsed.objects {
             let name = format!("{} {}/{}", object.id.kind.kind_name(), object.id.namespace, object.id.name);
-            match self.ask(Method::PUT, &format!("{}{query}", path_of(object.id.kind, &object.id.namespace, &object.id.name)), Some(object.raw())).await {
+            match self
+                .ask(
+                    Method::PUT,
+                    &format!("{}{query}", path_of(object.id.kind, &object.id.namespace, &object.id.name)),
+                    Some(object.raw()),
+                )
+                .await
+            {
                 Ok(answer) if command.dry_run => print(&format!("{name} valid{}", remarks(&answer))),
                 Ok(answer) => print(&format!("{name} stored as revision {}{}", answer["revision"], remarks(&answer))),
                 Err(error) => {
@@ -182,7 +197,12 @@ impl Remote {
         }
         let mut table = plain_table(&["NAMESPACE", "NAME", "SOURCE", "REVISION"]);
         for item in list["items"].as_array().into_iter().flatten() {
-            table.add_row([text(&item["namespace"]), text(&item["name"]), text(&item["source"]), text(&item["revision"])]);
+            table.add_row([
+                text(&item["namespace"]),
+                text(&item["name"]),
+                text(&item["source"]),
+                text(&item["revision"]),
+            ]);
         }
         print(&table.to_string());
         Ok(())
@@ -216,7 +236,15 @@ impl Remote {
                 let reason = state["message"].as_str().map(|m| format!(" ({m})")).unwrap_or_default();
                 format!("{}{reason}", text(&state["state"]))
             };
-            table.add_row([text(&proxy["id"]), text(&proxy["identity"]), sync("CDS"), sync("EDS"), sync("LDS"), sync("RDS"), sync("SDS")]);
+            table.add_row([
+                text(&proxy["id"]),
+                text(&proxy["identity"]),
+                sync("CDS"),
+                sync("EDS"),
+                sync("LDS"),
+                sync("RDS"),
+                sync("SDS"),
+            ]);
         }
         print(&table.to_string());
         Ok(())
@@ -227,7 +255,8 @@ impl Remote {
     /// # Errors
     /// There is no such proxy or section, or no answer.
     pub async fn proxy_config(&self, command: &ProxyConfig) -> anyhow::Result<()> {
-        let mut dump = self.ask(Method::GET, &format!("/api/v1/proxies/{}/config", encode(&command.proxy)), None).await?;
+        let mut dump =
+            self.ask(Method::GET, &format!("/api/v1/proxies/{}/config", encode(&command.proxy)), None).await?;
         let shown = match &command.section {
             Some(section) => match dump.get_mut(section) {
                 Some(value) => value.take(),
@@ -286,7 +315,7 @@ fn text(value: &Value) -> String {
 
 fn plain_table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(header.iter().copied());
+    table.load_style(NOTHING).set_header(header.iter().copied());
     table
 }
 

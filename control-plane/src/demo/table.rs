@@ -62,7 +62,7 @@ impl Interval {
 
     fn table(&self) -> Table {
         let mut table = Table::new();
-        table.load_preset(UTF8_HORIZONTAL_ONLY);
+        table.load_style(UTF8_HORIZONTAL_ONLY);
         table.set_header(["caller's identity", "callee", "over", "requests/s", "share"]);
         for row in self.rows() {
             let right = |i: usize| if i >= 3 { CellAlignment::Right } else { CellAlignment::Left };

@@ -297,3 +297,117 @@ fn duplicate(object: &Object, first: &Object) -> Diagnostic {
     let elsewhere = first.locate(&FieldPath::root());
     object.diagnose(diagnostic).fix("delete one of them").related(first.id.clone(), elsewhere)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {ports: [{name: http, port: 80}]}\n";
+    const BROKEN: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {ports: [{name: http, port: eighty}]}\n";
+
+    struct Watched {
+        dir: tempfile::TempDir,
+        directory: Directory,
+        now: Instant,
+    }
+
+    impl Watched {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a directory");
+            let directory = Directory { paths: vec![dir.path().to_owned()], ..Directory::default() };
+            Self { dir, directory, now: Instant::now() }
+        }
+
+        fn write(&self, file: &str, text: &str) {
+            fs::write(self.dir.path().join(file), text).expect("writing");
+        }
+
+        /// What changed, as `+name` and `-name`, and the number of diagnostics now.
+        fn scan(&mut self) -> (Vec<String>, usize) {
+            let event = self.directory.scan(self.now);
+            let changes = event.into_iter().flat_map(|e| e.changes).map(|change| match change {
+                SourceChange::Upsert(object) => format!("+{}", object.id.name),
+                SourceChange::Delete(id) => format!("-{}", id.name),
+                SourceChange::Credential { name, fact, .. } => format!("{}{name}", if fact.is_some() { "*" } else { "/" }),
+            });
+            (changes.collect(), self.directory.diagnostics.len())
+        }
+
+        fn changes(&mut self) -> Vec<String> {
+            self.scan().0
+        }
+    }
+
+    fn service(name: &str) -> String {
+        SERVICE.replace("NAME", name)
+    }
+
+    #[test]
+    fn files_come_change_and_go() {
+        let mut w = Watched::new();
+        w.write("a.yaml", &format!("{}---\n{}", service("one"), service("two")));
+        w.write("notes.txt", "not ours");
+        w.write(".draft.yaml", &service("hidden"));
+        assert_eq!(w.changes(), ["+one", "+two"]);
+        assert_eq!(w.changes(), Vec::<String>::new());
+        w.write("a.yaml", &format!("{}---\n{}", service("one"), service("three")));
+        assert_eq!(w.changes(), ["+three", "-two"]);
+        fs::rename(w.dir.path().join("a.yaml"), w.dir.path().join("b.yaml")).expect("renaming");
+        assert_eq!(w.changes(), Vec::<String>::new(), "the same objects under another file name");
+        fs::remove_file(w.dir.path().join("b.yaml")).expect("removing");
+        assert_eq!(w.changes(), ["-one", "-three"]);
+    }
+
+    #[test]
+    fn a_broken_document_keeps_its_last_good_version_and_spares_its_neighbours() {
+        let mut w = Watched::new();
+        w.write("a.yaml", &format!("{}---\n{}", service("one"), service("two")));
+        assert_eq!(w.scan().0, ["+one", "+two"]);
+        w.write("a.yaml", &format!("{}---\n{}", BROKEN.replace("NAME", "one"), service("three")));
+        let (changes, diagnostics) = w.scan();
+        assert_eq!(changes, ["+three", "-two"]);
+        assert!(diagnostics > 0, "nothing was reported");
+        w.write("a.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: one\n---\n: : :\n");
+        assert_eq!(w.changes(), Vec::<String>::new(), "text that names no object takes nothing away");
+    }
+
+    #[test]
+    fn an_empty_file_is_one_that_is_being_written_for_a_moment() {
+        let mut w = Watched::new();
+        w.write("a.yaml", &service("one"));
+        assert_eq!(w.changes(), ["+one"]);
+        w.write("a.yaml", "");
+        assert_eq!(w.changes(), Vec::<String>::new());
+        w.now += EMPTY_GRACE;
+        assert_eq!(w.changes(), ["-one"]);
+    }
+
+    #[test]
+    fn of_two_files_with_one_object_the_first_serves_until_it_goes() {
+        let mut w = Watched::new();
+        w.write("a.yaml", &service("one"));
+        w.write("b.yaml", &service("one").replace("port: 80", "port: 81"));
+        let (changes, diagnostics) = w.scan();
+        assert_eq!((changes, diagnostics), (vec!["+one".to_owned()], 1));
+        fs::remove_file(w.dir.path().join("a.yaml")).expect("removing");
+        assert_eq!(w.scan(), (vec!["+one".to_owned()], 0));
+    }
+
+    #[test]
+    fn a_secret_is_split_and_its_key_never_told() {
+        let mut w = Watched::new();
+        let certificate = rcgen::generate_simple_self_signed(vec!["shop.example".to_owned()]).expect("a certificate");
+        let text = serde_json::json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "cert", "namespace": "shop" },
+            "stringData": { "tls.crt": certificate.cert.pem(), "tls.key": certificate.signing_key.serialize_pem() },
+        });
+        w.write("cert.json", &text.to_string());
+        assert_eq!(w.changes(), ["*cert"]);
+        fs::remove_file(w.dir.path().join("cert.json")).expect("removing");
+        assert_eq!(w.changes(), ["/cert"]);
+        let broken = text.to_string().replace("BEGIN CERTIFICATE", "BEGIN NOTHING");
+        w.write("cert.json", &broken);
+        let (changes, diagnostics) = w.scan();
+        assert_eq!((changes.len(), diagnostics), (0, 1));
+    }
+}

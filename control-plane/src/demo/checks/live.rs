@@ -33,7 +33,7 @@ impl Load {
     fn start(caller: &Caller, targets: &[(&'static str, &'static str)]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut callers = JoinSet::new();
-        for (host, path) in targets.iter().cycle().take(6) {
+        for (host, path) in targets.iter().copied().cycle().take(6) {
             let (caller, stop) = (caller.clone(), stop.clone());
             callers.spawn(async move {
                 let mut counts = BTreeMap::new();
