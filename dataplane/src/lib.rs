@@ -27,7 +27,7 @@ pub mod tls;
 pub mod upstream;
 pub mod xds;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
 use tracing_subscriber::EnvFilter;
 
@@ -66,7 +66,9 @@ fn run(command: Command) -> anyhow::Result<()> {
 /// Standard output is for access logs.
 fn log_to_stderr(cli: &Cli) {
     let filter = EnvFilter::try_new(&cli.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let terminal = std::io::stderr().is_terminal();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
     // A program that embeds this one may have set its own.
     let _ = match cli.log_format {
         LogStyle::Text => subscriber.try_init(),
