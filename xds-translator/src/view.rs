@@ -3,17 +3,17 @@
 //! A view is immutable; the compiler publishes a new one when an item changed. It carries a short log of changes, so
 //! that a stream that is a few generations behind does work in proportion to the change, not to the view.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod table;
+
+use std::sync::Arc;
 
 use ferromesh_proto::{EncodedResource, ResourceType};
 
+pub use self::table::Table;
 use crate::plan::ViewKey;
 
 /// How many generations of changes a view remembers; a stream further behind compares everything.
 pub const CHANGE_LOG: usize = 64;
-
-/// Resources of one type, by name.
-pub type Table = BTreeMap<Arc<str>, Arc<EncodedResource>>;
 
 /// One immutable state of a view.
 #[derive(Clone, Debug)]

@@ -276,12 +276,10 @@ impl Compiler {
             (ResourceType::Listener, &outline.listeners),
         ];
         for (kind, entries) in lists {
-            let encoded = entries.iter().filter_map(|entry| self.encoded(entry)).map(|e| (e.name.clone(), e));
-            tables[kind.index()] = encoded.collect::<Vec<_>>().into_iter().collect();
+            tables[kind.index()] = entries.iter().filter_map(|entry| self.encoded(entry)).collect();
         }
         let routes = (0..frames.len()).map(|position| self.route(outline, frames, position));
-        tables[ResourceType::Route.index()] =
-            routes.map(|r| (r.name.clone(), r)).collect::<Vec<_>>().into_iter().collect();
+        tables[ResourceType::Route.index()] = routes.collect();
         tables
     }
 
@@ -313,9 +311,9 @@ struct Outlined {
 
 /// Names that are in one table only, or with another version.
 fn differences(kind: ResourceType, old: &Table, new: &Table, names: &mut Vec<(ResourceType, Arc<str>)>) {
-    let changed = |name: &&Arc<str>| old.get(&***name).map(|e| e.version) != new.get(&***name).map(|e| e.version);
+    let changed = |name: &&Arc<str>| old.get(name).map(|e| e.version) != new.get(name).map(|e| e.version);
     let kept = new.keys().filter(changed);
-    let gone = old.keys().filter(|name| !new.contains_key(&***name));
+    let gone = old.keys().filter(|name| !new.contains_key(name));
     names.extend(kept.chain(gone).map(|name| (kind, name.clone())));
 }
 

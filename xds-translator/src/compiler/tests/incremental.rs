@@ -64,8 +64,8 @@ fn check_equal(compiler: &mut Compiler, known: &Known) {
             assert!(
                 kept.keys().eq(built.keys()),
                 "{kind:?} names of {key:?}: {:?} instead of {:?}",
-                kept.keys(),
-                built.keys()
+                kept.keys().collect::<Vec<_>>(),
+                built.keys().collect::<Vec<_>>()
             );
             for (name, resource) in built.iter() {
                 assert_eq!(kept[name].version, resource.version, "version of {kind:?} {name} of {key:?}");
@@ -76,7 +76,7 @@ fn check_equal(compiler: &mut Compiler, known: &Known) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn incremental_equals_full(
