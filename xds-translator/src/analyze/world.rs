@@ -42,8 +42,11 @@ pub(super) struct World<'a> {
     /// DNS suffix of Kubernetes services.
     domain: Arc<str>,
     /// Documents that were read again for positions, so that many findings in a long one cost one reading.
-    trees: RefCell<BTreeMap<(Arc<str>, u32), Option<Rc<Node>>>>,
+    trees: RefCell<Trees>,
 }
+
+/// Documents by file and first line.
+type Trees = BTreeMap<(Arc<str>, u32), Option<Rc<Node>>>;
 
 /// A pod or WorkloadEntry.
 pub(super) struct Workload {

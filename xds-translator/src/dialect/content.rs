@@ -13,7 +13,7 @@ use super::{
     suggest::{self, Suggestion},
 };
 use crate::{
-    diagnostic::{Code, Diagnostic, FieldPath},
+    diagnostic::{Code, Diagnostic, FieldPath, Segment},
     ir::ObjectId,
 };
 
@@ -35,6 +35,8 @@ object! {
 
 /// The one name of a mesh configuration.
 const MESH_CONFIG_NAME: &str = "default";
+/// The annotation in which kubectl keeps a copy of the whole object.
+pub(super) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Objects that name no namespace live here.
 const DEFAULT_NAMESPACE: &str = "default";
 
@@ -54,7 +56,7 @@ pub(super) fn decode(kind: Kind, value: Value, place: Place) -> Result<Decoded, 
                 .expected("a map", describe(&value)),
         ]);
     };
-    let meta = at.within("metadata", |at| match map.get("metadata") {
+    let mut meta = at.within("metadata", |at| match map.get("metadata") {
         Some(meta) if !meta.is_null() => ObjectMeta::decode(meta, at),
         _ => ObjectMeta::default(),
     });
@@ -63,8 +65,22 @@ pub(super) fn decode(kind: Kind, value: Value, place: Place) -> Result<Decoded, 
     };
     let spec = content(kind, &value, map, &mut at);
     istio::rules::check(&spec, &meta, &mut at);
+    let mut findings = at.finish();
+    if kind == Kind::Secret {
+        meta.annotations.remove(LAST_APPLIED);
+        findings.iter_mut().for_each(hide_content);
+    }
     let object = Object { id, meta: Arc::new((&meta).into()), spec, place, raw: Arc::new(value) };
-    Ok(Decoded { object, findings: at.finish() })
+    Ok(Decoded { object, findings })
+}
+
+/// Takes a Secret's content out of a finding.
+fn hide_content(finding: &mut Diagnostic) {
+    let below = |name: &str| matches!(finding.field.0.first(), Some(Segment::Field(field)) if **field == *name);
+    if below("data") || below("stringData") || below("metadata") {
+        finding.got = finding.got.take().map(|_| "something else".to_owned());
+        finding.fix = None;
+    }
 }
 
 fn identity(kind: Kind, meta: &ObjectMeta, at: &mut Decoder) -> Option<ObjectId> {

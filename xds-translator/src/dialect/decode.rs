@@ -315,7 +315,10 @@ integer!(u16, u32, u64, i32, i64);
 
 fn whole_number(value: &Value, at: &mut Decoder, min: i64, max: i64) -> Option<i64> {
     let number = match value {
-        Value::Number(n) => n.as_i64(),
+        // `90.0` is how some tools write 90.
+        Value::Number(n) => {
+            n.as_i64().or_else(|| n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 1e15).map(|f| f as i64))
+        }
         Value::String(text) => {
             let number = text.trim().parse::<i64>().ok();
             at.wrong_type("a whole number", value, number.map(|n| format!("`{n}` without quotes")));

@@ -26,7 +26,7 @@ use crate::{
 pub const MAX_FILE_BYTES: usize = 64 << 20;
 
 /// Most documents of a file.
-pub const MAX_DOCUMENTS: usize = 100_000;
+pub(super) const MAX_DOCUMENTS: usize = 100_000;
 
 /// What a file, or several, came to.
 #[derive(Default, Debug)]

@@ -152,10 +152,16 @@ impl Object {
 
 fn redact(secret: &mut Value) {
     for key in ["data", "stringData"] {
-        let Some(values) = secret.get_mut(key).and_then(Value::as_object_mut) else { continue };
-        for value in values.values_mut() {
-            *value = Value::String("[redacted]".to_owned());
+        match secret.get_mut(key) {
+            Some(Value::Object(values)) => {
+                values.values_mut().for_each(|value| *value = Value::String("[redacted]".to_owned()))
+            }
+            Some(value) => *value = Value::String("[redacted]".to_owned()),
+            None => {}
         }
+    }
+    if let Some(annotations) = secret.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove(super::content::LAST_APPLIED);
     }
 }
 

@@ -273,6 +273,12 @@ fn a_secrets_content_is_never_printed() {
     let everything = format!("{parsed:?} {object:?} {:?} {}", object.place, object.to_json());
     assert!(!everything.contains("c2VjcmV0"), "{everything}");
     assert!(object.raw().to_string().contains("c2VjcmV0"));
+    let whole = "apiVersion: v1\nkind: Secret\nmetadata: {name: a, annotations: {kubectl.kubernetes.io/last-applied-configuration: c2VjcmV0}}\ndata: c2VjcmV0\nstringData: [c2VjcmV0]\n";
+    let parsed = parse_file("s.yaml", whole.as_bytes());
+    let object = &parsed.rejected[0].object;
+    let printed: Vec<String> = parsed.diagnostics.iter().map(ToString::to_string).collect();
+    assert!(!format!("{parsed:?} {:?} {} {printed:?}", object.meta, object.to_json()).contains("c2VjcmV0"));
+    let object = &parse_file("s.yaml", text.as_bytes()).rejected[0].object;
     let Spec::Secret(secret) = &object.spec else { panic!("a Secret") };
     assert_eq!(secret.data["tls.key"].expose(), "c2VjcmV0");
 }

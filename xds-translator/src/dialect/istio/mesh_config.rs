@@ -254,8 +254,6 @@ object! {
         "extraStatTags" extra_stat_tags: Vec<Arc<str>> [later],
         /// What stands before the gateways.
         "gatewayTopology" gateway_topology: Option<Value> [later],
-        /// Grace after a refused connection.
-        "terminationGracePeriod" termination_grace_period: Option<Duration> [later],
         /// Id of the mesh.
         "meshId" mesh_id: Arc<str> [later],
         /// Readiness probe of a workload that is not a pod.

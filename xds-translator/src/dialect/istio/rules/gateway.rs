@@ -133,7 +133,7 @@ fn check_egress(listener: &EgressListener, at: &mut Decoder) {
     if let Some(port) = &listener.port
         && !listener.bind.starts_with("unix://")
     {
-        at.within("port", |at| check_port(port, true, at));
+        at.within("port", |at| check_port(port, false, at));
     }
     if listener.port.is_none() && !listener.bind.is_empty() {
         at.missing("port", Some("`bind` needs a port".to_owned()));
@@ -149,7 +149,7 @@ fn check_egress(listener: &EgressListener, at: &mut Decoder) {
 }
 
 fn check_ingress(listener: &IngressListener, at: &mut Decoder) {
-    at.within("port", |at| check_port(&listener.port, true, at));
+    at.within("port", |at| check_port(&listener.port, false, at));
     check_bind(&listener.bind, at);
     if let Some(pool) = &listener.connection_pool {
         at.within("connectionPool", |at| check_pool(pool, at));

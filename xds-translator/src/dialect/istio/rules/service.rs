@@ -39,10 +39,14 @@ pub(super) fn check_service(service: &ServiceSpec, at: &mut Decoder) {
         if port.port == 0 {
             super::check_range("port", 0, 1..=65535, at);
         }
-        if port.port != 0 && !numbers.insert((port.port, port.protocol.eq_ignore_ascii_case("UDP"))) {
+        if port.port != 0 && !numbers.insert((port.port, transport(&port.protocol))) {
             at.within("port", |at| at.invalid(format!("a second port {}", port.port), None));
         }
     });
+}
+
+fn transport(protocol: &str) -> String {
+    if protocol.is_empty() { "TCP".to_owned() } else { protocol.to_ascii_uppercase() }
 }
 
 pub(super) fn check_pod(status: &PodStatus, at: &mut Decoder) {
