@@ -50,7 +50,17 @@ const FIELDS: [(&str, &str); 24] = [
     ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
 ];
 
-/// The log of a listener or of a terminal filter.
+/// A listener's log: only connections that found no chain, since the others are logged by their last filter.
+pub(super) fn listener_logs(plan: Option<&AccessLogPlan>) -> Vec<accesslog::AccessLog> {
+    use accesslog::{AccessLogFilter, ResponseFlagFilter, access_log_filter::FilterSpecifier};
+    /// No route found.
+    const NO_ROUTE: &str = "NR";
+    let flags = ResponseFlagFilter { flags: vec![NO_ROUTE.to_owned()] };
+    let filter = AccessLogFilter { filter_specifier: Some(FilterSpecifier::ResponseFlagFilter(flags)) };
+    plan.map(|plan| accesslog::AccessLog { filter: Some(filter), ..file_log(plan) }).into_iter().collect()
+}
+
+/// The log of a terminal filter.
 pub(super) fn file_logs(plan: Option<&AccessLogPlan>) -> Vec<accesslog::AccessLog> {
     plan.map(file_log).into_iter().collect()
 }

@@ -1,7 +1,5 @@
 //! Header changes on requests and responses.
 
-use std::sync::Arc;
-
 use super::pb::core::{HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction};
 use crate::ir::{HeaderChanges, HeaderOps};
 
@@ -11,8 +9,6 @@ pub(super) struct Headers {
     pub(super) request_remove: Vec<String>,
     pub(super) response_add: Vec<HeaderValueOption>,
     pub(super) response_remove: Vec<String>,
-    /// The authority that a `host` header change asks for.
-    pub(super) authority: Option<Arc<str>>,
 }
 
 impl Headers {
@@ -22,7 +18,6 @@ impl Headers {
             request_remove: removals(&ops.request),
             response_add: additions(&ops.response),
             response_remove: removals(&ops.response),
-            authority: [":authority", "host"].iter().find_map(|name| ops.request.set.get(*name).cloned()),
         }
     }
 }
@@ -30,7 +25,7 @@ impl Headers {
 fn additions(changes: &HeaderChanges) -> Vec<HeaderValueOption> {
     let set = changes.set.iter().map(|(k, v)| (k, v, HeaderAppendAction::OverwriteIfExistsOrAdd));
     let add = changes.add.iter().map(|(k, v)| (k, v, HeaderAppendAction::AppendIfExistsOrAdd));
-    set.chain(add).filter(|(name, ..)| may_change(name)).map(|(k, v, action)| addition(k, v, action)).collect()
+    set.chain(add).map(|(k, v, action)| addition(k, v, action)).collect()
 }
 
 fn addition(key: &str, value: &str, action: HeaderAppendAction) -> HeaderValueOption {
@@ -42,10 +37,5 @@ fn addition(key: &str, value: &str, action: HeaderAppendAction) -> HeaderValueOp
 }
 
 fn removals(changes: &HeaderChanges) -> Vec<String> {
-    changes.remove.iter().filter(|name| may_change(name)).map(|name| name.to_string()).collect()
-}
-
-/// Envoy refuses the whole configuration when a route changes one of the others.
-fn may_change(name: &str) -> bool {
-    !name.starts_with(':') && name != "host"
+    changes.remove.iter().map(|name| name.to_string()).collect()
 }

@@ -3,7 +3,7 @@
 use prost::{Message, Name};
 
 use super::{
-    access_log::file_logs,
+    access_log::listener_logs,
     any::{any, boolean, duration, uint32},
     endpoint::address,
     filter_chain::filter_chain,
@@ -38,7 +38,7 @@ pub(super) fn listener(plan: &ListenerPlan) -> listener::Listener {
         filter_chains: plan.chains.iter().map(filter_chain).collect(),
         default_filter_chain: plan.default_chain.as_ref().map(filter_chain),
         max_connections_to_accept_per_socket_event: plan.accept_one.then(|| uint32(1)).flatten(),
-        access_log: file_logs(plan.access_log.as_ref()),
+        access_log: listener_logs(plan.access_log.as_ref()),
         ..Default::default()
     }
 }
@@ -131,6 +131,7 @@ mod tests {
                 ("/listener_filters_timeout", r#""2s""#),
                 ("/continue_on_listener_filters_timeout", "true"),
                 ("/max_connections_to_accept_per_socket_event", "1"),
+                ("/access_log/0/filter", r#"{"response_flag_filter":{"flags":["NR"]}}"#),
                 (
                     "/filter_chains/0/filter_chain_match",
                     r#"{"destination_port":9080,"transport_protocol":"tls","server_names":["*.example.com"],

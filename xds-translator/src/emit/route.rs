@@ -64,9 +64,7 @@ pub(super) fn virtual_host(plan: &VirtualHostPlan) -> route::VirtualHost {
 fn route(plan: &RoutePlan) -> route::Route {
     let headers = Headers::new(&plan.headers);
     let action = match &plan.action {
-        RouteActionPlan::Forward(forward) => {
-            Action::Route(route_action::forward(forward, headers.authority.as_deref()))
-        }
+        RouteActionPlan::Forward(forward) => Action::Route(route_action::forward(forward)),
         RouteActionPlan::Redirect(redirect) => Action::Redirect(route_action::redirect(redirect)),
         RouteActionPlan::Direct { status, body } => Action::DirectResponse(route_action::direct(*status, body)),
     };
@@ -131,6 +129,10 @@ mod tests {
             &[
                 ("/match", r#"{"prefix":"/a","case_sensitive":true}"#),
                 ("/route/weighted_clusters/clusters/0", r#"{"name":"outbound|80|v1|a","weight":90}"#),
+                (
+                    "/route/weighted_clusters/clusters/1",
+                    r#"{"name":"outbound|80|v2|a","weight":10,"host_rewrite_literal":"v2.com"}"#,
+                ),
                 ("/route/regex_rewrite/pattern/regex", r#""^/a/(.*)$""#),
                 ("/route/host_rewrite_literal", r#""other.com""#),
                 ("/route/timeout", r#""1.500s""#),

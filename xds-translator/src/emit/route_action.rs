@@ -16,18 +16,20 @@ use crate::{
     plan::{ForwardPlan, RetryPlan, RouteTimeout, WeightedCluster},
 };
 
-/// Forwarding; `authority` is what header changes of the route ask for.
-pub(super) fn forward(plan: &ForwardPlan, authority: Option<&str>) -> route::RouteAction {
+/// Forwarding.
+pub(super) fn forward(plan: &ForwardPlan) -> route::RouteAction {
     use parts::{ClusterNotFoundResponseCode, HostRewriteSpecifier};
     let missing_cluster = match plan.missing_cluster_500 {
         true => ClusterNotFoundResponseCode::InternalServerError,
         false => ClusterNotFoundResponseCode::ServiceUnavailable,
     };
-    let host = plan.host_rewrite.as_deref().or(authority);
     let mut action = route::RouteAction {
         cluster_specifier: Some(clusters(&plan.clusters)),
         cluster_not_found_response_code: missing_cluster as i32,
-        host_rewrite_specifier: host.map(|h| HostRewriteSpecifier::HostRewriteLiteral(h.to_owned())),
+        host_rewrite_specifier: plan
+            .host_rewrite
+            .as_ref()
+            .map(|h| HostRewriteSpecifier::HostRewriteLiteral(h.to_string())),
         retry_policy: plan.retry.as_ref().map(retry_policy),
         request_mirror_policies: plan.mirrors.iter().map(|(cluster, share)| mirror(cluster, *share)).collect(),
         hash_policy: plan.hash.iter().map(hash_policy).collect(),
@@ -40,7 +42,9 @@ pub(super) fn forward(plan: &ForwardPlan, authority: Option<&str>) -> route::Rou
 
 fn clusters(clusters: &[WeightedCluster]) -> parts::ClusterSpecifier {
     match clusters {
-        [only] if only.headers == Default::default() => parts::ClusterSpecifier::Cluster(only.name.to_string()),
+        [only] if only.headers == Default::default() && only.host_rewrite.is_none() => {
+            parts::ClusterSpecifier::Cluster(only.name.to_string())
+        }
         several => parts::ClusterSpecifier::WeightedClusters(route::WeightedCluster {
             clusters: several.iter().map(weighted_cluster).collect(),
             ..Default::default()
@@ -58,7 +62,10 @@ fn weighted_cluster(plan: &WeightedCluster) -> route::weighted_cluster::ClusterW
         request_headers_to_remove: headers.request_remove,
         response_headers_to_add: headers.response_add,
         response_headers_to_remove: headers.response_remove,
-        host_rewrite_specifier: headers.authority.map(|h| HostRewriteSpecifier::HostRewriteLiteral(h.to_string())),
+        host_rewrite_specifier: plan
+            .host_rewrite
+            .as_ref()
+            .map(|h| HostRewriteSpecifier::HostRewriteLiteral(h.to_string())),
         ..Default::default()
     }
 }

@@ -148,10 +148,14 @@ pub(crate) fn assignment() -> AssignmentPlan {
     AssignmentPlan { cluster: "outbound|9080||reviews.default.svc.cluster.local".into(), localities: vec![near, far] }
 }
 
+fn weighted(name: &str, weight: u32) -> WeightedCluster {
+    WeightedCluster { name: name.into(), weight, headers: Default::default(), host_rewrite: None }
+}
+
 /// Forwarding to one cluster.
 pub(crate) fn forward(cluster: &str) -> ForwardPlan {
     ForwardPlan {
-        clusters: vec![WeightedCluster { name: cluster.into(), weight: 1, headers: Default::default() }],
+        clusters: vec![weighted(cluster, 1)],
         path_rewrite: None,
         host_rewrite: None,
         timeout: RouteTimeout::None,
@@ -179,14 +183,16 @@ pub(crate) fn route(action: RouteActionPlan) -> RoutePlan {
 /// A route that uses every option of forwarding.
 pub(crate) fn full_route() -> RoutePlan {
     let mut headers = crate::ir::HeaderOps::default();
-    headers.request.set = [("x-a".into(), "1".into()), ("host".into(), "other.com".into())].into();
+    headers.request.set = [("x-a".into(), "1".into())].into();
     headers.request.add = [("x-b".into(), "2".into())].into();
-    headers.request.remove = vec!["x-c".into(), ":path".into()];
+    headers.request.remove = vec!["x-c".into()];
     headers.response.remove = vec!["server".into()];
-    let weighted =
-        |name: &str, weight| WeightedCluster { name: name.into(), weight, headers: crate::ir::HeaderOps::default() };
     let forward = ForwardPlan {
-        clusters: vec![weighted("outbound|80|v1|a", 90), weighted("outbound|80|v2|a", 10)],
+        clusters: vec![
+            weighted("outbound|80|v1|a", 90),
+            WeightedCluster { host_rewrite: Some("v2.com".into()), ..weighted("outbound|80|v2|a", 10) },
+        ],
+        host_rewrite: Some("other.com".into()),
         path_rewrite: Some(PathRewrite::Regex { pattern: "^/a/(.*)$".into(), substitution: r"/b/\1".into() }),
         timeout: RouteTimeout::After(Duration::from_millis(1500)),
         retry: Some(RetryPlan {
@@ -390,6 +396,7 @@ pub(crate) fn full_listener() -> ListenerPlan {
         continue_on_timeout: true,
         default_chain: Some(chain(TerminalFilter::Tcp(tcp("PassthroughCluster")))),
         accept_one: true,
+        access_log: log(false),
         ..listener(vec![http_chain, tcp_chain])
     }
 }

@@ -108,14 +108,15 @@ impl RouteScope<'_> {
         for target in &weighted {
             let (name, key) = self.cluster(&target.destination);
             hash.extend(key.filter(|key| !hash.contains(key)));
-            clusters.push(WeightedCluster { name, weight: target.weight, headers: target.headers.clone() });
+            let headers = target.headers.clone();
+            clusters.push(WeightedCluster { name, weight: target.weight, headers, host_rewrite: None });
         }
         if let [only] = clusters.as_mut_slice() {
             merge_headers(headers, std::mem::take(&mut only.headers));
             only.weight = 1;
         }
         for cluster in &mut clusters {
-            take_authority(&mut cluster.headers.request);
+            cluster.host_rewrite = take_authority(&mut cluster.headers.request);
         }
         let authority = take_authority(&mut headers.request);
         let target = match clusters.as_slice() {
@@ -220,7 +221,7 @@ fn written_retry(policy: &RetryPolicy, hashed: bool) -> RetryPlan {
 /// Plain forwarding to one cluster: no limit, no retries.
 pub(crate) fn forward_to(cluster: Arc<str>) -> ForwardPlan {
     ForwardPlan {
-        clusters: vec![WeightedCluster { name: cluster, weight: 1, headers: HeaderOps::default() }],
+        clusters: vec![WeightedCluster { name: cluster, weight: 1, headers: HeaderOps::default(), host_rewrite: None }],
         path_rewrite: None,
         host_rewrite: None,
         timeout: RouteTimeout::None,

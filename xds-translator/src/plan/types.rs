@@ -357,7 +357,7 @@ pub struct RoutePlan {
     pub matches: Option<HttpMatch>,
     /// What happens.
     pub action: RouteActionPlan,
-    /// Header changes.
+    /// Header changes; never of the authority or another pseudo header.
     pub headers: HeaderOps,
     /// Injected faults.
     pub fault: Option<Fault>,
@@ -413,8 +413,10 @@ pub struct WeightedCluster {
     pub name: Arc<str>,
     /// Relative weight; never 0 unless alone.
     pub weight: u32,
-    /// Header changes.
+    /// Header changes; never of the authority or another pseudo header.
     pub headers: HeaderOps,
+    /// New authority; wins over the route's.
+    pub host_rewrite: Option<Arc<str>>,
 }
 
 /// Time limit of a route.
