@@ -18,6 +18,8 @@ pub(crate) struct Assigned<'a> {
     pub(crate) key: &'a ClusterKey,
     pub(crate) service: &'a Service,
     pub(crate) merged: &'a MergedPolicy<'a>,
+    /// Whether endpoints may be names: not in EDS, where Envoy would refuse all of them.
+    pub(crate) names: bool,
 }
 
 /// Plans an assignment; `None` when the service, the port or the subset is gone. Without endpoints it is empty, which
@@ -28,7 +30,7 @@ pub(crate) fn plan_assignment(reader: &Reader<'_>, key: &ClusterKey) -> Option<P
     let policies = whole_policies(reader, key);
     let merged = MergedPolicy::new(&policies);
     merged.subset_labels(&key.subset)?;
-    let localities = localities(reader, &Assigned { key, service, merged: &merged });
+    let localities = localities(reader, &Assigned { key, service, merged: &merged, names: false });
     Some(PlanItem::Assignment(AssignmentPlan { cluster: key.resource_name(), localities }))
 }
 
@@ -43,7 +45,8 @@ pub(crate) fn localities(reader: &Reader<'_>, assigned: &Assigned<'_>) -> Vec<Lo
     let endpoints = endpoints.and_then(|all| all.ports.get(&key.port)).map(Vec::as_slice).unwrap_or_default();
     let mut groups: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
     for endpoint in endpoints {
-        let usable = !healthy_only || endpoint.health == Health::Healthy;
+        let usable = (!healthy_only || endpoint.health == Health::Healthy)
+            && (assigned.names || !matches!(endpoint.address, EndpointAddress::Host(..)));
         if usable && subset.matches(&endpoint.labels) {
             groups.entry(endpoint.locality.clone()).or_default().push(endpoint.clone());
         }

@@ -303,3 +303,133 @@ fn port(value: &StringMatch) -> Option<u16> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::fixture::access;
+
+    fn exact(text: &str) -> StringMatch {
+        StringMatch::Exact(text.into())
+    }
+
+    fn from(source: Source) -> AccessRule {
+        AccessRule { from: vec![source], ..AccessRule::default() }
+    }
+
+    fn to(operation: Operation) -> AccessRule {
+        AccessRule { to: vec![operation], ..AccessRule::default() }
+    }
+
+    fn get() -> Operation {
+        Operation { methods: vec![exact("GET")], ..Operation::default() }
+    }
+
+    fn filters(policies: &[Arc<AccessPolicy>], layer: Layer) -> Vec<AccessFilter> {
+        access_filters(&MeshDefaults::default(), policies, layer)
+    }
+
+    /// The names of enforced policies, by action.
+    fn enforced(policies: &[Arc<AccessPolicy>], layer: Layer) -> Vec<(AccessAction, Option<Vec<String>>)> {
+        let names = |f: AccessFilter| f.policies.map(|p| p.into_keys().map(|name| name.to_string()).collect());
+        filters(policies, layer).into_iter().map(|f| (f.action.clone(), names(f))).collect()
+    }
+
+    #[test]
+    fn audit_comes_before_deny_before_allow() {
+        let all = [AccessAction::Allow, AccessAction::Deny, AccessAction::Audit];
+        let policies: Vec<_> = all.map(|action| access("p", action, vec![AccessRule::default()])).into();
+        let order: Vec<AccessAction> = filters(&policies, Layer::Http).into_iter().map(|f| f.action).collect();
+        assert_eq!(order, [AccessAction::Audit, AccessAction::Deny, AccessAction::Allow]);
+    }
+
+    #[test]
+    fn an_allow_policy_without_rules_is_written_out_as_one_that_never_matches() {
+        let filter = filters(&[access("none", AccessAction::Allow, vec![])], Layer::Http).remove(0);
+        let policies = filter.policies.unwrap();
+        assert_eq!(policies.keys().map(AsRef::as_ref).collect::<Vec<&str>>(), ["ns[shop]-policy[none]-rule[0]"]);
+        assert_eq!(policies.values().next(), Some(&never()));
+    }
+
+    #[test]
+    fn a_rule_without_conditions_matches_everything() {
+        let filter = filters(&[access("all", AccessAction::Deny, vec![AccessRule::default()])], Layer::Http).remove(0);
+        let policy = filter.policies.unwrap().into_values().next().unwrap();
+        assert_eq!(policy.permissions, [Permission::And(vec![Permission::Any])]);
+        assert_eq!(policy.principals, [Principal::And(vec![Principal::Any])]);
+    }
+
+    #[test]
+    fn http_attributes_remove_an_allow_rule_from_connections_but_only_widen_a_deny_rule() {
+        let operation = Operation { ports: vec![80], ..get() };
+        let allow = access("allow", AccessAction::Allow, vec![to(operation.clone())]);
+        let deny = access("deny", AccessAction::Deny, vec![to(operation)]);
+        let enforced = enforced(&[allow, deny.clone()], Layer::Tcp);
+        let denied = Some(vec!["ns[shop]-policy[deny]-rule[0]".to_owned()]);
+        assert_eq!(enforced, [(AccessAction::Deny, denied), (AccessAction::Allow, Some(vec![]))]);
+        let policy = filters(&[deny], Layer::Tcp).remove(0).policies.unwrap().into_values().next().unwrap();
+        assert_eq!(policy.permissions, [Permission::And(vec![Permission::Or(vec![Permission::Port(80)])])]);
+    }
+
+    #[test]
+    fn a_token_that_nothing_verifies_never_allows_and_its_absence_still_denies() {
+        let anyone = Source { not_request_principals: vec![StringMatch::Present], ..Source::default() };
+        let claim = AccessRule {
+            when: vec![Condition {
+                key: ConditionKey::Unavailable("request.auth.claims[group]".into()),
+                values: Vec::new(),
+                not_values: vec![exact("admins")],
+            }],
+            ..AccessRule::default()
+        };
+        for rule in [from(anyone.clone()), claim] {
+            let allow = filters(&[access("a", AccessAction::Allow, vec![rule])], Layer::Http).remove(0);
+            assert_eq!(allow.policies.unwrap().into_values().next(), Some(never()));
+        }
+        let deny = filters(&[access("d", AccessAction::Deny, vec![from(anyone)])], Layer::Http).remove(0);
+        let policy = deny.policies.unwrap().into_values().next().unwrap();
+        let without = Principal::Not(Box::new(Principal::Or(vec![nobody()])));
+        assert_eq!(policy.principals, [Principal::And(vec![without])]);
+    }
+
+    #[test]
+    fn a_dry_run_enforces_nothing() {
+        let mut policy = (*access("p", AccessAction::Allow, vec![AccessRule::default()])).clone();
+        policy.dry_run = true;
+        let filter = filters(&[Arc::new(policy)], Layer::Http).remove(0);
+        assert_eq!((filter.policies, filter.shadow.len()), (None, 1));
+    }
+
+    #[test]
+    fn principals_hold_under_every_name_of_the_trust_domain() {
+        let mesh = MeshDefaults {
+            trust_domain: ferromesh_proto::TrustDomain::new("new.example").unwrap(),
+            trust_domain_aliases: vec!["old.example".into()],
+            ..MeshDefaults::default()
+        };
+        let both = |path: &str| vec![format!("spiffe://new.example/{path}"), format!("spiffe://old.example/{path}")];
+        let table = [
+            ("new.example/ns/a/sa/b", both("ns/a/sa/b")),
+            ("old.example/ns/a/sa/b", both("ns/a/sa/b")),
+            ("cluster.local/ns/a/sa/b", both("ns/a/sa/b")),
+            ("other.example/ns/a/sa/b", vec!["spiffe://other.example/ns/a/sa/b".to_owned()]),
+        ];
+        for (principal, expected) in table {
+            let expected: Vec<StringMatch> = expected.iter().map(|id| exact(id)).collect();
+            assert_eq!(spiffe_ids(&mesh, &exact(principal)), expected, "{principal}");
+        }
+    }
+
+    #[test]
+    fn namespaces_match_whole_segments_only() {
+        let table = [
+            (exact("shop"), "spiffe://[^/]+/ns/shop/.*"),
+            (StringMatch::Prefix("shop.".into()), r"spiffe://[^/]+/ns/shop\.[^/]*/.*"),
+            (StringMatch::Suffix("op".into()), "spiffe://[^/]+/ns/[^/]*op/.*"),
+            (StringMatch::Present, "spiffe://[^/]+/ns/[^/]+/.*"),
+        ];
+        for (namespace, expected) in table {
+            assert_eq!(namespace_of(&namespace), Principal::Authenticated(StringMatch::Regex(expected.into())));
+        }
+    }
+}

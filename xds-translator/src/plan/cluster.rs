@@ -153,7 +153,7 @@ fn discovery(
         Means::Listed => Discovery::Eds,
         Means::OriginalDst => Discovery::OriginalDst { port_override: target_override(port) },
         Means::Dns(logical) => {
-            let assigned = Assigned { key, service, merged };
+            let assigned = Assigned { key, service, merged, names: true };
             let endpoints = match &service.resolution {
                 Resolution::Alias(target) => assignment::alias_endpoints(target, port.number),
                 _ => assignment::localities(reader, &assigned),

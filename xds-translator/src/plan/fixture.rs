@@ -1,13 +1,76 @@
-//! Small objects for tests of planning.
+//! Small objects for tests of planning, and a mesh made of them.
+
+use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     dialect::Kind,
-    ir::{BackendPolicy, Hostname, ObjectId, Origin, TrafficPolicy, Visibility},
+    ir::{
+        AccessAction, AccessPolicy, AccessRule, Attachment, BackendPolicy, Destination, HeaderOps, Hostname,
+        HttpAction, HttpMatch, HttpRule, Labels, MeshDefaults, ObjectId, Origin, Protocol, Resolution, Retry, Rewrite,
+        RouteTable, Selector, Service, ServiceAddress, ServiceKey, ServicePort, TargetPort, TrafficPolicy, Visibility,
+        WeightedDestination,
+    },
+    snapshot::{Audience, ChangeSet, Item, MeshSnapshot, ServiceDefinition},
 };
+
+/// A mesh with these items and default settings.
+pub(crate) fn mesh(items: impl IntoIterator<Item = Item>) -> MeshSnapshot {
+    mesh_with(MeshDefaults::default(), items)
+}
+
+/// A mesh with these settings.
+pub(crate) fn mesh_with(settings: MeshDefaults, items: impl IntoIterator<Item = Item>) -> MeshSnapshot {
+    let mut snapshot = MeshSnapshot::new(Arc::new(settings));
+    for item in items {
+        snapshot.replace(&[], &[item], &Audience::default(), &mut ChangeSet::default());
+    }
+    snapshot
+}
 
 /// The origin of an object of this kind.
 pub(crate) fn origin(kind: Kind, namespace: &str, name: &str) -> Origin {
     Origin { id: ObjectId { kind, namespace: namespace.into(), name: name.into() }, created: 0 }
+}
+
+/// Labels from pairs.
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().map(|&(k, v)| (k.into(), v.into())).collect()
+}
+
+/// A Kubernetes Service `NAME.NAMESPACE` with these ports, reached at `address`.
+pub(crate) fn service(namespace: &str, name: &str, address: &str, ports: &[(u16, Protocol)]) -> Service {
+    let port = |&(number, protocol): &(u16, Protocol)| ServicePort {
+        number,
+        name: format!("port-{number}").into(),
+        protocol,
+        target: TargetPort::Number(number),
+    };
+    let address: Option<IpAddr> = address.parse().ok();
+    Service {
+        key: service_key(namespace, name),
+        origin: origin(Kind::Service, namespace, name),
+        addresses: address.map(ServiceAddress::Ip).into_iter().collect(),
+        ports: ports.iter().map(port).collect(),
+        resolution: Resolution::Static,
+        headless: false,
+        external: false,
+        export_to: Visibility::Public,
+        selector: Some(Selector(labels(&[("app", name)]))),
+        labels: Labels::new(),
+        subject_alt_names: Vec::new(),
+        kubernetes: true,
+        publish_not_ready: false,
+    }
+}
+
+/// The key of [`service`].
+pub(crate) fn service_key(namespace: &str, name: &str) -> ServiceKey {
+    ServiceKey { host: Hostname::new(&format!("{name}.{namespace}.svc.cluster.local")), namespace: namespace.into() }
+}
+
+/// The item of a service.
+pub(crate) fn service_item(service: Service) -> Item {
+    Item::Service(Arc::new(ServiceDefinition { service: Arc::new(service), inline: Vec::new() }))
 }
 
 /// A policy that says nothing.
@@ -20,4 +83,45 @@ pub(crate) fn policy(namespace: &str, name: &str, host: &str) -> BackendPolicy {
         traffic: TrafficPolicy::default(),
         subsets: Vec::new(),
     }
+}
+
+/// A table for these hosts, attached to the mesh.
+pub(crate) fn table(namespace: &str, name: &str, hosts: &[&str], http: Vec<HttpRule>) -> RouteTable {
+    RouteTable {
+        origin: origin(Kind::VirtualService, namespace, name),
+        hosts: hosts.iter().map(|host| Hostname::new(host)).collect(),
+        attachments: vec![Attachment::Mesh],
+        export_to: Visibility::Public,
+        http,
+        tls: Vec::new(),
+        tcp: Vec::new(),
+    }
+}
+
+/// A rule that sends what matches to one host.
+pub(crate) fn rule(matches: Vec<HttpMatch>, host: &str) -> HttpRule {
+    let destination = Destination { host: Hostname::new(host), port: None, subset: "".into() };
+    let destinations = vec![WeightedDestination { destination, weight: 1, headers: HeaderOps::default() }];
+    HttpRule {
+        name: "".into(),
+        matches,
+        action: HttpAction::Forward { destinations, rewrite: Rewrite::default() },
+        headers: HeaderOps::default(),
+        fault: None,
+        timeout: None,
+        retry: Retry::MeshDefault,
+        mirrors: Vec::new(),
+        cors: None,
+    }
+}
+
+/// An access policy of namespace `shop`.
+pub(crate) fn access(name: &str, action: AccessAction, rules: Vec<AccessRule>) -> Arc<AccessPolicy> {
+    Arc::new(AccessPolicy {
+        origin: origin(Kind::AuthorizationPolicy, "shop", name),
+        selector: Selector::default(),
+        action,
+        rules,
+        dry_run: false,
+    })
 }

@@ -97,7 +97,12 @@ impl<'a> Inbound<'a> {
         inbound.ports = if declared.is_empty() {
             inbound.service_ports()
         } else {
-            declared.iter().map(|listener| inbound.declared_port(listener)).collect()
+            // Two listeners for one port cannot both be served; the first that is written is.
+            let mut ports = BTreeMap::new();
+            for listener in declared {
+                ports.entry(listener.port.number).or_insert_with(|| inbound.declared_port(listener));
+            }
+            ports.into_values().collect()
         };
         inbound
     }

@@ -130,3 +130,52 @@ pub(crate) fn inspects_tls(mode: PeerTls) -> bool {
 pub(crate) fn inspects_http(speech: Speech, mode: PeerTls) -> bool {
     speech == Speech::Auto && mode != PeerTls::Strict
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows as `TRANSPORT[+N alpn] → http|tcp [mtls]`.
+    fn table(speech: Speech, mode: PeerTls) -> Vec<String> {
+        let spell = |r: Row| {
+            let transport = if r.transport == TransportMatch::Tls { "tls" } else { "raw" };
+            let alpn = if r.alpn.is_empty() { String::new() } else { format!("+{}", r.alpn.len()) };
+            let what = if r.http { "http" } else { "tcp" };
+            format!("{transport}{alpn} {what}{}", if r.mtls { " mtls" } else { "" })
+        };
+        rows(speech, mode).into_iter().map(spell).collect()
+    }
+
+    #[test]
+    fn chains_follow_protocol_and_mode() {
+        use PeerTls::{Disable, Permissive, Strict};
+        let cases: [(Speech, PeerTls, &[&str]); 9] = [
+            (Speech::Auto, Permissive, &["tls+3 http mtls", "raw+3 http", "tls+2 tcp mtls", "raw tcp", "tls tcp"]),
+            (Speech::Auto, Strict, &["tls+3 http mtls", "tls tcp mtls"]),
+            (Speech::Auto, Disable, &["raw+3 http", "raw tcp"]),
+            (Speech::Http, Permissive, &["tls+5 http mtls", "raw http"]),
+            (Speech::Http, Strict, &["tls http mtls"]),
+            (Speech::Http, Disable, &["raw http"]),
+            (Speech::Tcp, Permissive, &["tls+5 tcp mtls", "tls tcp", "raw tcp"]),
+            (Speech::Tcp, Strict, &["tls tcp mtls"]),
+            (Speech::Tcp, Disable, &["raw tcp"]),
+        ];
+        for (speech, mode, expected) in cases {
+            assert_eq!(table(speech, mode), expected, "{speech:?} {mode:?}");
+        }
+    }
+
+    #[test]
+    fn strict_mode_leaves_no_chain_without_mutual_tls() {
+        for speech in [Speech::Auto, Speech::Http, Speech::Tcp] {
+            assert!(rows(speech, PeerTls::Strict).iter().all(|row| row.mtls), "{speech:?}");
+        }
+    }
+
+    #[test]
+    fn no_server_negotiates_an_alpn_that_would_force_http1() {
+        for name in HTTP_SERVER_ALPN.iter().chain(&TCP_SERVER_ALPN) {
+            assert!(!name.starts_with("istio-"), "{name}");
+        }
+    }
+}

@@ -186,3 +186,95 @@ pub(crate) fn spell(group: Group, plan: impl Fn(Endpoint) -> super::EndpointPlan
         endpoints: endpoints.into_iter().map(plan).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{EndpointAddress, Health, LoadBalancer, OutlierDetection};
+
+    fn locality(text: &str) -> Locality {
+        let mut parts = text.split('/').map(Arc::from);
+        let mut next = || parts.next().unwrap_or_else(|| "".into());
+        Locality { region: next(), zone: next(), sub_zone: next() }
+    }
+
+    fn groups(localities: &[&str]) -> BTreeMap<Locality, Vec<Endpoint>> {
+        let endpoint = |at: &str| Endpoint {
+            address: EndpointAddress::Pipe("".into()),
+            workload: None,
+            labels: Labels::new(),
+            identity: None,
+            mesh_tls: false,
+            locality: locality(at),
+            weight: 1,
+            health: Health::Healthy,
+            network: "".into(),
+            workload_name: "".into(),
+        };
+        localities.iter().map(|at| (locality(at), vec![endpoint(at)])).collect()
+    }
+
+    fn traffic(policy: LocalityPolicy, outlier: bool) -> Traffic {
+        Traffic {
+            load_balancer: LoadBalancer { locality: Some(policy), ..LoadBalancer::default() },
+            outlier: outlier.then(OutlierDetection::default),
+            ..Traffic::default()
+        }
+    }
+
+    /// Priority (or weight, for distribution) by region/zone.
+    fn check(policy: LocalityPolicy, client: &str, at: &[&str]) -> Vec<(String, u32)> {
+        let client = locality(client);
+        let spread = Spread::of(&MeshDefaults::default(), &traffic(policy, true), Some(&client)).unwrap();
+        let arranged = spread.arrange(&client, &Labels::new(), groups(at));
+        arranged.into_iter().map(|(l, p, w, _)| (format!("{}/{}", l.region, l.zone), w.unwrap_or(p))).collect()
+    }
+
+    fn expect(pairs: &[(&str, u32)]) -> Vec<(String, u32)> {
+        pairs.iter().map(|&(at, n)| (at.to_owned(), n)).collect()
+    }
+
+    #[test]
+    fn the_nearest_come_first_and_priorities_have_no_gap() {
+        let got = check(LocalityPolicy::default(), "eu/a", &["eu/a", "eu/b", "us/a"]);
+        assert_eq!(got, expect(&[("eu/a", 0), ("eu/b", 1), ("us/a", 2)]));
+        assert_eq!(
+            check(LocalityPolicy::default(), "eu/a", &["us/a", "asia/a"]),
+            expect(&[("asia/a", 0), ("us/a", 0)])
+        );
+    }
+
+    #[test]
+    fn a_named_region_takes_over_before_others() {
+        let policy = LocalityPolicy { failover: vec![("eu".into(), "us".into())], ..LocalityPolicy::default() };
+        let got = check(policy, "eu/a", &["asia/a", "eu/a", "us/a"]);
+        assert_eq!(got, expect(&[("eu/a", 0), ("us/a", 1), ("asia/a", 2)]));
+    }
+
+    #[test]
+    fn shares_weigh_localities_and_leave_out_the_rest() {
+        let shares = vec![("eu/a/*".into(), 80), ("eu/b/*".into(), 20)];
+        let policy = LocalityPolicy { distribute: vec![("eu/a/*".into(), shares)], ..LocalityPolicy::default() };
+        let got = check(policy, "eu/a", &["eu/a", "eu/b", "us/a"]);
+        assert_eq!(got, expect(&[("eu/a", 8000), ("eu/b", 2000)]));
+    }
+
+    #[test]
+    fn failover_needs_outlier_detection_and_a_known_client() {
+        let mesh = MeshDefaults::default();
+        let client = locality("eu/a");
+        assert_eq!(Spread::of(&mesh, &traffic(LocalityPolicy::default(), false), Some(&client)), None);
+        assert_eq!(Spread::of(&mesh, &traffic(LocalityPolicy::default(), true), None), None);
+        let off = LocalityPolicy { enabled: Some(false), ..LocalityPolicy::default() };
+        assert_eq!(Spread::of(&mesh, &traffic(off, true), Some(&client)), None);
+    }
+
+    #[test]
+    fn priority_labels_count_until_the_first_that_differs() {
+        let priority: Vec<Arc<str>> =
+            vec!["topology.kubernetes.io/region".into(), "topology.kubernetes.io/zone".into()];
+        let policy = LocalityPolicy { failover_priority: priority, ..LocalityPolicy::default() };
+        let got = check(policy, "eu/a", &["eu/a", "eu/b", "us/a"]);
+        assert_eq!(got, expect(&[("eu/a", 0), ("eu/b", 1), ("us/a", 2)]));
+    }
+}

@@ -246,3 +246,97 @@ pub(crate) fn virtual_outbound(mesh: &MeshDefaults, unknown: &OutboundTraffic) -
         access_log: defaults::access_log(mesh),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(cluster: &str, server_names: &[&str]) -> FilterChainPlan {
+        let mesh = MeshDefaults::default();
+        FilterChainPlan {
+            name: cluster.into(),
+            matches: ChainMatch { server_names: texts(server_names), ..ChainMatch::default() },
+            tls: None,
+            connect_timeout: Some(HANDSHAKE),
+            access: Vec::new(),
+            terminal: TerminalFilter::Tcp(defaults::tcp(&mesh, cluster)),
+        }
+    }
+
+    const AT: (IpAddr, u16) = (defaults::ANY_ADDRESS, 9000);
+
+    /// Names of the chains, then of the default chain.
+    fn check(offer: impl FnOnce(&mut Drafts<'_>), unknown: Option<&OutboundTraffic>) -> (Vec<String>, Option<String>) {
+        let mesh = MeshDefaults::default();
+        let mut drafts = Drafts::new(&mesh, unknown);
+        offer(&mut drafts);
+        let mut listeners = drafts.finish();
+        let Some(listener) = listeners.pop() else { return (Vec::new(), None) };
+        let kind = |c: &FilterChainPlan| match &c.terminal {
+            TerminalFilter::Http(_) => {
+                format!("http {}", if c.matches == ChainMatch::default() { "all" } else { "sniffed" })
+            }
+            TerminalFilter::Tcp(proxy) => proxy.clusters[0].0.to_string(),
+        };
+        (listener.chains.iter().map(kind).collect(), listener.default_chain.as_ref().map(kind))
+    }
+
+    fn chains(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn http_under_redirection_leaves_other_bytes_to_their_destination() {
+        let (got, default) = check(|d| drop(d.offer_http(AT, false, &"9000".into())), Some(&OutboundTraffic::AllowAny));
+        assert_eq!((got, default.as_deref()), (chains(&["http sniffed"]), Some("PassthroughCluster")));
+        let (_, default) =
+            check(|d| drop(d.offer_http(AT, false, &"9000".into())), Some(&OutboundTraffic::RegistryOnly));
+        assert_eq!(default.as_deref(), Some("BlackHoleCluster"));
+    }
+
+    #[test]
+    fn http_that_is_called_by_address_needs_no_inspection() {
+        let (got, default) = check(|d| drop(d.offer_http(AT, true, &"9000".into())), None);
+        assert_eq!((got, default), (chains(&["http all"]), None));
+    }
+
+    #[test]
+    fn the_older_service_keeps_a_port_that_nothing_tells_apart() {
+        let offer = |d: &mut Drafts<'_>| {
+            d.offer_tcp(AT, false, Protocol::Tcp, vec![tcp("old", &[])]);
+            d.offer_tcp(AT, false, Protocol::Tcp, vec![tcp("young", &[])]);
+        };
+        assert_eq!(check(offer, None), (chains(&["old"]), None));
+    }
+
+    #[test]
+    fn http_and_bytes_share_a_port_by_sniffing() {
+        let offer = |d: &mut Drafts<'_>| {
+            d.offer_tcp(AT, false, Protocol::Tcp, vec![tcp("bytes", &[])]);
+            d.offer_http(AT, false, &"9000".into());
+        };
+        assert_eq!(check(offer, None), (chains(&["http sniffed"]), Some("bytes".to_owned())));
+    }
+
+    #[test]
+    fn a_server_that_speaks_first_shares_no_port_with_http() {
+        let first = |d: &mut Drafts<'_>| {
+            d.offer_tcp(AT, false, Protocol::Mysql, vec![tcp("mysql", &[])]);
+            assert!(!d.offer_http(AT, false, &"9000".into()));
+        };
+        assert_eq!(check(first, None), (chains(&["mysql"]), None));
+        let second = |d: &mut Drafts<'_>| {
+            d.offer_http(AT, false, &"9000".into());
+            d.offer_tcp(AT, false, Protocol::Mysql, vec![tcp("mysql", &[])]);
+        };
+        assert_eq!(check(second, None), (chains(&["http all"]), None));
+    }
+
+    #[test]
+    fn an_sni_belongs_to_the_first_chain_that_names_it() {
+        let kept = distinct(vec![tcp("a", &["x", "y"]), tcp("b", &["y", "z"]), tcp("c", &["x"]), tcp("d", &[])]);
+        let names: Vec<Vec<&str>> =
+            kept.iter().map(|c| c.matches.server_names.iter().map(AsRef::as_ref).collect()).collect();
+        assert_eq!(names, [vec!["x", "y"], vec!["z"], vec![]]);
+    }
+}

@@ -256,9 +256,7 @@ impl<'a> Sidecar<'a> {
         match frame {
             Frame::Port { egress, port } => {
                 let claims = self.port_claims(*egress, *port, DomainForm::Names, tables);
-                let mut virtual_hosts = virtual_host::settle(claims);
-                virtual_hosts.push(self.unknown(*port));
-                route_frame(name, true, virtual_hosts)
+                route_frame(name, true, with_unknown(claims, self.unknown(*port)))
             }
             Frame::Host { egress, service, port } => {
                 let index = tables.of(*egress, *port);
@@ -272,9 +270,7 @@ impl<'a> Sidecar<'a> {
                 for port in ports {
                     claims.extend(self.port_claims(*egress, port, DomainForm::NamesWithPort, tables));
                 }
-                let mut virtual_hosts = virtual_host::settle(claims);
-                virtual_hosts.push(self.unknown(0));
-                route_frame(name, false, virtual_hosts)
+                route_frame(name, false, with_unknown(claims, self.unknown(0)))
             }
         }
     }
@@ -353,6 +349,16 @@ impl<'a> Sidecar<'a> {
             taken: Vec::new(),
         }
     }
+}
+
+/// The settled virtual hosts, and last the one for unknown names, unless a host already stands for every name.
+fn with_unknown(claims: Vec<Claim>, unknown: VirtualHostKey) -> Vec<VirtualHostKey> {
+    let everything = claims.iter().any(|claim| claim.domains.iter().any(|domain| &**domain == "*"));
+    let mut virtual_hosts = virtual_host::settle(claims);
+    if !everything {
+        virtual_hosts.push(unknown);
+    }
+    virtual_hosts
 }
 
 fn route_frame(name: Arc<str>, ignore_port_in_host: bool, virtual_hosts: Vec<VirtualHostKey>) -> RouteFrame {

@@ -228,3 +228,79 @@ pub(crate) fn settle(mut claims: Vec<Claim>) -> Vec<VirtualHostKey> {
     });
     settled.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ir::Protocol,
+        plan::fixture::{service, service_key},
+    };
+
+    fn texts(domains: &[Arc<str>]) -> Vec<&str> {
+        domains.iter().map(AsRef::as_ref).collect()
+    }
+
+    fn claim(name: &str, domains: &[&str]) -> Claim {
+        let key = VirtualHostKey {
+            target: VirtualHostTarget::Service { service: service_key("shop", name), local: true },
+            port: 80,
+            tables: Vec::new(),
+            client: Arc::default(),
+            domains: DomainForm::Names,
+            taken: Vec::new(),
+        };
+        Claim { key, name: name.into(), domains: domains.iter().map(|&d| d.into()).collect() }
+    }
+
+    #[test]
+    fn shorter_names_depend_on_the_clients_namespace() {
+        let cart = service("shop", "cart", "10.96.0.1", &[(80, Protocol::Http)]);
+        let full = ["cart.shop.svc.cluster.local", "cart.shop.svc.cluster.local."];
+        let local = service_domains(&cart, true, DomainForm::Names, 80);
+        assert_eq!(texts(&local), [&full[..], &["cart", "cart.shop.svc", "cart.shop", "10.96.0.1"]].concat());
+        let remote = service_domains(&cart, false, DomainForm::Names, 80);
+        assert_eq!(texts(&remote), [&full[..], &["cart.shop", "cart.shop.svc", "10.96.0.1"]].concat());
+    }
+
+    #[test]
+    fn services_outside_kubernetes_have_no_shorter_names() {
+        let mut entry = service("shop", "cart", "2001:db8::1", &[(80, Protocol::Http)]);
+        entry.kubernetes = false;
+        let domains = service_domains(&entry, true, DomainForm::Names, 80);
+        assert_eq!(texts(&domains), ["cart.shop.svc.cluster.local", "cart.shop.svc.cluster.local.", "[2001:db8::1]"]);
+    }
+
+    #[test]
+    fn pods_of_headless_services_have_names_below_it() {
+        let mut peers = service("shop", "peers", "", &[(80, Protocol::Http)]);
+        peers.headless = true;
+        let domains = service_domains(&peers, true, DomainForm::Names, 80);
+        assert!(texts(&domains).contains(&"*.peers") && texts(&domains).contains(&"*.peers.shop.svc.cluster.local"));
+    }
+
+    #[test]
+    fn the_http_proxy_tells_ports_apart() {
+        let cart = service("shop", "cart", "", &[(8080, Protocol::Http)]);
+        let domains = service_domains(&cart, true, DomainForm::NamesWithPort, 8080);
+        assert!(domains.iter().all(|d| d.ends_with(":8080")), "{domains:?}");
+        let domains = service_domains(&cart, true, DomainForm::NamesWithPort, 80);
+        assert!(texts(&domains).contains(&"cart") && texts(&domains).contains(&"cart:80"));
+    }
+
+    #[test]
+    fn a_real_name_beats_an_expanded_one_and_the_earlier_virtual_host_the_later() {
+        let settled = settle(vec![
+            claim("c", &["cart.shop", "10.0.0.1"]),
+            claim("b", &["cart.shop.svc.cluster.local", "cart.shop", "10.0.0.1"]),
+        ]);
+        let taken: Vec<Vec<&str>> = settled.iter().map(|key| texts(&key.taken)).collect();
+        assert_eq!(taken, [vec!["cart.shop"], vec!["10.0.0.1"]]);
+    }
+
+    #[test]
+    fn a_virtual_host_without_any_domain_left_is_dropped() {
+        let settled = settle(vec![claim("a", &["x.example"]), claim("b", &["x.example"])]);
+        assert_eq!(settled.len(), 1);
+    }
+}
