@@ -3,7 +3,10 @@
 //! A user's mistake is a value: a [`Diagnostic`] names the object, the field, the place in the file, what was found,
 //! what was expected and how to mend it. Every stage up to the plan makes them; nothing here knows where they are shown.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+};
 
 use serde::{Serialize, Serializer};
 
@@ -362,6 +365,25 @@ impl Diagnostic {
     }
 }
 
+/// Longest printed part of a diagnostic, in characters.
+const MAX_PRINTED: usize = 1_000;
+
+/// Text as it is printed: one line, without control characters (which could play with a terminal), not endless.
+struct Printed<'a>(&'a str);
+
+impl fmt::Display for Printed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars().take(MAX_PRINTED) {
+            if c.is_control() {
+                write!(f, "{}", c.escape_default())?;
+            } else {
+                f.write_char(c)?;
+            }
+        }
+        if self.0.chars().nth(MAX_PRINTED).is_some() { f.write_str("…") } else { Ok(()) }
+    }
+}
+
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(position) = &self.position {
@@ -369,23 +391,23 @@ impl fmt::Display for Diagnostic {
         }
         write!(f, "{}[{}]: ", self.severity, self.code)?;
         if let Some(object) = &self.object {
-            write!(f, "{object}: ")?;
+            write!(f, "{}: ", Printed(&object.to_string()))?;
         }
         if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
+            write!(f, "{}: ", Printed(&self.field.to_string()))?;
         }
-        f.write_str(&self.message)?;
+        write!(f, "{}", Printed(&self.message))?;
         if let (Some(expected), Some(got)) = (&self.expected, &self.got) {
-            write!(f, ": expected {expected}, got {got}")?;
+            write!(f, ": expected {}, got {}", Printed(expected), Printed(got))?;
         }
         if let Some(code) = self.istio_code {
             write!(f, " ({code})")?;
         }
         if let Some(fix) = &self.fix {
-            write!(f, "; fix: {fix}")?;
+            write!(f, "; fix: {}", Printed(fix))?;
         }
         for related in &self.related {
-            write!(f, "; see {}", related.object)?;
+            write!(f, "; see {}", Printed(&related.object.to_string()))?;
             if let Some(position) = &related.position {
                 write!(f, " at {position}")?;
             }
@@ -405,6 +427,27 @@ mod tests {
         assert_eq!(
             FieldPath::of("metadata.labels").field("istio-injection").to_string(),
             r#"metadata.labels["istio-injection"]"#
+        );
+    }
+
+    #[test]
+    fn a_finding_is_one_line_and_one_json_object() {
+        let position = Position { file: "a.yaml".into(), line: 3, col: 7 };
+        let finding = Diagnostic::error(Code::InvalidValue, FieldPath::of("spec.host"), "bad\n\u{1b}[31m")
+            .expected("a host", "x".repeat(5_000))
+            .fix("`a`")
+            .at(Some(position));
+        let line = finding.to_string();
+        assert!(
+            line.starts_with("a.yaml:3:7: error[FM0103]: spec.host: bad\\n\\u{1b}[31m: expected a host, got xxx"),
+            "{line}"
+        );
+        assert!(line.len() < 1_200 && line.ends_with("… (IST0106); fix: `a`"), "{line}");
+        let json = serde_json::to_value(&finding).expect("plain data");
+        assert_eq!((&json["file"], &json["line"], &json["severity"]), (&"a.yaml".into(), &3.into(), &"error".into()));
+        assert_eq!(
+            (&json["code"], &json["field"], &json["object"]),
+            (&"FM0103".into(), &"spec.host".into(), &serde_json::Value::Null)
         );
     }
 

@@ -267,8 +267,10 @@ fn unknown_kind(api_version: &str, name: &str) -> Diagnostic {
         .fix(format!("`{}`", row.kind.api_version()));
     }
     let of_group = KINDS.iter().filter(|row| row.group == group).map(|row| row.name);
-    let near = suggest::nearest(name, of_group.clone());
-    if near.is_some() || MESH_GROUPS.contains(&group) {
+    let ours = MESH_GROUPS.contains(&group);
+    let partly_ours = KINDS.iter().any(|row| row.group == group && row.kind.served());
+    let near = suggest::nearest(name, of_group.clone()).filter(|_| ours || partly_ours);
+    if near.is_some() || ours {
         let known = of_group.collect::<Vec<_>>().join(", ");
         let diagnostic =
             Diagnostic::error(Code::UnknownKind, FieldPath::of("kind"), format!("no kind {name} in `{api_version}`"));

@@ -143,6 +143,7 @@ fn kinds_and_versions_are_told_apart() {
         (named("networking.istio.io/v1", "VirtualSevice"), "fix: `VirtualService`"),
         (named("v1", "ServiceProfile"), "no kind ServiceProfile in `v1`; fix: `linkerd.io/v1alpha2`"),
         (named("v1", "Servce"), "error[FM0008]: kind: no kind Servce in `v1`; fix: `Service`"),
+        (named("gateway.networking.k8s.io/v1alpha2", "UDPRoute"), "info[FM0009]"),
         (named("batch/v1", "Job"), "info[FM0009]: kind: kind Job of `batch/v1` means nothing to the mesh"),
         (
             named("networking.istio.io/v1alpha3", "EnvoyFilter"),
