@@ -1,7 +1,7 @@
 //! One thread owns the compiler: events of all sources go in, views come out, and streams ask for theirs.
 //!
-//! An isolated change is applied at once; what arrives meanwhile is applied together, and the longer a storm lasts, the
-//! longer the pauses between rounds (at most [`LONGEST_GAP`]). Nothing is published before every source has told what
+//! A change is applied at once while changes are few; what arrives meanwhile is applied together, and in a storm rounds
+//! keep a pace (pauses of at most [`LONGEST_GAP`]). Nothing is published before every source has told what
 //! it has, so that a proxy that reconnects after a restart loses nothing.
 
 use std::{
@@ -40,12 +40,14 @@ use crate::{
 const EVENT_QUEUE: usize = 256;
 /// Events applied in one round at most.
 const ROUND: usize = 4096;
-/// A round this soon after the one before belongs to the same storm.
-const QUIET: Duration = Duration::from_millis(200);
-/// First pause between two rounds of a storm; it doubles from there.
-const FIRST_GAP: Duration = Duration::from_millis(10);
+/// Rounds that follow each other at once after quiet.
+const BURST: f64 = 20.0;
+/// Rounds per second in a storm.
+const RATE: f64 = 10.0;
 /// Longest pause between two rounds.
-const LONGEST_GAP: Duration = Duration::from_millis(500);
+const LONGEST_GAP: Duration = Duration::from_secs(1);
+/// CPU time to send a small change to one proxy.
+const SEND: Duration = Duration::from_micros(25);
 /// How long a view without streams is kept up to date, for a proxy that only reconnects.
 const LINGER: Duration = Duration::from_secs(30);
 
@@ -353,7 +355,8 @@ impl Pipeline {
         self.synced.send_if_modified(|synced| !mem::replace(synced, true));
         self.metrics.push_triggers.inc();
         self.metrics.push_time.observe(begin.elapsed().as_secs_f64());
-        self.pace.ran(begin, Instant::now());
+        let streams = u32::try_from(self.metrics.streams.get()).unwrap_or(0);
+        self.pace.ran(begin, Instant::now(), streams);
     }
 
     /// Answers; whoever asked may be gone.
@@ -458,22 +461,34 @@ const fn noun(kind: ResourceType) -> &'static str {
     }
 }
 
-/// How fast rounds follow each other: at once after quiet, ever slower in a storm.
-#[derive(Default, Debug)]
+/// How fast rounds follow each other: at once while they are few, at a steady rate in a storm, and never so fast that
+/// the machine does nothing else.
+#[derive(Debug)]
 struct Pace {
-    last: Option<Instant>,
-    gap: Duration,
+    credit: f64,
+    /// When the last round ended, and how long to let others work after it.
+    last: Option<(Instant, Duration)>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { credit: BURST, last: None }
+    }
 }
 
 impl Pace {
+    /// When the next round may begin.
     fn next(&self) -> Instant {
-        self.last.map_or_else(Instant::now, |last| last + self.gap)
+        let Some((end, rest)) = self.last else { return Instant::now() };
+        let saved = Duration::from_secs_f64((1.0 - self.credit).max(0.0) / RATE);
+        end + rest.max(saved).min(LONGEST_GAP)
     }
 
-    fn ran(&mut self, begin: Instant, end: Instant) {
-        let storm = self.last.is_some_and(|last| begin.duration_since(last) < self.gap + QUIET);
-        self.gap = if storm { (self.gap * 2).clamp(FIRST_GAP, LONGEST_GAP) } else { Duration::ZERO };
-        self.last = Some(end);
+    /// A round ran; sending its outcome to `streams` proxies takes time too.
+    fn ran(&mut self, begin: Instant, end: Instant, streams: u32) {
+        let idle = self.last.map_or(Duration::ZERO, |(end, _)| begin.saturating_duration_since(end));
+        self.credit = (self.credit + idle.as_secs_f64() * RATE).min(BURST) - 1.0;
+        self.last = Some((end, end.duration_since(begin) + SEND * streams));
     }
 }
 
@@ -481,21 +496,33 @@ impl Pace {
 mod tests {
     use super::*;
 
+    /// The pauses between rounds that take `work` each and follow each other as fast as allowed.
+    fn pauses(pace: &mut Pace, rounds: usize, work: Duration, streams: u32) -> Vec<u128> {
+        let mut now = pace.last.map_or_else(Instant::now, |(end, _)| end);
+        let pause = |_| {
+            let begin = if pace.last.is_some() { pace.next().max(now) } else { now };
+            let paused = begin.duration_since(now);
+            now = begin + work;
+            pace.ran(begin, now, streams);
+            paused.as_millis()
+        };
+        (0..rounds).map(pause).collect()
+    }
+
     #[test]
-    fn rounds_slow_down_in_a_storm_and_recover_after_quiet() {
+    fn few_rounds_go_at_once_and_a_storm_is_batched() {
         let mut pace = Pace::default();
-        let begin = Instant::now();
-        let mut now = begin;
-        let mut gaps = Vec::new();
-        for _ in 0..10 {
-            pace.ran(now, now);
-            gaps.push(pace.gap.as_millis());
-            now = pace.next();
-        }
-        assert_eq!(gaps, [0, 10, 20, 40, 80, 160, 320, 500, 500, 500]);
-        now += LONGEST_GAP + QUIET;
-        pace.ran(now, now);
-        assert_eq!(pace.gap, Duration::ZERO);
-        assert_eq!(pace.next(), now, "the next change goes at once");
+        let burst = pauses(&mut pace, 20, Duration::ZERO, 0);
+        assert!(burst.iter().all(|p| *p == 0), "{burst:?}");
+        let storm = pauses(&mut pace, 10, Duration::ZERO, 0);
+        assert!(storm[1..].iter().all(|p| (99..=101).contains(p)), "{storm:?}");
+    }
+
+    #[test]
+    fn costly_rounds_leave_time_for_others_but_no_more_than_a_second() {
+        let work = Duration::from_millis(80);
+        assert_eq!(pauses(&mut Pace::default(), 2, work, 0)[1], 80);
+        assert_eq!(pauses(&mut Pace::default(), 2, Duration::ZERO, 1000)[1], 25);
+        assert_eq!(pauses(&mut Pace::default(), 2, 100 * work, 0)[1], 1000);
     }
 }
