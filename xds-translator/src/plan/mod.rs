@@ -24,6 +24,8 @@ pub mod outline;
 mod route;
 mod sidecar;
 mod tcp_route;
+#[cfg(test)]
+mod tests;
 mod traffic;
 pub mod types;
 mod virtual_host;

@@ -1,0 +1,470 @@
+//! Tests of whole outlines and items over small meshes.
+
+use std::sync::Arc;
+
+use super::{fixture::*, *};
+use crate::{
+    dialect::Kind,
+    ir::{
+        Attachment, BackendPolicy, ConnectionPool, EgressListener, GatewayConfig, GatewayHost, GatewayProtocol,
+        GatewayServer, Hostname, HttpMatch, HttpRule, Labels, Origin, OutboundTraffic, OutlierDetection, Protocol,
+        Resolution, Retry, RetryPolicy, RouteTable, ScopeHost, ScopeNamespace, Selector, ServiceKey, SidecarScope,
+        StringMatch, Subset, TrafficPolicy, Visibility,
+    },
+    snapshot::{Item, MeshSnapshot, Reader},
+};
+
+fn outbound(namespace: &str) -> OutboundKey {
+    OutboundKey {
+        namespace: namespace.into(),
+        scope: None,
+        client_labels: Labels::new(),
+        locality: None,
+        capture: CaptureMode::Redirect,
+        features: Features::default(),
+    }
+}
+
+fn outline(mesh: &MeshSnapshot, key: OutboundKey) -> Outline {
+    plan_outline(&Reader::new(mesh), &ViewKey::Outbound(key))
+}
+
+fn names(entries: &[Entry]) -> Vec<String> {
+    entries.iter().map(|entry| entry.resource_name().to_string()).collect()
+}
+
+/// The virtual hosts of a route configuration, planned.
+fn hosts(mesh: &MeshSnapshot, outline: &Outline, route: &str) -> Vec<VirtualHostPlan> {
+    let frame = outline.routes.iter().find(|frame| &*frame.name == route).expect("the route exists");
+    let planned = frame.virtual_hosts.iter().filter_map(|key| plan_item(&Reader::new(mesh), key));
+    let hosts = planned.map(|item| match item {
+        PlanItem::VirtualHost(host) => host,
+        other => panic!("a route configuration consists of virtual hosts, got {other:?}"),
+    });
+    hosts.collect()
+}
+
+/// `NAME → cluster, cluster` of every virtual host.
+fn routing(hosts: &[VirtualHostPlan]) -> Vec<String> {
+    let cluster = |route: &RoutePlan| match &route.action {
+        RouteActionPlan::Forward(f) => f.clusters.iter().map(|c| c.name.to_string()).collect::<Vec<_>>().join("+"),
+        RouteActionPlan::Redirect(_) => "redirect".to_owned(),
+        RouteActionPlan::Direct { status, .. } => status.to_string(),
+    };
+    let routes = |host: &VirtualHostPlan| host.routes.iter().map(cluster).collect::<Vec<_>>().join(", ");
+    hosts.iter().map(|host| format!("{} → {}", host.name, routes(host))).collect()
+}
+
+fn cluster(mesh: &MeshSnapshot, outline: &Outline, name: &str) -> ClusterPlan {
+    let entry = outline.clusters.iter().find(|entry| &*entry.resource_name() == name).expect("the cluster exists");
+    let item = match entry {
+        Entry::Shared(key) => plan_item(&Reader::new(mesh), key),
+        Entry::Own(item) => Some((**item).clone()),
+    };
+    match item {
+        Some(PlanItem::Cluster(cluster)) => *cluster,
+        other => panic!("{name} is a cluster, got {other:?}"),
+    }
+}
+
+fn http(namespace: &str, name: &str, port: u16) -> Item {
+    service_item(service(namespace, name, "10.96.0.1", &[(port, Protocol::Http)]))
+}
+
+fn routes(table: RouteTable) -> Item {
+    Item::Routes(Arc::new(table))
+}
+
+const CART: &str = "cart.shop.svc.cluster.local";
+const NEW: &str = "new.shop.svc.cluster.local";
+
+fn path(prefix: &str) -> HttpMatch {
+    HttpMatch { uri: Some(StringMatch::Prefix(prefix.into())), ..HttpMatch::default() }
+}
+
+// ------------------------------------------------------------------------------------------------------------ sidecars
+
+#[test]
+fn clients_of_one_opinion_share_clusters_and_virtual_hosts() {
+    let mesh = mesh([http("shop", "cart", 80)]);
+    let (a, b) = (outline(&mesh, outbound("a")), outline(&mesh, outbound("b")));
+    assert_eq!(a, b);
+    // Only the names that resolve differ for a client of the same namespace.
+    let own = outline(&mesh, outbound("shop"));
+    assert_eq!((&own.clusters, &own.assignments), (&a.clusters, &a.assignments));
+    assert_ne!(own.routes, a.routes);
+}
+
+#[test]
+fn a_policy_of_the_clients_namespace_makes_items_of_its_own() {
+    let own = BackendPolicy { export_to: Visibility::Namespaces(["a".into()].into()), ..policy("a", "own", CART) };
+    let mesh = mesh([http("shop", "cart", 80), Item::Backend(Arc::new(own))]);
+    let (a, b) = (outline(&mesh, outbound("a")), outline(&mesh, outbound("b")));
+    assert_ne!(a.clusters, b.clusters);
+    assert_eq!(names(&a.clusters), names(&b.clusters));
+}
+
+#[test]
+fn rules_end_at_the_first_that_matches_everything() {
+    let rules = vec![
+        rule(vec![path("/new")], NEW),
+        rule(vec![path("/"), path("/never")], CART),
+        rule(Vec::new(), "never.example"),
+    ];
+    let mesh = mesh([http("shop", "cart", 80), http("shop", "new", 80), routes(table("shop", "t", &[CART], rules))]);
+    let outline = outline(&mesh, outbound("shop"));
+    assert_eq!(
+        routing(&hosts(&mesh, &outline, "80")),
+        [
+            format!("{CART}:80 → outbound|80||{NEW}, outbound|80||{CART}"),
+            format!("{NEW}:80 → outbound|80||{NEW}"),
+            "allow_any → PassthroughCluster".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn the_most_specific_host_wins_and_then_the_oldest_table() {
+    let with_age = |created, table: RouteTable| {
+        let origin = Origin { created, ..table.origin.clone() };
+        routes(RouteTable { origin, ..table })
+    };
+    let to = |host: &str| vec![rule(Vec::new(), host)];
+    let mesh = mesh([
+        http("shop", "cart", 80),
+        with_age(1, table("shop", "wildcard", &["*.shop.svc.cluster.local"], to("wildcard.example"))),
+        with_age(3, table("shop", "young", &[CART], to("young.example"))),
+        with_age(2, table("shop", "old", &[CART], to("old.example"))),
+    ]);
+    let outline = outline(&mesh, outbound("shop"));
+    assert_eq!(routing(&hosts(&mesh, &outline, "80"))[0], format!("{CART}:80 → outbound|80||old.example"));
+}
+
+#[test]
+fn a_rule_that_cannot_match_the_client_leaves_the_service_as_it_is() {
+    let only = HttpMatch { source_namespace: Some("a".into()), ..HttpMatch::default() };
+    let rules = vec![rule(vec![only], NEW)];
+    let mesh = mesh([http("shop", "cart", 80), routes(table("shop", "t", &[CART], rules))]);
+    let first = |namespace: &str| routing(&hosts(&mesh, &outline(&mesh, outbound(namespace)), "80")).remove(0);
+    assert_eq!(first("a"), format!("{CART}:80 → outbound|80||{NEW}"));
+    assert_eq!(first("b"), format!("{CART}:80 → outbound|80||{CART}"));
+}
+
+#[test]
+fn hosts_beside_a_service_get_its_port_and_every_host_gets_port_80() {
+    let rules = vec![rule(Vec::new(), CART)];
+    let mesh = mesh([
+        http("shop", "cart", 8080),
+        http("shop", "edge", 80),
+        http("shop", "other", 9090),
+        routes(table("shop", "t", &[CART, "cart.example.com"], rules)),
+    ]);
+    let outline = outline(&mesh, outbound("shop"));
+    let on = |port: &str| routing(&hosts(&mesh, &outline, port));
+    assert!(on("8080").contains(&format!("cart.example.com:8080 → outbound|8080||{CART}")));
+    // Istio does the same: the service lacks port 80, so the request fails with "no cluster" instead of passing by.
+    assert!(on("80").contains(&format!("{CART}:80 → outbound|80||{CART}")));
+    assert!(on("80").contains(&format!("cart.example.com:80 → outbound|80||{CART}")));
+    assert!(on("9090").iter().all(|host| !host.contains("cart")));
+}
+
+#[test]
+fn a_destination_with_one_port_is_meant_by_its_host_alone() {
+    let rules = vec![rule(Vec::new(), "stock.shop.svc.cluster.local")];
+    let mesh =
+        mesh([http("shop", "cart", 80), http("shop", "stock", 9000), routes(table("shop", "t", &[CART], rules))]);
+    let outline = outline(&mesh, outbound("shop"));
+    assert_eq!(
+        routing(&hosts(&mesh, &outline, "80"))[0],
+        format!("{CART}:80 → outbound|9000||stock.shop.svc.cluster.local")
+    );
+}
+
+#[test]
+fn retries_have_defaults_that_a_rule_replaces() {
+    let retry = |retry: Retry| {
+        let rules = vec![HttpRule { retry, ..rule(Vec::new(), CART) }];
+        let mesh = mesh([http("shop", "cart", 80), routes(table("shop", "t", &[CART], rules))]);
+        let outline = outline(&mesh, outbound("shop"));
+        match hosts(&mesh, &outline, "80").remove(0).routes.remove(0).action {
+            RouteActionPlan::Forward(forward) => forward.retry,
+            other => panic!("the rule forwards, got {other:?}"),
+        }
+    };
+    let default = retry(Retry::MeshDefault).expect("there is a default");
+    assert_eq!((default.attempts, default.avoid_previous_hosts), (2, true));
+    assert_eq!(retry(Retry::Off), None);
+    let written = RetryPolicy {
+        attempts: 3,
+        per_try_timeout: None,
+        retry_on: Some(vec!["reset".into()]),
+        retriable_statuses: vec![503],
+        remote_localities: false,
+        ignore_previous_hosts: None,
+        backoff: None,
+    };
+    let written = retry(Retry::Policy(written)).expect("it is written");
+    assert_eq!((&*written.retry_on, &written.statuses[..]), ("reset,retriable-status-codes", &[503][..]));
+}
+
+#[test]
+fn unknown_names_are_refused_where_the_mesh_says_so_or_nobody_knows_where_they_lead() {
+    let scope = SidecarScope {
+        origin: origin(Kind::Sidecar, "shop", "default"),
+        selector: Selector::default(),
+        egress: Vec::new(),
+        ingress: Vec::new(),
+        outbound_traffic: Some(OutboundTraffic::RegistryOnly),
+        inbound_pool: None,
+    };
+    let id = scope.origin.id.clone();
+    let mesh = mesh([http("shop", "cart", 80), Item::Scope(Arc::new(scope))]);
+    let last = |key: OutboundKey| routing(&hosts(&mesh, &outline(&mesh, key), "80")).pop().expect("there is a last");
+    assert_eq!(last(outbound("shop")), "allow_any → PassthroughCluster");
+    assert_eq!(last(OutboundKey { scope: Some(id), ..outbound("shop") }), "block_all → 502");
+    let called = CaptureMode::None { outbound: "127.0.1.3".parse().ok(), inbound: None, application: None };
+    assert_eq!(last(OutboundKey { capture: called, ..outbound("shop") }), "block_all → 502");
+}
+
+#[test]
+fn a_scope_hides_what_it_does_not_name() {
+    let host = ScopeHost { namespace: ScopeNamespace::Named("shop".into()), host: Hostname::new("*") };
+    let scope = SidecarScope {
+        origin: origin(Kind::Sidecar, "shop", "default"),
+        selector: Selector::default(),
+        egress: vec![EgressListener { port: None, bind: None, capture: Default::default(), hosts: vec![host] }],
+        ingress: Vec::new(),
+        outbound_traffic: None,
+        inbound_pool: None,
+    };
+    let id = scope.origin.id.clone();
+    let mesh = mesh([http("shop", "cart", 80), http("other", "stock", 80), Item::Scope(Arc::new(scope))]);
+    let seen = names(&outline(&mesh, OutboundKey { scope: Some(id), ..outbound("shop") }).assignments);
+    assert_eq!(seen, [format!("outbound|80||{CART}")]);
+}
+
+#[test]
+fn an_alias_leads_to_the_clusters_of_its_target() {
+    let mut alias = service("shop", "alias", "", &[(80, Protocol::Http)]);
+    alias.resolution = Resolution::Alias(Hostname::new(CART));
+    let mut outside = service("shop", "outside", "", &[(80, Protocol::Http)]);
+    outside.resolution = Resolution::Alias(Hostname::new("outside.example"));
+    let mesh = mesh([http("shop", "cart", 80), service_item(alias), service_item(outside)]);
+    let outline = outline(&mesh, outbound("shop"));
+    assert_eq!(
+        routing(&hosts(&mesh, &outline, "80"))[0],
+        format!("alias.shop.svc.cluster.local:80 → outbound|80||{CART}")
+    );
+    assert!(!names(&outline.clusters).iter().any(|name| name.contains("alias")));
+    let by_name = cluster(&mesh, &outline, "outbound|80||outside.shop.svc.cluster.local").discovery;
+    assert!(matches!(by_name, Discovery::Dns { logical: false, .. }), "{by_name:?}");
+}
+
+// ------------------------------------------------------------------------------------------------------------ clusters
+
+#[test]
+fn the_upstream_protocol_follows_port_and_policy() {
+    let upgrade = ConnectionPool { h2_upgrade: Some(true), http_block: true, ..ConnectionPool::default() };
+    let cases = [
+        (Protocol::Http, None, UpstreamProtocol::Http1, &["istio-http/1.1", "istio"][..]),
+        (Protocol::Grpc, None, UpstreamProtocol::Http2, &["istio-h2", "istio", "h2"]),
+        (Protocol::Auto, None, UpstreamProtocol::Downstream, &["istio"]),
+        (Protocol::Tcp, None, UpstreamProtocol::Http1, &["istio"]),
+        (Protocol::Http, Some(upgrade), UpstreamProtocol::Http2, &["istio-h2", "istio", "h2"]),
+    ];
+    for (protocol, pool, expected, alpn) in cases {
+        let traffic = TrafficPolicy { connection_pool: pool, ..TrafficPolicy::default() };
+        let rule = BackendPolicy { traffic, ..policy("shop", "rule", CART) };
+        let cart = service_item(service("shop", "cart", "10.96.0.1", &[(80, protocol)]));
+        let mesh = mesh([cart, Item::Backend(Arc::new(rule))]);
+        let plan = cluster(&mesh, &outline(&mesh, outbound("shop")), &format!("outbound|80||{CART}"));
+        let UpstreamTransport::PerEndpoint(tls) = &plan.transport else {
+            panic!("automatic, got {:?}", plan.transport)
+        };
+        assert_eq!((plan.http.protocol, &tls.alpn[..]), (expected, &mtls::texts(alpn)[..]), "{protocol:?}");
+        assert_eq!(plan.mesh_alpn.is_some(), protocol != Protocol::Tcp, "{protocol:?}");
+    }
+}
+
+#[test]
+fn a_service_outside_the_mesh_is_called_without_its_certificates() {
+    let mut outside = service("shop", "cart", "", &[(443, Protocol::Tls)]);
+    outside.external = true;
+    let mesh = mesh([service_item(outside)]);
+    let plan = cluster(&mesh, &outline(&mesh, outbound("shop")), &format!("outbound|443||{CART}"));
+    assert_eq!((plan.transport, plan.mesh_alpn), (UpstreamTransport::Plain, None));
+}
+
+#[test]
+fn subsets_are_clusters_and_an_unknown_one_is_none() {
+    let subset = Subset { name: "v1".into(), labels: labels(&[("version", "v1")]), traffic: TrafficPolicy::default() };
+    let outlier = OutlierDetection { min_health_percent: Some(40), ..OutlierDetection::default() };
+    let traffic = TrafficPolicy { outlier: Some(outlier), ..TrafficPolicy::default() };
+    let rule = BackendPolicy { traffic, subsets: vec![subset], ..policy("shop", "rule", CART) };
+    let mesh = mesh([http("shop", "cart", 80), Item::Backend(Arc::new(rule))]);
+    let outline = outline(&mesh, outbound("shop"));
+    let v1 = cluster(&mesh, &outline, &format!("outbound|80|v1|{CART}"));
+    assert_eq!((v1.panic_percent, v1.istio.subset.as_deref()), (40, Some("v1")));
+    let key = outline.clusters.iter().find_map(|entry| match entry {
+        Entry::Shared(ItemKey::Cluster(key)) => Some(ClusterKey { subset: "v9".into(), ..key.clone() }),
+        _ => None,
+    });
+    let key = key.expect("there are clusters");
+    assert_eq!(plan_item(&Reader::new(&mesh), &ItemKey::Cluster(key.clone())), None);
+    assert_eq!(plan_item(&Reader::new(&mesh), &ItemKey::Assignment(key)), None);
+}
+
+#[test]
+fn headless_services_are_reached_where_the_client_was_going_only_if_it_can_know() {
+    let mut peers = service("shop", "peers", "", &[(80, Protocol::Http)]);
+    peers.resolution = Resolution::OriginalDst;
+    peers.headless = true;
+    let mesh = mesh([service_item(peers)]);
+    let redirected = outline(&mesh, outbound("shop"));
+    let called = CaptureMode::None { outbound: None, inbound: None, application: None };
+    let addressed = outline(&mesh, OutboundKey { capture: called, ..outbound("shop") });
+    let name = "outbound|80||peers.shop.svc.cluster.local";
+    assert!(matches!(cluster(&mesh, &redirected, name).discovery, Discovery::OriginalDst { .. }));
+    assert_eq!(cluster(&mesh, &addressed, name).discovery, Discovery::Eds);
+    assert_eq!((names(&redirected.assignments).len(), names(&addressed.assignments)), (0, vec![name.to_owned()]));
+}
+
+// ------------------------------------------------------------------------------------------------------------- inbound
+
+fn inbound(ports: Vec<(ServiceKey, u16, u16)>) -> InboundKey {
+    InboundKey {
+        namespace: "shop".into(),
+        labels: labels(&[("app", "cart")]),
+        service_account: "cart".into(),
+        ports,
+        scope: None,
+        capture: CaptureMode::Redirect,
+        address: None,
+        features: Features::default(),
+    }
+}
+
+#[test]
+fn the_first_service_of_a_port_gives_the_limits_of_its_inbound_cluster() {
+    let pool = ConnectionPool { max_connections: Some(5), ..ConnectionPool::default() };
+    let outlier = Some(OutlierDetection::default());
+    let traffic = TrafficPolicy { connection_pool: Some(pool), outlier, ..TrafficPolicy::default() };
+    let rule = BackendPolicy { traffic, ..policy("shop", "rule", CART) };
+    let mesh = mesh([http("shop", "cart", 80), http("shop", "cart-v1", 80), Item::Backend(Arc::new(rule))]);
+    let keys = [service_key("shop", "cart"), service_key("shop", "cart-v1")];
+    let key = inbound(keys.into_iter().map(|key| (key, 80, 8080)).collect());
+    let outline = plan_outline(&Reader::new(&mesh), &ViewKey::Inbound(key));
+    let plan = cluster(&mesh, &outline, "inbound|8080||");
+    let served: Vec<&str> = plan.istio.services.iter().map(|(_, name, _)| &**name).collect();
+    assert_eq!(served, ["cart", "cart-v1"]);
+    assert_eq!((plan.limits.max_connections, plan.outlier), (Some(5), None));
+    assert_eq!(plan.discovery, Discovery::OriginalDst { port_override: None });
+}
+
+#[test]
+fn called_by_address_a_workload_listens_itself_and_forwards_to_its_application() {
+    let mesh = mesh([http("shop", "cart", 80)]);
+    let capture =
+        CaptureMode::None { outbound: None, inbound: "127.0.1.2".parse().ok(), application: "127.0.1.1".parse().ok() };
+    let key = InboundKey { capture, ..inbound(vec![(service_key("shop", "cart"), 80, 8080)]) };
+    let outline = plan_outline(&Reader::new(&mesh), &ViewKey::Inbound(key));
+    assert_eq!(names(&outline.listeners), ["127.0.1.2_8080"]);
+    assert_eq!(names(&outline.clusters), ["inbound|8080||"]);
+    let Discovery::Static(localities) = cluster(&mesh, &outline, "inbound|8080||").discovery else {
+        panic!("the application is at a fixed address")
+    };
+    let application = PlannedAddress::Ip("127.0.1.1".parse().expect("an address"), 8080);
+    assert_eq!(localities[0].endpoints[0].address, application);
+}
+
+// ------------------------------------------------------------------------------------------------------------ gateways
+
+fn gateway_outline(mesh: &MeshSnapshot) -> Outline {
+    let key = GatewayKey {
+        namespace: "edge".into(),
+        gateways: vec![origin(Kind::Gateway, "edge", "edge").id],
+        labels: Labels::new(),
+        client_labels: Labels::new(),
+        ports: vec![(80, 8080)],
+        locality: None,
+        bind: None,
+        service_account: "edge".into(),
+        features: Features::default(),
+    };
+    plan_outline(&Reader::new(mesh), &ViewKey::Gateway(key))
+}
+
+fn gateway(servers: Vec<GatewayServer>) -> Item {
+    let origin = origin(Kind::Gateway, "edge", "edge");
+    Item::Gateway(Arc::new(GatewayConfig { origin, selector: Selector::default(), servers }))
+}
+
+fn server(namespace: Option<&str>, host: &str) -> GatewayServer {
+    GatewayServer {
+        port: 80,
+        port_name: "http".into(),
+        protocol: GatewayProtocol::Http,
+        bind: None,
+        hosts: vec![GatewayHost { namespace: namespace.map(Arc::from), host: Hostname::new(host) }],
+        https_redirect: false,
+        tls: None,
+    }
+}
+
+fn at_edge(table: RouteTable) -> Item {
+    let attachments = vec![Attachment::Gateway(origin(Kind::Gateway, "edge", "edge").id)];
+    routes(RouteTable { attachments, ..table })
+}
+
+#[test]
+fn a_gateway_without_routes_answers_404() {
+    let mesh = mesh([gateway(vec![server(None, "*")])]);
+    let outline = gateway_outline(&mesh);
+    assert_eq!(names(&outline.listeners), ["0.0.0.0_8080"]);
+    assert_eq!(routing(&hosts(&mesh, &outline, "http.8080")), ["blackhole:80 → "]);
+}
+
+#[test]
+fn a_server_takes_routes_of_its_namespaces_only_and_for_the_narrower_host() {
+    let to_cart = || vec![rule(Vec::new(), CART)];
+    let mesh = mesh([
+        http("shop", "cart", 8000),
+        gateway(vec![server(Some("shop"), "*.example"), server(None, "open.test")]),
+        at_edge(table("shop", "a", &["cart.example", "*"], to_cart())),
+        at_edge(table("evil", "b", &["cart.example"], to_cart())),
+    ]);
+    let outline = gateway_outline(&mesh);
+    let cluster = format!("outbound|8000||{CART}");
+    assert_eq!(
+        routing(&hosts(&mesh, &outline, "http.8080")),
+        [
+            format!("*.example:80 → {cluster}"),
+            format!("cart.example:80 → {cluster}"),
+            format!("open.test:80 → {cluster}"),
+        ]
+    );
+}
+
+#[test]
+fn tables_that_share_a_host_are_merged_with_what_matches_everything_last() {
+    let mesh = mesh([
+        http("shop", "cart", 80),
+        http("shop", "new", 80),
+        gateway(vec![server(None, "*")]),
+        at_edge(table("shop", "a", &["x.example"], vec![rule(Vec::new(), CART)])),
+        at_edge(table("shop", "b", &["x.example"], vec![rule(vec![path("/new")], NEW)])),
+    ]);
+    let outline = gateway_outline(&mesh);
+    assert_eq!(
+        routing(&hosts(&mesh, &outline, "http.8080")),
+        [format!("x.example:80 → outbound|80||{NEW}, outbound|80||{CART}")]
+    );
+}
+
+#[test]
+fn a_redirecting_server_demands_tls_for_its_hosts() {
+    let redirect = GatewayServer { https_redirect: true, ..server(None, "x.example") };
+    let mesh = mesh([gateway(vec![redirect])]);
+    let host = hosts(&mesh, &gateway_outline(&mesh), "http.8080").remove(0);
+    assert_eq!((&*host.name, host.require_tls, host.routes.len()), ("x.example:80", true, 0));
+}
