@@ -33,11 +33,30 @@ fn envoy_takes_what_a_gateway_gets() {
     check(GATEWAY);
 }
 
+#[test]
+fn envoy_takes_one_of_everything() {
+    let addressed = [
+        ("INTERCEPTION_MODE", "NONE"),
+        ("FERROMESH_APP_ADDRESS", "127.0.0.2"),
+        ("FERROMESH_INBOUND_ADDRESS", "127.0.0.3"),
+        ("FERROMESH_OUTBOUND_ADDRESS", "127.0.0.4"),
+    ];
+    let sidecar = "sidecar~10.98.0.1~cart-0.shop~shop.svc.cluster.local";
+    let gateway = "router~10.98.9.1~gateway-0.istio-system~istio-system.svc.cluster.local";
+    for (node, metadata) in [(sidecar, &[][..]), (sidecar, &addressed), (gateway, &[]), (gateway, &addressed)] {
+        let parsed = parse(&[("translate.yaml".to_owned(), include_bytes!("translate.yaml").to_vec())]);
+        assert!(parsed.rejected.is_empty(), "{:#?}", parsed.diagnostics);
+        let translation = translate_for(node, metadata, parsed);
+        assert_eq!(translation.dangling, [], "{node} {metadata:?}");
+        validate(&bootstrap(translation)).unwrap_or_else(|words| panic!("{node} {metadata:?}: {words}"));
+    }
+}
+
 /// Has Envoy validate the node's configuration for every input; each that fails is named.
 fn check(node: &str) {
     let mut refused = Vec::new();
     for (label, parsed) in inputs() {
-        let translation = translate_for(node, parsed);
+        let translation = translate_for(node, &[], parsed);
         assert!(!translation.clusters.is_empty(), "{label}: {node} gets no clusters");
         if let Err(words) = validate(&bootstrap(translation)) {
             refused.push(format!("{label}: {words}"));
@@ -72,8 +91,11 @@ fn parse(files: &[(String, Vec<u8>)]) -> Parsed {
     parse_files(files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))
 }
 
-fn translate_for(node: &str, parsed: Parsed) -> Translation {
-    let node = Node { id: node.to_owned(), ..Default::default() };
+fn translate_for(node: &str, metadata: &[(&str, &str)], parsed: Parsed) -> Translation {
+    let text = |text: &str| prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(text.to_owned())) };
+    let fields = metadata.iter().map(|(key, value)| ((*key).to_owned(), text(value))).collect();
+    let metadata = Some(prost_types::Struct { fields });
+    let node = Node { id: node.to_owned(), metadata, ..Default::default() };
     let node = NodeIdentity::parse(&node, None).expect("a good node id");
     let changes = parsed.objects.into_iter().map(|object| Change::Upsert(Box::new(object))).collect();
     translate(MeshDefaults::default(), changes, &node).expect("a translation")
