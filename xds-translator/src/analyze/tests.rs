@@ -251,6 +251,13 @@ fn a_credential_counts_only_where_the_gateway_runs() {
 }
 
 #[test]
+fn valid_objects_are_lowered_without_an_error() {
+    let found = alone("valid.yaml", include_str!("../dialect/testdata/valid.yaml"));
+    let errors: Vec<String> = found.iter().filter(|f| f.severity == Severity::Error).map(ToString::to_string).collect();
+    assert_eq!(errors, Vec::<String>::new());
+}
+
+#[test]
 fn lost_indentation_is_one_error_per_file() {
     for (name, text) in SEEDS.iter().filter(|(name, _)| !name.starts_with("s0")) {
         let flat = text.lines().map(|line| format!("{}\n", line.trim_start())).collect::<String>();

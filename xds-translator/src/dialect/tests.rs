@@ -31,6 +31,13 @@ fn backend(policy: &str) -> String {
 }
 
 #[test]
+fn what_users_rightly_write_is_accepted_without_a_word() {
+    let parsed = parse_file("valid.yaml", include_bytes!("testdata/valid.yaml"));
+    assert_eq!(parsed.diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::<String>::new());
+    assert_eq!(parsed.objects.len(), 13);
+}
+
+#[test]
 fn unknown_fields_are_named_with_what_was_meant() {
     let table = [
         (route("retry: {attempts: 1}"), "a.yaml:8:5: error[FM0101]: VirtualService default/a: spec.http[0].retry: unknown field, did you mean `retries`?; fix: rename it to `retries`"),
