@@ -12,7 +12,7 @@ use crate::{
         Kind, Object, Spec,
         istio::{
             gateway::{Gateway, Server},
-            shared::ServerTlsMode,
+            shared::{ServerTls, ServerTlsMode},
             virtual_service::VirtualService,
         },
     },
@@ -85,7 +85,45 @@ fn check_credentials(world: &World<'_>, gateway: &Gateway, found: &mut Vec<Diagn
         for (path, name) in one.chain(several).filter(|(_, name)| !name.is_empty() && !name.contains("://")) {
             found.extend(missing_credential(world, &namespaces, path, name));
         }
+        found.extend(missing_client_ca(world, &namespaces, &path, tls));
     }
+    if !gateway.selector.is_empty() && world.knows_workloads() && namespaces.is_empty() {
+        found.push(Diagnostic::info(Code::NoEffect, FieldPath::of("spec.selector"), "selects no workload"));
+    }
+}
+
+/// The finding on a CA for client certificates that a gateway does not find: in a Secret of its own, in `NAME-cacert`, or
+/// as `ca.crt` of the credential.
+fn missing_client_ca(
+    world: &World<'_>,
+    namespaces: &BTreeSet<&str>,
+    path: &FieldPath,
+    tls: &ServerTls,
+) -> Option<Diagnostic> {
+    if !matches!(tls.mode, Some(ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual))
+        || !tls.ca_certificates.is_empty()
+    {
+        return None;
+    }
+    if !tls.ca_cert_credential_name.is_empty() {
+        return missing_credential(world, namespaces, path.field("caCertCredentialName"), &tls.ca_cert_credential_name);
+    }
+    let name = &tls.credential_name;
+    let holds_ca = |namespace: &str| match world.object(Kind::Secret, namespace, name).map(|o| &o.spec) {
+        Some(Spec::Secret(secret)) => ["ca.crt", "cacert"]
+            .iter()
+            .any(|key| secret.data.contains_key(*key) || secret.string_data.contains_key(*key)),
+        // A credential that is not there is a finding of its own.
+        _ => true,
+    };
+    let beside = format!("{name}-cacert");
+    let found = |namespace: &&&str| holds_ca(namespace) || world.object(Kind::Secret, namespace, &beside).is_some();
+    let namespace = namespaces.iter().find(|ns| !name.is_empty() && !found(ns))?;
+    let message = format!(
+        "no CA for client certificates: neither Secret `{beside}` in namespace {namespace} nor `ca.crt` in `{name}`"
+    );
+    let finding = Diagnostic::error_ref(Code::MissingCredential, path.field("credentialName"), message);
+    Some(finding.fix(format!("create Secret `{beside}` in namespace {namespace}, with the key `ca.crt`")))
 }
 
 /// The finding on a credential that is not in every namespace where the gateway's workloads run. Without workloads

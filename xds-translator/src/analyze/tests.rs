@@ -248,6 +248,11 @@ fn a_credential_counts_only_where_the_gateway_runs() {
     assert_eq!(bad(&[seed("s4-03"), ("secret", &right)]), []);
     let found = bad(&[seed("s4-03"), ("secret", &wrong)]);
     assert!(found.len() == 1 && found[0].message.contains("but in production"), "{found:?}");
+    let mutual = seed("s4-03").1.replace("mode: SIMPLE", "mode: MUTUAL");
+    let found = bad(&[("gateway", &mutual), ("secret", &right)]);
+    assert!(found.len() == 1 && found[0].message.starts_with("no CA for client certificates"), "{found:?}");
+    let with_ca = right.replace("tls.key:", "ca.crt: eA==, tls.key:");
+    assert_eq!(bad(&[("gateway", &mutual), ("secret", &with_ca)]), []);
 }
 
 #[test]
