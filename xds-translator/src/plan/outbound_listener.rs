@@ -281,22 +281,26 @@ mod tests {
         (listener.chains.iter().map(kind).collect(), listener.default_chain.as_ref().map(kind))
     }
 
+    /// Offers an HTTP service.
+    fn http(bind: bool) -> impl FnOnce(&mut Drafts<'_>) {
+        move |drafts| assert!(drafts.offer_http(AT, bind, &"9000".into()))
+    }
+
     fn chains(names: &[&str]) -> Vec<String> {
         names.iter().map(|&name| name.to_owned()).collect()
     }
 
     #[test]
     fn http_under_redirection_leaves_other_bytes_to_their_destination() {
-        let (got, default) = check(|d| drop(d.offer_http(AT, false, &"9000".into())), Some(&OutboundTraffic::AllowAny));
+        let (got, default) = check(http(false), Some(&OutboundTraffic::AllowAny));
         assert_eq!((got, default.as_deref()), (chains(&["http sniffed"]), Some("PassthroughCluster")));
-        let (_, default) =
-            check(|d| drop(d.offer_http(AT, false, &"9000".into())), Some(&OutboundTraffic::RegistryOnly));
+        let (_, default) = check(http(false), Some(&OutboundTraffic::RegistryOnly));
         assert_eq!(default.as_deref(), Some("BlackHoleCluster"));
     }
 
     #[test]
     fn http_that_is_called_by_address_needs_no_inspection() {
-        let (got, default) = check(|d| drop(d.offer_http(AT, true, &"9000".into())), None);
+        let (got, default) = check(http(true), None);
         assert_eq!((got, default), (chains(&["http all"]), None));
     }
 

@@ -141,7 +141,7 @@ impl<'a> Sidecar<'a> {
     fn wanted(&self, egress: &Egress, port: u16, own_ports: &BTreeSet<u16>) -> bool {
         match &egress.own {
             Some(own) => own.port.number == port,
-            None => !own_ports.contains(&port) && !(self.redirected() && RESERVED.contains(&port)),
+            None => !(own_ports.contains(&port) || self.redirected() && RESERVED.contains(&port)),
         }
     }
 
