@@ -7,7 +7,7 @@ use std::{
     future::Future,
     io::IsTerminal,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -186,8 +186,8 @@ impl ControlPlane {
         });
         tasks.spawn(forever(authority.clone().run_upkeep(SystemTime::now)));
         let root_file = settings.root_file();
-        write_roots(&root_file, &authority.trust_bundle().borrow().clone())?;
-        tasks.spawn(forever(follow_roots(authority.clone(), root_file)));
+        publish_roots(&root_file, &authority.trust_bundle().borrow().clone(), &metrics)?;
+        tasks.spawn(forever(follow_roots(authority.clone(), root_file, metrics.clone())));
         let objects = RestSource::new(store, vault, secrets.clone(), events.clone());
         objects.start().await?;
         if !settings.config.is_empty() {
@@ -287,18 +287,21 @@ async fn forever(work: impl Future<Output = ()>) -> anyhow::Result<()> {
 }
 
 /// Keeps the file of roots up to date.
-async fn follow_roots(authority: Arc<Authority>, file: std::path::PathBuf) {
+async fn follow_roots(authority: Arc<Authority>, file: PathBuf, metrics: Arc<Metrics>) {
     let mut bundle = authority.trust_bundle();
     while bundle.changed().await.is_ok() {
         let roots = bundle.borrow_and_update().clone();
-        if let Err(error) = write_roots(&file, &roots) {
+        if let Err(error) = publish_roots(&file, &roots, &metrics) {
             tracing::error!(%error, "the file of roots is out of date");
         }
     }
 }
 
 /// Writes beside the file and renames, so that nobody reads half of it.
-fn write_roots(file: &Path, bundle: &TrustBundle) -> anyhow::Result<()> {
+fn publish_roots(file: &Path, bundle: &TrustBundle, metrics: &Metrics) -> anyhow::Result<()> {
+    let end =
+        |root: &_| x509_parser::parse_x509_certificate(root).ok().map(|(_, c)| c.validity().not_after.timestamp());
+    metrics.root_expiry.set(bundle.roots().iter().filter_map(|root| end(root)).min().unwrap_or(0));
     let fresh = file.with_extension("pem.new");
     let written = fs::write(&fresh, bundle.pem()).and_then(|()| fs::rename(&fresh, file));
     written.with_context(|| format!("cannot write the mesh's roots to {}", file.display()))

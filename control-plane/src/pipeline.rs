@@ -410,8 +410,10 @@ impl Pipeline {
         let Complaint { proxy, views, refusal } = complaint;
         let mut diagnostics = Vec::new();
         for name in &refusal.resources {
-            let message = format!("proxy {proxy} refused {} {name}: {}", noun(refusal.kind), refusal.message);
-            let finding = Diagnostic::error(Code::RefusedByProxy, FieldPath::root(), message);
+            // Replicas refuse in the same words: the message is the same for all of them.
+            let message = format!("a proxy refused {} {name}: {}", noun(refusal.kind), refusal.message);
+            let finding = Diagnostic::error(Code::RefusedByProxy, FieldPath::root(), message)
+                .fix(format!("first refused by {proxy}; `ferromesh proxy-status` lists all"));
             let mut origins: Vec<ObjectId> =
                 views.iter().flat_map(|key| self.compiler.origins_of(key, refusal.kind, name)).collect();
             origins.sort_unstable();
@@ -425,8 +427,9 @@ impl Pipeline {
             }));
         }
         if diagnostics.is_empty() {
-            let message = format!("proxy {proxy} refused {}s: {}", noun(refusal.kind), refusal.message);
-            diagnostics.push(Diagnostic::error(Code::RefusedByProxy, FieldPath::root(), message));
+            let message = format!("a proxy refused a {}: {}", noun(refusal.kind), refusal.message);
+            let finding = Diagnostic::error(Code::RefusedByProxy, FieldPath::root(), message);
+            diagnostics.push(finding.fix(format!("first refused by {proxy}; `ferromesh proxy-status` lists all")));
         }
         diagnostics
     }

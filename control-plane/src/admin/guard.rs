@@ -29,7 +29,7 @@ pub struct Guard {
 const OPEN: [&str; 2] = ["/healthz/live", "/healthz/ready"];
 
 /// Lets a request pass or answers it.
-pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     match guard.refuse(&request) {
         Some(problem) if problem.status == 401 => {
             (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], problem).into_response()

@@ -12,7 +12,7 @@ use crate::{pipeline::Stopped, source::rest::WriteError, store::StoreError};
 
 /// An error answer.
 #[derive(Debug, Serialize)]
-pub struct Problem {
+pub(super) struct Problem {
     /// HTTP status.
     pub status: u16,
     /// What is wrong, in a few words.
@@ -26,17 +26,17 @@ pub struct Problem {
 
 impl Problem {
     /// An error answer without findings.
-    pub fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
         Self { status: status.as_u16(), title, detail: detail.into(), diagnostics: Vec::new() }
     }
 
     /// 404.
-    pub fn not_found(detail: impl Into<String>) -> Self {
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not found", detail)
     }
 
     /// 400.
-    pub fn bad_request(detail: impl Into<String>) -> Self {
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad request", detail)
     }
 }

@@ -247,6 +247,10 @@ impl Session {
         };
         truncate(&mut message);
         let resources = track.refuse(number, &message)?;
+        if kind == ResourceType::Cluster {
+            // Nobody knows which of them it has, so that it may never ask for their endpoints.
+            self.gates.awaited.clear();
+        }
         Some(Verdict::Refused(Refusal { kind, resources, message, accepted_version: version }))
     }
 

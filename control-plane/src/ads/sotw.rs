@@ -31,10 +31,13 @@ impl Session {
             Some(number) if !fresh => self.judge(kind, number, error_detail.map(|e| e.message), version_info),
             _ => None,
         };
+        self.wake();
+        if self.tracks[kind.index()].repeats(&resource_names) && !fresh {
+            return Ok(verdict);
+        }
         let names = self.intern(kind, resource_names);
         self.with_track(kind, |track, _, shelf| track.replace(names, fresh, shelf));
         self.settle_awaited(kind);
-        self.wake();
         Ok(verdict)
     }
 }

@@ -89,6 +89,10 @@ impl Subscription {
 
     /// Delta: adds and removes. A name in both lists stays and counts as asked for.
     pub fn adjust(&mut self, kind: ResourceType, subscribe: Vec<Arc<str>>, unsubscribe: Vec<Arc<str>>) -> Change {
+        if subscribe.is_empty() && unsubscribe.is_empty() && self.wildcard != Wildcard::Unasked {
+            // Every plain ACK comes here: it must not cost a look at all names.
+            return Change::default();
+        }
         let was_wildcard = self.is_wildcard();
         let (added, star) = sorted(subscribe);
         let (dropped, end_star) = sorted(unsubscribe);
@@ -104,6 +108,7 @@ impl Subscription {
         self.names.retain(|n| removed.binary_search(n).is_err());
         self.names.extend(missing_from(&added, &self.names));
         self.names.sort_unstable();
+        self.names.shrink_to_fit();
         Change { added, removed, wildcard_started: self.is_wildcard() && !was_wildcard }
     }
 }

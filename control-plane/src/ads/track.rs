@@ -12,6 +12,8 @@ use std::{
 use ferromesh_proto::{EncodedResource, ResourceType, Version};
 use ferromesh_xds_translator::view::{Table, View};
 
+use xxhash_rust::xxh3::Xxh3;
+
 use super::subscription::{Change, Subscription};
 
 /// Ticks after which an unanswered response no longer holds back the next one. Envoy holds its ACK for up to 15 s while
@@ -131,6 +133,8 @@ pub(super) struct Track {
     newest: u64,
     /// Sum over the versions of all visible resources; computed with the first response.
     digest: Option<u64>,
+    /// Hash of the last list of names, so that an ACK that repeats a thousand of them costs no look-ups.
+    named: u64,
 }
 
 /// What a change does to one name: the spelling to keep, what was visible, what is visible.
@@ -153,7 +157,20 @@ impl Track {
             in_flight: None,
             newest: 0,
             digest: None,
+            named: 0,
         }
+    }
+
+    /// Whether a state-of-the-world list is the one that the client sent last; remembers it.
+    pub(super) fn repeats(&mut self, names: &[String]) -> bool {
+        let mut hash = Xxh3::new();
+        names.iter().for_each(|name| {
+            hash.update(name.as_bytes());
+            hash.update(&[0]);
+        });
+        // A list of one empty name differs from an empty list.
+        let named = hash.digest() ^ names.len() as u64;
+        self.seen && std::mem::replace(&mut self.named, named) == named
     }
 
     pub(super) fn subscription(&self) -> &Subscription {

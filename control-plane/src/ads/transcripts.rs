@@ -737,3 +737,38 @@ fn a_stream_cannot_name_without_end() {
             .is_err())
     );
 }
+
+#[test]
+fn a_refused_cluster_does_not_hold_up_routes() {
+    check(
+        Variant::Delta,
+        MESH,
+        &[
+            ("CDS", "CDS a=1 b=1"),
+            ("EDS +a +b", "EDS a=1 b=1"),
+            ("CDS ack", ""),
+            ("EDS ack", ""),
+            ("RDS +r", "RDS r=1"),
+            ("RDS ack", ""),
+            ("set CDS.c=1 EDS.c=1 RDS.r=2", "CDS c=1"),
+            ("CDS nack no", "!CDS c; RDS r=2"),
+        ],
+    );
+}
+
+#[test]
+fn an_up_to_date_stream_remembers_names_and_nothing_else() {
+    let mut stage = Stage::new(Variant::Delta, "");
+    let mesh: Vec<String> = (0..1000).map(|n| format!("CDS.c{n}=1 EDS.c{n}=1")).collect();
+    stage.step(&format!("set {}", mesh.join(" ")));
+    stage.step("CDS");
+    let names: Vec<String> = (0..1000).map(|n| format!("+c{n}")).collect();
+    stage.step(&format!("EDS {}", names.join(" ")));
+    stage.step("CDS ack");
+    stage.step("EDS ack");
+    assert!(stage.session.is_settled() && !stage.session.wants_ticks());
+    let view = stage.world.publish();
+    let shared = |name: &Arc<str>| Arc::ptr_eq(name, &view.get(ResourceType::Endpoint, name).expect("it exists").name);
+    let names = stage.session.tracks[ResourceType::Endpoint.index()].subscription().list();
+    assert!(names.len() == 1000 && names.iter().all(shared), "names are those of the view");
+}

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header::HOST};
+use http::{Method, Request, StatusCode, header::HOST};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -27,8 +27,6 @@ pub struct Caller {
 pub struct Answer {
     /// Status.
     pub status: StatusCode,
-    /// Headers.
-    pub headers: HeaderMap,
     /// The sample service's JSON; `Null` when it is none.
     pub body: Value,
 }
@@ -37,11 +35,6 @@ impl Answer {
     /// `version` of the service that answered; empty when none did.
     pub fn version(&self) -> &str {
         self.body["version"].as_str().unwrap_or_default()
-    }
-
-    /// Pod that answered; empty when none did.
-    pub fn pod(&self) -> &str {
-        self.body["pod"].as_str().unwrap_or_default()
     }
 }
 
@@ -81,11 +74,7 @@ impl Caller {
         let exchange = async {
             let (head, body) = self.client.request(request).await?.into_parts();
             let bytes = body.collect().await?.to_bytes();
-            Ok(Answer {
-                status: head.status,
-                headers: head.headers,
-                body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-            })
+            Ok(Answer { status: head.status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) })
         };
         tokio::time::timeout(PATIENCE, exchange)
             .await

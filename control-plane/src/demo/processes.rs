@@ -80,11 +80,6 @@ impl Process {
         if lines.is_empty() { "it said nothing".to_owned() } else { lines.join("\n  ") }
     }
 
-    /// The process id, while it runs.
-    pub fn id(&self) -> Option<u32> {
-        self.child.id()
-    }
-
     fn signal(&self, signal: Signal) {
         if let Some(pid) = self.child.id().and_then(|id| i32::try_from(id).ok()) {
             let _ = kill(Pid::from_raw(pid), signal);

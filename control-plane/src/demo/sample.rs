@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -34,8 +34,6 @@ pub struct Seen {
 /// One request as the application saw it.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// Method.
-    pub method: Method,
     /// Path with query.
     pub path: String,
     /// Headers.
@@ -125,7 +123,7 @@ impl Sample {
 async fn answer(sample: Arc<Sample>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let path = head.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
-    let arrival = Arrival { method: head.method, path: path.clone(), headers: head.headers };
+    let arrival = Arrival { path: path.clone(), headers: head.headers };
     let breaks = arrival.headers.get("x-break").is_some_and(|v| v == sample.workload.name);
     sample.seen.remember(arrival);
     let _ = body.collect().await;
