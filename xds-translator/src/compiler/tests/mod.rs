@@ -1,5 +1,6 @@
 //! Tests of the compiler: one universe of objects, random histories over it, and single changes that must stay small.
 
+mod facts;
 mod incremental;
 mod universe;
 mod work;

@@ -1,0 +1,187 @@
+//! What the snapshot makes of several objects together, and what stays in force.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::universe::upsert;
+use crate::{
+    compiler::{Change, Compiler},
+    dialect::Kind,
+    ir::{Health, Hostname, Labels, MeshDefaults, ObjectId, PeerTls, ServiceKey},
+    plan::{CaptureMode, Features, OutboundKey, ViewKey},
+    snapshot::Reader,
+};
+
+fn cart() -> ServiceKey {
+    ServiceKey { host: Hostname::new("cart.shop.svc.cluster.local"), namespace: "shop".into() }
+}
+
+fn service(extra: Value) -> Change {
+    let mut spec = json!({"selector": {"app": "cart"}, "clusterIP": "10.0.0.1", "ports": [{"name": "http", "port": 80, "targetPort": "web"}]});
+    for (key, value) in extra.as_object().expect("an object") {
+        spec[key] = value.clone();
+    }
+    upsert(Kind::Service, "shop", "cart", 0, json!({"spec": spec}))
+}
+
+fn pod(name: &str, ip: &str, status: &str) -> Change {
+    let content = json!({
+        "metadata": {"labels": {"app": "cart", "security.istio.io/tlsMode": "istio"}},
+        "spec": {"serviceAccountName": "cart", "containers": [{"name": "app", "ports": [{"name": "web", "containerPort": 8080}]}]},
+        "status": {"phase": "Running", "podIP": ip, "conditions": [{"type": "Ready", "status": status}]},
+    });
+    upsert(Kind::Pod, "shop", name, 0, content)
+}
+
+fn slice(name: &str, endpoints: Value) -> Change {
+    let content = json!({
+        "metadata": {"labels": {"kubernetes.io/service-name": "cart"}},
+        "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}], "endpoints": endpoints,
+    });
+    upsert(Kind::EndpointSlice, "shop", name, 0, content)
+}
+
+fn endpoint(ip: &str, pod: &str, conditions: Value) -> Value {
+    json!({"addresses": [ip], "conditions": conditions, "targetRef": {"kind": "Pod", "name": pod, "namespace": "shop"}})
+}
+
+/// The endpoints of the cart after some changes: address, whether its pod is known, health.
+fn check(changes: Vec<Change>, expected: &[(&str, bool, Health)]) -> Compiler {
+    let mut compiler = Compiler::new(MeshDefaults::default());
+    compiler.apply(changes);
+    let reader = Reader::new(compiler.snapshot());
+    let endpoints = reader.endpoints(&cart()).map(|e| e.ports[&80].clone()).unwrap_or_default();
+    let expected =
+        expected.iter().map(|(ip, known, health)| (ip.parse::<IpAddr>().expect("an address"), *known, *health));
+    let got = endpoints.iter().map(|e| match e.address {
+        crate::ir::EndpointAddress::Ip(ip, 8080) => (ip, e.identity.is_some(), e.health),
+        _ => panic!("{e:?}"),
+    });
+    assert_eq!(got.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    compiler
+}
+
+#[test]
+fn a_pod_that_arrives_later_completes_its_endpoint() {
+    let slice = slice("cart-x", json!([endpoint("10.1.0.1", "cart-1", json!({}))]));
+    let mut compiler = check(vec![service(json!({})), slice], &[("10.1.0.1", false, Health::Healthy)]);
+    compiler.apply(vec![pod("cart-1", "10.1.0.1", "True")]);
+    let reader = Reader::new(compiler.snapshot());
+    assert_eq!(&*reader.identities(&cart())[0], "spiffe://cluster.local/ns/shop/sa/cart");
+    assert!(!reader.has_plaintext_endpoint(&cart()));
+}
+
+#[test]
+fn slices_add_up_and_leave_out_what_terminates() {
+    let slices = [
+        slice(
+            "cart-x",
+            json!([
+                endpoint("10.1.0.1", "a", json!({"ready": true})),
+                endpoint("10.1.0.2", "b", json!({"ready": false}))
+            ]),
+        ),
+        slice(
+            "cart-y",
+            json!([
+                endpoint("10.1.0.3", "c", json!({"ready": false, "terminating": true})),
+                endpoint("10.1.0.1", "a", json!({}))
+            ]),
+        ),
+    ];
+    let changes = |extra| [service(extra)].into_iter().chain(slices.clone()).collect::<Vec<_>>();
+    check(changes(json!({})), &[("10.1.0.1", false, Health::Healthy), ("10.1.0.2", false, Health::Unhealthy)]);
+    let all_ready = json!({"publishNotReadyAddresses": true});
+    check(changes(all_ready), &[("10.1.0.1", false, Health::Healthy), ("10.1.0.2", false, Health::Healthy)]);
+}
+
+#[test]
+fn without_any_slice_ready_pods_are_the_endpoints() {
+    let pods = || vec![service(json!({})), pod("a", "10.1.0.1", "True"), pod("b", "10.1.0.2", "False")];
+    check(pods(), &[("10.1.0.1", true, Health::Healthy)]);
+    let mut with_slice = pods();
+    with_slice.push(slice("cart-x", json!([])));
+    check(with_slice, &[]);
+}
+
+#[test]
+fn headless_services_show_their_addresses() {
+    let compiler = check(
+        vec![service(json!({"clusterIP": "None"})), pod("a", "10.1.0.1", "True")],
+        &[("10.1.0.1", true, Health::Healthy)],
+    );
+    let reader = Reader::new(compiler.snapshot());
+    assert_eq!(&*reader.headless_addresses(&cart(), 80), ["10.1.0.1".parse::<IpAddr>().expect("an address")]);
+}
+
+#[test]
+fn a_refused_object_leaves_its_last_accepted_version_in_force() {
+    let policy = |rules: Value| upsert(Kind::AuthorizationPolicy, "shop", "p", 0, json!({"spec": {"rules": rules}}));
+    let refused = upsert(
+        Kind::AuthorizationPolicy,
+        "shop",
+        "p",
+        0,
+        json!({"spec": {"targetRefs": [{"kind": "Gateway", "name": "x", "group": "gateway.networking.k8s.io"}]}}),
+    );
+    let mut compiler = Compiler::new(MeshDefaults::default());
+    compiler.apply(vec![policy(json!([{}]))]);
+    let outcome = compiler.apply(vec![refused]);
+    assert_eq!(outcome.diagnosed.len(), 1);
+    let policies = |compiler: &Compiler| Reader::new(compiler.snapshot()).access_policies("shop", &Labels::new());
+    assert_eq!(policies(&compiler).len(), 1, "the accepted version still allows");
+    assert_eq!(policies(&compiler.rebuild()).len(), 1);
+    compiler.apply(vec![policy(json!([]))]);
+    assert!(policies(&compiler)[0].rules.is_empty() && compiler.diagnostics().next().is_none());
+}
+
+#[test]
+fn the_narrowest_peer_policy_that_speaks_decides() {
+    let policy = |namespace: &str, name: &str, age: usize, spec: Value| {
+        upsert(Kind::PeerAuthentication, namespace, name, age, json!({"spec": spec}))
+    };
+    let labels = Labels::from([("app".into(), "cart".into())]);
+    let selector = json!({"matchLabels": {"app": "cart"}});
+    let mut compiler = Compiler::new(MeshDefaults::default());
+    let mut check = |change: Option<Change>, port: u16, expected: PeerTls| {
+        compiler.apply(change.into_iter().collect());
+        assert_eq!(Reader::new(compiler.snapshot()).peer_tls("shop", &labels, Some(port)), expected);
+    };
+    check(None, 80, PeerTls::Permissive);
+    check(Some(policy("istio-system", "mesh", 0, json!({"mtls": {"mode": "STRICT"}}))), 80, PeerTls::Strict);
+    check(Some(policy("shop", "ns", 0, json!({"mtls": {"mode": "PERMISSIVE"}}))), 80, PeerTls::Permissive);
+    let ports = json!({"selector": selector, "mtls": {"mode": "UNSET"}, "portLevelMtls": {"80": {"mode": "DISABLE"}}});
+    check(Some(policy("shop", "cart", 1, ports)), 80, PeerTls::Disable);
+    check(None, 81, PeerTls::Permissive);
+    check(
+        Some(policy("shop", "younger", 2, json!({"selector": selector, "mtls": {"mode": "STRICT"}}))),
+        81,
+        PeerTls::Permissive,
+    );
+    check(
+        Some(policy("shop", "older", 0, json!({"selector": selector, "mtls": {"mode": "STRICT"}}))),
+        81,
+        PeerTls::Strict,
+    );
+}
+
+#[test]
+fn a_resource_tells_which_objects_shaped_it() {
+    let mut compiler = Compiler::new(MeshDefaults::default());
+    let rule = json!({"host": "cart", "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 1}}}});
+    compiler.apply(vec![service(json!({})), upsert(Kind::DestinationRule, "shop", "limits", 0, json!({"spec": rule}))]);
+    let key = ViewKey::Outbound(OutboundKey {
+        namespace: "shop".into(),
+        scope: None,
+        client_labels: Labels::new(),
+        locality: None,
+        capture: CaptureMode::Redirect,
+        features: Features::default(),
+    });
+    compiler.view(&key);
+    let origins =
+        compiler.origins_of(&key, ferromesh_proto::ResourceType::Cluster, "outbound|80||cart.shop.svc.cluster.local");
+    let id = |kind, name: &str| ObjectId { kind, namespace: "shop".into(), name: name.into() };
+    assert_eq!(origins, [id(Kind::Service, "cart"), id(Kind::DestinationRule, "limits")]);
+}
