@@ -1,5 +1,7 @@
 //! Who read which fact.
 
+use std::cmp::Ordering;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{items::ItemId, views::ViewId};
@@ -39,10 +41,22 @@ impl DepIndex {
 
     /// Replaces what a plan reads. Both lists are sorted and unique.
     pub(super) fn replace(&mut self, consumer: Consumer, old: &[Dep], new: &[Dep]) {
-        let gone = |dep: &&Dep| new.binary_search(dep).is_err();
-        let came = |dep: &&Dep| old.binary_search(dep).is_err();
-        old.iter().filter(gone).for_each(|dep| self.leave(consumer, dep));
-        new.iter().filter(came).for_each(|dep| self.join(consumer, dep));
+        let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (Some(gone), Some(came)) => gone.cmp(came),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return,
+            };
+            let gone = if order.is_le() { old.next() } else { None };
+            let came = if order.is_ge() { new.next() } else { None };
+            match (gone, came) {
+                (Some(dep), None) => self.leave(consumer, dep),
+                (None, Some(dep)) => self.join(consumer, dep),
+                _ => {}
+            }
+        }
     }
 
     fn join(&mut self, consumer: Consumer, dep: &Dep) {

@@ -105,10 +105,6 @@ impl Items {
         Some(Replanned { id, old, new: encoded })
     }
 
-    pub(super) fn find(&self, key: &ItemKey) -> Option<ItemId> {
-        self.by_key.get(key).copied()
-    }
-
     pub(super) fn encoded(&self, id: ItemId) -> Option<&Arc<EncodedResource>> {
         self.memo(id)?.encoded.as_ref()
     }

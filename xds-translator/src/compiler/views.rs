@@ -38,10 +38,7 @@ pub(super) struct Views {
 struct State {
     outline: Outline,
     deps: Vec<Dep>,
-    /// Where each item is used.
-    places: FxHashMap<ItemId, SmallVec<[Place; 1]>>,
-    /// Items of each route configuration, in the outline's order.
-    frames: Vec<Vec<ItemId>>,
+    layout: Layout,
     view: Arc<View>,
 }
 
@@ -80,11 +77,11 @@ impl Compiler {
         self.views.last += 1;
         let id = ViewId(self.views.last);
         let (outline, deps) = self.plan_outline(&key);
-        let layout = self.lay_out(id, &outline);
-        let tables = self.tables(&outline, &layout.frames).map(Arc::new);
+        let layout = self.lay_out(id, &outline, None);
+        let tables = self.tables(&outline, &layout).map(Arc::new);
         let view = Arc::new(View { key: key.clone(), generation: 1, tables, log: Arc::new([]) });
         self.index.replace(Consumer::Outline(id), &[], &deps);
-        let state = State { outline, deps, places: layout.places, frames: layout.frames, view: view.clone() };
+        let state = State { outline, deps, layout, view: view.clone() };
         self.views.by_key.insert(key, id);
         self.views.states.insert(id, state);
         view
@@ -95,7 +92,7 @@ impl Compiler {
         let Some(id) = self.views.by_key.remove(key) else { return };
         let Some(state) = self.views.states.remove(&id) else { return };
         self.index.replace(Consumer::Outline(id), &state.deps, &[]);
-        for item in state.places.keys() {
+        for item in state.layout.places.keys() {
             self.items.release(*item, id, &mut self.index);
         }
         drop(state);
@@ -109,7 +106,7 @@ impl Compiler {
             return Vec::new();
         };
         let mut deps: Vec<&Dep> = Vec::new();
-        for (item, places) in &state.places {
+        for (item, places) in &state.layout.places {
             let used = places.iter().any(|place| match place {
                 Place::Resource(of) => *of == kind && self.items.encoded(*item).is_some_and(|e| &*e.name == name),
                 Place::Frame(position) => kind == ResourceType::Route && &*state.outline.routes[*position].name == name,
@@ -141,7 +138,7 @@ impl Compiler {
         };
         // Outlines first: an item that no outline names any more need not be planned.
         let mut changed: BTreeMap<ViewId, Arc<View>> = BTreeMap::new();
-        let replanned: Vec<Outlined> = outlines.into_iter().filter_map(|id| self.replan_outline(id)).collect();
+        let replanned: Vec<ViewId> = outlines.into_iter().filter(|id| self.replan_outline(*id)).collect();
         let mut by_view: BTreeMap<ViewId, Vec<Replanned>> = BTreeMap::new();
         for id in items {
             let Some(item) = self.items.replan(id, &self.snapshot, &mut self.index, &mut self.work) else { continue };
@@ -149,9 +146,9 @@ impl Compiler {
                 by_view.entry(view).or_default().push(item.clone());
             }
         }
-        for outlined in &replanned {
-            by_view.remove(&outlined.view);
-            changed.extend(self.republish(outlined).map(|view| (outlined.view, view)));
+        for id in replanned {
+            by_view.remove(&id);
+            changed.extend(self.republish(id).map(|view| (id, view)));
         }
         for (id, items) in by_view {
             changed.extend(self.update(id, &items).map(|view| (id, view)));
@@ -167,16 +164,24 @@ impl Compiler {
         (outline, reader.into_deps())
     }
 
-    /// Acquires the items that an outline names, and notes where it uses them.
-    fn lay_out(&mut self, view: ViewId, outline: &Outline) -> Layout {
+    /// Acquires the items that an outline names, and notes where it uses them. Of the view's former outline nearly
+    /// everything stays, and need not be looked up.
+    fn lay_out(&mut self, view: ViewId, outline: &Outline, former: Option<&State>) -> Layout {
         let mut layout = Layout::default();
-        let entries = outline.clusters.iter().map(|e| (ResourceType::Cluster, e));
-        let entries = entries.chain(outline.assignments.iter().map(|e| (ResourceType::Endpoint, e)));
-        let entries = entries.chain(outline.listeners.iter().map(|e| (ResourceType::Listener, e)));
-        for (kind, entry) in entries {
-            if let Entry::Shared(key) = entry {
-                let id = self.acquire(view, key);
+        let former_lists = former.map(|state| lists(&state.outline));
+        for (at, (kind, entries)) in lists(outline).into_iter().enumerate() {
+            let mut kept = match (former, former_lists) {
+                (Some(state), Some(lists)) => Kept::new(lists[at].1, &state.layout.lists[at]),
+                _ => Kept::default(),
+            };
+            for entry in entries {
+                let Entry::Shared(key) = entry else {
+                    layout.lists[at].push(None);
+                    continue;
+                };
+                let id = kept.find(entry).unwrap_or_else(|| self.acquire(view, key));
                 layout.places.entry(id).or_default().push(Place::Resource(kind));
+                layout.lists[at].push(Some(id));
             }
         }
         for (position, frame) in outline.routes.iter().enumerate() {
@@ -193,44 +198,40 @@ impl Compiler {
         self.items.acquire(key, view, &self.snapshot, &mut self.index, &mut self.work)
     }
 
-    /// Plans an outline again and takes the new one over, if it is another than before.
-    fn replan_outline(&mut self, id: ViewId) -> Option<Outlined> {
-        let key = self.views.states.get(&id)?.view.key.clone();
-        let (outline, deps) = self.plan_outline(&key);
-        let state = self.views.states.get_mut(&id)?;
+    /// Plans an outline again and takes the new one over; whether it is another than before.
+    fn replan_outline(&mut self, id: ViewId) -> bool {
+        let Some(mut state) = self.views.states.remove(&id) else { return false };
+        let (outline, deps) = self.plan_outline(&state.view.key.clone());
         self.index.replace(Consumer::Outline(id), &state.deps, &deps);
         state.deps = deps;
-        if state.outline == outline {
-            return None;
+        let changed = state.outline != outline;
+        if changed {
+            let layout = self.lay_out(id, &outline, Some(&state));
+            for item in state.layout.places.keys().filter(|item| !layout.places.contains_key(item)) {
+                self.items.release(*item, id, &mut self.index);
+            }
+            state.outline = outline;
+            state.layout = layout;
         }
-        let former: Vec<ItemId> = state.places.keys().copied().collect();
-        let layout = self.lay_out(id, &outline);
-        for item in former.iter().filter(|item| !layout.places.contains_key(item)) {
-            self.items.release(*item, id, &mut self.index);
-        }
-        let state = self.views.states.get_mut(&id)?;
-        state.outline = outline;
-        state.places = layout.places;
-        state.frames = layout.frames;
-        Some(Outlined { view: id })
+        self.views.states.insert(id, state);
+        changed
     }
 
     /// Publishes a view whose outline changed.
-    fn republish(&mut self, outlined: &Outlined) -> Option<Arc<View>> {
-        let state = self.views.states.remove(&outlined.view)?;
-        let tables = self.tables(&state.outline, &state.frames);
+    fn republish(&mut self, id: ViewId) -> Option<Arc<View>> {
+        let state = self.views.states.remove(&id)?;
+        let tables = self.tables(&state.outline, &state.layout);
         let mut names = Vec::new();
         for kind in ResourceType::ALL {
             differences(kind, &state.view.tables[kind.index()], &tables[kind.index()], &mut names);
         }
-        let published = publish(state, outlined.view, &mut self.views, names, |shared| {
+        publish(state, id, &mut self.views, names, |shared| {
             for (shared, table) in shared.iter_mut().zip(tables) {
                 if **shared != table {
                     *shared = Arc::new(table);
                 }
             }
-        });
-        published
+        })
     }
 
     /// Takes changed items into a view whose outline did not change.
@@ -239,7 +240,7 @@ impl Compiler {
         let mut replaced: Vec<(ResourceType, Arc<str>, Option<Arc<EncodedResource>>)> = Vec::new();
         let mut frames = BTreeSet::new();
         for item in items {
-            for place in state.places.get(&item.id).into_iter().flatten() {
+            for place in state.layout.places.get(&item.id).into_iter().flatten() {
                 match place {
                     Place::Frame(position) => drop(frames.insert(*position)),
                     Place::Resource(kind) => {
@@ -250,7 +251,7 @@ impl Compiler {
             }
         }
         for position in frames {
-            let route = self.route(&state.outline, &state.frames, position);
+            let route = self.route(&state.outline, &state.layout, position);
             let kept = state.view.get(ResourceType::Route, &route.name);
             if kept.is_none_or(|kept| kept.version != route.version) {
                 replaced.push((ResourceType::Route, route.name.clone(), Some(route)));
@@ -268,45 +269,73 @@ impl Compiler {
         })
     }
 
-    fn tables(&mut self, outline: &Outline, frames: &[Vec<ItemId>]) -> Tables {
+    fn tables(&mut self, outline: &Outline, layout: &Layout) -> Tables {
         let mut tables = Tables::default();
-        let lists = [
-            (ResourceType::Cluster, &outline.clusters),
-            (ResourceType::Endpoint, &outline.assignments),
-            (ResourceType::Listener, &outline.listeners),
-        ];
-        for (kind, entries) in lists {
-            tables[kind.index()] = entries.iter().filter_map(|entry| self.encoded(entry)).collect();
+        for ((kind, entries), ids) in lists(outline).into_iter().zip(&layout.lists) {
+            let encoded = entries.iter().zip(ids).filter_map(|(entry, id)| self.encoded(entry, *id));
+            tables[kind.index()] = encoded.collect();
         }
-        let routes = (0..frames.len()).map(|position| self.route(outline, frames, position));
+        let routes = (0..layout.frames.len()).map(|position| self.route(outline, layout, position));
         tables[ResourceType::Route.index()] = routes.collect();
         tables
     }
 
-    fn encoded(&mut self, entry: &Entry) -> Option<Arc<EncodedResource>> {
+    fn encoded(&mut self, entry: &Entry, id: Option<ItemId>) -> Option<Arc<EncodedResource>> {
         match entry {
             Entry::Own(plan) => Some(self.memo.own(plan, &mut self.work)),
-            Entry::Shared(key) => self.items.find(key).and_then(|id| self.items.encoded(id)).cloned(),
+            Entry::Shared(_) => self.items.encoded(id?).cloned(),
         }
     }
 
-    fn route(&mut self, outline: &Outline, frames: &[Vec<ItemId>], position: usize) -> Arc<EncodedResource> {
-        let parts = frames[position].iter().filter_map(|id| self.items.encoded(*id)).cloned();
+    fn route(&mut self, outline: &Outline, layout: &Layout, position: usize) -> Arc<EncodedResource> {
+        let parts = layout.frames[position].iter().filter_map(|id| self.items.encoded(*id)).cloned();
         let parts: Vec<Arc<EncodedResource>> = parts.collect();
         self.memo.route(&outline.routes[position], &parts, &mut self.work)
     }
 }
 
-/// Where an outline uses its items.
-#[derive(Default)]
+/// Which items an outline uses, and where.
+#[derive(Default, Debug)]
 struct Layout {
-    places: FxHashMap<ItemId, SmallVec<[Place; 1]>>,
+    /// The items of [`lists`], at the positions of their entries; `None` for a view's own resources.
+    lists: [Vec<Option<ItemId>>; 3],
+    /// Items of each route configuration, in the outline's order.
     frames: Vec<Vec<ItemId>>,
+    /// Where each item is used.
+    places: FxHashMap<ItemId, SmallVec<[Place; 1]>>,
 }
 
-/// A view that took over another outline.
-struct Outlined {
-    view: ViewId,
+/// The lists of an outline that hold whole resources.
+fn lists(outline: &Outline) -> [(ResourceType, &[Entry]); 3] {
+    [
+        (ResourceType::Cluster, &outline.clusters),
+        (ResourceType::Endpoint, &outline.assignments),
+        (ResourceType::Listener, &outline.listeners),
+    ]
+}
+
+/// Walks a former list beside a new one. Both are sorted, so that what stays is found where the last find ended.
+#[derive(Default)]
+struct Kept<'a> {
+    entries: &'a [Entry],
+    ids: &'a [Option<ItemId>],
+}
+
+impl<'a> Kept<'a> {
+    /// How many entries may have gone in between until the item is rather looked up.
+    const AHEAD: usize = 4;
+
+    fn new(entries: &'a [Entry], ids: &'a [Option<ItemId>]) -> Self {
+        Self { entries, ids }
+    }
+
+    fn find(&mut self, entry: &Entry) -> Option<ItemId> {
+        let at = self.entries.iter().take(Self::AHEAD).position(|former| former == entry)?;
+        let id = self.ids[at];
+        self.entries = &self.entries[at + 1..];
+        self.ids = &self.ids[at + 1..];
+        id
+    }
 }
 
 /// Names that are in one table only, or with another version.
