@@ -261,7 +261,8 @@ fn automatic_names(transport: &UpstreamTransport) -> Option<core::UpstreamHttpPr
     let (UpstreamTransport::Tls(tls) | UpstreamTransport::PerEndpoint(tls)) = transport else { return None };
     tls.auto_sni.then(|| core::UpstreamHttpProtocolOptions {
         auto_sni: true,
-        auto_san_validation: tls.trust.is_some(),
+        // Names that the policy gives replace the one from the request; Envoy would demand both.
+        auto_san_validation: tls.trust.is_some() && tls.sans.is_empty(),
         ..Default::default()
     })
 }

@@ -136,7 +136,7 @@ mod tests {
                 ("/route/regex_rewrite/pattern/regex", r#""^/a/(.*)$""#),
                 ("/route/host_rewrite_literal", r#""other.com""#),
                 ("/route/timeout", r#""1.500s""#),
-                ("/route/max_stream_duration", r#"{"grpc_timeout_header_max":"1.500s"}"#),
+                ("/route/max_grpc_timeout", r#""1.500s""#),
                 ("/route/cluster_not_found_response_code", r#""INTERNAL_SERVER_ERROR""#),
                 (
                     "/route/retry_policy",

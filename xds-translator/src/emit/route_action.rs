@@ -83,17 +83,19 @@ fn set_path(action: &mut route::RouteAction, rewrite: Option<&PathRewrite>) {
     }
 }
 
-/// Istio writes gRPC's limit as `max_grpc_timeout`, which Envoy 1.40 warns about on every route;
-/// `grpc_timeout_header_max` says the same.
+/// Without a limit, gRPC's own header still counts. With `max_stream_duration` on a route Envoy no longer looks at
+/// `timeout`, so a limit goes with the older `max_grpc_timeout`, as Istio writes it.
+#[allow(deprecated, reason = "the newer field switches `timeout` off")]
 fn set_timeout(action: &mut route::RouteAction, timeout: RouteTimeout) {
-    let limit = match timeout {
-        RouteTimeout::After(limit) => limit,
-        RouteTimeout::None | RouteTimeout::Inbound => Duration::ZERO,
-    };
-    action.timeout = Some(duration(limit));
+    if let RouteTimeout::After(limit) = timeout {
+        action.timeout = Some(duration(limit));
+        action.max_grpc_timeout = Some(duration(limit));
+        return;
+    }
+    action.timeout = Some(duration(Duration::ZERO));
     action.max_stream_duration = Some(parts::MaxStreamDuration {
         max_stream_duration: (timeout == RouteTimeout::Inbound).then(|| duration(Duration::ZERO)),
-        grpc_timeout_header_max: Some(duration(limit)),
+        grpc_timeout_header_max: Some(duration(Duration::ZERO)),
         ..Default::default()
     });
 }
