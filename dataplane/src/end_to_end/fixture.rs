@@ -90,7 +90,6 @@ impl Proxy {
         state.publish(&endpoint_set(endpoints));
         Cluster {
             name: name.into(),
-            stat_name: None,
             discovery: Discovery::Eds(name.into()),
             policy: LbPolicy::RoundRobin,
             balance: BalanceSettings { panic_threshold: 0, locality_weighted: false, slow_start: None },

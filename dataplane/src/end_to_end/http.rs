@@ -191,6 +191,36 @@ async fn a_route_timeout_answers_504_and_covers_retries() {
 }
 
 #[tokio::test]
+async fn a_response_that_stops_half_way_is_cut_off() {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 1024]).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await;
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    for (timeout, idle, flag) in [(Some(200), None, "UT"), (None, Some(200), "SI")] {
+        let hosts = vec![to("a", |action| {
+            action.timeout = timeout.map(Duration::from_millis);
+            action.idle_timeout = idle.map(Duration::from_millis);
+        })];
+        let proxy = Proxy::http(hosts, &[("a", &[address])]).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut text = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut text)).await;
+        assert!(ended.is_ok(), "still open after {timeout:?} {idle:?}: {}", String::from_utf8_lossy(&text));
+        assert!(text.ends_with(b"half"), "{}", String::from_utf8_lossy(&text));
+        let metrics = proxy.shared.metrics.render();
+        assert!(metrics.contains(&format!("response_flags=\"{flag}\"")), "{metrics}");
+    }
+}
+
+#[tokio::test]
 async fn a_failing_endpoint_is_ejected() {
     let (bad, good) = (Server::start(|_, _| async { status(500) }).await, Server::saying("ok").await);
     let mut proxy = Proxy::start(None);

@@ -28,6 +28,9 @@ pub(crate) enum BodyError {
     /// A later attempt has taken the request body over.
     #[error("body: given up for another attempt")]
     Superseded,
+    /// Nothing has come for longer than is allowed.
+    #[error("body: silent for too long")]
+    Idle,
     /// The response took longer than the route allows.
     #[error("body: response timeout")]
     Timeout,
@@ -63,7 +66,8 @@ impl Progress {
         self.bytes.set(self.bytes.get() + bytes as u64);
     }
 
-    fn finish(&self) {
+    /// Notes that nothing more will be received.
+    pub(crate) fn finish(&self) {
         if !self.ended.replace(true) {
             self.end.notify_waiters();
         }

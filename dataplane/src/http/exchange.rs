@@ -9,14 +9,14 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::body::{BodyError, Progress};
 use crate::{
@@ -192,6 +192,8 @@ impl Exchange {
     }
 
     fn report(&mut self) {
+        // Whoever waits for the rest of the request waits no longer.
+        self.progress.finish();
         if !self.complete && !self.flags.any() {
             self.flag(Flags::DOWNSTREAM_TERMINATION);
             if self.details.is_empty() || self.status != 0 {
@@ -267,7 +269,15 @@ struct Upstream {
     incoming: Incoming,
     lease: Option<Lease>,
     holds: Option<Holds>,
-    deadline: Option<Pin<Box<Sleep>>>,
+    limits: BodyLimits,
+}
+
+/// Time limits of a response's body.
+pub(crate) struct BodyLimits {
+    /// Ends it whatever has come.
+    pub(crate) deadline: Option<Pin<Box<Sleep>>>,
+    /// Ends it when nothing has come for so long.
+    pub(crate) idle: Option<(Duration, Pin<Box<Sleep>>)>,
 }
 
 impl ResponseBody {
@@ -282,15 +292,15 @@ impl ResponseBody {
         Self { source, exchange: Some(exchange) }.ended_if_empty()
     }
 
-    /// An endpoint's body; `deadline` ends it with an error.
+    /// An endpoint's body; a limit that is over ends it with an error.
     pub(crate) fn upstream(
         incoming: Incoming,
         lease: Lease,
         holds: Holds,
-        deadline: Option<Pin<Box<Sleep>>>,
+        limits: BodyLimits,
         exchange: Box<Exchange>,
     ) -> Self {
-        let upstream = Upstream { incoming, lease: Some(lease), holds: Some(holds), deadline };
+        let upstream = Upstream { incoming, lease: Some(lease), holds: Some(holds), limits };
         Self { source: Source::Upstream(Box::new(upstream)), exchange: Some(exchange) }.ended_if_empty()
     }
 
@@ -326,12 +336,21 @@ impl ResponseBody {
 
 impl Upstream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(deadline) = &mut self.deadline
+        // First, so that an endpoint that never pauses cannot outrun it.
+        if let Some(deadline) = &mut self.limits.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
             return Poll::Ready(Some(Err(BodyError::Timeout)));
         }
-        Pin::new(&mut self.incoming).poll_frame(cx).map_err(BodyError::Hyper)
+        let frame = Pin::new(&mut self.incoming).poll_frame(cx).map_err(BodyError::Hyper);
+        if let Some((limit, timer)) = &mut self.limits.idle {
+            if frame.is_ready() {
+                timer.as_mut().reset(Instant::now() + *limit);
+            } else if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Some(Err(BodyError::Idle)));
+            }
+        }
+        frame
     }
 }
 
@@ -355,6 +374,7 @@ impl Body for ResponseBody {
                     this.end();
                 }
             }
+            Some(Err(BodyError::Idle)) => this.fail(Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
             Some(Err(BodyError::Timeout)) => this.fail(Flags::UPSTREAM_TIMEOUT, "response_timeout"),
             Some(Err(_)) => this.fail(Flags::UPSTREAM_TERMINATION, "upstream_reset_after_response_started"),
             None => this.end(),

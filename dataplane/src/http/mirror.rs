@@ -6,9 +6,9 @@ use http::{HeaderValue, Request, Uri, header};
 use http_body_util::BodyExt;
 
 use super::{
+    attempt::BodySource,
     body::{Recording, RequestBody},
     exchange::Exchange,
-    forward::BodySource,
     route::Outgoing,
 };
 use crate::{

@@ -7,6 +7,7 @@
 //! Each request loads the runtime configuration once and uses it to its end; its [`exchange`] notes what logs and
 //! metrics tell, and reports when the last byte has gone.
 
+pub(crate) mod attempt;
 pub(crate) mod body;
 pub(crate) mod cors;
 pub(crate) mod exchange;

@@ -39,6 +39,9 @@ impl Local {
         Self::new(503, "no healthy upstream", Flags::NO_HEALTHY_UPSTREAM, "no_healthy_upstream");
     pub(crate) const TIMEOUT: Self =
         Self::new(504, "upstream request timeout", Flags::UPSTREAM_TIMEOUT, "response_timeout");
+    pub(crate) const IDLE_TIMEOUT: Self =
+        Self::new(504, "stream timeout", Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout");
+    pub(crate) const REQUEST_TIMEOUT: Self = Self::new(408, "request timeout", Flags::NONE, "request_overall_timeout");
     pub(crate) const UPGRADE_REFUSED: Self = Self::new(403, "", Flags::NO_ROUTE, "upgrade_failed");
     pub(crate) const CHAIN_CHANGED: Self = Self::new(503, "", Flags::UNAUTHORIZED, "filter_chain_changed");
 

@@ -110,8 +110,10 @@ fn receive(
     headers::remove_hop_by_hop(&mut headers, upgrade.as_ref().map(|(protocol, _)| protocol.as_str()));
     let (remote, scheme) = headers::forwarded(&mut headers, manager, downstream.facts.source, downstream.tls.is_some());
     headers::request_id(&mut headers, manager);
-    let own_id = own_id(downstream);
-    xfcc::apply(&mut headers, &manager.client_cert, downstream.facts.peer.as_deref(), &own_id);
+    // Only a proven peer is told about, so only then is our own name needed.
+    let peer = downstream.facts.peer.as_deref();
+    let own_id = peer.map(|_| own_id(downstream)).unwrap_or_default();
+    xfcc::apply(&mut headers, &manager.client_cert, peer, &own_id);
     let outgoing = Outgoing { method: parts.method, scheme, authority: authority.unwrap_or_default(), path, headers };
     let begin = Begin {
         method: outgoing.method.clone(),

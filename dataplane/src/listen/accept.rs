@@ -145,7 +145,8 @@ async fn take(
 ) -> Result<(Rc<Downstream>, Stream), Refusal> {
     let counted = Counted::new(&worker.shared);
     let local = unmapped(stream.local_addr()?);
-    let wanted = if accepting.inspect.original_dst { original_destination(&stream) } else { None };
+    let redirectable = accepting.inspect.original_dst || accepting.use_original_dst;
+    let wanted = if redirectable { original_destination(&stream) } else { None };
     let destination = wanted.unwrap_or(local);
     let listener = responsible(config, accepting, wanted);
     let mut facts = ConnectionFacts::plaintext(source, destination);

@@ -290,10 +290,9 @@ impl Redirect {
         let (host, port) = split_port(request.authority);
         let port = match self.port {
             Some(port) => Some(port),
-            // A changed scheme or host makes the old port meaningless.
-            None if self.scheme.is_some() || self.host.is_some() => {
-                port.filter(|port| !is_default(request.scheme, *port))
-            }
+            // Envoy swaps the whole authority for the new host, and drops a port that only the old scheme implied.
+            None if self.host.is_some() => None,
+            None if self.scheme.is_some() => port.filter(|port| !is_default(request.scheme, *port)),
             None => port,
         };
         let host = self.host.as_deref().unwrap_or(host);

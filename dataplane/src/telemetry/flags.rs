@@ -7,6 +7,8 @@ use std::fmt;
 pub struct Flags(u16);
 
 impl Flags {
+    /// No flag.
+    pub const NONE: Self = Self(0);
     /// `UH`: no endpoint may take the request.
     pub const NO_HEALTHY_UPSTREAM: Self = Self(1);
     /// `UF`: the connection to the endpoint failed.

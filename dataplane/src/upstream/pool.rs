@@ -144,8 +144,8 @@ impl Drop for Open {
 pub struct SendFailure {
     /// What hyper says.
     pub error: hyper::Error,
-    /// Nothing of the request has left, so that it can be sent again without risk.
-    pub unsent: bool,
+    /// The request's body, if nothing of the request has left, so that it can be sent again without risk.
+    pub unsent: Option<RequestBody>,
 }
 
 impl Lease {
@@ -163,7 +163,7 @@ impl Lease {
             Sender::Http2(sender, _) => sender.try_send_request(request).await,
         };
         sent.map_err(|mut failure| SendFailure {
-            unsent: failure.take_message().is_some(),
+            unsent: failure.take_message().map(http::Request::into_body),
             error: failure.into_error(),
         })
     }

@@ -210,7 +210,7 @@ fn redirects_keep_what_they_do_not_change() {
         (&keep, "a:81/p/x?y", "http://a:81/p/x?y"),
         (&https, "a:80/p", "https://a/p"),
         (&https, "a:81/p", "https://a:81/p"),
-        (&host, "a:81/p", "http://b.example:81/p"),
+        (&host, "a:81/p", "http://b.example/p"),
         (&port, "a/p", "https://a:8443/p"),
         (&whole, "a/p?y=1", "http://a/n?y=1"),
         (&stripped, "a/p?y=1", "http://a/n"),

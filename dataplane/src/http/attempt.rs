@@ -1,0 +1,355 @@
+//! Attempts of one request: each chooses an endpoint anew, until an answer can be passed on or there is no point in
+//! another.
+
+use std::{borrow::Cow, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    body::{Recording, RequestBody},
+    exchange::{Exchange, Holds},
+    headers::X_ENVOY_ATTEMPT_COUNT,
+    reply::Local,
+    retry::{self, Failure},
+    route::{Matched, Outgoing},
+};
+use crate::{
+    runtime::{Cluster, action::RetryPolicy, cluster::Discovery},
+    telemetry::Flags,
+    upstream::{
+        LiveEndpoint,
+        balancer::{self, Draw},
+        cluster_state::{ActiveOf, Held, UsageOf},
+        connect::{AlpnSource, Dial, Purpose},
+        outlier::{self, Outcome},
+        pool::{AcquireError, Lease, SendFailure},
+    },
+};
+
+/// The request's body, for one attempt or several.
+pub(super) enum BodySource {
+    /// Used up by the first attempt.
+    Once(Option<RequestBody>),
+    /// Kept while it is short.
+    Kept(Rc<Recording>),
+}
+
+impl BodySource {
+    pub(super) fn new(body: Incoming, keep: bool, exchange: &Exchange) -> Self {
+        if keep {
+            Self::Kept(Recording::new(body, &exchange.progress))
+        } else {
+            Self::Once(Some(RequestBody::stream(body, &exchange.progress)))
+        }
+    }
+
+    fn next(&mut self) -> Option<RequestBody> {
+        match self {
+            // An empty body is as good the second time.
+            Self::Once(Some(RequestBody::Empty)) => Some(RequestBody::Empty),
+            Self::Once(body) => body.take(),
+            Self::Kept(recording) => recording.can_replay().then(|| recording.reader()),
+        }
+    }
+
+    fn give_back(&mut self, unused: Option<RequestBody>) {
+        if let (Self::Once(body @ None), Some(unused)) = (self, unused) {
+            *body = Some(unused);
+        }
+    }
+
+    fn has_next(&self) -> bool {
+        match self {
+            Self::Once(body) => body.is_some(),
+            Self::Kept(recording) => recording.can_replay(),
+        }
+    }
+}
+
+/// What is the same for all attempts of a request.
+pub(super) struct Attempts<'a> {
+    pub(super) matched: &'a Matched<'a>,
+    pub(super) cluster: &'a Arc<Cluster>,
+    pub(super) policy: Option<&'a RetryPolicy>,
+    pub(super) hash: Option<u64>,
+    pub(super) purpose: Purpose,
+    pub(super) alpn: AlpnSource,
+    pub(super) endpoint_host: bool,
+    pub(super) outgoing: Outgoing,
+}
+
+/// A response's head, with everything that its body needs.
+pub(super) struct Answer {
+    pub(super) response: Response<Incoming>,
+    pub(super) lease: Lease,
+    pub(super) holds: Holds,
+    pub(super) taken: Duration,
+}
+
+/// Why an attempt has brought no response.
+struct Failed {
+    failure: Failure,
+    local: Local,
+    /// The connection had carried requests before: its end may have crossed ours.
+    on_reused: bool,
+    /// A body of which nothing was sent.
+    unused: Option<RequestBody>,
+}
+
+impl Failed {
+    fn new(failure: Failure, local: Local) -> Self {
+        Self { failure, local, on_reused: false, unused: None }
+    }
+}
+
+impl Attempts<'_> {
+    pub(super) async fn until_answered(&self, exchange: &mut Exchange, mut body: BodySource) -> Result<Answer, Local> {
+        let mut tried: Vec<SocketAddr> = Vec::new();
+        let mut retries_left = self.policy.map_or(0, |policy| policy.retries);
+        let mut retry_hold = None;
+        let mut free_replay = true;
+        loop {
+            let Some(next_body) = body.next() else { return Err(Local::NO_ENDPOINT) };
+            exchange.attempts += 1;
+            let mut attempt = self.attempt(exchange, next_body, &tried, retry_hold.take()).await;
+            if let Err(failed) = &mut attempt {
+                body.give_back(failed.unused.take());
+            }
+            if let Some(endpoint) = &exchange.endpoint {
+                tried.push(endpoint.state.address);
+            }
+            if let Err(failed) = &attempt
+                && std::mem::take(&mut free_replay)
+                && body.has_next()
+                && self.crossed_on_the_wire(failed)
+            {
+                // Not an attempt of the request but of our pool: the peer has closed an idle connection.
+                tried.pop();
+                exchange.attempts -= 1;
+                continue;
+            }
+            if !self.wants_retry(&attempt) {
+                return attempt.map_err(|failed| failed.local);
+            }
+            if retries_left == 0 || !body.has_next() {
+                if retries_left == 0 {
+                    exchange.flag(Flags::RETRY_LIMIT_EXCEEDED);
+                }
+                return attempt.map_err(|failed| failed.local);
+            }
+            let usage = UsageOf(Arc::clone(&self.cluster.state), |usage| &usage.retries);
+            let Some(hold) = Held::below(usage, self.cluster.limits.max_retries) else {
+                exchange.flag(Flags::UPSTREAM_OVERFLOW);
+                return attempt.map_err(|failed| failed.local);
+            };
+            retry_hold = Some(hold);
+            retries_left -= 1;
+            drop(attempt);
+            self.wait_before_retry(retries_left).await;
+        }
+    }
+
+    async fn wait_before_retry(&self, retries_left: u32) {
+        if let Some(policy) = self.policy {
+            sleep(retry::back_off(policy, policy.retries - retries_left, rand::random())).await;
+        }
+    }
+
+    /// A reused connection broke before any answer: the peer has probably closed it while our request was on its way.
+    /// Safe to send again if nothing was sent, or if the method may be repeated (RFC 9110 section 9.2.2).
+    fn crossed_on_the_wire(&self, failed: &Failed) -> bool {
+        match failed.failure {
+            Failure::Reset { unsent: true, .. } => true,
+            Failure::Reset { .. } => failed.on_reused && self.outgoing.method.is_safe(),
+            _ => false,
+        }
+    }
+
+    fn wants_retry(&self, attempt: &Result<Answer, Failed>) -> bool {
+        let Some(policy) = self.policy else { return false };
+        match attempt {
+            Ok(answer) => retry::retries_response(policy, answer.response.status(), answer.response.headers()),
+            Err(failed) => retry::retries_failure(policy.on, failed.failure),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        exchange: &mut Exchange,
+        body: RequestBody,
+        tried: &[SocketAddr],
+        retry_hold: Option<Held<UsageOf>>,
+    ) -> Result<Answer, Failed> {
+        let usage = UsageOf(Arc::clone(&self.cluster.state), |usage| &usage.requests);
+        let request_hold = Held::below(usage, self.cluster.limits.max_requests).ok_or_else(|| self.overflow())?;
+        let endpoint =
+            self.endpoint(exchange, tried).ok_or_else(|| Failed::new(Failure::NoEndpoint, Local::NO_ENDPOINT))?;
+        exchange.endpoint = Some(endpoint.clone());
+        let holds = Holds {
+            _active: Held::new(ActiveOf(Arc::clone(&endpoint.state))),
+            _request: request_hold,
+            _retry: retry_hold,
+        };
+        let per_try = self.policy.and_then(|policy| policy.per_try_timeout).filter(|limit| !limit.is_zero());
+        let started = Instant::now();
+        let sent = match per_try {
+            None => self.send(exchange, &endpoint, body).await,
+            Some(limit) => timeout(limit, self.send(exchange, &endpoint, body))
+                .await
+                .unwrap_or_else(|_| Err(Failed::new(Failure::PerTryTimeout, Local::TIMEOUT))),
+        };
+        self.judge(&endpoint, &sent);
+        sent.map(|(response, lease)| Answer { response, lease, holds, taken: started.elapsed() })
+    }
+
+    fn endpoint(&self, exchange: &Exchange, tried: &[SocketAddr]) -> Option<LiveEndpoint> {
+        if let Discovery::OriginalDst { port } = self.cluster.discovery {
+            let mut wanted = exchange.downstream.facts.destination;
+            if exchange.downstream.direct {
+                // Nobody redirected this connection: its destination is ourselves.
+                return None;
+            }
+            if let Some(port) = port {
+                wanted.set_port(port);
+            }
+            return Some(balancer::original_destination(self.cluster, wanted));
+        }
+        let avoid = self.policy.is_some_and(|policy| policy.reselect_attempts > 0);
+        let draw = Draw { hash: self.hash, tried: if avoid { tried } else { &[] } };
+        balancer::choose(self.cluster, draw, &mut rand::random)
+    }
+
+    async fn send(
+        &self,
+        exchange: &mut Exchange,
+        endpoint: &LiveEndpoint,
+        body: RequestBody,
+    ) -> Result<(Response<Incoming>, Lease), Failed> {
+        let request = self.request(exchange, endpoint, body)?;
+        let host = host_of(&self.outgoing.authority);
+        let dial = Dial { cluster: self.cluster, endpoint, purpose: self.purpose, alpn: self.alpn, host: Some(host) };
+        let worker = Rc::clone(&exchange.downstream.worker);
+        let mut lease = match worker.pools.acquire(dial, &worker.shared.tls).await {
+            Ok(lease) => lease,
+            Err(error) => return Err(self.not_acquired(exchange, error)),
+        };
+        exchange.upstream = Some(Rc::clone(&lease.facts));
+        let reused = lease.reused;
+        match lease.send(request).await {
+            Ok(response) => Ok((response, lease)),
+            Err(failure) => Err(self.not_answered(failure, reused)),
+        }
+    }
+
+    fn request(
+        &self,
+        exchange: &Exchange,
+        endpoint: &LiveEndpoint,
+        body: RequestBody,
+    ) -> Result<Request<RequestBody>, Failed> {
+        let mut outgoing = Cow::Borrowed(&self.outgoing);
+        if self.endpoint_host
+            && let Some(host) = &endpoint.spec.hostname
+        {
+            outgoing.to_mut().authority = host.to_string();
+        }
+        let mut headers = outgoing.headers.clone();
+        if self.matched.host.attempt_count_in_request {
+            headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(exchange.attempts));
+        }
+        let uri = match self.purpose {
+            Purpose::Http2 => absolute(&outgoing),
+            Purpose::Http1 | Purpose::Tcp => {
+                if let Ok(host) = HeaderValue::from_str(&outgoing.authority) {
+                    headers.insert(header::HOST, host);
+                }
+                outgoing.path.parse::<PathAndQuery>().ok().map(Uri::from)
+            }
+        };
+        let uri = uri.ok_or_else(|| Failed::new(Failure::NoEndpoint, Local::BAD_REQUEST))?;
+        let mut request = Request::new(body);
+        *request.method_mut() = outgoing.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        if self.purpose == Purpose::Http2 {
+            *request.version_mut() = http::Version::HTTP_2;
+        }
+        Ok(request)
+    }
+
+    fn overflow(&self) -> Failed {
+        const BODY: &str = "upstream connect error or disconnect/reset before headers. reset reason: overflow";
+        let local = Local::new(503, BODY, Flags::UPSTREAM_OVERFLOW, "upstream_reset_before_response_started{overflow}");
+        Failed::new(Failure::Overflow, local)
+    }
+
+    fn not_acquired(&self, exchange: &mut Exchange, error: AcquireError) -> Failed {
+        let reason = match error {
+            AcquireError::Overflow => return self.overflow(),
+            AcquireError::Connect(error) => error.to_string(),
+            AcquireError::Protocol(error) => error.to_string(),
+        };
+        let body = format!(
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
+             transport failure reason: {reason}"
+        );
+        exchange.upstream_failure = reason;
+        let details = "upstream_reset_before_response_started{remote_connection_failure}";
+        let local =
+            Local { body: Cow::Owned(body), ..Local::new(503, "", Flags::UPSTREAM_CONNECTION_FAILURE, details) };
+        Failed::new(Failure::Connect, local)
+    }
+
+    fn not_answered(&self, failure: SendFailure, reused: bool) -> Failed {
+        const BODY: &str =
+            "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+        let refused = h2_reason(&failure.error) == Some(h2::Reason::REFUSED_STREAM);
+        tracing::debug!(error = %failure.error, reused, "no response from upstream");
+        let details = "upstream_reset_before_response_started{connection_termination}";
+        let local = Local::new(503, BODY, Flags::UPSTREAM_TERMINATION, details);
+        let reset = Failure::Reset { unsent: failure.unsent.is_some(), refused };
+        Failed { on_reused: reused, unused: failure.unsent, ..Failed::new(reset, local) }
+    }
+
+    /// Tells outlier detection how the endpoint has done.
+    fn judge(&self, endpoint: &LiveEndpoint, sent: &Result<(Response<Incoming>, Lease), Failed>) {
+        let Some(settings) = &self.cluster.outlier else { return };
+        let outcome = match sent {
+            Ok((response, _)) => Outcome::Status(outlier_status(response)),
+            Err(Failed { failure: Failure::Overflow | Failure::NoEndpoint, .. }) => return,
+            Err(_) => Outcome::LocalOrigin,
+        };
+        outlier::record(&self.cluster.state, settings, &endpoint.state, outcome);
+    }
+}
+
+/// A gRPC failure in the headers counts like the HTTP status it stands for.
+fn outlier_status(response: &Response<Incoming>) -> u16 {
+    match response.headers().get("grpc-status").map(HeaderValue::as_bytes) {
+        Some(b"14") => 503,
+        Some(b"13" | b"2" | b"15") => 500,
+        Some(b"4") => 504,
+        _ => response.status().as_u16(),
+    }
+}
+
+fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {
+    use std::error::Error;
+    error.source()?.downcast_ref::<h2::Error>()?.reason()
+}
+
+/// An authority without its port.
+fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host.trim_matches(['[', ']']),
+        _ => authority.trim_matches(['[', ']']),
+    }
+}
+
+fn absolute(outgoing: &Outgoing) -> Option<Uri> {
+    let path: PathAndQuery = outgoing.path.parse().ok()?;
+    let authority = if outgoing.authority.is_empty() { "localhost" } else { &outgoing.authority };
+    Uri::builder().scheme(outgoing.scheme).authority(authority).path_and_query(path).build().ok()
+}
