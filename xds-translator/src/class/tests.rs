@@ -170,7 +170,8 @@ fn addresses_of_mode_none_go_to_the_views_they_shape() {
 
 #[test]
 fn malformed_nodes_are_refused_with_the_field() {
-    let bad: [(&str, &[(&str, Value)], &str); 7] = [
+    type Case<'a> = (&'a str, &'a [(&'a str, Value)], &'a str);
+    let bad: [Case<'_>; 7] = [
         ("", &[], "bad node id"),
         ("sidecar~10.1.0.1~cart-1.shop", &[], "bad node id"),
         ("sidecar~10.1.0.1~cart~x", &[], "bad node id"),

@@ -16,10 +16,13 @@ use crate::{
 #[derive(Default, Debug)]
 pub(super) struct EncodedMemo {
     own: FxHashMap<(ResourceType, Arc<str>, Version), Arc<EncodedResource>>,
-    routes: FxHashMap<(Arc<str>, bool, Box<[Version]>), Arc<EncodedResource>>,
+    routes: FxHashMap<RouteContent, Arc<EncodedResource>>,
     /// Size after which it is time to look for entries that nobody uses.
     limit: usize,
 }
+
+/// What a route configuration is made from: name, whether ports in `Host` are ignored, virtual hosts in order.
+type RouteContent = (Arc<str>, bool, Box<[Version]>);
 
 impl EncodedMemo {
     /// The encoded form of a view's own resource.

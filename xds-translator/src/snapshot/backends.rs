@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::routes::{Age, age};
+use super::routes::{ByAge, age};
 use crate::ir::{
     BackendPolicy, ClientTls, ConnectionPool, Hostname, Labels, LoadBalancer, ObjectId, OutlierDetection,
     TrafficPolicy, Visibility,
@@ -22,11 +22,9 @@ pub(crate) struct Backends {
 /// Policies of one namespace in outline form: wildcards apart, because only they need a search.
 #[derive(Clone, Default, Debug)]
 struct Hosts {
-    exact: BTreeMap<Hostname, ByAge>,
-    wildcards: BTreeMap<Hostname, ByAge>,
+    exact: BTreeMap<Hostname, ByAge<BackendPolicy>>,
+    wildcards: BTreeMap<Hostname, ByAge<BackendPolicy>>,
 }
-
-type ByAge = BTreeMap<(Age, ObjectId), Arc<BackendPolicy>>;
 
 impl Backends {
     pub(super) fn insert(&mut self, policy: Arc<BackendPolicy>) -> Option<Arc<BackendPolicy>> {
@@ -108,13 +106,14 @@ impl Backends {
 }
 
 impl Hosts {
-    fn table(&mut self, host: &Hostname) -> &mut BTreeMap<Hostname, ByAge> {
+    fn table(&mut self, host: &Hostname) -> &mut BTreeMap<Hostname, ByAge<BackendPolicy>> {
         if host.is_wildcard() { &mut self.wildcards } else { &mut self.exact }
     }
 
     /// The applicable policies of the most specific host, oldest first.
     fn most_specific(&self, host: &Hostname, applies: impl Fn(&BackendPolicy) -> bool) -> Vec<Arc<BackendPolicy>> {
-        let applicable = |policies: &ByAge| policies.values().filter(|p| applies(p)).cloned().collect::<Vec<_>>();
+        let applicable =
+            |policies: &ByAge<BackendPolicy>| policies.values().filter(|p| applies(p)).cloned().collect::<Vec<_>>();
         let exact = self.exact.get(host).map(&applicable).unwrap_or_default();
         if !exact.is_empty() {
             return exact;

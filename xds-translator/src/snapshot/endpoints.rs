@@ -1,6 +1,6 @@
 //! Endpoints of services, and the three projections through which they touch anything but assignments.
 //!
-//! A Kubernetes Service gets its endpoints from its slices. Where no slice of it exists at all (configuration from a
+//! A Kubernetes Service gets its endpoints from its slices, and from the WorkloadEntries that it selects. Where no slice of it exists at all (configuration from a
 //! directory, without a cluster), they come from the ready workloads that its selector picks. A ServiceEntry names them
 //! in place, or selects pods and WorkloadEntries of its namespace.
 
@@ -14,9 +14,12 @@ use super::{
     item::{EndpointSlice, InlineAddress, InlineEndpoint, ServiceDefinition, SliceEndpoint},
     workloads::Workloads,
 };
-use crate::ir::{
-    Endpoint, EndpointAddress, Health, MeshDefaults, ObjectId, Resolution, Service, ServiceEndpoints, ServiceKey,
-    ServicePort, TargetPort, Workload, WorkloadId,
+use crate::{
+    dialect::Kind,
+    ir::{
+        Endpoint, EndpointAddress, Health, MeshDefaults, ObjectId, Resolution, Service, ServiceEndpoints, ServiceKey,
+        ServicePort, TargetPort, Workload, WorkloadId,
+    },
 };
 
 /// Endpoints of every service.
@@ -209,10 +212,10 @@ impl Assembly<'_> {
     ) -> BTreeMap<u16, Vec<Endpoint>> {
         let one = |port: &ServicePort| {
             let mut endpoints = match slices {
-                Some(slices) => self.from_slices(port, slices.values()),
-                None if !definition.inline.is_empty() => self.from_inline(port, &definition.inline),
-                None if self.service.selector.is_some() => self.from_workloads(port),
-                None => self.from_own_name(port),
+                Some(slices) => [self.by_slices(port, slices.values()), self.by_entries(port)].concat(),
+                None if !definition.inline.is_empty() => self.by_inline(port, &definition.inline),
+                None if self.service.selector.is_some() => self.by_workloads(port),
+                None => self.by_own_name(port),
             };
             endpoints.sort_unstable();
             // Overlapping slices are normal while the cluster moves endpoints between them.
@@ -222,19 +225,15 @@ impl Assembly<'_> {
         self.service.ports.iter().map(one).collect()
     }
 
-    fn from_slices<'s>(
-        &self,
-        port: &ServicePort,
-        slices: impl Iterator<Item = &'s Arc<EndpointSlice>>,
-    ) -> Vec<Endpoint> {
+    fn by_slices<'s>(&self, port: &ServicePort, slices: impl Iterator<Item = &'s Arc<EndpointSlice>>) -> Vec<Endpoint> {
         let of_slice = |slice: &Arc<EndpointSlice>| {
             let number = slice_port(self.service, port, slice)?;
-            Some(slice.endpoints.iter().map(|e| self.from_slice_endpoint(e, number)).collect::<Vec<_>>())
+            Some(slice.endpoints.iter().map(|e| self.by_slice_endpoint(e, number)).collect::<Vec<_>>())
         };
         slices.filter_map(of_slice).flatten().collect()
     }
 
-    fn from_slice_endpoint(&self, endpoint: &SliceEndpoint, port: u16) -> Endpoint {
+    fn by_slice_endpoint(&self, endpoint: &SliceEndpoint, port: u16) -> Endpoint {
         let workload = match &endpoint.target {
             Some(id) => self.workloads.get(id),
             None => self.workloads.at(endpoint.address),
@@ -248,9 +247,15 @@ impl Assembly<'_> {
         }
     }
 
-    fn from_workloads(&self, port: &ServicePort) -> Vec<Endpoint> {
+    fn by_workloads(&self, port: &ServicePort) -> Vec<Endpoint> {
         let selected = self.workloads.in_namespace(&self.service.key.namespace).filter(|w| self.selects(w));
-        selected.filter_map(|w| self.from_workload(w, port)).collect()
+        selected.filter_map(|w| self.by_workload(w, port)).collect()
+    }
+
+    /// WorkloadEntries that a Service selects stand beside the pods that the cluster found for it.
+    fn by_entries(&self, port: &ServicePort) -> Vec<Endpoint> {
+        let entries = self.workloads.in_namespace(&self.service.key.namespace).filter(|w| is_entry(w));
+        entries.filter(|w| self.selects(w)).filter_map(|w| self.by_workload(w, port)).collect()
     }
 
     fn selects(&self, workload: &Workload) -> bool {
@@ -258,7 +263,7 @@ impl Assembly<'_> {
         picked && (workload.ready || self.service.publish_not_ready)
     }
 
-    fn from_workload(&self, workload: &Workload, port: &ServicePort) -> Option<Endpoint> {
+    fn by_workload(&self, workload: &Workload, port: &ServicePort) -> Option<Endpoint> {
         let number = workload_port(workload, port)?;
         let address = match (workload.addresses.first(), &workload.host) {
             (Some(ip), _) => EndpointAddress::Ip(*ip, number),
@@ -283,7 +288,7 @@ impl Assembly<'_> {
         }
     }
 
-    fn from_inline(&self, port: &ServicePort, inline: &[InlineEndpoint]) -> Vec<Endpoint> {
+    fn by_inline(&self, port: &ServicePort, inline: &[InlineEndpoint]) -> Vec<Endpoint> {
         let one = |e: &InlineEndpoint| {
             let number = e.ports.get(&port.name).copied().unwrap_or_else(|| target_number(port));
             let address = match &e.address {
@@ -306,7 +311,7 @@ impl Assembly<'_> {
     }
 
     /// A DNS service without endpoints is its own endpoint.
-    fn from_own_name(&self, port: &ServicePort) -> Vec<Endpoint> {
+    fn by_own_name(&self, port: &ServicePort) -> Vec<Endpoint> {
         let host = &self.service.key.host;
         match self.service.resolution {
             Resolution::Dns { .. } if !host.is_wildcard() => {
@@ -337,6 +342,11 @@ fn unknown(address: EndpointAddress, health: Health) -> Endpoint {
     }
 }
 
+/// Whether a workload is no pod, so that the cluster's slices do not speak of it.
+pub(super) fn is_entry(workload: &Workload) -> bool {
+    workload.origin.id.kind == Kind::WorkloadEntry
+}
+
 /// The port at the workload that a service port leads to, when it is written as a number.
 fn target_number(port: &ServicePort) -> u16 {
     match port.target {
@@ -348,8 +358,7 @@ fn target_number(port: &ServicePort) -> u16 {
 /// The container port of a workload that a service port leads to; `None` when the workload has no port of that name.
 pub(crate) fn workload_port(workload: &Workload, port: &ServicePort) -> Option<u16> {
     // A WorkloadEntry maps the names of service ports; a pod names its own ports.
-    let entry = workload.origin.id.kind == crate::dialect::Kind::WorkloadEntry;
-    let mapped = entry.then(|| workload.named_ports.get(&port.name).copied()).flatten();
+    let mapped = is_entry(workload).then(|| workload.named_ports.get(&port.name).copied()).flatten();
     mapped.or_else(|| match &port.target {
         TargetPort::Number(number) => Some(*number),
         TargetPort::Name(name) => workload.named_ports.get(name).copied(),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::routes::{Age, age};
+use super::routes::{ByAge, age};
 use crate::ir::{GatewayConfig, Labels, ObjectId, SidecarScope};
 
 /// Every gateway configuration.
@@ -34,7 +34,7 @@ impl Gateways {
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Scopes {
     whole: BTreeMap<ObjectId, Arc<SidecarScope>>,
-    by_namespace: BTreeMap<Arc<str>, BTreeMap<(Age, ObjectId), Arc<SidecarScope>>>,
+    by_namespace: BTreeMap<Arc<str>, ByAge<SidecarScope>>,
 }
 
 impl Scopes {

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::routes::{Age, age};
+use super::routes::{ByAge, age};
 use crate::ir::{AccessPolicy, Labels, ObjectId, PeerTls, PeerTlsPolicy};
 
 /// Every security policy of the mesh.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Policies {
     /// By namespace, oldest first.
-    peer_tls: BTreeMap<Arc<str>, BTreeMap<(Age, ObjectId), Arc<PeerTlsPolicy>>>,
+    peer_tls: BTreeMap<Arc<str>, ByAge<PeerTlsPolicy>>,
     /// By namespace, then name.
     access: BTreeMap<Arc<str>, BTreeMap<ObjectId, Arc<AccessPolicy>>>,
 }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    Audience, ChangeSet, CredentialFact, Dep, EndpointSlice, Item, MeshSnapshot, ServiceDefinition, backends, routes,
+    Audience, ChangeSet, CredentialFact, Dep, EndpointSlice, Item, MeshSnapshot, ServiceDefinition, backends,
+    endpoints::is_entry, routes,
 };
 use crate::ir::{
     AccessPolicy, BackendPolicy, GatewayConfig, Labels, LocalityPolicy, PeerTlsPolicy, RouteTable, ServiceKey,
@@ -118,7 +119,7 @@ impl MeshSnapshot {
     fn services_with(&self, workload: &Workload, stale: &mut BTreeSet<ServiceKey>) {
         stale.extend(self.endpoints.holding(workload).cloned());
         let selecting = self.services.selecting(workload).map(|s| &s.key);
-        stale.extend(selecting.filter(|key| !self.endpoints.has_slices(key)).cloned());
+        stale.extend(selecting.filter(|key| is_entry(workload) || !self.endpoints.has_slices(key)).cloned());
     }
 
     fn rebuild_endpoints(&mut self, stale: BTreeSet<ServiceKey>, changes: &mut ChangeSet) {

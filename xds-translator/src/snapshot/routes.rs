@@ -10,6 +10,9 @@ use crate::ir::{
 /// A place in the order of age: creation, namespace, name.
 pub(super) type Age = (i64, Arc<str>, Arc<str>);
 
+/// Items in the order of age.
+pub(super) type ByAge<T> = BTreeMap<(Age, ObjectId), Arc<T>>;
+
 pub(super) fn age(origin: &Origin) -> Age {
     (origin.created, origin.id.namespace.clone(), origin.id.name.clone())
 }
@@ -18,7 +21,7 @@ pub(super) fn age(origin: &Origin) -> Age {
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Routes {
     whole: BTreeMap<ObjectId, Arc<RouteTable>>,
-    outlines: BTreeMap<Attachment, BTreeMap<(Age, ObjectId), Arc<RouteTable>>>,
+    outlines: BTreeMap<Attachment, ByAge<RouteTable>>,
 }
 
 impl Routes {

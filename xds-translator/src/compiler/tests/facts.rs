@@ -106,6 +106,17 @@ fn without_any_slice_ready_pods_are_the_endpoints() {
 }
 
 #[test]
+fn workload_entries_stand_beside_slices() {
+    let spec =
+        json!({"address": "10.2.0.1", "labels": {"app": "cart"}, "serviceAccount": "vm", "ports": {"http": 8080}});
+    let entry = upsert(Kind::WorkloadEntry, "shop", "vm", 0, json!({"spec": spec}));
+    let slice = slice("cart-x", json!([endpoint("10.1.0.1", "a", json!({}))]));
+    let expected = [("10.1.0.1", false, Health::Healthy), ("10.2.0.1", true, Health::Healthy)];
+    check(vec![service(json!({})), slice.clone(), entry.clone()], &expected);
+    check(vec![service(json!({})), entry, slice], &expected);
+}
+
+#[test]
 fn headless_services_show_their_addresses() {
     let compiler = check(
         vec![service(json!({"clusterIP": "None"})), pod("a", "10.1.0.1", "True")],
