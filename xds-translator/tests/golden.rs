@@ -34,6 +34,11 @@ fn an_addressed_sidecar_binds_what_the_application_calls() {
 }
 
 #[test]
+fn a_scope_gives_listeners_of_its_own() {
+    check("scoped-sidecar");
+}
+
+#[test]
 fn a_workload_enforces_its_policies_on_every_chain() {
     check("strict-workload");
 }

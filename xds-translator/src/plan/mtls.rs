@@ -144,18 +144,26 @@ pub(crate) fn mesh_alpn(transport: &UpstreamTransport, protocol: Protocol, http:
 
 fn user_client(backend: &Backend<'_>, material: &TlsMaterial, mutual: bool) -> UpstreamTls {
     let credential = (!material.credential.is_empty() && backend.credentials).then(|| material.credential.clone());
-    let names = if material.subject_alt_names.is_empty() {
-        &backend.service.subject_alt_names
-    } else {
-        &material.subject_alt_names
-    };
     UpstreamTls {
         certificate: mutual.then(|| client_certificate(material, credential.clone())),
         trust: (!material.skip_verify).then(|| server_trust(material, credential)),
-        sans: exact(names),
+        sans: exact(&expected_names(backend.service, material)),
         sni: material.sni.clone(),
         alpn: if backend.http == UpstreamProtocol::Http2 { texts(&["h2"]) } else { Vec::new() },
-        auto_sni: material.sni.is_empty() || names.is_empty(),
+        auto_sni: material.sni.is_empty(),
+    }
+}
+
+/// The names that the server's certificate may carry: the policy's, else the service's, else the one asked for by
+/// SNI. Empty: the request's host, since a certificate of just anybody proves nothing.
+fn expected_names(service: &Service, material: &TlsMaterial) -> Vec<Arc<str>> {
+    if material.skip_verify {
+        return Vec::new();
+    }
+    let given = [&material.subject_alt_names, &service.subject_alt_names].into_iter().find(|names| !names.is_empty());
+    match given {
+        Some(names) => names.clone(),
+        None => Some(material.sni.clone()).filter(|sni| !sni.is_empty()).into_iter().collect(),
     }
 }
 

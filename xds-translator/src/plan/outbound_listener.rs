@@ -62,14 +62,14 @@ impl<'a> Drafts<'a> {
         draft
     }
 
-    /// Lets HTTP in, routed by `rds`; `false`: a server that speaks first keeps the port for itself.
+    /// Lets HTTP in, routed by `rds`; `false`: an older service keeps the place, because it speaks first or has HTTP
+    /// routes of its own here.
     pub(crate) fn offer_http(&mut self, at: (IpAddr, u16), bind: bool, rds: &Arc<str>) -> bool {
         let draft = self.draft(at, bind);
         if draft.server_first {
             return false;
         }
-        draft.http.get_or_insert_with(|| rds.clone());
-        true
+        *draft.http.get_or_insert_with(|| rds.clone()) == *rds
     }
 
     /// The explicit HTTP proxy.
@@ -118,7 +118,8 @@ impl Draft {
         unknown: Option<&OutboundTraffic>,
     ) -> ListenerPlan {
         let name = naming::listener(address, port);
-        let unknown = unknown.map(|policy| passthrough(mesh, policy));
+        // Whoever calls the listener itself is going nowhere else.
+        let unknown = unknown.filter(|_| !self.bind).map(|policy| passthrough(mesh, policy));
         let alone = self.distinct.is_empty() && self.plain.is_none() && unknown.is_none();
         let http = self.http.as_ref().map(|rds| {
             // When only HTTP can come, nothing needs to be looked at first.

@@ -80,6 +80,7 @@ impl RouteScope<'_> {
                 (RouteActionPlan::Forward(Box::new(forward)), target)
             }
         };
+        take_authority(&mut headers.request);
         let target = target.unwrap_or_else(|| format!("{}:{}", table.origin.id.name, self.conditions.port));
         RoutePlan {
             name: route_name(rule, m),

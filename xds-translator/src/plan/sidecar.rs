@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     ir::{
-        Attachment, Capture, Hostname, ObjectId, OutboundTraffic, Protocol, RouteTable, Service, ServiceAddress,
-        ServicePort,
+        Attachment, Capture, Hostname, ObjectId, OutboundTraffic, Protocol, Resolution, RouteTable, Service,
+        ServiceAddress, ServicePort,
     },
     snapshot::Reader,
 };
@@ -198,12 +198,16 @@ impl<'a> Sidecar<'a> {
         Place::of_addresses(&service.addresses)
     }
 
-    fn own_place(&self, own: &OwnListener) -> Place {
-        let bind = match own.capture {
+    fn binds(&self, own: &OwnListener) -> bool {
+        match own.capture {
             Capture::None => true,
             Capture::Iptables => false,
             Capture::Default => !self.redirected(),
-        };
+        }
+    }
+
+    fn own_place(&self, own: &OwnListener) -> Place {
+        let bind = self.binds(own);
         let fallback = match &self.key.capture {
             CaptureMode::None { outbound, .. } => outbound.unwrap_or(LOOPBACK),
             CaptureMode::Redirect if bind => LOOPBACK,
@@ -256,7 +260,9 @@ impl<'a> Sidecar<'a> {
         match frame {
             Frame::Port { egress, port } => {
                 let claims = self.port_claims(*egress, *port, DomainForm::Names, tables);
-                route_frame(name, true, with_unknown(claims, self.unknown(*port)))
+                let redirected =
+                    self.redirected() && !self.sight.egress[*egress].own.as_ref().is_some_and(|o| self.binds(o));
+                route_frame(name, true, with_unknown(claims, self.unknown(redirected)))
             }
             Frame::Host { egress, service, port } => {
                 let index = tables.of(*egress, *port);
@@ -270,7 +276,7 @@ impl<'a> Sidecar<'a> {
                 for port in ports {
                     claims.extend(self.port_claims(*egress, port, DomainForm::NamesWithPort, tables));
                 }
-                route_frame(name, false, with_unknown(claims, self.unknown(0)))
+                route_frame(name, false, with_unknown(claims, self.unknown(false)))
             }
         }
     }
@@ -302,7 +308,7 @@ impl<'a> Sidecar<'a> {
             target: VirtualHostTarget::Service { service: service.key.clone(), local },
             port,
             tables: table.iter().map(|t| t.origin.id.clone()).collect(),
-            client: self.facts(&target.key.host, table),
+            client: self.facts([&target.key.host].into_iter().chain(alias_of(service)), table),
             domains: form,
             taken: Vec::new(),
         };
@@ -318,7 +324,7 @@ impl<'a> Sidecar<'a> {
             target: VirtualHostTarget::Host { host: host.clone(), redirect: false },
             port,
             tables: vec![table.origin.id.clone()],
-            client: self.facts(host, Some(table)),
+            client: self.facts([host], Some(table)),
             domains: if form == DomainForm::Names { DomainForm::Exact } else { form },
             taken: Vec::new(),
         };
@@ -329,8 +335,13 @@ impl<'a> Sidecar<'a> {
         }
     }
 
-    fn facts(&self, host: &Hostname, table: Option<&Arc<RouteTable>>) -> Arc<ClientFacts> {
-        let mut hosts: BTreeSet<&Hostname> = BTreeSet::from([host]);
+    /// `own`: hosts that the virtual host looks up besides those its table names.
+    fn facts<'h>(
+        &self,
+        own: impl IntoIterator<Item = &'h Hostname>,
+        table: Option<&'h Arc<RouteTable>>,
+    ) -> Arc<ClientFacts> {
+        let mut hosts: BTreeSet<&Hostname> = own.into_iter().collect();
         hosts.extend(table.iter().flat_map(|t| destinations(t)).map(|d| &d.host));
         let tables: Vec<Arc<RouteTable>> = table.into_iter().cloned().collect();
         self.client.facts(self.reader, &hosts, &tables, Vec::new())
@@ -338,8 +349,8 @@ impl<'a> Sidecar<'a> {
 
     /// The virtual host for names that nobody knows. Called by address, a proxy cannot know where a request was
     /// going, so it refuses.
-    fn unknown(&self, port: u16) -> VirtualHostKey {
-        let passes = self.redirected() && port != 0 && self.sight.unknown == OutboundTraffic::AllowAny;
+    fn unknown(&self, redirected: bool) -> VirtualHostKey {
+        let passes = redirected && self.sight.unknown == OutboundTraffic::AllowAny;
         VirtualHostKey {
             target: if passes { VirtualHostTarget::AllowAny } else { VirtualHostTarget::BlockAll },
             port: 0,
@@ -364,6 +375,13 @@ fn with_unknown(claims: Vec<Claim>, unknown: VirtualHostKey) -> Vec<VirtualHostK
 fn route_frame(name: Arc<str>, ignore_port_in_host: bool, virtual_hosts: Vec<VirtualHostKey>) -> RouteFrame {
     let virtual_hosts = virtual_hosts.into_iter().map(ItemKey::VirtualHost).collect();
     RouteFrame { name, ignore_port_in_host, virtual_hosts }
+}
+
+fn alias_of(service: &Service) -> Option<&Hostname> {
+    match &service.resolution {
+        Resolution::Alias(target) => Some(target),
+        _ => None,
+    }
 }
 
 fn serves_http(port: &ServicePort) -> bool {
@@ -395,8 +413,7 @@ fn routed_hosts<'t>(
 
 /// Clusters and assignments of a service. An alias of a service that the mesh knows has none of its own.
 pub(crate) fn add_service(outline: &mut Outline, reader: &Reader<'_>, client: &Client<'_>, service: &Arc<Service>) {
-    let is_alias = matches!(service.resolution, crate::ir::Resolution::Alias(_));
-    if is_alias && resolve_alias(reader, service, client.namespace).is_some() {
+    if alias_of(service).is_some() && resolve_alias(reader, service, client.namespace).is_some() {
         return;
     }
     for (cluster, assignment) in client.service_entries(reader, service) {

@@ -211,7 +211,7 @@ pub struct UpstreamTls {
     pub sni: Arc<str>,
     /// ALPN offered; empty: none.
     pub alpn: Vec<Arc<str>>,
-    /// `auto_sni` + `auto_san_validation` for user TLS without explicit names.
+    /// SNI from the request's host, which is then also the expected name unless `sans` says otherwise.
     pub auto_sni: bool,
 }
 
