@@ -66,7 +66,6 @@ pub(super) fn compile(context: &mut Context, name: &str, message: &Wire) -> Resu
     let state = context.states.cluster(name, connection_hash(&discovery, &connection));
     Ok(Cluster {
         name: name.into(),
-        stat_name: Some(message.alt_stat_name.as_str()).filter(|name| !name.is_empty()).map(Into::into),
         policy: policy(message, &discovery)?,
         balance: balance(message)?,
         limits: limits(message)?,

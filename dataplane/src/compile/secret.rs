@@ -10,6 +10,7 @@ use envoy_types::pb::envoy::{
     extensions::transport_sockets::tls::v3::{Secret, TlsCertificate, secret::Type},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use zeroize::Zeroizing;
 
 use super::{
     check_name,
@@ -64,7 +65,7 @@ pub(super) fn certificate(message: &TlsCertificate) -> Result<SecretMaterial, In
     ])?;
     let chain = required("certificate_chain", message.certificate_chain.as_ref())?;
     let key = required("private_key", message.private_key.as_ref())?;
-    let pem = read(key).at("private_key")?;
+    let pem = Zeroizing::new(read(key).at("private_key")?);
     // The parser's own message may quote its input, so it stays out of the NACK.
     let key =
         PrivateKeyDer::from_pem_slice(&pem).map_err(|_| Invalid::new("not a PEM private key").at("private_key"))?;

@@ -13,8 +13,6 @@ use crate::upstream::ClusterState;
 pub struct Cluster {
     /// Envoy's cluster name, such as `outbound|80||reviews.default.svc.cluster.local`.
     pub name: Arc<str>,
-    /// Name for statistics, if it differs (`alt_stat_name`).
-    pub stat_name: Option<Arc<str>>,
     /// How endpoints are found.
     pub discovery: Discovery,
     /// How one of them is chosen.

@@ -11,6 +11,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroize;
 
 /// Certificates of one secret, parsed.
 pub enum SecretMaterial {
@@ -23,6 +24,14 @@ pub enum SecretMaterial {
     },
     /// Roots that peers are checked against.
     Trust(Vec<CertificateDer<'static>>),
+}
+
+impl Drop for SecretMaterial {
+    fn drop(&mut self) {
+        if let Self::Certificate { key, .. } = self {
+            key.zeroize();
+        }
+    }
 }
 
 impl fmt::Debug for SecretMaterial {

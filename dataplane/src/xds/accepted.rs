@@ -23,8 +23,9 @@ use crate::{
     upstream::StateRegistry,
 };
 
-/// A secret that does not come holds nothing up for longer: only connections that need it fail.
-const LONGEST_WAIT_FOR_SECRETS: Duration = Duration::from_secs(15);
+/// A secret that does not come holds nothing up for longer (only connections that need it fail), and nothing that does
+/// not come keeps a proxy from starting for longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// Accepted resources.
 pub struct Accepted {
@@ -161,6 +162,14 @@ impl Accepted {
             || self.listeners.values().any(|place| place.warming.is_some())
     }
 
+    /// Whether anything has waited only briefly, so that a proxy that starts had better wait for it too. What waits
+    /// longer may wait for ever, as a listener whose routes nobody defines.
+    pub fn holds_start_up(&self, now: Instant) -> bool {
+        let clusters = self.clusters.values().filter_map(Place::waiting_since);
+        let mut since = clusters.chain(self.listeners.values().filter_map(Place::waiting_since));
+        since.any(|since| now.saturating_duration_since(since) < LONGEST_WAIT)
+    }
+
     /// What is refused now, by type and name.
     pub fn refusals(&self) -> impl Iterator<Item = &Refusal> {
         self.rejections.values()
@@ -282,7 +291,7 @@ fn secrets_came(
     now: Instant,
 ) -> bool {
     let all = needs.secrets.iter().all(|name| secrets.contains_key(name));
-    all || now.saturating_duration_since(since) >= LONGEST_WAIT_FOR_SECRETS
+    all || now.saturating_duration_since(since) >= LONGEST_WAIT
 }
 
 /// Gives a cluster that is about to serve its endpoints.
@@ -319,6 +328,10 @@ impl<T> Place<T> {
 
     fn value(&self) -> Option<Arc<T>> {
         self.serving.as_ref().map(|resource| resource.compiled.value.clone())
+    }
+
+    fn waiting_since(&self) -> Option<Instant> {
+        self.warming.as_ref().map(|(_, since)| *since)
     }
 
     fn resources(&self) -> impl Iterator<Item = &Resource<T>> {

@@ -218,11 +218,11 @@ impl Client {
         tokio::time::timeout(WAIT_FOR_SOCKETS, self.shared.applied(generation)).await.unwrap_or_default()
     }
 
-    /// Ready means: clusters and listeners have come, and none waits for the rest of it.
+    /// Ready means: clusters and listeners have come, and none waits for the rest of it any more, or in vain.
     fn judge_readiness(&self) {
         let accepted = self.progress.accepted();
         let came = accepted.has_received(ResourceType::Cluster) && accepted.has_received(ResourceType::Listener);
-        if came && !accepted.is_warming() && !self.progress.ready.swap(true, Relaxed) {
+        if came && !accepted.holds_start_up(Instant::now()) && !self.progress.ready.swap(true, Relaxed) {
             tracing::info!("first configuration in force");
         }
     }

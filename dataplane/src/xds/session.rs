@@ -118,7 +118,7 @@ impl Session {
     /// Versions of what was accepted are remembered even if other resources of the same response were refused.
     pub fn applied(&mut self, reply: Reply, rejections: &[Rejection], needs: &Needs) -> Vec<DeltaDiscoveryRequest> {
         if let Some(kind) = ResourceType::from_type_url(&reply.type_url) {
-            self.types[kind.index()].remember(&reply, rejections);
+            self.types[kind.index()].remember(kind, &reply, rejections);
         }
         let mut requests = vec![DeltaDiscoveryRequest {
             error_detail: reply.error(rejections),
@@ -192,10 +192,13 @@ impl Reply {
 }
 
 impl TypeState {
-    fn remember(&mut self, reply: &Reply, rejections: &[Rejection]) {
+    /// What nobody asked for is not kept, so it must not be claimed to be known either.
+    fn remember(&mut self, kind: ResourceType, reply: &Reply, rejections: &[Rejection]) {
         let refused: BTreeSet<&str> = rejections.iter().map(|rejection| rejection.name.as_str()).collect();
-        let accepted = reply.changed.iter().filter(|(name, _)| !refused.contains(name.as_str()));
-        self.versions.extend(accepted.cloned());
+        let wanted = |name: &str| kind.wildcard_by_default() || self.subscribed.contains(name);
+        let accepted = reply.changed.iter().filter(|(name, _)| wanted(name) && !refused.contains(name.as_str()));
+        let accepted: Vec<_> = accepted.cloned().collect();
+        self.versions.extend(accepted);
         for name in &reply.removed {
             self.versions.remove(name);
         }

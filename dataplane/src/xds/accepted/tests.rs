@@ -149,13 +149,23 @@ fn a_listener_serves_once_its_routes_have_come_and_the_old_one_until_then() {
 }
 
 #[test]
+fn what_never_comes_does_not_keep_a_proxy_from_starting() {
+    let mut proxy = Proxy::new();
+    proxy.send(ResourceType::Listener, "l", "1", fixture::http_listener("l", "80").encode_to_vec().into());
+    assert!(proxy.accepted.holds_start_up(proxy.start));
+    let later = proxy.start + LONGEST_WAIT;
+    proxy.accepted.settle(later);
+    assert!(!proxy.accepted.holds_start_up(later) && proxy.accepted.is_warming());
+}
+
+#[test]
 fn a_missing_secret_holds_a_listener_up_for_a_while_only() {
     let mut proxy = Proxy::new();
     let listener = fixture::tls_listener("l", "kubernetes://shop-cert");
     proxy.send(ResourceType::Listener, "l", "1", listener.encode_to_vec().into());
     assert!(proxy.accepted.needs().secrets.contains("kubernetes://shop-cert"));
     assert_eq!(proxy.versions(ResourceType::Listener, "l"), versions("", "1"));
-    proxy.accepted.settle(proxy.start + LONGEST_WAIT_FOR_SECRETS);
+    proxy.accepted.settle(proxy.start + LONGEST_WAIT);
     assert_eq!(proxy.versions(ResourceType::Listener, "l"), versions("1", ""));
 }
 

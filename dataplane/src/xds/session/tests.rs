@@ -84,9 +84,14 @@ fn a_stream_starts_with_the_wildcards_and_names_follow_what_is_needed() {
 #[test]
 fn a_new_stream_says_what_is_known() {
     let mut session = Session::new(node());
-    for (kind, nonce, name) in
-        [(ResourceType::Cluster, "1", "c"), (ResourceType::Endpoint, "2", "e"), (ResourceType::Listener, "3", "l")]
-    {
+    for (kind, nonce, name) in [
+        // Nobody asked for these endpoints: they are not kept, so not known either.
+        (ResourceType::Endpoint, "0", "e"),
+        (ResourceType::Endpoint, "0", "unasked"),
+        (ResourceType::Cluster, "1", "c"),
+        (ResourceType::Endpoint, "2", "e"),
+        (ResourceType::Listener, "3", "l"),
+    ] {
         let (_, reply) = session.received(response(kind, nonce, &[(name, "v7")], &[]));
         let _ = session.applied(reply, &[], &needs(&["e"], &["80"]));
     }
