@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Audience, ChangeSet, CredentialFact, Dep, EndpointSlice, Item, MeshSnapshot, ServiceDefinition, backends,
-    endpoints::is_entry, routes,
+    Audience, ChangeSet, CredentialFact, Dep, Item, MeshSnapshot, ServiceDefinition, backends, endpoints::is_entry,
+    routes,
 };
 use crate::ir::{
     AccessPolicy, BackendPolicy, GatewayConfig, Labels, LocalityPolicy, PeerTlsPolicy, RouteTable, ServiceKey,
@@ -248,7 +248,8 @@ impl Touch<'_> {
             Item::Scope(scope) => self.scopes(&[scope]),
             Item::PeerTls(policy) => self.peer_tls(policy),
             Item::Access(policy) => self.access(policy),
-            Item::Slice(slice) => self.slice(slice),
+            // What slices say reaches plans through the endpoints that are built from them.
+            Item::Slice(_) => {}
         }
     }
 
@@ -280,9 +281,6 @@ impl Touch<'_> {
         }
         versions.iter().for_each(|workload| self.changes.reclassify.workload(workload));
     }
-
-    /// Slices place unknown pods behind services, which changes no class: classes come from workloads.
-    fn slice(&mut self, _: &EndpointSlice) {}
 
     fn routes(&mut self, versions: &[&Arc<RouteTable>]) {
         self.changes.touch(Dep::RouteTable(versions[0].origin.id.clone()));
