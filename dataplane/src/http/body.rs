@@ -134,7 +134,7 @@ impl Body for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Self::Stream(incoming, _) => incoming.size_hint(),
-            Self::Replay(reader) => reader.recording.size_hint.clone(),
+            Self::Replay(reader) => reader.recording.size_hint,
         }
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn normalize<'a>(target: &'a str, manager: &HttpConnectionManager) ->
 }
 
 fn has_escaped_slash(path: &str) -> bool {
-    path.as_bytes().windows(3).any(|w| is_slash_escape(w))
+    path.as_bytes().windows(3).any(is_slash_escape)
 }
 
 fn is_slash_escape(bytes: &[u8]) -> bool {

@@ -244,7 +244,10 @@ fn is_number(field: &Field) -> bool {
 
 fn cut(text: &str, limit: Option<usize>) -> &str {
     match limit {
-        Some(limit) if limit < text.len() => &text[..text.floor_char_boundary(limit)],
+        Some(limit) if limit < text.len() => {
+            let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+            &text[..end]
+        }
         _ => text,
     }
 }

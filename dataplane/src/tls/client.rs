@@ -32,11 +32,14 @@ pub struct ClientContext {
     built: Built<Lists>,
 }
 
+/// An ALPN list and the configuration that offers it.
+type Variant = (Vec<Vec<u8>>, Arc<ClientConfig>);
+
 /// The first configuration, and its variants by ALPN list; a cluster uses one to three lists.
 #[derive(Debug)]
 struct Lists {
     base: ClientConfig,
-    variants: Mutex<Vec<(Vec<Vec<u8>>, Arc<ClientConfig>)>>,
+    variants: Mutex<Vec<Variant>>,
 }
 
 /// An encrypted connection.

@@ -56,7 +56,7 @@ enum Candidates<'a> {
     /// All of these, which weigh the same.
     Uniform(&'a [LiveEndpoint]),
     /// These, each with the sum of weights up to and including it.
-    Weighted(SmallVec<[(&'a LiveEndpoint, u64); 16]>),
+    Weighted(SmallVec<[(&'a LiveEndpoint, u64); 8]>),
 }
 
 /// The priority that takes the request, and whether it panics (uses endpoints whatever their health).

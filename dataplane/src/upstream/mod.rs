@@ -9,6 +9,6 @@ pub mod cluster_state;
 pub mod connect;
 pub mod dns;
 pub mod outlier;
-pub mod pool;
+pub(crate) mod pool;
 
 pub use cluster_state::{ClusterState, EndpointState, LiveEndpoint, StateRegistry, Workload};

@@ -53,11 +53,11 @@ struct PoolKey {
 
 /// What is known of an open connection.
 #[derive(Debug)]
-pub struct UpstreamFacts {
+pub(crate) struct UpstreamFacts {
     /// Our address.
-    pub local: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
     /// The server's certificate.
-    pub peer: Option<Arc<PeerCertificate>>,
+    pub(crate) peer: Option<Arc<PeerCertificate>>,
     served: Cell<u32>,
 }
 
@@ -89,7 +89,7 @@ struct Pool {
 
 /// Why no connection could be had.
 #[derive(Debug)]
-pub enum AcquireError {
+pub(crate) enum AcquireError {
     /// A circuit breaker is open.
     Overflow,
     /// Connecting failed.
@@ -99,18 +99,18 @@ pub enum AcquireError {
 }
 
 /// The right to send one request on a connection.
-pub struct Lease {
+pub(crate) struct Lease {
     sender: Sender,
     /// What is known of the connection.
-    pub facts: Rc<UpstreamFacts>,
+    pub(crate) facts: Rc<UpstreamFacts>,
     /// The connection has carried a request before, so the peer may be closing it right now.
-    pub reused: bool,
+    pub(crate) reused: bool,
     pool: Rc<Pool>,
 }
 
 enum Sender {
     Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>, StreamCount),
+    Http2 { sender: http2::SendRequest<RequestBody>, _count: StreamCount },
 }
 
 /// A stream in use; counted until dropped.
@@ -141,11 +141,11 @@ impl Drop for Open {
 }
 
 /// What came of sending a request.
-pub struct SendFailure {
+pub(crate) struct SendFailure {
     /// What hyper says.
-    pub error: hyper::Error,
+    pub(crate) error: hyper::Error,
     /// The request's body, if nothing of the request has left, so that it can be sent again without risk.
-    pub unsent: Option<RequestBody>,
+    pub(crate) unsent: Option<RequestBody>,
 }
 
 impl Lease {
@@ -153,14 +153,14 @@ impl Lease {
     ///
     /// # Errors
     /// [`SendFailure`] says whether anything was sent.
-    pub async fn send(
+    pub(crate) async fn send(
         &mut self,
         request: http::Request<RequestBody>,
     ) -> Result<http::Response<hyper::body::Incoming>, SendFailure> {
         self.facts.served.set(self.facts.served.get().saturating_add(1));
         let sent = match &mut self.sender {
             Sender::Http1(sender) => sender.try_send_request(request).await,
-            Sender::Http2(sender, _) => sender.try_send_request(request).await,
+            Sender::Http2 { sender, .. } => sender.try_send_request(request).await,
         };
         sent.map_err(|mut failure| SendFailure {
             unsent: failure.take_message().map(http::Request::into_body),
@@ -168,13 +168,8 @@ impl Lease {
         })
     }
 
-    /// Whether HTTP/2 is spoken.
-    pub fn is_http2(&self) -> bool {
-        matches!(self.sender, Sender::Http2(..))
-    }
-
     /// Gives the connection back; only after the response was read to its end.
-    pub fn release(self) {
+    pub(crate) fn release(self) {
         let Self { sender, facts, pool, .. } = self;
         if let Sender::Http1(sender) = sender
             && !sender.is_closed()
@@ -231,7 +226,7 @@ impl Pool {
 
 /// All pools of one worker.
 #[derive(Default)]
-pub struct Pools {
+pub(crate) struct Pools {
     pools: RefCell<FxHashMap<PoolKey, Rc<Pool>>>,
 }
 
@@ -240,7 +235,7 @@ impl Pools {
     ///
     /// # Errors
     /// [`AcquireError`].
-    pub async fn acquire(&self, dial: Dial<'_>, contexts: &TlsContexts) -> Result<Lease, AcquireError> {
+    pub(crate) async fn acquire(&self, dial: Dial<'_>, contexts: &TlsContexts) -> Result<Lease, AcquireError> {
         let pool = self.pool(&dial);
         match dial.purpose {
             Purpose::Http2 => acquire_http2(pool, dial, contexts).await,
@@ -278,7 +273,7 @@ impl Pools {
     }
 
     /// Closes idle connections whose time is over, and all idle ones of endpoints and clusters that are gone.
-    pub fn sweep(&self, config: &RuntimeConfig) {
+    pub(crate) fn sweep(&self, config: &RuntimeConfig) {
         let now = Instant::now();
         self.pools.borrow_mut().retain(|key, pool| {
             pool.sweep(now, !is_current(config, key, pool));
@@ -348,7 +343,7 @@ async fn acquire_http2(pool: Rc<Pool>, dial: Dial<'_>, contexts: &TlsContexts) -
     let limit = dial.cluster.connection.http.max_concurrent_streams.unwrap_or(u32::MAX);
     let stream = |pool: &Rc<Pool>| {
         let (sender, facts, count) = pool.take_stream(limit)?;
-        Some(Lease { sender: Sender::Http2(sender, count), facts, reused: true, pool: Rc::clone(pool) })
+        Some(Lease { sender: Sender::Http2 { sender, _count: count }, facts, reused: true, pool: Rc::clone(pool) })
     };
     if let Some(lease) = stream(&pool) {
         return Ok(lease);
