@@ -1,4 +1,4 @@
-//! Access policies as RBAC: one filter per action, audit before deny before allow (istio.md §1.10).
+//! Access policies as RBAC: one filter per action, audit before deny before allow.
 //!
 //! Fails closed: what cannot be known (a JWT, an HTTP attribute of a TCP connection) never helps an ALLOW rule.
 

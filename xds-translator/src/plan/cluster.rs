@@ -41,8 +41,7 @@ pub(crate) fn plan_cluster(reader: &Reader<'_>, key: &ClusterKey) -> Option<Plan
     let protocol = upstream_protocol(mesh, port.protocol, &traffic.pool);
     let backend = Backend {
         service,
-        port: key.port,
-        protocol: port.protocol,
+        port,
         http: protocol,
         listed: means != Means::OriginalDst,
         credentials: mtls::may_use_credentials(key.client, merged.selects_clients()),

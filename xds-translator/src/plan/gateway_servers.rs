@@ -1,4 +1,4 @@
-//! The servers of all gateway objects that select a proxy, merged by the port they listen on (istio.md §1.4).
+//! The servers of all gateway objects that select a proxy, merged by the port they listen on.
 //!
 //! Several objects may speak about one port. The oldest decides what kind of port it is; on a TLS port a host belongs
 //! to the first server that names it.

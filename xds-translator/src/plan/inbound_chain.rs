@@ -1,4 +1,4 @@
-//! Filter chains of one inbound port, by what is spoken and what TLS is taken (istio.md §1.8, alpn.md).
+//! Filter chains of one inbound port, by what is spoken and what TLS is taken (ARCHITECTURE.md: ALPN).
 
 use std::sync::Arc;
 

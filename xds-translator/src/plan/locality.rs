@@ -1,4 +1,4 @@
-//! Where traffic goes first when endpoints are in several localities (istio.md §1.3).
+//! Where traffic goes first when endpoints are in several localities.
 
 use std::{collections::BTreeMap, sync::Arc};
 

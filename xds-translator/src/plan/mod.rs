@@ -21,6 +21,7 @@ mod mtls;
 mod naming;
 mod outbound_listener;
 pub mod outline;
+mod place;
 mod route;
 mod sidecar;
 mod tcp_route;

@@ -1,4 +1,4 @@
-//! The mesh's own mutual TLS: client contexts, server contexts, ALPN lists (istio.md §1.8, alpn.md).
+//! The mesh's own mutual TLS: client contexts, server contexts, ALPN lists (ARCHITECTURE.md: ALPN).
 //!
 //! A TLS connection between sidecars says by its ALPN list what it carries; a server picks its filter chain by the
 //! list that the client offers, and never negotiates an `istio-http` name, because Envoy would then force HTTP/1.
@@ -12,7 +12,7 @@ use super::{
     naming,
 };
 use crate::{
-    ir::{ClientTls, MeshDefaults, PeerTls, Protocol, Service, TlsMaterial, TlsVersion},
+    ir::{ClientTls, MeshDefaults, PeerTls, Protocol, Service, ServicePort, TargetPort, TlsMaterial, TlsVersion},
     plan::{ClusterClient, ClusterKey},
     snapshot::Reader,
 };
@@ -32,8 +32,7 @@ pub(crate) fn texts(list: &[&str]) -> Vec<Arc<str>> {
 /// What an upstream TLS connection is for.
 pub(crate) struct Backend<'a> {
     pub(crate) service: &'a Service,
-    pub(crate) port: u16,
-    pub(crate) protocol: Protocol,
+    pub(crate) port: &'a ServicePort,
     /// The HTTP version that the cluster speaks.
     pub(crate) http: UpstreamProtocol,
     /// Whether endpoints carry metadata that says which of them take mutual TLS.
@@ -75,19 +74,23 @@ fn automatic(reader: &Reader<'_>, key: &ClusterKey, backend: &Backend<'_>) -> Up
         return UpstreamTransport::PerEndpoint(mesh_client(reader, key, backend));
     }
     // Without listed endpoints nothing says which of them take mutual TLS: all of them, or plaintext.
-    if takes_mesh_tls_everywhere(reader, backend.service, backend.port) {
+    if takes_mesh_tls_everywhere(reader, backend.service, &backend.port.target) {
         UpstreamTransport::Tls(mesh_client(reader, key, backend))
     } else {
         UpstreamTransport::Plain
     }
 }
 
-fn takes_mesh_tls_everywhere(reader: &Reader<'_>, service: &Service, port: u16) -> bool {
+fn takes_mesh_tls_everywhere(reader: &Reader<'_>, service: &Service, target: &TargetPort) -> bool {
     if service.selector.is_none() || reader.has_plaintext_endpoint(&service.key) {
         return false;
     }
     let labels = service.selector.as_ref().map(|s| s.0.clone()).unwrap_or_default();
-    reader.peer_tls(&service.key.namespace, &labels, Some(port)) != PeerTls::Disable
+    let port = match target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Name(_) => None,
+    };
+    reader.peer_tls(&service.key.namespace, &labels, port) != PeerTls::Disable
 }
 
 fn mesh_client(reader: &Reader<'_>, key: &ClusterKey, backend: &Backend<'_>) -> UpstreamTls {
@@ -101,8 +104,8 @@ fn mesh_client(reader: &Reader<'_>, key: &ClusterKey, backend: &Backend<'_>) -> 
         certificate: Some(SecretRef::Workload),
         trust: Some(TrustRef::Mesh),
         sans: exact(&sans),
-        sni: naming::mesh_sni(backend.port, &key.subset, backend.service.key.host.as_str()),
-        alpn: static_alpn(backend.protocol, backend.http),
+        sni: naming::mesh_sni(backend.port.number, &key.subset, backend.service.key.host.as_str()),
+        alpn: static_alpn(backend.port.protocol, backend.http),
         auto_sni: false,
     }
 }

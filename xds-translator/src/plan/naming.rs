@@ -1,4 +1,4 @@
-//! Names that users, dashboards and patches depend on (istio.md §1.1).
+//! Names that users, dashboards and patches depend on.
 //!
 //! Spelled in one place, so that a cluster and whoever refers to it cannot disagree.
 

@@ -1,4 +1,4 @@
-//! Routes: one per rule and match, with every default filled in (istio.md §1.2).
+//! Routes: one per rule and match, with every default filled in.
 
 use std::{collections::BTreeMap, sync::Arc};
 

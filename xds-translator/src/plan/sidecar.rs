@@ -2,12 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     rc::Rc,
     sync::Arc,
 };
-
-use ipnet::IpNet;
 
 use super::{
     CaptureMode, ClientFacts, ClusterClient, DomainForm, Entry, FixedCluster, ItemKey, OutboundKey, Outline, PlanItem,
@@ -17,13 +14,14 @@ use super::{
     egress::{Egress, OwnListener, Sight},
     naming,
     outbound_listener::{self, Drafts},
+    place::Place,
     tcp_route::{TcpPort, TcpScope},
     virtual_host::{self, Claim},
 };
 use crate::{
     ir::{
         Attachment, Capture, Hostname, ObjectId, OutboundTraffic, Protocol, Resolution, RouteTable, Service,
-        ServiceAddress, ServicePort,
+        ServicePort,
     },
     snapshot::Reader,
 };
@@ -398,7 +396,7 @@ impl Claim {
 }
 
 /// The hosts of a table that get a virtual host of their own on a port: those that are no service there, when some
-/// other host of the table is one; on port 80, also when none is (istio.md §1.2).
+/// other host of the table is one; on port 80, also when none is.
 fn routed_hosts<'t>(
     table: &'t RouteTable,
     known: &'t BTreeSet<Hostname>,
@@ -426,46 +424,4 @@ pub(crate) fn add_service(outline: &mut Outline, reader: &Reader<'_>, client: &C
 pub(crate) fn sort_entries(outline: &mut Outline) {
     outline.clusters.sort_by_cached_key(Entry::resource_name);
     outline.assignments.sort_by_cached_key(Entry::resource_name);
-}
-
-/// An address where a service port is listened for.
-struct Place {
-    address: IpAddr,
-    bind: bool,
-    /// Networks that tell the service apart on a wildcard address.
-    prefixes: Vec<IpNet>,
-    /// Whether other services are listened for at the same address.
-    shared: bool,
-}
-
-impl Place {
-    fn shared(address: IpAddr, bind: bool) -> Self {
-        Self { address, bind, prefixes: Vec::new(), shared: true }
-    }
-
-    fn own(address: IpAddr, bind: bool) -> Self {
-        Self { address, bind, prefixes: Vec::new(), shared: false }
-    }
-
-    /// Each single address has a listener of its own; networks share the wildcard, as do services without address.
-    fn of_addresses(addresses: &[ServiceAddress]) -> Vec<Self> {
-        let single = addresses.iter().filter_map(|a| match a {
-            ServiceAddress::Ip(ip) => Some(*ip),
-            ServiceAddress::Net(net) => is_host(net).then(|| net.addr()),
-        });
-        let networks = addresses.iter().filter_map(|a| match a {
-            ServiceAddress::Net(net) if !is_host(net) => Some(*net),
-            _ => None,
-        });
-        let mut places: Vec<Self> = single.map(|address| Self::own(address, false)).collect();
-        let prefixes: Vec<IpNet> = networks.collect();
-        if !prefixes.is_empty() || places.is_empty() {
-            places.push(Self { prefixes, ..Self::shared(ANY_ADDRESS, false) });
-        }
-        places
-    }
-}
-
-fn is_host(net: &IpNet) -> bool {
-    net.prefix_len() == net.max_prefix_len()
 }

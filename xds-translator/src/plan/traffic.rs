@@ -1,6 +1,6 @@
 //! Which settings hold for a cluster: mesh < policy < subset, and a port's own block instead of all of them.
 //!
-//! Blocks are taken whole, never field by field, as Istio does (istio.md §1.3).
+//! Blocks are taken whole, never field by field, as Istio does.
 
 use std::sync::Arc;
 

@@ -62,7 +62,7 @@ pub struct ClusterPlan {
     pub http: UpstreamHttp,
     /// TLS towards the backend.
     pub transport: UpstreamTransport,
-    /// ALPN lists per request protocol for mesh mutual TLS without Istio's filter (alpn.md): metadata `mesh`.
+    /// ALPN lists per request protocol for mesh mutual TLS without Istio's filter (ARCHITECTURE.md: ALPN): metadata `mesh`.
     pub mesh_alpn: Option<MeshAlpn>,
     /// Source address of upstream connections (`127.0.0.6`).
     pub bind_source: Option<IpAddr>,
@@ -277,7 +277,7 @@ pub struct IstioMetadata {
 pub struct AssignmentPlan {
     /// The cluster's name.
     pub cluster: Arc<str>,
-    /// Sorted by priority, then locality; may be empty (an empty assignment is sent, xds.md W4).
+    /// Sorted by priority, then locality; may be empty (an empty assignment is sent).
     pub localities: Vec<LocalityEndpoints>,
 }
 
@@ -587,7 +587,7 @@ pub struct HttpConnection {
     pub role: HttpRole,
     /// Access rules, in evaluation order (HTTP RBAC).
     pub access: Vec<AccessFilter>,
-    /// Puts the per-protocol ALPN list into filter state before the router (alpn.md); clients without Istio's filter.
+    /// Puts the per-protocol ALPN list into filter state before the router (ARCHITECTURE.md: ALPN); clients without Istio's filter.
     pub alpn_override: bool,
     /// `normalize_path` and friends.
     pub normalization: PathNormalization,
@@ -597,7 +597,7 @@ pub struct HttpConnection {
     pub http_proxy: bool,
 }
 
-/// Which side an HTTP connection manager serves; decides Istio's defaults (istio.md §1.9).
+/// Which side an HTTP connection manager serves; decides Istio's defaults.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum HttpRole {
     /// From peers to the workload: `server_name istio-envoy`, XFCC APPEND_FORWARD {subject, uri, dns}.
