@@ -9,7 +9,7 @@ use ferromesh_proto::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Node,
 };
 use ferromesh_xds_translator::{
-    class::{NodeIdentity, NodeKind, ProxyClass, Refusal as ClassRefusal},
+    class::{NodeIdentity, ProxyClass, Refusal as ClassRefusal},
     snapshot::Reclassify,
 };
 use futures_util::{StreamExt, stream::SelectAll};
@@ -170,10 +170,7 @@ impl<P: Protocol> ProxyStream<P> {
         let arrival = Arrival {
             stream,
             id,
-            kind: match node.kind {
-                NodeKind::Sidecar => "sidecar",
-                NodeKind::Router => "router",
-            },
+            kind: node.kind.name(),
             namespace: class.namespace.clone(),
             identity: node.proven.clone(),
             remote: admission.remote,

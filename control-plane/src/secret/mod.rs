@@ -126,7 +126,7 @@ pub fn split(object: &Object) -> Result<Option<SecretMaterial>, Box<Diagnostic>>
         }
         Ok(None)
     };
-    // Both spellings that Istio reads (istio.md §2, "SDS over ADS").
+    // Both spellings that Istio reads.
     let (certificate, key, ca) =
         (value(["tls.crt", "cert"])?, value(["tls.key", "key"])?, value(["ca.crt", "cacert"])?);
     let (certificate, key) = match (certificate, key, &ca) {

@@ -114,8 +114,11 @@ fn follow(texts: &BTreeMap<String, String>, path: &str, test: bool, found: &mut 
 
 /// The module that a line declares as a file of its own.
 fn declared(line: &str) -> Option<&str> {
-    let line = ["pub(crate) ", "pub(super) ", "pub "].iter().fold(line, |l, v| l.strip_prefix(v).unwrap_or(l));
-    line.strip_prefix("mod ")?.strip_suffix(';').map(str::trim)
+    without_visibility(line).strip_prefix("mod ")?.strip_suffix(';').map(str::trim)
+}
+
+fn without_visibility(line: &str) -> &str {
+    ["pub(crate) ", "pub(super) ", "pub "].iter().fold(line, |l, v| l.strip_prefix(v).unwrap_or(l))
 }
 
 /// Whether code names a word or path, not as a part of a longer name.
@@ -187,7 +190,8 @@ fn without_test_modules(code: &str) -> String {
     while let Some(at) = rest.find(MARK) {
         let after = &rest[at + MARK.len()..];
         out.push_str(&rest[..at]);
-        rest = if after.trim_start().starts_with("mod ") { &after[block_end(after)..] } else { after };
+        let module = without_visibility(after.trim_start()).starts_with("mod ");
+        rest = if module { &after[block_end(after)..] } else { after };
     }
     out + rest
 }

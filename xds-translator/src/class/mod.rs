@@ -1,6 +1,6 @@
 //! Classification: which shared views a proxy gets, decided from who it is and what the registry knows.
 //!
-//! A proven identity decides over everything a node says of itself (design invariant 6): the workload must exist under
+//! A proven identity decides over everything a node says of itself (invariant 6): the workload must exist under
 //! the proven account, its labels come from the registry, and a gateway may ask for credentials only where a Gateway
 //! selects it. On the plaintext port the node is believed. A view's key holds resolved facts only, so that proxies with
 //! equal facts share everything.

@@ -34,6 +34,16 @@ pub enum NodeKind {
     Router,
 }
 
+impl NodeKind {
+    /// The word that begins its node ids.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sidecar => "sidecar",
+            Self::Router => "router",
+        }
+    }
+}
+
 /// What a node's metadata says, as far as it is acted on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeFacts {

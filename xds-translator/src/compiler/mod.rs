@@ -3,7 +3,7 @@
 //! It owns the snapshot and a memo of everything that was planned: each item with the facts it read, each view with the
 //! items it consists of. [`Compiler::apply`] lowers only the objects that changed, repeats only the plans that read a
 //! changed fact, and stops where the outcome is equal: the version of an item is a hash of its plan, an outline is
-//! compared as a value. [`Compiler::rebuild`] does everything from scratch and must give the same (design invariant 3).
+//! compared as a value. [`Compiler::rebuild`] does everything from scratch and must give the same (invariant 3).
 //! Pure and synchronous; one task owns it.
 
 mod encoded;

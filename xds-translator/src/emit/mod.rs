@@ -1,6 +1,6 @@
 //! Emitting: spells a plan item as the Envoy message that says it, and the message as bytes.
 //!
-//! Every decision was made when planning; this stage only knows how Envoy and Istio spell things (istio.md §1). It
+//! Every decision was made when planning; this stage only knows how Envoy and Istio spell things. It
 //! never sees the snapshot, a key or a proxy. Equal plan items give equal bytes, on every replica.
 
 mod access_log;

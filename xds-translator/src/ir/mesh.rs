@@ -21,7 +21,7 @@ pub struct MeshDefaults {
     pub domain: Arc<str>,
     /// `connectTimeout`.
     pub connect_timeout: Duration,
-    /// `protocolDetectionTimeout`; zero means our own finite default for inbound listeners (alpn.md).
+    /// `protocolDetectionTimeout`; zero means our own finite default for inbound listeners (ARCHITECTURE.md).
     pub detection_timeout: Duration,
     /// `outboundTrafficPolicy`.
     pub outbound_traffic: OutboundTraffic,

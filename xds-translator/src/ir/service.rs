@@ -85,7 +85,7 @@ pub enum TargetPort {
     Name(Arc<str>),
 }
 
-/// Application protocol, from `appProtocol` or the prefix of the port's name (istio.md §1.9).
+/// Application protocol, from `appProtocol` or the prefix of the port's name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum Protocol {
     /// HTTP/1.1 (`http`).

@@ -112,6 +112,6 @@ pub enum EndpointAddress {
 pub enum Health {
     /// Ready.
     Healthy,
-    /// Not ready; sent, because the panic threshold is 0 (istio.md §1.3).
+    /// Not ready; sent, because the panic threshold is 0.
     Unhealthy,
 }

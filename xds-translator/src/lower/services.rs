@@ -138,7 +138,7 @@ impl Lowering<'_> {
     }
 }
 
-/// What a Service port declares: `appProtocol`, else the prefix of its name (istio.md §1.9).
+/// What a Service port declares: `appProtocol`, else the prefix of its name.
 fn declared(number: u16, name: &str, app_protocol: &str) -> Protocol {
     match app_protocol {
         "kubernetes.io/h2c" => return Protocol::Http2,

@@ -18,7 +18,7 @@ pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// How long detection waits for a client to speak; a server that speaks first is delayed by this much.
 const DETECTION: Duration = Duration::from_secs(5);
 
-/// `listener_filters_timeout`. Istio's 0 would stall a server that speaks first for ever (ARCHITECTURE.md: ALPN), so it means our
+/// `listener_filters_timeout`. Istio's 0 would stall a server that speaks first for ever (ARCHITECTURE.md), so it means our
 /// own finite default.
 pub(crate) fn detection_timeout(mesh: &MeshDefaults) -> Duration {
     if mesh.detection_timeout.is_zero() { DETECTION } else { mesh.detection_timeout }

@@ -1,4 +1,4 @@
-//! Filter chains of one inbound port, by what is spoken and what TLS is taken (ARCHITECTURE.md: ALPN).
+//! Filter chains of one inbound port, by what is spoken and what TLS is taken (ARCHITECTURE.md).
 
 use std::sync::Arc;
 

@@ -175,7 +175,7 @@ fn http_chain(
     }
 }
 
-/// Plaintext HTTP; `raw_buffer`, or the application's own TLS that offers `http/1.1` would be caught too (ARCHITECTURE.md: ALPN).
+/// Plaintext HTTP; `raw_buffer`, or the application's own TLS that offers `http/1.1` would be caught too (ARCHITECTURE.md).
 fn plain_http_match() -> ChainMatch {
     ChainMatch { transport: Some(TransportMatch::Raw), alpn: texts(&PLAIN_HTTP), ..ChainMatch::default() }
 }

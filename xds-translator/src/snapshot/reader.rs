@@ -1,7 +1,7 @@
 //! The only way a plan looks at the snapshot: every accessor records what it read.
 //!
 //! A [`Reader`] lives for one planning call. What it recorded decides which changes cause that call to be repeated, so
-//! a plan cannot depend on a fact that is not recorded: it has no other access (design invariant 1).
+//! a plan cannot depend on a fact that is not recorded: it has no other access (invariant 1).
 
 use std::{cell::RefCell, net::IpAddr, sync::Arc};
 

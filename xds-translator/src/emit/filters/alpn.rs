@@ -1,4 +1,4 @@
-//! Chooses the ALPN list of a mesh connection by the request's protocol, without Istio's own filter (alpn.md).
+//! Chooses the ALPN list of a mesh connection by the request's protocol, without Istio's own filter (ARCHITECTURE.md).
 
 use super::http;
 use crate::emit::{

@@ -1,4 +1,4 @@
-//! The HTTP connection manager, with Istio's defaults per role (istio.md §1.9).
+//! The HTTP connection manager, with Istio's defaults per role.
 
 use std::time::Duration;
 
