@@ -12,7 +12,7 @@ use envoy_types::pb::{
             cluster::v3::{
                 Cluster as Wire, OutlierDetection as WireOutlier,
                 cluster::{
-                    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, DnsLookupFamily, LbConfig,
+                    ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, LbConfig,
                     LbPolicy as WirePolicy, SlowStartConfig, TransportSocketMatch,
                     common_lb_config::LocalityConfigSpecifier,
                 },
@@ -207,7 +207,7 @@ fn policy(message: &Wire, discovery: &Discovery) -> Result<LbPolicy, Invalid> {
 }
 
 fn balance(message: &Wire) -> Result<BalanceSettings, Invalid> {
-    let common = message.common_lb_config.clone().unwrap_or_else(CommonLbConfig::default);
+    let common = message.common_lb_config.clone().unwrap_or_default();
     let threshold = common.healthy_panic_threshold.as_ref().map(|percent| percent.value);
     let slow_start = match &message.lb_config {
         Some(LbConfig::RoundRobinLbConfig(config)) => config.slow_start_config.as_ref(),
@@ -251,6 +251,9 @@ fn connection(context: &mut Context, message: &Wire) -> Result<ConnectionSetting
     })
 }
 
+/// A key and the value that an endpoint's metadata must have.
+type Criterion = (Arc<str>, Arc<str>);
+
 fn transport_match(context: &mut Context, message: &TransportSocketMatch) -> Result<TransportMatch, Invalid> {
     let socket = required("transport_socket", message.transport_socket.as_ref())?;
     Ok(TransportMatch {
@@ -260,7 +263,7 @@ fn transport_match(context: &mut Context, message: &TransportSocketMatch) -> Res
     })
 }
 
-fn criteria(fields: &Struct) -> Result<Vec<(Arc<str>, Arc<str>)>, Invalid> {
+fn criteria(fields: &Struct) -> Result<Vec<Criterion>, Invalid> {
     let mut criteria = fields
         .fields
         .iter()

@@ -3,6 +3,10 @@
 use envoy_types::pb::{
     envoy::{
         config::{
+            cluster::v3::{
+                Cluster,
+                cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig},
+            },
             core::v3::{
                 Address, AggregatedConfigSource, ConfigSource, DataSource, SocketAddress, TransportSocket, address,
                 config_source::ConfigSourceSpecifier, data_source::Specifier, socket_address::PortSpecifier,
@@ -12,6 +16,7 @@ use envoy_types::pb::{
                 ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
             },
             listener::v3::{Filter, FilterChain, Listener, filter},
+            route::v3::RouteConfiguration,
         },
         extensions::{
             filters::{
@@ -148,4 +153,26 @@ pub(crate) fn certificate(name: &str) -> Secret {
         ..Default::default()
     };
     Secret { name: name.to_owned(), r#type: Some(secret::Type::TlsCertificate(certificate)) }
+}
+
+/// An encoded cluster that takes its endpoints from EDS under its own name.
+pub(crate) fn eds_cluster(name: &str, lb_policy: i32) -> Vec<u8> {
+    let message = Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() }),
+        lb_policy,
+        ..Default::default()
+    };
+    message.encode_to_vec()
+}
+
+/// An encoded assignment of one endpoint.
+pub(crate) fn endpoints(name: &str) -> Vec<u8> {
+    ClusterLoadAssignment { cluster_name: name.to_owned(), ..assignment(&[("10.0.0.1", 80)]) }.encode_to_vec()
+}
+
+/// An encoded route configuration without virtual hosts.
+pub(crate) fn routes(name: &str) -> Vec<u8> {
+    RouteConfiguration { name: name.to_owned(), ..Default::default() }.encode_to_vec()
 }

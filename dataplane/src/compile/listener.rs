@@ -20,6 +20,7 @@ use crate::runtime::{
     listener::{Inspection, Listener, PortScope, TrafficDirection},
 };
 
+const ALL_PORTS: Range<u32> = 0..65_536;
 const DEFAULT_INSPECTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Compiles an LDS resource.
@@ -91,10 +92,9 @@ fn inspection(message: &Wire) -> Result<Inspection, Invalid> {
         timeout: Some(timeout.unwrap_or(DEFAULT_INSPECTION_TIMEOUT)).filter(|timeout| !timeout.is_zero()),
         continue_on_timeout: message.continue_on_listener_filters_timeout,
     };
-    let filters = message.listener_filters.iter().enumerate();
-    filters
-        .map(|(index, filter)| listener_filter(&mut inspect, filter).at(&format!("listener_filters[{index}]")))
-        .collect::<Result<(), _>>()?;
+    for (index, filter) in message.listener_filters.iter().enumerate() {
+        listener_filter(&mut inspect, filter).at(&format!("listener_filters[{index}]"))?;
+    }
     Ok(inspect)
 }
 
@@ -123,8 +123,8 @@ fn ranges(message: &ListenerFilterChainMatchPredicate) -> Result<Vec<Range<u32>>
     let bound = |value: i32| u32::try_from(value).unwrap_or(0);
     match required("rule", message.rule.as_ref())? {
         Rule::OrMatch(set) => Ok(each("rules", &set.rules, ranges).at("or_match")?.into_iter().flatten().collect()),
-        Rule::DestinationPortRange(range) => Ok(vec![bound(range.start)..bound(range.end)]),
-        Rule::AnyMatch(true) => Ok(vec![0..65_536]),
+        Rule::DestinationPortRange(range) => Ok(std::iter::once(bound(range.start)..bound(range.end)).collect()),
+        Rule::AnyMatch(true) => Ok(std::iter::once(ALL_PORTS).collect()),
         Rule::AnyMatch(false) => Ok(Vec::new()),
         Rule::NotMatch(inner) => Ok(complement(ranges(inner).at("not_match")?)),
         Rule::AndMatch(_) => Err(Invalid::new("not supported by this proxy").at("and_match")),
@@ -141,6 +141,6 @@ fn complement(mut ranges: Vec<Range<u32>>) -> Vec<Range<u32>> {
         }
         start = start.max(range.end);
     }
-    outside.push(start..65_536);
+    outside.push(start..ALL_PORTS.end);
     outside
 }

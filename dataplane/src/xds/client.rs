@@ -303,35 +303,4 @@ fn back_off(failures: u32, draw: f64) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::xds::session::Changed;
-
-    #[test]
-    fn waits_double_up_to_a_limit_and_are_spread() {
-        for (failures, draw, expected) in
-            [(0, 1.0, 100), (1, 1.0, 200), (1, 0.0, 100), (7, 1.0, 10_000), (99, 0.0, 5_000)]
-        {
-            assert_eq!(back_off(failures, draw), Duration::from_millis(expected), "{failures} {draw}");
-        }
-    }
-
-    #[test]
-    fn a_socket_that_cannot_be_opened_refuses_its_listener_only() {
-        let changed = |name: &str| Changed { name: name.into(), version: "1".into(), body: bytes::Bytes::new() };
-        let update = |kind| Update { kind, changed: vec![changed("a"), changed("b")], removed: vec![] };
-        let failure = |listener: &str| BindFailure {
-            listener: listener.into(),
-            address: ([127, 0, 0, 1], 80).into(),
-            reason: "address in use".into(),
-        };
-        let failures = [failure("b"), failure("old")];
-        let refused = unbound(&update(ResourceType::Listener), &failures);
-        assert_eq!(refused.len(), 1);
-        assert_eq!(
-            refused[0].to_string(),
-            "LDS b: address: cannot listen on 127.0.0.1:80: address in use; it is tried again"
-        );
-        assert!(unbound(&update(ResourceType::Cluster), &failures).is_empty());
-    }
-}
+mod tests;

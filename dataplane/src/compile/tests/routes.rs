@@ -164,7 +164,6 @@ fn header_matches_and_faults_compile() {
         delay: Some(WireDelay {
             percentage: percent(100),
             fault_delay_secifier: Some(FaultDelaySecifier::FixedDelay(protobuf::Duration { seconds: 7, nanos: 0 })),
-            ..Default::default()
         }),
         abort: Some(WireAbort {
             percentage: percent(10),

@@ -2,7 +2,7 @@
 
 use super::{super::action::*, *};
 use crate::runtime::{
-    facts::{ConnectionFacts, NoHeaders},
+    facts::ConnectionFacts,
     matcher::{StringMatcher, ValueMatcher, anchored_regex},
 };
 
@@ -244,5 +244,4 @@ fn hash_sources_read_the_request() {
         let text = with_request("a/?q=7", &headers, |request| source.text(request));
         assert_eq!(text.as_deref(), expected, "{source:?}");
     }
-    let _ = NoHeaders;
 }

@@ -1,38 +1,21 @@
 //! Warming, replacement, removal and refusal, with messages as a control plane sends them.
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::config::{
-    cluster::v3::{
-        Cluster as WireCluster,
-        cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig},
-    },
-    endpoint::v3::ClusterLoadAssignment,
-    route::v3::RouteConfiguration,
-};
 use prost::Message;
 
 use super::*;
 use crate::compile::fixture;
 
 fn cluster(name: &str, lb_policy: i32) -> Bytes {
-    let message = WireCluster {
-        name: name.to_owned(),
-        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
-        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(fixture::ads()), service_name: String::new() }),
-        lb_policy,
-        ..Default::default()
-    };
-    message.encode_to_vec().into()
+    fixture::eds_cluster(name, lb_policy).into()
 }
 
 fn endpoints(name: &str) -> Bytes {
-    ClusterLoadAssignment { cluster_name: name.to_owned(), ..fixture::assignment(&[("10.0.0.1", 80)]) }
-        .encode_to_vec()
-        .into()
+    fixture::endpoints(name).into()
 }
 
 fn routes(name: &str) -> Bytes {
-    RouteConfiguration { name: name.to_owned(), ..Default::default() }.encode_to_vec().into()
+    fixture::routes(name).into()
 }
 
 struct Proxy {
