@@ -9,12 +9,12 @@
 //! It never imports the translator or the control plane: they meet only on the wire. Admin work (xDS, certificates,
 //! metrics) runs on one thread, traffic on others, each with a runtime of its own.
 
-pub mod agent;
 pub mod admin;
+pub mod agent;
 pub mod app;
+pub mod compile;
 pub mod config;
 pub mod drain;
-pub mod compile;
 #[cfg(test)]
 mod end_to_end;
 pub mod http;
