@@ -278,23 +278,6 @@ fn log(downstream: &Downstream, proxy: &TcpProxy, notes: &Notes, duration: Durat
     }
     let own = crate::http::route::own_id(downstream);
     let entry = Entry {
-        start,
-        duration,
-        request_duration: None,
-        response_duration: None,
-        connection: &downstream.facts,
-        remote: downstream.facts.source,
-        protocol: "",
-        method: "",
-        path: "",
-        authority: "",
-        scheme: "",
-        request_headers: None,
-        response_headers: None,
-        trailers: None,
-        status: 0,
-        details: "",
-        termination: "",
         flags: notes.flags,
         bytes_received: notes.received,
         bytes_sent: notes.sent,
@@ -303,10 +286,10 @@ fn log(downstream: &Downstream, proxy: &TcpProxy, notes: &Notes, duration: Durat
         cluster: notes.cluster.as_ref().map_or("", |cluster| &cluster.name),
         upstream_failure: &notes.failure,
         attempts: notes.attempts,
-        route: "",
         chain: &downstream.chain.borrow().name,
         tls: downstream.tls.as_ref(),
         local_uri_san: &own,
+        ..Entry::of_connection(&downstream.facts, start, duration)
     };
     downstream.worker.shared.log.log(&proxy.access_logs, &entry);
 }

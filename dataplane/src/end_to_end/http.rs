@@ -319,6 +319,35 @@ async fn a_draining_proxy_answers_and_asks_clients_to_go() {
 }
 
 #[tokio::test]
+async fn a_connection_outlives_its_listener_by_one_answer() {
+    let server = Server::saying("ok").await;
+    let mut proxy = Proxy::http(vec![to("a", |_| {})], &[("a", &[server.address])]).await;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    assert_eq!(raw_get(&mut stream, "/").await.0, 200);
+    let cluster = proxy.cluster("a", &[server.address]);
+    proxy.configure(vec![], vec![cluster]).await;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let (head, body) = read_response(&mut stream).await;
+    assert!(head.contains("connection: close") && body == "ok", "{head}");
+    assert!(TcpStream::connect(proxy.address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn pools_survive_a_push_and_follow_the_endpoints() {
+    let (old, new) = (Server::saying("old").await, Server::saying("new").await);
+    let mut proxy = Proxy::http(vec![to("a", |_| {})], &[("a", &[old.address])]).await;
+    let client = client();
+    assert_eq!(get(&client, proxy.url("/")).await.body, "old");
+    let before = proxy.shared.config().cluster("a").unwrap().state.clone();
+    let (listener, cluster) =
+        (proxy.listener(http_chain(with_routes(vec![to("a", |_| {})]))), proxy.cluster("a", &[new.address]));
+    proxy.configure(vec![listener], vec![cluster]).await;
+    let after = proxy.shared.config().cluster("a").unwrap().state.clone();
+    assert!(Arc::ptr_eq(&before, &after));
+    assert_eq!(get(&client, proxy.url("/")).await.body, "new");
+}
+
+#[tokio::test]
 async fn faults_delay_and_abort() {
     let server = Server::saying("ok").await;
     let fault = FaultConfig {

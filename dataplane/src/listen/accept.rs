@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -30,7 +30,7 @@ use crate::{
     http,
     runtime::{ConnectionFacts, FilterChain, Listener, RuntimeConfig, Terminal, TransportProtocol},
     tcp,
-    telemetry::access_log::TlsFacts,
+    telemetry::{Entry, Flags, access_log::TlsFacts},
     tls::MaybeTls,
 };
 
@@ -151,7 +151,12 @@ async fn take(
     let listener = responsible(config, accepting, wanted);
     let mut facts = ConnectionFacts::plaintext(source, destination);
     let prefix = inspect(listener, &mut stream, &mut facts).await?;
-    let chain = Arc::clone(listener.find_chain(&facts).ok_or(Refusal::NoChain)?);
+    let Some(chain) = listener.find_chain(&facts).cloned() else {
+        let flags = Flags::NO_ROUTE;
+        let entry = Entry { flags, ..Entry::of_connection(&facts, SystemTime::now(), Duration::ZERO) };
+        worker.shared.log.log(&listener.access_logs, &entry);
+        return Err(Refusal::NoChain);
+    };
     let (stream, tls) = terminate(worker, &chain, Replayed::new(prefix, stream), &mut facts).await?;
     if !chain.rbac.iter().all(|rbac| rbac.decide_connection(&facts).is_allowed()) {
         // Waits for nothing, so that the refusal cannot be used to hold sockets.

@@ -106,6 +106,41 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
+    /// An entry of a connection that carries no HTTP, about which nothing else is known yet.
+    pub fn of_connection(connection: &'a ConnectionFacts, start: SystemTime, duration: Duration) -> Self {
+        Self {
+            start,
+            duration,
+            request_duration: None,
+            response_duration: None,
+            connection,
+            remote: connection.source,
+            protocol: "",
+            method: "",
+            path: "",
+            authority: "",
+            scheme: "",
+            request_headers: None,
+            response_headers: None,
+            trailers: None,
+            status: 0,
+            details: "",
+            termination: "",
+            flags: Flags::NONE,
+            bytes_received: 0,
+            bytes_sent: 0,
+            upstream_host: None,
+            upstream_local: None,
+            cluster: "",
+            upstream_failure: "",
+            attempts: 0,
+            route: "",
+            chain: "",
+            tls: None,
+            local_uri_san: "",
+        }
+    }
+
     /// The operator's value, or `None` if it has none.
     fn value(&self, field: &Field) -> Option<Cow<'a, str>> {
         let text = |text: &'a str| (!text.is_empty()).then_some(Cow::Borrowed(text));
@@ -384,36 +419,23 @@ mod tests {
     use super::*;
 
     fn entry<'a>(connection: &'a ConnectionFacts, headers: &'a HeaderMap) -> Entry<'a> {
+        let start = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
         Entry {
-            start: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
-            duration: Duration::from_millis(3),
-            request_duration: None,
             response_duration: Some(Duration::from_millis(2)),
-            connection,
-            remote: connection.source,
             protocol: "HTTP/1.1",
             method: "GET",
             path: "/x?y",
             authority: "reviews",
             scheme: "http",
             request_headers: Some(headers),
-            response_headers: None,
-            trailers: None,
             status: 200,
             details: "via_upstream",
-            termination: "",
-            flags: Flags::default(),
-            bytes_received: 0,
             bytes_sent: 12,
             upstream_host: Some(([10, 0, 0, 1], 9080).into()),
-            upstream_local: None,
             cluster: "outbound|80||reviews",
-            upstream_failure: "",
             attempts: 1,
             route: "default",
-            chain: "",
-            tls: None,
-            local_uri_san: "",
+            ..Entry::of_connection(connection, start, Duration::from_millis(3))
         }
     }
 
