@@ -225,6 +225,20 @@ impl Proxy {
         self.state().sync[kind.index()] = Sync::Stale { version };
     }
 
+    /// Whether some type was never sent.
+    pub fn has_unsent(&self) -> bool {
+        self.state().sync.contains(&Sync::NotSent)
+    }
+
+    /// It brought the newest of this type from an earlier stream, so nothing had to be sent.
+    pub fn resumed(&self, kind: ResourceType, version: Version) {
+        let mut state = self.state();
+        let sync = &mut state.sync[kind.index()];
+        if *sync == Sync::NotSent {
+            *sync = Sync::Synced { version };
+        }
+    }
+
     /// It accepted the newest response.
     pub fn accepted(&self, kind: ResourceType) {
         let mut state = self.state();

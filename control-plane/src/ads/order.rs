@@ -57,9 +57,6 @@ impl Gates {
 
     fn dependents_settled(&self, tracks: &[Track; 5]) -> bool {
         let dependents = [&tracks[Listener.index()], &tracks[Route.index()]];
-        if dependents_refused(tracks) {
-            return false;
-        }
         let resuming = self.resumed && dependents.iter().any(|t| !t.is_seen());
         self.breaks_waited >= BREAK_PATIENCE || (!resuming && dependents.iter().all(|t| t.is_settled()))
     }

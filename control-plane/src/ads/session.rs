@@ -131,6 +131,8 @@ impl Session {
                 self.quiet = false;
             }
         }
+        // Nobody will ask for the endpoints of a cluster that is gone.
+        self.gates.awaited.retain(|name| after.find(ResourceType::Endpoint, name).is_some());
     }
 
     /// Takes a secret that the stream may have, or takes it away.
@@ -173,7 +175,6 @@ impl Session {
         let nonce = self.number();
         if kind == ResourceType::Cluster {
             draft.changed.iter().for_each(|(name, fresh)| self.follow_cluster(name, *fresh));
-            self.gates.awaited.retain(|name| !draft.lost.contains(name));
         }
         Some(Response {
             kind: Ok(kind),
@@ -208,6 +209,16 @@ impl Session {
     /// Whether the client has accepted everything that it was to be sent.
     pub fn is_settled(&self) -> bool {
         self.tracks.iter().all(Track::is_settled)
+    }
+
+    /// The types that the client asked for and has the newest of, with the version of what it has.
+    pub fn settled_types(&mut self) -> Vec<(ResourceType, Version)> {
+        let settled = |kind: &ResourceType| {
+            let track = &self.tracks[kind.index()];
+            track.is_settled() && !track.subscription().is_empty()
+        };
+        let kinds: Vec<ResourceType> = ResourceType::ALL.into_iter().filter(settled).collect();
+        kinds.into_iter().map(|kind| (kind, self.with_track(kind, |track, _, shelf| track.version(shelf)))).collect()
     }
 
     /// Whether [`Self::tick`] should be called.

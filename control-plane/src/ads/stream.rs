@@ -224,7 +224,7 @@ impl<P: Protocol> ProxyStream<P> {
                 permit = out.reserve(), if self.hungry => match permit {
                     Ok(permit) => match self.session.next_response() {
                         Some(response) => permit.send(Ok(self.note(response))),
-                        None => self.hungry = false,
+                        None => self.rest(),
                     },
                     Err(_) => return Ok(()),
                 },
@@ -283,6 +283,16 @@ impl<P: Protocol> ProxyStream<P> {
         if self.unsettled_since.is_some() && self.session.is_settled() {
             let since = self.unsettled_since.take();
             self.shared.metrics.converged(since.map_or(Duration::ZERO, |s| s.elapsed()));
+        }
+    }
+
+    /// Nothing is owed now. A client that came back with everything it needs was sent nothing, and is up to date.
+    fn rest(&mut self) {
+        self.hungry = false;
+        if self.registration.has_unsent() {
+            for (kind, version) in self.session.settled_types() {
+                self.registration.resumed(kind, version);
+            }
         }
     }
 

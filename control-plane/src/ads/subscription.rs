@@ -103,8 +103,7 @@ impl Subscription {
             _ if end_star => Wildcard::Off,
             kept => kept,
         };
-        let removed: Vec<_> =
-            dropped.into_iter().filter(|n| self.names(n) && added.binary_search(n).is_err()).collect();
+        let removed: Vec<_> = dropped.into_iter().filter(|n| self.names(n)).collect();
         self.names.retain(|n| removed.binary_search(n).is_err());
         self.names.extend(missing_from(&added, &self.names));
         self.names.sort_unstable();

@@ -109,8 +109,6 @@ pub(super) struct Draft {
     pub(super) removed: Vec<Arc<str>>,
     /// What of it is new or differs from what the client had, and whether it lacked it.
     pub(super) changed: Vec<(Arc<str>, bool)>,
-    /// Names that the client loses with this response.
-    pub(super) lost: Vec<Arc<str>>,
     /// Version of everything of this type that the client may see.
     pub(super) version: Version,
 }
@@ -334,7 +332,7 @@ impl Track {
     pub(super) fn send_again(&mut self, name: &Arc<str>) -> bool {
         let covered = self.seen && self.subscription.covers(name);
         let owed_already = match self.todo.get(name) {
-            Some(Todo::Asked | Todo::Lacks | Todo::Refused { .. }) => true,
+            Some(Todo::Asked | Todo::Lacks) => true,
             Some(_) => false,
             None => self.whole,
         };
@@ -467,7 +465,7 @@ impl Track {
         }
         let (resources, removed) = match (self.variant, self.lists_everything()) {
             (_, true) => (self.list(shelf), Vec::new()),
-            (Variant::Delta, _) => (changed.iter().map(|(r, _)| r.clone()).collect(), lost.clone()),
+            (Variant::Delta, _) => (changed.iter().map(|(r, _)| r.clone()).collect(), lost),
             (Variant::Sotw, _) => (changed.iter().map(|(r, _)| r.clone()).collect(), Vec::new()),
         };
         self.newest = number;
@@ -479,13 +477,7 @@ impl Track {
             age: 0,
         });
         let version = self.version(shelf);
-        Draft {
-            resources,
-            removed,
-            changed: changed.into_iter().map(|(r, f)| (r.name.clone(), f)).collect(),
-            lost,
-            version,
-        }
+        Draft { resources, removed, changed: changed.into_iter().map(|(r, f)| (r.name.clone(), f)).collect(), version }
     }
 
     /// Everything that is subscribed, and what is only removed later. Whatever was owed is settled by it.
@@ -497,7 +489,7 @@ impl Track {
     }
 
     /// A content version: equal wherever the same resources are visible.
-    fn version(&mut self, shelf: &Shelf<'_>) -> Version {
+    pub(super) fn version(&mut self, shelf: &Shelf<'_>) -> Version {
         let sum = |sum: u64, r| sum.wrapping_add(weigh(Some(r)));
         let visible = *self.digest.get_or_insert_with(|| shelf.all(self.kind).fold(0, sum));
         Version(self.todo.values().filter_map(Todo::retired).fold(visible, sum))

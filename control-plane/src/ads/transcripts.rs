@@ -772,3 +772,158 @@ fn an_up_to_date_stream_remembers_names_and_nothing_else() {
     let names = stage.session.tracks[ResourceType::Endpoint.index()].subscription().list();
     assert!(names.len() == 1000 && names.iter().all(shared), "names are those of the view");
 }
+
+#[test]
+fn listeners_wait_for_new_clusters_and_nobody_waits_for_changed_ones() {
+    let start = [
+        ("CDS", "CDS a=1 b=1"),
+        ("EDS +a +b", "EDS a=1 b=1"),
+        ("CDS ack", ""),
+        ("EDS ack", ""),
+        ("LDS", "LDS l=1"),
+        ("LDS ack", ""),
+        ("RDS +r", "RDS r=1"),
+        ("RDS ack", ""),
+    ];
+    let with = |more: &[(&'static str, &'static str)]| {
+        check(Variant::Delta, MESH, &[&start[..], more].concat());
+    };
+    with(&[("set CDS.c=1 LDS.l=2", "CDS c=1"), ("CDS ack", "LDS l=2")]);
+    with(&[("set CDS.c=1 RDS.r=2", "CDS c=1"), ("tick 4", ""), ("tick 1", "RDS r=2")]);
+    // The client has left b's endpoints, so it does not need them.
+    with(&[("EDS -b", ""), ("set CDS.b=2 RDS.r=2", "CDS b=2; RDS r=2")]);
+    // A cluster that goes before the client asked for its endpoints holds up nothing.
+    with(&[
+        ("set CDS.c=1 EDS.c=1 RDS.r=2", "CDS c=1"),
+        ("CDS ack", ""),
+        ("set CDS.c EDS.c", "RDS r=2"),
+        ("RDS ack", "CDS -c"),
+    ]);
+}
+
+#[test]
+fn removals_keep_the_order_of_their_parents() {
+    let start = [
+        ("CDS", "CDS a=1 b=1"),
+        ("EDS +a +b", "EDS a=1 b=1"),
+        ("CDS ack", ""),
+        ("EDS ack", ""),
+        ("LDS", "LDS l=1"),
+        ("LDS ack", ""),
+        ("RDS +r", "RDS r=1"),
+        ("RDS ack", ""),
+    ];
+    let with = |more: &[(&'static str, &'static str)]| {
+        check(Variant::Delta, MESH, &[&start[..], more].concat());
+    };
+    with(&[
+        ("set CDS.a=2", "CDS a=2; EDS a=1"),
+        ("EDS ack", ""),
+        ("set CDS.b EDS.b", ""),
+        ("CDS ack", "CDS -b; EDS -b"),
+    ]);
+    with(&[("set LDS.l=2 RDS.r", "LDS l=2"), ("LDS ack", "RDS -r")]);
+}
+
+#[test]
+fn listeners_that_change_without_end_do_not_keep_removed_clusters() {
+    let mut stage = Stage::new(Variant::Delta, MESH);
+    for step in ["CDS", "CDS ack", "LDS", "LDS ack", "set LDS.l=2", "set CDS.b"] {
+        stage.step(step);
+    }
+    let removed_after = (3..60).find(|n| {
+        // The next change is there before the one in flight is acknowledged.
+        let said = [format!("set LDS.l={n}"), "LDS ack".to_owned(), "tick 1".to_owned()].map(|line| stage.step(&line));
+        said.iter().any(|s| s.contains("CDS -b"))
+    });
+    assert_eq!(removed_after, Some(22));
+}
+
+#[test]
+fn what_shared_a_refused_response_is_sent_when_it_changes_or_another_goes() {
+    check(
+        Variant::Delta,
+        MESH,
+        &[("CDS", "CDS a=1 b=1"), ("CDS nack b is bad", "!CDS b"), ("set CDS.a=2", "CDS a=2"), ("CDS ack", "")],
+    );
+    check(
+        Variant::Delta,
+        MESH,
+        &[
+            ("CDS", "CDS a=1 b=1"),
+            ("CDS ack", ""),
+            ("set CDS.a=2 CDS.b", "CDS a=2 -b"),
+            ("CDS nack a is bad", "!CDS a"),
+            ("set CDS.a=3", "CDS a=3 -b"),
+        ],
+    );
+}
+
+#[test]
+fn endpoints_that_were_refused_go_again_with_a_changed_cluster() {
+    check(
+        Variant::Delta,
+        MESH,
+        &[
+            ("CDS", "CDS a=1 b=1"),
+            ("CDS ack", ""),
+            ("EDS +a", "EDS a=1"),
+            ("EDS nack no", "!EDS a"),
+            // The cluster would warm for ever; a refusal ends that too.
+            ("set CDS.a=2", "CDS a=2; EDS a=1"),
+        ],
+    );
+}
+
+#[test]
+fn names_left_while_a_response_is_in_flight_are_forgotten() {
+    check(Variant::Delta, MESH, &[("CDS", "CDS a=1 b=1"), ("set CDS.a=2", ""), ("CDS -*", ""), ("CDS ack", "")]);
+}
+
+#[test]
+fn an_old_nonce_cannot_narrow_a_subscription_and_a_foreign_one_answers_nothing() {
+    check(
+        Variant::Sotw,
+        MESH,
+        &[
+            ("EDS [a]", "EDS a=1"),
+            ("set EDS.a=2", ""),
+            ("EDS ack", "EDS a=2"),
+            ("EDS stale []", ""),
+            ("EDS ack [a]", ""),
+            ("set EDS.a=3", "EDS a=3"),
+        ],
+    );
+    let mut stage = Stage::new(Variant::Delta, MESH);
+    stage.step("EDS +a");
+    stage.nonces[ResourceType::Endpoint.index()] = vec!["8-1".to_owned()];
+    stage.step("EDS ack");
+    assert_eq!(stage.step("set EDS.a=2"), "", "the response in flight is still unanswered");
+}
+
+#[test]
+fn a_held_cluster_stays_in_the_list_of_a_client_that_asks_anew() {
+    let mut stage = Stage::new(Variant::Sotw, MESH);
+    for step in ["CDS []", "CDS ack", "RDS [r]", "RDS ack", "set CDS.b RDS.r=2"] {
+        stage.step(step);
+    }
+    assert_eq!(stage.step("CDS []"), "CDS a=1 b=1");
+    let union = stage.versions[ResourceType::Cluster.index()].clone();
+    stage.step("CDS ack");
+    assert_eq!(stage.step("RDS ack"), "CDS a=1");
+    assert_ne!(stage.versions[ResourceType::Cluster.index()], union);
+}
+
+#[test]
+fn of_two_views_with_one_name_the_first_counts() {
+    let (mut first, mut second) = (Draft::new("first"), Draft::new("second"));
+    edit(&mut first, "CDS.a=1");
+    edit(&mut second, "CDS.a=2 CDS.b=2");
+    let mut stage = Stage::new(Variant::Delta, "");
+    stage.session = Session::new(7, Variant::Delta, vec![first.publish(), second.publish()]);
+    assert_eq!(stage.step("CDS"), "CDS a=1 b=2");
+    stage.step("CDS ack");
+    edit(&mut first, "CDS.a");
+    stage.session.on_view(first.publish());
+    assert_eq!(stage.step("tick 1"), "CDS a=2", "the second's shows where the first has none");
+}
