@@ -491,6 +491,27 @@ async fn requests_that_could_mean_two_things_are_refused() {
 }
 
 #[tokio::test]
+async fn targets_of_every_form_are_understood() {
+    let server = Server::echoing().await;
+    let proxy = Proxy::http(vec![to("a", |_| {})], &[("a", &[server.address])]).await;
+    for (request, code, first_line) in [
+        ("GET http://other.example/x?y HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", 200, "GET /x?y"),
+        ("GET /x HTTP/1.0\r\n\r\n", 200, "GET /x"),
+        ("CONNECT other.example:443 HTTP/1.1\r\nhost: other.example:443\r\nconnection: close\r\n\r\n", 404, ""),
+        ("HEAD /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", 200, ""),
+    ] {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!(" {code} ")), "{request:?}: {head}");
+        assert_eq!(body.lines().next().unwrap_or_default(), first_line, "{request:?}");
+        assert!(!first_line.contains('?') || body.contains("host: other.example\n"), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn an_idle_connection_that_the_server_closed_costs_no_request() {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
@@ -49,7 +49,9 @@ pub(crate) async fn forward(
     };
     exchange.cluster = Some(Arc::clone(cluster));
     let Received { body, upgrade, http2 } = received;
-    if upgrade.as_ref().is_some_and(|(protocol, _)| forbids(action, protocol)) {
+    let forbidden = upgrade.as_ref().is_some_and(|(protocol, _)| forbids(action, protocol));
+    // Tunnels by CONNECT are not offered: passing the request on as if it were another would be a hole.
+    if forbidden || outgoing.method == Method::CONNECT {
         return Local::UPGRADE_REFUSED.send(exchange);
     }
     let hash = request_hash(&exchange, action, &outgoing);

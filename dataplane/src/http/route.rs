@@ -94,7 +94,9 @@ fn receive(
     let mut headers = parts.headers;
     let authority = authority(parts.uri.authority(), &headers, parts.version);
     headers.remove(header::HOST);
-    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    // A CONNECT request has no path, so that only a route for CONNECT can match it.
+    let without_target = if parts.method == Method::CONNECT { "" } else { "/" };
+    let target = parts.uri.path_and_query().map_or(without_target, |target| target.as_str());
     let (path, problem) = match normalize::normalize(target, manager) {
         Normalized::Path(path) => (path.into_owned(), None),
         Normalized::Redirect(path) => (target.to_owned(), Some(Problem::Redirect(path))),
