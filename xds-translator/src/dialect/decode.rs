@@ -109,8 +109,11 @@ impl Decoder {
         self.note(diagnostic);
     }
 
-    /// Notes a regex that does not compile.
+    /// Notes a regex that does not compile, or that RE2, which proxies run, does not take.
     pub fn check_regex(&mut self, regex: &str) {
+        if let Some(reason) = super::re2::objection(regex) {
+            return self.invalid(format!("not an RE2 expression: {reason}"), None);
+        }
         if let Err(err) = regex::Regex::new(regex) {
             let reason = err.to_string();
             let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");

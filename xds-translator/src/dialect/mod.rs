@@ -12,6 +12,7 @@ mod kind;
 pub mod kubernetes;
 mod load;
 mod object;
+mod re2;
 pub mod scalar;
 pub mod schema;
 mod suggest;

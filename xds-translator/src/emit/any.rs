@@ -50,9 +50,9 @@ pub(super) fn boolean(value: bool) -> Option<protobuf::BoolValue> {
     Some(protobuf::BoolValue { value })
 }
 
-/// A duration; what does not fit is as long as protobuf allows (10,000 years).
+/// A duration, at most as long as Envoy's timers run (292 years).
 pub(super) fn duration(value: Duration) -> protobuf::Duration {
-    const LONGEST: i64 = 315_576_000_000;
+    const LONGEST: i64 = 9_223_372_035;
     let seconds = i64::try_from(value.as_secs()).unwrap_or(LONGEST).min(LONGEST);
     protobuf::Duration { seconds, nanos: i32::try_from(value.subsec_nanos()).unwrap_or(0) }
 }

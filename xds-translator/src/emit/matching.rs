@@ -18,8 +18,12 @@ pub(super) fn regex(pattern: &str) -> matcher::RegexMatcher {
 }
 
 /// A condition on a text that is there. `Present` asks for at least one character, as Istio's policies do.
+///
+/// Envoy refuses empty patterns other than `exact`, so they are said in another way.
 pub(super) fn string(condition: &StringMatch, ignore_case: bool) -> matcher::StringMatcher {
     let pattern = match condition {
+        StringMatch::Prefix(s) | StringMatch::Suffix(s) if s.is_empty() => MatchPattern::SafeRegex(regex(".*")),
+        StringMatch::Regex(s) if s.is_empty() => MatchPattern::Exact(String::new()),
         StringMatch::Exact(s) => MatchPattern::Exact(s.to_string()),
         StringMatch::Prefix(s) => MatchPattern::Prefix(s.to_string()),
         StringMatch::Suffix(s) => MatchPattern::Suffix(s.to_string()),
@@ -83,6 +87,7 @@ fn path(condition: Option<&StringMatch>) -> route::route_match::PathSpecifier {
         Some(StringMatch::Prefix(s)) => PathSpecifier::Prefix(s.to_string()),
         // Envoy has no suffix match on paths.
         Some(StringMatch::Suffix(s)) => PathSpecifier::SafeRegex(regex(&format!(".*{}", ::regex::escape(s)))),
+        Some(StringMatch::Regex(s)) if s.is_empty() => PathSpecifier::Path(String::new()),
         Some(StringMatch::Regex(s)) => PathSpecifier::SafeRegex(regex(s)),
     }
 }
@@ -106,6 +111,9 @@ mod tests {
             (StringMatch::Suffix(text("a")), r#"{"suffix":"a"}"#),
             (StringMatch::Regex(text("a.*")), r#"{"safe_regex":{"regex":"a.*"}}"#),
             (StringMatch::Present, r#"{"safe_regex":{"regex":".+"}}"#),
+            (StringMatch::Prefix(text("")), r#"{"safe_regex":{"regex":".*"}}"#),
+            (StringMatch::Suffix(text("")), r#"{"safe_regex":{"regex":".*"}}"#),
+            (StringMatch::Regex(text("")), r#"{"exact":""}"#),
         ];
         for (condition, expected) in table {
             check_part(&string(&condition, false), expected);

@@ -55,9 +55,9 @@ impl Lowering<'_> {
     }
 }
 
-/// An address or a network; an address alone is a network of one.
+/// An address or a network, without the bits beyond its prefix; an address alone is a network of one.
 pub(super) fn network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    text.parse::<IpNet>().ok().map(|net| net.trunc()).or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 /// `region/zone/sub-zone`, each part optional.

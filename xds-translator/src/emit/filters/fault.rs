@@ -16,10 +16,10 @@ pub(super) fn filter() -> HttpFilter {
     http(names::FAULT, &fault::HttpFault::default())
 }
 
-/// A route's faults.
+/// A route's faults; a delay of nothing is none, and Envoy refuses it.
 pub(in crate::emit) fn injected(plan: &Fault) -> fault::HttpFault {
     fault::HttpFault {
-        delay: plan.delay.map(|(length, share)| delay(length, share)),
+        delay: plan.delay.filter(|(length, _)| !length.is_zero()).map(|(length, share)| delay(length, share)),
         abort: plan.abort.map(|(answer, share)| abort(answer, share)),
         ..Default::default()
     }

@@ -1,6 +1,6 @@
 //! Rules of DestinationRules.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     check_percent, check_range, each,
@@ -112,9 +112,45 @@ fn check_hash(hash: &ConsistentHash, at: &mut Decoder) {
             "exactly one of `httpHeaderName`, `httpCookie`, `useSourceIp`, `httpQueryParameterName` must be given";
         at.invalid(message, None);
     }
+    for (field, name) in [
+        ("httpHeaderName", hash.http_header_name.as_ref()),
+        ("httpQueryParameterName", hash.http_query_parameter_name.as_ref()),
+    ] {
+        if name.is_some_and(|n| n.is_empty()) {
+            at.within(field, |at| at.invalid("empty", None));
+        }
+    }
+    if hash.http_cookie.as_ref().is_some_and(|c| c.name.is_empty()) {
+        at.within("httpCookie", |at| at.within("name", |at| at.invalid("empty", None)));
+    }
+    check_table(hash, at);
     if hash.ring_hash.is_some() && hash.maglev.is_some() {
         at.invalid("only one of `ringHash`, `maglev` may be given", None);
     }
+}
+
+/// Notes a table that Envoy refuses.
+fn check_table(hash: &ConsistentHash, at: &mut Decoder) {
+    const LARGEST_RING: u64 = 8 << 20;
+    const LARGEST_MAGLEV: u64 = 5_000_011;
+    let ring = hash.ring_hash.as_ref().and_then(|r| r.minimum_ring_size).or(hash.minimum_ring_size);
+    if let Some(size) = ring.filter(|size| *size > LARGEST_RING) {
+        at.invalid(format!("a ring of {size} entries; at most {LARGEST_RING} are allowed"), None);
+    }
+    let Some(size) = hash.maglev.as_ref().and_then(|m| m.table_size) else { return };
+    let nearest = (2..=size.clamp(2, LARGEST_MAGLEV)).rev().find(|n| is_prime(*n));
+    if nearest != Some(size) {
+        let path = at.path().field("maglev").field("tableSize");
+        let expected = format!("a prime number up to {LARGEST_MAGLEV}");
+        let mut finding = Diagnostic::error(Code::InvalidValue, path, "not a size for a Maglev table");
+        finding = finding.expected(expected, size.to_string());
+        finding.fix = nearest.map(|n| n.to_string());
+        at.note(finding);
+    }
+}
+
+fn is_prime(n: u64) -> bool {
+    n > 1 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
 }
 
 pub(super) fn check_locality(locality: &LocalityLbSetting, at: &mut Decoder) {
@@ -134,8 +170,19 @@ pub(super) fn check_locality(locality: &LocalityLbSetting, at: &mut Decoder) {
 }
 
 pub(super) fn check_pool(pool: &ConnectionPool, at: &mut Decoder) {
-    if pool.tcp.as_ref().and_then(|t| t.connect_timeout).is_some_and(|t| t.as_millis() == 0) {
-        at.within("tcp", |at| at.within("connectTimeout", |at| at.invalid("shorter than 1ms", None)));
+    if let Some(tcp) = &pool.tcp {
+        at.within("tcp", |at| {
+            check_millisecond("connectTimeout", tcp.connect_timeout, at);
+            check_millisecond("maxConnectionDuration", tcp.max_connection_duration, at);
+        });
+    }
+    if let Some(keepalive) = pool.http.as_ref().and_then(|h| h.http2_keep_alive.as_ref()) {
+        at.within("http", |at| {
+            at.within("http2KeepAlive", |at| {
+                check_millisecond("interval", keepalive.interval, at);
+                check_millisecond("timeout", keepalive.timeout, at);
+            });
+        });
     }
     if pool.http.as_ref().is_some_and(|h| {
         h.use_client_protocol == Some(true)
@@ -156,9 +203,7 @@ pub(super) fn check_outlier(outlier: &OutlierDetection, at: &mut Decoder) {
         }
     }
     for (field, duration) in [("interval", outlier.interval), ("baseEjectionTime", outlier.base_ejection_time)] {
-        if duration.is_some_and(|d| d.as_millis() == 0) {
-            at.within(field, |at| at.invalid("shorter than 1ms", None));
-        }
+        check_millisecond(field, duration, at);
     }
     if outlier.consecutive_errors.is_some() {
         let in_force = match outlier.consecutive_5xx_errors {
@@ -174,7 +219,19 @@ pub(super) fn check_outlier(outlier: &OutlierDetection, at: &mut Decoder) {
     }
 }
 
+/// Notes a duration that is given and shorter than a millisecond.
+fn check_millisecond(field: &'static str, duration: Option<Duration>, at: &mut Decoder) {
+    if duration.is_some_and(|d| d.as_millis() == 0) {
+        at.within(field, |at| at.invalid("shorter than 1ms", None));
+    }
+}
+
 fn check_tls(tls: &ClientTls, at: &mut Decoder) {
+    /// A longer name fits into no hello.
+    const LONGEST_NAME: usize = 255;
+    if tls.sni.len() > LONGEST_NAME {
+        at.within("sni", |at| at.invalid(format!("longer than {LONGEST_NAME} bytes"), None));
+    }
     let files = !tls.client_certificate.is_empty() && !tls.private_key.is_empty();
     match tls.mode {
         ClientTlsMode::Mutual if !files && tls.credential_name.is_empty() => {

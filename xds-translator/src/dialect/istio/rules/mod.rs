@@ -2,6 +2,7 @@
 
 mod backend;
 mod gateway;
+mod line;
 mod route;
 mod security;
 mod service;

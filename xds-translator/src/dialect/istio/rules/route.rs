@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     check_percent, check_range, each,
+    line::{check_header_value, check_line, is_header_name},
     text::{HostForm, check_export_to, check_host, check_network},
 };
 use crate::{
@@ -13,8 +14,8 @@ use crate::{
         istio::{
             shared::Percent,
             virtual_service::{
-                CorsPolicy, Destination, HttpDirectResponse, HttpFault, HttpMatch, HttpRedirect, HttpRetry, HttpRoute,
-                RouteDestination, VirtualService,
+                CorsPolicy, Destination, HeaderOperations, Headers, HttpDirectResponse, HttpFault, HttpMatch,
+                HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, RouteDestination, VirtualService,
             },
         },
     },
@@ -75,7 +76,11 @@ fn check_http(rule: &HttpRoute, at: &mut Decoder) {
     each("match", &rule.matches, at, check_match);
     let weights: Vec<Option<i32>> = rule.route.iter().map(|r| r.weight).collect();
     check_weights(&weights, at);
-    each("route", &rule.route, at, |r, at| at.within("destination", |at| check_destination(&r.destination, at)));
+    each("route", &rule.route, at, |r, at| {
+        at.within("destination", |at| check_destination(&r.destination, at));
+        check_headers(r.headers.as_ref(), at);
+    });
+    check_headers(rule.headers.as_ref(), at);
     if let Some(mirror) = &rule.mirror {
         at.within("mirror", |at| check_destination(mirror, at));
     }
@@ -94,10 +99,8 @@ fn check_actions(rule: &HttpRoute, at: &mut Decoder) {
     if let Some(direct) = &rule.direct_response {
         at.within("directResponse", |at| check_direct(direct, at));
     }
-    if let Some(rewrite) = rule.rewrite.as_ref().and_then(|r| r.uri_regex_rewrite.as_ref()) {
-        at.within("rewrite", |at| {
-            at.within("uriRegexRewrite", |at| at.within("match", |at| at.check_regex(&rewrite.pattern)))
-        });
+    if let Some(rewrite) = &rule.rewrite {
+        at.within("rewrite", |at| check_rewrite(rewrite, at));
     }
     if let Some(retries) = &rule.retries {
         at.within("retries", |at| check_retry(retries, rule, at));
@@ -113,24 +116,79 @@ fn check_actions(rule: &HttpRoute, at: &mut Decoder) {
     }
 }
 
+fn check_rewrite(rewrite: &HttpRewrite, at: &mut Decoder) {
+    at.within("uri", |at| check_line(&rewrite.uri, at));
+    at.within("authority", |at| check_line(&rewrite.authority, at));
+    let Some(regex) = &rewrite.uri_regex_rewrite else { return };
+    at.within("uriRegexRewrite", |at| {
+        at.within("match", |at| match regex.pattern.is_empty() {
+            true => at.invalid("empty", None),
+            false => at.check_regex(&regex.pattern),
+        });
+        at.within("rewrite", |at| check_line(&regex.rewrite, at));
+    });
+}
+
+fn check_headers(headers: Option<&Headers>, at: &mut Decoder) {
+    let Some(headers) = headers else { return };
+    at.within("headers", |at| {
+        for (field, changes, request) in [("request", &headers.request, true), ("response", &headers.response, false)] {
+            if let Some(changes) = changes {
+                at.within(field, |at| check_changes(changes, request, at));
+            }
+        }
+    });
+}
+
+/// Only the authority of a request may be changed among the names that begin with a colon.
+fn check_changes(changes: &HeaderOperations, request: bool, at: &mut Decoder) {
+    for (field, values) in [("set", &changes.set), ("add", &changes.add)] {
+        at.within(field, |at| {
+            for (name, value) in values {
+                let authority = request && field == "set" && name.eq_ignore_ascii_case(":authority");
+                at.within_key(name, |at| {
+                    if !authority {
+                        check_header_name(name, at);
+                    }
+                    check_header_value(value, at);
+                });
+            }
+        });
+    }
+    each("remove", &changes.remove, at, |name, at| check_header_name(name, at));
+}
+
+fn check_header_name(name: &str, at: &mut Decoder) {
+    if name.starts_with(':') {
+        let fix = Some("`rewrite` changes path and authority".to_owned());
+        at.invalid(format!("`{name}` cannot be changed as a header"), fix);
+    } else if !is_header_name(name) {
+        at.invalid(format!("`{name}` is not a header name"), None);
+    }
+}
+
 fn check_match(m: &HttpMatch, at: &mut Decoder) {
+    at.within("queryParams", |at| {
+        if m.query_params.contains_key("") {
+            at.invalid("a parameter needs a name", None);
+        }
+    });
+
     if m.port == Some(0) {
         check_range("port", 0, 1..=65535, at);
     }
     for (field, names) in [("headers", &m.headers), ("withoutHeaders", &m.without_headers)] {
         at.within(field, |at| {
-            for name in names.keys().filter(|n| !is_header_name(n)) {
+            for name in names.keys().filter(|n| !may_be_matched(n)) {
                 at.within_key(name, |at| at.invalid(format!("`{name}` is not a header name"), None));
             }
         });
     }
 }
 
-fn is_header_name(name: &str) -> bool {
+fn may_be_matched(name: &str) -> bool {
     // `@request.auth.claims…` is Istio's way to match on a token.
-    let token = name.strip_prefix(':').unwrap_or(name);
-    name.starts_with('@')
-        || (!token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&b)))
+    name.starts_with('@') || is_header_name(name.strip_prefix(':').unwrap_or(name))
 }
 
 fn check_destination(destination: &Destination, at: &mut Decoder) {
@@ -157,6 +215,9 @@ fn check_weights(weights: &[Option<i32>], at: &mut Decoder) {
         }
     }
     let sum: i64 = weights.iter().flatten().map(|w| i64::from(*w)).sum();
+    if sum > i64::from(u32::MAX) {
+        at.within("route", |at| at.invalid(format!("the weights add up to {sum}, more than {}", u32::MAX), None));
+    }
     if weights.len() > 1 && sum == 0 {
         at.within("route", |at| {
             at.invalid("the weights add up to 0", Some("give each destination a `weight`".to_owned()))
@@ -178,6 +239,11 @@ fn check_redirect(redirect: &HttpRedirect, at: &mut Decoder) {
                 .expected("one of 301, 302, 303, 307, 308", code.to_string()),
         );
     }
+    for (field, text) in
+        [("uri", &redirect.uri), ("prefixRewrite", &redirect.prefix_rewrite), ("authority", &redirect.authority)]
+    {
+        at.within(field, |at| check_line(text, at));
+    }
     if redirect.port.is_some() && redirect.derive_port.is_some() {
         at.invalid("only one of `port`, `derivePort` may be given", None);
     }
@@ -188,8 +254,15 @@ fn check_direct(direct: &HttpDirectResponse, at: &mut Decoder) {
     if direct.status != 0 {
         check_range("status", i64::from(direct.status), 200..=599, at);
     }
-    if direct.body.as_ref().is_some_and(|b| b.string.is_some() && b.bytes.is_some()) {
+    /// What a proxy keeps in memory for an answer.
+    const LARGEST: usize = 1 << 20;
+    let Some(body) = &direct.body else { return };
+    if body.string.is_some() && body.bytes.is_some() {
         at.within("body", |at| at.invalid("only one of `string`, `bytes` may be given", None));
+    }
+    let length = body.string.as_ref().map_or(0, |s| s.len()).max(body.bytes.as_ref().map_or(0, |b| b.len()));
+    if length > LARGEST {
+        at.within("body", |at| at.invalid(format!("{length} bytes; at most {LARGEST} can be answered"), None));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rules of PeerAuthentications and AuthorizationPolicies.
 
-use super::{each, text::check_network};
+use super::{each, line::is_header_name, text::check_network};
 use crate::{
     diagnostic::{Code, Diagnostic},
     dialect::{
@@ -195,6 +195,11 @@ fn check_condition(condition: &Condition, at: &mut Decoder) {
             finding.expected(format!("one of {}", words.collect::<Vec<_>>().join(", ")), format!("`{key}`"));
         finding.fix = near.map(|n| format!("`{n}`"));
         at.note(finding);
+    }
+    if let Some(name) = key.strip_prefix("request.headers[")
+        && !name.strip_suffix(']').is_some_and(is_header_name)
+    {
+        at.within("key", |at| at.invalid(format!("`{key}` does not name a header"), None));
     }
     if condition.values.is_empty() && condition.not_values.is_empty() {
         at.missing("values", Some("give `values` or `notValues`".to_owned()));

@@ -6,6 +6,7 @@ use super::{
     backend::{check_locality, check_outlier, check_pool},
     each,
     gateway::check_port,
+    line::check_format,
     text::{HostForm, check_address, check_export_to, check_host, check_network, is_dns_name},
 };
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     dialect::{
         decode::Decoder,
         istio::{
-            mesh_config::MeshConfig,
+            mesh_config::{AccessLogEncoding, MeshConfig},
             service_entry::{Location, Resolution, ServiceEntry, WorkloadEntry},
         },
         kubernetes::{EndpointSlice, PodStatus, Secret, ServiceSpec},
@@ -162,6 +163,33 @@ pub(super) fn check_workload(entry: &WorkloadEntry, at: &mut Decoder) {
     });
 }
 
+/// Where sidecars listen unless told otherwise.
+const OUTBOUND_PORT: u16 = 15001;
+const INBOUND_PORT: u16 = 15006;
+
+/// Notes a malformed log format. Text that should be JSON and is not falls back to the default.
+fn check_log_format(mesh: &MeshConfig, at: &mut Decoder) {
+    if mesh.access_log_encoding != Some(AccessLogEncoding::Json) {
+        return check_format(&mesh.access_log_format, at);
+    }
+    match serde_json::from_str(&mesh.access_log_format) {
+        Ok(fields @ serde_json::Value::Object(_)) => check_log_fields(&fields, at),
+        _ if mesh.access_log_format.is_empty() => {}
+        _ => at.remark(|path| {
+            Diagnostic::warning(Code::NoEffect, path, "not a JSON object, so the default fields are logged")
+        }),
+    }
+}
+
+fn check_log_fields(fields: &serde_json::Value, at: &mut Decoder) {
+    match fields {
+        serde_json::Value::String(format) => check_format(format, at),
+        serde_json::Value::Array(items) => items.iter().for_each(|item| check_log_fields(item, at)),
+        serde_json::Value::Object(fields) => fields.values().for_each(|field| check_log_fields(field, at)),
+        _ => {}
+    }
+}
+
 pub(super) fn check_mesh(mesh: &MeshConfig, at: &mut Decoder) {
     for (field, name) in [("trustDomain", &mesh.trust_domain), ("rootNamespace", &mesh.root_namespace)] {
         if !name.is_empty() && !is_dns_name(name) {
@@ -181,6 +209,10 @@ pub(super) fn check_mesh(mesh: &MeshConfig, at: &mut Decoder) {
     if let Some(locality) = &mesh.locality_lb_setting {
         at.within("localityLbSetting", |at| check_locality(locality, at));
     }
+    if mesh.proxy_listen_port.unwrap_or(OUTBOUND_PORT) == mesh.proxy_inbound_listen_port.unwrap_or(INBOUND_PORT) {
+        at.within("proxyListenPort", |at| at.invalid("the same port as `proxyInboundListenPort`", None));
+    }
+    at.within("accessLogFormat", |at| check_log_format(mesh, at));
     let lines = mesh.access_log_format.lines().count();
     if lines > 1 {
         at.within("accessLogFormat", |at| {

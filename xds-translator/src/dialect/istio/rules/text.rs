@@ -22,7 +22,7 @@ pub(super) enum HostForm {
 pub(super) fn check_host(host: &str, form: HostForm, at: &mut Decoder) {
     let name = match (form, host.strip_prefix('*')) {
         (HostForm::Wildcard, Some("")) => return,
-        (HostForm::Wildcard, Some(suffix)) => suffix.strip_prefix('.').unwrap_or(suffix),
+        (HostForm::Wildcard, Some(suffix)) => suffix.strip_prefix('.').unwrap_or(host),
         _ => host,
     };
     if is_dns_name(name) || name.parse::<IpAddr>().is_ok() || name.parse::<IpNet>().is_ok() {
@@ -39,6 +39,8 @@ pub(super) fn check_host(host: &str, form: HostForm, at: &mut Decoder) {
         ("a host without a port".to_owned(), name.rsplit_once(':').map(|(h, _)| format!("`{h}`")))
     } else if host.contains('*') && form == HostForm::Exact {
         ("wildcards are not allowed here".to_owned(), None)
+    } else if let Some(suffix) = host.strip_prefix('*').filter(|s| is_dns_name(s)) {
+        ("`*` stands for whole labels only".to_owned(), Some(format!("`*.{suffix}`")))
     } else if host.contains('*') {
         ("`*` may only stand at the beginning".to_owned(), None)
     } else {
@@ -109,6 +111,7 @@ mod tests {
             ("*.example.com", HostForm::Wildcard, true),
             ("*", HostForm::Exact, false),
             ("a.*.com", HostForm::Wildcard, false),
+            ("*a.com", HostForm::Wildcard, false),
             ("http://a.com", HostForm::Wildcard, false),
             ("a.com:80", HostForm::Wildcard, false),
             ("", HostForm::Wildcard, false),
