@@ -108,6 +108,29 @@ pub struct Client {
     pub progress: Arc<Progress>,
 }
 
+/// How far a stream came, which says how long to wait before the next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Heard {
+    /// It was never accepted.
+    Nothing,
+    /// It was accepted. Silence is right when nothing changed, so this is no failure; but a server that accepts and then
+    /// drops everybody must not be stormed.
+    Opened,
+    /// It delivered something.
+    Response,
+}
+
+impl Heard {
+    /// Failures in a row that count for the next wait, about a second where the stream was accepted.
+    fn failures_after(self, failures: u32) -> u32 {
+        match self {
+            Self::Nothing => failures + 1,
+            Self::Opened => (failures + 1).min(3),
+            Self::Response => 0,
+        }
+    }
+}
+
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
@@ -131,13 +154,13 @@ impl Client {
         let mut session = Session::new(self.node.clone());
         let mut failures = 0;
         loop {
-            let mut heard = false;
+            let mut heard = Heard::Nothing;
             let error = match self.stream(&mut session, &mut heard).await {
                 Ok(()) => StreamError::Ended,
                 Err(error) => error,
             };
             self.progress.connected.store(false, Relaxed);
-            failures = if heard { 0 } else { failures + 1 };
+            failures = heard.failures_after(failures);
             let wait = back_off(failures, rand::random());
             let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(%error, retry_in_ms, "no configuration stream; serving what is known");
@@ -145,7 +168,7 @@ impl Client {
         }
     }
 
-    async fn stream(&self, session: &mut Session, heard: &mut bool) -> Result<(), StreamError> {
+    async fn stream(&self, session: &mut Session, heard: &mut Heard) -> Result<(), StreamError> {
         let (channel, token) = self.connect().await?;
         let (requests, outgoing) = mpsc::unbounded_channel();
         let mut request = Request::new(UnboundedReceiverStream::new(outgoing));
@@ -156,6 +179,7 @@ impl Client {
         let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(LARGEST_RESPONSE);
         let mut incoming = client.delta_aggregated_resources(request).await?.into_inner();
         self.progress.connected.store(true, Relaxed);
+        *heard = Heard::Opened;
         tracing::info!("configuration stream open");
         self.converse(session, &requests, &mut incoming, heard).await
     }
@@ -165,14 +189,14 @@ impl Client {
         session: &mut Session,
         requests: &mpsc::UnboundedSender<DeltaDiscoveryRequest>,
         incoming: &mut Streaming<DeltaDiscoveryResponse>,
-        heard: &mut bool,
+        heard: &mut Heard,
     ) -> Result<(), StreamError> {
         let mut settle = tokio::time::interval(SETTLE);
         loop {
             tokio::select! {
                 response = incoming.message() => {
                     let Some(response) = response? else { return Ok(()) };
-                    *heard = true;
+                    *heard = Heard::Response;
                     send(requests, self.answer(session, response).await);
                 }
                 _ = settle.tick() => self.settle().await,
