@@ -27,8 +27,11 @@ const CA_SUFFIX: &str = "-cacert";
 pub(super) struct FollowedSecrets {
     provider: Arc<dyn SecretProvider>,
     followed: BTreeMap<Arc<str>, Vec<SecretWatch>>,
-    changes: StreamMap<(Arc<str>, usize), WatchStream<Option<Arc<SecretMaterial>>>>,
+    changes: StreamMap<Source, WatchStream<Option<Arc<SecretMaterial>>>>,
 }
+
+/// A resource's name, and the position of a Secret among those that it may be made of.
+type Source = (Arc<str>, usize);
 
 impl FollowedSecrets {
     pub(super) fn new(provider: Arc<dyn SecretProvider>) -> Self {

@@ -239,9 +239,8 @@ impl Session {
 
     /// The response that a nonce names, if it is of this stream.
     pub(super) fn number_of(&self, nonce: &str) -> Option<u64> {
-        let (stream, number) = nonce.split_once('-')?;
-        let number = u64::from_str_radix(number, 16).ok()?;
-        (u64::from_str_radix(stream, 16) == Ok(self.stream) && self.nonce(number) == nonce).then_some(number)
+        let number = u64::from_str_radix(nonce.split_once('-')?.1, 16).ok()?;
+        (self.nonce(number) == nonce).then_some(number)
     }
 
     /// Takes an ACK or a NACK; `None` when it does not answer the response in flight.
@@ -341,10 +340,10 @@ fn differences(old: Option<&Arc<View>>, new: Option<&Arc<View>>, names: &mut Vec
         }
         names.extend(
             new.iter()
-                .filter(|(n, r)| old.get(*n).is_none_or(|o| o.version != r.version))
+                .filter(|(n, r)| old.get(n).is_none_or(|o| o.version != r.version))
                 .map(|(n, _)| (kind, n.clone())),
         );
-        names.extend(old.keys().filter(|n| !new.contains_key(*n)).map(|n| (kind, n.clone())));
+        names.extend(old.keys().filter(|n| !new.contains_key(n)).map(|n| (kind, n.clone())));
     }
 }
 
