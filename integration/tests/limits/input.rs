@@ -43,8 +43,12 @@ fn bad_files() -> Vec<Bad> {
     let bad = |name, content, said| Bad { name, content, said };
     vec![
         bad("bomb.yaml", bomb().into_bytes(), "alias"),
-        bad("huge.yaml", b"# padding\n".repeat(10 << 20), "MiB"),
-        bad("binary.yaml", (0u32..100_000).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect(), "UTF-8"),
+        bad("huge.yaml", b"# padding\n".repeat(10 << 20), "at most 64 MiB"),
+        bad(
+            "binary.yaml",
+            (0u32..100_000).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect(),
+            "the file is binary",
+        ),
         bad("deep.yaml", format!("a: {}", "[".repeat(100_000)).into_bytes(), "deep"),
         bad("twice.yaml", twice.into(), "name"),
         bad("broken.yaml", broken.into_bytes(), "broken.yaml"),

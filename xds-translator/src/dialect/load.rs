@@ -193,7 +193,7 @@ fn read_file(file: &str, bytes: &[u8]) -> Vec<Outcome> {
 fn readable(bytes: &[u8]) -> Result<&str, Box<Diagnostic>> {
     let error = |message: String| Box::new(Diagnostic::error(Code::UnreadableFile, FieldPath::root(), message));
     if bytes.len() > MAX_FILE_BYTES {
-        let message = format!("the file has {} MiB; at most {} MiB are read", bytes.len() >> 20, MAX_FILE_BYTES >> 20);
+        let message = format!("the file is too large: at most {} MiB are read", MAX_FILE_BYTES >> 20);
         return Err(Box::new(error(message).fix("split it into several files")));
     }
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
