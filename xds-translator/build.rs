@@ -3,6 +3,8 @@
 //! The `envoy-types` package ships them beside its generated code but does not export them, so they are read from the
 //! package's directory, as cargo resolved it.
 
+#![allow(clippy::disallowed_methods, reason = "cargo speaks to build scripts through the environment")]
+
 use std::{
     env, fs,
     path::{Path, PathBuf},

@@ -16,13 +16,15 @@ use ferromesh_xds_translator::dialect::scalar::parse_duration;
 
 /// `ferromesh serve`: every option has a safe default.
 #[derive(Args, Clone, Default, Debug)]
-#[command(after_help = "Each option can also be given as a variable (--xds-address: FERROMESH_XDS_ADDRESS) or in the settings file \
+#[command(
+    after_help = "Each option can also be given as a variable (--xds-address: FERROMESH_XDS_ADDRESS) or in the settings file \
 (xds-address: 127.0.0.1:15010); a flag beats a variable, a variable beats the file.
 
 Examples:
   ferromesh serve --config ./mesh                      serve a directory of YAML, watched
   ferromesh serve --config ./mesh --xds-tls-address 0.0.0.0:15012
-                                                       let proxies of other machines in, each with its identity")]
+                                                       let proxies of other machines in, each with its identity"
+)]
 pub struct ServeOptions {
     /// Settings file (YAML, the options' names as keys)
     #[arg(long, value_name = "FILE", env = "FERROMESH_SETTINGS")]
@@ -110,13 +112,19 @@ impl ServeOptions {
         let trust_domain = self.trust_domain.or(file.take("trust-domain"));
         let settings = Settings {
             config,
-            data_dir: self.data_dir.or(file.take("data-dir").map(PathBuf::from)).unwrap_or_else(|| "ferromesh-data".into()),
+            data_dir: self
+                .data_dir
+                .or(file.take("data-dir").map(PathBuf::from))
+                .unwrap_or_else(|| "ferromesh-data".into()),
             xds_address: file.address("xds-address", self.xds_address, loopback(15010))?,
             xds_tls_address: file.address("xds-tls-address", self.xds_tls_address, loopback(15012))?,
             http_address: file.address("http-address", self.http_address, loopback(8080))?,
             metrics_address: file.address("metrics-address", self.metrics_address, loopback(15014))?,
-            trust_domain: trust_domain.map_or(Ok(TrustDomain::default()), |t| TrustDomain::new(&t)).context("--trust-domain")?,
-            leaf_ttl: parse_duration(&ttl).with_context(|| format!("--leaf-ttl {ttl:?}: expected a duration such as 24h or 20s"))?,
+            trust_domain: trust_domain
+                .map_or(Ok(TrustDomain::default()), |t| TrustDomain::new(&t))
+                .context("--trust-domain")?,
+            leaf_ttl: parse_duration(&ttl)
+                .with_context(|| format!("--leaf-ttl {ttl:?}: expected a duration such as 24h or 20s"))?,
             server_names: named(server_names),
         };
         let allowed = self.allow_plaintext_xds || file.take("allow-plaintext-xds").as_deref() == Some("true");
@@ -233,6 +241,7 @@ impl SettingsFile {
 
 /// How commands reach a running control plane.
 #[derive(Args, Clone, Debug)]
+#[group(skip)]
 pub struct RemoteOptions {
     /// The control plane's REST API
     #[arg(long, value_name = "URL", env = "FERROMESH_SERVER", default_value = "http://127.0.0.1:8080", global = true)]
@@ -278,7 +287,8 @@ mod tests {
     #[test]
     fn every_default_is_loopback() {
         let settings = checked(ServeOptions::default()).expect("defaults are good");
-        for address in [settings.xds_address, settings.xds_tls_address, settings.http_address, settings.metrics_address] {
+        for address in [settings.xds_address, settings.xds_tls_address, settings.http_address, settings.metrics_address]
+        {
             assert!(address.ip().is_loopback());
         }
         assert_eq!(settings.leaf_ttl, Duration::from_secs(24 * 3600));
@@ -296,8 +306,13 @@ mod tests {
     fn a_flag_beats_the_file_and_unknown_keys_are_refused() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("settings.yaml");
-        fs::write(&path, "# ours\nleaf-ttl: 1h\nxds-address: 127.0.0.1:1 # note\nhttp-address: 127.0.0.1:2\n").expect("writing");
-        let flags = ServeOptions { settings: Some(path.clone()), xds_address: "127.0.0.1:9".parse().ok(), ..ServeOptions::default() };
+        fs::write(&path, "# ours\nleaf-ttl: 1h\nxds-address: 127.0.0.1:1 # note\nhttp-address: 127.0.0.1:2\n")
+            .expect("writing");
+        let flags = ServeOptions {
+            settings: Some(path.clone()),
+            xds_address: "127.0.0.1:9".parse().ok(),
+            ..ServeOptions::default()
+        };
         let settings = checked(flags.clone()).expect("good");
         assert_eq!((settings.xds_address.port(), settings.http_address.port()), (9, 2));
         assert_eq!(settings.leaf_ttl, Duration::from_secs(3600));

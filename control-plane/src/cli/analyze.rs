@@ -18,7 +18,7 @@ Examples:
   ferromesh analyze -f ./mesh
   ferromesh analyze -f base.yaml -f change.yaml -o json"
 )]
-pub struct Analyze {
+pub(crate) struct Analyze {
     /// Files or folders of YAML or JSON; `-` is standard input
     #[arg(short, long = "file", value_name = "PATH", required = true)]
     files: Vec<PathBuf>,
@@ -31,7 +31,7 @@ pub struct Analyze {
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn run(command: &Analyze) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(command: &Analyze) -> anyhow::Result<ExitCode> {
     let parsed = inputs::read(&command.files)?;
     let findings = analyze_input(&parsed, &MeshDefaults::default());
     let count = |severity| findings.iter().filter(|d| d.severity == severity).count();

@@ -17,6 +17,7 @@ use crate::config::{RemoteOptions, SERVER_NAME};
 
 /// `ferromesh bootstrap`.
 #[derive(Args, Debug)]
+#[group(skip)]
 #[command(
     after_help = "With --sds-socket the Envoy uses a running agent's certificate and speaks mutual TLS. Without it, the bootstrap \
 carries a join token: the Envoy gets its configuration, but has no certificate of its own.
@@ -25,7 +26,7 @@ Examples:
   ferromesh bootstrap --name cart-1 -n shop --service-account cart --ip 10.0.0.7 --sds-socket /run/ferromesh/sds > envoy.json
   ferromesh bootstrap --name cart-1 -n shop --service-account cart --ip 10.0.0.7 > envoy.json && envoy -c envoy.json"
 )]
-pub struct Bootstrap {
+pub(crate) struct Bootstrap {
     /// Name of the workload
     #[arg(long)]
     name: String,
@@ -82,7 +83,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 ///
 /// # Errors
 /// A join token is needed and the control plane gives none, or the root file cannot be read.
-pub async fn run(command: &Bootstrap, remote: &RemoteOptions) -> anyhow::Result<()> {
+pub(crate) async fn run(command: &Bootstrap, remote: &RemoteOptions) -> anyhow::Result<()> {
     let address = command.control_plane.clone();
     let server_name = command.server_name.clone();
     let discovery = match &command.sds_socket {

@@ -13,7 +13,7 @@ use ferromesh_xds_translator::dialect::{Parsed, overlay, parse_files};
 ///
 /// # Errors
 /// A path does not exist or cannot be read, or a folder has no file to read.
-pub fn read(paths: &[PathBuf]) -> anyhow::Result<Parsed> {
+pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Parsed> {
     let mut sets = Vec::new();
     for path in paths {
         let files = files(path)?;

@@ -17,7 +17,7 @@ use crate::config::RemoteOptions;
 
 /// A form of output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-pub enum Form {
+pub(crate) enum Form {
     /// A table.
     #[default]
     Text,
@@ -27,8 +27,9 @@ pub enum Form {
 
 /// `ferromesh apply`.
 #[derive(Args, Debug)]
+#[group(skip)]
 #[command(after_help = "Example:\n  ferromesh apply -f routes.yaml --dry-run")]
-pub struct Apply {
+pub(crate) struct Apply {
     /// Files or folders of YAML or JSON; `-` is standard input
     #[arg(short, long = "file", value_name = "PATH", required = true)]
     files: Vec<PathBuf>,
@@ -42,7 +43,7 @@ pub struct Apply {
 #[command(
     after_help = "Examples:\n  ferromesh get virtualservices\n  ferromesh get virtualservice reviews -n default -o json"
 )]
-pub struct Get {
+pub(crate) struct Get {
     /// Kind, such as virtualservice
     kind: String,
     /// Name; all when absent
@@ -57,8 +58,9 @@ pub struct Get {
 
 /// `ferromesh delete`.
 #[derive(Args, Debug)]
+#[group(skip)]
 #[command(after_help = "Example:\n  ferromesh delete virtualservice reviews -n default")]
-pub struct Delete {
+pub(crate) struct Delete {
     /// Kind, such as virtualservice
     kind: String,
     /// Name
@@ -70,8 +72,9 @@ pub struct Delete {
 
 /// `ferromesh proxy-status`.
 #[derive(Args, Debug)]
+#[group(skip)]
 #[command(after_help = "Example:\n  ferromesh proxy-status")]
-pub struct ProxyStatus {
+pub(crate) struct ProxyStatus {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Form,
@@ -79,8 +82,9 @@ pub struct ProxyStatus {
 
 /// `ferromesh proxy-config`.
 #[derive(Args, Debug)]
+#[group(skip)]
 #[command(after_help = "Example:\n  ferromesh proxy-config productpage-v1-0.default clusters")]
-pub struct ProxyConfig {
+pub(crate) struct ProxyConfig {
     /// The proxy: its node id, or NAME.NAMESPACE
     proxy: String,
     /// Only this section: listeners, routes, clusters, endpoints or secrets
@@ -89,7 +93,7 @@ pub struct ProxyConfig {
 
 /// `ferromesh token`.
 #[derive(Subcommand, Debug)]
-pub enum Token {
+pub(crate) enum Token {
     /// Make a join token: a short-lived proof for one identity, to be used by an agent's first call
     #[command(
         after_help = "Example:\n  ferromesh token create --namespace shop --service-account cart --ttl 10m > cart.token"
@@ -108,7 +112,7 @@ pub enum Token {
 }
 
 /// A connection to the REST API.
-pub struct Remote {
+pub(crate) struct Remote {
     server: String,
     token: Option<String>,
 }
@@ -118,7 +122,7 @@ impl Remote {
     ///
     /// # Errors
     /// The token's file cannot be read.
-    pub fn new(options: &RemoteOptions) -> anyhow::Result<Self> {
+    pub(crate) fn new(options: &RemoteOptions) -> anyhow::Result<Self> {
         Ok(Self { server: options.server.trim_end_matches('/').to_owned(), token: options.token()? })
     }
 
@@ -152,7 +156,7 @@ impl Remote {
     ///
     /// # Errors
     /// A file cannot be read, or the server refused an object.
-    pub async fn apply(&self, command: &Apply) -> anyhow::Result<()> {
+    pub(crate) async fn apply(&self, command: &Apply) -> anyhow::Result<()> {
         let parsed = inputs::read(&command.files)?;
         for diagnostic in &parsed.diagnostics {
             print_error(&diagnostic.to_string());
@@ -183,7 +187,7 @@ impl Remote {
     ///
     /// # Errors
     /// There is no such kind or object, or no answer.
-    pub async fn get(&self, command: &Get) -> anyhow::Result<()> {
+    pub(crate) async fn get(&self, command: &Get) -> anyhow::Result<()> {
         let kind = kind_named(&command.kind)?;
         if let Some(name) = &command.name {
             let object = self.ask(Method::GET, &path_of(kind, &command.namespace, name), None).await?;
@@ -212,7 +216,7 @@ impl Remote {
     ///
     /// # Errors
     /// There is no such object, or no answer.
-    pub async fn delete(&self, command: &Delete) -> anyhow::Result<()> {
+    pub(crate) async fn delete(&self, command: &Delete) -> anyhow::Result<()> {
         let kind = kind_named(&command.kind)?;
         self.ask(Method::DELETE, &path_of(kind, &command.namespace, &command.name), None).await?;
         print(&format!("{} {}/{} deleted", kind.kind_name(), command.namespace, command.name));
@@ -223,7 +227,7 @@ impl Remote {
     ///
     /// # Errors
     /// No answer.
-    pub async fn proxy_status(&self, command: &ProxyStatus) -> anyhow::Result<()> {
+    pub(crate) async fn proxy_status(&self, command: &ProxyStatus) -> anyhow::Result<()> {
         let list = self.ask(Method::GET, "/api/v1/proxies", None).await?;
         if command.output == Form::Json {
             print(&serde_json::to_string_pretty(&list)?);
@@ -254,7 +258,7 @@ impl Remote {
     ///
     /// # Errors
     /// There is no such proxy or section, or no answer.
-    pub async fn proxy_config(&self, command: &ProxyConfig) -> anyhow::Result<()> {
+    pub(crate) async fn proxy_config(&self, command: &ProxyConfig) -> anyhow::Result<()> {
         let mut dump =
             self.ask(Method::GET, &format!("/api/v1/proxies/{}/config", encode(&command.proxy)), None).await?;
         let shown = match &command.section {
@@ -272,7 +276,7 @@ impl Remote {
     ///
     /// # Errors
     /// The names cannot be an identity, or no answer.
-    pub async fn token(&self, command: &Token) -> anyhow::Result<()> {
+    pub(crate) async fn token(&self, command: &Token) -> anyhow::Result<()> {
         let Token::Create { namespace, service_account, ttl } = command;
         print(&self.join_token(namespace, service_account, ttl).await?);
         Ok(())
@@ -282,7 +286,7 @@ impl Remote {
     ///
     /// # Errors
     /// As [`Self::token`].
-    pub async fn join_token(&self, namespace: &str, service_account: &str, ttl: &str) -> anyhow::Result<String> {
+    pub(crate) async fn join_token(&self, namespace: &str, service_account: &str, ttl: &str) -> anyhow::Result<String> {
         let wanted = json!({ "namespace": namespace, "serviceAccount": service_account, "ttl": ttl });
         let answer = self.ask(Method::POST, "/api/v1/tokens", Some(&wanted)).await?;
         answer["token"].as_str().map(str::to_owned).context("the server's answer has no token")

@@ -21,7 +21,7 @@ use crate::secret;
 
 Example:
   ferromesh translate -f ./mesh --node 'sidecar~10.0.0.7~cart-1.shop~shop.svc.cluster.local'")]
-pub struct Translate {
+pub(crate) struct Translate {
     /// Files or folders of YAML or JSON; `-` is standard input
     #[arg(short, long = "file", value_name = "PATH", required = true)]
     files: Vec<PathBuf>,
@@ -47,7 +47,7 @@ enum Form {
 ///
 /// # Errors
 /// A file cannot be read, the node id is malformed, or nothing could be translated.
-pub fn run(command: &Translate) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(command: &Translate) -> anyhow::Result<ExitCode> {
     let parsed = inputs::read(&command.files)?;
     for finding in analyze_input(&parsed, &MeshDefaults::default()) {
         print_error(&finding.to_string());

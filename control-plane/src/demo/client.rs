@@ -17,14 +17,14 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Calls services through one address.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub(crate) struct Caller {
     through: SocketAddr,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
 /// An answer, read whole.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Status.
     pub status: StatusCode,
     /// The sample service's JSON; `Null` when it is none.
@@ -33,14 +33,14 @@ pub struct Answer {
 
 impl Answer {
     /// `version` of the service that answered; empty when none did.
-    pub fn version(&self) -> &str {
+    pub(crate) fn version(&self) -> &str {
         self.body["version"].as_str().unwrap_or_default()
     }
 }
 
 impl Caller {
     /// A caller whose requests all go to `through`.
-    pub fn new(through: SocketAddr) -> Self {
+    pub(crate) fn new(through: SocketAddr) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         Self { through, client: Client::builder(TokioExecutor::new()).build(connector) }
@@ -50,7 +50,7 @@ impl Caller {
     ///
     /// # Errors
     /// No answer: refused, reset, or none in time.
-    pub async fn get(&self, host: &str, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
+    pub(crate) async fn get(&self, host: &str, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
         self.send(Method::GET, host, path, headers).await
     }
 
@@ -58,7 +58,7 @@ impl Caller {
     ///
     /// # Errors
     /// As [`Self::get`].
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         host: &str,

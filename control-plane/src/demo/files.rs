@@ -18,16 +18,16 @@ const WRITTEN: [(&str, &str); 5] = [
 ];
 
 /// The file that a live edit changes.
-pub const REVIEWS: &str = "10-reviews.yaml";
+pub(crate) const REVIEWS: &str = "10-reviews.yaml";
 
 /// The host that the gateway serves.
-pub const PUBLIC_HOST: &str = "bookinfo.example.com";
+pub(crate) const PUBLIC_HOST: &str = "bookinfo.example.com";
 
 /// Writes every file into `dir`.
 ///
 /// # Errors
 /// The directory cannot be written.
-pub fn write_all(dir: &Path, network: &Network) -> anyhow::Result<String> {
+pub(crate) fn write_all(dir: &Path, network: &Network) -> anyhow::Result<String> {
     fs::create_dir_all(dir)?;
     for (name, text) in WRITTEN {
         fs::write(dir.join(name), text)?;
@@ -43,7 +43,7 @@ pub fn write_all(dir: &Path, network: &Network) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+pub(crate) fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     let (target, draft): (PathBuf, PathBuf) = (dir.join(name), dir.join(format!(".{name}.draft")));
     fs::write(&draft, text)?;
     fs::rename(draft, target)

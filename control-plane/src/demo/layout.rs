@@ -9,11 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use anyhow::{Context, bail};
 
 /// The port of every sample service.
-pub const SERVICE_PORT: u16 = 9080;
+pub(crate) const SERVICE_PORT: u16 = 9080;
 
 /// One workload of the demo.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Workload {
+pub(crate) struct Workload {
     /// Its block of addresses; 1 and up.
     pub index: u8,
     /// Pod name.
@@ -32,7 +32,7 @@ pub struct Workload {
 
 /// What a workload does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Role {
+pub(crate) enum Role {
     /// Answers requests.
     Service,
     /// Only calls others.
@@ -52,7 +52,7 @@ const fn service(
 }
 
 /// The cast, shaped like Istio's bookinfo.
-pub const WORKLOADS: [Workload; 9] = [
+pub(crate) const WORKLOADS: [Workload; 9] = [
     service(1, "productpage-v1-0", "productpage", "v1", "bookinfo-productpage"),
     service(2, "details-v1-0", "details", "v1", "bookinfo-details"),
     service(3, "details-v1-1", "details", "v1", "bookinfo-details"),
@@ -69,15 +69,15 @@ pub const WORKLOADS: [Workload; 9] = [
 ];
 
 /// The caller that most checks play.
-pub const PRODUCTPAGE: Workload = WORKLOADS[0];
+pub(crate) const PRODUCTPAGE: Workload = WORKLOADS[0];
 /// A caller that nobody trusts.
-pub const SLEEP: Workload = WORKLOADS[7];
+pub(crate) const SLEEP: Workload = WORKLOADS[7];
 /// The way in.
-pub const GATEWAY: Workload = WORKLOADS[8];
+pub(crate) const GATEWAY: Workload = WORKLOADS[8];
 
 /// The network of one demo.
 #[derive(Debug)]
-pub struct Network {
+pub(crate) struct Network {
     block: u8,
     /// Keeps other demos from taking the same block.
     _claim: TcpListener,
@@ -88,7 +88,7 @@ impl Network {
     ///
     /// # Errors
     /// No block of loopback addresses is free or usable.
-    pub fn claim() -> anyhow::Result<Self> {
+    pub(crate) fn claim() -> anyhow::Result<Self> {
         let first_error = match Self::claim_from(21..=250) {
             Ok(network) => return Ok(network),
             Err(error) => error,
@@ -115,27 +115,27 @@ impl Network {
     }
 
     /// Where the control plane listens.
-    pub fn control_plane(&self, port: u16) -> SocketAddr {
+    pub(crate) fn control_plane(&self, port: u16) -> SocketAddr {
         (self.address(0, 1), port).into()
     }
 
     /// Where a workload's application listens.
-    pub fn application(&self, workload: Workload) -> IpAddr {
+    pub(crate) fn application(&self, workload: Workload) -> IpAddr {
         self.address(workload.index, 1)
     }
 
     /// Where a workload is reached: its sidecar's inbound side, and its address in the mesh.
-    pub fn inbound(&self, workload: Workload) -> IpAddr {
+    pub(crate) fn inbound(&self, workload: Workload) -> IpAddr {
         self.address(workload.index, 2)
     }
 
     /// Where a workload's application sends what it has for others.
-    pub fn outbound(&self, workload: Workload) -> IpAddr {
+    pub(crate) fn outbound(&self, workload: Workload) -> IpAddr {
         self.address(workload.index, 3)
     }
 
     /// One of the sidecar's own endpoints.
-    pub fn own(&self, workload: Workload, port: u16) -> SocketAddr {
+    pub(crate) fn own(&self, workload: Workload, port: u16) -> SocketAddr {
         (self.address(workload.index, 4), port).into()
     }
 }

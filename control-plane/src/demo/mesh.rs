@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Everything that runs.
-pub struct Mesh {
+pub(crate) struct Mesh {
     /// Its addresses.
     pub network: Network,
     /// The control plane.
@@ -36,7 +36,7 @@ impl Mesh {
     ///
     /// # Errors
     /// Something cannot be started; what was started ends with the returned error.
-    pub async fn start(options: &DemoOptions, leaf_ttl: &str, progress: impl Fn(&str)) -> anyhow::Result<Self> {
+    pub(crate) async fn start(options: &DemoOptions, leaf_ttl: &str, progress: impl Fn(&str)) -> anyhow::Result<Self> {
         let envoy = find_envoy(options)?;
         let network = Network::claim()?;
         let dir = tempfile::Builder::new().prefix("ferromesh-demo-").tempdir().context("making a working directory")?;
@@ -67,12 +67,12 @@ impl Mesh {
     }
 
     /// The directory of configuration files.
-    pub fn config_dir(&self) -> PathBuf {
+    pub(crate) fn config_dir(&self) -> PathBuf {
         self.dir.path().join("config")
     }
 
     /// The working directory.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
@@ -80,27 +80,27 @@ impl Mesh {
     ///
     /// # Panics
     /// The workload is not a service of the demo.
-    pub fn seen(&self, workload: &str) -> &Seen {
+    pub(crate) fn seen(&self, workload: &str) -> &Seen {
         self.seen.get(workload).expect("a workload of the demo that serves")
     }
 
     /// A caller in the place of `workload`'s application.
-    pub fn caller(&self, workload: Workload) -> Caller {
+    pub(crate) fn caller(&self, workload: Workload) -> Caller {
         Caller::new((self.network.outbound(workload), SERVICE_PORT).into())
     }
 
     /// A caller without a sidecar, straight to a workload's address in the mesh.
-    pub fn plaintext(&self, workload: Workload) -> Caller {
+    pub(crate) fn plaintext(&self, workload: Workload) -> Caller {
         Caller::new((self.network.inbound(workload), SERVICE_PORT).into())
     }
 
     /// A caller outside the mesh, at the gateway's HTTP port.
-    pub fn outside(&self) -> Caller {
+    pub(crate) fn outside(&self) -> Caller {
         Caller::new((self.network.inbound(GATEWAY), 8080).into())
     }
 
     /// Stops everything; the working directory is kept if asked.
-    pub async fn stop(mut self, keep: bool) -> Option<PathBuf> {
+    pub(crate) async fn stop(mut self, keep: bool) -> Option<PathBuf> {
         stop(&mut self.sidecars).await;
         stop(std::slice::from_mut(&mut self.control_plane.process)).await;
         keep.then(|| self.dir.keep())

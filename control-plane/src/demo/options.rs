@@ -46,7 +46,7 @@ pub enum ProxyKind {
 
 impl ProxyKind {
     /// The subcommand of `ferromesh-proxy` that starts it.
-    pub fn subcommand(self) -> &'static str {
+    pub(crate) fn subcommand(self) -> &'static str {
         match self {
             Self::Ferromesh => "run",
             Self::Envoy => "envoy",
@@ -65,13 +65,13 @@ pub enum Output {
 
 impl DemoOptions {
     /// Which proxy a workload has.
-    pub fn proxy_of(&self, workload: super::layout::Workload) -> ProxyKind {
+    pub(crate) fn proxy_of(&self, workload: super::layout::Workload) -> ProxyKind {
         let calls = workload == super::layout::PRODUCTPAGE || workload.role != super::layout::Role::Service;
         self.client_proxy.filter(|_| calls).unwrap_or(self.proxy)
     }
 
     /// Whether any workload has an Envoy.
-    pub fn needs_envoy(&self) -> bool {
+    pub(crate) fn needs_envoy(&self) -> bool {
         self.proxy == ProxyKind::Envoy || self.client_proxy == Some(ProxyKind::Envoy)
     }
 }

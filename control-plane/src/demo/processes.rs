@@ -32,7 +32,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(8);
 
 /// A child process with its log.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
     log: PathBuf,
@@ -94,7 +94,7 @@ impl Process {
 }
 
 /// Stops all processes: each is asked, then waited for.
-pub async fn stop(processes: &mut [Process]) {
+pub(crate) async fn stop(processes: &mut [Process]) {
     processes.iter().for_each(|p| p.signal(Signal::SIGTERM));
     for process in processes {
         process.ended().await;
@@ -103,7 +103,7 @@ pub async fn stop(processes: &mut [Process]) {
 
 /// A running control plane with its administrator's token.
 #[derive(Debug)]
-pub struct ControlPlane {
+pub(crate) struct ControlPlane {
     /// The process.
     pub process: Process,
     rest: SocketAddr,
@@ -116,7 +116,7 @@ impl ControlPlane {
     ///
     /// # Errors
     /// It does not become ready.
-    pub async fn start(network: &Network, dir: &Path, config: &Path, leaf_ttl: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn start(network: &Network, dir: &Path, config: &Path, leaf_ttl: &str) -> anyhow::Result<Self> {
         let data = dir.join("data");
         let rest = network.control_plane(8080);
         let arguments = [
@@ -144,7 +144,7 @@ impl ControlPlane {
     ///
     /// # Errors
     /// No answer, or one that is not 2xx.
-    pub async fn rest(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+    pub(crate) async fn rest(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
         let (status, text) = fetch(method, self.rest, path, Some(&self.token), body).await?;
         if !status.is_success() {
             bail!("{path}: {status}: {}", String::from_utf8_lossy(&text));
@@ -161,7 +161,7 @@ impl ControlPlane {
 
 /// How sidecars are started.
 #[derive(Clone, Debug)]
-pub struct SidecarSettings {
+pub(crate) struct SidecarSettings {
     /// Which proxy.
     pub kind: ProxyKind,
     /// Where Envoy is, when it is one.
@@ -172,7 +172,7 @@ pub struct SidecarSettings {
 ///
 /// # Errors
 /// It gets no join token or cannot be started.
-pub async fn start_sidecar(
+pub(crate) async fn start_sidecar(
     network: &Network,
     dir: &Path,
     control_plane: &ControlPlane,
@@ -218,7 +218,11 @@ pub async fn start_sidecar(
 ///
 /// # Errors
 /// It ends, or takes too long; with its last words.
-pub async fn until_sidecar_ready(network: &Network, workload: Workload, process: &mut Process) -> anyhow::Result<()> {
+pub(crate) async fn until_sidecar_ready(
+    network: &Network,
+    workload: Workload,
+    process: &mut Process,
+) -> anyhow::Result<()> {
     process.until_ready(network.own(workload, 15021), "/healthz/ready").await
 }
 

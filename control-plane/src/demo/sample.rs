@@ -26,14 +26,14 @@ use super::{
 
 /// What one service instance saw. Shared by its connections.
 #[derive(Default, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     requests: Mutex<Vec<Arrival>>,
     edges: Mutex<BTreeMap<String, u64>>,
 }
 
 /// One request as the application saw it.
 #[derive(Clone, Debug)]
-pub struct Arrival {
+pub(crate) struct Arrival {
     /// Path with query.
     pub path: String,
     /// Headers.
@@ -46,12 +46,12 @@ const REMEMBERED: usize = 20_000;
 
 impl Seen {
     /// Requests whose path begins with `prefix`, oldest first.
-    pub fn arrivals(&self, prefix: &str) -> Vec<Arrival> {
+    pub(crate) fn arrivals(&self, prefix: &str) -> Vec<Arrival> {
         self.requests.lock().expect(POISONED).iter().filter(|a| a.path.starts_with(prefix)).cloned().collect()
     }
 
     /// Requests by the identity of their caller since the last call.
-    pub fn take_edges(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn take_edges(&self) -> BTreeMap<String, u64> {
         std::mem::take(&mut *self.edges.lock().expect(POISONED))
     }
 
@@ -67,14 +67,14 @@ impl Seen {
 }
 
 /// The peer's SPIFFE id from the last element of `x-forwarded-client-cert`, which the sidecar wrote.
-pub fn peer_identity(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn peer_identity(headers: &HeaderMap) -> Option<String> {
     let value = headers.get_all("x-forwarded-client-cert").iter().next_back()?.to_str().ok()?;
     let last = value.rsplit(',').next()?;
     last.split(';').find_map(|part| part.strip_prefix("URI=")).map(|uri| uri.trim_matches('"').to_owned())
 }
 
 /// A running service instance.
-pub struct Sample {
+pub(crate) struct Sample {
     workload: Workload,
     seen: Arc<Seen>,
     caller: Caller,
@@ -85,7 +85,7 @@ impl Sample {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub async fn start(workload: Workload, address: SocketAddr, caller: Caller) -> std::io::Result<Arc<Seen>> {
+    pub(crate) async fn start(workload: Workload, address: SocketAddr, caller: Caller) -> std::io::Result<Arc<Seen>> {
         let listener = TcpListener::bind(address).await?;
         let seen = Arc::new(Seen::default());
         let sample = Arc::new(Self { workload, seen: seen.clone(), caller });
@@ -151,7 +151,7 @@ async fn answer(sample: Arc<Sample>, request: Request<Incoming>) -> Result<Respo
 }
 
 /// Whether a workload answers requests.
-pub fn serves(workload: Workload) -> bool {
+pub(crate) fn serves(workload: Workload) -> bool {
     workload.role == Role::Service
 }
 

@@ -15,14 +15,14 @@ use super::{
 
 /// Traffic of one interval.
 #[derive(Default, Debug)]
-pub struct Interval {
+pub(crate) struct Interval {
     /// (caller's identity, callee's service) → (callee's version → requests).
     edges: BTreeMap<(String, &'static str), BTreeMap<&'static str, u64>>,
 }
 
 impl Interval {
     /// What the sample services saw since the last call.
-    pub fn take(mesh: &Mesh) -> Self {
+    pub(crate) fn take(mesh: &Mesh) -> Self {
         let mut interval = Self::default();
         for workload in WORKLOADS.into_iter().filter(|w| w.role == Role::Service) {
             for (caller, requests) in mesh.seen(workload.name).take_edges() {
@@ -48,7 +48,7 @@ impl Interval {
     ///
     /// # Errors
     /// Standard output is closed.
-    pub fn print(&self) -> io::Result<()> {
+    pub(crate) fn print(&self) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if out.is_terminal() {
             // Home, print, clear what an earlier longer table left below: no flicker.

@@ -69,9 +69,9 @@ fn istio(plan: &IstioMetadata) -> Option<Struct> {
     let services = ListValue { values: services.collect() };
     let fields = [
         plan.config.as_ref().map(|c| ("config", text(c))),
-        (!services.values.is_empty()).then(|| ("services", Value { kind: Some(Kind::ListValue(services)) })),
+        (!services.values.is_empty()).then_some(("services", Value { kind: Some(Kind::ListValue(services)) })),
         plan.subset.as_ref().map(|s| ("subset", text(s))),
-        plan.external.then(|| ("external", Value { kind: Some(Kind::BoolValue(true)) })),
+        plan.external.then_some(("external", Value { kind: Some(Kind::BoolValue(true)) })),
     ];
     let fields = structure(fields.into_iter().flatten());
     (!fields.fields.is_empty()).then_some(fields)

@@ -212,7 +212,6 @@ pub(crate) fn full_route() -> RoutePlan {
             HashKey::QueryParameter("q".into()),
         ],
         missing_cluster_500: true,
-        ..self::forward("")
     };
     RoutePlan {
         matches: Some(HttpMatch { uri: Some(StringMatch::Prefix("/a".into())), ..Default::default() }),

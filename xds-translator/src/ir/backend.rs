@@ -125,13 +125,16 @@ pub struct Warmup {
     pub aggression_milli: u32,
 }
 
+/// A locality as written (region, zone, sub-zone; `*` at the end allowed) with its percentage.
+pub type LocalityShare = (Arc<str>, u32);
+
 /// Locality-aware balancing.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
 pub struct LocalityPolicy {
     /// Off when `Some(false)`.
     pub enabled: Option<bool>,
-    /// From locality → (to locality, percent); localities as written, `*` at the end allowed.
-    pub distribute: Vec<(Arc<str>, Vec<(Arc<str>, u32)>)>,
+    /// From locality → shares of localities.
+    pub distribute: Vec<(Arc<str>, Vec<LocalityShare>)>,
     /// From region → to region.
     pub failover: Vec<(Arc<str>, Arc<str>)>,
     /// Labels compared in order.

@@ -35,7 +35,10 @@ impl Hostname {
     pub fn contains(&self, other: &Self) -> bool {
         match self.0.strip_prefix('*') {
             None => self.0 == other.0,
-            Some(suffix) => other.0.trim_start_matches('*').ends_with(suffix) && (suffix.is_empty() || other.0.len() >= self.0.len()),
+            Some(suffix) => {
+                other.0.trim_start_matches('*').ends_with(suffix)
+                    && (suffix.is_empty() || other.0.len() >= self.0.len())
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! The mesh's own mutual TLS: client contexts, server contexts, ALPN lists (ARCHITECTURE.md: ALPN).
+//! The mesh's own mutual TLS: client contexts, server contexts, ALPN lists (ARCHITECTURE.md).
 //!
 //! A TLS connection between sidecars says by its ALPN list what it carries; a server picks its filter chain by the
 //! list that the client offers, and never negotiates an `istio-http` name, because Envoy would then force HTTP/1.

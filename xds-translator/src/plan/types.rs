@@ -62,7 +62,7 @@ pub struct ClusterPlan {
     pub http: UpstreamHttp,
     /// TLS towards the backend.
     pub transport: UpstreamTransport,
-    /// ALPN lists per request protocol for mesh mutual TLS without Istio's filter (ARCHITECTURE.md: ALPN): metadata `mesh`.
+    /// ALPN lists per request protocol for mesh mutual TLS without Istio's filter (ARCHITECTURE.md): metadata `mesh`.
     pub mesh_alpn: Option<MeshAlpn>,
     /// Source address of upstream connections (`127.0.0.6`).
     pub bind_source: Option<IpAddr>,
@@ -587,7 +587,7 @@ pub struct HttpConnection {
     pub role: HttpRole,
     /// Access rules, in evaluation order (HTTP RBAC).
     pub access: Vec<AccessFilter>,
-    /// Puts the per-protocol ALPN list into filter state before the router (ARCHITECTURE.md: ALPN); clients without Istio's filter.
+    /// Puts the per-protocol ALPN list into filter state before the router (ARCHITECTURE.md); clients without Istio's filter.
     pub alpn_override: bool,
     /// `normalize_path` and friends.
     pub normalization: PathNormalization,

@@ -20,7 +20,7 @@ use super::{
 type Proof<'a> = Pin<Box<dyn Future<Output = anyhow::Result<String>> + 'a>>;
 
 /// One claim and how it is proved. The proof's text says what was measured.
-pub struct Check {
+pub(crate) struct Check {
     /// What is claimed.
     pub name: &'static str,
     prove: for<'a> fn(&'a Mesh) -> Proof<'a>,
@@ -28,7 +28,7 @@ pub struct Check {
 
 /// How a check ended.
 #[derive(Clone, Debug, Serialize)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// What was claimed.
     pub name: &'static str,
     /// Whether it holds.
@@ -46,7 +46,7 @@ macro_rules! check {
 }
 
 /// Every check, in the order in which they run. Later ones may wait for what time brings (rotation), so they come last.
-pub const CHECKS: [Check; 19] = [
+pub(crate) const CHECKS: [Check; 19] = [
     check!("canary: 90/10 between reviews v1 and v2", routing::canary),
     check!("header: end-user jason gets reviews v2 only", routing::header),
     check!("URI match and rewrite: the callee sees the new path", routing::rewrite),
@@ -76,7 +76,7 @@ const CHECK_LIMIT: Duration = Duration::from_secs(120);
 
 impl Check {
     /// Runs the proof.
-    pub async fn run(&self, mesh: &Mesh) -> Outcome {
+    pub(crate) async fn run(&self, mesh: &Mesh) -> Outcome {
         let begin = std::time::Instant::now();
         let result = match tokio::time::timeout(CHECK_LIMIT, (self.prove)(mesh)).await {
             Ok(result) => result,

@@ -6,7 +6,7 @@ use ferromesh_proto::ResourceType;
 use proptest::prelude::*;
 
 use super::universe::{Step, nodes, step};
-use crate::{compiler::Compiler, ir::MeshDefaults, plan::ViewKey, view::View};
+use crate::{class::NodeIdentity, closure, compiler::Compiler, ir::MeshDefaults, plan::ViewKey, view::View};
 
 type Known = BTreeMap<Arc<ViewKey>, Arc<View>>;
 
@@ -54,6 +54,7 @@ fn check_equal(compiler: &mut Compiler, known: &Known) {
     let mut fresh = compiler.rebuild();
     for node in nodes() {
         assert_eq!(compiler.classify(&node), fresh.classify(&node), "class of {:?}", node.workload);
+        check_closed(&mut fresh, &node);
     }
     assert!(compiler.diagnostics().eq(fresh.diagnostics()));
     for (key, published) in known {
@@ -72,6 +73,17 @@ fn check_equal(compiler: &mut Compiler, known: &Known) {
                 assert_eq!(kept[name].body, resource.body, "bytes of {kind:?} {name} of {key:?}");
             }
         }
+    }
+}
+
+/// Everything that the node's resources refer to is there (invariant 4), except clusters that a rule of the user names
+/// and nobody defines.
+fn check_closed(compiler: &mut Compiler, node: &NodeIdentity) {
+    let Ok(class) = compiler.classify(node) else { return };
+    let views: Vec<Arc<View>> = class.views.iter().map(|key| compiler.view(key)).collect();
+    let named = |(kind, name): &(ResourceType, String)| *kind == ResourceType::Cluster && name.starts_with("outbound|");
+    for dangling in closure::check(&views) {
+        assert!(named(&dangling.to), "{:?}: {dangling:?}", node.workload);
     }
 }
 

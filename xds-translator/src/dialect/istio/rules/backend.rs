@@ -150,7 +150,7 @@ fn check_table(hash: &ConsistentHash, at: &mut Decoder) {
 }
 
 fn is_prime(n: u64) -> bool {
-    n > 1 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+    n > 1 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
 }
 
 pub(super) fn check_locality(locality: &LocalityLbSetting, at: &mut Decoder) {
