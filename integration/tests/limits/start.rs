@@ -115,7 +115,8 @@ fn without_permission_the_directory_and_the_way_out_are_named() {
 async fn a_damaged_store_is_rebuilt_and_said_so() {
     let plane = stopped("127.80.6.1").await;
     let database = plane.path("data/store/objects.sled");
-    let damages: [(&str, fn(&Path)); 3] = [
+    type Damage = (&'static str, fn(&Path));
+    let damages: [Damage; 3] = [
         ("cut in half", |database| {
             for file in files(database) {
                 let bytes = fs::read(&file).expect("reading");
