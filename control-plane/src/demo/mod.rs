@@ -25,6 +25,7 @@ pub use options::DemoOptions;
 use options::Output;
 use serde_json::json;
 use table::Interval;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Lifetime of certificates when the checks must see them rotate.
 const SHORT_TTL: &str = "20s";
@@ -38,7 +39,7 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
     let quiet = options.output == Output::Json;
     let started = tokio::select! {
         started = Mesh::start(&options, ttl, |step| if !quiet { say(&format!("· {step}")) }) => started,
-        _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
+        () = interrupted() => return Ok(ExitCode::from(130)),
     };
     let mesh = started?;
     let code = if options.once { prove(&mesh, &options).await } else { watch(&mesh).await };
@@ -46,6 +47,17 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
         say(&format!("kept {}", kept.display()));
     }
     Ok(code)
+}
+
+/// Ctrl-C, a closed terminal, or a polite kill: each ends the demo in order, so that no process is left behind.
+async fn interrupted() {
+    let listen = |kind| signal(kind).expect("the runtime handles signals");
+    let (mut terminate, mut hang_up) = (listen(SignalKind::terminate()), listen(SignalKind::hangup()));
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
+    }
 }
 
 #[allow(clippy::print_stdout, reason = "the demo talks to a person")]
@@ -59,7 +71,7 @@ async fn prove(mesh: &Mesh, options: &DemoOptions) -> ExitCode {
     for check in CHECKS.iter().filter(|c| options.only.as_deref().is_none_or(|text| c.name.contains(text))) {
         let outcome = tokio::select! {
             outcome = check.run(mesh) => outcome,
-            _ = tokio::signal::ctrl_c() => return ExitCode::from(130),
+            () = interrupted() => return ExitCode::from(130),
         };
         if options.output == Output::Text {
             say(&line(&outcome));
@@ -114,7 +126,7 @@ async fn watch(mesh: &Mesh) -> ExitCode {
                 }
                 printed += 1;
             }
-            _ = tokio::signal::ctrl_c() => break,
+            () = interrupted() => break,
         }
     }
     traffic.abort();
@@ -132,7 +144,7 @@ fn hints(mesh: &Mesh) {
         mesh.network.inbound(GATEWAY)
     ));
     say(&format!(
-        "Console: http://{}/  Logs: {}  Stop: Ctrl-C",
+        "REST: http://{}/api/v1/proxies  Logs: {}  Stop: Ctrl-C",
         mesh.network.control_plane(8080),
         mesh.dir().display()
     ));
