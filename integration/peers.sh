@@ -42,7 +42,10 @@ P
     chmod +x "$found"
     ln -sf "$found" "$ENVOY"
   fi
-  "$ENVOY" --version | grep -q "/$peers_envoy_version/" || { say "$ENVOY is not Envoy $peers_envoy_version"; return 1; }
+  # Read whole before it is matched: `grep -q` would close the pipe on a program that is still writing.
+  local version
+  version=$("$ENVOY" --version)
+  [[ $version == */$peers_envoy_version/* ]] || { say "$ENVOY is not Envoy $peers_envoy_version but $version"; return 1; }
   export ENVOY
 }
 
