@@ -246,6 +246,18 @@ fn nothing_is_left_of_the_workshop() {
     check("traces of how it was made", violations);
 }
 
+/// Invariant 5, for what lies in the repository: outputs and test data show no key and no token.
+#[test]
+fn no_golden_holds_a_key_or_a_token() {
+    let marks = ["PRIVATE KEY", "LS0tLS1CRUdJTiBQUklWQVRF", "LS0tLS1CRUdJTiBFQyBQUklWQVRF", "eyJhbGci", "eyJ0eXAi"];
+    let texts = source::texts();
+    let outputs: Vec<_> =
+        texts.iter().filter(|(path, _)| path.contains("/golden/") || path.contains("/testdata/")).collect();
+    assert!(outputs.len() > 8, "the goldens have moved");
+    let shown = outputs.iter().filter(|(_, text)| marks.iter().any(|mark| text.contains(mark)));
+    check("goldens and test data with keys or tokens", shown.map(|(path, _)| path.clone()));
+}
+
 #[test]
 fn documents_that_are_named_exist() {
     let sources = source::texts();
