@@ -67,8 +67,7 @@ fn run(command: Command) -> anyhow::Result<()> {
 fn log_to_stderr(cli: &Cli) {
     let filter = EnvFilter::try_new(&cli.log).unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = std::io::stderr().is_terminal();
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
     // A program that embeds this one may have set its own.
     let _ = match cli.log_format {
         LogStyle::Text => subscriber.try_init(),

@@ -302,8 +302,10 @@ fn duplicate(object: &Object, first: &Object) -> Diagnostic {
 mod tests {
     use super::*;
 
-    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {ports: [{name: http, port: 80}]}\n";
-    const BROKEN: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {ports: [{name: http, port: eighty}]}\n";
+    const SERVICE: &str =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {ports: [{name: http, port: 80}]}\n";
+    const BROKEN: &str =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {ports: [{name: http, port: eighty}]}\n";
 
     struct Watched {
         dir: tempfile::TempDir,
@@ -328,7 +330,9 @@ mod tests {
             let changes = event.into_iter().flat_map(|e| e.changes).map(|change| match change {
                 SourceChange::Upsert(object) => format!("+{}", object.id.name),
                 SourceChange::Delete(id) => format!("-{}", id.name),
-                SourceChange::Credential { name, fact, .. } => format!("{}{name}", if fact.is_some() { "*" } else { "/" }),
+                SourceChange::Credential { name, fact, .. } => {
+                    format!("{}{name}", if fact.is_some() { "*" } else { "/" })
+                }
             });
             (changes.collect(), self.directory.diagnostics.len())
         }
