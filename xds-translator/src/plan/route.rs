@@ -11,7 +11,8 @@ use super::{
 use crate::{
     ir::{
         Balancing, Destination, HashKey, HeaderChanges, HeaderOps, HttpAction, HttpMatch, HttpRule, Labels, Mirror,
-        PerMillion, Retry, RetryPolicy, Rewrite, RouteTable, Service, StringMatch, WeightedDestination,
+        PerMillion, Redirect, RedirectPort, Retry, RetryPolicy, Rewrite, RouteTable, Service, StringMatch,
+        WeightedDestination,
     },
     snapshot::Reader,
 };
@@ -68,10 +69,19 @@ impl RouteScope<'_> {
         }
     }
 
+    /// Envoy cannot tell the port a request came to; a route configuration belongs to one.
+    fn redirect(&self, redirect: &Redirect) -> Redirect {
+        let port = match redirect.port {
+            Some(RedirectPort::Request) => Some(RedirectPort::Number(self.conditions.port)),
+            port => port,
+        };
+        Redirect { port, ..redirect.clone() }
+    }
+
     fn route(&self, table: &RouteTable, rule: &HttpRule, m: Option<&HttpMatch>) -> RoutePlan {
         let mut headers = rule.headers.clone();
         let (action, target) = match &rule.action {
-            HttpAction::Redirect(redirect) => (RouteActionPlan::Redirect(redirect.clone()), None),
+            HttpAction::Redirect(redirect) => (RouteActionPlan::Redirect(self.redirect(redirect)), None),
             HttpAction::Direct { status, body } => {
                 (RouteActionPlan::Direct { status: *status, body: body.clone() }, None)
             }

@@ -7,9 +7,9 @@ use crate::{
     dialect::Kind,
     ir::{
         Attachment, BackendPolicy, ConnectionPool, EgressListener, GatewayConfig, GatewayHost, GatewayProtocol,
-        GatewayServer, Hostname, HttpMatch, HttpRule, Labels, Origin, OutboundTraffic, OutlierDetection, Protocol,
-        Resolution, Retry, RetryPolicy, RouteTable, ScopeHost, ScopeNamespace, Selector, ServiceKey, SidecarScope,
-        StringMatch, Subset, TrafficPolicy, Visibility,
+        GatewayServer, Hostname, HttpAction, HttpMatch, HttpRule, Labels, Origin, OutboundTraffic, OutlierDetection,
+        Protocol, Redirect, RedirectPort, Resolution, Retry, RetryPolicy, RouteTable, ScopeHost, ScopeNamespace,
+        Selector, ServiceKey, SidecarScope, StringMatch, Subset, TrafficPolicy, Visibility,
     },
     snapshot::{Item, MeshSnapshot, Reader},
 };
@@ -178,6 +178,16 @@ fn a_destination_with_one_port_is_meant_by_its_host_alone() {
         routing(&hosts(&mesh, &outline, "80"))[0],
         format!("{CART}:80 → outbound|9000||stock.shop.svc.cluster.local")
     );
+}
+
+#[test]
+fn a_redirect_to_the_requests_port_names_it() {
+    let redirect = Redirect { port: Some(RedirectPort::Request), ..Redirect::default() };
+    let rule = HttpRule { action: HttpAction::Redirect(redirect), ..rule(Vec::new(), CART) };
+    let mesh = mesh([http("shop", "cart", 8080), routes(table("shop", "moved", &[CART], vec![rule]))]);
+    let hosts = hosts(&mesh, &outline(&mesh, outbound("a")), "8080");
+    let RouteActionPlan::Redirect(planned) = &hosts[0].routes[0].action else { panic!("a redirect") };
+    assert_eq!(planned.port, Some(RedirectPort::Number(8080)));
 }
 
 #[test]
