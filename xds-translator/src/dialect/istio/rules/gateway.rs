@@ -102,6 +102,10 @@ fn check_server_tls(tls: &ServerTls, protocol: &str, at: &mut Decoder) {
         return;
     }
     let mode = tls.mode.unwrap_or_default();
+    if mode == ServerTlsMode::AutoPassthrough {
+        let message = "not acted on yet: the server takes no connections";
+        at.within("mode", |at| at.remark(|path| Diagnostic::info(Code::NotActedOn, path, message)));
+    }
     let files = !tls.server_certificate.is_empty() && !tls.private_key.is_empty();
     let credential =
         !tls.credential_name.is_empty() || !tls.credential_names.is_empty() || !tls.tls_certificates.is_empty();
