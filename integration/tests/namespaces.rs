@@ -51,7 +51,7 @@ struct Mesh {
     client: Pod,
     stranger: Pod,
     outsider: Pod,
-    _servers: [Pod; 2],
+    servers: [Pod; 2],
     _site: Site,
     _bridge: Bridge,
 }
@@ -83,16 +83,7 @@ impl Mesh {
         }
         processes.push(site.sidecar(&client, "client", "client", proxies.callers));
         processes.push(site.sidecar(&stranger, "stranger", "stranger", proxies.callers));
-        Self {
-            _processes: processes,
-            control_plane,
-            client,
-            stranger,
-            outsider,
-            _servers: servers,
-            _site: site,
-            _bridge: bridge,
-        }
+        Self { _processes: processes, control_plane, client, stranger, outsider, servers, _site: site, _bridge: bridge }
     }
 }
 
@@ -232,8 +223,25 @@ fn check(third: u8, proxies: Proxies) {
     );
 
     let bytes =
-        mesh.client.exec(&Path::new("bash"), &["-c", "exec 3<>/dev/tcp/bytes/9000; echo hello mesh >&3; head -n1 <&3"]);
+        mesh.client.exec(Path::new("bash"), &["-c", "exec 3<>/dev/tcp/bytes/9000; echo hello mesh >&3; head -n1 <&3"]);
     assert_eq!(String::from_utf8_lossy(&bytes.stdout).trim(), "hello mesh", "TCP through the mesh");
 
+    if proxies.callees == "run" {
+        let scrape =
+            mesh.servers[0].exec(Path::new("curl"), &["-sf", "-m", "5", "http://127.0.0.1:15090/stats/prometheus"]);
+        let metrics = String::from_utf8_lossy(&scrape.stdout).into_owned();
+        let counted = metrics.lines().any(|line| {
+            line.starts_with("istio_requests_total{")
+                && [
+                    "reporter=\"destination\"",
+                    "connection_security_policy=\"mutual_tls\"",
+                    "response_code=\"200\"",
+                    "ns/default/sa/client",
+                ]
+                .iter()
+                .all(|label| line.contains(label))
+        });
+        assert!(counted, "no istio_requests_total of mutual TLS from the client:\n{metrics}");
+    }
     assert!(mesh.control_plane.ended(Duration::ZERO).is_none(), "the control plane ended");
 }
