@@ -130,13 +130,13 @@ impl Demo {
         let log = dir.join("demo.log");
         process.until("running", || {
             output = fs::read_to_string(&log).unwrap_or_default();
-            output.contains("Console: http://") && output.contains("Logs: ")
+            output.contains("REST: http://") && output.contains("Logs: ")
         });
         let after = |mark: &str| {
             let word = output.split(mark).nth(1).and_then(|rest| rest.split_whitespace().next());
             word.unwrap_or_else(|| panic!("no {mark:?} in {output}")).to_owned()
         };
-        let rest = after("Console: http://").trim_end_matches('/').to_owned();
+        let rest = after("REST: http://").split('/').next().unwrap_or_default().to_owned();
         Self { process, rest, dir: after("Logs: ").into() }
     }
 
