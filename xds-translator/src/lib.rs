@@ -11,6 +11,7 @@ pub mod analyze;
 pub mod class;
 pub mod closure;
 pub mod compiler;
+pub mod crds;
 pub mod debug;
 mod descriptors;
 pub mod diagnostic;

@@ -2,9 +2,11 @@
 
 mod analyze;
 mod bootstrap;
+mod crds;
 mod inputs;
 mod remote;
 mod translate;
+mod yaml;
 
 use std::{ffi::OsString, io::Write, process::ExitCode};
 
@@ -43,6 +45,8 @@ enum Command {
     Translate(translate::Translate),
     /// Find mistakes in configuration, offline
     Analyze(analyze::Analyze),
+    /// Print the CustomResourceDefinitions of the kinds that are served, as YAML
+    Crds,
     /// Store objects through the REST API
     Apply {
         #[command(flatten)]
@@ -135,6 +139,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(options) => app::run(options.check()?).await?,
         Command::Translate(command) => return translate::run(&command),
         Command::Analyze(command) => return analyze::run(&command),
+        Command::Crds => crds::run(),
         Command::Apply { command, remote } => Remote::new(&remote)?.apply(&command).await?,
         Command::Get { command, remote } => Remote::new(&remote)?.get(&command).await?,
         Command::Delete { command, remote } => Remote::new(&remote)?.delete(&command).await?,

@@ -40,6 +40,7 @@ pub(crate) struct Apply {
 
 /// `ferromesh get`.
 #[derive(Args, Debug)]
+#[group(skip)]
 #[command(
     after_help = "Examples:\n  ferromesh get virtualservices\n  ferromesh get virtualservice reviews -n default -o json"
 )]

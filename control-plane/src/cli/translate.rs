@@ -12,7 +12,7 @@ use ferromesh_xds_translator::{
 use prost_types::{ListValue, Struct, Value as ProtoValue, value::Kind as ProtoKind};
 use serde_json::Value;
 
-use super::{inputs, print, print_error};
+use super::{inputs, print, print_error, yaml};
 use crate::secret;
 
 /// `ferromesh translate`.
@@ -75,7 +75,7 @@ pub(crate) fn run(command: &Translate) -> anyhow::Result<ExitCode> {
     let value = serde_json::to_value(translate(MeshDefaults::default(), changes, &node)?)?;
     match command.output {
         Form::Json => print(&serde_json::to_string_pretty(&value)?),
-        Form::Yaml => print(yaml(&value).trim_end()),
+        Form::Yaml => print(yaml::block(&value).trim_end()),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -108,55 +108,4 @@ fn proto(value: &Value) -> ProtoValue {
         Value::Object(object) => ProtoKind::StructValue(structure(object)),
     };
     ProtoValue { kind: Some(kind) }
-}
-
-/// Block YAML whose scalars are JSON, which YAML contains: nothing needs guessing about quotes.
-fn yaml(value: &Value) -> String {
-    let mut text = String::new();
-    write(value, 0, &mut text);
-    text
-}
-
-fn write(value: &Value, depth: usize, text: &mut String) {
-    let indent = "  ".repeat(depth);
-    match value {
-        Value::Object(object) if !object.is_empty() => {
-            for (key, value) in object {
-                text.push_str(&format!("{indent}{}:", Value::String(key.clone())));
-                below(value, depth, text);
-            }
-        }
-        Value::Array(items) if !items.is_empty() => {
-            for item in items {
-                text.push_str(&format!("{indent}-"));
-                below(item, depth, text);
-            }
-        }
-        scalar => text.push_str(&format!("{indent}{scalar}\n")),
-    }
-}
-
-fn below(value: &Value, depth: usize, text: &mut String) {
-    let nested =
-        matches!(value, Value::Object(o) if !o.is_empty()) || matches!(value, Value::Array(a) if !a.is_empty());
-    if nested {
-        text.push('\n');
-        write(value, depth + 1, text);
-    } else {
-        text.push_str(&format!(" {value}\n"));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn yaml_holds_what_json_holds() {
-        let value = json!({ "a": [{ "b": "x: y", "c": [] }, 1], "d": {}, "e": null });
-        let expected = "\"a\":\n  -\n    \"b\": \"x: y\"\n    \"c\": []\n  - 1\n\"d\": {}\n\"e\": null\n";
-        assert_eq!(yaml(&value), expected);
-    }
 }

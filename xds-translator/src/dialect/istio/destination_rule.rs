@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use serde_json::Value;
+
 use super::{shared::WorkloadSelector, virtual_service::PortSelector};
 use crate::dialect::schema::{choice, object};
 
@@ -86,6 +88,8 @@ object! {
         "warmup" warmup: Option<Warmup>,
         /// Zone-aware balancing by Envoy.
         "zoneAwareLbSetting" zone_aware_lb_setting: Option<ZoneAwareLbSetting> [later],
+        /// Balancing by what endpoints report; without a reader in Istio too.
+        "backendUtilization" backend_utilization: Option<Value> [later],
     }
 }
 

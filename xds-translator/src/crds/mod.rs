@@ -1,0 +1,260 @@
+//! CustomResourceDefinitions of Istio's kinds, made from the declarations that decode them.
+//!
+//! Group, kind, names, versions and the stored version are Istio's, so that the definitions install over Istio's own and
+//! objects that are stored there stay readable. What only we have, the mesh configuration among it, is no resource of a
+//! cluster. Knows the kinds and their shapes, and nothing of clusters: the output is a value to print or to apply.
+
+mod structural;
+
+use serde_json::{Value, json};
+
+use crate::dialect::{
+    Kind, Scope,
+    istio::{destination_rule, gateway, security, service_entry, sidecar, virtual_service},
+    schema::ObjectSchema,
+};
+
+/// What a definition says beyond the table of kinds.
+struct Row {
+    kind: Kind,
+    schema: &'static ObjectSchema,
+    short: &'static [&'static str],
+    /// Versions that are served, the stored one first.
+    versions: &'static [&'static str],
+    columns: &'static [Column],
+}
+
+/// A column that `kubectl get` prints beside the name.
+struct Column {
+    name: &'static str,
+    path: &'static str,
+    /// OpenAPI type.
+    shape: &'static str,
+    doc: &'static str,
+}
+
+impl Column {
+    const fn text(name: &'static str, path: &'static str, doc: &'static str) -> Self {
+        Self { name, path, shape: "string", doc }
+    }
+}
+
+const AGE: Column =
+    Column { name: "Age", path: ".metadata.creationTimestamp", shape: "date", doc: "Time since it was made." };
+const NETWORKING: &[&str] = &["v1", "v1beta1", "v1alpha3"];
+const SECURITY: &[&str] = &["v1", "v1beta1"];
+
+const ROWS: &[Row] = &[
+    Row {
+        kind: Kind::VirtualService,
+        schema: virtual_service::VirtualService::SCHEMA,
+        short: &["vs"],
+        versions: NETWORKING,
+        columns: &[
+            Column::text("Gateways", ".spec.gateways", "Gateways that the rules are for."),
+            Column::text("Hosts", ".spec.hosts", "Hosts that the rules are for."),
+            AGE,
+        ],
+    },
+    Row {
+        kind: Kind::DestinationRule,
+        schema: destination_rule::DestinationRule::SCHEMA,
+        short: &["dr"],
+        versions: NETWORKING,
+        columns: &[Column::text("Host", ".spec.host", "Host that the policy is for."), AGE],
+    },
+    Row {
+        kind: Kind::Gateway,
+        schema: gateway::Gateway::SCHEMA,
+        short: &["gw"],
+        versions: NETWORKING,
+        columns: &[Column::text("Selector", ".spec.selector", "Labels of the gateway's pods."), AGE],
+    },
+    Row {
+        kind: Kind::ServiceEntry,
+        schema: service_entry::ServiceEntry::SCHEMA,
+        short: &["se"],
+        versions: NETWORKING,
+        columns: &[
+            Column::text("Hosts", ".spec.hosts", "The hosts."),
+            Column::text("Location", ".spec.location", "Inside or outside the mesh."),
+            Column::text("Resolution", ".spec.resolution", "How endpoints are found."),
+            AGE,
+        ],
+    },
+    Row {
+        kind: Kind::WorkloadEntry,
+        schema: service_entry::WorkloadEntry::SCHEMA,
+        short: &["we"],
+        versions: NETWORKING,
+        columns: &[AGE, Column::text("Address", ".spec.address", "Address of the workload.")],
+    },
+    Row { kind: Kind::Sidecar, schema: sidecar::Sidecar::SCHEMA, short: &[], versions: NETWORKING, columns: &[AGE] },
+    Row {
+        kind: Kind::PeerAuthentication,
+        schema: security::PeerAuthentication::SCHEMA,
+        short: &["pa"],
+        versions: SECURITY,
+        columns: &[Column::text("Mode", ".spec.mtls.mode", "What is taken from peers."), AGE],
+    },
+    Row {
+        kind: Kind::AuthorizationPolicy,
+        schema: security::AuthorizationPolicy::SCHEMA,
+        short: &["ap"],
+        versions: SECURITY,
+        columns: &[Column::text("Action", ".spec.action", "What a match means."), AGE],
+    },
+];
+
+/// Every definition, in the order of the table of kinds.
+pub fn custom_resource_definitions() -> Vec<Value> {
+    ROWS.iter().map(definition).collect()
+}
+
+fn definition(row: &Row) -> Value {
+    let kind = row.kind.row();
+    let area = kind.group.split('.').next().unwrap_or_default();
+    let schema = resource(row.schema);
+    let columns: Vec<Value> = row.columns.iter().map(column).collect();
+    let version = |(i, name): (usize, &&str)| {
+        json!({
+            "name": name,
+            "served": true,
+            "storage": i == 0,
+            "additionalPrinterColumns": columns,
+            "schema": { "openAPIV3Schema": schema },
+            "subresources": { "status": {} },
+        })
+    };
+    let versions: Vec<Value> = row.versions.iter().enumerate().map(version).collect();
+    let mut names = json!({
+        "kind": kind.name,
+        "listKind": format!("{}List", kind.name),
+        "plural": kind.plural,
+        "singular": kind.name.to_lowercase(),
+        "categories": ["istio-io", format!("{area}-istio-io")],
+    });
+    if !row.short.is_empty() {
+        names["shortNames"] = json!(row.short);
+    }
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": format!("{}.{}", kind.plural, kind.group),
+            "labels": { "app.kubernetes.io/part-of": "ferromesh" },
+        },
+        "spec": {
+            "group": kind.group,
+            "names": names,
+            "scope": match kind.scope { Scope::Namespaced => "Namespaced", Scope::Cluster => "Cluster" },
+            "conversion": { "strategy": "None" },
+            "versions": versions,
+        },
+    })
+}
+
+fn column(column: &Column) -> Value {
+    json!({ "name": column.name, "jsonPath": column.path, "type": column.shape, "description": column.doc })
+}
+
+/// The schema of a whole object: metadata is the API server's own business.
+fn resource(spec: &'static ObjectSchema) -> Value {
+    json!({
+        "type": "object",
+        "description": structural::prose(spec.doc),
+        "properties": { "spec": structural::object(spec), "status": status() },
+    })
+}
+
+/// What controllers write. Those of other meshes may write more, which stays.
+fn status() -> Value {
+    let text = || json!({ "type": "string" });
+    let time = || json!({ "type": "string", "format": "date-time" });
+    json!({
+        "type": "object",
+        "description": "What became of the object; written by controllers.",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {
+            "observedGeneration": {
+                "description": "Generation of the object that the rest speaks of.",
+                "x-kubernetes-int-or-string": true,
+            },
+            "conditions": {
+                "type": "array",
+                "description": "Whether it is in force, and if not, why.",
+                "items": {
+                    "type": "object",
+                    "x-kubernetes-preserve-unknown-fields": true,
+                    "properties": {
+                        "type": text(),
+                        "status": text(),
+                        "reason": text(),
+                        "message": text(),
+                        "lastProbeTime": time(),
+                        "lastTransitionTime": time(),
+                    },
+                },
+            },
+            "validationMessages": {
+                "type": "array",
+                "description": "What was found in it.",
+                "items": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
+            },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_served_kind_of_istio_has_a_definition() {
+        let defined: Vec<Kind> = ROWS.iter().map(|row| row.kind).collect();
+        let istio = |kind: &Kind| matches!(kind.group(), "networking.istio.io" | "security.istio.io");
+        assert_eq!(defined, Kind::all_served().filter(istio).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_version_of_a_definition_is_one_that_is_read_and_the_first_is_stored() {
+        for (row, definition) in ROWS.iter().zip(custom_resource_definitions()) {
+            assert_eq!(row.versions[0], row.kind.versions()[0], "{:?}", row.kind);
+            assert!(row.versions.iter().all(|v| row.kind.versions().contains(v)), "{:?}", row.kind);
+            let versions = definition["spec"]["versions"].as_array().expect("versions");
+            let stored: Vec<bool> = versions.iter().map(|v| v["storage"] == true).collect();
+            assert!(stored[0] && !stored[1..].contains(&true), "{:?}", row.kind);
+        }
+    }
+
+    #[test]
+    fn names_are_istios() {
+        let table = [
+            ("virtualservices.networking.istio.io", "VirtualServiceList", "virtualservice", "vs"),
+            ("destinationrules.networking.istio.io", "DestinationRuleList", "destinationrule", "dr"),
+            ("gateways.networking.istio.io", "GatewayList", "gateway", "gw"),
+            ("serviceentries.networking.istio.io", "ServiceEntryList", "serviceentry", "se"),
+            ("workloadentries.networking.istio.io", "WorkloadEntryList", "workloadentry", "we"),
+            ("sidecars.networking.istio.io", "SidecarList", "sidecar", ""),
+            ("peerauthentications.security.istio.io", "PeerAuthenticationList", "peerauthentication", "pa"),
+            ("authorizationpolicies.security.istio.io", "AuthorizationPolicyList", "authorizationpolicy", "ap"),
+        ];
+        for (definition, (name, list, singular, short)) in custom_resource_definitions().into_iter().zip(table) {
+            assert_eq!(definition["metadata"]["name"], name);
+            let names = &definition["spec"]["names"];
+            assert_eq!(names["listKind"], list);
+            assert_eq!(names["singular"], singular);
+            assert_eq!(names["shortNames"][0].as_str().unwrap_or_default(), short);
+            assert_eq!(definition["spec"]["scope"], "Namespaced");
+        }
+    }
+
+    /// `kubectl apply` keeps a copy of what was applied in an annotation, and annotations may have 256 KiB.
+    #[test]
+    fn a_definition_fits_into_the_annotation_of_kubectl() {
+        for definition in custom_resource_definitions() {
+            let bytes = definition.to_string().len();
+            assert!(bytes < 240 << 10, "{}: {bytes} bytes", definition["metadata"]["name"]);
+        }
+    }
+}
