@@ -130,22 +130,36 @@ fn read_lines(path: &Path, bytes: &[u8]) -> Result<(Vec<Record>, usize, u128), S
         let rest = &bytes[offset..];
         let end = rest.iter().position(|b| *b == b'\n');
         let line = &rest[..end.unwrap_or(rest.len())];
-        match (read_line(line, hash, records.len() as u64 + 1), end) {
+        let seq = records.len() as u64 + 1;
+        let is_last = end.is_none_or(|end| offset + end + 1 == bytes.len());
+        match (read_line(line, hash, seq), end) {
             (Ok((record, line_hash)), Some(end)) => {
                 records.push(record);
                 hash = line_hash;
                 offset += end + 1;
             }
             // Nothing follows: a write that was cut off, never acknowledged.
-            (_, None) => break,
-            (Err(_), Some(end)) if offset + end + 1 == bytes.len() => break,
-            (Err(reason), Some(_)) => {
+            (Ok(_), None) => break,
+            (Err(_), _) if is_last && !hides_a_record(line, hash, seq) => break,
+            (Err(reason), _) => {
                 let (path, record) = (path.to_owned(), records.len() as u64);
                 return Err(StoreError::Damaged { path, record, offset: offset as u64, reason });
             }
         }
     }
     Ok((records, offset, hash))
+}
+
+/// Whether a good record stands in front of another one in what looks like one line: then it is the line break between
+/// them that is damaged, and not the last record alone.
+fn hides_a_record(line: &[u8], previous: u128, seq: u64) -> bool {
+    let begins_a_line = |rest: &[u8]| {
+        rest.get(..=HASH_LEN)
+            .is_some_and(|head| head[..HASH_LEN].iter().all(u8::is_ascii_hexdigit) && head[HASH_LEN] == b' ')
+    };
+    let ends = line.iter().enumerate().filter(|(_, b)| **b == b'}').map(|(at, _)| at + 1);
+    let candidates = ends.filter(|end| line.get(end + 1..).is_some_and(begins_a_line));
+    candidates.into_iter().any(|end| read_line(&line[..end], previous, seq).is_ok())
 }
 
 fn read_line(line: &[u8], previous: u128, seq: u64) -> Result<(Record, u128), String> {
@@ -215,7 +229,20 @@ mod tests {
         assert!(error.contains("damaged at record 0 (byte 0)") && error.contains("head -c 0"), "{error}");
     }
 
+    #[test]
+    fn a_damaged_line_break_between_two_records_is_refused_and_not_taken_for_a_torn_tail() {
+        let (_dir, path) = written(3);
+        let mut bytes = fs::read(&path).expect("the journal");
+        let second =
+            bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at).nth(1).expect("three lines");
+        bytes[second] ^= 1;
+        fs::write(&path, &bytes).expect("damaging");
+        assert!(matches!(Journal::open(&path), Err(StoreError::Damaged { record: 1, .. })));
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
         #[test]
         fn any_flipped_bit_is_seen_or_cuts_only_the_last_record(at in 0usize..1_000_000, bit in 0u8..8) {
             let (_dir, path) = written(3);
