@@ -270,10 +270,11 @@ pub(crate) async fn try_secure_channel(plane: &Plane, identity: Option<&Identity
         }
     });
     let channel = endpoint.connect_with_connector(dial).await.map_err(|e| e.to_string())?;
-    // In TLS 1.3 a refused client certificate shows with the first answer only.
+    // In TLS 1.3 a refused client certificate shows with the first answer only, as whatever fault the transport meets
+    // first. An answer of the service itself means that the door is open.
     let mut probe = IstioCertificateServiceClient::new(channel.clone());
     match probe.create_certificate(IstioCertificateRequest::default()).await {
-        Err(status) if status.code() == tonic::Code::Unavailable || status.code() == tonic::Code::Unknown => {
+        Err(status) if !matches!(status.code(), tonic::Code::Unauthenticated | tonic::Code::InvalidArgument) => {
             Err(status.to_string())
         }
         _ => Ok(channel),
