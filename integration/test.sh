@@ -39,7 +39,7 @@ e2e() {
 kube() {
   bash integration/peers.sh kube
   bash integration/kube.sh build
-  cargo test --quiet -p ferromesh-integration --features kube --test cluster
+  FERROMESH_BIN=$PWD/target/release cargo test --quiet -p ferromesh-integration --features kube --test cluster --test 'kube*' -- --test-threads=2
 }
 
 begin=$SECONDS

@@ -41,7 +41,11 @@ use crate::{
     metrics::Metrics,
     pipeline::Mesh,
     secret::{Secrets, sealed::Vault},
-    source::{SourceId, directory, rest::RestSource},
+    source::{
+        SourceId, directory,
+        kubernetes::Cluster,
+        rest::{RestSource, Writes},
+    },
     status::Proxies,
     store::{Durable, Recovery},
     tls::{Door, ServerNames, introduce},
@@ -53,6 +57,9 @@ const GRACE: Duration = Duration::from_secs(5);
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// Streams on one connection; a proxy needs two.
 const STREAMS_PER_CONNECTION: u32 = 128;
+
+/// What is logged by default: the client of the API server repeats what its user says better.
+const DEFAULT_LOG: &str = "info,kube_client=off,kube_runtime=off";
 
 /// Runs the control plane until SIGTERM or SIGINT.
 ///
@@ -74,7 +81,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 
 /// Logs to stderr; `RUST_LOG` chooses what. In tests and embedders that log already, theirs stays.
 fn start_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     let colours = std::io::stderr().is_terminal();
     let _ =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).try_init();
@@ -158,12 +165,18 @@ impl ControlPlane {
     /// # Errors
     /// State or a port cannot be used; says what to do.
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        let cluster = match &settings.cluster {
+            Some(access) => Some(Cluster::connect(access).await?),
+            None => None,
+        };
         let listeners = Listeners::bind(&settings).await?;
         let addresses = listeners.addresses()?;
         let State { authority, store, vault, token } = State::open(&settings).await?;
         let metrics = Metrics::new();
         let base = MeshDefaults { trust_domain: settings.trust_domain.clone(), ..MeshDefaults::default() };
+        let root_namespace = base.root_namespace.clone();
         let mut expected = BTreeSet::from([SourceId::Rest]);
+        expected.extend(cluster.is_some().then_some(SourceId::Kubernetes));
         expected.extend((!settings.config.is_empty()).then_some(SourceId::Directory));
         let (mesh, events, pipeline_end) = Mesh::start(Compiler::new(base), expected, metrics.clone());
         let secrets = Arc::new(Secrets::default());
@@ -188,8 +201,13 @@ impl ControlPlane {
         let root_file = settings.root_file();
         publish_roots(&root_file, &authority.trust_bundle().borrow().clone(), &metrics)?;
         tasks.spawn(forever(follow_roots(authority.clone(), root_file, metrics.clone())));
-        let objects = RestSource::new(store, vault, secrets.clone(), events.clone());
+        let writes = if cluster.is_some() { Writes::InTheCluster } else { Writes::Here };
+        let objects = RestSource::new(store, vault, secrets.clone(), events.clone(), writes);
         objects.start().await?;
+        if let Some(cluster) = cluster {
+            let watches = cluster.run(root_namespace, secrets.clone(), events.clone(), metrics.clone());
+            tasks.spawn(async { Ok(watches.await?) });
+        }
         if !settings.config.is_empty() {
             let directories = directory::run(settings.config.clone(), secrets, events);
             tasks.spawn(async { Ok(directories.await?) });

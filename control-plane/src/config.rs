@@ -22,6 +22,7 @@ use ferromesh_xds_translator::dialect::scalar::parse_duration;
 
 Examples:
   ferromesh serve --config ./mesh                      serve a directory of YAML, watched
+  ferromesh serve --kubeconfig ~/.kube/config          follow a Kubernetes cluster
   ferromesh serve --config ./mesh --xds-tls-address 0.0.0.0:15012
                                                        let proxies of other machines in, each with its identity"
 )]
@@ -32,6 +33,9 @@ pub struct ServeOptions {
     /// Directory of YAML to watch; may be given several times
     #[arg(long, value_name = "DIR", env = "FERROMESH_CONFIG", value_delimiter = ',')]
     pub config: Vec<PathBuf>,
+    /// Follow the Kubernetes cluster of this kubeconfig; in a pod without --config: the pod's own cluster
+    #[arg(long, value_name = "FILE", env = "FERROMESH_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
     /// Where state is kept: objects written by REST, the certificate authority [default: ./ferromesh-data]
     #[arg(long, value_name = "DIR", env = "FERROMESH_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
@@ -61,11 +65,22 @@ pub struct ServeOptions {
     pub server_names: Vec<String>,
 }
 
+/// How a cluster's API server is reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ClusterAccess {
+    /// As this kubeconfig says.
+    Kubeconfig(PathBuf),
+    /// As every pod of the cluster can.
+    Pod,
+}
+
 /// Checked settings of the control plane.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Directories of YAML; may be empty.
     pub config: Vec<PathBuf>,
+    /// The cluster to follow, if any.
+    pub cluster: Option<ClusterAccess>,
     /// Where state is kept.
     pub data_dir: PathBuf,
     /// Plaintext xDS; loopback unless explicitly allowed otherwise.
@@ -104,6 +119,8 @@ impl ServeOptions {
             true => file.take("config").map(|v| v.split(',').map(PathBuf::from).collect()).unwrap_or_default(),
             false => self.config,
         };
+        let kubeconfig = self.kubeconfig.or(file.take("kubeconfig").map(PathBuf::from)).map(ClusterAccess::Kubeconfig);
+        let cluster = kubeconfig.or_else(|| (config.is_empty() && in_pod()).then_some(ClusterAccess::Pod));
         let server_names = match self.server_names.is_empty() {
             true => file.take("server-names").map(|v| v.split(',').map(str::to_owned).collect()).unwrap_or_default(),
             false => self.server_names,
@@ -112,6 +129,7 @@ impl ServeOptions {
         let trust_domain = self.trust_domain.or(file.take("trust-domain"));
         let settings = Settings {
             config,
+            cluster,
             data_dir: self
                 .data_dir
                 .or(file.take("data-dir").map(PathBuf::from))
@@ -132,6 +150,15 @@ impl ServeOptions {
         settings.safe(allowed)?;
         Ok(settings)
     }
+}
+
+/// Where a pod finds its token.
+const POD_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// Whether this is a pod that may talk to its cluster's API server.
+#[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+fn in_pod() -> bool {
+    env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(POD_TOKEN).is_file()
 }
 
 fn named(mut further: Vec<String>) -> Vec<String> {
@@ -318,6 +345,18 @@ mod tests {
         assert_eq!(settings.leaf_ttl, Duration::from_secs(3600));
         fs::write(&path, "leaf-tll: 1h\n").expect("writing");
         assert!(checked(flags).expect_err("refused").contains("leaf-tll"));
+    }
+
+    #[test]
+    fn a_kubeconfig_is_given_by_flag_or_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("settings.yaml");
+        fs::write(&path, "kubeconfig: /etc/mesh/kubeconfig\n").expect("writing");
+        let written = ServeOptions { settings: Some(path), ..ServeOptions::default() };
+        let given = ServeOptions { kubeconfig: Some("mine".into()), ..written.clone() };
+        for (options, file) in [(written, "/etc/mesh/kubeconfig"), (given, "mine")] {
+            assert_eq!(checked(options).expect("good").cluster, Some(ClusterAccess::Kubeconfig(file.into())));
+        }
     }
 
     #[test]

@@ -24,6 +24,12 @@ pub struct ByType {
     r#type: &'static str,
 }
 
+/// A metric by kind of objects.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct ByKind {
+    kind: &'static str,
+}
+
 /// Every metric of the control plane.
 pub struct Metrics {
     registry: Registry,
@@ -47,6 +53,8 @@ pub struct Metrics {
     pub views: Gauge,
     /// When the root certificate ends, in seconds since 1970.
     pub root_expiry: Gauge,
+    watches: Family<ByKind, Gauge>,
+    watch_errors: Family<ByKind, Counter>,
 }
 
 impl Metrics {
@@ -66,6 +74,8 @@ impl Metrics {
             refused_streams: Counter::default(),
             views: Gauge::default(),
             root_expiry: Gauge::default(),
+            watches: Family::default(),
+            watch_errors: Family::default(),
         };
         metrics.register();
         Arc::new(metrics)
@@ -98,6 +108,24 @@ impl Metrics {
             "End of the root certificate, seconds since 1970",
             self.root_expiry.clone(),
         );
+        r.register(
+            "mesh_kubernetes_listed",
+            "Whether every object of a kind in the cluster is known (0: not yet, or the cluster lacks the kind)",
+            self.watches.clone(),
+        );
+        r.register(
+            "mesh_kubernetes_watch_errors",
+            "Failed questions to the API server, by kind",
+            self.watch_errors.clone(),
+        );
+    }
+
+    /// A watch of the cluster said something: whether all of the kind is known now, and whether that was an error.
+    pub fn watched(&self, kind: &'static str, listed: bool, failed: bool) {
+        self.watches.get_or_create(&ByKind { kind }).set(listed.into());
+        if failed {
+            self.watch_errors.get_or_create(&ByKind { kind }).inc();
+        }
     }
 
     /// A response of this type was sent.
@@ -154,6 +182,8 @@ mod tests {
         metrics.pushed(ResourceType::Cluster);
         metrics.rejected(ResourceType::Route);
         metrics.converged(Duration::from_millis(2));
+        metrics.watched("Pod", true, false);
+        metrics.watched("Sidecar", false, true);
         let text = metrics.render();
         for line in [
             "pilot_xds 3",
@@ -161,6 +191,9 @@ mod tests {
             "pilot_total_xds_rejects{type=\"rds\"} 1",
             "pilot_proxy_convergence_time_count 1",
             "istio_build_info{component=\"pilot\"",
+            "mesh_kubernetes_listed{kind=\"Pod\"} 1",
+            "mesh_kubernetes_listed{kind=\"Sidecar\"} 0",
+            "mesh_kubernetes_watch_errors_total{kind=\"Sidecar\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

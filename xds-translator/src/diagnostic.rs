@@ -134,6 +134,8 @@ codes! {
     Translation = "FM0301";
     /// A proxy refused what an object was translated to.
     RefusedByProxy = "FM0401";
+    /// A kind that the cluster does not have, or that its API server does not let us read.
+    Unwatched = "FM0501";
 }
 
 impl Serialize for Code {

@@ -60,6 +60,7 @@ impl From<WriteError> for Problem {
             }
             WriteError::Store(StoreError::NotFound(_)) => Self::not_found(detail),
             WriteError::Store(_) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "not stored", detail),
+            WriteError::Elsewhere => Self::new(StatusCode::CONFLICT, "written elsewhere", detail),
             WriteError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", detail),
         }
     }

@@ -4,6 +4,7 @@
 //! them hold the same object, the pipeline decides by [`SourceId`]'s order.
 
 pub mod directory;
+pub mod kubernetes;
 pub mod rest;
 
 use std::sync::Arc;

@@ -26,6 +26,11 @@ pub enum WriteError {
     /// The store refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The cluster's API server holds the configuration.
+    #[error(
+        "this control plane follows a Kubernetes cluster, whose API server holds the configuration: write with kubectl"
+    )]
+    Elsewhere,
     /// The server is stopping.
     #[error("the server is stopping; the write may be repeated later")]
     Stopping,
@@ -61,12 +66,28 @@ pub struct RestSource {
     vault: Vault,
     secrets: Arc<Secrets>,
     events: EventSender,
+    writes: Writes,
+}
+
+/// Where objects are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Writes {
+    /// Here.
+    Here,
+    /// At the API server of a cluster, by others; here they are only checked.
+    InTheCluster,
 }
 
 impl RestSource {
     /// A source over `store`, which keeps the content of Secrets sealed by `vault`.
-    pub fn new(store: Arc<dyn Store>, vault: Vault, secrets: Arc<Secrets>, events: EventSender) -> Self {
-        Self { store, vault, secrets, events }
+    pub fn new(
+        store: Arc<dyn Store>,
+        vault: Vault,
+        secrets: Arc<Secrets>,
+        events: EventSender,
+        writes: Writes,
+    ) -> Self {
+        Self { store, vault, secrets, events, writes }
     }
 
     /// Tells the pipeline everything that is stored. An object that this version cannot read any more is reported and
@@ -126,6 +147,7 @@ impl RestSource {
         if mode == Mode::DryRun {
             return Ok(Accepted { revision: 0, object: answer, diagnostics });
         }
+        self.writable()?;
         let key = key_of(&object);
         let sealed = self.vault.seal(&key, (**object.raw()).clone());
         let (store, owner) = (self.store.clone(), who.to_owned());
@@ -149,6 +171,7 @@ impl RestSource {
         expect: Expect,
         who: &str,
     ) -> Result<u64, WriteError> {
+        self.writable()?;
         let key = StoreKey::new(kind.kind_name(), namespace, name);
         let stored = self.store.get(&key).ok_or_else(|| StoreError::NotFound(key.clone()))?;
         let (store, owner) = (self.store.clone(), who.to_owned());
@@ -164,6 +187,13 @@ impl RestSource {
             self.tell(vec![change], None).await?;
         }
         Ok(revision)
+    }
+
+    fn writable(&self) -> Result<(), WriteError> {
+        match self.writes {
+            Writes::Here => Ok(()),
+            Writes::InTheCluster => Err(WriteError::Elsewhere),
+        }
     }
 
     fn parse_stored(&self, entry: Entry) -> Result<(Object, Vec<Diagnostic>), Vec<Diagnostic>> {

@@ -99,6 +99,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
     let config = dir.join("config");
     Settings {
         config: config.is_dir().then_some(config).into_iter().collect(),
+        cluster: None,
         data_dir: dir.join("data"),
         xds_address: any,
         xds_tls_address: any,

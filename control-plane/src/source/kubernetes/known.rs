@@ -1,0 +1,329 @@
+//! What is known of one kind in the cluster, and what a word of its watch changes.
+//!
+//! What was seen last stays in force while a list is made anew, while the API server is away, and while an object is
+//! broken; only an object that is deleted, or missing from a whole list, goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ferromesh_xds_translator::{
+    diagnostic::{Code, Diagnostic, FieldPath, Severity},
+    dialect::{Kind, Object},
+    ir::ObjectId,
+};
+use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::kinds::Watched;
+use crate::{
+    secret::{self, SecretMaterial, Secrets},
+    source::{SourceChange, SourceId},
+};
+
+/// A word of a watch.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A list begins; what it does not hold is gone when it ends.
+    ListBegins,
+    /// An object as it is now, in a list or because it changed.
+    Seen(Value),
+    /// The object is deleted.
+    Deleted(Value),
+    /// The list is complete.
+    ListEnds,
+    /// The cluster does not have the kind now.
+    Absent,
+    /// The cluster has not had the kind for long: its objects are gone.
+    Gone,
+    /// The API server cannot be asked.
+    Failing(String),
+    /// It can be asked again.
+    Well,
+}
+
+/// How far a watch is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Nothing is known yet.
+    Unknown,
+    /// Everything that is there was seen.
+    Listed,
+    /// The cluster does not have the kind.
+    Absent,
+}
+
+/// What is known of one kind.
+pub(super) struct Known {
+    watched: Watched,
+    state: State,
+    /// Objects that were seen, with the content that the pipeline was told last.
+    told: BTreeMap<ObjectId, u64>,
+    /// Objects of the list that is being made.
+    listing: Option<BTreeSet<ObjectId>>,
+    findings: BTreeMap<ObjectId, Vec<Diagnostic>>,
+    trouble: Option<Diagnostic>,
+}
+
+impl Known {
+    /// Nothing is known of `watched` yet.
+    pub(super) fn new(watched: Watched) -> Self {
+        Self {
+            watched,
+            state: State::Unknown,
+            told: BTreeMap::new(),
+            listing: None,
+            findings: BTreeMap::new(),
+            trouble: None,
+        }
+    }
+
+    /// Name of the kind.
+    pub(super) fn kind_name(&self) -> &'static str {
+        self.watched.resource.kind_name()
+    }
+
+    /// Whether everything was seen that is there.
+    pub(super) fn listed(&self) -> bool {
+        self.state == State::Listed
+    }
+
+    /// Whether nothing that is there is still to come.
+    pub(super) fn settled(&self) -> bool {
+        self.state != State::Unknown
+    }
+
+    /// What is wrong now.
+    pub(super) fn diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.trouble.iter().chain(self.findings.values().flatten())
+    }
+
+    /// Takes a word of the watch, and adds what it changes.
+    pub(super) fn take(&mut self, step: Step, secrets: &Secrets, changes: &mut Vec<SourceChange>) {
+        match step {
+            Step::ListBegins => self.listing = Some(BTreeSet::new()),
+            Step::Seen(value) => {
+                self.trouble = None;
+                self.seen(value, secrets, changes);
+            }
+            Step::Deleted(value) => {
+                if let Some(id) = self.watched.identify(&value) {
+                    self.gone(&id, secrets, changes);
+                }
+            }
+            Step::ListEnds => {
+                (self.trouble, self.state) = (None, State::Listed);
+                if let Some(listed) = self.listing.take() {
+                    let gone = |id: &&ObjectId| !listed.contains(*id);
+                    let missing: BTreeSet<ObjectId> =
+                        self.told.keys().chain(self.findings.keys()).filter(gone).cloned().collect();
+                    missing.iter().for_each(|id| self.gone(id, secrets, changes));
+                }
+            }
+            Step::Absent => {
+                self.state = State::Absent;
+                self.trouble = Some(absent(self.watched.resource));
+            }
+            Step::Gone => {
+                let all: Vec<ObjectId> = self.told.keys().chain(self.findings.keys()).cloned().collect();
+                all.iter().for_each(|id| self.gone(id, secrets, changes));
+            }
+            Step::Failing(why) => {
+                let trouble = Some(failing(self.watched.resource, &why));
+                // The same again at every try would fill the log.
+                if self.trouble != trouble {
+                    tracing::warn!(kind = self.kind_name(), why, "the API server cannot be asked");
+                }
+                self.trouble = trouble;
+            }
+            Step::Well => self.trouble = None,
+        }
+    }
+
+    fn seen(&mut self, value: Value, secrets: &Secrets, changes: &mut Vec<SourceChange>) {
+        let Some(id) = self.watched.identify(&value) else { return };
+        if let Some(listed) = &mut self.listing {
+            listed.insert(id.clone());
+        }
+        let content = fingerprint(&value);
+        let same = self.told.get(&id) == Some(&content);
+        let mended = self.findings.get(&id).is_some_and(|found| found.iter().any(is_error));
+        if same && !mended {
+            return;
+        }
+        let read = self.watched.read(value).and_then(|(object, findings)| {
+            let change = upsert(secrets, &object).map_err(|finding| vec![*finding])?;
+            Ok((change, findings))
+        });
+        let findings = match read {
+            Ok((change, findings)) => {
+                changes.extend((!same).then_some(change));
+                self.told.insert(id.clone(), content);
+                findings
+            }
+            // The last good version keeps serving.
+            Err(findings) => findings.into_iter().map(|f| f.object(id.clone())).collect(),
+        };
+        if findings.is_empty() {
+            self.findings.remove(&id)
+        } else {
+            self.findings.insert(id, findings)
+        };
+    }
+
+    fn gone(&mut self, id: &ObjectId, secrets: &Secrets, changes: &mut Vec<SourceChange>) {
+        self.findings.remove(id);
+        if self.told.remove(id).is_some() {
+            changes.push(match id.kind {
+                Kind::Secret => credential(secrets, id, None),
+                _ => SourceChange::Delete(id.clone()),
+            });
+        }
+    }
+}
+
+fn is_error(finding: &Diagnostic) -> bool {
+    finding.severity == Severity::Error
+}
+
+/// What an object says, its version in the store left out: a write that changes nothing else is no news.
+fn fingerprint(value: &Value) -> u64 {
+    let mut value = value.clone();
+    if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        meta.remove("resourceVersion");
+    }
+    xxh3_64(value.to_string().as_bytes())
+}
+
+/// A Secret's key material goes to the secret provider; everybody else hears of its fingerprint only.
+fn upsert(secrets: &Secrets, object: &Object) -> Result<SourceChange, Box<Diagnostic>> {
+    if object.id.kind != Kind::Secret {
+        return Ok(SourceChange::Upsert(Box::new(object.clone())));
+    }
+    let material = secret::split(object)?;
+    Ok(credential(secrets, &object.id, material))
+}
+
+fn credential(secrets: &Secrets, id: &ObjectId, material: Option<SecretMaterial>) -> SourceChange {
+    let fact = secrets.set(SourceId::Kubernetes, &id.namespace, &id.name, material);
+    SourceChange::Credential { namespace: id.namespace.clone(), name: id.name.clone(), fact }
+}
+
+fn absent(kind: Kind) -> Diagnostic {
+    let message = format!("the cluster has no {}.{}; it is looked for again", kind.plural(), kind.group());
+    Diagnostic::info(Code::Unwatched, FieldPath::root(), message)
+        .fix("ferromesh crds | kubectl apply --server-side -f -")
+}
+
+fn failing(kind: Kind, why: &str) -> Diagnostic {
+    let message = format!("{} of the cluster cannot be read: {why}; what was seen last keeps serving", kind.plural());
+    Diagnostic::warning(Code::Unwatched, FieldPath::root(), message)
+        .fix("see that the API server can be reached and that list and watch are granted")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::kinds::watched, *};
+
+    fn kind(kind: Kind) -> Known {
+        let watched = watched(&"istio-system".into()).into_iter().find(|w| w.resource == kind);
+        Known::new(watched.expect("it is watched"))
+    }
+
+    fn service(name: &str, port: Value, version: &str) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": { "name": name, "namespace": "shop", "resourceVersion": version },
+            "spec": { "ports": [{ "name": "http", "port": port }] },
+        })
+    }
+
+    /// Changes in words: `+name` and `-name`.
+    fn words(known: &mut Known, steps: Vec<Step>) -> String {
+        let (secrets, mut changes) = (Secrets::default(), Vec::new());
+        steps.into_iter().for_each(|step| known.take(step, &secrets, &mut changes));
+        let word = |change: &SourceChange| match change {
+            SourceChange::Upsert(object) => format!("+{}", object.id.name),
+            SourceChange::Delete(id) => format!("-{}", id.name),
+            SourceChange::Credential { name, fact, .. } => format!("{}{name}", if fact.is_some() { "+" } else { "-" }),
+        };
+        changes.iter().map(word).collect::<Vec<_>>().join(" ")
+    }
+
+    fn codes(known: &Known) -> Vec<Code> {
+        known.diagnostics().map(|d| d.code).collect()
+    }
+
+    #[test]
+    fn a_list_made_anew_forgets_only_what_is_missing_when_it_ends() {
+        use Step::{ListBegins, ListEnds, Seen};
+        let mut known = kind(Kind::Service);
+        let first = vec![ListBegins, Seen(service("a", json!(80), "1")), Seen(service("b", json!(80), "2"))];
+        assert_eq!(words(&mut known, first), "+a +b");
+        assert!(!known.settled());
+        assert_eq!(words(&mut known, vec![ListEnds]), "");
+        assert!(known.settled() && known.listed());
+        assert_eq!(words(&mut known, vec![ListBegins]), "");
+        assert_eq!(words(&mut known, vec![Seen(service("b", json!(81), "7"))]), "+b");
+        assert_eq!(words(&mut known, vec![ListEnds]), "-a");
+    }
+
+    #[test]
+    fn a_write_that_changes_nothing_is_no_news() {
+        use Step::Seen;
+        let mut known = kind(Kind::Service);
+        assert_eq!(words(&mut known, vec![Seen(service("a", json!(80), "1"))]), "+a");
+        assert_eq!(words(&mut known, vec![Seen(service("a", json!(80), "2"))]), "");
+        assert_eq!(words(&mut known, vec![Seen(service("a", json!(81), "3"))]), "+a");
+    }
+
+    #[test]
+    fn a_broken_object_keeps_its_last_good_version_and_is_reported_until_it_is_mended_or_gone() {
+        use Step::{Deleted, Seen};
+        let mut known = kind(Kind::Service);
+        let broken = || Seen(service("a", json!("eighty"), "2"));
+        assert_eq!(words(&mut known, vec![Seen(service("a", json!(80), "1")), broken()]), "+a");
+        assert_eq!(codes(&known).first(), Some(&Code::WrongType));
+        assert_eq!(words(&mut known, vec![Seen(service("a", json!(80), "3"))]), "");
+        assert_eq!(codes(&known), []);
+        assert_eq!(words(&mut known, vec![broken(), Deleted(service("a", json!("eighty"), "4"))]), "-a");
+        assert_eq!(codes(&known), []);
+    }
+
+    #[test]
+    fn a_kind_that_is_absent_is_settled_and_loses_its_objects_only_when_it_is_gone() {
+        use Step::{Absent, Failing, Gone, ListBegins, ListEnds, Seen, Well};
+        let mut known = kind(Kind::Service);
+        assert_eq!(words(&mut known, vec![Absent]), "");
+        assert!(known.settled() && !known.listed());
+        assert_eq!(codes(&known), [Code::Unwatched]);
+        assert_eq!(words(&mut known, vec![ListBegins, Seen(service("a", json!(80), "1")), ListEnds]), "+a");
+        assert_eq!(codes(&known), []);
+        assert_eq!(words(&mut known, vec![Failing("refused".to_owned()), Absent]), "");
+        assert_eq!(words(&mut known, vec![Gone]), "-a");
+        assert_eq!(words(&mut known, vec![Failing("refused".to_owned()), Well]), "");
+        assert_eq!(codes(&known), []);
+    }
+
+    #[test]
+    fn failing_before_the_first_list_is_not_settled() {
+        let mut known = kind(Kind::Secret);
+        assert_eq!(words(&mut known, vec![Step::Failing("secrets is forbidden".to_owned())]), "");
+        assert!(!known.settled());
+        let said: Vec<&str> = known.diagnostics().map(|d| d.message.as_str()).collect();
+        assert!(said[0].contains("secrets is forbidden"), "{said:?}");
+    }
+
+    #[test]
+    fn an_unusable_secret_is_refused_without_its_content() {
+        let mut known = kind(Kind::Secret);
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": { "name": "web", "namespace": "shop" },
+            "data": { "tls.crt": "c2VjcmV0", "tls.key": "c2VjcmV0" },
+        });
+        assert_eq!(words(&mut known, vec![Step::Seen(secret)]), "");
+        let said = known.diagnostics().map(ToString::to_string).collect::<String>();
+        assert!(said.contains("web") && !said.contains("c2VjcmV0"), "{said}");
+    }
+}

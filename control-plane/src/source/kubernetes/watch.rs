@@ -1,0 +1,227 @@
+//! One watch: finds the version under which the API server offers a kind, lists it, follows it, and begins again when it
+//! breaks. Knows nothing of what objects mean.
+
+use std::{pin::pin, time::Duration};
+
+use futures_util::StreamExt;
+use kube::{
+    Api, Client, Error,
+    api::{ApiResource, DynamicObject, GroupVersionKind},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use serde_json::Value;
+use tokio::{
+    sync::mpsc::{Sender, error::SendError},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{kinds::Watched, known::Step};
+
+/// How often a kind that the cluster lacks is looked for, and a failing question asked again.
+const RETRY: Duration = Duration::from_secs(2);
+/// A definition is really gone after this long: while a server starts it may lack some for a moment.
+const GRACE: Duration = Duration::from_secs(30);
+/// A watch without an error for this long is in order again: longer than the longest pause between two tries.
+const CALM: Duration = Duration::from_secs(65);
+
+/// Where a watch speaks to: its place among the watches, and its words.
+struct Mouth {
+    place: usize,
+    steps: Sender<(usize, Step)>,
+}
+
+/// Why a watch ended.
+enum End {
+    /// The cluster does not have the kind any more.
+    Absent,
+    /// The server cannot send the first list as a stream: its store may be too old.
+    NoStream,
+}
+
+/// Nobody listens any more.
+type Deaf = SendError<(usize, Step)>;
+
+impl Mouth {
+    async fn say(&self, step: Step) -> Result<(), Deaf> {
+        self.steps.send((self.place, step)).await
+    }
+}
+
+/// Follows a kind until nobody listens any more.
+pub(super) async fn follow(
+    client: Client,
+    watched: Watched,
+    streaming: bool,
+    place: usize,
+    steps: Sender<(usize, Step)>,
+) {
+    // Ends when nobody listens: the source is gone with everything it could be told.
+    let _ = Watch { client, watched, streaming, mouth: Mouth { place, steps } }.run().await;
+}
+
+struct Watch {
+    client: Client,
+    watched: Watched,
+    streaming: bool,
+    mouth: Mouth,
+}
+
+impl Watch {
+    async fn run(&self) -> Result<(), Deaf> {
+        let mut absent_since: Option<Instant> = None;
+        let mut streaming = self.streaming;
+        loop {
+            match self.discover().await {
+                Ok(Some(resource)) => {
+                    absent_since = None;
+                    if let End::NoStream = self.watch(&resource, streaming).await? {
+                        streaming = false;
+                        continue;
+                    }
+                }
+                Ok(None) => {
+                    let since = *absent_since.get_or_insert_with(Instant::now);
+                    let gone = since.elapsed() >= GRACE;
+                    self.mouth.say(if gone { Step::Gone } else { Step::Absent }).await?;
+                }
+                Err(error) => self.mouth.say(Step::Failing(reason(&error))).await?,
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// The kind under the first of our versions that the cluster serves; `None`: under none of them.
+    async fn discover(&self) -> Result<Option<ApiResource>, Error> {
+        let kind = self.watched.resource;
+        for version in kind.versions() {
+            let resource = ApiResource::from_gvk_with_plural(
+                &GroupVersionKind::gvk(kind.group(), version, kind.kind_name()),
+                kind.plural(),
+            );
+            if self.watched.built_in() {
+                return Ok(Some(resource));
+            }
+            match self.client.list_api_group_resources(&resource.api_version).await {
+                Ok(list) if list.resources.iter().any(|r| r.name == resource.plural) => return Ok(Some(resource)),
+                Ok(_) => {}
+                Err(Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lists and follows for as long as that is possible.
+    async fn watch(&self, resource: &ApiResource, streaming: bool) -> Result<End, Deaf> {
+        let client = self.client.clone();
+        let api: Api<DynamicObject> = match &self.watched.namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, resource),
+            None => Api::all_with(client, resource),
+        };
+        let fields = self.watched.fields.map(str::to_owned);
+        let mut config = watcher::Config { field_selector: fields, ..watcher::Config::default() };
+        if streaming {
+            config = config.streaming_lists();
+        }
+        let mut events = pin!(watcher(api, config).default_backoff());
+        let (mut listed, mut troubled) = (false, false);
+        loop {
+            let event = match timeout(CALM, events.next()).await {
+                Ok(Some(event)) => event,
+                Ok(None) => return Ok(End::Absent),
+                Err(_) if troubled => {
+                    troubled = false;
+                    self.mouth.say(Step::Well).await?;
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            match event {
+                Ok(event) => {
+                    (listed, troubled) = (listed || matches!(event, Event::InitDone), false);
+                    self.mouth.say(self.step(event, resource)).await?;
+                }
+                Err(error) => match code(&error) {
+                    Some(404) => return Ok(End::Absent),
+                    // A server that has lost the kind also answers in ways that make no status.
+                    _ if matches!(self.discover().await, Ok(None)) => return Ok(End::Absent),
+                    Some(400 | 422 | 500) if streaming && !listed => return Ok(End::NoStream),
+                    // The server has forgotten what happened since: the watcher lists again by itself.
+                    Some(410) => tracing::debug!(kind = %resource.kind, "listing again"),
+                    _ => {
+                        troubled = true;
+                        self.mouth.say(Step::Failing(reason(&error))).await?;
+                    }
+                },
+            }
+        }
+    }
+
+    fn step(&self, event: Event<DynamicObject>, resource: &ApiResource) -> Step {
+        match event {
+            Event::Apply(object) => Step::Seen(self.value(object, resource)),
+            Event::Delete(object) => Step::Deleted(self.value(object, resource)),
+            Event::Init => Step::ListBegins,
+            Event::InitApply(object) => Step::Seen(self.value(object, resource)),
+            Event::InitDone => Step::ListEnds,
+        }
+    }
+
+    /// The object as written, with its kind, which items of a list lack.
+    fn value(&self, mut object: DynamicObject, resource: &ApiResource) -> Value {
+        object.metadata.managed_fields = None;
+        let mut value = serde_json::to_value(object).unwrap_or_default();
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("apiVersion".to_owned(), resource.api_version.as_str().into());
+            fields.insert("kind".to_owned(), resource.kind.as_str().into());
+        }
+        self.watched.trim(&mut value);
+        value
+    }
+}
+
+/// An error with its causes, in one line; causes that it repeats itself are left out.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The HTTP status in an error of a watch.
+fn code(error: &watcher::Error) -> Option<u16> {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(Error::Api(status))
+        | WatchStartFailed(Error::Api(status))
+        | WatchFailed(Error::Api(status)) => Some(status.code),
+        WatchError(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_reason_names_every_cause_once() {
+        let refused = || Box::new(io::Error::new(io::ErrorKind::ConnectionRefused, "connection\nrefused"));
+        let error = watcher::Error::InitialListFailed(Error::Service(refused()));
+        assert_eq!(reason(&error).matches("connection refused").count(), 1, "{}", reason(&error));
+        assert!(reason(&error).starts_with("failed to perform initial object list"));
+        assert_eq!(code(&error), None);
+    }
+}

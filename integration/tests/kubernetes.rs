@@ -1,0 +1,287 @@
+//! A control plane that follows a real cluster: what kubectl applies is served, and nothing valid is lost while objects
+//! break, definitions go and come back, and the API server dies. Needs root, and what `integration/peers.sh kube` installs.
+#![cfg(feature = "kube")]
+
+use std::{collections::BTreeMap, process::Command, time::Duration};
+
+use bytes::Bytes;
+use ferromesh_integration::{
+    cluster::Cluster,
+    paths,
+    process::{Process, until},
+};
+use ferromesh_proto::{
+    ResourceType,
+    discovery::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
+        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+    },
+};
+use futures_util::stream;
+use serde_json::Value;
+use tokio::{sync::mpsc, time::timeout};
+use tonic::{Streaming, transport::Endpoint};
+
+/// For a change of the cluster to reach a proxy, a busy machine allowed for.
+const SOON: Duration = Duration::from_secs(30);
+/// For what waits for the API server to come back, or for a definition to be found again.
+const LATE: Duration = Duration::from_secs(90);
+
+const REVIEWS: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: reviews}
+spec: {ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: reviews-1, labels: {kubernetes.io/service-name: reviews}}
+addressType: IPv4
+endpoints: [{addresses: [10.9.8.7], conditions: {ready: true}}]
+ports: [{name: http, port: 8080, protocol: TCP}]
+";
+
+/// A VirtualService whose answers carry `mark`.
+fn route(mark: &str) -> String {
+    format!(
+        "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: reviews}}
+spec:
+  hosts: [reviews]
+  http:
+  - route: [{{destination: {{host: reviews}}}}]
+    headers: {{response: {{set: {{x-mark: {mark}}}}}}}
+"
+    )
+}
+
+/// A control plane of the cluster, on an address of its own.
+struct Plane {
+    host: &'static str,
+    process: Process,
+    dir: tempfile::TempDir,
+}
+
+impl Plane {
+    fn start(host: &'static str, cluster: &Cluster) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut command = Command::new(paths::program("ferromesh"));
+        command.arg("serve").arg("--kubeconfig").arg(cluster.kubeconfig());
+        command.arg("--data-dir").arg(dir.path().join("data"));
+        let ports = [("xds", 15010), ("xds-tls", 15012), ("http", 8080), ("metrics", 15014)];
+        for (name, port) in ports {
+            command.args([format!("--{name}-address"), format!("{host}:{port}")]);
+        }
+        let mut process = Process::start("control-plane", dir.path(), command);
+        let ready = format!("http://{host}:8080/healthz/ready");
+        process.until("ready", || curl(&[&ready]).is_some());
+        Self { host, process, dir }
+    }
+
+    fn get(&self, path: &str) -> String {
+        curl(&[&format!("http://{}:8080{path}", self.host)]).unwrap_or_default()
+    }
+
+    fn metrics(&self) -> String {
+        curl(&[&format!("http://{}:15014/metrics", self.host)]).expect("metrics")
+    }
+
+    fn until_said(&self, limit: Duration, text: &str) {
+        until(limit, text, || self.get("/api/v1/diagnostics").contains(text));
+    }
+
+    fn until_unsaid(&self, limit: Duration, text: &str) {
+        until(limit, &format!("without {text}"), || {
+            let said = self.get("/api/v1/diagnostics");
+            !said.is_empty() && !said.contains(text)
+        });
+    }
+
+    /// Runs `ferromesh` against its REST API: whether that succeeded, and everything that was printed.
+    fn command(&self, arguments: &[&str]) -> (bool, String) {
+        let mut command = Command::new(paths::program("ferromesh"));
+        command.args(arguments).args(["--server", &format!("http://{}:8080", self.host)]);
+        command.arg("--admin-token-file").arg(self.dir.path().join("data/admin-token"));
+        let output = command.output().expect("it runs");
+        let text = [output.stdout, output.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
+        (output.status.success(), text)
+    }
+}
+
+fn curl(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("curl").args(["-sf", "-m", "2"]).args(arguments).output().expect("curl runs");
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn install_definitions(cluster: &Cluster, dir: &tempfile::TempDir) {
+    let output = Command::new(paths::program("ferromesh")).arg("crds").output().expect("it runs");
+    let file = dir.path().join("crds.yaml");
+    std::fs::write(&file, output.stdout).expect("a file");
+    cluster.kubectl(&["apply", "--server-side", "--filename", file.to_str().expect("UTF-8")]);
+    // kubectl gives up on a definition that has no conditions at all yet.
+    until(SOON, "definitions in force", || {
+        cluster.try_kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=10s"]).is_ok()
+    });
+}
+
+/// A proxy's stream of one type.
+struct Follower {
+    requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
+    responses: Streaming<DeltaDiscoveryResponse>,
+    has: BTreeMap<String, Bytes>,
+}
+
+impl Follower {
+    async fn open(host: &str, kind: ResourceType, names: &[&str]) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{host}:15010")).expect("an address");
+        let channel = endpoint.connect().await.expect("a connection");
+        let (requests, outbox) = mpsc::unbounded_channel();
+        let id = "sidecar~10.80.0.1~follower.default~default.svc.cluster.local".to_owned();
+        let hello = DeltaDiscoveryRequest {
+            node: Some(Node { id, ..Node::default() }),
+            type_url: kind.type_url().to_owned(),
+            resource_names_subscribe: names.iter().map(|n| (*n).to_owned()).collect(),
+            ..DeltaDiscoveryRequest::default()
+        };
+        let _ = requests.send(hello);
+        let outbox = stream::unfold(outbox, async |mut outbox| Some((outbox.recv().await?, outbox)));
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
+        let responses = client.delta_aggregated_resources(Box::pin(outbox)).await.expect("a stream").into_inner();
+        Self { requests, responses, has: BTreeMap::new() }
+    }
+
+    async fn receive(&mut self) {
+        let response = self.responses.message().await.expect("the stream goes on").expect("a response");
+        for name in &response.removed_resources {
+            self.has.remove(name);
+        }
+        for resource in response.resources {
+            self.has.insert(resource.name, resource.resource.expect("a body").value);
+        }
+        let (type_url, response_nonce) = (response.type_url, response.nonce);
+        let _ = self.requests.send(DeltaDiscoveryRequest { type_url, response_nonce, ..Default::default() });
+    }
+
+    fn contains(&self, text: &str) -> bool {
+        self.has.values().any(|body| body.windows(text.len()).any(|bytes| bytes == text.as_bytes()))
+    }
+
+    /// Receives until some resource contains `text`, or none does.
+    async fn until(&mut self, limit: Duration, text: &str, contained: bool) {
+        let received = async {
+            while self.contains(text) != contained {
+                self.receive().await;
+            }
+        };
+        let what = if contained { "sent" } else { "taken back" };
+        timeout(limit, received).await.unwrap_or_else(|_| panic!("{text} was not {what} within {limit:?}"));
+    }
+
+    /// Receives for a while: `text` must be there all the time.
+    async fn keeps(&mut self, text: &str, time: Duration) {
+        let received = async {
+            loop {
+                assert!(self.contains(text), "{text} was taken back");
+                self.receive().await;
+            }
+        };
+        let _ = timeout(time, received).await;
+        assert!(self.contains(text), "{text} was taken back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kubectl_applies_is_served_and_outlives_mistakes_and_the_api_server() {
+    let cluster = Cluster::up();
+    let plane = Plane::start("127.80.60.1", &cluster);
+    plane.until_said(SOON, "virtualservices.networking.istio.io");
+    assert!(plane.metrics().contains("mesh_kubernetes_listed{kind=\"VirtualService\"} 0"));
+    assert!(plane.metrics().contains("mesh_kubernetes_listed{kind=\"Pod\"} 1"));
+
+    install_definitions(&cluster, &plane.dir);
+    cluster.apply(REVIEWS);
+    cluster.apply(&route("first"));
+    let mut routes = Follower::open(plane.host, ResourceType::Route, &["80"]).await;
+    routes.until(LATE, "first", true).await;
+    plane.until_unsaid(SOON, "virtualservices.networking.istio.io");
+    let mut endpoints =
+        Follower::open(plane.host, ResourceType::Endpoint, &["outbound|80||reviews.default.svc.cluster.local"]).await;
+    endpoints.until(SOON, "10.9.8.7", true).await;
+    let (found, listing) = plane.command(&["get", "virtualservices"]);
+    assert!(found && listing.contains("reviews") && listing.contains("kubernetes"), "{listing}");
+    let proxies: Value = serde_json::from_str(&plane.get("/api/v1/proxies")).expect("JSON");
+    assert!(proxies.to_string().contains("follower.default"), "{proxies}");
+
+    cluster.apply(&route("second"));
+    routes.until(SOON, "second", true).await;
+
+    // The API server refuses what the schema can tell, and the control plane what only it can tell.
+    let wrong = route("third").replace("response:", "reply:");
+    let file = plane.dir.path().join("wrong.yaml");
+    std::fs::write(&file, wrong).expect("a file");
+    let refused = cluster.try_kubectl(&["apply", "--filename", file.to_str().expect("UTF-8")]);
+    assert!(refused.expect_err("an unknown field").contains("reply"));
+    cluster.apply(&route("third").replace("  - route:", "  - match: [{uri: {regex: \"(\"}}]\n    route:"));
+    plane.until_said(SOON, "spec.http[0].match[0].uri.regex");
+    routes.keeps("second", Duration::from_secs(1)).await;
+    cluster.apply(&route("fourth"));
+    routes.until(SOON, "fourth", true).await;
+    plane.until_unsaid(SOON, "spec.http[0].match[0].uri.regex");
+
+    let yaml = plane.dir.path().join("rest.yaml");
+    std::fs::write(&yaml, route("by-rest")).expect("a file");
+    let (stored, said) = plane.command(&["apply", "-f", yaml.to_str().expect("UTF-8")]);
+    assert!(!stored && said.contains("kubectl"), "{said}");
+
+    cluster.restart("apiserver");
+    routes.keeps("fourth", Duration::from_secs(3)).await;
+    until(LATE, "the API server answers again", || cluster.try_kubectl(&["get", "--raw", "/readyz"]).is_ok());
+    cluster.apply(&route("fifth"));
+    routes.until(LATE, "fifth", true).await;
+
+    cluster.kubectl(&["delete", "virtualservice", "reviews"]);
+    routes.until(SOON, "x-mark", false).await;
+    assert!(plane.process.output().lines().all(|line| !line.contains("panicked")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_that_goes_takes_its_objects_along_and_is_found_again() {
+    let cluster = Cluster::up();
+    let plane = Plane::start("127.80.61.1", &cluster);
+    install_definitions(&cluster, &plane.dir);
+    cluster.apply(REVIEWS);
+    cluster.apply(&route("before"));
+    let mut routes = Follower::open(plane.host, ResourceType::Route, &["80"]).await;
+    routes.until(LATE, "before", true).await;
+
+    // The same objects under an older version, as other tools write them.
+    cluster.apply(&route("beta").replace("networking.istio.io/v1", "networking.istio.io/v1beta1"));
+    routes.until(SOON, "beta", true).await;
+
+    let definition = "virtualservices.networking.istio.io";
+    cluster.kubectl(&["delete", "crd", definition, "--timeout=60s"]);
+    routes.until(LATE, "x-mark", false).await;
+    plane.until_said(LATE, definition);
+    install_definitions(&cluster, &plane.dir);
+    cluster.apply(&route("after"));
+    routes.until(LATE, "after", true).await;
+    plane.until_unsaid(SOON, definition);
+
+    // The mesh's own configuration, as Istio keeps it.
+    let mesh = |text: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata: {{mesh: \"{text}\"}}\n"
+        )
+    };
+    cluster.kubectl(&["create", "namespace", "istio-system"]);
+    let mut listeners = Follower::open(plane.host, ResourceType::Listener, &["*"]).await;
+    listeners.until(SOON, "PassthroughCluster", true).await;
+    cluster.apply(&mesh("outboundTrafficPolicy: {mode: REGISTRY_ONLY}"));
+    listeners.until(SOON, "PassthroughCluster", false).await;
+    cluster.apply(&mesh("outboundTrafficPolicy: {mode: NOBODY}"));
+    plane.until_said(SOON, "NOBODY");
+    cluster.kubectl(&["delete", "configmap", "istio", "--namespace", "istio-system"]);
+    listeners.until(SOON, "PassthroughCluster", true).await;
+}
