@@ -166,7 +166,7 @@ func archive(name string, program map[string]any, files []byte) ([]byte, error) 
 	entry := manifest.descriptor()
 	// containerd takes the whole name from the first annotation, other tools from the second.
 	entry["annotations"] = map[string]string{"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
-	index, err := encoded("", map[string]any{"schemaVersion": 2, "manifests": []any{entry}})
+	index, err := encoded(oci+"index.v1+json", map[string]any{"schemaVersion": 2, "mediaType": oci + "index.v1+json", "manifests": []any{entry}})
 	if err != nil {
 		return nil, err
 	}
