@@ -7,6 +7,7 @@
 #                                          ENTRYPOINT[,ARGUMENT...] FILE=PATH_IN_IMAGE...
 #   integration/kube.sh restart DIR PART   end one of apiserver controller-manager coredns containerd etcd kubelet proxy
 #                                          scheduler at once, without a farewell; it starts again by itself
+#   integration/kube.sh compact DIR        forget all history: who resumes a watch is told 410 Gone once the apiserver restarts
 #   integration/kube.sh list               running clusters: number, folder
 #   integration/kube.sh build              only build what is missing in the cache
 # DIR also has bin/kubectl of the same version, log/PART.log, and probe.tar, an image local/probe:1 that serves and asks HTTP.
@@ -101,7 +102,7 @@ up() { # DIR [N]
   local n begin=$SECONDS
   n=$(locked claim "$dir" ${2:-})
   trap 'abandon "$dir"' EXIT
-  trap 'say interrupted; exit 130' INT TERM
+  trap 'trap - EXIT; say "interrupted: ending cluster $n"; down "$dir"; exit 130' INT TERM
   say "starting cluster $n in $dir"
   lay_out "$dir"
   write_settings "$dir" "$n"
@@ -228,13 +229,23 @@ restart() { # DIR PART
   nsenter --target "$pid" --pid --mount bash -c "kill -KILL $(cat "$dir/run/$2.pid")"
 }
 
+compact() { # DIR
+  local dir pid store=http://127.0.0.1:2379/v3/kv revision
+  dir=$(ours "${1:-}")
+  pid=$(anchor "$dir")
+  [ -n "$pid" ] || die "$dir: the cluster is not running"
+  revision=$(nsenter --target "$pid" --net curl -sSf "$store/range" -d '{"key": "AA=="}' | sed -n 's/.*"revision":"\([0-9]*\)".*/\1/p')
+  [ -n "$revision" ] || die "$dir: etcd does not tell its revision"
+  nsenter --target "$pid" --net curl -sSf "$store/compaction" -d "{\"revision\": $revision, \"physical\": true}" > /dev/null
+}
+
 list() {
   local n
   for n in 0 1 2 3 4 5 6 7 8 9; do [ ! -e "/sys/class/net/$(link "$n")" ] || echo "$n $(folder_of "$n")"; done
 }
 
 case "${1:-}" in
-  up | down | load | list | build | restart | claim | release) "$@" ;;
+  up | down | load | list | build | restart | compact | claim | release) "$@" ;;
   image) shift; build_tools; "$tools/image" "$@" ;;
   -h | --help | help) usage ;;
   '') usage >&2; exit 2 ;;

@@ -66,6 +66,15 @@ impl Cluster {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Forgets the history of all objects: after a restart of the API server, who resumes a watch is told 410 Gone.
+    ///
+    /// # Panics
+    /// The store refuses.
+    pub fn compact(&self) {
+        let output = script(&["compact", text(&self.folder)]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.folder.join("bin/kubectl"));
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments);

@@ -175,12 +175,18 @@ fn two_clusters_reach_each_other_and_the_host_reaches_both() {
 }
 
 #[test]
-fn an_api_server_that_is_killed_comes_back_with_everything() {
+fn an_api_server_that_is_killed_comes_back_with_everything_but_history() {
     let cluster = serving();
     let uid = field(&cluster, "pod/server", ".metadata.uid");
+    let version = field(&cluster, "pod/server", ".metadata.resourceVersion");
+    cluster.kubectl(&["label", "pod/server", "changed=once"]);
+    cluster.compact();
     cluster.restart("apiserver");
     until(Duration::from_secs(60), "the API server answers again", || {
         cluster.try_kubectl(&["get", "--raw", "/readyz"]).is_ok_and(|answer| answer == "ok")
     });
     assert_eq!(field(&cluster, "pod/server", ".metadata.uid"), uid);
+    let resumed = format!("/api/v1/pods?watch=true&timeoutSeconds=1&resourceVersion={version}");
+    let answer = cluster.try_kubectl(&["get", "--raw", &resumed]);
+    assert!(matches!(&answer, Ok(said) | Err(said) if said.contains("too old resource version")), "{answer:?}");
 }
