@@ -57,6 +57,20 @@ spec:
     )
 }
 
+const SERVER: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: server, labels: {app: server}}
+spec:
+  containers:
+  - {name: probe, image: local/probe:1, args: [serve], readinessProbe: {periodSeconds: 1, httpGet: {port: 8080}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: server}
+spec: {selector: {app: server}, ports: [{name: http, port: 80, targetPort: 8080}]}
+";
+
 /// A control plane of the cluster, on an address of its own.
 struct Plane {
     host: &'static str,
@@ -284,4 +298,33 @@ async fn a_definition_that_goes_takes_its_objects_along_and_is_found_again() {
     plane.until_said(SOON, "NOBODY");
     cluster.kubectl(&["delete", "configmap", "istio", "--namespace", "istio-system"]);
     listeners.until(SOON, "PassthroughCluster", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_come_and_go_and_an_unusable_secret_is_named_without_its_content() {
+    let cluster = Cluster::up();
+    let plane = Plane::start("127.80.62.1", &cluster);
+    let cluster_name = "outbound|80||server.default.svc.cluster.local";
+    cluster.load(&cluster.folder().join("probe.tar"));
+    cluster.apply(SERVER);
+    cluster.until_field("pod/server", ".status.conditions[?(@.type==\"Ready\")].status", "True");
+    let address = cluster.kubectl(&["get", "pod/server", "--output", "jsonpath={.status.podIP}"]);
+    let mut endpoints = Follower::open(plane.host, ResourceType::Endpoint, &[cluster_name]).await;
+    endpoints.until(SOON, &address, true).await;
+    until(SOON, "the pod with its account", || {
+        let workloads = plane.get("/api/v1/workloads");
+        workloads.contains(&address) && workloads.contains("\"service_account\":\"default\"")
+    });
+    cluster.kubectl(&["delete", "pod", "server", "--grace-period=1"]);
+    endpoints.until(SOON, &address, false).await;
+
+    let canaries = ["--from-literal=tls.crt=canary-certificate", "--from-literal=tls.key=canary-key"];
+    let secret = ["create", "secret", "generic", "broken", "--type=kubernetes.io/tls"];
+    cluster.kubectl(&[&secret[..], &canaries[..]].concat());
+    plane.until_said(SOON, "unusable secret");
+    for shown in [plane.get("/api/v1/diagnostics"), plane.get("/api/v1/objects"), plane.process.output()] {
+        assert!(!shown.contains("canary") && !shown.contains("Y2FuYXJ5"), "{shown}");
+    }
+    cluster.kubectl(&["delete", "secret", "broken"]);
+    plane.until_unsaid(SOON, "unusable secret");
 }

@@ -416,5 +416,7 @@ object! {
         "percent" percent: Option<f64>,
         /// Retries that are always allowed at a time (3).
         "minRetryConcurrency" min_retry_concurrency: Option<u32>,
+        /// Over how long requests are counted; without a reader in Istio too.
+        "budgetInterval" budget_interval: Option<Duration> [later],
     }
 }
