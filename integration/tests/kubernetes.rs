@@ -249,9 +249,12 @@ async fn what_kubectl_applies_is_served_and_outlives_mistakes_and_the_api_server
     let (stored, said) = plane.command(&["apply", "-f", yaml.to_str().expect("UTF-8")]);
     assert!(!stored && said.contains("kubectl"), "{said}");
 
+    // Dead, and without a history when it is back: every watch is told 410 Gone and lists anew.
+    cluster.compact();
     cluster.restart("apiserver");
     routes.keeps("fourth", Duration::from_secs(3)).await;
     until(LATE, "the API server answers again", || cluster.try_kubectl(&["get", "--raw", "/readyz"]).is_ok());
+    routes.keeps("fourth", Duration::from_secs(3)).await;
     cluster.apply(&route("fifth"));
     routes.until(LATE, "fifth", true).await;
 

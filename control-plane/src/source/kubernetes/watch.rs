@@ -9,6 +9,7 @@ use kube::{
     api::{ApiResource, DynamicObject, GroupVersionKind},
     runtime::{
         WatchStreamExt,
+        utils::Backoff,
         watcher::{self, Event, watcher},
     },
 };
@@ -24,8 +25,35 @@ use super::{kinds::Watched, known::Step};
 const RETRY: Duration = Duration::from_secs(2);
 /// A definition is really gone after this long: while a server starts it may lack some for a moment.
 const GRACE: Duration = Duration::from_secs(30);
-/// A watch without an error for this long is in order again: longer than the longest pause between two tries.
-const CALM: Duration = Duration::from_secs(65);
+/// First and longest pause between two tries of a watch that breaks.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// A watch without an error for this long is in order again: longer than a try may hang and the longest pause.
+const CALM: Duration = Duration::from_secs(40);
+
+/// Pauses that double, each off by up to a quarter so that watches do not come back all at once.
+struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(PAUSES.0)
+    }
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0.mul_f64(rand::random_range(0.75..1.25));
+        self.0 = (self.0 * 2).min(PAUSES.1);
+        Some(pause)
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
 
 /// Where a watch speaks to: its place among the watches, and its words.
 struct Mouth {
@@ -126,7 +154,7 @@ impl Watch {
         if streaming {
             config = config.streaming_lists();
         }
-        let mut events = pin!(watcher(api, config).default_backoff());
+        let mut events = pin!(watcher(api, config).backoff(Pauses::default()));
         let (mut listed, mut troubled) = (false, false);
         loop {
             let event = match timeout(CALM, events.next()).await {
@@ -215,6 +243,16 @@ mod tests {
     use std::io;
 
     use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_begin_again_after_success() {
+        let mut pauses = Pauses::default();
+        let grown: Vec<Duration> = pauses.by_ref().take(20).collect();
+        assert!(grown[0] <= PAUSES.0.mul_f64(1.25) && grown[19] >= PAUSES.1.mul_f64(0.75), "{grown:?}");
+        assert!(grown.iter().all(|p| *p <= PAUSES.1.mul_f64(1.25)), "{grown:?}");
+        pauses.reset();
+        assert!(pauses.next().is_some_and(|p| p <= PAUSES.0.mul_f64(1.25)));
+    }
 
     #[test]
     fn a_reason_names_every_cause_once() {
