@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{Entry, StoreError, StoreKey};
@@ -16,6 +17,10 @@ pub(super) struct Database {
     db: sled::Db,
     entries: sled::Tree,
 }
+
+/// How long a lock of this process's own past is waited for.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 const APPLIED: &[u8] = b"applied";
 const LAST: &[u8] = b"last";
@@ -34,7 +39,7 @@ impl Database {
     /// Opens the database and reads it whole; the reason when it is unusable.
     pub(super) fn open(path: &Path) -> Result<(Self, Contents), String> {
         guarded(|| {
-            let db = sled::Config::new().path(path).cache_capacity(8 << 20).open()?;
+            let db = open_unlocked(path)?;
             let entries = db.open_tree("objects")?;
             let mut contents = Contents { applied: 0, last: None, entries: BTreeMap::new() };
             if let Some(bytes) = db.get(APPLIED)? {
@@ -101,6 +106,23 @@ impl Database {
     }
 }
 
+/// Opens the files. A database that was just dropped in this process lets go of its lock a moment later, from a thread of
+/// its own; other processes are kept out by the store's own lock.
+fn open_unlocked(path: &Path) -> sled::Result<sled::Db> {
+    let mut tries = 0;
+    loop {
+        match sled::Config::new().path(path).cache_capacity(8 << 20).open() {
+            Err(error) if tries < LOCK_TRIES && is_locked(&error.to_string()) => std::thread::sleep(LOCK_PAUSE),
+            other => return other,
+        }
+        tries += 1;
+    }
+}
+
+fn is_locked(reason: &str) -> bool {
+    reason.contains("acquire lock")
+}
+
 fn text(entry: &Entry) -> Vec<u8> {
     serde_json::to_vec(entry).expect("an entry is plain JSON")
 }
@@ -115,5 +137,5 @@ fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
 
 /// sled says "could not acquire lock" when another process has the files open.
 pub(super) fn in_use_or(path: &Path, reason: String) -> StoreError {
-    if reason.contains("acquire lock") { StoreError::InUse(PathBuf::from(path)) } else { StoreError::Database(reason) }
+    if is_locked(&reason) { StoreError::InUse(PathBuf::from(path)) } else { StoreError::Database(reason) }
 }
