@@ -287,7 +287,7 @@ impl Bench {
         let log: PathBuf = self.dir.path().join("latencies");
         let _ = fs::remove_file(&log);
         let mut command = Command::new("h2load");
-        command.args(["--h1", "-t1", "-c32", "-H", &format!(":authority: {host}"), "-H", &format!("Host: {host}")]);
+        command.args(["--h1", "-t1", "-c32", "-H", &format!(":authority: {host}")]);
         match load {
             Load::Rate(rate) => {
                 command.args(["--rps", &(rate / 32).max(1).to_string(), "-D", &time.as_secs().to_string()])
