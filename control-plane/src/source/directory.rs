@@ -14,7 +14,7 @@ use std::{
 
 use ferromesh_xds_translator::{
     diagnostic::{Code, Diagnostic, FieldPath, Severity},
-    dialect::{Kind, MAX_FILE_BYTES, Object, parse_file},
+    dialect::{MAX_FILE_BYTES, Object, parse_file},
     ir::ObjectId,
 };
 use notify::{RecursiveMode, Watcher};
@@ -178,7 +178,7 @@ impl Directory {
         let mut told = BTreeMap::new();
         for (id, (path, content, object)) in serving {
             if self.told.get(id).is_none_or(|(_, before)| *before != content) {
-                match upsert(&self.secrets, object) {
+                match SourceChange::appeared(SourceId::Directory, &self.secrets, object) {
                     Ok(change) => changes.push(change),
                     Err(diagnostic) => diagnostics.push(*diagnostic),
                 }
@@ -187,7 +187,7 @@ impl Directory {
             }
             told.insert(id.clone(), (path.clone(), content));
         }
-        changes.extend(gone.iter().map(|id| removal(&self.secrets, id)));
+        changes.extend(gone.iter().map(|id| SourceChange::vanished(SourceId::Directory, &self.secrets, id)));
         self.told = told;
         let diagnostics = (diagnostics != self.diagnostics).then(|| {
             self.diagnostics.clone_from(&diagnostics);
@@ -196,24 +196,6 @@ impl Directory {
         let changed = !changes.is_empty() || diagnostics.is_some();
         changed.then_some(ConfigEvent { source: SourceId::Directory, changes, diagnostics, synced: true })
     }
-}
-
-/// A Secret's key material goes to the secret provider; everybody else hears of its fingerprint only.
-fn upsert(secrets: &Secrets, object: &Object) -> Result<SourceChange, Box<Diagnostic>> {
-    if object.id.kind != Kind::Secret {
-        return Ok(SourceChange::Upsert(Box::new(object.clone())));
-    }
-    let material = secret::split(object)?;
-    Ok(credential(secrets, &object.id, material))
-}
-
-fn removal(secrets: &Secrets, id: &ObjectId) -> SourceChange {
-    if id.kind == Kind::Secret { credential(secrets, id, None) } else { SourceChange::Delete(id.clone()) }
-}
-
-fn credential(secrets: &Secrets, id: &ObjectId, material: Option<secret::SecretMaterial>) -> SourceChange {
-    let fact = secrets.set(SourceId::Directory, &id.namespace, &id.name, material);
-    SourceChange::Credential { namespace: id.namespace.clone(), name: id.name.clone(), fact }
 }
 
 impl Known {

@@ -9,7 +9,14 @@ pub mod rest;
 
 use std::sync::Arc;
 
-use ferromesh_xds_translator::{diagnostic::Diagnostic, dialect::Object, ir::ObjectId, snapshot::CredentialFact};
+use ferromesh_xds_translator::{
+    diagnostic::Diagnostic,
+    dialect::{Kind, Object},
+    ir::ObjectId,
+    snapshot::CredentialFact,
+};
+
+use crate::secret::{self, SecretMaterial, Secrets};
 
 /// A source, in order of precedence: when several hold an object with the same identity, the first one serves, and the
 /// next one takes over when it is deleted there.
@@ -53,6 +60,34 @@ pub enum SourceChange {
         /// `None`: it is gone.
         fact: Option<CredentialFact>,
     },
+}
+
+impl SourceChange {
+    /// The door of every source: a Secret's key material goes to the secret provider, and everybody else hears of its
+    /// fingerprint only; any other object passes as it is.
+    ///
+    /// # Errors
+    /// A diagnostic when the Secret cannot be used; nothing was changed then.
+    pub fn appeared(source: SourceId, secrets: &Secrets, object: &Object) -> Result<Self, Box<Diagnostic>> {
+        if object.id.kind != Kind::Secret {
+            return Ok(Self::Upsert(Box::new(object.clone())));
+        }
+        let material = secret::split(object)?;
+        Ok(Self::credential(source, secrets, &object.id, material))
+    }
+
+    /// The object is gone from this source.
+    pub fn vanished(source: SourceId, secrets: &Secrets, id: &ObjectId) -> Self {
+        match id.kind {
+            Kind::Secret => Self::credential(source, secrets, id, None),
+            _ => Self::Delete(id.clone()),
+        }
+    }
+
+    fn credential(source: SourceId, secrets: &Secrets, id: &ObjectId, material: Option<SecretMaterial>) -> Self {
+        let fact = secrets.set(source, &id.namespace, &id.name, material);
+        Self::Credential { namespace: id.namespace.clone(), name: id.name.clone(), fact }
+    }
 }
 
 /// Where sources send their events.

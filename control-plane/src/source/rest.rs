@@ -101,7 +101,7 @@ impl RestSource {
             match self.parse_stored(entry) {
                 Ok((object, remarks)) => {
                     diagnostics.extend(remarks);
-                    match self.upsert(&object) {
+                    match SourceChange::appeared(SourceId::Rest, &self.secrets, &object) {
                         Ok(change) => changes.push(change),
                         Err(diagnostic) => diagnostics.push(*diagnostic),
                     }
@@ -154,7 +154,8 @@ impl RestSource {
         // The journal waits for the disk.
         let written = tokio::task::spawn_blocking(move || store.put(&key, sealed, expect, &owner)).await;
         let revision = written.map_err(|_| WriteError::Stopping)??;
-        let change = self.upsert(&object).map_err(|d| WriteError::Invalid(vec![*d]))?;
+        let change = SourceChange::appeared(SourceId::Rest, &self.secrets, &object)
+            .map_err(|d| WriteError::Invalid(vec![*d]))?;
         self.tell(vec![change], None).await?;
         Ok(Accepted { revision, object: answer, diagnostics })
     }
@@ -179,11 +180,7 @@ impl RestSource {
         let revision = deleted.map_err(|_| WriteError::Stopping)??;
         // An object that could not be read was never told to the pipeline.
         if let Ok((object, _)) = self.parse_stored(stored) {
-            let id = &object.id;
-            let change = match id.kind {
-                Kind::Secret => self.credential(&object, None),
-                _ => SourceChange::Delete(id.clone()),
-            };
+            let change = SourceChange::vanished(SourceId::Rest, &self.secrets, &object.id);
             self.tell(vec![change], None).await?;
         }
         Ok(revision)
@@ -201,21 +198,6 @@ impl RestSource {
             Ok(value) => parse_value(value),
             Err(error) => Err(vec![sealed_shut(&error)]),
         }
-    }
-
-    /// A Secret's key material goes to the secret provider; everybody else hears of its fingerprint only.
-    fn upsert(&self, object: &Object) -> Result<SourceChange, Box<Diagnostic>> {
-        if object.id.kind != Kind::Secret {
-            return Ok(SourceChange::Upsert(Box::new(object.clone())));
-        }
-        let material = secret::split(object)?;
-        Ok(self.credential(object, material))
-    }
-
-    fn credential(&self, object: &Object, material: Option<secret::SecretMaterial>) -> SourceChange {
-        let (namespace, name) = (object.id.namespace.clone(), object.id.name.clone());
-        let fact = self.secrets.set(SourceId::Rest, &namespace, &name, material);
-        SourceChange::Credential { namespace, name, fact }
     }
 
     async fn tell(&self, changes: Vec<SourceChange>, diagnostics: Option<Vec<Diagnostic>>) -> Result<(), WriteError> {

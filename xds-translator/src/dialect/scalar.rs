@@ -1,6 +1,27 @@
-//! Texts with a meaning of their own: durations and timestamps.
+//! Texts with a meaning of their own: durations, timestamps, and the names of gRPC statuses.
 
 use std::time::Duration;
+
+/// gRPC status names, by number.
+pub(crate) const GRPC_STATUSES: &[&str] = &[
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
 
 /// Reads a duration as Go and protobuf write it: `1h30m`, `1.5s`, `100ms`, `0`. Negative ones and bare numbers other
 /// than 0 are refused.

@@ -5,9 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::Lowering;
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
-    dialect::istio::{
-        shared::{Percent, StringMatch as Declared},
-        virtual_service::{self as vs, RedirectPortSelection, UnmatchedPreflights, VirtualService},
+    dialect::{
+        istio::{
+            shared::{Percent, StringMatch as Declared},
+            virtual_service::{self as vs, RedirectPortSelection, UnmatchedPreflights, VirtualService},
+        },
+        scalar::GRPC_STATUSES,
     },
     ir::{
         Abort, Attachment, Cors, Destination, Fault, HeaderChanges, HeaderOps, HttpAction, HttpMatch, HttpRule, Mirror,
@@ -292,27 +295,9 @@ fn per_million(percent: &Percent) -> PerMillion {
 
 /// A gRPC status by name or number.
 fn grpc_status(text: &str) -> Option<u32> {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    let number = text.parse().ok().filter(|n| (*n as usize) < NAMES.len());
-    number.or_else(|| (0u32..).zip(NAMES).find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(code, _)| code))
+    let number = text.parse().ok().filter(|n| (*n as usize) < GRPC_STATUSES.len());
+    number
+        .or_else(|| (0u32..).zip(GRPC_STATUSES).find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(code, _)| code))
 }
 
 /// Standard base64 with padding; `None` when the text is something else.

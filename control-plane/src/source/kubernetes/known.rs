@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ferromesh_xds_translator::{
     diagnostic::{Code, Diagnostic, FieldPath, Severity},
-    dialect::{Kind, Object},
+    dialect::Kind,
     ir::ObjectId,
 };
 use serde_json::Value;
@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::kinds::Watched;
 use crate::{
-    secret::{self, SecretMaterial, Secrets},
+    secret::Secrets,
     source::{SourceChange, SourceId},
 };
 
@@ -150,7 +150,8 @@ impl Known {
             return;
         }
         let read = self.watched.read(value).and_then(|(object, findings)| {
-            let change = upsert(secrets, &object).map_err(|finding| vec![*finding])?;
+            let change =
+                SourceChange::appeared(SourceId::Kubernetes, secrets, &object).map_err(|finding| vec![*finding])?;
             Ok((change, findings))
         });
         let findings = match read {
@@ -172,10 +173,7 @@ impl Known {
     fn gone(&mut self, id: &ObjectId, secrets: &Secrets, changes: &mut Vec<SourceChange>) {
         self.findings.remove(id);
         if self.told.remove(id).is_some() {
-            changes.push(match id.kind {
-                Kind::Secret => credential(secrets, id, None),
-                _ => SourceChange::Delete(id.clone()),
-            });
+            changes.push(SourceChange::vanished(SourceId::Kubernetes, secrets, id));
         }
     }
 }
@@ -191,20 +189,6 @@ fn fingerprint(value: &Value) -> u64 {
         meta.remove("resourceVersion");
     }
     xxh3_64(value.to_string().as_bytes())
-}
-
-/// A Secret's key material goes to the secret provider; everybody else hears of its fingerprint only.
-fn upsert(secrets: &Secrets, object: &Object) -> Result<SourceChange, Box<Diagnostic>> {
-    if object.id.kind != Kind::Secret {
-        return Ok(SourceChange::Upsert(Box::new(object.clone())));
-    }
-    let material = secret::split(object)?;
-    Ok(credential(secrets, &object.id, material))
-}
-
-fn credential(secrets: &Secrets, id: &ObjectId, material: Option<SecretMaterial>) -> SourceChange {
-    let fact = secrets.set(SourceId::Kubernetes, &id.namespace, &id.name, material);
-    SourceChange::Credential { namespace: id.namespace.clone(), name: id.name.clone(), fact }
 }
 
 fn absent(kind: Kind) -> Diagnostic {

@@ -18,6 +18,7 @@ use crate::{
                 HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, RouteDestination, VirtualService,
             },
         },
+        scalar,
     },
 };
 
@@ -343,31 +344,10 @@ fn check_fault(fault: &HttpFault, at: &mut Decoder) {
     }
 }
 
-/// gRPC status names, by number.
-pub(crate) const GRPC_STATUSES: &[&str] = &[
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 fn check_grpc_status(status: &Arc<str>, at: &mut Decoder) {
-    let by_number = status.parse::<usize>().is_ok_and(|n| n < GRPC_STATUSES.len());
-    if !status.is_empty() && !by_number && !GRPC_STATUSES.contains(&&**status) {
-        let near = crate::dialect::suggest::nearest(status, GRPC_STATUSES.iter().copied());
+    let by_number = status.parse::<usize>().is_ok_and(|n| n < scalar::GRPC_STATUSES.len());
+    if !status.is_empty() && !by_number && !scalar::GRPC_STATUSES.contains(&&**status) {
+        let near = crate::dialect::suggest::nearest(status, scalar::GRPC_STATUSES.iter().copied());
         at.within("grpcStatus", |at| {
             at.invalid(format!("`{status}` is not a gRPC status"), near.map(|n| format!("`{n}`")))
         });
