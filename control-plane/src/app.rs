@@ -37,13 +37,13 @@ use crate::{
         auth::Trust,
         service::{Discovery, Parts, Shared},
     },
+    cluster::Cluster,
     config::Settings,
     metrics::Metrics,
     pipeline::Mesh,
     secret::{Secrets, sealed::Vault},
     source::{
-        SourceId, directory,
-        kubernetes::Cluster,
+        SourceId, directory, kubernetes,
         rest::{RestSource, Writes},
     },
     status::Proxies,
@@ -173,8 +173,11 @@ impl ControlPlane {
         let addresses = listeners.addresses()?;
         let State { authority, store, vault, token } = State::open(&settings).await?;
         let metrics = Metrics::new();
-        let base = MeshDefaults { trust_domain: settings.trust_domain.clone(), ..MeshDefaults::default() };
-        let root_namespace = base.root_namespace.clone();
+        let base = MeshDefaults {
+            trust_domain: settings.trust_domain.clone(),
+            root_namespace: settings.root_namespace.clone(),
+            ..MeshDefaults::default()
+        };
         let mut expected = BTreeSet::from([SourceId::Rest]);
         expected.extend(cluster.is_some().then_some(SourceId::Kubernetes));
         expected.extend((!settings.config.is_empty()).then_some(SourceId::Directory));
@@ -204,8 +207,10 @@ impl ControlPlane {
         let writes = if cluster.is_some() { Writes::InTheCluster } else { Writes::Here };
         let objects = RestSource::new(store, vault, secrets.clone(), events.clone(), writes);
         objects.start().await?;
-        if let Some(cluster) = cluster {
-            let watches = cluster.run(root_namespace, secrets.clone(), events.clone(), metrics.clone());
+        if let Some(cluster) = &cluster {
+            let root_namespace = settings.root_namespace.clone();
+            let watches =
+                kubernetes::run(cluster.clone(), root_namespace, secrets.clone(), events.clone(), metrics.clone());
             tasks.spawn(async { Ok(watches.await?) });
         }
         if !settings.config.is_empty() {

@@ -6,13 +6,14 @@ use std::{
     env, fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use clap::Args;
 use ferromesh_proto::TrustDomain;
-use ferromesh_xds_translator::dialect::scalar::parse_duration;
+use ferromesh_xds_translator::{dialect::scalar::parse_duration, ir::MeshDefaults};
 
 /// `ferromesh serve`: every option has a safe default.
 #[derive(Args, Clone, Default, Debug)]
@@ -57,6 +58,9 @@ pub struct ServeOptions {
     /// Trust domain of the mesh; fixed when the certificate authority is made [default: cluster.local]
     #[arg(long, value_name = "NAME", env = "FERROMESH_TRUST_DOMAIN")]
     pub trust_domain: Option<String>,
+    /// Namespace of the mesh's own configuration, where the control plane runs [default: istio-system]
+    #[arg(long, value_name = "NAME", env = "FERROMESH_ROOT_NAMESPACE")]
+    pub root_namespace: Option<String>,
     /// Lifetime of workloads' certificates, such as 24h or 20s [default: 24h]
     #[arg(long, value_name = "DURATION", env = "FERROMESH_LEAF_TTL")]
     pub leaf_ttl: Option<String>,
@@ -93,6 +97,8 @@ pub struct Settings {
     pub metrics_address: SocketAddr,
     /// Trust domain.
     pub trust_domain: TrustDomain,
+    /// Namespace of the mesh's own configuration.
+    pub root_namespace: Arc<str>,
     /// Lifetime of workloads' certificates.
     pub leaf_ttl: Duration,
     /// Names of the server's certificate; `ferromesh.local` first.
@@ -127,6 +133,7 @@ impl ServeOptions {
         };
         let ttl = self.leaf_ttl.or(file.take("leaf-ttl")).unwrap_or_else(|| "24h".to_owned());
         let trust_domain = self.trust_domain.or(file.take("trust-domain"));
+        let root_namespace = self.root_namespace.or(file.take("root-namespace"));
         let settings = Settings {
             config,
             cluster,
@@ -141,6 +148,7 @@ impl ServeOptions {
             trust_domain: trust_domain
                 .map_or(Ok(TrustDomain::default()), |t| TrustDomain::new(&t))
                 .context("--trust-domain")?,
+            root_namespace: root_namespace.map_or_else(|| MeshDefaults::default().root_namespace, Arc::from),
             leaf_ttl: parse_duration(&ttl)
                 .with_context(|| format!("--leaf-ttl {ttl:?}: expected a duration such as 24h or 20s"))?,
             server_names: named(server_names),

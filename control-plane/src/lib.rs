@@ -7,6 +7,7 @@ pub mod admin;
 pub mod ads;
 pub mod app;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;

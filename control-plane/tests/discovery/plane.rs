@@ -106,6 +106,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         http_address: any,
         metrics_address: any,
         trust_domain: TrustDomain::default(),
+        root_namespace: "istio-system".into(),
         leaf_ttl: Duration::from_secs(3600),
         server_names: vec![SERVER_NAME.to_owned()],
     }

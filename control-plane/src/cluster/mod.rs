@@ -1,0 +1,69 @@
+//! The Kubernetes cluster that this control plane belongs to: how it is reached, and everything that is asked of its API
+//! server or written to it. Reading configuration from it is a source ([`crate::source::kubernetes`]).
+//!
+//! A proxy of the environment is left alone: the API server is reached directly.
+
+use std::path::PathBuf;
+
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+use crate::config::ClusterAccess;
+
+/// Why a cluster cannot be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The kubeconfig cannot be used.
+    #[error("cannot use the kubeconfig {path}: {reason}; give another with --kubeconfig", path = path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Not in a pod, or the pod has no token.
+    #[error("cannot use the cluster of this pod: {0}; mount its service account's token, or give --kubeconfig")]
+    Pod(String),
+    /// The addresses, certificates or credentials make no client.
+    #[error("cannot make a client for the API server: {0}")]
+    Client(String),
+}
+
+/// A cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+}
+
+impl Cluster {
+    /// Prepares a client; the API server need not answer yet.
+    ///
+    /// # Errors
+    /// What says how to reach the API server cannot be used.
+    pub async fn connect(access: &ClusterAccess) -> Result<Self, ClusterError> {
+        let mut config = match access {
+            ClusterAccess::Kubeconfig(path) => {
+                let unusable = |reason: String| ClusterError::Kubeconfig { path: path.clone(), reason };
+                let file = Kubeconfig::read_from(path).map_err(|e| unusable(first_line(&e)))?;
+                let options = KubeConfigOptions::default();
+                Config::from_custom_kubeconfig(file, &options).await.map_err(|e| unusable(first_line(&e)))?
+            }
+            ClusterAccess::Pod => Config::incluster().map_err(|e| ClusterError::Pod(first_line(&e)))?,
+        };
+        config.proxy_url = None;
+        let client = Client::try_from(config).map_err(|e| ClusterError::Client(first_line(&e)))?;
+        Ok(Self { client })
+    }
+
+    /// A client of the API server.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+}
+
+/// An error without the excerpt that parsers of YAML print below it, which may hold a credential.
+fn first_line(error: &dyn std::error::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
