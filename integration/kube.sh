@@ -10,7 +10,7 @@
 #   integration/kube.sh compact DIR        forget all history: who resumes a watch is told 410 Gone once the apiserver restarts
 #   integration/kube.sh list               running clusters: number, folder
 #   integration/kube.sh build              only build what is missing in the cache
-# DIR also has bin/kubectl of the same version, log/PART.log, and probe.tar, an image local/probe:1 that serves and asks HTTP.
+# DIR also has bin/kubectl of the same version, bin/helm, log/PART.log, and probe.tar, an image local/probe:1 that serves and asks HTTP.
 # Programs are built once (minutes; needs Go) and kept by version in ${FERROMESH_CACHE:-~/.cache/ferromesh}; system programs come
 # from `integration/peers.sh kube`.
 # A cluster lives in its own process, mount and network namespaces: processes, mounts and rules end with it. The host
@@ -120,6 +120,7 @@ lay_out() { # DIR: programs and images
   mkdir -p "$1/bin" "$1/log"
   for part in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl; do ln -s "$kubernetes/kube" "$1/bin/$part"; done
   ln -s "$coredns/coredns" "$1/bin/coredns"
+  ln -s "$helm/helm" "$1/bin/helm"
   cp "$tools/pause.tar" "$tools/probe.tar" "$1/"
   : > "$1/progress"
 }

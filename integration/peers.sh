@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the real peers that the end-to-end tests talk to, and prints nothing else than progress on stderr.
 #   integration/peers.sh          make .tools/bin/envoy and the system programs available
-#   integration/peers.sh kube     only what integration/kube.sh needs: container runtime, etcd, Go
+#   integration/peers.sh kube     only what integration/kube.sh needs: container runtime, image builder, etcd, Go
 # Source it to have $ENVOY set. Fails, never skips, when a peer cannot be had.
 set -euo pipefail
 
@@ -74,7 +74,7 @@ install_go() {
 
 install_kube() {
   without_services install_system_packages ip=iproute2 iptables=iptables openssl=openssl curl=curl conntrack=conntrack \
-    etcd=etcd-server containerd=containerd runc=runc /usr/lib/cni/ptp=containernetworking-plugins
+    etcd=etcd-server containerd=containerd runc=runc buildah=buildah /usr/lib/cni/ptp=containernetworking-plugins
   install_go
 }
 

@@ -2,6 +2,7 @@
 
 kubernetes_version=1.36.3
 coredns_version=1.15.0
+helm_version=3.22.0
 cache=${FERROMESH_CACHE:-${HOME:?}/.cache/ferromesh}
 kube_source=$kube_root/kube
 
@@ -12,6 +13,7 @@ version_flags="-X k8s.io/component-base/version.gitVersion=v$kubernetes_version 
 fingerprint() { cat "$@" | sha256sum | cut -c 1-8; }
 kubernetes=$cache/kubernetes-$kubernetes_version-$(fingerprint "$kube_source"/{main.go,go.mod,go.sum} <(echo "$version_flags"))
 coredns=$cache/coredns-$coredns_version
+helm=$cache/helm-$helm_version
 tools=$cache/kube-tools-$(fingerprint "$kube_source"/{pause,image,probe}/main.go)
 
 go_program() {
@@ -39,6 +41,7 @@ build_into() { # FOLDER WHAT FUNCTION
 static_go() { CGO_ENABLED=0 nice -n 19 "$go" "$1" -p "${FERROMESH_BUILD_JOBS:-1}" -trimpath -ldflags "-s -w $version_flags" "${@:2}"; }
 kubernetes_into() { static_go build -o "$1/kube" .; }
 coredns_into() { GOBIN=$1 static_go install "github.com/coredns/coredns@v$coredns_version"; }
+helm_into() { GOBIN=$1 version_flags="-X helm.sh/helm/v3/internal/version.version=v$helm_version" static_go install "helm.sh/helm/v3/cmd/helm@v$helm_version"; }
 tools_into() {
   static_go build -o "$1/" ./pause ./image ./probe
   "$1/image" "$1/pause.tar" local/pause:1 /pause "$1/pause=/pause"
@@ -51,4 +54,5 @@ build() {
   build_tools
   build_into "$kubernetes" "Kubernetes $kubernetes_version" kubernetes_into
   build_into "$coredns" "CoreDNS $coredns_version" coredns_into
+  build_into "$helm" "Helm $helm_version" helm_into
 }
