@@ -22,6 +22,7 @@ use ferromesh_xds_translator::{compiler::Compiler, ir::MeshDefaults};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::watch,
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -37,7 +38,7 @@ use crate::{
         auth::Trust,
         service::{Discovery, Parts, Shared},
     },
-    cluster::Cluster,
+    cluster::{Cluster, leader},
     config::Settings,
     metrics::Metrics,
     pipeline::Mesh,
@@ -212,6 +213,7 @@ impl ControlPlane {
             let watches =
                 kubernetes::run(cluster.clone(), root_namespace, secrets.clone(), events.clone(), metrics.clone());
             tasks.spawn(async { Ok(watches.await?) });
+            elect(cluster, &settings, &shared, &metrics);
         }
         if !settings.config.is_empty() {
             let directories = directory::run(settings.config.clone(), secrets, events);
@@ -302,6 +304,22 @@ fn show_token(token: &str, file: &Path) {
     } else {
         tracing::info!(file = %file.display(), "an administrator's token was made");
     }
+}
+
+/// Takes part in the election of a leader until the end; says whether this replica leads.
+fn elect(cluster: &Cluster, settings: &Settings, shared: &Shared, metrics: &Arc<Metrics>) -> watch::Receiver<bool> {
+    let (leading, leads) = watch::channel(false);
+    let (cluster, stop, metrics) = (cluster.clone(), shared.stop.clone(), metrics.clone());
+    let (namespace, identity) = (settings.root_namespace.clone(), settings.pod_name.clone());
+    let mut shown = leads.clone();
+    // Waited for at the end, so that the Lease is given up.
+    shared.tasks.spawn(async move { leader::run(cluster, &namespace, identity, leading, stop).await });
+    shared.tasks.spawn(async move {
+        while shown.changed().await.is_ok() {
+            metrics.leader.set((*shown.borrow_and_update()).into());
+        }
+    });
+    leads
 }
 
 async fn forever(work: impl Future<Output = ()>) -> anyhow::Result<()> {

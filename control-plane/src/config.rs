@@ -61,6 +61,9 @@ pub struct ServeOptions {
     /// Namespace of the mesh's own configuration, where the control plane runs [default: istio-system]
     #[arg(long, value_name = "NAME", env = "FERROMESH_ROOT_NAMESPACE")]
     pub root_namespace: Option<String>,
+    /// Name of this replica among its equals, such as the pod's [default: the host's name and a random number]
+    #[arg(long, value_name = "NAME", env = "FERROMESH_POD_NAME")]
+    pub pod_name: Option<String>,
     /// Lifetime of workloads' certificates, such as 24h or 20s [default: 24h]
     #[arg(long, value_name = "DURATION", env = "FERROMESH_LEAF_TTL")]
     pub leaf_ttl: Option<String>,
@@ -99,6 +102,8 @@ pub struct Settings {
     pub trust_domain: TrustDomain,
     /// Namespace of the mesh's own configuration.
     pub root_namespace: Arc<str>,
+    /// Name of this replica; no other has it.
+    pub pod_name: String,
     /// Lifetime of workloads' certificates.
     pub leaf_ttl: Duration,
     /// Names of the server's certificate; `ferromesh.local` first.
@@ -149,6 +154,7 @@ impl ServeOptions {
                 .map_or(Ok(TrustDomain::default()), |t| TrustDomain::new(&t))
                 .context("--trust-domain")?,
             root_namespace: root_namespace.map_or_else(|| MeshDefaults::default().root_namespace, Arc::from),
+            pod_name: self.pod_name.or(file.take("pod-name")).unwrap_or_else(some_name),
             leaf_ttl: parse_duration(&ttl)
                 .with_context(|| format!("--leaf-ttl {ttl:?}: expected a duration such as 24h or 20s"))?,
             server_names: named(server_names),
@@ -167,6 +173,12 @@ const POD_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 fn in_pod() -> bool {
     env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(POD_TOKEN).is_file()
+}
+
+/// A name that no other replica has.
+fn some_name() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}-{:08x}", host.trim(), rand::random::<u32>())
 }
 
 fn named(mut further: Vec<String>) -> Vec<String> {

@@ -53,6 +53,8 @@ pub struct Metrics {
     pub views: Gauge,
     /// When the root certificate ends, in seconds since 1970.
     pub root_expiry: Gauge,
+    /// Whether this replica leads: 1 or 0.
+    pub leader: Gauge,
     watches: Family<ByKind, Gauge>,
     watch_errors: Family<ByKind, Counter>,
 }
@@ -74,6 +76,7 @@ impl Metrics {
             refused_streams: Counter::default(),
             views: Gauge::default(),
             root_expiry: Gauge::default(),
+            leader: Gauge::default(),
             watches: Family::default(),
             watch_errors: Family::default(),
         };
@@ -108,6 +111,7 @@ impl Metrics {
             "End of the root certificate, seconds since 1970",
             self.root_expiry.clone(),
         );
+        r.register("mesh_leader", "Whether this replica leads, and writes what is written once", self.leader.clone());
         r.register(
             "mesh_kubernetes_listed",
             "Whether every object of a kind in the cluster is known (0: not yet, or the cluster lacks the kind)",

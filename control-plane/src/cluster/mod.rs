@@ -3,6 +3,8 @@
 //!
 //! A proxy of the environment is left alone: the API server is reached directly.
 
+pub mod leader;
+
 use std::path::PathBuf;
 
 use kube::{
