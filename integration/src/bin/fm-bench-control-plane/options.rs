@@ -1,0 +1,44 @@
+//! What the benchmark is asked for.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail, ensure};
+
+/// How to call the program.
+const USAGE: &str = "usage: fm-bench-control-plane [--services S] [--proxies P] [--runs N] [--json FILE]";
+
+/// Size of the mesh, and what to do with the figures.
+pub(crate) struct Options {
+    /// Services, with ten endpoints each; every tenth has a VirtualService.
+    pub(crate) services: usize,
+    /// Clients.
+    pub(crate) proxies: usize,
+    /// How often each event is repeated.
+    pub(crate) runs: usize,
+    /// Where the figures go as JSON.
+    pub(crate) json: Option<PathBuf>,
+}
+
+impl Options {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// An option is unknown, has no value, or one that is no number.
+    pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let mut options = Self { services: 1000, proxies: 1000, runs: 5, json: None };
+        while let Some(option) = arguments.next() {
+            let value = arguments.next().with_context(|| format!("{option} needs a value; {USAGE}"))?;
+            let number = || value.parse().with_context(|| format!("{option} {value:?}: expected a number"));
+            match option.as_str() {
+                "--services" => options.services = number()?,
+                "--proxies" => options.proxies = number()?,
+                "--runs" => options.runs = number()?,
+                "--json" => options.json = Some(value.into()),
+                _ => bail!("unknown option {option}; {USAGE}"),
+            }
+        }
+        let Self { services, proxies, runs, .. } = options;
+        ensure!(services >= 10 && proxies > 0 && runs > 0, "expected 10 services, 1 proxy and 1 run at least");
+        Ok(options)
+    }
+}

@@ -1,0 +1,115 @@
+//! The control plane under measure: a process on a core of its own, its CPU time and its memory.
+
+use std::{
+    collections::HashMap,
+    fs,
+    net::Ipv4Addr,
+    path::Path,
+    process::Command,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use ferromesh_integration::{paths, process::Process};
+
+/// Where it listens.
+pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 79, 9, 1);
+/// Its core; everything else is on core 0.
+const CORE: &str = "1";
+/// A time without work that shows that an event is over.
+const QUIET: Duration = Duration::from_millis(750);
+/// CPU time within [`QUIET`], beyond what is always spent, that still counts as none.
+const NOISE: Duration = Duration::from_millis(3);
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// A running control plane.
+pub(crate) struct Server {
+    process: Process,
+    /// CPU time of each thread when last looked at: what a thread that ended had spent stays counted.
+    threads: Mutex<HashMap<String, Duration>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts one that follows the cluster, and waits until it has read everything.
+    ///
+    /// # Errors
+    /// There is no temporary folder.
+    pub(crate) fn start(kubeconfig: &Path) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let mut command = Command::new("taskset");
+        command.args(["--cpu-list", CORE]).arg(paths::program("ferromesh"));
+        command.arg("serve").arg("--kubeconfig").arg(kubeconfig).arg("--data-dir").arg(dir.path().join("data"));
+        for (name, port) in [("xds", 15010), ("xds-tls", 15012), ("http", 8080), ("metrics", 15014)] {
+            command.args([format!("--{name}-address"), format!("{ADDRESS}:{port}")]);
+        }
+        let mut process = Process::start("control-plane", dir.path(), command);
+        let ready = format!("http://{ADDRESS}:8080/healthz/ready");
+        process.until("ready", || {
+            Command::new("curl").args(["-sf", "-m", "2", &ready]).output().is_ok_and(|o| o.status.success())
+        });
+        Ok(Self { process, threads: Mutex::default(), _dir: dir })
+    }
+
+    /// CPU time of all threads since the start.
+    ///
+    /// # Errors
+    /// The process ended.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        let mut threads = self.threads.lock().expect("nobody panics with it");
+        let tasks = format!("/proc/{}/task", self.process.id());
+        for task in fs::read_dir(&tasks).with_context(|| format!("the server ended: {}", self.process.output()))? {
+            let task = task?;
+            // A thread may end between the two.
+            let Ok(text) = fs::read_to_string(task.path().join("schedstat")) else { continue };
+            let spent = text.split(' ').next().and_then(|n| n.parse().ok()).context("nanoseconds come first")?;
+            threads.insert(task.file_name().to_string_lossy().into_owned(), Duration::from_nanos(spent));
+        }
+        Ok(threads.values().sum())
+    }
+
+    /// Resident memory in MB: now, and at its highest.
+    ///
+    /// # Errors
+    /// The process ended.
+    pub(crate) fn memory(&self) -> anyhow::Result<(f64, f64)> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let of = |field: &str| {
+            let line = text.lines().find_map(|l| l.strip_prefix(field)).context("a field of the kernel's")?;
+            let kilobytes: f64 = line.trim_start_matches(':').trim_end_matches("kB").trim().parse()?;
+            anyhow::Ok(kilobytes * 1024.0 / 1e6)
+        };
+        Ok((of("VmRSS")?, of("VmHWM")?))
+    }
+
+    /// CPU time per second while nothing happens, watched for `time`.
+    ///
+    /// # Errors
+    /// The process ended.
+    pub(crate) async fn idle_share(&self, time: Duration) -> anyhow::Result<f64> {
+        let (before, begin) = (self.cpu()?, Instant::now());
+        tokio::time::sleep(time).await;
+        Ok((self.cpu()? - before).as_secs_f64() / begin.elapsed().as_secs_f64())
+    }
+
+    /// Waits until it does nothing but what it always does (`idle`: CPU time per second). The moment since when.
+    ///
+    /// # Errors
+    /// The process ended.
+    ///
+    /// # Panics
+    /// It never rests.
+    pub(crate) async fn quiet(&self, idle: f64) -> anyhow::Result<Instant> {
+        let begin = Instant::now();
+        loop {
+            let (before, since) = (self.cpu()?, Instant::now());
+            tokio::time::sleep(QUIET).await;
+            let spent = self.cpu()? - before;
+            if spent <= NOISE + QUIET.mul_f64(idle * 1.5) {
+                return Ok(since);
+            }
+            assert!(begin.elapsed() < LONGEST, "the server does not rest");
+        }
+    }
+}
