@@ -87,6 +87,7 @@ pub struct Field {
 
 /// Declares an object type. Each field: doc, JSON name, Rust name, type and, in brackets, marks: `required` (must be
 /// there), `later` (accepted, not acted on yet). `object! { open; … }` leaves unknown fields alone.
+#[macro_export]
 macro_rules! object {
     (@flag required required) => { true };
     (@flag later later) => { true };
@@ -108,8 +109,8 @@ macro_rules! object {
                     name: $json,
                     doc: concat!($($fdoc, "\n",)+),
                     shape: <$ty as $crate::dialect::schema::Decode>::shape,
-                    required: false $($(|| object!(@flag required $flag))+)?,
-                    later: false $($(|| object!(@flag later $flag))+)?,
+                    required: false $($(|| $crate::object!(@flag required $flag))+)?,
+                    later: false $($(|| $crate::object!(@flag later $flag))+)?,
                 }, )*],
             };
         }
@@ -130,11 +131,12 @@ macro_rules! object {
             }
         }
     };
-    (open; $($rest:tt)+) => { object!(@build true $($rest)+); };
-    ($($rest:tt)+) => { object!(@build false $($rest)+); };
+    (open; $($rest:tt)+) => { $crate::object!(@build true $($rest)+); };
+    ($($rest:tt)+) => { $crate::object!(@build false $($rest)+); };
 }
 
 /// Declares a choice of words. The first variant is the default.
+#[macro_export]
 macro_rules! choice {
     ($(#[doc = $doc:literal])+ $name:ident {
         $(#[doc = $d0:literal])+ $v0:ident = $s0:literal
