@@ -288,12 +288,20 @@ impl State {
             Recovery::Rebuilt(reason) => tracing::warn!(reason, "the store's database was rebuilt from the journal"),
         }
         let vault = Vault::open(&settings.vault_file())?;
-        let (token, shown) = AdminToken::open(&settings.token_file())?;
-        if let Some(shown) = shown {
-            show_token(&shown, &settings.token_file());
-        }
+        let token = administrator(settings)?;
         Ok(Self { authority: Arc::new(authority), store: Arc::new(store), vault, token })
     }
+}
+
+fn administrator(settings: &Settings) -> anyhow::Result<AdminToken> {
+    if let Some(given) = &settings.admin_token_file {
+        return Ok(AdminToken::read(given)?);
+    }
+    let (token, shown) = AdminToken::open(&settings.token_file())?;
+    if let Some(shown) = shown {
+        show_token(&shown, &settings.token_file());
+    }
+    Ok(token)
 }
 
 /// Shows the new administrator's token to a person; a log file only learns where it lies.

@@ -67,6 +67,9 @@ pub struct ServeOptions {
     /// Lifetime of workloads' certificates, such as 24h or 20s [default: 24h]
     #[arg(long, value_name = "DURATION", env = "FERROMESH_LEAF_TTL")]
     pub leaf_ttl: Option<String>,
+    /// File with the administrator's token of the REST API [default: one is made, DATA/admin-token]
+    #[arg(long, value_name = "FILE", env = "FERROMESH_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<PathBuf>,
     /// Names that the server's certificate carries, beside ferromesh.local and localhost
     #[arg(long, value_name = "NAME", env = "FERROMESH_SERVER_NAMES", value_delimiter = ',')]
     pub server_names: Vec<String>,
@@ -106,6 +109,8 @@ pub struct Settings {
     pub pod_name: String,
     /// Lifetime of workloads' certificates.
     pub leaf_ttl: Duration,
+    /// The administrator's token, where somebody else keeps it; `None`: in the data directory, made when it is missing.
+    pub admin_token_file: Option<PathBuf>,
     /// Names of the server's certificate; `ferromesh.local` first.
     pub server_names: Vec<String>,
 }
@@ -157,6 +162,7 @@ impl ServeOptions {
             pod_name: self.pod_name.or(file.take("pod-name")).unwrap_or_else(some_name),
             leaf_ttl: parse_duration(&ttl)
                 .with_context(|| format!("--leaf-ttl {ttl:?}: expected a duration such as 24h or 20s"))?,
+            admin_token_file: self.admin_token_file.or(file.take("admin-token-file").map(PathBuf::from)),
             server_names: named(server_names),
         };
         let allowed = self.allow_plaintext_xds || file.take("allow-plaintext-xds").as_deref() == Some("true");

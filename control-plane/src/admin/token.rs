@@ -1,4 +1,4 @@
-//! The administrator's token: made on first start, kept in a file that only its owner can read.
+//! The administrator's token: made on first start and kept in a file that only its owner can read, or given in a file.
 
 use std::{
     fmt,
@@ -61,14 +61,28 @@ impl AdminToken {
             }
             Err(error) => return Err(io(error)),
         };
-        let mode = fs::metadata(path).map_err(io)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
+        Self::checked(path, &text, 0o077).map(|token| (token, None))
+    }
+
+    /// Reads the token from a file that somebody else keeps, such as a mounted Secret, which its group may read.
+    ///
+    /// # Errors
+    /// The file cannot be read or holds no token, or everybody can read it.
+    pub fn read(path: &Path) -> Result<Self, TokenError> {
+        let text = fs::read_to_string(path).map_err(|source| TokenError::Io { path: path.to_owned(), source })?;
+        Self::checked(path, &Zeroizing::new(text), 0o007)
+    }
+
+    fn checked(path: &Path, text: &str, closed: u32) -> Result<Self, TokenError> {
+        let metadata = fs::metadata(path).map_err(|source| TokenError::Io { path: path.to_owned(), source })?;
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & closed != 0 {
             return Err(TokenError::Exposed { path: path.to_owned(), mode });
         }
         if text.trim().len() < ENTROPY {
             return Err(TokenError::TooShort { path: path.to_owned() });
         }
-        Ok((Self::of(text.trim()), None))
+        Ok(Self::of(text.trim()))
     }
 
     fn of(text: &str) -> Self {
@@ -122,5 +136,21 @@ mod tests {
         AdminToken::open(&path).expect("made");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("chmod");
         assert!(matches!(AdminToken::open(&path), Err(TokenError::Exposed { mode: 0o644, .. })));
+        assert!(matches!(AdminToken::read(&path), Err(TokenError::Exposed { mode: 0o644, .. })));
+    }
+
+    #[test]
+    fn a_given_token_may_be_read_by_its_group_and_is_never_made() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("token");
+        assert!(matches!(AdminToken::read(&path), Err(TokenError::Io { .. })));
+        let text = "t".repeat(ENTROPY);
+        fs::write(&path, format!("{text}\n")).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o440)).expect("chmod");
+        assert!(AdminToken::read(&path).expect("read").accepts(&text));
+        assert!(matches!(AdminToken::open(&path), Err(TokenError::Exposed { mode: 0o440, .. })));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("chmod");
+        fs::write(&path, "short").expect("written");
+        assert!(matches!(AdminToken::read(&path), Err(TokenError::TooShort { .. })));
     }
 }
