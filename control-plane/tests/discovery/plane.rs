@@ -108,7 +108,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         trust_domain: TrustDomain::default(),
         root_namespace: "istio-system".into(),
         leaf_ttl: Duration::from_secs(3600),
-        pod_name: None,
+        pod_name: "control-plane".to_owned(),
         admin_token_file: None,
         server_names: vec![SERVER_NAME.to_owned()],
     }
