@@ -15,6 +15,7 @@ use crate::{
     drain::{self, Signals},
     identity::{IdentityWatch, csr_client::CsrClient, rotate},
     listen::{self, Shared},
+    redirect::{self, Family, RedirectSettings, Script},
     upstream::StateRegistry,
     xds::{Accepted, Client, Progress},
 };
@@ -49,6 +50,30 @@ pub fn run_agent(settings: AgentSettings) -> anyhow::Result<()> {
         });
         Ok(agent::run(settings, stop).await?)
     })
+}
+
+/// Programs interception, or only prints the rules.
+///
+/// # Errors
+/// The kernel does not take them.
+pub fn redirect(settings: &RedirectSettings, print: bool) -> anyhow::Result<()> {
+    if print {
+        let tables = redirect::tables(settings, &[Family::V4, Family::V6]);
+        #[allow(clippy::print_stdout, reason = "it was asked for")]
+        {
+            print!("{}", Script(&tables));
+        }
+        return Ok(());
+    }
+    let families = redirect::families();
+    redirect::install(&redirect::tables(settings, families)).context("interception cannot be programmed")?;
+    tracing::info!(
+        inbound = settings.inbound_port,
+        outbound = settings.outbound_port,
+        ipv6 = families.contains(&Family::V6),
+        "connections of this network namespace go through the proxy"
+    );
+    Ok(())
 }
 
 fn admin_runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -2,6 +2,10 @@
 //!
 //! Every flag has a variable of the same name; flags win. Nothing is started or opened here.
 
+mod redirect;
+
+pub use redirect::RedirectArgs;
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -61,6 +65,8 @@ pub enum Command {
     Run(RunArgs),
     /// Run a stock Envoy with the mesh's identity and configuration.
     Envoy(EnvoyArgs),
+    /// Send a pod's TCP connections to its proxy: programs nf_tables in this network namespace, then ends.
+    Redirect(RedirectArgs),
 }
 
 /// Flags of `run`.
@@ -396,7 +402,7 @@ mod tests {
     fn run(args: &str) -> Result<ProxySettings, ConfigError> {
         match cli(&format!("ferromesh-proxy run {args}")).unwrap().command {
             Command::Run(args) => args.settings(),
-            Command::Envoy(_) => panic!("run was asked for"),
+            other => panic!("run was asked for, got {other:?}"),
         }
     }
 

@@ -20,6 +20,7 @@ mod end_to_end;
 pub mod http;
 pub mod identity;
 pub mod listen;
+pub mod redirect;
 pub mod runtime;
 pub(crate) mod tcp;
 pub mod telemetry;
@@ -60,6 +61,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(args) => app::run_proxy(args.settings()?),
         Command::Envoy(args) => app::run_agent(args.settings()?),
+        Command::Redirect(args) => app::redirect(&args.settings(), args.print),
     }
 }
 
