@@ -597,7 +597,7 @@ mod tests {
         let certificates = leaf.into_iter().cloned().collect();
         let credentials = Credentials {
             peer_certificates: PeerCertificates(Arc::new(certificates)),
-            bearer: bearer.map(str::to_owned),
+            bearer: bearer.map(|t| t.to_owned().into()),
         };
         let outcome = authority.authenticator([]).authenticate(&credentials, at).await;
         outcome.map(|caller| caller.id.to_string()).map_err(|e| e.to_string())

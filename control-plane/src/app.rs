@@ -38,7 +38,7 @@ use crate::{
         auth::Trust,
         service::{Discovery, Parts, Shared},
     },
-    cluster::{Cluster, leader},
+    cluster::{Cluster, leader, token_review::TokenReviews},
     config::Settings,
     metrics::Metrics,
     pipeline::Mesh,
@@ -221,7 +221,8 @@ impl ControlPlane {
         }
 
         serve_plaintext(&mut tasks, &shared, listeners.xds);
-        serve_tls(&mut tasks, &shared, &settings, authority.clone(), listeners.xds_tls).await?;
+        let authenticator = authenticator(&authority, cluster.as_ref(), &metrics);
+        serve_tls(&mut tasks, &shared, &settings, authority.clone(), authenticator, listeners.xds_tls).await?;
         let api = Api { objects, mesh: mesh.clone(), proxies: proxies.clone(), authority: authority.clone() };
         let guard = Guard { token, loopback: addresses.http.ip().is_loopback() };
         serve_http(&mut tasks, &stop, listeners.http, admin::router(Arc::new(api), Arc::new(guard)));
@@ -363,6 +364,14 @@ fn grpc_server() -> Server {
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION))
 }
 
+/// Certificates and join tokens of the authority; in a cluster, tokens of its service accounts too.
+fn authenticator(authority: &Authority, cluster: Option<&Cluster>, metrics: &Arc<Metrics>) -> Arc<dyn Authenticator> {
+    let trust_domain = &authority.settings().trust_domain;
+    let accounts = cluster
+        .map(|c| -> Arc<dyn Authenticator> { Arc::new(TokenReviews::new(c, trust_domain.clone(), metrics.clone())) });
+    Arc::new(authority.authenticator(accounts))
+}
+
 fn serve_plaintext(tasks: &mut JoinSet<anyhow::Result<()>>, shared: &Arc<Shared>, listener: TcpListener) {
     let service = Discovery::server(shared.clone(), Trust::Believed);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -376,12 +385,12 @@ async fn serve_tls(
     shared: &Arc<Shared>,
     settings: &Settings,
     authority: Arc<Authority>,
+    authenticator: Arc<dyn Authenticator>,
     listener: TcpListener,
 ) -> anyhow::Result<()> {
     let names = ServerNames { names: settings.server_names.clone(), addresses: settings.server_addresses() };
     let (door, renewal) = Door::open(authority.clone(), names, SystemTime::now).await?;
     tasks.spawn(forever(door.clone().keep_fresh(renewal)));
-    let authenticator: Arc<dyn Authenticator> = Arc::new(authority.authenticator([]));
     let mesh = shared.mesh.clone();
     let registry = move |id: &SpiffeId| mesh.may_renew(id);
     let certificates =

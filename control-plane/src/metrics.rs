@@ -30,6 +30,12 @@ pub struct ByKind {
     kind: &'static str,
 }
 
+/// A metric by how something ended.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct ByOutcome {
+    outcome: &'static str,
+}
+
 /// Every metric of the control plane.
 pub struct Metrics {
     registry: Registry,
@@ -55,6 +61,11 @@ pub struct Metrics {
     pub root_expiry: Gauge,
     /// Whether this replica leads: 1 or 0.
     pub leader: Gauge,
+    /// Namespaces that hold the mesh's root.
+    pub roots_published: Gauge,
+    /// Namespaces where the root of an istiod is left in place.
+    pub roots_withheld: Gauge,
+    token_reviews: Family<ByOutcome, Counter>,
     watches: Family<ByKind, Gauge>,
     watch_errors: Family<ByKind, Counter>,
 }
@@ -77,6 +88,9 @@ impl Metrics {
             views: Gauge::default(),
             root_expiry: Gauge::default(),
             leader: Gauge::default(),
+            roots_published: Gauge::default(),
+            roots_withheld: Gauge::default(),
+            token_reviews: Family::default(),
             watches: Family::default(),
             watch_errors: Family::default(),
         };
@@ -112,6 +126,10 @@ impl Metrics {
             self.root_expiry.clone(),
         );
         r.register("mesh_leader", "Whether this replica leads, and writes what is written once", self.leader.clone());
+        let (published, withheld) = (self.roots_published.clone(), self.roots_withheld.clone());
+        r.register("mesh_roots_published", "Namespaces that hold the mesh's root, as the leader knows", published);
+        r.register("mesh_roots_withheld", "Namespaces where an istiod's root is left in place", withheld);
+        r.register("mesh_token_reviews", "Kubernetes tokens presented, by outcome", self.token_reviews.clone());
         r.register(
             "mesh_kubernetes_listed",
             "Whether every object of a kind in the cluster is known (0: not yet, or the cluster lacks the kind)",
@@ -130,6 +148,11 @@ impl Metrics {
         if failed {
             self.watch_errors.get_or_create(&ByKind { kind }).inc();
         }
+    }
+
+    /// A Kubernetes token was checked: `accepted`, `remembered`, `refused` or `unanswered`.
+    pub fn token_review(&self, outcome: &'static str) {
+        self.token_reviews.get_or_create(&ByOutcome { outcome }).inc();
     }
 
     /// A response of this type was sent.

@@ -141,6 +141,15 @@ impl JoinTokens {
         Ok(Caller { id, proof: Proof::Token { kind: "join token", token_id: Some(claims.jti) } })
     }
 
+    /// Whether a token says that it is one of this trust domain's: signed by our key, or issued by us.
+    fn knows(&self, token: &str) -> bool {
+        let part = |n| URL_SAFE_NO_PAD.decode(token.split('.').nth(n).unwrap_or_default()).unwrap_or_default();
+        let says = |n, member: &str, value: &str| {
+            serde_json::from_slice::<serde_json::Value>(&part(n)).is_ok_and(|part| part[member] == value)
+        };
+        says(0, "kid", &self.kid) || says(1, "iss", &self.trust_domain.id())
+    }
+
     fn check_header(&self, token: &str) -> Result<(), TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::Form("too long"));
@@ -178,7 +187,7 @@ impl JoinTokens {
 impl Authenticator for JoinTokens {
     fn authenticate<'a>(&'a self, credentials: &'a Credentials, now: SystemTime) -> Authenticating<'a> {
         Box::pin(async move {
-            let token = credentials.bearer.as_deref().ok_or(AuthError::NotPresented)?;
+            let token = credentials.bearer.as_deref().filter(|t| self.knows(t)).ok_or(AuthError::NotPresented)?;
             self.verify(token, now).map_err(|e| AuthError::Rejected(format!("join token: {e}")))
         })
     }

@@ -17,6 +17,7 @@ use std::{
 use ferromesh_proto::SpiffeId;
 use rustls_pki_types::CertificateDer;
 use tonic::metadata::MetadataMap;
+use zeroize::Zeroizing;
 
 /// Longest bearer token that is looked at, in bytes; Kubernetes' tokens are below 2 KiB.
 const MAX_TOKEN: usize = 16 << 10;
@@ -47,7 +48,7 @@ pub struct Credentials {
     /// Leaf first, already verified by the TLS layer against the trust bundle; empty without a client certificate.
     pub peer_certificates: PeerCertificates,
     /// The token of an `authorization: Bearer` header.
-    pub bearer: Option<String>,
+    pub bearer: Option<Zeroizing<String>>,
 }
 
 impl fmt::Debug for Credentials {
@@ -71,7 +72,7 @@ impl Credentials {
     }
 }
 
-fn bearer(metadata: &MetadataMap) -> Result<Option<String>, AuthError> {
+fn bearer(metadata: &MetadataMap) -> Result<Option<Zeroizing<String>>, AuthError> {
     let rejected = |why: &str| AuthError::Rejected(format!("authorization header: {why}"));
     let mut values = metadata.get_all("authorization").iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -81,7 +82,7 @@ fn bearer(metadata: &MetadataMap) -> Result<Option<String>, AuthError> {
     let text = value.to_str().map_err(|_| rejected("not ASCII"))?;
     match text.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && token.len() <= MAX_TOKEN => {
-            Ok(Some(token.trim().to_owned()))
+            Ok(Some(Zeroizing::new(token.trim().to_owned())))
         }
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("bearer") => Err(rejected("token too long")),
         _ => Err(rejected("expected the scheme Bearer")),
@@ -165,19 +166,21 @@ pub trait Authenticator: Send + Sync {
     /// Who presents `credentials` at time `now`.
     ///
     /// # Errors
-    /// [`AuthError::NotPresented`] when the credential that it reads is absent, else why it is not good.
+    /// [`AuthError::NotPresented`] when the credential that it reads is absent or plainly of another kind, else why it is
+    /// not good.
     fn authenticate<'a>(&'a self, credentials: &'a Credentials, now: SystemTime) -> Authenticating<'a>;
 }
 
 /// All ways in which a caller may prove itself. Everything presented must be good and agree: a caller with a bad
-/// certificate and a good token is refused, as is one whose certificate and token name different workloads.
+/// certificate and a good token is refused, as is one whose certificate and token name different workloads. A good
+/// certificate stands alone while nobody can tell about the token: its holder could have left the token out.
 pub struct AuthenticatorSet {
     certificate: Arc<dyn Authenticator>,
     tokens: Vec<Arc<dyn Authenticator>>,
 }
 
 impl AuthenticatorSet {
-    /// Certificates, and tokens that any of `tokens` accepts.
+    /// Certificates, and tokens: the first of `tokens` that knows a token as one of its kind decides.
     pub fn new(certificate: Arc<dyn Authenticator>, tokens: Vec<Arc<dyn Authenticator>>) -> Self {
         Self { certificate, tokens }
     }
@@ -186,15 +189,13 @@ impl AuthenticatorSet {
         if credentials.bearer.is_none() {
             return Err(AuthError::NotPresented);
         }
-        let mut reasons = Vec::new();
         for authenticator in &self.tokens {
             match authenticator.authenticate(credentials, now).await {
-                Err(AuthError::Rejected(why)) => reasons.push(why),
                 Err(AuthError::NotPresented) => {}
                 decided => return decided,
             }
         }
-        Err(AuthError::Rejected(reasons.join("; ")))
+        Err(AuthError::Rejected("a token of no known kind".into()))
     }
 }
 
@@ -212,6 +213,7 @@ impl Authenticator for AuthenticatorSet {
 fn agree(certificate: Result<Caller, AuthError>, token: Result<Caller, AuthError>) -> Result<Caller, AuthError> {
     match (certificate, token) {
         (only, Err(AuthError::NotPresented)) | (Err(AuthError::NotPresented), only) => only,
+        (Ok(proven), Err(AuthError::Unavailable(_))) => Ok(proven),
         (Err(bad), _) | (_, Err(bad)) => Err(bad),
         (Ok(a), Ok(b)) if a.id == b.id => Ok(a),
         (Ok(a), Ok(b)) => Err(AuthError::Disagree { certificate: a.id, token: b.id }),
@@ -240,6 +242,10 @@ mod tests {
         assert_eq!(agree(none(), none()), none());
         assert_eq!(agree(bad("expired"), Ok(caller("a"))), bad("expired"));
         assert_eq!(agree(Ok(caller("a")), bad("expired")), bad("expired"));
+        let no_answer = || Err(AuthError::Unavailable("no answer".into()));
+        assert_eq!(agree(Ok(caller("a")), no_answer()), Ok(caller("a")));
+        assert_eq!(agree(none(), no_answer()), no_answer());
+        assert_eq!(agree(bad("expired"), no_answer()), bad("expired"));
         assert!(matches!(agree(Ok(caller("a")), Ok(caller("b"))), Err(AuthError::Disagree { .. })));
     }
 
@@ -248,7 +254,7 @@ mod tests {
         for value in values {
             metadata.append("authorization", value.parse().unwrap());
         }
-        let expected = expected.map(|token| token.map(str::to_owned));
+        let expected = expected.map(|token| token.map(|t| Zeroizing::new(t.to_owned())));
         assert_eq!(bearer(&metadata).map_err(|_| ()), expected, "{values:?}");
     }
 
@@ -265,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_token_is_never_printed() {
-        let credentials = Credentials { bearer: Some("hush".into()), ..Credentials::default() };
+        let credentials = Credentials { bearer: Some(Zeroizing::new("hush".into())), ..Credentials::default() };
         assert!(!format!("{credentials:?}").contains("hush"));
     }
 

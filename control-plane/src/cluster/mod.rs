@@ -4,6 +4,7 @@
 //! A proxy of the environment is left alone: the API server is reached directly.
 
 pub mod leader;
+pub mod token_review;
 
 use std::path::PathBuf;
 
