@@ -9,11 +9,14 @@ kube_source=$kube_root/kube
 # Charts ask the API server for its version, which a build from a module does not know.
 version_flags="-X k8s.io/component-base/version.gitVersion=v$kubernetes_version -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36 -X k8s.io/client-go/pkg/version.gitVersion=v$kubernetes_version"
 
+# Charts rendered without a cluster are for the version of ours.
+helm_flags="-X helm.sh/helm/v3/internal/version.version=v$helm_version -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=36 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=36"
+
 # What decides about a program's bytes: its sources and the pinned versions.
 fingerprint() { cat "$@" | sha256sum | cut -c 1-8; }
 kubernetes=$cache/kubernetes-$kubernetes_version-$(fingerprint "$kube_source"/{main.go,go.mod,go.sum} <(echo "$version_flags"))
 coredns=$cache/coredns-$coredns_version
-helm=$cache/helm-$helm_version
+helm=$cache/helm-$helm_version-$(fingerprint <(echo "$helm_flags"))
 tools=$cache/kube-tools-$(fingerprint "$kube_source"/{pause,image,probe}/main.go)
 
 go_program() {
@@ -41,7 +44,7 @@ build_into() { # FOLDER WHAT FUNCTION
 static_go() { CGO_ENABLED=0 nice -n 19 "$go" "$1" -p "${FERROMESH_BUILD_JOBS:-1}" -trimpath -ldflags "-s -w $version_flags" "${@:2}"; }
 kubernetes_into() { static_go build -o "$1/kube" .; }
 coredns_into() { GOBIN=$1 static_go install "github.com/coredns/coredns@v$coredns_version"; }
-helm_into() { GOBIN=$1 version_flags="-X helm.sh/helm/v3/internal/version.version=v$helm_version" static_go install "helm.sh/helm/v3/cmd/helm@v$helm_version"; }
+helm_into() { GOBIN=$1 version_flags=$helm_flags static_go install "helm.sh/helm/v3/cmd/helm@v$helm_version"; }
 tools_into() {
   static_go build -o "$1/" ./pause ./image ./probe
   "$1/image" "$1/pause.tar" local/pause:1 /pause "$1/pause=/pause"
