@@ -2,6 +2,7 @@
 //! but the tests beside it.
 
 pub mod cluster;
+pub mod mesh;
 pub mod namespace;
 pub mod paths;
 pub mod process;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use hickory_resolver::TokioResolver;
@@ -80,6 +80,12 @@ impl Asker {
 
     /// The status and the body, if that is JSON.
     pub(crate) async fn ask(&self) -> anyhow::Result<(u16, Value)> {
+        let (status, body) = self.fetch().await?;
+        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    }
+
+    /// The status and the body.
+    async fn fetch(&self) -> anyhow::Result<(u16, Bytes)> {
         let mut request = Request::get(&self.url);
         for (name, value) in &self.headers {
             request = request.header(name, value);
@@ -87,11 +93,18 @@ impl Asker {
         let exchange = async {
             let response = self.client.request(request.body(Full::default())?).await?;
             let status = response.status().as_u16();
-            let body = response.into_body().collect().await?.to_bytes();
-            anyhow::Ok((status, serde_json::from_slice::<Value>(&body).unwrap_or(Value::Null)))
+            anyhow::Ok((status, response.into_body().collect().await?.to_bytes()))
         };
         timeout(PATIENCE, exchange).await.context("no answer")?
     }
+}
+
+/// Prints the body of one answer.
+pub(crate) async fn text(url: &str) -> anyhow::Result<()> {
+    let (status, body) = Asker::new(url, &[])?.fetch().await?;
+    ensure!(status == 200, "{url} answers {status}");
+    println!("{}", String::from_utf8_lossy(&body));
+    Ok(())
 }
 
 /// Prints `{"statuses": {"200": n}, "versions": {"v1": n}, "failed": n, "last": …}`.

@@ -28,6 +28,8 @@ const SERVING: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
 struct Identity {
     name: String,
     version: String,
+    /// What every request gets; `None`: what it asks for, else 200.
+    status: Option<StatusCode>,
 }
 
 type Frames = stream::Iter<std::array::IntoIter<Result<Frame<Bytes>, Infallible>, 2>>;
@@ -35,15 +37,25 @@ type Answer = Response<Either<Full<Bytes>, StreamBody<Frames>>>;
 
 /// Serves until `linger` seconds after it is told to end.
 pub(crate) async fn serve(address: SocketAddr, name: &str, version: &str, linger: u64) -> anyhow::Result<()> {
+    let identity = Identity { name: name.to_owned(), version: version.to_owned(), status: None };
+    run(address, identity, Duration::from_secs(linger)).await
+}
+
+/// Answers every request with an error until it is told to end.
+pub(crate) async fn fail(address: SocketAddr, name: &str, version: &str) -> anyhow::Result<()> {
+    let status = Some(StatusCode::SERVICE_UNAVAILABLE);
+    run(address, Identity { name: name.to_owned(), version: version.to_owned(), status }, Duration::ZERO).await
+}
+
+async fn run(address: SocketAddr, identity: Identity, linger: Duration) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await.with_context(|| format!("binding {address}"))?;
-    let identity = Arc::new(Identity { name: name.to_owned(), version: version.to_owned() });
     let end = async {
         told_to_end().await?;
-        sleep(Duration::from_secs(linger)).await;
+        sleep(linger).await;
         anyhow::Ok(())
     };
     tokio::select! {
-        outcome = accept(listener, identity) => outcome,
+        outcome = accept(listener, Arc::new(identity)) => outcome,
         outcome = end => outcome,
     }
 }
@@ -72,8 +84,8 @@ async fn answer(identity: Arc<Identity>, request: Request<Incoming>) -> Result<A
     if let Some(delay) = path.strip_prefix("/delay/").and_then(|d| d.parse().ok()) {
         sleep(Duration::from_millis(delay)).await;
     }
-    let status =
-        path.strip_prefix("/status/").and_then(|s| s.parse::<u16>().ok()).and_then(|s| StatusCode::from_u16(s).ok());
+    let asked = || path.strip_prefix("/status/")?.parse().ok();
+    let status = identity.status.or_else(asked);
     let text = json!({
         "pod": identity.name, "version": identity.version, "method": head.method.as_str(), "path": path,
         "length": length, "headers": headers(&head.headers), "protocol": format!("{:?}", head.version),

@@ -1,0 +1,102 @@
+//! A gateway of the chart, from outside of the cluster.
+
+use std::{fs, process::Command};
+
+use ferromesh_integration::{
+    mesh::{Mesh, chart},
+    process::until,
+};
+
+use crate::say;
+
+const GATEWAY: &str = "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: shop, namespace: shop}
+spec:
+  selector: {istio: ingress}
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: [shop.example]}
+  - {port: {number: 443, name: https, protocol: HTTPS}, hosts: [shop.example], tls: {mode: SIMPLE, credentialName: shop-cert}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: ingress, namespace: shop}
+spec:
+  hosts: [shop.example]
+  gateways: [shop]
+  http: [{route: [{destination: {host: reviews, subset: v1}}]}]
+";
+
+/// A certificate for `shop.example` that signs itself, into the Secret that the Gateway names.
+fn install_certificate(mesh: &Mesh, folder: &std::path::Path, organisation: &str) -> std::path::PathBuf {
+    let path = |name: &str| folder.join(format!("{organisation}.{name}"));
+    let (key, certificate) = (path("key"), path("crt"));
+    let subject = format!("/O={organisation}/CN=shop.example");
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["-subj", &subject, "-addext", "subjectAltName=DNS:shop.example", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let text = |path| fs::read_to_string(path).expect("openssl wrote it");
+    let indented = |text: String| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    mesh.cluster.apply(&format!(
+        "
+apiVersion: v1
+kind: Secret
+type: kubernetes.io/tls
+metadata: {{name: shop-cert, namespace: ingress}}
+stringData:
+  tls.crt: |
+{}  tls.key: |
+{}",
+        indented(text(&certificate)),
+        indented(text(&key))
+    ));
+    certificate
+}
+
+/// The status and body of an answer, or nothing.
+fn curl(address: &str, roots: Option<&std::path::Path>) -> Option<String> {
+    let mut command = Command::new("curl");
+    command.args(["-s", "-m", "5", "--resolve", &format!("shop.example:80:{address}")]);
+    command.args(["--resolve", &format!("shop.example:443:{address}"), "-w", "\n%{http_code}"]);
+    match roots {
+        Some(roots) => command.arg("--cacert").arg(roots).arg("https://shop.example/"),
+        None => command.arg("http://shop.example/"),
+    };
+    let output = command.output().expect("curl runs");
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+pub(crate) fn a_gateway_serves_http_and_https_with_a_certificate_that_changes(mesh: &Mesh) {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (kind, suffix) in [("ferromesh", ""), ("envoy", " again")] {
+        say(&format!("a gateway of kind {kind} serves HTTP, and HTTPS with a certificate that changes{suffix}"));
+        let proxy = format!("proxy={kind}");
+        let gateway = chart("gateway");
+        let mut arguments =
+            vec!["upgrade", "--install", "ingress", &gateway, "--namespace=ingress", "--create-namespace"];
+        arguments.extend(["--set", "service.type=ClusterIP", "--set", "autoscaling.enabled=false", "--set", &proxy]);
+        arguments.extend(["--wait", "--timeout=240s"]);
+        mesh.helm(&arguments);
+        mesh.cluster.apply(GATEWAY);
+        let first = install_certificate(mesh, folder.path(), &format!("{kind}-first"));
+        let address = mesh.service_address("ingress", "ingress");
+        let serves =
+            |roots| curl(&address, roots).is_some_and(|said| said.contains("reviews-v1") && said.ends_with("200"));
+        let limit = std::time::Duration::from_secs(60);
+        until(limit, "HTTP through the gateway", || serves(None));
+        until(limit, "HTTPS through the gateway", || serves(Some(&first)));
+        let second = install_certificate(mesh, folder.path(), &format!("{kind}-second"));
+        until(limit, "HTTPS with the new certificate", || serves(Some(&second)));
+        assert!(!serves(Some(&first)), "the old certificate is served no more");
+    }
+    for object in ["gateway.networking.istio.io/shop", "virtualservice/ingress"] {
+        mesh.until_status("shop", object, ".status.conditions[?(@.type==\"Accepted\")].status", |s| s == "True");
+    }
+}
