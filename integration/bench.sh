@@ -1,12 +1,22 @@
 #!/usr/bin/env bash
-# Benchmarks, each against a peer in the same run; ratios are printed, nothing is asserted.
-#   integration/bench.sh dataplane [ROUNDS]    Envoy and our proxy: CPU per request, requests/s, latency, memory
+# Benchmarks, each against a peer; ratios are printed, nothing is asserted.
+#   integration/bench.sh dataplane [ROUNDS]    Envoy and our proxy in the same run: CPU per request, requests/s, latency, memory
+#   integration/bench.sh control-plane [--services S] [--proxies P] [--runs N] [--json FILE]
+#                                              a real API server, S (1000) services, P (1000) clients: CPU, latency, bytes and
+#                                              memory of each kind of change, beside istiod's recorded figures (needs root)
 set -euo pipefail
-cd "$(dirname "$0")/.."
 case ${1:-} in
-  dataplane) ;;
-  *) sed -n '2,4p' "$0" >&2; exit 2 ;;
+  dataplane | control-plane) ;;
+  *) sed -n '2,6p' "$0" >&2; exit 2 ;;
 esac
-. integration/peers.sh
-cargo build --release --quiet -p ferromesh-control-plane -p ferromesh-dataplane -p ferromesh-integration
-FERROMESH_BIN=$PWD/target/release exec target/release/fm-bench "$@"
+root=$(cd "$(dirname "$0")/.." && pwd)
+FERROMESH_BIN=$("$root/integration/build.sh")
+export FERROMESH_BIN
+case $1 in
+  dataplane) cd "$root"; . integration/peers.sh; exec "$FERROMESH_BIN/fm-bench" "$@" ;;
+  control-plane)
+    shift
+    bash "$root/integration/peers.sh" kube
+    bash "$root/integration/kube.sh" build
+    exec "$FERROMESH_BIN/fm-bench-control-plane" "$@" ;;
+esac
