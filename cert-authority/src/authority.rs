@@ -1,9 +1,11 @@
-//! The authority itself: its keys on disk, its signer, its ledger and the bundle that it publishes.
+//! The authority itself: its kept keys, its signer, its ledger and the bundle that it publishes.
+//!
+//! Authorities that share a store are one: each change is made on what is kept now, and what another changed is taken
+//! over, at the latest when [`Authority::refresh`] is called.
 
 use std::{
-    io,
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, RwLock},
     time::{Duration, SystemTime},
 };
@@ -18,13 +20,13 @@ use crate::{
     pem,
     policy::{self, ApprovedRequest},
     rotation::{self, Action, Validity},
-    seal::SealError,
     settings::{FirstStart, Seconds, Settings, SettingsError},
     signer::{
         SignError, SignedChain, Signer,
         local::{self, LocalSigner},
     },
-    state::{self, CaPair, Found, SealedState, Secret, State},
+    state::{CaPair, SealedState, Secret, State, StateError},
+    store::{StateStore, StoreError, directory::Directory},
     trust::{self, Revocations, TrustBundle},
 };
 
@@ -33,6 +35,10 @@ const LEDGER_DIR: &str = "ledger";
 const UPKEEP_AT_MOST: Duration = Duration::from_secs(60 * 60);
 /// After a failure, and as a lower bound against a spinning loop.
 const UPKEEP_AT_LEAST: Duration = Duration::from_secs(1);
+/// How often a change is made again that another's change has overtaken.
+const ATTEMPTS: usize = 5;
+/// Pause before the signer's renewal is tried again: a store may be far away, and the old signer still signs.
+const RENEW_AGAIN: Duration = Duration::from_secs(30);
 /// From then on the log says that the root nears its end.
 const ROOT_WARNING: Duration = Duration::from_secs(180 * 24 * 60 * 60);
 
@@ -44,30 +50,31 @@ pub enum OpenError {
     Settings(#[from] SettingsError),
     /// There is none, and other state proves that there was.
     #[error(
-        "no certificate authority in {dir}, but this control plane has run before: a new root would cut off every workload; \
-         restore {dir} from a backup, or remove all state to begin a new mesh", dir = .dir.display()
+        "no certificate authority in {place}, but this control plane has run before: a new root would cut off every workload; \
+         restore {place} from a backup, or remove all state to begin a new mesh"
     )]
     Lost {
         /// Where it should lie.
-        dir: PathBuf,
+        place: String,
     },
     /// Only a part of it is there.
     #[error(
-        "the certificate authority in {dir} is incomplete: {why}; restore the whole directory from a backup (nothing was changed)",
-        dir = .dir.display()
+        "the certificate authority in {place} is incomplete: {why}; restore all of it from a backup (nothing was changed)"
     )]
     Incomplete {
         /// Where it lies.
-        dir: PathBuf,
+        place: String,
         /// What is missing.
         why: String,
     },
     /// It cannot be read, made or written, or is damaged.
-    #[error("the certificate authority cannot be opened: {why}; if it is damaged, restore {dir} from a backup (nothing was changed)", dir = .dir.display())]
+    #[error(
+        "the certificate authority cannot be opened: {why}; if it is damaged, restore {place} from a backup (nothing was changed)"
+    )]
     Sealed {
         /// Where it lies.
-        dir: PathBuf,
-        /// Which file, and what is wrong with it.
+        place: String,
+        /// Which part, and what is wrong with it.
         why: String,
     },
     /// Its keys and certificates do not fit together, or cannot sign.
@@ -90,9 +97,12 @@ pub enum IssueError {
     /// The issued certificate could not be recorded, so it was dropped.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The changed state could not be written.
-    #[error("the authority's state cannot be written: {0}")]
+    /// The changed state could not be written, or what another changed cannot be read.
+    #[error("the authority's state cannot be read or written: {0}")]
     State(String),
+    /// The kept state is another authority's now.
+    #[error("{0} holds another root by now: restart the control plane to take it over")]
+    Replaced(String),
 }
 
 /// A new certificate with everything that its holder and its peers need.
@@ -143,6 +153,14 @@ pub struct IssuedRecord {
 struct Store {
     sealed: SealedState,
     state: State,
+    /// When a renewal that failed may be tried again.
+    renew_again: SystemTime,
+}
+
+impl Store {
+    fn new(sealed: SealedState, state: State) -> Self {
+        Self { sealed, state, renew_again: SystemTime::UNIX_EPOCH }
+    }
 }
 
 /// The certificate authority of one trust domain. Shared by `Arc`; every method may block for a signature or a disk
@@ -166,26 +184,34 @@ impl Authority {
     /// # Errors
     /// [`OpenError`] says what is wrong and what to do; what is on disk is never changed by a failure.
     pub fn open(dir: &Path, settings: Settings, first_start: FirstStart, now: SystemTime) -> Result<Self, OpenError> {
-        settings.check()?;
-        let io =
-            |source: io::Error| OpenError::Sealed { dir: dir.to_owned(), why: format!("{}: {source}", dir.display()) };
-        let store = match state::find(dir).map_err(io)? {
-            Found::Both => read(dir, &settings)?,
-            Found::Nothing if first_start == FirstStart::Allowed => create(dir, &settings, now)?,
-            Found::Nothing => return Err(OpenError::Lost { dir: dir.to_owned() }),
-            Found::Incomplete { why } => return Err(OpenError::Incomplete { dir: dir.to_owned(), why }),
-        };
-        let ledger = SledLedger::open(&dir.join(LEDGER_DIR))?;
-        Self::assemble(settings, store, Box::new(ledger))
+        Self::open_in(Arc::new(Directory::new(dir)), &dir.join(LEDGER_DIR), settings, first_start, now)
     }
 
-    /// The same with a ledger that a restart empties, for tests of other parts.
+    /// Opens the authority that `store` keeps, as [`open`](Self::open) does, with a ledger of its own in the directory
+    /// `ledger`. Of several that make a root in one store at once, all open the one that came first.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_in(
+        store: Arc<dyn StateStore>,
+        ledger: &Path,
+        settings: Settings,
+        first_start: FirstStart,
+        now: SystemTime,
+    ) -> Result<Self, OpenError> {
+        settings.check()?;
+        let store = read_or_create(&store, &settings, first_start, now)?;
+        Self::assemble(settings, store, Box::new(SledLedger::open(ledger)?))
+    }
+
+    /// [`open`](Self::open) with a ledger that a restart empties, for tests of other parts.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_without_ledger(dir: &Path, settings: Settings, now: SystemTime) -> Result<Self, OpenError> {
         settings.check()?;
-        let store = create(dir, &settings, now)?;
+        let store: Arc<dyn StateStore> = Arc::new(Directory::new(dir));
+        let store = read_or_create(&store, &settings, FirstStart::Allowed, now)?;
         Self::assemble(settings, store, Box::new(MemoryLedger::default()))
     }
 
@@ -277,17 +303,23 @@ impl Authority {
     /// [`IssueError::State`] when that cannot be written; the certificate is not revoked then.
     pub fn revoke(&self, serial: &str, now: SystemTime) -> Result<(), IssueError> {
         let mut store = self.locked();
-        let before = store.state.revoked.clone();
-        // Certificates that the ledger forgot, too: no leaf outlives the longest lifetime.
-        store.state.revoked.insert(serial.to_owned(), seconds(now + self.settings.max_ttl));
-        trust::forget_expired(&mut store.state.revoked, now);
-        if let Err(e) = store.write() {
-            store.state.revoked = before;
-            return Err(e);
-        }
-        self.revoked.replace(store.state.revoked.clone());
+        self.change(&mut store, |state| {
+            // Certificates that the ledger forgot, too: no leaf outlives the longest lifetime.
+            state.revoked.insert(serial.to_owned(), seconds(now + self.settings.max_ttl));
+            trust::forget_expired(&mut state.revoked, now);
+            Ok(true)
+        })?;
         tracing::warn!(target: "audit", serial, "certificate revoked");
         Ok(())
+    }
+
+    /// Takes over what others have changed in the store, and puts back what was taken away there.
+    ///
+    /// # Errors
+    /// [`IssueError::Replaced`] when the store holds another authority's state: this one must not go on.
+    /// [`IssueError::State`] when it cannot be read or written; nothing changed then.
+    pub fn refresh(&self) -> Result<(), IssueError> {
+        self.take_over(&mut self.locked())
     }
 
     /// Does what is due (renews the signer, forgets old records) and says when to call again at the latest.
@@ -336,69 +368,142 @@ impl Authority {
         self.store.lock().expect("no holder of this lock panics")
     }
 
-    /// The signer to use now, renewed if that is due. One that is due but cannot be renewed still signs until it ends.
+    /// The signer to use now, renewed if that is due. One that is due but cannot be renewed still signs until it ends, and
+    /// nobody waits for a renewal while it does.
     fn current_signer(&self, now: SystemTime) -> Result<Arc<LocalSigner>, IssueError> {
         match self.due(now) {
-            Action::Keep { .. } => Ok(self.signer()),
-            Action::ClockBehind => Err(SignError::ClockBehind.into()),
-            Action::RootExpired => Err(IssueError::RootExpired),
-            Action::RenewIntermediate => self.renew(now).or_else(|error| {
-                tracing::error!(%error, "the signing certificate is due and cannot be renewed");
-                let current = self.signer();
-                if current.validity().remaining(now).is_zero() { Err(error) } else { Ok(current) }
-            }),
+            Action::Keep { .. } => return Ok(self.signer()),
+            Action::ClockBehind => return Err(SignError::ClockBehind.into()),
+            Action::RootExpired => return Err(IssueError::RootExpired),
+            Action::RenewIntermediate => {}
         }
+        let current = self.signer();
+        let ended = current.validity().remaining(now).is_zero();
+        let mut store = match self.store.try_lock() {
+            Ok(store) => store,
+            Err(_) if ended => self.locked(),
+            Err(_) => return Ok(current),
+        };
+        if !ended && now < store.renew_again {
+            return Ok(current);
+        }
+        self.renew(&mut store, now).or_else(|error| {
+            tracing::error!(%error, "the signing certificate is due and cannot be renewed");
+            store.renew_again = now + RENEW_AGAIN;
+            if ended { Err(error) } else { Ok(current) }
+        })
     }
 
-    fn renew(&self, now: SystemTime) -> Result<Arc<LocalSigner>, IssueError> {
-        let mut store = self.locked();
-        // Another thread may have renewed while this one waited.
-        if self.due(now) != Action::RenewIntermediate {
-            return Ok(self.signer());
-        }
+    fn renew(&self, store: &mut Store, now: SystemTime) -> Result<Arc<LocalSigner>, IssueError> {
         let Settings { trust_domain, intermediate_ttl, .. } = &self.settings;
-        let material = local::create_intermediate(&store.state.root.material(), trust_domain, *intermediate_ttl, now)?;
-        let renewed = Arc::new(LocalSigner::new(&material)?);
-        let before = std::mem::replace(&mut store.state.intermediate, CaPair::from(material));
-        if let Err(e) = store.write() {
-            store.state.intermediate = before;
-            return Err(e);
+        let changed = self.change(store, |state| {
+            // Another thread or replica may have renewed before.
+            if self.due(now) != Action::RenewIntermediate {
+                return Ok(false);
+            }
+            let material = local::create_intermediate(&state.root.material(), trust_domain, *intermediate_ttl, now)?;
+            state.intermediate = CaPair::from(material);
+            Ok(true)
+        })?;
+        let signer = self.signer();
+        if changed {
+            tracing::info!(target: "audit", lifetime = %Seconds(signer.validity().remaining(now)), "signing certificate renewed");
         }
-        *self.signer.write().expect("no holder of this lock panics") = renewed.clone();
-        tracing::info!(target: "audit", lifetime = %Seconds(renewed.validity().remaining(now)), "signing certificate renewed");
-        Ok(renewed)
+        Ok(signer)
+    }
+
+    /// Makes and keeps a change; whether there was any. `edit` says whether there is anything to change; it runs again on
+    /// newer state when another's change came first.
+    fn change(
+        &self,
+        store: &mut Store,
+        edit: impl Fn(&mut State) -> Result<bool, IssueError>,
+    ) -> Result<bool, IssueError> {
+        for _ in 0..ATTEMPTS {
+            let mut next = store.state.clone();
+            if !edit(&mut next)? {
+                return Ok(false);
+            }
+            match store.sealed.write(&next) {
+                Ok(()) => return self.adopt(store, next).map(|()| true),
+                Err(StoreError::Conflict) => self.take_over(store)?,
+                Err(error) => return Err(IssueError::State(error.to_string())),
+            }
+        }
+        Err(IssueError::State("others keep changing it".to_owned()))
+    }
+
+    /// Brings this authority to what is kept.
+    fn take_over(&self, store: &mut Store) -> Result<(), IssueError> {
+        match store.sealed.reread() {
+            Ok(None) => Ok(()),
+            Ok(Some((sealed, kept))) if kept.is_same_authority(&store.state) => {
+                store.sealed = sealed;
+                self.adopt(store, kept)
+            }
+            Ok(Some(_)) => Err(IssueError::Replaced(store.sealed.place())),
+            Err(StateError::Store(StoreError::Gone)) => {
+                tracing::error!(target: "audit", place = store.sealed.place(), "the authority's state was taken away: putting it back");
+                store.sealed.write(&store.state).map_err(|e| IssueError::State(e.to_string()))
+            }
+            Err(error) => Err(IssueError::State(error.to_string())),
+        }
+    }
+
+    fn adopt(&self, store: &mut Store, state: State) -> Result<(), IssueError> {
+        if state.intermediate != store.state.intermediate {
+            let signer = LocalSigner::new(&state.intermediate.material())?;
+            *self.signer.write().expect("no holder of this lock panics") = Arc::new(signer);
+        }
+        self.revoked.replace(state.revoked.clone());
+        store.state = state;
+        Ok(())
     }
 }
 
-impl Store {
-    fn write(&mut self) -> Result<(), IssueError> {
-        self.sealed.write(&self.state).map_err(|e| IssueError::State(e.to_string()))
+fn read_or_create(
+    store: &Arc<dyn StateStore>,
+    settings: &Settings,
+    first_start: FirstStart,
+    now: SystemTime,
+) -> Result<Store, OpenError> {
+    let place = store.place();
+    if let Some((sealed, state)) = read(store, settings)? {
+        return Ok(Store::new(sealed, state));
+    }
+    if first_start == FirstStart::Refused {
+        return Err(OpenError::Lost { place });
+    }
+    let state = new_state(settings, now).map_err(|e| OpenError::Keys(e.to_string()))?;
+    match SealedState::create(store.clone(), settings.trust_domain.as_str(), &state) {
+        Ok(sealed) => {
+            tracing::info!(target: "audit", trust_domain = %settings.trust_domain, place, "a new root certificate was made");
+            Ok(Store::new(sealed, state))
+        }
+        Err(StoreError::Conflict) => {
+            let (sealed, state) = read(store, settings)?.ok_or(OpenError::Lost { place })?;
+            Ok(Store::new(sealed, state))
+        }
+        Err(error) => Err(OpenError::Sealed { place, why: error.to_string() }),
     }
 }
 
-fn sealed_error(dir: &Path) -> impl FnOnce(SealError) -> OpenError {
-    |error| OpenError::Sealed { dir: dir.to_owned(), why: error.to_string() }
+fn read(store: &Arc<dyn StateStore>, settings: &Settings) -> Result<Option<(SealedState, State)>, OpenError> {
+    SealedState::open(store.clone(), settings.trust_domain.as_str()).map_err(|error| match error {
+        StateError::Store(StoreError::Incomplete(why)) => OpenError::Incomplete { place: store.place(), why },
+        error => OpenError::Sealed { place: store.place(), why: error.to_string() },
+    })
 }
 
-fn read(dir: &Path, settings: &Settings) -> Result<Store, OpenError> {
-    let (sealed, state) = SealedState::open(dir, settings.trust_domain.as_str()).map_err(sealed_error(dir))?;
-    Ok(Store { sealed, state })
-}
-
-fn create(dir: &Path, settings: &Settings, now: SystemTime) -> Result<Store, OpenError> {
-    let keys = |e: SignError| OpenError::Keys(e.to_string());
-    let root = local::create_root(&settings.trust_domain, settings.root_ttl, now).map_err(keys)?;
-    let intermediate =
-        local::create_intermediate(&root, &settings.trust_domain, settings.intermediate_ttl, now).map_err(keys)?;
-    let state = State {
-        join_token_key: Secret(local::generate_key().map_err(keys)?),
+fn new_state(settings: &Settings, now: SystemTime) -> Result<State, SignError> {
+    let root = local::create_root(&settings.trust_domain, settings.root_ttl, now)?;
+    let intermediate = local::create_intermediate(&root, &settings.trust_domain, settings.intermediate_ttl, now)?;
+    Ok(State {
+        join_token_key: Secret(local::generate_key()?),
         root: root.into(),
         intermediate: intermediate.into(),
         revoked: Default::default(),
-    };
-    let sealed = SealedState::create(dir, settings.trust_domain.as_str(), &state).map_err(sealed_error(dir))?;
-    tracing::info!(target: "audit", trust_domain = %settings.trust_domain, "a new root certificate was made");
-    Ok(Store { sealed, state })
+    })
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -412,6 +517,7 @@ mod tests {
         authenticate::{Caller, Credentials, PeerCertificates, Proof},
         csr::Csr,
         signer::local::testing,
+        store::{Kept, Revision},
     };
     use ferromesh_proto::TrustDomain;
     use std::{fs, os::unix::fs::PermissionsExt};
@@ -586,6 +692,109 @@ mod tests {
         for expected in ["spiffe://cluster.local/ns/istio-system/sa/ferromesh", "ferromesh.local", "127"] {
             assert!(names.contains(expected), "{expected} in {names}");
         }
+    }
+
+    /// A store that several authorities share.
+    #[derive(Default)]
+    struct Shared(Mutex<Option<Halves>>);
+
+    /// Key, sealed half, and how often it was written.
+    type Halves = (Vec<u8>, Vec<u8>, u64);
+
+    impl StateStore for Shared {
+        fn place(&self) -> String {
+            "the shared store".into()
+        }
+        fn read(&self) -> Result<Option<Kept>, StoreError> {
+            let kept = self.0.lock().unwrap().clone();
+            Ok(kept.map(|(key, sealed, n)| Kept { key: key.into(), sealed, revision: Revision(n.to_string()) }))
+        }
+        fn create(&self, key: &[u8], sealed: &[u8]) -> Result<Revision, StoreError> {
+            let mut kept = self.0.lock().unwrap();
+            if kept.is_some() {
+                return Err(StoreError::Conflict);
+            }
+            *kept = Some((key.to_vec(), sealed.to_vec(), 1));
+            Ok(Revision("1".into()))
+        }
+        fn replace(&self, new: &[u8], revision: &Revision) -> Result<Revision, StoreError> {
+            let mut kept = self.0.lock().unwrap();
+            let (_, sealed, n) = kept.as_mut().ok_or(StoreError::Gone)?;
+            if revision.0 != n.to_string() {
+                return Err(StoreError::Conflict);
+            }
+            (*sealed, *n) = (new.to_vec(), *n + 1);
+            Ok(Revision(n.to_string()))
+        }
+    }
+
+    fn replica(store: &Arc<Shared>, first_start: FirstStart) -> Result<Authority, OpenError> {
+        let settings = Settings::new(TrustDomain::default());
+        settings.check()?;
+        let store: Arc<dyn StateStore> = store.clone();
+        let store = read_or_create(&store, &settings, first_start, now())?;
+        Authority::assemble(settings, store, Box::new(MemoryLedger::default()))
+    }
+
+    #[test]
+    fn replicas_that_start_at_once_share_one_root() {
+        let store = Arc::new(Shared::default());
+        let replicas: Vec<Authority> = std::thread::scope(|scope| {
+            let start = || scope.spawn(|| replica(&store, FirstStart::Allowed).unwrap());
+            let starting: Vec<_> = (0..4).map(|_| start()).collect();
+            starting.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert!(replicas.iter().all(|r| root(r) == root(&replicas[0])));
+        let token = replicas[0].join_tokens().issue(&ID.parse().unwrap(), DAY, now()).unwrap();
+        assert!(replicas[3].join_tokens().verify(&token, now()).is_ok());
+    }
+
+    #[test]
+    fn what_one_replica_changes_the_others_take_over() {
+        let store = Arc::new(Shared::default());
+        let [a, b] = [(); 2].map(|()| replica(&store, FirstStart::Allowed).unwrap());
+        a.revoke("aa", now()).unwrap();
+        // `b` has not heard of it: its own change comes on top.
+        b.revoke("bb", now()).unwrap();
+        a.refresh().unwrap();
+        for replica in [&a, &b] {
+            assert!(replica.revoked.contains("aa") && replica.revoked.contains("bb"));
+        }
+        let before = a.issue(&request(&a), now()).unwrap();
+        let [first, second] = [&a, &b].map(|r| r.issue(&request(r), now() + 4 * DAY).unwrap());
+        assert_ne!(before.intermediates, first.intermediates);
+        assert_eq!(first.intermediates, second.intermediates, "one of them renewed, the other took it over");
+    }
+
+    #[test]
+    fn state_that_is_taken_away_is_put_back_and_a_foreign_one_is_not_gone_on_with() {
+        let store = Arc::new(Shared::default());
+        let authority = replica(&store, FirstStart::Allowed).unwrap();
+        store.0.lock().unwrap().take();
+        assert!(matches!(replica(&store, FirstStart::Refused), Err(OpenError::Lost { .. })));
+        authority.refresh().unwrap();
+        assert_eq!(root(&replica(&store, FirstStart::Refused).unwrap()), root(&authority));
+        store.0.lock().unwrap().take();
+        authority.revoke("aa", now()).unwrap();
+        assert!(replica(&store, FirstStart::Refused).unwrap().revoked.contains("aa"));
+
+        let other = Arc::new(Shared::default());
+        replica(&other, FirstStart::Allowed).unwrap().revoke("bb", now()).unwrap();
+        *store.0.lock().unwrap() = other.0.lock().unwrap().clone().map(|(key, sealed, _)| (key, sealed, 99));
+        let error = authority.refresh().unwrap_err();
+        assert!(matches!(error, IssueError::Replaced(_)), "{error}");
+        assert!(authority.revoke("cc", now()).is_err());
+    }
+
+    #[test]
+    fn damaged_state_that_is_shared_is_refused_and_left_alone() {
+        let store = Arc::new(Shared::default());
+        drop(replica(&store, FirstStart::Allowed).unwrap());
+        store.0.lock().unwrap().as_mut().unwrap().1[40] ^= 1;
+        let before = store.0.lock().unwrap().clone();
+        let error = replica(&store, FirstStart::Allowed).err().unwrap().to_string();
+        assert!(error.contains("restore the shared store from a backup"), "{error}");
+        assert_eq!(*store.0.lock().unwrap(), before);
     }
 
     async fn authenticate(

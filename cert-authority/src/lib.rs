@@ -10,7 +10,8 @@
 //! * only [`policy`] can make an [`policy::ApprovedRequest`], and the signer takes nothing else;
 //! * nothing of a request reaches a certificate but its public key;
 //! * a root is made only where no store ever was, and never over an existing or a damaged one;
-//! * private keys leave this crate only sealed (or, for the control plane's own ports, in memory); tokens never do.
+//! * private keys leave this crate only sealed, for a store (or, for the control plane's own ports, in memory); tokens
+//!   never do.
 //!
 //! It knows nothing of configuration, Kubernetes or xDS: the control plane plugs further authenticators in.
 
@@ -26,6 +27,7 @@ pub mod service;
 pub mod settings;
 pub mod signer;
 mod state;
+pub mod store;
 pub mod trust;
 
 pub use authenticate::{
@@ -35,4 +37,5 @@ pub use authenticate::{
 pub use authority::{Authority, IssueError, IssuedChain, OpenError, ServerCertificate};
 pub use service::{CertificateService, IdentityRegistry};
 pub use settings::{FirstStart, Settings};
+pub use store::StateStore;
 pub use trust::TrustBundle;

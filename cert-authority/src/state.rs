@@ -1,27 +1,20 @@
-//! The authority's secrets as they lie on disk: one sealed document, made once, replaced as a whole.
+//! The authority's secrets: one sealed document, made once, replaced as a whole, kept in a [`StateStore`].
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use aws_lc_rs::rand;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::{
-    seal::{self, Label, SealError, SealingKey},
+    seal::{Label, SealError, SealingKey},
     signer::local::CaMaterial,
+    store::{KEY, Kept, Revision, SEALED, StateStore, StoreError},
 };
 
-const KEY_FILE: &str = "key";
-const STATE_FILE: &str = "authority.sealed";
-
-/// Everything that must not be lost or read by others.
-#[derive(Serialize, Deserialize)]
+/// Everything that must not be lost or read by others; replicas that share a store share all of it.
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) root: CaPair,
     pub(crate) intermediate: CaPair,
@@ -32,6 +25,7 @@ pub(crate) struct State {
 }
 
 /// Bytes that are overwritten when dropped; base64 in the document.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(pub(crate) Zeroizing<Vec<u8>>);
 
 impl Serialize for Secret {
@@ -49,7 +43,7 @@ impl<'de> Deserialize<'de> for Secret {
 }
 
 /// A certificate of the authority and its key.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CaPair {
     certificate: Secret,
     key: Secret,
@@ -67,87 +61,83 @@ impl CaPair {
     }
 }
 
-/// What lies in an authority's directory.
-pub(crate) enum Found {
-    /// Nothing: the directory is missing or empty.
-    Nothing,
-    /// Key and sealed state.
-    Both,
-    /// Something is missing or foreign; never to be written over.
-    Incomplete {
-        /// What is there without its other half, or nothing of ours.
-        why: String,
-    },
+impl State {
+    /// Whether both have the same root and the same key of join tokens, which never change.
+    pub(crate) fn is_same_authority(&self, other: &Self) -> bool {
+        self.root == other.root && self.join_token_key == other.join_token_key
+    }
 }
 
-/// Looks without touching.
-pub(crate) fn find(dir: &Path) -> io::Result<Found> {
-    let names: Vec<_> = match fs::read_dir(dir) {
-        Ok(entries) => entries.map(|e| e.map(|e| e.file_name())).collect::<Result<_, _>>()?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-        Err(e) => return Err(e),
-    };
-    let has = |name: &str| names.iter().any(|n| n == name);
-    Ok(match (has(KEY_FILE), has(STATE_FILE)) {
-        (true, true) => Found::Both,
-        (true, false) => Found::Incomplete { why: format!("{STATE_FILE} is missing, {KEY_FILE} is there") },
-        (false, true) => Found::Incomplete { why: format!("{KEY_FILE} is missing, {STATE_FILE} is there") },
-        (false, false) if names.is_empty() => Found::Nothing,
-        (false, false) => Found::Incomplete { why: "it holds other files and no authority".into() },
-    })
+/// Why kept state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StateError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{half}: {why}")]
+    Sealed { half: &'static str, why: SealError },
+    #[error("{SEALED}: written by another version of this program")]
+    Version,
 }
 
-/// The sealed state on disk and the key that opens it.
+/// Sealed state in its store, and the key that opens it.
 pub(crate) struct SealedState {
-    path: PathBuf,
+    store: Arc<dyn StateStore>,
     key: SealingKey,
     label: Label,
+    revision: Revision,
 }
 
 impl SealedState {
-    /// Makes the directory with key and state in one step: it appears complete or not at all.
-    pub(crate) fn create(dir: &Path, trust_domain: &str, state: &State) -> Result<Self, SealError> {
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| SealError::Io { path, source }
-        };
-        let name = dir.file_name().unwrap_or_default().to_string_lossy();
-        let nascent = dir.with_file_name(format!(".{name}.new"));
-        // Left by a crash before it was ever published: nobody has seen that root.
-        match fs::remove_dir_all(&nascent) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(&nascent)(e)),
-            _ => {}
+    /// Keeps a first state; [`StoreError::Conflict`] when there is one already.
+    pub(crate) fn create(store: Arc<dyn StateStore>, trust_domain: &str, state: &State) -> Result<Self, StoreError> {
+        let (key, label) = (SealingKey::generate(), Label::new(trust_domain));
+        let revision = store.create(key.bytes(), &key.seal(&label, &document(state)))?;
+        Ok(Self { store, key, label, revision })
+    }
+
+    /// Opens what is kept; `None`: nothing.
+    pub(crate) fn open(store: Arc<dyn StateStore>, trust_domain: &str) -> Result<Option<(Self, State)>, StateError> {
+        let Some(kept) = store.read()? else { return Ok(None) };
+        let (key, label, state) = unseal(&kept, trust_domain)?;
+        Ok(Some((Self { store, key, label, revision: kept.revision }, state)))
+    }
+
+    /// What is kept now, if it changed; [`StoreError::Gone`]: nothing any more.
+    pub(crate) fn reread(&self) -> Result<Option<(Self, State)>, StateError> {
+        let kept = self.store.read()?.ok_or(StoreError::Gone)?;
+        if kept.revision == self.revision {
+            return Ok(None);
         }
-        seal::create_private_dir(&nascent).map_err(io(&nascent))?;
-        let key = SealingKey::create(&nascent.join(KEY_FILE))?;
-        let mut authority_id = [0; 16];
-        rand::fill(&mut authority_id).expect("the system's random source works");
-        let label = Label { trust_domain: trust_domain.to_owned(), authority_id, sequence: 0 };
-        let mut sealed = Self { path: nascent.join(STATE_FILE), key, label };
-        sealed.write(state)?;
-        fs::rename(&nascent, dir).and_then(|()| seal::sync_parent(dir)).map_err(io(dir))?;
-        sealed.path = dir.join(STATE_FILE);
-        Ok(sealed)
+        let (key, label, state) = unseal(&kept, &self.label.trust_domain)?;
+        Ok(Some((Self { store: self.store.clone(), key, label, revision: kept.revision }, state)))
     }
 
-    /// Opens what [`create`](Self::create) made.
-    pub(crate) fn open(dir: &Path, trust_domain: &str) -> Result<(Self, State), SealError> {
-        let path = dir.join(STATE_FILE);
-        let key = SealingKey::read(&dir.join(KEY_FILE))?;
-        let (label, document) = seal::read(&path, &key, trust_domain)?;
-        let state = serde_json::from_slice(&document).map_err(|_| SealError::Damaged {
-            path: path.clone(),
-            why: "written by another version of this program",
-        })?;
-        Ok((Self { path, key, label }, state))
-    }
-
-    /// Replaces the state durably.
-    pub(crate) fn write(&mut self, state: &State) -> Result<(), SealError> {
-        let document = Zeroizing::new(serde_json::to_vec(state).expect("the state has only text and numbers"));
-        let label = Label { sequence: self.label.sequence + 1, ..self.label.clone() };
-        seal::write(&self.path, &self.key, &label, &document)?;
+    /// Replaces the state durably; state that was taken away is put back.
+    pub(crate) fn write(&mut self, state: &State) -> Result<(), StoreError> {
+        let label = self.label.next();
+        let sealed = self.key.seal(&label, &document(state));
+        self.revision = match self.store.replace(&sealed, &self.revision) {
+            Err(StoreError::Gone) => self.store.create(self.key.bytes(), &sealed)?,
+            outcome => outcome?,
+        };
         self.label = label;
         Ok(())
     }
+
+    /// What to call the store.
+    pub(crate) fn place(&self) -> String {
+        self.store.place()
+    }
+}
+
+fn unseal(kept: &Kept, trust_domain: &str) -> Result<(SealingKey, Label, State), StateError> {
+    let key = SealingKey::from_bytes(&kept.key).map_err(|why| StateError::Sealed { half: KEY, why })?;
+    let (label, document) =
+        key.open(&kept.sealed, trust_domain).map_err(|why| StateError::Sealed { half: SEALED, why })?;
+    let state = serde_json::from_slice(&document).map_err(|_| StateError::Version)?;
+    Ok((key, label, state))
+}
+
+fn document(state: &State) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(serde_json::to_vec(state).expect("the state has only text and numbers"))
 }
