@@ -1,11 +1,16 @@
-//! Network namespaces in the shape of pods: an address on a bridge, and Istio's redirection rules.
+//! Network namespaces in the shape of pods: addresses on a bridge, and redirection by our own program.
 
 use std::{
-    fs,
-    net::Ipv4Addr,
+    fs::{self, File},
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process::{Command, Output},
+    thread,
 };
+
+use nix::sched::{CloneFlags, setns};
+
+use crate::paths;
 
 /// Runs a program and panics with its words when it fails.
 ///
@@ -56,6 +61,8 @@ pub struct Pod {
     pub name: String,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its other address.
+    pub address6: Ipv6Addr,
 }
 
 impl Pod {
@@ -64,11 +71,13 @@ impl Pod {
         let name = format!("fm{}-{label}", bridge.third);
         let _ = Command::new("ip").args(["netns", "del", &name]).output();
         run("ip", &["netns", "add", &name]);
-        let pod = Self { address: bridge.address(last), name };
+        let address6 = Ipv6Addr::new(0xfd77, 0, 0, bridge.third.into(), 0, 0, 0, last.into());
+        let pod = Self { address: bridge.address(last), address6, name };
         let (outer, address) = (format!("fm{}v{last}", bridge.third), format!("{}/24", pod.address));
         run("ip", &["link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &pod.name]);
         run("ip", &["link", "set", &outer, "master", &bridge.name, "up"]);
         run("ip", &["-n", &pod.name, "addr", "add", &address, "dev", "eth0"]);
+        run("ip", &["-n", &pod.name, "addr", "add", &format!("{address6}/64"), "dev", "eth0", "nodad"]);
         run("ip", &["-n", &pod.name, "link", "set", "eth0", "up"]);
         run("ip", &["-n", &pod.name, "link", "set", "lo", "up"]);
         run("ip", &["-n", &pod.name, "route", "add", "default", "via", &bridge.address(1).to_string()]);
@@ -83,41 +92,14 @@ impl Pod {
         Path::new("/etc/netns").join(&self.name)
     }
 
-    /// Redirects the pod's traffic as Istio's init container does: in to 15006, out to 15001, the proxy's own exempt.
-    pub fn redirect(&self) {
-        let user = PROXY_USER.to_string();
-        let rules: [&[&str]; 14] = [
-            &["-N", "ISTIO_INBOUND"],
-            &["-N", "ISTIO_IN_REDIRECT"],
-            &["-N", "ISTIO_OUTPUT"],
-            &["-N", "ISTIO_REDIRECT"],
-            &["-A", "ISTIO_IN_REDIRECT", "-p", "tcp", "-j", "REDIRECT", "--to-ports", "15006"],
-            &["-A", "ISTIO_REDIRECT", "-p", "tcp", "-j", "REDIRECT", "--to-ports", "15001"],
-            &["-A", "PREROUTING", "-p", "tcp", "-j", "ISTIO_INBOUND"],
-            &[
-                "-A",
-                "ISTIO_INBOUND",
-                "-p",
-                "tcp",
-                "-m",
-                "multiport",
-                "--dports",
-                "15008,15020,15021,15090",
-                "-j",
-                "RETURN",
-            ],
-            &["-A", "ISTIO_INBOUND", "-p", "tcp", "-j", "ISTIO_IN_REDIRECT"],
-            &["-A", "OUTPUT", "-p", "tcp", "-j", "ISTIO_OUTPUT"],
-            &["-A", "ISTIO_OUTPUT", "-s", "127.0.0.6/32", "-o", "lo", "-j", "RETURN"],
-            &["-A", "ISTIO_OUTPUT", "-m", "owner", "--uid-owner", &user, "-j", "RETURN"],
-            &["-A", "ISTIO_OUTPUT", "-d", "127.0.0.1/32", "-j", "RETURN"],
-            &["-A", "ISTIO_OUTPUT", "-j", "ISTIO_REDIRECT"],
-        ];
-        for rule in rules {
-            let mut arguments = vec!["netns", "exec", &self.name, "iptables", "-w", "-t", "nat"];
-            arguments.extend(rule);
-            run("ip", &arguments);
-        }
+    /// Redirects the pod's traffic as the init container of an injected pod does; `flags` are those of `redirect`.
+    ///
+    /// # Panics
+    /// The kernel does not take the rules.
+    pub fn redirect(&self, flags: &[&str]) {
+        let output = self.command(&paths::program("ferromesh-proxy")).arg("redirect").args(flags).output();
+        let output = output.expect("ip starts");
+        assert!(output.status.success(), "redirect: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// A command that runs in the pod as the application (root).
@@ -135,6 +117,20 @@ impl Pod {
             .args(["netns", "exec", &self.name, "setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"])
             .arg(program);
         command
+    }
+
+    /// Does something in the pod's namespace, such as opening a socket, which stays the pod's afterwards.
+    ///
+    /// # Panics
+    /// The namespace cannot be entered, or `work` panics.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(Path::new("/run/netns").join(&self.name)).expect("the pod's namespace has a name");
+        let entered = || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).expect("root may enter it");
+            work()
+        };
+        // A thread of its own: the namespace is a property of the thread.
+        thread::scope(|scope| scope.spawn(entered).join().expect("it does not panic"))
     }
 
     /// Runs a program in the pod to its end.

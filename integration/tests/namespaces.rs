@@ -1,4 +1,4 @@
-//! The mesh as machines see it: pods in network namespaces, iptables REDIRECT, applications that know nothing of it.
+//! The mesh as machines see it: pods in network namespaces, interception, applications that know nothing of it.
 //! The same checks run with our proxy, with Envoy, and with one calling the other.
 #![cfg(feature = "e2e")]
 
@@ -125,8 +125,9 @@ impl Site {
         Process::start(&format!("{}-{}", pod.name, arguments[0]), self.dir.path(), command)
     }
 
-    /// Starts a sidecar as the proxy's user, waits until it is ready, then redirects the pod's traffic.
+    /// Redirects the pod's traffic, starts a sidecar as the proxy's user, and waits until it is ready.
     fn sidecar(&self, pod: &Pod, name: &str, account: &str, kind: &str) -> Process {
+        pod.redirect(&[]);
         let (token, work) = (self.file(&format!("{name}.token")), self.file(&format!("{name}-work")));
         fs::write(&token, self.token(account)).expect("a token file");
         fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("a mode");
@@ -154,7 +155,6 @@ impl Site {
         let mut process = Process::start(&format!("{name}-proxy"), self.dir.path(), command);
         let probe = ["-sf", "-m", "2", "http://127.0.0.1:15021/healthz/ready"];
         process.until("ready", || pod.exec(Path::new("curl"), &probe).status.success());
-        pod.redirect();
         process
     }
 
