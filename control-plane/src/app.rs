@@ -38,7 +38,11 @@ use crate::{
         auth::Trust,
         service::{Discovery, Parts, Shared},
     },
-    cluster::{Cluster, leader, token_review::TokenReviews},
+    cluster::{
+        Cluster, leader,
+        status::{Board, Writer},
+        token_review::TokenReviews,
+    },
     config::Settings,
     metrics::Metrics,
     pipeline::Mesh,
@@ -210,10 +214,26 @@ impl ControlPlane {
         objects.start().await?;
         if let Some(cluster) = &cluster {
             let root_namespace = settings.root_namespace.clone();
-            let watches =
-                kubernetes::run(cluster.clone(), root_namespace, secrets.clone(), events.clone(), metrics.clone());
+            let board = Arc::new(Board::default());
+            let watches = kubernetes::run(
+                cluster.clone(),
+                root_namespace,
+                secrets.clone(),
+                events.clone(),
+                board.clone(),
+                metrics.clone(),
+            );
             tasks.spawn(async { Ok(watches.await?) });
-            elect(cluster, &settings, &shared, &metrics);
+            let leads = elect(cluster, &settings, &shared, &metrics);
+            let writer = Writer {
+                cluster: cluster.clone(),
+                mesh: mesh.clone(),
+                proxies: proxies.clone(),
+                board,
+                metrics: metrics.clone(),
+                instance: settings.pod_name.clone(),
+            };
+            tasks.spawn(forever(writer.run(leads)));
         }
         if !settings.config.is_empty() {
             let directories = directory::run(settings.config.clone(), secrets, events);

@@ -66,6 +66,12 @@ pub struct Metrics {
     /// Namespaces where the root of an istiod is left in place.
     pub roots_withheld: Gauge,
     token_reviews: Family<ByOutcome, Counter>,
+    /// Statuses of objects written to the API server.
+    pub status_writes: Counter,
+    /// Statuses and Events that the API server did not take.
+    pub status_write_errors: Counter,
+    /// Events written to the API server.
+    pub events_written: Counter,
     watches: Family<ByKind, Gauge>,
     watch_errors: Family<ByKind, Counter>,
 }
@@ -91,6 +97,9 @@ impl Metrics {
             roots_published: Gauge::default(),
             roots_withheld: Gauge::default(),
             token_reviews: Family::default(),
+            status_writes: Counter::default(),
+            status_write_errors: Counter::default(),
+            events_written: Counter::default(),
             watches: Family::default(),
             watch_errors: Family::default(),
         };
@@ -130,6 +139,13 @@ impl Metrics {
         r.register("mesh_roots_published", "Namespaces that hold the mesh's root, as the leader knows", published);
         r.register("mesh_roots_withheld", "Namespaces where an istiod's root is left in place", withheld);
         r.register("mesh_token_reviews", "Kubernetes tokens presented, by outcome", self.token_reviews.clone());
+        r.register("mesh_status_writes", "Statuses of objects written", self.status_writes.clone());
+        r.register(
+            "mesh_status_write_errors",
+            "Statuses and Events that the API server did not take",
+            self.status_write_errors.clone(),
+        );
+        r.register("mesh_events_written", "Events written", self.events_written.clone());
         r.register(
             "mesh_kubernetes_listed",
             "Whether every object of a kind in the cluster is known (0: not yet, or the cluster lacks the kind)",

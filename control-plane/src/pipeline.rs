@@ -73,6 +73,7 @@ pub struct Mesh {
     asks: mpsc::UnboundedSender<Ask>,
     synced: watch::Receiver<bool>,
     reclassified: broadcast::Sender<Arc<Reclassify>>,
+    news: watch::Sender<()>,
     accounts: Arc<RwLock<Accounts>>,
 }
 
@@ -108,6 +109,7 @@ enum Ask {
     Lease(Arc<ViewKey>, oneshot::Sender<watch::Receiver<Published>>),
     Blame(Box<Complaint>, oneshot::Sender<Vec<Diagnostic>>),
     Diagnostics(oneshot::Sender<Vec<Diagnostic>>),
+    Findings(SourceId, oneshot::Sender<Vec<Diagnostic>>),
     Objects(oneshot::Sender<Vec<(SourceId, Object)>>),
     Snapshot(oneshot::Sender<Arc<MeshSnapshot>>),
 }
@@ -127,6 +129,7 @@ impl Mesh {
         let (events, incoming) = mpsc::channel(EVENT_QUEUE);
         let (synced, sync_watch) = watch::channel(false);
         let (reclassified, _) = broadcast::channel(64);
+        let (news, _) = watch::channel(());
         let accounts: Arc<RwLock<Accounts>> = Arc::default();
         let pipeline = Pipeline {
             compiler,
@@ -140,6 +143,8 @@ impl Mesh {
             pending: Vec::new(),
             pending_since: None,
             diagnostics: BTreeMap::new(),
+            awaiting: Vec::new(),
+            news: news.clone(),
             views: FxHashMap::default(),
             pace: Pace::default(),
             accounts: accounts.clone(),
@@ -152,7 +157,7 @@ impl Mesh {
             drop(ended);
         };
         thread::Builder::new().name("compiler".to_owned()).spawn(work).expect("a thread at the start");
-        (Self { asks, synced: sync_watch, reclassified, accounts }, events, end)
+        (Self { asks, synced: sync_watch, reclassified, news, accounts }, events, end)
     }
 
     /// Whether every source has told what it has.
@@ -215,6 +220,19 @@ impl Mesh {
         self.ask(Ask::Diagnostics).await
     }
 
+    /// Diagnostics of translation and of one source, once everything is applied that sources have told before.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn findings(&self, source: SourceId) -> Result<Vec<Diagnostic>, Stopped> {
+        self.ask(|reply| Ask::Findings(source, reply)).await
+    }
+
+    /// Changes whenever diagnostics may have.
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
     /// Every object that serves, with its source; sorted by identity.
     ///
     /// # Errors
@@ -272,6 +290,9 @@ struct Pipeline {
     pending: Vec<Change>,
     pending_since: Option<Instant>,
     diagnostics: BTreeMap<SourceId, Vec<Diagnostic>>,
+    /// Who waits for the end of the next round.
+    awaiting: Vec<(SourceId, oneshot::Sender<Vec<Diagnostic>>)>,
+    news: watch::Sender<()>,
     views: FxHashMap<Arc<ViewKey>, Served>,
     pace: Pace,
     accounts: Arc<RwLock<Accounts>>,
@@ -313,6 +334,7 @@ impl Pipeline {
         }
         if let Some(diagnostics) = diagnostics {
             self.diagnostics.insert(source, diagnostics);
+            self.news.send_replace(());
         }
         for change in changes {
             let change = match change {
@@ -353,6 +375,8 @@ impl Pipeline {
             let _ = self.reclassified.send(Arc::new(outcome.reclassify));
         }
         self.synced.send_if_modified(|synced| !mem::replace(synced, true));
+        self.news.send_replace(());
+        self.tell_findings();
         self.metrics.push_triggers.inc();
         self.metrics.push_time.observe(begin.elapsed().as_secs_f64());
         let streams = u32::try_from(self.metrics.streams.get()).unwrap_or(0);
@@ -366,6 +390,15 @@ impl Pipeline {
             Ask::Lease(key, reply) => drop(reply.send(self.view(key))),
             Ask::Blame(complaint, reply) => drop(reply.send(self.blame(&complaint))),
             Ask::Diagnostics(reply) => drop(reply.send(self.all_diagnostics())),
+            Ask::Findings(source, reply) => {
+                self.awaiting.push((source, reply));
+                while let Ok(event) = self.incoming.try_recv() {
+                    self.collect(event);
+                }
+                if self.pending_since.is_none() {
+                    self.tell_findings();
+                }
+            }
             Ask::Objects(reply) => drop(reply.send(self.precedence.list())),
             Ask::Snapshot(reply) => drop(reply.send(self.compiler.snapshot().clone())),
         }
@@ -398,6 +431,16 @@ impl Pipeline {
             keep
         });
         self.metrics.views.set(self.views.len().try_into().unwrap_or(i64::MAX));
+    }
+
+    /// Answers those who waited for everything to be applied.
+    fn tell_findings(&mut self) {
+        for (source, reply) in mem::take(&mut self.awaiting) {
+            let told = self.diagnostics.get(&source).into_iter().flatten();
+            let translated = self.compiler.diagnostics().flat_map(|(_, found)| found);
+            // Whoever asked may be gone.
+            let _ = reply.send(told.chain(translated).cloned().collect());
+        }
     }
 
     fn all_diagnostics(&self) -> Vec<Diagnostic> {

@@ -1,17 +1,18 @@
 //! Who is connected, what each proxy runs, and what it refused: a sink that the REST API reads.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::SystemTime,
 };
 
 use ferromesh_proto::{ResourceType, SpiffeId, Version};
-use ferromesh_xds_translator::{debug, diagnostic::Diagnostic, plan::ViewKey, view::View};
+use ferromesh_xds_translator::{debug, diagnostic::Diagnostic, ir::ObjectId, plan::ViewKey, view::View};
 use serde::Serialize;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::sync::watch;
 
 use crate::ads::{Refusal, Variant};
 
@@ -19,7 +20,10 @@ const POISONED: &str = "no code panics while it holds this lock";
 
 /// Every connected proxy.
 #[derive(Default, Debug)]
-pub struct Proxies(Mutex<BTreeMap<u64, Arc<Proxy>>>);
+pub struct Proxies {
+    streams: Mutex<BTreeMap<u64, Arc<Proxy>>>,
+    complaints: watch::Sender<()>,
+}
 
 /// One stream of a proxy.
 #[derive(Debug)]
@@ -41,6 +45,16 @@ pub struct Proxy {
     /// Since when it is connected.
     pub since: SystemTime,
     state: Mutex<State>,
+    complaints: watch::Sender<()>,
+}
+
+/// Who refuses what an object was translated to.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Refused {
+    /// The proxies: `NAME.NAMESPACE` where their id says so. Not empty.
+    pub proxies: BTreeSet<String>,
+    /// What they say, each once.
+    pub findings: Vec<Diagnostic>,
 }
 
 #[derive(Default, Debug)]
@@ -152,7 +166,10 @@ impl std::ops::Deref for Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.proxies.0.lock().expect(POISONED).remove(&self.proxy.stream);
+        self.proxies.streams.lock().expect(POISONED).remove(&self.proxy.stream);
+        if self.proxy.state().refusals.iter().any(|of_type| !of_type.is_empty()) {
+            self.proxies.complaints.send_replace(());
+        }
     }
 }
 
@@ -170,8 +187,9 @@ impl Proxies {
             variant,
             since: now,
             state: Mutex::default(),
+            complaints: self.complaints.clone(),
         });
-        self.0.lock().expect(POISONED).insert(stream, proxy.clone());
+        self.streams.lock().expect(POISONED).insert(stream, proxy.clone());
         Registration { proxies: self.clone(), proxy }
     }
 
@@ -182,7 +200,7 @@ impl Proxies {
 
     /// The newest stream of a proxy: by its node id, or by `NAME.NAMESPACE`.
     pub fn find(&self, id: &str) -> Option<Arc<Proxy>> {
-        let named = |p: &&Arc<Proxy>| p.id == id || p.id.split('~').nth(2) == Some(id);
+        let named = |p: &&Arc<Proxy>| p.id == id || p.short_name() == id;
         self.all().iter().rev().find(named).cloned()
     }
 
@@ -199,12 +217,38 @@ impl Proxies {
         unique
     }
 
+    /// The same by object, with who refuses; what no object is to blame for is left out.
+    pub fn refused(&self) -> BTreeMap<ObjectId, Refused> {
+        let mut refused: BTreeMap<ObjectId, Refused> = BTreeMap::new();
+        for proxy in self.all() {
+            for finding in proxy.state().refusals.iter().flatten() {
+                let Some(id) = &finding.object else { continue };
+                let entry = refused.entry(id.clone()).or_default();
+                entry.proxies.insert(proxy.short_name().to_owned());
+                if !entry.findings.iter().any(|f| f.message == finding.message) {
+                    entry.findings.push(finding.clone());
+                }
+            }
+        }
+        refused
+    }
+
+    /// Changes whenever what proxies refuse may have.
+    pub fn complaints(&self) -> watch::Receiver<()> {
+        self.complaints.subscribe()
+    }
+
     fn all(&self) -> Vec<Arc<Proxy>> {
-        self.0.lock().expect(POISONED).values().cloned().collect()
+        self.streams.lock().expect(POISONED).values().cloned().collect()
     }
 }
 
 impl Proxy {
+    /// `NAME.NAMESPACE`; the whole id where it is of another form.
+    fn short_name(&self) -> &str {
+        self.id.split('~').nth(2).unwrap_or(&self.id)
+    }
+
     /// It gets these views from now on.
     pub fn views(&self, views: Vec<Arc<ViewKey>>) {
         self.state().views = views;
@@ -242,7 +286,9 @@ impl Proxy {
     /// It accepted the newest response.
     pub fn accepted(&self, kind: ResourceType) {
         let mut state = self.state();
-        state.refusals[kind.index()].clear();
+        if !std::mem::take(&mut state.refusals[kind.index()]).is_empty() {
+            self.complaints.send_replace(());
+        }
         let sync = &mut state.sync[kind.index()];
         if let Sync::Stale { version } | Sync::Nack { version, .. } = *sync {
             *sync = Sync::Synced { version };
@@ -253,6 +299,7 @@ impl Proxy {
     pub fn refused(&self, refusal: &Refusal, diagnostics: Vec<Diagnostic>, now: SystemTime) {
         let mut state = self.state();
         state.refusals[refusal.kind.index()] = diagnostics;
+        self.complaints.send_replace(());
         let sync = &mut state.sync[refusal.kind.index()];
         let version = match *sync {
             Sync::Stale { version } | Sync::Synced { version } | Sync::Nack { version, .. } => version,

@@ -3,7 +3,9 @@
 //!
 //! A proxy of the environment is left alone: the API server is reached directly.
 
+pub mod events;
 pub mod leader;
+pub mod status;
 pub mod token_review;
 
 use std::path::PathBuf;

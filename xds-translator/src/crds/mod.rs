@@ -21,6 +21,7 @@ struct Row {
     short: &'static [&'static str],
     /// Versions that are served, the stored one first.
     versions: &'static [&'static str],
+    /// Its own, beside [`STATE`].
     columns: &'static [Column],
 }
 
@@ -41,6 +42,16 @@ impl Column {
 
 const AGE: Column =
     Column { name: "Age", path: ".metadata.creationTimestamp", shape: "date", doc: "Time since it was made." };
+/// Columns of every kind, after its own.
+const STATE: &[Column] = &[
+    Column::text("Accepted", ".status.conditions[?(@.type==\"Accepted\")].status", "Whether it is in force."),
+    Column::text(
+        "Programmed",
+        ".status.conditions[?(@.type==\"Programmed\")].status",
+        "Whether proxies take what it was translated to.",
+    ),
+    AGE,
+];
 const NETWORKING: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 const SECURITY: &[&str] = &["v1", "v1beta1"];
 
@@ -53,7 +64,6 @@ const ROWS: &[Row] = &[
         columns: &[
             Column::text("Gateways", ".spec.gateways", "Gateways that the rules are for."),
             Column::text("Hosts", ".spec.hosts", "Hosts that the rules are for."),
-            AGE,
         ],
     },
     Row {
@@ -61,14 +71,14 @@ const ROWS: &[Row] = &[
         schema: destination_rule::DestinationRule::SCHEMA,
         short: &["dr"],
         versions: NETWORKING,
-        columns: &[Column::text("Host", ".spec.host", "Host that the policy is for."), AGE],
+        columns: &[Column::text("Host", ".spec.host", "Host that the policy is for.")],
     },
     Row {
         kind: Kind::Gateway,
         schema: gateway::Gateway::SCHEMA,
         short: &["gw"],
         versions: NETWORKING,
-        columns: &[Column::text("Selector", ".spec.selector", "Labels of the gateway's pods."), AGE],
+        columns: &[Column::text("Selector", ".spec.selector", "Labels of the gateway's pods.")],
     },
     Row {
         kind: Kind::ServiceEntry,
@@ -79,7 +89,6 @@ const ROWS: &[Row] = &[
             Column::text("Hosts", ".spec.hosts", "The hosts."),
             Column::text("Location", ".spec.location", "Inside or outside the mesh."),
             Column::text("Resolution", ".spec.resolution", "How endpoints are found."),
-            AGE,
         ],
     },
     Row {
@@ -87,22 +96,22 @@ const ROWS: &[Row] = &[
         schema: service_entry::WorkloadEntry::SCHEMA,
         short: &["we"],
         versions: NETWORKING,
-        columns: &[AGE, Column::text("Address", ".spec.address", "Address of the workload.")],
+        columns: &[Column::text("Address", ".spec.address", "Address of the workload.")],
     },
-    Row { kind: Kind::Sidecar, schema: sidecar::Sidecar::SCHEMA, short: &[], versions: NETWORKING, columns: &[AGE] },
+    Row { kind: Kind::Sidecar, schema: sidecar::Sidecar::SCHEMA, short: &[], versions: NETWORKING, columns: &[] },
     Row {
         kind: Kind::PeerAuthentication,
         schema: security::PeerAuthentication::SCHEMA,
         short: &["pa"],
         versions: SECURITY,
-        columns: &[Column::text("Mode", ".spec.mtls.mode", "What is taken from peers."), AGE],
+        columns: &[Column::text("Mode", ".spec.mtls.mode", "What is taken from peers.")],
     },
     Row {
         kind: Kind::AuthorizationPolicy,
         schema: security::AuthorizationPolicy::SCHEMA,
         short: &["ap"],
         versions: SECURITY,
-        columns: &[Column::text("Action", ".spec.action", "What a match means."), AGE],
+        columns: &[Column::text("Action", ".spec.action", "What a match means.")],
     },
 ];
 
@@ -115,7 +124,7 @@ fn definition(row: &Row) -> Value {
     let kind = row.kind.row();
     let area = kind.group.split('.').next().unwrap_or_default();
     let schema = resource(row.schema);
-    let columns: Vec<Value> = row.columns.iter().map(column).collect();
+    let columns: Vec<Value> = row.columns.iter().chain(STATE).map(column).collect();
     let version = |(i, name): (usize, &&str)| {
         json!({
             "name": name,

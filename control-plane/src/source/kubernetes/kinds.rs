@@ -59,19 +59,18 @@ impl Watched {
         Some(ObjectId { kind: self.resource, namespace, name: text("/metadata/name")?.into() })
     }
 
-    /// Drops what nobody here reads: bookkeeping of the API server, copies by kubectl, and what controllers (we among
-    /// them) wrote about objects of the mesh.
+    /// Whether objects have a status that we write: those of the mesh's own kinds.
+    pub(super) fn has_our_status(&self) -> bool {
+        !self.built_in()
+    }
+
+    /// Drops what nobody here reads: bookkeeping of the API server and copies by kubectl.
     pub(super) fn trim(&self, value: &mut Value) {
         if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
             meta.remove("managedFields");
             if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
                 annotations.remove(LAST_APPLIED);
             }
-        }
-        if !self.built_in()
-            && let Some(object) = value.as_object_mut()
-        {
-            object.remove("status");
         }
     }
 
@@ -121,16 +120,16 @@ mod tests {
     }
 
     #[test]
-    fn bookkeeping_is_dropped_and_a_pods_status_stays() {
+    fn bookkeeping_is_dropped() {
         let written = json!({
             "metadata": { "name": "a", "managedFields": [1], "annotations": { LAST_APPLIED: "{}", "mine": "x" } },
             "spec": {}, "status": { "podIP": "10.0.0.1" },
         });
-        for (kind, keeps_status) in [(Kind::Pod, true), (Kind::VirtualService, false)] {
+        for kind in [Kind::Pod, Kind::VirtualService] {
             let mut value = written.clone();
             find(kind).trim(&mut value);
             assert_eq!(value["metadata"], json!({ "name": "a", "annotations": { "mine": "x" } }));
-            assert_eq!(value.get("status").is_some(), keeps_status, "{kind}");
+            assert_eq!(value["status"], written["status"], "{kind}");
         }
     }
 

@@ -15,9 +15,19 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::kinds::Watched;
 use crate::{
+    cluster::status::{Held, Sighting},
     secret::Secrets,
     source::{SourceChange, SourceId},
 };
+
+/// What words of watches come to.
+#[derive(Default, Debug)]
+pub(super) struct News {
+    /// For the pipeline.
+    pub(super) changes: Vec<SourceChange>,
+    /// For who writes statuses.
+    pub(super) sightings: Vec<Sighting>,
+}
 
 /// A word of a watch.
 #[derive(Debug)]
@@ -97,16 +107,16 @@ impl Known {
     }
 
     /// Takes a word of the watch, and adds what it changes.
-    pub(super) fn take(&mut self, step: Step, secrets: &Secrets, changes: &mut Vec<SourceChange>) {
+    pub(super) fn take(&mut self, step: Step, secrets: &Secrets, news: &mut News) {
         match step {
             Step::ListBegins => self.listing = Some(BTreeSet::new()),
             Step::Seen(value) => {
                 self.trouble = None;
-                self.seen(value, secrets, changes);
+                self.seen(value, secrets, news);
             }
             Step::Deleted(value) => {
                 if let Some(id) = self.watched.identify(&value) {
-                    self.gone(&id, secrets, changes);
+                    self.gone(&id, secrets, news);
                 }
             }
             Step::ListEnds => {
@@ -115,7 +125,7 @@ impl Known {
                     let gone = |id: &&ObjectId| !listed.contains(*id);
                     let missing: BTreeSet<ObjectId> =
                         self.told.keys().chain(self.findings.keys()).filter(gone).cloned().collect();
-                    missing.iter().for_each(|id| self.gone(id, secrets, changes));
+                    missing.iter().for_each(|id| self.gone(id, secrets, news));
                 }
             }
             Step::Absent => {
@@ -124,7 +134,7 @@ impl Known {
             }
             Step::Gone => {
                 let all: Vec<ObjectId> = self.told.keys().chain(self.findings.keys()).cloned().collect();
-                all.iter().for_each(|id| self.gone(id, secrets, changes));
+                all.iter().for_each(|id| self.gone(id, secrets, news));
             }
             Step::Failing(why) => {
                 let trouble = Some(failing(self.watched.resource, &why));
@@ -138,10 +148,14 @@ impl Known {
         }
     }
 
-    fn seen(&mut self, value: Value, secrets: &Secrets, changes: &mut Vec<SourceChange>) {
+    fn seen(&mut self, mut value: Value, secrets: &Secrets, news: &mut News) {
         let Some(id) = self.watched.identify(&value) else { return };
         if let Some(listed) = &mut self.listing {
             listed.insert(id.clone());
+        }
+        if self.watched.has_our_status() {
+            // What controllers, we among them, write about an object is no news of it.
+            news.sightings.push((id.clone(), Some(Held::take(&mut value))));
         }
         let content = fingerprint(&value);
         let same = self.told.get(&id) == Some(&content);
@@ -156,7 +170,7 @@ impl Known {
         });
         let findings = match read {
             Ok((change, findings)) => {
-                changes.extend((!same).then_some(change));
+                news.changes.extend((!same).then_some(change));
                 self.told.insert(id.clone(), content);
                 findings
             }
@@ -170,10 +184,13 @@ impl Known {
         };
     }
 
-    fn gone(&mut self, id: &ObjectId, secrets: &Secrets, changes: &mut Vec<SourceChange>) {
+    fn gone(&mut self, id: &ObjectId, secrets: &Secrets, news: &mut News) {
+        if self.watched.has_our_status() {
+            news.sightings.push((id.clone(), None));
+        }
         self.findings.remove(id);
         if self.told.remove(id).is_some() {
-            changes.push(SourceChange::vanished(SourceId::Kubernetes, secrets, id));
+            news.changes.push(SourceChange::vanished(SourceId::Kubernetes, secrets, id));
         }
     }
 }
@@ -224,14 +241,14 @@ mod tests {
 
     /// Changes in words: `+name` and `-name`.
     fn words(known: &mut Known, steps: Vec<Step>) -> String {
-        let (secrets, mut changes) = (Secrets::default(), Vec::new());
-        steps.into_iter().for_each(|step| known.take(step, &secrets, &mut changes));
+        let (secrets, mut news) = (Secrets::default(), News::default());
+        steps.into_iter().for_each(|step| known.take(step, &secrets, &mut news));
         let word = |change: &SourceChange| match change {
             SourceChange::Upsert(object) => format!("+{}", object.id.name),
             SourceChange::Delete(id) => format!("-{}", id.name),
             SourceChange::Credential { name, fact, .. } => format!("{}{name}", if fact.is_some() { "+" } else { "-" }),
         };
-        changes.iter().map(word).collect::<Vec<_>>().join(" ")
+        news.changes.iter().map(word).collect::<Vec<_>>().join(" ")
     }
 
     fn codes(known: &Known) -> Vec<Code> {
@@ -259,6 +276,28 @@ mod tests {
         assert_eq!(words(&mut known, vec![Seen(service("a", json!(80), "1"))]), "+a");
         assert_eq!(words(&mut known, vec![Seen(service("a", json!(80), "2"))]), "");
         assert_eq!(words(&mut known, vec![Seen(service("a", json!(81), "3"))]), "+a");
+    }
+
+    #[test]
+    fn a_status_is_no_news_of_the_object_and_goes_to_who_writes_it() {
+        let mut known = kind(Kind::VirtualService);
+        let written = |status: Value| {
+            Step::Seen(json!({
+                "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+                "metadata": { "name": "a", "namespace": "shop", "generation": 3, "resourceVersion": status["n"] },
+                "spec": { "hosts": ["a"], "http": [{ "route": [{ "destination": { "host": "a" } }] }] },
+                "status": status,
+            }))
+        };
+        let (secrets, mut news) = (Secrets::default(), News::default());
+        known.take(written(json!({ "n": "1" })), &secrets, &mut news);
+        known.take(written(json!({ "n": "2" })), &secrets, &mut news);
+        assert_eq!(news.changes.len(), 1);
+        let statuses: Vec<(i64, &Value)> =
+            news.sightings.iter().filter_map(|(_, held)| held.as_ref()).map(|h| (h.generation, &h.status)).collect();
+        assert_eq!(statuses, [(3, &json!({ "n": "1" })), (3, &json!({ "n": "2" }))]);
+        known.take(Step::Gone, &secrets, &mut news);
+        assert_eq!(news.sightings.last().map(|(id, held)| (&*id.name, held)), Some(("a", &None)));
     }
 
     #[test]

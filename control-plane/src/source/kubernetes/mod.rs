@@ -16,10 +16,17 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use self::{
     kinds::watched,
-    known::{Known, Step},
+    known::{Known, News, Step},
 };
 use super::{ConfigEvent, EventSender, SourceId};
-use crate::{cluster::Cluster, metrics::Metrics, secret::Secrets};
+use crate::{
+    cluster::{
+        Cluster,
+        status::{Board, Sighting},
+    },
+    metrics::Metrics,
+    secret::Secrets,
+};
 
 /// Words of watches that may wait; a watch that is faster waits itself.
 const STEP_QUEUE: usize = 4096;
@@ -33,7 +40,8 @@ const STREAMING_LISTS: u32 = 34;
 #[error("a watch of the API server ended: this is a bug; restart the control plane")]
 pub struct WatchEnded;
 
-/// Follows the cluster until the pipeline is gone. `root_namespace` holds the mesh's configuration.
+/// Follows the cluster until the pipeline is gone. `root_namespace` holds the mesh's configuration; the `board` is told the
+/// status of objects, after the pipeline has heard of them.
 ///
 /// # Errors
 /// [`WatchEnded`]. Trouble with the API server is no error: what was seen last keeps serving, and a diagnostic says so.
@@ -42,6 +50,7 @@ pub async fn run(
     root_namespace: Arc<str>,
     secrets: Arc<Secrets>,
     events: EventSender,
+    board: Arc<Board>,
     metrics: Arc<Metrics>,
 ) -> Result<(), WatchEnded> {
     let (steps, told) = mpsc::channel(STEP_QUEUE);
@@ -53,7 +62,7 @@ pub async fn run(
     }
     drop(steps);
     let known = kinds.into_iter().map(Known::new).collect();
-    let source = Source { known, secrets, events, metrics, diagnostics: Vec::new(), synced: false };
+    let source = Source { known, secrets, events, board, metrics, diagnostics: Vec::new(), synced: false };
     tokio::select! {
         outcome = source.run(told) => outcome,
         Some(_) = watches.join_next() => Err(WatchEnded),
@@ -72,6 +81,7 @@ struct Source {
     known: Vec<Known>,
     secrets: Arc<Secrets>,
     events: EventSender,
+    board: Arc<Board>,
     metrics: Arc<Metrics>,
     diagnostics: Vec<Diagnostic>,
     synced: bool,
@@ -81,21 +91,24 @@ impl Source {
     async fn run(mut self, mut told: mpsc::Receiver<(usize, Step)>) -> Result<(), WatchEnded> {
         let mut batch = Vec::new();
         while told.recv_many(&mut batch, BATCH).await > 0 {
-            let Some(event) = self.event(batch.drain(..)) else { continue };
-            if self.events.send(event).await.is_err() {
+            let (event, sightings) = self.event(batch.drain(..));
+            if let Some(event) = event
+                && self.events.send(event).await.is_err()
+            {
                 return Ok(());
             }
+            self.board.see(sightings);
         }
         Err(WatchEnded)
     }
 
-    /// What a batch of words comes to; `None`: nothing new.
-    fn event(&mut self, batch: impl Iterator<Item = (usize, Step)>) -> Option<ConfigEvent> {
-        let mut changes = Vec::new();
+    /// What a batch of words comes to for the pipeline, if it is anything new, and for who writes statuses.
+    fn event(&mut self, batch: impl Iterator<Item = (usize, Step)>) -> (Option<ConfigEvent>, Vec<Sighting>) {
+        let mut news = News::default();
         for (place, step) in batch {
             let known = &mut self.known[place];
             let failed = matches!(step, Step::Failing(_));
-            known.take(step, &self.secrets, &mut changes);
+            known.take(step, &self.secrets, &mut news);
             self.metrics.watched(known.kind_name(), known.listed(), failed);
         }
         let current: Vec<Diagnostic> = self.known.iter().flat_map(Known::diagnostics).cloned().collect();
@@ -106,7 +119,9 @@ impl Source {
         // A kind that appears later does not take the word back.
         let newly_synced = !self.synced && self.known.iter().all(Known::settled);
         self.synced |= newly_synced;
-        let news = newly_synced || !changes.is_empty() || diagnostics.is_some();
-        news.then_some(ConfigEvent { source: SourceId::Kubernetes, changes, diagnostics, synced: self.synced })
+        let News { changes, sightings } = news;
+        let is_news = newly_synced || !changes.is_empty() || diagnostics.is_some();
+        let event = ConfigEvent { source: SourceId::Kubernetes, changes, diagnostics, synced: self.synced };
+        (is_news.then_some(event), sightings)
     }
 }

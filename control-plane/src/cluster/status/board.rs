@@ -1,0 +1,91 @@
+//! What the API server has in the status of objects of the mesh: told by the source, read by who writes.
+//!
+//! The source tells of an object here only after the pipeline has heard of it, so that findings that are asked for later
+//! are never older than what is read here.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use ferromesh_xds_translator::ir::ObjectId;
+use serde_json::Value;
+use tokio::sync::watch;
+
+const POISONED: &str = "no code panics while it holds this lock";
+
+/// An object as the API server has it, as far as its status is concerned.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Held {
+    /// Group and version under which it was read.
+    pub api_version: String,
+    /// Tells it from an earlier object of the same name.
+    pub uid: String,
+    /// Number of changes of its specification.
+    pub generation: i64,
+    /// Its version in the store.
+    pub resource_version: String,
+    /// Its status; null if it has none.
+    pub status: Value,
+}
+
+impl Held {
+    /// Takes the status out of an object of the API server.
+    pub fn take(object: &mut Value) -> Self {
+        let status = object.as_object_mut().and_then(|fields| fields.remove("status")).unwrap_or_default();
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Self {
+            api_version: text("/apiVersion"),
+            uid: text("/metadata/uid"),
+            generation: object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default(),
+            resource_version: text("/metadata/resourceVersion"),
+            status,
+        }
+    }
+}
+
+/// Word of the source: an object as it is now, or that it is gone.
+pub type Sighting = (ObjectId, Option<Held>);
+
+/// Every object of the mesh in the cluster, with its status.
+#[derive(Default, Debug)]
+pub struct Board {
+    held: Mutex<BTreeMap<ObjectId, Arc<Held>>>,
+    changes: watch::Sender<()>,
+}
+
+impl Board {
+    /// Takes in what the source saw.
+    pub fn see(&self, sightings: Vec<Sighting>) {
+        if sightings.is_empty() {
+            return;
+        }
+        let mut held = self.held.lock().expect(POISONED);
+        for (id, sighting) in sightings {
+            match sighting {
+                Some(seen) => drop(held.insert(id, Arc::new(seen))),
+                None => drop(held.remove(&id)),
+            }
+        }
+        drop(held);
+        self.changes.send_replace(());
+    }
+
+    /// A write turned `before` into `after`; if the source saw something else meanwhile, that stays.
+    pub fn wrote(&self, id: &ObjectId, before: &Arc<Held>, after: Held) {
+        let mut held = self.held.lock().expect(POISONED);
+        if let Some(current) = held.get_mut(id).filter(|current| Arc::ptr_eq(current, before)) {
+            *current = Arc::new(after);
+        }
+    }
+
+    /// Everything, sorted by identity.
+    pub fn list(&self) -> Vec<(ObjectId, Arc<Held>)> {
+        self.held.lock().expect(POISONED).iter().map(|(id, held)| (id.clone(), held.clone())).collect()
+    }
+
+    /// Changes whenever the source saw something.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+}

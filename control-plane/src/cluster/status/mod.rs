@@ -1,0 +1,300 @@
+//! Writes into the status of every object of the mesh what became of it, and Events about errors; done by the leader.
+//!
+//! What is to be said comes from the pipeline's findings and from what proxies refuse ([`verdict`]); what is said already
+//! comes from the source ([`board`]). Only a difference is written, at a pace, and only onto the version of the object that
+//! was judged. A new leader compares like any other pass, and writes nothing that its predecessor wrote.
+
+mod board;
+mod pace;
+mod verdict;
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use ferromesh_xds_translator::{diagnostic::Diagnostic, dialect::split_api_version, ir::ObjectId};
+use futures_util::{StreamExt, stream};
+use kube::{
+    Api, Error,
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::{
+    sync::{Mutex, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+pub use self::board::{Board, Held, Sighting};
+use self::{
+    pace::Pace,
+    verdict::{Verdict, change, judge, unsaid},
+};
+use super::{Cluster, events::Events, leader};
+use crate::{
+    metrics::Metrics,
+    pipeline::{Mesh, Stopped},
+    source::SourceId,
+    status::{Proxies, Refused},
+};
+
+/// Who writes, as the API server records it.
+const FIELD_MANAGER: &str = "ferromesh";
+/// What changes together is written together.
+const GATHER: Duration = Duration::from_millis(300);
+/// Writes after which everything is judged again: what was judged long ago may be wrong by now.
+const BATCH: usize = 200;
+/// Writes under way at once.
+const AT_ONCE: usize = 8;
+/// How long a write may take: shorter than a leader that was replaced may go on.
+const ANSWER: Duration = Duration::from_secs(4);
+/// When a write is tried again that failed; one that met a newer version is tried once that version is known.
+const AGAIN: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(1);
+
+/// What the writer reads and where it counts. Cheap to clone.
+#[derive(Clone)]
+pub struct Writer {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Where findings come from.
+    pub mesh: Mesh,
+    /// Who refuses what.
+    pub proxies: Arc<Proxies>,
+    /// What the API server has.
+    pub board: Arc<Board>,
+    /// Where writes are counted.
+    pub metrics: Arc<Metrics>,
+    /// Name of this replica.
+    pub instance: String,
+}
+
+impl Writer {
+    /// Keeps statuses right whenever this replica leads, until the election is over.
+    pub async fn run(self, leads: watch::Receiver<bool>) {
+        leader::while_leading(leads, || async {
+            self.mesh.until_synced().await;
+            // Ends when the pipeline does.
+            let _ = Term::begin(self.clone()).run().await;
+        })
+        .await;
+    }
+}
+
+/// A write that is due.
+struct Due {
+    id: ObjectId,
+    held: Arc<Held>,
+    verdict: Verdict,
+    change: Value,
+}
+
+/// What became of a write.
+enum Outcome {
+    /// It is done; the object is this now.
+    Written(Box<Held>),
+    /// To be tried again after this.
+    Later(Duration),
+}
+
+/// A time of leadership.
+struct Term {
+    writer: Writer,
+    events: Events,
+    pace: Mutex<Pace>,
+    /// Writes that failed, and when they may be tried again.
+    failed: BTreeMap<ObjectId, Instant>,
+    /// Statuses of which the API server kept less than was written: their definition does not have all fields.
+    curtailed: BTreeMap<ObjectId, (Value, Verdict)>,
+    /// What was judged by last.
+    judged_by: Option<Evidence>,
+    /// What was logged last.
+    trouble: Option<String>,
+}
+
+/// What verdicts are made from.
+#[derive(PartialEq)]
+struct Evidence {
+    findings: Vec<Diagnostic>,
+    refused: BTreeMap<ObjectId, Refused>,
+}
+
+impl Evidence {
+    fn by_object(&self) -> BTreeMap<&ObjectId, Vec<&Diagnostic>> {
+        let mut by_object: BTreeMap<&ObjectId, Vec<&Diagnostic>> = BTreeMap::new();
+        for finding in &self.findings {
+            if let Some(id) = &finding.object {
+                by_object.entry(id).or_default().push(finding);
+            }
+        }
+        by_object
+    }
+}
+
+impl Term {
+    fn begin(writer: Writer) -> Self {
+        let events = Events::new(&writer.cluster, &writer.instance);
+        let pace = Mutex::new(Pace::new(Instant::now()));
+        Self {
+            writer,
+            events,
+            pace,
+            failed: BTreeMap::new(),
+            curtailed: BTreeMap::new(),
+            judged_by: None,
+            trouble: None,
+        }
+    }
+
+    async fn run(mut self) -> Result<(), Stopped> {
+        let mut findings = self.writer.mesh.news();
+        let mut complaints = self.writer.proxies.complaints();
+        let mut seen = self.writer.board.changes();
+        let mut everything = true;
+        loop {
+            findings.mark_unchanged();
+            complaints.mark_unchanged();
+            seen.mark_unchanged();
+            let due = self.due(everything).await?;
+            everything = due.len() == BATCH;
+            self.write_all(due).await;
+            if everything {
+                continue;
+            }
+            let again = self.failed.values().min().copied();
+            tokio::select! {
+                changed = findings.changed() => changed.map_err(|_| Stopped)?,
+                changed = complaints.changed() => changed.map_err(|_| Stopped)?,
+                changed = seen.changed() => { changed.map_err(|_| Stopped)?; everything = true }
+                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => everything = true,
+            }
+            sleep(GATHER).await;
+            everything |= seen.has_changed().map_err(|_| Stopped)?;
+        }
+    }
+
+    /// The next writes: every status that does not say what it should. Unless `everything` is to be looked at: none, if
+    /// there is no other evidence than before.
+    async fn due(&mut self, everything: bool) -> Result<Vec<Due>, Stopped> {
+        // In this order: what is asked for later is never older.
+        let board = self.writer.board.list();
+        let findings = self.writer.mesh.findings(SourceId::Kubernetes).await?;
+        let evidence = Evidence { findings, refused: self.writer.proxies.refused() };
+        if !everything && self.judged_by.as_ref() == Some(&evidence) {
+            return Ok(Vec::new());
+        }
+        let now = Instant::now();
+        self.failed.retain(|_, until| *until > now);
+        self.curtailed.retain(|id, _| board.binary_search_by(|(other, _)| other.cmp(id)).is_ok());
+        let (found, time) = (evidence.by_object(), rfc3339(SystemTime::now()));
+        let judged = board.into_iter().filter(|(id, _)| !self.failed.contains_key(id)).filter_map(|(id, held)| {
+            let verdict = judge(found.get(&id).cloned().unwrap_or_default(), evidence.refused.get(&id));
+            let change = change(&held, &verdict, &time)?;
+            Some(Due { id, held, verdict, change })
+        });
+        let due = judged.filter(|due| !self.is_curtailed(due)).take(BATCH).collect();
+        self.judged_by = Some(evidence);
+        Ok(due)
+    }
+
+    /// Whether the API server kept less than what was written, and would again.
+    fn is_curtailed(&self, due: &Due) -> bool {
+        let kept = self.curtailed.get(&due.id);
+        kept.is_some_and(|(status, verdict)| *status == due.held.status && *verdict == due.verdict)
+    }
+
+    async fn write_all(&mut self, due: Vec<Due>) {
+        let this = &*self;
+        let writes = stream::iter(due).map(|due| async move { (this.write(&due).await, due) });
+        let done: Vec<_> = writes.buffer_unordered(AT_ONCE).collect().await;
+        for (outcome, due) in done {
+            match outcome {
+                Ok(Outcome::Written(after)) => self.written(due, *after),
+                Ok(Outcome::Later(pause)) => drop(self.failed.insert(due.id, Instant::now() + pause)),
+                Err(error) => {
+                    self.failed.insert(due.id, Instant::now() + AGAIN);
+                    self.complain(error.to_string());
+                }
+            }
+        }
+    }
+
+    fn written(&mut self, due: Due, after: Held) {
+        let Due { id, held, verdict, .. } = due;
+        self.trouble = None;
+        self.curtailed.remove(&id);
+        if change(&after, &verdict, "").is_some() {
+            self.curtailed.insert(id.clone(), (after.status.clone(), verdict));
+        }
+        self.writer.board.wrote(&id, &held, after);
+    }
+
+    /// One write, when it is its turn, and the Events that belong to it.
+    async fn write(&self, due: &Due) -> Result<Outcome, Error> {
+        let turn = self.pace.lock().await.turn(Instant::now());
+        sleep_until(turn).await;
+        let Due { id, held, verdict, change } = due;
+        let patch = json!({ "metadata": { "resourceVersion": held.resource_version }, "status": change });
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let api = self.api(id, held);
+        let answer = timeout(ANSWER, api.patch_status(&id.name, &params, &Patch::Merge(patch))).await;
+        let written = match answer {
+            Ok(Ok(object)) => object,
+            // The object changed or went, or its definition did: the source will see it.
+            Ok(Err(Error::Api(status))) if status.code == 409 => return Ok(Outcome::Later(SOON)),
+            Ok(Err(Error::Api(status))) if status.code == 404 => return Ok(Outcome::Later(AGAIN)),
+            Ok(Err(error)) => {
+                self.writer.metrics.status_write_errors.inc();
+                return Err(error);
+            }
+            Err(_) => {
+                self.writer.metrics.status_write_errors.inc();
+                return Ok(Outcome::Later(AGAIN));
+            }
+        };
+        self.writer.metrics.status_writes.inc();
+        self.report(id, held, verdict).await;
+        let mut value = serde_json::to_value(written).unwrap_or_default();
+        value["apiVersion"] = json!(held.api_version);
+        Ok(Outcome::Written(Box::new(Held::take(&mut value))))
+    }
+
+    /// Events for what the status did not say before. One that is lost is not repeated: the status says it too.
+    async fn report(&self, id: &ObjectId, held: &Held, verdict: &Verdict) {
+        for complaint in unsaid(held, verdict) {
+            let event = self.events.warn(id, held, format!("{:?}", complaint.code), &complaint.text);
+            match timeout(ANSWER, event).await {
+                Ok(Ok(())) => self.writer.metrics.events_written.inc(),
+                _ => self.writer.metrics.status_write_errors.inc(),
+            };
+        }
+    }
+
+    fn api(&self, id: &ObjectId, held: &Held) -> Api<DynamicObject> {
+        let (group, version) = split_api_version(&held.api_version);
+        let kind = GroupVersionKind::gvk(group, version, id.kind.kind_name());
+        let resource = ApiResource::from_gvk_with_plural(&kind, id.kind.plural());
+        let client = self.writer.cluster.client();
+        if id.kind.namespaced() {
+            Api::namespaced_with(client, &id.namespace, &resource)
+        } else {
+            Api::all_with(client, &resource)
+        }
+    }
+
+    fn complain(&mut self, why: String) {
+        // The same again at every try would fill the log.
+        if self.trouble.as_ref() != Some(&why) {
+            tracing::warn!(why, "statuses cannot be written");
+        }
+        self.trouble = Some(why);
+    }
+}
+
+/// Whole seconds, as Kubernetes writes them.
+fn rfc3339(time: SystemTime) -> String {
+    let time = OffsetDateTime::from(time);
+    time.replace_nanosecond(0).unwrap_or(time).format(&Rfc3339).unwrap_or_default()
+}
