@@ -5,6 +5,7 @@
 #   integration/kube.sh load DIR TAR...    import image archives (OCI layout, or docker save)
 #   integration/kube.sh image ARGUMENTS    write such an archive: [-user UID] [-env NAME=VALUE]... OUT.tar NAME:TAG
 #                                          ENTRYPOINT[,ARGUMENT...] FILE=PATH_IN_IMAGE...
+#   integration/kube.sh helm ARGUMENTS     run Helm, the same as DIR/bin/helm
 #   integration/kube.sh restart DIR PART   end one of apiserver controller-manager coredns containerd etcd kubelet proxy
 #                                          scheduler at once, without a farewell; it starts again by itself
 #   integration/kube.sh compact DIR        forget all history: who resumes a watch is told 410 Gone once the apiserver restarts
@@ -248,6 +249,7 @@ list() {
 case "${1:-}" in
   up | down | load | list | build | restart | compact | claim | release) "$@" ;;
   image) shift; build_tools; "$tools/image" "$@" ;;
+  helm) shift; build_helm; "$helm/helm" "$@" ;;
   -h | --help | help) usage ;;
   '') usage >&2; exit 2 ;;
   *) wrong "unknown command $1" ;;

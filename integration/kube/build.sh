@@ -52,10 +52,11 @@ tools_into() {
 }
 
 build_tools() { build_into "$tools" "tools for images" tools_into; }
+build_helm() { build_into "$helm" "Helm $helm_version" helm_into; }
 
 build() {
   build_tools
   build_into "$kubernetes" "Kubernetes $kubernetes_version" kubernetes_into
   build_into "$coredns" "CoreDNS $coredns_version" coredns_into
-  build_into "$helm" "Helm $helm_version" helm_into
+  build_helm
 }

@@ -92,12 +92,22 @@ impl Mesh {
     /// # Panics
     /// Helm fails, with its words.
     pub fn helm(&self, arguments: &[&str]) -> String {
+        let said = self.try_helm(arguments);
+        said.unwrap_or_else(|e| panic!("helm {}: {e}\n{}", arguments.join(" "), self.story(ROOT)))
+    }
+
+    /// Runs Helm: what it printed.
+    ///
+    /// # Errors
+    /// Helm failed; the text is its standard error.
+    pub fn try_helm(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(self.cluster.folder().join("bin/helm"));
         let output = command.arg("--kubeconfig").arg(self.cluster.kubeconfig()).args(arguments).output();
         let output = output.expect("helm runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "helm {}: {said}\n{}", arguments.join(" "), self.story(ROOT));
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
     }
 
     /// Waits until the newest form of a workload (`deployment/NAME`) is ready.
