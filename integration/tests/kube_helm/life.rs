@@ -1,0 +1,213 @@
+//! One cluster: the chart is installed, tested, upgraded, rolled back and uninstalled, without a gap and without a trace;
+//! then it is installed over definitions that somebody else owns.
+
+use std::{
+    collections::BTreeSet,
+    net::{SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use ferromesh_integration::{
+    cluster::Cluster,
+    mesh::{Mesh, ROOT, archive, chart},
+    process::until,
+};
+
+const SOON: Duration = Duration::from_secs(60);
+/// Twice what is promised (30 s), for a machine that does something else besides.
+const READY: Duration = Duration::from_secs(60);
+
+/// Objects that come and go by themselves.
+const FLEETING: [&str; 5] =
+    ["events", "events.events.k8s.io", "endpointslices.discovery.k8s.io", "endpoints", "componentstatuses"];
+
+/// Every object of the cluster, as `kind namespace name`.
+fn objects(cluster: &Cluster) -> BTreeSet<String> {
+    let kinds = cluster.kubectl(&["api-resources", "--verbs=list", "--output=name"]);
+    let kinds: Vec<&str> = kinds.lines().filter(|kind| !FLEETING.contains(kind)).collect();
+    let columns = "--output=custom-columns=K:.kind,S:.metadata.namespace,N:.metadata.name";
+    let listed = cluster.kubectl(&["get", &kinds.join(","), "--all-namespaces", "--no-headers", columns]);
+    listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+fn field(cluster: &Cluster, object: &str, path: &str) -> String {
+    cluster.kubectl(&["get", object, "--namespace", ROOT, "--output", &format!("jsonpath={{{path}}}")])
+}
+
+/// Runs `during` while somebody connects to the control plane's webhooks all the time, and says how often that failed.
+fn refusals(address: SocketAddr, during: impl FnOnce()) -> (usize, usize) {
+    let (stop, tried, failed) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                tried.fetch_add(1, Ordering::Relaxed);
+                if TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_err() {
+                    failed.fetch_add(1, Ordering::Relaxed);
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        during();
+        stop.store(true, Ordering::Relaxed);
+    });
+    (tried.into_inner(), failed.into_inner())
+}
+
+/// What the notes say that an uninstalled release leaves.
+fn left_on_purpose(object: &str) -> bool {
+    let mut words = object.split(' ');
+    let words = [words.next(), words.next(), words.next()].map(Option::unwrap_or_default);
+    match words {
+        ["CustomResourceDefinition", "<none>", name] => name.ends_with(".istio.io"),
+        ["ConfigMap", _, "istio-ca-root-cert"] => true,
+        ["Secret", ROOT, "ferromesh-ca"] | ["Lease", ROOT, "ferromesh-leader"] => true,
+        ["Namespace", "<none>", ROOT] => true,
+        // Kubernetes puts them into every namespace.
+        ["ServiceAccount", ROOT, "default"] | ["ConfigMap", ROOT, "kube-root-ca.crt"] => true,
+        _ => false,
+    }
+}
+
+fn install_and_test(mesh: &Mesh) {
+    let begin = Instant::now();
+    mesh.upgrade(&[]);
+    let took = begin.elapsed();
+    #[allow(clippy::print_stderr, reason = "a figure for whoever reads the log")]
+    {
+        eprintln!("helm install, no values: ready after {:.1} s", took.as_secs_f64());
+    }
+    assert!(took < READY, "{took:?}");
+    let said = mesh.helm(&["test", "ferromesh", "--namespace", ROOT]);
+    assert!(said.contains("Phase:          Succeeded"), "{said}");
+    let status =
+        mesh.cluster.kubectl(&["exec", "--namespace", ROOT, "deploy/ferromesh", "--", "/ferromesh", "proxy-status"]);
+    assert!(!status.is_empty());
+}
+
+/// The restricted standard, and nothing that the role forgot or has too much.
+fn is_modest(mesh: &Mesh) {
+    let cluster = &mesh.cluster;
+    let label = ["label", "namespace", ROOT, "pod-security.kubernetes.io/enforce=restricted"];
+    cluster.kubectl(&label);
+    let account = format!("--as=system:serviceaccount:{ROOT}:ferromesh");
+    for (verb, object) in [
+        ("delete", "pods"),
+        ("create", "pods"),
+        ("update", "secrets"),
+        ("get", "secrets/any"),
+        ("escalate", "clusterroles"),
+    ] {
+        let answer = cluster.try_kubectl(&["auth", "can-i", verb, object, "--namespace", "kube-system", &account]);
+        // Certificates of gateways are read from any namespace.
+        let expected = object == "secrets/any";
+        assert_eq!(answer.is_ok_and(|a| a.trim() == "yes"), expected, "{verb} {object}");
+    }
+    let log = cluster.kubectl(&["logs", "deployment/ferromesh", "--namespace", ROOT]);
+    assert!(!log.to_lowercase().contains("forbidden"), "{log}");
+}
+
+fn bundle(cluster: &Cluster) -> String {
+    field(cluster, "mutatingwebhookconfigurations/ferromesh-injector", ".webhooks[*].clientConfig.caBundle")
+}
+
+fn upgrade_and_roll_back(mesh: &Mesh) {
+    let cluster = &mesh.cluster;
+    until(SOON, "the API server knows our webhooks", || !bundle(cluster).is_empty());
+    let token = field(cluster, "secret/ferromesh-administrator", ".data.token");
+    let known = bundle(cluster);
+    let unchanged = |after: &str| {
+        assert_eq!(bundle(cluster), known, "the bundle after {after}");
+        assert_eq!(field(cluster, "secret/ferromesh-administrator", ".data.token"), token, "the token after {after}");
+    };
+    let address = format!("{}:443", mesh.service_address(ROOT, "ferromesh")).parse().expect("an address");
+    let (tried, failed) = refusals(address, || {
+        mesh.upgrade(&["replicas=2", "leafTtl=12h"]);
+        unchanged("the upgrade");
+        assert_eq!(field(cluster, "poddisruptionbudget/ferromesh", ".status.expectedPods"), "2");
+        mesh.helm(&["rollback", "ferromesh", "1", "--namespace", ROOT, "--wait", "--timeout", "240s"]);
+        unchanged("the rollback");
+    });
+    assert_eq!(failed, 0, "of {tried} connections");
+    assert!(cluster.try_kubectl(&["get", "pdb", "ferromesh", "--namespace", ROOT]).is_err());
+    assert_eq!(field(cluster, "deployment/ferromesh", ".spec.replicas"), "1");
+}
+
+fn uninstall(mesh: &Mesh, before: &BTreeSet<String>) {
+    let cluster = &mesh.cluster;
+    mesh.helm(&["uninstall", "ferromesh", "--namespace", ROOT, "--wait"]);
+    let unnamed = || -> Vec<String> {
+        objects(cluster).difference(before).filter(|object| !left_on_purpose(object)).cloned().collect()
+    };
+    until(SOON, "nothing is left but what the notes name", || unnamed().is_empty());
+
+    // The notes' own commands remove the rest.
+    cluster.kubectl(&["delete", "crd", "--selector", "app.kubernetes.io/name=ferromesh-crds"]);
+    cluster.kubectl(&["delete", "secret", "ferromesh-ca", "--namespace", ROOT]);
+    cluster.kubectl(&["delete", "lease", "ferromesh-leader", "--namespace", ROOT]);
+    let roots = ["delete", "configmap", "--all-namespaces", "--selector", "app.kubernetes.io/managed-by=ferromesh"];
+    cluster.kubectl(&[&roots[..], &["--field-selector", "metadata.name=istio-ca-root-cert"]].concat());
+    cluster.kubectl(&["delete", "namespace", ROOT]);
+    let rest: Vec<String> = objects(cluster).difference(before).cloned().collect();
+    assert!(rest.is_empty(), "{rest:?}");
+}
+
+/// Definitions that another manager made, with an object: Helm does not touch them unless told to, and nothing is lost.
+fn install_over_foreign_definitions(mesh: &Mesh) {
+    let cluster = &mesh.cluster;
+    let files = format!("{}/files", chart("ferromesh-crds"));
+    cluster.kubectl(&["apply", "--server-side", "--field-manager=another-mesh", "--filename", &files]);
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+    cluster.apply(
+        "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: kept}
+spec: {hosts: [kept.example], http: [{route: [{destination: {host: kept.default.svc.cluster.local}}]}]}
+",
+    );
+    let uid = field_of(cluster, "virtualservice/kept");
+    let chart = chart("ferromesh");
+    let install = ["upgrade", "--install", "ferromesh", &chart, "--namespace", ROOT, "--create-namespace"];
+    let refused = mesh.try_helm(&install).expect_err("definitions of somebody else");
+    assert!(refused.contains("exists and cannot be imported into the current release"), "{refused}");
+    // Helm remembers the attempt.
+    let _ = mesh.try_helm(&["uninstall", "ferromesh", "--namespace", ROOT]);
+
+    mesh.upgrade(&["crds.enabled=false"]);
+    let owner = cluster.kubectl(&[
+        "get",
+        "crd",
+        "virtualservices.networking.istio.io",
+        "--output=jsonpath={.metadata.annotations}",
+    ]);
+    assert!(!owner.contains("helm"), "{owner}");
+    let wait = ["--wait", "--timeout", "240s", "--take-ownership", "--set", "crds.enabled=true"];
+    mesh.helm(&[&install[..], &wait].concat());
+    let owner = cluster.kubectl(&[
+        "get",
+        "crd",
+        "virtualservices.networking.istio.io",
+        "--output=jsonpath={.metadata.annotations}",
+    ]);
+    assert!(owner.contains("meta.helm.sh/release-name"), "{owner}");
+    assert_eq!(field_of(cluster, "virtualservice/kept"), uid, "the object is the same");
+}
+
+fn field_of(cluster: &Cluster, object: &str) -> String {
+    cluster.kubectl(&["get", object, "--output=jsonpath={.metadata.uid}"])
+}
+
+#[test]
+fn the_chart_lives_without_a_gap_and_leaves_nothing_but_what_its_notes_name() {
+    let mesh = Mesh { cluster: Cluster::up() };
+    for image in ["control-plane", "proxy"] {
+        mesh.cluster.load(&archive(image));
+    }
+    let before = objects(&mesh.cluster);
+    install_and_test(&mesh);
+    is_modest(&mesh);
+    upgrade_and_roll_back(&mesh);
+    uninstall(&mesh, &before);
+    install_over_foreign_definitions(&mesh);
+}

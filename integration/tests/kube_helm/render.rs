@@ -1,0 +1,137 @@
+//! Charts as text: goldens, lint, and values that are refused.
+
+use std::{fs, process::Command};
+
+use ferromesh_integration::{mesh::chart, paths};
+use ferromesh_xds_translator::crds::custom_resource_definitions;
+
+/// Rendering is for this version, whatever Helm was built for.
+const VERSION: &str = "1.36.0";
+
+/// Runs the cache's Helm without a cluster: what it printed, or what it complained about.
+fn helm(arguments: &[&str]) -> Result<String, String> {
+    let script = paths::project().join("integration/kube.sh");
+    let output = Command::new("bash").arg(script).arg("helm").args(arguments).output().expect("bash runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+fn template(name: &str, values: &[&str]) -> Result<String, String> {
+    let chart = chart(name);
+    let mut arguments = vec!["template", name, &chart, "--namespace", "istio-system", "--kube-version", VERSION];
+    arguments.extend(values.iter().flat_map(|value| ["--set", *value]));
+    helm(&arguments)
+}
+
+fn check(golden: &str, chart: &str, values: &[&str]) {
+    let rendered = template(chart, values).unwrap_or_else(|e| panic!("{golden}: {e}"));
+    // A new installation has a token of its own.
+    let secret = |line: &&str| line.starts_with("  token: ");
+    let got: String =
+        rendered.lines().map(|l| if secret(&l) { "  token: RANDOM\n".into() } else { format!("{l}\n") }).collect();
+    let path = paths::project().join("integration/tests/kube_helm/golden").join(format!("{golden}.yaml"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, &got).expect("the golden can be written");
+    }
+    let want = fs::read_to_string(&path).unwrap_or_default();
+    let differs = got.lines().zip(want.lines()).find(|(got, want)| got != want);
+    assert!(got == want, "{golden}: {differs:?}; UPDATE_GOLDEN=1 accepts it");
+}
+
+#[test]
+fn charts_render_as_their_goldens() {
+    // The definitions have a golden of their own.
+    check("ferromesh", "ferromesh", &["crds.enabled=false"]);
+    check(
+        "ferromesh-many-values",
+        "ferromesh",
+        &[
+            "crds.enabled=false",
+            "replicas=3",
+            "revision=canary",
+            "image.registry=registry.example/mesh/",
+            "image.tag=0.1.1",
+            "image.pullSecrets={registry}",
+            "injection.proxy=envoy",
+            "injection.settings.redirect.excludeOutboundIPRanges=10.0.0.0/8",
+            "meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY",
+            "takeOverRoots=true",
+            "validation.enabled=false",
+            "networkPolicy.enabled=false",
+            "env.FERROMESH_NEW_ROOT=true",
+            "priorityClassName=system-cluster-critical",
+        ],
+    );
+    check("gateway", "gateway", &[]);
+    check(
+        "gateway-many-values",
+        "gateway",
+        &["name=istio-edge", "proxy=envoy", "autoscaling.minReplicas=2", "service.type=ClusterIP", "labels.team=edge"],
+    );
+}
+
+#[test]
+fn charts_have_nothing_that_helm_warns_of() {
+    for name in ["ferromesh", "ferromesh-crds", "gateway"] {
+        let said = helm(&["lint", "--strict", "--kube-version", VERSION, &chart(name)]);
+        said.unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+}
+
+#[test]
+fn definitions_are_all_there_and_outlive_their_release_unless_told_otherwise() {
+    let count = |text: &str, mark: &str| text.lines().filter(|line| line.trim() == mark).count();
+    let expected = custom_resource_definitions().len();
+    for (keep, kept) in [("true", expected), ("false", 0)] {
+        let rendered = template("ferromesh", &[&format!("crds.keep={keep}")]).expect("rendered");
+        assert_eq!(count(&rendered, "kind: CustomResourceDefinition"), expected);
+        assert_eq!(count(&rendered, "helm.sh/resource-policy: keep"), kept);
+    }
+    let without = template("ferromesh", &["crds.enabled=false"]).expect("rendered");
+    assert_eq!(count(&without, "kind: CustomResourceDefinition"), 0);
+}
+
+#[test]
+fn the_role_allows_what_every_kind_needs() {
+    let rendered = template("ferromesh", &["crds.enabled=false"]).expect("rendered");
+    for definition in custom_resource_definitions() {
+        let text = |pointer: &str| definition.pointer(pointer).and_then(serde_json::Value::as_str).expect("a text");
+        let (group, plural) = (text("/spec/group"), text("/spec/names/plural"));
+        let allows = |resource: &str| {
+            let rule = format!("- {{apiGroups: [{group}], resources: [");
+            let lists = rendered.lines().filter_map(|line| line.strip_prefix(&rule)?.split(']').next());
+            lists.flat_map(|list| list.split(", ")).any(|listed| listed == resource)
+        };
+        assert!(allows(plural), "{plural}.{group}");
+        assert!(allows(&format!("{plural}/status")), "the status of {plural}.{group}");
+    }
+}
+
+#[test]
+fn a_cluster_too_old_for_native_sidecars_is_refused() {
+    let old = helm(&["template", "x", &chart("ferromesh"), "--kube-version", "1.28.0"]).expect_err("too old");
+    assert!(old.contains("requires kubeVersion: >=1.29"), "{old}");
+    let first = helm(&["template", "x", &chart("ferromesh"), "--kube-version", "1.29.0"]).expect("new enough");
+    assert!(!first.contains("preStop"), "1.29 has no hook that sleeps");
+}
+
+#[test]
+fn values_that_are_wrong_are_named_with_what_is_expected() {
+    let cases = [
+        ("ferromesh", "replicas=0", "at '/replicas': minimum: got 0, want 1"),
+        ("ferromesh", "replica=2", "additional properties 'replica' not allowed"),
+        ("ferromesh", "injection.proxy=nginx", "at '/injection/proxy': value must be one of 'ferromesh', 'envoy'"),
+        ("ferromesh", "leafTtl=fast", "at '/leafTtl': 'fast' does not match pattern"),
+        ("ferromesh", "image.pullPolicy=Sometimes", "at '/image/pullPolicy': value must be one of 'Always'"),
+        ("ferromesh", "revision=Canary", "at '/revision': 'Canary' does not match pattern"),
+        ("ferromesh", "injection.settings.probs.rewriteApp=false", "additional properties 'probs' not allowed"),
+        ("ferromesh", "crds.enabld=true", "additional properties 'enabld' not allowed"),
+        ("gateway", "service.type=External", "at '/service/type': value must be one of 'LoadBalancer'"),
+        ("gateway", "autoscaling.minReplicas=0", "at '/autoscaling/minReplicas': minimum: got 0, want 1"),
+        ("gateway", "proxy=nginx", "at '/proxy': value must be one of"),
+    ];
+    for (chart, value, expected) in cases {
+        let said = template(chart, &[value]).expect_err(value);
+        assert!(said.contains(expected), "{value}: {said}");
+    }
+}
