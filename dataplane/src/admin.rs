@@ -7,7 +7,7 @@ use std::{sync::Arc, time::SystemTime};
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
     routing::{get, post},
 };
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     listen::{Phase, Shared},
+    pod::{self, METRICS_TYPE, PodSettings},
     runtime::endpoint::HealthStatus,
     upstream::LiveEndpoint,
     xds::{
@@ -24,9 +25,6 @@ use crate::{
         accepted::{Refusal, Summary},
     },
 };
-
-/// Prometheus' text format.
-const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What the endpoints read, and the two switches that they have.
 #[derive(Clone)]
@@ -69,6 +67,13 @@ impl Admin {
         Router::new().route("/stats/prometheus", get(metrics)).with_state(self.clone())
     }
 
+    /// What a pod asks of its proxy.
+    pub fn pod_routes(&self, pod: &PodSettings) -> Router {
+        let metrics =
+            Router::new().route("/stats/prometheus", get(all_metrics)).with_state((self.clone(), pod.clone()));
+        self.status_routes().merge(metrics).merge(pod.probe_routes()).merge(pod::quit_route(self.quit.clone()))
+    }
+
     /// Why the proxy is not ready, or `None` if it is.
     fn missing(&self) -> Option<&'static str> {
         if self.shared.phase() != Phase::Serving {
@@ -92,6 +97,11 @@ async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     ([(CONTENT_TYPE, METRICS_TYPE)], admin.shared.metrics.render())
+}
+
+/// Ours, then the application's.
+async fn all_metrics(State((admin, pod)): State<(Admin, PodSettings)>, headers: HeaderMap) -> impl IntoResponse {
+    ([(CONTENT_TYPE, METRICS_TYPE)], pod.merge_metrics(admin.shared.metrics.render(), &headers).await)
 }
 
 async fn quit(State(admin): State<Admin>) -> &'static str {

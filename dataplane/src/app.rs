@@ -15,6 +15,7 @@ use crate::{
     drain::{self, Signals},
     identity::{IdentityWatch, csr_client::CsrClient, rotate},
     listen::{self, Shared},
+    pod,
     redirect::{self, Family, RedirectSettings, Script},
     upstream::StateRegistry,
     xds::{Accepted, Client, Progress},
@@ -86,6 +87,7 @@ async fn serve_proxy(settings: ProxySettings) -> anyhow::Result<()> {
     let admin_socket = bind("--admin-address", settings.admin).await?;
     let status_socket = bind("--status-address", settings.status).await?;
     let metrics_socket = bind("--metrics-address", settings.metrics).await?;
+    let pod_socket = bind("--agent-address", settings.pod.address).await?;
 
     let registry = Arc::<StateRegistry>::default();
     let identity = start_identity(&settings);
@@ -104,6 +106,7 @@ async fn serve_proxy(settings: ProxySettings) -> anyhow::Result<()> {
     serve(admin_socket, admin.admin_routes());
     serve(status_socket, admin.status_routes());
     serve(metrics_socket, admin.metrics_routes());
+    serve(pod_socket, admin.pod_routes(&settings.pod));
     let client = Client {
         node: discovery_node(&settings.node),
         control_plane: settings.control_plane,
@@ -133,7 +136,7 @@ async fn bind(flag: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpLi
 
 fn serve(socket: TcpListener, routes: Router) {
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(socket, routes).await {
+        if let Err(error) = pod::serve(socket, routes).await {
             tracing::error!(%error, "an admin endpoint ended");
         }
     });

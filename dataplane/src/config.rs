@@ -1,7 +1,8 @@
 //! Flags and `FERROMESH_*` variables, and the settings that they make up. The only place that reads the environment.
 //!
-//! Every flag has a variable of the same name; flags win. Nothing is started or opened here.
+//! Every flag has a variable of the same name; flags win. Nothing is started here, and only the file of labels is read.
 
+mod labels;
 mod redirect;
 
 pub use redirect::RedirectArgs;
@@ -9,7 +10,7 @@ pub use redirect::RedirectArgs;
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     num::NonZeroUsize,
     path::PathBuf,
     time::Duration,
@@ -26,13 +27,17 @@ use serde_json::{Map, Value};
 use crate::{
     agent::AgentSettings,
     identity::{channel::TlsTarget, csr_client::CsrSettings},
+    pod::{AppMetrics, AppProbes, Application, PodSettings},
     telemetry::Node,
     upstream::Workload,
     xds::ControlPlane,
 };
 
-/// The agent's health endpoint, on the address of the admin interface.
+/// Where a pod asks its proxy, by default on the address of the admin interface.
 const AGENT_PORT: u16 = 15020;
+
+/// An address outside (RFC 5737), to which the default route leads.
+const SOMEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// A mesh proxy, or the agent beside a stock Envoy.
 #[derive(Debug, Parser)]
@@ -87,9 +92,6 @@ pub struct EnvoyArgs {
     /// Envoy's program: a path, or a name to look up in PATH.
     #[arg(long, env = "FERROMESH_ENVOY_PATH", default_value = "envoy")]
     envoy_path: PathBuf,
-    /// The agent's own health endpoint; by default the admin interface's address with port 15020.
-    #[arg(long, env = "FERROMESH_AGENT_ADDRESS")]
-    agent_address: Option<SocketAddr>,
     /// The socket on which Envoy gets its certificate; by default `sds` in the work directory.
     #[arg(long, env = "FERROMESH_SDS_SOCKET")]
     sds_socket: Option<PathBuf>,
@@ -145,6 +147,9 @@ struct CommonArgs {
     /// A label of the workload; may be repeated.
     #[arg(long = "label", env = "FERROMESH_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
     labels: Vec<(String, String)>,
+    /// File with more labels, one `KEY="VALUE"` a line as Kubernetes' downward API writes them; those of --label win.
+    #[arg(long, env = "FERROMESH_LABELS_FILE", value_name = "FILE")]
+    labels_file: Option<PathBuf>,
     /// The name of the (Kubernetes) cluster that the workload runs in.
     #[arg(long, env = "FERROMESH_CLUSTER_ID", default_value = "Kubernetes")]
     cluster_id: String,
@@ -169,7 +174,17 @@ struct CommonArgs {
     /// Where `/stats/prometheus` is answered.
     #[arg(long, env = "FERROMESH_METRICS_ADDRESS", default_value = "0.0.0.0:15090")]
     metrics_address: SocketAddr,
-    /// Worker threads; by default one per processor.
+    /// Where a pod asks its proxy for probes, metrics and its end; by default the admin interface's address with port
+    /// 15020.
+    #[arg(long, env = "FERROMESH_AGENT_ADDRESS")]
+    agent_address: Option<SocketAddr>,
+    /// The application's probes: a JSON object of Kubernetes' probes by path, such as `/app-health/app/readyz`.
+    #[arg(long, env = "FERROMESH_APP_PROBES", value_name = "JSON", hide_env_values = true)]
+    app_probes: Option<AppProbes>,
+    /// The application's metrics, put after the proxy's: `{"port": "8080", "path": "/metrics"}`.
+    #[arg(long, env = "FERROMESH_APP_METRICS", value_name = "JSON")]
+    app_metrics: Option<AppMetrics>,
+    /// Worker threads; by default one per processor that the container may use.
     #[arg(long, env = "FERROMESH_CONCURRENCY")]
     concurrency: Option<NonZeroUsize>,
     /// How long open connections may finish when the proxy is told to end.
@@ -211,6 +226,8 @@ pub struct ProxySettings {
     pub status: SocketAddr,
     /// Where metrics are answered.
     pub metrics: SocketAddr,
+    /// What a pod asks of its proxy.
+    pub pod: PodSettings,
     /// Worker threads.
     pub concurrency: NonZeroUsize,
     /// How long open connections may finish at the end.
@@ -226,6 +243,14 @@ pub enum ConfigError {
     /// Namespace or service account cannot be part of a SPIFFE id.
     #[error("--namespace, --service-account: {0}")]
     Id(#[from] SpiffeError),
+    /// The file of labels is missing or malformed.
+    #[error("--labels-file {path}: {why}", path = .path.display())]
+    Labels {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 impl RunArgs {
@@ -247,9 +272,10 @@ impl RunArgs {
             admin: common.admin_address,
             status: common.status_address,
             metrics: common.metrics_address,
+            pod: common.pod(),
             concurrency: common.workers(),
             drain_time: common.drain_time,
-            node: common.node(),
+            node: common.node()?,
         })
     }
 }
@@ -262,7 +288,6 @@ impl EnvoyArgs {
     pub fn settings(self) -> Result<AgentSettings, ConfigError> {
         let common = self.common;
         let csr = common.csr()?;
-        let health = SocketAddr::new(common.admin_address.ip(), AGENT_PORT);
         Ok(AgentSettings {
             discovery: Discovery::MutualTls {
                 address: common.control_plane.clone(),
@@ -273,7 +298,7 @@ impl EnvoyArgs {
             sds_socket: self.sds_socket,
             sds_mode: if self.sds_group { 0o660 } else { 0o600 },
             admin: common.admin_address,
-            health: self.agent_address.unwrap_or(health),
+            pod: common.pod(),
             readiness: Some(common.status_address),
             prometheus: Some(common.metrics_address),
             statistics: if self.all_statistics { Statistics::All } else { Statistics::Small },
@@ -282,7 +307,7 @@ impl EnvoyArgs {
             log_level: self.envoy_log_level,
             extra_args: self.extra,
             drain_time: common.drain_time,
-            node: common.node(),
+            node: common.node()?,
         })
     }
 }
@@ -303,23 +328,43 @@ impl CommonArgs {
         self.concurrency.unwrap_or_else(processors)
     }
 
-    fn node(self) -> NodeSettings {
-        let address = self.ip.or(self.inbound_address).unwrap_or_else(|| address_towards(&self.control_plane));
-        NodeSettings {
+    fn address(&self) -> IpAddr {
+        self.ip.or(self.inbound_address).unwrap_or_else(|| address_towards(&self.control_plane))
+    }
+
+    fn pod(&self) -> PodSettings {
+        PodSettings {
+            address: self.agent_address.unwrap_or(SocketAddr::new(self.admin_address.ip(), AGENT_PORT)),
+            application: Application {
+                address: self.app_address.unwrap_or_else(|| self.address()),
+                captured: self.interception == Interception::Redirect,
+            },
+            probes: self.app_probes.clone().unwrap_or_default(),
+            metrics: self.app_metrics.clone(),
+        }
+    }
+
+    fn node(self) -> Result<NodeSettings, ConfigError> {
+        let mut labels = match &self.labels_file {
+            Some(path) => labels::read(path).map_err(|why| ConfigError::Labels { path: path.clone(), why })?,
+            None => BTreeMap::new(),
+        };
+        labels.extend(self.labels.iter().cloned());
+        Ok(NodeSettings {
             proxy_type: match self.kind {
                 Kind::Sidecar => ProxyType::Sidecar,
                 Kind::Router => ProxyType::Router,
             },
-            address,
+            address: self.address(),
             metadata: self.metadata(),
             name: self.name,
             namespace: self.namespace,
             service_account: self.service_account,
-            labels: self.labels.into_iter().collect(),
+            labels,
             cluster_id: self.cluster_id,
             dns_domain: self.dns_domain,
             locality: None,
-        }
+        })
     }
 
     fn metadata(&self) -> Map<String, Value> {
@@ -338,11 +383,20 @@ impl CommonArgs {
     }
 }
 
-/// The address from which the control plane would be reached. Connecting a UDP socket sends nothing.
+/// The address from which the control plane would be reached, or most others if it is only a name, since names are not
+/// looked up here. Connecting a UDP socket sends nothing.
 fn address_towards(control_plane: &HostPort) -> IpAddr {
-    let found = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+    let target = match &*control_plane.host {
+        "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        host => host.parse().unwrap_or(SOMEWHERE),
+    };
+    let unspecified = match target {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let found = UdpSocket::bind((unspecified, 0))
         .and_then(|socket| {
-            socket.connect((control_plane.host.as_str(), control_plane.port))?;
+            socket.connect((target, control_plane.port))?;
             socket.local_addr()
         })
         .map(|address| address.ip());
@@ -452,7 +506,29 @@ mod tests {
         let Command::Envoy(args) = parsed.unwrap().command else { panic!("envoy was asked for") };
         let settings = args.settings().unwrap();
         assert_eq!(settings.extra_args, ["--disable-hot-restart"]);
-        assert_eq!(settings.health, "127.9.9.9:15020".parse().unwrap());
+        assert_eq!(settings.pod.address, "127.9.9.9:15020".parse().unwrap());
+    }
+
+    #[test]
+    fn labels_come_from_a_file_and_flags_win() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("labels");
+        let flags = format!("--name a --ip 10.0.0.1 --plaintext --labels-file {} --label version=v2", path.display());
+        let error = run(&flags).unwrap_err().to_string();
+        assert!(error.contains("--labels-file") && error.contains("labels:"), "{error}");
+        std::fs::write(&path, "app=\"cart\"\nversion=\"v1\"").unwrap();
+        let labels = run(&flags).unwrap().node.labels;
+        assert_eq!((&*labels["app"], &*labels["version"]), ("cart", "v2"));
+    }
+
+    #[test]
+    fn the_application_is_asked_at_the_pod_s_address_or_where_it_says() {
+        let application = |flags: &str| run(&format!("--name a --plaintext {flags}")).unwrap().pod.application;
+        let expected = Application { address: [10, 0, 0, 1].into(), captured: true };
+        assert_eq!(application("--ip 10.0.0.1"), expected);
+        let addresses = "--app-address 127.1.1.3 --inbound-address 127.1.1.4 --outbound-address 127.1.1.5";
+        let expected = Application { address: [127, 1, 1, 3].into(), captured: false };
+        assert_eq!(application(&format!("--interception none {addresses}")), expected);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod end_to_end;
 pub mod http;
 pub mod identity;
 pub mod listen;
+pub mod pod;
 pub mod redirect;
 pub mod runtime;
 pub(crate) mod tcp;

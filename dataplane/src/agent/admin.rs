@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 
 /// Envoy answers from its main thread, which a large update may keep busy.
 const TIMEOUT: Duration = Duration::from_secs(3);
-const MAX_BODY: usize = 4 << 20;
+/// Metrics of a large mesh are the longest answer.
+const MAX_BODY: usize = 64 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +83,14 @@ impl EnvoyAdmin {
     pub async fn active_connections(&self) -> Result<u64, AdminError> {
         let text = self.request(Method::GET, "/stats?filter=downstream_cx_active&type=Gauges").await?;
         Ok(sum_active(&text))
+    }
+
+    /// Its metrics as Prometheus' text.
+    ///
+    /// # Errors
+    /// [`AdminError`] when it does not answer.
+    pub async fn metrics(&self) -> Result<String, AdminError> {
+        self.request(Method::GET, "/stats/prometheus").await
     }
 
     async fn request(&self, method: Method, path: &str) -> Result<String, AdminError> {

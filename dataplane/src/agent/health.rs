@@ -1,7 +1,7 @@
-//! The agent's own HTTP endpoint: probes, the certificate's expiry as a metric, and a way to end it.
+//! The agent's own HTTP endpoint: probes, the application's and Envoy's metrics with the certificate's expiry, and a way
+//! to end it.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,15 +11,18 @@ use std::{
 
 use axum::{
     Router,
-    extract::{ConnectInfo, State},
-    http::StatusCode,
-    routing::{get, post},
+    extract::State,
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::EnvoyAdmin;
-use crate::identity::IdentityWatch;
+use crate::{
+    identity::IdentityWatch,
+    pod::{self, METRICS_TYPE, PodSettings},
+};
 
 /// What probes look at.
 #[derive(Clone)]
@@ -27,13 +30,25 @@ pub struct Health {
     identity: IdentityWatch,
     envoy: EnvoyAdmin,
     draining: Arc<AtomicBool>,
-    stop: CancellationToken,
+    pub(super) pod: PodSettings,
 }
 
 impl Health {
-    /// Ready once `identity` holds a valid certificate and `envoy` says that it serves; `stop` ends the agent.
-    pub fn new(identity: IdentityWatch, envoy: EnvoyAdmin, stop: CancellationToken) -> Self {
-        Self { identity, envoy, draining: Arc::default(), stop }
+    /// Ready once `identity` holds a valid certificate and `envoy` says that it serves.
+    pub fn new(identity: IdentityWatch, envoy: EnvoyAdmin, pod: PodSettings) -> Self {
+        Self { identity, envoy, draining: Arc::default(), pod }
+    }
+
+    /// What is answered until the agent ends, during its drain too; `stop` is cancelled to end it.
+    pub fn routes(&self, stop: CancellationToken) -> Router {
+        Router::new()
+            .route("/healthz/ready", get(ready))
+            .route("/healthz/live", get(|| async { "live\n" }))
+            .route("/metrics", get(metrics))
+            .route("/stats/prometheus", get(all_metrics))
+            .with_state(self.clone())
+            .merge(self.pod.probe_routes())
+            .merge(pod::quit_route(stop))
     }
 
     /// From now on the agent is not ready, so that nobody sends new work.
@@ -59,20 +74,6 @@ impl Health {
     }
 }
 
-/// Serves until the agent ends, during its drain too: `/healthz/ready`, `/healthz/live`, `/metrics`, `POST /quitquitquit` (loopback only).
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(listener: TcpListener, health: Health) -> std::io::Result<()> {
-    let app = Router::new()
-        .route("/healthz/ready", get(ready))
-        .route("/healthz/live", get(|| async { "live\n" }))
-        .route("/metrics", get(metrics))
-        .route("/quitquitquit", post(quit))
-        .with_state(health);
-    axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
-}
-
 async fn ready(State(health): State<Health>) -> (StatusCode, String) {
     match health.obstacle().await {
         None => (StatusCode::OK, "ready\n".into()),
@@ -90,25 +91,36 @@ async fn metrics(State(health): State<Health>) -> String {
     )
 }
 
-async fn quit(State(health): State<Health>, ConnectInfo(peer): ConnectInfo<SocketAddr>) -> (StatusCode, &'static str) {
-    if !peer.ip().is_loopback() {
-        return (StatusCode::FORBIDDEN, "only from this host\n");
+/// Envoy's metrics, ours and the application's.
+async fn all_metrics(State(health): State<Health>, headers: HeaderMap) -> impl IntoResponse {
+    let mut text = metrics(State(health.clone())).await;
+    match health.envoy.metrics().await {
+        Ok(envoy) => text.push_str(&envoy),
+        Err(error) => tracing::warn!(%error, "no metrics of Envoy"),
     }
-    health.stop.cancel();
-    (StatusCode::OK, "ending\n")
+    ([(CONTENT_TYPE, METRICS_TYPE)], health.pod.merge_metrics(text, &headers).await)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::testing;
+    use crate::{
+        identity::testing,
+        pod::{AppProbes, Application},
+    };
     use tokio::sync::watch;
 
     #[tokio::test]
     async fn the_obstacle_is_named() {
         let (sender, identity) = watch::channel(None);
         // Port 9 (discard) is closed: an Envoy that is not there.
-        let health = Health::new(identity, EnvoyAdmin::new(([127, 0, 0, 1], 9).into()), CancellationToken::new());
+        let pod = PodSettings {
+            address: ([127, 0, 0, 1], 0).into(),
+            application: Application { address: [127, 0, 0, 1].into(), captured: false },
+            probes: AppProbes::default(),
+            metrics: None,
+        };
+        let health = Health::new(identity, EnvoyAdmin::new(([127, 0, 0, 1], 9).into()), pod);
         assert_eq!(health.obstacle().await.as_deref(), Some("no certificate yet"));
         sender.send_replace(Some(Arc::new(testing::identity("spiffe://cluster.local/ns/shop/sa/cart"))));
         assert!(health.obstacle().await.unwrap().contains("admin interface"));

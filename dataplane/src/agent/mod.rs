@@ -16,7 +16,7 @@ pub mod secret_stream;
 use std::{
     fs::DirBuilder,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -38,6 +38,7 @@ use crate::identity::{
     csr_client::{CsrClient, CsrSettings},
     rotate,
 };
+use crate::pod::{self, PodSettings};
 
 /// Envoy starts without a certificate after this time: it then waits for one itself, but reconnects less eagerly.
 const FIRST_CERTIFICATE: Duration = Duration::from_secs(5);
@@ -59,8 +60,8 @@ pub struct AgentSettings {
     pub sds_mode: u32,
     /// Envoy's admin interface.
     pub admin: SocketAddr,
-    /// The agent's own health endpoint.
-    pub health: SocketAddr,
+    /// What a pod asks of its proxy.
+    pub pod: PodSettings,
     /// Where Envoy answers readiness probes.
     pub readiness: Option<SocketAddr>,
     /// Where Envoy serves its metrics.
@@ -118,8 +119,8 @@ pub async fn run(settings: AgentSettings, stop: CancellationToken) -> Result<(),
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotate::run(source, publish)));
 
     let sds = serve_sds(&socket, settings.sds_mode, identity.clone()).await?;
-    let health = Health::new(identity.clone(), EnvoyAdmin::new(settings.admin), stop.clone());
-    let _health = serve_health(settings.health, health.clone()).await?;
+    let health = Health::new(identity.clone(), EnvoyAdmin::new(settings.admin), settings.pod.clone());
+    let _health = serve_health(&health, stop.clone()).await?;
     let envoy = envoy_settings(&settings, &socket)?;
     tokio::select! {
         _ = tokio::time::timeout(FIRST_CERTIFICATE, identity.wait_for(Option::is_some)) => {}
@@ -160,9 +161,23 @@ async fn serve_sds(socket: &Path, mode: u32, identity: IdentityWatch) -> Result<
     Ok(AbortOnDropHandle::new(tokio::spawn(sds::serve(listener, identity, CancellationToken::new()))))
 }
 
-async fn serve_health(address: SocketAddr, health: Health) -> Result<AbortOnDropHandle<io::Result<()>>, AgentError> {
+async fn serve_health(
+    health: &Health,
+    stop: CancellationToken,
+) -> Result<AbortOnDropHandle<io::Result<()>>, AgentError> {
+    let address = health.pod.address;
     let listener = TcpListener::bind(address).await.map_err(|source| AgentError::Health { address, source })?;
-    Ok(AbortOnDropHandle::new(tokio::spawn(health::serve(listener, health))))
+    Ok(AbortOnDropHandle::new(tokio::spawn(pod::serve(listener, health.routes(stop)))))
+}
+
+/// Where a listener on `address` is reached from here.
+fn from_here(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 fn envoy_settings(settings: &AgentSettings, socket: &Path) -> Result<EnvoySettings, AgentError> {
@@ -171,7 +186,7 @@ fn envoy_settings(settings: &AgentSettings, socket: &Path) -> Result<EnvoySettin
         discovery: settings.discovery.clone(),
         sds_socket: Some(socket.to_owned()),
         admin: settings.admin,
-        agent: Some(settings.health),
+        agent: Some(from_here(settings.pod.address)),
         readiness: settings.readiness,
         prometheus: settings.prometheus,
         statistics: settings.statistics,

@@ -105,6 +105,17 @@ impl ClientContext {
     }
 }
 
+/// A client of servers that nobody vouches for, such as a workload's own HTTPS probe; it shows no certificate.
+pub(crate) fn unverified_client(alpn: &[&[u8]]) -> Result<ClientConfig, rustls::Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verify::ServerVerifier::new(None, provider())))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(config)
+}
+
 fn server_name(name: Option<&str>) -> Result<ServerName<'static>, TlsError> {
     match name {
         // An address is never sent: it only stands where rustls wants a name.

@@ -1,0 +1,125 @@
+//! What a pod asks of its proxy beside traffic, whichever kind of proxy it is: the application's probes, answered in the
+//! clear where mutual TLS would refuse the kubelet; both their metrics in one answer; and an end on request.
+//!
+//! Served on port 15020, which interception leaves alone. Knows nothing of listeners or configuration.
+
+mod check;
+mod probe;
+mod scrape;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use axum::{
+    Router,
+    extract::{ConnectInfo, State},
+    http::{HeaderMap, StatusCode, Uri},
+    routing::{any, post},
+};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+pub use self::{probe::AppProbes, scrape::AppMetrics};
+
+/// Prometheus' text format.
+pub(crate) const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What is known of the application.
+#[derive(Clone, Debug)]
+pub struct PodSettings {
+    /// Where we are asked.
+    pub address: SocketAddr,
+    /// Where the application is.
+    pub application: Application,
+    /// Its probes, by the path at which the kubelet asks for them.
+    pub probes: AppProbes,
+    /// Its metrics, if it has any.
+    pub metrics: Option<AppMetrics>,
+}
+
+/// How the application is reached without meeting its proxy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Application {
+    /// The pod's address, as the kubelet itself would use: an application may listen on no other.
+    pub address: IpAddr,
+    /// Whether connections are captured: then ours bear the source that interception lets through.
+    pub captured: bool,
+}
+
+impl Application {
+    async fn connect(self, to: SocketAddr) -> io::Result<TcpStream> {
+        let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if self.captured && to.ip() == self.address {
+            let source: IpAddr = match to {
+                SocketAddr::V4(_) => Ipv4Addr::new(127, 0, 0, 6).into(),
+                SocketAddr::V6(_) => Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6).into(),
+            };
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        let stream = socket.connect(to).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+impl PodSettings {
+    /// `/app-health/CONTAINER/PROBE`: the answer is the application's.
+    pub fn probe_routes(&self) -> Router {
+        Router::new().route("/app-health/{*probe}", any(answer_probe)).with_state(self.clone())
+    }
+
+    /// Adds the application's metrics to our own; an application that does not answer takes nothing away.
+    ///
+    /// `headers` are those of the scrape, whose time limit is kept.
+    pub async fn merge_metrics(&self, mut own: String, headers: &HeaderMap) -> String {
+        let Some(metrics) = &self.metrics else { return own };
+        match scrape::fetch(self.application, metrics, scrape::limit(headers)).await {
+            Ok(text) => scrape::append(&mut own, &text),
+            Err(why) => tracing::warn!(port = metrics.port, path = metrics.path, %why, "no metrics of the application"),
+        }
+        own
+    }
+}
+
+async fn answer_probe(
+    State(pod): State<PodSettings>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> (StatusCode, String) {
+    let Some(probe) = pod.probes.of(uri.path()) else {
+        return (StatusCode::NOT_FOUND, format!("{}: the pod has no such probe\n", uri.path()));
+    };
+    match check::run(pod.application, probe, &headers).await {
+        Ok(status) => (status, format!("the application answers {status}\n")),
+        Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, format!("the application's probe failed: {why}\n")),
+    }
+}
+
+/// `POST /quitquitquit`, for programs of this pod that want their proxy to end with them.
+pub fn quit_route(quit: CancellationToken) -> Router {
+    Router::new().route("/quitquitquit", post(end)).with_state(quit)
+}
+
+async fn end(
+    State(quit): State<CancellationToken>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+) -> (StatusCode, &'static str) {
+    if !peer.ip().to_canonical().is_loopback() {
+        return (StatusCode::FORBIDDEN, "only from this host\n");
+    }
+    quit.cancel();
+    (StatusCode::OK, "draining, then ending\n")
+}
+
+/// Serves routes that want to know who asks.
+///
+/// # Errors
+/// The listener fails.
+pub async fn serve(listener: TcpListener, routes: Router) -> io::Result<()> {
+    axum::serve(listener, routes.into_make_service_with_connect_info::<SocketAddr>()).await
+}
+
+#[cfg(test)]
+mod tests;
