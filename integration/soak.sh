@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . integration/peers.sh
-cargo build --release --quiet -p ferromesh-control-plane -p ferromesh-dataplane -p ferromesh-integration
-FERROMESH_BIN=$PWD/target/release FERROMESH_KILLS=${FERROMESH_KILLS:-200} \
+FERROMESH_BIN=$(bash integration/build.sh)
+export FERROMESH_BIN
+FERROMESH_KILLS=${FERROMESH_KILLS:-200} \
   cargo test -p ferromesh-integration --features e2e --test crash -- --nocapture
