@@ -22,7 +22,11 @@ pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Parsed> {
     Ok(overlay(sets))
 }
 
-fn files(path: &Path) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+/// The files of one `-f`, by name, with their content.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn files(path: &Path) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     if path == Path::new("-") {
         let mut bytes = Vec::new();
         io::stdin().read_to_end(&mut bytes).context("reading standard input")?;

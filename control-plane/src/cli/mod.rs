@@ -3,6 +3,7 @@
 mod analyze;
 mod bootstrap;
 mod crds;
+mod inject;
 mod inputs;
 mod remote;
 mod translate;
@@ -45,6 +46,8 @@ enum Command {
     Translate(translate::Translate),
     /// Find mistakes in configuration, offline
     Analyze(analyze::Analyze),
+    /// Put proxies into the pods of YAML files, as the webhook of a cluster does
+    Inject(inject::Inject),
     /// Print the CustomResourceDefinitions of the kinds that are served, as YAML
     Crds,
     /// Store objects through the REST API
@@ -139,6 +142,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(options) => app::run(options.check()?).await?,
         Command::Translate(command) => return translate::run(&command),
         Command::Analyze(command) => return analyze::run(&command),
+        Command::Inject(command) => return inject::run(&command),
         Command::Crds => crds::run(),
         Command::Apply { command, remote } => Remote::new(&remote)?.apply(&command).await?,
         Command::Get { command, remote } => Remote::new(&remote)?.get(&command).await?,

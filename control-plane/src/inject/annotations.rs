@@ -1,0 +1,343 @@
+//! What a pod's labels and annotations ask for, over the defaults of the settings.
+
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16, sync::Arc, time::Duration};
+
+use ferromesh_xds_translator::{
+    diagnostic::{Code, Diagnostic, FieldPath},
+    dialect::{
+        decode::Decoder,
+        schema::{ChoiceValue, Decode},
+    },
+    ir::Labels,
+    object, yaml,
+};
+use serde_json::Value;
+
+use super::{
+    InjectionSettings, pod,
+    settings::{ProxyKind, Quantities, Redirect, Resources, Timing},
+};
+
+/// The label, or annotation, of pods and namespaces that says which proxy they want.
+const PROXY_KIND: &str = "ferromesh.io/proxy";
+/// The annotation that says whether the proxy is a sidecar or a gateway.
+const TEMPLATES: &str = "inject.istio.io/templates";
+/// The annotation with settings of this pod's proxy.
+const CONFIG: &str = "proxy.istio.io/config";
+/// Where the agent answers, unless the pod says otherwise.
+pub(super) const AGENT_PORT: u16 = 15020;
+/// The pause between the proxy's end and that of its pod's time.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+/// What a pod has for its end if it says nothing.
+const DEFAULT_GRACE: u64 = 30;
+
+/// Annotations of Istio that ask for something we do not do, with what to know about them.
+const NOT_ACTED_ON: &[(&str, &str)] = &[
+    ("sidecar.istio.io/bootstrapOverride", "the bootstrap is made by the agent alone"),
+    ("sidecar.istio.io/componentLogLevel", "use sidecar.istio.io/logLevel with target=level pairs"),
+    ("sidecar.istio.io/proxyImageType", "there is one image of each kind of proxy"),
+    ("sidecar.istio.io/userVolume", "write volumes into the pod, and their mounts into a container named istio-proxy"),
+    ("sidecar.istio.io/userVolumeMount", "write the mounts into a container named istio-proxy"),
+    ("traffic.sidecar.istio.io/excludeInterfaces", "traffic of every interface is redirected"),
+    ("traffic.sidecar.istio.io/kubevirtInterfaces", "traffic of every interface is redirected"),
+    ("istio.io/reroute-virtual-interfaces", "traffic of every interface is redirected"),
+];
+
+/// What the mesh adds to a pod.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Template {
+    /// A proxy beside an application, and redirection to it.
+    Sidecar,
+    /// A proxy that is the application.
+    Gateway,
+}
+
+const TEMPLATE_NAMES: &[ChoiceValue] = &[
+    ChoiceValue { name: "sidecar", doc: "A proxy beside an application." },
+    ChoiceValue { name: "gateway", doc: "A proxy that is the application." },
+];
+
+/// Everything that a pod's proxy is to be.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Wishes {
+    pub(super) template: Template,
+    pub(super) proxy: ProxyKind,
+    pub(super) image: Arc<str>,
+    pub(super) resources: Resources,
+    pub(super) log_level: Arc<str>,
+    /// Where the agent answers probes and scrapes.
+    pub(super) agent_port: u16,
+    /// The proxy's readiness probe; `None`: it has no probes.
+    pub(super) readiness: Option<Timing>,
+    pub(super) redirect: Redirect,
+    pub(super) rewrite_probes: bool,
+    pub(super) merge_metrics: bool,
+    pub(super) hold: bool,
+    /// Worker threads; `None`: as many as the limit of processors.
+    pub(super) concurrency: Option<u32>,
+    pub(super) drain_time: Duration,
+    /// Further variables.
+    pub(super) env: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+object! { open;
+    /// `proxy.istio.io/config`, as far as it means something here.
+    PodProxyConfig {
+        /// Worker threads; 0 is as many as there are processors.
+        "concurrency" concurrency: Option<u32>,
+        /// How long open connections may finish when the proxy ends.
+        "terminationDrainDuration" drain: Option<Duration>,
+        /// Whether the application starts only once the proxy is ready.
+        "holdApplicationUntilProxyStarts" hold: Option<bool>,
+        /// Further variables.
+        "proxyMetadata" metadata: BTreeMap<Arc<str>, Arc<str>>,
+    }
+}
+
+impl Wishes {
+    /// Reads a pod's wishes, and what its author should know about them.
+    ///
+    /// # Errors
+    /// Values that are not of their form.
+    pub(super) fn read(
+        pod: &Value,
+        namespace_labels: Option<&Labels>,
+        settings: &InjectionSettings,
+    ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let mut asked = Asked { pod, at: Decoder::default() };
+        let wishes = asked.wishes(namespace_labels, settings);
+        let found = asked.at.finish();
+        if !found.is_empty() {
+            return Err(found);
+        }
+        Ok((wishes, not_acted_on(pod).chain(bypassed(pod)).collect()))
+    }
+}
+
+/// A pod's annotations, being read.
+struct Asked<'a> {
+    pod: &'a Value,
+    at: Decoder,
+}
+
+impl<'a> Asked<'a> {
+    fn wishes(&mut self, namespace_labels: Option<&Labels>, settings: &InjectionSettings) -> Wishes {
+        let proxy = self.proxy_kind(namespace_labels).unwrap_or(settings.proxy);
+        let config = self.config();
+        let concurrency = config.concurrency.filter(|threads| *threads > 0);
+        let text =
+            |key: &str, default: &Arc<str>| pod::annotation(self.pod, key).map_or_else(|| default.clone(), Arc::from);
+        let image = text("sidecar.istio.io/proxyImage", settings.image(proxy));
+        let log_level = text("sidecar.istio.io/logLevel", &settings.log_level);
+        let status_port = self.number("status.sidecar.istio.io/port").unwrap_or(u32::from(AGENT_PORT));
+        let agent_port = u16::try_from(status_port).ok().and_then(NonZeroU16::new).map_or(AGENT_PORT, NonZeroU16::get);
+        self.only_redirection();
+        Wishes {
+            template: self.template(),
+            proxy,
+            image,
+            resources: self.resources(&settings.proxy_resources),
+            log_level,
+            agent_port,
+            readiness: (status_port > 0).then(|| self.readiness(settings.readiness)),
+            redirect: self.redirect(&settings.redirect),
+            rewrite_probes: self.flag("sidecar.istio.io/rewriteAppHTTPProbers").unwrap_or(settings.rewrite_probes),
+            merge_metrics: self.flag("prometheus.istio.io/merge-metrics").unwrap_or(settings.merge_metrics),
+            hold: config.hold.unwrap_or(settings.hold),
+            concurrency,
+            drain_time: config.drain.unwrap_or(settings.drain_time).min(self.time_to_end()),
+            env: settings.env.iter().chain(&config.metadata).map(|(k, v)| (k.clone(), v.clone())).collect(),
+        }
+    }
+
+    /// Reads an annotation, if it is there, at its path.
+    fn annotated<T>(&mut self, key: &str, read: impl FnOnce(&'a str, &mut Decoder) -> T) -> Option<T> {
+        let text = pod::annotation(self.pod, key)?;
+        Some(self.at.within("metadata", |at| at.within("annotations", |at| at.within_key(key, |at| read(text, at)))))
+    }
+
+    fn flag(&mut self, key: &str) -> Option<bool> {
+        self.annotated(key, |text, at| {
+            let flag = text.parse().ok();
+            if flag.is_none() {
+                unfit(text, "true or false", at);
+            }
+            flag
+        })?
+    }
+
+    fn number(&mut self, key: &str) -> Option<u32> {
+        self.annotated(key, |text, at| {
+            let number = text.parse::<u16>().ok();
+            if number.is_none() {
+                unfit(text, "a whole number 0..=65535", at);
+            }
+            number.map(u32::from)
+        })?
+    }
+
+    /// The pod's own word, as label or annotation, or else that of its namespace.
+    fn proxy_kind(&mut self, namespace_labels: Option<&Labels>) -> Option<ProxyKind> {
+        let read = |word: &str, at: &mut Decoder| ProxyKind::decode(&Value::String(word.to_owned()), at);
+        if let Some(word) = pod::label(self.pod, PROXY_KIND) {
+            let labelled = |at: &mut Decoder| at.within_key(PROXY_KIND, |at| read(word, at));
+            return Some(self.at.within("metadata", |at| at.within("labels", labelled)));
+        }
+        let own = self.annotated(PROXY_KIND, read);
+        // A namespace's mistake must not keep its pods from starting.
+        let of_namespace = || {
+            let word = namespace_labels?.get(PROXY_KIND)?;
+            [ProxyKind::Ferromesh, ProxyKind::Envoy].into_iter().find(|kind| kind.as_str() == &**word)
+        };
+        own.or_else(of_namespace)
+    }
+
+    fn template(&mut self) -> Template {
+        let chosen =
+            self.annotated(TEMPLATES, |text, at| at.choice(&Value::String(text.trim().to_owned()), TEMPLATE_NAMES));
+        if chosen.flatten() == Some("gateway") { Template::Gateway } else { Template::Sidecar }
+    }
+
+    fn config(&mut self) -> PodProxyConfig {
+        let read = |text: &str, at: &mut Decoder| match yaml::parse(text) {
+            Ok(node) => node.map(|node| PodProxyConfig::decode(&node.to_json(), at)),
+            Err(error) => {
+                at.invalid(format!("not YAML: line {}: {}", error.line, error.message), error.fix);
+                None
+            }
+        };
+        self.annotated(CONFIG, read).flatten().unwrap_or_default()
+    }
+
+    /// Istio's way: an annotation about requests replaces all requests, one about limits all limits.
+    fn resources(&mut self, default: &Resources) -> Resources {
+        let requests = self.quantities("sidecar.istio.io/proxyCPU", "sidecar.istio.io/proxyMemory");
+        let limits = self.quantities("sidecar.istio.io/proxyCPULimit", "sidecar.istio.io/proxyMemoryLimit");
+        if requests.is_none() && limits.is_none() {
+            return default.clone();
+        }
+        Resources { requests: requests.unwrap_or_default(), limits: limits.unwrap_or_default() }
+    }
+
+    fn quantities(&mut self, cpu: &str, memory: &str) -> Option<Quantities> {
+        let mut read = |key| {
+            self.annotated(key, |text, at| {
+                check_quantity(text, at);
+                Arc::<str>::from(text)
+            })
+        };
+        let (cpu, memory) = (read(cpu), read(memory));
+        (cpu.is_some() || memory.is_some())
+            .then(|| Quantities { cpu: cpu.unwrap_or_default(), memory: memory.unwrap_or_default() })
+    }
+
+    fn readiness(&mut self, default: Timing) -> Timing {
+        let mut seconds = |name: &str| self.number(&format!("readiness.status.sidecar.istio.io/{name}"));
+        Timing {
+            initial_delay: seconds("initialDelaySeconds").unwrap_or(default.initial_delay),
+            period: seconds("periodSeconds").unwrap_or(default.period),
+            failure_threshold: seconds("failureThreshold").unwrap_or(default.failure_threshold),
+            timeout: default.timeout,
+        }
+    }
+
+    fn redirect(&mut self, default: &Redirect) -> Redirect {
+        let mut read = |name: &str, check: fn(&str, &mut Decoder), default: &Arc<str>| {
+            let read = |text: &str, at: &mut Decoder| {
+                check(text, at);
+                Arc::from(text)
+            };
+            self.annotated(&format!("traffic.sidecar.istio.io/{name}"), read).unwrap_or_else(|| default.clone())
+        };
+        Redirect {
+            include_outbound_ranges: read("includeOutboundIPRanges", check_ranges, &default.include_outbound_ranges),
+            exclude_outbound_ranges: read("excludeOutboundIPRanges", check_ranges, &default.exclude_outbound_ranges),
+            include_outbound_ports: read("includeOutboundPorts", check_ports, &default.include_outbound_ports),
+            exclude_outbound_ports: read("excludeOutboundPorts", check_ports, &default.exclude_outbound_ports),
+            include_inbound_ports: read("includeInboundPorts", check_ports, &default.include_inbound_ports),
+            exclude_inbound_ports: read("excludeInboundPorts", check_ports, &default.exclude_inbound_ports),
+        }
+    }
+
+    /// Other ways of interception would leave the pod outside the mesh without a word.
+    fn only_redirection(&mut self) {
+        self.annotated("sidecar.istio.io/interceptionMode", |mode, at| {
+            if mode != "REDIRECT" {
+                unfit(mode, "REDIRECT, the only mode there is", at);
+            }
+        });
+    }
+
+    /// The most that a proxy may take for its end, so that it is not killed while it drains.
+    fn time_to_end(&self) -> Duration {
+        let grace = self.pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_u64);
+        Duration::from_secs(grace.unwrap_or(DEFAULT_GRACE)).saturating_sub(LAST_MOMENT)
+    }
+}
+
+fn unfit(text: &str, expected: &str, at: &mut Decoder) {
+    let finding = Diagnostic::error(Code::InvalidValue, at.path(), "not of the expected form");
+    at.note(finding.expected(expected, format!("`{text}`")));
+}
+
+/// What the pod asks for in vain.
+fn not_acted_on(pod: &Value) -> impl Iterator<Item = Diagnostic> {
+    NOT_ACTED_ON.iter().filter(|(key, _)| pod::annotation(pod, key).is_some()).map(|(key, advice)| {
+        Diagnostic::warning(Code::NotActedOn, pod::annotation_path(key), "accepted, but not acted on").fix(*advice)
+    })
+}
+
+/// Containers whose traffic is taken for the proxy's own and is not redirected.
+fn bypassed(pod: &Value) -> impl Iterator<Item = Diagnostic> {
+    let containers = pod::CONTAINER_LISTS.iter().flat_map(|list| {
+        let containers = pod.pointer(&format!("/spec/{list}")).and_then(Value::as_array).into_iter().flatten();
+        containers.enumerate().filter(|(_, c)| pod::name(c) != pod::PROXY).map(move |(index, c)| (*list, index, c))
+    });
+    let proxys_own = |user: Option<&Value>| user.and_then(Value::as_u64) == Some(super::template::PROXY_UID);
+    containers.filter(move |(_, _, c)| proxys_own(c.pointer("/securityContext/runAsUser"))).map(|(list, index, _)| {
+        let field = FieldPath::of(&format!("spec.{list}[{index}].securityContext.runAsUser"));
+        Diagnostic::warning(
+            Code::NoEffect,
+            field,
+            "user 1337 is the proxy's: this container's traffic is not redirected",
+        )
+        .fix("run it as another user, unless that is meant")
+    })
+}
+
+/// Checks a list of ports: `*`, or numbers with commas, or nothing.
+pub(super) fn check_ports(text: &str, at: &mut Decoder) {
+    let port = |part: &str| part.trim().parse::<NonZeroU16>().is_ok();
+    check_list(text, port, "`*`, or port numbers with commas", at);
+}
+
+/// Checks a list of address ranges: `*`, or CIDRs with commas, or nothing.
+pub(super) fn check_ranges(text: &str, at: &mut Decoder) {
+    check_list(text, |part| is_range(part.trim()), "`*`, or ranges such as 10.0.0.0/8 with commas", at);
+}
+
+fn check_list(text: &str, fits: impl Fn(&str) -> bool, expected: &str, at: &mut Decoder) {
+    if text.trim().is_empty() || text.trim() == "*" {
+        return;
+    }
+    if let Some(part) = text.split(',').find(|part| !fits(part)) {
+        unfit(part, expected, at);
+    }
+}
+
+fn is_range(text: &str) -> bool {
+    let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+    let Ok(address) = address.parse::<IpAddr>() else { return false };
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    length.is_none_or(|length| length.parse::<u8>().is_ok_and(|length| length <= longest))
+}
+
+/// Checks an amount as Kubernetes writes it: `100m`, `2`, `1.5`, `64Mi`.
+pub(super) fn check_quantity(text: &str, at: &mut Decoder) {
+    const UNITS: [&str; 15] = ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi"];
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    if number.parse::<f64>().is_err() || !UNITS.contains(&unit) {
+        unfit(text, "an amount such as 100m, 2 or 64Mi", at);
+    }
+}

@@ -1,0 +1,151 @@
+//! Injection: what a pod needs to be part of the mesh is written into it before it exists.
+//!
+//! Pure: a pod as JSON and [`InjectionSettings`] go in, a pod or the reason why it is left alone comes out; the webhook
+//! ([`crate::webhook`]) and `ferromesh inject` call the same function. Knows no API server, file or clock.
+//!
+//! Every step brings the pod to a state and never counts on the one before: what is there already is kept, so that a pod
+//! that comes by twice, or comes back with containers that other webhooks have added, is not injected twice.
+//!
+//! The proxy is a native sidecar: an init container that always restarts, after the one that redirects traffic and before
+//! all others, which find the network as the application will. The application starts once the proxy is ready, Jobs end,
+//! and at the end of the pod the proxy outlives the application.
+
+mod annotations;
+mod decide;
+mod names;
+mod overlay;
+pub mod patch;
+mod pod;
+mod probes;
+mod scrape;
+pub mod selector;
+pub mod settings;
+mod template;
+#[cfg(test)]
+mod tests;
+mod workload;
+
+use std::fmt;
+
+use ferromesh_xds_translator::{
+    diagnostic::Diagnostic,
+    dialect::Kind,
+    ir::{Labels, ObjectId},
+};
+use serde_json::Value;
+
+pub use settings::InjectionSettings;
+pub use workload::{Report, inject_document};
+
+use annotations::{Template, Wishes};
+
+/// Where a pod is to run.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Surroundings<'a> {
+    /// Its namespace; empty: what the pod itself says.
+    pub namespace: &'a str,
+    /// Labels of the namespace, as far as they are known.
+    pub namespace_labels: Option<&'a Labels>,
+    /// The workload that makes it; `None`: what its owner references say.
+    pub workload: Option<&'a str>,
+}
+
+/// What became of a pod.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Outcome {
+    /// It is part of the mesh now.
+    Injected {
+        /// The pod.
+        pod: Value,
+        /// What its author should know.
+        warnings: Vec<Diagnostic>,
+    },
+    /// It stays as it is.
+    LeftAlone(Reason),
+}
+
+/// Why a pod stays as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// It uses the network of its node, which nobody may redirect.
+    HostNetwork,
+    /// Its namespace is the cluster's own.
+    SystemNamespace,
+    /// It says so.
+    SaysNo,
+    /// A selector of the settings says so.
+    NeverInject,
+    /// Another program has injected it.
+    ByAnother,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::HostNetwork => "it uses its node's network",
+            Self::SystemNamespace => "its namespace is the cluster's own",
+            Self::SaysNo => "it says `sidecar.istio.io/inject: \"false\"`",
+            Self::NeverInject => "a selector below `neverInject` in the settings matches it",
+            Self::ByAnother => "another program has injected it",
+        })
+    }
+}
+
+/// Injects a pod. Whether its namespace asks for that is the caller's to know.
+///
+/// # Errors
+/// The pod asks for something that cannot be; each finding names the field, what was expected and what it says.
+pub fn inject(
+    pod: &Value,
+    around: &Surroundings<'_>,
+    settings: &InjectionSettings,
+) -> Result<Outcome, Vec<Diagnostic>> {
+    let namespace = match around.namespace {
+        "" => pod::text(pod, "/metadata/namespace").unwrap_or("default"),
+        namespace => namespace,
+    };
+    let workload = around.workload.map_or_else(|| names::workload(pod), str::to_owned);
+    let complete = |found: Vec<Diagnostic>| -> Vec<Diagnostic> {
+        let name = pod::text(pod, "/metadata/name").unwrap_or(&workload);
+        let id = ObjectId { kind: Kind::Pod, namespace: namespace.into(), name: name.into() };
+        found.into_iter().map(|finding| finding.object(id.clone())).collect()
+    };
+    if let Err(reason) = decide::check(pod, namespace, settings).map_err(&complete)? {
+        return Ok(Outcome::LeftAlone(reason));
+    }
+    let (wishes, warnings) = Wishes::read(pod, around.namespace_labels, settings).map_err(&complete)?;
+    let pod = write(pod.clone(), &wishes, &workload, settings).map_err(|finding| complete(vec![*finding]))?;
+    Ok(Outcome::Injected { pod, warnings: complete(warnings) })
+}
+
+/// Writes everything into the pod.
+fn write(
+    mut pod: Value,
+    wishes: &Wishes,
+    workload: &str,
+    settings: &InjectionSettings,
+) -> Result<Value, Box<Diagnostic>> {
+    let mut proxy = template::proxy(wishes, settings);
+    let written = pod::take_container(&mut pod, pod::PROXY);
+    if wishes.template == Template::Sidecar && wishes.rewrite_probes {
+        let known = written.as_ref().map(|(_, container)| probes::known(container)).unwrap_or_default();
+        let known = probes::rewrite(&mut pod, known, wishes.agent_port);
+        template::tell(&mut proxy, probes::VARIABLE, &known);
+    }
+    if let Some(endpoint) = scrape::take_over(&mut pod, wishes) {
+        template::tell(&mut proxy, scrape::VARIABLE, &endpoint);
+    }
+    let place = written.map(|(place, container)| {
+        overlay::lay(&mut proxy, probes::without_known(container));
+        place
+    });
+    match wishes.template {
+        Template::Sidecar => template::add_sidecar(&mut pod, proxy, wishes, settings)?,
+        Template::Gateway => template::add_gateway(&mut pod, proxy, place),
+    }
+    template::add_volumes(&mut pod);
+    template::add_pull_secrets(&mut pod, settings);
+    names::label(&mut pod, workload);
+    template::mark(&mut pod, wishes, settings);
+    Ok(pod)
+}

@@ -1,0 +1,178 @@
+//! Injection as a whole: who is injected, what is refused, and that doing it twice changes nothing.
+
+use serde_json::json;
+
+use super::*;
+
+fn pod(meta: Value, spec: Value) -> Value {
+    let mut spec = spec;
+    if spec.get("containers").is_none() {
+        spec["containers"] = json!([{ "name": "app", "image": "app:1" }]);
+    }
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec })
+}
+
+fn outcome(pod: &Value, namespace: &str) -> Result<Outcome, Vec<Diagnostic>> {
+    let around = Surroundings { namespace, ..Surroundings::default() };
+    inject(pod, &around, &InjectionSettings::default())
+}
+
+fn injected(pod: &Value) -> Value {
+    match outcome(pod, "shop") {
+        Ok(Outcome::Injected { pod, .. }) => pod,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn names(pod: &Value, list: &str) -> Vec<String> {
+    let items = pod["spec"][list].as_array().cloned().unwrap_or_default();
+    items.iter().map(|item| pod::name(item).to_owned()).collect()
+}
+
+#[test]
+fn a_pods_own_word_beats_all_but_the_nodes_network_and_the_clusters_namespaces() {
+    let (yes, no) = (json!({ "sidecar.istio.io/inject": "true" }), json!({ "sidecar.istio.io/inject": "false" }));
+    let named =
+        |labels: &Value, annotations: &Value| json!({ "name": "a", "labels": labels, "annotations": annotations });
+    let none = json!({});
+    for (meta, spec, namespace, expected) in [
+        (named(&none, &none), json!({}), "shop", None),
+        (named(&yes, &no), json!({}), "shop", None),
+        (named(&no, &yes), json!({}), "shop", Some(Reason::SaysNo)),
+        (named(&none, &no), json!({}), "shop", Some(Reason::SaysNo)),
+        (named(&json!({ "sidecar.istio.io/inject": "" }), &none), json!({}), "shop", None),
+        (named(&yes, &yes), json!({ "hostNetwork": true }), "shop", Some(Reason::HostNetwork)),
+        (named(&yes, &yes), json!({}), "kube-system", Some(Reason::SystemNamespace)),
+        (
+            named(&none, &json!({ "sidecar.istio.io/status": "{\"revision\":\"x\"}" })),
+            json!({}),
+            "shop",
+            Some(Reason::ByAnother),
+        ),
+    ] {
+        let pod = pod(meta, spec);
+        let left_alone = match outcome(&pod, namespace).expect("no mistakes") {
+            Outcome::Injected { .. } => None,
+            Outcome::LeftAlone(reason) => Some(reason),
+        };
+        assert_eq!(left_alone, expected, "{pod}");
+    }
+}
+
+#[test]
+fn a_selector_of_the_settings_leaves_pods_alone_that_do_not_ask() {
+    let settings = InjectionSettings::default()
+        .read("s", "neverInject: [{matchExpressions: [{key: app, operator: In, values: [batch]}]}]")
+        .expect("good settings");
+    for (labels, alone) in [
+        (json!({ "app": "batch" }), true),
+        (json!({ "app": "web" }), false),
+        (json!({ "app": "batch", "sidecar.istio.io/inject": "true" }), false),
+    ] {
+        let pod = pod(json!({ "name": "a", "labels": labels }), json!({}));
+        let outcome = inject(&pod, &Surroundings::default(), &settings).expect("no mistakes");
+        assert_eq!(outcome == Outcome::LeftAlone(Reason::NeverInject), alone, "{pod}");
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_field_expectation_and_fix() {
+    let annotated = |key: &str, value: &str| pod(json!({ "name": "a", "annotations": { key: value } }), json!({}));
+    let proxy_alone = json!({ "containers": [{ "name": "istio-proxy", "image": "auto" }] });
+    for (pod, words) in [
+        (annotated("inject.istio.io/templates", "gatewy"), &["one of sidecar, gateway", "`gateway`"][..]),
+        (
+            annotated("ferromesh.io/proxy", "nginx"),
+            &["metadata.annotations[\"ferromesh.io/proxy\"]", "one of ferromesh, envoy"],
+        ),
+        (annotated("sidecar.istio.io/inject", "maybe"), &["sidecar.istio.io/inject", "true or false", "`maybe`"]),
+        (annotated("sidecar.istio.io/interceptionMode", "TPROXY"), &["expected REDIRECT", "`TPROXY`"]),
+        (annotated("sidecar.istio.io/proxyCPU", "much"), &["proxyCPU", "100m", "`much`"]),
+        (annotated("traffic.sidecar.istio.io/excludeInboundPorts", "80,0"), &["excludeInboundPorts", "`0`"]),
+        (annotated("traffic.sidecar.istio.io/excludeOutboundIPRanges", "a"), &["ranges such as", "`a`"]),
+        (annotated("proxy.istio.io/config", "concurrency: two"), &["[\"proxy.istio.io/config\"].concurrency"]),
+        (annotated("proxy.istio.io/config", "a: b: c"), &["not YAML"]),
+        (annotated("status.sidecar.istio.io/port", "high"), &["0..=65535", "`high`"]),
+        (pod(json!({ "name": "a" }), proxy_alone), &["inject.istio.io/templates: gateway"]),
+        (pod(json!({ "name": "a" }), json!({ "containers": "app" })), &["spec.containers", "a list of objects"]),
+        (pod(json!({ "name": "a", "labels": { "x": 1 } }), json!({})), &["metadata.labels", "a map of texts"]),
+        (json!({ "kind": "Pod" }), &["spec.containers"]),
+    ] {
+        let found = outcome(&pod, "shop").expect_err("refused").iter().map(ToString::to_string).collect::<String>();
+        words.iter().for_each(|word| assert!(found.contains(word), "{pod}: no {word:?} in {found}"));
+        assert!(found.contains("Pod shop/"), "{found}");
+    }
+}
+
+#[test]
+fn redirection_and_proxy_come_first_and_the_authors_containers_keep_their_order() {
+    let spec = json!({
+        "initContainers": [{ "name": "one" }, { "name": "two" }],
+        "containers": [{ "name": "app" }, { "name": "istio-proxy", "image": "auto" }, { "name": "log" }],
+    });
+    let pod = injected(&pod(json!({ "name": "a" }), spec));
+    assert_eq!(names(&pod, "initContainers"), ["istio-init", "istio-proxy", "one", "two"]);
+    assert_eq!(names(&pod, "containers"), ["app", "log"]);
+    assert_eq!(pod["spec"]["initContainers"][1]["restartPolicy"], "Always");
+}
+
+#[test]
+fn a_pod_that_comes_back_with_another_webhooks_container_gains_only_what_that_needs() {
+    let probe = json!({ "httpGet": { "path": "/", "port": 80 } });
+    let spec = json!({ "containers": [{ "name": "app", "livenessProbe": probe }] });
+    let once = injected(&pod(json!({ "name": "a" }), spec));
+    assert_eq!(injected(&once), once);
+    let mut more = once.clone();
+    more["spec"]["containers"].as_array_mut().expect("a list").push(json!({ "name": "log", "readinessProbe": probe }));
+    more["spec"]["initContainers"].as_array_mut().expect("a list").insert(0, json!({ "name": "vault" }));
+    let twice = injected(&more);
+    assert_eq!(names(&twice, "initContainers"), ["istio-init", "istio-proxy", "vault"]);
+    assert_eq!(twice["spec"]["containers"][0], once["spec"]["containers"][0]);
+    assert_eq!(twice["spec"]["containers"][1]["readinessProbe"]["httpGet"]["path"], "/app-health/log/readyz");
+    let told = probes::known(&twice["spec"]["initContainers"][1]);
+    assert_eq!(told.keys().collect::<Vec<_>>(), ["/app-health/app/livez", "/app-health/log/readyz"]);
+    assert_eq!(injected(&twice), twice);
+}
+
+#[test]
+fn a_workload_is_called_by_its_labels_or_by_what_makes_its_pods() {
+    let owned = |kind: &str, name: &str| json!([{ "kind": kind, "name": name, "controller": true }]);
+    for (meta, name, revision) in [
+        (json!({ "name": "a-0", "labels": { "app": "cart", "version": "v2" } }), "cart", "v2"),
+        (
+            json!({ "name": "a-0", "labels": { "app": "x", "service.istio.io/canonical-name": "cart" } }),
+            "cart",
+            "latest",
+        ),
+        (
+            json!({ "generateName": "cart-7-", "labels": { "pod-template-hash": "7" }, "ownerReferences": owned("ReplicaSet", "cart-7") }),
+            "cart",
+            "latest",
+        ),
+        (json!({ "name": "x", "ownerReferences": owned("ReplicaSet", "cart-7") }), "cart-7", "latest"),
+        (json!({ "name": "x", "ownerReferences": owned("Job", "report-29384750") }), "report", "latest"),
+        (json!({ "name": "x", "ownerReferences": owned("Job", "once") }), "once", "latest"),
+        (json!({ "generateName": "lone-" }), "lone", "latest"),
+    ] {
+        let labels = injected(&pod(meta, json!({})))["metadata"]["labels"].take();
+        assert_eq!(labels["service.istio.io/canonical-name"], name);
+        assert_eq!(labels["service.istio.io/canonical-revision"], revision);
+        assert_eq!(labels["security.istio.io/tlsMode"], "istio");
+    }
+}
+
+#[test]
+fn what_is_asked_for_in_vain_is_said() {
+    let annotations = json!({ "traffic.sidecar.istio.io/excludeInterfaces": "eth1" });
+    let spec = json!({ "containers": [{ "name": "app", "securityContext": { "runAsUser": 1337 } }] });
+    let Ok(Outcome::Injected { warnings, .. }) =
+        outcome(&pod(json!({ "name": "a", "annotations": annotations }), spec), "shop")
+    else {
+        panic!("it is injected")
+    };
+    let said: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        said[0].contains("excludeInterfaces") && said[1].contains("spec.containers[0].securityContext.runAsUser"),
+        "{said:?}"
+    );
+}
