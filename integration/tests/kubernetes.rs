@@ -71,6 +71,33 @@ metadata: {name: server}
 spec: {selector: {app: server}, ports: [{name: http, port: 80, targetPort: 8080}]}
 ";
 
+/// A Service without selector, and a slice that names a pod which is not there yet.
+const EARLY: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: early}
+spec: {ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: early-1, labels: {kubernetes.io/service-name: early}}
+addressType: IPv4
+endpoints: [{addresses: [10.9.9.9], conditions: {ready: true}, targetRef: {kind: Pod, name: early, namespace: default}}]
+ports: [{name: http, port: 8080, protocol: TCP}]
+";
+
+/// The pod of [`EARLY`], which nobody runs: its state is written by the test.
+const EARLY_POD: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: latecomer}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: early, labels: {app: early, security.istio.io/tlsMode: istio}}
+spec: {serviceAccountName: latecomer, schedulerName: nobody, containers: [{name: app, image: none}]}
+";
+
 /// A control plane of the cluster, on an address of its own.
 struct Plane {
     host: &'static str,
@@ -304,7 +331,7 @@ async fn a_definition_that_goes_takes_its_objects_along_and_is_found_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_come_and_go_and_an_unusable_secret_is_named_without_its_content() {
+async fn pods_come_and_go_or_come_late_and_an_unusable_secret_is_named_without_its_content() {
     let cluster = Cluster::up();
     let plane = Plane::start("127.80.62.1", &cluster);
     let cluster_name = "outbound|80||server.default.svc.cluster.local";
@@ -320,6 +347,21 @@ async fn pods_come_and_go_and_an_unusable_secret_is_named_without_its_content() 
     });
     cluster.kubectl(&["delete", "pod", "server", "--grace-period=1"]);
     endpoints.until(SOON, &address, false).await;
+
+    // A slice that is there before its pod: reachable at once, with the pod's identity once the pod is known.
+    cluster.apply(EARLY);
+    let names = ["outbound|80||early.default.svc.cluster.local"];
+    let mut early = Follower::open(plane.host, ResourceType::Endpoint, &names).await;
+    early.until(SOON, "10.9.9.9", true).await;
+    assert!(!early.contains("tlsMode"));
+    let mut clusters = Follower::open(plane.host, ResourceType::Cluster, &["*"]).await;
+    clusters.until(SOON, "early.default.svc.cluster.local", true).await;
+    assert!(!clusters.contains("sa/latecomer"));
+    cluster.apply(EARLY_POD);
+    let state = "{\"status\": {\"phase\": \"Running\", \"podIP\": \"10.9.9.9\", \"podIPs\": [{\"ip\": \"10.9.9.9\"}]}}";
+    cluster.kubectl(&["patch", "pod/early", "--subresource=status", "--type=merge", "--patch", state]);
+    early.until(SOON, "tlsMode", true).await;
+    clusters.until(SOON, "sa/latecomer", true).await;
 
     let canaries = ["--from-literal=tls.crt=canary-certificate", "--from-literal=tls.key=canary-key"];
     let secret = ["create", "secret", "generic", "broken", "--type=kubernetes.io/tls"];
