@@ -39,9 +39,12 @@ use crate::{
         service::{Discovery, Parts, Shared},
     },
     cluster::{
-        Cluster, leader,
+        Cluster,
+        authority::{self, Opening},
+        leader,
         status::{Board, Writer},
         token_review::TokenReviews,
+        trust,
     },
     config::Settings,
     metrics::Metrics,
@@ -176,7 +179,7 @@ impl ControlPlane {
         };
         let listeners = Listeners::bind(&settings).await?;
         let addresses = listeners.addresses()?;
-        let State { authority, store, vault, token } = State::open(&settings).await?;
+        let State { authority, store, vault, token } = State::open(&settings, cluster.as_ref()).await?;
         let metrics = Metrics::new();
         let base = MeshDefaults {
             trust_domain: settings.trust_domain.clone(),
@@ -233,7 +236,12 @@ impl ControlPlane {
                 metrics: metrics.clone(),
                 instance: settings.pod_name.clone(),
             };
-            tasks.spawn(forever(writer.run(leads)));
+            tasks.spawn(forever(writer.run(leads.clone())));
+            let (cluster, namespace) = (cluster.clone(), settings.root_namespace.clone());
+            let follow = authority::follow(cluster.clone(), namespace.clone(), authority.clone());
+            tasks.spawn(async { Ok(follow.await?) });
+            let (bundle, take_over) = (authority.trust_bundle(), settings.take_over_roots);
+            tasks.spawn(forever(trust::publish(cluster, namespace, take_over, bundle, leads, metrics.clone())));
         }
         if !settings.config.is_empty() {
             let directories = directory::run(settings.config.clone(), secrets, events);
@@ -274,7 +282,7 @@ impl ControlPlane {
     }
 }
 
-/// What is on disk.
+/// What must outlive this process.
 struct State {
     authority: Arc<Authority>,
     store: Arc<Durable>,
@@ -283,23 +291,21 @@ struct State {
 }
 
 impl State {
-    async fn open(settings: &Settings) -> anyhow::Result<Self> {
-        let settings = settings.clone();
-        // Keys are made and files are read.
-        tokio::task::spawn_blocking(move || Self::read(&settings)).await.context("opening state")?
-    }
-
-    fn read(settings: &Settings) -> anyhow::Result<Self> {
+    async fn open(settings: &Settings, cluster: Option<&Cluster>) -> anyhow::Result<Self> {
         let data = &settings.data_dir;
         fs::create_dir_all(data)
             .with_context(|| format!("cannot make {}; choose another --data-dir", data.display()))?;
         // The authority first: once there is a store, a missing root is a loss and is not made anew.
-        let first = if Durable::existed(&settings.store_dir()) { FirstStart::Refused } else { FirstStart::Allowed };
-        let mut wanted = AuthoritySettings::new(settings.trust_domain.clone());
-        wanted.leaf_ttl = settings.leaf_ttl;
-        wanted.max_ttl = settings.leaf_ttl;
-        wanted.intermediate_ttl = wanted.intermediate_ttl.max(6 * settings.leaf_ttl);
-        let authority = Authority::open(&settings.authority_dir(), wanted, first, SystemTime::now())?;
+        let authority = match cluster {
+            Some(cluster) => authority::open(cluster, opening(settings)?).await?,
+            None => local_authority(settings).await?,
+        };
+        let settings = settings.clone();
+        // Keys are made and files are read.
+        tokio::task::spawn_blocking(move || Self::read(&settings, authority)).await.context("opening state")?
+    }
+
+    fn read(settings: &Settings, authority: Authority) -> anyhow::Result<Self> {
         let (store, recovery) = Durable::open(&settings.store_dir())?;
         match recovery {
             Recovery::Clean => {}
@@ -323,6 +329,35 @@ fn administrator(settings: &Settings) -> anyhow::Result<AdminToken> {
         show_token(&shown, &settings.token_file());
     }
     Ok(token)
+}
+
+/// The authority on this machine's disk.
+async fn local_authority(settings: &Settings) -> anyhow::Result<Authority> {
+    let first = if Durable::existed(&settings.store_dir()) { FirstStart::Refused } else { FirstStart::Allowed };
+    let (wanted, dir) = (authority_settings(settings)?, settings.authority_dir());
+    let opened = tokio::task::spawn_blocking(move || Authority::open(&dir, wanted, first, SystemTime::now()));
+    Ok(opened.await.context("opening the certificate authority")??)
+}
+
+/// The authority of a cluster.
+fn opening(settings: &Settings) -> anyhow::Result<Opening> {
+    Ok(Opening {
+        root_namespace: settings.root_namespace.clone(),
+        settings: authority_settings(settings)?,
+        ledger: settings.ledger_dir(),
+        new_root: settings.new_root,
+    })
+}
+
+fn authority_settings(settings: &Settings) -> anyhow::Result<AuthoritySettings> {
+    let mut wanted = AuthoritySettings::new(settings.trust_domain.clone());
+    wanted.leaf_ttl = settings.leaf_ttl;
+    wanted.max_ttl = settings.leaf_ttl;
+    wanted.intermediate_ttl = wanted.intermediate_ttl.max(6 * settings.leaf_ttl);
+    let account = wanted.server_id.service_account().to_owned();
+    wanted.server_id =
+        SpiffeId::new(settings.trust_domain.clone(), &settings.root_namespace, &account).context("--root-namespace")?;
+    Ok(wanted)
 }
 
 /// Shows the new administrator's token to a person; a log file only learns where it lies.

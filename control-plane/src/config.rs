@@ -64,6 +64,12 @@ pub struct ServeOptions {
     /// Name of this replica among its equals, such as the pod's [default: the host's name and a random number]
     #[arg(long, value_name = "NAME", env = "FERROMESH_POD_NAME")]
     pub pod_name: Option<String>,
+    /// In a cluster: make a new root although the mesh had one whose Secret is lost; every workload must then be restarted
+    #[arg(long, env = "FERROMESH_NEW_ROOT")]
+    pub new_root: bool,
+    /// In a cluster: publish the mesh's root even where a live istiod publishes its own, whose proxies then lose their mesh
+    #[arg(long, env = "FERROMESH_TAKE_OVER_ROOTS")]
+    pub take_over_roots: bool,
     /// Lifetime of workloads' certificates, such as 24h or 20s [default: 24h]
     #[arg(long, value_name = "DURATION", env = "FERROMESH_LEAF_TTL")]
     pub leaf_ttl: Option<String>,
@@ -107,6 +113,10 @@ pub struct Settings {
     pub root_namespace: Arc<str>,
     /// Name of this replica; no other has it.
     pub pod_name: String,
+    /// A new root may be made although the mesh had one.
+    pub new_root: bool,
+    /// A live istiod's root is replaced.
+    pub take_over_roots: bool,
     /// Lifetime of workloads' certificates.
     pub leaf_ttl: Duration,
     /// The administrator's token, where somebody else keeps it; `None`: in the data directory, made when it is missing.
@@ -160,12 +170,14 @@ impl ServeOptions {
                 .context("--trust-domain")?,
             root_namespace: root_namespace.map_or_else(|| MeshDefaults::default().root_namespace, Arc::from),
             pod_name: self.pod_name.or(file.take("pod-name")).unwrap_or_else(some_name),
+            new_root: self.new_root || file.says("new-root"),
+            take_over_roots: self.take_over_roots || file.says("take-over-roots"),
             leaf_ttl: parse_duration(&ttl)
                 .with_context(|| format!("--leaf-ttl {ttl:?}: expected a duration such as 24h or 20s"))?,
             admin_token_file: self.admin_token_file.or(file.take("admin-token-file").map(PathBuf::from)),
             server_names: named(server_names),
         };
-        let allowed = self.allow_plaintext_xds || file.take("allow-plaintext-xds").as_deref() == Some("true");
+        let allowed = self.allow_plaintext_xds || file.says("allow-plaintext-xds");
         file.nothing_left()?;
         settings.safe(allowed)?;
         Ok(settings)
@@ -212,6 +224,11 @@ impl Settings {
     /// The certificate authority's folder.
     pub fn authority_dir(&self) -> PathBuf {
         self.data_dir.join("ca")
+    }
+
+    /// The folder of this replica's ledger where the authority's state is kept elsewhere.
+    pub fn ledger_dir(&self) -> PathBuf {
+        self.data_dir.join("ledger")
     }
 
     /// The folder of objects written by REST.
@@ -271,6 +288,11 @@ impl SettingsFile {
 
     fn take(&mut self, key: &str) -> Option<String> {
         self.values.remove(key)
+    }
+
+    /// Whether a switch is on.
+    fn says(&mut self, key: &str) -> bool {
+        self.take(key).as_deref() == Some("true")
     }
 
     fn address(&mut self, key: &str, given: Option<SocketAddr>, default: SocketAddr) -> anyhow::Result<SocketAddr> {

@@ -3,10 +3,12 @@
 //!
 //! A proxy of the environment is left alone: the API server is reached directly.
 
+pub mod authority;
 pub mod events;
 pub mod leader;
 pub mod status;
 pub mod token_review;
+pub mod trust;
 
 use std::path::PathBuf;
 
@@ -16,6 +18,11 @@ use kube::{
 };
 
 use crate::config::ClusterAccess;
+
+/// The label that says who keeps an object, on everything that this control plane makes by itself, and its value.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Who that is; also the name under which fields are written.
+pub const OURS: &str = "ferromesh";
 
 /// Why a cluster cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +72,14 @@ impl Cluster {
     /// A client of the API server.
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+}
+
+/// What went wrong between us and the API server, in one line.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("the API server says {}: {}", status.code, status.message),
+        error => format!("the API server cannot be asked: {}", first_line(error)),
     }
 }
 

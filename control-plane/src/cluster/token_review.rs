@@ -27,7 +27,7 @@ use self::{
     accepted::{Accepted, Digest},
     bound::{Bound, Claimed},
 };
-use super::Cluster;
+use super::{Cluster, said};
 use crate::metrics::Metrics;
 
 /// The audience that a token must be made for: Istio's, which its injected pods ask for too.
@@ -135,7 +135,6 @@ fn no_answer(error: &Error, right: &str) -> Refusal {
         Error::Api(status) if matches!(status.code, 401 | 403) => {
             format!("the control plane may not {right}: {}", status.message)
         }
-        Error::Api(status) => format!("the API server says {}: {}", status.code, status.message),
-        _ => "the API server cannot be reached".to_owned(),
+        error => said(error),
     })
 }
