@@ -108,6 +108,8 @@ struct Plane {
 impl Plane {
     fn start(host: &'static str, cluster: &Cluster) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
+        // The authority's state is kept there; a control plane that starts again finds it.
+        let _ = cluster.try_kubectl(&["create", "namespace", "istio-system"]);
         let mut command = Command::new(paths::program("ferromesh"));
         command.arg("serve").arg("--kubeconfig").arg(cluster.kubeconfig());
         command.arg("--data-dir").arg(dir.path().join("data"));
@@ -319,7 +321,6 @@ async fn a_definition_that_goes_takes_its_objects_along_and_is_found_again() {
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata: {{mesh: \"{text}\"}}\n"
         )
     };
-    cluster.kubectl(&["create", "namespace", "istio-system"]);
     let mut listeners = Follower::open(plane.host, ResourceType::Listener, &["*"]).await;
     listeners.until(SOON, "PassthroughCluster", true).await;
     cluster.apply(&mesh("outboundTrafficPolicy: {mode: REGISTRY_ONLY}"));
