@@ -42,6 +42,7 @@ use crate::{
         Cluster,
         authority::{self, Opening},
         leader,
+        objects::Objects,
         status::{Board, Writer},
         token_review::TokenReviews,
         trust,
@@ -52,7 +53,7 @@ use crate::{
     secret::{Secrets, sealed::Vault},
     source::{
         SourceId, directory, kubernetes,
-        rest::{RestSource, Writes},
+        rest::{Kept, RestSource, Shelf},
     },
     status::Proxies,
     store::{Durable, Recovery},
@@ -179,7 +180,7 @@ impl ControlPlane {
         };
         let listeners = Listeners::bind(&settings).await?;
         let addresses = listeners.addresses()?;
-        let State { authority, store, vault, token } = State::open(&settings, cluster.as_ref()).await?;
+        let State { authority, token } = State::open(&settings, cluster.as_ref()).await?;
         let metrics = Metrics::new();
         let base = MeshDefaults {
             trust_domain: settings.trust_domain.clone(),
@@ -212,8 +213,11 @@ impl ControlPlane {
         let root_file = settings.root_file();
         publish_roots(&root_file, &authority.trust_bundle().borrow().clone(), &metrics)?;
         tasks.spawn(forever(follow_roots(authority.clone(), root_file, metrics.clone())));
-        let writes = if cluster.is_some() { Writes::InTheCluster } else { Writes::Here };
-        let objects = RestSource::new(store, vault, secrets.clone(), events.clone(), writes);
+        let shelf = match &cluster {
+            Some(cluster) => Shelf::Cluster(Objects::new(cluster.clone())),
+            None => Shelf::Store(open_store(&settings).await?),
+        };
+        let objects = RestSource::new(shelf, secrets.clone(), events.clone());
         objects.start().await?;
         if let Some(cluster) = &cluster {
             let root_namespace = settings.root_namespace.clone();
@@ -285,8 +289,6 @@ impl ControlPlane {
 /// What must outlive this process.
 struct State {
     authority: Arc<Authority>,
-    store: Arc<Durable>,
-    vault: Vault,
     token: AdminToken,
 }
 
@@ -306,7 +308,16 @@ impl State {
     }
 
     fn read(settings: &Settings, authority: Authority) -> anyhow::Result<Self> {
-        let (store, recovery) = Durable::open(&settings.store_dir())?;
+        let token = administrator(settings)?;
+        Ok(Self { authority: Arc::new(authority), token })
+    }
+}
+
+/// Opens the store of objects, and the key of the Secrets in it.
+async fn open_store(settings: &Settings) -> anyhow::Result<Kept> {
+    let (store_dir, vault_file) = (settings.store_dir(), settings.vault_file());
+    let open = move || -> anyhow::Result<Kept> {
+        let (store, recovery) = Durable::open(&store_dir)?;
         match recovery {
             Recovery::Clean => {}
             Recovery::TornTail => {
@@ -314,10 +325,9 @@ impl State {
             }
             Recovery::Rebuilt(reason) => tracing::warn!(reason, "the store's database was rebuilt from the journal"),
         }
-        let vault = Vault::open(&settings.vault_file())?;
-        let token = administrator(settings)?;
-        Ok(Self { authority: Arc::new(authority), store: Arc::new(store), vault, token })
-    }
+        Ok(Kept { store: Arc::new(store), vault: Vault::open(&vault_file)? })
+    };
+    tokio::task::spawn_blocking(open).await.context("opening the store")?
 }
 
 fn administrator(settings: &Settings) -> anyhow::Result<AdminToken> {

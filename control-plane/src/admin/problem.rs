@@ -8,7 +8,7 @@ use axum::{
 use ferromesh_xds_translator::diagnostic::Diagnostic;
 use serde::Serialize;
 
-use crate::{pipeline::Stopped, source::rest::WriteError, store::StoreError};
+use crate::{cluster::objects::ObjectsError, pipeline::Stopped, source::rest::WriteError, store::StoreError};
 
 /// An error answer.
 #[derive(Debug, Serialize)]
@@ -60,6 +60,13 @@ impl From<WriteError> for Problem {
             }
             WriteError::Store(StoreError::NotFound(_)) => Self::not_found(detail),
             WriteError::Store(_) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "not stored", detail),
+            WriteError::Cluster(ObjectsError::Refused { code, .. }) => {
+                let status = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY);
+                Self::new(status, "refused by the API server", detail)
+            }
+            WriteError::Cluster(ObjectsError::Unreachable(_)) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "not stored", detail)
+            }
             WriteError::Elsewhere => Self::new(StatusCode::CONFLICT, "written elsewhere", detail),
             WriteError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", detail),
         }

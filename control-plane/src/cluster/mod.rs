@@ -6,6 +6,7 @@
 pub mod authority;
 pub mod events;
 pub mod leader;
+pub mod objects;
 pub mod status;
 pub mod token_review;
 pub mod trust;

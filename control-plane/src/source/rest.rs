@@ -1,15 +1,18 @@
-//! The REST API as a source: validates, stores, and tells the pipeline, in this order.
+//! The REST API as a source: validates, stores, and tells the pipeline, in this order. Where a cluster holds the
+//! configuration, its API server stores, and the source that follows the cluster tells the pipeline.
 
 use std::sync::Arc;
 
 use ferromesh_xds_translator::{
     diagnostic::{Diagnostic, Severity},
     dialect::{Kind, Object, parse_value},
+    ir::ObjectId,
 };
 use serde_json::Value;
 
 use super::{ConfigEvent, EventSender, SourceChange, SourceId};
 use crate::{
+    cluster::objects::{Objects, ObjectsError},
     secret::{
         self, Secrets,
         sealed::{SealError, Vault},
@@ -26,10 +29,11 @@ pub enum WriteError {
     /// The store refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The cluster's API server holds the configuration.
-    #[error(
-        "this control plane follows a Kubernetes cluster, whose API server holds the configuration: write with kubectl"
-    )]
+    /// The cluster's API server did not take it.
+    #[error(transparent)]
+    Cluster(#[from] ObjectsError),
+    /// The mesh configuration of a cluster is no object of its own.
+    #[error("in a cluster the mesh configuration is key `mesh` of ConfigMap istio in the root namespace: write that")]
     Elsewhere,
     /// The server is stopping.
     #[error("the server is stopping; the write may be repeated later")]
@@ -62,32 +66,31 @@ pub enum Mode {
 
 /// Objects written through the REST API.
 pub struct RestSource {
-    store: Arc<dyn Store>,
-    vault: Vault,
+    shelf: Shelf,
     secrets: Arc<Secrets>,
     events: EventSender,
-    writes: Writes,
 }
 
-/// Where objects are written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Writes {
+/// Where objects are kept.
+pub enum Shelf {
     /// Here.
-    Here,
-    /// At the API server of a cluster, by others; here they are only checked.
-    InTheCluster,
+    Store(Kept),
+    /// At the API server of a cluster.
+    Cluster(Objects),
+}
+
+/// A store, and the key of the Secrets in it.
+pub struct Kept {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Seals the content of Secrets.
+    pub vault: Vault,
 }
 
 impl RestSource {
-    /// A source over `store`, which keeps the content of Secrets sealed by `vault`.
-    pub fn new(
-        store: Arc<dyn Store>,
-        vault: Vault,
-        secrets: Arc<Secrets>,
-        events: EventSender,
-        writes: Writes,
-    ) -> Self {
-        Self { store, vault, secrets, events, writes }
+    /// A source that keeps objects on `shelf`.
+    pub fn new(shelf: Shelf, secrets: Arc<Secrets>, events: EventSender) -> Self {
+        Self { shelf, secrets, events }
     }
 
     /// Tells the pipeline everything that is stored. An object that this version cannot read any more is reported and
@@ -97,8 +100,9 @@ impl RestSource {
     /// [`WriteError::Stopping`] when the pipeline is gone.
     pub async fn start(&self) -> Result<(), WriteError> {
         let (mut changes, mut diagnostics) = (Vec::new(), Vec::new());
-        for entry in self.store.list() {
-            match self.parse_stored(entry) {
+        let stored = self.kept().map(|kept| kept.store.list().into_iter().map(|entry| kept.parse(entry)));
+        for object in stored.into_iter().flatten() {
+            match object {
                 Ok((object, remarks)) => {
                     diagnostics.extend(remarks);
                     match SourceChange::appeared(SourceId::Rest, &self.secrets, &object) {
@@ -112,22 +116,11 @@ impl RestSource {
         self.tell(changes, Some(diagnostics)).await
     }
 
-    /// Every stored object, Secrets redacted, sorted by key; each with its revision.
-    pub fn list(&self) -> Vec<(Entry, Option<Object>)> {
-        let redacted = |mut entry: Entry| {
-            let object = self.parse_stored(entry.clone()).ok().map(|(object, _)| object);
-            if let Some(object) = &object {
-                entry.value = object.to_json();
-            }
-            (entry, object)
-        };
-        self.store.list().into_iter().map(redacted).collect()
-    }
-
-    /// One stored object, redacted.
+    /// One object of the store, redacted.
     pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Entry> {
-        let mut entry = self.store.get(&StoreKey::new(kind.kind_name(), namespace, name))?;
-        if let Ok((object, _)) = self.parse_stored(entry.clone()) {
+        let kept = self.kept()?;
+        let mut entry = kept.store.get(&StoreKey::new(kind.kind_name(), namespace, name))?;
+        if let Ok((object, _)) = kept.parse(entry.clone()) {
             entry.value = object.to_json();
         }
         Some(entry)
@@ -144,20 +137,27 @@ impl RestSource {
         }
         secret::split(&object).map_err(|d| WriteError::Invalid(vec![*d]))?;
         let answer = object.to_json();
-        if mode == Mode::DryRun {
-            return Ok(Accepted { revision: 0, object: answer, diagnostics });
-        }
-        self.writable()?;
-        let key = key_of(&object);
-        let sealed = self.vault.seal(&key, (**object.raw()).clone());
-        let (store, owner) = (self.store.clone(), who.to_owned());
+        let revision = match (&self.shelf, mode) {
+            (Shelf::Cluster(_), _) if object.id.kind == Kind::MeshConfig => return Err(WriteError::Elsewhere),
+            (Shelf::Cluster(cluster), _) => cluster.put(&object, expect, mode == Mode::DryRun).await?,
+            (Shelf::Store(_), Mode::DryRun) => 0,
+            (Shelf::Store(kept), Mode::Commit) => self.store(kept, &object, expect, who).await?,
+        };
+        tracing::info!(target: "audit", object = %object.id, revision, ?mode, who, "object written by the API");
+        Ok(Accepted { revision, object: answer, diagnostics })
+    }
+
+    async fn store(&self, kept: &Kept, object: &Object, expect: Expect, who: &str) -> Result<u64, WriteError> {
+        let key = key_of(object);
+        let sealed = kept.vault.seal(&key, (**object.raw()).clone());
+        let (store, owner) = (kept.store.clone(), who.to_owned());
         // The journal waits for the disk.
         let written = tokio::task::spawn_blocking(move || store.put(&key, sealed, expect, &owner)).await;
         let revision = written.map_err(|_| WriteError::Stopping)??;
-        let change = SourceChange::appeared(SourceId::Rest, &self.secrets, &object)
-            .map_err(|d| WriteError::Invalid(vec![*d]))?;
+        let change =
+            SourceChange::appeared(SourceId::Rest, &self.secrets, object).map_err(|d| WriteError::Invalid(vec![*d]))?;
         self.tell(vec![change], None).await?;
-        Ok(Accepted { revision, object: answer, diagnostics })
+        Ok(revision)
     }
 
     /// Deletes an object.
@@ -172,37 +172,47 @@ impl RestSource {
         expect: Expect,
         who: &str,
     ) -> Result<u64, WriteError> {
-        self.writable()?;
+        let kept = match &self.shelf {
+            Shelf::Store(kept) => kept,
+            Shelf::Cluster(cluster) => {
+                let id = ObjectId { kind, namespace: namespace.into(), name: name.into() };
+                let revision = cluster.delete(&id, expect).await?;
+                tracing::info!(target: "audit", object = %id, who, "object deleted by the API");
+                return Ok(revision);
+            }
+        };
         let key = StoreKey::new(kind.kind_name(), namespace, name);
-        let stored = self.store.get(&key).ok_or_else(|| StoreError::NotFound(key.clone()))?;
-        let (store, owner) = (self.store.clone(), who.to_owned());
+        let stored = kept.store.get(&key).ok_or_else(|| StoreError::NotFound(key.clone()))?;
+        let (store, owner) = (kept.store.clone(), who.to_owned());
         let deleted = tokio::task::spawn_blocking(move || store.delete(&key, expect, &owner)).await;
         let revision = deleted.map_err(|_| WriteError::Stopping)??;
         // An object that could not be read was never told to the pipeline.
-        if let Ok((object, _)) = self.parse_stored(stored) {
+        if let Ok((object, _)) = kept.parse(stored) {
             let change = SourceChange::vanished(SourceId::Rest, &self.secrets, &object.id);
             self.tell(vec![change], None).await?;
         }
         Ok(revision)
     }
 
-    fn writable(&self) -> Result<(), WriteError> {
-        match self.writes {
-            Writes::Here => Ok(()),
-            Writes::InTheCluster => Err(WriteError::Elsewhere),
-        }
-    }
-
-    fn parse_stored(&self, entry: Entry) -> Result<(Object, Vec<Diagnostic>), Vec<Diagnostic>> {
-        match self.vault.open_object(&entry.key, entry.value) {
-            Ok(value) => parse_value(value),
-            Err(error) => Err(vec![sealed_shut(&error)]),
+    fn kept(&self) -> Option<&Kept> {
+        match &self.shelf {
+            Shelf::Store(kept) => Some(kept),
+            Shelf::Cluster(_) => None,
         }
     }
 
     async fn tell(&self, changes: Vec<SourceChange>, diagnostics: Option<Vec<Diagnostic>>) -> Result<(), WriteError> {
         let event = ConfigEvent { source: SourceId::Rest, changes, diagnostics, synced: true };
         self.events.send(event).await.map_err(|_| WriteError::Stopping)
+    }
+}
+
+impl Kept {
+    fn parse(&self, entry: Entry) -> Result<(Object, Vec<Diagnostic>), Vec<Diagnostic>> {
+        match self.vault.open_object(&entry.key, entry.value) {
+            Ok(value) => parse_value(value),
+            Err(error) => Err(vec![sealed_shut(&error)]),
+        }
     }
 }
 

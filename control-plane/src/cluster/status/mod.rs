@@ -14,11 +14,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ferromesh_xds_translator::{diagnostic::Diagnostic, dialect::split_api_version, ir::ObjectId};
+use ferromesh_xds_translator::{diagnostic::Diagnostic, ir::ObjectId};
 use futures_util::{StreamExt, stream};
 use kube::{
-    Api, Error,
-    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
+    Error,
+    api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -32,7 +32,7 @@ use self::{
     pace::Pace,
     verdict::{Verdict, change, judge, unsaid},
 };
-use super::{Cluster, events::Events, leader};
+use super::{Cluster, events::Events, leader, objects};
 use crate::{
     metrics::Metrics,
     pipeline::{Mesh, Stopped},
@@ -238,7 +238,7 @@ impl Term {
         let Due { id, held, verdict, change } = due;
         let patch = json!({ "metadata": { "resourceVersion": held.resource_version }, "status": change });
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let api = self.api(id, held);
+        let api = objects::api(&self.writer.cluster, id.kind, &id.namespace, &held.api_version);
         let answer = timeout(ANSWER, api.patch_status(&id.name, &params, &Patch::Merge(patch))).await;
         let written = match answer {
             Ok(Ok(object)) => object,
@@ -269,18 +269,6 @@ impl Term {
                 Ok(Ok(())) => self.writer.metrics.events_written.inc(),
                 _ => self.writer.metrics.status_write_errors.inc(),
             };
-        }
-    }
-
-    fn api(&self, id: &ObjectId, held: &Held) -> Api<DynamicObject> {
-        let (group, version) = split_api_version(&held.api_version);
-        let kind = GroupVersionKind::gvk(group, version, id.kind.kind_name());
-        let resource = ApiResource::from_gvk_with_plural(&kind, id.kind.plural());
-        let client = self.writer.cluster.client();
-        if id.kind.namespaced() {
-            Api::namespaced_with(client, &id.namespace, &resource)
-        } else {
-            Api::all_with(client, &resource)
         }
     }
 
