@@ -54,9 +54,10 @@ struct Begin {
 /// # Errors
 /// The API server refuses one.
 pub(crate) async fn populate(api: &Api, services: usize) -> anyhow::Result<()> {
-    for number in 0..setting::NAMESPACES {
-        let namespace =
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": setting::namespace(number)}});
+    // The control plane's own state is kept in the root namespace.
+    let root = std::iter::once("istio-system".to_owned());
+    for name in root.chain((0..setting::NAMESPACES).map(setting::namespace)) {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         api.create("/api/v1/namespaces", &namespace).await?;
     }
     api.create_all(Collection::Services, (0..services).map(setting::service)).await?;
