@@ -17,6 +17,7 @@ use crate::{
     listen::{self, Shared},
     pod,
     redirect::{self, Family, RedirectSettings, Script},
+    resolve::Resolver,
     upstream::StateRegistry,
     xds::{Accepted, Client, Progress},
 };
@@ -109,6 +110,7 @@ async fn serve_proxy(settings: ProxySettings) -> anyhow::Result<()> {
     serve(pod_socket, admin.pod_routes(&settings.pod));
     let client = Client {
         node: discovery_node(&settings.node),
+        resolver: Resolver::default(),
         control_plane: settings.control_plane,
         identity,
         shared: shared.clone(),

@@ -22,6 +22,7 @@ pub mod identity;
 pub mod listen;
 pub mod pod;
 pub mod redirect;
+pub mod resolve;
 pub mod runtime;
 pub(crate) mod tcp;
 pub mod telemetry;

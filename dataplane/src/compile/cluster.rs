@@ -130,6 +130,7 @@ fn dns_refresh(message: &Wire) -> Result<DnsRefresh, Invalid> {
     let interval = optional_duration("dns_refresh_rate", message.dns_refresh_rate.as_ref())?;
     Ok(DnsRefresh {
         interval: interval.unwrap_or(DEFAULT_DNS_REFRESH),
+        respect_ttl: message.respect_dns_ttl,
         family: match family {
             DnsLookupFamily::Auto => DnsFamily::Auto,
             DnsLookupFamily::V4Only => DnsFamily::V4,
@@ -150,6 +151,7 @@ fn dns_cluster(message: &Wire, custom: &CustomClusterType) -> Result<Discovery, 
     let interval = optional_duration("dns_refresh_rate", config.dns_refresh_rate.as_ref())?;
     let refresh = DnsRefresh {
         interval: interval.unwrap_or(DEFAULT_DNS_REFRESH),
+        respect_ttl: config.respect_dns_ttl,
         family: match config.dns_lookup_family() {
             ClusterFamily::Unspecified | ClusterFamily::Auto => DnsFamily::Auto,
             ClusterFamily::V4Only => DnsFamily::V4,

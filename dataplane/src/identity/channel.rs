@@ -15,8 +15,9 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
 use super::Identity;
+use crate::resolve::Resolver;
 
-/// Connecting and the TLS handshake together may take this long.
+/// The look-up, connecting and the TLS handshake together may take this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A control plane that vanished without a word is noticed after these two together.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -60,22 +61,30 @@ pub enum ChannelError {
     },
 }
 
-/// Opens a channel; `held` proves who we are, without it the server learns only our address.
+/// Opens a channel; the name is looked up anew for each of its connections; `held` proves who we are, without it the server learns only our address.
 ///
 /// The channel connects again by itself with the same certificate: open a new one after a rotation.
 ///
 /// # Errors
 /// [`ChannelError`] names the file or address at fault.
-pub async fn connect(target: &TlsTarget, held: Option<&Identity>) -> Result<Channel, ChannelError> {
-    open(target, client_config(target, held, Presented::Certificate)?).await
+pub async fn connect(
+    target: &TlsTarget,
+    held: Option<&Identity>,
+    resolver: &Resolver,
+) -> Result<Channel, ChannelError> {
+    open(target, client_config(target, held, Presented::Certificate)?, resolver).await
 }
 
 /// Opens a channel that presents no certificate; `held` lends only its roots.
 ///
 /// # Errors
 /// As [`connect`].
-pub async fn connect_anonymously(target: &TlsTarget, held: Option<&Identity>) -> Result<Channel, ChannelError> {
-    open(target, client_config(target, held, Presented::Nothing)?).await
+pub async fn connect_anonymously(
+    target: &TlsTarget,
+    held: Option<&Identity>,
+    resolver: &Resolver,
+) -> Result<Channel, ChannelError> {
+    open(target, client_config(target, held, Presented::Nothing)?, resolver).await
 }
 
 /// What the server gets to see of a held identity.
@@ -84,12 +93,13 @@ enum Presented {
     Nothing,
 }
 
-async fn open(target: &TlsTarget, config: ClientConfig) -> Result<Channel, ChannelError> {
+async fn open(target: &TlsTarget, config: ClientConfig, resolver: &Resolver) -> Result<Channel, ChannelError> {
     let server_name = ServerName::try_from(target.server_name.clone())
         .map_err(|_| ChannelError::ServerName(target.server_name.clone()))?;
     let connector = TlsConnector::from(Arc::new(config));
-    let address = target.address.clone();
-    let dial = tower::service_fn(move |_| dial(connector.clone(), server_name.clone(), address.clone()));
+    let (address, resolver) = (target.address.clone(), resolver.clone());
+    let dial =
+        tower::service_fn(move |_| dial(connector.clone(), server_name.clone(), address.clone(), resolver.clone()));
     let failed = |e: &dyn std::error::Error| ChannelError::Connect { address: target.address.clone(), why: causes(e) };
     // The scheme only names the connector's business: TLS is spoken below.
     let endpoint = Endpoint::from_shared(format!("http://{}", target.address)).map_err(|e| failed(&e))?;
@@ -108,12 +118,9 @@ async fn dial(
     connector: TlsConnector,
     server_name: ServerName<'static>,
     address: HostPort,
+    resolver: Resolver,
 ) -> Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>, DialError> {
-    let connected = async {
-        let tcp = TcpStream::connect((address.host.as_str(), address.port)).await?;
-        tcp.set_nodelay(true)?;
-        connector.connect(server_name, tcp).await
-    };
+    let connected = async { connector.connect(server_name, resolver.connect(&address).await?).await };
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, connected)
         .await
         .map_err(|_| format!("no answer within {}s", CONNECT_TIMEOUT.as_secs()))??;

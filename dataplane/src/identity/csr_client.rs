@@ -25,6 +25,7 @@ use super::{
     Identity, IdentityError,
     channel::{self, ChannelError, TlsTarget},
 };
+use crate::resolve::Resolver;
 
 /// From sending the request to the whole answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -113,12 +114,13 @@ pub struct CsrSettings {
 #[derive(Clone, Debug)]
 pub struct CsrClient {
     settings: CsrSettings,
+    resolver: Resolver,
 }
 
 impl CsrClient {
     /// A client that connects only when asked.
     pub fn new(settings: CsrSettings) -> Self {
-        Self { settings }
+        Self { settings, resolver: Resolver::default() }
     }
 
     async fn renew_or_join(&self, held: Option<Arc<Identity>>) -> Result<Identity, FetchError> {
@@ -135,7 +137,7 @@ impl CsrClient {
     }
 
     async fn renew(&self, held: &Identity) -> Result<Identity, FetchError> {
-        let channel = channel::connect(&self.settings.target, Some(held)).await?;
+        let channel = channel::connect(&self.settings.target, Some(held), &self.resolver).await?;
         self.request(channel, None).await
     }
 
@@ -143,7 +145,7 @@ impl CsrClient {
     async fn join(&self, held: Option<&Identity>) -> Result<Identity, FetchError> {
         let path = self.settings.token_file.as_deref().ok_or(FetchError::NoCredentials)?;
         let token = read_token(path).await?;
-        let channel = channel::connect_anonymously(&self.settings.target, held).await?;
+        let channel = channel::connect_anonymously(&self.settings.target, held, &self.resolver).await?;
         self.request(channel, Some(&token)).await
     }
 

@@ -83,11 +83,7 @@ impl PodSettings {
     }
 }
 
-async fn answer_probe(
-    State(pod): State<PodSettings>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> (StatusCode, String) {
+async fn answer_probe(State(pod): State<PodSettings>, uri: Uri, headers: HeaderMap) -> (StatusCode, String) {
     let Some(probe) = pod.probes.of(uri.path()) else {
         return (StatusCode::NOT_FOUND, format!("{}: the pod has no such probe\n", uri.path()));
     };

@@ -85,6 +85,8 @@ pub enum HealthStatus {
 pub struct DnsRefresh {
     /// Time between two look-ups.
     pub interval: Duration,
+    /// An answer that says how long it holds is asked for again just then.
+    pub respect_ttl: bool,
     /// Which address families count.
     pub family: DnsFamily,
 }

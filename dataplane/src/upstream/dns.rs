@@ -1,63 +1,89 @@
 //! Looks up the names of DNS clusters, again and again, and publishes the addresses as endpoints.
 //!
-//! One task for the process. A look-up that fails or finds nothing leaves the endpoints as they are.
+//! One task for the process, and one for each cluster of names. A name that cannot be looked up keeps the addresses that
+//! it had.
 
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{Arc, Weak},
+    time::Duration,
 };
 
 use super::{ClusterState, StateRegistry, cluster_state::Names};
-use crate::runtime::endpoint::{DnsFamily, EndpointAddress};
+use crate::{
+    resolve::Resolver,
+    runtime::endpoint::{DnsFamily, EndpointAddress},
+};
 
 /// How often new or changed names are noticed.
 const ROUND: Duration = Duration::from_millis(200);
-/// Shortest time between two look-ups of one cluster, whatever it asks for.
+/// Shortest time between two look-ups of one cluster, whatever it or the answer asks for.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest wait after a look-up that failed.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Runs until cancelled.
 pub async fn run(registry: Arc<StateRegistry>) {
-    let mut due: HashMap<usize, (Arc<Names>, Instant)> = HashMap::new();
+    let resolver = Resolver::default();
+    let mut followed: HashMap<usize, Arc<Names>> = HashMap::new();
     loop {
-        let mut seen = HashMap::with_capacity(due.len());
+        let mut seen = HashMap::with_capacity(followed.len());
         for cluster in registry.living() {
             let Some(names) = cluster.names() else { continue };
             let key = Arc::as_ptr(&cluster) as usize;
-            let next = match due.remove(&key) {
-                Some((of, next)) if Arc::ptr_eq(&of, &names) && next > Instant::now() => next,
-                _ => {
-                    let next = Instant::now() + names.refresh.interval.max(MIN_INTERVAL);
-                    tokio::spawn(refresh(cluster, Arc::clone(&names)));
-                    next
-                }
-            };
-            seen.insert(key, (names, next));
+            if !followed.get(&key).is_some_and(|known| Arc::ptr_eq(known, &names)) {
+                tokio::spawn(follow(Arc::downgrade(&cluster), Arc::clone(&names), resolver.clone()));
+            }
+            seen.insert(key, names);
         }
-        due = seen;
+        followed = seen;
         tokio::time::sleep(ROUND).await;
     }
 }
 
-/// Looks up every name of a cluster once and publishes what was found.
-async fn refresh(cluster: Arc<ClusterState>, names: Arc<Names>) {
-    let mut answers: HashMap<(Arc<str>, u16), Vec<SocketAddr>> = HashMap::new();
+/// What is known of each name and port.
+type Known = HashMap<(Arc<str>, u16), Vec<SocketAddr>>;
+
+/// Looks up a cluster's names until it is gone or has others.
+async fn follow(cluster: Weak<ClusterState>, names: Arc<Names>, resolver: Resolver) {
+    let mut known = Known::new();
+    loop {
+        let wait = look_up_all(&names, &resolver, &mut known).await;
+        let Some(cluster) = cluster.upgrade() else { return };
+        if !cluster.names().is_some_and(|current| Arc::ptr_eq(&current, &names)) {
+            return;
+        }
+        if !known.is_empty() {
+            cluster.publish_resolved(&names.set, |host, port| {
+                known.get(&(Arc::from(host), port)).cloned().unwrap_or_default()
+            });
+        }
+        drop(cluster);
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Looks up every name once; tells when the next time is due.
+async fn look_up_all(names: &Names, resolver: &Resolver, known: &mut Known) -> Duration {
+    let interval = names.refresh.interval;
+    let mut wait = interval;
     for endpoint in names.set.localities.iter().flat_map(|locality| &locality.endpoints) {
         let EndpointAddress::Name { host, port } = &endpoint.address else { continue };
-        match tokio::net::lookup_host((&**host, *port)).await {
-            Ok(found) => {
-                answers.insert((Arc::clone(host), *port), select(found.collect(), &names));
+        match resolver.look_up(host).await {
+            Ok(answer) => {
+                let found = answer.addresses.into_iter().map(|address| SocketAddr::new(address, *port)).collect();
+                known.insert((Arc::clone(host), *port), select(found, names));
+                let told = Some(answer.valid_for).filter(|told| names.refresh.respect_ttl && !told.is_zero());
+                wait = wait.min(told.unwrap_or(interval));
             }
-            Err(error) => tracing::warn!(cluster = %cluster.name, %host, %error, "DNS look-up failed"),
+            Err(error) => {
+                tracing::warn!(%error, "DNS look-up failed");
+                wait = wait.min(RETRY);
+            }
         }
     }
-    let of_same_names = cluster.names().is_some_and(|current| Arc::ptr_eq(&current, &names));
-    if of_same_names && !answers.values().all(Vec::is_empty) {
-        cluster.publish_resolved(&names.set, |host, port| {
-            answers.get(&(Arc::from(host), port)).cloned().unwrap_or_default()
-        });
-    }
+    wait.max(MIN_INTERVAL)
 }
 
 /// The addresses of an answer that count, in a stable order so that equal answers give equal sets.
@@ -97,7 +123,7 @@ mod tests {
             (DnsFamily::V4Preferred, false, vec!["10.0.0.1:1", "10.0.0.2:1"]),
             (DnsFamily::All, false, vec!["10.0.0.1:1", "10.0.0.2:1", "[fd00::1]:1"]),
         ] {
-            let refresh = DnsRefresh { interval: Duration::from_secs(5), family };
+            let refresh = DnsRefresh { interval: Duration::from_secs(5), respect_ttl: false, family };
             let names = Names { set: Arc::new(EndpointSet::default()), refresh, first_address_only };
             let selected: Vec<String> = select(found.clone(), &names).iter().map(ToString::to_string).collect();
             assert_eq!(selected, expected, "{family:?}");

@@ -2,7 +2,6 @@
 //! configurations, and comes back after a failure. Meanwhile the proxy serves what it has.
 
 use std::{
-    future::Future,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -19,6 +18,7 @@ use ferromesh_proto::{
         aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
     },
 };
+use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{
@@ -35,6 +35,7 @@ use crate::{
         channel::{self, ChannelError, TlsTarget},
     },
     listen::{BindFailure, Shared},
+    resolve::Resolver,
 };
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -98,6 +99,8 @@ impl Progress {
 pub struct Client {
     /// Who we are.
     pub node: Node,
+    /// Finds the control plane.
+    pub resolver: Resolver,
     /// Whom to ask.
     pub control_plane: ControlPlane,
     /// The workload's certificate.
@@ -253,10 +256,10 @@ impl Client {
 
     async fn connect(&self) -> Result<(Channel, Option<MetadataValue<Ascii>>), StreamError> {
         match &self.control_plane {
-            ControlPlane::Plaintext(address) => Ok((plaintext(address).await?, None)),
+            ControlPlane::Plaintext(address) => Ok((plaintext(address, &self.resolver).await?, None)),
             ControlPlane::Tls { target, token_file } => {
                 let identity = self.first_identity().await;
-                let channel = channel::connect(target, identity.as_deref()).await?;
+                let channel = channel::connect(target, identity.as_deref(), &self.resolver).await?;
                 let token = match (identity, token_file) {
                     (None, Some(path)) => Some(read_token(path).await?),
                     _ => None,
@@ -294,21 +297,25 @@ fn send(requests: &mpsc::UnboundedSender<DeltaDiscoveryRequest>, all: Vec<DeltaD
     }
 }
 
-fn plaintext(address: &HostPort) -> impl Future<Output = Result<Channel, StreamError>> + use<> {
-    let address = address.clone();
-    async move {
-        let failed = |error: tonic::transport::Error| StreamError::Connect {
-            address: address.clone(),
-            why: channel::causes(&error),
-        };
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(failed)?;
-        let endpoint = endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .keep_alive_while_idle(true);
-        endpoint.connect().await.map_err(failed)
-    }
+async fn plaintext(address: &HostPort, resolver: &Resolver) -> Result<Channel, StreamError> {
+    let failed = |error: tonic::transport::Error| StreamError::Connect {
+        address: address.clone(),
+        why: channel::causes(&error),
+    };
+    let (target, resolver) = (address.clone(), resolver.clone());
+    let dial = tower::service_fn(move |_| {
+        let (target, resolver) = (target.clone(), resolver.clone());
+        async move { resolver.connect(&target).await.map(TokioIo::new) }
+    });
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(failed)?;
+    endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .connect_with_connector(dial)
+        .await
+        .map_err(failed)
 }
 
 async fn read_token(path: &PathBuf) -> Result<MetadataValue<Ascii>, StreamError> {

@@ -116,6 +116,7 @@ impl Scene {
         let shared = Shared::new(registry.clone(), identity.clone(), Default::default()).unwrap();
         let progress = Arc::new(Progress::new(Accepted::new(registry)));
         let client = Client {
+            resolver: crate::resolve::Resolver::default(),
             node: Node { id: "sidecar~a".to_owned(), ..Default::default() },
             control_plane: ControlPlane::Plaintext(address.into()),
             identity,
