@@ -84,6 +84,7 @@ fn is_root(path: &str) -> bool {
     CRATES.contains(&folder)
         && match parts.as_slice() {
             ["build.rs"] | ["src", "lib.rs" | "main.rs"] | ["src", "bin", _] | ["tests" | "benches", _] => true,
+            ["src", "bin", _, file] => *file == "main.rs",
             ["tests" | "benches", _, file] => *file == "main.rs",
             _ => false,
         }
