@@ -152,7 +152,7 @@ impl Publisher {
             return Some(until);
         }
         let now = Instant::now();
-        let due: Vec<String> = missing.iter().filter(|ns| self.pause_of(ns) <= now).cloned().collect();
+        let due: Vec<String> = missing.iter().filter(|ns| self.pause_of(ns, now) <= now).cloned().collect();
         let client = self.cluster.client();
         let writes = due.into_iter().map(|ns| {
             let maps = Api::namespaced(client.clone(), &ns);
@@ -168,7 +168,7 @@ impl Publisher {
         }
         let left = self.out_of_step(wanted);
         self.show(left.len(), 0);
-        left.iter().map(|ns| self.pause_of(ns)).min()
+        left.iter().map(|ns| self.pause_of(ns, now)).min()
     }
 
     /// The namespaces that do not hold the roots as they should.
@@ -209,8 +209,9 @@ impl Publisher {
         }
     }
 
-    fn pause_of(&self, namespace: &str) -> Instant {
-        self.pauses.get(namespace).map_or_else(Instant::now, |p| p.written + p.length)
+    /// Until when a namespace is left alone; `now` if it is not.
+    fn pause_of(&self, namespace: &str, now: Instant) -> Instant {
+        self.pauses.get(namespace).map_or(now, |p| p.written + p.length)
     }
 
     /// Takes note of a write. A namespace that must be written again and again, because writing fails or somebody else writes, is
