@@ -45,7 +45,7 @@ use crate::{
         objects::Objects,
         status::{Board, Writer},
         token_review::TokenReviews,
-        trust,
+        trust, webhooks,
     },
     config::Settings,
     metrics::Metrics,
@@ -58,6 +58,7 @@ use crate::{
     status::Proxies,
     store::{Durable, Recovery},
     tls::{Door, ServerNames, introduce},
+    webhook::{self, TlsListener, Webhooks},
 };
 
 /// Time for streams and requests to end after a signal.
@@ -107,6 +108,8 @@ pub struct Addresses {
     pub http: SocketAddr,
     /// Metrics.
     pub metrics: SocketAddr,
+    /// Webhooks, where a cluster asks them.
+    pub webhook: Option<SocketAddr>,
 }
 
 /// A running control plane.
@@ -130,6 +133,7 @@ struct Listeners {
     xds_tls: TcpListener,
     http: TcpListener,
     metrics: TcpListener,
+    webhook: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -139,6 +143,10 @@ impl Listeners {
             xds_tls: bind(settings.xds_tls_address, "xDS over TLS", "--xds-tls-address").await?,
             http: bind(settings.http_address, "the REST API", "--http-address").await?,
             metrics: bind(settings.metrics_address, "metrics", "--metrics-address").await?,
+            webhook: match settings.webhook_address {
+                Some(address) => Some(bind(address, "webhooks", "--webhook-address").await?),
+                None => None,
+            },
         })
     }
 
@@ -148,6 +156,7 @@ impl Listeners {
             xds_tls: self.xds_tls.local_addr()?,
             http: self.http.local_addr()?,
             metrics: self.metrics.local_addr()?,
+            webhook: self.webhook.as_ref().map(TcpListener::local_addr).transpose()?,
         })
     }
 }
@@ -190,7 +199,7 @@ impl ControlPlane {
         let mut expected = BTreeSet::from([SourceId::Rest]);
         expected.extend(cluster.is_some().then_some(SourceId::Kubernetes));
         expected.extend((!settings.config.is_empty()).then_some(SourceId::Directory));
-        let (mesh, events, pipeline_end) = Mesh::start(Compiler::new(base), expected, metrics.clone());
+        let (mesh, events, pipeline_end) = Mesh::start(Compiler::new(base.clone()), expected, metrics.clone());
         let secrets = Arc::new(Secrets::default());
         let proxies = Arc::new(Proxies::default());
         let stop = CancellationToken::new();
@@ -245,6 +254,11 @@ impl ControlPlane {
             let follow = authority::follow(cluster.clone(), namespace.clone(), authority.clone());
             tasks.spawn(async { Ok(follow.await?) });
             let (bundle, take_over) = (authority.trust_bundle(), settings.take_over_roots);
+            if listeners.webhook.is_some() {
+                let known = mesh.clone();
+                let ready = async move { known.until_synced().await };
+                tasks.spawn(forever(webhooks::keep(cluster.clone(), ready, bundle.clone(), leads.clone())));
+            }
             tasks.spawn(forever(trust::publish(cluster, namespace, take_over, bundle, leads, metrics.clone())));
         }
         if !settings.config.is_empty() {
@@ -255,6 +269,9 @@ impl ControlPlane {
         serve_plaintext(&mut tasks, &shared, listeners.xds);
         let authenticator = authenticator(&authority, cluster.as_ref(), &metrics);
         serve_tls(&mut tasks, &shared, &settings, authority.clone(), authenticator, listeners.xds_tls).await?;
+        if let Some(listener) = listeners.webhook {
+            serve_webhooks(&mut tasks, &shared, &settings, authority.clone(), base, listener).await?;
+        }
         let api = Api { objects, mesh: mesh.clone(), proxies: proxies.clone(), authority: authority.clone() };
         let guard = Guard { token, loopback: addresses.http.ip().is_loopback() };
         serve_http(&mut tasks, &stop, listeners.http, admin::router(Arc::new(api), Arc::new(guard)));
@@ -453,7 +470,11 @@ async fn serve_tls(
     authenticator: Arc<dyn Authenticator>,
     listener: TcpListener,
 ) -> anyhow::Result<()> {
-    let names = ServerNames { names: settings.server_names.clone(), addresses: settings.server_addresses() };
+    let names = ServerNames {
+        names: settings.server_names.clone(),
+        addresses: Settings::server_addresses(settings.xds_tls_address),
+        protocols: &[b"h2"],
+    };
     let (door, renewal) = Door::open(authority.clone(), names, SystemTime::now).await?;
     tasks.spawn(forever(door.clone().keep_fresh(renewal)));
     let mesh = shared.mesh.clone();
@@ -468,6 +489,33 @@ async fn serve_tls(
         .add_service(certificates.into_server())
         .serve_with_incoming_shutdown(door.accept(listener), stopped);
     tasks.spawn(async { server.await.context("the TLS xDS port") });
+    Ok(())
+}
+
+/// Serves what the API server of a cluster asks.
+async fn serve_webhooks(
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    shared: &Arc<Shared>,
+    settings: &Settings,
+    authority: Arc<Authority>,
+    defaults: MeshDefaults,
+    listener: TcpListener,
+) -> anyhow::Result<()> {
+    let address = listener.local_addr()?;
+    let names = ServerNames {
+        names: settings.webhook_names(),
+        addresses: Settings::server_addresses(address),
+        protocols: webhook::PROTOCOLS,
+    };
+    let (door, renewal) = Door::open(authority, names, SystemTime::now).await?;
+    tasks.spawn(forever(door.clone().keep_fresh(renewal)));
+    let followed = webhook::settings::Followed::open(settings)?;
+    let webhooks = Webhooks::new(shared.mesh.clone(), defaults, followed.settings.clone(), shared.metrics.clone());
+    tasks.spawn(forever(followed.follow()));
+    let stopped = shared.stop.clone().cancelled_owned();
+    let listener = TlsListener { incoming: door.accept(listener), address };
+    let server = axum::serve(listener, webhook::router(Arc::new(webhooks))).with_graceful_shutdown(stopped);
+    tasks.spawn(async { server.await.context("the port of the webhooks") });
     Ok(())
 }
 

@@ -52,6 +52,12 @@ pub struct ServeOptions {
     /// Prometheus metrics [default: 127.0.0.1:15014]
     #[arg(long, value_name = "ADDRESS", env = "FERROMESH_METRICS_ADDRESS")]
     pub metrics_address: Option<SocketAddr>,
+    /// Webhooks over TLS, for the API server of the cluster that is followed, such as 0.0.0.0:15017 [default: none]
+    #[arg(long, value_name = "ADDRESS", env = "FERROMESH_WEBHOOK_ADDRESS")]
+    pub webhook_address: Option<SocketAddr>,
+    /// Settings of injected pods (YAML), followed [default: those of a new installation]
+    #[arg(long, value_name = "FILE", env = "FERROMESH_INJECTION_SETTINGS")]
+    pub injection_settings: Option<PathBuf>,
     /// Serve plaintext xDS on an address other than loopback, where anybody may claim to be anyone
     #[arg(long, env = "FERROMESH_ALLOW_PLAINTEXT_XDS")]
     pub allow_plaintext_xds: bool,
@@ -107,6 +113,10 @@ pub struct Settings {
     pub http_address: SocketAddr,
     /// Prometheus metrics.
     pub metrics_address: SocketAddr,
+    /// Webhooks over TLS; none without a cluster.
+    pub webhook_address: Option<SocketAddr>,
+    /// File with the settings of injected pods; `None`: defaults.
+    pub injection_settings: Option<PathBuf>,
     /// Trust domain.
     pub trust_domain: TrustDomain,
     /// Namespace of the mesh's own configuration.
@@ -165,6 +175,8 @@ impl ServeOptions {
             xds_tls_address: file.address("xds-tls-address", self.xds_tls_address, loopback(15012))?,
             http_address: file.address("http-address", self.http_address, loopback(8080))?,
             metrics_address: file.address("metrics-address", self.metrics_address, loopback(15014))?,
+            webhook_address: file.optional_address("webhook-address", self.webhook_address)?,
+            injection_settings: self.injection_settings.or(file.take("injection-settings").map(PathBuf::from)),
             trust_domain: trust_domain
                 .map_or(Ok(TrustDomain::default()), |t| TrustDomain::new(&t))
                 .context("--trust-domain")?,
@@ -215,6 +227,9 @@ impl Settings {
                 self.xds_address
             );
         }
+        if let (Some(address), None) = (self.webhook_address, &self.cluster) {
+            bail!("--webhook-address {address}: only the API server of a cluster asks webhooks; give --kubeconfig");
+        }
         if self.leaf_ttl < SHORTEST_TTL {
             bail!("--leaf-ttl {:?}: expected at least {SHORTEST_TTL:?}", self.leaf_ttl);
         }
@@ -251,12 +266,21 @@ impl Settings {
         self.data_dir.join("secrets.key")
     }
 
-    /// The addresses that the server's certificate carries.
-    pub fn server_addresses(&self) -> Vec<IpAddr> {
-        let bound = self.xds_tls_address.ip();
+    /// The names that the certificate of the webhooks carries: those of the server, and that of its Service.
+    pub fn webhook_names(&self) -> Vec<String> {
+        let mut names = self.server_names.clone();
+        let service = format!("ferromesh.{}.svc", self.root_namespace);
+        if !names.contains(&service) {
+            names.push(service);
+        }
+        names
+    }
+
+    /// The addresses that the certificate of a server carries, which listens on `bound`.
+    pub fn server_addresses(bound: SocketAddr) -> Vec<IpAddr> {
         let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
-        if !bound.is_unspecified() && !addresses.contains(&bound) {
-            addresses.push(bound);
+        if !bound.ip().is_unspecified() && !addresses.contains(&bound.ip()) {
+            addresses.push(bound.ip());
         }
         addresses
     }
@@ -296,14 +320,15 @@ impl SettingsFile {
     }
 
     fn address(&mut self, key: &str, given: Option<SocketAddr>, default: SocketAddr) -> anyhow::Result<SocketAddr> {
+        Ok(self.optional_address(key, given)?.unwrap_or(default))
+    }
+
+    fn optional_address(&mut self, key: &str, given: Option<SocketAddr>) -> anyhow::Result<Option<SocketAddr>> {
         let written = self.take(key);
-        match (given, written) {
-            (Some(address), _) => Ok(address),
-            (None, None) => Ok(default),
-            (None, Some(text)) => {
-                text.parse().with_context(|| format!("{}: {key}: expected IP:PORT, got {text:?}", self.path.display()))
-            }
-        }
+        let (None, Some(text)) = (given, written) else { return Ok(given) };
+        let address =
+            text.parse().with_context(|| format!("{}: {key}: expected IP:PORT, got {text:?}", self.path.display()));
+        address.map(Some)
     }
 
     fn nothing_left(&self) -> anyhow::Result<()> {

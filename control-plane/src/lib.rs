@@ -20,3 +20,4 @@ pub mod source;
 pub mod status;
 pub mod store;
 pub mod tls;
+pub mod webhook;

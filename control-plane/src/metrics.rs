@@ -2,6 +2,8 @@
 //!
 //! A sink: everybody writes, nobody reads back. Labels are bounded by construction.
 
+pub mod admission;
+
 use std::{sync::Arc, time::Duration};
 
 use ferromesh_proto::ResourceType;
@@ -72,6 +74,8 @@ pub struct Metrics {
     pub status_write_errors: Counter,
     /// Events written to the API server.
     pub events_written: Counter,
+    /// What the webhooks did.
+    pub admission: admission::Admission,
     watches: Family<ByKind, Gauge>,
     watch_errors: Family<ByKind, Counter>,
 }
@@ -100,6 +104,7 @@ impl Metrics {
             status_writes: Counter::default(),
             status_write_errors: Counter::default(),
             events_written: Counter::default(),
+            admission: admission::Admission::default(),
             watches: Family::default(),
             watch_errors: Family::default(),
         };
@@ -145,6 +150,7 @@ impl Metrics {
             "Statuses and Events that the API server did not take",
             self.status_write_errors.clone(),
         );
+        self.admission.register(r);
         r.register("mesh_events_written", "Events written", self.events_written.clone());
         r.register(
             "mesh_kubernetes_listed",

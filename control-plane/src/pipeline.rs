@@ -110,6 +110,7 @@ enum Ask {
     Blame(Box<Complaint>, oneshot::Sender<Vec<Diagnostic>>),
     Diagnostics(oneshot::Sender<Vec<Diagnostic>>),
     Findings(SourceId, oneshot::Sender<Vec<Diagnostic>>),
+    Object(ObjectId, oneshot::Sender<Option<Object>>),
     Objects(oneshot::Sender<Vec<(SourceId, Object)>>),
     Snapshot(oneshot::Sender<Arc<MeshSnapshot>>),
 }
@@ -231,6 +232,14 @@ impl Mesh {
     /// Changes whenever diagnostics may have.
     pub fn news(&self) -> watch::Receiver<()> {
         self.news.subscribe()
+    }
+
+    /// The object that serves under an identity, if there is one.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn object(&self, id: ObjectId) -> Result<Option<Object>, Stopped> {
+        self.ask(|reply| Ask::Object(id, reply)).await
     }
 
     /// Every object that serves, with its source; sorted by identity.
@@ -399,6 +408,7 @@ impl Pipeline {
                     self.tell_findings();
                 }
             }
+            Ask::Object(id, reply) => drop(reply.send(self.precedence.serving(&id).cloned())),
             Ask::Objects(reply) => drop(reply.send(self.precedence.list())),
             Ask::Snapshot(reply) => drop(reply.send(self.compiler.snapshot().clone())),
         }

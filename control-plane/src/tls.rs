@@ -1,4 +1,4 @@
-//! The TLS door of port 15012: the control plane's own certificate, replaced before it ends, and optional client
+//! The TLS doors of 15012 and 15017: the control plane's own certificate, replaced before it ends, and optional client
 //! certificates, checked against the mesh's trust bundle and nothing else.
 
 use std::{
@@ -58,13 +58,15 @@ pub enum TlsError {
     Stopped,
 }
 
-/// Names and addresses that the server's certificate carries.
+/// Names and addresses that the server's certificate carries, and what is spoken behind it.
 #[derive(Clone, Debug)]
 pub struct ServerNames {
     /// DNS names.
     pub names: Vec<String>,
     /// Addresses.
     pub addresses: Vec<IpAddr>,
+    /// Protocols that the port speaks, best first (ALPN).
+    pub protocols: &'static [&'static [u8]],
 }
 
 /// The TLS settings that new connections get.
@@ -200,7 +202,7 @@ async fn make(
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
         .with_single_cert(certificate.chain, PrivateKeyDer::Pkcs8(certificate.key))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = names.protocols.iter().map(|protocol| protocol.to_vec()).collect();
     // A resumed session would skip the check of a client certificate against today's bundle.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -240,6 +242,13 @@ pub struct Connection {
     peer: Peer,
     /// Set for a client with a certificate.
     end: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    /// Where it comes from.
+    pub fn remote(&self) -> SocketAddr {
+        self.peer.remote
+    }
 }
 
 impl Connected for Connection {

@@ -10,6 +10,7 @@ pub mod objects;
 pub mod status;
 pub mod token_review;
 pub mod trust;
+pub mod webhooks;
 
 use std::path::PathBuf;
 

@@ -34,6 +34,7 @@ use ferromesh_xds_translator::{
 };
 use serde_json::Value;
 
+pub(crate) use decide::is_system;
 pub use settings::InjectionSettings;
 pub use workload::{Report, inject_document};
 

@@ -105,6 +105,8 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         xds_tls_address: any,
         http_address: any,
         metrics_address: any,
+        webhook_address: None,
+        injection_settings: None,
         trust_domain: TrustDomain::default(),
         root_namespace: "istio-system".into(),
         leaf_ttl: Duration::from_secs(3600),

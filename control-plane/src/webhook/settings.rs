@@ -1,0 +1,90 @@
+//! The settings file of injection, followed: a mounted ConfigMap changes without a restart.
+
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
+
+use crate::{config::Settings, inject::InjectionSettings};
+
+/// How often the file is read. Mounted ConfigMaps change by the minute, and by links that no watch of the file sees.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// The settings in force, and the file that they come from.
+pub struct Followed {
+    /// In force.
+    pub settings: Arc<ArcSwap<InjectionSettings>>,
+    base: InjectionSettings,
+    file: Option<PathBuf>,
+    text: String,
+}
+
+impl Followed {
+    /// Reads the file, if one is given, over the settings of this control plane.
+    ///
+    /// # Errors
+    /// The file cannot be read or is wrong; every mistake with its place.
+    pub fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let base = InjectionSettings::new(settings.root_namespace.clone(), settings.trust_domain.clone());
+        let text = match &settings.injection_settings {
+            Some(file) => {
+                fs::read_to_string(file).with_context(|| format!("--injection-settings {}", file.display()))?
+            }
+            None => String::new(),
+        };
+        let mut followed = Self {
+            settings: Arc::new(ArcSwap::from_pointee(base.clone())),
+            base,
+            file: settings.injection_settings.clone(),
+            text: String::new(),
+        };
+        followed.take(text)?;
+        Ok(followed)
+    }
+
+    /// Follows the file for as long as it is polled. A broken file leaves the last good settings in force.
+    pub async fn follow(mut self) {
+        let Some(file) = self.file.clone() else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            // Between two versions a mounted file may be away for a moment.
+            let Ok(text) = tokio::fs::read_to_string(&file).await else { continue };
+            if text == self.text {
+                continue;
+            }
+            match self.take(text) {
+                Ok(()) => tracing::info!(file = %file.display(), "new injection settings are in force"),
+                Err(error) => tracing::error!("the last good injection settings stay in force: {error:#}"),
+            }
+        }
+    }
+
+    /// Puts a file's content in force.
+    fn take(&mut self, text: String) -> anyhow::Result<()> {
+        self.text = text;
+        let name = self.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+        let read = self.base.clone().read(&name, &self.text);
+        let new = read.map_err(|found| {
+            let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+            anyhow::anyhow!("{}", lines.join("\n"))
+        })?;
+        self.belongs_here(&new).with_context(|| name)?;
+        self.settings.store(Arc::new(new));
+        Ok(())
+    }
+
+    /// Proxies of another mesh would find nobody here.
+    fn belongs_here(&self, new: &InjectionSettings) -> anyhow::Result<()> {
+        if new.root_namespace != self.base.root_namespace {
+            bail!(
+                "rootNamespace: expected {}, as --root-namespace says, got {}",
+                self.base.root_namespace,
+                new.root_namespace
+            );
+        }
+        if new.trust_domain != self.base.trust_domain {
+            bail!("trustDomain: expected {}, as --trust-domain says, got {}", self.base.trust_domain, new.trust_domain);
+        }
+        Ok(())
+    }
+}
