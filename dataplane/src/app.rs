@@ -125,7 +125,7 @@ async fn serve_proxy(settings: ProxySettings) -> anyhow::Result<()> {
         () = any_ended(&workers) => bail!("a worker ended by itself"),
     }
     tokio::select! {
-        () = drain::drain(&shared, settings.drain_time) => {}
+        () = drain::drain(&shared, settings.drain) => {}
         () = signals.received() => tracing::warn!("told twice: ending at once"),
     }
     Ok(())

@@ -25,7 +25,8 @@ use ferromesh_proto::{
 use serde_json::{Map, Value};
 
 use crate::{
-    agent::AgentSettings,
+    agent::{AgentSettings, tied::Tie},
+    drain::DrainSettings,
     identity::{channel::TlsTarget, csr_client::CsrSettings},
     pod::{AppMetrics, AppProbes, Application, PodSettings},
     telemetry::Node,
@@ -36,6 +37,10 @@ use crate::{
 /// Where a pod asks its proxy, by default on the address of the admin interface.
 const AGENT_PORT: u16 = 15020;
 
+/// How long open connections may finish at the end of a sidecar, whose application is gone by then.
+const SIDECAR_DRAIN: Duration = Duration::from_secs(5);
+/// The same for a gateway, which serves meanwhile; Kubernetes kills after 30 s.
+const GATEWAY_DRAIN: Duration = Duration::from_secs(20);
 /// An address outside (RFC 5737), to which the default route leads.
 const SOMEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
@@ -72,6 +77,15 @@ pub enum Command {
     Envoy(EnvoyArgs),
     /// Send a pod's TCP connections to its proxy: programs nf_tables in this network namespace, then ends.
     Redirect(RedirectArgs),
+    /// Become a program that ends with its parent: how an agent starts its Envoy.
+    #[command(hide = true)]
+    Tied {
+        /// The parent's process id.
+        parent: i32,
+        /// The program and its arguments.
+        #[arg(last = true, required = true)]
+        program: Vec<OsString>,
+    },
 }
 
 /// Flags of `run`.
@@ -187,9 +201,9 @@ struct CommonArgs {
     /// Worker threads; by default one per processor that the container may use.
     #[arg(long, env = "FERROMESH_CONCURRENCY")]
     concurrency: Option<NonZeroUsize>,
-    /// How long open connections may finish when the proxy is told to end.
-    #[arg(long, env = "FERROMESH_DRAIN_TIME", default_value = "5s", value_parser = duration)]
-    drain_time: Duration,
+    /// How long open connections may finish when the proxy is told to end; by default 5s, and 20s for a gateway.
+    #[arg(long, env = "FERROMESH_DRAIN_TIME", value_parser = duration)]
+    drain_time: Option<Duration>,
     /// A directory of this proxy's own, for sockets and generated files.
     #[arg(long, env = "FERROMESH_WORK_DIR", default_value = "/var/run/ferromesh")]
     work_dir: PathBuf,
@@ -230,8 +244,8 @@ pub struct ProxySettings {
     pub pod: PodSettings,
     /// Worker threads.
     pub concurrency: NonZeroUsize,
-    /// How long open connections may finish at the end.
-    pub drain_time: Duration,
+    /// How long it goes on at its end.
+    pub drain: DrainSettings,
 }
 
 /// Flags that contradict each other.
@@ -274,18 +288,18 @@ impl RunArgs {
             metrics: common.metrics_address,
             pod: common.pod(),
             concurrency: common.workers(),
-            drain_time: common.drain_time,
+            drain: common.drain(),
             node: common.node()?,
         })
     }
 }
 
 impl EnvoyArgs {
-    /// The settings of an agent.
+    /// The settings of an agent; with `tie`, its Envoy ends with it in any case.
     ///
     /// # Errors
     /// [`ConfigError`] for flags that do not go together.
-    pub fn settings(self) -> Result<AgentSettings, ConfigError> {
+    pub fn settings(self, tie: Option<Tie>) -> Result<AgentSettings, ConfigError> {
         let common = self.common;
         let csr = common.csr()?;
         Ok(AgentSettings {
@@ -303,10 +317,11 @@ impl EnvoyArgs {
             prometheus: Some(common.metrics_address),
             statistics: if self.all_statistics { Statistics::All } else { Statistics::Small },
             envoy: self.envoy_path,
+            tie,
             concurrency: u32::try_from(common.workers().get()).ok(),
             log_level: self.envoy_log_level,
             extra_args: self.extra,
-            drain_time: common.drain_time,
+            drain: common.drain(),
             node: common.node()?,
         })
     }
@@ -326,6 +341,14 @@ impl CommonArgs {
     fn workers(&self) -> NonZeroUsize {
         let processors = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         self.concurrency.unwrap_or_else(processors)
+    }
+
+    fn drain(&self) -> DrainSettings {
+        let (kind, usual) = match self.kind {
+            Kind::Sidecar => (ProxyType::Sidecar, SIDECAR_DRAIN),
+            Kind::Router => (ProxyType::Router, GATEWAY_DRAIN),
+        };
+        DrainSettings::of(kind, self.drain_time.unwrap_or(usual))
     }
 
     fn address(&self) -> IpAddr {
@@ -479,7 +502,7 @@ mod tests {
         assert_eq!(metadata["LABELS"]["version"], "v1");
         assert!(matches!(settings.control_plane, ControlPlane::Tls { .. }));
         assert_eq!(settings.csr.unwrap().id.to_string(), "spiffe://cluster.local/ns/default/sa/default");
-        assert_eq!(settings.drain_time, Duration::from_secs(1));
+        assert_eq!(settings.drain.limit, Duration::from_secs(1));
         let telemetry = telemetry_node(&settings.node);
         assert_eq!((&*telemetry.workload.canonical_service, &*telemetry.version), ("reviews", "v1"));
     }
@@ -504,7 +527,7 @@ mod tests {
         let parsed =
             cli("x envoy --name a --root-cert r --ip 10.0.0.1 --admin-address 127.9.9.9:1 -- --disable-hot-restart");
         let Command::Envoy(args) = parsed.unwrap().command else { panic!("envoy was asked for") };
-        let settings = args.settings().unwrap();
+        let settings = args.settings(None).unwrap();
         assert_eq!(settings.extra_args, ["--disable-hot-restart"]);
         assert_eq!(settings.pod.address, "127.9.9.9:15020".parse().unwrap());
     }
@@ -529,6 +552,20 @@ mod tests {
         let addresses = "--app-address 127.1.1.3 --inbound-address 127.1.1.4 --outbound-address 127.1.1.5";
         let expected = Application { address: [127, 1, 1, 3].into(), captured: false };
         assert_eq!(application(&format!("--interception none {addresses}")), expected);
+    }
+
+    #[test]
+    fn a_gateway_drains_for_longer_than_a_sidecar() {
+        for (flags, grace, limit) in [
+            ("", 1000, 5000),
+            ("--drain-time 500ms", 500, 500),
+            ("--type router", 5000, 20_000),
+            ("--type router --drain-time 2s", 2000, 2000),
+        ] {
+            let drain = run(&format!("--name a --ip 10.0.0.1 --plaintext {flags}")).unwrap().drain;
+            let expected = DrainSettings { grace: Duration::from_millis(grace), limit: Duration::from_millis(limit) };
+            assert_eq!(drain, expected, "{flags}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ferromesh_proto::bootstrap::ProxyType;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::Instant,
@@ -9,8 +10,11 @@ use tokio::{
 
 use crate::listen::{Phase, Shared};
 
-/// New connections still come for a while after an orchestrator has decided to end a workload.
-const LONGEST_GRACE: Duration = Duration::from_secs(5);
+/// New connections still come to a gateway for a while after an orchestrator has decided to end it: balancers before it
+/// learn from its readiness and from its removal from the service.
+const GATEWAY_GRACE: Duration = Duration::from_secs(5);
+/// They come to a sidecar, too, but it is told to end only after its application, and callers in the mesh learn at once.
+const SIDECAR_GRACE: Duration = Duration::from_secs(1);
 /// How often the open connections are counted.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -38,14 +42,32 @@ impl Signals {
     }
 }
 
-/// Enters draining, waits until nothing is open or `limit` is over, and stops the workers.
-///
-/// New connections are accepted for a fifth of the limit at least, since clients learn late that we go.
-pub async fn drain(shared: &Arc<Shared>, limit: Duration) {
+/// How long a proxy that was told to end goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DrainSettings {
+    /// New connections are accepted for this time at least, since clients learn late that we go.
+    pub grace: Duration,
+    /// Open connections may finish until then.
+    pub limit: Duration,
+}
+
+impl DrainSettings {
+    /// What suits this kind of proxy, within `limit`.
+    pub fn of(kind: ProxyType, limit: Duration) -> Self {
+        let grace = match kind {
+            ProxyType::Sidecar => SIDECAR_GRACE,
+            ProxyType::Router => GATEWAY_GRACE,
+        };
+        Self { grace: grace.min(limit), limit }
+    }
+}
+
+/// Enters draining, waits until nothing is open or the limit is over, and stops the workers.
+pub async fn drain(shared: &Arc<Shared>, settings: DrainSettings) {
+    let DrainSettings { grace, limit } = settings;
     shared.enter(Phase::Draining);
     let start = Instant::now();
     tracing::info!(connections = shared.connections(), limit_ms = millis(limit), "draining");
-    let grace = (limit / 5).min(LONGEST_GRACE);
     while start.elapsed() < limit && (start.elapsed() < grace || shared.connections() > 0) {
         tokio::time::sleep(POLL).await;
     }

@@ -34,13 +34,16 @@ use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Cli, Command, LogStyle};
+use crate::{
+    agent::tied::{NOT_STARTED, NotStarted, Tie},
+    config::{Cli, Command, LogStyle},
+};
 
 /// Runs the program with these arguments (the first one is its name) until it ends.
 ///
-/// Exposed so that `ferromesh demo` can start itself again as a proxy. Starts its own runtimes, so it must not be
-/// called from one.
-pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// `words` are those that lead this process here, before the subcommand: `ferromesh demo` starts itself again as a proxy.
+/// Starts its own runtimes, so it must not be called from one.
+pub fn main_with(args: impl IntoIterator<Item = OsString>, words: &[&str]) -> ExitCode {
     let cli = match config::parse(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -50,20 +53,21 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     log_to_stderr(&cli);
-    match run(cli.command) {
+    match run(cli.command, Tie(words.iter().map(OsString::from).collect())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            if error.is::<NotStarted>() { ExitCode::from(NOT_STARTED) } else { ExitCode::FAILURE }
         }
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command, tie: Tie) -> anyhow::Result<()> {
     match command {
         Command::Run(args) => app::run_proxy(args.settings()?),
-        Command::Envoy(args) => app::run_agent(args.settings()?),
+        Command::Envoy(args) => app::run_agent(args.settings(Some(tie))?),
         Command::Redirect(args) => app::redirect(&args.settings(), args.print),
+        Command::Tied { parent, program } => Err(agent::tied::exec(parent, &program).into()),
     }
 }
 

@@ -6,5 +6,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    ferromesh_dataplane::main_with(std::env::args_os())
+    ferromesh_dataplane::main_with(std::env::args_os(), &[])
 }

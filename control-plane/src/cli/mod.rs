@@ -114,7 +114,7 @@ pub fn main() -> ExitCode {
     #[cfg(feature = "demo")]
     if let Command::Proxy { arguments } = command {
         let program = OsString::from("ferromesh-proxy");
-        return ferromesh_dataplane::main_with(std::iter::once(program).chain(arguments));
+        return ferromesh_dataplane::main_with(std::iter::once(program).chain(arguments), &["proxy"]);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

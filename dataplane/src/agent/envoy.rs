@@ -15,20 +15,24 @@ use nix::{
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use super::admin::{DrainScope, EnvoyAdmin};
+use super::{
+    admin::{DrainScope, EnvoyAdmin},
+    tied::{self, Tie},
+};
+use crate::drain::DrainSettings;
 
 /// How long Envoy may take to end after SIGTERM.
 const TERMINATION: Duration = Duration::from_secs(5);
 /// How often open connections are counted during a drain.
 const DRAIN_POLL: Duration = Duration::from_millis(200);
-/// Callers that learn late of the drain still connect during this time.
-const SHORTEST_DRAIN: Duration = Duration::from_secs(1);
 
 /// How Envoy is run.
 #[derive(Clone, Debug)]
 pub struct EnvoySettings {
     /// The program.
     pub binary: PathBuf,
+    /// How its life is tied to ours.
+    pub tie: Option<Tie>,
     /// Its bootstrap file.
     pub bootstrap: PathBuf,
     /// Its admin interface, as the bootstrap says.
@@ -39,8 +43,8 @@ pub struct EnvoySettings {
     pub log_level: String,
     /// Further arguments, last.
     pub extra_args: Vec<String>,
-    /// How long open connections may finish; zero ends Envoy at once.
-    pub drain_time: Duration,
+    /// How long it goes on at its end; a limit of zero ends it at once.
+    pub drain: DrainSettings,
     /// What drains first.
     pub drain_scope: DrainScope,
 }
@@ -54,7 +58,7 @@ impl EnvoySettings {
             arguments.extend(["--concurrency".into(), concurrency.to_string()]);
         }
         arguments.extend(["-l".into(), self.log_level.clone()]);
-        let drain_seconds = self.drain_time.as_secs().max(1).to_string();
+        let drain_seconds = self.drain.limit.as_secs().max(1).to_string();
         arguments.extend(["--drain-time-s".into(), drain_seconds, "--drain-strategy".into(), "immediate".into()]);
         arguments.extend(self.extra_args.iter().cloned());
         arguments
@@ -72,6 +76,9 @@ pub enum EnvoyError {
         /// What the system said.
         source: io::Error,
     },
+    /// The program cannot be started, as a line of the log before says.
+    #[error("cannot start Envoy {binary}: install Envoy or name the program", binary = .0.display())]
+    NotStarted(PathBuf),
     /// It ended again and again.
     #[error("Envoy ended {times} times in a row shortly after its start, last with {status}: its own log says why")]
     Unstable {
@@ -123,6 +130,9 @@ pub async fn supervise(settings: &EnvoySettings, stop: CancellationToken) -> Res
             tracing::info!("Envoy ended by itself");
             return Ok(());
         }
+        if settings.tie.is_some() && status.code() == Some(tied::NOT_STARTED.into()) {
+            return Err(EnvoyError::NotStarted(settings.binary.clone()));
+        }
         let Some(wait) = policy.ended(started.elapsed()) else {
             return Err(EnvoyError::Unstable { times: policy.failures, status });
         };
@@ -135,7 +145,11 @@ pub async fn supervise(settings: &EnvoySettings, stop: CancellationToken) -> Res
 }
 
 fn start(settings: &EnvoySettings) -> Result<Child, EnvoyError> {
-    Command::new(&settings.binary)
+    let mut command = match &settings.tie {
+        Some(tie) => tie.command(&settings.binary),
+        None => Command::new(&settings.binary),
+    };
+    command
         .args(settings.arguments())
         .stdin(Stdio::null())
         // In a group of its own, so that Ctrl-C on a terminal reaches the agent only, which then drains.
@@ -146,7 +160,7 @@ fn start(settings: &EnvoySettings) -> Result<Child, EnvoyError> {
 }
 
 async fn end(settings: &EnvoySettings, mut child: Child) -> Result<(), EnvoyError> {
-    if !settings.drain_time.is_zero() {
+    if !settings.drain.limit.is_zero() {
         tokio::select! {
             () = drain(settings) => {}
             // It may crash, or be ended by somebody else, meanwhile.
@@ -172,11 +186,11 @@ async fn drain(settings: &EnvoySettings) {
         return;
     }
     let started = Instant::now();
-    tracing::info!(at_most_s = settings.drain_time.as_secs(), "draining Envoy");
-    while started.elapsed() < settings.drain_time {
+    tracing::info!(at_most_s = settings.drain.limit.as_secs(), "draining Envoy");
+    while started.elapsed() < settings.drain.limit {
         tokio::time::sleep(DRAIN_POLL).await;
         let open = admin.active_connections().await;
-        if started.elapsed() >= SHORTEST_DRAIN && matches!(open, Ok(0)) {
+        if started.elapsed() >= settings.drain.grace && matches!(open, Ok(0)) {
             return;
         }
     }
@@ -205,12 +219,13 @@ mod tests {
     fn settings(binary: &str, arguments: &[&str]) -> EnvoySettings {
         EnvoySettings {
             binary: binary.into(),
+            tie: None,
             bootstrap: "/dev/null".into(),
             admin: ([127, 0, 0, 1], 9).into(),
             concurrency: Some(2),
             log_level: "warn".into(),
             extra_args: arguments.iter().map(|a| (*a).to_owned()).collect(),
-            drain_time: Duration::ZERO,
+            drain: DrainSettings { grace: Duration::ZERO, limit: Duration::ZERO },
             drain_scope: DrainScope::Inbound,
         }
     }

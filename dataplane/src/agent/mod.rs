@@ -12,6 +12,7 @@ pub mod envoy;
 pub mod health;
 pub mod sds;
 pub mod secret_stream;
+pub mod tied;
 
 use std::{
     fs::DirBuilder,
@@ -31,14 +32,18 @@ use self::{
     admin::{DrainScope, EnvoyAdmin},
     envoy::EnvoySettings,
     health::Health,
+    tied::Tie,
 };
 pub use self::{envoy::EnvoyError, sds::SdsError};
-use crate::identity::{
-    IdentityWatch,
-    csr_client::{CsrClient, CsrSettings},
-    rotate,
+use crate::{
+    drain::DrainSettings,
+    identity::{
+        IdentityWatch,
+        csr_client::{CsrClient, CsrSettings},
+        rotate,
+    },
+    pod::{self, PodSettings},
 };
-use crate::pod::{self, PodSettings};
 
 /// Envoy starts without a certificate after this time: it then waits for one itself, but reconnects less eagerly.
 const FIRST_CERTIFICATE: Duration = Duration::from_secs(5);
@@ -70,14 +75,16 @@ pub struct AgentSettings {
     pub statistics: Statistics,
     /// The Envoy program, a name to look up in PATH or a path.
     pub envoy: PathBuf,
+    /// How this program ties Envoy's life to its own; `None` starts it untied.
+    pub tie: Option<Tie>,
     /// Envoy's worker threads.
     pub concurrency: Option<u32>,
     /// Envoy's log level.
     pub log_level: String,
     /// Further arguments for Envoy.
     pub extra_args: Vec<String>,
-    /// How long open connections may finish when the agent is told to end.
-    pub drain_time: Duration,
+    /// How long Envoy goes on when the agent is told to end.
+    pub drain: DrainSettings,
 }
 
 /// Why an agent ended.
@@ -195,12 +202,13 @@ fn envoy_settings(settings: &AgentSettings, socket: &Path) -> Result<EnvoySettin
         .map_err(|source| AgentError::File { path: settings.run_dir.clone(), source })?;
     Ok(EnvoySettings {
         binary: settings.envoy.clone(),
+        tie: settings.tie.clone(),
         bootstrap,
         admin: settings.admin,
         concurrency: settings.concurrency,
         log_level: settings.log_level.clone(),
         extra_args: settings.extra_args.clone(),
-        drain_time: settings.drain_time,
+        drain: settings.drain,
         drain_scope: match settings.node.proxy_type {
             ProxyType::Sidecar => DrainScope::Inbound,
             ProxyType::Router => DrainScope::All,

@@ -3,7 +3,7 @@
 use clap::Args;
 use ipnet::IpNet;
 
-use crate::redirect::{List, RedirectSettings, Scope};
+use crate::redirect::{RedirectSettings, Scope};
 
 /// Flags of `redirect`. Lists have commas; `*` stands for all.
 #[derive(Debug, Args)]
@@ -25,19 +25,19 @@ pub struct RedirectArgs {
     include_outbound_cidrs: Scope<IpNet>,
     /// Destination networks that are not.
     #[arg(long, env = "FERROMESH_EXCLUDE_OUTBOUND_CIDRS", value_name = "CIDRS", default_value = "")]
-    exclude_outbound_cidrs: List<IpNet>,
+    exclude_outbound_cidrs: Scope<IpNet>,
     /// Destination ports that are captured outside of those networks too.
     #[arg(long, env = "FERROMESH_INCLUDE_OUTBOUND_PORTS", value_name = "PORTS", default_value = "")]
     include_outbound_ports: Scope<u16>,
     /// Destination ports that are not captured.
     #[arg(long, env = "FERROMESH_EXCLUDE_OUTBOUND_PORTS", value_name = "PORTS", default_value = "")]
-    exclude_outbound_ports: List<u16>,
+    exclude_outbound_ports: Scope<u16>,
     /// The workload's ports that are captured.
     #[arg(long, env = "FERROMESH_INCLUDE_INBOUND_PORTS", value_name = "PORTS", default_value = "*")]
     include_inbound_ports: Scope<u16>,
     /// The workload's ports that are not.
     #[arg(long, env = "FERROMESH_EXCLUDE_INBOUND_PORTS", value_name = "PORTS", default_value = "15020,15021,15090")]
-    exclude_inbound_ports: List<u16>,
+    exclude_inbound_ports: Scope<u16>,
     /// Print the rules as nft text, for IPv4 and IPv6, and change nothing.
     #[arg(long)]
     pub print: bool,

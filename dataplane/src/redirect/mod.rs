@@ -36,15 +36,15 @@ pub struct RedirectSettings {
     /// Destinations that are captured (`includeOutboundIPRanges`).
     pub outbound_cidrs: Scope<IpNet>,
     /// Destinations that are not, whatever else is said (`excludeOutboundIPRanges`).
-    pub excluded_outbound_cidrs: List<IpNet>,
+    pub excluded_outbound_cidrs: Scope<IpNet>,
     /// Destination ports that are captured outside of `outbound_cidrs` too (`includeOutboundPorts`).
     pub outbound_ports: Scope<u16>,
     /// Destination ports that are not captured (`excludeOutboundPorts`).
-    pub excluded_outbound_ports: List<u16>,
+    pub excluded_outbound_ports: Scope<u16>,
     /// The workload's ports that are captured (`includeInboundPorts`).
     pub inbound_ports: Scope<u16>,
     /// The workload's ports that are not (`excludeInboundPorts`).
-    pub excluded_inbound_ports: List<u16>,
+    pub excluded_inbound_ports: Scope<u16>,
 }
 
 /// All, or only what is listed; the text `*`, or a list with commas.
@@ -55,10 +55,6 @@ pub enum Scope<T> {
     /// What is listed; may be empty.
     Only(Vec<T>),
 }
-
-/// A list with commas; may be empty.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct List<T>(pub Vec<T>);
 
 /// What stands in such a list.
 pub trait Item: Sized {
@@ -83,24 +79,15 @@ impl Item for IpNet {
     }
 }
 
-impl<T: Item> FromStr for List<T> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.split(',')
-            .map(str::trim)
-            .filter(|entry| !entry.is_empty())
-            .map(T::parse)
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-}
-
 impl<T: Item> FromStr for Scope<T> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.trim() == "*" { Ok(Self::All) } else { text.parse().map(|List(entries)| Self::Only(entries)) }
+        if text.trim() == "*" {
+            return Ok(Self::All);
+        }
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        entries.map(T::parse).collect::<Result<_, _>>().map(Self::Only)
     }
 }
 
@@ -143,12 +130,11 @@ mod tests {
 
     #[test]
     fn lists_are_read_with_spaces_gaps_and_the_star() {
-        assert_eq!("15020, 15021,".parse(), Ok(List(vec![15020, 15021])));
-        assert_eq!("".parse::<List<u16>>(), Ok(List(vec![])));
+        assert_eq!("15020, 15021,".parse(), Ok(Scope::Only(vec![15020, 15021])));
         assert_eq!("*".parse::<Scope<u16>>(), Ok(Scope::All));
         assert_eq!("".parse::<Scope<u16>>(), Ok(Scope::Only(vec![])));
         let nets = ["10.0.0.0/8", "1.2.3.4/32", "fd00::/8"].map(|net| net.parse().unwrap());
-        assert_eq!("10.1.2.3/8,1.2.3.4,fd00::1/8".parse(), Ok(List::<IpNet>(nets.to_vec())));
+        assert_eq!("10.1.2.3/8,1.2.3.4,fd00::1/8".parse(), Ok(Scope::<IpNet>::Only(nets.to_vec())));
     }
 
     #[test]
@@ -156,6 +142,6 @@ mod tests {
         for text in ["0", "65536", "http", "80-90", "1,*"] {
             assert!(text.parse::<Scope<u16>>().unwrap_err().contains("expected a port"), "{text}");
         }
-        assert!("10.0.0.0/33".parse::<List<IpNet>>().unwrap_err().contains("got \"10.0.0.0/33\""));
+        assert!("10.0.0.0/33".parse::<Scope<IpNet>>().unwrap_err().contains("got \"10.0.0.0/33\""));
     }
 }

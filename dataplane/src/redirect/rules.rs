@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{List, RedirectSettings, Scope};
+use super::{RedirectSettings, Scope};
 
 /// Tunnelled traffic of other proxies is for the proxy already.
 const HBONE_PORT: u16 = 15008;
@@ -156,18 +156,17 @@ fn rule(conditions: impl Into<Vec<Condition>>, verdict: Verdict) -> Rule {
 }
 
 fn inbound(settings: &RedirectSettings) -> Vec<Rule> {
-    let exempt = std::iter::once(&HBONE_PORT).chain(&settings.excluded_inbound_ports.0);
-    let mut rules: Vec<Rule> = exempt.map(|port| rule([Condition::Port(*port)], Verdict::Return)).collect();
-    rules.extend(captured_ports(&settings.inbound_ports, settings.inbound_port));
+    let mut rules = vec![rule([Condition::Port(HBONE_PORT)], Verdict::Return)];
+    rules.extend(of_ports(&settings.excluded_inbound_ports, Verdict::Return));
+    rules.extend(of_ports(&settings.inbound_ports, Verdict::Redirect(settings.inbound_port)));
     rules
 }
 
 fn outbound(settings: &RedirectSettings, family: Family) -> Vec<Rule> {
     use Condition::{From, Group, NotTo, OverLoopback, PortIsNot, To, User};
-    let List(excluded_ports) = &settings.excluded_outbound_ports;
-    let mut rules: Vec<Rule> =
-        excluded_ports.iter().map(|port| rule([Condition::Port(*port)], Verdict::Return)).collect();
     let to_self = [OverLoopback, NotTo(family.loopback()), PortIsNot(HBONE_PORT), User(settings.proxy_uid)];
+    let redirect = Verdict::Redirect(settings.outbound_port);
+    let mut rules = of_ports(&settings.excluded_outbound_ports, Verdict::Return);
     rules.extend([
         // What the proxy took in and passes to the workload.
         rule([OverLoopback, From(family.passthrough())], Verdict::Return),
@@ -179,25 +178,26 @@ fn outbound(settings: &RedirectSettings, family: Family) -> Vec<Rule> {
         rule([Group(settings.proxy_gid)], Verdict::Return),
         rule([To(family.loopback())], Verdict::Return),
     ]);
-    let of_family = |nets: &[IpNet]| nets.iter().copied().filter(|net| family.owns(*net)).collect::<Vec<_>>();
-    let excluded = of_family(&settings.excluded_outbound_cidrs.0);
-    rules.extend(excluded.into_iter().map(|net| rule([To(net)], Verdict::Return)));
-    rules.extend(captured_ports(&settings.outbound_ports, settings.outbound_port));
-    let redirect = Verdict::Redirect(settings.outbound_port);
-    match &settings.outbound_cidrs {
-        Scope::All => rules.push(rule([Condition::Tcp], redirect)),
-        Scope::Only(nets) => {
-            rules.extend(of_family(nets).into_iter().map(|net| rule([To(net), Condition::Tcp], redirect)));
-        }
-    }
+    rules.extend(of_networks(&settings.excluded_outbound_cidrs, family, Verdict::Return));
+    rules.extend(of_ports(&settings.outbound_ports, redirect));
+    rules.extend(of_networks(&settings.outbound_cidrs, family, redirect));
     rules
 }
 
-fn captured_ports(ports: &Scope<u16>, target: u16) -> Vec<Rule> {
-    let redirect = Verdict::Redirect(target);
+fn of_ports(ports: &Scope<u16>, verdict: Verdict) -> Vec<Rule> {
     match ports {
-        Scope::All => vec![rule([Condition::Tcp], redirect)],
-        Scope::Only(ports) => ports.iter().map(|port| rule([Condition::Port(*port)], redirect)).collect(),
+        Scope::All => vec![rule([Condition::Tcp], verdict)],
+        Scope::Only(ports) => ports.iter().map(|port| rule([Condition::Port(*port)], verdict)).collect(),
+    }
+}
+
+fn of_networks(networks: &Scope<IpNet>, family: Family, verdict: Verdict) -> Vec<Rule> {
+    match networks {
+        Scope::All => vec![rule([Condition::Tcp], verdict)],
+        Scope::Only(networks) => {
+            let own = networks.iter().filter(|network| family.owns(**network));
+            own.map(|network| rule([Condition::To(*network), Condition::Tcp], verdict)).collect()
+        }
     }
 }
 
@@ -276,11 +276,11 @@ mod tests {
             inbound_port: 15006,
             outbound_port: 15001,
             outbound_cidrs: Scope::All,
-            excluded_outbound_cidrs: List(vec![]),
+            excluded_outbound_cidrs: Scope::Only(vec![]),
             outbound_ports: Scope::Only(vec![]),
-            excluded_outbound_ports: List(vec![]),
+            excluded_outbound_ports: Scope::Only(vec![]),
             inbound_ports: Scope::All,
-            excluded_inbound_ports: List(vec![15020, 15021, 15090]),
+            excluded_inbound_ports: Scope::Only(vec![15020, 15021, 15090]),
         }
     }
 
@@ -324,15 +324,15 @@ mod tests {
     fn exclusions_come_before_what_is_captured_and_each_family_has_its_own() {
         let settings = RedirectSettings {
             outbound_cidrs: Scope::Only(vec!["10.96.0.0/12".parse().unwrap(), "fd00::/8".parse().unwrap()]),
-            excluded_outbound_cidrs: List(vec!["10.96.7.0/24".parse().unwrap(), "fd00::7/128".parse().unwrap()]),
+            excluded_outbound_cidrs: Scope::Only(vec!["10.96.7.0/24".parse().unwrap(), "fd00::7/128".parse().unwrap()]),
             outbound_ports: Scope::Only(vec![3306]),
-            excluded_outbound_ports: List(vec![5432]),
+            excluded_outbound_ports: Scope::Only(vec![5432]),
             ..settings()
         };
         let v4 = lines(&settings, Family::V4, Hook::Output);
         assert_eq!(v4[0], "tcp dport 5432 return");
         let expected = [
-            "ip daddr 10.96.7.0/24 return",
+            "ip daddr 10.96.7.0/24 meta l4proto tcp return",
             "tcp dport 3306 redirect to :15001",
             "ip daddr 10.96.0.0/12 meta l4proto tcp redirect to :15001",
         ];
@@ -340,7 +340,7 @@ mod tests {
         let v6 = lines(&settings, Family::V6, Hook::Output);
         assert_eq!(v6[1], "oifname \"lo\" ip6 saddr ::6 return");
         let expected = [
-            "ip6 daddr fd00::7 return",
+            "ip6 daddr fd00::7 meta l4proto tcp return",
             "tcp dport 3306 redirect to :15001",
             "ip6 daddr fd00::/8 meta l4proto tcp redirect to :15001",
         ];
@@ -351,11 +351,14 @@ mod tests {
     fn only_listed_ports_come_in_or_none() {
         let mut settings = RedirectSettings {
             inbound_ports: Scope::Only(vec![8080]),
-            excluded_inbound_ports: List(vec![]),
+            excluded_inbound_ports: Scope::Only(vec![]),
             ..settings()
         };
         let expected = ["tcp dport 15008 return", "tcp dport 8080 redirect to :15006"];
         assert_eq!(lines(&settings, Family::V4, Hook::Prerouting), expected);
+        settings.excluded_inbound_ports = Scope::All;
+        assert_eq!(lines(&settings, Family::V4, Hook::Prerouting)[1], "meta l4proto tcp return");
+        settings.excluded_inbound_ports = Scope::Only(vec![]);
         settings.inbound_ports = Scope::Only(vec![]);
         assert_eq!(lines(&settings, Family::V4, Hook::Prerouting), ["tcp dport 15008 return"]);
     }

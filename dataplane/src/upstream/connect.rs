@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -18,6 +18,10 @@ use crate::{
     },
     tls::{MaybeTls, TlsContexts},
 };
+
+/// Source of connections to the workload, which interception lets through; clusters name the one of IPv4 only.
+const PASSTHROUGH_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6));
+const PASSTHROUGH_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6));
 
 /// Which protocol a connection is opened for: it decides about the ALPN list that is offered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -123,10 +127,11 @@ impl Dial<'_> {
 
 async fn tcp(address: SocketAddr, settings: &ConnectionSettings) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(source) = settings.bind
-        && source.is_ipv4() == address.is_ipv4()
-    {
-        bind(&socket, source)?;
+    match settings.bind {
+        Some(source) if source.is_ipv4() == address.is_ipv4() => bind(&socket, source)?,
+        // Where interception is not ours, nobody has made this address.
+        Some(PASSTHROUGH_V4) => drop(bind(&socket, PASSTHROUGH_V6)),
+        _ => {}
     }
     if let Some(keepalive) = settings.keepalive {
         SockRef::from(&socket).set_tcp_keepalive(&parameters(keepalive))?;
