@@ -31,6 +31,9 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 /// What a pod has for its end if it says nothing.
 const DEFAULT_GRACE: u64 = 30;
 
+/// Istio's switch between native sidecars and others.
+const NATIVE: &str = "sidecar.istio.io/nativeSidecar";
+
 /// Annotations of Istio that ask for something we do not do, with what to know about them.
 const NOT_ACTED_ON: &[(&str, &str)] = &[
     ("sidecar.istio.io/bootstrapOverride", "the bootstrap is made by the agent alone"),
@@ -38,6 +41,7 @@ const NOT_ACTED_ON: &[(&str, &str)] = &[
     ("sidecar.istio.io/proxyImageType", "there is one image of each kind of proxy"),
     ("sidecar.istio.io/userVolume", "write volumes into the pod, and their mounts into a container named istio-proxy"),
     ("sidecar.istio.io/userVolumeMount", "write the mounts into a container named istio-proxy"),
+    (NATIVE, "the proxy always is a native sidecar"),
     ("traffic.sidecar.istio.io/excludeInterfaces", "traffic of every interface is redirected"),
     ("traffic.sidecar.istio.io/kubevirtInterfaces", "traffic of every interface is redirected"),
     ("istio.io/reroute-virtual-interfaces", "traffic of every interface is redirected"),
@@ -282,7 +286,8 @@ fn unfit(text: &str, expected: &str, at: &mut Decoder) {
 
 /// What the pod asks for in vain.
 fn not_acted_on(pod: &Value) -> impl Iterator<Item = Diagnostic> {
-    NOT_ACTED_ON.iter().filter(|(key, _)| pod::annotation(pod, key).is_some()).map(|(key, advice)| {
+    let asked = |key: &str| pod::annotation(pod, key).is_some_and(|value| (key, value) != (NATIVE, "true"));
+    NOT_ACTED_ON.iter().filter(move |(key, _)| asked(key)).map(|(key, advice)| {
         Diagnostic::warning(Code::NotActedOn, pod::annotation_path(key), "accepted, but not acted on").fix(*advice)
     })
 }

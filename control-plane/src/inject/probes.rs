@@ -1,8 +1,9 @@
 //! The kubelet has no identity in the mesh: its probes of the application go to the agent, which asks the application.
 //!
-//! A probe over HTTP, gRPC or TCP becomes one of `/app-health/CONTAINER/{livez,readyz,startupz}` at the agent; what it
-//! was before goes to the agent as [`VARIABLE`]. Named ports are resolved here, for the agent knows no container. Probes
-//! that run a program, that ask another host, or that cannot be understood are left alone.
+//! A probe over HTTP, gRPC or TCP becomes one of `/app-health/CONTAINER/{livez,readyz,startupz}` at the agent, a hook over
+//! HTTP one of `/app-health/CONTAINER/{poststartz,prestopz}`; what it was before goes to the agent as [`VARIABLE`]. Named
+//! ports are resolved here, for the agent knows no container. What runs a program, asks another host, or cannot be
+//! understood is left alone.
 
 use serde_json::{Map, Value, json};
 
@@ -15,16 +16,20 @@ const PATH: &str = "/app-health/";
 /// Probes, and the last part of their paths.
 const PROBES: [(&str, &str); 3] =
     [("livenessProbe", "livez"), ("readinessProbe", "readyz"), ("startupProbe", "startupz")];
+/// What the kubelet asks at the beginning and the end of a container, and the last part of their paths.
+const HOOKS: [(&str, &str); 2] = [("postStart", "poststartz"), ("preStop", "prestopz")];
+/// Hooks end when they end, or with the patience of the kubelet, in seconds.
+const HOOK_TIMEOUT: u64 = 3600;
 /// What Kubernetes takes if a probe names no time, in seconds.
 const DEFAULT_TIMEOUT: u64 = 1;
 
 /// What an earlier injection told the agent.
 pub(super) fn known(proxy: &Value) -> Map<String, Value> {
     let variables = proxy.get("env").and_then(Value::as_array).into_iter().flatten();
-    let told = variables
+    let mut told = variables
         .filter(|variable| pod::name(variable) == VARIABLE)
         .filter_map(|variable| serde_json::from_str(variable.get("value")?.as_str()?).ok());
-    told.last().unwrap_or_default()
+    told.next_back().unwrap_or_default()
 }
 
 /// The proxy's container without what an earlier injection told the agent.
@@ -35,14 +40,19 @@ pub(super) fn without_known(mut proxy: Value) -> Value {
     proxy
 }
 
-/// Rewrites the probes of every application container; what they were is added to `known`.
+/// Rewrites the probes and hooks of every application container; what they were is added to `known`.
 pub(super) fn rewrite(pod: &mut Value, mut known: Map<String, Value>, agent_port: u16) -> Map<String, Value> {
     for container in pod::applications(pod) {
         let name = pod::name(container).to_owned();
         let ports = container.get("ports").cloned().unwrap_or_default();
-        for (field, word) in PROBES {
-            let Some(probe) = container.get_mut(field).and_then(Value::as_object_mut) else { continue };
-            let Some(meant) = meaning(probe, &ports, agent_port) else { continue };
+        for (field, word) in PROBES.into_iter().chain(HOOKS) {
+            let hook = HOOKS.contains(&(field, word));
+            let holder = if hook { container.get_mut("lifecycle") } else { Some(&mut *container) };
+            let Some(probe) = holder.and_then(|holder| holder.get_mut(field)?.as_object_mut()) else { continue };
+            let Some(mut meant) = meaning(probe, &ports, agent_port) else { continue };
+            if hook {
+                meant["timeoutSeconds"] = json!(HOOK_TIMEOUT);
+            }
             let path = format!("{PATH}{name}/{word}");
             ["httpGet", "tcpSocket", "grpc"].iter().for_each(|action| drop(probe.remove(*action)));
             probe.insert("httpGet".to_owned(), json!({ "path": path, "port": agent_port, "scheme": "HTTP" }));
@@ -132,6 +142,20 @@ mod tests {
             assert_eq!(rewritten.get("timeoutSeconds"), probe.get("timeoutSeconds"));
             assert_eq!(known["/app-health/app/readyz"], told, "{probe}");
         }
+    }
+
+    #[test]
+    fn hooks_over_http_go_to_the_agent_too() {
+        let get = json!({ "httpGet": { "path": "/bye", "port": 80 } });
+        let exec = json!({ "exec": { "command": ["true"] } });
+        let container = json!({ "name": "app", "lifecycle": { "preStop": get, "postStart": exec } });
+        let mut pod = json!({ "spec": { "containers": [container] } });
+        let told = rewrite(&mut pod, Map::new(), 15020);
+        let lifecycle = &pod["spec"]["containers"][0]["lifecycle"];
+        assert_eq!(lifecycle["preStop"]["httpGet"]["path"], "/app-health/app/prestopz");
+        assert_eq!(lifecycle["postStart"], exec);
+        let expected = json!({ "httpGet": { "path": "/bye", "port": 80, "scheme": "HTTP" }, "timeoutSeconds": 3600 });
+        assert_eq!(told["/app-health/app/prestopz"], expected);
     }
 
     #[test]
