@@ -9,6 +9,7 @@
 mod encoded;
 mod index;
 mod items;
+mod nodes;
 mod objects;
 mod views;
 
@@ -100,8 +101,7 @@ impl Compiler {
         let mut touched = ChangeSet::default();
         let mut diagnosed = Vec::new();
         for change in changes {
-            let id = self.take(change, &mut touched);
-            diagnosed.extend(id);
+            diagnosed.extend(self.take(change, &mut touched));
         }
         if touched.everything {
             self.work.full_rebuilds += 1;
@@ -116,23 +116,25 @@ impl Compiler {
         Outcome { views, reclassify: touched.reclassify, diagnosed, full: touched.everything }
     }
 
-    /// Takes one change into objects and snapshot; the object, if its diagnostics changed.
-    fn take(&mut self, change: Change, touched: &mut ChangeSet) -> Option<ObjectId> {
+    /// Takes one change into objects and snapshot; the objects whose diagnostics changed.
+    fn take(&mut self, change: Change, touched: &mut ChangeSet) -> Vec<ObjectId> {
         let snapshot = Arc::make_mut(&mut self.snapshot);
-        let replaced = match change {
+        let all = match change {
             Change::Upsert(object) => self.objects.upsert(*object, snapshot.mesh(), &mut self.work),
-            Change::Delete(id) => self.objects.delete(&id)?,
+            Change::Delete(id) => self.objects.delete(&id, snapshot.mesh(), &mut self.work),
             Change::Credential { namespace, name, fact } => {
                 snapshot.set_credential(&namespace, &name, fact, touched);
-                return None;
+                return Vec::new();
             }
         };
-        let new = self.objects.items(&replaced.id);
-        snapshot.replace(&replaced.items, new, self.index.audience(), touched);
-        if replaced.id.kind == Kind::MeshConfig {
-            snapshot.restore_mesh(self.objects.mesh());
+        for replaced in &all {
+            let new = self.objects.items(&replaced.id);
+            snapshot.replace(&replaced.items, new, self.index.audience(), touched);
+            if replaced.id.kind == Kind::MeshConfig {
+                snapshot.restore_mesh(self.objects.mesh());
+            }
         }
-        replaced.diagnosed.then_some(replaced.id)
+        all.into_iter().filter(|replaced| replaced.diagnosed).map(|replaced| replaced.id).collect()
     }
 
     /// The state of the mesh.

@@ -1,8 +1,11 @@
 //! The objects in force, with what they were lowered to.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::{Change, Work};
+use super::{Change, Work, nodes::Nodes};
 use crate::{
     diagnostic::Diagnostic,
     dialect::{Kind, Object},
@@ -16,6 +19,7 @@ use crate::{
 pub(super) struct Objects {
     base: Arc<MeshDefaults>,
     held: BTreeMap<ObjectId, Held>,
+    nodes: Nodes,
 }
 
 /// One object.
@@ -39,7 +43,7 @@ pub(super) struct Replaced {
 
 impl Objects {
     pub(super) fn new(base: Arc<MeshDefaults>) -> Self {
-        Self { base, held: BTreeMap::new() }
+        Self { base, ..Self::default() }
     }
 
     pub(super) fn base(&self) -> &MeshDefaults {
@@ -56,21 +60,40 @@ impl Objects {
         mesh.unwrap_or_else(|| self.base.clone())
     }
 
-    pub(super) fn upsert(&mut self, object: Object, mesh: &MeshDefaults, work: &mut Work) -> Replaced {
+    /// What is replaced: the object itself first, then what rests on it.
+    pub(super) fn upsert(&mut self, object: Object, mesh: &MeshDefaults, work: &mut Work) -> Vec<Replaced> {
         let id = object.id.clone();
         let old = self.held.remove(&id);
+        let moved = self.nodes.replace(old.as_ref().map(|old| &old.current), Some(&object));
         let (old_items, old_diagnostics) =
             old.as_ref().map(|h| (h.items.clone(), h.diagnostics.clone())).unwrap_or_default();
-        let mesh = if id.kind == Kind::MeshConfig { &self.base } else { mesh };
-        let held = Held::new(object, old, mesh, work);
+        let settings = if id.kind == Kind::MeshConfig { &self.base } else { mesh };
+        let held = Held::new(object, old, settings, &self.nodes, work);
         let diagnosed = held.diagnostics != old_diagnostics;
         self.held.insert(id.clone(), held);
-        Replaced { id, items: old_items, diagnosed }
+        let itself = Replaced { id, items: old_items, diagnosed };
+        std::iter::once(itself).chain(self.move_pods(moved, mesh, work)).collect()
     }
 
-    pub(super) fn delete(&mut self, id: &ObjectId) -> Option<Replaced> {
-        let held = self.held.remove(id)?;
-        Some(Replaced { id: id.clone(), items: held.items, diagnosed: !held.diagnostics.is_empty() })
+    /// As [`Self::upsert`]; empty if there is no such object.
+    pub(super) fn delete(&mut self, id: &ObjectId, mesh: &MeshDefaults, work: &mut Work) -> Vec<Replaced> {
+        let Some(held) = self.held.remove(id) else { return Vec::new() };
+        let moved = self.nodes.replace(Some(&held.current), None);
+        let itself = Replaced { id: id.clone(), items: held.items, diagnosed: !held.diagnostics.is_empty() };
+        std::iter::once(itself).chain(self.move_pods(moved, mesh, work)).collect()
+    }
+
+    /// Lowers pods again whose node is in another place now.
+    fn move_pods(&mut self, pods: BTreeSet<ObjectId>, mesh: &MeshDefaults, work: &mut Work) -> Vec<Replaced> {
+        let mut replaced = Vec::new();
+        for id in pods {
+            let Some(held) = self.held.get_mut(&id) else { continue };
+            let items = std::mem::take(&mut held.items);
+            held.lower(mesh, &self.nodes, work);
+            // Where a pod runs is no mistake of it.
+            replaced.push(Replaced { id, items, diagnosed: false });
+        }
+        replaced
     }
 
     pub(super) fn items(&self, id: &ObjectId) -> &[Item] {
@@ -84,7 +107,7 @@ impl Objects {
         for (id, held) in &mut self.held {
             let before = std::mem::take(&mut held.diagnostics);
             // The mesh's own settings rest on the base alone, whatever was in force before.
-            held.lower(if id.kind == Kind::MeshConfig { &self.base } else { &mesh }, work);
+            held.lower(if id.kind == Kind::MeshConfig { &self.base } else { &mesh }, &self.nodes, work);
             if before != held.diagnostics {
                 diagnosed.push(id.clone());
             }
@@ -125,25 +148,26 @@ impl Objects {
 }
 
 impl Held {
-    fn new(object: Object, old: Option<Self>, mesh: &MeshDefaults, work: &mut Work) -> Self {
+    fn new(object: Object, old: Option<Self>, mesh: &MeshDefaults, nodes: &Nodes, work: &mut Work) -> Self {
         let accepted = old.and_then(|old| match old.accepted {
             Some(accepted) => Some(accepted),
             None => (!old.items.is_empty()).then_some(old.current),
         });
         let mut held = Self { current: object, accepted, items: Vec::new(), diagnostics: Vec::new() };
-        held.lower(mesh, work);
+        held.lower(mesh, nodes, work);
         held
     }
 
-    fn lower(&mut self, mesh: &MeshDefaults, work: &mut Work) {
+    fn lower(&mut self, mesh: &MeshDefaults, nodes: &Nodes, work: &mut Work) {
         work.objects_lowered += 1;
         let lowered = lower(&self.current, mesh);
         self.diagnostics = lowered.diagnostics.clone();
         if !lowered.is_refused() {
             self.accepted = None;
-            self.items = lowered.items;
+            self.items = nodes.locate(&self.current, lowered.items);
             return;
         }
-        self.items = self.accepted.as_ref().map(|accepted| lower(accepted, mesh).items).unwrap_or_default();
+        let in_force = |accepted| nodes.locate(accepted, lower(accepted, mesh).items);
+        self.items = self.accepted.as_ref().map(in_force).unwrap_or_default();
     }
 }

@@ -126,6 +126,7 @@ fn content(kind: Kind, value: &Value, map: &Map<String, Value>, at: &mut Decoder
     use istio::{destination_rule, gateway, mesh_config, security, service_entry, sidecar, virtual_service};
     match kind {
         Kind::Namespace => Spec::Namespace(whole::<kubernetes::Namespace>(value)),
+        Kind::Node => Spec::Node(whole::<kubernetes::Node>(value)),
         Kind::ServiceAccount => Spec::ServiceAccount(whole::<kubernetes::ServiceAccount>(value)),
         Kind::Service => Spec::Service(Arc::new(Decode::decode(value, at))),
         Kind::Pod => Spec::Pod(Arc::new(Decode::decode(value, at))),

@@ -60,6 +60,8 @@ pub enum Service {
 kinds! {
     /// `v1 Namespace`.
     Namespace: "" ["v1"] "Namespace" "namespaces" "namespace" Cluster Served;
+    /// `v1 Node`: its labels say in which zone its pods are.
+    Node: "" ["v1"] "Node" "nodes" "node" Cluster Served;
     /// `v1 Service`.
     Service: "" ["v1"] "Service" "services" "service" Namespaced Served;
     /// `v1 Pod`.

@@ -56,6 +56,14 @@ object! { open;
 }
 
 object! { open;
+    /// A Node, of which the labels that say where it is matter.
+    Node {
+        /// Its labels say where it is.
+        "metadata" metadata: ObjectMeta,
+    }
+}
+
+object! { open;
     /// A ServiceAccount, whose existence matters.
     ServiceAccount {
         /// Its name is what identities are made of.

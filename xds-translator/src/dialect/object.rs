@@ -71,6 +71,8 @@ impl From<&ObjectMeta> for Meta {
 pub enum Spec {
     /// `Namespace`.
     Namespace(Arc<kubernetes::Namespace>),
+    /// `Node`.
+    Node(Arc<kubernetes::Node>),
     /// `Service`.
     Service(Arc<kubernetes::Service>),
     /// `Pod`.

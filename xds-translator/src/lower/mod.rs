@@ -19,6 +19,8 @@ mod services;
 
 use std::sync::Arc;
 
+pub(crate) use names::locality_of;
+
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath, Severity},
     dialect::{Object, Spec},
@@ -73,9 +75,13 @@ impl Lowering<'_> {
             Spec::AuthorizationPolicy(spec) => one(self.authorization_policy(spec)),
             Spec::MeshConfig(spec) => one(self.mesh_config(spec)),
             // Namespaces and accounts are known by the objects in them; Secrets are the secret provider's.
-            Spec::Namespace(_) | Spec::ServiceAccount(_) | Spec::Secret(_) | Spec::Deployment(_) | Spec::Unserved => {
-                Vec::new()
-            }
+            // Nodes say where pods are, which the compiler adds to them.
+            Spec::Namespace(_)
+            | Spec::Node(_)
+            | Spec::ServiceAccount(_)
+            | Spec::Secret(_)
+            | Spec::Deployment(_)
+            | Spec::Unserved => Vec::new(),
         }
     }
 

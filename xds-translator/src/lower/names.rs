@@ -68,7 +68,7 @@ pub(super) fn locality(text: &str) -> Locality {
 }
 
 /// The locality in a workload's labels: Istio's own label, else Kubernetes' topology labels.
-pub(super) fn locality_of(labels: &Labels) -> Locality {
+pub(crate) fn locality_of(labels: &Labels) -> Locality {
     let label = |name: &str| labels.get(name).cloned().unwrap_or_else(|| "".into());
     match labels.get("istio-locality") {
         // Labels cannot hold slashes, so that dots stand for them.

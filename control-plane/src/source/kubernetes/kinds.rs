@@ -8,13 +8,22 @@ use ferromesh_xds_translator::{
     ir::ObjectId,
     yaml,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The ConfigMap that holds the mesh's configuration, and the key below which it stands: Istio's.
 const MESH_CONFIG_MAP: &str = "istio";
 const MESH_KEY: &str = "mesh";
 /// The annotation in which kubectl keeps a copy of the whole object.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Types of Secrets that hold no credential of a gateway, as a field selector.
+const NO_CREDENTIALS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,\
+type!=kubernetes.io/dockerconfigjson,type!=kubernetes.io/dockercfg,type!=bootstrap.kubernetes.io/token";
+/// Keys of a credential in a Secret: certificate, private key, certificates of clients' CAs; both spellings that Istio reads.
+const CREDENTIAL_KEYS: [[&str; 3]; 2] = [["tls.crt", "tls.key", "ca.crt"], ["cert", "key", "cacert"]];
+
+/// Labels of a Node that say where it is.
+const PLACE: [&str; 3] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"];
 
 /// A kind to watch.
 #[derive(Clone, Debug)]
@@ -37,7 +46,7 @@ pub(super) fn watched(root_namespace: &Arc<str>) -> Vec<Watched> {
             namespace: Some(root_namespace.clone()),
             fields: Some("metadata.name=istio"),
         }),
-        Kind::Secret => Some(Watched { resource: kind, namespace: None, fields: Some("type=kubernetes.io/tls") }),
+        Kind::Secret => Some(Watched { resource: kind, namespace: None, fields: Some(NO_CREDENTIALS) }),
         _ => Some(Watched { resource: kind, namespace: None, fields: None }),
     };
     Kind::all_served().filter_map(watch).collect()
@@ -64,8 +73,18 @@ impl Watched {
         !self.built_in()
     }
 
+    /// Whether an object, trimmed, can mean anything to the mesh: most Secrets cannot.
+    pub(super) fn matters(&self, value: &Value) -> bool {
+        self.resource != Kind::Secret || value.get("data").is_some()
+    }
+
     /// Drops what nobody here reads: bookkeeping of the API server and copies by kubectl.
     pub(super) fn trim(&self, value: &mut Value) {
+        match self.resource {
+            Kind::Node => trim_node(value),
+            Kind::Secret => trim_secret(value),
+            _ => {}
+        }
         if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
             meta.remove("managedFields");
             if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
@@ -81,6 +100,34 @@ impl Watched {
     pub(super) fn read(&self, value: Value) -> Result<(Object, Vec<Diagnostic>), Vec<Diagnostic>> {
         if self.resource == Kind::ConfigMap { parse_value(mesh_config(&value)?) } else { parse_value(value) }
     }
+}
+
+/// Leaves of a Secret the keys of a credential, and no data at all of one that is none. What was meant to be one, by its
+/// type, is left for its author to hear of.
+fn trim_secret(value: &mut Value) {
+    let is_tls = value["type"] == "kubernetes.io/tls";
+    let Some(secret) = value.as_object_mut() else { return };
+    let Some(data) = secret.get_mut("data").and_then(Value::as_object_mut) else { return };
+    data.retain(|key, _| CREDENTIAL_KEYS.as_flattened().contains(&key.as_str()));
+    let is_credential = |[certificate, key, ca]: [&str; 3]| {
+        (data.contains_key(certificate) && data.contains_key(key)) || data.contains_key(ca)
+    };
+    if !is_tls && !CREDENTIAL_KEYS.into_iter().any(is_credential) {
+        secret.remove("data");
+    }
+}
+
+/// Leaves of a Node its name and where it is: all else changes with every heartbeat and every image.
+fn trim_node(value: &mut Value) {
+    let text = |pointer: &str| value.pointer(pointer).cloned().unwrap_or_default();
+    let labels = value.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
+    let place: Map<String, Value> =
+        labels.filter(|(name, _)| PLACE.contains(&name.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
+    *value = json!({
+        "apiVersion": text("/apiVersion"),
+        "kind": text("/kind"),
+        "metadata": { "name": text("/metadata/name"), "labels": place },
+    });
 }
 
 /// The mesh's configuration out of its ConfigMap, where it stands as a text of its own.
@@ -131,6 +178,46 @@ mod tests {
             assert_eq!(value["metadata"], json!({ "name": "a", "annotations": { "mine": "x" } }));
             assert_eq!(value["status"], written["status"], "{kind}");
         }
+    }
+
+    #[test]
+    fn of_a_secret_only_a_credential_is_left() {
+        for (kind, keys, left) in [
+            ("kubernetes.io/tls", "tls.crt tls.key keystore.jks", Some("tls.crt tls.key")),
+            ("kubernetes.io/tls", "tls.crt", Some("tls.crt")),
+            ("Opaque", "tls.crt tls.key ca.crt password", Some("ca.crt tls.crt tls.key")),
+            ("Opaque", "cert key", Some("cert key")),
+            ("Opaque", "cacert", Some("cacert")),
+            ("Opaque", "key", None),
+            ("Opaque", "cert tls.key", None),
+            ("Opaque", "password", None),
+            ("Opaque", "", None),
+        ] {
+            let data: Map<String, Value> = keys.split_whitespace().map(|key| (key.to_owned(), json!("eA=="))).collect();
+            let mut value = json!({ "metadata": { "name": "a" }, "type": kind, "data": data });
+            find(Kind::Secret).trim(&mut value);
+            let mut found = value["data"].as_object().map(|data| data.keys().cloned().collect::<Vec<_>>());
+            found.as_mut().into_iter().for_each(|keys| keys.sort());
+            assert_eq!(found.map(|keys| keys.join(" ")).as_deref(), left, "{kind} {keys}");
+            assert_eq!(find(Kind::Secret).matters(&value), left.is_some());
+        }
+    }
+
+    #[test]
+    fn of_a_node_only_its_place_is_left() {
+        let mut value = json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {
+                "name": "a", "resourceVersion": "7", "annotations": { "x": "y" },
+                "labels": { "topology.kubernetes.io/zone": "z", "kubernetes.io/os": "linux" },
+            },
+            "spec": {}, "status": { "conditions": [{ "lastHeartbeatTime": "now" }] },
+        });
+        find(Kind::Node).trim(&mut value);
+        let labels = json!({ "topology.kubernetes.io/zone": "z" });
+        let expected = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "a", "labels": labels } });
+        assert_eq!(value, expected);
+        assert!(find(Kind::Node).read(value).is_ok());
     }
 
     #[test]

@@ -157,6 +157,9 @@ impl Known {
             // What controllers, we among them, write about an object is no news of it.
             news.sightings.push((id.clone(), Some(Held::take(&mut value))));
         }
+        if !self.watched.matters(&value) {
+            return self.gone(&id, secrets, news);
+        }
         let content = fingerprint(&value);
         let same = self.told.get(&id) == Some(&content);
         let mended = self.findings.get(&id).is_some_and(|found| found.iter().any(is_error));
@@ -222,6 +225,7 @@ fn failing(kind: Kind, why: &str) -> Diagnostic {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine, prelude::BASE64_STANDARD};
     use serde_json::json;
 
     use super::{super::kinds::watched, *};
@@ -335,6 +339,25 @@ mod tests {
         assert!(!known.settled());
         let said: Vec<&str> = known.diagnostics().map(|d| d.message.as_str()).collect();
         assert!(said[0].contains("secrets is forbidden"), "{said:?}");
+    }
+
+    #[test]
+    fn a_secret_that_is_no_credential_any_more_is_gone() {
+        let mut known = kind(Kind::Secret);
+        let secret = |data: Value| {
+            let mut secret = json!({
+                "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+                "metadata": { "name": "web", "namespace": "shop" },
+            });
+            if !data.is_null() {
+                secret["data"] = data;
+            }
+            Step::Seen(secret)
+        };
+        let pem = rcgen::generate_simple_self_signed(["web".to_owned()]).expect("a certificate").cert.pem();
+        let ca = json!({ "cacert": BASE64_STANDARD.encode(pem) });
+        assert_eq!(words(&mut known, vec![secret(Value::Null)]), "");
+        assert_eq!(words(&mut known, vec![secret(ca), secret(Value::Null), secret(Value::Null)]), "+web -web");
     }
 
     #[test]

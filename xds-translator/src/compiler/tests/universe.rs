@@ -28,9 +28,10 @@ pub(super) struct Step {
 /// Makes the specification of an object from (namespace, name, variant).
 type Maker = fn(&str, usize, usize) -> Value;
 
-const MAKERS: [(Kind, Maker); 12] = [
+const MAKERS: [(Kind, Maker); 13] = [
     (Kind::Service, service),
     (Kind::Pod, pod),
+    (Kind::Node, node),
     (Kind::EndpointSlice, slice),
     (Kind::VirtualService, virtual_service),
     (Kind::DestinationRule, destination_rule),
@@ -115,6 +116,7 @@ fn pod(namespace: &str, name: usize, variant: usize) -> Value {
         }},
         "spec": {
             "serviceAccountName": format!("account{}", variant % 2),
+            "nodeName": format!("node{}", variant % 3),
             "containers": [{"name": "app", "ports": [{"name": "web", "containerPort": 8080}]}],
         },
         "status": {
@@ -123,6 +125,11 @@ fn pod(namespace: &str, name: usize, variant: usize) -> Value {
             "conditions": [{"type": "Ready", "status": if variant == 4 { "False" } else { "True" }}],
         },
     })
+}
+
+fn node(_: &str, _: usize, variant: usize) -> Value {
+    let zone = ["a", "a", "b", "c", "", ""][variant];
+    json!({"metadata": {"labels": {"topology.kubernetes.io/region": "eu", "topology.kubernetes.io/zone": zone}}})
 }
 
 fn address(namespace: &str, name: usize) -> String {

@@ -29,7 +29,7 @@ pub(in crate::dialect) fn check(spec: &Spec, meta: &ObjectMeta, at: &mut Decoder
         Spec::PeerAuthentication(policy) => at.within("spec", |at| security::check_peer(policy, at)),
         Spec::AuthorizationPolicy(policy) => at.within("spec", |at| security::check_access(policy, at)),
         Spec::MeshConfig(mesh) => at.within("spec", |at| service::check_mesh(mesh, at)),
-        Spec::Namespace(_) | Spec::ServiceAccount(_) | Spec::Deployment(_) | Spec::Unserved => {}
+        Spec::Namespace(_) | Spec::Node(_) | Spec::ServiceAccount(_) | Spec::Deployment(_) | Spec::Unserved => {}
     }
     if let Some(finding) =
         (!meta.creation_timestamp.is_empty()).then(|| crate::dialect::scalar::parse_timestamp(&meta.creation_timestamp))

@@ -1,0 +1,132 @@
+//! Control planes beside a cluster, each on an address of its own, and a proxy that says what it is told to say.
+
+use std::{process::Command, time::Duration};
+
+use ferromesh_integration::{cluster::Cluster, paths, process::Process};
+use ferromesh_proto::{
+    ResourceType,
+    discovery::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status,
+        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+    },
+};
+use futures_util::stream;
+use tokio::{sync::mpsc, time::timeout};
+use tonic::{Streaming, transport::Endpoint};
+
+/// One replica.
+pub(crate) struct Plane {
+    pub(crate) host: &'static str,
+    pub(crate) process: Process,
+    dir: tempfile::TempDir,
+}
+
+impl Plane {
+    pub(crate) fn start(host: &'static str, cluster: &Cluster) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut command = Command::new(paths::program("ferromesh"));
+        command.arg("serve").arg("--kubeconfig").arg(cluster.kubeconfig()).args(["--pod-name", host]);
+        command.arg("--data-dir").arg(dir.path().join("data"));
+        let ports = [("xds", 15010), ("xds-tls", 15012), ("http", 8080), ("metrics", 15014)];
+        for (name, port) in ports {
+            command.args([format!("--{name}-address"), format!("{host}:{port}")]);
+        }
+        let mut process = Process::start("control-plane", dir.path(), command);
+        let ready = format!("http://{host}:8080/healthz/ready");
+        process.until("ready", || curl(&ready).is_some());
+        Self { host, process, dir }
+    }
+
+    /// A counter or gauge without labels.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let text = curl(&format!("http://{}:15014/metrics", self.host)).expect("metrics");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a number")
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.metric("mesh_leader") == 1
+    }
+
+    pub(crate) fn writes(&self) -> u64 {
+        self.metric("mesh_status_writes_total")
+    }
+
+    /// Runs `ferromesh` against its REST API: whether that succeeded, and everything that was printed.
+    pub(crate) fn command(&self, arguments: &[&str]) -> (bool, String) {
+        let mut command = Command::new(paths::program("ferromesh"));
+        command.args(arguments).args(["--server", &format!("http://{}:8080", self.host)]);
+        command.arg("--admin-token-file").arg(self.dir.path().join("data/admin-token"));
+        let output = command.output().expect("it runs");
+        let text = [output.stdout, output.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
+        (output.status.success(), text)
+    }
+
+    /// Writes `yaml` through the REST API.
+    pub(crate) fn apply(&self, yaml: &str) -> (bool, String) {
+        let file = self.dir.path().join("object.yaml");
+        std::fs::write(&file, yaml).expect("a file");
+        self.command(&["apply", "-f", file.to_str().expect("UTF-8")])
+    }
+
+    pub(crate) fn panicked(&self) -> bool {
+        self.process.output().contains("panicked")
+    }
+}
+
+fn curl(url: &str) -> Option<String> {
+    let output = Command::new("curl").args(["-sf", "-m", "2", url]).output().expect("curl runs");
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A proxy's stream of one type, answered as the test wants.
+pub(crate) struct Proxy {
+    requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
+    responses: Streaming<DeltaDiscoveryResponse>,
+}
+
+impl Proxy {
+    /// `name` in namespace `default`.
+    pub(crate) async fn open(host: &str, name: &str, kind: ResourceType, resource: &str) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{host}:15010")).expect("an address");
+        let channel = endpoint.connect().await.expect("a connection");
+        let (requests, outbox) = mpsc::unbounded_channel();
+        let id = format!("sidecar~10.80.0.1~{name}.default~default.svc.cluster.local");
+        let hello = DeltaDiscoveryRequest {
+            node: Some(Node { id, ..Node::default() }),
+            type_url: kind.type_url().to_owned(),
+            resource_names_subscribe: vec![resource.to_owned()],
+            ..DeltaDiscoveryRequest::default()
+        };
+        let _ = requests.send(hello);
+        let outbox = stream::unfold(outbox, async |mut outbox| Some((outbox.recv().await?, outbox)));
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
+        let responses = client.delta_aggregated_resources(Box::pin(outbox)).await.expect("a stream").into_inner();
+        Self { requests, responses }
+    }
+
+    /// Receives until a response has a resource that contains `text`, taking everything before, and answers that one:
+    /// `complaint` refuses it.
+    pub(crate) async fn answer(&mut self, text: &str, complaint: Option<&str>) {
+        let received = async {
+            loop {
+                let response = self.responses.message().await.expect("the stream goes on").expect("a response");
+                let bodies = response.resources.iter().filter_map(|r| r.resource.as_ref());
+                let found = bodies.into_iter().any(|b| b.value.windows(text.len()).any(|w| w == text.as_bytes()));
+                let error_detail = complaint.filter(|_| found).map(|message| Status {
+                    code: 13,
+                    message: message.to_owned(),
+                    ..Status::default()
+                });
+                let (type_url, response_nonce) = (response.type_url, response.nonce);
+                let answer = DeltaDiscoveryRequest { type_url, response_nonce, error_detail, ..Default::default() };
+                let _ = self.requests.send(answer);
+                if found {
+                    return;
+                }
+            }
+        };
+        let limit = Duration::from_secs(60);
+        timeout(limit, received).await.unwrap_or_else(|_| panic!("{text} was not sent within {limit:?}"));
+    }
+}

@@ -1,0 +1,126 @@
+//! Nodes: where pods run, as far as pods do not say so themselves.
+//!
+//! API servers since 1.35 copy the labels for region and zone to pods; older ones do not, and none copies the sub-zone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    dialect::{Kind, Object, Spec},
+    ir::{Locality, ObjectId, Workload},
+    lower::locality_of,
+    snapshot::Item,
+};
+
+/// The places of nodes, and who is on them.
+#[derive(Default, Debug)]
+pub(super) struct Nodes {
+    places: BTreeMap<Arc<str>, Locality>,
+    aboard: BTreeMap<Arc<str>, BTreeSet<ObjectId>>,
+}
+
+impl Nodes {
+    /// An object is another now, or gone. The pods that are in another place because of it: those of a node.
+    pub(super) fn replace(&mut self, old: Option<&Object>, new: Option<&Object>) -> BTreeSet<ObjectId> {
+        let Some(either) = new.or(old) else { return BTreeSet::new() };
+        match either.id.kind {
+            Kind::Pod => {
+                let (before, after) = (old.and_then(node_of), new.and_then(node_of));
+                if before != after {
+                    self.move_pod(&either.id, before, after);
+                }
+                BTreeSet::new()
+            }
+            Kind::Node => self.place(&either.id.name, new.map(|node| locality_of(&node.meta.labels))),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    fn move_pod(&mut self, pod: &ObjectId, before: Option<&Arc<str>>, after: Option<&Arc<str>>) {
+        if let Some(node) = before
+            && let Some(pods) = self.aboard.get_mut(node)
+        {
+            pods.remove(pod);
+            if pods.is_empty() {
+                self.aboard.remove(node);
+            }
+        }
+        if let Some(node) = after {
+            self.aboard.entry(node.clone()).or_default().insert(pod.clone());
+        }
+    }
+
+    fn place(&mut self, node: &Arc<str>, place: Option<Locality>) -> BTreeSet<ObjectId> {
+        let before = match place.clone().filter(|place| *place != Locality::default()) {
+            Some(place) => self.places.insert(node.clone(), place),
+            None => self.places.remove(node),
+        };
+        if before.unwrap_or_default() == place.unwrap_or_default() {
+            return BTreeSet::new();
+        }
+        self.aboard.get(node).cloned().unwrap_or_default()
+    }
+
+    /// The items of an object; a pod's workload is where its node is, as far as it does not say so itself.
+    pub(super) fn locate(&self, object: &Object, items: Vec<Item>) -> Vec<Item> {
+        let Some(place) = node_of(object).and_then(|node| self.places.get(node)) else { return items };
+        let located = |item| match item {
+            Item::Workload(workload) => Item::Workload(Arc::new(Workload {
+                locality: filled(&workload.locality, place),
+                ..Arc::unwrap_or_clone(workload)
+            })),
+            other => other,
+        };
+        items.into_iter().map(located).collect()
+    }
+}
+
+/// The node of a pod.
+fn node_of(object: &Object) -> Option<&Arc<str>> {
+    match &object.spec {
+        Spec::Pod(pod) => Some(&pod.spec.node_name).filter(|name| !name.is_empty()),
+        _ => None,
+    }
+}
+
+/// What a pod says of its place, completed by its node's unless they contradict.
+fn filled(own: &Locality, node: &Locality) -> Locality {
+    let agrees = |own: &Arc<str>, node: &Arc<str>| own.is_empty() || own == node;
+    if !agrees(&own.region, &node.region) || !agrees(&own.zone, &node.zone) {
+        return own.clone();
+    }
+    let either = |own: &Arc<str>, node: &Arc<str>| if own.is_empty() { node.clone() } else { own.clone() };
+    Locality {
+        region: either(&own.region, &node.region),
+        zone: either(&own.zone, &node.zone),
+        sub_zone: either(&own.sub_zone, &node.sub_zone),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn locality(text: &str) -> Locality {
+        let mut parts = text.split('/').map(Arc::from);
+        let mut next = || parts.next().unwrap_or_else(|| "".into());
+        Locality { region: next(), zone: next(), sub_zone: next() }
+    }
+
+    #[test]
+    fn a_pods_own_place_goes_first_and_is_completed_by_its_node() {
+        for (own, node, expected) in [
+            ("//", "eu/a/r1", "eu/a/r1"),
+            ("eu//", "eu/a/r1", "eu/a/r1"),
+            ("eu/a/", "eu/a/r1", "eu/a/r1"),
+            ("eu/a/r2", "eu/a/r1", "eu/a/r2"),
+            ("us//", "eu/a/r1", "us//"),
+            ("eu/b/", "eu/a/r1", "eu/b/"),
+            ("eu/b/", "//", "eu/b/"),
+        ] {
+            assert_eq!(filled(&locality(own), &locality(node)), locality(expected), "{own} on {node}");
+        }
+    }
+}
