@@ -279,7 +279,7 @@ async fn one_replica_says_what_became_of_every_object_and_another_goes_on() {
     let cluster = Cluster::up();
     cluster.kubectl(&["create", "namespace", "istio-system"]);
     install_definitions(&cluster);
-    let planes = [Plane::start("127.80.70.1", &cluster), Plane::start("127.80.71.1", &cluster)];
+    let planes = [Plane::start("127.80.74.1", &cluster), Plane::start("127.80.75.1", &cluster)];
     let both = [&planes[0], &planes[1]];
     let first = until_led(&both);
     let lease = || {
@@ -313,7 +313,7 @@ async fn one_replica_says_what_became_of_every_object_and_another_goes_on() {
     outlives_a_definition(&cluster);
 
     // Ended in order: the Lease is given up, and nobody waits for its end.
-    let third = Plane::start("127.80.72.1", &cluster);
+    let third = Plane::start("127.80.76.1", &cluster);
     idle.process.signal(Signal::SIGTERM);
     until(Duration::from_secs(12), "led by the next", || third.leads());
     cluster.apply(&route("reviews", BROKEN, "sixth"));
