@@ -65,6 +65,8 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(5);
 /// How often a silent peer is asked whether it is there, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+/// A busy machine renews a certificate of this life well before its end.
+const SHORTEST_SERVER_TTL: Duration = Duration::from_secs(30);
 /// Streams on one connection; a proxy needs two.
 const STREAMS_PER_CONNECTION: u32 = 128;
 
@@ -381,6 +383,8 @@ fn authority_settings(settings: &Settings) -> anyhow::Result<AuthoritySettings> 
     wanted.leaf_ttl = settings.leaf_ttl;
     wanted.max_ttl = settings.leaf_ttl;
     wanted.intermediate_ttl = wanted.intermediate_ttl.max(6 * settings.leaf_ttl);
+    // Ours live no longer than others', so that who tries out short lives tries out ours too.
+    wanted.server_ttl = wanted.server_ttl.min(settings.leaf_ttl.max(SHORTEST_SERVER_TTL));
     let account = wanted.server_id.service_account().to_owned();
     wanted.server_id =
         SpiffeId::new(settings.trust_domain.clone(), &settings.root_namespace, &account).context("--root-namespace")?;
