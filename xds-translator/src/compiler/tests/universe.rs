@@ -31,7 +31,7 @@ type Maker = fn(&str, usize, usize) -> Value;
 const MAKERS: [(Kind, Maker); 13] = [
     (Kind::Service, service),
     (Kind::Pod, pod),
-    (Kind::Node, node),
+    (Kind::Node, kube_node),
     (Kind::EndpointSlice, slice),
     (Kind::VirtualService, virtual_service),
     (Kind::DestinationRule, destination_rule),
@@ -127,7 +127,7 @@ fn pod(namespace: &str, name: usize, variant: usize) -> Value {
     })
 }
 
-fn node(_: &str, _: usize, variant: usize) -> Value {
+fn kube_node(_: &str, _: usize, variant: usize) -> Value {
     let zone = ["a", "a", "b", "c", "", ""][variant];
     json!({"metadata": {"labels": {"topology.kubernetes.io/region": "eu", "topology.kubernetes.io/zone": zone}}})
 }
