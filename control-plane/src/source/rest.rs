@@ -143,7 +143,9 @@ impl RestSource {
             (Shelf::Store(_), Mode::DryRun) => 0,
             (Shelf::Store(kept), Mode::Commit) => self.store(kept, &object, expect, who).await?,
         };
-        tracing::info!(target: "audit", object = %object.id, revision, ?mode, who, "object written by the API");
+        if mode == Mode::Commit {
+            tracing::info!(target: "audit", object = %object.id, revision, who, "object written by the API");
+        }
         Ok(Accepted { revision, object: answer, diagnostics })
     }
 

@@ -101,7 +101,14 @@ fn filled(own: &Locality, node: &Locality) -> Locality {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::{
+        compiler::{Change, Compiler},
+        dialect::parse_value,
+        ir::MeshDefaults,
+    };
 
     fn locality(text: &str) -> Locality {
         let mut parts = text.split('/').map(Arc::from);
@@ -121,6 +128,44 @@ mod tests {
             ("eu/b/", "//", "eu/b/"),
         ] {
             assert_eq!(filled(&locality(own), &locality(node)), locality(expected), "{own} on {node}");
+        }
+    }
+
+    fn upsert(mut value: Value) -> Change {
+        value["apiVersion"] = json!("v1");
+        Change::Upsert(Box::new(parse_value(value).expect("an object").0))
+    }
+
+    fn pod(node: &str) -> Change {
+        let metadata = json!({ "name": "cart", "namespace": "shop" });
+        upsert(json!({ "kind": "Pod", "metadata": metadata, "spec": { "nodeName": node } }))
+    }
+
+    fn node(name: &str, zone: &str) -> Change {
+        let labels = json!({ "topology.kubernetes.io/region": "eu", "topology.kubernetes.io/zone": zone });
+        upsert(json!({ "kind": "Node", "metadata": { "name": name, "labels": labels } }))
+    }
+
+    #[test]
+    fn a_pod_is_where_its_node_is_whichever_came_first() {
+        let mut compiler = Compiler::new(MeshDefaults::default());
+        let gone = Change::Delete(ObjectId { kind: Kind::Node, namespace: "".into(), name: "n2".into() });
+        for (change, zone, lowered) in [
+            (pod("n1"), "", 1),
+            (node("n1", "a"), "a", 2),
+            // The same again, and a node without pods of ours, touch nobody.
+            (node("n1", "a"), "a", 1),
+            (node("n2", "b"), "a", 1),
+            (pod("n2"), "b", 1),
+            (node("n1", "c"), "b", 1),
+            (node("n2", "d"), "d", 2),
+            (gone, "", 1),
+        ] {
+            let before = compiler.work().objects_lowered;
+            compiler.apply(vec![change.clone()]);
+            let zones: Vec<Arc<str>> = compiler.snapshot().all_workloads().map(|w| w.locality.zone.clone()).collect();
+            assert_eq!(zones, [zone.into()], "{change:?}");
+            assert_eq!(compiler.work().objects_lowered - before, lowered, "{change:?}");
         }
     }
 }
