@@ -9,13 +9,13 @@ const AUTO: &str = "auto";
 
 /// Lays `written` over `made`. Laying the result over `made` again changes nothing.
 pub(super) fn lay(made: &mut Value, written: Value) {
-    let Value::Object(written) = written else { return };
-    for (field, value) in written {
-        if field == "image" && value.as_str().is_some_and(|image| image == AUTO) {
-            continue;
-        }
-        lay_field(made, &field, value);
+    let Value::Object(mut written) = written else { return };
+    if written.get("image").is_some_and(|image| image == AUTO) {
+        written.remove("image");
+        // For an image without a tag the API server fills in `Always`, before it asks us.
+        written.remove("imagePullPolicy");
     }
+    written.into_iter().for_each(|(field, value)| lay_field(made, &field, value));
 }
 
 fn lay_field(made: &mut Value, field: &str, written: Value) {
@@ -52,17 +52,18 @@ mod tests {
     #[test]
     fn what_is_written_stands_over_what_is_made() {
         let made = json!({
-            "name": "istio-proxy", "image": "mesh", "args": ["run"],
+            "name": "istio-proxy", "image": "mesh", "imagePullPolicy": "IfNotPresent", "args": ["run"],
             "env": [{ "name": "A", "value": "1" }, { "name": "B", "value": "2" }],
             "resources": { "limits": { "cpu": "2", "memory": "1Gi" } },
         });
         let written = json!({
-            "name": "istio-proxy", "image": "auto", "args": ["run", "--log", "debug"], "lifecycle": null,
+            "name": "istio-proxy", "image": "auto", "imagePullPolicy": "Always", "args": ["run", "--log", "debug"],
+            "lifecycle": null,
             "env": [{ "name": "B", "value": "3" }, { "name": "C", "value": "4" }],
             "resources": { "limits": { "cpu": "4" } },
         });
         let expected = json!({
-            "name": "istio-proxy", "image": "mesh", "args": ["run", "--log", "debug"],
+            "name": "istio-proxy", "image": "mesh", "imagePullPolicy": "IfNotPresent", "args": ["run", "--log", "debug"],
             "env": [{ "name": "A", "value": "1" }, { "name": "B", "value": "3" }, { "name": "C", "value": "4" }],
             "resources": { "limits": { "cpu": "4", "memory": "1Gi" } },
         });
