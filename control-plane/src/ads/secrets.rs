@@ -1,7 +1,8 @@
 //! Gateways' credentials as SDS resources: which names a stream may have, and what they are made of.
 //!
 //! `kubernetes://NAME` is a certificate with its key, `kubernetes://NAME-cacert` the CA for clients. A name outside the
-//! proxy's class is never answered. Bodies hold private keys: they are never logged.
+//! proxy's class is never answered but as one that does not exist, and the audit log hears of it. Bodies hold private
+//! keys: they are never logged.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +28,8 @@ const CA_SUFFIX: &str = "-cacert";
 pub(super) struct FollowedSecrets {
     provider: Arc<dyn SecretProvider>,
     followed: BTreeMap<Arc<str>, Vec<SecretWatch>>,
+    /// Names that were asked for in vain, and reported.
+    refused: BTreeSet<Arc<str>>,
     changes: StreamMap<Source, WatchStream<Option<Arc<SecretMaterial>>>>,
 }
 
@@ -35,7 +38,7 @@ type Source = (Arc<str>, usize);
 
 impl FollowedSecrets {
     pub(super) fn new(provider: Arc<dyn SecretProvider>) -> Self {
-        Self { provider, followed: BTreeMap::new(), changes: StreamMap::new() }
+        Self { provider, followed: BTreeMap::new(), refused: BTreeSet::new(), changes: StreamMap::new() }
     }
 
     /// Follows those of `wanted` that are allowed, and nothing else. Returns the names that are no longer followed.
@@ -65,6 +68,13 @@ impl FollowedSecrets {
         dropped
     }
 
+    /// Those of `wanted` that are not `allowed`, as far as they were not reported before.
+    pub(super) fn newly_refused(&mut self, wanted: &[Arc<str>], allowed: &BTreeSet<Arc<str>>) -> Vec<Arc<str>> {
+        let refused = wanted.iter().filter(|name| sources_of(name, allowed).is_empty()).cloned().collect();
+        let before = std::mem::replace(&mut self.refused, refused);
+        self.refused.difference(&before).cloned().collect()
+    }
+
     /// Names that are followed, sorted.
     pub(super) fn names(&self) -> Vec<Arc<str>> {
         self.followed.keys().cloned().collect()
@@ -92,6 +102,22 @@ fn sources_of<'a>(resource: &'a str, allowed: &BTreeSet<Arc<str>>) -> Vec<&'a st
     [name].into_iter().chain(stripped).collect()
 }
 
+/// Why a proxy of `namespace` may not have a secret, for the audit log.
+pub(super) fn why_refused(resource: &str, namespace: &str, proven: bool) -> String {
+    if !proven {
+        return "the port proves nobody's identity, and serves no secrets".to_owned();
+    }
+    let Some(name) = resource.strip_prefix(SCHEME) else {
+        return format!("not a name of a credential: expected {SCHEME}NAME");
+    };
+    match name.split_once('/') {
+        Some((other, _)) => {
+            format!("it is of namespace {other}: a proxy of {namespace} gets secrets of {namespace} only")
+        }
+        None => format!("no Gateway that selects this proxy names it in namespace {namespace}"),
+    }
+}
+
 /// The resource, or `None` when the Secret lacks what it needs.
 fn encode(resource: &Arc<str>, material: &SecretMaterial) -> Option<Arc<EncodedResource>> {
     let inline = |bytes: &[u8]| {
@@ -115,6 +141,34 @@ fn encode(resource: &Arc<str>, material: &SecretMaterial) -> Option<Arc<EncodedR
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_is_reported_once_and_again_when_it_is_asked_for_again() {
+        let mut secrets = FollowedSecrets::new(Arc::new(crate::secret::Secrets::default()));
+        let allowed: BTreeSet<Arc<str>> = ["web"].map(Arc::from).into();
+        let mut check = |wanted: &[&str], expected: &[&str]| {
+            let wanted: Vec<Arc<str>> = wanted.iter().map(|n| Arc::from(*n)).collect();
+            let refused = secrets.newly_refused(&wanted, &allowed);
+            assert_eq!(refused.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), expected, "{wanted:?}");
+        };
+        check(&["kubernetes://web"], &[]);
+        check(&["kubernetes://bank/web", "kubernetes://web"], &["kubernetes://bank/web"]);
+        check(&["kubernetes://bank/web", "kubernetes://other"], &["kubernetes://other"]);
+        check(&["kubernetes://web"], &[]);
+        check(&["kubernetes://other"], &["kubernetes://other"]);
+    }
+
+    #[test]
+    fn a_refusal_has_a_reason() {
+        let check = |resource: &str, proven: bool, expected: &str| {
+            let why = why_refused(resource, "shop", proven);
+            assert!(why.contains(expected), "{resource}: {why}");
+        };
+        check("kubernetes://bank/web", true, "of namespace bank");
+        check("kubernetes://web", true, "no Gateway");
+        check("default", true, "expected kubernetes://NAME");
+        check("kubernetes://web", false, "proves nobody");
+    }
 
     #[test]
     fn only_names_of_the_class_are_made_of_anything() {

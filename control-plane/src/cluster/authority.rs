@@ -31,7 +31,7 @@ use kube::{
     api::{ObjectMeta, PartialObjectMeta, Patch, PatchParams, PostParams},
     runtime::{
         WatchStreamExt,
-        watcher::{self, watcher},
+        watcher::{self, Event, watcher},
     },
 };
 use serde_json::json;
@@ -149,9 +149,14 @@ pub async fn follow(cluster: Cluster, root_namespace: Arc<str>, authority: Arc<A
     // Its metadata tells that it changed; the keys travel only when somebody needs them.
     let mut events = pin!(watcher(secrets, only).default_backoff());
     while let Some(event) = events.next().await {
-        let Ok(_) = event.inspect_err(|error| tracing::debug!(%error, "watching the authority's Secret")) else {
-            continue;
-        };
+        match event {
+            Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone) => {}
+            Ok(Event::Init | Event::InitApply(_)) => continue,
+            Err(error) => {
+                tracing::debug!(%error, "watching the authority's Secret");
+                continue;
+            }
+        }
         while let Err(error) = refresh(&authority).await {
             if let IssueError::Replaced(_) = error {
                 return Err(error);

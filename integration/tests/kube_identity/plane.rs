@@ -1,0 +1,88 @@
+//! A control plane of the cluster, run on this host on an address of its own.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use ferromesh_integration::{
+    cluster::Cluster,
+    paths,
+    process::{Process, until},
+};
+
+use crate::caller::Door;
+
+/// For a change of the cluster to be seen, a busy machine allowed for.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+pub(crate) struct Plane {
+    pub(crate) host: &'static str,
+    process: Process,
+    dir: tempfile::TempDir,
+}
+
+impl Plane {
+    /// Starts one with an empty file system, and waits until it is ready.
+    pub(crate) fn start(host: &'static str, cluster: &Cluster, options: &[&str]) -> Self {
+        let mut plane = Self::begin(host, cluster, options);
+        plane.until_ready();
+        plane
+    }
+
+    /// Starts one, and waits for nothing.
+    pub(crate) fn begin(host: &'static str, cluster: &Cluster, options: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let process = Process::start("control-plane", dir.path(), serve(host, dir.path(), cluster, options));
+        Self { host, process, dir }
+    }
+
+    pub(crate) fn until_ready(&mut self) {
+        let ready = format!("http://{}:8080/healthz/ready", self.host);
+        self.process.until("ready", || curl(&ready).is_some());
+    }
+
+    /// Where proxies come in, as one that trusts the file of roots.
+    pub(crate) fn door(&self) -> Door {
+        Door { host: self.host, roots: self.roots() }
+    }
+
+    /// The roots that it wrote to its own disk.
+    pub(crate) fn roots(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("data/root-cert.pem")).expect("roots")
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        curl(&format!("http://{}:15014/metrics", self.host)).unwrap_or_default()
+    }
+
+    pub(crate) fn output(&self) -> String {
+        self.process.output()
+    }
+
+    /// Waits for a line of the log that has all these words.
+    pub(crate) fn until_said(&self, words: &[&str]) {
+        let says = |line: &str| words.iter().all(|w| line.contains(w));
+        until(SOON, &format!("{words:?} in the log:\n{}", self.output()), || self.output().lines().any(says));
+    }
+}
+
+/// A control plane that refuses to start: its last words.
+pub(crate) fn refused(host: &'static str, cluster: &Cluster, options: &[&str]) -> String {
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = serve(host, dir.path(), cluster, options).output().expect("it runs");
+    assert!(!output.status.success(), "it started");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn serve(host: &str, dir: &Path, cluster: &Cluster, options: &[&str]) -> Command {
+    let mut command = Command::new(paths::program("ferromesh"));
+    command.arg("serve").arg("--kubeconfig").arg(cluster.kubeconfig()).arg("--data-dir").arg(dir.join("data"));
+    for (name, port) in [("xds", 15010), ("xds-tls", 15012), ("http", 8080), ("metrics", 15014)] {
+        command.args([format!("--{name}-address"), format!("{host}:{port}")]);
+    }
+    command.args(options);
+    command
+}
+
+fn curl(url: &str) -> Option<String> {
+    let output = Command::new("curl").args(["-sf", "-m", "2", url]).output().expect("curl runs");
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
