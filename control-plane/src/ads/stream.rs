@@ -80,10 +80,7 @@ impl Protocol for Delta {
     fn take_node(request: &mut DeltaDiscoveryRequest) -> Option<Node> {
         request.node.take()
     }
-    fn receive(
-        session: &mut Session,
-        request: DeltaDiscoveryRequest,
-    ) -> Result<Option<Verdict>, Fault> {
+    fn receive(session: &mut Session, request: DeltaDiscoveryRequest) -> Result<Option<Verdict>, Fault> {
         session.on_delta(request)
     }
     fn encode(response: Response, identifier: &str) -> DeltaDiscoveryResponse {
@@ -161,18 +158,14 @@ impl<P: Protocol> ProxyStream<P> {
             return Ok(None);
         };
         let node = P::take_node(&mut first).filter(|n| !n.id.is_empty());
-        let node = node.ok_or_else(|| {
-            Status::invalid_argument("the first request of a stream must name the node")
-        })?;
+        let node = node.ok_or_else(|| Status::invalid_argument("the first request of a stream must name the node"))?;
         let id = node.id.clone();
         let proven = admission.caller.as_ref().map(|c| c.id.clone());
-        let node = NodeIdentity::parse(&node, proven)
-            .map_err(|refusal| refuse(&id, &admission, &refusal))?;
+        let node = NodeIdentity::parse(&node, proven).map_err(|refusal| refuse(&id, &admission, &refusal))?;
 
         let turn = shared.arrivals().turn().await?;
         let synced = timeout(SYNC, shared.mesh.until_synced()).await;
-        synced
-            .map_err(|_| Status::unavailable("the configuration is still being read; try again"))?;
+        synced.map_err(|_| Status::unavailable("the configuration is still being read; try again"))?;
         // Subscribed first: a change between here and the classification must not be missed.
         let reclassified = shared.mesh.reclassified();
         let class = shared.mesh.classify(node.clone()).await.map_err(stopping)?;
@@ -191,11 +184,7 @@ impl<P: Protocol> ProxyStream<P> {
             variant: P::VARIANT,
         };
         let registration = shared.proxies.register(arrival, (shared.clock)());
-        let session = Session::new(
-            stream,
-            P::VARIANT,
-            leases.iter().map(Lease::current).collect(),
-        );
+        let session = Session::new(stream, P::VARIANT, leases.iter().map(Lease::current).collect());
         let secrets = FollowedSecrets::new(shared.secrets.clone());
         let now = Instant::now();
         let mut stream = Self {
@@ -265,9 +254,7 @@ impl<P: Protocol> ProxyStream<P> {
         P::take_node(&mut request);
         let verdict = P::receive(&mut self.session, request).map_err(|fault| match fault {
             Fault::MissingType => Status::invalid_argument(fault.to_string()),
-            Fault::TooManyNames(_) | Fault::TooManyTypes => {
-                Status::resource_exhausted(fault.to_string())
-            }
+            Fault::TooManyNames(_) | Fault::TooManyTypes => Status::resource_exhausted(fault.to_string()),
         })?;
         self.hungry = true;
         self.follow_secrets();
@@ -281,14 +268,9 @@ impl<P: Protocol> ProxyStream<P> {
                 tracing::warn!(proxy = %self.registration.id, kind = refusal.kind.short_name(), message = %refusal.message, "refused by the proxy");
                 self.shared.metrics.rejected(refusal.kind);
                 let views = self.class.views.clone();
-                let complaint = Complaint {
-                    proxy: self.registration.id.clone(),
-                    views,
-                    refusal: refusal.clone(),
-                };
+                let complaint = Complaint { proxy: self.registration.id.clone(), views, refusal: refusal.clone() };
                 let diagnostics = self.shared.mesh.blame(complaint).await.map_err(stopping)?;
-                self.registration
-                    .refused(&refusal, diagnostics, (self.shared.clock)());
+                self.registration.refused(&refusal, diagnostics, (self.shared.clock)());
                 self.unsettled_since = None;
             }
         }
@@ -307,9 +289,7 @@ impl<P: Protocol> ProxyStream<P> {
     fn settle(&mut self) {
         if self.unsettled_since.is_some() && self.session.is_settled() {
             let since = self.unsettled_since.take();
-            self.shared
-                .metrics
-                .converged(since.map_or(Duration::ZERO, |s| s.elapsed()));
+            self.shared.metrics.converged(since.map_or(Duration::ZERO, |s| s.elapsed()));
         }
     }
 
@@ -344,18 +324,11 @@ impl<P: Protocol> ProxyStream<P> {
         if !concerned {
             return Ok(());
         }
-        let class = self
-            .shared
-            .mesh
-            .classify(self.node.clone())
-            .await
-            .map_err(stopping)?;
-        let class =
-            class.map_err(|refusal| refuse(&self.registration.id, &self.admission, &refusal))?;
+        let class = self.shared.mesh.classify(self.node.clone()).await.map_err(stopping)?;
+        let class = class.map_err(|refusal| refuse(&self.registration.id, &self.admission, &refusal))?;
         if class.views != self.class.views {
             let leases = lease_all(&self.shared, &class).await?;
-            self.session
-                .on_views(leases.iter().map(Lease::current).collect());
+            self.session.on_views(leases.iter().map(Lease::current).collect());
             self.attach(leases);
             self.hungry = true;
         }
@@ -365,35 +338,22 @@ impl<P: Protocol> ProxyStream<P> {
     }
 
     fn attach(&mut self, leases: Vec<Lease>) {
-        self.views = leases
-            .iter()
-            .map(|l| WatchStream::from_changes(l.follow()))
-            .collect();
-        self.registration
-            .views(leases.iter().map(|l| l.key().clone()).collect());
+        self.views = leases.iter().map(|l| WatchStream::from_changes(l.follow())).collect();
+        self.registration.views(leases.iter().map(|l| l.key().clone()).collect());
         self.leases = leases;
     }
 
     /// Follows the secrets that the client asks for and may have. Without a proven identity it may have none.
     fn follow_secrets(&mut self) {
         let nobody = BTreeSet::new();
-        let allowed = if self.node.proven.is_some() {
-            &self.class.credentials
-        } else {
-            &nobody
-        };
-        for name in self
-            .secrets
-            .newly_refused(self.session.secret_names(), allowed)
-        {
+        let allowed = if self.node.proven.is_some() { &self.class.credentials } else { &nobody };
+        for name in self.secrets.newly_refused(self.session.secret_names(), allowed) {
             let reason = why_refused(&name, &self.class.namespace, self.node.proven.is_some());
             let (node, peer) = (&self.registration.id, self.admission.remote);
             let id = self.node.proven.as_ref().map(ToString::to_string);
             tracing::warn!(target: "audit", secret = &*name, %node, id, ?peer, reason, "secret refused");
         }
-        let dropped =
-            self.secrets
-                .follow(self.session.secret_names(), allowed, &self.class.namespace);
+        let dropped = self.secrets.follow(self.session.secret_names(), allowed, &self.class.namespace);
         for name in dropped {
             self.session.on_secret(&name, None);
             self.hungry = true;
@@ -421,9 +381,7 @@ fn refuse(id: &str, admission: &Admission, refusal: &ClassRefusal) -> Status {
     match refusal {
         ClassRefusal::Claim { .. } | ClassRefusal::Account { .. } => {
             tracing::warn!(target: "audit", node = id, peer = ?admission.remote, reason = %refusal, "xDS stream refused");
-            Status::permission_denied(
-                "not permitted: the proven identity does not belong to this node",
-            )
+            Status::permission_denied("not permitted: the proven identity does not belong to this node")
         }
         _ => Status::invalid_argument(refusal.to_string()),
     }
