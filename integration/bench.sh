@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Benchmarks, each against a peer; ratios are printed, nothing is asserted.
 #   integration/bench.sh dataplane [ROUNDS]    Envoy and our proxy in the same run: CPU per request, requests/s, latency, memory
-#   integration/bench.sh control-plane [--services S] [--proxies P] [--runs N] [--json FILE]
+#   integration/bench.sh control-plane [--services S] [--proxies P] [--runs N] [--events NAME,...] [--json FILE]
 #                                              a real API server, S (1000) services, P (1000) clients: CPU, latency, bytes and
 #                                              memory of each kind of change, beside istiod's recorded figures (needs root)
 set -euo pipefail

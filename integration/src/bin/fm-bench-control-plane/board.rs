@@ -44,6 +44,8 @@ pub(crate) struct Board {
     pub(crate) resources: AtomicUsize,
     /// Clients whose stream the server has taken in.
     pub(crate) opened: AtomicUsize,
+    /// How often a client was told to come back later.
+    pub(crate) turned_away: AtomicUsize,
     /// Clients that have everything they asked for.
     pub(crate) configured: AtomicUsize,
     /// Why a client's stream ended.
@@ -102,7 +104,7 @@ impl Board {
 
     /// A client's stream ended.
     pub(crate) fn fail(&self, client: usize, why: &anyhow::Error) {
-        *self.failure.lock().expect(UNPOISONED) = Some(format!("client {client}: {why:#}"));
+        self.failure.lock().expect(UNPOISONED).get_or_insert_with(|| format!("client {client}: {why:#}"));
     }
 
     /// Waits until every client has seen every sign.

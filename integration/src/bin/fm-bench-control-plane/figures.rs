@@ -28,6 +28,8 @@ pub(crate) enum Figure {
     Bytes,
     /// Sent to all clients together.
     Resources,
+    /// How often a client was told to come back later.
+    TurnedAway,
     /// Until the first client hears of it, seconds.
     First,
     /// Until 99 of 100 clients have heard, seconds.
@@ -48,6 +50,17 @@ pub(crate) type Figures = Vec<(Figure, f64)>;
 impl Event {
     /// Every event, in the order of the table.
     pub(crate) const ALL: [Self; 5] = [Self::ColdConnect, Self::Endpoint, Self::Route, Self::Service, Self::Reconnect];
+
+    /// As the command line has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ColdConnect => "cold",
+            Self::Endpoint => "endpoint",
+            Self::Route => "route",
+            Self::Service => "service",
+            Self::Reconnect => "reconnect",
+        }
+    }
 
     /// As people read it.
     pub(crate) fn title(self) -> &'static str {
@@ -100,6 +113,7 @@ impl Figure {
             Self::Wall => "wall_s",
             Self::Bytes => "bytes",
             Self::Resources => "resources",
+            Self::TurnedAway => "turned_away",
             Self::First => "first_s",
             Self::P99 => "p99_s",
             Self::Last => "last_s",
@@ -116,6 +130,7 @@ impl Figure {
             Self::Wall => "until all have everything",
             Self::Bytes => "bytes",
             Self::Resources => "resources",
+            Self::TurnedAway => "clients turned away",
             Self::First => "first arrival",
             Self::P99 => "p99 arrival",
             Self::Last => "last arrival",
@@ -134,7 +149,7 @@ impl Figure {
             Self::Cpu | Self::Wall | Self::First | Self::P99 | Self::Last => format!("{value:.2} s"),
             Self::Bytes if value < 1e6 => format!("{:.1} kB", value / 1e3),
             Self::Bytes => format!("{:.1} MB", value / 1e6),
-            Self::Resources => format!("{value:.0}"),
+            Self::Resources | Self::TurnedAway => format!("{value:.0}"),
             Self::RssNone | Self::RssAll | Self::RssPeak => format!("{value:.0} MB"),
         }
     }

@@ -1,7 +1,7 @@
 //! Control-plane benchmark: a real API server, a mesh of services, and many clients that speak incremental xDS; what each
 //! kind of change costs, beside what istiod needed for the same.
 //!
-//!   fm-bench-control-plane [--services S] [--proxies P] [--runs N] [--json FILE]
+//!   fm-bench-control-plane [--services S] [--proxies P] [--runs N] [--events NAME,...] [--json FILE]
 //!
 //! The control plane has core 1 for itself, clients and cluster share core 0. CPU is the control plane's thread time without
 //! the share that it always spends; times run from just before the call of the API server. Needs root (`integration/kube.sh`).

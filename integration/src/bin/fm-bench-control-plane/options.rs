@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 
+use crate::figures::Event;
+
 /// How to call the program.
-const USAGE: &str = "usage: fm-bench-control-plane [--services S] [--proxies P] [--runs N] [--json FILE]";
+const USAGE: &str = "usage: fm-bench-control-plane [--services S] [--proxies P] [--runs N] [--events NAME,...] [--json FILE]\n\
+    events: cold (at least once), endpoint, route, service, reconnect";
 
 /// Size of the mesh, and what to do with the figures.
 pub(crate) struct Options {
@@ -15,6 +18,8 @@ pub(crate) struct Options {
     pub(crate) proxies: usize,
     /// How often each event is repeated.
     pub(crate) runs: usize,
+    /// What is measured, each as often as `runs` says; clients connect at least once.
+    pub(crate) events: Vec<Event>,
     /// Where the figures go as JSON.
     pub(crate) json: Option<PathBuf>,
 }
@@ -25,7 +30,7 @@ impl Options {
     /// # Errors
     /// An option is unknown, has no value, or one that is no number.
     pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
-        let mut options = Self { services: 1000, proxies: 1000, runs: 5, json: None };
+        let mut options = Self { services: 1000, proxies: 1000, runs: 5, events: Event::ALL.to_vec(), json: None };
         while let Some(option) = arguments.next() {
             let value = arguments.next().with_context(|| format!("{option} needs a value; {USAGE}"))?;
             let number = || value.parse().with_context(|| format!("{option} {value:?}: expected a number"));
@@ -33,6 +38,7 @@ impl Options {
                 "--services" => options.services = number()?,
                 "--proxies" => options.proxies = number()?,
                 "--runs" => options.runs = number()?,
+                "--events" => options.events = value.split(',').map(event).collect::<anyhow::Result<_>>()?,
                 "--json" => options.json = Some(value.into()),
                 _ => bail!("unknown option {option}; {USAGE}"),
             }
@@ -41,4 +47,9 @@ impl Options {
         ensure!(services >= 10 && proxies > 0 && runs > 0, "expected 10 services, 1 proxy and 1 run at least");
         Ok(options)
     }
+}
+
+fn event(name: &str) -> anyhow::Result<Event> {
+    let found = Event::ALL.into_iter().find(|event| event.name() == name);
+    found.with_context(|| format!("no event is called {name}; {USAGE}"))
 }

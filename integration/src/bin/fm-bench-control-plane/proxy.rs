@@ -1,14 +1,15 @@
 //! One client: subscribes as Envoy does, acknowledges everything, and remembers names and versions but no bodies.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{HashMap, HashSet},
     net::Ipv4Addr,
     sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use ferromesh_proto::{
-    ResourceType,
+    ResourceType, Version,
     discovery::{
         DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
         aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
@@ -22,7 +23,7 @@ use tokio::{
     net::TcpStream,
     sync::{mpsc, watch},
 };
-use tonic::{Streaming, transport::Endpoint};
+use tonic::{Code, Streaming, transport::Endpoint};
 
 use crate::{board::Board, counted::Counted, server::ADDRESS, setting};
 
@@ -30,13 +31,15 @@ use crate::{board::Board, counted::Counted, server::ADDRESS, setting};
 const WINDOWS: (u32, u32) = (16 << 20, 24 << 20);
 /// Largest response.
 const LARGEST: usize = 256 << 20;
+/// Pause before a client that was turned away comes back (Envoy: 0.5 s, growing, with jitter).
+const PAUSE: Duration = Duration::from_secs(1);
 /// Types that are subscribed to as a whole, and those that are asked for by name.
 const WILDCARDS: [ResourceType; 2] = [ResourceType::Cluster, ResourceType::Listener];
 const BY_NAME: [ResourceType; 2] = [ResourceType::Endpoint, ResourceType::Route];
 
 /// Texts that many clients have in common, kept once.
 #[derive(Default)]
-pub(crate) struct Texts(Mutex<BTreeSet<Arc<str>>>);
+pub(crate) struct Texts(Mutex<HashSet<Arc<str>>>);
 
 impl Texts {
     fn shared(&self, text: &str) -> Arc<str> {
@@ -56,9 +59,9 @@ pub(crate) struct Proxy {
     board: Arc<Board>,
     texts: Arc<Texts>,
     /// Versions by name, by type.
-    has: [BTreeMap<Arc<str>, Arc<str>>; ResourceType::ALL.len()],
+    has: [HashMap<Arc<str>, Version>; ResourceType::ALL.len()],
     /// What was asked for by name and has not come yet.
-    missing: BTreeSet<(usize, Arc<str>)>,
+    missing: HashSet<(usize, Arc<str>)>,
     configured: bool,
 }
 
@@ -71,7 +74,7 @@ struct Link {
 impl Proxy {
     /// The client with this number, which has nothing yet.
     pub(crate) fn new(number: usize, board: Arc<Board>, texts: Arc<Texts>) -> Self {
-        Self { number, board, texts, has: Default::default(), missing: BTreeSet::new(), configured: false }
+        Self { number, board, texts, has: Default::default(), missing: HashSet::new(), configured: false }
     }
 
     /// Its number.
@@ -84,22 +87,30 @@ impl Proxy {
         self.has[kind.index()].len()
     }
 
-    /// Connects, tells what it has, and follows until `stop`.
+    /// Connects, tells what it has, and follows until `stop`. As Envoy, it comes back when it is told to.
     ///
     /// # Errors
-    /// The server closes the stream or sends what cannot be understood.
+    /// The server closes the stream after it took it in, or sends what cannot be understood.
     pub(crate) async fn follow(mut self, mut stop: watch::Receiver<bool>) -> anyhow::Result<Self> {
-        let mut link = self.connect().await?;
         loop {
-            tokio::select! {
-                _ = stop.changed() => return Ok(self),
-                response = link.responses.message() => {
-                    let response = response?.context("the server closed the stream")?;
-                    for request in self.take(&response)? {
-                        let _ = link.requests.send(request);
+            let mut link = self.connect().await?;
+            let ended = loop {
+                tokio::select! {
+                    _ = stop.changed() => return Ok(self),
+                    response = link.responses.message() => match response {
+                        Ok(response) => {
+                            for request in self.take(&response.context("the server closed the stream")?)? {
+                                let _ = link.requests.send(request);
+                            }
+                        }
+                        Err(status) => break status,
                     }
                 }
-            }
+            };
+            ensure!(ended.code() == Code::ResourceExhausted && self.missing.is_empty(), "{ended}");
+            self.board.turned_away.fetch_add(1, Ordering::Relaxed);
+            self.board.opened.fetch_sub(1, Ordering::Relaxed);
+            tokio::time::sleep(PAUSE.mul_f64(rand::random_range(0.5..1.5))).await;
         }
     }
 
@@ -159,7 +170,8 @@ impl Proxy {
         for resource in &response.resources {
             let name = self.texts.shared(&resource.name);
             let body = resource.resource.as_ref().map_or(&[][..], |body| &body.value);
-            let new = self.has[kind.index()].insert(name.clone(), self.texts.shared(&resource.version)).is_none();
+            let version = Version::parse(&resource.version).context("a version of another server")?;
+            let new = self.has[kind.index()].insert(name.clone(), version).is_none();
             match kind {
                 // Every cluster of this mesh that is named so has its endpoints from here.
                 ResourceType::Cluster if new && name.starts_with("outbound|") => learnt.push(name),

@@ -46,6 +46,7 @@ struct Begin {
     cpu: Duration,
     bytes: u64,
     resources: usize,
+    turned_away: usize,
     at: Instant,
 }
 
@@ -73,32 +74,42 @@ pub(crate) async fn populate(api: &Api, services: usize) -> anyhow::Result<()> {
 /// # Errors
 /// The server or a stream ended, or the API server refused something.
 pub(crate) async fn measure(api: &Api, options: &Options, kubeconfig: &Path) -> anyhow::Result<Outcome> {
+    let cold_runs = if options.events.contains(&Event::ColdConnect) { options.runs } else { 1 };
     let mut cold = Vec::new();
     let mut scenario = loop {
         let (scenario, figures) = Scenario::cold(api, options, kubeconfig).await?;
         cold.push(figures);
-        if cold.len() == options.runs {
+        if cold.len() == cold_runs {
             break scenario;
         }
     };
     scenario.idle = scenario.server.idle_share(IDLE_WATCH).await?;
-    let (mut endpoint, mut route, mut service, mut reconnect) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut resources = [0; 4];
-    for run in 0..options.runs {
-        for count in [setting::ENDPOINTS - 1, setting::ENDPOINTS] {
-            endpoint.push(scenario.endpoint(run, count).await?);
+    let mut runs = vec![(Event::ColdConnect, cold)];
+    for event in Event::ALL.into_iter().filter(|event| options.events.contains(event)) {
+        let mut figures = Vec::new();
+        for run in 0..options.runs {
+            match event {
+                Event::ColdConnect => {}
+                Event::Endpoint => {
+                    figures.push(scenario.endpoint(run, setting::ENDPOINTS - 1).await?);
+                    figures.push(scenario.endpoint(run, setting::ENDPOINTS).await?);
+                }
+                Event::Route => figures.push(scenario.route(run).await?),
+                Event::Service => {
+                    figures.push(scenario.add_service().await?);
+                    figures.push(scenario.delete_service().await?);
+                }
+                Event::Reconnect => figures.push(scenario.reconnect().await?),
+            }
         }
-        route.push(scenario.route(run).await?);
-        service.push(scenario.add_service().await?);
-        service.push(scenario.delete_service().await?);
-        let figures;
-        (figures, resources) = scenario.reconnect().await?;
-        reconnect.push(figures);
+        if event != Event::ColdConnect {
+            runs.push((event, figures));
+        }
     }
     // Who was sent nothing after coming back still follows.
     scenario.endpoint(0, 1).await?;
-    let runs = [cold, endpoint, route, service, reconnect];
-    Ok(Outcome { runs: Event::ALL.into_iter().zip(runs).collect(), resources })
+    let resources = fleet::counts(&scenario.fleet.disconnect().await?)?;
+    Ok(Outcome { runs, resources })
 }
 
 impl<'a> Scenario<'a> {
@@ -150,15 +161,14 @@ impl<'a> Scenario<'a> {
         self.event(&[gone, route_sign()], self.api.delete(&object(Collection::Services, number))).await
     }
 
-    /// All clients go, and come back with what they have; how much that is.
-    async fn reconnect(&mut self) -> anyhow::Result<(Figures, [usize; 4])> {
+    /// All clients go, and come back with what they have.
+    async fn reconnect(&mut self) -> anyhow::Result<Figures> {
         let proxies = self.fleet.disconnect().await?;
-        let resources = fleet::counts(&proxies)?;
         self.server.quiet(self.idle).await?;
         let begin = self.begin()?;
         self.fleet.connect(proxies);
         self.fleet.opened().await?;
-        Ok((self.end(&begin).await?, resources))
+        self.end(&begin).await
     }
 
     /// Measures from just before the call until the server rests.
@@ -179,18 +189,20 @@ impl<'a> Scenario<'a> {
             cpu: self.server.cpu()?,
             bytes: board.bytes.load(Ordering::Relaxed),
             resources: board.resources.load(Ordering::Relaxed),
+            turned_away: board.turned_away.load(Ordering::Relaxed),
             at: Instant::now(),
         })
     }
 
     async fn end(&self, begin: &Begin) -> anyhow::Result<Figures> {
         self.server.quiet(self.idle).await?;
-        let Begin { cpu, bytes, resources, at } = self.begin()?;
+        let Begin { cpu, bytes, resources, turned_away, at } = self.begin()?;
         let idle = self.idle * at.duration_since(begin.at).as_secs_f64();
         Ok(vec![
             (Figure::Cpu, ((cpu - begin.cpu).as_secs_f64() - idle).max(0.0)),
             (Figure::Bytes, (bytes - begin.bytes) as f64),
             (Figure::Resources, (resources - begin.resources) as f64),
+            (Figure::TurnedAway, (turned_away - begin.turned_away) as f64),
         ])
     }
 }

@@ -20,8 +20,8 @@ const CORE: &str = "1";
 /// A time without work that shows that an event is over.
 const QUIET: Duration = Duration::from_millis(750);
 /// CPU time within [`QUIET`], beyond what is always spent, that still counts as none.
-const NOISE: Duration = Duration::from_millis(3);
-const LONGEST: Duration = Duration::from_secs(300);
+const NOISE: Duration = Duration::from_millis(8);
+const LONGEST: Duration = Duration::from_secs(100);
 
 /// A running control plane.
 pub(crate) struct Server {
