@@ -1,6 +1,7 @@
 //! Istio's certificate service over gRPC: the only part that knows the protocol.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -92,11 +93,11 @@ impl CertificateService {
         })
     }
 
-    fn check_registered(&self, caller: &Caller) -> Result<(), Status> {
+    fn check_registered(&self, caller: &Caller, peer: Option<SocketAddr>) -> Result<(), Status> {
         let by_certificate = matches!(caller.proof, Proof::Certificate { .. });
         let gone = by_certificate && self.registry.as_ref().is_some_and(|registry| !registry.exists(&caller.id));
         if gone {
-            tracing::warn!(target: "audit", id = %caller.id, proof = %caller.proof, "renewal refused: no such workload");
+            tracing::warn!(target: "audit", id = %caller.id, proof = %caller.proof, ?peer, "renewal refused: no such workload");
             return Err(Status::permission_denied("renewal not permitted"));
         }
         Ok(())
@@ -106,6 +107,7 @@ impl CertificateService {
     async fn sign(
         &self,
         caller: Caller,
+        peer: Option<SocketAddr>,
         body: IstioCertificateRequest,
         now: SystemTime,
     ) -> Result<IssuedChain, Status> {
@@ -115,7 +117,9 @@ impl CertificateService {
         let authority = self.authority.clone();
         let signed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            decide_and_sign(&authority, &caller, &body, now)
+            let outcome = decide(&authority, &caller, &body).and_then(|approved| Ok(authority.issue(&approved, now)?));
+            audit(&caller, peer, &outcome);
+            outcome
         });
         signed.await.map_err(|_| Status::internal("the request could not be completed"))?.map_err(Status::from)
     }
@@ -128,9 +132,10 @@ impl IstioCertificateService for CertificateService {
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let now = (self.clock)();
+        let peer = request.remote_addr();
         let caller = self.authenticate(&request, now).await?;
-        self.check_registered(&caller)?;
-        let issued = self.sign(caller, request.into_inner(), now).await?;
+        self.check_registered(&caller, peer)?;
+        let issued = self.sign(caller, peer, request.into_inner(), now).await?;
         Ok(Response::new(IstioCertificateResponse { cert_chain: issued.pem_elements() }))
     }
 }
@@ -159,25 +164,20 @@ impl From<CreateError> for Status {
     }
 }
 
-fn decide_and_sign(
-    authority: &Authority,
-    caller: &Caller,
-    body: &IstioCertificateRequest,
-    now: SystemTime,
-) -> Result<IssuedChain, CreateError> {
-    let outcome = decide(authority, caller, body).and_then(|approved| Ok(authority.issue(&approved, now)?));
-    match &outcome {
+/// Tells the audit log who got a certificate, or why not.
+fn audit(caller: &Caller, peer: Option<SocketAddr>, outcome: &Result<IssuedChain, CreateError>) {
+    let Caller { id, proof } = caller;
+    match outcome {
         Ok(issued) => {
-            tracing::info!(target: "audit", id = %caller.id, proof = %caller.proof, serial = issued.serial, "certificate issued");
+            tracing::info!(target: "audit", %id, %proof, ?peer, serial = issued.serial, "certificate issued");
         }
         Err(CreateError::Issue(error)) => {
-            tracing::error!(target: "audit", id = %caller.id, %error, "certificate not issued")
+            tracing::error!(target: "audit", %id, ?peer, %error, "certificate not issued");
         }
-        Err(error) => {
-            tracing::warn!(target: "audit", id = %caller.id, proof = %caller.proof, reason = %error, "certificate request refused");
+        Err(reason) => {
+            tracing::warn!(target: "audit", %id, %proof, ?peer, %reason, "certificate request refused");
         }
     }
-    outcome
 }
 
 fn decide(

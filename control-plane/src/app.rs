@@ -382,7 +382,7 @@ fn authority_settings(settings: &Settings) -> anyhow::Result<AuthoritySettings> 
     let mut wanted = AuthoritySettings::new(settings.trust_domain.clone());
     wanted.leaf_ttl = settings.leaf_ttl;
     wanted.max_ttl = settings.leaf_ttl;
-    wanted.intermediate_ttl = wanted.intermediate_ttl.max(6 * settings.leaf_ttl);
+    wanted.intermediate_ttl = settings.signer_ttl.unwrap_or(wanted.intermediate_ttl.max(6 * settings.leaf_ttl));
     // Ours live no longer than others', so that who tries out short lives tries out ours too.
     wanted.server_ttl = wanted.server_ttl.min(settings.leaf_ttl.max(SHORTEST_SERVER_TTL));
     let account = wanted.server_id.service_account().to_owned();

@@ -79,6 +79,9 @@ pub struct ServeOptions {
     /// Lifetime of workloads' certificates, such as 24h or 20s [default: 24h]
     #[arg(long, value_name = "DURATION", env = "FERROMESH_LEAF_TTL")]
     pub leaf_ttl: Option<String>,
+    /// Lifetime of the certificate that signs those, at least six times theirs; renewed at half of it [default: 168h]
+    #[arg(long, value_name = "DURATION", env = "FERROMESH_SIGNER_TTL")]
+    pub signer_ttl: Option<String>,
     /// File with the administrator's token of the REST API [default: one is made, DATA/admin-token]
     #[arg(long, value_name = "FILE", env = "FERROMESH_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
@@ -129,6 +132,8 @@ pub struct Settings {
     pub take_over_roots: bool,
     /// Lifetime of workloads' certificates.
     pub leaf_ttl: Duration,
+    /// Lifetime of the certificate that signs those; the authority's default without it.
+    pub signer_ttl: Option<Duration>,
     /// The administrator's token, where somebody else keeps it; `None`: in the data directory, made when it is missing.
     pub admin_token_file: Option<PathBuf>,
     /// Names of the server's certificate; `ferromesh.local` first.
@@ -139,6 +144,8 @@ pub struct Settings {
 pub const SERVER_NAME: &str = "ferromesh.local";
 /// Shorter certificates would be renewed faster than anybody can use them.
 const SHORTEST_TTL: Duration = Duration::from_secs(5);
+/// A signer is dated back by two minutes: half of a shorter life would be over when it begins.
+const SHORTEST_SIGNER_TTL: Duration = Duration::from_secs(180);
 
 impl ServeOptions {
     /// Reads the settings file, fills in what flags and variables left open, and checks everything.
@@ -162,6 +169,7 @@ impl ServeOptions {
             false => self.server_names,
         };
         let ttl = self.leaf_ttl.or(file.take("leaf-ttl")).unwrap_or_else(|| "24h".to_owned());
+        let signer_ttl = self.signer_ttl.or(file.take("signer-ttl")).map(|ttl| duration("--signer-ttl", &ttl));
         let trust_domain = self.trust_domain.or(file.take("trust-domain"));
         let root_namespace = self.root_namespace.or(file.take("root-namespace"));
         let settings = Settings {
@@ -184,8 +192,8 @@ impl ServeOptions {
             pod_name: self.pod_name.or(file.take("pod-name")).unwrap_or_else(some_name),
             new_root: self.new_root || file.says("new-root"),
             take_over_roots: self.take_over_roots || file.says("take-over-roots"),
-            leaf_ttl: parse_duration(&ttl)
-                .with_context(|| format!("--leaf-ttl {ttl:?}: expected a duration such as 24h or 20s"))?,
+            leaf_ttl: duration("--leaf-ttl", &ttl)?,
+            signer_ttl: signer_ttl.transpose()?,
             admin_token_file: self.admin_token_file.or(file.take("admin-token-file").map(PathBuf::from)),
             server_names: named(server_names),
         };
@@ -211,6 +219,10 @@ fn some_name() -> String {
     format!("{}-{:08x}", host.trim(), rand::random::<u32>())
 }
 
+fn duration(option: &str, text: &str) -> anyhow::Result<Duration> {
+    parse_duration(text).with_context(|| format!("{option} {text:?}: expected a duration such as 24h or 20s"))
+}
+
 fn named(mut further: Vec<String>) -> Vec<String> {
     let mut names = vec![SERVER_NAME.to_owned(), "localhost".to_owned()];
     further.retain(|n| !names.contains(n));
@@ -232,6 +244,9 @@ impl Settings {
         }
         if self.leaf_ttl < SHORTEST_TTL {
             bail!("--leaf-ttl {:?}: expected at least {SHORTEST_TTL:?}", self.leaf_ttl);
+        }
+        if let Some(ttl) = self.signer_ttl.filter(|ttl| *ttl < SHORTEST_SIGNER_TTL) {
+            bail!("--signer-ttl {ttl:?}: expected at least {SHORTEST_SIGNER_TTL:?}");
         }
         Ok(())
     }
@@ -436,6 +451,8 @@ mod tests {
     fn a_bad_value_names_its_option() {
         let options = ServeOptions { leaf_ttl: Some("soon".into()), ..ServeOptions::default() };
         assert!(checked(options).expect_err("refused").contains("--leaf-ttl \"soon\""));
+        let options = ServeOptions { signer_ttl: Some("60s".into()), ..ServeOptions::default() };
+        assert!(checked(options).expect_err("refused").contains("--signer-ttl 60s"));
         let options = ServeOptions { trust_domain: Some("Bad!".into()), ..ServeOptions::default() };
         assert!(checked(options).expect_err("refused").contains("--trust-domain"));
     }

@@ -22,6 +22,9 @@ const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 const CART_NODE: &str = "sidecar~10.80.0.1~cart.shop~shop.svc.cluster.local";
 const ROOT_MAP: &str = "istio-ca-root-cert";
 
+/// The certificate that signs is replaced half a minute after it was made: it is dated back by two.
+const SHORT_LIVED: [&str; 4] = ["--leaf-ttl", "30s", "--signer-ttl", "180s"];
+
 /// Two namespaces with an account and a pod each, which nobody runs, and a gateway's credential in one of them.
 const PEOPLE: &str = "
 apiVersion: v1
@@ -65,6 +68,8 @@ async fn pods_prove_who_they_are_and_one_root_outlives_every_control_plane() {
     bad_tokens_get_nothing_and_the_log_says_why(&cluster, plane).await;
     nobody_gets_what_is_of_another(&cluster, plane).await;
     every_namespace_holds_the_root(&cluster, &planes);
+    certificates_prove_while_the_api_server_is_away_and_tokens_wait(&cluster, plane).await;
+    replicas_renew_their_signer_together(&cluster, &planes).await;
     let root = plane.roots();
     drop(planes);
     an_empty_file_system_keeps_the_root_and_a_lost_secret_is_never_replaced(&cluster, &root);
@@ -72,7 +77,7 @@ async fn pods_prove_who_they_are_and_one_root_outlives_every_control_plane() {
 }
 
 fn replicas_that_start_at_once_share_one_root(cluster: &Cluster) -> [Plane; 2] {
-    let mut planes = ["127.80.70.1", "127.80.71.1"].map(|host| Plane::begin(host, cluster, &[]));
+    let mut planes = ["127.80.70.1", "127.80.71.1"].map(|host| Plane::begin(host, cluster, &SHORT_LIVED));
     planes.iter_mut().for_each(Plane::until_ready);
     let roots: BTreeSet<String> = planes.iter().map(Plane::roots).collect();
     assert_eq!(roots.len(), 1, "{roots:?}");
@@ -106,7 +111,7 @@ async fn check_refused(plane: &Plane, token: &str, words: &[&str]) {
     let refusal = door.sign(Some(token), None, CART).await.err().expect("refused");
     assert_eq!((refusal.code(), refusal.message()), (Code::Unauthenticated, "not authenticated"));
     plane.until_said(&[&["audit", "certificate request not authenticated", "peer=Some(127."], words].concat());
-    let refusal = door.clusters(Some(token), None, CART_NODE).await.err().expect("refused");
+    let refusal = door.clusters(Some(token), None, CART_NODE).await.expect_err("refused");
     assert_eq!((refusal.code(), refusal.message()), (Code::Unauthenticated, "not authenticated"));
     plane.until_said(&[&["audit", "xDS stream not authenticated", "peer=Some(127."], words].concat());
     assert!(!plane.output().contains(token), "the log shows a token");
@@ -153,7 +158,7 @@ async fn nobody_gets_what_is_of_another(cluster: &Cluster, plane: &Plane) {
     let refusal = door.sign(Some(&cart), None, other).await.err().expect("refused");
     assert_eq!(refusal.code(), Code::InvalidArgument);
     plane.until_said(&["audit", "certificate request refused", &format!("id={CART}"), other, "of pod shop/cart"]);
-    let refusal = door.clusters(Some(&vault), None, CART_NODE).await.err().expect("refused");
+    let refusal = door.clusters(Some(&vault), None, CART_NODE).await.expect_err("refused");
     assert_eq!(refusal.code(), Code::PermissionDenied);
     plane.until_said(&["audit", "xDS stream refused", "ns/bank/sa/vault"]);
 
@@ -212,6 +217,44 @@ fn every_namespace_holds_the_root(cluster: &Cluster, planes: &[Plane; 2]) {
     until(SOON, "the Secret again", || {
         cluster.try_kubectl(&["get", "secret", "ferromesh-ca", "-n", "istio-system"]).is_ok()
     });
+}
+
+async fn certificates_prove_while_the_api_server_is_away_and_tokens_wait(cluster: &Cluster, plane: &Plane) {
+    let door = plane.door();
+    let [token, other] = [(); 2].map(|()| token::of_pod(cluster, "shop", "cart", "cart"));
+    let held = door.sign(Some(&other), None, CART).await.expect("a certificate");
+    cluster.restart("apiserver");
+    let by_token = door.sign(Some(&token), None, CART).await;
+    door.sign(None, Some(&held), CART).await.expect("a renewal needs nobody else");
+    assert!(door.clusters(None, Some(&held), CART_NODE).await.expect("nor does a stream") > 0);
+    assert_eq!(by_token.err().map(|status| status.code()), Some(Code::Unavailable));
+    plane.until_said(&["audit", "cannot be checked now", "system:serviceaccount:shop:cart"]);
+    let begin = Instant::now();
+    while let Err(status) = door.sign(Some(&token), None, CART).await {
+        assert!(status.code() == Code::Unavailable && begin.elapsed() < SOON, "{status}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// One replica makes the next signer, the other takes it over.
+async fn replicas_renew_their_signer_together(cluster: &Cluster, planes: &[Plane; 2]) {
+    let renewed = || planes.iter().any(|plane| plane.output().contains("signing certificate renewed"));
+    until(2 * SOON, "the signer is renewed", renewed);
+    let token = token::of_pod(cluster, "shop", "cart", "cart");
+    let begin = Instant::now();
+    loop {
+        let mut signers = BTreeSet::new();
+        for plane in planes {
+            let issued = plane.door().sign(Some(&token), None, CART).await.expect("a certificate");
+            assert_eq!(issued.roots, planes[0].roots());
+            signers.insert(issued.chain[1].to_vec());
+        }
+        if signers.len() == 1 {
+            break;
+        }
+        assert!(begin.elapsed() < SOON, "the replicas sign with different certificates");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 fn an_empty_file_system_keeps_the_root_and_a_lost_secret_is_never_replaced(cluster: &Cluster, root: &str) {
