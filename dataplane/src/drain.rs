@@ -78,3 +78,37 @@ pub async fn drain(shared: &Arc<Shared>, settings: DrainSettings) {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::listen::Counted;
+
+    /// Enters draining with one connection open until `open_for`, and tells how long it took at least and at most.
+    async fn check(settings: DrainSettings, open_for: Duration, at_least: Duration, at_most: Duration) {
+        let (_, identity) = tokio::sync::watch::channel(None);
+        let shared = Shared::new(Arc::default(), identity, Default::default()).unwrap();
+        let connection = Counted::new(&shared);
+        tokio::spawn(async move {
+            sleep(open_for).await;
+            drop(connection);
+        });
+        let start = Instant::now();
+        drain(&shared, settings).await;
+        assert_eq!(shared.phase(), Phase::Stopped);
+        let took = start.elapsed();
+        assert!((at_least..at_most).contains(&took), "{took:?}, expected {at_least:?} at least");
+    }
+
+    #[tokio::test]
+    async fn a_drain_lasts_for_its_grace_and_then_as_long_as_connections_but_not_for_ever() {
+        let millis = Duration::from_millis;
+        let long = Duration::from_secs(60);
+        let settings = DrainSettings { grace: millis(100), limit: long };
+        check(settings, millis(0), millis(100), long).await;
+        check(settings, millis(200), millis(200), long).await;
+        check(DrainSettings { limit: millis(300), ..settings }, long, millis(300), long).await;
+    }
+}

@@ -148,7 +148,10 @@ impl Site {
             "--ip",
             &pod.address.to_string(),
         ]);
-        command.args(["--concurrency", "1", "--drain-time", "1s"]);
+        command.args(["--concurrency", "1", "--drain-time", "1s", "--agent-address", "0.0.0.0:15020"]);
+        let probes = r#"{"/app-health/app/readyz": {"httpGet": {"path": "/probe", "port": 9080}},
+            "/app-health/app/livez": {"tcpSocket": {"port": 9}}}"#;
+        command.args(["--app-probes", probes]);
         if kind == "envoy" {
             command.arg("--envoy-path").arg(paths::envoy());
         }
@@ -222,13 +225,24 @@ fn check(third: u8, proxies: Proxies) {
         "STRICT answered plaintext: {plaintext}"
     );
 
+    // The kubelet has no certificate: the agent asks for it, beside the proxy.
+    for (probe, expected) in [("readyz", "200"), ("livez", "500"), ("startupz", "404")] {
+        let answer = get(&mesh.outsider, &format!("http://10.77.{third}.12:15020/app-health/app/{probe}"), 1, &[]);
+        assert_eq!(status(&answer, expected), 1, "{probe}: {answer}");
+    }
+
     let bytes =
         mesh.client.exec(Path::new("bash"), &["-c", "exec 3<>/dev/tcp/bytes/9000; echo hello mesh >&3; head -n1 <&3"]);
     assert_eq!(String::from_utf8_lossy(&bytes.stdout).trim(), "hello mesh", "TCP through the mesh");
 
-    if proxies.callees == "run" {
-        let scrape =
-            mesh.servers[0].exec(Path::new("curl"), &["-sf", "-m", "5", "http://127.0.0.1:15090/stats/prometheus"]);
+    let scrape =
+        mesh.servers[0].exec(Path::new("curl"), &["-sf", "-m", "5", "http://127.0.0.1:15020/stats/prometheus"]);
+    if proxies.callees == "envoy" {
+        let metrics = String::from_utf8_lossy(&scrape.stdout).into_owned();
+        for series in ["envoy_server_live", "istio_agent_cert_expiry_seconds"] {
+            assert!(metrics.contains(series), "no {series}:\n{metrics}");
+        }
+    } else {
         let metrics = String::from_utf8_lossy(&scrape.stdout).into_owned();
         let counted = metrics.lines().any(|line| {
             line.starts_with("istio_requests_total{")

@@ -19,6 +19,7 @@ use ferromesh_proto::{
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
 use tonic::{Request, metadata::MetadataValue, transport::Channel};
+use xxhash_rust::xxh3::xxh3_64;
 use zeroize::Zeroizing;
 
 use super::{
@@ -95,6 +96,11 @@ pub trait CertificateSource: Send + Sync {
     /// # Errors
     /// [`FetchError`]; the caller keeps what it holds and tries again.
     fn fetch(&self, held: Option<Arc<Identity>>) -> Fetching<'_>;
+
+    /// Tells apart the states of what the source itself trusts; a change means that a new identity is wanted.
+    fn trust(&self) -> u64 {
+        0
+    }
 }
 
 /// Whom to ask, and for what.
@@ -187,6 +193,11 @@ impl CsrClient {
 impl CertificateSource for CsrClient {
     fn fetch(&self, held: Option<Arc<Identity>>) -> Fetching<'_> {
         Box::pin(self.renew_or_join(held))
+    }
+
+    fn trust(&self) -> u64 {
+        // A file that is being replaced counts as a change, which does no harm.
+        std::fs::read(&self.settings.target.roots_file).map_or(0, |pem| xxh3_64(&pem))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! [`Renewal`] decides without a clock or a network: the task only asks it, waits and fetches. A certificate is renewed
 //! around half of its life, spread over a fifth of it so that workloads that started together do not come back together;
-//! after a failure the old one stays in use until it ends.
+//! after a failure the old one stays in use until it ends. When the file of roots changes, a renewal is due soon: the
+//! authority's answer brings the whole new trust bundle.
 
 use std::{
     sync::Arc,
@@ -19,6 +20,9 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// The wall clock may jump, as after a laptop's sleep: look at it at least this often.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
+
+/// Within this time, at random, workloads fetch anew when the roots have changed for all of them.
+const SPREAD: Duration = Duration::from_secs(15);
 
 /// The state of one identity's renewal: pure.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,6 +61,11 @@ impl Renewal {
         self.next = now + doubled.min(ceiling).mul_f64(1.0 - 0.5 * unit(draw));
     }
 
+    /// There are new roots at `now`; `draw` is random in `0..1`.
+    pub fn hasten(&mut self, now: SystemTime, draw: f64) {
+        self.next = self.next.min(now + SPREAD.mul_f64(unit(draw)));
+    }
+
     /// How long to wait at `now`; zero when it is time to fetch.
     pub fn wait(&self, now: SystemTime) -> Duration {
         self.next.duration_since(now).unwrap_or_default()
@@ -75,7 +84,13 @@ fn unit(draw: f64) -> f64 {
 /// Keeps `publish` at the newest identity of `source` for as long as it is polled; ends when nobody listens any more.
 pub async fn run(source: Arc<dyn CertificateSource>, publish: watch::Sender<Option<Arc<Identity>>>) {
     let mut renewal = Renewal::new(SystemTime::now());
+    let mut trusted = source.trust();
     while !publish.is_closed() {
+        let trust = source.trust();
+        if std::mem::replace(&mut trusted, trust) != trust {
+            renewal.hasten(SystemTime::now(), rand::random());
+            tracing::info!(renew_in = renewal.wait(SystemTime::now()).as_secs(), "the file of roots has changed");
+        }
         let wait = renewal.wait(SystemTime::now());
         if !wait.is_zero() {
             tokio::select! {
@@ -167,6 +182,16 @@ mod tests {
         renewal.failed(at(0.0), 0.0);
         renewal.succeeded(at(100.0), at(0.0), 0.0);
         assert_eq!(renewal.failures(), 0);
+    }
+
+    #[test]
+    fn new_roots_make_a_renewal_due_soon_and_never_later() {
+        let mut renewal = Renewal::new(at(0.0));
+        renewal.succeeded(at(86_400.0), at(0.0), 0.0);
+        renewal.hasten(at(0.0), 0.5);
+        assert_eq!(renewal.wait(at(0.0)), SPREAD / 2);
+        renewal.hasten(at(1.0), 1.0);
+        assert_eq!(renewal.wait(at(0.0)), SPREAD / 2);
     }
 
     struct Flaky(AtomicUsize);

@@ -9,7 +9,7 @@ mod scrape;
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
 };
 
 use axum::{
@@ -20,6 +20,8 @@ use axum::{
 };
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
+
+use crate::redirect::{PASSTHROUGH_V4, PASSTHROUGH_V6};
 
 pub use self::{probe::AppProbes, scrape::AppMetrics};
 
@@ -52,10 +54,7 @@ impl Application {
     async fn connect(self, to: SocketAddr) -> io::Result<TcpStream> {
         let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if self.captured && to.ip() == self.address {
-            let source: IpAddr = match to {
-                SocketAddr::V4(_) => Ipv4Addr::new(127, 0, 0, 6).into(),
-                SocketAddr::V6(_) => Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6).into(),
-            };
+            let source = if to.is_ipv4() { PASSTHROUGH_V4.into() } else { PASSTHROUGH_V6.into() };
             socket.bind(SocketAddr::new(source, 0))?;
         }
         let stream = socket.connect(to).await?;
@@ -102,7 +101,9 @@ async fn end(
     State(quit): State<CancellationToken>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
 ) -> (StatusCode, &'static str) {
-    if !peer.ip().to_canonical().is_loopback() {
+    let peer = peer.ip().to_canonical();
+    // What comes by the passthrough source came from outside, through the proxy.
+    if !peer.is_loopback() || peer == PASSTHROUGH_V4 {
         return (StatusCode::FORBIDDEN, "only from this host\n");
     }
     quit.cancel();

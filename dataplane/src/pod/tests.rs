@@ -4,7 +4,10 @@ use std::{future::IntoFuture, net::Ipv4Addr};
 
 use axum::{http::header, response::Redirect, routing::get};
 use http_body_util::{BodyExt, Empty};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 
 use super::*;
 
@@ -27,7 +30,13 @@ fn pod(probes: &str, metrics: Option<AppMetrics>) -> PodSettings {
 }
 
 async fn ask(method: &str, address: SocketAddr, path: &str) -> (u16, String) {
-    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
+    ask_from(Ipv4Addr::LOCALHOST, method, address, path).await
+}
+
+async fn ask_from(source: Ipv4Addr, method: &str, address: SocketAddr, path: &str) -> (u16, String) {
+    let mut connector = HttpConnector::new();
+    connector.set_local_address(Some(source.into()));
+    let client = Client::builder(TokioExecutor::new()).build::<_, Empty<bytes::Bytes>>(connector);
     let request = http::Request::builder().method(method).uri(format!("http://{address}{path}"));
     let request = request.header(header::USER_AGENT, "kube-probe/1.36").body(Empty::new()).unwrap();
     let response = client.request(request).await.unwrap();
@@ -167,6 +176,7 @@ async fn the_end_is_asked_for_by_post_from_this_host() {
     let quit = CancellationToken::new();
     let agent = served(quit_route(quit.clone())).await;
     assert_eq!(ask("GET", agent, "/quitquitquit").await.0, 405);
+    assert_eq!(ask_from(PASSTHROUGH_V4, "POST", agent, "/quitquitquit").await.0, 403);
     assert!(!quit.is_cancelled());
     assert_eq!(ask("POST", agent, "/quitquitquit").await.0, 200);
     quit.cancelled().into_future().await;

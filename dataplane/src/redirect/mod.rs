@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 pub use self::{
     netlink::NetlinkError,
-    rules::{Family, Table, tables},
+    rules::{Family, PASSTHROUGH_V4, PASSTHROUGH_V6, Table, tables},
 };
 
 /// Exists where the kernel has IPv6 in this network namespace.
@@ -117,7 +117,7 @@ pub fn install(tables: &[Table]) -> Result<(), NetlinkError> {
     netlink::send_batch(&batch::replace(tables))?;
     if tables.iter().any(|table| table.family == Family::V6) {
         // Where IPv6 is switched off by sysctl there is no such traffic either.
-        if let Err(error) = netlink::add_loopback_address(rules::PASSTHROUGH_V6) {
+        if let Err(error) = netlink::add_loopback_address(PASSTHROUGH_V6) {
             tracing::debug!(%error, "no source address for connections of the proxy to the workload over IPv6");
         }
     }

@@ -12,9 +12,9 @@ use super::{RedirectSettings, Scope};
 /// Tunnelled traffic of other proxies is for the proxy already.
 const HBONE_PORT: u16 = 15008;
 /// Source of the proxy's connections to its workload, by which they are told from a workload that calls itself.
-const PASSTHROUGH_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6));
-/// The same for IPv6.
-pub(super) const PASSTHROUGH_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
+pub const PASSTHROUGH_V4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
+/// The same for IPv6, where interception adds it to the loopback interface.
+pub const PASSTHROUGH_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 
 /// Which packets a table sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,7 +36,7 @@ impl Family {
 
     fn passthrough(self) -> IpNet {
         match self {
-            Self::V4 => PASSTHROUGH_V4.into(),
+            Self::V4 => IpAddr::V4(PASSTHROUGH_V4).into(),
             Self::V6 => IpAddr::V6(PASSTHROUGH_V6).into(),
         }
     }

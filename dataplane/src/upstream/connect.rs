@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -12,16 +12,13 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::LiveEndpoint;
 use crate::{
+    redirect::{PASSTHROUGH_V4, PASSTHROUGH_V6},
     runtime::{
         cluster::{Cluster, ConnectionSettings, MeshAlpn, TcpKeepalive, Transport},
         facts::PeerCertificate,
     },
     tls::{MaybeTls, TlsContexts},
 };
-
-/// Source of connections to the workload, which interception lets through; clusters name the one of IPv4 only.
-const PASSTHROUGH_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6));
-const PASSTHROUGH_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6));
 
 /// Which protocol a connection is opened for: it decides about the ALPN list that is offered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -129,8 +126,8 @@ async fn tcp(address: SocketAddr, settings: &ConnectionSettings) -> io::Result<T
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     match settings.bind {
         Some(source) if source.is_ipv4() == address.is_ipv4() => bind(&socket, source)?,
-        // Where interception is not ours, nobody has made this address.
-        Some(PASSTHROUGH_V4) => drop(bind(&socket, PASSTHROUGH_V6)),
+        // Clusters name only the address of IPv4. Where interception is not ours, nobody has made the other.
+        Some(source) if source == PASSTHROUGH_V4 => drop(bind(&socket, PASSTHROUGH_V6.into())),
         _ => {}
     }
     if let Some(keepalive) = settings.keepalive {
