@@ -17,10 +17,11 @@ use crate::inject::{InjectionSettings, Report, inject_document};
 /// `ferromesh inject`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Prints every document, with proxies in those that make pods: Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet,
+    after_help = "Prints every document, with proxies in those that make pods: Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, \
 ReplicationController, Job, CronJob, and lists of them. All others are printed as they are.
-Every pod is injected that does not say `sidecar.istio.io/inject: \"false\"` and does not use its node's network, whatever
-its namespace says; a Namespace among the documents can choose the kind of proxy (label ferromesh.io/proxy).
+
+Every pod is injected that does not say `sidecar.istio.io/inject: \"false\"` and does not use its node's network, whatever \
+its namespace says; a Namespace among the documents can choose the kind of proxy (label ferromesh.io/proxy). \
 The webhook leaves what is injected here as it is.
 
 Examples:

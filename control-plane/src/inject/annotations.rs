@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::{
     InjectionSettings, pod,
     settings::{ProxyKind, Quantities, Redirect, Resources, Timing},
+    template::PROXY_UID,
 };
 
 /// The label, or annotation, of pods and namespaces that says which proxy they want.
@@ -292,40 +293,44 @@ fn not_acted_on(pod: &Value) -> impl Iterator<Item = Diagnostic> {
     })
 }
 
-/// Containers whose traffic is taken for the proxy's own and is not redirected.
+/// Whoever runs as the proxy's user, so that the traffic is taken for the proxy's own and is not redirected.
 fn bypassed(pod: &Value) -> impl Iterator<Item = Diagnostic> {
+    let runs_as_proxy = |holder: Option<&Value>| {
+        let user = holder.and_then(|holder| holder.pointer("/securityContext/runAsUser"));
+        user.and_then(Value::as_u64) == Some(PROXY_UID)
+    };
+    let of_pod = runs_as_proxy(pod.get("spec")).then(|| "spec".to_owned());
     let containers = pod::CONTAINER_LISTS.iter().flat_map(|list| {
         let containers = pod.pointer(&format!("/spec/{list}")).and_then(Value::as_array).into_iter().flatten();
-        containers.enumerate().filter(|(_, c)| pod::name(c) != pod::PROXY).map(move |(index, c)| (*list, index, c))
+        containers.enumerate().map(move |(index, container)| (format!("spec.{list}[{index}]"), container))
     });
-    let proxys_own = |user: Option<&Value>| user.and_then(Value::as_u64) == Some(super::template::PROXY_UID);
-    containers.filter(move |(_, _, c)| proxys_own(c.pointer("/securityContext/runAsUser"))).map(|(list, index, _)| {
-        let field = FieldPath::of(&format!("spec.{list}[{index}].securityContext.runAsUser"));
-        Diagnostic::warning(
-            Code::NoEffect,
-            field,
-            "user 1337 is the proxy's: this container's traffic is not redirected",
-        )
-        .fix("run it as another user, unless that is meant")
+    let of_containers = containers
+        .filter(move |(_, container)| pod::name(container) != pod::PROXY && runs_as_proxy(Some(container)))
+        .map(|(path, _)| path);
+    of_pod.into_iter().chain(of_containers).map(|path| {
+        let field = FieldPath::of(&path).field("securityContext").field("runAsUser");
+        let message = "user 1337 is the proxy's: traffic of this user is not redirected";
+        Diagnostic::warning(Code::NoEffect, field, message).fix("choose another user, unless that is meant")
     })
 }
 
 /// Checks a list of ports: `*`, or numbers with commas, or nothing.
 pub(super) fn check_ports(text: &str, at: &mut Decoder) {
-    let port = |part: &str| part.trim().parse::<NonZeroU16>().is_ok();
+    let port = |part: &str| part.parse::<NonZeroU16>().is_ok();
     check_list(text, port, "`*`, or port numbers with commas", at);
 }
 
 /// Checks a list of address ranges: `*`, or CIDRs with commas, or nothing.
 pub(super) fn check_ranges(text: &str, at: &mut Decoder) {
-    check_list(text, |part| is_range(part.trim()), "`*`, or ranges such as 10.0.0.0/8 with commas", at);
+    check_list(text, is_range, "`*`, or ranges such as 10.0.0.0/8 with commas", at);
 }
 
 fn check_list(text: &str, fits: impl Fn(&str) -> bool, expected: &str, at: &mut Decoder) {
     if text.trim().is_empty() || text.trim() == "*" {
         return;
     }
-    if let Some(part) = text.split(',').find(|part| !fits(part)) {
+    // Gaps are nothing to complain about: what reads the list later skips them.
+    if let Some(part) = text.split(',').map(str::trim).find(|part| !part.is_empty() && !fits(part)) {
         unfit(part, expected, at);
     }
 }

@@ -164,15 +164,18 @@ fn a_workload_is_called_by_its_labels_or_by_what_makes_its_pods() {
 #[test]
 fn what_is_asked_for_in_vain_is_said() {
     let annotations = json!({ "traffic.sidecar.istio.io/excludeInterfaces": "eth1" });
-    let spec = json!({ "containers": [{ "name": "app", "securityContext": { "runAsUser": 1337 } }] });
+    let spec = json!({
+        "securityContext": { "runAsUser": 1337 },
+        "containers": [{ "name": "app", "securityContext": { "runAsUser": 1337 } }],
+    });
     let Ok(Outcome::Injected { warnings, .. }) =
         outcome(&pod(json!({ "name": "a", "annotations": annotations }), spec), "shop")
     else {
         panic!("it is injected")
     };
     let said: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    assert!(
-        said[0].contains("excludeInterfaces") && said[1].contains("spec.containers[0].securityContext.runAsUser"),
-        "{said:?}"
-    );
+    let fields =
+        ["excludeInterfaces", "spec.securityContext.runAsUser", "spec.containers[0].securityContext.runAsUser"];
+    assert_eq!(said.len(), fields.len());
+    said.iter().zip(fields).for_each(|(line, field)| assert!(line.contains(field), "{line}"));
 }

@@ -1,6 +1,6 @@
 //! `/inject`: a pod that is to be made gets its proxy.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     body::Bytes,
@@ -23,9 +23,6 @@ use crate::{
     metrics::admission::Injection,
 };
 
-/// How long a pod may wait for the mesh to be known, right after a start.
-const KNOWN: Duration = Duration::from_secs(8);
-
 /// `POST /inject`
 pub(super) async fn answer(State(webhooks): State<Arc<Webhooks>>, body: Bytes) -> Response {
     let begun = Instant::now();
@@ -38,7 +35,7 @@ pub(super) async fn answer(State(webhooks): State<Arc<Webhooks>>, body: Bytes) -
         }
     };
     // A namespace that is not known yet might want another kind of proxy.
-    if timeout(KNOWN, webhooks.mesh.until_synced()).await.is_err() {
+    if timeout(webhooks.patience, webhooks.mesh.until_synced()).await.is_err() {
         count(Injection::Failure);
         return (StatusCode::SERVICE_UNAVAILABLE, "reading configuration\n").into_response();
     }

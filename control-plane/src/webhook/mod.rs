@@ -7,6 +7,8 @@
 mod inject;
 mod review;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -38,6 +40,8 @@ pub const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
 const MAX_BODY: usize = 8 << 20;
 /// Time for a whole request; the API server's own patience is shorter (10 s and 5 s in our configurations).
 const REQUEST: Duration = Duration::from_secs(15);
+/// How long a pod waits for the mesh to be known; less than API servers wait for us.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// Objects judged at a time; each judgement looks at the whole mesh.
 const JUDGEMENTS: usize = 2;
 
@@ -52,6 +56,8 @@ pub struct Webhooks {
     /// Where everything is counted.
     pub metrics: Arc<Metrics>,
     judgements: Semaphore,
+    /// How long a pod may wait for the mesh to be known, right after a start.
+    patience: Duration,
 }
 
 impl Webhooks {
@@ -62,7 +68,7 @@ impl Webhooks {
         settings: Arc<ArcSwap<InjectionSettings>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { mesh, defaults, settings, metrics, judgements: Semaphore::new(JUDGEMENTS) }
+        Self { mesh, defaults, settings, metrics, judgements: Semaphore::new(JUDGEMENTS), patience: PATIENCE }
     }
 }
 

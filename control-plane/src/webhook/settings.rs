@@ -88,3 +88,42 @@ impl Followed {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::ServeOptions;
+
+    use super::*;
+
+    fn settings(file: Option<PathBuf>) -> Settings {
+        ServeOptions { injection_settings: file, ..ServeOptions::default() }.check().expect("good options")
+    }
+
+    #[test]
+    fn a_broken_file_stops_the_start_and_later_leaves_the_last_good_settings_in_force() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("settings.yaml");
+        fs::write(&file, "proxy: envoi\n").expect("a file");
+        let error = Followed::open(&settings(Some(file.clone()))).map(|_| ()).expect_err("refused");
+        assert!(format!("{error:#}").contains("settings.yaml:1:1"), "{error:#}");
+        fs::write(&file, "revision: a\n").expect("a file");
+        let mut followed = Followed::open(&settings(Some(file))).expect("good settings");
+        for (text, revision) in
+            [("revision: b", "b"), ("revsion: c", "b"), ("rootNamespace: other", "b"), ("", "default")]
+        {
+            let _ = followed.take(text.to_owned());
+            assert_eq!(&*followed.settings.load().revision, revision, "{text}");
+        }
+    }
+
+    #[test]
+    fn settings_of_another_mesh_are_refused() {
+        let mut followed = Followed::open(&settings(None)).expect("defaults");
+        for (text, option) in
+            [("rootNamespace: other", "--root-namespace"), ("trustDomain: other.example", "--trust-domain")]
+        {
+            let error = followed.take(text.to_owned()).expect_err("refused");
+            assert!(format!("{error:#}").contains(option), "{error:#}");
+        }
+    }
+}

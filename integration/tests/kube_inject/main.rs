@@ -40,6 +40,7 @@ fn pods_are_injected_and_objects_judged_by_the_webhooks_of_a_cluster() {
     the_webhook_and_the_command_agree_and_twice_is_once(&cluster, &plane);
     only_who_asks_is_injected(&cluster);
     a_pod_that_asks_for_what_cannot_be_is_refused(&cluster);
+    the_settings_are_followed(&cluster, &plane);
     mistakes_are_refused_and_doubts_are_warnings(&cluster);
     everything_is_counted(&plane);
     the_root_is_written_again_when_somebody_changes_it(&cluster, &root);
@@ -138,7 +139,7 @@ fn the_webhook_and_the_command_agree_and_twice_is_once(cluster: &Cluster, plane:
     assert_eq!((names("initContainers"), names("containers")), (vec!["istio-init", "istio-proxy"], vec!["app"]));
     let drain = json!({ "name": "FERROMESH_DRAIN_TIME", "value": "7s" });
     let variables = by_webhook["spec"]["initContainers"][1]["env"].as_array().expect("variables").clone();
-    assert!(variables.contains(&drain), "the settings are followed: {variables:?}");
+    assert!(variables.contains(&drain), "the settings are used: {variables:?}");
     let probe = &by_webhook["spec"]["containers"][0]["livenessProbe"]["httpGet"];
     assert_eq!((&probe["path"], &probe["port"]), (&json!("/app-health/app/livez"), &json!(15020)));
     let again = essence(created(cluster, "shop", &created(cluster, "shop", POD).to_string()));
@@ -180,6 +181,14 @@ fn a_pod_that_asks_for_what_cannot_be_is_refused(cluster: &Cluster) {
     for words in ["ferromesh.io/proxy", "expected one of ferromesh, envoy, got `nginx`"] {
         assert!(!said.success && said.stderr.contains(words), "{}", said.stderr);
     }
+}
+
+fn the_settings_are_followed(cluster: &Cluster, plane: &Plane) {
+    std::fs::write(plane.settings(), "drainTime: 8s\n").expect("a file");
+    until(SOON, "the new settings in pods", || create(cluster, "shop", POD).stdout.contains("\"value\": \"8s\""));
+    std::fs::write(plane.settings(), "drianTime: 9s\n").expect("a file");
+    plane.until_said("did you mean `drainTime`");
+    assert!(create(cluster, "shop", POD).stdout.contains("\"value\": \"8s\""), "the last good settings stay");
 }
 
 /// A VirtualService of `host` that sends everything to `destination`.

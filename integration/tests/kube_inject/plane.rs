@@ -52,6 +52,11 @@ impl Plane {
         curl(&format!("http://{LOOPBACK}:15014/metrics")).unwrap_or_default()
     }
 
+    /// Waits for words in its log.
+    pub(crate) fn until_said(&self, words: &str) {
+        until(SOON, words, || self.process.output().contains(words));
+    }
+
     /// Ends it as a crash does.
     pub(crate) fn kill(mut self) {
         self.process.signal(nix::sys::signal::Signal::SIGKILL);
