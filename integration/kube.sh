@@ -120,8 +120,7 @@ lay_out() { # DIR: programs and images
   local part
   mkdir -p "$1/bin" "$1/log"
   for part in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl; do ln -s "$kubernetes/kube" "$1/bin/$part"; done
-  ln -s "$coredns/coredns" "$1/bin/coredns"
-  ln -s "$helm/helm" "$1/bin/helm"
+  for part in coredns helm; do ln -s "$companions/$part" "$1/bin/$part"; done
   cp "$tools/pause.tar" "$tools/probe.tar" "$1/"
   : > "$1/progress"
 }
@@ -249,7 +248,7 @@ list() {
 case "${1:-}" in
   up | down | load | list | build | restart | compact | claim | release) "$@" ;;
   image) shift; build_tools; "$tools/image" "$@" ;;
-  helm) shift; build_helm; "$helm/helm" "$@" ;;
+  helm) shift; build_companions; "$companions/helm" "$@" ;;
   -h | --help | help) usage ;;
   '') usage >&2; exit 2 ;;
   *) wrong "unknown command $1" ;;

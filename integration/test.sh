@@ -54,11 +54,11 @@ behind() { # FEATURE
 e2e() { behind e2e; }
 images() { bash integration/images.sh; }
 
-kube() { bash integration/kube.sh build; behind kube; }
+kube() { FERROMESH_BUILD_JOBS=$(nproc) bash integration/kube.sh build; behind kube; }
 
 # Where Kubernetes was never built, that takes minutes: it begins early, and uses what the other steps leave of the processors.
 kube_early() {
-  setsid nice -n 19 bash integration/kube.sh build > /dev/null 2>&1 &
+  FERROMESH_BUILD_JOBS=$(nproc) setsid nice -n 19 bash integration/kube.sh build > /dev/null 2>&1 &
   trap "kill -- -$! 2> /dev/null || true" EXIT
 }
 

@@ -1,8 +1,6 @@
 # Builds the programs that a cluster consists of, into a cache outside the clone. Sourced by kube.sh.
 
 kubernetes_version=1.36.3
-coredns_version=1.15.0
-helm_version=3.22.0
 cache=${FERROMESH_CACHE:-${HOME:?}/.cache/ferromesh}
 kube_source=$kube_root/kube
 
@@ -10,13 +8,14 @@ kube_source=$kube_root/kube
 version_flags="-X k8s.io/component-base/version.gitVersion=v$kubernetes_version -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36 -X k8s.io/client-go/pkg/version.gitVersion=v$kubernetes_version"
 
 # Charts rendered without a cluster are for the version of ours.
+helm_version=$(sed -n 's|.*helm.sh/helm/v3 v\([0-9.]*\).*|\1|p' "$kube_source/companions/go.mod")
 helm_flags="-X helm.sh/helm/v3/internal/version.version=v$helm_version -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=36 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=36"
 
 # What decides about a program's bytes: its sources and the pinned versions.
 fingerprint() { cat "$@" | sha256sum | cut -c 1-8; }
 kubernetes=$cache/kubernetes-$kubernetes_version-$(fingerprint "$kube_source"/{main.go,go.mod,go.sum} <(echo "$version_flags"))
-coredns=$cache/coredns-$coredns_version
-helm=$cache/helm-$helm_version-$(fingerprint <(echo "$helm_flags"))
+# CoreDNS and Helm.
+companions=$cache/kube-companions-$(fingerprint "$kube_source"/companions/{go.mod,go.sum,coredns/main.go} <(echo "$helm_flags"))
 tools=$cache/kube-tools-$(fingerprint "$kube_source"/{pause,image,probe}/main.go)
 
 go_program() {
@@ -43,8 +42,7 @@ build_into() { # FOLDER WHAT FUNCTION
 
 static_go() { CGO_ENABLED=0 nice -n 19 "$go" "$1" -p "${FERROMESH_BUILD_JOBS:-1}" -trimpath -ldflags "-s -w $version_flags" "${@:2}"; }
 kubernetes_into() { static_go build -o "$1/kube" .; }
-coredns_into() { GOBIN=$1 static_go install "github.com/coredns/coredns@v$coredns_version"; }
-helm_into() { GOBIN=$1 version_flags=$helm_flags static_go install "helm.sh/helm/v3/cmd/helm@v$helm_version"; }
+companions_into() { cd companions; version_flags=$helm_flags static_go build -o "$1/" ./coredns helm.sh/helm/v3/cmd/helm; }
 tools_into() {
   static_go build -o "$1/" ./pause ./image ./probe
   "$1/image" "$1/pause.tar" local/pause:1 /pause "$1/pause=/pause"
@@ -52,11 +50,10 @@ tools_into() {
 }
 
 build_tools() { build_into "$tools" "tools for images" tools_into; }
-build_helm() { build_into "$helm" "Helm $helm_version" helm_into; }
+build_companions() { build_into "$companions" "CoreDNS and Helm" companions_into; }
 
 build() {
   build_tools
   build_into "$kubernetes" "Kubernetes $kubernetes_version" kubernetes_into
-  build_into "$coredns" "CoreDNS $coredns_version" coredns_into
-  build_helm
+  build_companions
 }
