@@ -169,7 +169,7 @@ impl Remote {
                 .ask(
                     Method::PUT,
                     &format!("{}{query}", path_of(object.id.kind, &object.id.namespace, &object.id.name)),
-                    Some(object.raw()),
+                    Some(&object.raw()),
                 )
                 .await
             {

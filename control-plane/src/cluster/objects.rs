@@ -63,16 +63,17 @@ impl Objects {
     /// # Errors
     /// It was not written: `expect` does not hold, another owns a field, it is not allowed, or there is no answer.
     pub async fn put(&self, object: &Object, expect: Expect, dry_run: bool) -> Result<u64, ObjectsError> {
-        let api_version = object.raw().pointer("/apiVersion").and_then(Value::as_str).unwrap_or_default();
+        let raw = object.raw();
+        let api_version = raw.pointer("/apiVersion").and_then(Value::as_str).unwrap_or_default();
         let api = self.api(&object.id, api_version);
         let field_manager = Some(FIELD_MANAGER.to_owned());
         let written = if expect == Expect::Absent {
-            let value = serde_json::from_value((**object.raw()).clone());
+            let value = serde_json::from_value(raw);
             let value = value.map_err(|e| ObjectsError::Refused { code: 400, reason: e.to_string() })?;
             bounded(api.create(&PostParams { dry_run, field_manager }, &value)).await?
         } else {
             let params = PatchParams { dry_run, field_manager, ..PatchParams::default() };
-            let patch = Patch::Apply(versioned(object.raw(), expect));
+            let patch = Patch::Apply(versioned(&raw, expect));
             bounded(api.patch(&object.id.name, &params, &patch)).await?
         };
         Ok(revision(&written))

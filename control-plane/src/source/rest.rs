@@ -151,7 +151,7 @@ impl RestSource {
 
     async fn store(&self, kept: &Kept, object: &Object, expect: Expect, who: &str) -> Result<u64, WriteError> {
         let key = key_of(object);
-        let sealed = kept.vault.seal(&key, (**object.raw()).clone());
+        let sealed = kept.vault.seal(&key, object.raw());
         let (store, owner) = (kept.store.clone(), who.to_owned());
         // The journal waits for the disk.
         let written = tokio::task::spawn_blocking(move || store.put(&key, sealed, expect, &owner)).await;

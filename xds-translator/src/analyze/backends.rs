@@ -37,7 +37,8 @@ pub(super) fn check(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
 /// A block of a subset replaces the whole block above it: what only the upper one says is lost.
 fn dropped_blocks(object: &Object, rule: &DestinationRule) -> Vec<Diagnostic> {
     let policy = |value: &Value, block: &str| value.get("trafficPolicy").and_then(|p| p.get(block)).cloned();
-    let Some(spec) = object.raw().get("spec") else { return Vec::new() };
+    let written = object.raw();
+    let Some(spec) = written.get("spec") else { return Vec::new() };
     let mut found = Vec::new();
     for block in ["connectionPool", "outlierDetection"] {
         let Some(upper) = policy(spec, block) else { continue };

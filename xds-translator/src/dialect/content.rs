@@ -70,7 +70,7 @@ pub(super) fn decode(kind: Kind, value: Value, place: Place) -> Result<Decoded, 
         meta.annotations.remove(LAST_APPLIED);
         findings.iter_mut().for_each(hide_content);
     }
-    let object = Object { id, meta: Arc::new((&meta).into()), spec, place, raw: Arc::new(value) };
+    let object = Object { id, meta: Arc::new((&meta).into()), spec, place, raw: value.to_string().into() };
     Ok(Decoded { object, findings })
 }
 

@@ -147,9 +147,10 @@ pub fn parse_value(value: Value) -> Result<(Object, Vec<Diagnostic>), Vec<Diagno
 
 fn duplicate(object: &Object, first: &Object) -> Diagnostic {
     let root = FieldPath::root();
-    let equal = object.raw.get("spec") == first.raw.get("spec")
+    let (written, before) = (object.raw(), first.raw());
+    let equal = written.get("spec") == before.get("spec")
         && object.spec == first.spec
-        && object.raw.get("data") == first.raw.get("data");
+        && written.get("data") == before.get("data");
     let diagnostic = if equal {
         Diagnostic::info(Code::DuplicateObject, root.clone(), "the same object with equal content is there already")
     } else {

@@ -25,8 +25,8 @@ pub struct Object {
     pub spec: Spec,
     /// Where it is written.
     pub place: Place,
-    /// What was written, as JSON, defaults not filled in.
-    pub(crate) raw: Arc<Value>,
+    /// What was written, as the text of JSON, defaults not filled in: a tree of it takes ten times the memory.
+    pub(crate) raw: Arc<str>,
 }
 
 /// What an object says about itself.
@@ -115,7 +115,7 @@ impl Object {
 
     /// What was written, as JSON. A Secret's values are replaced: for answers, logs and dumps.
     pub fn to_json(&self) -> Value {
-        let mut value = (*self.raw).clone();
+        let mut value = self.raw();
         if self.id.kind == Kind::Secret {
             redact(&mut value);
         }
@@ -123,8 +123,11 @@ impl Object {
     }
 
     /// What was written, as JSON, a Secret's values included: for stores that seal it.
-    pub fn raw(&self) -> &Arc<Value> {
-        &self.raw
+    ///
+    /// # Panics
+    /// Never: the text was made from a value.
+    pub fn raw(&self) -> Value {
+        serde_json::from_str(&self.raw).expect("serde_json reads what it wrote")
     }
 
     /// Where a field is written; `None` for objects that did not come from a file.
