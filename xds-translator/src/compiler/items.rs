@@ -43,7 +43,7 @@ impl Items {
     /// The item with this key, planned now if nobody referred to it before.
     pub(super) fn acquire(
         &mut self,
-        key: &ItemKey,
+        key: &Arc<ItemKey>,
         view: ViewId,
         snapshot: &MeshSnapshot,
         index: &mut DepIndex,
@@ -59,8 +59,14 @@ impl Items {
         id
     }
 
-    fn plan_new(&mut self, key: &ItemKey, snapshot: &MeshSnapshot, index: &mut DepIndex, work: &mut Work) -> ItemId {
-        let key = Arc::new(key.clone());
+    fn plan_new(
+        &mut self,
+        key: &Arc<ItemKey>,
+        snapshot: &MeshSnapshot,
+        index: &mut DepIndex,
+        work: &mut Work,
+    ) -> ItemId {
+        let key = key.clone();
         let id = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             ItemId(u32::try_from(self.slots.len() - 1).expect("items are counted in u32: memory ends before"))
@@ -103,6 +109,11 @@ impl Items {
         }
         let old = std::mem::replace(&mut memo.encoded, encoded.clone());
         Some(Replanned { id, old, new: encoded })
+    }
+
+    /// Its key, one copy for all.
+    pub(super) fn key(&self, id: ItemId) -> Option<&Arc<ItemKey>> {
+        self.memo(id).map(|memo| &memo.key)
     }
 
     pub(super) fn encoded(&self, id: ItemId) -> Option<&Arc<EncodedResource>> {

@@ -1,6 +1,7 @@
 //! The views in use: outlines, the items they name, and the tables that streams see.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -65,6 +66,12 @@ impl Views {
     fn ids(&self) -> Vec<ViewId> {
         self.by_key.values().copied().collect()
     }
+
+    /// How many facts the outlines read, all together.
+    #[cfg(test)]
+    pub(super) fn facts(&self) -> usize {
+        self.states.values().map(|state| state.deps.len()).sum()
+    }
 }
 
 impl Compiler {
@@ -76,8 +83,9 @@ impl Compiler {
         let key = Arc::new(key.clone());
         self.views.last += 1;
         let id = ViewId(self.views.last);
-        let (outline, deps) = self.plan_outline(&key);
+        let (mut outline, deps) = self.plan_outline(&key);
         let layout = self.lay_out(id, &outline, None);
+        self.share_keys(&mut outline, &layout);
         let tables = self.tables(&outline, &layout).map(Arc::new);
         let view = Arc::new(View { key: key.clone(), generation: 1, tables, log: Arc::new([]) });
         self.index.replace(Consumer::Outline(id), &[], &deps);
@@ -194,14 +202,31 @@ impl Compiler {
         layout
     }
 
-    fn acquire(&mut self, view: ViewId, key: &ItemKey) -> ItemId {
+    /// Replaces the keys of an outline by the copies that all views share.
+    fn share_keys(&self, outline: &mut Outline, layout: &Layout) {
+        let share =
+            |key: &mut Arc<ItemKey>, id: ItemId| self.items.key(id).into_iter().for_each(|own| *key = own.clone());
+        let lists = [&mut outline.clusters, &mut outline.assignments, &mut outline.listeners];
+        for (entries, ids) in lists.into_iter().zip(&layout.lists) {
+            for (entry, id) in entries.iter_mut().zip(ids) {
+                if let (Entry::Shared(key), Some(id)) = (entry, id) {
+                    share(key, *id);
+                }
+            }
+        }
+        for (frame, ids) in outline.routes.iter_mut().zip(&layout.frames) {
+            frame.virtual_hosts.iter_mut().zip(ids).for_each(|(key, id)| share(key, *id));
+        }
+    }
+
+    fn acquire(&mut self, view: ViewId, key: &Arc<ItemKey>) -> ItemId {
         self.items.acquire(key, view, &self.snapshot, &mut self.index, &mut self.work)
     }
 
     /// Plans an outline again and takes the new one over; whether it is another than before.
     fn replan_outline(&mut self, id: ViewId) -> bool {
         let Some(mut state) = self.views.states.remove(&id) else { return false };
-        let (outline, deps) = self.plan_outline(&state.view.key.clone());
+        let (mut outline, deps) = self.plan_outline(&state.view.key.clone());
         self.index.replace(Consumer::Outline(id), &state.deps, &deps);
         state.deps = deps;
         let changed = state.outline != outline;
@@ -210,6 +235,7 @@ impl Compiler {
             for item in state.layout.places.keys().filter(|item| !layout.places.contains_key(item)) {
                 self.items.release(*item, id, &mut self.index);
             }
+            self.share_keys(&mut outline, &layout);
             state.outline = outline;
             state.layout = layout;
         }
@@ -340,10 +366,21 @@ impl<'a> Kept<'a> {
 
 /// Names that are in one table only, or with another version.
 fn differences(kind: ResourceType, old: &Table, new: &Table, names: &mut Vec<(ResourceType, Arc<str>)>) {
-    let changed = |name: &&Arc<str>| old.get(name).map(|e| e.version) != new.get(name).map(|e| e.version);
-    let kept = new.keys().filter(changed);
-    let gone = old.keys().filter(|name| !new.contains_key(name));
-    names.extend(kept.chain(gone).map(|name| (kind, name.clone())));
+    let (mut old, mut new) = (old.values().peekable(), new.values().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (Some(gone), Some(came)) if Arc::ptr_eq(gone, came) => Ordering::Equal,
+            (Some(gone), Some(came)) => gone.name.cmp(&came.name),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return,
+        };
+        let gone = if order.is_le() { old.next() } else { None };
+        let came = if order.is_ge() { new.next() } else { None };
+        if gone.map(|resource| resource.version) != came.map(|resource| resource.version) {
+            names.extend(came.or(gone).map(|resource| (kind, resource.name.clone())));
+        }
+    }
 }
 
 /// Publishes the next generation of a view, unless nothing changed.

@@ -55,8 +55,8 @@ impl Client<'_> {
                 let traffic = merged.traffic(reader.mesh(), port.number, subset);
                 let key = self.cluster_key(reader, service, port.number, subset, ids.clone(), &traffic);
                 let listed = Means::of(service, &traffic.load_balancer, self.kind) == Means::Listed;
-                let assignment = listed.then(|| Entry::Shared(ItemKey::Assignment(key.clone())));
-                entries.push((Entry::Shared(ItemKey::Cluster(key)), assignment));
+                let assignment = listed.then(|| Entry::shared(ItemKey::Assignment(key.clone())));
+                entries.push((Entry::shared(ItemKey::Cluster(key)), assignment));
             }
         }
         entries

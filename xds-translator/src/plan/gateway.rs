@@ -33,7 +33,9 @@ const MESH_TCP_ALPN: [&str; 3] = ["istio", "h2", "http/1.1"];
 pub(crate) fn plan_gateway(reader: &Reader<'_>, key: &GatewayKey) -> Outline {
     let gateway = Gateway::new(reader, key);
     let mut outline = Outline::default();
-    outline.clusters.push(Entry::Shared(ItemKey::Fixed(FixedCluster::BlackHole)));
+    outline.clusters.push(Entry::shared(ItemKey::Fixed(FixedCluster::BlackHole)));
+    // Every service is looked up.
+    reader.survey(&key.namespace);
     for service in reader.services_visible_to(&key.namespace).iter() {
         add_service(&mut outline, reader, &gateway.client, service);
     }
@@ -50,7 +52,8 @@ pub(crate) fn plan_gateway(reader: &Reader<'_>, key: &GatewayKey) -> Outline {
 }
 
 fn route_frame(name: Arc<str>, hosts: Vec<VirtualHostKey>) -> RouteFrame {
-    RouteFrame { name, ignore_port_in_host: true, virtual_hosts: hosts.into_iter().map(ItemKey::VirtualHost).collect() }
+    let virtual_hosts = hosts.into_iter().map(|key| Arc::new(ItemKey::VirtualHost(key))).collect();
+    RouteFrame { name, ignore_port_in_host: true, virtual_hosts }
 }
 
 struct Gateway<'a> {

@@ -38,7 +38,7 @@ pub(crate) fn plan_inbound(reader: &Reader<'_>, key: &InboundKey) -> Outline {
     }
     match &key.capture {
         CaptureMode::Redirect => {
-            outline.clusters.push(Entry::Shared(ItemKey::Fixed(FixedCluster::InboundPassthrough)));
+            outline.clusters.push(Entry::shared(ItemKey::Fixed(FixedCluster::InboundPassthrough)));
             let bound = workload.ports.iter().filter(|p| p.bind).map(|p| workload.bound_listener(p));
             let mut listeners: Vec<ListenerPlan> = bound.collect();
             listeners.push(workload.virtual_inbound());

@@ -26,19 +26,26 @@ pub struct Outline {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub enum Entry {
     /// Shared by every view that names it: planned by its key.
-    Shared(ItemKey),
+    Shared(Arc<ItemKey>),
     /// The view's own, planned with the outline (listeners, inbound clusters).
     Own(Arc<PlanItem>),
 }
 
 impl Entry {
+    /// The item with this key.
+    pub(crate) fn shared(key: ItemKey) -> Self {
+        Self::Shared(Arc::new(key))
+    }
+
     /// The name of the resource it becomes, known without planning it.
     pub fn resource_name(&self) -> Arc<str> {
         match self {
-            Self::Shared(ItemKey::Cluster(key) | ItemKey::Assignment(key)) => key.resource_name(),
-            Self::Shared(ItemKey::Fixed(fixed)) => fixed.resource_name().into(),
-            // A virtual host is a part of a resource; its target's name is the nearest there is.
-            Self::Shared(ItemKey::VirtualHost(key)) => format!("{:?}", key.target).into(),
+            Self::Shared(key) => match &**key {
+                ItemKey::Cluster(key) | ItemKey::Assignment(key) => key.resource_name(),
+                ItemKey::Fixed(fixed) => fixed.resource_name().into(),
+                // A virtual host is a part of a resource; its target's name is the nearest there is.
+                ItemKey::VirtualHost(key) => format!("{:?}", key.target).into(),
+            },
             Self::Own(item) => item.name().clone(),
         }
     }
@@ -52,5 +59,5 @@ pub struct RouteFrame {
     /// Ports in `Host` are ignored when matching domains.
     pub ignore_port_in_host: bool,
     /// In order: sorted by name, catch-all last. Each is an [`ItemKey::VirtualHost`]. Domains are disjoint.
-    pub virtual_hosts: Vec<ItemKey>,
+    pub virtual_hosts: Vec<Arc<ItemKey>>,
 }

@@ -33,6 +33,9 @@ const RESERVED: [u16; 9] = [15000, 15001, 15004, 15006, 15008, 15020, 15021, 150
 
 /// Plans the client side of a sidecar.
 pub(crate) fn plan_outbound(reader: &Reader<'_>, key: &OutboundKey) -> Outline {
+    // Nearly every host is looked up, for this client and for one that could be anybody.
+    reader.survey(&key.namespace);
+    reader.survey(&"".into());
     let sidecar = Sidecar::new(reader, key);
     let mut outline = Outline::default();
     sidecar.clusters(&mut outline);
@@ -102,7 +105,7 @@ impl<'a> Sidecar<'a> {
         if self.redirected() {
             fixed.push(FixedCluster::Passthrough);
         }
-        outline.clusters.extend(fixed.into_iter().map(|f| Entry::Shared(ItemKey::Fixed(f))));
+        outline.clusters.extend(fixed.into_iter().map(|f| Entry::shared(ItemKey::Fixed(f))));
         for service in self.sight.services() {
             add_service(outline, self.reader, &self.client, service);
         }
@@ -371,7 +374,7 @@ fn with_unknown(claims: Vec<Claim>, unknown: VirtualHostKey) -> Vec<VirtualHostK
 }
 
 fn route_frame(name: Arc<str>, ignore_port_in_host: bool, virtual_hosts: Vec<VirtualHostKey>) -> RouteFrame {
-    let virtual_hosts = virtual_hosts.into_iter().map(ItemKey::VirtualHost).collect();
+    let virtual_hosts = virtual_hosts.into_iter().map(|key| Arc::new(ItemKey::VirtualHost(key))).collect();
     RouteFrame { name, ignore_port_in_host, virtual_hosts }
 }
 

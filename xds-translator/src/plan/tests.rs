@@ -316,8 +316,11 @@ fn subsets_are_clusters_and_an_unknown_one_is_none() {
     let v1 = cluster(&mesh, &outline, &format!("outbound|80|v1|{CART}"));
     assert_eq!((v1.panic_percent, v1.istio.subset.as_deref()), (40, Some("v1")));
     let key = outline.clusters.iter().find_map(|entry| match entry {
-        Entry::Shared(ItemKey::Cluster(key)) => Some(ClusterKey { subset: "v9".into(), ..key.clone() }),
-        _ => None,
+        Entry::Shared(key) => match &**key {
+            ItemKey::Cluster(key) => Some(ClusterKey { subset: "v9".into(), ..key.clone() }),
+            _ => None,
+        },
+        Entry::Own(_) => None,
     });
     let key = key.expect("there are clusters");
     assert_eq!(plan_item(&Reader::new(&mesh), &ItemKey::Cluster(key.clone())), None);

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use rustc_hash::{FxBuildHasher, FxHashSet};
+
 use super::{
     ClientFacts, DomainForm, FixedCluster, ForwardPlan, PlanItem, RouteActionPlan, RoutePlan, VirtualHostKey,
     VirtualHostPlan, VirtualHostTarget,
@@ -209,6 +211,9 @@ pub(crate) struct Claim {
 /// beats an expanded one, and the earlier virtual host beats the later. Sorted by name; those left with nothing go.
 pub(crate) fn settle(mut claims: Vec<Claim>) -> Vec<VirtualHostKey> {
     claims.sort_by(|a, b| a.name.cmp(&b.name));
+    if disjoint(&claims) {
+        return claims.into_iter().filter(|claim| !claim.domains.is_empty()).map(|claim| claim.key).collect();
+    }
     let mut owners: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     for (index, claim) in claims.iter().enumerate() {
         if let Some(name) = claim.domains.first() {
@@ -227,6 +232,13 @@ pub(crate) fn settle(mut claims: Vec<Claim>) -> Vec<VirtualHostKey> {
         (claim.key.taken.len() < claim.domains.len()).then_some(claim.key)
     });
     settled.collect()
+}
+
+/// Whether no two virtual hosts want the same domain, as nearly always.
+fn disjoint(claims: &[Claim]) -> bool {
+    let domains = || claims.iter().flat_map(|claim| &claim.domains);
+    let mut seen: FxHashSet<&str> = FxHashSet::with_capacity_and_hasher(domains().count(), FxBuildHasher);
+    domains().all(|domain| seen.insert(domain))
 }
 
 #[cfg(test)]

@@ -69,7 +69,8 @@ fn subtract<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
 /// The namespace of a client or workload that a fact speaks of.
 fn namespace_of(dep: &Dep) -> Option<&Arc<str>> {
     match dep {
-        Dep::ServicesVisible(namespace) | Dep::PeerTls(namespace) | Dep::Access(namespace) => Some(namespace),
+        Dep::ServicesVisible(namespace) | Dep::PoliciesVisible(namespace) => Some(namespace),
+        Dep::PeerTls(namespace) | Dep::Access(namespace) => Some(namespace),
         Dep::ServiceByHost(_, namespace) | Dep::RouteTables(_, namespace) | Dep::BackendPolicies(_, namespace) => {
             Some(namespace)
         }

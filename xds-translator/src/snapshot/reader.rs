@@ -6,6 +6,7 @@
 use std::{cell::RefCell, net::IpAddr, sync::Arc};
 
 use rustc_hash::FxHashSet;
+use smallvec::SmallVec;
 
 use super::MeshSnapshot;
 use crate::ir::{
@@ -38,6 +39,8 @@ pub enum Dep {
     RouteTable(ObjectId),
     /// The policies in force for a host and clients of a namespace, in outline form.
     BackendPolicies(Hostname, Arc<str>),
+    /// The policies in force for any host and clients of a namespace, in outline form.
+    PoliciesVisible(Arc<str>),
     /// One backend policy, whole.
     BackendPolicy(ObjectId),
     /// One gateway configuration.
@@ -59,12 +62,29 @@ pub enum Dep {
 pub struct Reader<'a> {
     snapshot: &'a MeshSnapshot,
     deps: RefCell<FxHashSet<Dep>>,
+    surveyed: RefCell<SmallVec<[Arc<str>; 2]>>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader that has read nothing yet.
     pub fn new(snapshot: &'a MeshSnapshot) -> Self {
-        Self { snapshot, deps: RefCell::default() }
+        Self { snapshot, deps: RefCell::default(), surveyed: RefCell::default() }
+    }
+
+    /// Reads all services and policies that clients of `namespace` see as one fact each. Single hosts that are looked up
+    /// for these clients are then not recorded: a plan that looks up every host would record thousands, and a change of
+    /// any of them touches the coarse fact too.
+    pub fn survey(&self, namespace: &Arc<str>) {
+        self.record(Dep::ServicesVisible(namespace.clone()));
+        self.record(Dep::PoliciesVisible(namespace.clone()));
+        self.surveyed.borrow_mut().push(namespace.clone());
+    }
+
+    /// Records what was read of one host for clients of `namespace`, unless that was surveyed.
+    fn record_host(&self, namespace: &str, dep: impl FnOnce() -> Dep) {
+        if !self.surveyed.borrow().iter().any(|surveyed| **surveyed == *namespace) {
+            self.record(dep());
+        }
     }
 
     /// Everything that was read; sorted, unique.
@@ -100,7 +120,7 @@ impl<'a> Reader<'a> {
     /// The service that `host` means for clients of `client_namespace`, chosen as in [`Self::services_visible_to`].
     /// Exact hosts only: a wildcard service answers to its own name. An empty namespace sees what is public.
     pub fn service_by_host(&self, host: &Hostname, client_namespace: &str) -> Option<&'a Arc<Service>> {
-        self.record(Dep::ServiceByHost(host.clone(), client_namespace.into()));
+        self.record_host(client_namespace, || Dep::ServiceByHost(host.clone(), client_namespace.into()));
         self.snapshot.services.by_host(host, client_namespace)
     }
 
@@ -155,7 +175,7 @@ impl<'a> Reader<'a> {
         client_namespace: &str,
         client_labels: &Labels,
     ) -> Vec<Arc<BackendPolicy>> {
-        self.record(Dep::BackendPolicies(host.clone(), client_namespace.into()));
+        self.record_host(client_namespace, || Dep::BackendPolicies(host.clone(), client_namespace.into()));
         let root = &self.snapshot.mesh.root_namespace;
         self.snapshot.backends.in_force(host, service_namespace, client_namespace, client_labels, root)
     }

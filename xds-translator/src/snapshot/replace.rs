@@ -309,6 +309,7 @@ impl Touch<'_> {
         self.changes.reclassify.everyone |= local.contains(&true);
         for policy in versions {
             for namespace in self.audience.seeing(&policy.export_to, &policy.origin.id.namespace) {
+                self.changes.touch(Dep::PoliciesVisible(namespace.clone()));
                 for host in self.audience.hosts_in(&policy.host) {
                     self.changes.touch(Dep::BackendPolicies(host.clone(), namespace.clone()));
                 }

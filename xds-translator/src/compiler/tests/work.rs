@@ -85,3 +85,22 @@ fn only_the_mesh_configuration_rebuilds_everything() {
     check("access log", mesh, 4, |work| work.full_rebuilds == 1);
     check("a service", service("ship"), 5, |work| work.full_rebuilds == 0);
 }
+
+#[test]
+fn a_new_service_plans_its_own_items_only() {
+    check("another service", service("ship"), 5, |work| work.items_planned <= 8 && work.items_encoded <= 8);
+}
+
+#[test]
+fn an_outline_reads_no_more_facts_in_a_larger_mesh() {
+    let facts = |services: usize| {
+        let mut compiler = Compiler::new(MeshDefaults::default());
+        compiler.apply((0..services).map(|number| service(&format!("service-{number}"))).collect());
+        for node in nodes() {
+            let class = compiler.classify(&node).expect("the universe's nodes have a class");
+            class.views.iter().for_each(|key| drop(compiler.view(key)));
+        }
+        compiler.views.facts()
+    };
+    assert_eq!(facts(40), facts(4));
+}
