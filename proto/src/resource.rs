@@ -72,6 +72,11 @@ impl Version {
     pub fn parse(text: &str) -> Option<Self> {
         (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()
     }
+
+    /// The form that [`fmt::Display`] writes.
+    pub fn hex(self) -> [u8; 16] {
+        std::array::from_fn(|at| b"0123456789abcdef"[(self.0 >> (60 - 4 * at)) as usize & 15])
+    }
 }
 
 impl fmt::Display for Version {
@@ -115,6 +120,7 @@ mod tests {
     fn versions_read_back_and_refuse_foreign_text() {
         let v = Version(0x00ab_cdef_0123_4567);
         assert_eq!(Version::parse(&v.to_string()), Some(v));
+        assert_eq!(v.hex()[..], *v.to_string().as_bytes());
         assert_eq!(Version::parse("2026-11-21T10:00:00Z/4"), None);
         assert_eq!(Version::parse(""), None);
     }

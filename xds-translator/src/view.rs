@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ferromesh_proto::{EncodedResource, ResourceType};
 
-pub use self::table::Table;
+pub use self::table::{Table, Walk};
 use crate::plan::ViewKey;
 
 /// How many generations of changes a view remembers; a stream further behind compares everything.

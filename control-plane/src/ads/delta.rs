@@ -1,15 +1,15 @@
 //! The incremental variant on the wire: subscriptions are increments, responses carry what changed and what is gone.
 
-use std::sync::Arc;
-
 use ferromesh_proto::{
     ResourceType, Version,
-    discovery::{Any, ControlPlane, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource},
+    discovery::{ControlPlane, DeltaDiscoveryRequest, DeltaDiscoveryResponse},
 };
 
 use super::{
     session::{Fault, Response, Session, Verdict},
     sotw::type_url,
+    track::Brought,
+    wire::{Form, Outgoing},
 };
 
 impl Session {
@@ -31,23 +31,19 @@ impl Session {
             self.intern(kind, request.resource_names_subscribe),
             self.intern(kind, request.resource_names_unsubscribe),
         );
-        let known = self.known_versions(kind, request.initial_resource_versions);
-        self.with_track(kind, |track, gates, shelf| track.adjust(names, known, &gates.awaited, shelf));
+        let brought = self.brought(kind, request.initial_resource_versions);
+        self.with_track(kind, |track, gates, shelf| track.adjust(names, brought, &gates.awaited, shelf));
         self.settle_awaited(kind);
         self.wake();
         Ok(verdict)
     }
 
     /// What the client says it has. A version that is not of our making differs from every one that is.
-    fn known_versions(
-        &mut self,
-        kind: ResourceType,
-        versions: impl IntoIterator<Item = (String, String)>,
-    ) -> Vec<(Arc<str>, Version)> {
-        let (names, versions): (Vec<String>, Vec<String>) = versions.into_iter().unzip();
-        self.gates.resumed |= !names.is_empty() && kind == ResourceType::Cluster;
-        let versions = versions.iter().map(|v| Version::parse(v).unwrap_or_default());
-        self.intern(kind, names).into_iter().zip(versions).collect()
+    fn brought(&mut self, kind: ResourceType, versions: impl IntoIterator<Item = (String, String)>) -> Vec<Brought> {
+        let read = |(name, version): (String, String)| (name, Version::parse(&version).unwrap_or_default());
+        let versions: Vec<(String, Version)> = versions.into_iter().map(read).collect();
+        self.gates.resumed |= !versions.is_empty() && kind == ResourceType::Cluster;
+        self.compare(kind, versions)
     }
 
     /// Endpoints that the client has asked for need not be expected any longer.
@@ -59,22 +55,16 @@ impl Session {
     }
 }
 
-/// Spells a response. Bodies are shared, not copied.
-pub fn encode(response: Response, identifier: &str) -> DeltaDiscoveryResponse {
+/// Spells a response.
+pub(super) fn spell(response: Response, identifier: &str) -> Outgoing {
     let type_url = type_url(&response);
-    let resource = |r: &Arc<ferromesh_proto::EncodedResource>| Resource {
-        version: r.version.to_string(),
-        resource: Some(Any { type_url: type_url.clone(), value: r.body.clone() }),
-        name: r.name.to_string(),
-        aliases: vec![],
-    };
-    DeltaDiscoveryResponse {
+    let fields = DeltaDiscoveryResponse {
         system_version_info: response.version.to_string(),
-        resources: response.resources.iter().map(resource).collect(),
         nonce: response.nonce,
         removed_resources: response.removed.iter().map(ToString::to_string).collect(),
         control_plane: Some(ControlPlane { identifier: identifier.to_owned() }),
-        resource_errors: vec![],
-        type_url,
-    }
+        type_url: type_url.clone(),
+        ..DeltaDiscoveryResponse::default()
+    };
+    Outgoing::new(Form::Named, type_url, &fields, response.resources)
 }

@@ -1,13 +1,15 @@
 //! The aggregated discovery service: what proxies talk to.
 //!
 //! `session` is the protocol as a pure state machine (with `subscription`, `track`, `order`, and `sotw` and `delta` for
-//! the wire); `service` and `stream` connect it to tonic, to the pipeline's views and to `secrets`; `auth` says who is
-//! calling, and `arrivals` how many may come at a time.
+//! the wire); `service`, `stream`, `inbox` and `outbox` connect it to HTTP, to the pipeline's views and to `secrets`;
+//! `wire` makes bytes; `auth` says who is calling, and `arrivals` how many may come at a time.
 
 mod arrivals;
 pub mod auth;
 pub mod delta;
+mod inbox;
 mod order;
+mod outbox;
 mod secrets;
 pub mod service;
 pub mod session;
@@ -15,6 +17,7 @@ pub mod sotw;
 mod stream;
 pub mod subscription;
 mod track;
+mod wire;
 
 pub use session::{Fault, Refusal, Response, Session, Variant, Verdict};
 

@@ -1,29 +1,36 @@
-//! The aggregated discovery service on tonic: lets callers in and gives each stream a task of its own.
+//! The aggregated discovery service: lets callers in and gives each stream a task of its own.
+//!
+//! Mounts on a tonic server in the place of the generated service, which would encode each response into a buffer of its
+//! own, megabytes for each proxy of a mesh that connects, and keep a buffer as large as the largest request.
 
 use std::{
+    convert::Infallible,
+    future::Future,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::SystemTime,
 };
 
-use ferromesh_proto::discovery::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-    aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
-};
-use futures_util::Stream;
+use ferromesh_proto::discovery::aggregated_discovery_service_server::SERVICE_NAME;
+use http::{HeaderValue, header::CONTENT_TYPE};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Status, body::Body, server::NamedService};
+use tower::Service;
 
-use super::{arrivals::Arrivals, auth::Trust, stream, stream::Protocol};
+use super::{
+    arrivals::Arrivals,
+    auth::Trust,
+    inbox::Inbox,
+    outbox::Outbox,
+    stream::{self, Protocol},
+};
 use crate::{metrics::Metrics, pipeline::Mesh, secret::SecretProvider, status::Proxies};
 
-/// Largest request: a delta client that reconnects tells the version of every resource it has.
-const MAX_REQUEST: usize = 32 << 20;
 /// Responses that wait for the transport: the session makes the next one only when there is room, so that whatever
 /// changes meanwhile folds into it.
 const OUTBOX: usize = 1;
@@ -85,59 +92,67 @@ impl Shared {
     }
 }
 
-/// The service on one port.
+/// The service on one port, to mount on a tonic server.
+#[derive(Clone)]
 pub struct Discovery {
     shared: Arc<Shared>,
     trust: Trust,
 }
 
 impl Discovery {
-    /// The service of a port whose callers are trusted as `trust` says, to mount on a tonic server.
-    pub fn server(shared: Arc<Shared>, trust: Trust) -> AggregatedDiscoveryServiceServer<Self> {
-        AggregatedDiscoveryServiceServer::new(Self { shared, trust }).max_decoding_message_size(MAX_REQUEST)
+    /// The service of a port whose callers are trusted as `trust` says.
+    pub fn server(shared: Arc<Shared>, trust: Trust) -> Self {
+        Self { shared, trust }
     }
 
-    async fn begin<P: Protocol>(
-        &self,
-        request: Request<Streaming<P::Request>>,
-    ) -> Result<Response<Outbox<P::Response>>, Status> {
-        let shared = self.shared.clone();
+    async fn answer(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        let method = request.uri().path().trim_start_matches('/').strip_prefix(SERVICE_NAME);
+        match method {
+            Some("/DeltaAggregatedResources") => self.begin::<stream::Delta>(request).await,
+            Some("/StreamAggregatedResources") => self.begin::<stream::Sotw>(request).await,
+            _ => Err(Status::unimplemented("the aggregated discovery service has no such method")),
+        }
+    }
+
+    async fn begin<P: Protocol>(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        let Self { shared, trust } = self;
+        let (metadata, extensions, body) = Request::from_http(request).into_parts();
+        let request = Request::from_parts(metadata, extensions, ());
         let begun = async {
             let place = shared.arrivals.place()?;
-            Ok((place, self.trust.admit(&request).await?))
+            Ok((place, trust.admit(&request).await?))
         };
         let (place, admission) = begun.await.inspect_err(|_: &Status| {
             shared.metrics.refused_streams.inc();
         })?;
         let (out, outbox) = mpsc::channel(OUTBOX);
-        let requests = request.into_inner();
-        self.shared.tasks.spawn(async move {
+        let requests = Inbox::new(body);
+        let tasks = shared.tasks.clone();
+        tasks.spawn(async move {
             stream::serve::<P>(shared, admission, requests, out).await;
             drop(place);
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outbox))))
+        let mut response = http::Response::new(Body::new(Outbox::new(outbox)));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        Ok(response)
     }
 }
 
-/// Responses of one stream.
-pub type Outbox<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+impl NamedService for Discovery {
+    const NAME: &'static str = SERVICE_NAME;
+}
 
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Discovery {
-    type StreamAggregatedResourcesStream = Outbox<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Outbox<DeltaDiscoveryResponse>;
+impl Service<http::Request<Body>> for Discovery {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        self.begin::<stream::Sotw>(request).await
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        self.begin::<stream::Delta>(request).await
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let answer = self.clone().answer(request);
+        Box::pin(async { Ok(answer.await.unwrap_or_else(Status::into_http)) })
     }
 }

@@ -13,7 +13,7 @@ use ferromesh_xds_translator::view::{Table, View};
 pub use super::track::Variant;
 use super::{
     order::Gates,
-    track::{Shelf, Shift, Track},
+    track::{Brought, Shelf, Shift, Track},
 };
 
 /// Names that one stream may be subscribed to, per type; a mesh of ten thousand services needs a tenth of it.
@@ -264,10 +264,20 @@ impl Session {
         Some(Verdict::Refused(Refusal { kind, resources, message, accepted_version: version }))
     }
 
-    /// Shares the spelling of names with the views.
+    /// What a client says it has, beside what it should have; sorted by name.
+    pub(super) fn compare(&self, kind: ResourceType, mut versions: Vec<(String, Version)>) -> Vec<Brought> {
+        versions.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let mut walk = Shelf { views: &self.views, secrets: &self.secrets }.walk(kind);
+        let compare = |(name, version): (String, Version)| match walk.find(&name) {
+            Some(resource) => Brought { name: resource.name.clone(), version, current: Some(resource.version) },
+            None => Brought { name: name.into(), version, current: None },
+        };
+        versions.into_iter().map(compare).collect()
+    }
+
+    /// Shares the spelling of names with the views; sorted.
     pub(super) fn intern(&self, kind: ResourceType, names: Vec<String>) -> Vec<Arc<str>> {
-        let shelf = Shelf { views: &self.views, secrets: &self.secrets };
-        names.into_iter().map(|n| shelf.intern(kind, n)).collect()
+        Shelf { views: &self.views, secrets: &self.secrets }.intern(kind, names)
     }
 
     /// Lets a track follow its client, with what the stream could be sent at hand.

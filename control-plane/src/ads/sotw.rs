@@ -1,12 +1,14 @@
 //! The state-of-the-world variant on the wire: one list of names per request, full lists for CDS and LDS.
 
-use bytes::Bytes;
 use ferromesh_proto::{
     ResourceType,
-    discovery::{Any, ControlPlane, DiscoveryRequest, DiscoveryResponse},
+    discovery::{ControlPlane, DiscoveryRequest, DiscoveryResponse},
 };
 
-use super::session::{Fault, Response, Session, Verdict};
+use super::{
+    session::{Fault, Response, Session, Verdict},
+    wire::{Form, Outgoing},
+};
 
 impl Session {
     /// Takes a request. A stale one (its nonce is not that of the newest response of its type) changes nothing, since
@@ -42,18 +44,17 @@ impl Session {
     }
 }
 
-/// Spells a response. Bodies are shared, not copied.
-pub fn encode(response: Response, identifier: &str) -> DiscoveryResponse {
+/// Spells a response.
+pub(super) fn spell(response: Response, identifier: &str) -> Outgoing {
     let type_url = type_url(&response);
-    let any = |value: &Bytes| Any { type_url: type_url.clone(), value: value.clone() };
-    DiscoveryResponse {
+    let fields = DiscoveryResponse {
         version_info: response.version.to_string(),
-        resources: response.resources.iter().map(|r| any(&r.body)).collect(),
         nonce: response.nonce,
         control_plane: Some(ControlPlane { identifier: identifier.to_owned() }),
-        resource_errors: vec![],
-        type_url,
-    }
+        type_url: type_url.clone(),
+        ..DiscoveryResponse::default()
+    };
+    Outgoing::new(Form::Plain, type_url, &fields, response.resources)
 }
 
 /// The type URL of a response.

@@ -3,30 +3,31 @@
 //! The session is asked for a response only when the transport has room for one, so that a slow reader holds up nobody
 //! and costs nothing but its own delay.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
-use ferromesh_proto::discovery::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Node,
-};
+use ferromesh_proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest, Node};
 use ferromesh_xds_translator::{
     class::{NodeIdentity, ProxyClass, Refusal as ClassRefusal},
     snapshot::Reclassify,
 };
 use futures_util::{StreamExt, stream::SelectAll};
+use prost::Message;
 use tokio::{
     sync::{broadcast, mpsc},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::WatchStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 use super::{
     Fault, Response, Session, Variant, Verdict,
     auth::Admission,
     delta,
+    inbox::Inbox,
     secrets::{FollowedSecrets, why_refused},
     service::Shared,
     sotw,
+    wire::Outgoing,
 };
 use crate::{
     pipeline::{Complaint, Lease, Published, Stopped},
@@ -45,12 +46,11 @@ const RECHECK: Duration = Duration::from_secs(60);
 /// A variant of the protocol, as its messages.
 pub(super) trait Protocol: Send + 'static {
     const VARIANT: Variant;
-    type Request: Send + 'static;
-    type Response: Send + 'static;
+    type Request: Message + Default + Send + 'static;
     /// Takes the node out of a request: Envoy may send 60 KB of it every time.
     fn take_node(request: &mut Self::Request) -> Option<Node>;
     fn receive(session: &mut Session, request: Self::Request) -> Result<Option<Verdict>, Fault>;
-    fn encode(response: Response, identifier: &str) -> Self::Response;
+    fn spell(response: Response, identifier: &str) -> Outgoing;
 }
 
 /// State of the world.
@@ -61,41 +61,39 @@ pub(super) struct Delta;
 impl Protocol for Sotw {
     const VARIANT: Variant = Variant::Sotw;
     type Request = DiscoveryRequest;
-    type Response = DiscoveryResponse;
     fn take_node(request: &mut DiscoveryRequest) -> Option<Node> {
         request.node.take()
     }
     fn receive(session: &mut Session, request: DiscoveryRequest) -> Result<Option<Verdict>, Fault> {
         session.on_sotw(request)
     }
-    fn encode(response: Response, identifier: &str) -> DiscoveryResponse {
-        sotw::encode(response, identifier)
+    fn spell(response: Response, identifier: &str) -> Outgoing {
+        sotw::spell(response, identifier)
     }
 }
 
 impl Protocol for Delta {
     const VARIANT: Variant = Variant::Delta;
     type Request = DeltaDiscoveryRequest;
-    type Response = DeltaDiscoveryResponse;
     fn take_node(request: &mut DeltaDiscoveryRequest) -> Option<Node> {
         request.node.take()
     }
     fn receive(session: &mut Session, request: DeltaDiscoveryRequest) -> Result<Option<Verdict>, Fault> {
         session.on_delta(request)
     }
-    fn encode(response: Response, identifier: &str) -> DeltaDiscoveryResponse {
-        delta::encode(response, identifier)
+    fn spell(response: Response, identifier: &str) -> Outgoing {
+        delta::spell(response, identifier)
     }
 }
 
-type Out<P> = mpsc::Sender<Result<<P as Protocol>::Response, Status>>;
+type Out = mpsc::Sender<Result<Outgoing, Status>>;
 
 /// Serves one stream to its end.
 pub(super) async fn serve<P: Protocol>(
     shared: Arc<Shared>,
     admission: Admission,
-    requests: Streaming<P::Request>,
-    out: Out<P>,
+    requests: Inbox<P::Request>,
+    out: Out,
 ) {
     let outcome = match ProxyStream::<P>::open(shared.clone(), admission, requests, &out).await {
         Ok(Some(stream)) => {
@@ -122,7 +120,7 @@ pub(super) async fn serve<P: Protocol>(
 struct ProxyStream<P: Protocol> {
     shared: Arc<Shared>,
     admission: Admission,
-    requests: Streaming<P::Request>,
+    requests: Inbox<P::Request>,
     node: NodeIdentity,
     class: ProxyClass,
     session: Session,
@@ -134,8 +132,6 @@ struct ProxyStream<P: Protocol> {
     secrets: FollowedSecrets,
     /// The session may have something to send.
     hungry: bool,
-    next_tick: Option<Instant>,
-    next_check: Instant,
     /// The oldest change that the client has not accepted in full.
     unsettled_since: Option<Instant>,
 }
@@ -145,18 +141,16 @@ impl<P: Protocol> ProxyStream<P> {
     async fn open(
         shared: Arc<Shared>,
         admission: Admission,
-        mut requests: Streaming<P::Request>,
-        out: &Out<P>,
+        mut requests: Inbox<P::Request>,
+        out: &Out,
     ) -> Result<Option<Self>, Status> {
         let first = tokio::select! {
-            first = timeout(FIRST_REQUEST, requests.message()) => first,
+            first = timeout(FIRST_REQUEST, requests.next()) => first,
             () = out.closed() => return Ok(None),
             () = shared.stop.cancelled() => return Err(stopping(Stopped)),
         };
         let first = first.map_err(|_| Status::deadline_exceeded("no request came"))?;
-        let Some(mut first) = first? else {
-            return Ok(None);
-        };
+        let Some(mut first) = first? else { return Ok(None) };
         let node = P::take_node(&mut first).filter(|n| !n.id.is_empty());
         let node = node.ok_or_else(|| Status::invalid_argument("the first request of a stream must name the node"))?;
         let id = node.id.clone();
@@ -186,7 +180,6 @@ impl<P: Protocol> ProxyStream<P> {
         let registration = shared.proxies.register(arrival, (shared.clock)());
         let session = Session::new(stream, P::VARIANT, leases.iter().map(Lease::current).collect());
         let secrets = FollowedSecrets::new(shared.secrets.clone());
-        let now = Instant::now();
         let mut stream = Self {
             shared,
             admission,
@@ -200,8 +193,6 @@ impl<P: Protocol> ProxyStream<P> {
             reclassified,
             secrets,
             hungry: true,
-            next_tick: None,
-            next_check: now + RECHECK,
             unsettled_since: None,
         };
         stream.attach(leases);
@@ -210,14 +201,19 @@ impl<P: Protocol> ProxyStream<P> {
     }
 
     /// Runs until the client leaves, the server stops, or the caller may no longer be served.
-    async fn run(mut self, out: &Out<P>) -> Result<(), Status> {
+    async fn run(mut self, out: &Out) -> Result<(), Status> {
+        // These are made once: anew in every turn, each would be entered into a shared list and taken out again.
+        let stop = self.shared.stop.clone();
+        let (mut stopped, mut closed) = (pin!(stop.cancelled()), pin!(out.closed()));
+        let (mut tick, mut check) = (pin!(sleep(TICK)), pin!(sleep(RECHECK)));
+        let mut ticking = false;
         loop {
-            if self.next_tick.is_none() && self.session.wants_ticks() {
-                self.next_tick = Some(Instant::now() + TICK);
+            if !ticking && self.session.wants_ticks() {
+                ticking = true;
+                tick.as_mut().reset(Instant::now() + TICK);
             }
-            let next_tick = self.next_tick.unwrap_or(self.next_check);
             tokio::select! {
-                request = self.requests.message() => match request {
+                request = self.requests.next() => match request {
                     Ok(Some(request)) => self.on_request(request).await?,
                     // A broken connection is no error of anybody's.
                     Ok(None) | Err(_) => return Ok(()),
@@ -235,17 +231,17 @@ impl<P: Protocol> ProxyStream<P> {
                     },
                     Err(_) => return Ok(()),
                 },
-                () = out.closed() => return Ok(()),
-                () = sleep_until(next_tick), if self.next_tick.is_some() => {
-                    self.next_tick = None;
+                () = &mut closed => return Ok(()),
+                () = &mut tick, if ticking => {
+                    ticking = false;
                     self.session.tick();
                     self.hungry = true;
                 }
-                () = sleep_until(self.next_check) => {
-                    self.next_check = Instant::now() + RECHECK;
+                () = &mut check => {
+                    check.as_mut().reset(Instant::now() + RECHECK);
                     self.admission.renew().await?;
                 }
-                () = self.shared.stop.cancelled() => return Err(stopping(Stopped)),
+                () = &mut stopped => return Err(stopping(Stopped)),
             }
         }
     }
@@ -303,12 +299,12 @@ impl<P: Protocol> ProxyStream<P> {
         }
     }
 
-    fn note(&self, response: Response) -> P::Response {
+    fn note(&self, response: Response) -> Outgoing {
         if let Ok(kind) = response.kind {
             self.registration.sent(kind, response.version);
             self.shared.metrics.pushed(kind);
         }
-        P::encode(response, &self.shared.identifier)
+        P::spell(response, &self.shared.identifier)
     }
 
     /// The proxy may belong to another class now. After missed messages, it is looked at in any case.

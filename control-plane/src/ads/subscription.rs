@@ -48,6 +48,20 @@ impl Subscription {
         self.is_wildcard() || self.names(name)
     }
 
+    /// Those of some things that are to be sent; sorted by name.
+    pub(super) fn covered<T>(&self, mut things: Vec<T>, name: impl Fn(&T) -> &Arc<str>) -> Vec<T> {
+        if self.is_wildcard() {
+            return things;
+        }
+        let mut names = self.names.iter().peekable();
+        things.retain(|thing| {
+            let name = name(thing);
+            while names.next_if(|before| !Arc::ptr_eq(before, name) && *before < name).is_some() {}
+            names.next_if(|same| Arc::ptr_eq(same, name) || *same == name).is_some()
+        });
+        things
+    }
+
     /// Whether the client named this resource itself.
     pub fn names(&self, name: &str) -> bool {
         self.names.binary_search_by(|n| n.as_ref().cmp(name)).is_ok()

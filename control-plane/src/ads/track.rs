@@ -10,7 +10,7 @@ use std::{
 };
 
 use ferromesh_proto::{EncodedResource, ResourceType, Version};
-use ferromesh_xds_translator::view::{Table, View};
+use ferromesh_xds_translator::view::{Table, View, Walk};
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -55,10 +55,43 @@ impl<'a> Shelf<'a> {
         secrets.chain(views)
     }
 
-    /// The shared spelling of a name, so that a subscription costs a pointer.
-    pub(super) fn intern(&self, kind: ResourceType, name: String) -> Arc<str> {
-        self.find(kind, &name).map_or_else(|| name.into(), |r| r.name.clone())
+    /// Looks up names of a type that come in order.
+    pub(super) fn walk(&self, kind: ResourceType) -> ShelfWalk<'a> {
+        let tables = match kind {
+            ResourceType::Secret => vec![self.secrets.walk()],
+            _ => self.views.iter().map(|view| view.tables[kind.index()].walk()).collect(),
+        };
+        ShelfWalk(tables)
     }
+
+    /// The shared spelling of names, so that a subscription costs pointers; sorted.
+    pub(super) fn intern(&self, kind: ResourceType, mut names: Vec<String>) -> Vec<Arc<str>> {
+        names.sort_unstable();
+        names.dedup();
+        let mut walk = self.walk(kind);
+        let shared = |name: String| walk.find(&name).map_or_else(|| name.into(), |r| r.name.clone());
+        names.into_iter().map(shared).collect()
+    }
+}
+
+/// A place among the resources of one type, which moves forward only.
+pub(super) struct ShelfWalk<'a>(Vec<Walk<'a>>);
+
+impl<'a> ShelfWalk<'a> {
+    /// As [`Shelf::find`], for a name that is after all that were asked for.
+    pub(super) fn find(&mut self, name: &str) -> Option<&'a Arc<EncodedResource>> {
+        self.0.iter_mut().find_map(|table| table.find(name))
+    }
+}
+
+/// A resource that a client brings from an earlier stream.
+pub(super) struct Brought {
+    /// Its name, spelled as the views do.
+    pub(super) name: Arc<str>,
+    /// The version that the client has.
+    pub(super) version: Version,
+    /// The version that it should have; `None`: there is no such resource.
+    pub(super) current: Option<Version>,
 }
 
 /// What may go now (decided across types by `order`).
@@ -244,12 +277,12 @@ impl Track {
         self.follow(change, shelf);
     }
 
-    /// Takes an incremental subscription. `known`: versions that the client brought from an earlier stream; only heard
-    /// on the first request of a type. `owed`: endpoints to send whatever version the client has.
+    /// Takes an incremental subscription. `brought`, sorted by name: what the client has from an earlier stream; only
+    /// heard on the first request of a type. `owed`: endpoints to send whatever version the client has.
     pub(super) fn adjust(
         &mut self,
         (subscribe, unsubscribe): (Vec<Arc<str>>, Vec<Arc<str>>),
-        known: Vec<(Arc<str>, Version)>,
+        brought: Vec<Brought>,
         owed: &BTreeSet<Arc<str>>,
         shelf: &Shelf<'_>,
     ) {
@@ -258,18 +291,28 @@ impl Track {
             return self.follow(change, shelf);
         }
         self.seen = true;
-        self.whole = true;
-        self.answer_due = self.subscription.is_wildcard() && known.is_empty();
-        for (name, version) in known {
-            if self.subscription.covers(&name) {
-                let again = self.kind == ResourceType::Endpoint && owed.contains(&name);
-                self.todo.insert(name, if again { Todo::Again } else { Todo::Has { version, retired: None } });
+        self.answer_due = self.subscription.is_wildcard() && brought.is_empty();
+        let brought = self.subscription.covered(brought, |resource| &resource.name);
+        self.whole = !self.is_whole_of(&brought, shelf);
+        for Brought { name, version, current } in brought {
+            if self.kind == ResourceType::Endpoint && owed.contains(&name) {
+                self.todo.insert(name, Todo::Again);
+            } else if self.whole || current != Some(version) {
+                self.todo.insert(name, Todo::Has { version, retired: None });
             }
         }
-        for name in change.added {
-            if shelf.find(self.kind, &name).is_none() {
-                self.todo.insert(name, Todo::Asked);
-            }
+        let mut walk = shelf.walk(self.kind);
+        let absent = change.added.into_iter().filter(|name| walk.find(name).is_none());
+        self.todo.extend(absent.map(|name| (name, Todo::Asked)));
+    }
+
+    /// Whether nothing that is subscribed is missing in what the client brought, whatever versions it has. When it comes
+    /// back from a broken connection that is so, and its names need not be written down and looked up one by one.
+    fn is_whole_of(&self, brought: &[Brought], shelf: &Shelf<'_>) -> bool {
+        let there = brought.iter().filter(|resource| resource.current.is_some()).count();
+        match self.subscription.is_wildcard() {
+            true => there == shelf.all(self.kind).count(),
+            false => brought.len() == self.subscription.list().len(),
         }
     }
 
