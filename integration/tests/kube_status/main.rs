@@ -259,6 +259,38 @@ fn writes_through_the_api(cluster: &Cluster, plane: &Plane) {
     assert!(!deleted && said.contains("not found"), "{said}");
 }
 
+/// A pod is where its node is, whichever is known first, and moves with it.
+fn places_pods(cluster: &Cluster, plane: &Plane) {
+    let node = |zone: &str| {
+        format!(
+            "
+apiVersion: v1
+kind: Node
+metadata:
+  name: far-away
+  labels: {{topology.kubernetes.io/region: eu, topology.kubernetes.io/zone: {zone}, topology.istio.io/subzone: rack-7}}
+"
+        )
+    };
+    let pod = "
+apiVersion: v1
+kind: Pod
+metadata: {name: traveller, namespace: default}
+spec: {nodeName: far-away, containers: [{name: app, image: local/none:1}]}
+";
+    let is_at = |zone: &str| {
+        let place = json!({ "region": "eu", "zone": zone, "sub_zone": "rack-7" });
+        let found = plane.get("/api/v1/workloads")["items"].as_array().cloned().unwrap_or_default();
+        found.iter().any(|w| w["id"]["name"] == "traveller" && w["locality"] == place)
+    };
+    cluster.apply(pod);
+    cluster.apply(&node("north"));
+    until(SOON, "in the north", || is_at("north"));
+    cluster.apply(&node("south"));
+    until(SOON, "in the south", || is_at("south"));
+    cluster.kubectl(&["delete", "node", "far-away"]);
+}
+
 /// A definition that goes takes its objects along; what comes back with it is judged like anything new.
 fn outlives_a_definition(cluster: &Cluster) {
     let definition = "virtualservices.networking.istio.io";
@@ -301,14 +333,23 @@ async fn one_replica_says_what_became_of_every_object_and_another_goes_on() {
     writes_nothing_when_nothing_changed(&cluster, both).await;
     judges_a_crowd(&cluster, both);
     writes_through_the_api(&cluster, idle);
+    places_pods(&cluster, idle);
     assert_eq!((leader(&both).map(|p| p.host), idle.writes()), (Some(first.host), 0), "only the leader writes");
 
-    // Killed: the Lease must end first. The successor compares, and writes only what is new.
-    first.process.signal(Signal::SIGKILL);
+    // Stopped as if its machine slept: the Lease must end first. The successor compares, and writes only what is new; who
+    // wakes up leads no more.
+    let written = first.writes();
+    first.process.signal(Signal::SIGSTOP);
     cluster.apply(&route("reviews", BROKEN, "fifth"));
     until_said(&cluster, "virtualservice/reviews", "Accepted", "False InvalidValue");
     assert!(idle.leads());
     assert_eq!((lease(), idle.writes()), (idle.host.to_owned(), 1));
+    first.process.signal(Signal::SIGCONT);
+    until(SOON, "aware of its successor", || !first.leads());
+    cluster.apply(&route("reviews", FINE, "fifth"));
+    until_said(&cluster, "virtualservice/reviews", "Accepted", "True Accepted");
+    assert_eq!((leader(&both).map(|p| p.host), first.writes(), idle.writes()), (Some(idle.host), written, 2));
+    first.process.signal(Signal::SIGKILL);
 
     outlives_a_definition(&cluster);
 

@@ -11,6 +11,7 @@ use ferromesh_proto::{
     },
 };
 use futures_util::stream;
+use serde_json::Value;
 use tokio::{sync::mpsc, time::timeout};
 use tonic::{Streaming, transport::Endpoint};
 
@@ -42,6 +43,12 @@ impl Plane {
         let text = curl(&format!("http://{}:15014/metrics", self.host)).expect("metrics");
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a number")
+    }
+
+    /// An answer of its REST API.
+    pub(crate) fn get(&self, path: &str) -> Value {
+        let text = curl(&format!("http://{}:8080{path}", self.host)).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
     }
 
     pub(crate) fn leads(&self) -> bool {

@@ -50,8 +50,9 @@ const BATCH: usize = 200;
 const AT_ONCE: usize = 8;
 /// How long a write may take: shorter than a leader that was replaced may go on.
 const ANSWER: Duration = Duration::from_secs(4);
-/// When a write is tried again that failed; one that met a newer version is tried once that version is known.
+/// When a write is tried again that failed; one that is not allowed; one that met a newer version, which will be known soon.
 const AGAIN: Duration = Duration::from_secs(10);
+const MUCH_LATER: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(1);
 
 /// What the writer reads and where it counts. Cheap to clone.
@@ -214,7 +215,9 @@ impl Term {
                 Ok(Outcome::Written(after)) => self.written(due, *after),
                 Ok(Outcome::Later(pause)) => drop(self.failed.insert(due.id, Instant::now() + pause)),
                 Err(error) => {
-                    self.failed.insert(due.id, Instant::now() + AGAIN);
+                    let forbidden = matches!(&error, Error::Api(status) if matches!(status.code, 401 | 403));
+                    let pause = if forbidden { MUCH_LATER } else { AGAIN };
+                    self.failed.insert(due.id, Instant::now() + pause);
                     self.complain(error.to_string());
                 }
             }

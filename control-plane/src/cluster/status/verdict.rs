@@ -4,6 +4,8 @@
 //! (whether proxies refuse what it was translated to, and which). How many proxies run it is not said: every proxy that
 //! comes or goes would be a write to every object. `validationMessages` has the shape of Istio's.
 
+use std::collections::BTreeSet;
+
 use ferromesh_xds_translator::diagnostic::{Code, Diagnostic, Severity};
 use serde_json::{Map, Value, json};
 
@@ -178,14 +180,15 @@ fn conditions(held: &Value, verdict: &Verdict, now: &str) -> Value {
     others.cloned().chain(ours).collect()
 }
 
-/// The errors of which a status does not speak yet for this generation.
+/// The errors of which a status does not speak yet for this generation; one of each code.
 pub(super) fn unsaid<'a>(held: &Held, verdict: &'a Verdict) -> Vec<&'a Complaint> {
     let current = held.status["observedGeneration"] == json!(held.generation);
     let said: &[Value] = held.status["validationMessages"].as_array().map_or(&[], Vec::as_slice);
     let is_said = |complaint: &Complaint| {
         current && said.iter().any(|m| m["type"]["name"] == format!("{:?}", complaint.code) && m["level"] == "ERROR")
     };
-    verdict.errors.iter().filter(|complaint| !is_said(complaint)).collect()
+    let mut codes = BTreeSet::new();
+    verdict.errors.iter().filter(|complaint| !is_said(complaint) && codes.insert(complaint.code)).collect()
 }
 
 #[cfg(test)]
@@ -294,8 +297,8 @@ mod tests {
 
     #[test]
     fn an_error_is_unsaid_once_per_generation() {
-        let invalid = invalid();
-        let verdict = judge(vec![&invalid], None);
+        let (invalid, another) = (invalid(), Diagnostic::error(Code::InvalidValue, FieldPath::of("spec.hosts"), "no"));
+        let verdict = judge(vec![&invalid, &another], None);
         assert_eq!(unsaid(&held(1, Value::Null), &verdict).len(), 1);
         let written = change(&held(1, Value::Null), &verdict, NOW).expect("a change");
         assert_eq!(unsaid(&held(1, written.clone()), &verdict), Vec::<&Complaint>::new());
