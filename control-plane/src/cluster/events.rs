@@ -40,14 +40,32 @@ impl Events {
             resource_version: Some(held.resource_version.clone()),
             field_path: None,
         };
-        let end = note.floor_char_boundary(LONGEST_NOTE);
         let event = Event {
             type_: EventType::Warning,
             reason,
-            note: Some(note[..end].to_owned()),
+            note: Some(bounded(note).to_owned()),
             action: "Translate".to_owned(),
             secondary: None,
         };
         self.recorder.publish(&event, &regarding).await
+    }
+}
+
+/// As much of a note as the API server takes.
+fn bounded(note: &str) -> &str {
+    let ends = note.char_indices().map(|(at, c)| at + c.len_utf8());
+    &note[..ends.take_while(|end| *end <= LONGEST_NOTE).last().unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_cut_between_characters() {
+        assert_eq!(bounded("short"), "short");
+        assert_eq!(bounded(""), "");
+        assert_eq!(bounded(&"é".repeat(600)).len(), LONGEST_NOTE);
+        assert_eq!(bounded(&format!("x{}", "é".repeat(600))).len(), LONGEST_NOTE - 1);
     }
 }
