@@ -35,6 +35,11 @@ const DEFAULT_GRACE: u64 = 30;
 /// Istio's switch between native sidecars and others.
 const NATIVE: &str = "sidecar.istio.io/nativeSidecar";
 
+/// The annotation that says what the proxy logs.
+const LOG_LEVEL: &str = "sidecar.istio.io/logLevel";
+/// Levels of logs: ours, and those of Envoy that have another name.
+const LOG_LEVELS: [&str; 8] = ["trace", "debug", "info", "warn", "error", "off", "warning", "critical"];
+
 /// Annotations of Istio that ask for something we do not do, with what to know about them.
 const NOT_ACTED_ON: &[(&str, &str)] = &[
     ("sidecar.istio.io/bootstrapOverride", "the bootstrap is made by the agent alone"),
@@ -115,7 +120,11 @@ impl Wishes {
         if !found.is_empty() {
             return Err(found);
         }
-        Ok((wishes, not_acted_on(pod).chain(bypassed(pod)).collect()))
+        let mut warnings: Vec<Diagnostic> = not_acted_on(pod).collect();
+        if wishes.template == Template::Sidecar {
+            warnings.extend(bypassed(pod));
+        }
+        Ok((wishes, warnings))
     }
 }
 
@@ -133,7 +142,8 @@ impl<'a> Asked<'a> {
         let text =
             |key: &str, default: &Arc<str>| pod::annotation(self.pod, key).map_or_else(|| default.clone(), Arc::from);
         let image = text("sidecar.istio.io/proxyImage", settings.image(proxy));
-        let log_level = text("sidecar.istio.io/logLevel", &settings.log_level);
+        let log_level = text(LOG_LEVEL, &settings.log_level);
+        self.annotated(LOG_LEVEL, check_log_level);
         let status_port = self.number("status.sidecar.istio.io/port").unwrap_or(u32::from(AGENT_PORT));
         let agent_port = u16::try_from(status_port).ok().and_then(NonZeroU16::new).map_or(AGENT_PORT, NonZeroU16::get);
         self.only_redirection();
@@ -340,6 +350,14 @@ fn is_range(text: &str) -> bool {
     let Ok(address) = address.parse::<IpAddr>() else { return false };
     let longest = if address.is_ipv4() { 32 } else { 128 };
     length.is_none_or(|length| length.parse::<u8>().is_ok_and(|length| length <= longest))
+}
+
+/// Checks what is to be logged: a level, or `target=level` pairs with commas.
+pub(super) fn check_log_level(text: &str, at: &mut Decoder) {
+    let level = |part: &str| LOG_LEVELS.contains(&part.rsplit_once('=').map_or(part, |(_, level)| level).trim());
+    if let Some(part) = text.split(',').find(|part| !level(part)) {
+        unfit(part, "one of trace, debug, info, warn, error, off, or target=level pairs with commas", at);
+    }
 }
 
 /// Checks an amount as Kubernetes writes it: `100m`, `2`, `1.5`, `64Mi`.

@@ -340,6 +340,7 @@ impl InjectionSettings {
         set(&mut self.cluster_id, file.cluster_id);
         set(&mut self.discovery_address, file.discovery_address);
         set(&mut self.proxy, file.proxy);
+        file.log_level.iter().for_each(|level| at.within("logLevel", |at| annotations::check_log_level(level, at)));
         set(&mut self.log_level, file.log_level);
         set(&mut self.drain_time, file.drain_time);
         set(&mut self.hold, file.hold);
@@ -497,6 +498,7 @@ env: {FERROMESH_DNS_DOMAIN: example.org}
             ("proxy: nginx", &["settings.yaml:1:1", "proxy", "one of ferromesh, envoy", "nginx"]),
             ("images: {pullPolicy: always}", &["images.pullPolicy", "`Always`"]),
             ("trustDomain: Bad!", &["trustDomain"]),
+            ("logLevel: loud", &["logLevel", "one of trace", "`loud`"]),
             ("drainTime: 5", &["drainTime", "`5s`"]),
             ("redirect: {excludeInboundPorts: \"22,none\"}", &["redirect.excludeInboundPorts", "none"]),
             ("redirect: {includeOutboundIPRanges: 10.0.0.0/99}", &["redirect.includeOutboundIPRanges", "10.0.0.0/99"]),

@@ -118,7 +118,7 @@ fn variables(wishes: &Wishes, settings: &InjectionSettings) -> Vec<Value> {
         text("FERROMESH_LABELS_FILE", &format!("{POD_DIR}/labels")),
         text("FERROMESH_WORK_DIR", WORK_DIR),
         text("FERROMESH_AGENT_ADDRESS", &format!("0.0.0.0:{}", wishes.agent_port)),
-        text("FERROMESH_LOG", &wishes.log_level),
+        text("FERROMESH_LOG", &log_filter(&wishes.log_level)),
         text("FERROMESH_DRAIN_TIME", &duration(wishes.drain_time)),
         match wishes.concurrency {
             Some(threads) => text("FERROMESH_CONCURRENCY", &threads.to_string()),
@@ -146,6 +146,11 @@ fn duration(duration: Duration) -> String {
         0 => format!("{}s", duration.as_secs()),
         _ => format!("{}ms", duration.as_millis()),
     }
+}
+
+/// Our words for what is to be logged.
+fn log_filter(levels: &str) -> String {
+    levels.replace("warning", "warn").replace("critical", "error")
 }
 
 /// Envoy's word for a log level that was asked for; it says less than our agent by default.

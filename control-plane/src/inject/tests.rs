@@ -92,6 +92,7 @@ fn what_cannot_be_is_refused_with_field_expectation_and_fix() {
         (annotated("traffic.sidecar.istio.io/excludeOutboundIPRanges", "a"), &["ranges such as", "`a`"]),
         (annotated("proxy.istio.io/config", "concurrency: two"), &["[\"proxy.istio.io/config\"].concurrency"]),
         (annotated("proxy.istio.io/config", "a: b: c"), &["not YAML"]),
+        (annotated("sidecar.istio.io/logLevel", "info,rbac=loud"), &["logLevel", "one of trace", "`rbac=loud`"]),
         (annotated("status.sidecar.istio.io/port", "high"), &["0..=65535", "`high`"]),
         (pod(json!({ "name": "a" }), proxy_alone), &["inject.istio.io/templates: gateway"]),
         (pod(json!({ "name": "a" }), json!({ "containers": "app" })), &["spec.containers", "a list of objects"]),
