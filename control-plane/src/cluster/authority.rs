@@ -41,7 +41,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Cluster, MANAGED_BY, OURS, said, trust};
+use super::{Cluster, MANAGED_BY, OURS, Trouble, said, trust};
 
 /// Name of the Secret, in the root namespace.
 pub const SECRET: &str = "ferromesh-ca";
@@ -148,15 +148,17 @@ pub async fn follow(cluster: Cluster, root_namespace: Arc<str>, authority: Arc<A
     let only = watcher::Config::default().fields(&format!("metadata.name={SECRET}"));
     // Its metadata tells that it changed; the keys travel only when somebody needs them.
     let mut events = pin!(watcher(secrets, only).default_backoff());
+    let mut trouble = Trouble::default();
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone) => {}
             Ok(Event::Init | Event::InitApply(_)) => continue,
             Err(error) => {
-                tracing::debug!(%error, "watching the authority's Secret");
+                trouble.tell("the authority's Secret cannot be watched, trying again", &error);
                 continue;
             }
         }
+        trouble = Trouble::default();
         while let Err(error) = refresh(&authority).await {
             if let IssueError::Replaced(_) = error {
                 return Err(error);

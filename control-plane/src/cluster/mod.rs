@@ -77,6 +77,20 @@ impl Cluster {
     }
 }
 
+/// What was said last about something that keeps failing: the same again at every try would fill the log.
+#[derive(Default)]
+struct Trouble(String);
+
+impl Trouble {
+    fn tell(&mut self, what: &str, error: &dyn std::error::Error) {
+        let why = first_line(error);
+        if self.0 != why {
+            tracing::warn!(why, "{what}");
+            self.0 = why;
+        }
+    }
+}
+
 /// What went wrong between us and the API server, in one line.
 fn said(error: &kube::Error) -> String {
     match error {

@@ -27,7 +27,7 @@ use tokio::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::mirror::Mirror;
-use super::{Cluster, MANAGED_BY, OURS, leader, said};
+use super::{Cluster, MANAGED_BY, OURS, Trouble, leader, said};
 use crate::metrics::Metrics;
 
 /// Name of the ConfigMap: Istio's, which every injected pod mounts.
@@ -116,16 +116,16 @@ impl Publisher {
         let mut namespace_events = pin!(watcher(all, watcher::Config::default()).default_backoff());
         let mut map_events = pin!(watcher(maps, only).default_backoff());
         let mut wanted = Wanted::new(&bundle.borrow_and_update());
-        let mut again = None;
+        let (mut again, mut trouble) = (None, Trouble::default());
         loop {
             tokio::select! {
                 Some(event) = namespace_events.next() => match event {
                     Ok(event) => self.namespaces.take(event, namespace),
-                    Err(error) => tracing::debug!(%error, "watching namespaces"),
+                    Err(error) => trouble.tell("namespaces cannot be watched, trying again", &error),
                 },
                 Some(event) = map_events.next() => match event {
                     Ok(event) => self.maps.take(event, held),
-                    Err(error) => tracing::debug!(%error, "watching the published roots"),
+                    Err(error) => trouble.tell("published roots cannot be watched, trying again", &error),
                 },
                 changed = bundle.changed() => match changed {
                     Ok(()) => wanted = Wanted::new(&bundle.borrow_and_update()),
