@@ -138,6 +138,11 @@ impl<'a> Asked<'a> {
     fn wishes(&mut self, namespace_labels: Option<&Labels>, settings: &InjectionSettings) -> Wishes {
         let proxy = self.proxy_kind(namespace_labels).unwrap_or(settings.proxy);
         let config = self.config();
+        let template = self.template();
+        let drain_time = config.drain.unwrap_or(match template {
+            Template::Sidecar => settings.drain_time,
+            Template::Gateway => settings.gateway_drain_time,
+        });
         let concurrency = config.concurrency.filter(|threads| *threads > 0);
         let text =
             |key: &str, default: &Arc<str>| pod::annotation(self.pod, key).map_or_else(|| default.clone(), Arc::from);
@@ -148,7 +153,7 @@ impl<'a> Asked<'a> {
         let agent_port = u16::try_from(status_port).ok().and_then(NonZeroU16::new).map_or(AGENT_PORT, NonZeroU16::get);
         self.only_redirection();
         Wishes {
-            template: self.template(),
+            template,
             proxy,
             image,
             resources: self.resources(&settings.proxy_resources),
@@ -160,7 +165,7 @@ impl<'a> Asked<'a> {
             merge_metrics: self.flag("prometheus.istio.io/merge-metrics").unwrap_or(settings.merge_metrics),
             hold: config.hold.unwrap_or(settings.hold),
             concurrency,
-            drain_time: config.drain.unwrap_or(settings.drain_time).min(self.time_to_end()),
+            drain_time: drain_time.min(self.time_to_end()),
             env: settings.env.iter().chain(&config.metadata).map(|(k, v)| (k.clone(), v.clone())).collect(),
         }
     }

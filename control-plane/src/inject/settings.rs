@@ -31,8 +31,10 @@ object! {
         "proxy" proxy: Option<ProxyKind>,
         /// What proxies log.
         "logLevel" log_level: Option<Arc<str>>,
-        /// How long open connections may finish when a proxy ends.
+        /// How long open connections may finish when a sidecar ends, whose application is gone by then.
         "drainTime" drain_time: Option<Duration>,
+        /// The same for a gateway, which serves meanwhile.
+        "gatewayDrainTime" gateway_drain_time: Option<Duration>,
         /// Whether applications start only once the proxy is ready.
         "holdApplicationUntilProxyStarts" hold: Option<bool>,
         /// Images.
@@ -189,8 +191,10 @@ pub struct InjectionSettings {
     pub proxy: ProxyKind,
     /// What proxies log.
     pub log_level: Arc<str>,
-    /// How long open connections may finish.
+    /// How long open connections may finish when a sidecar ends.
     pub drain_time: Duration,
+    /// The same for a gateway.
+    pub gateway_drain_time: Duration,
     /// Whether applications start only once the proxy is ready.
     pub hold: bool,
     /// Image of the Ferromesh proxy.
@@ -276,6 +280,7 @@ impl InjectionSettings {
             proxy: ProxyKind::Ferromesh,
             log_level: "info".into(),
             drain_time: Duration::from_secs(5),
+            gateway_drain_time: Duration::from_secs(20),
             hold: true,
             ferromesh_image: format!("ferromesh/proxy:{VERSION}").into(),
             envoy_image: format!("ferromesh/envoy:{VERSION}").into(),
@@ -343,6 +348,7 @@ impl InjectionSettings {
         file.log_level.iter().for_each(|level| at.within("logLevel", |at| annotations::check_log_level(level, at)));
         set(&mut self.log_level, file.log_level);
         set(&mut self.drain_time, file.drain_time);
+        set(&mut self.gateway_drain_time, file.gateway_drain_time);
         set(&mut self.hold, file.hold);
         set(&mut self.ferromesh_image, file.images.ferromesh);
         set(&mut self.envoy_image, file.images.envoy);

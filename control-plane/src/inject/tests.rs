@@ -180,3 +180,42 @@ fn what_is_asked_for_in_vain_is_said() {
     assert_eq!(said.len(), fields.len());
     said.iter().zip(fields).for_each(|(line, field)| assert!(line.contains(field), "{line}"));
 }
+
+/// The mesh's own containers of a pod with these annotations.
+#[cfg(feature = "demo")]
+fn containers_of_the_mesh(annotations: Value) -> Vec<Value> {
+    let spec = json!({ "containers": [{ "name": "app", "readinessProbe": { "tcpSocket": { "port": 80 } } }] });
+    let pod = injected(&pod(json!({ "name": "a", "annotations": annotations }), spec));
+    let containers = pod::CONTAINER_LISTS.iter().filter_map(|list| pod["spec"][list].as_array()).flatten();
+    containers.filter(|container| pod::name(container) != "app").cloned().collect()
+}
+
+#[cfg(feature = "demo")]
+#[test]
+fn the_proxy_knows_every_argument_and_variable_that_it_is_given() {
+    use clap::CommandFactory;
+    use ferromesh_dataplane::config::{Cli, parse};
+
+    let program = Cli::command();
+    let arguments = program.get_subcommands().flat_map(clap::Command::get_arguments).chain(program.get_arguments());
+    let known: Vec<&str> = arguments.filter_map(|argument| argument.get_env()?.to_str()).collect();
+    for (kind, template) in
+        [("ferromesh", "sidecar"), ("envoy", "sidecar"), ("ferromesh", "gateway"), ("envoy", "gateway")]
+    {
+        let containers = containers_of_the_mesh(json!({
+            "ferromesh.io/proxy": kind, "inject.istio.io/templates": template,
+            "prometheus.io/scrape": "true", "sidecar.istio.io/logLevel": "debug",
+        }));
+        for container in &containers {
+            let given = container["args"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            // What is required, and comes by variable.
+            let required = ["--name", "a"].into_iter().filter(|_| pod::name(container) == pod::PROXY);
+            let line: Vec<&str> = std::iter::once("ferromesh-proxy").chain(given).chain(required).collect();
+            if let Err(error) = parse(line.iter().map(Into::into)) {
+                panic!("{line:?}: {error}");
+            }
+            let variables = container["env"].as_array().into_iter().flatten().map(pod::name);
+            variables.for_each(|name| assert!(known.contains(&name), "{name} is not known"));
+        }
+    }
+}
