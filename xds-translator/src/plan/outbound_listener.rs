@@ -120,7 +120,8 @@ impl Draft {
         let name = naming::listener(address, port);
         // Whoever calls the listener itself is going nowhere else.
         let unknown = unknown.filter(|_| !self.bind).map(|policy| passthrough(mesh, policy));
-        let alone = self.distinct.is_empty() && self.plain.is_none() && unknown.is_none();
+        let only_http = self.distinct.is_empty() && self.plain.is_none();
+        let alone = only_http && unknown.is_none();
         let http = self.http.as_ref().map(|rds| {
             // When only HTTP can come, nothing needs to be looked at first.
             let matches = if alone { ChainMatch::default() } else { plain_http_match() };
@@ -144,7 +145,11 @@ impl Draft {
             bind: self.bind,
             use_original_dst: false,
             direction: Direction::Outbound,
-            filters_timeout: (!listener_filters.is_empty()).then(|| defaults::detection_timeout(mesh)),
+            // A client may connect long before it asks: what it asks a declared HTTP service must still be taken as HTTP.
+            filters_timeout: (!listener_filters.is_empty()).then(|| match only_http {
+                true => mesh.detection_timeout,
+                false => defaults::detection_timeout(mesh),
+            }),
             continue_on_timeout: true,
             listener_filters,
             chains,
@@ -250,6 +255,8 @@ pub(crate) fn virtual_outbound(mesh: &MeshDefaults, unknown: &OutboundTraffic) -
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn tcp(cluster: &str, server_names: &[&str]) -> FilterChainPlan {
@@ -297,6 +304,23 @@ mod tests {
         assert_eq!((got, default.as_deref()), (chains(&["http sniffed"]), Some("PassthroughCluster")));
         let (_, default) = check(http(false), Some(&OutboundTraffic::RegistryOnly));
         assert_eq!(default.as_deref(), Some("BlackHoleCluster"));
+    }
+
+    #[test]
+    fn a_first_request_may_come_late_unless_a_server_may_speak_first() {
+        let mesh = MeshDefaults::default();
+        let timeout = |offer: &dyn Fn(&mut Drafts<'_>)| {
+            let mut drafts = Drafts::new(&mesh, Some(&OutboundTraffic::AllowAny));
+            offer(&mut drafts);
+            drafts.finish().pop().and_then(|listener| listener.filters_timeout)
+        };
+        let only_http = |drafts: &mut Drafts<'_>| http(false)(drafts);
+        assert_eq!(timeout(&only_http), Some(Duration::ZERO), "no limit");
+        let shared = |drafts: &mut Drafts<'_>| {
+            http(false)(drafts);
+            drafts.offer_tcp(AT, false, Protocol::Tcp, vec![tcp("bytes", &[])]);
+        };
+        assert_eq!(timeout(&shared), Some(defaults::detection_timeout(&mesh)));
     }
 
     #[test]
