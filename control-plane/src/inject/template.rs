@@ -22,6 +22,8 @@ pub(super) const PROXY_UID: u64 = 1337;
 const OWN_PORTS: [u16; 2] = [15021, 15090];
 /// The annotation that says what was added.
 const STATUS: &str = "sidecar.istio.io/status";
+/// The annotation that says which container kubectl means if none is named.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// The key by which we know our own hand in it.
 const INJECTOR: (&str, &str) = ("injector", "ferromesh");
 /// Lets a gateway without privileges listen on ports such as 80; safe, for the pod has a network of its own.
@@ -183,6 +185,11 @@ pub(super) fn add_sidecar(
         let message = "the pod is nothing but a proxy, and no sidecar of anything";
         let finding = Diagnostic::error(Code::InvalidValue, FieldPath::of("spec.containers"), message);
         return Err(Box::new(finding.fix("annotate it `inject.istio.io/templates: gateway`")));
+    }
+    if pod::annotation(pod, DEFAULT_CONTAINER).is_none()
+        && let Some(first) = pod::text(pod, "/spec/containers/0/name").map(str::to_owned)
+    {
+        pod::annotate(pod, DEFAULT_CONTAINER, first);
     }
     // Makes it a native sidecar.
     proxy["restartPolicy"] = json!("Always");
