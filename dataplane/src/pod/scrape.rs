@@ -76,7 +76,28 @@ pub(super) async fn fetch(application: Application, metrics: &AppMetrics, limit:
     if !status.is_success() {
         return Err(format!("it answers {status}"));
     }
-    String::from_utf8(body.into()).map_err(|_| "it answers no text".to_owned())
+    let text = String::from_utf8(body.into()).map_err(|_| "it answers no text".to_owned())?;
+    // One line that is none would cost the scraper ours, too.
+    match text.lines().find(|line| !is_exposition(line)) {
+        Some(line) => Err(format!("it answers something else than metrics: {:.60?}", line)),
+        None => Ok(text),
+    }
+}
+
+/// Whether a line is a comment, or a series with its value: `NAME{LABELS} VALUE [TIME]`.
+fn is_exposition(line: &str) -> bool {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return true;
+    }
+    let named = line.starts_with(|first: char| first.is_ascii_alphabetic() || "_:".contains(first));
+    // Label values may hold anything but are quoted; the last brace before an exemplar ends them.
+    let series = line.split(" # {").next().unwrap_or(line);
+    let value = match series.rsplit_once('}') {
+        Some((_, rest)) => rest.split_whitespace().next(),
+        None => series.split_whitespace().nth(1),
+    };
+    named && value.is_some_and(|value| value.parse::<f64>().is_ok())
 }
 
 type ScrapeError = Box<dyn std::error::Error + Send + Sync>;
@@ -138,6 +159,25 @@ mod tests {
         assert_eq!(limit(&with("10.000000")), Duration::from_secs(9));
         assert_eq!(limit(&with("soon")), LIMIT);
         assert_eq!(limit(&HeaderMap::new()), LIMIT);
+    }
+
+    #[test]
+    fn only_metrics_are_metrics() {
+        for (line, expected) in [
+            ("# HELP a b", true),
+            ("", true),
+            ("a 1", true),
+            ("a:b_total{c=\"d } e\",f=\"\"} 1.5e3 1700000000", true),
+            ("a{le=\"+Inf\"} +Inf", true),
+            ("a NaN", true),
+            ("a_bucket{le=\"1\"} 5 # {trace_id=\"x\"} 0.7", true),
+            ("{\"status\": 1}", false),
+            ("<html>", false),
+            ("not metrics", false),
+            ("a", false),
+        ] {
+            assert_eq!(is_exposition(line), expected, "{line}");
+        }
     }
 
     #[test]

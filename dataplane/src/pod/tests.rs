@@ -162,11 +162,13 @@ async fn a_grpc_probe_asks_the_health_service() {
 
 #[tokio::test]
 async fn metrics_are_merged_and_a_missing_application_takes_nothing_away() {
-    let port = served(Router::new().route("/m", get(|| async { "app_requests 7\n# EOF\n" }))).await.port();
+    let metrics = Router::new().route("/m", get(|| async { "app_requests 7\n# EOF\n" }));
+    let port = served(metrics.route("/page", get(|| async { "<html></html>" }))).await.port();
     let with = |port, path: &str| pod("{}", Some(AppMetrics { port, path: path.into() }));
     let merge = async |pod: PodSettings| pod.merge_metrics("own 1\n".into(), &HeaderMap::new()).await;
     assert_eq!(merge(with(port, "/m")).await, "own 1\napp_requests 7\n");
     assert_eq!(merge(with(port, "/other")).await, "own 1\n");
+    assert_eq!(merge(with(port, "/page")).await, "own 1\n");
     assert_eq!(merge(with(closed_port().await, "/m")).await, "own 1\n");
     assert_eq!(merge(pod("{}", None)).await, "own 1\n");
 }
