@@ -77,7 +77,7 @@ fn left_on_purpose(object: &str) -> bool {
     match words {
         // The API server makes the latter of the former.
         ["CustomResourceDefinition" | "APIService", "<none>", name] => name.ends_with(".istio.io"),
-        ["ConfigMap", _, "istio-ca-root-cert"] => true,
+        ["ConfigMap", _, "istio-ca-root-cert"] | ["ConfigMap", ROOT, "ferromesh-refusals"] => true,
         ["Secret", ROOT, "ferromesh-ca"] | ["Lease", ROOT, "ferromesh-leader"] => true,
         ["Namespace", "<none>", ROOT] => true,
         // Kubernetes puts them into every namespace.
@@ -163,7 +163,8 @@ fn uninstall(mesh: &Mesh, before: &BTreeSet<String>) {
     // The notes' own commands remove the rest.
     cluster.kubectl(&["delete", "crd", "--selector", "app.kubernetes.io/name=ferromesh-crds"]);
     cluster.kubectl(&["delete", "secret", "ferromesh-ca", "--namespace", ROOT]);
-    cluster.kubectl(&["delete", "lease", "ferromesh-leader", "--namespace", ROOT]);
+    let words = ["lease/ferromesh-leader", "configmap/ferromesh-refusals", "--ignore-not-found"];
+    cluster.kubectl(&[&["delete", "--namespace", ROOT], &words[..]].concat());
     let roots = ["delete", "configmap", "--all-namespaces", "--selector", "app.kubernetes.io/managed-by=ferromesh"];
     cluster.kubectl(&[&roots[..], &["--field-selector", "metadata.name=istio-ca-root-cert"]].concat());
     cluster.kubectl(&["delete", "namespace", ROOT]);
