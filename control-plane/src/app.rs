@@ -250,7 +250,9 @@ impl ControlPlane {
                 board,
                 metrics: metrics.clone(),
                 instance: settings.pod_name.clone(),
+                root_namespace: settings.root_namespace.clone(),
             };
+            tasks.spawn(forever(writer.clone().tell(leads.clone())));
             tasks.spawn(forever(writer.run(leads.clone())));
             let (cluster, namespace) = (cluster.clone(), settings.root_namespace.clone());
             let follow = authority::follow(cluster.clone(), namespace.clone(), authority.clone());
@@ -482,7 +484,9 @@ async fn serve_tls(
     let (door, renewal) = Door::open(authority.clone(), names, SystemTime::now).await?;
     tasks.spawn(forever(door.clone().keep_fresh(renewal)));
     let mesh = shared.mesh.clone();
-    let registry = move |id: &SpiffeId| mesh.may_renew(id);
+    // A cluster knows all its workloads; elsewhere a proxy may stand for none that is registered.
+    let complete = settings.cluster.is_some();
+    let registry = move |id: &SpiffeId| if complete { mesh.has_workload(id) } else { mesh.may_renew(id) };
     let certificates =
         CertificateService::new(authority, authenticator.clone(), SystemTime::now).with_registry(Arc::new(registry));
     let trust = Trust::Proven { authenticator, clock: SystemTime::now };

@@ -136,10 +136,10 @@ fn says_what_is_wrong_and_where(cluster: &Cluster) {
     assert_eq!(mended["status"]["validationMessages"], json!([]));
 }
 
-/// What a proxy refuses is said with its name, until it takes another version.
-async fn names_who_refuses(cluster: &Cluster, leader: &Plane) {
-    let mut proxy = Proxy::open(leader.host, "grumbler", ResourceType::Route, "80").await;
-    proxy.answer("third", Some("route 80: header x-mark is not to my taste")).await;
+/// What a proxy refuses is said with its name, until it takes another version; whichever replica it is connected to.
+async fn names_who_refuses(cluster: &Cluster, plane: &Plane, [now, next]: [&str; 2]) {
+    let mut proxy = Proxy::open(plane.host, "grumbler", ResourceType::Route, "80").await;
+    proxy.answer(now, Some("route 80: header x-mark is not to my taste")).await;
     let refused = until_said(
         cluster,
         "virtualservice/reviews",
@@ -149,8 +149,8 @@ async fn names_who_refuses(cluster: &Cluster, leader: &Plane) {
     assert!(condition(&refused, "Programmed").contains("not to my taste"), "{refused:#}");
     assert!(condition(&refused, "Accepted").starts_with("True"), "{refused:#}");
     assert!(condition(&read(cluster, "destinationrule/reviews"), "Programmed").starts_with("True"));
-    cluster.apply(&route("reviews", FINE, "fourth"));
-    proxy.answer("fourth", None).await;
+    cluster.apply(&route("reviews", FINE, next));
+    proxy.answer(next, None).await;
     until_said(cluster, "virtualservice/reviews", "Programmed", "True Programmed");
 }
 
@@ -329,7 +329,20 @@ async fn one_replica_says_what_became_of_every_object_and_another_goes_on() {
     let idle = both.into_iter().find(|plane| plane.host != first.host).expect("two");
 
     says_what_is_wrong_and_where(&cluster);
-    names_who_refuses(&cluster, first).await;
+    names_who_refuses(&cluster, first, ["third", "fourth"]).await;
+    names_who_refuses(&cluster, idle, ["fourth", "fifth"]).await;
+    let told = || {
+        cluster.kubectl(&[
+            "get",
+            "configmap",
+            "ferromesh-refusals",
+            "--namespace",
+            "istio-system",
+            "--output",
+            "jsonpath={.data}",
+        ])
+    };
+    until(SOON, "taken back", || matches!(told().as_str(), "" | "{}"));
     writes_nothing_when_nothing_changed(&cluster, both).await;
     judges_a_crowd(&cluster, both);
     writes_through_the_api(&cluster, idle);
@@ -340,13 +353,13 @@ async fn one_replica_says_what_became_of_every_object_and_another_goes_on() {
     // wakes up leads no more.
     let written = first.writes();
     first.process.signal(Signal::SIGSTOP);
-    cluster.apply(&route("reviews", BROKEN, "fifth"));
+    cluster.apply(&route("reviews", BROKEN, "sixth"));
     until_said(&cluster, "virtualservice/reviews", "Accepted", "False InvalidValue");
     assert!(idle.leads());
     assert_eq!((lease(), idle.writes()), (idle.host.to_owned(), 1));
     first.process.signal(Signal::SIGCONT);
     until(SOON, "aware of its successor", || !first.leads());
-    cluster.apply(&route("reviews", FINE, "fifth"));
+    cluster.apply(&route("reviews", FINE, "seventh"));
     until_said(&cluster, "virtualservice/reviews", "Accepted", "True Accepted");
     assert_eq!((leader(&both).map(|p| p.host), first.writes(), idle.writes()), (Some(idle.host), written, 2));
     first.process.signal(Signal::SIGKILL);
@@ -357,7 +370,7 @@ async fn one_replica_says_what_became_of_every_object_and_another_goes_on() {
     let third = Plane::start("127.80.76.1", &cluster);
     idle.process.signal(Signal::SIGTERM);
     until(Duration::from_secs(12), "led by the next", || third.leads());
-    cluster.apply(&route("reviews", BROKEN, "sixth"));
+    cluster.apply(&route("reviews", BROKEN, "eighth"));
     until_said(&cluster, "virtualservice/reviews", "Accepted", "False InvalidValue");
     assert!(!third.panicked() && !idle.panicked() && !first.panicked());
 }

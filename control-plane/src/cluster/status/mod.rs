@@ -6,6 +6,7 @@
 
 mod board;
 mod pace;
+mod refusals;
 mod verdict;
 
 use std::{
@@ -30,6 +31,7 @@ use tokio::{
 pub use self::board::{Board, Held, Sighting};
 use self::{
     pace::Pace,
+    refusals::ByObject,
     verdict::{Verdict, change, judge, unsaid},
 };
 use super::{Cluster, events::Events, leader, objects};
@@ -37,7 +39,7 @@ use crate::{
     metrics::Metrics,
     pipeline::{Mesh, Stopped},
     source::SourceId,
-    status::{Proxies, Refused},
+    status::Proxies,
 };
 
 /// Who writes, as the API server records it.
@@ -70,6 +72,8 @@ pub struct Writer {
     pub metrics: Arc<Metrics>,
     /// Name of this replica.
     pub instance: String,
+    /// Where replicas tell each other.
+    pub root_namespace: Arc<str>,
 }
 
 impl Writer {
@@ -77,10 +81,19 @@ impl Writer {
     pub async fn run(self, leads: watch::Receiver<bool>) {
         leader::while_leading(leads, || async {
             self.mesh.until_synced().await;
-            // Ends when the pipeline does.
-            let _ = Term::begin(self.clone()).run().await;
+            let (told, others) = watch::channel(ByObject::new());
+            tokio::select! {
+                // Ends when the pipeline does.
+                _ = Term::begin(self.clone(), others).run() => {}
+                () = refusals::follow(self.clone(), told) => {}
+            }
         })
         .await;
+    }
+
+    /// Tells the leader what proxies of this replica refuse, whenever another one leads, until the election is over.
+    pub async fn tell(self, leads: watch::Receiver<bool>) {
+        refusals::tell(self, leads).await;
     }
 }
 
@@ -105,6 +118,8 @@ struct Term {
     writer: Writer,
     events: Events,
     pace: Mutex<Pace>,
+    /// What proxies of other replicas refuse.
+    others: watch::Receiver<ByObject>,
     /// Writes that failed, and when they may be tried again.
     failed: BTreeMap<ObjectId, Instant>,
     /// Statuses of which the API server kept less than was written: their definition does not have all fields.
@@ -119,7 +134,7 @@ struct Term {
 #[derive(PartialEq)]
 struct Evidence {
     findings: Vec<Diagnostic>,
-    refused: BTreeMap<ObjectId, Refused>,
+    refused: ByObject,
 }
 
 impl Evidence {
@@ -135,13 +150,14 @@ impl Evidence {
 }
 
 impl Term {
-    fn begin(writer: Writer) -> Self {
+    fn begin(writer: Writer, others: watch::Receiver<ByObject>) -> Self {
         let events = Events::new(&writer.cluster, &writer.instance);
         let pace = Mutex::new(Pace::new(Instant::now()));
         Self {
             writer,
             events,
             pace,
+            others,
             failed: BTreeMap::new(),
             curtailed: BTreeMap::new(),
             judged_by: None,
@@ -153,11 +169,13 @@ impl Term {
         let mut findings = self.writer.mesh.news();
         let mut complaints = self.writer.proxies.complaints();
         let mut seen = self.writer.board.changes();
+        let mut others = self.others.clone();
         let mut everything = true;
         loop {
             findings.mark_unchanged();
             complaints.mark_unchanged();
             seen.mark_unchanged();
+            others.mark_unchanged();
             let due = self.due(everything).await?;
             everything = due.len() == BATCH;
             self.write_all(due).await;
@@ -168,6 +186,7 @@ impl Term {
             tokio::select! {
                 changed = findings.changed() => changed.map_err(|_| Stopped)?,
                 changed = complaints.changed() => changed.map_err(|_| Stopped)?,
+                changed = others.changed() => changed.map_err(|_| Stopped)?,
                 changed = seen.changed() => { changed.map_err(|_| Stopped)?; everything = true }
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => everything = true,
             }
@@ -182,7 +201,9 @@ impl Term {
         // In this order: what is asked for later is never older.
         let board = self.writer.board.list();
         let findings = self.writer.mesh.findings(SourceId::Kubernetes).await?;
-        let evidence = Evidence { findings, refused: self.writer.proxies.refused() };
+        let mut refused = self.writer.proxies.refused();
+        refusals::merge(&mut refused, &self.others.borrow());
+        let evidence = Evidence { findings, refused };
         if !everything && self.judged_by.as_ref() == Some(&evidence) {
             return Ok(Vec::new());
         }
