@@ -180,7 +180,15 @@ impl Mesh {
     /// # Panics
     /// Never.
     pub fn may_renew(&self, id: &SpiffeId) -> bool {
-        !self.accounts.read().expect(POISONED).gone.contains(&(id.namespace().into(), id.service_account().into()))
+        !self.accounts.read().expect(POISONED).gone.contains(&account(id))
+    }
+
+    /// Whether some workload has this identity. Nobody knows before every source has told what it has: the answer is yes.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn has_workload(&self, id: &SpiffeId) -> bool {
+        !self.is_synced() || self.accounts.read().expect(POISONED).present.contains(&account(id))
     }
 
     /// Word of changes after which some proxies belong to other classes.
@@ -486,6 +494,10 @@ impl Pipeline {
         }
         diagnostics
     }
+}
+
+fn account(id: &SpiffeId) -> (Arc<str>, Arc<str>) {
+    (id.namespace().into(), id.service_account().into())
 }
 
 impl Accounts {

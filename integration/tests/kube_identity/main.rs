@@ -66,6 +66,7 @@ async fn pods_prove_who_they_are_and_one_root_outlives_every_control_plane() {
     let plane = &planes[0];
     a_good_token_gets_a_certificate_and_configuration_and_the_certificate_renews_itself(&cluster, plane).await;
     bad_tokens_get_nothing_and_the_log_says_why(&cluster, plane).await;
+    a_certificate_renews_itself_only_while_a_pod_has_its_account(&cluster, plane).await;
     nobody_gets_what_is_of_another(&cluster, plane).await;
     every_namespace_holds_the_root(&cluster, &planes);
     certificates_prove_while_the_api_server_is_away_and_tokens_wait(&cluster, plane).await;
@@ -143,6 +144,32 @@ async fn bad_tokens_get_nothing_and_the_log_says_why(cluster: &Cluster, plane: &
     check_refused(plane, &of_deleted, &["system:serviceaccount:shop:cart"]).await;
     let said = plane.output();
     assert!(said.contains("pod shop/brief does not exist") || said.contains("has been invalidated"), "{said}");
+}
+
+async fn a_certificate_renews_itself_only_while_a_pod_has_its_account(cluster: &Cluster, plane: &Plane) {
+    let door = plane.door();
+    let guest = CART.replace("cart", "guest");
+    cluster.kubectl(&["create", "serviceaccount", "guest", "-n", "shop"]);
+    cluster.apply(&PEOPLE.replace(
+        "name: cart, namespace: shop}\nspec: {serviceAccountName: cart",
+        "name: guest, namespace: shop}\nspec: {serviceAccountName: guest",
+    ));
+    // Signed at once, whether or not the pod is known already.
+    let token = token::of_pod(cluster, "shop", "guest", "guest");
+    let held = door.sign(Some(&token), None, &guest).await.expect("a certificate");
+    until(SOON, "the pod is known", || plane.workloads().contains("guest"));
+    door.sign(None, Some(&held), &guest).await.expect("a renewal");
+    cluster.kubectl(&["delete", "pod", "guest", "-n", "shop", "--grace-period=0", "--force"]);
+    let begin = Instant::now();
+    let refusal = loop {
+        match door.sign(None, Some(&held), &guest).await {
+            Ok(_) => assert!(begin.elapsed() < SOON, "a certificate outlives its pods"),
+            Err(refusal) => break refusal,
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(refusal.code(), Code::PermissionDenied);
+    plane.until_said(&["audit", "renewal refused: no such workload", &guest, "peer=Some(127."]);
 }
 
 async fn nobody_gets_what_is_of_another(cluster: &Cluster, plane: &Plane) {

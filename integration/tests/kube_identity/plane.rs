@@ -53,6 +53,10 @@ impl Plane {
         curl(&format!("http://{}:15014/metrics", self.host)).unwrap_or_default()
     }
 
+    pub(crate) fn workloads(&self) -> String {
+        curl(&format!("http://{}:8080/api/v1/workloads", self.host)).unwrap_or_default()
+    }
+
     pub(crate) fn output(&self) -> String {
         self.process.output()
     }
