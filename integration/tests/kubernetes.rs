@@ -109,7 +109,10 @@ impl Plane {
     fn start(host: &'static str, cluster: &Cluster) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         // The authority's state is kept there; a control plane that starts again finds it.
-        let _ = cluster.try_kubectl(&["create", "namespace", "istio-system"]);
+        until(SOON, "a root namespace", || {
+            let made = cluster.try_kubectl(&["create", "namespace", "istio-system"]);
+            made.is_ok() || cluster.try_kubectl(&["get", "namespace", "istio-system"]).is_ok()
+        });
         let mut command = Command::new(paths::program("ferromesh"));
         command.arg("serve").arg("--kubeconfig").arg(cluster.kubeconfig());
         command.arg("--data-dir").arg(dir.path().join("data"));

@@ -309,7 +309,7 @@ fn outlives_a_definition(cluster: &Cluster) {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_replica_says_what_became_of_every_object_and_another_goes_on() {
     let cluster = Cluster::up();
-    cluster.kubectl(&["create", "namespace", "istio-system"]);
+    until(SOON, "a root namespace", || cluster.try_kubectl(&["create", "namespace", "istio-system"]).is_ok());
     install_definitions(&cluster);
     let planes = [Plane::start("127.80.74.1", &cluster), Plane::start("127.80.75.1", &cluster)];
     let both = [&planes[0], &planes[1]];

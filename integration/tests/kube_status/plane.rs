@@ -120,11 +120,8 @@ impl Proxy {
                 let response = self.responses.message().await.expect("the stream goes on").expect("a response");
                 let bodies = response.resources.iter().filter_map(|r| r.resource.as_ref());
                 let found = bodies.into_iter().any(|b| b.value.windows(text.len()).any(|w| w == text.as_bytes()));
-                let error_detail = complaint.filter(|_| found).map(|message| Status {
-                    code: 13,
-                    message: message.to_owned(),
-                    ..Status::default()
-                });
+                let error_detail =
+                    complaint.filter(|_| found).map(|message| Status { code: 13, message: message.to_owned() });
                 let (type_url, response_nonce) = (response.type_url, response.nonce);
                 let answer = DeltaDiscoveryRequest { type_url, response_nonce, error_detail, ..Default::default() };
                 let _ = self.requests.send(answer);
