@@ -32,8 +32,8 @@ use super::{
 use crate::{metrics::Metrics, pipeline::Mesh, secret::SecretProvider, status::Proxies};
 
 /// Responses that wait for the transport: the session makes the next one only when there is room, so that whatever
-/// changes meanwhile folds into it.
-const OUTBOX: usize = 1;
+/// changes meanwhile folds into it. Beside one that waits there is room to find out that nothing else is owed.
+const OUTBOX: usize = 2;
 
 /// What all streams of the server share.
 pub struct Shared {

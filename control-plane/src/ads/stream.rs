@@ -225,10 +225,7 @@ impl<P: Protocol> ProxyStream<P> {
                 }
                 changed = self.reclassified.recv() => self.on_reclassified(changed).await?,
                 permit = out.reserve(), if self.hungry => match permit {
-                    Ok(permit) => match self.session.next_response() {
-                        Some(response) => permit.send(Ok(self.note(response))),
-                        None => self.rest(),
-                    },
+                    Ok(permit) => self.feed(permit),
                     Err(_) => return Ok(()),
                 },
                 () = &mut closed => return Ok(()),
@@ -243,6 +240,20 @@ impl<P: Protocol> ProxyStream<P> {
                 }
                 () = &mut stopped => return Err(stopping(Stopped)),
             }
+            // Usually there is room: a change then costs one turn, and its answer another.
+            while self.hungry
+                && let Ok(permit) = out.try_reserve()
+            {
+                self.feed(permit);
+            }
+        }
+    }
+
+    /// Sends the next response, if there is one.
+    fn feed(&mut self, permit: mpsc::Permit<'_, Result<Outgoing, Status>>) {
+        match self.session.next_response() {
+            Some(response) => permit.send(Ok(self.note(response))),
+            None => self.rest(),
         }
     }
 
