@@ -115,14 +115,14 @@ impl Proxy {
     }
 
     async fn connect(&self) -> anyhow::Result<Link> {
-        let endpoint = Endpoint::from_shared(format!("http://{ADDRESS}:15010"))?
+        let endpoint = Endpoint::from_shared(format!("http://{}:15010", *ADDRESS))?
             .initial_stream_window_size(WINDOWS.0)
             .initial_connection_window_size(WINDOWS.1);
         let bytes = self.board.bytes.clone();
         let connector = tower::service_fn(move |_: http::Uri| {
             let bytes = bytes.clone();
             async move {
-                let stream = TcpStream::connect((ADDRESS, 15010)).await?;
+                let stream = TcpStream::connect((*ADDRESS, 15010)).await?;
                 stream.set_nodelay(true)?;
                 Ok::<_, std::io::Error>(TokioIo::new(Counted { stream, bytes }))
             }

@@ -6,15 +6,18 @@ use std::{
     net::Ipv4Addr,
     path::Path,
     process::Command,
-    sync::Mutex,
+    sync::{LazyLock, Mutex},
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use ferromesh_integration::{paths, process::Process};
 
-/// Where it listens.
-pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 79, 9, 1);
+/// Where it listens: an address of this process's own, so that two benchmarks do not meet.
+pub(crate) static ADDRESS: LazyLock<Ipv4Addr> = LazyLock::new(|| {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 120 + high % 100, low, 1)
+});
 /// Its core; everything else is on core 0.
 const CORE: &str = "1";
 /// A time without work that shows that an event is over.
@@ -37,15 +40,15 @@ impl Server {
     /// # Errors
     /// There is no temporary folder.
     pub(crate) fn start(kubeconfig: &Path) -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir()?;
+        let (dir, address) = (tempfile::tempdir()?, *ADDRESS);
         let mut command = Command::new("taskset");
         command.args(["--cpu-list", CORE]).arg(paths::program("ferromesh"));
         command.arg("serve").arg("--kubeconfig").arg(kubeconfig).arg("--data-dir").arg(dir.path().join("data"));
         for (name, port) in [("xds", 15010), ("xds-tls", 15012), ("http", 8080), ("metrics", 15014)] {
-            command.args([format!("--{name}-address"), format!("{ADDRESS}:{port}")]);
+            command.args([format!("--{name}-address"), format!("{address}:{port}")]);
         }
         let mut process = Process::start("control-plane", dir.path(), command);
-        let ready = format!("http://{ADDRESS}:8080/healthz/ready");
+        let ready = format!("http://{address}:8080/healthz/ready");
         process.until("ready", || {
             Command::new("curl").args(["-sf", "-m", "2", &ready]).output().is_ok_and(|o| o.status.success())
         });
