@@ -2,7 +2,11 @@
 //! break, definitions go and come back, and the API server dies. Needs root, and what `integration/peers.sh kube` installs.
 #![cfg(feature = "kube")]
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use ferromesh_integration::{
@@ -109,10 +113,14 @@ impl Plane {
     fn start(host: &'static str, cluster: &Cluster) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         // The authority's state is kept there; a control plane that starts again finds it.
-        until(SOON, "a root namespace", || {
-            let made = cluster.try_kubectl(&["create", "namespace", "istio-system"]);
-            made.is_ok() || cluster.try_kubectl(&["get", "namespace", "istio-system"]).is_ok()
-        });
+        let begin = Instant::now();
+        // A young API server may refuse for a moment.
+        while let Err(why) = cluster.try_kubectl(&["create", "namespace", "istio-system"])
+            && !why.contains("AlreadyExists")
+        {
+            assert!(begin.elapsed() < LATE, "no root namespace: {why}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
         let mut command = Command::new(paths::program("ferromesh"));
         command.arg("serve").arg("--kubeconfig").arg(cluster.kubeconfig());
         command.arg("--data-dir").arg(dir.path().join("data"));
