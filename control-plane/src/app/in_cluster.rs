@@ -42,6 +42,7 @@ pub(super) fn join(tasks: &mut Tasks, core: &Core, cluster: &Cluster, webhooks: 
         instance: core.settings.pod_name.clone(),
         root_namespace: core.settings.root_namespace.clone(),
     };
+    tasks.spawn(forever(writer.clone().tell(leads.clone())));
     tasks.spawn(forever(writer.run(leads.clone())));
     let bundle = core.authority.trust_bundle();
     if webhooks {
