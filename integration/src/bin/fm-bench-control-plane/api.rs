@@ -1,6 +1,10 @@
 //! The API server as a client sees it: one HTTP/2 connection, JSON in, success or the server's words out.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -22,7 +26,8 @@ const IN_FLIGHT: usize = 32;
 
 /// A connection to the API server of a test cluster, with an administrator's rights.
 pub(crate) struct Api {
-    sender: SendRequest<Full<Bytes>>,
+    sender: Mutex<SendRequest<Full<Bytes>>>,
+    tls: TlsConnector,
     server: String,
     token: String,
 }
@@ -45,13 +50,25 @@ impl Api {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = TcpStream::connect(&server).await?;
-        stream.set_nodelay(true)?;
-        let host = server.split(':').next().unwrap_or_default().to_owned();
-        let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(host)?, stream).await?;
-        let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        Ok(Self { sender, server, token })
+        let tls = TlsConnector::from(Arc::new(config));
+        let sender = Mutex::new(dial(&tls, &server).await?);
+        Ok(Self { sender, tls, server, token })
+    }
+
+    /// Connects again if the server has closed the connection, as it does with one that was silent for long.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub(crate) async fn wake(&self) -> anyhow::Result<()> {
+        if self.sender().is_closed() {
+            let sender = dial(&self.tls, &self.server).await?;
+            *self.sender.lock().expect("nobody panics with it") = sender;
+        }
+        Ok(())
+    }
+
+    fn sender(&self) -> SendRequest<Full<Bytes>> {
+        self.sender.lock().expect("nobody panics with it").clone()
     }
 
     /// Makes an object.
@@ -101,10 +118,20 @@ impl Api {
             .header("authorization", format!("Bearer {}", self.token))
             .header("content-type", kind)
             .body(Full::from(body))?;
-        let response = self.sender.clone().send_request(request).await?;
+        let response = self.sender().send_request(request).await?;
         let status = response.status();
         let said = response.into_body().collect().await?.to_bytes();
         ensure!(status.is_success(), "{method} {path}: {status}: {}", String::from_utf8_lossy(&said));
         Ok(())
     }
+}
+
+async fn dial(tls: &TlsConnector, server: &str) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+    let stream = TcpStream::connect(server).await?;
+    stream.set_nodelay(true)?;
+    let host = server.split(':').next().unwrap_or_default().to_owned();
+    let stream = tls.connect(ServerName::try_from(host)?, stream).await?;
+    let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
 }

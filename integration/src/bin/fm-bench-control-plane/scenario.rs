@@ -173,6 +173,7 @@ impl<'a> Scenario<'a> {
 
     /// Measures from just before the call until the server rests.
     async fn event(&self, signs: &[Sign], call: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Figures> {
+        self.api.wake().await?;
         let begin = self.begin()?;
         self.fleet.board.expect(signs, self.options.proxies);
         call.await?;
