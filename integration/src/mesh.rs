@@ -90,10 +90,11 @@ impl Mesh {
     /// Runs Helm: what it printed.
     ///
     /// # Panics
-    /// Helm fails, with its words.
+    /// Helm fails, with its words and those of the pods that it was about.
     pub fn helm(&self, arguments: &[&str]) -> String {
+        let namespace = arguments.iter().skip_while(|a| **a != "--namespace").nth(1).copied().unwrap_or(ROOT);
         let said = self.try_helm(arguments);
-        said.unwrap_or_else(|e| panic!("helm {}: {e}\n{}", arguments.join(" "), self.story(ROOT)))
+        said.unwrap_or_else(|e| panic!("helm {}: {e}\n{}", arguments.join(" "), self.story(namespace)))
     }
 
     /// Runs Helm: what it printed.

@@ -1,6 +1,11 @@
 //! A gateway of the chart, from outside of the cluster.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use ferromesh_integration::{
     mesh::{Mesh, chart},
@@ -29,7 +34,7 @@ spec:
 ";
 
 /// A certificate for `shop.example` that signs itself, into the Secret that the Gateway names.
-fn install_certificate(mesh: &Mesh, folder: &std::path::Path, organisation: &str) -> std::path::PathBuf {
+fn install_certificate(mesh: &Mesh, folder: &Path, organisation: &str) -> PathBuf {
     let path = |name: &str| folder.join(format!("{organisation}.{name}"));
     let (key, certificate) = (path("key"), path("crt"));
     let subject = format!("/O={organisation}/CN=shop.example");
@@ -61,7 +66,7 @@ stringData:
 }
 
 /// The status and body of an answer, or nothing.
-fn curl(address: &str, roots: Option<&std::path::Path>) -> Option<String> {
+fn curl(address: &str, roots: Option<&Path>) -> Option<String> {
     let mut command = Command::new("curl");
     command.args(["-s", "-m", "5", "--resolve", &format!("shop.example:80:{address}")]);
     command.args(["--resolve", &format!("shop.example:443:{address}"), "-w", "\n%{http_code}"]);
@@ -75,12 +80,12 @@ fn curl(address: &str, roots: Option<&std::path::Path>) -> Option<String> {
 
 pub(crate) fn a_gateway_serves_http_and_https_with_a_certificate_that_changes(mesh: &Mesh) {
     let folder = tempfile::tempdir().expect("a folder");
-    for (kind, suffix) in [("ferromesh", ""), ("envoy", " again")] {
-        say(&format!("a gateway of kind {kind} serves HTTP, and HTTPS with a certificate that changes{suffix}"));
+    for kind in ["ferromesh", "envoy"] {
+        say(&format!("a gateway of kind {kind} serves HTTP, and HTTPS with a certificate that changes"));
         let proxy = format!("proxy={kind}");
         let gateway = chart("gateway");
         let mut arguments =
-            vec!["upgrade", "--install", "ingress", &gateway, "--namespace=ingress", "--create-namespace"];
+            vec!["upgrade", "--install", "ingress", &gateway, "--namespace", "ingress", "--create-namespace"];
         arguments.extend(["--set", "service.type=ClusterIP", "--set", "autoscaling.enabled=false", "--set", &proxy]);
         arguments.extend(["--wait", "--timeout=240s"]);
         mesh.helm(&arguments);
@@ -89,7 +94,7 @@ pub(crate) fn a_gateway_serves_http_and_https_with_a_certificate_that_changes(me
         let address = mesh.service_address("ingress", "ingress");
         let serves =
             |roots| curl(&address, roots).is_some_and(|said| said.contains("reviews-v1") && said.ends_with("200"));
-        let limit = std::time::Duration::from_secs(60);
+        let limit = Duration::from_secs(60);
         until(limit, "HTTP through the gateway", || serves(None));
         until(limit, "HTTPS through the gateway", || serves(Some(&first)));
         let second = install_certificate(mesh, folder.path(), &format!("{kind}-second"));

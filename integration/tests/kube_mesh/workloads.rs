@@ -1,5 +1,7 @@
 //! Kinds of workloads and Services.
 
+use std::time::Duration;
+
 use ferromesh_integration::{mesh::Mesh, process::until};
 
 use crate::{CALLERS, say};
@@ -111,7 +113,7 @@ spec:
                     && answers.seen("x-forwarded-client-cert").contains("sa/storefront")
             });
             let address = format!("{pod}.store.shop:9000");
-            until(std::time::Duration::from_secs(60), &format!("bytes to {address}"), || {
+            until(Duration::from_secs(60), &format!("bytes to {address}"), || {
                 mesh.peer(caller.0, caller.1, &["say", &address, "hello"]).is_ok_and(|said| said.trim() == "hello")
             });
         }
