@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use hickory_resolver::TokioResolver;
+use hickory_resolver::{TokioResolver, config::LookupIpStrategy};
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
@@ -40,7 +40,10 @@ pub(crate) struct Resolver(TokioResolver);
 
 impl Resolver {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        Ok(Self(TokioResolver::builder_tokio()?.build()?))
+        let mut builder = TokioResolver::builder_tokio()?;
+        // Where a hosts file has the one kind of address, nobody is asked for the other.
+        builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
+        Ok(Self(builder.build()?))
     }
 
     async fn addresses(self, host: String) -> io::Result<std::vec::IntoIter<SocketAddr>> {
