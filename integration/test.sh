@@ -37,28 +37,54 @@ demo() {
   echo "-- our proxy calls Envoy"; "$ferromesh" demo --once --proxy envoy --client-proxy ferromesh --envoy-path "$envoy"
 }
 
-# Tests behind a feature of integration/. They are built as a part of the whole workspace: by itself, the package would choose
-# other features of its dependencies, and most of them would be compiled a second time.
+# Tests behind a feature of integration/: its arguments for cargo. They are built as a part of the whole workspace: by itself, the
+# package would choose other features of its dependencies, and most of them would be compiled a second time.
 behind() { # FEATURE
   [ "$(id -u)" = 0 ] || { echo "these tests make network namespaces: run as root" >&2; return 1; }
-  local file tests=() programs
-  programs=$(bash integration/build.sh)
+  local file
+  echo --quiet --workspace --features ferromesh-integration/e2e,ferromesh-integration/kube
   for file in $(grep -l "^#!\[cfg(feature = \"$1\")\]" integration/tests/*.rs integration/tests/*/main.rs); do
     file=${file%/main.rs}
-    tests+=(--test "$(basename "$file" .rs)")
+    echo --test "$(basename "$file" .rs)"
   done
-  FERROMESH_BIN=$programs cargo test --quiet --workspace \
-    --features ferromesh-integration/e2e,ferromesh-integration/kube "${tests[@]}" -- --test-threads=2
 }
 
-e2e() { behind e2e; }
+e2e() {
+  local arguments
+  arguments=$(behind e2e)
+  FERROMESH_BIN=$(bash integration/build.sh)
+  export FERROMESH_BIN
+  # shellcheck disable=SC2086
+  cargo test $arguments -- --test-threads=2
+}
+
 images() { bash integration/images.sh; }
 
-kube() { FERROMESH_BUILD_JOBS=$(nproc) bash integration/kube.sh build; behind kube; }
+# Tests in clusters wait more than they compute: two programs at a time. What one says is shown when it has ended.
+kube() {
+  local arguments
+  arguments=$(behind kube)
+  FERROMESH_BIN=$(bash integration/build.sh)
+  export FERROMESH_BIN
+  bash integration/kube.sh build
+  # shellcheck disable=SC2086
+  cargo test $arguments --no-run --message-format=json | sed -n '/"kind":\["test"\]/s/.*"executable":"\([^"]*\)".*/\1/p' |
+    sort --reverse | (cd integration && xargs --max-procs=2 --replace bash -c 'one "$1"' one {})
+}
 
-# Where Kubernetes was never built, that takes minutes: it begins early, and uses what the other steps leave of the processors.
-kube_early() {
-  FERROMESH_BUILD_JOBS=$(nproc) setsid nice -n 19 bash integration/kube.sh build > /dev/null 2>&1 &
+one() { # PROGRAM: runs its tests
+  local begin=$SECONDS said name=${1##*/}
+  if said=$("$1" --test-threads=1 2>&1); then said=$(tail -n 2 <<< "$said"); else said=$said$'\n'FAILED; fi
+  printf -- '-- %s, %s s\n%s\n' "${name%-*}" $((SECONDS - begin)) "$said"
+  [[ $said != *FAILED ]]
+}
+export -f one
+
+# The release build has long stretches for one processor, and where Kubernetes was never built, that takes minutes: both begin
+# early, and use what the other steps leave of the processors.
+early() {
+  setsid nice -n 19 bash -c 'bash integration/build.sh; bash integration/kube.sh build' > /dev/null 2>&1 &
+  # shellcheck disable=SC2064
   trap "kill -- -$! 2> /dev/null || true" EXIT
 }
 
@@ -69,6 +95,6 @@ for name in "$@"; do
     peers | fmt | lint | unit | build | demo | e2e | images | kube) step "$name" ;;
     *) sed -n '2,7p' integration/test.sh >&2; exit 2 ;;
   esac
-  case " $* " in *" peers "*" kube "*) [ "$name" != peers ] || kube_early ;; esac
+  case " $* " in *" peers "*" build "*" kube "*) [ "$name" != peers ] || early ;; esac
 done
 echo "== all done in $((SECONDS - begin)) s"
