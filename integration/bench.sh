@@ -10,7 +10,7 @@ case ${1:-} in
   *) sed -n '2,6p' "$0" >&2; exit 2 ;;
 esac
 root=$(cd "$(dirname "$0")/.." && pwd)
-FERROMESH_BIN=$("$root/integration/build.sh")
+FERROMESH_BIN=$("$root/integration/build.sh" benches)
 export FERROMESH_BIN
 case $1 in
   dataplane) cd "$root"; . integration/peers.sh; exec "$FERROMESH_BIN/fm-bench" "$@" ;;

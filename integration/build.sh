@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
 # The one release build of the programs, static: end-to-end tests, demo, benchmarks and images all take it from here.
-#   FERROMESH_BIN=$(integration/build.sh)     builds what changed, and prints the folder of the programs
+#   FERROMESH_BIN=$(integration/build.sh)          builds what changed, and prints the folder of the programs
+#   FERROMESH_BIN=$(integration/build.sh benches)  the programs of the benchmarks too
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=$(rustc -vV | sed -n 's/^host: //p')
 # With the target named, the flags are for our programs alone: macros and build scripts are loaded by the compiler.
 export RUSTFLAGS="${RUSTFLAGS:+$RUSTFLAGS }-C target-feature=+crt-static"
-cargo build --release --quiet --target "$target" -p ferromesh-control-plane -p ferromesh-dataplane -p ferromesh-integration >&2
+programs=(ferromesh ferromesh-proxy fm-peer)
+[ "${1:-}" != benches ] || programs+=(fm-bench fm-bench-control-plane)
+cargo build --release --quiet --target "$target" -p ferromesh-control-plane -p ferromesh-dataplane -p ferromesh-integration \
+  "${programs[@]/#/--bin=}" >&2
 
 folder=${CARGO_TARGET_DIR:-$PWD/target}/$target/release
-for program in ferromesh ferromesh-proxy fm-peer fm-bench fm-bench-control-plane; do
+for program in "${programs[@]}"; do
   # An interpreter is what loads shared libraries: an image from scratch has none.
   headers=$(readelf --program-headers --wide "$folder/$program")
   [[ $headers != *INTERP* ]] || { echo "build: $folder/$program is not static" >&2; exit 1; }

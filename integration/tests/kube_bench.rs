@@ -4,7 +4,6 @@
 
 use std::process::Command;
 
-use ferromesh_integration::paths;
 use serde_json::Value;
 
 const PROXIES: u64 = 20;
@@ -13,7 +12,7 @@ const PROXIES: u64 = 20;
 fn the_benchmark_runs_and_nobody_is_sent_what_it_has() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let proxies = PROXIES.to_string();
-    let output = Command::new(paths::program("fm-bench-control-plane"))
+    let output = Command::new(env!("CARGO_BIN_EXE_fm-bench-control-plane"))
         .args(["--services", "50", "--proxies", &proxies, "--runs", "1", "--json"])
         .arg(file.path())
         .output()
