@@ -68,7 +68,8 @@ claim() { # DIR [N]: makes the folder and the host's end of the link, which is t
 }
 
 make_bridge() {
-  ip link add "$bridge" type bridge
+  # Left to itself a bridge takes the lowest address of its links, and when that one ends, clusters lose the host for a while.
+  ip link add "$bridge" address 02:00:0a:61:00:01 type bridge
   ip addr add "$host_address/24" dev "$bridge"
   ip link set "$bridge" up
 }

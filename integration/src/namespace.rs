@@ -33,7 +33,9 @@ impl Bridge {
     pub fn new(third: u8) -> Self {
         let name = format!("fmb{third}");
         let _ = Command::new("ip").args(["link", "del", &name]).output();
-        run("ip", &["link", "add", &name, "type", "bridge"]);
+        // Left to itself a bridge takes the lowest address of its links, and changes it while they come and go.
+        let address = format!("02:00:0a:4d:{third:02x}:01");
+        run("ip", &["link", "add", &name, "address", &address, "type", "bridge"]);
         let bridge = Self { name, third };
         run("ip", &["addr", "add", &format!("{}/24", bridge.address(1)), "dev", &bridge.name]);
         run("ip", &["link", "set", &bridge.name, "up"]);
