@@ -61,7 +61,8 @@ claim() { # DIR [N]: makes the folder and the host's end of the link, which is t
   local dir=$1 n=${2:-$(free_number)}
   [ ! -e "/sys/class/net/$(link "$n")" ] || die "cluster number $n is running in $(folder_of "$n"); end it with: integration/kube.sh down $(folder_of "$n")"
   ip link show "$bridge" > /dev/null 2>&1 || make_bridge
-  ip link add "$(link "$n")" type veth peer name "$(link "$n")p"
+  # The same hardware address for every cluster of this number: the host remembers that of the one before for half a minute.
+  ip link add "$(link "$n")" type veth peer name "$(link "$n")p" address "02:00:0a:61:01:0$n"
   ip link set "$(link "$n")" master "$bridge" alias "$dir" up
   mkdir -p "$dir"; echo "$n" > "$dir/$marker"
   echo "$n"
