@@ -5,4 +5,5 @@ pub mod cluster;
 pub mod mesh;
 pub mod namespace;
 pub mod paths;
+pub mod plane;
 pub mod process;

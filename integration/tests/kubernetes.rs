@@ -4,27 +4,22 @@
 
 use std::{
     collections::BTreeMap,
-    process::Command,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use ferromesh_integration::{
     cluster::Cluster,
-    paths,
+    plane::{self, curl, install_definitions},
     process::{Process, until},
 };
 use ferromesh_proto::{
     ResourceType,
-    discovery::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
-        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-    },
+    discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
 };
-use futures_util::stream;
 use serde_json::Value;
 use tokio::{sync::mpsc, time::timeout};
-use tonic::{Streaming, transport::Endpoint};
+use tonic::Streaming;
 
 /// For a change of the cluster to reach a proxy, a busy machine allowed for.
 const SOON: Duration = Duration::from_secs(30);
@@ -121,25 +116,18 @@ impl Plane {
             assert!(begin.elapsed() < LATE, "no root namespace: {why}");
             std::thread::sleep(Duration::from_millis(100));
         }
-        let mut command = Command::new(paths::program("ferromesh"));
-        command.arg("serve").arg("--kubeconfig").arg(cluster.kubeconfig());
-        command.arg("--data-dir").arg(dir.path().join("data"));
-        let ports = [("xds", 15010), ("xds-tls", 15012), ("http", 8080), ("metrics", 15014)];
-        for (name, port) in ports {
-            command.args([format!("--{name}-address"), format!("{host}:{port}")]);
-        }
+        let command = plane::serve(plane::program(), host, dir.path(), &cluster.kubeconfig());
         let mut process = Process::start("control-plane", dir.path(), command);
-        let ready = format!("http://{host}:8080/healthz/ready");
-        process.until("ready", || curl(&[&ready]).is_some());
+        plane::until_ready(&mut process, host);
         Self { host, process, dir }
     }
 
     fn get(&self, path: &str) -> String {
-        curl(&[&format!("http://{}:8080{path}", self.host)]).unwrap_or_default()
+        curl(&format!("http://{}:8080{path}", self.host)).unwrap_or_default()
     }
 
     fn metrics(&self) -> String {
-        curl(&[&format!("http://{}:15014/metrics", self.host)]).expect("metrics")
+        curl(&format!("http://{}:15014/metrics", self.host)).expect("metrics")
     }
 
     fn until_said(&self, limit: Duration, text: &str) {
@@ -155,29 +143,8 @@ impl Plane {
 
     /// Runs `ferromesh` against its REST API: whether that succeeded, and everything that was printed.
     fn command(&self, arguments: &[&str]) -> (bool, String) {
-        let mut command = Command::new(paths::program("ferromesh"));
-        command.args(arguments).args(["--server", &format!("http://{}:8080", self.host)]);
-        command.arg("--admin-token-file").arg(self.dir.path().join("data/admin-token"));
-        let output = command.output().expect("it runs");
-        let text = [output.stdout, output.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
-        (output.status.success(), text)
+        plane::command(self.host, self.dir.path(), arguments)
     }
-}
-
-fn curl(arguments: &[&str]) -> Option<String> {
-    let output = Command::new("curl").args(["-sf", "-m", "2"]).args(arguments).output().expect("curl runs");
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn install_definitions(cluster: &Cluster, dir: &tempfile::TempDir) {
-    let output = Command::new(paths::program("ferromesh")).arg("crds").output().expect("it runs");
-    let file = dir.path().join("crds.yaml");
-    std::fs::write(&file, output.stdout).expect("a file");
-    cluster.kubectl(&["apply", "--server-side", "--filename", file.to_str().expect("UTF-8")]);
-    // kubectl gives up on a definition that has no conditions at all yet.
-    until(SOON, "definitions in force", || {
-        cluster.try_kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=10s"]).is_ok()
-    });
 }
 
 /// A proxy's stream of one type.
@@ -189,20 +156,7 @@ struct Follower {
 
 impl Follower {
     async fn open(host: &str, kind: ResourceType, names: &[&str]) -> Self {
-        let endpoint = Endpoint::from_shared(format!("http://{host}:15010")).expect("an address");
-        let channel = endpoint.connect().await.expect("a connection");
-        let (requests, outbox) = mpsc::unbounded_channel();
-        let id = "sidecar~10.80.0.1~follower.default~default.svc.cluster.local".to_owned();
-        let hello = DeltaDiscoveryRequest {
-            node: Some(Node { id, ..Node::default() }),
-            type_url: kind.type_url().to_owned(),
-            resource_names_subscribe: names.iter().map(|n| (*n).to_owned()).collect(),
-            ..DeltaDiscoveryRequest::default()
-        };
-        let _ = requests.send(hello);
-        let outbox = stream::unfold(outbox, async |mut outbox| Some((outbox.recv().await?, outbox)));
-        let mut client = AggregatedDiscoveryServiceClient::new(channel);
-        let responses = client.delta_aggregated_resources(Box::pin(outbox)).await.expect("a stream").into_inner();
+        let (requests, responses) = plane::subscribe(host, "follower", kind, names).await;
         Self { requests, responses, has: BTreeMap::new() }
     }
 
@@ -254,7 +208,7 @@ async fn what_kubectl_applies_is_served_and_outlives_mistakes_and_the_api_server
     assert!(plane.metrics().contains("mesh_kubernetes_listed{kind=\"VirtualService\"} 0"));
     assert!(plane.metrics().contains("mesh_kubernetes_listed{kind=\"Pod\"} 1"));
 
-    install_definitions(&cluster, &plane.dir);
+    install_definitions(&cluster, SOON);
     cluster.apply(REVIEWS);
     cluster.apply(&route("first"));
     let mut routes = Follower::open(plane.host, ResourceType::Route, &["80"]).await;
@@ -307,7 +261,7 @@ async fn what_kubectl_applies_is_served_and_outlives_mistakes_and_the_api_server
 async fn a_definition_that_goes_takes_its_objects_along_and_is_found_again() {
     let cluster = Cluster::up();
     let plane = Plane::start("127.80.61.1", &cluster);
-    install_definitions(&cluster, &plane.dir);
+    install_definitions(&cluster, SOON);
     cluster.apply(REVIEWS);
     cluster.apply(&route("before"));
     let mut routes = Follower::open(plane.host, ResourceType::Route, &["80"]).await;
@@ -321,7 +275,7 @@ async fn a_definition_that_goes_takes_its_objects_along_and_is_found_again() {
     cluster.kubectl(&["delete", "crd", definition, "--timeout=60s"]);
     routes.until(LATE, "x-mark", false).await;
     plane.until_said(LATE, definition);
-    install_definitions(&cluster, &plane.dir);
+    install_definitions(&cluster, SOON);
     cluster.apply(&route("after"));
     routes.until(LATE, "after", true).await;
     plane.until_unsaid(SOON, definition);

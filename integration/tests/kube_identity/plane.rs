@@ -4,7 +4,7 @@ use std::{path::Path, process::Command, time::Duration};
 
 use ferromesh_integration::{
     cluster::Cluster,
-    paths,
+    plane::{self, curl},
     process::{Process, until},
 };
 
@@ -35,8 +35,7 @@ impl Plane {
     }
 
     pub(crate) fn until_ready(&mut self) {
-        let ready = format!("http://{}:8080/healthz/ready", self.host);
-        self.process.until("ready", || curl(&ready).is_some());
+        plane::until_ready(&mut self.process, self.host);
     }
 
     /// Where proxies come in, as one that trusts the file of roots.
@@ -77,16 +76,7 @@ pub(crate) fn refused(host: &'static str, cluster: &Cluster, options: &[&str]) -
 }
 
 fn serve(host: &str, dir: &Path, cluster: &Cluster, options: &[&str]) -> Command {
-    let mut command = Command::new(paths::program("ferromesh"));
-    command.arg("serve").arg("--kubeconfig").arg(cluster.kubeconfig()).arg("--data-dir").arg(dir.join("data"));
-    for (name, port) in [("xds", 15010), ("xds-tls", 15012), ("http", 8080), ("metrics", 15014)] {
-        command.args([format!("--{name}-address"), format!("{host}:{port}")]);
-    }
+    let mut command = plane::serve(plane::program(), host, dir, &cluster.kubeconfig());
     command.args(options);
     command
-}
-
-fn curl(url: &str) -> Option<String> {
-    let output = Command::new("curl").args(["-sf", "-m", "2", url]).output().expect("curl runs");
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -4,9 +4,7 @@
 
 mod plane;
 
-use std::process::Command;
-
-use ferromesh_integration::{cluster::Cluster, paths, process::until};
+use ferromesh_integration::{cluster::Cluster, plane::install_definitions, process::until};
 use plane::{
     INJECTOR, Plane, SOON, Said, VALIDATOR, bundles, configurations, free_address, inject, kubectl, serial, until_told,
 };
@@ -60,12 +58,7 @@ fn pods_are_injected_and_objects_judged_by_the_webhooks_of_a_cluster() {
 }
 
 fn prepare(cluster: &Cluster) {
-    let output = Command::new(paths::program("ferromesh")).arg("crds").output().expect("it runs");
-    let said = kubectl(cluster, &["apply", "--server-side", "-f", "-"], &String::from_utf8_lossy(&output.stdout));
-    assert!(said.success, "{}", said.stderr);
-    until(SOON, "definitions in force", || {
-        cluster.try_kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=10s"]).is_ok()
-    });
+    install_definitions(cluster, SOON);
     for (name, labels) in [
         ("istio-system", ""),
         ("plain", ""),

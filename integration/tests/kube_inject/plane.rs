@@ -8,7 +8,7 @@ use std::{
 
 use ferromesh_integration::{
     cluster::Cluster,
-    paths,
+    plane::{self, curl},
     process::{Process, until},
 };
 use serde_json::{Value, json};
@@ -31,16 +31,11 @@ impl Plane {
     pub(crate) fn start(cluster: &Cluster, webhooks: &str, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("settings.yaml"), "drainTime: 7s\n").expect("a file");
-        let mut command = Command::new(paths::program("ferromesh"));
-        command.arg("serve").arg("--kubeconfig").arg(cluster.kubeconfig());
-        command.arg("--data-dir").arg(dir.path().join("data"));
+        let mut command = plane::serve(plane::program(), LOOPBACK, dir.path(), &cluster.kubeconfig());
         command.arg("--injection-settings").arg(dir.path().join("settings.yaml"));
-        for (name, port) in [("xds", 15010), ("xds-tls", 15012), ("http", 8080), ("metrics", 15014)] {
-            command.args([format!("--{name}-address"), format!("{LOOPBACK}:{port}")]);
-        }
         command.args(["--webhook-address", webhooks]).args(options);
         let mut process = Process::start("control-plane", dir.path(), command);
-        process.until("ready", || curl(&format!("http://{LOOPBACK}:8080/healthz/ready")).is_some());
+        plane::until_ready(&mut process, LOOPBACK);
         Self { webhooks: webhooks.to_owned(), process, dir }
     }
 
@@ -70,11 +65,6 @@ pub(crate) fn free_address() -> String {
     free.local_addr().expect("it is bound").to_string()
 }
 
-fn curl(url: &str) -> Option<String> {
-    let output = Command::new("curl").args(["-sf", "-m", "2", url]).output().expect("curl runs");
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 /// The serial number of the certificate that an address shows.
 pub(crate) fn serial(address: &str) -> String {
     let show = format!("openssl s_client -connect {address} < /dev/null 2> /dev/null | openssl x509 -noout -serial");
@@ -98,7 +88,7 @@ pub(crate) fn kubectl(cluster: &Cluster, arguments: &[&str], input: &str) -> Sai
 
 /// Runs `ferromesh inject` on `input`, as the control plane would inject it.
 pub(crate) fn inject(plane: &Plane, input: &str) -> String {
-    let mut command = Command::new(paths::program("ferromesh"));
+    let mut command = plane::program();
     command.args(["inject", "--file", "-", "--settings", &plane.settings()]);
     let said = run(command, input);
     assert!(said.success, "{}", said.stderr);

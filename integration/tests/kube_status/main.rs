@@ -5,9 +5,9 @@
 
 mod plane;
 
-use std::{fmt::Write, process::Command, time::Duration};
+use std::{fmt::Write, time::Duration};
 
-use ferromesh_integration::{cluster::Cluster, paths, process::until};
+use ferromesh_integration::{cluster::Cluster, plane::install_definitions, process::until};
 use ferromesh_proto::ResourceType;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -55,17 +55,6 @@ kind: DestinationRule
 metadata: {name: reviews, namespace: default}
 spec: {host: reviews}
 ";
-
-fn install_definitions(cluster: &Cluster) {
-    let output = Command::new(paths::program("ferromesh")).arg("crds").output().expect("it runs");
-    let file = cluster.folder().join("crds.yaml");
-    std::fs::write(&file, output.stdout).expect("a file");
-    cluster.kubectl(&["apply", "--server-side", "--filename", file.to_str().expect("UTF-8")]);
-    // kubectl gives up on a definition that has no conditions at all yet.
-    until(SOON, "definitions in force", || {
-        cluster.try_kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=10s"]).is_ok()
-    });
-}
 
 fn read(cluster: &Cluster, object: &str) -> Value {
     let text = cluster.try_kubectl(&["get", object, "--namespace", "default", "--output", "json"]);
@@ -295,7 +284,7 @@ spec: {nodeName: far-away, containers: [{name: app, image: local/none:1}]}
 fn outlives_a_definition(cluster: &Cluster) {
     let definition = "virtualservices.networking.istio.io";
     cluster.kubectl(&["delete", "crd", definition, "--timeout=90s"]);
-    install_definitions(cluster);
+    install_definitions(cluster, SOON);
     until(LATE, "applied again", || {
         let file = cluster.folder().join("again.yaml");
         std::fs::write(&file, route("reviews", BROKEN, "again")).expect("a file");
@@ -310,7 +299,7 @@ fn outlives_a_definition(cluster: &Cluster) {
 async fn one_replica_says_what_became_of_every_object_and_another_goes_on() {
     let cluster = Cluster::up();
     until(SOON, "a root namespace", || cluster.try_kubectl(&["create", "namespace", "istio-system"]).is_ok());
-    install_definitions(&cluster);
+    install_definitions(&cluster, SOON);
     let planes = [Plane::start("127.80.74.1", &cluster), Plane::start("127.80.75.1", &cluster)];
     let both = [&planes[0], &planes[1]];
     let first = until_led(&both);

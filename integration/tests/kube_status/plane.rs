@@ -1,19 +1,19 @@
 //! Control planes beside a cluster, each on an address of its own, and a proxy that says what it is told to say.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
-use ferromesh_integration::{cluster::Cluster, paths, process::Process};
+use ferromesh_integration::{
+    cluster::Cluster,
+    plane::{self, curl},
+    process::Process,
+};
 use ferromesh_proto::{
     ResourceType,
-    discovery::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status,
-        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-    },
+    discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status},
 };
-use futures_util::stream;
 use serde_json::Value;
 use tokio::{sync::mpsc, time::timeout};
-use tonic::{Streaming, transport::Endpoint};
+use tonic::Streaming;
 
 /// One replica.
 pub(crate) struct Plane {
@@ -25,16 +25,10 @@ pub(crate) struct Plane {
 impl Plane {
     pub(crate) fn start(host: &'static str, cluster: &Cluster) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut command = Command::new(paths::program("ferromesh"));
-        command.arg("serve").arg("--kubeconfig").arg(cluster.kubeconfig()).args(["--pod-name", host]);
-        command.arg("--data-dir").arg(dir.path().join("data"));
-        let ports = [("xds", 15010), ("xds-tls", 15012), ("http", 8080), ("metrics", 15014)];
-        for (name, port) in ports {
-            command.args([format!("--{name}-address"), format!("{host}:{port}")]);
-        }
+        let mut command = plane::serve(plane::program(), host, dir.path(), &cluster.kubeconfig());
+        command.args(["--pod-name", host]);
         let mut process = Process::start("control-plane", dir.path(), command);
-        let ready = format!("http://{host}:8080/healthz/ready");
-        process.until("ready", || curl(&ready).is_some());
+        plane::until_ready(&mut process, host);
         Self { host, process, dir }
     }
 
@@ -61,12 +55,7 @@ impl Plane {
 
     /// Runs `ferromesh` against its REST API: whether that succeeded, and everything that was printed.
     pub(crate) fn command(&self, arguments: &[&str]) -> (bool, String) {
-        let mut command = Command::new(paths::program("ferromesh"));
-        command.args(arguments).args(["--server", &format!("http://{}:8080", self.host)]);
-        command.arg("--admin-token-file").arg(self.dir.path().join("data/admin-token"));
-        let output = command.output().expect("it runs");
-        let text = [output.stdout, output.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
-        (output.status.success(), text)
+        plane::command(self.host, self.dir.path(), arguments)
     }
 
     /// Writes `yaml` through the REST API.
@@ -81,11 +70,6 @@ impl Plane {
     }
 }
 
-fn curl(url: &str) -> Option<String> {
-    let output = Command::new("curl").args(["-sf", "-m", "2", url]).output().expect("curl runs");
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 /// A proxy's stream of one type, answered as the test wants.
 pub(crate) struct Proxy {
     requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
@@ -95,20 +79,7 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// `name` in namespace `default`.
     pub(crate) async fn open(host: &str, name: &str, kind: ResourceType, resource: &str) -> Self {
-        let endpoint = Endpoint::from_shared(format!("http://{host}:15010")).expect("an address");
-        let channel = endpoint.connect().await.expect("a connection");
-        let (requests, outbox) = mpsc::unbounded_channel();
-        let id = format!("sidecar~10.80.0.1~{name}.default~default.svc.cluster.local");
-        let hello = DeltaDiscoveryRequest {
-            node: Some(Node { id, ..Node::default() }),
-            type_url: kind.type_url().to_owned(),
-            resource_names_subscribe: vec![resource.to_owned()],
-            ..DeltaDiscoveryRequest::default()
-        };
-        let _ = requests.send(hello);
-        let outbox = stream::unfold(outbox, async |mut outbox| Some((outbox.recv().await?, outbox)));
-        let mut client = AggregatedDiscoveryServiceClient::new(channel);
-        let responses = client.delta_aggregated_resources(Box::pin(outbox)).await.expect("a stream").into_inner();
+        let (requests, responses) = plane::subscribe(host, name, kind, &[resource]).await;
         Self { requests, responses }
     }
 

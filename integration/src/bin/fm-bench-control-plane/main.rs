@@ -20,10 +20,10 @@ mod scenario;
 mod server;
 mod setting;
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, time::Duration};
 
-use anyhow::{Context, ensure};
-use ferromesh_integration::{cluster::Cluster, paths, process::until};
+use anyhow::Context;
+use ferromesh_integration::{cluster::Cluster, plane::install_definitions};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
@@ -40,7 +40,7 @@ fn main() -> anyhow::Result<()> {
     core.set(CORE)?;
     sched_setaffinity(Pid::from_raw(0), &core).context("keeping to one core")?;
     let cluster = Cluster::up();
-    install_definitions(&cluster)?;
+    install_definitions(&cluster, Duration::from_secs(60));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(run(&options, &cluster))?;
     println!("{}", report::table(&options, &outcome));
@@ -55,16 +55,4 @@ async fn run(options: &Options, cluster: &Cluster) -> anyhow::Result<Outcome> {
     let api = Api::connect(cluster.folder()).await?;
     scenario::populate(&api, options.services).await?;
     scenario::measure(&api, options, &cluster.kubeconfig()).await
-}
-
-fn install_definitions(cluster: &Cluster) -> anyhow::Result<()> {
-    let output = Command::new(paths::program("ferromesh")).arg("crds").output()?;
-    ensure!(output.status.success(), "ferromesh crds: {}", String::from_utf8_lossy(&output.stderr));
-    let file = tempfile::NamedTempFile::new()?;
-    fs::write(&file, output.stdout)?;
-    let path = file.path().to_str().context("paths of tests are UTF-8")?;
-    cluster.kubectl(&["apply", "--server-side", "--filename", path]);
-    let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=10s"];
-    until(Duration::from_secs(60), "definitions in force", || cluster.try_kubectl(&wait).is_ok());
-    Ok(())
 }

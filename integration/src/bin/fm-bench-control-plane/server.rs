@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use ferromesh_integration::{paths, process::Process};
+use ferromesh_integration::{paths, plane, process::Process};
 
 /// Where it listens: an address of this process's own, so that two benchmarks do not meet.
 pub(crate) static ADDRESS: LazyLock<Ipv4Addr> = LazyLock::new(|| {
@@ -40,18 +40,12 @@ impl Server {
     /// # Errors
     /// There is no temporary folder.
     pub(crate) fn start(kubeconfig: &Path) -> anyhow::Result<Self> {
-        let (dir, address) = (tempfile::tempdir()?, *ADDRESS);
+        let (dir, address) = (tempfile::tempdir()?, ADDRESS.to_string());
         let mut command = Command::new("taskset");
         command.args(["--cpu-list", CORE]).arg(paths::program("ferromesh"));
-        command.arg("serve").arg("--kubeconfig").arg(kubeconfig).arg("--data-dir").arg(dir.path().join("data"));
-        for (name, port) in [("xds", 15010), ("xds-tls", 15012), ("http", 8080), ("metrics", 15014)] {
-            command.args([format!("--{name}-address"), format!("{address}:{port}")]);
-        }
+        let command = plane::serve(command, &address, dir.path(), kubeconfig);
         let mut process = Process::start("control-plane", dir.path(), command);
-        let ready = format!("http://{address}:8080/healthz/ready");
-        process.until("ready", || {
-            Command::new("curl").args(["-sf", "-m", "2", &ready]).output().is_ok_and(|o| o.status.success())
-        });
+        plane::until_ready(&mut process, &address);
         Ok(Self { process, threads: Mutex::default(), _dir: dir })
     }
 
