@@ -41,8 +41,8 @@ root = pathlib.Path(sysconfig.get_paths()["purelib"])
 print(max((p for p in root.rglob("envoy*") if p.is_file() and p.stat().st_size > 10_000_000), key=lambda p: p.stat().st_size))
 P
     )
-    chmod +x "$found"
-    ln -sf "$found" "$ENVOY"
+    # A copy, not a link: the cache lies in a home directory that the proxies' user may not enter.
+    install -m 755 "$found" "$ENVOY"
   fi
   # Read whole before it is matched: `grep -q` would close the pipe on a program that is still writing.
   local version
