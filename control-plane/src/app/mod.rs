@@ -210,7 +210,7 @@ impl ControlPlane {
             Some(access) => Some(Cluster::connect(access).await?),
             None => None,
         };
-        let listeners = Listeners::bind(&settings).await?;
+        let listeners = Listeners::bind(&settings)?;
         let addresses = listeners.addresses()?;
         let State { authority, token } = State::open(&settings, cluster.as_ref()).await?;
         let mut tasks = Tasks::new();

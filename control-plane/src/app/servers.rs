@@ -1,6 +1,7 @@
 //! The ports: bound before anything starts, then served until the end.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -10,7 +11,7 @@ use anyhow::{Context, anyhow};
 use axum::{Router, http::header::CONTENT_TYPE, routing::get};
 use ferromesh_cert_authority::{Authenticator, CertificateService};
 use ferromesh_proto::SpiffeId;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::InterceptorLayer,
@@ -35,6 +36,9 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 /// Streams on one connection; a proxy needs two.
 const STREAMS_PER_CONNECTION: u32 = 128;
 
+/// Connections that wait to be accepted: a whole mesh may come back at once. The system may allow fewer (`somaxconn`).
+const BACKLOG: u32 = 4096;
+
 /// Every port, bound before anything starts, so that a port in use stops the start and nothing else.
 pub(super) struct Listeners {
     pub(super) xds: TcpListener,
@@ -45,14 +49,14 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    pub(super) async fn bind(settings: &Settings) -> anyhow::Result<Self> {
+    pub(super) fn bind(settings: &Settings) -> anyhow::Result<Self> {
         Ok(Self {
-            xds: bind(settings.xds_address, "plaintext xDS", "--xds-address").await?,
-            xds_tls: bind(settings.xds_tls_address, "xDS over TLS", "--xds-tls-address").await?,
-            http: bind(settings.http_address, "the REST API", "--http-address").await?,
-            metrics: bind(settings.metrics_address, "metrics", "--metrics-address").await?,
+            xds: bind(settings.xds_address, "plaintext xDS", "--xds-address")?,
+            xds_tls: bind(settings.xds_tls_address, "xDS over TLS", "--xds-tls-address")?,
+            http: bind(settings.http_address, "the REST API", "--http-address")?,
+            metrics: bind(settings.metrics_address, "metrics", "--metrics-address")?,
             webhook: match settings.webhook_address {
-                Some(address) => Some(bind(address, "webhooks", "--webhook-address").await?),
+                Some(address) => Some(bind(address, "webhooks", "--webhook-address")?),
                 None => None,
             },
         })
@@ -69,8 +73,8 @@ impl Listeners {
     }
 }
 
-async fn bind(address: SocketAddr, what: &str, option: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
+fn bind(address: SocketAddr, what: &str, option: &str) -> anyhow::Result<TcpListener> {
+    listen(address).map_err(|error| {
         let advice = match error.kind() {
             std::io::ErrorKind::AddrInUse => format!("stop the process that uses it, or choose another with {option}"),
             std::io::ErrorKind::PermissionDenied => {
@@ -83,6 +87,13 @@ async fn bind(address: SocketAddr, what: &str, option: &str) -> anyhow::Result<T
         };
         anyhow!("cannot listen on {address} for {what}: {error}; {advice}")
     })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn grpc_server() -> Server {
@@ -176,4 +187,18 @@ pub(super) fn serve_http(tasks: &mut Tasks, stop: &CancellationToken, listener: 
 pub(super) fn metrics_router(metrics: Arc<Metrics>) -> Router {
     let headers = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
     Router::new().route("/metrics", get(move || async move { (headers, metrics.render()) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_mesh_that_comes_back_at_once_finds_room_to_wait() {
+        let listener = listen((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let waiting: io::Result<Vec<_>> =
+            (0..500).map(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5))).collect();
+        assert_eq!(waiting.unwrap().len(), 500, "nobody has accepted any of them");
+    }
 }
