@@ -14,13 +14,14 @@ use std::{
 
 use ferromesh_proto::{ResourceType, SpiffeId};
 use ferromesh_xds_translator::{
+    analyze,
     class::{NodeIdentity, ProxyClass, Refusal as ClassRefusal},
     compiler::{Change, Compiler},
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::Object,
     ir::ObjectId,
     plan::ViewKey,
-    snapshot::{MeshSnapshot, Reclassify},
+    snapshot::{Credentials, MeshSnapshot, Reclassify},
     view::View,
 };
 use rustc_hash::FxHashMap;
@@ -74,7 +75,17 @@ pub struct Mesh {
     synced: watch::Receiver<bool>,
     reclassified: broadcast::Sender<Arc<Reclassify>>,
     news: watch::Sender<()>,
+    changes: watch::Sender<()>,
     accounts: Arc<RwLock<Accounts>>,
+}
+
+/// Everything that objects may refer to, or be in conflict with: what they are analyzed among.
+#[derive(Default, Debug)]
+pub struct Inventory {
+    /// Objects that serve, of kinds that [matter](analyze::matters); sorted by identity.
+    pub objects: Vec<Object>,
+    /// Credentials, whose Secrets are not among the objects.
+    pub credentials: Arc<Credentials>,
 }
 
 /// Identities of workloads: those that exist, and those of which the last workload went.
@@ -112,6 +123,7 @@ enum Ask {
     Findings(SourceId, oneshot::Sender<Vec<Diagnostic>>),
     Object(ObjectId, oneshot::Sender<Option<Object>>),
     Objects(oneshot::Sender<Vec<(SourceId, Object)>>),
+    Inventory(oneshot::Sender<Inventory>),
     Snapshot(oneshot::Sender<Arc<MeshSnapshot>>),
 }
 
@@ -131,6 +143,7 @@ impl Mesh {
         let (synced, sync_watch) = watch::channel(false);
         let (reclassified, _) = broadcast::channel(64);
         let (news, _) = watch::channel(());
+        let (changes, _) = watch::channel(());
         let accounts: Arc<RwLock<Accounts>> = Arc::default();
         let pipeline = Pipeline {
             compiler,
@@ -146,6 +159,8 @@ impl Mesh {
             diagnostics: BTreeMap::new(),
             awaiting: Vec::new(),
             news: news.clone(),
+            changes: changes.clone(),
+            changed: false,
             views: FxHashMap::default(),
             pace: Pace::default(),
             accounts: accounts.clone(),
@@ -158,7 +173,7 @@ impl Mesh {
             drop(ended);
         };
         thread::Builder::new().name("compiler".to_owned()).spawn(work).expect("a thread at the start");
-        (Self { asks, synced: sync_watch, reclassified, news, accounts }, events, end)
+        (Self { asks, synced: sync_watch, reclassified, news, changes, accounts }, events, end)
     }
 
     /// Whether every source has told what it has.
@@ -258,6 +273,19 @@ impl Mesh {
         self.ask(Ask::Objects).await
     }
 
+    /// Everything that objects are analyzed among.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn inventory(&self) -> Result<Inventory, Stopped> {
+        self.ask(Ask::Inventory).await
+    }
+
+    /// Changes whenever the inventory did.
+    pub fn inventory_changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
     /// The mesh as it is now.
     ///
     /// # Errors
@@ -310,6 +338,9 @@ struct Pipeline {
     /// Who waits for the end of the next round.
     awaiting: Vec<(SourceId, oneshot::Sender<Vec<Diagnostic>>)>,
     news: watch::Sender<()>,
+    changes: watch::Sender<()>,
+    /// Whether what is waiting changes the inventory.
+    changed: bool,
     views: FxHashMap<Arc<ViewKey>, Served>,
     pace: Pace,
     accounts: Arc<RwLock<Accounts>>,
@@ -361,6 +392,7 @@ impl Pipeline {
                     Some(Change::Credential { namespace, name, fact })
                 }
             };
+            self.changed |= change.as_ref().is_some_and(changes_inventory);
             self.pending.extend(change);
         }
         if !self.pending.is_empty() {
@@ -392,6 +424,9 @@ impl Pipeline {
             let _ = self.reclassified.send(Arc::new(outcome.reclassify));
         }
         self.synced.send_if_modified(|synced| !mem::replace(synced, true));
+        if mem::take(&mut self.changed) {
+            self.changes.send_replace(());
+        }
         self.news.send_replace(());
         self.tell_findings();
         self.metrics.push_triggers.inc();
@@ -418,6 +453,7 @@ impl Pipeline {
             }
             Ask::Object(id, reply) => drop(reply.send(self.precedence.serving(&id).cloned())),
             Ask::Objects(reply) => drop(reply.send(self.precedence.list())),
+            Ask::Inventory(reply) => drop(reply.send(self.inventory())),
             Ask::Snapshot(reply) => drop(reply.send(self.compiler.snapshot().clone())),
         }
     }
@@ -461,6 +497,13 @@ impl Pipeline {
         }
     }
 
+    fn inventory(&self) -> Inventory {
+        let mut objects: Vec<Object> =
+            self.precedence.all().filter(|object| analyze::matters(object.id.kind)).cloned().collect();
+        objects.sort_by(|a, b| a.id.cmp(&b.id));
+        Inventory { objects, credentials: self.compiler.snapshot().credentials().clone() }
+    }
+
     fn all_diagnostics(&self) -> Vec<Diagnostic> {
         let mut all = self.diagnostics.values().flatten().cloned().collect::<Vec<_>>();
         all.extend(self.compiler.diagnostics().flat_map(|(_, found)| found).cloned());
@@ -493,6 +536,14 @@ impl Pipeline {
             diagnostics.push(finding.fix(format!("first refused by {proxy}; `ferromesh proxy-status` lists all")));
         }
         diagnostics
+    }
+}
+
+fn changes_inventory(change: &Change) -> bool {
+    match change {
+        Change::Upsert(object) => analyze::matters(object.id.kind),
+        Change::Delete(id) => analyze::matters(id.kind),
+        Change::Credential { .. } => true,
     }
 }
 

@@ -52,6 +52,11 @@ impl Precedence {
         self.0.get(id)?.first().map(|(_, object)| object)
     }
 
+    /// Every version that serves, in no order.
+    pub fn all(&self) -> impl Iterator<Item = &Object> {
+        self.0.values().filter_map(|versions| versions.first().map(|(_, object)| object))
+    }
+
     /// Every version that serves, with its source; sorted by identity.
     pub fn list(&self) -> Vec<(SourceId, Object)> {
         let mut all: Vec<(SourceId, Object)> = self.0.values().filter_map(|v| v.first().cloned()).collect();

@@ -40,7 +40,7 @@ build_into() { # FOLDER WHAT FUNCTION
   ) 9> "$cache/.lock"
 }
 
-static_go() { CGO_ENABLED=0 nice -n 19 "$go" "$1" -p "${FERROMESH_BUILD_JOBS:-1}" -trimpath -ldflags "-s -w $version_flags" "${@:2}"; }
+static_go() { CGO_ENABLED=0 nice -n 19 "$go" "$1" -trimpath -ldflags "-s -w $version_flags" "${@:2}"; }
 kubernetes_into() { static_go build -o "$1/kube" .; }
 companions_into() { cd companions; version_flags=$helm_flags static_go build -o "$1/" ./coredns helm.sh/helm/v3/cmd/helm; }
 tools_into() {

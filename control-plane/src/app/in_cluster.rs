@@ -39,6 +39,7 @@ pub(super) fn join(tasks: &mut Tasks, core: &Core, cluster: &Cluster, webhooks: 
         proxies: core.shared.proxies.clone(),
         board,
         metrics: metrics.clone(),
+        defaults: Arc::new(core.defaults.clone()),
         instance: core.settings.pod_name.clone(),
         root_namespace: core.settings.root_namespace.clone(),
     };

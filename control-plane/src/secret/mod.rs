@@ -160,7 +160,7 @@ fn check(
     let mut content = pem.to_vec();
     content.extend_from_slice(ca.unwrap_or_default());
     let fingerprint = digest(&SHA256, &content).as_ref().iter().map(|b| format!("{b:02x}")).collect::<String>();
-    Ok(CredentialFact { fingerprint: fingerprint.into(), not_after })
+    Ok(CredentialFact { fingerprint: fingerprint.into(), not_after, holds_ca: ca.is_some() })
 }
 
 fn wrong(object: &Object, key: &str, expected: &str, got: &str) -> Box<Diagnostic> {

@@ -21,7 +21,7 @@ use super::{
     Webhooks,
     review::{Answer, Question, unreadable, warnings},
 };
-use crate::inject::is_system;
+use crate::{inject::is_system, pipeline::Inventory};
 
 /// How long a judgement may take, waiting for its turn included.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -75,22 +75,17 @@ async fn judge(webhooks: &Webhooks, value: Value) -> Option<Vec<Diagnostic>> {
         Err(findings) => return Some(findings),
     };
     let _turn = webhooks.judgements.acquire().await.ok()?;
-    let others = webhooks.mesh.objects().await.ok()?.into_iter().map(|(_, object)| object);
-    let others: Vec<Object> = others.filter(|other| other.id != object.id && matters(other.id.kind)).collect();
+    let inventory = webhooks.mesh.inventory().await.ok()?;
     let defaults = webhooks.defaults.clone();
-    let among = tokio::task::spawn_blocking(move || among(&object, &others, &defaults)).await.ok()?;
+    let among = tokio::task::spawn_blocking(move || among(&object, &inventory, &defaults)).await.ok()?;
     Some(findings.into_iter().chain(among).collect())
 }
 
-/// Whether objects of a kind say something about those that are judged. Endpoints do not, and they are many.
-fn matters(kind: Kind) -> bool {
-    !matches!(kind, Kind::EndpointSlice | Kind::ServiceAccount)
-}
-
 /// Findings of what an object means, and of it among others.
-fn among(object: &Object, others: &[Object], defaults: &MeshDefaults) -> Vec<Diagnostic> {
+fn among(object: &Object, inventory: &Inventory, defaults: &MeshDefaults) -> Vec<Diagnostic> {
     let lowered = lower(object, defaults).diagnostics;
-    let together = analyze(others.iter().chain([object]), defaults);
+    let others = inventory.objects.iter().filter(|other| other.id != object.id);
+    let together = analyze(others.chain([object]), &inventory.credentials, defaults);
     lowered
         .into_iter()
         .chain(together.into_iter().filter(|finding| finding.object.as_ref() == Some(&object.id)))
@@ -144,7 +139,7 @@ mod tests {
     fn judged(object: Value) -> Answer {
         let findings = match parse_value(object) {
             Ok((object, findings)) => {
-                findings.into_iter().chain(among(&object, &[], &MeshDefaults::default())).collect()
+                findings.into_iter().chain(among(&object, &Inventory::default(), &MeshDefaults::default())).collect()
             }
             Err(findings) => findings,
         };

@@ -33,8 +33,13 @@ spec:
   http: [{route: [{destination: {host: reviews, subset: v1}}]}]
 ";
 
+/// A type of Secret, with its keys for the certificate and the private key. Istio reads both.
+type Form = [&'static str; 3];
+const OF_TLS: Form = ["kubernetes.io/tls", "tls.crt", "tls.key"];
+const GENERIC: Form = ["Opaque", "cert", "key"];
+
 /// A certificate for `shop.example` that signs itself, into the Secret that the Gateway names.
-fn install_certificate(mesh: &Mesh, folder: &Path, organisation: &str) -> PathBuf {
+fn install_certificate(mesh: &Mesh, folder: &Path, organisation: &str, form: Form) -> PathBuf {
     let path = |name: &str| folder.join(format!("{organisation}.{name}"));
     let (key, certificate) = (path("key"), path("crt"));
     let subject = format!("/O={organisation}/CN=shop.example");
@@ -47,20 +52,20 @@ fn install_certificate(mesh: &Mesh, folder: &Path, organisation: &str) -> PathBu
         .output()
         .expect("openssl runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let text = |path| fs::read_to_string(path).expect("openssl wrote it");
+    let text = |path: &Path| fs::read_to_string(path).expect("openssl wrote it");
     let indented = |text: String| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    let [kind, certificate_name, key_name] = form;
+    let (certificate_text, key_text) = (indented(text(&certificate)), indented(text(&key)));
     mesh.cluster.apply(&format!(
         "
 apiVersion: v1
 kind: Secret
-type: kubernetes.io/tls
+type: {kind}
 metadata: {{name: shop-cert, namespace: ingress}}
 stringData:
-  tls.crt: |
-{}  tls.key: |
-{}",
-        indented(text(&certificate)),
-        indented(text(&key))
+  {certificate_name}: |
+{certificate_text}  {key_name}: |
+{key_text}"
     ));
     certificate
 }
@@ -80,7 +85,7 @@ fn curl(address: &str, roots: Option<&Path>) -> Option<String> {
 
 pub(crate) fn a_gateway_serves_http_and_https_with_a_certificate_that_changes(mesh: &Mesh) {
     let folder = tempfile::tempdir().expect("a folder");
-    for kind in ["ferromesh", "envoy"] {
+    for (kind, form) in [("ferromesh", OF_TLS), ("envoy", GENERIC)] {
         say(&format!("a gateway of kind {kind} serves HTTP, and HTTPS with a certificate that changes"));
         let proxy = format!("proxy={kind}");
         let gateway = chart("gateway");
@@ -90,16 +95,18 @@ pub(crate) fn a_gateway_serves_http_and_https_with_a_certificate_that_changes(me
         arguments.extend(["--wait", "--timeout=240s"]);
         mesh.helm(&arguments);
         mesh.cluster.apply(GATEWAY);
-        let first = install_certificate(mesh, folder.path(), &format!("{kind}-first"));
+        let first = install_certificate(mesh, folder.path(), &format!("{kind}-first"), form);
         let address = mesh.service_address("ingress", "ingress");
         let serves =
             |roots| curl(&address, roots).is_some_and(|said| said.contains("reviews-v1") && said.ends_with("200"));
         let limit = Duration::from_secs(60);
         until(limit, "HTTP through the gateway", || serves(None));
         until(limit, "HTTPS through the gateway", || serves(Some(&first)));
-        let second = install_certificate(mesh, folder.path(), &format!("{kind}-second"));
+        let second = install_certificate(mesh, folder.path(), &format!("{kind}-second"), form);
         until(limit, "HTTPS with the new certificate", || serves(Some(&second)));
         assert!(!serves(Some(&first)), "the old certificate is served no more");
+        // The type of a Secret never changes.
+        mesh.cluster.kubectl(&["delete", "secret", "shop-cert", "--namespace", "ingress"]);
     }
     for object in ["gateway.networking.istio.io/shop", "virtualservice/ingress"] {
         mesh.until_status("shop", object, ".status.conditions[?(@.type==\"Accepted\")].status", |s| s == "True");

@@ -5,7 +5,7 @@
 
 mod plane;
 
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, process::Command, time::Duration};
 
 use ferromesh_integration::{cluster::Cluster, plane::install_definitions, process::until};
 use ferromesh_proto::ResourceType;
@@ -54,6 +54,24 @@ apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: reviews, namespace: default}
 spec: {host: reviews}
+";
+
+/// A gateway whose pod runs, and whose credential is not there.
+const DOOR: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: door, namespace: default, labels: {app: door}}
+spec: {nodeName: far-away, containers: [{name: app, image: local/none:1}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: door, namespace: default}
+spec:
+  selector: {app: door}
+  servers:
+  - port: {number: 443, name: https, protocol: HTTPS}
+    hosts: ['*']
+    tls: {mode: SIMPLE, credentialName: door-cert}
 ";
 
 fn read(cluster: &Cluster, object: &str) -> Value {
@@ -280,6 +298,46 @@ spec: {nodeName: far-away, containers: [{name: app, image: local/none:1}]}
     cluster.kubectl(&["delete", "node", "far-away"]);
 }
 
+/// Whether the status of an object speaks of a finding with this code and these words.
+fn speaks_of(object: &Value, code: &str, words: &str) -> bool {
+    let messages = object["status"]["validationMessages"].as_array();
+    messages
+        .into_iter()
+        .flatten()
+        .any(|m| m["type"]["name"] == code && m["message"].as_str().is_some_and(|message| message.contains(words)))
+}
+
+/// What an object refers to may come and go: the object stays in force, and its status says what is missing.
+fn says_what_is_missing(cluster: &Cluster) {
+    let until_speaks = |object: &str, code: &str, words: &str, expected: bool| {
+        until(SOON, &format!("{object} speaks of {words}: {expected}"), || {
+            let seen = read(cluster, object);
+            condition(&seen, "Accepted").starts_with("True") && speaks_of(&seen, code, words) == expected
+        });
+    };
+    cluster.apply(&route("lost", FINE, "lost").replace("host: reviews", "host: nowhere"));
+    until_speaks("virtualservice/lost", "MissingReference", "nowhere", true);
+    cluster.apply(&REVIEWS.replace("reviews", "nowhere"));
+    until_speaks("virtualservice/lost", "MissingReference", "nowhere", false);
+
+    let path = |file: &str| cluster.folder().join(file).to_str().expect("UTF-8").to_owned();
+    let (certificate, key) = (path("door.crt"), path("door.key"));
+    let new_key =
+        ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=door"];
+    let made = Command::new("openssl").args(new_key).args(["-out", &certificate, "-keyout", &key]).output();
+    assert!(made.is_ok_and(|output| output.status.success()), "a certificate");
+    cluster.apply(DOOR);
+    until_speaks("gateway/door", "MissingCredential", "door-cert", true);
+    let (certificate, key) = (format!("--cert={certificate}"), format!("--key={key}"));
+    cluster.kubectl(&["create", "secret", "tls", "door-cert", "--namespace", "default", &certificate, &key]);
+    until_speaks("gateway/door", "MissingCredential", "door-cert", false);
+    cluster.kubectl(&["delete", "secret", "door-cert", "--namespace", "default"]);
+    until_speaks("gateway/door", "MissingCredential", "door-cert", true);
+    for object in ["virtualservice/lost", "gateway/door", "pod/door", "service/nowhere", "destinationrule/nowhere"] {
+        cluster.kubectl(&["delete", object, "--namespace", "default", "--grace-period=0", "--force"]);
+    }
+}
+
 /// A definition that goes takes its objects along; what comes back with it is judged like anything new.
 fn outlives_a_definition(cluster: &Cluster) {
     let definition = "virtualservices.networking.istio.io";
@@ -336,6 +394,7 @@ async fn one_replica_says_what_became_of_every_object_and_another_goes_on() {
     judges_a_crowd(&cluster, both);
     writes_through_the_api(&cluster, idle);
     places_pods(&cluster, idle);
+    says_what_is_missing(&cluster);
     assert_eq!((leader(&both).map(|p| p.host), idle.writes()), (Some(first.host), 0), "only the leader writes");
 
     // Stopped as if its machine slept: the Lease must end first. The successor compares, and writes only what is new; who

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::{
-        Kind, Object, Spec,
+        Kind, Object,
         istio::{
             gateway::{Gateway, Server},
             shared::{ServerTls, ServerTlsMode},
@@ -109,15 +109,10 @@ fn missing_client_ca(
         return missing_credential(world, namespaces, path.field("caCertCredentialName"), &tls.ca_cert_credential_name);
     }
     let name = &tls.credential_name;
-    let holds_ca = |namespace: &str| match world.object(Kind::Secret, namespace, name).map(|o| &o.spec) {
-        Some(Spec::Secret(secret)) => ["ca.crt", "cacert"]
-            .iter()
-            .any(|key| secret.data.contains_key(*key) || secret.string_data.contains_key(*key)),
-        // A credential that is not there is a finding of its own.
-        _ => true,
-    };
+    // A credential that is not there is a finding of its own.
+    let holds_ca = |namespace: &str| world.credentials.get(&(namespace, &**name)).copied().unwrap_or(true);
     let beside = format!("{name}-cacert");
-    let found = |namespace: &&&str| holds_ca(namespace) || world.object(Kind::Secret, namespace, &beside).is_some();
+    let found = |namespace: &&&str| holds_ca(namespace) || world.credentials.contains_key(&(**namespace, &*beside));
     let namespace = namespaces.iter().find(|ns| !name.is_empty() && !found(ns))?;
     let message = format!(
         "no CA for client certificates: neither Secret `{beside}` in namespace {namespace} nor `ca.crt` in `{name}`"
@@ -135,21 +130,17 @@ fn missing_credential(
     name: &str,
 ) -> Option<Diagnostic> {
     let missing: Vec<&str> =
-        namespaces.iter().copied().filter(|ns| world.object(Kind::Secret, ns, name).is_none()).collect();
+        namespaces.iter().copied().filter(|ns| !world.credentials.contains_key(&(*ns, name))).collect();
     let namespace = missing.first()?;
-    let elsewhere = world
-        .by_id
-        .values()
-        .filter(|o| matches!(o.spec, Spec::Secret(_)) && *o.id.name == *name)
-        .copied()
-        .collect::<Vec<_>>();
+    let elsewhere = world.credentials.keys().filter(|(_, other)| *other == name).map(|(ns, _)| *ns).collect::<Vec<_>>();
     let found_in = match elsewhere.as_slice() {
         [] => "and in no other namespace".to_owned(),
-        list => format!("but in {}", list.iter().map(|o| &*o.id.namespace).collect::<Vec<_>>().join(", ")),
+        list => format!("but in {}", list.join(", ")),
     };
     let message =
         format!("Secret `{name}` is not in namespace {}, where the gateway's pods run, {found_in}", missing.join(", "));
     let finding = Diagnostic::error_ref(Code::MissingCredential, path, message)
         .fix(format!("create Secret `{name}` in namespace {namespace}"));
-    Some(elsewhere.iter().fold(finding, |f, o| f.related(o.id.clone(), world.locate(o, &FieldPath::root()))))
+    let objects = elsewhere.iter().filter_map(|ns| world.object(Kind::Secret, ns, name));
+    Some(objects.fold(finding, |f, o| f.related(o.id.clone(), world.locate(o, &FieldPath::root()))))
 }

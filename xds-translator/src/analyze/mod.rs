@@ -16,9 +16,10 @@ mod world;
 
 use crate::{
     diagnostic::{Diagnostic, Position},
-    dialect::{Object, Parsed},
+    dialect::{Kind, Object, Parsed},
     ir::MeshDefaults,
     lower::lower,
+    snapshot::Credentials,
 };
 
 use world::World;
@@ -28,14 +29,24 @@ use world::World;
 pub fn analyze_input(parsed: &Parsed, mesh: &MeshDefaults) -> Vec<Diagnostic> {
     let mut findings = parsed.diagnostics.clone();
     findings.extend(parsed.objects.iter().flat_map(|object| lower(object, mesh).diagnostics));
-    findings.extend(analyze(parsed.everything(), mesh));
+    findings.extend(analyze(parsed.everything(), &Credentials::new(), mesh));
     sort(&mut findings);
     findings
 }
 
-/// Every finding about a set of objects together, in the order of files and lines.
-pub fn analyze<'a>(objects: impl IntoIterator<Item = &'a Object>, mesh: &MeshDefaults) -> Vec<Diagnostic> {
-    let world = World::of(objects, mesh);
+/// Whether objects of a kind say something about others. Endpoints do not, and they are many.
+pub const fn matters(kind: Kind) -> bool {
+    !matches!(kind, Kind::EndpointSlice | Kind::ServiceAccount | Kind::Node)
+}
+
+/// Every finding about a set of objects together, in the order of files and lines. `credentials`: those whose Secrets are
+/// not among the objects, because their content was taken out at the door.
+pub fn analyze<'a>(
+    objects: impl IntoIterator<Item = &'a Object>,
+    credentials: &'a Credentials,
+    mesh: &MeshDefaults,
+) -> Vec<Diagnostic> {
+    let world = World::of(objects, credentials, mesh);
     let mut findings = Vec::new();
     for check in [routes::check, backends::check, gateways::check, policies::check, services::check, namespaces::check]
     {

@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    diagnostic::Severity,
+    diagnostic::{Code, Severity},
     dialect::{overlay, parse_files},
+    snapshot::CredentialFact,
 };
 
 const BASE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../integration/corpus/base.yaml"));
@@ -253,6 +254,24 @@ fn a_credential_counts_only_where_the_gateway_runs() {
     assert!(found.len() == 1 && found[0].message.starts_with("no CA for client certificates"), "{found:?}");
     let with_ca = right.replace("tls.key:", "ca.crt: eA==, tls.key:");
     assert_eq!(bad(&[("gateway", &mutual), ("secret", &with_ca)]), []);
+}
+
+#[test]
+fn a_credential_counts_without_its_secret() {
+    let mutual = seed("s4-03").1.replace("mode: SIMPLE", "mode: MUTUAL");
+    let parsed = overlay([parse_files([("base", BASE.as_bytes())]), parse_files([("gateway", mutual.as_bytes())])]);
+    let known = |namespace: &str, holds_ca: bool| {
+        let fact = CredentialFact { fingerprint: "".into(), not_after: 0, holds_ca };
+        let credentials = Credentials::from([((namespace.into(), "myapp-tls-secret".into()), fact)]);
+        let found = analyze(parsed.everything(), &credentials, &MeshDefaults::default());
+        let bad = found.into_iter().filter(|f| f.code == Code::MissingCredential).map(|f| f.message);
+        bad.collect::<Vec<_>>()
+    };
+    assert_eq!(known("istio-system", true), Vec::<String>::new());
+    let found = known("istio-system", false);
+    assert!(found.len() == 1 && found[0].starts_with("no CA for client certificates"), "{found:?}");
+    let found = known("production", true);
+    assert!(found.iter().any(|message| message.ends_with("but in production")), "{found:?}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::{
         kubernetes,
     },
     ir::{Hostname, Labels, MeshDefaults, ObjectId},
+    snapshot::Credentials,
     yaml::Node,
 };
 
@@ -30,6 +31,8 @@ pub(super) struct World<'a> {
     pub(super) services: Vec<Typed<'a, kubernetes::Service>>,
     /// Pods and WorkloadEntries by namespace.
     pub(super) workloads: BTreeMap<&'a str, Vec<Workload>>,
+    /// Secrets by namespace and name, and whether they hold a CA for the certificates of clients.
+    pub(super) credentials: BTreeMap<(&'a str, &'a str), bool>,
     /// Every exact host that somebody can call.
     hosts: BTreeMap<Hostname, &'a Object>,
     /// Every wildcard host that somebody can call.
@@ -57,9 +60,15 @@ pub(super) struct Workload {
 
 impl<'a> World<'a> {
     /// Indexes the objects.
-    pub(super) fn of(objects: impl IntoIterator<Item = &'a Object>, mesh: &MeshDefaults) -> Self {
+    pub(super) fn of(
+        objects: impl IntoIterator<Item = &'a Object>,
+        credentials: &'a Credentials,
+        mesh: &MeshDefaults,
+    ) -> Self {
         let mut world =
             Self { root_namespace: mesh.root_namespace.clone(), domain: mesh.domain.clone(), ..Self::default() };
+        let known = credentials.iter().map(|((namespace, name), fact)| ((&**namespace, &**name), fact.holds_ca));
+        world.credentials.extend(known);
         for object in objects {
             world.by_id.insert(&object.id, object);
             world.take(object);
@@ -92,6 +101,11 @@ impl<'a> World<'a> {
                 let proxied = object.meta.labels.get("security.istio.io/tlsMode").is_some_and(|m| &**m == "istio")
                     || containers.into_iter().any(|c| matches!(&*c.name, "istio-proxy" | "ferromesh-proxy"));
                 self.workload(object, object.meta.labels.clone(), proxied);
+            }
+            Spec::Secret(secret) => {
+                let has = |key: &str| secret.data.contains_key(key) || secret.string_data.contains_key(key);
+                let holds_ca = ["ca.crt", "cacert"].into_iter().any(has);
+                self.credentials.insert((&object.id.namespace, &object.id.name), holds_ca);
             }
             Spec::WorkloadEntry(entry) => {
                 let labels =

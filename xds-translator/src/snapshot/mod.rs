@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Namespace and name of a credential.
-pub(crate) type CredentialName = (Arc<str>, Arc<str>);
+pub type CredentialName = (Arc<str>, Arc<str>);
 
 /// What is known of a credential; its key material stays with the secret provider.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,7 +44,12 @@ pub struct CredentialFact {
     pub fingerprint: Arc<str>,
     /// When it expires, in seconds since the epoch.
     pub not_after: i64,
+    /// Whether it holds a CA for the certificates of clients.
+    pub holds_ca: bool,
 }
+
+/// What is known of credentials, by namespace and name.
+pub type Credentials = BTreeMap<CredentialName, CredentialFact>;
 
 /// One state of the mesh. Plans see it only through a [`Reader`].
 #[derive(Clone, Default, Debug)]
@@ -58,7 +63,7 @@ pub struct MeshSnapshot {
     gateways: Arc<Gateways>,
     scopes: Arc<Scopes>,
     policies: Arc<Policies>,
-    credentials: Arc<BTreeMap<CredentialName, CredentialFact>>,
+    credentials: Arc<Credentials>,
     /// Label keys of clients that some rule or selector asks about, with the number of objects that do.
     asked_labels: Arc<BTreeMap<Arc<str>, usize>>,
 }
@@ -122,8 +127,8 @@ impl MeshSnapshot {
         &self.backends
     }
 
-    /// Credentials by namespace and name.
-    pub fn credentials(&self) -> &BTreeMap<CredentialName, CredentialFact> {
+    /// Credentials of all sources.
+    pub fn credentials(&self) -> &Arc<Credentials> {
         &self.credentials
     }
 

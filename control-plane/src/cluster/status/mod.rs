@@ -1,12 +1,13 @@
 //! Writes into the status of every object of the mesh what became of it, and Events about errors; done by the leader.
 //!
-//! What is to be said comes from the pipeline's findings and from what proxies refuse ([`verdict`]); what is said already
-//! comes from the source ([`board`]). Only a difference is written, at a pace, and only onto the version of the object that
+//! What is to be said comes from the pipeline's findings, from what objects say about each other ([`relations`]) and from
+//! what proxies refuse ([`verdict`]); what is said already comes from the source ([`board`]). Only a difference is written, at a pace, and only onto the version of the object that
 //! was judged. A new leader compares like any other pass, and writes nothing that its predecessor wrote.
 
 mod board;
 mod pace;
 mod refusals;
+mod relations;
 mod verdict;
 
 use std::{
@@ -15,7 +16,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ferromesh_xds_translator::{diagnostic::Diagnostic, ir::ObjectId};
+use ferromesh_xds_translator::{
+    diagnostic::Diagnostic,
+    ir::{MeshDefaults, ObjectId},
+};
 use futures_util::{StreamExt, stream};
 use kube::{
     Error,
@@ -32,6 +36,7 @@ pub use self::board::{Board, Held, Sighting};
 use self::{
     pace::Pace,
     refusals::ByObject,
+    relations::Relations,
     verdict::{Verdict, change, judge, unsaid},
 };
 use super::{Cluster, events::Events, leader, objects};
@@ -70,6 +75,8 @@ pub struct Writer {
     pub board: Arc<Board>,
     /// Where writes are counted.
     pub metrics: Arc<Metrics>,
+    /// Settings of a mesh without a mesh configuration.
+    pub defaults: Arc<MeshDefaults>,
     /// Name of this replica.
     pub instance: String,
     /// Where replicas tell each other.
@@ -120,6 +127,7 @@ struct Term {
     pace: Mutex<Pace>,
     /// What proxies of other replicas refuse.
     others: watch::Receiver<ByObject>,
+    relations: Relations,
     /// Writes that failed, and when they may be tried again.
     failed: BTreeMap<ObjectId, Instant>,
     /// Statuses of which the API server kept less than was written: their definition does not have all fields.
@@ -153,11 +161,13 @@ impl Term {
     fn begin(writer: Writer, others: watch::Receiver<ByObject>) -> Self {
         let events = Events::new(&writer.cluster, &writer.instance);
         let pace = Mutex::new(Pace::new(Instant::now()));
+        let relations = Relations::new(writer.mesh.clone(), writer.defaults.clone());
         Self {
             writer,
             events,
             pace,
             others,
+            relations,
             failed: BTreeMap::new(),
             curtailed: BTreeMap::new(),
             judged_by: None,
@@ -198,9 +208,11 @@ impl Term {
     /// The next writes: every status that does not say what it should. Unless `everything` is to be looked at: none, if
     /// there is no other evidence than before.
     async fn due(&mut self, everything: bool) -> Result<Vec<Due>, Stopped> {
+        self.relations.turn().await?;
         // In this order: what is asked for later is never older.
         let board = self.writer.board.list();
-        let findings = self.writer.mesh.findings(SourceId::Kubernetes).await?;
+        let mut findings = self.writer.mesh.findings(SourceId::Kubernetes).await?;
+        findings.extend(self.relations.look().await?.iter().cloned());
         let mut refused = self.writer.proxies.refused();
         refusals::merge(&mut refused, &self.others.borrow());
         let evidence = Evidence { findings, refused };

@@ -67,7 +67,7 @@ impl Step {
     }
 
     fn credential(&self, namespace: &str) -> Change {
-        let fact = CredentialFact { fingerprint: format!("{}", self.variant).into(), not_after: 0 };
+        let fact = CredentialFact { fingerprint: format!("{}", self.variant).into(), not_after: 0, holds_ca: false };
         Change::Credential { namespace: namespace.into(), name: "cert".into(), fact: (!self.delete).then_some(fact) }
     }
 }
