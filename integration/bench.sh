@@ -4,10 +4,13 @@
 #   integration/bench.sh control-plane [--services S] [--proxies P] [--runs N] [--events NAME,...] [--json FILE]
 #                                              a real API server, S (1000) services, P (1000) clients: CPU, latency, bytes and
 #                                              memory of each kind of change, beside istiod's recorded figures (needs root)
+#   for instance: integration/bench.sh control-plane --proxies 100 --runs 3 --events endpoint,service --json figures.json
 set -euo pipefail
-case ${1:-} in
-  dataplane | control-plane) ;;
-  *) sed -n '2,6p' "$0" >&2; exit 2 ;;
+usage() { sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; }
+case " $* " in
+  *" --help "* | *" -h "*) usage; exit ;;
+  " dataplane "* | " control-plane "*) ;;
+  *) usage >&2; exit 2 ;;
 esac
 root=$(cd "$(dirname "$0")/.." && pwd)
 FERROMESH_BIN=$("$root/integration/build.sh" benches)

@@ -29,13 +29,20 @@ use nix::{
     unistd::Pid,
 };
 
-use self::{api::Api, options::Options, scenario::Outcome};
+use self::{
+    api::Api,
+    options::{Options, USAGE},
+    scenario::Outcome,
+};
 
 /// Everything but the control plane runs here.
 const CORE: usize = 0;
 
 fn main() -> anyhow::Result<()> {
-    let options = Options::parse(std::env::args().skip(1))?;
+    let Some(options) = Options::parse(std::env::args().skip(1))? else {
+        println!("{USAGE}");
+        return Ok(());
+    };
     let mut core = CpuSet::new();
     core.set(CORE)?;
     sched_setaffinity(Pid::from_raw(0), &core).context("keeping to one core")?;

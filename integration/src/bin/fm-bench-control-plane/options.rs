@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use crate::figures::Event;
 
 /// How to call the program.
-const USAGE: &str = "usage: fm-bench-control-plane [--services S] [--proxies P] [--runs N] [--events NAME,...] [--json FILE]\n\
+pub(crate) const USAGE: &str = "usage: fm-bench-control-plane [--services S] [--proxies P] [--runs N] [--events NAME,...] [--json FILE]\n\
     events: cold (at least once), endpoint, route, service, reconnect";
 
 /// Size of the mesh, and what to do with the figures.
@@ -25,13 +25,16 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Reads the command line.
+    /// Reads the command line; `None`: it asks for help.
     ///
     /// # Errors
     /// An option is unknown, has no value, or one that is no number.
-    pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+    pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Option<Self>> {
         let mut options = Self { services: 1000, proxies: 1000, runs: 5, events: Event::ALL.to_vec(), json: None };
         while let Some(option) = arguments.next() {
+            if matches!(option.as_str(), "--help" | "-h") {
+                return Ok(None);
+            }
             let value = arguments.next().with_context(|| format!("{option} needs a value; {USAGE}"))?;
             let number = || value.parse().with_context(|| format!("{option} {value:?}: expected a number"));
             match option.as_str() {
@@ -45,7 +48,7 @@ impl Options {
         }
         let Self { services, proxies, runs, .. } = options;
         ensure!(services >= 10 && proxies > 0 && runs > 0, "expected 10 services, 1 proxy and 1 run at least");
-        Ok(options)
+        Ok(Some(options))
     }
 }
 
