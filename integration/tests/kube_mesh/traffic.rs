@@ -73,7 +73,7 @@ pub(crate) fn faults_and_timeouts_happen(mesh: &Mesh) {
     fault: {abort: {httpStatus: 418, percentage: {value: 100}}}
     route: [{destination: {host: reviews}}]
   - match: [{headers: {fault: {exact: delay}}}]
-    fault: {delay: {fixedDelay: 300ms, percentage: {value: 100}}}
+    fault: {delay: {fixedDelay: 1s, percentage: {value: 100}}}
     route: [{destination: {host: reviews}}]
   - timeout: 500ms
     route: [{destination: {host: reviews}}]",
@@ -82,7 +82,7 @@ pub(crate) fn faults_and_timeouts_happen(mesh: &Mesh) {
         mesh.until(caller, REVIEWS, &["fault=abort"], |answers| answers.status(418) == 20);
         let begin = Instant::now();
         let answers = mesh.get(caller.0, caller.1, REVIEWS, 1, &["fault=delay"]);
-        assert!(answers.status(200) == 1 && begin.elapsed() >= Duration::from_millis(300), "{answers:#?}");
+        assert!(answers.status(200) == 1 && begin.elapsed() >= Duration::from_millis(900), "{answers:#?}");
         let answers = mesh.get(caller.0, caller.1, "http://reviews.shop/delay/5000", 4, &[]);
         assert_eq!(answers.status(504), 4, "{answers:#?}");
     }

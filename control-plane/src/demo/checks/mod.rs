@@ -68,8 +68,9 @@ pub(crate) const CHECKS: [Check; 19] = [
     check!("every resource is ACKed, nothing NACKed", live::synced),
 ];
 
-/// How much earlier than asked a timer may fire: event loops count from the start of their round, not from the call.
-const CLOCK: Duration = Duration::from_millis(5);
+/// How much earlier than asked a timer may fire: event loops count from the start of their round, which is long on a busy
+/// machine.
+const CLOCK: Duration = Duration::from_millis(50);
 
 /// Longest that one check may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(120);
