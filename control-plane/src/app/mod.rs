@@ -58,11 +58,21 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     // that could be measured. A kernel without them refuses, which is as well.
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_thp_disable(true);
-    let mut plane = ControlPlane::start(settings).await?;
+    // Watched from the first moment: process 1 of a container does not hear what it does not watch for.
     let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watching for SIGINT")?;
+    let mut told = std::pin::pin!(async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
+    let mut plane = tokio::select! {
+        plane = ControlPlane::start(settings) => plane?,
+        () = &mut told => return Ok(()),
+    };
     let outcome = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = tokio::signal::ctrl_c() => Ok(()),
+        () = &mut told => Ok(()),
         failed = plane.failed() => Err(failed),
     };
     tracing::info!("stopping");
