@@ -55,10 +55,10 @@ impl Listeners {
             xds_tls: bind(settings.xds_tls_address, "xDS over TLS", "--xds-tls-address")?,
             http: bind(settings.http_address, "the REST API", "--http-address")?,
             metrics: bind(settings.metrics_address, "metrics", "--metrics-address")?,
-            webhook: match settings.webhook_address {
-                Some(address) => Some(bind(address, "webhooks", "--webhook-address")?),
-                None => None,
-            },
+            webhook: settings
+                .webhook_address
+                .map(|address| bind(address, "webhooks", "--webhook-address"))
+                .transpose()?,
         })
     }
 

@@ -1,8 +1,9 @@
 //! Writes into the status of every object of the mesh what became of it, and Events about errors; done by the leader.
 //!
 //! What is to be said comes from the pipeline's findings, from what objects say about each other ([`relations`]) and from
-//! what proxies refuse ([`verdict`]); what is said already comes from the source ([`board`]). Only a difference is written, at a pace, and only onto the version of the object that
-//! was judged. A new leader compares like any other pass, and writes nothing that its predecessor wrote.
+//! what proxies refuse ([`verdict`]); what is said already comes from the source ([`board`]). Only a difference is written,
+//! at a pace, and only onto the version of the object that was judged. A new leader compares like any other pass, and
+//! writes nothing that its predecessor wrote.
 
 mod board;
 mod pace;
@@ -142,13 +143,14 @@ struct Term {
 #[derive(PartialEq)]
 struct Evidence {
     findings: Vec<Diagnostic>,
+    relations: Arc<Vec<Diagnostic>>,
     refused: ByObject,
 }
 
 impl Evidence {
     fn by_object(&self) -> BTreeMap<&ObjectId, Vec<&Diagnostic>> {
         let mut by_object: BTreeMap<&ObjectId, Vec<&Diagnostic>> = BTreeMap::new();
-        for finding in &self.findings {
+        for finding in self.findings.iter().chain(&*self.relations) {
             if let Some(id) = &finding.object {
                 by_object.entry(id).or_default().push(finding);
             }
@@ -211,11 +213,11 @@ impl Term {
         self.relations.turn().await?;
         // In this order: what is asked for later is never older.
         let board = self.writer.board.list();
-        let mut findings = self.writer.mesh.findings(SourceId::Kubernetes).await?;
-        findings.extend(self.relations.look().await?.iter().cloned());
+        let findings = self.writer.mesh.findings(SourceId::Kubernetes).await?;
+        let relations = self.relations.look().await?;
         let mut refused = self.writer.proxies.refused();
         refusals::merge(&mut refused, &self.others.borrow());
-        let evidence = Evidence { findings, refused };
+        let evidence = Evidence { findings, relations, refused };
         if !everything && self.judged_by.as_ref() == Some(&evidence) {
             return Ok(Vec::new());
         }

@@ -36,6 +36,9 @@ impl Relations {
     }
 
     /// Waits until a look may begin, if there is something new to see.
+    ///
+    /// # Errors
+    /// [`Stopped`].
     pub(super) async fn turn(&self) -> Result<(), Stopped> {
         if self.changes.has_changed().map_err(|_| Stopped)? {
             sleep_until(self.next).await;
