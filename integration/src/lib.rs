@@ -1,6 +1,7 @@
 //! The harness of the end-to-end tests: programs, network namespaces and the mesh that the tests drive. Nobody imports it
 //! but the tests beside it.
 
+pub mod certificate;
 pub mod cluster;
 pub mod mesh;
 pub mod namespace;

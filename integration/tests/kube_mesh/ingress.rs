@@ -8,6 +8,7 @@ use std::{
 };
 
 use ferromesh_integration::{
+    certificate::self_signed,
     mesh::{Mesh, chart},
     process::until,
 };
@@ -40,18 +41,9 @@ const GENERIC: Form = ["Opaque", "cert", "key"];
 
 /// A certificate for `shop.example` that signs itself, into the Secret that the Gateway names.
 fn install_certificate(mesh: &Mesh, folder: &Path, organisation: &str, form: Form) -> PathBuf {
-    let path = |name: &str| folder.join(format!("{organisation}.{name}"));
-    let (key, certificate) = (path("key"), path("crt"));
     let subject = format!("/O={organisation}/CN=shop.example");
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-        .args(["-subj", &subject, "-addext", "subjectAltName=DNS:shop.example", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .expect("openssl runs");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let about = ["-subj", &subject, "-addext", "subjectAltName=DNS:shop.example"];
+    let (certificate, key) = self_signed(folder, organisation, &about);
     let text = |path: &Path| fs::read_to_string(path).expect("openssl wrote it");
     let indented = |text: String| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
     let [kind, certificate_name, key_name] = form;

@@ -5,9 +5,9 @@
 
 mod plane;
 
-use std::{fmt::Write, process::Command, time::Duration};
+use std::{fmt::Write, time::Duration};
 
-use ferromesh_integration::{cluster::Cluster, plane::install_definitions, process::until};
+use ferromesh_integration::{certificate::self_signed, cluster::Cluster, plane::install_definitions, process::until};
 use ferromesh_proto::ResourceType;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -320,15 +320,10 @@ fn says_what_is_missing(cluster: &Cluster) {
     cluster.apply(&REVIEWS.replace("reviews", "nowhere"));
     until_speaks("virtualservice/lost", "MissingReference", "nowhere", false);
 
-    let path = |file: &str| cluster.folder().join(file).to_str().expect("UTF-8").to_owned();
-    let (certificate, key) = (path("door.crt"), path("door.key"));
-    let new_key =
-        ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=door"];
-    let made = Command::new("openssl").args(new_key).args(["-out", &certificate, "-keyout", &key]).output();
-    assert!(made.is_ok_and(|output| output.status.success()), "a certificate");
+    let (certificate, key) = self_signed(cluster.folder(), "door", &["-subj", "/CN=door"]);
     cluster.apply(DOOR);
     until_speaks("gateway/door", "MissingCredential", "door-cert", true);
-    let (certificate, key) = (format!("--cert={certificate}"), format!("--key={key}"));
+    let (certificate, key) = (format!("--cert={}", certificate.display()), format!("--key={}", key.display()));
     cluster.kubectl(&["create", "secret", "tls", "door-cert", "--namespace", "default", &certificate, &key]);
     until_speaks("gateway/door", "MissingCredential", "door-cert", false);
     cluster.kubectl(&["delete", "secret", "door-cert", "--namespace", "default"]);

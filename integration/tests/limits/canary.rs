@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ferromesh_integration::{paths, process::Process};
+use ferromesh_integration::{certificate::self_signed, paths, process::Process};
 use http::Request;
 use http_body_util::Full;
 use nix::sys::signal::Signal;
@@ -50,13 +50,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// A private key as a user would write it, and the lines by which it is recognised.
 fn key_pair(dir: &Path) -> (String, String) {
-    let path = |name: &str| dir.join(name).display().to_string();
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
-    openssl.args(["-subj", "/CN=shop.example.com", "-keyout", &path("k.pem"), "-out", &path("c.pem")]);
-    assert!(openssl.output().expect("openssl starts").status.success());
-    let read = |name: &str| fs::read_to_string(path(name)).expect("a PEM file");
-    (read("c.pem"), read("k.pem"))
+    let (certificate, key) = self_signed(dir, "user", &["-subj", "/CN=shop.example.com"]);
+    let read = |path| fs::read_to_string(path).expect("a PEM file");
+    (read(certificate), read(key))
 }
 
 fn key_canaries(what: &str, pem: &str) -> Vec<Canary> {
