@@ -1,9 +1,28 @@
 #!/usr/bin/env bash
-# The long version of the crash test: 200 kills at random moments. The seed is printed; FERROMESH_SEED repeats a run.
+# What takes longer than the test command may. Random tests print their seed; FERROMESH_SEED repeats a run.
+#   integration/soak.sh            everything
+#   integration/soak.sh NAME...    only the named steps:
+#     crash         200 kills of the control plane at random moments (FERROMESH_KILLS)
+# Leaves no process behind; binds to loopback and to namespaces it made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+. integration/steps.sh
+
+crash() { FERROMESH_KILLS=${FERROMESH_KILLS:-200} target crash; }
+
+target() { # NAME: runs that end-to-end test target, and shows what it prints
+  cargo test -p ferromesh-integration --features e2e --test "$1" -- --nocapture
+}
+
+steps=(crash)
+usage() { sed -n '2,/^set/{/^set/d;s/^# \?//;p}' integration/soak.sh; }
+[ "${1:-}" != --help ] || { usage; exit; }
+[ $# -gt 0 ] || set -- "${steps[@]}"
+for name in "$@"; do
+  [[ " ${steps[*]} " = *" $name "* ]] || { usage >&2; exit 2; }
+done
 . integration/peers.sh
 FERROMESH_BIN=$(bash integration/build.sh)
 export FERROMESH_BIN
-FERROMESH_KILLS=${FERROMESH_KILLS:-200} \
-  cargo test -p ferromesh-integration --features e2e --test crash -- --nocapture
+for name in "$@"; do step "$name"; done

@@ -10,17 +10,7 @@ cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 export CARGO_INCREMENTAL=0
 
-step() { # NAME: runs the function of that name up to its first command that fails
-  local name=$1 begin=$SECONDS code
-  echo "== $name"
-  # Behind `||`, or as a condition, the shell would go on after a failure.
-  set +e
-  (set -e; "$name")
-  code=$?
-  set -e
-  [ $code = 0 ] || { echo "== $name FAILED after $((SECONDS - begin)) s" >&2; exit 1; }
-  echo "== $name done in $((SECONDS - begin)) s"
-}
+. integration/steps.sh
 
 peers() { bash integration/peers.sh; bash integration/peers.sh kube; }
 fmt() { cargo fmt --all --check; }
