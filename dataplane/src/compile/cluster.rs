@@ -38,7 +38,7 @@ use super::{
         At, Invalid, duration, each, ip, limit, metadata_strings, number, optional_duration, refuse, required,
         type_name, unpack,
     },
-    tls,
+    limits, tls,
 };
 use crate::runtime::{
     cluster::{
@@ -68,7 +68,7 @@ pub(super) fn compile(context: &mut Context, name: &str, message: &Wire) -> Resu
         name: name.into(),
         policy: policy(message, &discovery)?,
         balance: balance(message)?,
-        limits: limits(message)?,
+        limits: circuit_breakers(message)?,
         outlier: message.outlier_detection.as_ref().map(outlier).transpose().at("outlier_detection")?,
         mesh_alpn: mesh_alpn(message),
         services: services(message),
@@ -352,7 +352,7 @@ fn upstream_http(options: &HttpProtocolOptions, message: &Wire) -> Result<Upstre
     Ok(UpstreamHttp {
         idle_timeout,
         max_requests_per_connection: requests.map(|count| count.value).filter(|count| *count > 0),
-        max_concurrent_streams: h2.and_then(|h2| h2.max_concurrent_streams.as_ref()).map(|count| count.value),
+        limits: limits::upstream(common, h2)?,
         h2_keepalive: keepalive
             .map(|(interval, timeout)| Ok((duration("interval", interval)?, duration("timeout", timeout)?)))
             .transpose()
@@ -370,7 +370,7 @@ fn keepalive(message: &Wire) -> Option<TcpKeepalive> {
     })
 }
 
-fn limits(message: &Wire) -> Result<CircuitBreakers, Invalid> {
+fn circuit_breakers(message: &Wire) -> Result<CircuitBreakers, Invalid> {
     let thresholds =
         message.circuit_breakers.as_ref().map(|breakers| breakers.thresholds.as_slice()).unwrap_or_default();
     let default = CircuitBreakers::default();

@@ -11,8 +11,8 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 
 use super::{
     Context, access_log,
-    field::{At, Invalid, flag, limit, number, optional_duration, refuse, required},
-    http_filter, route, tls,
+    field::{At, Invalid, flag, limit, optional_duration, refuse, required},
+    http_filter, limits, route, tls,
 };
 use crate::runtime::http::{
     ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode, HttpConnectionManager,
@@ -22,16 +22,12 @@ use crate::runtime::http::{
 const DEFAULT_STREAM_IDLE: Duration = Duration::from_secs(300);
 const DEFAULT_IDLE: Duration = Duration::from_secs(3600);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
-const DEFAULT_HEADERS_KB: u32 = 60;
-const DEFAULT_STREAMS: u32 = 1024;
 
 /// Compiles a connection manager.
 pub(super) fn compile(context: &mut Context, message: &Wire) -> Result<HttpConnectionManager, Invalid> {
     refuse_unsupported(message)?;
     let common = message.common_http_protocol_options.as_ref();
     let h1 = message.http_protocol_options.as_ref();
-    let h2 = message.http2_protocol_options.as_ref();
-    let streams = h2.and_then(|h2| h2.max_concurrent_streams.as_ref());
     Ok(HttpConnectionManager {
         stat_prefix: message.stat_prefix.as_str().into(),
         codec: codec(message)?,
@@ -60,15 +56,13 @@ pub(super) fn compile(context: &mut Context, message: &Wire) -> Result<HttpConne
             DEFAULT_STREAM_IDLE,
         )?,
         request_timeout: limit("request_timeout", message.request_timeout.as_ref())?,
-        request_headers_timeout: limit("request_headers_timeout", message.request_headers_timeout.as_ref())?,
         idle_timeout: with_default(
             "common_http_protocol_options.idle_timeout",
             common.and_then(|common| common.idle_timeout.as_ref()),
             DEFAULT_IDLE,
         )?,
         drain_timeout: optional_duration("drain_timeout", message.drain_timeout.as_ref())?.unwrap_or(DEFAULT_DRAIN),
-        max_request_headers: number(message.max_request_headers_kb.as_ref(), DEFAULT_HEADERS_KB).saturating_mul(1024),
-        max_concurrent_streams: number(streams, DEFAULT_STREAMS),
+        limits: limits::downstream(message)?,
         accept_http_10: h1.is_some_and(|h1| h1.accept_http_10),
         generate_request_id: flag(message.generate_request_id.as_ref(), true),
         preserve_external_request_id: message.preserve_external_request_id,

@@ -25,6 +25,7 @@ mod format;
 mod hcm;
 mod header;
 mod http_filter;
+mod limits;
 mod listener;
 mod matcher;
 mod route;

@@ -24,6 +24,7 @@ use crate::{
         },
         endpoint::{Endpoint, EndpointAddress, EndpointSet, HealthStatus, LocalityEndpoints},
         filter_chain::{FilterChainMatch, FilterChainMatcher},
+        limits::HttpLimits,
         listener::{Inspection, TrafficDirection},
         matcher::Share,
         route::{ClusterChoice, FilterOverrides, PathMatcher, Route, RouteMatch, VirtualHost},
@@ -157,7 +158,7 @@ pub(super) fn connection() -> ConnectionSettings {
         http: UpstreamHttp {
             idle_timeout: None,
             max_requests_per_connection: None,
-            max_concurrent_streams: None,
+            limits: HttpLimits::default(),
             h2_keepalive: None,
         },
         bind: None,

@@ -123,19 +123,15 @@ fn codec(downstream: &Downstream, manager: &HttpConnectionManager) -> Builder<Lo
         // Neither agreed on nor known: the preface tells.
         (Codec::Auto, _) => builder,
     };
-    let buffer = (manager.max_request_headers as usize).max(MIN_BUFFER);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(manager.request_headers_timeout)
-        .max_buf_size(buffer.saturating_mul(2));
+    let limits = &manager.limits;
+    builder.http1().timer(TokioTimer::new()).max_buf_size(limits.http1_head_bytes().max(MIN_BUFFER));
     builder
         .http2()
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(manager.max_concurrent_streams)
-        .max_header_list_size(manager.max_request_headers);
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(limits.http2_list_size());
     builder
 }
 
@@ -235,6 +231,7 @@ pub(crate) mod tests {
     use crate::runtime::{
         RouteConfig, RouteSource,
         http::{EscapedSlashes, ForwardClientCert, ForwardClientCertMode, HttpFilter, ServerHeader},
+        limits::HttpLimits,
     };
 
     /// A connection manager without routes and with nothing switched on.
@@ -257,11 +254,9 @@ pub(crate) mod tests {
             upgrades: vec!["websocket".into()],
             stream_idle_timeout: None,
             request_timeout: None,
-            request_headers_timeout: None,
             idle_timeout: None,
             drain_timeout: Duration::from_millis(100),
-            max_request_headers: 60 * 1024,
-            max_concurrent_streams: 100,
+            limits: HttpLimits { streams: 100, ..HttpLimits::default() },
             accept_http_10: true,
             generate_request_id: false,
             preserve_external_request_id: false,

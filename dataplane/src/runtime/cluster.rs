@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     endpoint::{DnsRefresh, Endpoint, EndpointSet},
+    limits::HttpLimits,
     secret::UpstreamTls,
 };
 use crate::upstream::ClusterState;
@@ -173,8 +174,8 @@ pub struct UpstreamHttp {
     pub idle_timeout: Option<Duration>,
     /// Closes a connection after so many requests; `None` never.
     pub max_requests_per_connection: Option<u32>,
-    /// Streams that one HTTP/2 connection may carry.
-    pub max_concurrent_streams: Option<u32>,
+    /// How much a server may send back.
+    pub limits: HttpLimits,
     /// Interval and time limit of HTTP/2 pings.
     pub h2_keepalive: Option<(Duration, Duration)>,
 }
@@ -280,7 +281,7 @@ mod tests {
             http: UpstreamHttp {
                 idle_timeout: None,
                 max_requests_per_connection: None,
-                max_concurrent_streams: None,
+                limits: HttpLimits::default(),
                 h2_keepalive: None,
             },
             bind: None,

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     authz::Rbac,
     format::AccessLog,
+    limits::HttpLimits,
     matcher::{HeaderMatcher, Share, StringMatcher},
     route::RouteConfig,
 };
@@ -44,16 +45,12 @@ pub struct HttpConnectionManager {
     pub stream_idle_timeout: Option<Duration>,
     /// Time to receive a whole request; `None` unlimited.
     pub request_timeout: Option<Duration>,
-    /// Time to receive the request's headers; `None` unlimited.
-    pub request_headers_timeout: Option<Duration>,
     /// Closes a connection without requests after so long; `None` never.
     pub idle_timeout: Option<Duration>,
     /// Time between announcing the end of a connection and closing it.
     pub drain_timeout: Duration,
-    /// Most bytes of request headers.
-    pub max_request_headers: u32,
-    /// Most streams on one HTTP/2 connection.
-    pub max_concurrent_streams: u32,
+    /// How much a client may ask.
+    pub limits: HttpLimits,
     /// Accepts HTTP/1.0.
     pub accept_http_10: bool,
     /// Creates `x-request-id` if it is missing.

@@ -21,6 +21,7 @@ pub mod facts;
 pub mod filter_chain;
 pub mod format;
 pub mod http;
+pub mod limits;
 pub mod listener;
 pub mod matcher;
 pub mod route;

@@ -340,7 +340,7 @@ async fn handshake_http1(pool: Rc<Pool>, dialed: Dialed, open: Open) -> Result<L
 }
 
 async fn acquire_http2(pool: Rc<Pool>, dial: Dial<'_>, contexts: &TlsContexts) -> Result<Lease, AcquireError> {
-    let limit = dial.cluster.connection.http.max_concurrent_streams.unwrap_or(u32::MAX);
+    let limit = dial.cluster.connection.http.limits.streams;
     let stream = |pool: &Rc<Pool>| {
         let (sender, facts, count) = pool.take_stream(limit)?;
         Some(Lease { sender: Sender::Http2 { sender, _count: count }, facts, reused: true, pool: Rc::clone(pool) })
