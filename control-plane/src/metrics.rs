@@ -45,6 +45,7 @@ pub struct Metrics {
     pub streams: Gauge,
     pushes: Family<ByType, Count>,
     rejects: Family<ByType, Count>,
+    refused: Family<ByType, Gauge>,
     /// Streams closed for a reason of the server's own.
     pub internal_errors: Count,
     /// Time to compile one batch of changes.
@@ -89,6 +90,7 @@ impl Metrics {
             streams: Gauge::default(),
             pushes: Family::default(),
             rejects: Family::default(),
+            refused: Family::default(),
             internal_errors: Count::default(),
             push_time: histogram(),
             convergence_time: histogram(),
@@ -119,6 +121,8 @@ impl Metrics {
         r.register("pilot_xds", "Open xDS streams", self.streams.clone());
         r.register("pilot_xds_pushes", "Responses sent, by type", self.pushes.clone());
         r.register("pilot_total_xds_rejects", "Responses that proxies refused, by type", self.rejects.clone());
+        let refused = "Resources that proxies refuse now, by type; each proxy counts";
+        r.register("mesh_refused_resources", refused, self.refused.clone());
         r.register(
             "pilot_total_xds_internal_errors",
             "Streams closed by an error of the server",
@@ -185,6 +189,11 @@ impl Metrics {
     /// A response of this type was refused.
     pub fn rejected(&self, kind: ResourceType) {
         self.rejects.get_or_create(&ByType { r#type: lower(kind) }).inc();
+    }
+
+    /// So many resources of this type are refused now.
+    pub fn refused(&self, kind: ResourceType, resources: usize) {
+        self.refused.get_or_create(&ByType { r#type: lower(kind) }).set(i64::try_from(resources).unwrap_or(i64::MAX));
     }
 
     /// A proxy accepted a change this long after it was made.

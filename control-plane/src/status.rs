@@ -1,10 +1,15 @@
 //! Who is connected, what each proxy runs, and what it refused: a sink that the REST API reads.
+//!
+//! A refusal stands until the proxy accepts the resource or it is gone ([`standing`]), also over a broken connection: a
+//! proxy that comes back within [`ABSENCE`] still refuses what it refused, unless its new stream says otherwise.
+
+mod standing;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use ferromesh_proto::{ResourceType, SpiffeId, Version};
@@ -12,9 +17,17 @@ use ferromesh_xds_translator::{debug, diagnostic::Diagnostic, ir::ObjectId, plan
 use serde::Serialize;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
-use crate::ads::{Refusal, Variant};
+use self::standing::Standing;
+use crate::{
+    ads::{Refusal, Variant},
+    metrics::Metrics,
+    pipeline::Blame,
+};
+
+/// How long the refusals of a proxy without a stream count: longer than Envoy waits before it connects again (30 s).
+pub const ABSENCE: Duration = Duration::from_secs(60);
 
 const POISONED: &str = "no code panics while it holds this lock";
 
@@ -22,7 +35,15 @@ const POISONED: &str = "no code panics while it holds this lock";
 #[derive(Default, Debug)]
 pub struct Proxies {
     streams: Mutex<BTreeMap<u64, Arc<Proxy>>>,
+    absent: Mutex<BTreeMap<String, Absent>>,
     complaints: watch::Sender<()>,
+}
+
+/// A proxy whose stream ended while it refused something.
+#[derive(Debug)]
+struct Absent {
+    standing: Standing,
+    until: Instant,
 }
 
 /// One stream of a proxy.
@@ -61,7 +82,7 @@ pub struct Refused {
 struct State {
     views: Vec<Arc<ViewKey>>,
     sync: [Sync; ResourceType::ALL.len()],
-    refusals: [Vec<Diagnostic>; ResourceType::ALL.len()],
+    refusals: Standing,
     secrets: Vec<Arc<str>>,
 }
 
@@ -87,17 +108,17 @@ pub enum Sync {
         #[serde(serialize_with = "as_text")]
         version: Version,
     },
-    /// It refused the newest and runs something older.
+    /// It refused something that it has not accepted since, and runs what it had of it.
     #[serde(rename = "NACK")]
     Nack {
-        /// Its words.
+        /// Its words; of several refusals, each once.
         message: String,
-        /// What it names as the reason; may be empty.
+        /// The refused resources as far as it names them; sorted, may be empty.
         resources: Vec<Arc<str>>,
-        /// The refused version.
+        /// The version of the response that was refused last.
         #[serde(serialize_with = "as_text")]
         version: Version,
-        /// When, as RFC 3339.
+        /// When that was, as RFC 3339.
         at: String,
     },
 }
@@ -167,16 +188,23 @@ impl std::ops::Deref for Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.proxies.streams.lock().expect(POISONED).remove(&self.proxy.stream);
-        if self.proxy.state().refusals.iter().any(|of_type| !of_type.is_empty()) {
+        let standing = std::mem::take(&mut self.proxy.state().refusals);
+        // Whoever is back already speaks for itself.
+        let is_back = self.proxies.all().iter().any(|other| other.id == self.proxy.id);
+        if !standing.is_empty() && !is_back {
+            let absent = Absent { standing, until: Instant::now() + ABSENCE };
+            self.proxies.absent.lock().expect(POISONED).insert(self.proxy.id.clone(), absent);
             self.proxies.complaints.send_replace(());
         }
     }
 }
 
 impl Proxies {
-    /// Lists a stream for as long as the result lives.
+    /// Lists a stream for as long as the result lives. What the proxy refused when it left stands.
     pub fn register(self: &Arc<Self>, arrival: Arrival, now: SystemTime) -> Registration {
         let Arrival { stream, id, kind, namespace, identity, remote, variant } = arrival;
+        let absent = self.absent.lock().expect(POISONED).remove(&id).filter(|absent| absent.until > Instant::now());
+        let refusals = absent.map(|absent| absent.standing).unwrap_or_default();
         let proxy = Arc::new(Proxy {
             stream,
             id,
@@ -186,7 +214,7 @@ impl Proxies {
             remote,
             variant,
             since: now,
-            state: Mutex::default(),
+            state: Mutex::new(State { refusals, ..State::default() }),
             complaints: self.complaints.clone(),
         });
         self.streams.lock().expect(POISONED).insert(stream, proxy.clone());
@@ -204,14 +232,15 @@ impl Proxies {
         self.all().iter().rev().find(named).cloned()
     }
 
-    /// What proxies refused and have not accepted another version of since.
+    /// What proxies refused and have not accepted since.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
-        let refusals = self.all().into_iter().flat_map(|p| p.state().refusals.concat());
         let mut unique: Vec<Diagnostic> = Vec::new();
-        refusals.for_each(|d| {
-            // A hundred replicas refuse for one reason: once is enough.
-            if !unique.iter().any(|u| (&u.object, &u.message) == (&d.object, &d.message)) {
-                unique.push(d);
+        self.each_standing(|_, standing| {
+            for finding in standing.findings() {
+                // A hundred replicas refuse for one reason: once is enough.
+                if !unique.iter().any(|u| (&u.object, &u.message) == (&finding.object, &finding.message)) {
+                    unique.push(finding.clone());
+                }
             }
         });
         unique
@@ -220,17 +249,67 @@ impl Proxies {
     /// The same by object, with who refuses; what no object is to blame for is left out.
     pub fn refused(&self) -> BTreeMap<ObjectId, Refused> {
         let mut refused: BTreeMap<ObjectId, Refused> = BTreeMap::new();
-        for proxy in self.all() {
-            for finding in proxy.state().refusals.iter().flatten() {
-                let Some(id) = &finding.object else { continue };
-                let entry = refused.entry(id.clone()).or_default();
-                entry.proxies.insert(proxy.short_name().to_owned());
+        self.each_standing(|id, standing| {
+            for finding in standing.findings() {
+                let Some(object) = &finding.object else { continue };
+                let entry = refused.entry(object.clone()).or_default();
+                entry.proxies.insert(short_name(id).to_owned());
                 if !entry.findings.iter().any(|f| f.message == finding.message) {
                     entry.findings.push(finding.clone());
                 }
             }
-        }
+        });
         refused
+    }
+
+    /// How many resources of a type are refused, each proxy counted by itself.
+    pub fn refused_resources(&self, kind: ResourceType) -> usize {
+        let mut count = 0;
+        self.each_standing(|_, standing| count += standing.count(kind));
+        count
+    }
+
+    /// Everybody who refuses something, with its node id: connected proxies, and those absent for a short time.
+    fn each_standing(&self, mut take: impl FnMut(&str, &Standing)) {
+        for proxy in self.all() {
+            take(&proxy.id, &proxy.state().refusals);
+        }
+        let now = Instant::now();
+        for (id, absent) in self.absent.lock().expect(POISONED).iter().filter(|(_, absent)| absent.until > now) {
+            take(id, &absent.standing);
+        }
+    }
+
+    /// Counts what is refused, and forgets proxies that have stayed away; never ends.
+    pub async fn tend(&self, metrics: &Metrics) {
+        let mut complaints = self.complaints();
+        loop {
+            complaints.mark_unchanged();
+            self.count(metrics);
+            let next = self.absent.lock().expect(POISONED).values().map(|absent| absent.until).min();
+            let due = async {
+                match next {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => self.forget(Instant::now()),
+                _ = complaints.changed() => {}
+            }
+        }
+    }
+
+    fn count(&self, metrics: &Metrics) {
+        for kind in ResourceType::ALL {
+            metrics.refused(kind, self.refused_resources(kind));
+        }
+    }
+
+    /// Forgets who should have come back before `now`.
+    fn forget(&self, now: Instant) {
+        self.absent.lock().expect(POISONED).retain(|_, absent| absent.until > now);
+        self.complaints.send_replace(());
     }
 
     /// Changes whenever what proxies refuse may have.
@@ -244,9 +323,8 @@ impl Proxies {
 }
 
 impl Proxy {
-    /// `NAME.NAMESPACE`; the whole id where it is of another form.
     fn short_name(&self) -> &str {
-        self.id.split('~').nth(2).unwrap_or(&self.id)
+        short_name(&self.id)
     }
 
     /// It gets these views from now on.
@@ -286,27 +364,41 @@ impl Proxy {
     /// It accepted the newest response.
     pub fn accepted(&self, kind: ResourceType) {
         let mut state = self.state();
-        if !std::mem::take(&mut state.refusals[kind.index()]).is_empty() {
-            self.complaints.send_replace(());
-        }
         let sync = &mut state.sync[kind.index()];
-        if let Sync::Stale { version } | Sync::Nack { version, .. } = *sync {
+        if let Sync::Stale { version } = *sync {
             *sync = Sync::Synced { version };
         }
     }
 
-    /// It refused the newest response.
-    pub fn refused(&self, refusal: &Refusal, diagnostics: Vec<Diagnostic>, now: SystemTime) {
+    /// It refused resources of the newest response, for which `blame` was found.
+    pub fn refused(&self, refusal: &Refusal, blame: Vec<Blame>, now: SystemTime) {
         let mut state = self.state();
-        state.refusals[refusal.kind.index()] = diagnostics;
-        self.complaints.send_replace(());
         let sync = &mut state.sync[refusal.kind.index()];
         let version = match *sync {
             Sync::Stale { version } | Sync::Synced { version } | Sync::Nack { version, .. } => version,
             Sync::NotSent => Version::default(),
         };
-        let (message, resources) = (refusal.message.clone(), refusal.resources.clone());
-        *sync = Sync::Nack { message, resources, version, at: rfc3339(now) };
+        *sync = Sync::Synced { version };
+        state.refusals.refuse(refusal, blame, version, now);
+        drop(state);
+        self.complaints.send_replace(());
+    }
+
+    /// Whether it refuses anything.
+    pub fn refuses(&self) -> bool {
+        !self.state().refusals.is_empty()
+    }
+
+    /// The resources that it refuses.
+    pub fn refused_resources(&self) -> BTreeSet<(ResourceType, Arc<str>)> {
+        self.state().refusals.resources()
+    }
+
+    /// Of what it refused, only this is neither accepted nor gone.
+    pub fn still_refuses(&self, outstanding: &BTreeSet<(ResourceType, Arc<str>)>) {
+        if self.state().refusals.keep(outstanding) {
+            self.complaints.send_replace(());
+        }
     }
 
     /// Its state now.
@@ -323,7 +415,7 @@ impl Proxy {
                 Variant::Delta => "delta",
             },
             connected_since: rfc3339(self.since),
-            sync: ResourceType::ALL.into_iter().map(|k| (k.short_name(), state.sync[k.index()].clone())).collect(),
+            sync: ResourceType::ALL.into_iter().map(|kind| (kind.short_name(), state.sync_of(kind))).collect(),
             views: state.views.clone(),
         }
     }
@@ -353,12 +445,29 @@ impl Proxy {
     }
 }
 
+impl State {
+    /// A refusal that stands outweighs what was accepted beside it.
+    fn sync_of(&self, kind: ResourceType) -> Sync {
+        self.refusals.sync(kind).unwrap_or_else(|| self.sync[kind.index()].clone())
+    }
+}
+
+/// `NAME.NAMESPACE`; the whole node id where it is of another form.
+fn short_name(id: &str) -> &str {
+    id.split('~').nth(2).unwrap_or(id)
+}
+
 fn rfc3339(time: SystemTime) -> String {
     OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use ferromesh_xds_translator::{
+        diagnostic::{Code, FieldPath},
+        dialect::Kind,
+    };
+
     use super::*;
 
     fn arrival(stream: u64, id: &str) -> Arrival {
@@ -384,6 +493,27 @@ mod tests {
         assert!(proxies.list().is_empty());
     }
 
+    fn refusal(kind: ResourceType, names: &[&str]) -> (Refusal, Vec<Blame>) {
+        let names: Vec<Arc<str>> = names.iter().map(|name| (*name).into()).collect();
+        let blame = |name: &Arc<str>| {
+            let object = ObjectId { kind: Kind::VirtualService, namespace: "shop".into(), name: name.clone() };
+            let finding = Diagnostic::error(Code::RefusedByProxy, FieldPath::root(), format!("refused {name}"));
+            Blame { resource: Some(name.clone()), findings: vec![finding.object(object)] }
+        };
+        let blame = names.iter().map(blame).collect();
+        let (resources, message) = (names.clone(), format!("no {}", names.join(" ")));
+        (Refusal { kind, resources, suspects: names, message, accepted_version: String::new() }, blame)
+    }
+
+    fn resources(of: &[(ResourceType, &str)]) -> BTreeSet<(ResourceType, Arc<str>)> {
+        of.iter().map(|(kind, name)| (*kind, (*name).into())).collect()
+    }
+
+    fn blamed(proxies: &Proxies) -> String {
+        let refused = proxies.refused();
+        refused.iter().map(|(id, r)| format!("{}:{}", id.name, r.proxies.len())).collect::<Vec<_>>().join(" ")
+    }
+
     #[test]
     fn states_follow_what_was_sent_and_answered() {
         let proxies = Arc::new(Proxies::default());
@@ -394,17 +524,59 @@ mod tests {
         assert_eq!(state(), Sync::Stale { version: Version(1) });
         proxy.accepted(ResourceType::Cluster);
         assert_eq!(state(), Sync::Synced { version: Version(1) });
-        let refusal = Refusal {
-            kind: ResourceType::Cluster,
-            resources: vec!["c".into()],
-            message: "no".into(),
-            accepted_version: String::new(),
-        };
         proxy.sent(ResourceType::Cluster, Version(2));
-        proxy.refused(&refusal, vec![], SystemTime::UNIX_EPOCH);
+        let (refused, blame) = refusal(ResourceType::Cluster, &["c"]);
+        proxy.refused(&refused, blame, SystemTime::UNIX_EPOCH);
         let json = serde_json::to_value(state()).expect("JSON");
-        assert_eq!(json["state"], "NACK");
-        assert_eq!(json["version"], "0000000000000002");
-        assert_eq!(json["at"], "1970-01-01T00:00:00Z");
+        assert_eq!((&json["state"], &json["version"]), (&json!("NACK"), &json!("0000000000000002")));
+        assert_eq!((&json["resources"], &json["at"]), (&json!(["c"]), &json!("1970-01-01T00:00:00Z")));
+        proxy.sent(ResourceType::Cluster, Version(3));
+        proxy.accepted(ResourceType::Cluster);
+        assert!(matches!(state(), Sync::Nack { .. }), "others were accepted");
+        proxy.still_refuses(&BTreeSet::new());
+        assert_eq!(state(), Sync::Synced { version: Version(3) });
+    }
+
+    #[test]
+    fn several_refusals_stand_side_by_side_and_each_is_taken_back_by_itself() {
+        let proxies = Arc::new(Proxies::default());
+        let proxy = proxies.register(arrival(1, "n"), SystemTime::UNIX_EPOCH);
+        for (kind, names) in [(ResourceType::Route, ["a", "b"]), (ResourceType::Route, ["b", "c"])] {
+            let (refused, blame) = refusal(kind, &names);
+            proxy.refused(&refused, blame, SystemTime::UNIX_EPOCH);
+        }
+        assert_eq!(blamed(&proxies), "a:1 b:1 c:1");
+        let json = serde_json::to_value(&proxies.list()[0].sync["RDS"]).expect("JSON");
+        assert_eq!((&json["resources"], &json["message"]), (&json!(["a", "b", "c"]), &json!("no a b; no b c")));
+        proxy.still_refuses(&resources(&[(ResourceType::Route, "a"), (ResourceType::Route, "c")]));
+        assert_eq!(blamed(&proxies), "a:1 c:1");
+        assert_eq!(proxies.refused_resources(ResourceType::Route), 2);
+    }
+
+    #[test]
+    fn a_proxy_that_is_away_for_a_moment_still_refuses_and_one_that_stays_away_does_not() {
+        let (proxies, metrics) = (Arc::new(Proxies::default()), Metrics::new());
+        let gauge = |expected: usize| {
+            proxies.count(&metrics);
+            let line = format!("mesh_refused_resources{{type=\"rds\"}} {expected}\n");
+            assert!(metrics.render().contains(&line), "{line}");
+        };
+        let (refused, blame) = refusal(ResourceType::Route, &["a"]);
+        let proxy = proxies.register(arrival(1, "n"), SystemTime::UNIX_EPOCH);
+        proxy.refused(&refused, blame, SystemTime::UNIX_EPOCH);
+        drop(proxy);
+        proxies.forget(Instant::now());
+        assert_eq!(blamed(&proxies), "a:1");
+        gauge(1);
+        let back = proxies.register(arrival(2, "n"), SystemTime::UNIX_EPOCH);
+        assert_eq!(back.refused_resources(), resources(&[(ResourceType::Route, "a")]));
+        assert_eq!(blamed(&proxies), "a:1");
+        drop(back);
+        let mut complaints = proxies.complaints();
+        complaints.mark_unchanged();
+        proxies.forget(Instant::now() + ABSENCE);
+        assert!(complaints.has_changed().expect("a sender"), "those who write statuses are told");
+        assert_eq!(blamed(&proxies), "");
+        gauge(0);
     }
 }

@@ -1,11 +1,14 @@
 //! Random lives of a stream against a simple client: whatever happens, the client ends with what the views say, and on
 //! the way it is never sent a name twice in one response, a name it did not ask for, or a second unanswered response of
-//! a type.
+//! a type; and what it refuses is known from the refusal until it accepts that resource or it is gone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ferromesh_proto::{
-    ResourceType, Version,
+    EncodedResource, ResourceType, Version,
     discovery::{DeltaDiscoveryRequest, DiscoveryRequest, Status},
 };
 use proptest::prelude::*;
@@ -57,6 +60,10 @@ struct Client {
     names: [BTreeSet<String>; 5],
     /// What it runs.
     has: [BTreeMap<String, Version>; 5],
+    /// What it refused and has not accepted since.
+    refused: [BTreeSet<String>; 5],
+    /// The same, with what it ran already and refused along with the rest of a response.
+    complained: [BTreeSet<String>; 5],
     /// Responses that it has not answered.
     unanswered: [Vec<Response>; 5],
 }
@@ -202,7 +209,8 @@ impl Life {
             return;
         }
         if self.variant == Variant::Sotw {
-            return self.change_list(kind, |client| client.forget(i, name));
+            // What a wildcard still covers is in every list, so it is not forgotten.
+            return self.change_list(kind, |client| drop(client.names[i].take(name)));
         }
         self.client.forget(i, name);
         self.request(kind, None, None, (BTreeSet::new(), BTreeSet::from([name.to_owned()])), false);
@@ -231,6 +239,8 @@ impl Life {
         let accept = accept || response.resources.is_empty();
         if accept {
             self.client.apply(i, &response, self.variant);
+        } else {
+            self.client.refuse(i, &response);
         }
         let error = (!accept).then_some("refused for no named reason");
         self.request(kind, Some(&response.nonce), error, Default::default(), false);
@@ -238,9 +248,38 @@ impl Life {
 
     fn reconnect(&mut self) {
         self.streams += 1;
+        let refused = self.session.outstanding();
         self.session = Session::new(self.streams, self.variant, vec![self.world.publish()]);
+        self.session.remember(&refused);
         self.client.unanswered = Default::default();
+        let view = self.world.publish();
+        for kind in KINDS.into_iter().filter(|_| self.variant == Variant::Delta) {
+            // What it brings as it should be, it runs.
+            let (has, i) = (&self.client.has[kind.index()], kind.index());
+            let runs = |name: &String| has.get(name).copied() == view.get(kind, name).map(|r| r.version);
+            self.client.refused[i].retain(|name| !runs(name));
+        }
         self.start();
+    }
+
+    /// What the session says is refused: all that the client refuses, and nothing that it has accepted.
+    fn verify_refusals(&mut self) {
+        let (view, outstanding) = (self.world.publish(), self.session.outstanding());
+        for kind in KINDS {
+            let i = kind.index();
+            let mut refused = std::mem::take(&mut self.client.refused[i]);
+            // Nobody will ask about what is gone, or what the client has dropped.
+            refused.retain(|name| self.client.wants(i, name) && view.get(kind, name).is_some());
+            for name in &refused {
+                assert!(outstanding.contains(&(kind, name.as_str().into())), "{kind:?} {name} is refused unnoticed");
+            }
+            self.client.refused[i] = refused;
+            // While an answer is awaited, the client may have accepted what nobody knows of yet.
+            let idle = self.client.unanswered[i].is_empty();
+            for (_, name) in outstanding.iter().filter(|(of, _)| *of == kind && idle) {
+                assert!(self.client.complained[i].contains(&**name), "{kind:?} {name} was accepted");
+            }
+        }
     }
 
     /// Everything is accepted, and every resource gets content that nobody refused.
@@ -258,7 +297,7 @@ impl Life {
     }
 
     /// The client runs what the views hold, of what it asked for.
-    fn verify(&self) {
+    fn verify(&mut self) {
         let view = self.world.publish();
         for kind in KINDS {
             let i = kind.index();
@@ -275,6 +314,7 @@ impl Life {
             }
             assert_eq!(has, wanted, "{kind:?}");
         }
+        assert!(self.session.outstanding().is_empty());
     }
 }
 
@@ -294,7 +334,22 @@ impl Client {
         self.has[i].retain(|n, _| wildcard || names.contains(n));
     }
 
+    fn refuse(&mut self, i: usize, response: &Response) {
+        // What is on its way again is answered again.
+        let names =
+            |r: &Response| r.resources.iter().map(|r| r.name.clone()).chain(r.removed.clone()).collect::<Vec<_>>();
+        let later: BTreeSet<Arc<str>> = self.unanswered[i].iter().flat_map(names).collect();
+        let again = |name: &Arc<str>| later.contains(name);
+        let new = |r: &&Arc<EncodedResource>| self.has[i].get(&*r.name) != Some(&r.version) && !again(&r.name);
+        let refused: Vec<String> = response.resources.iter().filter(new).map(|r| r.name.to_string()).collect();
+        self.refused[i].extend(refused);
+        self.complained[i].extend(response.resources.iter().map(|r| r.name.to_string()));
+    }
+
     fn apply(&mut self, i: usize, response: &Response, variant: Variant) {
+        for names in [&mut self.refused[i], &mut self.complained[i]] {
+            names.retain(|n| response.resources.iter().all(|r| *r.name != **n));
+        }
         if variant == Variant::Sotw && ResourceType::ALL[i].wildcard_by_default() {
             self.has[i].clear();
         }
@@ -313,7 +368,10 @@ proptest! {
     #[test]
     fn a_client_ends_with_what_the_views_say(delta in any::<bool>(), events in prop::collection::vec(event(), 0..60)) {
         let mut life = Life::new(if delta { Variant::Delta } else { Variant::Sotw });
-        events.iter().for_each(|e| life.play(e));
+        for event in &events {
+            life.play(event);
+            life.verify_refusals();
+        }
         life.settle();
         life.verify();
     }

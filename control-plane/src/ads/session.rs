@@ -5,7 +5,7 @@
 //! caller asks for the next response whenever it has room for one (so that whatever happens in between folds into it)
 //! and calls [`Session::tick`] once a second while [`Session::wants_ticks`].
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use ferromesh_proto::{EncodedResource, ResourceType, Version};
 use ferromesh_xds_translator::view::{Table, View};
@@ -53,6 +53,8 @@ pub struct Refusal {
     pub kind: ResourceType,
     /// The resources that the client names as the reason; empty when it names none.
     pub resources: Vec<Arc<str>>,
+    /// What it refuses by that: those, or all that were sent when it names none. Unique.
+    pub suspects: Vec<Arc<str>>,
     /// Its words, shortened.
     pub message: String,
     /// The version it last accepted as far as it says, as it spells it; empty when it says nothing.
@@ -256,12 +258,32 @@ impl Session {
             return track.accept(number).then_some(Verdict::Accepted(kind));
         };
         truncate(&mut message);
-        let resources = track.refuse(number, &message)?;
+        let blamed = track.refuse(number, &message)?;
         if kind == ResourceType::Cluster {
             // Nobody knows which of them it has, so that it may never ask for their endpoints.
             self.gates.awaited.clear();
         }
-        Some(Verdict::Refused(Refusal { kind, resources, message, accepted_version: version }))
+        let (resources, suspects) = (blamed.named, blamed.suspects);
+        Some(Verdict::Refused(Refusal { kind, resources, suspects, message, accepted_version: version }))
+    }
+
+    /// Takes over what the client refused on an earlier stream: it still does, until it accepts or brings it.
+    pub fn remember(&mut self, refused: &BTreeSet<(ResourceType, Arc<str>)>) {
+        for (kind, name) in refused {
+            self.tracks[kind.index()].remember([name.clone()]);
+        }
+    }
+
+    /// Everything that the client refused and has not accepted since, as far as it is still there.
+    pub fn outstanding(&mut self) -> BTreeSet<(ResourceType, Arc<str>)> {
+        if !self.tracks.iter().any(Track::may_refuse) {
+            return BTreeSet::new();
+        }
+        let shelf = Shelf { views: &self.views, secrets: &self.secrets };
+        let of = |(kind, track): (ResourceType, &mut Track)| {
+            track.outstanding(&shelf).map(|name| (kind, name.clone())).collect::<Vec<_>>()
+        };
+        ResourceType::ALL.into_iter().zip(&mut self.tracks).flat_map(of).collect()
     }
 
     /// What a client says it has, beside what it should have; sorted by name.

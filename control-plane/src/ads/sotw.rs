@@ -12,7 +12,7 @@ use super::{
 
 impl Session {
     /// Takes a request. A stale one (its nonce is not that of the newest response of its type) changes nothing, since
-    /// the client will repeat its names when it answers the newest.
+    /// the client will repeat its names when it answers the newest; only what it says of a response that was overtaken counts.
     ///
     /// # Errors
     /// [`Fault`] when the stream must be closed.
@@ -26,7 +26,8 @@ impl Session {
         let fresh = response_nonce.is_empty() || !track.is_seen();
         let number = self.number_of(&response_nonce);
         if !fresh && number != Some(track.newest()) {
-            return Ok(None);
+            let error = error_detail.map(|e| e.message);
+            return Ok(number.and_then(|number| self.judge(kind, number, error, version_info)));
         }
         self.limit(kind, resource_names.len().saturating_sub(track.subscription().list().len()))?;
         let verdict = match number {

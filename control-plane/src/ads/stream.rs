@@ -178,7 +178,8 @@ impl<P: Protocol> ProxyStream<P> {
             variant: P::VARIANT,
         };
         let registration = shared.proxies.register(arrival, (shared.clock)());
-        let session = Session::new(stream, P::VARIANT, leases.iter().map(Lease::current).collect());
+        let mut session = Session::new(stream, P::VARIANT, leases.iter().map(Lease::current).collect());
+        session.remember(&registration.refused_resources());
         let secrets = FollowedSecrets::new(shared.secrets.clone());
         let mut stream = Self {
             shared,
@@ -255,6 +256,7 @@ impl<P: Protocol> ProxyStream<P> {
             Some(response) => permit.send(Ok(self.note(response))),
             None => self.rest(),
         }
+        self.forgive();
     }
 
     async fn on_request(&mut self, mut request: P::Request) -> Result<(), Status> {
@@ -276,12 +278,20 @@ impl<P: Protocol> ProxyStream<P> {
                 self.shared.metrics.rejected(refusal.kind);
                 let views = self.class.views.clone();
                 let complaint = Complaint { proxy: self.registration.id.clone(), views, refusal: refusal.clone() };
-                let diagnostics = self.shared.mesh.blame(complaint).await.map_err(stopping)?;
-                self.registration.refused(&refusal, diagnostics, (self.shared.clock)());
+                let blame = self.shared.mesh.blame(complaint).await.map_err(stopping)?;
+                self.registration.refused(&refusal, blame, (self.shared.clock)());
                 self.unsettled_since = None;
             }
         }
+        self.forgive();
         Ok(())
+    }
+
+    /// Takes back what is no longer refused: accepted, gone, or not asked for any more.
+    fn forgive(&mut self) {
+        if self.registration.refuses() {
+            self.registration.still_refuses(&self.session.outstanding());
+        }
     }
 
     fn on_view(&mut self, published: Published) {

@@ -20,6 +20,9 @@ use super::subscription::{Change, Subscription};
 /// a cluster warms, so less would be wrong.
 const ACK_PATIENCE: u8 = 20;
 
+/// Overtaken responses whose answers are still heard.
+const MOST_OVERTAKEN: usize = 4;
+
 /// Which variant of the protocol a stream speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Variant {
@@ -134,6 +137,20 @@ struct InFlight {
     age: u8,
 }
 
+impl InFlight {
+    fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.sent.iter().map(|(name, _)| name).chain(&self.removed)
+    }
+}
+
+/// What a refusal is about; both lists may be empty, when all of it is on its way again.
+pub(super) struct Blamed {
+    /// What the client names, sorted; empty when it names none of several.
+    pub(super) named: Vec<Arc<str>>,
+    /// What it is taken to refuse: what it names, or else all that was sent.
+    pub(super) suspects: Vec<Arc<str>>,
+}
+
 /// The content of a response that is to be sent.
 pub(super) struct Draft {
     /// What the response carries. Names are unique.
@@ -159,6 +176,11 @@ pub(super) struct Track {
     /// The client waits for a response, even an empty one.
     answer_due: bool,
     todo: BTreeMap<Arc<str>, Todo>,
+    /// Names whose newest answer was a refusal. A name leaves when the client accepts it, brings it, or it is gone; an
+    /// answer about others says nothing about it.
+    refused: BTreeSet<Arc<str>>,
+    /// Responses that were overtaken without an answer, which may still come; oldest first.
+    overtaken: Vec<InFlight>,
     in_flight: Option<InFlight>,
     /// Number of the newest response; 0 before the first.
     newest: u64,
@@ -185,6 +207,8 @@ impl Track {
             whole: false,
             answer_due: false,
             todo: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            overtaken: Vec::new(),
             in_flight: None,
             newest: 0,
             digest: None,
@@ -297,8 +321,13 @@ impl Track {
         for Brought { name, version, current } in brought {
             if self.kind == ResourceType::Endpoint && owed.contains(&name) {
                 self.todo.insert(name, Todo::Again);
-            } else if self.whole || current != Some(version) {
-                self.todo.insert(name, Todo::Has { version, retired: None });
+            } else {
+                if current == Some(version) {
+                    self.refused.remove(&name);
+                }
+                if self.whole || current != Some(version) {
+                    self.todo.insert(name, Todo::Has { version, retired: None });
+                }
             }
         }
         let mut walk = shelf.walk(self.kind);
@@ -319,10 +348,12 @@ impl Track {
     /// Follows a change of the subscription after the first request.
     fn follow(&mut self, change: Change, shelf: &Shelf<'_>) {
         for name in change.removed {
-            self.todo.remove(&name);
-            if self.variant == Variant::Delta && self.subscription.is_wildcard() {
+            match (self.subscription.is_wildcard(), self.variant) {
+                (false, _) => drop(self.todo.remove(&name)),
                 // The client forgot the name; the wildcard still covers it, so it must be told what holds.
-                self.todo.insert(name, Todo::Asked);
+                (true, Variant::Delta) => drop(self.todo.insert(name, Todo::Asked)),
+                // Nothing changes for a client that has all of every list.
+                (true, Variant::Sotw) => {}
             }
         }
         if change.wildcard_started {
@@ -359,6 +390,11 @@ impl Track {
             (Variant::Sotw, ResourceType::Cluster, None) => shift.old.cloned(),
             _ => None,
         };
+        if shift.new.is_none()
+            && let Some(Todo::Refused { response, .. }) = self.todo.get(shift.name)
+        {
+            self.try_again(*response);
+        }
         match self.todo.get_mut(shift.name) {
             Some(Todo::Has { retired: slot, .. }) => *slot = retired,
             // Whether it has what went before is not known, but it surely lacks the new.
@@ -368,6 +404,15 @@ impl Track {
                 self.todo.insert(shift.name.clone(), state);
             }
             Some(_) => {}
+        }
+    }
+
+    /// Forgets what a response was refused for, since some of it is gone: should that come back unchanged, it is new.
+    fn try_again(&mut self, response: u64) {
+        for state in self.todo.values_mut() {
+            if matches!(state, Todo::Refused { response: of, .. } if *of == response) {
+                *state = Todo::Again;
+            }
         }
     }
 
@@ -387,17 +432,43 @@ impl Track {
 
     /// The client accepted a response; `false` when it is not the one in flight.
     pub(super) fn accept(&mut self, number: u64) -> bool {
-        self.in_flight.take_if(|f| f.number == number).is_some()
+        let Some(accepted) = self.answered(number) else { return false };
+        for name in accepted.names() {
+            self.refused.remove(name);
+        }
+        self.newest == number
     }
 
-    /// The client refused a response; `None` when it is not the one in flight, else the resources it names as the
-    /// reason (empty when the message names none of several).
-    pub(super) fn refuse(&mut self, number: u64, message: &str) -> Option<Vec<Arc<str>>> {
-        let refused = self.in_flight.take_if(|f| f.number == number)?;
-        let blamed = blame(&refused.sent, message);
+    /// The response that an answer is about, which it was still waited for: the one in flight, or one that was overtaken. Of
+    /// the latter, what is on its way again is left out: the answer to that counts.
+    fn answered(&mut self, number: u64) -> Option<InFlight> {
+        if let Some(newest) = self.in_flight.take_if(|f| f.number == number) {
+            return Some(newest);
+        }
+        let late = self.overtaken.iter().position(|f| f.number == number)?;
+        let mut late = self.overtaken.remove(late);
+        if let Some(newest) = &self.in_flight {
+            late.sent.retain(|(name, _)| newest.names().all(|n| n != name));
+            late.removed.retain(|name| newest.names().all(|n| n != name));
+        }
+        Some(late)
+    }
+
+    /// The client refused a response; `None` when it is none that waits for an answer.
+    pub(super) fn refuse(&mut self, number: u64, message: &str) -> Option<Blamed> {
+        let refused = self.answered(number)?;
+        let named = blame(&refused.sent, message);
+        let mut suspects = Vec::new();
         for (name, version) in refused.sent {
-            let culprit = blamed.is_empty() || blamed.binary_search(&name).is_ok();
-            if !self.subscription.covers(&name) || self.todo.get(&name) == Some(&Todo::Asked) {
+            let culprit = named.is_empty() || named.binary_search(&name).is_ok();
+            if !self.subscription.covers(&name) {
+                continue;
+            }
+            if culprit {
+                self.refused.insert(name.clone());
+                suspects.push(name.clone());
+            }
+            if self.todo.get(&name) == Some(&Todo::Asked) {
                 continue;
             }
             self.todo.insert(name, if culprit { Todo::Refused { version, response: number } } else { Todo::Uncertain });
@@ -407,7 +478,25 @@ impl Track {
                 self.todo.entry(name).or_insert(Todo::Uncertain);
             }
         }
-        Some(blamed)
+        Some(Blamed { named, suspects })
+    }
+
+    /// Takes over what the client refused on an earlier stream and may still refuse.
+    pub(super) fn remember(&mut self, names: impl IntoIterator<Item = Arc<str>>) {
+        self.refused.extend(names);
+    }
+
+    /// What the client refuses, sorted. What it no longer asks for and what is no longer there is forgotten, for neither
+    /// will ever be answered.
+    pub(super) fn outstanding(&mut self, shelf: &Shelf<'_>) -> impl Iterator<Item = &Arc<str>> {
+        let (kind, seen, subscription) = (self.kind, self.seen, &self.subscription);
+        self.refused.retain(|name| (!seen || subscription.covers(name)) && shelf.find(kind, name).is_some());
+        self.refused.iter()
+    }
+
+    /// Whether [`Self::outstanding`] may have anything to say.
+    pub(super) fn may_refuse(&self) -> bool {
+        !self.refused.is_empty()
     }
 
     /// The next response of this type, if there is one to send now. The caller numbers it by [`Self::sent`].
@@ -506,19 +595,27 @@ impl Track {
                 None => lost.push(name),
             }
         }
+        let unanswered = self.in_flight.iter().flat_map(InFlight::names);
+        let owed: BTreeSet<Arc<str>> = self.todo.keys().chain(unanswered).cloned().collect();
         let (resources, removed) = match (self.variant, self.lists_everything()) {
             (_, true) => (self.list(shelf), Vec::new()),
             (Variant::Delta, _) => (changed.iter().map(|(r, _)| r.clone()).collect(), lost),
             (Variant::Sotw, _) => (changed.iter().map(|(r, _)| r.clone()).collect(), Vec::new()),
         };
         self.newest = number;
-        self.in_flight = Some(InFlight {
-            number,
-            sent: changed.iter().map(|(r, _)| (r.name.clone(), r.version)).collect(),
-            removed: removed.clone(),
-            makes: changed.iter().any(|(_, fresh)| *fresh),
-            age: 0,
-        });
+        let mut sent: Vec<(Arc<str>, Version)> = changed.iter().map(|(r, _)| (r.name.clone(), r.version)).collect();
+        if self.lists_everything() {
+            // A whole list also brings what was to wait, and repeats what was refused: its answer is about that too.
+            let along = |name: &Arc<str>| owed.contains(name) || self.refused.contains(name);
+            let along = resources.iter().filter(|r| along(&r.name) && changed.iter().all(|(c, _)| c.name != r.name));
+            sent.extend(along.map(|r| (r.name.clone(), r.version)));
+        }
+        let makes = changed.iter().any(|(_, fresh)| *fresh);
+        let overtaken = self.in_flight.replace(InFlight { number, sent, removed: removed.clone(), makes, age: 0 });
+        self.overtaken.extend(overtaken);
+        if self.overtaken.len() > MOST_OVERTAKEN {
+            self.overtaken.remove(0);
+        }
         let version = self.version(shelf);
         Draft { resources, removed, changed: changed.into_iter().map(|(r, f)| (r.name.clone(), f)).collect(), version }
     }

@@ -2,7 +2,8 @@
 //!
 //! A step is one line. `CDS`, `CDS +a -b`, `CDS ~a=1` (delta) and `CDS []`, `CDS [a b]` (state of the world) are requests
 //! without nonce; `ack`, `nack MESSAGE` and `stale` after the type add the nonce of its newest response, or an older one.
-//! `set CDS.a=2 EDS.b=1 LDS.c` edits the view (without a value: removes); `secret a=1`; `tick N`.
+//! `set CDS.a=2 EDS.b=1 LDS.c` edits the view (without a value: removes); `secret a=1`; `tick N`; `refused` asks what stands
+//! refused; `reconnect` begins another stream that knows of it.
 //! Expected: every response that goes out, as `TYPE name=version … -removed`, joined by `; `.
 
 use std::sync::Arc;
@@ -60,6 +61,13 @@ impl Stage {
                 (0..n.parse().expect("a number")).for_each(|_| self.session.tick());
                 None
             }
+            ("refused", _) => return self.refused(),
+            ("reconnect", _) => {
+                let refused = self.session.outstanding();
+                self.session = Session::new(8, self.variant, vec![self.world.publish()]);
+                self.session.remember(&refused);
+                None
+            }
             (short, text) => self.request(kind(short), text),
         };
         let refused = verdict.and_then(|v| match v {
@@ -73,6 +81,11 @@ impl Stage {
             said.push(self.note(&response));
         }
         said.join("; ")
+    }
+
+    fn refused(&mut self) -> String {
+        let resources = self.session.outstanding().into_iter();
+        resources.map(|(kind, name)| format!("{}.{name}", kind.short_name())).collect::<Vec<_>>().join(" ")
     }
 
     /// Remembers a response's nonce and writes it down.
@@ -434,6 +447,66 @@ fn a_refused_response_is_not_repeated_until_it_changes() {
             ("CDS ack", ""),
         ],
     );
+}
+
+#[test]
+fn a_refusal_stands_until_that_resource_is_accepted_or_gone() {
+    check(
+        Variant::Delta,
+        MESH,
+        &[
+            ("CDS", "CDS a=1 b=1"),
+            ("CDS nack Error adding/updating cluster(s) b: no", "!CDS b"),
+            ("refused", "CDS.b"),
+            // An answer about other resources of the type says nothing about it.
+            ("set CDS.c=1", "CDS a=1 c=1"),
+            ("CDS ack", ""),
+            ("refused", "CDS.b"),
+            // Several stand at once, of one type and of several.
+            ("set CDS.d=1 LDS.l=1", "CDS d=1"),
+            ("CDS nack d is bad", "!CDS d"),
+            ("LDS", "LDS l=1"),
+            ("LDS nack no", "!LDS l"),
+            ("refused", "CDS.b CDS.d LDS.l"),
+            // Gone, though its removal waits for the listeners.
+            ("set CDS.d", ""),
+            ("refused", "CDS.b LDS.l"),
+            ("set CDS.b=2", "CDS b=2"),
+            ("refused", "CDS.b LDS.l"),
+            ("CDS ack", ""),
+            ("refused", "LDS.l"),
+        ],
+    );
+    check(
+        Variant::Sotw,
+        MESH,
+        &[
+            ("CDS []", "CDS a=1 b=1"),
+            ("CDS nack cluster b is bad", "!CDS b"),
+            // A whole list repeats what was refused, so that its answer is about it: the new one is not to blame.
+            ("set CDS.c=1", "CDS a=1 b=1 c=1"),
+            ("CDS nack cluster b is bad", "!CDS b"),
+            ("refused", "CDS.b"),
+            ("set CDS.c=2", "CDS a=1 b=1 c=2"),
+            ("CDS ack", ""),
+            ("refused", ""),
+        ],
+    );
+}
+
+#[test]
+fn a_refusal_stands_over_a_broken_connection() {
+    let refused = [("CDS", "CDS a=1 b=1"), ("CDS nack b is bad", "!CDS b"), ("reconnect", ""), ("refused", "CDS.b")];
+    let brings = |last: &[(&'static str, &'static str)]| [&refused[..], last].concat();
+    check(
+        Variant::Delta,
+        MESH,
+        &brings(&[("CDS ~a=1", "CDS b=1"), ("refused", "CDS.b"), ("CDS ack", ""), ("refused", "")]),
+    );
+    check(Variant::Delta, MESH, &brings(&[("CDS ~a=1", "CDS b=1"), ("CDS nack b", "!CDS b"), ("refused", "CDS.b")]));
+    // It has it meanwhile.
+    check(Variant::Delta, MESH, &brings(&[("CDS ~a=1 ~b=1", ""), ("refused", "")]));
+    check(Variant::Delta, MESH, &brings(&[("set CDS.b", ""), ("refused", "")]));
 }
 
 #[test]

@@ -159,6 +159,8 @@ impl Core {
             clock: SystemTime::now,
             stop: CancellationToken::new(),
         });
+        let (proxies, metrics) = (shared.proxies.clone(), shared.metrics.clone());
+        tasks.spawn(forever(async move { proxies.tend(&metrics).await }));
         Self { settings, cluster, authority, secrets, events, defaults, shared }
     }
 

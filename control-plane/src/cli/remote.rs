@@ -234,24 +234,10 @@ impl Remote {
             print(&serde_json::to_string_pretty(&list)?);
             return Ok(());
         }
-        let mut table = plain_table(&["PROXY", "IDENTITY", "CDS", "EDS", "LDS", "RDS", "SDS"]);
-        for proxy in list["items"].as_array().into_iter().flatten() {
-            let sync = |kind: &str| {
-                let state = &proxy["sync"][kind];
-                let reason = state["message"].as_str().map(|m| format!(" ({m})")).unwrap_or_default();
-                format!("{}{reason}", text(&state["state"]))
-            };
-            table.add_row([
-                text(&proxy["id"]),
-                text(&proxy["identity"]),
-                sync("CDS"),
-                sync("EDS"),
-                sync("LDS"),
-                sync("RDS"),
-                sync("SDS"),
-            ]);
+        print(&status_table(&list).to_string());
+        if let Some(refusals) = refusal_table(&list) {
+            print(&format!("\n{refusals}"));
         }
-        print(&table.to_string());
         Ok(())
     }
 
@@ -292,6 +278,40 @@ impl Remote {
         let answer = self.ask(Method::POST, "/api/v1/tokens", Some(&wanted)).await?;
         answer["token"].as_str().map(str::to_owned).context("the server's answer has no token")
     }
+}
+
+/// The types, as columns.
+const SYNCED_TYPES: [&str; 5] = ["CDS", "EDS", "LDS", "RDS", "SDS"];
+
+/// A row for every proxy, one line each: what it refuses stands below.
+fn status_table(list: &Value) -> Table {
+    let mut table = plain_table(&[&["PROXY", "IDENTITY"], &SYNCED_TYPES[..]].concat());
+    for proxy in list["items"].as_array().into_iter().flatten() {
+        let states = SYNCED_TYPES.map(|kind| text(&proxy["sync"][kind]["state"]));
+        table.add_row([text(&proxy["id"]), text(&proxy["identity"])].into_iter().chain(states));
+    }
+    table
+}
+
+/// A row for every type of which a proxy refuses something; `None` when none does.
+fn refusal_table(list: &Value) -> Option<Table> {
+    let mut table = plain_table(&["PROXY", "REFUSES", "RESOURCES", "SINCE", "REASON"]);
+    for proxy in list["items"].as_array().into_iter().flatten() {
+        for kind in SYNCED_TYPES.into_iter().filter(|kind| proxy["sync"][kind]["state"] == "NACK") {
+            let sync = &proxy["sync"][kind];
+            let named: Vec<String> = sync["resources"].as_array().into_iter().flatten().map(text).collect();
+            let named = if named.is_empty() { "-".to_owned() } else { named.join(" ") };
+            let cells = [text(&proxy["id"]), kind.to_owned(), named, text(&sync["at"]), text(&sync["message"])];
+            table.add_row(cells.map(|cell| one_line(&cell)));
+        }
+    }
+    (table.row_count() > 0).then_some(table)
+}
+
+/// A proxy's words may have line breaks and control characters, which would take the table apart.
+fn one_line(text: &str) -> String {
+    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    plain.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn explain(status: StatusCode, problem: &Value) -> String {
@@ -343,4 +363,39 @@ fn path_of(kind: Kind, namespace: &str, name: &str) -> String {
 fn encode(segment: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     segment.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_leaves_one_line_a_proxy_and_is_told_below() {
+        let nack = json!({
+            "state": "NACK", "message": "Error adding listener(s) 0.0.0.0_80:\n\u{1b}[31mbad regex\n", "at": "2026-01-01T00:00:00Z",
+            "resources": ["0.0.0.0_80", "virtualInbound"],
+        });
+        let list = json!({ "items": [
+            { "id": "a.shop", "identity": "spiffe://td/ns/shop/sa/a", "sync": { "CDS": { "state": "SYNCED" }, "LDS": nack } },
+            { "id": "b.shop", "sync": { "CDS": { "state": "STALE" } } },
+        ] });
+        let lines = |table: &Table| table.lines().map(|line| one_line(&line)).collect::<Vec<_>>();
+        assert_eq!(
+            lines(&status_table(&list)),
+            [
+                "PROXY IDENTITY CDS EDS LDS RDS SDS",
+                "a.shop spiffe://td/ns/shop/sa/a SYNCED - NACK - -",
+                "b.shop - STALE - - - -",
+            ]
+        );
+        let refusals = refusal_table(&list).expect("a refusal");
+        assert_eq!(
+            lines(&refusals),
+            [
+                "PROXY REFUSES RESOURCES SINCE REASON",
+                "a.shop LDS 0.0.0.0_80 virtualInbound 2026-01-01T00:00:00Z Error adding listener(s) 0.0.0.0_80: [31mbad regex",
+            ]
+        );
+        assert!(refusal_table(&json!({ "items": [] })).is_none());
+    }
 }

@@ -1,5 +1,7 @@
 //! Which objects stand behind what a proxy refused.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use ferromesh_proto::ResourceType;
 use ferromesh_xds_translator::{
     compiler::Compiler,
@@ -10,33 +12,49 @@ use ferromesh_xds_translator::{
 use super::Complaint;
 use crate::precedence::Precedence;
 
-/// A finding on each object from which something refused was made; on none, if there is none.
-pub(super) fn blame(compiler: &Compiler, precedence: &Precedence, complaint: &Complaint) -> Vec<Diagnostic> {
+/// What is said of one refused resource.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Blame {
+    /// The resource; `None`: one of those that were sent, and the proxy does not say which.
+    pub resource: Option<Arc<str>>,
+    /// On each object from which the resource was made; on none, if there is none. Not empty.
+    pub findings: Vec<Diagnostic>,
+}
+
+/// Findings for every resource that a proxy names, or one for all when it names none.
+pub(super) fn blame(compiler: &Compiler, precedence: &Precedence, complaint: &Complaint) -> Vec<Blame> {
     let Complaint { proxy, views, refusal } = complaint;
-    let mut diagnostics = Vec::new();
-    for name in &refusal.resources {
-        // Replicas refuse in the same words: the message is the same for all of them.
-        let message = format!("a proxy refused {} {name}: {}", noun(refusal.kind), refusal.message);
-        let finding = Diagnostic::error(Code::RefusedByProxy, FieldPath::root(), message)
-            .fix(format!("first refused by {proxy}; `ferromesh proxy-status` lists all"));
-        let mut origins: Vec<ObjectId> =
+    // Replicas refuse in the same words: the message is the same for all of them.
+    let finding = |what: String| {
+        Diagnostic::error(
+            Code::RefusedByProxy,
+            FieldPath::root(),
+            format!("a proxy refused {what}: {}", refusal.message),
+        )
+        .fix(format!("first refused by {proxy}; `ferromesh proxy-status` lists all"))
+    };
+    if refusal.resources.is_empty() {
+        return vec![Blame { resource: None, findings: vec![finding(format!("a {}", noun(refusal.kind)))] }];
+    }
+    let of_resource = |name: &Arc<str>| {
+        let finding = finding(format!("{} {name}", noun(refusal.kind)));
+        let origins: BTreeSet<ObjectId> =
             views.iter().flat_map(|key| compiler.origins_of(key, refusal.kind, name)).collect();
-        origins.sort_unstable();
-        origins.dedup();
-        if origins.is_empty() {
-            diagnostics.push(finding.clone());
+        let mut findings: Vec<Diagnostic> = origins.into_iter().map(|id| on(precedence, id, finding.clone())).collect();
+        if findings.is_empty() {
+            findings.push(finding);
         }
-        diagnostics.extend(origins.into_iter().map(|id| match precedence.serving(&id) {
-            Some(object) => object.diagnose(finding.clone()),
-            None => finding.clone().object(id),
-        }));
+        Blame { resource: Some(name.clone()), findings }
+    };
+    refusal.resources.iter().map(of_resource).collect()
+}
+
+/// The finding, with the object's place where it is known.
+fn on(precedence: &Precedence, id: ObjectId, finding: Diagnostic) -> Diagnostic {
+    match precedence.serving(&id) {
+        Some(object) => object.diagnose(finding),
+        None => finding.object(id),
     }
-    if diagnostics.is_empty() {
-        let message = format!("a proxy refused a {}: {}", noun(refusal.kind), refusal.message);
-        let finding = Diagnostic::error(Code::RefusedByProxy, FieldPath::root(), message);
-        diagnostics.push(finding.fix(format!("first refused by {proxy}; `ferromesh proxy-status` lists all")));
-    }
-    diagnostics
 }
 
 const fn noun(kind: ResourceType) -> &'static str {

@@ -27,6 +27,7 @@ use tokio::{
     time::Instant,
 };
 
+pub use self::blame::Blame;
 use self::{
     accounts::Accounts,
     rounds::{Ask, Pipeline},
@@ -179,11 +180,11 @@ impl Mesh {
         Ok(Lease { key: key.clone(), views })
     }
 
-    /// Diagnostics on the objects whose translation a proxy refused.
+    /// What is said of every resource that a proxy refused, on the objects that it was made from.
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn blame(&self, complaint: Complaint) -> Result<Vec<Diagnostic>, Stopped> {
+    pub async fn blame(&self, complaint: Complaint) -> Result<Vec<Blame>, Stopped> {
         self.ask(|reply| Ask::Blame(Box::new(complaint), reply)).await
     }
 

@@ -23,7 +23,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Complaint, Inventory, Published, Signals, blame::blame, pace::Pace};
+use super::{
+    Complaint, Inventory, Published, Signals,
+    blame::{Blame, blame},
+    pace::Pace,
+};
 use crate::{
     metrics::Metrics,
     precedence::{Effect, Precedence},
@@ -40,7 +44,7 @@ const LINGER: Duration = Duration::from_secs(30);
 pub(super) enum Ask {
     Classify(Box<NodeIdentity>, oneshot::Sender<Result<ProxyClass, ClassRefusal>>),
     Lease(Arc<ViewKey>, oneshot::Sender<watch::Receiver<Published>>),
-    Blame(Box<Complaint>, oneshot::Sender<Vec<Diagnostic>>),
+    Blame(Box<Complaint>, oneshot::Sender<Vec<Blame>>),
     Diagnostics(oneshot::Sender<Vec<Diagnostic>>),
     Findings(SourceId, oneshot::Sender<Vec<Diagnostic>>),
     Object(ObjectId, oneshot::Sender<Option<Object>>),

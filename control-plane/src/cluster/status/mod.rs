@@ -45,7 +45,7 @@ use crate::{
     metrics::Metrics,
     pipeline::{Mesh, Stopped},
     source::SourceId,
-    status::Proxies,
+    status::{ABSENCE, Proxies},
 };
 
 /// Who writes, as the API server records it.
@@ -129,6 +129,8 @@ struct Term {
     /// What proxies of other replicas refuse.
     others: watch::Receiver<ByObject>,
     relations: Relations,
+    /// When every proxy that refuses something has had time to say so to this leader or another replica.
+    heard: Instant,
     /// Writes that failed, and when they may be tried again.
     failed: BTreeMap<ObjectId, Instant>,
     /// Statuses of which the API server kept less than was written: their definition does not have all fields.
@@ -170,6 +172,7 @@ impl Term {
             pace,
             others,
             relations,
+            heard: Instant::now() + ABSENCE,
             failed: BTreeMap::new(),
             curtailed: BTreeMap::new(),
             judged_by: None,
@@ -194,7 +197,8 @@ impl Term {
             if everything {
                 continue;
             }
-            let again = self.failed.values().min().copied();
+            let now = Instant::now();
+            let again = self.failed.values().copied().chain((now < self.heard).then_some(self.heard)).min();
             tokio::select! {
                 changed = findings.changed() => changed.map_err(|_| Stopped)?,
                 changed = complaints.changed() => changed.map_err(|_| Stopped)?,
@@ -225,7 +229,11 @@ impl Term {
         self.failed.retain(|_, until| *until > now);
         self.curtailed.retain(|id, _| board.binary_search_by(|(other, _)| other.cmp(id)).is_ok());
         let (found, time) = (evidence.by_object(), rfc3339(SystemTime::now()));
-        let judged = board.into_iter().filter(|(id, _)| !self.failed.contains_key(id)).filter_map(|(id, held)| {
+        let waits = |id: &ObjectId, held: &Held| {
+            let refused = verdict::says_refused(held) && !evidence.refused.contains_key(id);
+            self.failed.contains_key(id) || (refused && now < self.heard)
+        };
+        let judged = board.into_iter().filter(|(id, held)| !waits(id, held)).filter_map(|(id, held)| {
             let verdict = judge(found.get(&id).cloned().unwrap_or_default(), evidence.refused.get(&id));
             let change = change(&held, &verdict, &time)?;
             Some(Due { id, held, verdict, change })

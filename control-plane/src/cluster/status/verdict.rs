@@ -16,6 +16,7 @@ use crate::status::Refused;
 const OURS: [&str; 2] = [ACCEPTED, PROGRAMMED];
 const ACCEPTED: &str = "Accepted";
 const PROGRAMMED: &str = "Programmed";
+const REFUSED: &str = "RefusedByProxy";
 /// Longest text of a condition or message, in characters.
 const LONGEST_TEXT: usize = 1_000;
 /// Messages of one object at most.
@@ -89,7 +90,7 @@ fn programmed(accepted: &Condition, refused: Option<&Refused>) -> Condition {
             let more = proxies.len().checked_sub(MOST_NAMES).filter(|n| *n > 0);
             let more = more.map(|n| format!(" and {n} more")).unwrap_or_default();
             let said = findings.first().map(|f| f.message.as_str()).unwrap_or_default();
-            Condition::new("False", "RefusedByProxy", &format!("refused by {named}{more}: {said}"))
+            Condition::new("False", REFUSED, &format!("refused by {named}{more}: {said}"))
         }
         None if accepted.status == "False" => {
             let message = "this generation is not in force; the last one that was accepted stays";
@@ -160,6 +161,13 @@ pub(super) fn change(held: &Held, verdict: &Verdict, now: &str) -> Option<Value>
         messages => set("validationMessages", json!(messages)),
     }
     (!change.is_empty()).then_some(Value::Object(change))
+}
+
+/// Whether a status says of the object as it is that proxies refuse it.
+pub(super) fn says_refused(held: &Held) -> bool {
+    let conditions: &[Value] = held.status["conditions"].as_array().map_or(&[], Vec::as_slice);
+    let refused = |c: &Value| c["type"] == PROGRAMMED && c["status"] == "False" && c["reason"] == REFUSED;
+    held.status["observedGeneration"] == json!(held.generation) && conditions.iter().any(refused)
 }
 
 fn conditions(held: &Value, verdict: &Verdict, now: &str) -> Value {
@@ -304,6 +312,17 @@ mod tests {
         assert_eq!(unsaid(&held(1, written.clone()), &verdict), Vec::<&Complaint>::new());
         assert_eq!(unsaid(&held(2, written), &verdict).len(), 1);
         assert_eq!(unsaid(&held(1, Value::Null), &judge(vec![], None)), Vec::<&Complaint>::new());
+    }
+
+    #[test]
+    fn a_status_says_whether_proxies_refuse_the_object_as_it_is() {
+        let written =
+            |refused: Option<&Refused>| change(&held(1, Value::Null), &judge(vec![], refused), NOW).expect("a change");
+        let refused = written(Some(&refused(&["a.shop"])));
+        assert!(says_refused(&held(1, refused.clone())));
+        // Another generation has not been refused by anybody yet.
+        assert!(!says_refused(&held(2, refused)));
+        assert!(!says_refused(&held(1, written(None))) && !says_refused(&held(1, Value::Null)));
     }
 
     #[test]
