@@ -20,6 +20,7 @@ use crate::{
         Entry, Flags,
         metrics::{ConnectionKey, ConnectionSeries, Peer, Reporter, Service},
     },
+    tls::client::Names,
     upstream::{
         LiveEndpoint,
         balancer::{self, Draw},
@@ -152,8 +153,9 @@ fn choose_endpoint(
 }
 
 async fn dial(downstream: &Downstream, cluster: &Cluster, endpoint: &LiveEndpoint) -> Result<Dialed, ConnectError> {
-    let host = downstream.facts.server_name.as_deref();
-    let dial = Dial { cluster, endpoint, purpose: Purpose::Tcp, alpn: AlpnSource::Transport, host };
+    // Bytes name no host: as in Envoy, only the endpoint and the transport do.
+    let names = Names::default();
+    let dial = Dial { cluster, endpoint, purpose: Purpose::Tcp, alpn: AlpnSource::Transport, names };
     let dialed = dial.connect(&downstream.worker.shared.tls).await;
     if let Some(settings) = &cluster.outlier {
         let outcome = if dialed.is_ok() { Outcome::Connected } else { Outcome::LocalOrigin };
@@ -276,7 +278,6 @@ fn log(downstream: &Downstream, proxy: &TcpProxy, notes: &Notes, duration: Durat
     if proxy.access_logs.is_empty() {
         return;
     }
-    let own = crate::http::route::own_id(downstream);
     let entry = Entry {
         flags: notes.flags,
         bytes_received: notes.received,
@@ -288,7 +289,6 @@ fn log(downstream: &Downstream, proxy: &TcpProxy, notes: &Notes, duration: Durat
         attempts: notes.attempts,
         chain: &downstream.chain.borrow().name,
         tls: downstream.tls.as_ref(),
-        local_uri_san: &own,
         ..Entry::of_connection(&downstream.facts, start, duration)
     };
     downstream.worker.shared.log.log(&proxy.access_logs, &entry);

@@ -42,8 +42,8 @@ use super::{
 };
 use crate::runtime::{
     cluster::{
-        BalanceSettings, CircuitBreakers, Cluster, ConnectionSettings, Discovery, LbPolicy, MeshAlpn, OutlierDetection,
-        ServiceLabel, TcpKeepalive, Transport, TransportMatch, UpstreamHttp, UpstreamProtocol,
+        AutomaticNames, BalanceSettings, CircuitBreakers, Cluster, ConnectionSettings, Discovery, LbPolicy, MeshAlpn,
+        OutlierDetection, ServiceLabel, TcpKeepalive, Transport, TransportMatch, UpstreamHttp, UpstreamProtocol,
     },
     endpoint::{DnsFamily, DnsRefresh, EndpointSet},
 };
@@ -235,17 +235,21 @@ fn whole_percent(percent: f64) -> u32 {
 fn connection(context: &mut Context, message: &Wire) -> Result<ConnectionSettings, Invalid> {
     let matches =
         each("transport_socket_matches", &message.transport_socket_matches, |entry| transport_match(context, entry))?;
+    let transport = message.transport_socket.as_ref();
+    let transport = transport
+        .map_or(Ok(Transport::Plaintext), |socket| transport_socket(context, socket))
+        .at("transport_socket")?;
     let (protocol, http) = http_options(message)?;
+    if http.names.validation {
+        let all = matches.iter().map(|entry| &entry.transport).chain([&transport]);
+        refuse_unchecked_names(all)?;
+    }
     let bind = message.upstream_bind_config.as_ref().and_then(|bind| bind.source_address.as_ref());
     let connect_timeout = optional_duration("connect_timeout", message.connect_timeout.as_ref())?;
     Ok(ConnectionSettings {
         connect_timeout: connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         transport_matches: matches,
-        transport: message
-            .transport_socket
-            .as_ref()
-            .map_or(Ok(Transport::Plaintext), |socket| transport(context, socket))
-            .at("transport_socket")?,
+        transport,
         protocol,
         http,
         bind: bind.map(|address| ip("upstream_bind_config.source_address.address", &address.address)).transpose()?,
@@ -261,7 +265,7 @@ fn transport_match(context: &mut Context, message: &TransportSocketMatch) -> Res
     Ok(TransportMatch {
         name: message.name.as_str().into(),
         criteria: message.r#match.as_ref().map_or(Ok(Vec::new()), criteria).at("match")?,
-        transport: transport(context, socket).at("transport_socket")?,
+        transport: transport_socket(context, socket).at("transport_socket")?,
     })
 }
 
@@ -278,7 +282,7 @@ fn criteria(fields: &Struct) -> Result<Vec<Criterion>, Invalid> {
     Ok(criteria)
 }
 
-fn transport(context: &mut Context, socket: &TransportSocket) -> Result<Transport, Invalid> {
+fn transport_socket(context: &mut Context, socket: &TransportSocket) -> Result<Transport, Invalid> {
     let Some(ConfigType::TypedConfig(config)) = &socket.config_type else {
         return match socket.name.as_str() {
             "envoy.transport_sockets.raw_buffer" => Ok(Transport::Plaintext),
@@ -294,6 +298,16 @@ fn transport(context: &mut Context, socket: &TransportSocket) -> Result<Transpor
         }
         other => Err(Invalid::new(format!("{other} is not supported by this proxy")).at("typed_config")),
     }
+}
+
+/// A name in a certificate that nobody vouches for says nothing, so Envoy lets no such connection through either.
+fn refuse_unchecked_names<'a>(mut transports: impl Iterator<Item = &'a Transport>) -> Result<(), Invalid> {
+    let unchecked = transports.any(|transport| matches!(transport, Transport::Tls(tls) if tls.validation.is_none()));
+    if !unchecked {
+        return Ok(());
+    }
+    let field = "typed_extension_protocol_options.upstream_http_protocol_options.auto_san_validation";
+    Err(Invalid::new("expected trusted roots in every TLS context, got none").at(field))
 }
 
 #[allow(deprecated, reason = "`http2_protocol_options` is what older control planes send")]
@@ -357,7 +371,20 @@ fn upstream_http(options: &HttpProtocolOptions, message: &Wire) -> Result<Upstre
             .map(|(interval, timeout)| Ok((duration("interval", interval)?, duration("timeout", timeout)?)))
             .transpose()
             .at("connection_keepalive")?,
+        names: automatic_names(options, message),
     })
+}
+
+#[allow(deprecated, reason = "the cluster's own field is what older control planes send")]
+fn automatic_names(options: &HttpProtocolOptions, message: &Wire) -> AutomaticNames {
+    let wire = options.upstream_http_protocol_options.as_ref().or(message.upstream_http_protocol_options.as_ref());
+    let Some(wire) = wire else { return AutomaticNames::default() };
+    let header = wire.override_auto_sni_header.to_ascii_lowercase();
+    AutomaticNames {
+        server_name: wire.auto_sni,
+        validation: wire.auto_san_validation,
+        header: Some(header).filter(|name| !name.is_empty()).map(Into::into),
+    }
 }
 
 fn keepalive(message: &Wire) -> Option<TcpKeepalive> {

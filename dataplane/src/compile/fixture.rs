@@ -1,5 +1,7 @@
 //! Messages for tests, as a control plane sends them.
 
+use std::net::SocketAddr;
+
 use envoy_types::pb::{
     envoy::{
         config::{
@@ -8,9 +10,9 @@ use envoy_types::pb::{
                 cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig},
             },
             core::v3::{
-                Address, AggregatedConfigSource, ConfigSource, DataSource, SocketAddress, TransportSocket, address,
-                config_source::ConfigSourceSpecifier, data_source::Specifier, socket_address::PortSpecifier,
-                transport_socket,
+                Address, AggregatedConfigSource, ConfigSource, DataSource, Http1ProtocolOptions, SocketAddress,
+                TransportSocket, UpstreamHttpProtocolOptions, address, config_source::ConfigSourceSpecifier,
+                data_source::Specifier, socket_address::PortSpecifier, transport_socket,
             },
             endpoint::v3::{
                 ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
@@ -26,7 +28,14 @@ use envoy_types::pb::{
                 },
             },
             transport_sockets::tls::v3::{
-                CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret, TlsCertificate, secret,
+                CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret,
+                TlsCertificate, UpstreamTlsContext, common_tls_context::ValidationContextType, secret,
+            },
+            upstreams::http::v3::{
+                HttpProtocolOptions,
+                http_protocol_options::{
+                    ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+                },
             },
         },
     },
@@ -163,6 +172,57 @@ pub(crate) fn eds_cluster(name: &str, lb_policy: i32) -> Vec<u8> {
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() }),
         lb_policy,
         ..Default::default()
+    };
+    message.encode_to_vec()
+}
+
+/// A cluster of one endpoint.
+pub(crate) fn static_cluster(name: &str, endpoint: SocketAddr) -> Cluster {
+    let assignment = assignment(&[(&endpoint.ip().to_string(), endpoint.port().into())]);
+    Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
+        load_assignment: Some(ClusterLoadAssignment { cluster_name: name.to_owned(), ..assignment }),
+        ..Default::default()
+    }
+}
+
+/// The TLS socket of a cluster whose servers are checked against these roots, in PEM; without them not at all.
+pub(crate) fn origination(sni: &str, roots: Option<&str>) -> TransportSocket {
+    let validation = roots.map(|pem| CertificateValidationContext {
+        trusted_ca: Some(DataSource { specifier: Some(Specifier::InlineString(pem.to_owned())), ..Default::default() }),
+        ..Default::default()
+    });
+    let common = CommonTlsContext {
+        validation_context_type: validation.map(ValidationContextType::ValidationContext),
+        ..Default::default()
+    };
+    let context = UpstreamTlsContext { sni: sni.to_owned(), common_tls_context: Some(common), ..Default::default() };
+    tls_socket(any(&context))
+}
+
+/// HTTP/1 whose server is named by the request: `auto_sni` and `auto_san_validation`, from `header` if it is not empty.
+pub(crate) fn named_by_request(header: &str) -> (String, Any) {
+    let options = HttpProtocolOptions {
+        upstream_http_protocol_options: Some(UpstreamHttpProtocolOptions {
+            auto_sni: true,
+            auto_san_validation: true,
+            override_auto_sni_header: header.to_owned(),
+        }),
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())),
+        })),
+        ..Default::default()
+    };
+    ("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), any(&options))
+}
+
+/// An encoded cluster that originates TLS towards whatever server the request names.
+pub(crate) fn outside(name: &str, endpoint: SocketAddr, sni: &str, roots: Option<&str>, header: &str) -> Vec<u8> {
+    let message = Cluster {
+        transport_socket: Some(origination(sni, roots)),
+        typed_extension_protocol_options: [named_by_request(header)].into(),
+        ..static_cluster(name, endpoint)
     };
     message.encode_to_vec()
 }

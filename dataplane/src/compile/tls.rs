@@ -57,7 +57,7 @@ pub(super) fn upstream(context: &mut Context, message: &UpstreamTlsContext) -> R
         certificate: parts.certificate,
         validation: parts.validation,
         sni: Some(message.sni.as_str()).filter(|name| !name.is_empty()).map(Into::into),
-        sni_from_host: message.auto_host_sni,
+        sni_from_endpoint: message.auto_host_sni,
         match_server_name: message.auto_sni_san_validation,
         alpn: parts.alpn,
         versions: parts.versions,

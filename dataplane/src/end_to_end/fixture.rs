@@ -160,6 +160,7 @@ pub(super) fn connection() -> ConnectionSettings {
             max_requests_per_connection: None,
             limits: HttpLimits::default(),
             h2_keepalive: None,
+            names: Default::default(),
         },
         bind: None,
         keepalive: None,

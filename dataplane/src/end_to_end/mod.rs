@@ -2,6 +2,7 @@
 
 mod fixture;
 mod http;
+mod origination;
 mod peer;
 mod tcp;
 mod tls;

@@ -47,7 +47,7 @@ fn client_tls(account: &str, alpn: &[&str]) -> Transport {
         certificate: Some(SecretRef::Workload),
         validation: Some(PeerValidation { roots: SecretRef::Workload, sans: vec![SanMatcher::Exact(id.into())] }),
         sni: Some("outbound_.80_._.server.default.svc.cluster.local".into()),
-        sni_from_host: false,
+        sni_from_endpoint: false,
         match_server_name: false,
         alpn: arcs(alpn),
         versions: VERSIONS,

@@ -22,7 +22,7 @@ use crate::{
         LiveEndpoint,
         balancer::{self, Draw},
         cluster_state::{ActiveOf, Held, UsageOf},
-        connect::{AlpnSource, Dial, Purpose},
+        connect::{AlpnSource, Dial, Purpose, names_of},
         outlier::{self, Outcome},
         pool::{AcquireError, Lease, SendFailure},
     },
@@ -228,8 +228,9 @@ impl Attempts<'_> {
         body: RequestBody,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         let request = self.request(exchange, endpoint, body)?;
-        let host = host_of(&self.outgoing.authority);
-        let dial = Dial { cluster: self.cluster, endpoint, purpose: self.purpose, alpn: self.alpn, host: Some(host) };
+        let asked = &self.cluster.connection.http.names;
+        let names = names_of(asked, &self.outgoing.authority, &self.outgoing.headers);
+        let dial = Dial { cluster: self.cluster, endpoint, purpose: self.purpose, alpn: self.alpn, names };
         let worker = Rc::clone(&exchange.downstream.worker);
         let mut lease = match worker.pools.acquire(dial, &worker.shared.tls).await {
             Ok(lease) => lease,
@@ -251,7 +252,7 @@ impl Attempts<'_> {
     ) -> Result<Request<RequestBody>, Failed> {
         let mut outgoing = Cow::Borrowed(&self.outgoing);
         if self.endpoint_host
-            && let Some(host) = &endpoint.spec.hostname
+            && let Some(host) = endpoint.spec.host_name()
         {
             outgoing.to_mut().authority = host.to_string();
         }
@@ -338,14 +339,6 @@ fn outlier_status(response: &Response<Incoming>) -> u16 {
 fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {
     use std::error::Error;
     error.source()?.downcast_ref::<h2::Error>()?.reason()
-}
-
-/// An authority without its port.
-fn host_of(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host.trim_matches(['[', ']']),
-        _ => authority.trim_matches(['[', ']']),
-    }
 }
 
 fn absolute(outgoing: &Outgoing) -> Option<Uri> {

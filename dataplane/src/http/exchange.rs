@@ -157,7 +157,7 @@ impl Exchange {
     }
 
     /// What formats are rendered over; `request_headers` are those of the moment.
-    pub(crate) fn entry<'a>(&'a self, request_headers: Option<&'a HeaderMap>, own_id: &'a str) -> Entry<'a> {
+    pub(crate) fn entry<'a>(&'a self, request_headers: Option<&'a HeaderMap>) -> Entry<'a> {
         Entry {
             start: self.start_wall,
             duration: self.start.elapsed(),
@@ -187,7 +187,6 @@ impl Exchange {
             route: &self.route,
             chain: "",
             tls: self.downstream.tls.as_ref(),
-            local_uri_san: own_id,
         }
     }
 
@@ -204,8 +203,7 @@ impl Exchange {
         let series = worker.metrics.requests(&self.key());
         series.record(self.start.elapsed(), self.progress.bytes(), self.bytes_sent);
         if !self.manager.access_logs.is_empty() {
-            let own = worker.shared.identity.borrow().as_ref().map(|identity| identity.spiffe_id.to_string());
-            let entry = self.entry(self.request_headers.as_ref(), own.as_deref().unwrap_or_default());
+            let entry = self.entry(self.request_headers.as_ref());
             worker.shared.log.log(&self.manager.access_logs, &entry);
         }
     }

@@ -21,7 +21,7 @@ use crate::{
     upstream::{
         balancer::{self, Draw},
         cluster_state::{ActiveOf, Held, UsageOf},
-        connect::{AlpnSource, Dial, Purpose},
+        connect::{AlpnSource, Dial, Purpose, names_of},
     },
 };
 
@@ -68,7 +68,8 @@ async fn send_copy(worker: &Worker, cluster: &Arc<Cluster>, copy: Outgoing, reco
         UpstreamProtocol::Http2 => Purpose::Http2,
         UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => Purpose::Http1,
     };
-    let dial = Dial { cluster, endpoint: &endpoint, purpose, alpn: AlpnSource::Mesh, host: None };
+    let names = names_of(&cluster.connection.http.names, &copy.authority, &copy.headers);
+    let dial = Dial { cluster, endpoint: &endpoint, purpose, alpn: AlpnSource::Mesh, names };
     let mut lease = worker.pools.acquire(dial, &worker.shared.tls).await.ok()?;
     let body = if bytes.is_empty() { RequestBody::Empty } else { RequestBody::Full(Some(bytes)) };
     let response = lease.send(request(copy, purpose, body)?).await.ok()?;

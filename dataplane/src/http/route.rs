@@ -112,10 +112,8 @@ fn receive(
     headers::remove_hop_by_hop(&mut headers, upgrade.as_ref().map(|(protocol, _)| protocol.as_str()));
     let (remote, scheme) = headers::forwarded(&mut headers, manager, downstream.facts.source, downstream.tls.is_some());
     headers::request_id(&mut headers, manager);
-    // Only a proven peer is told about, so only then is our own name needed.
-    let peer = downstream.facts.peer.as_deref();
-    let own_id = peer.map(|_| own_id(downstream)).unwrap_or_default();
-    xfcc::apply(&mut headers, &manager.client_cert, peer, &own_id);
+    let own_names = downstream.tls.as_ref().map(|tls| &tls.local_uri_sans[..]).unwrap_or_default();
+    xfcc::apply(&mut headers, &manager.client_cert, downstream.facts.peer.as_deref(), own_names);
     let outgoing = Outgoing { method: parts.method, scheme, authority: authority.unwrap_or_default(), path, headers };
     let begin = Begin {
         method: outgoing.method.clone(),
@@ -130,12 +128,6 @@ fn receive(
     let exchange = Exchange::new(Rc::clone(downstream), Arc::clone(manager), begin);
     let received = Received { body, upgrade, http2: parts.version == Version::HTTP_2 };
     (exchange, outgoing, received, problem)
-}
-
-/// Our own SPIFFE id; empty if we have none yet.
-pub(crate) fn own_id(downstream: &Downstream) -> String {
-    let identity = downstream.worker.shared.identity.borrow();
-    identity.as_ref().map(|identity| identity.spiffe_id.to_string()).unwrap_or_default()
 }
 
 /// The target's authority wins over `Host` (RFC 9112 section 3.2.2); HTTP/1.1 needs exactly one of them.
@@ -167,7 +159,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     kind.strip_prefix(b"application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with(b"+"))
 }
 
-fn facts<'a>(exchange: &'a Exchange, outgoing: &'a Outgoing) -> RequestFacts<'a> {
+pub(crate) fn facts<'a>(exchange: &'a Exchange, outgoing: &'a Outgoing) -> RequestFacts<'a> {
     RequestFacts {
         connection: &exchange.downstream.facts,
         method: outgoing.method.as_str(),
@@ -354,11 +346,10 @@ pub(crate) fn change_request(exchange: &Exchange, matched: &Matched<'_>, outgoin
     if levels.iter().all(|level| level.request.is_empty()) {
         return;
     }
-    let own = own_id(&exchange.downstream);
     for level in levels {
         let Outgoing { headers, authority, path, .. } = &mut *outgoing;
         headers::apply(&level.request, headers, Some(Pseudo { authority, path }), |format, headers| {
-            exchange.entry(Some(headers), &own).render(format, "")
+            exchange.entry(Some(headers)).render(format, "")
         });
     }
 }
@@ -366,9 +357,8 @@ pub(crate) fn change_request(exchange: &Exchange, matched: &Matched<'_>, outgoin
 /// Applies response changes of one level to headers from upstream.
 pub(crate) fn change_response(exchange: &Exchange, ops: &HeaderOps, headers: &mut HeaderMap) {
     if !ops.is_empty() {
-        let own = own_id(&exchange.downstream);
         headers::apply(ops, headers, None, |format, headers| {
-            let mut entry = exchange.entry(exchange.request_headers.as_ref(), &own);
+            let mut entry = exchange.entry(exchange.request_headers.as_ref());
             entry.response_headers = Some(headers);
             entry.render(format, "")
         });

@@ -213,6 +213,8 @@ impl Connection {
             return Err(NotAccepted);
         }
         match &chain.terminal {
+            // What is to be told of the client was not kept.
+            Terminal::Http(_) if chain.tells_certificates() && !before.tells_certificates() => Ok(None),
             Terminal::Http(manager) if chain.tls == before.tls => Ok(Some((Arc::clone(chain), Arc::clone(manager)))),
             Terminal::Http(_) | Terminal::Tcp(_) => Ok(None),
         }

@@ -2,6 +2,8 @@
 //!
 //! Spec: Envoy HTTP headers, `x-forwarded-client-cert`.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::runtime::{
@@ -11,12 +13,13 @@ use crate::runtime::{
 
 const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
-/// Rewrites the header as the connection manager asks. `own_id` is our own URI name; empty if we have none.
+/// Rewrites the header as the connection manager asks. `own_names` are the URI names of the certificate that the peer
+/// was shown; there may be none.
 pub(crate) fn apply(
     headers: &mut HeaderMap,
     settings: &ForwardClientCert,
     peer: Option<&PeerCertificate>,
-    own_id: &str,
+    own_names: &[Arc<str>],
 ) {
     use ForwardClientCertMode::{AlwaysForwardOnly, AppendForward, ForwardOnly, Sanitize, SanitizeSet};
     match (settings.mode, peer) {
@@ -24,36 +27,39 @@ pub(crate) fn apply(
         (Sanitize, _) | (ForwardOnly | AppendForward | SanitizeSet, None) => {
             headers.remove(XFCC);
         }
-        (AppendForward, Some(peer)) => append(headers, &element(settings, peer, own_id)),
+        (AppendForward, Some(peer)) => append(headers, &element(settings, peer, own_names)),
         (SanitizeSet, Some(peer)) => {
             headers.remove(XFCC);
-            append(headers, &element(settings, peer, own_id));
+            append(headers, &element(settings, peer, own_names));
         }
     }
 }
 
-/// `By=…;Hash=…;Subject="…";URI=…;DNS=…`
-fn element(settings: &ForwardClientCert, peer: &PeerCertificate, own_id: &str) -> String {
-    let mut parts = Vec::new();
-    if !own_id.is_empty() {
-        parts.push(format!("By={own_id}"));
-    }
+/// `By=…;Hash=…;Cert="…";Chain="…";Subject="…";URI=…;DNS=…`, in Envoy's order.
+fn element(settings: &ForwardClientCert, peer: &PeerCertificate, own_names: &[Arc<str>]) -> String {
+    let details = &settings.details;
+    let mut parts: Vec<_> = own_names.iter().map(|name| format!("By={}", quoted(name))).collect();
     parts.push(format!("Hash={}", peer.sha256));
-    if settings.details.subject {
-        parts.push(format!("Subject=\"{}\"", peer.subject.replace('\\', "\\\\").replace('"', "\\\"")));
+    if let Some(encoded) = peer.encoded.as_ref().filter(|_| details.cert) {
+        parts.push(format!("Cert=\"{}\"", encoded.leaf));
     }
-    if settings.details.uri {
-        parts.extend(or_empty(peer.uri_sans.iter().map(|uri| format!("URI={}", quoted(uri))), "URI="));
+    if let Some(encoded) = peer.encoded.as_ref().filter(|_| details.chain) {
+        parts.push(format!("Chain=\"{}\"", encoded.chain));
     }
-    if settings.details.dns {
+    if details.subject {
+        // Its own escapes (RFC 2253) keep quotes from ending it.
+        parts.push(format!("Subject=\"{}\"", peer.subject));
+    }
+    match &peer.uri_sans[..] {
+        _ if !details.uri => {}
+        // Envoy says that way that it has looked.
+        [] => parts.push("URI=".to_owned()),
+        names => parts.extend(names.iter().map(|uri| format!("URI={}", quoted(uri)))),
+    }
+    if details.dns {
         parts.extend(peer.dns_sans.iter().map(|dns| format!("DNS={}", quoted(dns))));
     }
     parts.join(";")
-}
-
-fn or_empty(parts: impl Iterator<Item = String>, empty: &str) -> Vec<String> {
-    let parts: Vec<String> = parts.collect();
-    if parts.is_empty() { vec![empty.to_owned()] } else { parts }
 }
 
 /// A value with separators in it is quoted, so that it cannot pass for another element.
@@ -86,7 +92,7 @@ fn append(headers: &mut HeaderMap, element: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::http::ClientCertDetails;
+    use crate::runtime::{facts::EncodedChain, http::ClientCertDetails};
 
     const PEER: &str = "spiffe://cluster.local/ns/default/sa/productpage";
     const OWN: &str = "spiffe://cluster.local/ns/default/sa/reviews";
@@ -98,7 +104,7 @@ mod tests {
         }
         let peer = PeerCertificate { uri_sans: vec![PEER.into()], sha256: "ab".into(), ..Default::default() };
         let details = ClientCertDetails { subject: true, uri: true, ..Default::default() };
-        apply(&mut headers, &ForwardClientCert { mode, details }, mutual_tls.then_some(&peer), OWN);
+        apply(&mut headers, &ForwardClientCert { mode, details }, mutual_tls.then_some(&peer), &[OWN.into()]);
         assert_eq!(headers.get(XFCC).map(|v| v.to_str().unwrap()), expected, "{mode:?} {received:?} {mutual_tls}");
     }
 
@@ -116,6 +122,28 @@ mod tests {
         check(SanitizeSet, Some("By=x"), true, Some(&element));
         check(SanitizeSet, Some("By=x"), false, None);
         check(AlwaysForwardOnly, Some("By=x"), false, Some("By=x"));
+    }
+
+    /// Order and spelling of Envoy 1.40, for a client and a server of a public authority and for workloads.
+    #[test]
+    fn everything_that_is_asked_for_is_told_in_envoys_order() {
+        let details = ClientCertDetails { subject: true, uri: true, dns: true, cert: true, chain: true };
+        let settings = ForwardClientCert { mode: ForwardClientCertMode::SanitizeSet, details };
+        let encoded = EncodedChain { leaf: "leaf%0A".into(), chain: "leaf%0Aca%0A".into() };
+        let mut peer = PeerCertificate {
+            subject: "CN=a,O=b\\, c".into(),
+            sha256: "ab".into(),
+            encoded: Some(encoded),
+            ..Default::default()
+        };
+        let told = r#"Hash=ab;Cert="leaf%0A";Chain="leaf%0Aca%0A";Subject="CN=a,O=b\, c""#;
+        assert_eq!(element(&settings, &peer, &[]), format!("{told};URI="));
+        peer.uri_sans = vec!["spiffe://td/one".into(), "spiffe://td/two".into()];
+        peer.dns_sans = vec!["a.test".into(), "b.test".into()];
+        let names = "URI=spiffe://td/one;URI=spiffe://td/two;DNS=a.test;DNS=b.test";
+        let own = ["spiffe://td/gw".into(), "spiffe://td/second".into()];
+        let by = "By=spiffe://td/gw;By=spiffe://td/second";
+        assert_eq!(element(&settings, &peer, &own), format!("{by};{told};{names}"));
     }
 
     #[test]

@@ -250,13 +250,16 @@ async fn terminate(
     let Some(spec) = &chain.tls else { return Ok((MaybeTls::Plain(stream), None)) };
     let context = worker.shared.tls.server(spec);
     let limit = chain.handshake_timeout.unwrap_or(HANDSHAKE_TIMEOUT);
-    let accepted =
-        timeout(limit, context.accept(stream)).await.map_err(|_| Refusal::TlsTimeout)?.map_err(Refusal::Tls)?;
+    let accepted = timeout(limit, context.accept(stream, chain.tells_certificates()))
+        .await
+        .map_err(|_| Refusal::TlsTimeout)?
+        .map_err(Refusal::Tls)?;
     let (_, connection) = accepted.stream.get_ref();
     let tls = TlsFacts {
         version: connection.protocol_version().and_then(version_name).unwrap_or_default(),
         cipher: connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default(),
         alpn: accepted.alpn,
+        local_uri_sans: accepted.uri_sans,
     };
     if facts.server_name.is_none() {
         facts.server_name = connection.server_name().map(|name| name.to_ascii_lowercase().into());

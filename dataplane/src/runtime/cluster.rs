@@ -178,6 +178,19 @@ pub struct UpstreamHttp {
     pub limits: HttpLimits,
     /// Interval and time limit of HTTP/2 pings.
     pub h2_keepalive: Option<(Duration, Duration)>,
+    /// What the server is called.
+    pub names: AutomaticNames,
+}
+
+/// What a connection over TLS takes from the request that it is opened for (Envoy's `UpstreamHttpProtocolOptions`).
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct AutomaticNames {
+    /// Sends the request's host as server name, rather than the transport's own (`auto_sni`).
+    pub server_name: bool,
+    /// The server's certificate must be for the request's host (`auto_san_validation`).
+    pub validation: bool,
+    /// A header that is asked before the host (`override_auto_sni_header`).
+    pub header: Option<Arc<str>>,
 }
 
 /// TCP keep-alive; `None` leaves the system's value.
@@ -264,7 +277,7 @@ mod tests {
             certificate: None,
             validation: None,
             sni: None,
-            sni_from_host: false,
+            sni_from_endpoint: false,
             match_server_name: false,
             alpn: vec![],
             versions: super::super::secret::TlsVersions { tls12: true, tls13: true },
@@ -283,6 +296,7 @@ mod tests {
                 max_requests_per_connection: None,
                 limits: HttpLimits::default(),
                 h2_keepalive: None,
+                names: AutomaticNames::default(),
             },
             bind: None,
             keepalive: None,

@@ -48,8 +48,19 @@ pub struct Endpoint {
     pub socket_match: BTreeMap<Arc<str>, Arc<str>>,
     /// `filter_metadata["istio"].workload`: `name;namespace;canonical-name;canonical-revision;cluster`.
     pub workload: Option<Arc<str>>,
-    /// Host name, for `auto_host_rewrite` and strict DNS.
+    /// Host name, for `auto_host_rewrite` and `auto_host_sni`.
     pub hostname: Option<Arc<str>>,
+}
+
+impl Endpoint {
+    /// The endpoint's host name: what configuration says, else the name that is resolved.
+    pub fn host_name(&self) -> Option<&str> {
+        match (&self.hostname, &self.address) {
+            (Some(name), _) => Some(name),
+            (None, EndpointAddress::Name { host, .. }) => Some(host),
+            (None, EndpointAddress::Socket(_)) => None,
+        }
+    }
 }
 
 /// Where an endpoint listens.

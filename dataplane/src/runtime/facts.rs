@@ -29,6 +29,17 @@ pub struct PeerCertificate {
     pub subject: Arc<str>,
     /// Lower-case hexadecimal SHA-256 of the certificate: XFCC's `Hash`.
     pub sha256: Arc<str>,
+    /// The certificates themselves, if somebody is to be told them.
+    pub encoded: Option<EncodedChain>,
+}
+
+/// Certificates as percent-encoded PEM: XFCC's `Cert` and `Chain`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EncodedChain {
+    /// The peer's own.
+    pub leaf: Box<str>,
+    /// All that the peer has shown, its own first.
+    pub chain: Box<str>,
 }
 
 /// What is known of a downstream connection.

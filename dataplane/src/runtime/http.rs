@@ -133,8 +133,16 @@ pub enum ServerHeader {
 pub struct ForwardClientCert {
     /// What happens to the received header.
     pub mode: ForwardClientCertMode,
-    /// What is written about the peer; `By` (our URI SAN) and `Hash` always are.
+    /// What is written about the peer; `By` (our URI SANs) and `Hash` always are.
     pub details: ClientCertDetails,
+}
+
+impl ForwardClientCert {
+    /// Whether the peer's certificates themselves are written.
+    pub fn tells_certificates(&self) -> bool {
+        let writes = matches!(self.mode, ForwardClientCertMode::AppendForward | ForwardClientCertMode::SanitizeSet);
+        writes && (self.details.cert || self.details.chain)
+    }
 }
 
 /// What happens to a received `x-forwarded-client-cert`.

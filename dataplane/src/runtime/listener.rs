@@ -90,6 +90,16 @@ pub struct FilterChain {
     pub terminal: Terminal,
 }
 
+impl FilterChain {
+    /// Whether applications are told clients' whole certificates, which must then be kept.
+    pub fn tells_certificates(&self) -> bool {
+        match &self.terminal {
+            Terminal::Http(manager) => manager.client_cert.tells_certificates(),
+            Terminal::Tcp(_) => false,
+        }
+    }
+}
+
 /// The last network filter of a chain.
 #[derive(Debug)]
 pub enum Terminal {

@@ -171,9 +171,9 @@ pub struct UpstreamTls {
     pub validation: Option<PeerValidation>,
     /// Server name to send.
     pub sni: Option<Arc<str>>,
-    /// Sends the request's host as server name when `sni` is not set.
-    pub sni_from_host: bool,
-    /// The server's certificate must also match the server name that was sent (`auto_san_validation`).
+    /// Sends the endpoint's host name as server name where it has one, rather than `sni` (`auto_host_sni`).
+    pub sni_from_endpoint: bool,
+    /// The server's certificate must also match the server name that was sent (`auto_sni_san_validation`).
     pub match_server_name: bool,
     /// ALPN to offer; may be empty. [`super::cluster::MeshAlpn`] overrides it per request.
     pub alpn: Vec<Arc<str>>,

@@ -40,6 +40,8 @@ pub struct TlsFacts {
     pub cipher: &'static str,
     /// The protocol that was agreed on, if any.
     pub alpn: Option<Vec<u8>>,
+    /// URI names of the certificate that we have shown.
+    pub local_uri_sans: Arc<[Arc<str>]>,
 }
 
 /// What is known of a request or connection when it is logged. Empty texts mean "no value".
@@ -101,8 +103,6 @@ pub struct Entry<'a> {
     pub chain: &'a str,
     /// TLS towards downstream.
     pub tls: Option<&'a TlsFacts>,
-    /// Our own SPIFFE id.
-    pub local_uri_san: &'a str,
 }
 
 impl<'a> Entry<'a> {
@@ -137,7 +137,6 @@ impl<'a> Entry<'a> {
             route: "",
             chain: "",
             tls: None,
-            local_uri_san: "",
         }
     }
 
@@ -184,7 +183,11 @@ impl<'a> Entry<'a> {
             Field::RouteName => text(self.route),
             Field::FilterChainName => text(self.chain),
             Field::DownstreamPeerUriSan => peer.filter(|p| !p.uri_sans.is_empty()).map(|p| p.uri_sans.join(",").into()),
-            Field::DownstreamLocalUriSan => text(self.local_uri_san),
+            Field::DownstreamLocalUriSan => self
+                .tls
+                .map(|tls| &tls.local_uri_sans)
+                .filter(|names| !names.is_empty())
+                .map(|names| names.join(",").into()),
             Field::DownstreamPeerSubject => text(peer.map_or("", |p| &p.subject)),
             Field::DownstreamTlsVersion => text(self.tls.map_or("", |tls| tls.version)),
             Field::DownstreamTlsCipher => text(self.tls.map_or("", |tls| tls.cipher)),

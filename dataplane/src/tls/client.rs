@@ -18,7 +18,7 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Built, Sources, TlsError, provider, supported, verify};
+use super::{Built, Sources, TlsError, peer, provider, supported, verify};
 use crate::{
     identity::IdentityWatch,
     runtime::{facts::PeerCertificate, secret::UpstreamTls},
@@ -39,7 +39,17 @@ type Variant = (Vec<Vec<u8>>, Arc<ClientConfig>);
 #[derive(Debug)]
 struct Lists {
     base: ClientConfig,
+    checks: Option<Arc<verify::ServerChecks>>,
     variants: Mutex<Vec<Variant>>,
+}
+
+/// What the server is called on one connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Names<'a> {
+    /// Sent as server name; an address is not sent.
+    pub sent: Option<&'a str>,
+    /// A host that the server's certificate must be for, beside what the context asks.
+    pub expected: Option<&'a str>,
 }
 
 /// An encrypted connection.
@@ -58,21 +68,25 @@ impl ClientContext {
         Self { spec, identity, built: Built::default() }
     }
 
-    /// Performs the handshake, offering `alpn`; `host` is the server name of a context that takes it from the request.
+    /// Performs the handshake, offering `alpn`.
     ///
     /// # Errors
     /// An I/O error that carries the cause: no certificate yet, a refused server, a broken handshake.
-    pub async fn connect<IO>(&self, stream: IO, alpn: &[Arc<str>], host: Option<&str>) -> io::Result<Connected<IO>>
+    pub async fn connect<IO>(&self, stream: IO, alpn: &[Arc<str>], names: Names<'_>) -> io::Result<Connected<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let lists = self.lists().map_err(io::Error::other)?;
-        let from_host = host.filter(|_| self.spec.sni_from_host);
-        let name = server_name(self.spec.sni.as_deref().or(from_host)).map_err(io::Error::other)?;
-        let stream = TlsConnector::from(lists.with_alpn(alpn)).connect(name, stream).await?;
+        let name = server_name(names.sent).map_err(io::Error::other)?;
+        let mut config = lists.with_alpn(alpn);
+        if let Some(expected) = names.expected {
+            let expected = server_name(Some(expected)).map_err(io::Error::other)?;
+            config = Arc::new(lists.expecting(&config, expected));
+        }
+        let stream = TlsConnector::from(config).connect(name, stream).await?;
         let (_, connection) = stream.get_ref();
         let certificate = connection.peer_certificates().and_then(<[_]>::first);
-        let peer = certificate.and_then(|der| verify::read_peer(der).ok()).map(Arc::new);
+        let peer = certificate.and_then(|der| peer::read_peer(der).ok()).map(Arc::new);
         let alpn = connection.alpn_protocol().map(<[u8]>::to_vec);
         Ok(Connected { stream, peer, alpn })
     }
@@ -85,23 +99,23 @@ impl ClientContext {
 
     fn build(&self, sources: &Sources) -> Result<Lists, TlsError> {
         let checks = match (&self.spec.validation, &sources.roots) {
-            (Some(asked), Some(source)) => Some(verify::ServerChecks {
+            (Some(asked), Some(source)) => Some(Arc::new(verify::ServerChecks {
                 roots: source.roots()?,
                 asked: asked.clone(),
                 match_server_name: self.spec.match_server_name,
-            }),
+            })),
             _ => None,
         };
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(supported(self.spec.versions))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verify::ServerVerifier::new(checks, provider())));
+            .with_custom_certificate_verifier(Arc::new(verify::ServerVerifier::new(checks.clone(), provider())));
         let mut base = match &sources.certificate {
             Some(source) => builder.with_client_cert_resolver(Arc::new(Always(source.certified_key()?))),
             None => builder.with_no_client_auth(),
         };
         base.resumption = Resumption::disabled();
-        Ok(Lists { base, variants: Mutex::default() })
+        Ok(Lists { base, checks, variants: Mutex::default() })
     }
 }
 
@@ -128,6 +142,14 @@ fn server_name(name: Option<&str>) -> Result<ServerName<'static>, TlsError> {
 }
 
 impl Lists {
+    /// The same configuration for a server whose certificate must be for `name`.
+    fn expecting(&self, config: &ClientConfig, name: ServerName<'static>) -> ClientConfig {
+        let mut config = config.clone();
+        let verifier = verify::ServerVerifier::new(self.checks.clone(), provider()).expecting(name);
+        config.dangerous().set_certificate_verifier(Arc::new(verifier));
+        config
+    }
+
     fn with_alpn(&self, alpn: &[Arc<str>]) -> Arc<ClientConfig> {
         let wanted: Vec<Vec<u8>> = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         let mut variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);

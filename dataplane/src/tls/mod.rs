@@ -6,6 +6,7 @@
 //! rotated trust bundle.
 
 pub mod client;
+pub mod peer;
 pub mod server;
 pub mod verify;
 

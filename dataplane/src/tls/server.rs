@@ -16,7 +16,7 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use super::{Built, Sources, TlsError, provider, supported, verify};
+use super::{Built, Sources, TlsError, peer, provider, supported, verify};
 use crate::{
     identity::IdentityWatch,
     runtime::{facts::PeerCertificate, secret::DownstreamTls},
@@ -41,6 +41,8 @@ pub struct Accepted<IO> {
     pub peer: Option<Arc<PeerCertificate>>,
     /// The protocol that was agreed on.
     pub alpn: Option<Vec<u8>>,
+    /// URI names of the certificate that we have shown.
+    pub uri_sans: Arc<[Arc<str>]>,
 }
 
 /// The configurations, one per ALPN answer, and the one that gives none.
@@ -48,6 +50,7 @@ pub struct Accepted<IO> {
 struct Answers {
     none: Arc<ServerConfig>,
     by_protocol: Vec<(Arc<str>, Arc<ServerConfig>)>,
+    uri_sans: Arc<[Arc<str>]>,
 }
 
 impl ServerContext {
@@ -56,11 +59,11 @@ impl ServerContext {
         Self { spec, identity, built: Built::default() }
     }
 
-    /// Performs the handshake with the certificates in force.
+    /// Performs the handshake with the certificates in force; `whole_chain` keeps the client's certificates.
     ///
     /// # Errors
     /// An I/O error that carries the cause: no certificate yet, a refused client, a broken handshake.
-    pub async fn accept<IO>(&self, stream: IO) -> io::Result<Accepted<IO>>
+    pub async fn accept<IO>(&self, stream: IO, whole_chain: bool) -> io::Result<Accepted<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
@@ -69,12 +72,9 @@ impl ServerContext {
         let config = answers.choose(&start.client_hello());
         let stream = start.into_stream(config).await?;
         let (_, connection) = stream.get_ref();
-        let peer = match connection.peer_certificates().and_then(<[_]>::first) {
-            Some(der) => Some(Arc::new(verify::read_peer(der).map_err(io::Error::other)?)),
-            None => None,
-        };
+        let peer = peer::read_chain(connection.peer_certificates(), whole_chain).map_err(io::Error::other)?;
         let alpn = connection.alpn_protocol().map(<[u8]>::to_vec);
-        Ok(Accepted { stream, peer, alpn })
+        Ok(Accepted { stream, peer, alpn, uri_sans: Arc::clone(&answers.uri_sans) })
     }
 
     fn answers(&self) -> Result<Arc<Answers>, TlsError> {
@@ -84,17 +84,19 @@ impl ServerContext {
     }
 
     fn build(&self, sources: &Sources) -> Result<Answers, TlsError> {
-        let base = self.base(sources)?;
+        let certificate = sources.certificate.as_ref().ok_or(TlsError::NoIdentity)?.certified_key()?;
+        let uri_sans = certificate.cert.first().map(peer::read_peer).transpose()?.unwrap_or_default().uri_sans.into();
+        let base = self.base(sources, certificate)?;
         let with_alpn = |protocol: &Arc<str>| {
             let mut config = base.clone();
             config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
             (Arc::clone(protocol), Arc::new(config))
         };
         let agreeable = self.spec.alpn.iter().filter(|protocol| ***protocol != *PEER_EXCHANGE);
-        Ok(Answers { by_protocol: agreeable.map(with_alpn).collect(), none: Arc::new(base) })
+        Ok(Answers { by_protocol: agreeable.map(with_alpn).collect(), none: Arc::new(base), uri_sans })
     }
 
-    fn base(&self, sources: &Sources) -> Result<ServerConfig, TlsError> {
+    fn base(&self, sources: &Sources, certificate: Arc<CertifiedKey>) -> Result<ServerConfig, TlsError> {
         let verifier: Arc<dyn ClientCertVerifier> = match (&self.spec.validation, &sources.roots) {
             (Some(asked), Some(roots)) => {
                 let mandatory = self.spec.require_client_certificate;
@@ -102,11 +104,10 @@ impl ServerContext {
             }
             _ => WebPkiClientVerifier::no_client_auth(),
         };
-        let certificate = sources.certificate.as_ref().ok_or(TlsError::NoIdentity)?;
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(supported(self.spec.versions))?
             .with_client_cert_verifier(verifier)
-            .with_cert_resolver(Arc::new(Always(certificate.certified_key()?)));
+            .with_cert_resolver(Arc::new(Always(certificate)));
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(config)

@@ -3,7 +3,7 @@
 //! The chain is webpki's work; the names are ours. A peer under the mesh's bundle must show exactly one URI name and
 //! that a SPIFFE id (X509-SVID section 2), whatever else is asked; everything fails closed.
 
-use std::{fmt, fmt::Write, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use ferromesh_proto::SpiffeId;
 use rustls::{
@@ -19,9 +19,8 @@ use rustls::{
     },
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use x509_parser::extensions::GeneralName;
 
-use super::TlsError;
+use super::{TlsError, peer::read_peer};
 use crate::runtime::{
     facts::PeerCertificate,
     secret::{PeerValidation, SanMatcher, SecretRef},
@@ -39,36 +38,6 @@ pub enum NameError {
     /// None of the names is one of those asked for.
     #[error("none of the names {0:?} is one of those expected")]
     Unexpected(Vec<String>),
-}
-
-/// Reads what policies and headers need of a certificate.
-///
-/// # Errors
-/// `BadEncoding` when it is not a certificate or its names cannot be read.
-pub fn read_peer(der: &CertificateDer<'_>) -> Result<PeerCertificate, Error> {
-    let bad = Error::InvalidCertificate(CertificateError::BadEncoding);
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).map_err(|_| bad.clone())?;
-    let names = certificate.subject_alternative_name().map_err(|_| bad)?;
-    let mut peer = PeerCertificate {
-        subject: certificate.subject().to_string().into(),
-        sha256: hexadecimal(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der).as_ref()).into(),
-        ..PeerCertificate::default()
-    };
-    for name in names.iter().flat_map(|extension| &extension.value.general_names) {
-        match name {
-            GeneralName::URI(uri) => peer.uri_sans.push((*uri).into()),
-            GeneralName::DNSName(dns) => peer.dns_sans.push((*dns).into()),
-            _ => {}
-        }
-    }
-    Ok(peer)
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Checks a certificate's names against what is asked of the peer.
@@ -179,6 +148,7 @@ impl ClientCertVerifier for ClientVerifier {
 }
 
 /// What servers are checked against.
+#[derive(Debug)]
 pub(super) struct ServerChecks {
     pub(super) roots: Arc<RootCertStore>,
     pub(super) asked: PeerValidation,
@@ -188,19 +158,30 @@ pub(super) struct ServerChecks {
 
 /// Judges servers, or takes any when the context has no checks (as Envoy without a validation context).
 pub(super) struct ServerVerifier {
-    checks: Option<ServerChecks>,
+    checks: Option<Arc<ServerChecks>>,
+    /// The certificate must be for this host of the request.
+    expected: Option<ServerName<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
 impl ServerVerifier {
-    pub(super) fn new(checks: Option<ServerChecks>, provider: Arc<CryptoProvider>) -> Self {
-        Self { checks, provider }
+    pub(super) fn new(checks: Option<Arc<ServerChecks>>, provider: Arc<CryptoProvider>) -> Self {
+        Self { checks, expected: None, provider }
+    }
+
+    /// The same, for a server whose certificate must also be for `name`.
+    pub(super) fn expecting(self, name: ServerName<'static>) -> Self {
+        Self { expected: Some(name), ..self }
     }
 }
 
 impl fmt::Debug for ServerVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerVerifier").field("asked", &self.checks.as_ref().map(|c| &c.asked)).finish_non_exhaustive()
+        let asked = self.checks.as_ref().map(|checks| &checks.asked);
+        f.debug_struct("ServerVerifier")
+            .field("asked", &asked)
+            .field("expected", &self.expected)
+            .finish_non_exhaustive()
     }
 }
 
@@ -213,6 +194,10 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        // A name in a certificate that nobody vouches for says nothing.
+        if self.checks.is_none() && self.expected.is_some() {
+            return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        }
         if let Some(checks) = &self.checks {
             let algorithms = self.provider.signature_verification_algorithms.all;
             let certificate = ParsedCertificate::try_from(end_entity)?;
@@ -220,6 +205,9 @@ impl ServerCertVerifier for ServerVerifier {
             check_names(&read_peer(end_entity)?, &checks.asked).map_err(refuse)?;
             if checks.match_server_name {
                 verify_server_name(&certificate, server_name)?;
+            }
+            if let Some(expected) = &self.expected {
+                verify_server_name(&certificate, expected)?;
             }
         }
         Ok(ServerCertVerified::assertion())

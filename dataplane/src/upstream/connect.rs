@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderMap;
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -14,10 +15,11 @@ use super::LiveEndpoint;
 use crate::{
     redirect::{PASSTHROUGH_V4, PASSTHROUGH_V6},
     runtime::{
-        cluster::{Cluster, ConnectionSettings, MeshAlpn, TcpKeepalive, Transport},
+        cluster::{AutomaticNames, Cluster, ConnectionSettings, MeshAlpn, TcpKeepalive, Transport},
         facts::PeerCertificate,
+        secret::UpstreamTls,
     },
-    tls::{MaybeTls, TlsContexts},
+    tls::{MaybeTls, TlsContexts, client::Names},
 };
 
 /// Which protocol a connection is opened for: it decides about the ALPN list that is offered.
@@ -51,8 +53,31 @@ pub struct Dial<'a> {
     pub purpose: Purpose,
     /// Whose ALPN list.
     pub alpn: AlpnSource,
-    /// The request's host, for transports that take the server name from it.
-    pub host: Option<&'a str>,
+    /// What the request calls the server, if the cluster asks it: before what the endpoint and the transport say.
+    pub names: Names<'a>,
+}
+
+/// What a request calls the server: the host that it is sent to, or a header where the cluster names one. An address is
+/// not sent as server name (RFC 6066 section 3), but a certificate can be for it.
+pub fn names_of<'a>(asked: &AutomaticNames, host: &'a str, headers: &'a HeaderMap) -> Names<'a> {
+    if !asked.server_name && !asked.validation {
+        return Names::default();
+    }
+    let of_header = asked.header.as_deref().and_then(|name| headers.get(name)?.to_str().ok());
+    let name = host_of(of_header.filter(|value| !value.is_empty()).unwrap_or(host));
+    let is_address = name.parse::<IpAddr>().is_ok();
+    Names {
+        sent: Some(name).filter(|_| asked.server_name && !is_address),
+        expected: Some(name).filter(|_| asked.validation),
+    }
+}
+
+/// An authority without its port.
+fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host.trim_matches(['[', ']']),
+        _ => authority.trim_matches(['[', ']']),
+    }
 }
 
 /// An open connection.
@@ -98,10 +123,21 @@ impl Dial<'_> {
             Transport::Tls(spec) => {
                 let alpn = self.offered(&spec.alpn);
                 let connected =
-                    contexts.client(spec).connect(stream, &alpn, self.host).await.map_err(ConnectError::Tls)?;
+                    contexts.client(spec).connect(stream, &alpn, self.names(spec)).await.map_err(ConnectError::Tls)?;
                 Ok(Dialed { stream: MaybeTls::Tls(Box::new(connected.stream.into())), local, peer: connected.peer })
             }
         }
+    }
+
+    fn names<'a>(&'a self, spec: &'a UpstreamTls) -> Names<'a> {
+        let varying = self.varying_names(spec);
+        Names { sent: varying.sent.or(spec.sni.as_deref()), ..varying }
+    }
+
+    /// What does not follow from the cluster and its transport alone: connections that differ here are not shared.
+    pub(super) fn varying_names(&self, spec: &UpstreamTls) -> Names<'_> {
+        let of_endpoint = || self.endpoint.spec.host_name().filter(|_| spec.sni_from_endpoint);
+        Names { sent: self.names.sent.or_else(of_endpoint), ..self.names }
     }
 
     /// The ALPN list: the mesh's for the protocol, else the transport's, else what the protocol itself is called.
@@ -154,4 +190,33 @@ fn parameters(keepalive: TcpKeepalive) -> socket2::TcpKeepalive {
         parameters = parameters.with_retries(probes);
     }
     parameters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_names_its_server_as_in_envoy() {
+        let auto = |header: Option<&str>| AutomaticNames {
+            server_name: true,
+            validation: true,
+            header: header.map(Into::into),
+        };
+        let headers: HeaderMap =
+            [(http::HeaderName::from_static("x-sni"), "b.test:99".parse().unwrap())].into_iter().collect();
+        let names = |asked: &AutomaticNames, host| names_of(asked, host, &headers);
+        let both = |name| Names { sent: Some(name), expected: Some(name) };
+        assert_eq!(names(&AutomaticNames::default(), "a.test"), Names::default());
+        assert_eq!(names(&auto(None), "a.test:8443"), both("a.test"));
+        assert_eq!(names(&auto(Some("x-sni")), "a.test"), both("b.test"));
+        assert_eq!(names(&auto(Some("x-none")), "a.test"), both("a.test"));
+        for address in ["127.0.0.1", "127.0.0.1:443", "[::1]:443"] {
+            let name = names(&auto(None), address);
+            assert_eq!(name.sent, None, "{address}");
+            assert!(name.expected.is_some_and(|name| name.parse::<IpAddr>().is_ok()), "{address}");
+        }
+        let only_validated = AutomaticNames { server_name: false, ..auto(None) };
+        assert_eq!(names(&only_validated, "a.test"), Names { sent: None, expected: Some("a.test") });
+    }
 }

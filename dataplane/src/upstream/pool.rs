@@ -30,7 +30,7 @@ use crate::{
         cluster::{Discovery, Transport},
         facts::PeerCertificate,
     },
-    tls::TlsContexts,
+    tls::{TlsContexts, client::Names},
 };
 
 /// Window of an HTTP/2 stream and connection: large enough for a fast link, small enough for many streams.
@@ -47,8 +47,8 @@ struct PoolKey {
     transport: usize,
     purpose: Purpose,
     alpn: AlpnSource,
-    /// Server name, where it comes from the request.
-    host: Option<Box<str>>,
+    /// Server name, and the name that the certificate must bear, where they come from the request or the endpoint.
+    names: [Option<Box<str>>; 2],
 }
 
 /// What is known of an open connection.
@@ -247,14 +247,17 @@ impl Pools {
         let settings = &dial.cluster.connection;
         let transport = settings.transport_for(&dial.endpoint.spec);
         let index = settings.transport_matches.iter().position(|entry| std::ptr::eq(&entry.transport, transport));
-        let named_by_request = matches!(transport, Transport::Tls(tls) if tls.sni.is_none() && tls.sni_from_host);
+        let names = match transport {
+            Transport::Tls(tls) => dial.varying_names(tls),
+            Transport::Plaintext => Names::default(),
+        };
         let key = PoolKey {
             state: Arc::as_ptr(&dial.cluster.state) as usize,
             address: dial.endpoint.state.address,
             transport: index.unwrap_or(usize::MAX),
             purpose: dial.purpose,
             alpn: dial.alpn,
-            host: dial.host.filter(|_| named_by_request).map(Into::into),
+            names: [names.sent, names.expected].map(|name| name.map(|name| name.to_ascii_lowercase().into())),
         };
         let mut pools = self.pools.borrow_mut();
         let pool = pools.entry(key).or_insert_with(|| {
