@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::{
             WeightedCluster as WireWeighted, redirect_action,
             route_action::{
                 ClusterSpecifier, HashPolicy as WireHash, HostRewriteSpecifier, RequestMirrorPolicy,
-                hash_policy::PolicySpecifier,
+                hash_policy::{Cookie as WireCookie, PolicySpecifier},
             },
             weighted_cluster::{ClusterWeight, cluster_weight},
         },
@@ -27,8 +27,8 @@ use super::{
 };
 use crate::runtime::{
     action::{
-        DirectResponse, Forward, HashPolicy, HashSource, HostRewrite, Mirror, PathRewrite, Redirect, RedirectPath,
-        RetryOn, RetryPolicy, WeightedCluster,
+        DirectResponse, Forward, HashPolicy, HashSource, HostRewrite, Mirror, NewCookie, PathRewrite, Redirect,
+        RedirectPath, RetryOn, RetryPolicy, WeightedCluster,
     },
     matcher::Share,
     route::{ClusterChoice, WeightedClusters},
@@ -223,14 +223,25 @@ fn hash(message: &WireHash) -> Result<HashPolicy, Invalid> {
         }
         PolicySpecifier::Cookie(cookie) => HashSource::Cookie {
             name: cookie.name.as_str().into(),
-            path: cookie.path.as_str().into(),
-            ttl: optional_duration("cookie.ttl", cookie.ttl.as_ref())?,
+            new: optional_duration("cookie.ttl", cookie.ttl.as_ref())?.map(|ttl| new_cookie(cookie, ttl)),
         },
-        PolicySpecifier::ConnectionProperties(_) => HashSource::SourceIp,
+        PolicySpecifier::ConnectionProperties(properties) => {
+            refuse(&[("connection_properties.source_ip", !properties.source_ip)])?;
+            HashSource::SourceIp
+        }
         PolicySpecifier::QueryParameter(parameter) => HashSource::Query(parameter.name.as_str().into()),
         PolicySpecifier::FilterState(_) => return Err(Invalid::new("not supported by this proxy").at("filter_state")),
     };
     Ok(HashPolicy { source, terminal: message.terminal })
+}
+
+fn new_cookie(message: &WireCookie, ttl: Duration) -> NewCookie {
+    let attributes = message.attributes.iter();
+    NewCookie {
+        ttl,
+        path: message.path.as_str().into(),
+        attributes: attributes.map(|one| (one.name.as_str().into(), one.value.as_str().into())).collect(),
+    }
 }
 
 fn mirror(message: &RequestMirrorPolicy) -> Result<Mirror, Invalid> {

@@ -5,24 +5,25 @@
 
 use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, header};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     attempt::{Answer, Attempts, BodySource},
     body::Progress,
     exchange::{BodyLimits, Exchange, ResponseBody},
+    hash,
     headers::{
         X_ENVOY_ATTEMPT_COUNT, X_ENVOY_EXPECTED_TIMEOUT, X_ENVOY_ORIGINAL_PATH, X_ENVOY_SERVICE_TIME, X_FORWARDED_HOST,
     },
     mirror,
     reply::{self, Local, Reply},
-    route::{Matched, Outgoing, Received, change_request, change_response},
+    route::{Matched, Outgoing, Received, change_request, change_response, facts},
     upgrade,
 };
 use crate::{
     runtime::{
-        Cluster, RequestFacts,
+        Cluster,
         action::{Forward, HostRewrite},
         cluster::UpstreamProtocol,
         route::ClusterChoice,
@@ -54,7 +55,11 @@ pub(crate) async fn forward(
     if forbidden || outgoing.method == Method::CONNECT {
         return Local::UPGRADE_REFUSED.send(exchange);
     }
-    let hash = request_hash(&exchange, action, &outgoing);
+    let chosen = if action.hash.is_empty() {
+        hash::Chosen::default()
+    } else {
+        hash::choose(&action.hash, cluster, &facts(&exchange, &outgoing))
+    };
     rewrite(&exchange, matched, action, &mut outgoing);
     let limits = Limits::of(&exchange, action, &outgoing, upgrade.is_some());
     if let Some(limit) = limits.response.filter(|_| !matched.suppress_envoy_headers) {
@@ -69,7 +74,7 @@ pub(crate) async fn forward(
         matched,
         cluster,
         policy: policy.map(AsRef::as_ref),
-        hash,
+        hash: chosen.hash,
         purpose: purpose(cluster, http2 && upgrade.is_none()),
         alpn: if matched.mesh_alpn { AlpnSource::Mesh } else { AlpnSource::Transport },
         endpoint_host: action.host_rewrite == HostRewrite::Endpoint,
@@ -86,7 +91,14 @@ pub(crate) async fn forward(
         attempts.until_answered(&mut exchange, source).await
     };
     match answered {
-        Ok(answer) => pass_on(exchange, matched, answer, limits.of_body(started, progress.has_ended()), upgrade),
+        Ok(answer) => {
+            let limits = limits.of_body(started, progress.has_ended());
+            let mut reply = pass_on(exchange, matched, answer, limits, upgrade);
+            for cookie in chosen.cookies {
+                reply.headers_mut().append(header::SET_COOKIE, cookie);
+            }
+            reply
+        }
         Err(local) => {
             if let (504, Some(settings), Some(endpoint)) = (local.status, &cluster.outlier, &exchange.endpoint) {
                 outlier::record(&cluster.state, settings, &endpoint.state, Outcome::LocalOrigin);
@@ -160,30 +172,6 @@ fn choose_cluster(matched: &Matched<'_>, action: &Forward, outgoing: &Outgoing) 
 
 fn forbids(action: &Forward, protocol: &str) -> bool {
     action.upgrades.iter().any(|(name, allowed)| name.eq_ignore_ascii_case(protocol) && !allowed)
-}
-
-/// Folds the hash policies together as Envoy does: rotate and xor, until a terminal one has found something.
-fn request_hash(exchange: &Exchange, action: &Forward, outgoing: &Outgoing) -> Option<u64> {
-    let facts = RequestFacts {
-        connection: &exchange.downstream.facts,
-        method: outgoing.method.as_str(),
-        scheme: outgoing.scheme,
-        authority: &outgoing.authority,
-        path: &outgoing.path,
-        remote_ip: exchange.remote.ip(),
-        headers: &outgoing.headers,
-    };
-    let mut hash: Option<u64> = None;
-    for policy in &action.hash {
-        if let Some(text) = policy.source.text(&facts) {
-            let part = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
-            hash = Some(hash.map_or(part, |so_far| so_far.rotate_left(1) ^ part));
-        }
-        if policy.terminal && hash.is_some() {
-            break;
-        }
-    }
-    hash
 }
 
 /// Header changes, then path and host, so that a change of headers sees the request as it came.

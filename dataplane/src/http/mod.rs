@@ -14,6 +14,7 @@ pub(crate) mod exchange;
 pub(crate) mod executor;
 pub(crate) mod fault;
 pub(crate) mod forward;
+mod hash;
 pub(crate) mod headers;
 pub(crate) mod mirror;
 pub(crate) mod normalize;

@@ -1,6 +1,6 @@
 //! What a matching route does: forward with rewrites, retries and limits, redirect, or answer at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use regex::Regex;
@@ -197,14 +197,12 @@ pub struct HashPolicy {
 pub enum HashSource {
     /// A header.
     Header(Arc<str>),
-    /// A cookie, which is made if a time to live is given.
+    /// A cookie.
     Cookie {
         /// Its name.
         name: Arc<str>,
-        /// `Path` attribute of a new one.
-        path: Arc<str>,
-        /// Life of a new one; zero for a session cookie.
-        ttl: Option<Duration>,
+        /// Made for a client that has none; `None` makes none.
+        new: Option<NewCookie>,
     },
     /// The client's address.
     SourceIp,
@@ -212,22 +210,34 @@ pub enum HashSource {
     Query(Arc<str>),
 }
 
+/// A cookie that is made for a client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewCookie {
+    /// Its life; less than a second for a session cookie.
+    pub ttl: Duration,
+    /// `Path` attribute; empty writes none.
+    pub path: Arc<str>,
+    /// Further attributes; one without a value is written by its name alone.
+    pub attributes: Vec<(Arc<str>, Arc<str>)>,
+}
+
 impl HashSource {
     /// The text to hash, if the request has it.
-    pub fn text(&self, request: &RequestFacts<'_>) -> Option<String> {
+    pub fn text<'a>(&self, request: &'a RequestFacts<'_>) -> Option<Cow<'a, str>> {
         match self {
-            Self::Header(name) => request.header(name).map(Into::into),
-            Self::Cookie { name, .. } => request.header("cookie").and_then(|line| cookie(&line, name)),
-            Self::SourceIp => Some(request.remote_ip.to_string()),
-            Self::Query(name) => request.query().and_then(|query| query_parameter(query, name)).map(Into::into),
+            Self::Header(name) => request.header(name),
+            Self::Cookie { name, .. } => request.header("cookie").and_then(|line| cookie(&line, name)).map(Cow::Owned),
+            Self::SourceIp => Some(Cow::Owned(request.remote_ip.to_string())),
+            Self::Query(name) => request.query().and_then(|query| query_parameter(query, name)).map(Cow::Borrowed),
         }
     }
 }
 
+/// The cookie's value; one without any is as good as missing.
 fn cookie(line: &str, name: &str) -> Option<String> {
-    let pairs = line.split([';', ',']).filter_map(|pair| pair.trim().split_once('='));
-    let found = pairs.into_iter().find(|(key, _)| *key == name);
-    found.map(|(_, value)| value.trim_matches('"').to_owned())
+    let mut pairs = line.split([';', ',']).filter_map(|pair| pair.trim().split_once('='));
+    let found = pairs.find(|(key, _)| *key == name);
+    found.map(|(_, value)| value.trim_matches('"').to_owned()).filter(|value| !value.is_empty())
 }
 
 /// Copies of requests for another cluster.
