@@ -1,6 +1,7 @@
 //! End-to-end tests of the hot path: real sockets on loopback, real TLS, configurations built by hand.
 
 mod fixture;
+mod floods;
 mod hash;
 mod http;
 mod origination;

@@ -24,9 +24,12 @@ use crate::{
         cluster_state::{ActiveOf, Held, UsageOf},
         connect::{AlpnSource, Dial, Purpose, names_of},
         outlier::{self, Outcome},
-        pool::{AcquireError, Lease, SendFailure},
+        pool::{AcquireError, Lease, SendError, SendFailure},
     },
 };
+
+/// The endpoint has answered, but not so that the answer could be read.
+const NOT_UNDERSTOOD: Failure = Failure::Reset { unsent: false, refused: false };
 
 /// The request's body, for one attempt or several.
 pub(super) enum BodySource {
@@ -306,8 +309,14 @@ impl Attempts<'_> {
     fn not_answered(&self, failure: SendFailure, reused: bool) -> Failed {
         const BODY: &str =
             "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
-        let refused = h2_reason(&failure.error) == Some(h2::Reason::REFUSED_STREAM);
         tracing::debug!(error = %failure.error, reused, "no response from upstream");
+        let refused = match &failure.error {
+            SendError::Limit(_) => return Failed::new(NOT_UNDERSTOOD, Local::UPSTREAM_OVER_LIMIT),
+            SendError::Codec(error) if error.is_parse() => {
+                return Failed::new(NOT_UNDERSTOOD, Local::UPSTREAM_PROTOCOL);
+            }
+            SendError::Codec(error) => h2_reason(error) == Some(h2::Reason::REFUSED_STREAM),
+        };
         let details = "upstream_reset_before_response_started{connection_termination}";
         let local = Local::new(503, BODY, Flags::UPSTREAM_TERMINATION, details);
         let reset = Failure::Reset { unsent: failure.unsent.is_some(), refused };

@@ -81,6 +81,7 @@ pub(crate) struct Begin {
 
 impl Exchange {
     pub(crate) fn new(downstream: Rc<Downstream>, manager: Arc<HttpConnectionManager>, begin: Begin) -> Box<Self> {
+        downstream.requests.begin();
         Box::new(Self {
             downstream,
             manager,
@@ -199,6 +200,8 @@ impl Exchange {
                 self.details = Cow::Borrowed("downstream_remote_disconnect");
             }
         }
+        let unanswered = (self.status == 0).then(|| self.start.elapsed());
+        self.downstream.requests.end(unanswered, &self.manager.limits);
         let worker = &self.downstream.worker;
         let series = worker.metrics.requests(&self.key());
         series.record(self.start.elapsed(), self.progress.bytes(), self.bytes_sent);

@@ -33,6 +33,11 @@ const INTERNAL: [&str; 8] = [
     "x-envoy-decorator-operation",
 ];
 
+/// Bytes of all names and values, as limits count them.
+pub(crate) fn field_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
 /// Removes what concerns one hop only (RFC 9110 section 7.6.1); `upgrade` keeps what an upgrade needs.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, upgrade: Option<&str>) {
     let named: Vec<HeaderName> = headers

@@ -37,6 +37,19 @@ impl Local {
     pub(crate) const DENIED: Self = Self::new(403, "RBAC: access denied", Flags::UNAUTHORIZED, "rbac_access_denied");
     pub(crate) const NO_ENDPOINT: Self =
         Self::new(503, "no healthy upstream", Flags::NO_HEALTHY_UPSTREAM, "no_healthy_upstream");
+    pub(crate) const UPSTREAM_PROTOCOL: Self = Self::new(
+        502,
+        "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
+        Flags::UPSTREAM_PROTOCOL_ERROR,
+        "upstream_reset_before_response_started{protocol_error}",
+    );
+    /// An HTTP/2 response with too long a head ends its stream only, which Envoy calls a reset.
+    pub(crate) const UPSTREAM_OVER_LIMIT: Self = Self::new(
+        503,
+        "upstream connect error or disconnect/reset before headers. reset reason: remote reset",
+        Flags::UPSTREAM_RESET,
+        "upstream_reset_before_response_started{remote_reset}",
+    );
     pub(crate) const TIMEOUT: Self =
         Self::new(504, "upstream request timeout", Flags::UPSTREAM_TIMEOUT, "response_timeout");
     pub(crate) const IDLE_TIMEOUT: Self =

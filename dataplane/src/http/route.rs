@@ -76,6 +76,13 @@ pub(crate) async fn answer(
     }
 }
 
+/// Notes a request that is refused for its head; the answer is the codec's.
+pub(crate) fn refuse(downstream: &Rc<Downstream>, manager: &Arc<HttpConnectionManager>, request: Request<Incoming>) {
+    let (mut exchange, ..) = receive(downstream, manager, request);
+    exchange.flag(Flags::DOWNSTREAM_PROTOCOL_ERROR);
+    exchange.details = "http2.too_many_headers".into();
+}
+
 /// Why a request gets no further than its head.
 enum Problem {
     Local(Local),

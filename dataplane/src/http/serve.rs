@@ -5,30 +5,38 @@
 
 use std::{
     cell::{Cell, RefCell},
-    convert::Infallible,
+    future::Future,
+    io,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use http::{HeaderValue, Request, header};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::conn::auto::Builder,
+use http::{HeaderValue, Request, Version, header};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::{Service, service_fn},
 };
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
 
-use super::{executor::Local, reply::Reply, route};
+use super::{executor::Local, guard::Guarded, headers::field_bytes, meter::Role, reply::Reply, route};
 use crate::{
     listen::{
         Phase,
         accept::{Downstream, Stream},
     },
-    runtime::{FilterChain, HttpConnectionManager, RuntimeConfig, Terminal, TransportProtocol, http::Codec},
+    runtime::{
+        FilterChain, HttpConnectionManager, RuntimeConfig, Terminal, TransportProtocol,
+        http::Codec,
+        limits::{HttpLimits, Limit},
+    },
+    telemetry::{Entry, Flags, metrics::Direction},
 };
 
 /// Windows of HTTP/2 towards clients.
@@ -38,37 +46,27 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const MIN_BUFFER: usize = 8 * 1024;
 /// Stands for "never" where a timer needs a time.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How often an open head is looked for in the time that it has.
+const LOOKS_PER_HEAD: u32 = 4;
 
 /// What a connection's requests share.
 struct Connection {
     downstream: Rc<Downstream>,
     /// The one that serves the next request.
     manager: RefCell<Arc<HttpConnectionManager>>,
-    /// Requests under way.
-    active: Cell<u32>,
-    /// When the last request ended, or the connection began.
-    last_used: Cell<Instant>,
     /// The next response ends the connection.
     closing: Cell<bool>,
     told_to_close: Notify,
     http1: Cell<bool>,
 }
 
-/// A request under way; counted until dropped.
-struct Active(Rc<Connection>);
-
-impl Active {
-    fn new(connection: &Rc<Connection>) -> Self {
-        connection.active.set(connection.active.get() + 1);
-        Self(Rc::clone(connection))
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.active.set(self.0.active.get() - 1);
-        self.0.last_used.set(Instant::now());
-    }
+/// How a connection is to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    /// What is under way is served.
+    Graceful,
+    /// At once.
+    Cut(Limit),
 }
 
 /// How the connection stands to the configuration of the moment.
@@ -81,66 +79,119 @@ pub(crate) struct Standing {
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(downstream: Rc<Downstream>, manager: Arc<HttpConnectionManager>, stream: Stream) {
-    let builder = codec(&downstream, &manager);
+    let mut stream = Guarded::downstream(stream, &downstream.requests.watched, &downstream.worker.metrics);
     let connection = Rc::new(Connection {
         downstream,
         manager: RefCell::new(Arc::clone(&manager)),
-        active: Cell::new(0),
-        last_used: Cell::new(Instant::now()),
         closing: Cell::new(false),
         told_to_close: Notify::new(),
         http1: Cell::new(true),
     });
-    let for_requests = Rc::clone(&connection);
-    let service = service_fn(move |request| answer(Rc::clone(&for_requests), request));
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    tokio::pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => Some(ended),
-        () = watch_over(&connection, &manager) => None,
+    let version = tokio::select! {
+        version = version(&connection.downstream, &manager, &mut stream) => version,
+        ending = watch_over(&connection, &manager) => return tracing::debug!(?ending, "the client said nothing"),
     };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "downstream connection ended");
+    match version {
+        Ok(Version::HTTP_2) => serve_http2(connection, &manager, stream).await,
+        Ok(_) => serve_http1(connection, &manager, stream).await,
+        Err(error) => tracing::debug!(%error, "downstream connection ended"),
     }
 }
 
-fn codec(downstream: &Downstream, manager: &HttpConnectionManager) -> Builder<Local> {
-    let mut builder = Builder::new(Local);
+/// What the connection speaks: as configured or agreed on, else the preface tells.
+async fn version(
+    downstream: &Downstream,
+    manager: &HttpConnectionManager,
+    stream: &mut Guarded<Stream>,
+) -> io::Result<Version> {
     let agreed = downstream.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
     let sniffed = downstream.facts.application_protocols.first().map(|protocol| &**protocol);
     let plaintext = downstream.facts.transport == TransportProtocol::RawBuffer;
-    builder = match (manager.codec, agreed) {
-        (Codec::Http1, _) | (Codec::Auto, Some(b"http/1.1")) => builder.http1_only(),
-        (Codec::Http2, _) | (Codec::Auto, Some(b"h2")) => builder.http2_only(),
-        (Codec::Auto, _) if plaintext && matches!(sniffed, Some("http/1.1" | "http/1.0")) => builder.http1_only(),
-        // Neither agreed on nor known: the preface tells.
-        (Codec::Auto, _) => builder,
-    };
+    match (manager.codec, agreed) {
+        (Codec::Http1, _) | (Codec::Auto, Some(b"http/1.1")) => Ok(Version::HTTP_11),
+        (Codec::Http2, _) | (Codec::Auto, Some(b"h2")) => Ok(Version::HTTP_2),
+        (Codec::Auto, _) if plaintext && matches!(sniffed, Some("http/1.1" | "http/1.0")) => Ok(Version::HTTP_11),
+        (Codec::Auto, _) if stream.speaks_http2().await? => Ok(Version::HTTP_2),
+        (Codec::Auto, _) => Ok(Version::HTTP_11),
+    }
+}
+
+async fn serve_http1(connection: Rc<Connection>, manager: &HttpConnectionManager, stream: Guarded<Stream>) {
     let limits = &manager.limits;
-    builder.http1().timer(TokioTimer::new()).max_buf_size(limits.http1_head_bytes().max(MIN_BUFFER));
+    let mut builder = http1::Builder::new();
+    // A time limit of the codec's would run between requests, too; `watch_over` has one for heads alone.
     builder
-        .http2()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_header_size(limits.http1_head_bytes())
+        .max_buf_size(limits.http1_head_bytes().saturating_mul(2).max(MIN_BUFFER));
+    if limits.headers != HttpLimits::default().headers {
+        builder.max_headers(limits.headers as usize);
+    }
+    let service = service(&connection);
+    let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let ended = drive(&connection, manager, serving, |serving| serving.graceful_shutdown()).await;
+    if ended.is_err_and(|error| error.is_parse_too_large()) {
+        connection.note_refused_head(manager);
+    }
+}
+
+async fn serve_http2(connection: Rc<Connection>, manager: &HttpConnectionManager, mut stream: Guarded<Stream>) {
+    connection.http1.set(false);
+    stream.count_frames(Role::Server, manager.limits);
+    let mut builder = http2::Builder::new(Local);
+    builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(limits.http2_list_size());
-    builder
+        .max_concurrent_streams(manager.limits.streams)
+        .max_header_list_size(manager.limits.http2_list_size());
+    let service = service(&connection);
+    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    let _ = drive(&connection, manager, serving, |serving| serving.graceful_shutdown()).await;
 }
 
-/// Returns when the connection should end gracefully: idle for too long, drained, or overtaken by a configuration.
-async fn watch_over(connection: &Connection, manager: &HttpConnectionManager) {
+fn service(
+    connection: &Rc<Connection>,
+) -> impl Service<Request<Incoming>, Response = Reply, Error = h2::Error, Future: 'static> + use<> {
+    let connection = Rc::clone(connection);
+    service_fn(move |request| answer(Rc::clone(&connection), request))
+}
+
+/// Drives the codec to the connection's end.
+async fn drive<C>(
+    connection: &Connection,
+    manager: &HttpConnectionManager,
+    serving: C,
+    end_gracefully: impl FnOnce(Pin<&mut C>),
+) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => Ok(ended),
+        ending = watch_over(connection, manager) => Err(ending),
+    };
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(ending) => {
+            match ending {
+                Ending::Graceful => end_gracefully(serving.as_mut()),
+                Ending::Cut(limit) => connection.downstream.requests.watched.cut(limit),
+            }
+            serving.await
+        }
+    };
+    ended.inspect_err(|error| tracing::debug!(%error, "downstream connection ended"))
+}
+
+/// Returns when the connection should end: idle for too long, drained, overtaken by a configuration, or a burden.
+async fn watch_over(connection: &Connection, manager: &HttpConnectionManager) -> Ending {
     let mut phase = connection.downstream.worker.phase.clone();
-    let idle = idle_for(connection, manager.idle_timeout.unwrap_or(FOREVER));
     tokio::select! {
-        () = idle => return,
+        ending = overtime(connection, manager) => return ending,
+        () = connection.downstream.requests.too_many_premature() => return Ending::Cut(Limit::PrematureResets),
         _ = phase.wait_for(|phase| *phase >= Phase::Draining) => connection.close(),
         () = connection.told_to_close.notified() => {}
     }
@@ -148,26 +199,42 @@ async fn watch_over(connection: &Connection, manager: &HttpConnectionManager) {
     if connection.http1.get() {
         tokio::time::sleep(manager.drain_timeout).await;
     }
+    Ending::Graceful
 }
 
-async fn idle_for(connection: &Connection, limit: Duration) {
-    let mut due = Instant::now() + limit;
+/// Returns when nothing was under way for too long, or a head has begun and does not end.
+async fn overtime(connection: &Connection, manager: &HttpConnectionManager) -> Ending {
+    let (idle_limit, head_limit) = (manager.idle_timeout.unwrap_or(FOREVER), manager.limits.head_time);
+    let requests = &connection.downstream.requests;
+    // The request whose head is open, by the number of those before it, and since when that is known.
+    let mut open: Option<(u64, Instant)> = None;
     loop {
-        sleep_until(due).await;
-        let since = if connection.active.get() > 0 { Instant::now() } else { connection.last_used.get() };
-        due = since + limit;
-        if due <= Instant::now() {
-            return;
+        let now = Instant::now();
+        let idle_end = requests.idle_since().unwrap_or(now) + idle_limit;
+        if idle_end <= now {
+            return Ending::Graceful;
         }
+        let is_open = requests.is_head_open(connection.http1.get());
+        open = match open.filter(|(begun, _)| is_open && *begun == requests.begun()) {
+            Some((_, since)) if since + head_limit <= now => return Ending::Cut(Limit::HeadTime),
+            None if is_open => Some((requests.begun(), now)),
+            seen => seen,
+        };
+        let head_end = open.map_or(now + head_limit / LOOKS_PER_HEAD, |(_, since)| since + head_limit);
+        sleep_until(idle_end.min(head_end)).await;
     }
 }
 
-async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Result<Reply, Infallible> {
-    let _active = Active::new(&connection);
-    let http1 = request.version() < http::Version::HTTP_2;
-    connection.http1.set(http1);
+async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Result<Reply, h2::Error> {
+    let http1 = request.version() < Version::HTTP_2;
     let config = connection.downstream.worker.shared.config();
     let standing = connection.standing(&config);
+    if !http1 && let Err(limit) = judge(&request, &standing.manager.limits) {
+        connection.downstream.worker.metrics.exceeded(Direction::Downstream, limit);
+        route::refuse(&connection.downstream, &standing.manager, request);
+        // The stream alone ends, by RST_STREAM with this code, as in Envoy.
+        return Err(h2::Reason::INTERNAL_ERROR.into());
+    }
     let mut reply = route::answer(&connection.downstream, &config, standing, request).await;
     if http1 && connection.closing.get() {
         reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -175,7 +242,31 @@ async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Resul
     Ok(reply)
 }
 
+/// Whether the head of an HTTP/2 request is within the limits; for HTTP/1 the parser has judged.
+fn judge(request: &Request<Incoming>, limits: &HttpLimits) -> Result<(), Limit> {
+    let (uri, headers) = (request.uri(), request.headers());
+    let pseudo = [
+        (":method", Some(request.method().as_str())),
+        (":scheme", uri.scheme_str()),
+        (":authority", uri.authority().map(|authority| authority.as_str())),
+        (":path", uri.path_and_query().map(|path| path.as_str())),
+    ];
+    let pseudo = pseudo.into_iter().filter_map(|(name, value)| Some(name.len() + value?.len()));
+    let (count, bytes) = pseudo.fold((0, 0), |(count, sum), bytes| (count + 1, sum + bytes));
+    limits.judge(count + headers.len(), bytes + field_bytes(headers))
+}
+
 impl Connection {
+    /// Notes a head that the parser of HTTP/1 has answered with 431 by itself.
+    fn note_refused_head(&self, manager: &HttpConnectionManager) {
+        let worker = &self.downstream.worker;
+        worker.metrics.exceeded(Direction::Downstream, Limit::Head);
+        let connection = Entry::of_connection(&self.downstream.facts, SystemTime::now(), Duration::ZERO);
+        let (flags, details) = (Flags::DOWNSTREAM_PROTOCOL_ERROR, "http1.headers_too_large");
+        let entry = Entry { status: 431, protocol: "HTTP/1.1", flags, details, ..connection };
+        worker.shared.log.log(&manager.access_logs, &entry);
+    }
+
     fn close(&self) {
         self.closing.set(true);
         self.told_to_close.notify_one();

@@ -27,7 +27,7 @@ use super::{
     sniff::{self, ClientHello, Sniffed},
 };
 use crate::{
-    http,
+    http::{self, requests::Requests},
     runtime::{ConnectionFacts, FilterChain, Listener, RuntimeConfig, Terminal, TransportProtocol},
     tcp,
     telemetry::{Entry, Flags, access_log::TlsFacts},
@@ -61,6 +61,8 @@ pub(crate) struct Downstream {
     pub(crate) generation: Cell<u64>,
     /// The connection came to its own destination address, not by redirection.
     pub(crate) direct: bool,
+    /// Requests that it has carried.
+    pub(crate) requests: Requests,
     _counted: Counted,
 }
 
@@ -170,6 +172,7 @@ async fn take(
         chain: RefCell::new(chain),
         generation: Cell::new(config.generation),
         direct: wanted.is_none(),
+        requests: Requests::default(),
         _counted: counted,
     };
     Ok((Rc::new(downstream), stream))

@@ -195,9 +195,10 @@ pub fn spawn_worker(index: usize, shared: Arc<Shared>) -> io::Result<thread::Joi
 
 /// Serves until [`Phase::Stopped`] is entered. Must run on a local runtime.
 pub(crate) async fn run(index: usize, shared: Arc<Shared>) {
+    let metrics = shared.metrics.worker();
     let worker = Rc::new(Worker {
-        pools: Pools::default(),
-        metrics: shared.metrics.worker(),
+        pools: Pools::new(Arc::clone(&metrics)),
+        metrics,
         phase: shared.phase.subscribe(),
         generation: shared.generation.subscribe(),
         shared: Arc::clone(&shared),

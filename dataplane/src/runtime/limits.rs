@@ -46,6 +46,16 @@ impl HttpLimits {
     /// decoded, so that the stream alone is refused and the connection's header table stays right (RFC 9113, 10.5.1).
     pub const ABUSE: u32 = 4;
 
+    /// Which of the limits a message's head crosses, by its fields and their bytes; HTTP/2's pseudo headers count.
+    pub fn judge(&self, fields: usize, bytes: usize) -> Result<(), Limit> {
+        match (u32::try_from(fields), u32::try_from(bytes)) {
+            (Ok(fields), _) if fields > self.headers => Err(Limit::Headers),
+            (_, Ok(bytes)) if bytes > self.header_bytes => Err(Limit::HeaderBytes),
+            (Ok(_), Ok(_)) => Ok(()),
+            _ => Err(Limit::Headers),
+        }
+    }
+
     /// Bytes of a head as a parser counts them, with colons and line ends, where names and values are within the limit.
     pub fn http1_head_bytes(&self) -> usize {
         const AROUND_A_FIELD: u32 = 4;
@@ -53,9 +63,10 @@ impl HttpLimits {
             .unwrap_or(usize::MAX)
     }
 
-    /// Size of a header list as HTTP/2 counts it, with 32 bytes for each field (RFC 9113, 6.5.2).
+    /// Size of a header list that the codec may decode, with 32 bytes for each field (RFC 9113, 6.5.2): twice as much
+    /// as is allowed, so that the stream is refused by us, with a count and a line in the log.
     pub fn http2_list_size(&self) -> u32 {
-        self.header_bytes.saturating_add(self.headers.saturating_mul(32))
+        self.header_bytes.saturating_mul(2).saturating_add(self.headers.saturating_mul(32))
     }
 }
 

@@ -19,7 +19,7 @@ use rustc_hash::FxHashMap;
 use super::Flags;
 use crate::{
     identity::IdentityWatch,
-    runtime::{cluster::ServiceLabel, listener::TrafficDirection},
+    runtime::{cluster::ServiceLabel, limits::Limit, listener::TrafficDirection},
     upstream::Workload,
 };
 
@@ -199,14 +199,32 @@ impl<K: Hash + Eq + Clone, S: Default> Table<K, S> {
     }
 }
 
+/// Which peer of ours is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// Clients.
+    Downstream,
+    /// Servers.
+    Upstream,
+}
+
+/// How often each limit was crossed, by clients and by servers.
+type Crossings = [[AtomicU64; Limit::ALL.len()]; 2];
+
 /// One worker's part of the metrics.
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {
     requests: Table<RequestKey, RequestSeries>,
     connections: Table<ConnectionKey, ConnectionSeries>,
+    crossings: Crossings,
 }
 
 impl WorkerMetrics {
+    /// Counts that a peer has crossed a limit.
+    pub fn exceeded(&self, direction: Direction, limit: Limit) {
+        self.crossings[direction as usize][limit as usize].fetch_add(1, Relaxed);
+    }
+
     /// The counters for a request's labels.
     pub fn requests(&self, key: &RequestKey) -> Arc<RequestSeries> {
         self.requests.series(key)
@@ -244,6 +262,7 @@ impl Metrics {
         let labels = Labels { node: &self.node, principal: self.principal() };
         let mut requests: BTreeMap<String, MergedRequests> = BTreeMap::new();
         let mut connections: BTreeMap<String, [u64; 4]> = BTreeMap::new();
+        let mut crossings = [[0; Limit::ALL.len()]; 2];
         for worker in self.workers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             worker.requests.each(|key, series| requests.entry(labels.request(key)).or_default().add(series));
             worker.connections.each(|key, series| {
@@ -251,10 +270,13 @@ impl Metrics {
                 let counters = [&series.opened, &series.closed, &series.sent, &series.received];
                 merged.iter_mut().zip(counters).for_each(|(sum, counter)| *sum += counter.load(Relaxed));
             });
+            let counters = crossings.iter_mut().flatten().zip(worker.crossings.iter().flatten());
+            counters.for_each(|(sum, counter)| *sum += counter.load(Relaxed));
         }
         let mut text = String::new();
         render_requests(&mut text, &requests);
         render_connections(&mut text, &connections);
+        render_crossings(&mut text, &crossings);
         text
     }
 
@@ -316,6 +338,16 @@ fn render_connections(text: &mut String, connections: &BTreeMap<String, [u64; 4]
         let _ = writeln!(text, "# TYPE {name} counter");
         for (labels, counters) in connections {
             let _ = writeln!(text, "{name}{{{labels}}} {}", counters[index]);
+        }
+    }
+}
+
+fn render_crossings(text: &mut String, crossings: &[[u64; Limit::ALL.len()]; 2]) {
+    text.push_str("# TYPE ferromesh_http_limit_exceeded_total counter\n");
+    for (direction, counts) in ["downstream", "upstream"].into_iter().zip(crossings) {
+        for (limit, count) in Limit::ALL.into_iter().zip(counts) {
+            let labels = format!("direction=\"{direction}\",limit=\"{}\"", limit.name());
+            let _ = writeln!(text, "ferromesh_http_limit_exceeded_total{{{labels}}} {count}");
         }
     }
 }

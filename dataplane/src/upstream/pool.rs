@@ -24,12 +24,14 @@ use super::{
     connect::{AlpnSource, ConnectError, Dial, Dialed, Purpose},
 };
 use crate::{
-    http::{body::RequestBody, executor::Local},
+    http::{body::RequestBody, executor::Local, guard::Guarded, headers::field_bytes},
     runtime::{
         RuntimeConfig,
         cluster::{Discovery, Transport},
         facts::PeerCertificate,
+        limits::{HttpLimits, Limit},
     },
+    telemetry::metrics::{Direction, WorkerMetrics},
     tls::{TlsContexts, client::Names},
 };
 
@@ -85,6 +87,8 @@ struct Pool {
     dialing: tokio::sync::Mutex<()>,
     max_requests: Option<u32>,
     idle_timeout: Option<Duration>,
+    limits: HttpLimits,
+    metrics: Arc<WorkerMetrics>,
 }
 
 /// Why no connection could be had.
@@ -140,10 +144,21 @@ impl Drop for Open {
     }
 }
 
+/// Why there is no response to a request that was sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// What hyper says.
+    #[error(transparent)]
+    Codec(hyper::Error),
+    /// The response's head crosses a limit.
+    #[error("the response crosses a limit: {}", .0.name())]
+    Limit(Limit),
+}
+
 /// What came of sending a request.
 pub(crate) struct SendFailure {
-    /// What hyper says.
-    pub(crate) error: hyper::Error,
+    /// Why.
+    pub(crate) error: SendError,
     /// The request's body, if nothing of the request has left, so that it can be sent again without risk.
     pub(crate) unsent: Option<RequestBody>,
 }
@@ -162,10 +177,17 @@ impl Lease {
             Sender::Http1(sender) => sender.try_send_request(request).await,
             Sender::Http2 { sender, .. } => sender.try_send_request(request).await,
         };
-        sent.map_err(|mut failure| SendFailure {
-            unsent: failure.take_message().map(http::Request::into_body),
-            error: failure.into_error(),
-        })
+        match sent {
+            Ok(response) => self.pool.judge(&response).map(|()| response),
+            Err(mut failure) => {
+                let unsent = failure.take_message().map(http::Request::into_body);
+                let error = failure.into_error();
+                if error.is_parse_too_large() {
+                    self.pool.metrics.exceeded(Direction::Upstream, Limit::Head);
+                }
+                Err(SendFailure { error: SendError::Codec(error), unsent })
+            }
+        }
     }
 
     /// Gives the connection back; only after the response was read to its end.
@@ -182,6 +204,18 @@ impl Lease {
 }
 
 impl Pool {
+    /// Whether the head of an HTTP/2 response is within the limits; for HTTP/1 the parser has judged.
+    fn judge(&self, response: &http::Response<hyper::body::Incoming>) -> Result<(), SendFailure> {
+        if response.version() < http::Version::HTTP_2 {
+            return Ok(());
+        }
+        let (headers, status) = (response.headers(), ":status200".len());
+        self.limits.judge(1 + headers.len(), status + field_bytes(headers)).map_err(|limit| {
+            self.metrics.exceeded(Direction::Upstream, limit);
+            SendFailure { error: SendError::Limit(limit), unsent: None }
+        })
+    }
+
     fn wake_one(&self) {
         let mut waiting = self.waiting.borrow_mut();
         while let Some(waiter) = waiting.pop_front() {
@@ -225,12 +259,17 @@ impl Pool {
 }
 
 /// All pools of one worker.
-#[derive(Default)]
 pub(crate) struct Pools {
     pools: RefCell<FxHashMap<PoolKey, Rc<Pool>>>,
+    metrics: Arc<WorkerMetrics>,
 }
 
 impl Pools {
+    /// None yet; limits that servers cross are counted in `metrics`.
+    pub(crate) fn new(metrics: Arc<WorkerMetrics>) -> Self {
+        Self { pools: RefCell::default(), metrics }
+    }
+
     /// A connection for one request: one that is open and free, else a new one, within the cluster's limits.
     ///
     /// # Errors
@@ -270,6 +309,8 @@ impl Pools {
                 dialing: tokio::sync::Mutex::new(()),
                 max_requests: settings.http.max_requests_per_connection,
                 idle_timeout: settings.http.idle_timeout,
+                limits: settings.http.limits,
+                metrics: Arc::clone(&self.metrics),
             })
         });
         Rc::clone(pool)
@@ -328,11 +369,12 @@ async fn wait(pool: &Rc<Pool>, dial: &Dial<'_>) -> Result<(), AcquireError> {
 
 async fn handshake_http1(pool: Rc<Pool>, dialed: Dialed, open: Open) -> Result<Lease, AcquireError> {
     let facts = Rc::new(UpstreamFacts { local: dialed.local, peer: dialed.peer, served: Cell::new(0) });
-    let (sender, connection) = http1::Builder::new()
-        .preserve_header_case(false)
-        .handshake(TokioIo::new(dialed.stream))
-        .await
-        .map_err(AcquireError::Protocol)?;
+    let mut builder = http1::Builder::new();
+    builder.preserve_header_case(false).max_header_size(pool.limits.http1_head_bytes());
+    if pool.limits.headers != HttpLimits::default().headers {
+        builder.max_headers(pool.limits.headers as usize);
+    }
+    let (sender, connection) = builder.handshake(TokioIo::new(dialed.stream)).await.map_err(AcquireError::Protocol)?;
     tokio::task::spawn_local(async move {
         let _open = open;
         if let Err(error) = connection.with_upgrades().await {
@@ -372,11 +414,13 @@ async fn handshake_http2(
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(pool.limits.http2_list_size());
     if let Some((interval, timeout)) = keepalive {
         builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
     }
-    let (sender, connection) = builder.handshake(TokioIo::new(dialed.stream)).await.map_err(AcquireError::Protocol)?;
+    let stream = Guarded::upstream(dialed.stream, pool.limits, &pool.metrics);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(AcquireError::Protocol)?;
     tokio::task::spawn_local(async move {
         let _open = open;
         if let Err(error) = connection.await {

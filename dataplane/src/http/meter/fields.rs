@@ -1,0 +1,187 @@
+//! Counts the fields of a header block without decoding it (RFC 7541, section 6): a field that refers to the table is one
+//! byte, and costs a hundred once it is decoded.
+
+/// Bits of an integer beyond which no length or index makes sense; the decoder refuses such a block.
+const MOST_BITS: u32 = 28;
+
+/// Where in the block we are.
+#[derive(Clone, Copy, Debug)]
+enum At {
+    /// A field begins.
+    Field,
+    /// More bytes of the index that a field begins with.
+    Index,
+    /// A string begins with its length.
+    Length,
+    /// More bytes of the length.
+    LengthGoesOn { value: u32, bits: u32 },
+    /// Bytes of the string.
+    Text { left: u32 },
+    /// No block that a decoder takes.
+    Lost,
+}
+
+/// Counts the fields of one header block, which may come in any pieces.
+#[derive(Debug)]
+pub(super) struct Fields {
+    at: At,
+    /// Strings of the field that are still to come.
+    strings: u8,
+    /// Fields that have begun.
+    pub(super) count: u32,
+}
+
+impl Fields {
+    pub(super) fn new() -> Self {
+        Self { at: At::Field, strings: 0, count: 0 }
+    }
+
+    /// Takes the next bytes of the block.
+    pub(super) fn take(&mut self, mut bytes: &[u8]) {
+        while let [first, rest @ ..] = bytes {
+            if let At::Text { left } = self.at {
+                let skipped = bytes.len().min(left as usize);
+                bytes = &bytes[skipped..];
+                self.text(left - u32::try_from(skipped).unwrap_or(left));
+                continue;
+            }
+            bytes = rest;
+            match self.at {
+                At::Field => self.field(*first),
+                At::Index => {
+                    if first & 0x80 == 0 {
+                        self.next_string();
+                    }
+                }
+                At::Length if first & 0x7f == 0x7f => self.at = At::LengthGoesOn { value: 0x7f, bits: 0 },
+                At::Length => self.text(u32::from(first & 0x7f)),
+                At::LengthGoesOn { value, bits } => self.length(*first, value, bits),
+                At::Text { .. } => {}
+                At::Lost => return,
+            }
+        }
+    }
+
+    /// A field's first byte says what it is, and holds its index or the beginning of that.
+    fn field(&mut self, first: u8) {
+        let (mask, literal) = match first {
+            0x80.. => (0x7f, false),
+            0x40.. => (0x3f, true),
+            // A change of the table's size is no field.
+            0x20.. => (0x1f, false),
+            _ => (0x0f, true),
+        };
+        self.count += u32::from(!(0x20..0x40).contains(&first));
+        // Index 0: the name is a string, too.
+        self.strings = if literal { 1 + u8::from(first & mask == 0) } else { 0 };
+        if first & mask == mask {
+            self.at = At::Index;
+        } else {
+            self.next_string();
+        }
+    }
+
+    fn length(&mut self, byte: u8, value: u32, bits: u32) {
+        let value = value.saturating_add(u32::from(byte & 0x7f).checked_shl(bits).unwrap_or(u32::MAX));
+        self.at = match byte & 0x80 {
+            0 => return self.text(value),
+            _ if bits >= MOST_BITS => At::Lost,
+            _ => At::LengthGoesOn { value, bits: bits + 7 },
+        };
+    }
+
+    fn text(&mut self, left: u32) {
+        if left > 0 {
+            self.at = At::Text { left };
+        } else {
+            self.next_string();
+        }
+    }
+
+    fn next_string(&mut self) {
+        self.at = if self.strings > 0 { At::Length } else { At::Field };
+        self.strings = self.strings.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A block of `fields`, as an encoder writes it.
+    fn block(fields: &[(Kind, String, String)]) -> Vec<u8> {
+        let mut block = Vec::new();
+        for (kind, name, value) in fields {
+            match kind {
+                Kind::Indexed(index) => integer(&mut block, 0x80, 0x7f, u32::from(*index)),
+                Kind::Resize(size) => integer(&mut block, 0x20, 0x1f, u32::from(*size)),
+                Kind::Literal(first, index) => {
+                    let mask = if *first == 0x40 { 0x3f } else { 0x0f };
+                    integer(&mut block, *first, mask, u32::from(*index));
+                    if *index == 0 {
+                        string(&mut block, name);
+                    }
+                    string(&mut block, value);
+                }
+            }
+        }
+        block
+    }
+
+    #[derive(Clone, Debug)]
+    enum Kind {
+        Indexed(u8),
+        Resize(u16),
+        Literal(u8, u8),
+    }
+
+    fn integer(block: &mut Vec<u8>, first: u8, mask: u8, value: u32) {
+        if value < u32::from(mask) {
+            return block.push(first | value as u8);
+        }
+        block.push(first | mask);
+        let mut rest = value - u32::from(mask);
+        while rest >= 128 {
+            block.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        block.push(rest as u8);
+    }
+
+    fn string(block: &mut Vec<u8>, text: &str) {
+        integer(block, 0, 0x7f, text.len() as u32);
+        block.extend_from_slice(text.as_bytes());
+    }
+
+    fn field() -> impl Strategy<Value = (Kind, String, String)> {
+        let kind = prop_oneof![
+            (1u8..).prop_map(Kind::Indexed),
+            any::<u16>().prop_map(Kind::Resize),
+            (prop_oneof![Just(0u8), Just(0x10), Just(0x40)], any::<u8>())
+                .prop_map(|(first, i)| Kind::Literal(first, i)),
+        ];
+        (kind, "[a-z]{0,300}", "[ -~]{0,300}")
+    }
+
+    proptest! {
+        #[test]
+        fn every_field_is_counted_however_the_block_is_cut(
+            fields in proptest::collection::vec(field(), 0..40),
+            cut in 1usize..50,
+        ) {
+            let block = block(&fields);
+            let mut counted = Fields::new();
+            block.chunks(cut).for_each(|piece| counted.take(piece));
+            let expected = fields.iter().filter(|(kind, ..)| !matches!(kind, Kind::Resize(_))).count();
+            prop_assert_eq!(counted.count as usize, expected);
+            prop_assert!(matches!(counted.at, At::Field));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            Fields::new().take(&bytes);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What an HTTP/2 peer costs beside its messages: counts the frames that pass in both directions, and says when there
+//! are more than [`HttpLimits`] allow.
+//!
+//! The codec (h2) bounds what it keeps, but not how often it is kept busy with SETTINGS, PING, PRIORITY, WINDOW_UPDATE or
+//! empty frames, and it decodes a header block before anybody can count its fields. This sees the same bytes before it
+//! does. Knows no socket; nothing is allocated or copied.
+
+mod fields;
+mod frames;
+
+use tokio::time::Instant;
+
+use self::{
+    fields::Fields,
+    frames::{Head, Piece, Splitter, kind},
+};
+use crate::runtime::limits::{FrameLimits, HttpLimits, Limit};
+
+pub(crate) use self::frames::PREFACE;
+
+/// DATA of this length counts as one frame: a peer may allow longer ones, and updates its window as often.
+const DATA_UNIT: u32 = 16 * 1024;
+/// Window updates of a connection that has no stream yet.
+const FIRST_WINDOW_UPDATES: u64 = 5;
+/// What RST_STREAM says of a stream that was not begun, since there are too many (RFC 9113, section 7).
+const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
+/// Response heads for each request: the answer, trailers and informational ones (RFC 9110, section 15.2).
+const HEADS_PER_REQUEST: u64 = 100;
+
+/// Which side of the connection we are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    Client,
+    Server,
+}
+
+/// Counts the frames of one connection.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    limits: HttpLimits,
+    role: Role,
+    inbound: Splitter,
+    outbound: Splitter,
+    payload: Payload,
+    /// The header block that is coming in.
+    block: Option<Fields>,
+    /// The frame that is coming in is the last one of the block.
+    ends_block: bool,
+    /// Streams that the client has opened; trailers count again, which is to the peer's favour.
+    streams: u64,
+    last_stream: u32,
+    heads: u64,
+    resets: u64,
+    data_sent: u64,
+    priorities: u64,
+    window_updates: u64,
+    empty: u32,
+    control: Control,
+}
+
+/// What the payload that is coming in is looked at for.
+#[derive(Debug)]
+enum Payload {
+    Skipped,
+    /// DATA that may be nothing but padding.
+    PaddedData {
+        length: u32,
+    },
+    /// Header fields, after the length of the padding and a priority.
+    Block {
+        padded: bool,
+        skip: u32,
+        fields: u32,
+    },
+}
+
+impl Meter {
+    /// Of a connection that begins at `now`.
+    pub(crate) fn new(role: Role, limits: HttpLimits, now: Instant) -> Self {
+        Self {
+            role,
+            inbound: Splitter::new(role == Role::Server),
+            outbound: Splitter::new(role == Role::Client),
+            payload: Payload::Skipped,
+            block: None,
+            ends_block: false,
+            streams: 0,
+            last_stream: 0,
+            heads: 0,
+            resets: 0,
+            data_sent: 0,
+            priorities: 0,
+            window_updates: 0,
+            empty: 0,
+            control: Control { left: limits.frames.control, earned: 0, since: now },
+            limits,
+        }
+    }
+
+    /// Takes note of bytes from the peer. `now` is asked for only when the allowance of control frames is used up.
+    ///
+    /// # Errors
+    /// Which limit is crossed; the connection is to be closed.
+    pub(crate) fn received(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Limit> {
+        while let Some(piece) = self.inbound.next(&mut bytes) {
+            match piece {
+                Piece::Head(head) => self.begins(head, &now)?,
+                Piece::Payload(payload) => self.goes_on(payload)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of bytes to the peer; tells of a stream that the codec has refused because there are too many.
+    pub(crate) fn sent(&mut self, mut bytes: &[u8]) -> Option<Limit> {
+        let mut refused = None;
+        while let Some(piece) = self.outbound.next(&mut bytes) {
+            let Piece::Head(head) = piece else { continue };
+            match head.kind {
+                kind::HEADERS => {
+                    self.streams += u64::from(self.role == Role::Client);
+                    self.control.earn();
+                }
+                kind::DATA => {
+                    self.data_sent += u64::from(head.length.div_ceil(DATA_UNIT).max(1));
+                    self.control.earn();
+                }
+                kind::RST_STREAM if bytes.first_chunk() == Some(&REFUSED_STREAM) => refused = Some(Limit::Streams),
+                _ => {}
+            }
+        }
+        refused
+    }
+
+    /// A header block has begun and not ended.
+    pub(crate) fn in_head(&self) -> bool {
+        self.block.is_some()
+    }
+
+    /// GOAWAY with ENHANCE_YOUR_CALM (RFC 9113, section 6.8), if a frame may be written now.
+    pub(crate) fn goaway(&self) -> Option<[u8; 17]> {
+        if !self.outbound.between_frames() {
+            return None;
+        }
+        let mut frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xb];
+        let last = if self.role == Role::Server { self.last_stream } else { 0 };
+        frame[9..13].copy_from_slice(&last.to_be_bytes());
+        Some(frame)
+    }
+
+    fn begins(&mut self, head: Head, now: &impl Fn() -> Instant) -> Result<(), Limit> {
+        self.payload = Payload::Skipped;
+        match head.kind {
+            kind::DATA => self.data(head),
+            kind::HEADERS => self.headers(head),
+            kind::CONTINUATION => self.continuation(head),
+            kind::PRIORITY => {
+                self.priorities += 1;
+                let most = u64::from(self.limits.frames.priority_per_stream) * (1 + self.streams);
+                within(self.priorities, most, Limit::PriorityFrames)
+            }
+            kind::WINDOW_UPDATE => {
+                self.window_updates += 1;
+                let for_data = u64::from(self.limits.frames.window_updates_per_data) * self.data_sent;
+                within(self.window_updates, FIRST_WINDOW_UPDATES + 2 * (self.streams + for_data), Limit::WindowUpdates)
+            }
+            kind::RST_STREAM => {
+                self.resets += 1;
+                // Each stream can end so once.
+                if self.resets <= self.streams { Ok(()) } else { self.control.spend(&self.limits, now) }
+            }
+            // The codec refuses it, since push is not enabled.
+            kind::PUSH_PROMISE => Ok(()),
+            _ => self.control.spend(&self.limits, now),
+        }
+    }
+
+    fn data(&mut self, head: Head) -> Result<(), Limit> {
+        if head.is_padded() && !head.ends_stream() {
+            self.payload = Payload::PaddedData { length: head.length };
+            return Ok(());
+        }
+        self.content(head.length, head.ends_stream())
+    }
+
+    /// A frame with `length` bytes of a message.
+    fn content(&mut self, length: u32, ends: bool) -> Result<(), Limit> {
+        if length > 0 || ends {
+            self.empty = 0;
+            self.control.earn();
+            return Ok(());
+        }
+        self.empty += 1;
+        within(self.empty.into(), self.limits.frames.empty.into(), Limit::EmptyFrames)
+    }
+
+    fn headers(&mut self, head: Head) -> Result<(), Limit> {
+        match self.role {
+            Role::Server => {
+                self.streams += 1;
+                self.last_stream = self.last_stream.max(head.stream);
+            }
+            Role::Client => {
+                self.heads += 1;
+                within(self.heads, HEADS_PER_REQUEST * (1 + self.streams), Limit::Informational)?;
+            }
+        }
+        self.block = Some(Fields::new());
+        let skip = if head.has_priority() { 5 } else { 0 };
+        let around = skip + u32::from(head.is_padded());
+        self.payload = Payload::Block { padded: head.is_padded(), skip, fields: head.length.saturating_sub(around) };
+        self.block_piece(head)
+    }
+
+    fn continuation(&mut self, head: Head) -> Result<(), Limit> {
+        self.payload = Payload::Block { padded: false, skip: 0, fields: head.length };
+        self.block_piece(head)
+    }
+
+    /// One of the frames that a header block comes in.
+    fn block_piece(&mut self, head: Head) -> Result<(), Limit> {
+        // An empty piece may end the block, and is nothing of it otherwise.
+        self.content(head.length, head.ends_headers())?;
+        self.ends_block = head.ends_headers();
+        self.end_block();
+        Ok(())
+    }
+
+    fn goes_on(&mut self, bytes: &[u8]) -> Result<(), Limit> {
+        match &mut self.payload {
+            Payload::Skipped => Ok(()),
+            Payload::PaddedData { length } => {
+                let data = length.saturating_sub(1 + padding(bytes));
+                self.payload = Payload::Skipped;
+                self.content(data, false)
+            }
+            Payload::Block { padded, skip, fields } => {
+                let mut rest = bytes;
+                if std::mem::take(padded) {
+                    *fields = fields.saturating_sub(padding(rest));
+                    rest = &rest[1..];
+                }
+                cut(&mut rest, skip);
+                let piece = cut(&mut rest, fields);
+                self.count_fields(piece)
+            }
+        }
+    }
+
+    fn count_fields(&mut self, piece: &[u8]) -> Result<(), Limit> {
+        if let Some(block) = &mut self.block {
+            block.take(piece);
+            let most = u64::from(self.limits.headers) * u64::from(HttpLimits::ABUSE);
+            within(block.count.into(), most, Limit::Headers)?;
+        }
+        self.end_block();
+        Ok(())
+    }
+
+    fn end_block(&mut self) {
+        if self.ends_block && self.inbound.between_frames() {
+            self.block = None;
+        }
+    }
+}
+
+/// The length of a frame's padding, which its payload begins with.
+fn padding(payload: &[u8]) -> u32 {
+    payload.first().map_or(0, |length| u32::from(*length))
+}
+
+/// Takes as much of `most` as there is, off both.
+fn cut<'a>(bytes: &mut &'a [u8], most: &mut u32) -> &'a [u8] {
+    let length = bytes.len().min(*most as usize);
+    let (piece, rest) = bytes.split_at(length);
+    *bytes = rest;
+    *most -= u32::try_from(length).unwrap_or(*most);
+    piece
+}
+
+fn within(count: u64, most: u64, limit: Limit) -> Result<(), Limit> {
+    if count <= most { Ok(()) } else { Err(limit) }
+}
+
+/// The allowance of control frames.
+#[derive(Debug)]
+struct Control {
+    left: u32,
+    /// Frames of messages since `since`.
+    earned: u32,
+    /// When the allowance was filled up last.
+    since: Instant,
+}
+
+impl Control {
+    fn earn(&mut self) {
+        self.earned = self.earned.saturating_add(1);
+    }
+
+    fn spend(&mut self, limits: &HttpLimits, now: &impl Fn() -> Instant) -> Result<(), Limit> {
+        if self.left == 0 {
+            let now = now();
+            let waited =
+                now.duration_since(self.since).as_millis() * u128::from(FrameLimits::CONTROL_PER_SECOND) / 1000;
+            let waited = u32::try_from(waited).unwrap_or(u32::MAX);
+            let left = self.earned.saturating_add(waited).min(limits.frames.control);
+            *self = Self { left, earned: 0, since: now };
+        }
+        self.left = self.left.checked_sub(1).ok_or(Limit::ControlFrames)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
