@@ -2,7 +2,7 @@
 //!
 //! Nothing here shows key material: secrets appear by name and version only.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{fmt::Write, sync::Arc, time::SystemTime};
 
 use axum::{
     Json, Router,
@@ -21,7 +21,7 @@ use crate::{
     runtime::endpoint::HealthStatus,
     upstream::LiveEndpoint,
     xds::{
-        Progress,
+        Accepted, Progress,
         accepted::{Refusal, Summary},
     },
 };
@@ -74,6 +74,11 @@ impl Admin {
         self.status_routes().merge(metrics).merge(pod.probe_routes()).merge(pod::quit_route(self.quit.clone()))
     }
 
+    /// What traffic has shown, and what of the configuration is refused.
+    fn own_metrics(&self) -> String {
+        self.shared.metrics.render() + &refusals(&self.progress.accepted())
+    }
+
     /// Why the proxy is not ready, or `None` if it is.
     fn missing(&self) -> Option<&'static str> {
         if self.shared.phase() != Phase::Serving {
@@ -96,12 +101,12 @@ async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, METRICS_TYPE)], admin.shared.metrics.render())
+    ([(CONTENT_TYPE, METRICS_TYPE)], admin.own_metrics())
 }
 
 /// Ours, then the application's.
 async fn all_metrics(State((admin, pod)): State<(Admin, PodSettings)>, headers: HeaderMap) -> impl IntoResponse {
-    ([(CONTENT_TYPE, METRICS_TYPE)], pod.merge_metrics(admin.shared.metrics.render(), &headers).await)
+    ([(CONTENT_TYPE, METRICS_TYPE)], pod.merge_metrics(admin.own_metrics(), &headers).await)
 }
 
 async fn quit(State(admin): State<Admin>) -> &'static str {
@@ -139,6 +144,22 @@ fn summary(summary: &Summary) -> Value {
     json!({ "name": summary.name, "version": summary.serving, "warming": summary.warming })
 }
 
+/// How many resources are refused now, and how many of those are closed meanwhile.
+fn refusals(accepted: &Accepted) -> String {
+    let mut text = String::from(
+        "# HELP ferromesh_refused_resources Resources whose newest version this proxy has refused.\n\
+         # TYPE ferromesh_refused_resources gauge\n",
+    );
+    for kind in ResourceType::ALL {
+        for closed in [false, true] {
+            let alike = |refusal: &&Refusal| refusal.rejection.kind == kind && refusal.rejection.closed == closed;
+            let (kind, count) = (kind.short_name(), accepted.refusals().filter(alike).count());
+            let _ = writeln!(text, "ferromesh_refused_resources{{type=\"{kind}\",closed=\"{closed}\"}} {count}");
+        }
+    }
+    text
+}
+
 fn refusal(refusal: &Refusal) -> Value {
     let rejection = &refusal.rejection;
     json!({
@@ -147,6 +168,7 @@ fn refusal(refusal: &Refusal) -> Value {
         "version": refusal.version,
         "field": rejection.field,
         "reason": rejection.reason,
+        "closed": rejection.closed,
     })
 }
 

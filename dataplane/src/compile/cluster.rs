@@ -48,7 +48,7 @@ use crate::runtime::{
     endpoint::{DnsFamily, DnsRefresh, EndpointSet},
 };
 
-const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+pub(super) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_DNS_REFRESH: Duration = Duration::from_secs(5);
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -479,7 +479,7 @@ fn service_label(fields: &Struct) -> ServiceLabel {
 }
 
 /// What decides how endpoints are connected to: clusters that differ here share no state.
-fn connection_hash(discovery: &Discovery, connection: &ConnectionSettings) -> u64 {
+pub(super) fn connection_hash(discovery: &Discovery, connection: &ConnectionSettings) -> u64 {
     let mut hasher = FxHasher::default();
     std::mem::discriminant(discovery).hash(&mut hasher);
     connection.hash(&mut hasher);

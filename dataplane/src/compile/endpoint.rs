@@ -1,16 +1,16 @@
 //! EDS assignments, and endpoints written into clusters.
 
-use envoy_types::pb::envoy::config::{
-    core::v3::HealthStatus as WireHealth,
-    endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
-};
-use std::sync::Arc;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use super::{
     check_name,
     field::{At, Invalid, each, host_and_port, metadata_strings, number, refuse, required},
 };
 use crate::runtime::endpoint::{Endpoint, EndpointAddress, EndpointSet, HealthStatus, Locality, LocalityEndpoints};
+use envoy_types::pb::envoy::config::{
+    core::v3::HealthStatus as WireHealth,
+    endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
+};
 
 const DEFAULT_OVERPROVISIONING: u32 = 140;
 
@@ -36,6 +36,19 @@ pub(super) fn assignment(message: &ClusterLoadAssignment) -> Result<EndpointSet,
     let mut localities = each("endpoints", &message.endpoints, locality)?;
     localities.sort_by(|a, b| (a.priority, &a.locality).cmp(&(b.priority, &b.locality)));
     Ok(EndpointSet { localities, overprovisioning_factor: number(factor, DEFAULT_OVERPROVISIONING) })
+}
+
+/// Metadata by which a cluster chooses how an endpoint is reached.
+type SocketMatch = BTreeMap<Arc<str>, Arc<str>>;
+
+/// How each address is to be reached.
+pub(super) fn socket_matches(message: &ClusterLoadAssignment) -> Result<BTreeMap<SocketAddr, SocketMatch>, Invalid> {
+    let endpoints = each("endpoints", message.endpoints.iter().flat_map(|locality| &locality.lb_endpoints), endpoint)?;
+    let addressed = endpoints.iter().filter_map(|endpoint| match endpoint.address {
+        EndpointAddress::Socket(address) => Some((address, endpoint.socket_match.clone())),
+        EndpointAddress::Name { .. } => None,
+    });
+    Ok(addressed.collect())
 }
 
 fn locality(message: &LocalityLbEndpoints) -> Result<LocalityEndpoints, Invalid> {

@@ -44,7 +44,7 @@ const DEFAULT_IDLE: Duration = Duration::from_secs(3600);
 
 /// Network filters that measure or exchange labels. `istio-peer-exchange` is never agreed to, so the metadata
 /// exchange never puts bytes on the wire.
-const NO_EFFECT: [&str; 2] = ["stats.PluginConfig", "envoy.tcp.metadataexchange.config.MetadataExchange"];
+pub(super) const NO_EFFECT: [&str; 2] = ["stats.PluginConfig", "envoy.tcp.metadataexchange.config.MetadataExchange"];
 
 /// Compiles what a chain matches.
 pub(super) fn matching(message: &Wire) -> Result<FilterChainMatch, Invalid> {

@@ -10,15 +10,19 @@ use envoy_types::pb::{
                 cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig},
             },
             core::v3::{
-                Address, AggregatedConfigSource, ConfigSource, DataSource, Http1ProtocolOptions, SocketAddress,
-                TransportSocket, UpstreamHttpProtocolOptions, address, config_source::ConfigSourceSpecifier,
-                data_source::Specifier, socket_address::PortSpecifier, transport_socket,
+                Address, AggregatedConfigSource, ConfigSource, DataSource, Http1ProtocolOptions, Metadata,
+                SocketAddress, TransportSocket, UpstreamHttpProtocolOptions, address,
+                config_source::ConfigSourceSpecifier, data_source::Specifier, socket_address::PortSpecifier,
+                transport_socket,
             },
             endpoint::v3::{
                 ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
             },
             listener::v3::{Filter, FilterChain, Listener, filter},
-            route::v3::RouteConfiguration,
+            route::v3::{
+                RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route,
+                route_action::ClusterSpecifier, route_match::PathSpecifier,
+            },
         },
         extensions::{
             filters::{
@@ -39,7 +43,7 @@ use envoy_types::pb::{
             },
         },
     },
-    google::protobuf::Any,
+    google::protobuf::{Any, Struct, Value, value::Kind},
 };
 use prost::{Message, Name};
 
@@ -199,6 +203,119 @@ pub(crate) fn origination(sni: &str, roots: Option<&str>) -> TransportSocket {
     };
     let context = UpstreamTlsContext { sni: sni.to_owned(), common_tls_context: Some(common), ..Default::default() };
     tls_socket(any(&context))
+}
+
+/// An encoded cluster in plaintext.
+pub(crate) fn plaintext(name: &str, endpoint: SocketAddr) -> Vec<u8> {
+    static_cluster(name, endpoint).encode_to_vec()
+}
+
+/// An encoded cluster whose TLS no proxy can load: its roots lie in a file that is not there.
+pub(crate) fn without_roots(name: &str, endpoint: SocketAddr, sni: &str) -> Vec<u8> {
+    let missing = Specifier::Filename("/nowhere/roots.pem".to_owned());
+    let validation = CertificateValidationContext {
+        trusted_ca: Some(DataSource { specifier: Some(missing), ..Default::default() }),
+        ..Default::default()
+    };
+    let common = CommonTlsContext {
+        validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+        ..Default::default()
+    };
+    let context = UpstreamTlsContext { sni: sni.to_owned(), common_tls_context: Some(common), ..Default::default() };
+    let cluster = Cluster { transport_socket: Some(tls_socket(any(&context))), ..static_cluster(name, endpoint) };
+    cluster.encode_to_vec()
+}
+
+/// A filter that no proxy here knows.
+pub(crate) fn unknown_filter() -> HttpFilter {
+    http_filter("guard", Any { type_url: "type.googleapis.com/a.guard.Nobody.Knows".to_owned(), value: vec![] })
+}
+
+/// An encoded HTTP listener whose routes come from RDS, with these filters before the router. One with a bad log is
+/// refused, although it guards no more.
+pub(crate) fn http_listener_at(
+    name: &str,
+    at: SocketAddr,
+    route: &str,
+    filters: Vec<HttpFilter>,
+    bad_log: bool,
+) -> Vec<u8> {
+    let mut manager = manager(route, filters.into_iter().chain([router()]).collect());
+    manager.access_log = if bad_log { vec![Default::default()] } else { vec![] };
+    let listener = Listener {
+        address: Some(address(&at.ip().to_string(), at.port().into())),
+        ..listener(name, chain(vec![network_filter("hcm", any(&manager))]))
+    };
+    listener.encode_to_vec()
+}
+
+/// An encoded route configuration: hosts that lead to a cluster, some with settings of a filter that nobody knows, some
+/// with a retry policy that no proxy here takes.
+pub(crate) fn hosts(name: &str, cluster: &str, hosts: &[(&str, bool, bool)]) -> Vec<u8> {
+    let host = |(domain, guarded, bad_retry): &(&str, bool, bool)| {
+        let action = RouteAction {
+            cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+            retry_policy: bad_retry.then(|| RetryPolicy { retry_on: "sometimes".to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        let anything = RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".to_owned())), ..Default::default() };
+        let guard = guarded.then(|| ("guard".to_owned(), unknown_config()));
+        let route = Route {
+            r#match: Some(anything),
+            action: Some(route::Action::Route(action)),
+            typed_per_filter_config: guard.into_iter().collect(),
+            ..Default::default()
+        };
+        let domains = vec![(*domain).to_owned()];
+        VirtualHost { name: (*domain).to_owned(), domains, routes: vec![route], ..Default::default() }
+    };
+    let virtual_hosts = hosts.iter().map(host).collect();
+    RouteConfiguration { name: name.to_owned(), virtual_hosts, ..Default::default() }.encode_to_vec()
+}
+
+fn unknown_config() -> Any {
+    Any { type_url: "type.googleapis.com/a.guard.Nobody.Knows".to_owned(), value: vec![] }
+}
+
+/// An encoded assignment whose endpoints ask for TLS or not; a bad one has a name where an address must be.
+pub(crate) fn endpoints_at(name: &str, at: SocketAddr, tls: bool, bad: bool) -> Vec<u8> {
+    let ip = at.ip().to_string();
+    let mut addresses = vec![(ip.as_str(), u32::from(at.port()))];
+    addresses.extend(bad.then_some(("a.name", 80)));
+    let mut message = ClusterLoadAssignment { cluster_name: name.to_owned(), ..assignment(&addresses) };
+    let mode = Value { kind: Some(Kind::StringValue("istio".to_owned())) };
+    let fields = Struct { fields: [("tlsMode".to_owned(), mode)].into() };
+    let metadata = Metadata {
+        filter_metadata: [("envoy.transport_socket_match".to_owned(), fields)].into(),
+        ..Default::default()
+    };
+    for endpoint in message.endpoints.iter_mut().flat_map(|locality| &mut locality.lb_endpoints).filter(|_| tls) {
+        endpoint.metadata = Some(metadata.clone());
+    }
+    message.encode_to_vec()
+}
+
+/// An encoded cluster over TLS whose roots are a secret of the control plane.
+pub(crate) fn cluster_with_roots(name: &str, secret: &str) -> Vec<u8> {
+    let common = CommonTlsContext {
+        validation_context_type: Some(ValidationContextType::ValidationContextSdsSecretConfig(sds(secret))),
+        ..Default::default()
+    };
+    let context = UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
+    let endpoint = ([127, 0, 0, 1], 1).into();
+    let cluster = Cluster { transport_socket: Some(tls_socket(any(&context))), ..static_cluster(name, endpoint) };
+    cluster.encode_to_vec()
+}
+
+/// An encoded secret with roots; a bad one asks for a check that no proxy here makes.
+pub(crate) fn roots(name: &str, pem: &str, bad: bool) -> Vec<u8> {
+    let inline = DataSource { specifier: Some(Specifier::InlineString(pem.to_owned())), ..Default::default() };
+    let context = CertificateValidationContext {
+        verify_certificate_hash: if bad { vec!["00".to_owned()] } else { vec![] },
+        trusted_ca: Some(inline),
+        ..Default::default()
+    };
+    Secret { name: name.to_owned(), r#type: Some(secret::Type::ValidationContext(context)) }.encode_to_vec()
 }
 
 /// HTTP/1 whose server is named by the request: `auto_sni` and `auto_san_validation`, from `header` if it is not empty.

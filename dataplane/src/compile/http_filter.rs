@@ -51,6 +51,18 @@ const NO_EFFECT: [&str; 5] = [
     "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
 ];
 
+/// Whether a filter, or its settings for a route, can let nothing through that would be stopped without it.
+pub(super) fn guards_nothing(kind: &str) -> bool {
+    const OPEN: [&str; 5] = [
+        "envoy.extensions.filters.http.router.v3.Router",
+        "envoy.extensions.filters.http.fault.v3.HTTPFault",
+        "envoy.extensions.filters.http.cors.v3.Cors",
+        "envoy.extensions.filters.http.cors.v3.CorsPolicy",
+        "envoy.extensions.filters.http.set_filter_state.v3.Config",
+    ];
+    OPEN.contains(&kind) || NO_EFFECT.contains(&kind)
+}
+
 /// Compiles a chain of filters.
 pub(super) fn chain(filters: &[Wire]) -> Result<Vec<HttpFilter>, Invalid> {
     let compiled = each("http_filters", filters, filter)?;

@@ -65,12 +65,12 @@ fn refuse_unsupported(message: &Wire) -> Result<(), Invalid> {
 }
 
 #[allow(deprecated, reason = "older control planes switch binding off there")]
-fn binds(message: &Wire) -> bool {
+pub(super) fn binds(message: &Wire) -> bool {
     let older = message.deprecated_v1.as_ref().and_then(|v1| v1.bind_to_port.as_ref());
     flag(message.bind_to_port.as_ref(), true) && flag(older, true)
 }
 
-fn addresses(message: &Wire) -> Result<Vec<SocketAddr>, Invalid> {
+pub(super) fn addresses(message: &Wire) -> Result<Vec<SocketAddr>, Invalid> {
     let first = required("address", message.address.as_ref()).and_then(|address| socket(address).at("address"))?;
     let more = each("additional_addresses", &message.additional_addresses, |additional| {
         required("address", additional.address.as_ref()).and_then(|address| socket(address).at("address"))

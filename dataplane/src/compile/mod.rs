@@ -17,11 +17,13 @@ use crate::{
 
 mod access_log;
 mod authz;
+mod close;
 mod cluster;
 mod endpoint;
 mod field;
 mod filter_chain;
 mod format;
+mod guard;
 mod hcm;
 mod header;
 mod http_filter;
@@ -34,7 +36,7 @@ mod secret;
 mod tls;
 
 use self::field::Invalid;
-pub use self::secret::SecretSlots;
+pub use self::{guard::Guards, secret::SecretSlots};
 
 /// Why a resource was refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -47,6 +49,8 @@ pub struct Rejection {
     pub field: String,
     /// What is wrong with it.
     pub reason: String,
+    /// What it guards is closed, for the version in force would guard less.
+    pub closed: bool,
 }
 
 impl fmt::Display for Rejection {
@@ -55,7 +59,11 @@ impl fmt::Display for Rejection {
         if !self.field.is_empty() {
             write!(f, ": {}", self.field)?;
         }
-        write!(f, ": {}", self.reason)
+        write!(f, ": {}", self.reason)?;
+        if self.closed {
+            f.write_str("; what it guards is closed until a version is accepted, since the one in force guards less")?;
+        }
+        Ok(())
     }
 }
 
@@ -86,6 +94,8 @@ pub struct Compiled<T> {
     pub value: Arc<T>,
     /// What must have arrived before it can serve.
     pub needs: Needs,
+    /// What it guards, to hold a refused version of it against.
+    pub guards: Guards,
 }
 
 impl Context {
@@ -96,31 +106,35 @@ impl Context {
 
     /// Compiles a CDS resource.
     pub fn cluster(&mut self, name: &str, body: &[u8]) -> Result<Compiled<Cluster>, Rejection> {
-        let result = parse(body).and_then(|message| cluster::compile(self, name, &message));
+        let result = parse(body)
+            .and_then(|message| cluster::compile(self, name, &message).map(|value| (value, guard::cluster(&message))));
         self.finish(ResourceType::Cluster, name, result)
     }
 
     /// Compiles an LDS resource; `version` tells it from its predecessors.
     pub fn listener(&mut self, name: &str, version: u64, body: &[u8]) -> Result<Compiled<Listener>, Rejection> {
-        let result = parse(body).and_then(|message| listener::compile(self, name, version, &message));
+        let result = parse(body).and_then(|message| {
+            listener::compile(self, name, version, &message).map(|value| (value, guard::listener(&message)))
+        });
         self.finish(ResourceType::Listener, name, result)
     }
 
     /// Compiles an RDS resource.
     pub fn routes(&mut self, name: &str, body: &[u8]) -> Result<Compiled<RouteConfig>, Rejection> {
-        let result = parse(body).and_then(|message| route::compile(name, &message));
+        let result = parse(body)
+            .and_then(|message| route::compile(name, &message).map(|value| (value, guard::routes(&message))));
         self.finish(ResourceType::Route, name, result)
     }
 
     /// Compiles an EDS resource.
     pub fn endpoints(&mut self, name: &str, body: &[u8]) -> Result<Compiled<EndpointSet>, Rejection> {
-        let result = parse(body).and_then(|message| endpoint::compile(name, &message));
+        let result = parse(body).and_then(|message| endpoint::compile(name, &message)).map(unguarded);
         self.finish(ResourceType::Endpoint, name, result)
     }
 
     /// Compiles an SDS resource.
     pub fn secret(&mut self, name: &str, body: &[u8]) -> Result<Compiled<SecretMaterial>, Rejection> {
-        let result = parse(body).and_then(|message| secret::compile(name, &message));
+        let result = parse(body).and_then(|message| secret::compile(name, &message)).map(unguarded);
         self.finish(ResourceType::Secret, name, result)
     }
 
@@ -128,14 +142,21 @@ impl Context {
         &mut self,
         kind: ResourceType,
         name: &str,
-        result: Result<T, Invalid>,
+        result: Result<(T, Guards), Invalid>,
     ) -> Result<Compiled<T>, Rejection> {
         let needs = std::mem::take(&mut self.needs);
         match result {
-            Ok(value) => Ok(Compiled { value: Arc::new(value), needs }),
-            Err(Invalid { field, reason }) => Err(Rejection { kind, name: name.to_owned(), field, reason }),
+            Ok((value, guards)) => Ok(Compiled { value: Arc::new(value), needs, guards }),
+            Err(Invalid { field, reason }) => {
+                Err(Rejection { kind, name: name.to_owned(), field, reason, closed: false })
+            }
         }
     }
+}
+
+/// What it guards is seen in itself.
+fn unguarded<T>(value: T) -> (T, Guards) {
+    (value, Guards::default())
 }
 
 fn parse<M: Message + Default>(body: &[u8]) -> Result<M, Invalid> {

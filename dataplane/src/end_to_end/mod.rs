@@ -6,5 +6,6 @@ mod hash;
 mod http;
 mod origination;
 mod peer;
+mod refusal;
 mod tcp;
 mod tls;

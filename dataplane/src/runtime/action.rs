@@ -13,7 +13,7 @@ use super::{
 };
 
 /// What a route does.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Action {
     /// Sends the request to a cluster.
     Forward(Box<Forward>),
@@ -24,7 +24,7 @@ pub enum Action {
 }
 
 /// Sends the request to a cluster.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Forward {
     /// Which one.
     pub cluster: ClusterChoice,

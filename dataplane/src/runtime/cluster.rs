@@ -11,6 +11,7 @@ use super::{
 use crate::upstream::ClusterState;
 
 /// A compiled cluster.
+#[derive(Clone)]
 pub struct Cluster {
     /// Envoy's cluster name, such as `outbound|80||reviews.default.svc.cluster.local`.
     pub name: Arc<str>,
@@ -154,6 +155,8 @@ pub enum Transport {
     Plaintext,
     /// TLS.
     Tls(Arc<UpstreamTls>),
+    /// No bytes at all: the control plane wants them protected in a way that we have refused.
+    Closed,
 }
 
 /// What HTTP is spoken to a cluster.

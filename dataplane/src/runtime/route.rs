@@ -31,7 +31,7 @@ pub struct RouteConfig {
 }
 
 /// Routes of some host names.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct VirtualHost {
     /// Name, for logs and metrics.
     pub name: Arc<str>,
@@ -65,7 +65,7 @@ pub struct FilterOverrides {
 }
 
 /// One route.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Route {
     /// Name, for logs; may be empty.
     pub name: Arc<str>,
@@ -249,6 +249,17 @@ impl RouteConfig {
             hosts: HostIndex::new(&virtual_hosts)?,
             virtual_hosts,
         })
+    }
+
+    /// The same with other virtual hosts.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_hosts(&self, virtual_hosts: Vec<VirtualHost>) -> Result<Self, Arc<str>> {
+        let headers = self.headers.clone();
+        let most_specific_headers_win = self.most_specific_headers_win;
+        let new = Self::new(self.name.clone(), self.ignore_port, virtual_hosts)?;
+        Ok(Self { headers, most_specific_headers_win, ..new })
     }
 
     /// Every virtual host, in the order of the message.

@@ -102,6 +102,11 @@ pub enum ConnectError {
     /// The handshake failed.
     #[error("TLS error: {0}")]
     Tls(#[source] io::Error),
+    /// Connecting in the way that is in force would protect less than the control plane wants.
+    #[error(
+        "closed until this proxy is sent a version of the cluster that it accepts: those that it has refused protect more"
+    )]
+    Closed,
 }
 
 impl Dial<'_> {
@@ -116,9 +121,14 @@ impl Dial<'_> {
 
     async fn connect_unlimited(&self, contexts: &TlsContexts) -> Result<Dialed, ConnectError> {
         let settings = &self.cluster.connection;
-        let stream = tcp(self.endpoint.state.address, settings).await.map_err(ConnectError::Tcp)?;
+        let transport = settings.transport_for(&self.endpoint.spec);
+        let stream = match transport {
+            Transport::Closed => return Err(ConnectError::Closed),
+            _ => tcp(self.endpoint.state.address, settings).await.map_err(ConnectError::Tcp)?,
+        };
         let local = stream.local_addr().ok();
-        match settings.transport_for(&self.endpoint.spec) {
+        match transport {
+            Transport::Closed => Err(ConnectError::Closed),
             Transport::Plaintext => Ok(Dialed { stream: MaybeTls::Plain(stream), local, peer: None }),
             Transport::Tls(spec) => {
                 let alpn = self.offered(&spec.alpn);

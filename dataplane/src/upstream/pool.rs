@@ -288,7 +288,7 @@ impl Pools {
         let index = settings.transport_matches.iter().position(|entry| std::ptr::eq(&entry.transport, transport));
         let names = match transport {
             Transport::Tls(tls) => dial.varying_names(tls),
-            Transport::Plaintext => Names::default(),
+            Transport::Plaintext | Transport::Closed => Names::default(),
         };
         let key = PoolKey {
             state: Arc::as_ptr(&dial.cluster.state) as usize,

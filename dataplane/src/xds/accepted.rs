@@ -32,7 +32,7 @@ pub struct Accepted {
     context: Context,
     clusters: BTreeMap<String, Place<Cluster>>,
     listeners: BTreeMap<String, Place<Listener>>,
-    routes: BTreeMap<String, Versioned<RouteConfig>>,
+    routes: BTreeMap<String, Resource<RouteConfig>>,
     /// `None`: the control plane says that there are none.
     endpoints: BTreeMap<String, Option<Versioned<EndpointSet>>>,
     /// `None`: the control plane says that there is none.
@@ -52,6 +52,8 @@ struct Place<T> {
 struct Resource<T> {
     version: String,
     compiled: Compiled<T>,
+    /// Serves instead, since a later version was refused that guards more.
+    closed: Option<Arc<T>>,
 }
 
 struct Versioned<T> {
@@ -96,7 +98,7 @@ impl Accepted {
         }
     }
 
-    /// Applies an update; what it refuses stays as it was.
+    /// Applies an update; what it refuses stays as it was, or is closed where the refused version guards more.
     pub fn apply(&mut self, update: &Update, now: Instant) -> Vec<Rejection> {
         let mut refused = Vec::new();
         for changed in &update.changed {
@@ -104,7 +106,8 @@ impl Accepted {
             let key = (update.kind, changed.name.clone());
             match outcome {
                 Ok(()) => drop(self.rejections.remove(&key)),
-                Err(rejection) => {
+                Err(mut rejection) => {
+                    rejection.closed = self.close(update.kind, changed);
                     let refusal = Refusal { version: changed.version.clone(), rejection: rejection.clone() };
                     self.rejections.insert(key, refusal);
                     refused.push(rejection);
@@ -135,7 +138,7 @@ impl Accepted {
         self.generation += 1;
         let listeners = self.listeners.values().filter_map(Place::value).collect();
         let clusters = self.clusters.values().filter_map(Place::value);
-        let routes = self.routes.values().map(|routes| routes.value.clone());
+        let routes = self.routes.values().map(Resource::value);
         Some(RuntimeConfig::new(self.generation, listeners, clusters, routes))
     }
 
@@ -198,8 +201,8 @@ impl Accepted {
                 self.listeners.entry(name.clone()).or_default().warm(version, compiled, now);
             }
             ResourceType::Route => {
-                let value = self.context.routes(name, body)?.value;
-                self.routes.insert(name.clone(), Versioned { version: version.clone(), value });
+                let compiled = self.context.routes(name, body)?;
+                self.routes.insert(name.clone(), Resource::new(version, compiled));
                 self.stale = true;
             }
             ResourceType::Endpoint => {
@@ -232,7 +235,7 @@ impl Accepted {
     }
 
     fn publish_endpoints(&self, name: &str, set: &EndpointSet) {
-        let clusters = self.clusters.values().flat_map(Place::both);
+        let clusters = self.clusters.values().flat_map(Place::all);
         let concerned = clusters.filter(|cluster| matches!(&cluster.discovery, Discovery::Eds(eds) if **eds == *name));
         for cluster in concerned {
             cluster.state.publish(set);
@@ -308,6 +311,16 @@ fn start_endpoints(cluster: &Cluster, endpoints: &BTreeMap<String, Option<Versio
     }
 }
 
+impl<T> Resource<T> {
+    fn new(version: &str, compiled: Compiled<T>) -> Self {
+        Self { version: version.to_owned(), compiled, closed: None }
+    }
+
+    fn value(&self) -> Arc<T> {
+        self.closed.as_ref().unwrap_or(&self.compiled.value).clone()
+    }
+}
+
 impl<T> Default for Place<T> {
     fn default() -> Self {
         Self { serving: None, warming: None }
@@ -316,7 +329,7 @@ impl<T> Default for Place<T> {
 
 impl<T> Place<T> {
     fn warm(&mut self, version: &str, compiled: Compiled<T>, now: Instant) {
-        self.warming = Some((Resource { version: version.to_owned(), compiled }, now));
+        self.warming = Some((Resource::new(version, compiled), now));
     }
 
     fn promote(&mut self, ready: impl FnOnce(&Needs, Instant) -> bool) -> Option<Arc<T>> {
@@ -327,7 +340,7 @@ impl<T> Place<T> {
     }
 
     fn value(&self) -> Option<Arc<T>> {
-        self.serving.as_ref().map(|resource| resource.compiled.value.clone())
+        self.serving.as_ref().map(Resource::value)
     }
 
     fn waiting_since(&self) -> Option<Instant> {
@@ -338,8 +351,8 @@ impl<T> Place<T> {
         self.serving.iter().chain(self.warming.iter().map(|(resource, _)| resource))
     }
 
-    fn both(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.resources().map(|resource| &resource.compiled.value)
+    fn all(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.resources().flat_map(|resource| std::iter::once(&resource.compiled.value).chain(&resource.closed))
     }
 
     fn needs(&self) -> impl Iterator<Item = &Needs> {
@@ -371,5 +384,6 @@ fn fingerprint(body: &[u8]) -> u64 {
     hasher.finish()
 }
 
+mod closing;
 #[cfg(test)]
 mod tests;

@@ -286,6 +286,7 @@ fn unbound(update: &Update, failures: &[BindFailure]) -> Vec<Rejection> {
             name: failure.listener.to_string(),
             field: "address".to_owned(),
             reason: format!("cannot listen on {}: {}; it is tried again", failure.address, failure.reason),
+            closed: false,
         })
         .collect()
 }

@@ -22,6 +22,9 @@ const LONGEST_REASON: usize = 4096;
 const FIRST_REQUESTS: [ResourceType; 5] =
     [ResourceType::Cluster, ResourceType::Endpoint, ResourceType::Listener, ResourceType::Route, ResourceType::Secret];
 
+/// Stands for the version of what is closed since a refusal: no control plane has made it.
+const CLOSED: &str = "closed";
+
 /// A resource that is new or has changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Changed {
@@ -115,7 +118,8 @@ impl Session {
 
     /// Answers an update: ACK, or NACK if anything was refused; then subscriptions follow what is needed now.
     ///
-    /// Versions of what was accepted are remembered even if other resources of the same response were refused.
+    /// Versions of what was accepted are remembered even if other resources of the same response were refused; of what
+    /// is closed only that there is something.
     pub fn applied(&mut self, reply: Reply, rejections: &[Rejection], needs: &Needs) -> Vec<DeltaDiscoveryRequest> {
         if let Some(kind) = ResourceType::from_type_url(&reply.type_url) {
             self.types[kind.index()].remember(kind, &reply, rejections);
@@ -199,6 +203,10 @@ impl TypeState {
         let accepted = reply.changed.iter().filter(|(name, _)| wanted(name) && !refused.contains(name.as_str()));
         let accepted: Vec<_> = accepted.cloned().collect();
         self.versions.extend(accepted);
+        // What is closed must be sent again even if it comes back to the version before.
+        let closed = rejections.iter().filter(|rejection| rejection.closed && wanted(&rejection.name));
+        let closed: Vec<_> = closed.map(|rejection| (rejection.name.clone(), CLOSED.to_owned())).collect();
+        self.versions.extend(closed);
         for name in &reply.removed {
             self.versions.remove(name);
         }

@@ -164,3 +164,35 @@ fn a_secret_fills_its_slot_and_leaves_it_when_withdrawn() {
     proxy.withdraw(ResourceType::Secret, name);
     assert!(slot.load().is_none());
 }
+
+#[test]
+fn roots_of_which_a_newer_version_is_refused_are_trusted_no_more() {
+    let mut proxy = Proxy::new();
+    let name = "kubernetes://partner-cacert";
+    let pem = rcgen::generate_simple_self_signed(vec!["root".to_owned()]).unwrap().cert.pem();
+    proxy.send(ResourceType::Cluster, "c", "1", fixture::cluster_with_roots("c", name).into());
+    proxy.send(ResourceType::Secret, name, "1", fixture::roots(name, &pem, false).into());
+    let slot = proxy.accepted.context.secrets.existing(name).unwrap();
+    assert!(matches!(slot.load().as_deref(), Some(SecretMaterial::Trust(_))));
+    let refused = proxy.send(ResourceType::Secret, name, "2", fixture::roots(name, &pem, true).into());
+    assert!(refused[0].closed, "{}", refused[0]);
+    assert!(slot.load().is_none());
+    proxy.send(ResourceType::Secret, name, "3", fixture::roots(name, &pem, false).into());
+    assert!(slot.load().is_some());
+}
+
+#[test]
+fn routes_that_were_never_accepted_are_closed_and_their_listener_is_not_passed_around() {
+    let mut proxy = Proxy::new();
+    proxy.send(ResourceType::Listener, "l", "1", fixture::http_listener("l", "80").encode_to_vec().into());
+    let refused = proxy.send(ResourceType::Route, "80", "1", fixture::hosts("80", "c", &[("*", true, false)]).into());
+    assert!(refused[0].closed, "{}", refused[0]);
+    let config = proxy.accepted.take_config().unwrap();
+    assert!(config.listener("l").is_some());
+    let routes = config.route_configs().next().unwrap();
+    let host = routes.virtual_host("anything").unwrap();
+    assert!(format!("{:?}", host.routes).contains("503"), "{host:?}");
+    proxy.send(ResourceType::Route, "80", "2", fixture::hosts("80", "c", &[("a", false, false)]).into());
+    let config = proxy.accepted.take_config().unwrap();
+    assert!(config.route_configs().next().unwrap().virtual_host("anything").is_none());
+}

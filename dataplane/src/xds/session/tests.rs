@@ -31,7 +31,13 @@ fn needs(endpoints: &[&str], routes: &[&str]) -> Needs {
 }
 
 fn rejection(kind: ResourceType, name: &str) -> Rejection {
-    Rejection { kind, name: name.to_owned(), field: "lb_policy".to_owned(), reason: "unknown".to_owned() }
+    Rejection {
+        kind,
+        name: name.to_owned(),
+        field: "lb_policy".to_owned(),
+        reason: "unknown".to_owned(),
+        closed: false,
+    }
 }
 
 /// A request in one line: type, node, names, versions, nonce, error.
@@ -286,4 +292,19 @@ proptest! {
         prop_assert_eq!(&held.endpoints, &endpoints);
         prop_assert_eq!(&model.subscribed, &model.clusters.keys().cloned().collect::<BTreeSet<_>>());
     }
+}
+
+#[test]
+fn what_a_refusal_has_closed_is_claimed_by_a_version_that_nobody_has_made() {
+    let mut session = Session::new(node());
+    let mut answer = |version: &str, closed: Option<bool>| {
+        let (_, reply) = session.received(response(ResourceType::Cluster, "n", &[("c", version)], &[]));
+        let refused = closed.map(|closed| Rejection { closed, ..rejection(ResourceType::Cluster, "c") });
+        let _ = session.applied(reply, refused.as_slice(), &Needs::default());
+        session.connected()[0].initial_resource_versions.get("c").cloned()
+    };
+    assert_eq!(answer("1", None).as_deref(), Some("1"));
+    assert_eq!(answer("2", Some(false)).as_deref(), Some("1"));
+    assert_eq!(answer("3", Some(true)).as_deref(), Some(CLOSED));
+    assert_eq!(answer("1", None).as_deref(), Some("1"));
 }
