@@ -51,6 +51,9 @@ fn a_gateway_merges_servers_and_binds_routes() {
 fn check(case: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
     let got = serde_json::to_string_pretty(&translate(&folder)).expect("JSON prints") + "\n";
+    let read: Value = serde_json::from_str(&got).expect("JSON reads");
+    let without = clients_without_versions(&read);
+    assert!(without.is_empty(), "{case}: a TLS client of Envoy stops at TLS 1.2 unless told: {without:#?}");
     let golden = folder.join("xds.json");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&golden, &got).expect("the golden can be written");
@@ -88,6 +91,22 @@ fn translate(folder: &Path) -> Value {
         resources.insert(name.to_owned(), shown.collect());
     }
     Value::Object(resources)
+}
+
+/// TLS contexts of clients that leave the highest version to Envoy.
+fn clients_without_versions(json: &Value) -> Vec<&Value> {
+    let children: Vec<&Value> = match json {
+        Value::Object(fields) => fields.values().collect(),
+        Value::Array(items) => items.iter().collect(),
+        _ => Vec::new(),
+    };
+    let client = json["@type"].as_str().is_some_and(|name| name.ends_with(".UpstreamTlsContext"));
+    let told = |json: &Value| {
+        let versions = &json["common_tls_context"]["tls_params"];
+        versions["tls_minimum_protocol_version"] == "TLSv1_2" && versions["tls_maximum_protocol_version"] == "TLSv1_3"
+    };
+    let itself = (client && !told(json)).then_some(json);
+    itself.into_iter().chain(children.into_iter().flat_map(clients_without_versions)).collect()
 }
 
 fn parse_node(text: &str) -> discovery::Node {

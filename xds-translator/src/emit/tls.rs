@@ -23,9 +23,8 @@ const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// A cluster's TLS socket.
 pub(super) fn upstream(plan: &UpstreamTls) -> core::TransportSocket {
     let mut common = common(plan.certificate.as_slice(), plan.trust.as_ref(), &plan.sans, &plan.alpn);
-    if plan.certificate == Some(SecretRef::Workload) {
-        common.tls_params = versions(Some(TlsVersion::V1_2), Some(TlsVersion::V1_3), &[]);
-    }
+    // Envoy's own limit for a client is TLS 1.2 (`TlsParameters.tls_maximum_protocol_version`).
+    common.tls_params = versions(Some(TlsVersion::V1_2), Some(TlsVersion::V1_3), &[]);
     let context =
         tls::UpstreamTlsContext { common_tls_context: Some(common), sni: plan.sni.to_string(), ..Default::default() };
     transport_socket(names::TLS, &context)
