@@ -62,7 +62,7 @@ pub enum Capture {
 /// A visible host of a scope.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct ScopeHost {
-    /// Which namespaces: `.` is already resolved.
+    /// Which namespaces.
     pub namespace: ScopeNamespace,
     /// The host; may be a wildcard.
     pub host: Hostname,
@@ -73,6 +73,8 @@ pub struct ScopeHost {
 pub enum ScopeNamespace {
     /// Any (`*`).
     Any,
+    /// The one of the proxy that asks (`.`): an object of the root namespace speaks for the proxies of every namespace.
+    Clients,
     /// This one.
     Named(Arc<str>),
     /// None (`~`).

@@ -37,7 +37,7 @@ impl Lowering<'_> {
             port: listener.port.as_ref().map(listener_port),
             bind: self.listener_bind(at, &listener.bind)?,
             capture: capture(listener.capture_mode),
-            hosts: listener.hosts.iter().map(|h| self.scope_host(h)).collect(),
+            hosts: listener.hosts.iter().map(|h| scope_host(h)).collect(),
         })
     }
 
@@ -80,17 +80,17 @@ impl Lowering<'_> {
             }
         }
     }
+}
 
-    fn scope_host(&self, text: &str) -> ScopeHost {
-        let (namespace, host) = text.split_once('/').unwrap_or(("*", text));
-        let namespace = match namespace {
-            "*" => ScopeNamespace::Any,
-            "~" => ScopeNamespace::Nobody,
-            "." => ScopeNamespace::Named(self.namespace().clone()),
-            name => ScopeNamespace::Named(name.into()),
-        };
-        ScopeHost { namespace, host: Hostname::new(host) }
-    }
+fn scope_host(text: &str) -> ScopeHost {
+    let (namespace, host) = text.split_once('/').unwrap_or(("*", text));
+    let namespace = match namespace {
+        "*" => ScopeNamespace::Any,
+        "~" => ScopeNamespace::Nobody,
+        "." => ScopeNamespace::Clients,
+        name => ScopeNamespace::Named(name.into()),
+    };
+    ScopeHost { namespace, host: Hostname::new(host) }
 }
 
 fn listener_port(port: &Port) -> ListenerPort {

@@ -205,7 +205,7 @@ fn sidecar_hosts_and_endpoints_are_resolved() {
     check(
         &istio("Sidecar", spec),
         &[
-            ("/0/egress/0/hosts/0/namespace", json!({"Named": "shop"})),
+            ("/0/egress/0/hosts/0/namespace", json!("Clients")),
             ("/0/egress/0/hosts/1/namespace", json!("Any")),
             ("/0/egress/0/hosts/2/namespace", json!("Nobody")),
             ("/0/ingress/0/default_endpoint", json!({"Loopback": 8080})),

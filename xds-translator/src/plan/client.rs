@@ -142,6 +142,21 @@ pub(crate) fn resolve_alias<'a>(
     None
 }
 
+/// Whether a service is only another name of one that the mesh knows.
+pub(crate) fn stands_for_another(reader: &Reader<'_>, service: &Arc<Service>, namespace: &str) -> bool {
+    matches!(service.resolution, Resolution::Alias(_)) && resolve_alias(reader, service, namespace).is_some()
+}
+
+/// A service with the ports at which clients reach it: another name of a service is good for every port of that
+/// service, whatever it lists itself (Kubernetes asks for no `ports` of an ExternalName, and Istio reads none).
+pub(crate) fn as_reached(reader: &Reader<'_>, service: &Arc<Service>, namespace: &str) -> Arc<Service> {
+    let target = matches!(service.resolution, Resolution::Alias(_)).then(|| resolve_alias(reader, service, namespace));
+    match target.flatten() {
+        Some(target) => Arc::new(Service { ports: target.ports.clone(), ..Service::clone(service) }),
+        None => service.clone(),
+    }
+}
+
 /// Hosts that a table's HTTP rules send requests to.
 pub(crate) fn destinations(table: &RouteTable) -> impl Iterator<Item = &Destination> {
     table.http.iter().flat_map(|rule| {

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use super::{OutboundKey, client::destinations};
+use super::{
+    OutboundKey,
+    client::{as_reached, destinations, resolve_alias, stands_for_another},
+};
 use crate::{
     ir::{
         Attachment, Capture, EgressListener, Hostname, ListenerPort, OutboundTraffic, RouteTable, ScopeHost,
@@ -48,16 +51,21 @@ pub(crate) struct OwnListener {
 
 impl Sight {
     pub(crate) fn of(reader: &Reader<'_>, key: &OutboundKey) -> Self {
-        let visible = reader.services_visible_to(&key.namespace);
+        let visible: Vec<Arc<Service>> = reader
+            .services_visible_to(&key.namespace)
+            .iter()
+            .map(|service| as_reached(reader, service, &key.namespace))
+            .collect();
         let tables = reader.route_tables(&Attachment::Mesh, &key.namespace);
         let scope = key.scope.as_ref().and_then(|id| reader.scope(id));
         let unknown = scope.and_then(|s| s.outbound_traffic.clone());
         let unknown = unknown.unwrap_or_else(|| reader.mesh().outbound_traffic.clone());
         let listeners = scope.map(|s| s.egress.as_slice()).unwrap_or_default();
         let mut egress: Vec<Egress> = if listeners.is_empty() {
-            vec![Egress::new(None, visible.to_vec(), tables.to_vec())]
+            vec![Egress::new(None, visible, tables.to_vec())]
         } else {
-            listeners.iter().map(|listener| restrict(listener, &visible, &tables)).collect()
+            let world = World { reader, namespace: &key.namespace, visible: &visible, tables: &tables };
+            listeners.iter().map(|listener| world.restrict(listener)).collect()
         };
         egress.sort_by_key(|seen| seen.own.is_none());
         Self { egress, unknown }
@@ -83,31 +91,56 @@ pub(crate) fn age(service: &Service) -> (i64, &str, &str, &str) {
     (service.origin.created, &service.origin.id.namespace, &service.origin.id.name, service.key.host.as_str())
 }
 
-fn restrict(listener: &EgressListener, visible: &[Arc<Service>], tables: &[Arc<RouteTable>]) -> Egress {
-    let own = listener.port.clone().map(|port| OwnListener { port, bind: listener.bind, capture: listener.capture });
-    let port = own.as_ref().map(|own| own.port.number);
-    let seen_tables: Vec<Arc<RouteTable>> = tables.iter().filter(|t| sees_table(&listener.hosts, t)).cloned().collect();
-    // What a visible table sends requests to is visible too, or the table could not work.
-    let led_to: BTreeSet<&Hostname> = seen_tables.iter().flat_map(|t| destinations(t)).map(|d| &d.host).collect();
-    let has_port = |service: &Service| port.is_none_or(|number| service.port(number).is_some());
-    let sees = |service: &Service| sees_service(&listener.hosts, service) || led_to.contains(&service.key.host);
-    let services = visible.iter().filter(|s| has_port(s) && sees(s)).cloned().collect();
-    Egress::new(own, services, seen_tables)
+/// What a client could see, before a Sidecar object restricts it.
+struct World<'a> {
+    reader: &'a Reader<'a>,
+    /// The client's.
+    namespace: &'a str,
+    visible: &'a [Arc<Service>],
+    tables: &'a [Arc<RouteTable>],
 }
 
-fn sees_service(hosts: &[ScopeHost], service: &Service) -> bool {
-    hosts.iter().any(|h| in_namespace(h, &service.key.namespace) && h.host.contains(&service.key.host))
-}
+impl World<'_> {
+    fn restrict(&self, listener: &EgressListener) -> Egress {
+        let own =
+            listener.port.clone().map(|port| OwnListener { port, bind: listener.bind, capture: listener.capture });
+        let port = own.as_ref().map(|own| own.port.number);
+        let tables: Vec<Arc<RouteTable>> =
+            self.tables.iter().filter(|table| self.sees_table(&listener.hosts, table)).cloned().collect();
+        let led_to = self.led_to(&listener.hosts, &tables);
+        let has_port = |service: &Service| port.is_none_or(|number| service.port(number).is_some());
+        let sees =
+            |service: &Service| self.sees_service(&listener.hosts, service) || led_to.contains(&service.key.host);
+        let services = self.visible.iter().filter(|s| has_port(s) && sees(s)).cloned().collect();
+        Egress::new(own, services, tables)
+    }
 
-fn sees_table(hosts: &[ScopeHost], table: &RouteTable) -> bool {
-    let overlaps = |h: &ScopeHost| table.hosts.iter().any(|host| h.host.overlaps(host));
-    hosts.iter().any(|h| in_namespace(h, &table.origin.id.namespace) && overlaps(h))
-}
+    /// What a visible table sends requests to, and what a visible alias stands for, is visible too, or they could not
+    /// work.
+    fn led_to<'h>(&'h self, hosts: &[ScopeHost], tables: &'h [Arc<RouteTable>]) -> BTreeSet<&'h Hostname> {
+        let routed = tables.iter().flat_map(|table| destinations(table)).map(|destination| &destination.host);
+        let aliases = self.visible.iter().filter(|service| stands_for_another(self.reader, service, self.namespace));
+        let targets = aliases
+            .filter(|alias| self.sees_service(hosts, alias))
+            .filter_map(|alias| resolve_alias(self.reader, alias, self.namespace));
+        routed.chain(targets.map(|target| &target.key.host)).collect()
+    }
 
-fn in_namespace(host: &ScopeHost, namespace: &str) -> bool {
-    match &host.namespace {
-        ScopeNamespace::Any => true,
-        ScopeNamespace::Named(name) => **name == *namespace,
-        ScopeNamespace::Nobody => false,
+    fn sees_service(&self, hosts: &[ScopeHost], service: &Service) -> bool {
+        hosts.iter().any(|h| self.in_namespace(h, &service.key.namespace) && h.host.contains(&service.key.host))
+    }
+
+    fn sees_table(&self, hosts: &[ScopeHost], table: &RouteTable) -> bool {
+        let overlaps = |h: &ScopeHost| table.hosts.iter().any(|host| h.host.overlaps(host));
+        hosts.iter().any(|h| self.in_namespace(h, &table.origin.id.namespace) && overlaps(h))
+    }
+
+    fn in_namespace(&self, host: &ScopeHost, namespace: &str) -> bool {
+        match &host.namespace {
+            ScopeNamespace::Any => true,
+            ScopeNamespace::Clients => *self.namespace == *namespace,
+            ScopeNamespace::Named(name) => **name == *namespace,
+            ScopeNamespace::Nobody => false,
+        }
     }
 }

@@ -236,6 +236,13 @@ impl<'a> Inbound<'a> {
             off.note(port.number, inspects_tls(mode), inspects_http(speech, mode));
             wanted = (wanted.0 || inspects_tls(mode), wanted.1 || inspects_http(speech, mode));
         }
+        for port in self.singled_out(unknown_mode) {
+            let mode = self.mode(Some(port));
+            let singled_out = PortChains { port: Some(port), ..self.unknown_ports() };
+            chains.extend(singled_out.plan(Speech::Auto, mode));
+            off.note(port, inspects_tls(mode), inspects_http(Speech::Auto, mode));
+            wanted = (wanted.0 || inspects_tls(mode), wanted.1 || inspects_http(Speech::Auto, mode));
+        }
         let mut listener_filters = vec![ListenerFilter::OriginalDst];
         listener_filters.extend(off.filters(wanted));
         ListenerPlan {
@@ -243,6 +250,18 @@ impl<'a> Inbound<'a> {
             accept_one: true,
             ..self.listener("virtualInbound".into(), ANY_ADDRESS, own, chains)
         }
+    }
+
+    /// Ports without chains of their own for which PeerAuthentication says something else than for unknown ones
+    /// (`portLevelMtls`): it speaks of the workload's ports, whether a service leads to them or not.
+    fn singled_out(&self, unknown: PeerTls) -> Vec<u16> {
+        let own_chains = |port: u16| {
+            port == self.reader.mesh().inbound_port
+                || self.ports.iter().any(|known| !known.bind && known.number == port)
+        };
+        let mut ports = self.reader.peer_tls_ports(&self.key.namespace, &self.key.labels);
+        ports.retain(|port| !own_chains(*port) && self.mode(Some(*port)) != unknown);
+        ports
     }
 
     /// A listener that is really opened for one port.

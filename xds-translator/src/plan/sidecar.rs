@@ -9,7 +9,7 @@ use std::{
 use super::{
     CaptureMode, ClientFacts, ClusterClient, DomainForm, Entry, FixedCluster, ItemKey, OutboundKey, Outline, PlanItem,
     RouteFrame, VirtualHostKey, VirtualHostTarget,
-    client::{Client, StaticMatch, TableIndex, destinations, resolve_alias},
+    client::{Client, StaticMatch, TableIndex, destinations, resolve_alias, stands_for_another},
     defaults::{ANY_ADDRESS, LOOPBACK},
     egress::{Egress, OwnListener, Sight},
     naming,
@@ -121,7 +121,7 @@ impl<'a> Sidecar<'a> {
         let mut frames = Frames::new();
         let own_ports = self.sight.own_ports();
         for (index, egress) in self.sight.egress.iter().enumerate() {
-            for service in &egress.services {
+            for service in self.listened_for(egress) {
                 for port in service.ports.iter().filter(|p| self.wanted(egress, p.number, &own_ports)) {
                     self.offer(&mut drafts, &mut frames, (index, egress), service, port);
                 }
@@ -136,6 +136,13 @@ impl<'a> Sidecar<'a> {
         outline.listeners =
             listeners.into_iter().map(|l| Entry::Own(Arc::new(PlanItem::Listener(Box::new(l))))).collect();
         frames
+    }
+
+    /// Services that need a place of their own: another name of a service leads to that service's addresses, and on
+    /// listeners that are shared it is told apart by its virtual host.
+    fn listened_for<'e>(&'e self, egress: &'e Egress) -> impl Iterator<Item = &'e Arc<Service>> {
+        let namespace = self.client.namespace;
+        egress.services.iter().filter(move |service| !stands_for_another(self.reader, service, namespace))
     }
 
     /// An own listener serves its port; the catch-all serves every other that the proxy does not use itself.
@@ -414,7 +421,7 @@ fn routed_hosts<'t>(
 
 /// Clusters and assignments of a service. An alias of a service that the mesh knows has none of its own.
 pub(crate) fn add_service(outline: &mut Outline, reader: &Reader<'_>, client: &Client<'_>, service: &Arc<Service>) {
-    if alias_of(service).is_some() && resolve_alias(reader, service, client.namespace).is_some() {
+    if stands_for_another(reader, service, client.namespace) {
         return;
     }
     for (cluster, assignment) in client.service_entries(reader, service) {

@@ -7,9 +7,10 @@ use crate::{
     dialect::Kind,
     ir::{
         Attachment, BackendPolicy, ConnectionPool, EgressListener, GatewayConfig, GatewayHost, GatewayProtocol,
-        GatewayServer, Hostname, HttpAction, HttpMatch, HttpRule, Labels, Origin, OutboundTraffic, OutlierDetection,
-        Protocol, Redirect, RedirectPort, Resolution, Retry, RetryPolicy, RouteTable, ScopeHost, ScopeNamespace,
-        Selector, ServiceKey, SidecarScope, StringMatch, Subset, TrafficPolicy, Visibility,
+        GatewayServer, Hostname, HttpAction, HttpMatch, HttpRule, Labels, ListenerPort, Origin, OutboundTraffic,
+        OutlierDetection, PeerTls, PeerTlsPolicy, Protocol, Redirect, RedirectPort, Resolution, Retry, RetryPolicy,
+        RouteTable, ScopeHost, ScopeNamespace, Selector, ServiceKey, SidecarScope, StringMatch, Subset, TrafficPolicy,
+        Visibility,
     },
     snapshot::{Item, MeshSnapshot, Reader},
 };
@@ -253,6 +254,86 @@ fn a_scope_hides_what_it_does_not_name() {
     assert_eq!(seen, [format!("outbound|80||{CART}")]);
 }
 
+/// A Sidecar object with one egress listener for these hosts.
+fn scope(namespace: &str, port: Option<u16>, hosts: Vec<ScopeHost>) -> SidecarScope {
+    let port = port.map(|number| ListenerPort { number, name: "http".into(), protocol: Protocol::Http });
+    SidecarScope {
+        origin: origin(Kind::Sidecar, namespace, "default"),
+        selector: Selector::default(),
+        egress: vec![EgressListener { port, bind: None, capture: Default::default(), hosts }],
+        ingress: Vec::new(),
+        outbound_traffic: None,
+        inbound_pool: None,
+    }
+}
+
+fn everything_in(namespace: ScopeNamespace) -> ScopeHost {
+    ScopeHost { namespace, host: Hostname::new("*") }
+}
+
+#[test]
+fn a_dot_in_a_scope_of_the_root_namespace_is_the_namespace_of_whoever_asks() {
+    let named = everything_in(ScopeNamespace::Named("istio-system".into()));
+    let scope = scope("istio-system", None, vec![everything_in(ScopeNamespace::Clients), named]);
+    let id = scope.origin.id.clone();
+    let services = [http("shop", "cart", 80), http("other", "stock", 80), http("istio-system", "edge", 80)];
+    let mesh = mesh(services.into_iter().chain([Item::Scope(Arc::new(scope))]));
+    let edge = "outbound|80||edge.istio-system.svc.cluster.local".to_owned();
+    for (namespace, own) in [("shop", CART), ("other", "stock.other.svc.cluster.local")] {
+        let outline = outline(&mesh, OutboundKey { scope: Some(id.clone()), ..outbound(namespace) });
+        let mut expected = [format!("outbound|80||{own}"), edge.clone()];
+        expected.sort();
+        assert_eq!(names(&outline.assignments), expected, "a client of {namespace}");
+    }
+}
+
+/// An ExternalName Service of `shop` that lists these ports, or none.
+fn alias(name: &str, target: &str, ports: &[(u16, Protocol)]) -> Item {
+    let mut alias = service("shop", name, "", ports);
+    alias.resolution = Resolution::Alias(Hostname::new(target));
+    service_item(alias)
+}
+
+#[test]
+fn another_name_of_a_service_is_good_for_all_its_ports_whatever_it_lists() {
+    let ports = [(8000, Protocol::Http), (9000, Protocol::Http), (3306, Protocol::Mysql)];
+    for listed in [&[][..], &[(80, Protocol::Http)], &[(3306, Protocol::Tcp)]] {
+        let cart = service_item(service("shop", "cart", "10.96.0.1", &ports));
+        let chain = alias("nickname", "alias.shop.svc.cluster.local", &[]);
+        let mesh = mesh([cart, alias("alias", CART, listed), chain]);
+        let outline = outline(&mesh, outbound("shop"));
+        for port in [8000, 9000] {
+            let routing = routing(&hosts(&mesh, &outline, &port.to_string()));
+            for name in ["alias", "nickname"] {
+                let expected = format!("{name}.shop.svc.cluster.local:{port} → outbound|{port}||{CART}");
+                assert!(routing.contains(&expected), "{listed:?}: no {expected} in {routing:#?}");
+            }
+        }
+        // Its bytes are told by the address that the name resolves to: a wildcard would take those of everybody.
+        let listeners = names(&outline.listeners);
+        assert_eq!(listeners, ["0.0.0.0_8000", "0.0.0.0_9000", "10.96.0.1_3306", "virtualOutbound"], "{listed:?}");
+        assert!(!names(&outline.clusters).iter().any(|name| name.contains("alias")), "{listed:?}");
+    }
+}
+
+#[test]
+fn a_scope_that_names_an_alias_sees_what_it_stands_for() {
+    let host = ScopeHost { namespace: ScopeNamespace::Clients, host: Hostname::new("alias.shop.svc.cluster.local") };
+    for port in [None, Some(8000)] {
+        let scope = scope("shop", port, vec![host.clone()]);
+        let id = scope.origin.id.clone();
+        let cart = service_item(service("shop", "cart", "10.96.0.1", &[(8000, Protocol::Http)]));
+        let mesh = mesh([cart, alias("alias", CART, &[]), Item::Scope(Arc::new(scope))]);
+        let outline = outline(&mesh, OutboundKey { scope: Some(id), ..outbound("shop") });
+        assert_eq!(
+            routing(&hosts(&mesh, &outline, "8000"))[0],
+            format!("alias.shop.svc.cluster.local:8000 → outbound|8000||{CART}"),
+            "{port:?}"
+        );
+        assert_eq!(names(&outline.assignments), [format!("outbound|8000||{CART}")], "{port:?}");
+    }
+}
+
 #[test]
 fn an_alias_leads_to_the_clusters_of_its_target() {
     let mut alias = service("shop", "alias", "", &[(80, Protocol::Http)]);
@@ -372,6 +453,51 @@ fn the_first_service_of_a_port_gives_the_limits_of_its_inbound_cluster() {
     assert_eq!(served, ["cart", "cart-v1"]);
     assert_eq!((plan.limits.max_connections, plan.outlier), (Some(5), None));
     assert_eq!(plan.discovery, Discovery::OriginalDst { port_override: None });
+}
+
+/// What the chains of `virtualInbound` take on a port, or on every port that none of them names.
+fn taken(mesh: &MeshSnapshot, key: &InboundKey, port: Option<u16>) -> Option<PeerTls> {
+    let outline = plan_outline(&Reader::new(mesh), &ViewKey::Inbound(key.clone()));
+    let listener = outline.listeners.iter().find_map(|entry| match entry {
+        Entry::Own(item) => match &**item {
+            PlanItem::Listener(listener) if &*listener.name == "virtualInbound" => Some(listener.clone()),
+            _ => None,
+        },
+        Entry::Shared(_) => None,
+    })?;
+    let chains: Vec<_> = listener.chains.iter().filter(|chain| chain.matches.port == port).collect();
+    let (secure, open) = (chains.iter().any(|c| c.tls.is_some()), chains.iter().any(|c| c.tls.is_none()));
+    match (secure, open) {
+        (true, true) => Some(PeerTls::Permissive),
+        (true, false) => Some(PeerTls::Strict),
+        (false, true) => Some(PeerTls::Disable),
+        (false, false) => None,
+    }
+}
+
+#[test]
+fn a_mode_of_a_port_holds_whether_a_service_names_the_port_or_not() {
+    use PeerTls::{Disable, Permissive, Strict};
+    let modes = [None, Some(Disable), Some(Permissive), Some(Strict)];
+    for (of_all, of_port) in modes.iter().flat_map(|of_all| modes.iter().map(move |of_port| (*of_all, *of_port))) {
+        let policy = PeerTlsPolicy {
+            origin: origin(Kind::PeerAuthentication, "shop", "cart"),
+            selector: Selector(labels(&[("app", "cart")])),
+            mode: of_all,
+            ports: [(8080, of_port), (9090, of_port), (15006, of_port)].into(),
+        };
+        let mesh = mesh([http("shop", "cart", 80), Item::PeerTls(Arc::new(policy))]);
+        let key = inbound(vec![(service_key("shop", "cart"), 80, 8080)]);
+        let of_all = of_all.unwrap_or(Permissive);
+        let expected = of_port.unwrap_or(of_all);
+        assert_eq!(taken(&mesh, &key, None), Some(of_all), "{of_all:?} {of_port:?}");
+        // Nothing but the refusal of its own port, as always.
+        assert_eq!(taken(&mesh, &key, Some(15006)), Some(Disable), "{of_all:?} {of_port:?}");
+        for port in [8080, 9090] {
+            let taken = taken(&mesh, &key, Some(port)).unwrap_or(of_all);
+            assert_eq!(taken, expected, "port {port}: {of_all:?} {of_port:?}");
+        }
+    }
 }
 
 #[test]

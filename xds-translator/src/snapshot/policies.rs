@@ -41,7 +41,7 @@ impl Policies {
 
     pub(crate) fn peer_tls(&self, root: &str, namespace: &str, labels: &Labels, port: Option<u16>) -> PeerTls {
         let own = || self.peer_tls.get(namespace).into_iter().flat_map(BTreeMap::values);
-        let selected = own().find(|p| !p.selector.is_empty() && p.selector.matches(labels));
+        let selected = self.selected(namespace, labels);
         // The root namespace's policy without selector is the mesh's, also for workloads that live there.
         let in_namespace = || own().find(|p| p.selector.is_empty());
         let in_mesh = || self.peer_tls.get(root).into_iter().flat_map(BTreeMap::values).find(|p| p.selector.is_empty());
@@ -51,6 +51,19 @@ impl Policies {
             .or_else(|| in_namespace()?.mode)
             .or_else(|| in_mesh()?.mode)
             .unwrap_or(PeerTls::Permissive)
+    }
+
+    /// Ports for which the policy of workloads with these labels says something of its own; sorted, unique.
+    pub(crate) fn peer_tls_ports(&self, namespace: &str, labels: &Labels) -> Vec<u16> {
+        let selected = self.selected(namespace, labels);
+        let ports = selected.into_iter().flat_map(|policy| &policy.ports);
+        ports.filter(|(_, mode)| mode.is_some()).map(|(port, _)| *port).collect()
+    }
+
+    /// The policy that selects workloads with these labels, the oldest of several.
+    fn selected(&self, namespace: &str, labels: &Labels) -> Option<&Arc<PeerTlsPolicy>> {
+        let own = self.peer_tls.get(namespace).into_iter().flat_map(BTreeMap::values);
+        own.into_iter().find(|p| !p.selector.is_empty() && p.selector.matches(labels))
     }
 
     pub(crate) fn access(&self, root: &str, namespace: &str, labels: &Labels) -> Vec<Arc<AccessPolicy>> {

@@ -205,6 +205,13 @@ impl<'a> Reader<'a> {
         self.snapshot.policies.peer_tls(&self.snapshot.mesh.root_namespace, namespace, labels, port)
     }
 
+    /// Container ports of workloads with these labels for which [`Self::peer_tls`] may say something else than for the
+    /// others; sorted, unique.
+    pub fn peer_tls_ports(&self, namespace: &str, labels: &Labels) -> Vec<u16> {
+        self.record(Dep::PeerTls(namespace.into()));
+        self.snapshot.policies.peer_tls_ports(namespace, labels)
+    }
+
     /// As [`Self::peer_tls`], for a known workload; `Permissive` for an unknown one.
     pub fn peer_tls_of(&self, id: &WorkloadId, port: u16) -> PeerTls {
         match self.workload(id) {

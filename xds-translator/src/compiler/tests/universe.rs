@@ -98,6 +98,7 @@ fn service(_: &str, name: usize, variant: usize) -> Value {
     });
     match variant {
         4 => spec["clusterIP"] = json!("None"),
+        5 if name == 1 => spec = json!({"type": "ExternalName", "externalName": "service0.shop.svc.cluster.local"}),
         5 => drop(spec.as_object_mut().map(|s| s.remove("selector"))),
         _ => {}
     }
@@ -198,7 +199,7 @@ fn peer_authentication(_: &str, _: usize, variant: usize) -> Value {
     let mut spec = json!({"mtls": {"mode": mode}});
     if variant > 2 {
         spec["selector"] = json!({"matchLabels": {"app": "app0"}});
-        spec["portLevelMtls"] = json!({"8080": {"mode": "PERMISSIVE"}});
+        spec["portLevelMtls"] = json!({"8080": {"mode": "PERMISSIVE"}, "9999": {"mode": "STRICT"}});
     }
     json!({"spec": spec})
 }
