@@ -123,10 +123,19 @@ impl Compiler {
                 deps.extend(self.items.deps(*item));
             }
         }
-        if deps.is_empty() && state.view.get(kind, name).is_some() {
-            deps.extend(&state.deps);
+        let mut origins: BTreeSet<ObjectId> = deps.into_iter().filter_map(|dep| self.origin(dep)).collect();
+        let entries = match kind {
+            ResourceType::Cluster => &state.outline.clusters,
+            ResourceType::Listener => &state.outline.listeners,
+            _ => return origins.into_iter().collect(),
+        };
+        for entry in entries {
+            if let Entry::Own(item) = entry
+                && **item.name() == *name
+            {
+                origins.extend(plan::origins_of(&Reader::new(&self.snapshot), key, item));
+            }
         }
-        let origins: BTreeSet<ObjectId> = deps.into_iter().filter_map(|dep| self.origin(dep)).collect();
         origins.into_iter().collect()
     }
 

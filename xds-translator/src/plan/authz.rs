@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{AccessFilter, AccessPolicyPlan, Permission, Principal};
+use super::{AccessFilter, AccessPolicyPlan, Permission, Principal, naming};
 use crate::{
     ir::{
         AccessAction, AccessPolicy, AccessRule, Condition, ConditionKey, Labels, MeshDefaults, Operation, PathMatch,
@@ -70,7 +70,7 @@ struct Rules<'a> {
 impl Rules<'_> {
     fn compile(&self, policy: &AccessPolicy) -> BTreeMap<Arc<str>, AccessPolicyPlan> {
         let id = &policy.origin.id;
-        let name = |index: usize| format!("ns[{}]-policy[{}]-rule[{index}]", id.namespace, id.name).into();
+        let name = |index: usize| format!("{}{index}]", naming::access_policy(id)).into();
         if policy.rules.is_empty() && *self.action == AccessAction::Allow {
             // Written out, so that whoever looks at the filter finds the policy that refuses everything.
             return BTreeMap::from([(name(0), never())]);

@@ -19,6 +19,7 @@ pub mod keys;
 mod locality;
 mod mtls;
 mod naming;
+mod origins;
 mod outbound_listener;
 pub mod outline;
 mod place;
@@ -35,6 +36,7 @@ pub use keys::*;
 pub use outline::*;
 pub use types::*;
 
+pub(crate) use origins::origins_of;
 pub(crate) use traffic::Traffic;
 
 use crate::snapshot::Reader;

@@ -5,10 +5,23 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{ClusterKey, FixedCluster};
+use crate::ir::ObjectId;
 
 /// `outbound|PORT|SUBSET|HOST`.
 pub(crate) fn outbound_cluster(port: u16, subset: &str, host: &str) -> Arc<str> {
     format!("outbound|{port}|{subset}|{host}").into()
+}
+
+/// Host and port of an [`outbound_cluster`]; `None` for every other.
+pub(crate) fn outbound_target(cluster: &str) -> Option<(&str, u16)> {
+    let mut parts = cluster.strip_prefix("outbound|")?.splitn(3, '|');
+    let (port, _subset, host) = (parts.next()?, parts.next()?, parts.next()?);
+    Some((host, port.parse().ok()?))
+}
+
+/// `ns[NAMESPACE]-policy[NAME]-rule[`, which is followed by the number of the rule and `]`.
+pub(crate) fn access_policy(id: &ObjectId) -> String {
+    format!("ns[{}]-policy[{}]-rule[", id.namespace, id.name)
 }
 
 /// `inbound|PORT||`, by container port.

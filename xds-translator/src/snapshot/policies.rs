@@ -1,6 +1,9 @@
 //! Security policies by namespace: which TLS workloads take, and who may call them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::routes::{ByAge, age};
 use crate::ir::{AccessPolicy, Labels, ObjectId, PeerTls, PeerTlsPolicy};
@@ -40,16 +43,12 @@ impl Policies {
     }
 
     pub(crate) fn peer_tls(&self, root: &str, namespace: &str, labels: &Labels, port: Option<u16>) -> PeerTls {
-        let own = || self.peer_tls.get(namespace).into_iter().flat_map(BTreeMap::values);
-        let selected = self.selected(namespace, labels);
-        // The root namespace's policy without selector is the mesh's, also for workloads that live there.
-        let in_namespace = || own().find(|p| p.selector.is_empty());
-        let in_mesh = || self.peer_tls.get(root).into_iter().flat_map(BTreeMap::values).find(|p| p.selector.is_empty());
+        let [selected, in_namespace, in_mesh] = self.peer_tls_levels(root, namespace, labels);
         let on_port = port.and_then(|port| selected?.ports.get(&port).copied().flatten());
         on_port
             .or_else(|| selected?.mode)
-            .or_else(|| in_namespace()?.mode)
-            .or_else(|| in_mesh()?.mode)
+            .or_else(|| in_namespace?.mode)
+            .or_else(|| in_mesh?.mode)
             .unwrap_or(PeerTls::Permissive)
     }
 
@@ -64,6 +63,21 @@ impl Policies {
     fn selected(&self, namespace: &str, labels: &Labels) -> Option<&Arc<PeerTlsPolicy>> {
         let own = self.peer_tls.get(namespace).into_iter().flat_map(BTreeMap::values);
         own.into_iter().find(|p| !p.selector.is_empty() && p.selector.matches(labels))
+    }
+
+    pub(crate) fn peer_tls_origins(&self, root: &str, namespace: &str, labels: &Labels) -> BTreeSet<ObjectId> {
+        let levels = self.peer_tls_levels(root, namespace, labels);
+        levels.into_iter().flatten().map(|policy| policy.origin.id.clone()).collect()
+    }
+
+    /// The policy of the workload, of its namespace and of the mesh, each the oldest of its kind.
+    fn peer_tls_levels(&self, root: &str, namespace: &str, labels: &Labels) -> [Option<&Arc<PeerTlsPolicy>>; 3] {
+        let own = || self.peer_tls.get(namespace).into_iter().flat_map(BTreeMap::values);
+        let selected = self.selected(namespace, labels);
+        // The root namespace's policy without selector is the mesh's, also for workloads that live there.
+        let in_namespace = own().find(|p| p.selector.is_empty());
+        let in_mesh = self.peer_tls.get(root).into_iter().flat_map(BTreeMap::values).find(|p| p.selector.is_empty());
+        [selected, in_namespace, in_mesh]
     }
 
     pub(crate) fn access(&self, root: &str, namespace: &str, labels: &Labels) -> Vec<Arc<AccessPolicy>> {

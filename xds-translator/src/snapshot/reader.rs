@@ -3,7 +3,7 @@
 //! A [`Reader`] lives for one planning call. What it recorded decides which changes cause that call to be repeated, so
 //! a plan cannot depend on a fact that is not recorded: it has no other access (invariant 1).
 
-use std::{cell::RefCell, net::IpAddr, sync::Arc};
+use std::{cell::RefCell, collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
@@ -210,6 +210,12 @@ impl<'a> Reader<'a> {
     pub fn peer_tls_ports(&self, namespace: &str, labels: &Labels) -> Vec<u16> {
         self.record(Dep::PeerTls(namespace.into()));
         self.snapshot.policies.peer_tls_ports(namespace, labels)
+    }
+
+    /// The policies of which [`Self::peer_tls`] of some port may be; sorted, unique.
+    pub fn peer_tls_origins(&self, namespace: &str, labels: &Labels) -> BTreeSet<ObjectId> {
+        self.record(Dep::PeerTls(namespace.into()));
+        self.snapshot.policies.peer_tls_origins(&self.snapshot.mesh.root_namespace, namespace, labels)
     }
 
     /// As [`Self::peer_tls`], for a known workload; `Permissive` for an unknown one.

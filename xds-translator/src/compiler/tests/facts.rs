@@ -1,11 +1,13 @@
 //! What the snapshot makes of several objects together, and what stays in force.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
+use ferromesh_proto::ResourceType;
 use serde_json::{Value, json};
 
 use super::universe::upsert;
 use crate::{
+    class::NodeIdentity,
     compiler::{Change, Compiler},
     dialect::Kind,
     ir::{Health, Hostname, Labels, MeshDefaults, ObjectId, PeerTls, ServiceKey},
@@ -191,8 +193,60 @@ fn a_resource_tells_which_objects_shaped_it() {
         features: Features::default(),
     });
     compiler.view(&key);
-    let origins =
-        compiler.origins_of(&key, ferromesh_proto::ResourceType::Cluster, "outbound|80||cart.shop.svc.cluster.local");
+    let origins = compiler.origins_of(&key, ResourceType::Cluster, "outbound|80||cart.shop.svc.cluster.local");
     let id = |kind, name: &str| ObjectId { kind, namespace: "shop".into(), name: name.into() };
     assert_eq!(origins, [id(Kind::Service, "cart"), id(Kind::DestinationRule, "limits")]);
+}
+
+#[test]
+fn a_listener_tells_the_objects_behind_it_and_no_others() {
+    let mut compiler = Compiler::new(MeshDefaults::default());
+    let tcp = |name: &str, ip: &str, port: u16| {
+        let spec = json!({"selector": {"app": name}, "clusterIP": ip, "ports": [{"name": "tcp", "port": port}]});
+        upsert(Kind::Service, "shop", name, 0, json!({"spec": spec}))
+    };
+    let policy = |kind, namespace: &str, name: &str, app: &str, mut spec: Value| {
+        spec["selector"] = json!({"matchLabels": {"app": app}});
+        upsert(kind, namespace, name, 0, json!({"spec": spec}))
+    };
+    let rules = json!({"action": "DENY", "rules": [{"to": [{"operation": {"paths": ["/x"]}}]}]});
+    compiler.apply(vec![
+        service(json!({})),
+        tcp("redis", "10.0.0.2", 6379),
+        tcp("other", "10.0.0.3", 6380),
+        upsert(
+            Kind::VirtualService,
+            "shop",
+            "moved",
+            0,
+            json!({"spec": {"hosts": ["redis"], "tcp": [{"route": [{"destination": {"host": "other", "port": {"number": 6380}}}]}]}}),
+        ),
+        pod("cart-0", "10.1.0.1", "True"),
+        policy(Kind::AuthorizationPolicy, "shop", "mine", "cart", rules.clone()),
+        policy(Kind::AuthorizationPolicy, "shop", "another", "redis", rules),
+        policy(Kind::PeerAuthentication, "shop", "strict", "cart", json!({"mtls": {"mode": "STRICT"}})),
+        policy(Kind::PeerAuthentication, "shop", "elsewhere", "redis", json!({"mtls": {"mode": "STRICT"}})),
+    ]);
+    let node = ferromesh_proto::discovery::Node {
+        id: "sidecar~10.1.0.1~cart-0.shop~shop.svc.cluster.local".to_owned(),
+        ..Default::default()
+    };
+    let class = compiler.classify(&NodeIdentity::parse(&node, None).expect("a node")).expect("a class");
+    let mut check = |kind: ResourceType, name: &str, expected: &[&str]| {
+        let mut origins = BTreeSet::new();
+        for key in &class.views {
+            compiler.view(key);
+            origins.extend(compiler.origins_of(key, kind, name));
+        }
+        let origins: Vec<String> = origins.iter().map(|id| format!("{}/{}", id.kind.kind_name(), id.name)).collect();
+        assert_eq!(origins, expected, "{name}");
+    };
+    let inbound = ["Service/cart", "PeerAuthentication/strict", "AuthorizationPolicy/mine"];
+    check(ResourceType::Listener, "virtualInbound", &inbound);
+    check(ResourceType::Cluster, "inbound|8080||", &["Service/cart"]);
+    check(ResourceType::Listener, "10.0.0.2_6379", &["Service/other", "VirtualService/moved"]);
+    check(ResourceType::Listener, "10.0.0.3_6380", &["Service/other"]);
+    // Every HTTP service of the port shares it; their routes tell them apart.
+    check(ResourceType::Listener, "0.0.0.0_80", &[]);
+    check(ResourceType::Listener, "no-such", &[]);
 }

@@ -1,0 +1,153 @@
+//! From which objects a resource was made that a view plans as its own: a listener, or the cluster of a workload's port.
+//!
+//! Read back from the plan, on demand: who asks is told of a refusal, which is rare, and a plan that carried its origins would
+//! be another plan whenever an object that changes nothing in it came or went.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    AccessFilter, FilterChainPlan, GatewayKey, InboundKey, ListenerPlan, PlanItem, RouteActionPlan, RouteConfigPlan,
+    RouteSource, TerminalFilter, ViewKey, gateway_servers::merged_servers, naming, place::Place,
+};
+use crate::{
+    ir::{Attachment, Hostname, Labels, ObjectId, RouteTable, Service},
+    snapshot::Reader,
+};
+
+/// The objects that shaped an own item of a view; sorted, unique. Empty where only the mesh's settings did, and for
+/// listeners that every service of a port shares: their routes tell the services apart.
+pub(crate) fn origins_of(reader: &Reader<'_>, key: &ViewKey, item: &PlanItem) -> BTreeSet<ObjectId> {
+    let mut origins = BTreeSet::new();
+    match (key, item) {
+        (ViewKey::Outbound(key), PlanItem::Listener(listener)) => {
+            let clusters = clusters_of(listener);
+            of_services(reader, &key.namespace, &clusters, &mut origins);
+            let services = reader.services_visible_to(&key.namespace);
+            let here: Vec<&Hostname> = services.iter().filter(|s| sits_at(s, listener)).map(|s| &s.key.host).collect();
+            let speaks = |table: &RouteTable| table.hosts.iter().any(|host| here.iter().any(|at| host.contains(at)));
+            of_tables(reader, (&key.namespace, &[Attachment::Mesh]), &clusters, speaks, &mut origins);
+        }
+        (ViewKey::Inbound(key), PlanItem::Listener(listener)) => of_inbound(reader, key, listener, &mut origins),
+        (ViewKey::Inbound(key), PlanItem::Cluster(cluster)) => {
+            of_ports(reader, key, &BTreeSet::from([cluster.name.clone()]), &mut origins);
+        }
+        (ViewKey::Gateway(key), PlanItem::Listener(listener)) => of_gateway(reader, key, listener, &mut origins),
+        _ => {}
+    }
+    origins
+}
+
+fn of_inbound(reader: &Reader<'_>, key: &InboundKey, listener: &ListenerPlan, origins: &mut BTreeSet<ObjectId>) {
+    of_ports(reader, key, &clusters_of(listener), origins);
+    of_access(reader, (&key.namespace, &key.labels), listener, origins);
+    origins.extend(reader.peer_tls_origins(&key.namespace, &key.labels));
+}
+
+/// The services that lead to the ports behind some clusters of a workload, and the Sidecar object that declares ports.
+fn of_ports(reader: &Reader<'_>, key: &InboundKey, clusters: &BTreeSet<Arc<str>>, origins: &mut BTreeSet<ObjectId>) {
+    let leads = |port: u16| clusters.contains(&naming::inbound_cluster(port));
+    for (service, _, _) in key.ports.iter().filter(|(_, _, container)| leads(*container)) {
+        origins.extend(reader.service(service).map(|service| service.origin.id.clone()));
+    }
+    let scope = key.scope.as_ref().and_then(|id| reader.scope(id));
+    let declares = scope.filter(|scope| scope.ingress.iter().any(|listener| leads(listener.port.number)));
+    origins.extend(declares.map(|scope| scope.origin.id.clone()));
+}
+
+fn of_gateway(reader: &Reader<'_>, key: &GatewayKey, listener: &ListenerPlan, origins: &mut BTreeSet<ObjectId>) {
+    let ports = merged_servers(reader, key).into_iter().filter(|port| port.port == listener.port);
+    let served: BTreeSet<ObjectId> = ports.flat_map(|port| port.servers).map(|s| s.gateway.origin.id.clone()).collect();
+    let clusters = clusters_of(listener);
+    let attachments: Vec<Attachment> = served.iter().cloned().map(Attachment::Gateway).collect();
+    of_services(reader, &key.namespace, &clusters, origins);
+    of_tables(reader, (&key.namespace, &attachments), &clusters, |_| true, origins);
+    of_access(reader, (&key.namespace, &key.labels), listener, origins);
+    origins.extend(served);
+}
+
+/// The services of outbound clusters.
+fn of_services(reader: &Reader<'_>, namespace: &str, clusters: &BTreeSet<Arc<str>>, origins: &mut BTreeSet<ObjectId>) {
+    let targets: BTreeSet<(&str, u16)> = clusters.iter().filter_map(|name| naming::outbound_target(name)).collect();
+    for service in reader.services_visible_to(namespace).iter() {
+        if service.ports.iter().any(|port| targets.contains(&(service.key.host.as_str(), port.number))) {
+            origins.insert(service.origin.id.clone());
+        }
+    }
+}
+
+/// Whether clients may reach a service through a listener.
+fn sits_at(service: &Service, listener: &ListenerPlan) -> bool {
+    let address = listener.address.is_unspecified()
+        || service.headless
+        || Place::of_addresses(&service.addresses).iter().any(|place| place.address == listener.address);
+    address && service.ports.iter().any(|port| port.number == listener.port)
+}
+
+/// The route tables that `speaks` picks and whose rules for connections lead to some of these clusters.
+fn of_tables(
+    reader: &Reader<'_>,
+    (namespace, attachments): (&str, &[Attachment]),
+    clusters: &BTreeSet<Arc<str>>,
+    speaks: impl Fn(&RouteTable) -> bool,
+    origins: &mut BTreeSet<ObjectId>,
+) {
+    let targets: BTreeSet<&str> = clusters.iter().filter_map(|name| Some(naming::outbound_target(name)?.0)).collect();
+    for table in attachments.iter().flat_map(|attachment| reader.route_tables(attachment, namespace).to_vec()) {
+        let routes =
+            table.tls.iter().map(|rule| &rule.destinations).chain(table.tcp.iter().map(|rule| &rule.destinations));
+        let mut hosts = routes.flatten().map(|weighted| weighted.destination.host.as_str());
+        if speaks(&table) && hosts.any(|host| targets.contains(host)) {
+            origins.insert(table.origin.id.clone());
+        }
+    }
+}
+
+/// The access policies of a workload that stand in a listener, by the names of their rules.
+fn of_access(
+    reader: &Reader<'_>,
+    (namespace, labels): (&str, &Labels),
+    listener: &ListenerPlan,
+    origins: &mut BTreeSet<ObjectId>,
+) {
+    let http = |chain: &FilterChainPlan| match &chain.terminal {
+        TerminalFilter::Http(connection) => connection.access.clone(),
+        TerminalFilter::Tcp(_) => Vec::new(),
+    };
+    let filters: Vec<AccessFilter> =
+        chains_of(listener).flat_map(|c| c.access.iter().cloned().chain(http(c))).collect();
+    let rules: BTreeSet<&Arc<str>> =
+        filters.iter().flat_map(|f| f.policies.iter().flat_map(|p| p.keys()).chain(f.shadow.keys())).collect();
+    for policy in reader.access_policies(namespace, labels) {
+        let prefix = naming::access_policy(&policy.origin.id);
+        if rules.iter().any(|rule| rule.starts_with(&prefix)) {
+            origins.insert(policy.origin.id.clone());
+        }
+    }
+}
+
+fn chains_of(listener: &ListenerPlan) -> impl Iterator<Item = &FilterChainPlan> {
+    listener.chains.iter().chain(&listener.default_chain)
+}
+
+/// Every cluster that a listener names itself.
+fn clusters_of(listener: &ListenerPlan) -> BTreeSet<Arc<str>> {
+    let of_chain = |chain: &FilterChainPlan| -> Vec<Arc<str>> {
+        match &chain.terminal {
+            TerminalFilter::Tcp(proxy) => proxy.clusters.iter().map(|(name, _)| name.clone()).collect(),
+            TerminalFilter::Http(connection) => match &connection.routes {
+                RouteSource::Inline(config) => routed_clusters(config),
+                RouteSource::Rds(_) => Vec::new(),
+            },
+        }
+    };
+    chains_of(listener).flat_map(of_chain).collect()
+}
+
+fn routed_clusters(config: &RouteConfigPlan) -> Vec<Arc<str>> {
+    let routes = config.virtual_hosts.iter().flat_map(|host| &host.routes);
+    let forwarded = routes.filter_map(|route| match &route.action {
+        RouteActionPlan::Forward(forward) => Some(forward),
+        _ => None,
+    });
+    forwarded.flat_map(|forward| forward.clusters.iter().map(|weighted| weighted.name.clone())).collect()
+}
