@@ -26,11 +26,21 @@ envoy() { # FOLDER
   for library in $(ldd "$1/envoy" | grep -o '/[^ ]*'); do install -D "$library" "$1/libraries/$library"; done
 }
 
+# The roots of the public PKI, as Mozilla judges them and Debian packages them: the package's files in the order of their
+# names, so that the same package gives the same bytes. Not this machine's own bundle, which may hold roots that somebody added here.
+roots() { # FOLDER
+  local source=/usr/share/ca-certificates/mozilla bundle=$1/roots/etc/ssl/certs/ca-certificates.crt
+  [ -d $source ] || die "$source is not there: install the package ca-certificates"
+  mkdir -p "${bundle%/*}"
+  find $source -name '*.crt' -print0 | LC_ALL=C sort -z | xargs -0 awk 1 > "$bundle"
+  say "$(grep -c BEGIN "$bundle") roots of ca-certificates $(dpkg-query --show --showformat '${Version}' ca-certificates 2> /dev/null)"
+}
+
 stage() { # NAME FOLDER: the files that its Dockerfile copies
   case $1 in
     control-plane) program ferromesh "$2" ;;
-    proxy) program ferromesh-proxy "$2" ;;
-    envoy) program ferromesh-proxy "$2"; envoy "$2" ;;
+    proxy) program ferromesh-proxy "$2"; roots "$2" ;;
+    envoy) program ferromesh-proxy "$2"; roots "$2"; envoy "$2" ;;
     sample) program fm-peer "$2" ;;
     *) die "unknown image $1; expected control-plane, proxy, envoy or sample" ;;
   esac

@@ -76,7 +76,8 @@ install_go() {
 
 install_kube() {
   without_services install_system_packages ip=iproute2 iptables=iptables openssl=openssl curl=curl conntrack=conntrack \
-    etcd=etcd-server containerd=containerd runc=runc buildah=buildah /usr/lib/cni/ptp=containernetworking-plugins
+    etcd=etcd-server containerd=containerd runc=runc buildah=buildah /usr/lib/cni/ptp=containernetworking-plugins \
+    update-ca-certificates=ca-certificates
   install_go
 }
 

@@ -1,9 +1,11 @@
 //! The secret discovery service for Envoy, on a Unix socket that only the agent's user can open.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ferromesh_proto::{
@@ -27,6 +29,8 @@ use crate::identity::IdentityWatch;
 
 /// Answers that may wait for a slow reader; two secrets change every few seconds at most.
 const QUEUE: usize = 4;
+/// How often files that are served are looked at: they may come later, or change.
+const LOOK_AT_FILES: Duration = Duration::from_secs(5);
 /// A Unix socket's path must fit into the kernel's address structure.
 const MAX_PATH: usize = 107;
 
@@ -149,8 +153,11 @@ async fn run<V: Variant>(
     responses: mpsc::Sender<Result<V::Response, Status>>,
 ) {
     let mut stream = SecretStream::default();
+    let mut look = tokio::time::interval(LOOK_AT_FILES);
+    let mut told = BTreeSet::new();
     loop {
         tokio::select! {
+            _ = look.tick() => if stream.files().is_empty() { continue },
             request = requests.message() => match request {
                 Ok(Some(request)) => {
                     if let Some(Nack { code, message }) = V::receive(&mut stream, request) {
@@ -162,8 +169,17 @@ async fn run<V: Variant>(
             changed = identity.changed() => if changed.is_err() { return },
             () = responses.closed() => return,
         }
-        let secrets = identity.borrow_and_update().as_deref().map(Secrets::of);
-        let answer = stream.due(secrets.as_ref()).and_then(V::frame);
+        let mut secrets = identity.borrow_and_update().as_deref().map(Secrets::of).unwrap_or_default();
+        for error in secrets.add_files(&stream.files()) {
+            let error = error.to_string();
+            if told.insert(error.clone()) {
+                tracing::warn!(
+                    error,
+                    "Envoy asks for a secret whose file is not there: what needs it is closed until it is"
+                );
+            }
+        }
+        let answer = stream.due(Some(&secrets)).and_then(V::frame);
         if let Some(answer) = answer
             && responses.send(Ok(answer)).await.is_err()
         {
@@ -226,7 +242,10 @@ impl Variant for Delta {
 
 fn warn_unknown(names: &[String]) {
     for name in names {
-        tracing::warn!(name, "Envoy asks the agent for a secret that it does not have: expected default or ROOTCA");
+        tracing::warn!(
+            name,
+            "Envoy asks the agent for a secret that it does not have: expected default, ROOTCA, file-root:PATH or file-cert:CHAIN~KEY"
+        );
     }
 }
 

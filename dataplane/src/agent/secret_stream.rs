@@ -12,15 +12,20 @@ use ferromesh_proto::{
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::identity::Identity;
+use crate::identity::{
+    Identity,
+    files::{FileContent, FileError, FileSecret},
+};
 
 /// Name of the workload's certificate, as Istio's clusters and listeners refer to it.
 pub const CERTIFICATE: &str = "default";
 /// Name of the trust bundle.
 pub const ROOTS: &str = "ROOTCA";
 
-/// An identity as SDS resources: roots first, so that a receiver trusts new peers before it shows a new certificate.
-pub struct Secrets([EncodedResource; 2]);
+/// Secrets as SDS resources: an identity, its roots first, so that a receiver trusts new peers before it shows a new
+/// certificate; then what lies in files.
+#[derive(Default)]
+pub struct Secrets(Vec<EncodedResource>);
 
 impl Secrets {
     /// Encodes an identity.
@@ -28,12 +33,41 @@ impl Secrets {
         let roots = CertificateValidationContext { trusted_ca: inline(&identity.roots_pem) };
         let certificate =
             TlsCertificate { certificate_chain: inline(&identity.chain_pem), private_key: inline(&identity.key_pem) };
-        Self([encode(ROOTS, Type::ValidationContext(roots)), encode(CERTIFICATE, Type::TlsCertificate(certificate))])
+        Self(vec![
+            encode(ROOTS, Type::ValidationContext(roots)),
+            encode(CERTIFICATE, Type::TlsCertificate(certificate)),
+        ])
+    }
+
+    /// Adds those of `names` that lie in files which can be read now; answers why others cannot.
+    pub fn add_files<'a>(&mut self, names: impl IntoIterator<Item = &'a String>) -> Vec<FileError> {
+        let files = names.into_iter().filter_map(|name| Some((name, FileSecret::parse(name)?)));
+        let mut failed = Vec::new();
+        for (name, files) in files {
+            match files.read() {
+                Ok(content) => self.0.push(encode(name, in_files(&content))),
+                Err(error) => failed.push(error),
+            }
+        }
+        failed
+    }
+}
+
+fn in_files(content: &FileContent) -> Type {
+    match content {
+        FileContent::Roots(pem) => Type::ValidationContext(CertificateValidationContext { trusted_ca: bytes(pem) }),
+        FileContent::Certificate(chain, key) => {
+            Type::TlsCertificate(TlsCertificate { certificate_chain: bytes(chain), private_key: bytes(key) })
+        }
     }
 }
 
 fn inline(pem: &str) -> Option<DataSource> {
-    Some(DataSource { specifier: Some(Specifier::InlineBytes(pem.as_bytes().to_vec().into())) })
+    bytes(pem.as_bytes())
+}
+
+fn bytes(pem: &[u8]) -> Option<DataSource> {
+    Some(DataSource { specifier: Some(Specifier::InlineBytes(pem.to_vec().into())) })
 }
 
 fn encode(name: &str, content: Type) -> EncodedResource {
@@ -85,6 +119,11 @@ impl SecretStream {
         }
     }
 
+    /// The names that are asked for and lie in files.
+    pub fn files(&self) -> Vec<String> {
+        self.subscribed.iter().filter(|name| FileSecret::parse(name).is_some()).cloned().collect()
+    }
+
     /// Removes names.
     pub fn unsubscribe<'a>(&mut self, names: impl IntoIterator<Item = &'a String>) {
         for name in names {
@@ -115,7 +154,7 @@ impl SecretStream {
     /// What is owed now, if anything; it counts as sent from here on, whether the client then accepts it or not: what it
     /// refuses is sent again only when it changes.
     pub fn due(&mut self, secrets: Option<&Secrets>) -> Option<Push> {
-        let known = secrets.map_or(&[][..], |s| &s.0);
+        let known = secrets.map_or(&[][..], |secrets| &secrets.0);
         let owed =
             |s: &&EncodedResource| self.subscribed.contains(&*s.name) && self.sent.get(&*s.name) != Some(&s.version);
         let owed: Vec<EncodedResource> = known.iter().filter(owed).cloned().collect();
@@ -130,7 +169,7 @@ impl SecretStream {
 }
 
 fn is_known(name: &str) -> bool {
-    matches!(name, CERTIFICATE | ROOTS)
+    matches!(name, CERTIFICATE | ROOTS) || FileSecret::parse(name).is_some()
 }
 
 #[cfg(test)]
@@ -165,10 +204,11 @@ mod tests {
     fn unchanged_roots_are_not_sent_with_a_new_certificate() {
         let mut stream = SecretStream::default();
         stream.subscribe(list(&[CERTIFICATE, ROOTS]));
-        let Secrets([roots, certificate]) = secrets();
-        stream.due(Some(&Secrets([roots.clone(), certificate])));
-        let Secrets([_, renewed]) = secrets();
-        assert_eq!(names(stream.due(Some(&Secrets([roots, renewed])))), [CERTIFICATE]);
+        let first = secrets();
+        let roots = first.0[0].clone();
+        stream.due(Some(&first));
+        let renewed = secrets().0.remove(1);
+        assert_eq!(names(stream.due(Some(&Secrets(vec![roots, renewed])))), [CERTIFICATE]);
     }
 
     #[test]
@@ -213,6 +253,26 @@ mod tests {
         stream.subscribe(list(&["file-cert:x"]));
         assert_eq!(stream.due(None).unwrap().unknown, ["file-cert:x"]);
         assert_eq!(stream.due(Some(&secrets())), None);
+    }
+
+    #[test]
+    fn a_file_is_served_once_it_is_there_and_again_when_it_has_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("roots.pem");
+        let name = format!("file-root:{}", path.display());
+        let mut stream = SecretStream::default();
+        stream.subscribe([name.clone()]);
+        let mut look = || {
+            let mut secrets = Secrets::default();
+            let failed = secrets.add_files(&stream.files());
+            (names(stream.due(Some(&secrets))), failed.len())
+        };
+        assert_eq!(look(), (vec![], 1));
+        std::fs::write(&path, "one").unwrap();
+        assert_eq!(look(), (vec![name.clone()], 0));
+        assert_eq!(look(), (vec![], 0));
+        std::fs::write(&path, "two").unwrap();
+        assert_eq!(look(), (vec![name], 0));
     }
 
     #[test]

@@ -17,7 +17,10 @@ use super::{
     field::{At, Invalid, refuse, required},
     tls::refuse_validation_extras,
 };
-use crate::runtime::secret::{SecretMaterial, SecretSlot};
+use crate::{
+    identity::files::{FileContent, FileSecret},
+    runtime::secret::{SecretMaterial, SecretSlot},
+};
 
 /// Slots of secrets by name. A slot lives as long as a configuration uses it.
 #[derive(Debug, Default)]
@@ -67,21 +70,37 @@ pub(super) fn certificate(message: &TlsCertificate) -> Result<SecretMaterial, In
     let key = required("private_key", message.private_key.as_ref())?;
     let pem = Zeroizing::new(read(key).at("private_key")?);
     // The parser's own message may quote its input, so it stays out of the NACK.
-    let key =
-        PrivateKeyDer::from_pem_slice(&pem).map_err(|_| Invalid::new("not a PEM private key").at("private_key"))?;
+    let key = self::key(&pem).at("private_key")?;
+    Ok(SecretMaterial::Certificate {
+        chain: read(chain).and_then(|pem| certificates(&pem)).at("certificate_chain")?,
+        key,
+    })
+}
+
+fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Invalid> {
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| Invalid::new("not a PEM private key"))?;
     rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
-        .map_err(|_| Invalid::new("not an RSA, ECDSA or Ed25519 key").at("private_key"))?;
-    Ok(SecretMaterial::Certificate { chain: certificates(chain).at("certificate_chain")?, key })
+        .map_err(|_| Invalid::new("not an RSA, ECDSA or Ed25519 key"))?;
+    Ok(key)
+}
+
+/// Reads a secret that lies in files of this machine.
+pub(super) fn in_files(files: &FileSecret) -> Result<SecretMaterial, Invalid> {
+    match files.read().map_err(|error| Invalid::new(error.to_string()))? {
+        FileContent::Roots(pem) => Ok(SecretMaterial::Trust(certificates(&pem)?)),
+        FileContent::Certificate(chain, pem) => {
+            Ok(SecretMaterial::Certificate { chain: certificates(&chain)?, key: key(&pem)? })
+        }
+    }
 }
 
 /// Reads a bundle of roots.
 pub(super) fn trust(source: &DataSource) -> Result<SecretMaterial, Invalid> {
-    Ok(SecretMaterial::Trust(certificates(source)?))
+    Ok(SecretMaterial::Trust(certificates(&read(source)?)?))
 }
 
-fn certificates(source: &DataSource) -> Result<Vec<CertificateDer<'static>>, Invalid> {
-    let pem = read(source)?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Invalid> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|error| Invalid::new(format!("not PEM certificates: {error}")))?;
     if certificates.is_empty() {

@@ -17,8 +17,11 @@ use super::{
     field::{At, Invalid, each, flag, refuse, required},
     secret,
 };
-use crate::runtime::secret::{
-    DownstreamTls, PeerValidation, SanMatcher, SecretMaterial, SecretRef, SecretSlot, TlsVersions, UpstreamTls,
+use crate::{
+    identity::files::FileSecret,
+    runtime::secret::{
+        DownstreamTls, PeerValidation, SanMatcher, SecretMaterial, SecretRef, SecretSlot, TlsVersions, UpstreamTls,
+    },
 };
 
 /// Secret names that the workload's own identity answers.
@@ -203,10 +206,16 @@ fn inline_slot(material: SecretMaterial) -> SecretRef {
     SecretRef::Slot(slot)
 }
 
-/// A secret by name: the workload's own from its identity, others from the control plane over ADS.
+/// A secret by name: the workload's own from its identity, one in files of this machine, others from the control plane
+/// over ADS.
 fn named(context: &mut Context, config: &SdsSecretConfig, workload: &str) -> Result<SecretRef, Invalid> {
     if config.name == workload {
         return Ok(SecretRef::Workload);
+    }
+    if let Some(files) = FileSecret::parse(&config.name) {
+        let slot = context.secrets.slot(&config.name);
+        slot.store(Some(Arc::new(secret::in_files(&files).at("name")?)));
+        return Ok(SecretRef::Slot(slot));
     }
     let ads = config.sds_config.as_ref().is_some_and(is_ads);
     if !ads {

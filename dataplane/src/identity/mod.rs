@@ -6,6 +6,7 @@
 
 pub mod channel;
 pub mod csr_client;
+pub mod files;
 pub mod rotate;
 
 use std::{

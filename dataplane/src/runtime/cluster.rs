@@ -1,7 +1,7 @@
 //! A cluster: how endpoints are found, chosen, connected to and judged. Immutable; what outlives a configuration
 //! (connections, counters, ejections, the endpoint set) is in `state`.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     endpoint::{DnsRefresh, Endpoint, EndpointSet},
@@ -34,6 +34,23 @@ pub struct Cluster {
     pub services: Vec<ServiceLabel>,
     /// What outlives this configuration.
     pub state: Arc<ClusterState>,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Its state changes with traffic and says nothing of the configuration.
+        f.debug_struct("Cluster")
+            .field("name", &self.name)
+            .field("discovery", &self.discovery)
+            .field("policy", &self.policy)
+            .field("balance", &self.balance)
+            .field("connection", &self.connection)
+            .field("limits", &self.limits)
+            .field("outlier", &self.outlier)
+            .field("mesh_alpn", &self.mesh_alpn)
+            .field("services", &self.services)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The service that a cluster stands for, as metrics name it.

@@ -464,8 +464,9 @@ mod tests {
                     r#"{"auto_sni":true,"auto_san_validation":true}"#,
                 ),
                 (
-                    "/transport_socket/typed_config/common_tls_context/validation_context/trusted_ca/filename",
-                    r#""/etc/ssl/certs/ca-certificates.crt""#,
+                    "/transport_socket/typed_config/common_tls_context/combined_validation_context\
+                     /validation_context_sds_secret_config/name",
+                    r#""file-root:system""#,
                 ),
             ],
         );

@@ -239,10 +239,10 @@ mod tests {
             listener(vec![chain]),
             &[
                 (
-                    &format!("{common}/tls_certificate_sds_secret_configs"),
-                    r#"[{"name":"kubernetes://cred","sds_config":{"ads":{},"resource_api_version":"V3"}}]"#,
+                    &format!("{common}/tls_certificate_sds_secret_configs/0"),
+                    r#"{"name":"kubernetes://cred","sds_config":{"ads":{},"resource_api_version":"V3"}}"#,
                 ),
-                (&format!("{common}/tls_certificates/0/certificate_chain/filename"), r#""/c.pem""#),
+                (&format!("{common}/tls_certificate_sds_secret_configs/1/name"), r#""file-cert:/c.pem~/k.pem""#),
                 (&format!("{common}/tls_params"), "null"),
                 (
                     &format!("{common}/combined_validation_context/validation_context_sds_secret_config/name"),

@@ -15,10 +15,15 @@ use crate::{
 const SDS_CLUSTER: &str = "sds-grpc";
 /// The secret with the workload's certificate.
 const WORKLOAD_SECRET: &str = "default";
+/// Envoy's spelling of a wait that ends only with what is waited for.
+const FOR_EVER: Duration = Duration::ZERO;
 /// The secret with the mesh's roots.
 const ROOTS_SECRET: &str = "ROOTCA";
-/// Where Debian, Alpine and Envoy's own images keep the roots of the public PKI.
-const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// The secret with the roots of the public PKI: only the proxy's machine knows where they are.
+const SYSTEM_ROOTS: &str = "file-root:system";
+/// How long Envoy waits for a secret that lies in a file. Where that is missing, the resource is put in force without it,
+/// which closes it; waiting for ever would leave the one before in force, perhaps in plaintext.
+const WAIT_FOR_FILE: Duration = Duration::from_secs(1);
 
 /// A cluster's TLS socket.
 pub(super) fn upstream(plan: &UpstreamTls) -> core::TransportSocket {
@@ -49,28 +54,20 @@ fn common(
     alpn: &[Arc<str>],
 ) -> tls::CommonTlsContext {
     tls::CommonTlsContext {
-        tls_certificates: certificates.iter().filter_map(file_certificate).collect(),
-        tls_certificate_sds_secret_configs: certificates.iter().filter_map(certificate_secret).collect(),
+        tls_certificate_sds_secret_configs: certificates.iter().map(certificate_secret).collect(),
         alpn_protocols: alpn.iter().map(|p| p.to_string()).collect(),
         validation_context_type: trust.map(|t| validation(t, sans)),
         ..Default::default()
     }
 }
 
-fn file_certificate(certificate: &SecretRef) -> Option<tls::TlsCertificate> {
-    let SecretRef::Files(chain, key) = certificate else { return None };
-    Some(tls::TlsCertificate {
-        certificate_chain: Some(file(chain)),
-        private_key: Some(file(key)),
-        ..Default::default()
-    })
-}
-
-fn certificate_secret(certificate: &SecretRef) -> Option<tls::SdsSecretConfig> {
+/// Files are named as secrets of the agent, by the names that Istio's agents know: Envoy would refuse the whole resource
+/// for a file that is not there.
+fn certificate_secret(certificate: &SecretRef) -> tls::SdsSecretConfig {
     match certificate {
-        SecretRef::Workload => Some(agent_secret(WORKLOAD_SECRET)),
-        SecretRef::Credential(name) => Some(ads_secret(format!("kubernetes://{name}"))),
-        SecretRef::Files(..) => None,
+        SecretRef::Workload => agent_secret(WORKLOAD_SECRET, FOR_EVER),
+        SecretRef::Credential(name) => ads_secret(format!("kubernetes://{name}")),
+        SecretRef::Files(chain, key) => agent_secret(&format!("file-cert:{chain}~{key}"), WAIT_FOR_FILE),
     }
 }
 
@@ -87,15 +84,11 @@ fn validation(trust: &TrustRef, sans: &[SanMatch]) -> tls::common_tls_context::V
             ..Default::default()
         })
     };
-    let from_file = |path: &str, accepted| {
-        let context = tls::CertificateValidationContext { trusted_ca: Some(file(path)), ..accepted };
-        ValidationContextType::ValidationContext(context)
-    };
     match trust {
-        TrustRef::Mesh => from_secret(agent_secret(ROOTS_SECRET), accepted),
+        TrustRef::Mesh => from_secret(agent_secret(ROOTS_SECRET, FOR_EVER), accepted),
         TrustRef::Credential(name) => from_secret(ads_secret(format!("kubernetes://{name}-cacert")), accepted),
-        TrustRef::File(path) => from_file(path, accepted),
-        TrustRef::System => from_file(SYSTEM_ROOTS, accepted),
+        TrustRef::File(path) => from_secret(agent_secret(&format!("file-root:{path}"), WAIT_FOR_FILE), accepted),
+        TrustRef::System => from_secret(agent_secret(SYSTEM_ROOTS, WAIT_FOR_FILE), accepted),
     }
 }
 
@@ -144,13 +137,8 @@ fn protocol(version: Option<TlsVersion>) -> i32 {
     protocol as i32
 }
 
-fn file(path: &str) -> core::DataSource {
-    let specifier = core::data_source::Specifier::Filename(path.to_owned());
-    core::DataSource { specifier: Some(specifier), ..Default::default() }
-}
-
-/// A secret of the workload's own agent. Envoy waits for it as long as it takes (timeout 0).
-fn agent_secret(name: &str) -> tls::SdsSecretConfig {
+/// A secret of the workload's own agent, and how long Envoy waits for it.
+fn agent_secret(name: &str, wait: Duration) -> tls::SdsSecretConfig {
     let envoy = core::grpc_service::EnvoyGrpc { cluster_name: SDS_CLUSTER.to_owned(), ..Default::default() };
     let service = core::GrpcService {
         target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(envoy)),
@@ -164,7 +152,7 @@ fn agent_secret(name: &str) -> tls::SdsSecretConfig {
         ..Default::default()
     };
     let source = core::config_source::ConfigSourceSpecifier::ApiConfigSource(api);
-    let source = core::ConfigSource { initial_fetch_timeout: Some(duration(Duration::ZERO)), ..config_source(source) };
+    let source = core::ConfigSource { initial_fetch_timeout: Some(duration(wait)), ..config_source(source) };
     tls::SdsSecretConfig { name: name.to_owned(), sds_config: Some(source) }
 }
 

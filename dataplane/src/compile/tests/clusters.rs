@@ -244,3 +244,18 @@ fn endpoints_keep_health_weight_and_labels() {
     let error = context().endpoints(NAME, &named.encode_to_vec()).err().unwrap().to_string();
     assert!(error.contains("expected an IP address"), "{error}");
 }
+
+#[test]
+fn roots_in_files_come_by_the_names_of_istios_agents_and_a_missing_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("roots.pem");
+    std::fs::write(&path, rcgen::generate_simple_self_signed(vec!["root".to_owned()]).unwrap().cert.pem()).unwrap();
+    let compile = |secret: &str| context().cluster("c", &cluster_with_roots("c", secret));
+    let cluster = compile(&format!("file-root:{}", path.display())).unwrap();
+    assert!(cluster.needs.secrets.is_empty(), "nothing to ask the control plane for");
+    let Transport::Tls(tls) = &cluster.value.connection.transport else { panic!("{:?}", cluster.value) };
+    let roots = tls.validation.as_ref().map(|validation| format!("{:?}", validation.roots)).unwrap_or_default();
+    assert!(roots.contains("trust(1 roots)"), "{roots}");
+    let Err(rejection) = compile("file-root:/nowhere/roots.pem") else { panic!("accepted without its file") };
+    assert!(rejection.to_string().contains("cannot read /nowhere/roots.pem"), "{rejection}");
+}
