@@ -298,7 +298,7 @@ impl Connection {
     fn chain_of_today(&self, config: &RuntimeConfig) -> Result<Option<HttpChain>, NotAccepted> {
         let (downstream, before) = (&self.downstream, self.downstream.chain.borrow());
         let Some(listener) = config.listener(&downstream.listener.name) else { return Ok(None) };
-        let chain = listener.find_chain(&downstream.facts).ok_or(NotAccepted)?;
+        let chain = config.find_chain(listener, &downstream.facts).ok_or(NotAccepted)?;
         let admitted = chain.rbac.iter().all(|rbac| rbac.decide_connection(&downstream.facts).is_allowed());
         if chain.tls.is_some() != before.tls.is_some() || !admitted {
             return Err(NotAccepted);

@@ -24,7 +24,7 @@ use tokio::{
 use super::{
     Counted, Worker,
     original_dst::{Replayed, original_destination, unmapped},
-    sniff::{self, ClientHello, Sniffed},
+    sniff::{self, ClientHello, HttpSniffer, Sniffed},
 };
 use crate::{
     http::{self, requests::Requests},
@@ -128,6 +128,8 @@ enum Refusal {
     Io(#[from] io::Error),
     #[error("the listener filters took too long")]
     InspectionTimeout,
+    #[error("{} bytes do not tell what the connection carries", sniff::MAX_INSPECTED)]
+    Unknown,
     #[error("no filter chain matches")]
     NoChain,
     #[error("TLS handshake failed: {0}")]
@@ -153,7 +155,7 @@ async fn take(
     let listener = responsible(config, accepting, wanted);
     let mut facts = ConnectionFacts::plaintext(source, destination);
     let prefix = inspect(listener, &mut stream, &mut facts).await?;
-    let Some(chain) = listener.find_chain(&facts).cloned() else {
+    let Some(chain) = config.find_chain(listener, &facts).cloned() else {
         let flags = Flags::NO_ROUTE;
         let entry = Entry { flags, ..Entry::of_connection(&facts, SystemTime::now(), Duration::ZERO) };
         worker.shared.log.log(&listener.access_logs, &entry);
@@ -225,20 +227,27 @@ enum Found {
 }
 
 /// Reads until the inspectors can tell, or the client has nothing more to say.
-async fn look(tls: bool, http: bool, stream: &mut TcpStream, read: &mut BytesMut) -> io::Result<Found> {
+async fn look(tls: bool, http: bool, stream: &mut TcpStream, read: &mut BytesMut) -> Result<Found, Refusal> {
+    let mut sniffer = HttpSniffer::default();
     loop {
+        if read.len() >= sniff::MAX_INSPECTED {
+            return Err(Refusal::Unknown);
+        }
         read.reserve(FIRST_READ);
         let ended = stream.read_buf(read).await? == 0;
         let hello = if tls { sniff::sniff_client_hello(read) } else { Sniffed::Other };
         let request = match (&hello, http) {
-            (Sniffed::Other, true) => sniff::sniff_http(read),
+            (Sniffed::Other, true) => sniffer.sniff(read),
             _ => Sniffed::Other,
         };
         match (hello, request) {
             (Sniffed::Found(hello), _) => return Ok(Found::Tls(hello)),
             (_, Sniffed::Found(version)) => return Ok(Found::Http(version)),
             (Sniffed::Other, Sniffed::Other) => return Ok(Found::Nothing),
-            (Sniffed::NotYet, _) | (_, Sniffed::NotYet) if ended => return Ok(Found::Nothing),
+            (_, Sniffed::NotYet) if ended => {
+                return Ok(sniff::sniff_ended_http(read).map_or(Found::Nothing, Found::Http));
+            }
+            (Sniffed::NotYet, _) if ended => return Ok(Found::Nothing),
             (Sniffed::NotYet, _) | (_, Sniffed::NotYet) => {}
         }
     }

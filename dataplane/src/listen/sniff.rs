@@ -27,8 +27,9 @@ pub struct ClientHello {
 
 /// Longest ClientHello that is looked at (Envoy's limit: one TLS record).
 pub const MAX_CLIENT_HELLO: usize = 16 * 1024;
-/// Longest start of an HTTP/1 request line in which the protocol version is searched.
-pub const MAX_REQUEST_LINE: usize = 8 * 1024;
+/// Most bytes that are read to tell what a connection carries, as in Envoy's HTTP inspector. Above every limit for request
+/// headers that the codec is given by default (60 KiB), so that what is too long for it is still told to be HTTP.
+pub const MAX_INSPECTED: usize = 64 * 1024;
 
 const HANDSHAKE_RECORD: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
@@ -159,35 +160,93 @@ impl<'a> Reader<'a> {
 }
 
 /// Looks for an HTTP request and names its version as Envoy's HTTP inspector does: `http/1.0`, `http/1.1` or `h2c`.
-pub fn sniff_http(bytes: &[u8]) -> Sniffed<&'static str> {
-    let compared = bytes.len().min(HTTP2_PREFACE.len());
-    if bytes[..compared] == HTTP2_PREFACE[..compared] {
-        return if compared == HTTP2_PREFACE.len() { Sniffed::Found("h2c") } else { Sniffed::NotYet };
-    }
-    let Some(end) = memchr::memchr(b'\n', bytes) else {
-        let plausible = bytes.iter().all(|b| (0x20..0x7f).contains(b) || *b == b'\r') && method_fits(bytes);
-        return if plausible && bytes.len() < MAX_REQUEST_LINE { Sniffed::NotYet } else { Sniffed::Other };
-    };
-    let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
-    request_version(line).map_or(Sniffed::Other, Sniffed::Found)
+///
+/// At least everything that the codec would take is found, also with empty lines before it (RFC 9112 section 2.2), and
+/// whatever Envoy's inspector finds; so also what only means to be a request, such as one of HTTP/7: the codec refuses it,
+/// which is better than to pass it on unseen. Never answers `Other` to the beginning of what it would find.
+#[derive(Default, Debug)]
+pub struct HttpSniffer {
+    /// Where the request line begins, after empty lines.
+    start: usize,
+    /// What was looked at and need not be again.
+    seen: usize,
+    method: Progress,
 }
 
-/// Whether the bytes may be (the start of) `METHOD SP target`.
-fn method_fits(bytes: &[u8]) -> bool {
-    let method = bytes.split(|b| *b == b' ').next().unwrap_or_default();
-    method.len() <= 32 && method.iter().all(|b| b.is_ascii_uppercase() || matches!(b, b'-' | b'_'))
+/// How far the first word of the request line has come.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Progress {
+    #[default]
+    Before,
+    Inside,
+    Behind,
+}
+
+impl HttpSniffer {
+    /// Tells from all `bytes` received so far; they begin with those of the call before.
+    pub fn sniff(&mut self, bytes: &[u8]) -> Sniffed<&'static str> {
+        let compared = bytes.len().min(HTTP2_PREFACE.len());
+        if bytes[..compared] == HTTP2_PREFACE[..compared] {
+            return if compared == HTTP2_PREFACE.len() { Sniffed::Found("h2c") } else { Sniffed::NotYet };
+        }
+        while self.start == self.seen && matches!(bytes.get(self.seen), Some(b'\r' | b'\n')) {
+            self.start += 1;
+            self.seen += 1;
+        }
+        let fresh = &bytes[self.seen..];
+        if let Some(end) = memchr::memchr(b'\n', fresh) {
+            return request_version(&bytes[self.start..self.seen + end]).map_or(Sniffed::Other, Sniffed::Found);
+        }
+        self.seen = bytes.len();
+        if self.may_be_method(fresh) { Sniffed::NotYet } else { Sniffed::Other }
+    }
+
+    fn may_be_method(&mut self, fresh: &[u8]) -> bool {
+        for byte in fresh {
+            self.method = match (self.method, is_space(*byte)) {
+                (Progress::Behind, _) => return true,
+                (Progress::Before, true) => Progress::Before,
+                (Progress::Inside, true) => Progress::Behind,
+                (_, false) if is_token(&[*byte]) => Progress::Inside,
+                (_, false) => return false,
+            };
+        }
+        true
+    }
+}
+
+/// The same when nothing more will come: what is there counts as a whole line.
+pub fn sniff_ended_http(bytes: &[u8]) -> Option<&'static str> {
+    let line = bytes.split(|b| *b == b'\n').find(|line| words(line).next().is_some())?;
+    request_version(line)
+}
+
+/// What a request line may be cut into where whitespace is taken leniently (RFC 9112 section 3).
+fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|b| is_space(*b)).filter(|word| !word.is_empty())
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | 0x0b | 0x0c | b'\r')
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(word: &[u8]) -> bool {
+    word.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
 fn request_version(line: &[u8]) -> Option<&'static str> {
-    let mut parts = line.split(|b| *b == b' ');
-    let (method, target, version) = (parts.next()?, parts.next()?, parts.next()?);
-    let shaped = !method.is_empty() && !target.is_empty() && method_fits(method) && parts.next().is_none();
-    match version {
-        _ if !shaped => None,
-        b"HTTP/1.1" => Some("http/1.1"),
-        b"HTTP/1.0" => Some("http/1.0"),
-        _ => None,
+    let mut words = words(line);
+    words.next().filter(|method| is_token(method))?;
+    let target = words.next()?;
+    let mut behind = words.peekable();
+    if behind.peek().is_none() {
+        // A request of HTTP/0.9 has no version; Envoy counts it as 1.0.
+        let is_target = target[0] == b'/' || target == b"*" || target.windows(3).any(|part| part == b"://");
+        return is_target.then_some("http/1.0");
     }
+    let version = behind.find(|word| word.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"HTTP/")))?;
+    Some(if version == b"HTTP/1.1" { "http/1.1" } else { "http/1.0" })
 }
 
 #[cfg(test)]
@@ -252,33 +311,174 @@ mod tests {
         }
     }
 
+    fn sniff_http(bytes: &[u8]) -> Sniffed<&'static str> {
+        HttpSniffer::default().sniff(bytes)
+    }
+
+    /// The inspector of Envoy 1.40 on the same bytes: HTTP, or passed on; and what was asked of it beyond that.
+    #[derive(PartialEq)]
+    enum Envoy {
+        Http,
+        Passes,
+    }
+
     #[test]
     fn http_requests_are_told_by_their_first_line() {
+        use Envoy::{Http, Passes};
+        let (http_11, http_10) = (Some("http/1.1"), Some("http/1.0"));
+        for (line, envoy, expected) in [
+            ("GET / HTTP/1.1", Http, http_11),
+            ("get / HTTP/1.1", Http, http_11),
+            ("X.Y / HTTP/1.1", Http, http_11),
+            ("M-SEARCH * HTTP/1.1", Http, http_11),
+            ("XXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXX / HTTP/1.1", Http, http_11),
+            ("G!#$%&'*+-.^_`|~T / HTTP/1.1", Http, http_11),
+            ("GET / HTTP/1.0", Http, http_10),
+            ("GET / HTTP/1.2", Http, http_10),
+            ("GET / HTTP/2.0", Http, http_10),
+            ("PRI * HTTP/1.1", Http, http_11),
+            ("GET  /  HTTP/1.1 ", Http, http_11),
+            ("GET\t/\tHTTP/1.1", Http, http_11),
+            ("GET\x0b/ HTTP/1.1", Http, http_11),
+            ("GET http://a/ HTTP/1.1", Http, http_11),
+            ("CONNECT a:80 HTTP/1.1", Http, http_11),
+            ("GET /\0 HTTP/1.1", Http, http_11),
+            ("GET /", Http, http_10),
+            ("get /foo", Http, http_10),
+            ("GET http://a/", Http, http_10),
+            ("KEYS *", Http, http_10),
+            // The codec takes these.
+            ("\r\nGET / HTTP/1.1", Passes, http_11),
+            ("\nGET / HTTP/1.1", Passes, http_11),
+            ("GET a HTTP/1.1", Passes, http_11),
+            ("GET /\u{e9} HTTP/1.1", Passes, http_11),
+            // A lenient server may take these, the codec refuses them.
+            ("GET / HTTP/X.Y", Passes, http_10),
+            ("GET / HTTP/3", Passes, http_10),
+            ("GET / http/1.1", Passes, http_10),
+            ("GET / HTTP/1.10", Passes, http_10),
+            ("GET /a b HTTP/1.1", Passes, http_11),
+            ("GET / HTTP/1.1 x", Passes, http_11),
+            (" GET / HTTP/1.1", Passes, http_11),
+            ("GET /a\rb HTTP/1.1", Passes, http_11),
+            ("SSH-2.0-OpenSSH_9", Passes, None),
+            ("*2\r\n$4\r\nECHO\r\n$1\r\na", Passes, None),
+            ("EHLO a", Passes, None),
+            ("MAIL FROM:<a> SIZE=5", Passes, None),
+            ("OPTIONS rtsp://a/b RTSP/1.0", Passes, None),
+            ("CONNECT {\"verbose\":false}", Passes, None),
+            ("PROXY TCP4 10.0.0.1 10.0.0.2 1 2", Passes, None),
+            ("GET / FOO/1.1", Passes, None),
+            ("G@T / HTTP/1.1", Passes, None),
+            ("HTTP/1.1 200 OK", Passes, None),
+            ("PING", Passes, None),
+            ("{\"a\": 1}", Passes, None),
+            ("\u{1}\u{2}", Passes, None),
+        ] {
+            let whole = format!("{line}\r\n");
+            assert_eq!(sniff_http(whole.as_bytes()), expected.map_or(Sniffed::Other, Sniffed::Found), "{line:?}");
+            assert_eq!(sniff_ended_http(line.as_bytes()), expected, "{line:?}");
+            assert!(envoy == Passes || expected.is_some(), "{line:?} is HTTP for Envoy");
+        }
+    }
+
+    #[test]
+    fn a_beginning_is_told_as_soon_as_it_can_be() {
         for (bytes, expected) in [
-            ("GET / HTTP/1.1\r\nHost: a", Sniffed::Found("http/1.1")),
-            ("GET / HTTP/1.0\r\n", Sniffed::Found("http/1.0")),
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Sniffed::Found("h2c")),
             ("PRI * HTTP/2.0\r\n", Sniffed::NotYet),
-            ("PRI", Sniffed::NotYet),
-            ("M-SEARCH * HTTP/1.1\r\n", Sniffed::Found("http/1.1")),
-            ("GET /long", Sniffed::NotYet),
-            ("G", Sniffed::NotYet),
+            ("PRI * HTTP/2.0\r\n\r\nXX", Sniffed::Found("http/1.0")),
             ("", Sniffed::NotYet),
-            ("SSH-2.0-OpenSSH_9\r\n", Sniffed::Other),
-            ("SSH-2.0", Sniffed::Other),
-            ("FOO / HTTP/3\r\n", Sniffed::Other),
-            ("*2\r\n$4\r\n", Sniffed::Other),
-            ("get / HTTP/1.1\r\n", Sniffed::Other),
-            ("\u{1}\u{2}", Sniffed::Other),
+            ("G", Sniffed::NotYet),
+            ("\r\n\r\n", Sniffed::NotYet),
+            ("\r\n\r\nget /", Sniffed::NotYet),
+            ("SSH-2.0", Sniffed::NotYet),
+            ("G@T", Sniffed::Other),
+            ("G\0", Sniffed::Other),
+            ("{\"a\"", Sniffed::Other),
+            ("\u{1}", Sniffed::Other),
         ] {
             assert_eq!(sniff_http(bytes.as_bytes()), expected, "{bytes:?}");
         }
+        assert_eq!((sniff_ended_http(b""), sniff_ended_http(b"\r\n")), (None, None));
+    }
+
+    #[test]
+    fn the_line_may_be_as_long_as_the_inspector_reads() {
+        for length in [100, 9_000, 60_000] {
+            let line = format!("GET /?q={} HTTP/1.1\r\n", "b".repeat(length));
+            assert_eq!(sniff_http(line.as_bytes()), Sniffed::Found("http/1.1"), "{length}");
+            assert_eq!(sniff_http(&line.as_bytes()[..length]), Sniffed::NotYet, "{length}");
+        }
+    }
+
+    /// Whether the codec of `http::serve` takes the bytes as a request.
+    fn codec_takes(bytes: &[u8]) -> bool {
+        let taken = std::rc::Rc::new(std::cell::Cell::new(false));
+        let noted = std::rc::Rc::clone(&taken);
+        let service = hyper::service::service_fn(move |_| {
+            noted.set(true);
+            async { Ok::<_, std::convert::Infallible>(http::Response::new(String::new())) }
+        });
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async move {
+            let (_unread, mut sending) = tokio::io::split(client);
+            tokio::io::AsyncWriteExt::write_all(&mut sending, bytes).await.unwrap();
+            tokio::io::AsyncWriteExt::shutdown(&mut sending).await.unwrap();
+            let io = hyper_util::rt::TokioIo::new(server);
+            let _ =
+                hyper::server::conn::http1::Builder::new().max_buf_size(128 * 1024).serve_connection(io, service).await;
+        });
+        taken.get()
+    }
+
+    /// Heads of requests, and what becomes of them by a slip or on purpose.
+    fn head() -> impl Strategy<Value = Vec<u8>> {
+        let before = proptest::sample::select(vec!["", "", "\r\n", "\n", "\r\n\r\n", "\r", " ", "\n\r\n"]);
+        let method = prop_oneof!["[A-Z]{1,50}", "[a-z]{1,9}", "[!-~]{1,5}", Just("X.Y".to_owned())];
+        let space = proptest::sample::select(vec![" ", " ", " ", "  ", "\t"]);
+        let target = prop_oneof![
+            "/[!-~]{0,40}",
+            "[!-~]{1,20}",
+            "http://[a-z.:@]{1,9}/?",
+            Just("*".to_owned()),
+            "/\\PC{0,9}",
+            (8_000usize..40_000).prop_map(|length| format!("/{}", "a".repeat(length))),
+        ];
+        let version = prop_oneof![
+            3 => Just("HTTP/1.1".to_owned()), 1 => Just("HTTP/1.0".to_owned()), 1 => "HTTP/[0-9X.]{1,4}", 1 => "[ -~]{0,9}",
+        ];
+        let end = proptest::sample::select(vec!["\r\n", "\r\n", "\n"]);
+        let slip = proptest::option::weighted(0.3, (any::<proptest::sample::Index>(), any::<u8>()));
+        (before, method, space.clone(), target, space, version, end, slip).prop_map(
+            |(before, method, first, target, second, version, end, slip)| {
+                let head = format!("{before}{method}{first}{target}{second}{version}{end}host: a{end}{end}");
+                let mut bytes = head.into_bytes();
+                if let Some((at, byte)) = slip {
+                    let at = at.index(bytes.len().min(80));
+                    bytes[at] = byte;
+                }
+                bytes
+            },
+        )
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (sniff_client_hello(&bytes), sniff_http(&bytes));
+            let _ = (sniff_client_hello(&bytes), sniff_http(&bytes), sniff_ended_http(&bytes));
+        }
+
+        /// Otherwise it would leave the mesh: past its routes, policies and mutual TLS.
+        #[test]
+        fn what_the_codec_takes_is_never_told_to_be_something_else(bytes in head()) {
+            if codec_takes(&bytes) {
+                prop_assert!(matches!(sniff_http(&bytes), Sniffed::Found(_)), "{:?}", String::from_utf8_lossy(&bytes));
+                let mut sniffer = HttpSniffer::default();
+                let told = (0..=bytes.len()).map(|cut| sniffer.sniff(&bytes[..cut])).find(|told| *told != Sniffed::NotYet);
+                prop_assert_eq!(told, Some(sniff_http(&bytes)), "byte by byte");
+            }
         }
 
         #[test]

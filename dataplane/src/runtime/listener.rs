@@ -129,10 +129,9 @@ pub struct TcpProxy {
 }
 
 impl Listener {
-    /// The chain for a connection, or `None` if it must be closed.
-    pub fn find_chain(&self, connection: &ConnectionFacts) -> Option<&Arc<FilterChain>> {
-        let matching = self.matcher.find(connection).map(|index| &self.chains[index]);
-        matching.or(self.default_chain.as_ref())
+    /// The chain whose match says so, or `None` if only the default chain is left. See [`super::RuntimeConfig::find_chain`].
+    pub fn matching_chain(&self, connection: &ConnectionFacts) -> Option<&Arc<FilterChain>> {
+        self.matcher.find(connection).map(|index| &self.chains[index])
     }
 
     /// Whether the TLS inspector runs for this destination port.

@@ -95,6 +95,39 @@ impl RuntimeConfig {
         found.ok().map(|index| &self.listeners[index])
     }
 
+    /// The chain of `listener` for a connection, or `None` if it must be closed.
+    ///
+    /// Services that are declared to speak HTTP share a listener with unknown destinations, so that what the inspector has
+    /// not recognised is left to the default chain. Bytes for such a service are kept from it: they would leave the mesh
+    /// past its routes and mutual TLS, while the codec answers 400 to what is no HTTP.
+    pub fn find_chain<'a>(
+        &'a self,
+        listener: &'a Listener,
+        connection: &ConnectionFacts,
+    ) -> Option<&'a Arc<FilterChain>> {
+        listener
+            .matching_chain(connection)
+            .or_else(|| self.declared_http(listener, connection))
+            .or(listener.default_chain.as_ref())
+    }
+
+    /// The chain that would take HTTP, if its routes name the very address that the connection goes to.
+    fn declared_http<'a>(
+        &'a self,
+        listener: &'a Listener,
+        connection: &ConnectionFacts,
+    ) -> Option<&'a Arc<FilterChain>> {
+        let destination = connection.destination;
+        if !listener.inspects_http(destination.port()) {
+            return None;
+        }
+        let mut as_http = ConnectionFacts::plaintext(connection.source, destination);
+        as_http.application_protocols = vec!["http/1.1".into()];
+        let chain = listener.matching_chain(&as_http)?;
+        let Terminal::Http(manager) = &chain.terminal else { return None };
+        self.route_config(&manager.routes)?.names_address(destination).then_some(chain)
+    }
+
     /// The listener that takes connections redirected from this destination: the one of exactly this address, else the
     /// one of this port on the wildcard address of the same family (Envoy's `use_original_dst`).
     pub fn listener_for_destination(&self, destination: SocketAddr) -> Option<&Arc<Listener>> {

@@ -2,7 +2,11 @@
 //!
 //! Spec: Envoy RDS `RouteConfiguration`, `VirtualHost.domains`, `RouteMatch`.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use regex::Regex;
 use rustc_hash::FxHashMap;
@@ -271,6 +275,16 @@ impl RouteConfig {
     pub fn virtual_host(&self, authority: &str) -> Option<&VirtualHost> {
         let host = if self.ignore_port { split_port(authority).0 } else { authority };
         self.hosts.find(host).map(|index| &self.virtual_hosts[index])
+    }
+
+    /// Whether a virtual host has this address as one of its domains, with or without the port; `*` does not count.
+    pub fn names_address(&self, address: SocketAddr) -> bool {
+        let host = match address.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        let exact = &self.hosts.exact;
+        exact.contains_key(&*host) || exact.contains_key(&*format!("{host}:{}", address.port()))
     }
 
     /// What to do with a request; `random` decides about shares of routes (not about weights of clusters).

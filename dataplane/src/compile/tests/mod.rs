@@ -99,10 +99,10 @@ fn a_permissive_inbound_listener_keeps_its_five_chains_apart() {
         .collect();
     let listener = compile_listener(&message).unwrap();
     let mut facts = ConnectionFacts::plaintext(([10, 0, 0, 1], 9).into(), ([10, 0, 0, 2], 9080).into());
-    assert_eq!(&*listener.find_chain(&facts).unwrap().name, "3");
+    assert_eq!(&*listener.matching_chain(&facts).unwrap().name, "3");
     facts.transport = TransportProtocol::Tls;
     facts.application_protocols = vec!["istio-h2".into(), "istio".into(), "h2".into()];
-    assert_eq!(&*listener.find_chain(&facts).unwrap().name, "0");
+    assert_eq!(&*listener.matching_chain(&facts).unwrap().name, "0");
 }
 
 #[test]
