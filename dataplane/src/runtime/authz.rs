@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{
     facts::{ConnectionFacts, NoHeaders, RequestFacts},
-    matcher::{HeaderMatcher, StringMatcher},
+    matcher::{HeaderMatcher, Reading, StringMatcher},
 };
 
 /// One RBAC filter; several may follow one another, and each must allow.
@@ -92,8 +92,15 @@ impl Verdict {
 
 impl Rbac {
     /// Judges a request.
+    ///
+    /// A field in several lines must match in each for an ALLOW, and in one or joined for a DENY, the other way round
+    /// below a `not`: so sending it twice never makes a policy milder. Envoy 1.40 asks for one line in all cases.
     pub fn decide(&self, request: &RequestFacts<'_>) -> Verdict {
-        self.verdict(|condition| condition.holds(request))
+        let reading = match self.action {
+            RbacAction::Allow => Reading::Certain,
+            RbacAction::Deny | RbacAction::Log => Reading::Possible,
+        };
+        self.verdict(|condition| condition.holds(request, reading))
     }
 
     /// Judges a connection that carries no HTTP: conditions see no headers, and no path matches.
@@ -122,12 +129,12 @@ impl Rbac {
 }
 
 impl Condition {
-    fn holds(&self, request: &RequestFacts<'_>) -> bool {
+    fn holds(&self, request: &RequestFacts<'_>, reading: Reading) -> bool {
         match self {
-            Self::And(all) => all.iter().all(|condition| condition.holds(request)),
-            Self::Or(any) => any.iter().any(|condition| condition.holds(request)),
-            Self::Not(inner) => !inner.holds(request),
-            Self::Header(matcher) => matcher.matches(request),
+            Self::And(all) => all.iter().all(|condition| condition.holds(request, reading)),
+            Self::Or(any) => any.iter().any(|condition| condition.holds(request, reading)),
+            Self::Not(inner) => !inner.holds(request, reading.of_opposite()),
+            Self::Header(matcher) => matcher.matches_by(reading, request),
             Self::Path(matcher) => matcher.matches(request.path_only()),
             other => other.holds_below_http(request),
         }
@@ -230,6 +237,65 @@ mod tests {
         check(&rbac(RbacAction::Deny), None, "GET", "/ratings", true);
         check(&rbac(RbacAction::Log), Some(PRODUCTPAGE), "GET", "/ratings", true);
         check(&rbac(RbacAction::Log), None, "GET", "/", true);
+    }
+
+    /// Which answers a policy of each action gives to a request with these lines of `x`; beside them Envoy 1.40's.
+    fn check_lines(condition: &Condition, lines: &[&'static str], allow: (bool, bool), deny: (bool, bool)) {
+        let mut headers = http::HeaderMap::new();
+        lines.iter().for_each(|line| {
+            headers.append("x", http::HeaderValue::from_static(line));
+        });
+        let connection = connection(None);
+        let request = RequestFacts {
+            connection: &connection,
+            method: "GET",
+            scheme: "http",
+            authority: "a",
+            path: "/",
+            remote_ip: connection.source.ip(),
+            headers: &headers,
+        };
+        for (action, (ours, envoy)) in [(RbacAction::Allow, allow), (RbacAction::Deny, deny)] {
+            let rbac = Rbac { action, policies: vec![policy("p", condition.clone(), Condition::Any)] };
+            assert_eq!(rbac.decide(&request).is_allowed(), ours, "{action:?} {condition:?} {lines:?}");
+            assert!(envoy || !ours, "never milder than Envoy: {action:?} {condition:?} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_sent_twice_makes_no_policy_milder() {
+        let (yes, no, stricter) = ((true, true), (false, false), (false, true));
+        let is = |text: &str| {
+            let value = super::super::matcher::ValueMatcher::Text(StringMatcher::Exact(text.into()));
+            Condition::Header(HeaderMatcher { name: "x".into(), value, invert: false, missing_is_empty: false })
+        };
+        let not = |condition| Condition::Not(Box::new(condition));
+        for (lines, allow, deny) in [
+            (&["a"][..], yes, no),
+            (&["b"], no, yes),
+            (&[], no, yes),
+            (&["a", "b"], stricter, no),
+            (&["b", "a"], stricter, no),
+            (&["a", "a"], yes, no),
+            (&["b", "b"], no, yes),
+            (&["a,b"], no, yes),
+        ] {
+            check_lines(&is("a"), lines, allow, deny);
+        }
+        for (lines, allow, deny) in [
+            (&["a"][..], no, yes),
+            (&["b"], yes, no),
+            (&[], yes, no),
+            (&["a", "b"], no, stricter),
+            (&["b", "a"], no, stricter),
+            (&["a", "a"], no, yes),
+            (&["b", "b"], yes, no),
+        ] {
+            check_lines(&not(is("a")), lines, allow, deny);
+            check_lines(&not(not(not(is("a")))), lines, allow, deny);
+        }
+        check_lines(&is("a,b"), &["a", "b"], no, stricter);
+        check_lines(&not(is("a,b")), &["a", "b"], stricter, no);
     }
 
     #[test]

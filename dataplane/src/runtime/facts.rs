@@ -77,6 +77,9 @@ impl ConnectionFacts {
 pub trait HeaderLookup {
     /// The field's value by lower-case name; several lines are joined by a comma (RFC 9110 section 5.3).
     fn header(&self, name: &str) -> Option<Cow<'_, str>>;
+
+    /// Shows the field's lines one by one, in the order received; none if the field is missing.
+    fn each_line(&self, name: &str, show: &mut dyn FnMut(&str));
 }
 
 /// The headers of something that has none: network RBAC is evaluated over this, as in Envoy.
@@ -86,6 +89,8 @@ impl HeaderLookup for NoHeaders {
     fn header(&self, _name: &str) -> Option<Cow<'_, str>> {
         None
     }
+
+    fn each_line(&self, _name: &str, _show: &mut dyn FnMut(&str)) {}
 }
 
 impl HeaderLookup for http::HeaderMap {
@@ -99,6 +104,10 @@ impl HeaderLookup for http::HeaderMap {
             joined.push_str(&String::from_utf8_lossy(value.as_bytes()));
         }
         Some(Cow::Owned(joined))
+    }
+
+    fn each_line(&self, name: &str, show: &mut dyn FnMut(&str)) {
+        self.get_all(name).iter().for_each(|value| show(&String::from_utf8_lossy(value.as_bytes())));
     }
 }
 
@@ -135,12 +144,27 @@ impl<'a> RequestFacts<'a> {
 
     /// A header field or pseudo header by lower-case name.
     pub fn header(&self, name: &str) -> Option<Cow<'a, str>> {
+        match self.pseudo_header(name) {
+            Some(value) => Some(Cow::Borrowed(value)),
+            None => self.headers.header(name),
+        }
+    }
+
+    /// Shows the lines of a header field or the value of a pseudo header.
+    pub fn each_line(&self, name: &str, show: &mut dyn FnMut(&str)) {
+        match self.pseudo_header(name) {
+            Some(value) => show(value),
+            None => self.headers.each_line(name, show),
+        }
+    }
+
+    fn pseudo_header(&self, name: &str) -> Option<&'a str> {
         match name {
-            ":method" => Some(Cow::Borrowed(self.method)),
-            ":path" => Some(Cow::Borrowed(self.path)),
-            ":authority" | "host" => Some(Cow::Borrowed(self.authority)),
-            ":scheme" => Some(Cow::Borrowed(self.scheme)),
-            name => self.headers.header(name),
+            ":method" => Some(self.method),
+            ":path" => Some(self.path),
+            ":authority" | "host" => Some(self.authority),
+            ":scheme" => Some(self.scheme),
+            _ => None,
         }
     }
 }

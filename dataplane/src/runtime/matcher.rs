@@ -87,20 +87,57 @@ pub struct HeaderMatcher {
     pub missing_is_empty: bool,
 }
 
-impl HeaderMatcher {
-    /// Whether the request's header matches.
-    pub fn matches(&self, request: &RequestFacts<'_>) -> bool {
-        let value = request.header(&self.name);
-        if let ValueMatcher::Present(wanted) = self.value {
-            return (value.is_some() == wanted) != self.invert;
+/// How far the lines of a field that is sent more than once must agree. Nobody knows which of them the application reads,
+/// or whether it joins them (RFC 9110 section 5.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reading {
+    /// One of the lines matches: what routes ask, as in Envoy.
+    Any,
+    /// One of the lines matches, or all of them joined: what must not be missed.
+    Possible,
+    /// Every line matches: what must be certain.
+    Certain,
+}
+
+impl Reading {
+    /// What the opposite must be read by for the same caution.
+    pub fn of_opposite(self) -> Self {
+        match self {
+            Self::Any => Self::Any,
+            Self::Possible => Self::Certain,
+            Self::Certain => Self::Possible,
         }
-        let text = match (&value, self.missing_is_empty) {
-            (Some(text), _) => &**text,
-            (None, true) => "",
+    }
+}
+
+impl HeaderMatcher {
+    /// Whether the request's header matches by Envoy's rule: one line does, or with `invert` none.
+    pub fn matches(&self, request: &RequestFacts<'_>) -> bool {
+        self.matches_by(Reading::Any, request)
+    }
+
+    /// Whether the request's header matches by a reading.
+    pub fn matches_by(&self, reading: Reading, request: &RequestFacts<'_>) -> bool {
+        let reading = if self.invert { reading.of_opposite() } else { reading };
+        let (mut lines, mut matching) = (0u32, 0u32);
+        request.each_line(&self.name, &mut |line| {
+            lines += 1;
+            matching += u32::from(self.value_matches(line));
+        });
+        if let ValueMatcher::Present(wanted) = self.value {
+            return ((lines > 0) == wanted) != self.invert;
+        }
+        let matched = match (lines, reading) {
+            (0, _) if self.missing_is_empty => self.value_matches(""),
             // Envoy: an absent header matches no value, inverted or not.
-            (None, false) => return false,
+            (0, _) => return false,
+            (_, Reading::Certain) => matching == lines,
+            (2.., Reading::Possible) if matching == 0 => {
+                request.header(&self.name).is_some_and(|joined| self.value_matches(&joined))
+            }
+            (_, Reading::Any | Reading::Possible) => matching > 0,
         };
-        self.value_matches(text) != self.invert
+        matched != self.invert
     }
 
     /// Whether a message without any header, pseudo headers included, matches.
@@ -197,10 +234,10 @@ mod tests {
         }
     }
 
-    fn check_header(headers: &[(&'static str, &str)], value: ValueMatcher, invert: bool, empty: bool) -> bool {
+    fn read_header(headers: &[&str], matcher: &HeaderMatcher, reading: Reading) -> bool {
         let mut map = http::HeaderMap::new();
-        for (name, value) in headers {
-            map.append(*name, value.parse().unwrap());
+        for value in headers {
+            map.append("x", value.parse().unwrap());
         }
         let connection = ConnectionFacts::plaintext(([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into());
         let request = RequestFacts {
@@ -212,22 +249,58 @@ mod tests {
             remote_ip: connection.source.ip(),
             headers: &map,
         };
-        HeaderMatcher { name: "x".into(), value, invert, missing_is_empty: empty }.matches(&request)
+        matcher.matches_by(reading, &request)
+    }
+
+    fn header(value: ValueMatcher, invert: bool, missing_is_empty: bool) -> HeaderMatcher {
+        HeaderMatcher { name: "x".into(), value, invert, missing_is_empty }
+    }
+
+    fn exact(text: &str) -> ValueMatcher {
+        ValueMatcher::Text(StringMatcher::Exact(text.into()))
     }
 
     #[test]
     fn a_missing_header_matches_only_absence_or_emptiness() {
-        let exact = |s: &str| ValueMatcher::Text(StringMatcher::Exact(s.into()));
-        assert!(!check_header(&[], exact("a"), false, false));
-        assert!(!check_header(&[], exact("a"), true, false));
-        assert!(check_header(&[], exact("a"), true, true));
-        assert!(check_header(&[], ValueMatcher::Present(false), false, false));
-        assert!(check_header(&[], ValueMatcher::Present(true), true, false));
-        assert!(!check_header(&[("x", "a")], ValueMatcher::Present(false), false, false));
-        assert!(check_header(&[("x", "a")], ValueMatcher::Present(true), false, false));
-        assert!(!check_header(&[("x", "a")], exact("a"), true, false));
-        assert!(check_header(&[("x", "7")], ValueMatcher::Range(5..8), false, false));
-        assert!(!check_header(&[("x", "8")], ValueMatcher::Range(5..8), false, false));
+        let check =
+            |lines: &[&str], value, invert, empty| read_header(lines, &header(value, invert, empty), Reading::Any);
+        assert!(!check(&[], exact("a"), false, false));
+        assert!(!check(&[], exact("a"), true, false));
+        assert!(check(&[], exact("a"), true, true));
+        assert!(check(&[], ValueMatcher::Present(false), false, false));
+        assert!(check(&[], ValueMatcher::Present(true), true, false));
+        assert!(!check(&["a"], ValueMatcher::Present(false), false, false));
+        assert!(check(&["a"], ValueMatcher::Present(true), false, false));
+        assert!(!check(&["a"], exact("a"), true, false));
+        assert!(check(&["7"], ValueMatcher::Range(5..8), false, false));
+        assert!(!check(&["8"], ValueMatcher::Range(5..8), false, false));
+    }
+
+    /// `envoy`: a route of Envoy 1.40 matches the lines.
+    fn check_lines(lines: &[&str], matcher: &HeaderMatcher, envoy: bool, possible: bool, certain: bool) {
+        let read = |reading| read_header(lines, matcher, reading);
+        let all = (read(Reading::Any), read(Reading::Possible), read(Reading::Certain));
+        assert_eq!(all, (envoy, possible, certain), "{lines:?} {matcher:?}");
+    }
+
+    #[test]
+    fn lines_of_one_field_are_judged_one_by_one() {
+        let is = |text| header(exact(text), false, false);
+        let is_not = |text| header(exact(text), true, false);
+        check_lines(&["a"], &is("a"), true, true, true);
+        check_lines(&["a", "b"], &is("a"), true, true, false);
+        check_lines(&["b", "a"], &is("a"), true, true, false);
+        check_lines(&["a", "a"], &is("a"), true, true, true);
+        check_lines(&["b", "b"], &is("a"), false, false, false);
+        check_lines(&["a,b"], &is("a"), false, false, false);
+        check_lines(&["a", "b"], &is("a,b"), false, true, false);
+        check_lines(&["a"], &is_not("a"), false, false, false);
+        check_lines(&["a", "b"], &is_not("a"), false, true, false);
+        check_lines(&["a", "a"], &is_not("a"), false, false, false);
+        check_lines(&["b", "b"], &is_not("a"), true, true, true);
+        check_lines(&["a", "b"], &is_not("a,b"), true, true, false);
+        check_lines(&["9", "3"], &header(ValueMatcher::Range(1..5), false, false), true, true, false);
+        check_lines(&["a", "b"], &header(ValueMatcher::Present(true), false, false), true, true, true);
     }
 
     #[test]
