@@ -497,7 +497,7 @@ async fn targets_of_every_form_are_understood() {
     for (request, code, first_line) in [
         ("GET http://other.example/x?y HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", 200, "GET /x?y"),
         ("GET /x HTTP/1.0\r\n\r\n", 200, "GET /x"),
-        ("CONNECT other.example:443 HTTP/1.1\r\nhost: other.example:443\r\nconnection: close\r\n\r\n", 404, ""),
+        ("CONNECT other.example:443 HTTP/1.1\r\nhost: other.example:443\r\nconnection: close\r\n\r\n", 403, ""),
         ("HEAD /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", 200, ""),
     ] {
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();

@@ -1,7 +1,7 @@
 //! HTTP on a filter chain: requests are read, named, filtered, routed, forwarded and answered.
 //!
 //! ```text
-//! serve (connection) ─▶ normalize, headers ─▶ route (filters: rbac, fault, cors) ─▶ forward (attempts: retry) ─▶ upstream
+//! serve (connection) ─▶ target, normalize, headers ─▶ route (filters: rbac, fault, cors) ─▶ forward (attempts: retry) ─▶ upstream
 //!                                                  └─▶ reply (answered here)             └─▶ mirror, upgrade
 //! ```
 //! Each request loads the runtime configuration once and uses it to its end; its [`exchange`] notes what logs and
@@ -25,5 +25,6 @@ pub(crate) mod requests;
 pub(crate) mod retry;
 pub(crate) mod route;
 pub(crate) mod serve;
+pub(crate) mod target;
 pub(crate) mod upgrade;
 pub(crate) mod xfcc;

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Version, header, uri::Authority};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use smallvec::SmallVec;
 
@@ -14,6 +14,7 @@ use super::{
     normalize::{self, Normalized},
     reply::{self, Local, Reply},
     serve::Standing,
+    target::{self, Target},
     upgrade, xfcc,
 };
 use crate::{
@@ -70,7 +71,14 @@ pub(crate) async fn answer(
     let (exchange, outgoing, received, problem) = receive(downstream, &manager, request);
     match problem {
         _ if !accepted => Local::CHAIN_CHANGED.send(exchange),
-        Some(Problem::Local(local)) => local.send(exchange),
+        Some(Problem::Local(local)) => {
+            let mut reply = local.send(exchange);
+            if !received.http2 {
+                // Who writes such a head may not mean the same end of the request as we do.
+                reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            reply
+        }
         Some(Problem::Redirect(path)) => redirect_to(exchange, 307, &path),
         None => filter(exchange, config, &manager, outgoing, received).await,
     }
@@ -99,29 +107,14 @@ fn receive(
     let upgrade = wanted.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
     let (parts, body) = request.into_parts();
     let mut headers = parts.headers;
-    let authority = authority(parts.uri.authority(), &headers, parts.version);
+    let (authority, path, problem) = named(&parts.method, &parts.uri, &headers, parts.version, manager);
     headers.remove(header::HOST);
-    // A CONNECT request has no path, so that only a route for CONNECT can match it.
-    let without_target = if parts.method == Method::CONNECT { "" } else { "/" };
-    let target = parts.uri.path_and_query().map_or(without_target, |target| target.as_str());
-    let (path, problem) = match normalize::normalize(target, manager) {
-        Normalized::Path(path) => (path.into_owned(), None),
-        Normalized::Redirect(path) => (target.to_owned(), Some(Problem::Redirect(path))),
-        Normalized::Refused => (target.to_owned(), Some(Problem::Local(Local::PATH_REFUSED))),
-    };
-    let problem = match &authority {
-        Err(local) => Some(Problem::Local(local.clone())),
-        Ok(_) if parts.version < Version::HTTP_11 && !manager.accept_http_10 => {
-            Some(Problem::Local(Local::UPGRADE_REQUIRED))
-        }
-        Ok(_) => problem,
-    };
     headers::remove_hop_by_hop(&mut headers, upgrade.as_ref().map(|(protocol, _)| protocol.as_str()));
     let (remote, scheme) = headers::forwarded(&mut headers, manager, downstream.facts.source, downstream.tls.is_some());
     headers::request_id(&mut headers, manager);
     let own_names = downstream.tls.as_ref().map(|tls| &tls.local_uri_sans[..]).unwrap_or_default();
     xfcc::apply(&mut headers, &manager.client_cert, downstream.facts.peer.as_deref(), own_names);
-    let outgoing = Outgoing { method: parts.method, scheme, authority: authority.unwrap_or_default(), path, headers };
+    let outgoing = Outgoing { method: parts.method, scheme, authority, path, headers };
     let begin = Begin {
         method: outgoing.method.clone(),
         scheme,
@@ -137,20 +130,28 @@ fn receive(
     (exchange, outgoing, received, problem)
 }
 
-/// The target's authority wins over `Host` (RFC 9112 section 3.2.2); HTTP/1.1 needs exactly one of them.
-fn authority(target: Option<&Authority>, headers: &HeaderMap, version: Version) -> Result<String, Local> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let (first, second) = (hosts.next(), hosts.next());
-    match (target, first) {
-        _ if second.is_some() => Err(Local::BAD_REQUEST),
-        (Some(target), _) => Ok(target.as_str().rsplit('@').next().unwrap_or_default().to_owned()),
-        (None, Some(host)) => match host.to_str() {
-            Ok(host) if !host.is_empty() => Ok(host.to_owned()),
-            _ => Err(Local::BAD_REQUEST),
-        },
-        (None, None) if version == Version::HTTP_10 => Ok(String::new()),
-        (None, None) => Err(Local::BAD_REQUEST),
+/// Host and normalised path, and why they are not served.
+fn named(
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    version: Version,
+    manager: &HttpConnectionManager,
+) -> (String, String, Option<Problem>) {
+    let unnamed = |local| (String::new(), uri.path().to_owned(), Some(Problem::Local(local)));
+    if version < Version::HTTP_11 && !manager.accept_http_10 {
+        return unnamed(Local::UPGRADE_REQUIRED);
     }
+    let Target { authority, path } = match target::read(method, uri, headers, version) {
+        Ok(target) => target,
+        Err(local) => return unnamed(local),
+    };
+    let (path, problem) = match normalize::normalize(&path, manager) {
+        Normalized::Path(path) => (path.into_owned(), None),
+        Normalized::Redirect(to) => (path.to_string(), Some(Problem::Redirect(to))),
+        Normalized::Refused => (path.to_string(), Some(Problem::Local(Local::PATH_REFUSED))),
+    };
+    (authority.to_owned(), path, problem)
 }
 
 fn protocol_name(version: Version) -> &'static str {
