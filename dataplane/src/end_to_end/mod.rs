@@ -6,6 +6,7 @@ mod hash;
 mod http;
 mod origination;
 mod peer;
+mod raw;
 mod refusal;
 mod tcp;
 mod tls;

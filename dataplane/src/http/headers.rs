@@ -21,17 +21,49 @@ pub(crate) const X_ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-env
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Headers by which only a trusted proxy may steer ours; removed from what comes from outside (Envoy, edge requests).
-const INTERNAL: [&str; 8] = [
-    "x-envoy-attempt-count",
-    "x-envoy-expected-rq-timeout-ms",
+pub(crate) const X_ENVOY_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+
+/// What the names of all headers begin with by which proxies steer one another.
+const STEERING: &str = "x-envoy-";
+/// Headers by which only a proxy that is trusted may steer ours, and we trust none (Envoy 1.40: no address is internal
+/// unless `internal_address_config` says so). The last one is the tracer's.
+const INTERNAL: [&str; 17] = [
     "x-envoy-internal",
-    "x-envoy-original-path",
     "x-envoy-retry-on",
+    "x-envoy-retry-grpc-on",
     "x-envoy-max-retries",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retriable-header-names",
+    "x-envoy-hedge-on-per-try-timeout",
     "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-stream-duration-ms",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-force-trace",
+    "x-envoy-ip-tags",
+    "x-envoy-original-url",
     "x-envoy-decorator-operation",
 ];
+/// Headers that tell of proxies before ours; at the edge there are none.
+const EDGE: [&str; 4] = [
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
+    "x-envoy-original-path",
+    "x-envoy-original-host",
+];
+
+/// Removes what nobody out there is to tell us or the application.
+fn remove_internal(headers: &mut HeaderMap, at_edge: bool) {
+    if !headers.keys().any(|name| name.as_str().starts_with(STEERING)) {
+        return;
+    }
+    let edge: &[&str] = if at_edge { &EDGE } else { &[] };
+    for name in INTERNAL.iter().chain(edge) {
+        headers.remove(*name);
+    }
+}
 
 /// Bytes of all names and values, as limits count them.
 pub(crate) fn field_bytes(headers: &HeaderMap) -> usize {
@@ -85,24 +117,31 @@ pub(crate) fn forwarded(
         let from_right = if manager.use_remote_address { hops - 1 } else { hops };
         forwarded_for(headers, from_right).map_or(source, |ip| SocketAddr::new(ip, 0))
     };
+    remove_internal(headers, manager.use_remote_address);
     if manager.use_remote_address {
-        INTERNAL.iter().for_each(|name| {
-            headers.remove(*name);
-        });
+        if let Ok(address) = HeaderValue::from_str(&remote.ip().to_string()) {
+            headers.insert(X_ENVOY_EXTERNAL_ADDRESS, address);
+        }
         if !manager.skip_xff_append {
             append_joined(headers, &X_FORWARDED_FOR, &source.ip().to_string());
         }
     }
-    let ours = if encrypted { "https" } else { "http" };
     let trusted = !manager.use_remote_address || hops > 0;
-    let received = headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes);
-    let scheme = match received {
-        Some(b"https") if trusted => "https",
-        Some(b"http") if trusted => "http",
+    (remote, forwarded_scheme(headers, trusted, if encrypted { "https" } else { "http" }))
+}
+
+/// The scheme that a proxy before ours has noted, if there may be one; whatever it has noted is passed on.
+fn forwarded_scheme(headers: &mut HeaderMap, trusted: bool, ours: &'static str) -> &'static str {
+    let mut noted = headers.get_all(X_FORWARDED_PROTO).iter().filter(|_| trusted).map(HeaderValue::as_bytes);
+    match (noted.next(), noted.next()) {
+        (None, _) => {
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(ours));
+            ours
+        }
+        (Some(scheme), None) if scheme.eq_ignore_ascii_case(b"https") => "https",
+        (Some(scheme), None) if scheme.eq_ignore_ascii_case(b"http") => "http",
         _ => ours,
-    };
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    (remote, scheme)
+    }
 }
 
 /// The n-th address of `x-forwarded-for` from the right, counted from 0.
@@ -237,6 +276,7 @@ mod tests {
         assert_eq!((address.ip().to_string().as_str(), proto), (remote, scheme), "{edge} {hops} {received:?}");
         assert_eq!(headers.get(X_FORWARDED_FOR).map(|v| v.to_str().unwrap()), xff, "{edge} {hops} {received:?}");
         assert_eq!(headers[X_FORWARDED_PROTO], scheme);
+        assert_eq!(headers.get(X_ENVOY_EXTERNAL_ADDRESS).map(|v| v.to_str().unwrap()), edge.then_some(remote));
     }
 
     #[test]
@@ -250,6 +290,76 @@ mod tests {
         check(false, 1, &xff, "1.1.1.1", "https", Some("1.1.1.1, 2.2.2.2"));
         check(false, 0, &[], "10.0.0.1", "http", None);
         check(true, 0, &[], "10.0.0.1", "http", Some("10.0.0.1"));
+    }
+
+    #[test]
+    fn the_scheme_that_a_trusted_proxy_noted_is_passed_on_as_it_is() {
+        for (noted, scheme) in [
+            (&["https"][..], "https"),
+            (&["HTTPS"], "https"),
+            (&["http"], "http"),
+            (&["ftp"], "http"),
+            (&["https", "http"], "http"),
+        ] {
+            let fields: Vec<_> = noted.iter().map(|value| ("x-forwarded-proto", *value)).collect();
+            let mut headers = map(&fields);
+            assert_eq!(forwarded(&mut headers, &manager(), ([10, 0, 0, 1], 5).into(), false).1, scheme, "{noted:?}");
+            assert_eq!(headers, map(&fields));
+        }
+    }
+
+    /// What reaches the application of all headers that Envoy knows, when a client sends them; as Envoy 1.40 with the
+    /// settings of a sidecar and of a gateway.
+    #[test]
+    fn internal_headers_from_outside_go_no_further() {
+        let kept = [
+            "x-envoy-attempt-count",
+            "x-envoy-peer-metadata",
+            "x-envoy-peer-metadata-id",
+            "x-envoy-is-timeout-retry",
+            "x-envoy-livenessprobe",
+            "x-envoy-immediate-health-check-fail",
+            "x-envoy-degraded",
+            "x-envoy-overloaded",
+            "x-envoy-upstream-service-time",
+            "x-envoy-upstream-canary",
+            "x-envoy-ratelimited",
+            "x-envoy-foo",
+            "x-client-trace-id",
+            "x-forwarded-host",
+            "x-forwarded-port",
+            "x-real-ip",
+            "forwarded",
+            "via",
+            "x-ot-span-context",
+        ];
+        let received: Vec<(&str, &str)> = kept.iter().chain(&INTERNAL).chain(&EDGE).map(|name| (*name, "1")).collect();
+        for at_edge in [false, true] {
+            let mut manager = manager();
+            manager.use_remote_address = at_edge;
+            let mut headers = map(&received);
+            headers.insert(X_ENVOY_EXTERNAL_ADDRESS, HeaderValue::from_static("9.9.9.9"));
+            forwarded(&mut headers, &manager, ([192, 0, 2, 1], 5).into(), false);
+            for name in kept {
+                assert_eq!(headers.remove(name), Some(HeaderValue::from_static("1")), "{name} {at_edge}");
+            }
+            let mut left: Vec<String> = headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+            left.sort();
+            let expected: &[&str] = match at_edge {
+                true => {
+                    &["x-envoy-external-address: 192.0.2.1", "x-forwarded-for: 192.0.2.1", "x-forwarded-proto: http"]
+                }
+                false => &[
+                    "x-envoy-downstream-service-cluster: 1",
+                    "x-envoy-downstream-service-node: 1",
+                    "x-envoy-external-address: 9.9.9.9",
+                    "x-envoy-original-host: 1",
+                    "x-envoy-original-path: 1",
+                    "x-forwarded-proto: http",
+                ],
+            };
+            assert_eq!(left, expected);
+        }
     }
 
     #[test]
