@@ -1,6 +1,9 @@
 //! Names to addresses, by DNS and the hosts file as `/etc/resolv.conf` says. In this process: the C library's resolver
 //! loads plugins, which a static binary cannot.
 //!
+//! Both families are asked side by side, since a name server that is silent about one must not hold up the other
+//! (RFC 8305, section 3): who has waited for the first answer waits a little for the second.
+//!
 //! Nothing is kept here longer than one look-up: a name that moved, such as that of a replaced control plane, is found at
 //! its new address with the next connection. Who asks again and again is told how long an answer holds.
 
@@ -15,6 +18,7 @@ use ferromesh_proto::bootstrap::HostPort;
 use hickory_resolver::{
     TokioResolver,
     config::{LookupIpStrategy, ResolverConfig, ResolverOpts},
+    lookup_ip::LookupIp,
     net::{NetError, runtime::TokioRuntimeProvider},
     system_conf::read_system_conf,
 };
@@ -25,6 +29,36 @@ const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 /// A question that got lost is asked again after this time at most: whoever waits for the answer has a limit, too.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
+/// What the other family's answer may take longer where both are welcome (RFC 8305, section 8).
+const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
+
+/// Addresses of which family are asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Families {
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+    /// IPv4; IPv6 counts where there is none.
+    V4Preferred,
+    /// IPv6, which is waited for; IPv4 counts where there is none.
+    V6Preferred,
+    /// Both.
+    All,
+}
+
+impl Families {
+    /// How much longer the other family may take once IPv4 is there, or IPv6.
+    fn patience(self) -> (Duration, Duration) {
+        match self {
+            Self::V4 | Self::V6 => (Duration::ZERO, Duration::ZERO),
+            Self::V4Preferred => (Duration::ZERO, LONGEST_WAIT),
+            Self::V6Preferred => (LONGEST_WAIT, Duration::ZERO),
+            Self::All => (RESOLUTION_DELAY, LONGEST_WAIT),
+        }
+    }
+}
+
 /// Looks up names. Clones share their connections to name servers, so a clone belongs on the same runtime.
 #[derive(Clone, Default)]
 pub struct Resolver {
@@ -34,7 +68,14 @@ pub struct Resolver {
 struct Built {
     /// When the files were changed last; `None` where there is none.
     of: [Option<SystemTime>; 2],
-    resolver: TokioResolver,
+    resolvers: Resolvers,
+}
+
+/// One for each family, so that neither waits for the other.
+#[derive(Clone)]
+struct Resolvers {
+    v4: TokioResolver,
+    v6: TokioResolver,
 }
 
 /// Why a name has no address.
@@ -67,17 +108,22 @@ impl Resolver {
     ///
     /// # Errors
     /// [`ResolveError`] names the name.
-    pub async fn look_up(&self, name: &str) -> Result<Answer, ResolveError> {
+    pub async fn look_up(&self, name: &str, families: Families) -> Result<Answer, ResolveError> {
         if let Ok(address) = name.parse() {
             return Ok(Answer { addresses: vec![address], valid_for: Duration::MAX });
         }
-        let failed = |source| ResolveError::LookUp { name: name.to_owned(), source };
-        let found = self.current()?.lookup_ip(name).await.map_err(failed)?;
-        let addresses: Vec<IpAddr> = found.iter().collect();
-        if addresses.is_empty() {
-            return Err(failed(NetError::from("no address")));
-        }
-        Ok(Answer { addresses, valid_for: found.valid_until().saturating_duration_since(Instant::now()) })
+        let Resolvers { v4, v6 } = self.current()?;
+        let (v4, v6) = (v4.lookup_ip(name), v6.lookup_ip(name));
+        let found = match families {
+            Families::V4 => v4.await.map(Answer::from),
+            Families::V6 => v6.await.map(Answer::from),
+            _ => side_by_side(v4, v6, families.patience()).await,
+        };
+        let found = found.and_then(|found| match found.addresses[..] {
+            [] => Err(NetError::from("no address")),
+            _ => Ok(found),
+        });
+        found.map_err(|source| ResolveError::LookUp { name: name.to_owned(), source })
     }
 
     /// Connects to the first address of a name that takes the connection.
@@ -85,7 +131,7 @@ impl Resolver {
     /// # Errors
     /// The name has no address, or the last address that was tried refused.
     pub async fn connect(&self, to: &HostPort) -> io::Result<TcpStream> {
-        let answer = self.look_up(&to.host).await.map_err(io::Error::other)?;
+        let answer = self.look_up(&to.host, Families::All).await.map_err(io::Error::other)?;
         let mut refused = None;
         for address in answer.addresses {
             match TcpStream::connect(SocketAddr::new(address, to.port)).await {
@@ -100,18 +146,65 @@ impl Resolver {
     }
 
     /// The resolver of the files as they are now.
-    fn current(&self) -> Result<TokioResolver, ResolveError> {
+    fn current(&self) -> Result<Resolvers, ResolveError> {
         let of = FILES.map(|path| fs::metadata(path).and_then(|file| file.modified()).ok());
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         match &*built {
-            Some(built) if built.of == of => Ok(built.resolver.clone()),
+            Some(built) if built.of == of => Ok(built.resolvers.clone()),
             _ => {
                 let (config, options) = system();
-                let resolver = build(config, options).map_err(ResolveError::Setup)?;
-                *built = Some(Built { of, resolver: resolver.clone() });
-                Ok(resolver)
+                let resolvers = build(&config, &options).map_err(ResolveError::Setup)?;
+                *built = Some(Built { of, resolvers: resolvers.clone() });
+                Ok(resolvers)
             }
         }
+    }
+}
+
+/// The answers of both families: once one has addresses, the other may take as much longer as `patience` says.
+async fn side_by_side(
+    v4: impl Future<Output = Result<LookupIp, NetError>>,
+    v6: impl Future<Output = Result<LookupIp, NetError>>,
+    patience: (Duration, Duration),
+) -> Result<Answer, NetError> {
+    tokio::pin!(v4, v6);
+    let (v4, v6) = tokio::select! {
+        v4 = v4.as_mut() => { let v6 = other(&v4, v6, patience.0).await; (Some(v4), v6) }
+        v6 = v6.as_mut() => { let v4 = other(&v6, v4, patience.1).await; (v4, Some(v6)) }
+    };
+    let mut found = Answer { addresses: Vec::new(), valid_for: Duration::MAX };
+    let mut failed = None;
+    for answer in [v4, v6].into_iter().flatten() {
+        match answer.map(Answer::from) {
+            Ok(answer) => {
+                found.addresses.extend(answer.addresses);
+                found.valid_for = found.valid_for.min(answer.valid_for);
+            }
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    match failed {
+        Some(error) if found.addresses.is_empty() => Err(error),
+        _ => Ok(found),
+    }
+}
+
+/// The second answer, which is not waited for longer than `patience` if the first has addresses.
+async fn other(
+    first: &Result<LookupIp, NetError>,
+    second: impl Future<Output = Result<LookupIp, NetError>>,
+    patience: Duration,
+) -> Option<Result<LookupIp, NetError>> {
+    match first {
+        Ok(found) if found.iter().next().is_some() => tokio::time::timeout(patience, second).await.ok(),
+        _ => Some(second.await),
+    }
+}
+
+impl From<LookupIp> for Answer {
+    fn from(found: LookupIp) -> Self {
+        let valid_for = found.valid_until().saturating_duration_since(Instant::now());
+        Self { addresses: found.iter().collect(), valid_for }
     }
 }
 
@@ -129,13 +222,17 @@ fn system() -> (ResolverConfig, ResolverOpts) {
     })
 }
 
-fn build(config: ResolverConfig, mut options: ResolverOpts) -> Result<TokioResolver, NetError> {
-    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    options.cache_size = 0;
-    options.timeout = options.timeout.min(LONGEST_WAIT);
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    *builder.options_mut() = options;
-    builder.build()
+fn build(config: &ResolverConfig, options: &ResolverOpts) -> Result<Resolvers, NetError> {
+    let of_family = |ip_strategy| {
+        let mut options = options.clone();
+        options.ip_strategy = ip_strategy;
+        options.cache_size = 0;
+        options.timeout = options.timeout.min(LONGEST_WAIT);
+        let mut builder = TokioResolver::builder_with_config(config.clone(), TokioRuntimeProvider::default());
+        *builder.options_mut() = options;
+        builder.build()
+    };
+    Ok(Resolvers { v4: of_family(LookupIpStrategy::Ipv4Only)?, v6: of_family(LookupIpStrategy::Ipv6Only)? })
 }
 
 #[cfg(test)]
@@ -153,6 +250,16 @@ mod tests {
 
     /// A name server on loopback that knows one name, at the last of the addresses it was given, and counts nothing.
     async fn name_server(known: &'static str, addresses: Vec<[u8; 4]>, ttl: u32) -> SocketAddr {
+        half_silent_name_server(known, addresses, ttl, None).await
+    }
+
+    /// The same, which does not answer questions of one kind.
+    async fn half_silent_name_server(
+        known: &'static str,
+        addresses: Vec<[u8; 4]>,
+        ttl: u32,
+        silent: Option<RecordType>,
+    ) -> SocketAddr {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         tokio::spawn(async move {
@@ -162,6 +269,9 @@ mod tests {
                 let (length, from) = socket.recv_from(&mut datagram).await.unwrap();
                 let mut message = Message::from_vec(&datagram[..length]).unwrap();
                 let query = message.queries[0].clone();
+                if Some(query.query_type()) == silent {
+                    continue;
+                }
                 message.metadata.message_type = MessageType::Response;
                 if query.name().to_ascii() != known {
                     message.metadata.response_code = ResponseCode::NXDomain;
@@ -185,37 +295,58 @@ mod tests {
         let search = search.map(|domain| Name::from_ascii(domain).unwrap()).to_vec();
         let mut options = ResolverOpts::default();
         options.ndots = 5;
-        let resolver = build(ResolverConfig::from_parts(None, search, servers), options).unwrap();
+        let resolvers = build(&ResolverConfig::from_parts(None, search, servers), &options).unwrap();
         let of = FILES.map(|path| fs::metadata(path).and_then(|file| file.modified()).ok());
-        Resolver { built: Arc::new(Mutex::new(Some(Built { of, resolver }))) }
+        Resolver { built: Arc::new(Mutex::new(Some(Built { of, resolvers }))) }
     }
 
     #[tokio::test]
     async fn a_short_name_is_found_by_its_search_domains_and_again_at_its_new_address() {
         let server = name_server("ferromesh.mesh.svc.cluster.local.", vec![[10, 0, 0, 1], [10, 0, 0, 2]], 30).await;
         let resolver = resolver(server);
-        let first = resolver.look_up("ferromesh.mesh.svc").await.unwrap();
+        let first = resolver.look_up("ferromesh.mesh.svc", Families::All).await.unwrap();
         assert_eq!(first.addresses, [IpAddr::from([10, 0, 0, 1])]);
         assert!(first.valid_for > Duration::from_secs(20) && first.valid_for <= Duration::from_secs(30));
-        assert_eq!(resolver.look_up("ferromesh.mesh.svc").await.unwrap().addresses, [IpAddr::from([10, 0, 0, 2])]);
-        let error = resolver.look_up("nobody").await.unwrap_err().to_string();
+        assert_eq!(
+            resolver.look_up("ferromesh.mesh.svc", Families::All).await.unwrap().addresses,
+            [IpAddr::from([10, 0, 0, 2])]
+        );
+        let error = resolver.look_up("nobody", Families::All).await.unwrap_err().to_string();
         assert!(error.starts_with("nobody: "), "{error}");
     }
 
     #[tokio::test]
     async fn an_address_needs_no_name_server() {
-        let answer = Resolver::default().look_up("fd00::1").await.unwrap();
+        let answer = Resolver::default().look_up("fd00::1", Families::All).await.unwrap();
         assert_eq!((answer.addresses, answer.valid_for), (vec!["fd00::1".parse().unwrap()], Duration::MAX));
     }
 
     #[tokio::test]
     async fn without_name_servers_localhost_is_known_and_others_fail_soon() {
-        let built = build(ResolverConfig::from_name_servers(Vec::new()), ResolverOpts::default()).unwrap();
+        let resolvers = build(&ResolverConfig::from_name_servers(Vec::new()), &ResolverOpts::default()).unwrap();
         let resolver = resolver(([127, 0, 0, 1], 9).into());
         *resolver.built.lock().unwrap() =
-            Some(Built { of: FILES.map(|path| fs::metadata(path).and_then(|f| f.modified()).ok()), resolver: built });
-        assert!(resolver.look_up("localhost").await.unwrap().addresses.contains(&[127, 0, 0, 1].into()));
-        let looking = tokio::time::timeout(Duration::from_secs(10), resolver.look_up("example.com"));
+            Some(Built { of: FILES.map(|path| fs::metadata(path).and_then(|f| f.modified()).ok()), resolvers });
+        assert!(resolver.look_up("localhost", Families::All).await.unwrap().addresses.contains(&[127, 0, 0, 1].into()));
+        let looking = tokio::time::timeout(Duration::from_secs(10), resolver.look_up("example.com", Families::All));
         assert!(looking.await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_name_server_that_is_silent_about_one_family_holds_nobody_up() {
+        let (name, address) = ("shop.example.com.", [10, 0, 0, 1]);
+        let server = half_silent_name_server(name, vec![address], 30, Some(RecordType::AAAA)).await;
+        let resolver = resolver(server);
+        for families in [Families::All, Families::V4Preferred, Families::V4] {
+            let begin = Instant::now();
+            let answer = resolver.look_up(name, families).await.unwrap();
+            assert_eq!(answer.addresses, [IpAddr::from(address)], "{families:?}");
+            // A question of the resolver's waits for two seconds before it is asked again, three times.
+            assert!(begin.elapsed() < Duration::from_millis(1500), "{families:?}: {:?}", begin.elapsed());
+        }
+        // Who prefers IPv6 waits for it as long as for one question.
+        let begin = Instant::now();
+        assert_eq!(resolver.look_up(name, Families::V6Preferred).await.unwrap().addresses, [IpAddr::from(address)]);
+        assert!(begin.elapsed() >= LONGEST_WAIT && begin.elapsed() < 2 * LONGEST_WAIT, "{:?}", begin.elapsed());
     }
 }

@@ -10,9 +10,11 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
+
 use super::{ClusterState, StateRegistry, cluster_state::Names};
 use crate::{
-    resolve::Resolver,
+    resolve::{Families, Resolver},
     runtime::endpoint::{DnsFamily, EndpointAddress},
 };
 
@@ -68,9 +70,16 @@ async fn follow(cluster: Weak<ClusterState>, names: Arc<Names>, resolver: Resolv
 async fn look_up_all(names: &Names, resolver: &Resolver, known: &mut Known) -> Duration {
     let interval = names.refresh.interval;
     let mut wait = interval;
-    for endpoint in names.set.localities.iter().flat_map(|locality| &locality.endpoints) {
-        let EndpointAddress::Name { host, port } = &endpoint.address else { continue };
-        match resolver.look_up(host).await {
+    let endpoints = names.set.localities.iter().flat_map(|locality| &locality.endpoints);
+    let named = endpoints.filter_map(|endpoint| match &endpoint.address {
+        EndpointAddress::Name { host, port } => Some((host, port)),
+        EndpointAddress::Socket(_) => None,
+    });
+    // Side by side: a name that nobody answers for must not hold up the others.
+    let families = families(names.refresh.family);
+    let asked = named.map(async |(host, port)| (host, port, resolver.look_up(host, families).await));
+    for (host, port, answer) in join_all(asked).await {
+        match answer {
             Ok(answer) => {
                 let found = answer.addresses.into_iter().map(|address| SocketAddr::new(address, *port)).collect();
                 known.insert((Arc::clone(host), *port), select(found, names));
@@ -84,6 +93,17 @@ async fn look_up_all(names: &Names, resolver: &Resolver, known: &mut Known) -> D
         }
     }
     wait.max(MIN_INTERVAL)
+}
+
+/// What a name server is asked for.
+fn families(family: DnsFamily) -> Families {
+    match family {
+        DnsFamily::V4 => Families::V4,
+        DnsFamily::V6 => Families::V6,
+        DnsFamily::Auto => Families::V6Preferred,
+        DnsFamily::V4Preferred => Families::V4Preferred,
+        DnsFamily::All => Families::All,
+    }
 }
 
 /// The addresses of an answer that count, in a stable order so that equal answers give equal sets.
