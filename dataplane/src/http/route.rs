@@ -89,6 +89,7 @@ pub(crate) fn refuse(downstream: &Rc<Downstream>, manager: &Arc<HttpConnectionMa
     let (mut exchange, ..) = receive(downstream, manager, request);
     exchange.flag(Flags::DOWNSTREAM_PROTOCOL_ERROR);
     exchange.details = "http2.too_many_headers".into();
+    exchange.finish();
 }
 
 /// Why a request gets no further than its head.

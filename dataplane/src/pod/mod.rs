@@ -6,6 +6,7 @@
 mod check;
 mod probe;
 mod scrape;
+mod server;
 
 use std::{
     io,
@@ -110,12 +111,12 @@ async fn end(
     (StatusCode::OK, "draining, then ending\n")
 }
 
-/// Serves routes that want to know who asks.
+/// Serves routes that want to know who asks, within limits for all who do.
 ///
 /// # Errors
 /// The listener fails.
 pub async fn serve(listener: TcpListener, routes: Router) -> io::Result<()> {
-    axum::serve(listener, routes.into_make_service_with_connect_info::<SocketAddr>()).await
+    server::serve(listener, routes, server::Limits::default()).await
 }
 
 #[cfg(test)]

@@ -19,6 +19,14 @@ async fn served(routes: Router) -> SocketAddr {
     address
 }
 
+/// An application that speaks HTTP/2, which our own ports do not.
+async fn application(routes: Router) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    address
+}
+
 fn pod(probes: &str, metrics: Option<AppMetrics>) -> PodSettings {
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     PodSettings {
@@ -149,7 +157,7 @@ async fn grpc_health(request: http::Request<axum::body::Body>) -> http::Response
 
 #[tokio::test]
 async fn a_grpc_probe_asks_the_health_service() {
-    let port = served(Router::new().fallback(grpc_health)).await.port();
+    let port = application(Router::new().fallback(grpc_health)).await.port();
     let probes = format!(
         r#"{{"/app-health/a/livez": {{"grpc": {{"port": {port}, "service": "shop"}}}}, "/app-health/a/readyz": {{"grpc": {{"port": {port}}}}}}}"#
     );
