@@ -1,6 +1,11 @@
 //! Puts a proxy together: an admin runtime on this thread, workers on others, from start to drained end.
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use axum::Router;
@@ -61,10 +66,7 @@ pub fn run_agent(settings: AgentSettings) -> anyhow::Result<()> {
 pub fn redirect(settings: &RedirectSettings, print: bool) -> anyhow::Result<()> {
     if print {
         let tables = redirect::tables(settings, &[Family::V4, Family::V6]);
-        #[allow(clippy::print_stdout, reason = "it was asked for")]
-        {
-            print!("{}", Script(&tables));
-        }
+        write!(io::stdout(), "{}", Script(&tables)).context("the rules cannot be written")?;
         return Ok(());
     }
     let families = redirect::families();

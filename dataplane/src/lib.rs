@@ -75,7 +75,12 @@ fn run(command: Command, tie: Tie) -> anyhow::Result<()> {
 fn log_to_stderr(cli: &Cli) {
     let filter = EnvFilter::try_new(&cli.log).unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = std::io::stderr().is_terminal();
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    // Where nobody reads the log any more, a complaint about it would end the process: it would go to the same place.
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal)
+        .log_internal_errors(false);
     // A program that embeds this one may have set its own.
     let _ = match cli.log_format {
         LogStyle::Text => subscriber.try_init(),

@@ -84,8 +84,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 fn start_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     let colours = std::io::stderr().is_terminal();
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).try_init();
+    // Where nobody reads the log any more, a complaint about it would end the process: it would go to the same place.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let _ = log.log_internal_errors(false).try_init();
 }
 
 /// Where a running control plane listens.

@@ -60,10 +60,10 @@ async fn interrupted() {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "the demo talks to a person")]
+/// Talks to a person, who may have gone.
 fn say(text: &str) {
-    println!("{text}");
-    let _ = std::io::stdout().flush();
+    let mut person = std::io::stdout();
+    let _ = writeln!(person, "{text}").and_then(|()| person.flush());
 }
 
 async fn prove(mesh: &Mesh, options: &DemoOptions) -> ExitCode {

@@ -380,7 +380,10 @@ fn write_lines(lines: &Receiver<(LogSink, String)>) {
 }
 
 #[derive(Default)]
-struct Files(HashMap<PathBuf, Option<BufWriter<File>>>);
+struct Files {
+    open: HashMap<PathBuf, Option<BufWriter<File>>>,
+    complained: bool,
+}
 
 impl Files {
     fn write(&mut self, sink: &LogSink, line: &str) {
@@ -392,7 +395,10 @@ impl Files {
                 None => Ok(()),
             },
         };
-        if let Err(error) = written {
+        // Said once: a pipe that nobody reads stays so, and every line would say it again.
+        if let Err(error) = written
+            && !std::mem::replace(&mut self.complained, true)
+        {
             tracing::warn!(?sink, %error, "access log cannot be written");
         }
     }
@@ -405,11 +411,11 @@ impl Files {
                 None
             }
         };
-        self.0.entry(path.clone()).or_insert_with(|| open(path)).as_mut()
+        self.open.entry(path.clone()).or_insert_with(|| open(path)).as_mut()
     }
 
     fn flush(&mut self) {
-        for file in self.0.values_mut().flatten() {
+        for file in self.open.values_mut().flatten() {
             if let Err(error) = file.flush() {
                 tracing::warn!(%error, "access log cannot be written");
             }

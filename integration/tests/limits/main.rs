@@ -5,6 +5,7 @@
 mod canary;
 mod input;
 mod load;
+mod pipe;
 mod plane;
 mod rest;
 mod start;
