@@ -27,6 +27,9 @@ const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
 /// Response heads for each request: the answer, trailers and informational ones (RFC 9110, section 15.2).
 const HEADS_PER_REQUEST: u64 = 100;
 
+/// Header blocks with too many fields that a connection may send whatever else it sends, and half of all.
+const MOST_OVER: u64 = 16;
+
 /// Which side of the connection we are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Role {
@@ -50,6 +53,8 @@ pub(crate) struct Meter {
     streams: u64,
     last_stream: u32,
     heads: u64,
+    /// Header blocks with more fields than are allowed.
+    over: u64,
     resets: u64,
     data_sent: u64,
     priorities: u64,
@@ -87,6 +92,7 @@ impl Meter {
             streams: 0,
             last_stream: 0,
             heads: 0,
+            over: 0,
             resets: 0,
             data_sent: 0,
             priorities: 0,
@@ -222,8 +228,7 @@ impl Meter {
         // An empty piece may end the block, and is nothing of it otherwise.
         self.content(head.length, head.ends_headers())?;
         self.ends_block = head.ends_headers();
-        self.end_block();
-        Ok(())
+        self.end_block()
     }
 
     fn goes_on(&mut self, bytes: &[u8]) -> Result<(), Limit> {
@@ -253,14 +258,18 @@ impl Meter {
             let most = u64::from(self.limits.headers) * u64::from(HttpLimits::ABUSE);
             within(block.count.into(), most, Limit::Headers)?;
         }
-        self.end_block();
-        Ok(())
+        self.end_block()
     }
 
-    fn end_block(&mut self) {
-        if self.ends_block && self.inbound.between_frames() {
-            self.block = None;
+    fn end_block(&mut self) -> Result<(), Limit> {
+        if !self.ends_block || !self.inbound.between_frames() {
+            return Ok(());
         }
+        // Each is refused alone; whoever sends little else keeps the decoder busy with nothing.
+        let is_over = self.block.take().is_some_and(|block| block.count > self.limits.headers);
+        self.over += u64::from(is_over);
+        let most = if is_over { MOST_OVER.max(self.streams / 2) } else { u64::MAX };
+        within(self.over, most, Limit::Headers)
     }
 }
 

@@ -86,6 +86,16 @@ async fn a_header_block_of_one_byte_references_is_refused_before_it_is_decoded()
 }
 
 #[tokio::test]
+async fn whoever_sends_little_but_blocks_with_too_many_fields_is_cut() {
+    let block = |stream: u32, fields: usize| frame(kind::HEADERS, 0x4, stream, &vec![0xbe; fields]);
+    let over = |count: u32| (0..count).map(|i| block(2 * i + 1, 101)).collect::<Vec<_>>();
+    assert_eq!(limit(&over(16)), None);
+    assert_eq!(limit(&over(17)), Some(Limit::Headers));
+    let mixed = (0..1000).map(|i| block(2 * i + 1, if i % 3 == 0 { 101 } else { 10 }));
+    assert_eq!(limit(&mixed.collect::<Vec<_>>()), None);
+}
+
+#[tokio::test]
 async fn what_carries_a_message_allows_for_more() {
     let window = frame(kind::WINDOW_UPDATE, 0, 1, &1u32.to_be_bytes());
     let now = Instant::now();
