@@ -73,6 +73,9 @@ pub struct ServeOptions {
     /// In a cluster: make a new root although the mesh had one whose Secret is lost; every workload must then be restarted
     #[arg(long, env = "FERROMESH_NEW_ROOT")]
     pub new_root: bool,
+    /// Outside a cluster: delete the stored Secrets whose key is lost, instead of refusing to start
+    #[arg(long, env = "FERROMESH_DISCARD_SEALED_SECRETS")]
+    pub discard_sealed_secrets: bool,
     /// In a cluster: publish the mesh's root even where a live istiod publishes its own, whose proxies then lose their mesh
     #[arg(long, env = "FERROMESH_TAKE_OVER_ROOTS")]
     pub take_over_roots: bool,
@@ -128,6 +131,8 @@ pub struct Settings {
     pub pod_name: String,
     /// A new root may be made although the mesh had one.
     pub new_root: bool,
+    /// Stored Secrets whose key is lost are deleted.
+    pub discard_sealed_secrets: bool,
     /// A live istiod's root is replaced.
     pub take_over_roots: bool,
     /// Lifetime of workloads' certificates.
@@ -191,6 +196,7 @@ impl ServeOptions {
             root_namespace: root_namespace.map_or_else(|| MeshDefaults::default().root_namespace, Arc::from),
             pod_name: self.pod_name.or(file.take("pod-name")).unwrap_or_else(some_name),
             new_root: self.new_root || file.says("new-root"),
+            discard_sealed_secrets: self.discard_sealed_secrets || file.says("discard-sealed-secrets"),
             take_over_roots: self.take_over_roots || file.says("take-over-roots"),
             leaf_ttl: duration("--leaf-ttl", &ttl)?,
             signer_ttl: signer_ttl.transpose()?,

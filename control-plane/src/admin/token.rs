@@ -14,6 +14,8 @@ use zeroize::Zeroizing;
 
 /// Random bytes in a token.
 const ENTROPY: usize = 32;
+/// Characters of a token that we made.
+const TOKEN_LEN: usize = (ENTROPY * 8).div_ceil(6);
 
 /// Why the token's file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,16 @@ pub enum TokenError {
         path: PathBuf,
         /// Its mode.
         mode: u32,
+    },
+    /// It is not what was written there.
+    #[error(
+        "{path} is damaged: expected {expected} letters, digits, - and _; restore it from a backup, or delete it and start again \
+         to get a new one",
+        path = path.display(), expected = TOKEN_LEN
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
     },
     /// It is empty or too short to be secret.
     #[error("{path} holds no token; delete it and start again to get a new one", path = path.display())]
@@ -61,7 +73,12 @@ impl AdminToken {
             }
             Err(error) => return Err(io(error)),
         };
-        Self::checked(path, &text, 0o077).map(|token| (token, None))
+        let token = Self::checked(path, &text, 0o077)?;
+        let ours = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == ENTROPY);
+        if !text.strip_suffix('\n').is_some_and(ours) {
+            return Err(TokenError::Damaged { path: path.to_owned() });
+        }
+        Ok((token, None))
     }
 
     /// Reads the token from a file that somebody else keeps, such as a mounted Secret, which its group may read.
@@ -127,6 +144,21 @@ mod tests {
         assert!(token.accepts(&shown));
         assert!(!token.accepts(""));
         assert!(!token.accepts(&shown[1..]));
+    }
+
+    #[test]
+    fn a_damaged_token_is_refused_with_the_way_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("token");
+        AdminToken::open(&path).expect("made");
+        let good = fs::read(&path).expect("the token");
+        let zeroed = vec![0; good.len()];
+        let journal = format!("{:032x} {{\"seq\":1}}\n", 7).into_bytes();
+        for bytes in [&good[..40], &good[..good.len() - 1], &zeroed, &journal, b"", &[&good[..], &good[..]].concat()] {
+            fs::write(&path, bytes).expect("damaging");
+            let error = AdminToken::open(&path).map(|_| ()).expect_err("refused").to_string();
+            assert!(error.contains("to get a new one"), "{error}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::{
     metrics::Metrics,
     secret::sealed::Vault,
     source::rest::Kept,
-    store::{Durable, Recovery},
+    store::{Durable, Expect, Recovery, Store, StoreKey},
 };
 
 /// A busy machine renews a certificate of this life well before its end.
@@ -57,7 +57,8 @@ impl State {
 
 /// Opens the store of objects, and the key of the Secrets in it.
 pub(super) async fn open_store(settings: &Settings) -> anyhow::Result<Kept> {
-    let (store_dir, vault_file) = (settings.store_dir(), settings.vault_file());
+    let (store_dir, vault_file, discards) =
+        (settings.store_dir(), settings.vault_file(), settings.discard_sealed_secrets);
     let open = move || -> anyhow::Result<Kept> {
         let (store, recovery) = Durable::open(&store_dir)?;
         match recovery {
@@ -67,7 +68,13 @@ pub(super) async fn open_store(settings: &Settings) -> anyhow::Result<Kept> {
             }
             Recovery::Rebuilt(reason) => tracing::warn!(reason, "the store's database was rebuilt from the journal"),
         }
-        Ok(Kept { store: Arc::new(store), vault: Vault::open(&vault_file)? })
+        let discard = |key: &StoreKey| -> anyhow::Result<()> {
+            store.delete(key, Expect::Any, "--discard-sealed-secrets")?;
+            tracing::warn!(target: "audit", object = %key.0, "a Secret whose key is lost was deleted");
+            Ok(())
+        };
+        let vault = Vault::open_beside(&vault_file, &store.list(), discards.then_some(discard))?;
+        Ok(Kept { store: Arc::new(store), vault })
     };
     tokio::task::spawn_blocking(open).await.context("opening the store")?
 }

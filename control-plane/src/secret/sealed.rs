@@ -18,7 +18,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use crate::store::StoreKey;
+use crate::store::{Entry, StoreKey};
 
 /// The field that takes the place of `data` and `stringData`.
 const SEALED: &str = "sealedData";
@@ -28,13 +28,30 @@ const KEY_LEN: usize = 32;
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// The key file cannot be used.
-    #[error("cannot use the key of stored secrets, {path}: {source}")]
+    #[error(
+        "cannot use the key of stored secrets, {path}: {source}; restore it from a backup of the data directory, or move it away",
+        path = path.display()
+    )]
     Key {
         /// The key file.
         path: std::path::PathBuf,
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// The store has Secrets that the key does not open.
+    #[error(
+        "{secrets} Secrets of the store are sealed under another key than {path} {state}; restore that file from a backup of the \
+         data directory, or start once with --discard-sealed-secrets, which deletes them, and write them again",
+        path = path.display()
+    )]
+    Lost {
+        /// The key file.
+        path: std::path::PathBuf,
+        /// `holds`, or `held`: it is missing.
+        state: &'static str,
+        /// How many.
+        secrets: usize,
     },
     /// The text was not sealed with this key for this object.
     #[error("{}: its sealed data does not open: it was written under another key, or changed", .0.0)]
@@ -59,6 +76,33 @@ impl Vault {
         let key = RandomizedNonceKey::new(&AES_256_GCM, &key)
             .map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidData, format!("expected {KEY_LEN} bytes"))))?;
         Ok(Self(key))
+    }
+
+    /// Opens the key at `path` beside what a store holds: a key that is missing is made anew only where nothing is sealed, and
+    /// one that does not open everything is another store's. What is sealed shut is given to `discard`, if there is one.
+    ///
+    /// # Errors
+    /// The key cannot be used; it does not open everything, and nothing may be discarded; or discarding fails.
+    pub fn open_beside<E: From<SealError>>(
+        path: &Path,
+        entries: &[Entry],
+        discard: Option<impl Fn(&StoreKey) -> Result<(), E>>,
+    ) -> Result<Self, E> {
+        let is_sealed = |entry: &&Entry| entry.value.get(SEALED).is_some();
+        let sealed: Vec<&Entry> = entries.iter().filter(is_sealed).collect();
+        let missing = !path.exists();
+        if missing && !sealed.is_empty() && discard.is_none() {
+            return Err(SealError::Lost { path: path.to_owned(), state: "held", secrets: sealed.len() }.into());
+        }
+        let vault = Self::open(path)?;
+        let shut = |entry: &&&Entry| vault.open_object(&entry.key, entry.value.clone()).is_err();
+        let lost: Vec<&StoreKey> = sealed.iter().filter(shut).map(|entry| &entry.key).collect();
+        match discard {
+            Some(discard) => lost.into_iter().try_for_each(discard)?,
+            None if lost.is_empty() => {}
+            None => return Err(SealError::Lost { path: path.to_owned(), state: "holds", secrets: lost.len() }.into()),
+        }
+        Ok(vault)
     }
 
     /// The object with its values sealed; objects of other kinds are returned as they are.
@@ -140,5 +184,42 @@ mod tests {
         let vault = Vault::open(&dir.path().join("key")).expect("a new key");
         let service = json!({ "kind": "Service", "data": { "a": 1 } });
         assert_eq!(vault.seal(&StoreKey::new("Service", "shop", "a"), service.clone()), service);
+    }
+
+    #[test]
+    fn a_key_that_is_lost_or_anothers_is_refused_and_nothing_is_made_in_its_place() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("key");
+        let (key, object) = example();
+        let value = Vault::open(&path).expect("a new key").seal(&key, object);
+        let entries = [Entry { key: key.clone(), revision: 1, value }];
+        type Discard = fn(&StoreKey) -> Result<(), SealError>;
+        let open = |entries: &[Entry]| Vault::open_beside(&path, entries, None::<Discard>).map(|_| ());
+        open(&entries).expect("the key opens it");
+        let good = fs::read(&path).expect("the key");
+        for damage in ["removed", "zeroed", "flipped", "cut"] {
+            let mut bytes = good.clone();
+            match damage {
+                "removed" => fs::remove_file(&path).expect("removing"),
+                "zeroed" => bytes.fill(0),
+                "flipped" => bytes[3] ^= 1,
+                _ => bytes.truncate(7),
+            }
+            if damage != "removed" {
+                fs::write(&path, &bytes).expect("damaging");
+            }
+            let error = open(&entries).expect_err(damage).to_string();
+            assert!(error.contains("restore"), "{damage}: {error}");
+            assert_eq!(path.exists(), damage != "removed");
+        }
+        fs::remove_file(&path).expect("removing");
+        open(&[]).expect("nothing is lost with it");
+        let discarded = std::cell::RefCell::new(Vec::new());
+        let discard = |key: &StoreKey| {
+            discarded.borrow_mut().push(key.clone());
+            Ok::<(), SealError>(())
+        };
+        Vault::open_beside(&path, &entries, Some(discard)).map(|_| ()).expect("told to go on");
+        assert_eq!(discarded.into_inner(), [key]);
     }
 }

@@ -184,10 +184,12 @@ impl RestSource {
             }
         };
         let key = StoreKey::new(kind.kind_name(), namespace, name);
+        let key_text = key.0.clone();
         let stored = kept.store.get(&key).ok_or_else(|| StoreError::NotFound(key.clone()))?;
         let (store, owner) = (kept.store.clone(), who.to_owned());
         let deleted = tokio::task::spawn_blocking(move || store.delete(&key, expect, &owner)).await;
         let revision = deleted.map_err(|_| WriteError::Stopping)??;
+        tracing::info!(target: "audit", object = %key_text, revision, who, "object deleted by the API");
         // An object that could not be read was never told to the pipeline.
         if let Ok((object, _)) = kept.parse(stored) {
             let change = SourceChange::vanished(SourceId::Rest, &self.secrets, &object.id);

@@ -46,8 +46,9 @@ impl Durable {
     /// Opens or makes the store in `dir`.
     ///
     /// # Errors
-    /// The directory cannot be used, another process has it, the journal is damaged before its last record, or it is gone
-    /// while the database has data. A damaged, lagging or missing database is not an error: it is rebuilt.
+    /// The directory cannot be used, another process has it, the journal is damaged before its last record, or it lacks records
+    /// that the database proves. A damaged, lagging or missing database is not an error: it is rebuilt, unless the journal
+    /// is empty too. On an error nothing in either was changed.
     pub fn open(dir: &Path) -> Result<(Self, Recovery), StoreError> {
         let io = |action| {
             move |source| StoreError::Io { action, path: dir.to_owned(), hint: "; choose another --data-dir", source }
@@ -57,21 +58,22 @@ impl Durable {
         let (journal_path, database_path) = (dir.join("journal"), dir.join("objects.sled"));
         let journal_is_new = !journal_path.exists();
         let (mut journal, mut replay) = Journal::open(&journal_path)?;
-        let opened =
-            if database_path.exists() { Database::open(&database_path) } else { Err("it is missing".to_owned()) };
+        let indexed = database_path.exists();
+        let opened = if indexed { Database::open(&database_path) } else { Err("it is missing".to_owned()) };
         if let Err(reason) = &opened
             && let error @ StoreError::InUse(_) = in_use_or(&database_path, reason.clone())
         {
             return Err(error);
         }
-        if let (true, Ok((_, contents))) = (journal_is_new, &opened)
-            && contents.applied > 0
-        {
-            // The empty file that was just made must not make the next start look like a damaged one.
-            let _ = fs::remove_file(&journal_path);
-            let entries = contents.entries.len();
-            return Err(StoreError::JournalMissing { path: journal_path, entries, database: database_path });
+        let proof = Proof { journal: &journal_path, database: &database_path, journal_is_new, indexed };
+        if let Err(error) = proof.check(&replay.records, opened.as_ref().map(|(_, contents)| contents)) {
+            if journal_is_new {
+                // The empty file that was just made must not make the next start look like a damaged one.
+                let _ = fs::remove_file(&journal_path);
+            }
+            return Err(error);
         }
+        journal.drop_tail()?;
         if let Ok((_, contents)) = &opened {
             restore_tail(&mut journal, &mut replay.records, contents)?;
         }
@@ -95,7 +97,7 @@ impl Durable {
         };
         let recovery = match recovery {
             Recovery::Rebuilt(_) if journal_is_new => Recovery::Clean,
-            Recovery::Clean if replay.dropped_tail => Recovery::TornTail,
+            Recovery::Clean if replay.torn_tail => Recovery::TornTail,
             other => other,
         };
         Ok((Self { state: Mutex::new(State { journal, database, entries }), _lock: lock }, recovery))
@@ -105,6 +107,42 @@ impl Durable {
     pub fn existed(dir: &Path) -> bool {
         ["journal", "objects.sled"].iter().any(|name| dir.join(name).exists())
     }
+}
+
+/// What a journal must hold, as far as the database knows.
+struct Proof<'a> {
+    journal: &'a Path,
+    database: &'a Path,
+    journal_is_new: bool,
+    /// Whether there is a database at all.
+    indexed: bool,
+}
+
+impl Proof<'_> {
+    /// Refuses a journal that lacks acknowledged records; one that lacks only the last gets it back from the database.
+    fn check(&self, records: &[Record], found: Result<&Contents, &String>) -> Result<(), StoreError> {
+        let (path, database) = (self.journal.to_owned(), self.database.to_owned());
+        let written = records.len() as u64;
+        match found {
+            Ok(contents) if self.journal_is_new && contents.applied > 0 => {
+                Err(StoreError::JournalMissing { path, entries: contents.entries.len(), database })
+            }
+            Ok(contents) if contents.applied > written + u64::from(gives_back(contents, written)) => {
+                Err(StoreError::JournalShort { path, records: written, applied: contents.applied, database })
+            }
+            Err(reason) if self.indexed && records.is_empty() => {
+                let state = if self.journal_is_new { "missing" } else { "empty" };
+                Err(StoreError::Unknown { path, state, database, reason: reason.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether the database has the record that would follow.
+fn gives_back(contents: &Contents, written: u64) -> bool {
+    let last = contents.last.as_deref().and_then(|text| serde_json::from_slice::<Record>(text).ok());
+    last.is_some_and(|record| record.seq == written + 1)
 }
 
 fn lock(dir: &Path) -> Result<File, StoreError> {
@@ -196,6 +234,7 @@ impl Store for Durable {
 mod tests {
     use std::path::PathBuf;
 
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -262,6 +301,136 @@ mod tests {
         fs::write(&journal, &bytes[..bytes.len() - 5]).expect("cutting");
         let (store, _) = Durable::open(dir.path()).expect("the store");
         assert_eq!(store.list(), before);
+    }
+
+    #[test]
+    fn a_journal_cut_to_nothing_or_at_a_record_is_refused_untouched() {
+        let (dir, before) = filled();
+        let journal = dir.path().join("journal");
+        let whole = fs::read(&journal).expect("the journal");
+        let ends: Vec<usize> = whole.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1).collect();
+        for cut in [0, 7, ends[0], ends[20], ends[38], ends[38] + 11] {
+            fs::write(&journal, &whole[..cut]).expect("cutting");
+            for _ in 0..2 {
+                let error = Durable::open(dir.path()).map(|_| ()).expect_err("refused");
+                assert!(matches!(error, StoreError::JournalShort { applied: 41, .. }), "{cut}: {error}");
+            }
+            assert_eq!(fs::read(&journal).expect("the journal").len(), cut, "a backup may still be compared with it");
+        }
+        fs::write(&journal, &whole).expect("restoring");
+        assert_eq!(Durable::open(dir.path()).expect("restored").0.list(), before);
+    }
+
+    #[test]
+    fn an_empty_journal_beside_an_unreadable_database_is_refused() {
+        for remove in [true, false] {
+            let (dir, _) = filled();
+            let journal = dir.path().join("journal");
+            if remove { fs::remove_file(&journal) } else { fs::write(&journal, "") }.expect("emptying");
+            for file in files(&dir.path().join("objects.sled")) {
+                fs::write(&file, "not a database").expect("damaging");
+            }
+            let error = Durable::open(dir.path()).map(|_| ()).expect_err("refused");
+            assert!(matches!(error, StoreError::Unknown { .. }), "{error}");
+        }
+    }
+
+    /// What may happen to a file, or to two.
+    #[derive(Clone, Debug)]
+    enum Damage {
+        Cut(usize),
+        Zero(usize, usize),
+        Flip(usize, u8),
+        Remove,
+        Swap(usize),
+        /// It is what it was some writes ago.
+        Old,
+    }
+
+    fn damage() -> impl Strategy<Value = Damage> {
+        let at = 0..100_000_usize;
+        prop_oneof![
+            at.clone().prop_map(Damage::Cut),
+            (at.clone(), 1..5_000_usize).prop_map(|(at, length)| Damage::Zero(at, length)),
+            (at, 0..8_u8).prop_map(|(at, bit)| Damage::Flip(at, bit)),
+            Just(Damage::Remove),
+            (0..8_usize).prop_map(Damage::Swap),
+            Just(Damage::Old),
+        ]
+    }
+
+    /// Does it to the file with this number; the journal is number 0.
+    fn inflict(dir: &Path, old: &Path, number: usize, damage: &Damage) {
+        let all = |dir: &Path| {
+            let mut all = vec![dir.join("journal")];
+            let mut index = files(&dir.join("objects.sled"));
+            index.sort();
+            all.extend(index);
+            all
+        };
+        let all_files = all(dir);
+        let path = &all_files[number % all_files.len()];
+        let mut bytes = fs::read(path).expect("a file");
+        match *damage {
+            Damage::Remove => return fs::remove_file(path).expect("removing"),
+            Damage::Swap(other) => {
+                let other = &all_files[other % all_files.len()];
+                let theirs = fs::read(other).expect("a file");
+                fs::write(other, &bytes).expect("swapping");
+                bytes = theirs;
+            }
+            Damage::Old => {
+                let relative = path.strip_prefix(dir).expect("in it");
+                bytes = fs::read(old.join(relative)).unwrap_or_default();
+            }
+            Damage::Cut(at) => bytes.truncate(at % (bytes.len() + 1)),
+            Damage::Zero(at, length) => {
+                let at = at % (bytes.len() + 1);
+                bytes[at..].iter_mut().take(length).for_each(|b| *b = 0);
+            }
+            Damage::Flip(at, bit) if !bytes.is_empty() => {
+                let at = at % bytes.len();
+                bytes[at] ^= 1 << bit;
+            }
+            Damage::Flip(..) => {}
+        }
+        fs::write(path, bytes).expect("damaging");
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        for file in files(from) {
+            let target = to.join(file.strip_prefix(from).expect("in it"));
+            fs::create_dir_all(target.parent().expect("a parent")).expect("a directory");
+            fs::copy(&file, &target).expect("a copy");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn damage_to_a_file_loses_no_write_or_is_refused_with_the_way_back(
+            number in prop_oneof![Just(0_usize), 0..8_usize],
+            damage in damage(),
+        ) {
+            let (dir, old) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+            let write = |range: std::ops::Range<u64>| {
+                let (store, _) = Durable::open(dir.path()).expect("the store");
+                for i in range {
+                    let key = StoreKey::new("Service", "shop", &format!("s{}", i % 7));
+                    store.put(&key, json!({ "i": i, "text": "x".repeat(300) }), Expect::Any, "test").expect("a write");
+                }
+                store.list()
+            };
+            write(0..12);
+            copy(dir.path(), old.path());
+            let before = write(12..20);
+            inflict(dir.path(), old.path(), number, &damage);
+            match Durable::open(dir.path()) {
+                Ok((store, _)) => prop_assert_eq!(store.list(), before),
+                Err(error) => prop_assert!(error.to_string().contains("restore"), "{}", error),
+            }
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(super) struct Record {
     pub(super) value: Option<Value>,
 }
 
-/// An open journal, positioned at its end.
+/// An open journal; written to only after [`Journal::drop_tail`].
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
@@ -48,8 +48,8 @@ pub(super) struct Journal {
 pub(super) struct Replay {
     /// Every good record, in order.
     pub(super) records: Vec<Record>,
-    /// Whether an incomplete last line was dropped.
-    pub(super) dropped_tail: bool,
+    /// Whether an incomplete last line follows them.
+    pub(super) torn_tail: bool,
 }
 
 const HASH_LEN: usize = 32;
@@ -74,7 +74,8 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreE
 }
 
 impl Journal {
-    /// Opens or makes the journal at `path` and reads it.
+    /// Opens or makes the journal at `path` and reads it. Nothing in it is changed: before an incomplete last line is taken for
+    /// a write that was cut off ([`Self::drop_tail`]), the database is asked whether it knows better.
     pub(super) fn open(path: &Path) -> Result<(Self, Replay), StoreError> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -87,15 +88,19 @@ impl Journal {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed("read", path))?;
         let (records, good, last_hash) = read_lines(path, &bytes)?;
-        let dropped_tail = good < bytes.len();
-        if dropped_tail {
-            file.set_len(good as u64).map_err(failed("truncate", path))?;
-            file.sync_all().map_err(failed("sync", path))?;
-        }
-        file.seek(SeekFrom::End(0)).map_err(failed("seek in", path))?;
+        let torn_tail = good < bytes.len();
         let next_seq = records.last().map_or(1, |r| r.seq + 1);
         let journal = Self { path: path.to_owned(), file, length: good as u64, last_hash, next_seq };
-        Ok((journal, Replay { records, dropped_tail }))
+        Ok((journal, Replay { records, torn_tail }))
+    }
+
+    /// Cuts off whatever follows the good records, and is ready for the next.
+    pub(super) fn drop_tail(&mut self) -> Result<(), StoreError> {
+        let path = &self.path;
+        self.file.set_len(self.length).map_err(failed("truncate", path))?;
+        self.file.sync_all().map_err(failed("sync", path))?;
+        self.file.seek(SeekFrom::End(0)).map_err(failed("seek in", path))?;
+        Ok(())
     }
 
     /// The sequence number that the next record must carry.
@@ -194,6 +199,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("journal");
         let (mut journal, _) = Journal::open(&path).expect("a new journal");
+        journal.drop_tail().expect("nothing to cut");
         (1..=count).for_each(|seq| journal.append(&record(seq)).expect("an append"));
         (dir, path)
     }
@@ -203,7 +209,7 @@ mod tests {
         let (_dir, path) = written(3);
         let (journal, replay) = Journal::open(&path).expect("a good journal");
         assert_eq!(replay.records, (1..=3).map(record).collect::<Vec<_>>());
-        assert!(!replay.dropped_tail);
+        assert!(!replay.torn_tail);
         assert_eq!(journal.next_seq(), 4);
     }
 
@@ -213,8 +219,9 @@ mod tests {
         let bytes = fs::read(&path).expect("the journal");
         fs::write(&path, &bytes[..bytes.len() - 7]).expect("cutting");
         let (mut journal, replay) = Journal::open(&path).expect("a torn journal opens");
-        assert!(replay.dropped_tail);
+        assert!(replay.torn_tail);
         assert_eq!(replay.records.len(), 2);
+        journal.drop_tail().expect("cutting");
         journal.append(&record(3)).expect("an append");
         assert_eq!(Journal::open(&path).expect("a good journal").1.records.len(), 3);
     }

@@ -96,6 +96,38 @@ pub enum StoreError {
         /// What is wrong there.
         reason: String,
     },
+    /// The journal ends before a record that the database proves to have been acknowledged.
+    #[error(
+        "journal {path} ends at record {records} although record {applied} was acknowledged: {database} has it; restore the whole \
+         data directory from a backup, or, to go on with the journal's {records} records, remove {database}",
+        path = path.display(), database = database.display()
+    )]
+    JournalShort {
+        /// The journal.
+        path: PathBuf,
+        /// Its good records.
+        records: u64,
+        /// The last record that the database has.
+        applied: u64,
+        /// The database.
+        database: PathBuf,
+    },
+    /// The journal holds nothing, and what the database holds cannot be told.
+    #[error(
+        "journal {path} is {state} and its index {database} is unreadable ({reason}), so that nobody knows what was written; \
+         restore the whole data directory from a backup, or remove {database} to start empty",
+        path = path.display(), database = database.display()
+    )]
+    Unknown {
+        /// The journal.
+        path: PathBuf,
+        /// `missing` or `empty`.
+        state: &'static str,
+        /// The database.
+        database: PathBuf,
+        /// Why it cannot be read.
+        reason: String,
+    },
     /// The journal is gone although the database has data.
     #[error(
         "journal {path} is missing although the store has {entries} objects; restore it from a backup, or remove {database} to \
