@@ -112,6 +112,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         leaf_ttl: Duration::from_secs(3600),
         pod_name: "control-plane".to_owned(),
         new_root: false,
+        discard_sealed_secrets: false,
         signer_ttl: None,
         take_over_roots: false,
         admin_token_file: None,
