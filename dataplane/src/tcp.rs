@@ -157,8 +157,12 @@ async fn dial(downstream: &Downstream, cluster: &Cluster, endpoint: &LiveEndpoin
     let names = Names::default();
     let dial = Dial { cluster, endpoint, purpose: Purpose::Tcp, alpn: AlpnSource::Transport, names };
     let dialed = dial.connect(&downstream.worker.shared.tls).await;
-    if let Some(settings) = &cluster.outlier {
-        let outcome = if dialed.is_ok() { Outcome::Connected } else { Outcome::LocalOrigin };
+    let outcome = match &dialed {
+        Ok(_) => Some(Outcome::Connected),
+        Err(error) if error.is_ours() => None,
+        Err(_) => Some(Outcome::LocalOrigin),
+    };
+    if let (Some(settings), Some(outcome)) = (&cluster.outlier, outcome) {
         outlier::record(&cluster.state, settings, &endpoint.state, outcome);
     }
     dialed

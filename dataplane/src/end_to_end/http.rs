@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-fn retry(on: &str, retries: u32) -> Arc<RetryPolicy> {
+pub(super) fn retry(on: &str, retries: u32) -> Arc<RetryPolicy> {
     Arc::new(RetryPolicy {
         on: RetryOn::parse(on).unwrap(),
         retries,

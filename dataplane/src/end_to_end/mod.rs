@@ -1,5 +1,6 @@
 //! End-to-end tests of the hot path: real sockets on loopback, real TLS, configurations built by hand.
 
+mod blame;
 mod fixture;
 mod floods;
 mod hash;

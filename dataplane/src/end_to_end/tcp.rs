@@ -131,3 +131,29 @@ async fn an_idle_connection_is_closed() {
     let mut stream = TcpStream::connect(proxy.address).await.unwrap();
     assert!(matches!(stream.read(&mut [0; 1]).await, Ok(0) | Err(_)));
 }
+
+#[tokio::test]
+async fn only_connections_that_cannot_be_made_are_the_endpoints_fault() {
+    use super::blame::{at_once, is_ejected};
+    let (living, gone) = (reversing().await, dead_address());
+    for (endpoint, client_resets, ejected) in
+        [(living, true, false), (living, false, false), (gone.address, false, true)]
+    {
+        let mut proxy = Proxy::start(None);
+        let mut cluster = proxy.cluster("a", &[endpoint]);
+        cluster.outlier = Some(at_once(false));
+        let listener = proxy.listener(tcp_chain("a"));
+        proxy.configure(vec![listener], vec![cluster]).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let _ = stream.write_all(b"some").await;
+        if client_resets {
+            stream.set_zero_linger().unwrap();
+        }
+        drop(stream);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !closed(&proxy) && Instant::now() < deadline {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(is_ejected(&proxy, "a"), ejected, "{endpoint}, reset: {client_resets}");
+    }
+}

@@ -285,3 +285,24 @@ async fn without_a_certificate_nothing_is_sent_in_the_clear() {
     assert!(answer.body.contains("no certificate yet"), "{}", answer.body);
     assert_eq!(app.hits(), 0);
 }
+
+#[tokio::test]
+async fn a_certificate_that_we_lack_is_not_the_endpoints_fault() {
+    let server = Server::saying("ok").await;
+    for tcp in [false, true] {
+        let mut proxy = Proxy::start(None);
+        let mut cluster = proxy.cluster("server", &[server.address]);
+        cluster.connection.transport = client_tls("server", &["istio"]);
+        cluster.outlier = Some(super::blame::at_once(false));
+        let chain = if tcp { tcp_chain("server") } else { http_chain(with_routes(vec![to("server", |_| {})])) };
+        let listener = proxy.listener(chain);
+        proxy.configure(vec![listener], vec![cluster]).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert_eq!(answer.starts_with(b"HTTP/1.1 503 "), !tcp, "{}", String::from_utf8_lossy(&answer));
+        assert!(!super::blame::is_ejected(&proxy, "server"), "TCP: {tcp}");
+    }
+    assert_eq!(server.hits(), 0);
+}

@@ -5,11 +5,13 @@ use std::{borrow::Cow, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::{
-    body::{Recording, RequestBody},
+    blame::{DownstreamFault, UpstreamFault},
+    body::{Progress, Recording, RequestBody},
     exchange::{Exchange, Holds},
+    framing,
     headers::X_ENVOY_ATTEMPT_COUNT,
     reply::Local,
     retry::{self, Failure},
@@ -23,13 +25,10 @@ use crate::{
         balancer::{self, Draw},
         cluster_state::{ActiveOf, Held, UsageOf},
         connect::{AlpnSource, Dial, Purpose, names_of},
-        outlier::{self, Outcome},
+        outlier::Outcome,
         pool::{AcquireError, Lease, SendError, SendFailure},
     },
 };
-
-/// The endpoint has answered, but not so that the answer could be read.
-const NOT_UNDERSTOOD: Failure = Failure::Reset { unsent: false, refused: false };
 
 /// The request's body, for one attempt or several.
 pub(super) enum BodySource {
@@ -40,11 +39,12 @@ pub(super) enum BodySource {
 }
 
 impl BodySource {
-    pub(super) fn new(body: Incoming, keep: bool, exchange: &Exchange) -> Self {
+    pub(super) fn new(body: Incoming, http2: bool, keep: bool, exchange: &Exchange) -> Self {
+        exchange.progress.begin(body, http2);
         if keep {
-            Self::Kept(Recording::new(body, &exchange.progress))
+            Self::Kept(Recording::new(&exchange.progress))
         } else {
-            Self::Once(Some(RequestBody::stream(body, &exchange.progress)))
+            Self::Once(Some(RequestBody::stream(&exchange.progress)))
         }
     }
 
@@ -91,7 +91,29 @@ pub(super) struct Answer {
     pub(super) taken: Duration,
 }
 
+/// Why there is no response.
+pub(super) enum Unanswered {
+    /// The client has broken its request, whatever the endpoint would have answered.
+    Downstream(DownstreamFault),
+    /// The endpoint's doing, or ours: this is answered.
+    Local(Local),
+}
+
 /// Why an attempt has brought no response.
+enum Ended {
+    /// The client has broken its request. No endpoint is blamed and nothing is tried again.
+    Downstream(DownstreamFault),
+    /// The attempt has failed.
+    Upstream(Failed),
+}
+
+impl From<Failed> for Ended {
+    fn from(failed: Failed) -> Self {
+        Self::Upstream(failed)
+    }
+}
+
+/// How an attempt has failed.
 struct Failed {
     failure: Failure,
     local: Local,
@@ -105,18 +127,30 @@ impl Failed {
     fn new(failure: Failure, local: Local) -> Self {
         Self { failure, local, on_reused: false, unused: None }
     }
+
+    fn broken(fault: UpstreamFault) -> Self {
+        Self::new(Failure::Broken { fault, unsent: false }, fault.answer())
+    }
 }
 
 impl Attempts<'_> {
-    pub(super) async fn until_answered(&self, exchange: &mut Exchange, mut body: BodySource) -> Result<Answer, Local> {
+    pub(super) async fn until_answered(
+        &self,
+        exchange: &mut Exchange,
+        mut body: BodySource,
+    ) -> Result<Answer, Unanswered> {
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut retries_left = self.policy.map_or(0, |policy| policy.retries);
         let mut retry_hold = None;
         let mut free_replay = true;
         loop {
-            let Some(next_body) = body.next() else { return Err(Local::NO_ENDPOINT) };
+            let Some(next_body) = body.next() else { return Err(Unanswered::Local(Local::NO_ENDPOINT)) };
             exchange.attempts += 1;
-            let mut attempt = self.attempt(exchange, next_body, &tried, retry_hold.take()).await;
+            let mut attempt = match self.attempt(exchange, next_body, &tried, retry_hold.take()).await {
+                Ok(answer) => Ok(answer),
+                Err(Ended::Upstream(failed)) => Err(failed),
+                Err(Ended::Downstream(fault)) => return Err(Unanswered::Downstream(fault)),
+            };
             if let Err(failed) = &mut attempt {
                 body.give_back(failed.unused.take());
             }
@@ -133,19 +167,21 @@ impl Attempts<'_> {
                 exchange.attempts -= 1;
                 continue;
             }
+            judge(exchange, &attempt);
+            let answered = |attempt: Result<Answer, Failed>| attempt.map_err(|failed| Unanswered::Local(failed.local));
             if !self.wants_retry(&attempt) {
-                return attempt.map_err(|failed| failed.local);
+                return answered(attempt);
             }
             if retries_left == 0 || !body.has_next() {
                 if retries_left == 0 {
                     exchange.flag(Flags::RETRY_LIMIT_EXCEEDED);
                 }
-                return attempt.map_err(|failed| failed.local);
+                return answered(attempt);
             }
             let usage = UsageOf(Arc::clone(&self.cluster.state), |usage| &usage.retries);
             let Some(hold) = Held::below(usage, self.cluster.limits.max_retries) else {
                 exchange.flag(Flags::UPSTREAM_OVERFLOW);
-                return attempt.map_err(|failed| failed.local);
+                return answered(attempt);
             };
             retry_hold = Some(hold);
             retries_left -= 1;
@@ -164,8 +200,10 @@ impl Attempts<'_> {
     /// Safe to send again if nothing was sent, or if the method may be repeated (RFC 9110 section 9.2.2).
     fn crossed_on_the_wire(&self, failed: &Failed) -> bool {
         match failed.failure {
-            Failure::Reset { unsent: true, .. } => true,
-            Failure::Reset { .. } => failed.on_reused && self.outgoing.method.is_safe(),
+            Failure::Broken { unsent: true, .. } => true,
+            Failure::Broken { fault: UpstreamFault::Terminated, .. } => {
+                failed.on_reused && self.outgoing.method.is_safe()
+            }
             _ => false,
         }
     }
@@ -184,7 +222,7 @@ impl Attempts<'_> {
         body: RequestBody,
         tried: &[SocketAddr],
         retry_hold: Option<Held<UsageOf>>,
-    ) -> Result<Answer, Failed> {
+    ) -> Result<Answer, Ended> {
         let usage = UsageOf(Arc::clone(&self.cluster.state), |usage| &usage.requests);
         let request_hold = Held::below(usage, self.cluster.limits.max_requests).ok_or_else(|| self.overflow())?;
         let endpoint =
@@ -195,16 +233,33 @@ impl Attempts<'_> {
             _request: request_hold,
             _retry: retry_hold,
         };
-        let per_try = self.policy.and_then(|policy| policy.per_try_timeout).filter(|limit| !limit.is_zero());
         let started = Instant::now();
-        let sent = match per_try {
-            None => self.send(exchange, &endpoint, body).await,
-            Some(limit) => timeout(limit, self.send(exchange, &endpoint, body))
-                .await
-                .unwrap_or_else(|_| Err(Failed::new(Failure::PerTryTimeout, Local::TIMEOUT))),
+        let progress = Rc::clone(&exchange.progress);
+        let sent = tokio::select! {
+            biased;
+            sent = self.send(exchange, &endpoint, body) => sent,
+            // The codec may wait for an answer to what it could not send.
+            fault = progress.faulted() => return Err(Ended::Downstream(fault)),
+            () = self.overtime(&progress) => Err(Failed::new(Failure::PerTryTimeout, Local::TIMEOUT)),
         };
-        self.judge(&endpoint, &sent);
-        sent.map(|(response, lease)| Answer { response, lease, holds, taken: started.elapsed() })
+        match (sent, progress.fault()) {
+            (Ok((response, lease)), _) => Ok(Answer { response, lease, holds, taken: started.elapsed() }),
+            // A broken request breaks the endpoint's connection, too.
+            (Err(_), Some(fault)) => Err(Ended::Downstream(fault)),
+            (Err(failed), None) => Err(failed.into()),
+        }
+    }
+
+    /// Returns when this attempt has taken too long. Its time begins when the client has sent the whole request, so that
+    /// a slow client is not the endpoint's fault.
+    async fn overtime(&self, progress: &Progress) {
+        match self.policy.and_then(|policy| policy.per_try_timeout).filter(|limit| !limit.is_zero()) {
+            None => std::future::pending().await,
+            Some(limit) => {
+                progress.ended().await;
+                sleep(limit).await;
+            }
+        }
     }
 
     fn endpoint(&self, exchange: &Exchange, tried: &[SocketAddr]) -> Option<LiveEndpoint> {
@@ -242,8 +297,11 @@ impl Attempts<'_> {
         exchange.upstream = Some(Rc::clone(&lease.facts));
         let reused = lease.reused;
         match lease.send(request).await {
+            Ok(response) if !lease.is_http2() && framing::is_ambiguous(&response) => {
+                Err(Failed::broken(UpstreamFault::Protocol))
+            }
             Ok(response) => Ok((response, lease)),
-            Err(failure) => Err(self.not_answered(failure, reused)),
+            Err(failure) => Err(not_answered(failure, reused)),
         }
     }
 
@@ -290,10 +348,11 @@ impl Attempts<'_> {
     }
 
     fn not_acquired(&self, exchange: &mut Exchange, error: AcquireError) -> Failed {
-        let reason = match error {
+        let (reason, failure) = match error {
             AcquireError::Overflow => return self.overflow(),
-            AcquireError::Connect(error) => error.to_string(),
-            AcquireError::Protocol(error) => error.to_string(),
+            AcquireError::Connect(error) if error.is_ours() => (error.to_string(), Failure::Unequipped),
+            AcquireError::Connect(error) => (error.to_string(), Failure::Connect),
+            AcquireError::Protocol(error) => (error.to_string(), Failure::Connect),
         };
         let body = format!(
             "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
@@ -303,35 +362,27 @@ impl Attempts<'_> {
         let details = "upstream_reset_before_response_started{remote_connection_failure}";
         let local =
             Local { body: Cow::Owned(body), ..Local::new(503, "", Flags::UPSTREAM_CONNECTION_FAILURE, details) };
-        Failed::new(Failure::Connect, local)
+        Failed::new(failure, local)
     }
+}
 
-    fn not_answered(&self, failure: SendFailure, reused: bool) -> Failed {
-        const BODY: &str =
-            "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
-        tracing::debug!(error = %failure.error, reused, "no response from upstream");
-        let refused = match &failure.error {
-            SendError::Limit(_) => return Failed::new(NOT_UNDERSTOOD, Local::UPSTREAM_OVER_LIMIT),
-            SendError::Codec(error) if error.is_parse() => {
-                return Failed::new(NOT_UNDERSTOOD, Local::UPSTREAM_PROTOCOL);
-            }
-            SendError::Codec(error) => h2_reason(error) == Some(h2::Reason::REFUSED_STREAM),
-        };
-        let details = "upstream_reset_before_response_started{connection_termination}";
-        let local = Local::new(503, BODY, Flags::UPSTREAM_TERMINATION, details);
-        let reset = Failure::Reset { unsent: failure.unsent.is_some(), refused };
-        Failed { on_reused: reused, unused: failure.unsent, ..Failed::new(reset, local) }
-    }
+fn not_answered(failure: SendFailure, reused: bool) -> Failed {
+    tracing::debug!(error = %failure.error, reused, "no response from upstream");
+    let fault = match &failure.error {
+        // An HTTP/2 response with too long a head ends its stream only, which Envoy calls a reset.
+        SendError::Limit(_) => UpstreamFault::Reset,
+        SendError::Codec(error) => UpstreamFault::of(error),
+    };
+    let broken = Failure::Broken { fault, unsent: failure.unsent.is_some() };
+    Failed { on_reused: reused, unused: failure.unsent, ..Failed::new(broken, fault.answer()) }
+}
 
-    /// Tells outlier detection how the endpoint has done.
-    fn judge(&self, endpoint: &LiveEndpoint, sent: &Result<(Response<Incoming>, Lease), Failed>) {
-        let Some(settings) = &self.cluster.outlier else { return };
-        let outcome = match sent {
-            Ok((response, _)) => Outcome::Status(outlier_status(response)),
-            Err(Failed { failure: Failure::Overflow | Failure::NoEndpoint, .. }) => return,
-            Err(_) => Outcome::LocalOrigin,
-        };
-        outlier::record(&self.cluster.state, settings, &endpoint.state, outcome);
+/// Tells outlier detection how the endpoint has done.
+fn judge(exchange: &Exchange, attempt: &Result<Answer, Failed>) {
+    match attempt {
+        Ok(answer) => exchange.judge(Outcome::Status(outlier_status(&answer.response))),
+        Err(failed) if failed.failure.is_of_endpoint() => exchange.judge(Outcome::LocalOrigin),
+        Err(_) => {}
     }
 }
 
@@ -343,11 +394,6 @@ fn outlier_status(response: &Response<Incoming>) -> u16 {
         Some(b"4") => 504,
         _ => response.status().as_u16(),
     }
-}
-
-fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {
-    use std::error::Error;
-    error.source()?.downcast_ref::<h2::Error>()?.reason()
 }
 
 fn absolute(outgoing: &Outgoing) -> Option<Uri> {

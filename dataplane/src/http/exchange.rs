@@ -18,7 +18,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::body::{BodyError, Progress};
+use super::{
+    blame::{DownstreamFault, UpstreamFault},
+    body::Progress,
+};
 use crate::{
     listen::accept::Downstream,
     runtime::{Cluster, HttpConnectionManager},
@@ -29,9 +32,30 @@ use crate::{
     upstream::{
         LiveEndpoint,
         cluster_state::{ActiveOf, Held, UsageOf},
+        outlier::{self, Outcome},
         pool::{Lease, UpstreamFacts},
     },
 };
+
+/// The name of HTTP/2 in logs.
+pub(crate) const HTTP_2: &str = "HTTP/2";
+
+/// Why a response body ends early by the endpoint's doing, or ours.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum ResponseBodyError {
+    /// The endpoint has broken off.
+    #[error("response body: {0}")]
+    Upstream(#[from] UpstreamFault),
+    /// The client has broken the request that is still under way, and with it the exchange.
+    #[error("response body: {0}")]
+    Downstream(#[from] DownstreamFault),
+    /// Nothing has come for longer than is allowed.
+    #[error("response body: silent for too long")]
+    Idle,
+    /// The response took longer than the route allows.
+    #[error("response body: response timeout")]
+    Timeout,
+}
 
 /// What is noted of a request on its way. Reports itself when dropped.
 pub(crate) struct Exchange {
@@ -140,6 +164,36 @@ impl Exchange {
         self.complete = true;
     }
 
+    /// Notes how the client has broken the exchange, which ends it.
+    pub(crate) fn note_fault(&mut self, fault: DownstreamFault) {
+        self.flag(fault.flag());
+        self.details = Cow::Borrowed(fault.details(self.is_http2()));
+        self.complete = true;
+    }
+
+    /// How the client has left an exchange that nobody has ended.
+    fn parting(&self) -> DownstreamFault {
+        let left = if self.is_http2() && !self.downstream.seen.is_closed() {
+            DownstreamFault::Reset
+        } else {
+            DownstreamFault::Gone
+        };
+        self.progress.settle().unwrap_or(left)
+    }
+
+    fn is_http2(&self) -> bool {
+        self.protocol == HTTP_2
+    }
+
+    /// Tells outlier detection how the endpoint has done. Nothing that a client did comes here.
+    pub(crate) fn judge(&self, outcome: Outcome) {
+        if let (Some(cluster), Some(endpoint)) = (&self.cluster, &self.endpoint)
+            && let Some(settings) = &cluster.outlier
+        {
+            outlier::record(&cluster.state, settings, &endpoint.state, outcome);
+        }
+    }
+
     fn note_grpc_status(&mut self, headers: &HeaderMap) {
         if let Some(status) = headers.get("grpc-status").and_then(|value| value.to_str().ok()?.parse().ok()) {
             self.grpc_status = Some(status);
@@ -193,15 +247,12 @@ impl Exchange {
 
     fn report(&mut self) {
         // Whoever waits for the rest of the request waits no longer.
-        self.progress.finish();
-        if !self.complete && !self.flags.any() {
-            self.flag(Flags::DOWNSTREAM_TERMINATION);
-            if self.details.is_empty() || self.status != 0 {
-                self.details = Cow::Borrowed("downstream_remote_disconnect");
-            }
+        if !self.complete {
+            self.note_fault(self.parting());
         }
         let unanswered = (self.status == 0).then(|| self.start.elapsed());
         self.downstream.requests.end(unanswered, &self.manager.limits);
+        self.progress.finish();
         let worker = &self.downstream.worker;
         let series = worker.metrics.requests(&self.key());
         series.record(self.start.elapsed(), self.progress.bytes(), self.bytes_sent);
@@ -325,62 +376,104 @@ impl ResponseBody {
         }
     }
 
-    fn fail(&mut self, flag: Flags, details: &'static str) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.flag(flag);
-            exchange.details = Cow::Borrowed(details);
-        }
-        self.exchange = None;
+    /// Ends early. What the endpoint has done is counted against it; what the client has done never is.
+    fn fail(&mut self, error: ResponseBodyError) {
         self.source = Source::Empty;
+        let Some(mut exchange) = self.exchange.take() else { return };
+        let (flag, details) = match error {
+            ResponseBodyError::Upstream(fault) => (fault.flag(), fault.details_after_headers()),
+            ResponseBodyError::Idle => (Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
+            ResponseBodyError::Timeout => (Flags::UPSTREAM_TIMEOUT, "response_timeout"),
+            ResponseBodyError::Downstream(fault) => return exchange.note_fault(fault),
+        };
+        exchange.flag(flag);
+        exchange.details = Cow::Borrowed(details);
+        exchange.finish();
+        if let ResponseBodyError::Upstream(_) = error {
+            exchange.judge(Outcome::LocalOrigin);
+        }
+    }
+
+    /// Whose fault it is that the endpoint's codec has failed: a client's broken request breaks it, too.
+    fn blame(&self, error: &hyper::Error) -> ResponseBodyError {
+        match self.exchange.as_ref().and_then(|exchange| exchange.progress.fault()) {
+            Some(fault) => fault.into(),
+            None => UpstreamFault::of_body(error).into(),
+        }
     }
 }
 
+/// What has stopped a body.
+enum Stopped {
+    Codec(hyper::Error),
+    Known(ResponseBodyError),
+}
+
 impl Upstream {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
         // First, so that an endpoint that never pauses cannot outrun it.
         if let Some(deadline) = &mut self.limits.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(Some(Err(BodyError::Timeout)));
+            return Poll::Ready(Some(Err(Stopped::Known(ResponseBodyError::Timeout))));
         }
-        let frame = Pin::new(&mut self.incoming).poll_frame(cx).map_err(BodyError::Hyper);
+        let frame = self.read(cx);
         if let Some((limit, timer)) = &mut self.limits.idle {
             if frame.is_ready() {
                 timer.as_mut().reset(Instant::now() + *limit);
             } else if timer.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Some(Err(BodyError::Idle)));
+                return Poll::Ready(Some(Err(Stopped::Known(ResponseBodyError::Idle))));
             }
         }
         frame
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let http2 = self.lease.as_ref().is_some_and(Lease::is_http2);
+        Poll::Ready(match frame {
+            Some(frame) => Some(frame.map_err(Stopped::Codec)),
+            // The codec tells a stream that was reset without an error from one that ended by this alone.
+            None if http2 && !self.incoming.is_end_stream() => Some(Err(Stopped::Known(UpstreamFault::Reset.into()))),
+            None => None,
+        })
     }
 }
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = ResponseBodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         let this = self.get_mut();
         let frame = match &mut this.source {
             Source::Empty => None,
             Source::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             Source::Upstream(upstream) => ready!(upstream.poll_frame(cx)),
         };
-        match &frame {
+        Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 if let Some(exchange) = &mut this.exchange {
-                    exchange.note_frame(frame);
+                    exchange.note_frame(&frame);
                 }
                 if frame.is_trailers() || this.is_end_stream() {
                     this.end();
                 }
+                Some(Ok(frame))
             }
-            Some(Err(BodyError::Idle)) => this.fail(Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
-            Some(Err(BodyError::Timeout)) => this.fail(Flags::UPSTREAM_TIMEOUT, "response_timeout"),
-            Some(Err(_)) => this.fail(Flags::UPSTREAM_TERMINATION, "upstream_reset_after_response_started"),
-            None => this.end(),
-        }
-        Poll::Ready(frame)
+            Some(Err(stopped)) => {
+                let error = match stopped {
+                    Stopped::Codec(error) => this.blame(&error),
+                    Stopped::Known(error) => error,
+                };
+                this.fail(error);
+                Some(Err(error))
+            }
+            None => {
+                this.end();
+                None
+            }
+        })
     }
 
     fn is_end_stream(&self) -> bool {

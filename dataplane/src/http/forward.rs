@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    attempt::{Answer, Attempts, BodySource},
+    attempt::{Answer, Attempts, BodySource, Unanswered},
     body::Progress,
     exchange::{BodyLimits, Exchange, ResponseBody},
     hash,
@@ -31,7 +31,7 @@ use crate::{
     telemetry::Flags,
     upstream::{
         connect::{AlpnSource, Purpose},
-        outlier::{self, Outcome},
+        outlier::Outcome,
     },
 };
 
@@ -68,7 +68,7 @@ pub(crate) async fn forward(
     let policy = action.retry.as_ref().or(matched.host.retry.as_ref()).filter(|_| upgrade.is_none());
     let mirrors = mirror::drawn(action, matched.config);
     let keep_body = policy.is_some_and(|policy| policy.retries > 0) || !mirrors.is_empty();
-    let source = BodySource::new(body, keep_body, &exchange);
+    let source = BodySource::new(body, http2, keep_body, &exchange);
     mirror::send(&exchange, mirrors, &outgoing, &source);
     let attempts = Attempts {
         matched,
@@ -85,7 +85,13 @@ pub(crate) async fn forward(
     let answered = if limits.any() {
         tokio::select! {
             answered = attempts.until_answered(&mut exchange, source) => answered,
-            local = limits.overtime(&progress) => Err(local),
+            local = limits.overtime(&progress) => {
+                // Silence is nobody's fault; an endpoint that had its time is to blame.
+                if local.flag == Flags::UPSTREAM_TIMEOUT {
+                    exchange.judge(Outcome::LocalOrigin);
+                }
+                Err(Unanswered::Local(local))
+            }
         }
     } else {
         attempts.until_answered(&mut exchange, source).await
@@ -99,12 +105,8 @@ pub(crate) async fn forward(
             }
             reply
         }
-        Err(local) => {
-            if let (504, Some(settings), Some(endpoint)) = (local.status, &cluster.outlier, &exchange.endpoint) {
-                outlier::record(&cluster.state, settings, &endpoint.state, Outcome::LocalOrigin);
-            }
-            local.send(exchange)
-        }
+        Err(Unanswered::Downstream(fault)) => reply::part(exchange, fault),
+        Err(Unanswered::Local(local)) => local.send(exchange),
     }
 }
 

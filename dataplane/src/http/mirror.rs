@@ -22,6 +22,8 @@ use crate::{
         balancer::{self, Draw},
         cluster_state::{ActiveOf, Held, UsageOf},
         connect::{AlpnSource, Dial, Purpose, names_of},
+        outlier::{self, Outcome},
+        pool::AcquireError,
     },
 };
 
@@ -70,9 +72,31 @@ async fn send_copy(worker: &Worker, cluster: &Arc<Cluster>, copy: Outgoing, reco
     };
     let names = names_of(&cluster.connection.http.names, &copy.authority, &copy.headers);
     let dial = Dial { cluster, endpoint: &endpoint, purpose, alpn: AlpnSource::Mesh, names };
-    let mut lease = worker.pools.acquire(dial, &worker.shared.tls).await.ok()?;
+    // A copy tells of the endpoint that gets it, and of no other.
+    let judge = |outcome| {
+        if let Some(settings) = &cluster.outlier {
+            outlier::record(&cluster.state, settings, &endpoint.state, outcome);
+        }
+    };
+    let acquired = worker.pools.acquire(dial, &worker.shared.tls).await;
+    let blamed = |error: &AcquireError| {
+        if error.is_of_endpoint() {
+            judge(Outcome::LocalOrigin)
+        }
+    };
+    let mut lease = acquired.inspect_err(blamed).ok()?;
+    let reused = lease.reused;
     let body = if bytes.is_empty() { RequestBody::Empty } else { RequestBody::Full(Some(bytes)) };
-    let response = lease.send(request(copy, purpose, body)?).await.ok()?;
+    let sent = lease.send(request(copy, purpose, body)?).await;
+    // A connection that was used before may have been closed meanwhile.
+    let response = sent
+        .inspect_err(|_| {
+            if !reused {
+                judge(Outcome::LocalOrigin)
+            }
+        })
+        .ok()?;
+    judge(Outcome::Status(response.status().as_u16()));
     let mut answer = response.into_body();
     while let Some(frame) = answer.frame().await {
         frame.ok()?;

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::{
-    exchange::{Exchange, ResponseBody},
+    blame::DownstreamFault,
+    exchange::{Exchange, HTTP_2, ResponseBody},
     headers::X_ENVOY_OVERLOADED,
 };
 use crate::{runtime::http::ServerHeader, telemetry::Flags};
@@ -30,6 +31,15 @@ impl Local {
     }
 
     pub(crate) const BAD_REQUEST: Self = Self::new(400, "", Flags::DOWNSTREAM_PROTOCOL_ERROR, "http1.codec_error");
+    /// The codec has found what is no HTTP in a request that was being forwarded.
+    pub(crate) const BROKEN_REQUEST: Self =
+        Self::new(400, "Bad Request", Flags::DOWNSTREAM_PROTOCOL_ERROR, "http1.codec_error");
+    /// Two lengths of one body (RFC 9112, section 6.3: "ought to be handled as an error").
+    pub(crate) const TWO_LENGTHS: Self =
+        Self::new(400, "Bad Request", Flags::DOWNSTREAM_PROTOCOL_ERROR, "http1.content_length_and_chunked_not_allowed");
+    /// A transfer coding that is not understood (RFC 9112, section 6.1).
+    pub(crate) const UNKNOWN_CODING: Self =
+        Self::new(501, "Not Implemented", Flags::DOWNSTREAM_PROTOCOL_ERROR, "http1.invalid_transfer_encoding");
     pub(crate) const UPGRADE_REQUIRED: Self = Self::new(426, "", Flags::DOWNSTREAM_PROTOCOL_ERROR, "low_version");
     pub(crate) const PATH_REFUSED: Self =
         Self::new(400, "", Flags::DOWNSTREAM_PROTOCOL_ERROR, "path_normalization_failed");
@@ -37,18 +47,29 @@ impl Local {
     pub(crate) const DENIED: Self = Self::new(403, "RBAC: access denied", Flags::UNAUTHORIZED, "rbac_access_denied");
     pub(crate) const NO_ENDPOINT: Self =
         Self::new(503, "no healthy upstream", Flags::NO_HEALTHY_UPSTREAM, "no_healthy_upstream");
+    pub(crate) const UPSTREAM_TERMINATED: Self = Self::new(
+        503,
+        "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+        Flags::UPSTREAM_TERMINATION,
+        "upstream_reset_before_response_started{connection_termination}",
+    );
+    pub(crate) const UPSTREAM_RESET: Self = Self::new(
+        503,
+        "upstream connect error or disconnect/reset before headers. reset reason: remote reset",
+        Flags::UPSTREAM_RESET,
+        "upstream_reset_before_response_started{remote_reset}",
+    );
+    pub(crate) const UPSTREAM_REFUSED: Self = Self::new(
+        503,
+        "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset",
+        Flags::UPSTREAM_RESET,
+        "upstream_reset_before_response_started{remote_refused_stream_reset}",
+    );
     pub(crate) const UPSTREAM_PROTOCOL: Self = Self::new(
         502,
         "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
         Flags::UPSTREAM_PROTOCOL_ERROR,
         "upstream_reset_before_response_started{protocol_error}",
-    );
-    /// An HTTP/2 response with too long a head ends its stream only, which Envoy calls a reset.
-    pub(crate) const UPSTREAM_OVER_LIMIT: Self = Self::new(
-        503,
-        "upstream connect error or disconnect/reset before headers. reset reason: remote reset",
-        Flags::UPSTREAM_RESET,
-        "upstream_reset_before_response_started{remote_reset}",
     );
     pub(crate) const TIMEOUT: Self =
         Self::new(504, "upstream request timeout", Flags::UPSTREAM_TIMEOUT, "response_timeout");
@@ -72,6 +93,28 @@ impl Local {
         }
         reply
     }
+}
+
+/// Ends an exchange that the client has broken: a message that is no HTTP/1 is answered by 400, what cannot be answered
+/// any more is not.
+pub(crate) fn part(mut exchange: Box<Exchange>, fault: DownstreamFault) -> Reply {
+    if fault == DownstreamFault::Malformed && exchange.protocol != HTTP_2 {
+        return closing(Local::BROKEN_REQUEST.send(exchange));
+    }
+    exchange.note_fault(fault);
+    let mut nothing = respond(0, HeaderMap::new(), ResponseBody::empty(Some(exchange)));
+    nothing.extensions_mut().insert(NoReply(fault));
+    nothing
+}
+
+/// Marks a reply that is not sent: the connection is closed, or the stream reset.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoReply(pub(crate) DownstreamFault);
+
+/// The last answer on its connection: where the next request begins is not known.
+pub(crate) fn closing(mut reply: Reply) -> Reply {
+    reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    reply
 }
 
 /// An answer with a text body.

@@ -4,19 +4,21 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
+use super::blame::UpstreamFault;
 use crate::runtime::action::{RetryOn, RetryPolicy};
 
-/// How an attempt ended without a response that is passed on.
+/// How an attempt ended without a response that is passed on, by the endpoint's doing or ours; what a client has broken
+/// is never tried again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Failure {
     /// The connection could not be made.
     Connect,
-    /// The connection broke, or the stream was reset, before a response.
-    Reset {
+    /// The endpoint broke the exchange before a response.
+    Broken {
+        /// How.
+        fault: UpstreamFault,
         /// Nothing of the request had been sent.
         unsent: bool,
-        /// The peer says that it has not touched the request (HTTP/2 `REFUSED_STREAM`).
-        refused: bool,
     },
     /// This attempt took too long.
     PerTryTimeout,
@@ -24,6 +26,18 @@ pub(crate) enum Failure {
     Overflow,
     /// No endpoint may take it.
     NoEndpoint,
+    /// We lack what a connection needs, such as a certificate.
+    Unequipped,
+}
+
+impl Failure {
+    /// Whether it says something of the endpoint.
+    pub(crate) fn is_of_endpoint(self) -> bool {
+        match self {
+            Self::Connect | Self::Broken { .. } | Self::PerTryTimeout => true,
+            Self::Overflow | Self::NoEndpoint | Self::Unequipped => false,
+        }
+    }
 }
 
 /// Whether a failure is tried again.
@@ -32,11 +46,13 @@ pub(crate) fn retries_failure(on: RetryOn, failure: Failure) -> bool {
     match failure {
         Failure::Overflow | Failure::NoEndpoint => false,
         Failure::PerTryTimeout => on.intersects(any_reset),
-        Failure::Connect => on.intersects(any_reset.with(RetryOn::CONNECT_FAILURE).with(RetryOn::RESET_BEFORE_REQUEST)),
-        Failure::Reset { unsent, refused } => {
+        Failure::Connect | Failure::Unequipped => {
+            on.intersects(any_reset.with(RetryOn::CONNECT_FAILURE).with(RetryOn::RESET_BEFORE_REQUEST))
+        }
+        Failure::Broken { fault, unsent } => {
             on.intersects(any_reset)
                 || (unsent && on.intersects(RetryOn::RESET_BEFORE_REQUEST))
-                || (refused && on.intersects(RetryOn::REFUSED_STREAM))
+                || (fault == UpstreamFault::Refused && on.intersects(RetryOn::REFUSED_STREAM))
         }
     }
 }
@@ -94,7 +110,10 @@ mod tests {
 
     #[test]
     fn failures_are_tried_again_as_envoy_does() {
-        let reset = |unsent, refused| Failure::Reset { unsent, refused };
+        let reset = |unsent, refused: bool| Failure::Broken {
+            fault: if refused { UpstreamFault::Refused } else { UpstreamFault::Terminated },
+            unsent,
+        };
         let default = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
         for (on, failure, expected) in [
             (default, Failure::Connect, true),

@@ -8,8 +8,9 @@ use smallvec::SmallVec;
 
 use super::{
     cors::{self, Cors},
-    exchange::{Begin, Exchange},
+    exchange::{Begin, Exchange, HTTP_2},
     fault, forward,
+    framing::Misframed,
     headers::{self, Pseudo},
     normalize::{self, Normalized},
     reply::{self, Local, Reply},
@@ -71,14 +72,10 @@ pub(crate) async fn answer(
     let (exchange, outgoing, received, problem) = receive(downstream, &manager, request);
     match problem {
         _ if !accepted => Local::CHAIN_CHANGED.send(exchange),
-        Some(Problem::Local(local)) => {
-            let mut reply = local.send(exchange);
-            if !received.http2 {
-                // Who writes such a head may not mean the same end of the request as we do.
-                reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            reply
-        }
+        Some(Problem::Misframed(misframed)) => misframed.answer(exchange),
+        // Who writes such a head may not mean the same end of the request as we do.
+        Some(Problem::Local(local)) if !received.http2 => reply::closing(local.send(exchange)),
+        Some(Problem::Local(local)) => local.send(exchange),
         Some(Problem::Redirect(path)) => redirect_to(exchange, 307, &path),
         None => filter(exchange, config, &manager, outgoing, received).await,
     }
@@ -90,10 +87,12 @@ pub(crate) fn refuse(downstream: &Rc<Downstream>, manager: &Arc<HttpConnectionMa
     exchange.flag(Flags::DOWNSTREAM_PROTOCOL_ERROR);
     exchange.details = "http2.too_many_headers".into();
     exchange.finish();
+    exchange.finish();
 }
 
 /// Why a request gets no further than its head.
 enum Problem {
+    Misframed(Misframed),
     Local(Local),
     Redirect(String),
 }
@@ -108,6 +107,7 @@ fn receive(
     let upgrade = wanted.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
     let (parts, body) = request.into_parts();
     let mut headers = parts.headers;
+    let misframed = misframed(downstream, &headers, parts.version);
     let (authority, path, problem) = named(&parts.method, &parts.uri, &headers, parts.version, manager);
     headers.remove(header::HOST);
     headers::remove_hop_by_hop(&mut headers, upgrade.as_ref().map(|(protocol, _)| protocol.as_str()));
@@ -128,7 +128,13 @@ fn receive(
     };
     let exchange = Exchange::new(Rc::clone(downstream), Arc::clone(manager), begin);
     let received = Received { body, upgrade, http2: parts.version == Version::HTTP_2 };
-    (exchange, outgoing, received, problem)
+    (exchange, outgoing, received, misframed.map(Problem::Misframed).or(problem))
+}
+
+/// What stands in the way of knowing where the request ends: in its head, or in what the codec has left out of it.
+fn misframed(downstream: &Downstream, headers: &HeaderMap, version: Version) -> Option<Misframed> {
+    let swallowed = if version < Version::HTTP_2 { downstream.seen.next_head() } else { None };
+    swallowed.or_else(|| Misframed::of(headers, version))
 }
 
 /// Host and normalised path, and why they are not served.
@@ -158,7 +164,7 @@ fn named(
 fn protocol_name(version: Version) -> &'static str {
     match version {
         Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_2 => HTTP_2,
         _ => "HTTP/1.1",
     }
 }

@@ -25,7 +25,16 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{executor::Local, guard::Guarded, headers::field_bytes, meter::Role, reply::Reply, route};
+use super::{
+    blame::DownstreamFault,
+    executor::Local,
+    guard::Guarded,
+    headers::field_bytes,
+    meter::Role,
+    reply::{NoReply, Reply},
+    route,
+    tap::Tap,
+};
 use crate::{
     listen::{
         Phase,
@@ -36,7 +45,7 @@ use crate::{
         http::Codec,
         limits::{HttpLimits, Limit},
     },
-    telemetry::{Entry, Flags, metrics::Direction},
+    telemetry::{Entry, metrics::Direction},
 };
 
 /// Windows of HTTP/2 towards clients.
@@ -129,10 +138,11 @@ async fn serve_http1(connection: Rc<Connection>, manager: &HttpConnectionManager
         builder.max_headers(limits.headers as usize);
     }
     let service = service(&connection);
+    let stream = Tap::new(stream, &connection.downstream.seen);
     let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let ended = drive(&connection, manager, serving, |serving| serving.graceful_shutdown()).await;
-    if ended.is_err_and(|error| error.is_parse_too_large()) {
-        connection.note_refused_head(manager);
+    if let Err(error) = ended {
+        connection.note_broken_head(manager, &error);
     }
 }
 
@@ -147,6 +157,7 @@ async fn serve_http2(connection: Rc<Connection>, manager: &HttpConnectionManager
         .max_concurrent_streams(manager.limits.streams)
         .max_header_list_size(manager.limits.http2_list_size());
     let service = service(&connection);
+    let stream = Tap::without_heads(stream, &connection.downstream.seen);
     let serving = builder.serve_connection(TokioIo::new(stream), service);
     let _ = drive(&connection, manager, serving, |serving| serving.graceful_shutdown()).await;
 }
@@ -225,6 +236,7 @@ async fn overtime(connection: &Connection, manager: &HttpConnectionManager) -> E
     }
 }
 
+/// An error ends the stream by its reason, or a connection of HTTP/1, without a reply.
 async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Result<Reply, h2::Error> {
     let http1 = request.version() < Version::HTTP_2;
     let config = connection.downstream.worker.shared.config();
@@ -236,6 +248,11 @@ async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Resul
         return Err(h2::Reason::INTERNAL_ERROR.into());
     }
     let mut reply = route::answer(&connection.downstream, &config, standing, request).await;
+    match reply.extensions().get() {
+        Some(NoReply(DownstreamFault::Malformed)) => return Err(h2::Reason::PROTOCOL_ERROR.into()),
+        Some(NoReply(DownstreamFault::Gone | DownstreamFault::Reset)) => return Err(h2::Reason::CANCEL.into()),
+        None => {}
+    }
     if http1 && connection.closing.get() {
         reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -257,13 +274,21 @@ fn judge(request: &Request<Incoming>, limits: &HttpLimits) -> Result<(), Limit> 
 }
 
 impl Connection {
-    /// Notes a head that the parser of HTTP/1 has answered with 431 by itself.
-    fn note_refused_head(&self, manager: &HttpConnectionManager) {
+    /// Logs a head that was no request, which the codec has answered by itself, or that was cut off.
+    fn note_broken_head(&self, manager: &HttpConnectionManager, error: &hyper::Error) {
         let worker = &self.downstream.worker;
-        worker.metrics.exceeded(Direction::Downstream, Limit::Head);
+        let (status, fault, details) = match DownstreamFault::of_head(error) {
+            _ if error.is_parse_too_large() => {
+                worker.metrics.exceeded(Direction::Downstream, Limit::Head);
+                (431, DownstreamFault::Malformed, "http1.headers_too_large")
+            }
+            fault @ DownstreamFault::Malformed => (400, fault, fault.details(false)),
+            // A request that has begun tells of itself.
+            _ if !self.downstream.requests.is_head_open(true) => return,
+            fault => (0, fault, fault.details(false)),
+        };
         let connection = Entry::of_connection(&self.downstream.facts, SystemTime::now(), Duration::ZERO);
-        let (flags, details) = (Flags::DOWNSTREAM_PROTOCOL_ERROR, "http1.headers_too_large");
-        let entry = Entry { status: 431, protocol: "HTTP/1.1", flags, details, ..connection };
+        let entry = Entry { status, protocol: "HTTP/1.1", flags: fault.flag(), details, ..connection };
         worker.shared.log.log(&manager.access_logs, &entry);
     }
 

@@ -27,7 +27,7 @@ use super::{
     sniff::{self, ClientHello, HttpSniffer, Sniffed},
 };
 use crate::{
-    http::{self, requests::Requests},
+    http::{self, requests::Requests, tap::Seen},
     runtime::{ConnectionFacts, FilterChain, Listener, RuntimeConfig, Terminal, TransportProtocol},
     tcp,
     telemetry::{Entry, Flags, access_log::TlsFacts},
@@ -63,6 +63,8 @@ pub(crate) struct Downstream {
     pub(crate) direct: bool,
     /// Requests that it has carried.
     pub(crate) requests: Requests,
+    /// What was seen on the stream beside what the codec tells.
+    pub(crate) seen: Arc<Seen>,
     _counted: Counted,
 }
 
@@ -175,6 +177,7 @@ async fn take(
         generation: Cell::new(config.generation),
         direct: wanted.is_none(),
         requests: Requests::default(),
+        seen: Arc::default(),
         _counted: counted,
     };
     Ok((Rc::new(downstream), stream))

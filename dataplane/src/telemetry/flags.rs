@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A set of response flags.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-pub struct Flags(u16);
+pub struct Flags(u32);
 
 impl Flags {
     /// No flag.
@@ -41,8 +41,10 @@ impl Flags {
     pub const UPSTREAM_PROTOCOL_ERROR: Self = Self(1 << 14);
     /// `DPE`: downstream broke the protocol.
     pub const DOWNSTREAM_PROTOCOL_ERROR: Self = Self(1 << 15);
+    /// `DR`: downstream reset the stream.
+    pub const DOWNSTREAM_REMOTE_RESET: Self = Self(1 << 16);
 
-    const NAMES: [(Self, &'static str); 16] = [
+    const NAMES: [(Self, &'static str); 17] = [
         (Self::NO_HEALTHY_UPSTREAM, "UH"),
         (Self::UPSTREAM_CONNECTION_FAILURE, "UF"),
         (Self::UPSTREAM_OVERFLOW, "UO"),
@@ -59,6 +61,7 @@ impl Flags {
         (Self::STREAM_IDLE_TIMEOUT, "SI"),
         (Self::UPSTREAM_PROTOCOL_ERROR, "UPE"),
         (Self::DOWNSTREAM_PROTOCOL_ERROR, "DPE"),
+        (Self::DOWNSTREAM_REMOTE_RESET, "DR"),
     ];
 
     /// Both sets together.

@@ -19,7 +19,7 @@ use crate::{
         facts::PeerCertificate,
         secret::UpstreamTls,
     },
-    tls::{MaybeTls, TlsContexts, client::Names},
+    tls::{MaybeTls, TlsContexts, TlsError, client::Names},
 };
 
 /// Which protocol a connection is opened for: it decides about the ALPN list that is offered.
@@ -107,6 +107,13 @@ pub enum ConnectError {
         "closed until this proxy is sent a version of the cluster that it accepts: those that it has refused protect more"
     )]
     Closed,
+}
+
+impl ConnectError {
+    /// We lack what the connection needs, such as a certificate: it says nothing of the endpoint.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Tls(error) if error.get_ref().is_some_and(|cause| cause.is::<TlsError>()))
+    }
 }
 
 impl Dial<'_> {

@@ -16,7 +16,7 @@ use crate::runtime::cluster::OutlierDetection;
 pub enum Outcome {
     /// It has answered with this HTTP status.
     Status(u16),
-    /// A TCP connection was made, or data arrived.
+    /// A TCP connection was made, which is all that is expected of it.
     Connected,
     /// It could not be reached, reset the connection, or did not answer in time.
     LocalOrigin,
@@ -44,7 +44,10 @@ fn count(settings: &OutlierDetection, endpoint: &EndpointState, outcome: Outcome
             reached(&endpoint.consecutive_gateway, gateway, settings.consecutive_gateway_failure) || five
         }
         Outcome::Connected => {
-            endpoint.consecutive_local.store(0, Relaxed);
+            // Without the split, Envoy counts it as a 200 answer: what failed before is no row any more.
+            for row in [&endpoint.consecutive_5xx, &endpoint.consecutive_gateway, &endpoint.consecutive_local] {
+                reached(row, false, 0);
+            }
             false
         }
         Outcome::LocalOrigin if settings.split_local_origin => {
@@ -137,6 +140,7 @@ mod tests {
         check(&settings(), &[Status(503), Status(504)], true);
         check(&settings(), &[Status(503), Status(500), Status(502)], true);
         check(&settings(), &[LocalOrigin, LocalOrigin], true);
+        check(&settings(), &[LocalOrigin, Connected, LocalOrigin], false);
         let off = OutlierDetection { consecutive_5xx: 0, consecutive_gateway_failure: 0, ..settings() };
         check(&off, &[Status(503); 20], false);
         let split = OutlierDetection { split_local_origin: true, ..off };

@@ -102,6 +102,17 @@ pub(crate) enum AcquireError {
     Protocol(hyper::Error),
 }
 
+impl AcquireError {
+    /// Whether it says something of the endpoint, and not of our limits or of what we lack.
+    pub(crate) fn is_of_endpoint(&self) -> bool {
+        match self {
+            Self::Overflow => false,
+            Self::Connect(error) => !error.is_ours(),
+            Self::Protocol(_) => true,
+        }
+    }
+}
+
 /// The right to send one request on a connection.
 pub(crate) struct Lease {
     sender: Sender,
@@ -188,6 +199,11 @@ impl Lease {
                 Err(SendFailure { error: SendError::Codec(error), unsent })
             }
         }
+    }
+
+    /// Whether the connection carries several requests at once.
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self.sender, Sender::Http2 { .. })
     }
 
     /// Gives the connection back; only after the response was read to its end.
