@@ -324,3 +324,27 @@ async fn a_connection_with_a_long_answer_is_not_idle() {
         }
     }
 }
+
+#[tokio::test]
+async fn pseudo_headers_in_trailers_end_the_connection() {
+    let server = Server::saying("ok").await;
+    let proxy = Proxy::http(vec![to("a", |_| {})], &[("a", &[server.address])]).await;
+    let post = |trailers: &[u8]| {
+        let head = [&[0x83, 0x86, 0x84, 0x41, 1, b'a'][..], &field("te", "trailers")].concat();
+        [
+            frame(HEADERS, END_HEADERS, 1, &head),
+            frame(DATA, 0, 1, b"hi"),
+            frame(HEADERS, END_STREAM | END_HEADERS, 1, trailers),
+        ]
+        .concat()
+    };
+    let mut good = Raw::connect(proxy.address).await;
+    good.say(&post(&field("x-trailer", "1"))).await;
+    assert!(good.hear_of(HEADERS).await.is_some());
+    for trailers in [field(":path", "/other"), vec![0xbe], field(":unknown", "1")] {
+        let mut bad = Raw::connect(proxy.address).await;
+        bad.say(&post(&trailers)).await;
+        let (_, farewell) = bad.hear_of(GOAWAY).await.expect("a word on why");
+        assert_eq!(farewell[7], 1, "PROTOCOL_ERROR for {trailers:x?}");
+    }
+}

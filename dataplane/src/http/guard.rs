@@ -155,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
 
     /// The connection's end; the peer is told why if it can be told now.
     fn end(&mut self, cx: &mut Context<'_>, limit: Limit) -> io::Error {
-        let goaway = self.meter.as_ref().map(|meter| meter.goaway());
+        let goaway = self.meter.as_ref().map(|meter| meter.goaway(limit));
         let farewell = match &goaway {
             Some(frame) => frame.as_ref().map_or(&[][..], |frame| frame),
             None if limit == Limit::HeadTime => REQUEST_TIMEOUT,

@@ -120,11 +120,13 @@ pub enum Limit {
     WindowUpdates,
     /// Informational answers to one request.
     Informational,
+    /// Pseudo headers in a request's trailers, which are none (RFC 9113, section 8.1).
+    PseudoTrailers,
 }
 
 impl Limit {
     /// Each of them, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Headers,
         Self::HeaderBytes,
         Self::Head,
@@ -136,6 +138,7 @@ impl Limit {
         Self::PriorityFrames,
         Self::WindowUpdates,
         Self::Informational,
+        Self::PseudoTrailers,
     ];
 
     /// Its name in metrics and logs.
@@ -152,6 +155,7 @@ impl Limit {
             Self::PriorityFrames => "priority_frames",
             Self::WindowUpdates => "window_updates",
             Self::Informational => "informational",
+            Self::PseudoTrailers => "pseudo_trailers",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Counts the fields of a header block without decoding it (RFC 7541, section 6): a field that refers to the table is one
-//! byte, and costs a hundred once it is decoded.
+//! byte, and costs a hundred once it is decoded. Tells of pseudo headers, too, which the codec drops from trailers unseen.
+
+use super::names::{Name, Names, Symbols};
 
 /// Bits of an integer beyond which no length or index makes sense; the decoder refuses such a block.
 const MOST_BITS: u32 = 28;
@@ -10,7 +12,7 @@ enum At {
     /// A field begins.
     Field,
     /// More bytes of the index that a field begins with.
-    Index,
+    Index { bits: u32 },
     /// A string begins with its length.
     Length,
     /// More bytes of the length.
@@ -29,33 +31,65 @@ pub(super) struct Fields {
     strings: u8,
     /// Fields that have begun.
     pub(super) count: u32,
+    /// A pseudo header was among them.
+    pub(super) has_pseudo: bool,
+    kind: Kind,
+    index: u32,
+    name: Name,
+    /// Symbols of the value, or of the name before it.
+    text: Symbols,
+    huffman: bool,
+}
+
+/// What is done with a field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// Read, and no more.
+    Plain,
+    /// Put into the table.
+    Inserted,
+    /// None: the table's size is changed.
+    Resize,
 }
 
 impl Fields {
     pub(super) fn new() -> Self {
-        Self { at: At::Field, strings: 0, count: 0 }
+        Self {
+            at: At::Field,
+            strings: 0,
+            count: 0,
+            has_pseudo: false,
+            kind: Kind::Plain,
+            index: 0,
+            name: Name::default(),
+            text: Symbols::default(),
+            huffman: false,
+        }
     }
 
     /// Takes the next bytes of the block.
-    pub(super) fn take(&mut self, mut bytes: &[u8]) {
+    pub(super) fn take(&mut self, mut bytes: &[u8], names: &mut Names) {
         while let [first, rest @ ..] = bytes {
             if let At::Text { left } = self.at {
-                let skipped = bytes.len().min(left as usize);
-                bytes = &bytes[skipped..];
-                self.text(left - u32::try_from(skipped).unwrap_or(left));
+                let length = bytes.len().min(left as usize);
+                self.look_at(&bytes[..length]);
+                bytes = &bytes[length..];
+                self.text(left - u32::try_from(length).unwrap_or(left), names);
                 continue;
             }
             bytes = rest;
             match self.at {
-                At::Field => self.field(*first),
-                At::Index => {
-                    if first & 0x80 == 0 {
-                        self.next_string();
+                At::Field => self.field(*first, names),
+                At::Index { bits } => self.index(*first, bits, names),
+                At::Length => {
+                    self.huffman = first & 0x80 != 0;
+                    self.text = Symbols::default();
+                    match first & 0x7f {
+                        0x7f => self.at = At::LengthGoesOn { value: 0x7f, bits: 0 },
+                        length => self.text(u32::from(length), names),
                     }
                 }
-                At::Length if first & 0x7f == 0x7f => self.at = At::LengthGoesOn { value: 0x7f, bits: 0 },
-                At::Length => self.text(u32::from(first & 0x7f)),
-                At::LengthGoesOn { value, bits } => self.length(*first, value, bits),
+                At::LengthGoesOn { value, bits } => self.length(*first, value, bits, names),
                 At::Text { .. } => {}
                 At::Lost => return,
             }
@@ -63,39 +97,78 @@ impl Fields {
     }
 
     /// A field's first byte says what it is, and holds its index or the beginning of that.
-    fn field(&mut self, first: u8) {
-        let (mask, literal) = match first {
-            0x80.. => (0x7f, false),
-            0x40.. => (0x3f, true),
+    fn field(&mut self, first: u8, names: &mut Names) {
+        let (mask, literal, kind) = match first {
+            0x80.. => (0x7f, false, Kind::Plain),
+            0x40.. => (0x3f, true, Kind::Inserted),
             // A change of the table's size is no field.
-            0x20.. => (0x1f, false),
-            _ => (0x0f, true),
+            0x20.. => (0x1f, false, Kind::Resize),
+            _ => (0x0f, true, Kind::Plain),
         };
-        self.count += u32::from(!(0x20..0x40).contains(&first));
+        self.kind = kind;
+        self.count += u32::from(kind != Kind::Resize);
         // Index 0: the name is a string, too.
         self.strings = if literal { 1 + u8::from(first & mask == 0) } else { 0 };
+        self.index = u32::from(first & mask);
         if first & mask == mask {
-            self.at = At::Index;
+            self.at = At::Index { bits: 0 };
         } else {
-            self.next_string();
+            self.indexed(names);
         }
     }
 
-    fn length(&mut self, byte: u8, value: u32, bits: u32) {
+    fn index(&mut self, byte: u8, bits: u32, names: &mut Names) {
+        self.index = self.index.saturating_add(u32::from(byte & 0x7f).checked_shl(bits).unwrap_or(u32::MAX));
+        self.at = match byte & 0x80 {
+            0 => return self.indexed(names),
+            _ if bits >= MOST_BITS => At::Lost,
+            _ => At::Index { bits: bits + 7 },
+        };
+    }
+
+    /// The index is known, and so is the name unless it is to come.
+    fn indexed(&mut self, names: &mut Names) {
+        if self.kind == Kind::Resize {
+            names.resize(self.index);
+        } else {
+            self.name = names.at(self.index);
+            self.has_pseudo |= self.name.is_pseudo;
+        }
+        self.next_string();
+    }
+
+    fn length(&mut self, byte: u8, value: u32, bits: u32, names: &mut Names) {
         let value = value.saturating_add(u32::from(byte & 0x7f).checked_shl(bits).unwrap_or(u32::MAX));
         self.at = match byte & 0x80 {
-            0 => return self.text(value),
+            0 => return self.text(value, names),
             _ if bits >= MOST_BITS => At::Lost,
             _ => At::LengthGoesOn { value, bits: bits + 7 },
         };
     }
 
-    fn text(&mut self, left: u32) {
+    /// Some of the string; only the name's first byte and the lengths of what is kept matter.
+    fn look_at(&mut self, piece: &[u8]) {
+        if let (1, 0, Some(first)) = (self.strings, self.text.length(), piece.first()) {
+            self.name.begins(*first, self.huffman);
+            self.has_pseudo |= self.name.is_pseudo;
+        }
+        match (self.kind, self.huffman) {
+            (Kind::Inserted, true) => self.text.take(piece),
+            _ => self.text.add(piece.len()),
+        }
+    }
+
+    fn text(&mut self, left: u32, names: &mut Names) {
         if left > 0 {
             self.at = At::Text { left };
-        } else {
-            self.next_string();
+            return;
         }
+        match (self.strings, self.kind) {
+            (1, _) => self.name.length = self.text.count,
+            (_, Kind::Inserted) => names.insert(self.name, self.text.count),
+            _ => {}
+        }
+        self.next_string();
     }
 
     fn next_string(&mut self) {
@@ -111,13 +184,13 @@ mod tests {
     use super::*;
 
     /// A block of `fields`, as an encoder writes it.
-    fn block(fields: &[(Kind, String, String)]) -> Vec<u8> {
+    fn block(fields: &[(Sort, String, String)]) -> Vec<u8> {
         let mut block = Vec::new();
         for (kind, name, value) in fields {
             match kind {
-                Kind::Indexed(index) => integer(&mut block, 0x80, 0x7f, u32::from(*index)),
-                Kind::Resize(size) => integer(&mut block, 0x20, 0x1f, u32::from(*size)),
-                Kind::Literal(first, index) => {
+                Sort::Indexed(index) => integer(&mut block, 0x80, 0x7f, u32::from(*index)),
+                Sort::Resize(size) => integer(&mut block, 0x20, 0x1f, u32::from(*size)),
+                Sort::Literal(first, index) => {
                     let mask = if *first == 0x40 { 0x3f } else { 0x0f };
                     integer(&mut block, *first, mask, u32::from(*index));
                     if *index == 0 {
@@ -131,7 +204,7 @@ mod tests {
     }
 
     #[derive(Clone, Debug)]
-    enum Kind {
+    enum Sort {
         Indexed(u8),
         Resize(u16),
         Literal(u8, u8),
@@ -155,12 +228,12 @@ mod tests {
         block.extend_from_slice(text.as_bytes());
     }
 
-    fn field() -> impl Strategy<Value = (Kind, String, String)> {
+    fn field() -> impl Strategy<Value = (Sort, String, String)> {
         let kind = prop_oneof![
-            (1u8..).prop_map(Kind::Indexed),
-            any::<u16>().prop_map(Kind::Resize),
+            (1u8..).prop_map(Sort::Indexed),
+            any::<u16>().prop_map(Sort::Resize),
             (prop_oneof![Just(0u8), Just(0x10), Just(0x40)], any::<u8>())
-                .prop_map(|(first, i)| Kind::Literal(first, i)),
+                .prop_map(|(first, i)| Sort::Literal(first, i)),
         ];
         (kind, "[a-z]{0,300}", "[ -~]{0,300}")
     }
@@ -173,15 +246,16 @@ mod tests {
         ) {
             let block = block(&fields);
             let mut counted = Fields::new();
-            block.chunks(cut).for_each(|piece| counted.take(piece));
-            let expected = fields.iter().filter(|(kind, ..)| !matches!(kind, Kind::Resize(_))).count();
+            let mut names = Names::new();
+            block.chunks(cut).for_each(|piece| counted.take(piece, &mut names));
+            let expected = fields.iter().filter(|(kind, ..)| !matches!(kind, Sort::Resize(_))).count();
             prop_assert_eq!(counted.count as usize, expected);
             prop_assert!(matches!(counted.at, At::Field));
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            Fields::new().take(&bytes);
+            Fields::new().take(&bytes, &mut Names::new());
         }
     }
 }

@@ -7,12 +7,14 @@
 
 mod fields;
 mod frames;
+mod names;
 
 use tokio::time::Instant;
 
 use self::{
     fields::Fields,
     frames::{Head, Piece, Splitter, kind},
+    names::Names,
 };
 use crate::runtime::limits::{FrameLimits, HttpLimits, Limit};
 
@@ -47,6 +49,9 @@ pub(crate) struct Meter {
     payload: Payload,
     /// The header block that is coming in.
     block: Option<Fields>,
+    /// It belongs to a stream that has begun before.
+    is_trailer: bool,
+    names: Names,
     /// The frame that is coming in is the last one of the block.
     ends_block: bool,
     /// Streams that the client has opened; trailers count again, which is to the peer's favour.
@@ -88,6 +93,8 @@ impl Meter {
             outbound: Splitter::new(role == Role::Client),
             payload: Payload::Skipped,
             block: None,
+            is_trailer: false,
+            names: Names::new(),
             ends_block: false,
             streams: 0,
             last_stream: 0,
@@ -143,14 +150,18 @@ impl Meter {
         self.block.is_some()
     }
 
-    /// GOAWAY with ENHANCE_YOUR_CALM (RFC 9113, section 6.8), if a frame may be written now.
-    pub(crate) fn goaway(&self) -> Option<[u8; 17]> {
+    /// GOAWAY with PROTOCOL_ERROR for what is malformed, else ENHANCE_YOUR_CALM (RFC 9113, section 7), if a frame may be
+    /// written now.
+    pub(crate) fn goaway(&self, limit: Limit) -> Option<[u8; 17]> {
         if !self.outbound.between_frames() {
             return None;
         }
         let mut frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xb];
         let last = if self.role == Role::Server { self.last_stream } else { 0 };
         frame[9..13].copy_from_slice(&last.to_be_bytes());
+        if limit == Limit::PseudoTrailers {
+            frame[16] = 1;
+        }
         Some(frame)
     }
 
@@ -204,6 +215,7 @@ impl Meter {
         match self.role {
             Role::Server => {
                 self.streams += 1;
+                self.is_trailer = head.stream <= self.last_stream;
                 self.last_stream = self.last_stream.max(head.stream);
             }
             Role::Client => {
@@ -254,7 +266,10 @@ impl Meter {
 
     fn count_fields(&mut self, piece: &[u8]) -> Result<(), Limit> {
         if let Some(block) = &mut self.block {
-            block.take(piece);
+            block.take(piece, &mut self.names);
+            if self.is_trailer && block.has_pseudo {
+                return Err(Limit::PseudoTrailers);
+            }
             let most = u64::from(self.limits.headers) * u64::from(HttpLimits::ABUSE);
             within(block.count.into(), most, Limit::Headers)?;
         }

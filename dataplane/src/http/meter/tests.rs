@@ -46,7 +46,7 @@ async fn floods_are_noticed_at_envoy_s_limits() {
     let priority = frame(kind::PRIORITY, 0, 1, &[0; 5]);
     let empty = frame(kind::DATA, 0, 1, &[]);
     let padded = frame(kind::DATA, 0x8, 1, &[3, 0, 0, 0]);
-    let empty_block = [frame(kind::HEADERS, 0, 1, &[0x82]), frame(kind::CONTINUATION, 0, 1, &[]).repeat(2)].concat();
+    let empty_block = [frame(kind::HEADERS, 0, 1, &[0x90]), frame(kind::CONTINUATION, 0, 1, &[]).repeat(2)].concat();
     // The request before has earned one more, which is seen when the allowance is spent.
     for (flood_of, most, expected) in [
         (&settings, 1001, Limit::ControlFrames),
@@ -139,13 +139,13 @@ async fn answers_that_only_inform_are_limited() {
 #[tokio::test]
 async fn a_farewell_is_only_said_between_frames() {
     let mut meter = server(&[headers(7)]).unwrap();
-    let farewell = meter.goaway().unwrap();
+    let farewell = meter.goaway(Limit::Headers).unwrap();
     assert_eq!(&farewell[9..], [0, 0, 0, 7, 0, 0, 0, 0xb]);
     let data = frame(kind::DATA, 0, 1, &[0; 100]);
     meter.sent(&data[..50]);
-    assert_eq!(meter.goaway(), None);
+    assert_eq!(meter.goaway(Limit::Headers), None);
     meter.sent(&data[50..]);
-    assert_eq!(meter.goaway(), Some(farewell));
+    assert_eq!(meter.goaway(Limit::Headers), Some(farewell));
     assert_eq!(meter.sent(&frame(kind::RST_STREAM, 0, 9, &[0, 0, 0, 7])), Some(Limit::Streams));
     assert_eq!(meter.sent(&frame(kind::RST_STREAM, 0, 9, &[0, 0, 0, 8])), None);
 }
@@ -172,4 +172,40 @@ proptest! {
             assert!(whole.0.is_err() || whole.1 == pieces.1);
         });
     }
+}
+
+#[tokio::test]
+async fn pseudo_headers_in_trailers_are_noticed_however_they_are_written() {
+    let literal = |first: u8, name: &[u8], value: &[u8]| {
+        let text = |text: &[u8]| [&[text.len() as u8], text].concat();
+        [vec![first], text(name), text(value)].concat()
+    };
+    // The request puts `:authority: a` and `x: y` into the table, in this order.
+    let request = [&[0x82, 0x86, 0x84, 0x41, 1, b'a'][..], &literal(0x40, b"x", b"y")].concat();
+    let opened = || frame(kind::HEADERS, 0x4, 1, &request);
+    let trailers = |block: &[u8]| limit(&[opened(), frame(kind::HEADERS, 0x5, 1, block)]);
+    for block in [
+        &[0x82][..],
+        &[0xbf],
+        &[0x01, 1, b'b'],
+        &[0x0f, 0x30, 1, b'b'],
+        &literal(0, b":path", b"/"),
+        &literal(0x10, b":foo", b""),
+        // `:` alone, coded.
+        &[0, 0x81, 0xb9, 0],
+        &[&[0xbe][..], &[0x84]].concat(),
+    ] {
+        assert_eq!(trailers(block), Some(Limit::PseudoTrailers), "{block:x?}");
+    }
+    for block in [
+        &[0xbe][..],
+        &[0x90],
+        &literal(0x40, b"x-trailer", b":a"),
+        &[0x0f, 0x2f, 1, b'b'],
+        &[0x20, 0x3f, 0xe1, 0x1f, 0x90],
+    ] {
+        assert_eq!(trailers(block), None, "{block:x?}");
+    }
+    // Another stream is another request.
+    assert_eq!(limit(&[opened(), frame(kind::HEADERS, 0x5, 3, &[0x82])]), None);
 }
