@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::AbortHandle,
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tower::ServiceExt;
 
@@ -27,6 +27,8 @@ use tower::ServiceExt;
 pub(super) struct Limits {
     /// Connections at a time.
     pub(super) connections: usize,
+    /// A connection is not ended for another before this time: its request may be on the way.
+    pub(super) grace: Duration,
     /// For a request's head, and between two requests.
     pub(super) head_time: Duration,
     /// Until a connection is asked to end after the request that it has; then it has `head_time` to do so.
@@ -36,12 +38,19 @@ pub(super) struct Limits {
 impl Default for Limits {
     /// Many times what kubelet and Prometheus need.
     fn default() -> Self {
-        Self { connections: 128, head_time: Duration::from_secs(15), lifetime: Duration::from_secs(300) }
+        Self {
+            connections: 256,
+            grace: Duration::from_millis(250),
+            head_time: Duration::from_secs(15),
+            lifetime: Duration::from_secs(300),
+        }
     }
 }
 
 /// Bytes of a request's head; it also bounds what is read ahead of a body that nobody wants.
 const HEAD_BYTES: usize = 16 * 1024;
+/// How often a connection that may go is looked for in the time in which none may.
+const LOOKS_PER_GRACE: u32 = 16;
 /// Pause after accept has failed for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -57,17 +66,18 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, limits: Limits)
                 continue;
             }
         };
-        open.make_room(limits.connections);
+        open.make_room(limits).await;
         let answering = Arc::<AtomicBool>::default();
         let connection = connection(stream, peer, routes.clone(), limits, Arc::clone(&answering));
         let task = tokio::spawn(connection).abort_handle();
-        open.0.push_back(Slot { peer: peer.ip().to_canonical(), task, answering });
+        open.0.push_back(Slot { peer: peer.ip().to_canonical(), since: Instant::now(), task, answering });
     }
 }
 
 /// A connection that was accepted.
 struct Slot {
     peer: IpAddr,
+    since: Instant,
     task: AbortHandle,
     /// A request is under way.
     answering: Arc<AtomicBool>,
@@ -78,27 +88,29 @@ struct Slot {
 struct Open(VecDeque<Slot>);
 
 impl Open {
-    /// Ends connections until there is room for one more.
-    fn make_room(&mut self, most: usize) {
-        if self.0.len() < most {
-            return;
-        }
-        self.0.retain(|slot| !slot.task.is_finished());
-        while self.0.len() >= most {
-            let Some(slot) = self.least_needed().and_then(|index| self.0.remove(index)) else { return };
-            tracing::debug!(peer = %slot.peer, "a connection makes room for another");
-            slot.task.abort();
+    /// Ends connections until there is room for one more; waits while all of them have just come.
+    async fn make_room(&mut self, limits: Limits) {
+        while self.0.len() >= limits.connections {
+            self.0.retain(|slot| !slot.task.is_finished());
+            if self.0.len() < limits.connections {
+                return;
+            }
+            let is_old = |slot: &Slot| slot.since.elapsed() >= limits.grace;
+            match self.least_needed(is_old).and_then(|index| self.0.remove(index)) {
+                Some(slot) => slot.task.abort(),
+                None => sleep(limits.grace / LOOKS_PER_GRACE).await,
+            }
         }
     }
 
-    /// Of the peer with most connections the oldest that waits for its client, else its oldest.
-    fn least_needed(&self) -> Option<usize> {
+    /// Of the peer with most connections the oldest that waits for its client, else its oldest; of those that may go.
+    fn least_needed(&self, may_go: impl Fn(&Slot) -> bool) -> Option<usize> {
         let mut counts: HashMap<IpAddr, usize> = HashMap::new();
         for slot in &self.0 {
             *counts.entry(slot.peer).or_default() += 1;
         }
         let (peer, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
-        let of_peer = || self.0.iter().enumerate().filter(|(_, slot)| slot.peer == peer);
+        let of_peer = || self.0.iter().enumerate().filter(|(_, slot)| slot.peer == peer && may_go(slot));
         let waits = of_peer().find(|(_, slot)| !slot.answering.load(Relaxed));
         waits.or_else(|| of_peer().next()).map(|(index, _)| index)
     }
@@ -140,7 +152,7 @@ mod tests {
     use axum::routing::{get, post};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        time::{Instant, timeout},
+        time::timeout,
     };
 
     use super::*;
@@ -191,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn probes_are_answered_beside_more_half_requests_than_connections_are_allowed() {
-        let limits = Limits { connections: 8, head_time: SOON, lifetime: SOON };
+        let limits = Limits { connections: 8, grace: Duration::from_millis(20), head_time: SOON, lifetime: SOON };
         let (address, task) = start(limits).await;
         let mut halves = Vec::new();
         for _ in 0..30 {
@@ -219,6 +231,7 @@ mod tests {
         let idle = || tokio::spawn(std::future::pending::<()>()).abort_handle();
         let slot = |peer: u8, answering: bool| Slot {
             peer: [10, 0, 0, peer].into(),
+            since: Instant::now(),
             task: idle(),
             answering: Arc::new(AtomicBool::new(answering)),
         };
@@ -228,7 +241,8 @@ mod tests {
             (vec![slot(1, false)], 0),
         ] {
             let open = Open(slots.into());
-            assert_eq!(open.least_needed(), Some(expected));
+            assert_eq!(open.least_needed(|_| true), Some(expected));
+            assert_eq!(open.least_needed(|_| false), None);
             open.0.iter().for_each(|slot| slot.task.abort());
         }
     }
