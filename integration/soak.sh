@@ -3,6 +3,8 @@
 #   integration/soak.sh            everything
 #   integration/soak.sh NAME...    only the named steps:
 #     crash         200 kills of the control plane at random moments (FERROMESH_KILLS)
+#     attack        floods, starvation, slow and broken peers beside good ones; what memory they cost is printed
+#                   (FERROMESH_ATTACK_SECONDS each, FERROMESH_ATTACK_ROUNDS)
 # Leaves no process behind; binds to loopback and to namespaces it made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,11 +13,15 @@ cd "$(dirname "$0")/.."
 
 crash() { FERROMESH_KILLS=${FERROMESH_KILLS:-200} target crash; }
 
+attack() {
+  FERROMESH_ATTACK_SECONDS=${FERROMESH_ATTACK_SECONDS:-10} FERROMESH_ATTACK_ROUNDS=${FERROMESH_ATTACK_ROUNDS:-3} target attack
+}
+
 target() { # NAME: runs that end-to-end test target, and shows what it prints
   cargo test -p ferromesh-integration --features e2e --test "$1" -- --nocapture
 }
 
-steps=(crash)
+steps=(crash attack)
 usage() { sed -n '2,/^set/{/^set/d;s/^# \?//;p}' integration/soak.sh; }
 [ "${1:-}" != --help ] || { usage; exit; }
 [ $# -gt 0 ] || set -- "${steps[@]}"

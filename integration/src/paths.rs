@@ -1,6 +1,9 @@
 //! Where the programs under test and their peers are. The only place of the tests that reads the environment.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// The project's folder.
 pub fn project() -> PathBuf {
@@ -46,4 +49,17 @@ pub fn crash_settings() -> (u32, u64) {
         |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap_or_else(|e| panic!("{name}: {e}")));
     let kills = number("FERROMESH_KILLS").and_then(|n| n.try_into().ok()).unwrap_or(20);
     (kills, number("FERROMESH_SEED").unwrap_or_else(|| std::process::id().into()))
+}
+
+/// How long each attack goes on, and how many rounds of all of them there are: `FERROMESH_ATTACK_SECONDS` (a quarter) and
+/// `FERROMESH_ATTACK_ROUNDS` (1).
+///
+/// # Panics
+/// A variable is not a number.
+#[allow(clippy::disallowed_methods, reason = "the tests' one place that reads the environment")]
+pub fn attack_settings() -> (Duration, u32) {
+    let number =
+        |name: &str| std::env::var(name).ok().map(|v| v.parse::<u32>().unwrap_or_else(|e| panic!("{name}: {e}")));
+    let seconds = number("FERROMESH_ATTACK_SECONDS").map(|seconds| Duration::from_secs(seconds.into()));
+    (seconds.unwrap_or(Duration::from_millis(250)), number("FERROMESH_ATTACK_ROUNDS").unwrap_or(1))
 }
