@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep};
 use super::{
     blame::{DownstreamFault, UpstreamFault},
     body::{Progress, Recording, RequestBody},
-    exchange::{Exchange, Holds},
+    exchange::Exchange,
     framing,
     headers::X_ENVOY_ATTEMPT_COUNT,
     reply::Local,
+    response::Holds,
     retry::{self, Failure},
     route::{Matched, Outgoing},
 };

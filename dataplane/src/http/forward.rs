@@ -11,13 +11,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{
     attempt::{Answer, Attempts, BodySource, Unanswered},
     body::Progress,
-    exchange::{BodyLimits, Exchange, ResponseBody},
+    exchange::Exchange,
     hash,
     headers::{
         X_ENVOY_ATTEMPT_COUNT, X_ENVOY_EXPECTED_TIMEOUT, X_ENVOY_ORIGINAL_PATH, X_ENVOY_SERVICE_TIME, X_FORWARDED_HOST,
     },
     mirror,
     reply::{self, Local, Reply},
+    response::{BodyLimits, ResponseBody},
     route::{Matched, Outgoing, Received, change_request, change_response, facts},
     upgrade,
 };

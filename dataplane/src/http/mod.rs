@@ -24,6 +24,7 @@ pub(crate) mod mirror;
 pub(crate) mod normalize;
 pub(crate) mod reply;
 pub(crate) mod requests;
+pub(crate) mod response;
 pub(crate) mod retry;
 pub(crate) mod route;
 pub(crate) mod serve;

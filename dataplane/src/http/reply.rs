@@ -7,8 +7,9 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::{
     blame::DownstreamFault,
-    exchange::{Exchange, HTTP_2, ResponseBody},
+    exchange::{Exchange, HTTP_2},
     headers::X_ENVOY_OVERLOADED,
+    response::ResponseBody,
 };
 use crate::{runtime::http::ServerHeader, telemetry::Flags};
 

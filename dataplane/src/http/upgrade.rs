@@ -5,7 +5,7 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
-use super::exchange::{Exchange, Holds};
+use super::{exchange::Exchange, response::Holds};
 use crate::upstream::pool::Lease;
 
 /// The protocol that a request wants to change to, if the connection manager allows it; in lower case.
