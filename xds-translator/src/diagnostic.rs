@@ -130,6 +130,8 @@ codes! {
     Injection = "FM0211";
     /// A port that clients of today do not use any more.
     LegacyPort = "FM0212";
+    /// A rule with conditions on HTTP that meets connections of other protocols.
+    HttpOnly = "FM0213";
     /// Traffic that is sent nowhere or lost, as seen when it was translated.
     Translation = "FM0301";
     /// A proxy refused what an object was translated to.

@@ -5,6 +5,7 @@
 //! when they were parsed ([`crate::dialect`]).
 
 mod backends;
+mod connections;
 mod gateways;
 mod namespaces;
 mod policies;
@@ -48,8 +49,16 @@ pub fn analyze<'a>(
 ) -> Vec<Diagnostic> {
     let world = World::of(objects, credentials, mesh);
     let mut findings = Vec::new();
-    for check in [routes::check, backends::check, gateways::check, policies::check, services::check, namespaces::check]
-    {
+    let checks = [
+        routes::check,
+        backends::check,
+        gateways::check,
+        policies::check,
+        connections::check,
+        services::check,
+        namespaces::check,
+    ];
+    for check in checks {
         check(&world, &mut findings);
     }
     sort(&mut findings);

@@ -340,3 +340,52 @@ proptest! {
         drop(alone("a.yaml", &text));
     }
 }
+
+#[test]
+fn the_ports_are_named_at_which_a_rule_on_http_meets_other_protocols() {
+    let workload = "
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec:
+  selector: {app: db}
+  ports: [{name: http, port: 80}, {name: mysql, port: 3306}, {name: tcp-x, port: 99, targetPort: x}, {name: auto, port: 7000}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db-1, namespace: shop, labels: {app: db, security.istio.io/tlsMode: istio}}
+spec: {containers: [{name: db, ports: [{name: x, containerPort: 9000}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p, namespace: shop}
+";
+    let check = |spec: &str, expected: &[(Severity, &str, &str)]| {
+        let findings = alone("a.yaml", &format!("{workload}spec: {spec}\n"));
+        let findings: Vec<_> = findings.iter().filter(|f| f.code == Code::HttpOnly).collect();
+        assert_eq!(findings.len(), expected.len(), "{spec}: {findings:?}");
+        for (finding, (severity, field, part)) in findings.iter().zip(expected) {
+            assert_eq!((finding.severity, &*finding.field.to_string()), (*severity, *field), "{spec}");
+            assert!(finding.message.contains(part), "{spec}: {}", finding.message);
+        }
+    };
+    let both = "at port 3306 (db.shop.svc.cluster.local:3306), port 9000 (db.shop.svc.cluster.local:99)";
+    let path = "to: [{operation: {paths: [/a]}}]";
+    check(&format!("{{action: DENY, rules: [{{{path}}}]}}"), &[(Severity::Warning, "spec.rules[0]", both)]);
+    check(&format!("{{action: AUDIT, rules: [{{}}, {{{path}}}]}}"), &[(Severity::Info, "spec.rules[1]", both)]);
+    check(&format!("{{rules: [{{{path}}}]}}"), &[(Severity::Info, "spec.rules[0]", "lets nobody in")]);
+    check(
+        &format!("{{action: CUSTOM, provider: {{name: x}}, rules: [{{{path}}}]}}"),
+        &[(Severity::Warning, "spec.rules[0]", both)],
+    );
+    let ports = "{action: DENY, rules: [{to: [{operation: {paths: [/a], ports: ['80', '9000']}}]}]}";
+    check(ports, &[(Severity::Warning, "spec.rules[0]", "at port 9000 (")]);
+    for silent in [
+        "{action: DENY, rules: [{to: [{operation: {paths: [/a], ports: ['80']}}]}]}",
+        "{action: DENY, rules: [{to: [{operation: {paths: [/a]}}], when: [{key: destination.port, values: ['80']}]}]}",
+        "{action: DENY, rules: [{from: [{source: {namespaces: [a]}}]}]}",
+        "{selector: {matchLabels: {app: other}}, action: DENY, rules: [{to: [{operation: {paths: [/a]}}]}]}",
+    ] {
+        check(silent, &[]);
+    }
+}

@@ -30,7 +30,7 @@ pub(super) struct World<'a> {
     pub(super) access: Vec<Typed<'a, AuthorizationPolicy>>,
     pub(super) services: Vec<Typed<'a, kubernetes::Service>>,
     /// Pods and WorkloadEntries by namespace.
-    pub(super) workloads: BTreeMap<&'a str, Vec<Workload>>,
+    pub(super) workloads: BTreeMap<&'a str, Vec<Workload<'a>>>,
     /// Secrets by namespace and name, and whether they hold a CA for the certificates of clients.
     pub(super) credentials: BTreeMap<(&'a str, &'a str), bool>,
     /// Every exact host that somebody can call.
@@ -42,6 +42,8 @@ pub(super) struct World<'a> {
     /// DestinationRules of wildcard hosts.
     wildcard_backends: Vec<(Hostname, Typed<'a, DestinationRule>)>,
     root_namespace: Arc<str>,
+    /// What lowering rests on.
+    pub(super) settings: MeshDefaults,
     /// DNS suffix of Kubernetes services.
     domain: Arc<str>,
     /// Documents that were read again for positions, so that many findings in a long one cost one reading.
@@ -52,7 +54,8 @@ pub(super) struct World<'a> {
 type Trees = BTreeMap<(Arc<str>, u32), Option<Rc<Node>>>;
 
 /// A pod or WorkloadEntry.
-pub(super) struct Workload {
+pub(super) struct Workload<'a> {
+    pub(super) object: &'a Object,
     pub(super) labels: Labels,
     /// Whether it has a proxy of its own.
     pub(super) proxied: bool,
@@ -65,8 +68,12 @@ impl<'a> World<'a> {
         credentials: &'a Credentials,
         mesh: &MeshDefaults,
     ) -> Self {
-        let mut world =
-            Self { root_namespace: mesh.root_namespace.clone(), domain: mesh.domain.clone(), ..Self::default() };
+        let mut world = Self {
+            root_namespace: mesh.root_namespace.clone(),
+            domain: mesh.domain.clone(),
+            settings: mesh.clone(),
+            ..Self::default()
+        };
         let known = credentials.iter().map(|((namespace, name), fact)| ((&**namespace, &**name), fact.holds_ca));
         world.credentials.extend(known);
         for object in objects {
@@ -130,7 +137,7 @@ impl<'a> World<'a> {
     }
 
     fn workload(&mut self, object: &'a Object, labels: Labels, proxied: bool) {
-        self.workloads.entry(&object.id.namespace).or_default().push(Workload { labels, proxied });
+        self.workloads.entry(&object.id.namespace).or_default().push(Workload { object, labels, proxied });
     }
 
     /// Where a field of an object is written.
@@ -195,7 +202,11 @@ impl<'a> World<'a> {
     }
 
     /// Workloads of a namespace that carry `labels`; of every namespace if it is the root one.
-    pub(super) fn selected<'w>(&'w self, namespace: &'w str, labels: &'w Labels) -> impl Iterator<Item = &'w Workload> {
+    pub(super) fn selected<'w>(
+        &'w self,
+        namespace: &'w str,
+        labels: &'w Labels,
+    ) -> impl Iterator<Item = &'w Workload<'a>> {
         let everywhere = namespace == self.root_namespace();
         let of_scope = self.workloads.iter().filter(move |(ns, _)| everywhere || **ns == namespace);
         of_scope.flat_map(|(_, list)| list).filter(|w| carries(&w.labels, labels))

@@ -28,7 +28,9 @@ struct Held {
     current: Object,
     /// The last accepted version, while the current one is refused.
     accepted: Option<Object>,
-    /// What is in force: of the current version, or of the accepted one.
+    /// Whether the current version is.
+    refused: bool,
+    /// What is in force: of the current version, of the accepted one, or what stands in for a refused guard.
     items: Vec<Item>,
     diagnostics: Vec<Diagnostic>,
 }
@@ -151,9 +153,9 @@ impl Held {
     fn new(object: Object, old: Option<Self>, mesh: &MeshDefaults, nodes: &Nodes, work: &mut Work) -> Self {
         let accepted = old.and_then(|old| match old.accepted {
             Some(accepted) => Some(accepted),
-            None => (!old.items.is_empty()).then_some(old.current),
+            None => (!old.refused && !old.items.is_empty()).then_some(old.current),
         });
-        let mut held = Self { current: object, accepted, items: Vec::new(), diagnostics: Vec::new() };
+        let mut held = Self { current: object, accepted, refused: false, items: Vec::new(), diagnostics: Vec::new() };
         held.lower(mesh, nodes, work);
         held
     }
@@ -161,13 +163,15 @@ impl Held {
     fn lower(&mut self, mesh: &MeshDefaults, nodes: &Nodes, work: &mut Work) {
         work.objects_lowered += 1;
         let lowered = lower(&self.current, mesh);
-        self.diagnostics = lowered.diagnostics.clone();
-        if !lowered.is_refused() {
+        self.refused = lowered.is_refused();
+        self.diagnostics = lowered.diagnostics;
+        if !self.refused {
             self.accepted = None;
-            self.items = nodes.locate(&self.current, lowered.items);
-            return;
         }
-        let in_force = |accepted| nodes.locate(accepted, lower(accepted, mesh).items);
-        self.items = self.accepted.as_ref().map(in_force).unwrap_or_default();
+        self.items = match &self.accepted {
+            Some(accepted) => nodes.locate(accepted, lower(accepted, mesh).items),
+            None if self.refused => nodes.locate(&self.current, lowered.closed),
+            None => nodes.locate(&self.current, lowered.items),
+        };
     }
 }

@@ -121,6 +121,24 @@ fn security_policies_are_checked() {
         (access("{rules: [{to: [{operation: {ports: [80]}}]}]}"), "fix: quote it: \"80\""),
         (access("{rules: [{when: [{key: 'request.header[x]', values: [a]}]}]}"), "not a known attribute"),
         (access("{rules: [{from: [{source: {principals: ['spiffe://a/ns/b/sa/c']}}]}]}"), "fix: `a/ns/b/sa/c`"),
+        (
+            access("{rules: [{when: [{key: source.principal, notValues: ['spiffe://a/ns/b/sa/c']}]}]}"),
+            "notValues[0]: a principal is written without `spiffe://`",
+        ),
+        (access("{rules: [{from: [{source: {serviceAccounts: ['shop/*']}}]}]}"), "without `*`, got `shop/*`"),
+        (access("{rules: [{from: [{source: {notServiceAccounts: ['a/b/c']}}]}]}"), "not a service account"),
+        (access("{rules: [{when: [{key: source.serviceAccount, values: ['/a']}]}]}"), "not a service account"),
+        (access("{rules: [{from: [{source: {trustDomains: ['a/ns/b']}}]}]}"), "fix: `a`"),
+        (access("{rules: [{when: [{key: source.trustDomain, values: ['a*b']}]}]}"), "`*` may only stand at one end"),
+        (
+            access("{rules: [{when: [{key: 'request.headers[:methd]', values: [a]}]}]}"),
+            "fix: `request.headers[:method]`",
+        ),
+        (access("{rules: [{when: [{key: 'request.headers[a', values: [a]}]}]}"), "fix: `request.headers[a]`"),
+        (access("{rules: [{when: [{key: destination.port, notValues: [http]}]}]}"), "not a port"),
+        (access("{rules: [{to: [{operation: {paths: ['/*/a/{*}']}}]}]}"), "a template may hold only"),
+        (access("{rules: [{to: [{operation: {notPaths: ['/{**}/a/{*}']}}]}]}"), "`{**}` must be the last operator"),
+        (access("{rules: [{to: [{operation: {paths: ['{*}/a']}}]}]}"), "a template begins with `/`"),
         (access("{rules: [{from: [{source: {}}]}]}"), "empty: it would match nobody in particular"),
         (access("{rules: [{to: [{operation: {paths: ['/a/{id}']}}]}]}"), "a template may hold only"),
         (
@@ -134,6 +152,16 @@ fn security_policies_are_checked() {
     ];
     for (text, expected) in table {
         check(&text, &[expected]);
+    }
+    let taken = [
+        "{action: DENY, rules: [{when: [{key: 'request.headers[:method]', values: [GET]}, {key: 'request.headers[:path]', notValues: [/]}]}]}",
+        "{action: DENY, rules: [{when: [{key: 'request.headers[:authority]', values: [a]}, {key: 'request.headers[accept]', values: ['*/*']}]}]}",
+        "{rules: [{from: [{source: {principals: ['*.corp/ns/a/sa/b', '*'], trustDomains: ['*.corp']}}]}]}",
+        "{rules: [{to: [{operation: {paths: ['/a/{*}/{**}', '/b/{**}/c']}}]}]}",
+    ];
+    for spec in taken {
+        let findings = parse_file("a", access(spec).as_bytes()).diagnostics;
+        assert!(findings.is_empty(), "{spec}: {findings:?}");
     }
     assert!(
         parse_file("a", peer("{selector: {matchLabels: {a: b}}, portLevelMtls: {8080: {mode: DISABLE}}}").as_bytes())

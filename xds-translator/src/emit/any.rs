@@ -22,11 +22,6 @@ pub(super) fn any<T: Name + Message>(message: &T) -> protobuf::Any {
     protobuf::Any { type_url: T::type_url(), value: message.encode_to_vec() }
 }
 
-/// An extension: its name and configuration.
-pub(super) fn extension<T: Name + Message>(name: &str, config: &T) -> core::TypedExtensionConfig {
-    core::TypedExtensionConfig { name: name.to_owned(), typed_config: Some(any(config)) }
-}
-
 /// A transport socket: its name and configuration.
 pub(super) fn transport_socket<T: Name + Message>(name: &str, config: &T) -> core::TransportSocket {
     core::TransportSocket {

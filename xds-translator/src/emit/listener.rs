@@ -201,8 +201,7 @@ mod tests {
                 (
                     &format!("{policy}/permissions/0/and_rules/rules"),
                     r#"[{"or_rules":{"rules":[{"header":{"name":":method","string_match":{"exact":"GET"}}}]}},
-                        {"uri_template":{"name":"uri-template","typed_config":{"path_template":"/a/*/b/**",
-                            "@type":"type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"}}},
+                        {"url_path":{"path":{"prefix":"/a/"}}},
                         {"not_rule":{"destination_port":1}}]"#,
                 ),
                 (

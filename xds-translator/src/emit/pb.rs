@@ -21,7 +21,6 @@ pub(super) use envoy_types::pb::{
                 },
                 network::{http_connection_manager::v3 as hcm, rbac::v3 as network_rbac, tcp_proxy::v3 as tcp_proxy},
             },
-            path::r#match::uri_template::v3 as uri_template,
             request_id::uuid::v3 as uuid,
             retry::{
                 host::previous_hosts::v3 as previous_hosts, priority::previous_priorities::v3 as previous_priorities,

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::*;
 use crate::{
     ir::{
-        Abort, AccessAction, Cors, Fault, HashKey, Health, HttpMatch, Locality, PathMatch, PathNormalization,
-        PathRewrite, PerMillion, StringMatch, TcpKeepalive, TlsVersion, Warmup,
+        Abort, AccessAction, Cors, Fault, HashKey, Health, HttpMatch, Locality, PathNormalization, PathRewrite,
+        PerMillion, StringMatch, TcpKeepalive, TlsVersion, Warmup,
     },
     plan::*,
 };
@@ -250,7 +250,7 @@ pub(crate) fn access() -> AccessFilter {
     let policy = |i: u8| AccessPolicyPlan {
         permissions: vec![Permission::And(vec![
             Permission::Or(vec![Permission::Header(":method".into(), StringMatch::Exact("GET".into()), false)]),
-            Permission::Path(PathMatch::Template("/a/{*}/b/{**}".into())),
+            Permission::Path(StringMatch::Prefix("/a/".into())),
             Permission::Not(Box::new(Permission::Port(u16::from(i)))),
         ])],
         principals: vec![Principal::And(vec![
@@ -262,7 +262,7 @@ pub(crate) fn access() -> AccessFilter {
     AccessFilter {
         action: AccessAction::Allow,
         policies: Some((0..9).map(named).collect::<BTreeMap<_, _>>()),
-        shadow: [named(9)].into(),
+        shadow: Some([named(9)].into()),
     }
 }
 
@@ -272,7 +272,7 @@ pub(crate) fn connection_access() -> AccessFilter {
         permissions: vec![Permission::Sni(StringMatch::Suffix(".com".into())), Permission::Or(Vec::new())],
         principals: vec![Principal::RemoteIp("::1/128".parse().unwrap()), Principal::Any],
     };
-    AccessFilter { action: AccessAction::Deny, policies: None, shadow: [("p".into(), refuse)].into() }
+    AccessFilter { action: AccessAction::Deny, policies: None, shadow: Some([("p".into(), refuse)].into()) }
 }
 
 /// Server-side mesh TLS.

@@ -16,14 +16,15 @@ pub struct AccessPolicy {
     pub selector: Selector,
     /// What a match means.
     pub action: AccessAction,
-    /// Rules are OR-ed. Empty with ALLOW: nothing is allowed. A rule without conditions matches everything.
+    /// Rules are OR-ed, and keep the place they have in the object. Empty with ALLOW: nothing is allowed. A rule
+    /// without conditions matches everything.
     pub rules: Vec<AccessRule>,
     /// Only reported, not enforced (annotation `istio.io/dry-run`).
     pub dry_run: bool,
 }
 
 /// What a match means. Evaluated in the order Deny, Allow; with at least one Allow policy the rest is refused.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum AccessAction {
     /// Let it pass.
     Allow,
@@ -33,107 +34,131 @@ pub enum AccessAction {
     Audit,
 }
 
-/// One rule: sources, operations and conditions are AND-ed; each list inside is OR-ed; an empty list means any.
+/// One rule: sources, operations and conditions are AND-ed; an empty list asks for nothing.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
 pub struct AccessRule {
-    /// Who; alternatives.
-    pub from: Vec<Source>,
-    /// What; alternatives.
-    pub to: Vec<Operation>,
-    /// Further conditions; all must hold.
-    pub when: Vec<Condition>,
+    /// Who; alternatives, of which all conditions must hold.
+    pub from: Vec<Vec<CallerMatch>>,
+    /// What; alternatives, of which all conditions must hold.
+    pub to: Vec<Vec<CallMatch>>,
+    /// Conditions of `when` on the caller; all must hold beside every alternative.
+    pub when_from: Vec<CallerMatch>,
+    /// Conditions of `when` on the call; all must hold beside every alternative.
+    pub when_to: Vec<CallMatch>,
 }
 
-/// A caller. Every non-empty list must have a match, and no `not_` list may have one.
-#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
-pub struct Source {
-    /// SPIFFE ids without scheme; `*` prefix or suffix allowed; `*` alone: any authenticated peer.
-    pub principals: Vec<StringMatch>,
-    /// As above, refused.
-    pub not_principals: Vec<StringMatch>,
-    /// Namespaces, `*` allowed.
-    pub namespaces: Vec<StringMatch>,
-    /// As above, refused.
-    pub not_namespaces: Vec<StringMatch>,
-    /// `NS/SA` or `SA`, resolved to (namespace, account).
-    pub service_accounts: Vec<(Arc<str>, Arc<str>)>,
-    /// As above, refused.
-    pub not_service_accounts: Vec<(Arc<str>, Arc<str>)>,
-    /// Networks of the direct peer.
-    pub ip_blocks: Vec<IpNet>,
-    /// As above, refused.
-    pub not_ip_blocks: Vec<IpNet>,
-    /// Networks of the original client (X-Forwarded-For, PROXY protocol).
-    pub remote_ip_blocks: Vec<IpNet>,
-    /// As above, refused.
-    pub not_remote_ip_blocks: Vec<IpNet>,
-    /// JWT principals `ISS/SUB`.
-    pub request_principals: Vec<StringMatch>,
-    /// As above, refused.
-    pub not_request_principals: Vec<StringMatch>,
+impl AccessRule {
+    /// Whether some condition looks at what only requests have, and connections of other protocols do not.
+    pub fn needs_http(&self) -> bool {
+        self.callers().any(CallerMatch::needs_http) || self.calls().any(CallMatch::needs_http)
+    }
+
+    /// Whether some condition looks at what nothing provides, so that the rule cannot be expressed as it is meant.
+    pub fn needs_unserved(&self) -> bool {
+        self.callers().any(|c| matches!(c, CallerMatch::Unserved(_)))
+    }
+
+    /// Whether the rule can hold at a destination port, as far as its conditions on ports go.
+    pub fn reaches_port(&self, port: u16) -> bool {
+        let holds = |condition: &CallMatch| match condition {
+            CallMatch::Port(ports) => ports.admit(|p| *p == port),
+            _ => true,
+        };
+        let some_operation = self.to.is_empty() || self.to.iter().any(|all| all.iter().all(holds));
+        some_operation && self.when_to.iter().all(holds)
+    }
+
+    fn callers(&self) -> impl Iterator<Item = &CallerMatch> {
+        self.from.iter().flatten().chain(&self.when_from)
+    }
+
+    fn calls(&self) -> impl Iterator<Item = &CallMatch> {
+        self.to.iter().flatten().chain(&self.when_to)
+    }
 }
 
-/// An operation. Every non-empty list must have a match, and no `not_` list may have one.
-#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
-pub struct Operation {
-    /// Authorities, without case.
-    pub hosts: Vec<StringMatch>,
-    /// As above, refused.
-    pub not_hosts: Vec<StringMatch>,
-    /// Destination ports.
-    pub ports: Vec<u16>,
-    /// As above, refused.
-    pub not_ports: Vec<u16>,
-    /// Methods.
-    pub methods: Vec<StringMatch>,
-    /// As above, refused.
-    pub not_methods: Vec<StringMatch>,
-    /// Paths.
-    pub paths: Vec<PathMatch>,
-    /// As above, refused.
-    pub not_paths: Vec<PathMatch>,
-}
-
-/// A condition on a path.
+/// Values of one attribute: one of `wanted` must match unless there is none, and none of `refused` may.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub enum PathMatch {
-    /// Plain.
-    Text(StringMatch),
-    /// A template with `{*}` and `{**}`.
-    Template(Arc<str>),
+pub struct Values<T> {
+    /// Alternatives (`x`, `values`).
+    pub wanted: Vec<T>,
+    /// Exceptions (`notX`, `notValues`).
+    pub refused: Vec<T>,
 }
 
-/// A condition from `when`.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub struct Condition {
-    /// What is looked at.
-    pub key: ConditionKey,
-    /// One must match; empty: any.
-    pub values: Vec<StringMatch>,
-    /// None may match.
-    pub not_values: Vec<StringMatch>,
+impl<T> Default for Values<T> {
+    fn default() -> Self {
+        Self { wanted: Vec::new(), refused: Vec::new() }
+    }
 }
 
-/// What a `when` condition looks at.
+impl<T> Values<T> {
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.wanted.is_empty() && self.refused.is_empty()
+    }
+
+    /// Whether what `matches` stands for is wanted and not refused.
+    pub fn admit(&self, matches: impl Fn(&T) -> bool) -> bool {
+        (self.wanted.is_empty() || self.wanted.iter().any(&matches)) && !self.refused.iter().any(&matches)
+    }
+}
+
+/// A condition on the caller.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub enum ConditionKey {
-    /// `request.headers[NAME]`, lower case.
-    Header(Arc<str>),
-    /// `source.ip`: values are networks in text form, checked when lowered.
-    SourceIp,
-    /// `remote.ip`.
-    RemoteIp,
-    /// `source.namespace`.
-    SourceNamespace,
-    /// `source.principal`.
-    SourcePrincipal,
-    /// `destination.ip`.
-    DestinationIp,
-    /// `destination.port`.
-    DestinationPort,
-    /// `connection.sni`.
-    Sni,
-    /// `request.auth.*` and other keys that need a JWT: nothing provides them yet, so they never match, and an ALLOW
-    /// rule with one never allows.
-    Unavailable(Arc<str>),
+pub enum CallerMatch {
+    /// The identity `TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT`, without scheme; `Present`: any authenticated peer.
+    Principal(Values<StringMatch>),
+    /// The trust domain of the identity, as a whole.
+    TrustDomain(Values<StringMatch>),
+    /// The namespace of the identity, as a whole.
+    Namespace(Values<StringMatch>),
+    /// Namespace and service account of the identity, in any trust domain.
+    Account(Values<Account>),
+    /// Network of the direct peer.
+    DirectIp(Values<IpNet>),
+    /// Network of the original client (X-Forwarded-For, PROXY protocol).
+    RemoteIp(Values<IpNet>),
+    /// A request header by its lower-case name, pseudo headers included.
+    Header(Arc<str>, Values<StringMatch>),
+    /// An attribute that nothing provides (`request.auth.*`, metadata of filters): a rule with one cannot be expressed.
+    Unserved(Arc<str>),
+}
+
+impl CallerMatch {
+    fn needs_http(&self) -> bool {
+        matches!(self, Self::Header(..) | Self::Unserved(_))
+    }
+}
+
+/// A service account.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct Account {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// A condition on the call.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum CallMatch {
+    /// The authority, without case; a port that the client wrote belongs to it.
+    Host(Values<StringMatch>),
+    /// The method.
+    Method(Values<StringMatch>),
+    /// The path without query.
+    Path(Values<StringMatch>),
+    /// The destination port.
+    Port(Values<u16>),
+    /// The destination network.
+    Ip(Values<IpNet>),
+    /// The server name of the TLS handshake.
+    Sni(Values<StringMatch>),
+}
+
+impl CallMatch {
+    fn needs_http(&self) -> bool {
+        matches!(self, Self::Host(_) | Self::Method(_) | Self::Path(_))
+    }
 }

@@ -33,6 +33,9 @@ use crate::{
 pub struct Lowered {
     /// Items; empty for objects that say nothing to a proxy.
     pub items: Vec<Item>,
+    /// What stands in for a refused object of which no version was ever accepted: for a guard that asks for something
+    /// unserved, its items with every door closed. Empty for all others: what is not in force guards nothing.
+    pub closed: Vec<Item>,
     /// In the order found; with object and position.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -46,9 +49,9 @@ impl Lowered {
 
 /// Lowers one object.
 pub fn lower(object: &Object, mesh: &MeshDefaults) -> Lowered {
-    let mut lowering = Lowering { object, mesh, diagnostics: Vec::new() };
+    let mut lowering = Lowering { object, mesh, diagnostics: Vec::new(), closed: Vec::new() };
     let items = lowering.items();
-    Lowered { items, diagnostics: object.diagnose_all(lowering.diagnostics) }
+    Lowered { items, closed: lowering.closed, diagnostics: object.diagnose_all(lowering.diagnostics) }
 }
 
 /// One object on its way down.
@@ -56,6 +59,7 @@ struct Lowering<'a> {
     object: &'a Object,
     mesh: &'a MeshDefaults,
     diagnostics: Vec<Diagnostic>,
+    closed: Vec<Item>,
 }
 
 impl Lowering<'_> {

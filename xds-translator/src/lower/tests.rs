@@ -221,30 +221,94 @@ fn peer_tls_by_port_needs_a_selector() {
 }
 
 #[test]
-fn access_rules_fail_closed() {
-    let spec = "{action: ALLOW, rules: [
-        {from: [{source: {principals: ['cluster.local/ns/a/sa/b', '*'], trustDomains: [cluster.local]}}], to: [{operation: {paths: ['/a/{*}', '/b*'], ports: ['8080']}}], when: [{key: 'request.headers[X-Token]', values: ['*']}, {key: 'request.auth.claims[iss]', values: [me]}]},
-        {from: [{source: {principals: ['other.local/ns/a/sa/b'], trustDomains: [cluster.local]}}]}]}";
+fn access_rules_keep_every_condition_and_their_place() {
+    let spec = "{action: DENY, rules: [
+        {from: [{source: {principals: ['*', '*/sa/b'], notPrincipals: [cluster.local/ns/a/sa/b], trustDomains: ['*.corp'], notTrustDomains: [old], remoteIpBlocks: [10.1.2.3/8]}}],
+         to: [{operation: {hosts: [A.example.com], paths: ['/a/{*}/b.c', '/d/{**}', '/e/{**}/f', '/g*'], notPaths: ['*'], ports: ['8080']}}],
+         when: [{key: 'request.headers[X-Token]', values: ['*']}, {key: 'request.headers[:method]', notValues: [GET]},
+                {key: source.serviceAccount, values: [sleep, bank/teller]}, {key: source.trustDomain, values: ['*.corp']},
+                {key: destination.port, notValues: ['9']}]},
+        {from: [{source: {principals: [evil.corp/ns/a/sa/b], trustDomains: ['*.corp']}}]}]}";
+    let values = |wanted: Value, refused: Value| json!({"wanted": wanted, "refused": refused});
+    let regex = |text: &str| json!({"Regex": text});
     check(
         &istio("AuthorizationPolicy", spec),
         &[
+            ("/0/action", json!("Deny")),
             (
-                "/0/rules/0/from/0/principals",
-                json!([{"Exact": "cluster.local/ns/a/sa/b"}, {"Prefix": "cluster.local/"}]),
+                "/0/rules/0/from/0",
+                json!([
+                    {"Principal": values(json!(["Present", {"Suffix": "/sa/b"}]), json!([{"Exact": "cluster.local/ns/a/sa/b"}]))},
+                    {"TrustDomain": values(json!([{"Suffix": ".corp"}]), json!([{"Exact": "old"}]))},
+                    {"RemoteIp": values(json!(["10.0.0.0/8"]), json!([]))},
+                ]),
             ),
-            ("/0/rules/0/to/0/paths", json!([{"Template": "/a/{*}"}, {"Text": {"Prefix": "/b"}}])),
-            ("/0/rules/0/to/0/ports", json!([8080])),
-            ("/0/rules/0/when/0", json!({"key": {"Header": "x-token"}, "values": ["Present"], "not_values": []})),
-            ("/0/rules/0/when/1/key", json!({"Unavailable": "request.auth.claims[iss]"})),
-            // Nobody is in two trust domains: the rule is gone, and the policy still refuses what it does not allow.
-            ("/0/rules/1", Value::Null),
-            ("/0/action", json!("Allow")),
+            (
+                "/0/rules/0/to/0",
+                json!([
+                    {"Host": values(json!([{"Exact": "A.example.com"}]), json!([]))},
+                    {"Port": values(json!([8080]), json!([]))},
+                    {"Path": values(
+                        json!([regex("/a/[^/]+/b\\.c"), {"Prefix": "/d/"}, regex("/e/.*/f"), {"Prefix": "/g"}]),
+                        json!(["Present"]),
+                    )},
+                ]),
+            ),
+            (
+                "/0/rules/0/when_from",
+                json!([
+                    {"Header": ["x-token", values(json!(["Present"]), json!([]))]},
+                    {"Header": [":method", values(json!([]), json!([{"Exact": "GET"}]))]},
+                    // An account without namespace is one of the policy's own.
+                    {"Account": values(
+                        json!([{"namespace": "shop", "name": "sleep"}, {"namespace": "bank", "name": "teller"}]),
+                        json!([]),
+                    )},
+                    {"TrustDomain": values(json!([{"Suffix": ".corp"}]), json!([]))},
+                ]),
+            ),
+            ("/0/rules/0/when_to", json!([{"Port": values(json!([]), json!([9]))}])),
+            // Whoever is named beside a trust domain is left to the proxy to match: no rule is lost.
+            ("/0/rules/1/from/0/0/Principal/wanted/0/Exact", json!("evil.corp/ns/a/sa/b")),
+            ("/0/rules/2", Value::Null),
         ],
     );
-    check(
-        &istio("AuthorizationPolicy", "{action: CUSTOM, provider: {name: x}, rules: [{}]}"),
-        &[("/0/action", json!("Deny"))],
-    );
+}
+
+#[test]
+fn what_guards_access_and_is_not_served_is_refused_and_stands_in_closed() {
+    let table = [
+        ("{action: CUSTOM, provider: {name: x}, rules: [{to: [{operation: {paths: [/a]}}]}]}", "spec.action", "Deny"),
+        (
+            "{rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}",
+            "spec.rules[0].from[0].source.requestPrincipals",
+            "Allow",
+        ),
+        (
+            "{action: DENY, rules: [{from: [{source: {notRequestPrincipals: ['*']}}]}]}",
+            "spec.rules[0].from[0].source.notRequestPrincipals",
+            "Deny",
+        ),
+        ("{rules: [{when: [{key: 'request.auth.claims[iss]', values: [me]}]}]}", "spec.rules[0].when[0].key", "Allow"),
+        (
+            "{action: AUDIT, rules: [{when: [{key: 'experimental.envoy.filters.a[b]', values: [c]}]}]}",
+            "spec.rules[0].when[0].key",
+            "Audit",
+        ),
+    ];
+    for (spec, field, action) in table {
+        let lowered = lower(&objects(&istio("AuthorizationPolicy", spec))[0], &MeshDefaults::default());
+        let findings: Vec<String> = lowered.diagnostics.iter().map(|d| d.field.to_string()).collect();
+        assert_eq!((lowered.is_refused(), findings), (true, vec![field.to_owned()]), "{spec}");
+        assert_eq!(value(&lowered.closed[0])["action"], action, "{spec}");
+    }
+    // What was never understood stands for nothing, and what is accepted needs no stand-in.
+    for spec in
+        ["{targetRefs: [{kind: Gateway, name: a, group: gateway.networking.k8s.io}], rules: [{}]}", "{rules: [{}]}"]
+    {
+        let lowered = lower(&objects(&istio("AuthorizationPolicy", spec))[0], &MeshDefaults::default());
+        assert!(lowered.closed.is_empty(), "{spec}");
+    }
 }
 
 #[test]

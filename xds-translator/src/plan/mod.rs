@@ -13,6 +13,7 @@ mod egress;
 mod fixture;
 mod gateway;
 mod gateway_servers;
+mod identity;
 mod inbound;
 mod inbound_chain;
 pub mod keys;

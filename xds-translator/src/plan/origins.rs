@@ -116,7 +116,7 @@ fn of_access(
     let filters: Vec<AccessFilter> =
         chains_of(listener).flat_map(|c| c.access.iter().cloned().chain(http(c))).collect();
     let rules: BTreeSet<&Arc<str>> =
-        filters.iter().flat_map(|f| f.policies.iter().flat_map(|p| p.keys()).chain(f.shadow.keys())).collect();
+        filters.iter().flat_map(|f| f.policies.iter().chain(&f.shadow).flat_map(|p| p.keys())).collect();
     for policy in reader.access_policies(namespace, labels) {
         let prefix = naming::access_policy(&policy.origin.id);
         if rules.iter().any(|rule| rule.starts_with(&prefix)) {

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::ir::{
-    Cors, Fault, HashKey, HeaderOps, Health, HttpMatch, Locality, PathMatch, PathNormalization, PathRewrite,
-    PerMillion, Redirect, StringMatch, TcpKeepalive, TlsVersion, Warmup,
+    Cors, Fault, HashKey, HeaderOps, Health, HttpMatch, Locality, PathNormalization, PathRewrite, PerMillion, Redirect,
+    StringMatch, TcpKeepalive, TlsVersion, Warmup,
 };
 
 /// One resource (or, for virtual hosts, one part of a resource) with every decision made.
@@ -656,8 +656,8 @@ pub struct AccessFilter {
     /// Enforced policies by name `ns[NS]-policy[NAME]-rule[I]`; with ALLOW, an empty map refuses everything.
     /// `None`: nothing is enforced, `shadow` only reports.
     pub policies: Option<BTreeMap<Arc<str>, AccessPolicyPlan>>,
-    /// Policies that are only reported.
-    pub shadow: BTreeMap<Arc<str>, AccessPolicyPlan>,
+    /// Policies that are only reported, read as `policies` are.
+    pub shadow: Option<BTreeMap<Arc<str>, AccessPolicyPlan>>,
 }
 
 /// One RBAC policy: any permission and any principal.
@@ -683,7 +683,7 @@ pub enum Permission {
     /// A header (`:method`, `:authority`); the flag compares without case.
     Header(Arc<str>, StringMatch, bool),
     /// The path without query.
-    Path(PathMatch),
+    Path(StringMatch),
     /// Destination port.
     Port(u16),
     /// Destination network.

@@ -10,7 +10,7 @@ use crate::{
     class::NodeIdentity,
     compiler::{Change, Compiler},
     dialect::Kind,
-    ir::{Health, Hostname, Labels, MeshDefaults, ObjectId, PeerTls, ServiceKey},
+    ir::{AccessAction, Health, Hostname, Labels, MeshDefaults, ObjectId, PeerTls, ServiceKey},
     plan::{CaptureMode, Features, OutboundKey, ViewKey},
     snapshot::Reader,
 };
@@ -147,6 +147,33 @@ fn a_refused_object_leaves_its_last_accepted_version_in_force() {
     assert_eq!(policies(&compiler.rebuild()).len(), 1);
     compiler.apply(vec![policy(json!([]))]);
     assert!(policies(&compiler)[0].rules.is_empty() && compiler.diagnostics().next().is_none());
+}
+
+#[test]
+fn a_guard_that_is_refused_on_first_sight_is_in_force_closed_until_a_version_is_accepted() {
+    let policy = |spec: Value| upsert(Kind::AuthorizationPolicy, "shop", "p", 0, json!({"spec": spec}));
+    let custom = |path: &str| {
+        let to = json!([{"operation": {"paths": [path]}}]);
+        policy(json!({"action": "CUSTOM", "provider": {"name": "x"}, "rules": [{"to": to}]}))
+    };
+    let denied = |compiler: &Compiler| {
+        let policies = Reader::new(compiler.snapshot()).access_policies("shop", &Labels::new());
+        policies.iter().filter(|p| p.action == AccessAction::Deny).count()
+    };
+    let mut compiler = Compiler::new(MeshDefaults::default());
+    // Twice: what was never accepted does not become the last accepted version by being replaced.
+    compiler.apply(vec![custom("/a")]);
+    compiler.apply(vec![custom("/b")]);
+    assert_eq!((denied(&compiler), denied(&compiler.rebuild()), compiler.diagnostics().count()), (1, 1, 1));
+    let path = |compiler: &Compiler| {
+        let policies = Reader::new(compiler.snapshot()).access_policies("shop", &Labels::new());
+        format!("{:?}", policies[0].rules)
+    };
+    assert!(path(&compiler).contains("/b"), "{}", path(&compiler));
+    compiler.apply(vec![policy(json!({"rules": [{}]}))]);
+    assert_eq!((denied(&compiler), compiler.diagnostics().count()), (0, 0));
+    compiler.apply(vec![custom("/a")]);
+    assert_eq!((denied(&compiler), compiler.diagnostics().count()), (0, 1), "the accepted version still allows");
 }
 
 #[test]

@@ -207,6 +207,10 @@ fn peer_authentication(_: &str, _: usize, variant: usize) -> Value {
 fn authorization_policy(_: &str, _: usize, variant: usize) -> Value {
     let rule = json!({"from": [{"source": {"namespaces": ["shop"]}}], "to": [{"operation": {"methods": ["GET"]}}]});
     let selector = if variant > 2 { json!({"matchLabels": {"version": "v1"}}) } else { json!({}) };
+    if variant == 1 {
+        // Refused: in its stead stands its last accepted version, or a closed door.
+        return json!({"spec": {"action": "CUSTOM", "provider": {"name": "p"}, "selector": selector, "rules": [rule]}});
+    }
     let action = if variant.is_multiple_of(2) { "ALLOW" } else { "DENY" };
     json!({"spec": {"selector": selector, "action": action, "rules": [rule]}})
 }

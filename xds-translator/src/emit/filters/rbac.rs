@@ -5,16 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{http, network};
 use crate::{
     emit::{
-        any::extension,
         matching::{cidr, header, string},
         pb::{
             hcm::HttpFilter,
             http_rbac, listener, matcher, network_rbac,
             rbac::{self, permission::Rule, principal::Identifier},
-            uri_template::UriTemplateMatchConfig,
         },
     },
-    ir::{AccessAction, PathMatch},
+    ir::AccessAction,
     plan::{AccessFilter, AccessPolicyPlan, Permission, Principal},
 };
 
@@ -23,7 +21,7 @@ pub(super) fn http_filter(plan: &AccessFilter) -> HttpFilter {
     let config = http_rbac::Rbac {
         rules: enforced(plan),
         shadow_rules: shadow(plan),
-        shadow_rules_stat_prefix: shadow_prefix(&plan.action).to_owned(),
+        shadow_rules_stat_prefix: shadow_prefix(plan.action).to_owned(),
         ..Default::default()
     };
     http("envoy.filters.http.rbac", &config)
@@ -34,7 +32,7 @@ pub(in crate::emit) fn network_filter(plan: &AccessFilter) -> listener::Filter {
     let config = network_rbac::Rbac {
         rules: enforced(plan),
         shadow_rules: shadow(plan),
-        shadow_rules_stat_prefix: shadow_prefix(&plan.action).to_owned(),
+        shadow_rules_stat_prefix: shadow_prefix(plan.action).to_owned(),
         stat_prefix: "tcp.".to_owned(),
         ..Default::default()
     };
@@ -43,15 +41,15 @@ pub(in crate::emit) fn network_filter(plan: &AccessFilter) -> listener::Filter {
 
 /// Absent rules enforce nothing; present and empty ones with ALLOW refuse everything.
 fn enforced(plan: &AccessFilter) -> Option<rbac::Rbac> {
-    plan.policies.as_ref().map(|policies| rules(&plan.action, policies))
+    plan.policies.as_ref().map(|policies| rules(plan.action, policies))
 }
 
 fn shadow(plan: &AccessFilter) -> Option<rbac::Rbac> {
-    (!plan.shadow.is_empty()).then(|| rules(&plan.action, &plan.shadow))
+    plan.shadow.as_ref().map(|policies| rules(plan.action, policies))
 }
 
 /// Written without a dry run too, as Istio does.
-fn shadow_prefix(action: &AccessAction) -> &'static str {
+fn shadow_prefix(action: AccessAction) -> &'static str {
     match action {
         AccessAction::Allow => "istio_dry_run_allow_",
         AccessAction::Deny => "istio_dry_run_deny_",
@@ -59,7 +57,7 @@ fn shadow_prefix(action: &AccessAction) -> &'static str {
     }
 }
 
-fn rules(action: &AccessAction, policies: &BTreeMap<Arc<str>, AccessPolicyPlan>) -> rbac::Rbac {
+fn rules(action: AccessAction, policies: &BTreeMap<Arc<str>, AccessPolicyPlan>) -> rbac::Rbac {
     let action = match action {
         AccessAction::Allow => rbac::rbac::Action::Allow,
         AccessAction::Deny => rbac::rbac::Action::Deny,
@@ -90,22 +88,15 @@ fn permission(plan: &Permission) -> rbac::Permission {
         Permission::Or(items) => Rule::OrRules(set(items)),
         Permission::Not(item) => Rule::NotRule(Box::new(permission(item))),
         Permission::Header(name, condition, ignore_case) => Rule::Header(header(name, condition, *ignore_case)),
-        Permission::Path(PathMatch::Text(condition)) => {
+        Permission::Path(condition) => {
             let path = matcher::path_matcher::Rule::Path(string(condition, false));
             Rule::UrlPath(matcher::PathMatcher { rule: Some(path) })
         }
-        Permission::Path(PathMatch::Template(template)) => Rule::UriTemplate(uri_template(template)),
         Permission::Port(port) => Rule::DestinationPort((*port).into()),
         Permission::DestinationIp(network) => Rule::DestinationIp(cidr(network)),
         Permission::Sni(condition) => Rule::RequestedServerName(string(condition, false)),
     };
     rbac::Permission { rule: Some(rule) }
-}
-
-/// Istio's `{*}` and `{**}` are Envoy's `*` and `**`.
-fn uri_template(template: &str) -> crate::emit::pb::core::TypedExtensionConfig {
-    let path_template = template.replace("{**}", "**").replace("{*}", "*");
-    extension("uri-template", &UriTemplateMatchConfig { path_template })
 }
 
 fn principal(plan: &Principal) -> rbac::Principal {

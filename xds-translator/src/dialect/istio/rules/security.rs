@@ -68,36 +68,24 @@ fn check_source(source: &Source, at: &mut Decoder) {
         each(field, list, at, |net, at| check_network(net, at));
     }
     let texts = [
-        ("principals", &source.principals),
-        ("notPrincipals", &source.not_principals),
         ("requestPrincipals", &source.request_principals),
         ("notRequestPrincipals", &source.not_request_principals),
         ("namespaces", &source.namespaces),
         ("notNamespaces", &source.not_namespaces),
-        ("serviceAccounts", &source.service_accounts),
-        ("notServiceAccounts", &source.not_service_accounts),
-        ("trustDomains", &source.trust_domains),
-        ("notTrustDomains", &source.not_trust_domains),
     ];
     for (field, list) in texts {
         each(field, list, at, |text, at| check_filled(text, at));
     }
     for (field, list) in [("principals", &source.principals), ("notPrincipals", &source.not_principals)] {
-        each(field, list, at, |text, at| {
-            if let Some(id) = text.strip_prefix("spiffe://") {
-                at.invalid(
-                    "a principal is written without `spiffe://`, and would never match",
-                    Some(format!("`{id}`")),
-                );
-            }
-        });
+        each(field, list, at, |text, at| check_principal(text, at));
     }
     for (field, list) in
-        [("requestPrincipals", &source.request_principals), ("notRequestPrincipals", &source.not_request_principals)]
+        [("serviceAccounts", &source.service_accounts), ("notServiceAccounts", &source.not_service_accounts)]
     {
-        if !list.is_empty() {
-            at.within(field, |at| at.remark(no_tokens));
-        }
+        each(field, list, at, |text, at| check_account(text, at));
+    }
+    for (field, list) in [("trustDomains", &source.trust_domains), ("notTrustDomains", &source.not_trust_domains)] {
+        each(field, list, at, |text, at| check_trust_domain(text, at));
     }
     let accounts = !source.service_accounts.is_empty() || !source.not_service_accounts.is_empty();
     if accounts && (!source.principals.is_empty() || !source.namespaces.is_empty()) {
@@ -105,8 +93,29 @@ fn check_source(source: &Source, at: &mut Decoder) {
     }
 }
 
-fn no_tokens(path: crate::diagnostic::FieldPath) -> Diagnostic {
-    Diagnostic::info(Code::NotActedOn, path, "request tokens are not checked yet, so this never matches")
+fn check_principal(text: &str, at: &mut Decoder) {
+    check_filled(text, at);
+    if let Some(id) = text.strip_prefix("spiffe://") {
+        at.invalid("a principal is written without `spiffe://`, and would never match", Some(format!("`{id}`")));
+    }
+}
+
+/// Istio takes no wildcards here: a `*` would be a letter that no account has, and the rule would match nobody.
+fn check_account(text: &str, at: &mut Decoder) {
+    let mut parts = text.split('/');
+    let whole = parts.by_ref().take(2).all(|part| !part.is_empty() && !part.contains('*'));
+    if !whole || parts.next().is_some() {
+        let path = at.path();
+        let finding = Diagnostic::error(Code::InvalidValue, path, "not a service account");
+        at.note(finding.expected("`ACCOUNT` or `NAMESPACE/ACCOUNT`, without `*`", format!("`{text}`")));
+    }
+}
+
+fn check_trust_domain(text: &str, at: &mut Decoder) {
+    check_filled(text, at);
+    if let Some((domain, _)) = text.split_once('/') {
+        at.invalid(format!("`{text}`: a trust domain has no `/`"), Some(format!("`{domain}`")));
+    }
 }
 
 fn check_filled(text: &str, at: &mut Decoder) {
@@ -125,15 +134,7 @@ fn check_operation(operation: &Operation, at: &mut Decoder) {
         );
     }
     for (field, list) in [("ports", &operation.ports), ("notPorts", &operation.not_ports)] {
-        each(field, list, at, |port, at| {
-            if port.parse::<u16>().map_or(true, |p| p == 0) {
-                let path = at.path();
-                at.note(
-                    Diagnostic::error(Code::InvalidValue, path, "not a port")
-                        .expected("\"1\" to \"65535\"", format!("`{port}`")),
-                );
-            }
-        });
+        each(field, list, at, |port, at| check_port(port, at));
     }
     let texts = [
         ("hosts", &operation.hosts),
@@ -149,17 +150,20 @@ fn check_operation(operation: &Operation, at: &mut Decoder) {
     }
 }
 
+/// `{*}` and `{**}` stand for whole segments; with one of them, a bare `*` has no meaning (Istio `Operation.paths`).
 fn check_path(path: &str, at: &mut Decoder) {
     if !path.contains(['{', '}']) {
         return check_filled(path, at);
     }
     let segments: Vec<&str> = path.split('/').collect();
-    let operators = segments.iter().all(|s| !s.contains(['{', '}']) || matches!(*s, "{*}" | "{**}"));
-    let any_depth = segments.iter().filter(|s| **s == "{**}").count();
+    let operators = segments.iter().all(|s| !s.contains(['{', '}', '*']) || matches!(*s, "{*}" | "{**}"));
+    let any_depth = segments.iter().position(|s| *s == "{**}");
     if !operators {
         at.invalid(format!("`{path}`: a template may hold only `{{*}}` and `{{**}}`, each as a whole segment"), None);
-    } else if any_depth > 1 {
-        at.invalid(format!("`{path}`: `{{**}}` may stand only once"), None);
+    } else if any_depth.is_some_and(|i| segments[i + 1..].iter().any(|s| s.starts_with('{'))) {
+        at.invalid(format!("`{path}`: `{{**}}` must be the last operator"), None);
+    } else if !path.starts_with('/') {
+        at.invalid(format!("`{path}`: a template begins with `/`, as every path does"), Some(format!("`/{path}`")));
     }
 }
 
@@ -196,31 +200,45 @@ fn check_condition(condition: &Condition, at: &mut Decoder) {
         finding.fix = near.map(|n| format!("`{n}`"));
         at.note(finding);
     }
-    if let Some(name) = key.strip_prefix("request.headers[")
-        && !name.strip_suffix(']').is_some_and(is_header_name)
-    {
-        at.within("key", |at| at.invalid(format!("`{key}` does not name a header"), None));
+    if let Some(name) = key.strip_prefix("request.headers[") {
+        at.within("key", |at| check_header_key(key, name, at));
     }
     if condition.values.is_empty() && condition.not_values.is_empty() {
         at.missing("values", Some("give `values` or `notValues`".to_owned()));
     }
-    if key.starts_with("request.auth.") {
-        at.within("key", |at| at.remark(no_tokens));
+    let check: fn(&str, &mut Decoder) = match key {
+        "source.ip" | "remote.ip" | "destination.ip" => check_network,
+        "destination.port" => check_port,
+        "source.principal" => check_principal,
+        "source.serviceAccount" => check_account,
+        "source.trustDomain" => check_trust_domain,
+        "source.namespace" | "connection.sni" => check_filled,
+        _ => return,
+    };
+    each("values", &condition.values, at, |text, at| check(text, at));
+    each("notValues", &condition.not_values, at, |text, at| check(text, at));
+}
+
+/// Pseudo headers of requests (RFC 9113 section 8.3.1, RFC 8441), which conditions may look at.
+const PSEUDO_HEADERS: &[&str] = &[":method", ":scheme", ":authority", ":path", ":protocol"];
+
+fn check_header_key(key: &str, name: &str, at: &mut Decoder) {
+    let Some(name) = name.strip_suffix(']') else {
+        return at.invalid(format!("`{key}` does not name a header"), Some(format!("`{key}]`")));
+    };
+    if name.starts_with(':') && !PSEUDO_HEADERS.contains(&name) {
+        let near = crate::dialect::suggest::nearest(name, PSEUDO_HEADERS.iter().copied());
+        let message = format!("`{name}` is no pseudo header of requests");
+        return at.invalid(message, near.map(|near| format!("`request.headers[{near}]`")));
     }
-    if key.starts_with("experimental.") {
-        at.within("key", |at| {
-            at.remark(|path| Diagnostic::info(Code::NotActedOn, path, "accepted, but never matches yet"))
-        });
+    if !name.starts_with(':') && !is_header_name(name) {
+        at.invalid(format!("`{key}` does not name a header"), None);
     }
-    if matches!(key, "source.ip" | "remote.ip" | "destination.ip") {
-        each("values", &condition.values, at, |net, at| check_network(net, at));
-        each("notValues", &condition.not_values, at, |net, at| check_network(net, at));
-    }
-    if key == "destination.port" {
-        each("values", &condition.values, at, |port, at| {
-            if port.parse::<u16>().is_err() {
-                at.invalid(format!("`{port}` is not a port"), None);
-            }
-        });
+}
+
+fn check_port(text: &str, at: &mut Decoder) {
+    if text.parse::<u16>().map_or(true, |port| port == 0) {
+        let finding = Diagnostic::error(Code::InvalidValue, at.path(), "not a port");
+        at.note(finding.expected("\"1\" to \"65535\"", format!("`{text}`")));
     }
 }
