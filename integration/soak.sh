@@ -5,6 +5,7 @@
 #     crash         200 kills of the control plane at random moments (FERROMESH_KILLS)
 #     attack        floods, starvation, slow and broken peers beside good ones; what memory they cost is printed
 #                   (FERROMESH_ATTACK_SECONDS each, FERROMESH_ATTACK_ROUNDS)
+#     oracle        5,000 calls under random authorization policies, as documented and as Envoy judges (FERROMESH_ORACLE_CASES)
 # Leaves no process behind; binds to loopback and to namespaces it made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,11 +18,16 @@ attack() {
   FERROMESH_ATTACK_SECONDS=${FERROMESH_ATTACK_SECONDS:-10} FERROMESH_ATTACK_ROUNDS=${FERROMESH_ATTACK_ROUNDS:-3} target attack
 }
 
+# Without a seed the test would always judge the same calls.
+oracle() {
+  FERROMESH_ORACLE_CASES=${FERROMESH_ORACLE_CASES:-5000} FERROMESH_SEED=${FERROMESH_SEED:-$RANDOM$RANDOM} target access_oracle
+}
+
 target() { # NAME: runs that end-to-end test target, and shows what it prints
   cargo test -p ferromesh-integration --features e2e --test "$1" -- --nocapture
 }
 
-steps=(crash attack)
+steps=(crash attack oracle)
 usage() { sed -n '2,/^set/{/^set/d;s/^# \?//;p}' integration/soak.sh; }
 [ "${1:-}" != --help ] || { usage; exit; }
 [ $# -gt 0 ] || set -- "${steps[@]}"

@@ -43,10 +43,7 @@ pub fn envoy() -> PathBuf {
 ///
 /// # Panics
 /// A variable is not a number.
-#[allow(clippy::disallowed_methods, reason = "the tests' one place that reads the environment")]
 pub fn crash_settings() -> (u32, u64) {
-    let number =
-        |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap_or_else(|e| panic!("{name}: {e}")));
     let kills = number("FERROMESH_KILLS").and_then(|n| n.try_into().ok()).unwrap_or(20);
     (kills, number("FERROMESH_SEED").unwrap_or_else(|| std::process::id().into()))
 }
@@ -56,10 +53,23 @@ pub fn crash_settings() -> (u32, u64) {
 ///
 /// # Panics
 /// A variable is not a number.
-#[allow(clippy::disallowed_methods, reason = "the tests' one place that reads the environment")]
 pub fn attack_settings() -> (Duration, u32) {
-    let number =
-        |name: &str| std::env::var(name).ok().map(|v| v.parse::<u32>().unwrap_or_else(|e| panic!("{name}: {e}")));
-    let seconds = number("FERROMESH_ATTACK_SECONDS").map(|seconds| Duration::from_secs(seconds.into()));
-    (seconds.unwrap_or(Duration::from_millis(250)), number("FERROMESH_ATTACK_ROUNDS").unwrap_or(1))
+    let seconds = number("FERROMESH_ATTACK_SECONDS").map(Duration::from_secs);
+    let rounds = number("FERROMESH_ATTACK_ROUNDS").and_then(|n| n.try_into().ok()).unwrap_or(1);
+    (seconds.unwrap_or(Duration::from_millis(250)), rounds)
+}
+
+/// How many calls the authorization oracle judges, and the seed of everything in them: `FERROMESH_ORACLE_CASES` (200) and
+/// `FERROMESH_SEED` (always the same).
+///
+/// # Panics
+/// A variable is not a number.
+pub fn oracle_settings() -> (usize, u64) {
+    let cases = number("FERROMESH_ORACLE_CASES").and_then(|n| n.try_into().ok()).unwrap_or(200);
+    (cases, number("FERROMESH_SEED").unwrap_or(1))
+}
+
+#[allow(clippy::disallowed_methods, reason = "the tests' one place that reads the environment")]
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|e| panic!("{name}: {e}")))
 }

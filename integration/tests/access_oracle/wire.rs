@@ -1,0 +1,115 @@
+//! Calls with any identity, byte by byte.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use ferromesh_integration::certificate::self_signed;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpSocket,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::cases::{Call, Identity, Payload, SERVER_NAMES};
+
+/// A certificate and its key, as files.
+type Files = (PathBuf, PathBuf);
+
+/// An authority, the server's certificate and one for every identity.
+pub(crate) struct Credentials {
+    pub(crate) authority: Files,
+    pub(crate) server: Files,
+    clients: BTreeMap<Identity, Files>,
+}
+
+impl Credentials {
+    pub(crate) fn make(dir: &Path, identities: &[Identity]) -> Self {
+        let authority = self_signed(dir, "authority", &["-subj", "/CN=test"]);
+        let server_names = SERVER_NAMES.map(|name| format!("DNS:{name}")).join(",");
+        let server = signed(dir, "server", &authority, &server_names);
+        let client = |(i, identity): (usize, &Identity)| {
+            let name = format!("URI:spiffe://{}", identity.text());
+            (identity.clone(), signed(dir, &format!("client-{i}"), &authority, &name))
+        };
+        let clients = identities.iter().enumerate().map(client).collect();
+        Self { authority, server, clients }
+    }
+
+    fn connector(&self, identity: &Identity, call: &Call) -> TlsConnector {
+        let (certificate, key) = &self.clients[identity];
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate_in(&self.authority.0)).expect("an authority");
+        let key = PrivateKeyDer::from_pem_file(key).expect("a key");
+        let config = ClientConfig::builder().with_root_certificates(roots);
+        let mut config = config.with_client_auth_cert(vec![certificate_in(certificate)], key).expect("a certificate");
+        config.enable_sni = call.server_name.is_some();
+        // What sidecars offer for what they carry.
+        let alpn: &[u8] = if matches!(call.payload, Payload::Bytes) { b"istio" } else { b"istio-http/1.1" };
+        config.alpn_protocols = vec![alpn.to_vec()];
+        TlsConnector::from(Arc::new(config))
+    }
+
+    /// Makes the call: whether it came through, and from which address it was made.
+    pub(crate) async fn call(&self, call: &Call, destination: SocketAddr) -> (bool, SocketAddr) {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((call.source, 0).into()).expect("a loopback address");
+        let stream = socket.connect(destination).await.expect("a listening proxy");
+        let source = stream.local_addr().expect("a connected socket");
+        let Some(identity) = &call.peer else { return (passes(stream, call).await, source) };
+        let name = ServerName::try_from(call.server_name.unwrap_or(SERVER_NAMES[0])).expect("a name");
+        let stream = self.connector(identity, call).connect(name, stream).await.expect("a handshake");
+        (passes(stream, call).await, source)
+    }
+}
+
+fn certificate_in(file: &Path) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(file).expect("a certificate")
+}
+
+fn signed(dir: &Path, name: &str, authority: &Files, alternative: &str) -> Files {
+    let path = |path: &Path| path.to_str().expect("a path of ours is text").to_owned();
+    let about = [
+        "-subj",
+        "/",
+        "-CA",
+        &path(&authority.0),
+        "-CAkey",
+        &path(&authority.1),
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+        "-addext",
+        &format!("subjectAltName={alternative}"),
+    ];
+    self_signed(dir, name, &about)
+}
+
+async fn passes(mut stream: impl AsyncRead + AsyncWrite + Unpin, call: &Call) -> bool {
+    let answer = tokio::time::timeout(Duration::from_secs(20), exchange(&mut stream, &call.payload));
+    answer.await.unwrap_or_else(|_| panic!("no answer to {call:?}"))
+}
+
+async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), payload: &Payload) -> bool {
+    let Payload::Request { method, host, path, headers } = payload else {
+        return stream.write_all(b"\0ping").await.is_ok() && stream.read(&mut [0; 16]).await.is_ok_and(|read| read > 0);
+    };
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{headers}connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("an open connection");
+    let mut answer = Vec::new();
+    // An end without TLS's goodbye is an end.
+    let _ = stream.read_to_end(&mut answer).await;
+    let status =
+        answer.split(|byte| *byte == b' ').nth(1).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+    match &*status {
+        "200" => true,
+        "403" => false,
+        _ => panic!("neither 200 nor 403: {payload:?}: {}", String::from_utf8_lossy(&answer)),
+    }
+}
