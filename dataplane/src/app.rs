@@ -27,6 +27,15 @@ use crate::{
     xds::{Accepted, Client, Progress},
 };
 
+/// Keeps keys and tokens in memory from others of the same user: no core is written, neither by an Envoy that this process
+/// starts, and no debugger may look (`PR_SET_DUMPABLE`, prctl(2)). What a kernel does not know is left out.
+pub fn keep_memory_private() {
+    use nix::sys::resource::{Resource, setrlimit};
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
+
 /// How often workers are looked after.
 const WATCH_WORKERS: Duration = Duration::from_millis(500);
 

@@ -44,6 +44,7 @@ use crate::{
 /// `words` are those that lead this process here, before the subcommand: `ferromesh demo` starts itself again as a proxy.
 /// Starts its own runtimes, so it must not be called from one.
 pub fn main_with(args: impl IntoIterator<Item = OsString>, words: &[&str]) -> ExitCode {
+    app::keep_memory_private();
     let cli = match config::parse(args) {
         Ok(cli) => cli,
         Err(error) => {

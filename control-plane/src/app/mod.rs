@@ -48,6 +48,15 @@ const DEFAULT_LOG: &str = "info,kube_client=off,kube_runtime=off";
 /// Work that the control plane cannot be without.
 type Tasks = JoinSet<anyhow::Result<()>>;
 
+/// Keeps keys and tokens in memory from others of the same user: no core is written, and no debugger may look
+/// (`PR_SET_DUMPABLE`, prctl(2)). What a kernel does not know is left out.
+pub fn keep_memory_private() {
+    use nix::sys::resource::{Resource, setrlimit};
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
+
 /// Runs the control plane until SIGTERM or SIGINT.
 ///
 /// # Errors

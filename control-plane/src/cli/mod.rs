@@ -9,7 +9,7 @@ mod remote;
 mod translate;
 mod yaml;
 
-use std::{ffi::OsString, io::Write, process::ExitCode};
+use std::{borrow::Cow, ffi::OsString, io::Write, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -110,6 +110,7 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    app::keep_memory_private();
     let command = Cli::parse().command;
     #[cfg(feature = "demo")]
     if let Command::Proxy { arguments } = command {
@@ -157,12 +158,23 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 /// Prints a result. A closed pipe (`| head`) is no reason to panic.
 fn print(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = writeln!(std::io::stdout(), "{}", harmless(text));
 }
 
 /// Prints what is for a person to read beside the result.
 fn print_error(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", harmless(text));
+}
+
+/// The text with control characters written out, as JSON does: names, messages and documents come from others, and a terminal
+/// would obey what stands in them.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let shown = text.chars().map(|c| if obeyed(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() });
+    Cow::Owned(shown.collect())
 }
 
 #[cfg(test)]
@@ -170,6 +182,16 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_terminal_has_nothing_to_obey_in_what_others_wrote() {
+        assert_eq!(harmless("two\n\tlines, ünïcode"), "two\n\tlines, ünïcode");
+        let hostile = "\u{1b}[2J\u{9b}31m\r\u{7f}\u{8}x";
+        assert_eq!(harmless(hostile), r"\u001b[2J\u009b31m\u000d\u007f\u0008x");
+        // Within JSON too, it stays the text that it was.
+        let json = format!("\"{}\"", harmless("\u{9b}x"));
+        assert_eq!(serde_json::from_str::<String>(&json).expect("JSON"), "\u{9b}x");
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

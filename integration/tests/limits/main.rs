@@ -5,6 +5,7 @@
 mod canary;
 mod input;
 mod load;
+mod memory;
 mod pipe;
 mod plane;
 mod rest;
