@@ -11,7 +11,7 @@ use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    Entry, Expect, Store, StoreError, StoreKey, check,
+    DATABASE, Entry, Expect, Store, StoreError, StoreKey, check,
     journal::{Journal, Record},
     sled::{Contents, Database, in_use_or},
 };
@@ -55,7 +55,7 @@ impl Durable {
         };
         fs::create_dir_all(dir).map_err(io("make"))?;
         let lock = lock(dir)?;
-        let (journal_path, database_path) = (dir.join("journal"), dir.join("objects.sled"));
+        let (journal_path, database_path) = (dir.join("journal"), dir.join(DATABASE));
         let journal_is_new = !journal_path.exists();
         let (mut journal, mut replay) = Journal::open(&journal_path)?;
         let indexed = database_path.exists();
@@ -105,7 +105,7 @@ impl Durable {
 
     /// Whether `dir` holds, or ever held, a store: then a missing certificate authority must not be made anew.
     pub fn existed(dir: &Path) -> bool {
-        ["journal", "objects.sled"].iter().any(|name| dir.join(name).exists())
+        ["journal", DATABASE].iter().any(|name| dir.join(name).exists())
     }
 }
 

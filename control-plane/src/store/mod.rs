@@ -17,6 +17,9 @@ use serde_json::Value;
 pub use durable::{Durable, Recovery};
 pub use memory::Memory;
 
+/// Folder of the database, beside the journal.
+const DATABASE: &str = "objects.sled";
+
 /// Identifies a stored object: `Kind/namespace/name`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -83,8 +86,9 @@ pub enum StoreError {
     /// The journal is damaged before its last record, so records that were acknowledged are unreadable.
     #[error(
         "journal {path} is damaged at record {record} (byte {offset}): {reason}; restore it from a backup, or, to go on \
-         with the {record} records before the damage, run: head -c {offset} {path} > {path}.good && mv {path}.good {path}",
-        path = path.display()
+         with the {record} records before the damage, run: head -c {offset} {path} > {path}.good && mv {path}.good {path} \
+         && rm -r {index}",
+        path = path.display(), index = path.with_file_name(DATABASE).display()
     )]
     Damaged {
         /// The journal.
@@ -99,7 +103,7 @@ pub enum StoreError {
     /// The journal ends before a record that the database proves to have been acknowledged.
     #[error(
         "journal {path} ends at record {records} although record {applied} was acknowledged: {database} has it; restore the whole \
-         data directory from a backup, or, to go on with the journal's {records} records, remove {database}",
+         data directory from a backup, or, to go on with the journal's {records} records, run: rm -r {database}",
         path = path.display(), database = database.display()
     )]
     JournalShort {
@@ -115,7 +119,7 @@ pub enum StoreError {
     /// The journal holds nothing, and what the database holds cannot be told.
     #[error(
         "journal {path} is {state} and its index {database} is unreadable ({reason}), so that nobody knows what was written; \
-         restore the whole data directory from a backup, or remove {database} to start empty",
+         restore the whole data directory from a backup, or, to start empty, run: rm -r {database}",
         path = path.display(), database = database.display()
     )]
     Unknown {
