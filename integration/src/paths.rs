@@ -69,6 +69,31 @@ pub fn oracle_settings() -> (usize, u64) {
     (cases, number("FERROMESH_SEED").unwrap_or(1))
 }
 
+/// How much the differential test does: `FERROMESH_REQUESTS` (2,000) over `FERROMESH_CONFIGURATIONS` (42), all from
+/// `FERROMESH_SEED` (always the same).
+///
+/// # Panics
+/// A variable is not a number.
+pub fn differential_settings() -> Differential {
+    let configurations = number("FERROMESH_CONFIGURATIONS").and_then(|n| n.try_into().ok()).unwrap_or(42);
+    Differential {
+        requests: number("FERROMESH_REQUESTS").unwrap_or(2000),
+        configurations,
+        seed: number("FERROMESH_SEED").unwrap_or(8),
+    }
+}
+
+/// How much the differential test does.
+#[derive(Clone, Copy, Debug)]
+pub struct Differential {
+    /// Requests, each to both proxies.
+    pub requests: u64,
+    /// Configurations that they are spread over.
+    pub configurations: usize,
+    /// Where all choices come from.
+    pub seed: u64,
+}
+
 #[allow(clippy::disallowed_methods, reason = "the tests' one place that reads the environment")]
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|e| panic!("{name}: {e}")))
