@@ -275,3 +275,13 @@ async fn a_gateway_passes_no_steering_of_proxies_on() {
     assert!(answer.body.contains("x-envoy-external-address: 127.0.0.1\n"), "{}", answer.body);
     assert!(answer.body.contains("x-forwarded-proto: http\n"), "{}", answer.body);
 }
+
+#[tokio::test]
+async fn a_body_reaches_the_application_whatever_the_method() {
+    let (proxy, _server) = policed(deny(Condition::Or(vec![])), vec![to("a", |_| {})]).await;
+    for method in ["GET", "DELETE", "POST", "OPTIONS"] {
+        let head = format!("{method} / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let answer = ask(proxy.address, (head + "5\r\nhello\r\n0\r\n\r\n").as_bytes(), false).await;
+        assert!(answer.ends_with("\n\nhello"), "{answer}");
+    }
+}

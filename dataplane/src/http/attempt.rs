@@ -3,7 +3,8 @@
 
 use std::{borrow::Cow, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep};
 
@@ -328,6 +329,7 @@ impl Attempts<'_> {
                 if let Ok(host) = HeaderValue::from_str(&outgoing.authority) {
                     headers.insert(header::HOST, host);
                 }
+                announce(&body, &mut headers);
                 outgoing.path.parse::<PathAndQuery>().ok().map(Uri::from)
             }
         };
@@ -394,6 +396,14 @@ fn outlier_status(response: &Response<Incoming>) -> u16 {
         Some(b"13" | b"2" | b"15") => 500,
         Some(b"4") => 504,
         _ => response.status().as_u16(),
+    }
+}
+
+/// Says that a body of unknown length comes: hyper takes a body for none where a method seldom has one, and drops it.
+fn announce(body: &RequestBody, headers: &mut HeaderMap) {
+    let known = body.is_end_stream() || body.size_hint().exact().is_some();
+    if !known && !headers.contains_key(header::CONTENT_LENGTH) {
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
