@@ -37,18 +37,39 @@ pub use keys::*;
 pub use outline::*;
 pub use types::*;
 
-pub(crate) use origins::origins_of;
 pub(crate) use traffic::Traffic;
 
-use crate::snapshot::Reader;
+use std::collections::BTreeSet;
 
-/// Plans which resources a view consists of. The only place that tells kinds of proxies apart.
-pub fn plan_outline(reader: &Reader<'_>, key: &ViewKey) -> Outline {
+use crate::{ir::ObjectId, snapshot::Reader};
+
+/// What is planned for a view of one kind.
+pub(crate) trait PlansView {
+    /// Which resources the view consists of.
+    fn outline(&self, reader: &Reader<'_>) -> Outline;
+    /// The objects that shaped an item which the view plans as its own.
+    fn origins_of(&self, reader: &Reader<'_>, item: &PlanItem) -> BTreeSet<ObjectId>;
+}
+
+/// The only place that tells kinds of proxies apart.
+fn planner(key: &ViewKey) -> &dyn PlansView {
     match key {
-        ViewKey::Outbound(key) => sidecar::plan_outbound(reader, key),
-        ViewKey::Inbound(key) => inbound::plan_inbound(reader, key),
-        ViewKey::Gateway(key) => gateway::plan_gateway(reader, key),
+        ViewKey::Outbound(key) => key,
+        ViewKey::Inbound(key) => key,
+        ViewKey::Gateway(key) => key,
     }
+}
+
+/// Plans which resources a view consists of.
+pub fn plan_outline(reader: &Reader<'_>, key: &ViewKey) -> Outline {
+    planner(key).outline(reader)
+}
+
+/// The objects that shaped an own item of a view (a listener, the cluster of a workload's port); sorted, unique. Empty
+/// where only the mesh's settings did, and for listeners that every service of a port shares: their routes tell the
+/// services apart.
+pub fn origins_of(reader: &Reader<'_>, key: &ViewKey, item: &PlanItem) -> BTreeSet<ObjectId> {
+    planner(key).origins_of(reader, item)
 }
 
 /// Plans one shared item; `None`: what it stands for is gone.

@@ -1,4 +1,5 @@
-//! From which objects a resource was made that a view plans as its own: a listener, or the cluster of a workload's port.
+//! What is planned for a view of each kind, and from which objects a resource was made that a view plans as its own: a
+//! listener, or the cluster of a workload's port.
 //!
 //! Read back from the plan, on demand: who asks is told of a refusal, which is rare, and a plan that carried its origins would
 //! be another plan whenever an object that changes nothing in it came or went.
@@ -6,35 +7,64 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    AccessFilter, FilterChainPlan, GatewayKey, InboundKey, ListenerPlan, PlanItem, RouteActionPlan, RouteConfigPlan,
-    RouteSource, TerminalFilter, ViewKey, gateway_servers::merged_servers, naming, place::Place,
+    AccessFilter, FilterChainPlan, GatewayKey, InboundKey, ListenerPlan, OutboundKey, Outline, PlanItem, PlansView,
+    RouteActionPlan, RouteConfigPlan, RouteSource, TerminalFilter, gateway, gateway_servers::merged_servers, inbound,
+    naming, place::Place, sidecar,
 };
 use crate::{
     ir::{Attachment, Hostname, Labels, ObjectId, RouteTable, Service},
     snapshot::Reader,
 };
 
-/// The objects that shaped an own item of a view; sorted, unique. Empty where only the mesh's settings did, and for
-/// listeners that every service of a port shares: their routes tell the services apart.
-pub(crate) fn origins_of(reader: &Reader<'_>, key: &ViewKey, item: &PlanItem) -> BTreeSet<ObjectId> {
-    let mut origins = BTreeSet::new();
-    match (key, item) {
-        (ViewKey::Outbound(key), PlanItem::Listener(listener)) => {
+impl PlansView for OutboundKey {
+    fn outline(&self, reader: &Reader<'_>) -> Outline {
+        sidecar::plan_outbound(reader, self)
+    }
+
+    fn origins_of(&self, reader: &Reader<'_>, item: &PlanItem) -> BTreeSet<ObjectId> {
+        let mut origins = BTreeSet::new();
+        if let PlanItem::Listener(listener) = item {
             let clusters = clusters_of(listener);
-            of_services(reader, &key.namespace, &clusters, &mut origins);
-            let services = reader.services_visible_to(&key.namespace);
+            of_services(reader, &self.namespace, &clusters, &mut origins);
+            let services = reader.services_visible_to(&self.namespace);
             let here: Vec<&Hostname> = services.iter().filter(|s| sits_at(s, listener)).map(|s| &s.key.host).collect();
             let speaks = |table: &RouteTable| table.hosts.iter().any(|host| here.iter().any(|at| host.contains(at)));
-            of_tables(reader, (&key.namespace, &[Attachment::Mesh]), &clusters, speaks, &mut origins);
+            of_tables(reader, (&self.namespace, &[Attachment::Mesh]), &clusters, speaks, &mut origins);
         }
-        (ViewKey::Inbound(key), PlanItem::Listener(listener)) => of_inbound(reader, key, listener, &mut origins),
-        (ViewKey::Inbound(key), PlanItem::Cluster(cluster)) => {
-            of_ports(reader, key, &BTreeSet::from([cluster.name.clone()]), &mut origins);
-        }
-        (ViewKey::Gateway(key), PlanItem::Listener(listener)) => of_gateway(reader, key, listener, &mut origins),
-        _ => {}
+        origins
     }
-    origins
+}
+
+impl PlansView for InboundKey {
+    fn outline(&self, reader: &Reader<'_>) -> Outline {
+        inbound::plan_inbound(reader, self)
+    }
+
+    fn origins_of(&self, reader: &Reader<'_>, item: &PlanItem) -> BTreeSet<ObjectId> {
+        let mut origins = BTreeSet::new();
+        match item {
+            PlanItem::Listener(listener) => of_inbound(reader, self, listener, &mut origins),
+            PlanItem::Cluster(cluster) => {
+                of_ports(reader, self, &BTreeSet::from([cluster.name.clone()]), &mut origins);
+            }
+            _ => {}
+        }
+        origins
+    }
+}
+
+impl PlansView for GatewayKey {
+    fn outline(&self, reader: &Reader<'_>) -> Outline {
+        gateway::plan_gateway(reader, self)
+    }
+
+    fn origins_of(&self, reader: &Reader<'_>, item: &PlanItem) -> BTreeSet<ObjectId> {
+        let mut origins = BTreeSet::new();
+        if let PlanItem::Listener(listener) = item {
+            of_gateway(reader, self, listener, &mut origins);
+        }
+        origins
+    }
 }
 
 fn of_inbound(reader: &Reader<'_>, key: &InboundKey, listener: &ListenerPlan, origins: &mut BTreeSet<ObjectId>) {
