@@ -94,6 +94,8 @@ codes! {
     UnsupportedKind = "FM0009";
     /// Two objects of the same kind, namespace and name.
     DuplicateObject = "FM0010";
+    /// A kind or field that guards access, and that this release does not serve: the object is refused.
+    UnservedGuard = "FM0011";
     /// A field that the kind does not have.
     UnknownField = "FM0101";
     /// A value of another type.

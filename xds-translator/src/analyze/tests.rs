@@ -165,7 +165,7 @@ fn seeds_of_the_other_sources_give_what_is_expected() {
             "warn DestinationRule production/api-service spec.subsets[1].trafficPolicy.connectionPool",
         ],
     );
-    check(&["s1-03"], &[]);
+    check(&["s1-03"], &["error RequestAuthentication production/api-service-authn kind"]);
     check(&["s1-04"], &[]);
     check(
         &["s2-02"],
@@ -302,7 +302,8 @@ fn shell_lines_are_named_with_their_line() {
 
 #[test]
 fn kinds_of_later_releases_are_named_and_nothing_else() {
-    let later = ["s0-12", "s2-05", "s2-06", "s2-07", "s2-08", "s2-09", "s2-11", "s4-09", "s4-10"];
+    check(&["s2-07"], &["error AuthorizationPolicy default/allow-frontend kind"]);
+    let later = ["s0-12", "s2-05", "s2-06", "s2-08", "s2-09", "s2-11", "s4-09", "s4-10"];
     for name in later {
         check(&[name], &[]);
         let found = findings(&[seed(name)]);

@@ -35,6 +35,9 @@ fn property(field: &Field) -> Value {
     if field.later {
         doc.push_str(" Accepted, not acted on yet.");
     }
+    if field.guard {
+        doc.push_str(" Refused: it guards access and is not acted on yet.");
+    }
     made["description"] = json!(doc);
     made
 }
@@ -109,8 +112,14 @@ mod tests {
 
     #[test]
     fn an_object_says_what_is_required_and_what_excludes_what() {
-        let port =
-            |required| Field { name: "port", doc: " Its\n port.\n", shape: || Shape::Text, required, later: !required };
+        let port = |required| Field {
+            name: "port",
+            doc: " Its\n port.\n",
+            shape: || Shape::Text,
+            required,
+            later: !required,
+            guard: false,
+        };
         static OPEN: ObjectSchema = ObjectSchema { name: "Open", doc: " Left alone.\n", open: true, fields: &[] };
         assert_eq!(property(&port(true))["description"], "Its port.");
         assert_eq!(property(&port(false))["description"], "Its port. Accepted, not acted on yet.");

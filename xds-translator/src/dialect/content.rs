@@ -57,7 +57,10 @@ pub(super) fn decode(kind: Kind, value: Value, place: Place) -> Result<Decoded, 
         ]);
     };
     let mut meta = at.within("metadata", |at| match map.get("metadata") {
-        Some(meta) if !meta.is_null() => ObjectMeta::decode(meta, at),
+        Some(meta) if !meta.is_null() => {
+            check_metadata(meta, at);
+            ObjectMeta::decode(meta, at)
+        }
         _ => ObjectMeta::default(),
     });
     let Some(id) = identity(kind, &meta, &mut at) else {
@@ -106,6 +109,20 @@ fn identity(kind: Kind, meta: &ObjectMeta, at: &mut Decoder) -> Option<ObjectId>
         };
         Some(ObjectId { kind, namespace, name })
     })
+}
+
+/// What Kubernetes' `ObjectMeta` holds beside what is read here.
+const OTHER_METADATA: [&str; 5] =
+    ["generateName", "selfLink", "deletionGracePeriodSeconds", "finalizers", "managedFields"];
+
+/// Notes what is no metadata: a slip in `namespace` would move an object to another namespace.
+fn check_metadata(meta: &Value, at: &mut Decoder) {
+    let known =
+        |key: &str| OTHER_METADATA.contains(&key) || ObjectMeta::SCHEMA.fields.iter().any(|field| field.name == key);
+    for (key, value) in meta.as_object().into_iter().flatten().filter(|(key, _)| !known(key)) {
+        let suggestion = suggest::for_field(key, value, ObjectMeta::SCHEMA);
+        at.within_key(key, |at| at.unknown(&suggestion, ObjectMeta::SCHEMA));
+    }
 }
 
 fn check_name(name: &str, longest: usize, at: &mut Decoder) {

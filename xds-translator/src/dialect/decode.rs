@@ -159,8 +159,22 @@ impl Decoder {
             if known.later {
                 at.remark(|path| Diagnostic::info(Code::NotActedOn, path, "accepted, but not acted on yet"));
             }
+            if known.guard && says_something(value) {
+                at.unserved_guard("it");
+            }
             field(known.name, value, at);
         });
+    }
+
+    /// Notes that `what` at the current path guards access, which nothing would do.
+    pub fn unserved_guard(&mut self, what: &str) {
+        let message = format!(
+            "{what} guards access and is not acted on yet: the object is refused, the last accepted version of it stays \
+             in force, and of a new one nothing is"
+        );
+        let fix = "take it out only if what it guards may be open to everybody";
+        let diagnostic = Diagnostic::error(Code::UnservedGuard, self.path(), message);
+        self.note(diagnostic.fix(fix));
     }
 
     /// Notes an unknown field, and reads its value as that of the field it stands for, so that mistakes below it show too.
@@ -213,6 +227,16 @@ impl Decoder {
         diagnostic.fix = near.map(|word| format!("`{word}`"));
         self.note(diagnostic);
         near
+    }
+}
+
+/// Whether a value is more than the absence of one.
+fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        _ => true,
     }
 }
 

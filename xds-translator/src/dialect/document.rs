@@ -8,7 +8,7 @@ use super::{
     Kind, Place,
     content::{self, Decoded},
     kind::{KINDS, Service, split_api_version},
-    load::Outcome,
+    load::{Outcome, Stranger},
     suggest,
 };
 use crate::{
@@ -102,7 +102,10 @@ impl Source<'_> {
         let value = node.to_json();
         let kind = match Kind::of_value(&value) {
             Ok(kind) => kind,
-            Err(finding) => return vec![Outcome::Finding(self.placed(*finding, &base))],
+            Err(finding) if finding.severity == Severity::Error => {
+                return vec![Outcome::Finding(self.placed(*finding, &base))];
+            }
+            Err(finding) => return vec![Outcome::Stranger(stranger(&value), self.placed(*finding, &base))],
         };
         if kind == Kind::ConfigMap
             && let Some(mesh) = mesh_of(&value)
@@ -110,9 +113,10 @@ impl Source<'_> {
             return self.mesh_text(mesh, &base);
         }
         let place = if kind == Kind::Secret { Place { text: "".into(), ..place } } else { place };
+        let guarded = unserved_guard(kind, &value);
         match content::decode(kind, value, place) {
             Ok(Decoded { object, mut findings }) => {
-                findings.extend(unserved(kind, &findings));
+                findings.extend(guarded.or_else(|| unserved(kind, &findings)));
                 let id = object.id.clone();
                 let findings = findings.into_iter().map(|f| self.placed(f, &base).object(id.clone())).collect();
                 vec![Outcome::Object(object, findings)]
@@ -184,6 +188,11 @@ impl<'a> LineStarts<'a> {
     }
 }
 
+fn stranger(value: &Value) -> Stranger {
+    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().into();
+    Stranger { api_version: text("/apiVersion"), kind: text("/kind"), name: text("/metadata/name") }
+}
+
 /// The mesh configuration in a ConfigMap, if it is the one that Istio reads.
 fn mesh_of(config_map: &Value) -> Option<&str> {
     let name = config_map.pointer("/metadata/name")?.as_str()?;
@@ -205,6 +214,42 @@ fn unserved(kind: Kind, findings: &[Diagnostic]) -> Option<Diagnostic> {
         }
         _ => Diagnostic::info(Code::UnsupportedKind, field, format!("{kind} is not supported yet")),
     })
+}
+
+/// The refusal of an object of a kind that guards access and is not served, with what serves meanwhile.
+pub(super) fn unserved_guard(kind: Kind, value: &Value) -> Option<Diagnostic> {
+    let meanwhile = match (kind, kind.row().service) {
+        (Kind::RequestAuthentication, _) => {
+            "no token is checked or turned away, and none gives anybody a right: a rule that asks for a request's \
+             principal or claims never admits"
+        }
+        (_, Service::PlannedGuard) => "it is as if the object were not there",
+        (_, Service::Planned) if extends_to_guard(kind, value) => "it is as if the object were not there",
+        _ => return None,
+    };
+    let message =
+        format!("this {kind} guards access and is not served yet: the object is refused; meanwhile {meanwhile}");
+    let fix = "do without it only if what it guards may be open to everybody";
+    Some(Diagnostic::error(Code::UnservedGuard, FieldPath::of("kind"), message).fix(fix))
+}
+
+/// Envoy's filters that decide who passes, as their names and types have it.
+const GUARDING_FILTERS: [&str; 6] = ["ext_authz", "jwt_authn", "rbac", "oauth2", "basic_auth", "api_key_auth"];
+
+/// Whether an extension of proxies, which may do anything, says that it guards access: by the filter that it puts in, or
+/// by the phase that it runs in (`WasmPlugin.phase`).
+fn extends_to_guard(kind: Kind, value: &Value) -> bool {
+    match kind {
+        Kind::EnvoyFilter => {
+            let text = value.to_string();
+            GUARDING_FILTERS.iter().any(|filter| text.contains(filter))
+        }
+        Kind::WasmPlugin | Kind::TrafficExtension => {
+            let phase = value.pointer("/spec/phase").and_then(Value::as_str);
+            matches!(phase, Some("AUTHN" | "AUTHZ"))
+        }
+        _ => false,
+    }
 }
 
 impl Kind {
@@ -265,6 +310,13 @@ fn unknown_kind(api_version: &str, name: &str) -> Diagnostic {
             format!("no kind {name} in `{api_version}`"),
         )
         .fix(format!("`{}`", row.kind.api_version()));
+    }
+    let of_name = KINDS.iter().filter(|row| row.name == name);
+    if let Some(near) = suggest::nearest(group, of_name.map(|row| row.group)) {
+        let fix = KINDS.iter().find(|row| row.name == name && row.group == near).map(|row| row.kind.api_version());
+        let message = format!("no kind {name} in `{api_version}`");
+        let finding = Diagnostic::error(Code::UnknownKind, FieldPath::of("apiVersion"), message);
+        return fix.into_iter().fold(finding, |finding, api| finding.fix(format!("`{api}`")));
     }
     let of_group = KINDS.iter().filter(|row| row.group == group).map(|row| row.name);
     let ours = MESH_GROUPS.contains(&group);

@@ -2,6 +2,8 @@
 
 use serde::{Serialize, Serializer};
 
+use super::suggest;
+
 macro_rules! kinds {
     ($( $(#[doc = $doc:literal])+ $name:ident: $group:literal [$($version:literal),+] $kind:literal $plural:literal $kebab:literal $scope:ident $service:ident; )+) => {
         /// A kind of object. Kinds of different groups that share a name are different kinds.
@@ -53,6 +55,8 @@ pub enum Service {
     Served,
     /// It is known, and named as not supported yet.
     Planned,
+    /// As [`Self::Planned`]; but it guards access to workloads of the mesh, and who wrote it relies on that: an error.
+    PlannedGuard,
     /// Input of an installer, never served as an object.
     Installer,
 }
@@ -95,7 +99,7 @@ kinds! {
     /// The mesh configuration; one in a mesh, named `default`.
     MeshConfig: "mesh.istio.io" ["v1alpha1"] "MeshConfig" "meshconfigs" "mesh-config" Cluster Served;
     /// Istio's RequestAuthentication.
-    RequestAuthentication: "security.istio.io" ["v1", "v1beta1"] "RequestAuthentication" "requestauthentications" "request-authentication" Namespaced Planned;
+    RequestAuthentication: "security.istio.io" ["v1", "v1beta1"] "RequestAuthentication" "requestauthentications" "request-authentication" Namespaced PlannedGuard;
     /// Istio's Telemetry.
     Telemetry: "telemetry.istio.io" ["v1", "v1alpha1"] "Telemetry" "telemetries" "telemetry" Namespaced Planned;
     /// Istio's EnvoyFilter.
@@ -125,25 +129,25 @@ kinds! {
     /// Gateway API's ReferenceGrant.
     ReferenceGrant: "gateway.networking.k8s.io" ["v1", "v1beta1"] "ReferenceGrant" "referencegrants" "reference-grant" Namespaced Planned;
     /// Gateway API's BackendTLSPolicy.
-    BackendTlsPolicy: "gateway.networking.k8s.io" ["v1", "v1alpha3"] "BackendTLSPolicy" "backendtlspolicies" "backend-tls-policy" Namespaced Planned;
+    BackendTlsPolicy: "gateway.networking.k8s.io" ["v1", "v1alpha3"] "BackendTLSPolicy" "backendtlspolicies" "backend-tls-policy" Namespaced PlannedGuard;
     /// Kubernetes' Ingress.
     Ingress: "networking.k8s.io" ["v1"] "Ingress" "ingresses" "ingress" Namespaced Planned;
     /// Linkerd's ServiceProfile.
     ServiceProfile: "linkerd.io" ["v1alpha2", "v1alpha1"] "ServiceProfile" "serviceprofiles" "service-profile" Namespaced Planned;
     /// Linkerd's Server.
-    LinkerdServer: "policy.linkerd.io" ["v1beta3", "v1beta2", "v1beta1"] "Server" "servers" "linkerd-server" Namespaced Planned;
+    LinkerdServer: "policy.linkerd.io" ["v1beta3", "v1beta2", "v1beta1"] "Server" "servers" "linkerd-server" Namespaced PlannedGuard;
     /// Linkerd's HTTPRoute.
     LinkerdHttpRoute: "policy.linkerd.io" ["v1beta3", "v1beta2", "v1beta1", "v1alpha1"] "HTTPRoute" "httproutes" "linkerd-http-route" Namespaced Planned;
     /// Linkerd's AuthorizationPolicy.
-    LinkerdAuthorizationPolicy: "policy.linkerd.io" ["v1alpha1"] "AuthorizationPolicy" "authorizationpolicies" "linkerd-authorization-policy" Namespaced Planned;
+    LinkerdAuthorizationPolicy: "policy.linkerd.io" ["v1alpha1"] "AuthorizationPolicy" "authorizationpolicies" "linkerd-authorization-policy" Namespaced PlannedGuard;
     /// Linkerd's MeshTLSAuthentication.
-    MeshTlsAuthentication: "policy.linkerd.io" ["v1alpha1"] "MeshTLSAuthentication" "meshtlsauthentications" "mesh-tls-authentication" Namespaced Planned;
+    MeshTlsAuthentication: "policy.linkerd.io" ["v1alpha1"] "MeshTLSAuthentication" "meshtlsauthentications" "mesh-tls-authentication" Namespaced PlannedGuard;
     /// Linkerd's NetworkAuthentication.
-    NetworkAuthentication: "policy.linkerd.io" ["v1alpha1"] "NetworkAuthentication" "networkauthentications" "network-authentication" Namespaced Planned;
+    NetworkAuthentication: "policy.linkerd.io" ["v1alpha1"] "NetworkAuthentication" "networkauthentications" "network-authentication" Namespaced PlannedGuard;
     /// SMI's TrafficSplit.
     TrafficSplit: "split.smi-spec.io" ["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"] "TrafficSplit" "trafficsplits" "traffic-split" Namespaced Planned;
     /// SMI's TrafficTarget.
-    TrafficTarget: "access.smi-spec.io" ["v1alpha3", "v1alpha2", "v1alpha1"] "TrafficTarget" "traffictargets" "traffic-target" Namespaced Planned;
+    TrafficTarget: "access.smi-spec.io" ["v1alpha3", "v1alpha2", "v1alpha1"] "TrafficTarget" "traffictargets" "traffic-target" Namespaced PlannedGuard;
     /// SMI's HTTPRouteGroup.
     HttpRouteGroup: "specs.smi-spec.io" ["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"] "HTTPRouteGroup" "httproutegroups" "http-route-group" Namespaced Planned;
     /// Cilium's CiliumNetworkPolicy.
@@ -212,6 +216,11 @@ impl Kind {
     /// The kind of a group and a name, whatever the version.
     pub fn find(group: &str, name: &str) -> Option<Self> {
         KINDS.iter().find(|row| row.group == group && row.name == name).map(|row| row.kind)
+    }
+
+    /// Whether a written kind is this one, or so near that it may be a slip of the pen.
+    pub fn resembles(self, written: &str) -> bool {
+        suggest::nearest(written, std::iter::once(self.kind_name())).is_some()
     }
 
     /// The served kind with this REST resource name.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{
     Object,
     content::{self, Decoded},
-    document::read_document,
+    document::{read_document, unserved_guard},
     kind::Kind,
 };
 use crate::{
@@ -37,6 +37,8 @@ pub struct Parsed {
     pub rejected: Vec<Rejected>,
     /// Objects of known kinds that are not served.
     pub unserved: Vec<Object>,
+    /// Documents of kinds that mean nothing here.
+    pub strangers: Vec<Stranger>,
     /// Every finding, those about rejected objects included.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -52,10 +54,23 @@ pub struct Rejected {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// A document that has a kind, but none that means anything here: another program's, or a slip of the pen.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Stranger {
+    /// `apiVersion` as written.
+    pub api_version: Arc<str>,
+    /// `kind` as written.
+    pub kind: Arc<str>,
+    /// `metadata.name`; may be empty.
+    pub name: Arc<str>,
+}
+
 /// What one document, or one item of a `List`, came to.
 pub(super) enum Outcome {
     /// An object and the findings about it; refused if one of them is an error.
     Object(Object, Vec<Diagnostic>),
+    /// Something else that is well formed.
+    Stranger(Stranger, Diagnostic),
     /// No object.
     Finding(Diagnostic),
 }
@@ -64,6 +79,10 @@ impl Parsed {
     fn add(&mut self, outcome: Outcome) {
         let (object, findings) = match outcome {
             Outcome::Finding(finding) => return self.diagnostics.push(finding),
+            Outcome::Stranger(stranger, finding) => {
+                self.strangers.push(stranger);
+                return self.diagnostics.push(finding);
+            }
             Outcome::Object(object, findings) => (object, findings),
         };
         self.diagnostics.extend(findings.iter().cloned());
@@ -74,6 +93,13 @@ impl Parsed {
         } else {
             self.objects.push(object);
         }
+    }
+
+    /// How many objects are refused, documents counted in which none could be read.
+    pub fn refused(&self) -> usize {
+        let errors = self.diagnostics.iter().filter(|finding| finding.severity == Severity::Error);
+        let (named, unreadable): (Vec<_>, Vec<_>) = errors.partition(|finding| finding.object.is_some());
+        unreadable.len() + named.iter().filter_map(|finding| finding.object.as_ref()).collect::<BTreeSet<_>>().len()
     }
 
     /// Everything that could be read, valid or not, served or not: what [`crate::analyze`] looks at.
@@ -127,6 +153,7 @@ pub fn overlay(sets: impl IntoIterator<Item = Parsed>) -> Parsed {
         all.objects.extend(set.objects);
         all.rejected.extend(set.rejected);
         all.unserved.extend(set.unserved);
+        all.strangers.extend(set.strangers);
         all.diagnostics.extend(set.diagnostics);
     }
     all
@@ -136,6 +163,9 @@ pub fn overlay(sets: impl IntoIterator<Item = Parsed>) -> Parsed {
 /// errors come along with the object.
 pub fn parse_value(value: Value) -> Result<(Object, Vec<Diagnostic>), Vec<Diagnostic>> {
     let kind = Kind::of_value(&value).map_err(|finding| vec![*finding])?;
+    if let Some(refused) = unserved_guard(kind, &value) {
+        return Err(vec![named(refused, kind, &value)]);
+    }
     if !kind.served() {
         let message = format!("{kind} is not supported yet");
         return Err(vec![Diagnostic::error(Code::UnsupportedKind, FieldPath::of("kind"), message)]);
@@ -143,6 +173,14 @@ pub fn parse_value(value: Value) -> Result<(Object, Vec<Diagnostic>), Vec<Diagno
     let Decoded { object, findings } = content::decode(kind, value, super::Place::default())?;
     let findings: Vec<Diagnostic> = findings.into_iter().map(|f| f.object(object.id.clone())).collect();
     if findings.iter().any(|f| f.severity == Severity::Error) { Err(findings) } else { Ok((object, findings)) }
+}
+
+/// A finding with the object that it is about, as far as a value that is not read says which one.
+fn named(finding: Diagnostic, kind: Kind, value: &Value) -> Diagnostic {
+    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let Some(name) = text("/metadata/name") else { return finding };
+    let namespace = if kind.namespaced() { text("/metadata/namespace").unwrap_or("default") } else { "" };
+    finding.object(ObjectId { kind, namespace: namespace.into(), name: name.into() })
 }
 
 fn duplicate(object: &Object, first: &Object) -> Diagnostic {

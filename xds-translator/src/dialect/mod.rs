@@ -21,5 +21,5 @@ mod tests;
 
 pub use content::Envelope;
 pub use kind::{KINDS, Kind, KindRow, Scope, Service, split_api_version};
-pub use load::{MAX_FILE_BYTES, Parsed, Rejected, overlay, parse_file, parse_files, parse_value};
+pub use load::{MAX_FILE_BYTES, Parsed, Rejected, Stranger, overlay, parse_file, parse_files, parse_value};
 pub use object::{Meta, Object, Place, Spec};

@@ -83,14 +83,17 @@ pub struct Field {
     pub required: bool,
     /// It is accepted, but not acted on yet.
     pub later: bool,
+    /// It guards access and is not acted on yet, so that no object with it is accepted.
+    pub guard: bool,
 }
 
 /// Declares an object type. Each field: doc, JSON name, Rust name, type and, in brackets, marks: `required` (must be
-/// there), `later` (accepted, not acted on yet). `object! { open; … }` leaves unknown fields alone.
+/// there), `later` (accepted, not acted on yet), `guard` (refused: guards access, not acted on yet). `object! { open; … }` leaves unknown fields alone.
 #[macro_export]
 macro_rules! object {
     (@flag required required) => { true };
     (@flag later later) => { true };
+    (@flag guard guard) => { true };
     (@flag $want:ident $have:ident) => { false };
     (@build $open:literal $(#[doc = $doc:literal])+ $name:ident {
         $( $(#[doc = $fdoc:literal])+ $json:literal $field:ident : $ty:ty $([$($flag:ident),+])? ),* $(,)?
@@ -111,6 +114,7 @@ macro_rules! object {
                     shape: <$ty as $crate::dialect::schema::Decode>::shape,
                     required: false $($(|| $crate::object!(@flag required $flag))+)?,
                     later: false $($(|| $crate::object!(@flag later $flag))+)?,
+                    guard: false $($(|| $crate::object!(@flag guard $flag))+)?,
                 }, )*],
             };
         }

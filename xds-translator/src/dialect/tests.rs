@@ -171,12 +171,72 @@ fn security_policies_are_checked() {
 }
 
 #[test]
+fn what_guards_access_and_is_not_served_is_an_error() {
+    let object = |api: &str, kind: &str, spec: &str| {
+        format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {spec}\n")
+    };
+    let istio = |kind: &str, spec: &str| object("networking.istio.io/v1", kind, spec);
+    let server = |tls: &str| {
+        format!("{{servers: [{{port: {{number: 443, name: s, protocol: HTTPS}}, hosts: [a.b], tls: {tls}}}]}}")
+    };
+    let mutual = |more: &str| server(&format!("{{mode: MUTUAL, credentialName: c, {more}}}"));
+    let claim = "'@request.auth.claims[group]': {exact: admin}";
+    let table = [
+        (route(&format!("match: [{{headers: {{{claim}}}}}]")), "headers[\"@request.auth.claims[group]\"]"),
+        (route(&format!("match: [{{withoutHeaders: {{{claim}}}}}]")), "withoutHeaders[\"@request.auth.claims"),
+        (
+            istio(
+                "Sidecar",
+                "{ingress: [{port: {number: 80, protocol: HTTP, name: h}, tls: {mode: SIMPLE, credentialName: c}}]}",
+            ),
+            "spec.ingress[0].tls",
+        ),
+        (istio("Gateway", &mutual("caCrl: /a.crl")), "spec.servers[0].tls.caCrl"),
+        (istio("Gateway", &mutual("verifyCertificateSpki: [a]")), "spec.servers[0].tls.verifyCertificateSpki"),
+        (istio("Gateway", &mutual("verifyCertificateHash: [a]")), "spec.servers[0].tls.verifyCertificateHash"),
+        (backend("{tls: {mode: SIMPLE, caCrl: /a.crl}}"), "spec.trafficPolicy.tls.caCrl"),
+        (object("security.istio.io/v1", "RequestAuthentication", "{}"), "RequestAuthentication default/a: kind"),
+        (object("policy.linkerd.io/v1beta3", "Server", "{}"), "Server default/a: kind"),
+        (object("policy.linkerd.io/v1alpha1", "AuthorizationPolicy", "{}"), "AuthorizationPolicy default/a: kind"),
+        (object("policy.linkerd.io/v1alpha1", "MeshTLSAuthentication", "{}"), "MeshTLSAuthentication default/a: kind"),
+        (object("policy.linkerd.io/v1alpha1", "NetworkAuthentication", "{}"), "NetworkAuthentication default/a: kind"),
+        (object("access.smi-spec.io/v1alpha3", "TrafficTarget", "{}"), "TrafficTarget default/a: kind"),
+        (object("gateway.networking.k8s.io/v1", "BackendTLSPolicy", "{}"), "BackendTLSPolicy default/a: kind"),
+        (object("extensions.istio.io/v1alpha1", "WasmPlugin", "{phase: AUTHN}"), "WasmPlugin default/a: kind"),
+        (
+            object(
+                "networking.istio.io/v1alpha3",
+                "EnvoyFilter",
+                "{configPatches: [{patch: {value: {name: envoy.filters.http.ext_authz}}}]}",
+            ),
+            "EnvoyFilter default/a: kind",
+        ),
+    ];
+    for (text, place) in table {
+        let parsed = parse_file("a.yaml", text.as_bytes());
+        let errors: Vec<_> = parsed.diagnostics.iter().filter(|d| d.severity == Severity::Error).collect();
+        let [error] = errors[..] else { panic!("{text}: {errors:#?}") };
+        let line = error.to_string();
+        assert!(line.contains("error[FM0011]") && line.contains(place), "{text}\n{line}\nis not about {place}");
+        assert!(parsed.objects.is_empty(), "{text} is in force");
+        let value = crate::yaml::parse(&text).expect("YAML").expect("a document").to_json();
+        let refused = parse_value(value).expect_err("refused as JSON too");
+        assert!(refused.iter().any(|d| d.code == error.code && d.severity == error.severity), "{text}: {refused:#?}");
+    }
+    check(&istio("Gateway", &mutual("caCrl: '', verifyCertificateSpki: []")), &[]);
+}
+
+#[test]
 fn kinds_and_versions_are_told_apart() {
     let named = |api: &str, kind: &str| format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: a}}\n");
     let table = [
         (named("networking.istio.io/v2", "VirtualService"), "VirtualService has no version `v2`"),
         (named("networking.istio.io/v1", "VirtualSevice"), "fix: `VirtualService`"),
         (named("v1", "ServiceProfile"), "no kind ServiceProfile in `v1`; fix: `linkerd.io/v1alpha2`"),
+        (
+            named("securty.istio.io/v1", "AuthorizationPolicy"),
+            "error[FM0008]: apiVersion: no kind AuthorizationPolicy in `securty.istio.io/v1`; fix: `security.istio.io/v1`",
+        ),
         (named("v1", "Servce"), "error[FM0008]: kind: no kind Servce in `v1`; fix: `Service`"),
         (named("gateway.networking.k8s.io/v1alpha2", "UDPRoute"), "info[FM0009]"),
         (named("batch/v1", "Job"), "info[FM0009]: kind: kind Job of `batch/v1` means nothing to the mesh"),
@@ -190,6 +250,10 @@ fn kinds_and_versions_are_told_apart() {
         ),
         ("- a\n- b\n".to_owned(), "not an object: expected a map with apiVersion, kind and metadata, got a list of 2"),
         ("apiVersion: v1\nkind: Service\nspec: {}\n".to_owned(), "metadata.name: missing"),
+        (
+            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a, namspace: b}\n".to_owned(),
+            "metadata.namspace: unknown field, did you mean `namespace`?",
+        ),
         ("apiVersion: v1\nkind: Service\nmetadata: {name: My_Service}\n".to_owned(), "not a valid name"),
         (
             "apiVersion: v1\nkind: Service\nmetadata: {name: a, labels: {x: 1}}\n".to_owned(),

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use ferromesh_proto::TrustDomain;
 use serde::Serialize;
 
-use super::{ConnectionPool, LocalityPolicy, OutboundTraffic, OutlierDetection, Retry, TcpKeepalive, Visibility};
+use super::{
+    ConnectionPool, LocalityPolicy, OutboundTraffic, OutlierDetection, Retry, TcpKeepalive, TlsVersion, Visibility,
+};
 
 /// Settings that hold for the whole mesh.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -63,6 +65,8 @@ pub struct MeshDefaults {
     pub dns_refresh_rate: Duration,
     /// `pathNormalization`.
     pub path_normalization: PathNormalization,
+    /// `meshMTLS.minProtocolVersion`: the least version that a server of the mesh's own mutual TLS takes.
+    pub mesh_tls_min: TlsVersion,
     /// `ingressSelector`, `ingressService`: labels of the default ingress gateway.
     pub ingress_service: Arc<str>,
 }
@@ -109,6 +113,7 @@ impl Default for MeshDefaults {
             http_proxy_port: None,
             dns_refresh_rate: Duration::from_secs(60),
             path_normalization: PathNormalization::Base,
+            mesh_tls_min: TlsVersion::V1_2,
             ingress_service: "istio-ingressgateway".into(),
         }
     }

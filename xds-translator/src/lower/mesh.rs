@@ -14,9 +14,10 @@ use crate::{
     diagnostic::FieldPath,
     dialect::istio::{
         destination_rule::H2UpgradePolicy,
-        mesh_config::{AccessLogEncoding, InboundTrafficMode, MeshConfig, Normalization},
+        mesh_config::{AccessLogEncoding, InboundTrafficMode, MeshConfig, MeshTls, Normalization},
+        shared::TlsProtocol,
     },
-    ir::{MeshDefaults, PathNormalization, Visibility},
+    ir::{MeshDefaults, PathNormalization, TlsVersion, Visibility},
     snapshot::Item,
 };
 
@@ -70,6 +71,7 @@ impl Lowering<'_> {
                 .path_normalization
                 .as_ref()
                 .map_or(PathNormalization::Base, |p| normalization(p.normalization)),
+            mesh_tls_min: spec.mesh_mtls.as_ref().map_or(base.mesh_tls_min, least_version),
             ingress_service: some(&spec.ingress_service, base.ingress_service),
         })))
     }
@@ -92,6 +94,14 @@ fn export(names: &[Arc<str>]) -> Option<Visibility> {
         [] => None,
         names if names.iter().any(|n| &**n == "*") => Some(Visibility::Public),
         names => Some(Visibility::Namespaces(names.iter().cloned().collect())),
+    }
+}
+
+/// Nothing below TLS 1.2 is taken between proxies, whatever is asked for.
+fn least_version(tls: &MeshTls) -> TlsVersion {
+    match tls.min_protocol_version {
+        Some(TlsProtocol::V1_3) => TlsVersion::V1_3,
+        _ => TlsVersion::V1_2,
     }
 }
 

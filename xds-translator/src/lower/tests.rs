@@ -215,6 +215,14 @@ fn sidecar_hosts_and_endpoints_are_resolved() {
 }
 
 #[test]
+fn the_mesh_may_ask_for_more_than_tls_1_2_but_not_for_less() {
+    for (version, expected) in [("TLSV1_3", "V1_3"), ("TLSV1_2", "V1_2"), ("TLSV1_0", "V1_2"), ("TLS_AUTO", "V1_2")] {
+        let mesh = format!("mesh: {{meshMTLS: {{minProtocolVersion: {version}}}}}\n");
+        check(&mesh, &[("/0/mesh_tls_min", json!(expected))]);
+    }
+}
+
+#[test]
 fn peer_tls_by_port_needs_a_selector() {
     let spec = "{selector: {matchLabels: {app: a}}, mtls: {mode: UNSET}, portLevelMtls: {8080: {mode: DISABLE}}}";
     check(&istio("PeerAuthentication", spec), &[("/0/mode", Value::Null), ("/0/ports", json!({"8080": "Disable"}))]);

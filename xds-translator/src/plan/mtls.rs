@@ -204,7 +204,7 @@ pub(crate) fn mesh_server(mesh: &MeshDefaults, alpn: &[&str]) -> DownstreamTls {
         require_client: true,
         sans: std::iter::once(own).chain(aliases).map(SanMatch::Prefix).collect(),
         alpn: texts(alpn),
-        min_version: Some(TlsVersion::V1_2),
+        min_version: Some(mesh.mesh_tls_min),
         max_version: Some(TlsVersion::V1_3),
         cipher_suites: Vec::new(),
     }

@@ -361,7 +361,7 @@ object! {
         /// Do not verify the server.
         "insecureSkipVerify" insecure_skip_verify: Option<bool>,
         /// Path of a revocation list.
-        "caCrl" ca_crl: Arc<str> [later],
+        "caCrl" ca_crl: Arc<str> [guard],
     }
 }
 

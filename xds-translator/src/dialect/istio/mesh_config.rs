@@ -47,7 +47,7 @@ object! {
         /// Mutual TLS by itself between sidecars (true).
         "enableAutoMtls" enable_auto_mtls: Option<bool>,
         /// TLS settings of mesh traffic.
-        "meshMTLS" mesh_mtls: Option<MeshTls> [later],
+        "meshMTLS" mesh_mtls: Option<MeshTls>,
         /// TLS settings of other traffic.
         "tlsDefaults" tls_defaults: Option<MeshTls> [later],
         /// The trust domain (`cluster.local`).
@@ -147,9 +147,9 @@ object! {
         /// Least version.
         "minProtocolVersion" min_protocol_version: Option<super::shared::TlsProtocol>,
         /// Curves.
-        "ecdhCurves" ecdh_curves: Vec<Arc<str>>,
+        "ecdhCurves" ecdh_curves: Vec<Arc<str>> [later],
         /// Cipher suites.
-        "cipherSuites" cipher_suites: Vec<Arc<str>>,
+        "cipherSuites" cipher_suites: Vec<Arc<str>> [later],
     }
 }
 

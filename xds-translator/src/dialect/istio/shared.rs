@@ -147,7 +147,7 @@ object! {
         /// Path of the CA bundle for client certificates.
         "caCertificates" ca_certificates: Arc<str>,
         /// Path of a revocation list.
-        "caCrl" ca_crl: Arc<str> [later],
+        "caCrl" ca_crl: Arc<str> [guard],
         /// Secret with certificate and key, in the namespace of the gateway's pods.
         "credentialName" credential_name: Arc<str>,
         /// Several Secrets (RSA and ECDSA).
@@ -159,9 +159,9 @@ object! {
         /// Names that client certificates must carry.
         "subjectAltNames" subject_alt_names: Vec<Arc<str>>,
         /// Hashes of accepted client keys.
-        "verifyCertificateSpki" verify_certificate_spki: Vec<Arc<str>> [later],
+        "verifyCertificateSpki" verify_certificate_spki: Vec<Arc<str>> [guard],
         /// Hashes of accepted client certificates.
-        "verifyCertificateHash" verify_certificate_hash: Vec<Arc<str>> [later],
+        "verifyCertificateHash" verify_certificate_hash: Vec<Arc<str>> [guard],
         /// Least version.
         "minProtocolVersion" min_protocol_version: Option<TlsProtocol>,
         /// Greatest version.

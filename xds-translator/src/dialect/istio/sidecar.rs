@@ -37,7 +37,7 @@ object! {
         /// Where it goes: `127.0.0.1:PORT`, `0.0.0.0:PORT` or `unix:///path`.
         "defaultEndpoint" default_endpoint: Arc<str>,
         /// TLS of clients outside the mesh.
-        "tls" tls: Option<ServerTls> [later],
+        "tls" tls: Option<ServerTls> [guard],
         /// Limits.
         "connectionPool" connection_pool: Option<ConnectionPool>,
     }

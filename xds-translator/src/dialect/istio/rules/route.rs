@@ -181,15 +181,21 @@ fn check_match(m: &HttpMatch, at: &mut Decoder) {
     for (field, names) in [("headers", &m.headers), ("withoutHeaders", &m.without_headers)] {
         at.within(field, |at| {
             for name in names.keys().filter(|n| !may_be_matched(n)) {
-                at.within_key(name, |at| at.invalid(format!("`{name}` is not a header name"), None));
+                at.within_key(name, |at| match name.starts_with(TOKEN_CLAIM) {
+                    true => at.unserved_guard("a claim of a request token"),
+                    false => at.invalid(format!("`{name}` is not a header name"), None),
+                });
             }
         });
     }
 }
 
+/// Istio's way to match on a token, among the headers. Taken for a header it would never be there: a condition that
+/// never holds, and in `withoutHeaders` one that always does.
+const TOKEN_CLAIM: &str = "@request.auth.claims";
+
 fn may_be_matched(name: &str) -> bool {
-    // `@request.auth.claims…` is Istio's way to match on a token.
-    name.starts_with('@') || is_header_name(name.strip_prefix(':').unwrap_or(name))
+    is_header_name(name.strip_prefix(':').unwrap_or(name))
 }
 
 fn check_destination(destination: &Destination, at: &mut Decoder) {
