@@ -162,7 +162,7 @@ impl Remote {
         for diagnostic in &parsed.diagnostics {
             print_error(&diagnostic.to_string());
         }
-        let (mut refused, query) = (parsed.rejected.len(), if command.dry_run { "?dryRun=true" } else { "" });
+        let (mut refused, query) = (parsed.refused(), if command.dry_run { "?dryRun=true" } else { "" });
         for object in &parsed.objects {
             let name = format!("{} {}/{}", object.id.kind.kind_name(), object.id.namespace, object.id.name);
             match self

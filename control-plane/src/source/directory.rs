@@ -1,26 +1,28 @@
 //! A directory of YAML, watched: what is in its files is what is in force.
 //!
 //! Files are read when they changed (size, time or content), a burst of changes at once. A document that cannot be used is
-//! reported, and the last good version of its object keeps serving until the object is gone from the file for good. A file
-//! found empty is taken for one that is being written, for a short while.
+//! reported, and the last good version of its object keeps serving until the object is gone from the file for good
+//! ([`known`]).
+
+mod known;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use ferromesh_xds_translator::{
-    diagnostic::{Code, Diagnostic, FieldPath, Severity},
-    dialect::{MAX_FILE_BYTES, Object, parse_file},
+    diagnostic::{Code, Diagnostic, FieldPath},
+    dialect::Object,
     ir::ObjectId,
 };
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use xxhash_rust::xxh3::xxh3_64;
 
+use self::known::{Known, WRITING_GRACE, duplicate};
 use super::{ConfigEvent, EventSender, SourceChange, SourceId};
 use crate::secret::{self, Secrets};
 
@@ -28,8 +30,6 @@ use crate::secret::{self, Secrets};
 const QUIET: Duration = Duration::from_millis(20);
 /// A steady stream of file events is read at least this often.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
-/// How long an empty file is taken for one that is being written.
-const EMPTY_GRACE: Duration = Duration::from_secs(1);
 /// Changes are looked for this often without any event: some file systems send none.
 const RESCAN: Duration = Duration::from_secs(5);
 
@@ -91,7 +91,7 @@ pub async fn run(paths: Vec<PathBuf>, secrets: Arc<Secrets>, events: EventSender
             }
         }
         first = false;
-        let pause = if directory.waiting() { EMPTY_GRACE } else { RESCAN };
+        let pause = if directory.waiting() { WRITING_GRACE } else { RESCAN };
         if let Ok(None) = tokio::time::timeout(pause, settle(&mut woken)).await {
             return Ok(());
         }
@@ -124,20 +124,9 @@ struct Directory {
     diagnostics: Vec<Diagnostic>,
 }
 
-/// A file as it was last read.
-#[derive(Default)]
-struct Known {
-    stamp: Option<(u64, SystemTime)>,
-    content: u64,
-    /// Good objects, and the last good version of those that are bad now.
-    objects: BTreeMap<ObjectId, (u64, Object)>,
-    diagnostics: Vec<Diagnostic>,
-    empty_since: Option<Instant>,
-}
-
 impl Directory {
     fn waiting(&self) -> bool {
-        self.files.values().any(|f| f.empty_since.is_some())
+        self.files.values().any(Known::is_being_written)
     }
 
     /// Looks at every file and says what changed; `None`: nothing.
@@ -164,12 +153,12 @@ impl Directory {
     fn compare(&mut self, mut diagnostics: Vec<Diagnostic>) -> Option<ConfigEvent> {
         let mut serving: BTreeMap<&ObjectId, (&PathBuf, u64, &Object)> = BTreeMap::new();
         for (path, file) in &self.files {
-            diagnostics.extend(file.diagnostics.iter().cloned());
-            for (id, (content, object)) in &file.objects {
+            diagnostics.extend(file.diagnostics().iter().cloned());
+            for (id, content, object) in file.objects() {
                 match serving.get(id) {
                     // The first by path serves.
                     Some((_, _, first)) => diagnostics.push(duplicate(object, first)),
-                    None => drop(serving.insert(id, (path, *content, object))),
+                    None => drop(serving.insert(id, (path, content, object))),
                 }
             }
         }
@@ -198,56 +187,6 @@ impl Directory {
     }
 }
 
-impl Known {
-    /// Reads the file again if it changed.
-    fn refresh(&mut self, path: &Path, now: Instant) -> io::Result<()> {
-        let meta = fs::metadata(path)?;
-        let stamp = Some((meta.len(), meta.modified()?));
-        if meta.len() == 0 && !self.objects.is_empty() {
-            let since = *self.empty_since.get_or_insert(now);
-            if now.duration_since(since) < EMPTY_GRACE {
-                return Ok(());
-            }
-        }
-        self.empty_since = None;
-        if self.stamp == stamp {
-            return Ok(());
-        }
-        // One byte more than is allowed is enough to be refused by the parser, however large the file is.
-        let bytes = read_at_most(path, MAX_FILE_BYTES + 1)?;
-        let content = xxh3_64(&bytes);
-        if self.stamp.is_none() || self.content != content {
-            self.parse(path, &bytes);
-        }
-        (self.stamp, self.content) = (stamp, content);
-        Ok(())
-    }
-
-    fn parse(&mut self, path: &Path, bytes: &[u8]) {
-        let parsed = parse_file(&path.display().to_string(), bytes);
-        let mut objects = BTreeMap::new();
-        for object in parsed.objects {
-            let content = xxh3_64(object.raw().to_string().as_bytes());
-            objects.entry(object.id.clone()).or_insert((content, object));
-        }
-        // What cannot be used now keeps its last good version. A document too broken to name its object keeps all of them.
-        let unnamed = parsed.diagnostics.iter().any(|d| d.severity == Severity::Error && d.object.is_none());
-        for (id, last_good) in std::mem::take(&mut self.objects) {
-            if unnamed || parsed.rejected.iter().any(|r| r.id == id) {
-                objects.entry(id).or_insert(last_good);
-            }
-        }
-        (self.objects, self.diagnostics) = (objects, parsed.diagnostics);
-    }
-}
-
-fn read_at_most(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
-    use io::Read;
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(limit as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// Every YAML or JSON file below `path`, hidden ones (editors' drafts) left out.
 fn list(path: &Path, found: &mut BTreeSet<PathBuf>, trouble: &mut Vec<Diagnostic>) {
     let entries = match fs::read_dir(path) {
@@ -270,14 +209,6 @@ fn list(path: &Path, found: &mut BTreeSet<PathBuf>, trouble: &mut Vec<Diagnostic
 fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
     let message = format!("cannot read {}: {error}", path.display());
     Diagnostic::error(Code::UnreadableFile, FieldPath::root(), message).fix("check its permissions")
-}
-
-fn duplicate(object: &Object, first: &Object) -> Diagnostic {
-    let message = "the same object is defined twice; the first by path serves";
-    let diagnostic =
-        Diagnostic::error(Code::DuplicateObject, FieldPath::root().field("metadata").field("name"), message);
-    let elsewhere = first.locate(&FieldPath::root());
-    object.diagnose(diagnostic).fix("delete one of them").related(first.id.clone(), elsewhere)
 }
 
 #[cfg(test)]
@@ -364,7 +295,7 @@ mod tests {
         assert_eq!(w.changes(), ["+one"]);
         w.write("a.yaml", "");
         assert_eq!(w.changes(), Vec::<String>::new());
-        w.now += EMPTY_GRACE;
+        w.now += WRITING_GRACE;
         assert_eq!(w.changes(), ["-one"]);
     }
 

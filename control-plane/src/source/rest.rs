@@ -6,7 +6,8 @@ use std::sync::Arc;
 use ferromesh_xds_translator::{
     diagnostic::{Diagnostic, Severity},
     dialect::{Kind, Object, parse_value},
-    ir::ObjectId,
+    ir::{MeshDefaults, ObjectId},
+    lower::lower,
 };
 use serde_json::Value;
 
@@ -131,7 +132,9 @@ impl RestSource {
     /// # Errors
     /// It is invalid, the store refuses, or the server is stopping. Nothing was changed then.
     pub async fn put(&self, value: Value, expect: Expect, who: &str, mode: Mode) -> Result<Accepted, WriteError> {
-        let (object, diagnostics) = parse_value(value).map_err(WriteError::Invalid)?;
+        let (object, mut diagnostics) = parse_value(value).map_err(WriteError::Invalid)?;
+        // What an object means is asked here too, as `analyze` and admission do, or it would be stored and never serve.
+        diagnostics.extend(lower(&object, &MeshDefaults::default()).diagnostics);
         if diagnostics.iter().any(|d| d.severity == Severity::Error) {
             return Err(WriteError::Invalid(diagnostics));
         }

@@ -1,5 +1,6 @@
 //! The control plane in one process, as proxies meet it: real ports, a directory of YAML, and clients that speak xDS.
 
+mod agreement;
 mod client;
 mod plane;
 

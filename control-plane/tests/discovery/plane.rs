@@ -52,6 +52,13 @@ impl Plane {
         fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, config.join(name))).expect("replacing a file");
     }
 
+    pub(crate) fn admin_token(&self) -> String {
+        fs::read_to_string(self.dir.path().join("data/admin-token"))
+            .expect("the administrator's token")
+            .trim()
+            .to_owned()
+    }
+
     pub(crate) async fn plaintext(&self) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.control.addresses.xds)).expect("an address");
         endpoint.connect().await.expect("the port is open")

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ferromesh_xds_translator::{
-    diagnostic::{Diagnostic, FieldPath},
+    diagnostic::{Code, Diagnostic, FieldPath},
     dialect::{Kind, Object, parse_value},
     ir::ObjectId,
     yaml,
@@ -11,7 +11,7 @@ use ferromesh_xds_translator::{
 use serde_json::{Map, Value, json};
 
 /// The ConfigMap that holds the mesh's configuration, and the key below which it stands: Istio's.
-const MESH_CONFIG_MAP: &str = "istio";
+pub(in crate::source) const MESH_CONFIG_MAP: &str = "istio";
 const MESH_KEY: &str = "mesh";
 /// The annotation in which kubectl keeps a copy of the whole object.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -132,7 +132,12 @@ fn trim_node(value: &mut Value) {
 
 /// The mesh's configuration out of its ConfigMap, where it stands as a text of its own.
 fn mesh_config(config_map: &Value) -> Result<Value, Vec<Diagnostic>> {
-    let text = config_map.pointer(&format!("/data/{MESH_KEY}")).and_then(Value::as_str).unwrap_or_default();
+    let Some(text) = config_map.pointer(&format!("/data/{MESH_KEY}")).and_then(Value::as_str) else {
+        let field = FieldPath::root().field("data").field(MESH_KEY);
+        let message = format!("ConfigMap {MESH_CONFIG_MAP} holds no mesh configuration; the last one stays in force");
+        let fix = "`mesh: \"\"` for a mesh that is as it comes";
+        return Err(vec![Diagnostic::error(Code::MissingField, field, message).fix(fix)]);
+    };
     let spec = match yaml::parse(text) {
         Ok(node) => node.map_or_else(|| json!({}), |node| node.to_json()),
         Err(error) => {
@@ -233,5 +238,8 @@ mod tests {
         let broken = watched.read(map("a: b: c\n")).expect_err("not YAML");
         assert!(broken[0].message.contains("line 1"), "{}", broken[0].message);
         assert!(watched.read(map("noSuchField: 1\n")).is_err());
+        let misspelt = json!({ "metadata": { "name": "istio" }, "data": { "mehs": "{}" } });
+        let found = watched.read(misspelt).expect_err("nothing is said about the mesh");
+        assert_eq!(found[0].field.to_string(), "data.mesh");
     }
 }

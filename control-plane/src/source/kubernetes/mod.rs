@@ -8,6 +8,8 @@ mod kinds;
 mod known;
 mod watch;
 
+pub(super) use self::kinds::MESH_CONFIG_MAP;
+
 use std::sync::Arc;
 
 use ferromesh_xds_translator::diagnostic::Diagnostic;

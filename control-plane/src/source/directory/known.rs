@@ -1,0 +1,459 @@
+//! What is known of one file: its objects, and what became of those that it does not hold any more.
+//!
+//! Text that was an object and is none now keeps its last good version, as a field that is broken does: a slip of the pen
+//! in a group, a kind or a name must not take a policy out of force. An object goes when its document goes, or becomes
+//! another object that is accepted. So an object that is missing is looked for among the documents that are no accepted
+//! objects ([`Suspect`]) and were not there before. A file that ends in the middle of a line, or is empty, is taken for
+//! one that is being written, for a short while.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map},
+    fs, io,
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
+
+use ferromesh_xds_translator::{
+    diagnostic::{Code, Diagnostic, FieldPath, Severity},
+    dialect::{Kind, MAX_FILE_BYTES, Object, Parsed, Stranger, parse_file, split_api_version},
+    ir::ObjectId,
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::source::kubernetes::MESH_CONFIG_MAP;
+
+/// How long a file without an end is taken for one that is being written.
+pub(super) const WRITING_GRACE: Duration = Duration::from_secs(1);
+
+/// A file as it was last read.
+#[derive(Default)]
+pub(super) struct Known {
+    stamp: Option<(u64, SystemTime)>,
+    content: u64,
+    /// Whether its last line was whole.
+    ended: bool,
+    /// Good objects, and the last good version of those that are bad now.
+    objects: BTreeMap<ObjectId, Held>,
+    /// Documents that may have been an object.
+    suspects: BTreeSet<Suspect>,
+    diagnostics: Vec<Diagnostic>,
+    unfinished_since: Option<Instant>,
+}
+
+/// An object that serves.
+struct Held {
+    content: u64,
+    object: Object,
+    /// The document for which it is kept, although it is in none.
+    kept_for: Option<Suspect>,
+}
+
+/// A document that is no accepted object, and may be what became of one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Suspect {
+    /// Text in which no object can be found: it may have been any.
+    Unreadable,
+    /// An object that was never accepted, or of a kind that is not served.
+    Object(ObjectId),
+    /// A second object of this identity, which is left out.
+    Double(ObjectId),
+    /// A document of a kind that means nothing here.
+    Stranger(Stranger),
+}
+
+impl Known {
+    /// Whether somebody seems to be writing it.
+    pub(super) fn is_being_written(&self) -> bool {
+        self.unfinished_since.is_some()
+    }
+
+    /// What serves of it, with a hash of what it says; sorted by identity.
+    pub(super) fn objects(&self) -> impl Iterator<Item = (&ObjectId, u64, &Object)> {
+        self.objects.iter().map(|(id, held)| (id, held.content, &held.object))
+    }
+
+    /// What is to be said about it.
+    pub(super) fn diagnostics(&self) -> &[Diagnostic] {
+        &self.diagnostics
+    }
+
+    /// Reads the file again if it changed.
+    pub(super) fn refresh(&mut self, path: &Path, now: Instant) -> io::Result<()> {
+        let meta = fs::metadata(path)?;
+        let stamp = Some((meta.len(), meta.modified()?));
+        if self.stamp == stamp {
+            self.unfinished_since = None;
+            return Ok(());
+        }
+        // One byte more than is allowed is enough to be refused by the parser, however large the file is.
+        let bytes = read_at_most(path, MAX_FILE_BYTES + 1)?;
+        if self.is_unfinished(&bytes) {
+            let since = *self.unfinished_since.get_or_insert(now);
+            if now.duration_since(since) < WRITING_GRACE {
+                return Ok(());
+            }
+        }
+        self.unfinished_since = None;
+        let content = xxh3_64(&bytes);
+        if self.stamp.is_none() || self.content != content {
+            self.parse(path, &bytes);
+        }
+        (self.stamp, self.content, self.ended) = (stamp, content, bytes.ends_with(b"\n"));
+        Ok(())
+    }
+
+    /// Whether the end is missing, of a file that had one.
+    fn is_unfinished(&self, bytes: &[u8]) -> bool {
+        let cut = bytes.is_empty() || (self.ended && !bytes.ends_with(b"\n"));
+        cut && !self.objects.is_empty()
+    }
+
+    fn parse(&mut self, path: &Path, bytes: &[u8]) {
+        let mut parsed = parse_file(&path.display().to_string(), bytes);
+        let mut suspects = self.suspects_of(&parsed);
+        let mut objects: BTreeMap<ObjectId, Held> = BTreeMap::new();
+        for object in std::mem::take(&mut parsed.objects) {
+            let content = xxh3_64(object.raw().to_string().as_bytes());
+            match objects.entry(object.id.clone()) {
+                btree_map::Entry::Vacant(place) => {
+                    place.insert(Held { content, object, kept_for: None });
+                }
+                btree_map::Entry::Occupied(first) => {
+                    suspects.insert(Suspect::Double(object.id.clone()));
+                    if first.get().content != content {
+                        parsed.diagnostics.push(duplicate(&object, &first.get().object));
+                    }
+                }
+            }
+        }
+        for (id, held) in std::mem::take(&mut self.objects) {
+            if objects.contains_key(&id) {
+                continue;
+            }
+            // What is wrong with an object that is refused is said already.
+            let refused = parsed.rejected.iter().any(|rejected| rejected.id == id);
+            let suspect = if refused { None } else { held.suspect(&suspects, &self.suspects) };
+            match suspect {
+                None if !refused => tracing::info!(object = %id, file = %path.display(), "not in its file any more"),
+                suspect => {
+                    parsed.diagnostics.extend(suspect.as_ref().map(|_| kept(path, &id)));
+                    objects.insert(id, Held { kept_for: suspect, ..held });
+                }
+            }
+        }
+        (self.objects, self.suspects, self.diagnostics) = (objects, suspects, parsed.diagnostics);
+    }
+
+    /// The documents that are no accepted objects, and not the present form of one that serves.
+    fn suspects_of(&self, parsed: &Parsed) -> BTreeSet<Suspect> {
+        let unreadable = parsed.diagnostics.iter().any(|d| d.severity == Severity::Error && d.object.is_none());
+        let objects = parsed.rejected.iter().map(|r| &r.id).chain(parsed.unserved.iter().map(|o| &o.id));
+        let objects = objects.filter(|id| !self.objects.contains_key(*id)).cloned().map(Suspect::Object);
+        let strangers = parsed.strangers.iter().cloned().map(Suspect::Stranger);
+        unreadable.then_some(Suspect::Unreadable).into_iter().chain(objects).chain(strangers).collect()
+    }
+}
+
+impl Held {
+    /// The document for which a missing object is kept: the one that it was kept for, else a new one that resembles it.
+    fn suspect(&self, now: &BTreeSet<Suspect>, before: &BTreeSet<Suspect>) -> Option<Suspect> {
+        let former = self.kept_for.as_ref().filter(|suspect| now.contains(suspect));
+        let new = || now.iter().find(|s| s.is_news(before) && s.may_have_been(&self.object.id));
+        former.or_else(new).cloned()
+    }
+}
+
+impl Suspect {
+    fn is_news(&self, before: &BTreeSet<Self>) -> bool {
+        *self == Self::Unreadable || !before.contains(self)
+    }
+
+    fn may_have_been(&self, id: &ObjectId) -> bool {
+        match self {
+            Self::Unreadable => true,
+            // A ConfigMap is the mesh configuration by its name and key alone.
+            Self::Object(now) if id.kind == Kind::MeshConfig => matches!(now.kind, Kind::ConfigMap | Kind::MeshConfig),
+            Self::Object(now) => {
+                now.kind == id.kind || (now.name == id.name && id.kind.resembles(now.kind.kind_name()))
+            }
+            Self::Double(now) => now.kind == id.kind,
+            // Half an object may have no name yet.
+            Self::Stranger(now) if now.name.is_empty() => true,
+            Self::Stranger(now) if id.kind == Kind::MeshConfig => {
+                *now.name == *MESH_CONFIG_MAP || Kind::ConfigMap.resembles(&now.kind)
+            }
+            Self::Stranger(now) => {
+                let group = split_api_version(&now.api_version).0;
+                now.name == id.name && (group == id.kind.group() || id.kind.resembles(&now.kind))
+            }
+        }
+    }
+}
+
+fn read_at_most(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    use io::Read;
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(limit as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Two objects of one identity, of which the second is left out.
+pub(super) fn duplicate(object: &Object, first: &Object) -> Diagnostic {
+    let message = "the same object is defined twice; the first by path serves";
+    let diagnostic =
+        Diagnostic::error(Code::DuplicateObject, FieldPath::root().field("metadata").field("name"), message);
+    let elsewhere = first.locate(&FieldPath::root());
+    object.diagnose(diagnostic).fix("delete one of them").related(first.id.clone(), elsewhere)
+}
+
+fn kept(path: &Path, id: &ObjectId) -> Diagnostic {
+    let message = format!(
+        "{} does not hold it any more, but holds text that may be what became of it; the last good version stays in force",
+        path.display()
+    );
+    Diagnostic::error(Code::NotAnObject, FieldPath::root(), message)
+        .fix("mend that text, or delete the whole of it")
+        .object(id.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Objects in the block form that people write, each in a document of its own.
+    const OBJECTS: [&str; 5] = [
+        "\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata:
+  name: deny-admin
+  namespace: shop
+spec:
+  action: DENY
+  rules:
+  - to:
+    - operation:
+        paths: [/admin*]
+",
+        "\
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata:
+  name: strict
+  namespace: shop
+spec:
+  mtls:
+    mode: STRICT
+",
+        "\
+apiVersion: v1
+kind: Service
+metadata:
+  name: cart
+  namespace: shop
+spec:
+  selector:
+    app: cart
+  ports:
+  - name: http
+    port: 80
+",
+        "\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: cart
+  namespace: shop
+spec:
+  hosts: [cart]
+  http:
+  - route:
+    - destination:
+        host: cart
+",
+        "\
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: istio
+  namespace: istio-system
+data:
+  mesh: |
+    outboundTrafficPolicy:
+      mode: REGISTRY_ONLY
+",
+    ];
+    /// Another program's document.
+    const FOREIGN: &str = "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata:\n  name: cart\n";
+
+    fn file(documents: &[&str]) -> String {
+        documents.join("---\n")
+    }
+
+    fn read(texts: &[&str]) -> Known {
+        let mut known = Known::default();
+        texts.iter().for_each(|text| known.parse(Path::new("a.yaml"), text.as_bytes()));
+        known
+    }
+
+    fn names(known: &Known) -> Vec<String> {
+        known.objects().map(|(id, ..)| id.to_string()).collect()
+    }
+
+    #[test]
+    fn a_document_that_is_no_object_any_more_keeps_its_last_good_version() {
+        let [deny, .., mesh] = OBJECTS;
+        let table: [(&str, &[(&str, &str)]); 2] = [
+            (
+                deny,
+                &[
+                    ("security.istio.io", "securty.istio.io"),
+                    ("security.istio.io", "security.example.com"),
+                    ("apiVersion: security.istio.io/v1", "apiVersion: v1"),
+                    ("istio.io/v1", "istio.io/v2"),
+                    ("apiVersion", "apiversion"),
+                    ("AuthorizationPolicy", "AuthorisationPolicy"),
+                    ("AuthorizationPolicy", "Auth"),
+                    ("kind: AuthorizationPolicy", "kind:"),
+                    ("kind: AuthorizationPolicy\n", ""),
+                    ("  name: deny-admin\n", ""),
+                    ("name: deny-admin", "nmae: deny-admin"),
+                    ("name: deny-admin", "name: Deny_Admin"),
+                    ("  namespace: shop", "  namspace: shop"),
+                    ("metadata:\n  name", "metadata:\n name"),
+                    (deny, "apiVersion: security.istio.io/v1\nkind: Author"),
+                    (deny, "apiVersion"),
+                    (deny, "- a list\n"),
+                    (deny, "{\n"),
+                ],
+            ),
+            (
+                mesh,
+                &[
+                    ("ConfigMap", "ConfigMaps"),
+                    ("name: istio", "name: istoi"),
+                    ("  mesh: |", "  mehs: |"),
+                    ("outboundTrafficPolicy:", "outbound: TrafficPolicy:"),
+                    ("mode: REGISTRY_ONLY", "mode: REGISTRY_ON"),
+                ],
+            ),
+        ];
+        for (document, edits) in table {
+            for (written, slip) in edits {
+                let before = file(&[OBJECTS[2], document, FOREIGN]);
+                let after = before.replace(written, slip);
+                assert_ne!(before, after);
+                let mut known = read(&[&before, &after]);
+                assert_eq!(names(&known), names(&read(&[&before])), "{after}");
+                assert!(known.diagnostics.iter().any(|d| d.severity == Severity::Error), "{after}\nnothing is said");
+                // An edit elsewhere does not end it; only the end of the document does, or its mending.
+                let elsewhere = after.replace("port: 80", "port: 81");
+                known.parse(Path::new("a.yaml"), elsewhere.as_bytes());
+                assert_eq!(names(&known), names(&read(&[&before])), "{elsewhere}");
+                let mended = read(&[&before, &after, &before]);
+                assert!(mended.diagnostics.iter().all(|d| d.severity != Severity::Error), "{:#?}", mended.diagnostics);
+                let gone = file(&[OBJECTS[2], FOREIGN]);
+                assert_eq!(names(&read(&[&before, &after, &gone])), names(&read(&[&gone])), "{after}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_deleted_document_is_gone_whatever_else_the_file_holds() {
+        let broken = OBJECTS[1].replace("STRICT", "STRONG");
+        let unknown = OBJECTS[1].replace("security.istio.io", "security.example.com").replace("strict", "cart");
+        for other in [FOREIGN, broken.as_str(), unknown.as_str()] {
+            let known = read(&[&file(&[OBJECTS[2], OBJECTS[3], other]), &file(&[OBJECTS[3], other])]);
+            assert_eq!(names(&known), ["VirtualService shop/cart"], "beside {other}");
+        }
+        // What comes new at the same time is no slip of the pen if it is of quite another kind.
+        let known = read(&[&file(&[OBJECTS[2], OBJECTS[0]]), &file(&[FOREIGN, OBJECTS[0]])]);
+        assert_eq!(names(&known), ["AuthorizationPolicy shop/deny-admin"]);
+    }
+
+    #[test]
+    fn a_document_that_becomes_another_object_is_replaced() {
+        let renamed = OBJECTS[0].replace("deny-admin", "deny-root");
+        let known = read(&[&file(&[OBJECTS[0], OBJECTS[1]]), &file(&[&renamed, OBJECTS[1]])]);
+        assert_eq!(names(&known), ["PeerAuthentication shop/strict", "AuthorizationPolicy shop/deny-root"]);
+        assert!(known.diagnostics.is_empty(), "{:#?}", known.diagnostics);
+        // Not if its new name is taken, so that it is left out.
+        let (first, second) = (OBJECTS[0], renamed.replace("admin*", "root*"));
+        let known = read(&[&file(&[first, &second]), &file(&[first, &second.replace("deny-root", "deny-admin")])]);
+        assert_eq!(names(&known), ["AuthorizationPolicy shop/deny-admin", "AuthorizationPolicy shop/deny-root"]);
+        assert_eq!(known.diagnostics.len(), 2, "{:#?}", known.diagnostics);
+    }
+
+    /// One edit of a text, as fingers make them.
+    #[derive(Clone, Debug)]
+    enum Edit {
+        Insert(char),
+        Delete(usize),
+        Replace(char),
+        DeleteLine,
+        DoubleLine,
+        SwapLines,
+        Indent,
+        Outdent,
+        CutLastDocument,
+    }
+
+    fn edit() -> impl Strategy<Value = Edit> {
+        let typed = || {
+            let word = proptest::char::range('a', 'z');
+            prop_oneof![word, Just('#'), Just(':'), Just('-'), Just(' '), Just('\n'), Just('\t'), Just('{'), Just('"')]
+        };
+        prop_oneof![
+            typed().prop_map(Edit::Insert),
+            (1usize..4).prop_map(Edit::Delete),
+            typed().prop_map(Edit::Replace),
+            Just(Edit::DeleteLine),
+            Just(Edit::DoubleLine),
+            Just(Edit::SwapLines),
+            Just(Edit::Indent),
+            Just(Edit::Outdent),
+            Just(Edit::CutLastDocument),
+        ]
+    }
+
+    /// The text with one edit at a place between its beginning (0) and its end (1).
+    fn edited(text: &str, edit: &Edit, place: f64) -> String {
+        let at = |len: usize| ((len as f64 * place) as usize).min(len.saturating_sub(1));
+        let (byte, mut lines) = (at(text.len()), text.lines().map(str::to_owned).collect::<Vec<_>>());
+        let line = at(lines.len());
+        let (before, after) = text.split_at(byte);
+        match edit {
+            Edit::Insert(typed) => return format!("{before}{typed}{after}"),
+            Edit::Delete(count) => return format!("{before}{}", &after[(*count).min(after.len())..]),
+            Edit::Replace(typed) => return format!("{before}{typed}{}", &after[1..]),
+            Edit::CutLastDocument => {
+                let last = text.rfind("---\n").expect("several documents") + 4;
+                // At least one character is left, or it would be the deletion of the document.
+                return text[..last + 1 + at(text.len() - last - 1)].to_owned();
+            }
+            Edit::DeleteLine => drop(lines.remove(line)),
+            Edit::DoubleLine => lines.insert(line, lines[line].clone()),
+            Edit::SwapLines => lines.swap(line, (line + 1).min(text.lines().count() - 1)),
+            Edit::Indent => lines[line].insert_str(0, "  "),
+            Edit::Outdent => lines[line] = lines[line].trim_start().to_owned(),
+        }
+        lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn no_edit_of_a_document_takes_an_object_out_of_force(order in Just(OBJECTS.to_vec()).prop_shuffle(), edit in edit(), place in 0.0..1.0) {
+            let before = file(&order);
+            let after = edited(&before, &edit, place);
+            let (old, new) = (read(&[&before]), read(&[&before, &after]));
+            let gone: Vec<_> = old.objects.keys().filter(|id| !new.objects.contains_key(*id)).collect();
+            let came: Vec<_> = new.objects.keys().filter(|id| !old.objects.contains_key(*id)).collect();
+            // A document may become another object, and that one is in force then.
+            prop_assert!(gone.len() <= came.len(), "{edit:?}:\n{after}\n{gone:?} went for {came:?}: {:#?}", new.diagnostics);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! One opinion at every door: `analyze`, `apply`, admission and the REST API refuse the same objects for the same reason.
+
+use std::{fs, process::Command, sync::Arc};
+
+use arc_swap::ArcSwap;
+use axum::{Router, body::Body};
+use ferromesh_control_plane::{
+    inject::InjectionSettings,
+    metrics::Metrics,
+    webhook::{Webhooks, router},
+};
+use ferromesh_xds_translator::{ir::MeshDefaults, yaml};
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::plane::Plane;
+
+/// The doors that refused an object, and all that they said.
+#[derive(Default)]
+struct Verdict {
+    refused: Vec<&'static str>,
+    words: String,
+}
+
+impl Verdict {
+    fn add(&mut self, door: &'static str, refused: bool, words: &str) {
+        self.refused.extend(refused.then_some(door));
+        self.words += &format!("{door}: {words}\n");
+    }
+}
+
+const DOORS: [&str; 4] = ["analyze", "apply", "admission", "REST"];
+
+/// A control plane with all its doors.
+struct Doors {
+    plane: Plane,
+    admission: Router,
+}
+
+impl Doors {
+    async fn open() -> Self {
+        let plane = Plane::start().await;
+        let settings = Arc::new(ArcSwap::from_pointee(InjectionSettings::default()));
+        let webhooks = Webhooks::new(plane.control.mesh.clone(), MeshDefaults::default(), settings, Metrics::new());
+        Self { plane, admission: router(Arc::new(webhooks)) }
+    }
+
+    async fn judge(&self, text: &str) -> Verdict {
+        let mut verdict = Verdict::default();
+        let folder = tempfile::tempdir().expect("a directory");
+        let (file, token) = (folder.path().join("object.yaml"), folder.path().join("token"));
+        fs::write(&file, text).and_then(|()| fs::write(&token, self.plane.admin_token())).expect("files");
+        let address = format!("http://{}", self.plane.control.addresses.http);
+        let remote = ["--server", &address, "--admin-token-file", token.to_str().expect("text")];
+        for (door, more) in [("analyze", &[][..]), ("apply", &remote)] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_ferromesh"));
+            command.arg(door).arg("-f").arg(&file).args(more);
+            let output =
+                tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs");
+            let words =
+                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            verdict.add(door, !output.status.success(), &words);
+        }
+        let object = yaml::parse(text).expect("YAML").expect("a document").to_json();
+        let (allowed, words) = self.admit(&object).await;
+        verdict.add("admission", !allowed, &words);
+        let (status, words) = self.post(&format!("{address}/api/v1/objects?dryRun=true"), &object).await;
+        verdict.add("REST", !(200..300).contains(&status), &words);
+        verdict
+    }
+
+    async fn admit(&self, object: &Value) -> (bool, String) {
+        let request = json!({ "uid": "1", "operation": "CREATE", "namespace": "shop", "object": object });
+        let review = json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request });
+        let request = Request::post("/validate").body(Body::from(review.to_string())).expect("a request");
+        let answer = self.admission.clone().oneshot(request).await.expect("an answer");
+        let body = answer.into_body().collect().await.expect("a body").to_bytes();
+        let answer: Value = serde_json::from_slice(&body).expect("JSON");
+        (answer["response"]["allowed"] == true, answer["response"].to_string())
+    }
+
+    async fn post(&self, address: &str, object: &Value) -> (u16, String) {
+        let request = Request::builder().method(Method::POST).uri(address).header("content-type", "application/json");
+        let request = request.header("authorization", format!("Bearer {}", self.plane.admin_token()));
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<bytes::Bytes>>();
+        let request = request.body(Full::from(object.to_string())).expect("a request");
+        let answer = client.request(request).await.expect("an answer");
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.expect("a body").to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+}
+
+fn object(api: &str, kind: &str, spec: &str) -> String {
+    format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: guarded, namespace: shop}}\nspec: {spec}\n")
+}
+
+fn istio(kind: &str, spec: &str) -> String {
+    object("networking.istio.io/v1", kind, spec)
+}
+
+fn route(conditions: &str) -> String {
+    istio(
+        "VirtualService",
+        &format!("{{hosts: [cart], http: [{{match: [{conditions}], route: [{{destination: {{host: cart}}}}]}}]}}"),
+    )
+}
+
+fn server(more: &str) -> String {
+    let tls = format!("{{mode: MUTUAL, credentialName: web-cert, {more}}}");
+    let server = format!("{{port: {{number: 443, name: https, protocol: HTTPS}}, hosts: [a.example.com], tls: {tls}}}");
+    istio("Gateway", &format!("{{selector: {{app: gateway}}, servers: [{server}]}}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_guards_access_and_is_not_served_is_refused_at_every_door() {
+    let doors = Doors::open().await;
+    let ingress =
+        "{ingress: [{port: {number: 8080, protocol: HTTP, name: http}, tls: {mode: SIMPLE, credentialName: c}}]}";
+    let target = "{targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: web}], rules: [{}]}";
+    let refused = [
+        (route("{headers: {'@request.auth.claims.group': {exact: admin}}}"), "claim of a request token"),
+        (route("{withoutHeaders: {'@request.auth.claims[group]': {exact: guest}}}"), "claim of a request token"),
+        (istio("Sidecar", ingress), "spec.ingress[0].tls"),
+        (server("caCrl: /etc/revoked.pem"), "spec.servers[0].tls.caCrl"),
+        (server("verifyCertificateSpki: [aaaa]"), "spec.servers[0].tls.verifyCertificateSpki"),
+        (server("verifyCertificateHash: [aaaa]"), "spec.servers[0].tls.verifyCertificateHash"),
+        (
+            istio("DestinationRule", "{host: cart, trafficPolicy: {tls: {mode: SIMPLE, caCrl: /etc/revoked.pem}}}"),
+            "spec.trafficPolicy.tls.caCrl",
+        ),
+        (object("security.istio.io/v1", "RequestAuthentication", "{jwtRules: [{issuer: a}]}"), "RequestAuthentication"),
+        (object("extensions.istio.io/v1alpha1", "WasmPlugin", "{phase: AUTHZ}"), "WasmPlugin"),
+        (object("security.istio.io/v1", "AuthorizationPolicy", target), "spec.targetRefs"),
+    ];
+    for (text, reason) in refused {
+        let verdict = doors.judge(&text).await;
+        assert_eq!(verdict.refused, DOORS, "{text}\n{}", verdict.words);
+        assert!(verdict.words.matches(reason).count() >= DOORS.len(), "{text}\n{}", verdict.words);
+    }
+    let accepted = [
+        istio("Sidecar", "{egress: [{hosts: [./*]}]}"),
+        object("security.istio.io/v1", "AuthorizationPolicy", "{action: DENY, rules: [{}]}"),
+    ];
+    for text in accepted {
+        let verdict = doors.judge(&text).await;
+        assert_eq!(verdict.refused, [""; 0], "{text}\n{}", verdict.words);
+    }
+    doors.plane.stop().await;
+}
