@@ -11,11 +11,15 @@ use std::{
 };
 
 use ferromesh_integration::{
+    certificate::self_signed,
     namespace::{Bridge, PROXY_USER, Pod},
     paths,
     process::{Process, until},
 };
 use serde_json::Value;
+
+/// Name of the certificate of a server outside the mesh.
+const OUTSIDE: &str = "outside";
 
 /// Which proxy stands beside callers and callees.
 #[derive(Clone, Copy)]
@@ -52,7 +56,7 @@ struct Mesh {
     stranger: Pod,
     outsider: Pod,
     servers: [Pod; 2],
-    _site: Site,
+    site: Site,
     _bridge: Bridge,
 }
 
@@ -71,7 +75,13 @@ impl Mesh {
         let control_plane = site.control_plane();
 
         let (echo, bytes) = (format!("10.96.{third}.1"), format!("10.96.{third}.2"));
-        let hosts = [("echo", echo.as_str()), ("bytes", bytes.as_str())];
+        let outside = format!("10.96.{third}.3");
+        let hosts = [
+            ("echo", echo.as_str()),
+            ("alias", echo.as_str()),
+            ("bytes", bytes.as_str()),
+            ("outside.example", outside.as_str()),
+        ];
         let pod = |name, last| Pod::new(&bridge, name, last, &hosts);
         let (client, stranger, outsider) = (pod("client", 11), pod("stranger", 14), pod("outsider", 15));
         let servers = [pod("echo-v1", 12), pod("echo-v2", 13)];
@@ -81,9 +91,10 @@ impl Mesh {
             processes.push(site.application(server, &["tcp", "0.0.0.0:9000"]));
             processes.push(site.sidecar(server, &format!("echo-{version}"), "echo", proxies.callees));
         }
+        processes.push(site.outside(&outsider));
         processes.push(site.sidecar(&client, "client", "client", proxies.callers));
         processes.push(site.sidecar(&stranger, "stranger", "stranger", proxies.callers));
-        Self { _processes: processes, control_plane, client, stranger, outsider, servers, _site: site, _bridge: bridge }
+        Self { _processes: processes, control_plane, client, stranger, outsider, servers, site, _bridge: bridge }
     }
 }
 
@@ -100,7 +111,12 @@ impl Site {
     fn control_plane(&self) -> Process {
         let third = self.third;
         fs::create_dir(self.file("config")).expect("a directory");
+        let name = ["-subj", "/CN=outside", "-addext", "subjectAltName=DNS:outside.example"];
+        // It signs itself and nobody else, or it could be no server's.
+        let about: Vec<&str> = name.into_iter().chain(["-addext", "basicConstraints=critical,CA:FALSE"]).collect();
+        self_signed(self.dir.path(), OUTSIDE, &about);
         let text = include_str!("namespaces.yaml").replace("10.77.0.", &format!("10.77.{third}."));
+        let text = text.replace("OUTSIDE.crt", &self.file(&format!("{OUTSIDE}.crt")));
         fs::write(self.file("config/mesh.yaml"), text.replace("10.96.0.", &format!("10.96.{third}.")))
             .expect("a configuration");
         let mut command = Command::new(paths::program("ferromesh"));
@@ -117,6 +133,14 @@ impl Site {
             .expect("the root certificate is published");
         fs::set_permissions(self.file("root-cert.pem"), fs::Permissions::from_mode(0o644)).expect("a mode");
         process
+    }
+
+    /// A server outside the mesh that takes TLS 1.3 and nothing else.
+    fn outside(&self, pod: &Pod) -> Process {
+        let mut command = pod.command(Path::new("openssl"));
+        command.args(["s_server", "-accept", "9443", "-tls1_3", "-www", "-quiet"]);
+        command.args(["-cert", &self.file(&format!("{OUTSIDE}.crt")), "-key", &self.file(&format!("{OUTSIDE}.key"))]);
+        Process::start("outside", self.dir.path(), command)
     }
 
     fn application(&self, pod: &Pod, arguments: &[&str]) -> Process {
@@ -190,6 +214,47 @@ fn status(counts: &Value, status: &str) -> u64 {
     counts["statuses"][status].as_u64().unwrap_or_default()
 }
 
+/// Names and scopes of other objects than the service's own. `echo` is behind a Sidecar object of the root namespace in
+/// every check, since clients of every namespace have no other.
+fn check_what_is_configured_elsewhere(mesh: &Mesh) {
+    let alias = get(&mesh.client, "http://alias/identity", 1, &[]);
+    assert_eq!(status(&alias, "200"), 1, "an ExternalName without ports is the service that it names: {alias}");
+    let header = alias["last"]["headers"]["x-forwarded-client-cert"].as_str().unwrap_or_default();
+    assert!(header.contains("URI=spiffe://cluster.local/ns/default/sa/client"), "the callee saw {header:?}");
+    assert_eq!(status(&get(&mesh.client, "http://alias/secret/1", 1, &[]), "403"), 1, "its policies by another name");
+    let outside = get(&mesh.client, "http://outside.example/", 1, &[]);
+    assert_eq!(status(&outside, "200"), 1, "TLS 1.3 to a server outside the mesh: {outside}");
+}
+
+/// Of ports that no service names, the ones that PeerAuthentication names follow it.
+fn check_plaintext_by_port(mesh: &Mesh, third: u8) {
+    let plaintext = |port: u16| get(&mesh.outsider, &format!("http://10.77.{third}.12:{port}/"), 1, &[]);
+    for port in [9080, 9099] {
+        let answer = plaintext(port);
+        let answered = answer["statuses"].as_object().is_some_and(|statuses| !statuses.is_empty());
+        assert!(!answered, "STRICT answered plaintext on port {port}: {answer}");
+    }
+    assert_eq!(status(&plaintext(9098), "403"), 1, "PERMISSIVE lets plaintext come as far as the policies");
+}
+
+/// A policy whose group is misspelt stays in force, while the rest of its file is acted on.
+fn check_a_slip_of_the_pen(mesh: &Mesh) {
+    let file = mesh.site.file("config/mesh.yaml");
+    let text = fs::read_to_string(&file).expect("the configuration");
+    let policy =
+        |api: &str| format!("apiVersion: {api}/v1\nkind: AuthorizationPolicy\nmetadata: {{name: echo-secret}}\n");
+    let slipped = text.replace(&policy("security.istio.io"), &policy("security.example.com"));
+    assert_ne!(text, slipped);
+    let account = |name: &str| format!("cluster.local/ns/default/sa/{name}");
+    let (one, both) = (account("client"), format!("{}, {}", account("client"), account("stranger")));
+    fs::write(&file, slipped.replace(&one, &both)).expect("the configuration");
+    until(Duration::from_secs(20), "the rest of the file in force at both servers", || {
+        status(&get(&mesh.stranger, "http://echo/", 100, &[]), "200") == 100
+    });
+    let secret = get(&mesh.client, "http://echo/secret/1", 100, &[]);
+    assert_eq!(status(&secret, "403"), 100, "a slip of the pen opened what DENY closed: {secret}");
+}
+
 fn check(third: u8, proxies: Proxies) {
     let mut mesh = Mesh::start(third, proxies);
     until(Duration::from_secs(20), "the first request answered", || {
@@ -219,11 +284,8 @@ fn check(third: u8, proxies: Proxies) {
     assert_eq!(status(&get(&mesh.client, "http://echo/secret/1", 1, &[]), "403"), 1, "DENY by path");
     assert_eq!(status(&get(&mesh.stranger, "http://echo/", 1, &[]), "403"), 1, "ALLOW by principal");
 
-    let plaintext = get(&mesh.outsider, &format!("http://10.77.{third}.12:9080/"), 1, &[]);
-    assert!(
-        plaintext["statuses"].as_object().is_some_and(serde_json::Map::is_empty),
-        "STRICT answered plaintext: {plaintext}"
-    );
+    check_what_is_configured_elsewhere(&mesh);
+    check_plaintext_by_port(&mesh, third);
 
     // The kubelet has no certificate: the agent asks for it, beside the proxy.
     for (probe, expected) in [("readyz", "200"), ("livez", "500"), ("startupz", "404")] {
@@ -257,5 +319,6 @@ fn check(third: u8, proxies: Proxies) {
         });
         assert!(counted, "no istio_requests_total of mutual TLS from the client:\n{metrics}");
     }
+    check_a_slip_of_the_pen(&mesh);
     assert!(mesh.control_plane.ended(Duration::ZERO).is_none(), "the control plane ended");
 }
