@@ -10,6 +10,6 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
 });
 
 /// Every message of the Envoy API; decoded on first use.
-pub(crate) fn pool() -> &'static DescriptorPool {
+pub fn pool() -> &'static DescriptorPool {
     &POOL
 }

@@ -13,7 +13,7 @@ pub mod closure;
 pub mod compiler;
 pub mod crds;
 pub mod debug;
-mod descriptors;
+pub mod descriptors;
 pub mod diagnostic;
 pub mod dialect;
 pub mod emit;

@@ -13,11 +13,13 @@ use envoy_types::pb::{
                 Cluster as Wire, OutlierDetection as WireOutlier,
                 cluster::{
                     ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, LbConfig,
-                    LbPolicy as WirePolicy, SlowStartConfig, TransportSocketMatch,
-                    common_lb_config::LocalityConfigSpecifier,
+                    LbPolicy as WirePolicy, TransportSocketMatch, common_lb_config::LocalityConfigSpecifier,
                 },
             },
-            core::v3::{RoutingPriority, TransportSocket, transport_socket::ConfigType},
+            core::v3::{
+                RoutingPriority, SocketAddress, TransportSocket, socket_address::PortSpecifier,
+                transport_socket::ConfigType,
+            },
         },
         extensions::{
             clusters::{common::dns::v3::DnsLookupFamily as ClusterFamily, dns::v3::DnsCluster},
@@ -35,8 +37,8 @@ use rustc_hash::FxHasher;
 use super::{
     Context, check_name, endpoint,
     field::{
-        At, Invalid, duration, each, ip, limit, metadata_strings, number, optional_duration, refuse, required,
-        type_name, unpack,
+        At, Invalid, duration, each, ip, metadata_strings, number, optional_duration, refuse, required, type_name,
+        unpack,
     },
     limits, tls,
 };
@@ -67,7 +69,7 @@ pub(super) fn compile(context: &mut Context, name: &str, message: &Wire) -> Resu
     Ok(Cluster {
         name: name.into(),
         policy: policy(message, &discovery)?,
-        balance: balance(message)?,
+        balance: balance(message),
         limits: circuit_breakers(message)?,
         outlier: message.outlier_detection.as_ref().map(outlier).transpose().at("outlier_detection")?,
         mesh_alpn: mesh_alpn(message),
@@ -208,23 +210,16 @@ fn policy(message: &Wire, discovery: &Discovery) -> Result<LbPolicy, Invalid> {
     })
 }
 
-fn balance(message: &Wire) -> Result<BalanceSettings, Invalid> {
+fn balance(message: &Wire) -> BalanceSettings {
     let common = message.common_lb_config.clone().unwrap_or_default();
     let threshold = common.healthy_panic_threshold.as_ref().map(|percent| percent.value);
-    let slow_start = match &message.lb_config {
-        Some(LbConfig::RoundRobinLbConfig(config)) => config.slow_start_config.as_ref(),
-        Some(LbConfig::LeastRequestLbConfig(config)) => config.slow_start_config.as_ref(),
-        _ => None,
-    };
-    let window = |config: &SlowStartConfig| limit("slow_start_window", config.slow_start_window.as_ref());
-    Ok(BalanceSettings {
+    BalanceSettings {
         panic_threshold: threshold.map_or(DEFAULT_PANIC_THRESHOLD, whole_percent),
         locality_weighted: matches!(
             common.locality_config_specifier,
             Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))
         ),
-        slow_start: slow_start.map_or(Ok(None), window).at("lb_config.slow_start_config")?,
-    })
+    }
 }
 
 /// A percentage between 0 and 100, rounded up so that a threshold above zero never becomes none.
@@ -245,6 +240,8 @@ fn connection(context: &mut Context, message: &Wire) -> Result<ConnectionSetting
         refuse_unchecked_names(all)?;
     }
     let bind = message.upstream_bind_config.as_ref().and_then(|bind| bind.source_address.as_ref());
+    let fixed_port = |bind: &SocketAddress| !matches!(bind.port_specifier, None | Some(PortSpecifier::PortValue(0)));
+    refuse(&[("upstream_bind_config.source_address.port_value", bind.is_some_and(fixed_port))])?;
     let connect_timeout = optional_duration("connect_timeout", message.connect_timeout.as_ref())?;
     Ok(ConnectionSettings {
         connect_timeout: connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),

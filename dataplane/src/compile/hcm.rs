@@ -66,7 +66,6 @@ pub(super) fn compile(context: &mut Context, message: &Wire) -> Result<HttpConne
         accept_http_10: h1.is_some_and(|h1| h1.accept_http_10),
         generate_request_id: flag(message.generate_request_id.as_ref(), true),
         preserve_external_request_id: message.preserve_external_request_id,
-        always_set_request_id_in_response: message.always_set_request_id_in_response,
         via: message.via.as_str().into(),
         access_logs: access_log::compile("access_log", &message.access_log)?,
     })
@@ -79,6 +78,7 @@ fn refuse_unsupported(message: &Wire) -> Result<(), Invalid> {
         ("early_header_mutation_extensions", !message.early_header_mutation_extensions.is_empty()),
         ("path_normalization_options", message.path_normalization_options.is_some()),
         ("local_reply_config", message.local_reply_config.is_some()),
+        ("always_set_request_id_in_response", message.always_set_request_id_in_response),
         ("scheme_header_transformation", message.scheme_header_transformation.is_some()),
         ("typed_header_validation_config", message.typed_header_validation_config.is_some()),
     ])

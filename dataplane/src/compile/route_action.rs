@@ -9,6 +9,7 @@ use envoy_types::pb::envoy::{
         route::v3::{
             DirectResponseAction, RedirectAction, RetryPolicy as WireRetry, RouteAction,
             WeightedCluster as WireWeighted, redirect_action,
+            retry_policy::{RetryHostPredicate, retry_host_predicate},
             route_action::{
                 ClusterSpecifier, HashPolicy as WireHash, HostRewriteSpecifier, RequestMirrorPolicy,
                 hash_policy::{Cookie as WireCookie, PolicySpecifier},
@@ -21,7 +22,7 @@ use envoy_types::pb::envoy::{
 use regex::Regex;
 
 use super::{
-    field::{At, Invalid, each, flag, limit, number, optional_duration, port, refuse, required, share},
+    field::{At, Invalid, each, flag, limit, number, optional_duration, port, refuse, required, share, type_name},
     header::{self, lists},
     matcher, route,
 };
@@ -189,9 +190,7 @@ pub(super) fn retry(message: &WireRetry) -> Result<Arc<RetryPolicy>, Invalid> {
         ("retriable_request_headers", !message.retriable_request_headers.is_empty()),
         ("per_try_idle_timeout", message.per_try_idle_timeout.is_some()),
     ])?;
-    // Only `previous_priorities` exists, which prefers another priority: draws for another endpoint come close.
-    let foreign = |name: &str| !name.ends_with("previous_hosts") && !name.ends_with("omit_canary_hosts");
-    let predicate = message.retry_host_predicate.iter().find(|predicate| foreign(&predicate.name));
+    let predicate = message.retry_host_predicate.iter().find(|predicate| !avoids_tried_hosts(predicate));
     if let Some(predicate) = predicate {
         return Err(
             Invalid::new(format!("{} is not supported by this proxy", predicate.name)).at("retry_host_predicate")
@@ -213,6 +212,21 @@ pub(super) fn retry(message: &WireRetry) -> Result<Arc<RetryPolicy>, Invalid> {
         back_off_max: longest.unwrap_or(base * 10).max(base),
         reselect_attempts: if message.retry_host_predicate.is_empty() { 0 } else { attempts },
     }))
+}
+
+/// Whether a predicate asks for another endpoint than those tried; nobody is marked as a canary here.
+fn avoids_tried_hosts(predicate: &RetryHostPredicate) -> bool {
+    let kind = match &predicate.config_type {
+        Some(retry_host_predicate::ConfigType::TypedConfig(config)) => type_name(config),
+        None => &predicate.name,
+    };
+    const PREDICATES: [&str; 4] = [
+        "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+        "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate",
+        "envoy.retry_host_predicates.previous_hosts",
+        "envoy.retry_host_predicates.omit_canary_hosts",
+    ];
+    PREDICATES.contains(&kind)
 }
 
 fn hash(message: &WireHash) -> Result<HashPolicy, Invalid> {

@@ -24,6 +24,16 @@ use crate::{
     },
 };
 
+/// The suites of TLS 1.2 that our library has, by OpenSSL's names.
+const SUITES: [&str; 6] = [
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+];
+
 /// Secret names that the workload's own identity answers.
 const WORKLOAD_CERTIFICATE: &str = "default";
 const WORKLOAD_ROOTS: &str = "ROOTCA";
@@ -45,13 +55,27 @@ pub(super) fn downstream(context: &mut Context, message: &DownstreamTlsContext) 
         validation: parts.validation,
         require_client_certificate,
         alpn: parts.alpn,
+        suites: suites(common.tls_params.as_ref(), parts.versions).at("common_tls_context.tls_params.cipher_suites")?,
         versions: parts.versions,
     })
+}
+
+/// The suites of TLS 1.2 that we have among those that are listed; `[A|B]` lists equals. The others only narrow it.
+fn suites(parameters: Option<&TlsParameters>, versions: TlsVersions) -> Result<Vec<Arc<str>>, Invalid> {
+    let listed = parameters.map(|parameters| parameters.cipher_suites.as_slice()).unwrap_or_default();
+    let names = listed.iter().flat_map(|entry| entry.trim_matches(['[', ']']).split('|'));
+    let known: Vec<Arc<str>> = names.filter(|name| SUITES.contains(name)).map(Into::into).collect();
+    if known.is_empty() && !listed.is_empty() && versions.tls12 {
+        return Err(Invalid::new(format!("expected one of {}, got {}", SUITES.join(", "), listed.join(", "))));
+    }
+    Ok(known)
 }
 
 /// Compiles the TLS context of a cluster.
 pub(super) fn upstream(context: &mut Context, message: &UpstreamTlsContext) -> Result<UpstreamTls, Invalid> {
     let common = required("common_tls_context", message.common_tls_context.as_ref())?;
+    let suites = common.tls_params.as_ref().is_some_and(|parameters| !parameters.cipher_suites.is_empty());
+    refuse(&[("common_tls_context.tls_params.cipher_suites", suites)])?;
     let parts = common_parts(context, common).at("common_tls_context")?;
     if message.auto_sni_san_validation && parts.validation.is_none() {
         return Err(Invalid::new("expected trusted roots, got none").at("auto_sni_san_validation"));
@@ -182,6 +206,11 @@ fn san(matcher: &StringMatcher) -> Result<SanMatcher, Invalid> {
 
 fn versions(parameters: Option<&TlsParameters>) -> Result<TlsVersions, Invalid> {
     let Some(parameters) = parameters else { return Ok(TlsVersions { tls12: true, tls13: true }) };
+    refuse(&[
+        ("ecdh_curves", !parameters.ecdh_curves.is_empty()),
+        ("signature_algorithms", !parameters.signature_algorithms.is_empty()),
+        ("compliance_policies", !parameters.compliance_policies.is_empty()),
+    ])?;
     let minimum = parameters.tls_minimum_protocol_version();
     // Envoy's own highest version for a server and lowest for both are 1.3 and 1.2.
     let versions = match parameters.tls_maximum_protocol_version() {

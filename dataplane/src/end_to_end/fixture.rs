@@ -93,7 +93,7 @@ impl Proxy {
             name: name.into(),
             discovery: Discovery::Eds(name.into()),
             policy: LbPolicy::RoundRobin,
-            balance: BalanceSettings { panic_threshold: 0, locality_weighted: false, slow_start: None },
+            balance: BalanceSettings { panic_threshold: 0, locality_weighted: false },
             connection: connection(),
             limits: CircuitBreakers { max_retries: 100, ..CircuitBreakers::default() },
             outlier: None,

@@ -38,6 +38,7 @@ fn server_tls(alpn: &[&str]) -> Arc<DownstreamTls> {
         require_client_certificate: true,
         alpn: arcs(alpn),
         versions: VERSIONS,
+        suites: vec![],
     })
 }
 

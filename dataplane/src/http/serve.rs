@@ -378,7 +378,6 @@ pub(crate) mod tests {
             accept_http_10: true,
             generate_request_id: false,
             preserve_external_request_id: false,
-            always_set_request_id_in_response: false,
             via: "".into(),
             access_logs: vec![],
         }

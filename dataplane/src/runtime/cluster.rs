@@ -117,8 +117,6 @@ pub struct BalanceSettings {
     pub panic_threshold: u32,
     /// Chooses the locality by weight before the endpoint.
     pub locality_weighted: bool,
-    /// Time over which a new endpoint's share grows to full.
-    pub slow_start: Option<Duration>,
 }
 
 /// How connections are made: the part of a cluster whose change closes them.

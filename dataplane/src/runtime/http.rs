@@ -57,8 +57,6 @@ pub struct HttpConnectionManager {
     pub generate_request_id: bool,
     /// Keeps an `x-request-id` that came from outside, even at the edge.
     pub preserve_external_request_id: bool,
-    /// Sends `x-request-id` back.
-    pub always_set_request_id_in_response: bool,
     /// Writes the `via` header if not empty.
     pub via: Arc<str>,
     /// Logs each request.

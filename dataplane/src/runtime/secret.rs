@@ -160,6 +160,9 @@ pub struct DownstreamTls {
     pub alpn: Vec<Arc<str>>,
     /// Versions that we agree to.
     pub versions: TlsVersions,
+    /// The suites of TLS 1.2 that we agree to, as OpenSSL names them; empty means all that we have. Those of TLS 1.3 are
+    /// never chosen among.
+    pub suites: Vec<Arc<str>>,
 }
 
 /// Originates TLS to an endpoint (Envoy's `UpstreamTlsContext`).

@@ -7,7 +7,8 @@
 use std::{io, sync::Arc};
 
 use rustls::{
-    ServerConfig,
+    CipherSuite, ServerConfig,
+    crypto::CryptoProvider,
     server::{
         ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier,
     },
@@ -104,13 +105,36 @@ impl ServerContext {
             }
             _ => WebPkiClientVerifier::no_client_auth(),
         };
-        let mut config = ServerConfig::builder_with_provider(provider())
+        let mut config = ServerConfig::builder_with_provider(agreeing_to(&self.spec.suites))
             .with_protocol_versions(supported(self.spec.versions))?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(Always(certificate)));
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(config)
+    }
+}
+
+/// The provider with these suites of TLS 1.2 only; with all if none is named.
+fn agreeing_to(suites: &[Arc<str>]) -> Arc<CryptoProvider> {
+    let mut provider = CryptoProvider::clone(&provider());
+    let agreed = |suite: CipherSuite| openssl_name(suite).is_none_or(|name| suites.iter().any(|own| **own == *name));
+    if !suites.is_empty() {
+        provider.cipher_suites.retain(|suite| agreed(suite.suite()));
+    }
+    Arc::new(provider)
+}
+
+/// What OpenSSL calls a suite of TLS 1.2.
+fn openssl_name(suite: CipherSuite) -> Option<&'static str> {
+    match suite {
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => Some("ECDHE-ECDSA-AES128-GCM-SHA256"),
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => Some("ECDHE-ECDSA-AES256-GCM-SHA384"),
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => Some("ECDHE-ECDSA-CHACHA20-POLY1305"),
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => Some("ECDHE-RSA-AES128-GCM-SHA256"),
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => Some("ECDHE-RSA-AES256-GCM-SHA384"),
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => Some("ECDHE-RSA-CHACHA20-POLY1305"),
+        _ => None,
     }
 }
 
@@ -129,5 +153,21 @@ struct Always(Arc<CertifiedKey>);
 impl ResolvesServerCert for Always {
     fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_suites_that_are_named_are_agreed_to_and_all_of_tls_1_3() {
+        let names = |suites: &[Arc<str>]| -> Vec<_> {
+            agreeing_to(suites).cipher_suites.iter().filter_map(|suite| openssl_name(suite.suite())).collect()
+        };
+        assert_eq!(names(&[]).len(), 6);
+        let one = "ECDHE-RSA-AES256-GCM-SHA384";
+        assert_eq!(names(&[one.into()]), [one]);
+        assert_eq!(agreeing_to(&[one.into()]).cipher_suites.len(), provider().cipher_suites.len() - 5);
     }
 }

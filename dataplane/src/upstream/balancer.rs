@@ -308,7 +308,7 @@ mod tests {
     }
 
     fn balance(panic_threshold: u32, locality_weighted: bool) -> BalanceSettings {
-        BalanceSettings { panic_threshold, locality_weighted, slow_start: None }
+        BalanceSettings { panic_threshold, locality_weighted }
     }
 
     /// Picks per port.
