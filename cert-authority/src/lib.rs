@@ -21,6 +21,7 @@ pub mod csr;
 pub mod ledger;
 pub mod pem;
 pub mod policy;
+mod quota;
 pub mod rotation;
 mod seal;
 pub mod service;
@@ -29,6 +30,7 @@ pub mod signer;
 mod state;
 pub mod store;
 pub mod trust;
+mod turn;
 
 pub use authenticate::{
     AuthError, Authenticator, Caller, Credentials, PeerCertificates, Proof, client_cert::ClientCertificates,

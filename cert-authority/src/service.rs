@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -12,15 +12,17 @@ use ferromesh_proto::{
         IstioCertificateRequest, IstioCertificateResponse,
         istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer},
     },
+    retry,
 };
-use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    authenticate::{Authenticator, Caller, Credentials, Proof},
+    authenticate::{Authenticator, Caller, Credentials, PeerCertificates, Proof},
     authority::{Authority, IssueError, IssuedChain},
     csr::{Csr, CsrError},
     policy::{self, Refusal},
+    quota::Quota,
+    turn::{AGAIN, Crowded, Queue, Urgency},
 };
 
 /// Largest message that is read at all: a request of [`crate::csr::MAX_PEM`] and its metadata fit.
@@ -36,6 +38,11 @@ const IMPERSONATION: &str = "ImpersonatedIdentity";
 pub trait IdentityRegistry: Send + Sync {
     /// Whether a workload with this identity is registered.
     fn exists(&self, id: &SpiffeId) -> bool;
+
+    /// How many workloads have it, as far as is known: so many may start at once.
+    fn workloads(&self, _: &SpiffeId) -> usize {
+        0
+    }
 }
 
 impl<F: Fn(&SpiffeId) -> bool + Send + Sync> IdentityRegistry for F {
@@ -50,21 +57,16 @@ pub struct CertificateService {
     authenticator: Arc<dyn Authenticator>,
     registry: Option<Arc<dyn IdentityRegistry>>,
     clock: fn() -> SystemTime,
-    signatures: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
+    signatures: Arc<Queue>,
+    quota: Mutex<Quota>,
 }
 
 impl CertificateService {
     /// A service that issues to whom `authenticator` accepts.
     pub fn new(authority: Arc<Authority>, authenticator: Arc<dyn Authenticator>, clock: fn() -> SystemTime) -> Self {
-        Self {
-            authority,
-            authenticator,
-            registry: None,
-            clock,
-            signatures: Arc::new(Semaphore::new(CONCURRENT_SIGNATURES)),
-            waiting: Arc::new(Semaphore::new(WAITING)),
-        }
+        let signatures = Queue::new(CONCURRENT_SIGNATURES, WAITING);
+        let quota = Mutex::new(Quota::new(authority.settings().leaf_ttl));
+        Self { authority, authenticator, registry: None, clock, signatures, quota }
     }
 
     /// Renewals by certificate from now on need a live entry in `registry`.
@@ -103,17 +105,27 @@ impl CertificateService {
         Ok(())
     }
 
+    /// An identity gets what its workloads need, and no more.
+    fn check_quota(&self, caller: &Caller, peer: Option<SocketAddr>, now: SystemTime) -> Result<(), Status> {
+        let workloads = self.registry.as_ref().map_or(0, |registry| registry.workloads(&caller.id));
+        let taken = self.quota.lock().expect("no holder of this lock panics").take(&caller.id, workloads, now);
+        taken.map_err(|wait| {
+            tracing::warn!(target: "audit", id = %caller.id, proof = %caller.proof, ?peer, "certificate request refused: too many for this identity");
+            retry::exhausted("too many certificate requests of this identity", wait)
+        })
+    }
+
     /// Waits for a turn; sheds load instead of queueing without end.
     async fn sign(
         &self,
         caller: Caller,
+        urgency: Urgency,
         peer: Option<SocketAddr>,
         body: IstioCertificateRequest,
         now: SystemTime,
     ) -> Result<IssuedChain, Status> {
-        let busy = || Status::resource_exhausted("too many certificate requests: try again in a second");
-        let _place = self.waiting.clone().try_acquire_owned().map_err(|_| busy())?;
-        let turn = self.signatures.clone().acquire_owned().await.map_err(|_| busy())?;
+        let turn = self.signatures.turn(urgency).await;
+        let turn = turn.map_err(|Crowded| retry::exhausted("too many certificate requests", AGAIN))?;
         let authority = self.authority.clone();
         let signed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -135,7 +147,10 @@ impl IstioCertificateService for CertificateService {
         let peer = request.remote_addr();
         let caller = self.authenticate(&request, now).await?;
         self.check_registered(&caller, peer)?;
-        let issued = self.sign(caller, peer, request.into_inner(), now).await?;
+        self.check_quota(&caller, peer, now)?;
+        let held = request.extensions().get::<PeerCertificates>().and_then(PeerCertificates::validity);
+        let urgency = Urgency::of(held, now);
+        let issued = self.sign(caller, urgency, peer, request.into_inner(), now).await?;
         Ok(Response::new(IstioCertificateResponse { cert_chain: issued.pem_elements() }))
     }
 }
@@ -199,7 +214,7 @@ fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FirstStart, PeerCertificates, Settings, signer::local::testing};
+    use crate::{FirstStart, Settings, signer::local::testing};
     use ferromesh_proto::TrustDomain;
     use rustls_pki_types::{CertificateDer, pem::PemObject};
     use tonic::Code;
@@ -228,8 +243,12 @@ mod tests {
         }
 
         fn by_token(&self, csr: String) -> Request<IstioCertificateRequest> {
+            self.token_of(ID, csr)
+        }
+
+        fn token_of(&self, id: &str, csr: String) -> Request<IstioCertificateRequest> {
             let token =
-                self.authority.join_tokens().issue(&ID.parse().unwrap(), Duration::from_secs(60), now()).unwrap();
+                self.authority.join_tokens().issue(&id.parse().unwrap(), Duration::from_secs(60), now()).unwrap();
             let mut request = Request::new(IstioCertificateRequest { csr, ..Default::default() });
             request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
             request
@@ -274,6 +293,43 @@ mod tests {
         let refused = call(&service, by_certificate(&first[0], testing::good_csr(&[]))).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
         assert!(call(&service, fixture.by_token(testing::good_csr(&[]))).await.is_ok(), "a token needs no entry");
+    }
+
+    #[tokio::test]
+    async fn an_identity_that_asks_without_end_is_told_when_to_come_back_and_others_are_served() {
+        let fixture = Fixture::new();
+        let service = fixture.service();
+        let csr = testing::good_csr(&[]);
+        let mut refused = None;
+        let mut issued = 0;
+        for _ in 0..200 {
+            match call(&service, fixture.by_token(csr.clone())).await {
+                Ok(_) => issued += 1,
+                Err(status) => refused = Some(status),
+            }
+        }
+        let refused = refused.expect("a refusal");
+        assert_eq!((issued, refused.code()), (60, Code::ResourceExhausted));
+        assert_eq!(retry::hint(&refused), Some(Duration::from_secs(1)));
+        let other = fixture.token_of("spiffe://cluster.local/ns/shop/sa/other", csr.clone());
+        assert!(call(&service, other).await.is_ok(), "another identity has its own allowance");
+
+        struct Many;
+        impl IdentityRegistry for Many {
+            fn exists(&self, _: &SpiffeId) -> bool {
+                true
+            }
+            fn workloads(&self, _: &SpiffeId) -> usize {
+                100
+            }
+        }
+        let service = fixture.service().with_registry(Arc::new(Many));
+        for number in 0..200 {
+            assert!(
+                call(&service, fixture.by_token(csr.clone())).await.is_ok(),
+                "start {number} of a hundred workloads"
+            );
+        }
     }
 
     async fn check(request: impl FnOnce(&Fixture) -> Request<IstioCertificateRequest>, expected: Code) {

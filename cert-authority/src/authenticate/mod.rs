@@ -19,6 +19,8 @@ use rustls_pki_types::CertificateDer;
 use tonic::metadata::MetadataMap;
 use zeroize::Zeroizing;
 
+use crate::rotation::Validity;
+
 /// Longest bearer token that is looked at, in bytes; Kubernetes' tokens are below 2 KiB.
 const MAX_TOKEN: usize = 16 << 10;
 
@@ -36,9 +38,17 @@ impl PeerCertificates {
     /// A server should close the connection before then: a client that has renewed its certificate meanwhile shows the
     /// new one only on a new connection, and Envoy opens none for as long as the old one stands.
     pub fn not_after(&self) -> Option<SystemTime> {
+        Some(self.validity()?.not_after)
+    }
+
+    /// The time in which the leaf may be used; `None` as for its end.
+    pub fn validity(&self) -> Option<Validity> {
         let (_, leaf) = x509_parser::parse_x509_certificate(self.0.first()?).ok()?;
-        let seconds = u64::try_from(leaf.validity().not_after.timestamp()).ok()?;
-        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+        let at = |time: &x509_parser::time::ASN1Time| {
+            Some(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).ok()?))
+        };
+        let validity = leaf.validity();
+        Some(Validity { not_before: at(&validity.not_before)?, not_after: at(&validity.not_after)? })
     }
 }
 

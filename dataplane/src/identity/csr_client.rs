@@ -16,6 +16,7 @@ use std::{
 use ferromesh_proto::{
     SpiffeId,
     istio_ca::{IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient},
+    retry,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
 use tonic::{Request, metadata::MetadataValue, transport::Channel};
@@ -55,6 +56,8 @@ pub enum FetchError {
         code: tonic::Code,
         /// What it said.
         message: String,
+        /// When it wants to be asked again.
+        again: Option<Duration>,
     },
     /// Neither way worked.
     #[error("renewal by certificate failed: {renewal}; joining by token failed: {joining}")]
@@ -84,6 +87,21 @@ pub enum FetchError {
     /// The key or the request could not be made.
     #[error("the certificate request could not be made: {0}")]
     Request(String),
+}
+
+impl FetchError {
+    fn refused(status: &tonic::Status) -> Self {
+        Self::Refused { code: status.code(), message: status.message().to_owned(), again: retry::hint(status) }
+    }
+
+    /// When the control plane wants to be asked again, if it says so.
+    pub fn again(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { again, .. } => *again,
+            Self::BothWays { joining, .. } => joining.again(),
+            _ => None,
+        }
+    }
 }
 
 /// A boxed answer, so that a source fits behind `dyn`.
@@ -133,7 +151,8 @@ impl CsrClient {
         let valid = held.as_deref().filter(|held| held.not_after > SystemTime::now());
         let Some(valid) = valid else { return self.join(held.as_deref()).await };
         let renewal = match self.renew(valid).await {
-            Err(renewal) if self.settings.token_file.is_some() => renewal,
+            // Who is told to come back later would be told so again.
+            Err(renewal) if self.settings.token_file.is_some() && renewal.again().is_none() => renewal,
             outcome => return outcome,
         };
         // The certificate may be revoked, or its workload registered anew: the token says who we are once more.
@@ -172,7 +191,7 @@ impl CsrClient {
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, { call }.create_certificate(request))
             .await
             .unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer in time")))
-            .map_err(|status| FetchError::Refused { code: status.code(), message: status.message().to_owned() })?;
+            .map_err(|status| FetchError::refused(&status))?;
         self.accept(answer.into_inner().cert_chain, key_pem)
     }
 

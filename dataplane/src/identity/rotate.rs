@@ -49,16 +49,19 @@ impl Renewal {
         *self = Self { next: now + life.mul_f64(0.4 + 0.2 * unit(draw)), not_after: Some(not_after), failures: 0 };
     }
 
-    /// Fetching failed at `now`; `draw` is random in `0..1`.
+    /// Fetching failed at `now`; `draw` is random in `0..1`; `again` is when the control plane wants to be asked.
     ///
     /// Waits double up to 30 s, each shortened by up to half at random; while a certificate is held, never for more than
-    /// an eighth of what is left of it, so that several attempts remain.
-    pub fn failed(&mut self, now: SystemTime, draw: f64) {
+    /// an eighth of what is left of it, so that several attempts remain. No wait is shorter than the control plane wants it,
+    /// up to 30 s; beyond that, by up to half of it at random, since others were told the same.
+    pub fn failed(&mut self, now: SystemTime, draw: f64, again: Option<Duration>) {
         let doubled = FIRST_RETRY.saturating_mul(1 << self.failures.min(16)).min(LONGEST_RETRY);
         let left = self.not_after.map(|end| end.duration_since(now).unwrap_or_default());
         let ceiling = left.filter(|left| !left.is_zero()).map_or(LONGEST_RETRY, |left| (left / 8).max(FIRST_RETRY));
         self.failures = self.failures.saturating_add(1);
-        self.next = now + doubled.min(ceiling).mul_f64(1.0 - 0.5 * unit(draw));
+        let wait = doubled.min(ceiling).mul_f64(1.0 - 0.5 * unit(draw));
+        let wanted = again.unwrap_or_default().min(LONGEST_RETRY).mul_f64(1.0 + 0.5 * unit(draw));
+        self.next = now + wait.max(wanted);
     }
 
     /// There are new roots at `now`; `draw` is random in `0..1`.
@@ -111,7 +114,7 @@ pub async fn run(source: Arc<dyn CertificateSource>, publish: watch::Sender<Opti
                 publish.send_replace(Some(Arc::new(identity)));
             }
             Err(error) => {
-                renewal.failed(SystemTime::now(), rand::random());
+                renewal.failed(SystemTime::now(), rand::random(), error.again());
                 let retry_in = renewal.wait(SystemTime::now()).as_millis();
                 tracing::warn!(%error, failures = renewal.failures(), retry_in_ms = u64::try_from(retry_in).unwrap_or(u64::MAX), "no new certificate");
             }
@@ -155,7 +158,7 @@ mod tests {
             renewal.succeeded(at(left), at(0.0), 0.0);
         }
         for (number, expected) in expected.iter().enumerate() {
-            renewal.failed(at(0.0), 0.0);
+            renewal.failed(at(0.0), 0.0, None);
             let wait = renewal.wait(at(0.0)).as_secs_f64();
             assert!((wait - expected).abs() < 1e-3, "failure {number}: {wait}, expected {expected}");
         }
@@ -172,14 +175,24 @@ mod tests {
     #[test]
     fn a_retry_is_shortened_by_half_at_most() {
         let mut renewal = Renewal::new(at(0.0));
-        renewal.failed(at(0.0), 1.0);
+        renewal.failed(at(0.0), 1.0, None);
         assert_eq!(renewal.wait(at(0.0)), FIRST_RETRY / 2);
+    }
+
+    #[test]
+    fn a_retry_comes_no_earlier_than_the_control_plane_wants_it() {
+        let second = Duration::from_secs(1);
+        for (draw, again, expected) in [(0.0, second, 1.0), (1.0, second, 1.5), (0.0, 3600 * second, 30.0)] {
+            let mut renewal = Renewal::new(at(0.0));
+            renewal.failed(at(0.0), draw, Some(again));
+            assert_eq!(renewal.wait(at(0.0)), Duration::from_secs_f64(expected), "{again:?}");
+        }
     }
 
     #[test]
     fn success_forgets_failures() {
         let mut renewal = Renewal::new(at(0.0));
-        renewal.failed(at(0.0), 0.0);
+        renewal.failed(at(0.0), 0.0, None);
         renewal.succeeded(at(100.0), at(0.0), 0.0);
         assert_eq!(renewal.failures(), 0);
     }
