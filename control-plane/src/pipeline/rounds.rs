@@ -36,8 +36,11 @@ use crate::{
 
 /// Events applied in one round at most.
 const ROUND: usize = 4096;
-/// How long a view without streams is kept up to date, for a proxy that only reconnects.
-const LINGER: Duration = Duration::from_secs(30);
+/// How long a view without streams is kept up to date, for a proxy that only reconnects. A minute after the last has left,
+/// what was made for it is gone.
+const LINGER: Duration = Duration::from_secs(45);
+/// How often it is looked for what nobody needs any more.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// Questions to the thread that owns the compiler.
 #[derive(Debug)]
@@ -74,6 +77,8 @@ pub(super) struct Pipeline {
     awaiting: Vec<(SourceId, oneshot::Sender<Vec<Diagnostic>>)>,
     /// Whether what is waiting changes the inventory.
     changed: bool,
+    /// Former states may have gathered since the last sweep.
+    untidy: bool,
     views: FxHashMap<Arc<ViewKey>, Served>,
     pace: Pace,
 }
@@ -101,6 +106,7 @@ impl Pipeline {
             diagnostics: BTreeMap::new(),
             awaiting: Vec::new(),
             changed: false,
+            untidy: false,
             views: FxHashMap::default(),
             pace: Pace::default(),
         }
@@ -108,7 +114,7 @@ impl Pipeline {
 
     /// Runs until nobody can ask any more.
     pub(super) async fn run(mut self) {
-        let mut sweep = tokio::time::interval(LINGER / 3);
+        let mut sweep = tokio::time::interval(SWEEP);
         let mut sources_left = true;
         loop {
             let due = self.due();
@@ -169,6 +175,7 @@ impl Pipeline {
         let begin = Instant::now();
         let at = self.pending_since.take().unwrap_or(begin);
         let outcome = self.compiler.apply(mem::take(&mut self.pending));
+        self.untidy = true;
         if outcome.full && *self.signals.synced.borrow() {
             self.metrics.full_rebuilds.inc();
         }
@@ -231,7 +238,7 @@ impl Pipeline {
 
     /// Lets go of views that nobody has used for a while.
     fn sweep(&mut self) {
-        let compiler = &mut self.compiler;
+        let (compiler, before) = (&mut self.compiler, self.views.len());
         self.views.retain(|key, served| {
             if served.sender.receiver_count() > 0 {
                 served.idle_since = None;
@@ -243,6 +250,10 @@ impl Pipeline {
             }
             keep
         });
+        if self.views.len() < before || mem::take(&mut self.untidy) {
+            self.compiler.trim();
+            self.views.shrink_to(2 * self.views.len());
+        }
         self.metrics.views.set(self.views.len().try_into().unwrap_or(i64::MAX));
     }
 

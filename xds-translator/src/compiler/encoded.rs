@@ -17,9 +17,16 @@ use crate::{
 pub(super) struct EncodedMemo {
     own: FxHashMap<(ResourceType, Arc<str>, Version), Arc<EncodedResource>>,
     routes: FxHashMap<RouteContent, Arc<EncodedResource>>,
-    /// Size after which it is time to look for entries that nobody uses.
-    limit: usize,
+    /// Bytes that were there when it was last looked for what nobody uses.
+    kept: usize,
+    /// Bytes that came since then.
+    gathered: usize,
 }
+
+/// Less than this is not worth a look.
+const LITTLE: usize = 1 << 20;
+/// What an entry takes beside its body.
+const ENTRY: usize = 256;
 
 /// What a route configuration is made from: name, whether ports in `Host` are ignored, virtual hosts in order.
 type RouteContent = (Arc<str>, bool, Box<[Version]>);
@@ -35,6 +42,7 @@ impl EncodedMemo {
         }
         work.items_encoded += 1;
         let encoded = Arc::new(EncodedResource { name, version, body: emit::emit(plan) });
+        self.gathered += size(&encoded);
         self.own.insert(key, encoded.clone());
         encoded
     }
@@ -55,20 +63,40 @@ impl EncodedMemo {
         let parts: Vec<(Version, Bytes)> = virtual_hosts.iter().map(|v| (v.version, v.body.clone())).collect();
         let (version, body) = emit::splice_route(frame, &parts);
         let encoded = Arc::new(EncodedResource { name: frame.name.clone(), version, body });
+        self.gathered += size(&encoded);
         self.routes.insert(key, encoded.clone());
         encoded
     }
 
-    /// Forgets what no view holds any more, when enough may have gathered.
+    /// Forgets what no view holds any more, when as much may have gathered as is in use.
     pub(super) fn sweep(&mut self) {
-        let size = self.own.len() + self.routes.len();
-        if size < self.limit {
-            return;
+        if self.gathered > self.kept.max(LITTLE) {
+            self.forget();
         }
+    }
+
+    /// Forgets everything that no view holds any more.
+    pub(super) fn forget(&mut self) {
         self.own.retain(|_, encoded| Arc::strong_count(encoded) > 1);
         self.routes.retain(|_, encoded| Arc::strong_count(encoded) > 1);
-        self.limit = (2 * (self.own.len() + self.routes.len())).max(1024);
+        self.own.shrink_to(2 * self.own.len());
+        self.routes.shrink_to(2 * self.routes.len());
+        self.kept = self.bytes();
+        self.gathered = 0;
     }
+
+    /// What everything takes that is kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.own.values().chain(self.routes.values()).map(size).sum()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.routes.is_empty()
+    }
+}
+
+fn size(encoded: &Arc<EncodedResource>) -> usize {
+    encoded.body.len() + ENTRY
 }
 
 /// The resource that a plan item becomes; a virtual host is named as a part of its route configuration.

@@ -39,6 +39,15 @@ impl DepIndex {
         self.readers.is_empty()
     }
 
+    /// Gives back room that far more facts took than there are now.
+    pub(super) fn shrink(&mut self) {
+        self.readers.shrink_to(2 * self.readers.len());
+        for readers in self.readers.values_mut() {
+            readers.items.shrink_to(2 * readers.items.len());
+            readers.views.shrink_to(2 * readers.views.len());
+        }
+    }
+
     /// Replaces what a plan reads. Both lists are sorted and unique.
     pub(super) fn replace(&mut self, consumer: Consumer, old: &[Dep], new: &[Dep]) {
         let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());

@@ -132,6 +132,18 @@ impl Items {
         self.by_key.is_empty()
     }
 
+    /// Gives back room that far more items took than there are now.
+    pub(super) fn shrink(&mut self) {
+        self.by_key.shrink_to(2 * self.by_key.len());
+        while let Some(None) = self.slots.last() {
+            self.slots.pop();
+        }
+        let places = self.slots.len();
+        self.free.retain(|id| (id.0 as usize) < places);
+        self.slots.shrink_to(2 * places);
+        self.free.shrink_to(2 * self.free.len());
+    }
+
     /// Every item.
     pub(super) fn ids(&self) -> Vec<ItemId> {
         let mut ids: Vec<ItemId> = self.by_key.values().copied().collect();

@@ -175,9 +175,9 @@ impl Compiler {
         self.views.keys()
     }
 
-    /// Whether nothing is kept: no view, no item, no recorded fact.
+    /// Whether nothing is kept: no view, no item, no recorded fact, no encoded resource.
     pub fn is_idle(&self) -> bool {
-        self.views.is_empty() && self.items.is_empty() && self.index.is_empty()
+        self.views.is_empty() && self.items.is_empty() && self.index.is_empty() && self.memo.is_empty()
     }
 
     /// The same configuration compiled from scratch, without views: for the proof that incremental equals full.

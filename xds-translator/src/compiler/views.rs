@@ -103,8 +103,15 @@ impl Compiler {
         for item in state.layout.places.keys() {
             self.items.release(*item, id, &mut self.index);
         }
-        drop(state);
-        self.memo.sweep();
+    }
+
+    /// Gives back what released views and former states have taken. Call it after some were released, and from time to
+    /// time; it looks at everything that is kept.
+    pub fn trim(&mut self) {
+        self.memo.forget();
+        self.items.shrink();
+        self.index.shrink();
+        self.views.states.shrink_to(2 * self.views.states.len());
     }
 
     /// The objects that shaped a resource of a view; sorted, unique. Empty for resources that the view does not have and

@@ -4,9 +4,18 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ferromesh_proto::ResourceType;
 use proptest::prelude::*;
+use serde_json::json;
 
-use super::universe::{Step, nodes, step};
-use crate::{class::NodeIdentity, closure, compiler::Compiler, ir::MeshDefaults, plan::ViewKey, view::View};
+use super::universe::{Step, nodes, step, upsert};
+use crate::{
+    class::NodeIdentity,
+    closure,
+    compiler::{Change, Compiler},
+    dialect::Kind,
+    ir::MeshDefaults,
+    plan::ViewKey,
+    view::View,
+};
 
 type Known = BTreeMap<Arc<ViewKey>, Arc<View>>;
 
@@ -87,6 +96,44 @@ fn check_closed(compiler: &mut Compiler, node: &NodeIdentity) {
     }
 }
 
+/// A service of many; another one with each `variant`.
+fn service(number: usize, variant: usize) -> Change {
+    let port = json!({"name": "http", "port": 80});
+    let annotations = json!({"networking.istio.io/exportTo": if variant.is_multiple_of(2) { "*" } else { "." }});
+    let content = json!({"metadata": {"annotations": annotations}, "spec": {"clusterIP": "10.0.0.1", "ports": [port]}});
+    upsert(Kind::Service, "bank", &format!("many-{number}"), variant, content)
+}
+
+fn remove_everything(compiler: &mut Compiler) {
+    let objects = compiler.objects().map(|object| Change::Delete(object.id.clone()));
+    let credentials = compiler.snapshot.credential_changes().into_iter().map(|change| match change {
+        Change::Credential { namespace, name, .. } => Change::Credential { namespace, name, fact: None },
+        other => other,
+    });
+    let changes = objects.chain(credentials).collect();
+    compiler.apply(changes);
+}
+
+/// Streams come and go for days: what was made for those that left, and former states of what is in use, go with them.
+#[test]
+fn former_states_of_what_is_in_use_are_forgotten() {
+    let mut compiler = Compiler::new(MeshDefaults::default());
+    compiler.apply((0..200).map(|port| service(port, 0)).collect());
+    let key = compiler.classify(&nodes()[0]).expect("a class").views[0].clone();
+    let mut most = 0;
+    for round in 1..100 {
+        let _view = compiler.view(&key);
+        compiler.apply(vec![service(0, round)]);
+        most = most.max(compiler.memo.bytes());
+    }
+    compiler.trim();
+    let live = compiler.memo.bytes();
+    assert!(most <= 2 * live + (2 << 20), "{most} bytes for {live} that are in use");
+    compiler.release(&key);
+    compiler.trim();
+    assert_eq!(compiler.memo.bytes(), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
@@ -107,9 +154,20 @@ proptest! {
         after[half..].iter().for_each(|steps| apply(&mut compiler, steps, &mut known));
         check_equal(&mut compiler, &known);
         // What nobody uses leaves nothing behind, and comes back the same.
-        known.keys().for_each(|key| compiler.release(key));
+        let keys: Vec<Arc<ViewKey>> = known.into_keys().collect();
+        keys.iter().for_each(|key| compiler.release(key));
+        compiler.trim();
         prop_assert!(compiler.is_idle());
-        let again = known.keys().map(|key| (key.clone(), compiler.view(key))).collect();
+        let again = keys.iter().map(|key| (key.clone(), compiler.view(key))).collect();
         check_equal(&mut compiler, &again);
+        drop(again);
+        // Neither do objects that are gone.
+        keys.iter().for_each(|key| compiler.release(key));
+        remove_everything(&mut compiler);
+        compiler.trim();
+        prop_assert!(compiler.is_idle());
+        let empty = Compiler::new(MeshDefaults::default());
+        prop_assert_eq!(format!("{:#?}", compiler.snapshot), format!("{:#?}", empty.snapshot));
+        prop_assert_eq!(format!("{:#?}", compiler.objects), format!("{:#?}", empty.objects));
     }
 }
