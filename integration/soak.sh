@@ -6,6 +6,7 @@
 #     attack        floods, starvation, slow and broken peers beside good ones; what memory they cost is printed
 #                   (FERROMESH_ATTACK_SECONDS each, FERROMESH_ATTACK_ROUNDS)
 #     oracle        5,000 calls under random authorization policies, as documented and as Envoy judges (FERROMESH_ORACLE_CASES)
+#     memory        1,000 services, 1,000 clients that connect, see a change and leave, ten times (FERROMESH_MEMORY_ROUNDS)
 #     differential  100,000 requests, byte by byte, to Envoy and to our proxy behind 200 configurations; it fails with the plainest
 #                   request of every kind of difference (FERROMESH_REQUESTS, FERROMESH_CONFIGURATIONS)
 # Leaves no process behind; binds to loopback and to namespaces it made.
@@ -25,6 +26,11 @@ oracle() {
   FERROMESH_ORACLE_CASES=${FERROMESH_ORACLE_CASES:-5000} FERROMESH_SEED=${FERROMESH_SEED:-$RANDOM$RANDOM} target access_oracle
 }
 
+memory() {
+  FERROMESH_MEMORY_SERVICES=1000 FERROMESH_MEMORY_PROXIES=1000 FERROMESH_MEMORY_ROUNDS=${FERROMESH_MEMORY_ROUNDS:-10} \
+    cargo test -p ferromesh-integration --features e2e --test limits -- --nocapture departures::
+}
+
 differential() {
   FERROMESH_REQUESTS=${FERROMESH_REQUESTS:-100000} FERROMESH_CONFIGURATIONS=${FERROMESH_CONFIGURATIONS:-200} target differential
 }
@@ -33,7 +39,7 @@ target() { # NAME: runs that end-to-end test target, and shows what it prints
   cargo test -p ferromesh-integration --features e2e,soak --test "$1" -- --nocapture
 }
 
-steps=(crash attack oracle differential)
+steps=(crash attack oracle memory differential)
 usage() { sed -n '2,/^set/{/^set/d;s/^# \?//;p}' integration/soak.sh; }
 [ "${1:-}" != --help ] || { usage; exit; }
 [ $# -gt 0 ] || set -- "${steps[@]}"

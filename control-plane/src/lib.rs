@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod door;
 pub mod inject;
 pub mod metrics;
 pub mod pipeline;

@@ -13,6 +13,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::door::Refused;
+
 /// Upper bounds of push and convergence times, in seconds (those of istiod).
 const PUSH_BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0, 20.0];
 
@@ -36,6 +38,19 @@ pub struct ByKind {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 pub struct ByOutcome {
     outcome: &'static str,
+}
+
+/// A metric by port.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct ByDoor {
+    door: &'static str,
+}
+
+/// Refusals of a port by their reason.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct ByReason {
+    door: &'static str,
+    reason: &'static str,
 }
 
 /// Every metric of the control plane.
@@ -79,6 +94,8 @@ pub struct Metrics {
     pub admission: admission::Admission,
     watches: Family<ByKind, Gauge>,
     watch_errors: Family<ByKind, Counter>,
+    connections: Family<ByDoor, Gauge>,
+    refusals: Family<ByReason, Counter>,
 }
 
 impl Metrics {
@@ -109,6 +126,8 @@ impl Metrics {
             admission: admission::Admission::default(),
             watches: Family::default(),
             watch_errors: Family::default(),
+            connections: Family::default(),
+            refusals: Family::default(),
         };
         metrics.register();
         Arc::new(metrics)
@@ -166,6 +185,18 @@ impl Metrics {
             "Failed questions to the API server, by kind",
             self.watch_errors.clone(),
         );
+        r.register("mesh_door_connections", "Connections, by port", self.connections.clone());
+        r.register("mesh_door_refusals", "Who was not served, by port and reason", self.refusals.clone());
+    }
+
+    /// A port has so many connections.
+    pub fn connected(&self, door: &'static str, connections: usize) {
+        self.connections.get_or_create(&ByDoor { door }).set(connections.try_into().unwrap_or(i64::MAX));
+    }
+
+    /// Somebody was not served.
+    pub fn turned_away(&self, door: &'static str, why: Refused) {
+        self.refusals.get_or_create(&ByReason { door, reason: why.label() }).inc();
     }
 
     /// A watch of the cluster said something: whether all of the kind is known now, and whether that was an error.
@@ -242,6 +273,8 @@ mod tests {
         metrics.converged(Duration::from_millis(2));
         metrics.watched("Pod", true, false);
         metrics.watched("Sidecar", false, true);
+        metrics.connected("xds-tls", 7);
+        metrics.turned_away("xds-tls", Refused::Silent);
         let text = metrics.render();
         for line in [
             "pilot_xds 3",
@@ -252,6 +285,8 @@ mod tests {
             "mesh_kubernetes_listed{kind=\"Pod\"} 1",
             "mesh_kubernetes_listed{kind=\"Sidecar\"} 0",
             "mesh_kubernetes_watch_errors_total{kind=\"Sidecar\"} 1",
+            "mesh_door_connections{door=\"xds-tls\"} 7",
+            "mesh_door_refusals_total{door=\"xds-tls\",reason=\"silent\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

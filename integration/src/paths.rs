@@ -94,6 +94,16 @@ pub struct Differential {
     pub seed: u64,
 }
 
+/// How large the mesh is that comes and leaves, and how often: `FERROMESH_MEMORY_SERVICES` (200),
+/// `FERROMESH_MEMORY_PROXIES` (100) and `FERROMESH_MEMORY_ROUNDS` (2).
+///
+/// # Panics
+/// A variable is not a number.
+pub fn memory_settings() -> (usize, usize, usize) {
+    let size = |name: &str, small: usize| number(name).and_then(|n| n.try_into().ok()).unwrap_or(small);
+    (size("FERROMESH_MEMORY_SERVICES", 200), size("FERROMESH_MEMORY_PROXIES", 100), size("FERROMESH_MEMORY_ROUNDS", 2))
+}
+
 #[allow(clippy::disallowed_methods, reason = "the tests' one place that reads the environment")]
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|e| panic!("{name}: {e}")))

@@ -25,9 +25,6 @@ pub struct Guard {
     pub loopback: bool,
 }
 
-/// Paths that anybody may read: an orchestrator's probes.
-const OPEN: [&str; 2] = ["/healthz/live", "/healthz/ready"];
-
 /// Lets a request pass or answers it.
 pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     match guard.refuse(&request) {
@@ -41,9 +38,6 @@ pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
 
 impl Guard {
     fn refuse<B>(&self, request: &axum::http::Request<B>) -> Option<Problem> {
-        if OPEN.contains(&request.uri().path()) {
-            return None;
-        }
         let host = request.headers().get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
         if self.loopback && !is_local(host) {
             let detail =
@@ -108,7 +102,6 @@ mod tests {
             (true, "DELETE", api, "localhost", Some("good"), None),
             (false, "GET", api, "mesh.example", None, Some(401)),
             (false, "GET", api, "mesh.example", Some("good"), None),
-            (false, "GET", "/healthz/ready", "mesh.example", None, None),
         ];
         for (loopback, method, path, host, token, expected) in table {
             assert_eq!(refused(loopback, method, path, host, token), expected, "{method} {path} {host} {token:?}");

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
-    middleware,
+    extract::{DefaultBodyLimit, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use ferromesh_cert_authority::Authority;
@@ -22,10 +23,11 @@ use ferromesh_cert_authority::Authority;
 pub use guard::Guard;
 pub use token::{AdminToken, TokenError};
 
-use crate::{pipeline, source::rest::RestSource, status::Proxies};
+use self::problem::Problem;
+use crate::{door::requests::Requests, pipeline, source::rest::RestSource, status::Proxies};
 
 /// Largest request body: an object, not a mesh.
-const MAX_BODY: usize = 4 << 20;
+pub const MAX_BODY: usize = 4 << 20;
 
 /// What the API's answers are made of.
 pub struct Api {
@@ -39,11 +41,9 @@ pub struct Api {
     pub authority: Arc<Authority>,
 }
 
-/// The API's routes behind its guard.
-pub fn router(api: Arc<Api>, guard: Arc<Guard>) -> Router {
+/// The API's routes behind its guard. Health answers beside them: it waits for nobody's turn.
+pub fn router(api: Arc<Api>, guard: Arc<Guard>, requests: Arc<Requests>) -> Router {
     Router::new()
-        .route("/healthz/live", get(health::live))
-        .route("/healthz/ready", get(health::ready))
         .route("/openapi.json", get(openapi::document))
         .route("/api/v1/objects", get(objects::list).post(objects::create))
         .route(
@@ -58,6 +58,16 @@ pub fn router(api: Arc<Api>, guard: Arc<Guard>) -> Router {
         .route("/api/v1/tokens", post(mesh::create_token))
         .fallback(objects::no_such_path)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(requests, admit))
         .layer(middleware::from_fn_with_state(guard, guard::check))
+        .merge(Router::new().route("/healthz/live", get(health::live)).route("/healthz/ready", get(health::ready)))
         .with_state(api)
+}
+
+/// Reads a request of somebody who may ask, and lets it have its turn.
+async fn admit(State(requests): State<Arc<Requests>>, request: Request, next: Next) -> Response {
+    match requests.pass(request, next).await {
+        Ok(response) => response,
+        Err(why) => why.advise(Problem::new(why.status(), "not served", why.to_string()).into_response()),
+    }
 }

@@ -5,6 +5,9 @@ use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 use ferromesh_cert_authority::{AuthError, Authenticator, Caller, Credentials};
 use tonic::{Request, Status};
 
+use super::arrivals::Visitor;
+use crate::door::{Source, Visit};
+
 /// What a port knows about its callers.
 #[derive(Clone)]
 pub enum Trust {
@@ -27,6 +30,8 @@ pub struct Admission {
     pub caller: Option<Caller>,
     /// Where it calls from.
     pub remote: Option<SocketAddr>,
+    /// The connection that it calls on.
+    pub(super) visit: Option<Visit>,
 }
 
 impl Trust {
@@ -40,13 +45,22 @@ impl Trust {
             Self::Believed => Credentials::default(),
             Self::Proven { .. } => Credentials::from_request(request).map_err(|e| refuse(&e, remote))?,
         };
-        let mut admission = Admission { trust: self.clone(), credentials, caller: None, remote };
+        let visit = request.extensions().get::<Visit>().cloned();
+        let mut admission = Admission { trust: self.clone(), credentials, caller: None, remote, visit };
         admission.caller = admission.prove().await?;
         Ok(admission)
     }
 }
 
 impl Admission {
+    /// Who it counts as, for fairness.
+    pub(super) fn visitor(&self) -> Visitor {
+        match &self.caller {
+            Some(caller) => Visitor::Proven(caller.id.clone()),
+            None => Visitor::From(self.remote.map_or(Source::UNKNOWN, |remote| Source::of(remote.ip()))),
+        }
+    }
+
     /// Checks again that the caller is who it was: its credential may have expired or been revoked since.
     ///
     /// # Errors

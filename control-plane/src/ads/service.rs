@@ -25,7 +25,7 @@ use tower::Service;
 use super::{
     arrivals::Arrivals,
     auth::Trust,
-    inbox::Inbox,
+    inbox::{self, Begun, Inbox},
     outbox::Outbox,
     stream::{self, Protocol},
 };
@@ -53,7 +53,8 @@ pub struct Shared {
     pub stop: CancellationToken,
     /// The streams' tasks.
     pub tasks: TaskTracker,
-    arrivals: Arrivals,
+    arrivals: Arc<Arrivals>,
+    begun: Begun,
     streams: AtomicU64,
 }
 
@@ -79,8 +80,9 @@ impl Shared {
     /// What the ports of one server share.
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { mesh, secrets, proxies, metrics, identifier, clock, stop } = parts;
-        let (tasks, arrivals, streams) = (TaskTracker::new(), Arrivals::new(), AtomicU64::new(1));
-        Arc::new(Self { mesh, secrets, proxies, metrics, identifier, clock, stop, tasks, arrivals, streams })
+        let (tasks, arrivals, begun, streams) =
+            (TaskTracker::new(), Arrivals::new(), inbox::budget(), AtomicU64::new(1));
+        Arc::new(Self { mesh, secrets, proxies, metrics, identifier, clock, stop, tasks, arrivals, begun, streams })
     }
 
     pub(super) fn arrivals(&self) -> &Arrivals {
@@ -118,15 +120,15 @@ impl Discovery {
         let Self { shared, trust } = self;
         let (metadata, extensions, body) = Request::from_http(request).into_parts();
         let request = Request::from_parts(metadata, extensions, ());
-        let begun = async {
-            let place = shared.arrivals.place()?;
-            Ok((place, trust.admit(&request).await?))
+        let admitting = async {
+            let admission = trust.admit(&request).await?;
+            Ok((shared.arrivals.place(admission.visitor())?, admission))
         };
-        let (place, admission) = begun.await.inspect_err(|_: &Status| {
+        let (place, admission) = admitting.await.inspect_err(|_: &Status| {
             shared.metrics.refused_streams.inc();
         })?;
         let (out, outbox) = mpsc::channel(OUTBOX);
-        let requests = Inbox::new(body);
+        let requests = Inbox::new(body, shared.begun.clone(), admission.visitor());
         let tasks = shared.tasks.clone();
         tasks.spawn(async move {
             stream::serve::<P>(shared, admission, requests, out).await;

@@ -30,6 +30,7 @@ use super::{
     wire::Outgoing,
 };
 use crate::{
+    door::{Occupied, Visit},
     pipeline::{Complaint, Lease, Published, Stopped},
     status::{Arrival, Registration},
 };
@@ -132,6 +133,8 @@ struct ProxyStream<P: Protocol> {
     secrets: FollowedSecrets,
     /// The session may have something to send.
     hungry: bool,
+    /// Its connection does not have to make room for others.
+    _occupied: Option<Occupied>,
     /// The oldest change that the client has not accepted in full.
     unsettled_since: Option<Instant>,
 }
@@ -157,7 +160,7 @@ impl<P: Protocol> ProxyStream<P> {
         let proven = admission.caller.as_ref().map(|c| c.id.clone());
         let node = NodeIdentity::parse(&node, proven).map_err(|refusal| refuse(&id, &admission, &refusal))?;
 
-        let turn = shared.arrivals().turn().await?;
+        let turn = shared.arrivals().turn(admission.visitor()).await?;
         let synced = timeout(SYNC, shared.mesh.until_synced()).await;
         synced.map_err(|_| Status::unavailable("the configuration is still being read; try again"))?;
         // Subscribed first: a change between here and the classification must not be missed.
@@ -181,6 +184,7 @@ impl<P: Protocol> ProxyStream<P> {
         let mut session = Session::new(stream, P::VARIANT, leases.iter().map(Lease::current).collect());
         session.remember(&registration.refused_resources());
         let secrets = FollowedSecrets::new(shared.secrets.clone());
+        let occupied = admission.visit.as_ref().map(Visit::occupy);
         let mut stream = Self {
             shared,
             admission,
@@ -194,6 +198,7 @@ impl<P: Protocol> ProxyStream<P> {
             reclassified,
             secrets,
             hungry: true,
+            _occupied: occupied,
             unsettled_since: None,
         };
         stream.attach(leases);
@@ -216,6 +221,7 @@ impl<P: Protocol> ProxyStream<P> {
             tokio::select! {
                 request = self.requests.next() => match request {
                     Ok(Some(request)) => self.on_request(request).await?,
+                    Err(status) if is_told(&status) => return Err(status),
                     // A broken connection is no error of anybody's.
                     Ok(None) | Err(_) => return Ok(()),
                 },
@@ -387,6 +393,11 @@ async fn lease_all(shared: &Shared, class: &ProxyClass) -> Result<Vec<Lease>, St
         leases.push(shared.mesh.lease(key).await.map_err(stopping)?);
     }
     Ok(leases)
+}
+
+/// Whether a stream that ends so is told why: it asked for more than it may.
+fn is_told(status: &Status) -> bool {
+    matches!(status.code(), Code::OutOfRange | Code::DeadlineExceeded | Code::ResourceExhausted)
 }
 
 fn stopping(stopped: Stopped) -> Status {

@@ -24,9 +24,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use self::{servers::Listeners, state::State};
+use self::{
+    servers::{Doors, Listeners},
+    state::State,
+};
 use crate::{
-    admin::{self, AdminToken, Api, Guard},
+    admin::{AdminToken, Api, Guard},
     ads::service::{Parts, Shared},
     cluster::{Cluster, objects::Objects},
     config::Settings,
@@ -67,6 +70,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     // that could be measured. A kernel without them refuses, which is as well.
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_thp_disable(true);
+    servers::raise_files();
     // Watched from the first moment: process 1 of a container does not hear what it does not watch for.
     let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watching for SIGINT")?;
@@ -211,17 +215,16 @@ impl Core {
     ) -> anyhow::Result<()> {
         let shared = &self.shared;
         let loopback = listeners.addresses()?.http.ip().is_loopback();
-        servers::serve_plaintext(tasks, shared, listeners.xds);
-        servers::serve_tls(tasks, self, listeners.xds_tls).await?;
+        let doors = Doors::new(shared);
+        servers::serve_plaintext(tasks, &doors, shared, listeners.xds);
+        servers::serve_tls(tasks, &doors, self, listeners.xds_tls).await?;
         if let Some(listener) = listeners.webhook {
-            servers::serve_webhooks(tasks, self, listener).await?;
+            servers::serve_webhooks(tasks, &doors, self, listener).await?;
         }
         let (mesh, proxies) = (shared.mesh.clone(), shared.proxies.clone());
         let api = Api { objects, mesh, proxies, authority: self.authority.clone() };
-        let rest = admin::router(Arc::new(api), Arc::new(Guard { token, loopback }));
-        servers::serve_http(tasks, &shared.stop, listeners.http, rest);
-        let metrics = servers::metrics_router(shared.metrics.clone());
-        servers::serve_http(tasks, &shared.stop, listeners.metrics, metrics);
+        servers::serve_rest(tasks, &doors, listeners.http, api, Guard { token, loopback });
+        servers::serve_metrics(tasks, &doors, listeners.metrics);
         Ok(())
     }
 }

@@ -3,38 +3,55 @@
 use std::{
     io,
     net::SocketAddr,
+    num::NonZero,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, anyhow};
-use axum::{Router, http::header::CONTENT_TYPE, routing::get};
-use ferromesh_cert_authority::{Authenticator, CertificateService};
+use anyhow::anyhow;
+use axum::{Router, extract::State, http::header::CONTENT_TYPE, middleware, routing::get};
+use ferromesh_cert_authority::{Authenticator, CertificateService, IdentityRegistry};
 use ferromesh_proto::SpiffeId;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::InterceptorLayer,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::service::Routes;
 
 use super::{Addresses, Core, Tasks, forever};
 use crate::{
+    admin::{self, Api, Guard},
     ads::{
         auth::Trust,
         service::{Discovery, Shared},
     },
     cluster::token_review::TokenReviews,
     config::Settings,
+    door::{Door, Limits, Source, Speech, budget::Budget, requests::Requests, seats::Seats, turns::Turns},
     metrics::Metrics,
-    tls::{Door, ServerNames, introduce},
-    webhook::{self, TlsListener, Webhooks},
+    pipeline::Mesh,
+    tls::{ServerIdentity, ServerNames},
+    webhook::{self, Webhooks},
 };
 
-/// How often a silent peer is asked whether it is there, and how long it may take to answer.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
-/// Streams on one connection; a proxy needs two.
-const STREAMS_PER_CONNECTION: u32 = 128;
+/// What a connection of a proxy may cost: it speaks at once, and is quiet between two certificates only.
+const XDS: Limits = Limits {
+    connections: 50_000,
+    first_byte: Duration::from_secs(5),
+    handshake: Duration::from_secs(10),
+    head: Duration::from_secs(10),
+    quiet: Duration::from_secs(300),
+    answer: Duration::from_secs(30),
+};
+/// What a connection of an administrator, a probe, a scraper or an API server may cost.
+const HTTP: Limits = Limits { connections: 512, head: Duration::from_secs(15), quiet: Duration::from_secs(90), ..XDS };
+/// Time for the body of a request that is read whole.
+const BODY: Duration = Duration::from_secs(10);
+/// Memory of one port for bodies that are not small.
+const BODIES: usize = 32 << 20;
+/// Requests of one port that are answered at a time, and for which others wait their turn.
+const REST_AT_A_TIME: usize = 16;
+const WEBHOOKS_AT_A_TIME: usize = 64;
+const METRICS_AT_A_TIME: usize = 2;
 
 /// Connections that wait to be accepted: a whole mesh may come back at once. The system may allow fewer (`somaxconn`).
 const BACKLOG: u32 = 4096;
@@ -96,11 +113,61 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-fn grpc_server() -> Server {
-    Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .max_concurrent_streams(Some(STREAMS_PER_CONNECTION))
+/// What the doors of a control plane share.
+pub(super) struct Doors {
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+    /// TLS handshakes that are computed at a time: one processor stays free for everything else.
+    handshakes: Arc<Turns<Source>>,
+    /// Files that this process may have open.
+    files: usize,
+}
+
+impl Doors {
+    pub(super) fn new(shared: &Shared) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let files =
+            getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(1 << 20));
+        let handshakes = Turns::new(processors.saturating_sub(1).max(1));
+        Self { metrics: shared.metrics.clone(), stop: shared.stop.clone(), handshakes, files }
+    }
+
+    /// The door of a port that takes at most a share of the process's files.
+    fn door(&self, name: &'static str, limits: Limits, speech: Speech, identity: Option<Arc<ServerIdentity>>) -> Door {
+        let share = if speech == Speech::Grpc { 3 * self.files / 10 } else { self.files / 10 };
+        Door {
+            name,
+            limits,
+            speech,
+            identity,
+            handshakes: self.handshakes.clone(),
+            seats: Seats::new(limits.connections.min(share)),
+            metrics: self.metrics.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+
+    /// What requests of a port may cost that are read whole.
+    fn requests(&self, door: &'static str, largest: usize, at_a_time: usize) -> Requests {
+        Requests {
+            door,
+            largest,
+            body: BODY,
+            bodies: Budget::new(BODIES.max(4 * largest), (BODIES / 4).max(largest)),
+            turns: Turns::new(at_a_time),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+/// Lets this process have as many files open as it may: each connection is one.
+pub(super) fn raise_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Where that is not allowed, there is room for fewer connections.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 /// Certificates and join tokens of the authority; in a cluster, tokens of its service accounts too.
@@ -113,19 +180,22 @@ fn authenticator(core: &Core) -> Arc<dyn Authenticator> {
 }
 
 /// Serves xDS to callers who are believed.
-pub(super) fn serve_plaintext(tasks: &mut Tasks, shared: &Arc<Shared>, listener: TcpListener) {
-    let service = Discovery::server(shared.clone(), Trust::Believed);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let stopped = shared.stop.clone().cancelled_owned();
-    let server = grpc_server().add_service(service).serve_with_incoming_shutdown(incoming, stopped);
-    tasks.spawn(async { server.await.context("the plaintext xDS port") });
+pub(super) fn serve_plaintext(tasks: &mut Tasks, doors: &Doors, shared: &Arc<Shared>, listener: TcpListener) {
+    let routes = Routes::new(Discovery::server(shared.clone(), Trust::Believed));
+    let door = doors.door("xds", XDS, Speech::Grpc, None);
+    tasks.spawn(forever(door.serve(listener, routes.prepare().into_axum_router())));
 }
 
 /// Serves xDS and certificates to callers who prove who they are.
 ///
 /// # Errors
 /// The authority gives no certificate for the port.
-pub(super) async fn serve_tls(tasks: &mut Tasks, core: &Core, listener: TcpListener) -> anyhow::Result<()> {
+pub(super) async fn serve_tls(
+    tasks: &mut Tasks,
+    doors: &Doors,
+    core: &Core,
+    listener: TcpListener,
+) -> anyhow::Result<()> {
     let Core { settings, authority, shared, .. } = core;
     let authenticator = authenticator(core);
     let names = ServerNames {
@@ -133,30 +203,45 @@ pub(super) async fn serve_tls(tasks: &mut Tasks, core: &Core, listener: TcpListe
         addresses: Settings::server_addresses(settings.xds_tls_address),
         protocols: &[b"h2"],
     };
-    let (door, renewal) = Door::open(authority.clone(), names, SystemTime::now).await?;
-    tasks.spawn(forever(door.clone().keep_fresh(renewal)));
-    let mesh = shared.mesh.clone();
+    let (identity, renewal) = ServerIdentity::open(authority.clone(), names, SystemTime::now).await?;
+    tasks.spawn(forever(identity.clone().keep_fresh(renewal)));
     // A cluster knows all its workloads; elsewhere a proxy may stand for none that is registered.
-    let complete = settings.cluster.is_some();
-    let registry = move |id: &SpiffeId| if complete { mesh.has_workload(id) } else { mesh.may_renew(id) };
+    let registry = Registry { mesh: shared.mesh.clone(), complete: settings.cluster.is_some() };
     let certificates = CertificateService::new(authority.clone(), authenticator.clone(), SystemTime::now)
         .with_registry(Arc::new(registry));
     let trust = Trust::Proven { authenticator, clock: SystemTime::now };
-    let stopped = shared.stop.clone().cancelled_owned();
-    let server = grpc_server()
-        .layer(InterceptorLayer::new(introduce))
-        .add_service(Discovery::server(shared.clone(), trust))
-        .add_service(certificates.into_server())
-        .serve_with_incoming_shutdown(door.accept(listener), stopped);
-    tasks.spawn(async { server.await.context("the TLS xDS port") });
+    let routes = Routes::new(Discovery::server(shared.clone(), trust)).add_service(certificates.into_server());
+    let door = doors.door("xds-tls", XDS, Speech::Grpc, Some(identity));
+    tasks.spawn(forever(door.serve(listener, routes.prepare().into_axum_router())));
     Ok(())
+}
+
+/// Identities as the mesh knows them.
+struct Registry {
+    mesh: Mesh,
+    /// Whether the mesh knows every workload.
+    complete: bool,
+}
+
+impl IdentityRegistry for Registry {
+    fn exists(&self, id: &SpiffeId) -> bool {
+        if self.complete { self.mesh.has_workload(id) } else { self.mesh.may_renew(id) }
+    }
+    fn workloads(&self, id: &SpiffeId) -> usize {
+        self.mesh.workloads_of(id)
+    }
 }
 
 /// Serves what the API server of a cluster asks.
 ///
 /// # Errors
 /// The authority gives no certificate for the port, or the settings of injection cannot be used.
-pub(super) async fn serve_webhooks(tasks: &mut Tasks, core: &Core, listener: TcpListener) -> anyhow::Result<()> {
+pub(super) async fn serve_webhooks(
+    tasks: &mut Tasks,
+    doors: &Doors,
+    core: &Core,
+    listener: TcpListener,
+) -> anyhow::Result<()> {
     let Core { settings, authority, shared, defaults, .. } = core;
     let address = listener.local_addr()?;
     let names = ServerNames {
@@ -164,29 +249,35 @@ pub(super) async fn serve_webhooks(tasks: &mut Tasks, core: &Core, listener: Tcp
         addresses: Settings::server_addresses(address),
         protocols: webhook::PROTOCOLS,
     };
-    let (door, renewal) = Door::open(authority.clone(), names, SystemTime::now).await?;
-    tasks.spawn(forever(door.clone().keep_fresh(renewal)));
+    let (identity, renewal) = ServerIdentity::open(authority.clone(), names, SystemTime::now).await?;
+    tasks.spawn(forever(identity.clone().keep_fresh(renewal)));
     let followed = webhook::settings::Followed::open(settings)?;
     let webhooks =
         Webhooks::new(shared.mesh.clone(), defaults.clone(), followed.settings.clone(), shared.metrics.clone());
     tasks.spawn(forever(followed.follow()));
-    let stopped = shared.stop.clone().cancelled_owned();
-    let listener = TlsListener { incoming: door.accept(listener), address };
-    let server = axum::serve(listener, webhook::router(Arc::new(webhooks))).with_graceful_shutdown(stopped);
-    tasks.spawn(async { server.await.context("the port of the webhooks") });
+    let requests = doors.requests("webhooks", webhook::MAX_BODY, WEBHOOKS_AT_A_TIME);
+    let router = webhook::router(Arc::new(webhooks), Arc::new(requests));
+    let door = doors.door("webhooks", HTTP, Speech::Http, Some(identity));
+    tasks.spawn(forever(door.serve(listener, router)));
     Ok(())
 }
 
-/// Serves a router without TLS.
-pub(super) fn serve_http(tasks: &mut Tasks, stop: &CancellationToken, listener: TcpListener, router: Router) {
-    let stopped = stop.clone().cancelled_owned();
-    tasks.spawn(async { axum::serve(listener, router).with_graceful_shutdown(stopped).await.context("an HTTP port") });
+/// Serves the REST API and health.
+pub(super) fn serve_rest(tasks: &mut Tasks, doors: &Doors, listener: TcpListener, api: Api, guard: Guard) {
+    let requests = doors.requests("http", admin::MAX_BODY, REST_AT_A_TIME);
+    let router = admin::router(Arc::new(api), Arc::new(guard), Arc::new(requests));
+    tasks.spawn(forever(doors.door("http", HTTP, Speech::Http, None).serve(listener, router)));
 }
 
-/// The metrics, as OpenMetrics text.
-pub(super) fn metrics_router(metrics: Arc<Metrics>) -> Router {
+/// Serves the metrics, as OpenMetrics text.
+pub(super) fn serve_metrics(tasks: &mut Tasks, doors: &Doors, listener: TcpListener) {
     let headers = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    Router::new().route("/metrics", get(move || async move { (headers, metrics.render()) }))
+    let (metrics, requests) = (doors.metrics.clone(), Arc::new(doors.requests("metrics", 0, METRICS_AT_A_TIME)));
+    let admit = async |State(requests): State<Arc<Requests>>, request, next| requests.pass(request, next).await;
+    let router = Router::new()
+        .route("/metrics", get(move || async move { (headers, metrics.render()) }))
+        .layer(middleware::from_fn_with_state(requests, admit));
+    tasks.spawn(forever(doors.door("metrics", HTTP, Speech::Http, None).serve(listener, router)));
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Identities of workloads: those that exist, and those of which the last workload went.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     mem,
     sync::{Arc, RwLock},
 };
@@ -20,14 +20,20 @@ pub(super) struct Accounts(RwLock<Known>);
 
 #[derive(Default, Debug)]
 struct Known {
-    present: BTreeSet<Account>,
+    /// With the number of workloads that have it.
+    present: BTreeMap<Account, usize>,
     gone: BTreeSet<Account>,
 }
 
 impl Accounts {
     /// Whether some workload has this identity.
     pub(super) fn is_present(&self, id: &SpiffeId) -> bool {
-        self.0.read().expect(POISONED).present.contains(&account(id))
+        self.0.read().expect(POISONED).present.contains_key(&account(id))
+    }
+
+    /// How many workloads have this identity.
+    pub(super) fn workloads(&self, id: &SpiffeId) -> usize {
+        self.0.read().expect(POISONED).present.get(&account(id)).copied().unwrap_or(0)
     }
 
     /// Whether the last workload that had this identity went.
@@ -37,12 +43,15 @@ impl Accounts {
 
     /// Takes in the workloads of a new state.
     pub(super) fn update(&self, snapshot: &MeshSnapshot) {
-        let present = snapshot.all_workloads().map(|w| (w.id.namespace.clone(), w.service_account.clone())).collect();
+        let mut present = BTreeMap::new();
+        for workload in snapshot.all_workloads() {
+            *present.entry((workload.id.namespace.clone(), workload.service_account.clone())).or_default() += 1;
+        }
         let mut known = self.0.write().expect(POISONED);
         let before = mem::replace(&mut known.present, present);
-        known.gone.extend(before);
+        known.gone.extend(before.into_keys());
         let Known { present, gone } = &mut *known;
-        gone.retain(|account| !present.contains(account));
+        gone.retain(|account| !present.contains_key(account));
     }
 }
 

@@ -158,6 +158,11 @@ impl Mesh {
         !self.is_synced() || self.signals.accounts.is_present(id)
     }
 
+    /// How many workloads have this identity, as far as is known now.
+    pub fn workloads_of(&self, id: &SpiffeId) -> usize {
+        self.signals.accounts.workloads(id)
+    }
+
     /// Word of changes after which some proxies belong to other classes.
     pub fn reclassified(&self) -> broadcast::Receiver<Arc<Reclassify>> {
         self.signals.reclassified.subscribe()

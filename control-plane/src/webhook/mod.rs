@@ -11,35 +11,29 @@ pub mod settings;
 mod tests;
 mod validate;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
-    http::StatusCode,
+    extract::{DefaultBodyLimit, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::post,
-    serve::Listener,
 };
 use ferromesh_xds_translator::ir::MeshDefaults;
-use futures_util::StreamExt;
-use tokio::sync::Semaphore;
 
 use crate::{
+    door::{Source, requests::Requests, turns::Turns},
     inject::InjectionSettings,
     metrics::Metrics,
     pipeline::Mesh,
-    tls::{Connection, Incoming},
 };
 
 /// Protocols that the port speaks: API servers ask over HTTP/1.1.
 pub const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// Largest review: an object of the API server's limit (3 MiB), before and after a change.
-const MAX_BODY: usize = 8 << 20;
-/// Time for a whole request; the API server's own patience is shorter (10 s and 5 s in our configurations).
-const REQUEST: Duration = Duration::from_secs(15);
+pub const MAX_BODY: usize = 8 << 20;
 /// How long a pod waits for the mesh to be known; less than API servers wait for us.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// Objects judged at a time; each judgement looks at the whole mesh.
@@ -55,7 +49,7 @@ pub struct Webhooks {
     pub settings: Arc<ArcSwap<InjectionSettings>>,
     /// Where everything is counted.
     pub metrics: Arc<Metrics>,
-    judgements: Semaphore,
+    judgements: Arc<Turns<Source>>,
     /// How long a pod may wait for the mesh to be known, right after a start.
     patience: Duration,
 }
@@ -68,56 +62,20 @@ impl Webhooks {
         settings: Arc<ArcSwap<InjectionSettings>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { mesh, defaults, settings, metrics, judgements: Semaphore::new(JUDGEMENTS), patience: PATIENCE }
+        Self { mesh, defaults, settings, metrics, judgements: Turns::new(JUDGEMENTS), patience: PATIENCE }
     }
 }
 
 /// The webhooks' routes.
-pub fn router(webhooks: Arc<Webhooks>) -> Router {
+pub fn router(webhooks: Arc<Webhooks>, requests: Arc<Requests>) -> Router {
     Router::new()
         .route("/inject", post(inject::answer))
         .route("/validate", post(validate::answer))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn(limit_time))
+        .layer(middleware::from_fn_with_state(requests, admit))
         .with_state(webhooks)
 }
 
-/// A client that sends slowly does not keep its request for ever.
-async fn limit_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request took too long\n").into_response(),
-    }
-}
-
-/// Connections of the TLS door, for a server of HTTP.
-pub struct TlsListener {
-    /// Where they come from.
-    pub incoming: Incoming,
-    /// Where the door is.
-    pub address: SocketAddr,
-}
-
-impl Listener for TlsListener {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        loop {
-            match self.incoming.next().await {
-                Some(Ok(connection)) => {
-                    let remote = connection.remote();
-                    return (connection, remote);
-                }
-                // The door logs its troubles itself.
-                Some(Err(_)) => {}
-                // It is closed; the server is stopping.
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
-    }
+async fn admit(State(requests): State<Arc<Requests>>, request: Request, next: Next) -> Response {
+    requests.pass(request, next).await.into_response()
 }

@@ -14,6 +14,7 @@ use tower::ServiceExt;
 
 use super::{MAX_BODY, Webhooks, router};
 use crate::{
+    door::{budget::Budget, requests::Requests, turns::Turns},
     inject::InjectionSettings,
     metrics::Metrics,
     pipeline::Mesh,
@@ -31,9 +32,20 @@ fn webhooks() -> (Arc<Webhooks>, EventSender) {
     (Arc::new(webhooks), events)
 }
 
+fn requests(webhooks: &Webhooks) -> Requests {
+    Requests {
+        door: "webhooks",
+        largest: MAX_BODY,
+        body: Duration::from_secs(10),
+        bodies: Budget::new(MAX_BODY, MAX_BODY),
+        turns: Turns::new(1),
+        metrics: webhooks.metrics.clone(),
+    }
+}
+
 async fn post(webhooks: &Arc<Webhooks>, path: &str, body: impl Into<Body>) -> (StatusCode, Value) {
     let request = Request::post(path).body(body.into()).expect("a request");
-    let response = router(webhooks.clone()).oneshot(request).await.expect("an answer");
+    let response = router(webhooks.clone(), Arc::new(requests(webhooks))).oneshot(request).await.expect("an answer");
     let status = response.status();
     let body = response.into_body().collect().await.expect("a body").to_bytes();
     (status, serde_json::from_slice(&body).unwrap_or_default())

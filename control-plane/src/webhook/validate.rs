@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{body::Bytes, extract::State, response::Response};
+use axum::{Extension, body::Bytes, extract::State, response::Response};
 use ferromesh_xds_translator::{
     analyze::analyze,
     diagnostic::{Code, Diagnostic, Severity},
@@ -21,13 +21,21 @@ use super::{
     Webhooks,
     review::{Answer, Question, unreadable, warnings},
 };
-use crate::{inject::is_system, pipeline::Inventory};
+use crate::{
+    door::{Source, Visit},
+    inject::is_system,
+    pipeline::Inventory,
+};
 
 /// How long a judgement may take, waiting for its turn included.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// `POST /validate`
-pub(super) async fn answer(State(webhooks): State<Arc<Webhooks>>, body: Bytes) -> Response {
+pub(super) async fn answer(
+    State(webhooks): State<Arc<Webhooks>>,
+    visit: Option<Extension<Visit>>,
+    body: Bytes,
+) -> Response {
     let question = match Question::read(&body) {
         Ok(question) => question,
         Err(reason) => {
@@ -39,7 +47,8 @@ pub(super) async fn answer(State(webhooks): State<Arc<Webhooks>>, body: Bytes) -
         return Answer::allowed().respond(&question);
     }
     let kind = kind(&question.object);
-    let Ok(Some(findings)) = timeout(PATIENCE, judge(&webhooks, question.object.clone())).await else {
+    let source = visit.map_or(Source::UNKNOWN, |visit| visit.source());
+    let Ok(Some(findings)) = timeout(PATIENCE, judge(&webhooks, source, question.object.clone())).await else {
         tracing::warn!(namespace = question.namespace, "an object was not judged in time and is let through");
         let warnings = vec!["not validated: the control plane is busy".to_owned()];
         return Answer::Allowed { patch: Vec::new(), warnings }.respond(&question);
@@ -69,12 +78,12 @@ fn kind(object: &Value) -> Option<Kind> {
 }
 
 /// Every finding about an object, alone and among the others; `None`: the server is stopping.
-async fn judge(webhooks: &Webhooks, value: Value) -> Option<Vec<Diagnostic>> {
+async fn judge(webhooks: &Webhooks, source: Source, value: Value) -> Option<Vec<Diagnostic>> {
     let (object, findings) = match parse_value(value) {
         Ok(read) => read,
         Err(findings) => return Some(findings),
     };
-    let _turn = webhooks.judgements.acquire().await.ok()?;
+    let _turn = webhooks.judgements.turn(source).await;
     let inventory = webhooks.mesh.inventory().await.ok()?;
     let defaults = webhooks.defaults.clone();
     let among = tokio::task::spawn_blocking(move || among(&object, &inventory, &defaults)).await.ok()?;

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod client;
+mod doors;
 mod plane;
 
 use std::time::Duration;

@@ -5,6 +5,7 @@
 //! while [`good::Good`] clients ask.
 #![cfg(feature = "e2e")]
 
+mod control;
 mod flood;
 mod frames;
 mod good;

@@ -132,20 +132,20 @@ async fn a_sidecar_and_a_gateway_serve_others_whatever_some_send() {
 }
 
 /// Opens a connection and sends; gives it back to listen to.
-async fn open(to: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
+pub(crate) async fn open(to: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(to).await.ok()?;
     stream.write_all(bytes).await.ok()?;
     Some(stream)
 }
 
 /// Listens until the other side ends the connection.
-async fn listen(stream: &mut TcpStream) {
+pub(crate) async fn listen(stream: &mut TcpStream) {
     let mut heard = [0; 16 * 1024];
     while stream.read(&mut heard).await.is_ok_and(|read| read > 0) {}
 }
 
 /// Sends the same for as long as it is taken, and listens meanwhile.
-async fn repeat(stream: TcpStream, bytes: Vec<u8>) {
+pub(crate) async fn repeat(stream: TcpStream, bytes: Vec<u8>) {
     let (mut read, mut write) = stream.into_split();
     let saying = async { while write.write_all(&bytes).await.is_ok() {} };
     let mut heard = [0; 16 * 1024];
@@ -235,7 +235,7 @@ async fn no_reader(to: SocketAddr) {
     while stream.write_all(request.repeat(100).as_bytes()).await.is_ok() {}
 }
 
-async fn slow_head(to: SocketAddr) {
+pub(crate) async fn slow_head(to: SocketAddr) {
     let Some(mut stream) = open(to, b"GET / HTTP/1.1\r\nhost: ").await else { return };
     while stream.write_all(b"a").await.is_ok() {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -250,13 +250,13 @@ async fn slow_body(to: SocketAddr) {
     }
 }
 
-async fn huge_head(to: SocketAddr) {
+pub(crate) async fn huge_head(to: SocketAddr) {
     let Some(stream) = open(to, format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nx: ").as_bytes()).await else { return };
     repeat(stream, vec![b'a'; 16 * 1024]).await;
 }
 
 /// The beginning of a TLS record that never ends.
-async fn half_handshake(to: SocketAddr) {
+pub(crate) async fn half_handshake(to: SocketAddr) {
     if let Some(mut stream) = open(to, &[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]).await {
         listen(&mut stream).await;
     }

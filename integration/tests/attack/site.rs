@@ -65,7 +65,8 @@ impl Site {
         format!("{}.{last}:{port}", self.network).parse().expect("an address")
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// A path below its directory; `data` is the control plane's.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -116,7 +117,8 @@ impl Site {
         self.run(name, command).until("ready", || answers(&ready));
     }
 
-    async fn join_token(&self, account: &str) -> String {
+    /// A token for an account, from the control plane's administrator.
+    pub(crate) async fn join_token(&self, account: &str) -> String {
         let admin = fs::read_to_string(self.path("data/admin-token")).expect("the administrator's token");
         let wanted = json!({ "namespace": "default", "serviceAccount": account, "ttl": "1h" });
         let request = Request::post(format!("http://{}/api/v1/tokens", self.control_plane(8080)))
@@ -128,6 +130,13 @@ impl Site {
         let body = client.request(request).await.expect("an answer").into_body().collect().await.expect("a body");
         let answer: Value = serde_json::from_slice(&body.to_bytes()).expect("JSON");
         answer["token"].as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
+    }
+
+    /// A certificate request without names, as PEM.
+    pub(crate) fn certificate_request(&self) -> String {
+        let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/", "-keyout"];
+        let made = Command::new("openssl").arg("req").args(key).arg(self.path("key.pem")).output();
+        String::from_utf8(made.expect("openssl runs").stdout).expect("PEM")
     }
 
     fn configuration(&self) -> String {

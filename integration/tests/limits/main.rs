@@ -3,6 +3,7 @@
 #![cfg(feature = "e2e")]
 
 mod canary;
+mod departures;
 mod input;
 mod load;
 mod memory;

@@ -38,8 +38,12 @@ pub(crate) async fn connect(host: &str) -> Channel {
 impl Watcher {
     /// Opens a stream and subscribes; nothing was received yet.
     pub(crate) async fn open(channel: Channel, name: &str) -> Result<Self, Status> {
+        Self::open_as(channel, format!("sidecar~10.80.0.1~{name}.default~default.svc.cluster.local")).await
+    }
+
+    /// Opens a stream as the proxy with this node id.
+    pub(crate) async fn open_as(channel: Channel, id: String) -> Result<Self, Status> {
         let (requests, outbox) = mpsc::unbounded_channel();
-        let id = format!("sidecar~10.80.0.1~{name}.default~default.svc.cluster.local");
         let hello = DeltaDiscoveryRequest {
             node: Some(Node { id, ..Node::default() }),
             type_url: TYPE.type_url().to_owned(),

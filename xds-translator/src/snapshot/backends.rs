@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::routes::{ByAge, age};
+use super::routes::{ByAge, age, forget};
 use crate::ir::{
     BackendPolicy, ClientTls, ConnectionPool, Hostname, Labels, LoadBalancer, ObjectId, OutlierDetection,
     TrafficPolicy, Visibility,
@@ -48,12 +48,9 @@ impl Backends {
         self.by_locality.remove(id);
         self.credentials.remove(id);
         if let Some(hosts) = self.by_namespace.get_mut(&id.namespace) {
-            let table = hosts.table(&old.host);
-            if let Some(policies) = table.get_mut(&old.host) {
-                policies.remove(&(age(&old.origin), id.clone()));
-                if policies.is_empty() {
-                    table.remove(&old.host);
-                }
+            forget(hosts.table(&old.host), &old.host, &(age(&old.origin), id.clone()));
+            if hosts.exact.is_empty() && hosts.wildcards.is_empty() {
+                self.by_namespace.remove(&id.namespace);
             }
         }
         Some(old)

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::routes::{ByAge, age};
+use super::routes::{ByAge, age, forget};
 use crate::ir::{GatewayConfig, Labels, ObjectId, SidecarScope};
 
 /// Every gateway configuration.
@@ -48,9 +48,7 @@ impl Scopes {
     pub(super) fn remove(&mut self, scope: &SidecarScope) {
         let id = &scope.origin.id;
         self.whole.remove(id);
-        if let Some(scopes) = self.by_namespace.get_mut(&id.namespace) {
-            scopes.remove(&(age(&scope.origin), id.clone()));
-        }
+        forget(&mut self.by_namespace, &id.namespace, &(age(&scope.origin), id.clone()));
     }
 
     pub(crate) fn get(&self, id: &ObjectId) -> Option<&Arc<SidecarScope>> {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::routes::{ByAge, age};
+use super::routes::{ByAge, age, forget};
 use crate::ir::{AccessPolicy, Labels, ObjectId, PeerTls, PeerTlsPolicy};
 
 /// Every security policy of the mesh.
@@ -26,9 +26,7 @@ impl Policies {
 
     pub(super) fn remove_peer_tls(&mut self, policy: &PeerTlsPolicy) {
         let id = &policy.origin.id;
-        if let Some(policies) = self.peer_tls.get_mut(&id.namespace) {
-            policies.remove(&(age(&policy.origin), id.clone()));
-        }
+        forget(&mut self.peer_tls, &id.namespace, &(age(&policy.origin), id.clone()));
     }
 
     pub(super) fn insert_access(&mut self, policy: Arc<AccessPolicy>) {
@@ -37,9 +35,7 @@ impl Policies {
     }
 
     pub(super) fn remove_access(&mut self, id: &ObjectId) {
-        if let Some(policies) = self.access.get_mut(&id.namespace) {
-            policies.remove(id);
-        }
+        forget(&mut self.access, &id.namespace, id);
     }
 
     pub(crate) fn peer_tls(&self, root: &str, namespace: &str, labels: &Labels, port: Option<u16>) -> PeerTls {

@@ -17,6 +17,16 @@ pub(super) fn age(origin: &Origin) -> Age {
     (origin.created, origin.id.namespace.clone(), origin.id.name.clone())
 }
 
+/// Takes something out of its group, and the group with the last of it: what came and went leaves nothing.
+pub(super) fn forget<G: Ord, K: Ord, V>(groups: &mut BTreeMap<G, BTreeMap<K, V>>, of: &G, key: &K) {
+    if let Some(group) = groups.get_mut(of) {
+        group.remove(key);
+        if group.is_empty() {
+            groups.remove(of);
+        }
+    }
+}
+
 /// Every route table of the mesh.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Routes {
@@ -40,9 +50,7 @@ impl Routes {
         let old = self.whole.remove(id)?;
         let place = (age(&old.origin), id.clone());
         for attachment in &old.attachments {
-            if let Some(attached) = self.outlines.get_mut(attachment) {
-                attached.remove(&place);
-            }
+            forget(&mut self.outlines, attachment, &place);
         }
         Some(old)
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     item::ServiceDefinition,
-    routes::{Age, age},
+    routes::{Age, age, forget},
 };
 use crate::ir::{Hostname, ObjectId, Service, ServiceKey, Workload};
 
@@ -45,11 +45,12 @@ impl Services {
 
     fn index_selector(&mut self, key: &ServiceKey) {
         let service = self.service(key).filter(|s| s.selector.as_ref().is_some_and(|s| !s.is_empty())).cloned();
-        let selecting = self.selecting.entry(key.namespace.clone()).or_default();
         match service {
-            Some(service) => selecting.insert(key.clone(), service),
-            None => selecting.remove(key),
-        };
+            Some(service) => {
+                self.selecting.entry(key.namespace.clone()).or_default().insert(key.clone(), service);
+            }
+            None => forget(&mut self.selecting, &key.namespace, key),
+        }
     }
 
     pub(crate) fn definition(&self, key: &ServiceKey) -> Option<&Arc<ServiceDefinition>> {
