@@ -187,23 +187,75 @@ impl Directory {
     }
 }
 
+/// Levels of folders that are looked into.
+const DEEPEST: usize = 32;
+
+/// One look at the files of a directory. Links are resolved once, and only what lies in the directory counts: whoever may put
+/// a link into it may not have anything else read by it.
+struct Listing<'a> {
+    root: PathBuf,
+    found: &'a mut BTreeSet<PathBuf>,
+    trouble: &'a mut Vec<Diagnostic>,
+    /// Folders on the way to here and those that were looked into, so that links in circles end.
+    visited: BTreeSet<PathBuf>,
+}
+
 /// Every YAML or JSON file below `path`, hidden ones (editors' drafts) left out.
 fn list(path: &Path, found: &mut BTreeSet<PathBuf>, trouble: &mut Vec<Diagnostic>) {
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) => return trouble.push(unreadable(path, &error)),
-    };
-    for path in entries.flatten().map(|e| e.path()) {
-        let hidden = path.file_name().is_none_or(|n| n.to_string_lossy().starts_with('.'));
-        if hidden {
-            continue;
-        }
-        if path.is_dir() {
-            list(&path, found, trouble);
-        } else if matches!(path.extension().and_then(|e| e.to_str()), Some("yaml" | "yml" | "json")) {
-            found.insert(path);
+    match fs::canonicalize(path) {
+        Ok(root) => Listing { root: root.clone(), found, trouble, visited: BTreeSet::from([root]) }.folder(path, 0),
+        Err(error) => trouble.push(unreadable(path, &error)),
+    }
+}
+
+impl Listing<'_> {
+    fn folder(&mut self, path: &Path, depth: usize) {
+        let entries = match fs::read_dir(path) {
+            Ok(entries) => entries,
+            Err(error) => return self.trouble.push(unreadable(path, &error)),
+        };
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        // In an order that does not depend on the file system, since of two ways to a folder the first counts.
+        paths.sort_unstable();
+        for path in paths {
+            let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+            if !hidden {
+                self.entry(&path, depth);
+            }
         }
     }
+
+    fn entry(&mut self, path: &Path, depth: usize) {
+        let named = matches!(path.extension().and_then(|e| e.to_str()), Some("yaml" | "yml" | "json"));
+        let (target, kind) = match fs::canonicalize(path).and_then(|target| Ok((fs::metadata(&target)?, target))) {
+            Ok((metadata, target)) => (target, metadata.file_type()),
+            // Deleted since it was listed, or somebody's broken link.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) if named => return self.trouble.push(unreadable(path, &error)),
+            Err(_) => return,
+        };
+        let inside = target.starts_with(&self.root);
+        if kind.is_dir() && inside && depth < DEEPEST {
+            if self.visited.insert(target) {
+                self.folder(path, depth + 1);
+            }
+        } else if kind.is_file() && named && inside {
+            self.found.insert(path.to_owned());
+        } else if named || kind.is_dir() {
+            self.trouble.push(left_out(path, kind, inside));
+        }
+    }
+}
+
+/// Why something that looks like configuration is not read.
+fn left_out(path: &Path, kind: fs::FileType, inside: bool) -> Diagnostic {
+    let (why, fix) = match (kind.is_file() || kind.is_dir(), inside) {
+        (true, false) => ("it is a link that leads out of the directory", "put the file itself there"),
+        (true, true) => ("its folder lies too deep", "move it up"),
+        (false, _) => ("it is no regular file", "put a file there"),
+    };
+    let message = format!("{} is not read: {why}", path.display());
+    Diagnostic::error(Code::UnreadableFile, FieldPath::root(), message).fix(fix)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
@@ -326,5 +378,31 @@ mod tests {
         w.write("cert.json", &broken);
         let (changes, diagnostics) = w.scan();
         assert_eq!((changes.len(), diagnostics), (0, 1));
+    }
+
+    #[test]
+    fn only_regular_files_of_the_directory_are_read_and_links_end() {
+        use std::os::unix::fs::symlink;
+        let mut w = Watched::new();
+        let outside = tempfile::tempdir().expect("a directory");
+        let token = outside.path().join("token");
+        fs::write(&token, "kept-to-itself: [x\n").expect("a file");
+        w.write("a.yaml", &service("one"));
+        let path = |name: &str| w.dir.path().join(name);
+        symlink(&token, path("token.yaml")).expect("a link out");
+        symlink(outside.path(), path("elsewhere")).expect("a link out");
+        symlink(w.dir.path(), path("circle")).expect("a link in a circle");
+        symlink("loop.yaml", path("loop.yaml")).expect("a link to itself");
+        symlink("a.yaml", path("b.yaml")).expect("a link within");
+        symlink("nowhere.yaml", path("gone.yaml")).expect("a broken link");
+        let made = std::process::Command::new("mkfifo").arg(path("pipe.yaml")).status().expect("mkfifo");
+        assert!(made.success());
+        assert_eq!(w.changes(), ["+one"]);
+        let said: Vec<String> = w.directory.diagnostics.iter().map(ToString::to_string).collect();
+        let about = |name: &str| said.iter().filter(|finding| finding.contains(name)).count();
+        for name in ["token.yaml", "elsewhere", "loop.yaml", "pipe.yaml"] {
+            assert_eq!(about(name), 1, "{name}: {said:#?}");
+        }
+        assert_eq!((about("circle"), about("gone.yaml"), about("kept-to-itself")), (0, 0, 0), "{said:#?}");
     }
 }

@@ -1,10 +1,11 @@
 //! One opinion at every door: `analyze`, `apply`, admission and the REST API refuse the same objects for the same reason.
 
-use std::{fs, process::Command, sync::Arc};
+use std::{fs, process::Command, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use axum::{Router, body::Body};
 use ferromesh_control_plane::{
+    door::{budget::Budget, requests::Requests, turns::Turns},
     inject::InjectionSettings,
     metrics::Metrics,
     webhook::{Webhooks, router},
@@ -34,6 +35,9 @@ impl Verdict {
 
 const DOORS: [&str; 4] = ["analyze", "apply", "admission", "REST"];
 
+/// More than any object of these tests.
+const LARGEST: usize = 1 << 20;
+
 /// A control plane with all its doors.
 struct Doors {
     plane: Plane,
@@ -44,8 +48,17 @@ impl Doors {
     async fn open() -> Self {
         let plane = Plane::start().await;
         let settings = Arc::new(ArcSwap::from_pointee(InjectionSettings::default()));
-        let webhooks = Webhooks::new(plane.control.mesh.clone(), MeshDefaults::default(), settings, Metrics::new());
-        Self { plane, admission: router(Arc::new(webhooks)) }
+        let metrics = Metrics::new();
+        let requests = Requests {
+            door: "webhooks",
+            largest: LARGEST,
+            body: Duration::from_secs(10),
+            bodies: Budget::new(LARGEST, LARGEST),
+            turns: Turns::new(1),
+            metrics: metrics.clone(),
+        };
+        let webhooks = Webhooks::new(plane.control.mesh.clone(), MeshDefaults::default(), settings, metrics);
+        Self { plane, admission: router(Arc::new(webhooks), Arc::new(requests)) }
     }
 
     async fn judge(&self, text: &str) -> Verdict {

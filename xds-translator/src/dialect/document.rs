@@ -252,15 +252,25 @@ fn extends_to_guard(kind: Kind, value: &Value) -> bool {
     }
 }
 
+/// What text that is no object is. It is not quoted: it may be anything, a token too.
+fn sort_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a map",
+    }
+}
+
 impl Kind {
     /// The kind of an object, from its `apiVersion` and `kind`.
     pub fn of_value(value: &Value) -> Result<Self, Box<Diagnostic>> {
         let error = |code, field: &str, message: String| Diagnostic::error(code, FieldPath::of(field), message);
         let Value::Object(map) = value else {
             let finding = error(Code::NotAnObject, "", "not an object".to_owned());
-            return Err(Box::new(
-                finding.expected("a map with apiVersion, kind and metadata", super::decode::describe(value)),
-            ));
+            return Err(Box::new(finding.expected("a map with apiVersion, kind and metadata", sort_of(value))));
         };
         let text = |key: &str| map.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
         let Some(name) = text("kind") else {

@@ -9,6 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map},
     fs, io,
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     time::{Duration, Instant, SystemTime},
 };
@@ -18,6 +19,7 @@ use ferromesh_xds_translator::{
     dialect::{Kind, MAX_FILE_BYTES, Object, Parsed, Stranger, parse_file, split_api_version},
     ir::ObjectId,
 };
+use nix::fcntl::OFlag;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::source::kubernetes::MESH_CONFIG_MAP;
@@ -193,7 +195,12 @@ impl Suspect {
 fn read_at_most(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     use io::Read;
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(limit as u64).read_to_end(&mut bytes)?;
+    // Since it was listed, a pipe may have taken its place: opening one would wait for somebody who writes.
+    let file = fs::OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    file.take(limit as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
