@@ -253,14 +253,12 @@ fn extends_to_guard(kind: Kind, value: &Value) -> bool {
 }
 
 /// What text that is no object is. It is not quoted: it may be anything, a token too.
-fn sort_of(value: &Value) -> &'static str {
+fn sort_of(value: &Value) -> String {
     match value {
-        Value::Null => "nothing",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a map",
+        Value::Bool(_) => "a boolean".to_owned(),
+        Value::Number(_) => "a number".to_owned(),
+        Value::String(_) => "a text".to_owned(),
+        Value::Null | Value::Array(_) | Value::Object(_) => super::decode::describe(value),
     }
 }
 
