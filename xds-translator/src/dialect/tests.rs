@@ -227,6 +227,15 @@ fn what_guards_access_and_is_not_served_is_an_error() {
 }
 
 #[test]
+fn text_that_is_no_object_is_never_quoted() {
+    for text in ["s3cret\n", "\"s3cret\"\n", "s3cret: s3cret\n", "--- \n- s3cret\n"] {
+        let parsed = parse_file("a.yaml", text.as_bytes());
+        let said = parsed.diagnostics.iter().map(|d| d.to_string().replace("s3cret:", "")).collect::<String>();
+        assert!(!said.is_empty() && !said.contains("s3cret"), "{said}");
+    }
+}
+
+#[test]
 fn kinds_and_versions_are_told_apart() {
     let named = |api: &str, kind: &str| format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: a}}\n");
     let table = [
