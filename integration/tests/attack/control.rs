@@ -14,7 +14,7 @@ use ferromesh_proto::{
     discovery::{DeltaDiscoveryRequest, Node, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient},
     istio_ca::{IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient},
 };
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{FutureExt, stream};
 use http::Request;
 use http_body_util::Full;
 use hyper_util::{
@@ -23,7 +23,7 @@ use hyper_util::{
 };
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::mpsc};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
@@ -96,10 +96,15 @@ impl Caller {
             type_url: ResourceType::Cluster.type_url().to_owned(),
             ..DeltaDiscoveryRequest::default()
         };
-        let requests = with_token(stream::iter([hello]).chain(stream::pending()), &token)?;
+        // The stream stays open until its sender goes.
+        let (sender, outbox) = mpsc::unbounded_channel();
+        let _ = sender.send(hello);
+        let outbox = stream::unfold(outbox, async |mut outbox| Some((outbox.recv().await?, outbox)));
+        let requests = with_token(Box::pin(outbox), &token)?;
         let mut client = AggregatedDiscoveryServiceClient::new(channel);
         let opened = client.delta_aggregated_resources(requests).await.map_err(|status| status.to_string())?;
         let response = opened.into_inner().message().await.map_err(|status| status.to_string())?;
+        drop(sender);
         let clusters = response.map_or(0, |response| response.resources.len());
         if clusters > 0 { Ok(()) } else { Err("no clusters".to_owned()) }
     }
