@@ -13,7 +13,7 @@ case " $* " in
   *) usage >&2; exit 2 ;;
 esac
 root=$(cd "$(dirname "$0")/.." && pwd)
-FERROMESH_BIN=$("$root/integration/build.sh" benches)
+FERROMESH_BIN=$("$root/integration/build.sh" dist)
 export FERROMESH_BIN
 case $1 in
   dataplane) cd "$root"; . integration/peers.sh; exec "$FERROMESH_BIN/fm-bench" "$@" ;;

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds the images with buildah, from the Dockerfiles and the static programs; no daemon, no network, no base image.
 #   integration/images.sh [NAME...]   NAME: control-plane proxy envoy sample; all of them if none is given
-# Prints one archive (docker save) a line, for integration/kube.sh load; sizes go to stderr, and one that is too large fails.
+# Prints one archive (docker save) a line, for integration/kube.sh load; sizes go to stderr.
 # An image is built again when something in it changed. FERROMESH_BIN: programs from there, instead of integration/build.sh.
+# What ships is FERROMESH_BIN=$(integration/build.sh dist) integration/images.sh; the limits of size are for that.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -62,8 +63,8 @@ measure() { # NAME CONTEXT
   local bytes
   bytes=$(find "$2" -type f -printf '%s\n' | awk '{ sum += $1 } END { print sum }')
   say "ferromesh/$1:$version $((bytes / 1000000)) MB"
-  # What is not optimised is for a look at a change, and may be large.
-  [ "$bytes" -le $(($(limit "$1") * 1000000)) ] || [ "${programs##*/}" = debug ] || die "$1 has $bytes bytes, more than its limit of $(limit "$1") MB"
+  # What is not optimised over all crates is for tests, and may be larger.
+  [ "$bytes" -le $(($(limit "$1") * 1000000)) ] || [ "${programs##*/}" != dist ] || die "$1 has $bytes bytes, more than its limit of $(limit "$1") MB"
 }
 
 build() { # NAME

@@ -28,15 +28,16 @@ oracle() {
 
 memory() {
   FERROMESH_MEMORY_SERVICES=1000 FERROMESH_MEMORY_PROXIES=1000 FERROMESH_MEMORY_ROUNDS=${FERROMESH_MEMORY_ROUNDS:-10} \
-    cargo test -p ferromesh-integration --features e2e --test limits -- --nocapture departures::
+    target limits departures::
 }
 
 differential() {
   FERROMESH_REQUESTS=${FERROMESH_REQUESTS:-100000} FERROMESH_CONFIGURATIONS=${FERROMESH_CONFIGURATIONS:-200} target differential
 }
 
-target() { # NAME: runs that end-to-end test target, and shows what it prints
-  cargo test -p ferromesh-integration --features e2e,soak --test "$1" -- --nocapture
+# Built with the features of the test command, so that nothing is compiled twice.
+target() { # NAME [FILTER]: runs that end-to-end test target, and shows what it prints
+  cargo test --workspace --features ferromesh-integration/e2e,ferromesh-integration/kube --test "$1" -- --nocapture "${@:2}"
 }
 
 steps=(crash attack oracle memory differential)
@@ -47,6 +48,6 @@ for name in "$@"; do
   [[ " ${steps[*]} " = *" $name "* ]] || { usage >&2; exit 2; }
 done
 . integration/peers.sh
-FERROMESH_BIN=$(bash integration/build.sh)
+FERROMESH_BIN=$(bash integration/build.sh dist)
 export FERROMESH_BIN
 for name in "$@"; do step "$name"; done

@@ -1,9 +1,12 @@
 //! Writes `descriptors.bin`: the descriptors of the whole Envoy API, without comments.
 //!
-//! The `envoy-types` package ships them beside its generated code but does not export them, so they are read from the
-//! package's directory, as cargo resolved it.
+//! The `envoy-types` package ships them beside its generated code but does not export them, so they
+//! are read from the package's directory, as cargo resolved it.
 
-#![allow(clippy::disallowed_methods, reason = "cargo speaks to build scripts through the environment")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "cargo speaks to build scripts through the environment"
+)]
 
 use std::{
     env, fs,
@@ -25,8 +28,10 @@ fn main() {
     // The lock file decides which version of the package it is.
     println!("cargo::rerun-if-changed=../Cargo.lock");
     let bytes = fs::read(&set).unwrap_or_else(|e| panic!("reading {}: {e}", set.display()));
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("descriptors.bin");
-    fs::write(&out, without_comments(&bytes)).unwrap_or_else(|e| panic!("writing {}: {e}", out.display()));
+    let out =
+        PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("descriptors.bin");
+    fs::write(&out, without_comments(&bytes))
+        .unwrap_or_else(|e| panic!("writing {}: {e}", out.display()));
 }
 
 /// Where cargo keeps the sources of a dependency.
@@ -44,15 +49,20 @@ fn package_directory(name: &str) -> PathBuf {
             .output()
             .expect("cargo metadata starts")
     };
-    // A build downloads only what it compiles, so on a clean machine cargo may still miss packages that tests need.
+    // A build downloads only what it compiles, so on a clean machine cargo may still miss packages
+    // that tests need.
     let mut output = ask(&["--offline"]);
     if !output.status.success() {
         output = ask(&[]);
     }
     assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
     let packages = metadata["packages"].as_array().expect("cargo metadata lists packages");
-    let package = packages.iter().find(|p| p["name"] == name).unwrap_or_else(|| panic!("{name} is not a dependency"));
+    let package = packages
+        .iter()
+        .find(|p| p["name"] == name)
+        .unwrap_or_else(|| panic!("{name} is not a dependency"));
     let manifest = package["manifest_path"].as_str().expect("a package has a manifest");
     Path::new(manifest).parent().expect("a manifest lies in a directory").to_owned()
 }
@@ -97,7 +107,8 @@ fn records(mut message: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
             0 => message.iter().position(|b| b & 0x80 == 0).expect("a whole number") as u64 + 1,
             wire_type => panic!("wire type {wire_type} does not occur in descriptors"),
         };
-        let (content, rest) = message.split_at(usize::try_from(length).expect("a length in memory"));
+        let (content, rest) =
+            message.split_at(usize::try_from(length).expect("a length in memory"));
         message = rest;
         Some((tag, content))
     })

@@ -1,7 +1,7 @@
 //! The authority itself: its kept keys, its signer, its ledger and the bundle that it publishes.
 //!
-//! Authorities that share a store are one: each change is made on what is kept now, and what another changed is taken
-//! over, at the latest when [`Authority::refresh`] is called.
+//! Authorities that share a store are one: each change is made on what is kept now, and what
+//! another changed is taken over, at the latest when [`Authority::refresh`] is called.
 
 use std::{
     net::IpAddr,
@@ -10,12 +10,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use aws_lc_rs::digest;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
-    authenticate::{Authenticator, AuthenticatorSet, client_cert::ClientCertificates, jwt::JoinTokens},
+    authenticate::{
+        Authenticator, AuthenticatorSet, client_cert::ClientCertificates, jwt::JoinTokens,
+    },
     ledger::{self, Ledger, LedgerEntry, LedgerError, MemoryLedger, sled::SledLedger},
     pem,
     policy::{self, ApprovedRequest},
@@ -37,7 +40,8 @@ const UPKEEP_AT_MOST: Duration = Duration::from_secs(60 * 60);
 const UPKEEP_AT_LEAST: Duration = Duration::from_secs(1);
 /// How often a change is made again that another's change has overtaken.
 const ATTEMPTS: usize = 5;
-/// Pause before the signer's renewal is tried again: a store may be far away, and the old signer still signs.
+/// Pause before the signer's renewal is tried again: a store may be far away, and the old signer
+/// still signs.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
 /// From then on the log says that the root nears its end.
 const ROOT_WARNING: Duration = Duration::from_secs(180 * 24 * 60 * 60);
@@ -121,7 +125,8 @@ pub struct IssuedChain {
 }
 
 impl IssuedChain {
-    /// In the shape that Istio's agents and ztunnel expect: leaf, each intermediate, and last all roots as one text.
+    /// In the shape that Istio's agents and ztunnel expect: leaf, each intermediate, and last all
+    /// roots as one text.
     pub fn pem_elements(&self) -> Vec<String> {
         let chain = std::iter::once(&self.leaf).chain(&self.intermediates).map(pem::certificate);
         chain.chain([self.bundle.pem()]).collect()
@@ -138,6 +143,17 @@ pub struct ServerCertificate {
     pub not_after: SystemTime,
     /// Half of its life: the control plane asks for the next one then.
     pub renew_at: SystemTime,
+}
+
+/// Which state an authority keeps, for a witness elsewhere: it shows that another authority's state,
+/// or an older one, has taken its place.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Generation {
+    /// SHA-256 of the root certificate, in lower-case hexadecimal: which authority it is.
+    pub root: String,
+    /// Rises with every change: a renewed signer, a revocation.
+    pub sequence: u64,
 }
 
 /// A ledger entry as the REST API shows it.
@@ -163,32 +179,46 @@ impl Store {
     }
 }
 
-/// The certificate authority of one trust domain. Shared by `Arc`; every method may block for a signature or a disk
-/// write, so call them off the reactor.
+/// The certificate authority of one trust domain. Shared by `Arc`; every method may block for a
+/// signature or a disk write, so call them off the reactor.
 pub struct Authority {
     settings: Settings,
     store: Mutex<Store>,
     signer: RwLock<Arc<LocalSigner>>,
     root: Validity,
     bundle: watch::Sender<Arc<TrustBundle>>,
+    generation: watch::Sender<Generation>,
     ledger: Box<dyn Ledger>,
     join_tokens: Arc<JoinTokens>,
     revoked: Arc<Revocations>,
 }
 
 impl Authority {
-    /// Opens the authority in `dir`; makes a new root there only if nothing lies there and `first_start` allows it.
+    /// Opens the authority in `dir`; makes a new root there only if nothing lies there, and a
+    /// ledger only if there is none, and only where `first_start` allows it.
     ///
-    /// `dir` appears complete or not at all, so its parent must be on the same file system (not a mount point itself).
+    /// `dir` appears complete or not at all, so its parent must be on the same file system (not a
+    /// mount point itself).
     ///
     /// # Errors
-    /// [`OpenError`] says what is wrong and what to do; what is on disk is never changed by a failure.
-    pub fn open(dir: &Path, settings: Settings, first_start: FirstStart, now: SystemTime) -> Result<Self, OpenError> {
-        Self::open_in(Arc::new(Directory::new(dir)), &dir.join(LEDGER_DIR), settings, first_start, now)
+    /// [`OpenError`] says what is wrong and what to do; what is on disk is never changed by a
+    /// failure.
+    pub fn open(
+        dir: &Path,
+        settings: Settings,
+        first_start: FirstStart,
+        now: SystemTime,
+    ) -> Result<Self, OpenError> {
+        settings.check()?;
+        let store: Arc<dyn StateStore> = Arc::new(Directory::new(dir));
+        let store = read_or_create(&store, &settings, first_start, now)?;
+        let ledger = SledLedger::open(&dir.join(LEDGER_DIR), first_start)?;
+        Self::assemble(settings, store, Box::new(ledger))
     }
 
-    /// Opens the authority that `store` keeps, as [`open`](Self::open) does, with a ledger of its own in the directory
-    /// `ledger`. Of several that make a root in one store at once, all open the one that came first.
+    /// Opens the authority that `store` keeps, as [`open`](Self::open) does, with a ledger of its
+    /// own in the directory `ledger`, which is made where there is none. Of several that make a root in one store at once, all open
+    /// the one that came first.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -201,29 +231,49 @@ impl Authority {
     ) -> Result<Self, OpenError> {
         settings.check()?;
         let store = read_or_create(&store, &settings, first_start, now)?;
-        Self::assemble(settings, store, Box::new(SledLedger::open(ledger)?))
+        Self::assemble(settings, store, Box::new(SledLedger::open(ledger, FirstStart::Allowed)?))
     }
 
     /// [`open`](Self::open) with a ledger that a restart empties, for tests of other parts.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_without_ledger(dir: &Path, settings: Settings, now: SystemTime) -> Result<Self, OpenError> {
+    pub fn open_without_ledger(
+        dir: &Path,
+        settings: Settings,
+        now: SystemTime,
+    ) -> Result<Self, OpenError> {
         settings.check()?;
         let store: Arc<dyn StateStore> = Arc::new(Directory::new(dir));
         let store = read_or_create(&store, &settings, FirstStart::Allowed, now)?;
         Self::assemble(settings, store, Box::new(MemoryLedger::default()))
     }
 
-    fn assemble(settings: Settings, store: Store, ledger: Box<dyn Ledger>) -> Result<Self, OpenError> {
+    fn assemble(
+        settings: Settings,
+        store: Store,
+        ledger: Box<dyn Ledger>,
+    ) -> Result<Self, OpenError> {
         let keys = |e: SignError| OpenError::Keys(e.to_string());
         let root = store.state.root.material().certificate;
-        let join_tokens = JoinTokens::new(settings.trust_domain.clone(), &store.state.join_token_key.0)
-            .ok_or_else(|| OpenError::Keys("the key of join tokens is not a P-256 key".into()))?;
+        let join_tokens =
+            JoinTokens::new(settings.trust_domain.clone(), &store.state.join_token_key.0)
+                .ok_or_else(|| {
+                    OpenError::Keys("the key of join tokens is not a P-256 key".into())
+                })?;
         let authority = Self {
-            signer: RwLock::new(Arc::new(LocalSigner::new(&store.state.intermediate.material()).map_err(keys)?)),
+            signer: RwLock::new(Arc::new(
+                LocalSigner::new(&store.state.intermediate.material()).map_err(keys)?,
+            )),
             root: local::validity(&root).map_err(keys)?,
-            bundle: watch::Sender::new(Arc::new(TrustBundle::new(settings.trust_domain.clone(), [root]))),
+            bundle: watch::Sender::new(Arc::new(TrustBundle::new(
+                settings.trust_domain.clone(),
+                [root.clone()],
+            ))),
+            generation: watch::Sender::new(Generation {
+                root: fingerprint(&root),
+                sequence: store.sealed.sequence(),
+            }),
             revoked: Arc::new(Revocations::new(store.state.revoked.clone())),
             join_tokens: Arc::new(join_tokens),
             store: Mutex::new(store),
@@ -242,8 +292,13 @@ impl Authority {
     ///
     /// # Errors
     /// [`IssueError`] when signing or recording fails; nothing was issued then.
-    pub fn issue(&self, request: &ApprovedRequest, now: SystemTime) -> Result<IssuedChain, IssueError> {
-        let SignedChain { leaf, intermediates, serial, not_after } = self.current_signer(now)?.sign(request, now)?;
+    pub fn issue(
+        &self,
+        request: &ApprovedRequest,
+        now: SystemTime,
+    ) -> Result<IssuedChain, IssueError> {
+        let SignedChain { leaf, intermediates, serial, not_after } =
+            self.current_signer(now)?.sign(request, now)?;
         self.ledger.append(&LedgerEntry {
             serial: serial.clone(),
             spiffe_id: request.id().to_string(),
@@ -254,7 +309,8 @@ impl Authority {
         Ok(IssuedChain { leaf, intermediates, bundle, serial, not_after })
     }
 
-    /// Makes a certificate and key for the control plane's own TLS ports, with these names beside its own id.
+    /// Makes a certificate and key for the control plane's own TLS ports, with these names beside
+    /// its own id.
     ///
     /// # Errors
     /// As [`issue`](Self::issue).
@@ -265,7 +321,8 @@ impl Authority {
         now: SystemTime,
     ) -> Result<ServerCertificate, IssueError> {
         let (key, public) = local::generate_leaf_key()?;
-        let issued = self.issue(&policy::approve_server(dns_names, addresses, public, &self.settings), now)?;
+        let issued =
+            self.issue(&policy::approve_server(dns_names, addresses, public, &self.settings), now)?;
         let chain = std::iter::once(issued.leaf).chain(issued.intermediates).collect();
         let life = issued.not_after.duration_since(now).unwrap_or_default();
         Ok(ServerCertificate { chain, key, not_after: issued.not_after, renew_at: now + life / 2 })
@@ -276,15 +333,42 @@ impl Authority {
         self.bundle.subscribe()
     }
 
+    /// Which state is kept, and word of every change, once it is kept.
+    pub fn generation(&self) -> watch::Receiver<Generation> {
+        self.generation.subscribe()
+    }
+
+    /// Whether a witness of its state must be somewhere ([`Self::witness`]).
+    pub fn is_witnessed(&self) -> bool {
+        self.locked().state.witnessed
+    }
+
+    /// Remembers, durably, that a witness of its state is kept: from now on one that is missing is
+    /// lost.
+    ///
+    /// # Errors
+    /// [`IssueError::State`] when that cannot be written.
+    pub fn witness(&self) -> Result<(), IssueError> {
+        let unwitnessed = |state: &mut State| Ok(!std::mem::replace(&mut state.witnessed, true));
+        self.change(&mut self.locked(), unwitnessed).map(drop)
+    }
+
     /// Makes and checks join tokens.
     pub fn join_tokens(&self) -> &Arc<JoinTokens> {
         &self.join_tokens
     }
 
-    /// Accepts certificates of this authority, its join tokens, and tokens that any of `further` accepts.
-    pub fn authenticator(&self, further: impl IntoIterator<Item = Arc<dyn Authenticator>>) -> AuthenticatorSet {
-        let certificates = ClientCertificates::new(self.settings.trust_domain.clone(), self.revoked.clone());
-        let tokens = std::iter::once::<Arc<dyn Authenticator>>(self.join_tokens.clone()).chain(further).collect();
+    /// Accepts certificates of this authority, its join tokens, and tokens that any of `further`
+    /// accepts.
+    pub fn authenticator(
+        &self,
+        further: impl IntoIterator<Item = Arc<dyn Authenticator>>,
+    ) -> AuthenticatorSet {
+        let certificates =
+            ClientCertificates::new(self.settings.trust_domain.clone(), self.revoked.clone());
+        let tokens = std::iter::once::<Arc<dyn Authenticator>>(self.join_tokens.clone())
+            .chain(further)
+            .collect();
         AuthenticatorSet::new(Arc::new(certificates), tokens)
     }
 
@@ -293,11 +377,15 @@ impl Authority {
     /// # Errors
     /// [`LedgerError`] when the store fails.
     pub fn issued(&self, limit: usize) -> Result<Vec<IssuedRecord>, LedgerError> {
-        let record = |entry: LedgerEntry| IssuedRecord { revoked: self.revoked.contains(&entry.serial), entry };
+        let record = |entry: LedgerEntry| IssuedRecord {
+            revoked: self.revoked.contains(&entry.serial),
+            entry,
+        };
         Ok(self.ledger.newest(limit)?.into_iter().map(record).collect())
     }
 
-    /// Bars the certificate with this serial (lower-case hexadecimal) from renewing itself, durably.
+    /// Bars the certificate with this serial (lower-case hexadecimal) from renewing itself,
+    /// durably.
     ///
     /// # Errors
     /// [`IssueError::State`] when that cannot be written; the certificate is not revoked then.
@@ -316,13 +404,14 @@ impl Authority {
     /// Takes over what others have changed in the store, and puts back what was taken away there.
     ///
     /// # Errors
-    /// [`IssueError::Replaced`] when the store holds another authority's state: this one must not go on.
-    /// [`IssueError::State`] when it cannot be read or written; nothing changed then.
+    /// [`IssueError::Replaced`] when the store holds another authority's state: this one must not
+    /// go on. [`IssueError::State`] when it cannot be read or written; nothing changed then.
     pub fn refresh(&self) -> Result<(), IssueError> {
         self.take_over(&mut self.locked())
     }
 
-    /// Does what is due (renews the signer, forgets old records) and says when to call again at the latest.
+    /// Does what is due (renews the signer, forgets old records) and says when to call again at the
+    /// latest.
     ///
     /// # Errors
     /// [`IssueError`] when something due cannot be done; nothing changed then.
@@ -344,7 +433,9 @@ impl Authority {
             let authority = self.clone();
             let outcome = tokio::task::spawn_blocking(move || authority.upkeep(clock())).await;
             let pause = match outcome {
-                Ok(Ok(next)) => next.duration_since(clock()).unwrap_or_default().max(UPKEEP_AT_LEAST),
+                Ok(Ok(next)) => {
+                    next.duration_since(clock()).unwrap_or_default().max(UPKEEP_AT_LEAST)
+                }
                 Ok(Err(error)) => {
                     tracing::error!(%error, "certificate authority: upkeep failed, trying again");
                     60 * UPKEEP_AT_LEAST
@@ -368,8 +459,8 @@ impl Authority {
         self.store.lock().expect("no holder of this lock panics")
     }
 
-    /// The signer to use now, renewed if that is due. One that is due but cannot be renewed still signs until it ends, and
-    /// nobody waits for a renewal while it does.
+    /// The signer to use now, renewed if that is due. One that is due but cannot be renewed still
+    /// signs until it ends, and nobody waits for a renewal while it does.
     fn current_signer(&self, now: SystemTime) -> Result<Arc<LocalSigner>, IssueError> {
         match self.due(now) {
             Action::Keep { .. } => return Ok(self.signer()),
@@ -401,7 +492,12 @@ impl Authority {
             if self.due(now) != Action::RenewIntermediate {
                 return Ok(false);
             }
-            let material = local::create_intermediate(&state.root.material(), trust_domain, *intermediate_ttl, now)?;
+            let material = local::create_intermediate(
+                &state.root.material(),
+                trust_domain,
+                *intermediate_ttl,
+                now,
+            )?;
             state.intermediate = CaPair::from(material);
             Ok(true)
         })?;
@@ -412,8 +508,8 @@ impl Authority {
         Ok(signer)
     }
 
-    /// Makes and keeps a change; whether there was any. `edit` says whether there is anything to change; it runs again on
-    /// newer state when another's change came first.
+    /// Makes and keeps a change; whether there was any. `edit` says whether there is anything to
+    /// change; it runs again on newer state when another's change came first.
     fn change(
         &self,
         store: &mut Store,
@@ -457,6 +553,9 @@ impl Authority {
         }
         self.revoked.replace(state.revoked.clone());
         store.state = state;
+        let sequence = store.sealed.sequence();
+        self.generation
+            .send_if_modified(|now| std::mem::replace(&mut now.sequence, sequence) != sequence);
         Ok(())
     }
 }
@@ -488,22 +587,34 @@ fn read_or_create(
     }
 }
 
-fn read(store: &Arc<dyn StateStore>, settings: &Settings) -> Result<Option<(SealedState, State)>, OpenError> {
+fn read(
+    store: &Arc<dyn StateStore>,
+    settings: &Settings,
+) -> Result<Option<(SealedState, State)>, OpenError> {
     SealedState::open(store.clone(), settings.trust_domain.as_str()).map_err(|error| match error {
-        StateError::Store(StoreError::Incomplete(why)) => OpenError::Incomplete { place: store.place(), why },
+        StateError::Store(StoreError::Incomplete(why)) => {
+            OpenError::Incomplete { place: store.place(), why }
+        }
         error => OpenError::Sealed { place: store.place(), why: error.to_string() },
     })
 }
 
 fn new_state(settings: &Settings, now: SystemTime) -> Result<State, SignError> {
     let root = local::create_root(&settings.trust_domain, settings.root_ttl, now)?;
-    let intermediate = local::create_intermediate(&root, &settings.trust_domain, settings.intermediate_ttl, now)?;
+    let intermediate =
+        local::create_intermediate(&root, &settings.trust_domain, settings.intermediate_ttl, now)?;
     Ok(State {
         join_token_key: Secret(local::generate_key()?),
         root: root.into(),
         intermediate: intermediate.into(),
         revoked: Default::default(),
+        witnessed: false,
     })
+}
+
+fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    let digest = digest::digest(&digest::SHA256, certificate);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn seconds(time: SystemTime) -> u64 {

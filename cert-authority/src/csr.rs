@@ -1,7 +1,8 @@
-//! Reads certificate requests (PKCS#10) from strangers: size, form, key policy and proof of possession.
+//! Reads certificate requests (PKCS#10) from strangers: size, form, key policy and proof of
+//! possession.
 //!
-//! Of a request only the public key and the names it asks for are kept; extensions, subject and CA flags are dropped
-//! here and cannot reach a certificate.
+//! Of a request only the public key and the names it asks for are kept; extensions, subject and CA
+//! flags are dropped here and cannot reach a certificate.
 
 use rustls_pki_types::{CertificateSigningRequestDer, pem::PemObject};
 use x509_parser::{
@@ -9,8 +10,9 @@ use x509_parser::{
     certification_request::X509CertificationRequest,
     extensions::{GeneralName, ParsedExtension},
     oid_registry::{
-        OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_PKCS1_RSAENCRYPTION, OID_PKCS1_SHA256WITHRSA,
-        OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA, OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384, Oid,
+        OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_PKCS1_RSAENCRYPTION,
+        OID_PKCS1_SHA256WITHRSA, OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA,
+        OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384, Oid,
     },
     prelude::FromDer,
     public_key::PublicKey as ParsedKey,
@@ -33,7 +35,9 @@ pub enum CsrError {
     #[error("the certificate request is not valid DER")]
     Der,
     /// The request is signed with an algorithm that is not allowed, such as one with SHA-1.
-    #[error("signature algorithm {0} is not allowed: expected ECDSA or RSA with SHA-256 or stronger")]
+    #[error(
+        "signature algorithm {0} is not allowed: expected ECDSA or RSA with SHA-256 or stronger"
+    )]
     SignatureAlgorithm(String),
     /// The key is of a kind or size that is not allowed.
     #[error(
@@ -65,7 +69,8 @@ impl PublicKey {
     /// Checks a DER SubjectPublicKeyInfo against the key policy.
     ///
     /// # Errors
-    /// [`CsrError::Key`] when the kind, curve, size or exponent is not allowed, [`CsrError::Der`] when it is malformed.
+    /// [`CsrError::Key`] when the kind, curve, size or exponent is not allowed, [`CsrError::Der`]
+    /// when it is malformed.
     pub fn from_spki(der: &[u8]) -> Result<Self, CsrError> {
         let (rest, spki) = SubjectPublicKeyInfo::from_der(der).map_err(|_| CsrError::Der)?;
         if !rest.is_empty() {
@@ -125,8 +130,8 @@ fn only_block(pem: &str) -> Result<CertificateSigningRequestDer<'static>, CsrErr
         return Err(CsrError::TooLarge(pem.len()));
     }
     let text = pem.trim();
-    let framed =
-        text.starts_with("-----BEGIN CERTIFICATE REQUEST-----") && text.ends_with("-----END CERTIFICATE REQUEST-----");
+    let framed = text.starts_with("-----BEGIN CERTIFICATE REQUEST-----")
+        && text.ends_with("-----END CERTIFICATE REQUEST-----");
     if !framed || text.matches("-----BEGIN").count() != 1 || text.matches("-----END").count() != 1 {
         return Err(CsrError::Pem);
     }
@@ -141,7 +146,11 @@ fn check_signature_algorithm(oid: &Oid<'_>) -> Result<(), CsrError> {
         OID_PKCS1_SHA384WITHRSA,
         OID_PKCS1_SHA512WITHRSA,
     ];
-    if allowed.contains(oid) { Ok(()) } else { Err(CsrError::SignatureAlgorithm(oid.to_id_string())) }
+    if allowed.contains(oid) {
+        Ok(())
+    } else {
+        Err(CsrError::SignatureAlgorithm(oid.to_id_string()))
+    }
 }
 
 fn check_key(spki: &SubjectPublicKeyInfo<'_>) -> Result<KeyKind, CsrError> {
@@ -155,9 +164,11 @@ fn check_key(spki: &SubjectPublicKeyInfo<'_>) -> Result<KeyKind, CsrError> {
     }
 }
 
-/// The point must have the curve's length; that it lies on the curve is checked when the signature is.
+/// The point must have the curve's length; that it lies on the curve is checked when the signature
+/// is.
 fn check_curve(spki: &SubjectPublicKeyInfo<'_>) -> Result<KeyKind, CsrError> {
-    // `as_oid` reads the content of any element, also of the spelled-out parameters of a home-made curve.
+    // `as_oid` reads the content of any element, also of the spelled-out parameters of a home-made
+    // curve.
     let named = spki.algorithm.parameters.as_ref().filter(|p| p.tag() == Tag::Oid);
     let curve = named.and_then(|p| p.as_oid().ok());
     let point = &spki.subject_public_key.data;
@@ -176,11 +187,14 @@ fn check_curve(spki: &SubjectPublicKeyInfo<'_>) -> Result<KeyKind, CsrError> {
 
 fn check_rsa(spki: &SubjectPublicKeyInfo<'_>) -> Result<KeyKind, CsrError> {
     let Ok(ParsedKey::RSA(key)) = spki.parsed() else { return Err(CsrError::Der) };
-    let modulus = key.modulus.iter().position(|b| *b != 0).map_or(&[][..], |first| &key.modulus[first..]);
+    let modulus =
+        key.modulus.iter().position(|b| *b != 0).map_or(&[][..], |first| &key.modulus[first..]);
     let bits = modulus.len() * 8 - modulus.first().map_or(0, |b| b.leading_zeros() as usize);
     match key.try_exponent() {
         Ok(65537) if (2048..=4096).contains(&bits) => Ok(KeyKind::Rsa),
-        exponent => Err(CsrError::Key(format!("RSA of {bits} bits, exponent {}", exponent.unwrap_or(0)))),
+        exponent => {
+            Err(CsrError::Key(format!("RSA of {bits} bits, exponent {}", exponent.unwrap_or(0))))
+        }
     }
 }
 
@@ -189,9 +203,9 @@ fn uri_names(csr: &X509CertificationRequest<'_>) -> Vec<String> {
     for extension in csr.requested_extensions().into_iter().flatten() {
         if let ParsedExtension::SubjectAlternativeName(san) = extension {
             let uris = san.general_names.iter();
-            names.extend(
-                uris.filter_map(|name| if let GeneralName::URI(uri) = name { Some((*uri).to_owned()) } else { None }),
-            );
+            names.extend(uris.filter_map(|name| {
+                if let GeneralName::URI(uri) = name { Some((*uri).to_owned()) } else { None }
+            }));
         }
     }
     names
@@ -203,7 +217,8 @@ mod tests {
     use crate::{pem, signer::local::testing};
     use proptest::prelude::*;
     use rcgen::{
-        PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256,
+        PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519,
+        PKCS_RSA_SHA256,
     };
 
     const ID: &str = "spiffe://cluster.local/ns/shop/sa/cart";
@@ -218,7 +233,11 @@ mod tests {
             (&PKCS_ECDSA_P521_SHA512, None),
         ] {
             let parsed = Csr::parse(&testing::csr(algorithm, &[], |_| {}));
-            assert_eq!(parsed.as_ref().ok().map(|csr| csr.key().kind()), expected, "{algorithm:?}: {parsed:?}");
+            assert_eq!(
+                parsed.as_ref().ok().map(|csr| csr.key().kind()),
+                expected,
+                "{algorithm:?}: {parsed:?}"
+            );
         }
     }
 
@@ -226,7 +245,9 @@ mod tests {
     fn check_foreign(text: &str, expected: Result<KeyKind, &str>) {
         match (Csr::parse(text), expected) {
             (Ok(csr), Ok(kind)) => assert_eq!(csr.key().kind(), kind),
-            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}: expected {part}"),
+            (Err(error), Err(part)) => {
+                assert!(error.to_string().contains(part), "{error}: expected {part}")
+            }
             (got, _) => panic!("{got:?}, expected {expected:?}"),
         }
     }
@@ -236,17 +257,29 @@ mod tests {
         check_foreign(include_str!("../testdata/csr/rsa1024.pem"), Err("RSA of 1024 bits"));
         check_foreign(include_str!("../testdata/csr/rsa8192.pem"), Err("RSA of 8192 bits"));
         check_foreign(include_str!("../testdata/csr/rsa_exponent3.pem"), Err("exponent 3"));
-        check_foreign(include_str!("../testdata/csr/rsa_sha1.pem"), Err("1.2.840.113549.1.1.5 is not allowed"));
-        check_foreign(include_str!("../testdata/csr/ecdsa_sha1.pem"), Err("1.2.840.10045.4.1 is not allowed"));
+        check_foreign(
+            include_str!("../testdata/csr/rsa_sha1.pem"),
+            Err("1.2.840.113549.1.1.5 is not allowed"),
+        );
+        check_foreign(
+            include_str!("../testdata/csr/ecdsa_sha1.pem"),
+            Err("1.2.840.10045.4.1 is not allowed"),
+        );
         check_foreign(include_str!("../testdata/csr/secp256k1.pem"), Err("curve 1.3.132.0.10"));
-        check_foreign(include_str!("../testdata/csr/p256_explicit.pem"), Err("curve without a name"));
+        check_foreign(
+            include_str!("../testdata/csr/p256_explicit.pem"),
+            Err("curve without a name"),
+        );
         check_foreign(include_str!("../testdata/csr/p256_sha384.pem"), Ok(KeyKind::Ec));
     }
 
     #[test]
     fn names_are_read_in_order() {
         let other = "spiffe://cluster.local/ns/shop/sa/other";
-        assert_eq!(Csr::parse(&testing::good_csr(&[])).unwrap().uri_names(), <[String; 0]>::default());
+        assert_eq!(
+            Csr::parse(&testing::good_csr(&[])).unwrap().uri_names(),
+            <[String; 0]>::default()
+        );
         assert_eq!(Csr::parse(&testing::good_csr(&[ID, other])).unwrap().uri_names(), [ID, other]);
     }
 
@@ -289,7 +322,13 @@ mod tests {
         let theirs = der(&testing::good_csr(&[]));
         // Same names and lengths, so the public keys can be exchanged in place.
         let parse = |bytes: &[u8]| {
-            X509CertificationRequest::from_der(bytes).unwrap().1.certification_request_info.subject_pki.raw.to_vec()
+            X509CertificationRequest::from_der(bytes)
+                .unwrap()
+                .1
+                .certification_request_info
+                .subject_pki
+                .raw
+                .to_vec()
         };
         let (own_key, their_key) = (parse(&mine), parse(&theirs));
         let at = mine.windows(own_key.len()).position(|w| w == own_key).unwrap();
@@ -310,7 +349,8 @@ mod tests {
             let mut bad = good.clone();
             let position = position % bad.len();
             bad[position] ^= 1 << bit;
-            // The outermost tag is not signed, so a parser may overlook its spelling; what it reads is the same then.
+            // The outermost tag is not signed, so a parser may overlook its spelling; what it reads
+            // is the same then.
             let parsed = Csr::parse(&request_pem(&bad));
             prop_assert!(parsed.is_err() || parsed == Csr::parse(&request_pem(&good)));
         }

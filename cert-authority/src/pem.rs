@@ -15,7 +15,8 @@ pub fn certificates<'a>(ders: impl IntoIterator<Item = &'a CertificateDer<'stati
 
 fn encode(label: &str, der: &[u8]) -> String {
     let body = STANDARD.encode(der);
-    let lines = body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64 is ASCII"));
+    let lines =
+        body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64 is ASCII"));
     let mut pem = format!("-----BEGIN {label}-----\n");
     for line in lines {
         pem.push_str(line);
@@ -35,7 +36,9 @@ mod tests {
         for length in [1, 47, 48, 49, 400] {
             let der = CertificateDer::from(vec![7u8; length]);
             let read: Vec<_> =
-                CertificateDer::pem_slice_iter(certificates([&der, &der]).as_bytes()).map(Result::unwrap).collect();
+                CertificateDer::pem_slice_iter(certificates([&der, &der]).as_bytes())
+                    .map(Result::unwrap)
+                    .collect();
             assert_eq!(read, [der.clone(), der]);
         }
     }

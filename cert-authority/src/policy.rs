@@ -1,4 +1,5 @@
-//! Who may get which certificate: pure decisions. The only place that can make an [`ApprovedRequest`].
+//! Who may get which certificate: pure decisions. The only place that can make an
+//! [`ApprovedRequest`].
 
 use std::{net::IpAddr, time::Duration};
 
@@ -75,7 +76,9 @@ pub enum Refusal {
         most: Seconds,
     },
     /// A renewal by certificate that keeps the old key: a stolen key would stay good for ever.
-    #[error("a renewal needs a new key, but the request holds the key of the certificate that it renews")]
+    #[error(
+        "a renewal needs a new key, but the request holds the key of the certificate that it renews"
+    )]
     KeyReused,
 }
 
@@ -111,7 +114,13 @@ pub fn approve_server(
     key: PublicKey,
     settings: &Settings,
 ) -> ApprovedRequest {
-    ApprovedRequest { id: settings.server_id.clone(), dns_names, addresses, key, lifetime: settings.server_ttl }
+    ApprovedRequest {
+        id: settings.server_id.clone(),
+        dns_names,
+        addresses,
+        key,
+        lifetime: settings.server_ttl,
+    }
 }
 
 fn check_names(caller: &Caller, csr: &Csr) -> Result<(), Refusal> {
@@ -125,7 +134,9 @@ fn check_names(caller: &Caller, csr: &Csr) -> Result<(), Refusal> {
 
 fn check_new_key(caller: &Caller, csr: &Csr) -> Result<(), Refusal> {
     match &caller.proof {
-        Proof::Certificate { public_key, .. } if public_key == csr.key().spki_der() => Err(Refusal::KeyReused),
+        Proof::Certificate { public_key, .. } if public_key == csr.key().spki_der() => {
+            Err(Refusal::KeyReused)
+        }
         _ => Ok(()),
     }
 }
@@ -154,7 +165,11 @@ mod tests {
         Caller { id: id.parse().unwrap(), proof: Proof::Token { kind: "test", token_id: None } }
     }
 
-    fn check(caller: &Caller, names: &[&str], asked: Option<u64>) -> Result<ApprovedRequest, Refusal> {
+    fn check(
+        caller: &Caller,
+        names: &[&str],
+        asked: Option<u64>,
+    ) -> Result<ApprovedRequest, Refusal> {
         let csr = Csr::parse(&testing::good_csr(names)).unwrap();
         let settings = Settings::new(TrustDomain::default());
         approve_workload(caller, &csr, asked.map(Duration::from_secs), &settings)
@@ -164,8 +179,17 @@ mod tests {
     fn a_caller_gets_its_own_id_and_no_other() {
         assert_eq!(check(&caller(ID), &[], None).unwrap().id().to_string(), ID);
         assert_eq!(check(&caller(ID), &[ID], None).unwrap().id().to_string(), ID);
-        for foreign in [&[OTHER][..], &[ID, OTHER], &[ID, ID], &["spiffe://cluster.local"], &["https://example.com"]] {
-            assert!(matches!(check(&caller(ID), foreign, None), Err(Refusal::ForeignName { .. })), "{foreign:?}");
+        for foreign in [
+            &[OTHER][..],
+            &[ID, OTHER],
+            &[ID, ID],
+            &["spiffe://cluster.local"],
+            &["https://example.com"],
+        ] {
+            assert!(
+                matches!(check(&caller(ID), foreign, None), Err(Refusal::ForeignName { .. })),
+                "{foreign:?}"
+            );
         }
     }
 
@@ -180,7 +204,10 @@ mod tests {
         assert_eq!(check(&caller(ID), &[], None).unwrap().lifetime(), Duration::from_secs(86_400));
         assert_eq!(check(&caller(ID), &[], Some(20)).unwrap().lifetime(), Duration::from_secs(20));
         for bad in [1, 86_401, u64::MAX] {
-            assert!(matches!(check(&caller(ID), &[], Some(bad)), Err(Refusal::Lifetime { .. })), "{bad}");
+            assert!(
+                matches!(check(&caller(ID), &[], Some(bad)), Err(Refusal::Lifetime { .. })),
+                "{bad}"
+            );
         }
     }
 
@@ -192,7 +219,8 @@ mod tests {
             proof: Proof::Certificate { serial: "1".into(), public_key },
         };
         let settings = Settings::new(TrustDomain::default());
-        let reused = approve_workload(&renewal(csr.key().spki_der().to_vec()), &csr, None, &settings);
+        let reused =
+            approve_workload(&renewal(csr.key().spki_der().to_vec()), &csr, None, &settings);
         assert_eq!(reused.err(), Some(Refusal::KeyReused));
         assert!(approve_workload(&renewal(vec![1]), &csr, None, &settings).is_ok());
     }

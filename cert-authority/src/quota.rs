@@ -1,7 +1,8 @@
 //! How many certificates an identity may have: pure arithmetic of time.
 //!
-//! An identity may be shared by many workloads, and all of them may start at once; so the allowance grows with the
-//! number that is known, and with how short their certificates live. What is beyond it is somebody who asks for no reason.
+//! An identity may be shared by many workloads, and all of them may start at once; so the allowance
+//! grows with the number that is known, and with how short their certificates live. What is beyond
+//! it is somebody who asks for no reason.
 
 use std::{
     collections::HashMap,
@@ -10,9 +11,11 @@ use std::{
 
 use ferromesh_proto::SpiffeId;
 
-/// Certificates of an identity that no workload is known to have, per minute: proxies outside the registry.
+/// Certificates of an identity that no workload is known to have, per minute: proxies outside the
+/// registry.
 const UNKNOWN_PER_MINUTE: f64 = 60.0;
-/// Certificates of a workload per minute, beside those that it needs to renew: it may be restarted over and over.
+/// Certificates of a workload per minute, beside those that it needs to renew: it may be restarted
+/// over and over.
 const RESTARTS_PER_MINUTE: f64 = 6.0;
 /// How often a workload may renew within the life of a certificate; agents do at half of it.
 const RENEWALS_PER_LIFE: f64 = 4.0;
@@ -44,7 +47,12 @@ impl Quota {
     ///
     /// # Errors
     /// How long to wait for the next.
-    pub(crate) fn take(&mut self, id: &SpiffeId, workloads: usize, now: SystemTime) -> Result<(), Duration> {
+    pub(crate) fn take(
+        &mut self,
+        id: &SpiffeId,
+        workloads: usize,
+        now: SystemTime,
+    ) -> Result<(), Duration> {
         if self.had.len() >= MANY && !self.had.contains_key(id) {
             self.forget(now);
         }
@@ -108,7 +116,10 @@ mod tests {
         assert_eq!(given(&mut quota, "evil", 1, 9_249, 0.0), 66);
         let wait = quota.take(&id("evil"), 1, at(0.0)).unwrap_err();
         assert!(wait > Duration::from_millis(500) && wait < Duration::from_secs(2), "{wait:?}");
-        assert!(quota.take(&id("evil"), 1, at(wait.as_secs_f64() + 0.01)).is_ok(), "the hint holds");
+        assert!(
+            quota.take(&id("evil"), 1, at(wait.as_secs_f64() + 0.01)).is_ok(),
+            "the hint holds"
+        );
         assert_eq!(given(&mut quota, "good", 1, 1, 0.0), 1, "others are not concerned");
     }
 
@@ -120,7 +131,11 @@ mod tests {
         assert_eq!(given(&mut quota, "grown", 1_001, 1_000, 0.0), 1_000, "it grew meanwhile");
         let mut short = Quota::new(Duration::from_secs(20));
         for round in 0..60 {
-            assert_eq!(given(&mut short, "web", 100, 100, f64::from(round) * 10.0), 100, "round {round}");
+            assert_eq!(
+                given(&mut short, "web", 100, 100, f64::from(round) * 10.0),
+                100,
+                "round {round}"
+            );
         }
     }
 

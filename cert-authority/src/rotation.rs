@@ -1,7 +1,8 @@
 //! When the signing certificate is replaced: a pure decision, `state, now → action`.
 //!
-//! Only roots are published, and every leaf travels with the intermediate that signed it, so a new intermediate needs no
-//! preparation: it signs from the moment it is durable, while leaves of the old one stay valid.
+//! Only roots are published, and every leaf travels with the intermediate that signed it, so a new
+//! intermediate needs no preparation: it signs from the moment it is durable, while leaves of the
+//! old one stay valid.
 
 use std::time::{Duration, SystemTime};
 
@@ -42,7 +43,8 @@ pub enum Action {
     RootExpired,
 }
 
-/// Decides about an intermediate of lifetime `ttl` under `root`: renewed at half its life, as long as that gains time.
+/// Decides about an intermediate of lifetime `ttl` under `root`: renewed at half its life, as long
+/// as that gains time.
 pub fn decide(root: Validity, intermediate: Validity, ttl: Duration, now: SystemTime) -> Action {
     if now < root.not_before {
         return Action::ClockBehind;
@@ -51,7 +53,8 @@ pub fn decide(root: Validity, intermediate: Validity, ttl: Duration, now: System
         return Action::RootExpired;
     }
     let due = intermediate.not_after - intermediate.lifetime() / 2;
-    // Near the root's end a new intermediate would end where the old one does: replacing it for ever gains nothing.
+    // Near the root's end a new intermediate would end where the old one does: replacing it for
+    // ever gains nothing.
     let gains = (now + ttl).min(root.not_after) > intermediate.not_after;
     if (now >= due || now < intermediate.not_before) && gains {
         Action::RenewIntermediate
@@ -70,8 +73,13 @@ mod tests {
 
     fn check(now: u64, intermediate: (u64, u64), expected: Action) {
         let root = Validity { not_before: at(1_000), not_after: at(10_000) };
-        let intermediate = Validity { not_before: at(intermediate.0), not_after: at(intermediate.1) };
-        assert_eq!(decide(root, intermediate, Duration::from_secs(1_000), at(now)), expected, "at {now}");
+        let intermediate =
+            Validity { not_before: at(intermediate.0), not_after: at(intermediate.1) };
+        assert_eq!(
+            decide(root, intermediate, Duration::from_secs(1_000), at(now)),
+            expected,
+            "at {now}"
+        );
     }
 
     #[test]

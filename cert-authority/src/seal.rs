@@ -1,11 +1,13 @@
-//! Bytes that only this authority can read and nobody can change unnoticed: AES-256-GCM under a key of its own.
+//! Bytes that only this authority can read and nobody can change unnoticed: AES-256-GCM under a key
+//! of its own.
 //!
-//! Layout of a sealed document, big-endian: magic, format version (1), length and bytes of the trust domain, authority id
-//! (16), write sequence (8), nonce (12), ciphertext with tag. Everything before the nonce is authenticated, so a document
-//! of another authority or trust domain does not open even under the same key.
+//! Layout of a sealed document, big-endian: magic, format version (1), length and bytes of the
+//! trust domain, authority id (16), write sequence (8), nonce (12), ciphertext with tag. Everything
+//! before the nonce is authenticated, so a document of another authority or trust domain does not
+//! open even under the same key.
 //!
-//! The key is kept beside the sealed document, so it protects copies of one of the two, not a stolen disk; it is separate
-//! so that it can be kept elsewhere.
+//! The key is kept beside the sealed document, so it protects copies of one of the two, not a
+//! stolen disk; it is separate so that it can be kept elsewhere.
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
@@ -51,7 +53,8 @@ impl Label {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let length = u16::try_from(self.trust_domain.len()).expect("a trust domain has at most 255 bytes");
+        let length =
+            u16::try_from(self.trust_domain.len()).expect("a trust domain has at most 255 bytes");
         let mut bytes = MAGIC.to_vec();
         bytes.push(FORMAT);
         bytes.extend(length.to_be_bytes());
@@ -61,7 +64,8 @@ impl Label {
         bytes
     }
 
-    /// Splits a document into its label and the rest, or `None` when it is too short or of another format.
+    /// Splits a document into its label and the rest, or `None` when it is too short or of another
+    /// format.
     fn decode(document: &[u8]) -> Option<(Self, &[u8])> {
         let rest = document.strip_prefix(MAGIC)?.strip_prefix(&[FORMAT])?;
         let (length, rest) = rest.split_first_chunk::<2>()?;
@@ -69,7 +73,14 @@ impl Label {
         let (authority_id, rest) = rest.split_first_chunk::<16>()?;
         let (sequence, rest) = rest.split_first_chunk::<8>()?;
         let trust_domain = String::from_utf8(trust_domain.to_vec()).ok()?;
-        Some((Self { trust_domain, authority_id: *authority_id, sequence: u64::from_be_bytes(*sequence) }, rest))
+        Some((
+            Self {
+                trust_domain,
+                authority_id: *authority_id,
+                sequence: u64::from_be_bytes(*sequence),
+            },
+            rest,
+        ))
     }
 }
 
@@ -94,7 +105,8 @@ impl SealingKey {
     }
 
     fn new(bytes: Zeroizing<[u8; KEY_LEN]>) -> Self {
-        let cipher = RandomizedNonceKey::new(&AES_256_GCM, bytes.as_ref()).expect("the length is AES-256's");
+        let cipher =
+            RandomizedNonceKey::new(&AES_256_GCM, bytes.as_ref()).expect("the length is AES-256's");
         Self { bytes, cipher }
     }
 
@@ -118,20 +130,31 @@ impl SealingKey {
     }
 
     /// Opens a sealed document of `trust_domain`.
-    pub(crate) fn open(&self, sealed: &[u8], trust_domain: &str) -> Result<(Label, Zeroizing<Vec<u8>>), SealError> {
-        let (label, rest) = Label::decode(sealed).ok_or(SealError::Damaged("not a sealed document, or cut short"))?;
-        let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or(SealError::Damaged("cut short"))?;
+    pub(crate) fn open(
+        &self,
+        sealed: &[u8],
+        trust_domain: &str,
+    ) -> Result<(Label, Zeroizing<Vec<u8>>), SealError> {
+        let (label, rest) = Label::decode(sealed)
+            .ok_or(SealError::Damaged("not a sealed document, or cut short"))?;
+        let (nonce, body) =
+            rest.split_first_chunk::<NONCE_LEN>().ok_or(SealError::Damaged("cut short"))?;
         let mut body = Zeroizing::new(body.to_vec());
         let length = self
             .cipher
             .open_in_place(Nonce::from(nonce), Aad::from(label.encode()), &mut body)
             .map_err(|_| {
-                SealError::Damaged("does not open with the key beside it: it is damaged or the key is another's")
+                SealError::Damaged(
+                    "does not open with the key beside it: it is damaged or the key is another's",
+                )
             })?
             .len();
         body.truncate(length);
         if label.trust_domain != trust_domain {
-            return Err(SealError::TrustDomain { got: label.trust_domain, expected: trust_domain.to_owned() });
+            return Err(SealError::TrustDomain {
+                got: label.trust_domain,
+                expected: trust_domain.to_owned(),
+            });
         }
         Ok((label, body))
     }

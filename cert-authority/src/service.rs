@@ -10,7 +10,9 @@ use ferromesh_proto::{
     SpiffeId,
     istio_ca::{
         IstioCertificateRequest, IstioCertificateResponse,
-        istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer},
+        istio_certificate_service_server::{
+            IstioCertificateService, IstioCertificateServiceServer,
+        },
     },
     retry,
 };
@@ -34,7 +36,8 @@ const WAITING: usize = 4096;
 /// The metadata field with which a node proxy asks for another's identity.
 const IMPERSONATION: &str = "ImpersonatedIdentity";
 
-/// Which identities exist now. Without it, a stolen key could renew its certificate for ever after its workload is gone.
+/// Which identities exist now. Without it, a stolen key could renew its certificate for ever after
+/// its workload is gone.
 pub trait IdentityRegistry: Send + Sync {
     /// Whether a workload with this identity is registered.
     fn exists(&self, id: &SpiffeId) -> bool;
@@ -63,7 +66,11 @@ pub struct CertificateService {
 
 impl CertificateService {
     /// A service that issues to whom `authenticator` accepts.
-    pub fn new(authority: Arc<Authority>, authenticator: Arc<dyn Authenticator>, clock: fn() -> SystemTime) -> Self {
+    pub fn new(
+        authority: Arc<Authority>,
+        authenticator: Arc<dyn Authenticator>,
+        clock: fn() -> SystemTime,
+    ) -> Self {
         let signatures = Queue::new(CONCURRENT_SIGNATURES, WAITING);
         let quota = Mutex::new(Quota::new(authority.settings().leaf_ttl));
         Self { authority, authenticator, registry: None, clock, signatures, quota }
@@ -97,7 +104,8 @@ impl CertificateService {
 
     fn check_registered(&self, caller: &Caller, peer: Option<SocketAddr>) -> Result<(), Status> {
         let by_certificate = matches!(caller.proof, Proof::Certificate { .. });
-        let gone = by_certificate && self.registry.as_ref().is_some_and(|registry| !registry.exists(&caller.id));
+        let gone = by_certificate
+            && self.registry.as_ref().is_some_and(|registry| !registry.exists(&caller.id));
         if gone {
             tracing::warn!(target: "audit", id = %caller.id, proof = %caller.proof, ?peer, "renewal refused: no such workload");
             return Err(Status::permission_denied("renewal not permitted"));
@@ -106,9 +114,18 @@ impl CertificateService {
     }
 
     /// An identity gets what its workloads need, and no more.
-    fn check_quota(&self, caller: &Caller, peer: Option<SocketAddr>, now: SystemTime) -> Result<(), Status> {
+    fn check_quota(
+        &self,
+        caller: &Caller,
+        peer: Option<SocketAddr>,
+        now: SystemTime,
+    ) -> Result<(), Status> {
         let workloads = self.registry.as_ref().map_or(0, |registry| registry.workloads(&caller.id));
-        let taken = self.quota.lock().expect("no holder of this lock panics").take(&caller.id, workloads, now);
+        let taken = self
+            .quota
+            .lock()
+            .expect("no holder of this lock panics")
+            .take(&caller.id, workloads, now);
         taken.map_err(|wait| {
             tracing::warn!(target: "audit", id = %caller.id, proof = %caller.proof, ?peer, "certificate request refused: too many for this identity");
             retry::exhausted("too many certificate requests of this identity", wait)
@@ -125,15 +142,20 @@ impl CertificateService {
         now: SystemTime,
     ) -> Result<IssuedChain, Status> {
         let turn = self.signatures.turn(urgency).await;
-        let turn = turn.map_err(|Crowded| retry::exhausted("too many certificate requests", AGAIN))?;
+        let turn =
+            turn.map_err(|Crowded| retry::exhausted("too many certificate requests", AGAIN))?;
         let authority = self.authority.clone();
         let signed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            let outcome = decide(&authority, &caller, &body).and_then(|approved| Ok(authority.issue(&approved, now)?));
+            let outcome = decide(&authority, &caller, &body)
+                .and_then(|approved| Ok(authority.issue(&approved, now)?));
             audit(&caller, peer, &outcome);
             outcome
         });
-        signed.await.map_err(|_| Status::internal("the request could not be completed"))?.map_err(Status::from)
+        signed
+            .await
+            .map_err(|_| Status::internal("the request could not be completed"))?
+            .map_err(Status::from)
     }
 }
 
@@ -148,7 +170,8 @@ impl IstioCertificateService for CertificateService {
         let caller = self.authenticate(&request, now).await?;
         self.check_registered(&caller, peer)?;
         self.check_quota(&caller, peer, now)?;
-        let held = request.extensions().get::<PeerCertificates>().and_then(PeerCertificates::validity);
+        let held =
+            request.extensions().get::<PeerCertificates>().and_then(PeerCertificates::validity);
         let urgency = Urgency::of(held, now);
         let issued = self.sign(caller, urgency, peer, request.into_inner(), now).await?;
         Ok(Response::new(IstioCertificateResponse { cert_chain: issued.pem_elements() }))
@@ -208,7 +231,12 @@ fn decide(
         seconds => Some(u64::try_from(seconds).map_err(|_| CreateError::Duration(seconds))?),
     };
     let csr = Csr::parse(&body.csr)?;
-    Ok(policy::approve_workload(caller, &csr, asked.map(Duration::from_secs), authority.settings())?)
+    Ok(policy::approve_workload(
+        caller,
+        &csr,
+        asked.map(Duration::from_secs),
+        authority.settings(),
+    )?)
 }
 
 #[cfg(test)]
@@ -234,12 +262,18 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let settings = Settings::new(TrustDomain::default());
-            let authority = Authority::open(&dir.path().join("ca"), settings, FirstStart::Allowed, now()).unwrap();
+            let authority =
+                Authority::open(&dir.path().join("ca"), settings, FirstStart::Allowed, now())
+                    .unwrap();
             Self { _dir: dir, authority: Arc::new(authority) }
         }
 
         fn service(&self) -> CertificateService {
-            CertificateService::new(self.authority.clone(), Arc::new(self.authority.authenticator([])), now)
+            CertificateService::new(
+                self.authority.clone(),
+                Arc::new(self.authority.authenticator([])),
+                now,
+            )
         }
 
         fn by_token(&self, csr: String) -> Request<IstioCertificateRequest> {
@@ -247,10 +281,15 @@ mod tests {
         }
 
         fn token_of(&self, id: &str, csr: String) -> Request<IstioCertificateRequest> {
-            let token =
-                self.authority.join_tokens().issue(&id.parse().unwrap(), Duration::from_secs(60), now()).unwrap();
+            let token = self
+                .authority
+                .join_tokens()
+                .issue(&id.parse().unwrap(), Duration::from_secs(60), now())
+                .unwrap();
             let mut request = Request::new(IstioCertificateRequest { csr, ..Default::default() });
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+            request
+                .metadata_mut()
+                .insert("authorization", format!("Bearer {token}").parse().unwrap());
             request
         }
     }
@@ -272,7 +311,8 @@ mod tests {
     #[tokio::test]
     async fn the_answer_is_leaf_intermediate_and_last_all_roots() {
         let fixture = Fixture::new();
-        let chain = call(&fixture.service(), fixture.by_token(testing::good_csr(&[ID]))).await.unwrap();
+        let chain =
+            call(&fixture.service(), fixture.by_token(testing::good_csr(&[ID]))).await.unwrap();
         assert_eq!(chain.len(), 3);
         assert_eq!(chain[2], fixture.authority.trust_bundle().borrow().pem());
         for element in &chain {
@@ -290,9 +330,13 @@ mod tests {
         let first = call(&service, fixture.by_token(testing::good_csr(&[]))).await.unwrap();
         assert!(call(&service, by_certificate(&first[0], testing::good_csr(&[]))).await.is_ok());
         let service = service.with_registry(Arc::new(|_: &SpiffeId| false));
-        let refused = call(&service, by_certificate(&first[0], testing::good_csr(&[]))).await.unwrap_err();
+        let refused =
+            call(&service, by_certificate(&first[0], testing::good_csr(&[]))).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
-        assert!(call(&service, fixture.by_token(testing::good_csr(&[]))).await.is_ok(), "a token needs no entry");
+        assert!(
+            call(&service, fixture.by_token(testing::good_csr(&[]))).await.is_ok(),
+            "a token needs no entry"
+        );
     }
 
     #[tokio::test]
@@ -332,7 +376,10 @@ mod tests {
         }
     }
 
-    async fn check(request: impl FnOnce(&Fixture) -> Request<IstioCertificateRequest>, expected: Code) {
+    async fn check(
+        request: impl FnOnce(&Fixture) -> Request<IstioCertificateRequest>,
+        expected: Code,
+    ) {
         let fixture = Fixture::new();
         let status = call(&fixture.service(), request(&fixture)).await.unwrap_err();
         assert_eq!(status.code(), expected, "{status:?}");
@@ -345,8 +392,11 @@ mod tests {
         let unproven = IstioCertificateRequest { csr: good(), ..Default::default() };
         check(|_| Request::new(unproven), Code::Unauthenticated).await;
         check(|f| f.by_token("rubbish".into()), Code::InvalidArgument).await;
-        check(|f| f.by_token(testing::good_csr(&["spiffe://cluster.local/ns/bank/sa/vault"])), Code::InvalidArgument)
-            .await;
+        check(
+            |f| f.by_token(testing::good_csr(&["spiffe://cluster.local/ns/bank/sa/vault"])),
+            Code::InvalidArgument,
+        )
+        .await;
         let with = |f: &Fixture, change: fn(&mut IstioCertificateRequest)| {
             let mut request = f.by_token(good());
             change(request.get_mut());

@@ -6,7 +6,8 @@ use ferromesh_proto::{SpiffeId, TrustDomain};
 
 /// The shortest certificate worth issuing: below it clock skew and network time eat the lifetime.
 pub const SHORTEST_LIFETIME: Duration = Duration::from_secs(5);
-/// How far `not_before` lies in the past, so that a peer whose clock lags accepts a fresh certificate (as Istio does).
+/// How far `not_before` lies in the past, so that a peer whose clock lags accepts a fresh
+/// certificate (as Istio does).
 pub const BACKDATE: Duration = Duration::from_secs(120);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -31,11 +32,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Defaults for a trust domain: leaves and the control plane's own certificates 24 h, intermediate 7 d, root 10 y, and the control plane's own id
+    /// Defaults for a trust domain: leaves and the control plane's own certificates 24 h,
+    /// intermediate 7 d, root 10 y, and the control plane's own id
     /// `spiffe://TD/ns/istio-system/sa/ferromesh`.
     pub fn new(trust_domain: TrustDomain) -> Self {
-        let server_id =
-            SpiffeId::new(trust_domain.clone(), "istio-system", "ferromesh").expect("both names are DNS labels");
+        let server_id = SpiffeId::new(trust_domain.clone(), "istio-system", "ferromesh")
+            .expect("both names are DNS labels");
         Self {
             trust_domain,
             leaf_ttl: DAY,
@@ -47,17 +49,37 @@ impl Settings {
         }
     }
 
-    /// Refuses lifetimes that would break renewal: an intermediate shorter than six leaves, a root shorter than its
-    /// intermediate, a default above the maximum.
+    /// Refuses lifetimes that would break renewal: an intermediate shorter than six leaves, a root
+    /// shorter than its intermediate, a default above the maximum.
     ///
     /// # Errors
     /// [`SettingsError`] names the setting and what it must be.
     pub fn check(&self) -> Result<(), SettingsError> {
         at_least("leaf lifetime", self.leaf_ttl, SHORTEST_LIFETIME, "the shortest lifetime")?;
-        at_least("longest leaf lifetime", self.max_ttl, self.leaf_ttl, "the default leaf lifetime")?;
-        at_least("control plane's certificate lifetime", self.server_ttl, SHORTEST_LIFETIME, "the shortest lifetime")?;
-        at_least("intermediate lifetime", self.intermediate_ttl, 6 * self.leaf_ttl, "six leaf lifetimes")?;
-        at_least("root lifetime", self.root_ttl, self.intermediate_ttl, "the intermediate lifetime")?;
+        at_least(
+            "longest leaf lifetime",
+            self.max_ttl,
+            self.leaf_ttl,
+            "the default leaf lifetime",
+        )?;
+        at_least(
+            "control plane's certificate lifetime",
+            self.server_ttl,
+            SHORTEST_LIFETIME,
+            "the shortest lifetime",
+        )?;
+        at_least(
+            "intermediate lifetime",
+            self.intermediate_ttl,
+            6 * self.leaf_ttl,
+            "six leaf lifetimes",
+        )?;
+        at_least(
+            "root lifetime",
+            self.root_ttl,
+            self.intermediate_ttl,
+            "the intermediate lifetime",
+        )?;
         if self.server_id.trust_domain() == &self.trust_domain {
             Ok(())
         } else {
@@ -66,7 +88,12 @@ impl Settings {
     }
 }
 
-fn at_least(setting: &'static str, got: Duration, floor: Duration, why: &'static str) -> Result<(), SettingsError> {
+fn at_least(
+    setting: &'static str,
+    got: Duration,
+    floor: Duration,
+    why: &'static str,
+) -> Result<(), SettingsError> {
     if got >= floor {
         Ok(())
     } else {
@@ -109,7 +136,8 @@ impl fmt::Display for Seconds {
 pub enum FirstStart {
     /// No part of this control plane's state ever existed here: a missing authority is made.
     Allowed,
-    /// State exists: a missing authority is a loss, and an error, since a new root would cut off every workload.
+    /// State exists: a missing authority is a loss, and an error, since a new root would cut off
+    /// every workload.
     Refused,
 }
 
@@ -121,7 +149,9 @@ mod tests {
     fn lifetimes_that_break_renewal_are_refused() {
         let good = Settings::new(TrustDomain::default());
         good.check().expect("defaults work");
-        Settings { leaf_ttl: Duration::from_secs(20), ..good.clone() }.check().expect("20 s leaves work");
+        Settings { leaf_ttl: Duration::from_secs(20), ..good.clone() }
+            .check()
+            .expect("20 s leaves work");
         for bad in [
             Settings { leaf_ttl: Duration::from_secs(1), ..good.clone() },
             Settings { leaf_ttl: 2 * DAY, ..good.clone() },

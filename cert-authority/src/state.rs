@@ -1,4 +1,5 @@
-//! The authority's secrets: one sealed document, made once, replaced as a whole, kept in a [`StateStore`].
+//! The authority's secrets: one sealed document, made once, replaced as a whole, kept in a
+//! [`StateStore`].
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,8 +21,13 @@ pub(crate) struct State {
     pub(crate) intermediate: CaPair,
     /// Key of join tokens, PKCS#8.
     pub(crate) join_token_key: Secret,
-    /// Serials that may not renew themselves, each with its expiry in seconds since 1970, after which it is dropped.
+    /// Serials that may not renew themselves, each with its expiry in seconds since 1970, after
+    /// which it is dropped.
     pub(crate) revoked: BTreeMap<String, u64>,
+    /// Whether somebody keeps a [`Generation`](crate::authority::Generation) of it elsewhere; states
+    /// of former versions do not say it.
+    #[serde(default)]
+    pub(crate) witnessed: bool,
 }
 
 /// Bytes that are overwritten when dropped; base64 in the document.
@@ -51,13 +57,19 @@ pub(crate) struct CaPair {
 
 impl From<CaMaterial> for CaPair {
     fn from(material: CaMaterial) -> Self {
-        Self { certificate: Secret(Zeroizing::new(material.certificate.to_vec())), key: Secret(material.key_pkcs8) }
+        Self {
+            certificate: Secret(Zeroizing::new(material.certificate.to_vec())),
+            key: Secret(material.key_pkcs8),
+        }
     }
 }
 
 impl CaPair {
     pub(crate) fn material(&self) -> CaMaterial {
-        CaMaterial { certificate: CertificateDer::from(self.certificate.0.to_vec()), key_pkcs8: self.key.0.clone() }
+        CaMaterial {
+            certificate: CertificateDer::from(self.certificate.0.to_vec()),
+            key_pkcs8: self.key.0.clone(),
+        }
     }
 }
 
@@ -89,14 +101,21 @@ pub(crate) struct SealedState {
 
 impl SealedState {
     /// Keeps a first state; [`StoreError::Conflict`] when there is one already.
-    pub(crate) fn create(store: Arc<dyn StateStore>, trust_domain: &str, state: &State) -> Result<Self, StoreError> {
+    pub(crate) fn create(
+        store: Arc<dyn StateStore>,
+        trust_domain: &str,
+        state: &State,
+    ) -> Result<Self, StoreError> {
         let (key, label) = (SealingKey::generate(), Label::new(trust_domain));
         let revision = store.create(key.bytes(), &key.seal(&label, &document(state)))?;
         Ok(Self { store, key, label, revision })
     }
 
     /// Opens what is kept; `None`: nothing.
-    pub(crate) fn open(store: Arc<dyn StateStore>, trust_domain: &str) -> Result<Option<(Self, State)>, StateError> {
+    pub(crate) fn open(
+        store: Arc<dyn StateStore>,
+        trust_domain: &str,
+    ) -> Result<Option<(Self, State)>, StateError> {
         let Some(kept) = store.read()? else { return Ok(None) };
         let (key, label, state) = unseal(&kept, trust_domain)?;
         Ok(Some((Self { store, key, label, revision: kept.revision }, state)))
@@ -124,6 +143,11 @@ impl SealedState {
         Ok(())
     }
 
+    /// Rises with every write.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.label.sequence
+    }
+
     /// What to call the store.
     pub(crate) fn place(&self) -> String {
         self.store.place()
@@ -131,9 +155,11 @@ impl SealedState {
 }
 
 fn unseal(kept: &Kept, trust_domain: &str) -> Result<(SealingKey, Label, State), StateError> {
-    let key = SealingKey::from_bytes(&kept.key).map_err(|why| StateError::Sealed { half: KEY, why })?;
-    let (label, document) =
-        key.open(&kept.sealed, trust_domain).map_err(|why| StateError::Sealed { half: SEALED, why })?;
+    let key =
+        SealingKey::from_bytes(&kept.key).map_err(|why| StateError::Sealed { half: KEY, why })?;
+    let (label, document) = key
+        .open(&kept.sealed, trust_domain)
+        .map_err(|why| StateError::Sealed { half: SEALED, why })?;
     let state = serde_json::from_slice(&document).map_err(|_| StateError::Version)?;
     Ok((key, label, state))
 }

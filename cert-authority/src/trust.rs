@@ -1,5 +1,5 @@
-//! Who is trusted: the roots that members of one trust domain check each other against, and the certificates that may
-//! no longer prove anybody.
+//! Who is trusted: the roots that members of one trust domain check each other against, and the
+//! certificates that may no longer prove anybody.
 
 use std::{collections::BTreeMap, sync::RwLock, time::SystemTime};
 
@@ -8,7 +8,8 @@ use rustls_pki_types::CertificateDer;
 
 use crate::pem;
 
-/// The roots of one trust domain. Bundles of different trust domains are never merged (SPIFFE bundle §4).
+/// The roots of one trust domain. Bundles of different trust domains are never merged (SPIFFE
+/// bundle §4).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TrustBundle {
     /// The domain that these roots, and no others, vouch for.
@@ -19,7 +20,10 @@ pub struct TrustBundle {
 
 impl TrustBundle {
     /// A bundle of `roots`, in any order.
-    pub fn new(trust_domain: TrustDomain, roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
+    pub fn new(
+        trust_domain: TrustDomain,
+        roots: impl IntoIterator<Item = CertificateDer<'static>>,
+    ) -> Self {
         let mut roots: Vec<_> = roots.into_iter().collect();
         roots.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
         roots.dedup();
@@ -31,16 +35,18 @@ impl TrustBundle {
         &self.roots
     }
 
-    /// All roots as PEM, one after another: the last element of a CSR answer and the body of `ROOTCA`.
+    /// All roots as PEM, one after another: the last element of a CSR answer and the body of
+    /// `ROOTCA`.
     pub fn pem(&self) -> String {
         pem::certificates(&self.roots)
     }
 }
 
-/// Serial numbers of revoked certificates that have not expired yet. Shared; the sealed state holds the durable copy.
+/// Serial numbers of revoked certificates that have not expired yet. Shared; the sealed state holds
+/// the durable copy.
 ///
-/// A revoked certificate cannot renew itself or speak to the control plane; peers learn nothing of it, which is why
-/// certificates are short-lived.
+/// A revoked certificate cannot renew itself or speak to the control plane; peers learn nothing of
+/// it, which is why certificates are short-lived.
 #[derive(Debug, Default)]
 pub struct Revocations(RwLock<BTreeMap<String, u64>>);
 
@@ -74,6 +80,9 @@ mod tests {
     fn bundles_are_sets() {
         let [a, b] = [CertificateDer::from(vec![1]), CertificateDer::from(vec![2])];
         let td = TrustDomain::default();
-        assert_eq!(TrustBundle::new(td.clone(), [a.clone(), b.clone()]), TrustBundle::new(td, [b.clone(), a, b]));
+        assert_eq!(
+            TrustBundle::new(td.clone(), [a.clone(), b.clone()]),
+            TrustBundle::new(td, [b.clone(), a, b])
+        );
     }
 }

@@ -59,7 +59,12 @@ pub(crate) struct Crowded;
 impl Queue {
     /// So many signatures at a time, and room for so many that wait.
     pub(crate) fn new(at_a_time: usize, room: usize) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Line { free: at_a_time, room, numbered: 0, waiting: BTreeMap::new() })))
+        Arc::new(Self(Mutex::new(Line {
+            free: at_a_time,
+            room,
+            numbered: 0,
+            waiting: BTreeMap::new(),
+        })))
     }
 
     /// Waits for a turn.
@@ -103,7 +108,8 @@ impl Line {
             self.waiting.retain(|_, waiter| !waiter.is_closed());
         }
         if self.waiting.len() >= self.room {
-            let last = self.waiting.last_entry().filter(|last| last.key().0 > urgency).ok_or(Crowded)?;
+            let last =
+                self.waiting.last_entry().filter(|last| last.key().0 > urgency).ok_or(Crowded)?;
             // Dropped: whoever waits there is told to come back.
             last.remove();
         }
@@ -158,11 +164,14 @@ mod tests {
         use Urgency::{Early, Ending, Starting};
         let queue = Queue::new(1, 100);
         let first = held(&queue);
-        let mut waiting: Vec<_> =
-            [Early, Starting, Early, Ending, Starting, Ending].map(|urgency| Some(wait(&queue, urgency))).into();
+        let mut waiting: Vec<_> = [Early, Starting, Early, Ending, Starting, Ending]
+            .map(|urgency| Some(wait(&queue, urgency)))
+            .into();
         drop(first);
         let mut order = Vec::new();
-        while let Some(at) = waiting.iter_mut().position(|w| w.as_mut().is_some_and(|w| look(w).is_some())) {
+        while let Some(at) =
+            waiting.iter_mut().position(|w| w.as_mut().is_some_and(|w| look(w).is_some()))
+        {
             waiting[at] = None;
             order.push(at);
         }
@@ -174,7 +183,8 @@ mod tests {
     fn where_many_wait_who_loses_least_is_sent_away() {
         let queue = Queue::new(1, 2);
         let first = held(&queue);
-        let (mut early, mut starting) = (wait(&queue, Urgency::Early), wait(&queue, Urgency::Starting));
+        let (mut early, mut starting) =
+            (wait(&queue, Urgency::Early), wait(&queue, Urgency::Starting));
         let mut ending = wait(&queue, Urgency::Ending);
         assert_eq!(look(&mut early).unwrap().unwrap_err(), Crowded);
         let another = queue.clone();
@@ -191,7 +201,9 @@ mod tests {
     fn a_certificate_is_near_its_end_in_its_last_quarter() {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let validity = Validity { not_before: at(1_000), not_after: at(2_000) };
-        for (now, expected) in [(1_000, Urgency::Early), (1_749, Urgency::Early), (1_750, Urgency::Ending)] {
+        for (now, expected) in
+            [(1_000, Urgency::Early), (1_749, Urgency::Early), (1_750, Urgency::Ending)]
+        {
             assert_eq!(Urgency::of(Some(validity), at(now)), expected, "{now}");
         }
         assert_eq!(Urgency::of(None, at(0)), Urgency::Starting);

@@ -1,5 +1,5 @@
-//! Settings: flags first, then `FERROMESH_*` variables, then a file, then safe defaults. The only place of this crate that
-//! reads the environment.
+//! Settings: flags first, then `FERROMESH_*` variables, then a file, then safe defaults. The only
+//! place of this crate that reads the environment.
 
 use std::{
     collections::BTreeMap,
@@ -34,10 +34,12 @@ pub struct ServeOptions {
     /// Directory of YAML to watch; may be given several times
     #[arg(long, value_name = "DIR", env = "FERROMESH_CONFIG", value_delimiter = ',')]
     pub config: Vec<PathBuf>,
-    /// Follow the Kubernetes cluster of this kubeconfig; in a pod without --config: the pod's own cluster
+    /// Follow the Kubernetes cluster of this kubeconfig; in a pod without --config: the pod's own
+    /// cluster
     #[arg(long, value_name = "FILE", env = "FERROMESH_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
-    /// Where state is kept: objects written by REST, the certificate authority [default: ./ferromesh-data]
+    /// Where state is kept: objects written by REST, the certificate authority [default:
+    /// ./ferromesh-data]
     #[arg(long, value_name = "DIR", env = "FERROMESH_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// Plaintext xDS; callers are believed, secrets are never served [default: 127.0.0.1:15010]
@@ -52,7 +54,8 @@ pub struct ServeOptions {
     /// Prometheus metrics [default: 127.0.0.1:15014]
     #[arg(long, value_name = "ADDRESS", env = "FERROMESH_METRICS_ADDRESS")]
     pub metrics_address: Option<SocketAddr>,
-    /// Webhooks over TLS, for the API server of the cluster that is followed, such as 0.0.0.0:15017 [default: none]
+    /// Webhooks over TLS, for the API server of the cluster that is followed, such as 0.0.0.0:15017
+    /// [default: none]
     #[arg(long, value_name = "ADDRESS", env = "FERROMESH_WEBHOOK_ADDRESS")]
     pub webhook_address: Option<SocketAddr>,
     /// Settings of injected pods (YAML), followed [default: those of a new installation]
@@ -61,28 +64,34 @@ pub struct ServeOptions {
     /// Serve plaintext xDS on an address other than loopback, where anybody may claim to be anyone
     #[arg(long, env = "FERROMESH_ALLOW_PLAINTEXT_XDS")]
     pub allow_plaintext_xds: bool,
-    /// Trust domain of the mesh; fixed when the certificate authority is made [default: cluster.local]
+    /// Trust domain of the mesh; fixed when the certificate authority is made [default:
+    /// cluster.local]
     #[arg(long, value_name = "NAME", env = "FERROMESH_TRUST_DOMAIN")]
     pub trust_domain: Option<String>,
-    /// Namespace of the mesh's own configuration, where the control plane runs [default: istio-system]
+    /// Namespace of the mesh's own configuration, where the control plane runs [default:
+    /// istio-system]
     #[arg(long, value_name = "NAME", env = "FERROMESH_ROOT_NAMESPACE")]
     pub root_namespace: Option<String>,
-    /// Name of this replica among its equals, such as the pod's [default: the host's name and a random number]
+    /// Name of this replica among its equals, such as the pod's [default: the host's name and a
+    /// random number]
     #[arg(long, value_name = "NAME", env = "FERROMESH_POD_NAME")]
     pub pod_name: Option<String>,
-    /// In a cluster: make a new root although the mesh had one whose Secret is lost; every workload must then be restarted
+    /// In a cluster: make a new root although the mesh had one whose Secret is lost; every workload
+    /// must then be restarted
     #[arg(long, env = "FERROMESH_NEW_ROOT")]
     pub new_root: bool,
     /// Outside a cluster: delete the stored Secrets whose key is lost, instead of refusing to start
     #[arg(long, env = "FERROMESH_DISCARD_SEALED_SECRETS")]
     pub discard_sealed_secrets: bool,
-    /// In a cluster: publish the mesh's root even where a live istiod publishes its own, whose proxies then lose their mesh
+    /// In a cluster: publish the mesh's root even where a live istiod publishes its own, whose
+    /// proxies then lose their mesh
     #[arg(long, env = "FERROMESH_TAKE_OVER_ROOTS")]
     pub take_over_roots: bool,
     /// Lifetime of workloads' certificates, such as 24h or 20s [default: 24h]
     #[arg(long, value_name = "DURATION", env = "FERROMESH_LEAF_TTL")]
     pub leaf_ttl: Option<String>,
-    /// Lifetime of the certificate that signs those, at least six times theirs; renewed at half of it [default: 168h]
+    /// Lifetime of the certificate that signs those, at least six times theirs; renewed at half of
+    /// it [default: 168h]
     #[arg(long, value_name = "DURATION", env = "FERROMESH_SIGNER_TTL")]
     pub signer_ttl: Option<String>,
     /// File with the administrator's token of the REST API [default: one is made, DATA/admin-token]
@@ -95,7 +104,7 @@ pub struct ServeOptions {
 
 /// How a cluster's API server is reached.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ClusterAccess {
+pub enum KubeClusterAccess {
     /// As this kubeconfig says.
     Kubeconfig(PathBuf),
     /// As every pod of the cluster can.
@@ -108,7 +117,7 @@ pub struct Settings {
     /// Directories of YAML; may be empty.
     pub config: Vec<PathBuf>,
     /// The cluster to follow, if any.
-    pub cluster: Option<ClusterAccess>,
+    pub cluster: Option<KubeClusterAccess>,
     /// Where state is kept.
     pub data_dir: PathBuf,
     /// Plaintext xDS; loopback unless explicitly allowed otherwise.
@@ -139,7 +148,8 @@ pub struct Settings {
     pub leaf_ttl: Duration,
     /// Lifetime of the certificate that signs those; the authority's default without it.
     pub signer_ttl: Option<Duration>,
-    /// The administrator's token, where somebody else keeps it; `None`: in the data directory, made when it is missing.
+    /// The administrator's token, where somebody else keeps it; `None`: in the data directory, made
+    /// when it is missing.
     pub admin_token_file: Option<PathBuf>,
     /// Names of the server's certificate; `ferromesh.local` first.
     pub server_names: Vec<String>,
@@ -156,7 +166,8 @@ impl ServeOptions {
     /// Reads the settings file, fills in what flags and variables left open, and checks everything.
     ///
     /// # Errors
-    /// The file cannot be read, a value is not of its form, or a combination is unsafe; with what to do.
+    /// The file cannot be read, a value is not of its form, or a combination is unsafe; with what
+    /// to do.
     pub fn check(self) -> anyhow::Result<Settings> {
         let mut file = match &self.settings {
             Some(path) => SettingsFile::read(path)?,
@@ -164,17 +175,28 @@ impl ServeOptions {
         };
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let config = match self.config.is_empty() {
-            true => file.take("config").map(|v| v.split(',').map(PathBuf::from).collect()).unwrap_or_default(),
+            true => file
+                .take("config")
+                .map(|v| v.split(',').map(PathBuf::from).collect())
+                .unwrap_or_default(),
             false => self.config,
         };
-        let kubeconfig = self.kubeconfig.or(file.take("kubeconfig").map(PathBuf::from)).map(ClusterAccess::Kubeconfig);
-        let cluster = kubeconfig.or_else(|| (config.is_empty() && in_pod()).then_some(ClusterAccess::Pod));
+        let kubeconfig = self
+            .kubeconfig
+            .or(file.take("kubeconfig").map(PathBuf::from))
+            .map(KubeClusterAccess::Kubeconfig);
+        let cluster = kubeconfig
+            .or_else(|| (config.is_empty() && in_pod()).then_some(KubeClusterAccess::Pod));
         let server_names = match self.server_names.is_empty() {
-            true => file.take("server-names").map(|v| v.split(',').map(str::to_owned).collect()).unwrap_or_default(),
+            true => file
+                .take("server-names")
+                .map(|v| v.split(',').map(str::to_owned).collect())
+                .unwrap_or_default(),
             false => self.server_names,
         };
         let ttl = self.leaf_ttl.or(file.take("leaf-ttl")).unwrap_or_else(|| "24h".to_owned());
-        let signer_ttl = self.signer_ttl.or(file.take("signer-ttl")).map(|ttl| duration("--signer-ttl", &ttl));
+        let signer_ttl =
+            self.signer_ttl.or(file.take("signer-ttl")).map(|ttl| duration("--signer-ttl", &ttl));
         let trust_domain = self.trust_domain.or(file.take("trust-domain"));
         let root_namespace = self.root_namespace.or(file.take("root-namespace"));
         let settings = Settings {
@@ -185,22 +207,36 @@ impl ServeOptions {
                 .or(file.take("data-dir").map(PathBuf::from))
                 .unwrap_or_else(|| "ferromesh-data".into()),
             xds_address: file.address("xds-address", self.xds_address, loopback(15010))?,
-            xds_tls_address: file.address("xds-tls-address", self.xds_tls_address, loopback(15012))?,
+            xds_tls_address: file.address(
+                "xds-tls-address",
+                self.xds_tls_address,
+                loopback(15012),
+            )?,
             http_address: file.address("http-address", self.http_address, loopback(8080))?,
-            metrics_address: file.address("metrics-address", self.metrics_address, loopback(15014))?,
+            metrics_address: file.address(
+                "metrics-address",
+                self.metrics_address,
+                loopback(15014),
+            )?,
             webhook_address: file.optional_address("webhook-address", self.webhook_address)?,
-            injection_settings: self.injection_settings.or(file.take("injection-settings").map(PathBuf::from)),
+            injection_settings: self
+                .injection_settings
+                .or(file.take("injection-settings").map(PathBuf::from)),
             trust_domain: trust_domain
                 .map_or(Ok(TrustDomain::default()), |t| TrustDomain::new(&t))
                 .context("--trust-domain")?,
-            root_namespace: root_namespace.map_or_else(|| MeshDefaults::default().root_namespace, Arc::from),
+            root_namespace: root_namespace
+                .map_or_else(|| MeshDefaults::default().root_namespace, Arc::from),
             pod_name: self.pod_name.or(file.take("pod-name")).unwrap_or_else(some_name),
             new_root: self.new_root || file.says("new-root"),
-            discard_sealed_secrets: self.discard_sealed_secrets || file.says("discard-sealed-secrets"),
+            discard_sealed_secrets: self.discard_sealed_secrets
+                || file.says("discard-sealed-secrets"),
             take_over_roots: self.take_over_roots || file.says("take-over-roots"),
             leaf_ttl: duration("--leaf-ttl", &ttl)?,
             signer_ttl: signer_ttl.transpose()?,
-            admin_token_file: self.admin_token_file.or(file.take("admin-token-file").map(PathBuf::from)),
+            admin_token_file: self
+                .admin_token_file
+                .or(file.take("admin-token-file").map(PathBuf::from)),
             server_names: named(server_names),
         };
         let allowed = self.allow_plaintext_xds || file.says("allow-plaintext-xds");
@@ -226,7 +262,8 @@ fn some_name() -> String {
 }
 
 fn duration(option: &str, text: &str) -> anyhow::Result<Duration> {
-    parse_duration(text).with_context(|| format!("{option} {text:?}: expected a duration such as 24h or 20s"))
+    parse_duration(text)
+        .with_context(|| format!("{option} {text:?}: expected a duration such as 24h or 20s"))
 }
 
 fn named(mut further: Vec<String>) -> Vec<String> {
@@ -246,7 +283,9 @@ impl Settings {
             );
         }
         if let (Some(address), None) = (self.webhook_address, &self.cluster) {
-            bail!("--webhook-address {address}: only the API server of a cluster asks webhooks; give --kubeconfig");
+            bail!(
+                "--webhook-address {address}: only the API server of a cluster asks webhooks; give --kubeconfig"
+            );
         }
         if self.leaf_ttl < SHORTEST_TTL {
             bail!("--leaf-ttl {:?}: expected at least {SHORTEST_TTL:?}", self.leaf_ttl);
@@ -282,12 +321,41 @@ impl Settings {
         self.data_dir.join("admin-token")
     }
 
+    /// The word that what the data directory holds is all that there is.
+    pub fn accept_file(&self) -> PathBuf {
+        self.data_dir.join("accept-state")
+    }
+
+    /// The mark of the last write to the store that was acknowledged.
+    pub fn mark_file(&self) -> PathBuf {
+        self.data_dir.join("acknowledged")
+    }
+
+    /// What the parts of the data directory were when they were seen last.
+    pub fn witness_file(&self) -> PathBuf {
+        self.data_dir.join("witness")
+    }
+
+    /// Everything of the data directory that proves an earlier run.
+    pub fn state_parts(&self) -> [PathBuf; 7] {
+        [
+            self.authority_dir(),
+            self.store_dir(),
+            self.vault_file(),
+            self.token_file(),
+            self.root_file(),
+            self.mark_file(),
+            self.witness_file(),
+        ]
+    }
+
     /// The key of stored Secrets.
     pub fn vault_file(&self) -> PathBuf {
         self.data_dir.join("secrets.key")
     }
 
-    /// The names that the certificate of the webhooks carries: those of the server, and that of its Service.
+    /// The names that the certificate of the webhooks carries: those of the server, and that of its
+    /// Service.
     pub fn webhook_names(&self) -> Vec<String> {
         let mut names = self.server_names.clone();
         let service = format!("ferromesh.{}.svc", self.root_namespace);
@@ -316,7 +384,8 @@ struct SettingsFile {
 
 impl SettingsFile {
     fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| format!("reading the settings file {}", path.display()))?;
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("reading the settings file {}", path.display()))?;
         let mut values = BTreeMap::new();
         for (number, line) in text.lines().enumerate() {
             let line = line.split(" #").next().unwrap_or_default().trim();
@@ -340,21 +409,34 @@ impl SettingsFile {
         self.take(key).as_deref() == Some("true")
     }
 
-    fn address(&mut self, key: &str, given: Option<SocketAddr>, default: SocketAddr) -> anyhow::Result<SocketAddr> {
+    fn address(
+        &mut self,
+        key: &str,
+        given: Option<SocketAddr>,
+        default: SocketAddr,
+    ) -> anyhow::Result<SocketAddr> {
         Ok(self.optional_address(key, given)?.unwrap_or(default))
     }
 
-    fn optional_address(&mut self, key: &str, given: Option<SocketAddr>) -> anyhow::Result<Option<SocketAddr>> {
+    fn optional_address(
+        &mut self,
+        key: &str,
+        given: Option<SocketAddr>,
+    ) -> anyhow::Result<Option<SocketAddr>> {
         let written = self.take(key);
         let (None, Some(text)) = (given, written) else { return Ok(given) };
-        let address =
-            text.parse().with_context(|| format!("{}: {key}: expected IP:PORT, got {text:?}", self.path.display()));
+        let address = text.parse().with_context(|| {
+            format!("{}: {key}: expected IP:PORT, got {text:?}", self.path.display())
+        });
         address.map(Some)
     }
 
     fn nothing_left(&self) -> anyhow::Result<()> {
         match self.values.keys().next() {
-            Some(key) => bail!("{}: unknown option {key:?}; `ferromesh serve --help` lists them", self.path.display()),
+            Some(key) => bail!(
+                "{}: unknown option {key:?}; `ferromesh serve --help` lists them",
+                self.path.display()
+            ),
             None => Ok(()),
         }
     }
@@ -365,7 +447,13 @@ impl SettingsFile {
 #[group(skip)]
 pub struct RemoteOptions {
     /// The control plane's REST API
-    #[arg(long, value_name = "URL", env = "FERROMESH_SERVER", default_value = "http://127.0.0.1:8080", global = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "FERROMESH_SERVER",
+        default_value = "http://127.0.0.1:8080",
+        global = true
+    )]
     pub server: String,
     /// File with the administrator's token [default: ferromesh-data/admin-token]
     #[arg(long, value_name = "FILE", env = "FERROMESH_TOKEN_FILE", global = true)]
@@ -373,17 +461,23 @@ pub struct RemoteOptions {
 }
 
 impl RemoteOptions {
-    /// The administrator's token, if one can be found: variable FERROMESH_TOKEN, the file, the default data directory.
+    /// The administrator's token, if one can be found: variable FERROMESH_TOKEN, the file, the
+    /// default data directory.
     ///
     /// # Errors
     /// The file that was given cannot be read.
-    #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the environment"
+    )]
     pub fn token(&self) -> anyhow::Result<Option<String>> {
         if let Ok(token) = env::var("FERROMESH_TOKEN") {
             return Ok(Some(token));
         }
         let text = match &self.admin_token_file {
-            Some(path) => Some(fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?),
+            Some(path) => Some(
+                fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?,
+            ),
             None => fs::read_to_string("ferromesh-data/admin-token").ok(),
         };
         Ok(text.map(|t| t.trim().to_owned()))
@@ -408,8 +502,12 @@ mod tests {
     #[test]
     fn every_default_is_loopback() {
         let settings = checked(ServeOptions::default()).expect("defaults are good");
-        for address in [settings.xds_address, settings.xds_tls_address, settings.http_address, settings.metrics_address]
-        {
+        for address in [
+            settings.xds_address,
+            settings.xds_tls_address,
+            settings.http_address,
+            settings.metrics_address,
+        ] {
             assert!(address.ip().is_loopback());
         }
         assert_eq!(settings.leaf_ttl, Duration::from_secs(24 * 3600));
@@ -418,7 +516,8 @@ mod tests {
 
     #[test]
     fn plaintext_for_everybody_must_be_asked_for() {
-        let options = ServeOptions { xds_address: "0.0.0.0:15010".parse().ok(), ..ServeOptions::default() };
+        let options =
+            ServeOptions { xds_address: "0.0.0.0:15010".parse().ok(), ..ServeOptions::default() };
         assert!(checked(options.clone()).expect_err("refused").contains("--allow-plaintext-xds"));
         assert!(checked(ServeOptions { allow_plaintext_xds: true, ..options }).is_ok());
     }
@@ -427,8 +526,11 @@ mod tests {
     fn a_flag_beats_the_file_and_unknown_keys_are_refused() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("settings.yaml");
-        fs::write(&path, "# ours\nleaf-ttl: 1h\nxds-address: 127.0.0.1:1 # note\nhttp-address: 127.0.0.1:2\n")
-            .expect("writing");
+        fs::write(
+            &path,
+            "# ours\nleaf-ttl: 1h\nxds-address: 127.0.0.1:1 # note\nhttp-address: 127.0.0.1:2\n",
+        )
+        .expect("writing");
         let flags = ServeOptions {
             settings: Some(path.clone()),
             xds_address: "127.0.0.1:9".parse().ok(),
@@ -449,7 +551,10 @@ mod tests {
         let written = ServeOptions { settings: Some(path), ..ServeOptions::default() };
         let given = ServeOptions { kubeconfig: Some("mine".into()), ..written.clone() };
         for (options, file) in [(written, "/etc/mesh/kubeconfig"), (given, "mine")] {
-            assert_eq!(checked(options).expect("good").cluster, Some(ClusterAccess::Kubeconfig(file.into())));
+            assert_eq!(
+                checked(options).expect("good").cluster,
+                Some(KubeClusterAccess::Kubeconfig(file.into()))
+            );
         }
     }
 

@@ -1,19 +1,23 @@
 //! The control plane: a server around the translator and the certificate authority.
 //!
-//! Configuration flows one way: sources send events to the pipeline, which owns the compiler and publishes views; ADS
-//! streams follow the views of their proxy; status and metrics are sinks that nothing reads back.
+//! Configuration flows one way: sources send events to the pipeline, which owns the compiler and
+//! publishes views; ADS streams follow the views of their proxy; status and metrics are sinks that
+//! nothing reads back.
 
+pub mod accept;
 pub mod admin;
 pub mod ads;
 pub mod app;
 pub mod cli;
-pub mod cluster;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
-pub mod door;
+pub mod event;
 pub mod inject;
+pub mod judge;
+pub mod kube_cluster;
 pub mod metrics;
+pub mod nack;
 pub mod pipeline;
 pub mod precedence;
 pub mod secret;

@@ -1,8 +1,10 @@
-//! Counters and gauges under the names that Istio's dashboards query, and the registry that serves them.
+//! Counters and gauges under the names that Istio's dashboards query, and the registry that serves
+//! them.
 //!
 //! A sink: everybody writes, nobody reads back. Labels are bounded by construction.
 
 pub mod admission;
+mod count;
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,14 +15,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::door::Refused;
+pub use self::count::Count;
 
 /// Upper bounds of push and convergence times, in seconds (those of istiod).
 const PUSH_BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0, 20.0];
-
-/// A count under a name of istiod's that does not end in `_total`: this format reserves that ending for counters and puts
-/// it on all of them, so that dashboards would not find the name.
-pub type Count = Gauge;
 
 /// A metric by xDS type.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -42,7 +40,7 @@ pub struct ByOutcome {
 
 /// A metric by port.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-pub struct ByDoor {
+pub struct ByPort {
     door: &'static str,
 }
 
@@ -75,6 +73,8 @@ pub struct Metrics {
     pub refused_streams: Counter,
     /// Shared views in use.
     pub views: Gauge,
+    /// Files of the watched directories that cannot be read and have objects in force.
+    pub kept_files: Gauge,
     /// When the root certificate ends, in seconds since 1970.
     pub root_expiry: Gauge,
     /// Whether this replica leads: 1 or 0.
@@ -94,7 +94,7 @@ pub struct Metrics {
     pub admission: admission::Admission,
     watches: Family<ByKind, Gauge>,
     watch_errors: Family<ByKind, Counter>,
-    connections: Family<ByDoor, Gauge>,
+    connections: Family<ByPort, Gauge>,
     refusals: Family<ByReason, Counter>,
 }
 
@@ -115,6 +115,7 @@ impl Metrics {
             full_rebuilds: Counter::default(),
             refused_streams: Counter::default(),
             views: Gauge::default(),
+            kept_files: Gauge::default(),
             root_expiry: Gauge::default(),
             leader: Gauge::default(),
             roots_published: Gauge::default(),
@@ -139,7 +140,11 @@ impl Metrics {
         r.register("istio_build", "Component build info", build);
         r.register("pilot_xds", "Open xDS streams", self.streams.clone());
         r.register("pilot_xds_pushes", "Responses sent, by type", self.pushes.clone());
-        r.register("pilot_total_xds_rejects", "Responses that proxies refused, by type", self.rejects.clone());
+        r.register(
+            "pilot_total_xds_rejects",
+            "Responses that proxies refused, by type",
+            self.rejects.clone(),
+        );
         let refused = "Resources that proxies refuse now, by type; each proxy counts";
         r.register("mesh_refused_resources", refused, self.refused.clone());
         r.register(
@@ -147,26 +152,63 @@ impl Metrics {
             "Streams closed by an error of the server",
             self.internal_errors.clone(),
         );
-        r.register("pilot_xds_push_time", "Seconds to compile a batch of changes", self.push_time.clone());
+        r.register(
+            "pilot_xds_push_time",
+            "Seconds to compile a batch of changes",
+            self.push_time.clone(),
+        );
         r.register(
             "pilot_proxy_convergence_time",
             "Seconds from a change until a proxy accepted it",
             self.convergence_time.clone(),
         );
-        r.register("pilot_push_triggers", "Batches of configuration changes applied", self.push_triggers.clone());
-        r.register("mesh_full_rebuilds", "Times that everything was compiled again", self.full_rebuilds.clone());
-        r.register("mesh_refused_streams", "Streams refused before they began", self.refused_streams.clone());
+        r.register(
+            "pilot_push_triggers",
+            "Batches of configuration changes applied",
+            self.push_triggers.clone(),
+        );
+        r.register(
+            "mesh_full_rebuilds",
+            "Times that everything was compiled again",
+            self.full_rebuilds.clone(),
+        );
+        r.register(
+            "mesh_refused_streams",
+            "Streams refused before they began",
+            self.refused_streams.clone(),
+        );
         r.register("mesh_views", "Shared views in use", self.views.clone());
+        r.register(
+            "mesh_directory_kept_files",
+            "Files that cannot be read, whose last good version stays in force",
+            self.kept_files.clone(),
+        );
         r.register(
             "citadel_server_root_cert_expiry_timestamp",
             "End of the root certificate, seconds since 1970",
             self.root_expiry.clone(),
         );
-        r.register("mesh_leader", "Whether this replica leads, and writes what is written once", self.leader.clone());
+        r.register(
+            "mesh_leader",
+            "Whether this replica leads, and writes what is written once",
+            self.leader.clone(),
+        );
         let (published, withheld) = (self.roots_published.clone(), self.roots_withheld.clone());
-        r.register("mesh_roots_published", "Namespaces that hold the mesh's root, as the leader knows", published);
-        r.register("mesh_roots_withheld", "Namespaces where an istiod's root is left in place", withheld);
-        r.register("mesh_token_reviews", "Kubernetes tokens presented, by outcome", self.token_reviews.clone());
+        r.register(
+            "mesh_roots_published",
+            "Namespaces that hold the mesh's root, as the leader knows",
+            published,
+        );
+        r.register(
+            "mesh_roots_withheld",
+            "Namespaces where an istiod's root is left in place",
+            withheld,
+        );
+        r.register(
+            "mesh_token_reviews",
+            "Kubernetes tokens presented, by outcome",
+            self.token_reviews.clone(),
+        );
         r.register("mesh_status_writes", "Statuses of objects written", self.status_writes.clone());
         r.register(
             "mesh_status_write_errors",
@@ -186,20 +228,27 @@ impl Metrics {
             self.watch_errors.clone(),
         );
         r.register("mesh_door_connections", "Connections, by port", self.connections.clone());
-        r.register("mesh_door_refusals", "Who was not served, by port and reason", self.refusals.clone());
+        r.register(
+            "mesh_door_refusals",
+            "Who was not served, by port and reason",
+            self.refusals.clone(),
+        );
     }
 
     /// A port has so many connections.
-    pub fn connected(&self, door: &'static str, connections: usize) {
-        self.connections.get_or_create(&ByDoor { door }).set(connections.try_into().unwrap_or(i64::MAX));
+    pub fn connected(&self, port: &'static str, connections: usize) {
+        self.connections
+            .get_or_create(&ByPort { door: port })
+            .set(connections.try_into().unwrap_or(i64::MAX));
     }
 
     /// Somebody was not served.
-    pub fn turned_away(&self, door: &'static str, why: Refused) {
-        self.refusals.get_or_create(&ByReason { door, reason: why.label() }).inc();
+    pub fn turned_away(&self, port: &'static str, reason: &'static str) {
+        self.refusals.get_or_create(&ByReason { door: port, reason }).inc();
     }
 
-    /// A watch of the cluster said something: whether all of the kind is known now, and whether that was an error.
+    /// A watch of the cluster said something: whether all of the kind is known now, and whether
+    /// that was an error.
     pub fn watched(&self, kind: &'static str, listed: bool, failed: bool) {
         self.watches.get_or_create(&ByKind { kind }).set(listed.into());
         if failed {
@@ -214,17 +263,19 @@ impl Metrics {
 
     /// A response of this type was sent.
     pub fn pushed(&self, kind: ResourceType) {
-        self.pushes.get_or_create(&ByType { r#type: lower(kind) }).inc();
+        self.pushes.get_or_create(&ByType { r#type: kind.row().label }).inc();
     }
 
     /// A response of this type was refused.
     pub fn rejected(&self, kind: ResourceType) {
-        self.rejects.get_or_create(&ByType { r#type: lower(kind) }).inc();
+        self.rejects.get_or_create(&ByType { r#type: kind.row().label }).inc();
     }
 
     /// So many resources of this type are refused now.
     pub fn refused(&self, kind: ResourceType, resources: usize) {
-        self.refused.get_or_create(&ByType { r#type: lower(kind) }).set(i64::try_from(resources).unwrap_or(i64::MAX));
+        self.refused
+            .get_or_create(&ByType { r#type: kind.row().label })
+            .set(i64::try_from(resources).unwrap_or(i64::MAX));
     }
 
     /// A proxy accepted a change this long after it was made.
@@ -249,17 +300,6 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
-/// istiod's label values.
-const fn lower(kind: ResourceType) -> &'static str {
-    match kind {
-        ResourceType::Cluster => "cds",
-        ResourceType::Endpoint => "eds",
-        ResourceType::Listener => "lds",
-        ResourceType::Route => "rds",
-        ResourceType::Secret => "sds",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,7 +314,7 @@ mod tests {
         metrics.watched("Pod", true, false);
         metrics.watched("Sidecar", false, true);
         metrics.connected("xds-tls", 7);
-        metrics.turned_away("xds-tls", Refused::Silent);
+        metrics.turned_away("xds-tls", "silent");
         let text = metrics.render();
         for line in [
             "pilot_xds 3",

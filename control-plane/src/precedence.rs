@@ -1,11 +1,11 @@
-//! Which source's version of an object serves: sources in the order of [`SourceId`], the next one takes over when the
-//! object is deleted in the one before.
+//! Which source's version of an object serves: sources in the order of [`SourceId`], the next one
+//! takes over when the object is deleted in the one before.
 
 use rustc_hash::FxHashMap;
 
 use ferromesh_xds_translator::{dialect::Object, ir::ObjectId};
 
-use crate::source::SourceId;
+use crate::event::SourceId;
 
 /// Every version of every object, by source.
 #[derive(Default, Debug)]
@@ -59,7 +59,8 @@ impl Precedence {
 
     /// Every version that serves, with its source; sorted by identity.
     pub fn list(&self) -> Vec<(SourceId, Object)> {
-        let mut all: Vec<(SourceId, Object)> = self.0.values().filter_map(|v| v.first().cloned()).collect();
+        let mut all: Vec<(SourceId, Object)> =
+            self.0.values().filter_map(|v| v.first().cloned()).collect();
         all.sort_by(|(_, a), (_, b)| a.id.cmp(&b.id));
         all
     }

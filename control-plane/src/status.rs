@@ -1,9 +1,11 @@
 //! Who is connected, what each proxy runs, and what it refused: a sink that the REST API reads.
 //!
-//! A refusal stands until the proxy accepts the resource or it is gone ([`standing`]), also over a broken connection: a
-//! proxy that comes back within [`ABSENCE`] still refuses what it refused, unless its new stream says otherwise.
+//! A refusal stands until the proxy accepts the resource or it is gone ([`standing`]), also over a
+//! broken connection: a proxy that comes back within [`ABSENCE`] still refuses what it refused,
+//! unless its new stream says otherwise.
 
 mod standing;
+mod sync;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,20 +15,19 @@ use std::{
 };
 
 use ferromesh_proto::{ResourceType, SpiffeId, Version};
-use ferromesh_xds_translator::{debug, diagnostic::Diagnostic, ir::ObjectId, plan::ViewKey, view::View};
+use ferromesh_xds_translator::{
+    debug, diagnostic::Diagnostic, ir::ObjectId, plan::ViewKey, view::View,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{sync::watch, time::Instant};
 
-use self::standing::Standing;
-use crate::{
-    ads::{Refusal, Variant},
-    metrics::Metrics,
-    pipeline::Blame,
-};
+pub use self::sync::Sync;
+use self::{standing::Standing, sync::rfc3339};
+use crate::{metrics::Metrics, nack::Nack, pipeline::Blame};
 
-/// How long the refusals of a proxy without a stream count: longer than Envoy waits before it connects again (30 s).
+/// How long the refusals of a proxy without a stream count: longer than Envoy waits before it
+/// connects again (30 s).
 pub const ABSENCE: Duration = Duration::from_secs(60);
 
 const POISONED: &str = "no code panics while it holds this lock";
@@ -61,17 +62,17 @@ pub struct Proxy {
     pub identity: Option<SpiffeId>,
     /// Where it calls from.
     pub remote: Option<SocketAddr>,
-    /// Which variant of the protocol it speaks.
-    pub variant: Variant,
+    /// The variant of the protocol that it speaks: `sotw` or `delta`.
+    pub protocol: &'static str,
     /// Since when it is connected.
     pub since: SystemTime,
-    state: Mutex<State>,
+    state: Mutex<ProxyState>,
     complaints: watch::Sender<()>,
 }
 
 /// Who refuses what an object was translated to.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Refused {
+pub struct ObjectRefusal {
     /// The proxies: `NAME.NAMESPACE` where their id says so. Not empty.
     pub proxies: BTreeSet<String>,
     /// What they say, each once.
@@ -79,52 +80,11 @@ pub struct Refused {
 }
 
 #[derive(Default, Debug)]
-struct State {
+struct ProxyState {
     views: Vec<Arc<ViewKey>>,
     sync: [Sync; ResourceType::ALL.len()],
     refusals: Standing,
     secrets: Vec<Arc<str>>,
-}
-
-/// How far a proxy is with one type.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
-#[serde(tag = "state")]
-pub enum Sync {
-    /// It was sent nothing, for it asked for nothing or there is nothing.
-    #[default]
-    #[serde(rename = "NOT SENT")]
-    NotSent,
-    /// It has not answered the newest response yet.
-    #[serde(rename = "STALE")]
-    Stale {
-        /// The version on its way.
-        #[serde(serialize_with = "as_text")]
-        version: Version,
-    },
-    /// It runs the newest.
-    #[serde(rename = "SYNCED")]
-    Synced {
-        /// The version it runs.
-        #[serde(serialize_with = "as_text")]
-        version: Version,
-    },
-    /// It refused something that it has not accepted since, and runs what it had of it.
-    #[serde(rename = "NACK")]
-    Nack {
-        /// Its words; of several refusals, each once.
-        message: String,
-        /// The refused resources as far as it names them; sorted, may be empty.
-        resources: Vec<Arc<str>>,
-        /// The version of the response that was refused last.
-        #[serde(serialize_with = "as_text")]
-        version: Version,
-        /// When that was, as RFC 3339.
-        at: String,
-    },
-}
-
-fn as_text<S: serde::Serializer>(version: &Version, s: S) -> Result<S::Ok, S::Error> {
-    s.collect_str(version)
 }
 
 /// A proxy as the REST API shows it.
@@ -167,8 +127,8 @@ pub struct Arrival {
     pub identity: Option<SpiffeId>,
     /// Peer address.
     pub remote: Option<SocketAddr>,
-    /// Protocol variant.
-    pub variant: Variant,
+    /// `sotw` or `delta`.
+    pub protocol: &'static str,
 }
 
 /// Keeps a proxy in the list until it is dropped.
@@ -202,8 +162,13 @@ impl Drop for Registration {
 impl Proxies {
     /// Lists a stream for as long as the result lives. What the proxy refused when it left stands.
     pub fn register(self: &Arc<Self>, arrival: Arrival, now: SystemTime) -> Registration {
-        let Arrival { stream, id, kind, namespace, identity, remote, variant } = arrival;
-        let absent = self.absent.lock().expect(POISONED).remove(&id).filter(|absent| absent.until > Instant::now());
+        let Arrival { stream, id, kind, namespace, identity, remote, protocol } = arrival;
+        let absent = self
+            .absent
+            .lock()
+            .expect(POISONED)
+            .remove(&id)
+            .filter(|absent| absent.until > Instant::now());
         let refusals = absent.map(|absent| absent.standing).unwrap_or_default();
         let proxy = Arc::new(Proxy {
             stream,
@@ -212,9 +177,9 @@ impl Proxies {
             namespace,
             identity,
             remote,
-            variant,
+            protocol,
             since: now,
-            state: Mutex::new(State { refusals, ..State::default() }),
+            state: Mutex::new(ProxyState { refusals, ..ProxyState::default() }),
             complaints: self.complaints.clone(),
         });
         self.streams.lock().expect(POISONED).insert(stream, proxy.clone());
@@ -238,7 +203,10 @@ impl Proxies {
         self.each_standing(|_, standing| {
             for finding in standing.findings() {
                 // A hundred replicas refuse for one reason: once is enough.
-                if !unique.iter().any(|u| (&u.object, &u.message) == (&finding.object, &finding.message)) {
+                if !unique
+                    .iter()
+                    .any(|u| (&u.object, &u.message) == (&finding.object, &finding.message))
+                {
                     unique.push(finding.clone());
                 }
             }
@@ -247,8 +215,8 @@ impl Proxies {
     }
 
     /// The same by object, with who refuses; what no object is to blame for is left out.
-    pub fn refused(&self) -> BTreeMap<ObjectId, Refused> {
-        let mut refused: BTreeMap<ObjectId, Refused> = BTreeMap::new();
+    pub fn refused(&self) -> BTreeMap<ObjectId, ObjectRefusal> {
+        let mut refused: BTreeMap<ObjectId, ObjectRefusal> = BTreeMap::new();
         self.each_standing(|id, standing| {
             for finding in standing.findings() {
                 let Some(object) = &finding.object else { continue };
@@ -269,13 +237,16 @@ impl Proxies {
         count
     }
 
-    /// Everybody who refuses something, with its node id: connected proxies, and those absent for a short time.
+    /// Everybody who refuses something, with its node id: connected proxies, and those absent for a
+    /// short time.
     fn each_standing(&self, mut take: impl FnMut(&str, &Standing)) {
         for proxy in self.all() {
             take(&proxy.id, &proxy.state().refusals);
         }
         let now = Instant::now();
-        for (id, absent) in self.absent.lock().expect(POISONED).iter().filter(|(_, absent)| absent.until > now) {
+        for (id, absent) in
+            self.absent.lock().expect(POISONED).iter().filter(|(_, absent)| absent.until > now)
+        {
             take(id, &absent.standing);
         }
     }
@@ -286,7 +257,8 @@ impl Proxies {
         loop {
             complaints.mark_unchanged();
             self.count(metrics);
-            let next = self.absent.lock().expect(POISONED).values().map(|absent| absent.until).min();
+            let next =
+                self.absent.lock().expect(POISONED).values().map(|absent| absent.until).min();
             let due = async {
                 match next {
                     Some(until) => tokio::time::sleep_until(until).await,
@@ -371,15 +343,17 @@ impl Proxy {
     }
 
     /// It refused resources of the newest response, for which `blame` was found.
-    pub fn refused(&self, refusal: &Refusal, blame: Vec<Blame>, now: SystemTime) {
+    pub fn refused(&self, nack: &Nack, blame: Vec<Blame>, now: SystemTime) {
         let mut state = self.state();
-        let sync = &mut state.sync[refusal.kind.index()];
+        let sync = &mut state.sync[nack.kind.index()];
         let version = match *sync {
-            Sync::Stale { version } | Sync::Synced { version } | Sync::Nack { version, .. } => version,
+            Sync::Stale { version } | Sync::Synced { version } | Sync::Nack { version, .. } => {
+                version
+            }
             Sync::NotSent => Version::default(),
         };
         *sync = Sync::Synced { version };
-        state.refusals.refuse(refusal, blame, version, now);
+        state.refusals.refuse(nack, blame, version, now);
         drop(state);
         self.complaints.send_replace(());
     }
@@ -410,12 +384,12 @@ impl Proxy {
             namespace: self.namespace.clone(),
             identity: self.identity.as_ref().map(ToString::to_string),
             remote: self.remote,
-            protocol: match self.variant {
-                Variant::Sotw => "sotw",
-                Variant::Delta => "delta",
-            },
+            protocol: self.protocol,
             connected_since: rfc3339(self.since),
-            sync: ResourceType::ALL.into_iter().map(|kind| (kind.short_name(), state.sync_of(kind))).collect(),
+            sync: ResourceType::ALL
+                .into_iter()
+                .map(|kind| (kind.short_name(), state.sync_of(kind)))
+                .collect(),
             views: state.views.clone(),
         }
     }
@@ -426,7 +400,9 @@ impl Proxy {
             let mut resources: BTreeMap<&str, Value> = BTreeMap::new();
             for resource in views.iter().flat_map(|v| v.tables[kind.index()].values()) {
                 let body = debug::to_json(kind, &resource.body);
-                let shown = body.unwrap_or_else(|e| json!({ "name": resource.name.as_ref(), "error": e.to_string() }));
+                let shown = body.unwrap_or_else(
+                    |e| json!({ "name": resource.name.as_ref(), "error": e.to_string() }),
+                );
                 resources.entry(&resource.name).or_insert(shown);
             }
             Value::Array(resources.into_values().collect())
@@ -440,12 +416,12 @@ impl Proxy {
         })
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, ProxyState> {
         self.state.lock().expect(POISONED)
     }
 }
 
-impl State {
+impl ProxyState {
     /// A refusal that stands outweighs what was accepted beside it.
     fn sync_of(&self, kind: ResourceType) -> Sync {
         self.refusals.sync(kind).unwrap_or_else(|| self.sync[kind.index()].clone())
@@ -455,10 +431,6 @@ impl State {
 /// `NAME.NAMESPACE`; the whole node id where it is of another form.
 fn short_name(id: &str) -> &str {
     id.split('~').nth(2).unwrap_or(id)
-}
-
-fn rfc3339(time: SystemTime) -> String {
-    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -478,7 +450,7 @@ mod tests {
             namespace: "shop".into(),
             identity: None,
             remote: None,
-            variant: Variant::Delta,
+            protocol: "delta",
         }
     }
 
@@ -493,16 +465,24 @@ mod tests {
         assert!(proxies.list().is_empty());
     }
 
-    fn refusal(kind: ResourceType, names: &[&str]) -> (Refusal, Vec<Blame>) {
+    fn nack(kind: ResourceType, names: &[&str]) -> (Nack, Vec<Blame>) {
         let names: Vec<Arc<str>> = names.iter().map(|name| (*name).into()).collect();
         let blame = |name: &Arc<str>| {
-            let object = ObjectId { kind: Kind::VirtualService, namespace: "shop".into(), name: name.clone() };
-            let finding = Diagnostic::error(Code::RefusedByProxy, FieldPath::root(), format!("refused {name}"));
+            let object = ObjectId {
+                kind: Kind::VIRTUAL_SERVICE,
+                namespace: "shop".into(),
+                name: name.clone(),
+            };
+            let finding = Diagnostic::error(
+                Code::RefusedByProxy,
+                FieldPath::root(),
+                format!("refused {name}"),
+            );
             Blame { resource: Some(name.clone()), findings: vec![finding.object(object)] }
         };
         let blame = names.iter().map(blame).collect();
         let (resources, message) = (names.clone(), format!("no {}", names.join(" ")));
-        (Refusal { kind, resources, suspects: names, message, accepted_version: String::new() }, blame)
+        (Nack { kind, resources, suspects: names, message, accepted_version: String::new() }, blame)
     }
 
     fn resources(of: &[(ResourceType, &str)]) -> BTreeSet<(ResourceType, Arc<str>)> {
@@ -511,7 +491,11 @@ mod tests {
 
     fn blamed(proxies: &Proxies) -> String {
         let refused = proxies.refused();
-        refused.iter().map(|(id, r)| format!("{}:{}", id.name, r.proxies.len())).collect::<Vec<_>>().join(" ")
+        refused
+            .iter()
+            .map(|(id, r)| format!("{}:{}", id.name, r.proxies.len()))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
@@ -525,11 +509,17 @@ mod tests {
         proxy.accepted(ResourceType::Cluster);
         assert_eq!(state(), Sync::Synced { version: Version(1) });
         proxy.sent(ResourceType::Cluster, Version(2));
-        let (refused, blame) = refusal(ResourceType::Cluster, &["c"]);
+        let (refused, blame) = nack(ResourceType::Cluster, &["c"]);
         proxy.refused(&refused, blame, SystemTime::UNIX_EPOCH);
         let json = serde_json::to_value(state()).expect("JSON");
-        assert_eq!((&json["state"], &json["version"]), (&json!("NACK"), &json!("0000000000000002")));
-        assert_eq!((&json["resources"], &json["at"]), (&json!(["c"]), &json!("1970-01-01T00:00:00Z")));
+        assert_eq!(
+            (&json["state"], &json["version"]),
+            (&json!("NACK"), &json!("0000000000000002"))
+        );
+        assert_eq!(
+            (&json["resources"], &json["at"]),
+            (&json!(["c"]), &json!("1970-01-01T00:00:00Z"))
+        );
         proxy.sent(ResourceType::Cluster, Version(3));
         proxy.accepted(ResourceType::Cluster);
         assert!(matches!(state(), Sync::Nack { .. }), "others were accepted");
@@ -541,13 +531,17 @@ mod tests {
     fn several_refusals_stand_side_by_side_and_each_is_taken_back_by_itself() {
         let proxies = Arc::new(Proxies::default());
         let proxy = proxies.register(arrival(1, "n"), SystemTime::UNIX_EPOCH);
-        for (kind, names) in [(ResourceType::Route, ["a", "b"]), (ResourceType::Route, ["b", "c"])] {
-            let (refused, blame) = refusal(kind, &names);
+        for (kind, names) in [(ResourceType::Route, ["a", "b"]), (ResourceType::Route, ["b", "c"])]
+        {
+            let (refused, blame) = nack(kind, &names);
             proxy.refused(&refused, blame, SystemTime::UNIX_EPOCH);
         }
         assert_eq!(blamed(&proxies), "a:1 b:1 c:1");
         let json = serde_json::to_value(&proxies.list()[0].sync["RDS"]).expect("JSON");
-        assert_eq!((&json["resources"], &json["message"]), (&json!(["a", "b", "c"]), &json!("no a b; no b c")));
+        assert_eq!(
+            (&json["resources"], &json["message"]),
+            (&json!(["a", "b", "c"]), &json!("no a b; no b c"))
+        );
         proxy.still_refuses(&resources(&[(ResourceType::Route, "a"), (ResourceType::Route, "c")]));
         assert_eq!(blamed(&proxies), "a:1 c:1");
         assert_eq!(proxies.refused_resources(ResourceType::Route), 2);
@@ -561,7 +555,7 @@ mod tests {
             let line = format!("mesh_refused_resources{{type=\"rds\"}} {expected}\n");
             assert!(metrics.render().contains(&line), "{line}");
         };
-        let (refused, blame) = refusal(ResourceType::Route, &["a"]);
+        let (refused, blame) = nack(ResourceType::Route, &["a"]);
         let proxy = proxies.register(arrival(1, "n"), SystemTime::UNIX_EPOCH);
         proxy.refused(&refused, blame, SystemTime::UNIX_EPOCH);
         drop(proxy);

@@ -1,5 +1,6 @@
-//! Who the control plane is on its TLS ports (15012 and 15017): its own certificate, replaced before it ends, and optional
-//! client certificates, checked against the mesh's trust bundle and nothing else.
+//! Who the control plane is on its TLS ports (15012 and 15017): its own certificate, replaced
+//! before it ends, and optional client certificates, checked against the mesh's trust bundle and
+//! nothing else.
 
 use std::{
     net::IpAddr,
@@ -12,14 +13,15 @@ use ferromesh_cert_authority::{Authority, IssueError, PeerCertificates, TrustBun
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::PrivateKeyDer;
 
-/// A connection lasts for this share of what is left of its client's certificate: clients renew around half.
+/// A connection lasts for this share of what is left of its client's certificate: clients renew
+/// around half.
 const CONNECTION_SHARE: f64 = 0.9;
 /// A client that could not renew does not come back faster than this.
 const SHORTEST_CONNECTION: Duration = Duration::from_secs(1);
 /// Pause after a certificate could not be made.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Why the door cannot open.
+/// Why a port has no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The authority gave no certificate.
@@ -66,10 +68,14 @@ impl ServerIdentity {
         clock: fn() -> SystemTime,
     ) -> Result<(Arc<Self>, Duration), TlsError> {
         let (config, renewal) = make(&authority, &names, clock).await?;
-        Ok((Arc::new(Self { authority, names, config: ArcSwap::from_pointee(config), clock }), renewal))
+        Ok((
+            Arc::new(Self { authority, names, config: ArcSwap::from_pointee(config), clock }),
+            renewal,
+        ))
     }
 
-    /// Replaces the certificate at half of its life and the bundle when it changes, for as long as it is polled.
+    /// Replaces the certificate at half of its life and the bundle when it changes, for as long as
+    /// it is polled.
     pub async fn keep_fresh(self: Arc<Self>, mut renewal: Duration) {
         let mut bundle = self.authority.trust_bundle();
         loop {
@@ -95,9 +101,9 @@ impl ServerIdentity {
         self.config.load_full()
     }
 
-    /// How long a connection of a client with these certificates lasts, so that the client comes back with the one that
-    /// it has renewed meanwhile: Envoy shows a new one on new connections only, and would repeat its calls on this one for
-    /// ever. `None` for a client without.
+    /// How long a connection of a client with these certificates lasts, so that the client comes
+    /// back with the one that it has renewed meanwhile: Envoy shows a new one on new connections
+    /// only, and would repeat its calls on this one for ever. `None` for a client without.
     pub fn lifetime(&self, certificates: &PeerCertificates) -> Option<Duration> {
         let left = certificates.not_after()?.duration_since((self.clock)()).unwrap_or_default();
         Some(left.mul_f64(CONNECTION_SHARE).max(SHORTEST_CONNECTION))
@@ -117,15 +123,18 @@ async fn make(
     clock: fn() -> SystemTime,
 ) -> Result<(ServerConfig, Duration), TlsError> {
     let (signer, wanted) = (authority.clone(), names.clone());
-    let issued =
-        tokio::task::spawn_blocking(move || signer.server_certificate(wanted.names, wanted.addresses, clock())).await;
+    let issued = tokio::task::spawn_blocking(move || {
+        signer.server_certificate(wanted.names, wanted.addresses, clock())
+    })
+    .await;
     let certificate = issued.map_err(|_| TlsError::Stopped)??;
     let renewal = certificate.renew_at.duration_since(clock()).unwrap_or_default();
     let bundle = authority.trust_bundle().borrow().clone();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&bundle)?), provider.clone())
-        .allow_unauthenticated()
-        .build()?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&bundle)?), provider.clone())
+            .allow_unauthenticated()
+            .build()?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)

@@ -1,4 +1,5 @@
-//! The proxy's own HTTP endpoints: readiness, metrics, and for people on this machine what it runs and why not.
+//! The proxy's own HTTP endpoints: readiness, metrics, and for people on this machine what it runs
+//! and why not.
 //!
 //! Nothing here shows key material: secrets appear by name and version only.
 
@@ -16,10 +17,10 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    listen::{Phase, Shared},
     pod::{self, METRICS_TYPE, PodSettings},
     runtime::endpoint::HealthStatus,
     upstream::LiveEndpoint,
+    worker::{Phase, Shared},
     xds::{
         Accepted, Progress,
         accepted::{Refusal, Summary},
@@ -69,9 +70,13 @@ impl Admin {
 
     /// What a pod asks of its proxy.
     pub fn pod_routes(&self, pod: &PodSettings) -> Router {
-        let metrics =
-            Router::new().route("/stats/prometheus", get(all_metrics)).with_state((self.clone(), pod.clone()));
-        self.status_routes().merge(metrics).merge(pod.probe_routes()).merge(pod::quit_route(self.quit.clone()))
+        let metrics = Router::new()
+            .route("/stats/prometheus", get(all_metrics))
+            .with_state((self.clone(), pod.clone()));
+        self.status_routes()
+            .merge(metrics)
+            .merge(pod.probe_routes())
+            .merge(pod::quit_route(self.quit.clone()))
     }
 
     /// What traffic has shown, and what of the configuration is refused.
@@ -105,7 +110,10 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 /// Ours, then the application's.
-async fn all_metrics(State((admin, pod)): State<(Admin, PodSettings)>, headers: HeaderMap) -> impl IntoResponse {
+async fn all_metrics(
+    State((admin, pod)): State<(Admin, PodSettings)>,
+    headers: HeaderMap,
+) -> impl IntoResponse {
     ([(CONTENT_TYPE, METRICS_TYPE)], pod.merge_metrics(admin.own_metrics(), &headers).await)
 }
 
@@ -152,9 +160,14 @@ fn refusals(accepted: &Accepted) -> String {
     );
     for kind in ResourceType::ALL {
         for closed in [false, true] {
-            let alike = |refusal: &&Refusal| refusal.rejection.kind == kind && refusal.rejection.closed == closed;
+            let alike = |refusal: &&Refusal| {
+                refusal.rejection.kind == kind && refusal.rejection.closed == closed
+            };
             let (kind, count) = (kind.short_name(), accepted.refusals().filter(alike).count());
-            let _ = writeln!(text, "ferromesh_refused_resources{{type=\"{kind}\",closed=\"{closed}\"}} {count}");
+            let _ = writeln!(
+                text,
+                "ferromesh_refused_resources{{type=\"{kind}\",closed=\"{closed}\"}} {count}"
+            );
         }
     }
     text
@@ -219,7 +232,9 @@ fn endpoint(live: &LiveEndpoint, now_ms: u64) -> Value {
 }
 
 async fn certs(State(admin): State<Admin>) -> Json<Value> {
-    let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = |time: SystemTime| {
+        time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    };
     let identity = admin.shared.identity.borrow().clone();
     Json(identity.map_or(Value::Null, |identity| {
         json!({

@@ -1,4 +1,5 @@
-//! Puts a proxy together: an admin runtime on this thread, workers on others, from start to drained end.
+//! Puts a proxy together: an admin runtime on this thread, workers on others, from start to drained
+//! end.
 
 use std::{
     io::{self, Write},
@@ -19,16 +20,17 @@ use crate::{
     config::{ProxySettings, telemetry_node},
     drain::{self, Signals},
     identity::{IdentityWatch, csr_client::CsrClient, rotate},
-    listen::{self, Shared},
-    pod,
+    listen, pod,
     redirect::{self, Family, RedirectSettings, Script},
     resolve::Resolver,
     upstream::StateRegistry,
+    worker::Shared,
     xds::{Accepted, Client, Progress},
 };
 
-/// Keeps keys and tokens in memory from others of the same user: no core is written, neither by an Envoy that this process
-/// starts, and no debugger may look (`PR_SET_DUMPABLE`, prctl(2)). What a kernel does not know is left out.
+/// Keeps keys and tokens in memory from others of the same user: no core is written, neither by an
+/// Envoy that this process starts, and no debugger may look (`PR_SET_DUMPABLE`, prctl(2)). What a
+/// kernel does not know is left out.
 pub fn keep_memory_private() {
     use nix::sys::resource::{Resource, setrlimit};
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
@@ -79,7 +81,8 @@ pub fn redirect(settings: &RedirectSettings, print: bool) -> anyhow::Result<()> 
         return Ok(());
     }
     let families = redirect::families();
-    redirect::install(&redirect::tables(settings, families)).context("interception cannot be programmed")?;
+    redirect::install(&redirect::tables(settings, families))
+        .context("interception cannot be programmed")?;
     tracing::info!(
         inbound = settings.inbound_port,
         outbound = settings.outbound_port,
@@ -103,8 +106,8 @@ async fn serve_proxy(settings: ProxySettings) -> anyhow::Result<()> {
 
     let registry = Arc::<StateRegistry>::default();
     let identity = start_identity(&settings);
-    let shared =
-        Shared::new(registry.clone(), identity.clone(), telemetry_node(&settings.node)).context("access log")?;
+    let shared = Shared::new(registry.clone(), identity.clone(), telemetry_node(&settings.node))
+        .context("access log")?;
     let workers = start_workers(&shared, settings.concurrency.get())?;
     let progress = Arc::new(Progress::new(Accepted::new(registry)));
     let quit = CancellationToken::new();
@@ -188,7 +191,9 @@ fn discovery_node(node: &NodeSettings) -> discovery::Node {
 }
 
 fn to_struct(object: &serde_json::Map<String, serde_json::Value>) -> prost_types::Struct {
-    prost_types::Struct { fields: object.iter().map(|(key, value)| (key.clone(), to_value(value))).collect() }
+    prost_types::Struct {
+        fields: object.iter().map(|(key, value)| (key.clone(), to_value(value))).collect(),
+    }
 }
 
 fn to_value(value: &serde_json::Value) -> prost_types::Value {

@@ -1,6 +1,8 @@
-//! Flags and `FERROMESH_*` variables, and the settings that they make up. The only place that reads the environment.
+//! Flags and `FERROMESH_*` variables, and the settings that they make up. The only place that reads
+//! the environment.
 //!
-//! Every flag has a variable of the same name; flags win. Nothing is started here, and only the file of labels is read.
+//! Every flag has a variable of the same name; flags win. Nothing is started here, and only the
+//! file of labels is read.
 
 mod labels;
 mod redirect;
@@ -29,8 +31,8 @@ use crate::{
     drain::DrainSettings,
     identity::{channel::TlsTarget, csr_client::CsrSettings},
     pod::{AppMetrics, AppProbes, Application, PodSettings},
+    runtime::endpoint::Workload,
     telemetry::Node,
-    upstream::Workload,
     xds::ControlPlane,
 };
 
@@ -75,7 +77,8 @@ pub enum Command {
     Run(RunArgs),
     /// Run a stock Envoy with the mesh's identity and configuration.
     Envoy(EnvoyArgs),
-    /// Send a pod's TCP connections to its proxy: programs nf_tables in this network namespace, then ends.
+    /// Send a pod's TCP connections to its proxy: programs nf_tables in this network namespace,
+    /// then ends.
     Redirect(RedirectArgs),
     /// Become a program that ends with its parent: how an agent starts its Envoy.
     #[command(hide = true)]
@@ -126,7 +129,12 @@ pub struct EnvoyArgs {
 #[derive(Debug, Args)]
 struct CommonArgs {
     /// The control plane.
-    #[arg(long, env = "FERROMESH_CONTROL_PLANE", value_name = "HOST:PORT", default_value = "127.0.0.1:15012")]
+    #[arg(
+        long,
+        env = "FERROMESH_CONTROL_PLANE",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:15012"
+    )]
     control_plane: HostPort,
     /// DNS name that the control plane's certificate must carry.
     #[arg(long, env = "FERROMESH_SERVER_NAME", default_value = "ferromesh.local")]
@@ -152,7 +160,8 @@ struct CommonArgs {
     /// The workload's (pod's) name.
     #[arg(long, env = "FERROMESH_NAME")]
     name: String,
-    /// The workload's address; by default the inbound address, or the one from which the control plane is reached.
+    /// The workload's address; by default the inbound address, or the one from which the control
+    /// plane is reached.
     #[arg(long, env = "FERROMESH_IP")]
     ip: Option<IpAddr>,
     /// The kind of proxy.
@@ -161,7 +170,8 @@ struct CommonArgs {
     /// A label of the workload; may be repeated.
     #[arg(long = "label", env = "FERROMESH_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
     labels: Vec<(String, String)>,
-    /// File with more labels, one `KEY="VALUE"` a line as Kubernetes' downward API writes them; those of --label win.
+    /// File with more labels, one `KEY="VALUE"` a line as Kubernetes' downward API writes them;
+    /// those of --label win.
     #[arg(long, env = "FERROMESH_LABELS_FILE", value_name = "FILE")]
     labels_file: Option<PathBuf>,
     /// The name of the (Kubernetes) cluster that the workload runs in.
@@ -188,11 +198,12 @@ struct CommonArgs {
     /// Where `/stats/prometheus` is answered.
     #[arg(long, env = "FERROMESH_METRICS_ADDRESS", default_value = "0.0.0.0:15090")]
     metrics_address: SocketAddr,
-    /// Where a pod asks its proxy for probes, metrics and its end; by default the admin interface's address with port
-    /// 15020.
+    /// Where a pod asks its proxy for probes, metrics and its end; by default the admin interface's
+    /// address with port 15020.
     #[arg(long, env = "FERROMESH_AGENT_ADDRESS")]
     agent_address: Option<SocketAddr>,
-    /// The application's probes: a JSON object of Kubernetes' probes by path, such as `/app-health/app/readyz`.
+    /// The application's probes: a JSON object of Kubernetes' probes by path, such as
+    /// `/app-health/app/readyz`.
     #[arg(long, env = "FERROMESH_APP_PROBES", value_name = "JSON", hide_env_values = true)]
     app_probes: Option<AppProbes>,
     /// The application's metrics, put after the proxy's: `{"port": "8080", "path": "/metrics"}`.
@@ -201,7 +212,8 @@ struct CommonArgs {
     /// Worker threads; by default one per processor that the container may use.
     #[arg(long, env = "FERROMESH_CONCURRENCY")]
     concurrency: Option<NonZeroUsize>,
-    /// How long open connections may finish when the proxy is told to end; by default 5s, and 20s for a gateway.
+    /// How long open connections may finish when the proxy is told to end; by default 5s, and 20s
+    /// for a gateway.
     #[arg(long, env = "FERROMESH_DRAIN_TIME", value_parser = duration)]
     drain_time: Option<Duration>,
     /// A directory of this proxy's own, for sockets and generated files.
@@ -252,7 +264,9 @@ pub struct ProxySettings {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// TLS needs roots.
-    #[error("--root-cert is required: a file with the mesh's root certificates (or --plaintext for port 15010)")]
+    #[error(
+        "--root-cert is required: a file with the mesh's root certificates (or --plaintext for port 15010)"
+    )]
     RootCert,
     /// Namespace or service account cannot be part of a SPIFFE id.
     #[error("--namespace, --service-account: {0}")]
@@ -357,7 +371,9 @@ impl CommonArgs {
 
     fn pod(&self) -> PodSettings {
         PodSettings {
-            address: self.agent_address.unwrap_or(SocketAddr::new(self.admin_address.ip(), AGENT_PORT)),
+            address: self
+                .agent_address
+                .unwrap_or(SocketAddr::new(self.admin_address.ip(), AGENT_PORT)),
             application: Application {
                 address: self.app_address.unwrap_or_else(|| self.address()),
                 captured: self.interception == Interception::Redirect,
@@ -369,7 +385,9 @@ impl CommonArgs {
 
     fn node(self) -> Result<NodeSettings, ConfigError> {
         let mut labels = match &self.labels_file {
-            Some(path) => labels::read(path).map_err(|why| ConfigError::Labels { path: path.clone(), why })?,
+            Some(path) => {
+                labels::read(path).map_err(|why| ConfigError::Labels { path: path.clone(), why })?
+            }
             None => BTreeMap::new(),
         };
         labels.extend(self.labels.iter().cloned());
@@ -400,14 +418,15 @@ impl CommonArgs {
             ("FERROMESH_INBOUND_ADDRESS", self.inbound_address),
             ("FERROMESH_OUTBOUND_ADDRESS", self.outbound_address),
         ];
-        let given = addresses.into_iter().filter_map(|(key, address)| Some((key, address?.to_string())));
+        let given =
+            addresses.into_iter().filter_map(|(key, address)| Some((key, address?.to_string())));
         let all = std::iter::once(("INTERCEPTION_MODE", mode.to_owned())).chain(given);
         all.map(|(key, value)| (key.to_owned(), Value::String(value))).collect()
     }
 }
 
-/// The address from which the control plane would be reached, or most others if it is only a name, since names are not
-/// looked up here. Connecting a UDP socket sends nothing.
+/// The address from which the control plane would be reached, or most others if it is only a name,
+/// since names are not looked up here. Connecting a UDP socket sends nothing.
 fn address_towards(control_plane: &HostPort) -> IpAddr {
     let target = match &*control_plane.host {
         "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -428,9 +447,11 @@ fn address_towards(control_plane: &HostPort) -> IpAddr {
 
 /// How metrics name this workload.
 pub fn telemetry_node(node: &NodeSettings) -> Node {
-    let first = |keys: &[&str]| keys.iter().find_map(|key| node.labels.get(*key)).map(String::as_str);
+    let first =
+        |keys: &[&str]| keys.iter().find_map(|key| node.labels.get(*key)).map(String::as_str);
     let service = first(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
-    let revision = first(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
+    let revision =
+        first(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
     Node {
         workload: Workload {
             name: node.name.as_str().into(),
@@ -445,7 +466,8 @@ pub fn telemetry_node(node: &NodeSettings) -> Node {
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("expected KEY=VALUE, got {text:?}"))?;
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| format!("expected KEY=VALUE, got {text:?}"))?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
@@ -489,7 +511,10 @@ mod tests {
             --interception none --app-address 127.1.1.3 --inbound-address 127.1.1.4 --outbound-address 127.1.1.5 \
             --label app=reviews --label version=v1 --concurrency 1 --drain-time 1s")
         .unwrap();
-        assert_eq!(settings.node.id(), "sidecar~127.1.1.4~reviews-v1.default~default.svc.cluster.local");
+        assert_eq!(
+            settings.node.id(),
+            "sidecar~127.1.1.4~reviews-v1.default~default.svc.cluster.local"
+        );
         let metadata = settings.node.metadata();
         for (key, expected) in [
             ("INTERCEPTION_MODE", "NONE"),
@@ -501,17 +526,26 @@ mod tests {
         }
         assert_eq!(metadata["LABELS"]["version"], "v1");
         assert!(matches!(settings.control_plane, ControlPlane::Tls { .. }));
-        assert_eq!(settings.csr.unwrap().id.to_string(), "spiffe://cluster.local/ns/default/sa/default");
+        assert_eq!(
+            settings.csr.unwrap().id.to_string(),
+            "spiffe://cluster.local/ns/default/sa/default"
+        );
         assert_eq!(settings.drain.limit, Duration::from_secs(1));
         let telemetry = telemetry_node(&settings.node);
-        assert_eq!((&*telemetry.workload.canonical_service, &*telemetry.version), ("reviews", "v1"));
+        assert_eq!(
+            (&*telemetry.workload.canonical_service, &*telemetry.version),
+            ("reviews", "v1")
+        );
     }
 
     #[test]
     fn tls_needs_roots_and_plaintext_needs_none() {
         assert!(matches!(run("--name a --ip 10.0.0.1"), Err(ConfigError::RootCert)));
-        let settings = run("--name a --ip 10.0.0.1 --plaintext --control-plane 127.0.0.1:15010").unwrap();
-        assert!(settings.csr.is_none() && matches!(settings.control_plane, ControlPlane::Plaintext(_)));
+        let settings =
+            run("--name a --ip 10.0.0.1 --plaintext --control-plane 127.0.0.1:15010").unwrap();
+        assert!(
+            settings.csr.is_none() && matches!(settings.control_plane, ControlPlane::Plaintext(_))
+        );
         assert!(matches!(run("--name a --root-cert r --namespace A_B"), Err(ConfigError::Id(_))));
     }
 
@@ -524,8 +558,9 @@ mod tests {
 
     #[test]
     fn an_envoy_gets_what_follows_the_dashes() {
-        let parsed =
-            cli("x envoy --name a --root-cert r --ip 10.0.0.1 --admin-address 127.9.9.9:1 -- --disable-hot-restart");
+        let parsed = cli(
+            "x envoy --name a --root-cert r --ip 10.0.0.1 --admin-address 127.9.9.9:1 -- --disable-hot-restart",
+        );
         let Command::Envoy(args) = parsed.unwrap().command else { panic!("envoy was asked for") };
         let settings = args.settings(None).unwrap();
         assert_eq!(settings.extra_args, ["--disable-hot-restart"]);
@@ -536,7 +571,10 @@ mod tests {
     fn labels_come_from_a_file_and_flags_win() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("labels");
-        let flags = format!("--name a --ip 10.0.0.1 --plaintext --labels-file {} --label version=v2", path.display());
+        let flags = format!(
+            "--name a --ip 10.0.0.1 --plaintext --labels-file {} --label version=v2",
+            path.display()
+        );
         let error = run(&flags).unwrap_err().to_string();
         assert!(error.contains("--labels-file") && error.contains("labels:"), "{error}");
         std::fs::write(&path, "app=\"cart\"\nversion=\"v1\"").unwrap();
@@ -546,10 +584,12 @@ mod tests {
 
     #[test]
     fn the_application_is_asked_at_the_pod_s_address_or_where_it_says() {
-        let application = |flags: &str| run(&format!("--name a --plaintext {flags}")).unwrap().pod.application;
+        let application =
+            |flags: &str| run(&format!("--name a --plaintext {flags}")).unwrap().pod.application;
         let expected = Application { address: [10, 0, 0, 1].into(), captured: true };
         assert_eq!(application("--ip 10.0.0.1"), expected);
-        let addresses = "--app-address 127.1.1.3 --inbound-address 127.1.1.4 --outbound-address 127.1.1.5";
+        let addresses =
+            "--app-address 127.1.1.3 --inbound-address 127.1.1.4 --outbound-address 127.1.1.5";
         let expected = Application { address: [127, 1, 1, 3].into(), captured: false };
         assert_eq!(application(&format!("--interception none {addresses}")), expected);
     }
@@ -563,7 +603,10 @@ mod tests {
             ("--type router --drain-time 2s", 2000, 2000),
         ] {
             let drain = run(&format!("--name a --ip 10.0.0.1 --plaintext {flags}")).unwrap().drain;
-            let expected = DrainSettings { grace: Duration::from_millis(grace), limit: Duration::from_millis(limit) };
+            let expected = DrainSettings {
+                grace: Duration::from_millis(grace),
+                limit: Duration::from_millis(limit),
+            };
             assert_eq!(drain, expected, "{flags}");
         }
     }

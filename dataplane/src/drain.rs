@@ -1,4 +1,5 @@
-//! The end of a proxy: clients are asked to go elsewhere, what is open may finish, then the workers stop.
+//! The end of a proxy: clients are asked to go elsewhere, what is open may finish, then the workers
+//! stop.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,12 +9,13 @@ use tokio::{
     time::Instant,
 };
 
-use crate::listen::{Phase, Shared};
+use crate::worker::{Phase, Shared};
 
-/// New connections still come to a gateway for a while after an orchestrator has decided to end it: balancers before it
-/// learn from its readiness and from its removal from the service.
+/// New connections still come to a gateway for a while after an orchestrator has decided to end it:
+/// balancers before it learn from its readiness and from its removal from the service.
 const GATEWAY_GRACE: Duration = Duration::from_secs(5);
-/// They come to a sidecar, too, but it is told to end only after its application, and callers in the mesh learn at once.
+/// They come to a sidecar, too, but it is told to end only after its application, and callers in
+/// the mesh learn at once.
 const SIDECAR_GRACE: Duration = Duration::from_secs(1);
 /// How often the open connections are counted.
 const POLL: Duration = Duration::from_millis(20);
@@ -30,7 +32,10 @@ impl Signals {
     /// # Errors
     /// The system refuses.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     /// Waits for SIGTERM or SIGINT.
@@ -71,7 +76,11 @@ pub async fn drain(shared: &Arc<Shared>, settings: DrainSettings) {
     while start.elapsed() < limit && (start.elapsed() < grace || shared.connections() > 0) {
         tokio::time::sleep(POLL).await;
     }
-    tracing::info!(connections = shared.connections(), after_ms = millis(start.elapsed()), "drained");
+    tracing::info!(
+        connections = shared.connections(),
+        after_ms = millis(start.elapsed()),
+        "drained"
+    );
     shared.enter(Phase::Stopped);
 }
 
@@ -84,10 +93,16 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::listen::Counted;
+    use crate::worker::shared::Counted;
 
-    /// Enters draining with one connection open until `open_for`, and tells how long it took at least and at most.
-    async fn check(settings: DrainSettings, open_for: Duration, at_least: Duration, at_most: Duration) {
+    /// Enters draining with one connection open until `open_for`, and tells how long it took at
+    /// least and at most.
+    async fn check(
+        settings: DrainSettings,
+        open_for: Duration,
+        at_least: Duration,
+        at_most: Duration,
+    ) {
         let (_, identity) = tokio::sync::watch::channel(None);
         let shared = Shared::new(Arc::default(), identity, Default::default()).unwrap();
         let connection = Counted::new(&shared);

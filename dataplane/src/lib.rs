@@ -1,17 +1,19 @@
-//! The Ferromesh data plane: a proxy that runs the same xDS as Envoy, and an agent that gives a stock Envoy its
-//! identity.
+//! The Ferromesh data plane: a proxy that runs the same xDS as Envoy, and an agent that gives a
+//! stock Envoy its identity.
 //!
 //! ```text
-//! xds (delta ADS) ─▶ compile ─▶ runtime (immutable) ─ArcSwap─▶ listen ─▶ tls ─▶ http | tcp ─▶ upstream
+//! xds (delta ADS) ─▶ compile ─▶ runtime (immutable) ─▶ worker ─▶ listen ─▶ tls ─▶ http | tcp ─▶ upstream
 //!        ▲              └─ refuses what it cannot do: NACK with resource, field and reason
 //!   identity (CSR, rotation) ─▶ tls, agent (SDS for Envoy)
 //! ```
-//! It never imports the translator or the control plane: they meet only on the wire. Admin work (xDS, certificates,
-//! metrics) runs on one thread, traffic on others, each with a runtime of its own.
+//! It never imports the translator or the control plane: they meet only on the wire. Admin work
+//! (xDS, certificates, metrics) runs on one thread, traffic on others, each with a runtime of its
+//! own.
 
 pub mod admin;
 pub mod agent;
 pub mod app;
+pub(crate) mod codec;
 pub mod compile;
 pub mod config;
 pub mod drain;
@@ -28,6 +30,7 @@ pub(crate) mod tcp;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
+pub mod worker;
 pub mod xds;
 
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
@@ -41,8 +44,8 @@ use crate::{
 
 /// Runs the program with these arguments (the first one is its name) until it ends.
 ///
-/// `words` are those that lead this process here, before the subcommand: `ferromesh demo` starts itself again as a proxy.
-/// Starts its own runtimes, so it must not be called from one.
+/// `words` are those that lead this process here, before the subcommand: `ferromesh demo` starts
+/// itself again as a proxy. Starts its own runtimes, so it must not be called from one.
 pub fn main_with(args: impl IntoIterator<Item = OsString>, words: &[&str]) -> ExitCode {
     app::keep_memory_private();
     let cli = match config::parse(args) {
@@ -76,7 +79,8 @@ fn run(command: Command, tie: Tie) -> anyhow::Result<()> {
 fn log_to_stderr(cli: &Cli) {
     let filter = EnvFilter::try_new(&cli.log).unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = std::io::stderr().is_terminal();
-    // Where nobody reads the log any more, a complaint about it would end the process: it would go to the same place.
+    // Where nobody reads the log any more, a complaint about it would end the process: it would go
+    // to the same place.
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

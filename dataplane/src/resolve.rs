@@ -1,11 +1,13 @@
-//! Names to addresses, by DNS and the hosts file as `/etc/resolv.conf` says. In this process: the C library's resolver
-//! loads plugins, which a static binary cannot.
+//! Names to addresses, by DNS and the hosts file as `/etc/resolv.conf` says. In this process: the C
+//! library's resolver loads plugins, which a static binary cannot.
 //!
-//! Both families are asked side by side, since a name server that is silent about one must not hold up the other
-//! (RFC 8305, section 3): who has waited for the first answer waits a little for the second.
+//! Both families are asked side by side, since a name server that is silent about one must not hold
+//! up the other (RFC 8305, section 3): who has waited for the first answer waits a little for the
+//! second.
 //!
-//! Nothing is kept here longer than one look-up: a name that moved, such as that of a replaced control plane, is found at
-//! its new address with the next connection. Who asks again and again is told how long an answer holds.
+//! Nothing is kept here longer than one look-up: a name that moved, such as that of a replaced
+//! control plane, is found at its new address with the next connection. Who asks again and again is
+//! told how long an answer holds.
 
 use std::{
     fmt, fs, io,
@@ -26,7 +28,8 @@ use tokio::net::TcpStream;
 
 /// What the resolver is made from.
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
-/// A question that got lost is asked again after this time at most: whoever waits for the answer has a limit, too.
+/// A question that got lost is asked again after this time at most: whoever waits for the answer
+/// has a limit, too.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// What the other family's answer may take longer where both are welcome (RFC 8305, section 8).
@@ -59,7 +62,8 @@ impl Families {
     }
 }
 
-/// Looks up names. Clones share their connections to name servers, so a clone belongs on the same runtime.
+/// Looks up names. Clones share their connections to name servers, so a clone belongs on the same
+/// runtime.
 #[derive(Clone, Default)]
 pub struct Resolver {
     built: Arc<Mutex<Option<Built>>>,
@@ -161,7 +165,8 @@ impl Resolver {
     }
 }
 
-/// The answers of both families: once one has addresses, the other may take as much longer as `patience` says.
+/// The answers of both families: once one has addresses, the other may take as much longer as
+/// `patience` says.
 async fn side_by_side(
     v4: impl Future<Output = Result<LookupIp, NetError>>,
     v6: impl Future<Output = Result<LookupIp, NetError>>,
@@ -196,7 +201,9 @@ async fn other(
     patience: Duration,
 ) -> Option<Result<LookupIp, NetError>> {
     match first {
-        Ok(found) if found.iter().next().is_some() => tokio::time::timeout(patience, second).await.ok(),
+        Ok(found) if found.iter().next().is_some() => {
+            tokio::time::timeout(patience, second).await.ok()
+        }
         _ => Some(second.await),
     }
 }
@@ -228,11 +235,15 @@ fn build(config: &ResolverConfig, options: &ResolverOpts) -> Result<Resolvers, N
         options.ip_strategy = ip_strategy;
         options.cache_size = 0;
         options.timeout = options.timeout.min(LONGEST_WAIT);
-        let mut builder = TokioResolver::builder_with_config(config.clone(), TokioRuntimeProvider::default());
+        let mut builder =
+            TokioResolver::builder_with_config(config.clone(), TokioRuntimeProvider::default());
         *builder.options_mut() = options;
         builder.build()
     };
-    Ok(Resolvers { v4: of_family(LookupIpStrategy::Ipv4Only)?, v6: of_family(LookupIpStrategy::Ipv6Only)? })
+    Ok(Resolvers {
+        v4: of_family(LookupIpStrategy::Ipv4Only)?,
+        v6: of_family(LookupIpStrategy::Ipv6Only)?,
+    })
 }
 
 #[cfg(test)]
@@ -248,7 +259,8 @@ mod tests {
 
     use super::*;
 
-    /// A name server on loopback that knows one name, at the last of the addresses it was given, and counts nothing.
+    /// A name server on loopback that knows one name, at the last of the addresses it was given,
+    /// and counts nothing.
     async fn name_server(known: &'static str, addresses: Vec<[u8; 4]>, ttl: u32) -> SocketAddr {
         half_silent_name_server(known, addresses, ttl, None).await
     }
@@ -295,18 +307,26 @@ mod tests {
         let search = search.map(|domain| Name::from_ascii(domain).unwrap()).to_vec();
         let mut options = ResolverOpts::default();
         options.ndots = 5;
-        let resolvers = build(&ResolverConfig::from_parts(None, search, servers), &options).unwrap();
+        let resolvers =
+            build(&ResolverConfig::from_parts(None, search, servers), &options).unwrap();
         let of = FILES.map(|path| fs::metadata(path).and_then(|file| file.modified()).ok());
         Resolver { built: Arc::new(Mutex::new(Some(Built { of, resolvers }))) }
     }
 
     #[tokio::test]
     async fn a_short_name_is_found_by_its_search_domains_and_again_at_its_new_address() {
-        let server = name_server("ferromesh.mesh.svc.cluster.local.", vec![[10, 0, 0, 1], [10, 0, 0, 2]], 30).await;
+        let server = name_server(
+            "ferromesh.mesh.svc.cluster.local.",
+            vec![[10, 0, 0, 1], [10, 0, 0, 2]],
+            30,
+        )
+        .await;
         let resolver = resolver(server);
         let first = resolver.look_up("ferromesh.mesh.svc", Families::All).await.unwrap();
         assert_eq!(first.addresses, [IpAddr::from([10, 0, 0, 1])]);
-        assert!(first.valid_for > Duration::from_secs(20) && first.valid_for <= Duration::from_secs(30));
+        assert!(
+            first.valid_for > Duration::from_secs(20) && first.valid_for <= Duration::from_secs(30)
+        );
         assert_eq!(
             resolver.look_up("ferromesh.mesh.svc", Families::All).await.unwrap().addresses,
             [IpAddr::from([10, 0, 0, 2])]
@@ -318,17 +338,34 @@ mod tests {
     #[tokio::test]
     async fn an_address_needs_no_name_server() {
         let answer = Resolver::default().look_up("fd00::1", Families::All).await.unwrap();
-        assert_eq!((answer.addresses, answer.valid_for), (vec!["fd00::1".parse().unwrap()], Duration::MAX));
+        assert_eq!(
+            (answer.addresses, answer.valid_for),
+            (vec!["fd00::1".parse().unwrap()], Duration::MAX)
+        );
     }
 
     #[tokio::test]
     async fn without_name_servers_localhost_is_known_and_others_fail_soon() {
-        let resolvers = build(&ResolverConfig::from_name_servers(Vec::new()), &ResolverOpts::default()).unwrap();
+        let resolvers =
+            build(&ResolverConfig::from_name_servers(Vec::new()), &ResolverOpts::default())
+                .unwrap();
         let resolver = resolver(([127, 0, 0, 1], 9).into());
-        *resolver.built.lock().unwrap() =
-            Some(Built { of: FILES.map(|path| fs::metadata(path).and_then(|f| f.modified()).ok()), resolvers });
-        assert!(resolver.look_up("localhost", Families::All).await.unwrap().addresses.contains(&[127, 0, 0, 1].into()));
-        let looking = tokio::time::timeout(Duration::from_secs(10), resolver.look_up("example.com", Families::All));
+        *resolver.built.lock().unwrap() = Some(Built {
+            of: FILES.map(|path| fs::metadata(path).and_then(|f| f.modified()).ok()),
+            resolvers,
+        });
+        assert!(
+            resolver
+                .look_up("localhost", Families::All)
+                .await
+                .unwrap()
+                .addresses
+                .contains(&[127, 0, 0, 1].into())
+        );
+        let looking = tokio::time::timeout(
+            Duration::from_secs(10),
+            resolver.look_up("example.com", Families::All),
+        );
         assert!(looking.await.unwrap().is_err());
     }
 
@@ -341,12 +378,24 @@ mod tests {
             let begin = Instant::now();
             let answer = resolver.look_up(name, families).await.unwrap();
             assert_eq!(answer.addresses, [IpAddr::from(address)], "{families:?}");
-            // A question of the resolver's waits for two seconds before it is asked again, three times.
-            assert!(begin.elapsed() < Duration::from_millis(1500), "{families:?}: {:?}", begin.elapsed());
+            // A question of the resolver's waits for two seconds before it is asked again, three
+            // times.
+            assert!(
+                begin.elapsed() < Duration::from_millis(1500),
+                "{families:?}: {:?}",
+                begin.elapsed()
+            );
         }
         // Who prefers IPv6 waits for it as long as for one question.
         let begin = Instant::now();
-        assert_eq!(resolver.look_up(name, Families::V6Preferred).await.unwrap().addresses, [IpAddr::from(address)]);
-        assert!(begin.elapsed() >= LONGEST_WAIT && begin.elapsed() < 2 * LONGEST_WAIT, "{:?}", begin.elapsed());
+        assert_eq!(
+            resolver.look_up(name, Families::V6Preferred).await.unwrap().addresses,
+            [IpAddr::from(address)]
+        );
+        assert!(
+            begin.elapsed() >= LONGEST_WAIT && begin.elapsed() < 2 * LONGEST_WAIT,
+            "{:?}",
+            begin.elapsed()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Forwards bytes between a downstream connection and an endpoint, each direction until its end (half-close).
+//! Forwards bytes between a downstream connection and an endpoint, each direction until its end
+//! (half-close).
 
 use std::{
     io,
@@ -14,20 +15,20 @@ use tokio::{
 };
 
 use crate::{
-    listen::accept::{Downstream, Stream},
-    runtime::{Cluster, PeerCertificate, TcpProxy, cluster::Discovery, route::ClusterChoice},
+    runtime::{PeerCertificate, TcpProxy, cluster::Discovery, target::ClusterChoice},
     telemetry::{
         Entry, Flags,
         metrics::{ConnectionKey, ConnectionSeries, Peer, Reporter, Service},
     },
     tls::client::Names,
     upstream::{
-        LiveEndpoint,
+        LiveCluster, LiveEndpoint,
         balancer::{self, Draw},
         cluster_state::{ActiveOf, Held, UsageOf},
         connect::{AlpnSource, ConnectError, Dial, Dialed, Purpose},
         outlier::{self, Outcome},
     },
+    worker::{Phase, downstream::Downstream, stream::Stream},
 };
 
 /// Bytes that one direction carries at a time: one TLS record.
@@ -38,7 +39,7 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// What is noted of a connection, for metrics and the access log.
 #[derive(Default)]
 struct Notes {
-    cluster: Option<Arc<Cluster>>,
+    cluster: Option<Arc<LiveCluster>>,
     endpoint: Option<LiveEndpoint>,
     peer: Option<Arc<PeerCertificate>>,
     local: Option<SocketAddr>,
@@ -77,7 +78,7 @@ pub(crate) async fn proxy(downstream: &Rc<Downstream>, proxy: &TcpProxy, stream:
 
 async fn stopped(downstream: &Downstream) {
     let mut phase = downstream.worker.phase.clone();
-    let _ = phase.wait_for(|phase| *phase == crate::listen::Phase::Stopped).await;
+    let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
 }
 
 /// What a connection counts against until it ends.
@@ -86,7 +87,11 @@ struct Holds {
     _connection: Held<UsageOf>,
 }
 
-async fn connect(downstream: &Downstream, proxy: &TcpProxy, notes: &mut Notes) -> Option<(Dialed, Holds)> {
+async fn connect(
+    downstream: &Downstream,
+    proxy: &TcpProxy,
+    notes: &mut Notes,
+) -> Option<(Dialed, Holds)> {
     let config = downstream.worker.shared.config();
     let Some(cluster) = choose_cluster(proxy).and_then(|name| config.cluster(name)) else {
         notes.flags = notes.flags.with(Flags::NO_CLUSTER);
@@ -107,7 +112,10 @@ async fn connect(downstream: &Downstream, proxy: &TcpProxy, notes: &mut Notes) -
             notes.flags = notes.flags.with(Flags::UPSTREAM_OVERFLOW);
             return None;
         };
-        let holds = Holds { _active: Held::new(ActiveOf(Arc::clone(&endpoint.state))), _connection: connection };
+        let holds = Holds {
+            _active: Held::new(ActiveOf(Arc::clone(&endpoint.state))),
+            _connection: connection,
+        };
         match dial(downstream, cluster, &endpoint).await {
             Ok(dialed) => {
                 notes.flags = Flags::default();
@@ -136,7 +144,7 @@ fn choose_cluster(proxy: &TcpProxy) -> Option<&str> {
 fn choose_endpoint(
     downstream: &Downstream,
     proxy: &TcpProxy,
-    cluster: &Cluster,
+    cluster: &LiveCluster,
     tried: &[SocketAddr],
 ) -> Option<LiveEndpoint> {
     if let Discovery::OriginalDst { port } = cluster.discovery {
@@ -144,7 +152,8 @@ fn choose_endpoint(
         if let Some(port) = port {
             wanted.set_port(port);
         }
-        // Nobody redirected this connection: its destination is ourselves, and it would come back for ever.
+        // Nobody redirected this connection: its destination is ourselves, and it would come back
+        // for ever.
         return (!downstream.direct).then(|| balancer::original_destination(cluster, wanted));
     }
     let source = downstream.facts.source.ip().to_string();
@@ -152,10 +161,15 @@ fn choose_endpoint(
     balancer::choose(cluster, Draw { hash, tried }, &mut rand::random)
 }
 
-async fn dial(downstream: &Downstream, cluster: &Cluster, endpoint: &LiveEndpoint) -> Result<Dialed, ConnectError> {
+async fn dial(
+    downstream: &Downstream,
+    cluster: &LiveCluster,
+    endpoint: &LiveEndpoint,
+) -> Result<Dialed, ConnectError> {
     // Bytes name no host: as in Envoy, only the endpoint and the transport do.
     let names = Names::default();
-    let dial = Dial { cluster, endpoint, purpose: Purpose::Tcp, alpn: AlpnSource::Transport, names };
+    let dial =
+        Dial { cluster, endpoint, purpose: Purpose::Tcp, alpn: AlpnSource::Transport, names };
     let dialed = dial.connect(&downstream.worker.shared.tls).await;
     let outcome = match &dialed {
         Ok(_) => Some(Outcome::Connected),
@@ -278,7 +292,13 @@ fn open_series(downstream: &Downstream, notes: &Notes) -> Arc<ConnectionSeries> 
     series
 }
 
-fn log(downstream: &Downstream, proxy: &TcpProxy, notes: &Notes, duration: Duration, start: SystemTime) {
+fn log(
+    downstream: &Downstream,
+    proxy: &TcpProxy,
+    notes: &Notes,
+    duration: Duration,
+    start: SystemTime,
+) {
     if proxy.access_logs.is_empty() {
         return;
     }

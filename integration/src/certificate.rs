@@ -5,8 +5,8 @@ use std::{
     process::Command,
 };
 
-/// Makes a certificate that signs itself and its key, as PEM, in `folder`: the files `NAME.crt` and `NAME.key`. `about`:
-/// openssl's arguments that say whose it is.
+/// Makes a certificate that signs itself and its key, as PEM, in `folder`: the files `NAME.crt` and
+/// `NAME.key`. `about`: openssl's arguments that say whose it is.
 ///
 /// # Panics
 /// openssl does not run or refuses, with its words.
@@ -14,7 +14,17 @@ pub fn self_signed(folder: &Path, name: &str, about: &[&str]) -> (PathBuf, PathB
     let path = |kind: &str| folder.join(format!("{name}.{kind}"));
     let (certificate, key) = (path("crt"), path("key"));
     let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ])
         .args(about)
         .arg("-keyout")
         .arg(&key)

@@ -1,8 +1,8 @@
-//! The harness of the end-to-end tests: programs, network namespaces and the mesh that the tests drive. Nobody imports it
-//! but the tests beside it.
+//! The harness of the end-to-end tests: programs, network namespaces and the mesh that the tests
+//! drive. Nobody imports it but the tests beside it.
 
 pub mod certificate;
-pub mod cluster;
+pub mod kube_cluster;
 pub mod mesh;
 pub mod namespace;
 pub mod paths;

@@ -11,7 +11,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{cluster::Cluster, paths, process::until};
+use crate::{kube_cluster::KubeCluster, paths, process::until};
 
 /// The namespace that the mesh is installed in.
 pub const ROOT: &str = "istio-system";
@@ -21,7 +21,7 @@ const ROLLOUT: &str = "--timeout=240s";
 /// A cluster with the mesh in it. Ends with it, and leaves nothing.
 pub struct Mesh {
     /// The cluster.
-    pub cluster: Cluster,
+    pub cluster: KubeCluster,
 }
 
 /// What `fm-peer get` counted.
@@ -55,13 +55,14 @@ impl Answers {
 }
 
 impl Mesh {
-    /// Starts a cluster, loads the images that `integration/images.sh` built, and installs the chart with `values` (as
-    /// `name=value`). Returns once the control plane is ready; says how long that took.
+    /// Starts a cluster, loads the images that `integration/images.sh` built, and installs the
+    /// chart with `values` (as `name=value`). Returns once the control plane is ready; says how
+    /// long that took.
     ///
     /// # Panics
     /// Anything fails, with its words.
     pub fn install(values: &[&str]) -> Self {
-        let mesh = Self { cluster: Cluster::up() };
+        let mesh = Self { cluster: KubeCluster::up() };
         for image in ["control-plane", "proxy", "envoy", "sample"] {
             mesh.cluster.load(&archive(image));
         }
@@ -69,7 +70,10 @@ impl Mesh {
         mesh.upgrade(values);
         #[allow(clippy::print_stderr, reason = "a figure for whoever reads the log")]
         {
-            eprintln!("the chart was installed and ready after {:.1} s", begin.elapsed().as_secs_f64());
+            eprintln!(
+                "the chart was installed and ready after {:.1} s",
+                begin.elapsed().as_secs_f64()
+            );
         }
         mesh
     }
@@ -80,8 +84,15 @@ impl Mesh {
     /// Helm fails, with its words.
     pub fn upgrade(&self, values: &[&str]) {
         let chart = chart("ferromesh");
-        let mut arguments =
-            vec!["upgrade", "--install", "ferromesh", &chart, "--namespace", ROOT, "--create-namespace"];
+        let mut arguments = vec![
+            "upgrade",
+            "--install",
+            "ferromesh",
+            &chart,
+            "--namespace",
+            ROOT,
+            "--create-namespace",
+        ];
         arguments.extend(["--wait", "--timeout", "240s"]);
         arguments.extend(values.iter().flat_map(|value| ["--set", *value]));
         self.helm(&arguments);
@@ -92,9 +103,12 @@ impl Mesh {
     /// # Panics
     /// Helm fails, with its words and those of the pods that it was about.
     pub fn helm(&self, arguments: &[&str]) -> String {
-        let namespace = arguments.iter().skip_while(|a| **a != "--namespace").nth(1).copied().unwrap_or(ROOT);
+        let namespace =
+            arguments.iter().skip_while(|a| **a != "--namespace").nth(1).copied().unwrap_or(ROOT);
         let said = self.try_helm(arguments);
-        said.unwrap_or_else(|e| panic!("helm {}: {e}\n{}", arguments.join(" "), self.story(namespace)))
+        said.unwrap_or_else(|e| {
+            panic!("helm {}: {e}\n{}", arguments.join(" "), self.story(namespace))
+        })
     }
 
     /// Runs Helm: what it printed.
@@ -103,7 +117,8 @@ impl Mesh {
     /// Helm failed; the text is its standard error.
     pub fn try_helm(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(self.cluster.folder().join("bin/helm"));
-        let output = command.arg("--kubeconfig").arg(self.cluster.kubeconfig()).args(arguments).output();
+        let output =
+            command.arg("--kubeconfig").arg(self.cluster.kubeconfig()).args(arguments).output();
         let output = output.expect("helm runs");
         match output.status.success() {
             true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
@@ -116,16 +131,32 @@ impl Mesh {
     /// # Panics
     /// It does not become so; tells what its namespace's pods and events say.
     pub fn ready(&self, namespace: &str, workload: &str) {
-        let status = self.cluster.try_kubectl(&["rollout", "status", workload, "--namespace", namespace, ROLLOUT]);
-        status.unwrap_or_else(|e| panic!("{workload} in {namespace}: {e}\n{}", self.story(namespace)));
+        let status = self.cluster.try_kubectl(&[
+            "rollout",
+            "status",
+            workload,
+            "--namespace",
+            namespace,
+            ROLLOUT,
+        ]);
+        status.unwrap_or_else(|e| {
+            panic!("{workload} in {namespace}: {e}\n{}", self.story(namespace))
+        });
     }
 
-    /// Runs a command of the sample application in a workload's container `app`: what it printed, or complained about.
+    /// Runs a command of the sample application in a workload's container `app`: what it printed,
+    /// or complained about.
     ///
     /// # Errors
     /// It ended with another code than 0; the text is its standard error.
-    pub fn peer(&self, namespace: &str, workload: &str, arguments: &[&str]) -> Result<String, String> {
-        let begin = ["exec", "--namespace", namespace, workload, "--container", "app", "--", "/fm-peer"];
+    pub fn peer(
+        &self,
+        namespace: &str,
+        workload: &str,
+        arguments: &[&str],
+    ) -> Result<String, String> {
+        let begin =
+            ["exec", "--namespace", namespace, workload, "--container", "app", "--", "/fm-peer"];
         self.cluster.try_kubectl(&[&begin[..], arguments].concat())
     }
 
@@ -133,14 +164,22 @@ impl Mesh {
     ///
     /// # Panics
     /// The workload cannot send.
-    pub fn get(&self, namespace: &str, workload: &str, url: &str, count: usize, headers: &[&str]) -> Answers {
+    pub fn get(
+        &self,
+        namespace: &str,
+        workload: &str,
+        url: &str,
+        count: usize,
+        headers: &[&str],
+    ) -> Answers {
         let count = count.to_string();
         let said = self.peer(namespace, workload, &[&["get", url, &count], headers].concat());
         let said = said.unwrap_or_else(|e| panic!("{workload} asks {url}: {e}"));
         serde_json::from_str(&said).unwrap_or_else(|e| panic!("{workload} asks {url}: {e}: {said}"))
     }
 
-    /// Asks from a workload, 20 requests at a time, until `right` holds: changes take a moment to arrive.
+    /// Asks from a workload, 20 requests at a time, until `right` holds: changes take a moment to
+    /// arrive.
     ///
     /// # Panics
     /// It does not within a minute; shows the last answers.
@@ -173,7 +212,13 @@ impl Mesh {
         };
         let pods = ask(&["get", "pods", "--output", "wide"]);
         let events = ask(&["get", "events", "--sort-by=.lastTimestamp"]);
-        let control = self.cluster.try_kubectl(&["logs", "deployment/ferromesh", "--namespace", ROOT, "--tail=40"]);
+        let control = self.cluster.try_kubectl(&[
+            "logs",
+            "deployment/ferromesh",
+            "--namespace",
+            ROOT,
+            "--tail=40",
+        ]);
         let words = [pods, last(&events, 25), last(&control.unwrap_or_else(|e| e), 40)];
         words.concat()
     }
@@ -182,12 +227,25 @@ impl Mesh {
     ///
     /// # Panics
     /// It does not within a minute; shows the last value.
-    pub fn until_status(&self, namespace: &str, object: &str, path: &str, right: impl Fn(&str) -> bool) {
+    pub fn until_status(
+        &self,
+        namespace: &str,
+        object: &str,
+        path: &str,
+        right: impl Fn(&str) -> bool,
+    ) {
         let output = format!("jsonpath={{{path}}}");
         let mut found = String::new();
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_secs(60) {
-            let asked = self.cluster.try_kubectl(&["get", object, "--namespace", namespace, "--output", &output]);
+            let asked = self.cluster.try_kubectl(&[
+                "get",
+                object,
+                "--namespace",
+                namespace,
+                "--output",
+                &output,
+            ]);
             found = asked.unwrap_or_else(|e| e);
             if right(&found) {
                 return;
@@ -200,7 +258,14 @@ impl Mesh {
     /// The address of a Service in the cluster, which the host reaches too.
     pub fn service_address(&self, namespace: &str, service: &str) -> String {
         let object = format!("service/{service}");
-        self.cluster.kubectl(&["get", &object, "--namespace", namespace, "--output", "jsonpath={.spec.clusterIP}"])
+        self.cluster.kubectl(&[
+            "get",
+            &object,
+            "--namespace",
+            namespace,
+            "--output",
+            "jsonpath={.spec.clusterIP}",
+        ])
     }
 
     /// Waits until no pod of a namespace has a label.
@@ -209,8 +274,15 @@ impl Mesh {
     /// One is there after a minute.
     pub fn until_gone(&self, namespace: &str, label: &str) {
         until(Duration::from_secs(60), &format!("{label} gone from {namespace}"), || {
-            let pods =
-                self.cluster.kubectl(&["get", "pods", "--namespace", namespace, "--selector", label, "--output=name"]);
+            let pods = self.cluster.kubectl(&[
+                "get",
+                "pods",
+                "--namespace",
+                namespace,
+                "--selector",
+                label,
+                "--output=name",
+            ]);
             pods.is_empty()
         });
     }
@@ -233,6 +305,10 @@ pub fn chart(name: &str) -> String {
 /// It was not built.
 pub fn archive(image: &str) -> PathBuf {
     let path = paths::project().join("target/images").join(format!("{image}.tar"));
-    assert!(fs::exists(&path).unwrap_or(false), "{} is not there: run integration/images.sh", path.display());
+    assert!(
+        fs::exists(&path).unwrap_or(false),
+        "{} is not there: run integration/images.sh",
+        path.display()
+    );
     path
 }

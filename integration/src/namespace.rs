@@ -1,4 +1,5 @@
-//! Network namespaces in the shape of pods: addresses on a bridge, and redirection by our own program.
+//! Network namespaces in the shape of pods: addresses on a bridge, and redirection by our own
+//! program.
 
 use std::{
     fs::{self, File},
@@ -17,8 +18,14 @@ use crate::paths;
 /// # Panics
 /// It cannot be started, or fails.
 pub fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"));
-    assert!(output.status.success(), "{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    let output =
+        Command::new(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(
+        output.status.success(),
+        "{program} {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -33,7 +40,8 @@ impl Bridge {
     pub fn new(third: u8) -> Self {
         let name = format!("fmb{third}");
         let _ = Command::new("ip").args(["link", "del", &name]).output();
-        // Left to itself a bridge takes the lowest address of its links, and changes it while they come and go.
+        // Left to itself a bridge takes the lowest address of its links, and changes it while they
+        // come and go.
         let address = format!("02:00:0a:4d:{third:02x}:01");
         run("ip", &["link", "add", &name, "address", &address, "type", "bridge"]);
         let bridge = Self { name, third };
@@ -68,25 +76,38 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Makes a pod at `.LAST` of the bridge's network, whose programs resolve `hosts` (name, address).
+    /// Makes a pod at `.LAST` of the bridge's network, whose programs resolve `hosts` (name,
+    /// address).
     pub fn new(bridge: &Bridge, label: &str, last: u8, hosts: &[(&str, &str)]) -> Self {
         let name = format!("fm{}-{label}", bridge.third);
         let _ = Command::new("ip").args(["netns", "del", &name]).output();
         run("ip", &["netns", "add", &name]);
         let address6 = Ipv6Addr::new(0xfd77, 0, 0, bridge.third.into(), 0, 0, 0, last.into());
         let pod = Self { address: bridge.address(last), address6, name };
-        let (outer, address) = (format!("fm{}v{last}", bridge.third), format!("{}/24", pod.address));
-        run("ip", &["link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &pod.name]);
+        let (outer, address) =
+            (format!("fm{}v{last}", bridge.third), format!("{}/24", pod.address));
+        run(
+            "ip",
+            &["link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &pod.name],
+        );
         run("ip", &["link", "set", &outer, "master", &bridge.name, "up"]);
         run("ip", &["-n", &pod.name, "addr", "add", &address, "dev", "eth0"]);
-        run("ip", &["-n", &pod.name, "addr", "add", &format!("{address6}/64"), "dev", "eth0", "nodad"]);
+        run(
+            "ip",
+            &["-n", &pod.name, "addr", "add", &format!("{address6}/64"), "dev", "eth0", "nodad"],
+        );
         run("ip", &["-n", &pod.name, "link", "set", "eth0", "up"]);
         run("ip", &["-n", &pod.name, "link", "set", "lo", "up"]);
-        run("ip", &["-n", &pod.name, "route", "add", "default", "via", &bridge.address(1).to_string()]);
+        run(
+            "ip",
+            &["-n", &pod.name, "route", "add", "default", "via", &bridge.address(1).to_string()],
+        );
         let folder = pod.etc();
         fs::create_dir_all(&folder).expect("/etc/netns is writable for root");
-        let lines: String = hosts.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
-        fs::write(folder.join("hosts"), format!("127.0.0.1 localhost\n{lines}")).expect("a hosts file");
+        let lines: String =
+            hosts.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
+        fs::write(folder.join("hosts"), format!("127.0.0.1 localhost\n{lines}"))
+            .expect("a hosts file");
         pod
     }
 
@@ -94,12 +115,14 @@ impl Pod {
         Path::new("/etc/netns").join(&self.name)
     }
 
-    /// Redirects the pod's traffic as the init container of an injected pod does; `flags` are those of `redirect`.
+    /// Redirects the pod's traffic as the init container of an injected pod does; `flags` are those
+    /// of `redirect`.
     ///
     /// # Panics
     /// The kernel does not take the rules.
     pub fn redirect(&self, flags: &[&str]) {
-        let output = self.command(&paths::program("ferromesh-proxy")).arg("redirect").args(flags).output();
+        let output =
+            self.command(&paths::program("ferromesh-proxy")).arg("redirect").args(flags).output();
         let output = output.expect("ip starts");
         assert!(output.status.success(), "redirect: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -116,17 +139,29 @@ impl Pod {
         let user = PROXY_USER.to_string();
         let mut command = Command::new("ip");
         command
-            .args(["netns", "exec", &self.name, "setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"])
+            .args([
+                "netns",
+                "exec",
+                &self.name,
+                "setpriv",
+                "--reuid",
+                &user,
+                "--regid",
+                &user,
+                "--clear-groups",
+            ])
             .arg(program);
         command
     }
 
-    /// Does something in the pod's namespace, such as opening a socket, which stays the pod's afterwards.
+    /// Does something in the pod's namespace, such as opening a socket, which stays the pod's
+    /// afterwards.
     ///
     /// # Panics
     /// The namespace cannot be entered, or `work` panics.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(Path::new("/run/netns").join(&self.name)).expect("the pod's namespace has a name");
+        let namespace = File::open(Path::new("/run/netns").join(&self.name))
+            .expect("the pod's namespace has a name");
         let entered = || {
             setns(&namespace, CloneFlags::CLONE_NEWNET).expect("root may enter it");
             work()
@@ -140,7 +175,10 @@ impl Pod {
     /// # Panics
     /// It cannot be started.
     pub fn exec(&self, program: &Path, arguments: &[&str]) -> Output {
-        self.command(program).args(arguments).output().unwrap_or_else(|e| panic!("{}: {e}", program.display()))
+        self.command(program)
+            .args(arguments)
+            .output()
+            .unwrap_or_else(|e| panic!("{}: {e}", program.display()))
     }
 }
 

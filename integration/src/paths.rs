@@ -1,4 +1,5 @@
-//! Where the programs under test and their peers are. The only place of the tests that reads the environment.
+//! Where the programs under test and their peers are. The only place of the tests that reads the
+//! environment.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,7 +8,10 @@ use std::{
 
 /// The project's folder.
 pub fn project() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("integration/ lies in the project").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("integration/ lies in the project")
+        .to_owned()
 }
 
 /// A program that this workspace built: beside the running test, or where `FERROMESH_BIN` says.
@@ -24,7 +28,11 @@ pub fn program(name: &str) -> PathBuf {
         }
     };
     let path = folder.join(name);
-    assert!(path.is_file(), "{} is not there: run integration/test.sh, or cargo build --workspace", path.display());
+    assert!(
+        path.is_file(),
+        "{} is not there: run integration/test.sh, or cargo build --workspace",
+        path.display()
+    );
     path
 }
 
@@ -38,8 +46,8 @@ pub fn envoy() -> PathBuf {
     path
 }
 
-/// How often the crash test kills, and the seed of its random moments: `FERROMESH_KILLS` (20) and `FERROMESH_SEED` (from
-/// the process id).
+/// How often the crash test kills, and the seed of its random moments: `FERROMESH_KILLS` (20) and
+/// `FERROMESH_SEED` (from the process id).
 ///
 /// # Panics
 /// A variable is not a number.
@@ -48,8 +56,8 @@ pub fn crash_settings() -> (u32, u64) {
     (kills, number("FERROMESH_SEED").unwrap_or_else(|| std::process::id().into()))
 }
 
-/// How long each attack goes on, and how many rounds of all of them there are: `FERROMESH_ATTACK_SECONDS` (a quarter) and
-/// `FERROMESH_ATTACK_ROUNDS` (1).
+/// How long each attack goes on, and how many rounds of all of them there are:
+/// `FERROMESH_ATTACK_SECONDS` (a quarter) and `FERROMESH_ATTACK_ROUNDS` (1).
 ///
 /// # Panics
 /// A variable is not a number.
@@ -59,8 +67,8 @@ pub fn attack_settings() -> (Duration, u32) {
     (seconds.unwrap_or(Duration::from_millis(250)), rounds)
 }
 
-/// How many calls the authorization oracle judges, and the seed of everything in them: `FERROMESH_ORACLE_CASES` (200) and
-/// `FERROMESH_SEED` (always the same).
+/// How many calls the authorization oracle judges, and the seed of everything in them:
+/// `FERROMESH_ORACLE_CASES` (200) and `FERROMESH_SEED` (always the same).
 ///
 /// # Panics
 /// A variable is not a number.
@@ -69,13 +77,14 @@ pub fn oracle_settings() -> (usize, u64) {
     (cases, number("FERROMESH_SEED").unwrap_or(1))
 }
 
-/// How much the differential test does: `FERROMESH_REQUESTS` (2,000) over `FERROMESH_CONFIGURATIONS` (42), all from
-/// `FERROMESH_SEED` (always the same).
+/// How much the differential test does: `FERROMESH_REQUESTS` (2,000) over
+/// `FERROMESH_CONFIGURATIONS` (42), all from `FERROMESH_SEED` (always the same).
 ///
 /// # Panics
 /// A variable is not a number.
 pub fn differential_settings() -> Differential {
-    let configurations = number("FERROMESH_CONFIGURATIONS").and_then(|n| n.try_into().ok()).unwrap_or(42);
+    let configurations =
+        number("FERROMESH_CONFIGURATIONS").and_then(|n| n.try_into().ok()).unwrap_or(42);
     Differential {
         requests: number("FERROMESH_REQUESTS").unwrap_or(2000),
         configurations,
@@ -95,13 +104,18 @@ pub struct Differential {
 }
 
 /// How large the mesh is that comes and leaves, and how often: `FERROMESH_MEMORY_SERVICES` (200),
-/// `FERROMESH_MEMORY_PROXIES` (100) and `FERROMESH_MEMORY_ROUNDS` (2).
+/// `FERROMESH_MEMORY_PROXIES` (100) and `FERROMESH_MEMORY_ROUNDS` (1).
 ///
 /// # Panics
 /// A variable is not a number.
 pub fn memory_settings() -> (usize, usize, usize) {
-    let size = |name: &str, small: usize| number(name).and_then(|n| n.try_into().ok()).unwrap_or(small);
-    (size("FERROMESH_MEMORY_SERVICES", 200), size("FERROMESH_MEMORY_PROXIES", 100), size("FERROMESH_MEMORY_ROUNDS", 2))
+    let size =
+        |name: &str, small: usize| number(name).and_then(|n| n.try_into().ok()).unwrap_or(small);
+    (
+        size("FERROMESH_MEMORY_SERVICES", 200),
+        size("FERROMESH_MEMORY_PROXIES", 100),
+        size("FERROMESH_MEMORY_ROUNDS", 1),
+    )
 }
 
 #[allow(clippy::disallowed_methods, reason = "the tests' one place that reads the environment")]

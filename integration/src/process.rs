@@ -77,7 +77,11 @@ impl Process {
     }
 }
 
-fn until_or(limit: Duration, mut ready: impl FnMut() -> bool, mut over: impl FnMut() -> bool) -> bool {
+fn until_or(
+    limit: Duration,
+    mut ready: impl FnMut() -> bool,
+    mut over: impl FnMut() -> bool,
+) -> bool {
     let begin = Instant::now();
     while begin.elapsed() < limit {
         if ready() {

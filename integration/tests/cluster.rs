@@ -1,5 +1,6 @@
-//! The cluster that tests of Kubernetes run in: pods, services and names work, two run side by side, and nothing is
-//! left of one that ended. Needs root, and what `integration/peers.sh kube` installs.
+//! The cluster that tests of Kubernetes run in: pods, services and names work, two run side by
+//! side, and nothing is left of one that ended. Needs root, and what `integration/peers.sh kube`
+//! installs.
 #![cfg(feature = "kube")]
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use ferromesh_integration::{cluster::Cluster, namespace::run, process::until};
+use ferromesh_integration::{kube_cluster::KubeCluster, namespace::run, process::until};
 
 const SERVER: &str = "
 apiVersion: v1
@@ -27,15 +28,15 @@ spec: {selector: {app: server}, ports: [{port: 80, targetPort: 8080}]}
 ";
 
 /// A cluster in which the pod `server` is ready, behind the service `echo`.
-fn serving() -> Cluster {
-    let cluster = Cluster::up();
+fn serving() -> KubeCluster {
+    let cluster = KubeCluster::up();
     cluster.load(&cluster.folder().join("probe.tar"));
     cluster.apply(SERVER);
     cluster.until_field("pod/server", ".status.conditions[?(@.type==\"Ready\")].status", "True");
     cluster
 }
 
-fn field(cluster: &Cluster, object: &str, path: &str) -> String {
+fn field(cluster: &KubeCluster, object: &str, path: &str) -> String {
     cluster.kubectl(&["get", object, "--output", &format!("jsonpath={{{path}}}")])
 }
 
@@ -44,7 +45,8 @@ fn reachable(address: &str, port: u16) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_ok()
 }
 
-/// What the machine has because of a cluster: whatever names its folder, its number or its containers.
+/// What the machine has because of a cluster: whatever names its folder, its number or its
+/// containers.
 #[derive(Debug, PartialEq, Eq)]
 struct Traces {
     folder: bool,
@@ -57,7 +59,9 @@ struct Traces {
 
 impl Traces {
     fn of(mark: &Mark) -> Self {
-        let lines = |text: &str, word: &str| text.lines().filter(|l| l.contains(word)).map(str::to_owned).collect();
+        let lines = |text: &str, word: &str| {
+            text.lines().filter(|l| l.contains(word)).map(str::to_owned).collect()
+        };
         let mounts = fs::read_to_string("/proc/mounts").expect("Linux has it");
         let links = run("ip", &["-o", "link"]);
         let own: Vec<String> = lines(&links, &mark.folder);
@@ -90,26 +94,39 @@ struct Mark {
 }
 
 impl Mark {
-    fn of(cluster: &Cluster) -> Self {
-        let read =
-            |name| fs::read_to_string(cluster.folder().join(name)).expect("a file of the cluster").trim().to_owned();
+    fn of(cluster: &KubeCluster) -> Self {
+        let read = |name| {
+            fs::read_to_string(cluster.folder().join(name))
+                .expect("a file of the cluster")
+                .trim()
+                .to_owned()
+        };
         let ids = field(cluster, "pods", ".items[*].status.containerStatuses[*].containerID");
         Self {
             folder: cluster.folder().display().to_string(),
             number: read(".ferromesh-kube"),
-            namespace: fs::read_link(format!("/proc/{}/ns/net", read("anchor.pid"))).expect("it runs"),
-            containers: ids.split(' ').filter_map(|id| id.strip_prefix("containerd://")).map(str::to_owned).collect(),
+            namespace: fs::read_link(format!("/proc/{}/ns/net", read("anchor.pid")))
+                .expect("it runs"),
+            containers: ids
+                .split(' ')
+                .filter_map(|id| id.strip_prefix("containerd://"))
+                .map(str::to_owned)
+                .collect(),
         }
     }
 }
 
-/// Processes that run in the cluster's network, or on whose command line its folder is. Those of pods have a network of
-/// their own; their control groups stand for them.
+/// Processes that run in the cluster's network, or on whose command line its folder is. Those of
+/// pods have a network of their own; their control groups stand for them.
 fn processes(mark: &Mark) -> Vec<String> {
-    let folders = fs::read_dir("/proc").expect("Linux has it").filter_map(Result::ok).map(|entry| entry.path());
+    let folders = fs::read_dir("/proc")
+        .expect("Linux has it")
+        .filter_map(Result::ok)
+        .map(|entry| entry.path());
     let commands = folders.filter_map(|folder| {
         let command = fs::read_to_string(folder.join("cmdline")).ok()?;
-        let inside = fs::read_link(folder.join("ns/net")).is_ok_and(|namespace| namespace == mark.namespace);
+        let inside =
+            fs::read_link(folder.join("ns/net")).is_ok_and(|namespace| namespace == mark.namespace);
         (inside || command.contains(&mark.folder)).then_some(command)
     });
     commands.collect()
@@ -117,7 +134,9 @@ fn processes(mark: &Mark) -> Vec<String> {
 
 fn control_groups(folder: &Path, containers: &[String]) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path());
+    let folders = entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path());
     let found = folders.flat_map(|path| {
         let own = containers.iter().any(|id| path.ends_with(id)).then(|| path.clone());
         own.into_iter().chain(control_groups(&path, containers))
@@ -132,20 +151,32 @@ fn a_pod_of_a_scratch_image_is_served_by_name_and_nothing_is_left_of_its_cluster
     // A pod is ready a moment before the rules of its service are.
     let mut answer = String::new();
     until(Duration::from_secs(20), "the pod reaches itself through its service", || {
-        let asked = cluster.try_kubectl(&["exec", "server", "--", "/probe", "get", "http://echo/itself"]);
+        let asked =
+            cluster.try_kubectl(&["exec", "server", "--", "/probe", "get", "http://echo/itself"]);
         asked.map(|said| answer = said).is_ok()
     });
     assert_eq!(answer, "200 OK\nserver GET /itself\n");
 
     let url = "http://echo.default.svc.cluster.local/by-name";
-    cluster.kubectl(&["run", "client", "--image=local/probe:1", "--restart=Never", "--", "get", url]);
+    cluster.kubectl(&[
+        "run",
+        "client",
+        "--image=local/probe:1",
+        "--restart=Never",
+        "--",
+        "get",
+        url,
+    ]);
     cluster.until_field("pod/client", ".status.phase", "Succeeded");
     assert_eq!(cluster.kubectl(&["logs", "client"]), "200 OK\nserver GET /by-name\n");
 
     let mark = Mark::of(&cluster);
     assert_eq!(mark.containers.len(), 2, "{:?}", mark.containers);
     let during = Traces::of(&mark);
-    assert!(during.processes.len() > 8 && !during.links.is_empty() && !during.control_groups.is_empty(), "{during:?}");
+    assert!(
+        during.processes.len() > 8 && !during.links.is_empty() && !during.control_groups.is_empty(),
+        "{during:?}"
+    );
     drop(cluster);
     assert_eq!(Traces::of(&mark), Traces::none());
 }
@@ -166,10 +197,19 @@ fn two_clusters_reach_each_other_and_the_host_reaches_both() {
         assert!(reachable(address, 8080), "the host does not reach the pod {address}");
     }
     for address in &services {
-        until(Duration::from_secs(20), &format!("the host reaches the service {address}"), || reachable(address, 80));
+        until(Duration::from_secs(20), &format!("the host reaches the service {address}"), || {
+            reachable(address, 80)
+        });
     }
     for (cluster, pod) in [(&one, &pods[1]), (&other, &pods[0])] {
-        let answer = cluster.kubectl(&["exec", "server", "--", "/probe", "get", &format!("http://{pod}:8080/over")]);
+        let answer = cluster.kubectl(&[
+            "exec",
+            "server",
+            "--",
+            "/probe",
+            "get",
+            &format!("http://{pod}:8080/over"),
+        ]);
         assert_eq!(answer, "200 OK\nserver GET /over\n");
     }
 }
@@ -188,5 +228,8 @@ fn an_api_server_that_is_killed_comes_back_with_everything_but_history() {
     assert_eq!(field(&cluster, "pod/server", ".metadata.uid"), uid);
     let resumed = format!("/api/v1/pods?watch=true&timeoutSeconds=1&resourceVersion={version}");
     let answer = cluster.try_kubectl(&["get", "--raw", &resumed]);
-    assert!(matches!(&answer, Ok(said) | Err(said) if said.contains("too old resource version")), "{answer:?}");
+    assert!(
+        matches!(&answer, Ok(said) | Err(said) if said.contains("too old resource version")),
+        "{answer:?}"
+    );
 }

@@ -1,10 +1,10 @@
-//! kill -9 at random moments under writes: nothing that was acknowledged is lost, and traffic does not notice.
+//! kill -9 at random moments under writes: nothing that was acknowledged is lost, and traffic does
+//! not notice.
 #![cfg(feature = "e2e")]
 
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
     process::Command,
     sync::{
         Arc,
@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use ferromesh_integration::{paths, process::Process};
+use ferromesh_integration::{paths, plane::ControlPlane, process::Process};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -24,40 +24,6 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
 const HOST: &str = "127.78.1.1";
-
-/// A control plane that is killed again and again, always on the same data.
-struct Victim {
-    dir: tempfile::TempDir,
-}
-
-impl Victim {
-    fn file(&self, name: &str) -> String {
-        self.dir.path().join(name).to_str().expect("a path of ours is text").to_owned()
-    }
-
-    fn start(&self, number: u32) -> Process {
-        let mut command = Command::new(paths::program("ferromesh"));
-        command.args(["serve", "--data-dir", &self.file("data"), "--config", &self.file("config")]);
-        for (flag, port) in [
-            ("--xds-address", 15010),
-            ("--xds-tls-address", 15012),
-            ("--http-address", 8080),
-            ("--metrics-address", 15014),
-        ] {
-            command.args([flag, &format!("{HOST}:{port}")]);
-        }
-        let mut process = Process::start(&format!("control-plane-{number}"), self.dir.path(), command);
-        let ready = format!("http://{HOST}:8080/healthz/ready");
-        process.until("ready", || {
-            Command::new("curl").args(["-sf", "-m", "1", &ready]).output().is_ok_and(|o| o.status.success())
-        });
-        process
-    }
-
-    fn admin_token(&self) -> String {
-        fs::read_to_string(self.file("data/admin-token")).expect("the administrator's token").trim().to_owned()
-    }
-}
 
 /// Writes and deletes objects one after the other, and remembers what was acknowledged.
 struct Writer {
@@ -89,9 +55,12 @@ impl Writer {
                 .header("content-type", "application/json")
                 .body(Full::from(body))
                 .expect("a request");
-            let answer = tokio::time::timeout(Duration::from_secs(10), client.request(request)).await;
+            let answer =
+                tokio::time::timeout(Duration::from_secs(10), client.request(request)).await;
             match answer {
-                Ok(Ok(response)) if response.status().is_success() => drop(self.acknowledged.insert(name, value)),
+                Ok(Ok(response)) if response.status().is_success() => {
+                    self.acknowledged.insert(name, value);
+                }
                 Ok(Ok(response)) => panic!("{name}: {}", response.status()),
                 _ => {
                     self.doubtful = Some((name, value));
@@ -129,7 +98,9 @@ fn object(name: &str, n: u64) -> Value {
 
 async fn stored(name: &str) -> Option<u64> {
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    let uri = format!("http://{HOST}:8080/api/v1/objects/serviceentries/default/{name}").parse().expect("a URI");
+    let uri = format!("http://{HOST}:8080/api/v1/objects/serviceentries/default/{name}")
+        .parse()
+        .expect("a URI");
     let response = client.get(uri).await.expect("an answer");
     if response.status() == StatusCode::NOT_FOUND {
         return None;
@@ -154,8 +125,11 @@ struct Traffic {
 
 impl Traffic {
     fn start() -> Self {
-        let (stop, requests, failures) =
-            (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (stop, requests, failures) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicU64::new(0)),
+        );
         let (s, r, f) = (stop.clone(), requests.clone(), failures.clone());
         let thread = thread::spawn(move || {
             while !s.load(Ordering::Relaxed) {
@@ -205,16 +179,11 @@ spec: {serviceAccountName: echo, containers: [{name: app, image: echo}]}
 status: {phase: Running, podIP: 127.78.2.2, podIPs: [{ip: 127.78.2.2}], conditions: [{type: Ready, status: "True"}]}
 "#;
 
-fn start_proxy(victim: &Victim) -> [Process; 2] {
+fn start_proxy(victim: &ControlPlane) -> [Process; 2] {
     let mut application = Command::new(paths::program("fm-peer"));
     application.args(["serve", "127.78.2.1:9080", "echo", "v1"]);
-    let application = Process::start("echo", victim.dir.path(), application);
-    let token = Command::new(paths::program("ferromesh"))
-        .args(["token", "create", "-n", "default", "-s", "echo", "--server", &format!("http://{HOST}:8080")])
-        .args(["--admin-token-file", &victim.file("data/admin-token")])
-        .output()
-        .expect("ferromesh starts");
-    fs::write(victim.file("token"), token.stdout).expect("a token file");
+    let application = Process::start("echo", victim.folder(), application);
+    fs::write(victim.path("token"), victim.join_token("default", "echo")).expect("a token file");
     let mut command = Command::new(paths::program("ferromesh-proxy"));
     command.args([
         "run",
@@ -261,7 +230,7 @@ fn start_proxy(victim: &Victim) -> [Process; 2] {
         "--work-dir",
         &victim.file("work"),
     ]);
-    let mut proxy = Process::start("proxy", victim.dir.path(), command);
+    let mut proxy = Process::start("proxy", victim.folder(), command);
     proxy.until("serving", request_through_proxy);
     [application, proxy]
 }
@@ -273,17 +242,21 @@ async fn acknowledged_writes_survive_kill_9_while_proxies_keep_serving() {
     {
         eprintln!("{kills} kills, seed {seed}");
     }
-    let victim = Victim { dir: tempfile::tempdir().expect("a directory") };
-    fs::create_dir(Path::new(&victim.file("config"))).expect("a directory");
-    fs::write(victim.file("config/mesh.yaml"), CONFIG).expect("a configuration");
-    let mut process = victim.start(0);
+    let victim = ControlPlane::new(HOST);
+    victim.write("mesh.yaml", CONFIG);
+    let mut process = victim.start();
     let _proxy = start_proxy(&victim);
     let traffic = Traffic::start();
     let mut moments = StdRng::seed_from_u64(seed);
     let random = StdRng::seed_from_u64(seed ^ 1);
-    let mut writer =
-        Writer { token: victim.admin_token(), random, acknowledged: BTreeMap::new(), doubtful: None, count: 0 };
-    for kill in 1..=kills {
+    let mut writer = Writer {
+        token: victim.admin_token(),
+        random,
+        acknowledged: BTreeMap::new(),
+        doubtful: None,
+        count: 0,
+    };
+    for _ in 0..kills {
         let stop = Arc::new(AtomicBool::new(false));
         let pause = Duration::from_millis(moments.random_range(1..150));
         let killer = async {
@@ -293,12 +266,16 @@ async fn acknowledged_writes_survive_kill_9_while_proxies_keep_serving() {
         };
         tokio::join!(writer.run(&stop), killer);
         assert!(process.ended(Duration::from_secs(5)).is_some(), "kill -9 did not end it");
-        process = victim.start(kill);
+        process = victim.start();
         writer.verify().await;
     }
-    let (requests, failures) = (traffic.requests.load(Ordering::Relaxed), traffic.failures.load(Ordering::Relaxed));
+    let (requests, failures) =
+        (traffic.requests.load(Ordering::Relaxed), traffic.failures.load(Ordering::Relaxed));
     assert!(writer.count > u64::from(kills), "the writer wrote {} objects", writer.count);
-    assert_eq!(failures, 0, "{failures} of {requests} requests failed while the control plane was away");
+    assert_eq!(
+        failures, 0,
+        "{failures} of {requests} requests failed while the control plane was away"
+    );
     assert!(requests > u64::from(kills) * 5, "only {requests} requests were sent");
 
     // The proxy is back: what is written now reaches it.
@@ -306,8 +283,15 @@ async fn acknowledged_writes_survive_kill_9_while_proxies_keep_serving() {
     let back = async {
         loop {
             let uri = format!("http://{HOST}:8080/api/v1/proxies").parse().expect("a URI");
-            let body =
-                client.get(uri).await.expect("an answer").into_body().collect().await.expect("a body").to_bytes();
+            let body = client
+                .get(uri)
+                .await
+                .expect("an answer")
+                .into_body()
+                .collect()
+                .await
+                .expect("a body")
+                .to_bytes();
             let list: Value = serde_json::from_slice(&body).expect("JSON");
             if list["items"][0]["sync"]["LDS"]["state"] == "SYNCED" {
                 break;

@@ -1,7 +1,8 @@
-//! Constant load through sidecars, and not one failed request, whatever happens meanwhile: applications are rolled and
-//! scaled, the control plane is killed and comes back elsewhere with an empty file system, the API server restarts and
-//! forgets its history, certificates rotate, the chart is upgraded and rolled back, a crowd of services comes and goes.
-//! Needs root, the images of `integration/images.sh`, and what `integration/peers.sh kube` installs.
+//! Constant load through sidecars, and not one failed request, whatever happens meanwhile:
+//! applications are rolled and scaled, the control plane is killed and comes back elsewhere with an
+//! empty file system, the API server restarts and forgets its history, certificates rotate, the
+//! chart is upgraded and rolled back, a crowd of services comes and goes. Needs root, the images of
+//! `integration/images.sh`, and what `integration/peers.sh kube` installs.
 #![cfg(feature = "kube")]
 
 use std::{
@@ -96,7 +97,9 @@ spec:
 }
 
 fn pairs() -> impl Iterator<Item = (&'static str, &'static str)> {
-    ["ferromesh", "envoy"].into_iter().flat_map(|caller| ["ferromesh", "envoy"].map(|server| (caller, server)))
+    ["ferromesh", "envoy"]
+        .into_iter()
+        .flat_map(|caller| ["ferromesh", "envoy"].map(|server| (caller, server)))
 }
 
 struct Town {
@@ -106,14 +109,21 @@ struct Town {
 impl Town {
     fn counts(&self, caller: &str) -> Counts {
         let pod = format!("pod/{caller}");
-        let said = self.mesh.cluster.kubectl(&["logs", &pod, "--namespace=town", "--container=app", "--tail=1"]);
+        let said = self.mesh.cluster.kubectl(&[
+            "logs",
+            &pod,
+            "--namespace=town",
+            "--container=app",
+            "--tail=1",
+        ]);
         serde_json::from_str(&said).unwrap_or_else(|e| panic!("{caller}: {e}: {said}"))
     }
 
     /// Does something, and checks that requests went on meanwhile and that none failed.
     fn steady(&self, what: &str, act: impl FnOnce(&Mesh)) {
         let begin = Instant::now();
-        let before: Vec<u64> = pairs().map(|(a, b)| self.counts(&format!("{a}-to-{b}")).answered).collect();
+        let before: Vec<u64> =
+            pairs().map(|(a, b)| self.counts(&format!("{a}-to-{b}")).answered).collect();
         act(&self.mesh);
         for ((a, b), before) in pairs().zip(before) {
             let caller = format!("{a}-to-{b}");
@@ -129,7 +139,10 @@ impl Town {
                 self.mesh.story("town")
             );
         }
-        #[allow(clippy::print_stderr, reason = "progress, which the test runner shows when the test fails")]
+        #[allow(
+            clippy::print_stderr,
+            reason = "progress, which the test runner shows when the test fails"
+        )]
         {
             eprintln!("-- {what}: no failed request, {:.0} s", begin.elapsed().as_secs_f64());
         }
@@ -147,13 +160,21 @@ fn roll(mesh: &Mesh) {
 fn scale(mesh: &Mesh, replicas: u32) {
     for kind in ["ferromesh", "envoy"] {
         let deployment = format!("deployment/server-{kind}");
-        mesh.cluster.kubectl(&["scale", &deployment, "--namespace=town", &format!("--replicas={replicas}")]);
+        mesh.cluster.kubectl(&[
+            "scale",
+            &deployment,
+            "--namespace=town",
+            &format!("--replicas={replicas}"),
+        ]);
     }
     for kind in ["ferromesh", "envoy"] {
         mesh.ready("town", &format!("deployment/server-{kind}"));
         let count = || {
             let selector = format!("--selector=app=server-{kind}");
-            mesh.cluster.kubectl(&["get", "pods", "--namespace=town", &selector, "--output=name"]).lines().count()
+            mesh.cluster
+                .kubectl(&["get", "pods", "--namespace=town", &selector, "--output=name"])
+                .lines()
+                .count()
         };
         until(LATE, &format!("{replicas} pods of kind {kind}"), || count() == replicas as usize);
     }
@@ -162,12 +183,28 @@ fn scale(mesh: &Mesh, replicas: u32) {
 /// The addresses of the control plane's pods.
 fn control_plane(mesh: &Mesh) -> String {
     let output = "jsonpath={.items[*].status.podIP}";
-    mesh.cluster.kubectl(&["get", "pods", "--namespace", ROOT, "--selector=app=ferromesh", "--output", output])
+    mesh.cluster.kubectl(&[
+        "get",
+        "pods",
+        "--namespace",
+        ROOT,
+        "--selector=app=ferromesh",
+        "--output",
+        output,
+    ])
 }
 
 fn kill_the_control_plane(mesh: &Mesh) {
     let before = control_plane(mesh);
-    let kill = ["delete", "pods", "--namespace", ROOT, "--selector=app=ferromesh", "--force", "--grace-period=0"];
+    let kill = [
+        "delete",
+        "pods",
+        "--namespace",
+        ROOT,
+        "--selector=app=ferromesh",
+        "--force",
+        "--grace-period=0",
+    ];
     mesh.cluster.kubectl(&kill);
     mesh.ready(ROOT, "deployment/ferromesh");
     assert_ne!(control_plane(mesh), before, "the successor has another address");
@@ -175,7 +212,9 @@ fn kill_the_control_plane(mesh: &Mesh) {
 
 fn restart_the_api_server(mesh: &Mesh) {
     mesh.cluster.restart("apiserver");
-    until(LATE, "the API server answers again", || mesh.cluster.try_kubectl(&["get", "--raw", "/readyz"]).is_ok());
+    until(LATE, "the API server answers again", || {
+        mesh.cluster.try_kubectl(&["get", "--raw", "/readyz"]).is_ok()
+    });
 }
 
 /// Every certificate of the callers' and servers' proxies is another one afterwards.
@@ -229,14 +268,29 @@ fn no_request_fails_whatever_happens_to_the_mesh() {
         town.mesh.ready("town", &format!("deployment/server-{kind}"));
     }
     town.mesh.cluster.apply(&callers());
-    let wait = ["wait", "pods", "--selector=app=caller", "--namespace=town", "--for=condition=Ready", "--timeout=120s"];
-    town.mesh.cluster.try_kubectl(&wait).unwrap_or_else(|e| panic!("{e}\n{}", town.mesh.story("town")));
+    let wait = [
+        "wait",
+        "pods",
+        "--selector=app=caller",
+        "--namespace=town",
+        "--for=condition=Ready",
+        "--timeout=120s",
+    ];
+    town.mesh
+        .cluster
+        .try_kubectl(&wait)
+        .unwrap_or_else(|e| panic!("{e}\n{}", town.mesh.story("town")));
     for (caller, server) in pairs() {
         let caller = format!("{caller}-to-{server}");
         until(LATE, &format!("{caller} begins"), || {
             let pod = format!("pod/{caller}");
-            let said =
-                town.mesh.cluster.try_kubectl(&["logs", &pod, "--namespace=town", "--container=app", "--tail=1"]);
+            let said = town.mesh.cluster.try_kubectl(&[
+                "logs",
+                &pod,
+                "--namespace=town",
+                "--container=app",
+                "--tail=1",
+            ]);
             said.is_ok_and(|said| said.contains("\"answered\":"))
         });
     }

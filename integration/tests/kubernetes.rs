@@ -1,5 +1,6 @@
-//! A control plane that follows a real cluster: what kubectl applies is served, and nothing valid is lost while objects
-//! break, definitions go and come back, and the API server dies. Needs root, and what `integration/peers.sh kube` installs.
+//! A control plane that follows a real cluster: what kubectl applies is served, and nothing valid
+//! is lost while objects break, definitions go and come back, and the API server dies. Needs root,
+//! and what `integration/peers.sh kube` installs.
 #![cfg(feature = "kube")]
 
 use std::{
@@ -9,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use ferromesh_integration::{
-    cluster::Cluster,
-    plane::{self, curl, install_definitions},
+    kube_cluster::KubeCluster,
+    plane::{self, ControlPlane, install_definitions},
     process::{Process, until},
 };
 use ferromesh_proto::{
@@ -97,16 +98,14 @@ metadata: {name: early, labels: {app: early, security.istio.io/tlsMode: istio}}
 spec: {serviceAccountName: latecomer, schedulerName: nobody, containers: [{name: app, image: none}]}
 ";
 
-/// A control plane of the cluster, on an address of its own.
+/// A control plane of the cluster. Fields are dropped in order: the process before its folder.
 struct Plane {
-    host: &'static str,
     process: Process,
-    dir: tempfile::TempDir,
+    control: ControlPlane,
 }
 
 impl Plane {
-    fn start(host: &'static str, cluster: &Cluster) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
+    fn start(host: &'static str, cluster: &KubeCluster) -> Self {
         // The authority's state is kept there; a control plane that starts again finds it.
         let begin = Instant::now();
         // A young API server may refuse for a moment.
@@ -116,18 +115,16 @@ impl Plane {
             assert!(begin.elapsed() < LATE, "no root namespace: {why}");
             std::thread::sleep(Duration::from_millis(100));
         }
-        let command = plane::serve(plane::program(), host, dir.path(), &cluster.kubeconfig());
-        let mut process = Process::start("control-plane", dir.path(), command);
-        plane::until_ready(&mut process, host);
-        Self { host, process, dir }
+        let control = ControlPlane::of_cluster(host, &cluster.kubeconfig());
+        Self { process: control.start(), control }
     }
 
     fn get(&self, path: &str) -> String {
-        curl(&format!("http://{}:8080{path}", self.host)).unwrap_or_default()
+        self.control.get(path).unwrap_or_default()
     }
 
     fn metrics(&self) -> String {
-        curl(&format!("http://{}:15014/metrics", self.host)).expect("metrics")
+        self.control.metrics()
     }
 
     fn until_said(&self, limit: Duration, text: &str) {
@@ -139,11 +136,6 @@ impl Plane {
             let said = self.get("/api/v1/diagnostics");
             !said.is_empty() && !said.contains(text)
         });
-    }
-
-    /// Runs `ferromesh` against its REST API: whether that succeeded, and everything that was printed.
-    fn command(&self, arguments: &[&str]) -> (bool, String) {
-        plane::command(self.host, self.dir.path(), arguments)
     }
 }
 
@@ -161,7 +153,8 @@ impl Follower {
     }
 
     async fn receive(&mut self) {
-        let response = self.responses.message().await.expect("the stream goes on").expect("a response");
+        let response =
+            self.responses.message().await.expect("the stream goes on").expect("a response");
         for name in &response.removed_resources {
             self.has.remove(name);
         }
@@ -169,7 +162,11 @@ impl Follower {
             self.has.insert(resource.name, resource.resource.expect("a body").value);
         }
         let (type_url, response_nonce) = (response.type_url, response.nonce);
-        let _ = self.requests.send(DeltaDiscoveryRequest { type_url, response_nonce, ..Default::default() });
+        let _ = self.requests.send(DeltaDiscoveryRequest {
+            type_url,
+            response_nonce,
+            ..Default::default()
+        });
     }
 
     fn contains(&self, text: &str) -> bool {
@@ -184,7 +181,9 @@ impl Follower {
             }
         };
         let what = if contained { "sent" } else { "taken back" };
-        timeout(limit, received).await.unwrap_or_else(|_| panic!("{text} was not {what} within {limit:?}"));
+        timeout(limit, received)
+            .await
+            .unwrap_or_else(|_| panic!("{text} was not {what} within {limit:?}"));
     }
 
     /// Receives for a while: `text` must be there all the time.
@@ -202,7 +201,7 @@ impl Follower {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_kubectl_applies_is_served_and_outlives_mistakes_and_the_api_server() {
-    let cluster = Cluster::up();
+    let cluster = KubeCluster::up();
     let plane = Plane::start("127.80.60.1", &cluster);
     plane.until_said(SOON, "virtualservices.networking.istio.io");
     assert!(plane.metrics().contains("mesh_kubernetes_listed{kind=\"VirtualService\"} 0"));
@@ -211,13 +210,17 @@ async fn what_kubectl_applies_is_served_and_outlives_mistakes_and_the_api_server
     install_definitions(&cluster, SOON);
     cluster.apply(REVIEWS);
     cluster.apply(&route("first"));
-    let mut routes = Follower::open(plane.host, ResourceType::Route, &["80"]).await;
+    let mut routes = Follower::open(&plane.control.host, ResourceType::Route, &["80"]).await;
     routes.until(LATE, "first", true).await;
     plane.until_unsaid(SOON, "virtualservices.networking.istio.io");
-    let mut endpoints =
-        Follower::open(plane.host, ResourceType::Endpoint, &["outbound|80||reviews.default.svc.cluster.local"]).await;
+    let mut endpoints = Follower::open(
+        &plane.control.host,
+        ResourceType::Endpoint,
+        &["outbound|80||reviews.default.svc.cluster.local"],
+    )
+    .await;
     endpoints.until(SOON, "10.9.8.7", true).await;
-    let (found, listing) = plane.command(&["get", "virtualservices"]);
+    let (found, listing) = plane.control.administer(&["get", "virtualservices"]);
     assert!(found && listing.contains("reviews") && listing.contains("kubernetes"), "{listing}");
     let proxies: Value = serde_json::from_str(&plane.get("/api/v1/proxies")).expect("JSON");
     assert!(proxies.to_string().contains("follower.default"), "{proxies}");
@@ -227,27 +230,31 @@ async fn what_kubectl_applies_is_served_and_outlives_mistakes_and_the_api_server
 
     // The API server refuses what the schema can tell, and the control plane what only it can tell.
     let wrong = route("third").replace("response:", "reply:");
-    let file = plane.dir.path().join("wrong.yaml");
+    let file = plane.control.path("wrong.yaml");
     std::fs::write(&file, wrong).expect("a file");
     let refused = cluster.try_kubectl(&["apply", "--filename", file.to_str().expect("UTF-8")]);
     assert!(refused.expect_err("an unknown field").contains("reply"));
-    cluster.apply(&route("third").replace("  - route:", "  - match: [{uri: {regex: \"(\"}}]\n    route:"));
+    cluster.apply(
+        &route("third").replace("  - route:", "  - match: [{uri: {regex: \"(\"}}]\n    route:"),
+    );
     plane.until_said(SOON, "spec.http[0].match[0].uri.regex");
     routes.keeps("second", Duration::from_secs(1)).await;
     cluster.apply(&route("fourth"));
     routes.until(SOON, "fourth", true).await;
     plane.until_unsaid(SOON, "spec.http[0].match[0].uri.regex");
 
-    let yaml = plane.dir.path().join("rest.yaml");
+    let yaml = plane.control.path("rest.yaml");
     std::fs::write(&yaml, route("by-rest")).expect("a file");
-    let (stored, said) = plane.command(&["apply", "-f", yaml.to_str().expect("UTF-8")]);
+    let (stored, said) = plane.control.administer(&["apply", "-f", yaml.to_str().expect("UTF-8")]);
     assert!(!stored && said.contains("kubectl"), "{said}");
 
     // Dead, and without a history when it is back: every watch is told 410 Gone and lists anew.
     cluster.compact();
     cluster.restart("apiserver");
     routes.keeps("fourth", Duration::from_secs(3)).await;
-    until(LATE, "the API server answers again", || cluster.try_kubectl(&["get", "--raw", "/readyz"]).is_ok());
+    until(LATE, "the API server answers again", || {
+        cluster.try_kubectl(&["get", "--raw", "/readyz"]).is_ok()
+    });
     routes.keeps("fourth", Duration::from_secs(3)).await;
     cluster.apply(&route("fifth"));
     routes.until(LATE, "fifth", true).await;
@@ -259,12 +266,12 @@ async fn what_kubectl_applies_is_served_and_outlives_mistakes_and_the_api_server
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_definition_that_goes_takes_its_objects_along_and_is_found_again() {
-    let cluster = Cluster::up();
+    let cluster = KubeCluster::up();
     let plane = Plane::start("127.80.61.1", &cluster);
     install_definitions(&cluster, SOON);
     cluster.apply(REVIEWS);
     cluster.apply(&route("before"));
-    let mut routes = Follower::open(plane.host, ResourceType::Route, &["80"]).await;
+    let mut routes = Follower::open(&plane.control.host, ResourceType::Route, &["80"]).await;
     routes.until(LATE, "before", true).await;
 
     // The same objects under an older version, as other tools write them.
@@ -286,7 +293,7 @@ async fn a_definition_that_goes_takes_its_objects_along_and_is_found_again() {
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata: {{mesh: \"{text}\"}}\n"
         )
     };
-    let mut listeners = Follower::open(plane.host, ResourceType::Listener, &["*"]).await;
+    let mut listeners = Follower::open(&plane.control.host, ResourceType::Listener, &["*"]).await;
     listeners.until(SOON, "PassthroughCluster", true).await;
     cluster.apply(&mesh("outboundTrafficPolicy: {mode: REGISTRY_ONLY}"));
     listeners.until(SOON, "PassthroughCluster", false).await;
@@ -298,14 +305,15 @@ async fn a_definition_that_goes_takes_its_objects_along_and_is_found_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_come_and_go_or_come_late_and_an_unusable_secret_is_named_without_its_content() {
-    let cluster = Cluster::up();
+    let cluster = KubeCluster::up();
     let plane = Plane::start("127.80.62.1", &cluster);
     let cluster_name = "outbound|80||server.default.svc.cluster.local";
     cluster.load(&cluster.folder().join("probe.tar"));
     cluster.apply(SERVER);
     cluster.until_field("pod/server", ".status.conditions[?(@.type==\"Ready\")].status", "True");
     let address = cluster.kubectl(&["get", "pod/server", "--output", "jsonpath={.status.podIP}"]);
-    let mut endpoints = Follower::open(plane.host, ResourceType::Endpoint, &[cluster_name]).await;
+    let mut endpoints =
+        Follower::open(&plane.control.host, ResourceType::Endpoint, &[cluster_name]).await;
     endpoints.until(SOON, &address, true).await;
     until(SOON, "the pod with its account", || {
         let workloads = plane.get("/api/v1/workloads");
@@ -314,26 +322,37 @@ async fn pods_come_and_go_or_come_late_and_an_unusable_secret_is_named_without_i
     cluster.kubectl(&["delete", "pod", "server", "--grace-period=1"]);
     endpoints.until(SOON, &address, false).await;
 
-    // A slice that is there before its pod: reachable at once, with the pod's identity once the pod is known.
+    // A slice that is there before its pod: reachable at once, with the pod's identity once the pod
+    // is known.
     cluster.apply(EARLY);
     let names = ["outbound|80||early.default.svc.cluster.local"];
-    let mut early = Follower::open(plane.host, ResourceType::Endpoint, &names).await;
+    let mut early = Follower::open(&plane.control.host, ResourceType::Endpoint, &names).await;
     early.until(SOON, "10.9.9.9", true).await;
     assert!(!early.contains("tlsMode"));
-    let mut clusters = Follower::open(plane.host, ResourceType::Cluster, &["*"]).await;
+    let mut clusters = Follower::open(&plane.control.host, ResourceType::Cluster, &["*"]).await;
     clusters.until(SOON, "early.default.svc.cluster.local", true).await;
     assert!(!clusters.contains("sa/latecomer"));
     cluster.apply(EARLY_POD);
     let state = "{\"status\": {\"phase\": \"Running\", \"podIP\": \"10.9.9.9\", \"podIPs\": [{\"ip\": \"10.9.9.9\"}]}}";
-    cluster.kubectl(&["patch", "pod/early", "--subresource=status", "--type=merge", "--patch", state]);
+    cluster.kubectl(&[
+        "patch",
+        "pod/early",
+        "--subresource=status",
+        "--type=merge",
+        "--patch",
+        state,
+    ]);
     early.until(SOON, "tlsMode", true).await;
     clusters.until(SOON, "sa/latecomer", true).await;
 
-    let canaries = ["--from-literal=tls.crt=canary-certificate", "--from-literal=tls.key=canary-key"];
+    let canaries =
+        ["--from-literal=tls.crt=canary-certificate", "--from-literal=tls.key=canary-key"];
     let secret = ["create", "secret", "generic", "broken", "--type=kubernetes.io/tls"];
     cluster.kubectl(&[&secret[..], &canaries[..]].concat());
     plane.until_said(SOON, "unusable secret");
-    for shown in [plane.get("/api/v1/diagnostics"), plane.get("/api/v1/objects"), plane.process.output()] {
+    for shown in
+        [plane.get("/api/v1/diagnostics"), plane.get("/api/v1/objects"), plane.process.output()]
+    {
         assert!(!shown.contains("canary") && !shown.contains("Y2FuYXJ5"), "{shown}");
     }
     cluster.kubectl(&["delete", "secret", "broken"]);

@@ -1,12 +1,11 @@
-//! The mesh as machines see it: pods in network namespaces, interception, applications that know nothing of it.
-//! The same checks run with our proxy, with Envoy, and with one calling the other.
+//! The mesh as machines see it: pods in network namespaces, interception, applications that know
+//! nothing of it. The same checks run with our proxy, with Envoy, and with one calling the other.
 #![cfg(feature = "e2e")]
 
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, chown},
     path::Path,
-    process::Command,
     time::Duration,
 };
 
@@ -14,12 +13,17 @@ use ferromesh_integration::{
     certificate::self_signed,
     namespace::{Bridge, PROXY_USER, Pod},
     paths,
+    plane::ControlPlane,
     process::{Process, until},
 };
 use serde_json::Value;
 
 /// Name of the certificate of a server outside the mesh.
 const OUTSIDE: &str = "outside";
+
+/// Services of `namespaces_smi.yaml`, by their addresses.
+const SPLIT: [&str; 7] =
+    ["reviews", "reviews-v1", "reviews-v2", "myapp", "myapp-v1", "myapp-v2", "beta"];
 
 /// Which proxy stands beside callers and callees.
 #[derive(Clone, Copy)]
@@ -48,7 +52,8 @@ fn redirected_traffic_from_our_proxy_to_envoy() {
     check(34, Proxies { callers: "run", callees: "envoy" });
 }
 
-/// A mesh on a bridge of its own. Fields are dropped in order: programs before the namespaces they run in.
+/// A mesh on a bridge of its own. Fields are dropped in order: programs before the namespaces they
+/// run in.
 struct Mesh {
     _processes: Vec<Process>,
     control_plane: Process,
@@ -62,15 +67,17 @@ struct Mesh {
 
 /// Where a mesh keeps its files, and which addresses are its own.
 struct Site {
-    dir: tempfile::TempDir,
+    control: ControlPlane,
     third: u8,
 }
 
 impl Mesh {
     fn start(third: u8, proxies: Proxies) -> Self {
         let bridge = Bridge::new(third);
-        let site = Site { dir: tempfile::tempdir().expect("a directory"), third };
-        fs::set_permissions(site.dir.path(), fs::Permissions::from_mode(0o755))
+        let control = ControlPlane::new(format!("127.77.{third}.1"))
+            .listening("xds-tls", format!("10.77.{third}.1:15012"));
+        let site = Site { control, third };
+        fs::set_permissions(site.control.folder(), fs::Permissions::from_mode(0o755))
             .expect("proxies read it as another user");
         let control_plane = site.control_plane();
 
@@ -82,56 +89,71 @@ impl Mesh {
             ("bytes", bytes.as_str()),
             ("outside.example", outside.as_str()),
         ];
+        let split: Vec<(&str, String)> =
+            (11..).zip(SPLIT).map(|(last, name)| (name, format!("10.96.{third}.{last}"))).collect();
+        let split = split.iter().map(|(name, address)| (*name, address.as_str()));
+        let hosts: Vec<(&str, &str)> = hosts.into_iter().chain(split).collect();
         let pod = |name, last| Pod::new(&bridge, name, last, &hosts);
-        let (client, stranger, outsider) = (pod("client", 11), pod("stranger", 14), pod("outsider", 15));
+        let (client, stranger, outsider) =
+            (pod("client", 11), pod("stranger", 14), pod("outsider", 15));
         let servers = [pod("echo-v1", 12), pod("echo-v2", 13)];
         let mut processes = Vec::new();
         for (server, version) in servers.iter().zip(["v1", "v2"]) {
-            processes.push(site.application(server, &["serve", "0.0.0.0:9080", &server.name, version]));
+            processes
+                .push(site.application(server, &["serve", "0.0.0.0:9080", &server.name, version]));
             processes.push(site.application(server, &["tcp", "0.0.0.0:9000"]));
-            processes.push(site.sidecar(server, &format!("echo-{version}"), "echo", proxies.callees));
+            processes.push(site.sidecar(
+                server,
+                &format!("echo-{version}"),
+                "echo",
+                proxies.callees,
+            ));
         }
         processes.push(site.outside(&outsider));
         processes.push(site.sidecar(&client, "client", "client", proxies.callers));
         processes.push(site.sidecar(&stranger, "stranger", "stranger", proxies.callers));
-        Self { _processes: processes, control_plane, client, stranger, outsider, servers, site, _bridge: bridge }
+        Self {
+            _processes: processes,
+            control_plane,
+            client,
+            stranger,
+            outsider,
+            servers,
+            site,
+            _bridge: bridge,
+        }
     }
 }
 
 impl Site {
     fn file(&self, name: &str) -> String {
-        self.dir.path().join(name).to_str().expect("a path of ours is text").to_owned()
-    }
-
-    /// An address of the control plane that only this machine reaches.
-    fn own(&self, port: u16) -> String {
-        format!("127.77.{}.1:{port}", self.third)
+        self.control.file(name)
     }
 
     fn control_plane(&self) -> Process {
         let third = self.third;
-        fs::create_dir(self.file("config")).expect("a directory");
         let name = ["-subj", "/CN=outside", "-addext", "subjectAltName=DNS:outside.example"];
         // It signs itself and nobody else, or it could be no server's.
-        let about: Vec<&str> = name.into_iter().chain(["-addext", "basicConstraints=critical,CA:FALSE"]).collect();
-        self_signed(self.dir.path(), OUTSIDE, &about);
+        let about: Vec<&str> =
+            name.into_iter().chain(["-addext", "basicConstraints=critical,CA:FALSE"]).collect();
+        self_signed(self.control.folder(), OUTSIDE, &about);
         let text = include_str!("namespaces.yaml").replace("10.77.0.", &format!("10.77.{third}."));
-        let text = text.replace("OUTSIDE.crt", &self.file(&format!("{OUTSIDE}.crt")));
-        fs::write(self.file("config/mesh.yaml"), text.replace("10.96.0.", &format!("10.96.{third}.")))
-            .expect("a configuration");
-        let mut command = Command::new(paths::program("ferromesh"));
-        command.args(["serve", "--config", &self.file("config"), "--data-dir", &self.file("data")]);
-        command.args(["--xds-tls-address", &format!("10.77.{third}.1:15012"), "--xds-address", &self.own(15010)]);
-        command.args(["--http-address", &self.own(8080), "--metrics-address", &self.own(15014)]);
-        let mut process = Process::start("control-plane", self.dir.path(), command);
-        let ready = format!("http://{}/healthz/ready", self.own(8080));
-        process.until("ready", || {
-            Command::new("curl").args(["-sf", "-m", "2", &ready]).output().is_ok_and(|o| o.status.success())
+        let split = include_str!("namespaces_smi.yaml");
+        let corpus = ["s0-12-linkerd-canary", "s4-10-linkerd-trafficsplit"].map(|seed| {
+            let seed = paths::project().join(format!("integration/corpus/seeds/{seed}.yaml"));
+            let text = fs::read_to_string(seed).expect("the corpus");
+            text.replace("namespace: production", "namespace: default")
         });
-        // The private files below keep their own modes; the root certificate is for the proxies' user too.
+        let text = [text, split.to_owned(), corpus.join("---\n")].join("---\n");
+        let text = text.replace("OUTSIDE.crt", &self.file(&format!("{OUTSIDE}.crt")));
+        self.control.write("mesh.yaml", text.replace("10.96.0.", &format!("10.96.{third}.")));
+        let process = self.control.start();
+        // The private files below keep their own modes; the root certificate is for the proxies'
+        // user too.
         fs::copy(self.file("data/root-cert.pem"), self.file("root-cert.pem"))
             .expect("the root certificate is published");
-        fs::set_permissions(self.file("root-cert.pem"), fs::Permissions::from_mode(0o644)).expect("a mode");
+        fs::set_permissions(self.file("root-cert.pem"), fs::Permissions::from_mode(0o644))
+            .expect("a mode");
         process
     }
 
@@ -139,21 +161,28 @@ impl Site {
     fn outside(&self, pod: &Pod) -> Process {
         let mut command = pod.command(Path::new("openssl"));
         command.args(["s_server", "-accept", "9443", "-tls1_3", "-www", "-quiet"]);
-        command.args(["-cert", &self.file(&format!("{OUTSIDE}.crt")), "-key", &self.file(&format!("{OUTSIDE}.key"))]);
-        Process::start("outside", self.dir.path(), command)
+        command.args([
+            "-cert",
+            &self.file(&format!("{OUTSIDE}.crt")),
+            "-key",
+            &self.file(&format!("{OUTSIDE}.key")),
+        ]);
+        Process::start("outside", self.control.folder(), command)
     }
 
     fn application(&self, pod: &Pod, arguments: &[&str]) -> Process {
         let mut command = pod.command(&paths::program("fm-peer"));
         command.args(arguments);
-        Process::start(&format!("{}-{}", pod.name, arguments[0]), self.dir.path(), command)
+        Process::start(&format!("{}-{}", pod.name, arguments[0]), self.control.folder(), command)
     }
 
-    /// Redirects the pod's traffic, starts a sidecar as the proxy's user, and waits until it is ready.
+    /// Redirects the pod's traffic, starts a sidecar as the proxy's user, and waits until it is
+    /// ready.
     fn sidecar(&self, pod: &Pod, name: &str, account: &str, kind: &str) -> Process {
         pod.redirect(&[]);
-        let (token, work) = (self.file(&format!("{name}.token")), self.file(&format!("{name}-work")));
-        fs::write(&token, self.token(account)).expect("a token file");
+        let (token, work) =
+            (self.file(&format!("{name}.token")), self.file(&format!("{name}-work")));
+        fs::write(&token, self.control.join_token("default", account)).expect("a token file");
         fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("a mode");
         fs::create_dir(&work).expect("a directory");
         for path in [&token, &work] {
@@ -161,7 +190,14 @@ impl Site {
         }
         let mut command = pod.proxy_command(&paths::program("ferromesh-proxy"));
         command.arg(kind).args(["--control-plane", &format!("10.77.{}.1:15012", self.third)]);
-        command.args(["--root-cert", &self.file("root-cert.pem"), "--token-file", &token, "--work-dir", &work]);
+        command.args([
+            "--root-cert",
+            &self.file("root-cert.pem"),
+            "--token-file",
+            &token,
+            "--work-dir",
+            &work,
+        ]);
         command.args([
             "--namespace",
             "default",
@@ -172,31 +208,24 @@ impl Site {
             "--ip",
             &pod.address.to_string(),
         ]);
-        command.args(["--concurrency", "1", "--drain-time", "1s", "--agent-address", "0.0.0.0:15020"]);
+        command.args([
+            "--concurrency",
+            "1",
+            "--drain-time",
+            "1s",
+            "--agent-address",
+            "0.0.0.0:15020",
+        ]);
         let probes = r#"{"/app-health/app/readyz": {"httpGet": {"path": "/probe", "port": 9080}},
             "/app-health/app/livez": {"tcpSocket": {"port": 9}}}"#;
         command.args(["--app-probes", probes]);
         if kind == "envoy" {
             command.arg("--envoy-path").arg(paths::envoy());
         }
-        let mut process = Process::start(&format!("{name}-proxy"), self.dir.path(), command);
+        let mut process = Process::start(&format!("{name}-proxy"), self.control.folder(), command);
         let probe = ["-sf", "-m", "2", "http://127.0.0.1:15021/healthz/ready"];
         process.until("ready", || pod.exec(Path::new("curl"), &probe).status.success());
         process
-    }
-
-    fn token(&self, account: &str) -> String {
-        let mut command = Command::new(paths::program("ferromesh"));
-        command.args(["token", "create", "--namespace", "default", "--service-account", account]);
-        command.args([
-            "--server",
-            &format!("http://{}", self.own(8080)),
-            "--admin-token-file",
-            &self.file("data/admin-token"),
-        ]);
-        let output = command.output().expect("ferromesh starts");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("a token is text").trim().to_owned()
     }
 }
 
@@ -207,52 +236,146 @@ fn get(pod: &Pod, url: &str, count: usize, headers: &[&str]) -> Value {
     arguments.extend(headers);
     let output = pod.exec(&paths::program("fm-peer"), &arguments);
     let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text} {}", String::from_utf8_lossy(&output.stderr)))
+    serde_json::from_str(&text)
+        .unwrap_or_else(|e| panic!("{e}: {text} {}", String::from_utf8_lossy(&output.stderr)))
 }
 
 fn status(counts: &Value, status: &str) -> u64 {
     counts["statuses"][status].as_u64().unwrap_or_default()
 }
 
-/// Names and scopes of other objects than the service's own. `echo` is behind a Sidecar object of the root namespace in
-/// every check, since clients of every namespace have no other.
+/// Names and scopes of other objects than the service's own. `echo` is behind a Sidecar object of
+/// the root namespace in every check, since clients of every namespace have no other.
 fn check_what_is_configured_elsewhere(mesh: &Mesh) {
     let alias = get(&mesh.client, "http://alias/identity", 1, &[]);
-    assert_eq!(status(&alias, "200"), 1, "an ExternalName without ports is the service that it names: {alias}");
+    assert_eq!(
+        status(&alias, "200"),
+        1,
+        "an ExternalName without ports is the service that it names: {alias}"
+    );
     let header = alias["last"]["headers"]["x-forwarded-client-cert"].as_str().unwrap_or_default();
-    assert!(header.contains("URI=spiffe://cluster.local/ns/default/sa/client"), "the callee saw {header:?}");
-    assert_eq!(status(&get(&mesh.client, "http://alias/secret/1", 1, &[]), "403"), 1, "its policies by another name");
+    assert!(
+        header.contains("URI=spiffe://cluster.local/ns/default/sa/client"),
+        "the callee saw {header:?}"
+    );
+    assert_eq!(
+        status(&get(&mesh.client, "http://alias/secret/1", 1, &[]), "403"),
+        1,
+        "its policies by another name"
+    );
     let outside = get(&mesh.client, "http://outside.example/", 1, &[]);
     assert_eq!(status(&outside, "200"), 1, "TLS 1.3 to a server outside the mesh: {outside}");
 }
 
 /// Of ports that no service names, the ones that PeerAuthentication names follow it.
 fn check_plaintext_by_port(mesh: &Mesh, third: u8) {
-    let plaintext = |port: u16| get(&mesh.outsider, &format!("http://10.77.{third}.12:{port}/"), 1, &[]);
+    let plaintext =
+        |port: u16| get(&mesh.outsider, &format!("http://10.77.{third}.12:{port}/"), 1, &[]);
     for port in [9080, 9099] {
         let answer = plaintext(port);
         let answered = answer["statuses"].as_object().is_some_and(|statuses| !statuses.is_empty());
         assert!(!answered, "STRICT answered plaintext on port {port}: {answer}");
     }
-    assert_eq!(status(&plaintext(9098), "403"), 1, "PERMISSIVE lets plaintext come as far as the policies");
+    assert_eq!(
+        status(&plaintext(9098), "403"),
+        1,
+        "PERMISSIVE lets plaintext come as far as the policies"
+    );
 }
 
 /// A policy whose group is misspelt stays in force, while the rest of its file is acted on.
 fn check_a_slip_of_the_pen(mesh: &Mesh) {
     let file = mesh.site.file("config/mesh.yaml");
     let text = fs::read_to_string(&file).expect("the configuration");
-    let policy =
-        |api: &str| format!("apiVersion: {api}/v1\nkind: AuthorizationPolicy\nmetadata: {{name: echo-secret}}\n");
+    let policy = |api: &str| {
+        format!(
+            "apiVersion: {api}/v1\nkind: AuthorizationPolicy\nmetadata: {{name: echo-secret}}\n"
+        )
+    };
     let slipped = text.replace(&policy("security.istio.io"), &policy("security.example.com"));
     assert_ne!(text, slipped);
     let account = |name: &str| format!("cluster.local/ns/default/sa/{name}");
-    let (one, both) = (account("client"), format!("{}, {}", account("client"), account("stranger")));
+    let (one, both) =
+        (account("client"), format!("{}, {}", account("client"), account("stranger")));
     fs::write(&file, slipped.replace(&one, &both)).expect("the configuration");
     until(Duration::from_secs(20), "the rest of the file in force at both servers", || {
         status(&get(&mesh.stranger, "http://echo/", 100, &[]), "200") == 100
     });
     let secret = get(&mesh.client, "http://echo/secret/1", 100, &[]);
     assert_eq!(status(&secret, "403"), 100, "a slip of the pen opened what DENY closed: {secret}");
+}
+
+/// SMI's TrafficSplit and HTTPRouteGroup.
+fn check_splits(mesh: &Mesh) {
+    let versions = |path: &str, count: usize, headers: &[&str]| {
+        let counts = get(&mesh.client, &format!("http://{path}"), count, headers);
+        assert_eq!(status(&counts, "200"), count as u64, "{path}: {counts}");
+        ["v1", "v2"].map(|version| counts["versions"][version].as_u64().unwrap_or_default())
+    };
+    for service in ["reviews", "myapp"] {
+        let [_, v2] = versions(&format!("{service}/"), 4000, &[]);
+        assert!((280..=520).contains(&v2), "{service}: v2 got {v2} of 4000, expected 10 % ± 3");
+        let [v1, _] = versions(&format!("{service}-v1/"), 100, &[]);
+        assert_eq!(v1, 100, "{service}-v1 itself");
+    }
+    assert_eq!(versions("beta/", 100, &[]), [100, 0], "what no condition matches");
+    assert_eq!(versions("beta/beta/x", 100, &[]), [0, 100], "by the beginning of the path");
+    assert_eq!(versions("beta/", 100, &["x-tester=yes"]), [0, 100], "by header");
+    assert_eq!(versions("beta/", 100, &["x-tester=no"]), [100, 0], "by another header");
+}
+
+/// What EnvoyFilters put into the callees' proxies comes, and goes with the objects.
+fn check_filters(mesh: &Mesh, proxies: Proxies) {
+    let limit = include_str!("namespaces_filters.yaml");
+    let text = match proxies.callees {
+        "envoy" => [limit, include_str!("namespaces_lua.yaml")].join("---\n"),
+        _ => limit.to_owned(),
+    };
+    let second = |count| get(&mesh.client, "http://echo/filters", count, &["end-user=jason"]);
+    let seen = |header: &str| second(1)["last"]["headers"][header] != Value::Null;
+    assert_eq!(status(&second(20), "200"), 20, "without filters");
+    assert!(!seen("x-mark") && !seen("x-lua"));
+    mesh.site.control.write("filters.yaml", text);
+    let first = |count| get(&mesh.client, "http://echo/old/filters", count, &[]);
+    until(Duration::from_secs(20), "the filters in force at both servers", || {
+        let marked = first(1)["last"]["headers"]["x-mark"] == "patched";
+        marked && status(&second(5), "429") == 5
+    });
+    let limited = second(20);
+    assert_eq!(status(&limited, "429"), 20, "four requests an hour are let in: {limited}");
+    let other = first(20);
+    assert_eq!(status(&other, "200"), 20, "the filter is for v2 alone: {other}");
+    if proxies.callees == "envoy" {
+        assert_eq!(first(1)["last"]["headers"]["x-lua"], "seen", "Lua runs before the router");
+    }
+    fs::remove_file(mesh.site.file("config/filters.yaml")).expect("removed");
+    until(Duration::from_secs(20), "the filters gone with the objects", || {
+        let marked = first(1)["last"]["headers"]["x-mark"] == "patched";
+        !marked && status(&second(20), "200") == 20
+    });
+    assert!(!seen("x-mark") && !seen("x-lua"));
+    if proxies.callees == "run" {
+        check_a_filter_that_is_refused(mesh);
+    }
+}
+
+/// Our proxy runs no Lua, and says so; who is to blame is the EnvoyFilter.
+fn check_a_filter_that_is_refused(mesh: &Mesh) {
+    mesh.site.control.write("filters.yaml", include_str!("namespaces_lua.yaml"));
+    let blamed = || {
+        let text = mesh.site.control.get("/api/v1/diagnostics").unwrap_or_default();
+        let found: Value = serde_json::from_str(&text).unwrap_or_default();
+        found["items"].as_array().into_iter().flatten().any(|d| {
+            let refused = d["message"].as_str().is_some_and(|m| m.contains("http.lua"));
+            d["object"]["kind"] == "EnvoyFilter" && d["code"] == "FM0401" && refused
+        })
+    };
+    until(Duration::from_secs(20), "the refusal on the EnvoyFilter", blamed);
+    fs::remove_file(mesh.site.file("config/filters.yaml")).expect("removed");
+    until(Duration::from_secs(20), "the refusal gone with the object", || {
+        let answer = get(&mesh.client, "http://echo/old/filters", 1, &[]);
+        status(&answer, "200") == 1 && !blamed()
+    });
 }
 
 fn check(third: u8, proxies: Proxies) {
@@ -273,32 +396,55 @@ fn check(third: u8, proxies: Proxies) {
     assert_eq!(rewritten["last"]["path"], "/new/path", "{rewritten}");
 
     let identity = get(&mesh.client, "http://echo/identity", 1, &[]);
-    let header = identity["last"]["headers"]["x-forwarded-client-cert"].as_str().unwrap_or_default().to_owned();
-    assert!(header.contains("URI=spiffe://cluster.local/ns/default/sa/client"), "the callee saw {header:?}");
+    let header = identity["last"]["headers"]["x-forwarded-client-cert"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    assert!(
+        header.contains("URI=spiffe://cluster.local/ns/default/sa/client"),
+        "the callee saw {header:?}"
+    );
 
     assert_eq!(
         status(&get(&mesh.client, "http://echo/delay/3000", 1, &[]), "504"),
         1,
         "the timeout of 1 s did not end the request"
     );
-    assert_eq!(status(&get(&mesh.client, "http://echo/secret/1", 1, &[]), "403"), 1, "DENY by path");
-    assert_eq!(status(&get(&mesh.stranger, "http://echo/", 1, &[]), "403"), 1, "ALLOW by principal");
+    assert_eq!(
+        status(&get(&mesh.client, "http://echo/secret/1", 1, &[]), "403"),
+        1,
+        "DENY by path"
+    );
+    assert_eq!(
+        status(&get(&mesh.stranger, "http://echo/", 1, &[]), "403"),
+        1,
+        "ALLOW by principal"
+    );
 
     check_what_is_configured_elsewhere(&mesh);
+    check_splits(&mesh);
     check_plaintext_by_port(&mesh, third);
+    check_filters(&mesh, proxies);
 
     // The kubelet has no certificate: the agent asks for it, beside the proxy.
     for (probe, expected) in [("readyz", "200"), ("livez", "500"), ("startupz", "404")] {
-        let answer = get(&mesh.outsider, &format!("http://10.77.{third}.12:15020/app-health/app/{probe}"), 1, &[]);
+        let answer = get(
+            &mesh.outsider,
+            &format!("http://10.77.{third}.12:15020/app-health/app/{probe}"),
+            1,
+            &[],
+        );
         assert_eq!(status(&answer, expected), 1, "{probe}: {answer}");
     }
 
-    let bytes =
-        mesh.client.exec(Path::new("bash"), &["-c", "exec 3<>/dev/tcp/bytes/9000; echo hello mesh >&3; head -n1 <&3"]);
+    let bytes = mesh.client.exec(
+        Path::new("bash"),
+        &["-c", "exec 3<>/dev/tcp/bytes/9000; echo hello mesh >&3; head -n1 <&3"],
+    );
     assert_eq!(String::from_utf8_lossy(&bytes.stdout).trim(), "hello mesh", "TCP through the mesh");
 
-    let scrape =
-        mesh.servers[0].exec(Path::new("curl"), &["-sf", "-m", "5", "http://127.0.0.1:15020/stats/prometheus"]);
+    let scrape = mesh.servers[0]
+        .exec(Path::new("curl"), &["-sf", "-m", "5", "http://127.0.0.1:15020/stats/prometheus"]);
     if proxies.callees == "envoy" {
         let metrics = String::from_utf8_lossy(&scrape.stdout).into_owned();
         for series in ["envoy_server_live", "istio_agent_cert_expiry_seconds"] {

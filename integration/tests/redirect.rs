@@ -1,5 +1,6 @@
-//! What `ferromesh-proxy redirect` captures and what it leaves alone, told by real connections in network namespaces.
-//! Listeners say which port took a connection, and where it wanted to go before.
+//! What `ferromesh-proxy redirect` captures and what it leaves alone, told by real connections in
+//! network namespaces. Listeners say which port took a connection, and where it wanted to go
+//! before.
 #![cfg(feature = "e2e")]
 
 use std::{
@@ -32,7 +33,12 @@ impl Site {
     fn new(third: u8) -> Self {
         let bridge = Bridge::new(third);
         let pod = |name, last| Pod::new(&bridge, name, last, &[]);
-        let site = Self { pod: pod("a", 11), peer: pod("b", 12), third_party: pod("c", 13), _bridge: bridge };
+        let site = Self {
+            pod: pod("a", 11),
+            peer: pod("b", 12),
+            third_party: pod("c", 13),
+            _bridge: bridge,
+        };
         for port in [15001, 15006, 15008, 15020, APPLICATION] {
             listen(&site.pod, port);
         }
@@ -50,7 +56,9 @@ fn listen(pod: &Pod, port: u16) {
         let address = SocketAddr::new(address.parse().expect("an address"), port);
         let listener = pod.inside(|| open(address));
         // Ends with the test's process.
-        thread::spawn(move || listener.incoming().flatten().for_each(|stream| answer(stream, port)));
+        thread::spawn(move || {
+            listener.incoming().flatten().for_each(|stream| answer(stream, port))
+        });
     }
 }
 
@@ -59,7 +67,10 @@ fn open(address: SocketAddr) -> TcpListener {
     if address.is_ipv6() {
         socket.set_only_v6(true).expect("an option");
     }
-    socket.bind(&address.into()).and_then(|()| socket.listen(16)).expect("the port is free in this namespace");
+    socket
+        .bind(&address.into())
+        .and_then(|()| socket.listen(16))
+        .expect("the port is free in this namespace");
     socket.into()
 }
 
@@ -106,9 +117,16 @@ fn call(pod: &Pod, caller: Caller, to: IpAddr, port: u16) -> String {
     if let Caller::Passthrough = caller {
         command.args(["--interface", if to.is_ipv4() { "127.0.0.6" } else { "::6" }]);
     }
-    let output = command.args(["-gsS", "-m", "5"]).arg(format!("http://{}/", SocketAddr::new(to, port))).output();
+    let output = command
+        .args(["-gsS", "-m", "5"])
+        .arg(format!("http://{}/", SocketAddr::new(to, port)))
+        .output();
     let output = output.expect("ip starts");
-    assert!(output.status.success(), "{caller:?} to {to}:{port}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{caller:?} to {to}:{port}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -155,7 +173,8 @@ fn datagrams_are_left_alone() {
     client.send_to(b"question", to).expect("a route");
     server.set_read_timeout(Some(Duration::from_secs(5))).expect("an option");
     let mut datagram = [0; 16];
-    let (length, _) = server.recv_from(&mut datagram).expect("the datagram arrives where it was sent");
+    let (length, _) =
+        server.recv_from(&mut datagram).expect("the datagram arrives where it was sent");
     assert_eq!(&datagram[..length], b"question");
 }
 
@@ -163,11 +182,19 @@ fn datagrams_are_left_alone() {
 fn a_second_run_replaces_the_first() {
     let site = Site::new(43);
     let (pod, peer, third) = (&site.pod, &site.peer, &site.third_party);
-    let check_v4 = |to: &Pod, port, expected: &str| check(pod, Caller::Application, to.address.into(), port, expected);
-    let (of_peer, of_third) = (format!("wanted {}", peer.address), format!("wanted {}", third.address));
+    let check_v4 = |to: &Pod, port, expected: &str| {
+        check(pod, Caller::Application, to.address.into(), port, expected)
+    };
+    let (of_peer, of_third) =
+        (format!("wanted {}", peer.address), format!("wanted {}", third.address));
 
     pod.redirect(&[]);
-    pod.redirect(&["--exclude-outbound-ports", "8081", "--exclude-outbound-cidrs", &third.address.to_string()]);
+    pod.redirect(&[
+        "--exclude-outbound-ports",
+        "8081",
+        "--exclude-outbound-cidrs",
+        &third.address.to_string(),
+    ]);
     check_v4(peer, APPLICATION, &format!("15001 {of_peer}:8080"));
     check_v4(peer, OTHER, "8081 directly");
     check_v4(third, APPLICATION, "8080 directly");
@@ -194,7 +221,12 @@ fn a_second_run_replaces_the_first() {
 #[test]
 fn the_kernel_holds_what_is_printed() {
     let site = Site::new(44);
-    let flags = ["--exclude-outbound-cidrs", "10.0.0.0/8,fd00::/8,192.0.2.1", "--exclude-outbound-ports", "5432"];
+    let flags = [
+        "--exclude-outbound-cidrs",
+        "10.0.0.0/8,fd00::/8,192.0.2.1",
+        "--exclude-outbound-ports",
+        "5432",
+    ];
     site.pod.redirect(&flags);
     let nft = |arguments: &[&str]| {
         let output = site.pod.exec(Path::new("nft"), arguments);
@@ -202,7 +234,9 @@ fn the_kernel_holds_what_is_printed() {
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     let held = nft(&["list", "ruleset"]);
-    let script = site.pod.exec(&paths::program("ferromesh-proxy"), &[&["redirect", "--print"], &flags[..]].concat());
+    let script = site
+        .pod
+        .exec(&paths::program("ferromesh-proxy"), &[&["redirect", "--print"], &flags[..]].concat());
     // What is printed can be loaded, and makes no difference.
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), &script.stdout).expect("a file of ours");
@@ -210,17 +244,23 @@ fn the_kernel_holds_what_is_printed() {
     assert_eq!(nft(&["list", "ruleset"]), held);
     let printed = String::from_utf8_lossy(&script.stdout).into_owned();
     for line in held.lines().filter(|line| line.starts_with("\t\t") && !line.contains("type nat")) {
-        assert!(printed.contains(line.trim()), "the kernel holds {line:?}, printed was:\n{printed}");
+        assert!(
+            printed.contains(line.trim()),
+            "the kernel holds {line:?}, printed was:\n{printed}"
+        );
     }
 }
 
 #[test]
 fn who_may_not_is_told_what_is_missing() {
     let site = Site::new(45);
-    let output = site.pod.proxy_command(&paths::program("ferromesh-proxy")).arg("redirect").output();
+    let output =
+        site.pod.proxy_command(&paths::program("ferromesh-proxy")).arg("redirect").output();
     let output = output.expect("ip starts");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && text.contains("NET_ADMIN"), "{text}");
-    let rules = Command::new("ip").args(["netns", "exec", &site.pod.name, "nft", "list", "ruleset"]).output();
+    let rules = Command::new("ip")
+        .args(["netns", "exec", &site.pod.name, "nft", "list", "ruleset"])
+        .output();
     assert_eq!(String::from_utf8_lossy(&rules.expect("ip starts").stdout), "");
 }

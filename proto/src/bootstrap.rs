@@ -1,7 +1,9 @@
-//! The bootstrap of a stock Envoy: the static configuration with which it finds the control plane, proves itself and
-//! answers probes. A pure function from settings to JSON, shared by the agent and by `ferromesh bootstrap`.
+//! The bootstrap of a stock Envoy: the static configuration with which it finds the control plane,
+//! proves itself and answers probes. A pure function from settings to JSON, shared by the agent and
+//! by `ferromesh bootstrap`.
 //!
-//! Names of clusters and node metadata are Istio's, because people's dashboards and tools know them.
+//! Names of clusters and node metadata are Istio's, because people's dashboards and tools know
+//! them.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, net::SocketAddr, path::PathBuf};
 
@@ -27,7 +29,8 @@ impl fmt::Display for ProxyType {
     }
 }
 
-/// Who a proxy says it is. The control plane believes none of it on its TLS port beyond what the certificate proves.
+/// Who a proxy says it is. The control plane believes none of it on its TLS port beyond what the
+/// certificate proves.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeSettings {
     /// Sidecar or gateway.
@@ -48,7 +51,8 @@ pub struct NodeSettings {
     pub dns_domain: String,
     /// Where it runs, for locality-aware balancing.
     pub locality: Option<Locality>,
-    /// Further metadata, such as `INTERCEPTION_MODE`; wins over what is derived from the fields above.
+    /// Further metadata, such as `INTERCEPTION_MODE`; wins over what is derived from the fields
+    /// above.
     pub metadata: Map<String, Value>,
 }
 
@@ -59,7 +63,8 @@ impl NodeSettings {
         format!("{proxy_type}~{address}~{name}.{namespace}~{namespace}.svc.{dns_domain}")
     }
 
-    /// `APP.NS`, as Istio names an Envoy's own cluster; the name stands in where there is no label `app`.
+    /// `APP.NS`, as Istio names an Envoy's own cluster; the name stands in where there is no label
+    /// `app`.
     pub fn cluster(&self) -> String {
         format!("{}.{}", self.labels.get("app").unwrap_or(&self.name), self.namespace)
     }
@@ -130,7 +135,8 @@ pub enum Discovery {
         /// DNS name that its certificate must carry.
         server_name: String,
     },
-    /// With TLS and a join token, for an Envoy without an agent: it has no certificate, so no mutual TLS in the mesh.
+    /// With TLS and a join token, for an Envoy without an agent: it has no certificate, so no
+    /// mutual TLS in the mesh.
     Token {
         /// The control plane's TLS port.
         address: HostPort,
@@ -146,7 +152,9 @@ pub enum Discovery {
 impl Discovery {
     fn address(&self) -> &HostPort {
         match self {
-            Self::Plaintext(address) | Self::MutualTls { address, .. } | Self::Token { address, .. } => address,
+            Self::Plaintext(address)
+            | Self::MutualTls { address, .. }
+            | Self::Token { address, .. } => address,
         }
     }
 }
@@ -209,7 +217,8 @@ pub fn render(settings: &BootstrapSettings) -> String {
         "static_resources": { "clusters": clusters(settings), "listeners": listeners(settings) },
     });
     if let Some(Locality { region, zone, sub_zone }) = &settings.node.locality {
-        bootstrap["node"]["locality"] = json!({ "region": region, "zone": zone, "sub_zone": sub_zone });
+        bootstrap["node"]["locality"] =
+            json!({ "region": region, "zone": zone, "sub_zone": sub_zone });
     }
     format!("{bootstrap:#}\n")
 }
@@ -217,7 +226,8 @@ pub fn render(settings: &BootstrapSettings) -> String {
 fn dynamic_resources(discovery: &Discovery) -> Value {
     let mut service = json!({ "envoy_grpc": { "cluster_name": "xds-grpc" }, "timeout": "5s" });
     if let Discovery::Token { token, .. } = discovery {
-        service["initial_metadata"] = json!([{ "key": "authorization", "value": format!("Bearer {token}") }]);
+        service["initial_metadata"] =
+            json!([{ "key": "authorization", "value": format!("Bearer {token}") }]);
     }
     let ads = json!({ "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s" });
     json!({
@@ -243,7 +253,11 @@ fn clusters(settings: &BootstrapSettings) -> Vec<Value> {
         clusters.push(cluster("agent", "STATIC", &socket_address(&agent.into())));
     }
     if settings.prometheus.is_some() {
-        clusters.push(cluster("prometheus_stats", "STATIC", &socket_address(&settings.admin.into())));
+        clusters.push(cluster(
+            "prometheus_stats",
+            "STATIC",
+            &socket_address(&settings.admin.into()),
+        ));
     }
     clusters
 }
@@ -263,10 +277,10 @@ fn xds_cluster(discovery: &Discovery) -> Value {
         .collect();
     xds["circuit_breakers"] = json!({ "thresholds": thresholds });
     // A control plane that vanished without a word is noticed within half a minute.
-    xds["upstream_connection_options"] =
-        json!({ "tcp_keepalive": { "keepalive_probes": 3, "keepalive_time": 10, "keepalive_interval": 5 } });
+    xds["upstream_connection_options"] = json!({ "tcp_keepalive": { "keepalive_probes": 3, "keepalive_time": 10, "keepalive_interval": 5 } });
     if let Some(context) = tls_context(discovery) {
-        xds["transport_socket"] = json!({ "name": "envoy.transport_sockets.tls", "typed_config": context });
+        xds["transport_socket"] =
+            json!({ "name": "envoy.transport_sockets.tls", "typed_config": context });
     }
     xds
 }
@@ -300,8 +314,7 @@ fn tls_context(discovery: &Discovery) -> Option<Value> {
         "common_tls_context": common,
     });
     context["common_tls_context"]["alpn_protocols"] = json!(["h2"]);
-    context["common_tls_context"]["tls_params"] =
-        json!({ "tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3" });
+    context["common_tls_context"]["tls_params"] = json!({ "tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3" });
     Some(context)
 }
 
@@ -343,10 +356,13 @@ fn http2(mut cluster: Value) -> Value {
 }
 
 fn listeners(settings: &BootstrapSettings) -> Vec<Value> {
-    let prometheus =
-        settings.prometheus.map(|address| listener("prometheus", address, "/stats/prometheus", "prometheus_stats"));
-    let readiness =
-        settings.agent.and(settings.readiness).map(|address| listener("readiness", address, "/healthz/ready", "agent"));
+    let prometheus = settings
+        .prometheus
+        .map(|address| listener("prometheus", address, "/stats/prometheus", "prometheus_stats"));
+    let readiness = settings
+        .agent
+        .and(settings.readiness)
+        .map(|address| listener("readiness", address, "/healthz/ready", "agent"));
     prometheus.into_iter().chain(readiness).collect()
 }
 
@@ -377,11 +393,20 @@ fn listener(name: &str, address: SocketAddr, path: &str, cluster: &str) -> Value
 }
 
 fn stats_config(statistics: Statistics) -> Value {
-    let kept = ["cluster_manager.", "listener_manager.", "listener.", "http.", "server.", "cluster.xds-grpc.", "sds."];
+    let kept = [
+        "cluster_manager.",
+        "listener_manager.",
+        "listener.",
+        "http.",
+        "server.",
+        "cluster.xds-grpc.",
+        "sds.",
+    ];
     match statistics {
         Statistics::All => json!({ "use_all_default_tags": true }),
         Statistics::Small => {
-            let patterns: Vec<Value> = kept.iter().map(|prefix| json!({ "prefix": prefix })).collect();
+            let patterns: Vec<Value> =
+                kept.iter().map(|prefix| json!({ "prefix": prefix })).collect();
             json!({ "use_all_default_tags": true, "stats_matcher": { "inclusion_list": { "patterns": patterns } } })
         }
     }
@@ -412,7 +437,11 @@ mod tests {
             labels: [("app".to_owned(), "cart".to_owned())].into(),
             cluster_id: "Kubernetes".into(),
             dns_domain: "cluster.local".into(),
-            locality: Some(Locality { region: "eu".into(), zone: "a".into(), sub_zone: String::new() }),
+            locality: Some(Locality {
+                region: "eu".into(),
+                zone: "a".into(),
+                sub_zone: String::new(),
+            }),
             metadata: object(json!({ "INTERCEPTION_MODE": "NONE", "NAME": "cart-zero" })),
         }
     }
@@ -456,14 +485,20 @@ mod tests {
             (&json!("xds-grpc"), &json!("STATIC"), &Value::Null)
         );
 
-        let mutual = rendered(Discovery::MutualTls { address: tls_port(), server_name: "ferromesh.local".into() });
+        let mutual = rendered(Discovery::MutualTls {
+            address: tls_port(),
+            server_name: "ferromesh.local".into(),
+        });
         let xds = &mutual["static_resources"]["clusters"][0];
         assert_eq!(xds["type"], "STRICT_DNS");
         let tls = &xds["transport_socket"]["typed_config"];
         assert_eq!(tls["sni"], "ferromesh.local");
         let common = &tls["common_tls_context"];
         assert_eq!(common["tls_certificate_sds_secret_configs"][0]["name"], "default");
-        assert_eq!(common["combined_validation_context"]["validation_context_sds_secret_config"]["name"], "ROOTCA");
+        assert_eq!(
+            common["combined_validation_context"]["validation_context_sds_secret_config"]["name"],
+            "ROOTCA"
+        );
     }
 
     #[test]
@@ -476,8 +511,8 @@ mod tests {
         };
         let text = render(&settings(discovery.clone()));
         assert_eq!(text.matches("hush").count(), 1);
-        let metadata =
-            &rendered(discovery)["dynamic_resources"]["ads_config"]["grpc_services"][0]["initial_metadata"][0];
+        let metadata = &rendered(discovery)["dynamic_resources"]["ads_config"]["grpc_services"][0]
+            ["initial_metadata"][0];
         assert_eq!(metadata["value"], "Bearer hush");
     }
 

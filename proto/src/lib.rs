@@ -1,8 +1,9 @@
-//! Wire types that every part of Ferromesh shares: the slice of Envoy's discovery API that travels on an ADS
-//! stream, the secret messages of the agent's socket, Istio's certificate service, SPIFFE ids, type URLs, and the
-//! bootstrap of a stock Envoy.
+//! Wire types that every part of Ferromesh shares: the slice of Envoy's discovery API that travels
+//! on an ADS stream, the secret messages of the agent's socket, Istio's certificate service, SPIFFE
+//! ids, type URLs, and the bootstrap of a stock Envoy.
 //!
-//! A leaf: it knows neither configuration nor policy, and nothing in the workspace is imported here.
+//! A leaf: it knows neither configuration nor policy, and nothing in the workspace is imported
+//! here.
 
 /// Code generated from `proto/*.proto`; `tests/generated.rs` proves that it is fresh.
 #[allow(missing_docs, unreachable_pub, clippy::all)]

@@ -1,5 +1,6 @@
-//! When to come back: a hint in a gRPC refusal, as `google.rpc.RetryInfo` (google/rpc/error_details.proto) in the status's
-//! details, and as the `grpc-retry-pushback-ms` of gRPC's retries (gRFC A6).
+//! When to come back: a hint in a gRPC refusal, as `google.rpc.RetryInfo`
+//! (google/rpc/error_details.proto) in the status's details, and as the `grpc-retry-pushback-ms` of
+//! gRPC's retries (gRFC A6).
 
 use std::time::Duration;
 
@@ -34,7 +35,11 @@ pub fn exhausted(message: impl Into<String>, after: Duration) -> Status {
     let message = message.into();
     let info = RetryInfo { retry_delay: prost_types::Duration::try_from(after).ok() };
     let detail = prost_types::Any { type_url: RETRY_INFO.to_owned(), value: info.encode_to_vec() };
-    let status = RpcStatus { code: Code::ResourceExhausted as i32, message: message.clone(), details: vec![detail] };
+    let status = RpcStatus {
+        code: Code::ResourceExhausted as i32,
+        message: message.clone(),
+        details: vec![detail],
+    };
     let mut metadata = MetadataMap::new();
     metadata.insert(PUSHBACK, u64::try_from(after.as_millis()).unwrap_or(u64::MAX).into());
     let details = status.encode_to_vec().into();

@@ -20,7 +20,9 @@ pub enum SpiffeError {
     #[error("bad trust domain {0:?}: expected 1 to 255 of a-z, 0-9, '.', '-', '_'")]
     TrustDomain(String),
     /// The path has an empty, dotted or badly spelled segment.
-    #[error("bad path segment {0:?}: expected one or more of a-z, A-Z, 0-9, '.', '-', '_', and not '.' or '..'")]
+    #[error(
+        "bad path segment {0:?}: expected one or more of a-z, A-Z, 0-9, '.', '-', '_', and not '.' or '..'"
+    )]
     Segment(String),
     /// Longer than 2048 bytes.
     #[error("SPIFFE id of {0} bytes: at most 2048 are allowed")]
@@ -46,12 +48,18 @@ impl TrustDomain {
     /// Checks a name against SPIFFE-ID §2.1.
     ///
     /// # Errors
-    /// [`SpiffeError::TrustDomain`] when it is empty, longer than 255 bytes, or holds any other character than
-    /// `[a-z0-9.-_]` (so ports, user names and percent-encoding are refused).
+    /// [`SpiffeError::TrustDomain`] when it is empty, longer than 255 bytes, or holds any other
+    /// character than `[a-z0-9.-_]` (so ports, user names and percent-encoding are refused).
     pub fn new(name: &str) -> Result<Self, SpiffeError> {
         let fits = !name.is_empty() && name.len() <= MAX_TRUST_DOMAIN;
-        let spelled = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b));
-        if fits && spelled { Ok(Self(name.into())) } else { Err(SpiffeError::TrustDomain(name.to_owned())) }
+        let spelled = name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b));
+        if fits && spelled {
+            Ok(Self(name.into()))
+        } else {
+            Err(SpiffeError::TrustDomain(name.to_owned()))
+        }
     }
 
     /// The bare name, without scheme.
@@ -94,18 +102,30 @@ pub struct SpiffeId {
 }
 
 impl SpiffeId {
-    /// Builds an id from parts that are checked: a namespace is a DNS label, a service account a DNS subdomain.
+    /// Builds an id from parts that are checked: a namespace is a DNS label, a service account a
+    /// DNS subdomain.
     ///
     /// # Errors
     /// [`SpiffeError::Name`] names the part that Kubernetes would refuse.
-    pub fn new(trust_domain: TrustDomain, namespace: &str, service_account: &str) -> Result<Self, SpiffeError> {
+    pub fn new(
+        trust_domain: TrustDomain,
+        namespace: &str,
+        service_account: &str,
+    ) -> Result<Self, SpiffeError> {
         if !is_dns_label(namespace) {
             return Err(SpiffeError::Name { what: "namespace", name: namespace.to_owned() });
         }
         if service_account.len() > 253 || !service_account.split('.').all(is_dns_label) {
-            return Err(SpiffeError::Name { what: "service account", name: service_account.to_owned() });
+            return Err(SpiffeError::Name {
+                what: "service account",
+                name: service_account.to_owned(),
+            });
         }
-        Ok(Self { trust_domain, namespace: namespace.into(), service_account: service_account.into() })
+        Ok(Self {
+            trust_domain,
+            namespace: namespace.into(),
+            service_account: service_account.into(),
+        })
     }
 
     /// The trust domain that must have signed a certificate with this id.
@@ -136,7 +156,11 @@ fn is_dns_label(s: &str) -> bool {
 
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "spiffe://{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
+        write!(
+            f,
+            "spiffe://{}/ns/{}/sa/{}",
+            self.trust_domain, self.namespace, self.service_account
+        )
     }
 }
 
@@ -147,7 +171,8 @@ impl FromStr for SpiffeId {
         if text.len() > MAX_ID {
             return Err(SpiffeError::TooLong(text.len()));
         }
-        let rest = text.strip_prefix("spiffe://").ok_or_else(|| SpiffeError::Scheme(text.to_owned()))?;
+        let rest =
+            text.strip_prefix("spiffe://").ok_or_else(|| SpiffeError::Scheme(text.to_owned()))?;
         let mut parts = rest.split('/');
         let trust_domain = TrustDomain::new(parts.next().unwrap_or_default())?;
         let path: Vec<&str> = parts.collect();
@@ -158,7 +183,9 @@ impl FromStr for SpiffeId {
             }
         }
         match path[..] {
-            ["ns", namespace, "sa", service_account] => Self::new(trust_domain, namespace, service_account),
+            ["ns", namespace, "sa", service_account] => {
+                Self::new(trust_domain, namespace, service_account)
+            }
             _ => Err(SpiffeError::Shape(text.to_owned())),
         }
     }

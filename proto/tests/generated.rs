@@ -7,7 +7,8 @@ use std::{fs, path::Path};
 fn generated_code_is_fresh() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files = ["discovery.proto", "secret.proto", "sds.proto", "istio_ca.proto"];
-    let descriptors = protox::compile(files, [root.join("proto")]).expect("our .proto files compile");
+    let descriptors =
+        protox::compile(files, [root.join("proto")]).expect("our .proto files compile");
     let out = tempfile::tempdir().expect("a temporary directory");
     tonic_prost_build::configure()
         .bytes(".envoy.service.discovery.v3.Any")

@@ -1,7 +1,7 @@
 //! Invariant 4: every name that a resource refers to exists.
 //!
-//! Reads the encoded resources, as a proxy does; knows nothing of plans. Names that the user wrote and nobody defined
-//! dangle on purpose, with a diagnostic: the caller tells them apart.
+//! Reads the encoded resources, as a proxy does; knows nothing of plans. Names that the user wrote
+//! and nobody defined dangle on purpose, with a diagnostic: the caller tells them apart.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,7 +13,9 @@ use envoy_types::pb::{
             route::v3::{RouteConfiguration, route::Action, route_action::ClusterSpecifier},
         },
         extensions::filters::network::{
-            http_connection_manager::v3::{HttpConnectionManager, http_connection_manager::RouteSpecifier},
+            http_connection_manager::v3::{
+                HttpConnectionManager, http_connection_manager::RouteSpecifier,
+            },
             tcp_proxy::v3::{TcpProxy, tcp_proxy},
         },
     },
@@ -35,15 +37,18 @@ pub struct Dangling {
 
 /// References between resources that the views of one proxy do not satisfy; sorted, unique.
 ///
-/// Looks at clusters that routes, mirrors and TCP proxies name, at route configurations that listeners name, and at
-/// the assignments of EDS clusters. Bytes that do not decode refer to nothing.
+/// Looks at clusters that routes, mirrors and TCP proxies name, at route configurations that
+/// listeners name, and at the assignments of EDS clusters. Bytes that do not decode refer to
+/// nothing.
 pub fn check(views: &[Arc<View>]) -> Vec<Dangling> {
     let mut dangling = BTreeSet::new();
     for view in views {
         for (kind, table) in ResourceType::ALL.into_iter().zip(&view.tables) {
             for resource in table.values() {
-                let missing = references(kind, &resource.body).into_iter().filter(|to| !exists(views, to));
-                dangling.extend(missing.map(|to| Dangling { from: (kind, resource.name.clone()), to }));
+                let missing =
+                    references(kind, &resource.body).into_iter().filter(|to| !exists(views, to));
+                dangling
+                    .extend(missing.map(|to| Dangling { from: (kind, resource.name.clone()), to }));
             }
         }
     }
@@ -54,16 +59,30 @@ fn exists(views: &[Arc<View>], (kind, name): &(ResourceType, String)) -> bool {
     views.iter().any(|view| view.get(*kind, name).is_some())
 }
 
-type References = BTreeSet<(ResourceType, String)>;
+/// Names by type.
+pub(crate) type References = BTreeSet<(ResourceType, String)>;
+
+/// Finds what an encoded resource refers to.
+type Finds = fn(&[u8], &mut References);
+
+/// The types whose resources refer to others.
+const REFERRING: [(ResourceType, Finds); 3] = [
+    (ResourceType::Cluster, |body, found| {
+        Cluster::decode(body).iter().for_each(|c| cluster(c, found))
+    }),
+    (ResourceType::Listener, |body, found| {
+        Listener::decode(body).iter().for_each(|l| listener(l, found))
+    }),
+    (ResourceType::Route, |body, found| {
+        RouteConfiguration::decode(body).iter().for_each(|r| routes(r, found))
+    }),
+];
 
 /// What an encoded resource refers to.
-fn references(kind: ResourceType, body: &[u8]) -> References {
+pub(crate) fn references(kind: ResourceType, body: &[u8]) -> References {
     let mut found = References::new();
-    match kind {
-        ResourceType::Cluster => Cluster::decode(body).iter().for_each(|c| cluster(c, &mut found)),
-        ResourceType::Listener => Listener::decode(body).iter().for_each(|l| listener(l, &mut found)),
-        ResourceType::Route => RouteConfiguration::decode(body).iter().for_each(|r| routes(r, &mut found)),
-        ResourceType::Endpoint | ResourceType::Secret => {}
+    for (_, finds) in REFERRING.iter().filter(|(referring, _)| *referring == kind) {
+        finds(body, &mut found);
     }
     found
 }
@@ -71,7 +90,8 @@ fn references(kind: ResourceType, body: &[u8]) -> References {
 fn cluster(cluster: &Cluster, found: &mut References) {
     let eds = ClusterDiscoveryType::Type(DiscoveryType::Eds as i32);
     if cluster.cluster_discovery_type.as_ref() == Some(&eds) {
-        let service = cluster.eds_cluster_config.as_ref().map(|c| c.service_name.clone()).unwrap_or_default();
+        let service =
+            cluster.eds_cluster_config.as_ref().map(|c| c.service_name.clone()).unwrap_or_default();
         let name = if service.is_empty() { cluster.name.clone() } else { service };
         found.insert((ResourceType::Endpoint, name));
     }
@@ -92,7 +112,9 @@ fn filter_chain(chain: &FilterChain, found: &mut References) {
         if let Some(tcp) = unpack::<TcpProxy>(config) {
             let names = tcp.cluster_specifier.iter().flat_map(|specifier| match specifier {
                 tcp_proxy::ClusterSpecifier::Cluster(name) => vec![name.clone()],
-                tcp_proxy::ClusterSpecifier::WeightedClusters(w) => w.clusters.iter().map(|c| c.name.clone()).collect(),
+                tcp_proxy::ClusterSpecifier::WeightedClusters(w) => {
+                    w.clusters.iter().map(|c| c.name.clone()).collect()
+                }
             });
             found.extend(names.map(|name| (ResourceType::Cluster, name)));
         }
@@ -114,11 +136,15 @@ fn routes(configuration: &RouteConfiguration, found: &mut References) {
         let Some(Action::Route(action)) = &route.action else { continue };
         let chosen = match &action.cluster_specifier {
             Some(ClusterSpecifier::Cluster(name)) => vec![name],
-            Some(ClusterSpecifier::WeightedClusters(w)) => w.clusters.iter().map(|c| &c.name).collect(),
+            Some(ClusterSpecifier::WeightedClusters(w)) => {
+                w.clusters.iter().map(|c| &c.name).collect()
+            }
             _ => Vec::new(),
         };
         let mirrors = action.request_mirror_policies.iter().map(|m| &m.cluster);
-        found.extend(chosen.into_iter().chain(mirrors).map(|name| (ResourceType::Cluster, name.clone())));
+        found.extend(
+            chosen.into_iter().chain(mirrors).map(|name| (ResourceType::Cluster, name.clone())),
+        );
     }
 }
 
@@ -132,15 +158,22 @@ mod tests {
 
     use super::*;
     use crate::{
-        emit::{emit, splice_route, tests, version},
-        plan::{CaptureMode, Discovery, Features, OutboundKey, PlanItem, RouteFrame, TerminalFilter, ViewKey},
+        emit::{emit, splice_route, tests},
+        plan::{
+            CaptureMode, Discovery, Features, OutboundKey, PlanItem, RouteFrame, TerminalFilter,
+            ViewKey,
+        },
     };
 
     fn outbound_routes() -> bytes::Bytes {
         let forward = crate::plan::RouteActionPlan::Forward(Box::new(tests::forward("c1")));
-        let host = PlanItem::VirtualHost(tests::virtual_host(vec![tests::route(forward), tests::full_route()]));
-        let frame = RouteFrame { name: "80".into(), ignore_port_in_host: true, virtual_hosts: Vec::new() };
-        splice_route(&frame, &[(version(&host), emit(&host))]).1
+        let host = PlanItem::VirtualHost(tests::virtual_host(vec![
+            tests::route(forward),
+            tests::full_route(),
+        ]));
+        let frame =
+            RouteFrame { name: "80".into(), ignore_port_in_host: true, virtual_hosts: Vec::new() };
+        splice_route(&frame, &[emit(&host)])
     }
 
     fn outbound_listener() -> PlanItem {
@@ -157,21 +190,32 @@ mod tests {
             locality: None,
             capture: CaptureMode::Redirect,
             features: Features::default(),
+            patches: Vec::new(),
         };
-        let mut tables: [_; ResourceType::ALL.len()] = Default::default();
+        let mut tables: [_; ResourceType::COUNT] = Default::default();
         for (kind, name, body) in resources {
             let table: &mut Arc<crate::view::Table> = &mut tables[kind.index()];
             let resource = EncodedResource { name: name.into(), version: Default::default(), body };
             Arc::make_mut(table).insert(name.into(), Arc::new(resource));
         }
-        Arc::new(View { key: Arc::new(ViewKey::Outbound(key)), generation: 1, tables, log: Arc::new([]) })
+        Arc::new(View {
+            key: Arc::new(ViewKey::Outbound(key)),
+            generation: 1,
+            tables,
+            log: Arc::new([]),
+        })
     }
 
     #[test]
     fn references_of_every_kind_are_followed() {
         let cluster = PlanItem::Cluster(Box::new(tests::cluster("c3")));
-        let found = |kind, body: &[u8]| references(kind, body).into_iter().map(|(_, name)| name).collect::<Vec<_>>();
-        assert_eq!(found(ResourceType::Route, &outbound_routes()), ["c1", "outbound|80|v1|a", "outbound|80|v2|a"]);
+        let found = |kind, body: &[u8]| {
+            references(kind, body).into_iter().map(|(_, name)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            found(ResourceType::Route, &outbound_routes()),
+            ["c1", "outbound|80|v1|a", "outbound|80|v2|a"]
+        );
         assert_eq!(found(ResourceType::Listener, &emit(&outbound_listener())), ["c2", "80"]);
         assert_eq!(found(ResourceType::Cluster, &emit(&cluster)), ["c3"]);
         assert_eq!(found(ResourceType::Cluster, b"\xff"), [""; 0]);
@@ -180,13 +224,19 @@ mod tests {
     #[test]
     fn a_name_in_another_view_of_the_proxy_is_no_dangling_one() {
         let fixed = |name| {
-            let plan = crate::plan::ClusterPlan { discovery: Discovery::Static(Vec::new()), ..tests::cluster(name) };
+            let plan = crate::plan::ClusterPlan {
+                discovery: Discovery::Static(Vec::new()),
+                ..tests::cluster(name)
+            };
             emit(&PlanItem::Cluster(Box::new(plan)))
         };
         let listeners = view(vec![(ResourceType::Listener, "l", emit(&outbound_listener()))]);
         let clusters = view(vec![(ResourceType::Cluster, "c2", fixed("c2"))]);
         let dangling = check(&[listeners, clusters]);
-        let expected = Dangling { from: (ResourceType::Listener, "l".into()), to: (ResourceType::Route, "80".into()) };
+        let expected = Dangling {
+            from: (ResourceType::Listener, "l".into()),
+            to: (ResourceType::Route, "80".into()),
+        };
         assert_eq!(dangling, [expected]);
     }
 }

@@ -1,12 +1,15 @@
-//! Resources as people read them: protobuf JSON with the field names of Envoy's documentation, `Any`s expanded,
-//! secrets blanked.
+//! Resources as people read them: protobuf JSON with the field names of Envoy's documentation,
+//! `Any`s expanded, secrets blanked.
 //!
-//! A sink for dumps, goldens and `translate`; nothing reads it back. The JSON is what Envoy takes in a bootstrap.
+//! A sink for dumps, goldens and `translate`; nothing reads it back. The JSON is what Envoy takes
+//! in a bootstrap.
 
 use std::{collections::HashSet, sync::LazyLock};
 
 use ferromesh_proto::ResourceType;
-use prost_reflect::{DynamicMessage, ExtensionDescriptor, Kind, MessageDescriptor, ReflectMessage, SerializeOptions};
+use prost_reflect::{
+    DynamicMessage, ExtensionDescriptor, Kind, MessageDescriptor, ReflectMessage, SerializeOptions,
+};
 use serde_json::Value;
 
 use crate::descriptors;
@@ -61,7 +64,9 @@ pub fn message_to_json(name: &str, body: &[u8]) -> Result<Value, DebugError> {
 /// Fields that Envoy's API marks as secret, by full name.
 static SENSITIVE: LazyLock<HashSet<String>> = LazyLock::new(|| {
     let pool = descriptors::pool();
-    let Some(mark) = pool.get_extension_by_name("udpa.annotations.sensitive") else { return HashSet::new() };
+    let Some(mark) = pool.get_extension_by_name("udpa.annotations.sensitive") else {
+        return HashSet::new();
+    };
     let fields = pool.all_messages().flat_map(|m| m.fields().collect::<Vec<_>>());
     fields.filter(|f| is_set(&f.options(), &mark)).map(|f| f.full_name().to_owned()).collect()
 });
@@ -103,7 +108,10 @@ fn blank(value: &mut Value) {
         Value::String(text) => *text = REDACTED.to_owned(),
         Value::Array(items) => items.iter_mut().for_each(blank),
         Value::Object(fields) => {
-            fields.iter_mut().filter(|(name, _)| !PUBLIC.contains(&name.as_str())).for_each(|(_, v)| blank(v));
+            fields
+                .iter_mut()
+                .filter(|(name, _)| !PUBLIC.contains(&name.as_str()))
+                .for_each(|(_, v)| blank(v));
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
@@ -112,7 +120,9 @@ fn blank(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use envoy_types::pb::envoy::{
-        config::core::v3::{DataSource, TransportSocket, data_source::Specifier, transport_socket::ConfigType},
+        config::core::v3::{
+            DataSource, TransportSocket, data_source::Specifier, transport_socket::ConfigType,
+        },
         extensions::transport_sockets::tls::v3::{
             CommonTlsContext, Secret, TlsCertificate, UpstreamTlsContext, secret,
         },
@@ -124,14 +134,24 @@ mod tests {
 
     fn certificate() -> TlsCertificate {
         let inline = |text: &str| {
-            Some(DataSource { specifier: Some(Specifier::InlineString(text.into())), ..Default::default() })
+            Some(DataSource {
+                specifier: Some(Specifier::InlineString(text.into())),
+                ..Default::default()
+            })
         };
-        TlsCertificate { certificate_chain: inline("CHAIN"), private_key: inline("KEY"), ..Default::default() }
+        TlsCertificate {
+            certificate_chain: inline("CHAIN"),
+            private_key: inline("KEY"),
+            ..Default::default()
+        }
     }
 
     #[test]
     fn a_secrets_key_is_blanked_and_its_certificate_stays() {
-        let secret = Secret { name: "default".into(), r#type: Some(secret::Type::TlsCertificate(certificate())) };
+        let secret = Secret {
+            name: "default".into(),
+            r#type: Some(secret::Type::TlsCertificate(certificate())),
+        };
         let json = to_json(ResourceType::Secret, &secret.encode_to_vec()).unwrap();
         assert_eq!(json["tls_certificate"]["certificate_chain"]["inline_string"], "CHAIN");
         assert_eq!(json["tls_certificate"]["private_key"]["inline_string"], REDACTED);
@@ -139,11 +159,13 @@ mod tests {
 
     #[test]
     fn a_key_inside_a_packed_message_is_blanked() {
-        let common = CommonTlsContext { tls_certificates: vec![certificate()], ..Default::default() };
+        let common =
+            CommonTlsContext { tls_certificates: vec![certificate()], ..Default::default() };
         let context = UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
         let config_type = Some(ConfigType::TypedConfig(pack_any(context)));
         let socket = TransportSocket { name: "tls".into(), config_type };
-        let json = message_to_json("envoy.config.core.v3.TransportSocket", &socket.encode_to_vec()).unwrap();
+        let json = message_to_json("envoy.config.core.v3.TransportSocket", &socket.encode_to_vec())
+            .unwrap();
         assert!(!json.to_string().contains("KEY"), "{json:#}");
         assert!(json.to_string().contains("CHAIN"), "{json:#}");
     }

@@ -1,7 +1,8 @@
 //! What is said to users about their configuration.
 //!
-//! A user's mistake is a value: a [`Diagnostic`] names the object, the field, the place in the file, what was found,
-//! what was expected and how to mend it. Every stage up to the plan makes them; nothing here knows where they are shown.
+//! A user's mistake is a value: a [`Diagnostic`] names the object, the field, the place in the
+//! file, what was found, what was expected and how to mend it. Every stage up to the plan makes
+//! them; nothing here knows where they are shown.
 
 use std::{
     fmt::{self, Write as _},
@@ -94,7 +95,8 @@ codes! {
     UnsupportedKind = "FM0009";
     /// Two objects of the same kind, namespace and name.
     DuplicateObject = "FM0010";
-    /// A kind or field that guards access, and that this release does not serve: the object is refused.
+    /// A kind or field that guards access, and that this release does not serve: the object is
+    /// refused.
     UnservedGuard = "FM0011";
     /// A field that the kind does not have.
     UnknownField = "FM0101";
@@ -115,7 +117,7 @@ codes! {
     /// Two VirtualServices claim one host in the mesh.
     ConflictingHosts = "FM0203", "IST0109";
     /// Two policies select the same workloads.
-    ConflictingPolicies = "FM0204", "IST0141";
+    ConflictingPolicies = "FM0204", "IST0110";
     /// A port whose name does not say its protocol.
     PortName = "FM0205", "IST0118";
     /// A credential that is not where the gateway looks for it.
@@ -134,6 +136,8 @@ codes! {
     LegacyPort = "FM0212";
     /// A rule with conditions on HTTP that meets connections of other protocols.
     HttpOnly = "FM0213";
+    /// A server of a Gateway whose port or host another Gateway's server has.
+    ConflictingServers = "FM0214", "IST0145";
     /// Traffic that is sent nowhere or lost, as seen when it was translated.
     Translation = "FM0301";
     /// A proxy refused what an object was translated to.
@@ -208,7 +212,8 @@ impl FieldPath {
         self.0.is_empty()
     }
 
-    /// Reads the printed form without quoting: `spec.http[0].route` (map keys that need quotes: use [`Self::field`]).
+    /// Reads the printed form without quoting: `spec.http[0].route` (map keys that need quotes: use
+    /// [`Self::field`]).
     pub fn of(text: &str) -> Self {
         let mut path = Self::root();
         for part in text.split('.').filter(|p| !p.is_empty()) {
@@ -298,7 +303,12 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// A finding about a field; object and position are added by whoever knows them.
-    pub fn new(code: Code, severity: Severity, field: FieldPath, message: impl Into<String>) -> Self {
+    pub fn new(
+        code: Code,
+        severity: Severity,
+        field: FieldPath,
+        message: impl Into<String>,
+    ) -> Self {
         Self {
             code,
             istio_code: code.istio(),
@@ -374,7 +384,8 @@ impl Diagnostic {
 /// Longest printed part of a diagnostic, in characters.
 const MAX_PRINTED: usize = 1_000;
 
-/// Text as it is printed: one line, without control characters (which could play with a terminal), not endless.
+/// Text as it is printed: one line, without control characters (which could play with a terminal),
+/// not endless.
 struct Printed<'a>(&'a str);
 
 impl fmt::Display for Printed<'_> {
@@ -439,18 +450,24 @@ mod tests {
     #[test]
     fn a_finding_is_one_line_and_one_json_object() {
         let position = Position { file: "a.yaml".into(), line: 3, col: 7 };
-        let finding = Diagnostic::error(Code::InvalidValue, FieldPath::of("spec.host"), "bad\n\u{1b}[31m")
-            .expected("a host", "x".repeat(5_000))
-            .fix("`a`")
-            .at(Some(position));
+        let finding =
+            Diagnostic::error(Code::InvalidValue, FieldPath::of("spec.host"), "bad\n\u{1b}[31m")
+                .expected("a host", "x".repeat(5_000))
+                .fix("`a`")
+                .at(Some(position));
         let line = finding.to_string();
         assert!(
-            line.starts_with("a.yaml:3:7: error[FM0103]: spec.host: bad\\n\\u{1b}[31m: expected a host, got xxx"),
+            line.starts_with(
+                "a.yaml:3:7: error[FM0103]: spec.host: bad\\n\\u{1b}[31m: expected a host, got xxx"
+            ),
             "{line}"
         );
         assert!(line.len() < 1_200 && line.ends_with("… (IST0106); fix: `a`"), "{line}");
         let json = serde_json::to_value(&finding).expect("plain data");
-        assert_eq!((&json["file"], &json["line"], &json["severity"]), (&"a.yaml".into(), &3.into(), &"error".into()));
+        assert_eq!(
+            (&json["file"], &json["line"], &json["severity"]),
+            (&"a.yaml".into(), &3.into(), &"error".into())
+        );
         assert_eq!(
             (&json["code"], &json["field"], &json["object"]),
             (&"FM0103".into(), &"spec.host".into(), &serde_json::Value::Null)

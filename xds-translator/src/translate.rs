@@ -1,6 +1,8 @@
-//! Translation at one stroke: configuration and a node in, everything that the node would get out, as JSON.
+//! Translation at one stroke: configuration and a node in, everything that the node would get out,
+//! as JSON.
 //!
-//! The road of the control plane without its streams: the same compiler, the same bytes. For offline use and goldens.
+//! The road of the control plane without its streams: the same compiler, the same bytes. For
+//! offline use and goldens.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +23,8 @@ use crate::{
     view::View,
 };
 
-/// What a node gets. Serializes to `{"listeners":[…],"routes":[…],"clusters":[…],"endpoints":[…],"secrets":[…]}`.
+/// What a node gets. Serializes to
+/// `{"listeners":[…],"routes":[…],"clusters":[…],"endpoints":[…],"secrets":[…]}`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Translation {
     /// LDS, in the order of names, as protobuf JSON; so are the next three.
@@ -37,7 +40,8 @@ pub struct Translation {
     /// What lowering found in the objects; what parsing found is not repeated.
     #[serde(skip)]
     pub diagnostics: Vec<Diagnostic>,
-    /// Names that are referred to and not there (invariant 4); only names that users wrote may be among them.
+    /// Names that are referred to and not there (invariant 4); only names that users wrote may be
+    /// among them.
     #[serde(skip)]
     pub dangling: Vec<Dangling>,
 }
@@ -60,11 +64,16 @@ pub enum TranslateError {
     },
 }
 
-/// Translates `changes`, in their order, for `node`. `base` holds what is known before any configuration.
+/// Translates `changes`, in their order, for `node`. `base` holds what is known before any
+/// configuration.
 ///
 /// # Errors
 /// The node is refused. Mistakes in objects are diagnostics, not errors.
-pub fn translate(base: MeshDefaults, changes: Vec<Change>, node: &NodeIdentity) -> Result<Translation, TranslateError> {
+pub fn translate(
+    base: MeshDefaults,
+    changes: Vec<Change>,
+    node: &NodeIdentity,
+) -> Result<Translation, TranslateError> {
     let mut compiler = Compiler::new(base);
     compiler.apply(changes);
     let class = compiler.classify(node)?;
@@ -101,7 +110,9 @@ fn table(views: &[Arc<View>], kind: ResourceType) -> Result<Vec<Value>, Translat
 fn collect_secrets(json: &Value, found: &mut BTreeSet<String>) {
     match json {
         Value::Object(fields) => {
-            if let (Some(Value::String(name)), Some(_)) = (fields.get("name"), fields.get("sds_config")) {
+            if let (Some(Value::String(name)), Some(_)) =
+                (fields.get("name"), fields.get("sds_config"))
+            {
                 found.insert(name.clone());
             }
             fields.values().for_each(|value| collect_secrets(value, found));

@@ -1,7 +1,8 @@
 //! Views: encoded resources that many proxies share, and what changed in them.
 //!
-//! A view is immutable; the compiler publishes a new one when an item changed. It carries a short log of changes, so
-//! that a stream that is a few generations behind does work in proportion to the change, not to the view.
+//! A view is immutable; the compiler publishes a new one when an item changed. It carries a short
+//! log of changes, so that a stream that is a few generations behind does work in proportion to the
+//! change, not to the view.
 
 mod table;
 
@@ -22,8 +23,8 @@ pub struct View {
     pub key: Arc<ViewKey>,
     /// Rises with every published change; starts at 1.
     pub generation: u64,
-    /// By [`ResourceType::index`]; `Secret` stays empty.
-    pub tables: [Arc<Table>; ResourceType::ALL.len()],
+    /// By [`ResourceType::index`]; empty for what is not served from views.
+    pub tables: [Arc<Table>; ResourceType::COUNT],
     /// Newest last; at most [`CHANGE_LOG`] entries; each entry led to its `generation`.
     pub log: Arc<[Arc<ViewChange>]>,
 }
@@ -33,7 +34,8 @@ pub struct View {
 pub struct ViewChange {
     /// The generation that it led to.
     pub generation: u64,
-    /// Names that were added, changed or removed, by type; sorted, unique. Look them up in the tables.
+    /// Names that were added, changed or removed, by type; sorted, unique. Look them up in the
+    /// tables.
     pub names: Vec<(ResourceType, Arc<str>)>,
 }
 
@@ -43,9 +45,11 @@ impl View {
         self.tables[kind.index()].get(name)
     }
 
-    /// What changed after `generation`, oldest first; `None` when the log does not reach back that far.
+    /// What changed after `generation`, oldest first; `None` when the log does not reach back that
+    /// far.
     pub fn changes_since(&self, generation: u64) -> Option<impl Iterator<Item = &ViewChange>> {
         let covered = self.generation.saturating_sub(self.log.len() as u64);
-        (generation >= covered).then(|| self.log.iter().map(AsRef::as_ref).filter(move |c| c.generation > generation))
+        (generation >= covered)
+            .then(|| self.log.iter().map(AsRef::as_ref).filter(move |c| c.generation > generation))
     }
 }

@@ -1,5 +1,5 @@
-//! A golden of the CustomResourceDefinitions: one line per field, so that a change of what API servers take is read in
-//! review. `UPDATE_GOLDEN=1` writes it anew.
+//! A golden of the CustomResourceDefinitions: one line per field, so that a change of what API
+//! servers take is read in review. `UPDATE_GOLDEN=1` writes it anew.
 
 use std::{fs, path::Path};
 
@@ -15,14 +15,22 @@ fn fields_and_their_types_are_those_of_the_golden() {
     }
     let want = fs::read_to_string(&golden).unwrap_or_default();
     let differs = got.lines().zip(want.lines()).find(|(got, want)| got != want);
-    assert!(got == want, "{differs:?} differs from {}; UPDATE_GOLDEN=1 refreshes it", golden.display());
+    assert!(
+        got == want,
+        "{differs:?} differs from {}; UPDATE_GOLDEN=1 refreshes it",
+        golden.display()
+    );
 }
 
 #[test]
 fn every_version_of_a_kind_has_the_same_schema() {
     for definition in custom_resource_definitions() {
         let versions = definition["spec"]["versions"].as_array().expect("versions");
-        assert!(versions.iter().all(|v| v["schema"] == versions[0]["schema"]), "{}", definition["metadata"]["name"]);
+        assert!(
+            versions.iter().all(|v| v["schema"] == versions[0]["schema"]),
+            "{}",
+            definition["metadata"]["name"]
+        );
     }
 }
 
@@ -40,7 +48,10 @@ fn spec(definition: &Value) -> &Value {
 fn documented(path: &str, schema: &Value) {
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");
-        assert!(field["description"].as_str().is_some_and(|doc| !doc.is_empty()), "{path} says nothing");
+        assert!(
+            field["description"].as_str().is_some_and(|doc| !doc.is_empty()),
+            "{path} says nothing"
+        );
         documented(&path, field);
         documented(&path, &field["items"]);
         documented(&path, &field["additionalProperties"]);
@@ -54,13 +65,18 @@ fn listing(definition: &Value) -> String {
         .iter()
         .map(|v| v["name"].as_str().expect("a name"))
         .collect();
-    let mut lines = format!("{} [{}]\n", definition["metadata"]["name"].as_str().expect("a name"), versions.join(" "));
+    let mut lines = format!(
+        "{} [{}]\n",
+        definition["metadata"]["name"].as_str().expect("a name"),
+        versions.join(" ")
+    );
     walk("spec", spec(definition), &mut lines);
     lines
 }
 
 fn walk(path: &str, schema: &Value, lines: &mut String) {
-    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> =
+        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         let mark = if required.contains(&name.as_str()) { " required" } else { "" };
         let (suffix, inner) = inside(field);
@@ -88,7 +104,8 @@ fn summary(schema: &Value) -> String {
     words.extend(schema.get("minimum").map(|n| format!(">={n}")));
     words.extend(schema.get("maximum").map(|n| format!("<={n}")));
     words.extend(schema.get("maxProperties").map(|n| format!("(at most {n} field)")));
-    let choice: Vec<&str> = schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let choice: Vec<&str> =
+        schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     words.extend((!choice.is_empty()).then(|| choice.join("|")));
     words.join(" ")
 }

@@ -1,7 +1,7 @@
 //! Goldens: YAML and a node in, everything that node gets as JSON out.
 //!
-//! A case is a directory of `golden/` with `input.yaml`, `node.json` (`{"id": …, "metadata": {…}}`) and `xds.json`.
-//! `UPDATE_GOLDEN=1` writes the last one anew, to be read in review like code.
+//! A case is a directory of `golden/` with `input.yaml`, `node.json` (`{"id": …, "metadata": {…}}`)
+//! and `xds.json`. `UPDATE_GOLDEN=1` writes the last one anew, to be read in review like code.
 
 use std::{fs, path::Path};
 
@@ -48,12 +48,20 @@ fn a_gateway_merges_servers_and_binds_routes() {
     check("gateway");
 }
 
+#[test]
+fn patches_are_in_what_they_are_about() {
+    check("patched-sidecar");
+}
+
 fn check(case: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
     let got = serde_json::to_string_pretty(&translate(&folder)).expect("JSON prints") + "\n";
     let read: Value = serde_json::from_str(&got).expect("JSON reads");
     let without = clients_without_versions(&read);
-    assert!(without.is_empty(), "{case}: a TLS client of Envoy stops at TLS 1.2 unless told: {without:#?}");
+    assert!(
+        without.is_empty(),
+        "{case}: a TLS client of Envoy stops at TLS 1.2 unless told: {without:#?}"
+    );
     let golden = folder.join("xds.json");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&golden, &got).expect("the golden can be written");
@@ -61,7 +69,9 @@ fn check(case: &str) {
     let want = fs::read_to_string(&golden).unwrap_or_default();
     let first = got.lines().zip(want.lines()).position(|(got, want)| got != want);
     let line = first.unwrap_or_else(|| got.lines().count().min(want.lines().count()));
-    let around = |text: &str| text.lines().skip(line.saturating_sub(6)).take(12).collect::<Vec<_>>().join("\n");
+    let around = |text: &str| {
+        text.lines().skip(line.saturating_sub(6)).take(12).collect::<Vec<_>>().join("\n")
+    };
     assert!(
         got == want,
         "{case}: line {} differs; got:\n{}\nwant:\n{}\n(UPDATE_GOLDEN=1 accepts it)",
@@ -77,17 +87,21 @@ fn translate(folder: &Path) -> Value {
     let parsed = dialect::parse_file("input.yaml", &input);
     assert!(parsed.rejected.is_empty(), "refused: {:?}", parsed.rejected);
     let mut compiler = Compiler::new(MeshDefaults::default());
-    compiler.apply(parsed.objects.into_iter().map(|object| Change::Upsert(Box::new(object))).collect());
+    compiler
+        .apply(parsed.objects.into_iter().map(|object| Change::Upsert(Box::new(object))).collect());
     let node = NodeIdentity::parse(&parse_node(&node), None).expect("the node is well formed");
     let class = compiler.classify(&node).expect("the node is served");
     let views: Vec<_> = class.views.iter().map(|key| compiler.view(key)).collect();
     let mut resources = Map::new();
-    // What the input names and nobody defines stays dangling; anything else listed here is a mistake of planning.
-    let dangling = closure::check(&views).into_iter().map(|d| format!("{} -> {}", d.from.1, d.to.1));
+    // What the input names and nobody defines stays dangling; anything else listed here is a
+    // mistake of planning.
+    let dangling =
+        closure::check(&views).into_iter().map(|d| format!("{} -> {}", d.from.1, d.to.1));
     resources.insert("dangling".to_owned(), dangling.collect());
     for (kind, name) in KINDS {
         let bodies = views.iter().flat_map(|view| view.tables[kind.index()].values());
-        let shown = bodies.map(|r| debug::to_json(kind, &r.body).expect("resources have a JSON form"));
+        let shown =
+            bodies.map(|r| debug::to_json(kind, &r.body).expect("resources have a JSON form"));
         resources.insert(name.to_owned(), shown.collect());
     }
     Value::Object(resources)
@@ -103,7 +117,8 @@ fn clients_without_versions(json: &Value) -> Vec<&Value> {
     let client = json["@type"].as_str().is_some_and(|name| name.ends_with(".UpstreamTlsContext"));
     let told = |json: &Value| {
         let versions = &json["common_tls_context"]["tls_params"];
-        versions["tls_minimum_protocol_version"] == "TLSv1_2" && versions["tls_maximum_protocol_version"] == "TLSv1_3"
+        versions["tls_minimum_protocol_version"] == "TLSv1_2"
+            && versions["tls_maximum_protocol_version"] == "TLSv1_3"
     };
     let itself = (client && !told(json)).then_some(json);
     itself.into_iter().chain(children.into_iter().flat_map(clients_without_versions)).collect()
@@ -113,7 +128,9 @@ fn parse_node(text: &str) -> discovery::Node {
     let node: Value = serde_json::from_str(text).expect("node.json is JSON");
     let id = node["id"].as_str().expect("a node has an id").to_owned();
     let metadata = node.get("metadata").cloned().unwrap_or_else(|| json!({}));
-    let Some(Kind::StructValue(metadata)) = proto_value(&metadata).kind else { panic!("metadata is an object") };
+    let Some(Kind::StructValue(metadata)) = proto_value(&metadata).kind else {
+        panic!("metadata is an object")
+    };
     discovery::Node { id, metadata: Some(metadata), ..Default::default() }
 }
 
@@ -121,7 +138,8 @@ fn proto_value(value: &Value) -> ProtoValue {
     let kind = match value {
         Value::String(text) => Kind::StringValue(text.clone()),
         Value::Object(fields) => {
-            let fields = fields.iter().map(|(name, value)| (name.clone(), proto_value(value))).collect();
+            let fields =
+                fields.iter().map(|(name, value)| (name.clone(), proto_value(value))).collect();
             Kind::StructValue(Struct { fields })
         }
         other => panic!("node metadata holds texts and objects only, got {other}"),

@@ -1,7 +1,7 @@
 //! Callers that hold a certificate of this authority.
 //!
-//! The TLS layer has verified the chain when the connection began; what can change since, or is no TLS concern, is
-//! checked here at every call: expiry, revocation, the shape of the identity.
+//! The TLS layer has verified the chain when the connection began; what can change since, or is no
+//! TLS concern, is checked here at every call: expiry, revocation, the shape of the identity.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -25,7 +25,8 @@ impl ClientCertificates {
     }
 
     fn check(&self, leaf: &CertificateDer<'_>, now: SystemTime) -> Result<Caller, String> {
-        let (_, leaf) = x509_parser::parse_x509_certificate(leaf).map_err(|e| format!("client certificate: {e}"))?;
+        let (_, leaf) = x509_parser::parse_x509_certificate(leaf)
+            .map_err(|e| format!("client certificate: {e}"))?;
         if leaf.is_ca() {
             return Err("client certificate: it belongs to a certificate authority".into());
         }
@@ -34,16 +35,27 @@ impl ClientCertificates {
         if self.revoked.contains(&serial) {
             return Err(format!("client certificate: serial {serial} is revoked"));
         }
-        let id: SpiffeId = only_uri_name(&leaf)?.parse().map_err(|e| format!("client certificate: {e}"))?;
+        let id: SpiffeId =
+            only_uri_name(&leaf)?.parse().map_err(|e| format!("client certificate: {e}"))?;
         if id.trust_domain() != &self.trust_domain {
-            return Err(format!("client certificate: {id} is not in trust domain {}", self.trust_domain));
+            return Err(format!(
+                "client certificate: {id} is not in trust domain {}",
+                self.trust_domain
+            ));
         }
-        Ok(Caller { id, proof: Proof::Certificate { serial, public_key: leaf.public_key().raw.to_vec() } })
+        Ok(Caller {
+            id,
+            proof: Proof::Certificate { serial, public_key: leaf.public_key().raw.to_vec() },
+        })
     }
 }
 
 impl Authenticator for ClientCertificates {
-    fn authenticate<'a>(&'a self, credentials: &'a Credentials, now: SystemTime) -> Authenticating<'a> {
+    fn authenticate<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+        now: SystemTime,
+    ) -> Authenticating<'a> {
         Box::pin(async move {
             match credentials.peer_certificates.0.first() {
                 None => Err(AuthError::NotPresented),
@@ -61,7 +73,10 @@ fn check_time(leaf: &X509Certificate<'_>, now: SystemTime) -> Result<(), String>
     if (at(&validity.not_before)..=at(&validity.not_after)).contains(&now) {
         Ok(())
     } else {
-        Err(format!("client certificate: valid from {} to {}, not now", validity.not_before, validity.not_after))
+        Err(format!(
+            "client certificate: valid from {} to {}, not now",
+            validity.not_before, validity.not_after
+        ))
     }
 }
 

@@ -1,8 +1,8 @@
-//! Join tokens: short-lived signed tokens (JWT, ES256), each good for one identity, with which a workload outside of
-//! Kubernetes gets its first certificate.
+//! Join tokens: short-lived signed tokens (JWT, ES256), each good for one identity, with which a
+//! workload outside of Kubernetes gets its first certificate.
 //!
-//! A token can be presented again until it ends: an agent whose certificate ran out while it was away needs it. So it
-//! must be kept as a password is.
+//! A token can be presented again until it ends: an agent whose certificate ran out while it was
+//! away needs it. So it must be kept as a password is.
 
 use std::time::{Duration, SystemTime};
 
@@ -46,7 +46,8 @@ pub enum TokenError {
         /// The authority's domain.
         trust_domain: TrustDomain,
     },
-    /// Not three base64 parts of reasonable size, or a header with anything else than `alg`, `kid`, `typ`.
+    /// Not three base64 parts of reasonable size, or a header with anything else than `alg`, `kid`,
+    /// `typ`.
     #[error("not a join token: {0}")]
     Form(&'static str),
     /// Signed by another key or with another algorithm.
@@ -74,7 +75,8 @@ struct Claims {
     jti: String,
 }
 
-/// The only members that a header may have (JWT-SVID §2): `jku`, `x5u`, `crit` and the like are attacks.
+/// The only members that a header may have (JWT-SVID §2): `jku`, `x5u`, `crit` and the like are
+/// attacks.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StrictHeader {
@@ -108,8 +110,14 @@ impl JoinTokens {
     /// Makes a token with which its bearer becomes `id` until `now + ttl`.
     ///
     /// # Errors
-    /// [`TokenError`] when the lifetime is zero or above [`LONGEST`], or `id` belongs to another trust domain.
-    pub fn issue(&self, id: &SpiffeId, ttl: Duration, now: SystemTime) -> Result<String, TokenError> {
+    /// [`TokenError`] when the lifetime is zero or above [`LONGEST`], or `id` belongs to another
+    /// trust domain.
+    pub fn issue(
+        &self,
+        id: &SpiffeId,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<String, TokenError> {
         if ttl.as_secs() == 0 || ttl > LONGEST {
             return Err(TokenError::Lifetime { got: Seconds(ttl), most: Seconds(LONGEST) });
         }
@@ -125,27 +133,36 @@ impl JoinTokens {
             jti: random_id(),
         };
         let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::ES256) };
-        Ok(jsonwebtoken::encode(&header, &claims, &self.encoding).expect("the key was checked when it was taken over"))
+        Ok(jsonwebtoken::encode(&header, &claims, &self.encoding)
+            .expect("the key was checked when it was taken over"))
     }
 
     /// Whom a token names, and its own id.
     ///
     /// # Errors
-    /// [`TokenError`] when any part is not exactly as [`issue`](Self::issue) makes it, or the time is not now.
+    /// [`TokenError`] when any part is not exactly as [`issue`](Self::issue) makes it, or the time
+    /// is not now.
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Caller, TokenError> {
         self.check_header(token)?;
         let claims = self.decode(token)?;
         check_times(&claims, seconds(now))?;
-        let id: SpiffeId = claims.sub.parse().map_err(|e| TokenError::Claim { claim: "sub", why: format!("{e}") })?;
+        let id: SpiffeId = claims
+            .sub
+            .parse()
+            .map_err(|e| TokenError::Claim { claim: "sub", why: format!("{e}") })?;
         self.check_trust_domain(&id)?;
         Ok(Caller { id, proof: Proof::Token { kind: "join token", token_id: Some(claims.jti) } })
     }
 
-    /// Whether a token says that it is one of this trust domain's: signed by our key, or issued by us.
+    /// Whether a token says that it is one of this trust domain's: signed by our key, or issued by
+    /// us.
     fn knows(&self, token: &str) -> bool {
-        let part = |n| URL_SAFE_NO_PAD.decode(token.split('.').nth(n).unwrap_or_default()).unwrap_or_default();
+        let part = |n| {
+            URL_SAFE_NO_PAD.decode(token.split('.').nth(n).unwrap_or_default()).unwrap_or_default()
+        };
         let says = |n, member: &str, value: &str| {
-            serde_json::from_slice::<serde_json::Value>(&part(n)).is_ok_and(|part| part[member] == value)
+            serde_json::from_slice::<serde_json::Value>(&part(n))
+                .is_ok_and(|part| part[member] == value)
         };
         says(0, "kid", &self.kid) || says(1, "iss", &self.trust_domain.id())
     }
@@ -155,11 +172,17 @@ impl JoinTokens {
             return Err(TokenError::Form("too long"));
         }
         let header = token.split('.').next().unwrap_or_default();
-        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| TokenError::Form("the header is not base64"))?;
+        let header = URL_SAFE_NO_PAD
+            .decode(header)
+            .map_err(|_| TokenError::Form("the header is not base64"))?;
         let header: StrictHeader = serde_json::from_slice(&header)
             .map_err(|_| TokenError::Form("the header has other members than alg, kid, typ"))?;
         let typed = header.typ.as_deref().is_none_or(|t| t == "JWT");
-        if header.alg == "ES256" && header.kid == self.kid && typed { Ok(()) } else { Err(TokenError::Signature) }
+        if header.alg == "ES256" && header.kid == self.kid && typed {
+            Ok(())
+        } else {
+            Err(TokenError::Signature)
+        }
     }
 
     fn decode(&self, token: &str) -> Result<Claims, TokenError> {
@@ -179,15 +202,26 @@ impl JoinTokens {
         if id.trust_domain() == &self.trust_domain {
             Ok(())
         } else {
-            Err(TokenError::TrustDomain { id: id.to_string(), trust_domain: self.trust_domain.clone() })
+            Err(TokenError::TrustDomain {
+                id: id.to_string(),
+                trust_domain: self.trust_domain.clone(),
+            })
         }
     }
 }
 
 impl Authenticator for JoinTokens {
-    fn authenticate<'a>(&'a self, credentials: &'a Credentials, now: SystemTime) -> Authenticating<'a> {
+    fn authenticate<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+        now: SystemTime,
+    ) -> Authenticating<'a> {
         Box::pin(async move {
-            let token = credentials.bearer.as_deref().filter(|t| self.knows(t)).ok_or(AuthError::NotPresented)?;
+            let token = credentials
+                .bearer
+                .as_deref()
+                .filter(|t| self.knows(t))
+                .ok_or(AuthError::NotPresented)?;
             self.verify(token, now).map_err(|e| AuthError::Rejected(format!("join token: {e}")))
         })
     }
@@ -196,8 +230,12 @@ impl Authenticator for JoinTokens {
 fn token_error(error: &jsonwebtoken::errors::Error) -> TokenError {
     use jsonwebtoken::errors::ErrorKind;
     match error.kind() {
-        ErrorKind::InvalidAudience => TokenError::Claim { claim: "aud", why: format!("expected {AUDIENCE}") },
-        ErrorKind::InvalidIssuer => TokenError::Claim { claim: "iss", why: "issued by another authority".into() },
+        ErrorKind::InvalidAudience => {
+            TokenError::Claim { claim: "aud", why: format!("expected {AUDIENCE}") }
+        }
+        ErrorKind::InvalidIssuer => {
+            TokenError::Claim { claim: "iss", why: "issued by another authority".into() }
+        }
         ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => TokenError::Signature,
         _ => TokenError::Form("the token or a claim is malformed"),
     }
@@ -255,10 +293,16 @@ mod tests {
     }
 
     /// Signs whatever it is given, as somebody with the right key but other intentions would.
-    fn forge(tokens: &JoinTokens, header: &serde_json::Value, claims: &serde_json::Value) -> String {
+    fn forge(
+        tokens: &JoinTokens,
+        header: &serde_json::Value,
+        claims: &serde_json::Value,
+    ) -> String {
         let part = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let message = format!("{}.{}", part(header), part(claims));
-        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &tokens.encoding, Algorithm::ES256).unwrap();
+        let signature =
+            jsonwebtoken::crypto::sign(message.as_bytes(), &tokens.encoding, Algorithm::ES256)
+                .unwrap();
         format!("{message}.{signature}")
     }
 
@@ -292,7 +336,11 @@ mod tests {
         check("aud", serde_json::Value::Null, false);
         check("iss", "spiffe://other".into(), false);
         check("sub", "spiffe://other/ns/shop/sa/cart".into(), false);
-        check("sub", "spiffe://cluster.local/ns/shop/sa/cart,spiffe://cluster.local/ns/a/sa/b".into(), false);
+        check(
+            "sub",
+            "spiffe://cluster.local/ns/shop/sa/cart,spiffe://cluster.local/ns/a/sa/b".into(),
+            false,
+        );
         check("sub", "cart".into(), false);
         check("exp", (NOW - 31).into(), false);
         check("exp", (NOW + LONGEST.as_secs() + 1).into(), false);

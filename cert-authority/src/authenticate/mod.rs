@@ -1,7 +1,7 @@
 //! Who is calling, and how that is proven.
 //!
-//! Inside, every failure has its full reason, for the audit log; callers outside learn only that they are not
-//! authenticated, since any further word would help somebody who guesses.
+//! Inside, every failure has its full reason, for the audit log; callers outside learn only that
+//! they are not authenticated, since any further word would help somebody who guesses.
 
 pub mod client_cert;
 pub mod jwt;
@@ -24,19 +24,20 @@ use crate::rotation::Validity;
 /// Longest bearer token that is looked at, in bytes; Kubernetes' tokens are below 2 KiB.
 const MAX_TOKEN: usize = 16 << 10;
 
-/// The certificates that the peer of a TLS connection presented, leaf first, verified against the trust bundle by the
-/// TLS layer. Empty when it presented none.
+/// The certificates that the peer of a TLS connection presented, leaf first, verified against the
+/// trust bundle by the TLS layer. Empty when it presented none.
 ///
-/// The server's connection type returns it as (or a layer copies it from) tonic's connect info, so that it reaches
-/// handlers in the request's extensions.
+/// The server's connection type returns it as (or a layer copies it from) tonic's connect info, so
+/// that it reaches handlers in the request's extensions.
 #[derive(Clone, Debug, Default)]
 pub struct PeerCertificates(pub Arc<Vec<CertificateDer<'static>>>);
 
 impl PeerCertificates {
     /// When the leaf ends; `None` without a certificate, or when it cannot be read.
     ///
-    /// A server should close the connection before then: a client that has renewed its certificate meanwhile shows the
-    /// new one only on a new connection, and Envoy opens none for as long as the old one stands.
+    /// A server should close the connection before then: a client that has renewed its certificate
+    /// meanwhile shows the new one only on a new connection, and Envoy opens none for as long as
+    /// the old one stands.
     pub fn not_after(&self) -> Option<SystemTime> {
         Some(self.validity()?.not_after)
     }
@@ -45,17 +46,23 @@ impl PeerCertificates {
     pub fn validity(&self) -> Option<Validity> {
         let (_, leaf) = x509_parser::parse_x509_certificate(self.0.first()?).ok()?;
         let at = |time: &x509_parser::time::ASN1Time| {
-            Some(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).ok()?))
+            Some(
+                SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).ok()?),
+            )
         };
         let validity = leaf.validity();
-        Some(Validity { not_before: at(&validity.not_before)?, not_after: at(&validity.not_after)? })
+        Some(Validity {
+            not_before: at(&validity.not_before)?,
+            not_after: at(&validity.not_after)?,
+        })
     }
 }
 
 /// Everything that a caller presented to prove who it is.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    /// Leaf first, already verified by the TLS layer against the trust bundle; empty without a client certificate.
+    /// Leaf first, already verified by the TLS layer against the trust bundle; empty without a
+    /// client certificate.
     pub peer_certificates: PeerCertificates,
     /// The token of an `authorization: Bearer` header.
     pub bearer: Option<Zeroizing<String>>,
@@ -75,9 +82,11 @@ impl Credentials {
     /// Collects what a gRPC request carries.
     ///
     /// # Errors
-    /// [`AuthError::Rejected`] when the authorization header is repeated, overlong, or of another scheme than Bearer.
+    /// [`AuthError::Rejected`] when the authorization header is repeated, overlong, or of another
+    /// scheme than Bearer.
     pub fn from_request<T>(request: &tonic::Request<T>) -> Result<Self, AuthError> {
-        let peer_certificates = request.extensions().get::<PeerCertificates>().cloned().unwrap_or_default();
+        let peer_certificates =
+            request.extensions().get::<PeerCertificates>().cloned().unwrap_or_default();
         Ok(Self { peer_certificates, bearer: bearer(request.metadata())? })
     }
 }
@@ -91,10 +100,14 @@ fn bearer(metadata: &MetadataMap) -> Result<Option<Zeroizing<String>>, AuthError
     }
     let text = value.to_str().map_err(|_| rejected("not ASCII"))?;
     match text.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && token.len() <= MAX_TOKEN => {
+        Some((scheme, token))
+            if scheme.eq_ignore_ascii_case("bearer") && token.len() <= MAX_TOKEN =>
+        {
             Ok(Some(Zeroizing::new(token.trim().to_owned())))
         }
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("bearer") => Err(rejected("token too long")),
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("bearer") => {
+            Err(rejected("token too long"))
+        }
         _ => Err(rejected("expected the scheme Bearer")),
     }
 }
@@ -131,12 +144,15 @@ impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Certificate { serial, .. } => write!(f, "certificate {serial}"),
-            Self::Token { kind, token_id } => write!(f, "{kind} {}", token_id.as_deref().unwrap_or("without id")),
+            Self::Token { kind, token_id } => {
+                write!(f, "{kind} {}", token_id.as_deref().unwrap_or("without id"))
+            }
         }
     }
 }
 
-/// Why a caller is not authenticated. For the audit log only: outside, every one of these looks the same.
+/// Why a caller is not authenticated. For the audit log only: outside, every one of these looks the
+/// same.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AuthError {
     /// The credential that this authenticator reads is absent.
@@ -176,26 +192,36 @@ pub trait Authenticator: Send + Sync {
     /// Who presents `credentials` at time `now`.
     ///
     /// # Errors
-    /// [`AuthError::NotPresented`] when the credential that it reads is absent or plainly of another kind, else why it is
-    /// not good.
-    fn authenticate<'a>(&'a self, credentials: &'a Credentials, now: SystemTime) -> Authenticating<'a>;
+    /// [`AuthError::NotPresented`] when the credential that it reads is absent or plainly of
+    /// another kind, else why it is not good.
+    fn authenticate<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+        now: SystemTime,
+    ) -> Authenticating<'a>;
 }
 
-/// All ways in which a caller may prove itself. Everything presented must be good and agree: a caller with a bad
-/// certificate and a good token is refused, as is one whose certificate and token name different workloads. A good
-/// certificate stands alone while nobody can tell about the token: its holder could have left the token out.
+/// All ways in which a caller may prove itself. Everything presented must be good and agree: a
+/// caller with a bad certificate and a good token is refused, as is one whose certificate and token
+/// name different workloads. A good certificate stands alone while nobody can tell about the token:
+/// its holder could have left the token out.
 pub struct AuthenticatorSet {
     certificate: Arc<dyn Authenticator>,
     tokens: Vec<Arc<dyn Authenticator>>,
 }
 
 impl AuthenticatorSet {
-    /// Certificates, and tokens: the first of `tokens` that knows a token as one of its kind decides.
+    /// Certificates, and tokens: the first of `tokens` that knows a token as one of its kind
+    /// decides.
     pub fn new(certificate: Arc<dyn Authenticator>, tokens: Vec<Arc<dyn Authenticator>>) -> Self {
         Self { certificate, tokens }
     }
 
-    async fn by_token(&self, credentials: &Credentials, now: SystemTime) -> Result<Caller, AuthError> {
+    async fn by_token(
+        &self,
+        credentials: &Credentials,
+        now: SystemTime,
+    ) -> Result<Caller, AuthError> {
         if credentials.bearer.is_none() {
             return Err(AuthError::NotPresented);
         }
@@ -210,7 +236,11 @@ impl AuthenticatorSet {
 }
 
 impl Authenticator for AuthenticatorSet {
-    fn authenticate<'a>(&'a self, credentials: &'a Credentials, now: SystemTime) -> Authenticating<'a> {
+    fn authenticate<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+        now: SystemTime,
+    ) -> Authenticating<'a> {
         Box::pin(async move {
             let certificate = self.certificate.authenticate(credentials, now).await;
             let token = self.by_token(credentials, now).await;
@@ -220,7 +250,10 @@ impl Authenticator for AuthenticatorSet {
 }
 
 /// The caller that both name; a certificate's proof is kept, because it is the stronger one.
-fn agree(certificate: Result<Caller, AuthError>, token: Result<Caller, AuthError>) -> Result<Caller, AuthError> {
+fn agree(
+    certificate: Result<Caller, AuthError>,
+    token: Result<Caller, AuthError>,
+) -> Result<Caller, AuthError> {
     match (certificate, token) {
         (only, Err(AuthError::NotPresented)) | (Err(AuthError::NotPresented), only) => only,
         (Ok(proven), Err(AuthError::Unavailable(_))) => Ok(proven),
@@ -281,7 +314,8 @@ mod tests {
 
     #[test]
     fn a_token_is_never_printed() {
-        let credentials = Credentials { bearer: Some(Zeroizing::new("hush".into())), ..Credentials::default() };
+        let credentials =
+            Credentials { bearer: Some(Zeroizing::new("hush".into())), ..Credentials::default() };
         assert!(!format!("{credentials:?}").contains("hush"));
     }
 
@@ -289,7 +323,10 @@ mod tests {
     fn outside_all_failures_look_alike() {
         let status = |e: AuthError| (e.to_status().code(), e.to_status().message().to_owned());
         let disagree = AuthError::Disagree { certificate: caller("a").id, token: caller("b").id };
-        assert_eq!(status(AuthError::NotPresented), status(AuthError::Rejected("secret reason".into())));
+        assert_eq!(
+            status(AuthError::NotPresented),
+            status(AuthError::Rejected("secret reason".into()))
+        );
         assert_eq!(status(AuthError::NotPresented), status(disagree));
     }
 }

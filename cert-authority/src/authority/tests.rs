@@ -22,9 +22,15 @@ fn open(dir: &Path, first_start: FirstStart) -> Result<Authority, OpenError> {
 }
 
 fn request(authority: &Authority) -> ApprovedRequest {
-    let caller = Caller { id: ID.parse().unwrap(), proof: Proof::Token { kind: "test", token_id: None } };
-    policy::approve_workload(&caller, &Csr::parse(&testing::good_csr(&[])).unwrap(), None, authority.settings())
-        .unwrap()
+    let caller =
+        Caller { id: ID.parse().unwrap(), proof: Proof::Token { kind: "test", token_id: None } };
+    policy::approve_workload(
+        &caller,
+        &Csr::parse(&testing::good_csr(&[])).unwrap(),
+        None,
+        authority.settings(),
+    )
+    .unwrap()
 }
 
 fn root(authority: &Authority) -> Vec<CertificateDer<'static>> {
@@ -51,6 +57,39 @@ fn a_restart_keeps_root_signer_tokens_ledger_and_revocations() {
     let record = records.iter().find(|r| r.entry.serial == issued.serial).unwrap();
     assert!(record.revoked);
     assert_eq!(record.entry.spiffe_id, ID);
+}
+
+#[test]
+fn every_change_is_a_new_generation_of_one_authority() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("ca");
+    let first = open(&dir, FirstStart::Allowed).unwrap();
+    assert!(!first.is_witnessed());
+    let generation = first.generation();
+    let before = generation.borrow().clone();
+    first.witness().unwrap();
+    first.revoke("aa", now()).unwrap();
+    let after = generation.borrow().clone();
+    assert_eq!((after.root.as_str(), after.sequence), (before.root.as_str(), before.sequence + 2));
+    first.witness().unwrap();
+    assert_eq!(*generation.borrow(), after, "said already");
+    drop(first);
+    let second = open(&dir, FirstStart::Refused).unwrap();
+    assert!(second.is_witnessed());
+    assert_eq!(*second.generation().borrow(), after);
+    let other = open(&parent.path().join("other"), FirstStart::Allowed).unwrap();
+    assert_ne!(other.generation().borrow().root, after.root);
+}
+
+#[test]
+fn a_state_of_a_former_version_opens_and_has_no_witness() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("ca");
+    let authority = open(&dir, FirstStart::Allowed).unwrap();
+    let mut document = serde_json::to_value(&authority.locked().state).unwrap();
+    assert_eq!(document.as_object_mut().unwrap().remove("witnessed"), Some(false.into()));
+    let state: State = serde_json::from_value(document).unwrap();
+    assert!(!state.witnessed && state.is_same_authority(&authority.locked().state));
 }
 
 #[test]
@@ -114,7 +153,8 @@ fn another_trust_domain_does_not_open_it() {
     let dir = parent.path().join("ca");
     drop(open(&dir, FirstStart::Allowed).unwrap());
     let settings = Settings::new(TrustDomain::new("other").unwrap());
-    let error = Authority::open(&dir, settings, FirstStart::Allowed, now()).err().unwrap().to_string();
+    let error =
+        Authority::open(&dir, settings, FirstStart::Allowed, now()).err().unwrap().to_string();
     assert!(error.contains("\"cluster.local\", expected \"other\""), "{error}");
 }
 
@@ -142,7 +182,10 @@ fn the_signer_is_renewed_at_half_its_life_and_the_root_stays() {
     assert_eq!(first.bundle, second.bundle);
     drop(authority);
     let reopened = open(&dir, FirstStart::Refused).unwrap();
-    assert_eq!(reopened.issue(&request(&reopened), later).unwrap().intermediates, second.intermediates);
+    assert_eq!(
+        reopened.issue(&request(&reopened), later).unwrap().intermediates,
+        second.intermediates
+    );
 }
 
 #[test]
@@ -164,7 +207,10 @@ fn nothing_is_issued_after_the_root_or_before_it() {
     let authority = open(&parent.path().join("ca"), FirstStart::Allowed).unwrap();
     let request = request(&authority);
     assert!(matches!(authority.issue(&request, now() + 3651 * DAY), Err(IssueError::RootExpired)));
-    assert!(matches!(authority.issue(&request, now() - DAY), Err(IssueError::Sign(SignError::ClockBehind))));
+    assert!(matches!(
+        authority.issue(&request, now() - DAY),
+        Err(IssueError::Sign(SignError::ClockBehind))
+    ));
 }
 
 #[test]
@@ -172,12 +218,16 @@ fn the_control_plane_gets_names_beside_its_own_id() {
     let parent = tempfile::tempdir().unwrap();
     let authority = open(&parent.path().join("ca"), FirstStart::Allowed).unwrap();
     let address: IpAddr = "127.0.0.1".parse().unwrap();
-    let server = authority.server_certificate(vec!["ferromesh.local".into()], vec![address], now()).unwrap();
+    let server =
+        authority.server_certificate(vec!["ferromesh.local".into()], vec![address], now()).unwrap();
     assert_eq!(server.chain.len(), 2);
     assert_eq!(server.renew_at, now() + DAY / 2);
     let (_, leaf) = x509_parser::parse_x509_certificate(&server.chain[0]).unwrap();
-    let names = format!("{:?}", leaf.subject_alternative_name().unwrap().unwrap().value.general_names);
-    for expected in ["spiffe://cluster.local/ns/istio-system/sa/ferromesh", "ferromesh.local", "127"] {
+    let names =
+        format!("{:?}", leaf.subject_alternative_name().unwrap().unwrap().value.general_names);
+    for expected in
+        ["spiffe://cluster.local/ns/istio-system/sa/ferromesh", "ferromesh.local", "127"]
+    {
         assert!(names.contains(expected), "{expected} in {names}");
     }
 }
@@ -195,7 +245,11 @@ impl StateStore for Shared {
     }
     fn read(&self) -> Result<Option<Kept>, StoreError> {
         let kept = self.0.lock().unwrap().clone();
-        Ok(kept.map(|(key, sealed, n)| Kept { key: key.into(), sealed, revision: Revision(n.to_string()) }))
+        Ok(kept.map(|(key, sealed, n)| Kept {
+            key: key.into(),
+            sealed,
+            revision: Revision(n.to_string()),
+        }))
     }
     fn create(&self, key: &[u8], sealed: &[u8]) -> Result<Revision, StoreError> {
         let mut kept = self.0.lock().unwrap();
@@ -251,7 +305,10 @@ fn what_one_replica_changes_the_others_take_over() {
     let before = a.issue(&request(&a), now()).unwrap();
     let [first, second] = [&a, &b].map(|r| r.issue(&request(r), now() + 4 * DAY).unwrap());
     assert_ne!(before.intermediates, first.intermediates);
-    assert_eq!(first.intermediates, second.intermediates, "one of them renewed, the other took it over");
+    assert_eq!(
+        first.intermediates, second.intermediates,
+        "one of them renewed, the other took it over"
+    );
 }
 
 #[test]
@@ -268,7 +325,8 @@ fn state_that_is_taken_away_is_put_back_and_a_foreign_one_is_not_gone_on_with() 
 
     let other = Arc::new(Shared::default());
     replica(&other, FirstStart::Allowed).unwrap().revoke("bb", now()).unwrap();
-    *store.0.lock().unwrap() = other.0.lock().unwrap().clone().map(|(key, sealed, _)| (key, sealed, 99));
+    *store.0.lock().unwrap() =
+        other.0.lock().unwrap().clone().map(|(key, sealed, _)| (key, sealed, 99));
     let error = authority.refresh().unwrap_err();
     assert!(matches!(error, IssueError::Replaced(_)), "{error}");
     assert!(authority.revoke("cc", now()).is_err());
@@ -310,15 +368,28 @@ async fn callers_prove_themselves_by_token_by_certificate_or_by_both_in_agreemen
     let other = authority.join_tokens().issue(&other, DAY, now()).unwrap();
     let leaf = Some(&issued.leaf);
     let presented = PeerCertificates(Arc::new(vec![issued.leaf.clone()]));
-    assert_eq!((presented.not_after(), PeerCertificates::default().not_after()), (Some(issued.not_after), None));
+    assert_eq!(
+        (presented.not_after(), PeerCertificates::default().not_after()),
+        (Some(issued.not_after), None)
+    );
     let ok = Ok(ID.to_owned());
     assert_eq!(authenticate(&authority, None, Some(&token), now()).await, ok);
     assert_eq!(authenticate(&authority, leaf, None, now()).await, ok);
     assert_eq!(authenticate(&authority, leaf, Some(&token), now()).await, ok);
     assert!(authenticate(&authority, None, None, now()).await.is_err());
-    assert!(authenticate(&authority, leaf, Some(&other), now()).await.unwrap_err().contains("the token names"));
+    assert!(
+        authenticate(&authority, leaf, Some(&other), now())
+            .await
+            .unwrap_err()
+            .contains("the token names")
+    );
     assert!(authenticate(&authority, leaf, Some("rubbish"), now()).await.is_err());
-    assert!(authenticate(&authority, leaf, None, now() + 2 * DAY).await.unwrap_err().contains("valid from"));
+    assert!(
+        authenticate(&authority, leaf, None, now() + 2 * DAY)
+            .await
+            .unwrap_err()
+            .contains("valid from")
+    );
     assert!(authenticate(&authority, Some(&root(&authority)[0]), None, now()).await.is_err());
     authority.revoke(&issued.serial, now()).unwrap();
     assert!(authenticate(&authority, leaf, None, now()).await.unwrap_err().contains("revoked"));

@@ -1,7 +1,7 @@
 //! The record of what was signed: one entry per certificate, kept until a day after it expires.
 //!
-//! An inventory, not a security input: revocations are kept in the sealed state, so that a lost ledger forgets history
-//! and never un-revokes anything.
+//! An inventory, not a security input: revocations are kept in the sealed state, so that a lost
+//! ledger forgets history and never un-revokes anything.
 
 pub mod sled;
 
@@ -35,10 +35,35 @@ pub enum LedgerError {
     /// The store under it failed.
     #[error("the ledger of issued certificates failed: {0}")]
     Store(String),
-    /// The store cannot be opened at all.
+    /// Another process has it open.
     #[error(
-        "the ledger of issued certificates at {path} cannot be opened: {why}; if no other process uses it, move it away and \
-         start again: certificates and revocations stay valid, only the list of past certificates is lost"
+        "the ledger of issued certificates at {0} is in use by another process; stop it, or choose another data directory"
+    )]
+    InUse(String),
+    /// There is none, and other state proves that there was.
+    #[error(
+        "the ledger of issued certificates at {path} is missing, but this control plane has run before; restore the whole data \
+         directory from a backup (certificates and revocations stay valid without it)"
+    )]
+    Missing {
+        /// Where it should lie.
+        path: String,
+    },
+    /// The disk refuses, which says nothing of the ledger.
+    #[error(
+        "the ledger of issued certificates at {path} cannot be opened: {why}; the disk must have room and be writable by this user"
+    )]
+    Disk {
+        /// Where it lies.
+        path: String,
+        /// What the system said.
+        why: String,
+    },
+    /// It is damaged.
+    #[error(
+        "the ledger of issued certificates at {path} cannot be opened: {why}; restore the whole data directory from \
+         a backup, or move it away and start again: certificates and revocations stay valid, only the list of past \
+         certificates is lost"
     )]
     Open {
         /// Where it lies.
@@ -108,7 +133,14 @@ impl Ledger for MemoryLedger {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::{sled::SledLedger, *};
+    use crate::settings::FirstStart;
+
+    fn open(dir: &Path) -> Result<SledLedger, LedgerError> {
+        SledLedger::open(dir, FirstStart::Allowed)
+    }
 
     fn entry(number: u64) -> LedgerEntry {
         LedgerEntry {
@@ -133,23 +165,45 @@ mod tests {
     fn both_ledgers_list_newest_first_and_forget_what_is_long_expired() {
         let dir = tempfile::tempdir().unwrap();
         check(&MemoryLedger::default());
-        check(&SledLedger::open(dir.path()).unwrap());
+        check(&open(dir.path()).unwrap());
+    }
+
+    #[test]
+    fn a_ledger_that_is_missing_is_made_on_a_first_start_only() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in [dir.path().to_owned(), dir.path().join("none")] {
+            let error = SledLedger::open(&path, FirstStart::Refused).err().unwrap();
+            assert!(matches!(error, LedgerError::Missing { .. }), "{error}");
+            assert!(!path.join("db").exists(), "something was made");
+        }
+        drop(open(dir.path()).unwrap());
+        SledLedger::open(dir.path(), FirstStart::Refused).expect("it is there");
     }
 
     #[test]
     fn a_sled_ledger_survives_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let ledger = SledLedger::open(dir.path()).unwrap();
+        let ledger = open(dir.path()).unwrap();
         ledger.append(&entry(1)).unwrap();
         drop(ledger);
-        assert_eq!(SledLedger::open(dir.path()).unwrap().newest(9).unwrap(), [entry(1)]);
+        assert_eq!(open(dir.path()).unwrap().newest(9).unwrap(), [entry(1)]);
     }
 
     #[test]
     fn a_sled_ledger_that_cannot_be_opened_is_an_error_that_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
-        let _holder = SledLedger::open(dir.path()).unwrap();
-        let error = SledLedger::open(dir.path()).err().unwrap().to_string();
+        let holder = open(dir.path()).unwrap();
+        let error = open(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("in use by another process"), "{error}");
+        drop(holder);
+        let damaged = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("nowhere", damaged.path().join("db")).unwrap();
+        let error = open(damaged.path()).err().unwrap().to_string();
         assert!(error.contains("move it away"), "{error}");
+        // A file where its directory should be made: the disk's word, and nothing is to be moved.
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let error = open(&file.join("ledger")).err().unwrap().to_string();
+        assert!(error.contains("the disk must have room"), "{error}");
     }
 }

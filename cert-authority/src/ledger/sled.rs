@@ -1,32 +1,52 @@
 //! The ledger on disk; the only place of this crate that names `sled`.
 
 use std::{
+    fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     time::SystemTime,
 };
 
 use super::{Ledger, LedgerEntry, LedgerError, expired, key};
+use crate::{files, lock::take_soon, settings::FirstStart};
 
 /// Entries number in the thousands: a small cache holds them all.
 const CACHE_BYTES: u64 = 4 << 20;
 const FLUSH_EVERY_MS: u64 = 500;
+/// The file of a sled database that is there from the first moment.
+const DATABASE: &str = "db";
 
-/// Entries in a sled tree, keyed by time of issue. Written to disk every half second: a crash may forget the entries of
-/// the last moment, whose certificates stay valid.
+/// Entries in a sled tree, keyed by time of issue. Written to disk every half second: a crash may
+/// forget the entries of the last moment, whose certificates stay valid.
 pub struct SledLedger(sled::Db);
 
 impl SledLedger {
-    /// Opens or makes a ledger in `dir`.
+    /// Opens the ledger in `dir`; makes one only where `first_start` allows it.
     ///
     /// # Errors
-    /// [`LedgerError::Open`] when it is damaged or another process holds it.
-    pub fn open(dir: &Path) -> Result<Self, LedgerError> {
+    /// [`LedgerError::Missing`] when there is none, [`LedgerError::Open`] when it is damaged, [`LedgerError::InUse`] when another process holds
+    /// it, [`LedgerError::Disk`] when the disk refuses.
+    pub fn open(dir: &Path, first_start: FirstStart) -> Result<Self, LedgerError> {
+        if first_start == FirstStart::Refused && is_missing(&dir.join(DATABASE)) {
+            return Err(LedgerError::Missing { path: dir.display().to_string() });
+        }
         let failed = |why: String| LedgerError::Open { path: dir.display().to_string(), why };
-        let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
+        match files::only_regular(dir) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                return Err(failed(error.to_string()));
+            }
+            // What else the system says, the store says too.
+            _ => {}
+        }
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(Some(FLUSH_EVERY_MS));
         // sled panics on some kinds of damage instead of returning an error.
-        match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        let open = || take_soon(|| config.open(), |error| is_locked(&error.to_string()));
+        match catch_unwind(AssertUnwindSafe(open)) {
             Ok(Ok(db)) => Ok(Self(db)),
+            Ok(Err(sled::Error::Io(e))) => Err(refused(dir, &e)),
             Ok(Err(e)) => Err(failed(e.to_string())),
             Err(_) => Err(failed("it is damaged".into())),
         }
@@ -54,6 +74,28 @@ impl Ledger for SledLedger {
             }
         }
         Ok(dropped)
+    }
+}
+
+/// Whether there is certainly no such file.
+fn is_missing(file: &Path) -> bool {
+    fs::symlink_metadata(file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// Whether sled says that the lock of its files is taken; the kind of its error is `Other`.
+fn is_locked(why: &str) -> bool {
+    why.contains("acquire lock")
+}
+
+/// The disk's refusal, by its cause.
+fn refused(dir: &Path, error: &io::Error) -> LedgerError {
+    let (path, why) = (dir.display().to_string(), error.to_string());
+    if is_locked(&why) {
+        return LedgerError::InUse(path);
+    }
+    match error.raw_os_error() {
+        Some(_) => LedgerError::Disk { path, why },
+        None => LedgerError::Open { path, why },
     }
 }
 

@@ -1,16 +1,17 @@
 //! Signing with a key in this process: the only place that names `rcgen`.
 //!
-//! Profile: X509-SVID, RFC 5280, and what `openssl verify -x509_strict`, Envoy and rustls accept together. Every field is
-//! set here on fresh parameters, because `rcgen` copies CA flags and names out of requests and has unsafe defaults for
-//! serial, validity, key ids and basic constraints.
+//! Profile: X509-SVID, RFC 5280, and what `openssl verify -x509_strict`, Envoy and rustls accept
+//! together. Every field is set here on fresh parameters, because `rcgen` copies CA flags and names
+//! out of requests and has unsafe defaults for serial, validity, key ids and basic constraints.
 
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand;
 use ferromesh_proto::TrustDomain;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
@@ -24,8 +25,8 @@ use crate::{
     settings::{BACKDATE, SHORTEST_LIFETIME},
 };
 
-/// OID of the X.520 attribute `serialNumber`, which makes each authority's subject unique: chain builders that try every
-/// root of one subject would otherwise run into their limits.
+/// OID of the X.520 attribute `serialNumber`, which makes each authority's subject unique: chain
+/// builders that try every root of one subject would otherwise run into their limits.
 const SERIAL_NUMBER_ATTRIBUTE: [u64; 4] = [2, 5, 4, 5];
 /// Upper bound of X.520 for an organization name.
 const MAX_ORGANIZATION: usize = 64;
@@ -50,19 +51,28 @@ pub(crate) fn generate_key() -> Result<Zeroizing<Vec<u8>>, SignError> {
 /// A fresh P-256 key for a certificate of our own, with its public half.
 pub(crate) fn generate_leaf_key() -> Result<(PrivatePkcs8KeyDer<'static>, PublicKey), SignError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let public = PublicKey::from_spki(&key.subject_public_key_info()).map_err(|e| SignError::Crypto(e.to_string()))?;
+    let public = PublicKey::from_spki(&key.subject_public_key_info())
+        .map_err(|e| SignError::Crypto(e.to_string()))?;
     Ok((key.serialize_der().into(), public))
 }
 
 /// Makes a self-signed root.
-pub(crate) fn create_root(trust_domain: &TrustDomain, ttl: Duration, now: SystemTime) -> Result<CaMaterial, SignError> {
+pub(crate) fn create_root(
+    trust_domain: &TrustDomain,
+    ttl: Duration,
+    now: SystemTime,
+) -> Result<CaMaterial, SignError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let params = ca_params(trust_domain, BasicConstraints::Unconstrained, now, now + ttl)?;
     let certificate = params.self_signed(&key)?;
-    Ok(CaMaterial { certificate: certificate.der().clone(), key_pkcs8: Zeroizing::new(key.serialize_der()) })
+    Ok(CaMaterial {
+        certificate: certificate.der().clone(),
+        key_pkcs8: Zeroizing::new(key.serialize_der()),
+    })
 }
 
-/// Makes an intermediate under `root` that may sign leaves only; it ends with the root at the latest.
+/// Makes an intermediate under `root` that may sign leaves only; it ends with the root at the
+/// latest.
 pub(crate) fn create_intermediate(
     root: &CaMaterial,
     trust_domain: &TrustDomain,
@@ -74,7 +84,10 @@ pub(crate) fn create_intermediate(
     let mut params = ca_params(trust_domain, BasicConstraints::Constrained(0), now, end)?;
     params.use_authority_key_identifier_extension = true;
     let certificate = params.signed_by(&key, &issuer(root)?)?;
-    Ok(CaMaterial { certificate: certificate.der().clone(), key_pkcs8: Zeroizing::new(key.serialize_der()) })
+    Ok(CaMaterial {
+        certificate: certificate.der().clone(),
+        key_pkcs8: Zeroizing::new(key.serialize_der()),
+    })
 }
 
 /// Reads when a certificate is valid.
@@ -84,7 +97,10 @@ pub(crate) fn validity(certificate: &CertificateDer<'_>) -> Result<Validity, Sig
     let time = |t: x509_parser::time::ASN1Time| {
         SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(t.timestamp()).unwrap_or(0))
     };
-    Ok(Validity { not_before: time(parsed.validity().not_before), not_after: time(parsed.validity().not_after) })
+    Ok(Validity {
+        not_before: time(parsed.validity().not_before),
+        not_after: time(parsed.validity().not_after),
+    })
 }
 
 fn issuer(material: &CaMaterial) -> Result<Issuer<'static, KeyPair>, SignError> {
@@ -127,7 +143,10 @@ fn ca_subject(trust_domain: &TrustDomain) -> Result<DistinguishedName, SignError
     let unique = hex(&random_serial().to_bytes());
     let mut subject = DistinguishedName::new();
     subject.push(DnType::OrganizationName, organization);
-    subject.push(DnType::from_oid(&SERIAL_NUMBER_ATTRIBUTE), DnValue::PrintableString(unique.as_str().try_into()?));
+    subject.push(
+        DnType::from_oid(&SERIAL_NUMBER_ATTRIBUTE),
+        DnValue::PrintableString(unique.as_str().try_into()?),
+    );
     Ok(subject)
 }
 
@@ -165,7 +184,8 @@ impl Signer for LocalSigner {
         }
         let serial = random_serial();
         let params = leaf_params(request, serial.clone(), now, not_after)?;
-        // From the bytes, not from the request's signature: rcgen would derive the key type from the latter.
+        // From the bytes, not from the request's signature: rcgen would derive the key type from
+        // the latter.
         let key = SubjectPublicKeyInfo::from_der(request.key().spki_der())?;
         let leaf = params.signed_by(&key, &self.issuer)?.der().clone();
         let not_after = SystemTime::from(params.not_after);
@@ -196,7 +216,8 @@ fn leaf_params(
         KeyKind::Ec => vec![KeyUsagePurpose::DigitalSignature],
         KeyKind::Rsa => vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment],
     };
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }
@@ -204,7 +225,9 @@ fn leaf_params(
 fn leaf_names(request: &ApprovedRequest) -> Result<Vec<SanType>, SignError> {
     let mut names = vec![uri_name(&request.id().to_string())?];
     for dns in request.dns_names() {
-        names.push(SanType::DnsName(dns.as_str().try_into().map_err(|_| SignError::Name(dns.clone()))?));
+        names.push(SanType::DnsName(
+            dns.as_str().try_into().map_err(|_| SignError::Name(dns.clone()))?,
+        ));
     }
     names.extend(request.addresses().iter().copied().map(SanType::IpAddress));
     Ok(names)
@@ -214,7 +237,8 @@ fn uri_name(uri: &str) -> Result<SanType, SignError> {
     Ok(SanType::URI(uri.try_into().map_err(|_| SignError::Name(uri.to_owned()))?))
 }
 
-/// 16 random bytes, positive and without a leading zero, so that its DER and its text always have one length.
+/// 16 random bytes, positive and without a leading zero, so that its DER and its text always have
+/// one length.
 fn random_serial() -> SerialNumber {
     let mut bytes = [0u8; 16];
     while !(0x01..0x80).contains(&bytes[0]) {
@@ -264,7 +288,9 @@ pub(crate) mod testing {
         csr(&PKCS_ECDSA_P256_SHA256, &[uri], |params| {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-            params.subject_alt_names.push(SanType::DnsName("istiod.istio-system.svc".try_into().unwrap()));
+            params
+                .subject_alt_names
+                .push(SanType::DnsName("istiod.istio-system.svc".try_into().unwrap()));
             params.distinguished_name.push(DnType::CommonName, "root");
         })
     }
@@ -298,18 +324,25 @@ mod tests {
     fn chain(settings: &Settings) -> Chain {
         let root = create_root(&settings.trust_domain, settings.root_ttl, now()).unwrap();
         let intermediate =
-            create_intermediate(&root, &settings.trust_domain, settings.intermediate_ttl, now()).unwrap();
+            create_intermediate(&root, &settings.trust_domain, settings.intermediate_ttl, now())
+                .unwrap();
         Chain { root, intermediate }
     }
 
     fn approved(id: &str, csr: &str, settings: &Settings) -> ApprovedRequest {
-        let caller = Caller { id: id.parse().unwrap(), proof: Proof::Token { kind: "test", token_id: None } };
+        let caller = Caller {
+            id: id.parse().unwrap(),
+            proof: Proof::Token { kind: "test", token_id: None },
+        };
         policy::approve_workload(&caller, &Csr::parse(csr).unwrap(), None, settings).unwrap()
     }
 
     fn issue(csr: &str, settings: &Settings) -> (Chain, SignedChain) {
         let chain = chain(settings);
-        let signed = LocalSigner::new(&chain.intermediate).unwrap().sign(&approved(ID, csr, settings), now()).unwrap();
+        let signed = LocalSigner::new(&chain.intermediate)
+            .unwrap()
+            .sign(&approved(ID, csr, settings), now())
+            .unwrap();
         (chain, signed)
     }
 
@@ -321,7 +354,9 @@ mod tests {
             _ => None,
         });
         let akid = child.iter_extensions().find_map(|e| match e.parsed_extension() {
-            ParsedExtension::AuthorityKeyIdentifier(aki) => aki.key_identifier.as_ref().map(|id| id.0.to_vec()),
+            ParsedExtension::AuthorityKeyIdentifier(aki) => {
+                aki.key_identifier.as_ref().map(|id| id.0.to_vec())
+            }
             _ => None,
         });
         assert!(skid.is_some());
@@ -334,12 +369,20 @@ mod tests {
         assert_eq!(constraints.value.path_len_constraint, path_len);
         let usage = ca.key_usage().unwrap().unwrap();
         assert!(
-            usage.critical && usage.value.key_cert_sign() && usage.value.crl_sign() && !usage.value.digital_signature()
+            usage.critical
+                && usage.value.key_cert_sign()
+                && usage.value.crl_sign()
+                && !usage.value.digital_signature()
         );
-        assert!(ca.extended_key_usage().unwrap().is_none() && ca.name_constraints().unwrap().is_none());
+        assert!(
+            ca.extended_key_usage().unwrap().is_none() && ca.name_constraints().unwrap().is_none()
+        );
         let names = &ca.subject_alternative_name().unwrap().unwrap().value.general_names;
         assert_eq!(names, &[GeneralName::URI("spiffe://cluster.local")]);
-        assert_eq!(ca.subject().iter_organization().next().unwrap().as_str().unwrap(), "cluster.local");
+        assert_eq!(
+            ca.subject().iter_organization().next().unwrap().as_str().unwrap(),
+            "cluster.local"
+        );
     }
 
     fn check_leaf(leaf: &X509Certificate<'_>, rsa: bool) {
@@ -364,7 +407,8 @@ mod tests {
     }
 
     fn check_profile(algorithm: &'static SignatureAlgorithm, rsa: bool) {
-        let (chain, signed) = issue(&testing::csr(algorithm, &[], |_| {}), &Settings::new(TrustDomain::default()));
+        let (chain, signed) =
+            issue(&testing::csr(algorithm, &[], |_| {}), &Settings::new(TrustDomain::default()));
         let (_, root) = parse_x509_certificate(&chain.root.certificate).unwrap();
         let (_, intermediate) = parse_x509_certificate(&signed.intermediates[0]).unwrap();
         let (_, leaf) = parse_x509_certificate(&signed.leaf).unwrap();
@@ -405,7 +449,8 @@ mod tests {
         let day = Duration::from_secs(86_400);
         let settings = Settings { root_ttl: 7 * day, ..Settings::new(TrustDomain::default()) };
         let root = create_root(&settings.trust_domain, 7 * day, now()).unwrap();
-        let late = create_intermediate(&root, &settings.trust_domain, 7 * day, now() + 6 * day).unwrap();
+        let late =
+            create_intermediate(&root, &settings.trust_domain, 7 * day, now() + 6 * day).unwrap();
         let end = validity(&root.certificate).unwrap().not_after;
         assert_eq!(validity(&late.certificate).unwrap().not_after, end);
         let signer = LocalSigner::new(&late).unwrap();
@@ -418,8 +463,10 @@ mod tests {
     #[test]
     fn a_leaf_of_twenty_seconds_is_valid_at_once() {
         let twenty = Duration::from_secs(20);
-        let (_, signed) =
-            issue(&testing::good_csr(&[]), &Settings { leaf_ttl: twenty, ..Settings::new(TrustDomain::default()) });
+        let (_, signed) = issue(
+            &testing::good_csr(&[]),
+            &Settings { leaf_ttl: twenty, ..Settings::new(TrustDomain::default()) },
+        );
         assert_eq!(signed.not_after, now() + twenty);
         assert!(validity(&signed.leaf).unwrap().not_before < now());
     }

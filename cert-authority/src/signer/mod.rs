@@ -1,5 +1,5 @@
-//! Turns an approved request into a certificate. [`local`] holds the key in this process; a remote signer fits the same
-//! trait.
+//! Turns an approved request into a certificate. [`local`] holds the key in this process; a remote
+//! signer fits the same trait.
 
 pub mod local;
 
@@ -41,8 +41,8 @@ pub enum SignError {
 
 /// Signs what policy approved, and checks its own right to do so.
 pub trait Signer: Send + Sync {
-    /// Signs with a fresh random serial; the leaf's validity begins two minutes before `now` and ends with the signer's
-    /// at the latest. Blocks for one signature.
+    /// Signs with a fresh random serial; the leaf's validity begins two minutes before `now` and
+    /// ends with the signer's at the latest. Blocks for one signature.
     ///
     /// # Errors
     /// [`SignError`] when the signer is out of date or the key store fails.

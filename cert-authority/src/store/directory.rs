@@ -1,20 +1,23 @@
-//! State in a directory that belongs to one process: it appears complete or not at all, and each write replaces a file.
+//! State in a directory that belongs to one process: it appears complete or not at all, and each
+//! write replaces a file.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use zeroize::Zeroizing;
 
 use super::{KEY, Kept, Revision, SEALED, StateStore, StoreError};
+use crate::files;
 
 /// Larger files are not ours: the state is a few kilobytes.
 const MAX_FILE: u64 = 16 << 20;
 
-/// A directory of mode 0700 with two files of mode 0600. Its parent must be on the same file system.
+/// A directory of mode 0700 with two files of mode 0600. Its parent must be on the same file
+/// system.
 pub struct Directory(PathBuf);
 
 impl Directory {
@@ -31,9 +34,10 @@ impl StateStore for Directory {
 
     fn read(&self) -> Result<Option<Kept>, StoreError> {
         let names: Vec<_> = match fs::read_dir(&self.0) {
-            Ok(entries) => {
-                entries.map(|e| e.map(|e| e.file_name())).collect::<Result<_, _>>().map_err(failed(&self.0))?
-            }
+            Ok(entries) => entries
+                .map(|e| e.map(|e| e.file_name()))
+                .collect::<Result<_, _>>()
+                .map_err(failed(&self.0))?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(failed(&self.0)(e)),
         };
@@ -46,8 +50,12 @@ impl StateStore for Directory {
             (false, false) if names.is_empty() => return Ok(None),
             (false, false) => return incomplete("it holds other files and no authority"),
         }
-        let key = Zeroizing::new(read_private(&self.0.join(KEY))?);
-        let sealed = read_bounded(&self.0.join(SEALED))?;
+        if let Err(error) = files::tighten(&self.0) {
+            tracing::warn!(directory = %self.0.display(), %error, "others have rights to it");
+        }
+        let (key, sealed) = (self.0.join(KEY), self.0.join(SEALED));
+        let key = Zeroizing::new(files::read_private(&key, MAX_FILE).map_err(failed(&key))?);
+        let sealed = files::read(&sealed, MAX_FILE).map_err(failed(&sealed))?;
         Ok(Some(Kept { key, sealed, revision: only() }))
     }
 
@@ -62,16 +70,18 @@ impl StateStore for Directory {
         create_private_dir(&nascent).map_err(failed(&nascent))?;
         for (name, content) in [(KEY, key), (SEALED, sealed)] {
             let path = nascent.join(name);
-            write_new(&path, content).map_err(failed(&path))?;
+            files::create(&path, 0o600, content).map_err(failed(&path))?;
         }
-        fs::rename(&nascent, &self.0).and_then(|()| sync_parent(&self.0)).map_err(failed(&self.0))?;
+        fs::rename(&nascent, &self.0)
+            .and_then(|()| files::sync_parent(&self.0))
+            .map_err(failed(&self.0))?;
         Ok(only())
     }
 
     /// A reader, and a restart after a crash at any moment, see the old content or the new one.
     fn replace(&self, sealed: &[u8], _: &Revision) -> Result<Revision, StoreError> {
         let path = self.0.join(SEALED);
-        replace(&path, sealed).map_err(failed(&path))?;
+        files::replace(&path, 0o600, sealed).map_err(failed(&path))?;
         Ok(only())
     }
 }
@@ -83,48 +93,6 @@ fn only() -> Revision {
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     |source| StoreError::Failed(format!("{}: {source}", path.display()))
-}
-
-/// Reads a file that nobody but its owner may be able to read.
-fn read_private(path: &Path) -> Result<Vec<u8>, StoreError> {
-    let mode = fs::metadata(path).map_err(failed(path))?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(StoreError::Failed(format!(
-            "{path}: readable by others (mode {mode:03o}): expected 600; run `chmod 600 {path}`",
-            path = path.display()
-        )));
-    }
-    read_bounded(path)
-}
-
-fn read_bounded(path: &Path) -> Result<Vec<u8>, StoreError> {
-    if fs::metadata(path).map_err(failed(path))?.len() > MAX_FILE {
-        return Err(StoreError::Failed(format!("{}: too large to be ours", path.display())));
-    }
-    fs::read(path).map_err(failed(path))
-}
-
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    match fs::remove_file(&temporary) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    write_new(&temporary, content)?;
-    fs::rename(&temporary, path)?;
-    sync_parent(path)
-}
-
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
-}
-
-/// Makes a rename or a new file in `path`'s directory survive a power cut.
-fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
 }
 
 /// Makes a directory that only its owner can enter; its parents are made with default rights.

@@ -1,7 +1,9 @@
-//! Where an authority's sealed state is kept: in a directory, or wherever else somebody implements [`StateStore`].
+//! Where an authority's sealed state is kept: in a directory, or wherever else somebody implements
+//! [`StateStore`].
 //!
-//! A store moves bytes and decides nothing. What it must give is one winner: of two that create or replace at once, one
-//! is told [`StoreError::Conflict`], so that authorities that share a store share one root.
+//! A store moves bytes and decides nothing. What it must give is one winner: of two that create or
+//! replace at once, one is told [`StoreError::Conflict`], so that authorities that share a store
+//! share one root.
 
 pub mod directory;
 
@@ -43,7 +45,8 @@ pub enum StoreError {
     Failed(String),
 }
 
-/// Keeps the state of one authority. Calls may block; nobody may be able to read what is kept but its owner.
+/// Keeps the state of one authority. Calls may block; nobody may be able to read what is kept but
+/// its owner.
 pub trait StateStore: Send + Sync {
     /// What to call it in messages: `/var/lib/ca`, `Secret mesh/ca`.
     fn place(&self) -> String;
@@ -63,6 +66,7 @@ pub trait StateStore: Send + Sync {
     /// Replaces the sealed half durably, if `revision` is still what is kept.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when it is not, [`StoreError::Gone`] when nothing is kept; [`StoreError::Failed`].
+    /// [`StoreError::Conflict`] when it is not, [`StoreError::Gone`] when nothing is kept;
+    /// [`StoreError::Failed`].
     fn replace(&self, sealed: &[u8], revision: &Revision) -> Result<Revision, StoreError>;
 }

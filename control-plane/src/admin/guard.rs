@@ -1,6 +1,6 @@
-//! Who may ask the REST API: the administrator's token for everything that writes, and for reading too when the address
-//! is not loopback; on loopback, only requests that were meant for it (a web page elsewhere must not reach it by a name
-//! that resolves to 127.0.0.1).
+//! Who may ask the REST API: the administrator's token for everything that writes, and for reading
+//! too when the address is not loopback; on loopback, only requests that were meant for it (a web
+//! page elsewhere must not reach it by a name that resolves to 127.0.0.1).
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -26,7 +26,11 @@ pub struct Guard {
 }
 
 /// Lets a request pass or answers it.
-pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+pub(super) async fn check(
+    State(guard): State<Arc<Guard>>,
+    request: Request,
+    next: Next,
+) -> Response {
     match guard.refuse(&request) {
         Some(problem) if problem.status == 401 => {
             (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], problem).into_response()
@@ -40,8 +44,9 @@ impl Guard {
     fn refuse<B>(&self, request: &axum::http::Request<B>) -> Option<Problem> {
         let host = request.headers().get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
         if self.loopback && !is_local(host) {
-            let detail =
-                format!("the API listens on loopback, but the request is for {host:?}: use an address or localhost");
+            let detail = format!(
+                "the API listens on loopback, but the request is for {host:?}: use an address or localhost"
+            );
             return Some(Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong host", detail));
         }
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -77,15 +82,24 @@ fn is_local(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn refused(loopback: bool, method: &str, path: &str, host: &str, token: Option<&str>) -> Option<u16> {
+    fn refused(
+        loopback: bool,
+        method: &str,
+        path: &str,
+        host: &str,
+        token: Option<&str>,
+    ) -> Option<u16> {
         let dir = tempfile::tempdir().expect("a directory");
         let (token_of_admin, shown) = AdminToken::open(&dir.path().join("t")).expect("a token");
         let shown = shown.expect("shown");
         let guard = Guard { token: token_of_admin, loopback };
-        let mut request = axum::http::Request::builder().method(method).uri(path).header(HOST, host);
+        let mut request =
+            axum::http::Request::builder().method(method).uri(path).header(HOST, host);
         if let Some(token) = token {
-            request = request
-                .header(AUTHORIZATION, format!("Bearer {}", if token == "good" { shown.as_str() } else { token }));
+            request = request.header(
+                AUTHORIZATION,
+                format!("Bearer {}", if token == "good" { shown.as_str() } else { token }),
+            );
         }
         guard.refuse(&request.body(()).expect("a request")).map(|p| p.status)
     }
@@ -104,7 +118,11 @@ mod tests {
             (false, "GET", api, "mesh.example", Some("good"), None),
         ];
         for (loopback, method, path, host, token, expected) in table {
-            assert_eq!(refused(loopback, method, path, host, token), expected, "{method} {path} {host} {token:?}");
+            assert_eq!(
+                refused(loopback, method, path, host, token),
+                expected,
+                "{method} {path} {host} {token:?}"
+            );
         }
     }
 }

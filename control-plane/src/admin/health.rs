@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{extract::State, http::StatusCode};
 
-use super::Api;
+use super::api::Api;
 
 /// `GET /healthz/live`
 pub(super) async fn live() -> &'static str {

@@ -1,6 +1,7 @@
 //! The mesh over REST: proxies, workloads, certificates, diagnostics, join tokens.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -17,7 +18,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Api, problem::Problem};
+use super::{
+    api::Api,
+    parameters::{NoParameters, Parameters},
+    problem::Problem,
+};
 
 /// How many certificates a list shows, newest first.
 const SHOWN_CERTIFICATES: usize = 10_000;
@@ -25,20 +30,37 @@ const SHOWN_CERTIFICATES: usize = 10_000;
 const LONGEST_TOKEN: Duration = Duration::from_secs(24 * 3600);
 
 /// `GET /api/v1/diagnostics`
-pub(super) async fn diagnostics(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
+pub(super) async fn diagnostics(
+    State(api): State<Arc<Api>>,
+    _: Parameters<NoParameters>,
+) -> Result<Json<Value>, Problem> {
     let mut items = api.mesh.diagnostics().await?;
+    items.extend(api.judge.everything().await?.iter().cloned());
     items.extend(api.proxies.diagnostics());
+    // Translation has found already what is found when objects are lowered.
+    let mut seen = HashSet::new();
+    items.retain(|finding| seen.insert(finding.clone()));
     Ok(Json(json!({ "items": items })))
 }
 
 /// `GET /api/v1/proxies`
-pub(super) async fn proxies(State(api): State<Arc<Api>>) -> Json<Value> {
+pub(super) async fn proxies(
+    State(api): State<Arc<Api>>,
+    _: Parameters<NoParameters>,
+) -> Json<Value> {
     Json(json!({ "items": api.proxies.list() }))
 }
 
 /// `GET /api/v1/proxies/{id}/config`
-pub(super) async fn config(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
-    let proxy = api.proxies.find(&id).ok_or_else(|| Problem::not_found(format!("no proxy {id:?} is connected")))?;
+pub(super) async fn config(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    _: Parameters<NoParameters>,
+) -> Result<Json<Value>, Problem> {
+    let proxy = api
+        .proxies
+        .find(&id)
+        .ok_or_else(|| Problem::not_found(format!("no proxy {id:?} is connected")))?;
     let mut views = Vec::new();
     for key in proxy.view_keys() {
         views.push(api.mesh.lease(&key).await?.current());
@@ -47,20 +69,28 @@ pub(super) async fn config(State(api): State<Arc<Api>>, Path(id): Path<String>) 
 }
 
 /// `GET /api/v1/workloads`
-pub(super) async fn workloads(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
+pub(super) async fn workloads(
+    State(api): State<Arc<Api>>,
+    _: Parameters<NoParameters>,
+) -> Result<Json<Value>, Problem> {
     let snapshot = api.mesh.snapshot().await?;
     let items: Vec<Value> = snapshot.all_workloads().map(|workload| json!(&**workload)).collect();
     Ok(Json(json!({ "items": items })))
 }
 
 /// `GET /api/v1/certificates`
-pub(super) async fn certificates(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
-    let unavailable =
-        |detail: String| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the ledger is unreadable", detail);
+pub(super) async fn certificates(
+    State(api): State<Arc<Api>>,
+    _: Parameters<NoParameters>,
+) -> Result<Json<Value>, Problem> {
+    let unavailable = |detail: String| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the ledger is unreadable", detail)
+    };
     let authority = api.authority.clone();
     // The ledger reads a disk.
     let issued = tokio::task::spawn_blocking(move || authority.issued(SHOWN_CERTIFICATES)).await;
-    let issued = issued.map_err(|e| unavailable(e.to_string()))?.map_err(|e| unavailable(e.to_string()))?;
+    let issued =
+        issued.map_err(|e| unavailable(e.to_string()))?.map_err(|e| unavailable(e.to_string()))?;
     let items: Vec<Value> = issued
         .into_iter()
         .map(|IssuedRecord { entry, revoked }| {
@@ -74,7 +104,8 @@ pub(super) async fn certificates(State(api): State<Arc<Api>>) -> Result<Json<Val
 }
 
 fn instant(seconds: u64) -> String {
-    let time = i64::try_from(seconds).ok().and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok());
+    let time =
+        i64::try_from(seconds).ok().and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok());
     time.and_then(|t| t.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
@@ -95,18 +126,30 @@ fn one_hour() -> String {
 /// `POST /api/v1/tokens`
 pub(super) async fn create_token(
     State(api): State<Arc<Api>>,
+    _: Parameters<NoParameters>,
     body: Result<Json<TokenRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    let Json(wanted) = body.map_err(|r| Problem::new(r.status(), "unreadable body", r.body_text()))?;
+    let Json(wanted) =
+        body.map_err(|r| Problem::new(r.status(), "unreadable body", r.body_text()))?;
     let ttl = parse_duration(&wanted.ttl).filter(|ttl| !ttl.is_zero() && *ttl <= LONGEST_TOKEN);
     let ttl = ttl.ok_or_else(|| {
-        Problem::bad_request(format!("ttl {:?}: expected a duration such as 10m, at most 24h", wanted.ttl))
+        Problem::bad_request(format!(
+            "ttl {:?}: expected a duration such as 10m, at most 24h",
+            wanted.ttl
+        ))
     })?;
     let trust_domain: TrustDomain = api.authority.settings().trust_domain.clone();
     let id = SpiffeId::new(trust_domain, &wanted.namespace, &wanted.service_account);
     let id = id.map_err(|e| Problem::bad_request(e.to_string()))?;
     let refused = |e: String| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no token", e);
-    let token = api.authority.join_tokens().issue(&id, ttl, SystemTime::now()).map_err(|e| refused(e.to_string()))?;
+    let token = api
+        .authority
+        .join_tokens()
+        .issue(&id, ttl, SystemTime::now())
+        .map_err(|e| refused(e.to_string()))?;
     tracing::info!(target: "audit", identity = %id, ttl = ?ttl, "join token made");
-    Ok((StatusCode::CREATED, Json(json!({ "token": token, "spiffeId": id.to_string(), "ttl": wanted.ttl }))))
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({ "token": token, "spiffeId": id.to_string(), "ttl": wanted.ttl })),
+    ))
 }

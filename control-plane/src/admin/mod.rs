@@ -1,12 +1,18 @@
-//! The REST API: objects with validation and dry run, proxies and what they run, workloads, certificates, diagnostics,
-//! join tokens, health, and a description of itself.
+//! The REST API: objects with validation and dry run, proxies and what they run, workloads,
+//! certificates, diagnostics, join tokens, health, and a description of itself.
 
+mod api;
+mod body;
+mod deletion;
 mod guard;
 mod health;
 mod mesh;
 mod objects;
 mod openapi;
+mod parameters;
+mod precondition;
 mod problem;
+mod resources;
 mod token;
 
 use std::sync::Arc;
@@ -16,30 +22,18 @@ use axum::{
     extract::{DefaultBodyLimit, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
-use ferromesh_cert_authority::Authority;
 
+pub use api::Api;
 pub use guard::Guard;
 pub use token::{AdminToken, TokenError};
 
 use self::problem::Problem;
-use crate::{door::requests::Requests, pipeline, source::rest::RestSource, status::Proxies};
+use crate::accept::requests::Requests;
 
 /// Largest request body: an object, not a mesh.
 pub const MAX_BODY: usize = 4 << 20;
-
-/// What the API's answers are made of.
-pub struct Api {
-    /// Objects written through the API.
-    pub objects: RestSource,
-    /// The mesh as the pipeline knows it.
-    pub mesh: pipeline::Mesh,
-    /// Connected proxies.
-    pub proxies: Arc<Proxies>,
-    /// Certificates and join tokens.
-    pub authority: Arc<Authority>,
-}
 
 /// The API's routes behind its guard. Health answers beside them: it waits for nobody's turn.
 pub fn router(api: Arc<Api>, guard: Arc<Guard>, requests: Arc<Requests>) -> Router {
@@ -50,6 +44,12 @@ pub fn router(api: Arc<Api>, guard: Arc<Guard>, requests: Arc<Requests>) -> Rout
             "/api/v1/objects/{kind}/{namespace}/{name}",
             get(objects::read).put(objects::replace).delete(objects::delete),
         )
+        .route("/apis/{group}/{version}/{plural}", get(resources::list))
+        .route("/apis/{group}/{version}/{plural}/{name}", resource())
+        .route("/apis/{group}/{version}/namespaces/{namespace}/{plural}", get(resources::list))
+        .route("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}", resource())
+        .route("/api/v1/namespaces/{namespace}/{plural}", get(resources::list))
+        .route("/api/v1/namespaces/{namespace}/{plural}/{name}", resource())
         .route("/api/v1/diagnostics", get(mesh::diagnostics))
         .route("/api/v1/proxies", get(mesh::proxies))
         .route("/api/v1/proxies/{id}/config", get(mesh::config))
@@ -60,14 +60,25 @@ pub fn router(api: Arc<Api>, guard: Arc<Guard>, requests: Arc<Requests>) -> Rout
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(requests, admit))
         .layer(middleware::from_fn_with_state(guard, guard::check))
-        .merge(Router::new().route("/healthz/live", get(health::live)).route("/healthz/ready", get(health::ready)))
+        .merge(
+            Router::new()
+                .route("/healthz/live", get(health::live))
+                .route("/healthz/ready", get(health::ready)),
+        )
         .with_state(api)
+}
+
+/// What can be done with one object, at a path as Kubernetes has it.
+fn resource() -> MethodRouter<Arc<Api>> {
+    get(resources::read).put(resources::replace).delete(resources::delete)
 }
 
 /// Reads a request of somebody who may ask, and lets it have its turn.
 async fn admit(State(requests): State<Arc<Requests>>, request: Request, next: Next) -> Response {
     match requests.pass(request, next).await {
         Ok(response) => response,
-        Err(why) => why.advise(Problem::new(why.status(), "not served", why.to_string()).into_response()),
+        Err(why) => {
+            why.advise(Problem::new(why.status(), "not served", why.to_string()).into_response())
+        }
     }
 }

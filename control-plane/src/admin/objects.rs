@@ -4,35 +4,31 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::JsonRejection},
-    http::{
-        HeaderMap, StatusCode, Uri,
-        header::{ETAG, IF_MATCH, IF_NONE_MATCH},
-    },
+    body::Bytes,
+    extract::{Path, State, rejection::JsonRejection},
+    http::{HeaderMap, StatusCode, Uri, header::ETAG},
     response::{IntoResponse, Response},
 };
 use ferromesh_xds_translator::{dialect::Kind, ir::ObjectId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Api, problem::Problem};
+use super::{
+    api::Api,
+    body::Written,
+    deletion,
+    parameters::{NoParameters, Parameters, WriteParameters},
+    precondition::{answer_instead, expectation},
+    problem::Problem,
+};
 use crate::{
-    source::{
-        SourceId,
-        rest::{Accepted, Mode},
-    },
+    event::SourceId,
+    source::rest::{Accepted, Deletion, Mode, WriteError},
     store::Expect,
 };
 
 /// Who writes, as the journal records it. The API has one administrator.
 const ADMINISTRATOR: &str = "administrator";
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct WriteQuery {
-    #[serde(default)]
-    dry_run: bool,
-}
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
@@ -42,90 +38,193 @@ pub(super) struct ListQuery {
 }
 
 type Place = Path<(String, String, String)>;
-type Body = Result<Json<Value>, JsonRejection>;
+pub(super) type Body = Result<Json<Written>, JsonRejection>;
 
 /// `GET /api/v1/objects?kind=…&namespace=…`
-pub(super) async fn list(State(api): State<Arc<Api>>, Query(query): Query<ListQuery>) -> Result<Json<Value>, Problem> {
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Parameters(query): Parameters<ListQuery>,
+) -> Result<Json<Value>, Problem> {
     let kind = query.kind.as_deref().map(kind).transpose()?;
+    in_force(&api, kind, query.namespace.as_deref()).await
+}
+
+/// Objects in force, and Secrets that are stored here, sorted by identity; `None`: of every kind, of
+/// every namespace.
+pub(super) async fn in_force(
+    api: &Api,
+    kind: Option<Kind>,
+    namespace: Option<&str>,
+) -> Result<Json<Value>, Problem> {
     let wanted = |id: &ObjectId| {
-        kind.is_none_or(|k| id.kind == k) && query.namespace.as_deref().is_none_or(|n| n == &*id.namespace)
+        kind.is_none_or(|k| id.kind == k) && namespace.is_none_or(|n| n == &*id.namespace)
     };
     let objects = api.mesh.objects().await?;
-    // Already sorted by identity.
-    let items: Vec<Value> =
-        objects.iter().filter(|(_, o)| wanted(&o.id)).map(|(source, o)| summary(&api, *source, &o.id)).collect();
+    let mut items: Vec<(ObjectId, Value)> = objects
+        .iter()
+        .filter(|(_, o)| wanted(&o.id))
+        .map(|(source, o)| (o.id.clone(), summary(api, *source, &o.id)))
+        .collect();
+    let secrets = api.objects.secrets().into_iter().filter(|(id, _)| wanted(id));
+    items.extend(secrets.map(|(id, revision)| {
+        let item = summarized(&id, SourceId::Rest, Some(revision));
+        (id, item)
+    }));
+    items.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let items: Vec<Value> = items.into_iter().map(|(_, item)| item).collect();
     Ok(Json(json!({ "items": items })))
 }
 
 /// An object that is in force, by name; its content is one request away.
 fn summary(api: &Api, source: SourceId, id: &ObjectId) -> Value {
-    let stored = (source == SourceId::Rest).then(|| api.objects.get(id.kind, &id.namespace, &id.name)).flatten();
+    let stored = (source == SourceId::Rest)
+        .then(|| api.objects.get(id.kind, &id.namespace, &id.name))
+        .flatten();
+    summarized(id, source, stored.map(|entry| entry.revision))
+}
+
+fn summarized(id: &ObjectId, source: SourceId, revision: Option<u64>) -> Value {
     json!({
         "kind": id.kind.kind_name(), "namespace": id.namespace, "name": id.name, "source": source,
-        "revision": stored.map(|e| e.revision),
+        "revision": revision,
     })
 }
 
-/// `POST /api/v1/objects`: a new object.
+/// `POST /api/v1/objects`: a new object, or with `dryRun=true` several as a `List`.
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
-    Query(query): Query<WriteQuery>,
+    Parameters(query): Parameters<WriteParameters>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    let mode = query.mode()?;
+    if !matches!(expectation(&headers)?, Expect::Any | Expect::Absent) {
+        return Err(Problem::bad_request(
+            "a new object replaces no revision: expected no condition, or If-None-Match: *",
+        ));
+    }
     let value = content(body)?;
-    let accepted = api.objects.put(value, Expect::Absent, ADMINISTRATOR, query.mode()).await?;
+    if value["kind"] == "List" {
+        return judge_list(&api, value, mode).await;
+    }
+    let accepted = api.objects.put(value, Expect::Absent, ADMINISTRATOR, mode).await?;
     Ok(written(accepted, StatusCode::CREATED))
 }
 
-/// `GET /api/v1/objects/{kind}/{namespace}/{name}`
-pub(super) async fn read(State(api): State<Arc<Api>>, Path(place): Place) -> Result<Response, Problem> {
-    let (kind, namespace, name) = parse(&place)?;
-    if let Some(entry) = api.objects.get(kind, namespace, name) {
-        let body = json!({ "revision": entry.revision, "source": SourceId::Rest, "object": entry.value });
-        return Ok(([(ETAG, tag(entry.revision))], Json(body)).into_response());
+/// The objects of a `List`, judged together: what a write of each would be answered, in their
+/// order.
+async fn judge_list(api: &Api, mut list: Value, mode: Mode) -> Result<Response, Problem> {
+    if mode == Mode::Commit {
+        return Err(Problem::bad_request(
+            "a List is only judged, with dryRun=true; objects are written one by one",
+        ));
     }
-    let id = ObjectId { kind, namespace: namespace.into(), name: name.into() };
-    let serving = api.mesh.objects().await?.into_iter().find(|(_, object)| object.id == id);
-    let missing = || Problem::not_found(format!("no {} {namespace}/{name} is in force", kind.kind_name()));
-    let (source, object) = serving.ok_or_else(missing)?;
-    Ok(Json(json!({ "revision": Value::Null, "source": source, "object": object.to_json() })).into_response())
+    let Value::Array(items) = list["items"].take() else {
+        return Err(Problem::bad_request("items: expected a list of objects"));
+    };
+    let answer = |outcome| match outcome {
+        Ok(Accepted { object, diagnostics, .. }) => {
+            json!({ "object": object, "diagnostics": diagnostics })
+        }
+        Err(refused) => json!(Problem::from(refused)),
+    };
+    let outcomes = api.objects.rehearse(items).await?;
+    let items: Vec<Value> = outcomes.into_iter().map(answer).collect();
+    Ok(Json(json!({ "items": items })).into_response())
 }
 
-/// `PUT /api/v1/objects/{kind}/{namespace}/{name}`: new or changed; `If-Match` names the expected revision.
+/// `GET /api/v1/objects/{kind}/{namespace}/{name}`
+pub(super) async fn read(
+    State(api): State<Arc<Api>>,
+    Path(place): Place,
+    _: Parameters<NoParameters>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    find(&api, identity(&place)?, &headers).await
+}
+
+/// An object that is in force, with its revision if it was stored here.
+pub(super) async fn find(
+    api: &Api,
+    id: ObjectId,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let expect = expectation(headers)?;
+    if let Some(entry) = api.objects.get(id.kind, &id.namespace, &id.name) {
+        if let Some(status) = answer_instead(expect, Some(entry.revision)) {
+            return Ok((status, [(ETAG, tag(entry.revision))]).into_response());
+        }
+        let body =
+            json!({ "revision": entry.revision, "source": SourceId::Rest, "object": entry.value });
+        return Ok(([(ETAG, tag(entry.revision))], Json(body)).into_response());
+    }
+    let serving = api.mesh.objects().await?.into_iter().find(|(_, object)| object.id == id);
+    let missing = || Problem::not_found(format!("no {id} is in force"));
+    let (source, object) = serving.ok_or_else(missing)?;
+    if let Some(status) = answer_instead(expect, None) {
+        return Ok(status.into_response());
+    }
+    Ok(Json(json!({ "revision": Value::Null, "source": source, "object": object.to_json() }))
+        .into_response())
+}
+
+/// `PUT /api/v1/objects/{kind}/{namespace}/{name}`: new or changed; `If-Match` or the object's
+/// `resourceVersion` names the expected revision.
 pub(super) async fn replace(
     State(api): State<Arc<Api>>,
     Path(place): Place,
-    Query(query): Query<WriteQuery>,
+    Parameters(query): Parameters<WriteParameters>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let (kind, namespace, name) = parse(&place)?;
+    write(&api, &identity(&place)?, &query, &headers, body).await
+}
+
+/// Stores an object under its identity.
+pub(super) async fn write(
+    api: &Api,
+    id: &ObjectId,
+    query: &WriteParameters,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let (mode, expect) = (query.mode()?, expectation(headers)?);
     let value = content(body)?;
-    agrees(&value, kind, namespace, name)?;
-    let accepted = api.objects.put(value, expectation(&headers)?, ADMINISTRATOR, query.mode()).await?;
+    agrees(&value, id)?;
+    let accepted = api.objects.put(value, expect, ADMINISTRATOR, mode).await?;
     Ok(written(accepted, StatusCode::OK))
 }
 
-/// `DELETE /api/v1/objects/{kind}/{namespace}/{name}`
+/// `DELETE /api/v1/objects/{kind}/{namespace}/{name}`, with `DeleteOptions` or nothing.
 pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Path(place): Place,
+    Parameters(query): Parameters<WriteParameters>,
     headers: HeaderMap,
+    body: Bytes,
 ) -> Result<Json<Value>, Problem> {
-    let (kind, namespace, name) = parse(&place)?;
-    let revision = api.objects.delete(kind, namespace, name, expectation(&headers)?, ADMINISTRATOR).await?;
+    remove(&api, &identity(&place)?, &query, &headers, &body).await
+}
+
+/// Deletes an object that was stored here, unless it is a dry run.
+pub(super) async fn remove(
+    api: &Api,
+    id: &ObjectId,
+    query: &WriteParameters,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Json<Value>, Problem> {
+    let options = deletion::read(body)?;
+    let mode = if options.mode == Mode::DryRun { Mode::DryRun } else { query.mode()? };
+    let (expect, version) = (expectation(headers)?, options.version.as_str());
+    let asked = Deletion { expect, version, who: ADMINISTRATOR, mode };
+    let revision = api.objects.delete(id, asked).await?;
     Ok(Json(json!({ "revision": revision })))
 }
 
 /// Any other path.
 pub(super) async fn no_such_path(uri: Uri) -> Problem {
     Problem::not_found(format!("no such path: {}; /openapi.json lists them", uri.path()))
-}
-
-impl WriteQuery {
-    fn mode(&self) -> Mode {
-        if self.dry_run { Mode::DryRun } else { Mode::Commit }
-    }
 }
 
 fn written(accepted: Accepted, status: StatusCode) -> Response {
@@ -140,55 +239,34 @@ fn tag(revision: u64) -> String {
 
 fn content(body: Body) -> Result<Value, Problem> {
     match body {
-        Ok(Json(value)) => Ok(value),
-        Err(rejection) => Err(Problem::new(rejection.status(), "unreadable body", rejection.body_text())),
+        Ok(Json(Written(read))) => Ok(read.map_err(|mistake| WriteError::Invalid(vec![*mistake]))?),
+        Err(rejection) => {
+            Err(Problem::new(rejection.status(), "unreadable body", rejection.body_text()))
+        }
     }
 }
 
-fn kind(plural: &str) -> Result<Kind, Problem> {
-    Kind::from_plural(plural).filter(|k| k.served()).ok_or_else(|| {
-        let known: Vec<&str> = Kind::all_served().map(Kind::plural).collect();
-        Problem::not_found(format!("no kind {plural:?}: expected one of {}", known.join(", ")))
-    })
+fn kind(name: &str) -> Result<Kind, Problem> {
+    Kind::named(name).map_err(|unknown| Problem::not_found(unknown.to_string()))
 }
 
-/// Kind, namespace (`-` stands for none) and name of a path.
-fn parse(place: &(String, String, String)) -> Result<(Kind, &str, &str), Problem> {
-    let kind = kind(&place.0)?;
-    let namespace = if kind.namespaced() { place.1.as_str() } else { "" };
-    Ok((kind, namespace, &place.2))
+/// The object of a path: kind, namespace (`-` stands for none) and name.
+fn identity((kind_name, namespace, name): &(String, String, String)) -> Result<ObjectId, Problem> {
+    let kind = kind(kind_name)?;
+    let namespace = if kind.namespaced() { namespace.as_str() } else { "" };
+    Ok(ObjectId { kind, namespace: namespace.into(), name: name.as_str().into() })
 }
 
 /// The body must be the object that the path names.
-fn agrees(value: &Value, kind: Kind, namespace: &str, name: &str) -> Result<(), Problem> {
+fn agrees(value: &Value, id: &ObjectId) -> Result<(), Problem> {
     let field = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let written = (field("/kind"), field("/metadata/namespace"), field("/metadata/name"));
-    let same_namespace = written.1 == namespace || (written.1.is_empty() && matches!(namespace, "" | "default"));
-    if written.0 == kind.kind_name() && same_namespace && written.2 == name {
+    let (namespace, name) = (field("/metadata/namespace"), field("/metadata/name"));
+    let same_kind = Kind::of_value(value).is_ok_and(|kind| kind == id.kind);
+    let same_namespace = *namespace == *id.namespace
+        || (namespace.is_empty() && matches!(&*id.namespace, "" | "default"));
+    if same_kind && same_namespace && *name == *id.name {
         return Ok(());
     }
-    let detail = format!(
-        "the path names {} {namespace}/{name}, the body {} {}/{}",
-        kind.kind_name(),
-        written.0,
-        written.1,
-        written.2
-    );
+    let detail = format!("the path names {id}, the body {} {namespace}/{name}", field("/kind"));
     Err(Problem::bad_request(detail))
-}
-
-fn expectation(headers: &HeaderMap) -> Result<Expect, Problem> {
-    let text = |name| headers.get(name).and_then(|v| v.to_str().ok());
-    if text(IF_NONE_MATCH) == Some("*") {
-        return Ok(Expect::Absent);
-    }
-    match text(IF_MATCH) {
-        None | Some("*") => Ok(Expect::Any),
-        Some(tag) => match tag.trim_matches('"').parse() {
-            Ok(revision) => Ok(Expect::Revision(revision)),
-            Err(_) => {
-                Err(Problem::bad_request(format!("If-Match {tag:?}: expected a revision in quotes, as ETag gave it")))
-            }
-        },
-    }
 }

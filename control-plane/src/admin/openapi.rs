@@ -7,18 +7,90 @@ use serde_json::{Map, Value, json};
 type Operation = (&'static str, &'static str, &'static str, bool);
 
 /// Every operation; a test compares the paths with the router.
-const OPERATIONS: [Operation; 14] = [
+const OPERATIONS: [Operation; 26] = [
     ("get", "/healthz/live", "Alive", false),
     ("get", "/healthz/ready", "Ready: every source has told what it has", false),
     ("get", "/openapi.json", "This document", false),
     ("get", "/api/v1/objects", "Objects in force; filter with kind and namespace", false),
-    ("post", "/api/v1/objects", "Store a new object; dryRun=true only validates", true),
-    ("get", "/api/v1/objects/{kind}/{namespace}/{name}", "One object; namespace - for cluster-scoped kinds", false),
-    ("put", "/api/v1/objects/{kind}/{namespace}/{name}", "Store an object; If-Match names the expected revision", true),
-    ("delete", "/api/v1/objects/{kind}/{namespace}/{name}", "Delete an object that was stored here", true),
-    ("get", "/api/v1/diagnostics", "Findings about the configuration, and what proxies refused", false),
+    (
+        "post",
+        "/api/v1/objects",
+        "Store a new object; dryRun=true only judges it, or the objects of a List together",
+        true,
+    ),
+    (
+        "get",
+        "/api/v1/objects/{kind}/{namespace}/{name}",
+        "One object; namespace - for cluster-scoped kinds",
+        false,
+    ),
+    (
+        "put",
+        "/api/v1/objects/{kind}/{namespace}/{name}",
+        "Store an object; If-Match or metadata.resourceVersion names the expected revision",
+        true,
+    ),
+    (
+        "delete",
+        "/api/v1/objects/{kind}/{namespace}/{name}",
+        "Delete an object that was stored here",
+        true,
+    ),
+    ("get", "/apis/{group}/{version}/{plural}", "Objects of a kind that are in force", false),
+    (
+        "get",
+        "/apis/{group}/{version}/namespaces/{namespace}/{plural}",
+        "Objects of a kind that are in force",
+        false,
+    ),
+    (
+        "get",
+        "/api/v1/namespaces/{namespace}/{plural}",
+        "Objects of a kind that are in force",
+        false,
+    ),
+    ("get", "/apis/{group}/{version}/{plural}/{name}", "One object", false),
+    ("put", "/apis/{group}/{version}/{plural}/{name}", "Store an object", true),
+    (
+        "delete",
+        "/apis/{group}/{version}/{plural}/{name}",
+        "Delete an object that was stored here",
+        true,
+    ),
+    ("get", "/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}", "One object", false),
+    (
+        "put",
+        "/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}",
+        "Store an object",
+        true,
+    ),
+    (
+        "delete",
+        "/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}",
+        "Delete an object that was stored here",
+        true,
+    ),
+    ("get", "/api/v1/namespaces/{namespace}/{plural}/{name}", "One object", false),
+    ("put", "/api/v1/namespaces/{namespace}/{plural}/{name}", "Store an object", true),
+    (
+        "delete",
+        "/api/v1/namespaces/{namespace}/{plural}/{name}",
+        "Delete an object that was stored here",
+        true,
+    ),
+    (
+        "get",
+        "/api/v1/diagnostics",
+        "Findings about the configuration, and what proxies refused",
+        false,
+    ),
     ("get", "/api/v1/proxies", "Connected proxies and how far each is", false),
-    ("get", "/api/v1/proxies/{id}/config", "What a proxy was sent, as protobuf JSON; secrets by name only", false),
+    (
+        "get",
+        "/api/v1/proxies/{id}/config",
+        "What a proxy was sent, as protobuf JSON; secrets by name only",
+        false,
+    ),
     ("get", "/api/v1/workloads", "Workloads of the registry", false),
     ("get", "/api/v1/certificates", "Issued certificates, newest first", false),
     ("post", "/api/v1/tokens", "Make a join token for one identity", true),
@@ -68,6 +140,7 @@ fn operation(path: &str, summary: &str, writes: bool, method: &str) -> Value {
         .split('/')
         .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .chain(dry_run(path, writes))
         .collect();
     let problem = json!({ "description": "Problem", "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } } });
     let mut operation = json!({
@@ -84,9 +157,17 @@ fn operation(path: &str, summary: &str, writes: bool, method: &str) -> Value {
         } else {
             json!({ "type": "object" })
         };
-        operation["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+        operation["requestBody"] =
+            json!({ "required": true, "content": { "application/json": { "schema": schema } } });
     }
     operation
+}
+
+/// The parameter of whatever writes objects.
+fn dry_run(path: &str, writes: bool) -> Option<Value> {
+    let values = ["true", "All", "false"];
+    (writes && !path.ends_with("tokens"))
+        .then(|| json!({ "name": "dryRun", "in": "query", "schema": { "enum": values } }))
 }
 
 #[cfg(test)]
@@ -96,13 +177,17 @@ mod tests {
     #[test]
     fn every_route_is_described_and_writing_needs_the_administrator() {
         let router = include_str!("mod.rs");
-        let routed: Vec<&str> = router.split(".route(").skip(1).filter_map(|r| r.split('"').nth(1)).collect();
+        let routed: Vec<&str> =
+            router.split(".route(").skip(1).filter_map(|r| r.split('"').nth(1)).collect();
         let document = describe();
         let described = document["paths"].as_object().expect("paths");
         for path in &routed {
             assert!(described.contains_key(*path), "{path} is not described");
         }
         assert_eq!(described.len(), routed.len());
-        assert_eq!(document["paths"]["/api/v1/tokens"]["post"]["security"], json!([{ "administrator": [] }]));
+        assert_eq!(
+            document["paths"]["/api/v1/tokens"]["post"]["security"],
+            json!([{ "administrator": [] }])
+        );
     }
 }

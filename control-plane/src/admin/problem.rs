@@ -8,7 +8,10 @@ use axum::{
 use ferromesh_xds_translator::diagnostic::Diagnostic;
 use serde::Serialize;
 
-use crate::{cluster::objects::ObjectsError, pipeline::Stopped, source::rest::WriteError, store::StoreError};
+use crate::{
+    kube_cluster::objects::ObjectsError, pipeline::Stopped, source::rest::WriteError,
+    store::StoreError,
+};
 
 /// An error answer.
 #[derive(Debug, Serialize)]
@@ -52,22 +55,33 @@ impl From<WriteError> for Problem {
     fn from(error: WriteError) -> Self {
         let detail = error.to_string();
         match error {
-            WriteError::Invalid(diagnostics) => {
-                Self { diagnostics, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid object", detail) }
-            }
+            WriteError::Invalid(diagnostics) => Self {
+                diagnostics,
+                ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid object", detail)
+            },
             WriteError::Store(StoreError::Conflict { .. }) => {
                 Self::new(StatusCode::PRECONDITION_FAILED, "conflict", detail)
             }
             WriteError::Store(StoreError::NotFound(_)) => Self::not_found(detail),
-            WriteError::Store(_) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "not stored", detail),
-            WriteError::Cluster(ObjectsError::Refused { code, .. }) => {
+            WriteError::Store(StoreError::Unstorable { .. }) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "not stored", detail)
+            }
+            WriteError::Outdated { .. } => Self::new(StatusCode::CONFLICT, "conflict", detail),
+            WriteError::Condition(_) => Self::bad_request(detail),
+            WriteError::Store(_) => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "not stored", detail)
+            }
+            WriteError::KubeCluster(ObjectsError::Refused { code, .. }) => {
                 let status = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY);
                 Self::new(status, "refused by the API server", detail)
             }
-            WriteError::Cluster(ObjectsError::Unreachable(_)) => {
+            WriteError::KubeCluster(ObjectsError::Unreachable(_)) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "not stored", detail)
             }
             WriteError::Elsewhere => Self::new(StatusCode::CONFLICT, "written elsewhere", detail),
+            WriteError::Unjudged => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "not judged", detail)
+            }
             WriteError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", detail),
         }
     }

@@ -1,19 +1,23 @@
-//! The administrator's token: made on first start and kept in a file that only its owner can read, or given in a file.
+//! The administrator's token: made on first start and kept in a file that only its owner can read,
+//! or given in a file.
 
 use std::{
     fmt,
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    fs::{File, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use aws_lc_rs::{constant_time, digest, rand};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use ferromesh_cert_authority::files;
 use zeroize::Zeroizing;
 
 /// Random bytes in a token.
 const ENTROPY: usize = 32;
+/// More of a file is not read.
+const LARGEST: u64 = 64 << 10;
 /// Characters of a token that we made.
 const TOKEN_LEN: usize = (ENTROPY * 8).div_ceil(6);
 
@@ -21,13 +25,12 @@ const TOKEN_LEN: usize = (ENTROPY * 8).div_ceil(6);
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The file cannot be read or made.
-    #[error("cannot use the administrator's token file {path}: {source}", path = path.display())]
+    #[error("cannot use the administrator's token file {path}: {cause}", path = path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// Why.
-        #[source]
-        source: io::Error,
+        cause: io::Error,
     },
     /// Others can read it.
     #[error("{path} is readable by others (mode {mode:03o}); run: chmod 600 {path}", path = path.display())]
@@ -39,8 +42,8 @@ pub enum TokenError {
     },
     /// It is not what was written there.
     #[error(
-        "{path} is damaged: expected {expected} letters, digits, - and _; restore it from a backup, or delete it and start again \
-         to get a new one",
+        "{path} is damaged: expected {expected} letters, digits, - and _; restore it from a backup, or delete it and start again: \
+         what that start says is the step to get a new one",
         path = path.display(), expected = TOKEN_LEN
     )]
     Damaged {
@@ -48,7 +51,8 @@ pub enum TokenError {
         path: PathBuf,
     },
     /// It is empty or too short to be secret.
-    #[error("{path} holds no token; delete it and start again to get a new one", path = path.display())]
+    #[error("{path} holds no token; restore it from a backup, or delete it and start again: \
+         what that start says is the step to get a new one", path = path.display())]
     TooShort {
         /// The file.
         path: PathBuf,
@@ -59,43 +63,61 @@ pub enum TokenError {
 pub struct AdminToken(digest::Digest);
 
 impl AdminToken {
-    /// Reads the token at `path`; makes one when there is none, and then returns its text too, to be shown once.
+    /// Reads the token at `path`; makes one when there is none, and then returns its text too, to
+    /// be shown once.
     ///
     /// # Errors
     /// The file cannot be used, or others can read it.
     pub fn open(path: &Path) -> Result<(Self, Option<Zeroizing<String>>), TokenError> {
-        let io = |source| TokenError::Io { path: path.to_owned(), source };
-        let text = match fs::read_to_string(path) {
-            Ok(text) => Zeroizing::new(text),
+        let io = |cause| TokenError::Io { path: path.to_owned(), cause };
+        let file = match files::open(path, OpenOptions::new().read(true)) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let text = make(path).map_err(io)?;
                 return Ok((Self::of(&text), Some(text)));
             }
             Err(error) => return Err(io(error)),
         };
-        let token = Self::checked(path, &text, 0o077)?;
-        let ours = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == ENTROPY);
+        let text = Self::text(path, file, 0o077)?;
+        let token = Self::checked(path, &text)?;
+        let ours = |text: &str| {
+            BASE64_URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == ENTROPY)
+        };
         if !text.strip_suffix('\n').is_some_and(ours) {
             return Err(TokenError::Damaged { path: path.to_owned() });
         }
         Ok((token, None))
     }
 
-    /// Reads the token from a file that somebody else keeps, such as a mounted Secret, which its group may read.
+    /// Reads the token from a file that somebody else keeps, such as a mounted Secret, which its
+    /// group may read.
     ///
     /// # Errors
     /// The file cannot be read or holds no token, or everybody can read it.
     pub fn read(path: &Path) -> Result<Self, TokenError> {
-        let text = fs::read_to_string(path).map_err(|source| TokenError::Io { path: path.to_owned(), source })?;
-        Self::checked(path, &Zeroizing::new(text), 0o007)
+        // A mounted Secret is a link.
+        let file = files::open_linked(path, OpenOptions::new().read(true))
+            .map_err(|cause| TokenError::Io { path: path.to_owned(), cause })?;
+        Self::checked(path, &Self::text(path, file, 0o007)?)
     }
 
-    fn checked(path: &Path, text: &str, closed: u32) -> Result<Self, TokenError> {
-        let metadata = fs::metadata(path).map_err(|source| TokenError::Io { path: path.to_owned(), source })?;
-        let mode = metadata.permissions().mode() & 0o777;
+    /// What the file says, if nobody has the rights `closed` to it.
+    fn text(path: &Path, file: File, closed: u32) -> Result<Zeroizing<String>, TokenError> {
+        let io = |cause| TokenError::Io { path: path.to_owned(), cause };
+        let mode = file.metadata().map_err(io)?.mode() & 0o777;
         if mode & closed != 0 {
             return Err(TokenError::Exposed { path: path.to_owned(), mode });
         }
+        let mut text = Zeroizing::new(String::new());
+        file.take(LARGEST).read_to_string(&mut text).map_err(|cause| match cause.kind() {
+            // No text.
+            io::ErrorKind::InvalidData => TokenError::Damaged { path: path.to_owned() },
+            _ => io(cause),
+        })?;
+        Ok(text)
+    }
+
+    fn checked(path: &Path, text: &str) -> Result<Self, TokenError> {
         if text.trim().len() < ENTROPY {
             return Err(TokenError::TooShort { path: path.to_owned() });
         }
@@ -121,16 +143,18 @@ impl fmt::Debug for AdminToken {
 
 fn make(path: &Path) -> io::Result<Zeroizing<String>> {
     let mut bytes = Zeroizing::new([0; ENTROPY]);
-    rand::fill(bytes.as_mut_slice()).map_err(|_| io::Error::other("the system gives no random bytes"))?;
+    rand::fill(bytes.as_mut_slice())
+        .map_err(|_| io::Error::other("the system gives no random bytes"))?;
     let text = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(bytes.as_slice()));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    writeln!(file, "{}", text.as_str())?;
-    file.sync_all()?;
+    files::create(path, 0o600, Zeroizing::new(format!("{}\n", text.as_str())).as_bytes())?;
+    files::sync_parent(path)?;
     Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
     use super::*;
 
     #[test]
@@ -154,7 +178,14 @@ mod tests {
         let good = fs::read(&path).expect("the token");
         let zeroed = vec![0; good.len()];
         let journal = format!("{:032x} {{\"seq\":1}}\n", 7).into_bytes();
-        for bytes in [&good[..40], &good[..good.len() - 1], &zeroed, &journal, b"", &[&good[..], &good[..]].concat()] {
+        for bytes in [
+            &good[..40],
+            &good[..good.len() - 1],
+            &zeroed,
+            &journal,
+            b"",
+            &[&good[..], &good[..]].concat(),
+        ] {
             fs::write(&path, bytes).expect("damaging");
             let error = AdminToken::open(&path).map(|_| ()).expect_err("refused").to_string();
             assert!(error.contains("to get a new one"), "{error}");
@@ -169,6 +200,22 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("chmod");
         assert!(matches!(AdminToken::open(&path), Err(TokenError::Exposed { mode: 0o644, .. })));
         assert!(matches!(AdminToken::read(&path), Err(TokenError::Exposed { mode: 0o644, .. })));
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_at_once_and_only_a_given_token_may_be_a_link() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, link) = (dir.path().join("pipe"), dir.path().join("link"));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        for refused in [AdminToken::open(&path).map(|_| ()), AdminToken::read(&path).map(|_| ())] {
+            let error = refused.expect_err("a pipe").to_string();
+            assert!(error.contains("remove what stands there"), "{error}");
+        }
+        let token = dir.path().join("token");
+        AdminToken::open(&token).expect("made");
+        std::os::unix::fs::symlink(&token, &link).expect("a link");
+        assert!(AdminToken::open(&link).is_err());
+        AdminToken::read(&link).expect("a mounted one");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How fast new streams are taken in: a flood waits its turn behind itself, and then is told to come back.
+//! How fast new streams are taken in: a flood waits its turn behind itself, and then is told to
+//! come back.
 
 use std::{
     collections::HashMap,
@@ -10,8 +11,8 @@ use ferromesh_proto::{SpiffeId, retry};
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::door::{
-    Source,
+use crate::accept::{
+    ClientNetwork,
     turns::{Turn, Turns},
 };
 
@@ -26,7 +27,8 @@ const TURNS: usize = 64;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Streams open at a time, all proxies together.
 const MOST_STREAMS: usize = 50_000;
-/// Streams of one caller: an identity may have thousands of replicas, and a whole mesh one address; never all.
+/// Streams of one caller: an identity may have thousands of replicas, and a whole mesh one address;
+/// never all.
 const MOST_OF_ONE: usize = MOST_STREAMS / 4 * 3;
 /// When to come back.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -37,10 +39,10 @@ pub(super) enum Visitor {
     /// Everybody with this identity.
     Proven(SpiffeId),
     /// Everybody who calls from there.
-    From(Source),
+    From(ClientNetwork),
 }
 
-/// The door of a discovery server.
+/// Who may begin a stream at a discovery server, and when.
 #[derive(Debug)]
 pub(super) struct Arrivals {
     bucket: Mutex<Bucket>,
@@ -64,7 +66,11 @@ pub(super) struct Place {
 impl Arrivals {
     pub(super) fn new() -> Arc<Self> {
         let bucket = Bucket { tokens: BURST, filled: Instant::now() };
-        Arc::new(Self { bucket: Mutex::new(bucket), turns: Turns::new(TURNS), streams: Mutex::default() })
+        Arc::new(Self {
+            bucket: Mutex::new(bucket),
+            turns: Turns::new(TURNS),
+            streams: Mutex::default(),
+        })
     }
 
     /// A place for one stream; `RESOURCE_EXHAUSTED` when there is none.
@@ -106,7 +112,8 @@ impl Drop for Place {
     }
 }
 
-/// A token bucket that lends: who comes when it is empty is told how long to wait. As many may borrow as have a turn.
+/// A token bucket that lends: who comes when it is empty is told how long to wait. As many may
+/// borrow as have a turn.
 #[derive(Debug)]
 struct Bucket {
     tokens: f64,
@@ -115,7 +122,8 @@ struct Bucket {
 
 impl Bucket {
     fn take(&mut self, now: Instant) -> Duration {
-        self.tokens = (self.tokens + now.duration_since(self.filled).as_secs_f64() * RATE).min(BURST);
+        self.tokens =
+            (self.tokens + now.duration_since(self.filled).as_secs_f64() * RATE).min(BURST);
         self.filled = now;
         let wait = Duration::from_secs_f64((1.0 - self.tokens).max(0.0) / RATE);
         self.tokens -= 1.0;
@@ -128,7 +136,7 @@ mod tests {
     use super::*;
 
     fn from(last: u8) -> Visitor {
-        Visitor::From(Source::of([10, 0, 0, last].into()))
+        Visitor::From(ClientNetwork::of([10, 0, 0, last].into()))
     }
 
     #[test]
@@ -137,12 +145,14 @@ mod tests {
         let mut bucket = Bucket { tokens: BURST, filled: begin };
         let waits: Vec<Duration> = (0..3_000).map(|_| bucket.take(begin)).collect();
         assert!(waits[..2000].iter().all(Duration::is_zero));
-        assert!(waits[2500] > Duration::from_millis(400) && waits[2500] < Duration::from_millis(600));
+        assert!(
+            waits[2500] > Duration::from_millis(400) && waits[2500] < Duration::from_millis(600)
+        );
         let later = begin + Duration::from_secs(30);
         assert!(bucket.take(later).is_zero(), "the bucket fills again");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn beside_a_flood_of_one_others_begin_at_once() {
         let arrivals = Arrivals::new();
         let mut flood = tokio::task::JoinSet::new();

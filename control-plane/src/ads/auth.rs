@@ -6,7 +6,7 @@ use ferromesh_cert_authority::{AuthError, Authenticator, Caller, Credentials};
 use tonic::{Request, Status};
 
 use super::arrivals::Visitor;
-use crate::door::{Source, Visit};
+use crate::accept::{ClientNetwork, Visit};
 
 /// What a port knows about its callers.
 #[derive(Clone)]
@@ -35,7 +35,8 @@ pub struct Admission {
 }
 
 impl Trust {
-    /// Lets a caller in, or says no in words that help nobody who guesses; the audit log has the reason.
+    /// Lets a caller in, or says no in words that help nobody who guesses; the audit log has the
+    /// reason.
     ///
     /// # Errors
     /// `UNAUTHENTICATED`, or `UNAVAILABLE` when it cannot be checked now.
@@ -43,10 +44,13 @@ impl Trust {
         let remote = request.remote_addr();
         let credentials = match self {
             Self::Believed => Credentials::default(),
-            Self::Proven { .. } => Credentials::from_request(request).map_err(|e| refuse(&e, remote))?,
+            Self::Proven { .. } => {
+                Credentials::from_request(request).map_err(|e| refuse(&e, remote))?
+            }
         };
         let visit = request.extensions().get::<Visit>().cloned();
-        let mut admission = Admission { trust: self.clone(), credentials, caller: None, remote, visit };
+        let mut admission =
+            Admission { trust: self.clone(), credentials, caller: None, remote, visit };
         admission.caller = admission.prove().await?;
         Ok(admission)
     }
@@ -57,17 +61,22 @@ impl Admission {
     pub(super) fn visitor(&self) -> Visitor {
         match &self.caller {
             Some(caller) => Visitor::Proven(caller.id.clone()),
-            None => Visitor::From(self.remote.map_or(Source::UNKNOWN, |remote| Source::of(remote.ip()))),
+            None => Visitor::From(
+                self.remote.map_or(ClientNetwork::UNKNOWN, |remote| ClientNetwork::of(remote.ip())),
+            ),
         }
     }
 
-    /// Checks again that the caller is who it was: its credential may have expired or been revoked since.
+    /// Checks again that the caller is who it was: its credential may have expired or been revoked
+    /// since.
     ///
     /// # Errors
     /// As [`Trust::admit`]; a caller whose checker does not answer is not refused for it.
     pub async fn renew(&self) -> Result<(), Status> {
         match self.prove().await {
-            Ok(caller) if caller.as_ref().map(|c| &c.id) == self.caller.as_ref().map(|c| &c.id) => Ok(()),
+            Ok(caller) if caller.as_ref().map(|c| &c.id) == self.caller.as_ref().map(|c| &c.id) => {
+                Ok(())
+            }
             Ok(_) => Err(Status::permission_denied("the caller has changed")),
             Err(status) if status.code() == tonic::Code::Unavailable => Ok(()),
             Err(status) => Err(status),

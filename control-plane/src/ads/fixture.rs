@@ -23,6 +23,7 @@ impl Draft {
             locality: None,
             capture: CaptureMode::Redirect,
             features: Features::default(),
+            patches: Vec::new(),
         };
         let tables = ResourceType::ALL.map(|_| Arc::new(Table::new()));
         let log: Arc<[Arc<ViewChange>]> = Arc::new([]);
@@ -35,7 +36,8 @@ impl Draft {
         for (kind, name, version) in edits {
             let table = Arc::make_mut(&mut self.view.tables[kind.index()]);
             let resource = version.map(|v| resource(name, v));
-            let name: Arc<str> = resource.as_ref().map_or_else(|| Arc::from(*name), |r| r.name.clone());
+            let name: Arc<str> =
+                resource.as_ref().map_or_else(|| Arc::from(*name), |r| r.name.clone());
             match resource {
                 Some(r) => drop(table.insert(name.clone(), r)),
                 None => drop(table.remove(&name)),

@@ -1,7 +1,8 @@
 //! The aggregated discovery service: what proxies talk to.
 //!
-//! `session` is the protocol as a pure state machine (with `subscription`, `track`, `order`, and `sotw` and `delta` for
-//! the wire); `service`, `stream`, `inbox` and `outbox` connect it to HTTP, to the pipeline's views and to `secrets`;
+//! `session` is the protocol as a pure state machine (with `subscription`, `track`, `order`, and
+//! `sotw` and `delta` for the wire); `service`, `stream`, `inbox` and `outbox` connect it to HTTP,
+//! to the pipeline's views and to `secrets`, over what all streams have in common (`shared`);
 //! `wire` makes bytes; `auth` says who is calling, and `arrivals` how many may come at a time.
 
 mod arrivals;
@@ -13,13 +14,14 @@ mod outbox;
 mod secrets;
 pub mod service;
 pub mod session;
+pub mod shared;
 pub mod sotw;
 mod stream;
 pub mod subscription;
 mod track;
 mod wire;
 
-pub use session::{Fault, Refusal, Response, Session, Variant, Verdict};
+pub use session::{Fault, Response, Session, Variant, Verdict};
 
 #[cfg(test)]
 mod fixture;

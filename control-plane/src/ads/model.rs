@@ -1,6 +1,7 @@
-//! Random lives of a stream against a simple client: whatever happens, the client ends with what the views say, and on
-//! the way it is never sent a name twice in one response, a name it did not ask for, or a second unanswered response of
-//! a type; and what it refuses is known from the refusal until it accepts that resource or it is gone.
+//! Random lives of a stream against a simple client: whatever happens, the client ends with what
+//! the views say, and on the way it is never sent a name twice in one response, a name it did not
+//! ask for, or a second unanswered response of a type; and what it refuses is known from the
+//! refusal until it accepts that resource or it is gone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +29,8 @@ enum Event {
     Subscribe(usize, Option<usize>),
     /// It drops a name.
     Unsubscribe(usize, usize),
-    /// It answers the oldest response of a type: accepts it, or refuses it without taking any of it.
+    /// It answers the oldest response of a type: accepts it, or refuses it without taking any of
+    /// it.
     Answer(usize, bool),
     /// It answers with a nonce that is not the newest.
     Stale(usize),
@@ -89,7 +91,8 @@ impl Life {
     fn start(&mut self) {
         for kind in KINDS {
             let i = kind.index();
-            self.client.wildcard[i] |= kind.wildcard_by_default() && self.client.names[i].is_empty();
+            self.client.wildcard[i] |=
+                kind.wildcard_by_default() && self.client.names[i].is_empty();
             self.client.asked[i] = true;
             self.request(kind, None, None, (self.client.names[i].clone(), BTreeSet::new()), true);
         }
@@ -113,7 +116,10 @@ impl Life {
                 if first && self.client.wildcard[i] && !subscribe.is_empty() {
                     subscribe.push("*".to_owned());
                 }
-                let known = self.client.has[i].iter().filter(|_| first).map(|(n, v)| (n.clone(), v.to_string()));
+                let known = self.client.has[i]
+                    .iter()
+                    .filter(|_| first)
+                    .map(|(n, v)| (n.clone(), v.to_string()));
                 self.session.on_delta(DeltaDiscoveryRequest {
                     type_url,
                     response_nonce,
@@ -158,7 +164,8 @@ impl Life {
             assert!(seen.insert(name.clone()), "{name} twice in one {kind:?} response");
         }
         for r in &response.resources {
-            // A list of everything may hold what was dropped in the same breath; nothing else may be unasked for.
+            // A list of everything may hold what was dropped in the same breath; nothing else may
+            // be unasked for.
             assert!(self.client.wants(i, &r.name), "{kind:?} {} was not asked for", r.name);
         }
         self.client.unanswered[i].push(response);
@@ -174,7 +181,9 @@ impl Life {
             Event::Subscribe(kind, name) => self.subscribe(KINDS[*kind], *name),
             Event::Unsubscribe(kind, name) => self.unsubscribe(KINDS[*kind], NAMES[*name]),
             Event::Answer(kind, accept) => self.answer(KINDS[*kind], *accept),
-            Event::Stale(kind) => self.request(KINDS[*kind], Some("1-fff"), None, Default::default(), false),
+            Event::Stale(kind) => {
+                self.request(KINDS[*kind], Some("1-fff"), None, Default::default(), false)
+            }
             Event::Reconnect => self.reconnect(),
             Event::Tick(n) => {
                 (0..*n).for_each(|_| self.session.tick());
@@ -189,7 +198,9 @@ impl Life {
         let text = name.map_or("*", |n| NAMES[n]).to_owned();
         if self.variant == Variant::Sotw {
             return self.change_list(kind, |client| match text.as_str() {
-                "*" => client.wildcard[i] |= kind.wildcard_by_default() && !client.names[i].is_empty(),
+                "*" => {
+                    client.wildcard[i] |= kind.wildcard_by_default() && !client.names[i].is_empty()
+                }
                 _ => drop(client.names[i].insert(text.clone())),
             });
         }
@@ -205,7 +216,9 @@ impl Life {
 
     fn unsubscribe(&mut self, kind: ResourceType, name: &str) {
         let i = kind.index();
-        if !self.client.names[i].contains(name) || (self.variant == Variant::Sotw && self.client.names[i].len() == 1) {
+        if !self.client.names[i].contains(name)
+            || (self.variant == Variant::Sotw && self.client.names[i].len() == 1)
+        {
             return;
         }
         if self.variant == Variant::Sotw {
@@ -218,7 +231,9 @@ impl Life {
 
     fn change_list(&mut self, kind: ResourceType, change: impl FnOnce(&mut Client)) {
         let i = kind.index();
-        let Some(newest) = self.client.unanswered[i].last().map(|r| r.nonce.clone()) else { return };
+        let Some(newest) = self.client.unanswered[i].last().map(|r| r.nonce.clone()) else {
+            return;
+        };
         // It answers with the new list, so it takes what it was sent first.
         let responses = std::mem::take(&mut self.client.unanswered[i]);
         responses.into_iter().for_each(|r| self.client.apply(i, &r, self.variant));
@@ -256,13 +271,15 @@ impl Life {
         for kind in KINDS.into_iter().filter(|_| self.variant == Variant::Delta) {
             // What it brings as it should be, it runs.
             let (has, i) = (&self.client.has[kind.index()], kind.index());
-            let runs = |name: &String| has.get(name).copied() == view.get(kind, name).map(|r| r.version);
+            let runs =
+                |name: &String| has.get(name).copied() == view.get(kind, name).map(|r| r.version);
             self.client.refused[i].retain(|name| !runs(name));
         }
         self.start();
     }
 
-    /// What the session says is refused: all that the client refuses, and nothing that it has accepted.
+    /// What the session says is refused: all that the client refuses, and nothing that it has
+    /// accepted.
     fn verify_refusals(&mut self) {
         let (view, outstanding) = (self.world.publish(), self.session.outstanding());
         for kind in KINDS {
@@ -271,13 +288,19 @@ impl Life {
             // Nobody will ask about what is gone, or what the client has dropped.
             refused.retain(|name| self.client.wants(i, name) && view.get(kind, name).is_some());
             for name in &refused {
-                assert!(outstanding.contains(&(kind, name.as_str().into())), "{kind:?} {name} is refused unnoticed");
+                assert!(
+                    outstanding.contains(&(kind, name.as_str().into())),
+                    "{kind:?} {name} is refused unnoticed"
+                );
             }
             self.client.refused[i] = refused;
             // While an answer is awaited, the client may have accepted what nobody knows of yet.
             let idle = self.client.unanswered[i].is_empty();
             for (_, name) in outstanding.iter().filter(|(of, _)| *of == kind && idle) {
-                assert!(self.client.complained[i].contains(&**name), "{kind:?} {name} was accepted");
+                assert!(
+                    self.client.complained[i].contains(&**name),
+                    "{kind:?} {name} was accepted"
+                );
             }
         }
     }
@@ -285,7 +308,8 @@ impl Life {
     /// Everything is accepted, and every resource gets content that nobody refused.
     fn settle(&mut self) {
         let edits = |v: u64| KINDS.into_iter().flat_map(move |k| NAMES.map(|n| (k, n, v)));
-        let existing: Vec<_> = edits(9).filter(|(k, n, _)| self.world.publish().get(*k, n).is_some()).collect();
+        let existing: Vec<_> =
+            edits(9).filter(|(k, n, _)| self.world.publish().get(*k, n).is_some()).collect();
         self.world.edit(&existing.iter().map(|(k, n, v)| (*k, *n, Some(*v))).collect::<Vec<_>>());
         self.session.on_view(self.world.publish());
         self.drain();
@@ -336,12 +360,16 @@ impl Client {
 
     fn refuse(&mut self, i: usize, response: &Response) {
         // What is on its way again is answered again.
-        let names =
-            |r: &Response| r.resources.iter().map(|r| r.name.clone()).chain(r.removed.clone()).collect::<Vec<_>>();
+        let names = |r: &Response| {
+            r.resources.iter().map(|r| r.name.clone()).chain(r.removed.clone()).collect::<Vec<_>>()
+        };
         let later: BTreeSet<Arc<str>> = self.unanswered[i].iter().flat_map(names).collect();
         let again = |name: &Arc<str>| later.contains(name);
-        let new = |r: &&Arc<EncodedResource>| self.has[i].get(&*r.name) != Some(&r.version) && !again(&r.name);
-        let refused: Vec<String> = response.resources.iter().filter(new).map(|r| r.name.to_string()).collect();
+        let new = |r: &&Arc<EncodedResource>| {
+            self.has[i].get(&*r.name) != Some(&r.version) && !again(&r.name)
+        };
+        let refused: Vec<String> =
+            response.resources.iter().filter(new).map(|r| r.name.to_string()).collect();
         self.refused[i].extend(refused);
         self.complained[i].extend(response.resources.iter().map(|r| r.name.to_string()));
     }

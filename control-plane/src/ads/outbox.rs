@@ -1,7 +1,9 @@
-//! The body of a stream's HTTP response: takes responses from the stream's task and gives the transport piece by piece.
+//! The body of a stream's HTTP response: takes responses from the stream's task and gives the
+//! transport piece by piece.
 //!
-//! A piece is memory until it is written to the socket, and the transport takes as much as the client's window allows,
-//! which may be all of it. So only some pieces of a stream are out at a time; the next is made when one was written.
+//! A piece is memory until it is written to the socket, and the transport takes as much as the
+//! client's window allows, which may be all of it. So only some pieces of a stream are out at a
+//! time; the next is made when one was written.
 
 use std::{
     pin::Pin,
@@ -41,7 +43,10 @@ impl Body for Outbox {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.ended {
             return Poll::Ready(None);
         }
@@ -61,7 +66,9 @@ impl Body for Outbox {
             };
             self.ended = true;
             let mut trailers = HeaderMap::new();
-            return Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))));
+            return Poll::Ready(Some(
+                status.add_header(&mut trailers).map(|()| Frame::trailers(trailers)),
+            ));
         }
     }
 

@@ -1,8 +1,9 @@
-//! Gateways' credentials as SDS resources: which names a stream may have, and what they are made of.
+//! Gateways' credentials as SDS resources: which names a stream may have, and what they are made
+//! of.
 //!
-//! `kubernetes://NAME` is a certificate with its key, `kubernetes://NAME-cacert` the CA for clients. A name outside the
-//! proxy's class is never answered but as one that does not exist, and the audit log hears of it. Bodies hold private
-//! keys: they are never logged.
+//! `kubernetes://NAME` is a certificate with its key, `kubernetes://NAME-cacert` the CA for
+//! clients. A name outside the proxy's class is never answered but as one that does not exist, and
+//! the audit log hears of it. Bodies hold private keys: they are never logged.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +13,9 @@ use std::{
 use bytes::Bytes;
 use ferromesh_proto::{
     EncodedResource, Version,
-    secret::{CertificateValidationContext, DataSource, Secret, TlsCertificate, data_source, secret::Type},
+    secret::{
+        CertificateValidationContext, DataSource, Secret, TlsCertificate, data_source, secret::Type,
+    },
 };
 use futures_util::StreamExt;
 use prost::Message;
@@ -38,19 +41,29 @@ type Source = (Arc<str>, usize);
 
 impl FollowedSecrets {
     pub(super) fn new(provider: Arc<dyn SecretProvider>) -> Self {
-        Self { provider, followed: BTreeMap::new(), refused: BTreeSet::new(), changes: StreamMap::new() }
+        Self {
+            provider,
+            followed: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            changes: StreamMap::new(),
+        }
     }
 
-    /// Follows those of `wanted` that are allowed, and nothing else. Returns the names that are no longer followed.
+    /// Follows those of `wanted` that are allowed, and nothing else. Returns the names that are no
+    /// longer followed.
     pub(super) fn follow(
         &mut self,
         wanted: &[Arc<str>],
         allowed: &BTreeSet<Arc<str>>,
         namespace: &str,
     ) -> Vec<Arc<str>> {
-        let sources: BTreeMap<&Arc<str>, Vec<&str>> =
-            wanted.iter().map(|name| (name, sources_of(name, allowed))).filter(|(_, s)| !s.is_empty()).collect();
-        let dropped: Vec<Arc<str>> = self.followed.keys().filter(|name| !sources.contains_key(name)).cloned().collect();
+        let sources: BTreeMap<&Arc<str>, Vec<&str>> = wanted
+            .iter()
+            .map(|name| (name, sources_of(name, allowed)))
+            .filter(|(_, s)| !s.is_empty())
+            .collect();
+        let dropped: Vec<Arc<str>> =
+            self.followed.keys().filter(|name| !sources.contains_key(name)).cloned().collect();
         for name in &dropped {
             let watches = self.followed.remove(name).map_or(0, |w| w.len());
             (0..watches).for_each(|i| drop(self.changes.remove(&(name.clone(), i))));
@@ -59,7 +72,8 @@ impl FollowedSecrets {
             if self.followed.contains_key(name) {
                 continue;
             }
-            let watches: Vec<SecretWatch> = secrets.iter().map(|s| self.provider.subscribe(namespace, s)).collect();
+            let watches: Vec<SecretWatch> =
+                secrets.iter().map(|s| self.provider.subscribe(namespace, s)).collect();
             for (i, watch) in watches.iter().enumerate() {
                 self.changes.insert((name.clone(), i), WatchStream::new(watch.clone()));
             }
@@ -69,8 +83,13 @@ impl FollowedSecrets {
     }
 
     /// Those of `wanted` that are not `allowed`, as far as they were not reported before.
-    pub(super) fn newly_refused(&mut self, wanted: &[Arc<str>], allowed: &BTreeSet<Arc<str>>) -> Vec<Arc<str>> {
-        let refused = wanted.iter().filter(|name| sources_of(name, allowed).is_empty()).cloned().collect();
+    pub(super) fn newly_refused(
+        &mut self,
+        wanted: &[Arc<str>],
+        allowed: &BTreeSet<Arc<str>>,
+    ) -> Vec<Arc<str>> {
+        let refused =
+            wanted.iter().filter(|name| sources_of(name, allowed).is_empty()).cloned().collect();
         let before = std::mem::replace(&mut self.refused, refused);
         self.refused.difference(&before).cloned().collect()
     }
@@ -83,7 +102,9 @@ impl FollowedSecrets {
     /// The next secret that appeared, changed or went. Never returns while nothing is followed.
     pub(super) async fn next(&mut self) -> (Arc<str>, Option<Arc<EncodedResource>>) {
         loop {
-            let Some(((name, _), _)) = self.changes.next().await else { std::future::pending().await };
+            let Some(((name, _), _)) = self.changes.next().await else {
+                std::future::pending().await
+            };
             if let Some(watches) = self.followed.get(&name) {
                 let secret = watches.iter().find_map(|w| encode(&name, w.borrow().as_deref()?));
                 return (name, secret);
@@ -92,7 +113,8 @@ impl FollowedSecrets {
     }
 }
 
-/// The Secrets that a resource may be made of, in order of preference; empty when the stream may not have it.
+/// The Secrets that a resource may be made of, in order of preference; empty when the stream may
+/// not have it.
 fn sources_of<'a>(resource: &'a str, allowed: &BTreeSet<Arc<str>>) -> Vec<&'a str> {
     let Some(name) = resource.strip_prefix(SCHEME) else { return Vec::new() };
     let stripped = name.strip_suffix(CA_SUFFIX);
@@ -112,7 +134,9 @@ pub(super) fn why_refused(resource: &str, namespace: &str, proven: bool) -> Stri
     };
     match name.split_once('/') {
         Some((other, _)) => {
-            format!("it is of namespace {other}: a proxy of {namespace} gets secrets of {namespace} only")
+            format!(
+                "it is of namespace {other}: a proxy of {namespace} gets secrets of {namespace} only"
+            )
         }
         None => format!("no Gateway that selects this proxy names it in namespace {namespace}"),
     }
@@ -121,10 +145,14 @@ pub(super) fn why_refused(resource: &str, namespace: &str, proven: bool) -> Stri
 /// The resource, or `None` when the Secret lacks what it needs.
 fn encode(resource: &Arc<str>, material: &SecretMaterial) -> Option<Arc<EncodedResource>> {
     let inline = |bytes: &[u8]| {
-        Some(DataSource { specifier: Some(data_source::Specifier::InlineBytes(Bytes::copy_from_slice(bytes))) })
+        Some(DataSource {
+            specifier: Some(data_source::Specifier::InlineBytes(Bytes::copy_from_slice(bytes))),
+        })
     };
     let content = if resource.ends_with(CA_SUFFIX) {
-        Type::ValidationContext(CertificateValidationContext { trusted_ca: inline(material.ca_pem.as_deref()?) })
+        Type::ValidationContext(CertificateValidationContext {
+            trusted_ca: inline(material.ca_pem.as_deref()?),
+        })
     } else if material.private_key_pem.is_empty() {
         return None;
     } else {
@@ -149,7 +177,11 @@ mod tests {
         let mut check = |wanted: &[&str], expected: &[&str]| {
             let wanted: Vec<Arc<str>> = wanted.iter().map(|n| Arc::from(*n)).collect();
             let refused = secrets.newly_refused(&wanted, &allowed);
-            assert_eq!(refused.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), expected, "{wanted:?}");
+            assert_eq!(
+                refused.iter().map(AsRef::as_ref).collect::<Vec<&str>>(),
+                expected,
+                "{wanted:?}"
+            );
         };
         check(&["kubernetes://web"], &[]);
         check(&["kubernetes://bank/web", "kubernetes://web"], &["kubernetes://bank/web"]);
@@ -172,7 +204,8 @@ mod tests {
 
     #[test]
     fn only_names_of_the_class_are_made_of_anything() {
-        let allowed: BTreeSet<Arc<str>> = ["web", "mutual", "mutual-cacert", "own-ca"].map(Arc::from).into();
+        let allowed: BTreeSet<Arc<str>> =
+            ["web", "mutual", "mutual-cacert", "own-ca"].map(Arc::from).into();
         let table: [(&str, &[&str]); 8] = [
             ("kubernetes://web", &["web"]),
             ("kubernetes://web-cacert", &["web-cacert", "web"]),

@@ -1,98 +1,35 @@
 //! The aggregated discovery service: lets callers in and gives each stream a task of its own.
 //!
-//! Mounts on a tonic server in the place of the generated service, which would encode each response into a buffer of its
-//! own, megabytes for each proxy of a mesh that connects, and keep a buffer as large as the largest request.
+//! Mounts on a tonic server in the place of the generated service, which would encode each response
+//! into a buffer of its own, megabytes for each proxy of a mesh that connects, and keep a buffer as
+//! large as the largest request.
 
 use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
-    time::SystemTime,
 };
 
 use ferromesh_proto::discovery::aggregated_discovery_service_server::SERVICE_NAME;
 use http::{HeaderValue, header::CONTENT_TYPE};
 use tokio::sync::mpsc;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Status, body::Body, server::NamedService};
 use tower::Service;
 
 use super::{
-    arrivals::Arrivals,
     auth::Trust,
-    inbox::{self, Begun, Inbox},
+    inbox::Inbox,
     outbox::Outbox,
+    shared::Shared,
     stream::{self, Protocol},
 };
-use crate::{metrics::Metrics, pipeline::Mesh, secret::SecretProvider, status::Proxies};
 
-/// Responses that wait for the transport: the session makes the next one only when there is room, so that whatever
-/// changes meanwhile folds into it. Beside one that waits there is room to find out that nothing else is owed.
+/// Responses that wait for the transport: the session makes the next one only when there is room,
+/// so that whatever changes meanwhile folds into it. Beside one that waits there is room to find
+/// out that nothing else is owed.
 const OUTBOX: usize = 2;
-
-/// What all streams of the server share.
-pub struct Shared {
-    /// Views and classes.
-    pub mesh: Mesh,
-    /// Gateways' credentials.
-    pub secrets: Arc<dyn SecretProvider>,
-    /// Who is connected.
-    pub proxies: Arc<Proxies>,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// How this server calls itself: shown by Envoy as `control_plane.identifier`.
-    pub identifier: String,
-    /// Tells the time.
-    pub clock: fn() -> SystemTime,
-    /// Ends every stream.
-    pub stop: CancellationToken,
-    /// The streams' tasks.
-    pub tasks: TaskTracker,
-    arrivals: Arc<Arrivals>,
-    begun: Begun,
-    streams: AtomicU64,
-}
-
-/// What [`Shared::new`] needs.
-pub struct Parts {
-    /// Views and classes.
-    pub mesh: Mesh,
-    /// Gateways' credentials.
-    pub secrets: Arc<dyn SecretProvider>,
-    /// Who is connected.
-    pub proxies: Arc<Proxies>,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// How this server calls itself.
-    pub identifier: String,
-    /// Tells the time.
-    pub clock: fn() -> SystemTime,
-    /// Ends every stream.
-    pub stop: CancellationToken,
-}
-
-impl Shared {
-    /// What the ports of one server share.
-    pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { mesh, secrets, proxies, metrics, identifier, clock, stop } = parts;
-        let (tasks, arrivals, begun, streams) =
-            (TaskTracker::new(), Arrivals::new(), inbox::budget(), AtomicU64::new(1));
-        Arc::new(Self { mesh, secrets, proxies, metrics, identifier, clock, stop, tasks, arrivals, begun, streams })
-    }
-
-    pub(super) fn arrivals(&self) -> &Arrivals {
-        &self.arrivals
-    }
-
-    pub(super) fn next_stream(&self) -> u64 {
-        self.streams.fetch_add(1, Ordering::Relaxed)
-    }
-}
 
 /// The service on one port, to mount on a tonic server.
 #[derive(Clone)]
@@ -116,19 +53,22 @@ impl Discovery {
         }
     }
 
-    async fn begin<P: Protocol>(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+    async fn begin<P: Protocol>(
+        self,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, Status> {
         let Self { shared, trust } = self;
         let (metadata, extensions, body) = Request::from_http(request).into_parts();
         let request = Request::from_parts(metadata, extensions, ());
         let admitting = async {
             let admission = trust.admit(&request).await?;
-            Ok((shared.arrivals.place(admission.visitor())?, admission))
+            Ok((shared.arrivals().place(admission.visitor())?, admission))
         };
         let (place, admission) = admitting.await.inspect_err(|_: &Status| {
             shared.metrics.refused_streams.inc();
         })?;
         let (out, outbox) = mpsc::channel(OUTBOX);
-        let requests = Inbox::new(body, shared.begun.clone(), admission.visitor());
+        let requests = Inbox::new(body, shared.begun(), admission.visitor());
         let tasks = shared.tasks.clone();
         tasks.spawn(async move {
             stream::serve::<P>(shared, admission, requests, out).await;

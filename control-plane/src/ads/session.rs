@@ -1,9 +1,11 @@
-//! One ADS stream as a pure state machine: requests, view changes and secrets go in, responses come out.
+//! One ADS stream as a pure state machine: requests, view changes and secrets go in, responses come
+//! out.
 //!
-//! State of the world and delta share it: a [`Track`] per type knows what the client has and is owed, `order` decides
-//! what may go, and `sotw` and `delta` only translate to and from the wire. No runtime, no transport, no clock: the
-//! caller asks for the next response whenever it has room for one (so that whatever happens in between folds into it)
-//! and calls [`Session::tick`] once a second while [`Session::wants_ticks`].
+//! State of the world and delta share it: a [`Track`] per type knows what the client has and is
+//! owed, `order` decides what may go, and `sotw` and `delta` only translate to and from the wire.
+//! No runtime, no transport, no clock: the caller asks for the next response whenever it has room
+//! for one (so that whatever happens in between folds into it) and calls [`Session::tick`] once a
+//! second while [`Session::wants_ticks`].
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -12,11 +14,13 @@ use ferromesh_xds_translator::view::{Table, View};
 
 pub use super::track::Variant;
 use super::{
-    order::Gates,
-    track::{Brought, Shelf, Shift, Track},
+    order::{Gates, Tracks},
+    track::{ClientVersion, ResourceSet, Shift, Track},
 };
+use crate::nack::Nack;
 
-/// Names that one stream may be subscribed to, per type; a mesh of ten thousand services needs a tenth of it.
+/// Names that one stream may be subscribed to, per type; a mesh of ten thousand services needs a
+/// tenth of it.
 const MAX_NAMES: usize = 100_000;
 /// Types that Ferromesh does not serve and a client may still ask for on one stream.
 const MAX_FOREIGN_TYPES: usize = 32;
@@ -43,25 +47,10 @@ pub enum Verdict {
     /// It runs it.
     Accepted(ResourceType),
     /// It refused it, at least in part, and keeps what it had.
-    Refused(Refusal),
+    Refused(Nack),
 }
 
-/// A refusal (NACK).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refusal {
-    /// Of which type.
-    pub kind: ResourceType,
-    /// The resources that the client names as the reason; empty when it names none.
-    pub resources: Vec<Arc<str>>,
-    /// What it refuses by that: those, or all that were sent when it names none. Unique.
-    pub suspects: Vec<Arc<str>>,
-    /// Its words, shortened.
-    pub message: String,
-    /// The version it last accepted as far as it says, as it spells it; empty when it says nothing.
-    pub accepted_version: String,
-}
-
-/// A response to send, before it is spelled for a variant.
+/// A response to send, before it is encoded for a variant.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Response {
     /// The type, or the URL of a type that is not served (then the response is empty).
@@ -82,7 +71,7 @@ pub struct Session {
     stream: u64,
     views: Vec<Arc<View>>,
     secrets: Table,
-    pub(super) tracks: [Track; ResourceType::ALL.len()],
+    pub(super) tracks: Tracks,
     pub(super) gates: Gates,
     /// Number of the last response of any type.
     numbered: u64,
@@ -94,8 +83,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A stream without requests yet. `stream` tells its nonces from those of other streams; of two views with the
-    /// same resource, the first counts.
+    /// A stream without requests yet. `stream` tells its nonces from those of other streams; of two
+    /// views with the same resource, the first counts.
     pub fn new(stream: u64, variant: Variant, views: Vec<Arc<View>>) -> Self {
         Self {
             stream,
@@ -124,8 +113,10 @@ impl Session {
         let mut names = changed_names(&old, &self.views);
         names.sort_unstable();
         names.dedup();
-        let (before, after) =
-            (Shelf { views: &old, secrets: &self.secrets }, Shelf { views: &self.views, secrets: &self.secrets });
+        let (before, after) = (
+            ResourceSet { views: &old, secrets: &self.secrets },
+            ResourceSet { views: &self.views, secrets: &self.secrets },
+        );
         for (kind, name) in names {
             let (old, new) = (before.find(kind, &name), after.find(kind, &name));
             if old.map(|r| r.version) != new.map(|r| r.version) {
@@ -134,7 +125,9 @@ impl Session {
             }
         }
         // Nobody will ask for the endpoints of a cluster that is gone.
-        self.gates.awaited.retain(|name| after.find(ResourceType::Endpoint, name).is_some());
+        for (kind, awaited) in ResourceType::ALL.into_iter().zip(&mut self.gates.awaited) {
+            awaited.retain(|name| after.find(kind, name).is_some());
+        }
     }
 
     /// Takes a secret that the stream may have, or takes it away.
@@ -155,28 +148,38 @@ impl Session {
         self.tracks[ResourceType::Secret.index()].subscription().list()
     }
 
-    /// The next response, in push order; `None` when nothing is owed, or nothing may go before the client answers.
+    /// The next response, in push order; `None` when nothing is owed, or nothing may go before the
+    /// client answers.
     pub fn next_response(&mut self) -> Option<Response> {
         if self.quiet {
             return None;
         }
         if let Some((url, removed)) = self.foreign_answers.pop() {
             let nonce = self.number();
-            return Some(Response { kind: Err(url), version: Version(0), nonce, resources: vec![], removed });
+            return Some(Response {
+                kind: Err(url),
+                version: Version(0),
+                nonce,
+                resources: vec![],
+                removed,
+            });
         }
         // The second round: a type found to owe nothing may open a gate for an earlier one.
-        let response = ResourceType::ALL.into_iter().chain(ResourceType::ALL).find_map(|kind| self.compose(kind));
+        let response = ResourceType::ALL
+            .into_iter()
+            .chain(ResourceType::ALL)
+            .find_map(|kind| self.compose(kind));
         self.quiet = response.is_none();
         response
     }
 
     fn compose(&mut self, kind: ResourceType) -> Option<Response> {
-        let shelf = Shelf { views: &self.views, secrets: &self.secrets };
-        let permits = self.gates.permits(kind, &self.tracks, &shelf);
-        let draft = self.tracks[kind.index()].compose(&shelf, permits, self.numbered + 1)?;
+        let set = ResourceSet { views: &self.views, secrets: &self.secrets };
+        let may_send = self.gates.may_send(kind, &self.tracks, &set);
+        let draft = self.tracks[kind.index()].compose(&set, may_send, self.numbered + 1)?;
         let nonce = self.number();
-        if kind == ResourceType::Cluster {
-            draft.changed.iter().for_each(|(name, fresh)| self.follow_cluster(name, *fresh));
+        if let Some(follower) = kind.row().followed_by {
+            draft.changed.iter().for_each(|(name, fresh)| self.follow(follower, name, *fresh));
         }
         Some(Response {
             kind: Ok(kind),
@@ -187,18 +190,18 @@ impl Session {
         })
     }
 
-    /// A new or changed cluster warms until its endpoints come, even if they are unchanged: send them right after it,
-    /// or expect the client to ask.
-    fn follow_cluster(&mut self, name: &Arc<str>, fresh: bool) {
-        let shelf = Shelf { views: &self.views, secrets: &self.secrets };
-        let Some(assignment) = shelf.find(ResourceType::Endpoint, name) else { return };
-        let endpoints = &mut self.tracks[ResourceType::Endpoint.index()];
-        if !endpoints.send_again(&assignment.name) && (fresh || !endpoints.is_seen()) {
-            self.gates.awaited.insert(assignment.name.clone());
+    /// A new or changed cluster warms until its endpoints come, even if they are unchanged: send
+    /// them right after it, or expect the client to ask.
+    fn follow(&mut self, follower: ResourceType, name: &Arc<str>, fresh: bool) {
+        let set = ResourceSet { views: &self.views, secrets: &self.secrets };
+        let Some(resource) = set.find(follower, name) else { return };
+        let track = &mut self.tracks[follower.index()];
+        if !track.send_again(&resource.name) && (fresh || !track.is_seen()) {
+            self.gates.awaited[follower.index()].insert(resource.name.clone());
         }
     }
 
-    /// Counts a response and spells its nonce.
+    /// Counts a response; its nonce.
     fn number(&mut self) -> String {
         self.numbered += 1;
         self.nonce(self.numbered)
@@ -220,17 +223,22 @@ impl Session {
             track.is_settled() && !track.subscription().is_empty()
         };
         let kinds: Vec<ResourceType> = ResourceType::ALL.into_iter().filter(settled).collect();
-        kinds.into_iter().map(|kind| (kind, self.with_track(kind, |track, _, shelf| track.version(shelf)))).collect()
+        kinds
+            .into_iter()
+            .map(|kind| (kind, self.with_track(kind, |track, _, set| track.version(set))))
+            .collect()
     }
 
     /// Whether [`Self::tick`] should be called.
     pub fn wants_ticks(&self) -> bool {
-        self.gates.wants_ticks(&self.tracks, &Shelf { views: &self.views, secrets: &self.secrets })
+        self.gates
+            .wants_ticks(&self.tracks, &ResourceSet { views: &self.views, secrets: &self.secrets })
     }
 
     /// A second has passed.
     pub fn tick(&mut self) {
-        self.gates.tick(&mut self.tracks, &Shelf { views: &self.views, secrets: &self.secrets });
+        self.gates
+            .tick(&mut self.tracks, &ResourceSet { views: &self.views, secrets: &self.secrets });
         self.quiet = false;
     }
 
@@ -259,15 +267,22 @@ impl Session {
         };
         truncate(&mut message);
         let blamed = track.refuse(number, &message)?;
-        if kind == ResourceType::Cluster {
+        if let Some(follower) = kind.row().followed_by {
             // Nobody knows which of them it has, so that it may never ask for their endpoints.
-            self.gates.awaited.clear();
+            self.gates.awaited[follower.index()].clear();
         }
         let (resources, suspects) = (blamed.named, blamed.suspects);
-        Some(Verdict::Refused(Refusal { kind, resources, suspects, message, accepted_version: version }))
+        Some(Verdict::Refused(Nack {
+            kind,
+            resources,
+            suspects,
+            message,
+            accepted_version: version,
+        }))
     }
 
-    /// Takes over what the client refused on an earlier stream: it still does, until it accepts or brings it.
+    /// Takes over what the client refused on an earlier stream: it still does, until it accepts or
+    /// brings it.
     pub fn remember(&mut self, refused: &BTreeSet<(ResourceType, Arc<str>)>) {
         for (kind, name) in refused {
             self.tracks[kind.index()].remember([name.clone()]);
@@ -279,37 +294,45 @@ impl Session {
         if !self.tracks.iter().any(Track::may_refuse) {
             return BTreeSet::new();
         }
-        let shelf = Shelf { views: &self.views, secrets: &self.secrets };
+        let set = ResourceSet { views: &self.views, secrets: &self.secrets };
         let of = |(kind, track): (ResourceType, &mut Track)| {
-            track.outstanding(&shelf).map(|name| (kind, name.clone())).collect::<Vec<_>>()
+            track.outstanding(&set).map(|name| (kind, name.clone())).collect::<Vec<_>>()
         };
         ResourceType::ALL.into_iter().zip(&mut self.tracks).flat_map(of).collect()
     }
 
     /// What a client says it has, beside what it should have; sorted by name.
-    pub(super) fn compare(&self, kind: ResourceType, mut versions: Vec<(String, Version)>) -> Vec<Brought> {
+    pub(super) fn compare(
+        &self,
+        kind: ResourceType,
+        mut versions: Vec<(String, Version)>,
+    ) -> Vec<ClientVersion> {
         versions.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let mut walk = Shelf { views: &self.views, secrets: &self.secrets }.walk(kind);
+        let mut walk = ResourceSet { views: &self.views, secrets: &self.secrets }.walk(kind);
         let compare = |(name, version): (String, Version)| match walk.find(&name) {
-            Some(resource) => Brought { name: resource.name.clone(), version, current: Some(resource.version) },
-            None => Brought { name: name.into(), version, current: None },
+            Some(resource) => ClientVersion {
+                name: resource.name.clone(),
+                version,
+                current: Some(resource.version),
+            },
+            None => ClientVersion { name: name.into(), version, current: None },
         };
         versions.into_iter().map(compare).collect()
     }
 
-    /// Shares the spelling of names with the views; sorted.
+    /// Shares the texts of names with the views; sorted.
     pub(super) fn intern(&self, kind: ResourceType, names: Vec<String>) -> Vec<Arc<str>> {
-        Shelf { views: &self.views, secrets: &self.secrets }.intern(kind, names)
+        ResourceSet { views: &self.views, secrets: &self.secrets }.intern(kind, names)
     }
 
     /// Lets a track follow its client, with what the stream could be sent at hand.
     pub(super) fn with_track<T>(
         &mut self,
         kind: ResourceType,
-        f: impl FnOnce(&mut Track, &Gates, &Shelf<'_>) -> T,
+        f: impl FnOnce(&mut Track, &Gates, &ResourceSet<'_>) -> T,
     ) -> T {
-        let shelf = Shelf { views: &self.views, secrets: &self.secrets };
-        f(&mut self.tracks[kind.index()], &self.gates, &shelf)
+        let set = ResourceSet { views: &self.views, secrets: &self.secrets };
+        f(&mut self.tracks[kind.index()], &self.gates, &set)
     }
 
     /// Refuses subscriptions beyond any need.
@@ -318,9 +341,14 @@ impl Session {
         if total > MAX_NAMES { Err(Fault::TooManyNames(kind.short_name())) } else { Ok(()) }
     }
 
-    /// A request for a type that is not served: answered once with nothing, or with "does not exist", so that the
-    /// client need not wait, and otherwise left alone.
-    pub(super) fn on_foreign(&mut self, url: String, names: Vec<String>, answers: bool) -> Result<(), Fault> {
+    /// A request for a type that is not served: answered once with nothing, or with "does not
+    /// exist", so that the client need not wait, and otherwise left alone.
+    pub(super) fn on_foreign(
+        &mut self,
+        url: String,
+        names: Vec<String>,
+        answers: bool,
+    ) -> Result<(), Fault> {
         if url.is_empty() {
             return Err(Fault::MissingType);
         }
@@ -346,7 +374,8 @@ impl Session {
     }
 }
 
-/// Names that may differ between two sets of views: from the change log where it reaches back, else by comparison.
+/// Names that may differ between two sets of views: from the change log where it reaches back, else
+/// by comparison.
 fn changed_names(old: &[Arc<View>], new: &[Arc<View>]) -> Vec<(ResourceType, Arc<str>)> {
     let mut names = Vec::new();
     for view in new {
@@ -363,9 +392,14 @@ fn changed_names(old: &[Arc<View>], new: &[Arc<View>]) -> Vec<(ResourceType, Arc
     names
 }
 
-fn differences(old: Option<&Arc<View>>, new: Option<&Arc<View>>, names: &mut Vec<(ResourceType, Arc<str>)>) {
+fn differences(
+    old: Option<&Arc<View>>,
+    new: Option<&Arc<View>>,
+    names: &mut Vec<(ResourceType, Arc<str>)>,
+) {
     for kind in ResourceType::ALL {
-        let table = |v: Option<&Arc<View>>| v.map(|v| v.tables[kind.index()].clone()).unwrap_or_default();
+        let table =
+            |v: Option<&Arc<View>>| v.map(|v| v.tables[kind.index()].clone()).unwrap_or_default();
         let (old, new) = (table(old), table(new));
         if Arc::ptr_eq(&old, &new) {
             continue;

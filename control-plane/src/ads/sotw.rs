@@ -1,4 +1,5 @@
-//! The state-of-the-world variant on the wire: one list of names per request, full lists for CDS and LDS.
+//! The state-of-the-world variant on the wire: one list of names per request, full lists for CDS
+//! and LDS.
 
 use ferromesh_proto::{
     ResourceType,
@@ -11,13 +12,21 @@ use super::{
 };
 
 impl Session {
-    /// Takes a request. A stale one (its nonce is not that of the newest response of its type) changes nothing, since
-    /// the client will repeat its names when it answers the newest; only what it says of a response that was overtaken counts.
+    /// Takes a request. A stale one (its nonce is not that of the newest response of its type)
+    /// changes nothing, since the client will repeat its names when it answers the newest; only
+    /// what it says of a response that was overtaken counts.
     ///
     /// # Errors
     /// [`Fault`] when the stream must be closed.
     pub fn on_sotw(&mut self, request: DiscoveryRequest) -> Result<Option<Verdict>, Fault> {
-        let DiscoveryRequest { version_info, resource_names, type_url, response_nonce, error_detail, .. } = request;
+        let DiscoveryRequest {
+            version_info,
+            resource_names,
+            type_url,
+            response_nonce,
+            error_detail,
+            ..
+        } = request;
         let Some(kind) = ResourceType::from_type_url(&type_url) else {
             self.on_foreign(type_url, vec![], !response_nonce.is_empty())?;
             return Ok(None);
@@ -31,7 +40,9 @@ impl Session {
         }
         self.limit(kind, resource_names.len().saturating_sub(track.subscription().list().len()))?;
         let verdict = match number {
-            Some(number) if !fresh => self.judge(kind, number, error_detail.map(|e| e.message), version_info),
+            Some(number) if !fresh => {
+                self.judge(kind, number, error_detail.map(|e| e.message), version_info)
+            }
             _ => None,
         };
         self.wake();
@@ -39,14 +50,14 @@ impl Session {
             return Ok(verdict);
         }
         let names = self.intern(kind, resource_names);
-        self.with_track(kind, |track, _, shelf| track.replace(names, fresh, shelf));
+        self.with_track(kind, |track, _, set| track.replace(names, fresh, set));
         self.settle_awaited(kind);
         Ok(verdict)
     }
 }
 
-/// Spells a response.
-pub(super) fn spell(response: Response, identifier: &str) -> Outgoing {
+/// Encodes a response.
+pub(super) fn encode(response: Response, identifier: &str) -> Outgoing {
     let type_url = type_url(&response);
     let fields = DiscoveryResponse {
         version_info: response.version.to_string(),

@@ -1,13 +1,15 @@
-//! The task of one stream: feeds requests, view changes and secrets into the session, and sends what it answers.
+//! The task of one stream: feeds requests, view changes and secrets into the session, and sends
+//! what it answers.
 //!
-//! The session is asked for a response only when the transport has room for one, so that a slow reader holds up nobody
-//! and costs nothing but its own delay.
+//! The session is asked for a response only when the transport has room for one, so that a slow
+//! reader holds up nobody and costs nothing but its own delay.
 
 use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
 use ferromesh_proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest, Node};
 use ferromesh_xds_translator::{
     class::{NodeIdentity, ProxyClass, Refusal as ClassRefusal},
+    ir::Connection,
     snapshot::Reclassify,
 };
 use futures_util::{StreamExt, stream::SelectAll};
@@ -25,13 +27,14 @@ use super::{
     delta,
     inbox::Inbox,
     secrets::{FollowedSecrets, why_refused},
-    service::Shared,
+    shared::Shared,
     sotw,
     wire::Outgoing,
 };
 use crate::{
-    door::{Occupied, Visit},
+    accept::{Occupied, Visit},
     pipeline::{Complaint, Lease, Published, Stopped},
+    source::connections::Connected,
     status::{Arrival, Registration},
 };
 
@@ -51,7 +54,7 @@ pub(super) trait Protocol: Send + 'static {
     /// Takes the node out of a request: Envoy may send 60 KB of it every time.
     fn take_node(request: &mut Self::Request) -> Option<Node>;
     fn receive(session: &mut Session, request: Self::Request) -> Result<Option<Verdict>, Fault>;
-    fn spell(response: Response, identifier: &str) -> Outgoing;
+    fn encode(response: Response, identifier: &str) -> Outgoing;
 }
 
 /// State of the world.
@@ -68,8 +71,8 @@ impl Protocol for Sotw {
     fn receive(session: &mut Session, request: DiscoveryRequest) -> Result<Option<Verdict>, Fault> {
         session.on_sotw(request)
     }
-    fn spell(response: Response, identifier: &str) -> Outgoing {
-        sotw::spell(response, identifier)
+    fn encode(response: Response, identifier: &str) -> Outgoing {
+        sotw::encode(response, identifier)
     }
 }
 
@@ -79,11 +82,14 @@ impl Protocol for Delta {
     fn take_node(request: &mut DeltaDiscoveryRequest) -> Option<Node> {
         request.node.take()
     }
-    fn receive(session: &mut Session, request: DeltaDiscoveryRequest) -> Result<Option<Verdict>, Fault> {
+    fn receive(
+        session: &mut Session,
+        request: DeltaDiscoveryRequest,
+    ) -> Result<Option<Verdict>, Fault> {
         session.on_delta(request)
     }
-    fn spell(response: Response, identifier: &str) -> Outgoing {
-        delta::spell(response, identifier)
+    fn encode(response: Response, identifier: &str) -> Outgoing {
+        delta::encode(response, identifier)
     }
 }
 
@@ -135,12 +141,15 @@ struct ProxyStream<P: Protocol> {
     hungry: bool,
     /// Its connection does not have to make room for others.
     _occupied: Option<Occupied>,
+    /// It counts as connected; only who it proves to be does.
+    _connected: Option<Connected>,
     /// The oldest change that the client has not accepted in full.
     unsettled_since: Option<Instant>,
 }
 
 impl<P: Protocol> ProxyStream<P> {
-    /// Waits for the client to say who it is, and finds out what it gets; `None` when it leaves before.
+    /// Waits for the client to say who it is, and finds out what it gets; `None` when it leaves
+    /// before.
     async fn open(
         shared: Arc<Shared>,
         admission: Admission,
@@ -155,14 +164,18 @@ impl<P: Protocol> ProxyStream<P> {
         let first = first.map_err(|_| Status::deadline_exceeded("no request came"))?;
         let Some(mut first) = first? else { return Ok(None) };
         let node = P::take_node(&mut first).filter(|n| !n.id.is_empty());
-        let node = node.ok_or_else(|| Status::invalid_argument("the first request of a stream must name the node"))?;
+        let node = node.ok_or_else(|| {
+            Status::invalid_argument("the first request of a stream must name the node")
+        })?;
         let id = node.id.clone();
         let proven = admission.caller.as_ref().map(|c| c.id.clone());
-        let node = NodeIdentity::parse(&node, proven).map_err(|refusal| refuse(&id, &admission, &refusal))?;
+        let node = NodeIdentity::parse(&node, proven)
+            .map_err(|refusal| refuse(&id, &admission, &refusal))?;
 
         let turn = shared.arrivals().turn(admission.visitor()).await?;
         let synced = timeout(SYNC, shared.mesh.until_synced()).await;
-        synced.map_err(|_| Status::unavailable("the configuration is still being read; try again"))?;
+        synced
+            .map_err(|_| Status::unavailable("the configuration is still being read; try again"))?;
         // Subscribed first: a change between here and the classification must not be missed.
         let reclassified = shared.mesh.reclassified();
         let class = shared.mesh.classify(node.clone()).await.map_err(stopping)?;
@@ -178,13 +191,18 @@ impl<P: Protocol> ProxyStream<P> {
             namespace: class.namespace.clone(),
             identity: node.proven.clone(),
             remote: admission.remote,
-            variant: P::VARIANT,
+            protocol: P::VARIANT.name(),
         };
         let registration = shared.proxies.register(arrival, (shared.clock)());
-        let mut session = Session::new(stream, P::VARIANT, leases.iter().map(Lease::current).collect());
+        let mut session =
+            Session::new(stream, P::VARIANT, leases.iter().map(Lease::current).collect());
         session.remember(&registration.refused_resources());
         let secrets = FollowedSecrets::new(shared.secrets.clone());
         let occupied = admission.visit.as_ref().map(Visit::occupy);
+        let connected = node.proven.clone().map(|identity| {
+            let connection = Connection { identity, address: node.address };
+            shared.connections.open(connection)
+        });
         let mut stream = Self {
             shared,
             admission,
@@ -199,6 +217,7 @@ impl<P: Protocol> ProxyStream<P> {
             secrets,
             hungry: true,
             _occupied: occupied,
+            _connected: connected,
             unsettled_since: None,
         };
         stream.attach(leases);
@@ -208,7 +227,8 @@ impl<P: Protocol> ProxyStream<P> {
 
     /// Runs until the client leaves, the server stops, or the caller may no longer be served.
     async fn run(mut self, out: &Out) -> Result<(), Status> {
-        // These are made once: anew in every turn, each would be entered into a shared list and taken out again.
+        // These are made once: anew in every turn, each would be entered into a shared list and
+        // taken out again.
         let stop = self.shared.stop.clone();
         let (mut stopped, mut closed) = (pin!(stop.cancelled()), pin!(out.closed()));
         let (mut tick, mut check) = (pin!(sleep(TICK)), pin!(sleep(RECHECK)));
@@ -269,7 +289,9 @@ impl<P: Protocol> ProxyStream<P> {
         P::take_node(&mut request);
         let verdict = P::receive(&mut self.session, request).map_err(|fault| match fault {
             Fault::MissingType => Status::invalid_argument(fault.to_string()),
-            Fault::TooManyNames(_) | Fault::TooManyTypes => Status::resource_exhausted(fault.to_string()),
+            Fault::TooManyNames(_) | Fault::TooManyTypes => {
+                Status::resource_exhausted(fault.to_string())
+            }
         })?;
         self.hungry = true;
         self.follow_secrets();
@@ -279,13 +301,14 @@ impl<P: Protocol> ProxyStream<P> {
                 self.registration.accepted(kind);
                 self.settle();
             }
-            Some(Verdict::Refused(refusal)) => {
-                tracing::warn!(proxy = %self.registration.id, kind = refusal.kind.short_name(), message = %refusal.message, "refused by the proxy");
-                self.shared.metrics.rejected(refusal.kind);
+            Some(Verdict::Refused(nack)) => {
+                tracing::warn!(proxy = %self.registration.id, kind = nack.kind.short_name(), message = %nack.message, "refused by the proxy");
+                self.shared.metrics.rejected(nack.kind);
                 let views = self.class.views.clone();
-                let complaint = Complaint { proxy: self.registration.id.clone(), views, refusal: refusal.clone() };
+                let complaint =
+                    Complaint { proxy: self.registration.id.clone(), views, nack: nack.clone() };
                 let blame = self.shared.mesh.blame(complaint).await.map_err(stopping)?;
-                self.registration.refused(&refusal, blame, (self.shared.clock)());
+                self.registration.refused(&nack, blame, (self.shared.clock)());
                 self.unsettled_since = None;
             }
         }
@@ -316,7 +339,8 @@ impl<P: Protocol> ProxyStream<P> {
         }
     }
 
-    /// Nothing is owed now. A client that came back with everything it needs was sent nothing, and is up to date.
+    /// Nothing is owed now. A client that came back with everything it needs was sent nothing, and
+    /// is up to date.
     fn rest(&mut self) {
         self.hungry = false;
         if self.registration.has_unsent() {
@@ -331,10 +355,11 @@ impl<P: Protocol> ProxyStream<P> {
             self.registration.sent(kind, response.version);
             self.shared.metrics.pushed(kind);
         }
-        P::spell(response, &self.shared.identifier)
+        P::encode(response, &self.shared.identifier)
     }
 
-    /// The proxy may belong to another class now. After missed messages, it is looked at in any case.
+    /// The proxy may belong to another class now. After missed messages, it is looked at in any
+    /// case.
     async fn on_reclassified(
         &mut self,
         changed: Result<Arc<Reclassify>, broadcast::error::RecvError>,
@@ -348,7 +373,8 @@ impl<P: Protocol> ProxyStream<P> {
             return Ok(());
         }
         let class = self.shared.mesh.classify(self.node.clone()).await.map_err(stopping)?;
-        let class = class.map_err(|refusal| refuse(&self.registration.id, &self.admission, &refusal))?;
+        let class =
+            class.map_err(|refusal| refuse(&self.registration.id, &self.admission, &refusal))?;
         if class.views != self.class.views {
             let leases = lease_all(&self.shared, &class).await?;
             self.session.on_views(leases.iter().map(Lease::current).collect());
@@ -366,7 +392,8 @@ impl<P: Protocol> ProxyStream<P> {
         self.leases = leases;
     }
 
-    /// Follows the secrets that the client asks for and may have. Without a proven identity it may have none.
+    /// Follows the secrets that the client asks for and may have. Without a proven identity it may
+    /// have none.
     fn follow_secrets(&mut self) {
         let nobody = BTreeSet::new();
         let allowed = if self.node.proven.is_some() { &self.class.credentials } else { &nobody };
@@ -376,7 +403,8 @@ impl<P: Protocol> ProxyStream<P> {
             let id = self.node.proven.as_ref().map(ToString::to_string);
             tracing::warn!(target: "audit", secret = &*name, %node, id, ?peer, reason, "secret refused");
         }
-        let dropped = self.secrets.follow(self.session.secret_names(), allowed, &self.class.namespace);
+        let dropped =
+            self.secrets.follow(self.session.secret_names(), allowed, &self.class.namespace);
         for name in dropped {
             self.session.on_secret(&name, None);
             self.hungry = true;
@@ -404,12 +432,15 @@ fn stopping(stopped: Stopped) -> Status {
     Status::unavailable(stopped.to_string())
 }
 
-/// A proxy that says what cannot be is told so; one that claims to be another is refused, and the audit log hears of it.
+/// A proxy that says what cannot be is told so; one that claims to be another is refused, and the
+/// audit log hears of it.
 fn refuse(id: &str, admission: &Admission, refusal: &ClassRefusal) -> Status {
     match refusal {
         ClassRefusal::Claim { .. } | ClassRefusal::Account { .. } => {
             tracing::warn!(target: "audit", node = id, peer = ?admission.remote, reason = %refusal, "xDS stream refused");
-            Status::permission_denied("not permitted: the proven identity does not belong to this node")
+            Status::permission_denied(
+                "not permitted: the proven identity does not belong to this node",
+            )
         }
         _ => Status::invalid_argument(refusal.to_string()),
     }

@@ -1,11 +1,12 @@
 //! What a client asked for: the wildcard state machine of one resource type on one stream.
 //!
-//! Knows names only; what exists, and what the client already has, is `track`'s business. Rules: xDS protocol, "how the
-//! client specifies what resources to return", and its "unsubscribing" sections for both variants.
+//! Knows names only; what exists, and what the client already has, is `track`'s business. Rules:
+//! xDS protocol, "how the client specifies what resources to return", and its "unsubscribing"
+//! sections for both variants.
 
 use std::sync::Arc;
 
-use ferromesh_proto::ResourceType;
+use ferromesh_proto::{ResourceType, resource::Wildcard as Offer};
 
 /// The name that asks for everything.
 pub const WILDCARD: &str = "*";
@@ -34,7 +35,8 @@ enum Wildcard {
 /// What one request changed. Both lists are sorted and unique.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Change {
-    /// Names that the request asks for. In delta they are to be answered even if they were subscribed before.
+    /// Names that the request asks for. In delta they are to be answered even if they were
+    /// subscribed before.
     pub added: Vec<Arc<str>>,
     /// Names that were subscribed and no longer are (a wildcard may still cover them).
     pub removed: Vec<Arc<str>>,
@@ -82,7 +84,8 @@ impl Subscription {
         &self.names
     }
 
-    /// State of the world: `names` is the whole subscription from now on; `*` among them asks for everything.
+    /// State of the world: `names` is the whole subscription from now on; `*` among them asks for
+    /// everything.
     pub fn replace(&mut self, kind: ResourceType, names: Vec<Arc<str>>) -> Change {
         let was_wildcard = self.is_wildcard();
         let (names, star) = sorted(names);
@@ -102,7 +105,12 @@ impl Subscription {
     }
 
     /// Delta: adds and removes. A name in both lists stays and counts as asked for.
-    pub fn adjust(&mut self, kind: ResourceType, subscribe: Vec<Arc<str>>, unsubscribe: Vec<Arc<str>>) -> Change {
+    pub fn adjust(
+        &mut self,
+        kind: ResourceType,
+        subscribe: Vec<Arc<str>>,
+        unsubscribe: Vec<Arc<str>>,
+    ) -> Change {
         if subscribe.is_empty() && unsubscribe.is_empty() && self.wildcard != Wildcard::Unasked {
             // Every plain ACK comes here: it must not cost a look at all names.
             return Change::default();
@@ -128,7 +136,7 @@ impl Subscription {
 
 /// Secrets are given by name only: nobody gets "all of them".
 const fn takes_wildcard(kind: ResourceType) -> bool {
-    !matches!(kind, ResourceType::Secret)
+    !matches!(kind.row().wildcard, Offer::Never)
 }
 
 /// The names sorted, once each, and whether `*` was among them.
@@ -172,7 +180,16 @@ mod tests {
     fn sotw_requests_walk_the_wildcard_machine() {
         check_sotw(
             Cluster,
-            &[("", "*"), ("", "*"), ("a", "a"), ("", ""), ("", ""), ("*", "*"), ("* a", "* a"), ("*", "*")],
+            &[
+                ("", "*"),
+                ("", "*"),
+                ("a", "a"),
+                ("", ""),
+                ("", ""),
+                ("*", "*"),
+                ("* a", "* a"),
+                ("*", "*"),
+            ],
         );
         check_sotw(Cluster, &[("* a", "* a"), ("a", "a"), ("b a", "a b"), ("", "")]);
         check_sotw(Cluster, &[("a", "a"), ("", ""), ("* b", "* b")]);
@@ -186,10 +203,24 @@ mod tests {
             let mut s = Subscription::default();
             for (subscribe, unsubscribe, expected) in script {
                 s.adjust(kind, names(subscribe), names(unsubscribe));
-                assert_eq!(show(&s), *expected, "after +{subscribe:?} -{unsubscribe:?} in {script:?}");
+                assert_eq!(
+                    show(&s),
+                    *expected,
+                    "after +{subscribe:?} -{unsubscribe:?} in {script:?}"
+                );
             }
         };
-        check(Cluster, &[("", "", "*"), ("a", "", "* a"), ("", "a", "*"), ("", "*", ""), ("", "", ""), ("b", "", "b")]);
+        check(
+            Cluster,
+            &[
+                ("", "", "*"),
+                ("a", "", "* a"),
+                ("", "a", "*"),
+                ("", "*", ""),
+                ("", "", ""),
+                ("b", "", "b"),
+            ],
+        );
         check(Cluster, &[("a", "", "a"), ("", "a", ""), ("", "", ""), ("*", "", "*")]);
         check(Cluster, &[("* a", "", "* a"), ("", "*", "a"), ("", "zz", "a"), ("a", "a", "a")]);
         check(Endpoint, &[("", "", ""), ("a b", "", "a b"), ("", "a", "b")]);

@@ -1,23 +1,25 @@
-//! One resource type on one stream: what the client has, as exceptions from what the views hold, and what it is owed.
+//! One resource type on one stream: what the client has, as exceptions from what the views hold,
+//! and what it is owed.
 //!
-//! Rule of memory: a client that is up to date costs its subscription and nothing else. Only names whose state differs
-//! from the views are written down, by name and version; bodies stay with the views (but for clusters whose removal is
-//! held back in a state-of-the-world list). Pure: no clock, no transport.
+//! Rule of memory: a client that is up to date costs its subscription and nothing else. Only names
+//! whose state differs from the views are written down, by name and version; bodies stay with the
+//! views (but for clusters whose removal is held back in a state-of-the-world list). Pure: no
+//! clock, no transport.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use ferromesh_proto::{EncodedResource, ResourceType, Version};
+use ferromesh_proto::{EncodedResource, ResourceType, Version, resource::ServedFrom};
 use ferromesh_xds_translator::view::{Table, View, Walk};
 
 use xxhash_rust::xxh3::Xxh3;
 
 use super::subscription::{Change, Subscription};
 
-/// Ticks after which an unanswered response no longer holds back the next one. Envoy holds its ACK for up to 15 s while
-/// a cluster warms, so less would be wrong.
+/// Ticks after which an unanswered response no longer holds back the next one. Envoy holds its ACK
+/// for up to 15 s while a cluster warms, so less would be wrong.
 const ACK_PATIENCE: u8 = 20;
 
 /// Overtaken responses whose answers are still heard.
@@ -32,64 +34,82 @@ pub enum Variant {
     Delta,
 }
 
+impl Variant {
+    /// As statuses call it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Sotw => "sotw",
+            Self::Delta => "delta",
+        }
+    }
+}
+
 /// Everything that a stream could be sent: its views, and the secrets it may have.
 #[derive(Clone, Copy)]
-pub(super) struct Shelf<'a> {
+pub(super) struct ResourceSet<'a> {
     pub(super) views: &'a [Arc<View>],
     pub(super) secrets: &'a Table,
 }
 
-impl<'a> Shelf<'a> {
+impl<'a> ResourceSet<'a> {
     /// The resource of this name; the first view that has it wins.
     pub(super) fn find(&self, kind: ResourceType, name: &str) -> Option<&'a Arc<EncodedResource>> {
-        match kind {
-            ResourceType::Secret => self.secrets.get(name),
-            _ => self.views.iter().find_map(|v| v.get(kind, name)),
+        match kind.row().served_from {
+            ServedFrom::Secrets => self.secrets.get(name),
+            ServedFrom::Views => self.views.iter().find_map(|v| v.get(kind, name)),
         }
     }
 
     /// Every resource of a type, each name once.
     pub(super) fn all(self, kind: ResourceType) -> impl Iterator<Item = &'a Arc<EncodedResource>> {
-        let secrets = (kind == ResourceType::Secret).then_some(self.secrets).into_iter().flat_map(Table::values);
+        let secrets = (kind.row().served_from == ServedFrom::Secrets)
+            .then_some(self.secrets)
+            .into_iter()
+            .flat_map(Table::values);
         let views = self.views.iter().enumerate().flat_map(move |(i, view)| {
             let earlier = &self.views[..i];
-            view.tables[kind.index()].values().filter(move |r| earlier.iter().all(|v| v.get(kind, &r.name).is_none()))
+            view.tables[kind.index()]
+                .values()
+                .filter(move |r| earlier.iter().all(|v| v.get(kind, &r.name).is_none()))
         });
         secrets.chain(views)
     }
 
     /// Looks up names of a type that come in order.
-    pub(super) fn walk(&self, kind: ResourceType) -> ShelfWalk<'a> {
-        let tables = match kind {
-            ResourceType::Secret => vec![self.secrets.walk()],
-            _ => self.views.iter().map(|view| view.tables[kind.index()].walk()).collect(),
+    pub(super) fn walk(&self, kind: ResourceType) -> ResourceSetWalk<'a> {
+        let tables = match kind.row().served_from {
+            ServedFrom::Secrets => vec![self.secrets.walk()],
+            ServedFrom::Views => {
+                self.views.iter().map(|view| view.tables[kind.index()].walk()).collect()
+            }
         };
-        ShelfWalk(tables)
+        ResourceSetWalk(tables)
     }
 
-    /// The shared spelling of names, so that a subscription costs pointers; sorted.
+    /// The shared texts of names, so that a subscription costs pointers; sorted.
     pub(super) fn intern(&self, kind: ResourceType, mut names: Vec<String>) -> Vec<Arc<str>> {
         names.sort_unstable();
         names.dedup();
         let mut walk = self.walk(kind);
-        let shared = |name: String| walk.find(&name).map_or_else(|| name.into(), |r| r.name.clone());
+        let shared =
+            |name: String| walk.find(&name).map_or_else(|| name.into(), |r| r.name.clone());
         names.into_iter().map(shared).collect()
     }
 }
 
 /// A place among the resources of one type, which moves forward only.
-pub(super) struct ShelfWalk<'a>(Vec<Walk<'a>>);
+pub(super) struct ResourceSetWalk<'a>(Vec<Walk<'a>>);
 
-impl<'a> ShelfWalk<'a> {
-    /// As [`Shelf::find`], for a name that is after all that were asked for.
+impl<'a> ResourceSetWalk<'a> {
+    /// As [`ResourceSet::find`], for a name that is after all that were asked for.
     pub(super) fn find(&mut self, name: &str) -> Option<&'a Arc<EncodedResource>> {
         self.0.iter_mut().find_map(|table| table.find(name))
     }
 }
 
 /// A resource that a client brings from an earlier stream.
-pub(super) struct Brought {
-    /// Its name, spelled as the views do.
+pub(super) struct ClientVersion {
+    /// Its name, the same text as that of the views.
     pub(super) name: Arc<str>,
     /// The version that the client has.
     pub(super) version: Version,
@@ -99,7 +119,7 @@ pub(super) struct Brought {
 
 /// What may go now (decided across types by `order`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Permits {
+pub(super) struct MaySend {
     /// Changes that may refer to new resources of an earlier type.
     pub(super) makes: bool,
     /// Removals of what a later type may still refer to.
@@ -176,8 +196,8 @@ pub(super) struct Track {
     /// The client waits for a response, even an empty one.
     answer_due: bool,
     todo: BTreeMap<Arc<str>, Todo>,
-    /// Names whose newest answer was a refusal. A name leaves when the client accepts it, brings it, or it is gone; an
-    /// answer about others says nothing about it.
+    /// Names whose newest answer was a refusal. A name leaves when the client accepts it, brings
+    /// it, or it is gone; an answer about others says nothing about it.
     refused: BTreeSet<Arc<str>>,
     /// Responses that were overtaken without an answer, which may still come; oldest first.
     overtaken: Vec<InFlight>,
@@ -186,11 +206,12 @@ pub(super) struct Track {
     newest: u64,
     /// Sum over the versions of all visible resources; computed with the first response.
     digest: Option<u64>,
-    /// Hash of the last list of names, so that an ACK that repeats a thousand of them costs no look-ups.
+    /// Hash of the last list of names, so that an ACK that repeats a thousand of them costs no
+    /// look-ups.
     named: u64,
 }
 
-/// What a change does to one name: the spelling to keep, what was visible, what is visible.
+/// What a change does to one name: the text to keep, what was visible, what is visible.
 pub(super) struct Shift<'a> {
     pub(super) name: &'a Arc<str>,
     pub(super) old: Option<&'a Arc<EncodedResource>>,
@@ -268,8 +289,10 @@ impl Track {
     }
 
     /// Whether the client has something that is no longer there.
-    pub(super) fn owes_removal(&self, shelf: &Shelf<'_>) -> bool {
-        self.todo.iter().any(|(n, t)| matches!(t, Todo::Has { .. } | Todo::Again) && shelf.find(self.kind, n).is_none())
+    pub(super) fn owes_removal(&self, set: &ResourceSet<'_>) -> bool {
+        self.todo.iter().any(|(n, t)| {
+            matches!(t, Todo::Has { .. } | Todo::Again) && set.find(self.kind, n).is_none()
+        })
     }
 
     /// Lets a second pass; a response that stays unanswered too long stops blocking the next.
@@ -286,9 +309,9 @@ impl Track {
         }
     }
 
-    /// Takes a state-of-the-world subscription. `fresh`: the request carries no nonce, so that the client is to be
-    /// told everything, whatever it was told before.
-    pub(super) fn replace(&mut self, names: Vec<Arc<str>>, fresh: bool, shelf: &Shelf<'_>) {
+    /// Takes a state-of-the-world subscription. `fresh`: the request carries no nonce, so that the
+    /// client is to be told everything, whatever it was told before.
+    pub(super) fn replace(&mut self, names: Vec<Arc<str>>, fresh: bool, set: &ResourceSet<'_>) {
         let change = self.subscription.replace(self.kind, names);
         if fresh || !self.seen {
             self.seen = true;
@@ -298,28 +321,29 @@ impl Track {
             self.answer_due = self.lists_everything() && !self.subscription.is_empty();
             return;
         }
-        self.follow(change, shelf);
+        self.follow(change, set);
     }
 
-    /// Takes an incremental subscription. `brought`, sorted by name: what the client has from an earlier stream; only
-    /// heard on the first request of a type. `owed`: endpoints to send whatever version the client has.
+    /// Takes an incremental subscription. `brought`, sorted by name: what the client has from an
+    /// earlier stream; only heard on the first request of a type. `owed`: what to send whatever
+    /// version the client has.
     pub(super) fn adjust(
         &mut self,
         (subscribe, unsubscribe): (Vec<Arc<str>>, Vec<Arc<str>>),
-        brought: Vec<Brought>,
+        brought: Vec<ClientVersion>,
         owed: &BTreeSet<Arc<str>>,
-        shelf: &Shelf<'_>,
+        set: &ResourceSet<'_>,
     ) {
         let change = self.subscription.adjust(self.kind, subscribe, unsubscribe);
         if self.seen {
-            return self.follow(change, shelf);
+            return self.follow(change, set);
         }
         self.seen = true;
         self.answer_due = self.subscription.is_wildcard() && brought.is_empty();
         let brought = self.subscription.covered(brought, |resource| &resource.name);
-        self.whole = !self.is_whole_of(&brought, shelf);
-        for Brought { name, version, current } in brought {
-            if self.kind == ResourceType::Endpoint && owed.contains(&name) {
+        self.whole = !self.is_whole_of(&brought, set);
+        for ClientVersion { name, version, current } in brought {
+            if owed.contains(&name) {
                 self.todo.insert(name, Todo::Again);
             } else {
                 if current == Some(version) {
@@ -330,34 +354,36 @@ impl Track {
                 }
             }
         }
-        let mut walk = shelf.walk(self.kind);
+        let mut walk = set.walk(self.kind);
         let absent = change.added.into_iter().filter(|name| walk.find(name).is_none());
         self.todo.extend(absent.map(|name| (name, Todo::Asked)));
     }
 
-    /// Whether nothing that is subscribed is missing in what the client brought, whatever versions it has. When it comes
-    /// back from a broken connection that is so, and its names need not be written down and looked up one by one.
-    fn is_whole_of(&self, brought: &[Brought], shelf: &Shelf<'_>) -> bool {
+    /// Whether nothing that is subscribed is missing in what the client brought, whatever versions
+    /// it has. When it comes back from a broken connection that is so, and its names need not be
+    /// written down and looked up one by one.
+    fn is_whole_of(&self, brought: &[ClientVersion], set: &ResourceSet<'_>) -> bool {
         let there = brought.iter().filter(|resource| resource.current.is_some()).count();
         match self.subscription.is_wildcard() {
-            true => there == shelf.all(self.kind).count(),
+            true => there == set.all(self.kind).count(),
             false => brought.len() == self.subscription.list().len(),
         }
     }
 
     /// Follows a change of the subscription after the first request.
-    fn follow(&mut self, change: Change, shelf: &Shelf<'_>) {
+    fn follow(&mut self, change: Change, set: &ResourceSet<'_>) {
         for name in change.removed {
             match (self.subscription.is_wildcard(), self.variant) {
                 (false, _) => drop(self.todo.remove(&name)),
-                // The client forgot the name; the wildcard still covers it, so it must be told what holds.
+                // The client forgot the name; the wildcard still covers it, so it must be told what
+                // holds.
                 (true, Variant::Delta) => drop(self.todo.insert(name, Todo::Asked)),
                 // Nothing changes for a client that has all of every list.
                 (true, Variant::Sotw) => {}
             }
         }
         if change.wildcard_started {
-            self.start_wildcard(shelf);
+            self.start_wildcard(set);
         } else if !self.subscription.is_wildcard() {
             let subscription = &self.subscription;
             self.todo.retain(|n, _| subscription.names(n));
@@ -368,10 +394,12 @@ impl Track {
     }
 
     /// Everything is to be sent, except what was named before and so is known.
-    fn start_wildcard(&mut self, shelf: &Shelf<'_>) {
+    fn start_wildcard(&mut self, set: &ResourceSet<'_>) {
         for name in self.subscription.list() {
-            if let Some(r) = shelf.find(self.kind, name) {
-                self.todo.entry(name.clone()).or_insert(Todo::Has { version: r.version, retired: None });
+            if let Some(r) = set.find(self.kind, name) {
+                self.todo
+                    .entry(name.clone())
+                    .or_insert(Todo::Has { version: r.version, retired: None });
             }
         }
         self.whole = true;
@@ -386,10 +414,8 @@ impl Track {
         if !self.seen || self.whole || !self.subscription.covers(shift.name) {
             return;
         }
-        let retired = match (self.variant, self.kind, shift.new) {
-            (Variant::Sotw, ResourceType::Cluster, None) => shift.old.cloned(),
-            _ => None,
-        };
+        let held_back = self.lists_everything() && !self.kind.row().breaks_after.is_empty();
+        let retired = if held_back && shift.new.is_none() { shift.old.cloned() } else { None };
         if shift.new.is_none()
             && let Some(Todo::Refused { response, .. }) = self.todo.get(shift.name)
         {
@@ -400,14 +426,17 @@ impl Track {
             // Whether it has what went before is not known, but it surely lacks the new.
             Some(state @ Todo::Uncertain) if shift.new.is_some() => *state = Todo::Lacks,
             Some(Todo::Uncertain) | None => {
-                let state = shift.old.map_or(Todo::Lacks, |old| Todo::Has { version: old.version, retired });
+                let state = shift
+                    .old
+                    .map_or(Todo::Lacks, |old| Todo::Has { version: old.version, retired });
                 self.todo.insert(shift.name.clone(), state);
             }
             Some(_) => {}
         }
     }
 
-    /// Forgets what a response was refused for, since some of it is gone: should that come back unchanged, it is new.
+    /// Forgets what a response was refused for, since some of it is gone: should that come back
+    /// unchanged, it is new.
     fn try_again(&mut self, response: u64) {
         for state in self.todo.values_mut() {
             if matches!(state, Todo::Refused { response: of, .. } if *of == response) {
@@ -416,7 +445,8 @@ impl Track {
         }
     }
 
-    /// The client needs this resource once more although it has it; `false` when it is not subscribed to it.
+    /// The client needs this resource once more although it has it; `false` when it is not
+    /// subscribed to it.
     pub(super) fn send_again(&mut self, name: &Arc<str>) -> bool {
         let covered = self.seen && self.subscription.covers(name);
         let owed_already = match self.todo.get(name) {
@@ -439,8 +469,9 @@ impl Track {
         self.newest == number
     }
 
-    /// The response that an answer is about, which it was still waited for: the one in flight, or one that was overtaken. Of
-    /// the latter, what is on its way again is left out: the answer to that counts.
+    /// The response that an answer is about, which it was still waited for: the one in flight, or
+    /// one that was overtaken. Of the latter, what is on its way again is left out: the answer to
+    /// that counts.
     fn answered(&mut self, number: u64) -> Option<InFlight> {
         if let Some(newest) = self.in_flight.take_if(|f| f.number == number) {
             return Some(newest);
@@ -471,7 +502,10 @@ impl Track {
             if self.todo.get(&name) == Some(&Todo::Asked) {
                 continue;
             }
-            self.todo.insert(name, if culprit { Todo::Refused { version, response: number } } else { Todo::Uncertain });
+            self.todo.insert(
+                name,
+                if culprit { Todo::Refused { version, response: number } } else { Todo::Uncertain },
+            );
         }
         for name in refused.removed {
             if self.subscription.covers(&name) {
@@ -486,11 +520,12 @@ impl Track {
         self.refused.extend(names);
     }
 
-    /// What the client refuses, sorted. What it no longer asks for and what is no longer there is forgotten, for neither
-    /// will ever be answered.
-    pub(super) fn outstanding(&mut self, shelf: &Shelf<'_>) -> impl Iterator<Item = &Arc<str>> {
+    /// What the client refuses, sorted. What it no longer asks for and what is no longer there is
+    /// forgotten, for neither will ever be answered.
+    pub(super) fn outstanding(&mut self, set: &ResourceSet<'_>) -> impl Iterator<Item = &Arc<str>> {
         let (kind, seen, subscription) = (self.kind, self.seen, &self.subscription);
-        self.refused.retain(|name| (!seen || subscription.covers(name)) && shelf.find(kind, name).is_some());
+        self.refused
+            .retain(|name| (!seen || subscription.covers(name)) && set.find(kind, name).is_some());
         self.refused.iter()
     }
 
@@ -499,12 +534,21 @@ impl Track {
         !self.refused.is_empty()
     }
 
-    /// The next response of this type, if there is one to send now. The caller numbers it by [`Self::sent`].
-    pub(super) fn compose(&mut self, shelf: &Shelf<'_>, permits: Permits, number: u64) -> Option<Draft> {
-        if !self.seen || self.awaits_answer() || (!self.whole && !self.answer_due && self.todo.is_empty()) {
+    /// The next response of this type, if there is one to send now. The caller numbers it by
+    /// [`Self::sent`].
+    pub(super) fn compose(
+        &mut self,
+        set: &ResourceSet<'_>,
+        may_send: MaySend,
+        number: u64,
+    ) -> Option<Draft> {
+        if !self.seen
+            || self.awaits_answer()
+            || (!self.whole && !self.answer_due && self.todo.is_empty())
+        {
             return None;
         }
-        let work = self.sort_out(shelf, permits);
+        let work = self.sort_out(set, may_send);
         let due = self.answer_due || work.answer_due;
         let nothing = work.send.is_empty() && work.remove.is_empty();
         if nothing && !due {
@@ -514,22 +558,23 @@ impl Track {
         }
         self.whole = false;
         self.answer_due = false;
-        Some(self.send(work, shelf, number))
+        Some(self.send(work, set, number))
     }
 
     /// Splits what is owed into what goes now and what stays.
-    fn sort_out(&mut self, shelf: &Shelf<'_>, permits: Permits) -> Work {
+    fn sort_out(&mut self, set: &ResourceSet<'_>, may_send: MaySend) -> Work {
         let mut work = Work::default();
         if self.whole {
-            let unknown =
-                shelf.all(self.kind).filter(|r| self.subscription.covers(&r.name) && !self.todo.contains_key(&r.name));
+            let unknown = set
+                .all(self.kind)
+                .filter(|r| self.subscription.covers(&r.name) && !self.todo.contains_key(&r.name));
             work.send.extend(unknown.map(|r| (r.clone(), true)));
         }
         let todo = std::mem::take(&mut self.todo);
-        let retried = retried_responses(&todo, self.kind, shelf);
+        let retried = retried_responses(&todo, self.kind, set);
         for (name, state) in todo {
-            let target = shelf.find(self.kind, &name);
-            match self.decide(&state, target, permits, &retried) {
+            let target = set.find(self.kind, &name);
+            match self.decide(&state, target, may_send, &retried) {
                 Decision::Send { fresh } => work.send.extend(target.map(|r| (r.clone(), fresh))),
                 Decision::Remove => work.remove.push(name),
                 Decision::Along => work.along.push((name, target.cloned())),
@@ -545,11 +590,11 @@ impl Track {
         &self,
         state: &Todo,
         target: Option<&Arc<EncodedResource>>,
-        permits: Permits,
+        may_send: MaySend,
         retried: &[u64],
     ) -> Decision {
-        let remove = if permits.breaks { self.removal() } else { Decision::Keep };
-        let make = |fresh| if permits.makes { Decision::Send { fresh } } else { Decision::Keep };
+        let remove = if may_send.breaks { self.removal() } else { Decision::Keep };
+        let make = |fresh| if may_send.makes { Decision::Send { fresh } } else { Decision::Keep };
         match (state, target) {
             (Todo::Asked, Some(_)) => Decision::Send { fresh: true },
             (Todo::Asked, None) => self.absence(),
@@ -565,17 +610,18 @@ impl Track {
         }
     }
 
-    /// How a vanished resource is told: state-of-the-world lists imply it, other types leave it to the parent.
+    /// How a vanished resource is told: state-of-the-world lists imply it, other types leave it to
+    /// the parent.
     fn removal(&self) -> Decision {
         let told = self.variant == Variant::Delta || self.lists_everything();
         if told { Decision::Remove } else { Decision::Drop }
     }
 
-    /// How an unknown name is answered. A secret that does not exist yet is simply awaited: Envoy treats every answer
-    /// but the secret as an error.
+    /// How an unknown name is answered. A secret that does not exist yet is simply awaited: Envoy
+    /// treats every answer but the secret as an error.
     fn absence(&self) -> Decision {
         match self.variant {
-            Variant::Delta if self.kind != ResourceType::Secret => Decision::Remove,
+            Variant::Delta if self.kind.row().served_from == ServedFrom::Views => Decision::Remove,
             Variant::Sotw if self.lists_everything() => Decision::Answer,
             _ => Decision::Drop,
         }
@@ -586,7 +632,7 @@ impl Track {
         self.variant == Variant::Sotw && self.kind.wildcard_by_default()
     }
 
-    fn send(&mut self, work: Work, shelf: &Shelf<'_>, number: u64) -> Draft {
+    fn send(&mut self, work: Work, set: &ResourceSet<'_>, number: u64) -> Draft {
         let mut changed = work.send;
         let mut lost = work.remove;
         for (name, target) in work.along {
@@ -598,40 +644,57 @@ impl Track {
         let unanswered = self.in_flight.iter().flat_map(InFlight::names);
         let owed: BTreeSet<Arc<str>> = self.todo.keys().chain(unanswered).cloned().collect();
         let (resources, removed) = match (self.variant, self.lists_everything()) {
-            (_, true) => (self.list(shelf), Vec::new()),
+            (_, true) => (self.list(set), Vec::new()),
             (Variant::Delta, _) => (changed.iter().map(|(r, _)| r.clone()).collect(), lost),
             (Variant::Sotw, _) => (changed.iter().map(|(r, _)| r.clone()).collect(), Vec::new()),
         };
         self.newest = number;
-        let mut sent: Vec<(Arc<str>, Version)> = changed.iter().map(|(r, _)| (r.name.clone(), r.version)).collect();
+        let mut sent: Vec<(Arc<str>, Version)> =
+            changed.iter().map(|(r, _)| (r.name.clone(), r.version)).collect();
         if self.lists_everything() {
-            // A whole list also brings what was to wait, and repeats what was refused: its answer is about that too.
+            // A whole list also brings what was to wait, and repeats what was refused: its answer
+            // is about that too.
             let along = |name: &Arc<str>| owed.contains(name) || self.refused.contains(name);
-            let along = resources.iter().filter(|r| along(&r.name) && changed.iter().all(|(c, _)| c.name != r.name));
+            let along = resources
+                .iter()
+                .filter(|r| along(&r.name) && changed.iter().all(|(c, _)| c.name != r.name));
             sent.extend(along.map(|r| (r.name.clone(), r.version)));
         }
         let makes = changed.iter().any(|(_, fresh)| *fresh);
-        let overtaken = self.in_flight.replace(InFlight { number, sent, removed: removed.clone(), makes, age: 0 });
+        let overtaken = self.in_flight.replace(InFlight {
+            number,
+            sent,
+            removed: removed.clone(),
+            makes,
+            age: 0,
+        });
         self.overtaken.extend(overtaken);
         if self.overtaken.len() > MOST_OVERTAKEN {
             self.overtaken.remove(0);
         }
-        let version = self.version(shelf);
-        Draft { resources, removed, changed: changed.into_iter().map(|(r, f)| (r.name.clone(), f)).collect(), version }
+        let version = self.version(set);
+        Draft {
+            resources,
+            removed,
+            changed: changed.into_iter().map(|(r, f)| (r.name.clone(), f)).collect(),
+            version,
+        }
     }
 
-    /// Everything that is subscribed, and what is only removed later. Whatever was owed is settled by it.
-    fn list(&mut self, shelf: &Shelf<'_>) -> Vec<Arc<EncodedResource>> {
-        self.todo
-            .retain(|name, t| matches!(t, Todo::Has { retired: Some(_), .. }) && shelf.find(self.kind, name).is_none());
-        let visible = shelf.all(self.kind).filter(|r| self.subscription.covers(&r.name)).cloned();
+    /// Everything that is subscribed, and what is only removed later. Whatever was owed is settled
+    /// by it.
+    fn list(&mut self, set: &ResourceSet<'_>) -> Vec<Arc<EncodedResource>> {
+        self.todo.retain(|name, t| {
+            matches!(t, Todo::Has { retired: Some(_), .. }) && set.find(self.kind, name).is_none()
+        });
+        let visible = set.all(self.kind).filter(|r| self.subscription.covers(&r.name)).cloned();
         visible.chain(self.todo.values().filter_map(Todo::retired).cloned()).collect()
     }
 
     /// A content version: equal wherever the same resources are visible.
-    pub(super) fn version(&mut self, shelf: &Shelf<'_>) -> Version {
+    pub(super) fn version(&mut self, set: &ResourceSet<'_>) -> Version {
         let sum = |sum: u64, r| sum.wrapping_add(weigh(Some(r)));
-        let visible = *self.digest.get_or_insert_with(|| shelf.all(self.kind).fold(0, sum));
+        let visible = *self.digest.get_or_insert_with(|| set.all(self.kind).fold(0, sum));
         Version(self.todo.values().filter_map(Todo::retired).fold(visible, sum))
     }
 }
@@ -663,12 +726,16 @@ enum Decision {
     Drop,
 }
 
-/// Refused responses of which some resource has changed since: all of what they carried is worth another try, since a
-/// client may have taken none of it.
-fn retried_responses(todo: &BTreeMap<Arc<str>, Todo>, kind: ResourceType, shelf: &Shelf<'_>) -> Vec<u64> {
+/// Refused responses of which some resource has changed since: all of what they carried is worth
+/// another try, since a client may have taken none of it.
+fn retried_responses(
+    todo: &BTreeMap<Arc<str>, Todo>,
+    kind: ResourceType,
+    set: &ResourceSet<'_>,
+) -> Vec<u64> {
     let changed = todo.iter().filter_map(|(name, state)| match state {
         Todo::Refused { version, response } => {
-            (shelf.find(kind, name).map(|r| r.version) != Some(*version)).then_some(*response)
+            (set.find(kind, name).map(|r| r.version) != Some(*version)).then_some(*response)
         }
         _ => None,
     });
@@ -680,8 +747,10 @@ fn retried_responses(todo: &BTreeMap<Arc<str>, Todo>, kind: ResourceType, shelf:
 
 /// Spreads a version over 64 bits, so that sums of versions differ when the versions do.
 fn weigh(resource: Option<&Arc<EncodedResource>>) -> u64 {
-    resource
-        .map_or(0, |r| (r.version.0 ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31) | 1)
+    resource.map_or(0, |r| {
+        (r.version.0 ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31)
+            | 1
+    })
 }
 
 /// The sent resources that a message names; the only one sent is the reason without being named.
@@ -689,7 +758,8 @@ fn blame(sent: &[(Arc<str>, Version)], message: &str) -> Vec<Arc<str>> {
     if let [(only, _)] = sent {
         return vec![only.clone()];
     }
-    let mut named: Vec<Arc<str>> = sent.iter().filter(|(n, _)| mentions(message, n)).map(|(n, _)| n.clone()).collect();
+    let mut named: Vec<Arc<str>> =
+        sent.iter().filter(|(n, _)| mentions(message, n)).map(|(n, _)| n.clone()).collect();
     named.sort_unstable();
     named
 }

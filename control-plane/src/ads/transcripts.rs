@@ -1,10 +1,12 @@
-//! The protocol's rules as transcripts: what a client says, what the world does, what the server answers.
+//! The protocol's rules as transcripts: what a client says, what the world does, what the server
+//! answers.
 //!
-//! A step is one line. `CDS`, `CDS +a -b`, `CDS ~a=1` (delta) and `CDS []`, `CDS [a b]` (state of the world) are requests
-//! without nonce; `ack`, `nack MESSAGE` and `stale` after the type add the nonce of its newest response, or an older one.
-//! `set CDS.a=2 EDS.b=1 LDS.c` edits the view (without a value: removes); `secret a=1`; `tick N`; `refused` asks what stands
-//! refused; `reconnect` begins another stream that knows of it.
-//! Expected: every response that goes out, as `TYPE name=version … -removed`, joined by `; `.
+//! A step is one line. `CDS`, `CDS +a -b`, `CDS ~a=1` (delta) and `CDS []`, `CDS [a b]` (state of
+//! the world) are requests without nonce; `ack`, `nack MESSAGE` and `stale` after the type add the
+//! nonce of its newest response, or an older one. `set CDS.a=2 EDS.b=1 LDS.c` edits the view
+//! (without a value: removes); `secret a=1`; `tick N`; `refused` asks what stands refused;
+//! `reconnect` begins another stream that knows of it. Expected: every response that goes out, as
+//! `TYPE name=version … -removed`, joined by `; `.
 
 use std::sync::Arc;
 
@@ -71,9 +73,9 @@ impl Stage {
             (short, text) => self.request(kind(short), text),
         };
         let refused = verdict.and_then(|v| match v {
-            Verdict::Refused(r) => {
-                Some(format!("!{} {}", r.kind.short_name(), r.resources.join(" ")).trim_end().to_owned())
-            }
+            Verdict::Refused(r) => Some(
+                format!("!{} {}", r.kind.short_name(), r.resources.join(" ")).trim_end().to_owned(),
+            ),
             Verdict::Accepted(_) => None,
         });
         let mut said: Vec<String> = refused.into_iter().collect();
@@ -85,7 +87,10 @@ impl Stage {
 
     fn refused(&mut self) -> String {
         let resources = self.session.outstanding().into_iter();
-        resources.map(|(kind, name)| format!("{}.{name}", kind.short_name())).collect::<Vec<_>>().join(" ")
+        resources
+            .map(|(kind, name)| format!("{}.{name}", kind.short_name()))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// Remembers a response's nonce and writes it down.
@@ -98,10 +103,16 @@ impl Stage {
         names.extend(response.removed.iter().map(AsRef::as_ref));
         names.sort_unstable();
         assert!(names.windows(2).all(|w| w[0] != w[1]), "a name twice in one response: {names:?}");
-        let mut sent: Vec<String> = response.resources.iter().map(|r| format!("{}={}", r.name, r.version.0)).collect();
+        let mut sent: Vec<String> =
+            response.resources.iter().map(|r| format!("{}={}", r.name, r.version.0)).collect();
         sent.sort_unstable();
         let removed = response.removed.iter().map(|n| format!("-{n}"));
-        [kind.short_name().to_owned()].into_iter().chain(sent).chain(removed).collect::<Vec<_>>().join(" ")
+        [kind.short_name().to_owned()]
+            .into_iter()
+            .chain(sent)
+            .chain(removed)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     fn request(&mut self, kind: ResourceType, text: &str) -> Option<Verdict> {
@@ -110,7 +121,11 @@ impl Stage {
         let (nonce, error, rest) = match word {
             "ack" => (newest, None, rest),
             "nack" => (newest, Some(Status { code: 3, message: rest.to_owned() }), ""),
-            "stale" => (self.nonces[kind.index()].iter().rev().nth(1).cloned().unwrap_or("7-999".into()), None, rest),
+            "stale" => (
+                self.nonces[kind.index()].iter().rev().nth(1).cloned().unwrap_or("7-999".into()),
+                None,
+                rest,
+            ),
             _ => (String::new(), None, text),
         };
         match self.variant {
@@ -128,7 +143,8 @@ impl Stage {
     ) -> Option<Verdict> {
         let listed = names.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
         if let Some(listed) = listed {
-            self.names[kind.index()] = listed.split_whitespace().map(|n| n.replace("''", "")).collect();
+            self.names[kind.index()] =
+                listed.split_whitespace().map(|n| n.replace("''", "")).collect();
         }
         let request = DiscoveryRequest {
             version_info: self.versions[kind.index()].clone(),
@@ -161,7 +177,9 @@ impl Stage {
                 "-" => request.resource_names_unsubscribe.push(name.to_owned()),
                 _ => {
                     let (name, version) = name.split_once('=').expect("name=version");
-                    let version = version.parse().map_or_else(|_| version.to_owned(), |v| Version(v).to_string());
+                    let version = version
+                        .parse()
+                        .map_or_else(|_| version.to_owned(), |v| Version(v).to_string());
                     request.initial_resource_versions.insert(name.to_owned(), version);
                 }
             }
@@ -403,7 +421,11 @@ fn changes_fold_while_a_response_is_unanswered() {
 
 #[test]
 fn an_unanswered_response_blocks_the_next_only_for_so_long() {
-    check(Variant::Delta, MESH, &[("EDS +a", "EDS a=1"), ("set EDS.a=2", ""), ("tick 19", ""), ("tick 1", "EDS a=2")]);
+    check(
+        Variant::Delta,
+        MESH,
+        &[("EDS +a", "EDS a=1"), ("set EDS.a=2", ""), ("tick 19", ""), ("tick 1", "EDS a=2")],
+    );
 }
 
 #[test]
@@ -431,7 +453,8 @@ fn a_refused_response_is_not_repeated_until_it_changes() {
             ("CDS nack no reason given", "!CDS"),
             ("set CDS.c=1", "CDS c=1"),
             ("CDS ack", ""),
-            // Nobody knows which was bad: all of that response are tried again when one of them changes.
+            // Nobody knows which was bad: all of that response are tried again when one of them
+            // changes.
             ("set CDS.b=2", "CDS a=1 b=2"),
             ("CDS ack", ""),
         ],
@@ -483,7 +506,8 @@ fn a_refusal_stands_until_that_resource_is_accepted_or_gone() {
         &[
             ("CDS []", "CDS a=1 b=1"),
             ("CDS nack cluster b is bad", "!CDS b"),
-            // A whole list repeats what was refused, so that its answer is about it: the new one is not to blame.
+            // A whole list repeats what was refused, so that its answer is about it: the new one is
+            // not to blame.
             ("set CDS.c=1", "CDS a=1 b=1 c=1"),
             ("CDS nack cluster b is bad", "!CDS b"),
             ("refused", "CDS.b"),
@@ -496,14 +520,23 @@ fn a_refusal_stands_until_that_resource_is_accepted_or_gone() {
 
 #[test]
 fn a_refusal_stands_over_a_broken_connection() {
-    let refused = [("CDS", "CDS a=1 b=1"), ("CDS nack b is bad", "!CDS b"), ("reconnect", ""), ("refused", "CDS.b")];
+    let refused = [
+        ("CDS", "CDS a=1 b=1"),
+        ("CDS nack b is bad", "!CDS b"),
+        ("reconnect", ""),
+        ("refused", "CDS.b"),
+    ];
     let brings = |last: &[(&'static str, &'static str)]| [&refused[..], last].concat();
     check(
         Variant::Delta,
         MESH,
         &brings(&[("CDS ~a=1", "CDS b=1"), ("refused", "CDS.b"), ("CDS ack", ""), ("refused", "")]),
     );
-    check(Variant::Delta, MESH, &brings(&[("CDS ~a=1", "CDS b=1"), ("CDS nack b", "!CDS b"), ("refused", "CDS.b")]));
+    check(
+        Variant::Delta,
+        MESH,
+        &brings(&[("CDS ~a=1", "CDS b=1"), ("CDS nack b", "!CDS b"), ("refused", "CDS.b")]),
+    );
     // It has it meanwhile.
     check(Variant::Delta, MESH, &brings(&[("CDS ~a=1 ~b=1", ""), ("refused", "")]));
     check(Variant::Delta, MESH, &brings(&[("set CDS.b", ""), ("refused", "")]));
@@ -530,7 +563,12 @@ fn a_change_during_the_flight_of_a_refused_response_is_sent() {
     check(
         Variant::Delta,
         MESH,
-        &[("EDS +a", "EDS a=1"), ("set EDS.a=2", ""), ("EDS nack no", "!EDS a; EDS a=2"), ("EDS ack", "")],
+        &[
+            ("EDS +a", "EDS a=1"),
+            ("set EDS.a=2", ""),
+            ("EDS nack no", "!EDS a; EDS a=2"),
+            ("EDS ack", ""),
+        ],
     );
 }
 
@@ -552,7 +590,13 @@ fn a_name_is_remembered_before_it_exists() {
     check(
         Variant::Sotw,
         MESH,
-        &[("RDS [x]", ""), ("set RDS.x=1", "RDS x=1"), ("RDS ack", ""), ("set RDS.x", ""), ("set RDS.x=1", "RDS x=1")],
+        &[
+            ("RDS [x]", ""),
+            ("set RDS.x=1", "RDS x=1"),
+            ("RDS ack", ""),
+            ("set RDS.x", ""),
+            ("set RDS.x=1", "RDS x=1"),
+        ],
     );
     check(Variant::Sotw, MESH, &[("CDS [x]", "CDS"), ("CDS ack", ""), ("set CDS.x=1", "CDS x=1")]);
 }
@@ -608,7 +652,11 @@ fn an_unsubscribed_name_under_a_wildcard_is_answered() {
 
 #[test]
 fn a_wildcard_after_names_sends_what_is_not_known() {
-    check(Variant::Delta, MESH, &[("CDS +a", "CDS a=1"), ("CDS ack", ""), ("CDS +*", "CDS b=1"), ("CDS ack", "")]);
+    check(
+        Variant::Delta,
+        MESH,
+        &[("CDS +a", "CDS a=1"), ("CDS ack", ""), ("CDS +*", "CDS b=1"), ("CDS ack", "")],
+    );
     check(
         Variant::Sotw,
         MESH,
@@ -630,30 +678,56 @@ fn legacy_wildcards_end_with_the_first_name_in_state_of_the_world_only() {
     check(
         Variant::Sotw,
         MESH,
-        &[("CDS []", "CDS a=1 b=1"), ("CDS ack [a]", "CDS a=1"), ("CDS ack", ""), ("set CDS.b=2", "")],
+        &[
+            ("CDS []", "CDS a=1 b=1"),
+            ("CDS ack [a]", "CDS a=1"),
+            ("CDS ack", ""),
+            ("set CDS.b=2", ""),
+        ],
     );
     check(
         Variant::Delta,
         MESH,
-        &[("CDS", "CDS a=1 b=1"), ("CDS ack +a", "CDS a=1"), ("CDS ack", ""), ("set CDS.b=2", "CDS b=2")],
+        &[
+            ("CDS", "CDS a=1 b=1"),
+            ("CDS ack +a", "CDS a=1"),
+            ("CDS ack", ""),
+            ("set CDS.b=2", "CDS b=2"),
+        ],
     );
 }
 
 #[test]
 fn an_empty_first_wildcard_is_answered_and_an_empty_list_of_endpoints_is_not() {
     check(Variant::Delta, "", &[("CDS", "CDS"), ("EDS", ""), ("EDS +a", "EDS -a")]);
-    check(Variant::Sotw, "", &[("CDS []", "CDS"), ("CDS ack", ""), ("EDS []", ""), ("set EDS.a=1 CDS.a=1", "CDS a=1")]);
+    check(
+        Variant::Sotw,
+        "",
+        &[("CDS []", "CDS"), ("CDS ack", ""), ("EDS []", ""), ("set EDS.a=1 CDS.a=1", "CDS a=1")],
+    );
 }
 
 #[test]
 fn the_empty_name_subscribes_to_nothing() {
-    check(Variant::Sotw, MESH, &[("RDS [r]", "RDS r=1"), ("RDS ack ['']", ""), ("set RDS.r=2", "")]);
+    check(
+        Variant::Sotw,
+        MESH,
+        &[("RDS [r]", "RDS r=1"), ("RDS ack ['']", ""), ("set RDS.r=2", "")],
+    );
 }
 
 #[test]
 fn a_stale_nonce_changes_nothing_in_state_of_the_world_and_subscribes_in_delta() {
-    check(Variant::Sotw, MESH, &[("EDS [a]", "EDS a=1"), ("EDS stale [a b]", ""), ("EDS ack [a b]", "EDS b=1")]);
-    check(Variant::Delta, MESH, &[("EDS +a", "EDS a=1"), ("EDS stale +b", ""), ("EDS ack", "EDS b=1")]);
+    check(
+        Variant::Sotw,
+        MESH,
+        &[("EDS [a]", "EDS a=1"), ("EDS stale [a b]", ""), ("EDS ack [a b]", "EDS b=1")],
+    );
+    check(
+        Variant::Delta,
+        MESH,
+        &[("EDS +a", "EDS a=1"), ("EDS stale +b", ""), ("EDS ack", "EDS b=1")],
+    );
 }
 
 #[test]
@@ -661,7 +735,12 @@ fn a_repeated_request_without_nonce_is_answered_in_full() {
     check(
         Variant::Sotw,
         MESH,
-        &[("EDS [a b]", "EDS a=1 b=1"), ("EDS ack", ""), ("EDS [a b]", "EDS a=1 b=1"), ("EDS ack", "")],
+        &[
+            ("EDS [a b]", "EDS a=1 b=1"),
+            ("EDS ack", ""),
+            ("EDS [a b]", "EDS a=1 b=1"),
+            ("EDS ack", ""),
+        ],
     );
 }
 
@@ -689,7 +768,8 @@ fn known_versions_are_not_sent_again_and_what_vanished_is_removed_once() {
             ("EDS ack", ""),
             ("LDS ~l=0", "LDS l=1"),
             ("LDS ack", ""),
-            // The last thing that may still refer to the vanished cluster is asked for, and unchanged.
+            // The last thing that may still refer to the vanished cluster is asked for, and
+            // unchanged.
             ("RDS +r ~r=1", "CDS -gone"),
             ("CDS ack", ""),
         ],
@@ -706,13 +786,22 @@ fn endpoints_may_come_first_on_a_resumed_stream() {
     check(
         Variant::Delta,
         MESH,
-        &[("EDS +a +b ~a=1 ~b=1", ""), ("LDS ~l=1", ""), ("RDS +r ~r=1", ""), ("CDS ~a=2 ~b=1", "CDS a=1; EDS a=1")],
+        &[
+            ("EDS +a +b ~a=1 ~b=1", ""),
+            ("LDS ~l=1", ""),
+            ("RDS +r ~r=1", ""),
+            ("CDS ~a=2 ~b=1", "CDS a=1; EDS a=1"),
+        ],
     );
 }
 
 #[test]
 fn removals_on_a_resumed_stream_do_not_wait_for_a_client_without_routes() {
-    check(Variant::Delta, "CDS.a=1", &[("CDS ~a=1 ~gone=1", ""), ("tick 4", ""), ("tick 1", "CDS -gone")]);
+    check(
+        Variant::Delta,
+        "CDS.a=1",
+        &[("CDS ~a=1 ~gone=1", ""), ("tick 4", ""), ("tick 1", "CDS -gone")],
+    );
 }
 
 #[test]
@@ -731,7 +820,11 @@ fn a_secret_goes_out_when_it_exists_and_to_those_who_named_it() {
             ("SDS +*", ""),
         ],
     );
-    check(Variant::Sotw, MESH, &[("SDS [s]", ""), ("secret s=1", "SDS s=1"), ("SDS ack", ""), ("secret s=", "")]);
+    check(
+        Variant::Sotw,
+        MESH,
+        &[("SDS [s]", ""), ("secret s=1", "SDS s=1"), ("SDS ack", ""), ("secret s=", "")],
+    );
 }
 
 #[test]
@@ -804,11 +897,11 @@ fn a_stream_cannot_name_without_end() {
     };
     assert!(session.on_delta(many(0)).is_ok());
     assert!(session.on_delta(many(60_000)).is_err());
-    assert!(
-        (0..40).any(|n| session
+    assert!((0..40).any(|n| {
+        session
             .on_delta(DeltaDiscoveryRequest { type_url: format!("x{n}"), ..Default::default() })
-            .is_err())
-    );
+            .is_err()
+    }));
 }
 
 #[test]
@@ -841,7 +934,9 @@ fn an_up_to_date_stream_remembers_names_and_nothing_else() {
     stage.step("EDS ack");
     assert!(stage.session.is_settled() && !stage.session.wants_ticks());
     let view = stage.world.publish();
-    let shared = |name: &Arc<str>| Arc::ptr_eq(name, &view.get(ResourceType::Endpoint, name).expect("it exists").name);
+    let shared = |name: &Arc<str>| {
+        Arc::ptr_eq(name, &view.get(ResourceType::Endpoint, name).expect("it exists").name)
+    };
     let names = stage.session.tracks[ResourceType::Endpoint.index()].subscription().list();
     assert!(names.len() == 1000 && names.iter().all(shared), "names are those of the view");
 }
@@ -906,7 +1001,8 @@ fn listeners_that_change_without_end_do_not_keep_removed_clusters() {
     }
     let removed_after = (3..60).find(|n| {
         // The next change is there before the one in flight is acknowledged.
-        let said = [format!("set LDS.l={n}"), "LDS ack".to_owned(), "tick 1".to_owned()].map(|line| stage.step(&line));
+        let said = [format!("set LDS.l={n}"), "LDS ack".to_owned(), "tick 1".to_owned()]
+            .map(|line| stage.step(&line));
         said.iter().any(|s| s.contains("CDS -b"))
     });
     assert_eq!(removed_after, Some(22));
@@ -917,7 +1013,12 @@ fn what_shared_a_refused_response_is_sent_when_it_changes_or_another_goes() {
     check(
         Variant::Delta,
         MESH,
-        &[("CDS", "CDS a=1 b=1"), ("CDS nack b is bad", "!CDS b"), ("set CDS.a=2", "CDS a=2"), ("CDS ack", "")],
+        &[
+            ("CDS", "CDS a=1 b=1"),
+            ("CDS nack b is bad", "!CDS b"),
+            ("set CDS.a=2", "CDS a=2"),
+            ("CDS ack", ""),
+        ],
     );
     check(
         Variant::Delta,
@@ -950,7 +1051,11 @@ fn endpoints_that_were_refused_go_again_with_a_changed_cluster() {
 
 #[test]
 fn names_left_while_a_response_is_in_flight_are_forgotten() {
-    check(Variant::Delta, MESH, &[("CDS", "CDS a=1 b=1"), ("set CDS.a=2", ""), ("CDS -*", ""), ("CDS ack", "")]);
+    check(
+        Variant::Delta,
+        MESH,
+        &[("CDS", "CDS a=1 b=1"), ("set CDS.a=2", ""), ("CDS -*", ""), ("CDS ack", "")],
+    );
 }
 
 #[test]

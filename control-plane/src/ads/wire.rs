@@ -1,8 +1,9 @@
 //! Responses as bytes, made while the transport takes them.
 //!
-//! A full state is megabytes, and a whole mesh may connect at once. So a response is not put together in memory: small
-//! resources are gathered into pieces of one HTTP/2 frame when there is room for the next one, and the bodies of large
-//! ones go out as they are, shared by all streams. Only the spelling around the bodies is a stream's own.
+//! A full state is megabytes, and a whole mesh may connect at once. So a response is not put
+//! together in memory: small resources are gathered into pieces of one HTTP/2 frame when there is
+//! room for the next one, and the bodies of large ones go out as they are, shared by all streams.
+//! Only the encoding around the bodies is a stream's own.
 
 use std::{sync::Arc, vec};
 
@@ -29,10 +30,10 @@ const VALUE: u32 = 2;
 const VERSION: u32 = 1;
 const RESOURCE: u32 = 2;
 const NAME: u32 = 3;
-/// Length of a spelled version.
+/// Length of an encoded version.
 const VERSION_LENGTH: usize = 16;
 
-/// How the resources of a response are spelled.
+/// How the resources of a response are encoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Form {
     /// As the resource itself (state of the world).
@@ -55,15 +56,22 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// The response that consists of `fields` (the message without its resources) and the resources.
+    /// The response that consists of `fields` (the message without its resources) and the
+    /// resources.
     pub(super) fn new(
         form: Form,
         type_url: String,
         fields: &impl Message,
         resources: Vec<Arc<EncodedResource>>,
     ) -> Self {
-        let mut outgoing =
-            Self { form, type_url, begun: Vec::new(), left: 0, resources: vec::IntoIter::default(), body: None };
+        let mut outgoing = Self {
+            form,
+            type_url,
+            begun: Vec::new(),
+            left: 0,
+            resources: vec::IntoIter::default(),
+            body: None,
+        };
         outgoing.left = resources.iter().map(|r| field(outgoing.length(r))).sum();
         let length = fields.encoded_len() + outgoing.left;
         outgoing.begun.reserve_exact((PREFIX + length).min(PIECE));
@@ -78,7 +86,9 @@ impl Outgoing {
     fn length(&self, resource: &EncodedResource) -> usize {
         match self.form {
             Form::Plain => self.any(resource),
-            Form::Named => field(VERSION_LENGTH) + field(resource.name.len()) + field(self.any(resource)),
+            Form::Named => {
+                field(VERSION_LENGTH) + field(resource.name.len()) + field(self.any(resource))
+            }
         }
     }
 
@@ -86,7 +96,7 @@ impl Outgoing {
         field(self.type_url.len()) + field(resource.body.len())
     }
 
-    /// Spells everything of a resource that comes before its body.
+    /// Encodes everything of a resource that comes before its body.
     fn head(&self, resource: &EncodedResource, out: &mut Vec<u8>) {
         begin(RESOURCES, self.length(resource), out);
         if self.form == Form::Named {
@@ -132,7 +142,8 @@ impl Iterator for Outgoing {
     }
 }
 
-/// Length of a field with a value of `length` bytes. All field numbers here are spelled in one byte.
+/// Length of a field with a value of `length` bytes. All field numbers here are encoded in one
+/// byte.
 fn field(length: usize) -> usize {
     1 + encoded_len_varint(length as u64) + length
 }
@@ -158,7 +169,11 @@ mod tests {
 
     fn resource(number: usize, size: usize) -> Arc<EncodedResource> {
         let body = vec![u8::try_from(number % 251).expect("small"); size].into();
-        Arc::new(EncodedResource { name: format!("resource-{number}").into(), version: Version(number as u64), body })
+        Arc::new(EncodedResource {
+            name: format!("resource-{number}").into(),
+            version: Version(number as u64),
+            body,
+        })
     }
 
     fn pieces(form: Form, fields: &impl Message, resources: &[Arc<EncodedResource>]) -> Vec<Bytes> {
@@ -169,12 +184,16 @@ mod tests {
     fn read<M: Message + Default>(pieces: &[Bytes]) -> M {
         let bytes = pieces.concat();
         assert_eq!(bytes[0], 0, "not compressed");
-        assert_eq!(u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize, bytes.len() - PREFIX);
+        assert_eq!(
+            u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize,
+            bytes.len() - PREFIX
+        );
         M::decode(&bytes[PREFIX..]).expect("a message")
     }
 
     fn check(sizes: &[usize]) {
-        let resources: Vec<_> = sizes.iter().enumerate().map(|(number, size)| resource(number, *size)).collect();
+        let resources: Vec<_> =
+            sizes.iter().enumerate().map(|(number, size)| resource(number, *size)).collect();
         let any = |r: &EncodedResource| Any { type_url: "type".to_owned(), value: r.body.clone() };
         let named = |r: &Arc<EncodedResource>| Resource {
             name: r.name.to_string(),
@@ -182,7 +201,8 @@ mod tests {
             resource: Some(any(r)),
             ..Resource::default()
         };
-        let mut delta = DeltaDiscoveryResponse { nonce: "n".to_owned(), ..DeltaDiscoveryResponse::default() };
+        let mut delta =
+            DeltaDiscoveryResponse { nonce: "n".to_owned(), ..DeltaDiscoveryResponse::default() };
         let sent = pieces(Form::Named, &delta, &resources);
         delta.resources = resources.iter().map(named).collect();
         assert_eq!(read::<DeltaDiscoveryResponse>(&sent), delta, "{sizes:?}");
@@ -208,7 +228,11 @@ mod tests {
         let sent = pieces(Form::Named, &DeltaDiscoveryResponse::default(), &resources);
         assert!(sent.len() < 10 && sent.iter().all(|piece| piece.len() <= PIECE), "{}", sent.len());
         let large = resource(0, 500_000);
-        let sent = pieces(Form::Named, &DeltaDiscoveryResponse::default(), &[large.clone(), resource(1, 10)]);
+        let sent = pieces(
+            Form::Named,
+            &DeltaDiscoveryResponse::default(),
+            &[large.clone(), resource(1, 10)],
+        );
         assert!(sent.iter().any(|piece| piece.as_ptr() == large.body.as_ptr()));
         assert!(sent.iter().map(Bytes::len).sum::<usize>() - large.body.len() < 200);
     }

@@ -1,23 +1,21 @@
-//! What a control plane does because it belongs to a cluster: follow it, take part in its election of a leader, and as the
-//! leader write statuses, roots and the webhooks' trust.
+//! What a control plane does because it belongs to a cluster: follow it, take part in its election
+//! of a leader, and as the leader write statuses, roots and the webhooks' trust.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{Core, Tasks, forever};
+use super::parts::{Core, Tasks, forever};
 use crate::{
-    cluster::{
-        Cluster, authority, leader,
-        status::{Board, Writer},
-        trust, webhooks,
+    kube_cluster::{
+        KubeCluster, authority, leader, status::Writer, status_cache::StatusCache, trust, webhooks,
     },
     source::kubernetes,
 };
 
 /// Starts everything; `webhooks`: whether the API server may ask this control plane.
-pub(super) fn join(tasks: &mut Tasks, core: &Core, cluster: &Cluster, webhooks: bool) {
-    let board = Arc::new(Board::default());
+pub(super) fn join(tasks: &mut Tasks, core: &Core, cluster: &KubeCluster, webhooks: bool) {
+    let statuses = Arc::new(StatusCache::default());
     let namespace = core.settings.root_namespace.clone();
     let metrics = core.shared.metrics.clone();
     let watches = kubernetes::run(
@@ -25,7 +23,7 @@ pub(super) fn join(tasks: &mut Tasks, core: &Core, cluster: &Cluster, webhooks: 
         namespace.clone(),
         core.secrets.clone(),
         core.events.clone(),
-        board.clone(),
+        statuses.clone(),
         metrics.clone(),
     );
     tasks.spawn(async { Ok(watches.await?) });
@@ -37,9 +35,9 @@ pub(super) fn join(tasks: &mut Tasks, core: &Core, cluster: &Cluster, webhooks: 
         cluster: cluster.clone(),
         mesh: core.shared.mesh.clone(),
         proxies: core.shared.proxies.clone(),
-        board,
+        statuses,
         metrics: metrics.clone(),
-        defaults: Arc::new(core.defaults.clone()),
+        judge: core.judge.clone(),
         instance: core.settings.pod_name.clone(),
         root_namespace: core.settings.root_namespace.clone(),
     };
@@ -52,18 +50,28 @@ pub(super) fn join(tasks: &mut Tasks, core: &Core, cluster: &Cluster, webhooks: 
         tasks.spawn(forever(webhooks::keep(cluster.clone(), ready, bundle.clone(), leads.clone())));
     }
     let take_over = core.settings.take_over_roots;
-    tasks.spawn(forever(trust::publish(cluster.clone(), namespace, take_over, bundle, leads, metrics)));
+    tasks.spawn(forever(trust::publish(
+        cluster.clone(),
+        namespace,
+        take_over,
+        bundle,
+        leads,
+        metrics,
+    )));
 }
 
 /// Takes part in the election of a leader until the end; says whether this replica leads.
-fn elect(core: &Core, cluster: &Cluster) -> watch::Receiver<bool> {
+fn elect(core: &Core, cluster: &KubeCluster) -> watch::Receiver<bool> {
     let (leading, leads) = watch::channel(false);
     let shared = &core.shared;
     let (cluster, stop, metrics) = (cluster.clone(), shared.stop.clone(), shared.metrics.clone());
-    let (namespace, identity) = (core.settings.root_namespace.clone(), core.settings.pod_name.clone());
+    let (namespace, identity) =
+        (core.settings.root_namespace.clone(), core.settings.pod_name.clone());
     let mut shown = leads.clone();
     // Waited for at the end, so that the Lease is given up.
-    shared.tasks.spawn(async move { leader::run(cluster, &namespace, identity, leading, stop).await });
+    shared
+        .tasks
+        .spawn(async move { leader::run(cluster, &namespace, identity, leading, stop).await });
     shared.tasks.spawn(async move {
         while shown.changed().await.is_ok() {
             metrics.leader.set((*shown.borrow_and_update()).into());

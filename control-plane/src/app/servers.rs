@@ -17,23 +17,24 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use super::{Addresses, Core, Tasks, forever};
+use super::parts::{Core, Tasks, forever};
 use crate::{
-    admin::{self, Api, Guard},
-    ads::{
-        auth::Trust,
-        service::{Discovery, Shared},
+    accept::{
+        Acceptor, ClientNetwork, Limits, Port, Spoken, TlsAcceptor, budget::Budget,
+        requests::Requests, seats::Seats, turns::Turns,
     },
-    cluster::token_review::TokenReviews,
+    admin::{self, Api, Guard},
+    ads::{auth::Trust, service::Discovery, shared::Shared},
     config::Settings,
-    door::{Door, Limits, Source, Speech, budget::Budget, requests::Requests, seats::Seats, turns::Turns},
+    kube_cluster::token_review::TokenReviews,
     metrics::Metrics,
     pipeline::Mesh,
     tls::{ServerIdentity, ServerNames},
     webhook::{self, Webhooks},
 };
 
-/// What a connection of a proxy may cost: it speaks at once, and is quiet between two certificates only.
+/// What a connection of a proxy may cost: it speaks at once, and is quiet between two certificates
+/// only.
 const XDS: Limits = Limits {
     connections: 50_000,
     first_byte: Duration::from_secs(5),
@@ -43,7 +44,12 @@ const XDS: Limits = Limits {
     answer: Duration::from_secs(30),
 };
 /// What a connection of an administrator, a probe, a scraper or an API server may cost.
-const HTTP: Limits = Limits { connections: 512, head: Duration::from_secs(15), quiet: Duration::from_secs(90), ..XDS };
+const HTTP: Limits = Limits {
+    connections: 512,
+    head: Duration::from_secs(15),
+    quiet: Duration::from_secs(90),
+    ..XDS
+};
 /// Time for the body of a request that is read whole.
 const BODY: Duration = Duration::from_secs(10);
 /// Memory of one port for bodies that are not small.
@@ -53,10 +59,27 @@ const REST_AT_A_TIME: usize = 16;
 const WEBHOOKS_AT_A_TIME: usize = 64;
 const METRICS_AT_A_TIME: usize = 2;
 
-/// Connections that wait to be accepted: a whole mesh may come back at once. The system may allow fewer (`somaxconn`).
+/// Connections that wait to be accepted: a whole mesh may come back at once. The system may allow
+/// fewer (`somaxconn`).
 const BACKLOG: u32 = 4096;
 
-/// Every port, bound before anything starts, so that a port in use stops the start and nothing else.
+/// Where a running control plane listens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Addresses {
+    /// Plaintext xDS.
+    pub xds: SocketAddr,
+    /// xDS and certificates over TLS.
+    pub xds_tls: SocketAddr,
+    /// REST and health.
+    pub http: SocketAddr,
+    /// Metrics.
+    pub metrics: SocketAddr,
+    /// Webhooks, where a cluster asks them.
+    pub webhook: Option<SocketAddr>,
+}
+
+/// Every port, bound before anything starts, so that a port in use stops the start and nothing
+/// else.
 pub(super) struct Listeners {
     pub(super) xds: TcpListener,
     pub(super) xds_tls: TcpListener,
@@ -93,7 +116,9 @@ impl Listeners {
 fn bind(address: SocketAddr, what: &str, option: &str) -> anyhow::Result<TcpListener> {
     listen(address).map_err(|error| {
         let advice = match error.kind() {
-            std::io::ErrorKind::AddrInUse => format!("stop the process that uses it, or choose another with {option}"),
+            std::io::ErrorKind::AddrInUse => {
+                format!("stop the process that uses it, or choose another with {option}")
+            }
             std::io::ErrorKind::PermissionDenied => {
                 format!("choose a port above 1023 with {option}, or grant the right")
             }
@@ -113,44 +138,48 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// What the doors of a control plane share.
-pub(super) struct Doors {
+/// What the ports of a control plane share.
+pub(super) struct Acceptors {
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     /// TLS handshakes that are computed at a time: one processor stays free for everything else.
-    handshakes: Arc<Turns<Source>>,
+    handshakes: Arc<Turns<ClientNetwork>>,
     /// Files that this process may have open.
     files: usize,
 }
 
-impl Doors {
+impl Acceptors {
     pub(super) fn new(shared: &Shared) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let files =
-            getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(1 << 20));
+        let files = getrlimit(Resource::RLIMIT_NOFILE)
+            .map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(1 << 20));
         let handshakes = Turns::new(processors.saturating_sub(1).max(1));
         Self { metrics: shared.metrics.clone(), stop: shared.stop.clone(), handshakes, files }
     }
 
-    /// The door of a port that takes at most a share of the process's files.
-    fn door(&self, name: &'static str, limits: Limits, speech: Speech, identity: Option<Arc<ServerIdentity>>) -> Door {
-        let share = if speech == Speech::Grpc { 3 * self.files / 10 } else { self.files / 10 };
-        Door {
-            name,
-            limits,
-            speech,
-            identity,
-            handshakes: self.handshakes.clone(),
+    /// The acceptor of a port that takes at most a share of the process's files; over TLS with an
+    /// `identity`.
+    fn of(
+        &self,
+        name: &'static str,
+        limits: Limits,
+        spoken: Spoken,
+        identity: Option<Arc<ServerIdentity>>,
+    ) -> Acceptor {
+        let share = if spoken == Spoken::Grpc { 3 * self.files / 10 } else { self.files / 10 };
+        let handshakes = self.handshakes.clone();
+        let (metrics, stop) = (self.metrics.clone(), self.stop.clone());
+        Acceptor {
+            port: Arc::new(Port { name, limits, spoken, metrics, stop }),
+            tls: identity.map(|identity| TlsAcceptor { identity, handshakes }),
             seats: Seats::new(limits.connections.min(share)),
-            metrics: self.metrics.clone(),
-            stop: self.stop.clone(),
         }
     }
 
     /// What requests of a port may cost that are read whole.
-    fn requests(&self, door: &'static str, largest: usize, at_a_time: usize) -> Requests {
+    fn requests(&self, port: &'static str, largest: usize, at_a_time: usize) -> Requests {
         Requests {
-            door,
+            port,
             largest,
             body: BODY,
             bodies: Budget::new(BODIES.max(4 * largest), (BODIES / 4).max(largest)),
@@ -180,10 +209,15 @@ fn authenticator(core: &Core) -> Arc<dyn Authenticator> {
 }
 
 /// Serves xDS to callers who are believed.
-pub(super) fn serve_plaintext(tasks: &mut Tasks, doors: &Doors, shared: &Arc<Shared>, listener: TcpListener) {
+pub(super) fn serve_plaintext(
+    tasks: &mut Tasks,
+    acceptors: &Acceptors,
+    shared: &Arc<Shared>,
+    listener: TcpListener,
+) {
     let routes = Routes::new(Discovery::server(shared.clone(), Trust::Believed));
-    let door = doors.door("xds", XDS, Speech::Grpc, None);
-    tasks.spawn(forever(door.serve(listener, routes.prepare().into_axum_router())));
+    let acceptor = acceptors.of("xds", XDS, Spoken::Grpc, None);
+    tasks.spawn(forever(acceptor.serve(listener, routes.prepare().into_axum_router())));
 }
 
 /// Serves xDS and certificates to callers who prove who they are.
@@ -192,7 +226,7 @@ pub(super) fn serve_plaintext(tasks: &mut Tasks, doors: &Doors, shared: &Arc<Sha
 /// The authority gives no certificate for the port.
 pub(super) async fn serve_tls(
     tasks: &mut Tasks,
-    doors: &Doors,
+    acceptors: &Acceptors,
     core: &Core,
     listener: TcpListener,
 ) -> anyhow::Result<()> {
@@ -203,16 +237,19 @@ pub(super) async fn serve_tls(
         addresses: Settings::server_addresses(settings.xds_tls_address),
         protocols: &[b"h2"],
     };
-    let (identity, renewal) = ServerIdentity::open(authority.clone(), names, SystemTime::now).await?;
+    let (identity, renewal) =
+        ServerIdentity::open(authority.clone(), names, SystemTime::now).await?;
     tasks.spawn(forever(identity.clone().keep_fresh(renewal)));
     // A cluster knows all its workloads; elsewhere a proxy may stand for none that is registered.
     let registry = Registry { mesh: shared.mesh.clone(), complete: settings.cluster.is_some() };
-    let certificates = CertificateService::new(authority.clone(), authenticator.clone(), SystemTime::now)
-        .with_registry(Arc::new(registry));
+    let certificates =
+        CertificateService::new(authority.clone(), authenticator.clone(), SystemTime::now)
+            .with_registry(Arc::new(registry));
     let trust = Trust::Proven { authenticator, clock: SystemTime::now };
-    let routes = Routes::new(Discovery::server(shared.clone(), trust)).add_service(certificates.into_server());
-    let door = doors.door("xds-tls", XDS, Speech::Grpc, Some(identity));
-    tasks.spawn(forever(door.serve(listener, routes.prepare().into_axum_router())));
+    let routes = Routes::new(Discovery::server(shared.clone(), trust))
+        .add_service(certificates.into_server());
+    let acceptor = acceptors.of("xds-tls", XDS, Spoken::Grpc, Some(identity));
+    tasks.spawn(forever(acceptor.serve(listener, routes.prepare().into_axum_router())));
     Ok(())
 }
 
@@ -238,46 +275,60 @@ impl IdentityRegistry for Registry {
 /// The authority gives no certificate for the port, or the settings of injection cannot be used.
 pub(super) async fn serve_webhooks(
     tasks: &mut Tasks,
-    doors: &Doors,
+    acceptors: &Acceptors,
     core: &Core,
     listener: TcpListener,
 ) -> anyhow::Result<()> {
-    let Core { settings, authority, shared, defaults, .. } = core;
+    let Core { settings, authority, shared, judge, .. } = core;
     let address = listener.local_addr()?;
     let names = ServerNames {
         names: settings.webhook_names(),
         addresses: Settings::server_addresses(address),
         protocols: webhook::PROTOCOLS,
     };
-    let (identity, renewal) = ServerIdentity::open(authority.clone(), names, SystemTime::now).await?;
+    let (identity, renewal) =
+        ServerIdentity::open(authority.clone(), names, SystemTime::now).await?;
     tasks.spawn(forever(identity.clone().keep_fresh(renewal)));
     let followed = webhook::settings::Followed::open(settings)?;
-    let webhooks =
-        Webhooks::new(shared.mesh.clone(), defaults.clone(), followed.settings.clone(), shared.metrics.clone());
+    let webhooks = Webhooks::new(
+        shared.mesh.clone(),
+        judge.clone(),
+        followed.settings.clone(),
+        shared.metrics.clone(),
+    );
     tasks.spawn(forever(followed.follow()));
-    let requests = doors.requests("webhooks", webhook::MAX_BODY, WEBHOOKS_AT_A_TIME);
+    let requests = acceptors.requests("webhooks", webhook::MAX_BODY, WEBHOOKS_AT_A_TIME);
     let router = webhook::router(Arc::new(webhooks), Arc::new(requests));
-    let door = doors.door("webhooks", HTTP, Speech::Http, Some(identity));
-    tasks.spawn(forever(door.serve(listener, router)));
+    let acceptor = acceptors.of("webhooks", HTTP, Spoken::Http, Some(identity));
+    tasks.spawn(forever(acceptor.serve(listener, router)));
     Ok(())
 }
 
 /// Serves the REST API and health.
-pub(super) fn serve_rest(tasks: &mut Tasks, doors: &Doors, listener: TcpListener, api: Api, guard: Guard) {
-    let requests = doors.requests("http", admin::MAX_BODY, REST_AT_A_TIME);
+pub(super) fn serve_rest(
+    tasks: &mut Tasks,
+    acceptors: &Acceptors,
+    listener: TcpListener,
+    api: Api,
+    guard: Guard,
+) {
+    let requests = acceptors.requests("http", admin::MAX_BODY, REST_AT_A_TIME);
     let router = admin::router(Arc::new(api), Arc::new(guard), Arc::new(requests));
-    tasks.spawn(forever(doors.door("http", HTTP, Speech::Http, None).serve(listener, router)));
+    tasks.spawn(forever(acceptors.of("http", HTTP, Spoken::Http, None).serve(listener, router)));
 }
 
 /// Serves the metrics, as OpenMetrics text.
-pub(super) fn serve_metrics(tasks: &mut Tasks, doors: &Doors, listener: TcpListener) {
+pub(super) fn serve_metrics(tasks: &mut Tasks, acceptors: &Acceptors, listener: TcpListener) {
     let headers = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    let (metrics, requests) = (doors.metrics.clone(), Arc::new(doors.requests("metrics", 0, METRICS_AT_A_TIME)));
-    let admit = async |State(requests): State<Arc<Requests>>, request, next| requests.pass(request, next).await;
+    let (metrics, requests) =
+        (acceptors.metrics.clone(), Arc::new(acceptors.requests("metrics", 0, METRICS_AT_A_TIME)));
+    let admit = async |State(requests): State<Arc<Requests>>, request, next| {
+        requests.pass(request, next).await
+    };
     let router = Router::new()
         .route("/metrics", get(move || async move { (headers, metrics.render()) }))
         .layer(middleware::from_fn_with_state(requests, admit));
-    tasks.spawn(forever(doors.door("metrics", HTTP, Speech::Http, None).serve(listener, router)));
+    tasks.spawn(forever(acceptors.of("metrics", HTTP, Spoken::Http, None).serve(listener, router)));
 }
 
 #[cfg(test)]
@@ -288,8 +339,9 @@ mod tests {
     async fn a_mesh_that_comes_back_at_once_finds_room_to_wait() {
         let listener = listen((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
-        let waiting: io::Result<Vec<_>> =
-            (0..500).map(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5))).collect();
+        let waiting: io::Result<Vec<_>> = (0..500)
+            .map(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5)))
+            .collect();
         assert_eq!(waiting.unwrap().len(), 500, "nobody has accepted any of them");
     }
 }

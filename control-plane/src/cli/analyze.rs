@@ -6,7 +6,11 @@ use clap::Args;
 use ferromesh_xds_translator::{analyze::analyze_input, diagnostic::Severity, ir::MeshDefaults};
 use serde_json::json;
 
-use super::{inputs, print, print_error, remote::Form};
+use super::{
+    inputs,
+    print::{print, print_error},
+    remote::Form,
+};
 
 /// `ferromesh analyze`.
 #[derive(Args, Debug)]
@@ -37,7 +41,9 @@ pub(crate) fn run(command: &Analyze) -> anyhow::Result<ExitCode> {
     let count = |severity| findings.iter().filter(|d| d.severity == severity).count();
     let failed = findings.iter().any(|d| d.severity.fails_analysis());
     match command.output {
-        Form::Json => print(&serde_json::to_string_pretty(&json!({ "passed": !failed, "diagnostics": findings }))?),
+        Form::Json => print(&serde_json::to_string_pretty(
+            &json!({ "passed": !failed, "diagnostics": findings }),
+        )?),
         Form::Text => {
             findings.iter().for_each(|finding| print(&finding.to_string()));
             let errors = count(Severity::Error) + count(Severity::ErrorRef);

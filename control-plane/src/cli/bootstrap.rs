@@ -2,17 +2,22 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use ferromesh_proto::bootstrap::{BootstrapSettings, Discovery, HostPort, NodeSettings, ProxyType, Statistics, render};
+use ferromesh_proto::bootstrap::{
+    BootstrapSettings, Discovery, HostPort, NodeSettings, ProxyType, Statistics, render,
+};
 use serde_json::Map;
 
-use super::{print, print_error, remote::Remote};
+use super::{
+    inputs,
+    print::{print, print_error},
+    remote::Remote,
+};
 use crate::config::{RemoteOptions, SERVER_NAME};
 
 /// `ferromesh bootstrap`.
@@ -75,7 +80,8 @@ enum Type {
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: expected KEY=VALUE"))?;
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| format!("{text:?}: expected KEY=VALUE"))?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
@@ -92,16 +98,24 @@ pub(crate) async fn run(command: &Bootstrap, remote: &RemoteOptions) -> anyhow::
             print_error(
                 "no --sds-socket: the bootstrap carries a join token, and this Envoy will have no mutual TLS in the mesh",
             );
-            let roots_pem = fs::read_to_string(&command.root_cert).with_context(|| {
-                format!("reading {}; give the control plane's root with --root-cert", command.root_cert.display())
+            let roots_pem = inputs::text(&command.root_cert).with_context(|| {
+                format!(
+                    "reading {}; give the control plane's root with --root-cert",
+                    command.root_cert.display()
+                )
             })?;
-            let token =
-                Remote::new(remote)?.join_token(&command.namespace, &command.service_account, &command.ttl).await?;
+            let token = Remote::new(remote)?
+                .join_token(&command.namespace, &command.service_account, &command.ttl)
+                .await?;
             Discovery::Token { address, server_name, roots_pem, token }
         }
     };
     let node = NodeSettings {
-        proxy_type: if command.kind == Type::Router { ProxyType::Router } else { ProxyType::Sidecar },
+        proxy_type: if command.kind == Type::Router {
+            ProxyType::Router
+        } else {
+            ProxyType::Sidecar
+        },
         address: command.ip,
         name: command.name.clone(),
         namespace: command.namespace.clone(),

@@ -1,18 +1,24 @@
 //! `ferromesh inject`: pods as the webhook would make them, without a cluster.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use ferromesh_xds_translator::{
     diagnostic::{Diagnostic, FieldPath},
-    dialect::{Spec, parse_value},
+    dialect::{Kind, parse_value},
     ir::Labels,
     yaml::{self, Document},
 };
 
-use super::{inputs, print, print_error};
-use crate::inject::{InjectionSettings, Report, inject_document};
+use super::{
+    inputs,
+    print::{print, print_error},
+};
+use crate::inject::{
+    InjectionSettings,
+    workload::{Report, inject_document},
+};
 
 /// `ferromesh inject`.
 #[derive(Args, Debug)]
@@ -33,7 +39,8 @@ pub(super) struct Inject {
     /// Files or folders of YAML or JSON; `-` is standard input
     #[arg(short, long = "file", value_name = "PATH", required = true)]
     files: Vec<PathBuf>,
-    /// Injection settings, as in the ConfigMap `ferromesh-injection` [default: those of a new installation]
+    /// Injection settings, as in the ConfigMap `ferromesh-injection` [default: those of a new
+    /// installation]
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
     /// Namespace of objects that name none
@@ -47,13 +54,7 @@ pub(super) struct Inject {
 /// A file cannot be read.
 pub(super) fn run(command: &Inject) -> anyhow::Result<ExitCode> {
     let Some(settings) = settings(command)? else { return Ok(ExitCode::FAILURE) };
-    let mut texts = Vec::new();
-    for path in &command.files {
-        for (name, bytes) in inputs::files(path)? {
-            let text = String::from_utf8(bytes).with_context(|| format!("{name}: not UTF-8 text"))?;
-            texts.push((name, text));
-        }
-    }
+    let texts = inputs::texts(&command.files)?;
     if texts.iter().all(|(_, text)| yaml::split(text).is_empty()) {
         bail!("nothing to inject: there is no document");
     }
@@ -71,14 +72,17 @@ pub(super) fn run(command: &Inject) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Every document of files (name, content), injected, and what became of those that make pods; or every mistake.
+/// Every document of files (name, content), injected, and what became of those that make pods; or
+/// every mistake.
 fn injected(
     files: &[(String, String)],
     namespace: &str,
     settings: &InjectionSettings,
 ) -> Result<(String, Vec<Report>), Vec<String>> {
-    let documents: Vec<(&str, Document<'_>)> =
-        files.iter().flat_map(|(name, text)| yaml::split(text).into_iter().map(|d| (name.as_str(), d))).collect();
+    let documents: Vec<(&str, Document<'_>)> = files
+        .iter()
+        .flat_map(|(name, text)| yaml::split(text).into_iter().map(|d| (name.as_str(), d)))
+        .collect();
     let namespaces = documents.iter().filter_map(|(_, document)| labelled(document)).collect();
     let (mut texts, mut reports, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
     for (file, document) in &documents {
@@ -87,7 +91,8 @@ fn injected(
                 texts.push(text);
                 reports.extend(about);
             }
-            Err(found) => mistakes.extend(found.iter().map(|f| format!("{file}:{}: {f}", document.first_line))),
+            Err(found) => mistakes
+                .extend(found.iter().map(|f| format!("{file}:{}: {f}", document.first_line))),
         }
     }
     if mistakes.is_empty() { Ok((texts.join("---\n"), reports)) } else { Err(mistakes) }
@@ -96,7 +101,7 @@ fn injected(
 /// `None`: the file has mistakes, which were shown.
 fn settings(command: &Inject) -> anyhow::Result<Option<InjectionSettings>> {
     let Some(path) = &command.settings else { return Ok(Some(InjectionSettings::default())) };
-    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let text = inputs::text(path)?;
     match InjectionSettings::default().read(&path.display().to_string(), &text) {
         Ok(settings) => Ok(Some(settings)),
         Err(findings) => {
@@ -110,7 +115,8 @@ fn settings(command: &Inject) -> anyhow::Result<Option<InjectionSettings>> {
 fn labelled(document: &Document<'_>) -> Option<(String, Labels)> {
     let value = yaml::parse(document.text).ok()??.to_json();
     let (object, _) = (value.get("kind")? == "Namespace").then(|| parse_value(value).ok())??;
-    matches!(object.spec, Spec::Namespace(_)).then(|| (object.id.name.to_string(), object.meta.labels.clone()))
+    (object.id.kind == Kind::NAMESPACE)
+        .then(|| (object.id.name.to_string(), object.meta.labels.clone()))
 }
 
 /// A document as it is to be printed.
@@ -143,14 +149,17 @@ fn show(report: &Report) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn files(text: &str) -> Vec<(String, String)> {
         vec![("app.yaml".to_owned(), text.to_owned())]
     }
 
-    /// Files `tests/golden/inject/CASE.yaml`, injected as `CASE.settings.yaml` says, are `CASE.injected.yaml`, and injecting
-    /// them again changes nothing. `UPDATE_GOLDEN=1` writes the results anew, to be read in review like code.
+    /// Files `tests/golden/inject/CASE.yaml`, injected as `CASE.settings.yaml` says, are
+    /// `CASE.injected.yaml`, and injecting them again changes nothing. `UPDATE_GOLDEN=1` writes the
+    /// results anew, to be read in review like code.
     #[test]
     fn manifests_are_injected_as_agreed() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/inject");
@@ -158,7 +167,9 @@ mod tests {
             let path = |ending: &str| format!("{folder}/{case}{ending}");
             let given = fs::read_to_string(path(".yaml")).expect("a case");
             let written = fs::read_to_string(path(".settings.yaml")).unwrap_or_default();
-            let settings = InjectionSettings::default().read("settings.yaml", &written).expect("good settings");
+            let settings = InjectionSettings::default()
+                .read("settings.yaml", &written)
+                .expect("good settings");
             let (text, _) = injected(&files(&given), "default", &settings).expect("it is injected");
             if std::env::var_os("UPDATE_GOLDEN").is_some() {
                 fs::write(path(".injected.yaml"), &text).expect("a file");
@@ -174,7 +185,8 @@ mod tests {
     #[test]
     fn what_makes_no_pods_is_printed_as_it_is_written() {
         let text = "# ours\napiVersion: v1\nkind: Service # a comment\nmetadata: {name: a}\n";
-        let (printed, reports) = injected(&files(text), "default", &InjectionSettings::default()).expect("it is read");
+        let (printed, reports) =
+            injected(&files(text), "default", &InjectionSettings::default()).expect("it is read");
         assert_eq!((printed.as_str(), reports.len()), (text, 0));
     }
 
@@ -182,9 +194,13 @@ mod tests {
     fn every_mistake_is_shown_with_its_document() {
         let text = "a: b: c\n---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  \
                     annotations: {ferromesh.io/proxy: nginx}\nspec: {containers: [{name: a}]}\n";
-        let mistakes = injected(&files(text), "shop", &InjectionSettings::default()).expect_err("mistakes");
+        let mistakes =
+            injected(&files(text), "shop", &InjectionSettings::default()).expect_err("mistakes");
         assert!(mistakes[0].starts_with("app.yaml:1: error[FM0002]"), "{mistakes:?}");
         assert!(mistakes[1].starts_with("app.yaml:3: error[FM0103]: Pod shop/a: "), "{mistakes:?}");
-        assert!(mistakes[1].contains("expected one of ferromesh, envoy, got `nginx`"), "{mistakes:?}");
+        assert!(
+            mistakes[1].contains("expected one of ferromesh, envoy, got `nginx`"),
+            "{mistakes:?}"
+        );
     }
 }

@@ -1,63 +1,178 @@
-//! Files that offline commands read: `-f PATH`, several times; a folder means every YAML and JSON file in it.
+//! Files that offline commands read: `-f PATH`, several times; a folder means every YAML and JSON
+//! file in it, by the rules of a watched directory.
 
 use std::{
-    fs,
-    io::{self, Read},
+    fs::File,
+    io,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
-use ferromesh_xds_translator::dialect::{Parsed, overlay, parse_files};
+use anyhow::{Context, anyhow, bail};
+use ferromesh_xds_translator::{
+    diagnostic::Diagnostic,
+    dialect::{MAX_FILE_BYTES, Parsed, overlay, parse_files},
+};
 
-/// Reads every `-f` as one set; objects of a later set replace those of an earlier one.
+use crate::source::directory::listing::{Seen, read_bounded, read_regular, unreadable};
+
+/// One `-f`.
+#[derive(Default)]
+pub(crate) struct Input {
+    /// Its files by name, with their content; of one that is too large, more than is allowed.
+    pub(crate) files: Vec<(String, Vec<u8>)>,
+    /// What is said of everything else that looks like configuration and was not read.
+    pub(crate) trouble: Vec<Diagnostic>,
+}
+
+/// Reads every `-f` as one set; objects of a later set replace those of an earlier one. What a
+/// folder holds and cannot be read is among the findings.
 ///
 /// # Errors
 /// A path does not exist or cannot be read, or a folder has no file to read.
 pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Parsed> {
     let mut sets = Vec::new();
     for path in paths {
-        let files = files(path)?;
-        sets.push(parse_files(files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()))));
+        let Input { files, trouble } = input(path)?;
+        let mut set =
+            parse_files(files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())));
+        set.diagnostics.extend(trouble);
+        sets.push(set);
     }
     Ok(overlay(sets))
 }
 
-/// The files of one `-f`, by name, with their content.
+/// The texts of every `-f`, by name.
 ///
 /// # Errors
-/// As [`read`].
-pub(crate) fn files(path: &Path) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-    if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        io::stdin().read_to_end(&mut bytes).context("reading standard input")?;
-        return Ok(vec![("<stdin>".to_owned(), bytes)]);
-    }
-    let meta = fs::metadata(path).with_context(|| format!("reading {}", path.display()))?;
-    let mut found = Vec::new();
-    if meta.is_dir() {
-        list(path, &mut found)?;
-        if found.is_empty() {
-            bail!("{}: no file ends in .yaml, .yml or .json", path.display());
+/// As [`read`]; something cannot be read, is too large, or is no text.
+pub(crate) fn texts(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, String)>> {
+    let mut texts = Vec::new();
+    for path in paths {
+        let Input { files, trouble } = input(path)?;
+        if !trouble.is_empty() {
+            let said: Vec<String> = trouble.iter().map(ToString::to_string).collect();
+            bail!("{}", said.join("\n"));
         }
-        found.sort();
-    } else {
-        found.push(path.to_owned());
+        for (name, bytes) in files {
+            let text = checked(&name, bytes)?;
+            texts.push((name, text));
+        }
     }
-    let read = |path: PathBuf| {
-        let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        Ok((path.display().to_string(), bytes))
-    };
-    found.into_iter().map(read).collect()
+    Ok(texts)
 }
 
-fn list(folder: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
-        let path = entry.with_context(|| format!("reading {}", folder.display()))?.path();
-        if path.is_dir() {
-            list(&path, found)?;
-        } else if matches!(path.extension().and_then(|e| e.to_str()), Some("yaml" | "yml" | "json")) {
-            found.push(path);
+/// The text of a file that an option names.
+///
+/// # Errors
+/// It cannot be read, is too large, or is no text.
+pub(crate) fn text(path: &Path) -> anyhow::Result<String> {
+    checked(&path.display().to_string(), named(path)?)
+}
+
+fn checked(name: &str, bytes: Vec<u8>) -> anyhow::Result<String> {
+    if bytes.len() > MAX_FILE_BYTES {
+        bail!("{name}: the file is too large: at most {} MiB are read", MAX_FILE_BYTES >> 20);
+    }
+    String::from_utf8(bytes).map_err(|_| anyhow!("{name}: not UTF-8 text"))
+}
+
+fn input(path: &Path) -> anyhow::Result<Input> {
+    if path == Path::new("-") {
+        let bytes = read_bounded(io::stdin().lock()).context("reading standard input")?;
+        return Ok(Input { files: vec![("<stdin>".to_owned(), bytes)], ..Input::default() });
+    }
+    if !path.is_dir() {
+        let file = (path.display().to_string(), named(path)?);
+        return Ok(Input { files: vec![file], ..Input::default() });
+    }
+    let mut seen = Seen::default();
+    seen.look(path);
+    if seen.files.is_empty() && seen.trouble.is_empty() {
+        bail!("{}: no file ends in .yaml, .yml or .json", path.display());
+    }
+    let mut input = Input { files: Vec::new(), trouble: seen.trouble };
+    for path in seen.files {
+        match read_regular(&path) {
+            Ok(bytes) => input.files.push((path.display().to_string(), bytes)),
+            Err(error) => input.trouble.push(unreadable(&path, &error)),
         }
     }
-    Ok(())
+    Ok(input)
+}
+
+/// Reads what the user named, which may be a pipe.
+fn named(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let read = File::open(path).and_then(read_bounded);
+    read.with_context(|| format!("reading {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write, os::unix::fs::symlink, thread};
+
+    use nix::{sys::stat::Mode, unistd::mkfifo};
+
+    use super::*;
+
+    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: one}\nspec: {ports: [{name: http, port: 80}]}\n";
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let above = tempfile::tempdir().expect("a directory");
+        let folder = above.path().join("mesh");
+        fs::create_dir(&folder).expect("a folder");
+        fs::write(folder.join("a.yaml"), SERVICE).expect("a file");
+        (above, folder)
+    }
+
+    #[test]
+    fn a_folder_is_read_as_a_watched_one() {
+        let (above, folder) = folder();
+        let outside = above.path().join("outside");
+        fs::create_dir(&outside).expect("a folder");
+        fs::write(outside.join("b.yaml"), "kept: [to itself\n").expect("a file");
+        symlink(".", folder.join("loop")).expect("a link");
+        let given = [folder.clone()];
+        assert_eq!(texts(&given).expect("one file").len(), 1);
+        assert_eq!(read(&given).expect("one file").diagnostics, []);
+        mkfifo(&folder.join("pipe.yaml"), Mode::S_IRWXU).expect("a pipe");
+        symlink(&outside, folder.join("elsewhere")).expect("a link out");
+        symlink(outside.join("b.yaml"), folder.join("b.yaml")).expect("a link out");
+        let parsed = read(&given).expect("what can be read");
+        let said: Vec<String> = parsed.diagnostics.iter().map(ToString::to_string).collect();
+        assert_eq!((parsed.objects.len(), parsed.refused(), said.len()), (1, 3, 3), "{said:#?}");
+        for name in ["pipe.yaml", "elsewhere", "b.yaml"] {
+            assert!(said.iter().any(|finding| finding.contains(name)), "{name}: {said:#?}");
+        }
+        let error = texts(&given).expect_err("half of it would be taken for all").to_string();
+        assert!(error.contains("pipe.yaml") && error.contains("elsewhere"), "{error}");
+    }
+
+    #[test]
+    fn a_pipe_that_is_named_is_read_and_what_never_ends_is_refused() {
+        let (_above, folder) = folder();
+        let pipe = folder.join("pipe");
+        mkfifo(&pipe, Mode::S_IRWXU).expect("a pipe");
+        let writer = thread::spawn({
+            let pipe = pipe.clone();
+            move || {
+                let mut file = fs::OpenOptions::new().write(true).open(pipe).expect("a reader");
+                file.write_all(SERVICE.as_bytes()).expect("written");
+            }
+        });
+        assert_eq!(read(&[pipe]).expect("the pipe").objects.len(), 1);
+        writer.join().expect("it wrote");
+        for endless in [[PathBuf::from("/dev/zero")], [sparse(&folder)]] {
+            assert_eq!(read(&endless).expect("a finding").refused(), 1);
+            let error = text(&endless[0]).expect_err("too large").to_string();
+            assert!(error.contains("too large"), "{error}");
+        }
+        let missing = text(&folder.join("none")).expect_err("missing");
+        assert!(format!("{missing:#}").contains("reading"), "{missing:#}");
+    }
+
+    fn sparse(folder: &Path) -> PathBuf {
+        let path = folder.join("sparse.yaml");
+        File::create(&path).and_then(|file| file.set_len(3 << 30)).expect("a sparse file");
+        path
+    }
 }

@@ -5,14 +5,16 @@ mod bootstrap;
 mod crds;
 mod inject;
 mod inputs;
+mod print;
 mod remote;
 mod translate;
 mod yaml;
 
-use std::{borrow::Cow, ffi::OsString, io::Write, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+use self::print::{line_of, print_error};
 use crate::{
     app,
     config::{RemoteOptions, ServeOptions},
@@ -115,7 +117,10 @@ pub fn main() -> ExitCode {
     #[cfg(feature = "demo")]
     if let Command::Proxy { arguments } = command {
         let program = OsString::from("ferromesh-proxy");
-        return ferromesh_dataplane::main_with(std::iter::once(program).chain(arguments), &["proxy"]);
+        return ferromesh_dataplane::main_with(
+            std::iter::once(program).chain(arguments),
+            &["proxy"],
+        );
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -127,7 +132,7 @@ pub fn main() -> ExitCode {
     match runtime.block_on(run(command)) {
         Ok(code) => code,
         Err(error) => {
-            print_error(&format!("error: {error:#}"));
+            print_error(&format!("error: {}", line_of(&error)));
             ExitCode::FAILURE
         }
     }
@@ -148,33 +153,16 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Apply { command, remote } => Remote::new(&remote)?.apply(&command).await?,
         Command::Get { command, remote } => Remote::new(&remote)?.get(&command).await?,
         Command::Delete { command, remote } => Remote::new(&remote)?.delete(&command).await?,
-        Command::ProxyStatus { command, remote } => Remote::new(&remote)?.proxy_status(&command).await?,
-        Command::ProxyConfig { command, remote } => Remote::new(&remote)?.proxy_config(&command).await?,
+        Command::ProxyStatus { command, remote } => {
+            Remote::new(&remote)?.proxy_status(&command).await?
+        }
+        Command::ProxyConfig { command, remote } => {
+            Remote::new(&remote)?.proxy_config(&command).await?
+        }
         Command::Bootstrap { command, remote } => bootstrap::run(&command, &remote).await?,
         Command::Token { command, remote } => Remote::new(&remote)?.token(&command).await?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Prints a result. A closed pipe (`| head`) is no reason to panic.
-fn print(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{}", harmless(text));
-}
-
-/// Prints what is for a person to read beside the result.
-fn print_error(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", harmless(text));
-}
-
-/// The text with control characters written out, as JSON does: names, messages and documents come from others, and a terminal
-/// would obey what stands in them.
-fn harmless(text: &str) -> Cow<'_, str> {
-    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
-    if !text.contains(obeyed) {
-        return Cow::Borrowed(text);
-    }
-    let shown = text.chars().map(|c| if obeyed(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() });
-    Cow::Owned(shown.collect())
 }
 
 #[cfg(test)]
@@ -182,16 +170,6 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-
-    #[test]
-    fn a_terminal_has_nothing_to_obey_in_what_others_wrote() {
-        assert_eq!(harmless("two\n\tlines, ünïcode"), "two\n\tlines, ünïcode");
-        let hostile = "\u{1b}[2J\u{9b}31m\r\u{7f}\u{8}x";
-        assert_eq!(harmless(hostile), r"\u001b[2J\u009b31m\u000d\u007f\u0008x");
-        // Within JSON too, it stays the text that it was.
-        let json = format!("\"{}\"", harmless("\u{9b}x"));
-        assert_eq!(serde_json::from_str::<String>(&json).expect("JSON"), "\u{9b}x");
-    }
 
     #[test]
     fn the_command_line_is_well_formed() {

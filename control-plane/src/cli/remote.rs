@@ -6,14 +6,20 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets::NOTHING};
-use ferromesh_xds_translator::dialect::Kind;
+use ferromesh_xds_translator::dialect::{Kind, Object};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::{Value, json};
 
-use super::{inputs, print, print_error};
+use super::{
+    inputs,
+    print::{print, print_error},
+};
 use crate::config::RemoteOptions;
+
+/// Most bytes of objects that are judged together; less than the server reads of a request.
+const LARGEST_LIST: usize = 3 << 20;
 
 /// A form of output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -42,16 +48,16 @@ pub(crate) struct Apply {
 #[derive(Args, Debug)]
 #[group(skip)]
 #[command(
-    after_help = "Examples:\n  ferromesh get virtualservices\n  ferromesh get virtualservice reviews -n default -o json"
+    after_help = "Examples:\n  ferromesh get virtualservices\n  ferromesh get virtualservices -n shop\n  ferromesh get vs reviews -n default -o json\n  ferromesh get gateways.networking.istio.io"
 )]
 pub(crate) struct Get {
-    /// Kind, such as virtualservice
+    /// Kind, such as virtualservice, vs or virtualservices.networking.istio.io
     kind: String,
     /// Name; all when absent
     name: Option<String>,
-    /// Namespace
-    #[arg(short, long, default_value = "default")]
-    namespace: String,
+    /// Namespace; without it a name is looked up in `default`, and a list is of all namespaces
+    #[arg(short, long)]
+    namespace: Option<String>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Form,
@@ -62,7 +68,7 @@ pub(crate) struct Get {
 #[group(skip)]
 #[command(after_help = "Example:\n  ferromesh delete virtualservice reviews -n default")]
 pub(crate) struct Delete {
-    /// Kind, such as virtualservice
+    /// Kind, such as virtualservice, vs or virtualservices.networking.istio.io
     kind: String,
     /// Name
     name: String,
@@ -124,7 +130,10 @@ impl Remote {
     /// # Errors
     /// The token's file cannot be read.
     pub(crate) fn new(options: &RemoteOptions) -> anyhow::Result<Self> {
-        Ok(Self { server: options.server.trim_end_matches('/').to_owned(), token: options.token()? })
+        Ok(Self {
+            server: options.server.trim_end_matches('/').to_owned(),
+            token: options.token()?,
+        })
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
@@ -140,9 +149,9 @@ impl Remote {
             }
             None => Full::default(),
         };
-        let request = request
-            .body(body)
-            .with_context(|| format!("{}: expected a URL such as http://127.0.0.1:8080", self.server))?;
+        let request = request.body(body).with_context(|| {
+            format!("{}: expected a URL such as http://127.0.0.1:8080", self.server)
+        })?;
         let response = client.request(request).await;
         let response = response.with_context(|| {
             format!("no control plane answers at {}; start one with `ferromesh serve`, or give --server", self.server)
@@ -162,26 +171,72 @@ impl Remote {
         for diagnostic in &parsed.diagnostics {
             print_error(&diagnostic.to_string());
         }
-        let (mut refused, query) = (parsed.refused(), if command.dry_run { "?dryRun=true" } else { "" });
-        for object in &parsed.objects {
-            let name = format!("{} {}/{}", object.id.kind.kind_name(), object.id.namespace, object.id.name);
-            match self
-                .ask(
-                    Method::PUT,
-                    &format!("{}{query}", path_of(object.id.kind, &object.id.namespace, &object.id.name)),
-                    Some(&object.raw()),
-                )
-                .await
-            {
-                Ok(answer) if command.dry_run => print(&format!("{name} valid{}", remarks(&answer))),
-                Ok(answer) => print(&format!("{name} stored as revision {}{}", answer["revision"], remarks(&answer))),
+        let sent = match command.dry_run {
+            true => self.rehearse(&parsed.objects).await?,
+            false => self.store(&parsed.objects).await,
+        };
+        match parsed.refused() + sent {
+            0 => Ok(()),
+            refused => bail!("{refused} objects were refused"),
+        }
+    }
+
+    /// Stores objects one by one; how many the server refused.
+    async fn store(&self, objects: &[Object]) -> usize {
+        let mut refused = 0;
+        for object in objects {
+            let (id, name) = (&object.id, title(object));
+            let path = path_of(id.kind, &id.namespace, &id.name);
+            match self.ask(Method::PUT, &path, Some(&object.raw())).await {
+                Ok(answer) => print(&format!(
+                    "{name} stored as revision {}{}",
+                    answer["revision"],
+                    remarks(&answer)
+                )),
                 Err(error) => {
                     refused += 1;
                     print_error(&format!("{name} refused: {error:#}"));
                 }
             }
         }
-        if refused > 0 { bail!("{refused} objects were refused") } else { Ok(()) }
+        refused
+    }
+
+    /// Has objects judged together, as they would serve; how many the server would refuse. What
+    /// is too much for one request is judged in parts.
+    async fn rehearse(&self, objects: &[Object]) -> anyhow::Result<usize> {
+        let mut refused = 0;
+        let (mut first, mut size) = (0, 0);
+        for (i, object) in objects.iter().enumerate() {
+            let more = object.raw().to_string().len();
+            if size + more > LARGEST_LIST {
+                refused += self.rehearse_list(&objects[first..i]).await?;
+                (first, size) = (i, 0);
+            }
+            size += more;
+        }
+        Ok(refused + self.rehearse_list(&objects[first..]).await?)
+    }
+
+    async fn rehearse_list(&self, objects: &[Object]) -> anyhow::Result<usize> {
+        let items: Vec<Value> = objects.iter().map(Object::raw).collect();
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+        let path = "/api/v1/objects?dryRun=true";
+        let answer = self.ask(Method::POST, path, Some(&list)).await?;
+        let mut refused = 0;
+        let answers = answer["items"].as_array().into_iter().flatten();
+        for (object, answer) in objects.iter().zip(answers) {
+            let name = title(object);
+            let status = answer["status"].as_u64().and_then(|s| u16::try_from(s).ok());
+            match status.and_then(|s| StatusCode::from_u16(s).ok()) {
+                Some(status) => {
+                    refused += 1;
+                    print_error(&format!("{name} refused: {}", explain(status, answer)));
+                }
+                None => print(&format!("{name} valid{}", remarks(answer))),
+            }
+        }
+        Ok(refused)
     }
 
     /// Prints objects.
@@ -189,13 +244,15 @@ impl Remote {
     /// # Errors
     /// There is no such kind or object, or no answer.
     pub(crate) async fn get(&self, command: &Get) -> anyhow::Result<()> {
-        let kind = kind_named(&command.kind)?;
+        let kind = Kind::named(&command.kind)?;
         if let Some(name) = &command.name {
-            let object = self.ask(Method::GET, &path_of(kind, &command.namespace, name), None).await?;
+            let namespace = command.namespace.as_deref().unwrap_or("default");
+            let object = self.ask(Method::GET, &path_of(kind, namespace, name), None).await?;
             print(&serde_json::to_string_pretty(&object["object"])?);
             return Ok(());
         }
-        let list = self.ask(Method::GET, &format!("/api/v1/objects?kind={}", kind.plural()), None).await?;
+        let list = list_of(kind, command.namespace.as_deref());
+        let list = self.ask(Method::GET, &list, None).await?;
         if command.output == Form::Json {
             print(&serde_json::to_string_pretty(&list)?);
             return Ok(());
@@ -218,7 +275,7 @@ impl Remote {
     /// # Errors
     /// There is no such object, or no answer.
     pub(crate) async fn delete(&self, command: &Delete) -> anyhow::Result<()> {
-        let kind = kind_named(&command.kind)?;
+        let kind = Kind::named(&command.kind)?;
         self.ask(Method::DELETE, &path_of(kind, &command.namespace, &command.name), None).await?;
         print(&format!("{} {}/{} deleted", kind.kind_name(), command.namespace, command.name));
         Ok(())
@@ -246,12 +303,15 @@ impl Remote {
     /// # Errors
     /// There is no such proxy or section, or no answer.
     pub(crate) async fn proxy_config(&self, command: &ProxyConfig) -> anyhow::Result<()> {
-        let mut dump =
-            self.ask(Method::GET, &format!("/api/v1/proxies/{}/config", encode(&command.proxy)), None).await?;
+        let mut dump = self
+            .ask(Method::GET, &format!("/api/v1/proxies/{}/config", encode(&command.proxy)), None)
+            .await?;
         let shown = match &command.section {
             Some(section) => match dump.get_mut(section) {
                 Some(value) => value.take(),
-                None => bail!("no section {section:?}: expected listeners, routes, clusters, endpoints or secrets"),
+                None => bail!(
+                    "no section {section:?}: expected listeners, routes, clusters, endpoints or secrets"
+                ),
             },
             None => dump,
         };
@@ -273,8 +333,14 @@ impl Remote {
     ///
     /// # Errors
     /// As [`Self::token`].
-    pub(crate) async fn join_token(&self, namespace: &str, service_account: &str, ttl: &str) -> anyhow::Result<String> {
-        let wanted = json!({ "namespace": namespace, "serviceAccount": service_account, "ttl": ttl });
+    pub(crate) async fn join_token(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        ttl: &str,
+    ) -> anyhow::Result<String> {
+        let wanted =
+            json!({ "namespace": namespace, "serviceAccount": service_account, "ttl": ttl });
         let answer = self.ask(Method::POST, "/api/v1/tokens", Some(&wanted)).await?;
         answer["token"].as_str().map(str::to_owned).context("the server's answer has no token")
     }
@@ -299,9 +365,16 @@ fn refusal_table(list: &Value) -> Option<Table> {
     for proxy in list["items"].as_array().into_iter().flatten() {
         for kind in SYNCED_TYPES.into_iter().filter(|kind| proxy["sync"][kind]["state"] == "NACK") {
             let sync = &proxy["sync"][kind];
-            let named: Vec<String> = sync["resources"].as_array().into_iter().flatten().map(text).collect();
+            let named: Vec<String> =
+                sync["resources"].as_array().into_iter().flatten().map(text).collect();
             let named = if named.is_empty() { "-".to_owned() } else { named.join(" ") };
-            let cells = [text(&proxy["id"]), kind.to_owned(), named, text(&sync["at"]), text(&sync["message"])];
+            let cells = [
+                text(&proxy["id"]),
+                kind.to_owned(),
+                named,
+                text(&sync["at"]),
+                text(&sync["message"]),
+            ];
             table.add_row(cells.map(|cell| one_line(&cell)));
         }
     }
@@ -314,10 +387,19 @@ fn one_line(text: &str) -> String {
     plain.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// `VirtualService shop/cart`
+fn title(object: &Object) -> String {
+    format!("{} {}/{}", object.id.kind.kind_name(), object.id.namespace, object.id.name)
+}
+
 fn explain(status: StatusCode, problem: &Value) -> String {
     let mut message = problem["detail"].as_str().map_or_else(|| status.to_string(), str::to_owned);
     for finding in problem["diagnostics"].as_array().into_iter().flatten() {
-        message.push_str(&format!("\n  {}: {}", text(&finding["field"]), text(&finding["message"])));
+        message.push_str(&format!(
+            "\n  {}: {}",
+            text(&finding["field"]),
+            text(&finding["message"])
+        ));
         if let Some(fix) = finding["fix"].as_str() {
             message.push_str(&format!(" ({fix})"));
         }
@@ -327,7 +409,11 @@ fn explain(status: StatusCode, problem: &Value) -> String {
 
 fn remarks(answer: &Value) -> String {
     let found = answer["diagnostics"].as_array().into_iter().flatten();
-    found.map(|d| format!("\n  {}: {}: {}", text(&d["severity"]), text(&d["field"]), text(&d["message"]))).collect()
+    found
+        .map(|d| {
+            format!("\n  {}: {}: {}", text(&d["severity"]), text(&d["field"]), text(&d["message"]))
+        })
+        .collect()
 }
 
 fn text(value: &Value) -> String {
@@ -344,30 +430,41 @@ fn plain_table(header: &[&str]) -> Table {
     table
 }
 
-/// The kind that a person means: `virtualservice`, `virtualservices`, `VirtualService`.
-fn kind_named(name: &str) -> anyhow::Result<Kind> {
-    let wanted = name.to_ascii_lowercase();
-    let known = Kind::all_served().find(|k| k.plural() == wanted || k.kind_name().eq_ignore_ascii_case(&wanted));
-    known.with_context(|| {
-        let kinds: Vec<&str> = Kind::all_served().map(Kind::plural).collect();
-        format!("no kind {name:?}: expected one of {}", kinds.join(", "))
-    })
-}
-
 fn path_of(kind: Kind, namespace: &str, name: &str) -> String {
     let namespace = if kind.namespaced() { namespace } else { "-" };
-    format!("/api/v1/objects/{}/{}/{}", kind.plural(), encode(namespace), encode(name))
+    format!("/api/v1/objects/{}/{}/{}", kind.resource(), encode(namespace), encode(name))
+}
+
+/// The objects of a kind; in a namespace, if it is one that has namespaces.
+fn list_of(kind: Kind, namespace: Option<&str>) -> String {
+    let list = format!("/api/v1/objects?kind={}", kind.resource());
+    match namespace.filter(|_| kind.namespaced()) {
+        Some(namespace) => format!("{list}&namespace={}", encode(namespace)),
+        None => list,
+    }
 }
 
 /// Percent-encodes one path segment.
 fn encode(segment: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-    segment.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    segment
+        .bytes()
+        .map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_is_of_the_namespace_that_is_asked_for() {
+        let secrets = "/api/v1/objects?kind=secrets";
+        assert_eq!(list_of(Kind::SECRET, None), secrets);
+        assert_eq!(list_of(Kind::SECRET, Some("a&b")), format!("{secrets}&namespace=a%26b"));
+        let mesh = list_of(Kind::MESH_CONFIG, Some("shop"));
+        assert!(!mesh.contains("shop"), "{mesh}");
+    }
 
     #[test]
     fn a_refusal_leaves_one_line_a_proxy_and_is_told_below() {

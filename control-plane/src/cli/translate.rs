@@ -1,26 +1,36 @@
 //! `ferromesh translate`: exactly what a proxy would get, without a running mesh.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use ferromesh_proto::discovery::Node;
 use ferromesh_xds_translator::{
-    analyze::analyze_input, class::NodeIdentity, compiler::Change, dialect::Kind, ir::MeshDefaults,
+    analyze::analyze_input,
+    class::NodeIdentity,
+    compiler::Change,
+    dialect::{Kind, stand_in},
+    ir::{MeshDefaults, ObjectId},
     translate::translate,
 };
 use prost_types::{ListValue, Struct, Value as ProtoValue, value::Kind as ProtoKind};
 use serde_json::Value;
 
-use super::{inputs, print, print_error, yaml};
+use super::{
+    inputs,
+    print::{print, print_error},
+    yaml,
+};
 use crate::secret;
 
 /// `ferromesh translate`.
 #[derive(Args, Debug)]
-#[command(after_help = "What cannot be used is reported on standard error; what is valid is translated.
+#[command(
+    after_help = "What cannot be used is reported on standard error; what is valid is translated.
 
 Example:
-  ferromesh translate -f ./mesh --node 'sidecar~10.0.0.7~cart-1.shop~shop.svc.cluster.local'")]
+  ferromesh translate -f ./mesh --node 'sidecar~10.0.0.7~cart-1.shop~shop.svc.cluster.local'"
+)]
 pub(crate) struct Translate {
     /// Files or folders of YAML or JSON; `-` is standard input
     #[arg(short, long = "file", value_name = "PATH", required = true)]
@@ -53,9 +63,10 @@ pub(crate) fn run(command: &Translate) -> anyhow::Result<ExitCode> {
         print_error(&finding.to_string());
     }
     let node = node(command)?;
+    let accepted: BTreeSet<ObjectId> = parsed.objects.iter().map(|o| o.id.clone()).collect();
     let mut changes = Vec::new();
     for object in parsed.objects {
-        if object.id.kind == Kind::Secret {
+        if object.id.kind == Kind::SECRET {
             match secret::split(&object) {
                 Ok(Some(material)) => changes.push(Change::Credential {
                     namespace: object.id.namespace.clone(),
@@ -68,6 +79,15 @@ pub(crate) fn run(command: &Translate) -> anyhow::Result<ExitCode> {
         } else {
             changes.push(Change::Upsert(Box::new(object)));
         }
+    }
+    let rejected = parsed.rejected.iter().filter_map(stand_in::of_rejected);
+    let closed = rejected.chain(parsed.fragments.iter().filter_map(stand_in::of_fragment));
+    for object in closed.filter(|object| !accepted.contains(&object.id)) {
+        print_error(&format!(
+            "{}: refused, and in force closed where no version was accepted",
+            object.id
+        ));
+        changes.push(Change::Upsert(Box::new(object)));
     }
     if changes.is_empty() {
         anyhow::bail!("nothing to translate: no file holds a valid object");
@@ -83,9 +103,9 @@ pub(crate) fn run(command: &Translate) -> anyhow::Result<ExitCode> {
 fn node(command: &Translate) -> anyhow::Result<NodeIdentity> {
     let metadata = match &command.metadata {
         Some(path) => {
-            let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-            let value: Value =
-                serde_json::from_str(&text).with_context(|| format!("{}: expected a JSON object", path.display()))?;
+            let text = inputs::text(path)?;
+            let value: Value = serde_json::from_str(&text)
+                .with_context(|| format!("{}: expected a JSON object", path.display()))?;
             value.as_object().map(structure)
         }
         None => None,
@@ -104,7 +124,9 @@ fn proto(value: &Value) -> ProtoValue {
         Value::Bool(b) => ProtoKind::BoolValue(*b),
         Value::Number(n) => ProtoKind::NumberValue(n.as_f64().unwrap_or_default()),
         Value::String(s) => ProtoKind::StringValue(s.clone()),
-        Value::Array(items) => ProtoKind::ListValue(ListValue { values: items.iter().map(proto).collect() }),
+        Value::Array(items) => {
+            ProtoKind::ListValue(ListValue { values: items.iter().map(proto).collect() })
+        }
         Value::Object(object) => ProtoKind::StructValue(structure(object)),
     };
     ProtoValue { kind: Some(kind) }

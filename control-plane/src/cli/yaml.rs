@@ -5,14 +5,16 @@ use serde_json::Value;
 /// Words that some YAML reader takes for something else than text.
 const NOT_TEXT: &[&str] = &["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
 
-/// Block YAML, ending in a line break. Scalars are JSON, which YAML contains: nothing needs guessing about quotes.
+/// Block YAML, ending in a line break. Scalars are JSON, which YAML contains: nothing needs
+/// guessing about quotes.
 pub(super) fn block(value: &Value) -> String {
     let mut text = String::new();
     write(value, 0, &mut text);
     text
 }
 
-/// Writes `value`, the first line of which begins where `text` ends, the others indented by `depth`.
+/// Writes `value`, the first line of which begins where `text` ends, the others indented by
+/// `depth`.
 fn write(value: &Value, depth: usize, text: &mut String) {
     let indent = "  ".repeat(depth);
     let mut lead = "";
@@ -66,8 +68,7 @@ mod tests {
     #[test]
     fn yaml_holds_what_json_holds() {
         let value = json!({ "a": [{ "b": "x: y", "c": [] }, 1, [2, "no"]], "d": {}, "e": null, "no": { "f/g": true } });
-        let expected =
-            "a:\n  - b: \"x: y\"\n    c: []\n  - 1\n  - - 2\n    - \"no\"\nd: {}\ne: null\n\"no\":\n  f/g: true\n";
+        let expected = "a:\n  - b: \"x: y\"\n    c: []\n  - 1\n  - - 2\n    - \"no\"\nd: {}\ne: null\n\"no\":\n  f/g: true\n";
         assert_eq!(block(&value), expected);
         assert_eq!(block(&json!("text")), "\"text\"\n");
     }

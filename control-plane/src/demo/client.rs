@@ -1,4 +1,5 @@
-//! An application's HTTP client: it knows a service by name and sends everything to its own sidecar.
+//! An application's HTTP client: it knows a service by name and sends everything to its own
+//! sidecar.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -50,7 +51,12 @@ impl Caller {
     ///
     /// # Errors
     /// No answer: refused, reset, or none in time.
-    pub(crate) async fn get(&self, host: &str, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
+    pub(crate) async fn get(
+        &self,
+        host: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<Answer> {
         self.send(Method::GET, host, path, headers).await
     }
 
@@ -65,8 +71,10 @@ impl Caller {
         path: &str,
         headers: &[(&str, &str)],
     ) -> anyhow::Result<Answer> {
-        let mut request =
-            Request::builder().method(method).uri(format!("http://{}{path}", self.through)).header(HOST, host);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.through))
+            .header(HOST, host);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -74,7 +82,10 @@ impl Caller {
         let exchange = async {
             let (head, body) = self.client.request(request).await?.into_parts();
             let bytes = body.collect().await?.to_bytes();
-            Ok(Answer { status: head.status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) })
+            Ok(Answer {
+                status: head.status,
+                body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+            })
         };
         tokio::time::timeout(PATIENCE, exchange)
             .await

@@ -63,9 +63,12 @@ fn tls_secret(certificate: &str, key: &str) -> String {
 
 /// Namespaces, service accounts, services and pods, as `kubectl get -o yaml` would show them.
 fn workloads(network: &Network) -> String {
-    let mut text = String::from("# The demo's workloads. Each pod's address is the inbound side of its sidecar.\n");
+    let mut text = String::from(
+        "# The demo's workloads. Each pod's address is the inbound side of its sidecar.\n",
+    );
     for namespace in ["default", "istio-system"] {
-        let _ = write!(text, "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {namespace}\n---\n");
+        let _ =
+            write!(text, "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {namespace}\n---\n");
     }
     let mut accounts: Vec<_> = WORKLOADS.iter().map(|w| (w.namespace, w.account)).collect();
     accounts.dedup();
@@ -75,8 +78,11 @@ fn workloads(network: &Network) -> String {
             "apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: {account}\n  namespace: {namespace}\n---\n"
         );
     }
-    let mut services: Vec<_> =
-        WORKLOADS.iter().filter(|w| w.role != Role::Client).map(|w| (w.namespace, w.app, w.role)).collect();
+    let mut services: Vec<_> = WORKLOADS
+        .iter()
+        .filter(|w| w.role != Role::Client)
+        .map(|w| (w.namespace, w.app, w.role))
+        .collect();
     services.dedup();
     for (namespace, app, role) in services {
         text.push_str(&service(namespace, app, role));

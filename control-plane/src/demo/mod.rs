@@ -1,5 +1,6 @@
-//! `ferromesh demo`: a whole mesh on this machine, proven check by check. The only module that imports the data plane,
-//! and only to start it again as a process of its own: the two still meet on the wire alone.
+//! `ferromesh demo`: a whole mesh on this machine, proven check by check. The only module that
+//! imports the data plane, and only to start it again as a process of its own: the two still meet
+//! on the wire alone.
 
 mod checks;
 mod client;
@@ -49,10 +50,12 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// Ctrl-C, a closed terminal, or a polite kill: each ends the demo in order, so that no process is left behind.
+/// Ctrl-C, a closed terminal, or a polite kill: each ends the demo in order, so that no process is
+/// left behind.
 async fn interrupted() {
     let listen = |kind| signal(kind).expect("the runtime handles signals");
-    let (mut terminate, mut hang_up) = (listen(SignalKind::terminate()), listen(SignalKind::hangup()));
+    let (mut terminate, mut hang_up) =
+        (listen(SignalKind::terminate()), listen(SignalKind::hangup()));
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
@@ -68,7 +71,9 @@ fn say(text: &str) {
 
 async fn prove(mesh: &Mesh, options: &DemoOptions) -> ExitCode {
     let mut outcomes: Vec<Outcome> = Vec::new();
-    for check in CHECKS.iter().filter(|c| options.only.as_deref().is_none_or(|text| c.name.contains(text))) {
+    for check in
+        CHECKS.iter().filter(|c| options.only.as_deref().is_none_or(|text| c.name.contains(text)))
+    {
         let outcome = tokio::select! {
             outcome = check.run(mesh) => outcome,
             () = interrupted() => return ExitCode::from(130),
@@ -80,8 +85,13 @@ async fn prove(mesh: &Mesh, options: &DemoOptions) -> ExitCode {
     }
     let failed = outcomes.iter().filter(|o| !o.holds).count();
     match options.output {
-        Output::Text if failed == 0 && !outcomes.is_empty() => say(&format!("all {} checks hold", outcomes.len())),
-        Output::Text => say(&format!("{failed} of {} checks do not hold; logs: run again with --keep", outcomes.len())),
+        Output::Text if failed == 0 && !outcomes.is_empty() => {
+            say(&format!("all {} checks hold", outcomes.len()))
+        }
+        Output::Text => say(&format!(
+            "{failed} of {} checks do not hold; logs: run again with --keep",
+            outcomes.len()
+        )),
         Output::Json => say(&json!({ "holds": failed == 0, "checks": outcomes }).to_string()),
     }
     if failed == 0 && !outcomes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -137,7 +147,9 @@ fn hints(mesh: &Mesh) {
     let dir = mesh.config_dir();
     say(&format!("Configuration: {}  (edit and save; the table follows)", dir.display()));
     say("  · 10-reviews.yaml: change the weights 90 and 10");
-    say("  · 40-security.yaml: remove bookinfo-reviews from the principals, and ratings refuses reviews");
+    say(
+        "  · 40-security.yaml: remove bookinfo-reviews from the principals, and ratings refuses reviews",
+    );
     say("  · 20-details.yaml: add a fault to the last rule");
     say(&format!(
         "From outside: curl -H 'Host: {PUBLIC_HOST}' http://{}:8080/productpage",

@@ -66,7 +66,8 @@ pub enum Output {
 impl DemoOptions {
     /// Which proxy a workload has.
     pub(crate) fn proxy_of(&self, workload: super::layout::Workload) -> ProxyKind {
-        let calls = workload == super::layout::PRODUCTPAGE || workload.role != super::layout::Role::Service;
+        let calls =
+            workload == super::layout::PRODUCTPAGE || workload.role != super::layout::Role::Service;
         self.client_proxy.filter(|_| calls).unwrap_or(self.proxy)
     }
 

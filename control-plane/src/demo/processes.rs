@@ -1,4 +1,5 @@
-//! The demo's processes: one control plane and one sidecar per workload, each this same program started again.
+//! The demo's processes: one control plane and one sidecar per workload, each this same program
+//! started again.
 
 use std::{
     fs,
@@ -116,7 +117,12 @@ impl ControlPlane {
     ///
     /// # Errors
     /// It does not become ready.
-    pub(crate) async fn start(network: &Network, dir: &Path, config: &Path, leaf_ttl: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        network: &Network,
+        dir: &Path,
+        config: &Path,
+        leaf_ttl: &str,
+    ) -> anyhow::Result<Self> {
         let data = dir.join("data");
         let rest = network.control_plane(8080);
         let arguments = [
@@ -129,8 +135,11 @@ impl ControlPlane {
             ("--metrics-address", Some(network.control_plane(15014).to_string())),
             ("--leaf-ttl", Some(leaf_ttl.to_owned())),
         ];
-        let arguments: Vec<String> =
-            arguments.into_iter().flat_map(|(flag, value)| [Some(flag.to_owned()), value]).flatten().collect();
+        let arguments: Vec<String> = arguments
+            .into_iter()
+            .flat_map(|(flag, value)| [Some(flag.to_owned()), value])
+            .flatten()
+            .collect();
         let mut process = Process::start("control-plane", dir, &arguments)?;
         process.until_ready(rest, "/healthz/ready").await?;
         let token = fs::read_to_string(data.join("admin-token"))
@@ -144,7 +153,12 @@ impl ControlPlane {
     ///
     /// # Errors
     /// No answer, or one that is not 2xx.
-    pub(crate) async fn rest(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+    pub(crate) async fn rest(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> anyhow::Result<Value> {
         let (status, text) = fetch(method, self.rest, path, Some(&self.token), body).await?;
         if !status.is_success() {
             bail!("{path}: {status}: {}", String::from_utf8_lossy(&text));

@@ -47,7 +47,13 @@ const REMEMBERED: usize = 20_000;
 impl Seen {
     /// Requests whose path begins with `prefix`, oldest first.
     pub(crate) fn arrivals(&self, prefix: &str) -> Vec<Arrival> {
-        self.requests.lock().expect(POISONED).iter().filter(|a| a.path.starts_with(prefix)).cloned().collect()
+        self.requests
+            .lock()
+            .expect(POISONED)
+            .iter()
+            .filter(|a| a.path.starts_with(prefix))
+            .cloned()
+            .collect()
     }
 
     /// Requests by the identity of their caller since the last call.
@@ -66,11 +72,14 @@ impl Seen {
     }
 }
 
-/// The peer's SPIFFE id from the last element of `x-forwarded-client-cert`, which the sidecar wrote.
+/// The peer's SPIFFE id from the last element of `x-forwarded-client-cert`, which the sidecar
+/// wrote.
 pub(crate) fn peer_identity(headers: &HeaderMap) -> Option<String> {
     let value = headers.get_all("x-forwarded-client-cert").iter().next_back()?.to_str().ok()?;
     let last = value.rsplit(',').next()?;
-    last.split(';').find_map(|part| part.strip_prefix("URI=")).map(|uri| uri.trim_matches('"').to_owned())
+    last.split(';')
+        .find_map(|part| part.strip_prefix("URI="))
+        .map(|uri| uri.trim_matches('"').to_owned())
 }
 
 /// A running service instance.
@@ -81,11 +90,16 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Serves `workload` at `address` until the task is dropped; calls to other services go out through `caller`.
+    /// Serves `workload` at `address` until the task is dropped; calls to other services go out
+    /// through `caller`.
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub(crate) async fn start(workload: Workload, address: SocketAddr, caller: Caller) -> std::io::Result<Arc<Seen>> {
+    pub(crate) async fn start(
+        workload: Workload,
+        address: SocketAddr,
+        caller: Caller,
+    ) -> std::io::Result<Arc<Seen>> {
         let listener = TcpListener::bind(address).await?;
         let seen = Arc::new(Seen::default());
         let sample = Arc::new(Self { workload, seen: seen.clone(), caller });
@@ -95,8 +109,9 @@ impl Sample {
                 let sample = sample.clone();
                 tokio::spawn(async move {
                     let service = service_fn(move |request| answer(sample.clone(), request));
-                    let _ =
-                        auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+                    let _ = auto::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 });
             }
         });
@@ -120,7 +135,10 @@ impl Sample {
     }
 }
 
-async fn answer(sample: Arc<Sample>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    sample: Arc<Sample>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let path = head.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let arrival = Arrival { path: path.clone(), headers: head.headers };
@@ -134,7 +152,9 @@ async fn answer(sample: Arc<Sample>, request: Request<Incoming>) -> Result<Respo
             StatusCode::OK
         }
         // Every request under its own path fails twice, then succeeds.
-        p if p.starts_with("/flaky") && sample.seen.arrivals(p).len() <= 2 => StatusCode::SERVICE_UNAVAILABLE,
+        p if p.starts_with("/flaky") && sample.seen.arrivals(p).len() <= 2 => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         _ => StatusCode::OK,
     };
     let calls = if path.starts_with("/productpage") || path.starts_with("/reviews") {
@@ -143,10 +163,14 @@ async fn answer(sample: Arc<Sample>, request: Request<Incoming>) -> Result<Respo
         Vec::new()
     };
     let Workload { name, app, version, .. } = sample.workload;
-    let text = json!({ "service": app, "version": version, "pod": name, "path": path, "calls": calls }).to_string();
+    let text =
+        json!({ "service": app, "version": version, "pod": name, "path": path, "calls": calls })
+            .to_string();
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert("content-type", http::HeaderValue::from_static("application/json"));
     Ok(response)
 }
 

@@ -26,8 +26,12 @@ impl Interval {
         let mut interval = Self::default();
         for workload in WORKLOADS.into_iter().filter(|w| w.role == Role::Service) {
             for (caller, requests) in mesh.seen(workload.name).take_edges() {
-                *interval.edges.entry((caller, workload.app)).or_default().entry(workload.version).or_default() +=
-                    requests;
+                *interval
+                    .edges
+                    .entry((caller, workload.app))
+                    .or_default()
+                    .entry(workload.version)
+                    .or_default() += requests;
             }
         }
         interval
@@ -39,7 +43,13 @@ impl Interval {
             versions.iter().map(move |(version, n)| {
                 let share = 100.0 * *n as f64 / total.max(1) as f64;
                 let tls = if caller.starts_with("spiffe://") { "mutual TLS" } else { "plaintext" };
-                [caller.clone(), format!("{app} {version}"), tls.to_owned(), n.to_string(), format!("{share:.0} %")]
+                [
+                    caller.clone(),
+                    format!("{app} {version}"),
+                    tls.to_owned(),
+                    n.to_string(),
+                    format!("{share:.0} %"),
+                ]
             })
         })
     }
@@ -66,7 +76,11 @@ impl Interval {
         table.set_header(["caller's identity", "callee", "over", "requests/s", "share"]);
         for row in self.rows() {
             let right = |i: usize| if i >= 3 { CellAlignment::Right } else { CellAlignment::Left };
-            table.add_row(row.into_iter().enumerate().map(|(i, text)| Cell::new(text).set_alignment(right(i))));
+            table.add_row(
+                row.into_iter()
+                    .enumerate()
+                    .map(|(i, text)| Cell::new(text).set_alignment(right(i))),
+            );
         }
         table
     }

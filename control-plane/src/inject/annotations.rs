@@ -1,6 +1,6 @@
 //! What a pod's labels and annotations ask for, over the defaults of the settings.
 
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU16, sync::Arc, time::Duration};
 
 use ferromesh_xds_translator::{
     diagnostic::{Code, Diagnostic, FieldPath},
@@ -14,9 +14,9 @@ use ferromesh_xds_translator::{
 use serde_json::Value;
 
 use super::{
-    InjectionSettings, pod,
-    settings::{ProxyKind, Quantities, Redirect, Resources, Timing},
-    template::PROXY_UID,
+    pod,
+    settings::{InjectionSettings, ProxyKind, Quantities, Redirect, Resources, Timing},
+    values::{self, unfit},
 };
 
 /// The label, or annotation, of pods and namespaces that says which proxy they want.
@@ -37,15 +37,16 @@ const NATIVE: &str = "sidecar.istio.io/nativeSidecar";
 
 /// The annotation that says what the proxy logs.
 const LOG_LEVEL: &str = "sidecar.istio.io/logLevel";
-/// Levels of logs: ours, and those of Envoy that have another name.
-const LOG_LEVELS: [&str; 8] = ["trace", "debug", "info", "warn", "error", "off", "warning", "critical"];
 
 /// Annotations of Istio that ask for something we do not do, with what to know about them.
 const NOT_ACTED_ON: &[(&str, &str)] = &[
     ("sidecar.istio.io/bootstrapOverride", "the bootstrap is made by the agent alone"),
     ("sidecar.istio.io/componentLogLevel", "use sidecar.istio.io/logLevel with target=level pairs"),
     ("sidecar.istio.io/proxyImageType", "there is one image of each kind of proxy"),
-    ("sidecar.istio.io/userVolume", "write volumes into the pod, and their mounts into a container named istio-proxy"),
+    (
+        "sidecar.istio.io/userVolume",
+        "write volumes into the pod, and their mounts into a container named istio-proxy",
+    ),
     ("sidecar.istio.io/userVolumeMount", "write the mounts into a container named istio-proxy"),
     (NATIVE, "the proxy always is a native sidecar"),
     ("traffic.sidecar.istio.io/excludeInterfaces", "traffic of every interface is redirected"),
@@ -69,7 +70,7 @@ const TEMPLATE_NAMES: &[ChoiceValue] = &[
 
 /// Everything that a pod's proxy is to be.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) struct Wishes {
+pub(super) struct PodOverrides {
     pub(super) template: Template,
     pub(super) proxy: ProxyKind,
     pub(super) image: Arc<str>,
@@ -104,8 +105,8 @@ object! { open;
     }
 }
 
-impl Wishes {
-    /// Reads a pod's wishes, and what its author should know about them.
+impl PodOverrides {
+    /// Reads the overrides of a pod, and what its author should know about them.
     ///
     /// # Errors
     /// Values that are not of their form.
@@ -115,16 +116,16 @@ impl Wishes {
         settings: &InjectionSettings,
     ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
         let mut asked = Asked { pod, at: Decoder::default() };
-        let wishes = asked.wishes(namespace_labels, settings);
+        let overrides = asked.overrides(namespace_labels, settings);
         let found = asked.at.finish();
         if !found.is_empty() {
             return Err(found);
         }
         let mut warnings: Vec<Diagnostic> = not_acted_on(pod).collect();
-        if wishes.template == Template::Sidecar {
+        if overrides.template == Template::Sidecar {
             warnings.extend(bypassed(pod));
         }
-        Ok((wishes, warnings))
+        Ok((overrides, warnings))
     }
 }
 
@@ -135,7 +136,11 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn wishes(&mut self, namespace_labels: Option<&Labels>, settings: &InjectionSettings) -> Wishes {
+    fn overrides(
+        &mut self,
+        namespace_labels: Option<&Labels>,
+        settings: &InjectionSettings,
+    ) -> PodOverrides {
         let proxy = self.proxy_kind(namespace_labels).unwrap_or(settings.proxy);
         let config = self.config();
         let template = self.template();
@@ -144,15 +149,20 @@ impl<'a> Asked<'a> {
             Template::Gateway => settings.gateway_drain_time,
         });
         let concurrency = config.concurrency.filter(|threads| *threads > 0);
-        let text =
-            |key: &str, default: &Arc<str>| pod::annotation(self.pod, key).map_or_else(|| default.clone(), Arc::from);
+        let text = |key: &str, default: &Arc<str>| {
+            pod::annotation(self.pod, key).map_or_else(|| default.clone(), Arc::from)
+        };
         let image = text("sidecar.istio.io/proxyImage", settings.image(proxy));
         let log_level = text(LOG_LEVEL, &settings.log_level);
-        self.annotated(LOG_LEVEL, check_log_level);
-        let status_port = self.number("status.sidecar.istio.io/port").unwrap_or(u32::from(AGENT_PORT));
-        let agent_port = u16::try_from(status_port).ok().and_then(NonZeroU16::new).map_or(AGENT_PORT, NonZeroU16::get);
+        self.annotated(LOG_LEVEL, values::check_log_level);
+        let status_port =
+            self.number("status.sidecar.istio.io/port").unwrap_or(u32::from(AGENT_PORT));
+        let agent_port = u16::try_from(status_port)
+            .ok()
+            .and_then(NonZeroU16::new)
+            .map_or(AGENT_PORT, NonZeroU16::get);
         self.only_redirection();
-        Wishes {
+        PodOverrides {
             template,
             proxy,
             image,
@@ -161,19 +171,34 @@ impl<'a> Asked<'a> {
             agent_port,
             readiness: (status_port > 0).then(|| self.readiness(settings.readiness)),
             redirect: self.redirect(&settings.redirect),
-            rewrite_probes: self.flag("sidecar.istio.io/rewriteAppHTTPProbers").unwrap_or(settings.rewrite_probes),
-            merge_metrics: self.flag("prometheus.istio.io/merge-metrics").unwrap_or(settings.merge_metrics),
+            rewrite_probes: self
+                .flag("sidecar.istio.io/rewriteAppHTTPProbers")
+                .unwrap_or(settings.rewrite_probes),
+            merge_metrics: self
+                .flag("prometheus.istio.io/merge-metrics")
+                .unwrap_or(settings.merge_metrics),
             hold: config.hold.unwrap_or(settings.hold),
             concurrency,
             drain_time: drain_time.min(self.time_to_end()),
-            env: settings.env.iter().chain(&config.metadata).map(|(k, v)| (k.clone(), v.clone())).collect(),
+            env: settings
+                .env
+                .iter()
+                .chain(&config.metadata)
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
         }
     }
 
     /// Reads an annotation, if it is there, at its path.
-    fn annotated<T>(&mut self, key: &str, read: impl FnOnce(&'a str, &mut Decoder) -> T) -> Option<T> {
+    fn annotated<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&'a str, &mut Decoder) -> T,
+    ) -> Option<T> {
         let text = pod::annotation(self.pod, key)?;
-        Some(self.at.within("metadata", |at| at.within("annotations", |at| at.within_key(key, |at| read(text, at)))))
+        Some(self.at.within("metadata", |at| {
+            at.within("annotations", |at| at.within_key(key, |at| read(text, at)))
+        }))
     }
 
     fn flag(&mut self, key: &str) -> Option<bool> {
@@ -198,7 +223,8 @@ impl<'a> Asked<'a> {
 
     /// The pod's own word, as label or annotation, or else that of its namespace.
     fn proxy_kind(&mut self, namespace_labels: Option<&Labels>) -> Option<ProxyKind> {
-        let read = |word: &str, at: &mut Decoder| ProxyKind::decode(&Value::String(word.to_owned()), at);
+        let read =
+            |word: &str, at: &mut Decoder| ProxyKind::decode(&Value::String(word.to_owned()), at);
         if let Some(word) = pod::label(self.pod, PROXY_KIND) {
             let labelled = |at: &mut Decoder| at.within_key(PROXY_KIND, |at| read(word, at));
             return Some(self.at.within("metadata", |at| at.within("labels", labelled)));
@@ -207,14 +233,17 @@ impl<'a> Asked<'a> {
         // A namespace's mistake must not keep its pods from starting.
         let of_namespace = || {
             let word = namespace_labels?.get(PROXY_KIND)?;
-            [ProxyKind::Ferromesh, ProxyKind::Envoy].into_iter().find(|kind| kind.as_str() == &**word)
+            [ProxyKind::Ferromesh, ProxyKind::Envoy]
+                .into_iter()
+                .find(|kind| kind.as_str() == &**word)
         };
         own.or_else(of_namespace)
     }
 
     fn template(&mut self) -> Template {
-        let chosen =
-            self.annotated(TEMPLATES, |text, at| at.choice(&Value::String(text.trim().to_owned()), TEMPLATE_NAMES));
+        let chosen = self.annotated(TEMPLATES, |text, at| {
+            at.choice(&Value::String(text.trim().to_owned()), TEMPLATE_NAMES)
+        });
         if chosen.flatten() == Some("gateway") { Template::Gateway } else { Template::Sidecar }
     }
 
@@ -229,10 +258,12 @@ impl<'a> Asked<'a> {
         self.annotated(CONFIG, read).flatten().unwrap_or_default()
     }
 
-    /// Istio's way: an annotation about requests replaces all requests, one about limits all limits.
+    /// Istio's way: an annotation about requests replaces all requests, one about limits all
+    /// limits.
     fn resources(&mut self, default: &Resources) -> Resources {
         let requests = self.quantities("sidecar.istio.io/proxyCPU", "sidecar.istio.io/proxyMemory");
-        let limits = self.quantities("sidecar.istio.io/proxyCPULimit", "sidecar.istio.io/proxyMemoryLimit");
+        let limits =
+            self.quantities("sidecar.istio.io/proxyCPULimit", "sidecar.istio.io/proxyMemoryLimit");
         if requests.is_none() && limits.is_none() {
             return default.clone();
         }
@@ -242,17 +273,20 @@ impl<'a> Asked<'a> {
     fn quantities(&mut self, cpu: &str, memory: &str) -> Option<Quantities> {
         let mut read = |key| {
             self.annotated(key, |text, at| {
-                check_quantity(text, at);
+                values::check_quantity(text, at);
                 Arc::<str>::from(text)
             })
         };
         let (cpu, memory) = (read(cpu), read(memory));
-        (cpu.is_some() || memory.is_some())
-            .then(|| Quantities { cpu: cpu.unwrap_or_default(), memory: memory.unwrap_or_default() })
+        (cpu.is_some() || memory.is_some()).then(|| Quantities {
+            cpu: cpu.unwrap_or_default(),
+            memory: memory.unwrap_or_default(),
+        })
     }
 
     fn readiness(&mut self, default: Timing) -> Timing {
-        let mut seconds = |name: &str| self.number(&format!("readiness.status.sidecar.istio.io/{name}"));
+        let mut seconds =
+            |name: &str| self.number(&format!("readiness.status.sidecar.istio.io/{name}"));
         Timing {
             initial_delay: seconds("initialDelaySeconds").unwrap_or(default.initial_delay),
             period: seconds("periodSeconds").unwrap_or(default.period),
@@ -267,15 +301,40 @@ impl<'a> Asked<'a> {
                 check(text, at);
                 Arc::from(text)
             };
-            self.annotated(&format!("traffic.sidecar.istio.io/{name}"), read).unwrap_or_else(|| default.clone())
+            self.annotated(&format!("traffic.sidecar.istio.io/{name}"), read)
+                .unwrap_or_else(|| default.clone())
         };
         Redirect {
-            include_outbound_ranges: read("includeOutboundIPRanges", check_ranges, &default.include_outbound_ranges),
-            exclude_outbound_ranges: read("excludeOutboundIPRanges", check_ranges, &default.exclude_outbound_ranges),
-            include_outbound_ports: read("includeOutboundPorts", check_ports, &default.include_outbound_ports),
-            exclude_outbound_ports: read("excludeOutboundPorts", check_ports, &default.exclude_outbound_ports),
-            include_inbound_ports: read("includeInboundPorts", check_ports, &default.include_inbound_ports),
-            exclude_inbound_ports: read("excludeInboundPorts", check_ports, &default.exclude_inbound_ports),
+            include_outbound_ranges: read(
+                "includeOutboundIPRanges",
+                values::check_ranges,
+                &default.include_outbound_ranges,
+            ),
+            exclude_outbound_ranges: read(
+                "excludeOutboundIPRanges",
+                values::check_ranges,
+                &default.exclude_outbound_ranges,
+            ),
+            include_outbound_ports: read(
+                "includeOutboundPorts",
+                values::check_ports,
+                &default.include_outbound_ports,
+            ),
+            exclude_outbound_ports: read(
+                "excludeOutboundPorts",
+                values::check_ports,
+                &default.exclude_outbound_ports,
+            ),
+            include_inbound_ports: read(
+                "includeInboundPorts",
+                values::check_ports,
+                &default.include_inbound_ports,
+            ),
+            exclude_inbound_ports: read(
+                "excludeInboundPorts",
+                values::check_ports,
+                &default.exclude_inbound_ports,
+            ),
         }
     }
 
@@ -295,82 +354,44 @@ impl<'a> Asked<'a> {
     }
 }
 
-fn unfit(text: &str, expected: &str, at: &mut Decoder) {
-    let finding = Diagnostic::error(Code::InvalidValue, at.path(), "not of the expected form");
-    at.note(finding.expected(expected, format!("`{text}`")));
-}
-
 /// What the pod asks for in vain.
 fn not_acted_on(pod: &Value) -> impl Iterator<Item = Diagnostic> {
-    let asked = |key: &str| pod::annotation(pod, key).is_some_and(|value| (key, value) != (NATIVE, "true"));
+    let asked =
+        |key: &str| pod::annotation(pod, key).is_some_and(|value| (key, value) != (NATIVE, "true"));
     NOT_ACTED_ON.iter().filter(move |(key, _)| asked(key)).map(|(key, advice)| {
-        Diagnostic::warning(Code::NotActedOn, pod::annotation_path(key), "accepted, but not acted on").fix(*advice)
+        Diagnostic::warning(
+            Code::NotActedOn,
+            pod::annotation_path(key),
+            "accepted, but not acted on",
+        )
+        .fix(*advice)
     })
 }
 
-/// Whoever runs as the proxy's user, so that the traffic is taken for the proxy's own and is not redirected.
+/// Whoever runs as the proxy's user, so that the traffic is taken for the proxy's own and is not
+/// redirected.
 fn bypassed(pod: &Value) -> impl Iterator<Item = Diagnostic> {
     let runs_as_proxy = |holder: Option<&Value>| {
         let user = holder.and_then(|holder| holder.pointer("/securityContext/runAsUser"));
-        user.and_then(Value::as_u64) == Some(PROXY_UID)
+        user.and_then(Value::as_u64) == Some(pod::PROXY_UID)
     };
     let of_pod = runs_as_proxy(pod.get("spec")).then(|| "spec".to_owned());
     let containers = pod::CONTAINER_LISTS.iter().flat_map(|list| {
-        let containers = pod.pointer(&format!("/spec/{list}")).and_then(Value::as_array).into_iter().flatten();
-        containers.enumerate().map(move |(index, container)| (format!("spec.{list}[{index}]"), container))
+        let containers =
+            pod.pointer(&format!("/spec/{list}")).and_then(Value::as_array).into_iter().flatten();
+        containers
+            .enumerate()
+            .map(move |(index, container)| (format!("spec.{list}[{index}]"), container))
     });
     let of_containers = containers
-        .filter(move |(_, container)| pod::name(container) != pod::PROXY && runs_as_proxy(Some(container)))
+        .filter(move |(_, container)| {
+            pod::name(container) != pod::PROXY && runs_as_proxy(Some(container))
+        })
         .map(|(path, _)| path);
     of_pod.into_iter().chain(of_containers).map(|path| {
         let field = FieldPath::of(&path).field("securityContext").field("runAsUser");
         let message = "user 1337 is the proxy's: traffic of this user is not redirected";
-        Diagnostic::warning(Code::NoEffect, field, message).fix("choose another user, unless that is meant")
+        Diagnostic::warning(Code::NoEffect, field, message)
+            .fix("choose another user, unless that is meant")
     })
-}
-
-/// Checks a list of ports: `*`, or numbers with commas, or nothing.
-pub(super) fn check_ports(text: &str, at: &mut Decoder) {
-    let port = |part: &str| part.parse::<NonZeroU16>().is_ok();
-    check_list(text, port, "`*`, or port numbers with commas", at);
-}
-
-/// Checks a list of address ranges: `*`, or CIDRs with commas, or nothing.
-pub(super) fn check_ranges(text: &str, at: &mut Decoder) {
-    check_list(text, is_range, "`*`, or ranges such as 10.0.0.0/8 with commas", at);
-}
-
-fn check_list(text: &str, fits: impl Fn(&str) -> bool, expected: &str, at: &mut Decoder) {
-    if text.trim().is_empty() || text.trim() == "*" {
-        return;
-    }
-    // Gaps are nothing to complain about: what reads the list later skips them.
-    if let Some(part) = text.split(',').map(str::trim).find(|part| !part.is_empty() && !fits(part)) {
-        unfit(part, expected, at);
-    }
-}
-
-fn is_range(text: &str) -> bool {
-    let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
-    let Ok(address) = address.parse::<IpAddr>() else { return false };
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    length.is_none_or(|length| length.parse::<u8>().is_ok_and(|length| length <= longest))
-}
-
-/// Checks what is to be logged: a level, or `target=level` pairs with commas.
-pub(super) fn check_log_level(text: &str, at: &mut Decoder) {
-    let level = |part: &str| LOG_LEVELS.contains(&part.rsplit_once('=').map_or(part, |(_, level)| level).trim());
-    if let Some(part) = text.split(',').find(|part| !level(part)) {
-        unfit(part, "one of trace, debug, info, warn, error, off, or target=level pairs with commas", at);
-    }
-}
-
-/// Checks an amount as Kubernetes writes it: `100m`, `2`, `1.5`, `64Mi`.
-pub(super) fn check_quantity(text: &str, at: &mut Decoder) {
-    const UNITS: [&str; 15] = ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi"];
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    if number.parse::<f64>().is_err() || !UNITS.contains(&unit) {
-        unfit(text, "an amount such as 100m, 2 or 64Mi", at);
-    }
 }

@@ -1,14 +1,17 @@
 //! Injection: what a pod needs to be part of the mesh is written into it before it exists.
 //!
-//! Pure: a pod as JSON and [`InjectionSettings`] go in, a pod or the reason why it is left alone comes out; the webhook
-//! ([`crate::webhook`]) and `ferromesh inject` call the same function. Knows no API server, file or clock.
+//! Pure: a pod as JSON and [`InjectionSettings`] go in, a pod or the reason why it is left alone
+//! comes out; the webhook ([`crate::webhook`]) and `ferromesh inject` call the same function. Knows
+//! no API server, file or clock.
 //!
-//! Every step brings the pod to a state and never counts on the one before: what is there already is kept, so that a pod
-//! that comes by twice, or comes back with containers that other webhooks have added, is not injected twice.
+//! Every step brings the pod to a state and never counts on the one before: what is there already
+//! is kept, so that a pod that comes by twice, or comes back with containers that other webhooks
+//! have added, is not injected twice.
 //!
-//! The proxy is a native sidecar: an init container that always restarts, after the one that redirects traffic and before
-//! all others, which find the network as the application will. The application starts once the proxy is ready, Jobs end,
-//! and at the end of the pod the proxy outlives the application.
+//! The proxy is a native sidecar: an init container that always restarts, after the one that
+//! redirects traffic and before all others, which find the network as the application will. The
+//! application starts once the proxy is ready, Jobs end, and at the end of the pod the proxy
+//! outlives the application.
 
 mod annotations;
 mod decide;
@@ -23,9 +26,8 @@ pub mod settings;
 mod template;
 #[cfg(test)]
 mod tests;
-mod workload;
-
-use std::fmt;
+mod values;
+pub mod workload;
 
 use ferromesh_xds_translator::{
     diagnostic::Diagnostic,
@@ -34,11 +36,11 @@ use ferromesh_xds_translator::{
 };
 use serde_json::Value;
 
+pub use decide::Reason;
 pub(crate) use decide::is_system;
 pub use settings::InjectionSettings;
-pub use workload::{Report, inject_document};
 
-use annotations::{Template, Wishes};
+use annotations::{PodOverrides, Template};
 
 /// Where a pod is to run.
 #[derive(Clone, Copy, Default, Debug)]
@@ -65,37 +67,11 @@ pub enum Outcome {
     LeftAlone(Reason),
 }
 
-/// Why a pod stays as it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reason {
-    /// It uses the network of its node, which nobody may redirect.
-    HostNetwork,
-    /// Its namespace is the cluster's own.
-    SystemNamespace,
-    /// It says so.
-    SaysNo,
-    /// A selector of the settings says so.
-    NeverInject,
-    /// Another program has injected it.
-    ByAnother,
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::HostNetwork => "it uses its node's network",
-            Self::SystemNamespace => "its namespace is the cluster's own",
-            Self::SaysNo => "it says `sidecar.istio.io/inject: \"false\"`",
-            Self::NeverInject => "a selector below `neverInject` in the settings matches it",
-            Self::ByAnother => "another program has injected it",
-        })
-    }
-}
-
 /// Injects a pod. Whether its namespace asks for that is the caller's to know.
 ///
 /// # Errors
-/// The pod asks for something that cannot be; each finding names the field, what was expected and what it says.
+/// The pod asks for something that cannot be; each finding names the field, what was expected and
+/// what it says.
 pub fn inject(
     pod: &Value,
     around: &Surroundings<'_>,
@@ -108,45 +84,48 @@ pub fn inject(
     let workload = around.workload.map_or_else(|| names::workload(pod), str::to_owned);
     let complete = |found: Vec<Diagnostic>| -> Vec<Diagnostic> {
         let name = pod::text(pod, "/metadata/name").unwrap_or(&workload);
-        let id = ObjectId { kind: Kind::Pod, namespace: namespace.into(), name: name.into() };
+        let id = ObjectId { kind: Kind::POD, namespace: namespace.into(), name: name.into() };
         found.into_iter().map(|finding| finding.object(id.clone())).collect()
     };
     if let Err(reason) = decide::check(pod, namespace, settings).map_err(&complete)? {
         return Ok(Outcome::LeftAlone(reason));
     }
-    let (wishes, warnings) = Wishes::read(pod, around.namespace_labels, settings).map_err(&complete)?;
-    let pod = write(pod.clone(), &wishes, &workload, settings).map_err(|finding| complete(vec![*finding]))?;
+    let (overrides, warnings) =
+        PodOverrides::read(pod, around.namespace_labels, settings).map_err(&complete)?;
+    let pod = write(pod.clone(), &overrides, &workload, settings)
+        .map_err(|finding| complete(vec![*finding]))?;
     Ok(Outcome::Injected { pod, warnings: complete(warnings) })
 }
 
 /// Writes everything into the pod.
 fn write(
     mut pod: Value,
-    wishes: &Wishes,
+    overrides: &PodOverrides,
     workload: &str,
     settings: &InjectionSettings,
 ) -> Result<Value, Box<Diagnostic>> {
-    let mut proxy = template::proxy(wishes, settings);
+    let mut proxy = template::proxy(overrides, settings);
     let written = pod::take_container(&mut pod, pod::PROXY);
-    if wishes.template == Template::Sidecar && wishes.rewrite_probes {
-        let known = written.as_ref().map(|(_, container)| probes::known(container)).unwrap_or_default();
-        let known = probes::rewrite(&mut pod, known, wishes.agent_port);
+    if overrides.template == Template::Sidecar && overrides.rewrite_probes {
+        let known =
+            written.as_ref().map(|(_, container)| probes::known(container)).unwrap_or_default();
+        let known = probes::rewrite(&mut pod, known, overrides.agent_port);
         template::tell(&mut proxy, probes::VARIABLE, &known);
     }
-    if let Some(endpoint) = scrape::take_over(&mut pod, wishes) {
+    if let Some(endpoint) = scrape::take_over(&mut pod, overrides) {
         template::tell(&mut proxy, scrape::VARIABLE, &endpoint);
     }
     let place = written.map(|(place, container)| {
         overlay::lay(&mut proxy, probes::without_known(container));
         place
     });
-    match wishes.template {
-        Template::Sidecar => template::add_sidecar(&mut pod, proxy, wishes, settings)?,
+    match overrides.template {
+        Template::Sidecar => template::add_sidecar(&mut pod, proxy, overrides, settings)?,
         Template::Gateway => template::add_gateway(&mut pod, proxy, place),
     }
     template::add_volumes(&mut pod);
     template::add_pull_secrets(&mut pod, settings);
     names::label(&mut pod, workload);
-    template::mark(&mut pod, wishes, settings);
+    template::mark(&mut pod, overrides, settings);
     Ok(pod)
 }

@@ -1,9 +1,11 @@
-//! What the author of a pod writes into a container named `istio-proxy` stands over what the mesh would write.
+//! What the author of a pod writes into a container named `istio-proxy` stands over what the mesh
+//! would write.
 
 use serde_json::Value;
 
 /// Lists whose items are told apart by a field; all other lists are replaced.
-const KEYS: [(&str, &str); 3] = [("env", "name"), ("volumeMounts", "mountPath"), ("ports", "containerPort")];
+const KEYS: [(&str, &str); 3] =
+    [("env", "name"), ("volumeMounts", "mountPath"), ("ports", "containerPort")];
 /// The image of a container that leaves it to the mesh.
 const AUTO: &str = "auto";
 
@@ -27,17 +29,20 @@ fn lay_field(made: &mut Value, field: &str, written: Value) {
             written.into_iter().for_each(|(field, value)| lay_field(&mut merged, &field, value));
             made.insert(field.to_owned(), merged);
         }
-        (Some(Value::Array(items)), Value::Array(written)) => match KEYS.iter().find(|(list, _)| *list == field) {
-            Some((_, key)) => written.into_iter().for_each(|item| lay_item(items, key, item)),
-            None => *items = written,
-        },
+        (Some(Value::Array(items)), Value::Array(written)) => {
+            match KEYS.iter().find(|(list, _)| *list == field) {
+                Some((_, key)) => written.into_iter().for_each(|item| lay_item(items, key, item)),
+                None => *items = written,
+            }
+        }
         (_, written) => drop(made.insert(field.to_owned(), written)),
     }
 }
 
 /// Replaces the item with the same key, or adds one.
 fn lay_item(items: &mut Vec<Value>, key: &str, written: Value) {
-    match items.iter_mut().find(|item| item.get(key).is_some() && item.get(key) == written.get(key)) {
+    match items.iter_mut().find(|item| item.get(key).is_some() && item.get(key) == written.get(key))
+    {
         Some(item) => *item = written,
         None => items.push(written),
     }

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-/// Operations that make `after` of `before`; empty if they are equal. Maps are compared key by key, lists as a whole.
+/// Operations that make `after` of `before`; empty if they are equal. Maps are compared key by key,
+/// lists as a whole.
 pub fn between(before: &Value, after: &Value) -> Vec<Value> {
     let mut operations = Vec::new();
     compare(before, after, &mut String::new(), &mut operations);

@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 pub(super) const PROXY: &str = "istio-proxy";
 /// Name of the init container that redirects traffic: Istio's.
 pub(super) const REDIRECT: &str = "istio-init";
+/// The proxy's user and group, whose traffic is not redirected.
+pub(super) const PROXY_UID: u64 = 1337;
 /// The lists of containers, in the order in which they run.
 pub(super) const CONTAINER_LISTS: [&str; 2] = ["initContainers", "containers"];
 
@@ -38,7 +40,8 @@ pub(super) fn annotation_path(key: &str) -> FieldPath {
     FieldPath::of("metadata.annotations").field(key)
 }
 
-/// The map below a field of an object, made if it is not there. What is no object becomes one: [`check`] was here before.
+/// The map below a field of an object, made if it is not there. What is no object becomes one:
+/// [`check`] was here before.
 pub(super) fn map<'a>(value: &'a mut Value, field: &str) -> &'a mut Map<String, Value> {
     let below = entry(value, field);
     if !below.is_object() {
@@ -82,14 +85,21 @@ pub(super) fn name(value: &Value) -> &str {
 
 /// Every container of the pod that is not the mesh's own.
 pub(super) fn applications(pod: &mut Value) -> impl Iterator<Item = &mut Value> {
-    let lists = pod.get_mut("spec").and_then(Value::as_object_mut).into_iter().flat_map(|spec| spec.iter_mut());
+    let lists = pod
+        .get_mut("spec")
+        .and_then(Value::as_object_mut)
+        .into_iter()
+        .flat_map(|spec| spec.iter_mut());
     let containers = lists.filter(|(field, _)| CONTAINER_LISTS.contains(&field.as_str()));
     let containers = containers.filter_map(|(_, list)| list.as_array_mut()).flatten();
     containers.filter(|container| !matches!(name(container), PROXY | REDIRECT))
 }
 
 /// Takes a container out: from where, and what it says.
-pub(super) fn take_container(pod: &mut Value, wanted: &str) -> Option<((&'static str, usize), Value)> {
+pub(super) fn take_container(
+    pod: &mut Value,
+    wanted: &str,
+) -> Option<((&'static str, usize), Value)> {
     CONTAINER_LISTS.into_iter().find_map(|field| {
         let containers = pod.pointer_mut(&format!("/spec/{field}"))?.as_array_mut()?;
         let index = containers.iter().position(|container| name(container) == wanted)?;
@@ -97,7 +107,8 @@ pub(super) fn take_container(pod: &mut Value, wanted: &str) -> Option<((&'static
     })
 }
 
-/// Says what is not of the form that everything below counts on; all else is the API server's to judge.
+/// Says what is not of the form that everything below counts on; all else is the API server's to
+/// judge.
 pub(super) fn check(pod: &Value) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let mut expect = |pointer: &str, expected: &str, fits: fn(&Value) -> bool| {
@@ -111,14 +122,23 @@ pub(super) fn check(pod: &Value) -> Vec<Diagnostic> {
         expect(pointer, "an object", Value::is_object);
     }
     for pointer in ["metadata.labels", "metadata.annotations"] {
-        expect(pointer, "a map of texts", |v| v.as_object().is_some_and(|map| map.values().all(Value::is_string)));
+        expect(pointer, "a map of texts", |v| {
+            v.as_object().is_some_and(|map| map.values().all(Value::is_string))
+        });
     }
     for field in ["containers", "initContainers", "volumes", "imagePullSecrets"] {
-        let objects = |v: &Value| v.as_array().is_some_and(|list| list.iter().all(Value::is_object));
+        let objects =
+            |v: &Value| v.as_array().is_some_and(|list| list.iter().all(Value::is_object));
         expect(&format!("spec.{field}"), "a list of objects", objects);
     }
-    if pod.pointer("/spec/containers").and_then(Value::as_array).is_none_or(Vec::is_empty) && found.is_empty() {
-        found.push(Diagnostic::error(Code::MissingField, FieldPath::of("spec.containers"), "missing, but required"));
+    if pod.pointer("/spec/containers").and_then(Value::as_array).is_none_or(Vec::is_empty)
+        && found.is_empty()
+    {
+        found.push(Diagnostic::error(
+            Code::MissingField,
+            FieldPath::of("spec.containers"),
+            "missing, but required",
+        ));
     }
     found
 }

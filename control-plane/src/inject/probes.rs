@@ -1,22 +1,25 @@
-//! The kubelet has no identity in the mesh: its probes of the application go to the agent, which asks the application.
+//! The kubelet has no identity in the mesh: its probes of the application go to the agent, which
+//! asks the application.
 //!
-//! A probe over HTTP, gRPC or TCP becomes one of `/app-health/CONTAINER/{livez,readyz,startupz}` at the agent, a hook over
-//! HTTP one of `/app-health/CONTAINER/{poststartz,prestopz}`; what it was before goes to the agent as [`VARIABLE`]. Named
-//! ports are resolved here, for the agent knows no container. What runs a program, asks another host, or cannot be
-//! understood is left alone.
+//! A probe over HTTP, gRPC or TCP becomes one of `/app-health/CONTAINER/{livez,readyz,startupz}` at
+//! the agent, a hook over HTTP one of `/app-health/CONTAINER/{poststartz,prestopz}`; what it was
+//! before goes to the agent as [`VARIABLE`]. Named ports are resolved here, for the agent knows no
+//! container. What runs a program, asks another host, or cannot be understood is left alone.
 
 use serde_json::{Map, Value, json};
 
 use super::pod;
 
-/// The agent's variable with what the probes were: by path, as the kubelet wrote them, ports as numbers.
+/// The agent's variable with what the probes were: by path, as the kubelet wrote them, ports as
+/// numbers.
 pub(super) const VARIABLE: &str = "FERROMESH_APP_PROBES";
 /// Where the agent answers for applications.
 const PATH: &str = "/app-health/";
 /// Probes, and the last part of their paths.
 const PROBES: [(&str, &str); 3] =
     [("livenessProbe", "livez"), ("readinessProbe", "readyz"), ("startupProbe", "startupz")];
-/// What the kubelet asks at the beginning and the end of a container, and the last part of their paths.
+/// What the kubelet asks at the beginning and the end of a container, and the last part of their
+/// paths.
 const HOOKS: [(&str, &str); 2] = [("postStart", "poststartz"), ("preStop", "prestopz")];
 /// Hooks end when they end, or with the patience of the kubelet, in seconds.
 const HOOK_TIMEOUT: u64 = 3600;
@@ -40,22 +43,33 @@ pub(super) fn without_known(mut proxy: Value) -> Value {
     proxy
 }
 
-/// Rewrites the probes and hooks of every application container; what they were is added to `known`.
-pub(super) fn rewrite(pod: &mut Value, mut known: Map<String, Value>, agent_port: u16) -> Map<String, Value> {
+/// Rewrites the probes and hooks of every application container; what they were is added to
+/// `known`.
+pub(super) fn rewrite(
+    pod: &mut Value,
+    mut known: Map<String, Value>,
+    agent_port: u16,
+) -> Map<String, Value> {
     for container in pod::applications(pod) {
         let name = pod::name(container).to_owned();
         let ports = container.get("ports").cloned().unwrap_or_default();
         for (field, word) in PROBES.into_iter().chain(HOOKS) {
             let hook = HOOKS.contains(&(field, word));
             let holder = if hook { container.get_mut("lifecycle") } else { Some(&mut *container) };
-            let Some(probe) = holder.and_then(|holder| holder.get_mut(field)?.as_object_mut()) else { continue };
+            let Some(probe) = holder.and_then(|holder| holder.get_mut(field)?.as_object_mut())
+            else {
+                continue;
+            };
             let Some(mut meant) = meaning(probe, &ports, agent_port) else { continue };
             if hook {
                 meant["timeoutSeconds"] = json!(HOOK_TIMEOUT);
             }
             let path = format!("{PATH}{name}/{word}");
             ["httpGet", "tcpSocket", "grpc"].iter().for_each(|action| drop(probe.remove(*action)));
-            probe.insert("httpGet".to_owned(), json!({ "path": path, "port": agent_port, "scheme": "HTTP" }));
+            probe.insert(
+                "httpGet".to_owned(),
+                json!({ "path": path, "port": agent_port, "scheme": "HTTP" }),
+            );
             known.insert(path, meant);
         }
     }
@@ -65,9 +79,11 @@ pub(super) fn rewrite(pod: &mut Value, mut known: Map<String, Value>, agent_port
 /// What a probe asks, in the agent's form.
 fn meaning(probe: &Map<String, Value>, ports: &Value, agent_port: u16) -> Option<Value> {
     let timeout = probe.get("timeoutSeconds").and_then(Value::as_u64).unwrap_or(DEFAULT_TIMEOUT);
-    let (action, asked) =
-        ["httpGet", "tcpSocket", "grpc"].into_iter().find_map(|action| Some((action, probe.get(action)?)))?;
-    let text = |field: &str| asked.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let (action, asked) = ["httpGet", "tcpSocket", "grpc"]
+        .into_iter()
+        .find_map(|action| Some((action, probe.get(action)?)))?;
+    let text =
+        |field: &str| asked.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
     if text("host").is_some() {
         return None;
     }
@@ -78,7 +94,8 @@ fn meaning(probe: &Map<String, Value>, ports: &Value, agent_port: u16) -> Option
             if port == agent_port && path.starts_with(PATH) {
                 return None;
             }
-            let mut get = json!({ "path": path, "port": port, "scheme": text("scheme").unwrap_or("HTTP") });
+            let mut get =
+                json!({ "path": path, "port": port, "scheme": text("scheme").unwrap_or("HTTP") });
             if let Some(headers) = asked.get("httpHeaders").filter(|headers| headers.is_array()) {
                 get["httpHeaders"] = headers.clone();
             }
@@ -92,10 +109,14 @@ fn meaning(probe: &Map<String, Value>, ports: &Value, agent_port: u16) -> Option
 
 /// A port by number, or by its name among those of the container.
 fn port(port: &Value, ports: &Value) -> Option<u16> {
-    let number = |value: &Value| value.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+    let number = |value: &Value| {
+        value.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
+    };
     let Some(name) = port.as_str() else { return number(port) };
     let mut ports = ports.as_array().into_iter().flatten();
-    let named = ports.find(|port| pod::name(port) == name).and_then(|port| number(port.get("containerPort")?));
+    let named = ports
+        .find(|port| pod::name(port) == name)
+        .and_then(|port| number(port.get("containerPort")?));
     named.or_else(|| name.parse().ok().filter(|port| *port > 0))
 }
 
@@ -103,7 +124,8 @@ fn port(port: &Value, ports: &Value) -> Option<u16> {
 mod tests {
     use super::*;
 
-    /// Rewrites the readiness probe of a container `app` with a port `web`: the probe then, and what the agent is told.
+    /// Rewrites the readiness probe of a container `app` with a port `web`: the probe then, and
+    /// what the agent is told.
     fn rewritten(probe: Value) -> (Value, Value) {
         let container = json!({
             "name": "app", "readinessProbe": probe,
@@ -129,7 +151,10 @@ mod tests {
                     "timeoutSeconds": 7,
                 }),
             ),
-            (json!({ "tcpSocket": { "port": "9000" } }), json!({ "tcpSocket": { "port": 9000 }, "timeoutSeconds": 1 })),
+            (
+                json!({ "tcpSocket": { "port": "9000" } }),
+                json!({ "tcpSocket": { "port": 9000 }, "timeoutSeconds": 1 }),
+            ),
             (
                 json!({ "grpc": { "port": 9000, "service": null } }),
                 json!({ "grpc": { "port": 9000, "service": "" }, "timeoutSeconds": 1 }),
@@ -148,7 +173,8 @@ mod tests {
     fn hooks_over_http_go_to_the_agent_too() {
         let get = json!({ "httpGet": { "path": "/bye", "port": 80 } });
         let exec = json!({ "exec": { "command": ["true"] } });
-        let container = json!({ "name": "app", "lifecycle": { "preStop": get, "postStart": exec } });
+        let container =
+            json!({ "name": "app", "lifecycle": { "preStop": get, "postStart": exec } });
         let mut pod = json!({ "spec": { "containers": [container] } });
         let told = rewrite(&mut pod, Map::new(), 15020);
         let lifecycle = &pod["spec"]["containers"][0]["lifecycle"];

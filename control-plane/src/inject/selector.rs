@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::pod;
 
 object! {
-    /// Which pods are meant, by their labels: everything that is written must hold; nothing written matches nothing here.
+    /// Which pods are meant, by their labels: everything that is written must hold; nothing written
+    /// matches nothing here.
     Selector {
         /// Labels with these values.
         "matchLabels" match_labels: BTreeMap<Arc<str>, Arc<str>>,
@@ -50,7 +51,10 @@ impl Selector {
         let says_something = !self.match_labels.is_empty() || !self.match_expressions.is_empty();
         says_something
             && self.match_labels.iter().all(|(key, value)| label(key) == Some(value))
-            && self.match_expressions.iter().all(|requirement| requirement.holds(label(&requirement.key)))
+            && self
+                .match_expressions
+                .iter()
+                .all(|requirement| requirement.holds(label(&requirement.key)))
     }
 }
 

@@ -1,4 +1,5 @@
-//! What injected pods get, as the mesh's operator wants it: the file `settings.yaml`, and defaults for all of it.
+//! What injected pods get, as the mesh's operator wants it: the file `settings.yaml`, and defaults
+//! for all of it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -10,7 +11,7 @@ use ferromesh_xds_translator::{
     object, yaml,
 };
 
-use super::{annotations, selector::Selector};
+use super::{selector::Selector, values};
 
 object! {
     /// The settings file. Everything may be left out.
@@ -31,7 +32,8 @@ object! {
         "proxy" proxy: Option<ProxyKind>,
         /// What proxies log.
         "logLevel" log_level: Option<Arc<str>>,
-        /// How long open connections may finish when a sidecar ends, whose application is gone by then.
+        /// How long open connections may finish when a sidecar ends, whose application is gone by
+        /// then.
         "drainTime" drain_time: Option<Duration>,
         /// The same for a gateway, which serves meanwhile.
         "gatewayDrainTime" gateway_drain_time: Option<Duration>,
@@ -286,8 +288,14 @@ impl InjectionSettings {
             envoy_image: format!("ferromesh/envoy:{VERSION}").into(),
             pull_policy: PullPolicy::IfNotPresent,
             pull_secrets: Vec::new(),
-            proxy_resources: Resources { requests: Quantities::of("20m", "48Mi"), limits: Quantities::of("2", "1Gi") },
-            init_resources: Resources { requests: Quantities::of("10m", "16Mi"), limits: Quantities::of("1", "64Mi") },
+            proxy_resources: Resources {
+                requests: Quantities::of("20m", "48Mi"),
+                limits: Quantities::of("2", "1Gi"),
+            },
+            init_resources: Resources {
+                requests: Quantities::of("10m", "16Mi"),
+                limits: Quantities::of("1", "64Mi"),
+            },
             redirect: Redirect {
                 include_outbound_ranges: everything.clone(),
                 exclude_outbound_ranges: nothing.clone(),
@@ -345,7 +353,9 @@ impl InjectionSettings {
         set(&mut self.cluster_id, file.cluster_id);
         set(&mut self.discovery_address, file.discovery_address);
         set(&mut self.proxy, file.proxy);
-        file.log_level.iter().for_each(|level| at.within("logLevel", |at| annotations::check_log_level(level, at)));
+        file.log_level
+            .iter()
+            .for_each(|level| at.within("logLevel", |at| values::check_log_level(level, at)));
         set(&mut self.log_level, file.log_level);
         set(&mut self.drain_time, file.drain_time);
         set(&mut self.gateway_drain_time, file.gateway_drain_time);
@@ -355,8 +365,12 @@ impl InjectionSettings {
         self.pull_policy = file.images.pull_policy;
         self.pull_secrets = file.images.pull_secrets;
         at.within("resources", |at| {
-            at.within("proxy", |at| file.resources.proxy.iter().for_each(|resources| resources.check(at)));
-            at.within("init", |at| file.resources.init.iter().for_each(|resources| resources.check(at)));
+            at.within("proxy", |at| {
+                file.resources.proxy.iter().for_each(|resources| resources.check(at))
+            });
+            at.within("init", |at| {
+                file.resources.init.iter().for_each(|resources| resources.check(at))
+            });
         });
         set(&mut self.proxy_resources, file.resources.proxy);
         set(&mut self.init_resources, file.resources.init);
@@ -394,11 +408,21 @@ fn discovery_address(root_namespace: &str) -> Arc<str> {
 impl Redirect {
     fn overlay(&mut self, file: RedirectFile, at: &mut Decoder) {
         let ranges = [
-            ("includeOutboundIPRanges", &mut self.include_outbound_ranges, file.include_outbound_ranges),
-            ("excludeOutboundIPRanges", &mut self.exclude_outbound_ranges, file.exclude_outbound_ranges),
+            (
+                "includeOutboundIPRanges",
+                &mut self.include_outbound_ranges,
+                file.include_outbound_ranges,
+            ),
+            (
+                "excludeOutboundIPRanges",
+                &mut self.exclude_outbound_ranges,
+                file.exclude_outbound_ranges,
+            ),
         ];
         for (name, setting, written) in ranges {
-            written.iter().for_each(|written| at.within(name, |at| annotations::check_ranges(written, at)));
+            written
+                .iter()
+                .for_each(|written| at.within(name, |at| values::check_ranges(written, at)));
             set(setting, written);
         }
         let ports = [
@@ -408,7 +432,9 @@ impl Redirect {
             ("excludeInboundPorts", &mut self.exclude_inbound_ports, file.exclude_inbound_ports),
         ];
         for (name, setting, written) in ports {
-            written.iter().for_each(|written| at.within(name, |at| annotations::check_ports(written, at)));
+            written
+                .iter()
+                .for_each(|written| at.within(name, |at| values::check_ports(written, at)));
             set(setting, written);
         }
     }
@@ -438,7 +464,9 @@ impl Quantities {
 
     /// Name and amount of what is written.
     pub(super) fn written(&self) -> impl Iterator<Item = (&'static str, &Arc<str>)> {
-        [("cpu", &self.cpu), ("memory", &self.memory)].into_iter().filter(|(_, amount)| !amount.is_empty())
+        [("cpu", &self.cpu), ("memory", &self.memory)]
+            .into_iter()
+            .filter(|(_, amount)| !amount.is_empty())
     }
 }
 
@@ -447,7 +475,7 @@ impl Resources {
         for (field, quantities) in [("requests", &self.requests), ("limits", &self.limits)] {
             at.within(field, |at| {
                 for (name, amount) in quantities.written() {
-                    at.within(name, |at| annotations::check_quantity(amount, at));
+                    at.within(name, |at| values::check_quantity(amount, at));
                 }
             });
         }
@@ -506,14 +534,31 @@ env: {FERROMESH_DNS_DOMAIN: example.org}
             ("trustDomain: Bad!", &["trustDomain"]),
             ("logLevel: loud", &["logLevel", "one of trace", "`loud`"]),
             ("drainTime: 5", &["drainTime", "`5s`"]),
-            ("redirect: {excludeInboundPorts: \"22,none\"}", &["redirect.excludeInboundPorts", "none"]),
-            ("redirect: {includeOutboundIPRanges: 10.0.0.0/99}", &["redirect.includeOutboundIPRanges", "10.0.0.0/99"]),
-            ("resources: {init: {limits: {memory: lots}}}", &["resources.init.limits.memory", "lots"]),
-            ("probes: {readiness: {periodSeconds: 0}}", &["probes.readiness.periodSeconds", "at least 1"]),
-            ("neverInject: [{matchExpressions: [{key: a, operator: Is}]}]", &["matchExpressions[0].operator", "`In`"]),
+            (
+                "redirect: {excludeInboundPorts: \"22,none\"}",
+                &["redirect.excludeInboundPorts", "none"],
+            ),
+            (
+                "redirect: {includeOutboundIPRanges: 10.0.0.0/99}",
+                &["redirect.includeOutboundIPRanges", "10.0.0.0/99"],
+            ),
+            (
+                "resources: {init: {limits: {memory: lots}}}",
+                &["resources.init.limits.memory", "lots"],
+            ),
+            (
+                "probes: {readiness: {periodSeconds: 0}}",
+                &["probes.readiness.periodSeconds", "at least 1"],
+            ),
+            (
+                "neverInject: [{matchExpressions: [{key: a, operator: Is}]}]",
+                &["matchExpressions[0].operator", "`In`"],
+            ),
         ] {
             let found = read(text).expect_err(text).join("\n");
-            words.iter().for_each(|word| assert!(found.contains(word), "{text:?}: no {word:?} in {found}"));
+            words
+                .iter()
+                .for_each(|word| assert!(found.contains(word), "{text:?}: no {word:?} in {found}"));
         }
     }
 }

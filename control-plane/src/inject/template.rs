@@ -1,8 +1,8 @@
 //! The containers and volumes that a pod gets.
 //!
-//! Names are Istio's, which tools look for. The proxy may do nothing but open sockets: a user of its own, no
-//! capabilities, nothing to write but a folder in memory. Only what programs redirection may change the network, and it has
-//! ended before anything else begins.
+//! Names are Istio's, which tools look for. The proxy may do nothing but open sockets: a user of
+//! its own, no capabilities, nothing to write but a folder in memory. Only what programs
+//! redirection may change the network, and it has ended before anything else begins.
 
 use std::time::Duration;
 
@@ -10,14 +10,11 @@ use ferromesh_xds_translator::diagnostic::{Code, Diagnostic, FieldPath};
 use serde_json::{Map, Value, json};
 
 use super::{
-    InjectionSettings,
-    annotations::{Template, Wishes},
+    annotations::{PodOverrides, Template},
     overlay, pod,
-    settings::{ProxyKind, Quantities, Resources, Timing},
+    settings::{InjectionSettings, ProxyKind, Quantities, Resources, Timing},
 };
 
-/// The proxy's user and group, whose traffic is not redirected.
-pub(super) const PROXY_UID: u64 = 1337;
 /// Ports that are never redirected: agent, readiness and metrics of the proxy.
 const OWN_PORTS: [u16; 2] = [15021, 15090];
 /// The annotation that says what was added.
@@ -26,7 +23,8 @@ const STATUS: &str = "sidecar.istio.io/status";
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// The key by which we know our own hand in it.
 const INJECTOR: (&str, &str) = ("injector", "ferromesh");
-/// Lets a gateway without privileges listen on ports such as 80; safe, for the pod has a network of its own.
+/// Lets a gateway without privileges listen on ports such as 80; safe, for the pod has a network of
+/// its own.
 const LOW_PORTS: (&str, &str) = ("net.ipv4.ip_unprivileged_port_start", "0");
 
 const WORK_DIR: &str = "/var/run/ferromesh";
@@ -41,39 +39,39 @@ const VOLUMES: [(&str, &str); 4] = [
 ];
 
 /// The proxy's container.
-pub(super) fn proxy(wishes: &Wishes, settings: &InjectionSettings) -> Value {
+pub(super) fn proxy(overrides: &PodOverrides, settings: &InjectionSettings) -> Value {
     let mounts = VOLUMES.map(|(name, path)| match name {
         "ferromesh-work" => json!({ "name": name, "mountPath": path }),
         _ => json!({ "name": name, "mountPath": path, "readOnly": true }),
     });
-    let command = match wishes.proxy {
+    let command = match overrides.proxy {
         ProxyKind::Ferromesh => "run",
         ProxyKind::Envoy => "envoy",
     };
     let mut proxy = json!({
         "name": pod::PROXY,
-        "image": wishes.image,
+        "image": overrides.image,
         "imagePullPolicy": settings.pull_policy.as_str(),
         "args": [command],
-        "env": variables(wishes, settings),
+        "env": variables(overrides, settings),
         "ports": [{ "name": "http-envoy-prom", "containerPort": 15090, "protocol": "TCP" }],
-        "resources": resources(&wishes.resources),
+        "resources": resources(&overrides.resources),
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "capabilities": { "drop": ["ALL"] },
             "privileged": false,
             "readOnlyRootFilesystem": true,
-            "runAsUser": PROXY_UID,
-            "runAsGroup": PROXY_UID,
+            "runAsUser": pod::PROXY_UID,
+            "runAsGroup": pod::PROXY_UID,
             "runAsNonRoot": true,
             "seccompProfile": { "type": "RuntimeDefault" },
         },
         "volumeMounts": mounts,
     });
-    if let Some(readiness) = wishes.readiness {
+    if let Some(readiness) = overrides.readiness {
         proxy["readinessProbe"] = probe(readiness);
         // What a native sidecar's startup probe has not seen ready, nothing behind it starts.
-        if wishes.hold {
+        if overrides.hold {
             proxy["startupProbe"] = probe(settings.startup);
         }
     }
@@ -94,7 +92,8 @@ fn resources(resources: &Resources) -> Value {
     let amounts = |quantities: &Quantities| -> Map<String, Value> {
         quantities.written().map(|(name, amount)| (name.to_owned(), json!(amount))).collect()
     };
-    let parts = [("limits", amounts(&resources.limits)), ("requests", amounts(&resources.requests))];
+    let parts =
+        [("limits", amounts(&resources.limits)), ("requests", amounts(&resources.requests))];
     parts
         .into_iter()
         .filter(|(_, amounts)| !amounts.is_empty())
@@ -103,7 +102,7 @@ fn resources(resources: &Resources) -> Value {
 }
 
 /// The proxy's variables: `ferromesh-proxy run --help` says what they mean.
-fn variables(wishes: &Wishes, settings: &InjectionSettings) -> Vec<Value> {
+fn variables(overrides: &PodOverrides, settings: &InjectionSettings) -> Vec<Value> {
     let text = |name: &str, value: &str| json!({ "name": name, "value": value });
     let of_pod = |name: &str, field: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": field } } });
     let mut variables = vec![
@@ -119,10 +118,10 @@ fn variables(wishes: &Wishes, settings: &InjectionSettings) -> Vec<Value> {
         of_pod("FERROMESH_IP", "status.podIP"),
         text("FERROMESH_LABELS_FILE", &format!("{POD_DIR}/labels")),
         text("FERROMESH_WORK_DIR", WORK_DIR),
-        text("FERROMESH_AGENT_ADDRESS", &format!("0.0.0.0:{}", wishes.agent_port)),
-        text("FERROMESH_LOG", &log_filter(&wishes.log_level)),
-        text("FERROMESH_DRAIN_TIME", &duration(wishes.drain_time)),
-        match wishes.concurrency {
+        text("FERROMESH_AGENT_ADDRESS", &format!("0.0.0.0:{}", overrides.agent_port)),
+        text("FERROMESH_LOG", &log_filter(&overrides.log_level)),
+        text("FERROMESH_DRAIN_TIME", &duration(overrides.drain_time)),
+        match overrides.concurrency {
             Some(threads) => text("FERROMESH_CONCURRENCY", &threads.to_string()),
             // Rounded up; without a limit, what the node has.
             None => {
@@ -130,12 +129,13 @@ fn variables(wishes: &Wishes, settings: &InjectionSettings) -> Vec<Value> {
             }
         },
     ];
-    match wishes.template {
+    match overrides.template {
         Template::Sidecar => variables.push(text("FERROMESH_INTERCEPTION", "redirect")),
         Template::Gateway => variables.push(text("FERROMESH_TYPE", "router")),
     }
-    variables.extend(envoy_log_level(wishes).map(|level| text("FERROMESH_ENVOY_LOG_LEVEL", level)));
-    for (name, value) in &wishes.env {
+    variables
+        .extend(envoy_log_level(overrides).map(|level| text("FERROMESH_ENVOY_LOG_LEVEL", level)));
+    for (name, value) in &overrides.env {
         variables.retain(|variable| pod::name(variable) != &**name);
         variables.push(text(name, value));
     }
@@ -156,13 +156,13 @@ fn log_filter(levels: &str) -> String {
 }
 
 /// Envoy's word for a log level that was asked for; it says less than our agent by default.
-fn envoy_log_level(wishes: &Wishes) -> Option<&str> {
-    let level = match &*wishes.log_level {
+fn envoy_log_level(overrides: &PodOverrides) -> Option<&str> {
+    let level = match &*overrides.log_level {
         "warn" => "warning",
         level @ ("trace" | "debug" | "warning" | "error" | "critical" | "off") => level,
         _ => return None,
     };
-    (wishes.proxy == ProxyKind::Envoy).then_some(level)
+    (overrides.proxy == ProxyKind::Envoy).then_some(level)
 }
 
 /// Tells the agent something, unless it is empty.
@@ -173,17 +173,18 @@ pub(super) fn tell(proxy: &mut Value, variable: &str, what: &Map<String, Value>)
     }
 }
 
-/// Puts redirection and proxy before all other init containers, so that these find the network as the application will:
-/// redirected, and with the proxy at work.
+/// Puts redirection and proxy before all other init containers, so that these find the network as
+/// the application will: redirected, and with the proxy at work.
 pub(super) fn add_sidecar(
     pod: &mut Value,
     mut proxy: Value,
-    wishes: &Wishes,
+    overrides: &PodOverrides,
     settings: &InjectionSettings,
 ) -> Result<(), Box<Diagnostic>> {
     if pod.pointer("/spec/containers").and_then(Value::as_array).is_none_or(Vec::is_empty) {
         let message = "the pod is nothing but a proxy, and no sidecar of anything";
-        let finding = Diagnostic::error(Code::InvalidValue, FieldPath::of("spec.containers"), message);
+        let finding =
+            Diagnostic::error(Code::InvalidValue, FieldPath::of("spec.containers"), message);
         return Err(Box::new(finding.fix("annotate it `inject.istio.io/templates: gateway`")));
     }
     if pod::annotation(pod, DEFAULT_CONTAINER).is_none()
@@ -193,7 +194,7 @@ pub(super) fn add_sidecar(
     }
     // Makes it a native sidecar.
     proxy["restartPolicy"] = json!("Always");
-    let mut redirect = redirect(wishes, settings);
+    let mut redirect = redirect(overrides, settings);
     if let Some((_, written)) = pod::take_container(pod, pod::REDIRECT) {
         overlay::lay(&mut redirect, written);
     }
@@ -202,10 +203,13 @@ pub(super) fn add_sidecar(
 }
 
 /// The container that programs redirection, and ends.
-fn redirect(wishes: &Wishes, settings: &InjectionSettings) -> Value {
-    let chosen = &wishes.redirect;
-    let own =
-        std::iter::once(wishes.agent_port).chain(OWN_PORTS).map(|port| port.to_string()).collect::<Vec<_>>().join(",");
+fn redirect(overrides: &PodOverrides, settings: &InjectionSettings) -> Value {
+    let chosen = &overrides.redirect;
+    let own = std::iter::once(overrides.agent_port)
+        .chain(OWN_PORTS)
+        .map(|port| port.to_string())
+        .collect::<Vec<_>>()
+        .join(",");
     let excluded = match chosen.exclude_inbound_ports.trim() {
         "" => own,
         "*" => "*".to_owned(),
@@ -222,10 +226,11 @@ fn redirect(wishes: &Wishes, settings: &InjectionSettings) -> Value {
         ("--include-inbound-ports", &chosen.include_inbound_ports),
         ("--exclude-inbound-ports", &excluded),
     ];
-    let arguments = std::iter::once("redirect").chain(flags.iter().flat_map(|(flag, value)| [*flag, *value]));
+    let arguments =
+        std::iter::once("redirect").chain(flags.iter().flat_map(|(flag, value)| [*flag, *value]));
     json!({
         "name": pod::REDIRECT,
-        "image": wishes.image,
+        "image": overrides.image,
         "imagePullPolicy": settings.pull_policy.as_str(),
         "args": arguments.collect::<Vec<_>>(),
         "resources": resources(&settings.init_resources),
@@ -257,8 +262,10 @@ pub(super) fn add_gateway(pod: &mut Value, proxy: Value, place: Option<(&'static
 
 /// Adds the proxy's volumes; a volume of the same name that is there already is its author's.
 pub(super) fn add_volumes(pod: &mut Value) {
-    let field = |path: &str, field: &str| json!({ "path": path, "fieldRef": { "fieldPath": field } });
-    let token = json!({ "audience": "istio-ca", "expirationSeconds": 43200, "path": "istio-token" });
+    let field =
+        |path: &str, field: &str| json!({ "path": path, "fieldRef": { "fieldPath": field } });
+    let token =
+        json!({ "audience": "istio-ca", "expirationSeconds": 43200, "path": "istio-token" });
     let made = [
         json!({ "name": VOLUMES[0].0, "emptyDir": { "medium": "Memory" } }),
         json!({
@@ -288,8 +295,8 @@ fn add_named(list: &mut Vec<Value>, items: impl IntoIterator<Item = Value>) {
 }
 
 /// Writes down what was added, in Istio's form.
-pub(super) fn mark(pod: &mut Value, wishes: &Wishes, settings: &InjectionSettings) {
-    let (init, main) = match wishes.template {
+pub(super) fn mark(pod: &mut Value, overrides: &PodOverrides, settings: &InjectionSettings) {
+    let (init, main) = match overrides.template {
         Template::Sidecar => (vec![pod::REDIRECT, pod::PROXY], vec![]),
         Template::Gateway => (vec![], vec![pod::PROXY]),
     };

@@ -31,9 +31,11 @@ fn names(pod: &Value, list: &str) -> Vec<String> {
 
 #[test]
 fn a_pods_own_word_beats_all_but_the_nodes_network_and_the_clusters_namespaces() {
-    let (yes, no) = (json!({ "sidecar.istio.io/inject": "true" }), json!({ "sidecar.istio.io/inject": "false" }));
-    let named =
-        |labels: &Value, annotations: &Value| json!({ "name": "a", "labels": labels, "annotations": annotations });
+    let (yes, no) = (
+        json!({ "sidecar.istio.io/inject": "true" }),
+        json!({ "sidecar.istio.io/inject": "false" }),
+    );
+    let named = |labels: &Value, annotations: &Value| json!({ "name": "a", "labels": labels, "annotations": annotations });
     let none = json!({});
     for (meta, spec, namespace, expected) in [
         (named(&none, &none), json!({}), "shop", None),
@@ -77,30 +79,65 @@ fn a_selector_of_the_settings_leaves_pods_alone_that_do_not_ask() {
 
 #[test]
 fn what_cannot_be_is_refused_with_field_expectation_and_fix() {
-    let annotated = |key: &str, value: &str| pod(json!({ "name": "a", "annotations": { key: value } }), json!({}));
+    let annotated = |key: &str, value: &str| {
+        pod(json!({ "name": "a", "annotations": { key: value } }), json!({}))
+    };
     let proxy_alone = json!({ "containers": [{ "name": "istio-proxy", "image": "auto" }] });
     for (pod, words) in [
-        (annotated("inject.istio.io/templates", "gatewy"), &["one of sidecar, gateway", "`gateway`"][..]),
+        (
+            annotated("inject.istio.io/templates", "gatewy"),
+            &["one of sidecar, gateway", "`gateway`"][..],
+        ),
         (
             annotated("ferromesh.io/proxy", "nginx"),
             &["metadata.annotations[\"ferromesh.io/proxy\"]", "one of ferromesh, envoy"],
         ),
-        (annotated("sidecar.istio.io/inject", "maybe"), &["sidecar.istio.io/inject", "true or false", "`maybe`"]),
-        (annotated("sidecar.istio.io/interceptionMode", "TPROXY"), &["expected REDIRECT", "`TPROXY`"]),
+        (
+            annotated("sidecar.istio.io/inject", "maybe"),
+            &["sidecar.istio.io/inject", "true or false", "`maybe`"],
+        ),
+        (
+            annotated("sidecar.istio.io/interceptionMode", "TPROXY"),
+            &["expected REDIRECT", "`TPROXY`"],
+        ),
         (annotated("sidecar.istio.io/proxyCPU", "much"), &["proxyCPU", "100m", "`much`"]),
-        (annotated("traffic.sidecar.istio.io/excludeInboundPorts", "80,0"), &["excludeInboundPorts", "`0`"]),
-        (annotated("traffic.sidecar.istio.io/excludeOutboundIPRanges", "a"), &["ranges such as", "`a`"]),
-        (annotated("proxy.istio.io/config", "concurrency: two"), &["[\"proxy.istio.io/config\"].concurrency"]),
+        (
+            annotated("traffic.sidecar.istio.io/excludeInboundPorts", "80,0"),
+            &["excludeInboundPorts", "`0`"],
+        ),
+        (
+            annotated("traffic.sidecar.istio.io/excludeOutboundIPRanges", "a"),
+            &["ranges such as", "`a`"],
+        ),
+        (
+            annotated("proxy.istio.io/config", "concurrency: two"),
+            &["[\"proxy.istio.io/config\"].concurrency"],
+        ),
         (annotated("proxy.istio.io/config", "a: b: c"), &["not YAML"]),
-        (annotated("sidecar.istio.io/logLevel", "info,rbac=loud"), &["logLevel", "one of trace", "`rbac=loud`"]),
+        (
+            annotated("sidecar.istio.io/logLevel", "info,rbac=loud"),
+            &["logLevel", "one of trace", "`rbac=loud`"],
+        ),
         (annotated("status.sidecar.istio.io/port", "high"), &["0..=65535", "`high`"]),
         (pod(json!({ "name": "a" }), proxy_alone), &["inject.istio.io/templates: gateway"]),
-        (pod(json!({ "name": "a" }), json!({ "containers": "app" })), &["spec.containers", "a list of objects"]),
-        (pod(json!({ "name": "a", "labels": { "x": 1 } }), json!({})), &["metadata.labels", "a map of texts"]),
+        (
+            pod(json!({ "name": "a" }), json!({ "containers": "app" })),
+            &["spec.containers", "a list of objects"],
+        ),
+        (
+            pod(json!({ "name": "a", "labels": { "x": 1 } }), json!({})),
+            &["metadata.labels", "a map of texts"],
+        ),
         (json!({ "kind": "Pod" }), &["spec.containers"]),
     ] {
-        let found = outcome(&pod, "shop").expect_err("refused").iter().map(ToString::to_string).collect::<String>();
-        words.iter().for_each(|word| assert!(found.contains(word), "{pod}: no {word:?} in {found}"));
+        let found = outcome(&pod, "shop")
+            .expect_err("refused")
+            .iter()
+            .map(ToString::to_string)
+            .collect::<String>();
+        words
+            .iter()
+            .for_each(|word| assert!(found.contains(word), "{pod}: no {word:?} in {found}"));
         assert!(found.contains("Pod shop/"), "{found}");
     }
 }
@@ -124,20 +161,33 @@ fn a_pod_that_comes_back_with_another_webhooks_container_gains_only_what_that_ne
     let once = injected(&pod(json!({ "name": "a" }), spec));
     assert_eq!(injected(&once), once);
     let mut more = once.clone();
-    more["spec"]["containers"].as_array_mut().expect("a list").push(json!({ "name": "log", "readinessProbe": probe }));
-    more["spec"]["initContainers"].as_array_mut().expect("a list").insert(0, json!({ "name": "vault" }));
+    more["spec"]["containers"]
+        .as_array_mut()
+        .expect("a list")
+        .push(json!({ "name": "log", "readinessProbe": probe }));
+    more["spec"]["initContainers"]
+        .as_array_mut()
+        .expect("a list")
+        .insert(0, json!({ "name": "vault" }));
     let twice = injected(&more);
     assert_eq!(names(&twice, "initContainers"), ["istio-init", "istio-proxy", "vault"]);
     assert_eq!(twice["spec"]["containers"][0], once["spec"]["containers"][0]);
-    assert_eq!(twice["spec"]["containers"][1]["readinessProbe"]["httpGet"]["path"], "/app-health/log/readyz");
+    assert_eq!(
+        twice["spec"]["containers"][1]["readinessProbe"]["httpGet"]["path"],
+        "/app-health/log/readyz"
+    );
     let told = probes::known(&twice["spec"]["initContainers"][1]);
-    assert_eq!(told.keys().collect::<Vec<_>>(), ["/app-health/app/livez", "/app-health/log/readyz"]);
+    assert_eq!(
+        told.keys().collect::<Vec<_>>(),
+        ["/app-health/app/livez", "/app-health/log/readyz"]
+    );
     assert_eq!(injected(&twice), twice);
 }
 
 #[test]
 fn a_workload_is_called_by_its_labels_or_by_what_makes_its_pods() {
-    let owned = |kind: &str, name: &str| json!([{ "kind": kind, "name": name, "controller": true }]);
+    let owned =
+        |kind: &str, name: &str| json!([{ "kind": kind, "name": name, "controller": true }]);
     for (meta, name, revision) in [
         (json!({ "name": "a-0", "labels": { "app": "cart", "version": "v2" } }), "cart", "v2"),
         (
@@ -150,8 +200,16 @@ fn a_workload_is_called_by_its_labels_or_by_what_makes_its_pods() {
             "cart",
             "latest",
         ),
-        (json!({ "name": "x", "ownerReferences": owned("ReplicaSet", "cart-7") }), "cart-7", "latest"),
-        (json!({ "name": "x", "ownerReferences": owned("Job", "report-29384750") }), "report", "latest"),
+        (
+            json!({ "name": "x", "ownerReferences": owned("ReplicaSet", "cart-7") }),
+            "cart-7",
+            "latest",
+        ),
+        (
+            json!({ "name": "x", "ownerReferences": owned("Job", "report-29384750") }),
+            "report",
+            "latest",
+        ),
         (json!({ "name": "x", "ownerReferences": owned("Job", "once") }), "once", "latest"),
         (json!({ "generateName": "lone-" }), "lone", "latest"),
     ] {
@@ -175,8 +233,11 @@ fn what_is_asked_for_in_vain_is_said() {
         panic!("it is injected")
     };
     let said: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    let fields =
-        ["excludeInterfaces", "spec.securityContext.runAsUser", "spec.containers[0].securityContext.runAsUser"];
+    let fields = [
+        "excludeInterfaces",
+        "spec.securityContext.runAsUser",
+        "spec.containers[0].securityContext.runAsUser",
+    ];
     assert_eq!(said.len(), fields.len());
     said.iter().zip(fields).for_each(|(line, field)| assert!(line.contains(field), "{line}"));
 }
@@ -186,7 +247,8 @@ fn what_is_asked_for_in_vain_is_said() {
 fn containers_of_the_mesh(annotations: Value) -> Vec<Value> {
     let spec = json!({ "containers": [{ "name": "app", "readinessProbe": { "tcpSocket": { "port": 80 } } }] });
     let pod = injected(&pod(json!({ "name": "a", "annotations": annotations }), spec));
-    let containers = pod::CONTAINER_LISTS.iter().filter_map(|list| pod["spec"][list].as_array()).flatten();
+    let containers =
+        pod::CONTAINER_LISTS.iter().filter_map(|list| pod["spec"][list].as_array()).flatten();
     containers.filter(|container| pod::name(container) != "app").cloned().collect()
 }
 
@@ -197,20 +259,29 @@ fn the_proxy_knows_every_argument_and_variable_that_it_is_given() {
     use ferromesh_dataplane::config::{Cli, parse};
 
     let program = Cli::command();
-    let arguments = program.get_subcommands().flat_map(clap::Command::get_arguments).chain(program.get_arguments());
+    let arguments = program
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .chain(program.get_arguments());
     let known: Vec<&str> = arguments.filter_map(|argument| argument.get_env()?.to_str()).collect();
-    for (kind, template) in
-        [("ferromesh", "sidecar"), ("envoy", "sidecar"), ("ferromesh", "gateway"), ("envoy", "gateway")]
-    {
+    for (kind, template) in [
+        ("ferromesh", "sidecar"),
+        ("envoy", "sidecar"),
+        ("ferromesh", "gateway"),
+        ("envoy", "gateway"),
+    ] {
         let containers = containers_of_the_mesh(json!({
             "ferromesh.io/proxy": kind, "inject.istio.io/templates": template,
             "prometheus.io/scrape": "true", "sidecar.istio.io/logLevel": "debug",
         }));
         for container in &containers {
-            let given = container["args"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let given =
+                container["args"].as_array().into_iter().flatten().filter_map(Value::as_str);
             // What is required, and comes by variable.
-            let required = ["--name", "a"].into_iter().filter(|_| pod::name(container) == pod::PROXY);
-            let line: Vec<&str> = std::iter::once("ferromesh-proxy").chain(given).chain(required).collect();
+            let required =
+                ["--name", "a"].into_iter().filter(|_| pod::name(container) == pod::PROXY);
+            let line: Vec<&str> =
+                std::iter::once("ferromesh-proxy").chain(given).chain(required).collect();
             if let Err(error) = parse(line.iter().map(Into::into)) {
                 panic!("{line:?}: {error}");
             }

@@ -30,8 +30,9 @@ pub struct Report {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Injects every pod that a document makes, in place; `namespaces` are the labels of those namespaces that are known,
-/// `namespace` is that of objects that name none. Objects that make no pods stay as they are and are not reported.
+/// Injects every pod that a document makes, in place; `namespaces` are the labels of those
+/// namespaces that are known, `namespace` is that of objects that name none. Objects that make no
+/// pods stay as they are and are not reported.
 ///
 /// # Errors
 /// As [`inject`], with the fields as seen from the pod.
@@ -50,17 +51,24 @@ pub fn inject_document(
     }
     let Some(kind) = kind(document) else { return Ok(Vec::new()) };
     let (_, kind_name, pointer) = *kind;
-    let name = pod::text(document, "/metadata/name").or_else(|| pod::text(document, "/metadata/generateName"));
+    let name = pod::text(document, "/metadata/name")
+        .or_else(|| pod::text(document, "/metadata/generateName"));
     let name = name.unwrap_or_default().to_owned();
-    let namespace =
-        pod::text(document, "/metadata/namespace").filter(|n| !n.is_empty()).unwrap_or(namespace).to_owned();
+    let namespace = pod::text(document, "/metadata/namespace")
+        .filter(|n| !n.is_empty())
+        .unwrap_or(namespace)
+        .to_owned();
     let Some(template) = document.pointer_mut(pointer) else { return Ok(Vec::new()) };
     let workload = match kind_name {
         "Pod" => None,
         "Job" => Some(names::cron_job(&name)),
         _ => Some(name.as_str()),
     };
-    let around = Surroundings { namespace: &namespace, namespace_labels: namespaces.get(&namespace), workload };
+    let around = Surroundings {
+        namespace: &namespace,
+        namespace_labels: namespaces.get(&namespace),
+        workload,
+    };
     let (left_alone, warnings) = match inject(template, &around, settings)? {
         Outcome::Injected { pod, warnings } => {
             *template = pod;

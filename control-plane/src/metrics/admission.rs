@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::Count;
+use super::count::Count;
 
 /// Upper bounds of the time that an injection takes, in seconds.
 const BUCKETS: [f64; 8] = [0.0005, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0];
@@ -74,14 +74,26 @@ impl Default for Admission {
 
 impl Admission {
     pub(super) fn register(&self, r: &mut Registry) {
-        r.register("sidecar_injection_requests", "Pods that the injector was asked about", self.requests.clone());
+        r.register(
+            "sidecar_injection_requests",
+            "Pods that the injector was asked about",
+            self.requests.clone(),
+        );
         r.register("sidecar_injection_success", "Pods injected", self.success.clone());
-        r.register("sidecar_injection_failure", "Pods refused, or not readable", self.failure.clone());
+        r.register(
+            "sidecar_injection_failure",
+            "Pods refused, or not readable",
+            self.failure.clone(),
+        );
         r.register("sidecar_injection_skip", "Pods left alone", self.skip.clone());
         r.register("sidecar_injection_time_seconds", "Seconds to inject a pod", self.time.clone());
         r.register("galley_validation_passed", "Objects found valid", self.passed.clone());
         r.register("galley_validation_failed", "Objects refused", self.failed.clone());
-        r.register("galley_validation_http_error", "Questions that could not be answered", self.http_errors.clone());
+        r.register(
+            "galley_validation_http_error",
+            "Questions that could not be answered",
+            self.http_errors.clone(),
+        );
     }
 
     /// The injector was asked, and how that ended.

@@ -1,15 +1,19 @@
-//! One thread owns the compiler: events of all sources go in, views come out, and streams ask for theirs.
+//! One thread owns the compiler: events of all sources go in, views come out, and streams ask for
+//! theirs.
 //!
-//! A change is applied at once while changes are few; what arrives meanwhile is applied together, and in a storm rounds
-//! keep a pace ([`pace`]). Nothing is published before every source has told what it has, so that a proxy that reconnects
-//! after a restart loses nothing. Here is what others know of that thread; its work is in [`rounds`].
+//! A change is applied at once while changes are few; what arrives meanwhile is applied together,
+//! and in a storm rounds keep a pace ([`pace`]). Nothing is published before every source has told
+//! what it has, so that a proxy that reconnects after a restart loses nothing. Here is what others
+//! know of that thread; its work is in [`rounds`].
 
 mod accounts;
 mod blame;
+mod findings;
 mod pace;
 mod rounds;
+mod signals;
 
-use std::{collections::BTreeSet, sync::Arc, thread};
+use std::{collections::BTreeSet, sync::Arc, thread, time::Duration};
 
 use ferromesh_proto::SpiffeId;
 use ferromesh_xds_translator::{
@@ -19,36 +23,27 @@ use ferromesh_xds_translator::{
     dialect::Object,
     ir::ObjectId,
     plan::ViewKey,
-    snapshot::{Credentials, MeshSnapshot, Reclassify},
+    snapshot::{MeshSnapshot, Reclassify},
     view::View,
 };
-use tokio::{
-    sync::{broadcast, mpsc, oneshot, watch},
-    time::Instant,
-};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-pub use self::blame::Blame;
 use self::{
     accounts::Accounts,
     rounds::{Ask, Pipeline},
+    signals::Signals,
+};
+pub use self::{
+    blame::{Blame, Complaint},
+    signals::{Inventory, Published},
 };
 use crate::{
-    ads::Refusal,
+    event::{EventSender, SourceId},
     metrics::Metrics,
-    source::{EventSender, SourceId},
 };
 
 /// Batches of events that may wait; a source that is faster waits itself.
 const EVENT_QUEUE: usize = 256;
-
-/// A view with the moment it was published.
-#[derive(Clone, Debug)]
-pub struct Published {
-    /// The view.
-    pub view: Arc<View>,
-    /// When the change that led to it was taken up.
-    pub at: Instant,
-}
 
 /// The pipeline has stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -62,39 +57,6 @@ pub struct Mesh {
     signals: Arc<Signals>,
 }
 
-/// What the thread tells everybody.
-#[derive(Debug)]
-struct Signals {
-    /// Whether every source has told what it has.
-    synced: watch::Sender<bool>,
-    reclassified: broadcast::Sender<Arc<Reclassify>>,
-    /// Diagnostics may have changed.
-    news: watch::Sender<()>,
-    /// The inventory changed.
-    changes: watch::Sender<()>,
-    accounts: Accounts,
-}
-
-/// Everything that objects may refer to, or be in conflict with: what they are analyzed among.
-#[derive(Default, Debug)]
-pub struct Inventory {
-    /// Objects that serve, of kinds that [matter](ferromesh_xds_translator::analyze::matters); sorted by identity.
-    pub objects: Vec<Object>,
-    /// Credentials, whose Secrets are not among the objects.
-    pub credentials: Arc<Credentials>,
-}
-
-/// What a proxy refused.
-#[derive(Clone, Debug)]
-pub struct Complaint {
-    /// Its node id.
-    pub proxy: String,
-    /// The views that it gets.
-    pub views: Vec<Arc<ViewKey>>,
-    /// Its words.
-    pub refusal: Refusal,
-}
-
 /// A view for as long as somebody needs it.
 #[derive(Debug)]
 pub struct Lease {
@@ -103,14 +65,16 @@ pub struct Lease {
 }
 
 impl Mesh {
-    /// Starts the pipeline. `expected`: the sources that must be synced before anything is published. The last result
-    /// ends when the pipeline does.
+    /// Starts the pipeline. `expected`: the sources that must be synced before anything is
+    /// published. `longest_certificate`: how long identities whose last workload went are
+    /// remembered. The last result ends when the pipeline does.
     ///
     /// # Panics
     /// When the system gives no thread.
     pub fn start(
         compiler: Compiler,
         expected: BTreeSet<SourceId>,
+        longest_certificate: Duration,
         metrics: Arc<Metrics>,
     ) -> (Self, EventSender, oneshot::Receiver<()>) {
         let (asks, questions) = mpsc::unbounded_channel();
@@ -120,17 +84,23 @@ impl Mesh {
             reclassified: broadcast::channel(64).0,
             news: watch::channel(()).0,
             changes: watch::channel(()).0,
-            accounts: Accounts::default(),
+            accounts: Accounts::new(longest_certificate),
         });
-        let pipeline = Pipeline::new(compiler, expected, questions, incoming, signals.clone(), metrics);
+        let pipeline =
+            Pipeline::new(compiler, expected, questions, incoming, signals.clone(), metrics);
         let (ended, end) = oneshot::channel();
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a timer needs no resources");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a timer needs no resources");
         let work = move || {
             runtime.block_on(pipeline.run());
             drop(ended);
         };
-        thread::Builder::new().name("compiler".to_owned()).spawn(work).expect("a thread at the start");
+        thread::Builder::new()
+            .name("compiler".to_owned())
+            .spawn(work)
+            .expect("a thread at the start");
         (Self { asks, signals }, events, end)
     }
 
@@ -147,13 +117,14 @@ impl Mesh {
         }
     }
 
-    /// Whether a certificate of this identity may be renewed by itself: not after the last workload that had it went.
-    /// An identity that no workload ever had (a proxy outside the registry) may.
+    /// Whether a certificate of this identity may be renewed by itself: not after the last workload
+    /// that had it went. An identity that no workload ever had (a proxy outside the registry) may.
     pub fn may_renew(&self, id: &SpiffeId) -> bool {
         !self.signals.accounts.is_gone(id)
     }
 
-    /// Whether some workload has this identity. Nobody knows before every source has told what it has: the answer is yes.
+    /// Whether some workload has this identity. Nobody knows before every source has told what it
+    /// has: the answer is yes.
     pub fn has_workload(&self, id: &SpiffeId) -> bool {
         !self.is_synced() || self.signals.accounts.is_present(id)
     }
@@ -172,7 +143,10 @@ impl Mesh {
     ///
     /// # Errors
     /// [`Stopped`]; inside, why the proxy gets nothing.
-    pub async fn classify(&self, node: NodeIdentity) -> Result<Result<ProxyClass, ClassRefusal>, Stopped> {
+    pub async fn classify(
+        &self,
+        node: NodeIdentity,
+    ) -> Result<Result<ProxyClass, ClassRefusal>, Stopped> {
         self.ask(|reply| Ask::Classify(Box::new(node), reply)).await
     }
 
@@ -201,7 +175,8 @@ impl Mesh {
         self.ask(Ask::Diagnostics).await
     }
 
-    /// Diagnostics of translation and of one source, once everything is applied that sources have told before.
+    /// Diagnostics of translation and of one source, once everything is applied that sources have
+    /// told before.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -264,7 +239,8 @@ impl Lease {
         self.views.borrow().view.clone()
     }
 
-    /// Every state of the view from now on, beginning with the present one; a slow reader gets only the newest.
+    /// Every state of the view from now on, beginning with the present one; a slow reader gets only
+    /// the newest.
     pub fn follow(&self) -> watch::Receiver<Published> {
         self.views.clone()
     }

@@ -13,8 +13,8 @@ const LONGEST_GAP: Duration = Duration::from_secs(1);
 /// CPU time to send a small change to one proxy.
 const SEND: Duration = Duration::from_micros(25);
 
-/// How fast rounds follow each other: at once while they are few, at a steady rate in a storm, and never so fast that
-/// the machine does nothing else.
+/// How fast rounds follow each other: at once while they are few, at a steady rate in a storm, and
+/// never so fast that the machine does nothing else.
 #[derive(Debug)]
 pub(super) struct Pace {
     credit: f64,
@@ -38,7 +38,8 @@ impl Pace {
 
     /// A round ran; sending its outcome to `streams` proxies takes time too.
     pub(super) fn ran(&mut self, begin: Instant, end: Instant, streams: u32) {
-        let idle = self.last.map_or(Duration::ZERO, |(end, _)| begin.saturating_duration_since(end));
+        let idle =
+            self.last.map_or(Duration::ZERO, |(end, _)| begin.saturating_duration_since(end));
         self.credit = (self.credit + idle.as_secs_f64() * RATE).min(BURST) - 1.0;
         self.last = Some((end, end.duration_since(begin) + SEND * streams));
     }

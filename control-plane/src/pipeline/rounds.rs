@@ -1,4 +1,5 @@
-//! The thread that owns the compiler: it collects events, applies them in rounds, publishes views and answers questions.
+//! The thread that owns the compiler: it collects events, applies them in rounds, publishes views
+//! and answers questions.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,20 +25,21 @@ use tokio::{
 };
 
 use super::{
-    Complaint, Inventory, Published, Signals,
-    blame::{Blame, blame},
+    blame::{Blame, Complaint, blame},
+    findings,
     pace::Pace,
+    signals::{Inventory, Published, Signals},
 };
 use crate::{
+    event::{ConfigEvent, SourceChange, SourceId},
     metrics::Metrics,
     precedence::{Effect, Precedence},
-    source::{ConfigEvent, SourceChange, SourceId},
 };
 
 /// Events applied in one round at most.
 const ROUND: usize = 4096;
-/// How long a view without streams is kept up to date, for a proxy that only reconnects. A minute after the last has left,
-/// what was made for it is gone.
+/// How long a view without streams is kept up to date, for a proxy that only reconnects. A minute
+/// after the last has left, what was made for it is gone.
 const LINGER: Duration = Duration::from_secs(45);
 /// How often it is looked for what nobody needs any more.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -120,7 +122,11 @@ impl Pipeline {
             let due = self.due();
             tokio::select! {
                 ask = self.questions.recv() => match ask {
-                    Some(ask) => self.answer(ask),
+                    // Who asks about a write that was acknowledged must find it.
+                    Some(ask) => {
+                        self.collect_waiting();
+                        self.answer(ask);
+                    }
                     None => return,
                 },
                 event = self.incoming.recv(), if sources_left => match event {
@@ -146,15 +152,22 @@ impl Pipeline {
             self.pending_since.get_or_insert_with(Instant::now);
         }
         if let Some(diagnostics) = diagnostics {
-            self.diagnostics.insert(source, diagnostics);
+            let held = self.diagnostics.entry(source).or_default();
+            findings::log_new(held, &diagnostics);
+            *held = diagnostics;
             self.signals.news.send_replace(());
         }
         for change in changes {
             let change = match change {
-                SourceChange::Upsert(object) => self.precedence.upsert(source, *object).into_change(),
+                SourceChange::Upsert(object) => {
+                    self.precedence.upsert(source, *object).into_change()
+                }
                 SourceChange::Delete(id) => self.precedence.delete(source, &id).into_change(),
                 SourceChange::Credential { namespace, name, fact } => {
                     Some(Change::Credential { namespace, name, fact })
+                }
+                SourceChange::Connection { connection, connected } => {
+                    Some(Change::Connection { connection, connected })
                 }
             };
             self.changed |= change.as_ref().is_some_and(changes_inventory);
@@ -165,13 +178,18 @@ impl Pipeline {
         }
     }
 
-    /// Applies what is waiting and publishes what changed.
-    fn round(&mut self) {
+    /// Collects what sources have told already.
+    fn collect_waiting(&mut self) {
         while self.pending.len() < ROUND
             && let Ok(event) = self.incoming.try_recv()
         {
             self.collect(event);
         }
+    }
+
+    /// Applies what is waiting and publishes what changed.
+    fn round(&mut self) {
+        self.collect_waiting();
         let begin = Instant::now();
         let at = self.pending_since.take().unwrap_or(begin);
         let outcome = self.compiler.apply(mem::take(&mut self.pending));
@@ -206,7 +224,9 @@ impl Pipeline {
         match ask {
             Ask::Classify(node, reply) => drop(reply.send(self.compiler.classify(&node))),
             Ask::Lease(key, reply) => drop(reply.send(self.view(key))),
-            Ask::Blame(complaint, reply) => drop(reply.send(blame(&self.compiler, &self.precedence, &complaint))),
+            Ask::Blame(complaint, reply) => {
+                drop(reply.send(blame(&self.compiler, &self.precedence, &complaint)))
+            }
             Ask::Diagnostics(reply) => drop(reply.send(self.all_diagnostics())),
             Ask::Findings(source, reply) => {
                 self.awaiting.push((source, reply));
@@ -268,8 +288,12 @@ impl Pipeline {
     }
 
     fn inventory(&self) -> Inventory {
-        let mut objects: Vec<Object> =
-            self.precedence.all().filter(|object| analyze::matters(object.id.kind)).cloned().collect();
+        let mut objects: Vec<Object> = self
+            .precedence
+            .all()
+            .filter(|object| analyze::matters(object.id.kind))
+            .cloned()
+            .collect();
         objects.sort_by(|a, b| a.id.cmp(&b.id));
         Inventory { objects, credentials: self.compiler.snapshot().credentials().clone() }
     }
@@ -286,6 +310,7 @@ fn changes_inventory(change: &Change) -> bool {
         Change::Upsert(object) => analyze::matters(object.id.kind),
         Change::Delete(id) => analyze::matters(id.kind),
         Change::Credential { .. } => true,
+        Change::Connection { .. } => false,
     }
 }
 

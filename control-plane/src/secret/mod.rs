@@ -1,7 +1,9 @@
-//! Key material of gateways' certificates: split from the configuration at the door, kept here, and handed out by name.
+//! Key material of gateways' certificates: split from the configuration at the door, kept here, and
+//! handed out by name.
 //!
-//! The rest of the control plane knows a credential by its fingerprint and expiry only. Sources call [`split`] on every
-//! Secret before anything else sees it; a session subscribes to a name it may have.
+//! The rest of the control plane knows a credential by its fingerprint and expiry only. Sources
+//! call [`split`] on every Secret before anything else sees it; a session subscribes to a name it
+//! may have.
 
 pub mod sealed;
 
@@ -15,7 +17,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use ferromesh_xds_translator::{
     diagnostic::{Code, Diagnostic, FieldPath},
-    dialect::{Object, Spec},
+    dialect::{Object, kubernetes::Secret},
     snapshot::CredentialFact,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -23,7 +25,7 @@ use tokio::sync::watch;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use crate::source::SourceId;
+use crate::event::SourceId;
 
 /// A certificate with its key, or a trust bundle, or both.
 #[derive(Clone)]
@@ -72,8 +74,8 @@ impl Default for Slot {
 const POISONED: &str = "no code panics while it holds this lock";
 
 impl Secrets {
-    /// Says what `source` has under a name now, and returns what the configuration should know: the fact of the secret
-    /// that serves.
+    /// Says what `source` has under a name now, and returns what the configuration should know: the
+    /// fact of the secret that serves.
     pub fn set(
         &self,
         source: SourceId,
@@ -104,13 +106,13 @@ impl SecretProvider for Secrets {
     }
 }
 
-/// Takes the key material out of a Secret: the material, or `None` for a secret that is no credential (other types are
-/// not ours), and what is wrong with it.
+/// Takes the key material out of a Secret: the material, or `None` for a secret that is no
+/// credential (other types are not ours), and what is wrong with it.
 ///
 /// # Errors
 /// A diagnostic naming the key of `data` that cannot be used.
 pub fn split(object: &Object) -> Result<Option<SecretMaterial>, Box<Diagnostic>> {
-    let Spec::Secret(secret) = &object.spec else { return Ok(None) };
+    let Some(secret) = object.content::<Secret>() else { return Ok(None) };
     let value = |names: [&str; 2]| -> Result<Option<Zeroizing<Vec<u8>>>, Box<Diagnostic>> {
         for name in names {
             if let Some(text) = secret.string_data.get(name) {
@@ -133,12 +135,19 @@ pub fn split(object: &Object) -> Result<Option<SecretMaterial>, Box<Diagnostic>>
         (Some(certificate), Some(key), _) => (certificate, key),
         (None, None, Some(_)) => (Zeroizing::default(), Zeroizing::default()),
         (None, None, None) => return Ok(None),
-        (None, _, _) => return Err(wrong(object, "tls.crt", "a certificate chain in PEM", "nothing")),
+        (None, _, _) => {
+            return Err(wrong(object, "tls.crt", "a certificate chain in PEM", "nothing"));
+        }
         (_, None, _) => return Err(wrong(object, "tls.key", "a private key in PEM", "nothing")),
     };
     let fact = check(object, &certificate, &key, ca.as_deref().map(Vec::as_slice))?;
     let ca_pem = ca.map(|ca| ca.to_vec());
-    Ok(Some(SecretMaterial { certificate_chain_pem: certificate.to_vec(), private_key_pem: key, ca_pem, fact }))
+    Ok(Some(SecretMaterial {
+        certificate_chain_pem: certificate.to_vec(),
+        private_key_pem: key,
+        ca_pem,
+        fact,
+    }))
 }
 
 /// Reads what can be read of the material, so that a proxy is never sent what it must refuse.
@@ -151,20 +160,25 @@ fn check(
     if !key.is_empty() && PrivateKeyDer::from_pem_slice(key).is_err() {
         return Err(wrong(object, "tls.key", "a private key in PEM", "something unreadable"));
     }
-    let (field, pem) =
-        if certificate.is_empty() { ("ca.crt", ca.unwrap_or_default()) } else { ("tls.crt", certificate) };
+    let (field, pem) = if certificate.is_empty() {
+        ("ca.crt", ca.unwrap_or_default())
+    } else {
+        ("tls.crt", certificate)
+    };
     let unreadable = || wrong(object, field, "a certificate chain in PEM", "something unreadable");
     let leaf = CertificateDer::from_pem_slice(pem).map_err(|_| unreadable())?;
     let (_, parsed) = X509Certificate::from_der(&leaf).map_err(|_| unreadable())?;
     let not_after = parsed.validity().not_after.timestamp();
     let mut content = pem.to_vec();
     content.extend_from_slice(ca.unwrap_or_default());
-    let fingerprint = digest(&SHA256, &content).as_ref().iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let fingerprint =
+        digest(&SHA256, &content).as_ref().iter().map(|b| format!("{b:02x}")).collect::<String>();
     Ok(CredentialFact { fingerprint: fingerprint.into(), not_after, holds_ca: ca.is_some() })
 }
 
 fn wrong(object: &Object, key: &str, expected: &str, got: &str) -> Box<Diagnostic> {
     let field = FieldPath::root().field("data").field(key);
-    let diagnostic = Diagnostic::error(Code::WrongType, field, "unusable secret").expected(expected, got);
+    let diagnostic =
+        Diagnostic::error(Code::WrongType, field, "unusable secret").expected(expected, got);
     Box::new(object.diagnose(diagnostic))
 }

@@ -1,27 +1,28 @@
-//! Secrets at rest: what the REST API stores of a Secret, so that no key lies readable in the journal.
+//! Secrets at rest: what the REST API stores of a Secret, so that no key lies readable in the
+//! journal.
 //!
-//! The values of `data` and `stringData` are replaced by one sealed text (AES-256-GCM, the object's name as associated
-//! data); labels and names stay readable for people who audit the journal.
+//! Everything but kind, type, name and labels is replaced by one sealed text (AES-256-GCM, the
+//! object's name as associated data): tools keep copies of whole objects in annotations. What stays
+//! is for people who audit the journal.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
     rand,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use serde_json::{Map, Value, json};
+use ferromesh_cert_authority::files;
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::store::{Entry, StoreKey};
 
-/// The field that takes the place of `data` and `stringData`.
+/// The field that takes the place of what is sealed.
 const SEALED: &str = "sealedData";
+/// Fields that stay readable, and those of them in the metadata.
+const READABLE: [&str; 4] = ["apiVersion", "kind", "type", "metadata"];
+const READABLE_METADATA: [&str; 3] = ["name", "namespace", "labels"];
 const KEY_LEN: usize = 32;
 
 /// Why a sealed secret cannot be opened.
@@ -29,15 +30,14 @@ const KEY_LEN: usize = 32;
 pub enum SealError {
     /// The key file cannot be used.
     #[error(
-        "cannot use the key of stored secrets, {path}: {source}; restore it from a backup of the data directory, or move it away",
+        "cannot use the key of stored secrets, {path}: {cause}; if it is lost, restore it from a backup of the data directory",
         path = path.display()
     )]
     Key {
         /// The key file.
         path: std::path::PathBuf,
         /// Why.
-        #[source]
-        source: io::Error,
+        cause: io::Error,
     },
     /// The store has Secrets that the key does not open.
     #[error(
@@ -67,22 +67,27 @@ impl Vault {
     /// # Errors
     /// The file cannot be read or made, or is not a key.
     pub fn open(path: &Path) -> Result<Self, SealError> {
-        let failed = |source| SealError::Key { path: path.to_owned(), source };
-        let key = match fs::read(path) {
+        let failed = |cause| SealError::Key { path: path.to_owned(), cause };
+        let key = match files::read_private(path, KEY_LEN as u64) {
             Ok(key) => Zeroizing::new(key),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => make_key(path).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_key(path).map_err(failed)?
+            }
             Err(error) => return Err(failed(error)),
         };
-        let key = RandomizedNonceKey::new(&AES_256_GCM, &key)
-            .map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidData, format!("expected {KEY_LEN} bytes"))))?;
+        let key = RandomizedNonceKey::new(&AES_256_GCM, &key).map_err(|_| {
+            failed(io::Error::new(io::ErrorKind::InvalidData, format!("expected {KEY_LEN} bytes")))
+        })?;
         Ok(Self(key))
     }
 
-    /// Opens the key at `path` beside what a store holds: a key that is missing is made anew only where nothing is sealed, and
-    /// one that does not open everything is another store's. What is sealed shut is given to `discard`, if there is one.
+    /// Opens the key at `path` beside what a store holds: a key that is missing is made anew only
+    /// where nothing is sealed, and one that does not open everything is another store's. What is
+    /// sealed shut is given to `discard`, if there is one.
     ///
     /// # Errors
-    /// The key cannot be used; it does not open everything, and nothing may be discarded; or discarding fails.
+    /// The key cannot be used; it does not open everything, and nothing may be discarded; or
+    /// discarding fails.
     pub fn open_beside<E: From<SealError>>(
         path: &Path,
         entries: &[Entry],
@@ -90,9 +95,14 @@ impl Vault {
     ) -> Result<Self, E> {
         let is_sealed = |entry: &&Entry| entry.value.get(SEALED).is_some();
         let sealed: Vec<&Entry> = entries.iter().filter(is_sealed).collect();
-        let missing = !path.exists();
+        let missing = fs::symlink_metadata(path).is_err();
         if missing && !sealed.is_empty() && discard.is_none() {
-            return Err(SealError::Lost { path: path.to_owned(), state: "held", secrets: sealed.len() }.into());
+            return Err(SealError::Lost {
+                path: path.to_owned(),
+                state: "held",
+                secrets: sealed.len(),
+            }
+            .into());
         }
         let vault = Self::open(path)?;
         let shut = |entry: &&&Entry| vault.open_object(&entry.key, entry.value.clone()).is_err();
@@ -100,21 +110,29 @@ impl Vault {
         match discard {
             Some(discard) => lost.into_iter().try_for_each(discard)?,
             None if lost.is_empty() => {}
-            None => return Err(SealError::Lost { path: path.to_owned(), state: "holds", secrets: lost.len() }.into()),
+            None => {
+                return Err(SealError::Lost {
+                    path: path.to_owned(),
+                    state: "holds",
+                    secrets: lost.len(),
+                }
+                .into());
+            }
         }
         Ok(vault)
     }
 
-    /// The object with its values sealed; objects of other kinds are returned as they are.
+    /// The object with its content sealed; objects of other kinds are returned as they are.
     ///
     /// # Panics
     /// Never: sealing fails only for texts of many gigabytes.
     pub fn seal(&self, key: &StoreKey, mut object: Value) -> Value {
         let Some(map) = secret(&mut object) else { return object };
-        let values = json!({ "data": map.remove("data"), "stringData": map.remove("stringData") });
-        let mut text = values.to_string().into_bytes();
-        let nonce =
-            self.0.seal_in_place_append_tag(Aad::from(key.0.as_bytes()), &mut text).expect("a short text is sealed");
+        let mut text = hidden(map).to_string().into_bytes();
+        let nonce = self
+            .0
+            .seal_in_place_append_tag(Aad::from(key.0.as_bytes()), &mut text)
+            .expect("a short text is sealed");
         let mut sealed = nonce.as_ref().to_vec();
         sealed.append(&mut text);
         map.insert(SEALED.to_owned(), Value::String(BASE64_STANDARD.encode(sealed)));
@@ -129,15 +147,34 @@ impl Vault {
         let Some(map) = secret(&mut object) else { return Ok(object) };
         let Some(sealed) = map.remove(SEALED) else { return Ok(object) };
         let refused = || SealError::Refused(key.clone());
-        let bytes = sealed.as_str().and_then(|s| BASE64_STANDARD.decode(s).ok()).ok_or_else(refused)?;
+        let bytes =
+            sealed.as_str().and_then(|s| BASE64_STANDARD.decode(s).ok()).ok_or_else(refused)?;
         let (nonce, text) = bytes.split_at_checked(NONCE_LEN).ok_or_else(refused)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| refused())?;
         let mut text = Zeroizing::new(text.to_vec());
-        let plain = self.0.open_in_place(nonce, Aad::from(key.0.as_bytes()), &mut text).map_err(|_| refused())?;
+        let plain = self
+            .0
+            .open_in_place(nonce, Aad::from(key.0.as_bytes()), &mut text)
+            .map_err(|_| refused())?;
         let values: Map<String, Value> = serde_json::from_slice(plain).map_err(|_| refused())?;
         map.extend(values.into_iter().filter(|(_, v)| !v.is_null()));
         Ok(object)
     }
+}
+
+/// Takes out of a Secret what nobody may read: the metadata whole, but its readable part stays too.
+fn hidden(secret: &mut Map<String, Value>) -> Value {
+    let whole = std::mem::take(secret);
+    let (mut readable, mut hidden): (Map<_, _>, Map<_, _>) =
+        whole.into_iter().partition(|(key, _)| READABLE.contains(&key.as_str()));
+    if let Some(metadata) = readable.get_mut("metadata") {
+        hidden.insert("metadata".to_owned(), metadata.clone());
+        if let Some(fields) = metadata.as_object_mut() {
+            fields.retain(|key, _| READABLE_METADATA.contains(&key.as_str()));
+        }
+    }
+    *secret = readable;
+    Value::Object(hidden)
 }
 
 fn secret(object: &mut Value) -> Option<&mut Map<String, Value>> {
@@ -148,20 +185,27 @@ fn secret(object: &mut Value) -> Option<&mut Map<String, Value>> {
 fn make_key(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut key = Zeroizing::new(vec![0; KEY_LEN]);
     rand::fill(&mut key).map_err(|_| io::Error::other("the system gives no random bytes"))?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(&key)?;
-    file.sync_all()?;
+    files::create(path, 0o600, &key)?;
+    files::sync_parent(path)?;
     Ok(key)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use serde_json::json;
+
     use super::*;
 
     fn example() -> (StoreKey, Value) {
         let key = StoreKey::new("Secret", "shop", "cert");
-        let object =
-            json!({ "kind": "Secret", "metadata": { "name": "cert" }, "stringData": { "tls.key": "very private" } });
+        let object = json!({
+            "kind": "Secret",
+            "metadata": { "name": "cert", "labels": { "app": "shop" }, "annotations": { "copy": "very private" } },
+            "immutable": true,
+            "stringData": { "tls.key": "very private" },
+        });
         (key, object)
     }
 
@@ -172,6 +216,7 @@ mod tests {
         let (key, object) = example();
         let sealed = Vault::open(&path).expect("a new key").seal(&key, object.clone());
         assert!(!sealed.to_string().contains("very private"));
+        assert_eq!(sealed["metadata"], json!({ "name": "cert", "labels": { "app": "shop" } }));
         let again = Vault::open(&path).expect("the same key");
         assert_eq!(again.open_object(&key, sealed.clone()).expect("opens"), object);
         let other = StoreKey::new("Secret", "shop", "another");
@@ -194,7 +239,8 @@ mod tests {
         let value = Vault::open(&path).expect("a new key").seal(&key, object);
         let entries = [Entry { key: key.clone(), revision: 1, value }];
         type Discard = fn(&StoreKey) -> Result<(), SealError>;
-        let open = |entries: &[Entry]| Vault::open_beside(&path, entries, None::<Discard>).map(|_| ());
+        let open =
+            |entries: &[Entry]| Vault::open_beside(&path, entries, None::<Discard>).map(|_| ());
         open(&entries).expect("the key opens it");
         let good = fs::read(&path).expect("the key");
         for damage in ["removed", "zeroed", "flipped", "cut"] {
@@ -206,12 +252,21 @@ mod tests {
                 _ => bytes.truncate(7),
             }
             if damage != "removed" {
-                fs::write(&path, &bytes).expect("damaging");
+                let _ = fs::remove_file(&path);
+                files::create(&path, 0o600, &bytes).expect("damaging");
             }
             let error = open(&entries).expect_err(damage).to_string();
             assert!(error.contains("restore"), "{damage}: {error}");
             assert_eq!(path.exists(), damage != "removed");
         }
+        let _ = fs::remove_file(&path);
+        std::os::unix::fs::symlink("nowhere", &path).expect("a link");
+        assert!(open(&entries).is_err() && open(&[]).is_err());
+        fs::remove_file(&path).expect("removing");
+        files::create(&path, 0o644, &good).expect("restoring");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("chmod");
+        let error = open(&entries).expect_err("others can read it").to_string();
+        assert!(error.contains("chmod 600"), "{error}");
         fs::remove_file(&path).expect("removing");
         open(&[]).expect("nothing is lost with it");
         let discarded = std::cell::RefCell::new(Vec::new());

@@ -1,30 +1,35 @@
 //! A directory of YAML, watched: what is in its files is what is in force.
 //!
-//! Files are read when they changed (size, time or content), a burst of changes at once. A document that cannot be used is
-//! reported, and the last good version of its object keeps serving until the object is gone from the file for good
-//! ([`known`]).
+//! Files are read when they changed (another file, size, or either time), a burst of changes at once. A document
+//! that cannot be used is reported, and the last good version of its object keeps serving until the
+//! object is gone from the file for good ([`known`]). So does everything of a file that cannot be
+//! read: objects go with their file only when it was seen to be gone ([`listing`]).
 
 mod known;
+pub(crate) mod listing;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use ferromesh_xds_translator::{
-    diagnostic::{Code, Diagnostic, FieldPath},
-    dialect::Object,
-    ir::ObjectId,
-};
+use ferromesh_xds_translator::{diagnostic::Diagnostic, dialect::Object, ir::ObjectId};
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-use self::known::{Known, WRITING_GRACE, duplicate};
-use super::{ConfigEvent, EventSender, SourceChange, SourceId};
-use crate::secret::{self, Secrets};
+use self::{
+    known::{Known, WRITING_GRACE, duplicate},
+    listing::{Seen, kept, unreadable},
+};
+use super::{appeared, vanished};
+use crate::{
+    event::{ConfigEvent, EventSender, SourceId},
+    metrics::Metrics,
+    secret::{self, Secrets},
+};
 
 /// Quiet time after which a burst of file events is read.
 const QUIET: Duration = Duration::from_millis(20);
@@ -56,26 +61,37 @@ pub enum DirectoryError {
     },
 }
 
-/// Watches directories until the pipeline is gone.
+/// Watches directories until the pipeline is gone. The mesh configuration is that of
+/// `root_namespace`.
 ///
 /// # Errors
 /// A directory cannot be read or watched at the start. Later trouble becomes diagnostics.
-pub async fn run(paths: Vec<PathBuf>, secrets: Arc<Secrets>, events: EventSender) -> Result<(), DirectoryError> {
+pub async fn run(
+    paths: Vec<PathBuf>,
+    root_namespace: Arc<str>,
+    secrets: Arc<Secrets>,
+    events: EventSender,
+    metrics: Arc<Metrics>,
+) -> Result<(), DirectoryError> {
     for path in &paths {
-        fs::read_dir(path).map_err(|source| DirectoryError::Unreadable { path: path.clone(), source })?;
+        fs::read_dir(path)
+            .map_err(|source| DirectoryError::Unreadable { path: path.clone(), source })?;
     }
     let (wake, mut woken) = mpsc::channel(1);
     let mut watcher = notify::recommended_watcher(move |_| {
         // One pending wake-up says as much as many.
         let _ = wake.try_send(());
     })
-    .map_err(|source| DirectoryError::Unwatchable { path: paths.first().cloned().unwrap_or_default(), source })?;
+    .map_err(|source| DirectoryError::Unwatchable {
+        path: paths.first().cloned().unwrap_or_default(),
+        source,
+    })?;
     for path in &paths {
         watcher
             .watch(path, RecursiveMode::Recursive)
             .map_err(|source| DirectoryError::Unwatchable { path: path.clone(), source })?;
     }
-    let mut directory = Directory { paths, secrets, ..Directory::default() };
+    let mut directory = Directory { paths, root_namespace, secrets, ..Directory::default() };
     let mut first = true;
     loop {
         let scanned = tokio::task::spawn_blocking(move || {
@@ -84,6 +100,7 @@ pub async fn run(paths: Vec<PathBuf>, secrets: Arc<Secrets>, events: EventSender
         });
         let Ok((back, event)) = scanned.await else { return Ok(()) };
         directory = back;
+        metrics.kept_files.set(i64::try_from(directory.kept.len()).unwrap_or(i64::MAX));
         if let Some(event) = event.or_else(|| first.then(ConfigEvent::nothing)) {
             let event = ConfigEvent { synced: true, ..event };
             if events.send(event).await.is_err() {
@@ -108,8 +125,9 @@ impl ConfigEvent {
 async fn settle(woken: &mut mpsc::Receiver<()>) -> Option<()> {
     woken.recv().await?;
     let begin = Instant::now();
-    while begin.elapsed() < LONGEST_WAIT && tokio::time::timeout(QUIET, woken.recv()).await.is_ok_and(|w| w.is_some()) {
-    }
+    while begin.elapsed() < LONGEST_WAIT
+        && tokio::time::timeout(QUIET, woken.recv()).await.is_ok_and(|w| w.is_some())
+    {}
     Some(())
 }
 
@@ -117,8 +135,11 @@ async fn settle(woken: &mut mpsc::Receiver<()>) -> Option<()> {
 #[derive(Default)]
 struct Directory {
     paths: Vec<PathBuf>,
+    root_namespace: Arc<str>,
     secrets: Arc<Secrets>,
     files: BTreeMap<PathBuf, Known>,
+    /// Those that have objects in force and could not be read at the last look.
+    kept: BTreeSet<PathBuf>,
     /// What the pipeline was told: the file and the content that serves for each object.
     told: BTreeMap<ObjectId, (PathBuf, u64)>,
     diagnostics: Vec<Diagnostic>,
@@ -131,22 +152,39 @@ impl Directory {
 
     /// Looks at every file and says what changed; `None`: nothing.
     fn scan(&mut self, now: Instant) -> Option<ConfigEvent> {
-        let mut listing = BTreeSet::new();
-        let mut trouble = Vec::new();
+        let mut seen = Seen::default();
         for path in &self.paths {
-            list(path, &mut listing, &mut trouble);
+            seen.look(path);
         }
-        self.files.retain(|path, _| listing.contains(path));
-        for path in listing {
+        self.files.retain(|path, _| seen.files.contains(path) || seen.may_hold(path));
+        let mut unread: BTreeSet<PathBuf> =
+            self.files.keys().filter(|path| !seen.files.contains(*path)).cloned().collect();
+        for path in &seen.files {
             let known = self.files.entry(path.clone()).or_default();
-            if let Err(error) = known.refresh(&path, now) {
+            if let Err(error) = known.refresh(path, &self.root_namespace, now) {
                 // Deleted since it was listed: the next scan knows.
                 if error.kind() != io::ErrorKind::NotFound {
-                    trouble.push(unreadable(&path, &error));
+                    seen.trouble.push(unreadable(path, &error));
+                    unread.insert(path.clone());
                 }
             }
         }
-        self.compare(trouble)
+        unread.retain(|path| self.files[path].serves());
+        self.say_kept(unread);
+        seen.trouble.extend(self.kept.iter().map(|path| kept(path)));
+        self.compare(seen.trouble)
+    }
+
+    /// Says which files are kept from now on, and which are read again.
+    fn say_kept(&mut self, kept: BTreeSet<PathBuf>) {
+        for path in kept.difference(&self.kept) {
+            let file = path.display();
+            tracing::error!(%file, "it cannot be read; its last good version stays in force");
+        }
+        for path in self.kept.difference(&kept) {
+            tracing::info!(file = %path.display(), "it is read again, or gone");
+        }
+        self.kept = kept;
     }
 
     /// Compares what the files say with what the pipeline was told.
@@ -162,12 +200,18 @@ impl Directory {
                 }
             }
         }
+        for (path, file) in &self.files {
+            for (id, content, object) in file.stand_ins() {
+                serving.entry(id).or_insert((path, content, object));
+            }
+        }
         let mut changes = Vec::new();
-        let gone: Vec<ObjectId> = self.told.keys().filter(|id| !serving.contains_key(id)).cloned().collect();
+        let gone: Vec<ObjectId> =
+            self.told.keys().filter(|id| !serving.contains_key(id)).cloned().collect();
         let mut told = BTreeMap::new();
         for (id, (path, content, object)) in serving {
             if self.told.get(id).is_none_or(|(_, before)| *before != content) {
-                match SourceChange::appeared(SourceId::Directory, &self.secrets, object) {
+                match appeared(SourceId::Directory, &self.secrets, object) {
                     Ok(change) => changes.push(change),
                     Err(diagnostic) => diagnostics.push(*diagnostic),
                 }
@@ -176,101 +220,31 @@ impl Directory {
             }
             told.insert(id.clone(), (path.clone(), content));
         }
-        changes.extend(gone.iter().map(|id| SourceChange::vanished(SourceId::Directory, &self.secrets, id)));
+        changes.extend(gone.iter().map(|id| vanished(SourceId::Directory, &self.secrets, id)));
         self.told = told;
         let diagnostics = (diagnostics != self.diagnostics).then(|| {
             self.diagnostics.clone_from(&diagnostics);
             diagnostics
         });
         let changed = !changes.is_empty() || diagnostics.is_some();
-        changed.then_some(ConfigEvent { source: SourceId::Directory, changes, diagnostics, synced: true })
+        changed.then_some(ConfigEvent {
+            source: SourceId::Directory,
+            changes,
+            diagnostics,
+            synced: true,
+        })
     }
-}
-
-/// Levels of folders that are looked into.
-const DEEPEST: usize = 32;
-
-/// One look at the files of a directory. Links are resolved once, and only what lies in the directory counts: whoever may put
-/// a link into it may not have anything else read by it.
-struct Listing<'a> {
-    root: PathBuf,
-    found: &'a mut BTreeSet<PathBuf>,
-    trouble: &'a mut Vec<Diagnostic>,
-    /// Folders on the way to here and those that were looked into, so that links in circles end.
-    visited: BTreeSet<PathBuf>,
-}
-
-/// Every YAML or JSON file below `path`, hidden ones (editors' drafts) left out.
-fn list(path: &Path, found: &mut BTreeSet<PathBuf>, trouble: &mut Vec<Diagnostic>) {
-    match fs::canonicalize(path) {
-        Ok(root) => Listing { root: root.clone(), found, trouble, visited: BTreeSet::from([root]) }.folder(path, 0),
-        Err(error) => trouble.push(unreadable(path, &error)),
-    }
-}
-
-impl Listing<'_> {
-    fn folder(&mut self, path: &Path, depth: usize) {
-        let entries = match fs::read_dir(path) {
-            Ok(entries) => entries,
-            Err(error) => return self.trouble.push(unreadable(path, &error)),
-        };
-        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        // In an order that does not depend on the file system, since of two ways to a folder the first counts.
-        paths.sort_unstable();
-        for path in paths {
-            let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
-            if !hidden {
-                self.entry(&path, depth);
-            }
-        }
-    }
-
-    fn entry(&mut self, path: &Path, depth: usize) {
-        let named = matches!(path.extension().and_then(|e| e.to_str()), Some("yaml" | "yml" | "json"));
-        let (target, kind) = match fs::canonicalize(path).and_then(|target| Ok((fs::metadata(&target)?, target))) {
-            Ok((metadata, target)) => (target, metadata.file_type()),
-            // Deleted since it was listed, or somebody's broken link.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(error) if named => return self.trouble.push(unreadable(path, &error)),
-            Err(_) => return,
-        };
-        let inside = target.starts_with(&self.root);
-        if kind.is_dir() && inside && depth < DEEPEST {
-            if self.visited.insert(target) {
-                self.folder(path, depth + 1);
-            }
-        } else if kind.is_file() && named && inside {
-            self.found.insert(path.to_owned());
-        } else if named || kind.is_dir() {
-            self.trouble.push(left_out(path, kind, inside));
-        }
-    }
-}
-
-/// Why something that looks like configuration is not read.
-fn left_out(path: &Path, kind: fs::FileType, inside: bool) -> Diagnostic {
-    let (why, fix) = match (kind.is_file() || kind.is_dir(), inside) {
-        (true, false) => ("it is a link that leads out of the directory", "put the file itself there"),
-        (true, true) => ("its folder lies too deep", "move it up"),
-        (false, _) => ("it is no regular file", "put a file there"),
-    };
-    let message = format!("{} is not read: {why}", path.display());
-    Diagnostic::error(Code::UnreadableFile, FieldPath::root(), message).fix(fix)
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
-    let message = format!("cannot read {}: {error}", path.display());
-    Diagnostic::error(Code::UnreadableFile, FieldPath::root(), message).fix("check its permissions")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{os::unix::fs::symlink, path::Path};
 
-    const SERVICE: &str =
-        "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {ports: [{name: http, port: 80}]}\n";
-    const BROKEN: &str =
-        "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {ports: [{name: http, port: eighty}]}\n";
+    use super::*;
+    use crate::event::SourceChange;
+
+    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {ports: [{name: http, port: 80}]}\n";
+    const BROKEN: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {ports: [{name: http, port: eighty}]}\n";
 
     struct Watched {
         dir: tempfile::TempDir,
@@ -281,7 +255,8 @@ mod tests {
     impl Watched {
         fn new() -> Self {
             let dir = tempfile::tempdir().expect("a directory");
-            let directory = Directory { paths: vec![dir.path().to_owned()], ..Directory::default() };
+            let directory =
+                Directory { paths: vec![dir.path().to_owned()], ..Directory::default() };
             Self { dir, directory, now: Instant::now() }
         }
 
@@ -298,6 +273,7 @@ mod tests {
                 SourceChange::Credential { name, fact, .. } => {
                     format!("{}{name}", if fact.is_some() { "*" } else { "/" })
                 }
+                SourceChange::Connection { .. } => unreachable!("streams tell of these"),
             });
             (changes.collect(), self.directory.diagnostics.len())
         }
@@ -328,6 +304,39 @@ mod tests {
     }
 
     #[test]
+    fn another_file_of_the_same_size_and_time_is_read() {
+        let mut w = Watched::new();
+        let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        let write = |w: &Watched, file: &str, name: &str| {
+            w.write(file, &service(name));
+            let opened = fs::File::options().write(true).open(w.dir.path().join(file));
+            opened.expect("a file").set_modified(long_ago).expect("a time");
+        };
+        let path = |w: &Watched, name: &str| w.dir.path().join(name);
+        write(&w, "a.yaml", "one");
+        assert_eq!(w.changes(), ["+one"]);
+        // Prepared elsewhere and moved.
+        write(&w, ".prepared", "two");
+        fs::rename(path(&w, ".prepared"), path(&w, "a.yaml")).expect("moving");
+        assert_eq!(w.changes(), ["+two", "-one"]);
+        // In place.
+        write(&w, "a.yaml", "six");
+        assert_eq!(w.changes(), ["+six", "-two"]);
+        // A tree behind a link, as volumes have it.
+        fs::remove_file(path(&w, "a.yaml")).expect("removing");
+        for (tree, name) in [("..old", "ten"), ("..new", "six")] {
+            fs::create_dir(path(&w, tree)).expect("a folder");
+            write(&w, &format!("{tree}/a.yaml"), name);
+        }
+        symlink("..old", path(&w, "..data")).expect("a link");
+        symlink("..data/a.yaml", path(&w, "a.yaml")).expect("a link");
+        assert_eq!(w.changes(), ["+ten", "-six"]);
+        symlink("..new", path(&w, "..fresh")).expect("a link");
+        fs::rename(path(&w, "..fresh"), path(&w, "..data")).expect("moving");
+        assert_eq!(w.changes(), ["+six", "-ten"]);
+    }
+
+    #[test]
     fn a_broken_document_keeps_its_last_good_version_and_spares_its_neighbours() {
         let mut w = Watched::new();
         w.write("a.yaml", &format!("{}---\n{}", service("one"), service("two")));
@@ -337,18 +346,103 @@ mod tests {
         assert_eq!(changes, ["+three", "-two"]);
         assert!(diagnostics > 0, "nothing was reported");
         w.write("a.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: one\n---\n: : :\n");
-        assert_eq!(w.changes(), Vec::<String>::new(), "text that names no object takes nothing away");
+        assert_eq!(
+            w.changes(),
+            Vec::<String>::new(),
+            "text that names no object takes nothing away"
+        );
     }
 
     #[test]
-    fn an_empty_file_is_one_that_is_being_written_for_a_moment() {
+    fn an_emptied_file_is_half_saved_for_as_long_as_it_is_empty() {
         let mut w = Watched::new();
         w.write("a.yaml", &service("one"));
         assert_eq!(w.changes(), ["+one"]);
         w.write("a.yaml", "");
-        assert_eq!(w.changes(), Vec::<String>::new());
-        w.now += WRITING_GRACE;
+        assert_eq!(w.scan(), (vec![], 0), "somebody may be writing it");
+        for _ in 0..3 {
+            w.now += WRITING_GRACE;
+            let (changes, diagnostics) = w.scan();
+            assert_eq!((changes, diagnostics), (vec![], 2), "{:#?}", w.directory.diagnostics);
+            assert!(!w.directory.waiting());
+        }
+        w.write("a.yaml", "# nothing\n");
+        assert_eq!(w.scan(), (vec!["-one".to_owned()], 0), "that was meant");
+        w.write("b.yaml", "");
+        assert_eq!(w.scan(), (vec![], 0), "a file that never held anything may be empty");
+        w.write("a.yaml", &service("one"));
+        assert_eq!(w.changes(), ["+one"]);
+        w.write("a.yaml", "");
+        w.scan();
+        fs::remove_file(w.dir.path().join("a.yaml")).expect("removing");
         assert_eq!(w.changes(), ["-one"]);
+    }
+
+    /// Puts something at the first path, of which the files are moved to the second.
+    type Loss = fn(&Path, &Path);
+
+    /// What may become of a file, or of a folder above it, that does not show it to be gone. The
+    /// files themselves wait in `aside`.
+    const LOSSES: [(&str, Loss); 6] = [
+        ("renamed away", |_, _| {}),
+        ("a pipe", |path, _| {
+            nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe")
+        }),
+        ("a folder", |path, _| fs::create_dir(path).expect("a folder")),
+        ("a link out", |path, aside| symlink(aside, path).expect("a link")),
+        ("a link to nowhere", |path, _| symlink("nowhere", path).expect("a link")),
+        ("a link to itself", |path, _| symlink(path, path).expect("a link")),
+    ];
+
+    #[test]
+    fn what_cannot_be_seen_stays_in_force_until_it_is_seen_to_be_gone() {
+        for (place, losses) in [
+            ("", &LOSSES[..2]),
+            ("", &LOSSES[4..]),
+            ("sub", &LOSSES[1..2]),
+            ("sub", &LOSSES[3..]),
+            ("sub/b.yaml", &LOSSES[1..]),
+        ] {
+            for (what, loss) in losses {
+                let above = tempfile::tempdir().expect("a directory");
+                let (root, aside) = (above.path().join("mesh"), above.path().join("aside"));
+                fs::create_dir_all(root.join("sub")).expect("folders");
+                let mut w = Watched::new();
+                w.directory.paths = vec![root.clone()];
+                fs::write(root.join("sub/b.yaml"), service("one")).expect("a file");
+                assert_eq!(w.changes(), ["+one"]);
+                let lost = if place.is_empty() { root.clone() } else { root.join(place) };
+                fs::rename(&lost, &aside).expect("moving");
+                loss(&lost, &aside);
+                let (changes, diagnostics) = w.scan();
+                assert_eq!(changes, Vec::<String>::new(), "{place} became {what}");
+                assert!(diagnostics > 0 && w.directory.kept.len() == 1, "{place}, {what}");
+                match fs::symlink_metadata(&lost) {
+                    Ok(found) if found.is_dir() => fs::remove_dir(&lost).expect("removing"),
+                    Ok(_) => fs::remove_file(&lost).expect("removing"),
+                    Err(_) => {}
+                }
+                fs::rename(&aside, &lost).expect("moving back");
+                assert_eq!(w.scan(), (vec![], 0), "{place} was {what}");
+                assert!(w.directory.kept.is_empty());
+                fs::remove_file(root.join("sub/b.yaml")).expect("removing");
+                assert_eq!(w.changes(), ["-one"], "{place} was {what}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_closed_guard_gives_way_to_an_accepted_one_of_another_file() {
+        let mut w = Watched::new();
+        let guard = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p}\nspec: {mtls: {mode: MODE}}\n";
+        w.write("a.yaml", &guard.replace("MODE", "STRONG"));
+        assert_eq!(w.changes(), ["+p"], "closed");
+        w.write("b.yaml", &guard.replace("MODE", "STRICT"));
+        assert_eq!(w.changes(), ["+p"], "as it is written");
+        fs::remove_file(w.dir.path().join("b.yaml")).expect("removing");
+        assert_eq!(w.changes(), ["+p"], "closed again");
+        fs::remove_file(w.dir.path().join("a.yaml")).expect("removing");
+        assert_eq!(w.changes(), ["-p"]);
     }
 
     #[test]
@@ -365,7 +459,8 @@ mod tests {
     #[test]
     fn a_secret_is_split_and_its_key_never_told() {
         let mut w = Watched::new();
-        let certificate = rcgen::generate_simple_self_signed(vec!["shop.example".to_owned()]).expect("a certificate");
+        let certificate = rcgen::generate_simple_self_signed(vec!["shop.example".to_owned()])
+            .expect("a certificate");
         let text = serde_json::json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "cert", "namespace": "shop" },
             "stringData": { "tls.crt": certificate.cert.pem(), "tls.key": certificate.signing_key.serialize_pem() },
@@ -382,7 +477,6 @@ mod tests {
 
     #[test]
     fn only_regular_files_of_the_directory_are_read_and_links_end() {
-        use std::os::unix::fs::symlink;
         let mut w = Watched::new();
         let outside = tempfile::tempdir().expect("a directory");
         let token = outside.path().join("token");
@@ -395,7 +489,8 @@ mod tests {
         symlink("loop.yaml", path("loop.yaml")).expect("a link to itself");
         symlink("a.yaml", path("b.yaml")).expect("a link within");
         symlink("nowhere.yaml", path("gone.yaml")).expect("a broken link");
-        let made = std::process::Command::new("mkfifo").arg(path("pipe.yaml")).status().expect("mkfifo");
+        let made =
+            std::process::Command::new("mkfifo").arg(path("pipe.yaml")).status().expect("mkfifo");
         assert!(made.success());
         assert_eq!(w.changes(), ["+one"]);
         let said: Vec<String> = w.directory.diagnostics.iter().map(ToString::to_string).collect();
@@ -403,6 +498,10 @@ mod tests {
         for name in ["token.yaml", "elsewhere", "loop.yaml", "pipe.yaml"] {
             assert_eq!(about(name), 1, "{name}: {said:#?}");
         }
-        assert_eq!((about("circle"), about("gone.yaml"), about("kept-to-itself")), (0, 0, 0), "{said:#?}");
+        assert_eq!(
+            (about("circle"), about("gone.yaml"), about("kept-to-itself")),
+            (0, 0, 0),
+            "{said:#?}"
+        );
     }
 }

@@ -1,24 +1,33 @@
-//! The REST API as a source: validates, stores, and tells the pipeline, in this order. Where a cluster holds the
-//! configuration, its API server stores, and the source that follows the cluster tells the pipeline.
+//! The REST API as a source: validates, stores, and tells the pipeline, in this order. Where a
+//! cluster holds the configuration, its API server stores, and the source that follows the cluster
+//! tells the pipeline.
+
+mod condition;
+mod local;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use ferromesh_xds_translator::{
     diagnostic::{Diagnostic, Severity},
     dialect::{Kind, Object, parse_value},
-    ir::{MeshDefaults, ObjectId},
-    lower::lower,
+    ir::ObjectId,
 };
 use serde_json::Value;
 
-use super::{ConfigEvent, EventSender, SourceChange, SourceId};
+pub use self::local::LocalStore;
+use self::{
+    condition::{Condition, OF_DELETION, OF_OBJECT, revision, take_version},
+    local::{Writer, closed, identity, tell, to_its_end},
+};
+use super::appeared;
 use crate::{
-    cluster::objects::{Objects, ObjectsError},
-    secret::{
-        self, Secrets,
-        sealed::{SealError, Vault},
-    },
-    store::{Entry, Expect, Store, StoreError, StoreKey},
+    event::{EventSender, SourceChange, SourceId},
+    judge::Judge,
+    kube_cluster::objects::{Objects, ObjectsError},
+    secret::{self, Secrets, sealed::SealError},
+    store::{Entry, Expect, StoreError, StoreKey},
 };
 
 /// Why a write is refused.
@@ -30,12 +39,28 @@ pub enum WriteError {
     /// The store refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Another revision is stored than the one that a field names.
+    #[error("{cause}; {field} asks for that: without it the write is taken whatever is there")]
+    Outdated {
+        /// The field.
+        field: &'static str,
+        /// What is stored, and what was expected.
+        cause: Box<StoreError>,
+    },
+    /// The write's conditions cannot be understood, or cannot hold together.
+    #[error("{0}")]
+    Condition(String),
     /// The cluster's API server did not take it.
     #[error(transparent)]
-    Cluster(#[from] ObjectsError),
+    KubeCluster(#[from] ObjectsError),
     /// The mesh configuration of a cluster is no object of its own.
-    #[error("in a cluster the mesh configuration is key `mesh` of ConfigMap istio in the root namespace: write that")]
+    #[error(
+        "in a cluster the mesh configuration is key `mesh` of ConfigMap istio in the root namespace: write that"
+    )]
     Elsewhere,
+    /// The object could not be judged.
+    #[error("the object cannot be judged: this is a bug, which the log of the control plane names")]
+    Unjudged,
     /// The server is stopping.
     #[error("the server is stopping; the write may be repeated later")]
     Stopping,
@@ -67,164 +92,284 @@ pub enum Mode {
 
 /// Objects written through the REST API.
 pub struct RestSource {
-    shelf: Shelf,
+    backend: Backend,
     secrets: Arc<Secrets>,
     events: EventSender,
+    judge: Judge,
 }
 
 /// Where objects are kept.
-pub enum Shelf {
+pub enum ObjectStore {
     /// Here.
-    Store(Kept),
+    Local(LocalStore),
     /// At the API server of a cluster.
-    Cluster(Objects),
+    KubeCluster(Objects),
 }
 
-/// A store, and the key of the Secrets in it.
-pub struct Kept {
-    /// The store.
-    pub store: Arc<dyn Store>,
-    /// Seals the content of Secrets.
-    pub vault: Vault,
+/// Who keeps objects.
+enum Backend {
+    Local(Writer),
+    KubeCluster(Arc<Objects>),
+}
+
+/// A deletion that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Deletion<'a> {
+    /// What the request expects.
+    pub expect: Expect,
+    /// The revision that the options of the deletion name; empty: none.
+    pub version: &'a str,
+    /// Who asks.
+    pub who: &'a str,
+    /// Whether it really happens.
+    pub mode: Mode,
 }
 
 impl RestSource {
-    /// A source that keeps objects on `shelf`.
-    pub fn new(shelf: Shelf, secrets: Arc<Secrets>, events: EventSender) -> Self {
-        Self { shelf, secrets, events }
+    /// A source that keeps objects in `store`, once `judge` has nothing against them.
+    pub fn new(
+        store: ObjectStore,
+        secrets: Arc<Secrets>,
+        events: EventSender,
+        judge: Judge,
+    ) -> Self {
+        let backend = match store {
+            ObjectStore::Local(local) => {
+                Backend::Local(Writer::new(Arc::new(local), secrets.clone(), events.clone()))
+            }
+            ObjectStore::KubeCluster(objects) => Backend::KubeCluster(Arc::new(objects)),
+        };
+        Self { backend, secrets, events, judge }
     }
 
-    /// Tells the pipeline everything that is stored. An object that this version cannot read any more is reported and
-    /// stays in the store.
+    /// Tells the pipeline everything that is stored. An object that this version cannot read any
+    /// more is reported and stays in the store; one that guards access is in force closed.
     ///
     /// # Errors
     /// [`WriteError::Stopping`] when the pipeline is gone.
     pub async fn start(&self) -> Result<(), WriteError> {
         let (mut changes, mut diagnostics) = (Vec::new(), Vec::new());
-        let stored = self.kept().map(|kept| kept.store.list().into_iter().map(|entry| kept.parse(entry)));
-        for object in stored.into_iter().flatten() {
+        let stored = self
+            .local()
+            .map(|local| local.store.list().into_iter().map(|e| (e.clone(), local.parse(e))));
+        for (entry, object) in stored.into_iter().flatten() {
             match object {
                 Ok((object, remarks)) => {
                     diagnostics.extend(remarks);
-                    match SourceChange::appeared(SourceId::Rest, &self.secrets, &object) {
+                    match appeared(SourceId::Rest, &self.secrets, &object) {
                         Ok(change) => changes.push(change),
                         Err(diagnostic) => diagnostics.push(*diagnostic),
                     }
                 }
-                Err(errors) => diagnostics.extend(errors),
+                Err(errors) => {
+                    diagnostics.extend(errors);
+                    if let Some(object) = closed(&entry) {
+                        let id = &object.id;
+                        tracing::error!(object = %id, "it guards access and cannot be read: it is in force closed");
+                        changes.push(SourceChange::Upsert(object.into()));
+                    }
+                }
             }
         }
-        self.tell(changes, Some(diagnostics)).await
+        tell(&self.events, changes, Some(diagnostics)).await
     }
 
     /// One object of the store, redacted.
     pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Entry> {
-        let kept = self.kept()?;
-        let mut entry = kept.store.get(&StoreKey::new(kind.kind_name(), namespace, name))?;
-        if let Ok((object, _)) = kept.parse(entry.clone()) {
+        let local = self.local()?;
+        let mut entry = local.store.get(&StoreKey::new(kind.kind_name(), namespace, name))?;
+        let _ = take_version(&mut entry.value);
+        if let Ok((object, _)) = local.parse(entry.clone()) {
             entry.value = object.to_json();
         }
         Some(entry)
+    }
+
+    /// The Secrets that are stored, sorted by identity, with their revisions. The mesh knows of their
+    /// fingerprints only.
+    pub fn secrets(&self) -> Vec<(ObjectId, u64)> {
+        let stored = self.local().map(|local| local.store.list()).unwrap_or_default();
+        let named = stored.into_iter().filter_map(|e| Some((identity(&e)?, e.revision)));
+        named.filter(|(id, _)| id.kind == Kind::SECRET).collect()
     }
 
     /// Validates an object and, unless it is a dry run, stores it and tells the pipeline.
     ///
     /// # Errors
     /// It is invalid, the store refuses, or the server is stopping. Nothing was changed then.
-    pub async fn put(&self, value: Value, expect: Expect, who: &str, mode: Mode) -> Result<Accepted, WriteError> {
-        let (object, mut diagnostics) = parse_value(value).map_err(WriteError::Invalid)?;
-        // What an object means is asked here too, as `analyze` and admission do, or it would be stored and never serve.
-        diagnostics.extend(lower(&object, &MeshDefaults::default()).diagnostics);
+    pub async fn put(
+        &self,
+        value: Value,
+        expect: Expect,
+        who: &str,
+        mode: Mode,
+    ) -> Result<Accepted, WriteError> {
+        let Written { object, mut diagnostics, version } = read(value)?;
+        let condition = Condition::new(expect, OF_OBJECT, version)?;
+        diagnostics.extend(self.judged(vec![object.clone()]).await?);
+        self.keep(object, diagnostics, condition, who, mode).await
+    }
+
+    /// What [`Self::put`] would come to for each of several objects if the others served beside it,
+    /// in their order. Nothing is stored.
+    ///
+    /// # Errors
+    /// Nothing can be judged: the server is stopping.
+    pub async fn rehearse(
+        &self,
+        values: Vec<Value>,
+    ) -> Result<Vec<Result<Accepted, WriteError>>, WriteError> {
+        let objects: Vec<_> = values.into_iter().map(read).collect();
+        let readable = objects.iter().flatten().map(|written| written.object.clone());
+        let together = self.judged(readable.collect()).await?;
+        let mut outcomes = Vec::with_capacity(objects.len());
+        for read in objects {
+            outcomes.push(match read {
+                Err(refused) => Err(refused),
+                Ok(written) => self.rehearse_one(written, &together).await,
+            });
+        }
+        Ok(outcomes)
+    }
+
+    async fn rehearse_one(
+        &self,
+        written: Written,
+        together: &[Diagnostic],
+    ) -> Result<Accepted, WriteError> {
+        let Written { object, mut diagnostics, version } = written;
+        let own = |d: &&Diagnostic| d.object.as_ref() == Some(&object.id);
+        diagnostics.extend(together.iter().filter(own).cloned());
+        let condition = Condition::new(Expect::Any, OF_OBJECT, version)?;
+        self.keep(object, diagnostics, condition, "", Mode::DryRun).await
+    }
+
+    /// Keeps an object, unless something that was found in it is an error.
+    async fn keep(
+        &self,
+        object: Object,
+        diagnostics: Vec<Diagnostic>,
+        condition: Condition,
+        who: &str,
+        mode: Mode,
+    ) -> Result<Accepted, WriteError> {
         if diagnostics.iter().any(|d| d.severity == Severity::Error) {
             return Err(WriteError::Invalid(diagnostics));
         }
-        secret::split(&object).map_err(|d| WriteError::Invalid(vec![*d]))?;
         let answer = object.to_json();
-        let revision = match (&self.shelf, mode) {
-            (Shelf::Cluster(_), _) if object.id.kind == Kind::MeshConfig => return Err(WriteError::Elsewhere),
-            (Shelf::Cluster(cluster), _) => cluster.put(&object, expect, mode == Mode::DryRun).await?,
-            (Shelf::Store(_), Mode::DryRun) => 0,
-            (Shelf::Store(kept), Mode::Commit) => self.store(kept, &object, expect, who).await?,
+        let revision = match (&self.backend, mode) {
+            (Backend::KubeCluster(_), _) if object.id.kind == Kind::MESH_CONFIG => {
+                return Err(WriteError::Elsewhere);
+            }
+            (Backend::KubeCluster(cluster), _) => {
+                write_to(cluster.clone(), object, condition.expect, who.to_owned(), mode).await?
+            }
+            (Backend::Local(writer), Mode::DryRun) => {
+                writer.check(&key_of(&object.id), condition)?;
+                0
+            }
+            (Backend::Local(writer), Mode::Commit) => {
+                writer.put(key_of(&object.id), object, condition, who).await?
+            }
         };
-        if mode == Mode::Commit {
-            tracing::info!(target: "audit", object = %object.id, revision, who, "object written by the API");
-        }
         Ok(Accepted { revision, object: answer, diagnostics })
     }
 
-    async fn store(&self, kept: &Kept, object: &Object, expect: Expect, who: &str) -> Result<u64, WriteError> {
-        let key = key_of(object);
-        let sealed = kept.vault.seal(&key, object.raw());
-        let (store, owner) = (kept.store.clone(), who.to_owned());
-        // The journal waits for the disk.
-        let written = tokio::task::spawn_blocking(move || store.put(&key, sealed, expect, &owner)).await;
-        let revision = written.map_err(|_| WriteError::Stopping)??;
-        let change =
-            SourceChange::appeared(SourceId::Rest, &self.secrets, object).map_err(|d| WriteError::Invalid(vec![*d]))?;
-        self.tell(vec![change], None).await?;
-        Ok(revision)
+    /// Everything that is to be said of objects as if they served: what they mean is asked before
+    /// they are stored, as `analyze` and admission do, or they would be stored and never serve.
+    async fn judged(&self, objects: Vec<Object>) -> Result<Vec<Diagnostic>, WriteError> {
+        let findings = self.judge.among_others(objects).await.map_err(|_| WriteError::Stopping)?;
+        findings.ok_or(WriteError::Unjudged)
     }
 
-    /// Deletes an object.
+    /// Deletes an object, unless it is a dry run: the revision of the deletion, or 0.
     ///
     /// # Errors
     /// As [`Self::put`].
-    pub async fn delete(
-        &self,
-        kind: Kind,
-        namespace: &str,
-        name: &str,
-        expect: Expect,
-        who: &str,
-    ) -> Result<u64, WriteError> {
-        let kept = match &self.shelf {
-            Shelf::Store(kept) => kept,
-            Shelf::Cluster(cluster) => {
-                let id = ObjectId { kind, namespace: namespace.into(), name: name.into() };
-                let revision = cluster.delete(&id, expect).await?;
-                tracing::info!(target: "audit", object = %id, who, "object deleted by the API");
-                return Ok(revision);
+    pub async fn delete(&self, id: &ObjectId, asked: Deletion<'_>) -> Result<u64, WriteError> {
+        let version = revision(OF_DELETION, asked.version)?;
+        let condition = Condition::new(asked.expect, OF_DELETION, version)?;
+        let key = key_of(id);
+        match (&self.backend, asked.mode) {
+            (Backend::KubeCluster(cluster), mode) => {
+                let (cluster, who) = (cluster.clone(), asked.who.to_owned());
+                delete_from(cluster, id.clone(), condition.expect, who, mode).await
             }
-        };
-        let key = StoreKey::new(kind.kind_name(), namespace, name);
-        let key_text = key.0.clone();
-        let stored = kept.store.get(&key).ok_or_else(|| StoreError::NotFound(key.clone()))?;
-        let (store, owner) = (kept.store.clone(), who.to_owned());
-        let deleted = tokio::task::spawn_blocking(move || store.delete(&key, expect, &owner)).await;
-        let revision = deleted.map_err(|_| WriteError::Stopping)??;
-        tracing::info!(target: "audit", object = %key_text, revision, who, "object deleted by the API");
-        // An object that could not be read was never told to the pipeline.
-        if let Ok((object, _)) = kept.parse(stored) {
-            let change = SourceChange::vanished(SourceId::Rest, &self.secrets, &object.id);
-            self.tell(vec![change], None).await?;
+            (Backend::Local(writer), Mode::DryRun) => {
+                let stored = writer.local.store.get(&key);
+                stored.ok_or_else(|| StoreError::NotFound(key.clone()))?;
+                writer.check(&key, condition)?;
+                Ok(0)
+            }
+            (Backend::Local(writer), Mode::Commit) => {
+                writer.delete(key, condition, asked.who).await
+            }
+        }
+    }
+
+    fn local(&self) -> Option<&LocalStore> {
+        match &self.backend {
+            Backend::Local(writer) => Some(&writer.local),
+            Backend::KubeCluster(_) => None,
+        }
+    }
+}
+
+/// Writes to the API server of a cluster. What is done is audited, whoever leaves meanwhile.
+async fn write_to(
+    cluster: Arc<Objects>,
+    object: Object,
+    expect: Expect,
+    who: String,
+    mode: Mode,
+) -> Result<u64, WriteError> {
+    to_its_end(async move {
+        let revision = cluster.put(&object, expect, mode == Mode::DryRun).await?;
+        if mode == Mode::Commit {
+            tracing::info!(target: "audit", object = %object.id, revision, who, "object written by the API");
         }
         Ok(revision)
-    }
-
-    fn kept(&self) -> Option<&Kept> {
-        match &self.shelf {
-            Shelf::Store(kept) => Some(kept),
-            Shelf::Cluster(_) => None,
-        }
-    }
-
-    async fn tell(&self, changes: Vec<SourceChange>, diagnostics: Option<Vec<Diagnostic>>) -> Result<(), WriteError> {
-        let event = ConfigEvent { source: SourceId::Rest, changes, diagnostics, synced: true };
-        self.events.send(event).await.map_err(|_| WriteError::Stopping)
-    }
+    })
+    .await
 }
 
-impl Kept {
-    fn parse(&self, entry: Entry) -> Result<(Object, Vec<Diagnostic>), Vec<Diagnostic>> {
-        match self.vault.open_object(&entry.key, entry.value) {
-            Ok(value) => parse_value(value),
-            Err(error) => Err(vec![sealed_shut(&error)]),
+/// Deletes at the API server of a cluster, as [`write_to`] writes.
+async fn delete_from(
+    cluster: Arc<Objects>,
+    id: ObjectId,
+    expect: Expect,
+    who: String,
+    mode: Mode,
+) -> Result<u64, WriteError> {
+    to_its_end(async move {
+        let revision = cluster.delete(&id, expect, mode == Mode::DryRun).await?;
+        if mode == Mode::Commit {
+            tracing::info!(target: "audit", object = %id, revision, who, "object deleted by the API");
         }
-    }
+        Ok(revision)
+    })
+    .await
 }
 
-fn key_of(object: &Object) -> StoreKey {
-    StoreKey::new(object.id.kind.kind_name(), &object.id.namespace, &object.id.name)
+/// An object as it was written.
+struct Written {
+    object: Object,
+    /// What is to be said of it alone.
+    diagnostics: Vec<Diagnostic>,
+    /// The revision that it is meant to replace.
+    version: Option<u64>,
+}
+
+/// An object from its content.
+fn read(mut value: Value) -> Result<Written, WriteError> {
+    let version = take_version(&mut value)?;
+    let (object, diagnostics) = parse_value(value).map_err(WriteError::Invalid)?;
+    secret::split(&object).map_err(|d| WriteError::Invalid(vec![*d]))?;
+    Ok(Written { object, diagnostics, version })
+}
+
+fn key_of(id: &ObjectId) -> StoreKey {
+    StoreKey::new(id.kind.kind_name(), &id.namespace, &id.name)
 }
 
 fn sealed_shut(error: &SealError) -> Diagnostic {

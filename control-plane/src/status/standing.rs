@@ -1,4 +1,5 @@
-//! What one proxy refuses: kept per resource, from the refusal until the proxy accepts that resource or it is gone.
+//! What one proxy refuses: kept per resource, from the refusal until the proxy accepts that
+//! resource or it is gone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,8 +10,8 @@ use std::{
 use ferromesh_proto::{ResourceType, Version};
 use ferromesh_xds_translator::diagnostic::Diagnostic;
 
-use super::{Sync, rfc3339};
-use crate::{ads::Refusal, pipeline::Blame};
+use super::sync::{Sync, rfc3339};
+use crate::{nack::Nack, pipeline::Blame};
 
 /// Longest list of words of one type that a status shows, in bytes.
 const MOST_WORDS: usize = 16 * 1024;
@@ -42,15 +43,22 @@ impl Standing {
     }
 
     /// Notes a refusal beside those that stand already; the newest words about a resource count.
-    pub(super) fn refuse(&mut self, refusal: &Refusal, blame: Vec<Blame>, version: Version, at: SystemTime) {
+    pub(super) fn refuse(
+        &mut self,
+        nack: &Nack,
+        blame: Vec<Blame>,
+        version: Version,
+        at: SystemTime,
+    ) {
         let cause = |blame: Blame| {
             let (named, findings) = (blame.resource.is_some(), blame.findings);
-            Arc::new(Cause { message: refusal.message.clone(), named, version, at, findings })
+            Arc::new(Cause { message: nack.message.clone(), named, version, at, findings })
         };
-        let causes: BTreeMap<_, _> = blame.into_iter().map(|b| (b.resource.clone(), cause(b))).collect();
-        for name in &refusal.suspects {
+        let causes: BTreeMap<_, _> =
+            blame.into_iter().map(|b| (b.resource.clone(), cause(b))).collect();
+        for name in &nack.suspects {
             if let Some(cause) = causes.get(&Some(name.clone())).or_else(|| causes.get(&None)) {
-                self.0.insert((refusal.kind, name.clone()), cause.clone());
+                self.0.insert((nack.kind, name.clone()), cause.clone());
             }
         }
     }
@@ -68,7 +76,9 @@ impl Standing {
         let newest = causes.iter().map(|(_, cause)| cause).max_by_key(|cause| cause.at)?;
         let mut words: Vec<&str> = Vec::new();
         for (_, cause) in &causes {
-            if !words.contains(&cause.message.as_str()) && words.iter().map(|w| w.len()).sum::<usize>() < MOST_WORDS {
+            if !words.contains(&cause.message.as_str())
+                && words.iter().map(|w| w.len()).sum::<usize>() < MOST_WORDS
+            {
                 words.push(&cause.message);
             }
         }

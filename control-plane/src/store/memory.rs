@@ -4,14 +4,18 @@ use std::{collections::BTreeMap, sync::Mutex};
 
 use serde_json::Value;
 
-use super::{Entry, Expect, Store, StoreError, StoreKey, check};
+use super::{
+    entry::{Entry, Expect, Store, check},
+    error::StoreError,
+    key::StoreKey,
+};
 
 /// Objects in memory.
 #[derive(Default, Debug)]
-pub struct Memory(Mutex<State>);
+pub struct Memory(Mutex<RevisedObjects>);
 
 #[derive(Default, Debug)]
-struct State {
+struct RevisedObjects {
     revision: u64,
     entries: BTreeMap<StoreKey, Entry>,
 }
@@ -27,7 +31,13 @@ impl Store for Memory {
         self.0.lock().expect(POISONED).entries.get(key).cloned()
     }
 
-    fn put(&self, key: &StoreKey, value: Value, expect: Expect, _who: &str) -> Result<u64, StoreError> {
+    fn put(
+        &self,
+        key: &StoreKey,
+        value: Value,
+        expect: Expect,
+        _who: &str,
+    ) -> Result<u64, StoreError> {
         let mut state = self.0.lock().expect(POISONED);
         check(key, expect, state.entries.get(key).map(|e| e.revision))?;
         state.revision += 1;
@@ -38,7 +48,11 @@ impl Store for Memory {
 
     fn delete(&self, key: &StoreKey, expect: Expect, _who: &str) -> Result<u64, StoreError> {
         let mut state = self.0.lock().expect(POISONED);
-        let found = state.entries.get(key).map(|e| e.revision).ok_or_else(|| StoreError::NotFound(key.clone()))?;
+        let found = state
+            .entries
+            .get(key)
+            .map(|e| e.revision)
+            .ok_or_else(|| StoreError::NotFound(key.clone()))?;
         check(key, expect, Some(found))?;
         state.revision += 1;
         state.entries.remove(key);

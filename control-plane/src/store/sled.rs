@@ -1,16 +1,24 @@
 //! The embedded database: an index of the journal's state. The only file that names sled.
 //!
-//! sled 0.34 keeps no promise when its files are damaged: cut in half it opens empty, with flipped bytes it panics. So
-//! every use is guarded, and whatever looks wrong is thrown away and filled again from the journal.
+//! sled 0.34 keeps no promise when its files are damaged: cut in half it opens empty, with flipped
+//! bytes it panics. So every use is guarded, and whatever looks wrong is thrown away and filled
+//! again from the journal.
 
 use std::{
     collections::BTreeMap,
+    fs, io,
+    os::unix::fs::DirBuilderExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use super::{Entry, StoreError, StoreKey};
+use ferromesh_cert_authority::{files, lock::take_soon};
+
+use super::{
+    entry::Entry,
+    error::{StoreError, failed},
+    key::StoreKey,
+};
 
 /// An open database.
 pub(super) struct Database {
@@ -18,17 +26,14 @@ pub(super) struct Database {
     entries: sled::Tree,
 }
 
-/// How long a lock of this process's own past is waited for.
-const LOCK_TRIES: u32 = 40;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
-
 const APPLIED: &[u8] = b"applied";
 const LAST: &[u8] = b"last";
 
 /// What a database says of itself.
 pub(super) struct Contents {
-    /// Sequence number of the last record that was put in.
-    pub(super) applied: u64,
+    /// Sequence number of the last record that was put in; `None`: it says none, as one that was
+    /// emptied does.
+    pub(super) applied: Option<u64>,
     /// That record's own text, so that a journal with a torn tail gets it back.
     pub(super) last: Option<Vec<u8>>,
     /// Every object.
@@ -38,22 +43,26 @@ pub(super) struct Contents {
 impl Database {
     /// Opens the database and reads it whole; the reason when it is unusable.
     pub(super) fn open(path: &Path) -> Result<(Self, Contents), String> {
-        guarded(|| {
+        files::only_regular(path).map_err(|error| error.to_string())?;
+        let opened = guarded(|| {
             let db = open_unlocked(path)?;
             let entries = db.open_tree("objects")?;
-            let mut contents = Contents { applied: 0, last: None, entries: BTreeMap::new() };
+            let mut contents = Contents { applied: None, last: None, entries: BTreeMap::new() };
             if let Some(bytes) = db.get(APPLIED)? {
-                contents.applied = bytes.as_ref().try_into().map(u64::from_be_bytes).unwrap_or(u64::MAX);
+                let applied = bytes.as_ref().try_into().map(u64::from_be_bytes);
+                contents.applied = Some(applied.unwrap_or(u64::MAX));
             }
             contents.last = db.get(LAST)?.map(|b| b.to_vec());
             for item in &entries {
                 let (_, bytes) = item?;
-                let entry: Entry =
-                    serde_json::from_slice(&bytes).map_err(|e| sled::Error::Unsupported(e.to_string()))?;
+                let entry: Entry = serde_json::from_slice(&bytes)
+                    .map_err(|e| sled::Error::Unsupported(e.to_string()))?;
                 contents.entries.insert(entry.key.clone(), entry);
             }
             Ok((Self { db, entries }, contents))
-        })
+        })?;
+        keep_private(path);
+        Ok(opened)
     }
 
     /// Throws away what is at `path` and fills a new database.
@@ -63,9 +72,8 @@ impl Database {
         applied: u64,
         last: Option<&[u8]>,
     ) -> Result<Self, StoreError> {
-        let gone = std::fs::remove_dir_all(path)
-            .or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) });
-        gone.map_err(|source| StoreError::Io { action: "remove", path: path.to_owned(), hint: "", source })?;
+        clear(path).map_err(failed("remove", path))?;
+        fs::DirBuilder::new().mode(0o700).create(path).map_err(failed("make", path))?;
         let (database, _) = Self::open(path).map_err(|reason| in_use_or(path, reason))?;
         guarded(|| {
             for entry in entries.values() {
@@ -106,17 +114,31 @@ impl Database {
     }
 }
 
-/// Opens the files. A database that was just dropped in this process lets go of its lock a moment later, from a thread of
-/// its own; other processes are kept out by the store's own lock.
-fn open_unlocked(path: &Path) -> sled::Result<sled::Db> {
-    let mut tries = 0;
-    loop {
-        match sled::Config::new().path(path).cache_capacity(8 << 20).open() {
-            Err(error) if tries < LOCK_TRIES && is_locked(&error.to_string()) => std::thread::sleep(LOCK_PAUSE),
-            other => return other,
-        }
-        tries += 1;
+/// Removes whatever is at `path`; what a link leads to stays.
+fn clear(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
+}
+
+/// Others have no rights to the files, which sled makes with those of any file.
+fn keep_private(path: &Path) {
+    let files = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    for file in files.chain([path.to_owned()]) {
+        let _ = files::take_rights(&file);
+    }
+}
+
+/// Opens the files. A database that was just dropped in this process lets go of its lock a moment
+/// later, from a thread of its own; other processes are kept out by the store's own lock.
+fn open_unlocked(path: &Path) -> sled::Result<sled::Db> {
+    take_soon(
+        || sled::Config::new().path(path).cache_capacity(8 << 20).open(),
+        |error| is_locked(&error.to_string()),
+    )
 }
 
 fn is_locked(reason: &str) -> bool {
@@ -137,5 +159,9 @@ fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
 
 /// sled says "could not acquire lock" when another process has the files open.
 pub(super) fn in_use_or(path: &Path, reason: String) -> StoreError {
-    if is_locked(&reason) { StoreError::InUse(PathBuf::from(path)) } else { StoreError::Database(reason) }
+    if is_locked(&reason) {
+        StoreError::InUse(PathBuf::from(path))
+    } else {
+        StoreError::Database(reason)
+    }
 }

@@ -1,6 +1,6 @@
 //! `/inject`: a pod that is to be made gets its proxy.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -15,13 +15,17 @@ use ferromesh_xds_translator::{
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Webhooks,
     review::{Answer, Question, unreadable, warnings},
+    webhooks::Webhooks,
 };
 use crate::{
     inject::{InjectionSettings, Outcome, Surroundings, inject, patch},
     metrics::admission::Injection,
 };
+
+/// How long a pod waits for the mesh to be known, right after a start; less than API servers wait
+/// for us.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// `POST /inject`
 pub(super) async fn answer(State(webhooks): State<Arc<Webhooks>>, body: Bytes) -> Response {
@@ -35,7 +39,7 @@ pub(super) async fn answer(State(webhooks): State<Arc<Webhooks>>, body: Bytes) -
         }
     };
     // A namespace that is not known yet might want another kind of proxy.
-    if timeout(webhooks.patience, webhooks.mesh.until_synced()).await.is_err() {
+    if timeout(PATIENCE, webhooks.mesh.until_synced()).await.is_err() {
         count(Injection::Failure);
         return (StatusCode::SERVICE_UNAVAILABLE, "reading configuration\n").into_response();
     }
@@ -46,21 +50,29 @@ pub(super) async fn answer(State(webhooks): State<Arc<Webhooks>>, body: Bytes) -
 }
 
 async fn namespace_labels(webhooks: &Webhooks, namespace: &str) -> Option<Labels> {
-    let id = ObjectId { kind: Kind::Namespace, namespace: "".into(), name: namespace.into() };
+    let id = ObjectId { kind: Kind::NAMESPACE, namespace: "".into(), name: namespace.into() };
     Some(webhooks.mesh.object(id).await.ok()??.meta.labels.clone())
 }
 
 /// What becomes of the pod.
-fn judge(question: &Question, labels: Option<&Labels>, settings: &InjectionSettings) -> (Answer, Injection) {
+fn judge(
+    question: &Question,
+    labels: Option<&Labels>,
+    settings: &InjectionSettings,
+) -> (Answer, Injection) {
     let pod = &question.object;
-    if question.operation != "CREATE" || pod.get("kind").and_then(|kind| kind.as_str()) != Some("Pod") {
+    if question.operation != "CREATE"
+        || pod.get("kind").and_then(|kind| kind.as_str()) != Some("Pod")
+    {
         return (Answer::allowed(), Injection::Skip);
     }
-    let around = Surroundings { namespace: &question.namespace, namespace_labels: labels, workload: None };
+    let around =
+        Surroundings { namespace: &question.namespace, namespace_labels: labels, workload: None };
     match inject(pod, &around, settings) {
-        Ok(Outcome::Injected { pod: injected, warnings: said }) => {
-            (Answer::Allowed { patch: patch::between(pod, &injected), warnings: warnings(&said) }, Injection::Success)
-        }
+        Ok(Outcome::Injected { pod: injected, warnings: said }) => (
+            Answer::Allowed { patch: patch::between(pod, &injected), warnings: warnings(&said) },
+            Injection::Success,
+        ),
         Ok(Outcome::LeftAlone(reason)) => {
             tracing::debug!(namespace = question.namespace, %reason, "a pod is left alone");
             (Answer::allowed(), Injection::Skip)
@@ -91,10 +103,15 @@ mod tests {
         let pod = json!({ "kind": "Pod", "metadata": { "name": "a" }, "spec": { "containers": [{ "name": "app" }] } });
         let (answer, how) = judged("CREATE", pod.clone());
         let Answer::Allowed { patch, .. } = answer else { panic!("{answer:?}") };
-        let paths: Vec<&str> = patch.iter().filter_map(|operation| operation["path"].as_str()).collect();
-        assert_eq!(paths, ["/metadata/annotations", "/metadata/labels", "/spec/initContainers", "/spec/volumes"]);
+        let paths: Vec<&str> =
+            patch.iter().filter_map(|operation| operation["path"].as_str()).collect();
+        assert_eq!(
+            paths,
+            ["/metadata/annotations", "/metadata/labels", "/spec/initContainers", "/spec/volumes"]
+        );
         assert_eq!(how, Injection::Success);
-        for (operation, object) in [("UPDATE", pod), ("CREATE", json!({ "kind": "Service" })), ("DELETE", Value::Null)]
+        for (operation, object) in
+            [("UPDATE", pod), ("CREATE", json!({ "kind": "Service" })), ("DELETE", Value::Null)]
         {
             assert_eq!(judged(operation, object), (Answer::allowed(), Injection::Skip));
         }
@@ -104,7 +121,12 @@ mod tests {
     fn a_pod_that_asks_for_what_cannot_be_is_refused_with_the_reason() {
         let annotations = json!({ "ferromesh.io/proxy": "nginx" });
         let pod = json!({ "kind": "Pod", "metadata": { "generateName": "a-", "annotations": annotations }, "spec": { "containers": [{}] } });
-        let (Answer::Refused { message, .. }, Injection::Failure) = judged("CREATE", pod) else { panic!("refused") };
-        assert!(message.contains("Pod shop/a: metadata.annotations[\"ferromesh.io/proxy\"]"), "{message}");
+        let (Answer::Refused { message, .. }, Injection::Failure) = judged("CREATE", pod) else {
+            panic!("refused")
+        };
+        assert!(
+            message.contains("Pod shop/a: metadata.annotations[\"ferromesh.io/proxy\"]"),
+            "{message}"
+        );
     }
 }

@@ -61,9 +61,13 @@ pub(super) enum Answer {
 impl Question {
     /// Reads a request's body.
     pub(super) fn read(body: &[u8]) -> Result<Self, String> {
-        let review: Review = serde_json::from_slice(body).map_err(|e| format!("no AdmissionReview: {e}"))?;
+        let review: Review =
+            serde_json::from_slice(body).map_err(|e| format!("no AdmissionReview: {e}"))?;
         if review.api_version != API_VERSION {
-            return Err(format!("apiVersion: expected {API_VERSION}, got {:?}", review.api_version));
+            return Err(format!(
+                "apiVersion: expected {API_VERSION}, got {:?}",
+                review.api_version
+            ));
         }
         review.request.ok_or_else(|| "request: missing".to_owned())
     }
@@ -95,7 +99,8 @@ impl Answer {
             }
             Self::Refused { message, warnings } => {
                 response["allowed"] = json!(false);
-                response["status"] = json!({ "code": 422, "reason": "Invalid", "message": message });
+                response["status"] =
+                    json!({ "code": 422, "reason": "Invalid", "message": message });
                 warnings
             }
         };
@@ -145,13 +150,20 @@ mod tests {
     #[test]
     fn an_answer_repeats_the_uid_and_carries_its_patch_in_base64() {
         let patch = vec![json!({ "op": "add", "path": "/a", "value": 1 })];
-        let review = Answer::Allowed { patch: patch.clone(), warnings: vec!["w".to_owned()] }.review("7");
+        let review =
+            Answer::Allowed { patch: patch.clone(), warnings: vec!["w".to_owned()] }.review("7");
         assert_eq!(review["response"]["uid"], "7");
         assert_eq!(review["response"]["warnings"], json!(["w"]));
-        let bytes = STANDARD.decode(review["response"]["patch"].as_str().expect("a patch")).expect("base64");
+        let bytes = STANDARD
+            .decode(review["response"]["patch"].as_str().expect("a patch"))
+            .expect("base64");
         assert_eq!(serde_json::from_slice::<Vec<Value>>(&bytes).expect("JSON"), patch);
-        assert_eq!(Answer::allowed().review("8")["response"], json!({ "uid": "8", "allowed": true }));
-        let refused = Answer::Refused { message: "no".to_owned(), warnings: Vec::new() }.review("9");
+        assert_eq!(
+            Answer::allowed().review("8")["response"],
+            json!({ "uid": "8", "allowed": true })
+        );
+        let refused =
+            Answer::Refused { message: "no".to_owned(), warnings: Vec::new() }.review("9");
         assert_eq!(
             (&refused["response"]["allowed"], &refused["response"]["status"]["message"]),
             (&json!(false), &json!("no"))

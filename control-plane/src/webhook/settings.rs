@@ -7,7 +7,8 @@ use arc_swap::ArcSwap;
 
 use crate::{config::Settings, inject::InjectionSettings};
 
-/// How often the file is read. Mounted ConfigMaps change by the minute, and by links that no watch of the file sees.
+/// How often the file is read. Mounted ConfigMaps change by the minute, and by links that no watch
+/// of the file sees.
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// The settings in force, and the file that they come from.
@@ -25,11 +26,11 @@ impl Followed {
     /// # Errors
     /// The file cannot be read or is wrong; every mistake with its place.
     pub fn open(settings: &Settings) -> anyhow::Result<Self> {
-        let base = InjectionSettings::new(settings.root_namespace.clone(), settings.trust_domain.clone());
+        let base =
+            InjectionSettings::new(settings.root_namespace.clone(), settings.trust_domain.clone());
         let text = match &settings.injection_settings {
-            Some(file) => {
-                fs::read_to_string(file).with_context(|| format!("--injection-settings {}", file.display()))?
-            }
+            Some(file) => fs::read_to_string(file)
+                .with_context(|| format!("--injection-settings {}", file.display()))?,
             None => String::new(),
         };
         let mut followed = Self {
@@ -42,7 +43,8 @@ impl Followed {
         Ok(followed)
     }
 
-    /// Follows the file for as long as it is polled. A broken file leaves the last good settings in force.
+    /// Follows the file for as long as it is polled. A broken file leaves the last good settings in
+    /// force.
     pub async fn follow(mut self) {
         let Some(file) = self.file.clone() else { return std::future::pending().await };
         loop {
@@ -53,8 +55,12 @@ impl Followed {
                 continue;
             }
             match self.take(text) {
-                Ok(()) => tracing::info!(file = %file.display(), "new injection settings are in force"),
-                Err(error) => tracing::error!("the last good injection settings stay in force: {error:#}"),
+                Ok(()) => {
+                    tracing::info!(file = %file.display(), "new injection settings are in force")
+                }
+                Err(error) => {
+                    tracing::error!("the last good injection settings stay in force: {error:#}")
+                }
             }
         }
     }
@@ -83,7 +89,11 @@ impl Followed {
             );
         }
         if new.trust_domain != self.base.trust_domain {
-            bail!("trustDomain: expected {}, as --trust-domain says, got {}", self.base.trust_domain, new.trust_domain);
+            bail!(
+                "trustDomain: expected {}, as --trust-domain says, got {}",
+                self.base.trust_domain,
+                new.trust_domain
+            );
         }
         Ok(())
     }
@@ -96,7 +106,9 @@ mod tests {
     use super::*;
 
     fn settings(file: Option<PathBuf>) -> Settings {
-        ServeOptions { injection_settings: file, ..ServeOptions::default() }.check().expect("good options")
+        ServeOptions { injection_settings: file, ..ServeOptions::default() }
+            .check()
+            .expect("good options")
     }
 
     #[test]
@@ -108,9 +120,12 @@ mod tests {
         assert!(format!("{error:#}").contains("settings.yaml:1:1"), "{error:#}");
         fs::write(&file, "revision: a\n").expect("a file");
         let mut followed = Followed::open(&settings(Some(file))).expect("good settings");
-        for (text, revision) in
-            [("revision: b", "b"), ("revsion: c", "b"), ("rootNamespace: other", "b"), ("", "default")]
-        {
+        for (text, revision) in [
+            ("revision: b", "b"),
+            ("revsion: c", "b"),
+            ("rootNamespace: other", "b"),
+            ("", "default"),
+        ] {
             let _ = followed.take(text.to_owned());
             assert_eq!(&*followed.settings.load().revision, revision, "{text}");
         }
@@ -119,9 +134,10 @@ mod tests {
     #[test]
     fn settings_of_another_mesh_are_refused() {
         let mut followed = Followed::open(&settings(None)).expect("defaults");
-        for (text, option) in
-            [("rootNamespace: other", "--root-namespace"), ("trustDomain: other.example", "--trust-domain")]
-        {
+        for (text, option) in [
+            ("rootNamespace: other", "--root-namespace"),
+            ("trustDomain: other.example", "--trust-domain"),
+        ] {
             let error = followed.take(text.to_owned()).expect_err("refused");
             assert!(format!("{error:#}").contains(option), "{error:#}");
         }

@@ -1,4 +1,5 @@
-//! The webhooks' routes: what is answered before the mesh is known, and to requests that are no questions.
+//! The webhooks' routes: what is answered before the mesh is known, and to requests that are no
+//! questions.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -14,27 +15,28 @@ use tower::ServiceExt;
 
 use super::{MAX_BODY, Webhooks, router};
 use crate::{
-    door::{budget::Budget, requests::Requests, turns::Turns},
+    accept::{budget::Budget, requests::Requests, turns::Turns},
+    event::{ConfigEvent, EventSender, SourceId},
     inject::InjectionSettings,
+    judge::Judge,
     metrics::Metrics,
     pipeline::Mesh,
-    source::{ConfigEvent, EventSender, SourceId},
 };
 
 /// Webhooks of a mesh that waits for a source.
 fn webhooks() -> (Arc<Webhooks>, EventSender) {
     let (metrics, defaults) = (Metrics::new(), MeshDefaults::default());
     let expected = BTreeSet::from([SourceId::Rest]);
-    let (mesh, events, _) = Mesh::start(Compiler::new(defaults.clone()), expected, metrics.clone());
+    let (mesh, events, _) =
+        Mesh::start(Compiler::new(defaults.clone()), expected, Duration::ZERO, metrics.clone());
     let settings = Arc::new(ArcSwap::from_pointee(InjectionSettings::default()));
-    let mut webhooks = Webhooks::new(mesh, defaults, settings, metrics);
-    webhooks.patience = Duration::from_millis(50);
-    (Arc::new(webhooks), events)
+    let judge = Judge::new(mesh.clone(), defaults);
+    (Arc::new(Webhooks::new(mesh, judge, settings, metrics)), events)
 }
 
 fn requests(webhooks: &Webhooks) -> Requests {
     Requests {
-        door: "webhooks",
+        port: "webhooks",
         largest: MAX_BODY,
         body: Duration::from_secs(10),
         bodies: Budget::new(MAX_BODY, MAX_BODY),
@@ -45,15 +47,20 @@ fn requests(webhooks: &Webhooks) -> Requests {
 
 async fn post(webhooks: &Arc<Webhooks>, path: &str, body: impl Into<Body>) -> (StatusCode, Value) {
     let request = Request::post(path).body(body.into()).expect("a request");
-    let response = router(webhooks.clone(), Arc::new(requests(webhooks))).oneshot(request).await.expect("an answer");
+    let response = router(webhooks.clone(), Arc::new(requests(webhooks)))
+        .oneshot(request)
+        .await
+        .expect("an answer");
     let status = response.status();
     let body = response.into_body().collect().await.expect("a body").to_bytes();
     (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
 fn review(object: Value) -> String {
-    let request = json!({ "uid": "1", "operation": "CREATE", "namespace": "shop", "object": object });
-    json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request }).to_string()
+    let request =
+        json!({ "uid": "1", "operation": "CREATE", "namespace": "shop", "object": object });
+    json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request })
+        .to_string()
 }
 
 fn mistaken() -> String {
@@ -64,10 +71,12 @@ fn mistaken() -> String {
 }
 
 fn pod() -> String {
-    review(json!({ "kind": "Pod", "metadata": { "name": "a" }, "spec": { "containers": [{ "name": "app" }] } }))
+    review(
+        json!({ "kind": "Pod", "metadata": { "name": "a" }, "spec": { "containers": [{ "name": "app" }] } }),
+    )
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn before_the_mesh_is_known_objects_pass_and_pods_do_not() {
     let (webhooks, _events) = webhooks();
     let (status, answer) = post(&webhooks, "/validate", mistaken()).await;
@@ -78,7 +87,12 @@ async fn before_the_mesh_is_known_objects_pass_and_pods_do_not() {
 #[tokio::test]
 async fn once_the_mesh_is_known_pods_are_injected_and_mistakes_refused() {
     let (webhooks, events) = webhooks();
-    let synced = ConfigEvent { source: SourceId::Rest, changes: Vec::new(), diagnostics: None, synced: true };
+    let synced = ConfigEvent {
+        source: SourceId::Rest,
+        changes: Vec::new(),
+        diagnostics: None,
+        synced: true,
+    };
     events.send(synced).await.expect("it listens");
     webhooks.mesh.until_synced().await;
     let (status, answer) = post(&webhooks, "/inject", pod()).await;
@@ -86,7 +100,10 @@ async fn once_the_mesh_is_known_pods_are_injected_and_mistakes_refused() {
     let (status, answer) = post(&webhooks, "/validate", mistaken()).await;
     assert_eq!((status, &answer["response"]["allowed"]), (StatusCode::OK, &json!(false)));
     let text = webhooks.metrics.render();
-    assert!(text.contains("sidecar_injection_success_total 1") && text.contains("reason=\"FM0103\"} 1"), "{text}");
+    assert!(
+        text.contains("sidecar_injection_success_total 1") && text.contains("reason=\"FM0103\"} 1"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -94,7 +111,10 @@ async fn what_is_no_question_is_told_so() {
     let (webhooks, _events) = webhooks();
     for path in ["/inject", "/validate"] {
         assert_eq!(post(&webhooks, path, "{}").await.0, StatusCode::BAD_REQUEST);
-        assert_eq!(post(&webhooks, path, vec![b' '; MAX_BODY + 1]).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(
+            post(&webhooks, path, vec![b' '; MAX_BODY + 1]).await.0,
+            StatusCode::PAYLOAD_TOO_LARGE
+        );
     }
     assert_eq!(post(&webhooks, "/", "{}").await.0, StatusCode::NOT_FOUND);
 }

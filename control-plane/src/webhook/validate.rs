@@ -1,30 +1,28 @@
-//! `/validate`: an object of the mesh is judged as `ferromesh analyze` would, among all others that are in force.
+//! `/validate`: an object of the mesh is judged as `ferromesh analyze` would, among all others that
+//! are in force.
 //!
-//! Errors refuse it; everything that speaks against it without being an error is a warning, for the objects that it needs
-//! may come a moment later. Nothing is refused that is no question of meaning: before the mesh is known, in the cluster's
-//! own namespaces, when an object goes, or when its content stays. Who cannot be answered in time is let through.
+//! Errors refuse it; everything that speaks against it without being an error is a warning, for the
+//! objects that it needs may come a moment later. Nothing is refused that is no question of
+//! meaning: before the mesh is known, in the cluster's own namespaces, when an object goes, or when
+//! its content stays. Who cannot be answered in time is let through.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{Extension, body::Bytes, extract::State, response::Response};
 use ferromesh_xds_translator::{
-    analyze::analyze,
     diagnostic::{Code, Diagnostic, Severity},
-    dialect::{Kind, Object, parse_value, split_api_version},
-    ir::MeshDefaults,
-    lower::lower,
+    dialect::{Kind, parse_value, split_api_version},
 };
 use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{
-    Webhooks,
     review::{Answer, Question, unreadable, warnings},
+    webhooks::Webhooks,
 };
 use crate::{
-    door::{Source, Visit},
+    accept::{ClientNetwork, Visit},
     inject::is_system,
-    pipeline::Inventory,
 };
 
 /// How long a judgement may take, waiting for its turn included.
@@ -47,9 +45,14 @@ pub(super) async fn answer(
         return Answer::allowed().respond(&question);
     }
     let kind = kind(&question.object);
-    let source = visit.map_or(Source::UNKNOWN, |visit| visit.source());
-    let Ok(Some(findings)) = timeout(PATIENCE, judge(&webhooks, source, question.object.clone())).await else {
-        tracing::warn!(namespace = question.namespace, "an object was not judged in time and is let through");
+    let network = visit.map_or(ClientNetwork::UNKNOWN, |visit| visit.network());
+    let Ok(Some(findings)) =
+        timeout(PATIENCE, judge(&webhooks, network, question.object.clone())).await
+    else {
+        tracing::warn!(
+            namespace = question.namespace,
+            "an object was not judged in time and is let through"
+        );
         let warnings = vec!["not validated: the control plane is busy".to_owned()];
         return Answer::Allowed { patch: Vec::new(), warnings }.respond(&question);
     };
@@ -63,7 +66,8 @@ pub(super) async fn answer(
 /// Whether the question is none of meaning.
 fn passes_unseen(question: &Question) -> bool {
     let changed = |field: &str| question.object.get(field) != question.old_object.get(field);
-    let goes = question.object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
+    let goes =
+        question.object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
     match question.operation.as_str() {
         "CREATE" => is_system(&question.namespace),
         // Whoever only takes a finalizer off, or puts a label on, is not to blame for the rest.
@@ -77,42 +81,37 @@ fn kind(object: &Value) -> Option<Kind> {
     Kind::find(split_api_version(text("apiVersion")).0, text("kind"))
 }
 
-/// Every finding about an object, alone and among the others; `None`: the server is stopping.
-async fn judge(webhooks: &Webhooks, source: Source, value: Value) -> Option<Vec<Diagnostic>> {
+/// Every finding about an object, alone and among the others; `None`: the server is stopping, or
+/// cannot tell.
+async fn judge(
+    webhooks: &Webhooks,
+    network: ClientNetwork,
+    value: Value,
+) -> Option<Vec<Diagnostic>> {
     let (object, findings) = match parse_value(value) {
         Ok(read) => read,
         Err(findings) => return Some(findings),
     };
-    let _turn = webhooks.judgements.turn(source).await;
-    let inventory = webhooks.mesh.inventory().await.ok()?;
-    let defaults = webhooks.defaults.clone();
-    let among = tokio::task::spawn_blocking(move || among(&object, &inventory, &defaults)).await.ok()?;
+    let _turn = webhooks.judgements.turn(network).await;
+    let among = webhooks.judge.among_others(vec![object]).await.ok()??;
     Some(findings.into_iter().chain(among).collect())
-}
-
-/// Findings of what an object means, and of it among others.
-fn among(object: &Object, inventory: &Inventory, defaults: &MeshDefaults) -> Vec<Diagnostic> {
-    let lowered = lower(object, defaults).diagnostics;
-    let others = inventory.objects.iter().filter(|other| other.id != object.id);
-    let together = analyze(others.chain([object]), &inventory.credentials, defaults);
-    lowered
-        .into_iter()
-        .chain(together.into_iter().filter(|finding| finding.object.as_ref() == Some(&object.id)))
-        .collect()
 }
 
 /// Whether a finding stands in the way. What we do not know may be well known to another program.
 fn refuses(finding: &Diagnostic) -> bool {
-    finding.severity == Severity::Error && !matches!(finding.code, Code::UnsupportedKind | Code::UnknownKind)
+    finding.severity == Severity::Error
+        && !matches!(finding.code, Code::UnsupportedKind | Code::UnknownKind)
 }
 
 /// Whether a finding is worth a warning: remarks are not, but for what we do not act on.
 fn warns(finding: &Diagnostic) -> bool {
-    finding.severity < Severity::Info || matches!(finding.code, Code::NotActedOn | Code::UnsupportedKind)
+    finding.severity < Severity::Info
+        || matches!(finding.code, Code::NotActedOn | Code::UnsupportedKind)
 }
 
 fn verdict(findings: &[Diagnostic]) -> Answer {
-    let (refusing, others): (Vec<&Diagnostic>, Vec<&Diagnostic>) = findings.iter().partition(|f| refuses(f));
+    let (refusing, others): (Vec<&Diagnostic>, Vec<&Diagnostic>) =
+        findings.iter().partition(|f| refuses(f));
     let warnings = warnings(others.into_iter().filter(|finding| warns(finding)));
     if refusing.is_empty() {
         return Answer::Allowed { patch: Vec::new(), warnings };
@@ -123,9 +122,11 @@ fn verdict(findings: &[Diagnostic]) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use ferromesh_xds_translator::ir::MeshDefaults;
     use serde_json::json;
 
     use super::*;
+    use crate::{judge, pipeline::Inventory};
 
     fn question(operation: &str, namespace: &str, object: Value, old_object: Value) -> Question {
         Question {
@@ -147,9 +148,10 @@ mod tests {
     /// The verdict on an object that is alone.
     fn judged(object: Value) -> Answer {
         let findings = match parse_value(object) {
-            Ok((object, findings)) => {
-                findings.into_iter().chain(among(&object, &Inventory::default(), &MeshDefaults::default())).collect()
-            }
+            Ok((object, findings)) => findings
+                .into_iter()
+                .chain(judge::judge(&[object], &Inventory::default(), &MeshDefaults::default()))
+                .collect(),
             Err(findings) => findings,
         };
         verdict(&findings)
@@ -176,10 +178,14 @@ mod tests {
 
     #[test]
     fn an_error_refuses_with_code_field_and_suggestion() {
-        let Answer::Refused { message, .. } = judged(route(json!({ "hosts": ["reviews"], "htttp": [] }))) else {
+        let Answer::Refused { message, .. } =
+            judged(route(json!({ "hosts": ["reviews"], "htttp": [] })))
+        else {
             panic!("refused")
         };
-        for word in ["error[FM0101]", "VirtualService shop/reviews", "spec.htttp", "rename it to `http`"] {
+        for word in
+            ["error[FM0101]", "VirtualService shop/reviews", "spec.htttp", "rename it to `http`"]
+        {
             assert!(message.contains(word), "{message}");
         }
     }
@@ -188,18 +194,21 @@ mod tests {
     fn what_may_come_later_is_a_warning() {
         let spec = json!({ "hosts": ["reviews"], "http": [{ "route": [{ "destination": { "host": "nowhere" } }] }] });
         let Answer::Allowed { warnings, .. } = judged(route(spec)) else { panic!("allowed") };
-        assert!(warnings.iter().any(|w| w.contains("FM0201") && w.contains("nowhere")), "{warnings:?}");
+        assert!(
+            warnings.iter().any(|w| w.contains("FM0201") && w.contains("nowhere")),
+            "{warnings:?}"
+        );
     }
 
     #[test]
     fn kinds_that_we_do_not_serve_pass_with_a_word() {
         let object = |kind: &str| {
             json!({
-                "apiVersion": "networking.istio.io/v1alpha3", "kind": kind,
+                "apiVersion": "networking.istio.io/v1beta1", "kind": kind,
                 "metadata": { "name": "a", "namespace": "shop" }, "spec": {},
             })
         };
-        for kind in ["EnvoyFilter", "Novelty"] {
+        for kind in ["ProxyConfig", "Novelty"] {
             assert!(matches!(judged(object(kind)), Answer::Allowed { .. }), "{kind}");
         }
     }

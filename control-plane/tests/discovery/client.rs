@@ -2,22 +2,35 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::Arc,
-    time::Duration,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
 };
 
 use ferromesh_proto::{
     ResourceType,
     discovery::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Node, Status as RpcStatus,
-        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Node,
+        Status as RpcStatus, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
     },
-    istio_ca::{IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient},
+    istio_ca::{
+        IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
+    },
 };
 use hyper_util::rt::TokioIo;
+use prost::Message;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
-use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::mpsc,
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -27,11 +40,18 @@ use tonic::{
 
 use crate::{PATIENCE, is_type, plane::Plane};
 
-/// Long enough for a response that is on its way to arrive, where none may.
-const SILENCE: Duration = Duration::from_millis(400);
+/// Requests that must be answered before silence is believed: what could be sent of its own accord
+/// is looked at between any two of them, in no order.
+const FENCES: usize = 16;
+/// A type that the server does not serve, and says so at once.
+const FOREIGN: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+/// Bytes that a deaf client lets the server send on a stream.
+pub(crate) const SMALL_WINDOW: u32 = 4 << 10;
 
 pub(crate) fn node(id: &str, metadata: &[(&str, &str)]) -> Node {
-    let value = |v: &str| prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(v.to_owned())) };
+    let value = |v: &str| prost_types::Value {
+        kind: Some(prost_types::value::Kind::StringValue(v.to_owned())),
+    };
     let fields = metadata.iter().map(|(k, v)| ((*k).to_owned(), value(v))).collect();
     Node { id: id.to_owned(), metadata: Some(prost_types::Struct { fields }), ..Default::default() }
 }
@@ -45,6 +65,8 @@ pub(crate) fn delta_node(id: &str) -> Node {
 pub(crate) struct Received {
     pub(crate) kind: ResourceType,
     pub(crate) removed: Vec<String>,
+    /// Bytes of the message.
+    pub(crate) length: usize,
     nonce: String,
     versions: HashMap<String, String>,
     sorted: BTreeSet<String>,
@@ -91,7 +113,9 @@ impl Delta {
         let (requests, outbox) = mpsc::channel(16);
         let mut request = Request::new(ReceiverStream::new(outbox));
         if let Some(token) = token {
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("ASCII"));
+            request
+                .metadata_mut()
+                .insert("authorization", format!("Bearer {token}").parse().expect("ASCII"));
         }
         let opening = tokio::spawn(async move {
             let mut client = AggregatedDiscoveryServiceClient::new(channel);
@@ -119,7 +143,8 @@ impl Delta {
 
     pub(crate) async fn subscribe(&mut self, kind: ResourceType, names: &[&str]) {
         let names = names.iter().map(ToString::to_string).collect();
-        self.send(DeltaDiscoveryRequest { resource_names_subscribe: names, ..self.request(kind) }).await;
+        self.send(DeltaDiscoveryRequest { resource_names_subscribe: names, ..self.request(kind) })
+            .await;
     }
 
     /// Subscribes and returns the answer, unanswered.
@@ -147,7 +172,11 @@ impl Delta {
         })
         .await;
         let answer = self.next().await;
-        assert_eq!((answer.kind, &answer.removed), (ResourceType::Route, &vec![name.clone()]), "{answer:?}");
+        assert_eq!(
+            (answer.kind, &answer.removed),
+            (ResourceType::Route, &vec![name.clone()]),
+            "{answer:?}"
+        );
         let nonce = answer.nonce;
         let forget = DeltaDiscoveryRequest {
             resource_names_unsubscribe: vec![name],
@@ -159,24 +188,39 @@ impl Delta {
 
     pub(crate) async fn next_raw(&mut self) -> DeltaDiscoveryResponse {
         let message = async { self.responses().await?.message().await };
-        timeout(PATIENCE, message).await.expect("a response in time").expect("a response").expect("an open stream")
+        timeout(PATIENCE, message)
+            .await
+            .expect("a response in time")
+            .expect("a response")
+            .expect("an open stream")
     }
 
     pub(crate) async fn next(&mut self) -> Received {
         let response = self.next_raw().await;
-        let kind = is_type(&response.type_url);
+        let (kind, length) = (is_type(&response.type_url), response.encoded_len());
         for resource in &response.resources {
             let any = resource.resource.as_ref().expect("a body");
             assert_eq!(any.type_url, response.type_url);
         }
-        let versions: HashMap<String, String> = response.resources.into_iter().map(|r| (r.name, r.version)).collect();
+        let versions: HashMap<String, String> =
+            response.resources.into_iter().map(|r| (r.name, r.version)).collect();
         let sorted = versions.keys().cloned().collect();
-        Received { kind, removed: response.removed_resources, nonce: response.nonce, versions, sorted }
+        Received {
+            kind,
+            removed: response.removed_resources,
+            length,
+            nonce: response.nonce,
+            versions,
+            sorted,
+        }
     }
 
     pub(crate) async fn accept(&mut self, response: &Received) {
-        self.send(DeltaDiscoveryRequest { response_nonce: response.nonce.clone(), ..self.request(response.kind) })
-            .await;
+        self.send(DeltaDiscoveryRequest {
+            response_nonce: response.nonce.clone(),
+            ..self.request(response.kind)
+        })
+        .await;
     }
 
     pub(crate) async fn refuse(&mut self, response: &Received, message: &str) {
@@ -189,10 +233,22 @@ impl Delta {
         self.send(request).await;
     }
 
+    /// Asks for what is answered at once, again and again: nothing else may come in between.
     pub(crate) async fn expect_silence(&mut self) {
-        let message = async { self.responses().await?.message().await };
-        if let Ok(message) = timeout(SILENCE, message).await {
-            panic!("expected silence, got {message:?}");
+        for fence in 0..FENCES {
+            let name = format!("fence-{fence}");
+            self.send(DeltaDiscoveryRequest {
+                type_url: FOREIGN.to_owned(),
+                resource_names_subscribe: vec![name.clone()],
+                ..Default::default()
+            })
+            .await;
+            let answer = self.next_raw().await;
+            assert_eq!(
+                (answer.type_url.as_str(), &answer.removed_resources),
+                (FOREIGN, &vec![name]),
+                "expected silence, got {answer:?}"
+            );
         }
     }
 
@@ -200,6 +256,89 @@ impl Delta {
     pub(crate) async fn failure(&mut self) -> Status {
         let message = async { self.responses().await?.message().await };
         timeout(PATIENCE, message).await.expect("an end in time").expect_err("an error")
+    }
+}
+
+/// A delta client that asks for everything and reads nothing: what exceeds its window stays with
+/// the server.
+pub(crate) struct Deaf {
+    /// Its stream, which nobody has read yet.
+    pub(crate) stream: Delta,
+    received: Arc<AtomicUsize>,
+}
+
+impl Deaf {
+    /// On a connection of its own.
+    pub(crate) async fn connect(plane: &Plane, id: &str) -> Self {
+        let (address, received) = (plane.control.addresses.xds, Arc::<AtomicUsize>::default());
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        let count = received.clone();
+        let dial = tower::service_fn(move |_| {
+            let count = count.clone();
+            async move {
+                let tcp = TcpStream::connect(address).await?;
+                Ok::<_, io::Error>(TokioIo::new(Counted { tcp, count }))
+            }
+        });
+        let channel = endpoint
+            .initial_stream_window_size(SMALL_WINDOW)
+            .connect_with_connector(dial)
+            .await
+            .expect("the port is open");
+        let mut stream = Delta::connect(channel, id).await;
+        stream.send(stream.request(ResourceType::Cluster)).await;
+        stream.subscribe(ResourceType::Route, &["80"]).await;
+        Self { stream, received }
+    }
+
+    /// Bytes that have arrived on its connection.
+    pub(crate) fn received(&self) -> usize {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Waits until its window is full.
+    pub(crate) async fn until_blocked(&self) {
+        let full = async {
+            while self.received() < SMALL_WINDOW as usize {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, full).await.expect("the server sends what the window allows");
+    }
+}
+
+/// A connection that counts what arrives.
+struct Counted {
+    tcp: TcpStream,
+    count: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.tcp).poll_read(cx, buf);
+        self.count.fetch_add(buf.filled().len() - before, Ordering::Relaxed);
+        read
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }
 
@@ -226,20 +365,31 @@ impl SotwClient {
         };
         requests.send(hello).await.expect("room");
         let mut client = AggregatedDiscoveryServiceClient::new(channel);
-        let responses = client.stream_aggregated_resources(ReceiverStream::new(outbox)).await.expect("a stream");
+        let responses = client
+            .stream_aggregated_resources(ReceiverStream::new(outbox))
+            .await
+            .expect("a stream");
         Self { requests, responses: responses.into_inner() }
     }
 
     /// Subscribes, accepts the answer, and says how many resources it held.
     pub(crate) async fn fetch(&mut self, kind: ResourceType, names: &[&str]) -> usize {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let request =
-            DiscoveryRequest { type_url: kind.type_url().to_owned(), resource_names: names, ..Default::default() };
+        let request = DiscoveryRequest {
+            type_url: kind.type_url().to_owned(),
+            resource_names: names,
+            ..Default::default()
+        };
         self.requests.send(request.clone()).await.expect("an open stream");
-        let message = timeout(PATIENCE, self.responses.message()).await.expect("a response in time");
+        let message =
+            timeout(PATIENCE, self.responses.message()).await.expect("a response in time");
         let response = message.expect("a response").expect("an open stream");
         assert_eq!(is_type(&response.type_url), kind);
-        let ack = DiscoveryRequest { version_info: response.version_info, response_nonce: response.nonce, ..request };
+        let ack = DiscoveryRequest {
+            version_info: response.version_info,
+            response_nonce: response.nonce,
+            ..request
+        };
         self.requests.send(ack).await.expect("an open stream");
         response.resources.len()
     }
@@ -256,7 +406,10 @@ pub(crate) async fn secure_channel(plane: &Plane, identity: Option<&Identity>) -
 }
 
 /// Connects to the TLS port, and makes sure that the server has accepted the handshake.
-pub(crate) async fn try_secure_channel(plane: &Plane, identity: Option<&Identity>) -> Result<Channel, String> {
+pub(crate) async fn try_secure_channel(
+    plane: &Plane,
+    identity: Option<&Identity>,
+) -> Result<Channel, String> {
     let config = client_config(plane, identity);
     let address = plane.control.addresses.xds_tls;
     let connector = TlsConnector::from(Arc::new(config));
@@ -266,15 +419,20 @@ pub(crate) async fn try_secure_channel(plane: &Plane, identity: Option<&Identity
         async move {
             let tcp = TcpStream::connect(address).await?;
             let name = ServerName::try_from("ferromesh.local").expect("a name");
-            Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
+            Ok::<_, io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
         }
     });
     let channel = endpoint.connect_with_connector(dial).await.map_err(|e| e.to_string())?;
-    // In TLS 1.3 a refused client certificate shows with the first answer only, as whatever fault the transport meets
-    // first. An answer of the service itself means that the door is open.
+    // In TLS 1.3 a refused client certificate shows with the first answer only, as whatever fault
+    // the transport meets first. An answer of the service itself means that the port is open.
     let mut probe = IstioCertificateServiceClient::new(channel.clone());
     match probe.create_certificate(IstioCertificateRequest::default()).await {
-        Err(status) if !matches!(status.code(), tonic::Code::Unauthenticated | tonic::Code::InvalidArgument) => {
+        Err(status)
+            if !matches!(
+                status.code(),
+                tonic::Code::Unauthenticated | tonic::Code::InvalidArgument
+            ) =>
+        {
             Err(status.to_string())
         }
         _ => Ok(channel),
@@ -287,12 +445,15 @@ fn client_config(plane: &Plane, identity: Option<&Identity>) -> ClientConfig {
         roots.add(root.expect("PEM")).expect("a root");
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions");
     let builder = builder.with_root_certificates(roots);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
-        Some(i) => builder.with_client_auth_cert(i.chain.clone(), i.key.clone_key()).expect("a key pair"),
+        Some(i) => {
+            builder.with_client_auth_cert(i.chain.clone(), i.key.clone_key()).expect("a key pair")
+        }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     config
@@ -301,13 +462,25 @@ fn client_config(plane: &Plane, identity: Option<&Identity>) -> ClientConfig {
 /// Gets a certificate with a join token.
 pub(crate) async fn sign(plane: &Plane, token: &str) -> Identity {
     let key = rcgen::KeyPair::generate().expect("a key");
-    let csr = rcgen::CertificateParams::default().serialize_request(&key).expect("a request").pem().expect("PEM");
+    let csr = rcgen::CertificateParams::default()
+        .serialize_request(&key)
+        .expect("a request")
+        .pem()
+        .expect("PEM");
     let mut request = Request::new(IstioCertificateRequest { csr, ..Default::default() });
-    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("ASCII"));
+    request
+        .metadata_mut()
+        .insert("authorization", format!("Bearer {token}").parse().expect("ASCII"));
     let mut client = IstioCertificateServiceClient::new(secure_channel(plane, None).await);
-    let chain = client.create_certificate(request).await.expect("a certificate").into_inner().cert_chain;
-    let ders = chain[..chain.len() - 1].iter().map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM"));
-    Identity { chain: ders.collect(), key: PrivateKeyDer::try_from(key.serialize_der()).expect("PKCS#8") }
+    let chain =
+        client.create_certificate(request).await.expect("a certificate").into_inner().cert_chain;
+    let ders = chain[..chain.len() - 1]
+        .iter()
+        .map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM"));
+    Identity {
+        chain: ders.collect(),
+        key: PrivateKeyDer::try_from(key.serialize_der()).expect("PKCS#8"),
+    }
 }
 
 pub(crate) fn self_signed() -> Identity {

@@ -1,9 +1,11 @@
-//! The control plane in one process, as proxies meet it: real ports, a directory of YAML, and clients that speak xDS.
+//! The control plane in one process, as proxies meet it: real ports, a directory of YAML, and
+//! clients that speak xDS.
 
 mod agreement;
 mod client;
-mod doors;
+mod findings;
 mod plane;
+mod slow_callers;
 
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use ferromesh_proto::{
 use tonic::Code;
 
 use self::{
-    client::{Delta, SotwClient, delta_node, node, secure_channel},
+    client::{Deaf, Delta, SotwClient, delta_node, node, secure_channel},
     plane::{GATEWAY, Plane, SIDECAR},
 };
 
@@ -35,10 +37,15 @@ async fn a_delta_proxy_gets_everything_in_order_and_then_only_what_changes() {
     let endpoints = proxy.fetch(Endpoint, &endpoints).await;
     assert!(endpoints.contains(CART));
     let listeners = proxy.fetch(Listener, &[]).await;
-    assert!(listeners.contains("virtualOutbound") && listeners.contains("virtualInbound"), "{listeners:?}");
+    assert!(
+        listeners.contains("virtualOutbound") && listeners.contains("virtualInbound"),
+        "{listeners:?}"
+    );
     let routes = proxy.fetch(Route, &["80"]).await;
     assert!(routes.contains("80"));
-    let synced = |p: &ProxyStatus, kind: ResourceType| matches!(p.sync[kind.short_name()], Sync::Synced { .. });
+    let synced = |p: &ProxyStatus, kind: ResourceType| {
+        matches!(p.sync[kind.short_name()], Sync::Synced { .. })
+    };
     plane.until(|p| [Cluster, Endpoint, Listener, Route].iter().all(|k| synced(p, *k))).await;
     assert_eq!(plane.only_proxy().sync["SDS"], Sync::NotSent);
 
@@ -77,7 +84,8 @@ async fn a_proxy_that_comes_back_with_equal_versions_is_sent_nothing() {
     let known = first.fetch(Cluster, &[]).await.versions();
     drop(first);
     let mut second = Delta::connect(plane.plaintext().await, SIDECAR).await;
-    let request = DeltaDiscoveryRequest { initial_resource_versions: known, ..second.request(Cluster) };
+    let request =
+        DeltaDiscoveryRequest { initial_resource_versions: known, ..second.request(Cluster) };
     second.send(request).await;
     second.expect_silence().await;
     plane.stop().await;
@@ -98,7 +106,8 @@ async fn a_refusal_shows_in_the_status_and_on_the_object_that_caused_it() {
         status.sync
     );
     let found = plane.control.proxies.diagnostics();
-    let object = found.iter().filter_map(|d| d.object.as_ref()).find(|o| o.name.as_ref() == "cart-route");
+    let object =
+        found.iter().filter_map(|d| d.object.as_ref()).find(|o| o.name.as_ref() == "cart-route");
     assert!(object.is_some(), "{found:#?}");
 
     plane.write("route.yaml", &plane::route(40));
@@ -137,32 +146,55 @@ async fn a_type_that_nobody_serves_keeps_the_stream_open() {
     let mut proxy = Delta::connect(plane.plaintext().await, SIDECAR).await;
     let strange = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
     let names = vec!["filter".to_owned()];
-    let request =
-        DeltaDiscoveryRequest { type_url: strange.to_owned(), resource_names_subscribe: names, ..Default::default() };
+    let request = DeltaDiscoveryRequest {
+        type_url: strange.to_owned(),
+        resource_names_subscribe: names,
+        ..Default::default()
+    };
     proxy.send(request).await;
     let answer = proxy.next_raw().await;
-    assert_eq!((answer.type_url.as_str(), answer.removed_resources), (strange, vec!["filter".to_owned()]));
+    assert_eq!(
+        (answer.type_url.as_str(), answer.removed_resources),
+        (strange, vec!["filter".to_owned()])
+    );
     assert!(proxy.fetch(Cluster, &[]).await.contains(CART));
     plane.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_nothing_holds_up_nobody() {
-    let plane = Plane::start().await;
+    // More than a stream may have on its way to the socket, many times what the deaf let through.
+    let plane = Plane::start_with(&[("many.yaml", plane::services(400))]).await;
+    let mut proxy = Delta::connect(plane.plaintext().await, SIDECAR).await;
+    let everything = proxy.fetch(Cluster, &[]).await.length;
+    assert!(everything > 32 * client::SMALL_WINDOW as usize, "{everything} bytes");
+
     let mut deaf = Vec::new();
     for _ in 0..20 {
-        let mut proxy = Delta::connect(plane.plaintext().await, SIDECAR).await;
-        proxy.send(proxy.request(Cluster)).await;
-        deaf.push(proxy);
+        deaf.push(Deaf::connect(&plane, SIDECAR).await);
     }
-    let mut proxy = Delta::connect(plane.plaintext().await, SIDECAR).await;
-    proxy.fetch(Cluster, &[]).await;
+    for client in &deaf {
+        client.until_blocked().await;
+    }
     proxy.fetch(Route, &["80"]).await;
+    let mut newest = None;
     for weight in 1..20 {
         plane.write("route.yaml", &plane::route(weight));
         let change = proxy.next().await;
         proxy.accept(&change).await;
+        newest = Some(change.versions());
     }
+    let most = everything / 4;
+    assert!(deaf.iter().all(|client| client.received() < most), "the streams are not blocked");
+
+    // What one of them missed meanwhile comes as one change, once it listens.
+    let late = &mut deaf[0].stream;
+    for kind in [Cluster, Route] {
+        let response = late.next().await;
+        assert_eq!(response.kind, kind);
+        late.accept(&response).await;
+    }
+    assert_eq!(Some(late.next().await.versions()), newest);
     drop(deaf);
     plane.until_count(1).await;
     plane.stop().await;
@@ -174,21 +206,32 @@ async fn on_the_tls_port_a_caller_must_prove_who_it_is() {
     let anonymous = secure_channel(&plane, None).await;
     assert_eq!(client::first_failure(anonymous, None).await.code(), Code::Unauthenticated);
     let nonsense = secure_channel(&plane, None).await;
-    assert_eq!(client::first_failure(nonsense, Some("nonsense")).await.code(), Code::Unauthenticated);
+    assert_eq!(
+        client::first_failure(nonsense, Some("nonsense")).await.code(),
+        Code::Unauthenticated
+    );
 
     // A good token of another namespace, or another account than the workload's.
     for (namespace, account) in [("other", "cart"), ("shop", "thief")] {
         let token = plane.join_token(namespace, account);
         let channel = secure_channel(&plane, None).await;
         let mut proxy = Delta::with_token(channel, SIDECAR, &token).await;
-        proxy.send(DeltaDiscoveryRequest { node: Some(node(SIDECAR, &[])), ..proxy.request(Cluster) }).await;
+        proxy
+            .send(DeltaDiscoveryRequest {
+                node: Some(node(SIDECAR, &[])),
+                ..proxy.request(Cluster)
+            })
+            .await;
         assert_eq!(proxy.failure().await.code(), Code::PermissionDenied, "{namespace}/{account}");
     }
 
     let token = plane.join_token("shop", "cart");
     let mut proxy = Delta::with_token(secure_channel(&plane, None).await, SIDECAR, &token).await;
     assert!(proxy.fetch(Cluster, &[]).await.contains(CART));
-    assert_eq!(plane.only_proxy().identity.as_deref(), Some("spiffe://cluster.local/ns/shop/sa/cart"));
+    assert_eq!(
+        plane.only_proxy().identity.as_deref(),
+        Some("spiffe://cluster.local/ns/shop/sa/cart")
+    );
     plane.stop().await;
 }
 
@@ -200,7 +243,10 @@ async fn a_certificate_from_the_signing_service_opens_the_door() {
     let channel = secure_channel(&plane, Some(&identity)).await;
     let mut proxy = Delta::connect(channel, SIDECAR).await;
     assert!(proxy.fetch(Listener, &[]).await.contains("virtualInbound"));
-    assert_eq!(plane.only_proxy().identity.as_deref(), Some("spiffe://cluster.local/ns/shop/sa/cart"));
+    assert_eq!(
+        plane.only_proxy().identity.as_deref(),
+        Some("spiffe://cluster.local/ns/shop/sa/cart")
+    );
 
     // A certificate of somebody else's authority does not even get through the handshake.
     let stranger = client::self_signed();
@@ -226,7 +272,10 @@ async fn a_gateway_gets_its_own_credentials_over_tls_and_nobody_gets_them_in_the
     let mut gateway = Delta::with_token(secure_channel(&plane, None).await, GATEWAY, &token).await;
     gateway.subscribe(Secret, &names).await;
     let secrets = gateway.next().await;
-    assert_eq!((secrets.kind, secrets.names().collect::<Vec<_>>()), (Secret, vec!["kubernetes://web-cert"]));
+    assert_eq!(
+        (secrets.kind, secrets.names().collect::<Vec<_>>()),
+        (Secret, vec!["kubernetes://web-cert"])
+    );
     gateway.accept(&secrets).await;
     gateway.expect_silence().await;
 

@@ -1,6 +1,10 @@
 //! A control plane in this process, on free ports, over a directory that tests edit.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ferromesh_control_plane::{
     app::ControlPlane,
@@ -23,6 +27,11 @@ pub(crate) struct Plane {
 
 impl Plane {
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// One that finds these files beside its usual ones.
+    pub(crate) async fn start_with(more: &[(&str, String)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let config = dir.path().join("config");
         fs::create_dir(&config).expect("making a directory");
@@ -33,7 +42,7 @@ impl Plane {
             ("secret.yaml", secret("web-cert", "edge")),
             ("stray.yaml", secret("not-mine", "edge")),
         ];
-        for (name, text) in files {
+        for (name, text) in files.iter().chain(more) {
             fs::write(config.join(name), text).expect("writing a file");
         }
         let control = ControlPlane::start(settings(dir.path())).await.expect("it starts");
@@ -49,7 +58,14 @@ impl Plane {
     pub(crate) fn write(&self, name: &str, text: &str) {
         let config = self.dir.path().join("config");
         let fresh = config.join(format!(".{name}.new"));
-        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, config.join(name))).expect("replacing a file");
+        fs::write(&fresh, text)
+            .and_then(|()| fs::rename(&fresh, config.join(name)))
+            .expect("replacing a file");
+    }
+
+    /// The directory of configuration.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir.path().join("config")
     }
 
     pub(crate) fn admin_token(&self) -> String {
@@ -60,7 +76,8 @@ impl Plane {
     }
 
     pub(crate) async fn plaintext(&self) -> Channel {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.control.addresses.xds)).expect("an address");
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.control.addresses.xds))
+            .expect("an address");
         endpoint.connect().await.expect("the port is open")
     }
 
@@ -128,8 +145,11 @@ pub(crate) fn settings(dir: &Path) -> Settings {
 }
 
 fn mesh() -> String {
-    let pods =
-        [pod("cart-0", "shop", "cart", "10.1.0.1"), pod("gateway-0", "edge", "gateway", "10.1.0.2")].join("---\n");
+    let pods = [
+        pod("cart-0", "shop", "cart", "10.1.0.1"),
+        pod("gateway-0", "edge", "gateway", "10.1.0.2"),
+    ]
+    .join("---\n");
     format!(
         "{pods}---
 apiVersion: v1
@@ -173,8 +193,10 @@ status:
 }
 
 pub(crate) fn slice(addresses: &[&str]) -> String {
-    let endpoints: String =
-        addresses.iter().map(|a| format!("- addresses: [{a}]\n  conditions: {{ready: true}}\n")).collect();
+    let endpoints: String = addresses
+        .iter()
+        .map(|a| format!("- addresses: [{a}]\n  conditions: {{ready: true}}\n"))
+        .collect();
     format!(
         "apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -187,6 +209,22 @@ ports: [{{name: http, port: 8080, protocol: TCP}}]
 endpoints:
 {endpoints}"
     )
+}
+
+/// Services without endpoints.
+pub(crate) fn services(number: usize) -> String {
+    let one = |i| {
+        format!(
+            "apiVersion: v1
+kind: Service
+metadata: {{name: other-{i}, namespace: shop}}
+spec: {{clusterIP: 10.97.{}.{}, ports: [{{name: http, port: 80}}]}}
+",
+            i / 200,
+            i % 200 + 1
+        )
+    };
+    (0..number).map(one).collect::<Vec<_>>().join("---\n")
 }
 
 pub(crate) fn route(seconds: u32) -> String {
@@ -203,7 +241,8 @@ spec:
 
 /// A Secret with a new certificate.
 pub(crate) fn secret(name: &str, namespace: &str) -> String {
-    let made = rcgen::generate_simple_self_signed(vec!["shop.example.com".to_owned()]).expect("a certificate");
+    let made = rcgen::generate_simple_self_signed(vec!["shop.example.com".to_owned()])
+        .expect("a certificate");
     let indent = |pem: String| pem.lines().map(|l| format!("    {l}\n")).collect::<String>();
     let (certificate, key) = (indent(made.cert.pem()), indent(made.signing_key.serialize_pem()));
     format!(

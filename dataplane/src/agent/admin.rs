@@ -38,7 +38,8 @@ pub enum AdminError {
 /// What a drain should cover.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DrainScope {
-    /// Listeners for traffic to the workload: a sidecar's application may still call others while it finishes.
+    /// Listeners for traffic to the workload: a sidecar's application may still call others while
+    /// it finishes.
     Inbound,
     /// Every listener: a gateway has no other side.
     All,
@@ -56,7 +57,8 @@ impl EnvoyAdmin {
         Self { address }
     }
 
-    /// Whether it has its configuration and serves: Envoy says so after its first listeners and clusters are in place.
+    /// Whether it has its configuration and serves: Envoy says so after its first listeners and
+    /// clusters are in place.
     ///
     /// # Errors
     /// [`AdminError`] says how far it is.
@@ -64,7 +66,8 @@ impl EnvoyAdmin {
         self.request(Method::GET, "/ready").await.map(drop)
     }
 
-    /// Begins to close listeners: answers carry `connection: close`, and new connections are refused at the end.
+    /// Begins to close listeners: answers carry `connection: close`, and new connections are
+    /// refused at the end.
     ///
     /// # Errors
     /// [`AdminError`] when it does not answer.
@@ -76,12 +79,14 @@ impl EnvoyAdmin {
         self.request(Method::POST, path).await.map(drop)
     }
 
-    /// How many downstream connections are open, without those to the admin interface and to probes.
+    /// How many downstream connections are open, without those to the admin interface and to
+    /// probes.
     ///
     /// # Errors
     /// [`AdminError`] when it does not answer.
     pub async fn active_connections(&self) -> Result<u64, AdminError> {
-        let text = self.request(Method::GET, "/stats?filter=downstream_cx_active&type=Gauges").await?;
+        let text =
+            self.request(Method::GET, "/stats?filter=downstream_cx_active&type=Gauges").await?;
         Ok(sum_active(&text))
     }
 
@@ -99,13 +104,21 @@ impl EnvoyAdmin {
             .await
             .map_err(|_| unreachable("no answer in time".into()))?
             .map_err(|e| unreachable(e.to_string()))?;
-        if status.is_success() { Ok(body) } else { Err(AdminError::Status { path: path.to_owned(), status }) }
+        if status.is_success() {
+            Ok(body)
+        } else {
+            Err(AdminError::Status { path: path.to_owned(), status })
+        }
     }
 }
 
 type ExchangeError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn exchange(address: SocketAddr, method: Method, path: &str) -> Result<(StatusCode, String), ExchangeError> {
+async fn exchange(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+) -> Result<(StatusCode, String), ExchangeError> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::builder()
@@ -133,7 +146,9 @@ fn sum_active(stats: &str) -> u64 {
     stats
         .lines()
         .filter_map(|line| line.split_once(": "))
-        .filter(|(name, _)| name.starts_with("listener.") && name.ends_with(".downstream_cx_active"))
+        .filter(|(name, _)| {
+            name.starts_with("listener.") && name.ends_with(".downstream_cx_active")
+        })
         .filter(|(name, _)| !name.starts_with("listener.admin.") && !name.contains(".worker_"))
         .filter_map(|(_, value)| value.trim().parse::<u64>().ok())
         .sum()
@@ -162,8 +177,9 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stats = get(|| async { "listener.x.downstream_cx_active: 7\n" });
-        let app =
-            Router::new().route("/stats", stats).route("/ready", get(|| async { StatusCode::SERVICE_UNAVAILABLE }));
+        let app = Router::new()
+            .route("/stats", stats)
+            .route("/ready", get(|| async { StatusCode::SERVICE_UNAVAILABLE }));
         let server = tokio::spawn(async move { axum::serve(listener, app).await });
         let admin = EnvoyAdmin::new(address);
         assert_eq!(admin.active_connections().await.unwrap(), 7);

@@ -52,14 +52,20 @@ pub struct EnvoySettings {
 impl EnvoySettings {
     fn arguments(&self) -> Vec<String> {
         let mut arguments: Vec<String> = vec!["-c".into(), self.bootstrap.display().to_string()];
-        // One agent, one Envoy: shared memory for restarts would make two of them on a host collide.
+        // One agent, one Envoy: shared memory for restarts would make two of them on a host
+        // collide.
         arguments.push("--disable-hot-restart".into());
         if let Some(concurrency) = self.concurrency {
             arguments.extend(["--concurrency".into(), concurrency.to_string()]);
         }
         arguments.extend(["-l".into(), self.log_level.clone()]);
         let drain_seconds = self.drain.limit.as_secs().max(1).to_string();
-        arguments.extend(["--drain-time-s".into(), drain_seconds, "--drain-strategy".into(), "immediate".into()]);
+        arguments.extend([
+            "--drain-time-s".into(),
+            drain_seconds,
+            "--drain-strategy".into(),
+            "immediate".into(),
+        ]);
         arguments.extend(self.extra_args.iter().cloned());
         arguments
     }
@@ -80,7 +86,9 @@ pub enum EnvoyError {
     #[error("cannot start Envoy {binary}: install Envoy or name the program", binary = .0.display())]
     NotStarted(PathBuf),
     /// It ended again and again.
-    #[error("Envoy ended {times} times in a row shortly after its start, last with {status}: its own log says why")]
+    #[error(
+        "Envoy ended {times} times in a row shortly after its start, last with {status}: its own log says why"
+    )]
     Unstable {
         /// How often.
         times: u32,
@@ -113,11 +121,15 @@ impl RestartPolicy {
     }
 }
 
-/// Runs Envoy until `stop`, then drains and ends it. Returns early when Envoy ends by itself without an error.
+/// Runs Envoy until `stop`, then drains and ends it. Returns early when Envoy ends by itself
+/// without an error.
 ///
 /// # Errors
 /// [`EnvoyError`] when it cannot be started, or fails again and again.
-pub async fn supervise(settings: &EnvoySettings, stop: CancellationToken) -> Result<(), EnvoyError> {
+pub async fn supervise(
+    settings: &EnvoySettings,
+    stop: CancellationToken,
+) -> Result<(), EnvoyError> {
     let mut policy = RestartPolicy::default();
     loop {
         let started = Instant::now();
@@ -152,7 +164,8 @@ fn start(settings: &EnvoySettings) -> Result<Child, EnvoyError> {
     command
         .args(settings.arguments())
         .stdin(Stdio::null())
-        // In a group of its own, so that Ctrl-C on a terminal reaches the agent only, which then drains.
+        // In a group of its own, so that Ctrl-C on a terminal reaches the agent only, which then
+        // drains.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
@@ -232,7 +245,8 @@ mod tests {
 
     #[test]
     fn arguments_are_envoy_s_with_the_user_s_last() {
-        let arguments = settings("envoy", &["--component-log-level", "upstream:debug"]).arguments().join(" ");
+        let arguments =
+            settings("envoy", &["--component-log-level", "upstream:debug"]).arguments().join(" ");
         let expected = "-c /dev/null --disable-hot-restart --concurrency 2 -l warn --drain-time-s 1 --drain-strategy \
                         immediate --component-log-level upstream:debug";
         assert_eq!(arguments, expected);
@@ -240,7 +254,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_program_is_named() {
-        let error = supervise(&settings("/nonexistent/envoy", &[]), CancellationToken::new()).await.unwrap_err();
+        let error = supervise(&settings("/nonexistent/envoy", &[]), CancellationToken::new())
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("/nonexistent/envoy"), "{error}");
     }
 
@@ -254,7 +270,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let script = dir.path().join("envoy");
         std::fs::write(&script, "#!/bin/sh\nexec sleep 600\n").unwrap();
-        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .unwrap();
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let (settings, stop) = (settings(&script.display().to_string(), &[]), stop.clone());

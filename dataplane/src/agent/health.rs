@@ -1,5 +1,5 @@
-//! The agent's own HTTP endpoint: probes, the application's and Envoy's metrics with the certificate's expiry, and a way
-//! to end it.
+//! The agent's own HTTP endpoint: probes, the application's and Envoy's metrics with the
+//! certificate's expiry, and a way to end it.
 
 use std::{
     sync::{
@@ -63,7 +63,9 @@ impl Health {
         }
         match self.certificate_end() {
             None => return Some("no certificate yet".into()),
-            Some(end) if end <= SystemTime::now() => return Some("the certificate has expired".into()),
+            Some(end) if end <= SystemTime::now() => {
+                return Some("the certificate has expired".into());
+            }
             Some(_) => {}
         }
         self.envoy.check_ready().await.err().map(|e| e.to_string())
@@ -82,8 +84,9 @@ async fn ready(State(health): State<Health>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(health): State<Health>) -> String {
-    let seconds =
-        health.certificate_end().map_or(0, |end| end.duration_since(SystemTime::now()).unwrap_or_default().as_secs());
+    let seconds = health
+        .certificate_end()
+        .map_or(0, |end| end.duration_since(SystemTime::now()).unwrap_or_default().as_secs());
     format!(
         "# HELP istio_agent_cert_expiry_seconds The time remaining, in seconds, before the certificate expires.\n\
          # TYPE istio_agent_cert_expiry_seconds gauge\n\
@@ -122,10 +125,15 @@ mod tests {
         };
         let health = Health::new(identity, EnvoyAdmin::new(([127, 0, 0, 1], 9).into()), pod);
         assert_eq!(health.obstacle().await.as_deref(), Some("no certificate yet"));
-        sender.send_replace(Some(Arc::new(testing::identity("spiffe://cluster.local/ns/shop/sa/cart"))));
+        sender.send_replace(Some(Arc::new(testing::identity(
+            "spiffe://cluster.local/ns/shop/sa/cart",
+        ))));
         assert!(health.obstacle().await.unwrap().contains("admin interface"));
         assert!(metrics(State(health.clone())).await.contains("resource_name=\"default\"} 3"));
         health.drain();
-        assert_eq!(ready(State(health)).await, (StatusCode::SERVICE_UNAVAILABLE, "not ready: draining\n".into()));
+        assert_eq!(
+            ready(State(health)).await,
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready: draining\n".into())
+        );
     }
 }

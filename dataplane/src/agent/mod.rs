@@ -1,4 +1,5 @@
-//! The agent beside a stock Envoy: gets its certificate, serves it over SDS, writes its bootstrap, runs it and drains it.
+//! The agent beside a stock Envoy: gets its certificate, serves it over SDS, writes its bootstrap,
+//! runs it and drains it.
 //!
 //! ```text
 //! control plane ◀─CSR─ identity ─watch─▶ sds (Unix socket) ◀─SDS─ Envoy ─ADS─▶ control plane
@@ -24,7 +25,9 @@ use std::{
     time::Duration,
 };
 
-use ferromesh_proto::bootstrap::{BootstrapSettings, Discovery, NodeSettings, ProxyType, Statistics};
+use ferromesh_proto::bootstrap::{
+    BootstrapSettings, Discovery, NodeSettings, ProxyType, Statistics,
+};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -45,7 +48,8 @@ use crate::{
     pod::{self, PodSettings},
 };
 
-/// Envoy starts without a certificate after this time: it then waits for one itself, but reconnects less eagerly.
+/// Envoy starts without a certificate after this time: it then waits for one itself, but reconnects
+/// less eagerly.
 const FIRST_CERTIFICATE: Duration = Duration::from_secs(5);
 
 /// Everything that an agent depends on.
@@ -57,7 +61,8 @@ pub struct AgentSettings {
     pub discovery: Discovery,
     /// How the agent gets certificates.
     pub csr: CsrSettings,
-    /// A directory of this agent's own, made with mode 0700 if missing: bootstrap and, by default, the SDS socket.
+    /// A directory of this agent's own, made with mode 0700 if missing: bootstrap and, by default,
+    /// the SDS socket.
     pub run_dir: PathBuf,
     /// The SDS socket, `RUN_DIR/sds` by default; its path has at most 100 bytes.
     pub sds_socket: Option<PathBuf>,
@@ -117,7 +122,8 @@ pub enum AgentError {
 /// Runs an agent with its Envoy until `stop` (then drains) or until Envoy ends.
 ///
 /// # Errors
-/// [`AgentError`] when something it needs cannot be had; missing certificates are waited for, not an error.
+/// [`AgentError`] when something it needs cannot be had; missing certificates are waited for, not
+/// an error.
 pub async fn run(settings: AgentSettings, stop: CancellationToken) -> Result<(), AgentError> {
     make_private(&settings.run_dir)?;
     let socket = settings.sds_socket.clone().unwrap_or_else(|| settings.run_dir.join("sds"));
@@ -126,7 +132,8 @@ pub async fn run(settings: AgentSettings, stop: CancellationToken) -> Result<(),
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotate::run(source, publish)));
 
     let sds = serve_sds(&socket, settings.sds_mode, identity.clone()).await?;
-    let health = Health::new(identity.clone(), EnvoyAdmin::new(settings.admin), settings.pod.clone());
+    let health =
+        Health::new(identity.clone(), EnvoyAdmin::new(settings.admin), settings.pod.clone());
     let _health = serve_health(&health, stop.clone()).await?;
     let envoy = envoy_settings(&settings, &socket)?;
     tokio::select! {
@@ -165,7 +172,11 @@ async fn supervise(
 
 async fn serve_sds(socket: &Path, mode: u32, identity: IdentityWatch) -> Result<SdsTask, SdsError> {
     let listener = sds::bind(socket, mode).await?;
-    Ok(AbortOnDropHandle::new(tokio::spawn(sds::serve(listener, identity, CancellationToken::new()))))
+    Ok(AbortOnDropHandle::new(tokio::spawn(sds::serve(
+        listener,
+        identity,
+        CancellationToken::new(),
+    ))))
 }
 
 async fn serve_health(
@@ -173,7 +184,9 @@ async fn serve_health(
     stop: CancellationToken,
 ) -> Result<AbortOnDropHandle<io::Result<()>>, AgentError> {
     let address = health.pod.address;
-    let listener = TcpListener::bind(address).await.map_err(|source| AgentError::Health { address, source })?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| AgentError::Health { address, source })?;
     Ok(AbortOnDropHandle::new(tokio::spawn(pod::serve(listener, health.routes(stop)))))
 }
 

@@ -11,10 +11,12 @@ use std::{
 use ferromesh_proto::{
     EncodedResource, ResourceType,
     discovery::{
-        Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
-        Status as Nack,
+        Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+        Resource, Status as Nack,
     },
-    secret::secret_discovery_service_server::{SecretDiscoveryService, SecretDiscoveryServiceServer},
+    secret::secret_discovery_service_server::{
+        SecretDiscoveryService, SecretDiscoveryServiceServer,
+    },
 };
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -70,7 +72,8 @@ pub enum SdsError {
 /// [`SdsError`] when the path is unusable or another agent answers there.
 pub async fn bind(path: &Path, mode: u32) -> Result<UnixListener, SdsError> {
     let length = path.as_os_str().len();
-    // The socket is born under a slightly longer name, so that nobody can connect before its mode is set.
+    // The socket is born under a slightly longer name, so that nobody can connect before its mode
+    // is set.
     let nascent = path.with_extension("new");
     if nascent.as_os_str().len() > MAX_PATH {
         return Err(SdsError::PathTooLong { path: path.to_owned(), length });
@@ -93,10 +96,17 @@ pub async fn bind(path: &Path, mode: u32) -> Result<UnixListener, SdsError> {
 ///
 /// # Errors
 /// [`SdsError::Serve`] when the server fails.
-pub async fn serve(listener: UnixListener, identity: IdentityWatch, stop: CancellationToken) -> Result<(), SdsError> {
+pub async fn serve(
+    listener: UnixListener,
+    identity: IdentityWatch,
+    stop: CancellationToken,
+) -> Result<(), SdsError> {
     let service = SecretDiscoveryServiceServer::new(Sds { identity });
     let incoming = UnixListenerStream::new(listener);
-    Ok(Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?)
+    Ok(Server::builder()
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await?)
 }
 
 struct Sds {
@@ -122,7 +132,10 @@ impl SecretDiscoveryService for Sds {
         Ok(Response::new(start::<StateOfTheWorld>(request.into_inner(), self.identity.clone())))
     }
 
-    async fn fetch_secrets(&self, _: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {
+    async fn fetch_secrets(
+        &self,
+        _: Request<DiscoveryRequest>,
+    ) -> Result<Response<DiscoveryResponse>, Status> {
         Err(Status::unimplemented("secrets are streamed: use StreamSecrets or DeltaSecrets"))
     }
 }
@@ -169,7 +182,8 @@ async fn run<V: Variant>(
             changed = identity.changed() => if changed.is_err() { return },
             () = responses.closed() => return,
         }
-        let mut secrets = identity.borrow_and_update().as_deref().map(Secrets::of).unwrap_or_default();
+        let mut secrets =
+            identity.borrow_and_update().as_deref().map(Secrets::of).unwrap_or_default();
         for error in secrets.add_files(&stream.files()) {
             let error = error.to_string();
             if told.insert(error.clone()) {
@@ -220,7 +234,8 @@ impl Variant for Delta {
     type Response = DeltaDiscoveryResponse;
 
     fn receive(stream: &mut SecretStream, request: DeltaDiscoveryRequest) -> Option<Nack> {
-        // Subscriptions count whatever the nonce: only what is acknowledged by it would be outdated.
+        // Subscriptions count whatever the nonce: only what is acknowledged by it would be
+        // outdated.
         stream.unsubscribe(&request.resource_names_unsubscribe);
         stream.subscribe(request.resource_names_subscribe);
         stream.holds(&request.initial_resource_versions);
@@ -316,7 +331,12 @@ mod tests {
             ..DiscoveryRequest::default()
         };
         requests.send(ask("")).await.unwrap();
-        let mut answers = fixture.client.stream_secrets(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+        let mut answers = fixture
+            .client
+            .stream_secrets(ReceiverStream::new(outgoing))
+            .await
+            .unwrap()
+            .into_inner();
         let mut versions = Vec::new();
         for _ in 0..3 {
             fixture.identity.send_replace(fresh());
@@ -337,10 +357,17 @@ mod tests {
         fixture.identity.send_replace(fresh());
         let (requests, outgoing) = mpsc::channel(4);
         let names = ["default", "ROOTCA", "nothing"].map(str::to_owned).to_vec();
-        requests.send(DeltaDiscoveryRequest { resource_names_subscribe: names, ..Default::default() }).await.unwrap();
-        let mut answers = fixture.client.delta_secrets(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+        requests
+            .send(DeltaDiscoveryRequest { resource_names_subscribe: names, ..Default::default() })
+            .await
+            .unwrap();
+        let mut answers =
+            fixture.client.delta_secrets(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
         let answer = answers.message().await.unwrap().unwrap();
-        assert_eq!(answer.resources.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["ROOTCA", "default"]);
+        assert_eq!(
+            answer.resources.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(),
+            ["ROOTCA", "default"]
+        );
         assert_eq!(answer.removed_resources, ["nothing"]);
     }
 

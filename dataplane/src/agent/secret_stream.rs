@@ -1,13 +1,16 @@
 //! What one SDS stream has asked for, was sent and is owed: a state machine without sockets.
 //!
-//! State-of-the-world and delta streams differ only in how requests name secrets and how answers are framed; both are a
-//! set of subscriptions compared with what was sent.
+//! State-of-the-world and delta streams differ only in how requests name secrets and how answers
+//! are framed; both are a set of subscriptions compared with what was sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferromesh_proto::{
     EncodedResource, Version,
-    secret::{CertificateValidationContext, DataSource, Secret, TlsCertificate, data_source::Specifier, secret::Type},
+    secret::{
+        CertificateValidationContext, DataSource, Secret, TlsCertificate, data_source::Specifier,
+        secret::Type,
+    },
 };
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
@@ -22,8 +25,8 @@ pub const CERTIFICATE: &str = "default";
 /// Name of the trust bundle.
 pub const ROOTS: &str = "ROOTCA";
 
-/// Secrets as SDS resources: an identity, its roots first, so that a receiver trusts new peers before it shows a new
-/// certificate; then what lies in files.
+/// Secrets as SDS resources: an identity, its roots first, so that a receiver trusts new peers
+/// before it shows a new certificate; then what lies in files.
 #[derive(Default)]
 pub struct Secrets(Vec<EncodedResource>);
 
@@ -31,8 +34,10 @@ impl Secrets {
     /// Encodes an identity.
     pub fn of(identity: &Identity) -> Self {
         let roots = CertificateValidationContext { trusted_ca: inline(&identity.roots_pem) };
-        let certificate =
-            TlsCertificate { certificate_chain: inline(&identity.chain_pem), private_key: inline(&identity.key_pem) };
+        let certificate = TlsCertificate {
+            certificate_chain: inline(&identity.chain_pem),
+            private_key: inline(&identity.key_pem),
+        };
         Self(vec![
             encode(ROOTS, Type::ValidationContext(roots)),
             encode(CERTIFICATE, Type::TlsCertificate(certificate)),
@@ -55,10 +60,13 @@ impl Secrets {
 
 fn in_files(content: &FileContent) -> Type {
     match content {
-        FileContent::Roots(pem) => Type::ValidationContext(CertificateValidationContext { trusted_ca: bytes(pem) }),
-        FileContent::Certificate(chain, key) => {
-            Type::TlsCertificate(TlsCertificate { certificate_chain: bytes(chain), private_key: bytes(key) })
+        FileContent::Roots(pem) => {
+            Type::ValidationContext(CertificateValidationContext { trusted_ca: bytes(pem) })
         }
+        FileContent::Certificate(chain, key) => Type::TlsCertificate(TlsCertificate {
+            certificate_chain: bytes(chain),
+            private_key: bytes(key),
+        }),
     }
 }
 
@@ -103,12 +111,14 @@ pub struct SecretStream {
 }
 
 impl SecretStream {
-    /// Whether a request answers the newest push or asks anew; one that answers an older push is outdated.
+    /// Whether a request answers the newest push or asks anew; one that answers an older push is
+    /// outdated.
     pub fn is_current(&self, nonce: &str) -> bool {
         nonce.is_empty() || nonce == self.nonces.to_string()
     }
 
-    /// Adds names; each is owed even if it was sent before, because a client that asks again has lost it.
+    /// Adds names; each is owed even if it was sent before, because a client that asks again has
+    /// lost it.
     pub fn subscribe(&mut self, names: impl IntoIterator<Item = String>) {
         for name in names {
             self.sent.remove(&name);
@@ -133,7 +143,8 @@ impl SecretStream {
         }
     }
 
-    /// Makes `names` the whole subscription; only the new ones are owed. The same names again are an ACK.
+    /// Makes `names` the whole subscription; only the new ones are owed. The same names again are
+    /// an ACK.
     pub fn replace(&mut self, names: Vec<String>) {
         let wanted: BTreeSet<String> = names.into_iter().collect();
         let gone: Vec<String> = self.subscribed.difference(&wanted).cloned().collect();
@@ -151,12 +162,13 @@ impl SecretStream {
         }
     }
 
-    /// What is owed now, if anything; it counts as sent from here on, whether the client then accepts it or not: what it
-    /// refuses is sent again only when it changes.
+    /// What is owed now, if anything; it counts as sent from here on, whether the client then
+    /// accepts it or not: what it refuses is sent again only when it changes.
     pub fn due(&mut self, secrets: Option<&Secrets>) -> Option<Push> {
         let known = secrets.map_or(&[][..], |secrets| &secrets.0);
-        let owed =
-            |s: &&EncodedResource| self.subscribed.contains(&*s.name) && self.sent.get(&*s.name) != Some(&s.version);
+        let owed = |s: &&EncodedResource| {
+            self.subscribed.contains(&*s.name) && self.sent.get(&*s.name) != Some(&s.version)
+        };
         let owed: Vec<EncodedResource> = known.iter().filter(owed).cloned().collect();
         let unknown: Vec<String> = std::mem::take(&mut self.unanswered).into_iter().collect();
         if owed.is_empty() && unknown.is_empty() {
@@ -222,7 +234,11 @@ mod tests {
         stream.replace(list(&[CERTIFICATE, ROOTS]));
         assert_eq!(names(stream.due(Some(&held))), [ROOTS]);
         stream.replace(list(&[ROOTS]));
-        assert_eq!(names(stream.due(Some(&secrets()))), [ROOTS], "the certificate is no longer wanted");
+        assert_eq!(
+            names(stream.due(Some(&secrets()))),
+            [ROOTS],
+            "the certificate is no longer wanted"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Ties a program's life to its parent's: killed in any way, an agent takes its Envoy along.
 //!
-//! Only a process itself may ask for that signal, so the agent starts this very program again, which asks and then
-//! becomes Envoy.
+//! Only a process itself may ask for that signal, so the agent starts this very program again,
+//! which asks and then becomes Envoy.
 
 use std::{ffi::OsString, io, os::unix::process::CommandExt, path::Path, process};
 
@@ -16,7 +16,8 @@ const SELF: &str = "/proc/self/exe";
 /// A shell's exit code for a program that could not be started.
 pub const NOT_STARTED: u8 = 127;
 
-/// The words with which this program is started again so that [`exec`] is reached, before the subcommand.
+/// The words with which this program is started again so that [`exec`] is reached, before the
+/// subcommand.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tie(pub Vec<OsString>);
 
@@ -41,7 +42,8 @@ pub struct NotStarted {
 
 /// Becomes the program, which ends when `parent` does; returns only why it could not.
 pub fn exec(parent: i32, program: &[OsString]) -> NotStarted {
-    let (name, arguments) = program.split_first().map(|(name, rest)| (name.clone(), rest)).unwrap_or_default();
+    let (name, arguments) =
+        program.split_first().map(|(name, rest)| (name.clone(), rest)).unwrap_or_default();
     let source = match set_pdeathsig(Signal::SIGKILL) {
         Err(error) => error.into(),
         // It may have ended before the kernel was asked.

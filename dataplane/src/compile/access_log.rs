@@ -6,11 +6,12 @@ use envoy_types::pb::{
     envoy::{
         config::{
             accesslog::v3::{
-                AccessLog as WireLog, AccessLogFilter, access_log::ConfigType, access_log_filter::FilterSpecifier,
-                comparison_filter::Op,
+                AccessLog as WireLog, AccessLogFilter, access_log::ConfigType,
+                access_log_filter::FilterSpecifier, comparison_filter::Op,
             },
             core::v3::{
-                DataSource, SubstitutionFormatString, data_source::Specifier, substitution_format_string::Format,
+                DataSource, SubstitutionFormatString, data_source::Specifier,
+                substitution_format_string::Format,
             },
         },
         extensions::access_loggers::file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
@@ -78,10 +79,13 @@ fn file_format(wire: Option<&AccessLogFormat>) -> Result<LogFormat, Invalid> {
 fn substitution(message: &SubstitutionFormatString) -> Result<LogFormat, Invalid> {
     match required("format", message.format.as_ref())? {
         Format::TextFormat(wire) => text(wire).at("text_format"),
-        Format::TextFormatSource(DataSource { specifier: Some(Specifier::InlineString(wire)), .. }) => {
-            text(wire).at("text_format_source")
+        Format::TextFormatSource(DataSource {
+            specifier: Some(Specifier::InlineString(wire)),
+            ..
+        }) => text(wire).at("text_format_source"),
+        Format::TextFormatSource(_) => {
+            Err(Invalid::new("expected an inline_string").at("text_format_source"))
         }
-        Format::TextFormatSource(_) => Err(Invalid::new("expected an inline_string").at("text_format_source")),
         Format::JsonFormat(fields) => json(fields).at("json_format"),
     }
 }
@@ -109,16 +113,18 @@ fn json_value(value: &Value) -> Result<Arc<[FormatOp]>, Invalid> {
 
 fn filter(message: &AccessLogFilter) -> Result<LogFilter, Invalid> {
     match required("filter_specifier", message.filter_specifier.as_ref())? {
-        FilterSpecifier::ResponseFlagFilter(wire) => {
-            Ok(LogFilter::ResponseFlags(wire.flags.iter().map(|flag| flag.as_str().into()).collect()))
-        }
+        FilterSpecifier::ResponseFlagFilter(wire) => Ok(LogFilter::ResponseFlags(
+            wire.flags.iter().map(|flag| flag.as_str().into()).collect(),
+        )),
         FilterSpecifier::StatusCodeFilter(wire) => {
             let comparison = required("status_code_filter.comparison", wire.comparison.as_ref())?;
             refuse(&[("status_code_filter.comparison.op", comparison.op() != Op::Ge)])?;
             let status = comparison.value.as_ref().map_or(0, |value| value.default_value);
             Ok(LogFilter::StatusAtLeast(u16::try_from(status).unwrap_or(u16::MAX)))
         }
-        FilterSpecifier::OrFilter(any) => Ok(LogFilter::AnyOf(each("filters", &any.filters, filter).at("or_filter")?)),
+        FilterSpecifier::OrFilter(any) => {
+            Ok(LogFilter::AnyOf(each("filters", &any.filters, filter).at("or_filter")?))
+        }
         FilterSpecifier::AndFilter(all) => {
             Ok(LogFilter::AllOf(each("filters", &all.filters, filter).at("and_filter")?))
         }

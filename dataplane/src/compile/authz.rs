@@ -2,8 +2,8 @@
 
 use envoy_types::pb::envoy::{
     config::rbac::v3::{
-        Permission, Policy as WirePolicy, Principal, Rbac as WireRbac, permission::Rule, principal::Identifier,
-        rbac::Action,
+        Permission, Policy as WirePolicy, Principal, Rbac as WireRbac, permission::Rule,
+        principal::Identifier, rbac::Action,
     },
     r#type::matcher::v3::{FilterStateMatcher, filter_state_matcher::Matcher},
 };
@@ -35,7 +35,10 @@ pub(super) fn rules(message: &WireRbac) -> Result<Rbac, Invalid> {
 }
 
 fn policy(name: &str, message: &WirePolicy) -> Result<Policy, Invalid> {
-    refuse(&[("condition", message.condition.is_some()), ("checked_condition", message.checked_condition.is_some())])?;
+    refuse(&[
+        ("condition", message.condition.is_some()),
+        ("checked_condition", message.checked_condition.is_some()),
+    ])?;
     Ok(Policy {
         name: name.into(),
         permission: Condition::Or(each("permissions", &message.permissions, permission)?),
@@ -46,20 +49,28 @@ fn policy(name: &str, message: &WirePolicy) -> Result<Policy, Invalid> {
 #[allow(deprecated, reason = "what is deprecated is refused, not skipped")]
 fn permission(message: &Permission) -> Result<Condition, Invalid> {
     Ok(match required("rule", message.rule.as_ref())? {
-        Rule::AndRules(set) => Condition::And(each("rules", &set.rules, permission).at("and_rules")?),
+        Rule::AndRules(set) => {
+            Condition::And(each("rules", &set.rules, permission).at("and_rules")?)
+        }
         Rule::OrRules(set) => Condition::Or(each("rules", &set.rules, permission).at("or_rules")?),
         Rule::NotRule(inner) => Condition::Not(Box::new(permission(inner).at("not_rule")?)),
         Rule::Any(yes) => any(*yes),
         Rule::Header(header) => Condition::Header(matcher::header(header).at("header")?),
         Rule::UrlPath(path) => Condition::Path(matcher::path(path).at("url_path")?),
         Rule::DestinationIp(range) => Condition::DestinationIp(cidr(range).at("destination_ip")?),
-        Rule::DestinationPort(number) => Condition::DestinationPort(port("destination_port", *number)?),
+        Rule::DestinationPort(number) => {
+            Condition::DestinationPort(port("destination_port", *number)?)
+        }
         Rule::DestinationPortRange(range) => {
             let bound = |value: i32| u32::try_from(value).unwrap_or(0);
             Condition::DestinationPortRange(bound(range.start)..bound(range.end))
         }
-        Rule::RequestedServerName(name) => Condition::ServerName(matcher::string(name).at("requested_server_name")?),
-        Rule::Metadata(_) => return Err(unsupported("metadata")),
+        Rule::RequestedServerName(name) => {
+            Condition::ServerName(matcher::string(name).at("requested_server_name")?)
+        }
+        Rule::Metadata(metadata) => {
+            Condition::Metadata(matcher::metadata(metadata).at("metadata")?)
+        }
         Rule::SourcedMetadata(_) => return Err(unsupported("sourced_metadata")),
         Rule::Matcher(_) => return Err(unsupported("matcher")),
         Rule::UriTemplate(_) => return Err(unsupported("uri_template")),
@@ -79,11 +90,15 @@ fn principal(message: &Principal) -> Result<Condition, Invalid> {
         }
         Identifier::FilterState(state) => peer_principal(state).at("filter_state")?,
         Identifier::SourceIp(range) => Condition::DirectRemoteIp(cidr(range).at("source_ip")?),
-        Identifier::DirectRemoteIp(range) => Condition::DirectRemoteIp(cidr(range).at("direct_remote_ip")?),
+        Identifier::DirectRemoteIp(range) => {
+            Condition::DirectRemoteIp(cidr(range).at("direct_remote_ip")?)
+        }
         Identifier::RemoteIp(range) => Condition::RemoteIp(cidr(range).at("remote_ip")?),
         Identifier::Header(header) => Condition::Header(matcher::header(header).at("header")?),
         Identifier::UrlPath(path) => Condition::Path(matcher::path(path).at("url_path")?),
-        Identifier::Metadata(_) => return Err(unsupported("metadata")),
+        Identifier::Metadata(metadata) => {
+            Condition::Metadata(matcher::metadata(metadata).at("metadata")?)
+        }
         Identifier::SourcedMetadata(_) => return Err(unsupported("sourced_metadata")),
         Identifier::Custom(_) => return Err(unsupported("custom")),
     })
@@ -94,9 +109,10 @@ fn peer_principal(message: &FilterStateMatcher) -> Result<Condition, Invalid> {
         (PEER_PRINCIPAL, Some(Matcher::StringMatch(name))) => {
             Ok(Condition::Authenticated(Some(matcher::string(name).at("string_match")?)))
         }
-        (key, _) => {
-            Err(Invalid::new(format!("expected {PEER_PRINCIPAL:?} with a string_match, got {key:?}")).at("key"))
-        }
+        (key, _) => Err(Invalid::new(format!(
+            "expected {PEER_PRINCIPAL:?} with a string_match, got {key:?}"
+        ))
+        .at("key")),
     }
 }
 

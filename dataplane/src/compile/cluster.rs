@@ -1,19 +1,32 @@
 //! CDS resources.
 
-use std::{
-    hash::{Hash, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use super::{
+    Context, check_name, endpoint,
+    field::{
+        At, Invalid, duration, each, ip, metadata_strings, number, optional_duration, refuse,
+        required, type_name, unpack,
+    },
+    limits, tls,
+};
+use crate::runtime::{
+    cluster::{
+        AutomaticNames, BalanceSettings, CircuitBreakers, Cluster, ConnectionSettings, Discovery,
+        LbPolicy, MeshAlpn, OutlierDetection, ServiceLabel, TcpKeepalive, Transport,
+        TransportMatch, UpstreamHttp, UpstreamProtocol,
+    },
+    endpoint::{DnsFamily, DnsRefresh, EndpointSet},
+};
 use envoy_types::pb::{
     envoy::{
         config::{
             cluster::v3::{
                 Cluster as Wire, OutlierDetection as WireOutlier,
                 cluster::{
-                    ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, LbConfig,
-                    LbPolicy as WirePolicy, TransportSocketMatch, common_lb_config::LocalityConfigSpecifier,
+                    ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily,
+                    LbConfig, LbPolicy as WirePolicy, TransportSocketMatch,
+                    common_lb_config::LocalityConfigSpecifier,
                 },
             },
             core::v3::{
@@ -26,28 +39,13 @@ use envoy_types::pb::{
             transport_sockets::tls::v3::UpstreamTlsContext,
             upstreams::http::v3::{
                 HttpProtocolOptions,
-                http_protocol_options::{UpstreamProtocolOptions, explicit_http_config::ProtocolConfig},
+                http_protocol_options::{
+                    UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+                },
             },
         },
     },
     google::protobuf::{Struct, UInt32Value, value::Kind},
-};
-use rustc_hash::FxHasher;
-
-use super::{
-    Context, check_name, endpoint,
-    field::{
-        At, Invalid, duration, each, ip, metadata_strings, number, optional_duration, refuse, required, type_name,
-        unpack,
-    },
-    limits, tls,
-};
-use crate::runtime::{
-    cluster::{
-        AutomaticNames, BalanceSettings, CircuitBreakers, Cluster, ConnectionSettings, Discovery, LbPolicy, MeshAlpn,
-        OutlierDetection, ServiceLabel, TcpKeepalive, Transport, TransportMatch, UpstreamHttp, UpstreamProtocol,
-    },
-    endpoint::{DnsFamily, DnsRefresh, EndpointSet},
 };
 
 pub(super) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -57,7 +55,11 @@ const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const DEFAULT_PANIC_THRESHOLD: u32 = 50;
 
 /// Compiles a CDS resource.
-pub(super) fn compile(context: &mut Context, name: &str, message: &Wire) -> Result<Cluster, Invalid> {
+pub(super) fn compile(
+    context: &mut Context,
+    name: &str,
+    message: &Wire,
+) -> Result<Cluster, Invalid> {
     check_name(name, &message.name)?;
     refuse_unsupported(message)?;
     let discovery = discovery(message)?;
@@ -65,24 +67,29 @@ pub(super) fn compile(context: &mut Context, name: &str, message: &Wire) -> Resu
         context.needs.endpoints.insert(service.to_string());
     }
     let connection = connection(context, message)?;
-    let state = context.states.cluster(name, connection_hash(&discovery, &connection));
     Ok(Cluster {
         name: name.into(),
         policy: policy(message, &discovery)?,
         balance: balance(message),
         limits: circuit_breakers(message)?,
-        outlier: message.outlier_detection.as_ref().map(outlier).transpose().at("outlier_detection")?,
+        outlier: message
+            .outlier_detection
+            .as_ref()
+            .map(outlier)
+            .transpose()
+            .at("outlier_detection")?,
         mesh_alpn: mesh_alpn(message),
         services: services(message),
         discovery,
         connection,
-        state,
     })
 }
 
-/// Istio's network filters of clusters only exchange metadata for labels, and are accepted; others are not.
+/// Istio's network filters of clusters only exchange metadata for labels, and are accepted; others
+/// are not.
 fn refuse_unsupported(message: &Wire) -> Result<(), Invalid> {
-    let foreign_filter = message.filters.iter().any(|filter| filter.name != "istio.metadata_exchange");
+    let foreign_filter =
+        message.filters.iter().any(|filter| filter.name != "istio.metadata_exchange");
     refuse(&[
         ("filters", foreign_filter),
         ("transport_socket_matcher", message.transport_socket_matcher.is_some()),
@@ -90,21 +97,30 @@ fn refuse_unsupported(message: &Wire) -> Result<(), Invalid> {
         ("lb_subset_config", message.lb_subset_config.is_some()),
         ("load_balancing_policy", message.load_balancing_policy.is_some()),
         ("upstream_config", message.upstream_config.is_some()),
-        ("connection_pool_per_downstream_connection", message.connection_pool_per_downstream_connection),
+        (
+            "connection_pool_per_downstream_connection",
+            message.connection_pool_per_downstream_connection,
+        ),
     ])
 }
 
 fn discovery(message: &Wire) -> Result<Discovery, Invalid> {
     let kind = match &message.cluster_discovery_type {
-        Some(ClusterDiscoveryType::ClusterType(custom)) => return dns_cluster(message, custom).at("cluster_type"),
+        Some(ClusterDiscoveryType::ClusterType(custom)) => {
+            return dns_cluster(message, custom).at("cluster_type");
+        }
         Some(ClusterDiscoveryType::Type(kind)) => DiscoveryType::try_from(*kind),
         None => Ok(DiscoveryType::Static),
     };
     match kind.map_err(|_| Invalid::new("unknown value").at("type"))? {
         DiscoveryType::Eds => eds(message),
         DiscoveryType::Static => Ok(Discovery::Static(assignment(message)?)),
-        DiscoveryType::StrictDns => Ok(Discovery::StrictDns(assignment(message)?, dns_refresh(message)?)),
-        DiscoveryType::LogicalDns => Ok(Discovery::LogicalDns(assignment(message)?, dns_refresh(message)?)),
+        DiscoveryType::StrictDns => {
+            Ok(Discovery::StrictDns(assignment(message)?, dns_refresh(message)?))
+        }
+        DiscoveryType::LogicalDns => {
+            Ok(Discovery::LogicalDns(assignment(message)?, dns_refresh(message)?))
+        }
         DiscoveryType::OriginalDst => original_dst(message),
     }
 }
@@ -178,7 +194,9 @@ fn original_dst(message: &Wire) -> Result<Discovery, Invalid> {
         ("original_dst_lb_config.metadata_key", config.metadata_key.is_some()),
     ])?;
     let port = config.upstream_port_override.as_ref();
-    let port = port.map(|port| super::field::port("original_dst_lb_config.upstream_port_override", port.value));
+    let port = port.map(|port| {
+        super::field::port("original_dst_lb_config.upstream_port_override", port.value)
+    });
     Ok(Discovery::OriginalDst { port: port.transpose()? })
 }
 
@@ -186,7 +204,8 @@ fn policy(message: &Wire, discovery: &Discovery) -> Result<LbPolicy, Invalid> {
     if matches!(discovery, Discovery::OriginalDst { .. }) {
         return Ok(LbPolicy::ClusterProvided);
     }
-    let wire = WirePolicy::try_from(message.lb_policy).map_err(|_| Invalid::new("unknown value").at("lb_policy"))?;
+    let wire = WirePolicy::try_from(message.lb_policy)
+        .map_err(|_| Invalid::new("unknown value").at("lb_policy"))?;
     Ok(match (wire, &message.lb_config) {
         (WirePolicy::RoundRobin, _) => LbPolicy::RoundRobin,
         (WirePolicy::LeastRequest, Some(LbConfig::LeastRequestLbConfig(config))) => {
@@ -199,9 +218,9 @@ fn policy(message: &Wire, discovery: &Discovery) -> Result<LbPolicy, Invalid> {
             maximum: config.maximum_ring_size.as_ref().map_or(8 << 20, |size| size.value),
         },
         (WirePolicy::RingHash, _) => LbPolicy::RingHash { minimum: 1024, maximum: 8 << 20 },
-        (WirePolicy::Maglev, Some(LbConfig::MaglevLbConfig(config))) => {
-            LbPolicy::Maglev { table_size: config.table_size.as_ref().map_or(65_537, |size| size.value) }
-        }
+        (WirePolicy::Maglev, Some(LbConfig::MaglevLbConfig(config))) => LbPolicy::Maglev {
+            table_size: config.table_size.as_ref().map_or(65_537, |size| size.value),
+        },
         (WirePolicy::Maglev, _) => LbPolicy::Maglev { table_size: 65_537 },
         (other, _) => {
             let reason = format!("{} is not supported by this proxy", other.as_str_name());
@@ -228,8 +247,9 @@ fn whole_percent(percent: f64) -> u32 {
 }
 
 fn connection(context: &mut Context, message: &Wire) -> Result<ConnectionSettings, Invalid> {
-    let matches =
-        each("transport_socket_matches", &message.transport_socket_matches, |entry| transport_match(context, entry))?;
+    let matches = each("transport_socket_matches", &message.transport_socket_matches, |entry| {
+        transport_match(context, entry)
+    })?;
     let transport = message.transport_socket.as_ref();
     let transport = transport
         .map_or(Ok(Transport::Plaintext), |socket| transport_socket(context, socket))
@@ -240,7 +260,9 @@ fn connection(context: &mut Context, message: &Wire) -> Result<ConnectionSetting
         refuse_unchecked_names(all)?;
     }
     let bind = message.upstream_bind_config.as_ref().and_then(|bind| bind.source_address.as_ref());
-    let fixed_port = |bind: &SocketAddress| !matches!(bind.port_specifier, None | Some(PortSpecifier::PortValue(0)));
+    let fixed_port = |bind: &SocketAddress| {
+        !matches!(bind.port_specifier, None | Some(PortSpecifier::PortValue(0)))
+    };
     refuse(&[("upstream_bind_config.source_address.port_value", bind.is_some_and(fixed_port))])?;
     let connect_timeout = optional_duration("connect_timeout", message.connect_timeout.as_ref())?;
     Ok(ConnectionSettings {
@@ -249,7 +271,10 @@ fn connection(context: &mut Context, message: &Wire) -> Result<ConnectionSetting
         transport,
         protocol,
         http,
-        bind: bind.map(|address| ip("upstream_bind_config.source_address.address", &address.address)).transpose()?,
+        buffer: limits::buffer(message.per_connection_buffer_limit_bytes.as_ref())?,
+        bind: bind
+            .map(|address| ip("upstream_bind_config.source_address.address", &address.address))
+            .transpose()?,
         keepalive: keepalive(message),
     })
 }
@@ -257,7 +282,10 @@ fn connection(context: &mut Context, message: &Wire) -> Result<ConnectionSetting
 /// A key and the value that an endpoint's metadata must have.
 type Criterion = (Arc<str>, Arc<str>);
 
-fn transport_match(context: &mut Context, message: &TransportSocketMatch) -> Result<TransportMatch, Invalid> {
+fn transport_match(
+    context: &mut Context,
+    message: &TransportSocketMatch,
+) -> Result<TransportMatch, Invalid> {
     let socket = required("transport_socket", message.transport_socket.as_ref())?;
     Ok(TransportMatch {
         name: message.name.as_str().into(),
@@ -271,7 +299,9 @@ fn criteria(fields: &Struct) -> Result<Vec<Criterion>, Invalid> {
         .fields
         .iter()
         .map(|(key, value)| match &value.kind {
-            Some(Kind::StringValue(text)) => Ok((Arc::from(key.as_str()), Arc::from(text.as_str()))),
+            Some(Kind::StringValue(text)) => {
+                Ok((Arc::from(key.as_str()), Arc::from(text.as_str())))
+            }
             _ => Err(Invalid::new("expected a string").at(key)),
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -293,17 +323,24 @@ fn transport_socket(context: &mut Context, socket: &TransportSocket) -> Result<T
             let context = tls::upstream(context, &message).at("typed_config")?;
             Ok(Transport::Tls(Arc::new(context)))
         }
-        other => Err(Invalid::new(format!("{other} is not supported by this proxy")).at("typed_config")),
+        other => {
+            Err(Invalid::new(format!("{other} is not supported by this proxy")).at("typed_config"))
+        }
     }
 }
 
-/// A name in a certificate that nobody vouches for says nothing, so Envoy lets no such connection through either.
-fn refuse_unchecked_names<'a>(mut transports: impl Iterator<Item = &'a Transport>) -> Result<(), Invalid> {
-    let unchecked = transports.any(|transport| matches!(transport, Transport::Tls(tls) if tls.validation.is_none()));
+/// A name in a certificate that nobody vouches for says nothing, so Envoy lets no such connection
+/// through either.
+fn refuse_unchecked_names<'a>(
+    mut transports: impl Iterator<Item = &'a Transport>,
+) -> Result<(), Invalid> {
+    let unchecked = transports
+        .any(|transport| matches!(transport, Transport::Tls(tls) if tls.validation.is_none()));
     if !unchecked {
         return Ok(());
     }
-    let field = "typed_extension_protocol_options.upstream_http_protocol_options.auto_san_validation";
+    let field =
+        "typed_extension_protocol_options.upstream_http_protocol_options.auto_san_validation";
     Err(Invalid::new("expected trusted roots in every TLS context, got none").at(field))
 }
 
@@ -326,12 +363,16 @@ fn http_options(message: &Wire) -> Result<(UpstreamProtocol, UpstreamHttp), Inva
 
 fn protocol(options: &HttpProtocolOptions) -> Result<UpstreamProtocol, Invalid> {
     match options.upstream_protocol_options.as_ref() {
-        Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => match &explicit.protocol_config {
-            Some(ProtocolConfig::HttpProtocolOptions(_)) => Ok(UpstreamProtocol::Http1),
-            Some(ProtocolConfig::Http2ProtocolOptions(_)) => Ok(UpstreamProtocol::Http2),
-            _ => Err(Invalid::new("expected HTTP/1.1 or HTTP/2").at("explicit_http_config")),
-        },
-        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)) => Ok(UpstreamProtocol::Downstream),
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => {
+            match &explicit.protocol_config {
+                Some(ProtocolConfig::HttpProtocolOptions(_)) => Ok(UpstreamProtocol::Http1),
+                Some(ProtocolConfig::Http2ProtocolOptions(_)) => Ok(UpstreamProtocol::Http2),
+                _ => Err(Invalid::new("expected HTTP/1.1 or HTTP/2").at("explicit_http_config")),
+            }
+        }
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)) => {
+            Ok(UpstreamProtocol::Downstream)
+        }
         // It follows the ALPN that the server chose; a mesh server may choose neither.
         Some(UpstreamProtocolOptions::AutoConfig(_)) => {
             Err(Invalid::new("not supported by this proxy").at("auto_config"))
@@ -340,7 +381,10 @@ fn protocol(options: &HttpProtocolOptions) -> Result<UpstreamProtocol, Invalid> 
     }
 }
 
-#[allow(deprecated, reason = "`max_requests_per_connection` of the cluster is what older control planes send")]
+#[allow(
+    deprecated,
+    reason = "`max_requests_per_connection` of the cluster is what older control planes send"
+)]
 fn upstream_http(options: &HttpProtocolOptions, message: &Wire) -> Result<UpstreamHttp, Invalid> {
     let common = options.common_http_protocol_options.as_ref();
     let idle = common.and_then(|common| common.idle_timeout.as_ref());
@@ -351,21 +395,28 @@ fn upstream_http(options: &HttpProtocolOptions, message: &Wire) -> Result<Upstre
     let requests = common.and_then(|common| common.max_requests_per_connection.as_ref());
     let requests = requests.or(message.max_requests_per_connection.as_ref());
     let h2 = match options.upstream_protocol_options.as_ref() {
-        Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => match &explicit.protocol_config {
-            Some(ProtocolConfig::Http2ProtocolOptions(h2)) => Some(h2),
-            _ => None,
-        },
-        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(both)) => both.http2_protocol_options.as_ref(),
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => {
+            match &explicit.protocol_config {
+                Some(ProtocolConfig::Http2ProtocolOptions(h2)) => Some(h2),
+                _ => None,
+            }
+        }
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(both)) => {
+            both.http2_protocol_options.as_ref()
+        }
         _ => None,
     };
     let keepalive = h2.and_then(|h2| h2.connection_keepalive.as_ref());
     let keepalive = keepalive.and_then(|k| Some((k.interval.as_ref()?, k.timeout.as_ref()?)));
     Ok(UpstreamHttp {
         idle_timeout,
+        trims_idle: idle.is_none(),
         max_requests_per_connection: requests.map(|count| count.value).filter(|count| *count > 0),
         limits: limits::upstream(common, h2)?,
         h2_keepalive: keepalive
-            .map(|(interval, timeout)| Ok((duration("interval", interval)?, duration("timeout", timeout)?)))
+            .map(|(interval, timeout)| {
+                Ok((duration("interval", interval)?, duration("timeout", timeout)?))
+            })
             .transpose()
             .at("connection_keepalive")?,
         names: automatic_names(options, message),
@@ -374,7 +425,10 @@ fn upstream_http(options: &HttpProtocolOptions, message: &Wire) -> Result<Upstre
 
 #[allow(deprecated, reason = "the cluster's own field is what older control planes send")]
 fn automatic_names(options: &HttpProtocolOptions, message: &Wire) -> AutomaticNames {
-    let wire = options.upstream_http_protocol_options.as_ref().or(message.upstream_http_protocol_options.as_ref());
+    let wire = options
+        .upstream_http_protocol_options
+        .as_ref()
+        .or(message.upstream_http_protocol_options.as_ref());
     let Some(wire) = wire else { return AutomaticNames::default() };
     let header = wire.override_auto_sni_header.to_ascii_lowercase();
     AutomaticNames {
@@ -386,7 +440,8 @@ fn automatic_names(options: &HttpProtocolOptions, message: &Wire) -> AutomaticNa
 
 fn keepalive(message: &Wire) -> Option<TcpKeepalive> {
     let wire = message.upstream_connection_options.as_ref()?.tcp_keepalive.as_ref()?;
-    let seconds = |value: Option<&UInt32Value>| value.map(|value| Duration::from_secs(value.value.into()));
+    let seconds =
+        |value: Option<&UInt32Value>| value.map(|value| Duration::from_secs(value.value.into()));
     Some(TcpKeepalive {
         probes: wire.keepalive_probes.as_ref().map(|value| value.value),
         time: seconds(wire.keepalive_time.as_ref()),
@@ -395,38 +450,54 @@ fn keepalive(message: &Wire) -> Option<TcpKeepalive> {
 }
 
 fn circuit_breakers(message: &Wire) -> Result<CircuitBreakers, Invalid> {
-    let thresholds =
-        message.circuit_breakers.as_ref().map(|breakers| breakers.thresholds.as_slice()).unwrap_or_default();
+    let thresholds = message
+        .circuit_breakers
+        .as_ref()
+        .map(|breakers| breakers.thresholds.as_slice())
+        .unwrap_or_default();
     let default = CircuitBreakers::default();
-    let Some(wire) = thresholds.iter().find(|wire| wire.priority() == RoutingPriority::Default) else {
+    let Some(wire) = thresholds.iter().find(|wire| wire.priority() == RoutingPriority::Default)
+    else {
         return Ok(default);
     };
     refuse(&[("retry_budget", wire.retry_budget.is_some())]).at("circuit_breakers.thresholds")?;
     Ok(CircuitBreakers {
         max_connections: number(wire.max_connections.as_ref(), default.max_connections),
-        max_pending_requests: number(wire.max_pending_requests.as_ref(), default.max_pending_requests),
+        max_pending_requests: number(
+            wire.max_pending_requests.as_ref(),
+            default.max_pending_requests,
+        ),
         max_requests: number(wire.max_requests.as_ref(), default.max_requests),
         max_retries: number(wire.max_retries.as_ref(), default.max_retries),
     })
 }
 
-/// A detector counts only if it is enforced; one that is enforced for a part of the cases only is enforced always.
+/// A detector counts only if it is enforced; one that is enforced for a part of the cases only is
+/// enforced always.
 fn outlier(message: &WireOutlier) -> Result<OutlierDetection, Invalid> {
     let enforced = |share: Option<&UInt32Value>, default: u32, count: u32| {
         if number(share, default) == 0 { 0 } else { count }
     };
     let gateway = number(message.consecutive_gateway_failure.as_ref(), 5);
     let local = number(message.consecutive_local_origin_failure.as_ref(), 5);
-    let time = |field: &str, value, default| Ok::<_, Invalid>(optional_duration(field, value)?.unwrap_or(default));
-    let base = time("base_ejection_time", message.base_ejection_time.as_ref(), Duration::from_secs(30))?;
-    let longest = time("max_ejection_time", message.max_ejection_time.as_ref(), Duration::from_secs(300))?;
+    let time = |field: &str, value, default| {
+        Ok::<_, Invalid>(optional_duration(field, value)?.unwrap_or(default))
+    };
+    let base =
+        time("base_ejection_time", message.base_ejection_time.as_ref(), Duration::from_secs(30))?;
+    let longest =
+        time("max_ejection_time", message.max_ejection_time.as_ref(), Duration::from_secs(300))?;
     Ok(OutlierDetection {
         consecutive_5xx: enforced(
             message.enforcing_consecutive_5xx.as_ref(),
             100,
             number(message.consecutive_5xx.as_ref(), 5),
         ),
-        consecutive_gateway_failure: enforced(message.enforcing_consecutive_gateway_failure.as_ref(), 0, gateway),
+        consecutive_gateway_failure: enforced(
+            message.enforcing_consecutive_gateway_failure.as_ref(),
+            0,
+            gateway,
+        ),
         consecutive_local_origin_failure: enforced(
             message.enforcing_consecutive_local_origin_failure.as_ref(),
             100,
@@ -444,7 +515,12 @@ fn outlier(message: &WireOutlier) -> Result<OutlierDetection, Invalid> {
 fn mesh_alpn(message: &Wire) -> Option<MeshAlpn> {
     let mut alpn = MeshAlpn::default();
     for (key, value) in metadata_strings(message.metadata.as_ref(), "mesh") {
-        let list = value.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect();
+        let list = value
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(Into::into)
+            .collect();
         match key {
             "h1" => alpn.h1 = list,
             "h2" => alpn.h2 = list,
@@ -456,8 +532,11 @@ fn mesh_alpn(message: &Wire) -> Option<MeshAlpn> {
 
 /// `filter_metadata["istio"].services`: the services that a cluster stands for.
 fn services(message: &Wire) -> Vec<ServiceLabel> {
-    let fields = message.metadata.as_ref().and_then(|metadata| metadata.filter_metadata.get("istio"));
-    let Some(Kind::ListValue(list)) = fields.and_then(|fields| fields.fields.get("services")?.kind.as_ref()) else {
+    let fields =
+        message.metadata.as_ref().and_then(|metadata| metadata.filter_metadata.get("istio"));
+    let Some(Kind::ListValue(list)) =
+        fields.and_then(|fields| fields.fields.get("services")?.kind.as_ref())
+    else {
         return Vec::new();
     };
     let structs = list.values.iter().filter_map(|value| match &value.kind {
@@ -473,12 +552,4 @@ fn service_label(fields: &Struct) -> ServiceLabel {
         _ => Arc::default(),
     };
     ServiceLabel { host: text("host"), name: text("name"), namespace: text("namespace") }
-}
-
-/// What decides how endpoints are connected to: clusters that differ here share no state.
-pub(super) fn connection_hash(discovery: &Discovery, connection: &ConnectionSettings) -> u64 {
-    let mut hasher = FxHasher::default();
-    std::mem::discriminant(discovery).hash(&mut hasher);
-    connection.hash(&mut hasher);
-    hasher.finish()
 }

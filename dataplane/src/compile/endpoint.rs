@@ -6,22 +6,28 @@ use super::{
     check_name,
     field::{At, Invalid, each, host_and_port, metadata_strings, number, refuse, required},
 };
-use crate::runtime::endpoint::{Endpoint, EndpointAddress, EndpointSet, HealthStatus, Locality, LocalityEndpoints};
+use crate::runtime::endpoint::{
+    Endpoint, EndpointAddress, EndpointSet, HealthStatus, Locality, LocalityEndpoints,
+};
 use envoy_types::pb::envoy::config::{
     core::v3::HealthStatus as WireHealth,
-    endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
+    endpoint::v3::{
+        ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+    },
 };
 
 const DEFAULT_OVERPROVISIONING: u32 = 140;
 
 /// Compiles an EDS resource, whose endpoints must be addresses.
 pub(super) fn compile(name: &str, message: &ClusterLoadAssignment) -> Result<EndpointSet, Invalid> {
-    check_name(name, &message.cluster_name).map_err(|error| Invalid::new(error.reason).at("cluster_name"))?;
+    check_name(name, &message.cluster_name)
+        .map_err(|error| Invalid::new(error.reason).at("cluster_name"))?;
     let set = assignment(message)?;
     let mut all = set.localities.iter().flat_map(|locality| &locality.endpoints);
     match all.find(|endpoint| matches!(endpoint.address, EndpointAddress::Name { .. })) {
         Some(endpoint) => {
-            Err(Invalid::new(format!("expected an IP address, got {:?}", endpoint.address)).at("endpoints"))
+            Err(Invalid::new(format!("expected an IP address, got {:?}", endpoint.address))
+                .at("endpoints"))
         }
         None => Ok(set),
     }
@@ -35,15 +41,24 @@ pub(super) fn assignment(message: &ClusterLoadAssignment) -> Result<EndpointSet,
     refuse(&[("policy.drop_overloads", drops)])?;
     let mut localities = each("endpoints", &message.endpoints, locality)?;
     localities.sort_by(|a, b| (a.priority, &a.locality).cmp(&(b.priority, &b.locality)));
-    Ok(EndpointSet { localities, overprovisioning_factor: number(factor, DEFAULT_OVERPROVISIONING) })
+    Ok(EndpointSet {
+        localities,
+        overprovisioning_factor: number(factor, DEFAULT_OVERPROVISIONING),
+    })
 }
 
 /// Metadata by which a cluster chooses how an endpoint is reached.
 type SocketMatch = BTreeMap<Arc<str>, Arc<str>>;
 
 /// How each address is to be reached.
-pub(super) fn socket_matches(message: &ClusterLoadAssignment) -> Result<BTreeMap<SocketAddr, SocketMatch>, Invalid> {
-    let endpoints = each("endpoints", message.endpoints.iter().flat_map(|locality| &locality.lb_endpoints), endpoint)?;
+pub(super) fn socket_matches(
+    message: &ClusterLoadAssignment,
+) -> Result<BTreeMap<SocketAddr, SocketMatch>, Invalid> {
+    let endpoints = each(
+        "endpoints",
+        message.endpoints.iter().flat_map(|locality| &locality.lb_endpoints),
+        endpoint,
+    )?;
     let addressed = endpoints.iter().filter_map(|endpoint| match endpoint.address {
         EndpointAddress::Socket(address) => Some((address, endpoint.socket_match.clone())),
         EndpointAddress::Name { .. } => None,

@@ -95,12 +95,18 @@ pub(super) fn duration(field: &str, value: &protobuf::Duration) -> Result<Durati
 }
 
 /// An optional duration.
-pub(super) fn optional_duration(field: &str, value: Option<&protobuf::Duration>) -> Result<Option<Duration>, Invalid> {
+pub(super) fn optional_duration(
+    field: &str,
+    value: Option<&protobuf::Duration>,
+) -> Result<Option<Duration>, Invalid> {
     value.map(|value| duration(field, value)).transpose()
 }
 
 /// An optional duration in which zero means none.
-pub(super) fn limit(field: &str, value: Option<&protobuf::Duration>) -> Result<Option<Duration>, Invalid> {
+pub(super) fn limit(
+    field: &str,
+    value: Option<&protobuf::Duration>,
+) -> Result<Option<Duration>, Invalid> {
     Ok(optional_duration(field, value)?.filter(|duration| !duration.is_zero()))
 }
 
@@ -116,7 +122,8 @@ pub(super) fn share(value: &FractionalPercent) -> Share {
 
 /// A port number.
 pub(super) fn port(field: &str, value: u32) -> Result<u16, Invalid> {
-    u16::try_from(value).map_err(|_| Invalid::new(format!("expected a port up to 65535, got {value}")).at(field))
+    u16::try_from(value)
+        .map_err(|_| Invalid::new(format!("expected a port up to 65535, got {value}")).at(field))
 }
 
 /// An address prefix.
@@ -124,25 +131,34 @@ pub(super) fn cidr(range: &CidrRange) -> Result<IpNet, Invalid> {
     let address = ip("address_prefix", &range.address_prefix)?;
     let length = range.prefix_len.as_ref().map_or(0, |length| length.value);
     let length = u8::try_from(length).unwrap_or(u8::MAX);
-    let net = IpNet::new(address, length).map_err(|error| Invalid::new(error.to_string()).at("prefix_len"))?;
+    let net = IpNet::new(address, length)
+        .map_err(|error| Invalid::new(error.to_string()).at("prefix_len"))?;
     Ok(net.trunc())
 }
 
 /// An IP address.
 pub(super) fn ip(field: &str, text: &str) -> Result<IpAddr, Invalid> {
-    text.parse().map_err(|_| Invalid::new(format!("expected an IP address, got {text:?}")).at(field))
+    text.parse()
+        .map_err(|_| Invalid::new(format!("expected an IP address, got {text:?}")).at(field))
 }
 
 /// Host (name or address) and port of a TCP socket address.
 pub(super) fn host_and_port(address: &Address) -> Result<(&str, u16), Invalid> {
     let Some(address::Address::SocketAddress(socket)) = &address.address else {
-        return Err(Invalid::new("expected a socket_address, others are not supported by this proxy"));
+        return Err(Invalid::new(
+            "expected a socket_address, others are not supported by this proxy",
+        ));
     };
     let udp = socket.protocol != 0;
-    refuse(&[("socket_address.protocol", udp), ("socket_address.resolver_name", !socket.resolver_name.is_empty())])?;
+    refuse(&[
+        ("socket_address.protocol", udp),
+        ("socket_address.resolver_name", !socket.resolver_name.is_empty()),
+    ])?;
     let number = match &socket.port_specifier {
         Some(PortSpecifier::PortValue(number)) => *number,
-        Some(PortSpecifier::NamedPort(_)) => return Err(Invalid::new("expected a port_value").at("socket_address")),
+        Some(PortSpecifier::NamedPort(_)) => {
+            return Err(Invalid::new("expected a port_value").at("socket_address"));
+        }
         None => 0,
     };
     Ok((&socket.address, port("socket_address.port_value", number)?))
@@ -169,4 +185,10 @@ pub(super) fn flag(value: Option<&protobuf::BoolValue>, default: bool) -> bool {
 /// A wrapped number, with a default.
 pub(super) fn number(value: Option<&protobuf::UInt32Value>, default: u32) -> u32 {
     value.map_or(default, |value| value.value)
+}
+
+/// An HTTP status.
+pub(super) fn status(field: &str, code: u32) -> Result<u16, Invalid> {
+    let status = u16::try_from(code).ok().filter(|status| (100..600).contains(status));
+    status.ok_or_else(|| Invalid::new(format!("expected an HTTP status, got {code}")).at(field))
 }

@@ -6,7 +6,9 @@ use envoy_types::pb::{
     envoy::{
         config::{
             core::v3::{TransportSocket, transport_socket},
-            listener::v3::{Filter, FilterChain as Wire, FilterChainMatch as WireMatch, filter::ConfigType},
+            listener::v3::{
+                Filter, FilterChain as Wire, FilterChainMatch as WireMatch, filter::ConfigType,
+            },
         },
         extensions::{
             filters::network::{
@@ -26,25 +28,26 @@ use envoy_types::pb::{
 use super::{
     Context, access_log, authz,
     field::{
-        At, Invalid, cidr, each, flag, limit, number, optional_duration, port, refuse, required, type_name, unpack,
+        At, Invalid, cidr, each, flag, limit, number, optional_duration, port, refuse, required,
+        type_name, unpack,
     },
-    hcm, http_filter, tls,
+    filter, hcm, tls,
 };
 use crate::runtime::{
     TransportProtocol,
-    action::WeightedCluster,
     authz::Rbac,
     filter_chain::FilterChainMatch,
     listener::{FilterChain, TcpProxy, Terminal},
-    route::{ClusterChoice, WeightedClusters},
     secret::DownstreamTls,
+    target::{ClusterChoice, WeightedCluster, WeightedClusters},
 };
 
 const DEFAULT_IDLE: Duration = Duration::from_secs(3600);
 
-/// Network filters that measure or exchange labels. `istio-peer-exchange` is never agreed to, so the metadata
-/// exchange never puts bytes on the wire.
-pub(super) const NO_EFFECT: [&str; 2] = ["stats.PluginConfig", "envoy.tcp.metadataexchange.config.MetadataExchange"];
+/// Network filters that measure or exchange labels. `istio-peer-exchange` is never agreed to, so
+/// the metadata exchange never puts bytes on the wire.
+pub(super) const NO_EFFECT: [&str; 2] =
+    ["stats.PluginConfig", "envoy.tcp.metadataexchange.config.MetadataExchange"];
 
 /// Compiles what a chain matches.
 pub(super) fn matching(message: &Wire) -> Result<FilterChainMatch, Invalid> {
@@ -78,7 +81,11 @@ fn compile_match(message: &WireMatch) -> Result<FilterChainMatch, Invalid> {
                 return Err(Invalid::new(reason).at("transport_protocol"));
             }
         },
-        application_protocols: message.application_protocols.iter().map(|name| name.as_str().into()).collect(),
+        application_protocols: message
+            .application_protocols
+            .iter()
+            .map(|name| name.as_str().into())
+            .collect(),
     })
 }
 
@@ -109,7 +116,10 @@ pub(super) fn compile(context: &mut Context, message: &Wire) -> Result<FilterCha
     })
 }
 
-fn transport(context: &mut Context, socket: &TransportSocket) -> Result<Option<Arc<DownstreamTls>>, Invalid> {
+fn transport(
+    context: &mut Context,
+    socket: &TransportSocket,
+) -> Result<Option<Arc<DownstreamTls>>, Invalid> {
     let Some(transport_socket::ConfigType::TypedConfig(config)) = &socket.config_type else {
         return match socket.name.as_str() {
             "envoy.transport_sockets.raw_buffer" => Ok(None),
@@ -122,7 +132,9 @@ fn transport(context: &mut Context, socket: &TransportSocket) -> Result<Option<A
             let message: DownstreamTlsContext = unpack(config).at("typed_config")?;
             Ok(Some(Arc::new(tls::downstream(context, &message).at("typed_config")?)))
         }
-        other => Err(Invalid::new(format!("{other} is not supported by this proxy")).at("typed_config")),
+        other => {
+            Err(Invalid::new(format!("{other} is not supported by this proxy")).at("typed_config"))
+        }
     }
 }
 
@@ -139,26 +151,32 @@ fn filters(context: &mut Context, filters: &[Filter]) -> Result<(Vec<Rbac>, Term
     for filter in compiled {
         match filter {
             _ if terminal.is_some() => {
-                return Err(Invalid::new("a filter follows one that takes the connection").at("filters"));
+                return Err(
+                    Invalid::new("a filter follows one that takes the connection").at("filters")
+                );
             }
             NetworkFilter::NoEffect => {}
             NetworkFilter::Rbac(rules) => rbac.push(rules),
             NetworkFilter::Terminal(last) => terminal = Some(last),
         }
     }
-    let missing = || Invalid::new("expected tcp_proxy or http_connection_manager as the last filter").at("filters");
+    let missing = || {
+        Invalid::new("expected tcp_proxy or http_connection_manager as the last filter")
+            .at("filters")
+    };
     Ok((rbac, terminal.ok_or_else(missing)?))
 }
 
 fn filter(context: &mut Context, message: &Filter) -> Result<NetworkFilter, Invalid> {
     let Some(ConfigType::TypedConfig(config)) = &message.config_type else {
-        return Err(Invalid::new(format!("expected a configuration of {} in place", message.name)).at("typed_config"));
+        return Err(Invalid::new(format!("expected a configuration of {} in place", message.name))
+            .at("typed_config"));
     };
     self::config(context, &message.name, config).at("typed_config")
 }
 
 fn config(context: &mut Context, name: &str, config: &Any) -> Result<NetworkFilter, Invalid> {
-    match http_filter::inner_type(config)?.as_str() {
+    match filter::inner_type(config)?.as_str() {
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
             let manager = hcm::compile(context, &unpack(config)?)?;
             Ok(NetworkFilter::Terminal(Terminal::Http(Arc::new(manager))))
@@ -190,18 +208,27 @@ fn tcp_proxy(message: &WireTcp) -> Result<TcpProxy, Invalid> {
         ("metadata_match", message.metadata_match.is_some()),
         ("on_demand", message.on_demand.is_some()),
     ])?;
-    let idle = optional_duration("idle_timeout", message.idle_timeout.as_ref())?.unwrap_or(DEFAULT_IDLE);
+    let idle =
+        optional_duration("idle_timeout", message.idle_timeout.as_ref())?.unwrap_or(DEFAULT_IDLE);
     let by_source = |policy: &PolicySpecifier| matches!(policy, PolicySpecifier::SourceIp(_));
-    let foreign = message.hash_policy.iter().any(|policy| !policy.policy_specifier.as_ref().is_some_and(by_source));
+    let foreign = message
+        .hash_policy
+        .iter()
+        .any(|policy| !policy.policy_specifier.as_ref().is_some_and(by_source));
     refuse(&[("hash_policy", foreign)])?;
     Ok(TcpProxy {
         stat_prefix: message.stat_prefix.as_str().into(),
         cluster: match required("cluster_specifier", message.cluster_specifier.as_ref())? {
             ClusterSpecifier::Cluster(name) => ClusterChoice::One(name.as_str().into()),
-            ClusterSpecifier::WeightedClusters(weighted) => weighted_clusters(weighted).at("weighted_clusters")?,
+            ClusterSpecifier::WeightedClusters(weighted) => {
+                weighted_clusters(weighted).at("weighted_clusters")?
+            }
         },
         idle_timeout: Some(idle).filter(|idle| !idle.is_zero()),
-        max_duration: limit("max_downstream_connection_duration", message.max_downstream_connection_duration.as_ref())?,
+        max_duration: limit(
+            "max_downstream_connection_duration",
+            message.max_downstream_connection_duration.as_ref(),
+        )?,
         max_connect_attempts: number(message.max_connect_attempts.as_ref(), 1).max(1),
         hash_source_ip: !message.hash_policy.is_empty(),
         access_logs: access_log::compile("access_log", &message.access_log)?,

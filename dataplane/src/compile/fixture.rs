@@ -10,35 +10,39 @@ use envoy_types::pb::{
                 cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig},
             },
             core::v3::{
-                Address, AggregatedConfigSource, ConfigSource, DataSource, Http1ProtocolOptions, Metadata,
-                SocketAddress, TransportSocket, UpstreamHttpProtocolOptions, address,
-                config_source::ConfigSourceSpecifier, data_source::Specifier, socket_address::PortSpecifier,
-                transport_socket,
+                Address, AggregatedConfigSource, ConfigSource, DataSource, Http1ProtocolOptions,
+                Metadata, SocketAddress, TransportSocket, UpstreamHttpProtocolOptions, address,
+                config_source::ConfigSourceSpecifier, data_source::Specifier,
+                socket_address::PortSpecifier, transport_socket,
             },
             endpoint::v3::{
-                ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+                ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+                lb_endpoint::HostIdentifier,
             },
             listener::v3::{Filter, FilterChain, Listener, filter},
             route::v3::{
-                RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route,
-                route_action::ClusterSpecifier, route_match::PathSpecifier,
+                RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+                route, route_action::ClusterSpecifier, route_match::PathSpecifier,
             },
         },
         extensions::{
             filters::{
                 http::router::v3::Router,
                 network::http_connection_manager::v3::{
-                    HttpConnectionManager, HttpFilter, Rds, http_connection_manager::RouteSpecifier, http_filter,
+                    HttpConnectionManager, HttpFilter, Rds,
+                    http_connection_manager::RouteSpecifier, http_filter,
                 },
             },
             transport_sockets::tls::v3::{
-                CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret,
-                TlsCertificate, UpstreamTlsContext, common_tls_context::ValidationContextType, secret,
+                CertificateValidationContext, CommonTlsContext, DownstreamTlsContext,
+                SdsSecretConfig, Secret, TlsCertificate, UpstreamTlsContext,
+                common_tls_context::ValidationContextType, secret,
             },
             upstreams::http::v3::{
                 HttpProtocolOptions,
                 http_protocol_options::{
-                    ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+                    ExplicitHttpConfig, UpstreamProtocolOptions,
+                    explicit_http_config::ProtocolConfig,
                 },
             },
         },
@@ -72,7 +76,10 @@ pub(crate) fn address(host: &str, port: u32) -> Address {
 pub(crate) fn assignment(addresses: &[(&str, u32)]) -> ClusterLoadAssignment {
     let endpoint = |(host, port): &(&str, u32)| {
         let endpoint = Endpoint { address: Some(address(host, *port)), ..Default::default() };
-        LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..Default::default() }
+        LbEndpoint {
+            host_identifier: Some(HostIdentifier::Endpoint(endpoint)),
+            ..Default::default()
+        }
     };
     let lb_endpoints = addresses.iter().map(endpoint).collect();
     ClusterLoadAssignment {
@@ -158,8 +165,12 @@ pub(crate) fn tls_listener(name: &str, secret: &str) -> Listener {
 
 /// A secret with a fresh self-signed certificate.
 pub(crate) fn certificate(name: &str) -> Secret {
-    let pair = rcgen::generate_simple_self_signed(vec!["shop.example".to_owned()]).expect("a valid name");
-    let inline = |text: String| DataSource { specifier: Some(Specifier::InlineString(text)), ..Default::default() };
+    let pair =
+        rcgen::generate_simple_self_signed(vec!["shop.example".to_owned()]).expect("a valid name");
+    let inline = |text: String| DataSource {
+        specifier: Some(Specifier::InlineString(text)),
+        ..Default::default()
+    };
     let certificate = TlsCertificate {
         certificate_chain: Some(inline(pair.cert.pem())),
         private_key: Some(inline(pair.signing_key.serialize_pem())),
@@ -173,7 +184,10 @@ pub(crate) fn eds_cluster(name: &str, lb_policy: i32) -> Vec<u8> {
     let message = Cluster {
         name: name.to_owned(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
-        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() }),
+        eds_cluster_config: Some(EdsClusterConfig {
+            eds_config: Some(ads()),
+            service_name: String::new(),
+        }),
         lb_policy,
         ..Default::default()
     };
@@ -186,22 +200,33 @@ pub(crate) fn static_cluster(name: &str, endpoint: SocketAddr) -> Cluster {
     Cluster {
         name: name.to_owned(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
-        load_assignment: Some(ClusterLoadAssignment { cluster_name: name.to_owned(), ..assignment }),
+        load_assignment: Some(ClusterLoadAssignment {
+            cluster_name: name.to_owned(),
+            ..assignment
+        }),
         ..Default::default()
     }
 }
 
-/// The TLS socket of a cluster whose servers are checked against these roots, in PEM; without them not at all.
+/// The TLS socket of a cluster whose servers are checked against these roots, in PEM; without them
+/// not at all.
 pub(crate) fn origination(sni: &str, roots: Option<&str>) -> TransportSocket {
     let validation = roots.map(|pem| CertificateValidationContext {
-        trusted_ca: Some(DataSource { specifier: Some(Specifier::InlineString(pem.to_owned())), ..Default::default() }),
+        trusted_ca: Some(DataSource {
+            specifier: Some(Specifier::InlineString(pem.to_owned())),
+            ..Default::default()
+        }),
         ..Default::default()
     });
     let common = CommonTlsContext {
         validation_context_type: validation.map(ValidationContextType::ValidationContext),
         ..Default::default()
     };
-    let context = UpstreamTlsContext { sni: sni.to_owned(), common_tls_context: Some(common), ..Default::default() };
+    let context = UpstreamTlsContext {
+        sni: sni.to_owned(),
+        common_tls_context: Some(common),
+        ..Default::default()
+    };
     tls_socket(any(&context))
 }
 
@@ -221,18 +246,28 @@ pub(crate) fn without_roots(name: &str, endpoint: SocketAddr, sni: &str) -> Vec<
         validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
         ..Default::default()
     };
-    let context = UpstreamTlsContext { sni: sni.to_owned(), common_tls_context: Some(common), ..Default::default() };
-    let cluster = Cluster { transport_socket: Some(tls_socket(any(&context))), ..static_cluster(name, endpoint) };
+    let context = UpstreamTlsContext {
+        sni: sni.to_owned(),
+        common_tls_context: Some(common),
+        ..Default::default()
+    };
+    let cluster = Cluster {
+        transport_socket: Some(tls_socket(any(&context))),
+        ..static_cluster(name, endpoint)
+    };
     cluster.encode_to_vec()
 }
 
 /// A filter that no proxy here knows.
 pub(crate) fn unknown_filter() -> HttpFilter {
-    http_filter("guard", Any { type_url: "type.googleapis.com/a.guard.Nobody.Knows".to_owned(), value: vec![] })
+    http_filter(
+        "guard",
+        Any { type_url: "type.googleapis.com/a.guard.Nobody.Knows".to_owned(), value: vec![] },
+    )
 }
 
-/// An encoded HTTP listener whose routes come from RDS, with these filters before the router. One with a bad log is
-/// refused, although it guards no more.
+/// An encoded HTTP listener whose routes come from RDS, with these filters before the router. One
+/// with a bad log is refused, although it guards no more.
 pub(crate) fn http_listener_at(
     name: &str,
     at: SocketAddr,
@@ -249,16 +284,20 @@ pub(crate) fn http_listener_at(
     listener.encode_to_vec()
 }
 
-/// An encoded route configuration: hosts that lead to a cluster, some with settings of a filter that nobody knows, some
-/// with a retry policy that no proxy here takes.
+/// An encoded route configuration: hosts that lead to a cluster, some with settings of a filter
+/// that nobody knows, some with a retry policy that no proxy here takes.
 pub(crate) fn hosts(name: &str, cluster: &str, hosts: &[(&str, bool, bool)]) -> Vec<u8> {
     let host = |(domain, guarded, bad_retry): &(&str, bool, bool)| {
         let action = RouteAction {
             cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
-            retry_policy: bad_retry.then(|| RetryPolicy { retry_on: "sometimes".to_owned(), ..Default::default() }),
+            retry_policy: bad_retry
+                .then(|| RetryPolicy { retry_on: "sometimes".to_owned(), ..Default::default() }),
             ..Default::default()
         };
-        let anything = RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".to_owned())), ..Default::default() };
+        let anything = RouteMatch {
+            path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
+            ..Default::default()
+        };
         let guard = guarded.then(|| ("guard".to_owned(), unknown_config()));
         let route = Route {
             r#match: Some(anything),
@@ -267,29 +306,39 @@ pub(crate) fn hosts(name: &str, cluster: &str, hosts: &[(&str, bool, bool)]) -> 
             ..Default::default()
         };
         let domains = vec![(*domain).to_owned()];
-        VirtualHost { name: (*domain).to_owned(), domains, routes: vec![route], ..Default::default() }
+        VirtualHost {
+            name: (*domain).to_owned(),
+            domains,
+            routes: vec![route],
+            ..Default::default()
+        }
     };
     let virtual_hosts = hosts.iter().map(host).collect();
-    RouteConfiguration { name: name.to_owned(), virtual_hosts, ..Default::default() }.encode_to_vec()
+    RouteConfiguration { name: name.to_owned(), virtual_hosts, ..Default::default() }
+        .encode_to_vec()
 }
 
 fn unknown_config() -> Any {
     Any { type_url: "type.googleapis.com/a.guard.Nobody.Knows".to_owned(), value: vec![] }
 }
 
-/// An encoded assignment whose endpoints ask for TLS or not; a bad one has a name where an address must be.
+/// An encoded assignment whose endpoints ask for TLS or not; a bad one has a name where an address
+/// must be.
 pub(crate) fn endpoints_at(name: &str, at: SocketAddr, tls: bool, bad: bool) -> Vec<u8> {
     let ip = at.ip().to_string();
     let mut addresses = vec![(ip.as_str(), u32::from(at.port()))];
     addresses.extend(bad.then_some(("a.name", 80)));
-    let mut message = ClusterLoadAssignment { cluster_name: name.to_owned(), ..assignment(&addresses) };
+    let mut message =
+        ClusterLoadAssignment { cluster_name: name.to_owned(), ..assignment(&addresses) };
     let mode = Value { kind: Some(Kind::StringValue("istio".to_owned())) };
     let fields = Struct { fields: [("tlsMode".to_owned(), mode)].into() };
     let metadata = Metadata {
         filter_metadata: [("envoy.transport_socket_match".to_owned(), fields)].into(),
         ..Default::default()
     };
-    for endpoint in message.endpoints.iter_mut().flat_map(|locality| &mut locality.lb_endpoints).filter(|_| tls) {
+    for endpoint in
+        message.endpoints.iter_mut().flat_map(|locality| &mut locality.lb_endpoints).filter(|_| tls)
+    {
         endpoint.metadata = Some(metadata.clone());
     }
     message.encode_to_vec()
@@ -298,27 +347,37 @@ pub(crate) fn endpoints_at(name: &str, at: SocketAddr, tls: bool, bad: bool) -> 
 /// An encoded cluster over TLS whose roots are a secret of the control plane.
 pub(crate) fn cluster_with_roots(name: &str, secret: &str) -> Vec<u8> {
     let common = CommonTlsContext {
-        validation_context_type: Some(ValidationContextType::ValidationContextSdsSecretConfig(sds(secret))),
+        validation_context_type: Some(ValidationContextType::ValidationContextSdsSecretConfig(
+            sds(secret),
+        )),
         ..Default::default()
     };
     let context = UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
     let endpoint = ([127, 0, 0, 1], 1).into();
-    let cluster = Cluster { transport_socket: Some(tls_socket(any(&context))), ..static_cluster(name, endpoint) };
+    let cluster = Cluster {
+        transport_socket: Some(tls_socket(any(&context))),
+        ..static_cluster(name, endpoint)
+    };
     cluster.encode_to_vec()
 }
 
 /// An encoded secret with roots; a bad one asks for a check that no proxy here makes.
 pub(crate) fn roots(name: &str, pem: &str, bad: bool) -> Vec<u8> {
-    let inline = DataSource { specifier: Some(Specifier::InlineString(pem.to_owned())), ..Default::default() };
+    let inline = DataSource {
+        specifier: Some(Specifier::InlineString(pem.to_owned())),
+        ..Default::default()
+    };
     let context = CertificateValidationContext {
         verify_certificate_hash: if bad { vec!["00".to_owned()] } else { vec![] },
         trusted_ca: Some(inline),
         ..Default::default()
     };
-    Secret { name: name.to_owned(), r#type: Some(secret::Type::ValidationContext(context)) }.encode_to_vec()
+    Secret { name: name.to_owned(), r#type: Some(secret::Type::ValidationContext(context)) }
+        .encode_to_vec()
 }
 
-/// HTTP/1 whose server is named by the request: `auto_sni` and `auto_san_validation`, from `header` if it is not empty.
+/// HTTP/1 whose server is named by the request: `auto_sni` and `auto_san_validation`, from `header`
+/// if it is not empty.
 pub(crate) fn named_by_request(header: &str) -> (String, Any) {
     let options = HttpProtocolOptions {
         upstream_http_protocol_options: Some(UpstreamHttpProtocolOptions {
@@ -326,16 +385,26 @@ pub(crate) fn named_by_request(header: &str) -> (String, Any) {
             auto_san_validation: true,
             override_auto_sni_header: header.to_owned(),
         }),
-        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
-            protocol_config: Some(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())),
-        })),
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(
+            ExplicitHttpConfig {
+                protocol_config: Some(ProtocolConfig::HttpProtocolOptions(
+                    Http1ProtocolOptions::default(),
+                )),
+            },
+        )),
         ..Default::default()
     };
     ("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), any(&options))
 }
 
 /// An encoded cluster that originates TLS towards whatever server the request names.
-pub(crate) fn outside(name: &str, endpoint: SocketAddr, sni: &str, roots: Option<&str>, header: &str) -> Vec<u8> {
+pub(crate) fn outside(
+    name: &str,
+    endpoint: SocketAddr,
+    sni: &str,
+    roots: Option<&str>,
+    header: &str,
+) -> Vec<u8> {
     let message = Cluster {
         transport_socket: Some(origination(sni, roots)),
         typed_extension_protocol_options: [named_by_request(header)].into(),
@@ -346,7 +415,8 @@ pub(crate) fn outside(name: &str, endpoint: SocketAddr, sni: &str, roots: Option
 
 /// An encoded assignment of one endpoint.
 pub(crate) fn endpoints(name: &str) -> Vec<u8> {
-    ClusterLoadAssignment { cluster_name: name.to_owned(), ..assignment(&[("10.0.0.1", 80)]) }.encode_to_vec()
+    ClusterLoadAssignment { cluster_name: name.to_owned(), ..assignment(&[("10.0.0.1", 80)]) }
+        .encode_to_vec()
 }
 
 /// An encoded route configuration without virtual hosts.

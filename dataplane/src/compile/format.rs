@@ -19,8 +19,9 @@ pub(super) fn compile(text: &str) -> Result<Format, Invalid> {
             rest = after;
             continue;
         }
-        let end = operator_end(after)
-            .ok_or_else(|| Invalid::new(format!("operator %{after} in {text:?} does not end with %")))?;
+        let end = operator_end(after).ok_or_else(|| {
+            Invalid::new(format!("operator %{after} in {text:?} does not end with %"))
+        })?;
         push_literal(&mut ops, &mut literal);
         ops.push(operator(&after[..end])?);
         rest = &after[end + 1..];
@@ -30,7 +31,8 @@ pub(super) fn compile(text: &str) -> Result<Format, Invalid> {
     Ok(ops.into())
 }
 
-/// Where the operator's closing `%` is: one inside parentheses belongs to the argument (`START_TIME(%Y)`).
+/// Where the operator's closing `%` is: one inside parentheses belongs to the argument
+/// (`START_TIME(%Y)`).
 fn operator_end(text: &str) -> Option<usize> {
     let mut depth = 0usize;
     for (at, byte) in text.bytes().enumerate() {
@@ -52,7 +54,9 @@ fn push_literal(ops: &mut Vec<FormatOp>, literal: &mut String) {
 
 fn operator(text: &str) -> Result<FormatOp, Invalid> {
     let (call, limit) = match text.rsplit_once(':') {
-        Some((call, digits)) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
+        Some((call, digits))
+            if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) =>
+        {
             (call, digits.parse().ok())
         }
         _ => (text, None),
@@ -61,7 +65,8 @@ fn operator(text: &str) -> Result<FormatOp, Invalid> {
         Some((name, argument)) => (name, argument.strip_suffix(')').unwrap_or(argument)),
         None => (call, ""),
     };
-    let field = field(name, argument).ok_or_else(|| Invalid::new(format!("unknown operator %{text}%")))?;
+    let field =
+        field(name, argument).ok_or_else(|| Invalid::new(format!("unknown operator %{text}%")))?;
     Ok(FormatOp::Field { field, limit })
 }
 
@@ -91,7 +96,9 @@ fn field(name: &str, argument: &str) -> Option<Field> {
         "DOWNSTREAM_REMOTE_ADDRESS" => Field::DownstreamRemoteAddress,
         "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Field::DownstreamRemoteAddressWithoutPort,
         "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => Field::DownstreamDirectRemoteAddress,
-        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => Field::DownstreamDirectRemoteAddressWithoutPort,
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
+            Field::DownstreamDirectRemoteAddressWithoutPort
+        }
         "REQUESTED_SERVER_NAME" => Field::RequestedServerName,
         "ROUTE_NAME" => Field::RouteName,
         "FILTER_CHAIN_NAME" => Field::FilterChainName,
@@ -101,12 +108,19 @@ fn field(name: &str, argument: &str) -> Option<Field> {
         "DOWNSTREAM_TLS_VERSION" => Field::DownstreamTlsVersion,
         "DOWNSTREAM_TLS_CIPHER" => Field::DownstreamTlsCipher,
         "HOSTNAME" => Field::Hostname,
-        "DYNAMIC_METADATA" | "FILTER_STATE" | "CLUSTER_METADATA" | "UPSTREAM_METADATA" | "METADATA" => Field::Absent,
+        "DYNAMIC_METADATA" => {
+            let mut parts = argument.split(':').map(Arc::from);
+            Field::DynamicMetadata(parts.next()?, parts.collect())
+        }
+        "FILTER_STATE" | "CLUSTER_METADATA" | "UPSTREAM_METADATA" | "METADATA" => Field::Absent,
         _ => return None,
     })
 }
 
-fn with_alternative(argument: &str, make: impl FnOnce(Arc<str>, Option<Arc<str>>) -> Field) -> Field {
+fn with_alternative(
+    argument: &str,
+    make: impl FnOnce(Arc<str>, Option<Arc<str>>) -> Field,
+) -> Field {
     let name = |text: &str| Arc::from(text.to_ascii_lowercase());
     match argument.split_once('?') {
         Some((first, second)) => make(name(first), Some(name(second))),
@@ -124,7 +138,9 @@ mod tests {
 
     #[test]
     fn text_and_operators_are_told_apart() {
-        let format = compile("[%START_TIME(%Y-%m-%d)%] \"%REQ(X-A?:PATH):10%\" 100%% %RESPONSE_CODE%\n").unwrap();
+        let format =
+            compile("[%START_TIME(%Y-%m-%d)%] \"%REQ(X-A?:PATH):10%\" 100%% %RESPONSE_CODE%\n")
+                .unwrap();
         let expected = [
             FormatOp::Literal("[".into()),
             op(Field::StartTime("%Y-%m-%d".into()), None),

@@ -1,8 +1,9 @@
-//! What a resource guards: whatever in it decides who may pass, or how bytes are protected, as numbers to compare.
+//! What a resource guards: whatever in it decides who may pass, or how bytes are protected, as
+//! numbers to compare.
 //!
-//! A refused version of a resource is held against the one in force by them. A part whose guards are the same, or that
-//! has none in the refused version, goes on; any other would be served more weakly than it was asked for. What is not
-//! known here counts as a guard.
+//! A refused version of a resource is held against the one in force by them. A part whose guards
+//! are the same, or that has none in the refused version, goes on; any other would be served more
+//! weakly than it was asked for. What is not known here counts as a guard.
 
 use std::hash::{Hash, Hasher};
 
@@ -12,11 +13,14 @@ use envoy_types::pb::{
             cluster::v3::{Cluster, cluster::TransportSocketMatch},
             core::v3::{TransportSocket, transport_socket},
             listener::v3::{Filter, FilterChain, Listener, filter},
-            route::v3::{Route, RouteConfiguration, VirtualHost, route, route_action::ClusterSpecifier},
+            route::v3::{
+                Route, RouteConfiguration, VirtualHost, route, route_action::ClusterSpecifier,
+            },
         },
         extensions::{
             filters::network::http_connection_manager::v3::{
-                HttpConnectionManager, HttpFilter, http_connection_manager::RouteSpecifier, http_filter,
+                HttpConnectionManager, HttpFilter, http_connection_manager::RouteSpecifier,
+                http_filter,
             },
             transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport,
             upstreams::http::v3::HttpProtocolOptions,
@@ -30,7 +34,7 @@ use rustc_hash::FxHasher;
 use super::{
     cluster::HTTP_OPTIONS,
     field::{type_name, unpack},
-    filter_chain, http_filter as own_filter,
+    filter as own_filter, filter_chain,
 };
 
 /// The guards of one resource.
@@ -38,7 +42,8 @@ use super::{
 pub struct Guards {
     /// Of the resource as a whole.
     pub(super) whole: Guard,
-    /// Of its parts: what each is for (the match of a chain, the name of a virtual host), and its guards.
+    /// Of its parts: what each is for (the match of a chain, the name of a virtual host), and its
+    /// guards.
     pub(super) parts: Vec<(u64, Guard)>,
 }
 
@@ -107,7 +112,10 @@ pub(super) fn cluster(message: &Cluster) -> Guards {
     for entry in &message.transport_socket_matches {
         socket_match(&mut digest, entry);
     }
-    digest.add_if("transport_socket_matcher", message.transport_socket_matcher.as_ref().map(Message::encode_to_vec));
+    digest.add_if(
+        "transport_socket_matcher",
+        message.transport_socket_matcher.as_ref().map(Message::encode_to_vec),
+    );
     if digest.any {
         names(&mut digest, message);
     }
@@ -117,7 +125,8 @@ pub(super) fn cluster(message: &Cluster) -> Guards {
 fn socket(digest: &mut Digest, socket: Option<&TransportSocket>) {
     let Some(socket) = socket else { return };
     let Some(transport_socket::ConfigType::TypedConfig(config)) = &socket.config_type else {
-        return digest.add_if("socket", Some(&socket.name).filter(|name| !name.ends_with("raw_buffer")));
+        return digest
+            .add_if("socket", Some(&socket.name).filter(|name| !name.ends_with("raw_buffer")));
     };
     match type_name(config) {
         "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => {}
@@ -136,7 +145,8 @@ fn socket_match(digest: &mut Digest, entry: &TransportSocketMatch) {
     socket(digest, entry.transport_socket.as_ref());
     if digest.any {
         let fields = entry.r#match.iter().flat_map(|fields| &fields.fields);
-        let mut criteria: Vec<_> = fields.map(|(key, value)| (key, value.encode_to_vec())).collect();
+        let mut criteria: Vec<_> =
+            fields.map(|(key, value)| (key, value.encode_to_vec())).collect();
         criteria.sort();
         digest.add("match", criteria);
     }
@@ -159,9 +169,13 @@ pub(super) fn listener(message: &Listener) -> Guards {
         whole.add("listener_filter", filter.encode_to_vec());
     }
     whole.add_if("continue", message.continue_on_listener_filters_timeout);
-    whole.add_if("filter_chain_matcher", message.filter_chain_matcher.as_ref().map(Message::encode_to_vec));
+    whole.add_if(
+        "filter_chain_matcher",
+        message.filter_chain_matcher.as_ref().map(Message::encode_to_vec),
+    );
     let chains = message.filter_chains.iter().map(|chain| (chain_place(chain), self::chain(chain)));
-    let default = message.default_filter_chain.iter().map(|chain| (DEFAULT_CHAIN, self::chain(chain)));
+    let default =
+        message.default_filter_chain.iter().map(|chain| (DEFAULT_CHAIN, self::chain(chain)));
     Guards { whole: whole.guard(), parts: chains.chain(default).collect() }
 }
 
@@ -188,10 +202,12 @@ fn network_filter(digest: &mut Digest, filter: &Filter) {
     };
     match type_name(config) {
         "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {}
-        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => match unpack(config) {
-            Ok(message) => manager(digest, &message),
-            Err(_) => digest.add("filter", &config.value),
-        },
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
+            match unpack(config) {
+                Ok(message) => manager(digest, &message),
+                Err(_) => digest.add("filter", &config.value),
+            }
+        }
         kind if filter_chain::NO_EFFECT.contains(&kind) => {}
         kind => digest.add("filter", (kind, &config.value)),
     }
@@ -205,11 +221,21 @@ fn manager(digest: &mut Digest, message: &HttpConnectionManager) {
     digest.add_if("normalize_path", message.normalize_path.as_ref().is_some_and(|on| on.value));
     digest.add_if("merge_slashes", message.merge_slashes);
     digest.add_if("escaped_slashes", message.path_with_escaped_slashes_action);
-    digest.add_if("normalization", message.path_normalization_options.as_ref().map(Message::encode_to_vec));
-    digest.add_if("use_remote_address", message.use_remote_address.as_ref().is_some_and(|on| on.value));
+    digest.add_if(
+        "normalization",
+        message.path_normalization_options.as_ref().map(Message::encode_to_vec),
+    );
+    digest.add_if(
+        "use_remote_address",
+        message.use_remote_address.as_ref().is_some_and(|on| on.value),
+    );
     digest.add_if("xff_hops", message.xff_num_trusted_hops);
     digest.add_if("client_cert", message.forward_client_cert_details);
-    for extension in message.original_ip_detection_extensions.iter().chain(&message.early_header_mutation_extensions) {
+    for extension in message
+        .original_ip_detection_extensions
+        .iter()
+        .chain(&message.early_header_mutation_extensions)
+    {
         digest.add("extension", extension.encode_to_vec());
     }
     if let Some(RouteSpecifier::RouteConfig(routes)) = &message.route_specifier {
@@ -238,13 +264,19 @@ pub(super) fn routes(message: &RouteConfiguration) -> Guards {
         whole.add("internal_only_header", name);
     }
     let hosts = message.virtual_hosts.iter();
-    Guards { whole: whole.guard(), parts: hosts.map(|host| (place(&host.name), self::host(host))).collect() }
+    Guards {
+        whole: whole.guard(),
+        parts: hosts.map(|host| (place(&host.name), self::host(host))).collect(),
+    }
 }
 
 fn host(message: &VirtualHost) -> Guard {
     let mut digest = Digest::default();
     digest.add_if("require_tls", message.require_tls);
-    digest.add_if("rate_limits", message.rate_limits.iter().map(Message::encode_to_vec).collect::<Vec<_>>());
+    digest.add_if(
+        "rate_limits",
+        message.rate_limits.iter().map(Message::encode_to_vec).collect::<Vec<_>>(),
+    );
     digest.add_if("matcher", message.matcher.as_ref().map(Message::encode_to_vec));
     per_filter(&mut digest, &message.typed_per_filter_config);
     for route in &message.routes {
@@ -266,9 +298,15 @@ fn route(digest: &mut Digest, message: &Route) {
     per_filter(digest, &message.typed_per_filter_config);
     match &message.action {
         Some(route::Action::Route(action)) => {
-            digest.add_if("rate_limits", action.rate_limits.iter().map(Message::encode_to_vec).collect::<Vec<_>>());
+            digest.add_if(
+                "rate_limits",
+                action.rate_limits.iter().map(Message::encode_to_vec).collect::<Vec<_>>(),
+            );
             if let Some(ClusterSpecifier::WeightedClusters(weighted)) = &action.cluster_specifier {
-                weighted.clusters.iter().for_each(|target| per_filter(digest, &target.typed_per_filter_config));
+                weighted
+                    .clusters
+                    .iter()
+                    .for_each(|target| per_filter(digest, &target.typed_per_filter_config));
             }
         }
         Some(route::Action::Redirect(action)) => digest.add("redirect", action.encode_to_vec()),
@@ -278,7 +316,8 @@ fn route(digest: &mut Digest, message: &Route) {
 }
 
 fn per_filter(digest: &mut Digest, configs: &std::collections::HashMap<String, Any>) {
-    let guarding = configs.iter().filter(|(_, config)| !own_filter::guards_nothing(type_name(config)));
+    let guarding =
+        configs.iter().filter(|(_, config)| !own_filter::guards_nothing(type_name(config)));
     let mut guarding: Vec<_> = guarding.collect();
     guarding.sort_by_key(|(name, _)| *name);
     for (name, config) in guarding {

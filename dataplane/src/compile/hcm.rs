@@ -5,18 +5,19 @@ use std::{sync::Arc, time::Duration};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager as Wire,
     http_connection_manager::{
-        CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
+        CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+        ServerHeaderTransformation,
     },
 };
 
 use super::{
     Context, access_log,
     field::{At, Invalid, flag, limit, optional_duration, refuse, required},
-    http_filter, limits, route, tls,
+    filter, limits, route, tls,
 };
 use crate::runtime::http::{
-    ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode, HttpConnectionManager,
-    RouteSource, ServerHeader,
+    ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode,
+    HttpConnectionManager, RouteSource, ServerHeader,
 };
 
 const DEFAULT_STREAM_IDLE: Duration = Duration::from_secs(300);
@@ -24,7 +25,10 @@ const DEFAULT_IDLE: Duration = Duration::from_secs(3600);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 
 /// Compiles a connection manager.
-pub(super) fn compile(context: &mut Context, message: &Wire) -> Result<HttpConnectionManager, Invalid> {
+pub(super) fn compile(
+    context: &mut Context,
+    message: &Wire,
+) -> Result<HttpConnectionManager, Invalid> {
     refuse_unsupported(message)?;
     let common = message.common_http_protocol_options.as_ref();
     let h1 = message.http_protocol_options.as_ref();
@@ -32,7 +36,7 @@ pub(super) fn compile(context: &mut Context, message: &Wire) -> Result<HttpConne
         stat_prefix: message.stat_prefix.as_str().into(),
         codec: codec(message)?,
         routes: routes(context, message)?,
-        filters: http_filter::chain(&message.http_filters)?,
+        filters: filter::chain(&message.http_filters)?,
         normalize_path: flag(message.normalize_path.as_ref(), false),
         merge_slashes: message.merge_slashes,
         escaped_slashes: escaped_slashes(message),
@@ -61,12 +65,14 @@ pub(super) fn compile(context: &mut Context, message: &Wire) -> Result<HttpConne
             common.and_then(|common| common.idle_timeout.as_ref()),
             DEFAULT_IDLE,
         )?,
-        drain_timeout: optional_duration("drain_timeout", message.drain_timeout.as_ref())?.unwrap_or(DEFAULT_DRAIN),
+        drain_timeout: optional_duration("drain_timeout", message.drain_timeout.as_ref())?
+            .unwrap_or(DEFAULT_DRAIN),
         limits: limits::downstream(message)?,
         accept_http_10: h1.is_some_and(|h1| h1.accept_http_10),
         generate_request_id: flag(message.generate_request_id.as_ref(), true),
         preserve_external_request_id: message.preserve_external_request_id,
         via: message.via.as_str().into(),
+        tells_operations: message.tracing.is_some(),
         access_logs: access_log::compile("access_log", &message.access_log)?,
     })
 }
@@ -89,7 +95,9 @@ fn codec(message: &Wire) -> Result<Codec, Invalid> {
         CodecType::Auto => Ok(Codec::Auto),
         CodecType::Http1 => Ok(Codec::Http1),
         CodecType::Http2 => Ok(Codec::Http2),
-        CodecType::Http3 => Err(Invalid::new("HTTP3 is not supported by this proxy").at("codec_type")),
+        CodecType::Http3 => {
+            Err(Invalid::new("HTTP3 is not supported by this proxy").at("codec_type"))
+        }
     }
 }
 
@@ -108,7 +116,9 @@ fn routes(context: &mut Context, message: &Wire) -> Result<RouteSource, Invalid>
             context.needs.routes.insert(rds.route_config_name.clone());
             Ok(RouteSource::Rds(rds.route_config_name.as_str().into()))
         }
-        RouteSpecifier::ScopedRoutes(_) => Err(Invalid::new("not supported by this proxy").at("scoped_routes")),
+        RouteSpecifier::ScopedRoutes(_) => {
+            Err(Invalid::new("not supported by this proxy").at("scoped_routes"))
+        }
     }
 }
 
@@ -145,7 +155,8 @@ fn client_cert(message: &Wire) -> ForwardClientCert {
 fn upgrades(message: &Wire) -> Result<Vec<Arc<str>>, Invalid> {
     let own_filters = message.upgrade_configs.iter().any(|upgrade| !upgrade.filters.is_empty());
     refuse(&[("upgrade_configs.filters", own_filters)])?;
-    let enabled = message.upgrade_configs.iter().filter(|upgrade| flag(upgrade.enabled.as_ref(), true));
+    let enabled =
+        message.upgrade_configs.iter().filter(|upgrade| flag(upgrade.enabled.as_ref(), true));
     Ok(enabled.map(|upgrade| upgrade.upgrade_type.to_ascii_lowercase().into()).collect())
 }
 

@@ -1,6 +1,8 @@
 //! Header changes of routes, virtual hosts and weighted clusters.
 
-use envoy_types::pb::envoy::config::core::v3::{HeaderValueOption, header_value_option::HeaderAppendAction};
+use envoy_types::pb::envoy::config::core::v3::{
+    HeaderValueOption, header_value_option::HeaderAppendAction,
+};
 
 use super::{
     field::{At, Invalid, each, refuse, required},
@@ -34,13 +36,18 @@ pub(super) fn compile(lists: &Lists<'_>) -> Result<HeaderMutations, Invalid> {
     Ok(HeaderMutations {
         request: HeaderOps {
             remove: lower_case(lists.request_remove),
-            write: each("request_headers_to_add", lists.request_add, write)?,
+            ..added("request_headers_to_add", lists.request_add)?
         },
         response: HeaderOps {
             remove: lower_case(lists.response_remove),
-            write: each("response_headers_to_add", lists.response_add, write)?,
+            ..added("response_headers_to_add", lists.response_add)?
         },
     })
+}
+
+/// Compiles fields that are added, of a list of this name.
+pub(super) fn added(field: &str, options: &[HeaderValueOption]) -> Result<HeaderOps, Invalid> {
+    Ok(HeaderOps { remove: Vec::new(), write: each(field, options, write)? })
 }
 
 fn lower_case(names: &[String]) -> Vec<std::sync::Arc<str>> {
@@ -60,10 +67,13 @@ fn write(option: &HeaderValueOption) -> Result<HeaderWrite, Invalid> {
 
 #[allow(deprecated, reason = "`append` is what older control planes send")]
 fn action(option: &HeaderValueOption) -> Result<WriteAction, Invalid> {
-    let unknown = || Invalid::new(format!("unknown value {}", option.append_action)).at("append_action");
+    let unknown =
+        || Invalid::new(format!("unknown value {}", option.append_action)).at("append_action");
     let action = HeaderAppendAction::try_from(option.append_action).map_err(|_| unknown())?;
     Ok(match (action, &option.append) {
-        (HeaderAppendAction::AppendIfExistsOrAdd, Some(append)) if !append.value => WriteAction::Overwrite,
+        (HeaderAppendAction::AppendIfExistsOrAdd, Some(append)) if !append.value => {
+            WriteAction::Overwrite
+        }
         (HeaderAppendAction::AppendIfExistsOrAdd, _) => WriteAction::Append,
         (HeaderAppendAction::AddIfAbsent, _) => WriteAction::AddIfAbsent,
         (HeaderAppendAction::OverwriteIfExistsOrAdd, _) => WriteAction::Overwrite,

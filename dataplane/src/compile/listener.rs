@@ -5,15 +5,17 @@ use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 use envoy_types::pb::envoy::config::{
     core::v3::{Address, TrafficDirection as WireDirection},
     listener::v3::{
-        Listener as Wire, ListenerFilter, ListenerFilterChainMatchPredicate, listener_filter::ConfigType,
-        listener_filter_chain_match_predicate::Rule,
+        Listener as Wire, ListenerFilter, ListenerFilterChainMatchPredicate,
+        listener_filter::ConfigType, listener_filter_chain_match_predicate::Rule,
     },
 };
 
 use super::{
     Context, access_log, check_name,
-    field::{At, Invalid, each, flag, host_and_port, optional_duration, refuse, required, type_name},
-    filter_chain,
+    field::{
+        At, Invalid, each, flag, host_and_port, optional_duration, refuse, required, type_name,
+    },
+    filter_chain, limits,
 };
 use crate::runtime::{
     filter_chain::FilterChainMatcher,
@@ -24,16 +26,23 @@ const ALL_PORTS: Range<u32> = 0..65_536;
 const DEFAULT_INSPECTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Compiles an LDS resource.
-pub(super) fn compile(context: &mut Context, name: &str, version: u64, message: &Wire) -> Result<Listener, Invalid> {
+pub(super) fn compile(
+    context: &mut Context,
+    name: &str,
+    version: u64,
+    message: &Wire,
+) -> Result<Listener, Invalid> {
     check_name(name, &message.name)?;
     refuse_unsupported(message)?;
     let matches = each("filter_chains", &message.filter_chains, filter_chain::matching)?;
-    let matcher =
-        FilterChainMatcher::build(&matches).map_err(|error| Invalid::new(error.to_string()).at("filter_chains"))?;
-    let chains =
-        each("filter_chains", &message.filter_chains, |chain| filter_chain::compile(context, chain).map(Arc::new))?;
+    let matcher = FilterChainMatcher::build(&matches)
+        .map_err(|error| Invalid::new(error.to_string()).at("filter_chains"))?;
+    let chains = each("filter_chains", &message.filter_chains, |chain| {
+        filter_chain::compile(context, chain).map(Arc::new)
+    })?;
     let default_chain = message.default_filter_chain.as_ref();
-    let default_chain = default_chain.map(|chain| filter_chain::compile(context, chain).map(Arc::new)).transpose();
+    let default_chain =
+        default_chain.map(|chain| filter_chain::compile(context, chain).map(Arc::new)).transpose();
     Ok(Listener {
         name: name.into(),
         addresses: addresses(message)?,
@@ -49,6 +58,7 @@ pub(super) fn compile(context: &mut Context, name: &str, version: u64, message: 
         matcher,
         default_chain: default_chain.at("default_filter_chain")?,
         access_logs: access_log::compile("access_log", &message.access_log)?,
+        buffer: limits::buffer(message.per_connection_buffer_limit_bytes.as_ref())?,
         version,
     })
 }
@@ -71,9 +81,11 @@ pub(super) fn binds(message: &Wire) -> bool {
 }
 
 pub(super) fn addresses(message: &Wire) -> Result<Vec<SocketAddr>, Invalid> {
-    let first = required("address", message.address.as_ref()).and_then(|address| socket(address).at("address"))?;
+    let first = required("address", message.address.as_ref())
+        .and_then(|address| socket(address).at("address"))?;
     let more = each("additional_addresses", &message.additional_addresses, |additional| {
-        required("address", additional.address.as_ref()).and_then(|address| socket(address).at("address"))
+        required("address", additional.address.as_ref())
+            .and_then(|address| socket(address).at("address"))
     })?;
     Ok(std::iter::once(first).chain(more).collect())
 }
@@ -84,12 +96,14 @@ fn socket(address: &Address) -> Result<SocketAddr, Invalid> {
 }
 
 fn inspection(message: &Wire) -> Result<Inspection, Invalid> {
-    let timeout = optional_duration("listener_filters_timeout", message.listener_filters_timeout.as_ref())?;
+    let timeout =
+        optional_duration("listener_filters_timeout", message.listener_filters_timeout.as_ref())?;
     let mut inspect = Inspection {
         original_dst: false,
         tls: None,
         http: None,
-        timeout: Some(timeout.unwrap_or(DEFAULT_INSPECTION_TIMEOUT)).filter(|timeout| !timeout.is_zero()),
+        timeout: Some(timeout.unwrap_or(DEFAULT_INSPECTION_TIMEOUT))
+            .filter(|timeout| !timeout.is_zero()),
         continue_on_timeout: message.continue_on_listener_filters_timeout,
     };
     for (index, filter) in message.listener_filters.iter().enumerate() {
@@ -99,16 +113,19 @@ fn inspection(message: &Wire) -> Result<Inspection, Invalid> {
 }
 
 fn listener_filter(inspect: &mut Inspection, message: &ListenerFilter) -> Result<(), Invalid> {
-    let disabled = message.filter_disabled.as_ref().map_or(Ok(Vec::new()), ranges).at("filter_disabled")?;
+    let disabled =
+        message.filter_disabled.as_ref().map_or(Ok(Vec::new()), ranges).at("filter_disabled")?;
     let kind = match &message.config_type {
         Some(ConfigType::TypedConfig(config)) => type_name(config),
         _ => message.name.as_str(),
     };
     match kind {
-        "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" | "envoy.filters.listener.original_dst" => {
+        "envoy.extensions.filters.listener.original_dst.v3.OriginalDst"
+        | "envoy.filters.listener.original_dst" => {
             inspect.original_dst = true;
         }
-        "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" | "envoy.filters.listener.tls_inspector" => {
+        "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+        | "envoy.filters.listener.tls_inspector" => {
             inspect.tls = Some(PortScope { disabled });
         }
         "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"
@@ -122,8 +139,12 @@ fn listener_filter(inspect: &mut Inspection, message: &ListenerFilter) -> Result
 fn ranges(message: &ListenerFilterChainMatchPredicate) -> Result<Vec<Range<u32>>, Invalid> {
     let bound = |value: i32| u32::try_from(value).unwrap_or(0);
     match required("rule", message.rule.as_ref())? {
-        Rule::OrMatch(set) => Ok(each("rules", &set.rules, ranges).at("or_match")?.into_iter().flatten().collect()),
-        Rule::DestinationPortRange(range) => Ok(std::iter::once(bound(range.start)..bound(range.end)).collect()),
+        Rule::OrMatch(set) => {
+            Ok(each("rules", &set.rules, ranges).at("or_match")?.into_iter().flatten().collect())
+        }
+        Rule::DestinationPortRange(range) => {
+            Ok(std::iter::once(bound(range.start)..bound(range.end)).collect())
+        }
         Rule::AnyMatch(true) => Ok(std::iter::once(ALL_PORTS).collect()),
         Rule::AnyMatch(false) => Ok(Vec::new()),
         Rule::NotMatch(inner) => Ok(complement(ranges(inner).at("not_match")?)),

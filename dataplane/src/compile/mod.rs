@@ -1,18 +1,19 @@
-//! Compiles xDS messages into what the hot path executes; the only place that knows Envoy's protobuf types.
+//! Compiles xDS messages into what the hot path executes; the only place that knows Envoy's
+//! protobuf types.
 //!
-//! One function per resource type, each from the encoded message alone, so that a push compiles what it changed and
-//! nothing else. What this proxy cannot do is a [`Rejection`] naming resource, field and reason, which becomes a NACK:
-//! a setting that decides who may do what, or where bytes go, is never skipped. Settings without effect on a request
-//! (statistics, tracing, buffer sizes) are.
+//! One function per resource type, each from the encoded message alone, so that a push compiles
+//! what it changed and nothing else. What this proxy cannot do is a [`Rejection`] naming resource,
+//! field and reason, which becomes a NACK: a setting that decides who may do what, or where bytes
+//! go, is never skipped. Settings without effect on a request (statistics, tracing, buffer sizes)
+//! are.
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use ferromesh_proto::ResourceType;
 use prost::Message;
 
-use crate::{
-    runtime::{Cluster, Listener, RouteConfig, endpoint::EndpointSet, secret::SecretMaterial},
-    upstream::StateRegistry,
+use crate::runtime::{
+    Cluster, Listener, RouteConfig, endpoint::EndpointSet, secret::SecretMaterial,
 };
 
 mod access_log;
@@ -21,15 +22,16 @@ mod close;
 mod cluster;
 mod endpoint;
 mod field;
+mod filter;
 mod filter_chain;
 mod format;
 mod guard;
 mod hcm;
 mod header;
-mod http_filter;
 mod limits;
 mod listener;
 mod matcher;
+mod rate_limit;
 mod route;
 mod route_action;
 mod secret;
@@ -68,10 +70,9 @@ impl fmt::Display for Rejection {
 }
 
 /// What compiled resources share beyond their messages.
+#[derive(Default)]
 pub struct Context {
-    /// States of clusters, which outlive configurations.
-    pub states: Arc<StateRegistry>,
-    /// Slots of secrets, which outlive them too.
+    /// Slots of secrets, which outlive configurations.
     pub secrets: SecretSlots,
     needs: Needs,
 }
@@ -98,42 +99,62 @@ pub struct Compiled<T> {
     pub guards: Guards,
 }
 
-impl Context {
-    /// A context without secrets.
-    pub fn new(states: Arc<StateRegistry>) -> Self {
-        Self { states, secrets: SecretSlots::default(), needs: Needs::default() }
+impl<T: Clone> Compiled<T> {
+    /// The resource as something else, such as bound to its state.
+    pub fn map<U>(self, bind: impl FnOnce(T) -> U) -> Compiled<U> {
+        let value = Arc::new(bind(Arc::unwrap_or_clone(self.value)));
+        Compiled { value, needs: self.needs, guards: self.guards }
     }
+}
 
+impl Context {
     /// Compiles a CDS resource.
     pub fn cluster(&mut self, name: &str, body: &[u8]) -> Result<Compiled<Cluster>, Rejection> {
-        let result = parse(body)
-            .and_then(|message| cluster::compile(self, name, &message).map(|value| (value, guard::cluster(&message))));
+        let result = parse(body).and_then(|message| {
+            cluster::compile(self, name, &message).map(|value| (value, guard::cluster(&message)))
+        });
         self.finish(ResourceType::Cluster, name, result)
     }
 
     /// Compiles an LDS resource; `version` tells it from its predecessors.
-    pub fn listener(&mut self, name: &str, version: u64, body: &[u8]) -> Result<Compiled<Listener>, Rejection> {
+    pub fn listener(
+        &mut self,
+        name: &str,
+        version: u64,
+        body: &[u8],
+    ) -> Result<Compiled<Listener>, Rejection> {
         let result = parse(body).and_then(|message| {
-            listener::compile(self, name, version, &message).map(|value| (value, guard::listener(&message)))
+            listener::compile(self, name, version, &message)
+                .map(|value| (value, guard::listener(&message)))
         });
         self.finish(ResourceType::Listener, name, result)
     }
 
     /// Compiles an RDS resource.
     pub fn routes(&mut self, name: &str, body: &[u8]) -> Result<Compiled<RouteConfig>, Rejection> {
-        let result = parse(body)
-            .and_then(|message| route::compile(name, &message).map(|value| (value, guard::routes(&message))));
+        let result = parse(body).and_then(|message| {
+            route::compile(name, &message).map(|value| (value, guard::routes(&message)))
+        });
         self.finish(ResourceType::Route, name, result)
     }
 
     /// Compiles an EDS resource.
-    pub fn endpoints(&mut self, name: &str, body: &[u8]) -> Result<Compiled<EndpointSet>, Rejection> {
-        let result = parse(body).and_then(|message| endpoint::compile(name, &message)).map(unguarded);
+    pub fn endpoints(
+        &mut self,
+        name: &str,
+        body: &[u8],
+    ) -> Result<Compiled<EndpointSet>, Rejection> {
+        let result =
+            parse(body).and_then(|message| endpoint::compile(name, &message)).map(unguarded);
         self.finish(ResourceType::Endpoint, name, result)
     }
 
     /// Compiles an SDS resource.
-    pub fn secret(&mut self, name: &str, body: &[u8]) -> Result<Compiled<SecretMaterial>, Rejection> {
+    pub fn secret(
+        &mut self,
+        name: &str,
+        body: &[u8],
+    ) -> Result<Compiled<SecretMaterial>, Rejection> {
         let result = parse(body).and_then(|message| secret::compile(name, &message)).map(unguarded);
         self.finish(ResourceType::Secret, name, result)
     }
@@ -163,12 +184,16 @@ fn parse<M: Message + Default>(body: &[u8]) -> Result<M, Invalid> {
     M::decode(body).map_err(|error| Invalid::new(format!("not a valid message: {error}")))
 }
 
-/// A resource's name on the wire must be the one in its message: xDS names are how resources refer to each other.
+/// A resource's name on the wire must be the one in its message: xDS names are how resources refer
+/// to each other.
 fn check_name(on_the_wire: &str, in_the_message: &str) -> Result<(), Invalid> {
     if on_the_wire == in_the_message {
         return Ok(());
     }
-    Err(Invalid::new(format!("expected {on_the_wire:?} as in the response, got {in_the_message:?}")).at("name"))
+    Err(Invalid::new(format!(
+        "expected {on_the_wire:?} as in the response, got {in_the_message:?}"
+    ))
+    .at("name"))
 }
 
 #[cfg(test)]

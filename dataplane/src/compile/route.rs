@@ -1,25 +1,25 @@
 //! RDS resources and inline route configurations.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use envoy_types::pb::{
-    envoy::config::route::v3::{
-        Route as WireRoute, RouteConfiguration, RouteMatch as WireMatch, VirtualHost as WireHost, route,
-        route_match::PathSpecifier, virtual_host::TlsRequirementType,
-    },
-    google::protobuf::Any,
+use envoy_types::pb::envoy::config::route::v3::{
+    Decorator, Route as WireRoute, RouteConfiguration, RouteMatch as WireMatch,
+    VirtualHost as WireHost, route, route_match::PathSpecifier, virtual_host::TlsRequirementType,
 };
+use http::HeaderValue;
 
 use super::{
     check_name,
     field::{At, Invalid, each, flag, refuse, required, share},
+    filter,
     header::{self, lists},
-    http_filter, matcher, route_action,
+    limits, matcher, rate_limit, route_action,
 };
 use crate::runtime::{
     action::Action,
     matcher::Share,
-    route::{FilterOverrides, PathMatcher, Route, RouteConfig, RouteMatch, VirtualHost},
+    path::PathMatcher,
+    route::{Route, RouteConfig, RouteMatch, VirtualHost},
 };
 
 /// Compiles an RDS resource.
@@ -36,12 +36,16 @@ pub(super) fn route_config(message: &RouteConfiguration) -> Result<RouteConfig, 
         ("internal_only_headers", !message.internal_only_headers.is_empty()),
         ("request_mirror_policies", !message.request_mirror_policies.is_empty()),
         ("vhost_header", !message.vhost_header.is_empty()),
-        ("ignore_path_parameters_in_path_matching", message.ignore_path_parameters_in_path_matching),
+        (
+            "ignore_path_parameters_in_path_matching",
+            message.ignore_path_parameters_in_path_matching,
+        ),
         ("typed_per_filter_config", !message.typed_per_filter_config.is_empty()),
         ("route_specifiers", !message.route_specifiers.is_empty()),
     ])?;
     let hosts = each("virtual_hosts", &message.virtual_hosts, virtual_host)?;
-    let config = RouteConfig::new(message.name.as_str().into(), message.ignore_port_in_host_matching, hosts);
+    let config =
+        RouteConfig::new(message.name.as_str().into(), message.ignore_port_in_host_matching, hosts);
     let mut config = config.map_err(|domain| {
         Invalid::new(format!("domain {domain:?} belongs to two virtual hosts")).at("virtual_hosts")
     })?;
@@ -50,11 +54,10 @@ pub(super) fn route_config(message: &RouteConfiguration) -> Result<RouteConfig, 
     Ok(config)
 }
 
-#[allow(deprecated, reason = "a deprecated field is refused, not skipped")]
+#[allow(deprecated, reason = "a deprecated field is read or refused, not skipped")]
 fn virtual_host(message: &WireHost) -> Result<VirtualHost, Invalid> {
     refuse(&[
         ("matcher", message.matcher.is_some()),
-        ("rate_limits", !message.rate_limits.is_empty()),
         ("retry_policy_typed_config", message.retry_policy_typed_config.is_some()),
         ("hedge_policy", message.hedge_policy.is_some()),
         ("request_mirror_policies", !message.request_mirror_policies.is_empty()),
@@ -67,7 +70,9 @@ fn virtual_host(message: &WireHost) -> Result<VirtualHost, Invalid> {
         TlsRequirementType::All => true,
         // It depends on which addresses count as internal, which nothing here says.
         TlsRequirementType::ExternalOnly => {
-            return Err(Invalid::new("EXTERNAL_ONLY is not supported by this proxy").at("require_tls"));
+            return Err(
+                Invalid::new("EXTERNAL_ONLY is not supported by this proxy").at("require_tls")
+            );
         }
     };
     Ok(VirtualHost {
@@ -76,10 +81,20 @@ fn virtual_host(message: &WireHost) -> Result<VirtualHost, Invalid> {
         routes: each("routes", &message.routes, self::route)?,
         require_tls,
         headers: header::compile(&lists!(message))?,
-        retry: message.retry_policy.as_ref().map(route_action::retry).transpose().at("retry_policy")?,
+        retry: message
+            .retry_policy
+            .as_ref()
+            .map(route_action::retry)
+            .transpose()
+            .at("retry_policy")?,
         attempt_count_in_request: message.include_request_attempt_count,
         attempt_count_in_response: message.include_attempt_count_in_response,
-        overrides: overrides(&message.typed_per_filter_config)?,
+        overrides: filter::overrides(&message.typed_per_filter_config)?,
+        rate_limits: each("rate_limits", &message.rate_limits, rate_limit::policy)?,
+        body_limit: limits::body(
+            message.request_body_buffer_limit.as_ref(),
+            message.per_request_buffer_limit_bytes.as_ref(),
+        )?,
     })
 }
 
@@ -87,26 +102,49 @@ fn domain(domain: &str) -> Result<Arc<str>, Invalid> {
     let inner = domain.trim_start_matches('*').trim_end_matches('*');
     let stars = domain.len() - inner.len();
     if domain.is_empty() || stars > 1 || inner.contains('*') {
-        return Err(Invalid::new(format!("expected an exact name, *suffix, prefix* or *, got {domain:?}")));
+        return Err(Invalid::new(format!(
+            "expected an exact name, *suffix, prefix* or *, got {domain:?}"
+        )));
     }
     Ok(domain.to_ascii_lowercase().into())
 }
 
+#[allow(deprecated, reason = "older control planes say there how much is kept of a body")]
 fn route(message: &WireRoute) -> Result<Route, Invalid> {
     refuse(&[("route_specifiers", !message.route_specifiers.is_empty())])?;
     let action = match required("action", message.action.as_ref())? {
-        route::Action::Route(action) => Action::Forward(Box::new(route_action::forward(action).at("route")?)),
-        route::Action::Redirect(action) => Action::Redirect(route_action::redirect(action).at("redirect")?),
-        route::Action::DirectResponse(action) => Action::Direct(route_action::direct(action).at("direct_response")?),
+        route::Action::Route(action) => {
+            Action::Forward(Box::new(route_action::forward(action).at("route")?))
+        }
+        route::Action::Redirect(action) => {
+            Action::Redirect(route_action::redirect(action).at("redirect")?)
+        }
+        route::Action::DirectResponse(action) => {
+            Action::Direct(route_action::direct(action).at("direct_response")?)
+        }
         _ => return Err(Invalid::new("not supported by this proxy").at("action")),
     };
     Ok(Route {
         name: message.name.as_str().into(),
-        matching: required("match", message.r#match.as_ref()).and_then(|m| route_match(m).at("match"))?,
+        matching: required("match", message.r#match.as_ref())
+            .and_then(|m| route_match(m).at("match"))?,
         action,
         headers: header::compile(&lists!(message))?,
-        overrides: overrides(&message.typed_per_filter_config)?,
+        overrides: filter::overrides(&message.typed_per_filter_config)?,
+        operation: message.decorator.as_ref().map(operation).transpose().at("decorator")?.flatten(),
+        body_limit: limits::body(
+            message.request_body_buffer_limit.as_ref(),
+            message.per_request_buffer_limit_bytes.as_ref(),
+        )?,
     })
+}
+
+/// `None` if it is not to be told.
+fn operation(message: &Decorator) -> Result<Option<HeaderValue>, Invalid> {
+    let operation = HeaderValue::from_str(&message.operation)
+        .map_err(|_| Invalid::new("expected what a header field can hold").at("operation"))?;
+    Ok(Some(operation)
+        .filter(|operation| !operation.is_empty() && flag(message.propagate.as_ref(), true)))
 }
 
 fn route_match(message: &WireMatch) -> Result<RouteMatch, Invalid> {
@@ -116,7 +154,10 @@ fn route_match(message: &WireMatch) -> Result<RouteMatch, Invalid> {
         ("dynamic_metadata", !message.dynamic_metadata.is_empty()),
         ("filter_state", !message.filter_state.is_empty()),
     ])?;
-    let fraction = message.runtime_fraction.as_ref().map(|fraction| fraction.default_value.as_ref().map(share));
+    let fraction = message
+        .runtime_fraction
+        .as_ref()
+        .map(|fraction| fraction.default_value.as_ref().map(share));
     Ok(RouteMatch {
         path: path(message)?,
         headers: each("headers", &message.headers, matcher::header)?,
@@ -132,22 +173,21 @@ fn route_match(message: &WireMatch) -> Result<RouteMatch, Invalid> {
 fn path(message: &WireMatch) -> Result<PathMatcher, Invalid> {
     let case_sensitive = flag(message.case_sensitive.as_ref(), true);
     match required("path_specifier", message.path_specifier.as_ref())? {
-        PathSpecifier::Prefix(path) => Ok(PathMatcher::Prefix { path: path.as_str().into(), case_sensitive }),
-        PathSpecifier::Path(path) => Ok(PathMatcher::Exact { path: path.as_str().into(), case_sensitive }),
+        PathSpecifier::Prefix(path) => {
+            Ok(PathMatcher::Prefix { path: path.as_str().into(), case_sensitive })
+        }
+        PathSpecifier::Path(path) => {
+            Ok(PathMatcher::Exact { path: path.as_str().into(), case_sensitive })
+        }
         PathSpecifier::PathSeparatedPrefix(path) => {
             Ok(PathMatcher::Segments { path: path.as_str().into(), case_sensitive })
         }
-        PathSpecifier::SafeRegex(expression) => Ok(PathMatcher::Regex(matcher::regex(expression).at("safe_regex")?)),
+        PathSpecifier::SafeRegex(expression) => {
+            Ok(PathMatcher::Regex(matcher::regex(expression).at("safe_regex")?))
+        }
         PathSpecifier::ConnectMatcher(_) => Ok(PathMatcher::Connect),
-        PathSpecifier::PathMatchPolicy(_) => Err(Invalid::new("not supported by this proxy").at("path_match_policy")),
+        PathSpecifier::PathMatchPolicy(_) => {
+            Err(Invalid::new("not supported by this proxy").at("path_match_policy"))
+        }
     }
-}
-
-/// Compiles the per-route settings of HTTP filters.
-pub(super) fn overrides(configs: &HashMap<String, Any>) -> Result<FilterOverrides, Invalid> {
-    let mut overrides = FilterOverrides::default();
-    for (filter, config) in configs {
-        http_filter::per_route(&mut overrides, config).at(&format!("typed_per_filter_config[{filter}]"))?;
-    }
-    Ok(overrides)
 }

@@ -11,7 +11,8 @@ use envoy_types::pb::envoy::{
             WeightedCluster as WireWeighted, redirect_action,
             retry_policy::{RetryHostPredicate, retry_host_predicate},
             route_action::{
-                ClusterSpecifier, HashPolicy as WireHash, HostRewriteSpecifier, RequestMirrorPolicy,
+                ClusterSpecifier, HashPolicy as WireHash, HostRewriteSpecifier,
+                RequestMirrorPolicy,
                 hash_policy::{Cookie as WireCookie, PolicySpecifier},
             },
             weighted_cluster::{ClusterWeight, cluster_weight},
@@ -22,31 +23,37 @@ use envoy_types::pb::envoy::{
 use regex::Regex;
 
 use super::{
-    field::{At, Invalid, each, flag, limit, number, optional_duration, port, refuse, required, share, type_name},
+    field::{
+        At, Invalid, each, flag, limit, number, optional_duration, port, refuse, required, share,
+        status, type_name,
+    },
+    filter,
     header::{self, lists},
-    matcher, route,
+    matcher, rate_limit,
 };
 use crate::runtime::{
     action::{
-        DirectResponse, Forward, HashPolicy, HashSource, HostRewrite, Mirror, NewCookie, PathRewrite, Redirect,
-        RedirectPath, RetryOn, RetryPolicy, WeightedCluster,
+        DirectResponse, Forward, HashPolicy, HashSource, HostRewrite, Mirror, NewCookie,
+        PathRewrite, Redirect, RedirectPath, RetryOn, RetryPolicy,
     },
     matcher::Share,
-    route::{ClusterChoice, WeightedClusters},
+    target::{ClusterChoice, WeightedCluster, WeightedClusters},
 };
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 const DEFAULT_BACK_OFF: Duration = Duration::from_millis(25);
 
 /// Compiles a forwarding action.
-#[allow(deprecated, reason = "`max_grpc_timeout` is what istiod sends; others are refused, not skipped")]
+#[allow(
+    deprecated,
+    reason = "`max_grpc_timeout` is what istiod sends; others are refused, not skipped"
+)]
 pub(super) fn forward(message: &RouteAction) -> Result<Forward, Invalid> {
     refuse(&[
         ("metadata_match", message.metadata_match.is_some()),
         ("path_rewrite_policy", message.path_rewrite_policy.is_some()),
         ("path_rewrite", !message.path_rewrite.is_empty()),
         ("retry_policy_typed_config", message.retry_policy_typed_config.is_some()),
-        ("rate_limits", !message.rate_limits.is_empty()),
         ("cors", message.cors.is_some()),
         ("internal_redirect_policy", message.internal_redirect_policy.is_some()),
         ("internal_redirect_action", message.internal_redirect_action != 0),
@@ -69,10 +76,17 @@ pub(super) fn forward(message: &RouteAction) -> Result<Forward, Invalid> {
         retry: message.retry_policy.as_ref().map(retry).transpose().at("retry_policy")?,
         hash: each("hash_policy", &message.hash_policy, hash)?,
         mirrors: each("request_mirror_policies", &message.request_mirror_policies, mirror)?,
+        rate_limits: each("rate_limits", &message.rate_limits, rate_limit::policy)?,
+        include_host_rate_limits: flag(message.include_vh_rate_limits.as_ref(), false),
         upgrades: message
             .upgrade_configs
             .iter()
-            .map(|upgrade| (upgrade.upgrade_type.to_ascii_lowercase().into(), flag(upgrade.enabled.as_ref(), true)))
+            .map(|upgrade| {
+                (
+                    upgrade.upgrade_type.to_ascii_lowercase().into(),
+                    flag(upgrade.enabled.as_ref(), true),
+                )
+            })
             .collect(),
     })
 }
@@ -80,8 +94,12 @@ pub(super) fn forward(message: &RouteAction) -> Result<Forward, Invalid> {
 fn cluster(message: &RouteAction) -> Result<ClusterChoice, Invalid> {
     match required("cluster_specifier", message.cluster_specifier.as_ref())? {
         ClusterSpecifier::Cluster(name) => Ok(ClusterChoice::One(name.as_str().into())),
-        ClusterSpecifier::ClusterHeader(name) => Ok(ClusterChoice::Header(name.to_ascii_lowercase().into())),
-        ClusterSpecifier::WeightedClusters(weighted) => weighted_clusters(weighted).at("weighted_clusters"),
+        ClusterSpecifier::ClusterHeader(name) => {
+            Ok(ClusterChoice::Header(name.to_ascii_lowercase().into()))
+        }
+        ClusterSpecifier::WeightedClusters(weighted) => {
+            weighted_clusters(weighted).at("weighted_clusters")
+        }
         _ => Err(Invalid::new("not supported by this proxy").at("cluster_specifier")),
     }
 }
@@ -105,19 +123,22 @@ fn weighted_cluster(message: &ClusterWeight) -> Result<WeightedCluster, Invalid>
         name: message.name.as_str().into(),
         weight: number(message.weight.as_ref(), 0),
         headers: header::compile(&lists!(message))?,
-        host_rewrite: host_rewrite
-            .map(|cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)| host.as_str().into()),
-        overrides: route::overrides(&message.typed_per_filter_config)?,
+        host_rewrite: host_rewrite.map(
+            |cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)| host.as_str().into(),
+        ),
+        overrides: filter::overrides(&message.typed_per_filter_config)?,
     })
 }
 
-/// Zero means no limit; nothing means Envoy's 15 seconds. A limit for the whole stream counts like one for the answer.
+/// Zero means no limit; nothing means Envoy's 15 seconds. A limit for the whole stream counts like
+/// one for the answer.
 fn timeout(message: &RouteAction) -> Result<Option<Duration>, Invalid> {
     let answer = match optional_duration("timeout", message.timeout.as_ref())? {
         None => Some(DEFAULT_TIMEOUT),
         Some(timeout) => Some(timeout).filter(|timeout| !timeout.is_zero()),
     };
-    let stream = message.max_stream_duration.as_ref().and_then(|limits| limits.max_stream_duration.as_ref());
+    let stream =
+        message.max_stream_duration.as_ref().and_then(|limits| limits.max_stream_duration.as_ref());
     let stream = limit("max_stream_duration.max_stream_duration", stream)?;
     Ok(match (answer, stream) {
         (Some(answer), Some(stream)) => Some(answer.min(stream)),
@@ -127,11 +148,17 @@ fn timeout(message: &RouteAction) -> Result<Option<Duration>, Invalid> {
 
 #[allow(deprecated, reason = "`max_grpc_timeout` is what istiod sends")]
 fn max_grpc_timeout(message: &RouteAction) -> Result<Option<Duration>, Invalid> {
-    let newer = message.max_stream_duration.as_ref().and_then(|limits| limits.grpc_timeout_header_max.as_ref());
+    let newer = message
+        .max_stream_duration
+        .as_ref()
+        .and_then(|limits| limits.grpc_timeout_header_max.as_ref());
     optional_duration("max_grpc_timeout", newer.or(message.max_grpc_timeout.as_ref()))
 }
 
-fn path_rewrite(prefix: &str, regex: Option<&RegexMatchAndSubstitute>) -> Result<PathRewrite, Invalid> {
+fn path_rewrite(
+    prefix: &str,
+    regex: Option<&RegexMatchAndSubstitute>,
+) -> Result<PathRewrite, Invalid> {
     match (prefix, regex) {
         ("", None) => Ok(PathRewrite::Keep),
         ("", Some(regex)) => regex_rewrite(regex).at("regex_rewrite"),
@@ -142,8 +169,10 @@ fn path_rewrite(prefix: &str, regex: Option<&RegexMatchAndSubstitute>) -> Result
 
 fn regex_rewrite(message: &RegexMatchAndSubstitute) -> Result<PathRewrite, Invalid> {
     let pattern = required("pattern", message.pattern.as_ref())?;
-    let expression = Regex::new(&pattern.regex).map_err(|error| matcher::bad_regex(&error)).at("pattern")?;
-    let substitution = substitution(&message.substitution, expression.captures_len()).at("substitution")?;
+    let expression =
+        Regex::new(&pattern.regex).map_err(|error| matcher::bad_regex(&error)).at("pattern")?;
+    let substitution =
+        substitution(&message.substitution, expression.captures_len()).at("substitution")?;
     Ok(PathRewrite::Regex(expression, substitution))
 }
 
@@ -156,12 +185,16 @@ fn substitution(text: &str, groups: usize) -> Result<Arc<str>, Invalid> {
             '$' => out.push_str("$$"),
             '\\' => match chars.next() {
                 Some('\\') => out.push('\\'),
-                Some(digit) if digit.to_digit(10).is_some_and(|group| (group as usize) < groups) => {
+                Some(digit)
+                    if digit.to_digit(10).is_some_and(|group| (group as usize) < groups) =>
+                {
                     out.push_str(&format!("${{{digit}}}"));
                 }
                 other => {
                     let escape = other.map(String::from).unwrap_or_default();
-                    return Err(Invalid::new(format!("\\{escape} is not a group of the expression")));
+                    return Err(Invalid::new(format!(
+                        "\\{escape} is not a group of the expression"
+                    )));
                 }
             },
             other => out.push(other),
@@ -173,11 +206,19 @@ fn substitution(text: &str, groups: usize) -> Result<Arc<str>, Invalid> {
 fn host_rewrite(message: &RouteAction) -> Result<HostRewrite, Invalid> {
     Ok(match &message.host_rewrite_specifier {
         None => HostRewrite::Keep,
-        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => HostRewrite::Literal(host.as_str().into()),
-        Some(HostRewriteSpecifier::AutoHostRewrite(auto)) if flag(Some(auto), false) => HostRewrite::Endpoint,
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+            HostRewrite::Literal(host.as_str().into())
+        }
+        Some(HostRewriteSpecifier::AutoHostRewrite(auto)) if flag(Some(auto), false) => {
+            HostRewrite::Endpoint
+        }
         Some(HostRewriteSpecifier::AutoHostRewrite(_)) => HostRewrite::Keep,
-        Some(HostRewriteSpecifier::HostRewriteHeader(name)) => HostRewrite::Header(name.to_ascii_lowercase().into()),
-        Some(_) => return Err(Invalid::new("not supported by this proxy").at("host_rewrite_specifier")),
+        Some(HostRewriteSpecifier::HostRewriteHeader(name)) => {
+            HostRewrite::Header(name.to_ascii_lowercase().into())
+        }
+        Some(_) => {
+            return Err(Invalid::new("not supported by this proxy").at("host_rewrite_specifier"));
+        }
     })
 }
 
@@ -190,31 +231,36 @@ pub(super) fn retry(message: &WireRetry) -> Result<Arc<RetryPolicy>, Invalid> {
         ("retriable_request_headers", !message.retriable_request_headers.is_empty()),
         ("per_try_idle_timeout", message.per_try_idle_timeout.is_some()),
     ])?;
-    let predicate = message.retry_host_predicate.iter().find(|predicate| !avoids_tried_hosts(predicate));
+    let predicate =
+        message.retry_host_predicate.iter().find(|predicate| !avoids_tried_hosts(predicate));
     if let Some(predicate) = predicate {
-        return Err(
-            Invalid::new(format!("{} is not supported by this proxy", predicate.name)).at("retry_host_predicate")
-        );
+        return Err(Invalid::new(format!("{} is not supported by this proxy", predicate.name))
+            .at("retry_host_predicate"));
     }
     let on = RetryOn::parse(&message.retry_on)
         .map_err(|word| Invalid::new(format!("unknown condition {word:?}")).at("retry_on"))?;
     let back_off = message.retry_back_off.as_ref();
-    let base = limit("retry_back_off.base_interval", back_off.and_then(|b| b.base_interval.as_ref()))?;
+    let base =
+        limit("retry_back_off.base_interval", back_off.and_then(|b| b.base_interval.as_ref()))?;
     let base = base.unwrap_or(DEFAULT_BACK_OFF);
-    let longest = limit("retry_back_off.max_interval", back_off.and_then(|b| b.max_interval.as_ref()))?;
+    let longest =
+        limit("retry_back_off.max_interval", back_off.and_then(|b| b.max_interval.as_ref()))?;
     let attempts = u32::try_from(message.host_selection_retry_max_attempts).unwrap_or(0).max(1);
     Ok(Arc::new(RetryPolicy {
         on,
         retries: number(message.num_retries.as_ref(), 1),
         per_try_timeout: limit("per_try_timeout", message.per_try_timeout.as_ref())?,
-        statuses: each("retriable_status_codes", &message.retriable_status_codes, |code| status("", *code))?,
+        statuses: each("retriable_status_codes", &message.retriable_status_codes, |code| {
+            status("", *code)
+        })?,
         back_off_base: base,
         back_off_max: longest.unwrap_or(base * 10).max(base),
         reselect_attempts: if message.retry_host_predicate.is_empty() { 0 } else { attempts },
     }))
 }
 
-/// Whether a predicate asks for another endpoint than those tried; nobody is marked as a canary here.
+/// Whether a predicate asks for another endpoint than those tried; nobody is marked as a canary
+/// here.
 fn avoids_tried_hosts(predicate: &RetryHostPredicate) -> bool {
     let kind = match &predicate.config_type {
         Some(retry_host_predicate::ConfigType::TypedConfig(config)) => type_name(config),
@@ -237,14 +283,19 @@ fn hash(message: &WireHash) -> Result<HashPolicy, Invalid> {
         }
         PolicySpecifier::Cookie(cookie) => HashSource::Cookie {
             name: cookie.name.as_str().into(),
-            new: optional_duration("cookie.ttl", cookie.ttl.as_ref())?.map(|ttl| new_cookie(cookie, ttl)),
+            new: optional_duration("cookie.ttl", cookie.ttl.as_ref())?
+                .map(|ttl| new_cookie(cookie, ttl)),
         },
         PolicySpecifier::ConnectionProperties(properties) => {
             refuse(&[("connection_properties.source_ip", !properties.source_ip)])?;
             HashSource::SourceIp
         }
-        PolicySpecifier::QueryParameter(parameter) => HashSource::Query(parameter.name.as_str().into()),
-        PolicySpecifier::FilterState(_) => return Err(Invalid::new("not supported by this proxy").at("filter_state")),
+        PolicySpecifier::QueryParameter(parameter) => {
+            HashSource::Query(parameter.name.as_str().into())
+        }
+        PolicySpecifier::FilterState(_) => {
+            return Err(Invalid::new("not supported by this proxy").at("filter_state"));
+        }
     };
     Ok(HashPolicy { source, terminal: message.terminal })
 }
@@ -254,13 +305,16 @@ fn new_cookie(message: &WireCookie, ttl: Duration) -> NewCookie {
     NewCookie {
         ttl,
         path: message.path.as_str().into(),
-        attributes: attributes.map(|one| (one.name.as_str().into(), one.value.as_str().into())).collect(),
+        attributes: attributes
+            .map(|one| (one.name.as_str().into(), one.value.as_str().into()))
+            .collect(),
     }
 }
 
 fn mirror(message: &RequestMirrorPolicy) -> Result<Mirror, Invalid> {
     refuse(&[("cluster_header", !message.cluster_header.is_empty())])?;
-    let fraction = message.runtime_fraction.as_ref().and_then(|fraction| fraction.default_value.as_ref());
+    let fraction =
+        message.runtime_fraction.as_ref().and_then(|fraction| fraction.default_value.as_ref());
     Ok(Mirror {
         cluster: message.cluster.as_str().into(),
         share: fraction.map_or(Share::ALL, share),
@@ -291,9 +345,15 @@ pub(super) fn redirect(message: &RedirectAction) -> Result<Redirect, Invalid> {
         path: match &message.path_rewrite_specifier {
             None => RedirectPath::Rewrite(PathRewrite::Keep),
             Some(Path::PathRedirect(path)) => RedirectPath::Whole(text(path)),
-            Some(Path::PrefixRewrite(prefix)) => RedirectPath::Rewrite(PathRewrite::Prefix(text(prefix))),
-            Some(Path::PathRewrite(_)) => return Err(Invalid::new("not supported by this proxy").at("path_rewrite")),
-            Some(Path::RegexRewrite(regex)) => RedirectPath::Rewrite(regex_rewrite(regex).at("regex_rewrite")?),
+            Some(Path::PrefixRewrite(prefix)) => {
+                RedirectPath::Rewrite(PathRewrite::Prefix(text(prefix)))
+            }
+            Some(Path::PathRewrite(_)) => {
+                return Err(Invalid::new("not supported by this proxy").at("path_rewrite"));
+            }
+            Some(Path::RegexRewrite(regex)) => {
+                RedirectPath::Rewrite(regex_rewrite(regex).at("regex_rewrite")?)
+            }
         },
         strip_query: message.strip_query,
     })
@@ -309,10 +369,4 @@ pub(super) fn direct(message: &DirectResponseAction) -> Result<DirectResponse, I
         Some(_) => return Err(Invalid::new("expected an inline_string or inline_bytes").at("body")),
     };
     Ok(DirectResponse { status: status("status", message.status)?, body })
-}
-
-/// An HTTP status.
-pub(super) fn status(field: &str, code: u32) -> Result<u16, Invalid> {
-    let status = u16::try_from(code).ok().filter(|status| (100..600).contains(status));
-    status.ok_or_else(|| Invalid::new(format!("expected an HTTP status, got {code}")).at(field))
 }

@@ -7,7 +7,9 @@ use std::{
 
 use envoy_types::pb::envoy::{
     config::core::v3::{DataSource, data_source::Specifier},
-    extensions::transport_sockets::tls::v3::{Secret, TlsCertificate, secret::Type},
+    extensions::transport_sockets::tls::v3::{
+        CertificateValidationContext, Secret, TlsCertificate, secret::Type,
+    },
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use zeroize::Zeroizing;
@@ -15,7 +17,6 @@ use zeroize::Zeroizing;
 use super::{
     check_name,
     field::{At, Invalid, refuse, required},
-    tls::refuse_validation_extras,
 };
 use crate::{
     identity::files::{FileContent, FileSecret},
@@ -47,7 +48,9 @@ impl SecretSlots {
 pub(super) fn compile(name: &str, message: &Secret) -> Result<SecretMaterial, Invalid> {
     check_name(name, &message.name)?;
     match &message.r#type {
-        Some(Type::TlsCertificate(certificate)) => self::certificate(certificate).at("tls_certificate"),
+        Some(Type::TlsCertificate(certificate)) => {
+            self::certificate(certificate).at("tls_certificate")
+        }
         Some(Type::ValidationContext(context)) => {
             refuse_validation_extras(context).at("validation_context")?;
             let sans = !context.match_typed_subject_alt_names.is_empty();
@@ -57,6 +60,27 @@ pub(super) fn compile(name: &str, message: &Secret) -> Result<SecretMaterial, In
         }
         _ => Err(Invalid::new("expected a tls_certificate or a validation_context")),
     }
+}
+
+/// Refuses checks of certificates that this proxy would not make.
+pub(super) fn refuse_validation_extras(
+    message: &CertificateValidationContext,
+) -> Result<(), Invalid> {
+    refuse(&[
+        ("ca_certificate_provider_instance", message.ca_certificate_provider_instance.is_some()),
+        ("system_root_certs", message.system_root_certs.is_some()),
+        ("verify_certificate_spki", !message.verify_certificate_spki.is_empty()),
+        ("verify_certificate_hash", !message.verify_certificate_hash.is_empty()),
+        (
+            "require_signed_certificate_timestamp",
+            message.require_signed_certificate_timestamp.is_some(),
+        ),
+        ("crl", message.crl.is_some()),
+        ("allow_expired_certificate", message.allow_expired_certificate),
+        ("trust_chain_verification", message.trust_chain_verification != 0),
+        ("custom_validator_config", message.custom_validator_config.is_some()),
+        ("max_verify_depth", message.max_verify_depth.is_some()),
+    ])
 }
 
 /// Reads a certificate chain with its key.
@@ -78,7 +102,8 @@ pub(super) fn certificate(message: &TlsCertificate) -> Result<SecretMaterial, In
 }
 
 fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Invalid> {
-    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| Invalid::new("not a PEM private key"))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(pem).map_err(|_| Invalid::new("not a PEM private key"))?;
     rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
         .map_err(|_| Invalid::new("not an RSA, ECDSA or Ed25519 key"))?;
     Ok(key)
@@ -113,9 +138,8 @@ fn read(source: &DataSource) -> Result<Vec<u8>, Invalid> {
     match &source.specifier {
         Some(Specifier::InlineBytes(bytes)) => Ok(bytes.clone()),
         Some(Specifier::InlineString(text)) => Ok(text.clone().into_bytes()),
-        Some(Specifier::Filename(path)) => {
-            std::fs::read(path).map_err(|error| Invalid::new(format!("cannot read {path}: {error}")).at("filename"))
-        }
+        Some(Specifier::Filename(path)) => std::fs::read(path)
+            .map_err(|error| Invalid::new(format!("cannot read {path}: {error}")).at("filename")),
         Some(Specifier::EnvironmentVariable(_)) => {
             Err(Invalid::new("not supported by this proxy").at("environment_variable"))
         }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::{
     config::core::v3::{ConfigSource, config_source::ConfigSourceSpecifier},
     extensions::transport_sockets::tls::v3::{
-        CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
-        TlsParameters, UpstreamTlsContext, common_tls_context::ValidationContextType,
-        subject_alt_name_matcher::SanType, tls_parameters::TlsProtocol,
+        CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
+        SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext,
+        common_tls_context::ValidationContextType, subject_alt_name_matcher::SanType,
+        tls_parameters::TlsProtocol,
     },
     r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern},
 };
@@ -20,7 +21,8 @@ use super::{
 use crate::{
     identity::files::FileSecret,
     runtime::secret::{
-        DownstreamTls, PeerValidation, SanMatcher, SecretMaterial, SecretRef, SecretSlot, TlsVersions, UpstreamTls,
+        DownstreamTls, PeerValidation, SanMatcher, SecretMaterial, SecretRef, SecretSlot,
+        TlsVersions, UpstreamTls,
     },
 };
 
@@ -39,42 +41,61 @@ const WORKLOAD_CERTIFICATE: &str = "default";
 const WORKLOAD_ROOTS: &str = "ROOTCA";
 
 /// Compiles the TLS context of a filter chain.
-pub(super) fn downstream(context: &mut Context, message: &DownstreamTlsContext) -> Result<DownstreamTls, Invalid> {
+pub(super) fn downstream(
+    context: &mut Context,
+    message: &DownstreamTlsContext,
+) -> Result<DownstreamTls, Invalid> {
     refuse(&[("require_sni", flag(message.require_sni.as_ref(), false))])?;
     let common = required("common_tls_context", message.common_tls_context.as_ref())?;
     let require_client_certificate = flag(message.require_client_certificate.as_ref(), false);
     let parts = common_parts(context, common).at("common_tls_context")?;
     if require_client_certificate && parts.validation.is_none() {
-        return Err(Invalid::new("client certificates are required, but there is nothing to check them against")
-            .at("common_tls_context.validation_context"));
+        return Err(Invalid::new(
+            "client certificates are required, but there is nothing to check them against",
+        )
+        .at("common_tls_context.validation_context"));
     }
     Ok(DownstreamTls {
-        certificate: parts
-            .certificate
-            .ok_or_else(|| Invalid::new("expected a certificate, got none").at("common_tls_context"))?,
+        certificate: parts.certificate.ok_or_else(|| {
+            Invalid::new("expected a certificate, got none").at("common_tls_context")
+        })?,
         validation: parts.validation,
         require_client_certificate,
         alpn: parts.alpn,
-        suites: suites(common.tls_params.as_ref(), parts.versions).at("common_tls_context.tls_params.cipher_suites")?,
+        suites: suites(common.tls_params.as_ref(), parts.versions)
+            .at("common_tls_context.tls_params.cipher_suites")?,
         versions: parts.versions,
     })
 }
 
-/// The suites of TLS 1.2 that we have among those that are listed; `[A|B]` lists equals. The others only narrow it.
-fn suites(parameters: Option<&TlsParameters>, versions: TlsVersions) -> Result<Vec<Arc<str>>, Invalid> {
-    let listed = parameters.map(|parameters| parameters.cipher_suites.as_slice()).unwrap_or_default();
+/// The suites of TLS 1.2 that we have among those that are listed; `[A|B]` lists equals. The others
+/// only narrow it.
+fn suites(
+    parameters: Option<&TlsParameters>,
+    versions: TlsVersions,
+) -> Result<Vec<Arc<str>>, Invalid> {
+    let listed =
+        parameters.map(|parameters| parameters.cipher_suites.as_slice()).unwrap_or_default();
     let names = listed.iter().flat_map(|entry| entry.trim_matches(['[', ']']).split('|'));
     let known: Vec<Arc<str>> = names.filter(|name| SUITES.contains(name)).map(Into::into).collect();
     if known.is_empty() && !listed.is_empty() && versions.tls12 {
-        return Err(Invalid::new(format!("expected one of {}, got {}", SUITES.join(", "), listed.join(", "))));
+        return Err(Invalid::new(format!(
+            "expected one of {}, got {}",
+            SUITES.join(", "),
+            listed.join(", ")
+        )));
     }
     Ok(known)
 }
 
 /// Compiles the TLS context of a cluster.
-pub(super) fn upstream(context: &mut Context, message: &UpstreamTlsContext) -> Result<UpstreamTls, Invalid> {
+pub(super) fn upstream(
+    context: &mut Context,
+    message: &UpstreamTlsContext,
+) -> Result<UpstreamTls, Invalid> {
     let common = required("common_tls_context", message.common_tls_context.as_ref())?;
-    let suites = common.tls_params.as_ref().is_some_and(|parameters| !parameters.cipher_suites.is_empty());
+    let suites =
+        common.tls_params.as_ref().is_some_and(|parameters| !parameters.cipher_suites.is_empty());
     refuse(&[("common_tls_context.tls_params.cipher_suites", suites)])?;
     let parts = common_parts(context, common).at("common_tls_context")?;
     if message.auto_sni_san_validation && parts.validation.is_none() {
@@ -113,8 +134,12 @@ fn common_parts(context: &mut Context, message: &CommonTlsContext) -> Result<Com
     })
 }
 
-fn certificate(context: &mut Context, message: &CommonTlsContext) -> Result<Option<SecretRef>, Invalid> {
-    let (inline, by_name) = (&message.tls_certificates, &message.tls_certificate_sds_secret_configs);
+fn certificate(
+    context: &mut Context,
+    message: &CommonTlsContext,
+) -> Result<Option<SecretRef>, Invalid> {
+    let (inline, by_name) =
+        (&message.tls_certificates, &message.tls_certificate_sds_secret_configs);
     match (inline.as_slice(), by_name.as_slice()) {
         ([], []) => Ok(None),
         ([certificate], []) => {
@@ -125,19 +150,23 @@ fn certificate(context: &mut Context, message: &CommonTlsContext) -> Result<Opti
             let reference = named(context, config, WORKLOAD_CERTIFICATE);
             reference.map(Some).at("tls_certificate_sds_secret_configs[0]")
         }
-        _ => {
-            Err(Invalid::new("expected one certificate, several are not supported by this proxy")
-                .at("tls_certificates"))
-        }
+        _ => Err(Invalid::new("expected one certificate, several are not supported by this proxy")
+            .at("tls_certificates")),
     }
 }
 
-fn validation(context: &mut Context, message: &CommonTlsContext) -> Result<Option<PeerValidation>, Invalid> {
+fn validation(
+    context: &mut Context,
+    message: &CommonTlsContext,
+) -> Result<Option<PeerValidation>, Invalid> {
     match &message.validation_context_type {
         None => Ok(None),
-        Some(ValidationContextType::ValidationContext(inline)) => inline_validation(inline).at("validation_context"),
+        Some(ValidationContextType::ValidationContext(inline)) => {
+            inline_validation(inline).at("validation_context")
+        }
         Some(ValidationContextType::ValidationContextSdsSecretConfig(config)) => {
-            let roots = named(context, config, WORKLOAD_ROOTS).at("validation_context_sds_secret_config")?;
+            let roots = named(context, config, WORKLOAD_ROOTS)
+                .at("validation_context_sds_secret_config")?;
             Ok(Some(PeerValidation { roots, sans: Vec::new() }))
         }
         Some(ValidationContextType::CombinedValidationContext(combined)) => {
@@ -146,17 +175,24 @@ fn validation(context: &mut Context, message: &CommonTlsContext) -> Result<Optio
                 .and_then(|config| named(context, config, WORKLOAD_ROOTS))
                 .at("combined_validation_context")?;
             let field = "combined_validation_context.default_validation_context";
-            let sans = combined.default_validation_context.as_ref().map_or(Ok(Vec::new()), names).at(field)?;
+            let sans = combined
+                .default_validation_context
+                .as_ref()
+                .map_or(Ok(Vec::new()), names)
+                .at(field)?;
             Ok(Some(PeerValidation { roots, sans }))
         }
         Some(_) => Err(Invalid::new("not supported by this proxy").at("validation_context_type")),
     }
 }
 
-fn inline_validation(message: &CertificateValidationContext) -> Result<Option<PeerValidation>, Invalid> {
+fn inline_validation(
+    message: &CertificateValidationContext,
+) -> Result<Option<PeerValidation>, Invalid> {
     let sans = names(message)?;
     let Some(source) = &message.trusted_ca else {
-        // Envoy then trusts any certificate; a list of names without roots would only look like a check.
+        // Envoy then trusts any certificate; a list of names without roots would only look like a
+        // check.
         return required("trusted_ca", sans.is_empty().then_some(&())).map(|()| None);
     };
     let roots = inline_slot(secret::trust(source).at("trusted_ca")?);
@@ -165,32 +201,23 @@ fn inline_validation(message: &CertificateValidationContext) -> Result<Option<Pe
 
 #[allow(deprecated, reason = "istiod still sends `match_subject_alt_names`")]
 fn names(message: &CertificateValidationContext) -> Result<Vec<SanMatcher>, Invalid> {
-    refuse_validation_extras(message)?;
+    secret::refuse_validation_extras(message)?;
     let mut sans = each("match_subject_alt_names", &message.match_subject_alt_names, san)?;
-    sans.extend(each("match_typed_subject_alt_names", &message.match_typed_subject_alt_names, typed_san)?);
+    sans.extend(each(
+        "match_typed_subject_alt_names",
+        &message.match_typed_subject_alt_names,
+        typed_san,
+    )?);
     Ok(sans)
-}
-
-/// Refuses checks of certificates that this proxy would not make.
-pub(super) fn refuse_validation_extras(message: &CertificateValidationContext) -> Result<(), Invalid> {
-    refuse(&[
-        ("ca_certificate_provider_instance", message.ca_certificate_provider_instance.is_some()),
-        ("system_root_certs", message.system_root_certs.is_some()),
-        ("verify_certificate_spki", !message.verify_certificate_spki.is_empty()),
-        ("verify_certificate_hash", !message.verify_certificate_hash.is_empty()),
-        ("require_signed_certificate_timestamp", message.require_signed_certificate_timestamp.is_some()),
-        ("crl", message.crl.is_some()),
-        ("allow_expired_certificate", message.allow_expired_certificate),
-        ("trust_chain_verification", message.trust_chain_verification != 0),
-        ("custom_validator_config", message.custom_validator_config.is_some()),
-        ("max_verify_depth", message.max_verify_depth.is_some()),
-    ])
 }
 
 fn typed_san(message: &SubjectAltNameMatcher) -> Result<SanMatcher, Invalid> {
     match message.san_type() {
-        SanType::Uri | SanType::Dns => required("matcher", message.matcher.as_ref()).and_then(san).at("matcher"),
-        other => Err(Invalid::new(format!("expected URI or DNS, got {}", other.as_str_name())).at("san_type")),
+        SanType::Uri | SanType::Dns => {
+            required("matcher", message.matcher.as_ref()).and_then(san).at("matcher")
+        }
+        other => Err(Invalid::new(format!("expected URI or DNS, got {}", other.as_str_name()))
+            .at("san_type")),
     }
 }
 
@@ -200,7 +227,9 @@ fn san(matcher: &StringMatcher) -> Result<SanMatcher, Invalid> {
         Some(MatchPattern::Exact(text)) => Ok(SanMatcher::Exact(text.as_str().into())),
         Some(MatchPattern::Prefix(text)) => Ok(SanMatcher::Prefix(text.as_str().into())),
         Some(MatchPattern::Suffix(text)) => Ok(SanMatcher::Suffix(text.as_str().into())),
-        _ => Err(Invalid::new("expected exact, prefix or suffix, others are not supported by this proxy")),
+        _ => Err(Invalid::new(
+            "expected exact, prefix or suffix, others are not supported by this proxy",
+        )),
     }
 }
 
@@ -219,12 +248,17 @@ fn versions(parameters: Option<&TlsParameters>) -> Result<TlsVersions, Invalid> 
         }
         TlsProtocol::TlSv12 => TlsVersions { tls12: minimum != TlsProtocol::TlSv13, tls13: false },
         older => {
-            let reason = format!("{} is not supported by this proxy, expected at least TLSv1_2", older.as_str_name());
+            let reason = format!(
+                "{} is not supported by this proxy, expected at least TLSv1_2",
+                older.as_str_name()
+            );
             return Err(Invalid::new(reason).at("tls_maximum_protocol_version"));
         }
     };
     match versions {
-        TlsVersions { tls12: false, tls13: false } => Err(Invalid::new("no version lies between minimum and maximum")),
+        TlsVersions { tls12: false, tls13: false } => {
+            Err(Invalid::new("no version lies between minimum and maximum"))
+        }
         versions => Ok(versions),
     }
 }
@@ -235,9 +269,13 @@ fn inline_slot(material: SecretMaterial) -> SecretRef {
     SecretRef::Slot(slot)
 }
 
-/// A secret by name: the workload's own from its identity, one in files of this machine, others from the control plane
-/// over ADS.
-fn named(context: &mut Context, config: &SdsSecretConfig, workload: &str) -> Result<SecretRef, Invalid> {
+/// A secret by name: the workload's own from its identity, one in files of this machine, others
+/// from the control plane over ADS.
+fn named(
+    context: &mut Context,
+    config: &SdsSecretConfig,
+    workload: &str,
+) -> Result<SecretRef, Invalid> {
     if config.name == workload {
         return Ok(SecretRef::Workload);
     }
@@ -257,5 +295,8 @@ fn named(context: &mut Context, config: &SdsSecretConfig, workload: &str) -> Res
 
 /// Whether a source is the ADS stream itself; `self` means the same there.
 pub(super) fn is_ads(source: &ConfigSource) -> bool {
-    matches!(source.config_source_specifier, Some(ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_)))
+    matches!(
+        source.config_source_specifier,
+        Some(ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_))
+    )
 }

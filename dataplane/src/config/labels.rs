@@ -13,7 +13,8 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>, String> {
 fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let pairs = lines.map(|(index, line)| {
-        pair(line).ok_or_else(|| format!("line {}: expected KEY=\"VALUE\", got {line:?}", index + 1))
+        pair(line)
+            .ok_or_else(|| format!("line {}: expected KEY=\"VALUE\", got {line:?}", index + 1))
     });
     pairs.collect()
 }
@@ -31,7 +32,8 @@ mod tests {
 
     #[test]
     fn one_label_a_line() {
-        let labels = parse("app=\"cart\"\nsecurity.istio.io/tlsMode=\"istio\"\n\nempty=\"\"\n").unwrap();
+        let labels =
+            parse("app=\"cart\"\nsecurity.istio.io/tlsMode=\"istio\"\n\nempty=\"\"\n").unwrap();
         let expected = [("app", "cart"), ("empty", ""), ("security.istio.io/tlsMode", "istio")];
         assert!(labels.iter().map(|(key, value)| (&**key, &**value)).eq(expected), "{labels:?}");
     }

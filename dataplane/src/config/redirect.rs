@@ -21,22 +21,52 @@ pub struct RedirectArgs {
     #[arg(long, env = "FERROMESH_OUTBOUND_PORT", value_name = "PORT", default_value_t = 15001)]
     outbound_port: u16,
     /// Destination networks that are captured.
-    #[arg(long, env = "FERROMESH_INCLUDE_OUTBOUND_CIDRS", value_name = "CIDRS", default_value = "*")]
+    #[arg(
+        long,
+        env = "FERROMESH_INCLUDE_OUTBOUND_CIDRS",
+        value_name = "CIDRS",
+        default_value = "*"
+    )]
     include_outbound_cidrs: Scope<IpNet>,
     /// Destination networks that are not.
-    #[arg(long, env = "FERROMESH_EXCLUDE_OUTBOUND_CIDRS", value_name = "CIDRS", default_value = "")]
+    #[arg(
+        long,
+        env = "FERROMESH_EXCLUDE_OUTBOUND_CIDRS",
+        value_name = "CIDRS",
+        default_value = ""
+    )]
     exclude_outbound_cidrs: Scope<IpNet>,
     /// Destination ports that are captured outside of those networks too.
-    #[arg(long, env = "FERROMESH_INCLUDE_OUTBOUND_PORTS", value_name = "PORTS", default_value = "")]
+    #[arg(
+        long,
+        env = "FERROMESH_INCLUDE_OUTBOUND_PORTS",
+        value_name = "PORTS",
+        default_value = ""
+    )]
     include_outbound_ports: Scope<u16>,
     /// Destination ports that are not captured.
-    #[arg(long, env = "FERROMESH_EXCLUDE_OUTBOUND_PORTS", value_name = "PORTS", default_value = "")]
+    #[arg(
+        long,
+        env = "FERROMESH_EXCLUDE_OUTBOUND_PORTS",
+        value_name = "PORTS",
+        default_value = ""
+    )]
     exclude_outbound_ports: Scope<u16>,
     /// The workload's ports that are captured.
-    #[arg(long, env = "FERROMESH_INCLUDE_INBOUND_PORTS", value_name = "PORTS", default_value = "*")]
+    #[arg(
+        long,
+        env = "FERROMESH_INCLUDE_INBOUND_PORTS",
+        value_name = "PORTS",
+        default_value = "*"
+    )]
     include_inbound_ports: Scope<u16>,
     /// The workload's ports that are not.
-    #[arg(long, env = "FERROMESH_EXCLUDE_INBOUND_PORTS", value_name = "PORTS", default_value = "15020,15021,15090")]
+    #[arg(
+        long,
+        env = "FERROMESH_EXCLUDE_INBOUND_PORTS",
+        value_name = "PORTS",
+        default_value = "15020,15021,15090"
+    )]
     exclude_inbound_ports: Scope<u16>,
     /// Print the rules as nft text, for IPv4 and IPv6, and change nothing.
     #[arg(long)]
@@ -105,6 +135,9 @@ mod tests {
     #[test]
     fn a_wrong_list_is_refused_with_its_flag() {
         let error = settings(&["--exclude-outbound-cidrs", "10.0.0.0/8,all"]).unwrap_err();
-        assert!(error.contains("--exclude-outbound-cidrs") && error.contains("got \"all\""), "{error}");
+        assert!(
+            error.contains("--exclude-outbound-cidrs") && error.contains("got \"all\""),
+            "{error}"
+        );
     }
 }

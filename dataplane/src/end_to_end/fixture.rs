@@ -13,28 +13,34 @@ use tokio::sync::watch;
 use crate::{
     http::serve::tests::manager,
     identity::Identity,
-    listen::{BindFailure, Phase, Shared, spawn_worker},
+    listen::spawn_worker,
     runtime::{
-        Cluster, FilterChain, HttpConnectionManager, Listener, RouteConfig, RouteSource, RuntimeConfig, TcpProxy,
-        Terminal,
+        Cluster, FilterChain, HttpConnectionManager, Listener, RouteConfig, RouteSource,
+        RuntimeConfig, TcpProxy, Terminal,
         action::{Action, Forward, HostRewrite, PathRewrite},
         cluster::{
-            BalanceSettings, CircuitBreakers, ConnectionSettings, Discovery, LbPolicy, Transport, UpstreamHttp,
-            UpstreamProtocol,
+            BalanceSettings, CircuitBreakers, ConnectionSettings, Discovery, LbPolicy, Transport,
+            UpstreamHttp, UpstreamProtocol,
         },
-        endpoint::{Endpoint, EndpointAddress, EndpointSet, HealthStatus, LocalityEndpoints},
+        endpoint::{
+            Endpoint, EndpointAddress, EndpointSet, HealthStatus, LocalityEndpoints, Workload,
+        },
+        filter::FilterOverrides,
         filter_chain::{FilterChainMatch, FilterChainMatcher},
         limits::HttpLimits,
         listener::{Inspection, TrafficDirection},
         matcher::Share,
-        route::{ClusterChoice, FilterOverrides, PathMatcher, Route, RouteMatch, VirtualHost},
+        path::PathMatcher,
+        route::{Route, RouteMatch, VirtualHost},
+        target::ClusterChoice,
     },
     telemetry::Node,
-    upstream::{StateRegistry, Workload},
+    upstream::{LiveCluster, StateRegistry},
+    worker::{ActiveConfig, BindFailure, Phase, Shared},
 };
 
-/// A free address on loopback that stays ours: a bound socket that does not listen keeps others away, and
-/// SO_REUSEPORT lets the proxy listen beside it.
+/// A free address on loopback that stays ours: a bound socket that does not listen keeps others
+/// away, and SO_REUSEPORT lets the proxy listen beside it.
 pub(super) struct Reserved {
     pub(super) address: SocketAddr,
     _socket: Socket,
@@ -64,7 +70,10 @@ impl Proxy {
     pub(super) fn start(identity: Option<Arc<Identity>>) -> Self {
         let reserved = reserve();
         let (sender, receiver) = watch::channel(identity);
-        let node = Node { workload: Workload::parse("client-v1;default;client;v1;Kubernetes"), ..Node::default() };
+        let node = Node {
+            workload: Workload::parse("client-v1;default;client;v1;Kubernetes"),
+            ..Node::default()
+        };
         let shared = Shared::new(Arc::<StateRegistry>::default(), receiver, node).unwrap();
         let worker = spawn_worker(0, Arc::clone(&shared)).unwrap();
         Self {
@@ -78,20 +87,33 @@ impl Proxy {
     }
 
     /// Puts a configuration in force and waits until its sockets are open.
-    pub(super) async fn configure(&mut self, listeners: Vec<Listener>, clusters: Vec<Cluster>) -> Vec<BindFailure> {
+    pub(super) async fn configure(
+        &mut self,
+        listeners: Vec<Listener>,
+        clusters: Vec<Cluster>,
+    ) -> Vec<BindFailure> {
         self.generation += 1;
         let listeners = listeners.into_iter().map(Arc::new).collect();
-        self.shared.publish(RuntimeConfig::new(self.generation, listeners, clusters.into_iter().map(Arc::new), []));
+        let runtime = RuntimeConfig::new(self.generation, listeners, []);
+        let clusters = clusters.into_iter().map(|spec| Arc::new(self.live(spec)));
+        self.shared.publish(ActiveConfig::new(runtime, clusters));
         self.shared.applied(self.generation).await
     }
 
-    /// A cluster of these endpoints, with this proxy's state of that name.
+    /// A cluster with this proxy's state of it.
+    fn live(&self, spec: Cluster) -> LiveCluster {
+        let live = LiveCluster::bind(&self.shared.registry, spec);
+        if let Discovery::Static(endpoints) = &live.discovery {
+            live.state.publish(endpoints);
+        }
+        live
+    }
+
+    /// A cluster of these endpoints.
     pub(super) fn cluster(&self, name: &str, endpoints: &[SocketAddr]) -> Cluster {
-        let state = self.shared.registry.cluster(name, 0);
-        state.publish(&endpoint_set(endpoints));
         Cluster {
             name: name.into(),
-            discovery: Discovery::Eds(name.into()),
+            discovery: Discovery::Static(Arc::new(endpoint_set(endpoints))),
             policy: LbPolicy::RoundRobin,
             balance: BalanceSettings { panic_threshold: 0, locality_weighted: false },
             connection: connection(),
@@ -99,14 +121,14 @@ impl Proxy {
             outlier: None,
             mesh_alpn: None,
             services: vec![],
-            state,
         }
     }
 
     /// A proxy of one listener for HTTP with these virtual hosts, and clusters.
     pub(super) async fn http(hosts: Vec<VirtualHost>, clusters: &[(&str, &[SocketAddr])]) -> Self {
         let mut proxy = Self::start(None);
-        let clusters = clusters.iter().map(|(name, endpoints)| proxy.cluster(name, endpoints)).collect();
+        let clusters =
+            clusters.iter().map(|(name, endpoints)| proxy.cluster(name, endpoints)).collect();
         let listener = proxy.listener(http_chain(with_routes(hosts)));
         let failures = proxy.configure(vec![listener], clusters).await;
         assert_eq!(failures, []);
@@ -145,7 +167,8 @@ pub(super) fn endpoint_set(addresses: &[SocketAddr]) -> EndpointSet {
         })
     };
     let endpoints = addresses.iter().map(endpoint).collect();
-    let locality = LocalityEndpoints { locality: Default::default(), priority: 0, weight: 1, endpoints };
+    let locality =
+        LocalityEndpoints { locality: Default::default(), priority: 0, weight: 1, endpoints };
     EndpointSet { localities: vec![locality], overprovisioning_factor: 140 }
 }
 
@@ -157,21 +180,32 @@ pub(super) fn connection() -> ConnectionSettings {
         protocol: UpstreamProtocol::Downstream,
         http: UpstreamHttp {
             idle_timeout: None,
+            trims_idle: true,
             max_requests_per_connection: None,
             limits: HttpLimits::default(),
             h2_keepalive: None,
             names: Default::default(),
         },
+        buffer: Default::default(),
         bind: None,
         keepalive: None,
     }
 }
 
 pub(super) fn inspection() -> Inspection {
-    Inspection { original_dst: false, tls: None, http: None, timeout: None, continue_on_timeout: true }
+    Inspection {
+        original_dst: false,
+        tls: None,
+        http: None,
+        timeout: None,
+        continue_on_timeout: true,
+    }
 }
 
-pub(super) fn listener(address: SocketAddr, chains: Vec<(FilterChainMatch, FilterChain)>) -> Listener {
+pub(super) fn listener(
+    address: SocketAddr,
+    chains: Vec<(FilterChainMatch, FilterChain)>,
+) -> Listener {
     let (matches, chains): (Vec<_>, Vec<_>) = chains.into_iter().unzip();
     Listener {
         name: format!("{address}").into(),
@@ -184,6 +218,7 @@ pub(super) fn listener(address: SocketAddr, chains: Vec<(FilterChainMatch, Filte
         matcher: FilterChainMatcher::build(&matches).unwrap(),
         default_chain: None,
         access_logs: vec![],
+        buffer: Default::default(),
         version: 1,
     }
 }
@@ -225,6 +260,8 @@ pub(super) fn host(routes: Vec<Route>) -> VirtualHost {
         attempt_count_in_request: true,
         attempt_count_in_response: false,
         overrides: FilterOverrides::default(),
+        rate_limits: vec![],
+        body_limit: None,
     }
 }
 
@@ -241,6 +278,8 @@ pub(super) fn route(prefix: &str, action: Action) -> Route {
         action,
         headers: Default::default(),
         overrides: FilterOverrides::default(),
+        operation: None,
+        body_limit: None,
     }
 }
 
@@ -257,6 +296,8 @@ pub(super) fn forward(cluster: ClusterChoice) -> Forward {
         retry: None,
         hash: vec![],
         mirrors: vec![],
+        rate_limits: vec![],
+        include_host_rate_limits: false,
         upgrades: vec![],
     }
 }

@@ -1,4 +1,5 @@
-//! Peers that ask for too much, byte by byte: what they are told, what is counted, and that others notice nothing.
+//! Peers that ask for too much, byte by byte: what they are told, what is counted, and that others
+//! notice nothing.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -19,15 +20,15 @@ use super::{
 use crate::runtime::{HttpConnectionManager, limits::HttpLimits, route::VirtualHost};
 
 const SOON: Duration = Duration::from_secs(10);
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
 const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(super) const GOAWAY: u8 = 7;
+pub(super) const WINDOW_UPDATE: u8 = 8;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// `GET`, `http`, `/`, and authority `a` (RFC 7541, appendix A).
 const GET: &[u8] = &[0x82, 0x86, 0x84, 0x01, 1, b'a'];
@@ -35,7 +36,7 @@ const GET: &[u8] = &[0x82, 0x86, 0x84, 0x01, 1, b'a'];
 const INTERNAL_ERROR: u8 = 2;
 const ENHANCE_YOUR_CALM: u8 = 0xb;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
     frame.extend([kind, flags]);
     frame.extend(stream.to_be_bytes());
@@ -44,7 +45,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A field that is not put into the table.
-fn field(name: &str, value: &str) -> Vec<u8> {
+pub(super) fn field(name: &str, value: &str) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     [vec![0], text(name), text(value)].concat()
 }
@@ -54,39 +55,48 @@ fn request(stream: u32, more: &[u8]) -> Vec<u8> {
 }
 
 /// One side of an HTTP/2 connection that has no manners.
-struct Raw(TcpStream);
+pub(super) struct Raw(TcpStream);
 
 impl Raw {
-    async fn connect(to: SocketAddr) -> Self {
+    pub(super) async fn connect(to: SocketAddr) -> Self {
         let mut raw = Self(TcpStream::connect(to).await.unwrap());
         raw.say(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await;
         raw
     }
 
     /// Takes a client's connection, and hears its first request.
-    async fn accept(listener: &TcpListener) -> Self {
-        let mut raw = Self(listener.accept().await.unwrap().0);
-        raw.0.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
+    pub(super) async fn accept(listener: &TcpListener) -> Self {
+        let mut raw = Self::greeted(listener).await;
         raw.hear_of(HEADERS).await.expect("the request");
         raw
     }
 
+    /// Takes a client's connection, and hears its preface.
+    pub(super) async fn greeted(listener: &TcpListener) -> Self {
+        let mut raw = Self(listener.accept().await.unwrap().0);
+        raw.0.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
+        raw
+    }
+
     /// The other side may have closed already.
-    async fn say(&mut self, bytes: &[u8]) {
+    pub(super) async fn say(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes).await;
     }
 
     /// The next frame: kind, stream and payload; `None` at the end.
     async fn hear(&mut self) -> Option<(u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
-        timeout(SOON, self.0.read_exact(&mut head)).await.expect("something is said in time").ok()?;
+        timeout(SOON, self.0.read_exact(&mut head))
+            .await
+            .expect("something is said in time")
+            .ok()?;
         let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
         self.0.read_exact(&mut payload).await.ok()?;
         Some((head[3], u32::from_be_bytes([head[5], head[6], head[7], head[8]]), payload))
     }
 
     /// Waits for a frame of this kind; `None` if the connection ends without one.
-    async fn hear_of(&mut self, wanted: u8) -> Option<(u32, Vec<u8>)> {
+    pub(super) async fn hear_of(&mut self, wanted: u8) -> Option<(u32, Vec<u8>)> {
         loop {
             match self.hear().await? {
                 (kind, stream, payload) if kind == wanted => return Some((stream, payload)),
@@ -96,7 +106,7 @@ impl Raw {
     }
 
     /// The code of a GOAWAY before the end, which must come.
-    async fn farewell(&mut self) -> Option<u8> {
+    pub(super) async fn farewell(&mut self) -> Option<u8> {
         let mut code = None;
         while let Some((kind, _, payload)) = self.hear().await {
             if kind == GOAWAY {
@@ -108,13 +118,19 @@ impl Raw {
 }
 
 fn count(proxy: &Proxy, direction: &str, limit: &str) -> u64 {
-    let sample = format!("ferromesh_http_limit_exceeded_total{{direction=\"{direction}\",limit=\"{limit}\"}} ");
+    let sample = format!(
+        "ferromesh_http_limit_exceeded_total{{direction=\"{direction}\",limit=\"{limit}\"}} "
+    );
     let metrics = proxy.shared.metrics.render();
-    let line = metrics.lines().find_map(|line| line.strip_prefix(&sample)).expect("every limit has a counter");
+    let line = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(&sample))
+        .expect("every limit has a counter");
     line.parse().unwrap()
 }
 
-/// Waits until a limit was crossed so often: what is said to a peer is counted a moment before or after.
+/// Waits until a limit was crossed so often: what is said to a peer is counted a moment before or
+/// after.
 async fn until(proxy: &Proxy, direction: &str, limit: &str, expected: u64) {
     let counting = async {
         while count(proxy, direction, limit) != expected {
@@ -122,7 +138,11 @@ async fn until(proxy: &Proxy, direction: &str, limit: &str, expected: u64) {
         }
     };
     let counted = timeout(SOON, counting).await;
-    assert!(counted.is_ok(), "{direction} {limit}: expected {expected}, got {}", count(proxy, direction, limit));
+    assert!(
+        counted.is_ok(),
+        "{direction} {limit}: expected {expected}, got {}",
+        count(proxy, direction, limit)
+    );
 }
 
 /// A proxy in front of one server, with limits of its own.
@@ -149,7 +169,9 @@ async fn a_stream_with_too_many_fields_is_reset_and_its_neighbours_are_served() 
     let crumbs: Vec<u8> = field("cookie", "a=b").repeat(97);
     let long = [vec![0, 1, b'x', 0x7f, 0x81, 0xdf, 0x03], vec![b'a'; 61_440]].concat();
     let mut raw = Raw::connect(proxy.address).await;
-    for (stream, block, limit) in [(1, named, "headers"), (5, crumbs, "headers"), (9, long, "header_bytes")] {
+    for (stream, block, limit) in
+        [(1, named, "headers"), (5, crumbs, "headers"), (9, long, "header_bytes")]
+    {
         let before = count(&proxy, "downstream", limit);
         let mut pieces = block.chunks(16_000).peekable();
         let first = [GET, pieces.next().unwrap()].concat();
@@ -205,9 +227,11 @@ async fn frames_that_carry_nothing_are_cut() {
 #[tokio::test]
 async fn requests_that_are_taken_back_at_once_end_their_connection() {
     let silent = Server::start(|_, _| std::future::pending::<Response<Full<Bytes>>>()).await;
-    let proxy = proxy(silent.address, HttpLimits { premature_resets: 50, ..HttpLimits::default() }).await;
+    let proxy =
+        proxy(silent.address, HttpLimits { premature_resets: 50, ..HttpLimits::default() }).await;
     let mut raw = Raw::connect(proxy.address).await;
-    // Each is taken back only once it is under way, which a limit of the codec's on waiting ones never sees.
+    // Each is taken back only once it is under way, which a limit of the codec's on waiting ones
+    // never sees.
     for number in 0..25 {
         raw.say(&request(2 * number + 1, &[])).await;
         raw.say(&frame(PING, 0, 0, &[0; 8])).await;
@@ -219,11 +243,63 @@ async fn requests_that_are_taken_back_at_once_end_their_connection() {
 }
 
 #[tokio::test]
+async fn a_burst_of_streams_that_are_taken_back_spares_a_good_one() {
+    let server = Server::start(|_, _| async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Response::new(Full::from("ok"))
+    })
+    .await;
+    let proxy = proxy(server.address, HttpLimits::default()).await;
+    let burst = |count: u32| -> Vec<u8> {
+        let each = |number| {
+            let stream = 2 * number + 3;
+            [request(stream, &[]), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+        };
+        (0..count).flat_map(each).collect()
+    };
+    for count in [21, 200] {
+        let mut raw = Raw::connect(proxy.address).await;
+        raw.say(&request(1, &[])).await;
+        raw.say(&burst(count)).await;
+        assert_eq!(raw.hear_of(DATA).await, Some((1, b"ok".to_vec())), "beside {count}");
+    }
+    let mut raw = Raw::connect(proxy.address).await;
+    raw.say(&burst(5000)).await;
+    // A reset may overtake the farewell, since not everything was read.
+    let code = raw.farewell().await;
+    assert!(code.is_none_or(|code| code == ENHANCE_YOUR_CALM), "{code:?}");
+    is_served(&proxy).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_a_goaway_leaves_out_is_refused_and_tried_again() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let hosts =
+        vec![to("a", |action| action.retry = Some(super::http::retry("refused-stream", 2)))];
+    let proxy = Proxy::http(hosts, &[("a", &[listener.local_addr().unwrap()])]).await;
+    let url = proxy.url("/");
+    let asking = tokio::spawn(async move { get(&http2_client(), url).await });
+    let mut connections = Vec::new();
+    for _ in 0..3 {
+        let mut raw = timeout(SOON, Raw::accept(&listener)).await.expect("one more attempt");
+        raw.say(&[frame(SETTINGS, 0, 0, &[]), frame(GOAWAY, 0, 0, &[0; 8])].concat()).await;
+        connections.push(raw);
+    }
+    let answer = asking.await.unwrap();
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.ends_with("reset reason: remote refused stream reset"), "{}", answer.body);
+    let rendered = proxy.shared.metrics.render();
+    assert!(rendered.contains("response_flags=\"URX,UR\""), "{rendered}");
+}
+
+#[tokio::test]
 async fn an_http1_head_is_limited_in_fields_and_bytes() {
     let server = Server::saying("ok").await;
     let proxy = proxy(server.address, HttpLimits::default()).await;
     let client = client();
-    for (fields, size, expected) in [(90, 1, 200), (101, 1, 431), (1, 61_000, 200), (1, 62_500, 431)] {
+    for (fields, size, expected) in
+        [(90, 1, 200), (101, 1, 431), (1, 61_000, 200), (1, 62_500, 431)]
+    {
         let mut request = Request::get(proxy.url("/"));
         for number in 0..fields {
             request = request.header(format!("x-{number}"), "a".repeat(size));
@@ -246,9 +322,16 @@ async fn an_answer_s_head_is_limited_as_a_request_s() {
     })
     .await;
     let proxy = proxy(server.address, HttpLimits::default()).await;
-    let http2 = Client::builder(TokioExecutor::new()).http2_only(true).http2_max_header_list_size(1 << 20).build_http();
-    for (client, version, refused) in [(client(), "HTTP/1", (502, "UPE")), (http2, "HTTP/2", (503, "UR"))] {
-        for (path, fits) in [("/90/1", true), ("/101/1", false), ("/10/6000", true), ("/10/6500", false)] {
+    let http2 = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .http2_max_header_list_size(1 << 20)
+        .build_http();
+    for (client, version, refused) in
+        [(client(), "HTTP/1", (502, "UPE")), (http2, "HTTP/2", (503, "UR"))]
+    {
+        for (path, fits) in
+            [("/90/1", true), ("/101/1", false), ("/10/6000", true), ("/10/6500", false)]
+        {
             let answer = get(&client, proxy.url(path)).await;
             assert_eq!(answer.status, if fits { 200 } else { refused.0 }, "{version} {path}");
         }
@@ -262,14 +345,29 @@ async fn an_answer_s_head_is_limited_as_a_request_s() {
 }
 
 #[tokio::test]
-async fn a_server_that_floods_is_left() {
+async fn a_server_that_floods_has_broken_the_protocol_and_is_not_asked_again() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let proxy = proxy(listener.local_addr().unwrap(), HttpLimits::default()).await;
-    let url = proxy.url("/");
-    let asking = tokio::spawn(async move { get(&http2_client(), url).await.status });
+    let client = http2_client();
+    let ask = || {
+        let (client, url) = (client.clone(), proxy.url("/"));
+        tokio::spawn(async move { get(&client, url).await })
+    };
+    let asking = ask();
     let mut raw = Raw::accept(&listener).await;
-    raw.say(&[frame(SETTINGS, 0, 0, &[]), frame(PING, 0, 0, &[0; 8]).repeat(3000)].concat()).await;
-    assert_eq!(asking.await.unwrap(), 503);
+    let answer = [frame(HEADERS, END_HEADERS, 1, &[0x88]), frame(DATA, END_STREAM, 1, b"ok")];
+    raw.say(&[frame(SETTINGS, 0, 0, &[]), answer.concat()].concat()).await;
+    assert_eq!(asking.await.unwrap().status, 200);
+    // On a connection that was used before, a GET is sent again if its server had only closed.
+    let asking = ask();
+    raw.hear_of(HEADERS).await.expect("the second request");
+    raw.say(&frame(PING, 0, 0, &[0; 8]).repeat(3000)).await;
+    let again = tokio::select! {
+        answer = asking => answer.unwrap(),
+        _ = Raw::accept(&listener) => panic!("it was sent again"),
+    };
+    assert_eq!(again.status, 502, "{}", again.body);
+    assert!(proxy.shared.metrics.render().contains("response_flags=\"UPE\""));
     until(&proxy, "upstream", "control_frames", 1).await;
 }
 
@@ -311,9 +409,12 @@ async fn a_connection_with_a_long_answer_is_not_idle() {
     let mut raw = Raw::connect(proxy.address).await;
     raw.say(&request(1, &[])).await;
     let mut upstream = Raw::accept(&server).await;
-    upstream.say(&[frame(SETTINGS, 0, 0, &[]), frame(HEADERS, END_HEADERS, 1, &[0x88])].concat()).await;
+    upstream
+        .say(&[frame(SETTINGS, 0, 0, &[]), frame(HEADERS, END_HEADERS, 1, &[0x88])].concat())
+        .await;
     assert!(raw.hear_of(HEADERS).await.is_some());
-    // The limit passes while the answer is under way; a connection that were idle would be told to go.
+    // The limit passes while the answer is under way; a connection that were idle would be told to
+    // go.
     tokio::time::sleep_until(begin + Duration::from_millis(500)).await;
     upstream.say(&frame(DATA, END_STREAM, 1, b"at last")).await;
     loop {

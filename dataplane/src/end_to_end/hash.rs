@@ -38,7 +38,8 @@ async fn ask(proxy: &Proxy, cookie: Option<&str>) -> (String, Option<String>) {
     }
     let answer = send(&client(), request.body(Full::default()).unwrap()).await;
     assert_eq!(answer.status, 200);
-    let set = answer.headers.get(header::SET_COOKIE).map(|value| value.to_str().unwrap().to_owned());
+    let set =
+        answer.headers.get(header::SET_COOKIE).map(|value| value.to_str().unwrap().to_owned());
     (answer.body, set)
 }
 

@@ -15,20 +15,19 @@ use super::{
     fixture::*,
     peer::{Server, client, get, http2_client, send},
 };
-use crate::{
-    listen::Phase,
-    runtime::{
-        HttpFilter, Rbac,
-        action::{
-            Action, DirectResponse, Mirror, PathRewrite, Redirect, RedirectPath, RetryOn, RetryPolicy, WeightedCluster,
-        },
-        authz::{Condition, Policy, RbacAction},
-        cluster::{CircuitBreakers, OutlierDetection},
-        http::{AbortStatus, FaultAbort, FaultConfig, FaultDelay},
-        matcher::{Share, StringMatcher},
-        route::{ClusterChoice, VirtualHost, WeightedClusters},
+use crate::runtime::{
+    HttpFilter, Rbac,
+    action::{
+        Action, DirectResponse, Mirror, PathRewrite, Redirect, RedirectPath, RetryOn, RetryPolicy,
     },
+    authz::{Condition, Policy, RbacAction},
+    cluster::{CircuitBreakers, OutlierDetection, UpstreamProtocol},
+    filter::fault::{AbortStatus, FaultAbort, FaultConfig, FaultDelay},
+    matcher::{Share, StringMatcher},
+    route::VirtualHost,
+    target::{ClusterChoice, WeightedCluster, WeightedClusters},
 };
+use crate::worker::Phase;
 
 pub(super) fn retry(on: &str, retries: u32) -> Arc<RetryPolicy> {
     Arc::new(RetryPolicy {
@@ -52,14 +51,18 @@ async fn a_request_goes_through_with_the_headers_of_a_proxy() {
     let proxy = Proxy::http(vec![to("a", |_| {})], &[("a", &[server.address])]).await;
     let client = client();
     for round in 0..3 {
-        let request = Request::post(proxy.url("/x?y=1")).header("connection", "x-hop").header("x-hop", "1");
-        let answer = send(&client, request.body(Full::from(format!("body {round}"))).unwrap()).await;
+        let request =
+            Request::post(proxy.url("/x?y=1")).header("connection", "x-hop").header("x-hop", "1");
+        let answer =
+            send(&client, request.body(Full::from(format!("body {round}"))).unwrap()).await;
         assert_eq!(answer.status, 200);
         assert!(answer.body.starts_with("POST /x?y=1\n"), "{}", answer.body);
         assert!(answer.body.ends_with(&format!("\n\nbody {round}")), "{}", answer.body);
-        for part in
-            [format!("host: {}", proxy.address), "x-forwarded-proto: http".into(), "x-envoy-attempt-count: 1".into()]
-        {
+        for part in [
+            format!("host: {}", proxy.address),
+            "x-forwarded-proto: http".into(),
+            "x-envoy-attempt-count: 1".into(),
+        ] {
             assert!(answer.body.contains(&part), "{part} is missing in {}", answer.body);
         }
         assert!(!answer.body.contains("x-hop"), "{}", answer.body);
@@ -67,8 +70,12 @@ async fn a_request_goes_through_with_the_headers_of_a_proxy() {
         assert!(!answer.header("x-envoy-upstream-service-time").is_empty());
     }
     let metrics = proxy.shared.metrics.render();
-    let sample = metrics.lines().find(|line| line.starts_with("istio_requests_total")).expect("a sample");
-    assert!(sample.contains("destination_workload=\"server-v1\"") && sample.ends_with("} 3"), "{sample}");
+    let sample =
+        metrics.lines().find(|line| line.starts_with("istio_requests_total")).expect("a sample");
+    assert!(
+        sample.contains("destination_workload=\"server-v1\"") && sample.ends_with("} 3"),
+        "{sample}"
+    );
 }
 
 #[tokio::test]
@@ -82,7 +89,10 @@ async fn http2_goes_through_with_trailers_and_reuses_one_connection() {
     let client = http2_client();
     let requests = (0..20).map(|_| get(&client, proxy.url("/")));
     for answer in futures_util::future::join_all(requests).await {
-        assert_eq!((answer.status, answer.body.as_str(), answer.header("grpc-status")), (200, "ok", "0"));
+        assert_eq!(
+            (answer.status, answer.body.as_str(), answer.header("grpc-status")),
+            (200, "ok", "0")
+        );
     }
     let usage = proxy.shared.config().cluster("a").unwrap().state.clone();
     assert_eq!(usage.usage.connections.load(std::sync::atomic::Ordering::Relaxed), 1);
@@ -95,7 +105,11 @@ async fn what_cannot_be_routed_is_answered_as_envoy_does() {
     let route_to = |prefix: &str, cluster: &str| {
         route(prefix, Action::Forward(Box::new(forward(ClusterChoice::One(cluster.into())))))
     };
-    let hosts = vec![host(vec![route_to("/none", "none"), route_to("/dead", "dead"), route_to("/missing", "missing")])];
+    let hosts = vec![host(vec![
+        route_to("/none", "none"),
+        route_to("/dead", "dead"),
+        route_to("/missing", "missing"),
+    ])];
     let proxy = Proxy::http(hosts, clusters).await;
     let client = client();
     for (path, code, body, flag) in [
@@ -122,7 +136,9 @@ async fn weights_split_requests() {
         host_rewrite: None,
         overrides: Default::default(),
     };
-    let choice = ClusterChoice::Weighted(WeightedClusters::new(vec![target("a", 90), target("b", 10)]).unwrap());
+    let choice = ClusterChoice::Weighted(
+        WeightedClusters::new(vec![target("a", 90), target("b", 10)]).unwrap(),
+    );
     let hosts = vec![host(vec![route("/", Action::Forward(Box::new(forward(choice))))])];
     let proxy = Proxy::http(hosts, &[("a", &[a.address]), ("b", &[b.address])]).await;
     let client = client();
@@ -139,7 +155,11 @@ async fn failures_are_retried_with_the_body_and_counted() {
     let server = Server::start(|request, number| async move {
         let attempt = request.headers()["x-envoy-attempt-count"].to_str().unwrap().to_owned();
         let body = request.collect().await.unwrap().to_bytes();
-        if number < 3 { status(503) } else { Response::new(Full::from([&body[..], attempt.as_bytes()].concat())) }
+        if number < 3 {
+            status(503)
+        } else {
+            Response::new(Full::from([&body[..], attempt.as_bytes()].concat()))
+        }
     })
     .await;
     let hosts = vec![to("a", |action| action.retry = Some(retry("5xx", 2)))];
@@ -153,7 +173,11 @@ async fn failures_are_retried_with_the_body_and_counted() {
 async fn retries_end_and_skip_what_is_not_asked_for() {
     for (on, hits) in [("5xx", 4), ("gateway-error", 4), ("connect-failure", 1), ("reset", 1)] {
         let server = Server::start(|_, _| async { status(503) }).await;
-        let proxy = Proxy::http(vec![to("a", |a| a.retry = Some(retry(on, 3)))], &[("a", &[server.address])]).await;
+        let proxy = Proxy::http(
+            vec![to("a", |a| a.retry = Some(retry(on, 3)))],
+            &[("a", &[server.address])],
+        )
+        .await;
         assert_eq!(get(&client(), proxy.url("/")).await.status, 503, "{on}");
         assert_eq!(server.hits(), hits, "{on}");
     }
@@ -179,14 +203,19 @@ async fn a_route_timeout_answers_504_and_covers_retries() {
     .await;
     let hosts = vec![to("a", |action| {
         action.timeout = Some(Duration::from_millis(300));
-        let per_try = RetryPolicy { per_try_timeout: Some(Duration::from_millis(100)), ..(*retry("5xx", 9)).clone() };
+        let per_try = RetryPolicy {
+            per_try_timeout: Some(Duration::from_millis(100)),
+            ..(*retry("5xx", 9)).clone()
+        };
         action.retry = Some(Arc::new(per_try));
     })];
     let proxy = Proxy::http(hosts, &[("a", &[server.address])]).await;
     let start = Instant::now();
     let answer = get(&client(), proxy.url("/")).await;
     assert_eq!((answer.status, answer.body.as_str()), (504, "upstream request timeout"));
-    assert!(start.elapsed() >= Duration::from_millis(300) && start.elapsed() < Duration::from_secs(5));
+    assert!(
+        start.elapsed() >= Duration::from_millis(300) && start.elapsed() < Duration::from_secs(5)
+    );
     assert!((2..=4).contains(&server.hits()), "{} attempts", server.hits());
 }
 
@@ -212,8 +241,13 @@ async fn a_response_that_stops_half_way_is_cut_off() {
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         let mut text = Vec::new();
-        let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut text)).await;
-        assert!(ended.is_ok(), "still open after {timeout:?} {idle:?}: {}", String::from_utf8_lossy(&text));
+        let ended =
+            tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut text)).await;
+        assert!(
+            ended.is_ok(),
+            "still open after {timeout:?} {idle:?}: {}",
+            String::from_utf8_lossy(&text)
+        );
         assert!(text.ends_with(b"half"), "{}", String::from_utf8_lossy(&text));
         let metrics = proxy.shared.metrics.render();
         assert!(metrics.contains(&format!("response_flags=\"{flag}\"")), "{metrics}");
@@ -222,7 +256,8 @@ async fn a_response_that_stops_half_way_is_cut_off() {
 
 #[tokio::test]
 async fn a_failing_endpoint_is_ejected() {
-    let (bad, good) = (Server::start(|_, _| async { status(500) }).await, Server::saying("ok").await);
+    let (bad, good) =
+        (Server::start(|_, _| async { status(500) }).await, Server::saying("ok").await);
     let mut proxy = Proxy::start(None);
     let mut cluster = proxy.cluster("a", &[bad.address, good.address]);
     cluster.outlier = Some(OutlierDetection {
@@ -266,7 +301,8 @@ async fn a_policy_refuses_and_a_change_of_it_reaches_open_connections() {
     let cluster = proxy.cluster("a", &[server.address]);
     proxy.configure(vec![listener], vec![cluster]).await;
     let mut stream = TcpStream::connect(proxy.address).await.unwrap();
-    for (path, code) in [("/open", 200), ("/closed", 403), ("/open/../closed", 403), ("/open", 200)] {
+    for (path, code) in [("/open", 200), ("/closed", 403), ("/open/../closed", 403), ("/open", 200)]
+    {
         assert_eq!(raw_get(&mut stream, path).await.0, code, "{path}");
     }
     let listener = proxy.listener(with_filter(rbac(RbacAction::Deny, "/open"), hosts()));
@@ -291,10 +327,17 @@ async fn read_response(stream: &mut TcpStream) -> (String, String) {
         if let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
             break end + 4;
         }
-        assert!(stream.read_buf(&mut bytes).await.unwrap() > 0, "closed: {}", String::from_utf8_lossy(&bytes));
+        assert!(
+            stream.read_buf(&mut bytes).await.unwrap() > 0,
+            "closed: {}",
+            String::from_utf8_lossy(&bytes)
+        );
     };
     let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |l| l.parse().unwrap());
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map_or(0, |l| l.parse().unwrap());
     while bytes.len() < end + length {
         assert!(stream.read_buf(&mut bytes).await.unwrap() > 0);
     }
@@ -339,8 +382,10 @@ async fn pools_survive_a_push_and_follow_the_endpoints() {
     let client = client();
     assert_eq!(get(&client, proxy.url("/")).await.body, "old");
     let before = proxy.shared.config().cluster("a").unwrap().state.clone();
-    let (listener, cluster) =
-        (proxy.listener(http_chain(with_routes(vec![to("a", |_| {})]))), proxy.cluster("a", &[new.address]));
+    let (listener, cluster) = (
+        proxy.listener(http_chain(with_routes(vec![to("a", |_| {})]))),
+        proxy.cluster("a", &[new.address]),
+    );
     proxy.configure(vec![listener], vec![cluster]).await;
     let after = proxy.shared.config().cluster("a").unwrap().state.clone();
     assert!(Arc::ptr_eq(&before, &after));
@@ -362,8 +407,51 @@ async fn faults_delay_and_abort() {
     let start = Instant::now();
     let answer = get(&client(), proxy.url("/")).await;
     assert!(start.elapsed() >= Duration::from_millis(200));
-    assert_eq!((answer.status, answer.body.as_str(), server.hits()), (418, "fault filter abort", 0));
+    assert_eq!(
+        (answer.status, answer.body.as_str(), server.hits()),
+        (418, "fault filter abort", 0)
+    );
     assert!(proxy.shared.metrics.render().contains("response_flags=\"DI,FI\""));
+}
+
+#[tokio::test]
+async fn long_bodies_are_tried_again_and_mirrored() {
+    const KEPT: usize = 900_000;
+    const LONG: usize = 3_000_000;
+    let failing = Server::start(|request, _| async move {
+        let length = request.into_body().collect().await.unwrap().to_bytes().len();
+        Response::builder().status(503).body(Full::from(length.to_string())).unwrap()
+    })
+    .await;
+    let copied = Arc::<std::sync::Mutex<Vec<usize>>>::default();
+    let copies = Arc::clone(&copied);
+    let shadow = Server::start(move |request, _| {
+        let copies = Arc::clone(&copies);
+        async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            copies.lock().unwrap().push(body.len());
+            status(200)
+        }
+    })
+    .await;
+    let mirror = Mirror { cluster: "b".into(), share: Share::ALL, keep_host: false };
+    let hosts = vec![to("a", |action| {
+        action.retry = Some(retry("5xx", 2));
+        action.mirrors = vec![mirror];
+    })];
+    let proxy = Proxy::http(hosts, &[("a", &[failing.address]), ("b", &[shadow.address])]).await;
+    // A mirror needs no more than to keep up.
+    for (length, hits) in [(KEPT, 3), (LONG, 4)] {
+        let body = Full::from(vec![b'x'; length]);
+        let answer = send(&client(), Request::post(proxy.url("/")).body(body).unwrap()).await;
+        assert_eq!((answer.status, answer.body), (503, length.to_string()));
+        assert_eq!(failing.hits(), hits, "{length}");
+    }
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while copied.lock().unwrap().len() < 2 && Instant::now() < deadline {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*copied.lock().unwrap(), [KEPT, LONG]);
 }
 
 #[tokio::test]
@@ -396,7 +484,10 @@ async fn routes_redirect_rewrite_and_answer_themselves() {
     rewritten.path_rewrite = PathRewrite::Prefix("/new/".into());
     let hosts = vec![host(vec![
         route("/away", Action::Redirect(redirect)),
-        route("/direct", Action::Direct(DirectResponse { status: 418, body: Bytes::from_static(b"tea") })),
+        route(
+            "/direct",
+            Action::Direct(DirectResponse { status: 418, body: Bytes::from_static(b"tea") }),
+        ),
         route("/old/", Action::Forward(Box::new(rewritten))),
     ])];
     let proxy = Proxy::http(hosts, &[("a", &[server.address])]).await;
@@ -419,13 +510,19 @@ async fn circuit_breakers_refuse_what_is_too_much() {
     .await;
     let mut proxy = Proxy::start(None);
     let mut cluster = proxy.cluster("a", &[server.address]);
-    cluster.limits = CircuitBreakers { max_connections: 10, max_pending_requests: 5, ..CircuitBreakers::default() };
+    cluster.limits = CircuitBreakers {
+        max_connections: 10,
+        max_pending_requests: 5,
+        ..CircuitBreakers::default()
+    };
     let listener = proxy.listener(http_chain(with_routes(vec![to("a", |_| {})])));
     proxy.configure(vec![listener], vec![cluster]).await;
     let client = client();
-    let answers = futures_util::future::join_all((0..20).map(|_| get(&client, proxy.url("/")))).await;
+    let answers =
+        futures_util::future::join_all((0..20).map(|_| get(&client, proxy.url("/")))).await;
     let served = answers.iter().filter(|answer| answer.status == 200).count();
-    let refused = answers.iter().filter(|answer| answer.header("x-envoy-overloaded") == "true").count();
+    let refused =
+        answers.iter().filter(|answer| answer.header("x-envoy-overloaded") == "true").count();
     assert_eq!((served, refused), (15, 5));
     assert!(proxy.shared.metrics.render().contains("response_flags=\"UO\""));
 }
@@ -454,6 +551,23 @@ async fn a_websocket_is_joined() {
     let mut echoed = [0; 5];
     stream.read_exact(&mut echoed).await.unwrap();
     assert_eq!(&echoed, b"hello");
+}
+
+#[tokio::test]
+async fn a_websocket_is_not_passed_on_as_another_request() {
+    let server = Server::saying("ok").await;
+    let mut proxy = Proxy::start(None);
+    let listener = proxy.listener(http_chain(with_routes(vec![to("a", |_| {})])));
+    let mut cluster = proxy.cluster("a", &[server.address]);
+    cluster.connection.protocol = UpstreamProtocol::Http2;
+    proxy.configure(vec![listener], vec![cluster]).await;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    let request = "GET / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let (head, _) = read_response(&mut stream).await;
+    assert!(head.starts_with("http/1.1 503"), "{head}");
+    assert_eq!(server.hits(), 0);
+    assert_eq!(get(&client(), proxy.url("/")).await.status, 200);
 }
 
 #[tokio::test]
@@ -495,9 +609,17 @@ async fn targets_of_every_form_are_understood() {
     let server = Server::echoing().await;
     let proxy = Proxy::http(vec![to("a", |_| {})], &[("a", &[server.address])]).await;
     for (request, code, first_line) in [
-        ("GET http://other.example/x?y HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", 200, "GET /x?y"),
+        (
+            "GET http://other.example/x?y HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+            200,
+            "GET /x?y",
+        ),
         ("GET /x HTTP/1.0\r\n\r\n", 200, "GET /x"),
-        ("CONNECT other.example:443 HTTP/1.1\r\nhost: other.example:443\r\nconnection: close\r\n\r\n", 403, ""),
+        (
+            "CONNECT other.example:443 HTTP/1.1\r\nhost: other.example:443\r\nconnection: close\r\n\r\n",
+            403,
+            "",
+        ),
         ("HEAD /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", 200, ""),
     ] {
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
@@ -539,4 +661,66 @@ async fn an_address_that_cannot_be_bound_is_told() {
     assert_eq!(failures.len(), 1);
     assert_eq!(failures[0].address, taken.local_addr().unwrap());
     assert!(TcpStream::connect(proxy.address).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_endpoint_changes_to_what_was_asked_for_or_has_broken_the_protocol() {
+    for (asked, fields, code) in [
+        (true, "connection: upgrade\r\nupgrade: WebSocket\r\n", "101"),
+        (true, "connection: upgrade\r\nupgrade: h2c\r\n", "502"),
+        (true, "connection: upgrade\r\nupgrade: websocket, h2c\r\n", "502"),
+        (true, "connection: upgrade\r\n", "502"),
+        (true, "connection: upgrade\r\nupgrade: websocket\r\ncontent-length: 2\r\n", "502"),
+        (
+            true,
+            "connection: upgrade\r\nupgrade: websocket\r\ntransfer-encoding: chunked\r\n",
+            "502",
+        ),
+        (false, "connection: upgrade\r\nupgrade: websocket\r\n", "502"),
+    ] {
+        let server = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = server.local_addr().unwrap();
+        let proxy = Proxy::http(vec![to("a", |_| {})], &[("a", &[address])]).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let upgrade = if asked { "connection: upgrade\r\nupgrade: websocket\r\n" } else { "" };
+        let request = format!("GET / HTTP/1.1\r\nhost: a\r\n{upgrade}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut endpoint = server.accept().await.unwrap().0;
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n\r\n") {
+            assert_ne!(endpoint.read_buf(&mut heard).await.unwrap(), 0);
+        }
+        let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n");
+        endpoint.write_all(answer.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(status, *format!("HTTP/1.1 {code}").as_bytes(), "{asked} {fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_demands_an_upgrade_says_to_what() {
+    let server = Server::start(|_, _| async {
+        let response = Response::builder().status(426).header(header::UPGRADE, "TLS/1.2, HTTP/1.1");
+        response.header(header::CONNECTION, "upgrade").body(Full::default()).unwrap()
+    })
+    .await;
+    let mut proxy = Proxy::http(vec![to("a", |_| {})], &[("a", &[server.address])]).await;
+    let answer = get(&client(), proxy.url("/")).await;
+    assert_eq!((answer.status, answer.header("upgrade")), (426, "TLS/1.2, HTTP/1.1"));
+    let silent = Server::start(|_, _| async {
+        let response = Response::builder().status(426).header(header::UPGRADE, "websocket");
+        response.body(Full::default()).unwrap()
+    })
+    .await;
+    let unnamed = Proxy::http(vec![to("a", |_| {})], &[("a", &[silent.address])]).await;
+    let answer = get(&client(), unnamed.url("/")).await;
+    assert_eq!((answer.status, answer.header("upgrade")), (426, ""));
+    // A client of HTTP/2 would be sent what it has to refuse.
+    let listener = proxy.listener(http_chain(with_routes(vec![to("a", |_| {})])));
+    let mut cluster = proxy.cluster("a", &[server.address]);
+    cluster.connection.protocol = UpstreamProtocol::Http1;
+    proxy.configure(vec![listener], vec![cluster]).await;
+    let answer = get(&http2_client(), proxy.url("/")).await;
+    assert_eq!((answer.status, answer.header("upgrade")), (426, ""));
 }

@@ -1,13 +1,19 @@
-//! End-to-end tests of the hot path: real sockets on loopback, real TLS, configurations built by hand.
+//! End-to-end tests of the hot path: real sockets on loopback, real TLS, configurations built by
+//! hand.
 
 mod blame;
+mod filters;
 mod fixture;
 mod floods;
 mod hash;
 mod http;
+mod malformed;
+mod mirror;
 mod origination;
 mod peer;
+mod rate_limits;
 mod raw;
 mod refusal;
 mod tcp;
+mod timing;
 mod tls;

@@ -1,5 +1,5 @@
-//! TLS to servers outside of the mesh: which name they are told, and for which name their certificate must be. What is
-//! expected is what Envoy 1.40 does with the same clusters.
+//! TLS to servers outside of the mesh: which name they are told, and for which name their
+//! certificate must be. What is expected is what Envoy 1.40 does with the same clusters.
 
 use std::{
     net::SocketAddr,
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     compile::{Rejection, fixture as wire},
     runtime::{RuntimeConfig, action::HostRewrite, listener::FilterChain},
+    worker::ActiveConfig,
     xds::{Accepted, Changed, Update},
 };
 
@@ -86,7 +87,9 @@ async fn serve(
             Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::from(text))))
         }
     });
-    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
     Ok(())
 }
 
@@ -94,18 +97,22 @@ async fn serve(
 async fn through(cluster: Vec<u8>, chain: FilterChain) -> (Proxy, Vec<Rejection>) {
     let proxy = Proxy::start(None);
     let mut accepted = Accepted::new(Arc::clone(&proxy.shared.registry));
-    let changed = vec![Changed { name: "outside".to_owned(), version: "1".to_owned(), body: cluster.into() }];
+    let changed =
+        vec![Changed { name: "outside".to_owned(), version: "1".to_owned(), body: cluster.into() }];
     let update = Update { kind: ferromesh_proto::ResourceType::Cluster, changed, removed: vec![] };
     let rejections = accepted.apply(&update, Instant::now());
-    let clusters: Vec<_> = accepted.take_config().iter().flat_map(RuntimeConfig::clusters).map(Arc::clone).collect();
+    let clusters: Vec<_> =
+        accepted.take_config().iter().flat_map(ActiveConfig::clusters).map(Arc::clone).collect();
     let listener = Arc::new(proxy.listener(chain));
-    proxy.shared.publish(RuntimeConfig::new(1, vec![listener], clusters, []));
+    let runtime = RuntimeConfig::new(1, vec![listener], []);
+    proxy.shared.publish(ActiveConfig::new(runtime, clusters));
     proxy.shared.applied(1).await;
     (proxy, rejections)
 }
 
 async fn http(cluster: Vec<u8>) -> Proxy {
-    let (proxy, rejections) = through(cluster, http_chain(with_routes(vec![to("outside", |_| {})]))).await;
+    let (proxy, rejections) =
+        through(cluster, http_chain(with_routes(vec![to("outside", |_| {})]))).await;
     assert_eq!(rejections, []);
     proxy
 }
@@ -127,8 +134,10 @@ fn ok(name: &str) -> (u16, String) {
 #[tokio::test]
 async fn a_server_is_told_the_requests_host_and_must_prove_it() {
     let authority = Authority::new();
-    let server = Outside::start(&authority, &["api.partner.test", "*.wild.test", "127.0.0.1"]).await;
-    let proxy = http(wire::outside("outside", server.address, "", Some(&authority.pem()), "")).await;
+    let server =
+        Outside::start(&authority, &["api.partner.test", "*.wild.test", "127.0.0.1"]).await;
+    let proxy =
+        http(wire::outside("outside", server.address, "", Some(&authority.pem()), "")).await;
     assert_eq!(ask(&proxy, "api.partner.test", None).await, ok("api.partner.test"));
     assert_eq!(ask(&proxy, "API.partner.test:8080", None).await, ok("api.partner.test"));
     assert_eq!(ask(&proxy, "a.wild.test", None).await, ok("a.wild.test"));
@@ -145,13 +154,18 @@ async fn a_server_is_told_the_requests_host_and_must_prove_it() {
 async fn a_connection_of_one_host_carries_no_request_for_another() {
     let authority = Authority::new();
     let server = Outside::start(&authority, &["a.test", "b.test"]).await;
-    let proxy = http(wire::outside("outside", server.address, "", Some(&authority.pem()), "")).await;
+    let proxy =
+        http(wire::outside("outside", server.address, "", Some(&authority.pem()), "")).await;
     for host in ["a.test", "b.test", "a.test", "A.test"] {
         assert_eq!(ask(&proxy, host, None).await, ok(&host.to_lowercase()));
     }
     assert_eq!(ask(&proxy, "c.test", None).await.0, 503);
     let told: Vec<_> = server.told().into_iter().flatten().collect();
-    assert_eq!(told, ["a.test", "b.test", "c.test"], "one connection for each, and the second request reused its own");
+    assert_eq!(
+        told,
+        ["a.test", "b.test", "c.test"],
+        "one connection for each, and the second request reused its own"
+    );
 }
 
 #[tokio::test]
@@ -159,7 +173,8 @@ async fn the_requests_host_goes_before_the_contexts_name_and_a_header_before_the
     let authority = Authority::new();
     let server = Outside::start(&authority, &["a.test", "b.test"]).await;
     let roots = authority.pem();
-    let proxy = http(wire::outside("outside", server.address, "static.test", Some(&roots), "x-sni")).await;
+    let proxy =
+        http(wire::outside("outside", server.address, "static.test", Some(&roots), "x-sni")).await;
     assert_eq!(ask(&proxy, "a.test", None).await, ok("a.test"));
     assert_eq!(ask(&proxy, "a.test", Some("b.test:99")).await, ok("b.test"));
     assert_eq!(ask(&proxy, "wrong.test", Some("b.test")).await, ok("b.test"));
@@ -171,7 +186,8 @@ async fn a_rewritten_host_is_the_one_that_counts() {
     let authority = Authority::new();
     let server = Outside::start(&authority, &["a.test"]).await;
     let cluster = wire::outside("outside", server.address, "", Some(&authority.pem()), "");
-    let rewritten = to("outside", |forward| forward.host_rewrite = HostRewrite::Literal("a.test".into()));
+    let rewritten =
+        to("outside", |forward| forward.host_rewrite = HostRewrite::Literal("a.test".into()));
     let (proxy, _) = through(cluster, http_chain(with_routes(vec![rewritten]))).await;
     assert_eq!(ask(&proxy, "wrong.test", None).await, ok("a.test"));
 }
@@ -184,7 +200,10 @@ async fn bytes_name_no_host_and_the_contexts_name_is_sent() {
         let cluster = wire::outside("outside", server.address, sni, Some(&authority.pem()), "");
         let (proxy, _) = through(cluster, tcp_chain("outside")).await;
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: wrong.test\r\nconnection: close\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: wrong.test\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
         let mut text = String::new();
         let _ = stream.read_to_string(&mut text).await;
         assert!(text.ends_with(expected), "{text}");

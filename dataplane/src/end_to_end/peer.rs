@@ -20,8 +20,8 @@ use hyper_util::{
     server::conn::auto,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
@@ -56,7 +56,8 @@ impl Server {
                         async move { Ok::<_, Infallible>(answered.await) }
                     });
                     let builder = auto::Builder::new(TokioExecutor::new());
-                    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+                    let _ =
+                        builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
                 });
             }
         });
@@ -72,11 +73,18 @@ impl Server {
     pub(super) async fn echoing() -> Self {
         Self::start(|request, _| async move {
             let (parts, body) = request.into_parts();
-            let mut text = format!("{} {}\n", parts.method, parts.uri.path_and_query().map_or("", |p| p.as_str()));
+            let mut text = format!(
+                "{} {}\n",
+                parts.method,
+                parts.uri.path_and_query().map_or("", |p| p.as_str())
+            );
             for (name, value) in &parts.headers {
                 text += &format!("{name}: {}\n", value.to_str().unwrap_or("?"));
             }
-            text += &format!("\n{}", String::from_utf8_lossy(&body.collect().await.unwrap().to_bytes()));
+            text += &format!(
+                "\n{}",
+                String::from_utf8_lossy(&body.collect().await.unwrap().to_bytes())
+            );
             Response::new(Full::from(text))
         })
         .await
@@ -122,11 +130,18 @@ pub(super) async fn get(client: &Client<HttpConnector, Full<Bytes>>, url: String
     send(client, Request::get(url).body(Full::default()).unwrap()).await
 }
 
-pub(super) async fn send(client: &Client<HttpConnector, Full<Bytes>>, request: Request<Full<Bytes>>) -> Answer {
+pub(super) async fn send(
+    client: &Client<HttpConnector, Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> Answer {
     let response = client.request(request).await.expect("an answer");
     let (parts, body) = response.into_parts();
     let body = body.collect().await.expect("a whole body").to_bytes();
-    Answer { status: parts.status.as_u16(), headers: parts.headers, body: String::from_utf8_lossy(&body).into_owned() }
+    Answer {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    }
 }
 
 /// A certificate authority of a test.
@@ -146,7 +161,10 @@ impl Authority {
     }
 
     /// A certificate for these names, with its key, for a server that knows no mesh.
-    pub(super) fn server(&self, names: &[&str]) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    pub(super) fn server(
+        &self,
+        names: &[&str],
+    ) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -161,9 +179,13 @@ impl Authority {
         let id = format!("spiffe://cluster.local/ns/default/sa/{account}");
         params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
-        Arc::new(Identity::from_pem(certificate.pem(), key.serialize_pem().into(), self.0.pem()).unwrap())
+        Arc::new(
+            Identity::from_pem(certificate.pem(), key.serialize_pem().into(), self.0.pem())
+                .unwrap(),
+        )
     }
 }

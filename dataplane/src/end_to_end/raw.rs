@@ -1,5 +1,6 @@
-//! Requests byte by byte, as no client library would send them. What is expected is what Envoy 1.40 does with the same
-//! bytes and the settings of the mesh, unless a comment names the reason for something else.
+//! Requests byte by byte, as no client library would send them. What is expected is what Envoy 1.40
+//! does with the same bytes and the settings of the mesh, unless a comment names the reason for
+//! something else.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -22,7 +23,8 @@ use crate::runtime::{
     route::VirtualHost,
 };
 
-/// Sends `bytes`, and the end of them if `ended`; answers what comes back until a whole answer has come.
+/// Sends `bytes`, and the end of them if `ended`; answers what comes back until a whole answer has
+/// come.
 async fn ask(address: SocketAddr, bytes: &[u8], ended: bool) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     // The proxy may close before it has read all.
@@ -47,7 +49,9 @@ async fn ask(address: SocketAddr, bytes: &[u8], ended: bool) -> String {
 fn is_whole(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return text == "raw" };
-    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let length = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
     length.is_some_and(|length: usize| body.len() >= length)
 }
 
@@ -74,11 +78,13 @@ async fn raw_server() -> SocketAddr {
     address
 }
 
-/// HTTP for what the inspector finds, bytes to anywhere for the rest: a listener of declared HTTP services.
+/// HTTP for what the inspector finds, bytes to anywhere for the rest: a listener of declared HTTP
+/// services.
 fn shared_listener(proxy: &Proxy, hosts: Vec<VirtualHost>) -> Listener {
     let found = ["http/1.0", "http/1.1", "h2c"].map(Into::into).to_vec();
     let http = FilterChainMatch { application_protocols: found, ..Default::default() };
-    let mut listener = listener(proxy.address, vec![(http, http_chain(strict(with_routes(hosts))))]);
+    let mut listener =
+        listener(proxy.address, vec![(http, http_chain(strict(with_routes(hosts))))]);
     listener.inspect.http = Some(PortScope::default());
     listener.inspect.timeout = Some(Duration::from_millis(300));
     listener.default_chain = Some(std::sync::Arc::new(tcp_chain("raw")));
@@ -95,7 +101,8 @@ async fn shared_proxy(domain: &str) -> (Proxy, Server) {
     let mut proxy = Proxy::start(None);
     let hosts = vec![VirtualHost { domains: vec![domain.into()], ..to("http", |_| {}) }];
     let listener = shared_listener(&proxy, hosts);
-    let clusters = vec![proxy.cluster("http", &[server.address]), proxy.cluster("raw", &[raw_server().await])];
+    let clusters =
+        vec![proxy.cluster("http", &[server.address]), proxy.cluster("raw", &[raw_server().await])];
     assert_eq!(proxy.configure(vec![listener], clusters).await, []);
     (proxy, server)
 }
@@ -116,15 +123,20 @@ async fn no_request_leaves_the_mesh_by_its_form() {
         (with_host(&format!("{} / HTTP/1.1", "X".repeat(40))), "400"),
         (with_host("X.Y / HTTP/1.1"), "400"),
         (with_host("GET / HTTP/1.0"), "426"),
-        // Envoy's inspector passes these on although its codec takes the first two (RFC 9112 section 2.2) and nobody should
-        // take the others.
+        // Envoy's inspector passes these on although its codec takes the first two (RFC 9112
+        // section 2.2) and nobody should take the others.
         (with_host("\r\nGET / HTTP/1.1"), "200"),
         (with_host("\n\r\nGET / HTTP/1.1"), "200"),
         (with_host("GET / HTTP/X.Y"), "400"),
         (with_host("GET a HTTP/1.1"), "400"),
         (with_host("GET / http/1.1"), "400"),
     ] {
-        assert_eq!(outcome(proxy.address, request.as_bytes(), false).await, expected, "{:.60?}", request);
+        assert_eq!(
+            outcome(proxy.address, request.as_bytes(), false).await,
+            expected,
+            "{:.60?}",
+            request
+        );
     }
 }
 
@@ -145,7 +157,8 @@ async fn what_is_no_http_goes_to_an_unknown_destination_and_is_refused_for_one_t
         let refused = if ended { "" } else { "400" };
         assert_eq!(outcome(declared.address, bytes, ended).await, refused, "{bytes:?}");
     }
-    // Who waits until the inspector gives up gets no further. Both wait for the same time, this one from earlier on.
+    // Who waits until the inspector gives up gets no further. Both wait for the same time, this one
+    // from earlier on.
     let mut slow = TcpStream::connect(declared.address).await.unwrap();
     slow.write_all(b"GET ").await.unwrap();
     assert_eq!(outcome(unknown.address, b"GET ", false).await, "raw");
@@ -179,7 +192,12 @@ fn deny(permission: Condition) -> Rbac {
 
 fn header_is(name: &str, text: &str) -> Condition {
     let value = ValueMatcher::Text(StringMatcher::Exact(text.into()));
-    Condition::Header(HeaderMatcher { name: name.into(), value, invert: false, missing_is_empty: false })
+    Condition::Header(HeaderMatcher {
+        name: name.into(),
+        value,
+        invert: false,
+        missing_is_empty: false,
+    })
 }
 
 #[tokio::test]
@@ -241,7 +259,10 @@ async fn a_head_that_is_refused_ends_the_connection() {
     stream.write_all(two.as_bytes()).await.unwrap();
     let mut answers = String::new();
     stream.read_to_string(&mut answers).await.unwrap();
-    assert!(answers.starts_with("HTTP/1.1 400 ") && answers.matches("HTTP/1.1").count() == 1, "{answers}");
+    assert!(
+        answers.starts_with("HTTP/1.1 400 ") && answers.matches("HTTP/1.1").count() == 1,
+        "{answers}"
+    );
     assert_eq!(server.hits(), 0);
 }
 
@@ -249,7 +270,10 @@ async fn a_head_that_is_refused_ends_the_connection() {
 async fn a_gateway_passes_no_steering_of_proxies_on() {
     let server = Server::echoing().await;
     let mut proxy = Proxy::start(None);
-    let manager = HttpConnectionManager { use_remote_address: true, ..strict(with_routes(vec![to("a", |_| {})])) };
+    let manager = HttpConnectionManager {
+        use_remote_address: true,
+        ..strict(with_routes(vec![to("a", |_| {})]))
+    };
     let listener = proxy.listener(http_chain(manager));
     let clusters = vec![proxy.cluster("a", &[server.address])];
     proxy.configure(vec![listener], clusters).await;
@@ -269,11 +293,34 @@ async fn a_gateway_passes_no_steering_of_proxies_on() {
     for name in names {
         request = request.header(name, "1");
     }
-    request = request.header("x-envoy-external-address", "9.9.9.9").header("x-forwarded-proto", "https");
+    request =
+        request.header("x-envoy-external-address", "9.9.9.9").header("x-forwarded-proto", "https");
     let answer = send(&super::peer::client(), request.body(Default::default()).unwrap()).await;
     assert!(names.iter().all(|name| !answer.body.contains(&format!("{name}:"))), "{}", answer.body);
     assert!(answer.body.contains("x-envoy-external-address: 127.0.0.1\n"), "{}", answer.body);
     assert!(answer.body.contains("x-forwarded-proto: http\n"), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_redirect_to_https_believes_a_balancer_only_where_one_is_trusted() {
+    let server = Server::saying("ok").await;
+    for (hops, noted, code) in
+        [(1, Some("https"), 200), (1, Some("http"), 301), (1, None, 301), (0, Some("https"), 301)]
+    {
+        let mut proxy = Proxy::start(None);
+        let host = VirtualHost { require_tls: true, ..to("a", |_| {}) };
+        let mut manager = with_routes(vec![host]);
+        (manager.use_remote_address, manager.xff_trusted_hops) = (true, hops);
+        let (listener, cluster) =
+            (proxy.listener(http_chain(manager)), proxy.cluster("a", &[server.address]));
+        proxy.configure(vec![listener], vec![cluster]).await;
+        let mut request = http::Request::get(proxy.url("/"));
+        if let Some(noted) = noted {
+            request = request.header("x-forwarded-proto", noted);
+        }
+        let answer = send(&super::peer::client(), request.body(Default::default()).unwrap()).await;
+        assert_eq!(answer.status, code, "{hops} hops, {noted:?}");
+    }
 }
 
 #[tokio::test]
@@ -284,4 +331,59 @@ async fn a_body_reaches_the_application_whatever_the_method() {
         let answer = ask(proxy.address, (head + "5\r\nhello\r\n0\r\n\r\n").as_bytes(), false).await;
         assert!(answer.ends_with("\n\nhello"), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_upload_is_read_and_is_the_last() {
+    let denied = Condition::Path(StringMatcher::Prefix("/admin".into()));
+    let (proxy, _server) = policed(deny(denied), vec![to("a", |_| {})]).await;
+    const LENGTH: usize = 3_000_000;
+    for (fields, upload) in [
+        (format!("Content-Length: {LENGTH}"), LENGTH),
+        (format!("Content-Length: {LENGTH}"), 10),
+        ("Expect: 100-continue\r\nContent-Length: 10".to_owned(), 0),
+        ("Transfer-Encoding: chunked".to_owned(), 0),
+    ] {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let head = format!("POST /admin HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // It is answered while this is still on its way.
+        stream.write_all(&vec![b'a'; upload]).await.expect("the rest is taken");
+        let answer = super::timing::to_the_end(&mut stream).await.to_lowercase();
+        assert!(answer.starts_with("http/1.1 403 "), "{fields} {upload}: {answer}");
+        assert!(answer.contains("connection: close\r\n"), "{fields} {upload}: {answer}");
+        assert!(answer.ends_with("rbac: access denied"), "{fields} {upload}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_ours_to_a_whole_request_keeps_the_connection() {
+    let dead = dead_address();
+    let proxy = Proxy::http(vec![to("a", |_| {})], &[("a", &[dead.address])]).await;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    for body in
+        ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"]
+    {
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{body}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !is_whole(&answer) {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{body} ended the connection");
+        }
+        let answer = String::from_utf8_lossy(&answer).to_lowercase();
+        assert!(answer.starts_with("http/1.1 503 "), "{body}: {answer}");
+        assert!(!answer.contains("connection: close"), "{body}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_older_client_is_told_one_thing_of_its_connection() {
+    let (proxy, _server) = policed(deny(Condition::Or(vec![])), vec![to("a", |_| {})]).await;
+    let request = b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
+    let answer = ask(proxy.address, request, false).await.to_lowercase();
+    assert!(
+        answer.contains("426 upgrade required") && answer.contains("connection: close\r\n"),
+        "{answer}"
+    );
+    assert!(!answer.contains("keep-alive"), "{answer}");
 }

@@ -1,4 +1,5 @@
-//! Refused updates: none leaves the weaker security in force. Messages as a control plane sends them, real sockets.
+//! Refused updates: none leaves the weaker security in force. Messages as a control plane sends
+//! them, real sockets.
 
 use std::{sync::Arc, time::Instant};
 
@@ -54,8 +55,13 @@ impl Sent {
 
     async fn send(&mut self, kind: ResourceType, name: &str, body: Vec<u8>) -> Vec<Rejection> {
         self.versions += 1;
-        let changed = vec![Changed { name: name.to_owned(), version: self.versions.to_string(), body: body.into() }];
-        let rejections = self.accepted.apply(&Update { kind, changed, removed: vec![] }, Instant::now());
+        let changed = vec![Changed {
+            name: name.to_owned(),
+            version: self.versions.to_string(),
+            body: body.into(),
+        }];
+        let rejections =
+            self.accepted.apply(&Update { kind, changed, removed: vec![] }, Instant::now());
         if let Some(config) = self.accepted.take_config() {
             let generation = config.generation;
             self.proxy.shared.publish(config);
@@ -73,7 +79,10 @@ impl Sent {
         let rejections = self.send(kind, name, body).await;
         let [rejection] = &rejections[..] else { panic!("{rejections:?}") };
         assert_eq!(rejection.to_string().ends_with(CLOSES), rejection.closed, "{rejection}");
-        assert!(self.accepted.refusals().any(|refusal| refusal.rejection == *rejection), "it is remembered");
+        assert!(
+            self.accepted.refusals().any(|refusal| refusal.rejection == *rejection),
+            "it is remembered"
+        );
         rejection.closed
     }
 
@@ -88,10 +97,21 @@ async fn what_was_plaintext_and_shall_be_tls_is_closed_until_it_works() {
     let app = Server::saying("ok").await;
     let mut sent = Sent::serving(&app, &[("*", false, false)]).await;
     assert_eq!(sent.ask("a").await.body, "ok");
-    assert!(sent.refuse(ResourceType::Cluster, "app", wire::without_roots("app", app.address, "a.test")).await);
+    assert!(
+        sent.refuse(
+            ResourceType::Cluster,
+            "app",
+            wire::without_roots("app", app.address, "a.test")
+        )
+        .await
+    );
     let answer = sent.ask("a").await;
     assert_eq!(answer.status, 503);
-    assert!(answer.body.contains("closed until this proxy is sent a version of the cluster"), "{}", answer.body);
+    assert!(
+        answer.body.contains("closed until this proxy is sent a version of the cluster"),
+        "{}",
+        answer.body
+    );
     assert_eq!(app.hits(), 1, "nothing was sent in the clear");
     sent.accept(ResourceType::Cluster, "app", wire::plaintext("app", app.address)).await;
     assert_eq!(sent.ask("a").await.body, "ok");
@@ -105,7 +125,11 @@ async fn a_refusal_for_another_reason_leaves_as_much_security_in_force() {
     assert!(!sent.refuse(ResourceType::Cluster, "app", wire::eds_cluster("app", 77)).await);
     let listener = sent.listener(false, true);
     assert!(!sent.refuse(ResourceType::Listener, "l", listener).await);
-    assert!(!sent.refuse(ResourceType::Route, "80", wire::hosts("80", "app", &[("*", false, true)])).await);
+    assert!(
+        !sent
+            .refuse(ResourceType::Route, "80", wire::hosts("80", "app", &[("*", false, true)]))
+            .await
+    );
     assert_eq!(sent.ask("a").await.body, "ok");
 }
 
@@ -118,7 +142,10 @@ async fn other_names_or_roots_that_are_refused_close_a_cluster_with_tls() {
     let with = |sni: &str, header: &str| wire::outside("app", address, sni, Some(&roots), header);
     sent.accept(ResourceType::Cluster, "app", with("a.test", "")).await;
     let unnamed = |sni| wire::outside("app", address, sni, None, "");
-    assert!(sent.refuse(ResourceType::Cluster, "app", wire::without_roots("app", address, "a.test")).await);
+    assert!(
+        sent.refuse(ResourceType::Cluster, "app", wire::without_roots("app", address, "a.test"))
+            .await
+    );
     assert!(sent.refuse(ResourceType::Cluster, "app", unnamed("a.test")).await);
     // Nothing more is asked for than what is in force: it goes on.
     assert!(!sent.refuse(ResourceType::Cluster, "app", wire::eds_cluster("app", 77)).await);
@@ -158,9 +185,13 @@ async fn a_filter_that_is_added_and_refused_closes_its_chain() {
 #[tokio::test]
 async fn a_virtual_host_that_is_guarded_and_refused_is_closed_and_others_go_on() {
     let app = Server::saying("ok").await;
-    let mut sent = Sent::serving(&app, &[("a", false, false), ("b", false, false), ("*", false, false)]).await;
-    let guarded =
-        wire::hosts("80", "app", &[("a", true, false), ("b", false, false), ("new", true, false), ("*", false, false)]);
+    let mut sent =
+        Sent::serving(&app, &[("a", false, false), ("b", false, false), ("*", false, false)]).await;
+    let guarded = wire::hosts(
+        "80",
+        "app",
+        &[("a", true, false), ("b", false, false), ("new", true, false), ("*", false, false)],
+    );
     assert!(sent.refuse(ResourceType::Route, "80", guarded).await);
     for (host, status) in [("a", 503), ("b", 200), ("new", 503), ("other", 200)] {
         let answer = sent.ask(host).await;
@@ -174,10 +205,30 @@ async fn endpoints_that_shall_be_reached_by_tls_are_gone_while_that_is_refused()
     let app = Server::saying("ok").await;
     let mut sent = Sent::new();
     sent.accept(ResourceType::Cluster, "app", wire::eds_cluster("app", 0)).await;
-    sent.accept(ResourceType::Endpoint, "app", wire::endpoints_at("app", app.address, false, false)).await;
+    sent.accept(
+        ResourceType::Endpoint,
+        "app",
+        wire::endpoints_at("app", app.address, false, false),
+    )
+    .await;
     let state = sent.proxy.shared.config().cluster("app").unwrap().state.clone();
-    assert!(!sent.refuse(ResourceType::Endpoint, "app", wire::endpoints_at("app", app.address, false, true)).await);
+    assert!(
+        !sent
+            .refuse(
+                ResourceType::Endpoint,
+                "app",
+                wire::endpoints_at("app", app.address, false, true)
+            )
+            .await
+    );
     assert_eq!(state.endpoints().iter().count(), 1);
-    assert!(sent.refuse(ResourceType::Endpoint, "app", wire::endpoints_at("app", app.address, true, true)).await);
+    assert!(
+        sent.refuse(
+            ResourceType::Endpoint,
+            "app",
+            wire::endpoints_at("app", app.address, true, true)
+        )
+        .await
+    );
     assert_eq!(state.endpoints().iter().count(), 0);
 }

@@ -9,7 +9,9 @@ use tokio::{
 };
 
 use super::{fixture::*, peer::Server};
-use crate::runtime::{Rbac, authz::RbacAction, filter_chain::FilterChainMatch, listener::PortScope};
+use crate::runtime::{
+    Rbac, authz::RbacAction, filter_chain::FilterChainMatch, listener::PortScope,
+};
 
 /// Sends back what it gets, reversed, once the client has ended its side.
 async fn reversing() -> SocketAddr {
@@ -46,13 +48,18 @@ async fn each_side_may_end_before_the_other() {
         tokio::task::yield_now().await;
     }
     let metrics = proxy.shared.metrics.render();
-    let received = metrics.lines().find(|line| line.starts_with("istio_tcp_received_bytes_total")).expect("a sample");
+    let received = metrics
+        .lines()
+        .find(|line| line.starts_with("istio_tcp_received_bytes_total"))
+        .expect("a sample");
     assert!(received.ends_with("} 300001"), "{received}");
 }
 
 fn closed(proxy: &Proxy) -> bool {
     let metrics = proxy.shared.metrics.render();
-    metrics.lines().any(|line| line.starts_with("istio_tcp_connections_closed_total") && line.ends_with(" 1"))
+    metrics
+        .lines()
+        .any(|line| line.starts_with("istio_tcp_connections_closed_total") && line.ends_with(" 1"))
 }
 
 #[tokio::test]
@@ -90,7 +97,10 @@ async fn http_and_bytes_share_a_port_and_a_server_may_speak_first() {
     });
     let server = Server::saying("ok").await;
     let mut proxy = Proxy::start(None);
-    let http = FilterChainMatch { application_protocols: vec!["http/1.1".into(), "h2c".into()], ..Default::default() };
+    let http = FilterChainMatch {
+        application_protocols: vec!["http/1.1".into(), "h2c".into()],
+        ..Default::default()
+    };
     let chains = vec![
         (http, http_chain(with_routes(vec![to("http", |_| {})]))),
         (FilterChainMatch::default(), tcp_chain("tcp")),
@@ -155,5 +165,24 @@ async fn only_connections_that_cannot_be_made_are_the_endpoints_fault() {
             tokio::task::yield_now().await;
         }
         assert_eq!(is_ejected(&proxy, "a"), ejected, "{endpoint}, reset: {client_resets}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_to_an_endpoint_is_known_as_our_own_while_it_is_open() {
+    let server = tokio::net::TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+    let address = server.local_addr().unwrap();
+    for chain in [tcp_chain("a"), http_chain(with_routes(vec![to("a", |_| {})]))] {
+        let mut proxy = Proxy::start(None);
+        let (listener, cluster) = (proxy.listener(chain), proxy.cluster("a", &[address]));
+        proxy.configure(vec![listener], vec![cluster]).await;
+        let mut client = tokio::net::TcpStream::connect(proxy.address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let (upstream, source) = server.accept().await.unwrap();
+        let own = || proxy.shared.registry.own().contains(source, address);
+        assert!(own());
+        assert!(!proxy.shared.registry.own().contains(client.local_addr().unwrap(), address));
+        drop((client, upstream));
+        super::blame::until("the connection is forgotten", || !own()).await;
     }
 }

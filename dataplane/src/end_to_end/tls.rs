@@ -46,7 +46,10 @@ fn client_tls(account: &str, alpn: &[&str]) -> Transport {
     let id = format!("spiffe://cluster.local/ns/default/sa/{account}");
     Transport::Tls(Arc::new(UpstreamTls {
         certificate: Some(SecretRef::Workload),
-        validation: Some(PeerValidation { roots: SecretRef::Workload, sans: vec![SanMatcher::Exact(id.into())] }),
+        validation: Some(PeerValidation {
+            roots: SecretRef::Workload,
+            sans: vec![SanMatcher::Exact(id.into())],
+        }),
         sni: Some("outbound_.80_._.server.default.svc.cluster.local".into()),
         sni_from_endpoint: false,
         match_server_name: false,
@@ -55,7 +58,8 @@ fn client_tls(account: &str, alpn: &[&str]) -> Transport {
     }))
 }
 
-/// A port that takes HTTP and bytes over mutual TLS, plaintext HTTP only if `permissive`: the chains of a mesh sidecar.
+/// A port that takes HTTP and bytes over mutual TLS, plaintext HTTP only if `permissive`: the
+/// chains of a mesh sidecar.
 fn inbound(proxy: &Proxy, permissive: bool, filters: Vec<HttpFilter>) -> Listener {
     let matching = |transport, protocols: &[&str]| FilterChainMatch {
         transport: Some(transport),
@@ -65,8 +69,11 @@ fn inbound(proxy: &Proxy, permissive: bool, filters: Vec<HttpFilter>) -> Listene
     let http = || {
         let mut manager = with_routes(vec![to("app", |_| {})]);
         let details = ClientCertDetails { uri: true, ..Default::default() };
-        manager.client_cert = ForwardClientCert { mode: ForwardClientCertMode::SanitizeSet, details };
-        manager.filters.splice(0..0, filters.clone());
+        manager.client_cert =
+            ForwardClientCert { mode: ForwardClientCertMode::SanitizeSet, details };
+        for filter in filters.iter().rev() {
+            manager.filters.insert(0, filter.clone());
+        }
         http_chain(manager)
     };
     let tls = TransportProtocol::Tls;
@@ -84,7 +91,10 @@ fn inbound(proxy: &Proxy, permissive: bool, filters: Vec<HttpFilter>) -> Listene
         ),
     ];
     if permissive {
-        chains.push((matching(TransportProtocol::RawBuffer, &["http/1.0", "http/1.1", "h2c"]), http()));
+        chains.push((
+            matching(TransportProtocol::RawBuffer, &["http/1.0", "http/1.1", "h2c"]),
+            http(),
+        ));
     }
     let mut listener = listener(proxy.address, chains);
     listener.direction = TrafficDirection::Inbound;
@@ -110,7 +120,12 @@ async fn outbound(identity: Arc<Identity>, server: &Proxy, account: &str, mesh: 
     proxy
 }
 
-async fn inbound_proxy(identity: Arc<Identity>, app: &Server, permissive: bool, filters: Vec<HttpFilter>) -> Proxy {
+async fn inbound_proxy(
+    identity: Arc<Identity>,
+    app: &Server,
+    permissive: bool,
+    filters: Vec<HttpFilter>,
+) -> Proxy {
     let mut proxy = Proxy::start(Some(identity));
     let listener = inbound(&proxy, permissive, filters);
     let cluster = proxy.cluster("app", &[app.address]);
@@ -127,15 +142,25 @@ async fn http_crosses_two_proxies_and_the_server_knows_the_client() {
     for client in [client(), http2_client()] {
         let answer = get(&client, through.url("/x")).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
-        let xfcc = answer.body.lines().find(|line| line.starts_with("x-forwarded-client-cert")).expect("the header");
+        let xfcc = answer
+            .body
+            .lines()
+            .find(|line| line.starts_with("x-forwarded-client-cert"))
+            .expect("the header");
         assert!(xfcc.contains("By=spiffe://cluster.local/ns/default/sa/server;Hash="), "{xfcc}");
         assert!(xfcc.ends_with("URI=spiffe://cluster.local/ns/default/sa/client"), "{xfcc}");
     }
     let metrics = server.shared.metrics.render();
-    assert!(metrics.contains("source_principal=\"spiffe://cluster.local/ns/default/sa/client\""), "{metrics}");
+    assert!(
+        metrics.contains("source_principal=\"spiffe://cluster.local/ns/default/sa/client\""),
+        "{metrics}"
+    );
     assert!(metrics.contains("connection_security_policy=\"mutual_tls\""), "{metrics}");
     let metrics = through.shared.metrics.render();
-    assert!(metrics.contains("destination_principal=\"spiffe://cluster.local/ns/default/sa/server\""), "{metrics}");
+    assert!(
+        metrics.contains("destination_principal=\"spiffe://cluster.local/ns/default/sa/server\""),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]
@@ -143,7 +168,9 @@ async fn a_server_with_another_name_or_authority_is_refused() {
     let (authority, other) = (Authority::new(), Authority::new());
     let app = Server::saying("ok").await;
     let server = inbound_proxy(authority.identity("server"), &app, false, vec![]).await;
-    for (identity, expected) in [(authority.identity("client"), "impostor"), (other.identity("client"), "server")] {
+    for (identity, expected) in
+        [(authority.identity("client"), "impostor"), (other.identity("client"), "server")]
+    {
         let through = outbound(identity, &server, expected, true).await;
         let answer = get(&client(), through.url("/")).await;
         assert_eq!(answer.status, 503);
@@ -160,7 +187,10 @@ async fn strict_refuses_plaintext_and_permissive_takes_both() {
         let address = proxy.address;
         async move {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                .await
+                .unwrap();
             let mut text = String::new();
             let _ = stream.read_to_string(&mut text).await;
             text
@@ -206,7 +236,8 @@ async fn policies_see_the_client() {
         permission: Condition::Any,
         principal: Condition::Authenticated(Some(principal)),
     };
-    let rbac = HttpFilter::Rbac(Arc::new(Rbac { action: RbacAction::Allow, policies: vec![policy] }));
+    let rbac =
+        HttpFilter::Rbac(Arc::new(Rbac { action: RbacAction::Allow, policies: vec![policy] }));
     let server = inbound_proxy(authority.identity("server"), &app, true, vec![rbac]).await;
     for (account, status) in [("friend", 200), ("stranger", 403)] {
         let through = outbound(authority.identity(account), &server, "server", true).await;
@@ -295,14 +326,23 @@ async fn a_certificate_that_we_lack_is_not_the_endpoints_fault() {
         let mut cluster = proxy.cluster("server", &[server.address]);
         cluster.connection.transport = client_tls("server", &["istio"]);
         cluster.outlier = Some(super::blame::at_once(false));
-        let chain = if tcp { tcp_chain("server") } else { http_chain(with_routes(vec![to("server", |_| {})])) };
+        let chain = if tcp {
+            tcp_chain("server")
+        } else {
+            http_chain(with_routes(vec![to("server", |_| {})]))
+        };
         let listener = proxy.listener(chain);
         proxy.configure(vec![listener], vec![cluster]).await;
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
-        assert_eq!(answer.starts_with(b"HTTP/1.1 503 "), !tcp, "{}", String::from_utf8_lossy(&answer));
+        assert_eq!(
+            answer.starts_with(b"HTTP/1.1 503 "),
+            !tcp,
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
         assert!(!super::blame::is_ejected(&proxy, "server"), "TCP: {tcp}");
     }
     assert_eq!(server.hits(), 0);

@@ -1,29 +1,35 @@
-//! Attempts of one request: each chooses an endpoint anew, until an answer can be passed on or there is no point in
-//! another.
+//! Attempts of one request: each chooses an endpoint anew, until an answer can be passed on or
+//! there is no point in another.
 
 use std::{borrow::Cow, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
-use http_body::Body as _;
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header, uri::PathAndQuery};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    blame::{DownstreamFault, UpstreamFault},
-    body::{Progress, Recording, RequestBody},
     exchange::Exchange,
-    framing,
-    headers::X_ENVOY_ATTEMPT_COUNT,
+    headers::{GRPC_STATUS, X_ENVOY_ATTEMPT_COUNT},
+    outgoing::{Outgoing, announce},
     reply::Local,
+    request::{HostChange, Matched},
     response::Holds,
     retry::{self, Failure},
-    route::{Matched, Outgoing},
+    time_left::TimeLeft,
+    upgrade,
 };
 use crate::{
-    runtime::{Cluster, action::RetryPolicy, cluster::Discovery},
+    codec::{
+        blame::{DownstreamFault, UpstreamFault},
+        body::RequestBody,
+        framing,
+        progress::{Progress, Trailers},
+        recording::Recording,
+    },
+    runtime::{action::RetryPolicy, cluster::Discovery},
     telemetry::Flags,
     upstream::{
-        LiveEndpoint,
+        LiveCluster, LiveEndpoint,
         balancer::{self, Draw},
         cluster_state::{ActiveOf, Held, UsageOf},
         connect::{AlpnSource, Dial, Purpose, names_of},
@@ -41,10 +47,22 @@ pub(super) enum BodySource {
 }
 
 impl BodySource {
-    pub(super) fn new(body: Incoming, http2: bool, keep: bool, exchange: &Exchange) -> Self {
-        exchange.progress.begin(body, http2);
-        if keep {
-            Self::Kept(Recording::new(&exchange.progress))
+    /// `body` is nothing where filters have begun to read it. So many bytes of it are kept, if any.
+    pub(super) fn new(
+        body: Option<Incoming>,
+        to: Purpose,
+        keep: Option<usize>,
+        exchange: &Exchange,
+    ) -> Self {
+        let http2 = exchange.is_http2();
+        let trailers = Trailers::between(http2, to == Purpose::Http2);
+        match body {
+            Some(body) => exchange.progress.begin(body, http2, trailers),
+            None => exchange.progress.go_on(trailers),
+        }
+        if let Some(limit) = keep {
+            let budget = &exchange.downstream.worker.shared.kept_bodies;
+            Self::Kept(Recording::new(&exchange.progress, limit, budget))
         } else {
             Self::Once(Some(RequestBody::stream(&exchange.progress)))
         }
@@ -55,13 +73,20 @@ impl BodySource {
             // An empty body is as good the second time.
             Self::Once(Some(RequestBody::Empty)) => Some(RequestBody::Empty),
             Self::Once(body) => body.take(),
-            Self::Kept(recording) => recording.can_replay().then(|| recording.reader()),
+            Self::Kept(recording) => recording.can_replay().then(|| RequestBody::replay(recording)),
         }
     }
 
     fn give_back(&mut self, unused: Option<RequestBody>) {
         if let (Self::Once(body @ None), Some(unused)) = (self, unused) {
             *body = Some(unused);
+        }
+    }
+
+    /// No attempt follows: an upload that goes on need not be kept.
+    fn settle(&self) {
+        if let Self::Kept(recording) = self {
+            recording.forget();
         }
     }
 
@@ -76,12 +101,14 @@ impl BodySource {
 /// What is the same for all attempts of a request.
 pub(super) struct Attempts<'a> {
     pub(super) matched: &'a Matched<'a>,
-    pub(super) cluster: &'a Arc<Cluster>,
+    pub(super) cluster: &'a Arc<LiveCluster>,
     pub(super) policy: Option<&'a RetryPolicy>,
     pub(super) hash: Option<u64>,
     pub(super) purpose: Purpose,
     pub(super) alpn: AlpnSource,
-    pub(super) endpoint_host: bool,
+    pub(super) time: TimeLeft,
+    /// How the endpoint's own host replaces the request's, if it does.
+    pub(super) endpoint_host: Option<HostChange>,
     pub(super) outgoing: Outgoing,
 }
 
@@ -131,7 +158,7 @@ impl Failed {
     }
 
     fn broken(fault: UpstreamFault) -> Self {
-        Self::new(Failure::Broken { fault, unsent: false }, fault.answer())
+        Self::new(Failure::Broken { fault, unsent: false }, Local::of_fault(fault))
     }
 }
 
@@ -146,13 +173,16 @@ impl Attempts<'_> {
         let mut retry_hold = None;
         let mut free_replay = true;
         loop {
-            let Some(next_body) = body.next() else { return Err(Unanswered::Local(Local::NO_ENDPOINT)) };
-            exchange.attempts += 1;
-            let mut attempt = match self.attempt(exchange, next_body, &tried, retry_hold.take()).await {
-                Ok(answer) => Ok(answer),
-                Err(Ended::Upstream(failed)) => Err(failed),
-                Err(Ended::Downstream(fault)) => return Err(Unanswered::Downstream(fault)),
+            let Some(next_body) = body.next() else {
+                return Err(Unanswered::Local(Local::NO_ENDPOINT));
             };
+            exchange.attempts += 1;
+            let mut attempt =
+                match self.attempt(exchange, next_body, &tried, retry_hold.take()).await {
+                    Ok(answer) => Ok(answer),
+                    Err(Ended::Upstream(failed)) => Err(failed),
+                    Err(Ended::Downstream(fault)) => return Err(Unanswered::Downstream(fault)),
+                };
             if let Err(failed) = &mut attempt {
                 body.give_back(failed.unused.take());
             }
@@ -164,13 +194,17 @@ impl Attempts<'_> {
                 && body.has_next()
                 && self.crossed_on_the_wire(failed)
             {
-                // Not an attempt of the request but of our pool: the peer has closed an idle connection.
+                // Not an attempt of the request but of our pool: the peer has closed an idle
+                // connection.
                 tried.pop();
                 exchange.attempts -= 1;
                 continue;
             }
             judge(exchange, &attempt);
-            let answered = |attempt: Result<Answer, Failed>| attempt.map_err(|failed| Unanswered::Local(failed.local));
+            let answered = |attempt: Result<Answer, Failed>| {
+                body.settle();
+                attempt.map_err(|failed| Unanswered::Local(failed.local))
+            };
             if !self.wants_retry(&attempt) {
                 return answered(attempt);
             }
@@ -198,8 +232,9 @@ impl Attempts<'_> {
         }
     }
 
-    /// A reused connection broke before any answer: the peer has probably closed it while our request was on its way.
-    /// Safe to send again if nothing was sent, or if the method may be repeated (RFC 9110 section 9.2.2).
+    /// A reused connection broke before any answer: the peer has probably closed it while our
+    /// request was on its way. Safe to send again if nothing was sent, or if the method may be
+    /// repeated (RFC 9110 section 9.2.2).
     fn crossed_on_the_wire(&self, failed: &Failed) -> bool {
         match failed.failure {
             Failure::Broken { unsent: true, .. } => true,
@@ -213,7 +248,9 @@ impl Attempts<'_> {
     fn wants_retry(&self, attempt: &Result<Answer, Failed>) -> bool {
         let Some(policy) = self.policy else { return false };
         match attempt {
-            Ok(answer) => retry::retries_response(policy, answer.response.status(), answer.response.headers()),
+            Ok(answer) => {
+                retry::retries_response(policy, answer.response.status(), answer.response.headers())
+            }
             Err(failed) => retry::retries_failure(policy.on, failed.failure),
         }
     }
@@ -226,9 +263,11 @@ impl Attempts<'_> {
         retry_hold: Option<Held<UsageOf>>,
     ) -> Result<Answer, Ended> {
         let usage = UsageOf(Arc::clone(&self.cluster.state), |usage| &usage.requests);
-        let request_hold = Held::below(usage, self.cluster.limits.max_requests).ok_or_else(|| self.overflow())?;
-        let endpoint =
-            self.endpoint(exchange, tried).ok_or_else(|| Failed::new(Failure::NoEndpoint, Local::NO_ENDPOINT))?;
+        let request_hold =
+            Held::below(usage, self.cluster.limits.max_requests).ok_or_else(|| self.overflow())?;
+        let endpoint = self
+            .endpoint(exchange, tried)
+            .ok_or_else(|| Failed::new(Failure::NoEndpoint, Local::NO_ENDPOINT))?;
         exchange.endpoint = Some(endpoint.clone());
         let holds = Holds {
             _active: Held::new(ActiveOf(Arc::clone(&endpoint.state))),
@@ -245,22 +284,33 @@ impl Attempts<'_> {
             () = self.overtime(&progress) => Err(Failed::new(Failure::PerTryTimeout, Local::TIMEOUT)),
         };
         match (sent, progress.fault()) {
-            (Ok((response, lease)), _) => Ok(Answer { response, lease, holds, taken: started.elapsed() }),
+            (Ok((response, lease)), _) => {
+                Ok(Answer { response, lease, holds, taken: started.elapsed() })
+            }
             // A broken request breaks the endpoint's connection, too.
             (Err(_), Some(fault)) => Err(Ended::Downstream(fault)),
             (Err(failed), None) => Err(failed.into()),
         }
     }
 
-    /// Returns when this attempt has taken too long. Its time begins when the client has sent the whole request, so that
-    /// a slow client is not the endpoint's fault.
+    /// Returns when this attempt has taken too long. Its time begins when the client has sent the
+    /// whole request, so that a slow client is not the endpoint's fault.
     async fn overtime(&self, progress: &Progress) {
-        match self.policy.and_then(|policy| policy.per_try_timeout).filter(|limit| !limit.is_zero()) {
+        match self.policy.and_then(|policy| policy.per_try_timeout).filter(|limit| !limit.is_zero())
+        {
             None => std::future::pending().await,
             Some(limit) => {
                 progress.ended().await;
                 sleep(limit).await;
             }
+        }
+    }
+
+    /// Whether there is an endpoint for the first attempt.
+    pub(super) fn has_endpoint(&self, exchange: &Exchange) -> bool {
+        match self.cluster.discovery {
+            Discovery::OriginalDst { .. } => !exchange.downstream.direct,
+            _ => balancer::has_any(self.cluster, &mut rand::random),
         }
     }
 
@@ -290,7 +340,8 @@ impl Attempts<'_> {
         let request = self.request(exchange, endpoint, body)?;
         let asked = &self.cluster.connection.http.names;
         let names = names_of(asked, &self.outgoing.authority, &self.outgoing.headers);
-        let dial = Dial { cluster: self.cluster, endpoint, purpose: self.purpose, alpn: self.alpn, names };
+        let dial =
+            Dial { cluster: self.cluster, endpoint, purpose: self.purpose, alpn: self.alpn, names };
         let worker = Rc::clone(&exchange.downstream.worker);
         let mut lease = match worker.pools.acquire(dial, &worker.shared.tls).await {
             Ok(lease) => lease,
@@ -299,12 +350,19 @@ impl Attempts<'_> {
         exchange.upstream = Some(Rc::clone(&lease.facts));
         let reused = lease.reused;
         match lease.send(request).await {
-            Ok(response) if !lease.is_http2() && framing::is_ambiguous(&response) => {
+            Ok(response) if framing::is_ambiguous(&response) || self.is_unasked(&response) => {
                 Err(Failed::broken(UpstreamFault::Protocol))
             }
             Ok(response) => Ok((response, lease)),
             Err(failure) => Err(not_answered(failure, reused)),
         }
+    }
+
+    /// Whether the endpoint changes to a protocol of which the request has said nothing, or does not
+    /// say to which (RFC 9110 sections 7.8 and 15.2.2).
+    fn is_unasked(&self, response: &Response<Incoming>) -> bool {
+        response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && !upgrade::is_offered(response.headers(), &self.outgoing.headers)
     }
 
     fn request(
@@ -314,15 +372,16 @@ impl Attempts<'_> {
         body: RequestBody,
     ) -> Result<Request<RequestBody>, Failed> {
         let mut outgoing = Cow::Borrowed(&self.outgoing);
-        if self.endpoint_host
-            && let Some(host) = endpoint.spec.host_name()
-        {
-            outgoing.to_mut().authority = host.to_string();
+        if let (Some(change), Some(host)) = (self.endpoint_host, endpoint.spec.host_name()) {
+            change.apply(outgoing.to_mut(), host.to_string());
         }
         let mut headers = outgoing.headers.clone();
         if self.matched.host.attempt_count_in_request {
             headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(exchange.attempts));
         }
+        let is_first = exchange.attempts <= 1;
+        let elapsed = if is_first { Duration::ZERO } else { exchange.progress.since_end() };
+        self.time.tell(&mut headers, elapsed);
         let uri = match self.purpose {
             Purpose::Http2 => absolute(&outgoing),
             Purpose::Http1 | Purpose::Tcp => {
@@ -345,15 +404,23 @@ impl Attempts<'_> {
     }
 
     fn overflow(&self) -> Failed {
-        const BODY: &str = "upstream connect error or disconnect/reset before headers. reset reason: overflow";
-        let local = Local::new(503, BODY, Flags::UPSTREAM_OVERFLOW, "upstream_reset_before_response_started{overflow}");
+        const BODY: &str =
+            "upstream connect error or disconnect/reset before headers. reset reason: overflow";
+        let local = Local::new(
+            503,
+            BODY,
+            Flags::UPSTREAM_OVERFLOW,
+            "upstream_reset_before_response_started{overflow}",
+        );
         Failed::new(Failure::Overflow, local)
     }
 
     fn not_acquired(&self, exchange: &mut Exchange, error: AcquireError) -> Failed {
         let (reason, failure) = match error {
             AcquireError::Overflow => return self.overflow(),
-            AcquireError::Connect(error) if error.is_ours() => (error.to_string(), Failure::Unequipped),
+            AcquireError::Connect(error) if error.is_ours() => {
+                (error.to_string(), Failure::Unequipped)
+            }
             AcquireError::Connect(error) => (error.to_string(), Failure::Connect),
             AcquireError::Protocol(error) => (error.to_string(), Failure::Connect),
         };
@@ -363,8 +430,10 @@ impl Attempts<'_> {
         );
         exchange.upstream_failure = reason;
         let details = "upstream_reset_before_response_started{remote_connection_failure}";
-        let local =
-            Local { body: Cow::Owned(body), ..Local::new(503, "", Flags::UPSTREAM_CONNECTION_FAILURE, details) };
+        let local = Local {
+            body: Cow::Owned(body),
+            ..Local::new(503, "", Flags::UPSTREAM_CONNECTION_FAILURE, details)
+        };
         Failed::new(failure, local)
     }
 }
@@ -374,10 +443,15 @@ fn not_answered(failure: SendFailure, reused: bool) -> Failed {
     let fault = match &failure.error {
         // An HTTP/2 response with too long a head ends its stream only, which Envoy calls a reset.
         SendError::Limit(_) => UpstreamFault::Reset,
+        SendError::BrokenOff(_) => UpstreamFault::Protocol,
         SendError::Codec(error) => UpstreamFault::of(error),
     };
     let broken = Failure::Broken { fault, unsent: failure.unsent.is_some() };
-    Failed { on_reused: reused, unused: failure.unsent, ..Failed::new(broken, fault.answer()) }
+    Failed {
+        on_reused: reused,
+        unused: failure.unsent,
+        ..Failed::new(broken, Local::of_fault(fault))
+    }
 }
 
 /// Tells outlier detection how the endpoint has done.
@@ -391,19 +465,11 @@ fn judge(exchange: &Exchange, attempt: &Result<Answer, Failed>) {
 
 /// A gRPC failure in the headers counts like the HTTP status it stands for.
 fn outlier_status(response: &Response<Incoming>) -> u16 {
-    match response.headers().get("grpc-status").map(HeaderValue::as_bytes) {
+    match response.headers().get(GRPC_STATUS).map(HeaderValue::as_bytes) {
         Some(b"14") => 503,
         Some(b"13" | b"2" | b"15") => 500,
         Some(b"4") => 504,
         _ => response.status().as_u16(),
-    }
-}
-
-/// Says that a body of unknown length comes: hyper takes a body for none where a method seldom has one, and drops it.
-fn announce(body: &RequestBody, headers: &mut HeaderMap) {
-    let known = body.is_end_stream() || body.size_hint().exact().is_some();
-    if !known && !headers.contains_key(header::CONTENT_LENGTH) {
-        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

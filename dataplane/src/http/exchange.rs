@@ -1,6 +1,8 @@
-//! One request and its response: what is noted on the way, and reported to metrics and access logs at the end.
+//! One request and its response: what is noted on the way, and reported to metrics and access logs
+//! at the end.
 //!
-//! The response body carries the exchange, so that it ends with the last byte, or when the client goes away.
+//! The response body carries the exchange, so that it ends with the last byte, or when the client
+//! goes away.
 
 use std::{
     borrow::Cow,
@@ -15,19 +17,23 @@ use http::{HeaderMap, Method};
 use http_body::Frame;
 use tokio::time::Instant;
 
-use super::{blame::DownstreamFault, body::Progress};
+use super::{call, headers::GRPC_STATUS};
 use crate::{
-    listen::accept::Downstream,
-    runtime::{Cluster, HttpConnectionManager},
+    codec::{blame::DownstreamFault, progress::Progress},
+    runtime::{
+        HttpConnectionManager,
+        filter::{Notes, Phase},
+    },
     telemetry::{
         Entry, Flags,
         metrics::{ConnectionKey, Peer, Reporter, RequestKey, Service},
     },
     upstream::{
-        LiveEndpoint,
+        LiveCluster, LiveEndpoint,
         outlier::{self, Outcome},
         pool::UpstreamFacts,
     },
+    worker::downstream::Downstream,
 };
 
 /// The name of HTTP/2 in logs.
@@ -50,10 +56,12 @@ pub(crate) struct Exchange {
     pub(crate) request_headers: Option<HeaderMap>,
     pub(crate) is_grpc: bool,
     pub(crate) progress: Rc<Progress>,
+    /// What filters have noted.
+    pub(crate) notes: Notes,
     pub(crate) flags: Flags,
     pub(crate) details: Cow<'static, str>,
     pub(crate) status: u16,
-    pub(crate) cluster: Option<Arc<Cluster>>,
+    pub(crate) cluster: Option<Arc<LiveCluster>>,
     pub(crate) endpoint: Option<LiveEndpoint>,
     pub(crate) upstream: Option<Rc<UpstreamFacts>>,
     pub(crate) upstream_failure: String,
@@ -80,7 +88,11 @@ pub(crate) struct Begin {
 }
 
 impl Exchange {
-    pub(crate) fn new(downstream: Rc<Downstream>, manager: Arc<HttpConnectionManager>, begin: Begin) -> Box<Self> {
+    pub(crate) fn new(
+        downstream: Rc<Downstream>,
+        manager: Arc<HttpConnectionManager>,
+        begin: Begin,
+    ) -> Box<Self> {
         downstream.requests.begin();
         Box::new(Self {
             downstream,
@@ -96,6 +108,7 @@ impl Exchange {
             request_headers: begin.request_headers,
             is_grpc: begin.is_grpc,
             progress: Rc::default(),
+            notes: Notes::default(),
             flags: Flags::default(),
             details: Cow::Borrowed(""),
             status: 0,
@@ -157,7 +170,8 @@ impl Exchange {
         self.progress.settle().unwrap_or(left)
     }
 
-    fn is_http2(&self) -> bool {
+    /// Whether the client speaks HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
         self.protocol == HTTP_2
     }
 
@@ -171,7 +185,9 @@ impl Exchange {
     }
 
     fn note_grpc_status(&mut self, headers: &HeaderMap) {
-        if let Some(status) = headers.get("grpc-status").and_then(|value| value.to_str().ok()?.parse().ok()) {
+        if let Some(status) =
+            headers.get(GRPC_STATUS).and_then(|value| value.to_str().ok()?.parse().ok())
+        {
             self.grpc_status = Some(status);
         }
     }
@@ -219,6 +235,7 @@ impl Exchange {
             route: &self.route,
             chain: "",
             tls: self.downstream.tls.as_ref(),
+            metadata: self.notes.metadata(),
         }
     }
 
@@ -229,7 +246,9 @@ impl Exchange {
         }
         let unanswered = (self.status == 0).then(|| self.start.elapsed());
         self.downstream.requests.end(unanswered, &self.manager.limits);
-        self.progress.finish();
+        self.downstream.seen.answer();
+        self.progress.close();
+        self.end_filters();
         let worker = &self.downstream.worker;
         let series = worker.metrics.requests(&self.key());
         series.record(self.start.elapsed(), self.progress.bytes(), self.bytes_sent);
@@ -239,17 +258,40 @@ impl Exchange {
         }
     }
 
+    /// Counts what filters have counted.
+    pub(crate) fn count_notes(&mut self) {
+        for (counter, value) in self.notes.take_counts() {
+            self.downstream.worker.metrics.count(counter, &value);
+        }
+    }
+
+    /// Shows the end to the filters. What they call is not waited for.
+    fn end_filters(&mut self) {
+        self.count_notes();
+        if !self.manager.filters.take_part(Phase::Log) {
+            return;
+        }
+        for named in self.manager.filters.iter() {
+            if let Some(wanted) = named.filter.log(&mut self.notes, self.status) {
+                call::spawn(&self.downstream.worker, wanted);
+            }
+        }
+    }
+
     fn key(&self) -> RequestKey {
         let reporter = Reporter::from(self.downstream.listener.direction);
-        let uri =
-            |peer: Option<&Arc<crate::runtime::PeerCertificate>>| peer.and_then(|peer| peer.uri_sans.first().cloned());
+        let uri = |peer: Option<&Arc<crate::runtime::PeerCertificate>>| {
+            peer.and_then(|peer| peer.uri_sans.first().cloned())
+        };
         let upstream_peer = self.upstream.as_ref().and_then(|facts| facts.peer.as_ref());
         let principal = match reporter {
             Reporter::Source => uri(upstream_peer),
             Reporter::Destination => uri(self.downstream.facts.peer.as_ref()),
         };
         let workload = match reporter {
-            Reporter::Source => self.endpoint.as_ref().and_then(|endpoint| endpoint.workload.clone()),
+            Reporter::Source => {
+                self.endpoint.as_ref().and_then(|endpoint| endpoint.workload.clone())
+            }
             Reporter::Destination => None,
         };
         let service = match self.cluster.as_ref().and_then(|cluster| cluster.services.first()) {
@@ -261,8 +303,13 @@ impl Exchange {
             },
         };
         let mutual_tls = principal.is_some();
-        let connection =
-            ConnectionKey { reporter, peer: Peer { principal, workload }, service, mutual_tls, flags: self.flags };
+        let connection = ConnectionKey {
+            reporter,
+            peer: Peer { principal, workload },
+            service,
+            mutual_tls,
+            flags: self.flags,
+        };
         let grpc_status = self.is_grpc.then(|| self.grpc_status.unwrap_or_default());
         RequestKey { connection, status: self.status, grpc_status }
     }

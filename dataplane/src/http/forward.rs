@@ -1,33 +1,38 @@
-//! Forwards a request: chooses the cluster, rewrites, watches the time limits, and passes the answer on.
+//! Forwards a request: chooses the cluster, rewrites, watches the time limits, and passes the
+//! answer on.
 //!
-//! The route's time limit spans all [`super::attempt`]s and the response's body; it starts when the whole request was
-//! received, as in Envoy.
+//! The route's time limit spans all [`super::attempt`]s and the response's body; it starts when the
+//! whole request was received, as in Envoy.
 
-use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
+use std::{borrow::Cow, future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, StatusCode, header};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{sleep, sleep_until};
 
 use super::{
     attempt::{Answer, Attempts, BodySource, Unanswered},
-    body::Progress,
     exchange::Exchange,
     hash,
     headers::{
-        X_ENVOY_ATTEMPT_COUNT, X_ENVOY_EXPECTED_TIMEOUT, X_ENVOY_ORIGINAL_PATH, X_ENVOY_SERVICE_TIME, X_FORWARDED_HOST,
+        GRPC_TIMEOUT, X_ENVOY_ATTEMPT_COUNT, X_ENVOY_ORIGINAL_PATH, X_ENVOY_SERVICE_TIME,
+        has_hop_by_hop, names_upgrade, remove_hop_by_hop,
     },
     mirror,
+    outgoing::Outgoing,
     reply::{self, Local, Reply},
+    request::{HostChange, Matched, Received, change_request, change_response, facts},
     response::{BodyLimits, ResponseBody},
-    route::{Matched, Outgoing, Received, change_request, change_response, facts},
+    time_left::{TimeLeft, millis, parse_grpc_timeout},
     upgrade,
 };
 use crate::{
+    codec::{blame::UpstreamFault, progress::Progress},
     runtime::{
         Cluster,
         action::{Forward, HostRewrite},
         cluster::UpstreamProtocol,
-        route::ClusterChoice,
+        limits::BodyLimit,
+        target::ClusterChoice,
     },
     telemetry::Flags,
     upstream::{
@@ -44,15 +49,19 @@ pub(crate) async fn forward(
     mut outgoing: Outgoing,
     received: Received,
 ) -> Reply {
-    let Some(cluster) = choose_cluster(matched, action, &outgoing).and_then(|name| matched.config.cluster(&name))
+    let Some(cluster) =
+        choose_cluster(matched, action, &outgoing).and_then(|name| matched.config.cluster(&name))
     else {
-        let missing = Local::new(action.cluster_not_found_status, "", Flags::NO_CLUSTER, "cluster_not_found");
+        let missing =
+            Local::new(action.cluster_not_found_status, "", Flags::NO_CLUSTER, "cluster_not_found");
         return missing.send(exchange);
     };
     exchange.cluster = Some(Arc::clone(cluster));
     let Received { body, upgrade, http2 } = received;
+    let upgrade = upgrade.offered();
     let forbidden = upgrade.as_ref().is_some_and(|(protocol, _)| forbids(action, protocol));
-    // Tunnels by CONNECT are not offered: passing the request on as if it were another would be a hole.
+    // Tunnels by CONNECT are not offered: passing the request on as if it were another would be a
+    // hole.
     if forbidden || outgoing.method == Method::CONNECT {
         return Local::UPGRADE_REFUSED.send(exchange);
     }
@@ -62,27 +71,43 @@ pub(crate) async fn forward(
         hash::choose(&action.hash, cluster, &facts(&exchange, &outgoing))
     };
     rewrite(&exchange, matched, action, &mut outgoing);
-    let limits = Limits::of(&exchange, action, &outgoing, upgrade.is_some());
-    if let Some(limit) = limits.response.filter(|_| !matched.suppress_envoy_headers) {
-        outgoing.headers.insert(X_ENVOY_EXPECTED_TIMEOUT, HeaderValue::from(millis(limit)));
-    }
-    let policy = action.retry.as_ref().or(matched.host.retry.as_ref()).filter(|_| upgrade.is_none());
+    let limits = Limits::of(&exchange, action, &outgoing);
+    let policy = action.retry.as_ref().or(matched.host.retry.as_ref());
+    let time = TimeLeft {
+        whole: limits.response,
+        per_try: policy.and_then(|policy| policy.per_try_timeout),
+        is_told: !matched.router.suppress_envoy_headers,
+        in_grpc: exchange.is_grpc && action.max_grpc_timeout.is_some(),
+    };
     let mirrors = mirror::drawn(action, matched.config);
-    let keep_body = policy.is_some_and(|policy| policy.retries > 0) || !mirrors.is_empty();
-    let source = BodySource::new(body, http2, keep_body, &exchange);
-    mirror::send(&exchange, mirrors, &outgoing, &source);
+    let is_kept = policy.is_some_and(|policy| policy.retries > 0) || !mirrors.is_empty();
+    let own = BodyLimit::in_force(matched.route.body_limit, matched.host.body_limit);
+    let keep_body = is_kept.then(|| exchange.downstream.listener.buffer.of_body(own));
+    let purpose = purpose(cluster, http2 && upgrade.is_none());
+    // Over HTTP/2 that is another request (RFC 8441), which Envoy sends and its peer resets; we do
+    // not send it, nor a request that has lost what it asks for.
+    if upgrade.is_some() && purpose == Purpose::Http2 {
+        return Local::of_fault(UpstreamFault::Reset).send(exchange);
+    }
+    let source = BodySource::new(body, purpose, keep_body, &exchange);
     let attempts = Attempts {
         matched,
         cluster,
         policy: policy.map(AsRef::as_ref),
         hash: chosen.hash,
-        purpose: purpose(cluster, http2 && upgrade.is_none()),
-        alpn: if matched.mesh_alpn { AlpnSource::Mesh } else { AlpnSource::Transport },
-        endpoint_host: action.host_rewrite == HostRewrite::Endpoint,
+        purpose,
+        alpn: if matched.router.mesh_alpn { AlpnSource::Mesh } else { AlpnSource::Transport },
+        time,
+        endpoint_host: (action.host_rewrite == HostRewrite::Endpoint)
+            .then(|| HostChange::of(matched, action)),
         outgoing,
     };
+    let mirrored = if mirrors.is_empty() || !attempts.has_endpoint(&exchange) {
+        None
+    } else {
+        mirror::send(&exchange, matched, time, mirrors, &attempts.outgoing, &source)
+    };
     let progress = Rc::clone(&exchange.progress);
-    let started = Instant::now();
     let answered = if limits.any() {
         tokio::select! {
             answered = attempts.until_answered(&mut exchange, source) => answered,
@@ -99,7 +124,7 @@ pub(crate) async fn forward(
     };
     match answered {
         Ok(answer) => {
-            let limits = limits.of_body(started, progress.has_ended());
+            let limits = limits.of_body(&progress);
             let mut reply = pass_on(exchange, matched, answer, limits, upgrade);
             for cookie in chosen.cookies {
                 reply.headers_mut().append(header::SET_COOKIE, cookie);
@@ -107,11 +132,16 @@ pub(crate) async fn forward(
             reply
         }
         Err(Unanswered::Downstream(fault)) => reply::part(exchange, fault),
-        Err(Unanswered::Local(local)) => local.send(exchange),
+        Err(Unanswered::Local(local)) => {
+            if let Some(recording) = mirrored {
+                recording.take_arrived().await;
+            }
+            local.send(exchange)
+        }
     }
 }
 
-/// Time limits of one request.
+/// Time limits of one request. An upgraded connection has none: it may last for ever.
 struct Limits {
     /// For the whole response, from the end of the request.
     response: Option<Duration>,
@@ -122,13 +152,12 @@ struct Limits {
 }
 
 impl Limits {
-    fn of(exchange: &Exchange, action: &Forward, outgoing: &Outgoing, is_upgrade: bool) -> Self {
+    fn of(exchange: &Exchange, action: &Forward, outgoing: &Outgoing) -> Self {
         let manager = &exchange.manager;
         let some = |limit: Option<Duration>| limit.filter(|limit| !limit.is_zero());
         Self {
-            // An upgraded connection may last for ever.
-            response: some(time_limit(action, exchange, outgoing)).filter(|_| !is_upgrade),
-            idle: some(action.idle_timeout.or(manager.stream_idle_timeout)).filter(|_| !is_upgrade),
+            response: some(time_limit(action, exchange, outgoing)),
+            idle: some(action.idle_timeout.or(manager.stream_idle_timeout)),
             request: some(manager.request_timeout),
         }
     }
@@ -141,20 +170,29 @@ impl Limits {
     async fn overtime(&self, progress: &Progress) -> Local {
         let never = Duration::MAX;
         tokio::select! {
-            () = async { progress.ended().await; sleep(self.response.unwrap_or(never)).await } => Local::TIMEOUT,
-            () = async { progress.ended().await; sleep(self.idle.unwrap_or(never)).await } => Local::IDLE_TIMEOUT,
+            () = after_end(progress, self.response.unwrap_or(never)) => Local::TIMEOUT,
+            () = after_end(progress, self.idle.unwrap_or(never)) => Local::IDLE_TIMEOUT,
             () = still_receiving_after(self.request.unwrap_or(never), progress) => Local::REQUEST_TIMEOUT,
         }
     }
 
-    /// What is left for the response's body. A request that is still being received leaves it all.
-    fn of_body(&self, started: Instant, request_ended: bool) -> BodyLimits {
-        let from = if request_ended { started } else { Instant::now() };
+    /// What is left for the response's body. While the request is still being received, no time
+    /// runs.
+    fn of_body(&self, progress: &Rc<Progress>) -> BodyLimits {
+        let end = |limit: Duration| -> Pin<Box<dyn Future<Output = ()>>> {
+            let progress = Rc::clone(progress);
+            Box::pin(async move { sleep_until(progress.ended().await + limit).await })
+        };
         BodyLimits {
-            deadline: self.response.map(|limit| Box::pin(sleep_until(from + limit))),
+            deadline: self.response.map(end),
             idle: self.idle.map(|limit| (limit, Box::pin(sleep(limit)))),
         }
     }
+}
+
+async fn after_end(progress: &Progress, limit: Duration) {
+    progress.ended().await;
+    sleep(limit).await;
 }
 
 async fn still_receiving_after(limit: Duration, progress: &Progress) {
@@ -164,11 +202,17 @@ async fn still_receiving_after(limit: Duration, progress: &Progress) {
     }
 }
 
-fn choose_cluster(matched: &Matched<'_>, action: &Forward, outgoing: &Outgoing) -> Option<Arc<str>> {
+fn choose_cluster(
+    matched: &Matched<'_>,
+    action: &Forward,
+    outgoing: &Outgoing,
+) -> Option<Arc<str>> {
     match (&action.cluster, matched.target) {
         (_, Some(target)) => Some(Arc::clone(&target.name)),
         (ClusterChoice::One(name), None) => Some(Arc::clone(name)),
-        (ClusterChoice::Header(name), None) => outgoing.headers.get(&**name)?.to_str().ok().map(Into::into),
+        (ClusterChoice::Header(name), None) => {
+            outgoing.headers.get(&**name)?.to_str().ok().map(Into::into)
+        }
         (ClusterChoice::Weighted(_), None) => None,
     }
 }
@@ -181,7 +225,7 @@ fn forbids(action: &Forward, protocol: &str) -> bool {
 fn rewrite(exchange: &Exchange, matched: &Matched<'_>, action: &Forward, outgoing: &mut Outgoing) {
     change_request(exchange, matched, outgoing);
     if let Some(path) = action.path_rewrite.apply(&outgoing.path, &matched.route.matching.path) {
-        if !matched.suppress_envoy_headers
+        if !matched.router.suppress_envoy_headers
             && let Ok(original) = HeaderValue::from_str(&outgoing.path)
         {
             outgoing.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
@@ -191,49 +235,31 @@ fn rewrite(exchange: &Exchange, matched: &Matched<'_>, action: &Forward, outgoin
     let of_target = matched.target.and_then(|target| target.host_rewrite.as_ref());
     let host = match (of_target, &action.host_rewrite) {
         (Some(host), _) | (None, HostRewrite::Literal(host)) => Some(host.to_string()),
-        (None, HostRewrite::Header(name)) => {
-            outgoing.headers.get(&**name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned)
-        }
+        (None, HostRewrite::Header(name)) => outgoing
+            .headers
+            .get(&**name)
+            .and_then(|value| value.to_str().ok())
+            .map(ToOwned::to_owned),
         (None, HostRewrite::Keep | HostRewrite::Endpoint) => None,
     };
     if let Some(host) = host {
-        replace_host(outgoing, host, action.append_forwarded_host);
+        HostChange::of(matched, action).apply(outgoing, host);
     }
 }
 
-fn replace_host(outgoing: &mut Outgoing, host: String, keep_original: bool) {
-    if keep_original && let Ok(original) = HeaderValue::from_str(&outgoing.authority) {
-        outgoing.headers.append(X_FORWARDED_HOST, original);
-    }
-    outgoing.authority = host;
-}
-
-/// The route's time limit, or what a gRPC client asks for where the route lets it.
+/// The route's time limit, or what a gRPC client asks for where the route lets it. Zero is no
+/// limit.
 fn time_limit(action: &Forward, exchange: &Exchange, outgoing: &Outgoing) -> Option<Duration> {
-    let asked = action.max_grpc_timeout.filter(|_| exchange.is_grpc).and_then(|most| {
-        let asked = parse_grpc_timeout(outgoing.headers.get("grpc-timeout")?.to_str().ok()?)?;
-        Some(if most.is_zero() { asked } else { asked.min(most) })
-    });
-    asked.or(action.timeout)
-}
-
-/// `8S`, `500m`… (gRPC over HTTP/2, "Timeout").
-fn parse_grpc_timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let count: u64 = Some(digits).filter(|digits| digits.len() <= 8)?.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(count * 3600)),
-        "M" => Some(Duration::from_secs(count * 60)),
-        "S" => Some(Duration::from_secs(count)),
-        "m" => Some(Duration::from_millis(count)),
-        "u" => Some(Duration::from_micros(count)),
-        "n" => Some(Duration::from_nanos(count)),
-        _ => None,
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    let Some(most) = action.max_grpc_timeout.filter(|_| exchange.is_grpc) else {
+        return action.timeout;
+    };
+    let asked = outgoing.headers.get(GRPC_TIMEOUT).and_then(|asked| asked.to_str().ok());
+    let asked = asked.and_then(parse_grpc_timeout).filter(|asked| !asked.is_zero());
+    Some(match asked {
+        Some(asked) if most.is_zero() => asked,
+        Some(asked) => asked.min(most),
+        None => most,
+    })
 }
 
 fn purpose(cluster: &Cluster, http2: bool) -> Purpose {
@@ -256,10 +282,22 @@ fn pass_on(
     let Answer { mut response, lease, holds, taken } = answer;
     exchange.details = Cow::Borrowed("via_upstream");
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let protocol = upgrade.as_ref().filter(|_| switching).map(|(protocol, _)| protocol.clone());
     let mut headers = std::mem::take(response.headers_mut());
-    super::headers::remove_hop_by_hop(&mut headers, protocol.as_deref());
-    if !matched.suppress_envoy_headers {
+    let protocol = match response.status() {
+        _ if switching => upgrade.as_ref().map(|(protocol, _)| protocol.clone()),
+        // It has to say to what (RFC 9110, section 15.5.22), as an option of the connection
+        // (section 7.8); HTTP/2 has no word for it.
+        StatusCode::UPGRADE_REQUIRED if !exchange.is_http2() && names_upgrade(&headers) => {
+            let named = headers.get(header::UPGRADE).and_then(|named| named.to_str().ok());
+            named.map(ToOwned::to_owned)
+        }
+        _ => None,
+    };
+    if protocol.is_some() || has_hop_by_hop(&headers) {
+        remove_hop_by_hop(&mut headers, protocol.as_deref());
+    }
+    // Who answers before the request has ended was not waited for.
+    if !matched.router.suppress_envoy_headers && exchange.progress.is_whole() && upgrade.is_none() {
         headers.insert(X_ENVOY_SERVICE_TIME, HeaderValue::from(millis(taken)));
     }
     if matched.host.attempt_count_in_response {
@@ -273,34 +311,17 @@ fn pass_on(
     exchange.note_response(status, &headers);
     match upgrade.filter(|_| switching) {
         Some((_, downstream)) => {
+            let notes = exchange.notes.clone();
             upgrade::join(downstream, response, lease, holds, exchange);
-            reply::respond(status, headers, ResponseBody::empty(None))
+            let mut reply = reply::respond(status, headers, ResponseBody::settled(None));
+            if !notes.is_empty() {
+                reply.extensions_mut().insert(notes);
+            }
+            reply
         }
         None => {
             let body = ResponseBody::upstream(response.into_body(), lease, holds, limits, exchange);
             reply::respond(status, headers, body)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grpc_timeouts_are_read() {
-        for (text, expected) in [
-            ("8S", Some(Duration::from_secs(8))),
-            ("500m", Some(Duration::from_millis(500))),
-            ("1H", Some(Duration::from_secs(3600))),
-            ("7u", Some(Duration::from_micros(7))),
-            ("S", None),
-            ("", None),
-            ("123456789S", None),
-            ("5x", None),
-            ("5é", None),
-        ] {
-            assert_eq!(parse_grpc_timeout(text), expected, "{text}");
         }
     }
 }

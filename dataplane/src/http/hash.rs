@@ -1,4 +1,5 @@
-//! What a hash balancer is given of a request, and the cookies that keep a client with its endpoint.
+//! What a hash balancer is given of a request, and the cookies that keep a client with its
+//! endpoint.
 
 use std::{borrow::Cow, fmt::Write};
 
@@ -18,15 +19,21 @@ pub(super) struct Chosen {
     pub(super) cookies: Vec<HeaderValue>,
 }
 
-/// Folds the hash policies together as Envoy does: rotate and xor, until a terminal one has found something. A client
-/// without the cookie gets one, by which this request is sent already. Only for clusters that balance by hash.
-pub(super) fn choose(policies: &[HashPolicy], cluster: &Cluster, facts: &RequestFacts<'_>) -> Chosen {
+/// Folds the hash policies together as Envoy does: rotate and xor, until a terminal one has found
+/// something. A client without the cookie gets one, by which this request is sent already. Only for
+/// clusters that balance by hash.
+pub(super) fn choose(
+    policies: &[HashPolicy],
+    cluster: &Cluster,
+    facts: &RequestFacts<'_>,
+) -> Chosen {
     let mut chosen = Chosen::default();
     if !matches!(cluster.policy, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. }) {
         return chosen;
     }
     for policy in policies {
-        let found = policy.source.text(facts).or_else(|| made(&policy.source, facts, &mut chosen.cookies));
+        let found =
+            policy.source.text(facts).or_else(|| made(&policy.source, facts, &mut chosen.cookies));
         if let Some(text) = found {
             let part = xxh3_64(text.as_bytes());
             chosen.hash = Some(chosen.hash.map_or(part, |so_far| so_far.rotate_left(1) ^ part));
@@ -38,9 +45,14 @@ pub(super) fn choose(policies: &[HashPolicy], cluster: &Cluster, facts: &Request
     chosen
 }
 
-fn made<'a>(source: &HashSource, facts: &RequestFacts<'_>, cookies: &mut Vec<HeaderValue>) -> Option<Cow<'a, str>> {
+fn made<'a>(
+    source: &HashSource,
+    facts: &RequestFacts<'_>,
+    cookies: &mut Vec<HeaderValue>,
+) -> Option<Cow<'a, str>> {
     let HashSource::Cookie { name, new: Some(new) } = source else { return None };
-    // The same for all requests of a connection, so that a client that sends several at once stays with one endpoint.
+    // The same for all requests of a connection, so that a client that sends several at once stays
+    // with one endpoint.
     let ends = format!("{}{}", facts.connection.source, facts.connection.destination);
     let value = format!("{:016x}", xxh3_64(ends.as_bytes()));
     cookies.push(HeaderValue::from_str(&set_cookie(name, &value, new)).ok()?);
@@ -58,7 +70,11 @@ fn set_cookie(name: &str, value: &str, new: &NewCookie) -> String {
         let _ = write!(text, "; Path={}", new.path);
     }
     for (name, value) in &new.attributes {
-        let _ = if value.is_empty() { write!(text, "; {name}") } else { write!(text, "; {name}={value}") };
+        let _ = if value.is_empty() {
+            write!(text, "; {name}")
+        } else {
+            write!(text, "; {name}={value}")
+        };
     }
     text.push_str("; HttpOnly");
     text
@@ -76,7 +92,10 @@ mod tests {
         let new = |ttl, path: &str, attributes: &[(&str, &str)]| NewCookie {
             ttl: Duration::from_millis(ttl),
             path: path.into(),
-            attributes: attributes.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            attributes: attributes
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect(),
         };
         for (new, expected) in [
             (new(60_000, "", &[]), "sid=\"1\"; Max-Age=60; HttpOnly"),

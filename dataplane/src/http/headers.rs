@@ -1,33 +1,50 @@
-//! Header fields that a proxy owns: hop-by-hop fields, client addresses, request ids, and configured changes.
+//! Header fields that a proxy owns: hop-by-hop fields, client addresses, request ids, and
+//! configured changes.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use smallvec::SmallVec;
 
-use crate::runtime::{
-    HttpConnectionManager,
-    format::{FormatOp, HeaderOps, HeaderWrite, WriteAction},
+use crate::{
+    codec::fields::lists,
+    runtime::{
+        HttpConnectionManager,
+        format::{FormatOp, HeaderOps, HeaderWrite, WriteAction},
+    },
 };
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-pub(crate) const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
-pub(crate) const X_ENVOY_ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
-pub(crate) const X_ENVOY_EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
-pub(crate) const X_ENVOY_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+pub(crate) const X_ENVOY_ATTEMPT_COUNT: HeaderName =
+    HeaderName::from_static("x-envoy-attempt-count");
+pub(crate) const X_ENVOY_ORIGINAL_PATH: HeaderName =
+    HeaderName::from_static("x-envoy-original-path");
+pub(crate) const X_ENVOY_ORIGINAL_HOST: HeaderName =
+    HeaderName::from_static("x-envoy-original-host");
+pub(crate) const X_ENVOY_DECORATOR_OPERATION: HeaderName =
+    HeaderName::from_static("x-envoy-decorator-operation");
+pub(crate) const X_ENVOY_EXPECTED_TIMEOUT: HeaderName =
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+pub(crate) const X_ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) const X_ENVOY_SERVICE_TIME: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-service-time");
 pub(crate) const X_ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-pub(crate) const X_ENVOY_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+pub(crate) const X_ENVOY_EXTERNAL_ADDRESS: HeaderName =
+    HeaderName::from_static("x-envoy-external-address");
 
 /// What the names of all headers begin with by which proxies steer one another.
 const STEERING: &str = "x-envoy-";
-/// Headers by which only a proxy that is trusted may steer ours, and we trust none (Envoy 1.40: no address is internal
-/// unless `internal_address_config` says so). The last one is the tracer's.
-const INTERNAL: [&str; 17] = [
+/// Headers by which only a proxy that is trusted may steer ours, and we trust none (Envoy 1.40: no
+/// address is internal unless `internal_address_config` says so).
+const INTERNAL: [&str; 16] = [
     "x-envoy-internal",
     "x-envoy-retry-on",
     "x-envoy-retry-grpc-on",
@@ -44,10 +61,10 @@ const INTERNAL: [&str; 17] = [
     "x-envoy-force-trace",
     "x-envoy-ip-tags",
     "x-envoy-original-url",
-    "x-envoy-decorator-operation",
 ];
 /// Headers that tell of proxies before ours; at the edge there are none.
-const EDGE: [&str; 4] = [
+const EDGE: [&str; 5] = [
+    "x-envoy-decorator-operation",
     "x-envoy-downstream-service-cluster",
     "x-envoy-downstream-service-node",
     "x-envoy-original-path",
@@ -56,32 +73,79 @@ const EDGE: [&str; 4] = [
 
 /// Removes what nobody out there is to tell us or the application.
 fn remove_internal(headers: &mut HeaderMap, at_edge: bool) {
-    if !headers.keys().any(|name| name.as_str().starts_with(STEERING)) {
-        return;
-    }
-    let edge: &[&str] = if at_edge { &EDGE } else { &[] };
-    for name in INTERNAL.iter().chain(edge) {
-        headers.remove(*name);
+    // By what is there, which is little: to look for every name in the list would cost more than
+    // the rest of a request.
+    let is_internal = |name: &&HeaderName| {
+        let name = name.as_str();
+        name.starts_with(STEERING)
+            && (INTERNAL.contains(&name) || (at_edge && EDGE.contains(&name)))
+    };
+    let internal: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_internal).cloned().collect();
+    for name in internal {
+        headers.remove(name);
     }
 }
 
-/// Bytes of all names and values, as limits count them.
-pub(crate) fn field_bytes(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+/// The most that a connection may say of itself, as in Envoy.
+const MOST_CONNECTION_OPTIONS: usize = 9;
+
+/// Whether the `connection` header names what everybody must see (RFC 9110 section 7.6.1 forbids
+/// it): who the request is for, and for whom a proxy has sent it on.
+pub(crate) fn hides(headers: &HeaderMap, target_names_host: bool) -> bool {
+    let hidden = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "host"];
+    let hidden = if target_names_host { &hidden[..3] } else { &hidden[..] };
+    let is_hidden = |option: &str| {
+        option.starts_with(':') || hidden.iter().any(|h| option.eq_ignore_ascii_case(h))
+    };
+    let mut options = lists(headers, &header::CONNECTION).enumerate();
+    options.any(|(number, option)| number >= MOST_CONNECTION_OPTIONS || is_hidden(option))
 }
 
-/// Removes what concerns one hop only (RFC 9110 section 7.6.1); `upgrade` keeps what an upgrade needs.
+/// Makes one cookie of its crumbs, as everybody behind HTTP/2 expects it (RFC 9113 section 8.2.3);
+/// of nothing none. As in Envoy, an empty crumb counts behind others (`a=1;`) and not before them.
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => return,
+        (Some(cookie), None) if !cookie.is_empty() => return,
+        _ => {}
+    }
+    let crumbs = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let crumbs: Vec<&[u8]> = crumbs.skip_while(|crumb| crumb.is_empty()).collect();
+    match HeaderValue::from_bytes(crumbs.join(&b"; "[..]).trim_ascii_end()) {
+        Ok(cookie) if !cookie.is_empty() => drop(headers.insert(header::COOKIE, cookie)),
+        _ => drop(headers.remove(header::COOKIE)),
+    }
+}
+
+/// Whether there is anything that concerns one hop only; seldom, and told by a look at the names.
+pub(crate) fn has_hop_by_hop(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| match *name {
+        header::CONNECTION | header::TE | header::TRANSFER_ENCODING | header::UPGRADE => true,
+        _ => *name == KEEP_ALIVE || *name == PROXY_CONNECTION,
+    })
+}
+
+/// Whether `upgrade` is an option of the connection, without which the field of that name says
+/// nothing (RFC 9110 section 7.8).
+pub(crate) fn names_upgrade(headers: &HeaderMap) -> bool {
+    lists(headers, &header::CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade"))
+}
+
+/// Removes what concerns one hop only (RFC 9110 section 7.6.1); `upgrade` keeps what an upgrade
+/// needs.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, upgrade: Option<&str>) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+    let named: Vec<HeaderName> = lists(headers, &header::CONNECTION)
+        .filter_map(|name| name.parse().ok())
         // Whoever names these wants to hide them from us: they are the hop's, not the connection's.
-        .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::AUTHORIZATION))
+        .filter(|name| {
+            !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::AUTHORIZATION)
+        })
         .collect();
-    let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let trailers = lists(headers, &header::TE).any(|coding| {
+        let name = coding.split(';').next().unwrap_or_default();
+        name.trim_end().eq_ignore_ascii_case("trailers")
+    });
     for name in named.iter().chain(&[
         header::CONNECTION,
         KEEP_ALIVE,
@@ -89,7 +153,6 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, upgrade: Option<&str>) 
         header::TE,
         header::TRANSFER_ENCODING,
         header::UPGRADE,
-        header::EXPECT,
     ]) {
         headers.remove(name);
     }
@@ -113,7 +176,8 @@ pub(crate) fn forwarded(
     let remote = if manager.use_remote_address && hops == 0 {
         source
     } else {
-        // At the edge our own peer is the first hop; behind another proxy its last entry is the client.
+        // At the edge our own peer is the first hop; behind another proxy its last entry is the
+        // client.
         let from_right = if manager.use_remote_address { hops - 1 } else { hops };
         forwarded_for(headers, from_right).map_or(source, |ip| SocketAddr::new(ip, 0))
     };
@@ -123,16 +187,18 @@ pub(crate) fn forwarded(
             headers.insert(X_ENVOY_EXTERNAL_ADDRESS, address);
         }
         if !manager.skip_xff_append {
-            append_joined(headers, &X_FORWARDED_FOR, &source.ip().to_string());
+            append_forwarded_for(headers, source.ip());
         }
     }
     let trusted = !manager.use_remote_address || hops > 0;
     (remote, forwarded_scheme(headers, trusted, if encrypted { "https" } else { "http" }))
 }
 
-/// The scheme that a proxy before ours has noted, if there may be one; whatever it has noted is passed on.
+/// The scheme that a proxy before ours has noted, if there may be one; whatever it has noted is
+/// passed on.
 fn forwarded_scheme(headers: &mut HeaderMap, trusted: bool, ours: &'static str) -> &'static str {
-    let mut noted = headers.get_all(X_FORWARDED_PROTO).iter().filter(|_| trusted).map(HeaderValue::as_bytes);
+    let mut noted =
+        headers.get_all(X_FORWARDED_PROTO).iter().filter(|_| trusted).map(HeaderValue::as_bytes);
     match (noted.next(), noted.next()) {
         (None, _) => {
             headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(ours));
@@ -146,9 +212,15 @@ fn forwarded_scheme(headers: &mut HeaderMap, trusted: bool, ours: &'static str) 
 
 /// The n-th address of `x-forwarded-for` from the right, counted from 0.
 fn forwarded_for(headers: &HeaderMap, from_right: usize) -> Option<IpAddr> {
-    let lines: Vec<&str> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+    let lines: Vec<&str> =
+        headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
     let joined = lines.join(",");
     joined.rsplit(',').map(str::trim).nth(from_right)?.parse().ok()
+}
+
+/// Adds a hop to `x-forwarded-for`.
+pub(crate) fn append_forwarded_for(headers: &mut HeaderMap, hop: IpAddr) {
+    append_joined(headers, &X_FORWARDED_FOR, &hop.to_string());
 }
 
 fn append_joined(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
@@ -214,8 +286,11 @@ pub(crate) fn apply(
 }
 
 fn write_field(write: &HeaderWrite, value: &str, headers: &mut HeaderMap) {
-    // A rendered value may hold bytes that no header can, and pseudo headers of responses cannot be written.
-    let (Ok(name), Ok(value)) = (HeaderName::from_bytes(write.name.as_bytes()), HeaderValue::from_str(value)) else {
+    // A rendered value may hold bytes that no header can, and pseudo headers of responses cannot be
+    // written.
+    let (Ok(name), Ok(value)) =
+        (HeaderName::from_bytes(write.name.as_bytes()), HeaderValue::from_str(value))
+    else {
         return;
     };
     let exists = headers.contains_key(&name);
@@ -249,7 +324,7 @@ mod tests {
         let mut headers = map(&[
             ("connection", "keep-alive, x-hop"),
             ("x-hop", "1"),
-            ("te", "trailers"),
+            ("te", "gzip, Trailers;q=1"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "websocket"),
             ("x-kept", "1"),
@@ -263,20 +338,73 @@ mod tests {
 
     #[test]
     fn the_connection_header_cannot_remove_what_protects() {
-        let mut headers = map(&[("connection", "authorization, host"), ("authorization", "x"), ("host", "a")]);
+        let mut headers =
+            map(&[("connection", "authorization, host"), ("authorization", "x"), ("host", "a")]);
         remove_hop_by_hop(&mut headers, None);
         assert_eq!(headers, map(&[("authorization", "x"), ("host", "a")]));
     }
 
-    fn check(edge: bool, hops: u32, received: &[(&str, &str)], remote: &str, scheme: &str, xff: Option<&str>) {
+    #[test]
+    fn what_everybody_must_see_is_not_hidden() {
+        for (connection, expected) in [
+            ("host", true),
+            ("close, X-Forwarded-For", true),
+            (":path", true),
+            ("close, keep-alive, upgrade", false),
+            ("a,b,c,d,e,f,g,h,i", false),
+            ("a,b,c,d,e,f,g,h,i,j", true),
+        ] {
+            assert_eq!(hides(&map(&[("connection", connection)]), false), expected, "{connection}");
+        }
+        assert!(!hides(&map(&[("host", "a")]), false));
+        assert!(!hides(&map(&[("connection", "host")]), true));
+    }
+
+    #[test]
+    fn crumbs_become_one_cookie() {
+        let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]);
+        join_cookies(&mut headers);
+        assert_eq!(headers, map(&[("cookie", "a=1; b=2; c=3")]));
+        let mut headers = map(&[("cookie", ""), ("cookie", "c=3")]);
+        join_cookies(&mut headers);
+        assert_eq!(headers, map(&[("cookie", "c=3")]));
+        let mut headers = map(&[("cookie", "a=1"), ("cookie", "")]);
+        join_cookies(&mut headers);
+        assert_eq!(headers, map(&[("cookie", "a=1;")]));
+        for nothing in [&[("cookie", "")][..], &[("cookie", ""), ("cookie", "")]] {
+            let mut headers = map(nothing);
+            join_cookies(&mut headers);
+            assert_eq!(headers, map(&[]));
+        }
+    }
+
+    fn check(
+        edge: bool,
+        hops: u32,
+        received: &[(&str, &str)],
+        remote: &str,
+        scheme: &str,
+        xff: Option<&str>,
+    ) {
         let mut manager = manager();
         (manager.use_remote_address, manager.xff_trusted_hops) = (edge, hops);
         let mut headers = map(received);
         let (address, proto) = forwarded(&mut headers, &manager, ([10, 0, 0, 1], 5).into(), false);
-        assert_eq!((address.ip().to_string().as_str(), proto), (remote, scheme), "{edge} {hops} {received:?}");
-        assert_eq!(headers.get(X_FORWARDED_FOR).map(|v| v.to_str().unwrap()), xff, "{edge} {hops} {received:?}");
+        assert_eq!(
+            (address.ip().to_string().as_str(), proto),
+            (remote, scheme),
+            "{edge} {hops} {received:?}"
+        );
+        assert_eq!(
+            headers.get(X_FORWARDED_FOR).map(|v| v.to_str().unwrap()),
+            xff,
+            "{edge} {hops} {received:?}"
+        );
         assert_eq!(headers[X_FORWARDED_PROTO], scheme);
-        assert_eq!(headers.get(X_ENVOY_EXTERNAL_ADDRESS).map(|v| v.to_str().unwrap()), edge.then_some(remote));
+        assert_eq!(
+            headers.get(X_ENVOY_EXTERNAL_ADDRESS).map(|v| v.to_str().unwrap()),
+            edge.then_some(remote)
+        );
     }
 
     #[test]
@@ -303,13 +431,17 @@ mod tests {
         ] {
             let fields: Vec<_> = noted.iter().map(|value| ("x-forwarded-proto", *value)).collect();
             let mut headers = map(&fields);
-            assert_eq!(forwarded(&mut headers, &manager(), ([10, 0, 0, 1], 5).into(), false).1, scheme, "{noted:?}");
+            assert_eq!(
+                forwarded(&mut headers, &manager(), ([10, 0, 0, 1], 5).into(), false).1,
+                scheme,
+                "{noted:?}"
+            );
             assert_eq!(headers, map(&fields));
         }
     }
 
-    /// What reaches the application of all headers that Envoy knows, when a client sends them; as Envoy 1.40 with the
-    /// settings of a sidecar and of a gateway.
+    /// What reaches the application of all headers that Envoy knows, when a client sends them; as
+    /// Envoy 1.40 with the settings of a sidecar and of a gateway.
     #[test]
     fn internal_headers_from_outside_go_no_further() {
         let kept = [
@@ -333,7 +465,8 @@ mod tests {
             "via",
             "x-ot-span-context",
         ];
-        let received: Vec<(&str, &str)> = kept.iter().chain(&INTERNAL).chain(&EDGE).map(|name| (*name, "1")).collect();
+        let received: Vec<(&str, &str)> =
+            kept.iter().chain(&INTERNAL).chain(&EDGE).map(|name| (*name, "1")).collect();
         for at_edge in [false, true] {
             let mut manager = manager();
             manager.use_remote_address = at_edge;
@@ -341,15 +474,23 @@ mod tests {
             headers.insert(X_ENVOY_EXTERNAL_ADDRESS, HeaderValue::from_static("9.9.9.9"));
             forwarded(&mut headers, &manager, ([192, 0, 2, 1], 5).into(), false);
             for name in kept {
-                assert_eq!(headers.remove(name), Some(HeaderValue::from_static("1")), "{name} {at_edge}");
+                assert_eq!(
+                    headers.remove(name),
+                    Some(HeaderValue::from_static("1")),
+                    "{name} {at_edge}"
+                );
             }
-            let mut left: Vec<String> = headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+            let mut left: Vec<String> =
+                headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
             left.sort();
             let expected: &[&str] = match at_edge {
-                true => {
-                    &["x-envoy-external-address: 192.0.2.1", "x-forwarded-for: 192.0.2.1", "x-forwarded-proto: http"]
-                }
+                true => &[
+                    "x-envoy-external-address: 192.0.2.1",
+                    "x-forwarded-for: 192.0.2.1",
+                    "x-forwarded-proto: http",
+                ],
                 false => &[
+                    "x-envoy-decorator-operation: 1",
                     "x-envoy-downstream-service-cluster: 1",
                     "x-envoy-downstream-service-node: 1",
                     "x-envoy-external-address: 9.9.9.9",

@@ -1,126 +1,120 @@
-//! Copies of requests for other clusters: sent once the body is there, answers dropped, failures of no consequence.
+//! Copies of requests for other clusters: sent while the request comes, within the route's time
+//! limit, answers dropped, failures of no consequence.
+//!
+//! As in Envoy, a copy gets what has arrived when its request is answered or broken before its end,
+//! and is broken off then. Envoy lets a mirror slow the request down; here one that lags too far
+//! behind is broken off.
 
-use std::{rc::Rc, sync::Arc};
+use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, Uri, header};
-use http_body_util::BodyExt;
+use http::HeaderValue;
+use tokio::time::sleep;
 
 use super::{
     attempt::BodySource,
-    body::{Recording, RequestBody},
+    call::{self, Ask, Reading},
     exchange::Exchange,
-    route::Outgoing,
+    headers::X_ENVOY_ATTEMPT_COUNT,
+    outgoing::Outgoing,
+    request::Matched,
+    time_left::TimeLeft,
 };
 use crate::{
-    listen::Worker,
+    codec::{
+        body::RequestBody,
+        progress::{Progress, Trailers},
+        recording::{Follower, Recording},
+    },
     runtime::{
-        Cluster, RuntimeConfig,
         action::{Forward, Mirror},
         cluster::UpstreamProtocol,
     },
-    upstream::{
-        balancer::{self, Draw},
-        cluster_state::{ActiveOf, Held, UsageOf},
-        connect::{AlpnSource, Dial, Purpose, names_of},
-        outlier::{self, Outcome},
-        pool::AcquireError,
-    },
+    upstream::LiveCluster,
+    worker::{ActiveConfig, Worker},
 };
 
 /// The mirrors that get a copy of this request, with their clusters.
-pub(super) fn drawn<'a>(action: &'a Forward, config: &RuntimeConfig) -> Vec<(&'a Mirror, Arc<Cluster>)> {
+pub(super) fn drawn<'a>(
+    action: &'a Forward,
+    config: &ActiveConfig,
+) -> Vec<(&'a Mirror, Arc<LiveCluster>)> {
     let hit = action.mirrors.iter().filter(|mirror| mirror.share.contains(rand::random()));
     hit.filter_map(|mirror| Some((mirror, Arc::clone(config.cluster(&mirror.cluster)?)))).collect()
 }
 
-/// Starts the copies. A body that is too long to be kept is not copied, nor is its request.
-pub(super) fn send(exchange: &Exchange, mirrors: Vec<(&Mirror, Arc<Cluster>)>, outgoing: &Outgoing, body: &BodySource) {
-    let BodySource::Kept(recording) = body else { return };
+/// Starts the copies, before anybody reads the body. `time` is that of the request: a copy has the
+/// same for its answer, in one attempt. They follow what is answered, whoever reads it.
+pub(super) fn send(
+    exchange: &Exchange,
+    matched: &Matched<'_>,
+    time: TimeLeft,
+    mirrors: Vec<(&Mirror, Arc<LiveCluster>)>,
+    outgoing: &Outgoing,
+    body: &BodySource,
+) -> Option<Rc<Recording>> {
+    let BodySource::Kept(recording) = body else { return None };
     for (mirror, cluster) in mirrors {
         let mut copy = outgoing.clone();
         if !mirror.keep_host {
             copy.authority = shadow(&copy.authority);
         }
-        let (worker, progress) = (Rc::clone(&exchange.downstream.worker), Rc::clone(&exchange.progress));
-        let recording = Rc::clone(recording);
+        if matched.host.attempt_count_in_request {
+            copy.headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(1));
+        }
+        // As the request has it, and then as one of our own that is tried once.
+        time.tell(&mut copy.headers, Duration::ZERO);
+        let own = TimeLeft { per_try: None, in_grpc: false, ..time };
+        own.tell(&mut copy.headers, Duration::ZERO);
+        let trailers = match cluster.connection.protocol {
+            UpstreamProtocol::Http2 => Trailers::Kept,
+            UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => Trailers::Dropped,
+        };
+        let body = recording.follower(trailers);
+        let deadline = time.whole.map(|limit| deadline(&exchange.progress, limit));
+        let worker = Rc::clone(&exchange.downstream.worker);
         tokio::task::spawn_local(async move {
-            progress.ended().await;
-            if send_copy(&worker, &cluster, copy, &recording).await.is_none() {
+            if send_copy(&worker, &cluster, copy, body, deadline).await.is_none() {
                 tracing::debug!(cluster = %cluster.name, "a mirrored request was not sent");
             }
         });
     }
+    Some(Rc::clone(recording))
 }
 
 /// `reviews:9080` → `reviews-shadow:9080`.
 fn shadow(authority: &str) -> String {
     match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => format!("{host}-shadow:{port}"),
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => {
+            format!("{host}-shadow:{port}")
+        }
         _ => format!("{authority}-shadow"),
     }
 }
 
-async fn send_copy(worker: &Worker, cluster: &Arc<Cluster>, copy: Outgoing, recording: &Recording) -> Option<()> {
-    let bytes = recording.complete_bytes()?;
-    let usage = UsageOf(Arc::clone(&cluster.state), |usage| &usage.requests);
-    let _request = Held::below(usage, cluster.limits.max_requests)?;
-    let endpoint = balancer::choose(cluster, Draw::default(), &mut rand::random)?;
-    let _active = Held::new(ActiveOf(Arc::clone(&endpoint.state)));
-    let purpose = match cluster.connection.protocol {
-        UpstreamProtocol::Http2 => Purpose::Http2,
-        UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => Purpose::Http1,
-    };
-    let names = names_of(&cluster.connection.http.names, &copy.authority, &copy.headers);
-    let dial = Dial { cluster, endpoint: &endpoint, purpose, alpn: AlpnSource::Mesh, names };
-    // A copy tells of the endpoint that gets it, and of no other.
-    let judge = |outcome| {
-        if let Some(settings) = &cluster.outlier {
-            outlier::record(&cluster.state, settings, &endpoint.state, outcome);
-        }
-    };
-    let acquired = worker.pools.acquire(dial, &worker.shared.tls).await;
-    let blamed = |error: &AcquireError| {
-        if error.is_of_endpoint() {
-            judge(Outcome::LocalOrigin)
-        }
-    };
-    let mut lease = acquired.inspect_err(blamed).ok()?;
-    let reused = lease.reused;
-    let body = if bytes.is_empty() { RequestBody::Empty } else { RequestBody::Full(Some(bytes)) };
-    let sent = lease.send(request(copy, purpose, body)?).await;
-    // A connection that was used before may have been closed meanwhile.
-    let response = sent
-        .inspect_err(|_| {
-            if !reused {
-                judge(Outcome::LocalOrigin)
-            }
-        })
-        .ok()?;
-    judge(Outcome::Status(response.status().as_u16()));
-    let mut answer = response.into_body();
-    while let Some(frame) = answer.frame().await {
-        frame.ok()?;
-    }
-    lease.release();
-    Some(())
+/// The time of an answer begins with the end of the request.
+fn deadline(progress: &Rc<Progress>, limit: Duration) -> Pin<Box<dyn Future<Output = ()>>> {
+    let progress = Rc::clone(progress);
+    Box::pin(async move {
+        progress.ended().await;
+        sleep(limit).await;
+    })
 }
 
-fn request(copy: Outgoing, purpose: Purpose, body: RequestBody) -> Option<Request<RequestBody>> {
-    let mut request = Request::new(body);
-    *request.method_mut() = copy.method;
-    *request.headers_mut() = copy.headers;
-    match purpose {
-        Purpose::Http2 => {
-            let uri = Uri::builder().scheme(copy.scheme).authority(copy.authority).path_and_query(copy.path).build();
-            *request.uri_mut() = uri.ok()?;
-            *request.version_mut() = http::Version::HTTP_2;
-        }
-        Purpose::Http1 | Purpose::Tcp => {
-            request.headers_mut().insert(header::HOST, HeaderValue::from_str(&copy.authority).ok()?);
-            *request.uri_mut() = copy.path.parse().ok()?;
-        }
+async fn send_copy(
+    worker: &Worker,
+    cluster: &Arc<LiveCluster>,
+    outgoing: Outgoing,
+    body: Follower,
+    deadline: Option<Pin<Box<dyn Future<Output = ()>>>>,
+) -> Option<()> {
+    let followed = body.followed();
+    let ask = Ask { outgoing, body: RequestBody::mirrored(body), deadline };
+    tokio::select! {
+        biased;
+        // No fault of the mirror's endpoint.
+        () = followed.broken() => None,
+        sent = call::send(worker, cluster, ask, Reading::drain) => sent.ok(),
     }
-    Some(request)
 }
 
 #[cfg(test)]
@@ -129,7 +123,9 @@ mod tests {
 
     #[test]
     fn shadows_are_named_before_the_port() {
-        for (authority, expected) in [("reviews", "reviews-shadow"), ("reviews:9080", "reviews-shadow:9080")] {
+        for (authority, expected) in
+            [("reviews", "reviews-shadow"), ("reviews:9080", "reviews-shadow:9080")]
+        {
             assert_eq!(shadow(authority), expected);
         }
     }

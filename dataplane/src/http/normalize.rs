@@ -1,9 +1,11 @@
-//! Brings a request path into one form before it is matched, so that policies and routes cannot be dodged by another
-//! spelling. Pure. Spec: Envoy `normalize_path`, `merge_slashes`, `path_with_escaped_slashes_action`; RFC 3986 6.2.2.
+//! Brings a request path into one form before it is matched, so that policies and routes cannot be
+//! dodged by another spelling. Pure. Spec: Envoy `normalize_path`, `merge_slashes`,
+//! `path_with_escaped_slashes_action`; RFC 3986 6.2.2.
 //!
-//! The form is Envoy's, byte for byte, with two exceptions, since Envoy leaves more than one spelling there. What becomes a
-//! dot segment with parameters only by decoding (`/x/%2e%2e;/admin`) is one, too: some applications take it for `/admin`.
-//! A `%` without two digits (RFC 3986 section 2.1) is refused, since decoding could make an escape of it (`/%%361dmin`).
+//! The form is Envoy's, byte for byte, with two exceptions, since Envoy leaves more than one
+//! spelling there. What becomes a dot segment with parameters only by decoding (`/x/%2e%2e;/admin`)
+//! is one, too: some applications take it for `/admin`. A `%` without two digits (RFC 3986 section
+//! 2.1) is refused, since decoding could make an escape of it (`/%%361dmin`).
 
 use std::{borrow::Cow, fmt::Write};
 
@@ -81,8 +83,8 @@ fn unescape_slashes(path: &str) -> String {
     out + rest
 }
 
-/// Decodes unreserved characters, turns backslashes, encodes what no path may hold, and removes dot segments with their
-/// parameters; `None` for a broken escape or an encoded NUL.
+/// Decodes unreserved characters, turns backslashes, encodes what no path may hold, and removes dot
+/// segments with their parameters; `None` for a broken escape or an encoded NUL.
 fn canonical(path: &str) -> Option<Cow<'_, str>> {
     if !needs_work(path.as_bytes()) {
         return Some(Cow::Borrowed(path));
@@ -203,7 +205,8 @@ mod tests {
         Normalized::Path(Cow::Borrowed(text))
     }
 
-    /// What an Envoy 1.40 with the settings of the mesh sends upstream for the same path; `None`: it answers 400.
+    /// What an Envoy 1.40 with the settings of the mesh sends upstream for the same path; `None`:
+    /// it answers 400.
     #[test]
     fn spellings_of_one_path_become_the_one_that_envoy_makes_of_them() {
         for (given, expected) in [
@@ -365,9 +368,13 @@ mod tests {
 
     #[test]
     fn a_dot_segment_with_parameters_is_one_however_it_is_written() {
-        for given in
-            ["/x/%2e%2e;/admin", "/x/.%2E;a=b/admin", "/x\\..;\\admin", "/x/%2e;y/..;z/admin", "/x/y/..;/%2e.;/admin"]
-        {
+        for given in [
+            "/x/%2e%2e;/admin",
+            "/x/.%2E;a=b/admin",
+            "/x\\..;\\admin",
+            "/x/%2e;y/..;z/admin",
+            "/x/y/..;/%2e.;/admin",
+        ] {
             check(given, EscapedSlashes::Keep, false, path("/admin"));
         }
     }
@@ -387,8 +394,8 @@ mod tests {
 
     /// What paths are dodged with.
     const PARTS: &[&str] = &[
-        "/", "/", "a", ".", "..", ";", "..;", "%2e", "%2E", "%2f", "%5c", "\\", "%25", "%", "%3b", "%61", "%7C", "|",
-        "é", "36",
+        "/", "/", "a", ".", "..", ";", "..;", "%2e", "%2E", "%2f", "%5c", "\\", "%25", "%", "%3b",
+        "%61", "%7C", "|", "é", "36",
     ];
 
     #[test]
@@ -396,7 +403,12 @@ mod tests {
         check("/a%2Fb", EscapedSlashes::Reject, false, Normalized::Refused);
         check("/a%2fb?c", EscapedSlashes::UnescapeAndForward, false, path("/a/b?c"));
         check("/a%2f..%5cb", EscapedSlashes::UnescapeAndForward, false, path("/b"));
-        check("/a%2fb?c", EscapedSlashes::UnescapeAndRedirect, false, Normalized::Redirect("/a/b?c".to_owned()));
+        check(
+            "/a%2fb?c",
+            EscapedSlashes::UnescapeAndRedirect,
+            false,
+            Normalized::Redirect("/a/b?c".to_owned()),
+        );
         check("/ab", EscapedSlashes::Reject, false, path("/ab"));
     }
 }

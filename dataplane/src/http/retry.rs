@@ -1,14 +1,18 @@
-//! Which outcomes of an attempt are tried again, and how long to wait. Pure. Spec: Envoy router, `retry_on`.
+//! Which outcomes of an attempt are tried again, and how long to wait. Pure. Spec: Envoy router,
+//! `retry_on`.
 
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
-use super::blame::UpstreamFault;
-use crate::runtime::action::{RetryOn, RetryPolicy};
+use super::headers::GRPC_STATUS;
+use crate::{
+    codec::blame::UpstreamFault,
+    runtime::action::{RetryOn, RetryPolicy},
+};
 
-/// How an attempt ended without a response that is passed on, by the endpoint's doing or ours; what a client has broken
-/// is never tried again.
+/// How an attempt ended without a response that is passed on, by the endpoint's doing or ours; what
+/// a client has broken is never tried again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Failure {
     /// The connection could not be made.
@@ -46,9 +50,9 @@ pub(crate) fn retries_failure(on: RetryOn, failure: Failure) -> bool {
     match failure {
         Failure::Overflow | Failure::NoEndpoint => false,
         Failure::PerTryTimeout => on.intersects(any_reset),
-        Failure::Connect | Failure::Unequipped => {
-            on.intersects(any_reset.with(RetryOn::CONNECT_FAILURE).with(RetryOn::RESET_BEFORE_REQUEST))
-        }
+        Failure::Connect | Failure::Unequipped => on.intersects(
+            any_reset.with(RetryOn::CONNECT_FAILURE).with(RetryOn::RESET_BEFORE_REQUEST),
+        ),
         Failure::Broken { fault, unsent } => {
             on.intersects(any_reset)
                 || (unsent && on.intersects(RetryOn::RESET_BEFORE_REQUEST))
@@ -58,7 +62,11 @@ pub(crate) fn retries_failure(on: RetryOn, failure: Failure) -> bool {
 }
 
 /// Whether a response is dropped and the request tried again.
-pub(crate) fn retries_response(policy: &RetryPolicy, status: StatusCode, headers: &HeaderMap) -> bool {
+pub(crate) fn retries_response(
+    policy: &RetryPolicy,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> bool {
     let (on, code) = (policy.on, status.as_u16());
     if headers.contains_key("x-envoy-ratelimited") {
         return on.intersects(RetryOn::ENVOY_RATE_LIMITED);
@@ -72,7 +80,7 @@ pub(crate) fn retries_response(policy: &RetryPolicy, status: StatusCode, headers
 
 /// A gRPC status in the headers: the response has no body, so nothing was passed on yet.
 fn retries_grpc(on: RetryOn, headers: &HeaderMap) -> bool {
-    let condition = match headers.get("grpc-status").map(http::HeaderValue::as_bytes) {
+    let condition = match headers.get(GRPC_STATUS).map(http::HeaderValue::as_bytes) {
         Some(b"1") => RetryOn::GRPC_CANCELLED,
         Some(b"4") => RetryOn::GRPC_DEADLINE_EXCEEDED,
         Some(b"8") => RetryOn::GRPC_RESOURCE_EXHAUSTED,
@@ -83,10 +91,12 @@ fn retries_grpc(on: RetryOn, headers: &HeaderMap) -> bool {
     on.intersects(condition)
 }
 
-/// The wait before the n-th retry (1 for the first): a random part of a time that doubles up to a limit.
+/// The wait before the n-th retry (1 for the first): a random part of a time that doubles up to a
+/// limit.
 pub(crate) fn back_off(policy: &RetryPolicy, retry: u32, random: u64) -> Duration {
-    let doubled =
-        policy.back_off_base.saturating_mul(1u32.checked_shl(retry.saturating_sub(1).min(31)).unwrap_or(u32::MAX));
+    let doubled = policy
+        .back_off_base
+        .saturating_mul(1u32.checked_shl(retry.saturating_sub(1).min(31)).unwrap_or(u32::MAX));
     let longest = doubled.min(policy.back_off_max.max(policy.back_off_base));
     let longest_us = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX).max(1);
     Duration::from_micros(random % longest_us)
@@ -157,7 +167,11 @@ mod tests {
                 map.insert(*name, value.parse().unwrap());
             }
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(retries_response(&policy(on), status, &map), expected, "{on} {status} {headers:?}");
+            assert_eq!(
+                retries_response(&policy(on), status, &map),
+                expected,
+                "{on} {status} {headers:?}"
+            );
         }
     }
 

@@ -3,86 +3,103 @@
 use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
-use smallvec::SmallVec;
+use http_body::Body as _;
+use hyper::body::Incoming;
 
 use super::{
-    cors::{self, Cors},
     exchange::{Begin, Exchange, HTTP_2},
-    fault, forward,
-    framing::Misframed,
-    headers::{self, Pseudo},
+    filter::{self, Passing, Stop},
+    forward, headers,
     normalize::{self, Normalized},
+    operation,
+    outgoing::Outgoing,
     reply::{self, Local, Reply},
-    serve::Standing,
+    request::{self, Matched, Received, Upgrade, facts, levels},
     target::{self, Target},
-    upgrade, xfcc,
+    upgrade::{self, Wanted},
+    xfcc,
 };
 use crate::{
-    listen::accept::Downstream,
+    codec::{framing::Misframed, progress::Progress},
     runtime::{
-        HttpConnectionManager, HttpFilter, RequestFacts, RouteConfig, RouteDecision, RuntimeConfig,
-        action::{Action, Redirect, WeightedCluster},
-        format::{HeaderMutations, HeaderOps},
-        http::{AbortStatus, FaultConfig},
-        route::{ClusterChoice, FilterOverrides, PathMatcher, Route, VirtualHost},
+        HttpConnectionManager, RouteDecision,
+        action::{Action, DirectResponse, Redirect},
+        filter::OverrideLevels,
+        limits::BodyLimit,
+        path::PathMatcher,
+        rate_limit::RouteLimits,
+        route::Route,
+        target::{ClusterChoice, WeightedCluster},
     },
     telemetry::Flags,
+    worker::{ActiveConfig, downstream::Downstream},
 };
 
-/// A request as it is going to be sent; changed on its way, copied for each attempt.
-#[derive(Clone, Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) method: Method,
-    pub(crate) scheme: &'static str,
-    pub(crate) authority: String,
-    pub(crate) path: String,
-    pub(crate) headers: HeaderMap,
-}
-
-/// The parts of a request that are used up.
-pub(crate) struct Received {
-    pub(crate) body: Incoming,
-    /// The protocol to which the client wants to change, and its side of the connection then.
-    pub(crate) upgrade: Option<(String, OnUpgrade)>,
-    pub(crate) http2: bool,
-}
-
-/// What a request has found on its way to the router.
-pub(crate) struct Matched<'a> {
-    pub(crate) config: &'a Arc<RuntimeConfig>,
-    pub(crate) routes: &'a RouteConfig,
-    pub(crate) host: &'a VirtualHost,
-    pub(crate) route: &'a Route,
-    /// The target that was drawn, where the route has several.
-    pub(crate) target: Option<&'a WeightedCluster>,
-    /// The connection manager overrides ALPN by the cluster's metadata.
-    pub(crate) mesh_alpn: bool,
-    pub(crate) suppress_envoy_headers: bool,
+/// How a connection stands to the configuration of the moment.
+pub(super) struct Standing {
+    /// Serves the request.
+    pub(super) manager: Arc<HttpConnectionManager>,
+    /// False when the configuration of today would not accept the connection any more.
+    pub(super) accepted: bool,
 }
 
 /// Answers one request.
-pub(crate) async fn answer(
+pub(super) async fn answer(
     downstream: &Rc<Downstream>,
-    config: &Arc<RuntimeConfig>,
+    config: &Arc<ActiveConfig>,
     standing: Standing,
     request: Request<Incoming>,
 ) -> Reply {
     let Standing { manager, accepted } = standing;
     let (exchange, outgoing, received, problem) = receive(downstream, &manager, request);
-    match problem {
+    // Who writes such a head may not mean the same end of the request as we do.
+    let last = |reply| if received.http2 { reply } else { reply::closing(reply) };
+    let (open, progress) = (is_open(&outgoing, &received), Rc::clone(&exchange.progress));
+    let mut reply = match problem {
         _ if !accepted => Local::CHAIN_CHANGED.send(exchange),
-        Some(Problem::Misframed(misframed)) => misframed.answer(exchange),
-        // Who writes such a head may not mean the same end of the request as we do.
-        Some(Problem::Local(local)) if !received.http2 => reply::closing(local.send(exchange)),
-        Some(Problem::Local(local)) => local.send(exchange),
+        Some(Problem::Misframed(misframed)) => reply::misframed(exchange, misframed),
+        Some(Problem::Unnamed(local)) => last(local.send_unread(exchange)),
+        Some(Problem::Local(local)) => last(local.send(exchange)),
         Some(Problem::Redirect(path)) => redirect_to(exchange, 307, &path),
         None => filter(exchange, config, &manager, outgoing, received).await,
+    };
+    reply.body_mut().end_if_empty();
+    match open {
+        Some(rest) => before_end(reply, rest, &progress).await,
+        None => reply,
     }
 }
 
+/// What is to be done with the rest of an HTTP/1 request that was answered before it came.
+#[derive(Clone, Copy)]
+enum Rest {
+    /// It may be here already.
+    Tried,
+    /// The client waits to be asked for it (RFC 9110, section 10.1.1).
+    Unasked,
+}
+
+fn is_open(outgoing: &Outgoing, received: &Received) -> Option<Rest> {
+    let open = !received.http2 && received.body.as_ref().is_some_and(|body| !body.is_end_stream());
+    let waits = outgoing.headers.contains_key(header::EXPECT);
+    open.then_some(if waits { Rest::Unasked } else { Rest::Tried })
+}
+
+/// The answer to a request of which a part has not come is the last one on its connection: nobody
+/// waits for the rest (RFC 9112, section 9.6).
+async fn before_end(reply: Reply, rest: Rest, progress: &Progress) -> Reply {
+    if matches!(rest, Rest::Tried) && reply.body().is_ours() {
+        progress.take_rest().await;
+    }
+    if progress.has_rest() { reply::closing(reply) } else { reply }
+}
+
 /// Notes a request that is refused for its head; the answer is the codec's.
-pub(crate) fn refuse(downstream: &Rc<Downstream>, manager: &Arc<HttpConnectionManager>, request: Request<Incoming>) {
+pub(crate) fn refuse(
+    downstream: &Rc<Downstream>,
+    manager: &Arc<HttpConnectionManager>,
+    request: Request<Incoming>,
+) {
     let (mut exchange, ..) = receive(downstream, manager, request);
     exchange.flag(Flags::DOWNSTREAM_PROTOCOL_ERROR);
     exchange.details = "http2.too_many_headers".into();
@@ -93,6 +110,8 @@ pub(crate) fn refuse(downstream: &Rc<Downstream>, manager: &Arc<HttpConnectionMa
 /// Why a request gets no further than its head.
 enum Problem {
     Misframed(Misframed),
+    /// It names nothing that can be asked for.
+    Unnamed(Local),
     Local(Local),
     Redirect(String),
 }
@@ -103,15 +122,37 @@ fn receive(
     manager: &Arc<HttpConnectionManager>,
     mut request: Request<Incoming>,
 ) -> (Box<Exchange>, Outgoing, Received, Option<Problem>) {
-    let wanted = upgrade::wanted(&request, &manager.upgrades);
-    let upgrade = wanted.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
+    let of_hop = headers::has_hop_by_hop(request.headers());
+    let wanted =
+        if of_hop { upgrade::wanted(&request, &manager.upgrades) } else { Wanted::Nothing };
+    let upgrade = match wanted {
+        Wanted::Nothing => Upgrade::Nothing,
+        Wanted::Unknown => Upgrade::Unknown,
+        Wanted::Offered(protocol) => Upgrade::Offered(protocol, hyper::upgrade::on(&mut request)),
+    };
     let (parts, body) = request.into_parts();
     let mut headers = parts.headers;
-    let misframed = misframed(downstream, &headers, parts.version);
-    let (authority, path, problem) = named(&parts.method, &parts.uri, &headers, parts.version, manager);
+    let misframed = misframed(downstream, &headers, parts.version, of_hop);
+    let (authority, path, problem) =
+        named(&parts.method, &parts.uri, &headers, parts.version, manager);
+    let pretending = pretends_tls(&parts.uri, parts.version, downstream, manager)
+        .then_some(Problem::Unnamed(Local::FORBIDDEN_SCHEME));
+    let hides = of_hop && headers::hides(&headers, parts.uri.authority().is_some());
+    let hiding = hides.then_some(Problem::Local(Local::BAD_REQUEST));
     headers.remove(header::HOST);
-    headers::remove_hop_by_hop(&mut headers, upgrade.as_ref().map(|(protocol, _)| protocol.as_str()));
-    let (remote, scheme) = headers::forwarded(&mut headers, manager, downstream.facts.source, downstream.tls.is_some());
+    if parts.version == Version::HTTP_2 {
+        headers::join_cookies(&mut headers);
+    }
+    if of_hop {
+        headers::remove_hop_by_hop(&mut headers, upgrade.protocol());
+    }
+    let (remote, noted) = headers::forwarded(
+        &mut headers,
+        manager,
+        downstream.facts.source,
+        downstream.tls.is_some(),
+    );
+    let scheme = target::scheme(&parts.uri).unwrap_or(noted);
     headers::request_id(&mut headers, manager);
     let own_names = downstream.tls.as_ref().map(|tls| &tls.local_uri_sans[..]).unwrap_or_default();
     xfcc::apply(&mut headers, &manager.client_cert, downstream.facts.peer.as_deref(), own_names);
@@ -127,14 +168,42 @@ fn receive(
         is_grpc: is_grpc(&outgoing.headers),
     };
     let exchange = Exchange::new(Rc::clone(downstream), Arc::clone(manager), begin);
-    let received = Received { body, upgrade, http2: parts.version == Version::HTTP_2 };
-    (exchange, outgoing, received, misframed.map(Problem::Misframed).or(problem))
+    let received = Received { body: Some(body), upgrade, http2: parts.version == Version::HTTP_2 };
+    (
+        exchange,
+        outgoing,
+        received,
+        misframed.map(Problem::Misframed).or(pretending).or(problem).or(hiding),
+    )
 }
 
-/// What stands in the way of knowing where the request ends: in its head, or in what the codec has left out of it.
-fn misframed(downstream: &Downstream, headers: &HeaderMap, version: Version) -> Option<Misframed> {
-    let swallowed = if version < Version::HTTP_2 { downstream.seen.next_head() } else { None };
-    swallowed.or_else(|| Misframed::of(headers, version))
+/// What stands in the way of knowing where the request ends: in its head, or in what the codec has
+/// left out of it.
+fn misframed(
+    downstream: &Downstream,
+    headers: &HeaderMap,
+    version: Version,
+    of_hop: bool,
+) -> Option<Misframed> {
+    let http1 = version < Version::HTTP_2;
+    let swallowed = if http1 { downstream.seen.next_head() } else { None };
+    // Of HTTP/1 the headers tell nothing more where there is no coding.
+    swallowed.or_else(|| if of_hop || !http1 { Misframed::of(headers, version) } else { None })
+}
+
+/// Whether an HTTP/1 request to an edge in plaintext names a target that is to be had by TLS only
+/// (RFC 9110 section 4.2.2). Inside of the mesh another proxy may have taken the TLS away.
+fn pretends_tls(
+    uri: &Uri,
+    version: Version,
+    downstream: &Downstream,
+    manager: &HttpConnectionManager,
+) -> bool {
+    let at_edge = manager.use_remote_address;
+    at_edge
+        && version < Version::HTTP_2
+        && target::scheme(uri) == Some("https")
+        && downstream.tls.is_none()
 }
 
 /// Host and normalised path, and why they are not served.
@@ -145,7 +214,7 @@ fn named(
     version: Version,
     manager: &HttpConnectionManager,
 ) -> (String, String, Option<Problem>) {
-    let unnamed = |local| (String::new(), uri.path().to_owned(), Some(Problem::Local(local)));
+    let unnamed = |local| (String::new(), uri.path().to_owned(), Some(Problem::Unnamed(local)));
     if version < Version::HTTP_11 && !manager.accept_http_10 {
         return unnamed(Local::UPGRADE_REQUIRED);
     }
@@ -170,83 +239,86 @@ fn protocol_name(version: Version) -> &'static str {
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    kind.strip_prefix(b"application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with(b"+"))
+    let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(kind), None) = (kinds.next().map(HeaderValue::as_bytes), kinds.next()) else {
+        return false;
+    };
+    kind.strip_prefix(b"application/grpc")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"+"))
 }
 
-pub(crate) fn facts<'a>(exchange: &'a Exchange, outgoing: &'a Outgoing) -> RequestFacts<'a> {
-    RequestFacts {
-        connection: &exchange.downstream.facts,
-        method: outgoing.method.as_str(),
-        scheme: outgoing.scheme,
-        authority: &outgoing.authority,
-        path: &outgoing.path,
-        remote_ip: exchange.remote.ip(),
-        headers: &outgoing.headers,
-    }
-}
-
-/// Finds the route, then walks the filters; the last of them acts on the route.
+/// Finds the route, lets the filters and the route answer, and tells proxies before and behind ours
+/// what it is about.
 async fn filter(
     mut exchange: Box<Exchange>,
-    config: &Arc<RuntimeConfig>,
+    config: &Arc<ActiveConfig>,
     manager: &HttpConnectionManager,
-    outgoing: Outgoing,
-    received: Received,
+    mut outgoing: Outgoing,
+    mut received: Received,
 ) -> Reply {
-    let Some(routes) = config.route_config(&manager.routes) else { return Local::NO_ROUTE.send(exchange) };
+    let Some(routes) = config.route_config(&manager.routes) else {
+        return Local::NO_ROUTE.send(exchange);
+    };
     let decision = routes.find(&facts(&exchange, &outgoing), rand::random());
-    if let RouteDecision::Route { route, .. } = &decision {
+    let mut found = None;
+    if let RouteDecision::Route { host, route } = &decision {
         exchange.route = Arc::clone(&route.name);
+        found = Some((*host, *route));
     }
     let target = weighted_target(&decision);
-    let overrides = Overrides::of(&decision, target);
-    let mut response_headers = HeaderMap::new();
-    let mut mesh_alpn = false;
-    let mut suppress_envoy_headers = false;
-    for filter in &manager.filters {
-        match filter {
-            HttpFilter::Rbac(rbac) => {
-                let rbac = overrides.rbac(rbac);
-                if !rbac.is_none_or(|rbac| rbac.decide(&facts(&exchange, &outgoing)).is_allowed()) {
-                    return Local::DENIED.send(exchange);
+    let direction = exchange.downstream.listener.direction;
+    let told =
+        operation::tell(manager, direction, found.map(|(_, route)| route), &mut outgoing.headers);
+    let body_limit =
+        found.and_then(|(host, route)| BodyLimit::in_force(route.body_limit, host.body_limit));
+    let passing = Passing {
+        config,
+        manager,
+        most_seen: exchange.downstream.listener.buffer.of_body(body_limit),
+        levels: override_levels(&decision, target),
+        limits: limits(&decision, target),
+    };
+    let passed = match (&received.upgrade, found) {
+        (Upgrade::Unknown, Some(_)) => Err(Stop::Local(Local::UPGRADE_REFUSED)),
+        _ => filter::request(&mut exchange, passing, &mut outgoing, &mut received).await,
+    };
+    let reply = match (passed, &decision) {
+        (Err(stop), _) => stop.answer(exchange),
+        (Ok(router), RouteDecision::Route { host, route }) => {
+            let matched = Matched { config, routes, host, route, target, router };
+            match &route.action {
+                Action::Forward(action) => {
+                    forward::forward(exchange, &matched, action, outgoing, received).await
                 }
-            }
-            HttpFilter::Fault(own) => {
-                let config = overrides.fault().or(own.as_ref());
-                if let Some(reply) = inject(&mut exchange, config.map(AsRef::as_ref), &outgoing).await {
-                    return reply_with(exchange, reply);
+                Action::Redirect(action) => {
+                    redirect(exchange, action, &route.matching.path, &outgoing)
                 }
+                Action::Direct(response) => direct(exchange, response),
             }
-            HttpFilter::Cors => {
-                match overrides.cors().map(|policy| cors::judge(policy, &outgoing.method, &outgoing.headers)) {
-                    Some(Cors::Preflight(headers)) => return reply::bodiless(exchange, 200, headers),
-                    Some(Cors::Continue(headers)) => response_headers = headers,
-                    None => {}
-                }
-            }
-            HttpFilter::MeshAlpn => mesh_alpn = true,
-            HttpFilter::Router { suppress_envoy_headers: suppress } => suppress_envoy_headers = *suppress,
         }
-    }
-    let mut reply = match decision {
-        RouteDecision::Route { host, route } => {
-            let matched = Matched { config, routes, host, route, target, mesh_alpn, suppress_envoy_headers };
-            act(exchange, &matched, outgoing, received).await
-        }
-        RouteDecision::RequireTls(_) => {
+        (Ok(_), RouteDecision::RequireTls(_)) => {
             let anything = PathMatcher::Prefix { path: "/".into(), case_sensitive: true };
             redirect(exchange, &Redirect::to_https(), &anything, &outgoing)
         }
-        RouteDecision::NoRoute(_) | RouteDecision::NoHost => Local::NO_ROUTE.send(exchange),
+        (Ok(_), RouteDecision::NoRoute(_) | RouteDecision::NoHost) => {
+            Local::NO_ROUTE.send(exchange)
+        }
     };
-    reply.headers_mut().extend(response_headers);
+    let mut reply = filter::response(passing, reply).await;
+    if let Some((host, route)) = found
+        && reply.body().is_ours()
+    {
+        request::change_local_response(&levels(routes, host, route, target), reply.headers_mut());
+    }
+    told.write(reply.headers_mut());
     reply
 }
 
 /// The target of a route that splits its requests; drawn once, for all attempts and settings.
 fn weighted_target<'a>(decision: &RouteDecision<'a>) -> Option<&'a WeightedCluster> {
-    let RouteDecision::Route { route: Route { action: Action::Forward(action), .. }, .. } = decision else {
+    let RouteDecision::Route { route: Route { action: Action::Forward(action), .. }, .. } =
+        decision
+    else {
         return None;
     };
     match &action.cluster {
@@ -255,132 +327,57 @@ fn weighted_target<'a>(decision: &RouteDecision<'a>) -> Option<&'a WeightedClust
     }
 }
 
-/// Per-route settings of filters: the weighted target's, else the route's, else the virtual host's.
-struct Overrides<'a>([Option<&'a FilterOverrides>; 3]);
-
-impl<'a> Overrides<'a> {
-    fn of(decision: &RouteDecision<'a>, target: Option<&'a WeightedCluster>) -> Self {
-        match decision {
-            RouteDecision::Route { host, route } => {
-                Self([target.map(|target| &target.overrides), Some(&route.overrides), Some(&host.overrides)])
-            }
-            RouteDecision::NoRoute(host) | RouteDecision::RequireTls(host) => Self([Some(&host.overrides), None, None]),
-            RouteDecision::NoHost => Self([None, None, None]),
-        }
-    }
-
-    fn levels(&self) -> impl Iterator<Item = &'a FilterOverrides> {
-        self.0.into_iter().flatten()
-    }
-
-    fn fault(&self) -> Option<&'a Arc<FaultConfig>> {
-        self.levels().find_map(|level| level.fault.as_ref())
-    }
-
-    fn cors(&self) -> Option<&'a Arc<crate::runtime::http::CorsPolicy>> {
-        self.levels().find_map(|level| level.cors.as_ref())
-    }
-
-    /// The RBAC in force; `None` where a route switches it off.
-    fn rbac<'b>(&self, own: &'b Arc<crate::runtime::Rbac>) -> Option<&'b Arc<crate::runtime::Rbac>>
-    where
-        'a: 'b,
-    {
-        match self.levels().find_map(|level| level.rbac.as_ref()) {
-            Some(replaced) => replaced.as_ref(),
-            None => Some(own),
-        }
-    }
+/// What a route that forwards says of rate limits. Where a header names the cluster, nobody knows it
+/// yet.
+fn limits<'a>(
+    decision: &RouteDecision<'a>,
+    target: Option<&'a WeightedCluster>,
+) -> Option<RouteLimits<'a>> {
+    let RouteDecision::Route { host, route: Route { action: Action::Forward(action), .. } } =
+        decision
+    else {
+        return None;
+    };
+    let cluster = match (&action.cluster, target) {
+        (_, Some(target)) => Some(&*target.name),
+        (ClusterChoice::One(name), None) => Some(&**name),
+        (ClusterChoice::Header(_) | ClusterChoice::Weighted(_), None) => None,
+    };
+    Some(RouteLimits {
+        of_route: &action.rate_limits,
+        of_host: &host.rate_limits,
+        include_host: action.include_host_rate_limits,
+        cluster,
+    })
 }
 
-/// Waits if the request is to be delayed; answers if it is to be aborted.
-async fn inject(exchange: &mut Exchange, config: Option<&FaultConfig>, outgoing: &Outgoing) -> Option<AbortStatus> {
-    let faults = fault::draw(config?, &facts(exchange, outgoing), rand::random);
-    if let Some(delay) = faults.delay {
-        exchange.flag(Flags::DELAY_INJECTED);
-        tokio::time::sleep(delay).await;
-    }
-    faults.abort
+/// What the levels of routes set for filters, the most specific first.
+fn override_levels<'a>(
+    decision: &RouteDecision<'a>,
+    target: Option<&'a WeightedCluster>,
+) -> OverrideLevels<'a> {
+    OverrideLevels(match decision {
+        RouteDecision::Route { host, route } => {
+            [target.map(|target| &target.overrides), Some(&route.overrides), Some(&host.overrides)]
+        }
+        RouteDecision::NoRoute(host) | RouteDecision::RequireTls(host) => {
+            [Some(&host.overrides), None, None]
+        }
+        RouteDecision::NoHost => [None; 3],
+    })
 }
 
-fn reply_with(mut exchange: Box<Exchange>, abort: AbortStatus) -> Reply {
-    const BODY: &str = "fault filter abort";
-    match abort {
-        AbortStatus::Http(status) => {
-            Local::new(status, BODY, Flags::FAULT_INJECTED, "fault_filter_abort").send(exchange)
-        }
-        AbortStatus::Grpc(status) => {
-            exchange.flag(Flags::FAULT_INJECTED);
-            exchange.details = "fault_filter_abort".into();
-            reply::grpc_status(exchange, status, BODY)
-        }
-    }
+fn direct(mut exchange: Box<Exchange>, response: &DirectResponse) -> Reply {
+    exchange.details = "direct_response".into();
+    reply::direct(exchange, response.status, response.body.clone())
 }
 
-async fn act(exchange: Box<Exchange>, matched: &Matched<'_>, outgoing: Outgoing, received: Received) -> Reply {
-    match &matched.route.action {
-        Action::Forward(action) => forward::forward(exchange, matched, action, outgoing, received).await,
-        Action::Redirect(action) => {
-            let mut reply = redirect(exchange, action, &matched.route.matching.path, &outgoing);
-            matched.change_local_response(reply.headers_mut());
-            reply
-        }
-        Action::Direct(direct) => {
-            let mut exchange = exchange;
-            exchange.details = "direct_response".into();
-            let mut reply = reply::plain(exchange, direct.status, direct.body.clone());
-            matched.change_local_response(reply.headers_mut());
-            reply
-        }
-    }
-}
-
-impl Matched<'_> {
-    /// Header changes from the innermost level outwards, or the reverse if the most specific shall win.
-    pub(crate) fn levels(&self) -> SmallVec<[&HeaderMutations; 4]> {
-        let outer = [&self.route.headers, &self.host.headers, &self.routes.headers];
-        let mut levels: SmallVec<[&HeaderMutations; 4]> =
-            self.target.map(|target| &target.headers).into_iter().chain(outer).collect();
-        if self.routes.most_specific_headers_win {
-            levels.reverse();
-        }
-        levels
-    }
-
-    /// Changes the headers of an answer that no upstream has given: only what needs no rendering.
-    fn change_local_response(&self, headers: &mut HeaderMap) {
-        for level in self.levels() {
-            headers::apply(&level.response, headers, None, |_, _| String::new());
-        }
-    }
-}
-
-/// Applies request changes of every level.
-pub(crate) fn change_request(exchange: &Exchange, matched: &Matched<'_>, outgoing: &mut Outgoing) {
-    let levels = matched.levels();
-    if levels.iter().all(|level| level.request.is_empty()) {
-        return;
-    }
-    for level in levels {
-        let Outgoing { headers, authority, path, .. } = &mut *outgoing;
-        headers::apply(&level.request, headers, Some(Pseudo { authority, path }), |format, headers| {
-            exchange.entry(Some(headers)).render(format, "")
-        });
-    }
-}
-
-/// Applies response changes of one level to headers from upstream.
-pub(crate) fn change_response(exchange: &Exchange, ops: &HeaderOps, headers: &mut HeaderMap) {
-    if !ops.is_empty() {
-        headers::apply(ops, headers, None, |format, headers| {
-            let mut entry = exchange.entry(exchange.request_headers.as_ref());
-            entry.response_headers = Some(headers);
-            entry.render(format, "")
-        });
-    }
-}
-
-fn redirect(exchange: Box<Exchange>, action: &Redirect, matched: &PathMatcher, outgoing: &Outgoing) -> Reply {
+fn redirect(
+    exchange: Box<Exchange>,
+    action: &Redirect,
+    matched: &PathMatcher,
+    outgoing: &Outgoing,
+) -> Reply {
     let location = action.location(&facts(&exchange, outgoing), matched);
     redirect_to(exchange, action.status, &location)
 }
@@ -391,7 +388,14 @@ fn redirect_to(mut exchange: Box<Exchange>, status: u16, location: &str) -> Repl
         Ok(location) => {
             let mut headers = HeaderMap::new();
             headers.insert(header::LOCATION, location);
-            reply::bodiless(exchange, status, headers)
+            match exchange.is_grpc {
+                true => {
+                    let mut reply = reply::grpc(exchange, status, "");
+                    reply.headers_mut().extend(headers);
+                    reply
+                }
+                false => reply::bodiless(exchange, status, headers),
+            }
         }
         Err(_) => Local::BAD_REQUEST.send(exchange),
     }

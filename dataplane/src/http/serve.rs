@@ -1,7 +1,9 @@
-//! Drives one downstream HTTP connection: codec, limits, draining; hands each request to [`super::route`].
+//! Drives one downstream HTTP connection: codec, limits, draining; hands each request to
+//! [`super::route`].
 //!
-//! A connection outlives configurations: before a request is served, the chain that would take the connection today is
-//! looked up again, so that a new policy holds from the next request on, and no listener change breaks a connection.
+//! A connection outlives configurations: before a request is served, the chain that would take the
+//! connection today is looked up again, so that a new policy holds from the next request on, and no
+//! listener change breaks a connection.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,7 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderValue, Request, Version, header};
+use http::{Request, Version};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -26,19 +28,19 @@ use tokio::{
 };
 
 use super::{
-    blame::DownstreamFault,
-    executor::Local,
-    guard::Guarded,
-    headers::field_bytes,
-    meter::Role,
-    reply::{NoReply, Reply},
-    route,
-    tap::Tap,
+    reply::{self, NoReply, Reply},
+    route::{self, Standing},
 };
 use crate::{
-    listen::{
-        Phase,
-        accept::{Downstream, Stream},
+    codec::{
+        blame::DownstreamFault,
+        executor::Local,
+        fields::field_bytes,
+        guard::Guarded,
+        http1_stream::Http1Stream,
+        meter::Role,
+        room::{CONNECTION_WINDOW, LEAST_SEND_BUFFER, SEND_BUFFER, STREAM_WINDOW},
+        tap::{Client, Tap},
     },
     runtime::{
         FilterChain, HttpConnectionManager, RuntimeConfig, Terminal, TransportProtocol,
@@ -46,11 +48,9 @@ use crate::{
         limits::{HttpLimits, Limit},
     },
     telemetry::{Entry, metrics::Direction},
+    worker::{Phase, downstream::Downstream, stream::Stream},
 };
 
-/// Windows of HTTP/2 towards clients.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// hyper's smallest read buffer.
 const MIN_BUFFER: usize = 8 * 1024;
 /// Stands for "never" where a timer needs a time.
@@ -78,17 +78,14 @@ enum Ending {
     Cut(Limit),
 }
 
-/// How the connection stands to the configuration of the moment.
-pub(crate) struct Standing {
-    /// Serves the request.
-    pub(crate) manager: Arc<HttpConnectionManager>,
-    /// False when the configuration of today would not accept the connection any more.
-    pub(crate) accepted: bool,
-}
-
 /// Serves a connection to its end.
-pub(crate) async fn serve(downstream: Rc<Downstream>, manager: Arc<HttpConnectionManager>, stream: Stream) {
-    let mut stream = Guarded::downstream(stream, &downstream.requests.watched, &downstream.worker.metrics);
+pub(crate) async fn serve(
+    downstream: Rc<Downstream>,
+    manager: Arc<HttpConnectionManager>,
+    stream: Stream,
+) {
+    let mut stream =
+        Guarded::downstream(stream, &downstream.requests.watched, &downstream.worker.metrics);
     let connection = Rc::new(Connection {
         downstream,
         manager: RefCell::new(Arc::clone(&manager)),
@@ -119,26 +116,36 @@ async fn version(
     match (manager.codec, agreed) {
         (Codec::Http1, _) | (Codec::Auto, Some(b"http/1.1")) => Ok(Version::HTTP_11),
         (Codec::Http2, _) | (Codec::Auto, Some(b"h2")) => Ok(Version::HTTP_2),
-        (Codec::Auto, _) if plaintext && matches!(sniffed, Some("http/1.1" | "http/1.0")) => Ok(Version::HTTP_11),
+        (Codec::Auto, _) if plaintext && matches!(sniffed, Some("http/1.1" | "http/1.0")) => {
+            Ok(Version::HTTP_11)
+        }
         (Codec::Auto, _) if stream.speaks_http2().await? => Ok(Version::HTTP_2),
         (Codec::Auto, _) => Ok(Version::HTTP_11),
     }
 }
 
-async fn serve_http1(connection: Rc<Connection>, manager: &HttpConnectionManager, stream: Guarded<Stream>) {
+async fn serve_http1(
+    connection: Rc<Connection>,
+    manager: &HttpConnectionManager,
+    stream: Guarded<Stream>,
+) {
     let limits = &manager.limits;
     let mut builder = http1::Builder::new();
-    // A time limit of the codec's would run between requests, too; `watch_over` has one for heads alone.
+    // A time limit of the codec's would run between requests, too; `watch_over` has one for heads
+    // alone.
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .max_header_size(limits.http1_head_bytes())
-        .max_buf_size(limits.http1_head_bytes().saturating_mul(2).max(MIN_BUFFER));
+        .max_buf_size(connection.downstream.listener.buffer.buffer(
+            limits.http1_head_bytes().saturating_mul(2).max(MIN_BUFFER),
+            limits.http1_head_bytes().max(MIN_BUFFER),
+        ));
     if limits.headers != HttpLimits::default().headers {
         builder.max_headers(limits.headers as usize);
     }
     let service = service(&connection);
-    let stream = Tap::new(stream, &connection.downstream.seen);
+    let stream = Http1Stream::new(stream, &connection.downstream.seen);
     let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let ended = drive(&connection, manager, serving, |serving| serving.graceful_shutdown()).await;
     if let Err(error) = ended {
@@ -146,18 +153,27 @@ async fn serve_http1(connection: Rc<Connection>, manager: &HttpConnectionManager
     }
 }
 
-async fn serve_http2(connection: Rc<Connection>, manager: &HttpConnectionManager, mut stream: Guarded<Stream>) {
+async fn serve_http2(
+    connection: Rc<Connection>,
+    manager: &HttpConnectionManager,
+    mut stream: Guarded<Stream>,
+) {
     connection.http1.set(false);
     stream.count_frames(Role::Server, manager.limits);
+    let buffer = connection.downstream.listener.buffer;
     let mut builder = http2::Builder::new(Local);
     builder
         .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_stream_window_size(buffer.window(STREAM_WINDOW))
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(buffer.buffer(SEND_BUFFER, LEAST_SEND_BUFFER))
         .max_concurrent_streams(manager.limits.streams)
+        // The codec counts those that it has not handed on yet, however many good ones there are;
+        // what is premature is judged by `Requests`.
+        .max_pending_accept_reset_streams(manager.limits.premature_resets as usize)
         .max_header_list_size(manager.limits.http2_list_size());
     let service = service(&connection);
-    let stream = Tap::without_heads(stream, &connection.downstream.seen);
+    let stream = Tap::new(stream, Client(Arc::clone(&connection.downstream.seen)));
     let serving = builder.serve_connection(TokioIo::new(stream), service);
     let _ = drive(&connection, manager, serving, |serving| serving.graceful_shutdown()).await;
 }
@@ -197,7 +213,8 @@ where
     ended.inspect_err(|error| tracing::debug!(%error, "downstream connection ended"))
 }
 
-/// Returns when the connection should end: idle for too long, drained, overtaken by a configuration, or a burden.
+/// Returns when the connection should end: idle for too long, drained, overtaken by a
+/// configuration, or a burden.
 async fn watch_over(connection: &Connection, manager: &HttpConnectionManager) -> Ending {
     let mut phase = connection.downstream.worker.phase.clone();
     tokio::select! {
@@ -206,7 +223,8 @@ async fn watch_over(connection: &Connection, manager: &HttpConnectionManager) ->
         _ = phase.wait_for(|phase| *phase >= Phase::Draining) => connection.close(),
         () = connection.told_to_close.notified() => {}
     }
-    // HTTP/2 clients are told by GOAWAY, HTTP/1 clients by the next response; who asks for none is closed after a while.
+    // HTTP/2 clients are told by GOAWAY, HTTP/1 clients by the next response; who asks for none is
+    // closed after a while.
     if connection.http1.get() {
         tokio::time::sleep(manager.drain_timeout).await;
     }
@@ -215,9 +233,11 @@ async fn watch_over(connection: &Connection, manager: &HttpConnectionManager) ->
 
 /// Returns when nothing was under way for too long, or a head has begun and does not end.
 async fn overtime(connection: &Connection, manager: &HttpConnectionManager) -> Ending {
-    let (idle_limit, head_limit) = (manager.idle_timeout.unwrap_or(FOREVER), manager.limits.head_time);
+    let (idle_limit, head_limit) =
+        (manager.idle_timeout.unwrap_or(FOREVER), manager.limits.head_time);
     let requests = &connection.downstream.requests;
-    // The request whose head is open, by the number of those before it, and since when that is known.
+    // The request whose head is open, by the number of those before it, and since when that is
+    // known.
     let mut open: Option<(u64, Instant)> = None;
     loop {
         let now = Instant::now();
@@ -231,14 +251,19 @@ async fn overtime(connection: &Connection, manager: &HttpConnectionManager) -> E
             None if is_open => Some((requests.begun(), now)),
             seen => seen,
         };
-        let head_end = open.map_or(now + head_limit / LOOKS_PER_HEAD, |(_, since)| since + head_limit);
+        let head_end =
+            open.map_or(now + head_limit / LOOKS_PER_HEAD, |(_, since)| since + head_limit);
         sleep_until(idle_end.min(head_end)).await;
     }
 }
 
 /// An error ends the stream by its reason, or a connection of HTTP/1, without a reply.
-async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Result<Reply, h2::Error> {
-    let http1 = request.version() < Version::HTTP_2;
+async fn answer(
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Reply, h2::Error> {
+    let version = request.version();
+    let http1 = version < Version::HTTP_2;
     let config = connection.downstream.worker.shared.config();
     let standing = connection.standing(&config);
     if !http1 && let Err(limit) = judge(&request, &standing.manager.limits) {
@@ -250,11 +275,17 @@ async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Resul
     let mut reply = route::answer(&connection.downstream, &config, standing, request).await;
     match reply.extensions().get() {
         Some(NoReply(DownstreamFault::Malformed)) => return Err(h2::Reason::PROTOCOL_ERROR.into()),
-        Some(NoReply(DownstreamFault::Gone | DownstreamFault::Reset)) => return Err(h2::Reason::CANCEL.into()),
+        Some(NoReply(DownstreamFault::Gone | DownstreamFault::Reset)) => {
+            return Err(h2::Reason::CANCEL.into());
+        }
         None => {}
     }
     if http1 && connection.closing.get() {
-        reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        reply = reply::closing(reply);
+    }
+    // To an older client that has asked to keep the connection, the codec would promise that, too.
+    if version == Version::HTTP_10 && reply::is_closing(&reply) {
+        *reply.version_mut() = version;
     }
     Ok(reply)
 }
@@ -274,7 +305,8 @@ fn judge(request: &Request<Incoming>, limits: &HttpLimits) -> Result<(), Limit> 
 }
 
 impl Connection {
-    /// Logs a head that was no request, which the codec has answered by itself, or that was cut off.
+    /// Logs a head that was no request, which the codec has answered by itself, or that was cut
+    /// off.
     fn note_broken_head(&self, manager: &HttpConnectionManager, error: &hyper::Error) {
         let worker = &self.downstream.worker;
         let (status, fault, details) = match DownstreamFault::of_head(error) {
@@ -287,8 +319,10 @@ impl Connection {
             _ if !self.downstream.requests.is_head_open(true) => return,
             fault => (0, fault, fault.details(false)),
         };
-        let connection = Entry::of_connection(&self.downstream.facts, SystemTime::now(), Duration::ZERO);
-        let entry = Entry { status, protocol: "HTTP/1.1", flags: fault.flag(), details, ..connection };
+        let connection =
+            Entry::of_connection(&self.downstream.facts, SystemTime::now(), Duration::ZERO);
+        let entry =
+            Entry { status, protocol: "HTTP/1.1", flags: fault.flag(), details, ..connection };
         worker.shared.log.log(&manager.access_logs, &entry);
     }
 
@@ -307,7 +341,8 @@ impl Connection {
                     *downstream.chain.borrow_mut() = chain;
                     *self.manager.borrow_mut() = manager;
                 }
-                // The connection would be treated otherwise today; this request still gets its answer.
+                // The connection would be treated otherwise today; this request still gets its
+                // answer.
                 Ok(None) => self.close(),
                 Err(NotAccepted) => {
                     // Asked again by a next request that was sent before the refusal arrived.
@@ -324,14 +359,19 @@ impl Connection {
         let (downstream, before) = (&self.downstream, self.downstream.chain.borrow());
         let Some(listener) = config.listener(&downstream.listener.name) else { return Ok(None) };
         let chain = config.find_chain(listener, &downstream.facts).ok_or(NotAccepted)?;
-        let admitted = chain.rbac.iter().all(|rbac| rbac.decide_connection(&downstream.facts).is_allowed());
+        let admitted =
+            chain.rbac.iter().all(|rbac| rbac.decide_connection(&downstream.facts).is_allowed());
         if chain.tls.is_some() != before.tls.is_some() || !admitted {
             return Err(NotAccepted);
         }
         match &chain.terminal {
             // What is to be told of the client was not kept.
-            Terminal::Http(_) if chain.tells_certificates() && !before.tells_certificates() => Ok(None),
-            Terminal::Http(manager) if chain.tls == before.tls => Ok(Some((Arc::clone(chain), Arc::clone(manager)))),
+            Terminal::Http(_) if chain.tells_certificates() && !before.tells_certificates() => {
+                Ok(None)
+            }
+            Terminal::Http(manager) if chain.tls == before.tls => {
+                Ok(Some((Arc::clone(chain), Arc::clone(manager))))
+            }
             Terminal::Http(_) | Terminal::Tcp(_) => Ok(None),
         }
     }
@@ -348,7 +388,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::runtime::{
         RouteConfig, RouteSource,
-        http::{EscapedSlashes, ForwardClientCert, ForwardClientCertMode, HttpFilter, ServerHeader},
+        filter::{Filters, HttpFilter},
+        http::{EscapedSlashes, ForwardClientCert, ForwardClientCertMode, ServerHeader},
         limits::HttpLimits,
     };
 
@@ -359,14 +400,17 @@ pub(crate) mod tests {
             stat_prefix: "test".into(),
             codec: Codec::Auto,
             routes: RouteSource::Inline(Arc::new(routes)),
-            filters: vec![HttpFilter::Router { suppress_envoy_headers: false }],
+            filters: Filters::of([HttpFilter::Router { suppress_envoy_headers: false }]),
             normalize_path: false,
             merge_slashes: false,
             escaped_slashes: EscapedSlashes::Keep,
             use_remote_address: false,
             xff_trusted_hops: 0,
             skip_xff_append: false,
-            client_cert: ForwardClientCert { mode: ForwardClientCertMode::Sanitize, details: Default::default() },
+            client_cert: ForwardClientCert {
+                mode: ForwardClientCertMode::Sanitize,
+                details: Default::default(),
+            },
             server_name: "istio-envoy".into(),
             server_header: ServerHeader::Overwrite,
             upgrades: vec!["websocket".into()],
@@ -379,6 +423,7 @@ pub(crate) mod tests {
             generate_request_id: false,
             preserve_external_request_id: false,
             via: "".into(),
+            tells_operations: false,
             access_logs: vec![],
         }
     }

@@ -1,11 +1,12 @@
-//! Which host and path a request names, and what names none (RFC 9112 section 3.2, RFC 9113 section 8.3.1). Pure.
+//! Which host and path a request names, and what names none (RFC 9112 section 3.2, RFC 9113 section
+//! 8.3.1). Pure.
 //!
-//! Routes and policies compare names, so a name must be one for everybody: what another recipient may read as a different
-//! host or path is refused with 400 before anything is matched.
+//! Routes and policies compare names, so a name must be one for everybody: what another recipient
+//! may read as a different host or path is refused with 400 before anything is matched.
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, uri::Scheme};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
 
 use super::reply::Local;
 
@@ -35,14 +36,19 @@ pub(crate) fn read<'a>(
     let authority = authority(uri, headers, version)?;
     if *method == Method::CONNECT {
         // No tunnel is offered, not even where it could be had.
-        let names_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty());
+        let names_port = uri.authority().is_some()
+            && authority.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty());
         return Err(if names_port { Local::UPGRADE_REFUSED } else { Local::BAD_REQUEST });
     }
-    // Of HTTP/2 the scheme says nothing that anybody acts on; what has none is in authority-form, or in origin-form.
+    // What has none is in authority-form, or in origin-form.
     let scheme_fits = match uri.scheme() {
-        Some(scheme) => !http1 || *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS,
+        Some(_) => scheme(uri).is_some(),
         None => uri.authority().is_none(),
     };
+    // HTTP/1 may leave out an empty path, HTTP/2 may not.
+    if !http1 && uri.path().is_empty() {
+        return Err(Local::BAD_REQUEST);
+    }
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let path = match path.as_bytes() {
         _ if http1 && !path.is_ascii() => return Err(Local::BAD_REQUEST),
@@ -55,7 +61,15 @@ pub(crate) fn read<'a>(
     if scheme_fits { Ok(Target { authority, path }) } else { Err(Local::BAD_REQUEST) }
 }
 
-/// The target's authority wins over `Host` (RFC 9112 section 3.2.2); HTTP/1.1 needs exactly one `Host` all the same.
+/// The scheme that a target names, in absolute-form or by `:scheme`, if it is one of HTTP's (RFC
+/// 9110 section 4.2).
+pub(crate) fn scheme(uri: &Uri) -> Option<&'static str> {
+    let named = uri.scheme_str()?;
+    ["http", "https"].into_iter().find(|scheme| named.eq_ignore_ascii_case(scheme))
+}
+
+/// The target's authority wins over `Host` (RFC 9112 section 3.2.2); HTTP/1.1 needs exactly one
+/// `Host` all the same.
 fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap, version: Version) -> Result<&'a str, Local> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (first, second) = (hosts.next(), hosts.next());
@@ -70,8 +84,8 @@ fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap, version: Version) -> Resu
     }
 }
 
-/// Whether the text is `uri-host [":" port]` with a host that is not empty (RFC 9110 sections 4.2.1 and 7.2, RFC 3986
-/// section 3.2.2). User information is none of it (RFC 9110 section 4.2.4).
+/// Whether the text is `uri-host [":" port]` with a host that is not empty (RFC 9110 sections 4.2.1
+/// and 7.2, RFC 3986 section 3.2.2). User information is none of it (RFC 9110 section 4.2.4).
 fn is_authority(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
@@ -95,20 +109,39 @@ fn is_registered_name(text: &str) -> bool {
 }
 
 fn escapes_fit(text: &str) -> bool {
-    let is_escape = |rest: &str| rest.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+    let is_escape = |rest: &str| {
+        rest.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
+    };
     text.split('%').skip(1).all(is_escape)
 }
 
 /// `unreserved / sub-delims` (RFC 3986 section 2).
 fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
+    const HOST: [bool; 256] = {
+        let (mut table, mut byte) = ([false; 256], 0);
+        while byte < 128 {
+            table[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let (others, mut at) = (b"-._~!$&'()*+,;=", 0);
+        while at < others.len() {
+            table[others[at] as usize] = true;
+            at += 1;
+        }
+        table
+    };
+    HOST[usize::from(byte)]
 }
 
-/// The methods that Envoy's HTTP/1 codec knows unless custom ones are allowed; they are case-sensitive (RFC 9110 section
-/// 9.1), so `get` is none: a policy about GET does not cover it, and some applications do not mind.
+/// The methods that Envoy's HTTP/1 codec knows unless custom ones are allowed; they are
+/// case-sensitive (RFC 9110 section 9.1), so `get` is none: a policy about GET does not cover it,
+/// and some applications do not mind.
 fn is_known(method: &Method) -> bool {
     let text = method.as_str();
-    let common = matches!(text, "GET" | "POST" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" | "CONNECT" | "TRACE");
+    let common = matches!(
+        text,
+        "GET" | "POST" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" | "CONNECT" | "TRACE"
+    );
     common || RARE_METHODS.contains(&text)
 }
 
@@ -145,14 +178,20 @@ mod tests {
     use super::*;
 
     /// Status of the answer, or authority and path.
-    fn target(version: Version, method: &str, uri: &str, hosts: &[&str]) -> Result<(String, String), u16> {
+    fn target(
+        version: Version,
+        method: &str,
+        uri: &str,
+        hosts: &[&str],
+    ) -> Result<(String, String), u16> {
         let mut headers = HeaderMap::new();
         for host in hosts {
             headers.append(header::HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
         }
         let uri: Uri = uri.parse().map_err(|_| 400u16)?;
         let read = read(&method.parse().unwrap(), &uri, &headers, version);
-        read.map(|target| (target.authority.to_owned(), target.path.into_owned())).map_err(|local| local.status)
+        read.map(|target| (target.authority.to_owned(), target.path.into_owned()))
+            .map_err(|local| local.status)
     }
 
     fn named(authority: &str, path: &str) -> Result<(String, String), u16> {
@@ -181,7 +220,8 @@ mod tests {
         for host in good {
             assert_eq!(target(Version::HTTP_11, "GET", "/", &[host]), named(host, "/"), "{host}");
         }
-        // Of these Envoy 1.40 forwards: user information, an empty host, bare or half brackets, ports and escapes that are none.
+        // Of these Envoy 1.40 forwards: user information, an empty host, bare or half brackets,
+        // ports and escapes that are none.
         let bad = [
             "a#",
             "a/",
@@ -217,7 +257,11 @@ mod tests {
         ];
         for host in bad {
             assert_eq!(target(Version::HTTP_11, "GET", "/", &[host]), Err(400), "{host}");
-            assert_eq!(target(Version::HTTP_11, "GET", "http://a/", &[host]).is_ok(), host.is_empty(), "{host}");
+            assert_eq!(
+                target(Version::HTTP_11, "GET", "http://a/", &[host]).is_ok(),
+                host.is_empty(),
+                "{host}"
+            );
         }
     }
 
@@ -258,12 +302,17 @@ mod tests {
     fn http_2_is_held_to_the_same_names() {
         let http2 = |method, uri, hosts: &[&str]| target(Version::HTTP_2, method, uri, hosts);
         assert_eq!(http2("GET", "http://a/x", &[]), named("a", "/x"));
-        assert_eq!(http2("get", "ftp://a/é", &[]), named("a", "/é"));
+        assert_eq!(http2("get", "HTTPS://a/é", &[]), named("a", "/é"));
+        assert_eq!(http2("GET", "ftp://a/", &[]), Err(400));
         assert_eq!(http2("GET", "/x", &["a"]), named("a", "/x"));
         assert_eq!(http2("GET", "http://a/x", &["b"]), named("a", "/x"));
-        for (uri, hosts) in
-            [("/x", &[][..]), ("/x", &["a", "b"]), ("http://u@a/x", &[]), ("/x", &["a#"]), ("*", &["a"])]
-        {
+        for (uri, hosts) in [
+            ("/x", &[][..]),
+            ("/x", &["a", "b"]),
+            ("http://u@a/x", &[]),
+            ("/x", &["a#"]),
+            ("*", &["a"]),
+        ] {
             assert_eq!(http2("GET", uri, hosts), Err(400), "{uri} {hosts:?}");
         }
     }

@@ -6,20 +6,49 @@ use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
 use super::{exchange::Exchange, response::Holds};
-use crate::upstream::pool::Lease;
+use crate::{codec::fields::lists, upstream::pool::Lease};
 
-/// The protocol that a request wants to change to, if the connection manager allows it; in lower case.
-pub(crate) fn wanted(request: &Request<Incoming>, allowed: &[std::sync::Arc<str>]) -> Option<String> {
-    if request.version() != http::Version::HTTP_11 || !asks_for_upgrade(request.headers()) {
-        return None;
+/// What a request says of a change of the protocol.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Wanted {
+    /// Nothing, or that a change to HTTP/2 would be welcome, which may be ignored (RFC 9113,
+    /// section 3.1).
+    Nothing,
+    /// To this protocol, in lower case.
+    Offered(String),
+    /// To one that the connection manager does not offer.
+    Unknown,
+}
+
+/// The protocol that a request wants to change to, if the connection manager allows it.
+pub(crate) fn wanted<B>(request: &Request<B>, allowed: &[std::sync::Arc<str>]) -> Wanted {
+    if !request.headers().contains_key(header::UPGRADE) || !asks_for_upgrade(request.headers()) {
+        return Wanted::Nothing;
     }
-    let protocol = request.headers().get(header::UPGRADE)?.to_str().ok()?.to_ascii_lowercase();
-    allowed.iter().any(|allowed| **allowed == *protocol).then_some(protocol)
+    let protocols: Vec<&str> = lists(request.headers(), &header::UPGRADE).collect();
+    let protocol = protocols.join(",").to_ascii_lowercase();
+    match protocol.as_str() {
+        "h2c" => Wanted::Nothing,
+        _ if request.version() == http::Version::HTTP_11
+            && allowed.iter().any(|a| **a == *protocol) =>
+        {
+            Wanted::Offered(protocol)
+        }
+        _ => Wanted::Unknown,
+    }
 }
 
 fn asks_for_upgrade(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+    lists(headers, &header::CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade"))
+}
+
+/// Whether an answer changes to protocols that its request has offered, and to one at least.
+pub(crate) fn is_offered(answer: &HeaderMap, request: &HeaderMap) -> bool {
+    let mut chosen = lists(answer, &header::UPGRADE).peekable();
+    let is_known = |chosen: &str| {
+        lists(request, &header::UPGRADE).any(|offered| offered.eq_ignore_ascii_case(chosen))
+    };
+    chosen.peek().is_some() && chosen.all(is_known)
 }
 
 /// Joins both sides once downstream has seen the 101; the exchange lasts as long as the connection.
@@ -30,6 +59,7 @@ pub(crate) fn join(
     holds: Holds,
     mut exchange: Box<Exchange>,
 ) {
+    exchange.downstream.seen.join();
     let upstream = hyper::upgrade::on(response);
     tokio::task::spawn_local(async move {
         // Held until the tunnel ends: it counts as a request in flight.
@@ -52,10 +82,31 @@ mod tests {
 
     #[test]
     fn the_connection_header_asks_for_an_upgrade() {
-        for (value, expected) in [("Upgrade", true), ("keep-alive, upgrade", true), ("close", false)] {
+        for (value, expected) in
+            [("Upgrade", true), ("keep-alive, upgrade", true), ("close", false)]
+        {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONNECTION, value.parse().unwrap());
             assert_eq!(asks_for_upgrade(&headers), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_protocol_is_offered_unknown_or_left_alone() {
+        for (connection, upgrade, expected) in [
+            ("upgrade", "WebSocket", Wanted::Offered("websocket".into())),
+            ("keep-alive", "websocket", Wanted::Nothing),
+            ("upgrade, http2-settings", "h2c", Wanted::Nothing),
+            ("upgrade", "websocket, h2c", Wanted::Unknown),
+            ("upgrade", "other", Wanted::Unknown),
+        ] {
+            let request =
+                Request::builder().header("connection", connection).header("upgrade", upgrade);
+            assert_eq!(
+                wanted(&request.body(()).unwrap(), &["websocket".into()]),
+                expected,
+                "{connection} {upgrade}"
+            );
         }
     }
 }

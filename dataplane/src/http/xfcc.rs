@@ -1,4 +1,5 @@
-//! `x-forwarded-client-cert`: tells the application who the client is, and keeps clients from telling it themselves.
+//! `x-forwarded-client-cert`: tells the application who the client is, and keeps clients from
+//! telling it themselves.
 //!
 //! Spec: Envoy HTTP headers, `x-forwarded-client-cert`.
 
@@ -13,15 +14,17 @@ use crate::runtime::{
 
 const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
-/// Rewrites the header as the connection manager asks. `own_names` are the URI names of the certificate that the peer
-/// was shown; there may be none.
+/// Rewrites the header as the connection manager asks. `own_names` are the URI names of the
+/// certificate that the peer was shown; there may be none.
 pub(crate) fn apply(
     headers: &mut HeaderMap,
     settings: &ForwardClientCert,
     peer: Option<&PeerCertificate>,
     own_names: &[Arc<str>],
 ) {
-    use ForwardClientCertMode::{AlwaysForwardOnly, AppendForward, ForwardOnly, Sanitize, SanitizeSet};
+    use ForwardClientCertMode::{
+        AlwaysForwardOnly, AppendForward, ForwardOnly, Sanitize, SanitizeSet,
+    };
     match (settings.mode, peer) {
         (AlwaysForwardOnly, _) | (ForwardOnly, Some(_)) => {}
         (Sanitize, _) | (ForwardOnly | AppendForward | SanitizeSet, None) => {
@@ -37,38 +40,61 @@ pub(crate) fn apply(
 
 /// `By=…;Hash=…;Cert="…";Chain="…";Subject="…";URI=…;DNS=…`, in Envoy's order.
 fn element(settings: &ForwardClientCert, peer: &PeerCertificate, own_names: &[Arc<str>]) -> String {
+    /// More than most clients need.
+    const ROOM: usize = 320;
     let details = &settings.details;
-    let mut parts: Vec<_> = own_names.iter().map(|name| format!("By={}", quoted(name))).collect();
-    parts.push(format!("Hash={}", peer.sha256));
-    if let Some(encoded) = peer.encoded.as_ref().filter(|_| details.cert) {
-        parts.push(format!("Cert=\"{}\"", encoded.leaf));
-    }
-    if let Some(encoded) = peer.encoded.as_ref().filter(|_| details.chain) {
-        parts.push(format!("Chain=\"{}\"", encoded.chain));
-    }
-    if details.subject {
-        // Its own escapes (RFC 2253) keep quotes from ending it.
-        parts.push(format!("Subject=\"{}\"", peer.subject));
+    let mut text = String::with_capacity(ROOM);
+    own_names.iter().for_each(|name| pair(&mut text, "By", name));
+    pair(&mut text, "Hash", &peer.sha256);
+    let encoded = peer.encoded.as_ref();
+    // What stands in quotes has no quotes in it: PEM is encoded, and a subject has escapes of its
+    // own (RFC 2253).
+    for (name, value) in [
+        ("Cert", encoded.filter(|_| details.cert).map(|encoded| &*encoded.leaf)),
+        ("Chain", encoded.filter(|_| details.chain).map(|encoded| &*encoded.chain)),
+        ("Subject", details.subject.then_some(&*peer.subject)),
+    ] {
+        if let Some(value) = value {
+            begin(&mut text, name);
+            text.push('"');
+            text.push_str(value);
+            text.push('"');
+        }
     }
     match &peer.uri_sans[..] {
         _ if !details.uri => {}
         // Envoy says that way that it has looked.
-        [] => parts.push("URI=".to_owned()),
-        names => parts.extend(names.iter().map(|uri| format!("URI={}", quoted(uri)))),
+        [] => begin(&mut text, "URI"),
+        names => names.iter().for_each(|uri| pair(&mut text, "URI", uri)),
     }
     if details.dns {
-        parts.extend(peer.dns_sans.iter().map(|dns| format!("DNS={}", quoted(dns))));
+        peer.dns_sans.iter().for_each(|dns| pair(&mut text, "DNS", dns));
     }
-    parts.join(";")
+    text
+}
+
+fn begin(text: &mut String, name: &str) {
+    if !text.is_empty() {
+        text.push(';');
+    }
+    text.push_str(name);
+    text.push('=');
 }
 
 /// A value with separators in it is quoted, so that it cannot pass for another element.
-fn quoted(value: &str) -> String {
-    if value.contains([',', ';', '=', '"', '\\']) {
-        format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
-    } else {
-        value.to_owned()
+fn pair(text: &mut String, name: &str, value: &str) {
+    begin(text, name);
+    if !value.bytes().any(|byte| matches!(byte, b',' | b';' | b'=' | b'"' | b'\\')) {
+        return text.push_str(value);
     }
+    text.push('"');
+    for character in value.chars() {
+        if matches!(character, '"' | '\\') {
+            text.push('\\');
+        }
+        text.push(character);
+    }
+    text.push('"');
 }
 
 fn append(headers: &mut HeaderMap, element: &str) {
@@ -78,7 +104,8 @@ fn append(headers: &mut HeaderMap, element: &str) {
         joined.push(',');
     }
     joined.push_str(element);
-    // A certificate's names may hold bytes that no header can: then nothing is said rather than something wrong.
+    // A certificate's names may hold bytes that no header can: then nothing is said rather than
+    // something wrong.
     match HeaderValue::from_str(&joined) {
         Ok(value) => {
             headers.insert(XFCC, value);
@@ -97,15 +124,33 @@ mod tests {
     const PEER: &str = "spiffe://cluster.local/ns/default/sa/productpage";
     const OWN: &str = "spiffe://cluster.local/ns/default/sa/reviews";
 
-    fn check(mode: ForwardClientCertMode, received: Option<&str>, mutual_tls: bool, expected: Option<&str>) {
+    fn check(
+        mode: ForwardClientCertMode,
+        received: Option<&str>,
+        mutual_tls: bool,
+        expected: Option<&str>,
+    ) {
         let mut headers = HeaderMap::new();
         if let Some(received) = received {
             headers.insert(XFCC, received.parse().unwrap());
         }
-        let peer = PeerCertificate { uri_sans: vec![PEER.into()], sha256: "ab".into(), ..Default::default() };
+        let peer = PeerCertificate {
+            uri_sans: vec![PEER.into()],
+            sha256: "ab".into(),
+            ..Default::default()
+        };
         let details = ClientCertDetails { subject: true, uri: true, ..Default::default() };
-        apply(&mut headers, &ForwardClientCert { mode, details }, mutual_tls.then_some(&peer), &[OWN.into()]);
-        assert_eq!(headers.get(XFCC).map(|v| v.to_str().unwrap()), expected, "{mode:?} {received:?} {mutual_tls}");
+        apply(
+            &mut headers,
+            &ForwardClientCert { mode, details },
+            mutual_tls.then_some(&peer),
+            &[OWN.into()],
+        );
+        assert_eq!(
+            headers.get(XFCC).map(|v| v.to_str().unwrap()),
+            expected,
+            "{mode:?} {received:?} {mutual_tls}"
+        );
     }
 
     #[test]
@@ -124,10 +169,12 @@ mod tests {
         check(AlwaysForwardOnly, Some("By=x"), false, Some("By=x"));
     }
 
-    /// Order and spelling of Envoy 1.40, for a client and a server of a public authority and for workloads.
+    /// Order and spelling of Envoy 1.40, for a client and a server of a public authority and for
+    /// workloads.
     #[test]
     fn everything_that_is_asked_for_is_told_in_envoys_order() {
-        let details = ClientCertDetails { subject: true, uri: true, dns: true, cert: true, chain: true };
+        let details =
+            ClientCertDetails { subject: true, uri: true, dns: true, cert: true, chain: true };
         let settings = ForwardClientCert { mode: ForwardClientCertMode::SanitizeSet, details };
         let encoded = EncodedChain { leaf: "leaf%0A".into(), chain: "leaf%0Aca%0A".into() };
         let mut peer = PeerCertificate {
@@ -148,7 +195,14 @@ mod tests {
 
     #[test]
     fn separators_in_names_are_quoted() {
-        assert_eq!(quoted("spiffe://a/b"), "spiffe://a/b");
-        assert_eq!(quoted("a;URI=b"), "\"a;URI=b\"");
+        for (value, expected) in [
+            ("spiffe://a/b", "URI=spiffe://a/b"),
+            ("a;URI=b", "URI=\"a;URI=b\""),
+            ("a\"b\\c", "URI=\"a\\\"b\\\\c\""),
+        ] {
+            let mut text = String::new();
+            pair(&mut text, "URI", value);
+            assert_eq!(text, expected, "{value}");
+        }
     }
 }

@@ -30,7 +30,8 @@ pub struct TlsTarget {
     pub address: HostPort,
     /// DNS name that its certificate must carry.
     pub server_name: String,
-    /// PEM file with the roots that its certificate is checked against; read again for each connection.
+    /// PEM file with the roots that its certificate is checked against; read again for each
+    /// connection.
     pub roots_file: PathBuf,
 }
 
@@ -61,7 +62,8 @@ pub enum ChannelError {
     },
 }
 
-/// Opens a channel; the name is looked up anew for each of its connections; `held` proves who we are, without it the server learns only our address.
+/// Opens a channel; the name is looked up anew for each of its connections; `held` proves who we
+/// are, without it the server learns only our address.
 ///
 /// The channel connects again by itself with the same certificate: open a new one after a rotation.
 ///
@@ -93,16 +95,25 @@ enum Presented {
     Nothing,
 }
 
-async fn open(target: &TlsTarget, config: ClientConfig, resolver: &Resolver) -> Result<Channel, ChannelError> {
+async fn open(
+    target: &TlsTarget,
+    config: ClientConfig,
+    resolver: &Resolver,
+) -> Result<Channel, ChannelError> {
     let server_name = ServerName::try_from(target.server_name.clone())
         .map_err(|_| ChannelError::ServerName(target.server_name.clone()))?;
     let connector = TlsConnector::from(Arc::new(config));
     let (address, resolver) = (target.address.clone(), resolver.clone());
-    let dial =
-        tower::service_fn(move |_| dial(connector.clone(), server_name.clone(), address.clone(), resolver.clone()));
-    let failed = |e: &dyn std::error::Error| ChannelError::Connect { address: target.address.clone(), why: causes(e) };
+    let dial = tower::service_fn(move |_| {
+        dial(connector.clone(), server_name.clone(), address.clone(), resolver.clone())
+    });
+    let failed = |e: &dyn std::error::Error| ChannelError::Connect {
+        address: target.address.clone(),
+        why: causes(e),
+    };
     // The scheme only names the connector's business: TLS is spoken below.
-    let endpoint = Endpoint::from_shared(format!("http://{}", target.address)).map_err(|e| failed(&e))?;
+    let endpoint =
+        Endpoint::from_shared(format!("http://{}", target.address)).map_err(|e| failed(&e))?;
     endpoint
         .http2_keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
@@ -120,7 +131,8 @@ async fn dial(
     address: HostPort,
     resolver: Resolver,
 ) -> Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>, DialError> {
-    let connected = async { connector.connect(server_name, resolver.connect(&address).await?).await };
+    let connected =
+        async { connector.connect(server_name, resolver.connect(&address).await?).await };
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, connected)
         .await
         .map_err(|_| format!("no answer within {}s", CONNECT_TIMEOUT.as_secs()))??;
@@ -147,13 +159,16 @@ fn client_config(
     Ok(config)
 }
 
-/// The file's roots, and those that came with the held certificate: after a rotation of the root they are newer.
+/// The file's roots, and those that came with the held certificate: after a rotation of the root
+/// they are newer.
 fn roots(path: &Path, held: Option<&Identity>) -> Result<RootCertStore, ChannelError> {
     let wrong = |why: String| ChannelError::Roots { path: path.to_owned(), why };
     let pem = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
-        store.add(certificate.map_err(|e| wrong(e.to_string()))?).map_err(|e| wrong(e.to_string()))?;
+        store
+            .add(certificate.map_err(|e| wrong(e.to_string()))?)
+            .map_err(|e| wrong(e.to_string()))?;
     }
     if store.is_empty() {
         return Err(wrong("it holds no certificate".into()));

@@ -1,8 +1,8 @@
-//! Gets certificates from the control plane: makes the key here, so that it never travels, and asks for a certificate
-//! over it by Istio's CSR service.
+//! Gets certificates from the control plane: makes the key here, so that it never travels, and asks
+//! for a certificate over it by Istio's CSR service.
 //!
-//! The first certificate needs a join token; later ones are asked for with the certificate in hand, and with the token
-//! again when that one has expired or is refused.
+//! The first certificate needs a join token; later ones are asked for with the certificate in hand,
+//! and with the token again when that one has expired or is refused.
 
 use std::{
     future::Future,
@@ -15,7 +15,9 @@ use std::{
 
 use ferromesh_proto::{
     SpiffeId,
-    istio_ca::{IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient},
+    istio_ca::{
+        IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
+    },
     retry,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
@@ -68,7 +70,9 @@ pub enum FetchError {
         joining: Box<FetchError>,
     },
     /// The answer is not a chain with roots.
-    #[error("the control plane answered with {0} certificates: expected leaf, intermediates and roots")]
+    #[error(
+        "the control plane answered with {0} certificates: expected leaf, intermediates and roots"
+    )]
     Shape(usize),
     /// The answer does not fit together.
     #[error("the control plane's answer is unusable: {0}")]
@@ -91,7 +95,11 @@ pub enum FetchError {
 
 impl FetchError {
     fn refused(status: &tonic::Status) -> Self {
-        Self::Refused { code: status.code(), message: status.message().to_owned(), again: retry::hint(status) }
+        Self::Refused {
+            code: status.code(),
+            message: status.message().to_owned(),
+            again: retry::hint(status),
+        }
     }
 
     /// When the control plane wants to be asked again, if it says so.
@@ -115,7 +123,8 @@ pub trait CertificateSource: Send + Sync {
     /// [`FetchError`]; the caller keeps what it holds and tries again.
     fn fetch(&self, held: Option<Arc<Identity>>) -> Fetching<'_>;
 
-    /// Tells apart the states of what the source itself trusts; a change means that a new identity is wanted.
+    /// Tells apart the states of what the source itself trusts; a change means that a new identity
+    /// is wanted.
     fn trust(&self) -> u64 {
         0
     }
@@ -128,7 +137,8 @@ pub struct CsrSettings {
     pub target: TlsTarget,
     /// The id to ask for.
     pub id: SpiffeId,
-    /// File with a join token, read again at each use; without it a lost certificate cannot be replaced.
+    /// File with a join token, read again at each use; without it a lost certificate cannot be
+    /// replaced.
     pub token_file: Option<PathBuf>,
     /// Lifetime to ask for; the authority's default without it.
     pub lifetime: Option<Duration>,
@@ -152,13 +162,17 @@ impl CsrClient {
         let Some(valid) = valid else { return self.join(held.as_deref()).await };
         let renewal = match self.renew(valid).await {
             // Who is told to come back later would be told so again.
-            Err(renewal) if self.settings.token_file.is_some() && renewal.again().is_none() => renewal,
+            Err(renewal) if self.settings.token_file.is_some() && renewal.again().is_none() => {
+                renewal
+            }
             outcome => return outcome,
         };
-        // The certificate may be revoked, or its workload registered anew: the token says who we are once more.
-        self.join(Some(valid))
-            .await
-            .map_err(|joining| FetchError::BothWays { renewal: renewal.into(), joining: joining.into() })
+        // The certificate may be revoked, or its workload registered anew: the token says who we
+        // are once more.
+        self.join(Some(valid)).await.map_err(|joining| FetchError::BothWays {
+            renewal: renewal.into(),
+            joining: joining.into(),
+        })
     }
 
     async fn renew(&self, held: &Identity) -> Result<Identity, FetchError> {
@@ -170,7 +184,8 @@ impl CsrClient {
     async fn join(&self, held: Option<&Identity>) -> Result<Identity, FetchError> {
         let path = self.settings.token_file.as_deref().ok_or(FetchError::NoCredentials)?;
         let token = read_token(path).await?;
-        let channel = channel::connect_anonymously(&self.settings.target, held, &self.resolver).await?;
+        let channel =
+            channel::connect_anonymously(&self.settings.target, held, &self.resolver).await?;
         self.request(channel, Some(&token)).await
     }
 
@@ -196,16 +211,27 @@ impl CsrClient {
     }
 
     /// Leaf first, roots last; believed only if it is what was asked for.
-    fn accept(&self, mut chain: Vec<String>, key_pem: Zeroizing<String>) -> Result<Identity, FetchError> {
+    fn accept(
+        &self,
+        mut chain: Vec<String>,
+        key_pem: Zeroizing<String>,
+    ) -> Result<Identity, FetchError> {
         if chain.len() < 2 {
             return Err(FetchError::Shape(chain.len()));
         }
         let roots_pem = chain.pop().unwrap_or_default();
         let identity = Identity::from_pem(chain.concat(), key_pem, roots_pem)?;
         if identity.spiffe_id != self.settings.id {
-            return Err(FetchError::ForeignId { got: identity.spiffe_id.clone(), expected: self.settings.id.clone() });
+            return Err(FetchError::ForeignId {
+                got: identity.spiffe_id.clone(),
+                expected: self.settings.id.clone(),
+            });
         }
-        if identity.not_after <= SystemTime::now() { Err(FetchError::Expired) } else { Ok(identity) }
+        if identity.not_after <= SystemTime::now() {
+            Err(FetchError::Expired)
+        } else {
+            Ok(identity)
+        }
     }
 }
 
@@ -222,15 +248,22 @@ impl CertificateSource for CsrClient {
 
 async fn read_token(path: &Path) -> Result<Zeroizing<String>, FetchError> {
     let wrong = |why: String| FetchError::Token { path: path.to_owned(), why };
-    let text = Zeroizing::new(tokio::fs::read_to_string(path).await.map_err(|e: io::Error| wrong(e.to_string()))?);
+    let text = Zeroizing::new(
+        tokio::fs::read_to_string(path).await.map_err(|e: io::Error| wrong(e.to_string()))?,
+    );
     let token = text.trim();
-    if token.is_empty() { Err(wrong("the file is empty".into())) } else { Ok(Zeroizing::new(token.to_owned())) }
+    if token.is_empty() {
+        Err(wrong("the file is empty".into()))
+    } else {
+        Ok(Zeroizing::new(token.to_owned()))
+    }
 }
 
 fn bearer(token: &str) -> Result<MetadataValue<tonic::metadata::Ascii>, FetchError> {
     let text = Zeroizing::new(format!("Bearer {token}"));
-    let mut value: MetadataValue<_> =
-        text.parse().map_err(|_| FetchError::Request("the join token holds characters that no token has".into()))?;
+    let mut value: MetadataValue<_> = text.parse().map_err(|_| {
+        FetchError::Request("the join token holds characters that no token has".into())
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -272,16 +305,23 @@ mod tests {
 
     #[test]
     fn an_answer_is_believed_only_if_it_is_what_was_asked_for() {
-        let (good, other) = (testing::pems(ID), testing::pems("spiffe://cluster.local/ns/shop/sa/other"));
+        let (good, other) =
+            (testing::pems(ID), testing::pems("spiffe://cluster.local/ns/shop/sa/other"));
         let answer = |p: &testing::Pems| vec![p.chain.clone(), p.roots.clone()];
         let identity = client().accept(answer(&good), key(&good)).unwrap();
         assert_eq!(identity.spiffe_id.to_string(), ID);
-        assert!(matches!(client().accept(answer(&other), key(&other)), Err(FetchError::ForeignId { .. })));
+        assert!(matches!(
+            client().accept(answer(&other), key(&other)),
+            Err(FetchError::ForeignId { .. })
+        ));
         assert!(matches!(
             client().accept(answer(&good), key(&other)),
             Err(FetchError::Identity(IdentityError::Key(_)))
         ));
-        assert!(matches!(client().accept(vec![good.chain.clone()], key(&good)), Err(FetchError::Shape(1))));
+        assert!(matches!(
+            client().accept(vec![good.chain.clone()], key(&good)),
+            Err(FetchError::Shape(1))
+        ));
         assert!(matches!(client().accept(vec![], key(&good)), Err(FetchError::Shape(0))));
         let rubbish = vec!["rubbish".to_owned(), good.roots.clone()];
         assert!(matches!(client().accept(rubbish, key(&good)), Err(FetchError::Identity(_))));
@@ -311,6 +351,8 @@ mod tests {
         std::fs::write(&path, " \n").unwrap();
         assert!(client.fetch(None).await.unwrap_err().to_string().contains("the file is empty"));
         std::fs::write(&path, "token").unwrap();
-        assert!(client.fetch(None).await.unwrap_err().to_string().contains("/nonexistent/roots.pem"));
+        assert!(
+            client.fetch(None).await.unwrap_err().to_string().contains("/nonexistent/roots.pem")
+        );
     }
 }

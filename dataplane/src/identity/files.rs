@@ -1,8 +1,10 @@
-//! Certificates that lie in files of the proxy's machine, by the names under which Istio's agents serve them.
+//! Certificates that lie in files of the proxy's machine, by the names under which Istio's agents
+//! serve them.
 //!
-//! The control plane names them as secrets and never as files: an Envoy refuses a whole resource for a file that is not
-//! there and goes on with the one before it, perhaps in plaintext, whereas a secret that is not there closes what needs
-//! it. Which file holds the roots of the public PKI only the machine knows.
+//! The control plane names them as secrets and never as files: an Envoy refuses a whole resource
+//! for a file that is not there and goes on with the one before it, perhaps in plaintext, whereas a
+//! secret that is not there closes what needs it. Which file holds the roots of the public PKI only
+//! the machine knows.
 
 use std::{
     fs, io,
@@ -77,7 +79,9 @@ impl FileSecret {
             (Some("system"), _) => Some(Self::SystemRoots),
             (Some(path), _) if !path.is_empty() => Some(Self::Roots(path.into())),
             (_, Some(pair)) => {
-                let (chain, key) = pair.split_once('~').filter(|(chain, key)| !chain.is_empty() && !key.is_empty())?;
+                let (chain, key) = pair
+                    .split_once('~')
+                    .filter(|(chain, key)| !chain.is_empty() && !key.is_empty())?;
                 Some(Self::Certificate { chain: chain.into(), key: key.into() })
             }
             _ => None,
@@ -90,9 +94,13 @@ impl FileSecret {
     /// [`FileError`] names the file, or the files that were looked for.
     pub fn read(&self) -> Result<FileContent, FileError> {
         match self {
-            Self::SystemRoots => system_roots(SYSTEM_ROOTS.iter().map(Path::new)).map(FileContent::Roots),
+            Self::SystemRoots => {
+                system_roots(SYSTEM_ROOTS.iter().map(Path::new)).map(FileContent::Roots)
+            }
             Self::Roots(path) => read(path).map(FileContent::Roots),
-            Self::Certificate { chain, key } => Ok(FileContent::Certificate(read(chain)?, Zeroizing::new(read(key)?))),
+            Self::Certificate { chain, key } => {
+                Ok(FileContent::Certificate(read(chain)?, Zeroizing::new(read(key)?)))
+            }
         }
     }
 }
@@ -114,7 +122,10 @@ mod tests {
         for (name, expected) in [
             ("file-root:system", Some(FileSecret::SystemRoots)),
             ("file-root:/etc/a.pem", Some(FileSecret::Roots("/etc/a.pem".into()))),
-            ("file-cert:/a~/b", Some(FileSecret::Certificate { chain: "/a".into(), key: "/b".into() })),
+            (
+                "file-cert:/a~/b",
+                Some(FileSecret::Certificate { chain: "/a".into(), key: "/b".into() }),
+            ),
             ("file-cert:/a", None),
             ("file-root:", None),
             ("default", None),

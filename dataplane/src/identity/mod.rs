@@ -1,8 +1,9 @@
-//! A workload's identity: its certificate chain, private key and trust bundle, and the channel on which the newest
-//! one is published.
+//! A workload's identity: its certificate chain, private key and trust bundle, and the channel on
+//! which the newest one is published.
 //!
-//! [`csr_client`] obtains identities from the control plane and [`rotate`] decides when; whoever terminates or
-//! originates mutual TLS, and the agent's SDS server, only read the watch. Knows nothing of listeners or clusters.
+//! [`csr_client`] obtains identities from the control plane and [`rotate`] decides when; whoever
+//! terminates or originates mutual TLS, and the agent's SDS server, only read the watch. Knows
+//! nothing of listeners or clusters.
 
 pub mod channel;
 pub mod csr_client;
@@ -24,7 +25,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// The newest identity, or `None` until the first certificate has arrived.
 ///
-/// An expired identity stays in place until a newer one replaces it: a reader that cares compares `not_after`.
+/// An expired identity stays in place until a newer one replaces it: a reader that cares compares
+/// `not_after`.
 pub type IdentityWatch = watch::Receiver<Option<Arc<Identity>>>;
 
 /// Why PEM texts do not make up an identity.
@@ -55,11 +57,13 @@ pub enum IdentityError {
     Key(String),
 }
 
-/// A certificate chain with its private key and the roots that peers are checked against. Immutable; shared by `Arc`.
+/// A certificate chain with its private key and the roots that peers are checked against.
+/// Immutable; shared by `Arc`.
 pub struct Identity {
     /// Leaf first, then intermediates; never empty, never holds a root.
     pub chain: Vec<CertificateDer<'static>>,
-    /// The leaf's private key; its `Debug` form is redacted and it is overwritten when the identity is dropped.
+    /// The leaf's private key; its `Debug` form is redacted and it is overwritten when the identity
+    /// is dropped.
     pub key: PrivateKeyDer<'static>,
     /// The trust bundle; never empty.
     pub roots: Vec<CertificateDer<'static>>,
@@ -78,12 +82,17 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads an identity from PEM: `chain_pem` leaf first, `key_pem` in PKCS#8, SEC1 or PKCS#1, `roots_pem` one or more.
+    /// Reads an identity from PEM: `chain_pem` leaf first, `key_pem` in PKCS#8, SEC1 or PKCS#1,
+    /// `roots_pem` one or more.
     ///
     /// # Errors
-    /// [`IdentityError`] when a text is malformed, the leaf does not carry exactly one mesh id, or the key is another's.
-    /// Neither validity in time nor the signature chain is checked here.
-    pub fn from_pem(chain_pem: String, key_pem: Zeroizing<String>, roots_pem: String) -> Result<Self, IdentityError> {
+    /// [`IdentityError`] when a text is malformed, the leaf does not carry exactly one mesh id, or
+    /// the key is another's. Neither validity in time nor the signature chain is checked here.
+    pub fn from_pem(
+        chain_pem: String,
+        key_pem: Zeroizing<String>,
+        roots_pem: String,
+    ) -> Result<Self, IdentityError> {
         let chain = certificates("certificate chain", &chain_pem)?;
         let roots = certificates("trust bundle", &roots_pem)?;
         let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
@@ -125,21 +134,29 @@ struct Leaf {
     not_after: SystemTime,
 }
 
-fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+fn certificates(
+    what: &'static str,
+    pem: &str,
+) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|source| IdentityError::Pem { what, source })?;
     if certificates.is_empty() { Err(IdentityError::Empty(what)) } else { Ok(certificates) }
 }
 
-fn check_key(chain: &[CertificateDer<'static>], key: &PrivateKeyDer<'static>) -> Result<(), IdentityError> {
-    let signing_key = aws_lc_rs::sign::any_supported_type(key).map_err(|e| IdentityError::Key(e.to_string()))?;
+fn check_key(
+    chain: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
+) -> Result<(), IdentityError> {
+    let signing_key =
+        aws_lc_rs::sign::any_supported_type(key).map_err(|e| IdentityError::Key(e.to_string()))?;
     let certified = CertifiedKey::new(chain.to_vec(), signing_key);
     certified.keys_match().map_err(|e| IdentityError::Key(e.to_string()))
 }
 
 fn parse_leaf(der: &CertificateDer<'_>) -> Result<Leaf, IdentityError> {
-    let (_, leaf) = x509_parser::parse_x509_certificate(der).map_err(|e| IdentityError::Der(e.to_string()))?;
+    let (_, leaf) =
+        x509_parser::parse_x509_certificate(der).map_err(|e| IdentityError::Der(e.to_string()))?;
     let validity = leaf.validity();
     Ok(Leaf {
         id: only_uri_name(&leaf)?.parse()?,
@@ -169,8 +186,8 @@ fn system_time(seconds: i64) -> SystemTime {
 pub(crate) mod testing {
     use super::*;
     use rcgen::{
-        BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, IsCa, KeyPair, KeyUsagePurpose,
-        SanType,
+        BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, IsCa, KeyPair,
+        KeyUsagePurpose, SanType,
     };
 
     /// The parts of an identity as PEM.
@@ -221,21 +238,37 @@ mod tests {
     fn parts_that_do_not_fit_together_are_refused() {
         let (mine, theirs) = (testing::pems(ID), testing::pems(ID));
         let read = |chain: &str, key: &str, roots: &str| {
-            Identity::from_pem(chain.to_owned(), Zeroizing::new(key.to_owned()), roots.to_owned()).map(drop)
+            Identity::from_pem(chain.to_owned(), Zeroizing::new(key.to_owned()), roots.to_owned())
+                .map(drop)
         };
         assert!(read(&mine.chain, &mine.key, &mine.roots).is_ok());
         assert!(matches!(read(&mine.chain, &theirs.key, &mine.roots), Err(IdentityError::Key(_))));
-        assert!(matches!(read("", &mine.key, &mine.roots), Err(IdentityError::Empty("certificate chain"))));
-        assert!(matches!(read(&mine.chain, &mine.key, ""), Err(IdentityError::Empty("trust bundle"))));
-        assert!(matches!(read(&mine.chain, "", &mine.roots), Err(IdentityError::Pem { what: "private key", .. })));
+        assert!(matches!(
+            read("", &mine.key, &mine.roots),
+            Err(IdentityError::Empty("certificate chain"))
+        ));
+        assert!(matches!(
+            read(&mine.chain, &mine.key, ""),
+            Err(IdentityError::Empty("trust bundle"))
+        ));
+        assert!(matches!(
+            read(&mine.chain, "", &mine.roots),
+            Err(IdentityError::Pem { what: "private key", .. })
+        ));
         let foreign = testing::pems("https://example.com");
-        assert!(matches!(read(&foreign.chain, &foreign.key, &foreign.roots), Err(IdentityError::Id(_))));
+        assert!(matches!(
+            read(&foreign.chain, &foreign.key, &foreign.roots),
+            Err(IdentityError::Id(_))
+        ));
     }
 
     #[test]
     fn a_key_is_never_printed() {
         let identity = testing::identity(ID);
         let printed = format!("{identity:?}");
-        assert!(printed.contains(ID) && !printed.contains("PRIVATE") && printed.len() < 300, "{printed}");
+        assert!(
+            printed.contains(ID) && !printed.contains("PRIVATE") && printed.len() < 300,
+            "{printed}"
+        );
     }
 }

@@ -1,9 +1,10 @@
 //! When certificates are renewed, and the task that does it.
 //!
-//! [`Renewal`] decides without a clock or a network: the task only asks it, waits and fetches. A certificate is renewed
-//! around half of its life, spread over a fifth of it so that workloads that started together do not come back together;
-//! after a failure the old one stays in use until it ends. When the file of roots changes, a renewal is due soon: the
-//! authority's answer brings the whole new trust bundle.
+//! [`Renewal`] decides without a clock or a network: the task only asks it, waits and fetches. A
+//! certificate is renewed around half of its life, spread over a fifth of it so that workloads that
+//! started together do not come back together; after a failure the old one stays in use until it
+//! ends. When the file of roots changes, a renewal is due soon: the authority's answer brings the
+//! whole new trust bundle.
 
 use std::{
     sync::Arc,
@@ -42,22 +43,30 @@ impl Renewal {
 
     /// A certificate that ends at `not_after` came at `now`; `draw` is random in `0..1`.
     ///
-    /// The next one is due at 40 to 60 % of the time from now to its end. Its `not_before` plays no part: it lies in the
-    /// past, for a short-lived certificate by more than its whole life.
+    /// The next one is due at 40 to 60 % of the time from now to its end. Its `not_before` plays no
+    /// part: it lies in the past, for a short-lived certificate by more than its whole life.
     pub fn succeeded(&mut self, not_after: SystemTime, now: SystemTime, draw: f64) {
         let life = not_after.duration_since(now).unwrap_or_default();
-        *self = Self { next: now + life.mul_f64(0.4 + 0.2 * unit(draw)), not_after: Some(not_after), failures: 0 };
+        *self = Self {
+            next: now + life.mul_f64(0.4 + 0.2 * unit(draw)),
+            not_after: Some(not_after),
+            failures: 0,
+        };
     }
 
-    /// Fetching failed at `now`; `draw` is random in `0..1`; `again` is when the control plane wants to be asked.
+    /// Fetching failed at `now`; `draw` is random in `0..1`; `again` is when the control plane
+    /// wants to be asked.
     ///
-    /// Waits double up to 30 s, each shortened by up to half at random; while a certificate is held, never for more than
-    /// an eighth of what is left of it, so that several attempts remain. No wait is shorter than the control plane wants it,
-    /// up to 30 s; beyond that, by up to half of it at random, since others were told the same.
+    /// Waits double up to 30 s, each shortened by up to half at random; while a certificate is
+    /// held, never for more than an eighth of what is left of it, so that several attempts remain.
+    /// No wait is shorter than the control plane wants it, up to 30 s; beyond that, by up to half
+    /// of it at random, since others were told the same.
     pub fn failed(&mut self, now: SystemTime, draw: f64, again: Option<Duration>) {
         let doubled = FIRST_RETRY.saturating_mul(1 << self.failures.min(16)).min(LONGEST_RETRY);
         let left = self.not_after.map(|end| end.duration_since(now).unwrap_or_default());
-        let ceiling = left.filter(|left| !left.is_zero()).map_or(LONGEST_RETRY, |left| (left / 8).max(FIRST_RETRY));
+        let ceiling = left
+            .filter(|left| !left.is_zero())
+            .map_or(LONGEST_RETRY, |left| (left / 8).max(FIRST_RETRY));
         self.failures = self.failures.saturating_add(1);
         let wait = doubled.min(ceiling).mul_f64(1.0 - 0.5 * unit(draw));
         let wanted = again.unwrap_or_default().min(LONGEST_RETRY).mul_f64(1.0 + 0.5 * unit(draw));
@@ -84,15 +93,22 @@ fn unit(draw: f64) -> f64 {
     draw.clamp(0.0, 1.0)
 }
 
-/// Keeps `publish` at the newest identity of `source` for as long as it is polled; ends when nobody listens any more.
-pub async fn run(source: Arc<dyn CertificateSource>, publish: watch::Sender<Option<Arc<Identity>>>) {
+/// Keeps `publish` at the newest identity of `source` for as long as it is polled; ends when nobody
+/// listens any more.
+pub async fn run(
+    source: Arc<dyn CertificateSource>,
+    publish: watch::Sender<Option<Arc<Identity>>>,
+) {
     let mut renewal = Renewal::new(SystemTime::now());
     let mut trusted = source.trust();
     while !publish.is_closed() {
         let trust = source.trust();
         if std::mem::replace(&mut trusted, trust) != trust {
             renewal.hasten(SystemTime::now(), rand::random());
-            tracing::info!(renew_in = renewal.wait(SystemTime::now()).as_secs(), "the file of roots has changed");
+            tracing::info!(
+                renew_in = renewal.wait(SystemTime::now()).as_secs(),
+                "the file of roots has changed"
+            );
         }
         let wait = renewal.wait(SystemTime::now());
         if !wait.is_zero() {
@@ -140,7 +156,10 @@ mod tests {
         assert_eq!(renewal.wait(at(0.0)), Duration::ZERO);
         renewal.succeeded(at(life), at(0.0), draw);
         let wait = renewal.wait(at(0.0)).as_secs_f64();
-        assert!((wait - expected).abs() < 1e-3, "life {life}, draw {draw}: {wait}, expected {expected}");
+        assert!(
+            (wait - expected).abs() < 1e-3,
+            "life {life}, draw {draw}: {wait}, expected {expected}"
+        );
     }
 
     #[test]
@@ -160,7 +179,10 @@ mod tests {
         for (number, expected) in expected.iter().enumerate() {
             renewal.failed(at(0.0), 0.0, None);
             let wait = renewal.wait(at(0.0)).as_secs_f64();
-            assert!((wait - expected).abs() < 1e-3, "failure {number}: {wait}, expected {expected}");
+            assert!(
+                (wait - expected).abs() < 1e-3,
+                "failure {number}: {wait}, expected {expected}"
+            );
         }
     }
 
@@ -182,7 +204,9 @@ mod tests {
     #[test]
     fn a_retry_comes_no_earlier_than_the_control_plane_wants_it() {
         let second = Duration::from_secs(1);
-        for (draw, again, expected) in [(0.0, second, 1.0), (1.0, second, 1.5), (0.0, 3600 * second, 30.0)] {
+        for (draw, again, expected) in
+            [(0.0, second, 1.0), (1.0, second, 1.5), (0.0, 3600 * second, 30.0)]
+        {
             let mut renewal = Renewal::new(at(0.0));
             renewal.failed(at(0.0), draw, Some(again));
             assert_eq!(renewal.wait(at(0.0)), Duration::from_secs_f64(expected), "{again:?}");

@@ -1,7 +1,8 @@
-//! From an accepted socket to a filter chain: original destination, inspection, choice of the chain, TLS, network RBAC.
+//! From an accepted socket to a filter chain: original destination, inspection, choice of the
+//! chain, TLS, network RBAC.
 //!
-//! A connection loads the configuration once for all of this. What takes it then (HTTP or TCP) knows nothing of how it
-//! came in but [`Downstream`].
+//! A connection loads the configuration once for all of this. What takes it then (HTTP or TCP)
+//! knows nothing of how it came in but [`Downstream`].
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,7 +14,6 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
@@ -22,64 +22,51 @@ use tokio::{
 };
 
 use super::{
-    Counted, Worker,
-    original_dst::{Replayed, original_destination, unmapped},
+    original_dst::{original_destination, unmapped},
     sniff::{self, ClientHello, HttpSniffer, Sniffed},
 };
 use crate::{
-    http::{self, requests::Requests, tap::Seen},
-    runtime::{ConnectionFacts, FilterChain, Listener, RuntimeConfig, Terminal, TransportProtocol},
+    codec::requests::Requests,
+    http,
+    runtime::{
+        ConnectionFacts, FilterChain, Listener, RuntimeConfig, Terminal, TransportProtocol,
+        filter::Counter,
+    },
     tcp,
     telemetry::{Entry, Flags, access_log::TlsFacts},
     tls::MaybeTls,
+    worker::{
+        Worker,
+        downstream::Downstream,
+        shared::Counted,
+        socket::bound,
+        stream::{Replayed, Stream},
+    },
 };
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// Limit for a TLS handshake where the chain names none: a silent client must not hold its socket for ever.
+/// Limit for a TLS handshake where the chain names none: a silent client must not hold its socket
+/// for ever.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after accept has failed for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections of ours that interception has led back to us.
+const CAPTURED: Counter =
+    Counter { name: "ferromesh_own_connections_captured_total", label: "listener" };
 /// First read of an inspector: most ClientHellos and request lines fit.
 const FIRST_READ: usize = 2048;
 
-/// A plaintext or TLS stream from downstream.
-pub(crate) type Stream = MaybeTls<Replayed>;
-
-/// A downstream connection that a chain has taken.
-pub(crate) struct Downstream {
-    pub(crate) worker: Rc<Worker>,
-    /// The listener whose chains were asked.
-    pub(crate) listener: Arc<Listener>,
-    /// What was known when the chain was chosen, and the peer's certificate.
-    pub(crate) facts: ConnectionFacts,
-    /// Downstream TLS, if it is terminated here.
-    pub(crate) tls: Option<TlsFacts>,
-    /// The chain in force; another one after a configuration change, where the connection would be accepted by that.
-    pub(crate) chain: RefCell<Arc<FilterChain>>,
-    /// The configuration by which `chain` was chosen.
-    pub(crate) generation: Cell<u64>,
-    /// The connection came to its own destination address, not by redirection.
-    pub(crate) direct: bool,
-    /// Requests that it has carried.
-    pub(crate) requests: Requests,
-    /// What was seen on the stream beside what the codec tells.
-    pub(crate) seen: Arc<Seen>,
-    _counted: Counted,
-}
-
 /// Opens a listening socket of this worker and accepts on it until aborted.
-pub(super) fn open(worker: &Rc<Worker>, address: SocketAddr, listener: &Arc<str>) -> io::Result<AbortHandle> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
+pub(super) fn open(
+    worker: &Rc<Worker>,
+    address: SocketAddr,
+    listener: &Arc<str>,
+) -> io::Result<AbortHandle> {
+    let socket = bound(address)?;
     socket.listen(BACKLOG)?;
-    let accepting = accept_all(Rc::clone(worker), TcpListener::from_std(socket.into())?, Arc::clone(listener));
+    let accepting =
+        accept_all(Rc::clone(worker), TcpListener::from_std(socket.into())?, Arc::clone(listener));
     Ok(tokio::task::spawn_local(accepting).abort_handle())
 }
 
@@ -87,7 +74,12 @@ async fn accept_all(worker: Rc<Worker>, socket: TcpListener, listener: Arc<str>)
     loop {
         match socket.accept().await {
             Ok((stream, source)) => {
-                tokio::task::spawn_local(serve(Rc::clone(&worker), Arc::clone(&listener), stream, unmapped(source)));
+                tokio::task::spawn_local(serve(
+                    Rc::clone(&worker),
+                    Arc::clone(&listener),
+                    stream,
+                    unmapped(source),
+                ));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -118,7 +110,9 @@ async fn serve(worker: Rc<Worker>, name: Arc<str>, stream: TcpStream, source: So
 async fn hand_over(downstream: Rc<Downstream>, stream: Stream) {
     let chain = Arc::clone(&downstream.chain.borrow());
     match &chain.terminal {
-        Terminal::Http(manager) => http::serve::serve(downstream, Arc::clone(manager), stream).await,
+        Terminal::Http(manager) => {
+            http::serve::serve(downstream, Arc::clone(manager), stream).await
+        }
         Terminal::Tcp(proxy) => tcp::proxy(&downstream, proxy, stream).await,
     }
 }
@@ -140,11 +134,13 @@ enum Refusal {
     TlsTimeout,
     #[error("RBAC: access denied")]
     Rbac,
+    #[error("it is our own connection to an endpoint, which would come back for ever")]
+    Own,
 }
 
 async fn take(
     worker: &Rc<Worker>,
-    config: &Arc<RuntimeConfig>,
+    config: &RuntimeConfig,
     accepting: &Arc<Listener>,
     mut stream: TcpStream,
     source: SocketAddr,
@@ -153,17 +149,22 @@ async fn take(
     let local = unmapped(stream.local_addr()?);
     let redirectable = accepting.inspect.original_dst || accepting.use_original_dst;
     let wanted = if redirectable { original_destination(&stream) } else { None };
+    if let Some(wanted) = wanted {
+        not_ours(worker, &accepting.name, source, wanted)?;
+    }
     let destination = wanted.unwrap_or(local);
     let listener = responsible(config, accepting, wanted);
     let mut facts = ConnectionFacts::plaintext(source, destination);
     let prefix = inspect(listener, &mut stream, &mut facts).await?;
     let Some(chain) = config.find_chain(listener, &facts).cloned() else {
         let flags = Flags::NO_ROUTE;
-        let entry = Entry { flags, ..Entry::of_connection(&facts, SystemTime::now(), Duration::ZERO) };
+        let entry =
+            Entry { flags, ..Entry::of_connection(&facts, SystemTime::now(), Duration::ZERO) };
         worker.shared.log.log(&listener.access_logs, &entry);
         return Err(Refusal::NoChain);
     };
-    let (stream, tls) = terminate(worker, &chain, Replayed::new(prefix, stream), &mut facts).await?;
+    let (stream, tls) =
+        terminate(worker, &chain, Replayed::new(prefix, stream), &mut facts).await?;
     if !chain.rbac.iter().all(|rbac| rbac.decide_connection(&facts).is_allowed()) {
         // Waits for nothing, so that the refusal cannot be used to hold sockets.
         return Err(Refusal::Rbac);
@@ -177,25 +178,52 @@ async fn take(
         generation: Cell::new(config.generation),
         direct: wanted.is_none(),
         requests: Requests::default(),
+        filters: Default::default(),
         seen: Arc::default(),
         _counted: counted,
     };
     Ok((Rc::new(downstream), stream))
 }
 
-/// The listener of a redirected connection's destination, if there is one that opens no socket of its own.
+/// Closes a redirected connection that is one of our own to an endpoint: carried on, it would come
+/// back until there are no descriptors left.
+fn not_ours(
+    worker: &Worker,
+    listener: &Arc<str>,
+    source: SocketAddr,
+    wanted: SocketAddr,
+) -> Result<(), Refusal> {
+    if !worker.shared.registry.own().contains(source, wanted) {
+        return Ok(());
+    }
+    tracing::error!(
+        %listener, endpoint = %wanted,
+        "interception captures this proxy's own connections: run it as the user that is exempt \
+         (uid 1337, unless --proxy-uid of `ferromesh-proxy redirect` names another)"
+    );
+    worker.metrics.count(CAPTURED, listener);
+    Err(Refusal::Own)
+}
+
+/// The listener of a redirected connection's destination, if there is one that opens no socket of
+/// its own.
 fn responsible<'a>(
     config: &'a RuntimeConfig,
     accepting: &'a Arc<Listener>,
     wanted: Option<SocketAddr>,
 ) -> &'a Arc<Listener> {
-    let of_destination =
-        wanted.filter(|_| accepting.use_original_dst).and_then(|wanted| config.listener_for_destination(wanted));
+    let of_destination = wanted
+        .filter(|_| accepting.use_original_dst)
+        .and_then(|wanted| config.listener_for_destination(wanted));
     of_destination.filter(|listener| !listener.bind_to_port).unwrap_or(accepting)
 }
 
 /// Runs the listener filters; answers what they have read.
-async fn inspect(listener: &Listener, stream: &mut TcpStream, facts: &mut ConnectionFacts) -> Result<Bytes, Refusal> {
+async fn inspect(
+    listener: &Listener,
+    stream: &mut TcpStream,
+    facts: &mut ConnectionFacts,
+) -> Result<Bytes, Refusal> {
     let port = facts.destination.port();
     let (tls, http) = (listener.inspects_tls(port), listener.inspects_http(port));
     let mut read = BytesMut::new();
@@ -230,7 +258,12 @@ enum Found {
 }
 
 /// Reads until the inspectors can tell, or the client has nothing more to say.
-async fn look(tls: bool, http: bool, stream: &mut TcpStream, read: &mut BytesMut) -> Result<Found, Refusal> {
+async fn look(
+    tls: bool,
+    http: bool,
+    stream: &mut TcpStream,
+    read: &mut BytesMut,
+) -> Result<Found, Refusal> {
     let mut sniffer = HttpSniffer::default();
     loop {
         if read.len() >= sniff::MAX_INSPECTED {
@@ -272,7 +305,10 @@ async fn terminate(
     let (_, connection) = accepted.stream.get_ref();
     let tls = TlsFacts {
         version: connection.protocol_version().and_then(version_name).unwrap_or_default(),
-        cipher: connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default(),
+        cipher: connection
+            .negotiated_cipher_suite()
+            .and_then(|suite| suite.suite().as_str())
+            .unwrap_or_default(),
         alpn: accepted.alpn,
         local_uri_sans: accepted.uri_sans,
     };

@@ -1,7 +1,8 @@
 //! What a connection starts with: a TLS ClientHello (server name, ALPN list) or an HTTP request.
 //!
-//! Pure functions over the bytes received so far, each answering "not yet" until it can tell; the accept loop reads and
-//! asks again. Nothing is consumed: the bytes are replayed to whatever serves the connection. Knows no socket.
+//! Pure functions over the bytes received so far, each answering "not yet" until it can tell; the
+//! accept loop reads and asks again. Nothing is consumed: the bytes are replayed to whatever serves
+//! the connection. Knows no socket.
 
 use std::sync::Arc;
 
@@ -27,8 +28,9 @@ pub struct ClientHello {
 
 /// Longest ClientHello that is looked at (Envoy's limit: one TLS record).
 pub const MAX_CLIENT_HELLO: usize = 16 * 1024;
-/// Most bytes that are read to tell what a connection carries, as in Envoy's HTTP inspector. Above every limit for request
-/// headers that the codec is given by default (60 KiB), so that what is too long for it is still told to be HTTP.
+/// Most bytes that are read to tell what a connection carries, as in Envoy's HTTP inspector. Above
+/// every limit for request headers that the codec is given by default (60 KiB), so that what is too
+/// long for it is still told to be HTTP.
 pub const MAX_INSPECTED: usize = 64 * 1024;
 
 const HANDSHAKE_RECORD: u8 = 22;
@@ -48,21 +50,29 @@ pub fn sniff_client_hello(bytes: &[u8]) -> Sniffed<ClientHello> {
                 rest = after;
             }
             Sniffed::Other => return Sniffed::Other,
-            Sniffed::NotYet => return if bytes.len() > MAX_CLIENT_HELLO { Sniffed::Other } else { Sniffed::NotYet },
+            Sniffed::NotYet => {
+                return if bytes.len() > MAX_CLIENT_HELLO {
+                    Sniffed::Other
+                } else {
+                    Sniffed::NotYet
+                };
+            }
         }
         match handshake_message(&handshake) {
-            Sniffed::Found(hello) => return parse_client_hello(hello).map_or(Sniffed::Other, Sniffed::Found),
+            Sniffed::Found(hello) => {
+                return parse_client_hello(hello).map_or(Sniffed::Other, Sniffed::Found);
+            }
             Sniffed::Other => return Sniffed::Other,
             Sniffed::NotYet => {}
         }
     }
 }
 
-/// The first record's payload and what follows it. Answers `Other` as early as the bytes allow, so that plaintext is
-/// not held up for a record that never completes.
+/// The first record's payload and what follows it. Answers `Other` as early as the bytes allow, so
+/// that plaintext is not held up for a record that never completes.
 fn record(bytes: &[u8]) -> Sniffed<(&[u8], &[u8])> {
-    let plausible =
-        bytes.first().is_none_or(|b| *b == HANDSHAKE_RECORD) && bytes.get(1).is_none_or(|major| *major == 3);
+    let plausible = bytes.first().is_none_or(|b| *b == HANDSHAKE_RECORD)
+        && bytes.get(1).is_none_or(|major| *major == 3);
     if !plausible {
         return Sniffed::Other;
     }
@@ -159,11 +169,13 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Looks for an HTTP request and names its version as Envoy's HTTP inspector does: `http/1.0`, `http/1.1` or `h2c`.
+/// Looks for an HTTP request and names its version as Envoy's HTTP inspector does: `http/1.0`,
+/// `http/1.1` or `h2c`.
 ///
-/// At least everything that the codec would take is found, also with empty lines before it (RFC 9112 section 2.2), and
-/// whatever Envoy's inspector finds; so also what only means to be a request, such as one of HTTP/7: the codec refuses it,
-/// which is better than to pass it on unseen. Never answers `Other` to the beginning of what it would find.
+/// At least everything that the codec would take is found, also with empty lines before it (RFC
+/// 9112 section 2.2), and whatever Envoy's inspector finds; so also what only means to be a
+/// request, such as one of HTTP/7: the codec refuses it, which is better than to pass it on unseen.
+/// Never answers `Other` to the beginning of what it would find.
 #[derive(Default, Debug)]
 pub struct HttpSniffer {
     /// Where the request line begins, after empty lines.
@@ -187,7 +199,11 @@ impl HttpSniffer {
     pub fn sniff(&mut self, bytes: &[u8]) -> Sniffed<&'static str> {
         let compared = bytes.len().min(HTTP2_PREFACE.len());
         if bytes[..compared] == HTTP2_PREFACE[..compared] {
-            return if compared == HTTP2_PREFACE.len() { Sniffed::Found("h2c") } else { Sniffed::NotYet };
+            return if compared == HTTP2_PREFACE.len() {
+                Sniffed::Found("h2c")
+            } else {
+                Sniffed::NotYet
+            };
         }
         while self.start == self.seen && matches!(bytes.get(self.seen), Some(b'\r' | b'\n')) {
             self.start += 1;
@@ -195,7 +211,8 @@ impl HttpSniffer {
         }
         let fresh = &bytes[self.seen..];
         if let Some(end) = memchr::memchr(b'\n', fresh) {
-            return request_version(&bytes[self.start..self.seen + end]).map_or(Sniffed::Other, Sniffed::Found);
+            return request_version(&bytes[self.start..self.seen + end])
+                .map_or(Sniffed::Other, Sniffed::Found);
         }
         self.seen = bytes.len();
         if self.may_be_method(fresh) { Sniffed::NotYet } else { Sniffed::Other }
@@ -242,10 +259,12 @@ fn request_version(line: &[u8]) -> Option<&'static str> {
     let mut behind = words.peekable();
     if behind.peek().is_none() {
         // A request of HTTP/0.9 has no version; Envoy counts it as 1.0.
-        let is_target = target[0] == b'/' || target == b"*" || target.windows(3).any(|part| part == b"://");
+        let is_target =
+            target[0] == b'/' || target == b"*" || target.windows(3).any(|part| part == b"://");
         return is_target.then_some("http/1.0");
     }
-    let version = behind.find(|word| word.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"HTTP/")))?;
+    let version = behind
+        .find(|word| word.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"HTTP/")))?;
     Some(if version == b"HTTP/1.1" { "http/1.1" } else { "http/1.0" })
 }
 
@@ -300,13 +319,22 @@ mod tests {
 
     #[test]
     fn an_address_as_name_is_no_server_name() {
-        let Sniffed::Found(hello) = sniff_client_hello(&client_hello("127.0.0.1", &[])) else { panic!("not found") };
+        let Sniffed::Found(hello) = sniff_client_hello(&client_hello("127.0.0.1", &[])) else {
+            panic!("not found")
+        };
         assert_eq!(hello, ClientHello::default());
     }
 
     #[test]
     fn plaintext_is_told_at_the_first_wrong_byte() {
-        for bytes in [&b"G"[..], b"SSH-2.0", &[22, 2], &[22, 3, 1, 0, 0], &[23, 3, 3, 0, 5], &[22, 3, 1, 0, 9, 2]] {
+        for bytes in [
+            &b"G"[..],
+            b"SSH-2.0",
+            &[22, 2],
+            &[22, 3, 1, 0, 0],
+            &[23, 3, 3, 0, 5],
+            &[22, 3, 1, 0, 9, 2],
+        ] {
             assert_eq!(sniff_client_hello(bytes), Sniffed::Other, "{bytes:?}");
         }
     }
@@ -315,7 +343,8 @@ mod tests {
         HttpSniffer::default().sniff(bytes)
     }
 
-    /// The inspector of Envoy 1.40 on the same bytes: HTTP, or passed on; and what was asked of it beyond that.
+    /// The inspector of Envoy 1.40 on the same bytes: HTTP, or passed on; and what was asked of it
+    /// beyond that.
     #[derive(PartialEq)]
     enum Envoy {
         Http,
@@ -376,7 +405,11 @@ mod tests {
             ("\u{1}\u{2}", Passes, None),
         ] {
             let whole = format!("{line}\r\n");
-            assert_eq!(sniff_http(whole.as_bytes()), expected.map_or(Sniffed::Other, Sniffed::Found), "{line:?}");
+            assert_eq!(
+                sniff_http(whole.as_bytes()),
+                expected.map_or(Sniffed::Other, Sniffed::Found),
+                "{line:?}"
+            );
             assert_eq!(sniff_ended_http(line.as_bytes()), expected, "{line:?}");
             assert!(envoy == Passes || expected.is_some(), "{line:?} is HTTP for Envoy");
         }
@@ -427,15 +460,18 @@ mod tests {
             tokio::io::AsyncWriteExt::write_all(&mut sending, bytes).await.unwrap();
             tokio::io::AsyncWriteExt::shutdown(&mut sending).await.unwrap();
             let io = hyper_util::rt::TokioIo::new(server);
-            let _ =
-                hyper::server::conn::http1::Builder::new().max_buf_size(128 * 1024).serve_connection(io, service).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .max_buf_size(128 * 1024)
+                .serve_connection(io, service)
+                .await;
         });
         taken.get()
     }
 
     /// Heads of requests, and what becomes of them by a slip or on purpose.
     fn head() -> impl Strategy<Value = Vec<u8>> {
-        let before = proptest::sample::select(vec!["", "", "\r\n", "\n", "\r\n\r\n", "\r", " ", "\n\r\n"]);
+        let before =
+            proptest::sample::select(vec!["", "", "\r\n", "\n", "\r\n\r\n", "\r", " ", "\n\r\n"]);
         let method = prop_oneof!["[A-Z]{1,50}", "[a-z]{1,9}", "[!-~]{1,5}", Just("X.Y".to_owned())];
         let space = proptest::sample::select(vec![" ", " ", " ", "  ", "\t"]);
         let target = prop_oneof![
@@ -453,7 +489,9 @@ mod tests {
         let slip = proptest::option::weighted(0.3, (any::<proptest::sample::Index>(), any::<u8>()));
         (before, method, space.clone(), target, space, version, end, slip).prop_map(
             |(before, method, first, target, second, version, end, slip)| {
-                let head = format!("{before}{method}{first}{target}{second}{version}{end}host: a{end}{end}");
+                let head = format!(
+                    "{before}{method}{first}{target}{second}{version}{end}host: a{end}{end}"
+                );
                 let mut bytes = head.into_bytes();
                 if let Some((at, byte)) = slip {
                     let at = at.index(bytes.len().min(80));

@@ -33,7 +33,11 @@ type ProbeError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// # Errors
 /// What failed, for people.
-pub(super) async fn run(application: Application, probe: &Probe, kubelet: &HeaderMap) -> Result<StatusCode, String> {
+pub(super) async fn run(
+    application: Application,
+    probe: &Probe,
+    kubelet: &HeaderMap,
+) -> Result<StatusCode, String> {
     let asking = async {
         match &probe.action {
             Action::Http(get) => http(application, get, kubelet).await,
@@ -45,15 +49,22 @@ pub(super) async fn run(application: Application, probe: &Probe, kubelet: &Heade
         }
     };
     let limit = probe.timeout;
-    let outcome =
-        tokio::time::timeout(limit, asking).await.map_err(|_| format!("no answer within {}s", limit.as_secs()))?;
+    let outcome = tokio::time::timeout(limit, asking)
+        .await
+        .map_err(|_| format!("no answer within {}s", limit.as_secs()))?;
     outcome.map_err(|error| causes(&*error))
 }
 
-/// Follows redirections within the application, as the kubelet does; one that leads elsewhere is an answer.
-async fn http(application: Application, get: &HttpGet, kubelet: &HeaderMap) -> Result<StatusCode, ProbeError> {
+/// Follows redirections within the application, as the kubelet does; one that leads elsewhere is an
+/// answer.
+async fn http(
+    application: Application,
+    get: &HttpGet,
+    kubelet: &HeaderMap,
+) -> Result<StatusCode, ProbeError> {
     let address = SocketAddr::new(application.address, get.port);
-    let mut path = if get.path.starts_with('/') { get.path.clone() } else { format!("/{}", get.path) };
+    let mut path =
+        if get.path.starts_with('/') { get.path.clone() } else { format!("/{}", get.path) };
     for _ in 0..=REDIRECTS {
         let request = request(get, &path, address, kubelet)?;
         let stream = application.connect(address).await?;
@@ -61,7 +72,11 @@ async fn http(application: Application, get: &HttpGet, kubelet: &HeaderMap) -> R
             Scheme::Http => exchange(stream, request).await?,
             Scheme::Https => {
                 let connector = TlsConnector::from(Arc::new(unverified_client(&[b"http/1.1"])?));
-                exchange(connector.connect(ServerName::IpAddress(address.ip().into()), stream).await?, request).await?
+                exchange(
+                    connector.connect(ServerName::IpAddress(address.ip().into()), stream).await?,
+                    request,
+                )
+                .await?
             }
         };
         match next_path(&response, address) {
@@ -86,7 +101,10 @@ fn request(
     }
     headers.insert(header::HOST, HeaderValue::from_str(&address.to_string())?);
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    let own = get.http_headers.iter().map(|own| Ok((own.name.parse::<HeaderName>()?, own.value.parse()?)));
+    let own = get
+        .http_headers
+        .iter()
+        .map(|own| Ok((own.name.parse::<HeaderName>()?, own.value.parse()?)));
     let own = own.collect::<Result<Vec<(HeaderName, HeaderValue)>, ProbeError>>()?;
     for (name, _) in &own {
         headers.remove(name);
@@ -97,7 +115,10 @@ fn request(
     Ok(request)
 }
 
-async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, hyper::Error>
+async fn exchange<S>(
+    stream: S,
+    request: Request<Empty<Bytes>>,
+) -> Result<Response<Incoming>, hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -117,7 +138,9 @@ fn next_path(response: &Response<Incoming>, address: SocketAddr) -> Option<Strin
         return None;
     }
     let location: Uri = response.headers().get(header::LOCATION)?.to_str().ok()?.parse().ok()?;
-    let own = location.host().is_none_or(|host| host.trim_matches(['[', ']']) == address.ip().to_string())
+    let own = location
+        .host()
+        .is_none_or(|host| host.trim_matches(['[', ']']) == address.ip().to_string())
         && location.port_u16().is_none_or(|port| port == address.port());
     let path = location.path_and_query()?.as_str();
     (own && path.starts_with('/')).then(|| path.to_owned())
@@ -135,10 +158,18 @@ struct HealthCheckResponse {
     status: i32,
 }
 
-async fn grpc(application: Application, port: u16, service: &str) -> Result<StatusCode, ProbeError> {
+async fn grpc(
+    application: Application,
+    port: u16,
+    service: &str,
+) -> Result<StatusCode, ProbeError> {
     let address = SocketAddr::new(application.address, port);
-    let dial = tower::service_fn(move |_| async move { application.connect(address).await.map(TokioIo::new) });
-    let channel = Endpoint::from_shared(format!("http://{address}"))?.connect_with_connector(dial).await?;
+    let dial =
+        tower::service_fn(
+            move |_| async move { application.connect(address).await.map(TokioIo::new) },
+        );
+    let channel =
+        Endpoint::from_shared(format!("http://{address}"))?.connect_with_connector(dial).await?;
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await?;
     let request = tonic::Request::new(HealthCheckRequest { service: service.to_owned() });

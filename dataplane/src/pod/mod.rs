@@ -1,7 +1,9 @@
-//! What a pod asks of its proxy beside traffic, whichever kind of proxy it is: the application's probes, answered in the
-//! clear where mutual TLS would refuse the kubelet; both their metrics in one answer; and an end on request.
+//! What a pod asks of its proxy beside traffic, whichever kind of proxy it is: the application's
+//! probes, answered in the clear where mutual TLS would refuse the kubelet; both their metrics in
+//! one answer; and an end on request.
 //!
-//! Served on port 15020, which interception leaves alone. Knows nothing of listeners or configuration.
+//! Served on port 15020, which interception leaves alone. Knows nothing of listeners or
+//! configuration.
 
 mod check;
 mod probe;
@@ -70,26 +72,35 @@ impl PodSettings {
         Router::new().route("/app-health/{*probe}", any(answer_probe)).with_state(self.clone())
     }
 
-    /// Adds the application's metrics to our own; an application that does not answer takes nothing away.
+    /// Adds the application's metrics to our own; an application that does not answer takes nothing
+    /// away.
     ///
     /// `headers` are those of the scrape, whose time limit is kept.
     pub async fn merge_metrics(&self, mut own: String, headers: &HeaderMap) -> String {
         let Some(metrics) = &self.metrics else { return own };
         match scrape::fetch(self.application, metrics, scrape::limit(headers)).await {
             Ok(text) => scrape::append(&mut own, &text),
-            Err(why) => tracing::warn!(port = metrics.port, path = metrics.path, %why, "no metrics of the application"),
+            Err(why) => {
+                tracing::warn!(port = metrics.port, path = metrics.path, %why, "no metrics of the application")
+            }
         }
         own
     }
 }
 
-async fn answer_probe(State(pod): State<PodSettings>, uri: Uri, headers: HeaderMap) -> (StatusCode, String) {
+async fn answer_probe(
+    State(pod): State<PodSettings>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> (StatusCode, String) {
     let Some(probe) = pod.probes.of(uri.path()) else {
         return (StatusCode::NOT_FOUND, format!("{}: the pod has no such probe\n", uri.path()));
     };
     match check::run(pod.application, probe, &headers).await {
         Ok(status) => (status, format!("the application answers {status}\n")),
-        Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, format!("the application's probe failed: {why}\n")),
+        Err(why) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("the application's probe failed: {why}\n"))
+        }
     }
 }
 

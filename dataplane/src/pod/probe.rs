@@ -98,8 +98,8 @@ impl FromStr for AppProbes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let written: BTreeMap<String, Written> =
-            serde_json::from_str(text).map_err(|e| format!("expected a JSON object of probes by path: {e}"))?;
+        let written: BTreeMap<String, Written> = serde_json::from_str(text)
+            .map_err(|e| format!("expected a JSON object of probes by path: {e}"))?;
         let probe = |(path, written): (String, Written)| {
             let probe = Probe::parse(written).map_err(|why| format!("{path}: {why}"))?;
             Ok((path, probe))
@@ -110,11 +110,14 @@ impl FromStr for AppProbes {
 
 impl Probe {
     fn parse(written: Written) -> Result<Self, &'static str> {
-        let timeout = Duration::from_secs(written.timeout_seconds.unwrap_or(TIMEOUT_SECONDS).max(1));
+        let timeout =
+            Duration::from_secs(written.timeout_seconds.unwrap_or(TIMEOUT_SECONDS).max(1));
         let action = match (written.http_get, written.tcp_socket, written.grpc) {
             (Some(get), None, None) => Action::Http(get),
             (None, Some(TcpSocket { port }), None) => Action::Tcp(port),
-            (None, None, Some(Grpc { port, service })) => Action::Grpc { port, service: service.unwrap_or_default() },
+            (None, None, Some(Grpc { port, service })) => {
+                Action::Grpc { port, service: service.unwrap_or_default() }
+            }
             _ => return Err("expected exactly one of httpGet, tcpSocket, grpc"),
         };
         Ok(Self { action, timeout })
@@ -136,13 +139,20 @@ mod tests {
         .parse()
         .unwrap();
         let headers = vec![Header { name: "Host".into(), value: "shop".into() }];
-        let get = HttpGet { path: "/live?x=1".into(), port: 8443, scheme: Scheme::Https, http_headers: headers };
+        let get = HttpGet {
+            path: "/live?x=1".into(),
+            port: 8443,
+            scheme: Scheme::Https,
+            http_headers: headers,
+        };
         let expected = Probe { action: Action::Http(get), timeout: Duration::from_secs(3) };
         assert_eq!(probes.of("/app-health/app/livez"), Some(&expected));
         let expected = Probe { action: Action::Tcp(9000), timeout: Duration::from_secs(1) };
         assert_eq!(probes.of("/app-health/app/readyz"), Some(&expected));
-        let expected =
-            Probe { action: Action::Grpc { port: 9001, service: String::new() }, timeout: Duration::from_secs(1) };
+        let expected = Probe {
+            action: Action::Grpc { port: 9001, service: String::new() },
+            timeout: Duration::from_secs(1),
+        };
         assert_eq!(probes.of("/app-health/app/startupz"), Some(&expected));
         assert_eq!(probes.of("/app-health/other/readyz"), None);
     }
@@ -150,7 +160,10 @@ mod tests {
     #[test]
     fn a_wrong_probe_is_named() {
         for (text, expected) in [
-            (r#"{"/a": {"tcpSocket": {"port": 1}, "grpc": {"port": 1}}}"#, "/a: expected exactly one of"),
+            (
+                r#"{"/a": {"tcpSocket": {"port": 1}, "grpc": {"port": 1}}}"#,
+                "/a: expected exactly one of",
+            ),
             (r#"{"/a": {}}"#, "/a: expected exactly one of"),
             (r#"{"/a": {"tcpSocket": {"port": "http"}}}"#, "expected u16"),
             ("[]", "expected a JSON object"),

@@ -53,22 +53,31 @@ impl FromStr for AppMetrics {
             .map_err(|e| format!(r#"expected {{"port": "8080", "path": "/metrics"}}: {e}"#))?;
         let port = match written.port {
             Number::Number(port) => port,
-            Number::Text(text) => text.trim().parse().map_err(|_| format!("port: expected a port, got {text:?}"))?,
+            Number::Text(text) => {
+                text.trim().parse().map_err(|_| format!("port: expected a port, got {text:?}"))?
+            }
         };
-        let path = written.path.filter(|path| !path.is_empty()).unwrap_or_else(|| "/metrics".into());
+        let path =
+            written.path.filter(|path| !path.is_empty()).unwrap_or_else(|| "/metrics".into());
         Ok(Self { port, path: if path.starts_with('/') { path } else { format!("/{path}") } })
     }
 }
 
-/// How long the application may take, so that the scrape still gets our own metrics when it does not answer.
+/// How long the application may take, so that the scrape still gets our own metrics when it does
+/// not answer.
 pub(super) fn limit(headers: &HeaderMap) -> Duration {
-    let asked = headers.get(SCRAPE_LIMIT).and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
+    let asked =
+        headers.get(SCRAPE_LIMIT).and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
     let asked = asked.filter(|seconds| (0.1..=600.0).contains(seconds));
     asked.map_or(LIMIT, |seconds| Duration::from_secs_f64(seconds * (1.0 - OWN_SHARE)))
 }
 
 /// The application's metrics as Prometheus' text.
-pub(super) async fn fetch(application: Application, metrics: &AppMetrics, limit: Duration) -> Result<String, String> {
+pub(super) async fn fetch(
+    application: Application,
+    metrics: &AppMetrics,
+    limit: Duration,
+) -> Result<String, String> {
     let (status, body) = tokio::time::timeout(limit, exchange(application, metrics))
         .await
         .map_err(|_| format!("no answer within {limit:?}"))?
@@ -102,7 +111,10 @@ fn is_exposition(line: &str) -> bool {
 
 type ScrapeError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn exchange(application: Application, metrics: &AppMetrics) -> Result<(StatusCode, Bytes), ScrapeError> {
+async fn exchange(
+    application: Application,
+    metrics: &AppMetrics,
+) -> Result<(StatusCode, Bytes), ScrapeError> {
     let address = SocketAddr::new(application.address, metrics.port);
     let request = Request::builder()
         .uri(&metrics.path)
@@ -110,11 +122,15 @@ async fn exchange(application: Application, metrics: &AppMetrics) -> Result<(Sta
         .header(header::ACCEPT, METRICS_TYPE)
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(application.connect(address).await?)).await?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(application.connect(address).await?)).await?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        Ok::<_, ScrapeError>((status, Limited::new(response.into_body(), LARGEST).collect().await?.to_bytes()))
+        Ok::<_, ScrapeError>((
+            status,
+            Limited::new(response.into_body(), LARGEST).collect().await?.to_bytes(),
+        ))
     };
     // Driven here, so that nothing outlives the scrape.
     tokio::pin!(answer, connection);

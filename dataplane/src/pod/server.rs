@@ -1,5 +1,6 @@
-//! Serves the proxy's own small endpoints, which whoever reaches the pod may ask: connections are limited in number, time
-//! and bytes, and one that waits makes room for one that comes, so that probes are answered beside half-sent requests.
+//! Serves the proxy's own small endpoints, which whoever reaches the pod may ask: connections are
+//! limited in number, time and bytes, and one that waits makes room for one that comes, so that
+//! probes are answered beside half-sent requests.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -31,7 +32,8 @@ pub(super) struct Limits {
     pub(super) grace: Duration,
     /// For a request's head, and between two requests.
     pub(super) head_time: Duration,
-    /// Until a connection is asked to end after the request that it has; then it has `head_time` to do so.
+    /// Until a connection is asked to end after the request that it has; then it has `head_time` to
+    /// do so.
     pub(super) lifetime: Duration,
 }
 
@@ -70,7 +72,12 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, limits: Limits)
         let answering = Arc::<AtomicBool>::default();
         let connection = connection(stream, peer, routes.clone(), limits, Arc::clone(&answering));
         let task = tokio::spawn(connection).abort_handle();
-        open.0.push_back(Slot { peer: peer.ip().to_canonical(), since: Instant::now(), task, answering });
+        open.0.push_back(Slot {
+            peer: peer.ip().to_canonical(),
+            since: Instant::now(),
+            task,
+            answering,
+        });
     }
 }
 
@@ -103,20 +110,28 @@ impl Open {
         }
     }
 
-    /// Of the peer with most connections the oldest that waits for its client, else its oldest; of those that may go.
+    /// Of the peer with most connections the oldest that waits for its client, else its oldest; of
+    /// those that may go.
     fn least_needed(&self, may_go: impl Fn(&Slot) -> bool) -> Option<usize> {
         let mut counts: HashMap<IpAddr, usize> = HashMap::new();
         for slot in &self.0 {
             *counts.entry(slot.peer).or_default() += 1;
         }
         let (peer, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
-        let of_peer = || self.0.iter().enumerate().filter(|(_, slot)| slot.peer == peer && may_go(slot));
+        let of_peer =
+            || self.0.iter().enumerate().filter(|(_, slot)| slot.peer == peer && may_go(slot));
         let waits = of_peer().find(|(_, slot)| !slot.answering.load(Relaxed));
         waits.or_else(|| of_peer().next()).map(|(index, _)| index)
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, routes: Router, limits: Limits, answering: Arc<AtomicBool>) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    routes: Router,
+    limits: Limits,
+    answering: Arc<AtomicBool>,
+) {
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let (routes, answering) = (routes.clone(), Arc::clone(&answering));
         async move {
@@ -162,14 +177,20 @@ mod tests {
     async fn start(limits: Limits) -> (SocketAddr, AbortHandle) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let echo = |ConnectInfo(peer): ConnectInfo<SocketAddr>, body: String| async move { format!("{peer} {body}") };
-        let routes = Router::new().route("/ready", get(|| async { "ready" })).route("/echo", post(echo));
+        let echo = |ConnectInfo(peer): ConnectInfo<SocketAddr>, body: String| async move {
+            format!("{peer} {body}")
+        };
+        let routes =
+            Router::new().route("/ready", get(|| async { "ready" })).route("/echo", post(echo));
         (address, tokio::spawn(serve(listener, routes, limits)).abort_handle())
     }
 
     async fn ask(to: SocketAddr) -> String {
         let mut stream = TcpStream::connect(to).await.unwrap();
-        stream.write_all(b"GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
         let mut answer = String::new();
         timeout(SOON, stream.read_to_string(&mut answer)).await.expect("an answer").unwrap();
         answer
@@ -177,13 +198,15 @@ mod tests {
 
     async fn is_closed(stream: &mut TcpStream) {
         let mut rest = Vec::new();
-        let _ = timeout(SOON, stream.read_to_end(&mut rest)).await.expect("the connection is closed");
+        let _ =
+            timeout(SOON, stream.read_to_end(&mut rest)).await.expect("the connection is closed");
     }
 
     #[tokio::test]
     async fn what_is_sent_by_half_is_closed_in_time() {
         let head_time = Duration::from_millis(200);
-        let (address, task) = start(Limits { head_time, lifetime: head_time, ..Limits::default() }).await;
+        let (address, task) =
+            start(Limits { head_time, lifetime: head_time, ..Limits::default() }).await;
         let begin = Instant::now();
         for (half, least) in [
             ("", head_time),
@@ -203,7 +226,12 @@ mod tests {
 
     #[tokio::test]
     async fn probes_are_answered_beside_more_half_requests_than_connections_are_allowed() {
-        let limits = Limits { connections: 8, grace: Duration::from_millis(20), head_time: SOON, lifetime: SOON };
+        let limits = Limits {
+            connections: 8,
+            grace: Duration::from_millis(20),
+            head_time: SOON,
+            lifetime: SOON,
+        };
         let (address, task) = start(limits).await;
         let mut halves = Vec::new();
         for _ in 0..30 {
@@ -221,7 +249,11 @@ mod tests {
     async fn a_head_that_is_too_long_is_refused() {
         let (address, task) = start(Limits::default()).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let _ = stream.write_all(format!("GET /ready HTTP/1.1\r\nx: {}", "a".repeat(2 * HEAD_BYTES)).as_bytes()).await;
+        let _ = stream
+            .write_all(
+                format!("GET /ready HTTP/1.1\r\nx: {}", "a".repeat(2 * HEAD_BYTES)).as_bytes(),
+            )
+            .await;
         is_closed(&mut stream).await;
         task.abort();
     }

@@ -1,4 +1,5 @@
-//! The kubelet's view: real sockets on loopback, an application of each kind, and one that is not there.
+//! The kubelet's view: real sockets on loopback, an application of each kind, and one that is not
+//! there.
 
 use std::{future::IntoFuture, net::Ipv4Addr};
 
@@ -41,7 +42,12 @@ async fn ask(method: &str, address: SocketAddr, path: &str) -> (u16, String) {
     ask_from(Ipv4Addr::LOCALHOST, method, address, path).await
 }
 
-async fn ask_from(source: Ipv4Addr, method: &str, address: SocketAddr, path: &str) -> (u16, String) {
+async fn ask_from(
+    source: Ipv4Addr,
+    method: &str,
+    address: SocketAddr,
+    path: &str,
+) -> (u16, String) {
     let mut connector = HttpConnector::new();
     connector.set_local_address(Some(source.into()));
     let client = Client::builder(TokioExecutor::new()).build::<_, Empty<bytes::Bytes>>(connector);
@@ -49,7 +55,11 @@ async fn ask_from(source: Ipv4Addr, method: &str, address: SocketAddr, path: &st
     let request = request.header(header::USER_AGENT, "kube-probe/1.36").body(Empty::new()).unwrap();
     let response = client.request(request).await.unwrap();
     let status = response.status().as_u16();
-    (status, String::from_utf8_lossy(&response.into_body().collect().await.unwrap().to_bytes()).into_owned())
+    (
+        status,
+        String::from_utf8_lossy(&response.into_body().collect().await.unwrap().to_bytes())
+            .into_owned(),
+    )
 }
 
 /// A port on which nobody listens.
@@ -58,11 +68,17 @@ async fn closed_port() -> u16 {
 }
 
 /// Tells what it was asked with.
-async fn echo(headers: HeaderMap, ConnectInfo(peer): ConnectInfo<SocketAddr>) -> (StatusCode, String) {
+async fn echo(
+    headers: HeaderMap,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+) -> (StatusCode, String) {
     let is = |name: &str, value: &str| headers.get(name).is_some_and(|got| got == value);
     let expected = is("host", "shop") && is("x-probe", "1") && is("user-agent", "kube-probe/1.36");
     let passthrough = peer.ip() == IpAddr::from([127, 0, 0, 6]);
-    (if expected && passthrough { StatusCode::OK } else { StatusCode::IM_A_TEAPOT }, format!("{peer} {headers:?}"))
+    (
+        if expected && passthrough { StatusCode::OK } else { StatusCode::IM_A_TEAPOT },
+        format!("{peer} {headers:?}"),
+    )
 }
 
 #[tokio::test]
@@ -76,7 +92,8 @@ async fn an_http_probe_gets_the_application_s_status() {
     let port = served(routes).await.port();
     let get = |path: &str| format!(r#"{{"httpGet": {{"path": "{path}", "port": {port}}}}}"#);
     let headers = r#"[{"name": "Host", "value": "shop"}, {"name": "X-Probe", "value": "1"}]"#;
-    let echo = format!(r#"{{"httpGet": {{"path": "/echo", "port": {port}, "httpHeaders": {headers}}}}}"#);
+    let echo =
+        format!(r#"{{"httpGet": {{"path": "/echo", "port": {port}, "httpHeaders": {headers}}}}}"#);
     let closed = closed_port().await;
     let probes = format!(
         r#"{{"/app-health/a/echo": {echo}, "/app-health/a/down": {}, "/app-health/a/moved": {},
@@ -106,12 +123,14 @@ async fn an_http_probe_gets_the_application_s_status() {
 async fn https_is_asked_without_checking_the_certificate() {
     let certified = rcgen::generate_simple_self_signed(["elsewhere".to_owned()]).unwrap();
     let key = rustls_pki_types::PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
-    let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certified.cert.der().clone()], key.into())
-        .unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(
+        rustls::crypto::aws_lc_rs::default_provider().into(),
+    )
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_no_client_auth()
+    .with_single_cert(vec![certified.cert.der().clone()], key.into())
+    .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -125,7 +144,9 @@ async fn https_is_asked_without_checking_the_certificate() {
         });
         hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await
     });
-    let probes = format!(r#"{{"/app-health/a/livez": {{"httpGet": {{"port": {port}, "scheme": "HTTPS"}}}}}}"#);
+    let probes = format!(
+        r#"{{"/app-health/a/livez": {{"httpGet": {{"port": {port}, "scheme": "HTTPS"}}}}}}"#
+    );
     let agent = served(pod(&probes, None).probe_routes()).await;
     assert_eq!(ask("GET", agent, "/app-health/a/livez").await.0, 204);
 }
@@ -150,7 +171,8 @@ async fn grpc_health(request: http::Request<axum::body::Body>) -> http::Response
     let message = bytes::Bytes::from(vec![0, 0, 0, 0, 2, 8, status]);
     let code = if path == "/grpc.health.v1.Health/Check" { "0" } else { "12" };
     let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), code.parse().unwrap())]);
-    let body = http_body_util::Full::new(message).with_trailers(std::future::ready(Some(Ok(trailers))));
+    let body =
+        http_body_util::Full::new(message).with_trailers(std::future::ready(Some(Ok(trailers))));
     let response = http::Response::builder().header("content-type", "application/grpc");
     response.body(axum::body::Body::new(body)).unwrap()
 }
@@ -173,7 +195,8 @@ async fn metrics_are_merged_and_a_missing_application_takes_nothing_away() {
     let metrics = Router::new().route("/m", get(|| async { "app_requests 7\n# EOF\n" }));
     let port = served(metrics.route("/page", get(|| async { "<html></html>" }))).await.port();
     let with = |port, path: &str| pod("{}", Some(AppMetrics { port, path: path.into() }));
-    let merge = async |pod: PodSettings| pod.merge_metrics("own 1\n".into(), &HeaderMap::new()).await;
+    let merge =
+        async |pod: PodSettings| pod.merge_metrics("own 1\n".into(), &HeaderMap::new()).await;
     assert_eq!(merge(with(port, "/m")).await, "own 1\napp_requests 7\n");
     assert_eq!(merge(with(port, "/other")).await, "own 1\n");
     assert_eq!(merge(with(port, "/page")).await, "own 1\n");

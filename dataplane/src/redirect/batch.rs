@@ -47,10 +47,16 @@ pub(super) fn replace(tables: &[Table]) -> Vec<Message> {
 fn table(table: &Table) -> Vec<Message> {
     let family = number(table.family);
     let name = || Attributes::default().text(1, Table::NAME);
-    let message =
-        |kind, flags| Message { kind, flags, family, attributes: name(), subject: Subject::Table(table.name()) };
+    let message = |kind, flags| Message {
+        kind,
+        flags,
+        family,
+        attributes: name(),
+        subject: Subject::Table(table.name()),
+    };
     // Made if it is missing, so that it can be deleted with all that is in it, and made anew.
-    let mut messages = vec![message(NEW_TABLE, CREATE), message(DELETE_TABLE, 0), message(NEW_TABLE, CREATE)];
+    let mut messages =
+        vec![message(NEW_TABLE, CREATE), message(DELETE_TABLE, 0), message(NEW_TABLE, CREATE)];
     messages.extend(table.chains.iter().map(|chain| new_chain(table.family, chain)));
     for chain in &table.chains {
         messages.extend(chain.rules.iter().map(|rule| new_rule(table.family, chain, rule)));
@@ -71,8 +77,11 @@ fn new_chain(family: Family, chain: &Chain) -> Message {
         Hook::Output => 3,
     };
     let place = Attributes::default().number(1, hook).signed(2, DESTINATION_NAT);
-    let attributes =
-        Attributes::default().text(1, Table::NAME).text(3, chain.hook.chain()).nested(4, place).text(7, "nat");
+    let attributes = Attributes::default()
+        .text(1, Table::NAME)
+        .text(3, chain.hook.chain())
+        .nested(4, place)
+        .text(7, "nat");
     let subject = Subject::Chain(chain.hook.chain());
     Message { kind: NEW_CHAIN, flags: CREATE, family: number(family), attributes, subject }
 }
@@ -83,28 +92,45 @@ fn new_rule(family: Family, chain: &Chain, rule: &Rule) -> Message {
         expressions = match_condition(expressions, *condition);
     }
     expressions = end_with(expressions, rule.verdict);
-    let attributes = Attributes::default().text(1, Table::NAME).text(2, chain.hook.chain()).nested(4, expressions);
-    let subject = Subject::Rule { rule: rule.to_string(), redirects: matches!(rule.verdict, Verdict::Redirect(_)) };
+    let attributes = Attributes::default()
+        .text(1, Table::NAME)
+        .text(2, chain.hook.chain())
+        .nested(4, expressions);
+    let subject = Subject::Rule {
+        rule: rule.to_string(),
+        redirects: matches!(rule.verdict, Verdict::Redirect(_)),
+    };
     Message { kind: NEW_RULE, flags: CREATE | APPEND, family: number(family), attributes, subject }
 }
 
 fn match_condition(expressions: Attributes, condition: Condition) -> Attributes {
-    let tcp = |expressions| compare(meta(expressions, META_PROTOCOL), Comparison::Equal, &[PROTOCOL_TCP]);
+    let tcp =
+        |expressions| compare(meta(expressions, META_PROTOCOL), Comparison::Equal, &[PROTOCOL_TCP]);
     let port = |expressions| payload(tcp(expressions), TRANSPORT_HEADER, 2, 2);
     match condition {
         Condition::Tcp => tcp(expressions),
-        Condition::Port(value) => compare(port(expressions), Comparison::Equal, &value.to_be_bytes()),
-        Condition::PortIsNot(value) => compare(port(expressions), Comparison::NotEqual, &value.to_be_bytes()),
+        Condition::Port(value) => {
+            compare(port(expressions), Comparison::Equal, &value.to_be_bytes())
+        }
+        Condition::PortIsNot(value) => {
+            compare(port(expressions), Comparison::NotEqual, &value.to_be_bytes())
+        }
         Condition::From(net) => address(expressions, Field::Source, Comparison::Equal, net),
         Condition::To(net) => address(expressions, Field::Destination, Comparison::Equal, net),
-        Condition::NotTo(net) => address(expressions, Field::Destination, Comparison::NotEqual, net),
+        Condition::NotTo(net) => {
+            address(expressions, Field::Destination, Comparison::NotEqual, net)
+        }
         Condition::OverLoopback => {
             let mut name = [0; NAME_LENGTH];
             name[..2].copy_from_slice(b"lo");
             compare(meta(expressions, META_OUT_INTERFACE), Comparison::Equal, &name)
         }
-        Condition::User(id) => compare(meta(expressions, META_USER), Comparison::Equal, &id.to_ne_bytes()),
-        Condition::Group(id) => compare(meta(expressions, META_GROUP), Comparison::Equal, &id.to_ne_bytes()),
+        Condition::User(id) => {
+            compare(meta(expressions, META_USER), Comparison::Equal, &id.to_ne_bytes())
+        }
+        Condition::Group(id) => {
+            compare(meta(expressions, META_GROUP), Comparison::Equal, &id.to_ne_bytes())
+        }
     }
 }
 
@@ -112,7 +138,11 @@ fn end_with(expressions: Attributes, verdict: Verdict) -> Attributes {
     match verdict {
         Verdict::Return => {
             let code = Attributes::default().nested(2, Attributes::default().signed(1, RETURN));
-            expression(expressions, "immediate", Attributes::default().number(1, REGISTER_VERDICT).nested(2, code))
+            expression(
+                expressions,
+                "immediate",
+                Attributes::default().number(1, REGISTER_VERDICT).nested(2, code),
+            )
         }
         Verdict::Redirect(port) => {
             let value = Attributes::default().bytes(1, &port.to_be_bytes());
@@ -144,7 +174,11 @@ fn meta(expressions: Attributes, key: u32) -> Attributes {
 }
 
 fn payload(expressions: Attributes, header: u32, offset: u32, length: u32) -> Attributes {
-    let data = Attributes::default().number(1, REGISTER).number(2, header).number(3, offset).number(4, length);
+    let data = Attributes::default()
+        .number(1, REGISTER)
+        .number(2, header)
+        .number(3, offset)
+        .number(4, length);
     expression(expressions, "payload", data)
 }
 
@@ -154,10 +188,19 @@ fn compare(expressions: Attributes, comparison: Comparison, value: &[u8]) -> Att
         Comparison::NotEqual => 1,
     };
     let value = Attributes::default().bytes(1, value);
-    expression(expressions, "cmp", Attributes::default().number(1, REGISTER).number(2, operation).nested(3, value))
+    expression(
+        expressions,
+        "cmp",
+        Attributes::default().number(1, REGISTER).number(2, operation).nested(3, value),
+    )
 }
 
-fn address(expressions: Attributes, field: Field, comparison: Comparison, net: IpNet) -> Attributes {
+fn address(
+    expressions: Attributes,
+    field: Field,
+    comparison: Comparison,
+    net: IpNet,
+) -> Attributes {
     let (network, mask) = (octets(net.network()), octets(net.netmask()));
     let length = if net.addr().is_ipv4() { 4 } else { 16 };
     let offset = match (field, net) {

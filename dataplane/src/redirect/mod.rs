@@ -1,10 +1,12 @@
-//! Interception: the rules that send a pod's TCP connections to its proxy, put into the kernel by our own process.
+//! Interception: the rules that send a pod's TCP connections to its proxy, put into the kernel by
+//! our own process.
 //!
 //! ```text
 //! RedirectSettings ─tables─▶ rules (pure, printed as nft text) ─batch─▶ messages ─netlink─▶ nf_tables
 //! ```
-//! What is captured and what is exempt is Istio's (`tools/istio-iptables`, interception mode REDIRECT). Knows nothing of
-//! listeners or configuration; runs once, before the proxy, with the capability NET_ADMIN.
+//! What is captured and what is exempt is Istio's (`tools/istio-iptables`, interception mode
+//! REDIRECT). Knows nothing of listeners or configuration; runs once, before the proxy, with the
+//! capability NET_ADMIN.
 
 mod batch;
 mod netlink;
@@ -37,7 +39,8 @@ pub struct RedirectSettings {
     pub outbound_cidrs: Scope<IpNet>,
     /// Destinations that are not, whatever else is said (`excludeOutboundIPRanges`).
     pub excluded_outbound_cidrs: Scope<IpNet>,
-    /// Destination ports that are captured outside of `outbound_cidrs` too (`includeOutboundPorts`).
+    /// Destination ports that are captured outside of `outbound_cidrs` too
+    /// (`includeOutboundPorts`).
     pub outbound_ports: Scope<u16>,
     /// Destination ports that are not captured (`excludeOutboundPorts`).
     pub excluded_outbound_ports: Scope<u16>,
@@ -67,15 +70,20 @@ pub trait Item: Sized {
 
 impl Item for u16 {
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().ok().filter(|port| *port > 0).ok_or_else(|| format!("expected a port in 1..=65535, got {text:?}"))
+        text.parse()
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| format!("expected a port in 1..=65535, got {text:?}"))
     }
 }
 
 impl Item for IpNet {
     /// An address alone is a network of one.
     fn parse(text: &str) -> Result<Self, String> {
-        let net = text.parse::<Self>().or_else(|_| text.parse::<std::net::IpAddr>().map(Self::from));
-        net.map(|net| net.trunc()).map_err(|_| format!("expected a network such as 10.0.0.0/8, got {text:?}"))
+        let net =
+            text.parse::<Self>().or_else(|_| text.parse::<std::net::IpAddr>().map(Self::from));
+        net.map(|net| net.trunc())
+            .map_err(|_| format!("expected a network such as 10.0.0.0/8, got {text:?}"))
     }
 }
 
@@ -97,7 +105,8 @@ pub struct Script<'a>(pub &'a [Table]);
 impl fmt::Display for Script<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for table in self.0 {
-            // An empty declaration makes the table, so that it can be deleted even where there was none.
+            // An empty declaration makes the table, so that it can be deleted even where there was
+            // none.
             writeln!(f, "table {0} {{}}\ndelete table {0}\n{table}", table.name())?;
         }
         Ok(())
@@ -109,7 +118,8 @@ pub fn families() -> &'static [Family] {
     if Path::new(IPV6_ADDRESSES).exists() { &[Family::V4, Family::V6] } else { &[Family::V4] }
 }
 
-/// Puts the tables into the kernel, in place of those of an earlier run: all of them, or nothing when one is refused.
+/// Puts the tables into the kernel, in place of those of an earlier run: all of them, or nothing
+/// when one is refused.
 ///
 /// # Errors
 /// [`NetlinkError`] tells what is missing: the capability, nf_tables, or one of its parts.

@@ -1,4 +1,5 @@
-//! Netlink: attributes, messages, the batch that the kernel takes whole or not at all, and what its refusals mean.
+//! Netlink: attributes, messages, the batch that the kernel takes whole or not at all, and what its
+//! refusals mean.
 
 use std::{
     io::{self, Read},
@@ -113,7 +114,8 @@ pub(super) struct Attributes(Vec<u8>);
 impl Attributes {
     /// Adds bytes as they are.
     pub(super) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
-        let length = u16::try_from(value.len() + 4).expect("a rule's expressions are far below 64 KiB");
+        let length =
+            u16::try_from(value.len() + 4).expect("a rule's expressions are far below 64 KiB");
         self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
         self.0.extend(value);
@@ -159,7 +161,9 @@ pub(super) fn send_batch(messages: &[Message]) -> Result<(), NetlinkError> {
     // Sequence numbers are places in the batch; the frame's two are beside them.
     let subject = |sequence: u32| {
         let index = usize::try_from(sequence).ok().and_then(|sequence| sequence.checked_sub(1));
-        index.and_then(|index| messages.get(index)).map_or(Subject::Batch, |message| message.subject.clone())
+        index
+            .and_then(|index| messages.get(index))
+            .map_or(Subject::Batch, |message| message.subject.clone())
     };
     acknowledged(&socket).map_err(|refusal| match refusal {
         Refusal::Of(sequence, source) => explain(subject(sequence), source),
@@ -170,12 +174,15 @@ pub(super) fn send_batch(messages: &[Message]) -> Result<(), NetlinkError> {
 /// Gives the loopback interface one more address; one that it has is no error.
 pub(super) fn add_loopback_address(address: Ipv6Addr) -> Result<(), NetlinkError> {
     let socket = open(ROUTE).map_err(NetlinkError::Socket)?;
-    // struct ifaddrmsg: family, prefix length, flags, scope, index; the loopback interface is always the first.
+    // struct ifaddrmsg: family, prefix length, flags, scope, index; the loopback interface is
+    // always the first.
     let mut body = vec![10, 128, 0, 0];
     body.extend(1u32.to_ne_bytes());
     body.extend(Attributes::default().bytes(2, &address.octets()).bytes(1, &address.octets()).0);
     let flags = REQUEST | ACKNOWLEDGE | CREATE | REPLACE;
-    socket.send(&frame(NEW_ADDRESS, flags, 1, &body)).map_err(|source| explain(Subject::Address(address), source))?;
+    socket
+        .send(&frame(NEW_ADDRESS, flags, 1, &body))
+        .map_err(|source| explain(Subject::Address(address), source))?;
     acknowledged(&socket).map_err(|refusal| match refusal {
         Refusal::Of(_, source) => explain(Subject::Address(address), source),
         Refusal::Silence(source) => NetlinkError::Silent(source),
@@ -237,7 +244,9 @@ fn acknowledged(mut socket: &Socket) -> Result<(), Refusal> {
         // The one acknowledgement means that everything is in force; refusals come before it.
         match verdicts(&buffer[..length]).first() {
             Some((_, 0)) => return Ok(()),
-            Some((sequence, code)) => return Err(Refusal::Of(*sequence, io::Error::from_raw_os_error(-code))),
+            Some((sequence, code)) => {
+                return Err(Refusal::Of(*sequence, io::Error::from_raw_os_error(-code)));
+            }
             None => {}
         }
     }
@@ -245,10 +254,14 @@ fn acknowledged(mut socket: &Socket) -> Result<(), Refusal> {
 
 /// Sequence numbers and error codes of the answers in a datagram.
 fn verdicts(mut bytes: &[u8]) -> Vec<(u32, i32)> {
-    let half = |bytes: &[u8], at: usize| bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes);
-    let word = |bytes: &[u8], at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+    let half =
+        |bytes: &[u8], at: usize| bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes);
+    let word =
+        |bytes: &[u8], at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
     let mut found = Vec::new();
-    while let (Some(length), Some(kind), Some(sequence)) = (word(bytes, 0), half(bytes, 4), word(bytes, 8)) {
+    while let (Some(length), Some(kind), Some(sequence)) =
+        (word(bytes, 0), half(bytes, 4), word(bytes, 8))
+    {
         let length = usize::try_from(length).unwrap_or(usize::MAX).max(HEADER);
         if kind == ERROR
             && let Some(code) = word(bytes, HEADER)
@@ -263,14 +276,17 @@ fn verdicts(mut bytes: &[u8]) -> Vec<(u32, i32)> {
 /// What a refusal means.
 fn explain(subject: Subject, source: io::Error) -> NetlinkError {
     let code = source.raw_os_error().map(Errno::from_raw);
-    let missing = |module, option| NetlinkError::Missing { subject: subject.clone(), module, option };
+    let missing =
+        |module, option| NetlinkError::Missing { subject: subject.clone(), module, option };
     match (code, &subject) {
         (Some(Errno::EPERM), _) => NetlinkError::NotPermitted,
         (
             Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT),
             Subject::Batch | Subject::Table(_),
         ) => NetlinkError::NoTables,
-        (Some(Errno::ENOENT | Errno::EOPNOTSUPP), Subject::Chain(_)) => missing("nft_chain_nat", "CONFIG_NFT_NAT"),
+        (Some(Errno::ENOENT | Errno::EOPNOTSUPP), Subject::Chain(_)) => {
+            missing("nft_chain_nat", "CONFIG_NFT_NAT")
+        }
         (Some(Errno::ENOENT | Errno::EOPNOTSUPP), Subject::Rule { redirects: true, .. }) => {
             missing("nft_redir", "CONFIG_NFT_REDIR")
         }
@@ -286,7 +302,8 @@ mod tests {
     fn attributes_are_padded_and_nested() {
         let inner = Attributes::default().number(2, 7);
         let bytes = Attributes::default().text(1, "lo").nested(4, inner).0;
-        let words: Vec<u16> = bytes.chunks(2).map(|pair| u16::from_ne_bytes([pair[0], pair[1]])).collect();
+        let words: Vec<u16> =
+            bytes.chunks(2).map(|pair| u16::from_ne_bytes([pair[0], pair[1]])).collect();
         assert_eq!((words[0], words[1]), (7, 1), "length without padding, kind");
         assert_eq!(&bytes[4..8], b"lo\0\0");
         assert_eq!((words[4], words[5]), (12, 0x8004));
@@ -305,7 +322,11 @@ mod tests {
         check(Subject::Batch, Errno::EOPNOTSUPP, "CONFIG_NF_TABLES");
         check(Subject::Chain("inbound"), Errno::ENOENT, "nft_chain_nat (CONFIG_NFT_NAT)");
         check(rule(true), Errno::ENOENT, "nft_redir (CONFIG_NFT_REDIR)");
-        check(rule(false), Errno::EINVAL, "rule \"tcp dport 1 return\": the kernel says: Invalid argument");
+        check(
+            rule(false),
+            Errno::EINVAL,
+            "rule \"tcp dport 1 return\": the kernel says: Invalid argument",
+        );
     }
 
     #[test]

@@ -11,7 +11,8 @@ use super::{RedirectSettings, Scope};
 
 /// Tunnelled traffic of other proxies is for the proxy already.
 const HBONE_PORT: u16 = 15008;
-/// Source of the proxy's connections to its workload, by which they are told from a workload that calls itself.
+/// Source of the proxy's connections to its workload, by which they are told from a workload that
+/// calls itself.
 pub const PASSTHROUGH_V4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 /// The same for IPv6, where interception adds it to the loopback interface.
 pub const PASSTHROUGH_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
@@ -164,13 +165,15 @@ fn inbound(settings: &RedirectSettings) -> Vec<Rule> {
 
 fn outbound(settings: &RedirectSettings, family: Family) -> Vec<Rule> {
     use Condition::{From, Group, NotTo, OverLoopback, PortIsNot, To, User};
-    let to_self = [OverLoopback, NotTo(family.loopback()), PortIsNot(HBONE_PORT), User(settings.proxy_uid)];
+    let to_self =
+        [OverLoopback, NotTo(family.loopback()), PortIsNot(HBONE_PORT), User(settings.proxy_uid)];
     let redirect = Verdict::Redirect(settings.outbound_port);
     let mut rules = of_ports(&settings.excluded_outbound_ports, Verdict::Return);
     rules.extend([
         // What the proxy took in and passes to the workload.
         rule([OverLoopback, From(family.passthrough())], Verdict::Return),
-        // The workload called a service and the proxy chose this very pod: it comes in like any other caller.
+        // The workload called a service and the proxy chose this very pod: it comes in like any
+        // other caller.
         rule(to_self, Verdict::Redirect(settings.inbound_port)),
         // A workload that calls its own address wants no proxy.
         rule([OverLoopback], Verdict::Return),
@@ -187,7 +190,9 @@ fn outbound(settings: &RedirectSettings, family: Family) -> Vec<Rule> {
 fn of_ports(ports: &Scope<u16>, verdict: Verdict) -> Vec<Rule> {
     match ports {
         Scope::All => vec![rule([Condition::Tcp], verdict)],
-        Scope::Only(ports) => ports.iter().map(|port| rule([Condition::Port(*port)], verdict)).collect(),
+        Scope::Only(ports) => {
+            ports.iter().map(|port| rule([Condition::Port(*port)], verdict)).collect()
+        }
     }
 }
 
@@ -240,7 +245,9 @@ impl fmt::Display for Rule {
 
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = |net: &IpNet| if net.addr().is_ipv4() { Family::V4.keyword() } else { Family::V6.keyword() };
+        let address = |net: &IpNet| {
+            if net.addr().is_ipv4() { Family::V4.keyword() } else { Family::V6.keyword() }
+        };
         match self {
             Self::Tcp => f.write_str("meta l4proto tcp"),
             Self::Port(port) => write!(f, "tcp dport {port}"),
@@ -260,7 +267,11 @@ struct Net<'a>(&'a IpNet);
 
 impl fmt::Display for Net<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.prefix_len() == self.0.max_prefix_len() { self.0.addr().fmt(f) } else { self.0.fmt(f) }
+        if self.0.prefix_len() == self.0.max_prefix_len() {
+            self.0.addr().fmt(f)
+        } else {
+            self.0.fmt(f)
+        }
     }
 }
 
@@ -323,8 +334,14 @@ mod tests {
     #[test]
     fn exclusions_come_before_what_is_captured_and_each_family_has_its_own() {
         let settings = RedirectSettings {
-            outbound_cidrs: Scope::Only(vec!["10.96.0.0/12".parse().unwrap(), "fd00::/8".parse().unwrap()]),
-            excluded_outbound_cidrs: Scope::Only(vec!["10.96.7.0/24".parse().unwrap(), "fd00::7/128".parse().unwrap()]),
+            outbound_cidrs: Scope::Only(vec![
+                "10.96.0.0/12".parse().unwrap(),
+                "fd00::/8".parse().unwrap(),
+            ]),
+            excluded_outbound_cidrs: Scope::Only(vec![
+                "10.96.7.0/24".parse().unwrap(),
+                "fd00::7/128".parse().unwrap(),
+            ]),
             outbound_ports: Scope::Only(vec![3306]),
             excluded_outbound_ports: Scope::Only(vec![5432]),
             ..settings()

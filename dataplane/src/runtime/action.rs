@@ -1,4 +1,5 @@
-//! What a matching route does: forward with rewrites, retries and limits, redirect, or answer at once.
+//! What a matching route does: forward with rewrites, retries and limits, redirect, or answer at
+//! once.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -6,10 +7,11 @@ use bytes::Bytes;
 use regex::Regex;
 
 use super::{
-    facts::RequestFacts,
-    format::HeaderMutations,
-    matcher::{Share, query_parameter, starts_with_ignore_case},
-    route::{ClusterChoice, PathMatcher},
+    facts::{RequestFacts, split_port},
+    matcher::{Share, query_parameter},
+    path::PathMatcher,
+    rate_limit::RateLimit,
+    target::ClusterChoice,
 };
 
 /// What a route does.
@@ -48,7 +50,12 @@ pub struct Forward {
     pub hash: Vec<HashPolicy>,
     /// Copies sent elsewhere, whose answers are dropped.
     pub mirrors: Vec<Mirror>,
-    /// Protocols to which requests may be upgraded here, beside the connection manager's; `false` forbids one.
+    /// How requests of this route become descriptors of rate limits.
+    pub rate_limits: Vec<RateLimit>,
+    /// The virtual host's rate limits count beside these.
+    pub include_host_rate_limits: bool,
+    /// Protocols to which requests may be upgraded here, beside the connection manager's; `false`
+    /// forbids one.
     pub upgrades: Vec<(Arc<str>, bool)>,
 }
 
@@ -226,9 +233,13 @@ impl HashSource {
     pub fn text<'a>(&self, request: &'a RequestFacts<'_>) -> Option<Cow<'a, str>> {
         match self {
             Self::Header(name) => request.header(name),
-            Self::Cookie { name, .. } => request.header("cookie").and_then(|line| cookie(&line, name)).map(Cow::Owned),
+            Self::Cookie { name, .. } => {
+                request.header("cookie").and_then(|line| cookie(&line, name)).map(Cow::Owned)
+            }
             Self::SourceIp => Some(Cow::Owned(request.remote_ip.to_string())),
-            Self::Query(name) => request.query().and_then(|query| query_parameter(query, name)).map(Cow::Borrowed),
+            Self::Query(name) => {
+                request.query().and_then(|query| query_parameter(query, name)).map(Cow::Borrowed)
+            }
         }
     }
 }
@@ -293,14 +304,22 @@ impl Redirect {
     /// The `location` header for a request that matched `matched`.
     pub fn location(&self, request: &RequestFacts<'_>, matched: &PathMatcher) -> String {
         let scheme = self.scheme.as_deref().unwrap_or(request.scheme);
-        format!("{scheme}://{}{}", self.authority(request, scheme), self.path_and_query(request, matched))
+        format!(
+            "{scheme}://{}{}",
+            self.authority(request, scheme),
+            self.path_and_query(request, matched)
+        )
     }
 
     fn authority(&self, request: &RequestFacts<'_>, scheme: &str) -> String {
+        if self.host.is_none() && self.port.is_none() && self.scheme.is_none() {
+            return request.authority.to_owned();
+        }
         let (host, port) = split_port(request.authority);
         let port = match self.port {
             Some(port) => Some(port),
-            // Envoy swaps the whole authority for the new host, and drops a port that only the old scheme implied.
+            // Envoy swaps the whole authority for the new host, and drops a port that only the old
+            // scheme implied.
             None if self.host.is_some() => None,
             None if self.scheme.is_some() => port.filter(|port| !is_default(request.scheme, *port)),
             None => port,
@@ -314,11 +333,11 @@ impl Redirect {
 
     fn path_and_query(&self, request: &RequestFacts<'_>, matched: &PathMatcher) -> String {
         let mut path = match &self.path {
-            RedirectPath::Whole(path) if path.contains('?') => return path.to_string(),
-            RedirectPath::Whole(path) => path.to_string(),
-            RedirectPath::Rewrite(rewrite) => {
-                rewrite.apply(request.path_only(), matched).unwrap_or_else(|| request.path_only().to_owned())
-            }
+            RedirectPath::Whole(path) if path.contains('?') => return absolute(path),
+            RedirectPath::Whole(path) => absolute(path),
+            RedirectPath::Rewrite(rewrite) => rewrite
+                .apply(request.path_only(), matched)
+                .unwrap_or_else(|| request.path_only().to_owned()),
         };
         if let Some(query) = request.query().filter(|_| !self.strip_query) {
             path.push('?');
@@ -328,19 +347,13 @@ impl Redirect {
     }
 }
 
-fn is_default(scheme: &str, port: u16) -> bool {
-    matches!((scheme, port), ("http", 80) | ("https", 443))
+/// A path begins with a slash, whatever the configuration says.
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
 }
 
-/// Splits `host:port`; an IPv6 host keeps its brackets.
-pub(super) fn split_port(authority: &str) -> (&str, Option<u16>) {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => match port.parse() {
-            Ok(port) => (host, Some(port)),
-            Err(_) => (authority, None),
-        },
-        _ => (authority, None),
-    }
+fn is_default(scheme: &str, port: u16) -> bool {
+    matches!((scheme, port), ("http", 80) | ("https", 443))
 }
 
 /// Answers at once.
@@ -350,24 +363,4 @@ pub struct DirectResponse {
     pub status: u16,
     /// Body; `text/plain` unless a header operation says otherwise.
     pub body: Bytes,
-}
-
-/// One target of several, chosen by weight.
-#[derive(Clone, Debug)]
-pub struct WeightedCluster {
-    /// The cluster's name.
-    pub name: Arc<str>,
-    /// Share of the total.
-    pub weight: u32,
-    /// Header changes for this target, applied before the route's.
-    pub headers: HeaderMutations,
-    /// Changes the host for this target only.
-    pub host_rewrite: Option<Arc<str>>,
-    /// Faults and CORS rules of this target.
-    pub overrides: super::route::FilterOverrides,
-}
-
-/// Whether `path` begins with `prefix`.
-pub(super) fn has_prefix(path: &str, prefix: &str, case_sensitive: bool) -> bool {
-    if case_sensitive { path.starts_with(prefix) } else { starts_with_ignore_case(path, prefix) }
 }

@@ -1,7 +1,8 @@
 //! Role-based access control: policies over connections and requests, evaluated as trees.
 //!
-//! Whatever cannot be evaluated never counts as a match of an ALLOW policy; `compile` refuses conditions that this
-//! engine does not know, since skipping one would open a hole. Spec: Envoy `envoy.config.rbac.v3`.
+//! Whatever cannot be evaluated never counts as a match of an ALLOW policy; `compile` refuses
+//! conditions that this engine does not know, since skipping one would open a hole. Spec: Envoy
+//! `envoy.config.rbac.v3`.
 
 use std::{ops::Range, sync::Arc};
 
@@ -10,6 +11,7 @@ use ipnet::IpNet;
 use super::{
     facts::{ConnectionFacts, NoHeaders, RequestFacts},
     matcher::{HeaderMatcher, Reading, StringMatcher},
+    metadata::MetadataMatcher,
 };
 
 /// One RBAC filter; several may follow one another, and each must allow.
@@ -72,6 +74,8 @@ pub enum Condition {
     DirectRemoteIp(IpNet),
     /// The client's address, trusted `x-forwarded-for` considered, is inside.
     RemoteIp(IpNet),
+    /// What filters before have found out matches.
+    Metadata(MetadataMatcher),
 }
 
 /// What a filter decided, and by which policy.
@@ -93,8 +97,9 @@ impl Verdict {
 impl Rbac {
     /// Judges a request.
     ///
-    /// A field in several lines must match in each for an ALLOW, and in one or joined for a DENY, the other way round
-    /// below a `not`: so sending it twice never makes a policy milder. Envoy 1.40 asks for one line in all cases.
+    /// A field in several lines must match in each for an ALLOW, and in one or joined for a DENY,
+    /// the other way round below a `not`: so sending it twice never makes a policy milder. Envoy
+    /// 1.40 asks for one line in all cases.
     pub fn decide(&self, request: &RequestFacts<'_>) -> Verdict {
         let reading = match self.action {
             RbacAction::Allow => Reading::Certain,
@@ -113,12 +118,16 @@ impl Rbac {
             path: "",
             remote_ip: connection.source.ip(),
             headers: &NoHeaders,
+            metadata: None,
         };
         self.verdict(|condition| condition.holds_for_connection(&request))
     }
 
     fn verdict(&self, holds: impl Fn(&Condition) -> bool) -> Verdict {
-        let matching = self.policies.iter().find(|policy| holds(&policy.permission) && holds(&policy.principal));
+        let matching = self
+            .policies
+            .iter()
+            .find(|policy| holds(&policy.permission) && holds(&policy.principal));
         let name = matching.map(|policy| policy.name.clone());
         match (self.action, name) {
             (RbacAction::Allow, None) => Verdict::Deny(None),
@@ -145,7 +154,8 @@ impl Condition {
             Self::And(all) => all.iter().all(|condition| condition.holds_for_connection(request)),
             Self::Or(any) => any.iter().any(|condition| condition.holds_for_connection(request)),
             Self::Not(inner) => !inner.holds_for_connection(request),
-            // Envoy judges a bare connection over an empty header map; a pseudo header is absent there too.
+            // Envoy judges a bare connection over an empty header map; a pseudo header is absent
+            // there too.
             Self::Header(matcher) => matcher.matches_absent(),
             Self::Path(_) => false,
             other => other.holds_below_http(request),
@@ -160,16 +170,20 @@ impl Condition {
             Self::DestinationIp(net) => net.contains(&destination.ip()),
             Self::DestinationPort(port) => destination.port() == *port,
             Self::DestinationPortRange(range) => range.contains(&u32::from(destination.port())),
-            Self::ServerName(matcher) => matcher.matches(connection.server_name.as_deref().unwrap_or_default()),
+            Self::ServerName(matcher) => {
+                matcher.matches(connection.server_name.as_deref().unwrap_or_default())
+            }
             Self::Authenticated(matcher) => is_authenticated(connection, matcher.as_ref()),
             Self::DirectRemoteIp(net) => net.contains(&connection.source.ip()),
             Self::RemoteIp(net) => net.contains(&request.remote_ip),
+            Self::Metadata(matcher) => matcher.matches(request.metadata),
             Self::And(_) | Self::Or(_) | Self::Not(_) | Self::Header(_) | Self::Path(_) => false,
         }
     }
 }
 
-/// Envoy compares URI SANs, then DNS SANs, then the subject; without a proven certificate nothing matches.
+/// Envoy compares URI SANs, then DNS SANs, then the subject; without a proven certificate nothing
+/// matches.
 fn is_authenticated(connection: &ConnectionFacts, matcher: Option<&StringMatcher>) -> bool {
     let Some(peer) = &connection.peer else { return false };
     let Some(matcher) = matcher else { return true };
@@ -179,13 +193,19 @@ fn is_authenticated(connection: &ConnectionFacts, matcher: Option<&StringMatcher
 
 #[cfg(test)]
 mod tests {
-    use super::{super::facts::PeerCertificate, *};
+    use super::{
+        super::facts::{PeerCertificate, fixture},
+        *,
+    };
 
     const PRODUCTPAGE: &str = "spiffe://cluster.local/ns/default/sa/productpage";
 
     fn connection(peer: Option<&str>) -> ConnectionFacts {
-        let mut facts = ConnectionFacts::plaintext(([10, 0, 0, 5], 4000).into(), ([10, 0, 0, 9], 9080).into());
-        facts.peer = peer.map(|san| Arc::new(PeerCertificate { uri_sans: vec![san.into()], ..Default::default() }));
+        let mut facts =
+            ConnectionFacts::plaintext(([10, 0, 0, 5], 4000).into(), ([10, 0, 0, 9], 9080).into());
+        facts.peer = peer.map(|san| {
+            Arc::new(PeerCertificate { uri_sans: vec![san.into()], ..Default::default() })
+        });
         facts
     }
 
@@ -196,13 +216,11 @@ mod tests {
     fn check(rbac: &Rbac, peer: Option<&str>, method: &str, path: &str, allowed: bool) {
         let connection = connection(peer);
         let request = RequestFacts {
-            connection: &connection,
             method,
-            scheme: "http",
             authority: "ratings:9080",
             path,
             remote_ip: [192, 0, 2, 1].into(),
-            headers: &NoHeaders,
+            ..fixture::get(&connection)
         };
         assert_eq!(rbac.decide(&request).is_allowed(), allowed, "{peer:?} {method} {path}");
     }
@@ -225,9 +243,21 @@ mod tests {
         check(&rbac, Some(PRODUCTPAGE), "GET", "/ratings/1?x=/y", true);
         check(&rbac, Some(PRODUCTPAGE), "POST", "/ratings/1", false);
         check(&rbac, Some(PRODUCTPAGE), "GET", "/other?/ratings", false);
-        check(&rbac, Some("spiffe://cluster.local/ns/default/sa/other"), "GET", "/ratings/1", false);
+        check(
+            &rbac,
+            Some("spiffe://cluster.local/ns/default/sa/other"),
+            "GET",
+            "/ratings/1",
+            false,
+        );
         check(&rbac, None, "GET", "/ratings/1", false);
-        check(&Rbac { action: RbacAction::Allow, policies: vec![] }, Some(PRODUCTPAGE), "GET", "/", false);
+        check(
+            &Rbac { action: RbacAction::Allow, policies: vec![] },
+            Some(PRODUCTPAGE),
+            "GET",
+            "/",
+            false,
+        );
     }
 
     #[test]
@@ -239,25 +269,28 @@ mod tests {
         check(&rbac(RbacAction::Log), None, "GET", "/", true);
     }
 
-    /// Which answers a policy of each action gives to a request with these lines of `x`; beside them Envoy 1.40's.
-    fn check_lines(condition: &Condition, lines: &[&'static str], allow: (bool, bool), deny: (bool, bool)) {
+    /// Which answers a policy of each action gives to a request with these lines of `x`; beside
+    /// them Envoy 1.40's.
+    fn check_lines(
+        condition: &Condition,
+        lines: &[&'static str],
+        allow: (bool, bool),
+        deny: (bool, bool),
+    ) {
         let mut headers = http::HeaderMap::new();
         lines.iter().for_each(|line| {
             headers.append("x", http::HeaderValue::from_static(line));
         });
         let connection = connection(None);
-        let request = RequestFacts {
-            connection: &connection,
-            method: "GET",
-            scheme: "http",
-            authority: "a",
-            path: "/",
-            remote_ip: connection.source.ip(),
-            headers: &headers,
-        };
+        let request = RequestFacts { headers: &headers, ..fixture::get(&connection) };
         for (action, (ours, envoy)) in [(RbacAction::Allow, allow), (RbacAction::Deny, deny)] {
-            let rbac = Rbac { action, policies: vec![policy("p", condition.clone(), Condition::Any)] };
-            assert_eq!(rbac.decide(&request).is_allowed(), ours, "{action:?} {condition:?} {lines:?}");
+            let rbac =
+                Rbac { action, policies: vec![policy("p", condition.clone(), Condition::Any)] };
+            assert_eq!(
+                rbac.decide(&request).is_allowed(),
+                ours,
+                "{action:?} {condition:?} {lines:?}"
+            );
             assert!(envoy || !ours, "never milder than Envoy: {action:?} {condition:?} {lines:?}");
         }
     }
@@ -266,8 +299,14 @@ mod tests {
     fn a_header_sent_twice_makes_no_policy_milder() {
         let (yes, no, stricter) = ((true, true), (false, false), (false, true));
         let is = |text: &str| {
-            let value = super::super::matcher::ValueMatcher::Text(StringMatcher::Exact(text.into()));
-            Condition::Header(HeaderMatcher { name: "x".into(), value, invert: false, missing_is_empty: false })
+            let value =
+                super::super::matcher::ValueMatcher::Text(StringMatcher::Exact(text.into()));
+            Condition::Header(HeaderMatcher {
+                name: "x".into(),
+                value,
+                invert: false,
+                missing_is_empty: false,
+            })
         };
         let not = |condition| Condition::Not(Box::new(condition));
         for (lines, allow, deny) in [
@@ -317,7 +356,10 @@ mod tests {
             (Condition::ServerName(StringMatcher::Exact("".into())), true),
             (Condition::Authenticated(None), false),
         ] {
-            let rbac = Rbac { action: RbacAction::Allow, policies: vec![policy("p", condition, Condition::Any)] };
+            let rbac = Rbac {
+                action: RbacAction::Allow,
+                policies: vec![policy("p", condition, Condition::Any)],
+            };
             check(&rbac, None, "GET", "/", expected);
         }
     }
@@ -326,9 +368,13 @@ mod tests {
     fn a_bare_connection_has_no_headers_and_no_path() {
         let rbac = Rbac { action: RbacAction::Allow, policies: vec![get_ratings()] };
         assert_eq!(rbac.decide_connection(&connection(Some(PRODUCTPAGE))), Verdict::Deny(None));
-        let by_port = policy("port", Condition::DestinationPort(9080), Condition::Authenticated(None));
+        let by_port =
+            policy("port", Condition::DestinationPort(9080), Condition::Authenticated(None));
         let rbac = Rbac { action: RbacAction::Deny, policies: vec![by_port] };
-        assert_eq!(rbac.decide_connection(&connection(Some(PRODUCTPAGE))), Verdict::Deny(Some("port".into())));
+        assert_eq!(
+            rbac.decide_connection(&connection(Some(PRODUCTPAGE))),
+            Verdict::Deny(Some("port".into()))
+        );
         assert!(rbac.decide_connection(&connection(None)).is_allowed());
     }
 }

@@ -1,17 +1,16 @@
-//! A cluster: how endpoints are found, chosen, connected to and judged. Immutable; what outlives a configuration
-//! (connections, counters, ejections, the endpoint set) is in `state`.
+//! A cluster: how endpoints are found, chosen, connected to and judged. Immutable; what outlives a
+//! configuration (connections, counters, ejections, the endpoint set) is bound to it in `upstream`.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     endpoint::{DnsRefresh, Endpoint, EndpointSet},
-    limits::HttpLimits,
+    limits::{BufferLimit, HttpLimits},
     secret::UpstreamTls,
 };
-use crate::upstream::ClusterState;
 
 /// A compiled cluster.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Cluster {
     /// Envoy's cluster name, such as `outbound|80||reviews.default.svc.cluster.local`.
     pub name: Arc<str>,
@@ -27,30 +26,12 @@ pub struct Cluster {
     pub limits: CircuitBreakers,
     /// When an endpoint is taken out because of its answers.
     pub outlier: Option<OutlierDetection>,
-    /// ALPN per request protocol, from `filter_metadata["mesh"]`; applied if the connection manager has
-    /// [`super::http::HttpFilter::MeshAlpn`].
+    /// ALPN per request protocol, from `filter_metadata["mesh"]`; applied if the connection manager
+    /// has [`super::filter::HttpFilter::MeshAlpn`].
     pub mesh_alpn: Option<MeshAlpn>,
-    /// Host names that the cluster stands for, from `filter_metadata["istio"].services`, for metric labels.
+    /// Host names that the cluster stands for, from `filter_metadata["istio"].services`, for metric
+    /// labels.
     pub services: Vec<ServiceLabel>,
-    /// What outlives this configuration.
-    pub state: Arc<ClusterState>,
-}
-
-impl fmt::Debug for Cluster {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Its state changes with traffic and says nothing of the configuration.
-        f.debug_struct("Cluster")
-            .field("name", &self.name)
-            .field("discovery", &self.discovery)
-            .field("policy", &self.policy)
-            .field("balance", &self.balance)
-            .field("connection", &self.connection)
-            .field("limits", &self.limits)
-            .field("outlier", &self.outlier)
-            .field("mesh_alpn", &self.mesh_alpn)
-            .field("services", &self.services)
-            .finish_non_exhaustive()
-    }
 }
 
 /// The service that a cluster stands for, as metrics name it.
@@ -113,7 +94,8 @@ pub enum LbPolicy {
 /// Priorities, localities and panic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BalanceSettings {
-    /// Below this percentage of healthy endpoints all of them get traffic; 0 switches that off. Envoy's default is 50.
+    /// Below this percentage of healthy endpoints all of them get traffic; 0 switches that off.
+    /// Envoy's default is 50.
     pub panic_threshold: u32,
     /// Chooses the locality by weight before the endpoint.
     pub locality_weighted: bool,
@@ -132,6 +114,8 @@ pub struct ConnectionSettings {
     pub protocol: UpstreamProtocol,
     /// HTTP settings.
     pub http: UpstreamHttp,
+    /// How much a connection holds.
+    pub buffer: BufferLimit,
     /// Source address of connections, such as 127.0.0.6.
     pub bind: Option<IpAddr>,
     /// TCP keep-alive.
@@ -190,6 +174,8 @@ pub enum UpstreamProtocol {
 pub struct UpstreamHttp {
     /// Closes a connection that carried nothing for so long; `None` never.
     pub idle_timeout: Option<Duration>,
+    /// Nothing says for how long, so that the pool may close sooner what a burst has opened.
+    pub trims_idle: bool,
     /// Closes a connection after so many requests; `None` never.
     pub max_requests_per_connection: Option<u32>,
     /// How much a server may send back.
@@ -200,7 +186,8 @@ pub struct UpstreamHttp {
     pub names: AutomaticNames,
 }
 
-/// What a connection over TLS takes from the request that it is opened for (Envoy's `UpstreamHttpProtocolOptions`).
+/// What a connection over TLS takes from the request that it is opened for (Envoy's
+/// `UpstreamHttpProtocolOptions`).
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct AutomaticNames {
     /// Sends the request's host as server name, rather than the transport's own (`auto_sni`).
@@ -247,11 +234,17 @@ pub struct CircuitBreakers {
 impl Default for CircuitBreakers {
     fn default() -> Self {
         // Envoy's own defaults when a cluster names no thresholds.
-        Self { max_connections: 1024, max_pending_requests: 1024, max_requests: 1024, max_retries: 3 }
+        Self {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+        }
     }
 }
 
-/// When an endpoint is taken out because of its answers (Envoy's `OutlierDetection`); 0 switches a detector off.
+/// When an endpoint is taken out because of its answers (Envoy's `OutlierDetection`); 0 switches a
+/// detector off.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OutlierDetection {
     /// 5xx answers in a row.
@@ -283,7 +276,10 @@ mod tests {
             address: EndpointAddress::Socket(([127, 0, 0, 1], 1).into()),
             weight: 1,
             health: HealthStatus::Healthy,
-            socket_match: metadata.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect::<BTreeMap<_, _>>(),
+            socket_match: metadata
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect::<BTreeMap<_, _>>(),
             workload: None,
             hostname: None,
         }
@@ -311,16 +307,21 @@ mod tests {
             protocol: UpstreamProtocol::Http1,
             http: UpstreamHttp {
                 idle_timeout: None,
+                trims_idle: false,
                 max_requests_per_connection: None,
                 limits: HttpLimits::default(),
                 h2_keepalive: None,
                 names: AutomaticNames::default(),
             },
+            buffer: BufferLimit::default(),
             bind: None,
             keepalive: None,
         };
         assert_eq!(settings.transport_for(&endpoint(&[("tlsMode", "istio"), ("a", "b")])), &tls);
-        assert_eq!(settings.transport_for(&endpoint(&[("tlsMode", "disabled")])), &Transport::Plaintext);
+        assert_eq!(
+            settings.transport_for(&endpoint(&[("tlsMode", "disabled")])),
+            &Transport::Plaintext
+        );
         assert_eq!(settings.transport_for(&endpoint(&[])), &Transport::Plaintext);
     }
 }

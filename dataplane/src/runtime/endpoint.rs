@@ -1,4 +1,5 @@
-//! Endpoints of a cluster as EDS or the cluster itself lists them: plain values without counters or health checks.
+//! Endpoints of a cluster as EDS or the cluster itself lists them: plain values without counters or
+//! health checks.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -7,7 +8,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 pub struct EndpointSet {
     /// Groups of endpoints, sorted by priority (0 first), then by locality.
     pub localities: Vec<LocalityEndpoints>,
-    /// Percentage that scales the share of a priority: 140 by default (Envoy's `overprovisioning_factor`).
+    /// Percentage that scales the share of a priority: 140 by default (Envoy's
+    /// `overprovisioning_factor`).
     pub overprovisioning_factor: u32,
 }
 
@@ -44,9 +46,11 @@ pub struct Endpoint {
     pub weight: u32,
     /// What the control plane says about it.
     pub health: HealthStatus,
-    /// `filter_metadata["envoy.transport_socket_match"]`, string values only, such as `tlsMode: istio`.
+    /// `filter_metadata["envoy.transport_socket_match"]`, string values only, such as
+    /// `tlsMode: istio`.
     pub socket_match: BTreeMap<Arc<str>, Arc<str>>,
-    /// `filter_metadata["istio"].workload`: `name;namespace;canonical-name;canonical-revision;cluster`.
+    /// `filter_metadata["istio"].workload`:
+    /// `name;namespace;canonical-name;canonical-revision;cluster`.
     pub workload: Option<Arc<str>>,
     /// Host name, for `auto_host_rewrite` and `auto_host_sni`.
     pub hostname: Option<Arc<str>>,
@@ -115,4 +119,48 @@ pub enum DnsFamily {
     V4Preferred,
     /// Both.
     All,
+}
+
+/// Who runs behind an endpoint, for metric labels: the parts of Istio's `istio.workload` endpoint
+/// metadata.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Workload {
+    /// The workload's name, such as `reviews-v1`; may be empty.
+    pub name: Arc<str>,
+    /// Its namespace; may be empty.
+    pub namespace: Arc<str>,
+    /// The canonical service it belongs to; may be empty.
+    pub canonical_service: Arc<str>,
+    /// The canonical revision; may be empty.
+    pub canonical_revision: Arc<str>,
+    /// The Kubernetes cluster it runs in; may be empty.
+    pub kube_cluster: Arc<str>,
+}
+
+impl Workload {
+    /// Reads Istio's `name;namespace;canonical service;canonical revision;cluster`; missing parts
+    /// stay empty.
+    pub fn parse(text: &str) -> Self {
+        let mut parts = text.split(';').map(Arc::from);
+        let mut next = || parts.next().unwrap_or_default();
+        Self {
+            name: next(),
+            namespace: next(),
+            canonical_service: next(),
+            canonical_revision: next(),
+            kube_cluster: next(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn istio_workload_metadata_may_lack_parts() {
+        let workload = Workload::parse("reviews-v1;default;reviews;v1;Kubernetes");
+        assert_eq!((&*workload.name, &*workload.kube_cluster), ("reviews-v1", "Kubernetes"));
+        assert_eq!(&*Workload::parse("a;b").canonical_service, "");
+    }
 }

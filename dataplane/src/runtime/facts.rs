@@ -1,12 +1,16 @@
-//! What the matchers are told about a connection or a request; everything is borrowed, nothing is computed here.
+//! What the matchers are told about a connection or a request; everything is borrowed, nothing is
+//! computed here.
 //!
-//! Knows no socket and no codec: `listen`, `tls` and `http` fill these in, the matchers of this folder read them.
+//! Knows no socket and no codec: `listen`, `tls` and `http` fill these in, the matchers of this
+//! folder read them.
 
 use std::{
     borrow::Cow,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
+
+use super::metadata::Metadata;
 
 /// What a downstream connection starts with, as the listener filters found it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -45,7 +49,8 @@ pub struct EncodedChain {
 /// What is known of a downstream connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionFacts {
-    /// The address that the client wanted: the original destination if traffic was redirected, else the local address.
+    /// The address that the client wanted: the original destination if traffic was redirected, else
+    /// the local address.
     pub destination: SocketAddr,
     /// The peer's address.
     pub source: SocketAddr,
@@ -53,7 +58,8 @@ pub struct ConnectionFacts {
     pub transport: TransportProtocol,
     /// Server name of the ClientHello, in lower case.
     pub server_name: Option<Arc<str>>,
-    /// The client's ALPN list in its order, or what the HTTP inspector found (`http/1.0`, `http/1.1`, `h2c`).
+    /// The client's ALPN list in its order, or what the HTTP inspector found (`http/1.0`,
+    /// `http/1.1`, `h2c`).
     pub application_protocols: Vec<Arc<str>>,
     /// The peer's verified certificate; `None` before or without mutual TLS.
     pub peer: Option<Arc<PeerCertificate>>,
@@ -75,7 +81,8 @@ impl ConnectionFacts {
 
 /// Read access to a request's header fields.
 pub trait HeaderLookup {
-    /// The field's value by lower-case name; several lines are joined by a comma (RFC 9110 section 5.3).
+    /// The field's value by lower-case name; several lines are joined by a comma (RFC 9110 section
+    /// 5.3).
     fn header(&self, name: &str) -> Option<Cow<'_, str>>;
 
     /// Shows the field's lines one by one, in the order received; none if the field is missing.
@@ -107,7 +114,9 @@ impl HeaderLookup for http::HeaderMap {
     }
 
     fn each_line(&self, name: &str, show: &mut dyn FnMut(&str)) {
-        self.get_all(name).iter().for_each(|value| show(&String::from_utf8_lossy(value.as_bytes())));
+        self.get_all(name)
+            .iter()
+            .for_each(|value| show(&String::from_utf8_lossy(value.as_bytes())));
     }
 }
 
@@ -124,10 +133,13 @@ pub struct RequestFacts<'a> {
     pub authority: &'a str,
     /// Request target with its query, after the normalisation that the connection manager asks for.
     pub path: &'a str,
-    /// The client's address after trusted `x-forwarded-for` hops; the connection's source otherwise.
+    /// The client's address after trusted `x-forwarded-for` hops; the connection's source
+    /// otherwise.
     pub remote_ip: IpAddr,
     /// The other header fields.
     pub headers: &'a dyn HeaderLookup,
+    /// What filters have found out about it, if any has.
+    pub metadata: Option<&'a Metadata>,
 }
 
 impl<'a> RequestFacts<'a> {
@@ -169,6 +181,44 @@ impl<'a> RequestFacts<'a> {
     }
 }
 
+/// Splits `host:port`; an IPv6 host keeps its brackets.
+pub(super) fn split_port(authority: &str) -> (&str, Option<u16>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => match port.parse() {
+            Ok(port) => (host, Some(port)),
+            // Digits that name no port, or none at all (RFC 3986 section 3.2.3).
+            Err(_) if port.bytes().all(|b| b.is_ascii_digit()) => (host, None),
+            Err(_) => (authority, None),
+        },
+        _ => (authority, None),
+    }
+}
+
+/// What tests of whatever judges requests have in common.
+#[cfg(test)]
+pub(crate) mod fixture {
+    use super::*;
+
+    /// A plaintext connection over loopback.
+    pub(crate) fn loopback() -> ConnectionFacts {
+        ConnectionFacts::plaintext(([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into())
+    }
+
+    /// `GET http://a/` from the connection's own client, without headers.
+    pub(crate) fn get(connection: &ConnectionFacts) -> RequestFacts<'_> {
+        RequestFacts {
+            connection,
+            method: "GET",
+            scheme: "http",
+            authority: "a",
+            path: "/",
+            remote_ip: connection.source.ip(),
+            headers: &NoHeaders,
+            metadata: None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,19 +235,14 @@ mod tests {
 
     #[test]
     fn a_path_is_split_at_query_and_fragment() {
-        let connection = ConnectionFacts::plaintext(([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into());
-        let facts = |path| RequestFacts {
-            connection: &connection,
-            method: "GET",
-            scheme: "http",
-            authority: "a",
-            path,
-            remote_ip: connection.source.ip(),
-            headers: &NoHeaders,
-        };
-        for (path, expected, query) in
-            [("/a?b=c#d", "/a", Some("b=c")), ("/a", "/a", None), ("/a#x?y", "/a", None), ("/a?", "/a", Some(""))]
-        {
+        let connection = fixture::loopback();
+        let facts = |path| RequestFacts { path, ..fixture::get(&connection) };
+        for (path, expected, query) in [
+            ("/a?b=c#d", "/a", Some("b=c")),
+            ("/a", "/a", None),
+            ("/a#x?y", "/a", None),
+            ("/a?", "/a", Some("")),
+        ] {
             assert_eq!((facts(path).path_only(), facts(path).query()), (expected, query), "{path}");
         }
     }

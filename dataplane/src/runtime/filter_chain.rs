@@ -1,8 +1,8 @@
-//! Chooses a filter chain as Envoy does: destination port, then destination prefix, server name, transport protocol
-//! and application protocol, each time the most specific entry that exists.
+//! Chooses a filter chain as Envoy does: destination port, then destination prefix, server name,
+//! transport protocol and application protocol, each time the most specific entry that exists.
 //!
-//! It never backtracks: once an entry is chosen, the more general ones beside it are out, and only the listener's
-//! default chain remains. Spec: Envoy `FilterChainMatch`.
+//! It never backtracks: once an entry is chosen, the more general ones beside it are out, and only
+//! the listener's default chain remains. Spec: Envoy `FilterChainMatch`.
 
 use std::sync::Arc;
 
@@ -71,7 +71,9 @@ impl FilterChainMatcher {
     ///
     /// # Errors
     /// [`DuplicateMatch`] if two chains accept the same.
-    pub fn build<'a>(matches: impl IntoIterator<Item = &'a FilterChainMatch>) -> Result<Self, DuplicateMatch> {
+    pub fn build<'a>(
+        matches: impl IntoIterator<Item = &'a FilterChainMatch>,
+    ) -> Result<Self, DuplicateMatch> {
         let mut tree = Self::default();
         for (chain, wanted) in matches.into_iter().enumerate() {
             let prefixes = match wanted.destination_port {
@@ -105,7 +107,8 @@ impl Prefixes {
     fn entry(&mut self, net: IpNet) -> &mut ServerNames {
         let found = self.nets.iter().position(|(known, _)| *known == net);
         let index = found.unwrap_or_else(|| {
-            let place = self.nets.partition_point(|(known, _)| known.prefix_len() >= net.prefix_len());
+            let place =
+                self.nets.partition_point(|(known, _)| known.prefix_len() >= net.prefix_len());
             self.nets.insert(place, (net, ServerNames::default()));
             place
         });
@@ -208,7 +211,8 @@ mod tests {
     }
 
     fn connection(destination: &str, name: &str, tls: bool, protocols: &[&str]) -> ConnectionFacts {
-        let mut facts = ConnectionFacts::plaintext(([127, 0, 0, 1], 9).into(), destination.parse().unwrap());
+        let mut facts =
+            ConnectionFacts::plaintext(([127, 0, 0, 1], 9).into(), destination.parse().unwrap());
         facts.server_name = (!name.is_empty()).then(|| name.into());
         facts.transport = if tls { TransportProtocol::Tls } else { TransportProtocol::RawBuffer };
         facts.application_protocols = protocols.iter().map(|p| (*p).into()).collect();
@@ -249,7 +253,8 @@ mod tests {
 
     #[test]
     fn matching_never_backtracks() {
-        // The HTTP chain claims plaintext; a TCP chain for any transport is not reached by plain TCP.
+        // The HTTP chain claims plaintext; a TCP chain for any transport is not reached by plain
+        // TCP.
         let chains = [chain(0, &[], "raw_buffer", &["http/1.1"]), chain(0, &[], "", &[])];
         check(&chains, &connection("10.0.0.1:80", "", false, &[]), None);
         check(&chains, &connection("10.0.0.1:80", "", true, &[]), Some(1));
@@ -286,9 +291,13 @@ mod tests {
             ..Default::default()
         };
         let chains = [with(&["10.0.0.0/8"]), with(&["10.1.0.0/16", "fd00::/8"]), with(&[])];
-        for (destination, expected) in
-            [("10.2.0.1:1", 0), ("10.1.0.1:1", 1), ("[fd00::1]:1", 1), ("192.0.2.1:1", 2), ("[::1]:1", 2)]
-        {
+        for (destination, expected) in [
+            ("10.2.0.1:1", 0),
+            ("10.1.0.1:1", 1),
+            ("[fd00::1]:1", 1),
+            ("192.0.2.1:1", 2),
+            ("[::1]:1", 2),
+        ] {
             check(&chains, &connection(destination, "", false, &[]), Some(expected));
         }
     }

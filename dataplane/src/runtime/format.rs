@@ -1,5 +1,5 @@
-//! Substitution formats (`%REQ(:path)% %RESPONSE_CODE%`) as compiled operators, shared by access logs and header
-//! operations. Rendering belongs to `telemetry` and `http`, which know the values.
+//! Substitution formats (`%REQ(:path)% %RESPONSE_CODE%`) as compiled operators, shared by access
+//! logs and header operations. Rendering belongs to `telemetry` and `http`, which know the values.
 //!
 //! Spec: Envoy "Access logging: format strings".
 
@@ -31,7 +31,8 @@ pub enum Field {
     ResponseHeader(Arc<str>, Option<Arc<str>>),
     /// Response trailer by lower-case name.
     Trailer(Arc<str>),
-    /// Start of the request; the argument is a strftime format, empty for ISO 8601 with milliseconds.
+    /// Start of the request; the argument is a strftime format, empty for ISO 8601 with
+    /// milliseconds.
     StartTime(Arc<str>),
     /// `HTTP/1.1`, `HTTP/2` or nothing for TCP.
     Protocol,
@@ -93,7 +94,9 @@ pub enum Field {
     DownstreamTlsCipher,
     /// This machine's host name.
     Hostname,
-    /// Something this proxy never has a value for (`DYNAMIC_METADATA`, `FILTER_STATE`).
+    /// Dynamic metadata: a namespace, and the keys that lead to a value; none for all of it.
+    DynamicMetadata(Arc<str>, Arc<[Arc<str>]>),
+    /// Something this proxy never has a value for (`FILTER_STATE`).
     Absent,
 }
 
@@ -124,7 +127,8 @@ pub enum LogSink {
 pub enum LogFormat {
     /// A text line; the format brings its own line end.
     Text(Format),
-    /// One JSON object a line; keys sorted. A value that is one single numeric operator is written as a number.
+    /// One JSON object a line; keys sorted. A value that is one single numeric operator is written
+    /// as a number.
     Json(Vec<(Arc<str>, Format)>),
 }
 

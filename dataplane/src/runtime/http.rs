@@ -1,14 +1,9 @@
-//! The HTTP connection manager: how requests are read, named, filtered and answered on one filter chain.
+//! The HTTP connection manager: how requests are read, named, filtered and answered on one filter
+//! chain.
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    authz::Rbac,
-    format::AccessLog,
-    limits::HttpLimits,
-    matcher::{HeaderMatcher, Share, StringMatcher},
-    route::RouteConfig,
-};
+use super::{filter::Filters, format::AccessLog, limits::HttpLimits, route::RouteConfig};
 
 /// HTTP on a filter chain.
 #[derive(Debug)]
@@ -19,9 +14,10 @@ pub struct HttpConnectionManager {
     pub codec: Codec,
     /// Where the route configuration comes from.
     pub routes: RouteSource,
-    /// In order; [`HttpFilter::Router`] is the last.
-    pub filters: Vec<HttpFilter>,
-    /// Resolves `.`, `..` and percent-encoded unreserved characters in the path before it is matched.
+    /// In order; the router is the last.
+    pub filters: Filters,
+    /// Resolves `.`, `..` and percent-encoded unreserved characters in the path before it is
+    /// matched.
     pub normalize_path: bool,
     /// Replaces `//` by `/` in the path.
     pub merge_slashes: bool,
@@ -59,6 +55,8 @@ pub struct HttpConnectionManager {
     pub preserve_external_request_id: bool,
     /// Writes the `via` header if not empty.
     pub via: Arc<str>,
+    /// Tells the next proxy the name of a route's operation ([`super::route::Route::operation`]).
+    pub tells_operations: bool,
     /// Logs each request.
     pub access_logs: Vec<AccessLog>,
 }
@@ -79,27 +77,9 @@ pub enum Codec {
 pub enum RouteSource {
     /// Written into the listener.
     Inline(Arc<RouteConfig>),
-    /// The newest one with this name: [`super::RuntimeConfig::route_config`], so that a connection that stays open
-    /// sees route updates.
+    /// The newest one with this name: [`super::RuntimeConfig::route_config`], so that a connection
+    /// that stays open sees route updates.
     Rds(Arc<str>),
-}
-
-/// One HTTP filter. Closed: an unknown filter is refused, never skipped.
-#[derive(Clone, Debug)]
-pub enum HttpFilter {
-    /// Answers 403 `RBAC: access denied` when refused.
-    Rbac(Arc<Rbac>),
-    /// Delays or aborts requests; a route's own [`FaultConfig`] replaces the filter's.
-    Fault(Option<Arc<FaultConfig>>),
-    /// Answers preflight requests by the route's or virtual host's [`CorsPolicy`].
-    Cors,
-    /// Replaces the ALPN offered upstream by the chosen cluster's [`super::cluster::MeshAlpn`].
-    MeshAlpn,
-    /// Forwards the request; always last.
-    Router {
-        /// Does not add `x-envoy-*` headers.
-        suppress_envoy_headers: bool,
-    },
 }
 
 /// What `%2F` and `%5C` in a path mean.
@@ -138,7 +118,10 @@ pub struct ForwardClientCert {
 impl ForwardClientCert {
     /// Whether the peer's certificates themselves are written.
     pub fn tells_certificates(&self) -> bool {
-        let writes = matches!(self.mode, ForwardClientCertMode::AppendForward | ForwardClientCertMode::SanitizeSet);
+        let writes = matches!(
+            self.mode,
+            ForwardClientCertMode::AppendForward | ForwardClientCertMode::SanitizeSet
+        );
         writes && (self.details.cert || self.details.chain)
     }
 }
@@ -171,61 +154,4 @@ pub struct ClientCertDetails {
     pub cert: bool,
     /// `Chain="…"`.
     pub chain: bool,
-}
-
-/// Faults to inject.
-#[derive(Clone, Debug)]
-pub struct FaultConfig {
-    /// Wait before going on.
-    pub delay: Option<FaultDelay>,
-    /// Answer instead of going on.
-    pub abort: Option<FaultAbort>,
-    /// All must match, else there is no fault.
-    pub headers: Vec<HeaderMatcher>,
-}
-
-/// A delay.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FaultDelay {
-    /// How long.
-    pub duration: Duration,
-    /// For how many.
-    pub share: Share,
-}
-
-/// An abort.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FaultAbort {
-    /// The answer.
-    pub status: AbortStatus,
-    /// For how many.
-    pub share: Share,
-}
-
-/// The answer of an abort.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AbortStatus {
-    /// An HTTP status, with body `fault filter abort`.
-    Http(u16),
-    /// HTTP 200 with this `grpc-status`.
-    Grpc(u32),
-}
-
-/// Cross-origin rules of a route or virtual host.
-#[derive(Clone, Debug, Default)]
-pub struct CorsPolicy {
-    /// Origins that are allowed.
-    pub allow_origins: Vec<StringMatcher>,
-    /// `access-control-allow-methods`; empty writes none.
-    pub allow_methods: Arc<str>,
-    /// `access-control-allow-headers`; empty writes none.
-    pub allow_headers: Arc<str>,
-    /// `access-control-expose-headers`; empty writes none.
-    pub expose_headers: Arc<str>,
-    /// `access-control-max-age`; empty writes none.
-    pub max_age: Arc<str>,
-    /// Writes `access-control-allow-credentials: true`.
-    pub allow_credentials: bool,
-    /// Passes a preflight request on if its origin is not allowed; otherwise it is answered without CORS headers.
-    pub forward_unmatched_preflights: bool,
 }

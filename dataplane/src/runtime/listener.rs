@@ -1,10 +1,11 @@
-//! A listener: where connections are accepted, what is looked at before a filter chain is chosen, and the chains.
+//! A listener: where connections are accepted, what is looked at before a filter chain is chosen,
+//! and the chains.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     authz::Rbac, facts::ConnectionFacts, filter_chain::FilterChainMatcher, format::AccessLog,
-    http::HttpConnectionManager, route::ClusterChoice, secret::DownstreamTls,
+    http::HttpConnectionManager, limits::BufferLimit, secret::DownstreamTls, target::ClusterChoice,
 };
 
 /// A compiled listener.
@@ -12,11 +13,13 @@ use super::{
 pub struct Listener {
     /// Name, unique among listeners.
     pub name: Arc<str>,
-    /// Where it listens or, without `bind_to_port`, which original destinations it takes. Never empty.
+    /// Where it listens or, without `bind_to_port`, which original destinations it takes. Never
+    /// empty.
     pub addresses: Vec<SocketAddr>,
     /// Opens sockets; otherwise connections come from a listener with `use_original_dst`.
     pub bind_to_port: bool,
-    /// Gives a redirected connection to the listener of its original destination, and keeps it if there is none.
+    /// Gives a redirected connection to the listener of its original destination, and keeps it if
+    /// there is none.
     pub use_original_dst: bool,
     /// Whether traffic leaves or reaches the workload.
     pub direction: TrafficDirection,
@@ -30,6 +33,8 @@ pub struct Listener {
     pub default_chain: Option<Arc<FilterChain>>,
     /// Logs connections that no chain took.
     pub access_logs: Vec<AccessLog>,
+    /// How much a connection holds.
+    pub buffer: BufferLimit,
     /// Changes whenever anything about the listener does; connections of an older one are drained.
     pub version: u64,
 }
@@ -129,7 +134,8 @@ pub struct TcpProxy {
 }
 
 impl Listener {
-    /// The chain whose match says so, or `None` if only the default chain is left. See [`super::RuntimeConfig::find_chain`].
+    /// The chain whose match says so, or `None` if only the default chain is left. See
+    /// [`super::RuntimeConfig::find_chain`].
     pub fn matching_chain(&self, connection: &ConnectionFacts) -> Option<&Arc<FilterChain>> {
         self.matcher.find(connection).map(|index| &self.chains[index])
     }

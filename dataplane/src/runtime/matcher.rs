@@ -1,67 +1,13 @@
-//! Pre-compiled predicates that routes, policies and filters share: strings, headers, query parameters, shares.
+//! Pre-compiled predicates that routes, policies and filters share: strings, headers, query
+//! parameters, shares.
 //!
 //! Pure: no allocation on the matching path except where several header lines must be joined.
 
 use std::sync::Arc;
 
-use regex::Regex;
-
 use super::facts::RequestFacts;
-
-/// A predicate over one string. Case-insensitive patterns hold lower-case text.
-#[derive(Clone, Debug)]
-pub enum StringMatcher {
-    /// Equal.
-    Exact(Arc<str>),
-    /// Equal, ASCII case ignored.
-    ExactIgnoreCase(Arc<str>),
-    /// Begins with.
-    Prefix(Arc<str>),
-    /// Begins with, ASCII case ignored.
-    PrefixIgnoreCase(Arc<str>),
-    /// Ends with.
-    Suffix(Arc<str>),
-    /// Ends with, ASCII case ignored.
-    SuffixIgnoreCase(Arc<str>),
-    /// Contains.
-    Contains(Arc<str>),
-    /// Contains, ASCII case ignored.
-    ContainsIgnoreCase(Arc<str>),
-    /// The whole string matches; the expression is anchored when it is compiled.
-    Regex(Regex),
-}
-
-impl StringMatcher {
-    /// Whether `text` matches.
-    pub fn matches(&self, text: &str) -> bool {
-        match self {
-            Self::Exact(s) => **s == *text,
-            Self::ExactIgnoreCase(s) => s.eq_ignore_ascii_case(text),
-            Self::Prefix(s) => text.starts_with(&**s),
-            Self::PrefixIgnoreCase(s) => starts_with_ignore_case(text, s),
-            Self::Suffix(s) => text.ends_with(&**s),
-            Self::SuffixIgnoreCase(s) => ends_with_ignore_case(text, s),
-            Self::Contains(s) => text.contains(&**s),
-            Self::ContainsIgnoreCase(s) => text.to_ascii_lowercase().contains(&**s),
-            Self::Regex(regex) => regex.is_match(text),
-        }
-    }
-}
-
-/// Compiles an RE2 expression so that it must match the whole string, as every Envoy matcher does.
-pub fn anchored_regex(expression: &str) -> Result<Regex, regex::Error> {
-    Regex::new(&format!("^(?:{expression})$"))
-}
-
-/// Whether `text` begins with `prefix`, ASCII case ignored.
-pub(super) fn starts_with_ignore_case(text: &str, prefix: &str) -> bool {
-    text.as_bytes().get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix.as_bytes()))
-}
-
-fn ends_with_ignore_case(text: &str, suffix: &str) -> bool {
-    let start = text.len().checked_sub(suffix.len());
-    start.is_some_and(|start| text.as_bytes()[start..].eq_ignore_ascii_case(suffix.as_bytes()))
-}
+pub(super) use super::text::starts_with_ignore_case;
+pub use super::text::{StringMatcher, anchored_regex};
 
 /// What a header's value must be like.
 #[derive(Clone, Debug)]
@@ -87,8 +33,8 @@ pub struct HeaderMatcher {
     pub missing_is_empty: bool,
 }
 
-/// How far the lines of a field that is sent more than once must agree. Nobody knows which of them the application reads,
-/// or whether it joins them (RFC 9110 section 5.3).
+/// How far the lines of a field that is sent more than once must agree. Nobody knows which of them
+/// the application reads, or whether it joins them (RFC 9110 section 5.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reading {
     /// One of the lines matches: what routes ask, as in Envoy.
@@ -152,7 +98,9 @@ impl HeaderMatcher {
         match &self.value {
             ValueMatcher::Present(wanted) => *wanted,
             ValueMatcher::Text(matcher) => matcher.matches(text),
-            ValueMatcher::Range(range) => text.trim().parse().is_ok_and(|number: i64| range.contains(&number)),
+            ValueMatcher::Range(range) => {
+                text.trim().parse().is_ok_and(|number: i64| range.contains(&number))
+            }
         }
     }
 }
@@ -210,7 +158,7 @@ impl Share {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::facts::ConnectionFacts;
+    use crate::runtime::facts::fixture;
 
     #[test]
     fn string_matchers_follow_envoy() {
@@ -239,16 +187,8 @@ mod tests {
         for value in headers {
             map.append("x", value.parse().unwrap());
         }
-        let connection = ConnectionFacts::plaintext(([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into());
-        let request = RequestFacts {
-            connection: &connection,
-            method: "GET",
-            scheme: "http",
-            authority: "a",
-            path: "/",
-            remote_ip: connection.source.ip(),
-            headers: &map,
-        };
+        let connection = fixture::loopback();
+        let request = RequestFacts { headers: &map, ..fixture::get(&connection) };
         matcher.matches_by(reading, &request)
     }
 
@@ -262,8 +202,9 @@ mod tests {
 
     #[test]
     fn a_missing_header_matches_only_absence_or_emptiness() {
-        let check =
-            |lines: &[&str], value, invert, empty| read_header(lines, &header(value, invert, empty), Reading::Any);
+        let check = |lines: &[&str], value, invert, empty| {
+            read_header(lines, &header(value, invert, empty), Reading::Any)
+        };
         assert!(!check(&[], exact("a"), false, false));
         assert!(!check(&[], exact("a"), true, false));
         assert!(check(&[], exact("a"), true, true));
@@ -277,7 +218,13 @@ mod tests {
     }
 
     /// `envoy`: a route of Envoy 1.40 matches the lines.
-    fn check_lines(lines: &[&str], matcher: &HeaderMatcher, envoy: bool, possible: bool, certain: bool) {
+    fn check_lines(
+        lines: &[&str],
+        matcher: &HeaderMatcher,
+        envoy: bool,
+        possible: bool,
+        certain: bool,
+    ) {
         let read = |reading| read_header(lines, matcher, reading);
         let all = (read(Reading::Any), read(Reading::Possible), read(Reading::Certain));
         assert_eq!(all, (envoy, possible, certain), "{lines:?} {matcher:?}");
@@ -299,13 +246,26 @@ mod tests {
         check_lines(&["a", "a"], &is_not("a"), false, false, false);
         check_lines(&["b", "b"], &is_not("a"), true, true, true);
         check_lines(&["a", "b"], &is_not("a,b"), true, true, false);
-        check_lines(&["9", "3"], &header(ValueMatcher::Range(1..5), false, false), true, true, false);
-        check_lines(&["a", "b"], &header(ValueMatcher::Present(true), false, false), true, true, true);
+        check_lines(
+            &["9", "3"],
+            &header(ValueMatcher::Range(1..5), false, false),
+            true,
+            true,
+            false,
+        );
+        check_lines(
+            &["a", "b"],
+            &header(ValueMatcher::Present(true), false, false),
+            true,
+            true,
+            true,
+        );
     }
 
     #[test]
     fn query_parameters_match_by_first_value() {
-        let matcher = QueryMatcher { name: "a".into(), value: Some(StringMatcher::Exact("1".into())) };
+        let matcher =
+            QueryMatcher { name: "a".into(), value: Some(StringMatcher::Exact("1".into())) };
         assert!(matcher.matches(Some("b=2&a=1&a=3")));
         assert!(!matcher.matches(Some("a=3&a=1")));
         assert!(!matcher.matches(None));

@@ -1,13 +1,15 @@
-//! What the hot path executes: immutable structures with every expression compiled and every default filled in, and
-//! pure functions that match over them.
+//! What the hot path executes: immutable structures with every expression compiled and every
+//! default filled in, and pure functions that match over them.
 //!
-//! `compile` makes them out of xDS messages, `listen`, `http` and `tcp` read them. Nothing here knows protobuf,
-//! sockets, clocks or locks. A connection (L4) or request (L7) loads the [`RuntimeConfig`] once and passes the
-//! reference on, so that nobody sees half a change. Two things change below a configuration: the endpoint set in a
-//! cluster's state, and the content of a [`secret::SecretSlot`].
+//! `compile` makes them out of xDS messages, `listen`, `http` and `tcp` read them. Nothing here
+//! knows protobuf, sockets, clocks or locks. A connection (L4) or request (L7) loads the
+//! configuration once and passes the reference on, so that nobody sees half a change. One thing
+//! changes below a configuration, the content of a [`secret::SecretSlot`]; the state of upstreams
+//! (endpoints, counters, connections) is bound to a [`Cluster`] outside, in `upstream`.
 //!
-//! Names of clusters and route configurations are looked up in the configuration that a request has loaded, one hash
-//! each: so a route update reaches connections that stay open, and an update of one resource rebuilds no other.
+//! Names of clusters and route configurations are looked up in the configuration that a request has
+//! loaded, one hash each: so a route update reaches connections that stay open, and an update of
+//! one resource rebuilds no other.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -18,32 +20,40 @@ pub mod authz;
 pub mod cluster;
 pub mod endpoint;
 pub mod facts;
+pub mod filter;
 pub mod filter_chain;
+pub mod flags;
 pub mod format;
 pub mod http;
 pub mod limits;
 pub mod listener;
 pub mod matcher;
+pub mod metadata;
+pub mod path;
+pub mod rate_limit;
 pub mod route;
 pub mod secret;
+pub mod target;
+pub mod text;
 
 pub use self::{
     authz::{Rbac, Verdict},
     cluster::Cluster,
     facts::{ConnectionFacts, HeaderLookup, PeerCertificate, RequestFacts, TransportProtocol},
-    http::{HttpConnectionManager, HttpFilter, RouteSource},
+    filter::HttpFilter,
+    http::{HttpConnectionManager, RouteSource},
     listener::{FilterChain, Listener, TcpProxy, Terminal},
     route::{RouteConfig, RouteDecision},
 };
 
-/// One complete configuration; replaced as a whole.
+/// Listeners and routes of one complete configuration; its clusters stand beside it, each with its
+/// state (`worker::ActiveConfig`).
 #[derive(Default)]
 pub struct RuntimeConfig {
     /// Grows with every configuration.
     pub generation: u64,
     /// Sorted by name.
     pub listeners: Vec<Arc<Listener>>,
-    clusters: FxHashMap<Arc<str>, Arc<Cluster>>,
     routes: FxHashMap<Arc<str>, Arc<RouteConfig>>,
     by_destination: FxHashMap<SocketAddr, Arc<Listener>>,
 }
@@ -53,27 +63,15 @@ impl RuntimeConfig {
     pub fn new(
         generation: u64,
         mut listeners: Vec<Arc<Listener>>,
-        clusters: impl IntoIterator<Item = Arc<Cluster>>,
         routes: impl IntoIterator<Item = Arc<RouteConfig>>,
     ) -> Self {
         listeners.sort_by(|a, b| a.name.cmp(&b.name));
         Self {
             generation,
             by_destination: index_by_destination(&listeners),
-            clusters: clusters.into_iter().map(|cluster| (cluster.name.clone(), cluster)).collect(),
             routes: routes.into_iter().map(|routes| (routes.name.clone(), routes)).collect(),
             listeners,
         }
-    }
-
-    /// The cluster of this name, if it is ready.
-    pub fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
-        self.clusters.get(name)
-    }
-
-    /// Every cluster, in no order.
-    pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
-        self.clusters.values()
     }
 
     /// Every route configuration of RDS, in no order.
@@ -97,9 +95,10 @@ impl RuntimeConfig {
 
     /// The chain of `listener` for a connection, or `None` if it must be closed.
     ///
-    /// Services that are declared to speak HTTP share a listener with unknown destinations, so that what the inspector has
-    /// not recognised is left to the default chain. Bytes for such a service are kept from it: they would leave the mesh
-    /// past its routes and mutual TLS, while the codec answers 400 to what is no HTTP.
+    /// Services that are declared to speak HTTP share a listener with unknown destinations, so that
+    /// what the inspector has not recognised is left to the default chain. Bytes for such a service
+    /// are kept from it: they would leave the mesh past its routes and mutual TLS, while the codec
+    /// answers 400 to what is no HTTP.
     pub fn find_chain<'a>(
         &'a self,
         listener: &'a Listener,
@@ -111,7 +110,8 @@ impl RuntimeConfig {
             .or(listener.default_chain.as_ref())
     }
 
-    /// The chain that would take HTTP, if its routes name the very address that the connection goes to.
+    /// The chain that would take HTTP, if its routes name the very address that the connection goes
+    /// to.
     fn declared_http<'a>(
         &'a self,
         listener: &'a Listener,
@@ -128,8 +128,9 @@ impl RuntimeConfig {
         self.route_config(&manager.routes)?.names_address(destination).then_some(chain)
     }
 
-    /// The listener that takes connections redirected from this destination: the one of exactly this address, else the
-    /// one of this port on the wildcard address of the same family (Envoy's `use_original_dst`).
+    /// The listener that takes connections redirected from this destination: the one of exactly
+    /// this address, else the one of this port on the wildcard address of the same family (Envoy's
+    /// `use_original_dst`).
     pub fn listener_for_destination(&self, destination: SocketAddr) -> Option<&Arc<Listener>> {
         let wildcard = match destination {
             SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], destination.port())),
@@ -144,7 +145,6 @@ impl std::fmt::Debug for RuntimeConfig {
         f.debug_struct("RuntimeConfig")
             .field("generation", &self.generation)
             .field("listeners", &self.listeners.len())
-            .field("clusters", &self.clusters.len())
             .field("routes", &self.routes.len())
             .finish()
     }
@@ -152,7 +152,8 @@ impl std::fmt::Debug for RuntimeConfig {
 
 fn index_by_destination(listeners: &[Arc<Listener>]) -> FxHashMap<SocketAddr, Arc<Listener>> {
     let mut index = FxHashMap::default();
-    // A listener that opens sockets of its own can be a destination too, but never takes it from one that does not.
+    // A listener that opens sockets of its own can be a destination too, but never takes it from
+    // one that does not.
     for bound in [true, false] {
         for listener in listeners.iter().filter(|listener| listener.bind_to_port == bound) {
             for address in &listener.addresses {

@@ -8,15 +8,18 @@ use std::{
     sync::Arc,
 };
 
-use regex::Regex;
+use http::HeaderValue;
 use rustc_hash::FxHashMap;
 
 use super::{
-    action::{Action, RetryPolicy, WeightedCluster, has_prefix, split_port},
-    facts::RequestFacts,
+    action::{Action, RetryPolicy},
+    facts::{RequestFacts, split_port},
+    filter::FilterOverrides,
     format::HeaderMutations,
-    http::{CorsPolicy, FaultConfig},
+    limits::BodyLimit,
     matcher::{HeaderMatcher, QueryMatcher, Share},
+    path::PathMatcher,
+    rate_limit::RateLimit,
 };
 
 /// A compiled route configuration.
@@ -53,19 +56,12 @@ pub struct VirtualHost {
     pub attempt_count_in_request: bool,
     /// Adds `x-envoy-attempt-count` to responses.
     pub attempt_count_in_response: bool,
-    /// Faults and CORS rules.
+    /// What is set for filters.
     pub overrides: FilterOverrides,
-}
-
-/// Per-route settings of HTTP filters.
-#[derive(Clone, Debug, Default)]
-pub struct FilterOverrides {
-    /// Replaces the fault filter's own settings.
-    pub fault: Option<Arc<FaultConfig>>,
-    /// The CORS rules.
-    pub cors: Option<Arc<CorsPolicy>>,
-    /// RBAC instead of the filter's own: `Some(None)` switches the filter off here.
-    pub rbac: Option<Option<Arc<super::authz::Rbac>>>,
+    /// How requests become descriptors of rate limits.
+    pub rate_limits: Vec<RateLimit>,
+    /// How much of a request's body is kept, if not what the listener says.
+    pub body_limit: Option<BodyLimit>,
 }
 
 /// One route.
@@ -79,8 +75,13 @@ pub struct Route {
     pub action: Action,
     /// Header changes.
     pub headers: HeaderMutations,
-    /// Faults and CORS rules.
+    /// What is set for filters.
     pub overrides: FilterOverrides,
+    /// What a request of this route is called in traces, for the proxy at the other end
+    /// (`decorator.operation`).
+    pub operation: Option<HeaderValue>,
+    /// How much of a request's body is kept, if not what the virtual host says.
+    pub body_limit: Option<BodyLimit>,
 }
 
 /// What a request must be like; all parts must match.
@@ -96,63 +97,6 @@ pub struct RouteMatch {
     pub grpc: bool,
     /// Only this part of them.
     pub share: Share,
-}
-
-/// A predicate over the path without query.
-#[derive(Clone, Debug)]
-pub enum PathMatcher {
-    /// Equal.
-    Exact {
-        /// The path.
-        path: Arc<str>,
-        /// ASCII case counts.
-        case_sensitive: bool,
-    },
-    /// Begins with.
-    Prefix {
-        /// The prefix.
-        path: Arc<str>,
-        /// ASCII case counts.
-        case_sensitive: bool,
-    },
-    /// Equal, or begins with it and a slash.
-    Segments {
-        /// The prefix, without a slash at its end.
-        path: Arc<str>,
-        /// ASCII case counts.
-        case_sensitive: bool,
-    },
-    /// The whole path matches.
-    Regex(Regex),
-    /// A CONNECT request.
-    Connect,
-}
-
-impl PathMatcher {
-    /// Whether the request's path matches.
-    pub fn matches(&self, request: &RequestFacts<'_>) -> bool {
-        let path = request.path_only();
-        match self {
-            Self::Exact { path: wanted, case_sensitive: true } => **wanted == *path,
-            Self::Exact { path: wanted, case_sensitive: false } => wanted.eq_ignore_ascii_case(path),
-            Self::Prefix { path: prefix, case_sensitive } => has_prefix(path, prefix, *case_sensitive),
-            Self::Segments { path: prefix, case_sensitive } => {
-                has_prefix(path, prefix, *case_sensitive)
-                    && matches!(path.as_bytes().get(prefix.len()), None | Some(b'/'))
-            }
-            Self::Regex(expression) => expression.is_match(path),
-            Self::Connect => request.method == "CONNECT",
-        }
-    }
-
-    /// How many bytes of a matching path a prefix rewrite replaces.
-    pub(super) fn literal_len(&self, path: &str) -> usize {
-        match self {
-            Self::Prefix { path: prefix, .. } | Self::Segments { path: prefix, .. } => prefix.len().min(path.len()),
-            Self::Exact { .. } | Self::Regex(_) => path.len(),
-            Self::Connect => 0,
-        }
-    }
 }
 
 impl RouteMatch {
@@ -175,50 +119,9 @@ impl RouteMatch {
 
 fn is_grpc(request: &RequestFacts<'_>) -> bool {
     let content_type = request.header("content-type").unwrap_or_default();
-    content_type.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
-}
-
-/// One cluster, several by weight, or one that a header names.
-#[derive(Clone, Debug)]
-pub enum ClusterChoice {
-    /// This one.
-    One(Arc<str>),
-    /// By weight.
-    Weighted(WeightedClusters),
-    /// The one that the header of this lower-case name names; none if it is missing.
-    Header(Arc<str>),
-}
-
-/// Several clusters of which one is chosen by weight.
-#[derive(Clone, Debug)]
-pub struct WeightedClusters {
-    clusters: Vec<WeightedCluster>,
-    total: u64,
-}
-
-impl WeightedClusters {
-    /// Sums the weights up; `None` if the sum is zero.
-    pub fn new(clusters: Vec<WeightedCluster>) -> Option<Self> {
-        let total = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
-        (total > 0).then_some(Self { clusters, total })
-    }
-
-    /// Every target.
-    pub fn clusters(&self) -> &[WeightedCluster] {
-        &self.clusters
-    }
-
-    /// The target for a random number: over all numbers each gets its share.
-    pub fn pick(&self, random: u64) -> &WeightedCluster {
-        let mut point = random % self.total;
-        let chosen = self.clusters.iter().find(|cluster| {
-            let weight = u64::from(cluster.weight);
-            let inside = point < weight;
-            point = point.saturating_sub(weight);
-            inside
-        });
-        chosen.expect("the point is below the sum of the weights")
-    }
+    content_type
+        .strip_prefix("application/grpc")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
 }
 
 /// What was found for a request.
@@ -244,7 +147,11 @@ impl RouteConfig {
     ///
     /// # Errors
     /// The domain that two of them claim (Envoy refuses that too).
-    pub fn new(name: Arc<str>, ignore_port: bool, virtual_hosts: Vec<VirtualHost>) -> Result<Self, Arc<str>> {
+    pub fn new(
+        name: Arc<str>,
+        ignore_port: bool,
+        virtual_hosts: Vec<VirtualHost>,
+    ) -> Result<Self, Arc<str>> {
         Ok(Self {
             name,
             headers: HeaderMutations::default(),
@@ -277,7 +184,8 @@ impl RouteConfig {
         self.hosts.find(host).map(|index| &self.virtual_hosts[index])
     }
 
-    /// Whether a virtual host has this address as one of its domains, with or without the port; `*` does not count.
+    /// Whether a virtual host has this address as one of its domains, with or without the port; `*`
+    /// does not count.
     pub fn names_address(&self, address: SocketAddr) -> bool {
         let host = match address.ip() {
             IpAddr::V4(ip) => ip.to_string(),
@@ -287,7 +195,8 @@ impl RouteConfig {
         exact.contains_key(&*host) || exact.contains_key(&*format!("{host}:{}", address.port()))
     }
 
-    /// What to do with a request; `random` decides about shares of routes (not about weights of clusters).
+    /// What to do with a request; `random` decides about shares of routes (not about weights of
+    /// clusters).
     pub fn find(&self, request: &RequestFacts<'_>, random: u64) -> RouteDecision<'_> {
         let Some(host) = self.virtual_host(request.authority) else { return RouteDecision::NoHost };
         if host.require_tls && request.scheme != "https" {

@@ -1,7 +1,8 @@
-//! Where TLS contexts get their certificates and roots: the workload's own identity, or a named slot that secrets
-//! from the control plane fill.
+//! Where TLS contexts get their certificates and roots: the workload's own identity, or a named
+//! slot that secrets from the control plane fill.
 //!
-//! A slot outlives configurations, so that a rotated secret changes no listener. Key material is never shown.
+//! A slot outlives configurations, so that a rotated secret changes no listener. Key material is
+//! never shown.
 
 use std::{
     fmt,
@@ -43,7 +44,8 @@ impl fmt::Debug for SecretMaterial {
     }
 }
 
-/// The current content of a named secret; empty until it arrives. Compare by pointer to see a change.
+/// The current content of a named secret; empty until it arrives. Compare by pointer to see a
+/// change.
 pub struct SecretSlot {
     name: Arc<str>,
     material: ArcSwapOption<SecretMaterial>,
@@ -160,8 +162,8 @@ pub struct DownstreamTls {
     pub alpn: Vec<Arc<str>>,
     /// Versions that we agree to.
     pub versions: TlsVersions,
-    /// The suites of TLS 1.2 that we agree to, as OpenSSL names them; empty means all that we have. Those of TLS 1.3 are
-    /// never chosen among.
+    /// The suites of TLS 1.2 that we agree to, as OpenSSL names them; empty means all that we have.
+    /// Those of TLS 1.3 are never chosen among.
     pub suites: Vec<Arc<str>>,
 }
 
@@ -170,13 +172,16 @@ pub struct DownstreamTls {
 pub struct UpstreamTls {
     /// Our certificate, if the server is to get one.
     pub certificate: Option<SecretRef>,
-    /// How the server's certificate is checked; `None` accepts any (`insecureSkipVerify`, and Envoy without a context).
+    /// How the server's certificate is checked; `None` accepts any (`insecureSkipVerify`, and Envoy
+    /// without a context).
     pub validation: Option<PeerValidation>,
     /// Server name to send.
     pub sni: Option<Arc<str>>,
-    /// Sends the endpoint's host name as server name where it has one, rather than `sni` (`auto_host_sni`).
+    /// Sends the endpoint's host name as server name where it has one, rather than `sni`
+    /// (`auto_host_sni`).
     pub sni_from_endpoint: bool,
-    /// The server's certificate must also match the server name that was sent (`auto_sni_san_validation`).
+    /// The server's certificate must also match the server name that was sent
+    /// (`auto_sni_san_validation`).
     pub match_server_name: bool,
     /// ALPN to offer; may be empty. [`super::cluster::MeshAlpn`] overrides it per request.
     pub alpn: Vec<Arc<str>>,

@@ -1,5 +1,5 @@
-//! Access logs: renders compiled formats over what is known of a request or connection, and hands lines to one writer
-//! thread, so that no worker ever waits for a disk or a terminal.
+//! Access logs: renders compiled formats over what is known of a request or connection, and hands
+//! lines to one writer thread, so that no worker ever waits for a disk or a terminal.
 //!
 //! The same operators also render header values. Spec: Envoy "Access logging".
 
@@ -22,10 +22,11 @@ use std::{
 use http::HeaderMap;
 use time::OffsetDateTime;
 
-use super::Flags;
 use crate::runtime::{
     facts::{ConnectionFacts, HeaderLookup},
+    flags::Flags,
     format::{AccessLog, Field, FormatOp, LogFilter, LogFormat, LogSink},
+    metadata::{Metadata, fields_to_json},
 };
 
 /// Lines that may wait for the writer; what comes on top is counted and dropped.
@@ -103,11 +104,17 @@ pub struct Entry<'a> {
     pub chain: &'a str,
     /// TLS towards downstream.
     pub tls: Option<&'a TlsFacts>,
+    /// What filters have found out.
+    pub metadata: Option<&'a Metadata>,
 }
 
 impl<'a> Entry<'a> {
     /// An entry of a connection that carries no HTTP, about which nothing else is known yet.
-    pub fn of_connection(connection: &'a ConnectionFacts, start: SystemTime, duration: Duration) -> Self {
+    pub fn of_connection(
+        connection: &'a ConnectionFacts,
+        start: SystemTime,
+        duration: Duration,
+    ) -> Self {
         Self {
             start,
             duration,
@@ -137,6 +144,7 @@ impl<'a> Entry<'a> {
             route: "",
             chain: "",
             tls: None,
+            metadata: None,
         }
     }
 
@@ -149,12 +157,14 @@ impl<'a> Entry<'a> {
         let host = |address: SocketAddr| Some(Cow::Owned(address.ip().to_string()));
         let peer = self.connection.peer.as_deref();
         match field {
-            Field::RequestHeader(name, other) => {
-                self.request_header(name).or_else(|| other.as_deref().and_then(|name| self.request_header(name)))
-            }
+            Field::RequestHeader(name, other) => self
+                .request_header(name)
+                .or_else(|| other.as_deref().and_then(|name| self.request_header(name))),
             Field::ResponseHeader(name, other) => {
                 let headers = self.response_headers?;
-                headers.header(name).or_else(|| other.as_deref().and_then(|name| headers.header(name)))
+                headers
+                    .header(name)
+                    .or_else(|| other.as_deref().and_then(|name| headers.header(name)))
             }
             Field::Trailer(name) => self.trailers?.header(name),
             Field::StartTime(format) => Some(Cow::Owned(format_time(self.start, format))),
@@ -179,10 +189,14 @@ impl<'a> Entry<'a> {
             Field::DownstreamRemoteAddressWithoutPort => host(self.remote),
             Field::DownstreamDirectRemoteAddress => shown(self.connection.source),
             Field::DownstreamDirectRemoteAddressWithoutPort => host(self.connection.source),
-            Field::RequestedServerName => text(self.connection.server_name.as_deref().unwrap_or_default()),
+            Field::RequestedServerName => {
+                text(self.connection.server_name.as_deref().unwrap_or_default())
+            }
             Field::RouteName => text(self.route),
             Field::FilterChainName => text(self.chain),
-            Field::DownstreamPeerUriSan => peer.filter(|p| !p.uri_sans.is_empty()).map(|p| p.uri_sans.join(",").into()),
+            Field::DownstreamPeerUriSan => {
+                peer.filter(|p| !p.uri_sans.is_empty()).map(|p| p.uri_sans.join(",").into())
+            }
             Field::DownstreamLocalUriSan => self
                 .tls
                 .map(|tls| &tls.local_uri_sans)
@@ -192,8 +206,18 @@ impl<'a> Entry<'a> {
             Field::DownstreamTlsVersion => text(self.tls.map_or("", |tls| tls.version)),
             Field::DownstreamTlsCipher => text(self.tls.map_or("", |tls| tls.cipher)),
             Field::Hostname => hostname().map(Cow::Owned),
+            Field::DynamicMetadata(namespace, path) => self.metadata_at(namespace, path),
             Field::Absent => None,
         }
+    }
+
+    fn metadata_at(&self, namespace: &str, path: &[Arc<str>]) -> Option<Cow<'a, str>> {
+        let metadata = self.metadata?;
+        let text = match path {
+            [] => fields_to_json(metadata.fields(namespace)?).to_string(),
+            path => metadata.get(namespace, path)?.to_string(),
+        };
+        Some(Cow::Owned(text))
     }
 
     fn request_header(&self, name: &str) -> Option<Cow<'a, str>> {
@@ -226,7 +250,9 @@ impl<'a> Entry<'a> {
         match filter {
             LogFilter::All => true,
             LogFilter::ResponseFlags(wanted) if wanted.is_empty() => self.flags.any(),
-            LogFilter::ResponseFlags(wanted) => self.flags.names().any(|name| wanted.iter().any(|w| **w == *name)),
+            LogFilter::ResponseFlags(wanted) => {
+                self.flags.names().any(|name| wanted.iter().any(|w| **w == *name))
+            }
             LogFilter::StatusAtLeast(least) => self.status >= *least,
             LogFilter::AnyOf(filters) => filters.iter().any(|filter| self.passes(filter)),
             LogFilter::AllOf(filters) => filters.iter().all(|filter| self.passes(filter)),
@@ -237,8 +263,10 @@ impl<'a> Entry<'a> {
         match format {
             LogFormat::Text(format) => self.render(format, "-"),
             LogFormat::Json(fields) => {
-                let object: serde_json::Map<String, serde_json::Value> =
-                    fields.iter().map(|(name, format)| (name.to_string(), self.json(format))).collect();
+                let object: serde_json::Map<String, serde_json::Value> = fields
+                    .iter()
+                    .map(|(name, format)| (name.to_string(), self.json(format)))
+                    .collect();
                 let mut line = serde_json::Value::Object(object).to_string();
                 line.push('\n');
                 line
@@ -248,10 +276,14 @@ impl<'a> Entry<'a> {
 
     /// A single operator keeps its type: numbers stay numbers, no value is null.
     fn json(&self, format: &[FormatOp]) -> serde_json::Value {
-        let [FormatOp::Field { field, limit }] = format else { return self.render(format, "-").into() };
+        let [FormatOp::Field { field, limit }] = format else {
+            return self.render(format, "-").into();
+        };
         match (self.value(field), is_number(field)) {
             (None, _) => serde_json::Value::Null,
-            (Some(value), true) => value.parse::<u64>().map_or_else(|_| (*value).into(), Into::into),
+            (Some(value), true) => {
+                value.parse::<u64>().map_or_else(|_| (*value).into(), Into::into)
+            }
             (Some(value), false) => cut(&value, *limit).into(),
         }
     }
@@ -290,7 +322,8 @@ fn cut(text: &str, limit: Option<usize>) -> &str {
     }
 }
 
-/// Formats UTC time; an empty format is ISO 8601 with milliseconds. What strftime knows and we do not stays as it is.
+/// Formats UTC time; an empty format is ISO 8601 with milliseconds. What strftime knows and we do
+/// not stays as it is.
 fn format_time(at: SystemTime, format: &str) -> String {
     let at = OffsetDateTime::from(at);
     let format = if format.is_empty() { "%Y-%m-%dT%H:%M:%S.%3fZ" } else { format };
@@ -348,7 +381,9 @@ impl LogWriter {
     /// The thread cannot be started.
     pub fn start() -> io::Result<Self> {
         let (lines, received) = sync_channel(QUEUE);
-        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_lines(&received))?;
+        std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || write_lines(&received))?;
         Ok(Self { lines, dropped: Arc::default() })
     }
 
@@ -454,7 +489,8 @@ mod tests {
 
     #[test]
     fn a_line_is_rendered_as_envoy_does() {
-        let connection = ConnectionFacts::plaintext(([10, 0, 0, 5], 4000).into(), ([10, 0, 0, 9], 80).into());
+        let connection =
+            ConnectionFacts::plaintext(([10, 0, 0, 5], 4000).into(), ([10, 0, 0, 9], 80).into());
         let mut headers = HeaderMap::new();
         headers.insert("x-request-id", "abc-def".parse().unwrap());
         let ops = [
@@ -467,7 +503,10 @@ mod tests {
             FormatOp::Literal(" ".into()),
             field(Field::ResponseFlags),
             FormatOp::Literal(" ".into()),
-            FormatOp::Field { field: Field::RequestHeader("x-request-id".into(), None), limit: Some(3) },
+            FormatOp::Field {
+                field: Field::RequestHeader("x-request-id".into(), None),
+                limit: Some(3),
+            },
             FormatOp::Literal(" ".into()),
             field(Field::UpstreamTransportFailureReason),
             FormatOp::Literal(" ".into()),
@@ -479,39 +518,53 @@ mod tests {
 
     #[test]
     fn json_keeps_numbers_and_nulls() {
-        let connection = ConnectionFacts::plaintext(([10, 0, 0, 5], 4000).into(), ([10, 0, 0, 9], 80).into());
+        let connection =
+            ConnectionFacts::plaintext(([10, 0, 0, 5], 4000).into(), ([10, 0, 0, 9], 80).into());
         let headers = HeaderMap::new();
         let format = LogFormat::Json(vec![
             ("bytes".into(), vec![field(Field::BytesSent)].into()),
             ("failure".into(), vec![field(Field::UpstreamTransportFailureReason)].into()),
             (
                 "line".into(),
-                vec![field(Field::RequestHeader(":method".into(), None)), FormatOp::Literal("!".into())].into(),
+                vec![
+                    field(Field::RequestHeader(":method".into(), None)),
+                    FormatOp::Literal("!".into()),
+                ]
+                .into(),
             ),
         ]);
-        assert_eq!(entry(&connection, &headers).line(&format), "{\"bytes\":12,\"failure\":null,\"line\":\"GET!\"}\n");
+        assert_eq!(
+            entry(&connection, &headers).line(&format),
+            "{\"bytes\":12,\"failure\":null,\"line\":\"GET!\"}\n"
+        );
     }
 
     #[test]
     fn filters_decide_what_is_logged() {
-        let connection = ConnectionFacts::plaintext(([10, 0, 0, 5], 4000).into(), ([10, 0, 0, 9], 80).into());
+        let connection =
+            ConnectionFacts::plaintext(([10, 0, 0, 5], 4000).into(), ([10, 0, 0, 9], 80).into());
         let headers = HeaderMap::new();
         let mut entry = entry(&connection, &headers);
-        let any = LogFilter::AnyOf(vec![LogFilter::StatusAtLeast(400), LogFilter::ResponseFlags(vec![])]);
+        let any =
+            LogFilter::AnyOf(vec![LogFilter::StatusAtLeast(400), LogFilter::ResponseFlags(vec![])]);
         assert!(!entry.passes(&any));
         entry.flags = Flags::NO_ROUTE;
         assert!(entry.passes(&any));
         assert!(!entry.passes(&LogFilter::ResponseFlags(vec!["UH".into()])));
         entry.status = 404;
-        assert!(entry.passes(&LogFilter::AllOf(vec![LogFilter::StatusAtLeast(400), LogFilter::All])));
+        assert!(
+            entry.passes(&LogFilter::AllOf(vec![LogFilter::StatusAtLeast(400), LogFilter::All]))
+        );
     }
 
     #[test]
     fn times_follow_strftime() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456);
-        for (format, expected) in
-            [("%s", "1700000000"), ("%F %T.%6f", "2023-11-14 22:13:20.123456"), ("%d/%b/%Y%%", "14/Nov/2023%")]
-        {
+        for (format, expected) in [
+            ("%s", "1700000000"),
+            ("%F %T.%6f", "2023-11-14 22:13:20.123456"),
+            ("%d/%b/%Y%%", "14/Nov/2023%"),
+        ] {
             assert_eq!(format_time(at, format), expected);
         }
     }

@@ -1,7 +1,9 @@
-//! Istio's standard metrics: one set of counters per worker and label set, merged and rendered when scraped.
+//! Istio's standard metrics: one set of counters per worker and label set, merged and rendered when
+//! scraped.
 //!
-//! A worker alone writes its counters, so that an increment touches no contended cache line; its table is locked only
-//! to add a label set and to scrape. Names and labels: Istio "standard metrics"; what is not known is `unknown`.
+//! A worker alone writes its counters, so that an increment touches no contended cache line; its
+//! table is locked only to add a label set and to scrape. Names and labels: Istio "standard
+//! metrics"; what is not known is `unknown`.
 
 use std::{
     collections::BTreeMap,
@@ -16,11 +18,12 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-use super::Flags;
 use crate::{
     identity::IdentityWatch,
-    runtime::{cluster::ServiceLabel, limits::Limit, listener::TrafficDirection},
-    upstream::Workload,
+    runtime::{
+        cluster::ServiceLabel, endpoint::Workload, filter::Counter, flags::Flags, limits::Limit,
+        listener::TrafficDirection,
+    },
 };
 
 /// Upper bounds of Envoy's default histogram buckets, in milliseconds or bytes.
@@ -97,7 +100,11 @@ pub struct Service {
 
 impl From<&ServiceLabel> for Service {
     fn from(label: &ServiceLabel) -> Self {
-        Self { host: label.host.clone(), name: label.name.clone(), namespace: label.namespace.clone() }
+        Self {
+            host: label.host.clone(),
+            name: label.name.clone(),
+            namespace: label.namespace.clone(),
+        }
     }
 }
 
@@ -217,9 +224,15 @@ pub struct WorkerMetrics {
     requests: Table<RequestKey, RequestSeries>,
     connections: Table<ConnectionKey, ConnectionSeries>,
     crossings: Crossings,
+    filters: Table<(Counter, Arc<str>), AtomicU64>,
 }
 
 impl WorkerMetrics {
+    /// Counts one more for a filter; `value` is its label's.
+    pub fn count(&self, counter: Counter, value: &Arc<str>) {
+        self.filters.series(&(counter, Arc::clone(value))).fetch_add(1, Relaxed);
+    }
+
     /// Counts that a peer has crossed a limit.
     pub fn exceeded(&self, direction: Direction, limit: Limit) {
         self.crossings[direction as usize][limit as usize].fetch_add(1, Relaxed);
@@ -263,12 +276,24 @@ impl Metrics {
         let mut requests: BTreeMap<String, MergedRequests> = BTreeMap::new();
         let mut connections: BTreeMap<String, [u64; 4]> = BTreeMap::new();
         let mut crossings = [[0; Limit::ALL.len()]; 2];
+        let mut filters: BTreeMap<&str, BTreeMap<String, u64>> = BTreeMap::new();
         for worker in self.workers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            worker.requests.each(|key, series| requests.entry(labels.request(key)).or_default().add(series));
+            worker
+                .requests
+                .each(|key, series| requests.entry(labels.request(key)).or_default().add(series));
             worker.connections.each(|key, series| {
                 let merged = connections.entry(labels.connection(key)).or_default();
                 let counters = [&series.opened, &series.closed, &series.sent, &series.received];
-                merged.iter_mut().zip(counters).for_each(|(sum, counter)| *sum += counter.load(Relaxed));
+                merged
+                    .iter_mut()
+                    .zip(counters)
+                    .for_each(|(sum, counter)| *sum += counter.load(Relaxed));
+            });
+            worker.filters.each(|(counter, value), count| {
+                let mut labels = String::new();
+                spell(&mut labels, counter.label, value);
+                let counted = filters.entry(counter.name).or_default().entry(labels).or_default();
+                *counted += count.load(Relaxed);
             });
             let counters = crossings.iter_mut().flatten().zip(worker.crossings.iter().flatten());
             counters.for_each(|(sum, counter)| *sum += counter.load(Relaxed));
@@ -277,11 +302,15 @@ impl Metrics {
         render_requests(&mut text, &requests);
         render_connections(&mut text, &connections);
         render_crossings(&mut text, &crossings);
+        render_filters(&mut text, &filters);
         text
     }
 
     fn principal(&self) -> String {
-        self.identity.borrow().as_ref().map_or_else(String::new, |identity| identity.spiffe_id.to_string())
+        self.identity
+            .borrow()
+            .as_ref()
+            .map_or_else(String::new, |identity| identity.spiffe_id.to_string())
     }
 }
 
@@ -296,7 +325,10 @@ impl MergedRequests {
         self.total += series.total.load(Relaxed);
         let parts = [&series.duration, &series.request_bytes, &series.response_bytes];
         for ((counts, sum), part) in self.histograms.iter_mut().zip(parts) {
-            counts.iter_mut().zip(&part.counts).for_each(|(count, from)| *count += from.load(Relaxed));
+            counts
+                .iter_mut()
+                .zip(&part.counts)
+                .for_each(|(count, from)| *count += from.load(Relaxed));
             *sum += part.sum_thousandths.load(Relaxed);
         }
     }
@@ -307,7 +339,8 @@ fn render_requests(text: &mut String, requests: &BTreeMap<String, MergedRequests
     for (labels, merged) in requests {
         let _ = writeln!(text, "istio_requests_total{{{labels}}} {}", merged.total);
     }
-    let names = ["istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"];
+    let names =
+        ["istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"];
     for (index, name) in names.into_iter().enumerate() {
         let _ = writeln!(text, "# TYPE {name} histogram");
         for (labels, merged) in requests {
@@ -317,9 +350,17 @@ fn render_requests(text: &mut String, requests: &BTreeMap<String, MergedRequests
     }
 }
 
-fn render_histogram(text: &mut String, name: &str, labels: &str, counts: &[u64], sum_thousandths: u64) {
+fn render_histogram(
+    text: &mut String,
+    name: &str,
+    labels: &str,
+    counts: &[u64],
+    sum_thousandths: u64,
+) {
     let mut total = 0;
-    for (count, bound) in counts.iter().zip(BUCKETS.iter().map(ToString::to_string).chain(["+Inf".to_owned()])) {
+    for (count, bound) in
+        counts.iter().zip(BUCKETS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]))
+    {
         total += count;
         let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {total}");
     }
@@ -352,6 +393,15 @@ fn render_crossings(text: &mut String, crossings: &[[u64; Limit::ALL.len()]; 2])
     }
 }
 
+fn render_filters(text: &mut String, filters: &BTreeMap<&str, BTreeMap<String, u64>>) {
+    for (name, series) in filters {
+        let _ = writeln!(text, "# TYPE {name} counter");
+        for (labels, count) in series {
+            let _ = writeln!(text, "{name}{{{labels}}} {count}");
+        }
+    }
+}
+
 /// Spells label sets.
 struct Labels<'a> {
     node: &'a Node,
@@ -368,9 +418,14 @@ struct Side<'a> {
 
 impl Labels<'_> {
     fn request(&self, key: &RequestKey) -> String {
-        let mut text = self.common(&key.connection, if key.grpc_status.is_some() { "grpc" } else { "http" });
+        let mut text =
+            self.common(&key.connection, if key.grpc_status.is_some() { "grpc" } else { "http" });
         let grpc_status = key.grpc_status.map(|status| status.to_string()).unwrap_or_default();
-        let _ = write!(text, ",response_code=\"{}\",grpc_response_status=\"{grpc_status}\"", key.status);
+        let _ = write!(
+            text,
+            ",response_code=\"{}\",grpc_response_status=\"{grpc_status}\"",
+            key.status
+        );
         text
     }
 
@@ -411,8 +466,10 @@ impl Labels<'_> {
 }
 
 fn side_labels(text: &mut String, side: &str, of: &Side<'_>) {
-    let namespace_of_principal = of.principal.split("/ns/").nth(1).and_then(|rest| rest.split('/').next());
-    let namespace = Some(&*of.workload.namespace).filter(|n| !n.is_empty()).or(namespace_of_principal);
+    let namespace_of_principal =
+        of.principal.split("/ns/").nth(1).and_then(|rest| rest.split('/').next());
+    let namespace =
+        Some(&*of.workload.namespace).filter(|n| !n.is_empty()).or(namespace_of_principal);
     for (name, value) in [
         ("workload", &*of.workload.name),
         ("workload_namespace", namespace.unwrap_or_default()),
@@ -445,8 +502,12 @@ fn security(key: &ConnectionKey) -> &'static str {
 }
 
 fn label(text: &mut String, name: &str, value: &str) {
-    let value = if value.is_empty() { "unknown" } else { value };
-    let _ = write!(text, ",{name}=\"");
+    text.push(',');
+    spell(text, name, if value.is_empty() { "unknown" } else { value });
+}
+
+fn spell(text: &mut String, name: &str, value: &str) {
+    let _ = write!(text, "{name}=\"");
     for character in value.chars() {
         match character {
             '\\' => text.push_str("\\\\"),
@@ -493,12 +554,14 @@ mod tests {
     #[test]
     fn workers_are_merged_under_istios_labels() {
         let metrics = metrics();
-        let key = RequestKey { connection: connection(Reporter::Source), status: 200, grpc_status: None };
+        let key =
+            RequestKey { connection: connection(Reporter::Source), status: 200, grpc_status: None };
         for _ in 0..2 {
             metrics.worker().requests(&key).record(Duration::from_millis(3), 10, 20);
         }
         let text = metrics.render();
-        let line = text.lines().find(|line| line.starts_with("istio_requests_total")).expect("a sample");
+        let line =
+            text.lines().find(|line| line.starts_with("istio_requests_total")).expect("a sample");
         for part in [
             "reporter=\"source\"",
             "source_workload=\"productpage-v1\"",
@@ -518,11 +581,11 @@ mod tests {
         }
         assert!(line.ends_with("} 2"), "{line}");
         let bucket = |bound| format!("le=\"{bound}\"}} 2");
+        assert!(text.lines().any(|l| l.starts_with("istio_request_duration_milliseconds_bucket")
+            && l.ends_with(&bucket("5"))));
         assert!(
-            text.lines()
-                .any(|l| l.starts_with("istio_request_duration_milliseconds_bucket") && l.ends_with(&bucket("5")))
+            text.lines().any(|l| l.starts_with("istio_request_bytes_sum") && l.ends_with(" 20"))
         );
-        assert!(text.lines().any(|l| l.starts_with("istio_request_bytes_sum") && l.ends_with(" 20")));
     }
 
     #[test]
@@ -532,7 +595,10 @@ mod tests {
         let key = ConnectionKey { peer: unknown, ..connection(Reporter::Destination) };
         metrics.worker().connections(&key).opened.fetch_add(1, Relaxed);
         let text = metrics.render();
-        let line = text.lines().find(|line| line.starts_with("istio_tcp_connections_opened_total")).expect("a sample");
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("istio_tcp_connections_opened_total"))
+            .expect("a sample");
         assert!(line.contains("connection_security_policy=\"mutual_tls\""), "{line}");
         assert!(line.contains("source_workload_namespace=\"shop\""), "{line}");
         assert!(line.contains("destination_workload=\"productpage-v1\""), "{line}");

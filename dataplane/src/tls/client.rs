@@ -1,7 +1,8 @@
-//! Originating TLS towards an upstream: server name, ALPN list, our certificate, and whom we accept.
+//! Originating TLS towards an upstream: server name, ALPN list, our certificate, and whom we
+//! accept.
 //!
-//! The ALPN list may be overridden per connection (Istio marks what a mutual-TLS connection carries by it), so built
-//! configurations are kept per list.
+//! The ALPN list may be overridden per connection (Istio marks what a mutual-TLS connection carries
+//! by it), so built configurations are kept per list.
 
 use std::{
     io,
@@ -71,8 +72,14 @@ impl ClientContext {
     /// Performs the handshake, offering `alpn`.
     ///
     /// # Errors
-    /// An I/O error that carries the cause: no certificate yet, a refused server, a broken handshake.
-    pub async fn connect<IO>(&self, stream: IO, alpn: &[Arc<str>], names: Names<'_>) -> io::Result<Connected<IO>>
+    /// An I/O error that carries the cause: no certificate yet, a refused server, a broken
+    /// handshake.
+    pub async fn connect<IO>(
+        &self,
+        stream: IO,
+        alpn: &[Arc<str>],
+        names: Names<'_>,
+    ) -> io::Result<Connected<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
@@ -109,9 +116,14 @@ impl ClientContext {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(supported(self.spec.versions))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verify::ServerVerifier::new(checks.clone(), provider())));
+            .with_custom_certificate_verifier(Arc::new(verify::ServerVerifier::new(
+                checks.clone(),
+                provider(),
+            )));
         let mut base = match &sources.certificate {
-            Some(source) => builder.with_client_cert_resolver(Arc::new(Always(source.certified_key()?))),
+            Some(source) => {
+                builder.with_client_cert_resolver(Arc::new(Always(source.certified_key()?)))
+            }
             None => builder.with_no_client_auth(),
         };
         base.resumption = Resumption::disabled();
@@ -119,7 +131,8 @@ impl ClientContext {
     }
 }
 
-/// A client of servers that nobody vouches for, such as a workload's own HTTPS probe; it shows no certificate.
+/// A client of servers that nobody vouches for, such as a workload's own HTTPS probe; it shows no
+/// certificate.
 pub(crate) fn unverified_client(alpn: &[&[u8]]) -> Result<ClientConfig, rustls::Error> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
@@ -136,7 +149,8 @@ fn server_name(name: Option<&str>) -> Result<ServerName<'static>, TlsError> {
         None => Ok(ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into())),
         Some(name) => match name.parse::<IpAddr>() {
             Ok(address) => Ok(ServerName::IpAddress(address.into())),
-            Err(_) => ServerName::try_from(name.to_owned()).map_err(|_| TlsError::ServerName(name.to_owned())),
+            Err(_) => ServerName::try_from(name.to_owned())
+                .map_err(|_| TlsError::ServerName(name.to_owned())),
         },
     }
 }
@@ -151,7 +165,8 @@ impl Lists {
     }
 
     fn with_alpn(&self, alpn: &[Arc<str>]) -> Arc<ClientConfig> {
-        let wanted: Vec<Vec<u8>> = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        let wanted: Vec<Vec<u8>> =
+            alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         let mut variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, config)) = variants.iter().find(|(list, _)| *list == wanted) {
             return Arc::clone(config);
@@ -169,7 +184,11 @@ impl Lists {
 struct Always(Arc<CertifiedKey>);
 
 impl ResolvesClientCert for Always {
-    fn resolve(&self, _root_hint_subjects: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+    fn resolve(
+        &self,
+        _root_hint_subjects: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0))
     }
 

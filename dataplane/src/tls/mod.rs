@@ -1,9 +1,9 @@
-//! TLS towards both sides: rustls configurations built from a compiled context and the certificates in force, and
-//! built again whenever those change.
+//! TLS towards both sides: rustls configurations built from a compiled context and the certificates
+//! in force, and built again whenever those change.
 //!
-//! Certificates come from the identity watch (SDS names `default` and `ROOTCA`) or from a secret slot. Connections keep
-//! the configuration they began with. Session resumption is off: a resumed session would skip the check against a
-//! rotated trust bundle.
+//! Certificates come from the identity watch (SDS names `default` and `ROOTCA`) or from a secret
+//! slot. Connections keep the configuration they began with. Session resumption is off: a resumed
+//! session would skip the check against a rotated trust bundle.
 
 pub mod client;
 pub mod peer;
@@ -73,7 +73,11 @@ pub enum MaybeTls<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for MaybeTls<IO> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -82,7 +86,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for MaybeTls<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MaybeTls<IO> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -122,7 +130,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MaybeTls<IO> {
     }
 }
 
-/// The contexts in use, by content: an unrelated push or another worker finds what was built before.
+/// The contexts in use, by content: an unrelated push or another worker finds what was built
+/// before.
 #[derive(Debug)]
 pub struct TlsContexts {
     identity: IdentityWatch,
@@ -138,12 +147,16 @@ impl TlsContexts {
 
     /// The context that terminates TLS as `spec` says.
     pub fn server(&self, spec: &Arc<DownstreamTls>) -> Arc<ServerContext> {
-        find_or_insert(&self.servers, spec, || ServerContext::new(Arc::clone(spec), self.identity.clone()))
+        find_or_insert(&self.servers, spec, || {
+            ServerContext::new(Arc::clone(spec), self.identity.clone())
+        })
     }
 
     /// The context that originates TLS as `spec` says.
     pub fn client(&self, spec: &Arc<UpstreamTls>) -> Arc<ClientContext> {
-        find_or_insert(&self.clients, spec, || ClientContext::new(Arc::clone(spec), self.identity.clone()))
+        find_or_insert(&self.clients, spec, || {
+            ClientContext::new(Arc::clone(spec), self.identity.clone())
+        })
     }
 }
 
@@ -166,7 +179,8 @@ fn find_or_insert<K: Eq + Hash, V>(
     made
 }
 
-/// What a context's certificates come from right now. Equal by pointer: a rotated certificate is another source.
+/// What a context's certificates come from right now. Equal by pointer: a rotated certificate is
+/// another source.
 #[derive(Clone, Debug)]
 enum Source {
     Identity(Arc<Identity>),
@@ -186,7 +200,9 @@ impl PartialEq for Source {
 impl Source {
     fn of(secret: &SecretRef, identity: &IdentityWatch) -> Result<Self, TlsError> {
         match secret {
-            SecretRef::Workload => identity.borrow().clone().map(Self::Identity).ok_or(TlsError::NoIdentity),
+            SecretRef::Workload => {
+                identity.borrow().clone().map(Self::Identity).ok_or(TlsError::NoIdentity)
+            }
             SecretRef::Slot(slot) => match slot.load() {
                 Some(material) => Ok(Self::Secret(Arc::clone(slot.name()), material)),
                 None => Err(TlsError::NoSecret(Arc::clone(slot.name()))),
@@ -217,7 +233,10 @@ impl Source {
             Self::Secret(name, material) => match &**material {
                 SecretMaterial::Trust(roots) => roots,
                 SecretMaterial::Certificate { .. } => {
-                    return Err(TlsError::WrongSecret { name: Arc::clone(name), expected: "trusted roots" });
+                    return Err(TlsError::WrongSecret {
+                        name: Arc::clone(name),
+                        expected: "trusted roots",
+                    });
                 }
             },
         };
@@ -244,7 +263,9 @@ impl Sources {
         roots: Option<&SecretRef>,
         identity: &IdentityWatch,
     ) -> Result<Self, TlsError> {
-        let of = |secret: Option<&SecretRef>| secret.map(|secret| Source::of(secret, identity)).transpose();
+        let of = |secret: Option<&SecretRef>| {
+            secret.map(|secret| Source::of(secret, identity)).transpose()
+        };
         Ok(Self { certificate: of(certificate)?, roots: of(roots)? })
     }
 }

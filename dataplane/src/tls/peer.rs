@@ -21,7 +21,8 @@ pub fn read_peer(der: &CertificateDer<'_>) -> Result<PeerCertificate, Error> {
     let certificate = parse(der)?;
     let mut peer = PeerCertificate {
         subject: distinguished_name(certificate.subject()).into(),
-        sha256: hexadecimal(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der).as_ref()).into(),
+        sha256: hexadecimal(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der).as_ref())
+            .into(),
         ..PeerCertificate::default()
     };
     let names = certificate.subject_alternative_name().map_err(|_| bad_encoding())?;
@@ -35,8 +36,8 @@ pub fn read_peer(der: &CertificateDer<'_>) -> Result<PeerCertificate, Error> {
     Ok(peer)
 }
 
-/// Reads a client's chain, leaf first; `None` if it has shown none. `whole` also keeps the certificates themselves, for
-/// [`PeerCertificate::encoded`].
+/// Reads a client's chain, leaf first; `None` if it has shown none. `whole` also keeps the
+/// certificates themselves, for [`PeerCertificate::encoded`].
 ///
 /// # Errors
 /// As [`read_peer`].
@@ -58,7 +59,9 @@ fn bad_encoding() -> Error {
 }
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Error> {
-    x509_parser::parse_x509_certificate(der).map(|(_, certificate)| certificate).map_err(|_| bad_encoding())
+    x509_parser::parse_x509_certificate(der)
+        .map(|(_, certificate)| certificate)
+        .map_err(|_| bad_encoding())
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -71,7 +74,8 @@ fn hexadecimal(bytes: &[u8]) -> String {
 /// The string form of RFC 2253 section 2: the last name first, joined by commas.
 fn distinguished_name(name: &X509Name<'_>) -> String {
     let parts: Vec<_> = name.iter_rdn().collect();
-    let parts = parts.iter().rev().map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+"));
+    let parts =
+        parts.iter().rev().map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+"));
     parts.collect::<Vec<_>>().join(",")
 }
 
@@ -88,8 +92,8 @@ fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
     }
 }
 
-/// Section 2.4: separators are escaped by a backslash, and so is everything outside of printable ASCII, by its bytes,
-/// as OpenSSL's `XN_FLAG_RFC2253` does it.
+/// Section 2.4: separators are escaped by a backslash, and so is everything outside of printable
+/// ASCII, by its bytes, as OpenSSL's `XN_FLAG_RFC2253` does it.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let last = text.len().saturating_sub(1);
@@ -163,8 +167,11 @@ mod tests {
     fn names_come_in_their_order_and_the_chain_only_where_it_is_wanted() {
         let der = certificate(|params| {
             let uri = |text: &str| SanType::URI(text.to_owned().try_into().unwrap());
-            params.subject_alt_names =
-                vec![uri("spiffe://td/a"), SanType::DnsName("a.test".try_into().unwrap()), uri("spiffe://td/b")];
+            params.subject_alt_names = vec![
+                uri("spiffe://td/a"),
+                SanType::DnsName("a.test".try_into().unwrap()),
+                uri("spiffe://td/b"),
+            ];
         });
         let chain = [der.clone(), der];
         let peer = read_chain(Some(&chain), false).unwrap().unwrap();

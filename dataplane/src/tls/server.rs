@@ -1,8 +1,8 @@
 //! Terminating TLS: one context per filter chain, one rustls configuration per ALPN answer.
 //!
-//! rustls aborts a handshake when both lists are non-empty and share nothing, where Envoy goes on without ALPN. So the
-//! answer is chosen from the ClientHello first: the first of ours that the client offers, else none, and the
-//! configuration that gives exactly that answer is used.
+//! rustls aborts a handshake when both lists are non-empty and share nothing, where Envoy goes on
+//! without ALPN. So the answer is chosen from the ClientHello first: the first of ours that the
+//! client offers, else none, and the configuration that gives exactly that answer is used.
 
 use std::{io, sync::Arc};
 
@@ -10,7 +10,8 @@ use rustls::{
     CipherSuite, ServerConfig,
     crypto::CryptoProvider,
     server::{
-        ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier,
+        ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
     },
     sign::CertifiedKey,
 };
@@ -60,10 +61,12 @@ impl ServerContext {
         Self { spec, identity, built: Built::default() }
     }
 
-    /// Performs the handshake with the certificates in force; `whole_chain` keeps the client's certificates.
+    /// Performs the handshake with the certificates in force; `whole_chain` keeps the client's
+    /// certificates.
     ///
     /// # Errors
-    /// An I/O error that carries the cause: no certificate yet, a refused client, a broken handshake.
+    /// An I/O error that carries the cause: no certificate yet, a refused client, a broken
+    /// handshake.
     pub async fn accept<IO>(&self, stream: IO, whole_chain: bool) -> io::Result<Accepted<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -73,7 +76,8 @@ impl ServerContext {
         let config = answers.choose(&start.client_hello());
         let stream = start.into_stream(config).await?;
         let (_, connection) = stream.get_ref();
-        let peer = peer::read_chain(connection.peer_certificates(), whole_chain).map_err(io::Error::other)?;
+        let peer = peer::read_chain(connection.peer_certificates(), whole_chain)
+            .map_err(io::Error::other)?;
         let alpn = connection.alpn_protocol().map(<[u8]>::to_vec);
         Ok(Accepted { stream, peer, alpn, uri_sans: Arc::clone(&answers.uri_sans) })
     }
@@ -85,8 +89,16 @@ impl ServerContext {
     }
 
     fn build(&self, sources: &Sources) -> Result<Answers, TlsError> {
-        let certificate = sources.certificate.as_ref().ok_or(TlsError::NoIdentity)?.certified_key()?;
-        let uri_sans = certificate.cert.first().map(peer::read_peer).transpose()?.unwrap_or_default().uri_sans.into();
+        let certificate =
+            sources.certificate.as_ref().ok_or(TlsError::NoIdentity)?.certified_key()?;
+        let uri_sans = certificate
+            .cert
+            .first()
+            .map(peer::read_peer)
+            .transpose()?
+            .unwrap_or_default()
+            .uri_sans
+            .into();
         let base = self.base(sources, certificate)?;
         let with_alpn = |protocol: &Arc<str>| {
             let mut config = base.clone();
@@ -94,14 +106,27 @@ impl ServerContext {
             (Arc::clone(protocol), Arc::new(config))
         };
         let agreeable = self.spec.alpn.iter().filter(|protocol| ***protocol != *PEER_EXCHANGE);
-        Ok(Answers { by_protocol: agreeable.map(with_alpn).collect(), none: Arc::new(base), uri_sans })
+        Ok(Answers {
+            by_protocol: agreeable.map(with_alpn).collect(),
+            none: Arc::new(base),
+            uri_sans,
+        })
     }
 
-    fn base(&self, sources: &Sources, certificate: Arc<CertifiedKey>) -> Result<ServerConfig, TlsError> {
+    fn base(
+        &self,
+        sources: &Sources,
+        certificate: Arc<CertifiedKey>,
+    ) -> Result<ServerConfig, TlsError> {
         let verifier: Arc<dyn ClientCertVerifier> = match (&self.spec.validation, &sources.roots) {
             (Some(asked), Some(roots)) => {
                 let mandatory = self.spec.require_client_certificate;
-                Arc::new(verify::ClientVerifier::new(roots.roots()?, asked.clone(), mandatory, provider())?)
+                Arc::new(verify::ClientVerifier::new(
+                    roots.roots()?,
+                    asked.clone(),
+                    mandatory,
+                    provider(),
+                )?)
             }
             _ => WebPkiClientVerifier::no_client_auth(),
         };
@@ -118,7 +143,9 @@ impl ServerContext {
 /// The provider with these suites of TLS 1.2 only; with all if none is named.
 fn agreeing_to(suites: &[Arc<str>]) -> Arc<CryptoProvider> {
     let mut provider = CryptoProvider::clone(&provider());
-    let agreed = |suite: CipherSuite| openssl_name(suite).is_none_or(|name| suites.iter().any(|own| **own == *name));
+    let agreed = |suite: CipherSuite| {
+        openssl_name(suite).is_none_or(|name| suites.iter().any(|own| **own == *name))
+    };
     if !suites.is_empty() {
         provider.cipher_suites.retain(|suite| agreed(suite.suite()));
     }
@@ -128,12 +155,20 @@ fn agreeing_to(suites: &[Arc<str>]) -> Arc<CryptoProvider> {
 /// What OpenSSL calls a suite of TLS 1.2.
 fn openssl_name(suite: CipherSuite) -> Option<&'static str> {
     match suite {
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => Some("ECDHE-ECDSA-AES128-GCM-SHA256"),
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => Some("ECDHE-ECDSA-AES256-GCM-SHA384"),
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => Some("ECDHE-ECDSA-CHACHA20-POLY1305"),
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => {
+            Some("ECDHE-ECDSA-AES128-GCM-SHA256")
+        }
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => {
+            Some("ECDHE-ECDSA-AES256-GCM-SHA384")
+        }
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => {
+            Some("ECDHE-ECDSA-CHACHA20-POLY1305")
+        }
         CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => Some("ECDHE-RSA-AES128-GCM-SHA256"),
         CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => Some("ECDHE-RSA-AES256-GCM-SHA384"),
-        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => Some("ECDHE-RSA-CHACHA20-POLY1305"),
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => {
+            Some("ECDHE-RSA-CHACHA20-POLY1305")
+        }
         _ => None,
     }
 }
@@ -141,12 +176,14 @@ fn openssl_name(suite: CipherSuite) -> Option<&'static str> {
 impl Answers {
     fn choose(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
         let offered: Vec<&[u8]> = hello.alpn().map(Iterator::collect).unwrap_or_default();
-        let chosen = self.by_protocol.iter().find(|(protocol, _)| offered.contains(&protocol.as_bytes()));
+        let chosen =
+            self.by_protocol.iter().find(|(protocol, _)| offered.contains(&protocol.as_bytes()));
         Arc::clone(chosen.map_or(&self.none, |(_, config)| config))
     }
 }
 
-/// Shows the same certificate to every client, whatever name it asks for, as Envoy does within a filter chain.
+/// Shows the same certificate to every client, whatever name it asks for, as Envoy does within a
+/// filter chain.
 #[derive(Debug)]
 struct Always(Arc<CertifiedKey>);
 
@@ -163,11 +200,18 @@ mod tests {
     #[test]
     fn only_the_suites_that_are_named_are_agreed_to_and_all_of_tls_1_3() {
         let names = |suites: &[Arc<str>]| -> Vec<_> {
-            agreeing_to(suites).cipher_suites.iter().filter_map(|suite| openssl_name(suite.suite())).collect()
+            agreeing_to(suites)
+                .cipher_suites
+                .iter()
+                .filter_map(|suite| openssl_name(suite.suite()))
+                .collect()
         };
         assert_eq!(names(&[]).len(), 6);
         let one = "ECDHE-RSA-AES256-GCM-SHA384";
         assert_eq!(names(&[one.into()]), [one]);
-        assert_eq!(agreeing_to(&[one.into()]).cipher_suites.len(), provider().cipher_suites.len() - 5);
+        assert_eq!(
+            agreeing_to(&[one.into()]).cipher_suites.len(),
+            provider().cipher_suites.len() - 5
+        );
     }
 }

@@ -1,13 +1,16 @@
-//! Judging a peer's certificate: signed by the trust bundle, in time, for this use, and with the right name.
+//! Judging a peer's certificate: signed by the trust bundle, in time, for this use, and with the
+//! right name.
 //!
-//! The chain is webpki's work; the names are ours. A peer under the mesh's bundle must show exactly one URI name and
-//! that a SPIFFE id (X509-SVID section 2), whatever else is asked; everything fails closed.
+//! The chain is webpki's work; the names are ours. A peer under the mesh's bundle must show exactly
+//! one URI name and that a SPIFFE id (X509-SVID section 2), whatever else is asked; everything
+//! fails closed.
 
 use std::{fmt, sync::Arc};
 
 use ferromesh_proto::SpiffeId;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
     client::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor, verify_server_name,
@@ -46,13 +49,17 @@ pub enum NameError {
 /// [`NameError`] says which rule is broken.
 pub fn check_names(peer: &PeerCertificate, asked: &PeerValidation) -> Result<(), NameError> {
     if asked.roots == SecretRef::Workload {
-        let [uri] = &peer.uri_sans[..] else { return Err(NameError::UriCount(peer.uri_sans.len())) };
+        let [uri] = &peer.uri_sans[..] else {
+            return Err(NameError::UriCount(peer.uri_sans.len()));
+        };
         uri.parse::<SpiffeId>()?;
     }
     if asked.sans.is_empty() || asked.sans.iter().any(|expected| names_match(peer, expected)) {
         return Ok(());
     }
-    Err(NameError::Unexpected(peer.uri_sans.iter().chain(&peer.dns_sans).map(ToString::to_string).collect()))
+    Err(NameError::Unexpected(
+        peer.uri_sans.iter().chain(&peer.dns_sans).map(ToString::to_string).collect(),
+    ))
 }
 
 fn names_match(peer: &PeerCertificate, expected: &SanMatcher) -> bool {
@@ -63,13 +70,14 @@ fn names_match(peer: &PeerCertificate, expected: &SanMatcher) -> bool {
     peer.uri_sans.iter().any(|name| expected.matches(name)) || peer.dns_sans.iter().any(dns)
 }
 
-/// Whether a DNS name of a certificate stands for `name`; a leading `*.` covers one label (RFC 6125 section 6.4.3).
+/// Whether a DNS name of a certificate stands for `name`; a leading `*.` covers one label (RFC 6125
+/// section 6.4.3).
 fn covers(presented: &str, name: &str) -> bool {
     match presented.strip_prefix("*.") {
         None => presented.eq_ignore_ascii_case(name),
-        Some(parent) => {
-            name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent))
-        }
+        Some(parent) => name
+            .split_once('.')
+            .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent)),
     }
 }
 
@@ -91,7 +99,8 @@ impl ClientVerifier {
         mandatory: bool,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
-        let builder = WebPkiClientVerifier::builder_with_provider(roots, provider).clear_root_hint_subjects();
+        let builder =
+            WebPkiClientVerifier::builder_with_provider(roots, provider).clear_root_hint_subjects();
         let builder = if mandatory { builder } else { builder.allow_unauthenticated() };
         let chain = builder.build().map_err(|_| TlsError::Roots)?;
         Ok(Self { chain, asked })
@@ -156,7 +165,8 @@ pub(super) struct ServerChecks {
     pub(super) match_server_name: bool,
 }
 
-/// Judges servers, or takes any when the context has no checks (as Envoy without a validation context).
+/// Judges servers, or takes any when the context has no checks (as Envoy without a validation
+/// context).
 pub(super) struct ServerVerifier {
     checks: Option<Arc<ServerChecks>>,
     /// The certificate must be for this host of the request.
@@ -201,7 +211,13 @@ impl ServerCertVerifier for ServerVerifier {
         if let Some(checks) = &self.checks {
             let algorithms = self.provider.signature_verification_algorithms.all;
             let certificate = ParsedCertificate::try_from(end_entity)?;
-            verify_server_cert_signed_by_trust_anchor(&certificate, &checks.roots, intermediates, now, algorithms)?;
+            verify_server_cert_signed_by_trust_anchor(
+                &certificate,
+                &checks.roots,
+                intermediates,
+                now,
+                algorithms,
+            )?;
             check_names(&read_peer(end_entity)?, &checks.asked).map_err(refuse)?;
             if checks.match_server_name {
                 verify_server_name(&certificate, server_name)?;
@@ -219,7 +235,12 @@ impl ServerCertVerifier for ServerVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -228,7 +249,12 @@ impl ServerCertVerifier for ServerVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -259,7 +285,11 @@ mod tests {
         let mesh = || SecretRef::Workload;
         assert!(check(mesh(), &[], &peer(&["spiffe://td/ns/a/sa/b"], &[])));
         assert!(!check(mesh(), &[], &peer(&[], &["a.b"])));
-        assert!(!check(mesh(), &[], &peer(&["spiffe://td/ns/a/sa/b", "spiffe://td/ns/a/sa/c"], &[])));
+        assert!(!check(
+            mesh(),
+            &[],
+            &peer(&["spiffe://td/ns/a/sa/b", "spiffe://td/ns/a/sa/c"], &[])
+        ));
         assert!(!check(mesh(), &[], &peer(&["https://td/ns/a/sa/b"], &[])));
         assert!(check(other_roots(), &[], &peer(&[], &["a.b"])));
     }
@@ -268,7 +298,11 @@ mod tests {
     fn one_matching_name_suffices_and_none_refuses() {
         let exact = |s: &str| SanMatcher::Exact(s.into());
         let id = peer(&["spiffe://td/ns/a/sa/b"], &[]);
-        assert!(check(other_roots(), &[exact("x"), SanMatcher::Prefix("spiffe://td/".into())], &id));
+        assert!(check(
+            other_roots(),
+            &[exact("x"), SanMatcher::Prefix("spiffe://td/".into())],
+            &id
+        ));
         assert!(check(SecretRef::Workload, &[exact("spiffe://td/ns/a/sa/b")], &id));
         assert!(!check(SecretRef::Workload, &[exact("spiffe://td/ns/a/sa/c")], &id));
         assert!(!check(other_roots(), &[exact("a.b")], &id));
@@ -285,7 +319,11 @@ mod tests {
             ("x.a.b", "y.a.b", false),
         ] {
             let asked = [SanMatcher::Exact(expected.into())];
-            assert_eq!(check(other_roots(), &asked, &peer(&[], &[presented])), matches, "{presented} for {expected}");
+            assert_eq!(
+                check(other_roots(), &asked, &peer(&[], &[presented])),
+                matches,
+                "{presented} for {expected}"
+            );
         }
     }
 }

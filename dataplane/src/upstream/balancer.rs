@@ -1,15 +1,20 @@
-//! Chooses an endpoint: first the priority, then (if asked for) the locality, then the endpoint by the cluster's
-//! policy. A function call over flat arrays; the only shared state is the turn counter and the in-flight counts.
+//! Chooses an endpoint: first the priority, then (if asked for) the locality, then the endpoint by
+//! the cluster's policy. A function call over flat arrays; the only shared state is the turn
+//! counter and the in-flight counts.
 //!
-//! Spec: Envoy "Load balancing": priority levels, panic threshold, locality weighted, least request.
+//! Spec: Envoy "Load balancing": priority levels, panic threshold, locality weighted, least
+//! request.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use smallvec::SmallVec;
 
-use super::cluster_state::{ClusterState, LiveEndpoint, LivePriority, LiveSet};
+use super::{
+    LiveCluster,
+    cluster_state::{ClusterState, LiveEndpoint, LivePriority, LiveSet},
+};
 use crate::runtime::{
-    cluster::{BalanceSettings, Cluster, LbPolicy},
+    cluster::{BalanceSettings, LbPolicy},
     endpoint::HealthStatus,
 };
 
@@ -26,7 +31,11 @@ pub struct Draw<'a> {
 }
 
 /// An endpoint for the next request, or `None` when none may take it (response flag `UH`).
-pub fn choose(cluster: &Cluster, draw: Draw<'_>, random: &mut impl FnMut() -> u64) -> Option<LiveEndpoint> {
+pub fn choose(
+    cluster: &LiveCluster,
+    draw: Draw<'_>,
+    random: &mut impl FnMut() -> u64,
+) -> Option<LiveEndpoint> {
     let set = cluster.state.endpoints();
     let now_ms = cluster.state.now_ms();
     let mut chosen = choose_from(&set, cluster, now_ms, draw, random)?;
@@ -39,9 +48,17 @@ pub fn choose(cluster: &Cluster, draw: Draw<'_>, random: &mut impl FnMut() -> u6
     Some(chosen.clone())
 }
 
+/// Whether [`choose`] would find an endpoint now.
+pub fn has_any(cluster: &LiveCluster, random: &mut impl FnMut() -> u64) -> bool {
+    let (set, now_ms) = (cluster.state.endpoints(), cluster.state.now_ms());
+    choose_priority(&set, &cluster.balance, now_ms, random).is_some_and(|(priority, panic)| {
+        !candidates(priority, &cluster.balance, now_ms, panic, random).is_empty()
+    })
+}
+
 fn choose_from<'a>(
     set: &'a LiveSet,
-    cluster: &Cluster,
+    cluster: &LiveCluster,
     now_ms: u64,
     draw: Draw<'_>,
     random: &mut impl FnMut() -> u64,
@@ -59,7 +76,8 @@ enum Candidates<'a> {
     Weighted(SmallVec<[(&'a LiveEndpoint, u64); 8]>),
 }
 
-/// The priority that takes the request, and whether it panics (uses endpoints whatever their health).
+/// The priority that takes the request, and whether it panics (uses endpoints whatever their
+/// health).
 fn choose_priority<'a>(
     set: &'a LiveSet,
     balance: &BalanceSettings,
@@ -72,7 +90,8 @@ fn choose_priority<'a>(
     if rest.is_empty() || scaled(available) == 100 {
         return Some((first, scaled(available) < 100 && panics(available, balance)));
     }
-    let shares: SmallVec<[u32; 4]> = set.priorities.iter().map(|p| available_share(p, now_ms)).collect();
+    let shares: SmallVec<[u32; 4]> =
+        set.priorities.iter().map(|p| available_share(p, now_ms)).collect();
     let total = shares.iter().map(|share| scaled(*share)).sum::<u32>().min(100);
     if total == 0 {
         return Some((first, panics(0, balance)));
@@ -98,7 +117,8 @@ fn panics(available_percent: u32, balance: &BalanceSettings) -> bool {
 /// Percentage of endpoints that may take requests.
 fn available_share(priority: &LivePriority, now_ms: u64) -> u32 {
     let total = priority.endpoints.len();
-    let available = priority.endpoints.iter().filter(|endpoint| is_available(endpoint, now_ms)).count();
+    let available =
+        priority.endpoints.iter().filter(|endpoint| is_available(endpoint, now_ms)).count();
     u32::try_from(available * 100 / total.max(1)).unwrap_or(100)
 }
 
@@ -124,7 +144,9 @@ fn candidates<'a>(
     let takes = |endpoint: &&LiveEndpoint| panic || is_available(endpoint, now_ms);
     let mut eligible: SmallVec<[&LiveEndpoint; 16]> = endpoints.iter().filter(takes).collect();
     if eligible.is_empty() {
-        let degraded = |e: &&LiveEndpoint| e.spec.health == HealthStatus::Degraded && !e.state.is_ejected(now_ms);
+        let degraded = |e: &&LiveEndpoint| {
+            e.spec.health == HealthStatus::Degraded && !e.state.is_ejected(now_ms)
+        };
         eligible = endpoints.iter().filter(degraded).collect();
     }
     let mut sum = 0;
@@ -147,12 +169,17 @@ fn choose_locality<'a>(
     random: &mut impl FnMut() -> u64,
 ) -> &'a [LiveEndpoint] {
     let effective = |endpoints: &[LiveEndpoint], weight: u32| {
-        let available = endpoints.iter().filter(|e| panic || is_available(e, now_ms)).count() as u64;
-        let share = (available * 140).min(endpoints.len() as u64 * 100) * 1000 / (endpoints.len() as u64 * 100).max(1);
+        let available =
+            endpoints.iter().filter(|e| panic || is_available(e, now_ms)).count() as u64;
+        let share = (available * 140).min(endpoints.len() as u64 * 100) * 1000
+            / (endpoints.len() as u64 * 100).max(1);
         u64::from(weight) * share
     };
-    let weights: SmallVec<[u64; 8]> =
-        priority.localities.iter().map(|l| effective(&priority.endpoints[l.range.clone()], l.weight)).collect();
+    let weights: SmallVec<[u64; 8]> = priority
+        .localities
+        .iter()
+        .map(|l| effective(&priority.endpoints[l.range.clone()], l.weight))
+        .collect();
     let total: u64 = weights.iter().sum();
     if total == 0 {
         return &priority.endpoints;
@@ -207,8 +234,9 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// Visits the weights' sum in strides that share no divisor with it and are close to the golden section of it: each
-    /// endpoint gets its exact share in every full turn, and never all of it at once.
+    /// Visits the weights' sum in strides that share no divisor with it and are close to the golden
+    /// section of it: each endpoint gets its exact share in every full turn, and never all of it at
+    /// once.
     fn in_turn(&self, turn: usize) -> &'a LiveEndpoint {
         match self {
             Self::Uniform(_) => self.at(turn as u64),
@@ -238,10 +266,14 @@ impl<'a> Candidates<'a> {
         best
     }
 
-    /// Rendezvous hashing: an endpoint that comes or goes moves only its own share. Ring and Maglev promise the same.
+    /// Rendezvous hashing: an endpoint that comes or goes moves only its own share. Ring and Maglev
+    /// promise the same.
     fn by_hash(&self, hash: u64) -> &'a LiveEndpoint {
         let score = |endpoint: &LiveEndpoint| {
-            let mixed = xxhash_rust::xxh3::xxh3_64_with_seed(endpoint.state.address.to_string().as_bytes(), hash);
+            let mixed = xxhash_rust::xxh3::xxh3_64_with_seed(
+                endpoint.state.address.to_string().as_bytes(),
+                hash,
+            );
             let uniform = (mixed >> 11) as f64 / (1u64 << 53) as f64;
             -f64::from(endpoint.spec.weight.max(1)) / uniform.max(f64::MIN_POSITIVE).ln()
         };
@@ -273,7 +305,7 @@ fn coprime(mut a: u64, mut b: u64) -> bool {
 }
 
 /// The endpoint of an original-destination cluster.
-pub fn original_destination(cluster: &Cluster, address: std::net::SocketAddr) -> LiveEndpoint {
+pub fn original_destination(cluster: &LiveCluster, address: std::net::SocketAddr) -> LiveEndpoint {
     use crate::runtime::endpoint::{Endpoint, EndpointAddress};
     let spec = Endpoint {
         address: EndpointAddress::Socket(address),
@@ -283,7 +315,11 @@ pub fn original_destination(cluster: &Cluster, address: std::net::SocketAddr) ->
         workload: None,
         hostname: None,
     };
-    LiveEndpoint { state: cluster.state.original_destination(address), spec: Arc::new(spec), workload: None }
+    LiveEndpoint {
+        state: cluster.state.original_destination(address),
+        spec: Arc::new(spec),
+        workload: None,
+    }
 }
 
 #[cfg(test)]
@@ -321,7 +357,9 @@ mod tests {
     ) -> BTreeMap<u16, usize> {
         let state = StateRegistry::default().cluster("a", 1);
         state.publish(&set(localities));
-        for endpoint in state.endpoints().iter().filter(|e| ejected.contains(&e.state.address.port())) {
+        for endpoint in
+            state.endpoints().iter().filter(|e| ejected.contains(&e.state.address.port()))
+        {
             endpoint.state.ejected_until.store(u64::MAX, Relaxed);
         }
         let (set, now) = (state.endpoints(), state.now_ms());
@@ -330,7 +368,9 @@ mod tests {
         for _ in 0..times {
             if let Some((priority, panic)) = choose_priority(&set, &balance, now, &mut random) {
                 let candidates = candidates(priority, &balance, now, panic, &mut random);
-                if let Some(endpoint) = pick(&candidates, policy, &state, Draw::default(), &mut random) {
+                if let Some(endpoint) =
+                    pick(&candidates, policy, &state, Draw::default(), &mut random)
+                {
                     *counts.entry(endpoint.state.address.port()).or_default() += 1;
                 }
             }
@@ -344,7 +384,10 @@ mod tests {
 
     fn near(counts: &BTreeMap<u16, usize>, port: u16, expected: usize) {
         let count = counts.get(&port).copied().unwrap_or(0);
-        assert!(count.abs_diff(expected) <= 300, "port {port}: expected about {expected}, got {counts:?}");
+        assert!(
+            count.abs_diff(expected) <= 300,
+            "port {port}: expected about {expected}, got {counts:?}"
+        );
     }
 
     #[test]
@@ -373,7 +416,10 @@ mod tests {
             .filter_map(|_| pick(&candidates, policy, &state, Draw::default(), &mut random))
             .filter(|endpoint| endpoint.state.address.port() == 1)
             .count();
-        assert!((2_200..2_800).contains(&busy), "the busy one is drawn only when drawn twice: {busy}");
+        assert!(
+            (2_200..2_800).contains(&busy),
+            "the busy one is drawn only when drawn twice: {busy}"
+        );
     }
 
     #[test]
@@ -385,7 +431,13 @@ mod tests {
         assert_eq!(picks(all(), policy, balance(50, false), &[1, 2], 1000).len(), 2);
         assert!(picks(vec![], policy, balance(50, false), &[], 10).is_empty());
         assert_eq!(
-            picks(vec![locality(0, 1, vec![unhealthy(1), endpoint(2, 1)])], policy, balance(0, false), &[], 9)[&2],
+            picks(
+                vec![locality(0, 1, vec![unhealthy(1), endpoint(2, 1)])],
+                policy,
+                balance(0, false),
+                &[],
+                9
+            )[&2],
             9
         );
     }
@@ -394,22 +446,33 @@ mod tests {
     fn a_lower_priority_takes_what_the_first_cannot() {
         let policy = LbPolicy::Random;
         let first_of = |healthy: u16| {
-            let firsts =
-                (1..=10).map(|port| if port <= healthy { endpoint(port, 1) } else { unhealthy(port) }).collect();
+            let firsts = (1..=10)
+                .map(|port| if port <= healthy { endpoint(port, 1) } else { unhealthy(port) })
+                .collect();
             vec![locality(0, 1, firsts), locality(1, 1, vec![endpoint(99, 1)])]
         };
         assert_eq!(picks(first_of(8), policy, balance(0, false), &[], 1000).get(&99), None);
         near(&picks(first_of(5), policy, balance(0, false), &[], 10_000), 99, 3_000);
-        assert_eq!(picks(first_of(0), policy, balance(0, false), &[], 1000), BTreeMap::from([(99, 1000)]));
+        assert_eq!(
+            picks(first_of(0), policy, balance(0, false), &[], 1000),
+            BTreeMap::from([(99, 1000)])
+        );
     }
 
     #[test]
     fn localities_share_by_weight() {
-        let localities =
-            || vec![locality(0, 80, vec![endpoint(1, 1)]), locality(0, 20, vec![endpoint(2, 1), endpoint(3, 1)])];
+        let localities = || {
+            vec![
+                locality(0, 80, vec![endpoint(1, 1)]),
+                locality(0, 20, vec![endpoint(2, 1), endpoint(3, 1)]),
+            ]
+        };
         near(&picks(localities(), LbPolicy::Random, balance(0, true), &[], 10_000), 1, 8_000);
         near(&picks(localities(), LbPolicy::Random, balance(0, false), &[], 9_000), 1, 3_000);
-        assert_eq!(picks(localities(), LbPolicy::Random, balance(0, true), &[1], 1000).get(&1), None);
+        assert_eq!(
+            picks(localities(), LbPolicy::Random, balance(0, true), &[1], 1000).get(&1),
+            None
+        );
     }
 
     #[test]
@@ -419,12 +482,16 @@ mod tests {
         let live = state.endpoints();
         let all = Candidates::Uniform(&live.priorities[0].endpoints);
         let fewer = Candidates::Uniform(&live.priorities[0].endpoints[..4]);
-        let port = |candidates: &Candidates<'_>, hash| candidates.by_hash(hash).state.address.port();
+        let port =
+            |candidates: &Candidates<'_>, hash| candidates.by_hash(hash).state.address.port();
         for hash in 0..500 {
             let before = port(&all, hash);
             assert_eq!(before, port(&all, hash));
             assert!(before == 5 || before == port(&fewer, hash));
         }
-        assert_eq!((0..500).map(|hash| port(&all, hash)).collect::<std::collections::BTreeSet<_>>().len(), 5);
+        assert_eq!(
+            (0..500).map(|hash| port(&all, hash)).collect::<std::collections::BTreeSet<_>>().len(),
+            5
+        );
     }
 }

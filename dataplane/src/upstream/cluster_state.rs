@@ -1,8 +1,9 @@
-//! The state of a cluster that outlives a configuration: its endpoint set, the counters of each endpoint, and how
-//! much of the circuit breakers' limits is in use.
+//! The state of a cluster that outlives a configuration: its endpoint set, the counters of each
+//! endpoint, and how much of the circuit breakers' limits is in use.
 //!
-//! All counters are relaxed atomics shared by the workers: each is a statistic or a limit, none guards memory. The
-//! endpoint set is replaced as a whole; an endpoint that stays keeps its counters.
+//! All counters are relaxed atomics shared by the workers: each is a statistic or a limit, none
+//! guards memory. The endpoint set is replaced as a whole; an endpoint that stays keeps its
+//! counters.
 
 use std::{
     collections::HashMap,
@@ -18,42 +19,17 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::runtime::endpoint::{DnsRefresh, Endpoint, EndpointAddress, EndpointSet, HealthStatus};
+use super::own::OwnConnections;
+use crate::runtime::endpoint::{
+    DnsRefresh, Endpoint, EndpointAddress, EndpointSet, HealthStatus, Workload,
+};
 
-/// Endpoints of an original-destination cluster that nobody uses are forgotten once this many are known.
+/// Endpoints of an original-destination cluster that nobody uses are forgotten once this many are
+/// known.
 const MAX_IDLE_ORIGINAL_DESTINATIONS: usize = 1024;
 
-/// Who runs behind an endpoint, for metric labels: the parts of Istio's `istio.workload` endpoint metadata.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Workload {
-    /// The workload's name, such as `reviews-v1`; may be empty.
-    pub name: Arc<str>,
-    /// Its namespace; may be empty.
-    pub namespace: Arc<str>,
-    /// The canonical service it belongs to; may be empty.
-    pub canonical_service: Arc<str>,
-    /// The canonical revision; may be empty.
-    pub canonical_revision: Arc<str>,
-    /// The Kubernetes cluster it runs in; may be empty.
-    pub kube_cluster: Arc<str>,
-}
-
-impl Workload {
-    /// Reads Istio's `name;namespace;canonical service;canonical revision;cluster`; missing parts stay empty.
-    pub fn parse(text: &str) -> Self {
-        let mut parts = text.split(';').map(Arc::from);
-        let mut next = || parts.next().unwrap_or_default();
-        Self {
-            name: next(),
-            namespace: next(),
-            canonical_service: next(),
-            canonical_revision: next(),
-            kube_cluster: next(),
-        }
-    }
-}
-
-/// Counters of one address of one cluster; shared by all workers and kept while the address stays in the set.
+/// Counters of one address of one cluster; shared by all workers and kept while the address stays
+/// in the set.
 #[derive(Debug)]
 pub struct EndpointState {
     /// Where to connect to.
@@ -163,11 +139,14 @@ pub struct ClusterState {
     names: ArcSwapOption<Names>,
     original: Mutex<FxHashMap<SocketAddr, Arc<EndpointState>>>,
     epoch: Instant,
+    /// Connections of this and all other clusters.
+    pub(super) own: Arc<OwnConnections>,
 }
 
 impl ClusterState {
-    fn new(name: &str) -> Self {
+    fn new(name: &str, own: &Arc<OwnConnections>) -> Self {
         Self {
+            own: Arc::clone(own),
             name: name.into(),
             usage: Usage::default(),
             turn: AtomicUsize::new(0),
@@ -178,7 +157,8 @@ impl ClusterState {
         }
     }
 
-    /// Milliseconds on this cluster's clock, as outlier detection counts them; starts at 1, so that 0 can mean never.
+    /// Milliseconds on this cluster's clock, as outlier detection counts them; starts at 1, so that
+    /// 0 can mean never.
     pub fn now_ms(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
@@ -188,15 +168,15 @@ impl ClusterState {
         self.endpoints.load_full()
     }
 
-    /// Replaces the endpoint set by one of addresses; an endpoint whose address stays keeps its counters. Of equal
-    /// addresses the first counts, and names are left out.
+    /// Replaces the endpoint set by one of addresses; an endpoint whose address stays keeps its
+    /// counters. Of equal addresses the first counts, and names are left out.
     pub fn publish(&self, set: &EndpointSet) {
         self.names.store(None);
         self.publish_resolved(set, |_, _| Vec::new());
     }
 
-    /// Replaces the endpoint set by one of names, which the resolver task looks up soon and then again and again.
-    /// Until the first answer the previous endpoints stay.
+    /// Replaces the endpoint set by one of names, which the resolver task looks up soon and then
+    /// again and again. Until the first answer the previous endpoints stay.
     pub fn resolve(&self, set: Arc<EndpointSet>, refresh: DnsRefresh, first_address_only: bool) {
         let fresh = Names { set, refresh, first_address_only };
         if self.names.load().as_deref() != Some(&fresh) {
@@ -210,10 +190,16 @@ impl ClusterState {
     }
 
     /// Replaces the endpoint set, taking each name's addresses from `resolved(host, port)`.
-    pub fn publish_resolved(&self, set: &EndpointSet, resolved: impl Fn(&str, u16) -> Vec<SocketAddr>) {
+    pub fn publish_resolved(
+        &self,
+        set: &EndpointSet,
+        resolved: impl Fn(&str, u16) -> Vec<SocketAddr>,
+    ) {
         let previous = self.endpoints.load();
-        let mut known: FxHashMap<SocketAddr, Arc<EndpointState>> =
-            previous.iter().map(|endpoint| (endpoint.state.address, Arc::clone(&endpoint.state))).collect();
+        let mut known: FxHashMap<SocketAddr, Arc<EndpointState>> = previous
+            .iter()
+            .map(|endpoint| (endpoint.state.address, Arc::clone(&endpoint.state)))
+            .collect();
         let mut taken = FxHashSet::default();
         let mut builder = LiveSetBuilder::default();
         for locality in &set.localities {
@@ -221,8 +207,11 @@ impl ClusterState {
             let live: Vec<LiveEndpoint> = addressed
                 .filter(|(address, _)| taken.insert(*address))
                 .map(|(address, spec)| {
-                    let state = known.remove(&address).unwrap_or_else(|| Arc::new(EndpointState::new(address)));
-                    let workload = spec.workload.as_deref().map(|text| Arc::new(Workload::parse(text)));
+                    let state = known
+                        .remove(&address)
+                        .unwrap_or_else(|| Arc::new(EndpointState::new(address)));
+                    let workload =
+                        spec.workload.as_deref().map(|text| Arc::new(Workload::parse(text)));
                     LiveEndpoint { state, spec: Arc::clone(spec), workload }
                 })
                 .collect();
@@ -275,7 +264,8 @@ impl LiveSetBuilder {
             return;
         }
         if self.priorities.last().is_none_or(|(last, _)| *last != number) {
-            let empty = LivePriority { endpoints: Vec::new(), localities: Vec::new(), uniform: true };
+            let empty =
+                LivePriority { endpoints: Vec::new(), localities: Vec::new(), uniform: true };
             self.priorities.push((number, empty));
         }
         let Some((_, priority)) = self.priorities.last_mut() else { return };
@@ -283,7 +273,8 @@ impl LiveSetBuilder {
         priority.endpoints.extend(live);
         priority.localities.push(LocalityRange { weight, range: start..priority.endpoints.len() });
         let first = priority.endpoints[0].spec.weight;
-        let alike = |e: &LiveEndpoint| e.spec.health == HealthStatus::Healthy && e.spec.weight == first;
+        let alike =
+            |e: &LiveEndpoint| e.spec.health == HealthStatus::Healthy && e.spec.weight == first;
         priority.uniform &= priority.endpoints[start..].iter().all(alike);
     }
 
@@ -302,24 +293,32 @@ impl LiveSet {
     }
 }
 
-/// Cluster states by name and connection-relevant hash, shared by all configurations of the process.
+/// Cluster states by name and connection-relevant hash, shared by all configurations of the
+/// process.
 #[derive(Debug, Default)]
 pub struct StateRegistry {
     clusters: Mutex<HashMap<(String, u64), Weak<ClusterState>>>,
+    own: Arc<OwnConnections>,
 }
 
 impl StateRegistry {
-    /// The state of a cluster: the one that exists for this name and hash as long as any configuration or connection
-    /// holds it, else a fresh one. `connection_hash` covers whatever decides how its endpoints are connected to.
+    /// The state of a cluster: the one that exists for this name and hash as long as any
+    /// configuration or connection holds it, else a fresh one. `connection_hash` covers whatever
+    /// decides how its endpoints are connected to.
     pub fn cluster(&self, name: &str, connection_hash: u64) -> Arc<ClusterState> {
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = clusters.entry((name.to_owned(), connection_hash)).or_default();
         if let Some(state) = slot.upgrade() {
             return state;
         }
-        let state = Arc::new(ClusterState::new(name));
+        let state = Arc::new(ClusterState::new(name, &self.own));
         *slot = Arc::downgrade(&state);
         state
+    }
+
+    /// Connections to endpoints of all clusters.
+    pub(crate) fn own(&self) -> &OwnConnections {
+        &self.own
     }
 
     /// Every living cluster state; forgets the dead ones.
@@ -393,7 +392,11 @@ pub(crate) mod tests {
     }
 
     /// One locality of this priority and weight.
-    pub(crate) fn locality(priority: u32, weight: u32, endpoints: Vec<Arc<Endpoint>>) -> LocalityEndpoints {
+    pub(crate) fn locality(
+        priority: u32,
+        weight: u32,
+        endpoints: Vec<Arc<Endpoint>>,
+    ) -> LocalityEndpoints {
         LocalityEndpoints { locality: Default::default(), priority, weight, endpoints }
     }
 
@@ -407,9 +410,16 @@ pub(crate) mod tests {
         let state = StateRegistry::default().cluster("a", 1);
         state.publish(&set(vec![locality(0, 1, vec![endpoint(1, 1), endpoint(2, 1)])]));
         state.endpoints().iter().next().expect("two endpoints").state.active.store(7, Relaxed);
-        state.publish(&set(vec![locality(0, 1, vec![endpoint(3, 1), endpoint(1, 1), endpoint(1, 9)])]));
-        let counts: Vec<_> =
-            state.endpoints().iter().map(|e| (e.state.address.port(), e.state.active.load(Relaxed))).collect();
+        state.publish(&set(vec![locality(
+            0,
+            1,
+            vec![endpoint(3, 1), endpoint(1, 1), endpoint(1, 9)],
+        )]));
+        let counts: Vec<_> = state
+            .endpoints()
+            .iter()
+            .map(|e| (e.state.address.port(), e.state.active.load(Relaxed)))
+            .collect();
         assert_eq!(counts, [(3, 0), (1, 7)]);
     }
 
@@ -435,8 +445,10 @@ pub(crate) mod tests {
     #[test]
     fn names_are_replaced_by_their_addresses() {
         let state = StateRegistry::default().cluster("a", 1);
-        let name =
-            Endpoint { address: EndpointAddress::Name { host: "db".into(), port: 5432 }, ..(*endpoint(1, 1)).clone() };
+        let name = Endpoint {
+            address: EndpointAddress::Name { host: "db".into(), port: 5432 },
+            ..(*endpoint(1, 1)).clone()
+        };
         let names = set(vec![locality(0, 1, vec![Arc::new(name)])]);
         state.publish_resolved(&names, |host, port| {
             assert_eq!((host, port), ("db", 5432));
@@ -466,12 +478,5 @@ pub(crate) mod tests {
         drop(held);
         assert!(take().is_some());
         assert_eq!(state.usage.requests.load(Relaxed), 0);
-    }
-
-    #[test]
-    fn istio_workload_metadata_may_lack_parts() {
-        let workload = Workload::parse("reviews-v1;default;reviews;v1;Kubernetes");
-        assert_eq!((&*workload.name, &*workload.kube_cluster), ("reviews-v1", "Kubernetes"));
-        assert_eq!(&*Workload::parse("a;b").canonical_service, "");
     }
 }

@@ -1,4 +1,5 @@
-//! Opens a connection to an endpoint: source address, keep-alive, then TLS if the endpoint's transport asks for it.
+//! Opens a connection to an endpoint: source address, keep-alive, then TLS if the endpoint's
+//! transport asks for it.
 
 use std::{
     io,
@@ -8,14 +9,15 @@ use std::{
 };
 
 use http::HeaderMap;
-use socket2::SockRef;
-use tokio::net::{TcpSocket, TcpStream};
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
 
-use super::LiveEndpoint;
+use super::{LiveCluster, LiveEndpoint, own::OwnConnection};
 use crate::{
     redirect::{PASSTHROUGH_V4, PASSTHROUGH_V6},
     runtime::{
-        cluster::{AutomaticNames, Cluster, ConnectionSettings, MeshAlpn, TcpKeepalive, Transport},
+        cluster::{AutomaticNames, ConnectionSettings, MeshAlpn, TcpKeepalive, Transport},
         facts::PeerCertificate,
         secret::UpstreamTls,
     },
@@ -46,19 +48,21 @@ pub enum AlpnSource {
 #[derive(Clone, Copy)]
 pub struct Dial<'a> {
     /// The cluster.
-    pub cluster: &'a Cluster,
+    pub cluster: &'a LiveCluster,
     /// The endpoint.
     pub endpoint: &'a LiveEndpoint,
     /// What for.
     pub purpose: Purpose,
     /// Whose ALPN list.
     pub alpn: AlpnSource,
-    /// What the request calls the server, if the cluster asks it: before what the endpoint and the transport say.
+    /// What the request calls the server, if the cluster asks it: before what the endpoint and the
+    /// transport say.
     pub names: Names<'a>,
 }
 
-/// What a request calls the server: the host that it is sent to, or a header where the cluster names one. An address is
-/// not sent as server name (RFC 6066 section 3), but a certificate can be for it.
+/// What a request calls the server: the host that it is sent to, or a header where the cluster
+/// names one. An address is not sent as server name (RFC 6066 section 3), but a certificate can be
+/// for it.
 pub fn names_of<'a>(asked: &AutomaticNames, host: &'a str, headers: &'a HeaderMap) -> Names<'a> {
     if !asked.server_name && !asked.validation {
         return Names::default();
@@ -75,7 +79,9 @@ pub fn names_of<'a>(asked: &AutomaticNames, host: &'a str, headers: &'a HeaderMa
 /// An authority without its port.
 fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host.trim_matches(['[', ']']),
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => {
+            host.trim_matches(['[', ']'])
+        }
         _ => authority.trim_matches(['[', ']']),
     }
 }
@@ -88,6 +94,8 @@ pub struct Dialed {
     pub local: Option<SocketAddr>,
     /// The server's certificate, if it has shown one.
     pub peer: Option<Arc<PeerCertificate>>,
+    /// To be held as long as the stream.
+    pub own: OwnConnection,
 }
 
 /// Why no connection was opened.
@@ -123,27 +131,52 @@ impl Dial<'_> {
     /// [`ConnectError`] tells a timeout, a refused connection and a failed handshake apart.
     pub async fn connect(&self, contexts: &TlsContexts) -> Result<Dialed, ConnectError> {
         let limit = self.cluster.connection.connect_timeout;
-        tokio::time::timeout(limit, self.connect_unlimited(contexts)).await.unwrap_or(Err(ConnectError::Timeout(limit)))
+        tokio::time::timeout(limit, self.connect_unlimited(contexts))
+            .await
+            .unwrap_or(Err(ConnectError::Timeout(limit)))
     }
 
     async fn connect_unlimited(&self, contexts: &TlsContexts) -> Result<Dialed, ConnectError> {
         let settings = &self.cluster.connection;
         let transport = settings.transport_for(&self.endpoint.spec);
-        let stream = match transport {
+        let (stream, own) = match transport {
             Transport::Closed => return Err(ConnectError::Closed),
-            _ => tcp(self.endpoint.state.address, settings).await.map_err(ConnectError::Tcp)?,
+            _ => self.tcp().await.map_err(ConnectError::Tcp)?,
         };
         let local = stream.local_addr().ok();
         match transport {
             Transport::Closed => Err(ConnectError::Closed),
-            Transport::Plaintext => Ok(Dialed { stream: MaybeTls::Plain(stream), local, peer: None }),
+            Transport::Plaintext => {
+                Ok(Dialed { stream: MaybeTls::Plain(stream), local, peer: None, own })
+            }
             Transport::Tls(spec) => {
                 let alpn = self.offered(&spec.alpn);
-                let connected =
-                    contexts.client(spec).connect(stream, &alpn, self.names(spec)).await.map_err(ConnectError::Tls)?;
-                Ok(Dialed { stream: MaybeTls::Tls(Box::new(connected.stream.into())), local, peer: connected.peer })
+                let connected = contexts
+                    .client(spec)
+                    .connect(stream, &alpn, self.names(spec))
+                    .await
+                    .map_err(ConnectError::Tls)?;
+                Ok(Dialed {
+                    stream: MaybeTls::Tls(Box::new(connected.stream.into())),
+                    local,
+                    peer: connected.peer,
+                    own,
+                })
             }
         }
+    }
+
+    async fn tcp(&self) -> io::Result<(TcpStream, OwnConnection)> {
+        let address = self.endpoint.state.address;
+        let socket = prepared(address, &self.cluster.connection)?;
+        let own = self.cluster.state.own.begin(address, || begin(&socket, address))?;
+        let stream = TcpStream::from_std(socket.into())?;
+        stream.writable().await?;
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+        stream.set_nodelay(true)?;
+        Ok((stream, own))
     }
 
     fn names<'a>(&'a self, spec: &'a UpstreamTls) -> Names<'a> {
@@ -151,13 +184,15 @@ impl Dial<'_> {
         Names { sent: varying.sent.or(spec.sni.as_deref()), ..varying }
     }
 
-    /// What does not follow from the cluster and its transport alone: connections that differ here are not shared.
+    /// What does not follow from the cluster and its transport alone: connections that differ here
+    /// are not shared.
     pub(super) fn varying_names(&self, spec: &UpstreamTls) -> Names<'_> {
         let of_endpoint = || self.endpoint.spec.host_name().filter(|_| spec.sni_from_endpoint);
         Names { sent: self.names.sent.or_else(of_endpoint), ..self.names }
     }
 
-    /// The ALPN list: the mesh's for the protocol, else the transport's, else what the protocol itself is called.
+    /// The ALPN list: the mesh's for the protocol, else the transport's, else what the protocol
+    /// itself is called.
     fn offered(&self, transport: &[Arc<str>]) -> Vec<Arc<str>> {
         let of_mesh = match (&self.cluster.mesh_alpn, self.alpn) {
             (Some(MeshAlpn { h1, h2 }), AlpnSource::Mesh) => match self.purpose {
@@ -175,24 +210,33 @@ impl Dial<'_> {
     }
 }
 
-async fn tcp(address: SocketAddr, settings: &ConnectionSettings) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+/// A socket for a connection to this address.
+fn prepared(address: SocketAddr, settings: &ConnectionSettings) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
     match settings.bind {
         Some(source) if source.is_ipv4() == address.is_ipv4() => bind(&socket, source)?,
-        // Clusters name only the address of IPv4. Where interception is not ours, nobody has made the other.
+        // Clusters name only the address of IPv4. Where interception is not ours, nobody has made
+        // the other.
         Some(source) if source == PASSTHROUGH_V4 => drop(bind(&socket, PASSTHROUGH_V6.into())),
         _ => {}
     }
     if let Some(keepalive) = settings.keepalive {
-        SockRef::from(&socket).set_tcp_keepalive(&parameters(keepalive))?;
+        socket.set_tcp_keepalive(&parameters(keepalive))?;
     }
-    let stream = socket.connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok(socket)
 }
 
-fn bind(socket: &TcpSocket, source: IpAddr) -> io::Result<()> {
-    socket.bind(SocketAddr::new(source, 0))
+/// Begins to connect; answers our address.
+fn begin(socket: &Socket, address: SocketAddr) -> io::Result<SocketAddr> {
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => Err(error),
+        _ => socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::InvalidData.into()),
+    }
+}
+
+fn bind(socket: &Socket, source: IpAddr) -> io::Result<()> {
+    socket.bind(&SocketAddr::new(source, 0).into())
 }
 
 fn parameters(keepalive: TcpKeepalive) -> socket2::TcpKeepalive {
@@ -221,7 +265,9 @@ mod tests {
             header: header.map(Into::into),
         };
         let headers: HeaderMap =
-            [(http::HeaderName::from_static("x-sni"), "b.test:99".parse().unwrap())].into_iter().collect();
+            [(http::HeaderName::from_static("x-sni"), "b.test:99".parse().unwrap())]
+                .into_iter()
+                .collect();
         let names = |asked: &AutomaticNames, host| names_of(asked, host, &headers);
         let both = |name| Names { sent: Some(name), expected: Some(name) };
         assert_eq!(names(&AutomaticNames::default(), "a.test"), Names::default());
@@ -234,6 +280,9 @@ mod tests {
             assert!(name.expected.is_some_and(|name| name.parse::<IpAddr>().is_ok()), "{address}");
         }
         let only_validated = AutomaticNames { server_name: false, ..auto(None) };
-        assert_eq!(names(&only_validated, "a.test"), Names { sent: None, expected: Some("a.test") });
+        assert_eq!(
+            names(&only_validated, "a.test"),
+            Names { sent: None, expected: Some("a.test") }
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Looks up the names of DNS clusters, again and again, and publishes the addresses as endpoints.
 //!
-//! One task for the process, and one for each cluster of names. A name that cannot be looked up keeps the addresses that
-//! it had.
+//! One task for the process, and one for each cluster of names. A name that cannot be looked up
+//! keeps the addresses that it had.
 
 use std::{
     collections::HashMap,
@@ -35,7 +35,11 @@ pub async fn run(registry: Arc<StateRegistry>) {
             let Some(names) = cluster.names() else { continue };
             let key = Arc::as_ptr(&cluster) as usize;
             if !followed.get(&key).is_some_and(|known| Arc::ptr_eq(known, &names)) {
-                tokio::spawn(follow(Arc::downgrade(&cluster), Arc::clone(&names), resolver.clone()));
+                tokio::spawn(follow(
+                    Arc::downgrade(&cluster),
+                    Arc::clone(&names),
+                    resolver.clone(),
+                ));
             }
             seen.insert(key, names);
         }
@@ -77,13 +81,19 @@ async fn look_up_all(names: &Names, resolver: &Resolver, known: &mut Known) -> D
     });
     // Side by side: a name that nobody answers for must not hold up the others.
     let families = families(names.refresh.family);
-    let asked = named.map(async |(host, port)| (host, port, resolver.look_up(host, families).await));
+    let asked =
+        named.map(async |(host, port)| (host, port, resolver.look_up(host, families).await));
     for (host, port, answer) in join_all(asked).await {
         match answer {
             Ok(answer) => {
-                let found = answer.addresses.into_iter().map(|address| SocketAddr::new(address, *port)).collect();
+                let found = answer
+                    .addresses
+                    .into_iter()
+                    .map(|address| SocketAddr::new(address, *port))
+                    .collect();
                 known.insert((Arc::clone(host), *port), select(found, names));
-                let told = Some(answer.valid_for).filter(|told| names.refresh.respect_ttl && !told.is_zero());
+                let told = Some(answer.valid_for)
+                    .filter(|told| names.refresh.respect_ttl && !told.is_zero());
                 wait = wait.min(told.unwrap_or(interval));
             }
             Err(error) => {
@@ -133,8 +143,11 @@ mod tests {
 
     #[test]
     fn the_family_decides_which_addresses_count() {
-        let found: Vec<SocketAddr> =
-            vec!["10.0.0.2:1".parse().unwrap(), "[fd00::1]:1".parse().unwrap(), "10.0.0.1:1".parse().unwrap()];
+        let found: Vec<SocketAddr> = vec![
+            "10.0.0.2:1".parse().unwrap(),
+            "[fd00::1]:1".parse().unwrap(),
+            "10.0.0.1:1".parse().unwrap(),
+        ];
         for (family, first_address_only, expected) in [
             (DnsFamily::V4, false, vec!["10.0.0.1:1", "10.0.0.2:1"]),
             (DnsFamily::V4, true, vec!["10.0.0.2:1"]),
@@ -143,9 +156,12 @@ mod tests {
             (DnsFamily::V4Preferred, false, vec!["10.0.0.1:1", "10.0.0.2:1"]),
             (DnsFamily::All, false, vec!["10.0.0.1:1", "10.0.0.2:1", "[fd00::1]:1"]),
         ] {
-            let refresh = DnsRefresh { interval: Duration::from_secs(5), respect_ttl: false, family };
-            let names = Names { set: Arc::new(EndpointSet::default()), refresh, first_address_only };
-            let selected: Vec<String> = select(found.clone(), &names).iter().map(ToString::to_string).collect();
+            let refresh =
+                DnsRefresh { interval: Duration::from_secs(5), respect_ttl: false, family };
+            let names =
+                Names { set: Arc::new(EndpointSet::default()), refresh, first_address_only };
+            let selected: Vec<String> =
+                select(found.clone(), &names).iter().map(ToString::to_string).collect();
             assert_eq!(selected, expected, "{family:?}");
         }
     }

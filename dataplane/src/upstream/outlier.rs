@@ -1,7 +1,9 @@
-//! Outlier detection: takes an endpoint out of the load after failures in a row, for a time that grows each time.
+//! Outlier detection: takes an endpoint out of the load after failures in a row, for a time that
+//! grows each time.
 //!
-//! Judged when an answer arrives, ended when the time is over: no sweep is needed. Knows counters and settings; the
-//! balancer asks [`EndpointState::is_ejected`]. Spec: Envoy "Outlier detection", consecutive detectors.
+//! Judged when an answer arrives, ended when the time is over: no sweep is needed. Knows counters
+//! and settings; the balancer asks [`EndpointState::is_ejected`]. Spec: Envoy "Outlier detection",
+//! consecutive detectors.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -22,8 +24,14 @@ pub enum Outcome {
     LocalOrigin,
 }
 
-/// Counts an outcome, and ejects the endpoint when a detector's limit is reached and enough others stay.
-pub fn record(cluster: &ClusterState, settings: &OutlierDetection, endpoint: &EndpointState, outcome: Outcome) {
+/// Counts an outcome, and ejects the endpoint when a detector's limit is reached and enough others
+/// stay.
+pub fn record(
+    cluster: &ClusterState,
+    settings: &OutlierDetection,
+    endpoint: &EndpointState,
+    outcome: Outcome,
+) {
     if count(settings, endpoint, outcome) {
         let now_ms = cluster.now_ms();
         if may_eject(&cluster.endpoints(), settings, endpoint, now_ms) {
@@ -39,13 +47,23 @@ fn count(settings: &OutlierDetection, endpoint: &EndpointState, outcome: Outcome
             if settings.split_local_origin {
                 endpoint.consecutive_local.store(0, Relaxed);
             }
-            let five = reached(&endpoint.consecutive_5xx, (500..600).contains(&status), settings.consecutive_5xx);
+            let five = reached(
+                &endpoint.consecutive_5xx,
+                (500..600).contains(&status),
+                settings.consecutive_5xx,
+            );
             let gateway = matches!(status, 502..=504);
-            reached(&endpoint.consecutive_gateway, gateway, settings.consecutive_gateway_failure) || five
+            reached(&endpoint.consecutive_gateway, gateway, settings.consecutive_gateway_failure)
+                || five
         }
         Outcome::Connected => {
-            // Without the split, Envoy counts it as a 200 answer: what failed before is no row any more.
-            for row in [&endpoint.consecutive_5xx, &endpoint.consecutive_gateway, &endpoint.consecutive_local] {
+            // Without the split, Envoy counts it as a 200 answer: what failed before is no row any
+            // more.
+            for row in [
+                &endpoint.consecutive_5xx,
+                &endpoint.consecutive_gateway,
+                &endpoint.consecutive_local,
+            ] {
                 reached(row, false, 0);
             }
             false
@@ -56,7 +74,8 @@ fn count(settings: &OutlierDetection, endpoint: &EndpointState, outcome: Outcome
         // Without the split, Envoy counts these as a 503 answer.
         Outcome::LocalOrigin => {
             let five = reached(&endpoint.consecutive_5xx, true, settings.consecutive_5xx);
-            reached(&endpoint.consecutive_gateway, true, settings.consecutive_gateway_failure) || five
+            reached(&endpoint.consecutive_gateway, true, settings.consecutive_gateway_failure)
+                || five
         }
     }
 }
@@ -75,13 +94,18 @@ fn reached(row: &AtomicU32, failed: bool, limit: u32) -> bool {
 }
 
 /// One endpoint may always be out; more only while their share stays below the limit.
-fn may_eject(set: &LiveSet, settings: &OutlierDetection, endpoint: &EndpointState, now_ms: u64) -> bool {
+fn may_eject(
+    set: &LiveSet,
+    settings: &OutlierDetection,
+    endpoint: &EndpointState,
+    now_ms: u64,
+) -> bool {
     if endpoint.is_ejected(now_ms) {
         return false;
     }
-    let (ejected, total) = set
-        .iter()
-        .fold((0u64, 0u64), |(ejected, total), other| (ejected + u64::from(other.state.is_ejected(now_ms)), total + 1));
+    let (ejected, total) = set.iter().fold((0u64, 0u64), |(ejected, total), other| {
+        (ejected + u64::from(other.state.is_ejected(now_ms)), total + 1)
+    });
     ejected == 0 || (ejected + 1) * 100 <= u64::from(settings.max_ejection_percent) * total
 }
 
@@ -90,7 +114,9 @@ fn eject(settings: &OutlierDetection, endpoint: &EndpointState, now_ms: u64) {
     let longest = settings.max_ejection_time.max(settings.base_ejection_time);
     let length = settings.base_ejection_time.saturating_mul(times).min(longest);
     let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-    for row in [&endpoint.consecutive_5xx, &endpoint.consecutive_gateway, &endpoint.consecutive_local] {
+    for row in
+        [&endpoint.consecutive_5xx, &endpoint.consecutive_gateway, &endpoint.consecutive_local]
+    {
         row.store(0, Relaxed);
     }
     endpoint.ejected_until.store(now_ms.saturating_add(length_ms), Relaxed);
@@ -118,7 +144,11 @@ mod tests {
 
     fn cluster(endpoints: u16) -> Arc<ClusterState> {
         let state = StateRegistry::default().cluster("a", 1);
-        state.publish(&set(vec![locality(0, 1, (1..=endpoints).map(|port| endpoint(port, 1)).collect())]));
+        state.publish(&set(vec![locality(
+            0,
+            1,
+            (1..=endpoints).map(|port| endpoint(port, 1)).collect(),
+        )]));
         state
     }
 
@@ -141,7 +171,8 @@ mod tests {
         check(&settings(), &[Status(503), Status(500), Status(502)], true);
         check(&settings(), &[LocalOrigin, LocalOrigin], true);
         check(&settings(), &[LocalOrigin, Connected, LocalOrigin], false);
-        let off = OutlierDetection { consecutive_5xx: 0, consecutive_gateway_failure: 0, ..settings() };
+        let off =
+            OutlierDetection { consecutive_5xx: 0, consecutive_gateway_failure: 0, ..settings() };
         check(&off, &[Status(503); 20], false);
         let split = OutlierDetection { split_local_origin: true, ..off };
         check(&split, &[LocalOrigin, Connected, LocalOrigin], false);
@@ -150,7 +181,9 @@ mod tests {
 
     #[test]
     fn at_least_one_and_at_most_the_share_may_be_out() {
-        for (endpoints, percent, expected) in [(1, 10, 1), (10, 10, 1), (10, 50, 5), (3, 50, 1), (4, 100, 4)] {
+        for (endpoints, percent, expected) in
+            [(1, 10, 1), (10, 10, 1), (10, 50, 5), (3, 50, 1), (4, 100, 4)]
+        {
             let cluster = cluster(endpoints);
             let settings = OutlierDetection { max_ejection_percent: percent, ..settings() };
             for endpoint in cluster.endpoints().iter() {
@@ -159,7 +192,11 @@ mod tests {
                 }
             }
             let now = cluster.now_ms();
-            let out = cluster.endpoints().iter().filter(|endpoint| endpoint.state.is_ejected(now)).count();
+            let out = cluster
+                .endpoints()
+                .iter()
+                .filter(|endpoint| endpoint.state.is_ejected(now))
+                .count();
             assert_eq!(out, expected, "{endpoints} endpoints, {percent} percent");
         }
     }
@@ -171,7 +208,11 @@ mod tests {
         for (times, seconds) in [(1, 30), (2, 60), (3, 90), (20, 300)] {
             state.ejections.store(times - 1, Relaxed);
             eject(&settings(), &state, 1000);
-            assert_eq!(state.ejected_until.load(Relaxed), 1000 + seconds * 1000, "ejection {times}");
+            assert_eq!(
+                state.ejected_until.load(Relaxed),
+                1000 + seconds * 1000,
+                "ejection {times}"
+            );
             assert!(!state.is_ejected(1000 + seconds * 1000));
         }
     }

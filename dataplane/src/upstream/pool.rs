@@ -1,15 +1,19 @@
 //! Upstream HTTP connections of one worker, kept for reuse.
 //!
-//! HTTP/1 connections wait in a stack, the last one used on top, so that the others age and are closed; HTTP/2
-//! connections are shared by streams. A pool belongs to one endpoint, transport and protocol. Nothing is locked: a
-//! worker has one thread. Circuit breaker limits count over all workers, in the cluster's state.
+//! HTTP/1 connections wait in a stack, the last one used on top, so that the others age and are
+//! closed; HTTP/2 connections are shared by streams. A pool belongs to one endpoint, transport and
+//! protocol. Nothing is locked: a worker has one thread. Circuit breaker limits count over all
+//! workers, in the cluster's state.
 
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,25 +23,38 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use super::{
-    ClusterState,
+    ClusterState, LiveCluster,
     cluster_state::{Held, UsageOf},
     connect::{AlpnSource, ConnectError, Dial, Dialed, Purpose},
 };
 use crate::{
-    http::{body::RequestBody, executor::Local, guard::Guarded, headers::field_bytes},
+    codec::{
+        body::RequestBody,
+        executor::Local,
+        fields::field_bytes,
+        guard::Guarded,
+        room::{CONNECTION_WINDOW, LEAST_SEND_BUFFER, SEND_BUFFER, STREAM_WINDOW},
+        tap::{Heard, Tap},
+    },
     runtime::{
-        RuntimeConfig,
         cluster::{Discovery, Transport},
         facts::PeerCertificate,
-        limits::{HttpLimits, Limit},
+        limits::{BufferLimit, HttpLimits, Limit},
     },
     telemetry::metrics::{Direction, WorkerMetrics},
     tls::{TlsContexts, client::Names},
 };
 
-/// Window of an HTTP/2 stream and connection: large enough for a fast link, small enough for many streams.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// The codec's own buffer of a connection of HTTP/1, and its smallest.
+const BUFFER: usize = 408 * 1024;
+const LEAST_BUFFER: usize = 8 * 1024;
+
+/// Idle HTTP/1 connections that stay with a pool for the hour that is usual, where the cluster does
+/// not say for how long.
+const KEPT: usize = 8;
+/// How long others stay: the hundreds that a burst opened hold descriptors here and at the endpoint
+/// which the next burst may never need.
+const BURST: Duration = Duration::from_secs(15);
 
 /// Tells pools apart.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -49,7 +66,8 @@ struct PoolKey {
     transport: usize,
     purpose: Purpose,
     alpn: AlpnSource,
-    /// Server name, and the name that the certificate must bear, where they come from the request or the endpoint.
+    /// Server name, and the name that the certificate must bear, where they come from the request
+    /// or the endpoint.
     names: [Option<Box<str>>; 2],
 }
 
@@ -61,6 +79,15 @@ pub(crate) struct UpstreamFacts {
     /// The server's certificate.
     pub(crate) peer: Option<Arc<PeerCertificate>>,
     served: Cell<u32>,
+    /// Something has come since the last request was sent; known for HTTP/1 only.
+    heard: Arc<AtomicBool>,
+}
+
+impl UpstreamFacts {
+    fn new(dialed: &Dialed) -> Rc<Self> {
+        let (peer, heard) = (dialed.peer.clone(), Arc::default());
+        Rc::new(Self { local: dialed.local, peer, served: Cell::new(0), heard })
+    }
 }
 
 struct Idle {
@@ -87,7 +114,9 @@ struct Pool {
     dialing: tokio::sync::Mutex<()>,
     max_requests: Option<u32>,
     idle_timeout: Option<Duration>,
+    trims_idle: bool,
     limits: HttpLimits,
+    buffer: BufferLimit,
     metrics: Arc<WorkerMetrics>,
 }
 
@@ -161,6 +190,10 @@ pub(crate) enum SendError {
     /// What hyper says.
     #[error(transparent)]
     Codec(hyper::Error),
+    /// The connection ended within the head of a response: no message, and no end that has crossed
+    /// our request.
+    #[error("the response breaks off: {0}")]
+    BrokenOff(hyper::Error),
     /// The response's head crosses a limit.
     #[error("the response crosses a limit: {}", .0.name())]
     Limit(Limit),
@@ -170,7 +203,8 @@ pub(crate) enum SendError {
 pub(crate) struct SendFailure {
     /// Why.
     pub(crate) error: SendError,
-    /// The request's body, if nothing of the request has left, so that it can be sent again without risk.
+    /// The request's body, if nothing of the request has left, so that it can be sent again without
+    /// risk.
     pub(crate) unsent: Option<RequestBody>,
 }
 
@@ -184,6 +218,7 @@ impl Lease {
         request: http::Request<RequestBody>,
     ) -> Result<http::Response<hyper::body::Incoming>, SendFailure> {
         self.facts.served.set(self.facts.served.get().saturating_add(1));
+        self.facts.heard.store(false, Relaxed);
         let sent = match &mut self.sender {
             Sender::Http1(sender) => sender.try_send_request(request).await,
             Sender::Http2 { sender, .. } => sender.try_send_request(request).await,
@@ -196,7 +231,10 @@ impl Lease {
                 if error.is_parse_too_large() {
                     self.pool.metrics.exceeded(Direction::Upstream, Limit::Head);
                 }
-                Err(SendFailure { error: SendError::Codec(error), unsent })
+                let broken_off = error.is_incomplete_message() && self.facts.heard.load(Relaxed);
+                let error =
+                    if broken_off { SendError::BrokenOff(error) } else { SendError::Codec(error) };
+                Err(SendFailure { error, unsent })
             }
         }
     }
@@ -220,7 +258,8 @@ impl Lease {
 }
 
 impl Pool {
-    /// Whether the head of an HTTP/2 response is within the limits; for HTTP/1 the parser has judged.
+    /// Whether the head of an HTTP/2 response is within the limits; for HTTP/1 the parser has
+    /// judged.
     fn judge(&self, response: &http::Response<hyper::body::Incoming>) -> Result<(), SendFailure> {
         if response.version() < http::Version::HTTP_2 {
             return Ok(());
@@ -249,11 +288,15 @@ impl Pool {
         Some(idle.remove(ready))
     }
 
-    fn take_stream(&self, limit: u32) -> Option<(http2::SendRequest<RequestBody>, Rc<UpstreamFacts>, StreamCount)> {
+    fn take_stream(
+        &self,
+        limit: u32,
+    ) -> Option<(http2::SendRequest<RequestBody>, Rc<UpstreamFacts>, StreamCount)> {
         let mut shared = self.shared.borrow_mut();
         shared.retain(|connection| !connection.sender.is_closed());
         let usable = |c: &&Multiplexed| {
-            c.streams.get() < limit && self.max_requests.is_none_or(|most| c.facts.served.get() < most)
+            c.streams.get() < limit
+                && self.max_requests.is_none_or(|most| c.facts.served.get() < most)
         };
         let found = shared.iter().find(usable)?;
         found.streams.set(found.streams.get() + 1);
@@ -263,15 +306,29 @@ impl Pool {
 
     /// Closes what nobody has used for long.
     fn sweep(&self, now: Instant, close_all: bool) {
-        let stale =
-            |since: Instant| close_all || self.idle_timeout.is_some_and(|limit| now.duration_since(since) >= limit);
-        self.idle.borrow_mut().retain(|connection| !connection.sender.is_closed() && !stale(connection.since));
+        let stale = |since: Instant| {
+            close_all || self.idle_timeout.is_some_and(|limit| now.duration_since(since) >= limit)
+        };
+        let mut idle = self.idle.borrow_mut();
+        if self.trims_idle {
+            let surplus = surplus(idle.iter().map(|connection| connection.since), now);
+            idle.drain(..surplus);
+        }
+        idle.retain(|connection| !connection.sender.is_closed() && !stale(connection.since));
         self.shared.borrow_mut().retain(|connection| {
             let idle = connection.streams.get() == 0;
             let spent = self.max_requests.is_some_and(|most| connection.facts.served.get() >= most);
-            !connection.sender.is_closed() && !(idle && (spent || stale(connection.idle_since.get())))
+            !connection.sender.is_closed()
+                && !(idle && (spent || stale(connection.idle_since.get())))
         });
     }
+}
+
+/// How many connections at the bottom of a stack a burst has left, by when each was used last, the
+/// top last.
+fn surplus(since: impl ExactSizeIterator<Item = Instant>, now: Instant) -> usize {
+    let beyond = since.len().saturating_sub(KEPT);
+    since.take(beyond).take_while(|since| now.duration_since(*since) >= BURST).count()
 }
 
 /// All pools of one worker.
@@ -286,11 +343,16 @@ impl Pools {
         Self { pools: RefCell::default(), metrics }
     }
 
-    /// A connection for one request: one that is open and free, else a new one, within the cluster's limits.
+    /// A connection for one request: one that is open and free, else a new one, within the
+    /// cluster's limits.
     ///
     /// # Errors
     /// [`AcquireError`].
-    pub(crate) async fn acquire(&self, dial: Dial<'_>, contexts: &TlsContexts) -> Result<Lease, AcquireError> {
+    pub(crate) async fn acquire(
+        &self,
+        dial: Dial<'_>,
+        contexts: &TlsContexts,
+    ) -> Result<Lease, AcquireError> {
         let pool = self.pool(&dial);
         match dial.purpose {
             Purpose::Http2 => acquire_http2(pool, dial, contexts).await,
@@ -301,7 +363,10 @@ impl Pools {
     fn pool(&self, dial: &Dial<'_>) -> Rc<Pool> {
         let settings = &dial.cluster.connection;
         let transport = settings.transport_for(&dial.endpoint.spec);
-        let index = settings.transport_matches.iter().position(|entry| std::ptr::eq(&entry.transport, transport));
+        let index = settings
+            .transport_matches
+            .iter()
+            .position(|entry| std::ptr::eq(&entry.transport, transport));
         let names = match transport {
             Transport::Tls(tls) => dial.varying_names(tls),
             Transport::Plaintext | Transport::Closed => Names::default(),
@@ -312,7 +377,8 @@ impl Pools {
             transport: index.unwrap_or(usize::MAX),
             purpose: dial.purpose,
             alpn: dial.alpn,
-            names: [names.sent, names.expected].map(|name| name.map(|name| name.to_ascii_lowercase().into())),
+            names: [names.sent, names.expected]
+                .map(|name| name.map(|name| name.to_ascii_lowercase().into())),
         };
         let mut pools = self.pools.borrow_mut();
         let pool = pools.entry(key).or_insert_with(|| {
@@ -325,46 +391,59 @@ impl Pools {
                 dialing: tokio::sync::Mutex::new(()),
                 max_requests: settings.http.max_requests_per_connection,
                 idle_timeout: settings.http.idle_timeout,
+                trims_idle: settings.http.trims_idle,
                 limits: settings.http.limits,
+                buffer: settings.buffer,
                 metrics: Arc::clone(&self.metrics),
             })
         });
         Rc::clone(pool)
     }
 
-    /// Closes idle connections whose time is over, and all idle ones of endpoints and clusters that are gone.
-    pub(crate) fn sweep(&self, config: &RuntimeConfig) {
+    /// Closes idle connections whose time is over, and all idle ones of endpoints and clusters that
+    /// are gone; `cluster` finds one in force by its name.
+    pub(crate) fn sweep<'a>(&self, cluster: impl Fn(&str) -> Option<&'a Arc<LiveCluster>>) {
         let now = Instant::now();
         self.pools.borrow_mut().retain(|key, pool| {
-            pool.sweep(now, !is_current(config, key, pool));
+            let in_force = cluster(&pool.state.name);
+            pool.sweep(now, !in_force.is_some_and(|cluster| is_current(cluster, key, pool)));
             pool.open.get() > 0 || Rc::strong_count(pool) > 1
         });
     }
 }
 
-fn is_current(config: &RuntimeConfig, key: &PoolKey, pool: &Pool) -> bool {
-    config.cluster(&pool.state.name).is_some_and(|cluster| {
-        let original = matches!(cluster.discovery, Discovery::OriginalDst { .. });
-        Arc::ptr_eq(&cluster.state, &pool.state)
-            && (original || pool.state.endpoints().iter().any(|endpoint| endpoint.state.address == key.address))
-    })
+fn is_current(cluster: &LiveCluster, key: &PoolKey, pool: &Pool) -> bool {
+    let original = matches!(cluster.discovery, Discovery::OriginalDst { .. });
+    let endpoints = pool.state.endpoints();
+    let mut addresses = endpoints.iter().map(|endpoint| endpoint.state.address);
+    Arc::ptr_eq(&cluster.state, &pool.state)
+        && (original || addresses.any(|address| address == key.address))
 }
 
-async fn acquire_http1(pool: Rc<Pool>, dial: Dial<'_>, contexts: &TlsContexts) -> Result<Lease, AcquireError> {
+async fn acquire_http1(
+    pool: Rc<Pool>,
+    dial: Dial<'_>,
+    contexts: &TlsContexts,
+) -> Result<Lease, AcquireError> {
     loop {
         if let Some(Idle { sender, facts, .. }) = pool.take_idle() {
             return Ok(Lease { sender: Sender::Http1(sender), facts, reused: true, pool });
         }
         if let Some(open) = admit(&pool, &dial) {
-            let dialed = dial.connect(contexts).await.map_err(AcquireError::Connect)?;
-            return handshake_http1(pool, dialed, open).await;
+            // Boxed, since it is large and seldom: every downstream connection keeps room for what
+            // its request holds.
+            let opening = async {
+                let dialed = dial.connect(contexts).await.map_err(AcquireError::Connect)?;
+                handshake_http1(pool, dialed, open).await
+            };
+            return Box::pin(opening).await;
         }
         wait(&pool, &dial).await?;
     }
 }
 
-/// Counts a new connection against the limit. A pool without any may always open one, so that the connections of other
-/// endpoints and workers cannot starve it.
+/// Counts a new connection against the limit. A pool without any may always open one, so that the
+/// connections of other endpoints and workers cannot starve it.
 fn admit(pool: &Rc<Pool>, dial: &Dial<'_>) -> Option<Open> {
     let usage = || UsageOf(Arc::clone(&pool.state), |usage| &usage.connections);
     let held = Held::below(usage(), dial.cluster.limits.max_connections);
@@ -375,7 +454,8 @@ fn admit(pool: &Rc<Pool>, dial: &Dial<'_>) -> Option<Open> {
 /// Waits for a connection to come free, within the limit of waiting requests.
 async fn wait(pool: &Rc<Pool>, dial: &Dial<'_>) -> Result<(), AcquireError> {
     let usage = UsageOf(Arc::clone(&pool.state), |usage| &usage.pending);
-    let _pending = Held::below(usage, dial.cluster.limits.max_pending_requests).ok_or(AcquireError::Overflow)?;
+    let _pending = Held::below(usage, dial.cluster.limits.max_pending_requests)
+        .ok_or(AcquireError::Overflow)?;
     let (wake, woken) = oneshot::channel();
     pool.waiting.borrow_mut().push_back(wake);
     // The sender lives in the queue: it is used or the queue is gone with the pool that we hold.
@@ -383,16 +463,27 @@ async fn wait(pool: &Rc<Pool>, dial: &Dial<'_>) -> Result<(), AcquireError> {
     Ok(())
 }
 
-async fn handshake_http1(pool: Rc<Pool>, dialed: Dialed, open: Open) -> Result<Lease, AcquireError> {
-    let facts = Rc::new(UpstreamFacts { local: dialed.local, peer: dialed.peer, served: Cell::new(0) });
+async fn handshake_http1(
+    pool: Rc<Pool>,
+    dialed: Dialed,
+    open: Open,
+) -> Result<Lease, AcquireError> {
+    let facts = UpstreamFacts::new(&dialed);
     let mut builder = http1::Builder::new();
-    builder.preserve_header_case(false).max_header_size(pool.limits.http1_head_bytes());
+    let head = pool.limits.http1_head_bytes();
+    builder
+        .preserve_header_case(false)
+        .max_header_size(head)
+        .max_buf_size(pool.buffer.buffer(BUFFER, head.max(LEAST_BUFFER)));
     if pool.limits.headers != HttpLimits::default().headers {
         builder.max_headers(pool.limits.headers as usize);
     }
-    let (sender, connection) = builder.handshake(TokioIo::new(dialed.stream)).await.map_err(AcquireError::Protocol)?;
+    let own = dialed.own;
+    let stream = Tap::new(dialed.stream, Heard(Arc::clone(&facts.heard)));
+    let (sender, connection) =
+        builder.handshake(TokioIo::new(stream)).await.map_err(AcquireError::Protocol)?;
     tokio::task::spawn_local(async move {
-        let _open = open;
+        let _held = (open, own);
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "upstream connection ended");
         }
@@ -400,11 +491,20 @@ async fn handshake_http1(pool: Rc<Pool>, dialed: Dialed, open: Open) -> Result<L
     Ok(Lease { sender: Sender::Http1(sender), facts, reused: false, pool })
 }
 
-async fn acquire_http2(pool: Rc<Pool>, dial: Dial<'_>, contexts: &TlsContexts) -> Result<Lease, AcquireError> {
+async fn acquire_http2(
+    pool: Rc<Pool>,
+    dial: Dial<'_>,
+    contexts: &TlsContexts,
+) -> Result<Lease, AcquireError> {
     let limit = dial.cluster.connection.http.limits.streams;
     let stream = |pool: &Rc<Pool>| {
         let (sender, facts, count) = pool.take_stream(limit)?;
-        Some(Lease { sender: Sender::Http2 { sender, _count: count }, facts, reused: true, pool: Rc::clone(pool) })
+        Some(Lease {
+            sender: Sender::Http2 { sender, _count: count },
+            facts,
+            reused: true,
+            pool: Rc::clone(pool),
+        })
     };
     if let Some(lease) = stream(&pool) {
         return Ok(lease);
@@ -414,8 +514,13 @@ async fn acquire_http2(pool: Rc<Pool>, dial: Dial<'_>, contexts: &TlsContexts) -
         return Ok(lease);
     }
     let open = admit(&pool, &dial).ok_or(AcquireError::Overflow)?;
-    let dialed = dial.connect(contexts).await.map_err(AcquireError::Connect)?;
-    handshake_http2(&pool, dialed, open, dial.cluster.connection.http.h2_keepalive).await?;
+    let keepalive = dial.cluster.connection.http.h2_keepalive;
+    // Boxed as above.
+    let opening = async {
+        let dialed = dial.connect(contexts).await.map_err(AcquireError::Connect)?;
+        handshake_http2(&pool, dialed, open, keepalive).await
+    };
+    Box::pin(opening).await?;
     stream(&pool).map(|lease| Lease { reused: false, ..lease }).ok_or(AcquireError::Overflow)
 }
 
@@ -425,20 +530,23 @@ async fn handshake_http2(
     open: Open,
     keepalive: Option<(Duration, Duration)>,
 ) -> Result<(), AcquireError> {
-    let facts = Rc::new(UpstreamFacts { local: dialed.local, peer: dialed.peer, served: Cell::new(0) });
+    let facts = UpstreamFacts::new(&dialed);
     let mut builder = http2::Builder::new(Local);
     builder
         .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_stream_window_size(pool.buffer.window(STREAM_WINDOW))
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(pool.buffer.buffer(SEND_BUFFER, LEAST_SEND_BUFFER))
         .max_header_list_size(pool.limits.http2_list_size());
     if let Some((interval, timeout)) = keepalive {
         builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
     }
+    let own = dialed.own;
     let stream = Guarded::upstream(dialed.stream, pool.limits, &pool.metrics);
-    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(AcquireError::Protocol)?;
+    let (sender, connection) =
+        builder.handshake(TokioIo::new(stream)).await.map_err(AcquireError::Protocol)?;
     tokio::task::spawn_local(async move {
-        let _open = open;
+        let _held = (open, own);
         if let Err(error) = connection.await {
             tracing::debug!(%error, "upstream connection ended");
         }
@@ -450,4 +558,23 @@ async fn handshake_http2(
         idle_since: Rc::new(Cell::new(Instant::now())),
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_burst_has_opened_goes_and_what_is_used_stays() {
+        let (old, now) = (Instant::now(), Instant::now() + BURST);
+        let check = |used: &[Instant], expected: usize| {
+            assert_eq!(surplus(used.iter().copied(), now), expected, "{}", used.len());
+        };
+        check(&[], 0);
+        check(&[old; KEPT], 0);
+        check(&[old; 900], 900 - KEPT);
+        check(&[now; 900], 0);
+        check(&[vec![old; 5], vec![now; KEPT]].concat(), 5);
+        check(&[vec![old; 5], vec![now; KEPT - 2]].concat(), 3);
+    }
 }

@@ -1,11 +1,13 @@
 //! What was accepted from the control plane, compiled, and which of it may serve already.
 //!
-//! A new cluster waits for its endpoints and a new listener for its routes (xDS: warming); until then the one of the
-//! same name that serves goes on. A refused resource changes nothing. Pure: the caller brings the time.
+//! A new cluster waits for its endpoints and a new listener for its routes (xDS: warming); until
+//! then the one of the same name that serves goes on. A refused resource changes nothing. Pure: the
+//! caller brings the time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{Hash, Hasher},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,20 +19,22 @@ use super::session::{Changed, Update};
 use crate::{
     compile::{Compiled, Context, Needs, Rejection},
     runtime::{
-        Cluster, Listener, RouteConfig, RuntimeConfig, cluster::Discovery, endpoint::EndpointSet,
+        Listener, RouteConfig, RuntimeConfig, cluster::Discovery, endpoint::EndpointSet,
         secret::SecretMaterial,
     },
-    upstream::StateRegistry,
+    upstream::{LiveCluster, StateRegistry},
+    worker::ActiveConfig,
 };
 
-/// A secret that does not come holds nothing up for longer (only connections that need it fail), and nothing that does
-/// not come keeps a proxy from starting for longer.
+/// A secret that does not come holds nothing up for longer (only connections that need it fail),
+/// and nothing that does not come keeps a proxy from starting for longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// Accepted resources.
 pub struct Accepted {
     context: Context,
-    clusters: BTreeMap<String, Place<Cluster>>,
+    states: Arc<StateRegistry>,
+    clusters: BTreeMap<String, Place<LiveCluster>>,
     listeners: BTreeMap<String, Place<Listener>>,
     routes: BTreeMap<String, Resource<RouteConfig>>,
     /// `None`: the control plane says that there are none.
@@ -85,7 +89,8 @@ impl Accepted {
     /// Nothing yet.
     pub fn new(states: Arc<StateRegistry>) -> Self {
         Self {
-            context: Context::new(states),
+            context: Context::default(),
+            states,
             clusters: BTreeMap::new(),
             listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
@@ -98,7 +103,8 @@ impl Accepted {
         }
     }
 
-    /// Applies an update; what it refuses stays as it was, or is closed where the refused version guards more.
+    /// Applies an update; what it refuses stays as it was, or is closed where the refused version
+    /// guards more.
     pub fn apply(&mut self, update: &Update, now: Instant) -> Vec<Rejection> {
         let mut refused = Vec::new();
         for changed in &update.changed {
@@ -108,7 +114,8 @@ impl Accepted {
                 Ok(()) => drop(self.rejections.remove(&key)),
                 Err(mut rejection) => {
                     rejection.closed = self.close(update.kind, changed);
-                    let refusal = Refusal { version: changed.version.clone(), rejection: rejection.clone() };
+                    let refusal =
+                        Refusal { version: changed.version.clone(), rejection: rejection.clone() };
                     self.rejections.insert(key, refusal);
                     refused.push(rejection);
                 }
@@ -123,7 +130,8 @@ impl Accepted {
         refused
     }
 
-    /// Lets what has waited long enough serve; to be called now and then while [`Self::is_warming`].
+    /// Lets what has waited long enough serve; to be called now and then while
+    /// [`Self::is_warming`].
     pub fn settle(&mut self, now: Instant) {
         self.promote_clusters(now);
         self.promote_listeners(now);
@@ -131,7 +139,7 @@ impl Accepted {
     }
 
     /// The configuration, if it has changed since it was taken last.
-    pub fn take_config(&mut self) -> Option<RuntimeConfig> {
+    pub fn take_config(&mut self) -> Option<ActiveConfig> {
         if !std::mem::take(&mut self.stale) {
             return None;
         }
@@ -139,7 +147,8 @@ impl Accepted {
         let listeners = self.listeners.values().filter_map(Place::value).collect();
         let clusters = self.clusters.values().filter_map(Place::value);
         let routes = self.routes.values().map(Resource::value);
-        Some(RuntimeConfig::new(self.generation, listeners, clusters, routes))
+        let runtime = RuntimeConfig::new(self.generation, listeners, routes);
+        Some(ActiveConfig::new(runtime, clusters))
     }
 
     /// Names that resources refer to, whether they serve or wait.
@@ -165,8 +174,21 @@ impl Accepted {
             || self.listeners.values().any(|place| place.warming.is_some())
     }
 
-    /// Whether anything has waited only briefly, so that a proxy that starts had better wait for it too. What waits
-    /// longer may wait for ever, as a listener whose routes nobody defines.
+    /// The addresses of listeners that wait, where they are to have sockets of their own.
+    pub(super) fn waiting_addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        let waiting = self.listeners.values().filter_map(|place| place.warming.as_ref());
+        let listeners = waiting.map(|(resource, _)| resource.value());
+        let bound = listeners.filter(|listener| listener.bind_to_port);
+        bound
+            .flat_map(|listener| {
+                let addresses = listener.addresses.clone();
+                addresses.into_iter().map(move |address| (Arc::clone(&listener.name), address))
+            })
+            .collect()
+    }
+
+    /// Whether anything has waited only briefly, so that a proxy that starts had better wait for it
+    /// too. What waits longer may wait for ever, as a listener whose routes nobody defines.
     pub fn holds_start_up(&self, now: Instant) -> bool {
         let clusters = self.clusters.values().filter_map(Place::waiting_since);
         let mut since = clusters.chain(self.listeners.values().filter_map(Place::waiting_since));
@@ -181,19 +203,31 @@ impl Accepted {
     /// Names and versions of one type.
     pub fn summaries(&self, kind: ResourceType) -> Vec<Summary> {
         match kind {
-            ResourceType::Cluster => self.clusters.iter().map(|(name, place)| place.summary(name)).collect(),
-            ResourceType::Listener => self.listeners.iter().map(|(name, place)| place.summary(name)).collect(),
-            ResourceType::Route => self.routes.iter().map(|(name, routes)| held(name, Some(&routes.version))).collect(),
+            ResourceType::Cluster => {
+                self.clusters.iter().map(|(name, place)| place.summary(name)).collect()
+            }
+            ResourceType::Listener => {
+                self.listeners.iter().map(|(name, place)| place.summary(name)).collect()
+            }
+            ResourceType::Route => {
+                self.routes.iter().map(|(name, routes)| held(name, Some(&routes.version))).collect()
+            }
             ResourceType::Endpoint => summarise(&self.endpoints),
             ResourceType::Secret => summarise(&self.secrets),
         }
     }
 
-    fn accept(&mut self, kind: ResourceType, changed: &Changed, now: Instant) -> Result<(), Rejection> {
+    fn accept(
+        &mut self,
+        kind: ResourceType,
+        changed: &Changed,
+        now: Instant,
+    ) -> Result<(), Rejection> {
         let Changed { name, version, body } = changed;
         match kind {
             ResourceType::Cluster => {
                 let compiled = self.context.cluster(name, body)?;
+                let compiled = compiled.map(|spec| LiveCluster::bind(&self.states, spec));
                 self.clusters.entry(name.clone()).or_default().warm(version, compiled, now);
             }
             ResourceType::Listener => {
@@ -208,11 +242,13 @@ impl Accepted {
             ResourceType::Endpoint => {
                 let value = self.context.endpoints(name, body)?.value;
                 self.publish_endpoints(name, &value);
-                self.endpoints.insert(name.clone(), Some(Versioned { version: version.clone(), value }));
+                self.endpoints
+                    .insert(name.clone(), Some(Versioned { version: version.clone(), value }));
             }
             ResourceType::Secret => {
                 let value = self.context.secret(name, body)?.value;
-                self.secrets.insert(name.clone(), Some(Versioned { version: version.clone(), value }));
+                self.secrets
+                    .insert(name.clone(), Some(Versioned { version: version.clone(), value }));
                 self.fill_slot(name);
             }
         }
@@ -236,7 +272,8 @@ impl Accepted {
 
     fn publish_endpoints(&self, name: &str, set: &EndpointSet) {
         let clusters = self.clusters.values().flat_map(Place::all);
-        let concerned = clusters.filter(|cluster| matches!(&cluster.discovery, Discovery::Eds(eds) if **eds == *name));
+        let concerned = clusters
+            .filter(|cluster| matches!(&cluster.discovery, Discovery::Eds(eds) if **eds == *name));
         for cluster in concerned {
             cluster.state.publish(set);
         }
@@ -244,7 +281,9 @@ impl Accepted {
 
     fn fill_slot(&self, name: &str) {
         let Some(slot) = self.context.secrets.existing(name) else { return };
-        slot.store(self.secrets.get(name).and_then(Option::as_ref).map(|secret| secret.value.clone()));
+        slot.store(
+            self.secrets.get(name).and_then(Option::as_ref).map(|secret| secret.value.clone()),
+        );
     }
 
     fn promote_clusters(&mut self, now: Instant) {
@@ -265,7 +304,8 @@ impl Accepted {
         for place in self.listeners.values_mut() {
             let (routes, secrets) = (&self.routes, &self.secrets);
             let ready = |needs: &Needs, since| {
-                needs.routes.iter().all(|name| routes.contains_key(name)) && secrets_came(needs, secrets, since, now)
+                needs.routes.iter().all(|name| routes.contains_key(name))
+                    && secrets_came(needs, secrets, since, now)
             };
             self.stale |= place.promote(ready).is_some();
         }
@@ -298,7 +338,10 @@ fn secrets_came(
 }
 
 /// Gives a cluster that is about to serve its endpoints.
-fn start_endpoints(cluster: &Cluster, endpoints: &BTreeMap<String, Option<Versioned<EndpointSet>>>) {
+fn start_endpoints(
+    cluster: &LiveCluster,
+    endpoints: &BTreeMap<String, Option<Versioned<EndpointSet>>>,
+) {
     match &cluster.discovery {
         Discovery::Eds(name) => {
             let set = endpoints.get(&**name).and_then(Option::as_ref).map(|set| set.value.clone());
@@ -333,7 +376,8 @@ impl<T> Place<T> {
     }
 
     fn promote(&mut self, ready: impl FnOnce(&Needs, Instant) -> bool) -> Option<Arc<T>> {
-        let (resource, _) = self.warming.take_if(|(resource, since)| ready(&resource.compiled.needs, *since))?;
+        let (resource, _) =
+            self.warming.take_if(|(resource, since)| ready(&resource.compiled.needs, *since))?;
         let value = resource.compiled.value.clone();
         self.serving = Some(resource);
         Some(value)
@@ -352,7 +396,8 @@ impl<T> Place<T> {
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.resources().flat_map(|resource| std::iter::once(&resource.compiled.value).chain(&resource.closed))
+        self.resources()
+            .flat_map(|resource| std::iter::once(&resource.compiled.value).chain(&resource.closed))
     }
 
     fn needs(&self) -> impl Iterator<Item = &Needs> {
@@ -369,7 +414,9 @@ impl<T> Place<T> {
 }
 
 fn summarise<T>(resources: &BTreeMap<String, Option<Versioned<T>>>) -> Vec<Summary> {
-    let version = |resource: &Option<Versioned<T>>| resource.as_ref().map(|resource| resource.version.clone());
+    let version = |resource: &Option<Versioned<T>>| {
+        resource.as_ref().map(|resource| resource.version.clone())
+    };
     resources.iter().map(|(name, resource)| held(name, version(resource).as_ref())).collect()
 }
 

@@ -1,7 +1,9 @@
-//! The task that keeps a delta ADS stream to the control plane: connects, drives the session, publishes
-//! configurations, and comes back after a failure. Meanwhile the proxy serves what it has.
+//! The task that keeps a delta ADS stream to the control plane: connects, drives the session,
+//! publishes configurations, and comes back after a failure. Meanwhile the proxy serves what it
+//! has.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -34,8 +36,8 @@ use crate::{
         Identity, IdentityWatch,
         channel::{self, ChannelError, TlsTarget},
     },
-    listen::{BindFailure, Shared},
     resolve::Resolver,
+    worker::{BindFailure, Shared, socket},
 };
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -76,7 +78,11 @@ pub struct Progress {
 impl Progress {
     /// Nothing has happened yet.
     pub fn new(accepted: Accepted) -> Self {
-        Self { accepted: Mutex::new(accepted), connected: AtomicBool::new(false), ready: AtomicBool::new(false) }
+        Self {
+            accepted: Mutex::new(accepted),
+            connected: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
+        }
     }
 
     /// What was accepted; hold it only briefly.
@@ -116,15 +122,16 @@ pub struct Client {
 enum Heard {
     /// It was never accepted.
     Nothing,
-    /// It was accepted. Silence is right when nothing changed, so this is no failure; but a server that accepts and then
-    /// drops everybody must not be stormed.
+    /// It was accepted. Silence is right when nothing changed, so this is no failure; but a server
+    /// that accepts and then drops everybody must not be stormed.
     Opened,
     /// It delivered something.
     Response,
 }
 
 impl Heard {
-    /// Failures in a row that count for the next wait, about a second where the stream was accepted.
+    /// Failures in a row that count for the next wait, about a second where the stream was
+    /// accepted.
     fn failures_after(self, failures: u32) -> u32 {
         match self {
             Self::Nothing => failures + 1,
@@ -179,7 +186,8 @@ impl Client {
             request.metadata_mut().insert("authorization", token);
         }
         send(&requests, session.connected());
-        let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(LARGEST_RESPONSE);
+        let mut client = AggregatedDiscoveryServiceClient::new(channel)
+            .max_decoding_message_size(LARGEST_RESPONSE);
         let mut incoming = client.delta_aggregated_resources(request).await?.into_inner();
         self.progress.connected.store(true, Relaxed);
         *heard = Heard::Opened;
@@ -208,7 +216,11 @@ impl Client {
     }
 
     /// Applies a response, puts the result in force, and only then answers.
-    async fn answer(&self, session: &mut Session, response: DeltaDiscoveryResponse) -> Vec<DeltaDiscoveryRequest> {
+    async fn answer(
+        &self,
+        session: &mut Session,
+        response: DeltaDiscoveryResponse,
+    ) -> Vec<DeltaDiscoveryRequest> {
         let (update, reply) = session.received(response);
         let mut rejections = Vec::new();
         if let Some(update) = &update {
@@ -216,7 +228,11 @@ impl Client {
             for rejection in &rejections {
                 tracing::warn!(%rejection, "refused");
             }
-            let failures = self.publish().await;
+            let mut failures = self.publish().await;
+            if update.kind == ResourceType::Listener {
+                let waiting = self.progress.accepted().waiting_addresses();
+                failures.extend(cannot_bind(waiting));
+            }
             rejections.extend(unbound(update, &failures));
             self.judge_readiness();
         }
@@ -242,21 +258,30 @@ impl Client {
         let Some(config) = self.progress.accepted().take_config() else { return Vec::new() };
         let generation = config.generation;
         self.shared.publish(config);
-        tokio::time::timeout(WAIT_FOR_SOCKETS, self.shared.applied(generation)).await.unwrap_or_default()
+        tokio::time::timeout(WAIT_FOR_SOCKETS, self.shared.applied(generation))
+            .await
+            .unwrap_or_default()
     }
 
-    /// Ready means: clusters and listeners have come, and none waits for the rest of it any more, or in vain.
+    /// Ready means: clusters and listeners have come, and none waits for the rest of it any more,
+    /// or in vain.
     fn judge_readiness(&self) {
         let accepted = self.progress.accepted();
-        let came = accepted.has_received(ResourceType::Cluster) && accepted.has_received(ResourceType::Listener);
-        if came && !accepted.holds_start_up(Instant::now()) && !self.progress.ready.swap(true, Relaxed) {
+        let came = accepted.has_received(ResourceType::Cluster)
+            && accepted.has_received(ResourceType::Listener);
+        if came
+            && !accepted.holds_start_up(Instant::now())
+            && !self.progress.ready.swap(true, Relaxed)
+        {
             tracing::info!("first configuration in force");
         }
     }
 
     async fn connect(&self) -> Result<(Channel, Option<MetadataValue<Ascii>>), StreamError> {
         match &self.control_plane {
-            ControlPlane::Plaintext(address) => Ok((plaintext(address, &self.resolver).await?, None)),
+            ControlPlane::Plaintext(address) => {
+                Ok((plaintext(address, &self.resolver).await?, None))
+            }
             ControlPlane::Tls { target, token_file } => {
                 let identity = self.first_identity().await;
                 let channel = channel::connect(target, identity.as_deref(), &self.resolver).await?;
@@ -271,21 +296,38 @@ impl Client {
 
     async fn first_identity(&self) -> Option<Arc<Identity>> {
         let mut identity = self.identity.clone();
-        let came = tokio::time::timeout(WAIT_FOR_IDENTITY, identity.wait_for(Option::is_some)).await;
+        let came =
+            tokio::time::timeout(WAIT_FOR_IDENTITY, identity.wait_for(Option::is_some)).await;
         came.ok()?.ok()?.clone()
     }
 }
 
-/// Listeners of the update whose sockets cannot be opened. Workers try them again; the NACK tells the operator.
+/// Which of these addresses of listeners cannot be bound now: a listener that waits for its routes
+/// has no sockets yet, and whoever has sent it is to hear of it before they come, as from Envoy.
+fn cannot_bind(listeners: Vec<(Arc<str>, SocketAddr)>) -> Vec<BindFailure> {
+    let tried = listeners.into_iter().filter_map(|(listener, address)| {
+        let reason = socket::bound(address).err()?.to_string();
+        Some(BindFailure { listener, address, reason })
+    });
+    tried.collect()
+}
+
+/// Listeners of the update whose sockets cannot be opened. Workers try them again; the NACK tells
+/// the operator.
 fn unbound(update: &Update, failures: &[BindFailure]) -> Vec<Rejection> {
-    let sent = |failure: &&BindFailure| update.changed.iter().any(|changed| *changed.name == *failure.listener);
+    let sent = |failure: &&BindFailure| {
+        update.changed.iter().any(|changed| *changed.name == *failure.listener)
+    };
     let concerned = failures.iter().filter(|_| update.kind == ResourceType::Listener).filter(sent);
     concerned
         .map(|failure| Rejection {
             kind: ResourceType::Listener,
             name: failure.listener.to_string(),
             field: "address".to_owned(),
-            reason: format!("cannot listen on {}: {}; it is tried again", failure.address, failure.reason),
+            reason: format!(
+                "cannot listen on {}: {}; it is tried again",
+                failure.address, failure.reason
+            ),
             closed: false,
         })
         .collect()
@@ -328,7 +370,8 @@ async fn read_token(path: &PathBuf) -> Result<MetadataValue<Ascii>, StreamError>
     Ok(value)
 }
 
-/// Doubles with each failure, and is spread so that proxies do not come back together; `draw` is random in `0..1`.
+/// Doubles with each failure, and is spread so that proxies do not come back together; `draw` is
+/// random in `0..1`.
 fn back_off(failures: u32, draw: f64) -> Duration {
     let doubled = FIRST_RETRY.saturating_mul(1 << failures.min(10)).min(LONGEST_RETRY);
     doubled.mul_f64(0.5 + 0.5 * draw.clamp(0.0, 1.0))

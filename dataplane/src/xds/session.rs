@@ -1,8 +1,8 @@
 //! The client's half of incremental xDS as a pure state machine: responses in, requests out.
 //!
-//! It remembers, per resource type, which names are subscribed to and which version of each resource was accepted, so
-//! that a new stream starts where the last one ended. It knows neither messages nor connections. Spec: xDS protocol,
-//! "incremental xDS".
+//! It remembers, per resource type, which names are subscribed to and which version of each
+//! resource was accepted, so that a new stream starts where the last one ended. It knows neither
+//! messages nor connections. Spec: xDS protocol, "incremental xDS".
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,8 +19,13 @@ const INVALID_ARGUMENT: i32 = 3;
 /// A NACK names every refused resource, but not without end.
 const LONGEST_REASON: usize = 4096;
 /// Additions go in this order (xDS: clusters before endpoints, listeners before routes).
-const FIRST_REQUESTS: [ResourceType; 5] =
-    [ResourceType::Cluster, ResourceType::Endpoint, ResourceType::Listener, ResourceType::Route, ResourceType::Secret];
+const FIRST_REQUESTS: [ResourceType; 5] = [
+    ResourceType::Cluster,
+    ResourceType::Endpoint,
+    ResourceType::Listener,
+    ResourceType::Route,
+    ResourceType::Secret,
+];
 
 /// Stands for the version of what is closed since a refusal: no control plane has made it.
 const CLOSED: &str = "closed";
@@ -80,13 +85,16 @@ impl Session {
         Self { node, types: Default::default() }
     }
 
-    /// The first requests of a new stream: the node in the very first, and per type what is subscribed and known.
+    /// The first requests of a new stream: the node in the very first, and per type what is
+    /// subscribed and known.
     pub fn connected(&mut self) -> Vec<DeltaDiscoveryRequest> {
         let mut node = Some(self.node.clone());
-        let asked = FIRST_REQUESTS
-            .into_iter()
-            .filter(|kind| kind.wildcard_by_default() || !self.types[kind.index()].subscribed.is_empty());
-        asked.map(|kind| DeltaDiscoveryRequest { node: node.take(), ..self.first_request(kind) }).collect()
+        let asked = FIRST_REQUESTS.into_iter().filter(|kind| {
+            kind.wildcard_by_default() || !self.types[kind.index()].subscribed.is_empty()
+        });
+        asked
+            .map(|kind| DeltaDiscoveryRequest { node: node.take(), ..self.first_request(kind) })
+            .collect()
     }
 
     fn first_request(&self, kind: ResourceType) -> DeltaDiscoveryRequest {
@@ -99,7 +107,8 @@ impl Session {
         }
     }
 
-    /// Reads a response. The update, if there is one, is to be applied; then [`Self::applied`] answers.
+    /// Reads a response. The update, if there is one, is to be applied; then [`Self::applied`]
+    /// answers.
     pub fn received(&self, response: DeltaDiscoveryResponse) -> (Option<Update>, Reply) {
         let mut reply = Reply {
             type_url: response.type_url.clone(),
@@ -109,18 +118,26 @@ impl Session {
             faults: Vec::new(),
         };
         let Some(kind) = ResourceType::from_type_url(&response.type_url) else {
-            reply.faults.push(format!("resources of type {} were not asked for", response.type_url));
+            reply
+                .faults
+                .push(format!("resources of type {} were not asked for", response.type_url));
             return (None, reply);
         };
         let update = reply.read(kind, response);
         (Some(update), reply)
     }
 
-    /// Answers an update: ACK, or NACK if anything was refused; then subscriptions follow what is needed now.
+    /// Answers an update: ACK, or NACK if anything was refused; then subscriptions follow what is
+    /// needed now.
     ///
-    /// Versions of what was accepted are remembered even if other resources of the same response were refused; of what
-    /// is closed only that there is something.
-    pub fn applied(&mut self, reply: Reply, rejections: &[Rejection], needs: &Needs) -> Vec<DeltaDiscoveryRequest> {
+    /// Versions of what was accepted are remembered even if other resources of the same response
+    /// were refused; of what is closed only that there is something.
+    pub fn applied(
+        &mut self,
+        reply: Reply,
+        rejections: &[Rejection],
+        needs: &Needs,
+    ) -> Vec<DeltaDiscoveryRequest> {
         if let Some(kind) = ResourceType::from_type_url(&reply.type_url) {
             self.types[kind.index()].remember(kind, &reply, rejections);
         }
@@ -136,7 +153,11 @@ impl Session {
         requests
     }
 
-    fn resubscribe(&mut self, kind: ResourceType, wanted: &BTreeSet<String>) -> Option<DeltaDiscoveryRequest> {
+    fn resubscribe(
+        &mut self,
+        kind: ResourceType,
+        wanted: &BTreeSet<String>,
+    ) -> Option<DeltaDiscoveryRequest> {
         let state = &mut self.types[kind.index()];
         let subscribe: Vec<String> = wanted.difference(&state.subscribed).cloned().collect();
         let unsubscribe: Vec<String> = state.subscribed.difference(wanted).cloned().collect();
@@ -168,11 +189,18 @@ impl Reply {
             // Without a body it is a sign of life for a resource that is known.
             let Some(any) = resource.resource else { continue };
             if any.type_url != response.type_url {
-                self.faults.push(format!("{}: expected {}, got {}", resource.name, response.type_url, any.type_url));
+                self.faults.push(format!(
+                    "{}: expected {}, got {}",
+                    resource.name, response.type_url, any.type_url
+                ));
             } else if !seen.insert(resource.name.clone()) {
                 self.faults.push(format!("{}: the response holds it twice", resource.name));
             } else {
-                changed.push(Changed { name: resource.name, version: resource.version, body: any.value });
+                changed.push(Changed {
+                    name: resource.name,
+                    version: resource.version,
+                    body: any.value,
+                });
             }
         }
         self.changed = changed.iter().map(|one| (one.name.clone(), one.version.clone())).collect();
@@ -187,7 +215,8 @@ impl Reply {
             return None;
         }
         if message.len() > LONGEST_REASON {
-            let end = (0..=LONGEST_REASON).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
+            let end =
+                (0..=LONGEST_REASON).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
             message.truncate(end);
             message.push('…');
         }
@@ -198,14 +227,20 @@ impl Reply {
 impl TypeState {
     /// What nobody asked for is not kept, so it must not be claimed to be known either.
     fn remember(&mut self, kind: ResourceType, reply: &Reply, rejections: &[Rejection]) {
-        let refused: BTreeSet<&str> = rejections.iter().map(|rejection| rejection.name.as_str()).collect();
+        let refused: BTreeSet<&str> =
+            rejections.iter().map(|rejection| rejection.name.as_str()).collect();
         let wanted = |name: &str| kind.wildcard_by_default() || self.subscribed.contains(name);
-        let accepted = reply.changed.iter().filter(|(name, _)| wanted(name) && !refused.contains(name.as_str()));
+        let accepted = reply
+            .changed
+            .iter()
+            .filter(|(name, _)| wanted(name) && !refused.contains(name.as_str()));
         let accepted: Vec<_> = accepted.cloned().collect();
         self.versions.extend(accepted);
         // What is closed must be sent again even if it comes back to the version before.
-        let closed = rejections.iter().filter(|rejection| rejection.closed && wanted(&rejection.name));
-        let closed: Vec<_> = closed.map(|rejection| (rejection.name.clone(), CLOSED.to_owned())).collect();
+        let closed =
+            rejections.iter().filter(|rejection| rejection.closed && wanted(&rejection.name));
+        let closed: Vec<_> =
+            closed.map(|rejection| (rejection.name.clone(), CLOSED.to_owned())).collect();
         self.versions.extend(closed);
         for name in &reply.removed {
             self.versions.remove(name);

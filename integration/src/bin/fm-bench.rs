@@ -1,9 +1,11 @@
 //! Data plane benchmark: the same requests through Envoy and through our proxy, in the same run.
 //!
-//!   fm-bench dataplane [ROUNDS]     plain one hop, and mutual TLS over two hops; median of ROUNDS (default 3)
+//!   fm-bench dataplane [ROUNDS]     plain one hop, and mutual TLS over two hops; median of ROUNDS
+//!   (default 3)
 //!
-//! Prints CPU-µs per request (all proxies of the path), requests per second, p50 and p99, and the proxies' resident memory,
-//! for 1,000 requests per second and at saturation. Load comes from h2load; proxies run with one worker each.
+//! Prints CPU-µs per request (all proxies of the path), requests per second, p50 and p99, and the
+//! proxies' resident memory, for 1,000 requests per second and at saturation. Load comes from
+//! h2load; proxies run with one worker each.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is its result")]
 
@@ -15,7 +17,11 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use ferromesh_integration::{paths, process::Process};
+use ferromesh_integration::{
+    paths,
+    plane::{ControlPlane, curl},
+    process::Process,
+};
 
 /// One way a request takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,7 +57,7 @@ fn main() -> anyhow::Result<()> {
         bail!("usage: fm-bench dataplane [ROUNDS]");
     }
     let rounds = arguments.get(1).map_or(Ok(3), |r| r.parse()).context("ROUNDS is a number")?;
-    let bench = Bench::start()?;
+    let bench = Bench::start();
     println!(
         "{:<22} {:<11} {:<10} {:>10} {:>10} {:>9} {:>9} {:>8}",
         "path", "load", "proxy", "CPU-µs/req", "req/s", "p50 ms", "p99 ms", "RSS MB"
@@ -127,11 +133,12 @@ fn median(rounds: Vec<Measured>) -> Measured {
     }
 }
 
-/// One control plane and one application; proxies come and go with the rounds.
+/// One control plane and one application; proxies come and go with the rounds. Fields are dropped
+/// in order: processes before their folder.
 struct Bench {
-    dir: tempfile::TempDir,
     _control_plane: Process,
     _application: Process,
+    control: ControlPlane,
 }
 
 /// Addresses of a workload: application, inbound, outbound, own.
@@ -170,51 +177,31 @@ status: {phase: Running, podIP: 127.79.1.2, podIPs: [{ip: 127.79.1.2}], conditio
 "#;
 
 impl Bench {
-    fn start() -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let config = dir.path().join("config");
-        fs::create_dir(&config)?;
-        fs::write(config.join("mesh.yaml"), CONFIG)?;
-        let mut serve = Command::new(paths::program("ferromesh"));
-        serve.arg("serve").arg("--config").arg(&config).arg("--data-dir").arg(dir.path().join("data"));
-        for (flag, port) in [
-            ("--xds-address", 15010),
-            ("--xds-tls-address", 15012),
-            ("--http-address", 8080),
-            ("--metrics-address", 15014),
-        ] {
-            serve.args([flag, &format!("{CONTROL}:{port}")]);
-        }
-        let mut control_plane = Process::start("control-plane", dir.path(), serve);
-        let ready = format!("http://{CONTROL}:8080/healthz/ready");
-        control_plane.until("ready", || curl(&ready));
+    fn start() -> Self {
+        let control = ControlPlane::new(CONTROL);
+        control.write("mesh.yaml", CONFIG);
+        let control_plane = control.start();
         let mut application = Command::new(paths::program("fm-peer"));
         application.args(["serve", &format!("{}:9080", address(2, 1)), "origin", "v1"]);
-        let application = Process::start("origin", dir.path(), application);
-        Ok(Self { dir, _control_plane: control_plane, _application: application })
+        let application = Process::start("origin", control.folder(), application);
+        Self { _control_plane: control_plane, _application: application, control }
     }
 
     fn proxy(&self, kind: &str, index: u8, workload: &str) -> anyhow::Result<Process> {
-        let token = self.dir.path().join(format!("{workload}.token"));
-        let made = Command::new(paths::program("ferromesh"))
-            .args([
-                "token",
-                "create",
-                "-n",
-                "default",
-                "-s",
-                workload,
-                "--server",
-                &format!("http://{CONTROL}:8080"),
-                "--admin-token-file",
-            ])
-            .arg(self.dir.path().join("data/admin-token"))
-            .output()?;
-        ensure!(made.status.success(), "no join token: {}", String::from_utf8_lossy(&made.stderr));
-        fs::write(&token, made.stdout)?;
+        let token = self.control.path(&format!("{workload}.token"));
+        fs::write(&token, self.control.join_token("default", workload))?;
         let mut command = Command::new(paths::program("ferromesh-proxy"));
-        command.arg(kind).args(["--control-plane", &format!("{CONTROL}:15012"), "--namespace", "default"]);
-        command.arg("--root-cert").arg(self.dir.path().join("data/root-cert.pem")).arg("--token-file").arg(&token);
+        command.arg(kind).args([
+            "--control-plane",
+            &self.control.address(15012),
+            "--namespace",
+            "default",
+        ]);
+        command
+            .arg("--root-cert")
+            .arg(self.control.path("data/root-cert.pem"))
+            .arg("--token-file")
+            .arg(&token);
         command.args([
             "--service-account",
             workload,
@@ -242,13 +229,16 @@ impl Bench {
             "--metrics-address",
             &own(15090),
         ]);
-        command.args(["--concurrency", "1", "--drain-time", "0s", "--work-dir"]).arg(self.dir.path().join(workload));
+        command
+            .args(["--concurrency", "1", "--drain-time", "0s", "--work-dir"])
+            .arg(self.control.path(workload));
         if kind == "envoy" {
             command.arg("--envoy-path").arg(paths::envoy());
         }
-        let mut process = Process::start(&format!("{kind}-{workload}"), self.dir.path(), command);
+        let mut process =
+            Process::start(&format!("{kind}-{workload}"), self.control.folder(), command);
         let ready = format!("http://{}/healthz/ready", own(15021));
-        process.until("ready", || curl(&ready));
+        process.until("ready", || curl(&ready).is_some());
         Ok(process)
     }
 
@@ -283,34 +273,48 @@ impl Bench {
     }
 
     /// Runs h2load; the number of good requests and their sorted latencies in µs.
-    fn load(&self, url: &str, host: &str, load: Load, time: Duration) -> anyhow::Result<(usize, Vec<u32>)> {
-        let log: PathBuf = self.dir.path().join("latencies");
+    fn load(
+        &self,
+        url: &str,
+        host: &str,
+        load: Load,
+        time: Duration,
+    ) -> anyhow::Result<(usize, Vec<u32>)> {
+        let log: PathBuf = self.control.path("latencies");
         let _ = fs::remove_file(&log);
         let mut command = Command::new("h2load");
         command.args(["--h1", "-t1", "-c32", "-H", &format!(":authority: {host}")]);
         match load {
-            Load::Rate(rate) => {
-                command.args(["--rps", &(rate / 32).max(1).to_string(), "-D", &time.as_secs().to_string()])
-            }
+            Load::Rate(rate) => command.args([
+                "--rps",
+                &(rate / 32).max(1).to_string(),
+                "-D",
+                &time.as_secs().to_string(),
+            ]),
             Load::Saturation => command.args(["-D", &time.as_secs().to_string()]),
         };
-        let output = command.arg(format!("--log-file={}", log.display())).arg(url).output().context("h2load")?;
+        let output = command
+            .arg(format!("--log-file={}", log.display()))
+            .arg(url)
+            .output()
+            .context("h2load")?;
         ensure!(output.status.success(), "h2load: {}", String::from_utf8_lossy(&output.stderr));
         let mut latencies = Vec::new();
         for line in fs::read_to_string(&log)?.lines() {
             let mut fields = line.split('\t').skip(1);
-            let (status, micros) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+            let (status, micros) =
+                (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
             ensure!(status == "200", "a request was answered {status}");
             latencies.push(micros.parse()?);
         }
         latencies.sort_unstable();
-        ensure!(!latencies.is_empty(), "no request was answered: {}", String::from_utf8_lossy(&output.stdout));
+        ensure!(
+            !latencies.is_empty(),
+            "no request was answered: {}",
+            String::from_utf8_lossy(&output.stdout)
+        );
         Ok((latencies.len(), latencies))
     }
-}
-
-fn curl(url: &str) -> bool {
-    Command::new("curl").args(["-sf", "-m", "2", "-o", "/dev/null", url]).status().is_ok_and(|s| s.success())
 }
 
 fn curl_host(url: &str, host: &str) -> bool {
@@ -331,7 +335,8 @@ fn family(process: &Process) -> Vec<u32> {
     let mut family = vec![process.id()];
     let mut next = 0;
     while let Some(id) = family.get(next).copied() {
-        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let children =
+            fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
         family.extend(children.split_whitespace().filter_map(|c| c.parse::<u32>().ok()));
         next += 1;
     }
@@ -344,7 +349,11 @@ fn cpu_us(proxies: &[Process]) -> anyhow::Result<u64> {
     for id in proxies.iter().flat_map(family) {
         for task in fs::read_dir(format!("/proc/{id}/task"))?.flatten() {
             let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            total += text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or_default();
+            total += text
+                .split_whitespace()
+                .next()
+                .and_then(|n| n.parse::<u64>().ok())
+                .unwrap_or_default();
         }
     }
     Ok(total / 1000)
@@ -357,7 +366,11 @@ fn rss_kb(proxies: &[Process]) -> anyhow::Result<u64> {
         let id = *family(proxy).last().context("a process")?;
         let text = fs::read_to_string(format!("/proc/{id}/status"))?;
         let line = text.lines().find(|l| l.starts_with("VmRSS:")).context("no VmRSS")?;
-        total += line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).context("VmRSS is a number")?;
+        total += line
+            .split_whitespace()
+            .nth(1)
+            .and_then(|n| n.parse::<u64>().ok())
+            .context("VmRSS is a number")?;
     }
     Ok(total)
 }

@@ -1,4 +1,5 @@
-//! Random policies, identities and calls. Written as a user writes them: nothing here knows what becomes of a policy.
+//! Random policies, identities and calls. Written as a user writes them: nothing here knows what
+//! becomes of a policy.
 
 use std::net::Ipv4Addr;
 
@@ -14,15 +15,36 @@ pub(crate) const PORTS: [u16; 3] = [8080, 9000, 7000];
 /// Server names that clients ask for.
 pub(crate) const SERVER_NAMES: [&str; 2] = ["app.shop.svc.cluster.local", "db.example.com"];
 
-const TRUST_DOMAINS: [&str; 5] = ["cluster.local", "prod.corp", "dev.corp", "old.example", "evil.net"];
+const TRUST_DOMAINS: [&str; 5] =
+    ["cluster.local", "prod.corp", "dev.corp", "old.example", "evil.net"];
 const NAMESPACES: [&str; 4] = ["shop", "shop-eu", "workshop", "bank"];
 const ACCOUNTS: [&str; 4] = ["sleep", "sleepy", "my.corp", "shop"];
-const NETWORKS: [&str; 5] = ["127.240.9.1", "127.240.9.0/31", "127.240.9.2/32", "127.0.0.0/8", "192.0.2.0/24"];
+const NETWORKS: [&str; 5] =
+    ["127.240.9.1", "127.240.9.0/31", "127.240.9.2/32", "127.0.0.0/8", "192.0.2.0/24"];
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "P*", "*"];
-const HOSTS: [&str; 7] =
-    ["a.example.com", "A.Example.COM", "*.example.com", "a.example.com:8080", "a.example.com:*", "b*", "*"];
-const PATHS: [&str; 12] =
-    ["/a", "/a*", "/a/b", "*/b", "/admin*", "/a/{*}", "/a/{**}", "/{*}/b", "/{**}/b", "/{*}/{**}", "/a/{**}/", "*"];
+const HOSTS: [&str; 7] = [
+    "a.example.com",
+    "A.Example.COM",
+    "*.example.com",
+    "a.example.com:8080",
+    "a.example.com:*",
+    "b*",
+    "*",
+];
+const PATHS: [&str; 12] = [
+    "/a",
+    "/a*",
+    "/a/b",
+    "*/b",
+    "/admin*",
+    "/a/{*}",
+    "/a/{**}",
+    "/{*}/b",
+    "/{**}/b",
+    "/{*}/{**}",
+    "/a/{**}/",
+    "*",
+];
 const VALUES: [&str; 5] = ["one", "o*", "*ne", "two", "*"];
 const SNI: [&str; 4] = ["app.shop.svc.cluster.local", "*.example.com", "app*", "*"];
 
@@ -39,7 +61,11 @@ impl Identity {
     pub(crate) fn all() -> Vec<Self> {
         let every = TRUST_DOMAINS.iter().enumerate().flat_map(|(i, trust_domain)| {
             // Every trust domain with every namespace, and with every account.
-            (0..4).map(move |j| Self { trust_domain, namespace: NAMESPACES[j], account: ACCOUNTS[(i + j) % 4] })
+            (0..4).map(move |j| Self {
+                trust_domain,
+                namespace: NAMESPACES[j],
+                account: ACCOUNTS[(i + j) % 4],
+            })
         });
         every.collect()
     }
@@ -99,7 +125,12 @@ pub(crate) struct Set {
 /// What a call carries.
 #[derive(Clone, Debug)]
 pub(crate) enum Payload {
-    Request { method: &'static str, host: &'static str, path: &'static str, headers: Vec<(&'static str, &'static str)> },
+    Request {
+        method: &'static str,
+        host: &'static str,
+        path: &'static str,
+        headers: Vec<(&'static str, &'static str)>,
+    },
     Bytes,
 }
 
@@ -164,7 +195,14 @@ impl Dice {
 
     fn source(&mut self) -> Vec<Field> {
         // `serviceAccounts` excludes the first two.
-        let kinds = ["principals", "namespaces", "trustDomains", "ipBlocks", "remoteIpBlocks", "serviceAccounts"];
+        let kinds = [
+            "principals",
+            "namespaces",
+            "trustDomains",
+            "ipBlocks",
+            "remoteIpBlocks",
+            "serviceAccounts",
+        ];
         let first = self.pick(&kinds);
         let second = self.pick(&kinds[2..5]);
         let mut fields = vec![self.field(first)];
@@ -244,7 +282,8 @@ impl Dice {
     }
 
     fn principal(&mut self) -> String {
-        let (domain, namespace, account) = (self.pick(&TRUST_DOMAINS), self.pick(&NAMESPACES), self.pick(&ACCOUNTS));
+        let (domain, namespace, account) =
+            (self.pick(&TRUST_DOMAINS), self.pick(&NAMESPACES), self.pick(&ACCOUNTS));
         match self.0.random_range(0..9) {
             0 => "*".to_owned(),
             1 => format!("{domain}/*"),
@@ -258,8 +297,10 @@ impl Dice {
     }
 
     pub(crate) fn call(&mut self, identities: &[Identity]) -> Call {
-        let peer = self.chance(85).then(|| identities[self.0.random_range(0..identities.len())].clone());
-        let server_name = Some(self.pick(&SERVER_NAMES)).filter(|_| peer.is_some() && self.chance(70));
+        let peer =
+            self.chance(85).then(|| identities[self.0.random_range(0..identities.len())].clone());
+        let server_name =
+            Some(self.pick(&SERVER_NAMES)).filter(|_| peer.is_some() && self.chance(70));
         let port = self.pick(&[PORTS[0], PORTS[0], PORTS[1], PORTS[2]]);
         let requests = port == PORTS[0] || (port == PORTS[2] && self.chance(50));
         Call {
@@ -275,11 +316,20 @@ impl Dice {
         let tokens = self.some(60, 2, |dice| ("x-token", dice.pick(&["one", "two", "three"])));
         let mut headers = tokens;
         if self.chance(30) {
-            headers.push(("x-forwarded-for", self.pick(&["192.0.2.7", "192.0.2.7, 10.9.9.9", "10.9.9.9, 192.0.2.7"])));
+            headers.push((
+                "x-forwarded-for",
+                self.pick(&["192.0.2.7", "192.0.2.7, 10.9.9.9", "10.9.9.9, 192.0.2.7"]),
+            ));
         }
         Payload::Request {
             method: self.pick(&["GET", "POST", "PUT"]),
-            host: self.pick(&["a.example.com", "a.example.com:8080", "A.EXAMPLE.com", "b", "c.d.example.com"]),
+            host: self.pick(&[
+                "a.example.com",
+                "a.example.com:8080",
+                "A.EXAMPLE.com",
+                "b",
+                "c.d.example.com",
+            ]),
             path: self.pick(&[
                 "/",
                 "/a",
@@ -306,7 +356,11 @@ impl Dice {
 impl Set {
     /// The policies as objects.
     pub(crate) fn objects(&self) -> Vec<Value> {
-        self.policies.iter().enumerate().map(|(i, policy)| policy.object(&format!("p{i}"))).collect()
+        self.policies
+            .iter()
+            .enumerate()
+            .map(|(i, policy)| policy.object(&format!("p{i}")))
+            .collect()
     }
 }
 
@@ -331,8 +385,9 @@ impl Rule {
     fn value(&self) -> Value {
         let within = |key: &str, fields: &Vec<Field>| json!({key: fields_value(fields)});
         let mut rule = Map::new();
-        let mut put =
-            |key: &str, list: Vec<Value>| (!list.is_empty()).then(|| rule.insert(key.to_owned(), list.into()));
+        let mut put = |key: &str, list: Vec<Value>| {
+            (!list.is_empty()).then(|| rule.insert(key.to_owned(), list.into()))
+        };
         put("from", self.from.iter().map(|fields| within("source", fields)).collect());
         put("to", self.to.iter().map(|fields| within("operation", fields)).collect());
         put("when", self.when.iter().map(Field::condition).collect());

@@ -1,5 +1,6 @@
-//! Authorization, as Istio's documentation describes it, beside what a real Envoy makes of what the translator sends:
-//! random policies, identities and calls; ALLOW, DENY and dry runs; requests and other bytes.
+//! Authorization, as Istio's documentation describes it, beside what a real Envoy makes of what the
+//! translator sends: random policies, identities and calls; ALLOW, DENY and dry runs; requests and
+//! other bytes.
 #![cfg(feature = "e2e")]
 
 mod cases;
@@ -53,14 +54,24 @@ async fn envoy_decides_as_the_documentation_says() {
     }
     println!("{tally:?}");
     let shown = disagreements.iter().take(SHOWN).fold(String::new(), |text, one| text + one);
-    assert!(disagreements.is_empty(), "FERROMESH_SEED={seed}: {} disagreements\n{shown}", disagreements.len());
+    assert!(
+        disagreements.is_empty(),
+        "FERROMESH_SEED={seed}: {} disagreements\n{shown}",
+        disagreements.len()
+    );
     tally.assert_both_ways();
 }
 
 /// What Envoy did with each call.
-async fn observe(site: &Site, block: &Block, credentials: &Credentials, calls: &[(usize, Call)]) -> Vec<Verdict> {
+async fn observe(
+    site: &Site,
+    block: &Block,
+    credentials: &Credentials,
+    calls: &[(usize, Call)],
+) -> Vec<Verdict> {
     let one = |(set, call): &(usize, Call)| {
-        let (call, destination) = (call.clone(), SocketAddr::from((block.workload(*set), call.port)));
+        let (call, destination) =
+            (call.clone(), SocketAddr::from((block.workload(*set), call.port)));
         async move {
             let (allowed, client) = credentials.call(&call, destination).await;
             (allowed, (client, destination))
@@ -76,7 +87,10 @@ async fn observe(site: &Site, block: &Block, credentials: &Credentials, calls: &
 }
 
 fn describe(set: &Set, call: &Call, expected: Verdict, seen: Verdict) -> String {
-    let mut text = format!("\n{call:?}\n  documented: {expected:?}\n  Envoy:      {seen:?}\n  mesh: {:?}\n", set.mesh);
+    let mut text = format!(
+        "\n{call:?}\n  documented: {expected:?}\n  Envoy:      {seen:?}\n  mesh: {:?}\n",
+        set.mesh
+    );
     for object in set.objects() {
         let _ = writeln!(text, "  {object}");
     }

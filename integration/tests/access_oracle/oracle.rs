@@ -1,16 +1,20 @@
-//! What Istio's documentation says of a call: "Authorization Policy", "Authorization Policy Conditions", "Authorization
-//! Policy Normalization", "Authorization for TCP traffic", "Dry Run" and "Trust Domain Migration". It is written from those
-//! pages alone, and shares no code with what it judges.
+//! What Istio's documentation says of a call: "Authorization Policy", "Authorization Policy
+//! Conditions", "Authorization Policy Normalization", "Authorization for TCP traffic", "Dry Run"
+//! and "Trust Domain Migration". It is written from those pages alone, and shares no code with what
+//! it judges.
 
 use std::net::IpAddr;
 
-use crate::cases::{Action, Call, Field, Identity, Mesh, NAMESPACE, Payload, Policy, ROOT, Rule, Set};
+use crate::cases::{
+    Action, Call, Field, Identity, Mesh, NAMESPACE, Payload, Policy, ROOT, Rule, Set,
+};
 
 /// What happens to a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Verdict {
     pub(crate) allowed: bool,
-    /// What the dry runs report, where there are any of that action for the workload: whether they would let it pass.
+    /// What the dry runs report, where there are any of that action for the workload: whether they
+    /// would let it pass.
     pub(crate) dry_allow: Option<bool>,
     /// As above, of action DENY.
     pub(crate) dry_deny: Option<bool>,
@@ -20,19 +24,25 @@ pub(crate) struct Verdict {
 pub(crate) fn judge(set: &Set, call: &Call, destination: IpAddr) -> Verdict {
     let scene = Scene { mesh: &set.mesh, call, destination };
     let of = |action: Action, dry_run: bool| -> Option<bool> {
-        let policies = set.policies.iter().filter(|p| p.action == action && p.dry_run == dry_run && applies(p));
+        let policies = set
+            .policies
+            .iter()
+            .filter(|p| p.action == action && p.dry_run == dry_run && applies(p));
         policies.map(|policy| scene.matches(policy)).reduce(|one, other| one || other)
     };
-    // "If there are any DENY policies that match the request, deny the request. If there are no ALLOW policies for the
-    // workload, allow the request. If any of the ALLOW policies match the request, allow the request. Deny the request."
+    // "If there are any DENY policies that match the request, deny the request. If there are no
+    // ALLOW policies for the workload, allow the request. If any of the ALLOW policies match the
+    // request, allow the request. Deny the request."
     let denied = of(Action::Deny, false) == Some(true);
     let allowed = !denied && of(Action::Allow, false) != Some(false);
-    // Policies are looked at in this order, so that what is denied never comes to the dry runs of ALLOW.
+    // Policies are looked at in this order, so that what is denied never comes to the dry runs of
+    // ALLOW.
     let dry_allow = of(Action::Allow, true).filter(|_| !denied);
     Verdict { allowed, dry_allow, dry_deny: of(Action::Deny, true).map(|matches| !matches) }
 }
 
-/// A policy holds in its namespace, that of the root namespace in every one; a selector chooses among the workloads.
+/// A policy holds in its namespace, that of the root namespace in every one; a selector chooses
+/// among the workloads.
 fn applies(policy: &Policy) -> bool {
     [NAMESPACE, ROOT].contains(&policy.namespace) && policy.selects.is_none_or(|app| app == "app")
 }
@@ -49,17 +59,21 @@ impl Scene<'_> {
         policy.rules.iter().any(|rule| self.rule(policy, rule))
     }
 
-    /// "At least one source, one operation and all conditions match. An empty rule is always matched."
+    /// "At least one source, one operation and all conditions match. An empty rule is always
+    /// matched."
     fn rule(&self, policy: &Policy, rule: &Rule) -> bool {
         let all = |fields: &Vec<Field>| fields.iter().all(|field| self.field(policy, field));
-        // An ALLOW rule with an attribute of HTTP is ignored for other traffic, whatever alternatives it has.
+        // An ALLOW rule with an attribute of HTTP is ignored for other traffic, whatever
+        // alternatives it has.
         if policy.action == Action::Allow && self.is_bytes() {
             let mut fields = rule.from.iter().chain(&rule.to).flatten().chain(&rule.when);
             if fields.any(|field| is_http(field.name)) {
                 return false;
             }
         }
-        let one = |alternatives: &Vec<Vec<Field>>| alternatives.is_empty() || alternatives.iter().any(all);
+        let one = |alternatives: &Vec<Vec<Field>>| {
+            alternatives.is_empty() || alternatives.iter().any(all)
+        };
         one(&rule.from) && one(&rule.to) && all(&rule.when)
     }
 
@@ -72,7 +86,8 @@ impl Scene<'_> {
             // "For a DENY rule, missing attributes are treated as matches."
             return true;
         }
-        let any = |values: &[String]| values.iter().any(|value| self.value(policy, field.name, value));
+        let any =
+            |values: &[String]| values.iter().any(|value| self.value(policy, field.name, value));
         (field.values.is_empty() || any(&field.values)) && !any(&field.not_values)
     }
 
@@ -82,7 +97,9 @@ impl Scene<'_> {
             "principals" | "source.principal" => peer(&|peer| self.principal(value, peer)),
             "trustDomains" | "source.trustDomain" => peer(&|peer| self.trust_domain(value, peer)),
             "namespaces" | "source.namespace" => peer(&|peer| text(value, peer.namespace)),
-            "serviceAccounts" | "source.serviceAccount" => peer(&|peer| account(policy, value, peer)),
+            "serviceAccounts" | "source.serviceAccount" => {
+                peer(&|peer| account(policy, value, peer))
+            }
             "ipBlocks" | "source.ip" => inside(value, self.call.source.into()),
             "remoteIpBlocks" | "remote.ip" => inside(value, self.remote()),
             "destination.ip" => inside(value, self.destination),
@@ -93,7 +110,9 @@ impl Scene<'_> {
     }
 
     fn request(&self, name: &str, value: &str) -> bool {
-        let Payload::Request { method, host, path, headers } = &self.call.payload else { return false };
+        let Payload::Request { method, host, path, headers } = &self.call.payload else {
+            return false;
+        };
         let path = normalized(path);
         match name {
             "hosts" => text(&value.to_lowercase(), &host.to_lowercase()),
@@ -103,14 +122,19 @@ impl Scene<'_> {
             "request.headers[:authority]" => text(value, host),
             _ => {
                 let wanted = name.trim_start_matches("request.headers[").trim_end_matches(']');
-                headers.iter().any(|(header, given)| header.eq_ignore_ascii_case(wanted) && text(value, given))
+                headers.iter().any(|(header, given)| {
+                    header.eq_ignore_ascii_case(wanted) && text(value, given)
+                })
             }
         }
     }
 
-    /// "Populated from X-Forwarded-For": of trusted proxies there are none, so that its last address counts.
+    /// "Populated from X-Forwarded-For": of trusted proxies there are none, so that its last
+    /// address counts.
     fn remote(&self) -> IpAddr {
-        let Payload::Request { headers, .. } = &self.call.payload else { return self.call.source.into() };
+        let Payload::Request { headers, .. } = &self.call.payload else {
+            return self.call.source.into();
+        };
         let forwarded = headers.iter().find(|(name, _)| *name == "x-forwarded-for");
         let last = forwarded.and_then(|(_, list)| list.rsplit(", ").next()?.parse().ok());
         last.unwrap_or(self.call.source.into())
@@ -120,9 +144,12 @@ impl Scene<'_> {
         std::iter::once(self.mesh.trust_domain).chain(self.mesh.aliases.iter().copied())
     }
 
-    /// A workload is the same under every name of the mesh's trust domain; "cluster.local" points to it.
+    /// A workload is the same under every name of the mesh's trust domain; "cluster.local" points
+    /// to it.
     fn principal(&self, pattern: &str, peer: &Identity) -> bool {
-        let pointed = pattern.strip_prefix("cluster.local/").map(|path| format!("{}/{path}", self.mesh.trust_domain));
+        let pointed = pattern
+            .strip_prefix("cluster.local/")
+            .map(|path| format!("{}/{path}", self.mesh.trust_domain));
         let pattern = pointed.as_deref().unwrap_or(pattern);
         let domains = match self.names().any(|name| name == peer.trust_domain) {
             true => self.names().collect(),
@@ -159,9 +186,14 @@ fn text(pattern: &str, value: &str) -> bool {
     }
 }
 
-/// "`{*}` matches a single glob that cannot extend beyond a path segment. `{**}` matches zero or more globs."
+/// "`{*}` matches a single glob that cannot extend beyond a path segment. `{**}` matches zero or
+/// more globs."
 fn template(pattern: &str, path: &str) -> bool {
-    if !pattern.contains('{') { text(pattern, path) } else { glob(pattern.as_bytes(), path.as_bytes()) }
+    if !pattern.contains('{') {
+        text(pattern, path)
+    } else {
+        glob(pattern.as_bytes(), path.as_bytes())
+    }
 }
 
 fn glob(pattern: &[u8], path: &[u8]) -> bool {
@@ -179,7 +211,8 @@ fn glob(pattern: &[u8], path: &[u8]) -> bool {
     }
 }
 
-/// The mesh's default, BASE: percent-encoded unreserved characters are decoded, dot segments are resolved (RFC 3986).
+/// The mesh's default, BASE: percent-encoded unreserved characters are decoded, dot segments are
+/// resolved (RFC 3986).
 fn normalized(target: &str) -> String {
     let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
     let decoded = path.replace("%2e", ".").replace("%61", "a");

@@ -1,5 +1,5 @@
-//! An Envoy that serves what the translator sends for many workloads at once, each with its own policies and address, and
-//! the application behind them.
+//! An Envoy that serves what the translator sends for many workloads at once, each with its own
+//! policies and address, and the application behind them.
 
 use std::{
     collections::BTreeMap,
@@ -39,8 +39,11 @@ pub(crate) struct Block {
 
 impl Block {
     pub(crate) fn claim() -> Self {
-        let claim = |number| TcpListener::bind((Ipv4Addr::new(127, number, 0, 1), 15999)).ok().map(|c| (number, c));
-        let (number, claim) = (21..=239).find_map(claim).expect("a free block of loopback addresses");
+        let claim = |number| {
+            TcpListener::bind((Ipv4Addr::new(127, number, 0, 1), 15999)).ok().map(|c| (number, c))
+        };
+        let (number, claim) =
+            (21..=239).find_map(claim).expect("a free block of loopback addresses");
         Self { number, _claim: claim }
     }
 
@@ -61,13 +64,17 @@ pub(crate) struct Site {
     _dir: tempfile::TempDir,
 }
 
-/// The ends of a call: the client's, and the workload's. A client's port alone is used again for another workload.
+/// The ends of a call: the client's, and the workload's. A client's port alone is used again for
+/// another workload.
 pub(crate) type Ends = (SocketAddr, SocketAddr);
 
-/// What is logged of a call: its ends, and what the dry runs of ALLOW and of DENY say about requests and about connections.
+/// What is logged of a call: its ends, and what the dry runs of ALLOW and of DENY say about
+/// requests and about connections.
 fn log_format() -> String {
     let shadow = |layer: &str, action: &str| {
-        format!("%DYNAMIC_METADATA(envoy.filters.{layer}.rbac:istio_dry_run_{action}_shadow_engine_result)%")
+        format!(
+            "%DYNAMIC_METADATA(envoy.filters.{layer}.rbac:istio_dry_run_{action}_shadow_engine_result)%"
+        )
     };
     let results = [("http", "allow"), ("network", "allow"), ("http", "deny"), ("network", "deny")];
     let results = results.map(|(layer, action)| shadow(layer, action));
@@ -80,8 +87,10 @@ impl Site {
         let dir = tempfile::tempdir().expect("a directory");
         let log = dir.path().join("access.log");
         let bootstrap = dir.path().join("envoy.json");
-        let config = bootstrap_of(block, sets, &log, credentials);
-        fs::write(&bootstrap, config.to_string()).expect("a writable directory");
+        // The mesh logs to where every proxy can; here it is read.
+        let config = bootstrap_of(block, sets, credentials);
+        let config = config.to_string().replace("/dev/stdout", &log.display().to_string());
+        fs::write(&bootstrap, config).expect("a writable directory");
         let mut command = Command::new(paths::envoy());
         command.arg("-c").arg(&bootstrap).args([
             "--concurrency",
@@ -92,16 +101,23 @@ impl Site {
         ]);
         command.args(["--file-flush-interval-msec", "50"]);
         let mut envoy = Process::start("envoy", dir.path(), command);
-        let open = |index: usize| PORTS.iter().all(|port| TcpStream::connect((block.workload(index), *port)).is_ok());
+        let open = |index: usize| {
+            PORTS.iter().all(|port| TcpStream::connect((block.workload(index), *port)).is_ok())
+        };
         envoy.until("serving every workload", || (0..sets.len()).all(open));
         Self { _envoy: envoy, log, _dir: dir }
     }
 
-    /// What the dry runs of ALLOW and of DENY reported about these calls, once all of them are logged.
+    /// What the dry runs of ALLOW and of DENY reported about these calls, once all of them are
+    /// logged.
     pub(crate) fn dry_runs(&self, calls: &[Ends]) -> BTreeMap<Ends, [Option<bool>; 2]> {
         let mut found = BTreeMap::new();
         until(Duration::from_secs(30), "every call in the access log", || {
-            found = fs::read_to_string(&self.log).unwrap_or_default().lines().filter_map(read_line).collect();
+            found = fs::read_to_string(&self.log)
+                .unwrap_or_default()
+                .lines()
+                .filter_map(read_line)
+                .collect();
             calls.iter().all(|ends| found.contains_key(ends))
         });
         found
@@ -110,22 +126,33 @@ impl Site {
 
 fn read_line(line: &str) -> Option<(Ends, [Option<bool>; 2])> {
     let words: Vec<&str> = line.split(' ').collect();
-    let &[client, workload, http_allow, tcp_allow, http_deny, tcp_deny] = &words[..] else { return None };
-    let result = |words: [&str; 2]| words.into_iter().find(|word| *word != "-").map(|word| word.contains("allowed"));
+    let &[client, workload, http_allow, tcp_allow, http_deny, tcp_deny] = &words[..] else {
+        return None;
+    };
+    let result = |words: [&str; 2]| {
+        words.into_iter().find(|word| *word != "-").map(|word| word.contains("allowed"))
+    };
     let ends = (client.parse().ok()?, workload.parse().ok()?);
     Some((ends, [result([http_allow, tcp_allow]), result([http_deny, tcp_deny])]))
 }
 
-fn bootstrap_of(block: &Block, sets: &[Set], log: &Path, credentials: &Credentials) -> Value {
+fn bootstrap_of(block: &Block, sets: &[Set], credentials: &Credentials) -> Value {
     let mut listeners = Vec::new();
     let mut clusters = BTreeMap::new();
     for (index, set) in sets.iter().enumerate() {
-        let translation = translated(set, block.workload(index), block.application(), log);
+        let translation = translated(set, block.workload(index), block.application());
         let inbound = |listener: &Value| listener["traffic_direction"] == "INBOUND";
         listeners.extend(translation.listeners.into_iter().filter(inbound));
-        let named = |cluster: Value| (cluster["name"].as_str().unwrap_or_default().to_owned(), cluster);
+        let named =
+            |cluster: Value| (cluster["name"].as_str().unwrap_or_default().to_owned(), cluster);
         // The same for every workload, since all have the same application.
-        clusters.extend(translation.clusters.into_iter().map(named).filter(|(name, _)| name.starts_with("inbound|")));
+        clusters.extend(
+            translation
+                .clusters
+                .into_iter()
+                .map(named)
+                .filter(|(name, _)| name.starts_with("inbound|")),
+        );
     }
     listeners.iter_mut().for_each(make_static);
     let file = |path: &Path| json!({"filename": path});
@@ -141,7 +168,8 @@ fn bootstrap_of(block: &Block, sets: &[Set], log: &Path, credentials: &Credentia
     }})
 }
 
-/// Secrets come from the bootstrap, and the handshake lets strangers through for the policies to see them.
+/// Secrets come from the bootstrap, and the handshake lets strangers through for the policies to
+/// see them.
 fn make_static(json: &mut Value) {
     match json {
         Value::Object(fields) => {
@@ -155,12 +183,14 @@ fn make_static(json: &mut Value) {
 }
 
 /// Everything that the sidecar of the workload gets.
-fn translated(set: &Set, address: Ipv4Addr, application: Ipv4Addr, log: &Path) -> Translation {
-    let objects = set.objects().into_iter().chain(mesh(set, address, log));
+fn translated(set: &Set, address: Ipv4Addr, application: Ipv4Addr) -> Translation {
+    let objects = set.objects().into_iter().chain(mesh(set, address));
     let text = objects.map(|object| object.to_string()).collect::<Vec<_>>().join("\n---\n");
     let parsed = parse_file("case.yaml", text.as_bytes());
     assert!(parsed.rejected.is_empty(), "{:#?}\n{text}", parsed.diagnostics);
-    let value = |text: String| prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(text)) };
+    let value = |text: String| prost_types::Value {
+        kind: Some(prost_types::value::Kind::StringValue(text)),
+    };
     let fields = [
         ("INTERCEPTION_MODE", "NONE".to_owned()),
         ("FERROMESH_APP_ADDRESS", application.to_string()),
@@ -171,22 +201,25 @@ fn translated(set: &Set, address: Ipv4Addr, application: Ipv4Addr, log: &Path) -
     let id = format!("sidecar~{address}~app-0.{NAMESPACE}~{NAMESPACE}.svc.cluster.local");
     let node = Node { id, metadata: Some(prost_types::Struct { fields }), ..Default::default() };
     let node = NodeIdentity::parse(&node, None).expect("a good node id");
-    let changes = parsed.objects.into_iter().map(|object| Change::Upsert(Box::new(object))).collect();
+    let changes =
+        parsed.objects.into_iter().map(|object| Change::Upsert(Box::new(object))).collect();
     let translation = translate(MeshDefaults::default(), changes, &node).expect("a translation");
-    let refused = translation.diagnostics.iter().find(|finding| finding.severity == Severity::Error);
+    let refused =
+        translation.diagnostics.iter().find(|finding| finding.severity == Severity::Error);
     assert!(refused.is_none(), "{refused:?}\n{text}");
     translation
 }
 
-fn mesh(set: &Set, address: Ipv4Addr, log: &Path) -> Vec<Value> {
+fn mesh(set: &Set, address: Ipv4Addr) -> Vec<Value> {
     let ports = [("http-a", PORTS[0]), ("tcp-b", PORTS[1]), ("c", PORTS[2])];
-    let ports: Vec<Value> = ports.iter().map(|(name, port)| json!({"name": name, "port": port})).collect();
+    let ports: Vec<Value> =
+        ports.iter().map(|(name, port)| json!({"name": name, "port": port})).collect();
     let labels = json!({"app": "app", "security.istio.io/tlsMode": "istio"});
     vec![
         json!({"apiVersion": "mesh.istio.io/v1alpha1", "kind": "MeshConfig", "metadata": {"name": "default"}, "spec": {
             "trustDomain": set.mesh.trust_domain,
             "trustDomainAliases": set.mesh.aliases,
-            "accessLogFile": log,
+            "accessLogFile": "/dev/stdout",
             "accessLogFormat": log_format(),
         }}),
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "app", "namespace": NAMESPACE}, "spec": {

@@ -48,10 +48,13 @@ impl Credentials {
         roots.add(certificate_in(&self.authority.0)).expect("an authority");
         let key = PrivateKeyDer::from_pem_file(key).expect("a key");
         let config = ClientConfig::builder().with_root_certificates(roots);
-        let mut config = config.with_client_auth_cert(vec![certificate_in(certificate)], key).expect("a certificate");
+        let mut config = config
+            .with_client_auth_cert(vec![certificate_in(certificate)], key)
+            .expect("a certificate");
         config.enable_sni = call.server_name.is_some();
         // What sidecars offer for what they carry.
-        let alpn: &[u8] = if matches!(call.payload, Payload::Bytes) { b"istio" } else { b"istio-http/1.1" };
+        let alpn: &[u8] =
+            if matches!(call.payload, Payload::Bytes) { b"istio" } else { b"istio-http/1.1" };
         config.alpn_protocols = vec![alpn.to_vec()];
         TlsConnector::from(Arc::new(config))
     }
@@ -63,8 +66,10 @@ impl Credentials {
         let stream = socket.connect(destination).await.expect("a listening proxy");
         let source = stream.local_addr().expect("a connected socket");
         let Some(identity) = &call.peer else { return (passes(stream, call).await, source) };
-        let name = ServerName::try_from(call.server_name.unwrap_or(SERVER_NAMES[0])).expect("a name");
-        let stream = self.connector(identity, call).connect(name, stream).await.expect("a handshake");
+        let name =
+            ServerName::try_from(call.server_name.unwrap_or(SERVER_NAMES[0])).expect("a name");
+        let stream =
+            self.connector(identity, call).connect(name, stream).await.expect("a handshake");
         (passes(stream, call).await, source)
     }
 }
@@ -91,22 +96,30 @@ fn signed(dir: &Path, name: &str, authority: &Files, alternative: &str) -> Files
 }
 
 async fn passes(mut stream: impl AsyncRead + AsyncWrite + Unpin, call: &Call) -> bool {
-    let answer = tokio::time::timeout(Duration::from_secs(20), exchange(&mut stream, &call.payload));
+    let answer =
+        tokio::time::timeout(Duration::from_secs(20), exchange(&mut stream, &call.payload));
     answer.await.unwrap_or_else(|_| panic!("no answer to {call:?}"))
 }
 
 async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), payload: &Payload) -> bool {
     let Payload::Request { method, host, path, headers } = payload else {
-        return stream.write_all(b"\0ping").await.is_ok() && stream.read(&mut [0; 16]).await.is_ok_and(|read| read > 0);
+        return stream.write_all(b"\0ping").await.is_ok()
+            && stream.read(&mut [0; 16]).await.is_ok_and(|read| read > 0);
     };
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{headers}connection: close\r\n\r\n");
+    let headers: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{headers}connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("an open connection");
     let mut answer = Vec::new();
     // An end without TLS's goodbye is an end.
     let _ = stream.read_to_end(&mut answer).await;
-    let status =
-        answer.split(|byte| *byte == b' ').nth(1).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+    let status = answer
+        .split(|byte| *byte == b' ')
+        .nth(1)
+        .map(String::from_utf8_lossy)
+        .unwrap_or_default()
+        .into_owned();
     match &*status {
         "200" => true,
         "403" => false,

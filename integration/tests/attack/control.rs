@@ -8,61 +8,87 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use ferromesh_proto::{
     ResourceType,
-    discovery::{DeltaDiscoveryRequest, Node, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient},
-    istio_ca::{IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient},
+    discovery::{
+        DeltaDiscoveryRequest, Node,
+        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+    },
+    istio_ca::{
+        IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
+    },
 };
 use futures_util::{FutureExt, stream};
-use http::Request;
-use http_body_util::Full;
-use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioIo},
-};
+use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
-use tokio::{net::TcpStream, sync::mpsc};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    sync::{OnceCell, mpsc},
+};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     flood::Flood,
     frames::*,
-    good::Ask,
-    proxy::{half_handshake, huge_head, listen, open, repeat, slow_head},
+    good::{self, Ask},
+    proxy::{half_handshake, huge_head, listen, open, repeat, slow_body, slow_head},
     round::{self, Victim},
     site::Site,
 };
 
-/// Memory that a control plane may take more while it is attacked: what is begun has a budget of 128 MiB.
+/// Memory that a control plane may take more while it is attacked: what is begun has a budget of
+/// 128 MiB.
 const BOUND: u64 = 256 << 20;
 
 /// What a client needs to call on the TLS port.
 struct Caller {
     site: Arc<Site>,
-    tls: TlsConnector,
+    roots: RootCertStore,
     csr: String,
     accounts: AtomicU32,
+}
+
+/// A workload that is known: by its token, and by the certificate that it got for it.
+struct Known {
+    channel: Channel,
+    token: String,
+    /// Its own certificate first.
+    chain: Vec<String>,
 }
 
 impl Caller {
     fn new(site: Arc<Site>) -> Arc<Self> {
         let mut roots = RootCertStore::empty();
-        for root in CertificateDer::pem_file_iter(site.path("data/root-cert.pem")).expect("the file of roots") {
+        for root in CertificateDer::pem_file_iter(site.path("data/root-cert.pem"))
+            .expect("the file of roots")
+        {
             roots.add(root.expect("PEM")).expect("a root");
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let mut config = builder.expect("versions").with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec()];
         let csr = site.certificate_request();
-        Arc::new(Self { site, tls: TlsConnector::from(Arc::new(config)), csr, accounts: AtomicU32::new(0) })
+        Arc::new(Self { site, roots, csr, accounts: AtomicU32::new(0) })
     }
 
-    async fn connect(&self) -> Result<Channel, String> {
-        let (address, tls) = (self.site.control_plane(15012), self.tls.clone());
+    /// Opens a connection; with a chain as the workload whose it is.
+    async fn connect(&self, chain: &[String]) -> Result<Channel, String> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.expect("versions").with_root_certificates(self.roots.clone());
+        let mut config = if chain.is_empty() {
+            builder.with_no_client_auth()
+        } else {
+            let certificates = chain
+                .iter()
+                .map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM"));
+            let key = PrivateKeyDer::from_pem_file(self.site.path("key.pem"))
+                .expect("the key of the request");
+            builder.with_client_auth_cert(certificates.collect(), key).expect("a key that fits")
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let (address, tls) = (self.site.control_plane(15012), TlsConnector::from(Arc::new(config)));
         let connector = tower::service_fn(move |_: http::Uri| {
             let tls = tls.clone();
             async move {
@@ -76,20 +102,28 @@ impl Caller {
     }
 
     /// An administrator makes a token, and a workload gets its certificate with it.
-    async fn certificate(&self, account: String) -> Result<(Channel, String), String> {
+    async fn certificate(&self, account: String) -> Result<Known, String> {
         let token = self.site.join_token(&account).await;
-        let channel = self.connect().await?;
-        let body = IstioCertificateRequest { csr: self.csr.clone(), ..Default::default() };
-        let request = with_token(body, &token)?;
-        let answer = IstioCertificateServiceClient::new(channel.clone()).create_certificate(request).await;
+        let channel = self.connect(&[]).await?;
+        let request = with_token(self.certificate_request(), &token)?;
+        let answer =
+            IstioCertificateServiceClient::new(channel.clone()).create_certificate(request).await;
         let chain = answer.map_err(|status| status.to_string())?.into_inner().cert_chain;
-        if chain.len() == 3 { Ok((channel, token)) } else { Err(format!("{} certificates", chain.len())) }
+        if chain.len() == 3 {
+            Ok(Known { channel, token, chain })
+        } else {
+            Err(format!("{} certificates", chain.len()))
+        }
+    }
+
+    fn certificate_request(&self) -> IstioCertificateRequest {
+        IstioCertificateRequest { csr: self.csr.clone(), ..Default::default() }
     }
 
     /// A workload that starts: its certificate, then its clusters.
     async fn start(&self) -> Result<(), String> {
         let number = self.accounts.fetch_add(1, Ordering::Relaxed);
-        let (channel, token) = self.certificate(format!("good-{number}")).await?;
+        let Known { channel, token, .. } = self.certificate(format!("good-{number}")).await?;
         let id = format!("sidecar~10.84.0.1~good-{number}.default~default.svc.cluster.local");
         let hello = DeltaDiscoveryRequest {
             node: Some(Node { id, ..Node::default() }),
@@ -99,10 +133,14 @@ impl Caller {
         // The stream stays open until its sender goes.
         let (sender, outbox) = mpsc::unbounded_channel();
         let _ = sender.send(hello);
-        let outbox = stream::unfold(outbox, async |mut outbox| Some((outbox.recv().await?, outbox)));
+        let outbox =
+            stream::unfold(outbox, async |mut outbox| Some((outbox.recv().await?, outbox)));
         let requests = with_token(Box::pin(outbox), &token)?;
         let mut client = AggregatedDiscoveryServiceClient::new(channel);
-        let opened = client.delta_aggregated_resources(requests).await.map_err(|status| status.to_string())?;
+        let opened = client
+            .delta_aggregated_resources(requests)
+            .await
+            .map_err(|status| status.to_string())?;
         let response = opened.into_inner().message().await.map_err(|status| status.to_string())?;
         drop(sender);
         let clusters = response.map_or(0, |response| response.resources.len());
@@ -119,19 +157,8 @@ fn with_token<T>(body: T, token: &str) -> Result<tonic::Request<T>, String> {
 
 /// Workloads that start, and probes.
 fn good(site: &Site, caller: &Arc<Caller>) -> Vec<(&'static str, Ask)> {
-    let probe = |port: u16, path: &'static str| -> Ask {
-        let url = format!("http://{}{path}", site.control_plane(port));
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http::<Full<Bytes>>();
-        Arc::new(move || {
-            let (client, url) = (client.clone(), url.clone());
-            async move {
-                let request = Request::get(url).body(Full::default()).map_err(|e| e.to_string())?;
-                let status = client.request(request).await.map_err(|e| format!("{e:?}"))?.status();
-                if status == 200 { Ok(()) } else { Err(status.to_string()) }
-            }
-            .boxed()
-        })
-    };
+    let probe =
+        |port: u16, path: &str| good::probe(format!("http://{}{path}", site.control_plane(port)));
     let caller = caller.clone();
     let start: Ask = Arc::new(move || {
         let caller = caller.clone();
@@ -152,6 +179,7 @@ fn attacks(site: &Site, caller: &Arc<Caller>) -> Vec<(SocketAddr, Flood)> {
         (15012, Flood::new("silent connections", 1500, silent)),
         (15012, Flood::new("half a handshake", 500, half_handshake)),
         (15012, certificates(caller)),
+        (15012, renewals(caller)),
         (15010, Flood::new("silent connections", 1500, silent)),
         (15010, Flood::new("half a preface", 500, half_preface)),
         (15010, begun),
@@ -160,6 +188,8 @@ fn attacks(site: &Site, caller: &Arc<Caller>) -> Vec<(SocketAddr, Flood)> {
     for port in [8080, 15014] {
         attacks.push((port, Flood::new("silent connections", 600, silent)));
         attacks.push((port, Flood::new("slow heads", 600, slow_head)));
+        attacks.push((port, Flood::new("slow bodies", 600, slow_body)));
+        attacks.push((port, Flood::new("large bodies without an end", 200, begun_body)));
         attacks.push((port, Flood::new("huge heads", 20, huge_head)));
     }
     attacks.into_iter().map(|(port, flood)| (site.control_plane(port), flood)).collect()
@@ -171,17 +201,39 @@ fn certificates(caller: &Arc<Caller>) -> Flood {
     let connection = move |_| {
         let caller = caller.clone();
         async move {
-            let Ok((channel, token)) = caller.certificate("evil".to_owned()).await else { return };
-            let mut client = IstioCertificateServiceClient::new(channel);
+            let Ok(known) = caller.certificate("evil".to_owned()).await else { return };
+            let mut client = IstioCertificateServiceClient::new(known.channel);
             for _ in 0..1000 {
-                let body = IstioCertificateRequest { csr: caller.csr.clone(), ..Default::default() };
-                let Ok(request) = with_token(body, &token) else { return };
+                let Ok(request) = with_token(caller.certificate_request(), &known.token) else {
+                    return;
+                };
                 let _ = client.create_certificate(request).await;
             }
         }
         .boxed()
     };
     Flood { name: "certificates without end", connections: 8, connection: Arc::new(connection) }
+}
+
+/// One workload that renews its certificate, with the one that it has, without end.
+fn renewals(caller: &Arc<Caller>) -> Flood {
+    let (caller, chain) = (caller.clone(), Arc::<OnceCell<Vec<String>>>::default());
+    let connection = move |_| {
+        let (caller, chain) = (caller.clone(), chain.clone());
+        async move {
+            let first = chain.get_or_try_init(async || {
+                Ok::<_, String>(caller.certificate("renewing".to_owned()).await?.chain)
+            });
+            let Ok(chain) = first.await else { return };
+            let Ok(channel) = caller.connect(chain).await else { return };
+            let mut client = IstioCertificateServiceClient::new(channel);
+            for _ in 0..1000 {
+                let _ = client.create_certificate(caller.certificate_request()).await;
+            }
+        }
+        .boxed()
+    };
+    Flood { name: "renewals without end", connections: 8, connection: Arc::new(connection) }
 }
 
 async fn silent(to: SocketAddr) {
@@ -204,9 +256,23 @@ async fn questions(to: SocketAddr) {
     }
 }
 
-/// A stream that announces a large request, and begins it.
+/// The largest body that is taken, all but its end.
+async fn begun_body(to: SocketAddr) {
+    let length = 4 << 20;
+    let head = format!(
+        "POST /api/v1/objects HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {length}\r\n\r\n"
+    );
+    let Some(mut stream) = open(to, head.as_bytes()).await else { return };
+    if stream.write_all(&vec![b' '; length - 1]).await.is_ok() {
+        listen(&mut stream).await;
+    }
+}
+
+/// A stream that announces a large request, and begins it with as much as is taken before it is
+/// read.
 async fn begun_request(to: SocketAddr) {
-    let text = |text: &str| [&[u8::try_from(text.len()).expect("a short text")], text.as_bytes()].concat();
+    let text =
+        |text: &str| [&[u8::try_from(text.len()).expect("a short text")], text.as_bytes()].concat();
     let path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
     let mut head = [vec![0x83, 0x86, 0x04], text(path), vec![0x01], text("a")].concat();
     for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")] {
@@ -215,7 +281,8 @@ async fn begun_request(to: SocketAddr) {
     let mut bytes = [beginning(), frame(HEADERS, END_HEADERS, 1, &head)].concat();
     let announced = 15_u32 << 20;
     bytes.extend(frame(DATA, 0, 1, &[&[0], &announced.to_be_bytes()[..]].concat()));
-    for _ in 0..4 {
+    // Just below the window of a stream and its connection.
+    for _ in 0..69 {
         bytes.extend(frame(DATA, 0, 1, &[0; 15_000]));
     }
     if let Some(mut stream) = open(to, &bytes).await {
@@ -227,6 +294,7 @@ async fn begun_request(to: SocketAddr) {
 async fn a_control_plane_serves_others_whatever_some_send() {
     let site = Arc::new(Site::start("127.84.1").await);
     let caller = Caller::new(site.clone());
-    let victim = Victim { name: "control plane", process: site.process("control-plane"), bound: BOUND };
+    let victim =
+        Victim { name: "control plane", process: site.process("control-plane"), bound: BOUND };
     round::run(&victim, &good(&site, &caller), &attacks(&site, &caller)).await;
 }

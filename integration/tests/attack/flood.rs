@@ -22,7 +22,11 @@ pub(crate) struct Flood {
 const BETWEEN: Duration = Duration::from_millis(5);
 
 impl Flood {
-    pub(crate) fn new<F>(name: &'static str, connections: usize, connection: fn(SocketAddr) -> F) -> Self
+    pub(crate) fn new<F>(
+        name: &'static str,
+        connections: usize,
+        connection: fn(SocketAddr) -> F,
+    ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {

@@ -24,12 +24,14 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 
 /// `GET /` of a host, without its end (RFC 7541).
 pub(crate) fn get(host: &str) -> Vec<u8> {
-    [&[0x82, 0x86, 0x84, 0x01, u8::try_from(host.len()).expect("a short name")], host.as_bytes()].concat()
+    [&[0x82, 0x86, 0x84, 0x01, u8::try_from(host.len()).expect("a short name")], host.as_bytes()]
+        .concat()
 }
 
 /// A field that goes into the table, at its first place.
 pub(crate) fn remembered(name: &str, value: &str) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).expect("a short text")], text.as_bytes()].concat();
+    let text =
+        |text: &str| [&[u8::try_from(text.len()).expect("a short text")], text.as_bytes()].concat();
     [vec![0x40], text(name), text(value)].concat()
 }
 

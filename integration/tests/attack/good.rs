@@ -1,11 +1,16 @@
-//! Clients that behave: each sends one request after the other, at a steady pace, and remembers what failed.
+//! Clients that behave: each sends one request after the other, at a steady pace, and remembers
+//! what failed.
 
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use futures_util::future::BoxFuture;
+use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
+use http::Request;
+use http_body_util::Full;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 
 /// A request of a good client; `Err` says what went wrong.
 pub(crate) type Ask = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
@@ -21,6 +26,21 @@ pub(crate) struct Seen {
     pub(crate) answered: u64,
     pub(crate) failed: Vec<String>,
     pub(crate) slowest: Duration,
+}
+
+/// Asks for `url` on a connection of its own each time, and wants 200.
+pub(crate) fn probe(url: String) -> Ask {
+    let client =
+        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http::<Full<Bytes>>();
+    Arc::new(move || {
+        let (client, url) = (client.clone(), url.clone());
+        async move {
+            let request = Request::get(url).body(Full::default()).map_err(|e| e.to_string())?;
+            let status = client.request(request).await.map_err(|e| format!("{e:?}"))?.status();
+            if status == 200 { Ok(()) } else { Err(status.to_string()) }
+        }
+        .boxed()
+    })
 }
 
 /// Good clients at work; they stop when dropped.
@@ -39,7 +59,8 @@ impl Good {
                 loop {
                     let begin = Instant::now();
                     let answer = tokio::time::timeout(PATIENCE, ask()).await;
-                    let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")));
+                    let answer =
+                        answer.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")));
                     note(&seen, begin.elapsed(), answer.map_err(|why| format!("{name}: {why}")));
                     tokio::time::sleep(PAUSE).await;
                 }

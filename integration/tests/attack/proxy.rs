@@ -21,18 +21,22 @@ use tokio::{
 use crate::{
     flood::Flood,
     frames::*,
-    good::Ask,
+    good::{self, Ask},
     round::{self, Victim},
     site::{HOST, Site},
 };
 
-/// Memory that a proxy may take more while it is attacked: a hundred connections with what each may buffer.
+/// Memory that a proxy may take more while it is attacked: a hundred connections with what each may
+/// buffer.
 const BOUND: u64 = 128 << 20;
 
-/// Good clients of a port: over HTTP/1 and HTTP/2 on connections that are kept, and on a new one for each request.
+/// Good clients of a port: over HTTP/1 and HTTP/2 on connections that are kept, and on a new one
+/// for each request.
 fn good(to: SocketAddr) -> Vec<(&'static str, Ask)> {
     // Whatever the name: HTTP/2 has no other place for it than the address.
-    let resolve = tower::service_fn(move |_: Name| std::future::ready(Ok::<_, Infallible>(std::iter::once(to))));
+    let resolve = tower::service_fn(move |_: Name| {
+        std::future::ready(Ok::<_, Infallible>(std::iter::once(to)))
+    });
     let connector = HttpConnector::new_with_resolver(resolve);
     let builder = || Client::builder(TokioExecutor::new());
     let port = to.port();
@@ -52,11 +56,18 @@ where
         async move {
             let body = Full::from("a body of some length");
             let request = Request::post(format!("http://{HOST}:{port}/good")).body(body);
-            let response = client.request(request.map_err(|e| e.to_string())?).await.map_err(|e| format!("{e:?}"))?;
+            let response = client
+                .request(request.map_err(|e| e.to_string())?)
+                .await
+                .map_err(|e| format!("{e:?}"))?;
             let status = response.status();
             let body = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
             let text = String::from_utf8_lossy(&body);
-            if status == 200 && text.contains("shop") { Ok(()) } else { Err(format!("{status}: {text}")) }
+            if status == 200 && text.contains("shop") {
+                Ok(())
+            } else {
+                Err(format!("{status}: {text}"))
+            }
         }
         .boxed()
     })
@@ -64,19 +75,7 @@ where
 
 /// Good clients of the small servers beside.
 fn probes(site: &Site) -> Vec<(&'static str, Ask)> {
-    let probe = |port: u16, path: &'static str| -> Ask {
-        let url = format!("http://{}{path}", site.own(port));
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http::<Full<Bytes>>();
-        Arc::new(move || {
-            let (client, url) = (client.clone(), url.clone());
-            async move {
-                let request = Request::get(url).body(Full::default()).map_err(|e| e.to_string())?;
-                let status = client.request(request).await.map_err(|e| format!("{e:?}"))?.status();
-                if status == 200 { Ok(()) } else { Err(status.to_string()) }
-            }
-            .boxed()
-        })
-    };
+    let probe = |port: u16, path: &str| good::probe(format!("http://{}{path}", site.own(port)));
     vec![
         ("15021", probe(15021, "/healthz/ready")),
         ("15090", probe(15090, "/stats/prometheus")),
@@ -93,7 +92,9 @@ fn attacks() -> Vec<Flood> {
         Flood::new("settings", 20, |to| flood_of(to, frame(SETTINGS, 0, 0, &[]))),
         Flood::new("pings", 20, |to| flood_of(to, frame(PING, 0, 0, &[0; 8]))),
         Flood::new("priorities", 20, |to| flood_of(to, frame(PRIORITY, 0, 1, &[0; 5]))),
-        Flood::new("window updates", 20, |to| flood_of(to, frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]))),
+        Flood::new("window updates", 20, |to| {
+            flood_of(to, frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]))
+        }),
         Flood::new("empty data", 20, empty_data),
         Flood::new("rapid reset", 10, rapid_reset),
         Flood::new("windows of zero", 10, window_of_zero),
@@ -110,9 +111,10 @@ fn attacks() -> Vec<Flood> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sidecar_and_a_gateway_serve_others_whatever_some_send() {
     let site = Site::start("127.83.1").await;
-    for (name, process, to) in
-        [("sidecar", site.process("shop"), site.sidecar()), ("gateway", site.process("gateway"), site.gateway())]
-    {
+    for (name, process, to) in [
+        ("sidecar", site.process("shop"), site.sidecar()),
+        ("gateway", site.process("gateway"), site.gateway()),
+    ] {
         let attacks: Vec<_> = attacks().into_iter().map(|flood| (to, flood)).collect();
         round::run(&Victim { name, process, bound: BOUND }, &good(to), &attacks).await;
     }
@@ -198,7 +200,9 @@ async fn flood_of(to: SocketAddr, frame: Vec<u8>) {
 
 async fn empty_data(to: SocketAddr) {
     let post = [&[0x83], &get(HOST)[1..]].concat();
-    if let Some(stream) = open(to, &[beginning(), frame(HEADERS, END_HEADERS, 1, &post)].concat()).await {
+    if let Some(stream) =
+        open(to, &[beginning(), frame(HEADERS, END_HEADERS, 1, &post)].concat()).await
+    {
         repeat(stream, frame(DATA, 0, 1, &[]).repeat(500)).await;
     }
 }
@@ -242,7 +246,7 @@ pub(crate) async fn slow_head(to: SocketAddr) {
     }
 }
 
-async fn slow_body(to: SocketAddr) {
+pub(crate) async fn slow_body(to: SocketAddr) {
     let head = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 1000000\r\n\r\n");
     let Some(mut stream) = open(to, head.as_bytes()).await else { return };
     while stream.write_all(b"a").await.is_ok() {
@@ -251,7 +255,10 @@ async fn slow_body(to: SocketAddr) {
 }
 
 pub(crate) async fn huge_head(to: SocketAddr) {
-    let Some(stream) = open(to, format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nx: ").as_bytes()).await else { return };
+    let Some(stream) = open(to, format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nx: ").as_bytes()).await
+    else {
+        return;
+    };
     repeat(stream, vec![b'a'; 16 * 1024]).await;
 }
 

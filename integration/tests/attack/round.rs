@@ -30,8 +30,13 @@ const SLACK: u64 = 16 << 20;
 /// Runs every attack against its address for as long as the settings say.
 ///
 /// # Panics
-/// A good request fails, memory grows beyond the bound, or does not come back, and connections neither.
-pub(crate) async fn run(victim: &Victim<'_>, good: &[(&'static str, Ask)], attacks: &[(SocketAddr, Flood)]) {
+/// A good request fails, memory grows beyond the bound, or does not come back, and connections
+/// neither.
+pub(crate) async fn run(
+    victim: &Victim<'_>,
+    good: &[(&'static str, Ask)],
+    attacks: &[(SocketAddr, Flood)],
+) {
     let (length, rounds) = paths::attack_settings();
     // Buffers and pools are there before anything is measured.
     let clients = Good::start(good);
@@ -51,7 +56,14 @@ pub(crate) async fn run(victim: &Victim<'_>, good: &[(&'static str, Ask)], attac
     }
 }
 
-async fn attack(victim: &Victim<'_>, clients: &Good, start: Held, to: SocketAddr, flood: &Flood, length: Duration) {
+async fn attack(
+    victim: &Victim<'_>,
+    clients: &Good,
+    start: Held,
+    to: SocketAddr,
+    flood: &Flood,
+    length: Duration,
+) {
     let before = clients.begin();
     let watch = Watch::start(victim.process);
     flood.run(to, length).await;
@@ -66,7 +78,13 @@ async fn attack(victim: &Victim<'_>, clients: &Good, start: Held, to: SocketAddr
         mib(peak),
         mib(start.memory + victim.bound),
     ));
-    assert_eq!(seen.failed, Vec::<String>::new(), "{}: good requests beside {}", victim.name, flood.name);
+    assert_eq!(
+        seen.failed,
+        Vec::<String>::new(),
+        "{}: good requests beside {}",
+        victim.name,
+        flood.name
+    );
     assert!(
         peak <= start.memory + victim.bound,
         "{}: {} took {} beside {} at the start; at most {} more are allowed",
@@ -87,7 +105,11 @@ async fn until_answered(clients: &Good, more: u64) {
         }
     };
     let waited = tokio::time::timeout(RECOVERY, waiting).await;
-    assert!(waited.is_ok() && clients.seen().failed.is_empty(), "good clients: {:?}", clients.seen());
+    assert!(
+        waited.is_ok() && clients.seen().failed.is_empty(),
+        "good clients: {:?}",
+        clients.seen()
+    );
 }
 
 /// Waits until the process holds what it held at the start.
@@ -99,7 +121,11 @@ async fn recovered(victim: &Victim<'_>, start: Held) -> Held {
         if now.memory <= start.memory * 2 + SLACK && now.files <= start.files + 8 {
             return now;
         }
-        assert!(begin.elapsed() < RECOVERY, "{}: {start:?} at the start, and long after all left {now:?}", victim.name);
+        assert!(
+            begin.elapsed() < RECOVERY,
+            "{}: {start:?} at the start, and long after all left {now:?}",
+            victim.name
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

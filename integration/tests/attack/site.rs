@@ -1,32 +1,34 @@
-//! A small mesh on loopback: a control plane, an application with its sidecar, and a gateway, with addresses of their own.
+//! A small mesh on loopback: a control plane, an application with its sidecar, and a gateway, with
+//! addresses of their own.
 
 use std::{fs, net::SocketAddr, path::PathBuf, process::Command};
 
-use bytes::Bytes;
-use ferromesh_integration::{paths, process::Process};
-use http::Request;
-use http_body_util::{BodyExt, Full};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use serde_json::{Value, json};
+use ferromesh_integration::{
+    paths,
+    plane::{ControlPlane, curl},
+    process::Process,
+};
+use serde_json::json;
 
-/// A running mesh; ends with the test.
+/// A running mesh; ends with the test. Fields are dropped in order: processes before their folder.
 pub(crate) struct Site {
     /// First three numbers of its addresses.
     network: &'static str,
-    dir: tempfile::TempDir,
     processes: Vec<(&'static str, Process)>,
+    control: ControlPlane,
 }
 
 /// What is asked of the application by name through the gateway.
 pub(crate) const HOST: &str = "shop.example.com";
 
 impl Site {
-    /// Starts everything on addresses of `network`, such as `127.83.1`, and waits until it is ready.
+    /// Starts everything on addresses of `network`, such as `127.83.1`, and waits until it is
+    /// ready.
     pub(crate) async fn start(network: &'static str) -> Self {
-        let mut site = Self { network, dir: tempfile::tempdir().expect("a directory"), processes: Vec::new() };
-        fs::create_dir(site.path("config")).expect("a directory");
-        fs::write(site.path("config/mesh.yaml"), site.configuration()).expect("a file");
-        site.start_control_plane();
+        let control = ControlPlane::new(format!("{network}.1"));
+        let mut site = Self { network, processes: Vec::new(), control };
+        site.control.write("mesh.yaml", site.configuration());
+        site.processes.push(("control-plane", site.control.start()));
         let application = site.address(4, 8080).to_string();
         let mut command = Command::new(paths::program("fm-peer"));
         command.args(["serve", &application, "shop", "v1"]);
@@ -67,30 +69,16 @@ impl Site {
 
     /// A path below its directory; `data` is the control plane's.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.control.path(name)
     }
 
     fn run(&mut self, name: &'static str, command: Command) -> &mut Process {
-        self.processes.push((name, Process::start(name, self.dir.path(), command)));
+        self.processes.push((name, Process::start(name, self.control.folder(), command)));
         &mut self.processes.last_mut().expect("it was just put there").1
     }
 
-    fn start_control_plane(&mut self) {
-        let mut command = Command::new(paths::program("ferromesh"));
-        command.arg("serve").arg("--data-dir").arg(self.path("data")).arg("--config").arg(self.path("config"));
-        for (flag, port) in [
-            ("--xds-address", 15010),
-            ("--xds-tls-address", 15012),
-            ("--http-address", 8080),
-            ("--metrics-address", 15014),
-        ] {
-            command.args([flag, &self.control_plane(port).to_string()]);
-        }
-        let ready = format!("http://{}/healthz/ready", self.control_plane(8080));
-        self.run("control-plane", command).until("ready", || answers(&ready));
-    }
-
-    /// Starts the proxy of a workload whose addresses begin at `first`, and waits until it is ready.
+    /// Starts the proxy of a workload whose addresses begin at `first`, and waits until it is
+    /// ready.
     async fn start_proxy(&mut self, name: &'static str, kind: &str, first: u8) {
         let token = self.join_token(name).await;
         let file = self.path(&format!("{name}.token"));
@@ -99,8 +87,21 @@ impl Site {
         let (inbound, outbound, own) = (address(first), address(first + 1), address(first + 2));
         let mut command = Command::new(paths::program("ferromesh-proxy"));
         command.arg("run").args(["--control-plane", &self.control_plane(15012).to_string()]);
-        command.arg("--root-cert").arg(self.path("data/root-cert.pem")).arg("--token-file").arg(file);
-        command.args(["--namespace", "default", "--service-account", name, "--name", name, "--type", kind]);
+        command
+            .arg("--root-cert")
+            .arg(self.path("data/root-cert.pem"))
+            .arg("--token-file")
+            .arg(file);
+        command.args([
+            "--namespace",
+            "default",
+            "--service-account",
+            name,
+            "--name",
+            name,
+            "--type",
+            kind,
+        ]);
         command.args(["--ip", &inbound, "--interception", "none", "--app-address", &own]);
         command.args(["--inbound-address", &inbound, "--outbound-address", &outbound]);
         for (flag, port) in [
@@ -111,30 +112,41 @@ impl Site {
         ] {
             command.args([flag, &format!("{own}:{port}")]);
         }
-        command.args(["--label", &format!("app={name}"), "--concurrency", "1", "--drain-time", "1s"]);
+        command.args([
+            "--label",
+            &format!("app={name}"),
+            "--concurrency",
+            "1",
+            "--drain-time",
+            "1s",
+        ]);
         command.arg("--work-dir").arg(self.path(&format!("{name}-work")));
         let ready = format!("http://{own}:15021/healthz/ready");
-        self.run(name, command).until("ready", || answers(&ready));
+        self.run(name, command).until("ready", || curl(&ready).is_some());
     }
 
     /// A token for an account, from the control plane's administrator.
     pub(crate) async fn join_token(&self, account: &str) -> String {
-        let admin = fs::read_to_string(self.path("data/admin-token")).expect("the administrator's token");
         let wanted = json!({ "namespace": "default", "serviceAccount": account, "ttl": "1h" });
-        let request = Request::post(format!("http://{}/api/v1/tokens", self.control_plane(8080)))
-            .header("authorization", format!("Bearer {}", admin.trim()))
-            .header("content-type", "application/json")
-            .body(Full::<Bytes>::from(wanted.to_string()))
-            .expect("a request");
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        let body = client.request(request).await.expect("an answer").into_body().collect().await.expect("a body");
-        let answer: Value = serde_json::from_slice(&body.to_bytes()).expect("JSON");
-        answer["token"].as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
+        let answer = self.control.ask_as_admin("POST", "/api/v1/tokens", Some(&wanted)).await;
+        answer.body["token"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no token: {}", answer.text))
+            .to_owned()
     }
 
     /// A certificate request without names, as PEM.
     pub(crate) fn certificate_request(&self) -> String {
-        let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/", "-keyout"];
+        let key = [
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            "/",
+            "-keyout",
+        ];
         let made = Command::new("openssl").arg("req").args(key).arg(self.path("key.pem")).output();
         String::from_utf8(made.expect("openssl runs").stdout).expect("PEM")
     }
@@ -183,7 +195,3 @@ spec:
   gateways: [edge]
   http: [{route: [{destination: {host: shop, port: {number: 8080}}}]}]
 ";
-
-fn answers(url: &str) -> bool {
-    Command::new("curl").args(["-sf", "-m", "1", url]).output().is_ok_and(|o| o.status.success())
-}

@@ -1,4 +1,5 @@
-//! What the application may answer, well and badly formed: the head of a request names one of these by its number.
+//! What the application may answer, well and badly formed: the head of a request names one of these
+//! by its number.
 
 /// When the application speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,7 +55,10 @@ pub(crate) const ANSWERS: &[Answer] = &[
         "switch",
         "HTTP/1.1 101 Switching Protocols\r\nx-app: {id}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
     ),
-    keep("chunked", "HTTP/1.1 200 OK\r\nx-app: {id}\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+    keep(
+        "chunked",
+        "HTTP/1.1 200 OK\r\nx-app: {id}\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    ),
     keep(
         "trailers",
         "HTTP/1.1 200 OK\r\nx-app: {id}\r\ntransfer-encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\nx-trailer: t\r\n\r\n",
@@ -74,8 +78,14 @@ pub(crate) const ANSWERS: &[Answer] = &[
         "both lengths",
         "HTTP/1.1 200 OK\r\nx-app: {id}\r\ncontent-length: 9\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
     ),
-    last("two lengths", "HTTP/1.1 200 OK\r\nx-app: {id}\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok"),
-    last("the same length twice", "HTTP/1.1 200 OK\r\nx-app: {id}\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok"),
+    last(
+        "two lengths",
+        "HTTP/1.1 200 OK\r\nx-app: {id}\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok",
+    ),
+    last(
+        "the same length twice",
+        "HTTP/1.1 200 OK\r\nx-app: {id}\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok",
+    ),
     last("a list of lengths", "HTTP/1.1 200 OK\r\nx-app: {id}\r\ncontent-length: 2, 2\r\n\r\nok"),
     last("a signed length", "HTTP/1.1 200 OK\r\nx-app: {id}\r\ncontent-length: +2\r\n\r\nok"),
     last("a bad status", "HTTP/1.1 20x OK\r\nx-app: {id}\r\ncontent-length: 2\r\n\r\nok"),
@@ -85,8 +95,14 @@ pub(crate) const ANSWERS: &[Answer] = &[
     last("cut in the status line", "HTTP/1.1 2"),
     last("cut in the head", "HTTP/1.1 200 OK\r\nx-app: {id}\r\ncontent-le"),
     last("cut in the body", "HTTP/1.1 200 OK\r\nx-app: {id}\r\ncontent-length: 10\r\n\r\nok"),
-    last("cut in a chunk", "HTTP/1.1 200 OK\r\nx-app: {id}\r\ntransfer-encoding: chunked\r\n\r\n9\r\nok"),
-    last("no last chunk", "HTTP/1.1 200 OK\r\nx-app: {id}\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n"),
+    last(
+        "cut in a chunk",
+        "HTTP/1.1 200 OK\r\nx-app: {id}\r\ntransfer-encoding: chunked\r\n\r\n9\r\nok",
+    ),
+    last(
+        "no last chunk",
+        "HTTP/1.1 200 OK\r\nx-app: {id}\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n",
+    ),
     last(
         "a bad chunk size",
         "HTTP/1.1 200 OK\r\nx-app: {id}\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n",
@@ -96,12 +112,21 @@ pub(crate) const ANSWERS: &[Answer] = &[
         "HTTP/1.1 200 OK\r\nx-app: {id}\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
     ),
     last("identity", "HTTP/1.1 200 OK\r\nx-app: {id}\r\ntransfer-encoding: identity\r\n\r\nok"),
-    last("space before a colon", "HTTP/1.1 200 OK\r\nx-app: {id}\r\nx-space : 1\r\ncontent-length: 2\r\n\r\nok"),
+    last(
+        "space before a colon",
+        "HTTP/1.1 200 OK\r\nx-app: {id}\r\nx-space : 1\r\ncontent-length: 2\r\n\r\nok",
+    ),
     last("no colon", "HTTP/1.1 200 OK\r\nx-app: {id}\r\nx-no-colon\r\ncontent-length: 2\r\n\r\nok"),
     last("bare line feeds", "HTTP/1.1 200 OK\nx-app: {id}\ncontent-length: 2\n\nok"),
-    last("a folded line", "HTTP/1.1 200 OK\r\nx-app: {id}\r\nx-fold: a\r\n b\r\ncontent-length: 2\r\n\r\nok"),
+    last(
+        "a folded line",
+        "HTTP/1.1 200 OK\r\nx-app: {id}\r\nx-fold: a\r\n b\r\ncontent-length: 2\r\n\r\nok",
+    ),
     last("a NUL", "HTTP/1.1 200 OK\r\nx-app: {id}\r\nx-nul: a\0b\r\ncontent-length: 2\r\n\r\nok"),
-    last("a bare CR", "HTTP/1.1 200 OK\r\nx-app: {id}\r\nx-cr: a\rb\r\ncontent-length: 2\r\n\r\nok"),
+    last(
+        "a bare CR",
+        "HTTP/1.1 200 OK\r\nx-app: {id}\r\nx-cr: a\rb\r\ncontent-length: 2\r\n\r\nok",
+    ),
     last("HTTP/1.0", "HTTP/1.0 200 OK\r\nx-app: {id}\r\ncontent-length: 2\r\n\r\nok"),
     last("HTTP/0.9", "ok"),
     last("HTTP/2.0", "HTTP/2.0 200 OK\r\nx-app: {id}\r\ncontent-length: 2\r\n\r\nok"),
@@ -116,7 +141,10 @@ pub(crate) const ANSWERS: &[Answer] = &[
         "more than said",
         "HTTP/1.1 200 OK\r\nx-app: {id}\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
     ),
-    last("told to close", "HTTP/1.1 200 OK\r\nx-app: {id}\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"),
+    last(
+        "told to close",
+        "HTTP/1.1 200 OK\r\nx-app: {id}\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok",
+    ),
     keep(
         "fields of one hop",
         "HTTP/1.1 200 OK\r\nx-app: {id}\r\nconnection: x-hop, keep-alive\r\nx-hop: 1\r\nkeep-alive: timeout=5\r\n\
@@ -135,16 +163,32 @@ pub(crate) const ANSWERS: &[Answer] = &[
          x-envoy-immediate-health-check-fail: 1\r\n\
          content-length: 2\r\n\r\nok",
     ),
-    last("a long line", "HTTP/1.1 200 OK\r\nx-app: {id}\r\nx-long: {long}\r\ncontent-length: 2\r\n\r\nok"),
+    last(
+        "a long line",
+        "HTTP/1.1 200 OK\r\nx-app: {id}\r\nx-long: {long}\r\ncontent-length: 2\r\n\r\nok",
+    ),
     last("many lines", "HTTP/1.1 200 OK\r\nx-app: {id}\r\n{many}content-length: 2\r\n\r\nok"),
     keep("500", "HTTP/1.1 500 Internal Server Error\r\nx-app: {id}\r\ncontent-length: 2\r\n\r\nno"),
-    keep("location", "HTTP/1.1 302 Found\r\nx-app: {id}\r\nlocation: http://x/a b\r\ncontent-length: 0\r\n\r\n"),
-    last("a length on 204", "HTTP/1.1 204 No Content\r\nx-app: {id}\r\ncontent-length: 2\r\n\r\nok"),
+    keep(
+        "location",
+        "HTTP/1.1 302 Found\r\nx-app: {id}\r\nlocation: http://x/a b\r\ncontent-length: 0\r\n\r\n",
+    ),
+    last(
+        "a length on 204",
+        "HTTP/1.1 204 No Content\r\nx-app: {id}\r\ncontent-length: 2\r\n\r\nok",
+    ),
     keep(
         "late switch",
         "HTTP/1.1 426 Upgrade Required\r\nx-app: {id}\r\nupgrade: websocket\r\ncontent-length: 2\r\n\r\nno",
     ),
 ];
+
+/// The number of a request and the answer that it wants, by what it says of itself:
+/// `NUMBER-ANSWER`, or without the second for the plain one.
+pub(crate) fn wanted(case: &str) -> (&str, Answer) {
+    let (id, answer) = case.split_once('-').unwrap_or((case, ""));
+    (id, ANSWERS[answer.parse().ok().filter(|n| *n < ANSWERS.len()).unwrap_or(PLAIN)])
+}
 
 impl Answer {
     /// The bytes for the request with this number.

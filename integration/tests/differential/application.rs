@@ -1,5 +1,6 @@
-//! The application behind a proxy: it answers as it is told, and remembers the bytes of every request until the test
-//! has compared them. Its HTTP/1 is read here and not by a library, which would hide what a proxy sends.
+//! The application behind a proxy: it answers as it is told, and remembers the bytes of every
+//! request until the test has compared them. Its HTTP/1 is read here and not by a library, which
+//! would hide what a proxy sends.
 
 use std::{
     collections::HashMap,
@@ -21,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    answers::{ANSWERS, Answer, PLAIN, SILENCE, When},
+    answers::{self, ANSWERS, Answer, SILENCE, When},
     message::{Body, Framing, Head, Input},
 };
 
@@ -66,13 +67,20 @@ impl Seen {
     fn begin(&self, id: &str, head: Head) -> usize {
         let mut arrivals = self.arrivals.lock().expect(POISONED);
         let of_id = arrivals.entry(id.to_owned()).or_default();
-        of_id.push(Arrival { head, body: Vec::new(), trailers: Vec::new(), progress: Progress::Underway });
+        of_id.push(Arrival {
+            head,
+            body: Vec::new(),
+            trailers: Vec::new(),
+            progress: Progress::Underway,
+        });
         self.changed.notify_waiters();
         of_id.len() - 1
     }
 
     fn change(&self, id: &str, index: usize, change: impl FnOnce(&mut Arrival)) {
-        if let Some(arrival) = self.arrivals.lock().expect(POISONED).get_mut(id).and_then(|a| a.get_mut(index)) {
+        if let Some(arrival) =
+            self.arrivals.lock().expect(POISONED).get_mut(id).and_then(|a| a.get_mut(index))
+        {
             change(arrival);
         }
         self.changed.notify_waiters();
@@ -85,7 +93,8 @@ impl Seen {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
-                if enough(self.arrivals.lock().expect(POISONED).get(id).map_or(&[], Vec::as_slice)) {
+                if enough(self.arrivals.lock().expect(POISONED).get(id).map_or(&[], Vec::as_slice))
+                {
                     return;
                 }
                 changed.await;
@@ -101,7 +110,10 @@ impl Seen {
 
     /// Everything that has arrived for `id`, once nothing of it is under way; forgets it.
     pub(crate) async fn take(&self, id: &str) -> Vec<Arrival> {
-        self.wait(id, SETTLED, |arrivals| arrivals.iter().all(|a| a.progress != Progress::Underway)).await;
+        self.wait(id, SETTLED, |arrivals| {
+            arrivals.iter().all(|a| a.progress != Progress::Underway)
+        })
+        .await;
         self.arrivals.lock().expect(POISONED).remove(id).unwrap_or_default()
     }
 }
@@ -134,10 +146,14 @@ async fn connection(stream: TcpStream, seen: Arc<Seen>) {
 
 /// The number of a request and the answer it wants.
 fn case(head: &Head) -> (String, Answer) {
-    let value = head.fields.iter().find(|(name, _)| name == CASE).map(|(_, value)| String::from_utf8_lossy(value));
+    let value = head
+        .fields
+        .iter()
+        .find(|(name, _)| name == CASE)
+        .map(|(_, value)| String::from_utf8_lossy(value));
     let value = value.unwrap_or_default();
-    let (id, answer) = value.split_once('-').unwrap_or((&value, ""));
-    (id.to_owned(), ANSWERS[answer.parse().ok().filter(|n| *n < ANSWERS.len()).unwrap_or(PLAIN)])
+    let (id, answer) = answers::wanted(&value);
+    (id.to_owned(), answer)
 }
 
 async fn http1(stream: TcpStream, seen: Arc<Seen>) {
@@ -152,7 +168,8 @@ async fn http1(stream: TcpStream, seen: Arc<Seen>) {
         let is_head = head.start.starts_with(b"HEAD ");
         let framing = Framing::of_request(&head);
         let index = seen.begin(&id, head);
-        if answer.when == When::Early && input.stream.write_all(&answer.render(&id)).await.is_err() {
+        if answer.when == When::Early && input.stream.write_all(&answer.render(&id)).await.is_err()
+        {
             return;
         }
         let body = receive(&mut input, framing, &seen, &id, index).await;
@@ -251,9 +268,12 @@ impl Drop for Underway {
     }
 }
 
-async fn answer_http2(seen: Arc<Seen>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer_http2(
+    seen: Arc<Seen>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, mut body) = request.into_parts();
-    let head = Head::http2(&parts);
+    let (head, is_head) = (Head::http2(&parts), parts.method == http::Method::HEAD);
     let (id, answer) = case(&head);
     let index = seen.begin(&id, head);
     let underway = Underway { seen: Arc::clone(&seen), id: id.clone(), index };
@@ -261,7 +281,9 @@ async fn answer_http2(seen: Arc<Seen>, request: Request<Incoming>) -> Result<Res
     if answer.when != When::Early {
         while let Some(frame) = body.frame().await {
             match frame.map(http_body::Frame::into_data) {
-                Ok(Ok(data)) => seen.change(&id, index, |arrival| arrival.body.extend_from_slice(&data)),
+                Ok(Ok(data)) => {
+                    seen.change(&id, index, |arrival| arrival.body.extend_from_slice(&data))
+                }
                 Ok(Err(frame)) => {
                     let trailers = frame.into_trailers().map(|t| fields(&t)).unwrap_or_default();
                     seen.change(&id, index, |arrival| arrival.trailers = trailers);
@@ -280,9 +302,12 @@ async fn answer_http2(seen: Arc<Seen>, request: Request<Incoming>) -> Result<Res
     seen.change(&id, index, |arrival| arrival.progress = progress);
     drop(underway);
     let status = if answer.when == When::Early { 413 } else { 200 };
-    let mut response = Response::new(Full::new(Bytes::from_static(b"ok")));
+    let body = if is_head { Bytes::new() } else { Bytes::from_static(b"ok") };
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = http::StatusCode::from_u16(status).expect("a status");
-    response.headers_mut().insert("x-app", id.parse().unwrap_or_else(|_| http::HeaderValue::from_static("?")));
+    response
+        .headers_mut()
+        .insert("x-app", id.parse().unwrap_or_else(|_| http::HeaderValue::from_static("?")));
     Ok(response)
 }
 

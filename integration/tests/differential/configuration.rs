@@ -1,5 +1,5 @@
-//! Random configurations: each is one port of the sidecar (inbound or outbound) or of the gateway, with routes and
-//! policies of its own, written as an Istio user writes them.
+//! Random configurations: each is one port of the sidecar (inbound or outbound) or of the gateway,
+//! with routes and policies of its own, written as an Istio user writes them.
 
 use std::fmt::Write as _;
 
@@ -60,7 +60,8 @@ pub(crate) struct Configuration {
 /// First port of all configurations.
 const FIRST_PORT: u16 = 9100;
 /// Forms that `pathNormalization` may ask for.
-pub(crate) const NORMALIZATIONS: [&str; 5] = ["BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES", "NONE", "DEFAULT"];
+pub(crate) const NORMALIZATIONS: [&str; 5] =
+    ["BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES", "NONE", "DEFAULT"];
 
 impl Configuration {
     /// The configuration with this number, the same for the same seed.
@@ -75,7 +76,8 @@ impl Configuration {
             Kind::Gateway => gateway_host(&mut dice),
         };
         let rules = if kind == Kind::Inbound { Vec::new() } else { rules::random(&mut dice) };
-        let policies = if kind == Kind::Outbound { Vec::new() } else { policy::random(&mut dice, &host) };
+        let policies =
+            if kind == Kind::Outbound { Vec::new() } else { policy::random(&mut dice, &host) };
         Self { kind, port, speech, host, hosts, rules, policies }
     }
 
@@ -95,24 +97,44 @@ impl Configuration {
                 text += &service(&format!("w{}", self.number()), "workload", *port, *port, name);
             }
             Kind::Outbound => {
-                text += &service(&format!("s{}", self.number()), "upstream", *port, UPSTREAM_PORT, name);
+                text += &service(
+                    &format!("s{}", self.number()),
+                    "upstream",
+                    *port,
+                    UPSTREAM_PORT,
+                    name,
+                );
                 let _ = write!(text, "{}", self.virtual_service("default", "mesh"));
             }
             Kind::Gateway => {
-                text += &service(&format!("s{}", self.number()), "upstream", *port, UPSTREAM_PORT, name);
+                text += &service(
+                    &format!("s{}", self.number()),
+                    "upstream",
+                    *port,
+                    UPSTREAM_PORT,
+                    name,
+                );
                 let gateway = format!("g{}", self.number());
                 let _ = write!(text, "{}", self.gateway(&gateway));
                 let _ = write!(text, "{}", self.virtual_service("istio-system", &gateway));
             }
         }
-        let (namespace, app) =
-            if *kind == Kind::Gateway { ("istio-system", "gateway") } else { ("default", "workload") };
+        let (namespace, app) = if *kind == Kind::Gateway {
+            ("istio-system", "gateway")
+        } else {
+            ("default", "workload")
+        };
         for (index, policy) in self.policies.iter().enumerate() {
             text += &policy.yaml(&format!("p{}-{index}", self.number()), namespace, app, *port);
         }
         if *kind != Kind::Outbound && !self.policies.iter().any(Policy::allows) {
             // ALLOW policies of other ports would close this one.
-            text += &Policy::allow_all().yaml(&format!("p{}-all", self.number()), namespace, app, *port);
+            text += &Policy::allow_all().yaml(
+                &format!("p{}-all", self.number()),
+                namespace,
+                app,
+                *port,
+            );
         }
         text
     }
@@ -139,8 +161,11 @@ impl Configuration {
             self.number(),
             self.hosts
         );
-        let destination =
-            format!("{{host: s{}.default.svc.cluster.local, port: {{number: {}}}}}", self.number(), self.port);
+        let destination = format!(
+            "{{host: s{}.default.svc.cluster.local, port: {{number: {}}}}}",
+            self.number(),
+            self.port
+        );
         for rule in &self.rules {
             text += &rule.yaml(&destination);
         }
@@ -167,7 +192,8 @@ fn service(name: &str, app: &str, port: u16, target: u16, port_name: &str) -> St
 }
 
 fn pod(name: &str, namespace: &str, address: std::net::Ipv4Addr) -> String {
-    // What the two sidecars of the mesh are for is said by themselves; nothing here is called by mutual TLS.
+    // What the two sidecars of the mesh are for is said by themselves; nothing here is called by
+    // mutual TLS.
     format!(
         "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {name}, namespace: {namespace}}}\n---\n\
          apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}-0, namespace: {namespace}, labels: {{app: {name}}}}}\n\
@@ -178,14 +204,19 @@ fn pod(name: &str, namespace: &str, address: std::net::Ipv4Addr) -> String {
 }
 
 /// The whole mesh of these configurations.
-pub(crate) fn mesh_yaml(configurations: &[Configuration], normalization: &str, block: Block) -> String {
+pub(crate) fn mesh_yaml(
+    configurations: &[Configuration],
+    normalization: &str,
+    block: Block,
+) -> String {
     let mut text = format!(
         "apiVersion: mesh.istio.io/v1alpha1\nkind: MeshConfig\nmetadata: {{name: default}}\nspec:\n  \
          pathNormalization: {{normalization: {normalization}}}\n  outboundTrafficPolicy: {{mode: REGISTRY_ONLY}}\n  \
          defaultHttpRetryPolicy: {{attempts: 0}}\n---\n"
     );
     for namespace in ["default", "istio-system"] {
-        let _ = write!(text, "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n---\n");
+        let _ =
+            write!(text, "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n---\n");
     }
     text += &pod("workload", "default", block.inbound());
     text += &pod("gateway", "istio-system", block.gateway());

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::{
+    answers::Answer,
     application::Seen,
     configuration::Configuration,
     http1, http2,
@@ -47,8 +48,10 @@ pub(crate) enum Request {
 /// A request for a configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
-    /// Its number and that of the answer that it wants.
+    /// Its number.
     pub(crate) id: String,
+    /// What the application is asked to answer.
+    pub(crate) answer: Answer,
     /// Index of its configuration.
     pub(crate) configuration: usize,
     pub(crate) request: Request,
@@ -66,7 +69,12 @@ impl Case {
     }
 
     /// Sends it on one side and tells what came of it.
-    pub(crate) async fn run(&self, side: &Side, configuration: &Configuration, patience: Duration) -> Outcome {
+    pub(crate) async fn run(
+        &self,
+        side: &Side,
+        configuration: &Configuration,
+        patience: Duration,
+    ) -> Outcome {
         let prefix = side.block.prefix();
         let route = Route {
             entry: side.block.entry(configuration),
@@ -81,11 +89,15 @@ impl Case {
             Request::Http2(request) => http2::exchange(request, &route).await,
         };
         let arrivals = side.seen.take(&self.id).await;
+        let mut arrivals: Vec<_> =
+            arrivals.iter().map(|arrival| outcome::Seen::new(arrival, &prefix)).collect();
+        // Streams of a connection overtake each other.
+        arrivals.sort_by(|a, b| a.start.cmp(&b.start).then_with(|| a.fields.cmp(&b.fields)));
         Outcome {
             responses: exchanged.responses,
             end: exchanged.end,
             tunnel: outcome::readable(&exchanged.tunnel),
-            arrivals: arrivals.iter().map(|arrival| outcome::Seen::new(arrival, &prefix)).collect(),
+            arrivals,
         }
     }
 }

@@ -31,7 +31,8 @@ pub(crate) enum Break {
 pub(crate) enum Ending {
     /// The answer, then another request on the same connection.
     Next,
-    /// Only so many bytes of the body are sent; when the application has seen the head, the client breaks off.
+    /// Only so many bytes of the body are sent; when the application has seen the head, the client
+    /// breaks off.
     Cut { keep: usize, how: Break },
     /// Only so many bytes of the body are sent, the rest after the answer.
     Late { keep: usize },
@@ -69,16 +70,21 @@ impl Request {
             version: b"HTTP/1.1".to_vec(),
             gaps: [b" ".to_vec(), b" ".to_vec()],
             end: b"\r\n".to_vec(),
-            fields: vec![format!("host: {host}\r\n").into_bytes(), format!("x-case: {case}\r\n").into_bytes()],
+            fields: vec![
+                format!("host: {host}\r\n").into_bytes(),
+                format!("x-case: {case}\r\n").into_bytes(),
+            ],
             blank: b"\r\n".to_vec(),
             body: Vec::new(),
             ending: Ending::Next,
         }
     }
 
-    fn head(&self) -> Vec<u8> {
+    /// The bytes before its body.
+    pub(crate) fn head(&self) -> Vec<u8> {
         let [first, second] = &self.gaps;
-        let line = [&self.prefix, &self.method, first, &self.target, second, &self.version, &self.end];
+        let line =
+            [&self.prefix, &self.method, first, &self.target, second, &self.version, &self.end];
         let line = line.into_iter().flatten();
         line.chain(self.fields.iter().flatten()).chain(&self.blank).copied().collect()
     }
@@ -106,7 +112,13 @@ pub(crate) async fn exchange(request: &Request, route: &Route<'_>) -> Exchanged 
         let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     }
     let (input, output) = stream.into_split();
-    let mut client = Client { route, input: Input::new(input), output, responses: Vec::new(), tunnel: Vec::new() };
+    let mut client = Client {
+        route,
+        input: Input::new(input),
+        output,
+        responses: Vec::new(),
+        tunnel: Vec::new(),
+    };
     let end = match request.ending {
         Ending::Cut { keep, how } => client.cut(request, keep, how).await,
         Ending::Next => client.whole(request).await,
@@ -182,7 +194,9 @@ impl Client<'_> {
     /// Asks again on the same connection, and reads to its end.
     async fn follow_up(&mut self) -> End {
         let Route { host, id, .. } = self.route;
-        let line = format!("GET /follow-up HTTP/1.1\r\nhost: {host}\r\nx-case: {id}-0\r\nconnection: close\r\n\r\n");
+        let line = format!(
+            "GET /follow-up HTTP/1.1\r\nhost: {host}\r\nx-case: {id}-0\r\nconnection: close\r\n\r\n"
+        );
         self.send(line.as_bytes()).await;
         self.all().await
     }
@@ -196,7 +210,8 @@ impl Client<'_> {
         }
     }
 
-    /// Reads one final response and those that precede it; `Err` when the connection ends with it, or before.
+    /// Reads one final response and those that precede it; `Err` when the connection ends with it,
+    /// or before.
     async fn response(&mut self, is_head: bool) -> Result<(), End> {
         loop {
             let head = match timeout(self.route.patience, self.input.head()).await {
@@ -208,7 +223,10 @@ impl Client<'_> {
             let (body, complete) = self.body(Framing::of_response(&head, is_head)).await;
             let response = Response::new(status, &head.fields, &body, complete, &self.route.prefix);
             self.responses.push(response);
-            if !complete || head.lists("connection", "close") || !head.start.starts_with(b"HTTP/1.1") {
+            if !complete
+                || head.lists("connection", "close")
+                || !head.start.starts_with(b"HTTP/1.1")
+            {
                 return Err(End::Closed);
             }
             if status >= 200 || status == 101 {

@@ -115,7 +115,8 @@ const LINES: [&str; 62] = [
     ":authority: smuggled\r\n:path: /admin\r\n",
 ];
 
-/// Bodies with the lines that announce them, and whether a proxy has to take it (RFC 9112 section 6).
+/// Bodies with the lines that announce them, and whether a proxy has to take it (RFC 9112 section
+/// 6).
 const BODIES: [(&str, &str); 38] = [
     ("content-length: 5\r\n", "hello"),
     ("content-length: 5\r\n", "hello"),
@@ -179,7 +180,9 @@ pub(crate) fn random(dice: &mut Dice, configuration: &Configuration, id: u64) ->
         0..=2 => broken_off(dice, &mut request),
         3..=4 => late(dice, &mut request),
         5..=6 => upgrade(dice, &mut request),
-        _ if answer == PLAIN => (0..dice.below(4)).for_each(|_| oddity(dice, configuration, id, &mut request)),
+        _ if answer == PLAIN => {
+            (0..dice.below(4)).for_each(|_| oddity(dice, configuration, id, &mut request))
+        }
         _ => {}
     }
     if dice.chance(15) {
@@ -209,8 +212,10 @@ fn broken_off(dice: &mut Dice, request: &mut Request) {
 /// The answer comes before the body does.
 fn late(dice: &mut Dice, request: &mut Request) {
     request.method = b"POST".to_vec();
-    let (lines, body) = *dice
-        .pick(&[("content-length: 5\r\n", "hello"), ("transfer-encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n")]);
+    let (lines, body) = *dice.pick(&[
+        ("content-length: 5\r\n", "hello"),
+        ("transfer-encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n"),
+    ]);
     request.fields.push(lines.into());
     request.body = body.into();
     request.ending = Ending::Late { keep: dice.below(4) };
@@ -240,7 +245,9 @@ fn oddity(dice: &mut Dice, configuration: &Configuration, id: u64, request: &mut
         34..=39 => request.method = bytes(dice.pick(&METHODS)),
         40 => request.method = vec![b'M'; 33 + dice.below(300)],
         41..=44 => request.version = bytes(dice.pick(&VERSIONS)),
-        45..=46 => request.gaps[dice.below(2)] = bytes(dice.pick(&["  ", "\t", "", " \t ", "\u{b}"])),
+        45..=46 => {
+            request.gaps[dice.below(2)] = bytes(dice.pick(&["  ", "\t", "", " \t ", "\u{b}"]))
+        }
         47 => request.end = bytes(dice.pick(&["\n", "\r\r\n", " \r\n", "\r"])),
         48..=49 => request.prefix = bytes(dice.pick(&["\r\n", "\r\n\r\n", "\n", " ", "\0", "\r"])),
         50 => request.blank = bytes(dice.pick(&["\n", "\r\n\r\n", "\r\r\n"])),
@@ -283,7 +290,8 @@ fn hosts(dice: &mut Dice, request: &mut Request, host: &str) {
         25 => format!("host: user:password@{host}\r\n"),
         _ => {
             let odd = dice.pick(&[
-                "#", "/", "?", "\\", ", x", " x", "\t", "%00", "%41", "_", "*", "\u{e9}", "<", "^", "\"", "|", "'", "(",
+                "#", "/", "?", "\\", ", x", " x", "\t", "%00", "%41", "_", "*", "\u{e9}", "<", "^",
+                "\"", "|", "'", "(",
             ]);
             match dice.below(3) {
                 0 => format!("host: {odd}{host}\r\n"),
@@ -307,14 +315,19 @@ fn body(dice: &mut Dice, request: &mut Request) {
 /// Further requests behind the first, in one write.
 fn pipeline(dice: &mut Dice, configuration: &Configuration, id: u64, request: &mut Request) {
     let target = targets::origin(dice, configuration);
-    let second = format!("GET {target} HTTP/1.1\r\nhost: {}\r\nx-case: {id}-0\r\n\r\n", configuration.host);
+    let second =
+        format!("GET {target} HTTP/1.1\r\nhost: {}\r\nx-case: {id}-0\r\n\r\n", configuration.host);
     request.body.extend_from_slice(second.as_bytes());
 }
 
 fn expect(dice: &mut Dice, request: &mut Request) {
     request.method = b"POST".to_vec();
-    let forms =
-        ["expect: 100-continue\r\n", "expect: 100-Continue\r\n", "expect: 100-continue, x\r\n", "expect: 200-ok\r\n"];
+    let forms = [
+        "expect: 100-continue\r\n",
+        "expect: 100-Continue\r\n",
+        "expect: 100-continue, x\r\n",
+        "expect: 200-ok\r\n",
+    ];
     request.fields.push(bytes(dice.pick(&forms)));
     request.fields.push(bytes("content-length: 5\r\n"));
     request.body = bytes("hello");
@@ -326,7 +339,9 @@ fn many(dice: &mut Dice, request: &mut Request) {
         0 => request.fields.push(format!("x-long: {}\r\n", "y".repeat(20_000)).into_bytes()),
         1 => request.fields.push(format!("x-long: {}\r\n", "y".repeat(70_000)).into_bytes()),
         2 => (0..60).for_each(|n| request.fields.push(format!("x-many-{n}: {n}\r\n").into_bytes())),
-        3 => (0..120).for_each(|n| request.fields.push(format!("x-many-{n}: {n}\r\n").into_bytes())),
+        3 => {
+            (0..120).for_each(|n| request.fields.push(format!("x-many-{n}: {n}\r\n").into_bytes()))
+        }
         4 => request.target = format!("/{}", "long/".repeat(1_800)).into_bytes(),
         _ => request.target = format!("/?{}", "q=1&".repeat(2_500)).into_bytes(),
     }

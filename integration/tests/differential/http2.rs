@@ -1,5 +1,5 @@
-//! HTTP/2 requests of any frames, and the exchange of one with a proxy. Frames are written here and not by a library,
-//! which would refuse to write what a proxy must refuse to take.
+//! HTTP/2 requests of any frames, and the exchange of one with a proxy. Frames are written here and
+//! not by a library, which would refuse to write what a proxy must refuse to take.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,8 @@ pub(crate) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 /// A part of what a client sends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Piece {
-    /// A header block, in literals; `cut` bytes of it go into the HEADERS frame and the rest into CONTINUATION.
+    /// A header block, in literals; `cut` bytes of it go into the HEADERS frame and the rest into
+    /// CONTINUATION.
     Headers { stream: u32, fields: Fields, end: bool, cut: Option<usize>, priority: bool },
     /// A body's bytes, with so much padding.
     Data { stream: u32, bytes: Vec<u8>, end: bool, padding: Option<u8> },
@@ -59,21 +60,38 @@ pub(crate) struct Request {
 impl Request {
     /// A plain one.
     pub(crate) fn new(host: &str, case: &str) -> Self {
-        let fields = [(":method", "GET"), (":scheme", "http"), (":authority", host), (":path", "/"), ("x-case", case)];
-        let fields = fields.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect();
-        Self { pieces: vec![Piece::Headers { stream: 1, fields, end: true, cut: None, priority: false }] }
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", host),
+            (":path", "/"),
+            ("x-case", case),
+        ];
+        let fields =
+            fields.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect();
+        Self {
+            pieces: vec![Piece::Headers {
+                stream: 1,
+                fields,
+                end: true,
+                cut: None,
+                priority: false,
+            }],
+        }
+    }
+
+    /// Header blocks, with their streams.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = (u32, &Fields)> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Headers { stream, fields, .. } => Some((*stream, fields)),
+            _ => None,
+        })
     }
 
     /// Streams that a header block opens.
-    fn streams(&self) -> Vec<u32> {
-        let mut streams: Vec<u32> = self
-            .pieces
-            .iter()
-            .filter_map(|piece| match piece {
-                Piece::Headers { stream, .. } if stream % 2 == 1 => Some(*stream),
-                _ => None,
-            })
-            .collect();
+    pub(crate) fn streams(&self) -> Vec<u32> {
+        let mut streams: Vec<u32> =
+            self.blocks().map(|(stream, _)| stream).filter(|s| s % 2 == 1).collect();
         streams.sort_unstable();
         streams.dedup();
         streams
@@ -93,8 +111,10 @@ impl Request {
             .iter()
             .map(|piece| match piece {
                 Piece::Headers { stream, fields, end, cut, priority } => {
-                    let fields: Vec<String> =
-                        fields.iter().map(|(n, v)| format!("{}={}", readable(n), readable(v))).collect();
+                    let fields: Vec<String> = fields
+                        .iter()
+                        .map(|(n, v)| format!("{}={}", readable(n), readable(v)))
+                        .collect();
                     let marks = [
                         end.then(|| " END_STREAM".to_owned()),
                         cut.map(|cut| format!(" CONTINUATION after {cut}")),
@@ -110,7 +130,10 @@ impl Request {
                     format!("DATA {stream} {} end={end} padding={padding:?}", readable(bytes))
                 }
                 Piece::Frame { kind, flags, stream, payload } => {
-                    format!("FRAME type={kind} flags={flags:#x} stream={stream} {}", readable(payload))
+                    format!(
+                        "FRAME type={kind} flags={flags:#x} stream={stream} {}",
+                        readable(payload)
+                    )
                 }
                 Piece::Await => "(the application has the head)".to_owned(),
             })
@@ -126,11 +149,20 @@ impl Piece {
                 write_headers(out, *stream, &literals(fields), *end, *cut, *priority);
             }
             Self::Data { stream, bytes, end, padding } => {
-                let flags = if *end { END_STREAM } else { 0 } | if padding.is_some() { PADDED } else { 0 };
+                let flags =
+                    if *end { END_STREAM } else { 0 } | if padding.is_some() { PADDED } else { 0 };
                 let padded = padding.map_or_else(Vec::new, |length| vec![0; length.into()]);
-                write_frame(out, kind::DATA, flags, *stream, &[padding.as_slice(), bytes, &padded].concat());
+                write_frame(
+                    out,
+                    kind::DATA,
+                    flags,
+                    *stream,
+                    &[padding.as_slice(), bytes, &padded].concat(),
+                );
             }
-            Self::Frame { kind, flags, stream, payload } => write_frame(out, *kind, *flags, *stream, payload),
+            Self::Frame { kind, flags, stream, payload } => {
+                write_frame(out, *kind, *flags, *stream, payload)
+            }
             Self::Await => {}
         }
     }
@@ -145,16 +177,30 @@ fn write_frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u
     out.extend_from_slice(payload);
 }
 
-fn write_headers(out: &mut Vec<u8>, stream: u32, block: &[u8], end: bool, cut: Option<usize>, priority: bool) {
+fn write_headers(
+    out: &mut Vec<u8>,
+    stream: u32,
+    block: &[u8],
+    end: bool,
+    cut: Option<usize>,
+    priority: bool,
+) {
     let prefix: &[u8] = if priority { &[0, 0, 0, 0, 16] } else { &[] };
-    let (first, mut rest) = block.split_at(block.len().min(cut.unwrap_or(MAX_FRAME - prefix.len())));
+    let (first, mut rest) =
+        block.split_at(block.len().min(cut.unwrap_or(MAX_FRAME - prefix.len())));
     let flags = if end { END_STREAM } else { 0 } | if priority { PRIORITIZED } else { 0 };
     let flags = flags | if rest.is_empty() { END_HEADERS } else { 0 };
     write_frame(out, kind::HEADERS, flags, stream, &[prefix, first].concat());
     while !rest.is_empty() {
         let (next, after) = rest.split_at(rest.len().min(MAX_FRAME));
         rest = after;
-        write_frame(out, kind::CONTINUATION, if rest.is_empty() { END_HEADERS } else { 0 }, stream, next);
+        write_frame(
+            out,
+            kind::CONTINUATION,
+            if rest.is_empty() { END_HEADERS } else { 0 },
+            stream,
+            next,
+        );
     }
 }
 
@@ -227,16 +273,24 @@ pub(crate) async fn exchange(request: &Request, route: &Route<'_>) -> Exchanged 
     let _ = stream.set_nodelay(true);
     let (input, output) = stream.into_split();
     let answers = request.streams().into_iter().map(|stream| (stream, Answer::default())).collect();
-    let mut client =
-        Client { route, input: Input::new(input), output, decoder: Decoder::new(), answers, block: None, gone: false };
+    let mut client = Client {
+        route,
+        input: Input::new(input),
+        output,
+        decoder: Decoder::new(),
+        answers,
+        block: None,
+        gone: false,
+    };
     let end = client.run(request).await;
     // What comes on a stream that the client itself gave up is a matter of time.
     request.given_up().for_each(|stream| {
         client.answers.remove(&stream);
     });
-    let responses = client.answers.into_values().map(|answer| answer.response(&route.prefix)).collect();
-    // Which of its streams a proxy that gives up a connection names, and whether it does, is its choice (RFC 9113
-    // 5.4.1).
+    let responses =
+        client.answers.into_values().map(|answer| answer.response(&route.prefix)).collect();
+    // Which of its streams a proxy that gives up a connection names, and whether it does, is its
+    // choice (RFC 9113 5.4.1).
     let end = if end == End::Silent { End::Silent } else { End::Served };
     Exchanged { responses, end, tunnel: Vec::new() }
 }
@@ -278,7 +332,12 @@ impl Client<'_> {
         while !self.is_over() {
             tokio::select! {
                 _ = &mut arrived => return None,
-                end = self.turn() => if end.is_some() { return end },
+                end = self.turn() => match end {
+                    None => {}
+                    // As patient as the other.
+                    Some(End::Silent) => return None,
+                    end => return end,
+                },
             }
         }
         None
@@ -305,7 +364,8 @@ impl Client<'_> {
 
     fn frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let head: [u8; 9] = *self.input.buffered().first_chunk()?;
-        let length = usize::try_from(u32::from_be_bytes([0, head[0], head[1], head[2]])).expect("24 bits");
+        let length =
+            usize::try_from(u32::from_be_bytes([0, head[0], head[1], head[2]])).expect("24 bits");
         if self.input.buffered().len() < 9 + length {
             return None;
         }

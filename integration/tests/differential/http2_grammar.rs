@@ -1,4 +1,5 @@
-//! Random HTTP/2 requests: a plain one, and up to three things about its frames or fields that are unusual or wrong.
+//! Random HTTP/2 requests: a plain one, and up to three things about its frames or fields that are
+//! unusual or wrong.
 
 use crate::{
     answers::{EARLY, PLAIN, SILENCE},
@@ -25,7 +26,11 @@ pub(crate) fn random(dice: &mut Dice, configuration: &Configuration, id: u64) ->
         set(fields, ":path", targets::origin(dice, configuration).into_bytes());
     }
     if dice.chance(25) {
-        set(fields, ":method", bytes(dice.pick(&["POST", "PUT", "HEAD", "DELETE", "OPTIONS", "get", "X.Y"])));
+        set(
+            fields,
+            ":method",
+            bytes(dice.pick(&["POST", "PUT", "HEAD", "DELETE", "OPTIONS", "get", "X.Y"])),
+        );
     }
     match shape {
         0..=3 => broken_off(dice, &mut request),
@@ -61,7 +66,9 @@ fn set(fields: &mut Fields, name: &str, value: Vec<u8>) {
 
 /// Lets the header block be followed by these pieces of a body, and by trailers.
 fn body(request: &mut Request, pieces: &[(&str, Option<u8>)], trailers: Option<Fields>) {
-    if let Some(Piece::Headers { end, .. }) = request.pieces.iter_mut().find(|p| matches!(p, Piece::Headers { .. })) {
+    if let Some(Piece::Headers { end, .. }) =
+        request.pieces.iter_mut().find(|p| matches!(p, Piece::Headers { .. }))
+    {
         *end = false;
     }
     let last = pieces.len().saturating_sub(1);
@@ -70,7 +77,13 @@ fn body(request: &mut Request, pieces: &[(&str, Option<u8>)], trailers: Option<F
         request.pieces.push(Piece::Data { stream: 1, bytes: bytes(text), end, padding: *padding });
     }
     if let Some(fields) = trailers {
-        request.pieces.push(Piece::Headers { stream: 1, fields, end: true, cut: None, priority: false });
+        request.pieces.push(Piece::Headers {
+            stream: 1,
+            fields,
+            end: true,
+            cut: None,
+            priority: false,
+        });
     }
 }
 
@@ -83,7 +96,12 @@ fn broken_off(dice: &mut Dice, request: &mut Request) {
     }
     request.pieces.push(Piece::Await);
     let code = *dice.pick(&[CANCEL, [0, 0, 0, 0], [0, 0, 0, 1]]);
-    request.pieces.push(Piece::Frame { kind: kind::RST_STREAM, flags: 0, stream: 1, payload: code.to_vec() });
+    request.pieces.push(Piece::Frame {
+        kind: kind::RST_STREAM,
+        flags: 0,
+        stream: 1,
+        payload: code.to_vec(),
+    });
     // Behind the broken stream, so that there is something to wait for.
     let again = follow_up(request, 3);
     request.pieces.push(again);
@@ -203,7 +221,8 @@ fn oddity(dice: &mut Dice, configuration: &Configuration, request: &mut Request)
         0..=34 => {
             let (name, value) = *dice.pick(&FIELDS);
             let block = fields(request);
-            // Pseudo headers belong to the front (RFC 9113 section 8.3); sometimes they are not there.
+            // Pseudo headers belong to the front (RFC 9113 section 8.3); sometimes they are not
+            // there.
             let at = if name.starts_with(':') && dice.chance(70) { 0 } else { block.len() };
             block.insert(at, (bytes(name), bytes(value)));
         }
@@ -266,7 +285,9 @@ fn pseudo(dice: &mut Dice, configuration: &Configuration, request: &mut Request)
 fn authority(dice: &mut Dice, configuration: &Configuration, request: &mut Request) {
     let host = &configuration.host;
     let bare = host.split(':').next().unwrap_or(host);
-    let odd = dice.pick(&["#", "/", "?", "\\", ", x", " x", "%00", "_", "*", "\u{e9}", "@", "\t", "\n", "<", "'"]);
+    let odd = dice.pick(&[
+        "#", "/", "?", "\\", ", x", " x", "%00", "_", "*", "\u{e9}", "@", "\t", "\n", "<", "'",
+    ]);
     let value = match dice.below(12) {
         0 => bare.to_owned(),
         1 => format!("{bare}:80"),
@@ -344,7 +365,8 @@ fn frame_before(dice: &mut Dice, request: &mut Request) {
     request.pieces.insert(0, dice.pick(&frames).clone());
 }
 
-/// A frame between the header block and what follows it, or behind everything, and then another request.
+/// A frame between the header block and what follows it, or behind everything, and then another
+/// request.
 fn frame_behind(dice: &mut Dice, request: &mut Request) {
     let frames = [
         frame(kind::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 0]),
@@ -358,7 +380,11 @@ fn frame_behind(dice: &mut Dice, request: &mut Request) {
     ];
     let chosen = dice.pick(&frames).clone();
     let again = follow_up(request, 3);
-    let at = request.pieces.iter().position(|p| matches!(p, Piece::Headers { .. })).map_or(0, |at| at + 1);
+    let at = request
+        .pieces
+        .iter()
+        .position(|p| matches!(p, Piece::Headers { .. }))
+        .map_or(0, |at| at + 1);
     request.pieces.insert(at, chosen);
     request.pieces.push(again);
 }

@@ -27,7 +27,10 @@ impl Head {
     pub(crate) fn request(bytes: &[u8]) -> Option<Self> {
         let head = Self::parse(bytes)?;
         let parts: Vec<&[u8]> = head.start.split(|b| *b == b' ').collect();
-        (parts.len() == 3 && parts.iter().all(|p| !p.is_empty()) && parts[2].starts_with(b"HTTP/1.")).then_some(head)
+        (parts.len() == 3
+            && parts.iter().all(|p| !p.is_empty())
+            && parts[2].starts_with(b"HTTP/1."))
+        .then_some(head)
     }
 
     /// What is no head.
@@ -50,7 +53,10 @@ impl Head {
 
     /// All values of a field.
     pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.fields.iter().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_slice())
+        self.fields
+            .iter()
+            .filter(move |(own, _)| own.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_slice())
     }
 
     /// Whether an element of a list field is this.
@@ -219,7 +225,10 @@ impl Body {
     ///
     /// # Errors
     /// It is cut, or framed badly.
-    pub(crate) async fn next<S: AsyncRead + Unpin>(&mut self, input: &mut Input<S>) -> Result<Option<Vec<u8>>, ()> {
+    pub(crate) async fn next<S: AsyncRead + Unpin>(
+        &mut self,
+        input: &mut Input<S>,
+    ) -> Result<Option<Vec<u8>>, ()> {
         match self.framing {
             Framing::None => Ok(None),
             Framing::Broken => Err(()),
@@ -242,7 +251,10 @@ impl Body {
         Ok(piece)
     }
 
-    async fn chunk<S: AsyncRead + Unpin>(&mut self, input: &mut Input<S>) -> Result<Option<Vec<u8>>, ()> {
+    async fn chunk<S: AsyncRead + Unpin>(
+        &mut self,
+        input: &mut Input<S>,
+    ) -> Result<Option<Vec<u8>>, ()> {
         if self.left == 0 {
             if self.begun && !input.line().await.ok_or(())?.is_empty() {
                 return Err(());

@@ -1,6 +1,6 @@
-//! What came of a request on one side, in a form in which both sides can be compared: values that differ from run to
-//! run are masked, and the order of fields with different names, which says nothing (RFC 9110 section 5.3), is made
-//! one.
+//! What came of a request on one side, in a form in which both sides can be compared: values that
+//! differ from run to run are masked, and the order of fields with different names, which says
+//! nothing (RFC 9110 section 5.3), is made one.
 
 use std::fmt;
 
@@ -70,7 +70,8 @@ fn masked(bytes: &[u8], prefix: &str) -> String {
 
 /// Masks the address of a client on this machine: Envoy writes its own address for a loopback one.
 fn clients(value: &str) -> String {
-    let (before, last) = value.rsplit_once(',').map_or(("", value), |(before, last)| (before, last));
+    let (before, last) =
+        value.rsplit_once(',').map_or(("", value), |(before, last)| (before, last));
     let address: Option<std::net::IpAddr> = last.trim().parse().ok();
     let comma = if before.is_empty() { "" } else { "," };
     // What a request claims begins so in every test; what was measured does not.
@@ -80,26 +81,52 @@ fn clients(value: &str) -> String {
     }
 }
 
+/// Fields whose values end with the address of the client; they may stand on several lines (RFC
+/// 9110 section 5.3), of which the last is masked.
+const ADDRESSES: [&str; 2] = ["x-forwarded-for", "x-envoy-external-address"];
+
 fn canonical(fields: &[(String, Vec<u8>)], anew: &[&str], prefix: &str) -> Vec<(String, String)> {
+    let (addresses, mut fields): (Vec<_>, Vec<_>) = fields
+        .iter()
+        .cloned()
+        .partition(|(name, _)| ADDRESSES.iter().any(|known| name.eq_ignore_ascii_case(known)));
+    for known in ADDRESSES {
+        let lines = addresses.iter().filter(|(name, _)| name.eq_ignore_ascii_case(known));
+        let lines: Vec<&[u8]> = lines.map(|(_, value)| value.as_slice()).collect();
+        fields.extend((!lines.is_empty()).then(|| (known.to_owned(), lines.join(&b','))));
+    }
     let mut fields: Vec<(String, String)> = fields
         .iter()
         .map(|(name, value)| {
             let name = name.to_ascii_lowercase();
             let value = match name.as_str() {
                 name if anew.contains(&name) => "*".into(),
-                "x-forwarded-for" | "x-envoy-external-address" => clients(&masked(value, prefix)),
+                name if ADDRESSES.contains(&name) => clients(&masked(value, prefix)),
                 _ => masked(value, prefix),
             };
             (name, value)
         })
         .collect();
     fields.sort_by(|a, b| a.0.cmp(&b.0));
+    // However many lines it has.
+    fields.dedup_by(|a, b| a == b && anew.contains(&a.0.as_str()));
     fields
 }
 
 impl Response {
-    pub(crate) fn new(status: u16, head: &[(String, Vec<u8>)], body: &[u8], complete: bool, prefix: &str) -> Self {
-        Self { status, fields: canonical(head, &TIMES, prefix), body: masked(body, prefix), complete }
+    pub(crate) fn new(
+        status: u16,
+        head: &[(String, Vec<u8>)],
+        body: &[u8],
+        complete: bool,
+        prefix: &str,
+    ) -> Self {
+        Self {
+            status,
+            fields: canonical(head, &TIMES, prefix),
+            body: masked(body, prefix),
+            complete,
+        }
     }
 
     /// The stream ended without one.
@@ -111,7 +138,8 @@ impl Response {
         self.fields.iter().filter(move |(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether the application made it, or a rule of the user's; the words of a proxy's own replies are not compared.
+    /// Whether the application made it, or a rule of the user's; the words of a proxy's own replies
+    /// are not compared.
     fn is_users(&self) -> bool {
         self.values("x-app").next().is_some() || self.body.contains("direct")
     }
@@ -121,9 +149,17 @@ impl Seen {
     pub(crate) fn new(arrival: &Arrival, prefix: &str) -> Self {
         let Head { start, fields } = &arrival.head;
         let mut fields = canonical(fields, &MADE_ANEW, prefix);
-        fields.extend(canonical(&arrival.trailers, &[], prefix).into_iter().map(|(n, v)| (format!("trailer {n}"), v)));
+        fields.extend(
+            canonical(&arrival.trailers, &[], prefix)
+                .into_iter()
+                .map(|(n, v)| (format!("trailer {n}"), v)),
+        );
         // How much of an upload that broke was passed on before is a matter of time.
-        let body = if arrival.progress == Progress::Cut { String::new() } else { masked(&arrival.body, prefix) };
+        let body = if arrival.progress == Progress::Cut {
+            String::new()
+        } else {
+            masked(&arrival.body, prefix)
+        };
         Self { start: masked(start, prefix), fields, body, progress: arrival.progress }
     }
 }
@@ -146,7 +182,9 @@ impl fmt::Display for Aspect {
         let (what, envoy, ours) = match self {
             Self::Result { envoy, ours } => ("result", envoy, ours),
             Self::End { envoy, ours } => ("end of the connection", envoy, ours),
-            Self::Response { what, envoy, ours } | Self::Request { what, envoy, ours } => (what.as_str(), envoy, ours),
+            Self::Response { what, envoy, ours } | Self::Request { what, envoy, ours } => {
+                (what.as_str(), envoy, ours)
+            }
         };
         let side = if matches!(self, Self::Request { .. }) { "application: " } else { "" };
         write!(f, "{side}{what}: Envoy {envoy:?}, ours {ours:?}")
@@ -177,19 +215,42 @@ impl Outcome {
                 (status, false) => format!("{status} cut"),
             })
             .collect();
-        let arrivals: Vec<String> = self.arrivals.iter().map(|a| format!("{:?}", a.progress).to_lowercase()).collect();
-        let statuses = if statuses.is_empty() { "no answer".to_owned() } else { statuses.join(" ") };
-        format!("{statuses}; arrived: {}", if arrivals.is_empty() { "nothing".into() } else { arrivals.join(" ") })
+        let arrivals: Vec<String> =
+            self.arrivals.iter().map(|a| format!("{:?}", a.progress).to_lowercase()).collect();
+        let statuses =
+            if statuses.is_empty() { "no answer".to_owned() } else { statuses.join(" ") };
+        format!(
+            "{statuses}; arrived: {}",
+            if arrivals.is_empty() { "nothing".into() } else { arrivals.join(" ") }
+        )
+    }
+
+    /// What arrived as a whole, and was waited for.
+    fn settled(&self) -> Vec<Seen> {
+        let broken = [Progress::Cut, Progress::Abandoned];
+        self.arrivals
+            .iter()
+            .filter(|arrival| !broken.contains(&arrival.progress))
+            .cloned()
+            .collect()
     }
 
     /// Every aspect in which two outcomes differ.
     pub(crate) fn differences(envoy: &Self, ours: &Self) -> Vec<Aspect> {
         if envoy.result() != ours.result() {
-            return vec![Aspect::Result { envoy: envoy.result(), ours: ours.result() }];
+            // Whether the beginning of what broke was passed on before is a matter of time, too.
+            let settled =
+                |outcome: &Self| Self { arrivals: outcome.settled(), ..outcome.clone() }.result();
+            if settled(envoy) != settled(ours) {
+                return vec![Aspect::Result { envoy: envoy.result(), ours: ours.result() }];
+            }
         }
         let mut aspects = Vec::new();
         if envoy.end != ours.end {
-            aspects.push(Aspect::End { envoy: format!("{:?}", envoy.end), ours: format!("{:?}", ours.end) });
+            aspects.push(Aspect::End {
+                envoy: format!("{:?}", envoy.end),
+                ours: format!("{:?}", ours.end),
+            });
         }
         if envoy.tunnel != ours.tunnel {
             let (envoy, ours) = (envoy.tunnel.clone(), ours.tunnel.clone());
@@ -198,7 +259,11 @@ impl Outcome {
         for (envoy, ours) in envoy.responses.iter().zip(&ours.responses) {
             compare_responses(envoy, ours, &mut aspects);
         }
-        for (envoy, ours) in envoy.arrivals.iter().zip(&ours.arrivals) {
+        let (envoy, ours) = match envoy.arrivals.len() == ours.arrivals.len() {
+            true => (envoy.arrivals.clone(), ours.arrivals.clone()),
+            false => (envoy.settled(), ours.settled()),
+        };
+        for (envoy, ours) in envoy.iter().zip(&ours) {
             compare_requests(envoy, ours, &mut aspects);
         }
         aspects
@@ -208,21 +273,34 @@ impl Outcome {
 fn compare_responses(envoy: &Response, ours: &Response, aspects: &mut Vec<Aspect>) {
     let names = if envoy.is_users() || ours.is_users() { None } else { Some(["location"]) };
     let kept = |response: &Response| -> Vec<(String, String)> {
-        let kept = response.fields.iter().filter(|(n, _)| names.is_none_or(|names| names.contains(&n.as_str())));
+        let kept = response
+            .fields
+            .iter()
+            .filter(|(n, _)| names.is_none_or(|names| names.contains(&n.as_str())));
         kept.cloned().collect()
     };
     for (what, envoy, ours) in field_differences(&kept(envoy), &kept(ours)) {
         aspects.push(Aspect::Response { what, envoy, ours });
     }
     if names.is_none() && envoy.body != ours.body {
-        aspects.push(Aspect::Response { what: "body".into(), envoy: envoy.body.clone(), ours: ours.body.clone() });
+        aspects.push(Aspect::Response {
+            what: "body".into(),
+            envoy: envoy.body.clone(),
+            ours: ours.body.clone(),
+        });
     }
 }
 
 fn compare_requests(envoy: &Seen, ours: &Seen, aspects: &mut Vec<Aspect>) {
-    for (what, envoy, ours) in [("request line", &envoy.start, &ours.start), ("body", &envoy.body, &ours.body)] {
+    for (what, envoy, ours) in
+        [("request line", &envoy.start, &ours.start), ("body", &envoy.body, &ours.body)]
+    {
         if envoy != ours {
-            aspects.push(Aspect::Request { what: what.into(), envoy: envoy.clone(), ours: ours.clone() });
+            aspects.push(Aspect::Request {
+                what: what.into(),
+                envoy: envoy.clone(),
+                ours: ours.clone(),
+            });
         }
     }
     for (what, envoy, ours) in field_differences(&envoy.fields, &ours.fields) {
@@ -231,14 +309,20 @@ fn compare_requests(envoy: &Seen, ours: &Seen, aspects: &mut Vec<Aspect>) {
 }
 
 /// Names whose values differ, with all values of each side.
-fn field_differences(envoy: &[(String, String)], ours: &[(String, String)]) -> Vec<(String, String, String)> {
+fn field_differences(
+    envoy: &[(String, String)],
+    ours: &[(String, String)],
+) -> Vec<(String, String, String)> {
     let mut names: Vec<&str> = envoy.iter().chain(ours).map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     let values = |fields: &[(String, String)], name: &str| {
-        let values: Vec<String> = fields.iter().filter(|(own, _)| own == name).map(|(_, v)| v.clone()).collect();
+        let values: Vec<String> =
+            fields.iter().filter(|(own, _)| own == name).map(|(_, v)| v.clone()).collect();
         if values.is_empty() { "-".to_owned() } else { values.join(" | ") }
     };
-    let both = names.into_iter().map(|name| (format!("field {name}"), values(envoy, name), values(ours, name)));
+    let both = names
+        .into_iter()
+        .map(|name| (format!("field {name}"), values(envoy, name), values(ours, name)));
     both.filter(|(_, envoy, ours)| envoy != ours).collect()
 }

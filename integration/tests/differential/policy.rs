@@ -24,7 +24,13 @@ impl Policy {
     /// Admits everything.
     pub(crate) fn allow_all() -> Self {
         let empty = String::new;
-        Self { action: "ALLOW", operation: empty(), when: empty(), source: empty(), paths: Vec::new() }
+        Self {
+            action: "ALLOW",
+            operation: empty(),
+            when: empty(),
+            source: empty(),
+            paths: Vec::new(),
+        }
     }
 
     pub(crate) fn yaml(&self, name: &str, namespace: &str, app: &str, port: u16) -> String {
@@ -84,7 +90,8 @@ fn one(dice: &mut Dice, host: &str) -> Policy {
     }
     if dice.chance(30) {
         let bare = host.split(':').next().unwrap_or(host);
-        let forms = [host.to_owned(), bare.to_owned(), format!("{bare}*"), "*.example.com".to_owned()];
+        let forms =
+            [host.to_owned(), bare.to_owned(), format!("{bare}*"), "*.example.com".to_owned()];
         let not = if dice.chance(30) { "notHosts" } else { "hosts" };
         let _ = write!(operation, ", {not}: [\"{}\"]", dice.pick(&forms));
     }

@@ -1,4 +1,5 @@
-//! What a run found: every kind of difference with its plainest request, and whether all of them are allowed.
+//! What a run found: every kind of difference with its plainest request, and whether all of them
+//! are allowed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +25,8 @@ pub(crate) struct Report {
     seed: u64,
     found: BTreeMap<String, Found>,
     used: BTreeSet<usize>,
-    unsteady: usize,
+    /// How often each kind came and went.
+    unsteady: BTreeMap<String, usize>,
     same: usize,
 }
 
@@ -64,15 +66,23 @@ impl First {
 
 impl Report {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, found: BTreeMap::new(), used: BTreeSet::new(), unsteady: 0, same: 0 }
+        Self {
+            seed,
+            found: BTreeMap::new(),
+            used: BTreeSet::new(),
+            unsteady: BTreeMap::new(),
+            same: 0,
+        }
     }
 
     /// Counts what came of a request; tells of kinds that are new.
     pub(crate) fn note(&mut self, pair: &Pair<'_>, case: &Case, verdict: Verdict) -> Vec<First> {
         let aspects = match verdict {
             Verdict::Same => Vec::new(),
-            Verdict::Unsteady => {
-                self.unsteady += 1;
+            Verdict::Unsteady(aspects) => {
+                for aspect in aspects {
+                    *self.unsteady.entry(aspect.kind()).or_default() += 1;
+                }
                 return Vec::new();
             }
             Verdict::Different(aspects) => aspects,
@@ -99,22 +109,27 @@ impl Report {
         self.found.entry(kind).or_default().text = text;
     }
 
-    /// Fails when something differs that is not allowed, or when something is allowed that does not differ.
+    /// Fails when something differs that is not allowed, or when something is allowed that does not
+    /// differ.
     pub(crate) fn judge(self, requests: u64) {
         let mut text = format!(
             "seed {}: {} requests, {} alike, {} unsteady, {} kinds of differences that nothing allows\n",
             self.seed,
             requests,
             self.same,
-            self.unsteady,
+            self.unsteady.values().sum::<usize>(),
             self.found.len()
         );
+        for (kind, count) in &self.unsteady {
+            let _ = writeln!(text, "   {count} times unsteady: {kind}");
+        }
         for Found { count, text: found } in self.found.values() {
             let _ = write!(text, "\n== {count} times: {found}");
         }
         assert!(self.found.is_empty(), "{text}");
         let unused = ALLOWED.iter().enumerate().filter(|(index, _)| !self.used.contains(index));
-        let unused: Vec<String> = unused.map(|(_, a)| format!("{} ({})", a.what, a.clause)).collect();
+        let unused: Vec<String> =
+            unused.map(|(_, a)| format!("{} ({})", a.what, a.clause)).collect();
         assert!(requests < ENOUGH || unused.is_empty(), "differences that are gone: {unused:?}");
         #[allow(clippy::print_stdout, reason = "what a long run has to say")]
         {

@@ -81,7 +81,11 @@ const FILTERS: [&str; 4] = [
 pub(crate) fn random(dice: &mut Dice) -> Vec<Rule> {
     let mut rules: Vec<Rule> = (0..dice.below(4)).map(|_| rule(dice)).collect();
     if rules.is_empty() || dice.chance(85) {
-        rules.push(Rule { matches: String::new(), action: Action::Route(String::new()), path: None });
+        rules.push(Rule {
+            matches: String::new(),
+            action: Action::Route(String::new()),
+            path: None,
+        });
     }
     rules
 }
@@ -103,8 +107,11 @@ fn rule(dice: &mut Dice) -> Rule {
         let comma = if matches.is_empty() { "" } else { ", " };
         let _ = write!(matches, "{comma}{}", dice.pick(&OTHER_MATCHES));
     }
-    let action =
-        if dice.chance(30) { Action::Local(LOCAL[dice.below(LOCAL.len())]) } else { Action::Route(changes(dice)) };
+    let action = if dice.chance(30) {
+        Action::Local(LOCAL[dice.below(LOCAL.len())])
+    } else {
+        Action::Route(changes(dice))
+    };
     Rule { matches, action, path }
 }
 
@@ -126,7 +133,9 @@ impl Rule {
             matches => format!("    match: [{{{matches}}}]\n"),
         };
         let action = match &self.action {
-            Action::Route(changes) => format!("{changes}    route: [{{destination: {destination}}}]\n"),
+            Action::Route(changes) => {
+                format!("{changes}    route: [{{destination: {destination}}}]\n")
+            }
             Action::Local(local) => format!("    {local}\n"),
         };
         format!("  - name: rule\n{matches}{action}")

@@ -8,12 +8,14 @@ use crate::{
     outcome::Aspect,
 };
 
-/// Makes `case` the plainest request that shows an aspect of the same kind; whoever stops it has what was found until
-/// then.
+/// Makes `case` the plainest request that shows an aspect of the same kind; whoever stops it has
+/// what was found until then.
 pub(crate) async fn shrink(pair: &Pair<'_>, case: &mut Case, aspect: &Aspect) {
     let host = &pair.configuration(case).host;
     let mut begin = 0;
-    while let Some((index, candidate)) = first_that_shows(pair, &candidates(case, host), begin, aspect).await {
+    while let Some((index, candidate)) =
+        first_that_shows(pair, &candidates(case, host), begin, aspect).await
+    {
         *case = candidate;
         begin = index;
     }
@@ -35,12 +37,19 @@ async fn first_that_shows(
 
 fn candidates(case: &Case, host: &str) -> Vec<Case> {
     let requests: Vec<Request> = match &case.request {
-        Request::Http1(request) => {
-            plainer_http1(request, host, &case.id).into_iter().map(|r| Request::Http1(Box::new(r))).collect()
+        Request::Http1(request) => plainer_http1(request, host, &case.id)
+            .into_iter()
+            .map(|r| Request::Http1(Box::new(r)))
+            .collect(),
+        Request::Http2(request) => {
+            plainer_http2(request, host, &case.id).into_iter().map(Request::Http2).collect()
         }
-        Request::Http2(request) => plainer_http2(request, host, &case.id).into_iter().map(Request::Http2).collect(),
     };
-    requests.into_iter().filter(|r| *r != case.request).map(|request| Case { request, ..case.clone() }).collect()
+    requests
+        .into_iter()
+        .filter(|r| *r != case.request)
+        .map(|request| Case { request, ..case.clone() })
+        .collect()
 }
 
 fn plainer_http1(request: &http1::Request, host: &str, id: &str) -> Vec<http1::Request> {
@@ -75,7 +84,8 @@ fn plainer_http2(request: &http2::Request, host: &str, id: &str) -> Vec<http2::R
         let Piece::Headers { stream, fields, end, .. } = piece else { continue };
         let mut replace = |fields, end| {
             let mut changed = request.clone();
-            changed.pieces[index] = Piece::Headers { stream: *stream, fields, end, cut: None, priority: false };
+            changed.pieces[index] =
+                Piece::Headers { stream: *stream, fields, end, cut: None, priority: false };
             plainer.push(changed);
         };
         replace(fields.clone(), *end);

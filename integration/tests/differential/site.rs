@@ -1,16 +1,21 @@
-//! One side of the comparison: a control plane, a sidecar and a gateway of one kind, and the application behind them,
-//! on a block of loopback addresses of its own. Two sides differ in that block and in the proxy, and in nothing else.
+//! One side of the comparison: a control plane, a sidecar and a gateway of one kind, and the
+//! application behind them, on a block of loopback addresses of its own. Two sides differ in that
+//! block and in the proxy, and in nothing else.
 
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::Arc,
 };
 
-use ferromesh_integration::{paths, plane, process::Process};
+use ferromesh_integration::{
+    paths,
+    plane::{self, ControlPlane},
+    process::Process,
+};
 
 use crate::{
     application::{self, Seen},
@@ -31,10 +36,13 @@ pub(crate) enum Proxy {
 pub(crate) struct Block(u8);
 
 impl Block {
-    /// Takes the first block of loopback addresses that nobody uses, for as long as the listener lives.
+    /// Takes the first block of loopback addresses that nobody uses, for as long as the listener
+    /// lives.
     fn claim() -> (Self, TcpListener) {
         let blocks = 21..=250;
-        let claim = |block| Some((Self(block), TcpListener::bind((Ipv4Addr::new(127, block, 0, 1), 15999)).ok()?));
+        let claim = |block| {
+            Some((Self(block), TcpListener::bind((Ipv4Addr::new(127, block, 0, 1), 15999)).ok()?))
+        };
         blocks.into_iter().find_map(claim).expect("a free block of loopback addresses")
     }
 
@@ -94,7 +102,7 @@ pub(crate) struct Side {
     pub(crate) seen: Arc<Seen>,
     processes: Vec<Process>,
     _claim: TcpListener,
-    _dir: tempfile::TempDir,
+    _control: ControlPlane,
 }
 
 /// The two proxies of a side, whose files are named alike on both sides.
@@ -103,26 +111,28 @@ const WORKLOADS: [(&str, &str, &str, u8); 2] =
 
 impl Side {
     /// Starts everything; [`Self::until_ready`] waits for it.
-    pub(crate) fn start(proxy: Proxy, configurations: &[Configuration], normalization: &str) -> Self {
+    pub(crate) fn start(
+        proxy: Proxy,
+        configurations: &[Configuration],
+        normalization: &str,
+    ) -> Self {
         let (block, claim) = Block::claim();
-        let dir = tempfile::tempdir().expect("a directory");
-        let config = dir.path().join("config");
-        fs::create_dir(&config).expect("a directory");
-        let yaml = mesh_yaml(configurations, normalization, block);
-        fs::write(config.join("mesh.yaml"), yaml).expect("a configuration");
-        let mut control_plane = serve(block, dir.path(), &config);
-        plane::until_ready(&mut control_plane, &block.control_plane().to_string());
-        let proxies = WORKLOADS.map(|workload| start_proxy(proxy, block, dir.path(), workload));
+        let control = ControlPlane::new(block.control_plane());
+        control.write("mesh.yaml", mesh_yaml(configurations, normalization, block));
+        let control_plane = control.start();
+        let proxies = WORKLOADS.map(|workload| start_proxy(proxy, block, &control, workload));
         let processes = proxies.into_iter().chain([control_plane]).collect();
         let seen = Arc::new(Seen::default());
-        Self { block, seen, processes, _claim: claim, _dir: dir }
+        Self { block, seen, processes, _claim: claim, _control: control }
     }
 
     /// Opens the application's ports and waits until every configuration's port takes connections.
     pub(crate) async fn until_ready(&mut self, configurations: &[Configuration]) {
-        application::serve((self.block.upstream(), application::UPSTREAM_PORT).into(), &self.seen).await;
+        application::serve((self.block.upstream(), application::UPSTREAM_PORT).into(), &self.seen)
+            .await;
         for configuration in configurations.iter().filter(|c| c.kind == Kind::Inbound) {
-            application::serve((self.block.application(), configuration.port).into(), &self.seen).await;
+            application::serve((self.block.application(), configuration.port).into(), &self.seen)
+                .await;
         }
         let block = self.block;
         for (process, (.., index)) in self.processes.iter_mut().zip(WORKLOADS) {
@@ -135,34 +145,27 @@ impl Side {
 
     /// The proxies that ended although they should run.
     pub(crate) fn fallen(&mut self) -> Vec<String> {
-        let ended = |process: &mut Process| process.ended(std::time::Duration::ZERO).map(|_| process.output());
+        let ended = |process: &mut Process| {
+            process.ended(std::time::Duration::ZERO).map(|_| process.output())
+        };
         self.processes.iter_mut().filter_map(ended).collect()
     }
-}
-
-fn serve(block: Block, dir: &Path, config: &Path) -> Process {
-    let host = block.control_plane();
-    let mut command = plane::program();
-    command.arg("serve").arg("--config").arg(config).arg("--data-dir").arg(dir.join("data"));
-    for (name, port) in [("xds", 15010), ("xds-tls", 15012), ("http", 8080), ("metrics", 15014)] {
-        command.args([format!("--{name}-address"), format!("{host}:{port}")]);
-    }
-    Process::start("control-plane", dir, command)
 }
 
 fn start_proxy(
     proxy: Proxy,
     block: Block,
-    dir: &Path,
+    control: &ControlPlane,
     (name, namespace, kind, index): (&str, &str, &str, u8),
 ) -> Process {
-    let work_dir = dir.join(name);
+    let work_dir = control.path(name);
     fs::create_dir(&work_dir).expect("a directory");
-    let mut arguments: Vec<String> = vec![if proxy == Proxy::Envoy { "envoy" } else { "run" }.into()];
+    let mut arguments: Vec<String> =
+        vec![if proxy == Proxy::Envoy { "envoy" } else { "run" }.into()];
     let mut flag = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
-    flag("control-plane", format!("{}:15012", block.control_plane()));
-    flag("root-cert", dir.join("data/root-cert.pem").display().to_string());
-    flag("token-file", token(block, dir, name, namespace).display().to_string());
+    flag("control-plane", control.address(15012));
+    flag("root-cert", control.file("data/root-cert.pem"));
+    flag("token-file", token(control, name, namespace).display().to_string());
     flag("namespace", namespace.into());
     flag("service-account", name.into());
     flag("name", format!("{name}-0"));
@@ -184,15 +187,12 @@ fn start_proxy(
     }
     let mut program = Command::new(paths::program("ferromesh-proxy"));
     program.args(arguments);
-    Process::start(name, dir, program)
+    Process::start(name, control.folder(), program)
 }
 
-fn token(block: Block, dir: &Path, account: &str, namespace: &str) -> PathBuf {
-    let arguments = ["token", "create", "--namespace", namespace, "--service-account", account];
-    let (done, text) = plane::command(&block.control_plane().to_string(), dir, &arguments);
-    assert!(done, "no token: {text}");
-    let path = dir.join(format!("{account}.token"));
-    fs::write(&path, text.trim()).expect("a file");
+fn token(control: &ControlPlane, account: &str, namespace: &str) -> PathBuf {
+    let path = control.path(&format!("{account}.token"));
+    fs::write(&path, control.join_token(namespace, account)).expect("a file");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode");
     path
 }

@@ -1,11 +1,14 @@
-//! Random request targets: paths that policies speak of in other spellings, and targets of other forms.
+//! Random request targets: paths that policies speak of in other spellings, and targets of other
+//! forms.
 
 use crate::{configuration::Configuration, dice::Dice, rules::PATHS};
 
-/// A path with an optional query, most of the time one of which rules or policies speak, spelled in some way.
+/// A path with an optional query, most of the time one of which rules or policies speak, spelled in
+/// some way.
 pub(crate) fn origin(dice: &mut Dice, configuration: &Configuration) -> String {
     let known = configuration.paths();
-    let path = if known.is_empty() || dice.chance(20) { *dice.pick(&PATHS) } else { *dice.pick(&known) };
+    let path =
+        if known.is_empty() || dice.chance(20) { *dice.pick(&PATHS) } else { *dice.pick(&known) };
     let path = match dice.below(5) {
         0..=2 => path.to_owned(),
         3 => format!("{path}/x"),

@@ -1,8 +1,10 @@
-//! The leaves of a message, whatever lies between: fields, lists, maps and packed messages; and messages that differ in
-//! one of them.
+//! The leaves of a message, whatever lies between: fields, lists, maps and packed messages; and
+//! messages that differ in one of them.
 
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage, Value};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage, Value,
+};
 
 /// One step from a message to what lies in it.
 #[derive(Clone)]
@@ -41,11 +43,22 @@ pub(crate) fn leaves(message: &DynamicMessage) -> Vec<Leaf> {
     found
 }
 
-fn of_message(message: &DynamicMessage, pattern: &str, steps: &mut Vec<Step>, found: &mut Vec<Leaf>) {
-    let leaf = |steps: &[Step]| Leaf { pattern: pattern.trim_start_matches('.').to_owned(), steps: steps.to_vec() };
+fn of_message(
+    message: &DynamicMessage,
+    pattern: &str,
+    steps: &mut Vec<Step>,
+    found: &mut Vec<Leaf>,
+) {
+    let leaf = |steps: &[Step]| Leaf {
+        pattern: pattern.trim_start_matches('.').to_owned(),
+        steps: steps.to_vec(),
+    };
     if let Some(inner) = unpacked(message) {
         let name = inner.descriptor().name().to_owned();
-        found.push(Leaf { pattern: format!("{}<{name}>", pattern.trim_start_matches('.')), steps: steps.clone() });
+        found.push(Leaf {
+            pattern: format!("{}<{name}>", pattern.trim_start_matches('.')),
+            steps: steps.clone(),
+        });
         steps.push(Step::Packed);
         if inner.fields().next().is_some() {
             of_message(&inner, &format!("{pattern}<{name}>"), steps, found);
@@ -82,7 +95,10 @@ fn of_value(value: &Value, pattern: &str, steps: &mut Vec<Step>, found: &mut Vec
                 steps.pop();
             }
         }
-        _ => found.push(Leaf { pattern: pattern.trim_start_matches('.').to_owned(), steps: steps.clone() }),
+        _ => found.push(Leaf {
+            pattern: pattern.trim_start_matches('.').to_owned(),
+            steps: steps.clone(),
+        }),
     }
 }
 
@@ -91,14 +107,19 @@ fn unpacked(message: &DynamicMessage) -> Option<DynamicMessage> {
     if message.descriptor().full_name() != "google.protobuf.Any" {
         return None;
     }
-    let (kind, bytes) = (message.get_field_by_name("type_url")?, message.get_field_by_name("value")?);
+    let (kind, bytes) =
+        (message.get_field_by_name("type_url")?, message.get_field_by_name("value")?);
     let name = kind.as_str()?.rsplit('/').next()?.to_owned();
     let descriptor = message.descriptor().parent_pool().get_message_by_name(&name)?;
     DynamicMessage::decode(descriptor, &**bytes.as_bytes()?).ok()
 }
 
 /// The same message with one leaf changed; `None` if that changes nothing.
-pub(crate) fn changed(message: &DynamicMessage, leaf: &Leaf, change: Change) -> Option<DynamicMessage> {
+pub(crate) fn changed(
+    message: &DynamicMessage,
+    leaf: &Leaf,
+    change: Change,
+) -> Option<DynamicMessage> {
     let mut changed = message.clone();
     change_message(&mut changed, &leaf.steps, change)?;
     (changed != *message).then_some(changed)
@@ -117,7 +138,9 @@ fn change_message(message: &mut DynamicMessage, steps: &[Step], change: Change) 
             message.clear_field(field);
             Some(())
         }
-        [Step::Field(field), rest @ ..] => change_value(message.get_field_mut(field), &field.kind(), rest, change),
+        [Step::Field(field), rest @ ..] => {
+            change_value(message.get_field_mut(field), &field.kind(), rest, change)
+        }
         _ => None,
     }
 }
@@ -131,7 +154,9 @@ fn change_value(value: &mut Value, kind: &Kind, steps: &[Step], change: Change) 
         (Value::List(items), [Step::Item(index), rest @ ..]) => {
             change_value(items.get_mut(*index)?, kind, rest, change)
         }
-        (Value::Map(entries), [Step::Entry(key)]) if matches!(change, Change::Clear) => entries.remove(key).map(|_| ()),
+        (Value::Map(entries), [Step::Entry(key)]) if matches!(change, Change::Clear) => {
+            entries.remove(key).map(|_| ())
+        }
         (Value::Map(entries), [Step::Entry(key), rest @ ..]) => {
             let Kind::Message(entry) = kind else { return None };
             change_value(entries.get_mut(key)?, &entry.map_entry_value_field().kind(), rest, change)
@@ -152,10 +177,9 @@ fn alter_empty(message: &mut DynamicMessage, change: Change) -> Option<()> {
     let first = if message.descriptor().full_name() == "google.protobuf.Any" {
         message.descriptor().get_field_by_name("type_url")?
     } else {
-        message
-            .descriptor()
-            .fields()
-            .find(|field| !field.is_list() && !field.is_map() && field.kind().as_message().is_none())?
+        message.descriptor().fields().find(|field| {
+            !field.is_list() && !field.is_map() && field.kind().as_message().is_none()
+        })?
     };
     let altered = other(&message.get_field(&first), &first.kind(), n)?;
     message.set_field(&first, altered);
@@ -176,7 +200,11 @@ fn other(value: &Value, kind: &Kind, n: usize) -> Option<Value> {
         Value::String(text) => only(Value::String(format!("{text}x"))),
         Value::Bytes(bytes) => only(Value::Bytes([bytes, &b"x"[..]].concat().into())),
         Value::EnumNumber(number) => {
-            let all = kind.as_enum()?.values().map(|value| value.number()).filter(|other| other != number);
+            let all = kind
+                .as_enum()?
+                .values()
+                .map(|value| value.number())
+                .filter(|other| other != number);
             all.collect::<Vec<_>>().get(n).copied().map(Value::EnumNumber)
         }
         _ => None,
@@ -184,7 +212,10 @@ fn other(value: &Value, kind: &Kind, n: usize) -> Option<Value> {
 }
 
 /// The same message with other texts, wherever `other` has one.
-pub(crate) fn with_texts(message: &DynamicMessage, other: &impl Fn(&str) -> Option<String>) -> DynamicMessage {
+pub(crate) fn with_texts(
+    message: &DynamicMessage,
+    other: &impl Fn(&str) -> Option<String>,
+) -> DynamicMessage {
     let mut message = message.clone();
     if let Some(inner) = unpacked(&message) {
         let inner = with_texts(&inner, other);

@@ -1,10 +1,10 @@
-//! Invariant 10: what is emitted is acted on. Every field that the translator emits, over the example corpus and its
-//! goldens, is read by our proxy, refused by it, or stands in a list of fields without effect on a request, with the
-//! reason.
+//! Invariant 10: what is emitted is acted on. Every field that the translator emits, over the
+//! example corpus and its goldens, is read by our proxy, refused by it, or stands in a list of
+//! fields without effect on a request, with the reason.
 //!
-//! Each value that a resource sets is taken out or changed; if what the proxy compiles stays the same, byte for byte of
-//! its debug form, nobody has read it. That the compiled form is acted on is shown by the data plane's own tests, against
-//! what Envoy does.
+//! Each value that a resource sets is taken out or changed; if what the proxy compiles stays the
+//! same, byte for byte of its debug form, nobody has read it. That the compiled form is acted on is
+//! shown by the data plane's own tests, against what Envoy does.
 
 mod inert;
 mod leaf;
@@ -28,19 +28,35 @@ const MOST_VALUES: usize = 24;
 
 /// What the proxy makes of a resource: its compiled form, or the refusal.
 fn compiled(kind: ResourceType, name: &str, body: &[u8]) -> Result<String, String> {
-    let mut context = Context::new(Default::default());
+    let mut context = Context::default();
     let result = match kind {
-        ResourceType::Cluster => context.cluster(name, body).map(|c| format!("{:?}{:?}", c.value, c.needs)),
-        ResourceType::Listener => context.listener(name, 1, body).map(|c| format!("{:?}{:?}", c.value, c.needs)),
-        ResourceType::Route => context.routes(name, body).map(|c| format!("{:?}{:?}", c.value, c.needs)),
-        ResourceType::Endpoint => context.endpoints(name, body).map(|c| format!("{:?}{:?}", c.value, c.needs)),
-        ResourceType::Secret => context.secret(name, body).map(|c| format!("{:?}{:?}", c.value, c.needs)),
+        ResourceType::Cluster => {
+            context.cluster(name, body).map(|c| format!("{:?}{:?}", c.value, c.needs))
+        }
+        ResourceType::Listener => {
+            context.listener(name, 1, body).map(|c| format!("{:?}{:?}", c.value, c.needs))
+        }
+        ResourceType::Route => {
+            context.routes(name, body).map(|c| format!("{:?}{:?}", c.value, c.needs))
+        }
+        ResourceType::Endpoint => {
+            context.endpoints(name, body).map(|c| format!("{:?}{:?}", c.value, c.needs))
+        }
+        ResourceType::Secret => {
+            context.secret(name, body).map(|c| format!("{:?}{:?}", c.value, c.needs))
+        }
     };
     result.map_err(|rejection| rejection.to_string())
 }
 
 /// Whether changing the leaf changes what the proxy does.
-fn is_read(kind: ResourceType, name: &str, message: &DynamicMessage, leaf: &Leaf, before: &str) -> bool {
+fn is_read(
+    kind: ResourceType,
+    name: &str,
+    message: &DynamicMessage,
+    leaf: &Leaf,
+    before: &str,
+) -> bool {
     let changes = std::iter::once(Change::Clear).chain((0..MOST_VALUES).map(Change::Alter));
     let mut other = changes.filter_map(|change| leaf::changed(message, leaf, change));
     other.any(|message| compiled(kind, name, &message.encode_to_vec()).as_deref() != Ok(before))
@@ -124,7 +140,10 @@ fn every_emitted_field_is_read_refused_or_listed_with_a_reason() {
     }
     let stale = inert::REASONS.iter().filter(|(entry, _)| !used.contains(entry));
     wrong.extend(stale.map(|(entry, _)| format!("listed, but read or not emitted: {entry}")));
-    let unexpected = walk.refused.iter().filter(|(_, why)| !inert::REFUSED.iter().any(|known| why.contains(known)));
+    let unexpected = walk
+        .refused
+        .iter()
+        .filter(|(_, why)| !inert::REFUSED.iter().any(|known| why.contains(known)));
     wrong.extend(unexpected.map(|(name, why)| format!("refused by our own proxy: {name}: {why}")));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -1,5 +1,5 @@
-//! One cluster: the chart is installed, tested, upgraded, rolled back and uninstalled, without a gap and without a trace;
-//! then it is installed over definitions that somebody else owns.
+//! One cluster: the chart is installed, tested, upgraded, rolled back and uninstalled, without a
+//! gap and without a trace; then it is installed over definitions that somebody else owns.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use ferromesh_integration::{
-    cluster::Cluster,
+    kube_cluster::KubeCluster,
     mesh::{Mesh, ROOT, archive, chart},
     process::until,
 };
@@ -23,22 +23,35 @@ const SOON: Duration = Duration::from_secs(60);
 const READY: Duration = Duration::from_secs(60);
 
 /// Objects that come and go by themselves.
-const FLEETING: [&str; 5] =
-    ["events", "events.events.k8s.io", "endpointslices.discovery.k8s.io", "endpoints", "componentstatuses"];
+const FLEETING: [&str; 5] = [
+    "events",
+    "events.events.k8s.io",
+    "endpointslices.discovery.k8s.io",
+    "endpoints",
+    "componentstatuses",
+];
 
 /// Every object of the cluster, as `kind namespace name`.
-fn objects(cluster: &Cluster) -> BTreeSet<String> {
+fn objects(cluster: &KubeCluster) -> BTreeSet<String> {
     let kinds = cluster.kubectl(&["api-resources", "--verbs=list", "--output=name"]);
     let kinds: Vec<&str> = kinds.lines().filter(|kind| !FLEETING.contains(kind)).collect();
     let columns = "--output=custom-columns=K:.kind,S:.metadata.namespace,N:.metadata.name";
-    let listed = cluster.kubectl(&["get", &kinds.join(","), "--all-namespaces", "--no-headers", columns]);
+    let listed =
+        cluster.kubectl(&["get", &kinds.join(","), "--all-namespaces", "--no-headers", columns]);
     let objects = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
     // The node is there before its lease.
     objects.filter(|object| !object.starts_with("Lease kube-node-lease ")).collect()
 }
 
-fn field(cluster: &Cluster, object: &str, path: &str) -> String {
-    cluster.kubectl(&["get", object, "--namespace", ROOT, "--output", &format!("jsonpath={{{path}}}")])
+fn field(cluster: &KubeCluster, object: &str, path: &str) -> String {
+    cluster.kubectl(&[
+        "get",
+        object,
+        "--namespace",
+        ROOT,
+        "--output",
+        &format!("jsonpath={{{path}}}"),
+    ])
 }
 
 /// Connects to the control plane's webhooks all the time, until it is told to stop.
@@ -55,7 +68,9 @@ impl Caller {
             let (mut tried, mut failed) = (0, 0);
             while !stopped.load(Ordering::Relaxed) {
                 tried += 1;
-                failed += usize::from(TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_err());
+                failed += usize::from(
+                    TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_err(),
+                );
                 std::thread::sleep(Duration::from_millis(20));
             }
             (tried, failed)
@@ -97,8 +112,15 @@ fn install_and_test(mesh: &Mesh) {
     assert!(took < READY, "{took:?}");
     let said = mesh.helm(&["test", "ferromesh", "--namespace", ROOT]);
     assert!(said.contains("Phase:          Succeeded"), "{said}");
-    let status =
-        mesh.cluster.kubectl(&["exec", "--namespace", ROOT, "deploy/ferromesh", "--", "/ferromesh", "proxy-status"]);
+    let status = mesh.cluster.kubectl(&[
+        "exec",
+        "--namespace",
+        ROOT,
+        "deploy/ferromesh",
+        "--",
+        "/ferromesh",
+        "proxy-status",
+    ]);
     assert!(!status.is_empty());
 }
 
@@ -115,7 +137,15 @@ fn is_modest(mesh: &Mesh) {
         ("get", "secrets/any"),
         ("escalate", "clusterroles"),
     ] {
-        let answer = cluster.try_kubectl(&["auth", "can-i", verb, object, "--namespace", "kube-system", &account]);
+        let answer = cluster.try_kubectl(&[
+            "auth",
+            "can-i",
+            verb,
+            object,
+            "--namespace",
+            "kube-system",
+            &account,
+        ]);
         // Certificates of gateways are read from any namespace.
         let expected = object == "secrets/any";
         assert_eq!(answer.is_ok_and(|a| a.trim() == "yes"), expected, "{verb} {object}");
@@ -124,8 +154,12 @@ fn is_modest(mesh: &Mesh) {
     assert!(!log.to_lowercase().contains("forbidden"), "{log}");
 }
 
-fn bundle(cluster: &Cluster) -> String {
-    field(cluster, "mutatingwebhookconfigurations/ferromesh-injector", ".webhooks[*].clientConfig.caBundle")
+fn bundle(cluster: &KubeCluster) -> String {
+    field(
+        cluster,
+        "mutatingwebhookconfigurations/ferromesh-injector",
+        ".webhooks[*].clientConfig.caBundle",
+    )
 }
 
 fn upgrade_and_roll_back(mesh: &Mesh) {
@@ -135,9 +169,14 @@ fn upgrade_and_roll_back(mesh: &Mesh) {
     let known = bundle(cluster);
     let unchanged = |after: &str| {
         assert_eq!(bundle(cluster), known, "the bundle after {after}");
-        assert_eq!(field(cluster, "secret/ferromesh-administrator", ".data.token"), token, "the token after {after}");
+        assert_eq!(
+            field(cluster, "secret/ferromesh-administrator", ".data.token"),
+            token,
+            "the token after {after}"
+        );
     };
-    let address = format!("{}:443", mesh.service_address(ROOT, "ferromesh")).parse().expect("an address");
+    let address =
+        format!("{}:443", mesh.service_address(ROOT, "ferromesh")).parse().expect("an address");
     let caller = Caller::start(address);
     mesh.upgrade(&["replicas=2", "leafTtl=12h"]);
     unchanged("the upgrade");
@@ -156,7 +195,11 @@ fn uninstall(mesh: &Mesh, before: &BTreeSet<String>) {
     let cluster = &mesh.cluster;
     mesh.helm(&["uninstall", "ferromesh", "--namespace", ROOT, "--wait"]);
     let unnamed = || -> Vec<String> {
-        objects(cluster).difference(before).filter(|object| !left_on_purpose(object)).cloned().collect()
+        objects(cluster)
+            .difference(before)
+            .filter(|object| !left_on_purpose(object))
+            .cloned()
+            .collect()
     };
     until(SOON, "nothing is left but what the notes name", || unnamed().is_empty());
 
@@ -165,17 +208,31 @@ fn uninstall(mesh: &Mesh, before: &BTreeSet<String>) {
     cluster.kubectl(&["delete", "secret", "ferromesh-ca", "--namespace", ROOT]);
     let words = ["lease/ferromesh-leader", "configmap/ferromesh-refusals", "--ignore-not-found"];
     cluster.kubectl(&[&["delete", "--namespace", ROOT], &words[..]].concat());
-    let roots = ["delete", "configmap", "--all-namespaces", "--selector", "app.kubernetes.io/managed-by=ferromesh"];
-    cluster.kubectl(&[&roots[..], &["--field-selector", "metadata.name=istio-ca-root-cert"]].concat());
+    let roots = [
+        "delete",
+        "configmap",
+        "--all-namespaces",
+        "--selector",
+        "app.kubernetes.io/managed-by=ferromesh",
+    ];
+    cluster
+        .kubectl(&[&roots[..], &["--field-selector", "metadata.name=istio-ca-root-cert"]].concat());
     cluster.kubectl(&["delete", "namespace", ROOT]);
     until(SOON, "nothing at all is left", || objects(cluster).difference(before).next().is_none());
 }
 
-/// Definitions that another manager made, with an object: Helm does not touch them unless told to, and nothing is lost.
+/// Definitions that another manager made, with an object: Helm does not touch them unless told to,
+/// and nothing is lost.
 fn install_over_foreign_definitions(mesh: &Mesh) {
     let cluster = &mesh.cluster;
     let files = format!("{}/files", chart("ferromesh-crds"));
-    cluster.kubectl(&["apply", "--server-side", "--field-manager=another-mesh", "--filename", &files]);
+    cluster.kubectl(&[
+        "apply",
+        "--server-side",
+        "--field-manager=another-mesh",
+        "--filename",
+        &files,
+    ]);
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
     cluster.apply(
         "
@@ -187,9 +244,13 @@ spec: {hosts: [kept.example], http: [{route: [{destination: {host: kept.default.
     );
     let uid = field_of(cluster, "virtualservice/kept");
     let chart = chart("ferromesh");
-    let install = ["upgrade", "--install", "ferromesh", &chart, "--namespace", ROOT, "--create-namespace"];
+    let install =
+        ["upgrade", "--install", "ferromesh", &chart, "--namespace", ROOT, "--create-namespace"];
     let refused = mesh.try_helm(&install).expect_err("definitions of somebody else");
-    assert!(refused.contains("exists and cannot be imported into the current release"), "{refused}");
+    assert!(
+        refused.contains("exists and cannot be imported into the current release"),
+        "{refused}"
+    );
     mesh.upgrade(&["crds.enabled=false"]);
     let owner = cluster.kubectl(&[
         "get",
@@ -210,13 +271,13 @@ spec: {hosts: [kept.example], http: [{route: [{destination: {host: kept.default.
     assert_eq!(field_of(cluster, "virtualservice/kept"), uid, "the object is the same");
 }
 
-fn field_of(cluster: &Cluster, object: &str) -> String {
+fn field_of(cluster: &KubeCluster, object: &str) -> String {
     cluster.kubectl(&["get", object, "--output=jsonpath={.metadata.uid}"])
 }
 
 #[test]
 fn the_chart_lives_without_a_gap_and_leaves_nothing_but_what_its_notes_name() {
-    let mesh = Mesh { cluster: Cluster::up() };
+    let mesh = Mesh { cluster: KubeCluster::up() };
     for image in ["control-plane", "proxy"] {
         mesh.cluster.load(&archive(image));
     }

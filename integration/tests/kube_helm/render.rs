@@ -11,14 +11,16 @@ const VERSION: &str = "1.36.0";
 /// Runs the cache's Helm without a cluster: what it printed, or what it complained about.
 fn helm(arguments: &[&str]) -> Result<String, String> {
     let script = paths::project().join("integration/kube.sh");
-    let output = Command::new("bash").arg(script).arg("helm").args(arguments).output().expect("bash runs");
+    let output =
+        Command::new("bash").arg(script).arg("helm").args(arguments).output().expect("bash runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
 fn template(name: &str, values: &[&str]) -> Result<String, String> {
     let chart = chart(name);
-    let mut arguments = vec!["template", name, &chart, "--namespace", "istio-system", "--kube-version", VERSION];
+    let mut arguments =
+        vec!["template", name, &chart, "--namespace", "istio-system", "--kube-version", VERSION];
     arguments.extend(values.iter().flat_map(|value| ["--set", *value]));
     helm(&arguments)
 }
@@ -27,9 +29,12 @@ fn check(golden: &str, chart: &str, values: &[&str]) {
     let rendered = template(chart, values).unwrap_or_else(|e| panic!("{golden}: {e}"));
     // A new installation has a token of its own.
     let secret = |line: &&str| line.starts_with("  token: ");
-    let got: String =
-        rendered.lines().map(|l| if secret(&l) { "  token: RANDOM\n".into() } else { format!("{l}\n") }).collect();
-    let path = paths::project().join("integration/tests/kube_helm/golden").join(format!("{golden}.yaml"));
+    let got: String = rendered
+        .lines()
+        .map(|l| if secret(&l) { "  token: RANDOM\n".into() } else { format!("{l}\n") })
+        .collect();
+    let path =
+        paths::project().join("integration/tests/kube_helm/golden").join(format!("{golden}.yaml"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, &got).expect("the golden can be written");
     }
@@ -66,7 +71,13 @@ fn charts_render_as_their_goldens() {
     check(
         "gateway-many-values",
         "gateway",
-        &["name=istio-edge", "proxy=envoy", "autoscaling.minReplicas=2", "service.type=ClusterIP", "labels.team=edge"],
+        &[
+            "name=istio-edge",
+            "proxy=envoy",
+            "autoscaling.minReplicas=2",
+            "service.type=ClusterIP",
+            "labels.team=edge",
+        ],
     );
 }
 
@@ -95,11 +106,14 @@ fn definitions_are_all_there_and_outlive_their_release_unless_told_otherwise() {
 fn the_role_allows_what_every_kind_needs() {
     let rendered = template("ferromesh", &["crds.enabled=false"]).expect("rendered");
     for definition in custom_resource_definitions() {
-        let text = |pointer: &str| definition.pointer(pointer).and_then(serde_json::Value::as_str).expect("a text");
+        let text = |pointer: &str| {
+            definition.pointer(pointer).and_then(serde_json::Value::as_str).expect("a text")
+        };
         let (group, plural) = (text("/spec/group"), text("/spec/names/plural"));
         let allows = |resource: &str| {
             let rule = format!("- {{apiGroups: [{group}], resources: [");
-            let lists = rendered.lines().filter_map(|line| line.strip_prefix(&rule)?.split(']').next());
+            let lists =
+                rendered.lines().filter_map(|line| line.strip_prefix(&rule)?.split(']').next());
             lists.flat_map(|list| list.split(", ")).any(|listed| listed == resource)
         };
         assert!(allows(plural), "{plural}.{group}");
@@ -109,9 +123,11 @@ fn the_role_allows_what_every_kind_needs() {
 
 #[test]
 fn a_cluster_too_old_for_native_sidecars_is_refused() {
-    let old = helm(&["template", "x", &chart("ferromesh"), "--kube-version", "1.28.0"]).expect_err("too old");
+    let old = helm(&["template", "x", &chart("ferromesh"), "--kube-version", "1.28.0"])
+        .expect_err("too old");
     assert!(old.contains("requires kubeVersion: >=1.29"), "{old}");
-    let first = helm(&["template", "x", &chart("ferromesh"), "--kube-version", "1.29.0"]).expect("new enough");
+    let first = helm(&["template", "x", &chart("ferromesh"), "--kube-version", "1.29.0"])
+        .expect("new enough");
     assert!(!first.contains("preStop"), "1.29 has no hook that sleeps");
 }
 
@@ -120,14 +136,34 @@ fn values_that_are_wrong_are_named_with_what_is_expected() {
     let cases = [
         ("ferromesh", "replicas=0", "at '/replicas': minimum: got 0, want 1"),
         ("ferromesh", "replica=2", "additional properties 'replica' not allowed"),
-        ("ferromesh", "injection.proxy=nginx", "at '/injection/proxy': value must be one of 'ferromesh', 'envoy'"),
+        (
+            "ferromesh",
+            "injection.proxy=nginx",
+            "at '/injection/proxy': value must be one of 'ferromesh', 'envoy'",
+        ),
         ("ferromesh", "leafTtl=fast", "at '/leafTtl': 'fast' does not match pattern"),
-        ("ferromesh", "image.pullPolicy=Sometimes", "at '/image/pullPolicy': value must be one of 'Always'"),
+        (
+            "ferromesh",
+            "image.pullPolicy=Sometimes",
+            "at '/image/pullPolicy': value must be one of 'Always'",
+        ),
         ("ferromesh", "revision=Canary", "at '/revision': 'Canary' does not match pattern"),
-        ("ferromesh", "injection.settings.probs.rewriteApp=false", "additional properties 'probs' not allowed"),
+        (
+            "ferromesh",
+            "injection.settings.probs.rewriteApp=false",
+            "additional properties 'probs' not allowed",
+        ),
         ("ferromesh", "crds.enabld=true", "additional properties 'enabld' not allowed"),
-        ("gateway", "service.type=External", "at '/service/type': value must be one of 'LoadBalancer'"),
-        ("gateway", "autoscaling.minReplicas=0", "at '/autoscaling/minReplicas': minimum: got 0, want 1"),
+        (
+            "gateway",
+            "service.type=External",
+            "at '/service/type': value must be one of 'LoadBalancer'",
+        ),
+        (
+            "gateway",
+            "autoscaling.minReplicas=0",
+            "at '/autoscaling/minReplicas': minimum: got 0, want 1",
+        ),
         ("gateway", "proxy=nginx", "at '/proxy': value must be one of"),
     ];
     for (chart, value, expected) in cases {

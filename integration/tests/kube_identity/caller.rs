@@ -11,7 +11,9 @@ use ferromesh_proto::{
         DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
         aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
     },
-    istio_ca::{IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient},
+    istio_ca::{
+        IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
+    },
 };
 use futures_util::stream;
 use hyper_util::rt::TokioIo;
@@ -33,15 +35,16 @@ pub(crate) struct Identity {
 
 /// Where a control plane is, and what it is trusted by.
 #[derive(Clone)]
-pub(crate) struct Door {
+pub(crate) struct TlsPort {
     pub(crate) host: &'static str,
     pub(crate) roots: String,
 }
 
-impl Door {
+impl TlsPort {
     async fn connect(&self, identity: Option<&Identity>) -> Channel {
         static PROVIDER: Once = Once::new();
-        PROVIDER.call_once(|| drop(rustls::crypto::aws_lc_rs::default_provider().install_default()));
+        PROVIDER
+            .call_once(|| drop(rustls::crypto::aws_lc_rs::default_provider().install_default()));
         let mut roots = RootCertStore::empty();
         for root in CertificateDer::pem_slice_iter(self.roots.as_bytes()) {
             roots.add(root.expect("PEM")).expect("a root");
@@ -49,7 +52,9 @@ impl Door {
         let builder = ClientConfig::builder().with_root_certificates(roots);
         let mut config = match identity {
             None => builder.with_no_client_auth(),
-            Some(i) => builder.with_client_auth_cert(i.chain.clone(), i.key.clone_key()).expect("a key pair"),
+            Some(i) => builder
+                .with_client_auth_cert(i.chain.clone(), i.key.clone_key())
+                .expect("a key pair"),
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
         let (connector, host) = (TlsConnector::from(Arc::new(config)), self.host);
@@ -62,7 +67,7 @@ impl Door {
             }
         });
         let endpoint = Endpoint::from_shared(format!("http://{host}:15012")).expect("an address");
-        endpoint.connect_with_connector(dial).await.expect("the door opens")
+        endpoint.connect_with_connector(dial).await.expect("the port answers")
     }
 
     /// Asks for a certificate that names `uri`, with a token or a held certificate.
@@ -77,7 +82,10 @@ impl Door {
         let mut client = IstioCertificateServiceClient::new(self.connect(held).await);
         let mut elements = client.create_certificate(request).await?.into_inner().cert_chain;
         let roots = elements.pop().expect("the roots come last");
-        let chain = elements.iter().map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM")).collect();
+        let chain = elements
+            .iter()
+            .map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM"))
+            .collect();
         Ok(Identity { chain, key, roots })
     }
 
@@ -97,9 +105,13 @@ impl Door {
             ..DeltaDiscoveryRequest::default()
         };
         let _ = requests.send(hello);
-        let outbox = stream::unfold(outbox, async |mut outbox| Some((outbox.recv().await?, outbox)));
+        let outbox =
+            stream::unfold(outbox, async |mut outbox| Some((outbox.recv().await?, outbox)));
         let mut client = AggregatedDiscoveryServiceClient::new(self.connect(held).await);
-        let responses = client.delta_aggregated_resources(authorized(Box::pin(outbox), token)).await?.into_inner();
+        let responses = client
+            .delta_aggregated_resources(authorized(Box::pin(outbox), token))
+            .await?
+            .into_inner();
         Ok(Follow { _requests: requests, responses })
     }
 
@@ -130,7 +142,9 @@ impl Follow {
 fn authorized<T>(message: T, token: Option<&str>) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(token) = token {
-        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("ASCII"));
+        request
+            .metadata_mut()
+            .insert("authorization", format!("Bearer {token}").parse().expect("ASCII"));
     }
     request
 }
@@ -140,7 +154,17 @@ fn request_for(uri: &str) -> (PrivateKeyDer<'static>, String) {
     let dir = tempfile::tempdir().expect("a directory");
     let key = dir.path().join("key.pem");
     let output = Command::new("openssl")
-        .args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/"])
+        .args([
+            "req",
+            "-new",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            "/",
+        ])
         .args(["-addext", &format!("subjectAltName=critical,URI:{uri}"), "-keyout"])
         .arg(&key)
         .output()

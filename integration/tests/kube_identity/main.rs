@@ -1,6 +1,6 @@
-//! Who is who in a real cluster: tokens of pods become certificates and streams, everything else is refused with a reason
-//! in the audit log; one root outlives every control plane and is published everywhere. Needs root, and what
-//! `integration/peers.sh kube` installs.
+//! Who is who in a real cluster: tokens of pods become certificates and streams, everything else is
+//! refused with a reason in the audit log; one root outlives every control plane and is published
+//! everywhere. Needs root, and what `integration/peers.sh kube` installs.
 #![cfg(feature = "kube")]
 
 mod caller;
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ferromesh_integration::{cluster::Cluster, process::until};
+use ferromesh_integration::{kube_cluster::KubeCluster, process::until};
 use ferromesh_proto::ResourceType;
 use tonic::Code;
 
@@ -25,7 +25,8 @@ const ROOT_MAP: &str = "istio-ca-root-cert";
 /// The certificate that signs is replaced half a minute after it was made: it is dated back by two.
 const SHORT_LIVED: [&str; 4] = ["--leaf-ttl", "30s", "--signer-ttl", "180s"];
 
-/// Two namespaces with an account and a pod each, which nobody runs, and a gateway's credential in one of them.
+/// Two namespaces with an account and a pod each, which nobody runs, and a gateway's credential in
+/// one of them.
 const PEOPLE: &str = "
 apiVersion: v1
 kind: Namespace
@@ -56,7 +57,7 @@ spec: {serviceAccountName: vault, schedulerName: nobody, containers: [{name: app
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_prove_who_they_are_and_one_root_outlives_every_control_plane() {
-    let cluster = Cluster::up();
+    let cluster = KubeCluster::up();
     let missing = refused("127.80.70.1", &cluster, &[]);
     assert!(missing.contains("kubectl create namespace istio-system"), "{missing}");
     cluster.kubectl(&["create", "namespace", "istio-system"]);
@@ -64,7 +65,10 @@ async fn pods_prove_who_they_are_and_one_root_outlives_every_control_plane() {
 
     let planes = replicas_that_start_at_once_share_one_root(&cluster);
     let plane = &planes[0];
-    a_good_token_gets_a_certificate_and_configuration_and_the_certificate_renews_itself(&cluster, plane).await;
+    a_good_token_gets_a_certificate_and_configuration_and_the_certificate_renews_itself(
+        &cluster, plane,
+    )
+    .await;
     bad_tokens_get_nothing_and_the_log_says_why(&cluster, plane).await;
     a_certificate_renews_itself_only_while_a_pod_has_its_account(&cluster, plane).await;
     nobody_gets_what_is_of_another(&cluster, plane).await;
@@ -77,77 +81,110 @@ async fn pods_prove_who_they_are_and_one_root_outlives_every_control_plane() {
     the_root_of_a_live_istiod_is_left_alone_until_told_otherwise(&cluster);
 }
 
-fn replicas_that_start_at_once_share_one_root(cluster: &Cluster) -> [Plane; 2] {
-    let mut planes = ["127.80.70.1", "127.80.71.1"].map(|host| Plane::begin(host, cluster, &SHORT_LIVED));
+fn replicas_that_start_at_once_share_one_root(cluster: &KubeCluster) -> [Plane; 2] {
+    let mut planes =
+        ["127.80.70.1", "127.80.71.1"].map(|host| Plane::begin(host, cluster, &SHORT_LIVED));
     planes.iter_mut().for_each(Plane::until_ready);
     let roots: BTreeSet<String> = planes.iter().map(Plane::roots).collect();
     assert_eq!(roots.len(), 1, "{roots:?}");
     assert_eq!(roots.first().map(|pem| pem.matches("BEGIN CERTIFICATE").count()), Some(1));
-    let secret = cluster.kubectl(&["get", "secret", "ferromesh-ca", "-n", "istio-system", "-o", "json"]);
-    assert!(secret.contains("authority.sealed") && secret.contains("ferromesh.io/certificate-authority"), "{secret}");
+    let secret =
+        cluster.kubectl(&["get", "secret", "ferromesh-ca", "-n", "istio-system", "-o", "json"]);
+    assert!(
+        secret.contains("authority.sealed")
+            && secret.contains("ferromesh.io/certificate-authority"),
+        "{secret}"
+    );
     planes
 }
 
 async fn a_good_token_gets_a_certificate_and_configuration_and_the_certificate_renews_itself(
-    cluster: &Cluster,
+    cluster: &KubeCluster,
     plane: &Plane,
 ) {
-    let door = plane.door();
+    let port = plane.port();
     let token = token::of_pod(cluster, "shop", "cart", "cart");
-    let first = door.sign(Some(&token), None, CART).await.expect("a certificate");
+    let first = port.sign(Some(&token), None, CART).await.expect("a certificate");
     assert_eq!((first.chain.len(), &first.roots), (2, &plane.roots()));
     plane.until_said(&["certificate issued", CART, "kubernetes token JTI=", "of pod shop/cart"]);
-    assert!(plane.metrics().contains("mesh_token_reviews_total{outcome=\"accepted\"} 1"), "{}", plane.metrics());
-    assert!(door.clusters(Some(&token), None, CART_NODE).await.expect("a stream") > 0);
+    assert!(
+        plane.metrics().contains("mesh_token_reviews_total{outcome=\"accepted\"} 1"),
+        "{}",
+        plane.metrics()
+    );
+    assert!(port.clusters(Some(&token), None, CART_NODE).await.expect("a stream") > 0);
 
-    let second = door.sign(None, Some(&first), CART).await.expect("a renewal");
+    let second = port.sign(None, Some(&first), CART).await.expect("a renewal");
     assert_ne!(first.chain[0], second.chain[0]);
-    assert!(door.clusters(None, Some(&second), CART_NODE).await.expect("a stream by certificate") > 0);
+    assert!(
+        port.clusters(None, Some(&second), CART_NODE).await.expect("a stream by certificate") > 0
+    );
     assert!(!plane.output().contains(&token), "the log shows a token");
 }
 
-/// A caller with this token gets neither certificate nor stream, is told nothing, and the log has all of `words`.
+/// A caller with this token gets neither certificate nor stream, is told nothing, and the log has
+/// all of `words`.
 async fn check_refused(plane: &Plane, token: &str, words: &[&str]) {
-    let door = plane.door();
-    let refusal = door.sign(Some(token), None, CART).await.err().expect("refused");
+    let port = plane.port();
+    let refusal = port.sign(Some(token), None, CART).await.err().expect("refused");
     assert_eq!((refusal.code(), refusal.message()), (Code::Unauthenticated, "not authenticated"));
-    plane.until_said(&[&["audit", "certificate request not authenticated", "peer=Some(127."], words].concat());
-    let refusal = door.clusters(Some(token), None, CART_NODE).await.expect_err("refused");
+    plane.until_said(
+        &[&["audit", "certificate request not authenticated", "peer=Some(127."], words].concat(),
+    );
+    let refusal = port.clusters(Some(token), None, CART_NODE).await.expect_err("refused");
     assert_eq!((refusal.code(), refusal.message()), (Code::Unauthenticated, "not authenticated"));
-    plane.until_said(&[&["audit", "xDS stream not authenticated", "peer=Some(127."], words].concat());
+    plane.until_said(
+        &[&["audit", "xDS stream not authenticated", "peer=Some(127."], words].concat(),
+    );
     assert!(!plane.output().contains(token), "the log shows a token");
 }
 
-async fn bad_tokens_get_nothing_and_the_log_says_why(cluster: &Cluster, plane: &Plane) {
+async fn bad_tokens_get_nothing_and_the_log_says_why(cluster: &KubeCluster, plane: &Plane) {
     let pod = ["--bound-object-kind", "Pod", "--bound-object-name", "cart"];
-    let other_audience = token::make(cluster, "shop", "cart", &[&["--audience", "vault"], &pod[..]].concat());
+    let other_audience =
+        token::make(cluster, "shop", "cart", &[&["--audience", "vault"], &pod[..]].concat());
     check_refused(plane, &other_audience, &["system:serviceaccount:shop:cart", "audiences"]).await;
     let no_audience = token::make(cluster, "shop", "cart", &pod);
-    check_refused(plane, &no_audience, &["system:serviceaccount:shop:cart", "audiences", "kubernetes.default"]).await;
+    check_refused(
+        plane,
+        &no_audience,
+        &["system:serviceaccount:shop:cart", "audiences", "kubernetes.default"],
+    )
+    .await;
     let no_pod = token::make(cluster, "shop", "cart", &["--audience", "istio-ca"]);
     check_refused(plane, &no_pod, &["system:serviceaccount:shop:cart", "bound to no pod"]).await;
     let expired = token::expired(cluster, &token::of_pod(cluster, "shop", "cart", "cart"));
     check_refused(plane, &expired, &["system:serviceaccount:shop:cart", "expired"]).await;
     check_refused(plane, "no.token", &["not a JWT"]).await;
 
-    cluster.apply(&PEOPLE.replace("name: cart, namespace: shop}\nspec", "name: brief, namespace: shop}\nspec"));
+    cluster.apply(
+        &PEOPLE
+            .replace("name: cart, namespace: shop}\nspec", "name: brief, namespace: shop}\nspec"),
+    );
     let of_deleted = token::of_pod(cluster, "shop", "cart", "brief");
-    let door = plane.door();
-    door.sign(Some(&of_deleted), None, CART).await.expect("while the pod lives");
+    let port = plane.port();
+    port.sign(Some(&of_deleted), None, CART).await.expect("while the pod lives");
     cluster.kubectl(&["delete", "pod", "brief", "-n", "shop", "--grace-period=0", "--force"]);
-    // Acceptances are remembered for seconds: by us, and for longer by the API server, which forgets that a pod is gone.
+    // Acceptances are remembered for seconds: by us, and for longer by the API server, which
+    // forgets that a pod is gone.
     let begin = Instant::now();
-    while door.sign(Some(&of_deleted), None, CART).await.is_ok() {
+    while port.sign(Some(&of_deleted), None, CART).await.is_ok() {
         assert!(begin.elapsed() < SOON, "a token outlives its pod");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     check_refused(plane, &of_deleted, &["system:serviceaccount:shop:cart"]).await;
     let said = plane.output();
-    assert!(said.contains("pod shop/brief does not exist") || said.contains("has been invalidated"), "{said}");
+    assert!(
+        said.contains("pod shop/brief does not exist") || said.contains("has been invalidated"),
+        "{said}"
+    );
 }
 
-async fn a_certificate_renews_itself_only_while_a_pod_has_its_account(cluster: &Cluster, plane: &Plane) {
-    let door = plane.door();
+async fn a_certificate_renews_itself_only_while_a_pod_has_its_account(
+    cluster: &KubeCluster,
+    plane: &Plane,
+) {
+    let port = plane.port();
     let guest = CART.replace("cart", "guest");
     cluster.kubectl(&["create", "serviceaccount", "guest", "-n", "shop"]);
     cluster.apply(&PEOPLE.replace(
@@ -156,13 +193,13 @@ async fn a_certificate_renews_itself_only_while_a_pod_has_its_account(cluster: &
     ));
     // Signed at once, whether or not the pod is known already.
     let token = token::of_pod(cluster, "shop", "guest", "guest");
-    let held = door.sign(Some(&token), None, &guest).await.expect("a certificate");
+    let held = port.sign(Some(&token), None, &guest).await.expect("a certificate");
     until(SOON, "the pod is known", || plane.workloads().contains("guest"));
-    door.sign(None, Some(&held), &guest).await.expect("a renewal");
+    port.sign(None, Some(&held), &guest).await.expect("a renewal");
     cluster.kubectl(&["delete", "pod", "guest", "-n", "shop", "--grace-period=0", "--force"]);
     let begin = Instant::now();
     let refusal = loop {
-        match door.sign(None, Some(&held), &guest).await {
+        match port.sign(None, Some(&held), &guest).await {
             Ok(_) => assert!(begin.elapsed() < SOON, "a certificate outlives its pods"),
             Err(refusal) => break refusal,
         }
@@ -172,27 +209,44 @@ async fn a_certificate_renews_itself_only_while_a_pod_has_its_account(cluster: &
     plane.until_said(&["audit", "renewal refused: no such workload", &guest, "peer=Some(127."]);
 }
 
-async fn nobody_gets_what_is_of_another(cluster: &Cluster, plane: &Plane) {
-    let door = plane.door();
+async fn nobody_gets_what_is_of_another(cluster: &KubeCluster, plane: &Plane) {
+    let port = plane.port();
     let cart = token::of_pod(cluster, "shop", "cart", "cart");
     let vault = token::of_pod(cluster, "bank", "vault", "vault");
 
     // Another namespace's token, and another identity of the same namespace.
-    let refusal = door.sign(Some(&vault), None, CART).await.err().expect("refused");
-    assert!(refusal.code() == Code::InvalidArgument && refusal.message().contains("ns/bank/sa/vault"), "{refusal}");
-    plane.until_said(&["audit", "certificate request refused", "id=spiffe://cluster.local/ns/bank/sa/vault", CART]);
+    let refusal = port.sign(Some(&vault), None, CART).await.err().expect("refused");
+    assert!(
+        refusal.code() == Code::InvalidArgument && refusal.message().contains("ns/bank/sa/vault"),
+        "{refusal}"
+    );
+    plane.until_said(&[
+        "audit",
+        "certificate request refused",
+        "id=spiffe://cluster.local/ns/bank/sa/vault",
+        CART,
+    ]);
     let other = "spiffe://cluster.local/ns/shop/sa/admin";
-    let refusal = door.sign(Some(&cart), None, other).await.err().expect("refused");
+    let refusal = port.sign(Some(&cart), None, other).await.err().expect("refused");
     assert_eq!(refusal.code(), Code::InvalidArgument);
-    plane.until_said(&["audit", "certificate request refused", &format!("id={CART}"), other, "of pod shop/cart"]);
-    let refusal = door.clusters(Some(&vault), None, CART_NODE).await.expect_err("refused");
+    plane.until_said(&[
+        "audit",
+        "certificate request refused",
+        &format!("id={CART}"),
+        other,
+        "of pod shop/cart",
+    ]);
+    let refusal = port.clusters(Some(&vault), None, CART_NODE).await.expect_err("refused");
     assert_eq!(refusal.code(), Code::PermissionDenied);
     plane.until_said(&["audit", "xDS stream refused", "ns/bank/sa/vault"]);
 
     // Secrets of another namespace, and such as no Gateway names.
-    let held = door.sign(Some(&cart), None, CART).await.expect("a certificate");
+    let held = port.sign(Some(&cart), None, CART).await.expect("a certificate");
     let names = ["kubernetes://bank/web", "kubernetes://web"];
-    let mut stream = door.ask(None, Some(&held), CART_NODE, (ResourceType::Secret, &names)).await.expect("a stream");
+    let mut stream = port
+        .ask(None, Some(&held), CART_NODE, (ResourceType::Secret, &names))
+        .await
+        .expect("a stream");
     for (name, why) in names.into_iter().zip(["of namespace bank", "no Gateway"]) {
         plane.until_said(&["audit", "secret refused", name, CART, "cart.shop", why]);
     }
@@ -200,25 +254,33 @@ async fn nobody_gets_what_is_of_another(cluster: &Cluster, plane: &Plane) {
     assert!(answer.is_err(), "{answer:?}");
 }
 
-fn published(cluster: &Cluster, namespace: &str) -> Option<String> {
+fn published(cluster: &KubeCluster, namespace: &str) -> Option<String> {
     let path = "jsonpath={.data.root-cert\\.pem}";
     cluster.try_kubectl(&["get", "configmap", ROOT_MAP, "-n", namespace, "-o", path]).ok()
 }
 
-fn until_published(cluster: &Cluster, namespace: &str, root: &str) {
+fn until_published(cluster: &KubeCluster, namespace: &str, root: &str) {
     until(SOON, &format!("the root in namespace {namespace}"), || {
         published(cluster, namespace).as_deref() == Some(root)
     });
 }
 
-fn every_namespace_holds_the_root(cluster: &Cluster, planes: &[Plane; 2]) {
+fn every_namespace_holds_the_root(cluster: &KubeCluster, planes: &[Plane; 2]) {
     let root = planes[0].roots();
     for namespace in ["default", "kube-system", "istio-system", "shop", "bank"] {
         until_published(cluster, namespace, &root);
     }
     cluster.kubectl(&["create", "namespace", "late"]);
     until_published(cluster, "late", &root);
-    cluster.kubectl(&["patch", "configmap", ROOT_MAP, "-n", "shop", "-p", r#"{"data":{"root-cert.pem":"forged"}}"#]);
+    cluster.kubectl(&[
+        "patch",
+        "configmap",
+        ROOT_MAP,
+        "-n",
+        "shop",
+        "-p",
+        r#"{"data":{"root-cert.pem":"forged"}}"#,
+    ]);
     until_published(cluster, "shop", &root);
     cluster.kubectl(&[
         "label",
@@ -229,8 +291,15 @@ fn every_namespace_holds_the_root(cluster: &Cluster, planes: &[Plane; 2]) {
         "istio.io/config-",
         "app.kubernetes.io/managed-by-",
     ]);
-    let ours =
-        ["get", "configmaps", "-A", "-l", "istio.io/config=true,app.kubernetes.io/managed-by=ferromesh", "-o", "name"];
+    let ours = [
+        "get",
+        "configmaps",
+        "-A",
+        "-l",
+        "istio.io/config=true,app.kubernetes.io/managed-by=ferromesh",
+        "-o",
+        "name",
+    ];
     let namespaces = cluster.kubectl(&["get", "namespaces", "-o", "name"]).lines().count();
     until(SOON, "both labels everywhere", || cluster.kubectl(&ours).lines().count() == namespaces);
     cluster.kubectl(&["delete", "configmap", ROOT_MAP, "-n", "late"]);
@@ -246,33 +315,37 @@ fn every_namespace_holds_the_root(cluster: &Cluster, planes: &[Plane; 2]) {
     });
 }
 
-async fn certificates_prove_while_the_api_server_is_away_and_tokens_wait(cluster: &Cluster, plane: &Plane) {
-    let door = plane.door();
+async fn certificates_prove_while_the_api_server_is_away_and_tokens_wait(
+    cluster: &KubeCluster,
+    plane: &Plane,
+) {
+    let port = plane.port();
     let [token, other] = [(); 2].map(|()| token::of_pod(cluster, "shop", "cart", "cart"));
-    let held = door.sign(Some(&other), None, CART).await.expect("a certificate");
+    let held = port.sign(Some(&other), None, CART).await.expect("a certificate");
     cluster.restart("apiserver");
-    let by_token = door.sign(Some(&token), None, CART).await;
-    door.sign(None, Some(&held), CART).await.expect("a renewal needs nobody else");
-    assert!(door.clusters(None, Some(&held), CART_NODE).await.expect("nor does a stream") > 0);
+    let by_token = port.sign(Some(&token), None, CART).await;
+    port.sign(None, Some(&held), CART).await.expect("a renewal needs nobody else");
+    assert!(port.clusters(None, Some(&held), CART_NODE).await.expect("nor does a stream") > 0);
     assert_eq!(by_token.err().map(|status| status.code()), Some(Code::Unavailable));
     plane.until_said(&["audit", "cannot be checked now", "system:serviceaccount:shop:cart"]);
     let begin = Instant::now();
-    while let Err(status) = door.sign(Some(&token), None, CART).await {
+    while let Err(status) = port.sign(Some(&token), None, CART).await {
         assert!(status.code() == Code::Unavailable && begin.elapsed() < SOON, "{status}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
 /// One replica makes the next signer, the other takes it over.
-async fn replicas_renew_their_signer_together(cluster: &Cluster, planes: &[Plane; 2]) {
-    let renewed = || planes.iter().any(|plane| plane.output().contains("signing certificate renewed"));
+async fn replicas_renew_their_signer_together(cluster: &KubeCluster, planes: &[Plane; 2]) {
+    let renewed =
+        || planes.iter().any(|plane| plane.output().contains("signing certificate renewed"));
     until(2 * SOON, "the signer is renewed", renewed);
     let token = token::of_pod(cluster, "shop", "cart", "cart");
     let begin = Instant::now();
     loop {
         let mut signers = BTreeSet::new();
         for plane in planes {
-            let issued = plane.door().sign(Some(&token), None, CART).await.expect("a certificate");
+            let issued = plane.port().sign(Some(&token), None, CART).await.expect("a certificate");
             assert_eq!(issued.roots, planes[0].roots());
             signers.insert(issued.chain[1].to_vec());
         }
@@ -284,10 +357,14 @@ async fn replicas_renew_their_signer_together(cluster: &Cluster, planes: &[Plane
     }
 }
 
-fn an_empty_file_system_keeps_the_root_and_a_lost_secret_is_never_replaced(cluster: &Cluster, root: &str) {
+fn an_empty_file_system_keeps_the_root_and_a_lost_secret_is_never_replaced(
+    cluster: &KubeCluster,
+    root: &str,
+) {
     assert_eq!(Plane::start("127.80.70.1", cluster, &[]).roots(), root);
 
-    let secret = cluster.kubectl(&["get", "secret", "ferromesh-ca", "-n", "istio-system", "-o", "json"]);
+    let secret =
+        cluster.kubectl(&["get", "secret", "ferromesh-ca", "-n", "istio-system", "-o", "json"]);
     let damage = r#"{"data":{"authority.sealed":"ZGFtYWdlZA=="}}"#;
     cluster.kubectl(&["patch", "secret", "ferromesh-ca", "-n", "istio-system", "-p", damage]);
     let words = refused("127.80.70.1", cluster, &["--new-root"]);
@@ -324,7 +401,7 @@ endpoints: [{addresses: [10.9.8.7], conditions: {ready: true}}]
 ports: [{name: grpc-xds, port: 15010, protocol: TCP}]
 ";
 
-fn the_root_of_a_live_istiod_is_left_alone_until_told_otherwise(cluster: &Cluster) {
+fn the_root_of_a_live_istiod_is_left_alone_until_told_otherwise(cluster: &KubeCluster) {
     cluster.kubectl(&["delete", "configmap", ROOT_MAP, "-n", "shop"]);
     cluster.apply(ISTIOD);
     {

@@ -1,12 +1,16 @@
-//! The webhooks of a control plane, asked by a real API server: pods come back with their proxies, mistakes are refused, and
-//! nothing stands still while the control plane is away. Needs root, and what `integration/peers.sh kube` installs.
+//! The webhooks of a control plane, asked by a real API server: pods come back with their proxies,
+//! mistakes are refused, and nothing stands still while the control plane is away. Needs root, and
+//! what `integration/peers.sh kube` installs.
 #![cfg(feature = "kube")]
 
 mod plane;
 
-use ferromesh_integration::{cluster::Cluster, plane::install_definitions, process::until};
+use ferromesh_integration::{
+    kube_cluster::KubeCluster, plane::install_definitions, process::until,
+};
 use plane::{
-    INJECTOR, Plane, SOON, Said, VALIDATOR, bundles, configurations, free_address, inject, kubectl, serial, until_told,
+    INJECTOR, Plane, SOON, Said, VALIDATOR, bundles, configurations, free_address, inject, kubectl,
+    serial, until_told,
 };
 use serde_json::{Value, json};
 
@@ -25,7 +29,7 @@ spec:
 
 #[test]
 fn pods_are_injected_and_objects_judged_by_the_webhooks_of_a_cluster() {
-    let cluster = Cluster::up();
+    let cluster = KubeCluster::up();
     prepare(&cluster);
     let address = free_address();
     // The certificate's short life makes it change under the test.
@@ -57,7 +61,7 @@ fn pods_are_injected_and_objects_judged_by_the_webhooks_of_a_cluster() {
     a_new_root_is_told(&cluster, &address, &root);
 }
 
-fn prepare(cluster: &Cluster) {
+fn prepare(cluster: &KubeCluster) {
     install_definitions(cluster, SOON);
     for (name, labels) in [
         ("istio-system", ""),
@@ -68,22 +72,35 @@ fn prepare(cluster: &Cluster) {
         ("declined", "istio-injection: disabled"),
         ("stock", "istio-injection: enabled, ferromesh.io/proxy: envoy"),
     ] {
-        cluster.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{{labels}}}}}\n"));
+        cluster.apply(&format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{{labels}}}}}\n"
+        ));
         // Pods are not admitted before their account is there.
-        until(SOON, "a service account", || cluster.try_kubectl(&["get", "sa", "default", "-n", name]).is_ok());
+        until(SOON, "a service account", || {
+            cluster.try_kubectl(&["get", "sa", "default", "-n", name]).is_ok()
+        });
     }
 }
 
 /// What the API server would make of a pod.
-fn create(cluster: &Cluster, namespace: &str, pod: &str) -> Said {
+fn create(cluster: &KubeCluster, namespace: &str, pod: &str) -> Said {
     kubectl(
         cluster,
-        &["create", "--dry-run=server", "--output", "json", "--namespace", namespace, "--filename", "-"],
+        &[
+            "create",
+            "--dry-run=server",
+            "--output",
+            "json",
+            "--namespace",
+            namespace,
+            "--filename",
+            "-",
+        ],
         pod,
     )
 }
 
-fn created(cluster: &Cluster, namespace: &str, pod: &str) -> Value {
+fn created(cluster: &KubeCluster, namespace: &str, pod: &str) -> Value {
     let said = create(cluster, namespace, pod);
     assert!(said.success, "{}", said.stderr);
     serde_json::from_str(&said.stdout).expect("JSON")
@@ -101,10 +118,15 @@ fn essence(mut pod: Value) -> Value {
     for field in ["namespace", "uid", "creationTimestamp", "managedFields"] {
         pod["metadata"].as_object_mut().expect("an object").remove(field);
     }
-    // The API server adds its own volume before the webhook, or behind what came injected, under a name by chance.
+    // The API server adds its own volume before the webhook, or behind what came injected, under a
+    // name by chance.
     let mut text = pod["spec"].to_string();
     let volumes = pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
-    for name in volumes.iter().filter_map(|v| v["name"].as_str()).filter(|name| name.starts_with("kube-api-access-")) {
+    for name in volumes
+        .iter()
+        .filter_map(|v| v["name"].as_str())
+        .filter(|name| name.starts_with("kube-api-access-"))
+    {
         text = text.replace(name, "kube-api-access");
     }
     pod["spec"] = serde_json::from_str(&text).expect("JSON");
@@ -122,16 +144,25 @@ fn sort(list: &mut Value) {
     }
 }
 
-fn the_webhook_and_the_command_agree_and_twice_is_once(cluster: &Cluster, plane: &Plane) {
+fn the_webhook_and_the_command_agree_and_twice_is_once(cluster: &KubeCluster, plane: &Plane) {
     let by_webhook = essence(created(cluster, "shop", POD));
     let by_command = essence(created(cluster, "plain", &inject(plane, POD)));
     assert_eq!(by_webhook, by_command);
     let names = |list: &str| -> Vec<&str> {
-        by_webhook["spec"][list].as_array().expect("a list").iter().filter_map(|c| c["name"].as_str()).collect()
+        by_webhook["spec"][list]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|c| c["name"].as_str())
+            .collect()
     };
-    assert_eq!((names("initContainers"), names("containers")), (vec!["istio-init", "istio-proxy"], vec!["app"]));
+    assert_eq!(
+        (names("initContainers"), names("containers")),
+        (vec!["istio-init", "istio-proxy"], vec!["app"])
+    );
     let drain = json!({ "name": "FERROMESH_DRAIN_TIME", "value": "7s" });
-    let variables = by_webhook["spec"]["initContainers"][1]["env"].as_array().expect("variables").clone();
+    let variables =
+        by_webhook["spec"]["initContainers"][1]["env"].as_array().expect("variables").clone();
     assert!(variables.contains(&drain), "the settings are used: {variables:?}");
     let probe = &by_webhook["spec"]["containers"][0]["livenessProbe"]["httpGet"];
     assert_eq!((&probe["path"], &probe["port"]), (&json!("/app-health/app/livez"), &json!(15020)));
@@ -139,12 +170,14 @@ fn the_webhook_and_the_command_agree_and_twice_is_once(cluster: &Cluster, plane:
     assert_eq!(again, by_webhook);
 }
 
-fn only_who_asks_is_injected(cluster: &Cluster) {
-    let labelled = |labels: &str| POD.replace("labels: {app: reviews}", &format!("labels: {{{labels}}}"));
+fn only_who_asks_is_injected(cluster: &KubeCluster) {
+    let labelled =
+        |labels: &str| POD.replace("labels: {app: reviews}", &format!("labels: {{{labels}}}"));
     let (asking, declining) =
         (labelled("sidecar.istio.io/inject: 'true'"), labelled("sidecar.istio.io/inject: 'false'"));
     let of_revision = labelled("istio.io/rev: default");
-    let own_word = POD.replace("labels:", "annotations: {sidecar.istio.io/inject: 'false'}, labels:");
+    let own_word =
+        POD.replace("labels:", "annotations: {sidecar.istio.io/inject: 'false'}, labels:");
     let on_the_node = POD.replace("spec:", "spec:\n  hostNetwork: true");
     for (what, namespace, pod, injected) in [
         ("an enabled namespace", "shop", POD, true),
@@ -164,11 +197,12 @@ fn only_who_asks_is_injected(cluster: &Cluster) {
         assert_eq!(proxied(&said).is_some(), injected, "{what}");
     }
     until(SOON, "the namespace's kind of proxy", || {
-        proxied(&create(cluster, "stock", POD)).is_some_and(|image| image.starts_with("ferromesh/envoy:"))
+        proxied(&create(cluster, "stock", POD))
+            .is_some_and(|image| image.starts_with("ferromesh/envoy:"))
     });
 }
 
-fn a_pod_that_asks_for_what_cannot_be_is_refused(cluster: &Cluster) {
+fn a_pod_that_asks_for_what_cannot_be_is_refused(cluster: &KubeCluster) {
     let pod = POD.replace("labels:", "annotations: {ferromesh.io/proxy: nginx}, labels:");
     let said = create(cluster, "shop", &pod);
     for words in ["ferromesh.io/proxy", "expected one of ferromesh, envoy, got `nginx`"] {
@@ -176,12 +210,17 @@ fn a_pod_that_asks_for_what_cannot_be_is_refused(cluster: &Cluster) {
     }
 }
 
-fn the_settings_are_followed(cluster: &Cluster, plane: &Plane) {
+fn the_settings_are_followed(cluster: &KubeCluster, plane: &Plane) {
     std::fs::write(plane.settings(), "drainTime: 8s\n").expect("a file");
-    until(SOON, "the new settings in pods", || create(cluster, "shop", POD).stdout.contains("\"value\": \"8s\""));
+    until(SOON, "the new settings in pods", || {
+        create(cluster, "shop", POD).stdout.contains("\"value\": \"8s\"")
+    });
     std::fs::write(plane.settings(), "drianTime: 9s\n").expect("a file");
     plane.until_said("did you mean `drainTime`");
-    assert!(create(cluster, "shop", POD).stdout.contains("\"value\": \"8s\""), "the last good settings stay");
+    assert!(
+        create(cluster, "shop", POD).stdout.contains("\"value\": \"8s\""),
+        "the last good settings stay"
+    );
 }
 
 /// A VirtualService of `host` that sends everything to `destination`.
@@ -198,13 +237,21 @@ spec:
     )
 }
 
-fn mistakes_are_refused_and_doubts_are_warnings(cluster: &Cluster) {
+fn mistakes_are_refused_and_doubts_are_warnings(cluster: &KubeCluster) {
     let apply = |yaml: &str| kubectl(cluster, &["apply", "--filename", "-"], yaml);
     let refused = apply(&route("mistaken", "http://reviews", "reviews"));
-    for words in
-        ["error[FM0103]", "VirtualService shop/mistaken", "spec.hosts[0]", "a host, not a URL", "fix: `reviews`"]
-    {
-        assert!(!refused.success && refused.stderr.contains(words), "no {words:?} in {}", refused.stderr);
+    for words in [
+        "error[FM0103]",
+        "VirtualService shop/mistaken",
+        "spec.hosts[0]",
+        "a host, not a URL",
+        "fix: `reviews`",
+    ] {
+        assert!(
+            !refused.success && refused.stderr.contains(words),
+            "no {words:?} in {}",
+            refused.stderr
+        );
     }
     let doubtful = apply(&route("doubtful", "reviews", "nowhere"));
     assert!(doubtful.success, "{}", doubtful.stderr);
@@ -216,15 +263,29 @@ fn mistakes_are_refused_and_doubts_are_warnings(cluster: &Cluster) {
     // It goes, and who takes its finalizer off is asked nothing.
     cluster.kubectl(&["delete", "virtualservice", "doubtful", "-n", "shop", "--wait=false"]);
     let patch = r#"{"metadata":{"finalizers":null}}"#;
-    cluster.kubectl(&["patch", "virtualservice", "doubtful", "-n", "shop", "--type", "merge", "-p", patch]);
+    cluster.kubectl(&[
+        "patch",
+        "virtualservice",
+        "doubtful",
+        "-n",
+        "shop",
+        "--type",
+        "merge",
+        "-p",
+        patch,
+    ]);
     let filter = "
-apiVersion: networking.istio.io/v1alpha3
-kind: EnvoyFilter
+apiVersion: networking.istio.io/v1beta1
+kind: ProxyConfig
 metadata: {name: unknown, namespace: shop}
 spec: {}
 ";
     let said = apply(filter);
-    assert!(!said.stderr.contains("denied the request"), "what we do not serve is not ours to refuse: {}", said.stderr);
+    assert!(
+        !said.stderr.contains("denied the request"),
+        "what we do not serve is not ours to refuse: {}",
+        said.stderr
+    );
 }
 
 fn everything_is_counted(plane: &Plane) {
@@ -241,27 +302,30 @@ fn everything_is_counted(plane: &Plane) {
     }
 }
 
-fn the_root_is_written_again_when_somebody_changes_it(cluster: &Cluster, root: &str) {
+fn the_root_is_written_again_when_somebody_changes_it(cluster: &KubeCluster, root: &str) {
     let patch = r#"[{"op": "remove", "path": "/webhooks/1/clientConfig/caBundle"}]"#;
     cluster.kubectl(&["patch", INJECTOR, "--type", "json", "-p", patch]);
     assert_eq!(until_told(cluster, ""), root);
     cluster.kubectl(&["delete", VALIDATOR]);
-    let address = cluster.kubectl(&["get", INJECTOR, "-o", "jsonpath={.webhooks[0].clientConfig.url}"]);
+    let address =
+        cluster.kubectl(&["get", INJECTOR, "-o", "jsonpath={.webhooks[0].clientConfig.url}"]);
     let address = address.trim_start_matches("https://").trim_end_matches("/inject");
     cluster.apply(&configurations(address));
     assert_eq!(until_told(cluster, ""), root);
 }
 
-fn while_the_control_plane_is_away(cluster: &Cluster) {
+fn while_the_control_plane_is_away(cluster: &KubeCluster) {
     assert!(create(cluster, "plain", POD).success, "who does not ask for a proxy needs nobody");
     assert!(!create(cluster, "shop", POD).success, "who asks for a proxy does not run without one");
     // Nobody is there to judge.
     cluster.apply(&route("unjudged", "http://reviews", "reviews"));
 }
 
-fn a_new_root_is_told(cluster: &Cluster, address: &str, old: &str) {
+fn a_new_root_is_told(cluster: &KubeCluster, address: &str, old: &str) {
     cluster.kubectl(&["delete", "secret", "ferromesh-ca", "--namespace", "istio-system"]);
     let _plane = Plane::start(cluster, address, &["--new-root"]);
     until_told(cluster, old);
-    until(SOON, "pods injected under the new root", || proxied(&create(cluster, "shop", POD)).is_some());
+    until(SOON, "pods injected under the new root", || {
+        proxied(&create(cluster, "shop", POD)).is_some()
+    });
 }

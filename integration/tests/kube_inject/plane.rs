@@ -1,4 +1,5 @@
-//! A control plane on the host whose webhooks a cluster asks, and the configurations that tell it to.
+//! A control plane on the host whose webhooks a cluster asks, and the configurations that tell it
+//! to.
 
 use std::{
     net::TcpListener,
@@ -7,8 +8,8 @@ use std::{
 };
 
 use ferromesh_integration::{
-    cluster::Cluster,
-    plane::{self, curl},
+    kube_cluster::KubeCluster,
+    plane::{ControlPlane, program},
     process::{Process, until},
 };
 use serde_json::{Value, json};
@@ -19,32 +20,36 @@ pub(crate) const SOON: Duration = Duration::from_secs(60);
 const HOST: &str = "10.97.0.1";
 /// Where the control plane listens for everything but webhooks.
 const LOOPBACK: &str = "127.81.5.1";
+/// The settings of injection, in its folder.
+const SETTINGS: &str = "settings.yaml";
 
+/// Fields are dropped in order: the process before its folder.
 pub(crate) struct Plane {
     pub(crate) webhooks: String,
     process: Process,
-    dir: tempfile::TempDir,
+    control: ControlPlane,
 }
 
 impl Plane {
-    /// Starts one with an empty file system, whose webhooks are at `webhooks`, and waits until it is ready.
-    pub(crate) fn start(cluster: &Cluster, webhooks: &str, options: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        std::fs::write(dir.path().join("settings.yaml"), "drainTime: 7s\n").expect("a file");
-        let mut command = plane::serve(plane::program(), LOOPBACK, dir.path(), &cluster.kubeconfig());
-        command.arg("--injection-settings").arg(dir.path().join("settings.yaml"));
-        command.args(["--webhook-address", webhooks]).args(options);
-        let mut process = Process::start("control-plane", dir.path(), command);
-        plane::until_ready(&mut process, LOOPBACK);
-        Self { webhooks: webhooks.to_owned(), process, dir }
+    /// Starts one with an empty file system, whose webhooks are at `webhooks`, and waits until it
+    /// is ready.
+    pub(crate) fn start(cluster: &KubeCluster, webhooks: &str, options: &[&str]) -> Self {
+        let control = ControlPlane::of_cluster(LOOPBACK, &cluster.kubeconfig());
+        let settings = control.path(SETTINGS);
+        std::fs::write(&settings, "drainTime: 7s\n").expect("a file");
+        let control = control
+            .with("--injection-settings", settings)
+            .with("--webhook-address", webhooks)
+            .with_all(options);
+        Self { webhooks: webhooks.to_owned(), process: control.start(), control }
     }
 
     pub(crate) fn settings(&self) -> String {
-        self.dir.path().join("settings.yaml").to_str().expect("UTF-8").to_owned()
+        self.control.file(SETTINGS)
     }
 
     pub(crate) fn metrics(&self) -> String {
-        curl(&format!("http://{LOOPBACK}:15014/metrics")).unwrap_or_default()
+        self.control.metrics()
     }
 
     /// Waits for words in its log.
@@ -67,7 +72,9 @@ pub(crate) fn free_address() -> String {
 
 /// The serial number of the certificate that an address shows.
 pub(crate) fn serial(address: &str) -> String {
-    let show = format!("openssl s_client -connect {address} < /dev/null 2> /dev/null | openssl x509 -noout -serial");
+    let show = format!(
+        "openssl s_client -connect {address} < /dev/null 2> /dev/null | openssl x509 -noout -serial"
+    );
     let output = Command::new("bash").args(["-c", &show]).output().expect("bash runs");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
@@ -80,7 +87,7 @@ pub(crate) struct Said {
 }
 
 /// Runs kubectl with `input`.
-pub(crate) fn kubectl(cluster: &Cluster, arguments: &[&str], input: &str) -> Said {
+pub(crate) fn kubectl(cluster: &KubeCluster, arguments: &[&str], input: &str) -> Said {
     let mut command = Command::new(cluster.folder().join("bin/kubectl"));
     command.arg("--kubeconfig").arg(cluster.kubeconfig()).args(arguments);
     run(command, input)
@@ -88,7 +95,7 @@ pub(crate) fn kubectl(cluster: &Cluster, arguments: &[&str], input: &str) -> Sai
 
 /// Runs `ferromesh inject` on `input`, as the control plane would inject it.
 pub(crate) fn inject(plane: &Plane, input: &str) -> String {
-    let mut command = plane::program();
+    let mut command = program();
     command.args(["inject", "--file", "-", "--settings", &plane.settings()]);
     let said = run(command, input);
     assert!(said.success, "{}", said.stderr);
@@ -102,7 +109,11 @@ fn run(mut command: Command, input: &str) -> Said {
     child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
     let output = child.wait_with_output().expect("it ends");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Said { success: output.status.success(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Said {
+        success: output.status.success(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
 }
 
 pub(crate) const INJECTOR: &str = "mutatingwebhookconfiguration/ferromesh-injector";
@@ -167,15 +178,18 @@ pub(crate) fn configurations(address: &str) -> String {
 }
 
 /// Every caBundle of a configuration; empty where there is none.
-pub(crate) fn bundles(cluster: &Cluster, configuration: &str) -> Vec<String> {
+pub(crate) fn bundles(cluster: &KubeCluster, configuration: &str) -> Vec<String> {
     let text = cluster.kubectl(&["get", configuration, "--output", "json"]);
     let value: Value = serde_json::from_str(&text).expect("JSON");
     let webhooks = value["webhooks"].as_array().cloned().unwrap_or_default();
-    webhooks.iter().map(|w| w["clientConfig"]["caBundle"].as_str().unwrap_or_default().to_owned()).collect()
+    webhooks
+        .iter()
+        .map(|w| w["clientConfig"]["caBundle"].as_str().unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// Waits until every webhook has the same caBundle, and it is not `old`; returns it.
-pub(crate) fn until_told(cluster: &Cluster, old: &str) -> String {
+pub(crate) fn until_told(cluster: &KubeCluster, old: &str) -> String {
     let mut told = Vec::new();
     until(SOON, "the API server told the root", || {
         told = [INJECTOR, VALIDATOR].map(|configuration| bundles(cluster, configuration)).concat();

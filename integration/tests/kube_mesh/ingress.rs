@@ -45,7 +45,8 @@ fn install_certificate(mesh: &Mesh, folder: &Path, organisation: &str, form: For
     let about = ["-subj", &subject, "-addext", "subjectAltName=DNS:shop.example"];
     let (certificate, key) = self_signed(folder, organisation, &about);
     let text = |path: &Path| fs::read_to_string(path).expect("openssl wrote it");
-    let indented = |text: String| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    let indented =
+        |text: String| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
     let [kind, certificate_name, key_name] = form;
     let (certificate_text, key_text) = (indented(text(&certificate)), indented(text(&key)));
     mesh.cluster.apply(&format!(
@@ -78,19 +79,37 @@ fn curl(address: &str, roots: Option<&Path>) -> Option<String> {
 pub(crate) fn a_gateway_serves_http_and_https_with_a_certificate_that_changes(mesh: &Mesh) {
     let folder = tempfile::tempdir().expect("a folder");
     for (kind, form) in [("ferromesh", OF_TLS), ("envoy", GENERIC)] {
-        say(&format!("a gateway of kind {kind} serves HTTP, and HTTPS with a certificate that changes"));
+        say(&format!(
+            "a gateway of kind {kind} serves HTTP, and HTTPS with a certificate that changes"
+        ));
         let proxy = format!("proxy={kind}");
         let gateway = chart("gateway");
-        let mut arguments =
-            vec!["upgrade", "--install", "ingress", &gateway, "--namespace", "ingress", "--create-namespace"];
-        arguments.extend(["--set", "service.type=ClusterIP", "--set", "autoscaling.enabled=false", "--set", &proxy]);
+        let mut arguments = vec![
+            "upgrade",
+            "--install",
+            "ingress",
+            &gateway,
+            "--namespace",
+            "ingress",
+            "--create-namespace",
+        ];
+        arguments.extend([
+            "--set",
+            "service.type=ClusterIP",
+            "--set",
+            "autoscaling.enabled=false",
+            "--set",
+            &proxy,
+        ]);
         arguments.extend(["--wait", "--timeout=240s"]);
         mesh.helm(&arguments);
         mesh.cluster.apply(GATEWAY);
         let first = install_certificate(mesh, folder.path(), &format!("{kind}-first"), form);
         let address = mesh.service_address("ingress", "ingress");
-        let serves =
-            |roots| curl(&address, roots).is_some_and(|said| said.contains("reviews-v1") && said.ends_with("200"));
+        let serves = |roots| {
+            curl(&address, roots)
+                .is_some_and(|said| said.contains("reviews-v1") && said.ends_with("200"))
+        };
         let limit = Duration::from_secs(60);
         until(limit, "HTTP through the gateway", || serves(None));
         until(limit, "HTTPS through the gateway", || serves(Some(&first)));
@@ -101,6 +120,11 @@ pub(crate) fn a_gateway_serves_http_and_https_with_a_certificate_that_changes(me
         mesh.cluster.kubectl(&["delete", "secret", "shop-cert", "--namespace", "ingress"]);
     }
     for object in ["gateway.networking.istio.io/shop", "virtualservice/ingress"] {
-        mesh.until_status("shop", object, ".status.conditions[?(@.type==\"Accepted\")].status", |s| s == "True");
+        mesh.until_status(
+            "shop",
+            object,
+            ".status.conditions[?(@.type==\"Accepted\")].status",
+            |s| s == "True",
+        );
     }
 }

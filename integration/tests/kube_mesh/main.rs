@@ -1,7 +1,7 @@
-//! The mesh in a real cluster: one chart, a labelled namespace of plain Deployments and Services, and every hop is mutual
-//! TLS; each behaviour is seen in answers that came through sidecars, ours and Envoy's, both as callers and as callees.
-//! One cluster serves all of it, in order. Needs root, the images of `integration/images.sh`, and what
-//! `integration/peers.sh kube` installs.
+//! The mesh in a real cluster: one chart, a labelled namespace of plain Deployments and Services,
+//! and every hop is mutual TLS; each behaviour is seen in answers that came through sidecars, ours
+//! and Envoy's, both as callers and as callees. One cluster serves all of it, in order. Needs root,
+//! the images of `integration/images.sh`, and what `integration/peers.sh kube` installs.
 #![cfg(feature = "kube")]
 
 mod ingress;
@@ -12,7 +12,8 @@ mod workloads;
 use ferromesh_integration::mesh::Mesh;
 
 /// The callers in the mesh: behind our proxy, and behind Envoy.
-const CALLERS: [(&str, &str); 2] = [("shop", "deployment/storefront"), ("shop", "deployment/storefront-envoy")];
+const CALLERS: [(&str, &str); 2] =
+    [("shop", "deployment/storefront"), ("shop", "deployment/storefront-envoy")];
 /// A caller outside the mesh.
 const OUTSIDE: (&str, &str) = ("outside", "deployment/caller");
 const REVIEWS: &str = "http://reviews.shop/";
@@ -26,8 +27,15 @@ fn say(what: &str) {
 fn open_the_shop(mesh: &Mesh) {
     // A namespace is labelled before pods come into it; both are in one file, as people write them.
     mesh.cluster.apply(include_str!("shop.yaml"));
-    let workloads =
-        ["storefront", "storefront-envoy", "intruder", "reviews-v1", "reviews-v2", "ratings-good", "ratings-broken"];
+    let workloads = [
+        "storefront",
+        "storefront-envoy",
+        "intruder",
+        "reviews-v1",
+        "reviews-v2",
+        "ratings-good",
+        "ratings-broken",
+    ];
     for workload in workloads {
         mesh.ready("shop", &format!("deployment/{workload}"));
     }

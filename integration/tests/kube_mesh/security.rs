@@ -13,7 +13,13 @@ pub(crate) fn pods_have_a_sidecar_of_the_kind_they_ask_for(mesh: &Mesh) {
     };
     assert_eq!(image("storefront"), "ferromesh/proxy:0.1.0");
     assert_eq!(image("storefront-envoy"), "ferromesh/envoy:0.1.0");
-    let outside = ["get", "pods", "--namespace=outside", "--output", "jsonpath={.items[*].spec.initContainers}"];
+    let outside = [
+        "get",
+        "pods",
+        "--namespace=outside",
+        "--output",
+        "jsonpath={.items[*].spec.initContainers}",
+    ];
     assert_eq!(mesh.cluster.kubectl(&outside), "");
 }
 
@@ -48,7 +54,9 @@ spec: {{mtls: {{mode: {mode}}}}}
         ));
     };
     policy("STRICT");
-    mesh.until(OUTSIDE, REVIEWS, &[], |answers| answers.statuses.is_empty() && !answers.failed.is_empty());
+    mesh.until(OUTSIDE, REVIEWS, &[], |answers| {
+        answers.statuses.is_empty() && !answers.failed.is_empty()
+    });
     for (namespace, workload) in CALLERS {
         let answers = mesh.get(namespace, workload, REVIEWS, 100, &[]);
         assert_eq!(answers.status(200), 100, "{answers:#?}");

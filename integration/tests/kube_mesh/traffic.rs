@@ -29,9 +29,12 @@ spec:
 {http}
 "
     ));
-    mesh.until_status("shop", "virtualservice/reviews", ".status.conditions[?(@.type==\"Accepted\")].status", |s| {
-        s == "True"
-    });
+    mesh.until_status(
+        "shop",
+        "virtualservice/reviews",
+        ".status.conditions[?(@.type==\"Accepted\")].status",
+        |s| s == "True",
+    );
 }
 
 pub(crate) fn weights_split_requests(mesh: &Mesh) {
@@ -47,7 +50,10 @@ pub(crate) fn weights_split_requests(mesh: &Mesh) {
         mesh.until(caller, REVIEWS, &[], |answers| answers.version("v1") >= 12);
         let answers = mesh.get(caller.0, caller.1, REVIEWS, 4000, &[]);
         // Ten percent of 4,000, four standard deviations to either side.
-        assert!(answers.status(200) == 4000 && (324..=476).contains(&answers.version("v2")), "{answers:#?}");
+        assert!(
+            answers.status(200) == 4000 && (324..=476).contains(&answers.version("v2")),
+            "{answers:#?}"
+        );
     }
 }
 
@@ -82,7 +88,10 @@ pub(crate) fn faults_and_timeouts_happen(mesh: &Mesh) {
         mesh.until(caller, REVIEWS, &["fault=abort"], |answers| answers.status(418) == 20);
         let begin = Instant::now();
         let answers = mesh.get(caller.0, caller.1, REVIEWS, 1, &["fault=delay"]);
-        assert!(answers.status(200) == 1 && begin.elapsed() >= Duration::from_millis(900), "{answers:#?}");
+        assert!(
+            answers.status(200) == 1 && begin.elapsed() >= Duration::from_millis(900),
+            "{answers:#?}"
+        );
         let answers = mesh.get(caller.0, caller.1, "http://reviews.shop/delay/5000", 4, &[]);
         assert_eq!(answers.status(504), 4, "{answers:#?}");
     }
@@ -95,7 +104,9 @@ pub(crate) fn faults_and_timeouts_happen(mesh: &Mesh) {
 pub(crate) fn a_failing_endpoint_is_ejected(mesh: &Mesh) {
     say("a failing endpoint is ejected");
     let ratings = "http://ratings.shop/";
-    let seen = |caller: (&str, &str)| mesh.get(caller.0, caller.1, ratings, 40, &["x-envoy-max-retries=0"]).status(503);
+    let seen = |caller: (&str, &str)| {
+        mesh.get(caller.0, caller.1, ratings, 40, &["x-envoy-max-retries=0"]).status(503)
+    };
     for caller in CALLERS {
         assert!(seen(caller) >= 5, "half of the endpoints answer every request with 503");
     }
@@ -111,6 +122,8 @@ spec:
 ",
     );
     for caller in CALLERS {
-        mesh.until(caller, ratings, &[], |answers| answers.version("good") == 20 && answers.status(200) == 20);
+        mesh.until(caller, ratings, &[], |answers| {
+            answers.version("good") == 20 && answers.status(200) == 20
+        });
     }
 }

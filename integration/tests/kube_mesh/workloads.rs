@@ -30,7 +30,10 @@ spec:
         ("http", "httpGet: {path: /healthy, port: web}"),
         ("grpc", "grpc: {port: 8080}"),
         ("tcp", "tcpSocket: {port: 8080}"),
-        ("exec", "timeoutSeconds: 5, exec: {command: [/fm-peer, get, \"http://127.0.0.1:8080/\", \"1\"]}"),
+        (
+            "exec",
+            "timeoutSeconds: 5, exec: {command: [/fm-peer, get, \"http://127.0.0.1:8080/\", \"1\"]}",
+        ),
     ];
     kinds.map(|(name, probe)| pod(name, probe)).concat()
 }
@@ -41,16 +44,33 @@ pub(crate) fn every_kind_of_probe_passes_under_strict(mesh: &Mesh) {
     for kind in ["ferromesh", "envoy"] {
         mesh.cluster.apply(&probed(kind));
     }
-    let wait = ["wait", "pods", "--selector=app=probed", "--namespace=shop", "--for=condition=Ready", "--timeout=120s"];
+    let wait = [
+        "wait",
+        "pods",
+        "--selector=app=probed",
+        "--namespace=shop",
+        "--for=condition=Ready",
+        "--timeout=120s",
+    ];
     mesh.cluster.try_kubectl(&wait).unwrap_or_else(|e| panic!("{e}\n{}", mesh.story("shop")));
     // An application that fails is found out: the probe reaches it, and not just the proxy.
-    let broken = probed("ferromesh").replacen("[serve,", "[fail,", 1).replacen("http-ferromesh", "broken", 1);
+    let broken = probed("ferromesh").replacen("[serve,", "[fail,", 1).replacen(
+        "http-ferromesh",
+        "broken",
+        1,
+    );
     mesh.cluster.apply(broken.split("---").next().expect("the first document"));
     let restarts = ".status.containerStatuses[?(@.name==\"app\")].started";
     mesh.until_status("shop", "pod/broken", restarts, |started| started == "false");
     let status = ".status.conditions[?(@.type==\"Ready\")].status";
     mesh.until_status("shop", "pod/broken", status, |ready| ready == "False");
-    mesh.cluster.kubectl(&["delete", "pods", "--selector=app=probed", "--namespace=shop", "--grace-period=1"]);
+    mesh.cluster.kubectl(&[
+        "delete",
+        "pods",
+        "--selector=app=probed",
+        "--namespace=shop",
+        "--grace-period=1",
+    ]);
 }
 
 pub(crate) fn a_job_ends(mesh: &Mesh) {
@@ -70,8 +90,15 @@ spec:
       containers: [{{name: app, image: \"ferromesh/sample:0.1.0\", args: [get, \"http://reviews.shop/\", \"10\"]}}]
 "
         ));
-        mesh.until_status("shop", &format!("job/once-{kind}"), ".status.succeeded", |count| count == "1");
-        let said = mesh.cluster.kubectl(&["logs", &format!("job/once-{kind}"), "--namespace=shop", "--container=app"]);
+        mesh.until_status("shop", &format!("job/once-{kind}"), ".status.succeeded", |count| {
+            count == "1"
+        });
+        let said = mesh.cluster.kubectl(&[
+            "logs",
+            &format!("job/once-{kind}"),
+            "--namespace=shop",
+            "--container=app",
+        ]);
         assert!(said.contains("\"200\":10"), "{said}");
     }
 }
@@ -114,7 +141,8 @@ spec:
             });
             let address = format!("{pod}.store.shop:9000");
             until(Duration::from_secs(60), &format!("bytes to {address}"), || {
-                mesh.peer(caller.0, caller.1, &["say", &address, "hello"]).is_ok_and(|said| said.trim() == "hello")
+                mesh.peer(caller.0, caller.1, &["say", &address, "hello"])
+                    .is_ok_and(|said| said.trim() == "hello")
             });
         }
     }
@@ -142,8 +170,18 @@ metadata: {name: alias, namespace: shop}
 spec: {type: ExternalName, externalName: plain.outside.svc.cluster.local, ports: [{name: http, port: 8080}]}
 ",
     );
-    mesh.until_status("outside", "pod/plain", ".status.conditions[?(@.type==\"Ready\")].status", |s| s == "True");
-    let ip = mesh.cluster.kubectl(&["get", "pod/plain", "--namespace=outside", "--output=jsonpath={.status.podIP}"]);
+    mesh.until_status(
+        "outside",
+        "pod/plain",
+        ".status.conditions[?(@.type==\"Ready\")].status",
+        |s| s == "True",
+    );
+    let ip = mesh.cluster.kubectl(&[
+        "get",
+        "pod/plain",
+        "--namespace=outside",
+        "--output=jsonpath={.status.podIP}",
+    ]);
     mesh.cluster.apply(&format!(
         "
 apiVersion: v1

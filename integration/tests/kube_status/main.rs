@@ -1,13 +1,15 @@
-//! What the mesh says in the status of its objects in a real cluster: accepted, wrong in which field, refused by which
-//! proxies; said once, by one replica, and by another when that one goes. Needs root, and what
-//! `integration/peers.sh kube` installs.
+//! What the mesh says in the status of its objects in a real cluster: accepted, wrong in which
+//! field, refused by which proxies; said once, by one replica, and by another when that one goes.
+//! Needs root, and what `integration/peers.sh kube` installs.
 #![cfg(feature = "kube")]
 
 mod plane;
 
 use std::{fmt::Write, time::Duration};
 
-use ferromesh_integration::{certificate::self_signed, cluster::Cluster, plane::install_definitions, process::until};
+use ferromesh_integration::{
+    certificate::self_signed, kube_cluster::KubeCluster, plane::install_definitions, process::until,
+};
 use ferromesh_proto::ResourceType;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -74,24 +76,26 @@ spec:
     tls: {mode: SIMPLE, credentialName: door-cert}
 ";
 
-fn read(cluster: &Cluster, object: &str) -> Value {
+fn read(cluster: &KubeCluster, object: &str) -> Value {
     let text = cluster.try_kubectl(&["get", object, "--namespace", "default", "--output", "json"]);
     text.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
 
-/// A condition of the present generation as `STATUS REASON: MESSAGE`; empty if the status speaks of an older one.
+/// A condition of the present generation as `STATUS REASON: MESSAGE`; empty if the status speaks of
+/// an older one.
 fn condition(object: &Value, kind: &str) -> String {
     if object["status"]["observedGeneration"] != object["metadata"]["generation"] {
         return String::new();
     }
     let conditions = object["status"]["conditions"].as_array();
-    let found = conditions.into_iter().flatten().find(|c| c["type"] == kind).cloned().unwrap_or_default();
+    let found =
+        conditions.into_iter().flatten().find(|c| c["type"] == kind).cloned().unwrap_or_default();
     let text = |name: &str| found[name].as_str().unwrap_or_default().to_owned();
     format!("{} {}: {}", text("status"), text("reason"), text("message"))
 }
 
 /// Waits until a condition begins with `expected`; the object.
-fn until_said(cluster: &Cluster, object: &str, kind: &str, expected: &str) -> Value {
+fn until_said(cluster: &KubeCluster, object: &str, kind: &str, expected: &str) -> Value {
     let mut seen = Value::Null;
     until(SOON, &format!("{object} {kind}={expected}"), || {
         seen = read(cluster, object);
@@ -114,18 +118,25 @@ fn until_led<'a>(planes: &[&'a Plane]) -> &'a Plane {
 }
 
 /// Objects that say what they should, and Events of what is wrong.
-fn says_what_is_wrong_and_where(cluster: &Cluster) {
+fn says_what_is_wrong_and_where(cluster: &KubeCluster) {
     cluster.apply(REVIEWS);
     cluster.apply(&route("reviews", FINE, "first"));
     until_said(cluster, "virtualservice/reviews", "Accepted", "True Accepted: in force");
     until_said(cluster, "virtualservice/reviews", "Programmed", "True Programmed");
     until_said(cluster, "destinationrule/reviews", "Accepted", "True Accepted");
     let table = cluster.kubectl(&["get", "virtualservices", "--namespace", "default"]);
-    let columns = |line: usize| table.lines().nth(line).unwrap_or_default().split_whitespace().collect::<Vec<_>>();
+    let columns = |line: usize| {
+        table.lines().nth(line).unwrap_or_default().split_whitespace().collect::<Vec<_>>()
+    };
     assert!(columns(0).contains(&"ACCEPTED") && columns(1).contains(&"True"), "{table}");
 
     cluster.apply(&route("reviews", BROKEN, "second"));
-    let broken = until_said(cluster, "virtualservice/reviews", "Accepted", &format!("False InvalidValue: {FIELD}: "));
+    let broken = until_said(
+        cluster,
+        "virtualservice/reviews",
+        "Accepted",
+        &format!("False InvalidValue: {FIELD}: "),
+    );
     assert!(condition(&broken, "Programmed").starts_with("False NotAccepted"), "{broken:#}");
     let message = &broken["status"]["validationMessages"][0];
     assert_eq!(message["level"], "ERROR");
@@ -139,12 +150,14 @@ fn says_what_is_wrong_and_where(cluster: &Cluster) {
     assert!(events.contains(FIELD), "{events}");
 
     cluster.apply(&route("reviews", FINE, "third"));
-    let mended = until_said(cluster, "virtualservice/reviews", "Accepted", "True Accepted: in force");
+    let mended =
+        until_said(cluster, "virtualservice/reviews", "Accepted", "True Accepted: in force");
     assert_eq!(mended["status"]["validationMessages"], json!([]));
 }
 
-/// What a proxy refuses is said with its name, until it takes another version; whichever replica it is connected to.
-async fn names_who_refuses(cluster: &Cluster, plane: &Plane, [now, next]: [&str; 2]) {
+/// What a proxy refuses is said with its name, until it takes another version; whichever replica it
+/// is connected to.
+async fn names_who_refuses(cluster: &KubeCluster, plane: &Plane, [now, next]: [&str; 2]) {
     let mut proxy = Proxy::open(plane.host, "grumbler", ResourceType::Route, "80").await;
     proxy.answer(now, Some("route 80: header x-mark is not to my taste")).await;
     let refused = until_said(
@@ -162,7 +175,7 @@ async fn names_who_refuses(cluster: &Cluster, plane: &Plane, [now, next]: [&str;
 }
 
 /// Endpoints that come and go, and touches that change nothing, cause no write.
-async fn writes_nothing_when_nothing_changed(cluster: &Cluster, planes: [&Plane; 2]) {
+async fn writes_nothing_when_nothing_changed(cluster: &KubeCluster, planes: [&Plane; 2]) {
     let count = || planes.map(Plane::writes);
     let version = || read(cluster, "virtualservice/reviews")["metadata"]["resourceVersion"].clone();
     let (writes, before) = (count(), version());
@@ -190,8 +203,16 @@ ports: [{{name: http, port: 8080, protocol: TCP}}]
         endpoints.answer(&format!("10.9.8.{address}"), None).await;
     }
     assert_eq!((count(), version()), (writes, before.clone()));
-    // What is not part of the specification is no new generation. That the metadata was seen shows in what follows it.
-    cluster.kubectl(&["label", "virtualservice", "reviews", "--namespace", "default", "touched=yes"]);
+    // What is not part of the specification is no new generation. That the metadata was seen shows
+    // in what follows it.
+    cluster.kubectl(&[
+        "label",
+        "virtualservice",
+        "reviews",
+        "--namespace",
+        "default",
+        "touched=yes",
+    ]);
     cluster.apply(&route("later", FINE, "later"));
     until_said(cluster, "virtualservice/later", "Accepted", "True");
     assert_eq!(count().iter().sum::<u64>(), writes.iter().sum::<u64>() + 1);
@@ -207,19 +228,26 @@ fn crowd(mark: &str) -> String {
 }
 
 /// Whether every object of the crowd has a status of its present generation, and the right one.
-fn crowd_is_judged(cluster: &Cluster) -> bool {
-    let text = cluster.kubectl(&["get", "virtualservices", "--namespace", "default", "--output", "json"]);
+fn crowd_is_judged(cluster: &KubeCluster) -> bool {
+    let text =
+        cluster.kubectl(&["get", "virtualservices", "--namespace", "default", "--output", "json"]);
     let list: Value = serde_json::from_str(&text).expect("JSON");
-    let number = |object: &Value| object["metadata"]["name"].as_str()?.strip_prefix("crowd-")?.parse::<usize>().ok();
+    let number = |object: &Value| {
+        object["metadata"]["name"].as_str()?.strip_prefix("crowd-")?.parse::<usize>().ok()
+    };
     let items = list["items"].as_array().cloned().unwrap_or_default();
     let crowd: Vec<(usize, &Value)> = items.iter().filter_map(|o| Some((number(o)?, o))).collect();
     let right = |(i, object): &(usize, &Value)| {
-        condition(object, "Accepted").starts_with(if i % WRONG == 0 { "False InvalidValue" } else { "True Accepted" })
+        condition(object, "Accepted").starts_with(if i % WRONG == 0 {
+            "False InvalidValue"
+        } else {
+            "True Accepted"
+        })
     };
     crowd.len() == CROWD && crowd.iter().all(right)
 }
 
-fn judges_a_crowd(cluster: &Cluster, planes: [&Plane; 2]) {
+fn judges_a_crowd(cluster: &KubeCluster, planes: [&Plane; 2]) {
     let before: u64 = planes.map(Plane::writes).iter().sum();
     let file = cluster.folder().join("crowd.yaml");
     std::fs::write(&file, crowd("crowd")).expect("a file");
@@ -230,7 +258,7 @@ fn judges_a_crowd(cluster: &Cluster, planes: [&Plane; 2]) {
 }
 
 /// What the REST API writes stands in the API server, with its reasons when it refuses.
-fn writes_through_the_api(cluster: &Cluster, plane: &Plane) {
+fn writes_through_the_api(cluster: &KubeCluster, plane: &Plane) {
     let (stored, said) = plane.apply(&route("by-rest", FINE, "rest"));
     assert!(stored, "{said}");
     let object = read(cluster, "virtualservice/by-rest");
@@ -251,23 +279,23 @@ fn writes_through_the_api(cluster: &Cluster, plane: &Plane) {
     // Wrong for us, wrong for the API server, and another's.
     let (stored, said) = plane.apply(&route("by-rest", BROKEN, "rest"));
     assert!(!stored && said.contains(FIELD), "{said}");
-    let (stored, said) =
-        plane.apply(&route("by-rest", FINE, "rest").replace("namespace: default", "namespace: nowhere"));
+    let (stored, said) = plane
+        .apply(&route("by-rest", FINE, "rest").replace("namespace: default", "namespace: nowhere"));
     assert!(!stored && said.contains("API server refuses") && said.contains("nowhere"), "{said}");
     cluster.apply(&route("by-kubectl", FINE, "kubectl"));
     until_said(cluster, "virtualservice/by-kubectl", "Accepted", "True");
     let (stored, said) = plane.apply(&route("by-kubectl", FINE, "rest"));
     assert!(!stored && said.contains("conflict") && said.contains("kubectl"), "{said}");
 
-    let (deleted, said) = plane.command(&["delete", "virtualservice", "by-rest"]);
+    let (deleted, said) = plane.control.administer(&["delete", "virtualservice", "by-rest"]);
     assert!(deleted, "{said}");
     until(SOON, "gone", || read(cluster, "virtualservice/by-rest").is_null());
-    let (deleted, said) = plane.command(&["delete", "virtualservice", "by-rest"]);
+    let (deleted, said) = plane.control.administer(&["delete", "virtualservice", "by-rest"]);
     assert!(!deleted && said.contains("not found"), "{said}");
 }
 
 /// A pod is where its node is, whichever is known first, and moves with it.
-fn places_pods(cluster: &Cluster, plane: &Plane) {
+fn places_pods(cluster: &KubeCluster, plane: &Plane) {
     let node = |zone: &str| {
         format!(
             "
@@ -301,18 +329,20 @@ spec: {nodeName: far-away, containers: [{name: app, image: local/none:1}]}
 /// Whether the status of an object speaks of a finding with this code and these words.
 fn speaks_of(object: &Value, code: &str, words: &str) -> bool {
     let messages = object["status"]["validationMessages"].as_array();
-    messages
-        .into_iter()
-        .flatten()
-        .any(|m| m["type"]["name"] == code && m["message"].as_str().is_some_and(|message| message.contains(words)))
+    messages.into_iter().flatten().any(|m| {
+        m["type"]["name"] == code
+            && m["message"].as_str().is_some_and(|message| message.contains(words))
+    })
 }
 
-/// What an object refers to may come and go: the object stays in force, and its status says what is missing.
-fn says_what_is_missing(cluster: &Cluster) {
+/// What an object refers to may come and go: the object stays in force, and its status says what is
+/// missing.
+fn says_what_is_missing(cluster: &KubeCluster) {
     let until_speaks = |object: &str, code: &str, words: &str, expected: bool| {
         until(SOON, &format!("{object} speaks of {words}: {expected}"), || {
             let seen = read(cluster, object);
-            condition(&seen, "Accepted").starts_with("True") && speaks_of(&seen, code, words) == expected
+            condition(&seen, "Accepted").starts_with("True")
+                && speaks_of(&seen, code, words) == expected
         });
     };
     cluster.apply(&route("lost", FINE, "lost").replace("host: reviews", "host: nowhere"));
@@ -323,18 +353,42 @@ fn says_what_is_missing(cluster: &Cluster) {
     let (certificate, key) = self_signed(cluster.folder(), "door", &["-subj", "/CN=door"]);
     cluster.apply(DOOR);
     until_speaks("gateway/door", "MissingCredential", "door-cert", true);
-    let (certificate, key) = (format!("--cert={}", certificate.display()), format!("--key={}", key.display()));
-    cluster.kubectl(&["create", "secret", "tls", "door-cert", "--namespace", "default", &certificate, &key]);
+    let (certificate, key) =
+        (format!("--cert={}", certificate.display()), format!("--key={}", key.display()));
+    cluster.kubectl(&[
+        "create",
+        "secret",
+        "tls",
+        "door-cert",
+        "--namespace",
+        "default",
+        &certificate,
+        &key,
+    ]);
     until_speaks("gateway/door", "MissingCredential", "door-cert", false);
     cluster.kubectl(&["delete", "secret", "door-cert", "--namespace", "default"]);
     until_speaks("gateway/door", "MissingCredential", "door-cert", true);
-    for object in ["virtualservice/lost", "gateway/door", "pod/door", "service/nowhere", "destinationrule/nowhere"] {
-        cluster.kubectl(&["delete", object, "--namespace", "default", "--grace-period=0", "--force"]);
+    for object in [
+        "virtualservice/lost",
+        "gateway/door",
+        "pod/door",
+        "service/nowhere",
+        "destinationrule/nowhere",
+    ] {
+        cluster.kubectl(&[
+            "delete",
+            object,
+            "--namespace",
+            "default",
+            "--grace-period=0",
+            "--force",
+        ]);
     }
 }
 
-/// A definition that goes takes its objects along; what comes back with it is judged like anything new.
-fn outlives_a_definition(cluster: &Cluster) {
+/// A definition that goes takes its objects along; what comes back with it is judged like anything
+/// new.
+fn outlives_a_definition(cluster: &KubeCluster) {
     let definition = "virtualservices.networking.istio.io";
     cluster.kubectl(&["delete", "crd", definition, "--timeout=90s"]);
     install_definitions(cluster, SOON);
@@ -350,8 +404,10 @@ fn outlives_a_definition(cluster: &Cluster) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_replica_says_what_became_of_every_object_and_another_goes_on() {
-    let cluster = Cluster::up();
-    until(SOON, "a root namespace", || cluster.try_kubectl(&["create", "namespace", "istio-system"]).is_ok());
+    let cluster = KubeCluster::up();
+    until(SOON, "a root namespace", || {
+        cluster.try_kubectl(&["create", "namespace", "istio-system"]).is_ok()
+    });
     install_definitions(&cluster, SOON);
     let planes = [Plane::start("127.80.74.1", &cluster), Plane::start("127.80.75.1", &cluster)];
     let both = [&planes[0], &planes[1]];
@@ -390,10 +446,14 @@ async fn one_replica_says_what_became_of_every_object_and_another_goes_on() {
     writes_through_the_api(&cluster, idle);
     places_pods(&cluster, idle);
     says_what_is_missing(&cluster);
-    assert_eq!((leader(&both).map(|p| p.host), idle.writes()), (Some(first.host), 0), "only the leader writes");
+    assert_eq!(
+        (leader(&both).map(|p| p.host), idle.writes()),
+        (Some(first.host), 0),
+        "only the leader writes"
+    );
 
-    // Stopped as if its machine slept: the Lease must end first. The successor compares, and writes only what is new; who
-    // wakes up leads no more.
+    // Stopped as if its machine slept: the Lease must end first. The successor compares, and writes
+    // only what is new; who wakes up leads no more.
     let written = first.writes();
     first.process.signal(Signal::SIGSTOP);
     cluster.apply(&route("reviews", BROKEN, "sixth"));
@@ -404,7 +464,10 @@ async fn one_replica_says_what_became_of_every_object_and_another_goes_on() {
     until(SOON, "aware of its successor", || !first.leads());
     cluster.apply(&route("reviews", FINE, "seventh"));
     until_said(&cluster, "virtualservice/reviews", "Accepted", "True Accepted");
-    assert_eq!((leader(&both).map(|p| p.host), first.writes(), idle.writes()), (Some(idle.host), written, 2));
+    assert_eq!(
+        (leader(&both).map(|p| p.host), first.writes(), idle.writes()),
+        (Some(idle.host), written, 2)
+    );
     first.process.signal(Signal::SIGKILL);
 
     outlives_a_definition(&cluster);

@@ -1,10 +1,11 @@
-//! Control planes beside a cluster, each on an address of its own, and a proxy that says what it is told to say.
+//! Control planes beside a cluster, each on an address of its own, and a proxy that says what it is
+//! told to say.
 
 use std::time::Duration;
 
 use ferromesh_integration::{
-    cluster::Cluster,
-    plane::{self, curl},
+    kube_cluster::KubeCluster,
+    plane::{self, ControlPlane},
     process::Process,
 };
 use ferromesh_proto::{
@@ -15,33 +16,30 @@ use serde_json::Value;
 use tokio::{sync::mpsc, time::timeout};
 use tonic::Streaming;
 
-/// One replica.
+/// One replica. Fields are dropped in order: the process before its folder.
 pub(crate) struct Plane {
     pub(crate) host: &'static str,
     pub(crate) process: Process,
-    dir: tempfile::TempDir,
+    pub(crate) control: ControlPlane,
 }
 
 impl Plane {
-    pub(crate) fn start(host: &'static str, cluster: &Cluster) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut command = plane::serve(plane::program(), host, dir.path(), &cluster.kubeconfig());
-        command.args(["--pod-name", host]);
-        let mut process = Process::start("control-plane", dir.path(), command);
-        plane::until_ready(&mut process, host);
-        Self { host, process, dir }
+    pub(crate) fn start(host: &'static str, cluster: &KubeCluster) -> Self {
+        let control =
+            ControlPlane::of_cluster(host, &cluster.kubeconfig()).with("--pod-name", host);
+        Self { host, process: control.start(), control }
     }
 
     /// A counter or gauge without labels.
     pub(crate) fn metric(&self, name: &str) -> u64 {
-        let text = curl(&format!("http://{}:15014/metrics", self.host)).expect("metrics");
+        let text = self.control.metrics();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a number")
     }
 
     /// An answer of its REST API.
     pub(crate) fn get(&self, path: &str) -> Value {
-        let text = curl(&format!("http://{}:8080{path}", self.host)).unwrap_or_default();
+        let text = self.control.get(path).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
     }
 
@@ -53,16 +51,11 @@ impl Plane {
         self.metric("mesh_status_writes_total")
     }
 
-    /// Runs `ferromesh` against its REST API: whether that succeeded, and everything that was printed.
-    pub(crate) fn command(&self, arguments: &[&str]) -> (bool, String) {
-        plane::command(self.host, self.dir.path(), arguments)
-    }
-
     /// Writes `yaml` through the REST API.
     pub(crate) fn apply(&self, yaml: &str) -> (bool, String) {
-        let file = self.dir.path().join("object.yaml");
+        let file = self.control.file("object.yaml");
         std::fs::write(&file, yaml).expect("a file");
-        self.command(&["apply", "-f", file.to_str().expect("UTF-8")])
+        self.control.administer(&["apply", "-f", &file])
     }
 
     pub(crate) fn panicked(&self) -> bool {
@@ -83,18 +76,31 @@ impl Proxy {
         Self { requests, responses }
     }
 
-    /// Receives until a response has a resource that contains `text`, taking everything before, and answers that one:
-    /// `complaint` refuses it.
+    /// Receives until a response has a resource that contains `text`, taking everything before, and
+    /// answers that one: `complaint` refuses it.
     pub(crate) async fn answer(&mut self, text: &str, complaint: Option<&str>) {
         let received = async {
             loop {
-                let response = self.responses.message().await.expect("the stream goes on").expect("a response");
+                let response = self
+                    .responses
+                    .message()
+                    .await
+                    .expect("the stream goes on")
+                    .expect("a response");
                 let bodies = response.resources.iter().filter_map(|r| r.resource.as_ref());
-                let found = bodies.into_iter().any(|b| b.value.windows(text.len()).any(|w| w == text.as_bytes()));
-                let error_detail =
-                    complaint.filter(|_| found).map(|message| Status { code: 13, message: message.to_owned() });
+                let found = bodies
+                    .into_iter()
+                    .any(|b| b.value.windows(text.len()).any(|w| w == text.as_bytes()));
+                let error_detail = complaint
+                    .filter(|_| found)
+                    .map(|message| Status { code: 13, message: message.to_owned() });
                 let (type_url, response_nonce) = (response.type_url, response.nonce);
-                let answer = DeltaDiscoveryRequest { type_url, response_nonce, error_detail, ..Default::default() };
+                let answer = DeltaDiscoveryRequest {
+                    type_url,
+                    response_nonce,
+                    error_detail,
+                    ..Default::default()
+                };
                 let _ = self.requests.send(answer);
                 if found {
                     return;
@@ -102,6 +108,8 @@ impl Proxy {
             }
         };
         let limit = Duration::from_secs(60);
-        timeout(limit, received).await.unwrap_or_else(|_| panic!("{text} was not sent within {limit:?}"));
+        timeout(limit, received)
+            .await
+            .unwrap_or_else(|_| panic!("{text} was not sent within {limit:?}"));
     }
 }

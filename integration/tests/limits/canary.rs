@@ -7,13 +7,16 @@ use std::{
     time::Duration,
 };
 
-use ferromesh_integration::{certificate::self_signed, paths, process::Process};
+use ferromesh_integration::{
+    certificate::self_signed,
+    paths,
+    plane::{ControlPlane, exchange},
+    process::Process,
+};
 use http::Request;
 use http_body_util::Full;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-
-use crate::plane::{Plane, exchange};
 
 /// A text that must not show up, and what it is.
 struct Canary {
@@ -62,26 +65,33 @@ fn key_canaries(what: &str, pem: &str) -> Vec<Canary> {
 
 #[tokio::test]
 async fn a_stored_secret_is_redacted_in_answers_and_sealed_on_the_disk() {
-    let plane = Plane::new("127.80.30.1");
+    let plane = ControlPlane::new("127.80.30.1");
     let process = plane.start();
-    let (certificate, key) = key_pair(&plane.path(""));
+    let (certificate, key) = key_pair(plane.folder());
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
         "metadata": { "name": "cert", "namespace": "shop" },
         "stringData": { "tls.crt": certificate, "tls.key": key },
     });
+    // Tools keep copies of the whole object in it.
+    let mut secret = secret;
+    let copy = secret.to_string();
+    secret["metadata"]["annotations"] = json!({
+        "kubectl.kubernetes.io/last-applied-configuration": copy, "kapp.k14s.io/original": copy,
+    });
     let mut canaries = general();
     canaries.extend(key_canaries("the secret's key", &key));
-    canaries.push(Canary { what: "the administrator's token".to_owned(), text: plane.admin_token() });
+    canaries
+        .push(Canary { what: "the administrator's token".to_owned(), text: plane.admin_token() });
     let path = "/api/v1/objects/secrets/shop/cert";
     for target in [format!("{path}?dryRun=true"), path.to_owned()] {
-        let answer = plane.command_rest("PUT", &target, Some(&secret)).await;
+        let answer = plane.ask_as_admin("PUT", &target, Some(&secret)).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         is_clean(&target, &answer.text, &canaries);
     }
     let mut wrong = secret.clone();
     wrong["stringData"]["tls.crt"] = json!("no certificate");
-    let refused = plane.command_rest("PUT", path, Some(&wrong)).await;
+    let refused = plane.ask_as_admin("PUT", path, Some(&wrong)).await;
     assert_eq!(refused.status, 422, "{}", refused.text);
     is_clean("a refusal", &refused.text, &canaries);
     for path in [path, "/api/v1/objects", "/api/v1/diagnostics"] {
@@ -89,6 +99,8 @@ async fn a_stored_secret_is_redacted_in_answers_and_sealed_on_the_disk() {
         assert!(answer.status == 200, "{}", answer.text);
         is_clean(path, &answer.text, &canaries);
     }
+    let list = plane.ask("GET", "/api/v1/objects?kind=secrets&namespace=shop", &[], None).await;
+    assert_eq!(list.body["items"][0]["name"], "cert", "{}", list.text);
     process.signal(Signal::SIGTERM);
     let log = process.output();
     drop(process);
@@ -102,7 +114,10 @@ async fn a_stored_secret_is_redacted_in_answers_and_sealed_on_the_disk() {
         is_clean(&file.display().to_string(), &text, &canaries);
     }
     let journal = fs::read_to_string(plane.path("data/store/journal")).expect("the journal");
-    assert!(journal.contains("Secret/shop/cert") && journal.contains("sealedData"), "the secret is not in the journal");
+    assert!(
+        journal.contains("Secret/shop/cert") && journal.contains("sealedData"),
+        "the secret is not in the journal"
+    );
     // Sealed, not lost.
     let _again = plane.start();
     let kept = plane.ask("GET", path, &[], None).await;
@@ -137,7 +152,9 @@ impl Demo {
     }
 
     async fn get(&self, address: &str, path: &str) -> (String, Value) {
-        let request = Request::get(format!("http://{address}{path}")).body(Full::default()).expect("a request");
+        let request = Request::get(format!("http://{address}{path}"))
+            .body(Full::default())
+            .expect("a request");
         let answer = exchange(request).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text);
         (answer.text, answer.body)
@@ -149,7 +166,9 @@ impl Demo {
         let (document, described) = self.get(&self.rest, "/openapi.json").await;
         dumps.push(("/openapi.json".to_owned(), document));
         let paths = described["paths"].as_object().expect("paths").iter();
-        let plain = paths.filter(|(p, o)| o.get("get").is_some() && !p.contains('{')).map(|(p, _)| p.clone());
+        let plain = paths
+            .filter(|(p, o)| o.get("get").is_some() && !p.contains('{'))
+            .map(|(p, _)| p.clone());
         for path in plain {
             dumps.push((path.clone(), self.get(&self.rest, &path).await.0));
         }
@@ -160,7 +179,9 @@ impl Demo {
             dumps.push((path.clone(), self.get(&self.rest, &path).await.0));
         }
         let (_, objects) = self.get(&self.rest, "/api/v1/objects").await;
-        for object in objects["items"].as_array().expect("objects").iter().filter(|o| o["kind"] == "Secret") {
+        for object in
+            objects["items"].as_array().expect("objects").iter().filter(|o| o["kind"] == "Secret")
+        {
             let word = |name: &str| object[name].as_str().unwrap_or_default();
             let path = format!("/api/v1/objects/secrets/{}/{}", word("namespace"), word("name"));
             dumps.push((path.clone(), self.get(&self.rest, &path).await.0));
@@ -168,7 +189,10 @@ impl Demo {
         let network = self.rest.split(".0.1:").next().expect("127.N.0.1");
         for workload in 1..=9 {
             let address = format!("{network}.{workload}.4:15000");
-            dumps.push((format!("{address}/config_dump"), self.get(&address, "/config_dump").await.0));
+            dumps.push((
+                format!("{address}/config_dump"),
+                self.get(&address, "/config_dump").await.0,
+            ));
         }
         dumps
     }
@@ -187,24 +211,38 @@ async fn no_log_and_no_dump_of_a_running_mesh_shows_a_key_or_a_token() {
         let Ok(text) = fs::read_to_string(&file) else { continue };
         if name.ends_with("token") {
             secret_files += 1;
-            canaries.push(Canary { what: format!("the token {name}"), text: text.trim().to_owned() });
+            canaries
+                .push(Canary { what: format!("the token {name}"), text: text.trim().to_owned() });
         } else if text.contains("PRIVATE KEY") {
             secret_files += 1;
-            let key: Vec<&str> = text.lines().map(str::trim).skip_while(|l| !l.contains("BEGIN PRIVATE")).collect();
+            let key: Vec<&str> =
+                text.lines().map(str::trim).skip_while(|l| !l.contains("BEGIN PRIVATE")).collect();
             canaries.extend(key_canaries(&format!("the key of {name}"), &key.join("\n")));
         }
     }
-    assert!(secret_files >= 11, "administrator, nine workloads and the gateway's key: found {secret_files}");
+    assert!(
+        secret_files >= 11,
+        "administrator, nine workloads and the gateway's key: found {secret_files}"
+    );
     let dumps = demo.dumps().await;
-    assert!(dumps.iter().filter(|(path, _)| path.ends_with("/config")).count() >= 9, "nine proxies are connected");
+    assert!(
+        dumps.iter().filter(|(path, _)| path.ends_with("/config")).count() >= 9,
+        "nine proxies are connected"
+    );
     for (name, text) in &dumps {
         is_clean(name, text, &canaries);
     }
-    let logs: Vec<PathBuf> =
-        files(&demo.dir).into_iter().filter(|f| f.extension().is_some_and(|e| e == "log")).collect();
+    let logs: Vec<PathBuf> = files(&demo.dir)
+        .into_iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "log"))
+        .collect();
     assert!(logs.len() >= 10, "{logs:?}");
     for log in logs {
-        is_clean(&log.display().to_string(), &fs::read_to_string(&log).unwrap_or_default(), &canaries);
+        is_clean(
+            &log.display().to_string(),
+            &fs::read_to_string(&log).unwrap_or_default(),
+            &canaries,
+        );
     }
     demo.process.signal(Signal::SIGINT);
     is_clean("the demo's output", &demo.process.output(), &canaries);

@@ -2,10 +2,10 @@
 
 use std::{fmt::Write, fs, time::Duration};
 
-use ferromesh_integration::process::Process;
+use ferromesh_integration::{plane::ControlPlane, process::Process};
 
 use crate::{
-    plane::{Plane, service, service_cluster},
+    plane::{service, service_cluster, until_said},
     watcher::{Watcher, connect},
 };
 
@@ -22,7 +22,8 @@ fn peak_memory(process: &Process) -> u64 {
 
 /// Aliases of aliases: a kilobyte of text that stands for a billion nodes.
 fn bomb() -> String {
-    let mut text = "a0: &a0 [boom, boom, boom, boom, boom, boom, boom, boom, boom, boom]\n".to_owned();
+    let mut text =
+        "a0: &a0 [boom, boom, boom, boom, boom, boom, boom, boom, boom, boom]\n".to_owned();
     for level in 1..=9 {
         let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
         writeln!(text, "a{level}: &a{level} [{aliases}]").expect("a text grows");
@@ -57,15 +58,15 @@ fn bad_files() -> Vec<Bad> {
 
 #[tokio::test]
 async fn bad_files_are_named_and_everything_else_keeps_serving() {
-    let plane = Plane::new("127.80.1.1");
+    let plane = ControlPlane::new("127.80.1.1");
     plane.write("good.yaml", service("good"));
     let process = plane.start();
-    let mut watcher = Watcher::open(connect(plane.host).await, "watcher").await.expect("a stream");
+    let mut watcher = Watcher::open(connect(&plane.host).await, "watcher").await.expect("a stream");
     watcher.until_has(&service_cluster("good"), PATIENCE).await;
 
     for bad in bad_files() {
         plane.write(bad.name, &bad.content);
-        let said = plane.until_said(&[bad.name, bad.said]).await;
+        let said = until_said(&plane, &[bad.name, bad.said]).await;
         assert!(said.len() < 100_000, "{} is answered with {} bytes", bad.name, said.len());
         // What comes after it is served in time.
         let next = format!("after-{}", bad.name.trim_end_matches(".yaml"));
@@ -81,25 +82,27 @@ async fn bad_files_are_named_and_everything_else_keeps_serving() {
     // The same files at the start are no reason not to start.
     drop(process);
     let again = plane.start();
-    let mut watcher = Watcher::open(connect(plane.host).await, "watcher").await.expect("a stream");
+    let mut watcher = Watcher::open(connect(&plane.host).await, "watcher").await.expect("a stream");
     watcher.until_has(&service_cluster("behind"), PATIENCE).await;
     let names: Vec<&str> = bad_files().iter().map(|b| b.name).collect();
-    plane.until_said(&names).await;
+    until_said(&plane, &names).await;
     drop(again);
 }
 
 #[tokio::test]
 async fn ten_thousand_services_are_steady_work() {
     const COUNT: usize = 10_000;
-    let plane = Plane::new("127.80.2.1");
+    let plane = ControlPlane::new("127.80.2.1");
     for folder in 0..10 {
         fs::create_dir(plane.path("config").join(folder.to_string())).expect("a directory");
         let names = (0..COUNT / 10).map(|i| service(&format!("s{folder}-{i}")));
         plane.write(&format!("{folder}/services.yaml"), names.collect::<Vec<_>>().join("---\n"));
     }
     let process = plane.start();
-    let mut watcher = Watcher::open(connect(plane.host).await, "watcher").await.expect("a stream");
-    watcher.until(Duration::from_secs(60), "every service", |clusters| clusters.len() >= COUNT).await;
+    let mut watcher = Watcher::open(connect(&plane.host).await, "watcher").await.expect("a stream");
+    watcher
+        .until(Duration::from_secs(60), "every service", |clusters| clusters.len() >= COUNT)
+        .await;
     for round in 0..3 {
         let name = format!("late-{round}");
         plane.write(&format!("{name}.yaml"), service(&name));

@@ -1,4 +1,5 @@
-//! What is in the memory of our programs is not for others, not even of the same user: no core is written, nobody may look.
+//! What is in the memory of our programs is not for others, not even of the same user: no core is
+//! written, nobody may look.
 
 use std::{
     fs,
@@ -10,22 +11,20 @@ use std::{
     process::Command,
 };
 
-use ferromesh_integration::paths;
-
-use crate::plane::Plane;
+use ferromesh_integration::{paths, plane::ControlPlane};
 
 const NOBODY: u32 = 65_534;
 
 /// The program, where another user can run it, whatever the rights of the build's folder.
-fn copied(plane: &Plane, name: &str) -> PathBuf {
+fn copied(plane: &ControlPlane, name: &str) -> PathBuf {
     let program = plane.path(name);
     fs::copy(paths::program(name), &program).expect("a copy");
-    fs::set_permissions(plane.path(""), fs::Permissions::from_mode(0o755)).expect("chmod");
-    chown(plane.path(""), Some(NOBODY), Some(NOBODY)).expect("chown");
+    fs::set_permissions(plane.folder(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    chown(plane.folder(), Some(NOBODY), Some(NOBODY)).expect("chown");
     program
 }
 
-fn check(plane: &Plane, mut command: Command) {
+fn check(plane: &ControlPlane, mut command: Command) {
     command.uid(NOBODY).gid(NOBODY);
     let mut process = plane.run(command);
     let proc = PathBuf::from(format!("/proc/{}", process.id()));
@@ -41,7 +40,7 @@ fn check(plane: &Plane, mut command: Command) {
 
 #[test]
 fn a_control_plane_is_no_open_book() {
-    let plane = Plane::new("127.80.42.1");
+    let plane = ControlPlane::new("127.80.42.1");
     let mut command = Command::new(copied(&plane, "ferromesh"));
     command.args(plane.command().get_args());
     check(&plane, command);
@@ -49,13 +48,26 @@ fn a_control_plane_is_no_open_book() {
 
 #[test]
 fn a_proxy_is_no_open_book() {
-    let plane = Plane::new("127.80.43.1");
+    let plane = ControlPlane::new("127.80.43.1");
     let mut command = Command::new(copied(&plane, "ferromesh-proxy"));
-    command.arg("run").args(["--control-plane", "127.80.43.1:15010", "--plaintext", "--name", "alone"]);
+    command.arg("run").args([
+        "--control-plane",
+        "127.80.43.1:15010",
+        "--plaintext",
+        "--name",
+        "alone",
+    ]);
     command.args(["--ip", "127.80.43.2", "--interception", "none", "--app-address", "127.80.43.4"]);
     command.args(["--inbound-address", "127.80.43.2", "--outbound-address", "127.80.43.3"]);
     command.args(["--admin-address", "127.80.43.4:15000", "--status-address", "127.80.43.4:15021"]);
-    command.args(["--metrics-address", "127.80.43.4:15090", "--concurrency", "1", "--drain-time", "1s"]);
+    command.args([
+        "--metrics-address",
+        "127.80.43.4:15090",
+        "--concurrency",
+        "1",
+        "--drain-time",
+        "1s",
+    ]);
     command.arg("--work-dir").arg(plane.path("work"));
     check(&plane, command);
 }

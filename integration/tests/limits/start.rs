@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
-use ferromesh_integration::{paths, process::Process};
+use ferromesh_integration::{paths, plane::ControlPlane, process::Process};
 use nix::sys::signal::Signal;
 
 use crate::{
-    plane::{Plane, cluster_of},
+    plane::{cluster_of, put_host},
     watcher::{Watcher, connect},
 };
 
@@ -27,11 +27,11 @@ fn stop(mut process: Process) {
 }
 
 /// A control plane that stored some objects and was stopped.
-async fn stopped(host: &'static str) -> Plane {
-    let plane = Plane::new(host);
+async fn stopped(host: &'static str) -> ControlPlane {
+    let plane = ControlPlane::new(host);
     let process = plane.start();
     for i in 0..STORED {
-        let answer = plane.put_host(&format!("kept-{i}")).await;
+        let answer = put_host(&plane, &format!("kept-{i}")).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
     }
     stop(process);
@@ -39,11 +39,13 @@ async fn stopped(host: &'static str) -> Plane {
 }
 
 /// Starts it again: everything is there, and served.
-async fn has_everything(plane: &Plane) -> Process {
+async fn has_everything(plane: &ControlPlane) -> Process {
     let process = plane.start();
-    let mut watcher = Watcher::open(connect(plane.host).await, "watcher").await.expect("a stream");
+    let mut watcher = Watcher::open(connect(&plane.host).await, "watcher").await.expect("a stream");
     for i in 0..STORED {
-        let answer = plane.ask("GET", &format!("/api/v1/objects/serviceentries/default/kept-{i}"), &[], None).await;
+        let answer = plane
+            .ask("GET", &format!("/api/v1/objects/serviceentries/default/kept-{i}"), &[], None)
+            .await;
         assert_eq!(answer.status, 200, "kept-{i}: {}", answer.text);
         watcher.until_has(&cluster_of(&format!("kept-{i}")), Duration::from_secs(20)).await;
     }
@@ -61,23 +63,24 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_port_in_use_is_named_with_its_option() {
-    let plane = Plane::new("127.80.3.1");
-    for (port, option) in [(15010, "--xds-address"), (15012, "--xds-tls-address"), (8080, "--http-address")] {
-        let _taken = TcpListener::bind((plane.host, port)).expect("a free port");
+    let plane = ControlPlane::new("127.80.3.1");
+    for (port, option) in
+        [(15010, "--xds-address"), (15012, "--xds-tls-address"), (8080, "--http-address")]
+    {
+        let _taken = TcpListener::bind((plane.host.as_str(), port)).expect("a free port");
         let line = plane.refused(plane.command());
-        assert!(line.contains(&format!("{}:{port}", plane.host)) && line.contains(option), "{line}");
+        assert!(line.contains(&plane.address(port)) && line.contains(option), "{line}");
         assert!(!plane.path("data").exists(), "something was made although nothing could start");
     }
 }
 
 #[test]
 fn an_unusable_setting_or_directory_is_named() {
-    let plane = Plane::new("127.80.4.1");
+    let plane = ControlPlane::new("127.80.4.1");
     fs::write(plane.path("file"), "").expect("a file");
     let with = |arguments: &[&str]| {
-        let mut command = Command::new(paths::program("ferromesh"));
-        command.arg("serve").args(["--xds-address", "127.80.4.1:0", "--xds-tls-address", "127.80.4.1:0"]);
-        command.args(["--http-address", "127.80.4.1:0", "--metrics-address", "127.80.4.1:0"]).args(arguments);
+        let mut command = plane.serve();
+        command.args(arguments);
         plane.refused(command)
     };
     let below_a_file = plane.path("file/data").display().to_string();
@@ -98,11 +101,11 @@ fn an_unusable_setting_or_directory_is_named() {
 #[test]
 fn without_permission_the_directory_and_the_way_out_are_named() {
     const NOBODY: u32 = 65_534;
-    let plane = Plane::new("127.80.5.1");
+    let plane = ControlPlane::new("127.80.5.1");
     // Where another user can run it, whatever the rights of the build's folder.
     let program = plane.path("ferromesh");
     fs::copy(paths::program("ferromesh"), &program).expect("a copy");
-    fs::set_permissions(plane.path(""), fs::Permissions::from_mode(0o755)).expect("chmod");
+    fs::set_permissions(plane.folder(), fs::Permissions::from_mode(0o755)).expect("chmod");
     fs::create_dir(plane.path("data")).expect("a directory");
     let mut command = Command::new(&program);
     command.args(plane.command().get_args()).uid(NOBODY).gid(NOBODY);
@@ -135,7 +138,11 @@ async fn a_damaged_store_is_rebuilt_and_said_so() {
     for (what, damage) in damages {
         damage(&database);
         let process = has_everything(&plane).await;
-        assert!(process.output().contains("rebuilt from the journal"), "{what}: {}", process.output());
+        assert!(
+            process.output().contains("rebuilt from the journal"),
+            "{what}: {}",
+            process.output()
+        );
         stop(process);
     }
 }
@@ -143,6 +150,8 @@ async fn a_damaged_store_is_rebuilt_and_said_so() {
 #[tokio::test]
 async fn a_damaged_journal_is_refused_with_the_step_that_restores_it() {
     let plane = stopped("127.80.7.1").await;
+    let (data, kept) = (plane.path("data"), plane.path("kept"));
+    copy(&data, &kept);
     let journal = plane.path("data/store/journal");
     let good = fs::read(&journal).expect("the journal");
     let mut bad = good.clone();
@@ -151,8 +160,16 @@ async fn a_damaged_journal_is_refused_with_the_step_that_restores_it() {
     fs::write(&journal, &bad).expect("damaging");
     for _ in 0..2 {
         let line = plane.refused(plane.command());
-        assert!(line.contains(&journal.display().to_string()) && line.contains("restore it from a backup"), "{line}");
-        assert_eq!(fs::read(&journal).expect("the journal"), bad, "a refused start changed the journal");
+        assert!(
+            line.contains(&journal.display().to_string())
+                && line.contains("restore the whole data directory from a backup"),
+            "{line}"
+        );
+        assert_eq!(
+            fs::read(&journal).expect("the journal"),
+            bad,
+            "a refused start changed the journal"
+        );
     }
     // The step that it names works: what was before the damage is served again.
     let line = plane.refused(plane.command());
@@ -163,7 +180,124 @@ async fn a_damaged_journal_is_refused_with_the_step_that_restores_it() {
     assert_eq!(first.status, 200, "{}", first.text);
     stop(process);
     // And so does the backup.
-    fs::write(&journal, &good).expect("restoring");
+    fs::remove_dir_all(&data).expect("removing");
+    copy(&kept, &data);
+    stop(has_everything(&plane).await);
+}
+
+/// Copies a folder.
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp starts");
+    assert!(copied.success());
+}
+
+#[tokio::test]
+async fn what_is_lost_beside_other_state_is_refused_and_a_restored_folder_serves() {
+    let plane = stopped("127.80.14.1").await;
+    let (data, kept) = (plane.path("data"), plane.path("kept"));
+    copy(&data, &kept);
+    let root = fs::read(data.join("root-cert.pem")).expect("the root");
+    let table: [(&str, &str); 20] = [
+        ("rm -r store", "journal"),
+        ("rm -r store; mkdir store", "journal"),
+        ("rm -r store/journal store/objects.sled", "journal"),
+        (": > store/journal; : > store/objects.sled/db", "acknowledged"),
+        (
+            "rm store/journal; ln -s nowhere store/journal; rm -r store/objects.sled",
+            "no regular file",
+        ),
+        ("rm -r ca store", "certificate authority"),
+        ("rm -r ca store admin-token secrets.key", "certificate authority"),
+        ("rm -r ca; rm -r store/*", "certificate authority"),
+        (
+            "head -n -5 store/journal > j; mv j store/journal; rm -r store/objects.sled",
+            "acknowledged",
+        ),
+        ("rm store/lock; mkfifo store/lock", "no regular file"),
+        ("rm store/lock; ln -s journal store/lock", "no regular file"),
+        ("rm ca/key; mkfifo -m 600 ca/key", "no regular file"),
+        ("rm admin-token; mkfifo -m 600 admin-token", "no regular file"),
+        ("rm secrets.key; mkdir secrets.key", "no regular file"),
+        ("rm admin-token", "admin-token"),
+        ("rm secrets.key", "secrets.key"),
+        ("rm -r ca/ledger", "ledger"),
+        ("rm witness", "witness"),
+        ("echo something else > witness", "witness"),
+        ("rm acknowledged; rm -r store/objects.sled", "acknowledged"),
+    ];
+    for (damage, word) in table {
+        let damaged = Command::new("sh").current_dir(&data).args(["-c", damage]).status();
+        assert!(damaged.expect("a shell").success(), "{damage}");
+        for _ in 0..2 {
+            let line = plane.refused(plane.command());
+            assert!(line.contains(word) && line.contains("restore"), "{damage}: {line}");
+        }
+        assert_eq!(fs::read(data.join("root-cert.pem")).expect("the root"), root, "{damage}");
+        fs::remove_dir_all(&data).expect("removing");
+        copy(&kept, &data);
+    }
+    stop(has_everything(&plane).await);
+}
+
+#[tokio::test]
+async fn roots_that_are_not_the_authoritys_are_refused_and_not_written_again() {
+    let plane = stopped("127.80.15.1").await;
+    let (journal, roots) = (plane.path("data/store/journal"), plane.path("data/root-cert.pem"));
+    let kept = fs::read(&journal).expect("the journal");
+    std::os::unix::fs::symlink("store/journal", plane.path("data/root-cert.pem.new"))
+        .expect("a link");
+    for damage in [Some("something else"), None] {
+        match damage {
+            Some(text) => fs::write(&roots, text).expect("damaging"),
+            None => fs::remove_file(&roots).expect("removing"),
+        }
+        for _ in 0..2 {
+            let line = plane.refused(plane.command());
+            assert!(line.contains("root-cert.pem") && line.contains("restore"), "{line}");
+            assert_eq!(fs::read_to_string(&roots).ok().as_deref(), damage, "it was written");
+        }
+        fs::write(plane.path("data/accept-state"), "").expect("the step");
+        stop(has_everything(&plane).await);
+        assert_eq!(fs::read(&journal).expect("the journal"), kept, "written through a link");
+    }
+    let written = || fs::metadata(&roots).expect("it is there").modified();
+    let before = written().expect("a time");
+    stop(has_everything(&plane).await);
+    assert_eq!(written().expect("a time"), before);
+}
+
+#[tokio::test]
+async fn parts_of_another_mesh_or_moment_are_refused() {
+    let (plane, other) = (stopped("127.80.16.1").await, ControlPlane::new("127.80.16.2"));
+    stop(other.start());
+    let (data, old, kept) = (plane.path("data"), plane.path("old"), plane.path("kept"));
+    copy(&data, &old);
+    let process = plane.start();
+    assert_eq!(put_host(&plane, "two").await.status, 200);
+    stop(process);
+    copy(&data, &kept);
+    let table: [(&Path, &[&str], &str); 4] = [
+        (&other.path("data"), &["ca"], "certificate authority"),
+        (&other.path("data"), &["store"], "store"),
+        (&old, &["store"], "acknowledged"),
+        (&old, &["store", "acknowledged"], "witness"),
+    ];
+    let root = fs::read(data.join("root-cert.pem")).expect("the root");
+    for (from, parts, word) in table {
+        for part in parts {
+            let new = data.join(part);
+            if new.is_dir() { fs::remove_dir_all(&new) } else { fs::remove_file(&new) }
+                .expect("removing");
+            copy(&from.join(part), &new);
+        }
+        for _ in 0..2 {
+            let line = plane.refused(plane.command());
+            assert!(line.contains(word) && line.contains("restore"), "{parts:?}: {line}");
+        }
+        assert_eq!(fs::read(data.join("root-cert.pem")).expect("the root"), root, "{parts:?}");
+        fs::remove_dir_all(&data).expect("removing");
+        copy(&kept, &data);
+    }
     stop(has_everything(&plane).await);
 }
 
@@ -175,7 +309,10 @@ async fn no_new_root_is_minted_over_an_old_one() {
     fs::rename(&authority, &kept).expect("moving");
     for _ in 0..2 {
         let line = plane.refused(plane.command());
-        assert!(line.contains("restore") && line.contains(&authority.display().to_string()), "{line}");
+        assert!(
+            line.contains("restore") && line.contains(&authority.display().to_string()),
+            "{line}"
+        );
         assert!(!authority.exists() || files(&authority).is_empty(), "a root was made");
     }
     if authority.exists() {
@@ -228,17 +365,17 @@ impl Drop for SmallDisk {
 
 #[tokio::test]
 async fn a_full_disk_refuses_writes_and_keeps_serving() {
-    let plane = Plane::new("127.80.9.1");
+    let plane = ControlPlane::new("127.80.9.1");
     let disk = SmallDisk::mount(plane.path("data"));
     let process = plane.start();
-    let mut watcher = Watcher::open(connect(plane.host).await, "watcher").await.expect("a stream");
-    assert_eq!(plane.put_host("kept-0").await.status, 200);
+    let mut watcher = Watcher::open(connect(&plane.host).await, "watcher").await.expect("a stream");
+    assert_eq!(put_host(&plane, "kept-0").await.status, 200);
     disk.fill();
-    let (mut last, mut accepted) = (plane.put_host("more-0").await, 0);
+    let (mut last, mut accepted) = (put_host(&plane, "more-0").await, 0);
     // The journal's last block may have room for some more.
     while last.status == 200 && accepted < 1000 {
         accepted += 1;
-        last = plane.put_host(&format!("more-{accepted}")).await;
+        last = put_host(&plane, &format!("more-{accepted}")).await;
     }
     assert_eq!(last.status, 507, "{}", last.text);
     assert!(last.text.contains("free some space"), "{}", last.text);
@@ -247,7 +384,7 @@ async fn a_full_disk_refuses_writes_and_keeps_serving() {
 
     disk.empty();
     for i in 1..STORED {
-        let answer = plane.put_host(&format!("kept-{i}")).await;
+        let answer = put_host(&plane, &format!("kept-{i}")).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
     }
     drop(process);
@@ -257,9 +394,16 @@ async fn a_full_disk_refuses_writes_and_keeps_serving() {
 }
 
 /// Of `more-0`, `more-1`, … the first `accepted` are stored, and the next is not.
-async fn has_exactly(plane: &Plane, accepted: usize) {
+async fn has_exactly(plane: &ControlPlane, accepted: usize) {
     for i in 0..=accepted {
-        let answer = plane.ask("GET", &format!("/api/v1/objects/serviceentries/default/more-{i}"), &[], None).await;
-        assert_eq!(answer.status, if i < accepted { 200 } else { 404 }, "more-{i} of {accepted}: {}", answer.text);
+        let answer = plane
+            .ask("GET", &format!("/api/v1/objects/serviceentries/default/more-{i}"), &[], None)
+            .await;
+        assert_eq!(
+            answer.status,
+            if i < accepted { 200 } else { 404 },
+            "more-{i} of {accepted}: {}",
+            answer.text
+        );
     }
 }

@@ -1,7 +1,7 @@
-//! An xDS client that follows its clusters, as a proxy does.
+//! An xDS client that follows its clusters, and on request everything else, as a proxy does.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -27,6 +27,8 @@ pub(crate) struct Watcher {
     responses: Streaming<DeltaDiscoveryResponse>,
     /// What it has.
     pub(crate) clusters: BTreeSet<String>,
+    /// How many resources of other types have come, by type URL.
+    others: BTreeMap<String, usize>,
 }
 
 /// A connection to the plaintext port of a host.
@@ -38,7 +40,11 @@ pub(crate) async fn connect(host: &str) -> Channel {
 impl Watcher {
     /// Opens a stream and subscribes; nothing was received yet.
     pub(crate) async fn open(channel: Channel, name: &str) -> Result<Self, Status> {
-        Self::open_as(channel, format!("sidecar~10.80.0.1~{name}.default~default.svc.cluster.local")).await
+        Self::open_as(
+            channel,
+            format!("sidecar~10.80.0.1~{name}.default~default.svc.cluster.local"),
+        )
+        .await
     }
 
     /// Opens a stream as the proxy with this node id.
@@ -50,19 +56,46 @@ impl Watcher {
             ..DeltaDiscoveryRequest::default()
         };
         let _ = requests.send(hello);
-        let outbox = stream::unfold(outbox, async |mut outbox| Some((outbox.recv().await?, outbox)));
-        let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(64 << 20);
+        let outbox =
+            stream::unfold(outbox, async |mut outbox| Some((outbox.recv().await?, outbox)));
+        let mut client =
+            AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(64 << 20);
         let responses = client.delta_aggregated_resources(Box::pin(outbox)).await?.into_inner();
-        Ok(Self { requests, responses, clusters: BTreeSet::new() })
+        Ok(Self { requests, responses, clusters: BTreeSet::new(), others: BTreeMap::new() })
+    }
+
+    /// Asks for resources of another type, and waits until as many have come as were named.
+    pub(crate) async fn fetch(&mut self, kind: ResourceType, names: Vec<String>, limit: Duration) {
+        let count = names.len();
+        let request = DeltaDiscoveryRequest {
+            type_url: kind.type_url().to_owned(),
+            resource_names_subscribe: names,
+            ..DeltaDiscoveryRequest::default()
+        };
+        let _ = self.requests.send(request);
+        let received = async {
+            while self.others.get(kind.type_url()).is_none_or(|have| *have < count) {
+                self.next().await.unwrap_or_else(|status| panic!("{kind:?}: {status}"));
+            }
+        };
+        timeout(limit, received).await.unwrap_or_else(|_| panic!("{kind:?}: not within {limit:?}"));
     }
 
     /// Receives and accepts one response.
     pub(crate) async fn next(&mut self) -> Result<(), Status> {
-        let response = self.responses.message().await?.ok_or_else(|| Status::unavailable("the stream ended"))?;
-        for name in &response.removed_resources {
-            self.clusters.remove(name);
+        let response = self
+            .responses
+            .message()
+            .await?
+            .ok_or_else(|| Status::unavailable("the stream ended"))?;
+        if response.type_url == TYPE.type_url() {
+            for name in &response.removed_resources {
+                self.clusters.remove(name);
+            }
+            self.clusters.extend(response.resources.into_iter().map(|r| r.name));
+        } else {
+            *self.others.entry(response.type_url.clone()).or_default() += response.resources.len();
         }
-        self.clusters.extend(response.resources.into_iter().map(|r| r.name));
         let ack = DeltaDiscoveryRequest {
             type_url: response.type_url,
             response_nonce: response.nonce,

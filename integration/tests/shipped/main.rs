@@ -1,5 +1,6 @@
-//! The proxies as they are shipped: run from the file systems of their images, which hold nothing of this machine. What
-//! names a file in a proxy, or has it look for one, is tested here. Needs root and the images of `integration/images.sh`.
+//! The proxies as they are shipped: run from the file systems of their images, which hold nothing
+//! of this machine. What names a file in a proxy, or has it look for one, is tested here. Needs
+//! root and the images of `integration/images.sh`.
 #![cfg(feature = "kube")]
 
 use std::{
@@ -11,7 +12,8 @@ use std::{
 };
 
 use ferromesh_integration::{
-    certificate, mesh, paths,
+    certificate, mesh,
+    plane::ControlPlane,
     process::{Process, until},
 };
 use serde_json::Value;
@@ -32,28 +34,32 @@ fn the_shipped_envoy_checks_servers_outside_by_the_roots_that_it_is_shipped_with
 
 /// A mesh on loopback: one client, and a server outside that only some know.
 struct Site {
-    dir: tempfile::TempDir,
+    control: ControlPlane,
     third: u8,
 }
 
 fn check(third: u8, image: &str, command: &str) {
-    let site = Site { dir: tempfile::tempdir().expect("a directory"), third };
+    let site = Site { control: ControlPlane::new(format!("127.78.{third}.1")), third };
     let root = site.unpack(image);
     let shipped = fs::read_to_string(root.join(ROOTS)).expect("the image has roots");
-    assert!(shipped.matches("BEGIN CERTIFICATE").count() > 100, "{ROOTS} of the image {image} is no bundle");
+    assert!(
+        shipped.matches("BEGIN CERTIFICATE").count() > 100,
+        "{ROOTS} of the image {image} is no bundle"
+    );
     let known = site.authority();
     let _server = site.server(&known);
     let _control_plane = site.control_plane();
 
     let proxy = site.proxy(&root, command);
-    // Nobody has told the proxy of this authority: the server is refused, and it is not asked in plaintext. Envoy does not
-    // say why; ours must not say that it has refused the cluster.
+    // Nobody has told the proxy of this authority: the server is refused, and it is not asked in
+    // plaintext. Envoy does not say why; ours must not say that it has refused the cluster.
     until(Duration::from_secs(30), "the server refused", || site.ask().0 == "503");
     let (_, body) = site.ask();
     assert!(!body.contains("closed until"), "{body}\n{}", proxy.output());
     drop(proxy);
 
-    let mut bundle = fs::OpenOptions::new().append(true).open(root.join(ROOTS)).expect("a file of ours");
+    let mut bundle =
+        fs::OpenOptions::new().append(true).open(root.join(ROOTS)).expect("a file of ours");
     bundle.write_all(&fs::read(&known.0).expect("a certificate")).expect("a file of ours");
     let _proxy = site.proxy(&root, command);
     until(Duration::from_secs(30), "the server accepted", || site.ask().0 == "200");
@@ -65,7 +71,7 @@ impl Site {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.control.path(name)
     }
 
     /// The image's files, as a container would see them.
@@ -85,7 +91,7 @@ impl Site {
 
     /// An authority that this test has made: certificate and key.
     fn authority(&self) -> (PathBuf, PathBuf) {
-        certificate::self_signed(self.dir.path(), "known", &["-subj", "/CN=known to some"])
+        certificate::self_signed(self.control.folder(), "known", &["-subj", "/CN=known to some"])
     }
 
     fn server(&self, authority: &(PathBuf, PathBuf)) -> Process {
@@ -93,28 +99,20 @@ impl Site {
         let name = format!("subjectAltName=DNS:{HOST}");
         let (root, root_key) = (text(&authority.0), text(&authority.1));
         let about = ["-subj", "/CN=partner", "-CA", &root, "-CAkey", &root_key, "-addext", &name];
-        let about: Vec<&str> = about.into_iter().chain(["-addext", "basicConstraints=critical,CA:FALSE"]).collect();
-        let (certificate, key) = certificate::self_signed(self.dir.path(), "partner", &about);
+        let about: Vec<&str> =
+            about.into_iter().chain(["-addext", "basicConstraints=critical,CA:FALSE"]).collect();
+        let (certificate, key) = certificate::self_signed(self.control.folder(), "partner", &about);
         let mut command = Command::new("openssl");
         command.args(["s_server", "-quiet", "-www", "-accept", &self.address(9, 8443)]);
         command.arg("-cert").arg(certificate).arg("-key").arg(key);
-        Process::start("partner", self.dir.path(), command)
+        Process::start("partner", self.control.folder(), command)
     }
 
     fn control_plane(&self) -> Process {
-        let config = self.path("config");
-        fs::create_dir(&config).expect("a folder");
-        let text = include_str!("outside.yaml").replace("127.78.0.", &format!("127.78.{}.", self.third));
-        fs::write(config.join("mesh.yaml"), text).expect("a configuration");
-        let mut command = Command::new(paths::program("ferromesh"));
-        command.arg("serve").arg("--config").arg(config).arg("--data-dir").arg(self.path("data"));
-        for (name, port) in [("xds", 15010), ("xds-tls", 15012), ("http", 8080), ("metrics", 15014)] {
-            command.args([format!("--{name}-address"), self.address(1, port)]);
-        }
-        let mut process = Process::start("control-plane", self.dir.path(), command);
-        let ready = format!("http://{}/healthz/ready", self.address(1, 8080));
-        process.until("ready", || curl(&["-f", &ready]).is_some());
-        process
+        let text =
+            include_str!("outside.yaml").replace("127.78.0.", &format!("127.78.{}.", self.third));
+        self.control.write("mesh.yaml", text);
+        self.control.start()
     }
 
     /// Starts the image's program in the image's files, with this machine's devices only.
@@ -122,8 +120,10 @@ impl Site {
         for folder in ["state", "dev", "proc"] {
             fs::create_dir_all(root.join(folder)).expect("a folder");
         }
-        fs::copy(self.path("data/root-cert.pem"), root.join("state/root.pem")).expect("the root is published");
-        fs::write(root.join("state/token"), self.token()).expect("a token");
+        fs::copy(self.path("data/root-cert.pem"), root.join("state/root.pem"))
+            .expect("the root is published");
+        fs::write(root.join("state/token"), self.control.join_token("shop", "client"))
+            .expect("a token");
         let mut arguments = format!(
             "--control-plane {} --root-cert /state/root.pem --token-file /state/token --work-dir /state \
              --namespace shop --service-account client --name client --ip {} --interception none --concurrency 1 \
@@ -132,7 +132,8 @@ impl Site {
             self.address(2, 0).trim_end_matches(":0"),
         );
         for (name, last) in [("app", 2), ("inbound", 3), ("outbound", 4)] {
-            arguments += &format!(" --{name}-address {}", self.address(last, 0).trim_end_matches(":0"));
+            arguments +=
+                &format!(" --{name}-address {}", self.address(last, 0).trim_end_matches(":0"));
         }
         for (name, port) in [("admin", 15000), ("status", 15021), ("metrics", 15090)] {
             arguments += &format!(" --{name}-address {}", self.address(2, port));
@@ -149,22 +150,14 @@ impl Site {
             // As the image's own environment says.
             command.env("FERROMESH_ENVOY_PATH", "/envoy");
         }
-        let mut process = Process::start(&format!("{kind}-proxy"), self.dir.path(), command);
+        let mut process = Process::start(&format!("{kind}-proxy"), self.control.folder(), command);
         let ready = format!("http://{}/healthz/ready", self.address(2, 15021));
         process.until("ready", || curl(&["-f", &ready]).is_some());
         process
     }
 
-    fn token(&self) -> String {
-        let mut command = Command::new(paths::program("ferromesh"));
-        command.args(["token", "create", "--namespace", "shop", "--service-account", "client"]);
-        command.args(["--server", &format!("http://{}", self.address(1, 8080))]);
-        let output = command.arg("--admin-token-file").arg(self.path("data/admin-token")).output().expect("it starts");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("a token is text").trim().to_owned()
-    }
-
-    /// Status and body of a request to the server outside, through the proxy; no status if there is no answer.
+    /// Status and body of a request to the server outside, through the proxy; no status if there is
+    /// no answer.
     fn ask(&self) -> (String, String) {
         let (host, url) = (format!("host: {HOST}"), format!("http://{}/", self.address(4, 80)));
         let text = curl(&["-H", &host, "-w", "\n%{http_code}", &url]).unwrap_or_default();
@@ -174,11 +167,18 @@ impl Site {
 }
 
 fn untar(archive: &Path, folder: &Path) {
-    let done = Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(folder).status().expect("tar runs");
+    let done = Command::new("tar")
+        .arg("-xf")
+        .arg(archive)
+        .arg("-C")
+        .arg(folder)
+        .status()
+        .expect("tar runs");
     assert!(done.success(), "{} cannot be unpacked", archive.display());
 }
 
 fn curl(arguments: &[&str]) -> Option<String> {
-    let output = Command::new("curl").args(["-s", "-m", "3"]).args(arguments).output().expect("curl runs");
+    let output =
+        Command::new("curl").args(["-s", "-m", "3"]).args(arguments).output().expect("curl runs");
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

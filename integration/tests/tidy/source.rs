@@ -1,5 +1,5 @@
-//! The repository's files as the rules see them: which are production code, and what that code says without its comments
-//! and texts.
+//! The repository's files as the rules see them: which are production code, and what that code says
+//! without its comments and texts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,16 +33,22 @@ pub(crate) struct Sources {
 
 impl Sources {
     pub(crate) fn read() -> Self {
-        let texts: BTreeMap<String, String> = texts().into_iter().filter(|(p, _)| p.ends_with(".rs")).collect();
+        let texts: BTreeMap<String, String> =
+            texts().into_iter().filter(|(p, _)| p.ends_with(".rs")).collect();
         let mut found = BTreeMap::new();
         for path in texts.keys().filter(|p| is_root(p)) {
             let test = path.contains("/tests/") || path.contains("/benches/");
             follow(&texts, path, test, &mut found);
         }
         let written = |path: &str| !path.contains("/generated/");
-        let unreachable = texts.keys().filter(|p| written(p) && !found.contains_key(*p)).cloned().collect();
+        let unreachable =
+            texts.keys().filter(|p| written(p) && !found.contains_key(*p)).cloned().collect();
         let tests = found.iter().filter(|(_, test)| **test).map(|(path, _)| path.clone()).collect();
-        let file = |(path, text): (String, String)| Source { code: without_test_modules(&mask(&text)), path, text };
+        let file = |(path, text): (String, String)| Source {
+            code: without_test_modules(&mask(&text)),
+            path,
+            text,
+        };
         let files = texts.into_iter().filter(|(p, _)| written(p)).map(file).collect();
         Self { files, tests, unreachable }
     }
@@ -53,7 +59,8 @@ impl Sources {
     }
 }
 
-/// Every text file of the project with its path, sorted; without what was built, downloaded or copied.
+/// Every text file of the project with its path, sorted; without what was built, downloaded or
+/// copied.
 pub(crate) fn texts() -> Vec<(String, String)> {
     let mut found = Vec::new();
     list(&paths::project(), "", &mut found);
@@ -83,7 +90,10 @@ fn is_root(path: &str) -> bool {
     let parts: Vec<&str> = rest.split('/').collect();
     CRATES.contains(&folder)
         && match parts.as_slice() {
-            ["build.rs"] | ["src", "lib.rs" | "main.rs"] | ["src", "bin", _] | ["tests" | "benches", _] => true,
+            ["build.rs"]
+            | ["src", "lib.rs" | "main.rs"]
+            | ["src", "bin", _]
+            | ["tests" | "benches", _] => true,
             ["src", "bin", _, file] => *file == "main.rs",
             ["tests" | "benches", _, file] => *file == "main.rs",
             _ => false,
@@ -91,7 +101,12 @@ fn is_root(path: &str) -> bool {
 }
 
 /// Notes `path` and every file that its `mod` declarations lead to, and whether each is for tests.
-fn follow(texts: &BTreeMap<String, String>, path: &str, test: bool, found: &mut BTreeMap<String, bool>) {
+fn follow(
+    texts: &BTreeMap<String, String>,
+    path: &str,
+    test: bool,
+    found: &mut BTreeMap<String, bool>,
+) {
     let Some(text) = texts.get(path) else { return };
     if found.insert(path.to_owned(), test).is_some() {
         return;
@@ -127,7 +142,8 @@ pub(crate) fn names_word(code: &str, word: &str) -> bool {
     let inside = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     let open_end = word.ends_with(|c: char| !(c.is_alphanumeric() || c == '_'));
     code.match_indices(word).any(|(at, _)| {
-        !inside(code[..at].chars().next_back()) && (open_end || !inside(code[at + word.len()..].chars().next()))
+        !inside(code[..at].chars().next_back())
+            && (open_end || !inside(code[at + word.len()..].chars().next()))
     })
 }
 
@@ -227,7 +243,13 @@ fn comments_texts_and_test_modules_do_not_count() {
     for text in hidden {
         assert!(!names_word(&code(text), "sled::Db"), "{text}");
     }
-    for text in ["'\"' sled::Db", "b'\\'' sled::Db", "&'a sled::Db", "\"//\" sled::Db", "mod t { } sled::Db"] {
+    for text in [
+        "'\"' sled::Db",
+        "b'\\'' sled::Db",
+        "&'a sled::Db",
+        "\"//\" sled::Db",
+        "mod t { } sled::Db",
+    ] {
         assert!(names_word(&code(text), "sled::Db"), "{text}");
     }
     for text in ["my_sled::Db", "sled::Dbs"] {

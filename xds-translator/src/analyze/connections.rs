@@ -1,110 +1,89 @@
 //! AuthorizationPolicies with conditions on HTTP that meet ports where something else is spoken.
 //!
-//! There a DENY rule holds without those conditions and an ALLOW rule does not hold ([`crate::plan`]): both may be more
-//! than their author meant, so the ports are named.
+//! There a DENY rule holds without those conditions and an ALLOW rule does not hold
+//! ([`crate::plan`]): both may be more than their author meant, so the ports are named.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use super::world::{self, World, carries};
+use super::input::Input;
 use crate::{
+    class::is_gateway,
     diagnostic::{Code, Diagnostic, FieldPath},
-    dialect::{Kind, Object},
-    ir::{AccessAction, AccessPolicy, AccessRule, Labels, Protocol, Workload},
-    lower::lower,
-    snapshot::{Audience, ChangeSet, Item, MeshSnapshot, workload_port},
+    ir::{AccessAction, AccessPolicy, AccessRule, Labels, Protocol},
+    snapshot::workload_port,
 };
 
-pub(super) fn check(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
-    let policies = world.access.iter().filter_map(|(object, _)| Some((*object, policy(world, object)?)));
-    let asking: Vec<_> = policies.filter(|(_, policy)| policy.rules.iter().any(AccessRule::needs_http)).collect();
-    if asking.is_empty() {
-        return;
-    }
-    let services = services(world);
-    for (object, policy) in asking {
-        let ports = other_ports(world, &services, &policy);
+pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    for policy in input.access().filter(|p| p.rules.iter().any(AccessRule::needs_http)) {
+        let ports = other_ports(input, policy);
         for (i, rule) in policy.rules.iter().enumerate().filter(|(_, rule)| rule.needs_http()) {
-            let met: Vec<&str> =
-                ports.iter().filter(|(port, _)| rule.reaches_port(**port)).map(|(_, name)| &**name).collect();
+            let met: Vec<&str> = ports
+                .iter()
+                .filter(|(port, _)| policy.target.reaches_port(**port) && rule.reaches_port(**port))
+                .map(|(_, name)| &**name)
+                .collect();
             if !met.is_empty() {
-                let finding = finding(policy.action, FieldPath::of("spec.rules").index(i), &met.join(", "));
-                findings.push(world.diagnose(object, finding));
+                let finding =
+                    finding(policy.action, FieldPath::of("spec.rules").index(i), &met.join(", "));
+                findings.push(input.diagnose(&policy.origin.id, finding));
             }
         }
     }
 }
 
 fn finding(action: AccessAction, rule: FieldPath, ports: &str) -> Diagnostic {
-    const REASON: &str = "connections that are not HTTP have nothing that the HTTP conditions could look at";
+    const REASON: &str =
+        "connections that are not HTTP have nothing that the HTTP conditions could look at";
     let (message, fix) = match action {
-        AccessAction::Allow => {
-            (format!("{REASON}: the rule lets nobody in at {ports}"), "a rule without HTTP conditions for these ports")
-        }
+        AccessAction::Allow => (
+            format!("{REASON}: the rule lets nobody in at {ports}"),
+            "a rule without HTTP conditions for these ports",
+        ),
         AccessAction::Deny | AccessAction::Audit => (
-            format!("{REASON}: the rule holds without them at {ports}, and covers more than it says"),
+            format!(
+                "{REASON}: the rule holds without them at {ports}, and covers more than it says"
+            ),
             "`to.operation.ports` with the ports that are meant",
         ),
     };
     let finding = match action {
         AccessAction::Deny => Diagnostic::warning(Code::HttpOnly, rule, message),
-        AccessAction::Allow | AccessAction::Audit => Diagnostic::info(Code::HttpOnly, rule, message),
+        AccessAction::Allow | AccessAction::Audit => {
+            Diagnostic::info(Code::HttpOnly, rule, message)
+        }
     };
     finding.fix(fix)
 }
 
-/// The policy as it is enforced, or would be if it were not refused.
-fn policy(world: &World<'_>, object: &Object) -> Option<Arc<AccessPolicy>> {
-    lower(object, &world.settings).items.into_iter().find_map(|item| match item {
-        Item::Access(policy) => Some(policy),
-        _ => None,
-    })
-}
-
-/// Every service, so that the ports of workloads are found as for their proxies.
-fn services(world: &World<'_>) -> MeshSnapshot {
-    let mut snapshot = MeshSnapshot::new(Arc::new(world.settings.clone()));
-    for object in world.by_id.values().filter(|o| matches!(o.id.kind, Kind::Service | Kind::ServiceEntry)) {
-        let items = lower(object, &world.settings).items;
-        snapshot.replace(&[], &items, &Audience::default(), &mut ChangeSet::default());
-    }
-    snapshot
-}
-
-/// Ports of selected workloads at which something other than HTTP is declared, with the names they have in services.
-fn other_ports(world: &World<'_>, services: &MeshSnapshot, policy: &AccessPolicy) -> BTreeMap<u16, String> {
-    let selected = world.selected(&policy.origin.id.namespace, &policy.selector.0);
-    let selected = selected.filter(|w| w.proxied && !is_gateway(world, w));
+/// Ports of selected workloads at which something other than HTTP is declared, with the names they
+/// have in services. A gateway speaks what its Gateways say, whatever its Service declares.
+fn other_ports(input: &Input<'_>, policy: &AccessPolicy) -> BTreeMap<u16, String> {
+    let snapshot = &input.snapshot;
+    let selected = snapshot
+        .all_workloads()
+        .filter(|w| policy.governs(&w.id.namespace, &w.labels))
+        .filter(|w| input.is_proxied(w) && !is_gateway(snapshot, w));
     // Replicas have the same ports.
     let mut seen: BTreeSet<(&Arc<str>, &Labels)> = BTreeSet::new();
-    let different = selected.filter(|w| seen.insert((&w.object.id.namespace, &w.labels)));
+    let different = selected.filter(|w| seen.insert((&w.id.namespace, &w.labels)));
     let mut ports = BTreeMap::new();
-    for workload in different.filter_map(|w| workload(world, w.object)) {
-        for service in services.services().selecting(&workload) {
-            let tcp = service.ports.iter().filter(|p| !p.protocol.is_http() && p.protocol != Protocol::Auto);
+    for workload in different {
+        for service in snapshot.services().selecting(workload) {
+            let tcp = service
+                .ports
+                .iter()
+                .filter(|p| !p.protocol.is_http() && p.protocol != Protocol::Auto);
             for port in tcp {
-                if let Some(number) = workload_port(&workload, port) {
-                    ports
-                        .entry(number)
-                        .or_insert_with(|| format!("port {number} ({}:{})", service.key.host, port.number));
+                if let Some(number) = workload_port(workload, port) {
+                    ports.entry(number).or_insert_with(|| {
+                        format!("port {number} ({}:{})", service.key.host, port.number)
+                    });
                 }
             }
         }
     }
     ports
-}
-
-/// A gateway speaks what its Gateways say, whatever its Service declares.
-fn is_gateway(world: &World<'_>, workload: &world::Workload<'_>) -> bool {
-    let mut selectors = world.gateways.iter().map(|(_, gateway)| &gateway.selector).filter(|s| !s.is_empty());
-    selectors.any(|selector| carries(&workload.labels, selector))
-}
-
-fn workload(world: &World<'_>, object: &Object) -> Option<Arc<Workload>> {
-    lower(object, &world.settings).items.into_iter().find_map(|item| match item {
-        Item::Workload(workload) => Some(workload),
-        _ => None,
-    })
 }

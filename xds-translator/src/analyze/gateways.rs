@@ -1,146 +1,228 @@
 //! Gateways: their routes and credentials.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    routes,
-    world::{World, carries},
+    clients::nodes,
+    input::{Input, reason},
 };
 use crate::{
+    class::{client_view, is_gateway},
     diagnostic::{Code, Diagnostic, FieldPath},
-    dialect::{
-        Kind, Object,
-        istio::{
-            gateway::{Gateway, Server},
-            shared::{ServerTls, ServerTlsMode},
-            virtual_service::VirtualService,
-        },
+    dialect::Kind,
+    ir::{
+        Attachment, Field, GatewayConfig, GatewayServer, Hostname, ObjectId, ServerTls,
+        ServerTlsMode, Workload,
     },
-    ir::{Hostname, ObjectId},
+    plan::{Contested, Overruled, bound_hosts, closer_hosts, overruled},
+    snapshot::Reader,
 };
 
-pub(super) fn check(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
-    let mut bound: BTreeMap<&ObjectId, Vec<(&Object, &VirtualService)>> = BTreeMap::new();
-    for (object, rules) in &world.routes {
-        for gateway in rules.gateways.iter().filter_map(|name| routes::gateway(world, object, name)) {
-            bound.entry(&gateway.id).or_default().push((object, rules));
-        }
-    }
-    for (object, gateway) in &world.gateways {
-        let routes = bound.get(&object.id).map_or(&[][..], Vec::as_slice);
+pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    for gateway in input.gateways() {
+        let namespaces = proxy_namespaces(input, gateway);
         let mut found = Vec::new();
-        check_routes(world, object, gateway, routes, &mut found);
-        check_credentials(world, gateway, &mut found);
-        findings.extend(found.into_iter().map(|f| world.diagnose(object, f)));
+        check_routes(input, gateway, &namespaces, &mut found);
+        check_credentials(input, gateway, &namespaces, &mut found);
+        if !gateway.selector.is_empty() && input.knows_workloads() && namespaces.is_empty() {
+            found.push(Diagnostic::info(
+                Code::NoEffect,
+                FieldPath::of("spec.selector"),
+                "selects no workload",
+            ));
+        }
+        findings.extend(found.into_iter().map(|f| input.diagnose(&gateway.origin.id, f)));
     }
+    check_servers(input, findings);
+}
+
+/// Servers that no proxy serves as they are written, since an older one has their place.
+fn check_servers(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    let reader = Reader::new(&input.snapshot);
+    let views = nodes(input).into_iter().filter_map(|node| client_view(&input.snapshot, &node));
+    let overruled: BTreeSet<Overruled> = views.flat_map(|view| overruled(&reader, &view)).collect();
+    findings.extend(overruled.iter().map(|overruled| conflict(input, overruled)));
+}
+
+fn conflict(input: &Input<'_>, overruled: &Overruled) -> Diagnostic {
+    let Overruled { gateway, at, by, contested } = overruled;
+    let (what, fix) = match contested {
+        Contested::CloserHost(host) => return overlap(input, overruled, host),
+        Contested::Port(port) => (
+            format!("port {port} is for another kind of traffic"),
+            "use another port, or another gateway's workload",
+        ),
+        Contested::Host(host) => {
+            (format!("host `{host}` has its certificate"), "name each host in one server of a port")
+        }
+        Contested::Connections(port) => {
+            (format!("the connections of port {port} go where its routes say"), "use another port")
+        }
+    };
+    let winner = if by == gateway { "an earlier server of this object" } else { &*by.name };
+    let origin = |id: &ObjectId| input.snapshot.gateways().get(id).map(|config| &config.origin);
+    let why = match (origin(by), origin(gateway)) {
+        (Some(first), Some(second)) if by != gateway => format!(" ({})", reason(first, second)),
+        _ => String::new(),
+    };
+    let message = format!("{what} because of {winner}, which wins{why}; it is not served here");
+    let field = FieldPath::of(at);
+    let finding = Diagnostic::error_ref(Code::ConflictingServers, field, message).fix(fix);
+    input.relate(input.diagnose(gateway, finding), by, &FieldPath::of("spec.servers"))
+}
+
+/// The finding on a wildcard below which another server names a host, and guards it otherwise.
+fn overlap(input: &Input<'_>, overruled: &Overruled, host: &Hostname) -> Diagnostic {
+    let Overruled { gateway, at, by, .. } = overruled;
+    let other = if by == gateway { "another server of this object" } else { &*by.name };
+    let message = format!(
+        "`{host}` is a host of {other} too, with other rules for clients: requests for it over \
+         connections for another host of this server are answered 421"
+    );
+    let finding = Diagnostic::warning(Code::ConflictingServers, FieldPath::of(at), message)
+        .fix("hosts that do not overlap, or the same `tls` for both");
+    input.relate(input.diagnose(gateway, finding), by, &FieldPath::of("spec.servers"))
+}
+
+/// Where proxies of a gateway are known to run.
+fn proxy_namespaces(input: &Input<'_>, gateway: &GatewayConfig) -> BTreeSet<Arc<str>> {
+    let snapshot = &input.snapshot;
+    let selected =
+        |w: &&Arc<Workload>| gateway.selector.matches(&w.labels) && is_gateway(snapshot, w);
+    snapshot.all_workloads().filter(selected).map(|w| w.id.namespace.clone()).collect()
 }
 
 fn check_routes(
-    world: &World<'_>,
-    object: &Object,
-    gateway: &Gateway,
-    routes: &[(&Object, &VirtualService)],
+    input: &Input<'_>,
+    gateway: &GatewayConfig,
+    namespaces: &BTreeSet<Arc<str>>,
     found: &mut Vec<Diagnostic>,
 ) {
-    for (i, server) in gateway.servers.iter().enumerate() {
-        let tls = server.tls.as_ref();
-        let needs_no_route = tls.is_some_and(|t| t.https_redirect || t.mode == Some(ServerTlsMode::AutoPassthrough));
-        let bound = routes.iter().any(|(route, rules)| binds(world, object, server, route, rules));
-        if !needs_no_route && !bound {
-            let fix = format!("`gateways: [{}]` on a VirtualService", object.id.name);
-            let path = FieldPath::of("spec.servers").index(i);
-            found.push(Diagnostic::info(Code::NoEffect, path, "no route is bound to this gateway").fix(fix));
+    let id = &gateway.origin.id;
+    let reader = Reader::new(&input.snapshot);
+    let own = BTreeSet::from([id.namespace.clone()]);
+    let namespaces = if namespaces.is_empty() { &own } else { namespaces };
+    let tables: Vec<_> = namespaces
+        .iter()
+        .flat_map(|n| reader.route_tables(&Attachment::Gateway(id.clone()), n).to_vec())
+        .collect();
+    for server in &gateway.servers {
+        let attached = tables.iter().filter(|table| table.is_attached_to(id, &server.port_name));
+        let beside = gateway.servers.iter().filter(|other| {
+            other.at != server.at && other.port == server.port && server.tls.is_some()
+        });
+        let closer = closer_hosts(server, beside);
+        let bound =
+            attached.into_iter().any(|table| !bound_hosts(server, &closer, table).is_empty());
+        if !bound && needs_routes(server) {
+            let fix = format!("`gateways: [{}]` on a VirtualService", id.name);
+            let path = FieldPath::of(&server.at);
+            found.push(
+                Diagnostic::info(Code::NoEffect, path, "no route is bound to this gateway")
+                    .fix(fix),
+            );
         }
     }
 }
 
-/// Whether a route may bind to a server: its namespace and one of its hosts fit.
-fn binds(world: &World<'_>, gateway: &Object, server: &Server, route: &Object, rules: &VirtualService) -> bool {
-    server.hosts.iter().any(|host| {
-        let (namespace, host) = host.split_once('/').unwrap_or(("*", host));
-        let allowed = match namespace {
-            "*" => true,
-            "." => route.id.namespace == gateway.id.namespace,
-            named => *route.id.namespace == *named,
+fn needs_routes(server: &GatewayServer) -> bool {
+    let by_sni = |tls: &ServerTls| tls.mode == ServerTlsMode::AutoPassthrough;
+    !server.https_redirect && !server.tls.as_ref().is_some_and(by_sni)
+}
+
+fn check_credentials(
+    input: &Input<'_>,
+    gateway: &GatewayConfig,
+    namespaces: &BTreeSet<Arc<str>>,
+    found: &mut Vec<Diagnostic>,
+) {
+    if gateway.selector.is_empty() && namespaces.is_empty() && input.knows_workloads() {
+        found.extend(unserved_credentials(gateway));
+    }
+    for tls in gateway.servers.iter().filter_map(|server| server.tls.as_ref()) {
+        let asks_clients = match tls.mode {
+            ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual => true,
+            ServerTlsMode::Simple => false,
+            _ => continue,
         };
-        let host = Hostname::new(host);
-        allowed
-            && rules
-                .hosts
-                .iter()
-                .any(|h| host.overlaps(&Hostname::new(h)) || host.overlaps(&world.qualify(h, &route.id.namespace)))
-    })
-}
-
-fn check_credentials(world: &World<'_>, gateway: &Gateway, found: &mut Vec<Diagnostic>) {
-    let everywhere = world.workloads.iter().flat_map(|(namespace, list)| list.iter().map(move |w| (*namespace, w)));
-    let namespaces: BTreeSet<&str> =
-        everywhere.filter(|(_, w)| carries(&w.labels, &gateway.selector)).map(|(ns, _)| ns).collect();
-    for (i, server) in gateway.servers.iter().enumerate() {
-        let Some(tls) = &server.tls else { continue };
-        let path = FieldPath::of("spec.servers").index(i).field("tls");
-        let several =
-            tls.credential_names.iter().enumerate().map(|(j, name)| (path.field("credentialNames").index(j), name));
-        let one = std::iter::once((path.field("credentialName"), &tls.credential_name));
-        for (path, name) in one.chain(several).filter(|(_, name)| !name.is_empty() && !name.contains("://")) {
-            found.extend(missing_credential(world, &namespaces, path, name));
+        for (name, at) in tls.credentials.iter().zip(&tls.credential_fields) {
+            found.extend(missing_credential(input, namespaces, at, name));
         }
-        found.extend(missing_client_ca(world, &namespaces, &path, tls));
-    }
-    if !gateway.selector.is_empty() && world.knows_workloads() && namespaces.is_empty() {
-        found.push(Diagnostic::info(Code::NoEffect, FieldPath::of("spec.selector"), "selects no workload"));
+        found.extend(asks_clients.then(|| missing_client_ca(input, namespaces, tls)).flatten());
     }
 }
 
-/// The finding on a CA for client certificates that a gateway does not find: in a Secret of its own, in `NAME-cacert`, or
-/// as `ca.crt` of the credential.
+/// Findings on credentials of a gateway without a selector where nobody is a gateway by labels:
+/// who only calls itself one is given none.
+fn unserved_credentials(gateway: &GatewayConfig) -> Vec<Diagnostic> {
+    let fields = gateway.servers.iter().filter_map(|s| s.tls.as_ref());
+    let fields = fields.flat_map(|tls| &tls.credential_fields);
+    let message = "nobody is given it: only workloads that a Gateway selects by labels are";
+    let finding = |at: &Field| Diagnostic::warning(Code::NoEffect, FieldPath::of(at), message);
+    fields.map(|at| finding(at).fix("`selector` with the labels of the gateway's pods")).collect()
+}
+
+/// The finding on a CA for client certificates that a gateway does not find: in a Secret of its
+/// own, in `NAME-cacert`, or as `ca.crt` of the credential.
 fn missing_client_ca(
-    world: &World<'_>,
-    namespaces: &BTreeSet<&str>,
-    path: &FieldPath,
+    input: &Input<'_>,
+    namespaces: &BTreeSet<Arc<str>>,
     tls: &ServerTls,
 ) -> Option<Diagnostic> {
-    if !matches!(tls.mode, Some(ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual))
-        || !tls.ca_certificates.is_empty()
-    {
-        return None;
+    if let Some(name) = &tls.ca_credential {
+        return missing_credential(input, namespaces, &tls.ca_credential_field, name);
     }
-    if !tls.ca_cert_credential_name.is_empty() {
-        return missing_credential(world, namespaces, path.field("caCertCredentialName"), &tls.ca_cert_credential_name);
-    }
-    let name = &tls.credential_name;
+    let (name, at) = tls.credentials.iter().zip(&tls.credential_fields).next()?;
+    let credentials = input.snapshot.credentials();
     // A credential that is not there is a finding of its own.
-    let holds_ca = |namespace: &str| world.credentials.get(&(namespace, &**name)).copied().unwrap_or(true);
-    let beside = format!("{name}-cacert");
-    let found = |namespace: &&&str| holds_ca(namespace) || world.credentials.contains_key(&(**namespace, &*beside));
-    let namespace = namespaces.iter().find(|ns| !name.is_empty() && !found(ns))?;
+    let holds_ca = |namespace: &Arc<str>| {
+        credentials.get(&(namespace.clone(), name.clone())).is_none_or(|fact| fact.holds_ca)
+    };
+    let beside: Arc<str> = format!("{name}-cacert").into();
+    let reader = Reader::new(&input.snapshot);
+    let found = |n: &&Arc<str>| holds_ca(n) || reader.credential(n, &beside);
+    let missing: Vec<&str> = namespaces.iter().filter(|n| !found(n)).map(AsRef::as_ref).collect();
+    let namespace = missing.first().filter(|_| tls.ca_file.is_empty())?;
     let message = format!(
-        "no CA for client certificates: neither Secret `{beside}` in namespace {namespace} nor `ca.crt` in `{name}`"
+        "no CA for client certificates: neither Secret `{beside}` in namespace {} nor `ca.crt` in `{name}`",
+        missing.join(", ")
     );
-    let finding = Diagnostic::error_ref(Code::MissingCredential, path.field("credentialName"), message);
-    Some(finding.fix(format!("create Secret `{beside}` in namespace {namespace}, with the key `ca.crt`")))
+    let finding = Diagnostic::error_ref(Code::MissingCredential, FieldPath::of(at), message);
+    Some(
+        finding.fix(format!(
+            "create Secret `{beside}` in namespace {namespace}, with the key `ca.crt`"
+        )),
+    )
 }
 
-/// The finding on a credential that is not in every namespace where the gateway's workloads run. Without workloads
-/// nothing can be said.
+/// The finding on a credential that is not in every namespace where the gateway's workloads run.
+/// Without workloads nothing can be said.
 fn missing_credential(
-    world: &World<'_>,
-    namespaces: &BTreeSet<&str>,
-    path: FieldPath,
+    input: &Input<'_>,
+    namespaces: &BTreeSet<Arc<str>>,
+    at: &Field,
     name: &str,
 ) -> Option<Diagnostic> {
+    let reader = Reader::new(&input.snapshot);
     let missing: Vec<&str> =
-        namespaces.iter().copied().filter(|ns| !world.credentials.contains_key(&(*ns, name))).collect();
-    let namespace = missing.first()?;
-    let elsewhere = world.credentials.keys().filter(|(_, other)| *other == name).map(|(ns, _)| *ns).collect::<Vec<_>>();
+        namespaces.iter().map(AsRef::as_ref).filter(|n| !reader.credential(n, name)).collect();
+    // Another provider of secrets knows what it has.
+    let namespace = missing.first().filter(|_| !name.contains("://"))?;
+    let credentials = input.snapshot.credentials().keys();
+    let elsewhere: Vec<&Arc<str>> =
+        credentials.filter(|(_, other)| **other == *name).map(|(n, _)| n).collect();
     let found_in = match elsewhere.as_slice() {
         [] => "and in no other namespace".to_owned(),
-        list => format!("but in {}", list.join(", ")),
+        list => format!("but in {}", list.iter().map(|n| &***n).collect::<Vec<_>>().join(", ")),
     };
-    let message =
-        format!("Secret `{name}` is not in namespace {}, where the gateway's pods run, {found_in}", missing.join(", "));
-    let finding = Diagnostic::error_ref(Code::MissingCredential, path, message)
+    let message = format!(
+        "Secret `{name}` is not in namespace {}, where the gateway's pods run, {found_in}",
+        missing.join(", ")
+    );
+    let finding = Diagnostic::error_ref(Code::MissingCredential, FieldPath::of(at), message)
         .fix(format!("create Secret `{name}` in namespace {namespace}"));
-    let objects = elsewhere.iter().filter_map(|ns| world.object(Kind::Secret, ns, name));
-    Some(objects.fold(finding, |f, o| f.related(o.id.clone(), world.locate(o, &FieldPath::root()))))
+    let secret =
+        |n: &&Arc<str>| ObjectId { kind: Kind::SECRET, namespace: (*n).clone(), name: name.into() };
+    let secrets = elsewhere.iter().map(secret).filter(|id| input.object(id).is_some());
+    Some(secrets.fold(finding, |f, id| input.relate(f, &id, &FieldPath::root())))
 }

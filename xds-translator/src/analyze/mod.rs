@@ -1,72 +1,116 @@
-//! What objects say about each other: references that lead nowhere, conflicts, settings that cancel each other.
+//! What objects say about each other: references that lead nowhere, conflicts, settings that cancel
+//! each other.
 //!
-//! Looks at a set of [`Object`]s as a whole; objects with errors of their own take part as far as they could be read, so
-//! that one mistake is not reported as many. Knows nothing of proxies or xDS. Findings about single objects were made
-//! when they were parsed ([`crate::dialect`]).
+//! Looks at a set of [`Object`]s as a whole, in the snapshot that they come to and through the
+//! functions that plan from it: what a host means, who sees what, which of several objects comes
+//! first is decided there, and what proxies would be sent is asked of their plans. Findings about
+//! single objects are made when they are parsed ([`crate::dialect`]) and lowered ([`crate::dialect::lower`]).
 
+#[cfg(test)]
+mod agreement;
 mod backends;
+mod clients;
+#[cfg(test)]
+mod conflicts;
 mod connections;
 mod gateways;
+mod input;
 mod namespaces;
+mod patches;
 mod policies;
+mod ports;
 mod routes;
 mod services;
+mod splits;
 #[cfg(test)]
 mod tests;
-mod world;
+
+use std::collections::BTreeSet;
 
 use crate::{
     diagnostic::{Diagnostic, Position},
     dialect::{Kind, Object, Parsed},
-    ir::MeshDefaults,
-    lower::lower,
+    ir::{MeshDefaults, ObjectId},
     snapshot::Credentials,
 };
 
-use world::World;
+use input::Input;
 
-/// Every finding about an input: those made when it was parsed, those of lowering its valid objects, and those about all
-/// of them together, in the order of files and lines. `mesh` holds what a mesh configuration does not say.
+/// Every finding about an input: those made when it was parsed, and those of [`analyze`] about all
+/// that could be read of it, in the order of files and lines. Of an object that was refused when it
+/// was parsed nothing is said twice. `mesh` holds what a mesh configuration does not say.
 pub fn analyze_input(parsed: &Parsed, mesh: &MeshDefaults) -> Vec<Diagnostic> {
+    let refused: BTreeSet<&ObjectId> = parsed.rejected.iter().map(|r| &r.id).collect();
+    let mut input = Input::of(parsed.everything(), &Credentials::new(), mesh);
+    input.lowered.retain(|d| d.object.as_ref().is_none_or(|id| !refused.contains(id)));
     let mut findings = parsed.diagnostics.clone();
-    findings.extend(parsed.objects.iter().flat_map(|object| lower(object, mesh).diagnostics));
-    findings.extend(analyze(parsed.everything(), &Credentials::new(), mesh));
+    findings.extend(check(input));
     sort(&mut findings);
     findings
 }
 
 /// Whether objects of a kind say something about others. Endpoints do not, and they are many.
-pub const fn matters(kind: Kind) -> bool {
-    !matches!(kind, Kind::EndpointSlice | Kind::ServiceAccount | Kind::Node)
+pub fn matters(kind: Kind) -> bool {
+    ![Kind::ENDPOINT_SLICE, Kind::SERVICE_ACCOUNT, Kind::NODE].contains(&kind)
 }
 
-/// Every finding about a set of objects together, in the order of files and lines. `credentials`: those whose Secrets are
-/// not among the objects, because their content was taken out at the door.
+/// Every finding about a set of objects, each on its own as it is lowered and all of them together,
+/// in the order of files and lines. `credentials`: those whose Secrets are not among the objects,
+/// because their content was taken out at the door. `mesh` holds what a mesh configuration does not
+/// say.
 pub fn analyze<'a>(
     objects: impl IntoIterator<Item = &'a Object>,
-    credentials: &'a Credentials,
+    credentials: &Credentials,
     mesh: &MeshDefaults,
 ) -> Vec<Diagnostic> {
-    let world = World::of(objects, credentials, mesh);
-    let mut findings = Vec::new();
+    let mut findings = check(Input::of(objects, credentials, mesh));
+    sort(&mut findings);
+    findings
+}
+
+/// The findings of [`analyze`] that are about `objects`, when they are in the place of those of
+/// `others` that have their identities.
+pub fn analyze_among<'a>(
+    objects: &'a [Object],
+    others: &'a [Object],
+    credentials: &Credentials,
+    mesh: &MeshDefaults,
+) -> Vec<Diagnostic> {
+    let about: BTreeSet<ObjectId> = objects.iter().map(|object| object.id.clone()).collect();
+    // A later object replaces an earlier one.
+    let mut input = Input::of(others.iter().chain(objects), credentials, mesh);
+    input.about = Some(about.clone());
+    let mut findings = check(input);
+    findings.retain(|finding| finding.object.as_ref().is_some_and(|id| about.contains(id)));
+    sort(&mut findings);
+    findings
+}
+
+fn check(input: Input<'_>) -> Vec<Diagnostic> {
+    let mut findings = input.lowered.clone();
     let checks = [
         routes::check,
         backends::check,
         gateways::check,
         policies::check,
+        patches::check,
         connections::check,
         services::check,
+        ports::check,
+        splits::check,
         namespaces::check,
     ];
     for check in checks {
-        check(&world, &mut findings);
+        check(&input, &mut findings);
     }
-    sort(&mut findings);
     findings
 }
 
 /// Puts findings in the order of files and lines, worst first within a line.
 pub fn sort(findings: &mut [Diagnostic]) {
-    let place = |d: &Diagnostic| d.position.clone().unwrap_or(Position { file: "".into(), line: 0, col: 0 });
-    findings.sort_by_cached_key(|d| (place(d), d.severity, d.object.clone(), d.field.clone(), d.code));
+    let place = |d: &Diagnostic| {
+        d.position.clone().unwrap_or(Position { file: "".into(), line: 0, col: 0 })
+    };
+    findings
+        .sort_by_cached_key(|d| (place(d), d.severity, d.object.clone(), d.field.clone(), d.code));
 }

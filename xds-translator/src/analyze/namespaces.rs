@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::world::World;
+use super::input::Input;
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::{Kind, Object},
@@ -11,37 +11,43 @@ use crate::{
 const INJECTION: &str = "istio-injection";
 const REVISION: &str = "istio.io/rev";
 
-pub(super) fn check(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
-    for namespace in world.by_id.values().filter(|o| o.id.kind == Kind::Namespace) {
-        findings.extend(check_namespace(world, namespace).map(|f| world.diagnose(namespace, f)));
+pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    for namespace in input.objects().filter(|o| o.id.kind == Kind::NAMESPACE) {
+        findings
+            .extend(check_namespace(input, namespace).map(|f| input.diagnose(&namespace.id, f)));
     }
-    findings.extend(check_revision(world));
+    findings.extend(check_revision(input));
 }
 
 fn injection_label() -> FieldPath {
     FieldPath::of("metadata.labels").field(INJECTION)
 }
 
-fn check_namespace(world: &World<'_>, namespace: &Object) -> Option<Diagnostic> {
+fn check_namespace(input: &Input<'_>, namespace: &Object) -> Option<Diagnostic> {
     let labels = &namespace.meta.labels;
     let enabled = labels.get(INJECTION).is_some_and(|v| &**v == "enabled");
-    if *namespace.id.name == *world.root_namespace() {
+    if *namespace.id.name == *input.root() {
         let message = "the control plane's namespace must not be injected";
-        return enabled
-            .then(|| Diagnostic::warning(Code::Injection, injection_label(), message).fix("remove the label"));
+        return enabled.then(|| {
+            Diagnostic::warning(Code::Injection, injection_label(), message).fix("remove the label")
+        });
     }
-    let says_something = [INJECTION, REVISION, "istio.io/dataplane-mode"].iter().any(|key| labels.contains_key(*key));
+    let says_something = [INJECTION, REVISION, "istio.io/dataplane-mode"]
+        .iter()
+        .any(|key| labels.contains_key(*key));
     let of_kubernetes = namespace.id.name.starts_with("kube-");
     (!says_something && !of_kubernetes).then(|| {
         let message = "the namespace is not injected: its pods get no sidecar";
-        Diagnostic::info(Code::NotInjected, FieldPath::of("metadata.labels"), message).fix("`istio-injection: enabled`")
+        Diagnostic::info(Code::NotInjected, FieldPath::of("metadata.labels"), message)
+            .fix("`istio-injection: enabled`")
     })
 }
 
-/// A control plane with a revision leaves alone namespaces that ask for the default one. One finding, on the namespace
-/// that stands nearest to the control plane's configuration; the others are named in it.
-fn check_revision(world: &World<'_>) -> Option<Diagnostic> {
-    let planes = || world.by_id.values().filter(|o| o.id.kind == Kind::IstioOperator);
+/// A control plane with a revision leaves alone namespaces that ask for the default one. One
+/// finding, on the namespace that stands nearest to the control plane's configuration; the others
+/// are named in it.
+fn check_revision(input: &Input<'_>) -> Option<Diagnostic> {
+    let planes = || input.objects().filter(|o| o.id.kind == Kind::ISTIO_OPERATOR);
     let revision = |plane: &Object| {
         plane
             .raw()
@@ -55,14 +61,14 @@ fn check_revision(world: &World<'_>) -> Option<Diagnostic> {
     }
     let plane = planes().next()?;
     let revision = revision(plane)?;
-    let waits = |o: &&&Object| {
+    let waits = |o: &&Object| {
         let labels = &o.meta.labels;
-        o.id.kind == Kind::Namespace
-            && *o.id.name != *world.root_namespace()
+        o.id.kind == Kind::NAMESPACE
+            && *o.id.name != *input.root()
             && labels.get(INJECTION).is_some_and(|v| &**v == "enabled")
             && !labels.contains_key(REVISION)
     };
-    let mut waiting: Vec<&Object> = world.by_id.values().filter(waits).copied().collect();
+    let mut waiting: Vec<&Object> = input.objects().filter(waits).collect();
     waiting.sort_by_key(|o| o.place.file != plane.place.file);
     let (nearest, others) = waiting.split_first()?;
     let message = format!(
@@ -70,8 +76,8 @@ fn check_revision(world: &World<'_>) -> Option<Diagnostic> {
     );
     let finding = Diagnostic::warning(Code::Injection, injection_label(), message)
         .fix(format!("`istio.io/rev: {revision}`, or a revision tag"));
-    let finding = world
-        .diagnose(nearest, finding)
-        .related(plane.id.clone(), world.locate(plane, &FieldPath::of("spec.revision")));
-    Some(others.iter().fold(finding, |f, o| f.related(o.id.clone(), world.locate(o, &injection_label()))))
+    let finding = input.diagnose(&nearest.id, finding);
+    let finding = input.relate(finding, &plane.id, &FieldPath::of("spec.revision"));
+    let label = injection_label();
+    Some(others.iter().fold(finding, |finding, o| input.relate(finding, &o.id, &label)))
 }

@@ -1,93 +1,188 @@
 //! PeerAuthentications, AuthorizationPolicies and Sidecars: whom they select, and each other.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use super::world::{World, by_age, reason};
+use super::input::{Input, reason};
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
-    dialect::{Kind, Object, Spec, istio::security::Action},
-    ir::Labels,
+    dialect::{
+        Kind, Object,
+        istio::security::{Action, AuthorizationPolicy},
+    },
+    ir::{Labels, Origin, Selector, Workload},
+    snapshot::Item,
 };
 
-pub(super) fn check(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
-    check_same_selector(world, findings);
-    check_denials(world, findings);
-    check_selectors(world, findings);
+pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    check_same_selector(input, findings);
+    check_overlapping_selectors(input, findings);
+    check_denials(input, findings);
+    check_selectors(input, findings);
 }
 
-/// The labels that an object selects workloads by, and the field they stand in; `None` for kinds that select none.
-fn selector(object: &Object) -> Option<(Labels, &'static str)> {
-    let labels = |s: &Option<crate::dialect::istio::shared::WorkloadSelector>| {
-        s.as_ref().map(|s| s.match_labels.clone()).unwrap_or_default()
-    };
-    match &object.spec {
-        Spec::PeerAuthentication(policy) => Some((labels(&policy.selector), "selector")),
-        Spec::AuthorizationPolicy(policy) => Some((labels(&policy.selector), "selector")),
-        Spec::Sidecar(sidecar) => {
-            Some((sidecar.workload_selector.as_ref().map(|s| s.labels.clone()).unwrap_or_default(), "workloadSelector"))
-        }
-        _ => None,
+/// An item that is for selected workloads.
+struct Policy<'a> {
+    item: &'a Item,
+    origin: &'a Origin,
+    selector: &'a Selector,
+    /// Where the selector is written, below `spec`.
+    field: &'static str,
+}
+
+impl<'a> Policy<'a> {
+    /// `None` for items that select no workloads.
+    fn of(item: &'a Item) -> Option<Self> {
+        let (origin, selector, field) = match item {
+            Item::PeerTls(policy) => (&policy.origin, &policy.selector, "selector"),
+            Item::Access(policy) => (&policy.origin, &policy.selector, "selector"),
+            Item::Scope(scope) => (&scope.origin, &scope.selector, "workloadSelector"),
+            Item::Patches(set) => (&set.origin, &set.selector, "workloadSelector"),
+            _ => return None,
+        };
+        Some(Self { item, origin, selector, field })
     }
+
+    /// Whether of several with one selector only the oldest counts.
+    fn is_exclusive(&self) -> bool {
+        matches!(self.item, Item::PeerTls(_) | Item::Scope(_))
+    }
+
+    fn governs(&self, root: &str, namespace: &str, labels: &Labels) -> bool {
+        match self.item {
+            Item::PeerTls(policy) => policy.governs(root, namespace, labels),
+            Item::Access(policy) => policy.governs(namespace, labels),
+            Item::Scope(scope) => scope.governs(root, namespace, labels),
+            Item::Patches(set) => set.governs(root, namespace, labels),
+            _ => false,
+        }
+    }
+
+    /// The workloads that it is for.
+    fn governed(&self, input: &'a Input<'_>) -> impl Iterator<Item = &'a Arc<Workload>> {
+        let all = input.snapshot.all_workloads();
+        all.filter(|w| self.governs(input.root(), &w.id.namespace, &w.labels))
+    }
+}
+
+fn policies<'a>(input: &'a Input<'_>) -> impl Iterator<Item = Policy<'a>> {
+    input.items().iter().filter_map(Policy::of)
 }
 
 /// Of these kinds one object serves a workload: two with one selector are ambiguous.
-fn check_same_selector(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
-    let mut groups: BTreeMap<(Kind, &str, Labels), Vec<&Object>> = BTreeMap::new();
-    for object in world.by_id.values().filter(|o| matches!(o.id.kind, Kind::PeerAuthentication | Kind::Sidecar)) {
-        if let Some((labels, _)) = selector(object) {
-            groups.entry((object.id.kind, &object.id.namespace, labels)).or_default().push(object);
-        }
+fn check_same_selector(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    let mut groups: BTreeMap<_, Vec<Policy<'_>>> = BTreeMap::new();
+    for policy in policies(input).filter(Policy::is_exclusive) {
+        let id = &policy.origin.id;
+        groups.entry((id.kind, &id.namespace, policy.selector)).or_default().push(policy);
     }
-    for ((_, _, labels), mut group) in groups.into_iter().filter(|(_, group)| group.len() > 1) {
-        group.sort_by(|a, b| by_age(a, b));
+    for mut group in groups.into_values() {
+        group.sort_by(|a, b| a.origin.by_age(b.origin));
         let Some((winner, losers)) = group.split_first() else { continue };
-        for loser in losers {
-            findings.push(ambiguous(world, winner, loser, &labels));
-        }
+        findings.extend(losers.iter().map(|loser| ambiguous(input, winner, loser)));
     }
 }
 
-fn ambiguous(world: &World<'_>, winner: &Object, loser: &Object, labels: &Labels) -> Diagnostic {
-    let name = selector(loser).map_or("selector", |(_, field)| field);
-    let (what, field) = if labels.is_empty() {
+fn ambiguous(input: &Input<'_>, winner: &Policy<'_>, loser: &Policy<'_>) -> Diagnostic {
+    let (what, field) = if loser.selector.is_empty() {
         ("no selector, as", FieldPath::of("spec"))
     } else {
-        ("same selector as", FieldPath::of("spec").field(name))
+        ("same selector as", FieldPath::of("spec").field(loser.field))
     };
-    let message = format!("{what} `{}`, which wins ({}); this one is ignored", winner.id.name, reason(winner, loser));
-    let finding = Diagnostic::error_ref(Code::ConflictingPolicies, field.clone(), message).fix("delete one of them");
-    world.diagnose(loser, finding).related(winner.id.clone(), world.locate(winner, &field))
+    let (first, second) = (winner.origin, loser.origin);
+    let message = format!(
+        "{what} `{}`, which wins ({}); this one is ignored",
+        first.id.name,
+        reason(first, second)
+    );
+    let finding = Diagnostic::error_ref(Code::ConflictingPolicies, field.clone(), message)
+        .fix("delete one of them");
+    input.relate(input.diagnose(&second.id, finding), &first.id, &field)
 }
 
-/// ALLOW without rules allows nothing.
-fn check_denials(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
-    for (object, policy) in &world.access {
-        let denies_all = match policy.action {
-            Action::Allow => policy.rules.is_empty(),
-            Action::Deny => policy.rules.iter().any(|r| r.from.is_empty() && r.to.is_empty() && r.when.is_empty()),
-            Action::Audit | Action::Custom => false,
-        };
-        if denies_all {
-            let labels = selector(object).map(|(labels, _)| labels).unwrap_or_default();
-            let count = world.selected(&object.id.namespace, &labels).filter(|w| w.proxied).count();
-            let scope = if *object.id.namespace == *world.root_namespace() { "the mesh" } else { &object.id.namespace };
-            let workloads = if count == 1 { "workload" } else { "workloads" };
-            let message = format!("denies all traffic to {count} {workloads} in {scope}");
-            findings.push(world.diagnose(object, Diagnostic::info(Code::DeniesAll, FieldPath::of("spec"), message)));
+/// Policies of these kinds whose selectors differ and meet in a workload: the oldest serves it.
+fn check_overlapping_selectors(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    let mut exclusive: Vec<Policy<'_>> = policies(input)
+        .filter(|policy| policy.is_exclusive() && !policy.selector.is_empty())
+        .collect();
+    exclusive.sort_by(|a, b| a.origin.by_age(b.origin));
+    // By the numbers of winner and loser: the workloads that both select.
+    let mut met: BTreeMap<(usize, usize), Vec<&Arc<Workload>>> = BTreeMap::new();
+    for workload in input.snapshot.all_workloads() {
+        let mut winners: BTreeMap<Kind, usize> = BTreeMap::new();
+        for (number, policy) in exclusive.iter().enumerate() {
+            if policy.governs(input.root(), &workload.id.namespace, &workload.labels) {
+                let winner = *winners.entry(policy.origin.id.kind).or_insert(number);
+                if policy.selector != exclusive[winner].selector {
+                    met.entry((winner, number)).or_default().push(workload);
+                }
+            }
         }
+    }
+    findings.extend(met.iter().map(|((winner, loser), workloads)| {
+        overlapping(input, &exclusive[*winner], &exclusive[*loser], workloads)
+    }));
+}
+
+fn overlapping(
+    input: &Input<'_>,
+    winner: &Policy<'_>,
+    loser: &Policy<'_>,
+    workloads: &[&Arc<Workload>],
+) -> Diagnostic {
+    let field = FieldPath::of("spec").field(loser.field);
+    let (first, second) = (winner.origin, loser.origin);
+    let others = match workloads.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let message = format!(
+        "`{}` selects workload `{}`{others} too and wins there ({}); this one is ignored",
+        first.id.name,
+        workloads[0].id.name,
+        reason(first, second)
+    );
+    let finding = Diagnostic::error_ref(Code::ConflictingPolicies, field.clone(), message)
+        .fix("selectors of which only one selects each workload");
+    input.relate(input.diagnose(&second.id, finding), &first.id, &field)
+}
+
+/// Whether an object refuses everything: ALLOW without rules allows nothing.
+fn denies_all(object: &Object) -> bool {
+    let Some(policy) = object.content::<AuthorizationPolicy>() else { return false };
+    match policy.action {
+        Action::Allow => policy.rules.is_empty(),
+        Action::Deny => {
+            policy.rules.iter().any(|r| r.from.is_empty() && r.to.is_empty() && r.when.is_empty())
+        }
+        Action::Audit | Action::Custom => false,
+    }
+}
+
+fn check_denials(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    for policy in policies(input) {
+        let id = &policy.origin.id;
+        if !input.object(id).is_some_and(denies_all) {
+            continue;
+        }
+        let count = policy.governed(input).filter(|w| input.is_proxied(w)).count();
+        let scope = if *id.namespace == *input.root() { "the mesh" } else { &id.namespace };
+        let workloads = if count == 1 { "workload" } else { "workloads" };
+        let message = format!("denies all traffic to {count} {workloads} in {scope}");
+        let finding = Diagnostic::info(Code::DeniesAll, FieldPath::of("spec"), message);
+        findings.push(input.diagnose(id, finding));
     }
 }
 
 /// Selectors that select nothing, where workloads are known.
-fn check_selectors(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
-    if !world.knows_workloads() {
+fn check_selectors(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    if !input.knows_workloads() {
         return;
     }
-    for object in world.by_id.values() {
-        let Some((labels, field)) = selector(object).filter(|(labels, _)| !labels.is_empty()) else { continue };
-        if world.selected(&object.id.namespace, &labels).next().is_none() {
-            let path = FieldPath::of("spec").field(field);
-            findings.push(world.diagnose(object, Diagnostic::info(Code::NoEffect, path, "selects no workload")));
+    for policy in policies(input).filter(|policy| !policy.selector.is_empty()) {
+        if policy.governed(input).next().is_none() {
+            let path = FieldPath::of("spec").field(policy.field);
+            let finding = Diagnostic::info(Code::NoEffect, path, "selects no workload");
+            findings.push(input.diagnose(&policy.origin.id, finding));
         }
     }
 }

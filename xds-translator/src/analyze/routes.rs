@@ -1,105 +1,207 @@
-//! VirtualServices: hosts, subsets and gateways that they name, and each other.
+//! Route tables: hosts, subsets, gateways and conditions that they name, and each other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use super::world::{World, by_age, carries, exported, reason};
+use super::{
+    clients::{Clients, clients},
+    input::{Input, reason},
+};
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
-    dialect::{
-        Kind, Object,
-        istio::virtual_service::{Destination, HttpRoute, VirtualService},
+    ir::{
+        Attachment, Destination, DestinationPort, Field, Hostname, HttpRule, ObjectId, Retry,
+        RouteTable, RuleOrder, Service,
     },
-    ir::{Hostname, Labels},
+    plan::{Lack, destinations, find_service, l4_destinations, lack_in, references},
+    snapshot::Reader,
 };
 
-pub(super) fn check(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
-    for (object, rules) in &world.routes {
+pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    let tables = || input.tables().filter(|table| input.is_wanted(&table.origin.id));
+    if tables().next().is_none() {
+        return;
+    }
+    let uses = Uses::of(input, &clients(input));
+    for table in tables() {
         let mut found = Vec::new();
-        check_destinations(world, object, rules, &mut found);
-        check_gateways(world, object, rules, &mut found);
-        check_hosts(world, object, rules, &mut found);
-        check_http(rules, &mut found);
-        findings.extend(found.into_iter().map(|f| world.diagnose(object, f)));
+        check_destinations(input, table, &uses, &mut found);
+        check_gateways(input, table, &mut found);
+        check_match_sets(input, table, &mut found);
+        check_http(table, &mut found);
+        findings.extend(found.into_iter().map(|f| input.diagnose(&table.origin.id, f)));
     }
-    check_conflicts(world, findings);
+    check_conflicts(input, findings);
 }
 
-/// Every destination with its path.
-fn destinations(rules: &VirtualService) -> Vec<(FieldPath, &Destination)> {
-    let mut list = Vec::new();
-    let spec = FieldPath::of("spec");
-    for (i, rule) in rules.http.iter().enumerate() {
-        let at = spec.field("http").index(i);
-        list.extend(
-            rule.route
-                .iter()
-                .enumerate()
-                .map(|(j, r)| (at.field("route").index(j).field("destination"), &r.destination)),
-        );
-        list.extend(rule.mirror.iter().map(|m| (at.field("mirror"), m)));
-        list.extend(
-            rule.mirrors
-                .iter()
-                .enumerate()
-                .map(|(j, m)| (at.field("mirrors").index(j).field("destination"), &m.destination)),
-        );
-    }
-    for (i, rule) in rules.tls.iter().enumerate() {
-        let at = spec.field("tls").index(i).field("route");
-        list.extend(rule.route.iter().enumerate().map(|(j, r)| (at.index(j).field("destination"), &r.destination)));
-    }
-    for (i, rule) in rules.tcp.iter().enumerate() {
-        let at = spec.field("tcp").index(i).field("route");
-        list.extend(rule.route.iter().enumerate().map(|(j, r)| (at.index(j).field("destination"), &r.destination)));
-    }
-    list
+/// What became of every destination that some client is led to.
+#[derive(Default)]
+struct Uses(BTreeMap<(ObjectId, Field), Fate>);
+
+/// What becomes of a destination for those who are led to it.
+#[derive(Default)]
+struct Fate {
+    /// Namespaces whose clients lack something, by what and at which port.
+    lacking: BTreeMap<(Lack, u16), BTreeSet<Arc<str>>>,
 }
 
-fn check_destinations(world: &World<'_>, object: &Object, rules: &VirtualService, found: &mut Vec<Diagnostic>) {
-    for (path, destination) in destinations(rules) {
-        if destination.host.is_empty() {
+impl Uses {
+    fn of(input: &Input<'_>, clients: &[Clients]) -> Self {
+        let mut uses = Self::default();
+        for clients in clients {
+            for used in references(&Reader::new(&input.snapshot), &clients.view) {
+                let fate = uses.0.entry((used.table, used.at)).or_default();
+                if let Some(lack) = used.lack {
+                    let lacking = fate.lacking.entry((lack, used.port)).or_default();
+                    lacking.extend(clients.namespaces.iter().cloned());
+                }
+            }
+        }
+        uses
+    }
+
+    /// What becomes of a destination; of one that nobody is led to, what becomes of another of the
+    /// table that means the same.
+    fn fate(&self, table: &RouteTable, to: &Destination) -> Option<&Fate> {
+        let of = |at: &Field| self.0.get(&(table.origin.id.clone(), at.clone()));
+        let same = |other: &&Destination| {
+            (&other.host, other.port, &other.subset) == (&to.host, to.port, &to.subset)
+        };
+        let others = || destinations(table).chain(l4_destinations(table)).filter(same);
+        of(&to.at).or_else(|| others().find_map(|other| of(&other.at)))
+    }
+
+    /// What is lacking at a destination, at which port, and for whom. A destination that nobody is
+    /// led to is judged as for a client of its own namespace.
+    fn missing(&self, input: &Input<'_>, table: &RouteTable, to: &Destination) -> Option<Missing> {
+        let id = &table.origin.id;
+        match self.fate(table, to) {
+            None => {
+                let lack = lack_in(&Reader::new(&input.snapshot), &id.namespace, to)?;
+                let clients = BTreeSet::from([id.namespace.clone()]);
+                Some(Missing { lack, port: to.port.number().unwrap_or_default(), clients })
+            }
+            Some(fate) => {
+                let ((lack, port), clients) = fate.lacking.first_key_value()?;
+                Some(Missing { lack: *lack, port: *port, clients: clients.clone() })
+            }
+        }
+    }
+}
+
+struct Missing {
+    lack: Lack,
+    port: u16,
+    /// Namespaces whose clients miss it.
+    clients: BTreeSet<Arc<str>>,
+}
+
+fn check_destinations(
+    input: &Input<'_>,
+    table: &RouteTable,
+    uses: &Uses,
+    found: &mut Vec<Diagnostic>,
+) {
+    let used = destinations(table).chain(l4_destinations(table));
+    // Rules of several protocols may come from one field.
+    let mut seen = BTreeSet::new();
+    let named = used.chain(&table.fields.idle).filter(|destination| seen.insert(&destination.at));
+    for destination in named {
+        let missing = uses.missing(input, table, destination);
+        let Some(missing) = missing.filter(|_| !destination.host.as_str().is_empty()) else {
             continue;
-        }
-        let host = world.qualify(&destination.host, &object.id.namespace);
-        if !world.knows_host(&host) {
-            let message = format!("`{host}` is no host of a Service or ServiceEntry");
-            found.push(Diagnostic::error_ref(Code::MissingReference, path.field("host"), message));
-        } else if !destination.subset.is_empty() && !has_subset(world, &host, object, &destination.subset) {
-            let message = format!("subset `{}` of `{host}` is in no DestinationRule", destination.subset);
-            let fix = subset_fix(world, &host, &destination.subset);
-            found.push(Diagnostic::error_ref(Code::MissingReference, path.field("subset"), message).fix(fix));
-        } else if let (Some(port), Some((_, service))) = (&destination.port, world.service(&host))
-            && !service.spec.ports.is_empty()
-            && service.spec.ports.iter().all(|p| p.port != port.number)
-        {
-            let ports = service.spec.ports.iter().map(|p| p.port.to_string()).collect::<Vec<_>>().join(", ");
-            let message = format!("`{host}` has no port {}", port.number);
-            let finding = Diagnostic::error_ref(Code::MissingReference, path.field("port").field("number"), message);
-            found.push(finding.expected(format!("one of {ports}"), port.number.to_string()));
-        }
+        };
+        found.push(match missing.lack {
+            Lack::Host => no_host(input, destination, &missing),
+            Lack::Subset => no_subset(input, destination, &missing),
+            Lack::Port => no_port(input, destination, &missing),
+        });
     }
 }
 
-fn has_subset(world: &World<'_>, host: &Hostname, object: &Object, subset: &Arc<str>) -> bool {
-    world.backends_for(host, &object.id.namespace).any(|(_, rule)| rule.subsets.iter().any(|s| s.name == *subset))
+fn no_host(input: &Input<'_>, destination: &Destination, missing: &Missing) -> Diagnostic {
+    let host = &destination.host;
+    let field = FieldPath::of(&destination.at);
+    let finding = |message| Diagnostic::error_ref(Code::MissingReference, field.clone(), message);
+    if let Some(service) = input.snapshot.services().defining(host).next() {
+        let message = format!(
+            "`{host}` is no host of a Service or ServiceEntry that {} sees",
+            named_clients(&missing.clients)
+        );
+        let fix = format!(
+            "`exportTo` of {}, or the hosts of the Sidecar object there",
+            service.origin.id
+        );
+        return input.relate(finding(message).fix(fix), &service.origin.id, &FieldPath::root());
+    }
+    if let Some(service) = input.snapshot.services().overlapping(host).next() {
+        let message = format!(
+            "`{host}` is no host of a Service or ServiceEntry: `{}` stands for names that clients call, not for destinations",
+            service.key.host
+        );
+        let fix =
+            format!("`{}` as the destination, or a ServiceEntry for `{host}`", service.key.host);
+        return input.relate(finding(message).fix(fix), &service.origin.id, &FieldPath::root());
+    }
+    finding(format!("`{host}` is no host of a Service or ServiceEntry"))
+}
+
+/// `namespace \`a\``
+fn named_clients(namespaces: &BTreeSet<Arc<str>>) -> String {
+    const NAMED: usize = 3;
+    let named: Vec<String> = namespaces.iter().take(NAMED).map(|n| format!("`{n}`")).collect();
+    let more = match namespaces.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" or {more} more"),
+    };
+    format!("a client in namespace {}{more}", named.join(" or "))
+}
+
+fn no_subset(input: &Input<'_>, destination: &Destination, missing: &Missing) -> Diagnostic {
+    let Destination { host, subset, .. } = destination;
+    let field = beside(&destination.at).field("subset");
+    let service = missing.clients.first().and_then(|namespace| {
+        find_service(&Reader::new(&input.snapshot), host, namespace).cloned()
+    });
+    let host = service.as_ref().map_or(host, |service| &service.key.host);
+    let defines = |p: &&Arc<crate::ir::BackendPolicy>| {
+        p.host.contains(host) && p.subsets.iter().any(|s| s.name == *subset)
+    };
+    let message = format!("subset `{subset}` of `{host}` is in no DestinationRule");
+    match input.backends().find(defines) {
+        None => Diagnostic::error_ref(Code::MissingReference, field, message).fix(subset_fix(
+            input,
+            service.as_deref(),
+            host,
+            subset,
+        )),
+        Some(policy) => {
+            let message = format!("{message} that {} uses", named_clients(&missing.clients));
+            let fix = format!("`exportTo` or `workloadSelector` of {}", policy.origin.id);
+            let finding = Diagnostic::error_ref(Code::MissingReference, field, message).fix(fix);
+            input.relate(finding, &policy.origin.id, &FieldPath::of("spec.exportTo"))
+        }
+    }
 }
 
 /// The DestinationRule that would define the subset, with labels that pods of the service carry.
-fn subset_fix(world: &World<'_>, host: &Hostname, subset: &str) -> String {
-    let pods = world.service(host).map(|(object, service)| {
-        let selector: Labels = service.spec.selector.clone();
-        let all = world.workloads.get(&*object.id.namespace).into_iter().flatten();
-        all.filter(|w| !selector.is_empty() && carries(&w.labels, &selector)).map(|w| &w.labels).collect::<Vec<_>>()
-    });
-    let labels = pods.into_iter().flatten();
+fn subset_fix(
+    input: &Input<'_>,
+    service: Option<&Service>,
+    host: &Hostname,
+    subset: &str,
+) -> String {
+    let pods = service.into_iter().flat_map(|service| input.snapshot.behind(service));
+    let labels: Vec<_> = pods.map(|workload| workload.labels.clone()).collect();
     let named = labels
-        .flat_map(|l| l.iter())
+        .iter()
+        .flatten()
         .filter(|(key, value)| &***value == subset && !key.starts_with("security.istio.io/"));
     // `version` is the label that people use; any other that says the same will do.
-    let label = named.map(|(key, _)| &**key).min_by_key(|key| (*key != "version", (*key).to_owned()));
+    let label =
+        named.map(|(key, _)| &**key).min_by_key(|key| (*key != "version", (*key).to_owned()));
     match label {
         Some(label) => format!(
             "a DestinationRule for `{host}` with `subsets: [{{name: {subset}, labels: {{{label}: {subset}}}}}]`"
@@ -110,167 +212,180 @@ fn subset_fix(world: &World<'_>, host: &Hostname, subset: &str) -> String {
     }
 }
 
-fn check_gateways(world: &World<'_>, object: &Object, rules: &VirtualService, found: &mut Vec<Diagnostic>) {
-    let mut check = |path: FieldPath, name: &str| {
-        if name != "mesh" && gateway(world, object, name).is_none() {
-            let message = format!("Gateway `{name}` not found");
-            let near = world.gateways.iter().find(|(g, _)| name.rsplit('/').next() == Some(&*g.id.name));
-            let finding = Diagnostic::error_ref(Code::MissingReference, path, message);
-            found.push(match near {
-                Some((other, _)) => finding.fix(format!("`{}/{}`", other.id.namespace, other.id.name)),
-                None => finding.fix("create it, or remove the name"),
-            });
+fn no_port(input: &Input<'_>, destination: &Destination, missing: &Missing) -> Diagnostic {
+    let Destination { host, .. } = destination;
+    let service = missing
+        .clients
+        .first()
+        .and_then(|namespace| find_service(&Reader::new(&input.snapshot), host, namespace));
+    let ports: Vec<String> = service
+        .into_iter()
+        .flat_map(|service| &service.ports)
+        .map(|port| port.number.to_string())
+        .collect();
+    let implied = || format!("none, which leads to port {}", missing.port);
+    let (field, got) = match destination.port {
+        DestinationPort::Number(port) => {
+            (beside(&destination.at).field("port").field("number"), port.to_string())
         }
+        DestinationPort::Inferred => (beside(&destination.at), implied()),
+        DestinationPort::Requested => (FieldPath::of(&destination.at), implied()),
     };
-    for (i, name) in rules.gateways.iter().enumerate() {
-        check(FieldPath::of("spec.gateways").index(i), name);
-    }
-    for (i, rule) in rules.http.iter().enumerate() {
-        for (j, m) in rule.matches.iter().enumerate() {
-            for (k, name) in m.gateways.iter().enumerate() {
-                check(FieldPath::of("spec.http").index(i).field("match").index(j).field("gateways").index(k), name);
-            }
+    let message = format!("`{host}` has no port {}", missing.port);
+    Diagnostic::error_ref(Code::MissingReference, field, message)
+        .expected(format!("one of {}", ports.join(", ")), got)
+}
+
+/// What a destination's host is written in, together with its port and subset.
+fn beside(host: &Field) -> FieldPath {
+    FieldPath::of(host.rsplit_once('.').map_or("", |(parent, _)| parent))
+}
+
+fn check_gateways(input: &Input<'_>, table: &RouteTable, found: &mut Vec<Diagnostic>) {
+    for (id, at) in &table.fields.gateways {
+        if input.object(id).is_some() {
+            continue;
         }
+        let written = match id.namespace == table.origin.id.namespace {
+            true => id.name.to_string(),
+            false => format!("{}/{}", id.namespace, id.name),
+        };
+        let message = format!("Gateway `{written}` not found");
+        let finding = Diagnostic::error_ref(Code::MissingReference, FieldPath::of(at), message);
+        let near = input.gateways().map(|g| &g.origin.id).find(|other| other.name == id.name);
+        found.push(match near {
+            Some(other) => finding.fix(format!("`{}/{}`", other.namespace, other.name)),
+            None => finding.fix("create it, or remove the name"),
+        });
     }
 }
 
-/// The Gateway that a VirtualService names.
-pub(super) fn gateway<'a>(world: &World<'a>, object: &Object, name: &str) -> Option<&'a Object> {
-    let (namespace, name) = name.split_once('/').unwrap_or((&object.id.namespace, name));
-    world.object(Kind::Gateway, namespace, name)
+/// Conditions that other objects hold: while such an object is not there, nothing matches them.
+fn check_match_sets(input: &Input<'_>, table: &RouteTable, found: &mut Vec<Diagnostic>) {
+    let shared = table.http.iter().flat_map(|rule| &rule.shared_matches);
+    for shared in shared.filter(|shared| input.object(&shared.set).is_none()) {
+        let message = format!("{} not found, so that nothing matches", shared.set);
+        let field = FieldPath::of(&shared.at);
+        let finding = Diagnostic::error_ref(Code::MissingReference, field, message);
+        found.push(finding.fix("create it, or remove the name"));
+    }
 }
 
-/// Hosts that are one host.
-fn check_hosts(world: &World<'_>, object: &Object, rules: &VirtualService, found: &mut Vec<Diagnostic>) {
-    let mut first: BTreeMap<Hostname, usize> = BTreeMap::new();
-    for (i, host) in rules.hosts.iter().enumerate() {
-        let index = *first.entry(world.qualify(host, &object.id.namespace)).or_insert(i);
-        if index != i {
-            let message = format!("same service as `hosts[{index}]`");
-            found
-                .push(Diagnostic::info(Code::NoEffect, FieldPath::of("spec.hosts").index(i), message).fix("remove it"));
+fn check_http(table: &RouteTable, found: &mut Vec<Diagnostic>) {
+    let mut catch_all: Option<&HttpRule> = None;
+    for rule in &table.http {
+        found.extend(check_retries(rule));
+        if let Some(earlier) = catch_all.filter(|_| table.order == RuleOrder::AsWritten) {
+            let message =
+                format!("never reached: `{}` takes every request", below_spec(&earlier.at));
+            found.push(
+                Diagnostic::info(Code::NoEffect, FieldPath::of(&rule.at), message)
+                    .fix("put rules without `match` last"),
+            );
         }
+        catch_all = catch_all.or(Some(rule).filter(|rule| rule.is_unconditional()));
     }
 }
 
-fn check_http(rules: &VirtualService, found: &mut Vec<Diagnostic>) {
-    let catch_all = |rule: &HttpRoute| rule.matches.is_empty();
-    for (i, rule) in rules.http.iter().enumerate() {
-        let path = FieldPath::of("spec.http").index(i);
-        check_retries(rule, &path, found);
-        if let Some(earlier) = rules.http[..i].iter().position(catch_all) {
-            let message = format!("never reached: `http[{earlier}]` takes every request");
-            found.push(Diagnostic::info(Code::NoEffect, path, message).fix("put rules without `match` last"));
-        }
+fn check_retries(rule: &HttpRule) -> Option<Diagnostic> {
+    let Retry::Policy(retry) = &rule.retry else { return None };
+    let (timeout, per_try) = (rule.timeouts.request?, rule.timeouts.per_try?);
+    let tries = retry.attempts.saturating_add(1);
+    if per_try.checked_mul(tries).is_some_and(|all| all <= timeout) {
+        return None;
     }
+    let message = format!("{tries} tries of {per_try:?} exceed `timeout: {timeout:?}`");
+    let finding =
+        Diagnostic::info(Code::Retries, FieldPath::of(&rule.at).field("retries"), message);
+    Some(finding.fix("a longer `timeout`, or fewer or shorter tries"))
 }
 
-fn check_retries(rule: &HttpRoute, path: &FieldPath, found: &mut Vec<Diagnostic>) {
-    let Some(retries) = &rule.retries else { return };
-    let (Some(timeout), Some(per_try), Some(attempts)) = (rule.timeout, retries.per_try_timeout, retries.attempts)
-    else {
-        return;
-    };
-    let tries = u32::try_from(attempts).unwrap_or(0).saturating_add(1);
-    if attempts > 0 && !timeout.is_zero() && per_try.checked_mul(tries).is_none_or(|all| all > timeout) {
-        let message = format!("{tries} tries of {per_try:?} exceed `timeout: {timeout:?}`");
-        found.push(
-            Diagnostic::info(Code::Retries, path.field("retries"), message)
-                .fix("a longer `timeout`, or fewer or shorter tries"),
-        );
-    }
-}
-
-/// A VirtualService's claim to a host.
+/// A table's claim to a host.
 struct Claim<'a> {
-    object: &'a Object,
-    rules: &'a VirtualService,
-    /// Which of its hosts.
-    index: usize,
+    table: &'a RouteTable,
+    at: &'a Field,
+}
+
+/// Whether tables for one host are read as one.
+fn joined(one: &RouteTable, other: &RouteTable) -> bool {
+    [one, other].iter().all(|table| table.order == RuleOrder::BySpecificity)
 }
 
 /// Most rivals that are named in one finding.
 const NAMED_RIVALS: usize = 8;
 
 /// Two VirtualServices for one host in the mesh: sidecars do not merge them.
-fn check_conflicts(world: &World<'_>, findings: &mut Vec<Diagnostic>) {
-    let mut claims: BTreeMap<Hostname, Vec<Claim<'_>>> = BTreeMap::new();
-    for (object, rules) in &world.routes {
-        if rules.gateways.is_empty() || rules.gateways.iter().any(|g| &**g == "mesh") {
-            let mut seen = BTreeSet::new();
-            for (index, host) in rules.hosts.iter().enumerate() {
-                let host = world.qualify(host, &object.id.namespace);
-                if seen.insert(host.clone()) {
-                    claims.entry(host).or_default().push(Claim { object, rules, index });
-                }
-            }
+fn check_conflicts(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    let mut claims: BTreeMap<&Hostname, Vec<Claim<'_>>> = BTreeMap::new();
+    for table in input.tables().filter(|t| t.attachments.contains(&Attachment::Mesh)) {
+        for (host, at) in table.hosts.iter().zip(&table.fields.hosts) {
+            claims.entry(host).or_default().push(Claim { table, at });
         }
     }
     for (host, mut claims) in claims {
-        claims.sort_by(|a, b| by_age(a.object, b.object));
-        for (rank, claim) in claims.iter().enumerate() {
-            let others = claims.iter().enumerate().filter(|(other, rival)| *other != rank && meet(claim, rival));
+        claims.sort_by(|a, b| a.table.origin.by_age(&b.table.origin));
+        let wanted = |(_, claim): &(usize, &Claim<'_>)| input.is_wanted(&claim.table.origin.id);
+        for (rank, claim) in claims.iter().enumerate().filter(wanted) {
+            let meets = |rival: &Claim<'_>| {
+                claim.table.export_to.overlaps(&rival.table.export_to)
+                    && !joined(claim.table, rival.table)
+            };
+            let others =
+                claims.iter().enumerate().filter(|(other, rival)| *other != rank && meets(rival));
             let rivals: Vec<(bool, &Claim<'_>)> =
                 others.take(NAMED_RIVALS).map(|(other, rival)| (other < rank, rival)).collect();
             if !rivals.is_empty() {
-                findings.push(conflict(world, &host, claim, &rivals));
+                findings.push(conflict(input, host, claim, &rivals));
             }
         }
-    }
-}
-
-/// Whether some namespace sees both.
-fn meet(a: &Claim<'_>, b: &Claim<'_>) -> bool {
-    let public =
-        |claim: &Claim<'_>| claim.rules.export_to.is_empty() || claim.rules.export_to.iter().any(|e| &**e == "*");
-    let anybody = |claim: &Claim<'_>| claim.rules.export_to.iter().any(|e| &**e != "~");
-    let seen_in =
-        |claim: &Claim<'_>, namespace: &str| exported(&claim.rules.export_to, &claim.object.id.namespace, namespace);
-    match (public(a), public(b)) {
-        (true, true) => true,
-        (true, false) => anybody(b),
-        (false, true) => anybody(a),
-        (false, false) => a.rules.export_to.iter().any(|e| match &**e {
-            "~" => false,
-            "." => seen_in(b, &a.object.id.namespace),
-            named => seen_in(b, named),
-        }),
     }
 }
 
 /// The finding on one of the claimants; each rival with whether it comes first.
-fn conflict(world: &World<'_>, host: &Hostname, claim: &Claim<'_>, rivals: &[(bool, &Claim<'_>)]) -> Diagnostic {
-    let own = routes_of(claim.rules);
+fn conflict(
+    input: &Input<'_>,
+    host: &Hostname,
+    claim: &Claim<'_>,
+    rivals: &[(bool, &Claim<'_>)],
+) -> Diagnostic {
+    let own = routes_of(claim.table);
+    let origin = &claim.table.origin;
     let message = match rivals.iter().find(|(first, _)| *first) {
         None => {
-            let losers = rivals.iter().map(|(_, rival)| rival.object.id.to_string()).collect::<Vec<_>>().join(", ");
-            let why = rivals.first().map_or("", |(_, rival)| reason(claim.object, rival.object));
+            let losers = rivals
+                .iter()
+                .map(|(_, rival)| rival.table.origin.id.to_string())
+                .collect::<Vec<_>>()
+                .join(", ");
+            let why = rivals.first().map_or("", |(_, rival)| reason(origin, &rival.table.origin));
             format!(
                 "`{host}` is claimed by {losers} too, and sidecars do not merge: this one wins ({why}), its {own} apply"
             )
         }
         Some((_, winner)) => format!(
             "`{host}` is claimed by {} too, and sidecars do not merge: that one wins ({}), its {} apply; ignored here: {own}",
-            winner.object.id,
-            reason(winner.object, claim.object),
-            routes_of(winner.rules)
+            winner.table.origin.id,
+            reason(&winner.table.origin, origin),
+            routes_of(winner.table)
         ),
     };
-    let field = |index| FieldPath::of("spec.hosts").index(index);
-    let finding = Diagnostic::error_ref(Code::ConflictingHosts, field(claim.index), message);
-    let finding = world.diagnose(claim.object, finding.fix("merge them into one VirtualService"));
-    let related = |finding: Diagnostic, (_, rival): &(bool, &Claim<'_>)| {
-        finding.related(rival.object.id.clone(), world.locate(rival.object, &field(rival.index)))
-    };
-    rivals.iter().fold(finding, related)
+    let finding = Diagnostic::error_ref(Code::ConflictingHosts, FieldPath::of(claim.at), message);
+    let finding = input.diagnose(&origin.id, finding.fix("merge them into one VirtualService"));
+    rivals.iter().fold(finding, |finding, (_, rival)| {
+        input.relate(finding, &rival.table.origin.id, &FieldPath::of(rival.at))
+    })
 }
 
 /// `http[0], http[1]`
-fn routes_of(rules: &VirtualService) -> String {
-    let list = |name: &'static str, count: usize| (0..count).map(move |i| format!("{name}[{i}]"));
-    let all: Vec<String> = list("http", rules.http.len())
-        .chain(list("tls", rules.tls.len()))
-        .chain(list("tcp", rules.tcp.len()))
-        .collect();
+fn routes_of(table: &RouteTable) -> String {
+    let http = table.http.iter().map(|rule| &rule.at);
+    let tls = table.tls.iter().map(|rule| &rule.at);
+    let tcp = table.tcp.iter().map(|rule| &rule.at);
+    let mut all: Vec<&str> = http.chain(tls).chain(tcp).map(below_spec).collect();
+    all.dedup();
     if all.is_empty() { "rules".to_owned() } else { all.join(", ") }
+}
+
+fn below_spec(field: &Field) -> &str {
+    field.strip_prefix("spec.").unwrap_or(field)
 }

@@ -9,7 +9,8 @@ use crate::{
     snapshot::CredentialFact,
 };
 
-const BASE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../integration/corpus/base.yaml"));
+const BASE: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../integration/corpus/base.yaml"));
 
 macro_rules! seed_files {
     ($($name:literal),+ $(,)?) => {
@@ -70,7 +71,10 @@ fn seed(prefix: &str) -> (&'static str, &'static str) {
 /// The findings on base.yaml as one input set and the files as a later one.
 fn findings(files: &[(&str, &str)]) -> Vec<Diagnostic> {
     let files = files.iter().map(|(name, text)| (*name, text.as_bytes()));
-    analyze_input(&overlay([parse_files([("base", BASE.as_bytes())]), parse_files(files)]), &MeshDefaults::default())
+    analyze_input(
+        &overlay([parse_files([("base", BASE.as_bytes())]), parse_files(files)]),
+        &MeshDefaults::default(),
+    )
 }
 
 /// The findings on one file.
@@ -84,25 +88,29 @@ fn line(finding: &Diagnostic) -> String {
     format!("{} {object} {}", finding.severity, finding.field).trim_end().to_owned()
 }
 
-/// Checks that the seeds beside base.yaml give exactly the expected errors, references and warnings, and at least the
-/// expected infos.
+/// Checks that the seeds beside base.yaml give exactly the expected errors, references and
+/// warnings, and at least the expected infos.
 fn check(seeds: &[&str], expected: &[&str]) {
     let files: Vec<_> = seeds.iter().map(|s| seed(s)).collect();
     let found = findings(&files);
     let printed = found.iter().map(|f| format!("  {f}\n")).collect::<String>();
-    let mut lines: Vec<String> = found.iter().filter(|f| f.severity != Severity::Info).map(line).collect();
-    let mut wanted: Vec<&str> = expected.iter().copied().filter(|e| !e.starts_with("info ")).collect();
+    let mut lines: Vec<String> =
+        found.iter().filter(|f| f.severity != Severity::Info).map(line).collect();
+    let mut wanted: Vec<&str> =
+        expected.iter().copied().filter(|e| !e.starts_with("info ")).collect();
     lines.sort();
     wanted.sort_unstable();
     assert_eq!(lines, wanted, "{seeds:?}:\n{printed}");
     for info in expected.iter().filter(|e| e.starts_with("info ")) {
         assert!(found.iter().any(|f| line(f) == *info), "{seeds:?}: no {info}\n{printed}");
     }
-    for finding in
-        found.iter().filter(|f| files.iter().any(|(name, _)| f.position.as_ref().is_some_and(|p| &*p.file == *name)))
-    {
+    for finding in found.iter().filter(|f| {
+        files.iter().any(|(name, _)| f.position.as_ref().is_some_and(|p| &*p.file == *name))
+    }) {
         assert!(
-            finding.fix.is_some() || finding.severity == Severity::Info || finding.expected.is_some(),
+            finding.fix.is_some()
+                || finding.severity == Severity::Info
+                || finding.expected.is_some(),
             "no fix: {finding}"
         );
     }
@@ -122,7 +130,9 @@ fn seeds_of_the_first_source_give_what_is_expected() {
     check(&["s0-06"], &["error-ref PeerAuthentication default/strict-mtls spec.selector"]);
     check(
         &["s0-07"],
-        &["error DestinationRule default/httpbin spec.trafficPolicy.outlierDetection.consecutiveGatewayFailure"],
+        &[
+            "error DestinationRule default/httpbin spec.trafficPolicy.outlierDetection.consecutiveGatewayFailure",
+        ],
     );
     check(
         &["s0-09"],
@@ -152,7 +162,10 @@ fn seeds_of_the_other_sources_give_what_is_expected() {
     let injection = r#"metadata.labels["istio-injection"]"#;
     check(
         &["s1-01"],
-        &[&format!("warn Namespace istio-system {injection}"), &format!("warn Namespace production {injection}")],
+        &[
+            &format!("warn Namespace istio-system {injection}"),
+            &format!("warn Namespace production {injection}"),
+        ],
     );
     check(
         &["s1-02"],
@@ -169,7 +182,9 @@ fn seeds_of_the_other_sources_give_what_is_expected() {
     check(&["s1-04"], &[]);
     check(
         &["s2-02"],
-        &["warn DestinationRule default/backend-circuit-breaker spec.trafficPolicy.outlierDetection.consecutiveErrors"],
+        &[
+            "warn DestinationRule default/backend-circuit-breaker spec.trafficPolicy.outlierDetection.consecutiveErrors",
+        ],
     );
     check(&["s2-03"], &[]);
     check(&["s2-04"], &[]);
@@ -181,8 +196,11 @@ fn seeds_of_the_other_sources_give_what_is_expected() {
 
 #[test]
 fn subsets_and_gateways_must_exist() {
-    let subset = |route: &str| format!("error-ref VirtualService production/myapp spec.{route}.destination.subset");
-    let myapp = ["http[0].route[0]", "http[1].route[0]", "http[1].route[1]", "http[2].route[0]"].map(subset);
+    let subset = |route: &str| {
+        format!("error-ref VirtualService production/myapp spec.{route}.destination.subset")
+    };
+    let myapp = ["http[0].route[0]", "http[1].route[0]", "http[1].route[1]", "http[2].route[0]"]
+        .map(subset);
     let gateway = "error-ref VirtualService production/myapp spec.gateways[1]";
     let all: Vec<&str> = myapp.iter().map(String::as_str).chain([gateway]).collect();
     check(&["s4-01"], &all);
@@ -197,9 +215,11 @@ fn subsets_and_gateways_must_exist() {
     let backend = [0, 1]
         .map(|i| format!("error-ref VirtualService default/backend-canary spec.http[0].route[{i}].destination.subset"));
     check(&["s2-01"], &backend.iter().map(String::as_str).collect::<Vec<_>>());
-    let warn =
-        "warn DestinationRule default/backend-circuit-breaker spec.trafficPolicy.outlierDetection.consecutiveErrors";
-    check(&["s2-01", "s2-02"], &backend.iter().map(String::as_str).chain([warn]).collect::<Vec<_>>());
+    let warn = "warn DestinationRule default/backend-circuit-breaker spec.trafficPolicy.outlierDetection.consecutiveErrors";
+    check(
+        &["s2-01", "s2-02"],
+        &backend.iter().map(String::as_str).chain([warn]).collect::<Vec<_>>(),
+    );
 }
 
 #[test]
@@ -207,7 +227,10 @@ fn two_rules_for_one_host_are_explained() {
     let host = |name: &str| format!("error-ref VirtualService production/{name} spec.hosts[0]");
     let (fault, mirror) = (host("myapp-fault"), host("myapp-mirror"));
     check(&["s4-04", "s4-08", "s4-02"], &[&fault, &mirror]);
-    check(&["s4-07", "s4-02"], &["warn DestinationRule production/myapp-circuit-breaker spec.trafficPolicy"]);
+    check(
+        &["s4-07", "s4-02"],
+        &["warn DestinationRule production/myapp-circuit-breaker spec.trafficPolicy"],
+    );
     let found = findings(&[seed("s4-04"), seed("s4-08"), seed("s4-02")]);
     let lost = found.iter().find(|f| line(f) == mirror).expect("checked above");
     assert!(
@@ -230,7 +253,10 @@ fn one_object_twice_in_one_input_is_an_error_and_the_first_serves() {
     check(&["s0-04", "s2-03"], &["info PeerAuthentication istio-system/default"]);
     check(&["s0-02", "s0-13"], &["error IstioOperator istio-system/istio-operator"]);
     let found = findings(&[seed("s0-03"), seed("s0-11")]);
-    let duplicate = found.iter().find(|f| line(f) == "error VirtualService default/reviews").expect("checked above");
+    let duplicate = found
+        .iter()
+        .find(|f| line(f) == "error VirtualService default/reviews")
+        .expect("checked above");
     assert_eq!(duplicate.position.as_ref().map(|p| &*p.file), Some(seed("s0-11").0));
     assert_eq!(duplicate.related[0].position.as_ref().map(|p| &*p.file), Some(seed("s0-03").0));
 }
@@ -251,7 +277,10 @@ fn a_credential_counts_only_where_the_gateway_runs() {
     assert!(found.len() == 1 && found[0].message.contains("but in production"), "{found:?}");
     let mutual = seed("s4-03").1.replace("mode: SIMPLE", "mode: MUTUAL");
     let found = bad(&[("gateway", &mutual), ("secret", &right)]);
-    assert!(found.len() == 1 && found[0].message.starts_with("no CA for client certificates"), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].message.starts_with("no CA for client certificates"),
+        "{found:?}"
+    );
     let with_ca = right.replace("tls.key:", "ca.crt: eA==, tls.key:");
     assert_eq!(bad(&[("gateway", &mutual), ("secret", &with_ca)]), []);
 }
@@ -259,12 +288,17 @@ fn a_credential_counts_only_where_the_gateway_runs() {
 #[test]
 fn a_credential_counts_without_its_secret() {
     let mutual = seed("s4-03").1.replace("mode: SIMPLE", "mode: MUTUAL");
-    let parsed = overlay([parse_files([("base", BASE.as_bytes())]), parse_files([("gateway", mutual.as_bytes())])]);
+    let parsed = overlay([
+        parse_files([("base", BASE.as_bytes())]),
+        parse_files([("gateway", mutual.as_bytes())]),
+    ]);
     let known = |namespace: &str, holds_ca: bool| {
         let fact = CredentialFact { fingerprint: "".into(), not_after: 0, holds_ca };
-        let credentials = Credentials::from([((namespace.into(), "myapp-tls-secret".into()), fact)]);
+        let credentials =
+            Credentials::from([((namespace.into(), "myapp-tls-secret".into()), fact)]);
         let found = analyze(parsed.everything(), &credentials, &MeshDefaults::default());
-        let bad = found.into_iter().filter(|f| f.code == Code::MissingCredential).map(|f| f.message);
+        let bad =
+            found.into_iter().filter(|f| f.code == Code::MissingCredential).map(|f| f.message);
         bad.collect::<Vec<_>>()
     };
     assert_eq!(known("istio-system", true), Vec::<String>::new());
@@ -277,7 +311,8 @@ fn a_credential_counts_without_its_secret() {
 #[test]
 fn valid_objects_are_lowered_without_an_error() {
     let found = alone("valid.yaml", include_str!("../dialect/testdata/valid.yaml"));
-    let errors: Vec<String> = found.iter().filter(|f| f.severity == Severity::Error).map(ToString::to_string).collect();
+    let errors: Vec<String> =
+        found.iter().filter(|f| f.severity == Severity::Error).map(ToString::to_string).collect();
     assert_eq!(errors, Vec::<String>::new());
 }
 
@@ -286,14 +321,19 @@ fn lost_indentation_is_one_error_per_file() {
     for (name, text) in SEEDS.iter().filter(|(name, _)| !name.starts_with("s0")) {
         let flat = text.lines().map(|line| format!("{}\n", line.trim_start())).collect::<String>();
         let found = alone(name, &flat);
-        assert!(found.len() == 1 && found[0].message.starts_with("indentation lost"), "{name}: {found:?}");
+        assert!(
+            found.len() == 1 && found[0].message.starts_with("indentation lost"),
+            "{name}: {found:?}"
+        );
     }
 }
 
 #[test]
 fn shell_lines_are_named_with_their_line() {
     let (name, text) = seed("s4-11");
-    let pasted = format!("{text}\nistioctl create-remote-secret --name=cluster2 \\\n  | kubectl apply -f -\n");
+    let pasted = format!(
+        "{text}\nistioctl create-remote-secret --name=cluster2 \\\n  | kubectl apply -f -\n"
+    );
     let found = alone(name, &pasted);
     let expected = u32::try_from(text.lines().count() + 2).expect("a short file");
     assert!(found.len() == 1 && found[0].message == "shell command inside YAML", "{found:?}");
@@ -301,14 +341,28 @@ fn shell_lines_are_named_with_their_line() {
 }
 
 #[test]
+fn an_archived_interface_is_named_with_what_took_its_place() {
+    for name in ["s0-12", "s4-10"] {
+        check(&[name], &[]);
+        let found = findings(&[seed(name)]);
+        let archived = found.iter().find(|f| f.code == Code::Deprecated);
+        let archived = archived.unwrap_or_else(|| panic!("{name}: {found:?}"));
+        assert!(line(archived).ends_with(" apiVersion"), "{name}: {archived:?}");
+        assert!(archived.fix.as_ref().is_some_and(|fix| fix.contains("HTTPRoute")), "{archived:?}");
+    }
+}
+
+#[test]
 fn kinds_of_later_releases_are_named_and_nothing_else() {
     check(&["s2-07"], &["error AuthorizationPolicy default/allow-frontend kind"]);
-    let later = ["s0-12", "s2-05", "s2-06", "s2-08", "s2-09", "s2-11", "s4-09", "s4-10"];
+    let later = ["s2-05", "s2-06", "s2-08", "s2-09", "s2-11", "s4-09"];
     for name in later {
         check(&[name], &[]);
         let found = findings(&[seed(name)]);
         assert!(
-            found.iter().any(|f| f.message.ends_with("is not supported yet") && line(f).ends_with(" kind")),
+            found
+                .iter()
+                .any(|f| f.message.ends_with("is not supported yet") && line(f).ends_with(" kind")),
             "{name}: {found:?}"
         );
     }
@@ -366,20 +420,35 @@ metadata: {name: p, namespace: shop}
         let findings: Vec<_> = findings.iter().filter(|f| f.code == Code::HttpOnly).collect();
         assert_eq!(findings.len(), expected.len(), "{spec}: {findings:?}");
         for (finding, (severity, field, part)) in findings.iter().zip(expected) {
-            assert_eq!((finding.severity, &*finding.field.to_string()), (*severity, *field), "{spec}");
+            assert_eq!(
+                (finding.severity, &*finding.field.to_string()),
+                (*severity, *field),
+                "{spec}"
+            );
             assert!(finding.message.contains(part), "{spec}: {}", finding.message);
         }
     };
-    let both = "at port 3306 (db.shop.svc.cluster.local:3306), port 9000 (db.shop.svc.cluster.local:99)";
+    let both =
+        "at port 3306 (db.shop.svc.cluster.local:3306), port 9000 (db.shop.svc.cluster.local:99)";
     let path = "to: [{operation: {paths: [/a]}}]";
-    check(&format!("{{action: DENY, rules: [{{{path}}}]}}"), &[(Severity::Warning, "spec.rules[0]", both)]);
-    check(&format!("{{action: AUDIT, rules: [{{}}, {{{path}}}]}}"), &[(Severity::Info, "spec.rules[1]", both)]);
-    check(&format!("{{rules: [{{{path}}}]}}"), &[(Severity::Info, "spec.rules[0]", "lets nobody in")]);
+    check(
+        &format!("{{action: DENY, rules: [{{{path}}}]}}"),
+        &[(Severity::Warning, "spec.rules[0]", both)],
+    );
+    check(
+        &format!("{{action: AUDIT, rules: [{{}}, {{{path}}}]}}"),
+        &[(Severity::Info, "spec.rules[1]", both)],
+    );
+    check(
+        &format!("{{rules: [{{{path}}}]}}"),
+        &[(Severity::Info, "spec.rules[0]", "lets nobody in")],
+    );
     check(
         &format!("{{action: CUSTOM, provider: {{name: x}}, rules: [{{{path}}}]}}"),
         &[(Severity::Warning, "spec.rules[0]", both)],
     );
-    let ports = "{action: DENY, rules: [{to: [{operation: {paths: [/a], ports: ['80', '9000']}}]}]}";
+    let ports =
+        "{action: DENY, rules: [{to: [{operation: {paths: [/a], ports: ['80', '9000']}}]}]}";
     check(ports, &[(Severity::Warning, "spec.rules[0]", "at port 9000 (")]);
     for silent in [
         "{action: DENY, rules: [{to: [{operation: {paths: [/a], ports: ['80']}}]}]}",
@@ -388,5 +457,260 @@ metadata: {name: p, namespace: shop}
         "{selector: {matchLabels: {app: other}}, action: DENY, rules: [{to: [{operation: {paths: [/a]}}]}]}",
     ] {
         check(silent, &[]);
+    }
+}
+
+/// A Service and DestinationRule of `shop`, and a VirtualService of `client` that leads to a
+/// subset; with what a mesh configuration and the first two say of who sees them.
+fn hidden(mesh: &str, service: &str, backend: &str) -> Vec<Diagnostic> {
+    let text = format!(
+        "
+apiVersion: v1
+kind: Service
+metadata: {{name: cart, namespace: shop, annotations: {{{service}}}}}
+spec: {{clusterIP: 10.0.0.1, ports: [{{name: http, port: 80}}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: cart, namespace: shop}}
+spec: {{host: cart, {backend} subsets: [{{name: v1, labels: {{version: v1}}}}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: cart, namespace: client}}
+spec:
+  hosts: [cart.shop.svc.cluster.local]
+  exportTo: [.]
+  http: [{{route: [{{destination: {{host: cart.shop.svc.cluster.local, subset: v1}}}}]}}]
+---
+mesh: {{{mesh}}}
+"
+    );
+    let found = alone("a.yaml", &text);
+    found.into_iter().filter(|f| f.code == Code::MissingReference).collect()
+}
+
+#[test]
+fn what_the_mesh_hides_is_missed_like_what_an_object_hides() {
+    let seen = hidden("", "", "");
+    assert_eq!(seen, []);
+    let place = "spec.http[0].route[0].destination";
+    let own = "networking.istio.io/exportTo: .";
+    for (mesh, service, backend, field, other) in [
+        ("defaultDestinationRuleExportTo: [.]", "", "", "subset", "DestinationRule shop/cart"),
+        ("", "", "exportTo: [.],", "subset", "DestinationRule shop/cart"),
+        ("defaultServiceExportTo: [.]", "", "", "host", "Service shop/cart"),
+        ("", own, "", "host", "Service shop/cart"),
+    ] {
+        let found = hidden(mesh, service, backend);
+        let [finding] = &found[..] else { panic!("{mesh}{service}{backend}: {found:?}") };
+        assert_eq!(line(finding), format!("error-ref VirtualService client/cart {place}.{field}"));
+        assert!(finding.message.contains("a client in namespace `client`"), "{finding}");
+        assert_eq!(finding.related[0].object.to_string(), other);
+    }
+    // Said by the object, the mesh's default does not count.
+    assert_eq!(hidden("defaultDestinationRuleExportTo: [.]", "", "exportTo: ['*'],"), []);
+}
+
+#[test]
+fn clients_elsewhere_miss_what_the_author_sees() {
+    let text = "
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: shop}
+spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: cart, namespace: shop}
+spec: {host: cart, exportTo: [.], subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: cart, namespace: shop}
+spec: {hosts: [cart], http: [{route: [{destination: {host: cart, subset: v1}}]}]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: client, labels: {istio-injection: enabled}}
+";
+    let missing = |text: &str| {
+        let found = alone("a.yaml", text);
+        found.into_iter().filter(|f| f.code == Code::MissingReference).collect::<Vec<_>>()
+    };
+    let found = missing(text);
+    assert!(found.len() == 1 && found[0].message.contains("namespace `client`"), "{found:?}");
+    assert_eq!(missing(&text.replace("name: client,", "name: kube-system,")), []);
+    let own = text.replace("{hosts: [cart]", "{hosts: [cart], exportTo: [.]");
+    assert_eq!(missing(&own), []);
+}
+
+#[test]
+fn ports_are_the_ones_that_requests_are_sent_to() {
+    let ports = |destination: &str| {
+        let text = format!(
+            "
+apiVersion: v1
+kind: Service
+metadata: {{name: cart, namespace: shop}}
+spec: {{clusterIP: 10.0.0.1, ports: [{{name: http, port: 9080}}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: ext, namespace: shop}}
+spec:
+  hosts: [ext.example.com]
+  ports: [{{name: http, number: 8080, protocol: HTTP}}, {{name: tls, number: 443, protocol: TLS}}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: cart, namespace: shop}}
+spec: {{hosts: [cart], http: [{{route: [{{destination: {{host: {destination}}}}}]}}]}}
+"
+        );
+        let found = alone("a.yaml", &text);
+        let found = found.iter().filter(|f| f.code == Code::MissingReference);
+        found.map(|f| f.to_string()).collect::<Vec<_>>()
+    };
+    for fine in ["cart", "cart, port: {number: 9080}", "ext.example.com, port: {number: 443}"] {
+        assert_eq!(ports(fine), [""; 0], "{fine}");
+    }
+    for (wrong, part) in [
+        ("ext.example.com, port: {number: 80}", "expected one of 443, 8080, got 80"),
+        ("ext.example.com", "got none, which leads to port 9080"),
+        ("cart, port: {number: 80}", "`cart.shop.svc.cluster.local` has no port 80"),
+    ] {
+        let found = ports(wrong);
+        assert!(found.len() == 1 && found[0].contains(part), "{wrong}: {found:?}");
+    }
+}
+
+#[test]
+fn what_a_split_names_and_nobody_has_is_named() {
+    let text = "
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: shop}
+spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}, {name: admin, port: 81}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: cart-v1, namespace: shop}
+spec: {clusterIP: 10.0.0.2, ports: [{name: http, port: 80}]}
+---
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: HTTPRouteGroup
+metadata: {name: canary, namespace: shop}
+spec: {matches: [{name: canary, headers: [{x-canary: \"1\"}]}]}
+---
+apiVersion: split.smi-spec.io/v1alpha4
+kind: TrafficSplit
+metadata: {name: cart, namespace: shop}
+spec:
+  service: cart
+  matches: [{kind: HTTPRouteGroup, name: canary, apiGroup: specs.smi-spec.io}]
+  backends: [{service: cart-v1, weight: 1}, {service: cart, weight: 1}]
+";
+    let missing = |text: &str| {
+        let found = alone("a.yaml", text);
+        let found = found.iter().filter(|f| f.code == Code::MissingReference);
+        found.map(|f| f.field.to_string()).collect::<Vec<_>>()
+    };
+    // Where a backend lacks a port of the service, the others get its share, if there are any.
+    assert_eq!(missing(text), [""; 0]);
+    assert_eq!(
+        missing(&text.replace("cart, weight: 1", "cart, weight: 0")),
+        ["spec.backends[0].service"]
+    );
+    let text = text.replace(", {name: admin, port: 81}", "");
+    let plain = text.replace("  matches: [{kind", "  # matches: [{kind");
+    for text in [&text, &plain] {
+        assert_eq!(
+            missing(&text.replace("service: cart-v1", "service: gone")),
+            ["spec.backends[0].service"]
+        );
+        assert_eq!(
+            missing(&text.replace("{service: cart,", "{service: gone,")),
+            ["spec.backends[1].service"]
+        );
+        assert_eq!(missing(&text.replace("  service: cart", "  service: gone")), ["spec.service"]);
+    }
+    assert_eq!(
+        missing(&text.replace("Group, name: canary", "Group, name: x")),
+        ["spec.matches[0].name"]
+    );
+}
+
+/// An EnvoyFilter with these patches, beside a service with a workload.
+fn patched(patches: &str) -> Vec<String> {
+    let text = format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: cart, namespace: shop}}
+spec: {{clusterIP: 10.0.0.1, selector: {{app: cart}}, ports: [{{name: http, port: 80}}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: cart-0, namespace: shop, labels: {{app: cart}}}}
+spec: {{serviceAccountName: cart, containers: [{{name: istio-proxy}}]}}
+status: {{phase: Running, podIP: 10.1.0.1}}
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {{name: filters, namespace: shop}}
+spec: {{configPatches: [{patches}]}}
+"
+    );
+    let parsed = parse_files([("a.yaml", text.as_bytes())]);
+    let found = analyze_input(&parsed, &MeshDefaults::default()).into_iter();
+    let about = |d: &Diagnostic| d.object.as_ref().is_some_and(|id| id.kind == Kind::ENVOY_FILTER);
+    found.filter(about).map(|d| d.to_string()).collect()
+}
+
+#[test]
+fn patches_that_change_nothing_are_said_and_others_are_not() {
+    let header = "{operation: MERGE, value: {response_headers_to_remove: [a]}}";
+    let host = |domain: &str| {
+        format!(
+            "{{applyTo: VIRTUAL_HOST, match: {{context: SIDECAR_OUTBOUND, routeConfiguration: {{name: '80'}}}}, patch: {{operation: ADD, value: {{name: given, domains: [{domain}]}}}}}}"
+        )
+    };
+    let route = |context: &str, port: u16| {
+        format!(
+            "{{applyTo: HTTP_ROUTE, match: {{context: {context}, routeConfiguration: {{portNumber: {port}}}}}, patch: {header}}}"
+        )
+    };
+    let cluster = |name: &str| {
+        format!(
+            "{{applyTo: CLUSTER, match: {{cluster: {{name: '{name}'}}}}, patch: {{operation: REMOVE}}}}"
+        )
+    };
+    let given = "{applyTo: CLUSTER, patch: {operation: ADD, value: {name: BlackHoleCluster}}}";
+    let table = [
+        (route("SIDECAR_INBOUND", 80), None),
+        (route("SIDECAR_OUTBOUND", 80), None),
+        (route("SIDECAR_OUTBOUND", 81), Some("matches nothing of any proxy")),
+        (route("GATEWAY", 80), Some("matches nothing of any proxy")),
+        (
+            cluster("outbound|80||cart.shop.svc.cluster.local"),
+            Some("lead to `outbound|80||cart.shop.svc.cluster.local`, which this takes out"),
+        ),
+        (cluster("inbound|80||"), Some("lead to `inbound|80||`, which this takes out")),
+        (cluster("outbound|81||cart.shop.svc.cluster.local"), Some("matches nothing")),
+        (given.to_owned(), Some("adds nothing")),
+        (host("given.example"), None),
+        (host("cart.shop.svc.cluster.local"), Some("two virtual hosts would claim the domain")),
+    ];
+    for (patch, expected) in table {
+        let found = patched(&patch);
+        match expected {
+            None => assert_eq!(found, Vec::<String>::new(), "{patch}"),
+            Some(words) => {
+                let [finding] = &found[..] else { panic!("{patch}: {found:?}") };
+                assert!(finding.contains("spec.configPatches[0]"), "{finding}");
+                assert!(finding.contains(words), "{finding}");
+            }
+        }
     }
 }

@@ -7,7 +7,8 @@ use crate::ir::{GatewayConfig, ServerTlsMode};
 /// Credentials of a gateway's servers: certificates, and where clients show one, the CA for them.
 pub(super) fn of_servers(gateway: &GatewayConfig) -> impl Iterator<Item = Arc<str>> {
     gateway.servers.iter().filter_map(|s| s.tls.as_ref()).flat_map(|tls| {
-        let asks_clients = matches!(tls.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
+        let asks_clients =
+            matches!(tls.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
         let implied = tls.credentials.iter().map(|name| Arc::from(format!("{name}-cacert")));
         let authority = match &tls.ca_credential {
             Some(name) => vec![name.clone()],

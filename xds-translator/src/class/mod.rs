@@ -1,9 +1,10 @@
-//! Classification: which shared views a proxy gets, decided from who it is and what the registry knows.
+//! Classification: which shared views a proxy gets, decided from who it is and what the registry
+//! knows.
 //!
-//! A proven identity decides over everything a node says of itself (invariant 6): the workload must exist under
-//! the proven account, its labels come from the registry, and a gateway may ask for credentials only where a Gateway
-//! selects it. On the plaintext port the node is believed. A view's key holds resolved facts only, so that proxies with
-//! equal facts share everything.
+//! A proven identity decides over everything a node says of itself (invariant 6): the workload must
+//! exist under the proven account, its labels come from the registry, and a gateway may ask for
+//! credentials only where a Gateway selects it. On the plaintext port the node is believed. A
+//! view's key holds resolved facts only, so that proxies with equal facts share everything.
 
 mod credentials;
 mod gateway;
@@ -14,20 +15,22 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ferromesh_proto::SpiffeId;
 
+pub(crate) use self::gateway::is_gateway;
 pub use self::node::{NodeFacts, NodeIdentity, NodeKind, Refusal};
 use crate::{
-    ir::{Labels, Locality, Workload, WorkloadId},
-    plan::{Features, ViewKey},
+    ir::{Labels, Locality, ObjectId, ProxySide, Workload, WorkloadId},
+    plan::{Features, OutboundKey, ViewKey},
     snapshot::MeshSnapshot,
 };
 
 /// What a proxy gets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ProxyClass {
-    /// Its views; their resources have different names, so that their union is the proxy's configuration.
+    /// Its views; their resources have different names, so that their union is the proxy's
+    /// configuration.
     pub views: Vec<Arc<ViewKey>>,
-    /// The workload behind it; `None` while the registry does not know it: a proven proxy then has no inbound view, and
-    /// is to be classified again when the registry learns of it.
+    /// The workload behind it; `None` while the registry does not know it: a proven proxy then has
+    /// no inbound view, and is to be classified again when the registry learns of it.
     pub workload: Option<WorkloadId>,
     /// Its namespace, where its credentials are looked up.
     pub namespace: Arc<str>,
@@ -57,8 +60,24 @@ pub fn classify(snapshot: &MeshSnapshot, node: &NodeIdentity) -> Result<ProxyCla
     })
 }
 
+/// The view through which a proxy reaches others, whoever it proves to be. Where a sidecar is says
+/// nothing about what it reaches, and is left out.
+pub(crate) fn client_view(snapshot: &MeshSnapshot, node: &NodeIdentity) -> Option<ViewKey> {
+    let workload = find_workload(snapshot, node).ok().flatten();
+    let facts = Facts::new(snapshot, node, workload);
+    match node.kind {
+        NodeKind::Sidecar => {
+            Some(ViewKey::Outbound(OutboundKey { locality: None, ..facts.outbound() }))
+        }
+        NodeKind::Router => facts.gateway_view().0.pop(),
+    }
+}
+
 /// The workload by the node's name, else by its address; of a proven account only.
-fn find_workload<'a>(snapshot: &'a MeshSnapshot, node: &NodeIdentity) -> Result<Option<&'a Workload>, Refusal> {
+fn find_workload<'a>(
+    snapshot: &'a MeshSnapshot,
+    node: &NodeIdentity,
+) -> Result<Option<&'a Workload>, Refusal> {
     let own_namespace = |w: &&Arc<Workload>| w.id.namespace == node.workload.namespace;
     let by_name = snapshot.workloads().get(&node.workload);
     let by_address = || snapshot.workloads().at(node.address).filter(own_namespace);
@@ -78,7 +97,8 @@ fn find_workload<'a>(snapshot: &'a MeshSnapshot, node: &NodeIdentity) -> Result<
 }
 
 fn has_account(workload: &Workload, proven: &SpiffeId) -> bool {
-    *workload.id.namespace == *proven.namespace() && *workload.service_account == *proven.service_account()
+    *workload.id.namespace == *proven.namespace()
+        && *workload.service_account == *proven.service_account()
 }
 
 /// Everything that the keys of a proxy's views are made from.
@@ -91,7 +111,11 @@ struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    fn new(snapshot: &'a MeshSnapshot, node: &'a NodeIdentity, workload: Option<&'a Workload>) -> Self {
+    fn new(
+        snapshot: &'a MeshSnapshot,
+        node: &'a NodeIdentity,
+        workload: Option<&'a Workload>,
+    ) -> Self {
         let (labels, service_account) = match (workload, &node.proven) {
             (Some(workload), _) => (workload.labels.clone(), workload.service_account.clone()),
             // What an unknown workload says of its labels could widen what it gets.
@@ -105,10 +129,11 @@ impl<'a> Facts<'a> {
         &self.node.workload.namespace
     }
 
-    /// Labels that some rule asks clients about.
+    /// Labels that some rule refers to.
     fn client_labels(&self) -> Labels {
-        let asked = self.labels.iter().filter(|(key, _)| self.snapshot.asks_about(key));
-        asked.map(|(key, value)| (key.clone(), value.clone())).collect()
+        let referenced =
+            self.labels.iter().filter(|(key, _)| self.snapshot.references_label_key(key));
+        referenced.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     /// The locality, where some policy makes it matter.
@@ -122,13 +147,22 @@ impl<'a> Facts<'a> {
     fn locality_matters(&self) -> bool {
         let mesh = self.snapshot.mesh();
         let setting = &mesh.locality;
-        let by_mesh =
-            !(setting.distribute.is_empty() && setting.failover.is_empty() && setting.failover_priority.is_empty());
-        by_mesh || mesh.outlier.is_some() || self.snapshot.backends().locality_matters(self.namespace())
+        let by_mesh = !(setting.distribute.is_empty()
+            && setting.failover.is_empty()
+            && setting.failover_priority.is_empty());
+        by_mesh
+            || mesh.outlier.is_some()
+            || self.snapshot.backends().locality_matters(self.namespace())
+    }
+
+    /// Sets of patches of what the proxy is sent, in the order in which they are applied.
+    fn patches(&self, side: ProxySide) -> Vec<ObjectId> {
+        let root = &self.snapshot.mesh().root_namespace;
+        self.snapshot.patches().of(root, (self.namespace(), &self.labels), side)
     }
 
     fn features(&self, http_proxy_port: Option<u16>) -> Features {
-        Features { istio_filters: self.node.facts.istio_filters, http_proxy_port }
+        Features { mesh_filters: self.node.facts.mesh_filters, http_proxy_port }
     }
 
     fn address(&self) -> IpAddr {

@@ -17,11 +17,13 @@ pub struct NodeIdentity {
     pub kind: NodeKind,
     /// Its address.
     pub address: IpAddr,
-    /// Namespace and name it gives itself; the namespace is the proven one where an identity is proven.
+    /// Namespace and name it gives itself; the namespace is the proven one where an identity is
+    /// proven.
     pub workload: WorkloadId,
     /// What its metadata says.
     pub facts: NodeFacts,
-    /// The identity that its credentials proved; `None` on the plaintext port, where the node is believed.
+    /// The identity that its credentials proved; `None` on the plaintext port, where the node is
+    /// believed.
     pub proven: Option<SpiffeId>,
 }
 
@@ -54,7 +56,7 @@ pub struct NodeFacts {
     /// `INTERCEPTION_MODE` and the addresses of mode NONE.
     pub capture: CaptureMode,
     /// `FERROMESH_ISTIO_FILTERS`.
-    pub istio_filters: bool,
+    pub mesh_filters: bool,
     /// `HTTP_PROXY_PORT`.
     pub http_proxy_port: Option<u16>,
     /// `node.locality`, for workloads whose locality the registry does not know.
@@ -95,7 +97,9 @@ pub enum Refusal {
         proven: SpiffeId,
     },
     /// The workload of that name belongs to another account.
-    #[error("workload {workload:?} runs as service account {account:?}, but the proxy proved to be {proven}")]
+    #[error(
+        "workload {workload:?} runs as service account {account:?}, but the proxy proved to be {proven}"
+    )]
     Account {
         /// The workload.
         workload: String,
@@ -138,7 +142,8 @@ impl NodeIdentity {
         check_claims(namespace, &metadata, proven.as_ref())?;
         Ok(Self {
             kind,
-            address: address(ip, &metadata).ok_or_else(|| Refusal::Address { id: node.id.clone() })?,
+            address: address(ip, &metadata)
+                .ok_or_else(|| Refusal::Address { id: node.id.clone() })?,
             workload: WorkloadId { namespace: namespace.into(), name: name.into() },
             facts: NodeFacts::read(&metadata, node.locality.as_ref())?,
             proven,
@@ -146,7 +151,11 @@ impl NodeIdentity {
     }
 }
 
-fn check_claims(namespace: &str, metadata: &Metadata<'_>, proven: Option<&SpiffeId>) -> Result<(), Refusal> {
+fn check_claims(
+    namespace: &str,
+    metadata: &Metadata<'_>,
+    proven: Option<&SpiffeId>,
+) -> Result<(), Refusal> {
     let Some(proven) = proven else { return Ok(()) };
     let claims = [
         ("namespace", namespace, proven.namespace()),
@@ -158,7 +167,9 @@ fn check_claims(namespace: &str, metadata: &Metadata<'_>, proven: Option<&Spiffe
         ),
     ];
     match claims.into_iter().find(|(_, claimed, proven)| claimed != proven) {
-        Some((what, claimed, _)) => Err(Refusal::Claim { what, claimed: claimed.to_owned(), proven: proven.clone() }),
+        Some((what, claimed, _)) => {
+            Err(Refusal::Claim { what, claimed: claimed.to_owned(), proven: proven.clone() })
+        }
         None => Ok(()),
     }
 }
@@ -169,13 +180,18 @@ fn address(in_id: &str, metadata: &Metadata<'_>) -> Option<IpAddr> {
 }
 
 impl NodeFacts {
-    fn read(metadata: &Metadata<'_>, locality: Option<&discovery::Locality>) -> Result<Self, Refusal> {
+    fn read(
+        metadata: &Metadata<'_>,
+        locality: Option<&discovery::Locality>,
+    ) -> Result<Self, Refusal> {
         Ok(Self {
             labels: metadata.labels(),
             service_account: metadata.text("SERVICE_ACCOUNT").unwrap_or_default().into(),
             capture: capture(metadata)?,
-            istio_filters: metadata.text("FERROMESH_ISTIO_FILTERS") == Some("true"),
-            http_proxy_port: metadata.parsed("HTTP_PROXY_PORT", "a port")?.filter(|port| *port != 0),
+            mesh_filters: metadata.text("FERROMESH_ISTIO_FILTERS") == Some("true"),
+            http_proxy_port: metadata
+                .parsed("HTTP_PROXY_PORT", "a port")?
+                .filter(|port| *port != 0),
             locality: locality.map(read_locality).unwrap_or_default(),
             cluster_id: metadata.text("CLUSTER_ID").unwrap_or_default().into(),
         })
@@ -221,7 +237,11 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    fn parsed<T: std::str::FromStr>(&self, field: &'static str, expected: &'static str) -> Result<Option<T>, Refusal> {
+    fn parsed<T: std::str::FromStr>(
+        &self,
+        field: &'static str,
+        expected: &'static str,
+    ) -> Result<Option<T>, Refusal> {
         match self.text(field).filter(|t| !t.is_empty()) {
             None => Ok(None),
             Some(text) => match text.parse() {
@@ -237,6 +257,10 @@ impl<'a> Metadata<'a> {
             Some(Kind::StringValue(text)) => Some(text.as_str()),
             _ => None,
         };
-        labels.fields.iter().filter_map(|(key, value)| Some((key.as_str().into(), text(value)?.into()))).collect()
+        labels
+            .fields
+            .iter()
+            .filter_map(|(key, value)| Some((key.as_str().into(), text(value)?.into())))
+            .collect()
     }
 }

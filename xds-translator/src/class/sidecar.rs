@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Facts;
 use crate::{
-    ir::{ObjectId, ServiceKey, Workload},
+    ir::{Discovery, ObjectId, ProxySide, ServiceKey, Workload},
     plan::{CaptureMode, InboundKey, OutboundKey, ViewKey},
     snapshot::workload_port,
 };
@@ -18,10 +18,13 @@ impl Facts<'_> {
 
     fn scope(&self) -> Option<ObjectId> {
         let root = &self.snapshot.mesh().root_namespace;
-        self.snapshot.scopes().of(root, self.namespace(), &self.labels).map(|scope| scope.origin.id.clone())
+        self.snapshot
+            .scopes()
+            .of(root, self.namespace(), &self.labels)
+            .map(|scope| scope.origin.id.clone())
     }
 
-    fn outbound(&self) -> OutboundKey {
+    pub(super) fn outbound(&self) -> OutboundKey {
         let mesh_port = self.snapshot.mesh().http_proxy_port;
         OutboundKey {
             namespace: self.namespace().clone(),
@@ -36,10 +39,12 @@ impl Facts<'_> {
                 }
             },
             features: self.features(self.node.facts.http_proxy_port.or(mesh_port)),
+            patches: self.patches(ProxySide::Outbound),
         }
     }
 
-    /// `None` for a proven proxy whose workload is not known yet. On the plaintext port labels from the metadata stand in.
+    /// `None` for a proven proxy whose workload is not known yet. On the plaintext port labels from
+    /// the metadata stand in.
     fn inbound(&self) -> Option<InboundKey> {
         if self.workload.is_none() && (self.node.proven.is_some() || self.labels.is_empty()) {
             return None;
@@ -48,7 +53,14 @@ impl Facts<'_> {
             CaptureMode::Redirect => (CaptureMode::Redirect, None),
             CaptureMode::None { inbound, application, .. } => {
                 let own = inbound.is_none().then(|| self.address());
-                (CaptureMode::None { outbound: None, inbound: *inbound, application: *application }, own)
+                (
+                    CaptureMode::None {
+                        outbound: None,
+                        inbound: *inbound,
+                        application: *application,
+                    },
+                    own,
+                )
             }
         };
         Some(InboundKey {
@@ -60,10 +72,12 @@ impl Facts<'_> {
             capture,
             address,
             features: self.features(None),
+            patches: self.patches(ProxySide::Inbound),
         })
     }
 
-    /// Service ports that lead to the workload: (service, service port, container port); sorted, unique.
+    /// Service ports that lead to the workload: (service, service port, container port); sorted,
+    /// unique.
     pub(super) fn service_ports(&self) -> Vec<(ServiceKey, u16, u16)> {
         let stand_in;
         let workload = match self.workload {
@@ -76,7 +90,11 @@ impl Facts<'_> {
         let selecting = self.snapshot.services().selecting(workload);
         let by_selector = selecting.flat_map(|service| {
             let target = |port| {
-                Some((service.key.clone(), service.port(port)?.number, workload_port(workload, service.port(port)?)?))
+                Some((
+                    service.key.clone(),
+                    service.port(port)?.number,
+                    workload_port(workload, service.port(port)?)?,
+                ))
             };
             service.ports.iter().filter_map(|p| target(p.number)).collect::<Vec<_>>()
         });
@@ -89,8 +107,11 @@ impl Facts<'_> {
     /// A workload as its node describes it.
     fn unregistered(&self) -> Workload {
         let id = self.node.workload.clone();
-        let object =
-            ObjectId { kind: crate::dialect::Kind::Pod, namespace: id.namespace.clone(), name: id.name.clone() };
+        let object = ObjectId {
+            kind: crate::dialect::Kind::POD,
+            namespace: id.namespace.clone(),
+            name: id.name.clone(),
+        };
         Workload {
             origin: crate::ir::Origin { id: object, created: 0 },
             addresses: vec![self.node.address],
@@ -99,6 +120,7 @@ impl Facts<'_> {
             service_account: self.service_account.clone(),
             mesh_tls: true,
             locality: self.node.facts.locality.clone(),
+            discovery: Discovery::Slices,
             named_ports: Default::default(),
             container_ports: Vec::new(),
             weight: None,

@@ -1,6 +1,6 @@
 //! Table tests of classification: who gets which views under which proof.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ferromesh_proto::{SpiffeId, discovery};
 use prost_types::{Struct, Value, value::Kind};
@@ -42,6 +42,16 @@ metadata: {name: main, namespace: shop}
 spec: {selector: {istio: edge}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: MUTUAL, credentialName: cert}}]}
 ---
 apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: for-all, namespace: shop}
+spec: {servers: [{port: {number: 8443, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: for-gateways}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: partner, namespace: shop}
+spec: {host: partner.example, exportTo: ['.'], trafficPolicy: {tls: {mode: MUTUAL, credentialName: partner-client}}}
+---
+apiVersion: networking.istio.io/v1
 kind: Sidecar
 metadata: {name: for-cart, namespace: shop}
 spec: {workloadSelector: {labels: {app: cart}}, egress: [{hosts: ['./*']}]}
@@ -61,7 +71,8 @@ fn mesh() -> Compiler {
     let mut compiler = Compiler::new(MeshDefaults::default());
     let parsed = parse_file("mesh.yaml", MESH.as_bytes());
     assert!(parsed.rejected.is_empty(), "{:?}", parsed.diagnostics);
-    compiler.apply(parsed.objects.into_iter().map(|object| Change::Upsert(Box::new(object))).collect());
+    compiler
+        .apply(parsed.objects.into_iter().map(|object| Change::Upsert(Box::new(object))).collect());
     compiler
 }
 
@@ -69,13 +80,28 @@ fn text(text: &str) -> Value {
     Value { kind: Some(Kind::StringValue(text.to_owned())) }
 }
 
-fn node(id: &str, metadata: &[(&str, Value)], proven: Option<&str>) -> Result<NodeIdentity, Refusal> {
+fn node(
+    id: &str,
+    metadata: &[(&str, Value)],
+    proven: Option<&str>,
+) -> Result<NodeIdentity, Refusal> {
     let fields = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-    let node = discovery::Node { id: id.to_owned(), metadata: Some(Struct { fields }), ..discovery::Node::default() };
-    NodeIdentity::parse(&node, proven.map(|id| id.parse::<SpiffeId>().expect("tests write good ids")))
+    let node = discovery::Node {
+        id: id.to_owned(),
+        metadata: Some(Struct { fields }),
+        ..discovery::Node::default()
+    };
+    NodeIdentity::parse(
+        &node,
+        proven.map(|id| id.parse::<SpiffeId>().expect("tests write good ids")),
+    )
 }
 
-fn class(id: &str, metadata: &[(&str, Value)], proven: Option<&str>) -> Result<ProxyClass, Refusal> {
+fn class(
+    id: &str,
+    metadata: &[(&str, Value)],
+    proven: Option<&str>,
+) -> Result<ProxyClass, Refusal> {
     mesh().classify(&node(id, metadata, proven)?)
 }
 
@@ -84,7 +110,9 @@ const CART_ID: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 
 #[test]
 fn a_known_sidecar_gets_both_views_with_facts_of_the_registry() {
-    let lies = Struct { fields: BTreeMap::from([("app".to_owned(), text("admin"))]).into_iter().collect() };
+    let lies = Struct {
+        fields: BTreeMap::from([("app".to_owned(), text("admin"))]).into_iter().collect(),
+    };
     let lies = [("LABELS", Value { kind: Some(Kind::StructValue(lies)) })];
     let class = class(CART, &lies, Some(CART_ID)).expect("the workload runs as this account");
     let [outbound, inbound] = &class.views[..] else { panic!("{class:?}") };
@@ -94,7 +122,11 @@ fn a_known_sidecar_gets_both_views_with_facts_of_the_registry() {
     assert_eq!(outbound.scope.as_ref().map(|s| &*s.name), Some("for-cart"));
     assert_eq!(outbound.client_labels, Labels::from([("version".into(), "v1".into())]));
     assert_eq!(inbound.labels.get("app").map(|l| &**l), Some("cart"));
-    let ports: Vec<_> = inbound.ports.iter().map(|(s, port, target)| (s.host.to_string(), *port, *target)).collect();
+    let ports: Vec<_> = inbound
+        .ports
+        .iter()
+        .map(|(s, port, target)| (s.host.to_string(), *port, *target))
+        .collect();
     assert_eq!(ports, [("cart.shop.svc.cluster.local".to_owned(), 80, 8080)]);
     assert!(class.credentials.is_empty());
 }
@@ -106,7 +138,10 @@ fn a_proof_decides_over_every_claim() {
     assert!(matches!(class(CART, &[], Some(other)), Err(Refusal::Claim { what: "namespace", .. })));
     assert!(matches!(class(CART, &[], Some(admin)), Err(Refusal::Account { .. })));
     let claims = [("SERVICE_ACCOUNT", text("admin"))];
-    assert!(matches!(class(CART, &claims, Some(CART_ID)), Err(Refusal::Claim { what: "service account", .. })));
+    assert!(matches!(
+        class(CART, &claims, Some(CART_ID)),
+        Err(Refusal::Claim { what: "service account", .. })
+    ));
 }
 
 #[test]
@@ -116,8 +151,14 @@ fn an_unknown_workload_gets_outbound_only_unless_the_port_believes_it() {
     let labels = [("LABELS", Value { kind: Some(Kind::StructValue(Struct { fields })) })];
     let proven = class(stranger, &labels, Some(CART_ID)).expect("unknown is not refused");
     assert_eq!((proven.views.len(), proven.workload), (1, None));
-    let ViewKey::Outbound(outbound) = &*proven.views[0] else { panic!("the first view is outbound") };
-    assert_eq!(outbound.scope.as_ref().map(|s| &*s.name), Some("default"), "labels of metadata select nothing");
+    let ViewKey::Outbound(outbound) = &*proven.views[0] else {
+        panic!("the first view is outbound")
+    };
+    assert_eq!(
+        outbound.scope.as_ref().map(|s| &*s.name),
+        Some("default"),
+        "labels of metadata select nothing"
+    );
     let believed = class(stranger, &labels, None).expect("the plaintext port believes");
     assert_eq!(believed.views.len(), 2);
 }
@@ -131,11 +172,15 @@ fn the_address_finds_a_workload_that_names_itself_differently() {
 #[test]
 fn a_gateway_gets_the_gateways_that_select_it_and_their_credentials() {
     let class =
-        class("router~10.1.0.2~edge-1.edge~x", &[], Some("spiffe://cluster.local/ns/edge/sa/edge")).expect("known");
+        class("router~10.1.0.2~edge-1.edge~x", &[], Some("spiffe://cluster.local/ns/edge/sa/edge"))
+            .expect("known");
     let ViewKey::Gateway(key) = &*class.views[0] else { panic!("{class:?}") };
-    assert_eq!(key.gateways.iter().map(|g| &*g.name).collect::<Vec<_>>(), ["main"]);
+    assert_eq!(key.gateways.iter().map(|g| &*g.name).collect::<Vec<_>>(), ["for-all", "main"]);
     assert_eq!(key.ports, [(443, 8443)]);
-    assert_eq!(class.credentials.iter().map(|c| &**c).collect::<Vec<_>>(), ["cert", "cert-cacert"]);
+    assert_eq!(
+        class.credentials.iter().map(|c| &**c).collect::<Vec<_>>(),
+        ["cert", "cert-cacert", "for-gateways"]
+    );
     assert_eq!(&*class.namespace, "edge");
 }
 
@@ -151,6 +196,18 @@ fn a_proven_stranger_is_no_gateway_by_its_own_word() {
 }
 
 #[test]
+fn nobody_gets_credentials_by_calling_itself_a_gateway() {
+    for id in ["router~10.9.9.9~stranger.shop~x", "router~10.1.0.1~cart-1.shop~x"] {
+        let class = class(id, &[], Some(CART_ID)).expect("the account is its own");
+        assert_eq!(class.credentials, BTreeSet::new(), "{id}");
+    }
+    let edge = "router~10.1.0.2~edge-1.edge~x";
+    let class =
+        class(edge, &[], Some("spiffe://cluster.local/ns/edge/sa/edge")).expect("a gateway");
+    assert!(class.credentials.contains("cert") && class.credentials.contains("for-gateways"));
+}
+
+#[test]
 fn addresses_of_mode_none_go_to_the_views_they_shape() {
     let metadata = [
         ("INTERCEPTION_MODE", text("NONE")),
@@ -163,8 +220,14 @@ fn addresses_of_mode_none_go_to_the_views_they_shape() {
         panic!("{class:?}")
     };
     let ip = |text: &str| text.parse().ok();
-    assert_eq!(outbound.capture, CaptureMode::None { outbound: ip("127.0.1.1"), inbound: None, application: None });
-    assert_eq!(inbound.capture, CaptureMode::None { outbound: None, inbound: None, application: ip("127.0.1.2") });
+    assert_eq!(
+        outbound.capture,
+        CaptureMode::None { outbound: ip("127.0.1.1"), inbound: None, application: None }
+    );
+    assert_eq!(
+        inbound.capture,
+        CaptureMode::None { outbound: None, inbound: None, application: ip("127.0.1.2") }
+    );
     assert_eq!(inbound.address, ip("10.1.0.1"));
 }
 

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{items::ItemId, views::ViewId};
+use super::ids::{ItemId, ViewId};
 use crate::snapshot::{Audience, Dep};
 
 /// From facts to the items and outlines whose plans read them.
@@ -94,7 +94,10 @@ impl DepIndex {
     }
 
     /// The plans that read one of the facts; sorted, unique.
-    pub(super) fn readers_of<'a>(&self, deps: impl Iterator<Item = &'a Dep>) -> (Vec<ItemId>, Vec<ViewId>) {
+    pub(super) fn readers_of<'a>(
+        &self,
+        deps: impl Iterator<Item = &'a Dep>,
+    ) -> (Vec<ItemId>, Vec<ViewId>) {
         let (mut items, mut views) = (Vec::new(), Vec::new());
         for readers in deps.filter_map(|dep| self.readers.get(dep)) {
             items.extend(&readers.items);

@@ -7,19 +7,16 @@ use rustc_hash::FxHashMap;
 
 use super::{
     Work,
-    encoded::name_of,
+    encoded::resource,
+    ids::{ItemId, ViewId},
     index::{Consumer, DepIndex},
-    views::ViewId,
 };
 use crate::{
-    emit,
+    emit::Content,
+    patch,
     plan::{self, ItemKey},
     snapshot::{Dep, MeshSnapshot, Reader},
 };
-
-/// A place in the memo.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct ItemId(u32);
 
 /// Every item that some view refers to.
 #[derive(Default, Debug)]
@@ -34,9 +31,16 @@ pub(super) struct Items {
 struct Memo {
     key: Arc<ItemKey>,
     /// `None`: the item vanished, and its views do without.
-    encoded: Option<Arc<EncodedResource>>,
+    encoded: Option<Encoded>,
     deps: Vec<Dep>,
     views: BTreeSet<ViewId>,
+}
+
+/// What an item was encoded from, and into.
+#[derive(Clone, Debug)]
+struct Encoded {
+    content: Content,
+    resource: Arc<EncodedResource>,
 }
 
 impl Items {
@@ -69,7 +73,10 @@ impl Items {
         let key = key.clone();
         let id = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
-            ItemId(u32::try_from(self.slots.len() - 1).expect("items are counted in u32: memory ends before"))
+            ItemId(
+                u32::try_from(self.slots.len() - 1)
+                    .expect("items are counted in u32: memory ends before"),
+            )
         });
         let (encoded, deps) = plan(&key, None, snapshot, work);
         index.replace(Consumer::Item(id), &[], &deps);
@@ -104,11 +111,11 @@ impl Items {
         let (encoded, deps) = plan(&memo.key, memo.encoded.as_ref(), snapshot, work);
         index.replace(Consumer::Item(id), &memo.deps, &deps);
         memo.deps = deps;
-        if memo.encoded.as_ref().map(|e| e.version) == encoded.as_ref().map(|e| e.version) {
-            return None;
-        }
-        let old = std::mem::replace(&mut memo.encoded, encoded.clone());
-        Some(Replanned { id, old, new: encoded })
+        let new = encoded.as_ref().map(|e| e.resource.clone());
+        let old = std::mem::replace(&mut memo.encoded, encoded).map(|e| e.resource);
+        let version =
+            |resource: &Option<Arc<EncodedResource>>| resource.as_ref().map(|r| r.version);
+        (version(&old) != version(&new)).then_some(Replanned { id, old, new })
     }
 
     /// Its key, one copy for all.
@@ -117,7 +124,7 @@ impl Items {
     }
 
     pub(super) fn encoded(&self, id: ItemId) -> Option<&Arc<EncodedResource>> {
-        self.memo(id)?.encoded.as_ref()
+        self.memo(id)?.encoded.as_ref().map(|e| &e.resource)
     }
 
     pub(super) fn deps(&self, id: ItemId) -> &[Dep] {
@@ -168,24 +175,30 @@ pub(super) struct Replanned {
     pub(super) new: Option<Arc<EncodedResource>>,
 }
 
-/// Plans one item; encodes it unless the former outcome has the same version.
+/// Plans one item; encodes it unless the former outcome has the same content.
 fn plan(
     key: &ItemKey,
-    former: Option<&Arc<EncodedResource>>,
+    former: Option<&Encoded>,
     snapshot: &MeshSnapshot,
     work: &mut Work,
-) -> (Option<Arc<EncodedResource>>, Vec<Dep>) {
+) -> (Option<Encoded>, Vec<Dep>) {
     work.items_planned += 1;
     let reader = Reader::new(snapshot);
     let planned = plan::plan_item(&reader, key);
+    let patches = plan::item_patches(&reader, key);
     let encoded = planned.map(|item| {
-        let version = emit::version(&item);
-        if let Some(former) = former.filter(|f| f.version == version) {
+        let content = patch::content(&item, &patches);
+        if let Some(former) = former.filter(|f| f.content == content) {
             return former.clone();
         }
         work.items_encoded += 1;
-        let (_, name) = name_of(&item);
-        Arc::new(EncodedResource { name, version, body: emit::emit(&item) })
+        let made = resource(item.name().clone(), patch::encode(&item, &patches).0);
+        // Another plan may give the same bytes: the views' copy stays the only one.
+        let resource = match former {
+            Some(former) if *former.resource == made => former.resource.clone(),
+            _ => Arc::new(made),
+        };
+        Encoded { content, resource }
     });
     (encoded, reader.into_deps())
 }

@@ -1,12 +1,15 @@
 //! The compiler: configuration changes in, changed views out.
 //!
-//! It owns the snapshot and a memo of everything that was planned: each item with the facts it read, each view with the
-//! items it consists of. [`Compiler::apply`] lowers only the objects that changed, repeats only the plans that read a
-//! changed fact, and stops where the outcome is equal: the version of an item is a hash of its plan, an outline is
-//! compared as a value. [`Compiler::rebuild`] does everything from scratch and must give the same (invariant 3).
-//! Pure and synchronous; one task owns it.
+//! It owns the snapshot and a memo of everything that was planned: each item with the facts it
+//! read, each view with the items it consists of. [`Compiler::apply`] lowers only the objects that
+//! changed, repeats only the plans that read a changed fact, and stops where the outcome is equal:
+//! an item is known by a hash of its plan, a resource by its bytes, an outline is compared as a
+//! value.
+//! [`Compiler::rebuild`] does everything from scratch and must give the same (invariant 3). Pure
+//! and synchronous; one task owns it.
 
 mod encoded;
+mod ids;
 mod index;
 mod items;
 mod nodes;
@@ -19,9 +22,9 @@ use crate::{
     class::{self, NodeIdentity, ProxyClass, Refusal},
     diagnostic::Diagnostic,
     dialect::{Kind, Object},
-    ir::{MeshDefaults, ObjectId},
+    ir::{Connection, MeshDefaults, ObjectId},
     plan::ViewKey,
-    snapshot::{ChangeSet, CredentialFact, MeshSnapshot, Reclassify},
+    snapshot::{ChangeSet, CredentialFact, CredentialName, MeshSnapshot, Reclassify},
     view::View,
 };
 
@@ -42,6 +45,13 @@ pub enum Change {
         name: Arc<str>,
         /// What is known of it; `None`: it is gone.
         fact: Option<CredentialFact>,
+    },
+    /// A proxy is connected to a control plane, or gone from all of them.
+    Connection {
+        /// Which proxy.
+        connection: Connection,
+        /// Whether it is connected.
+        connected: bool,
     },
 }
 
@@ -67,7 +77,7 @@ pub struct Work {
     pub objects_lowered: u64,
     /// Items planned.
     pub items_planned: u64,
-    /// Items encoded: planned, with another outcome than before.
+    /// Items encoded: planned, with another content than before.
     pub items_encoded: u64,
     /// Outlines planned.
     pub outlines_planned: u64,
@@ -88,8 +98,8 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// A compiler without configuration. `base` holds what is known before any: domain, trust domain, root namespace;
-    /// a MeshConfig object overrides all but the domain.
+    /// A compiler without configuration. `base` holds what is known before any: domain, trust
+    /// domain, root namespace; a MeshConfig object overrides all but the domain.
     pub fn new(base: MeshDefaults) -> Self {
         let base = Arc::new(base);
         let snapshot = Arc::new(MeshSnapshot::new(base.clone()));
@@ -126,11 +136,15 @@ impl Compiler {
                 snapshot.set_credential(&namespace, &name, fact, touched);
                 return Vec::new();
             }
+            Change::Connection { connection, connected } => {
+                snapshot.set_connection(connection, connected, touched);
+                return Vec::new();
+            }
         };
         for replaced in &all {
             let new = self.objects.items(&replaced.id);
             snapshot.replace(&replaced.items, new, self.index.audience(), touched);
-            if replaced.id.kind == Kind::MeshConfig {
+            if replaced.id.kind == Kind::MESH_CONFIG {
                 snapshot.restore_mesh(self.objects.mesh());
             }
         }
@@ -177,15 +191,38 @@ impl Compiler {
 
     /// Whether nothing is kept: no view, no item, no recorded fact, no encoded resource.
     pub fn is_idle(&self) -> bool {
-        self.views.is_empty() && self.items.is_empty() && self.index.is_empty() && self.memo.is_empty()
+        self.views.is_empty()
+            && self.items.is_empty()
+            && self.index.is_empty()
+            && self.memo.is_empty()
     }
 
-    /// The same configuration compiled from scratch, without views: for the proof that incremental equals full.
+    /// The same configuration compiled from scratch, without views: for the proof that incremental
+    /// equals full.
     pub fn rebuild(&self) -> Self {
         let mut fresh = Self::new(self.objects.base().clone());
         fresh.apply(self.objects.history());
-        fresh.apply(self.snapshot.credential_changes());
+        fresh.apply(self.credential_changes());
+        fresh.apply(self.connection_changes());
         fresh
+    }
+
+    /// Who is connected, as changes from nothing.
+    fn connection_changes(&self) -> Vec<Change> {
+        let change = |connection: &Connection| Change::Connection {
+            connection: connection.clone(),
+            connected: true,
+        };
+        self.snapshot.connections().map(change).collect()
+    }
+
+    /// What is known of credentials, as changes from nothing.
+    fn credential_changes(&self) -> Vec<Change> {
+        let change = |((namespace, name), fact): (&CredentialName, &CredentialFact)| {
+            let (namespace, name) = (namespace.clone(), name.clone());
+            Change::Credential { namespace, name, fact: Some(fact.clone()) }
+        };
+        self.snapshot.credentials().iter().map(change).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Nodes: where pods run, as far as pods do not say so themselves.
 //!
-//! API servers since 1.35 copy the labels for region and zone to pods; older ones do not, and none copies the sub-zone.
+//! API servers since 1.35 copy the labels for region and zone to pods; older ones do not, and none
+//! copies the sub-zone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,9 +9,9 @@ use std::{
 };
 
 use crate::{
-    dialect::{Kind, Object, Spec},
+    dialect::locality_of,
+    dialect::{Kind, Object, kubernetes::Pod},
     ir::{Locality, ObjectId, Workload},
-    lower::locality_of,
     snapshot::Item,
 };
 
@@ -22,20 +23,24 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    /// An object is another now, or gone. The pods that are in another place because of it: those of a node.
-    pub(super) fn replace(&mut self, old: Option<&Object>, new: Option<&Object>) -> BTreeSet<ObjectId> {
+    /// An object is another now, or gone. The pods that are in another place because of it: those
+    /// of a node.
+    pub(super) fn replace(
+        &mut self,
+        old: Option<&Object>,
+        new: Option<&Object>,
+    ) -> BTreeSet<ObjectId> {
         let Some(either) = new.or(old) else { return BTreeSet::new() };
-        match either.id.kind {
-            Kind::Pod => {
-                let (before, after) = (old.and_then(node_of), new.and_then(node_of));
-                if before != after {
-                    self.move_pod(&either.id, before, after);
-                }
-                BTreeSet::new()
-            }
-            Kind::Node => self.place(&either.id.name, new.map(|node| locality_of(&node.meta.labels))),
-            _ => BTreeSet::new(),
+        if either.id.kind == Kind::NODE {
+            return self.place(&either.id.name, new.map(|node| locality_of(&node.meta.labels)));
         }
+        if either.id.kind == Kind::POD {
+            let (before, after) = (old.and_then(node_of), new.and_then(node_of));
+            if before != after {
+                self.move_pod(&either.id, before, after);
+            }
+        }
+        BTreeSet::new()
     }
 
     fn move_pod(&mut self, pod: &ObjectId, before: Option<&Arc<str>>, after: Option<&Arc<str>>) {
@@ -63,9 +68,12 @@ impl Nodes {
         self.aboard.get(node).cloned().unwrap_or_default()
     }
 
-    /// The items of an object; a pod's workload is where its node is, as far as it does not say so itself.
+    /// The items of an object; a pod's workload is where its node is, as far as it does not say so
+    /// itself.
     pub(super) fn locate(&self, object: &Object, items: Vec<Item>) -> Vec<Item> {
-        let Some(place) = node_of(object).and_then(|node| self.places.get(node)) else { return items };
+        let Some(place) = node_of(object).and_then(|node| self.places.get(node)) else {
+            return items;
+        };
         let located = |item| match item {
             Item::Workload(workload) => Item::Workload(Arc::new(Workload {
                 locality: filled(&workload.locality, place),
@@ -79,10 +87,8 @@ impl Nodes {
 
 /// The node of a pod.
 fn node_of(object: &Object) -> Option<&Arc<str>> {
-    match &object.spec {
-        Spec::Pod(pod) => Some(&pod.spec.node_name).filter(|name| !name.is_empty()),
-        _ => None,
-    }
+    let pod = object.content::<Pod>()?;
+    Some(&pod.spec.node_name).filter(|name| !name.is_empty())
 }
 
 /// What a pod says of its place, completed by its node's unless they contradict.
@@ -91,7 +97,8 @@ fn filled(own: &Locality, node: &Locality) -> Locality {
     if !agrees(&own.region, &node.region) || !agrees(&own.zone, &node.zone) {
         return own.clone();
     }
-    let either = |own: &Arc<str>, node: &Arc<str>| if own.is_empty() { node.clone() } else { own.clone() };
+    let either =
+        |own: &Arc<str>, node: &Arc<str>| if own.is_empty() { node.clone() } else { own.clone() };
     Locality {
         region: either(&own.region, &node.region),
         zone: either(&own.zone, &node.zone),
@@ -127,7 +134,11 @@ mod tests {
             ("eu/b/", "eu/a/r1", "eu/b/"),
             ("eu/b/", "//", "eu/b/"),
         ] {
-            assert_eq!(filled(&locality(own), &locality(node)), locality(expected), "{own} on {node}");
+            assert_eq!(
+                filled(&locality(own), &locality(node)),
+                locality(expected),
+                "{own} on {node}"
+            );
         }
     }
 
@@ -142,14 +153,16 @@ mod tests {
     }
 
     fn node(name: &str, zone: &str) -> Change {
-        let labels = json!({ "topology.kubernetes.io/region": "eu", "topology.kubernetes.io/zone": zone });
+        let labels =
+            json!({ "topology.kubernetes.io/region": "eu", "topology.kubernetes.io/zone": zone });
         upsert(json!({ "kind": "Node", "metadata": { "name": name, "labels": labels } }))
     }
 
     #[test]
     fn a_pod_is_where_its_node_is_whichever_came_first() {
         let mut compiler = Compiler::new(MeshDefaults::default());
-        let gone = Change::Delete(ObjectId { kind: Kind::Node, namespace: "".into(), name: "n2".into() });
+        let gone =
+            Change::Delete(ObjectId { kind: Kind::NODE, namespace: "".into(), name: "n2".into() });
         for (change, zone, lowered) in [
             (pod("n1"), "", 1),
             (node("n1", "a"), "a", 2),
@@ -163,7 +176,8 @@ mod tests {
         ] {
             let before = compiler.work().objects_lowered;
             compiler.apply(vec![change.clone()]);
-            let zones: Vec<Arc<str>> = compiler.snapshot().all_workloads().map(|w| w.locality.zone.clone()).collect();
+            let zones: Vec<Arc<str>> =
+                compiler.snapshot().all_workloads().map(|w| w.locality.zone.clone()).collect();
             assert_eq!(zones, [zone.into()], "{change:?}");
             assert_eq!(compiler.work().objects_lowered - before, lowered, "{change:?}");
         }

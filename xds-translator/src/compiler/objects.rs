@@ -8,9 +8,9 @@ use std::{
 use super::{Change, Work, nodes::Nodes};
 use crate::{
     diagnostic::Diagnostic,
+    dialect::lower,
     dialect::{Kind, Object},
     ir::{MeshDefaults, ObjectId},
-    lower::lower,
     snapshot::{Audience, ChangeSet, Item, MeshSnapshot},
 };
 
@@ -30,7 +30,8 @@ struct Held {
     accepted: Option<Object>,
     /// Whether the current version is.
     refused: bool,
-    /// What is in force: of the current version, of the accepted one, or what stands in for a refused guard.
+    /// What is in force: of the current version, of the accepted one, or what stands in for a
+    /// refused guard.
     items: Vec<Item>,
     diagnostics: Vec<Diagnostic>,
 }
@@ -63,13 +64,18 @@ impl Objects {
     }
 
     /// What is replaced: the object itself first, then what rests on it.
-    pub(super) fn upsert(&mut self, object: Object, mesh: &MeshDefaults, work: &mut Work) -> Vec<Replaced> {
+    pub(super) fn upsert(
+        &mut self,
+        object: Object,
+        mesh: &MeshDefaults,
+        work: &mut Work,
+    ) -> Vec<Replaced> {
         let id = object.id.clone();
         let old = self.held.remove(&id);
         let moved = self.nodes.replace(old.as_ref().map(|old| &old.current), Some(&object));
         let (old_items, old_diagnostics) =
             old.as_ref().map(|h| (h.items.clone(), h.diagnostics.clone())).unwrap_or_default();
-        let settings = if id.kind == Kind::MeshConfig { &self.base } else { mesh };
+        let settings = if id.kind == Kind::MESH_CONFIG { &self.base } else { mesh };
         let held = Held::new(object, old, settings, &self.nodes, work);
         let diagnosed = held.diagnostics != old_diagnostics;
         self.held.insert(id.clone(), held);
@@ -78,15 +84,26 @@ impl Objects {
     }
 
     /// As [`Self::upsert`]; empty if there is no such object.
-    pub(super) fn delete(&mut self, id: &ObjectId, mesh: &MeshDefaults, work: &mut Work) -> Vec<Replaced> {
+    pub(super) fn delete(
+        &mut self,
+        id: &ObjectId,
+        mesh: &MeshDefaults,
+        work: &mut Work,
+    ) -> Vec<Replaced> {
         let Some(held) = self.held.remove(id) else { return Vec::new() };
         let moved = self.nodes.replace(Some(&held.current), None);
-        let itself = Replaced { id: id.clone(), items: held.items, diagnosed: !held.diagnostics.is_empty() };
+        let itself =
+            Replaced { id: id.clone(), items: held.items, diagnosed: !held.diagnostics.is_empty() };
         std::iter::once(itself).chain(self.move_pods(moved, mesh, work)).collect()
     }
 
     /// Lowers pods again whose node is in another place now.
-    fn move_pods(&mut self, pods: BTreeSet<ObjectId>, mesh: &MeshDefaults, work: &mut Work) -> Vec<Replaced> {
+    fn move_pods(
+        &mut self,
+        pods: BTreeSet<ObjectId>,
+        mesh: &MeshDefaults,
+        work: &mut Work,
+    ) -> Vec<Replaced> {
         let mut replaced = Vec::new();
         for id in pods {
             let Some(held) = self.held.get_mut(&id) else { continue };
@@ -102,14 +119,19 @@ impl Objects {
         self.held.get(id).map_or(&[], |held| &held.items)
     }
 
-    /// Lowers every object again, because the settings of the mesh changed; those whose diagnostics did too.
+    /// Lowers every object again, because the settings of the mesh changed; those whose diagnostics
+    /// did too.
     pub(super) fn lower_all(&mut self, work: &mut Work) -> Vec<ObjectId> {
         let mesh = self.mesh();
         let mut diagnosed = Vec::new();
         for (id, held) in &mut self.held {
             let before = std::mem::take(&mut held.diagnostics);
             // The mesh's own settings rest on the base alone, whatever was in force before.
-            held.lower(if id.kind == Kind::MeshConfig { &self.base } else { &mesh }, &self.nodes, work);
+            held.lower(
+                if id.kind == Kind::MESH_CONFIG { &self.base } else { &mesh },
+                &self.nodes,
+                work,
+            );
             if before != held.diagnostics {
                 diagnosed.push(id.clone());
             }
@@ -117,7 +139,7 @@ impl Objects {
         diagnosed
     }
 
-    /// A snapshot of everything, with the credentials of `former`.
+    /// A snapshot of everything, with the credentials and connections of `former`.
     pub(super) fn build(&self, former: &MeshSnapshot) -> MeshSnapshot {
         let mut snapshot = MeshSnapshot::new(self.mesh());
         let (nobody, mut ignored) = (Audience::default(), ChangeSet::default());
@@ -126,10 +148,12 @@ impl Objects {
         }
         snapshot.restore_mesh(self.mesh());
         snapshot.take_credentials(former);
+        snapshot.take_connections(former);
         snapshot
     }
 
-    /// Changes that lead from nothing to this: accepted versions first, so that refused ones leave them in force.
+    /// Changes that lead from nothing to this: accepted versions first, so that refused ones leave
+    /// them in force.
     pub(super) fn history(&self) -> Vec<Change> {
         let accepted = self.held.values().filter_map(|held| held.accepted.clone());
         let current = self.all().cloned();
@@ -145,17 +169,32 @@ impl Objects {
     }
 
     pub(super) fn diagnostics(&self) -> impl Iterator<Item = (&ObjectId, &[Diagnostic])> {
-        self.held.iter().map(|(id, held)| (id, &held.diagnostics[..])).filter(|(_, d)| !d.is_empty())
+        self.held
+            .iter()
+            .map(|(id, held)| (id, &held.diagnostics[..]))
+            .filter(|(_, d)| !d.is_empty())
     }
 }
 
 impl Held {
-    fn new(object: Object, old: Option<Self>, mesh: &MeshDefaults, nodes: &Nodes, work: &mut Work) -> Self {
+    fn new(
+        object: Object,
+        old: Option<Self>,
+        mesh: &MeshDefaults,
+        nodes: &Nodes,
+        work: &mut Work,
+    ) -> Self {
         let accepted = old.and_then(|old| match old.accepted {
             Some(accepted) => Some(accepted),
             None => (!old.refused && !old.items.is_empty()).then_some(old.current),
         });
-        let mut held = Self { current: object, accepted, refused: false, items: Vec::new(), diagnostics: Vec::new() };
+        let mut held = Self {
+            current: object,
+            accepted,
+            refused: false,
+            items: Vec::new(),
+            diagnostics: Vec::new(),
+        };
         held.lower(mesh, nodes, work);
         held
     }

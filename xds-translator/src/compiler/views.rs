@@ -12,19 +12,17 @@ use smallvec::SmallVec;
 
 use super::{
     Compiler,
+    ids::{ItemId, ViewId},
     index::Consumer,
-    items::{ItemId, Replanned},
+    items::Replanned,
 };
 use crate::{
-    ir::ObjectId,
+    ir::{ObjectId, Patch},
+    patch::{self, Report, RoutePatches},
     plan::{self, Entry, ItemKey, Outline, ViewKey},
     snapshot::{ChangeSet, Dep, Reader},
     view::{CHANGE_LOG, Table, View, ViewChange},
 };
-
-/// A place among the views.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct ViewId(u32);
 
 /// Every view that somebody uses.
 #[derive(Default, Debug)]
@@ -52,7 +50,7 @@ enum Place {
     Frame(usize),
 }
 
-type Tables = [Table; ResourceType::ALL.len()];
+type Tables = [Table; ResourceType::COUNT];
 
 impl Views {
     pub(super) fn keys(&self) -> impl Iterator<Item = &Arc<ViewKey>> {
@@ -105,8 +103,8 @@ impl Compiler {
         }
     }
 
-    /// Gives back what released views and former states have taken. Call it after some were released, and from time to
-    /// time; it looks at everything that is kept.
+    /// Gives back what released views and former states have taken. Call it after some were
+    /// released, and from time to time; it looks at everything that is kept.
     pub fn trim(&mut self) {
         self.memo.forget();
         self.items.shrink();
@@ -114,41 +112,65 @@ impl Compiler {
         self.views.states.shrink_to(2 * self.views.states.len());
     }
 
-    /// The objects that shaped a resource of a view; sorted, unique. Empty for resources that the view does not have and
-    /// for those that no object shapes.
+    /// The objects that shaped a resource of a view; sorted, unique. Empty for resources that the
+    /// view does not have and for those that no object shapes.
     pub fn origins_of(&self, key: &ViewKey, kind: ResourceType, name: &str) -> Vec<ObjectId> {
-        let Some(state) = self.views.by_key.get(key).and_then(|id| self.views.states.get(id)) else {
+        let Some(state) = self.views.by_key.get(key).and_then(|id| self.views.states.get(id))
+        else {
             return Vec::new();
         };
         let mut deps: Vec<&Dep> = Vec::new();
         for (item, places) in &state.layout.places {
             let used = places.iter().any(|place| match place {
-                Place::Resource(of) => *of == kind && self.items.encoded(*item).is_some_and(|e| &*e.name == name),
-                Place::Frame(position) => kind == ResourceType::Route && &*state.outline.routes[*position].name == name,
+                Place::Resource(of) => {
+                    *of == kind && self.items.encoded(*item).is_some_and(|e| &*e.name == name)
+                }
+                Place::Frame(position) => {
+                    kind == ResourceType::Route && &*state.outline.routes[*position].name == name
+                }
             });
             if used {
                 deps.extend(self.items.deps(*item));
             }
         }
-        let mut origins: BTreeSet<ObjectId> = deps.into_iter().filter_map(|dep| self.origin(dep)).collect();
-        let entries = match kind {
-            ResourceType::Cluster => &state.outline.clusters,
-            ResourceType::Listener => &state.outline.listeners,
-            _ => return origins.into_iter().collect(),
-        };
-        for entry in entries {
+        let mut origins: BTreeSet<ObjectId> =
+            deps.into_iter().filter_map(|dep| self.origin(dep)).collect();
+        for entry in state.outline.of(kind) {
             if let Entry::Own(item) = entry
                 && **item.name() == *name
             {
                 origins.extend(plan::origins_of(&Reader::new(&self.snapshot), key, item));
             }
         }
+        origins.extend(self.patchers(state, kind, name));
         origins.into_iter().collect()
+    }
+
+    /// The objects whose patches are in a resource that a view has of its own.
+    fn patchers(&self, state: &State, kind: ResourceType, name: &str) -> BTreeSet<ObjectId> {
+        let outline = &state.outline;
+        let mut report = Report::default();
+        for entry in outline.of(kind) {
+            if let Entry::Own(item) = entry
+                && **item.name() == *name
+            {
+                report.merge(patch::encode(item, &outline.patches).1);
+            }
+        }
+        for (position, frame) in outline.routes.iter().enumerate() {
+            if kind == ResourceType::Route && *frame.name == *name {
+                let parts = self.parts(&state.layout, position);
+                let parts: Vec<_> = parts.iter().map(|part| part.body.clone()).collect();
+                let own = RoutePatches::of(&frame.name, &outline.patches);
+                report.merge(own.apply(frame, &parts).1);
+            }
+        }
+        report.applied.into_iter().map(|(object, _)| object).collect()
     }
 
     fn origin(&self, dep: &Dep) -> Option<ObjectId> {
         match dep {
-            Dep::RouteTable(id) | Dep::BackendPolicy(id) | Dep::Gateway(id) | Dep::Scope(id) => Some(id.clone()),
+            Dep::Object(id) => Some(id.clone()),
             Dep::Service(key) => self.snapshot.services().service(key).map(|s| s.origin.id.clone()),
             _ => None,
         }
@@ -162,10 +184,14 @@ impl Compiler {
         };
         // Outlines first: an item that no outline names any more need not be planned.
         let mut changed: BTreeMap<ViewId, Arc<View>> = BTreeMap::new();
-        let replanned: Vec<ViewId> = outlines.into_iter().filter(|id| self.replan_outline(*id)).collect();
+        let replanned: Vec<ViewId> =
+            outlines.into_iter().filter(|id| self.replan_outline(*id)).collect();
         let mut by_view: BTreeMap<ViewId, Vec<Replanned>> = BTreeMap::new();
         for id in items {
-            let Some(item) = self.items.replan(id, &self.snapshot, &mut self.index, &mut self.work) else { continue };
+            let Some(item) = self.items.replan(id, &self.snapshot, &mut self.index, &mut self.work)
+            else {
+                continue;
+            };
             for view in self.items.views(id) {
                 by_view.entry(view).or_default().push(item.clone());
             }
@@ -188,28 +214,25 @@ impl Compiler {
         (outline, reader.into_deps())
     }
 
-    /// Acquires the items that an outline names, and notes where it uses them. Of the view's former outline nearly
-    /// everything stays, and need not be looked up.
+    /// Acquires the items that an outline names, and notes where it uses them. Of the view's former
+    /// outline nearly everything stays, and need not be looked up.
     fn lay_out(&mut self, view: ViewId, outline: &Outline, former: Option<&State>) -> Layout {
         let mut layout = Layout::default();
-        let former_lists = former.map(|state| lists(&state.outline));
-        for (at, (kind, entries)) in lists(outline).into_iter().enumerate() {
-            let mut kept = match (former, former_lists) {
-                (Some(state), Some(lists)) => Kept::new(lists[at].1, &state.layout.lists[at]),
-                _ => Kept::default(),
-            };
-            for entry in entries {
+        for kind in ResourceType::ALL {
+            let mut kept = former.map(|state| Kept::of(state, kind)).unwrap_or_default();
+            for entry in outline.of(kind) {
                 let Entry::Shared(key) = entry else {
-                    layout.lists[at].push(None);
+                    layout.lists[kind.index()].push(None);
                     continue;
                 };
                 let id = kept.find(entry).unwrap_or_else(|| self.acquire(view, key));
                 layout.places.entry(id).or_default().push(Place::Resource(kind));
-                layout.lists[at].push(Some(id));
+                layout.lists[kind.index()].push(Some(id));
             }
         }
         for (position, frame) in outline.routes.iter().enumerate() {
-            let ids: Vec<ItemId> = frame.virtual_hosts.iter().map(|key| self.acquire(view, key)).collect();
+            let ids: Vec<ItemId> =
+                frame.virtual_hosts.iter().map(|key| self.acquire(view, key)).collect();
             for id in &ids {
                 layout.places.entry(*id).or_default().push(Place::Frame(position));
             }
@@ -220,11 +243,11 @@ impl Compiler {
 
     /// Replaces the keys of an outline by the copies that all views share.
     fn share_keys(&self, outline: &mut Outline, layout: &Layout) {
-        let share =
-            |key: &mut Arc<ItemKey>, id: ItemId| self.items.key(id).into_iter().for_each(|own| *key = own.clone());
-        let lists = [&mut outline.clusters, &mut outline.assignments, &mut outline.listeners];
-        for (entries, ids) in lists.into_iter().zip(&layout.lists) {
-            for (entry, id) in entries.iter_mut().zip(ids) {
+        let share = |key: &mut Arc<ItemKey>, id: ItemId| {
+            self.items.key(id).into_iter().for_each(|own| *key = own.clone())
+        };
+        for (kind, ids) in ResourceType::ALL.into_iter().zip(&layout.lists) {
+            for (entry, id) in outline.of_mut(kind).iter_mut().zip(ids) {
                 if let (Entry::Shared(key), Some(id)) = (entry, id) {
                     share(key, *id);
                 }
@@ -248,7 +271,8 @@ impl Compiler {
         let changed = state.outline != outline;
         if changed {
             let layout = self.lay_out(id, &outline, Some(&state));
-            for item in state.layout.places.keys().filter(|item| !layout.places.contains_key(item)) {
+            for item in state.layout.places.keys().filter(|item| !layout.places.contains_key(item))
+            {
                 self.items.release(*item, id, &mut self.index);
             }
             self.share_keys(&mut outline, &layout);
@@ -313,50 +337,61 @@ impl Compiler {
 
     fn tables(&mut self, outline: &Outline, layout: &Layout) -> Tables {
         let mut tables = Tables::default();
-        for ((kind, entries), ids) in lists(outline).into_iter().zip(&layout.lists) {
-            let encoded = entries.iter().zip(ids).filter_map(|(entry, id)| self.encoded(entry, *id));
+        for (kind, ids) in ResourceType::ALL.into_iter().zip(&layout.lists) {
+            let entries = outline.of(kind).iter().zip(ids);
+            let encoded =
+                entries.filter_map(|(entry, id)| self.encoded(entry, *id, &outline.patches));
             tables[kind.index()] = encoded.collect();
         }
         let routes = (0..layout.frames.len()).map(|position| self.route(outline, layout, position));
+        // A type is sent whole or put together from parts, never both.
         tables[ResourceType::Route.index()] = routes.collect();
         tables
     }
 
-    fn encoded(&mut self, entry: &Entry, id: Option<ItemId>) -> Option<Arc<EncodedResource>> {
+    fn encoded(
+        &mut self,
+        entry: &Entry,
+        id: Option<ItemId>,
+        patches: &[Arc<Patch>],
+    ) -> Option<Arc<EncodedResource>> {
         match entry {
-            Entry::Own(plan) => Some(self.memo.own(plan, &mut self.work)),
+            Entry::Own(plan) => Some(self.memo.own(plan, patches, &mut self.work)),
             Entry::Shared(_) => self.items.encoded(id?).cloned(),
         }
     }
 
-    fn route(&mut self, outline: &Outline, layout: &Layout, position: usize) -> Arc<EncodedResource> {
-        let parts = layout.frames[position].iter().filter_map(|id| self.items.encoded(*id)).cloned();
-        let parts: Vec<Arc<EncodedResource>> = parts.collect();
-        self.memo.route(&outline.routes[position], &parts, &mut self.work)
+    fn route(
+        &mut self,
+        outline: &Outline,
+        layout: &Layout,
+        position: usize,
+    ) -> Arc<EncodedResource> {
+        let parts = self.parts(layout, position);
+        self.memo.route(&outline.routes[position], &parts, &outline.patches, &mut self.work)
+    }
+
+    /// The encoded virtual hosts of a route configuration.
+    fn parts(&self, layout: &Layout, position: usize) -> Vec<Arc<EncodedResource>> {
+        let ids = layout.frames[position].iter();
+        ids.filter_map(|id| self.items.encoded(*id)).cloned().collect()
     }
 }
 
 /// Which items an outline uses, and where.
 #[derive(Default, Debug)]
 struct Layout {
-    /// The items of [`lists`], at the positions of their entries; `None` for a view's own resources.
-    lists: [Vec<Option<ItemId>>; 3],
+    /// By type, the items at the positions of the outline's entries; `None` for a view's own
+    /// resources.
+    lists: [Vec<Option<ItemId>>; ResourceType::COUNT],
     /// Items of each route configuration, in the outline's order.
     frames: Vec<Vec<ItemId>>,
     /// Where each item is used.
     places: FxHashMap<ItemId, SmallVec<[Place; 1]>>,
 }
 
-/// The lists of an outline that hold whole resources.
-fn lists(outline: &Outline) -> [(ResourceType, &[Entry]); 3] {
-    [
-        (ResourceType::Cluster, &outline.clusters),
-        (ResourceType::Endpoint, &outline.assignments),
-        (ResourceType::Listener, &outline.listeners),
-    ]
-}
-
-/// Walks a former list beside a new one. Both are sorted, so that what stays is found where the last find ended.
+/// Walks a former list beside a new one. Both are sorted, so that what stays is found where the
+/// last find ended.
 #[derive(Default)]
 struct Kept<'a> {
     entries: &'a [Entry],
@@ -367,8 +402,8 @@ impl<'a> Kept<'a> {
     /// How many entries may have gone in between until the item is rather looked up.
     const AHEAD: usize = 4;
 
-    fn new(entries: &'a [Entry], ids: &'a [Option<ItemId>]) -> Self {
-        Self { entries, ids }
+    fn of(state: &'a State, kind: ResourceType) -> Self {
+        Self { entries: state.outline.of(kind), ids: &state.layout.lists[kind.index()] }
     }
 
     fn find(&mut self, entry: &Entry) -> Option<ItemId> {
@@ -381,7 +416,12 @@ impl<'a> Kept<'a> {
 }
 
 /// Names that are in one table only, or with another version.
-fn differences(kind: ResourceType, old: &Table, new: &Table, names: &mut Vec<(ResourceType, Arc<str>)>) {
+fn differences(
+    kind: ResourceType,
+    old: &Table,
+    new: &Table,
+    names: &mut Vec<(ResourceType, Arc<str>)>,
+) {
     let (mut old, mut new) = (old.values().peekable(), new.values().peekable());
     loop {
         let order = match (old.peek(), new.peek()) {
@@ -405,7 +445,7 @@ fn publish(
     id: ViewId,
     views: &mut Views,
     mut names: Vec<(ResourceType, Arc<str>)>,
-    change: impl FnOnce(&mut [Arc<Table>; ResourceType::ALL.len()]),
+    change: impl FnOnce(&mut [Arc<Table>; ResourceType::COUNT]),
 ) -> Option<Arc<View>> {
     names.sort_unstable();
     names.dedup();

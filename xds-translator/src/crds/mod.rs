@@ -1,50 +1,35 @@
 //! CustomResourceDefinitions of Istio's kinds, made from the declarations that decode them.
 //!
-//! Group, kind, names, versions and the stored version are Istio's, so that the definitions install over Istio's own and
-//! objects that are stored there stay readable. What only we have, the mesh configuration among it, is no resource of a
-//! cluster. Knows the kinds and their shapes, and nothing of clusters: the output is a value to print or to apply.
+//! Group, kind, names, versions and the stored version are Istio's, so that the definitions install
+//! over Istio's own and objects that are stored there stay readable. What only we have, the mesh
+//! configuration among it, is no resource of a cluster. Knows the kinds and their shapes, and
+//! nothing of clusters: the output is a value to print or to apply.
 
 mod structural;
 
 use serde_json::{Value, json};
 
-use crate::dialect::{
-    Kind, Scope,
-    istio::{destination_rule, gateway, security, service_entry, sidecar, virtual_service},
-    schema::ObjectSchema,
+use crate::{
+    dialect::{
+        definition::{Column, Definition},
+        schema::ObjectSchema,
+    },
+    ir::{Kind, Scope},
 };
 
-/// What a definition says beyond the table of kinds.
-struct Row {
-    kind: Kind,
-    schema: &'static ObjectSchema,
-    short: &'static [&'static str],
-    /// Versions that are served, the stored one first.
-    versions: &'static [&'static str],
-    /// Its own, beside [`STATE`].
-    columns: &'static [Column],
-}
-
-/// A column that `kubectl get` prints beside the name.
-struct Column {
-    name: &'static str,
-    path: &'static str,
-    /// OpenAPI type.
-    shape: &'static str,
-    doc: &'static str,
-}
-
-impl Column {
-    const fn text(name: &'static str, path: &'static str, doc: &'static str) -> Self {
-        Self { name, path, shape: "string", doc }
-    }
-}
-
-const AGE: Column =
-    Column { name: "Age", path: ".metadata.creationTimestamp", shape: "date", doc: "Time since it was made." };
+const AGE: Column = Column {
+    name: "Age",
+    path: ".metadata.creationTimestamp",
+    shape: "date",
+    doc: "Time since it was made.",
+};
 /// Columns of every kind, after its own.
 const STATE: &[Column] = &[
-    Column::text("Accepted", ".status.conditions[?(@.type==\"Accepted\")].status", "Whether it is in force."),
+    Column::text(
+        "Accepted",
+        ".status.conditions[?(@.type==\"Accepted\")].status",
+        "Whether it is in force.",
+    ),
     Column::text(
         "Programmed",
         ".status.conditions[?(@.type==\"Programmed\")].status",
@@ -52,77 +37,18 @@ const STATE: &[Column] = &[
     ),
     AGE,
 ];
-const NETWORKING: &[&str] = &["v1", "v1beta1", "v1alpha3"];
-const SECURITY: &[&str] = &["v1", "v1beta1"];
-
-const ROWS: &[Row] = &[
-    Row {
-        kind: Kind::VirtualService,
-        schema: virtual_service::VirtualService::SCHEMA,
-        short: &["vs"],
-        versions: NETWORKING,
-        columns: &[
-            Column::text("Gateways", ".spec.gateways", "Gateways that the rules are for."),
-            Column::text("Hosts", ".spec.hosts", "Hosts that the rules are for."),
-        ],
-    },
-    Row {
-        kind: Kind::DestinationRule,
-        schema: destination_rule::DestinationRule::SCHEMA,
-        short: &["dr"],
-        versions: NETWORKING,
-        columns: &[Column::text("Host", ".spec.host", "Host that the policy is for.")],
-    },
-    Row {
-        kind: Kind::Gateway,
-        schema: gateway::Gateway::SCHEMA,
-        short: &["gw"],
-        versions: NETWORKING,
-        columns: &[Column::text("Selector", ".spec.selector", "Labels of the gateway's pods.")],
-    },
-    Row {
-        kind: Kind::ServiceEntry,
-        schema: service_entry::ServiceEntry::SCHEMA,
-        short: &["se"],
-        versions: NETWORKING,
-        columns: &[
-            Column::text("Hosts", ".spec.hosts", "The hosts."),
-            Column::text("Location", ".spec.location", "Inside or outside the mesh."),
-            Column::text("Resolution", ".spec.resolution", "How endpoints are found."),
-        ],
-    },
-    Row {
-        kind: Kind::WorkloadEntry,
-        schema: service_entry::WorkloadEntry::SCHEMA,
-        short: &["we"],
-        versions: NETWORKING,
-        columns: &[Column::text("Address", ".spec.address", "Address of the workload.")],
-    },
-    Row { kind: Kind::Sidecar, schema: sidecar::Sidecar::SCHEMA, short: &[], versions: NETWORKING, columns: &[] },
-    Row {
-        kind: Kind::PeerAuthentication,
-        schema: security::PeerAuthentication::SCHEMA,
-        short: &["pa"],
-        versions: SECURITY,
-        columns: &[Column::text("Mode", ".spec.mtls.mode", "What is taken from peers.")],
-    },
-    Row {
-        kind: Kind::AuthorizationPolicy,
-        schema: security::AuthorizationPolicy::SCHEMA,
-        short: &["ap"],
-        versions: SECURITY,
-        columns: &[Column::text("Action", ".spec.action", "What a match means.")],
-    },
-];
-
 /// Every definition, in the order of the table of kinds.
 pub fn custom_resource_definitions() -> Vec<Value> {
-    ROWS.iter().map(definition).collect()
+    defined().map(|(kind, row)| definition(kind, row)).collect()
 }
 
-fn definition(row: &Row) -> Value {
-    let kind = row.kind.row();
-    let area = kind.group.split('.').next().unwrap_or_default();
+/// The kinds that have one.
+fn defined() -> impl Iterator<Item = (Kind, &'static Definition)> {
+    Kind::all_served().filter_map(|kind| Some((kind, kind.serving()?.definition?)))
+}
+
+fn definition(kind: Kind, row: &Definition) -> Value {
+    let area = kind.group().split('.').next().unwrap_or_default();
     let schema = resource(row.schema);
     let columns: Vec<Value> = row.columns.iter().chain(STATE).map(column).collect();
     let version = |(i, name): (usize, &&str)| {
@@ -137,10 +63,10 @@ fn definition(row: &Row) -> Value {
     };
     let versions: Vec<Value> = row.versions.iter().enumerate().map(version).collect();
     let mut names = json!({
-        "kind": kind.name,
-        "listKind": format!("{}List", kind.name),
-        "plural": kind.plural,
-        "singular": kind.name.to_lowercase(),
+        "kind": kind.kind_name(),
+        "listKind": format!("{}List", kind.kind_name()),
+        "plural": kind.plural(),
+        "singular": kind.kind_name().to_lowercase(),
         "categories": ["istio-io", format!("{area}-istio-io")],
     });
     if !row.short.is_empty() {
@@ -150,13 +76,13 @@ fn definition(row: &Row) -> Value {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": format!("{}.{}", kind.plural, kind.group),
+            "name": format!("{}.{}", kind.plural(), kind.group()),
             "labels": { "app.kubernetes.io/part-of": "ferromesh" },
         },
         "spec": {
-            "group": kind.group,
+            "group": kind.group(),
             "names": names,
-            "scope": match kind.scope { Scope::Namespaced => "Namespaced", Scope::Cluster => "Cluster" },
+            "scope": match kind.scope() { Scope::Namespaced => "Namespaced", Scope::Cluster => "Cluster" },
             "conversion": { "strategy": "None" },
             "versions": versions,
         },
@@ -220,19 +146,20 @@ mod tests {
 
     #[test]
     fn every_served_kind_of_istio_has_a_definition() {
-        let defined: Vec<Kind> = ROWS.iter().map(|row| row.kind).collect();
-        let istio = |kind: &Kind| matches!(kind.group(), "networking.istio.io" | "security.istio.io");
+        let defined: Vec<Kind> = defined().map(|(kind, _)| kind).collect();
+        let istio =
+            |kind: &Kind| matches!(kind.group(), "networking.istio.io" | "security.istio.io");
         assert_eq!(defined, Kind::all_served().filter(istio).collect::<Vec<_>>());
     }
 
     #[test]
     fn every_version_of_a_definition_is_one_that_is_read_and_the_first_is_stored() {
-        for (row, definition) in ROWS.iter().zip(custom_resource_definitions()) {
-            assert_eq!(row.versions[0], row.kind.versions()[0], "{:?}", row.kind);
-            assert!(row.versions.iter().all(|v| row.kind.versions().contains(v)), "{:?}", row.kind);
+        for ((kind, row), definition) in defined().zip(custom_resource_definitions()) {
+            assert_eq!(row.versions[0], kind.versions()[0], "{kind:?}");
+            assert!(row.versions.iter().all(|v| kind.versions().contains(v)), "{kind:?}");
             let versions = definition["spec"]["versions"].as_array().expect("versions");
             let stored: Vec<bool> = versions.iter().map(|v| v["storage"] == true).collect();
-            assert!(stored[0] && !stored[1..].contains(&true), "{:?}", row.kind);
+            assert!(stored[0] && !stored[1..].contains(&true), "{kind:?}");
         }
     }
 
@@ -240,15 +167,32 @@ mod tests {
     fn names_are_istios() {
         let table = [
             ("virtualservices.networking.istio.io", "VirtualServiceList", "virtualservice", "vs"),
-            ("destinationrules.networking.istio.io", "DestinationRuleList", "destinationrule", "dr"),
+            (
+                "destinationrules.networking.istio.io",
+                "DestinationRuleList",
+                "destinationrule",
+                "dr",
+            ),
             ("gateways.networking.istio.io", "GatewayList", "gateway", "gw"),
             ("serviceentries.networking.istio.io", "ServiceEntryList", "serviceentry", "se"),
             ("workloadentries.networking.istio.io", "WorkloadEntryList", "workloadentry", "we"),
             ("sidecars.networking.istio.io", "SidecarList", "sidecar", ""),
-            ("peerauthentications.security.istio.io", "PeerAuthenticationList", "peerauthentication", "pa"),
-            ("authorizationpolicies.security.istio.io", "AuthorizationPolicyList", "authorizationpolicy", "ap"),
+            (
+                "peerauthentications.security.istio.io",
+                "PeerAuthenticationList",
+                "peerauthentication",
+                "pa",
+            ),
+            (
+                "authorizationpolicies.security.istio.io",
+                "AuthorizationPolicyList",
+                "authorizationpolicy",
+                "ap",
+            ),
         ];
-        for (definition, (name, list, singular, short)) in custom_resource_definitions().into_iter().zip(table) {
+        for (definition, (name, list, singular, short)) in
+            custom_resource_definitions().into_iter().zip(table)
+        {
             assert_eq!(definition["metadata"]["name"], name);
             let names = &definition["spec"]["names"];
             assert_eq!(names["listKind"], list);
@@ -258,7 +202,8 @@ mod tests {
         }
     }
 
-    /// `kubectl apply` keeps a copy of what was applied in an annotation, and annotations may have 256 KiB.
+    /// `kubectl apply` keeps a copy of what was applied in an annotation, and annotations may have
+    /// 256 KiB.
     #[test]
     fn a_definition_fits_into_the_annotation_of_kubectl() {
         for definition in custom_resource_definitions() {

@@ -1,5 +1,5 @@
-//! From a type's shape to a structural schema, as API servers demand it: every field has a type, and nothing is left open
-//! but what we ourselves take as it is.
+//! From a type's shape to a structural schema, as API servers demand it: every field has a type,
+//! and nothing is left open but what we ourselves take as it is.
 
 use serde_json::{Map, Value, json};
 
@@ -13,9 +13,11 @@ const ONE_OF_ITS_FIELDS: &[&str] = &[StringMatch::SCHEMA.name];
 
 /// An object with its fields.
 pub(super) fn object(schema: &'static ObjectSchema) -> Value {
-    let properties: Map<String, Value> = schema.fields.iter().map(|f| (f.name.to_owned(), property(f))).collect();
+    let properties: Map<String, Value> =
+        schema.fields.iter().map(|f| (f.name.to_owned(), property(f))).collect();
     let required: Vec<&str> = schema.fields.iter().filter(|f| f.required).map(|f| f.name).collect();
-    let mut made = json!({ "type": "object", "description": prose(schema.doc), "properties": properties });
+    let mut made =
+        json!({ "type": "object", "description": prose(schema.doc), "properties": properties });
     if !required.is_empty() {
         made["required"] = json!(required);
     }
@@ -50,7 +52,9 @@ fn typed(shape: Shape) -> Value {
         Shape::Number => json!({ "type": "number", "format": "double" }),
         Shape::Duration => json!({ "type": "string", "format": "duration" }),
         Shape::IntegerOrText => json!({ "x-kubernetes-int-or-string": true }),
-        Shape::Choice(words) => json!({ "type": "string", "enum": words.iter().map(|w| w.name).collect::<Vec<_>>() }),
+        Shape::Choice(words) => {
+            json!({ "type": "string", "enum": words.iter().map(|w| w.name).collect::<Vec<_>>() })
+        }
         Shape::List(items) => json!({ "type": "array", "items": typed(items()) }),
         Shape::Map(values) => json!({ "type": "object", "additionalProperties": typed(values()) }),
         Shape::Object(schema) => object(schema),
@@ -79,9 +83,10 @@ pub(super) fn prose(doc: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::schema::ChoiceValue;
+    use crate::dialect::schema::{ChoiceValue, Null};
 
-    const WORDS: &[ChoiceValue] = &[ChoiceValue { name: "ON", doc: "" }, ChoiceValue { name: "OFF", doc: "" }];
+    const WORDS: &[ChoiceValue] =
+        &[ChoiceValue { name: "ON", doc: "" }, ChoiceValue { name: "OFF", doc: "" }];
 
     #[test]
     fn every_shape_has_a_structural_type() {
@@ -96,13 +101,22 @@ mod tests {
                 Shape::Integer { min: i64::from(i32::MIN), max: i64::from(i32::MAX) },
                 json!({ "type": "integer", "format": "int32" }),
             ),
-            (Shape::Integer { min: 0, max: i64::MAX }, json!({ "type": "integer", "format": "int64", "minimum": 0 })),
+            (
+                Shape::Integer { min: 0, max: i64::MAX },
+                json!({ "type": "integer", "format": "int64", "minimum": 0 }),
+            ),
             (Shape::Number, json!({ "type": "number", "format": "double" })),
             (Shape::Duration, json!({ "type": "string", "format": "duration" })),
             (Shape::IntegerOrText, json!({ "x-kubernetes-int-or-string": true })),
             (Shape::Choice(WORDS), json!({ "type": "string", "enum": ["ON", "OFF"] })),
-            (Shape::List(|| Shape::Text), json!({ "type": "array", "items": { "type": "string" } })),
-            (Shape::Map(|| Shape::Bool), json!({ "type": "object", "additionalProperties": { "type": "boolean" } })),
+            (
+                Shape::List(|| Shape::Text),
+                json!({ "type": "array", "items": { "type": "string" } }),
+            ),
+            (
+                Shape::Map(|| Shape::Bool),
+                json!({ "type": "object", "additionalProperties": { "type": "boolean" } }),
+            ),
             (Shape::Any, json!({ "x-kubernetes-preserve-unknown-fields": true })),
         ];
         for (shape, schema) in table {
@@ -119,8 +133,10 @@ mod tests {
             required,
             later: !required,
             guard: false,
+            null: Null::Absent,
         };
-        static OPEN: ObjectSchema = ObjectSchema { name: "Open", doc: " Left alone.\n", open: true, fields: &[] };
+        static OPEN: ObjectSchema =
+            ObjectSchema { name: "Open", doc: " Left alone.\n", open: true, fields: &[] };
         assert_eq!(property(&port(true))["description"], "Its port.");
         assert_eq!(property(&port(false))["description"], "Its port. Accepted, not acted on yet.");
         assert_eq!(object(&OPEN)["x-kubernetes-preserve-unknown-fields"], true);

@@ -5,22 +5,39 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::{Map, Value};
 
 use super::{
-    scalar::parse_duration,
-    schema::{ChoiceValue, Decode, Field, ObjectSchema, Shape},
+    scalar::{parse_duration, parse_port},
+    shape::{ChoiceValue, Field, Null, ObjectSchema, Shape},
     suggest::{self, Suggestion},
 };
 use crate::diagnostic::{Code, Diagnostic, FieldPath, Segment};
+
+/// A type that is read from a JSON value. Mistakes go to the decoder; the result is then the
+/// default, so that as much as possible of an object can be looked at.
+pub trait Decode: Default {
+    /// Reads `value`, which sits at the decoder's current path and is not null.
+    fn decode(value: &Value, at: &mut Decoder) -> Self;
+    /// What a null says as the value of a key: nothing, which is a mistake, but for types that give it
+    /// a meaning.
+    fn decode_null(at: &mut Decoder) -> Self {
+        at.null();
+        Self::default()
+    }
+    /// The type as a schema.
+    fn shape() -> Shape;
+}
 
 /// Walks a value and notes what is wrong with it.
 #[derive(Default)]
 pub struct Decoder {
     path: Vec<Step>,
     diagnostics: Vec<Diagnostic>,
-    /// Unknown fields that were read as known ones: where they are written, and the name they were read as.
+    /// Unknown fields that were read as known ones: where they are written, and the name they were
+    /// read as.
     renamed: Vec<(FieldPath, &'static str)>,
 }
 
-/// A step of the current path. Names of declared fields are not copied, since most values have no mistakes.
+/// A step of the current path. Names of declared fields are not copied, since most values have no
+/// mistakes.
 enum Step {
     Field(&'static str),
     Key(Box<str>),
@@ -83,10 +100,20 @@ impl Decoder {
 
     /// Notes that the value here has another type.
     pub fn wrong_type(&mut self, expected: &str, got: &Value, fix: Option<String>) {
-        let mut diagnostic =
-            Diagnostic::error(Code::WrongType, self.path(), "wrong type").expected(expected, describe(got));
+        let mut diagnostic = Diagnostic::error(Code::WrongType, self.path(), "wrong type")
+            .expected(expected, describe(got));
         diagnostic.fix = fix;
         self.note(diagnostic);
+    }
+
+    /// Notes a null where something must be said.
+    pub fn null(&mut self) {
+        let diagnostic = Diagnostic::error(
+            Code::WrongType,
+            self.path(),
+            "null says nothing, and is refused here",
+        );
+        self.note(diagnostic.fix("give it a value, or take it out"));
     }
 
     /// Notes that the value here is not allowed.
@@ -98,7 +125,11 @@ impl Decoder {
 
     /// Notes that a field below the current path is missing.
     pub fn missing(&mut self, field: &'static str, fix: Option<String>) {
-        let mut diagnostic = Diagnostic::error(Code::MissingField, self.path().field(field), "missing, but required");
+        let mut diagnostic = Diagnostic::error(
+            Code::MissingField,
+            self.path().field(field),
+            "missing, but required",
+        );
         diagnostic.fix = fix;
         self.note(diagnostic);
     }
@@ -139,7 +170,11 @@ impl Decoder {
             }
         }
         for required in schema.fields.iter().filter(|f| f.required) {
-            let absent = map.get(required.name).is_none_or(Value::is_null);
+            let given = map.get(required.name);
+            if matches!(given, Some(Value::Array(list)) if list.is_empty()) {
+                self.within(required.name, |at| at.invalid("empty, but one is required", None));
+            }
+            let absent = given.is_none_or(Value::is_null);
             if absent && !self.stands_in(required.name, map, schema) {
                 self.missing(required.name, None);
             }
@@ -153,11 +188,17 @@ impl Decoder {
         field: &mut impl FnMut(&'static str, &Value, &mut Self),
     ) {
         if value.is_null() {
+            // What is required is missing, which is said.
+            if known.null == Null::Refused && !known.required {
+                self.within(known.name, Self::null);
+            }
             return;
         }
         self.within(known.name, |at| {
             if known.later {
-                at.remark(|path| Diagnostic::info(Code::NotActedOn, path, "accepted, but not acted on yet"));
+                at.remark(|path| {
+                    Diagnostic::info(Code::NotActedOn, path, "accepted, but not acted on yet")
+                });
             }
             if known.guard && says_something(value) {
                 at.unserved_guard("it");
@@ -177,7 +218,8 @@ impl Decoder {
         self.note(diagnostic.fix(fix));
     }
 
-    /// Notes an unknown field, and reads its value as that of the field it stands for, so that mistakes below it show too.
+    /// Notes an unknown field, and reads its value as that of the field it stands for, so that
+    /// mistakes below it show too.
     fn unknown_field(
         &mut self,
         key: &str,
@@ -206,8 +248,14 @@ impl Decoder {
     }
 
     /// Whether an unknown field of the object is taken for `required`.
-    fn stands_in(&self, required: &str, map: &Map<String, Value>, schema: &'static ObjectSchema) -> bool {
-        let unknown = map.iter().filter(|(key, _)| schema.fields.iter().all(|f| f.name != key.as_str()));
+    fn stands_in(
+        &self,
+        required: &str,
+        map: &Map<String, Value>,
+        schema: &'static ObjectSchema,
+    ) -> bool {
+        let unknown =
+            map.iter().filter(|(key, _)| schema.fields.iter().all(|f| f.name != key.as_str()));
         unknown.into_iter().any(|(key, value)| matches!(suggest::for_field(key, value, schema), Suggestion::Rename(name) if name == required))
     }
 
@@ -222,8 +270,9 @@ impl Decoder {
             return Some(word.name);
         }
         let near = suggest::nearest(text, words.iter().map(|w| w.name));
-        let mut diagnostic = Diagnostic::error(Code::InvalidValue, self.path(), "not a known value")
-            .expected(format!("one of {list}"), format!("`{text}`"));
+        let mut diagnostic =
+            Diagnostic::error(Code::InvalidValue, self.path(), "not a known value")
+                .expected(format!("one of {list}"), format!("`{text}`"));
         diagnostic.fix = near.map(|word| format!("`{word}`"));
         self.note(diagnostic);
         near
@@ -253,9 +302,8 @@ fn as_written(path: &mut FieldPath, written: &FieldPath, name: &str) {
 fn unknown_field(path: FieldPath, suggestion: &Suggestion, schema: &ObjectSchema) -> Diagnostic {
     let error = |message: String| Diagnostic::error(Code::UnknownField, path.clone(), message);
     match suggestion {
-        Suggestion::Rename(name) => {
-            error(format!("unknown field, did you mean `{name}`?")).fix(format!("rename it to `{name}`"))
-        }
+        Suggestion::Rename(name) => error(format!("unknown field, did you mean `{name}`?"))
+            .fix(format!("rename it to `{name}`")),
         Suggestion::Advice { message, fix } => error(format!("unknown field: {message}")).fix(*fix),
         Suggestion::None => {
             let known = schema.fields.iter().map(|f| f.name).collect::<Vec<_>>().join(", ");
@@ -283,11 +331,15 @@ impl Decode for Arc<str> {
     fn decode(value: &Value, at: &mut Decoder) -> Self {
         let (text, fix) = match value {
             Value::String(text) => return text.as_str().into(),
-            Value::Array(list) if list.iter().all(|v| v.is_string() || v.is_number()) && !list.is_empty() => {
+            Value::Array(list)
+                if list.iter().all(|v| v.is_string() || v.is_number()) && !list.is_empty() =>
+            {
                 let joined = list.iter().map(plain).collect::<Vec<_>>().join(",");
                 (joined.clone(), Some(format!("{joined:?}")))
             }
-            Value::Bool(_) | Value::Number(_) => (plain(value), Some(format!("quote it: \"{}\"", plain(value)))),
+            Value::Bool(_) | Value::Number(_) => {
+                (plain(value), Some(format!("quote it: \"{}\"", plain(value))))
+            }
             _ => (String::new(), None),
         };
         at.wrong_type("text", value, fix);
@@ -343,9 +395,9 @@ integer!(u16, u32, u64, i32, i64);
 fn whole_number(value: &Value, at: &mut Decoder, min: i64, max: i64) -> Option<i64> {
     let number = match value {
         // `90.0` is how some tools write 90.
-        Value::Number(n) => {
-            n.as_i64().or_else(|| n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 1e15).map(|f| f as i64))
-        }
+        Value::Number(n) => n.as_i64().or_else(|| {
+            n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 1e15).map(|f| f as i64)
+        }),
         Value::String(text) => {
             let number = text.trim().parse::<i64>().ok();
             at.wrong_type("a whole number", value, number.map(|n| format!("`{n}` without quotes")));
@@ -371,8 +423,10 @@ impl Decode for f64 {
         if let Some(number) = value.as_f64() {
             return number;
         }
-        let number =
-            value.as_str().and_then(|s| s.trim().trim_end_matches('%').parse::<f64>().ok()).filter(|n| n.is_finite());
+        let number = value
+            .as_str()
+            .and_then(|s| s.trim().trim_end_matches('%').parse::<f64>().ok())
+            .filter(|n| n.is_finite());
         at.wrong_type("a number", value, number.map(|n| format!("`{n}` without quotes")));
         number.unwrap_or_default()
     }
@@ -389,12 +443,18 @@ impl Decode for Duration {
                 Some(duration) => return duration,
                 None => {
                     let seconds = text.parse::<f64>().ok().filter(|n| *n >= 0.0);
-                    (seconds.and_then(|n| Duration::try_from_secs_f64(n).ok()), seconds.map(|n| format!("`{n}s`")))
+                    (
+                        seconds.and_then(|n| Duration::try_from_secs_f64(n).ok()),
+                        seconds.map(|n| format!("`{n}s`")),
+                    )
                 }
             },
             Value::Number(n) => {
                 let seconds = n.as_f64().filter(|n| *n >= 0.0);
-                (seconds.and_then(|n| Duration::try_from_secs_f64(n).ok()), seconds.map(|n| format!("`{n}s`")))
+                (
+                    seconds.and_then(|n| Duration::try_from_secs_f64(n).ok()),
+                    seconds.map(|n| format!("`{n}s`")),
+                )
             }
             _ => (None, None),
         };
@@ -417,6 +477,20 @@ impl<T: Decode> Decode for Option<T> {
     }
 }
 
+/// Reads the value of a key.
+fn entry<T: Decode>(value: &Value, at: &mut Decoder) -> T {
+    if value.is_null() { T::decode_null(at) } else { T::decode(value, at) }
+}
+
+/// Reads an element of a list.
+fn element<T: Decode>(value: &Value, at: &mut Decoder) -> T {
+    if !value.is_null() {
+        return T::decode(value, at);
+    }
+    at.null();
+    T::default()
+}
+
 impl<T: Decode> Decode for Vec<T> {
     fn decode(value: &Value, at: &mut Decoder) -> Self {
         let Value::Array(list) = value else {
@@ -428,7 +502,10 @@ impl<T: Decode> Decode for Vec<T> {
             let one = T::decode(value, &mut Decoder::default());
             return vec![one];
         };
-        list.iter().enumerate().map(|(i, value)| at.within_index(i, |at| T::decode(value, at))).collect()
+        list.iter()
+            .enumerate()
+            .map(|(i, value)| at.within_index(i, |at| element(value, at)))
+            .collect()
     }
 
     fn shape() -> Shape {
@@ -442,8 +519,9 @@ impl<T: Decode> Decode for BTreeMap<Arc<str>, T> {
             at.wrong_type("a map", value, None);
             return Self::new();
         };
-        let present = map.iter().filter(|(_, value)| !value.is_null());
-        present.map(|(key, value)| (key.as_str().into(), at.within_key(key, |at| T::decode(value, at)))).collect()
+        map.iter()
+            .map(|(key, value)| (key.as_str().into(), at.within_key(key, |at| entry(value, at))))
+            .collect()
     }
 
     fn shape() -> Shape {
@@ -457,11 +535,11 @@ impl<T: Decode> Decode for BTreeMap<u16, T> {
         let by_text = BTreeMap::<Arc<str>, T>::decode(value, at);
         let mut by_port = Self::new();
         for (key, value) in by_text {
-            match key.parse::<u16>() {
-                Ok(port) if port > 0 => drop(by_port.insert(port, value)),
-                _ => {
-                    at.within_key(&key, |at| at.invalid(format!("expected a port number 1..=65535, got `{key}`"), None))
-                }
+            match parse_port(&key) {
+                Some(port) => drop(by_port.insert(port, value)),
+                None => at.within_key(&key, |at| {
+                    at.invalid(format!("expected a port number 1..=65535, got `{key}`"), None)
+                }),
             }
         }
         by_port

@@ -5,21 +5,30 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    Kind, Place,
+    Place,
     content::{self, Decoded},
-    kind::{KINDS, Service, split_api_version},
-    load::{Outcome, Stranger},
+    kind::{Serving, split_api_version},
+    outcome::{Fragment, Outcome, Stranger},
     suggest,
+    table::kinds,
 };
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath, Position, Severity},
+    ir::{Kind, ObjectId},
     yaml::{self, Content, Document, Node},
 };
 
-/// Reads a document.
-pub(super) fn read_document(file: &Arc<str>, document: Document<'_>) -> Vec<Outcome> {
-    let at = |line: u32, col| Some(Position { file: file.clone(), line: document.first_line + line - 1, col });
-    let finding = |diagnostic: Diagnostic, line, col| vec![Outcome::Finding(diagnostic.at(at(line, col)))];
+/// Reads a document of a mesh with this root namespace.
+pub(super) fn read_document(
+    root_namespace: &str,
+    file: &Arc<str>,
+    document: Document<'_>,
+) -> Vec<Outcome> {
+    let at = |line: u32, col| {
+        Some(Position { file: file.clone(), line: document.first_line + line - 1, col })
+    };
+    let finding =
+        |diagnostic: Diagnostic, line, col| vec![Outcome::Finding(diagnostic.at(at(line, col)))];
     let error = |code, message: String| Diagnostic::error(code, FieldPath::root(), message);
     if document.text.len() > yaml::MAX_DOCUMENT_BYTES {
         let message = format!(
@@ -31,26 +40,41 @@ pub(super) fn read_document(file: &Arc<str>, document: Document<'_>) -> Vec<Outc
     }
     if let Some(line) = yaml::shell_command(document.text) {
         let message = "shell command inside YAML".to_owned();
-        return finding(
-            error(Code::ShellCommand, message).fix("remove it from the file, and run it in a shell"),
-            line,
-            1,
-        );
+        let fix = "remove it from the file, and run it in a shell";
+        let mut outcomes = finding(error(Code::ShellCommand, message).fix(fix), line, 1);
+        outcomes.extend(fragments(document.text));
+        return outcomes;
     }
     match yaml::parse(document.text) {
         Ok(None) => Vec::new(),
-        Ok(Some(root)) => Source { file, document, root: &root }.read(),
+        Ok(Some(root)) => Source { root_namespace, file, document, root: &root }.read(),
         Err(err) => {
             let (line, col, fix) = (err.line, err.col, err.fix);
             let mut diagnostic = error(err.code, err.message);
             diagnostic.fix = fix;
-            finding(diagnostic, line, col)
+            let mut outcomes = finding(diagnostic, line, col);
+            outcomes.extend(fragments(document.text));
+            outcomes
         }
     }
 }
 
+/// The objects of which something can be read in a text that is no document.
+fn fragments(text: &str) -> impl Iterator<Item = Outcome> {
+    let values = yaml::salvage(text).into_iter().map(|node| node.to_json());
+    values.filter_map(|value| {
+        let kind = Kind::of_value(&value).ok()?;
+        let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
+        let name = text("/metadata/name").filter(|name| !name.is_empty())?.into();
+        let namespace = text("/metadata/namespace").filter(|n| kind.namespaced() && !n.is_empty());
+        let namespace = namespace.unwrap_or(if kind.namespaced() { "default" } else { "" }).into();
+        Some(Outcome::Fragment(Fragment { id: ObjectId { kind, namespace, name }, value }))
+    })
+}
+
 /// A document that parsed.
 struct Source<'a> {
+    root_namespace: &'a str,
     file: &'a Arc<str>,
     document: Document<'a>,
     root: &'a Node,
@@ -58,16 +82,15 @@ struct Source<'a> {
 
 impl Source<'_> {
     fn read(&self) -> Vec<Outcome> {
-        if let Some(mesh) =
-            self.root.get("mesh").filter(|_| self.root.get("kind").is_none() && self.root.get("apiVersion").is_none())
-        {
+        if let Some(mesh) = self.bare_mesh() {
             return self.mesh_config(mesh.to_json(), FieldPath::of("mesh"));
         }
         if let Some(items) = self.list_items() {
             let lines = LineStarts::of(self.document.text);
             let read = |(i, item): (usize, &Node)| {
                 let end = items.get(i + 1).map(|next| next.line);
-                let shares_line = end == Some(item.line) || (i > 0 && items[i - 1].line == item.line);
+                let shares_line =
+                    end == Some(item.line) || (i > 0 && items[i - 1].line == item.line);
                 let place = Place {
                     file: self.file.clone(),
                     // Items of one long line would each keep the whole of it.
@@ -88,11 +111,24 @@ impl Source<'_> {
         self.object(self.root, FieldPath::root(), place)
     }
 
+    /// A mesh configuration that stands alone under its key. What has other keys beside it, such as
+    /// the values of a chart, is none.
+    fn bare_mesh(&self) -> Option<&Node> {
+        match &self.root.content {
+            Content::Map(entries) if entries.len() == 1 => self.root.get("mesh"),
+            _ => None,
+        }
+    }
+
     /// The items of a `kind: List`, as `kubectl get -o yaml` prints them.
     fn list_items(&self) -> Option<&Vec<Node>> {
         let kind = self.root.get("kind")?;
         match (&kind.content, &self.root.get("items")?.content) {
-            (Content::Scalar(Value::String(kind)), Content::List(items)) if kind.ends_with("List") => Some(items),
+            (Content::Scalar(Value::String(kind)), Content::List(items))
+                if kind.ends_with("List") =>
+            {
+                Some(items)
+            }
             _ => None,
         }
     }
@@ -105,50 +141,83 @@ impl Source<'_> {
             Err(finding) if finding.severity == Severity::Error => {
                 return vec![Outcome::Finding(self.placed(*finding, &base))];
             }
-            Err(finding) => return vec![Outcome::Stranger(stranger(&value), self.placed(*finding, &base))],
+            Err(finding) => {
+                return vec![Outcome::Stranger(stranger(&value), self.placed(*finding, &base))];
+            }
         };
-        if kind == Kind::ConfigMap
-            && let Some(mesh) = mesh_of(&value)
-        {
-            return self.mesh_text(mesh, &base);
+        let mesh = if kind == Kind::CONFIG_MAP { mesh_of(&value) } else { None };
+        let elsewhere = self.elsewhere(kind, mesh.is_some(), &value);
+        match (mesh, &elsewhere) {
+            (Some(mesh), None) => return self.mesh_text(mesh, &base),
+            (None, Some(finding)) => {
+                let finding = self.placed(finding.clone(), &base);
+                return vec![Outcome::Stranger(stranger(&value), finding)];
+            }
+            _ => {}
         }
-        let place = if kind == Kind::Secret { Place { text: "".into(), ..place } } else { place };
+        let place = if kind == Kind::SECRET { Place { text: "".into(), ..place } } else { place };
         let guarded = unserved_guard(kind, &value);
         match content::decode(kind, value, place) {
             Ok(Decoded { object, mut findings }) => {
-                findings.extend(guarded.or_else(|| unserved(kind, &findings)));
+                findings.extend(guarded.or(elsewhere).or_else(|| unserved(kind, &findings)));
                 let id = object.id.clone();
-                let findings = findings.into_iter().map(|f| self.placed(f, &base).object(id.clone())).collect();
+                let findings = findings
+                    .into_iter()
+                    .map(|f| self.placed(f, &base).object(id.clone()))
+                    .collect();
                 vec![Outcome::Object(object, findings)]
             }
-            Err(findings) => findings.into_iter().map(|f| Outcome::Finding(self.placed(f, &base))).collect(),
+            Err(findings) => {
+                findings.into_iter().map(|f| Outcome::Finding(self.placed(f, &base))).collect()
+            }
         }
     }
 
-    /// A mesh configuration as it stands under the key `mesh` of the ConfigMap `istio`: a text of its own.
+    /// What is said of a mesh configuration in another namespace than the mesh's own, where it means
+    /// nothing. A MeshConfig object without a namespace is the mesh's.
+    fn elsewhere(&self, kind: Kind, is_mesh_map: bool, value: &Value) -> Option<Diagnostic> {
+        let written = value.pointer("/metadata/namespace").and_then(Value::as_str);
+        let written = written.filter(|namespace| !namespace.is_empty());
+        let root = self.root_namespace;
+        let elsewhere = (is_mesh_map && written != Some(root))
+            || (kind == Kind::MESH_CONFIG && written.is_some_and(|namespace| namespace != root));
+        let message = format!(
+            "the mesh configuration is read from the root namespace `{root}` only; this one means nothing"
+        );
+        elsewhere.then(|| {
+            Diagnostic::info(Code::UnsupportedKind, FieldPath::of("metadata.namespace"), message)
+        })
+    }
+
+    /// A mesh configuration as it stands under the key `mesh` of the ConfigMap `istio`: a text of
+    /// its own.
     fn mesh_text(&self, text: &str, base: &FieldPath) -> Vec<Outcome> {
         let field = FieldPath(base.0.iter().cloned().chain(FieldPath::of("data.mesh").0).collect());
         match yaml::parse(text) {
             Ok(mesh) => self.mesh_config(mesh.map_or_else(|| json!({}), |m| m.to_json()), field),
             Err(err) => {
                 let message = format!("line {} of the text: {}", err.line, err.message);
-                vec![Outcome::Finding(
-                    self.placed(Diagnostic::error(err.code, FieldPath::of("data.mesh"), message), base),
-                )]
+                vec![Outcome::Finding(self.placed(
+                    Diagnostic::error(err.code, FieldPath::of("data.mesh"), message),
+                    base,
+                ))]
             }
         }
     }
 
     /// A mesh configuration that `field` leads to.
     fn mesh_config(&self, mesh: Value, field: FieldPath) -> Vec<Outcome> {
-        let value = json!({ "apiVersion": Kind::MeshConfig.api_version(), "kind": "MeshConfig", "metadata": { "name": "default" }, "spec": mesh });
-        let Ok(Decoded { mut object, findings }) = content::decode(Kind::MeshConfig, value, Place::default()) else {
+        let value = json!({ "apiVersion": Kind::MESH_CONFIG.api_version(), "kind": "MeshConfig", "metadata": { "name": "default" }, "spec": mesh });
+        let Ok(Decoded { mut object, findings }) =
+            content::decode(Kind::MESH_CONFIG, value, Place::default())
+        else {
             return Vec::new();
         };
         let renamed = |finding: Diagnostic| {
             let below = finding.field.0.iter().skip(1).cloned();
             let path = FieldPath(field.0.iter().cloned().chain(below).collect());
-            self.placed(Diagnostic { field: path, ..finding }, &FieldPath::root()).object(object.id.clone())
+            self.placed(Diagnostic { field: path, ..finding }, &FieldPath::root())
+                .object(object.id.clone())
         };
         let findings = findings.into_iter().map(renamed).collect();
         object.place = Place {
@@ -164,7 +233,11 @@ impl Source<'_> {
     fn placed(&self, finding: Diagnostic, base: &FieldPath) -> Diagnostic {
         let path = FieldPath(base.0.iter().chain(&finding.field.0).cloned().collect());
         let (line, col) = self.root.locate(&path);
-        finding.at(Some(Position { file: self.file.clone(), line: self.document.first_line + line - 1, col }))
+        finding.at(Some(Position {
+            file: self.file.clone(),
+            line: self.document.first_line + line - 1,
+            col,
+        }))
     }
 }
 
@@ -176,20 +249,23 @@ struct LineStarts<'a> {
 
 impl<'a> LineStarts<'a> {
     fn of(text: &'a str) -> Self {
-        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(i, _)| i + 1)).collect();
+        let starts =
+            std::iter::once(0).chain(text.match_indices('\n').map(|(i, _)| i + 1)).collect();
         Self { text, starts }
     }
 
     /// The lines from `first` (counted from 1) to before `end`, at least one.
     fn slice(&self, first: u32, end: Option<u32>) -> &'a str {
-        let start = |line: u32| self.starts.get(line as usize - 1).copied().unwrap_or(self.text.len());
+        let start =
+            |line: u32| self.starts.get(line as usize - 1).copied().unwrap_or(self.text.len());
         let end = end.map_or(self.text.len(), |end| start(end.max(first + 1)));
         &self.text[start(first)..end]
     }
 }
 
 fn stranger(value: &Value) -> Stranger {
-    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().into();
+    let text =
+        |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().into();
     Stranger { api_version: text("/apiVersion"), kind: text("/kind"), name: text("/metadata/name") }
 }
 
@@ -205,51 +281,28 @@ fn unserved(kind: Kind, findings: &[Diagnostic]) -> Option<Diagnostic> {
         return None;
     }
     let field = FieldPath::of("kind");
-    let installer =
-        "installer input, not a served object; use `install -f`, `manifest generate -f`, or `convert --to helm`";
-    Some(match kind.row().service {
-        Service::Installer => Diagnostic::info(Code::UnsupportedKind, field, installer),
-        _ if kind == Kind::ConfigMap => {
-            Diagnostic::info(Code::UnsupportedKind, field, "a ConfigMap means nothing to the mesh (only `istio` does)")
-        }
+    let installer = "installer input, not a served object; use `install -f`, `manifest generate -f`, or `convert --to helm`";
+    Some(match kind.row().serving {
+        Serving::Installer => Diagnostic::info(Code::UnsupportedKind, field, installer),
+        _ if kind == Kind::CONFIG_MAP => Diagnostic::info(
+            Code::UnsupportedKind,
+            field,
+            "a ConfigMap means nothing to the mesh (only `istio` of the root namespace does)",
+        ),
         _ => Diagnostic::info(Code::UnsupportedKind, field, format!("{kind} is not supported yet")),
     })
 }
 
-/// The refusal of an object of a kind that guards access and is not served, with what serves meanwhile.
+/// The refusal of an object of a kind that guards access and is not served, with what serves
+/// meanwhile.
 pub(super) fn unserved_guard(kind: Kind, value: &Value) -> Option<Diagnostic> {
-    let meanwhile = match (kind, kind.row().service) {
-        (Kind::RequestAuthentication, _) => {
-            "no token is checked or turned away, and none gives anybody a right: a rule that asks for a request's \
-             principal or claims never admits"
-        }
-        (_, Service::PlannedGuard) => "it is as if the object were not there",
-        (_, Service::Planned) if extends_to_guard(kind, value) => "it is as if the object were not there",
-        _ => return None,
-    };
-    let message =
-        format!("this {kind} guards access and is not served yet: the object is refused; meanwhile {meanwhile}");
+    let Serving::Planned(guards) = kind.row().serving else { return None };
+    let meanwhile = guards(value)?;
+    let message = format!(
+        "this {kind} guards access and is not served yet: the object is refused; meanwhile {meanwhile}"
+    );
     let fix = "do without it only if what it guards may be open to everybody";
     Some(Diagnostic::error(Code::UnservedGuard, FieldPath::of("kind"), message).fix(fix))
-}
-
-/// Envoy's filters that decide who passes, as their names and types have it.
-const GUARDING_FILTERS: [&str; 6] = ["ext_authz", "jwt_authn", "rbac", "oauth2", "basic_auth", "api_key_auth"];
-
-/// Whether an extension of proxies, which may do anything, says that it guards access: by the filter that it puts in, or
-/// by the phase that it runs in (`WasmPlugin.phase`).
-fn extends_to_guard(kind: Kind, value: &Value) -> bool {
-    match kind {
-        Kind::EnvoyFilter => {
-            let text = value.to_string();
-            GUARDING_FILTERS.iter().any(|filter| text.contains(filter))
-        }
-        Kind::WasmPlugin | Kind::TrafficExtension => {
-            let phase = value.pointer("/spec/phase").and_then(Value::as_str);
-            matches!(phase, Some("AUTHN" | "AUTHZ"))
-        }
-        _ => false,
-    }
 }
 
 /// What text that is no object is. It is not quoted: it may be anything, a token too.
@@ -265,20 +318,32 @@ fn sort_of(value: &Value) -> String {
 impl Kind {
     /// The kind of an object, from its `apiVersion` and `kind`.
     pub fn of_value(value: &Value) -> Result<Self, Box<Diagnostic>> {
-        let error = |code, field: &str, message: String| Diagnostic::error(code, FieldPath::of(field), message);
+        let error = |code, field: &str, message: String| {
+            Diagnostic::error(code, FieldPath::of(field), message)
+        };
         let Value::Object(map) = value else {
             let finding = error(Code::NotAnObject, "", "not an object".to_owned());
-            return Err(Box::new(finding.expected("a map with apiVersion, kind and metadata", sort_of(value))));
+            return Err(Box::new(
+                finding.expected("a map with apiVersion, kind and metadata", sort_of(value)),
+            ));
         };
         let text = |key: &str| map.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
         let Some(name) = text("kind") else {
-            return Err(Box::new(error(Code::NotAnObject, "kind", "missing, or not a text: not an object".to_owned())));
+            return Err(Box::new(error(
+                Code::NotAnObject,
+                "kind",
+                "missing, or not a text: not an object".to_owned(),
+            )));
         };
         let Some(api_version) = text("apiVersion") else {
-            let finding = error(Code::NotAnObject, "apiVersion", "missing, or not a text: not an object".to_owned());
-            let meant = KINDS.iter().find(|row| row.name == name);
+            let finding = error(
+                Code::NotAnObject,
+                "apiVersion",
+                "missing, or not a text: not an object".to_owned(),
+            );
+            let meant = all_kinds().find(|kind| kind.kind_name() == name);
             return Err(Box::new(match meant {
-                Some(row) => finding.fix(format!("apiVersion: {}", row.kind.api_version())),
+                Some(kind) => finding.fix(format!("apiVersion: {}", kind.api_version())),
                 None => finding,
             }));
         };
@@ -296,6 +361,14 @@ const MESH_GROUPS: &[&str] = &[
     "install.istio.io",
 ];
 
+/// How every group of Istio ends, those that it had once and those that nobody has included.
+const ISTIO_GROUPS: &str = ".istio.io";
+
+/// Every known kind, in order.
+fn all_kinds() -> impl Iterator<Item = Kind> + Clone {
+    kinds().map(|row| row.kind)
+}
+
 fn unknown_kind(api_version: &str, name: &str) -> Diagnostic {
     let (group, version) = split_api_version(api_version);
     if let Some(kind) = Kind::find(group, name) {
@@ -308,32 +381,39 @@ fn unknown_kind(api_version: &str, name: &str) -> Diagnostic {
         .expected(format!("one of {versions}"), format!("`{version}`"))
         .fix(format!("`{}`", kind.api_version()));
     }
-    // Kinds of other projects share names with ours; only where the group is the core one is it surely a slip.
-    if let Some(row) =
-        KINDS.iter().find(|row| row.name == name).filter(|_| group.is_empty() || MESH_GROUPS.contains(&group))
+    // Kinds of other projects share names with ours; only where the group is the core one is it
+    // surely a slip.
+    let same_name = || all_kinds().filter(|kind| kind.kind_name() == name);
+    let of_istio = |group: &str| group.to_ascii_lowercase().ends_with(ISTIO_GROUPS);
+    let istios = same_name().find(|kind| of_istio(kind.group())).filter(|_| of_istio(group));
+    if let Some(kind) =
+        istios.or_else(|| same_name().next().filter(|_| group.is_empty() || of_istio(group)))
     {
         return Diagnostic::error(
             Code::UnknownKind,
             FieldPath::of("apiVersion"),
             format!("no kind {name} in `{api_version}`"),
         )
-        .fix(format!("`{}`", row.kind.api_version()));
+        .fix(format!("`{}`", kind.api_version()));
     }
-    let of_name = KINDS.iter().filter(|row| row.name == name);
-    if let Some(near) = suggest::nearest(group, of_name.map(|row| row.group)) {
-        let fix = KINDS.iter().find(|row| row.name == name && row.group == near).map(|row| row.kind.api_version());
+    if let Some(near) = suggest::nearest(group, same_name().map(Kind::group)) {
+        let fix = same_name().find(|kind| kind.group() == near).map(Kind::api_version);
         let message = format!("no kind {name} in `{api_version}`");
         let finding = Diagnostic::error(Code::UnknownKind, FieldPath::of("apiVersion"), message);
         return fix.into_iter().fold(finding, |finding, api| finding.fix(format!("`{api}`")));
     }
-    let of_group = KINDS.iter().filter(|row| row.group == group).map(|row| row.name);
+    let of_group = all_kinds().filter(|kind| kind.group() == group);
     let ours = MESH_GROUPS.contains(&group);
-    let partly_ours = KINDS.iter().any(|row| row.group == group && row.kind.served());
-    let near = suggest::nearest(name, of_group.clone()).filter(|_| ours || partly_ours);
+    let partly_ours = of_group.clone().any(Kind::served);
+    let near = suggest::nearest(name, of_group.clone().map(Kind::kind_name))
+        .filter(|_| ours || partly_ours);
     if near.is_some() || ours {
-        let known = of_group.collect::<Vec<_>>().join(", ");
-        let diagnostic =
-            Diagnostic::error(Code::UnknownKind, FieldPath::of("kind"), format!("no kind {name} in `{api_version}`"));
+        let known = of_group.map(Kind::kind_name).collect::<Vec<_>>().join(", ");
+        let diagnostic = Diagnostic::error(
+            Code::UnknownKind,
+            FieldPath::of("kind"),
+            format!("no kind {name} in `{api_version}`"),
+        );
         return match near {
             Some(near) => diagnostic.fix(format!("`{near}`")),
             None => diagnostic.expected(format!("one of {known}"), format!("`{name}`")),

@@ -1,7 +1,9 @@
 //! From files and JSON values to objects.
 //!
-//! A file holds any number of documents; each is an object, a `List` of objects, a mesh configuration under a bare
-//! `mesh:` key, or the ConfigMap `istio` with one under its key `mesh`. A mistake costs the object it is in, nothing more.
+//! A file holds any number of documents; each is an object, a `List` of objects, a mesh
+//! configuration under a bare `mesh:` key, or the root namespace's ConfigMap `istio` with one under
+//! its key `mesh`.
+//! A mistake costs the object it is in, nothing more.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,11 +16,11 @@ use super::{
     Object,
     content::{self, Decoded},
     document::{read_document, unserved_guard},
-    kind::Kind,
+    outcome::{Fragment, Outcome, Stranger},
 };
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath, Position, Severity},
-    ir::ObjectId,
+    ir::{Kind, MeshDefaults, ObjectId},
     yaml,
 };
 
@@ -39,6 +41,8 @@ pub struct Parsed {
     pub unserved: Vec<Object>,
     /// Documents of kinds that mean nothing here.
     pub strangers: Vec<Stranger>,
+    /// What could be read of objects in texts that cannot be read whole.
+    pub fragments: Vec<Fragment>,
     /// Every finding, those about rejected objects included.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -54,31 +58,11 @@ pub struct Rejected {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// A document that has a kind, but none that means anything here: another program's, or a slip of the pen.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Stranger {
-    /// `apiVersion` as written.
-    pub api_version: Arc<str>,
-    /// `kind` as written.
-    pub kind: Arc<str>,
-    /// `metadata.name`; may be empty.
-    pub name: Arc<str>,
-}
-
-/// What one document, or one item of a `List`, came to.
-pub(super) enum Outcome {
-    /// An object and the findings about it; refused if one of them is an error.
-    Object(Object, Vec<Diagnostic>),
-    /// Something else that is well formed.
-    Stranger(Stranger, Diagnostic),
-    /// No object.
-    Finding(Diagnostic),
-}
-
 impl Parsed {
     fn add(&mut self, outcome: Outcome) {
         let (object, findings) = match outcome {
             Outcome::Finding(finding) => return self.diagnostics.push(finding),
+            Outcome::Fragment(fragment) => return self.fragments.push(fragment),
             Outcome::Stranger(stranger, finding) => {
                 self.strangers.push(stranger);
                 return self.diagnostics.push(finding);
@@ -98,11 +82,18 @@ impl Parsed {
     /// How many objects are refused, documents counted in which none could be read.
     pub fn refused(&self) -> usize {
         let errors = self.diagnostics.iter().filter(|finding| finding.severity == Severity::Error);
-        let (named, unreadable): (Vec<_>, Vec<_>) = errors.partition(|finding| finding.object.is_some());
-        unreadable.len() + named.iter().filter_map(|finding| finding.object.as_ref()).collect::<BTreeSet<_>>().len()
+        let (named, unreadable): (Vec<_>, Vec<_>) =
+            errors.partition(|finding| finding.object.is_some());
+        unreadable.len()
+            + named
+                .iter()
+                .filter_map(|finding| finding.object.as_ref())
+                .collect::<BTreeSet<_>>()
+                .len()
     }
 
-    /// Everything that could be read, valid or not, served or not: what [`crate::analyze`] looks at.
+    /// Everything that could be read, valid or not, served or not: what [`crate::analyze`] looks
+    /// at.
     pub fn everything(&self) -> impl Iterator<Item = &Object> {
         self.objects.iter().chain(self.rejected.iter().map(|r| &r.object)).chain(&self.unserved)
     }
@@ -110,21 +101,28 @@ impl Parsed {
 
 /// Parses one file. `file` is its name as users know it; nothing is read from disk.
 pub fn parse_file(file: &str, bytes: &[u8]) -> Parsed {
+    parse_file_in(&MeshDefaults::default().root_namespace, file, bytes)
+}
+
+/// [`parse_file`] for a mesh with another root namespace, whose ConfigMap `istio` is the mesh
+/// configuration.
+pub fn parse_file_in(root_namespace: &str, file: &str, bytes: &[u8]) -> Parsed {
     let mut parsed = Parsed::default();
-    for outcome in read_file(file, bytes) {
+    for outcome in read_file(root_namespace, file, bytes) {
         parsed.add(outcome);
     }
     parsed
 }
 
-/// Parses the files of one input set, in order of their paths: of several objects with one identity the first serves,
-/// the others are errors.
+/// Parses the files of one input set, in order of their paths: of several objects with one identity
+/// the first serves, the others are errors.
 pub fn parse_files<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Parsed {
     let mut files: Vec<(&str, &[u8])> = files.into_iter().collect();
     files.sort_by_key(|(path, _)| *path);
     let mut parsed = Parsed::default();
     let mut serving: BTreeMap<ObjectId, Object> = BTreeMap::new();
-    for outcome in files.into_iter().flat_map(|(path, bytes)| read_file(path, bytes)) {
+    let root = MeshDefaults::default().root_namespace;
+    for outcome in files.into_iter().flat_map(|(path, bytes)| read_file(&root, path, bytes)) {
         let Outcome::Object(object, _) = &outcome else {
             parsed.add(outcome);
             continue;
@@ -140,7 +138,8 @@ pub fn parse_files<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> 
     parsed
 }
 
-/// Lays input sets over each other: objects of a later set replace those of earlier ones, along with their findings.
+/// Lays input sets over each other: objects of a later set replace those of earlier ones, along
+/// with their findings.
 pub fn overlay(sets: impl IntoIterator<Item = Parsed>) -> Parsed {
     let mut all = Parsed::default();
     for set in sets {
@@ -154,13 +153,14 @@ pub fn overlay(sets: impl IntoIterator<Item = Parsed>) -> Parsed {
         all.rejected.extend(set.rejected);
         all.unserved.extend(set.unserved);
         all.strangers.extend(set.strangers);
+        all.fragments.extend(set.fragments);
         all.diagnostics.extend(set.diagnostics);
     }
     all
 }
 
-/// Parses one object that came as JSON (REST, Kubernetes). `Err` holds what is wrong with it; findings that are no
-/// errors come along with the object.
+/// Parses one object that came as JSON (REST, Kubernetes). `Err` holds what is wrong with it;
+/// findings that are no errors come along with the object.
 pub fn parse_value(value: Value) -> Result<(Object, Vec<Diagnostic>), Vec<Diagnostic>> {
     let kind = Kind::of_value(&value).map_err(|finding| vec![*finding])?;
     if let Some(refused) = unserved_guard(kind, &value) {
@@ -171,26 +171,44 @@ pub fn parse_value(value: Value) -> Result<(Object, Vec<Diagnostic>), Vec<Diagno
         return Err(vec![Diagnostic::error(Code::UnsupportedKind, FieldPath::of("kind"), message)]);
     }
     let Decoded { object, findings } = content::decode(kind, value, super::Place::default())?;
-    let findings: Vec<Diagnostic> = findings.into_iter().map(|f| f.object(object.id.clone())).collect();
-    if findings.iter().any(|f| f.severity == Severity::Error) { Err(findings) } else { Ok((object, findings)) }
+    let findings: Vec<Diagnostic> =
+        findings.into_iter().map(|f| f.object(object.id.clone())).collect();
+    if findings.iter().any(|f| f.severity == Severity::Error) {
+        Err(findings)
+    } else {
+        Ok((object, findings))
+    }
 }
 
 /// A finding with the object that it is about, as far as a value that is not read says which one.
 fn named(finding: Diagnostic, kind: Kind, value: &Value) -> Diagnostic {
-    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let text = |pointer: &str| {
+        value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty())
+    };
     let Some(name) = text("/metadata/name") else { return finding };
-    let namespace = if kind.namespaced() { text("/metadata/namespace").unwrap_or("default") } else { "" };
+    let namespace =
+        if kind.namespaced() { text("/metadata/namespace").unwrap_or("default") } else { "" };
     finding.object(ObjectId { kind, namespace: namespace.into(), name: name.into() })
+}
+
+/// What an object says beyond itself; controllers write its status.
+fn beside_metadata(object: &Object) -> Value {
+    let mut content = object.raw();
+    if let Some(fields) = content.as_object_mut() {
+        fields.retain(|key, _| !matches!(key.as_str(), "apiVersion" | "metadata" | "status"));
+    }
+    content
 }
 
 fn duplicate(object: &Object, first: &Object) -> Diagnostic {
     let root = FieldPath::root();
-    let (written, before) = (object.raw(), first.raw());
-    let equal = written.get("spec") == before.get("spec")
-        && object.spec == first.spec
-        && written.get("data") == before.get("data");
+    let equal = beside_metadata(object) == beside_metadata(first);
     let diagnostic = if equal {
-        Diagnostic::info(Code::DuplicateObject, root.clone(), "the same object with equal content is there already")
+        Diagnostic::info(
+            Code::DuplicateObject,
+            root.clone(),
+            "the same object with equal content is there already",
+        )
     } else {
         Diagnostic::error(
             Code::DuplicateObject,
@@ -202,7 +220,7 @@ fn duplicate(object: &Object, first: &Object) -> Diagnostic {
     object.diagnose(diagnostic).related(first.id.clone(), first.locate(&root))
 }
 
-fn read_file(file: &str, bytes: &[u8]) -> Vec<Outcome> {
+fn read_file(root_namespace: &str, file: &str, bytes: &[u8]) -> Vec<Outcome> {
     let file: Arc<str> = file.into();
     let finding = |diagnostic: Diagnostic, line| {
         vec![Outcome::Finding(diagnostic.at(Some(Position { file: file.clone(), line, col: 1 })))]
@@ -212,7 +230,8 @@ fn read_file(file: &str, bytes: &[u8]) -> Vec<Outcome> {
         Err(unreadable) => return finding(*unreadable, 1),
     };
     if let Some(line) = yaml::indentation_lost(text) {
-        let message = "indentation lost: no line is indented, so nothing stands below `spec:` or `metadata:`";
+        let message =
+            "indentation lost: no line is indented, so nothing stands below `spec:` or `metadata:`";
         return finding(
             Diagnostic::error(Code::IndentationLost, FieldPath::root(), message)
                 .fix("copy the text again with its leading blanks"),
@@ -221,27 +240,34 @@ fn read_file(file: &str, bytes: &[u8]) -> Vec<Outcome> {
     }
     let documents = yaml::split(text);
     if documents.len() > MAX_DOCUMENTS {
-        let message = format!("the file has {} documents; at most {MAX_DOCUMENTS} are read", documents.len());
+        let message =
+            format!("the file has {} documents; at most {MAX_DOCUMENTS} are read", documents.len());
         let error = Diagnostic::error(Code::TooLarge, FieldPath::root(), message);
         return finding(error.fix("split it into several files"), 1);
     }
-    documents.into_iter().flat_map(|document| read_document(&file, document)).collect()
+    let read = |document| read_document(root_namespace, &file, document);
+    documents.into_iter().flat_map(read).collect()
 }
 
 /// The text of a file, without a byte order mark.
 fn readable(bytes: &[u8]) -> Result<&str, Box<Diagnostic>> {
-    let error = |message: String| Box::new(Diagnostic::error(Code::UnreadableFile, FieldPath::root(), message));
+    let error = |message: String| {
+        Box::new(Diagnostic::error(Code::UnreadableFile, FieldPath::root(), message))
+    };
     if bytes.len() > MAX_FILE_BYTES {
-        let message = format!("the file is too large: at most {} MiB are read", MAX_FILE_BYTES >> 20);
+        let message =
+            format!("the file is too large: at most {} MiB are read", MAX_FILE_BYTES >> 20);
         return Err(Box::new(error(message).fix("split it into several files")));
     }
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(Box::new(error("the file is UTF-16, not UTF-8".to_owned()).fix("save it as UTF-8")));
+        return Err(Box::new(
+            error("the file is UTF-16, not UTF-8".to_owned()).fix("save it as UTF-8"),
+        ));
     }
     if bytes.contains(&0) {
         return Err(error("the file is binary, not YAML or JSON".to_owned()));
     }
-    let text =
-        std::str::from_utf8(bytes).map_err(|err| error(format!("not UTF-8 text (byte {})", err.valid_up_to())))?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|err| error(format!("not UTF-8 text (byte {})", err.valid_up_to())))?;
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }

@@ -1,25 +1,60 @@
-//! Objects: what users write, parsed into types and checked on their own.
+//! Objects: what users write, parsed into types, checked on their own, and lowered.
 //!
-//! One table ([`KINDS`]) lists the kinds; one declaration per type (`object!`) gives fields, decoding, documentation and
-//! schema. Text goes in, [`Object`]s and [`Diagnostic`](crate::diagnostic::Diagnostic)s come out. What objects say about
-//! each other is checked in [`crate::analyze`]; what they mean is decided when they are lowered to [`crate::ir`].
+//! A dialect is a folder: the rows of its kinds, a type for each with its fields (`object!` gives
+//! decoding, documentation and schema), the rules of its values, and what it means. Text goes in;
+//! [`Object`]s, items of the snapshot and [`Diagnostic`](crate::diagnostic::Diagnostic)s come out.
+//! What objects say about each other is checked in [`crate::analyze`].
 
+mod cilium;
 mod content;
 pub mod decode;
+pub(crate) mod definition;
 mod document;
+mod flagger;
+mod forms;
+mod gateway_api;
 pub mod istio;
 mod kind;
 pub mod kubernetes;
+mod linkerd;
 mod load;
+mod lower;
+mod lowering;
+mod message;
+mod meta;
+mod names;
+#[cfg(test)]
+mod nulls;
 mod object;
+mod object_meta;
+mod outcome;
 mod re2;
+mod readable;
+mod reading;
 pub mod scalar;
 pub mod schema;
+mod shape;
+pub mod smi;
+mod spec;
+pub mod stand_in;
 mod suggest;
+mod table;
 #[cfg(test)]
 mod tests;
 
-pub use content::Envelope;
-pub use kind::{KINDS, Kind, KindRow, Scope, Service, split_api_version};
-pub use load::{MAX_FILE_BYTES, Parsed, Rejected, Stranger, overlay, parse_file, parse_files, parse_value};
-pub use object::{Meta, Object, Place, Spec};
+pub use self::{
+    kind::{KindRow, split_api_version},
+    load::{
+        MAX_FILE_BYTES, Parsed, Rejected, overlay, parse_file, parse_file_in, parse_files,
+        parse_value,
+    },
+    lower::{Lowered, lower},
+    meta::Meta,
+    object::{Object, Place},
+    object_meta::ObjectMeta,
+    outcome::{Fragment, Stranger},
+    reading::Envelope,
+    table::{NoSuchKind, kinds},
+};
+pub use crate::ir::{Kind, KindNames, Scope};
+pub(crate) use names::locality_of;

@@ -18,7 +18,8 @@ pub(super) fn objection(regex: &str) -> Option<String> {
 }
 
 fn escape(c: char) -> Option<String> {
-    matches!(c, 'u' | 'U').then(|| format!("`\\{c}` is unknown; `\\x{{…}}` gives a character by number"))
+    matches!(c, 'u' | 'U')
+        .then(|| format!("`\\{c}` is unknown; `\\x{{…}}` gives a character by number"))
 }
 
 /// Flags before `:` or `)`.
@@ -34,7 +35,10 @@ fn repetition(behind: &str) -> Option<String> {
     const MOST: u32 = 1000;
     let counts = behind.split_once('}')?.0;
     let too_many = |n: &str| n.trim().parse::<u32>().is_ok_and(|n| n > MOST);
-    counts.split(',').any(too_many).then(|| format!("`{{{counts}}}` repeats more than {MOST} times"))
+    counts
+        .split(',')
+        .any(too_many)
+        .then(|| format!("`{{{counts}}}` repeats more than {MOST} times"))
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ pub(crate) const GRPC_STATUSES: &[&str] = &[
     "UNAUTHENTICATED",
 ];
 
-/// Reads a duration as Go and protobuf write it: `1h30m`, `1.5s`, `100ms`, `0`. Negative ones and bare numbers other
-/// than 0 are refused.
+/// Reads a duration as Go and protobuf write it: `1h30m`, `1.5s`, `100ms`, `0`. Negative ones and
+/// bare numbers other than 0 are refused.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
@@ -32,7 +32,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     let mut nanos = 0u128;
     while !rest.is_empty() {
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+        let digits =
+            rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
         let (number, tail) = rest.split_at(digits);
         let unit_len = tail.len() - tail.trim_start_matches(|c: char| c.is_alphabetic()).len();
         let (unit, tail) = tail.split_at(unit_len);
@@ -70,6 +71,13 @@ fn decimal_nanos(number: &str, unit: u128) -> Option<u128> {
     whole.checked_mul(unit)?.checked_add(part.checked_mul(unit)? / scale)
 }
 
+/// Reads a port, 1 to 65535, as it is written in decimal: one text for each port, so that no two keys
+/// of a map name the same one.
+pub fn parse_port(text: &str) -> Option<u16> {
+    let plain = text.starts_with(|c: char| matches!(c, '1'..='9'));
+    text.parse().ok().filter(|_| plain)
+}
+
 /// Reads an RFC 3339 timestamp as seconds since the epoch; fractions are dropped.
 pub fn parse_timestamp(text: &str) -> Option<i64> {
     let (date, time) = text.split_once(['T', 't', ' '])?;
@@ -87,7 +95,8 @@ pub fn parse_timestamp(text: &str) -> Option<i64> {
         && (0..60).contains(&minute)
         && (0..=60).contains(&second);
     in_range.then_some(
-        days_since_epoch(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - zone_seconds(zone)?,
+        days_since_epoch(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second
+            - zone_seconds(zone)?,
     )
 }
 
@@ -101,7 +110,8 @@ fn zone_seconds(zone: &str) -> Option<i64> {
     (seconds <= 86_400).then_some(if sign == "-" { -seconds } else { seconds })
 }
 
-/// Days of the proleptic Gregorian calendar, counted in years that begin in March so that leap days come last.
+/// Days of the proleptic Gregorian calendar, counted in years that begin in March so that leap days
+/// come last.
 fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
@@ -136,6 +146,16 @@ mod tests {
         ];
         for (text, micros) in table {
             assert_eq!(parse_duration(text).map(|d| d.as_micros()), micros, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_has_one_text() {
+        for (text, port) in [("1", 1), ("8080", 8080), ("65535", 65535)] {
+            assert_eq!(parse_port(text), Some(port));
+        }
+        for text in ["0", "", "+80", "-80", "080", "00", " 80", "80 ", "65536", "0x50", "http"] {
+            assert_eq!(parse_port(text), None, "{text:?}");
         }
     }
 

@@ -1,101 +1,26 @@
 //! The one source of every object's fields.
 //!
-//! `object!` and `choice!` declare a type once; from that declaration come the Rust type, its strict decoding from JSON
-//! with full field paths, and a [`Shape`] with documentation from which CRD schemas and suggestions are made.
+//! `object!` and `choice!` declare a type once; from that declaration come the Rust type, its
+//! strict decoding from JSON with full field paths, and a [`Shape`] with documentation from which
+//! CRD schemas and suggestions are made.
 
-use serde_json::Value;
+pub use super::{
+    decode::Decode,
+    shape::{ChoiceValue, Field, Null, ObjectSchema, Shape},
+};
 
-use super::decode::Decoder;
-
-/// A type that is read from a JSON value. Mistakes go to the decoder; the result is then the default, so that as much as
-/// possible of an object can be looked at.
-pub trait Decode: Default {
-    /// Reads `value`, which sits at the decoder's current path and is not null.
-    fn decode(value: &Value, at: &mut Decoder) -> Self;
-    /// The type as a schema.
-    fn shape() -> Shape;
-}
-
-/// A type as a schema.
-#[derive(Clone, Copy, Debug)]
-pub enum Shape {
-    /// Text.
-    Text,
-    /// `true` or `false`.
-    Bool,
-    /// A whole number within the bounds.
-    Integer {
-        /// Least.
-        min: i64,
-        /// Greatest.
-        max: i64,
-    },
-    /// A number.
-    Number,
-    /// `1h30m`, `5s`, `100ms`.
-    Duration,
-    /// A whole number or text (`targetPort`).
-    IntegerOrText,
-    /// One of a fixed set of words.
-    Choice(&'static [ChoiceValue]),
-    /// A list.
-    List(fn() -> Shape),
-    /// A map by text.
-    Map(fn() -> Shape),
-    /// An object with fields.
-    Object(&'static ObjectSchema),
-    /// Anything.
-    Any,
-}
-
-/// One word of a choice.
-#[derive(Clone, Copy, Debug)]
-pub struct ChoiceValue {
-    /// As written.
-    pub name: &'static str,
-    /// What it means.
-    pub doc: &'static str,
-}
-
-/// The fields of an object.
-#[derive(Clone, Copy, Debug)]
-pub struct ObjectSchema {
-    /// Name of the type.
-    pub name: &'static str,
-    /// What it is.
-    pub doc: &'static str,
-    /// Whether fields that are not listed are left alone (Kubernetes' own kinds, of which we read a part).
-    pub open: bool,
-    /// Its fields, in the order declared.
-    pub fields: &'static [Field],
-}
-
-/// A field of an object.
-#[derive(Clone, Copy, Debug)]
-pub struct Field {
-    /// Its JSON name.
-    pub name: &'static str,
-    /// What it is.
-    pub doc: &'static str,
-    /// Its type.
-    pub shape: fn() -> Shape,
-    /// It must be there.
-    pub required: bool,
-    /// It is accepted, but not acted on yet.
-    pub later: bool,
-    /// It guards access and is not acted on yet, so that no object with it is accepted.
-    pub guard: bool,
-}
-
-/// Declares an object type. Each field: doc, JSON name, Rust name, type and, in brackets, marks: `required` (must be
-/// there), `later` (accepted, not acted on yet), `guard` (refused: guards access, not acted on yet). `object! { open; … }` leaves unknown fields alone.
+/// Declares an object type. Each field: doc, JSON name, Rust name, type and, in brackets, marks:
+/// `required` (must be there), `later` (accepted, not acted on yet), `guard` (refused: guards
+/// access, not acted on yet), `no_null` (a null is refused). `object! { open; … }` leaves unknown
+/// fields alone, `object! { no_null; … }` marks every field so.
 #[macro_export]
 macro_rules! object {
     (@flag required required) => { true };
     (@flag later later) => { true };
     (@flag guard guard) => { true };
+    (@flag no_null no_null) => { true };
     (@flag $want:ident $have:ident) => { false };
-    (@build $open:literal $(#[doc = $doc:literal])+ $name:ident {
+    (@build $open:literal $no_null:literal $(#[doc = $doc:literal])+ $name:ident {
         $( $(#[doc = $fdoc:literal])+ $json:literal $field:ident : $ty:ty $([$($flag:ident),+])? ),* $(,)?
     }) => {
         $(#[doc = $doc])+
@@ -115,6 +40,11 @@ macro_rules! object {
                     required: false $($(|| $crate::object!(@flag required $flag))+)?,
                     later: false $($(|| $crate::object!(@flag later $flag))+)?,
                     guard: false $($(|| $crate::object!(@flag guard $flag))+)?,
+                    null: if $no_null $($(|| $crate::object!(@flag no_null $flag))+)? {
+                        $crate::dialect::schema::Null::Refused
+                    } else {
+                        $crate::dialect::schema::Null::Absent
+                    },
                 }, )*],
             };
         }
@@ -135,8 +65,9 @@ macro_rules! object {
             }
         }
     };
-    (open; $($rest:tt)+) => { $crate::object!(@build true $($rest)+); };
-    ($($rest:tt)+) => { $crate::object!(@build false $($rest)+); };
+    (open; $($rest:tt)+) => { $crate::object!(@build true false $($rest)+); };
+    (no_null; $($rest:tt)+) => { $crate::object!(@build false true $($rest)+); };
+    ($($rest:tt)+) => { $crate::object!(@build false false $($rest)+); };
 }
 
 /// Declares a choice of words. The first variant is the default.

@@ -1,8 +1,9 @@
-//! What a misspelt word was meant to be: names that people really write, then the nearest by edit distance.
+//! What a misspelt word was meant to be: names that people really write, then the nearest by edit
+//! distance.
 
 use serde_json::Value;
 
-use super::schema::ObjectSchema;
+use super::shape::{ObjectSchema, Shape};
 
 /// What to do about an unknown field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,34 +94,43 @@ const ADVICE: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
-/// What an unknown field of a type was meant to be. A field whose value cannot be that of the field is not suggested by
-/// distance.
+/// What an unknown field of a type was meant to be. A field whose value cannot be that of the field
+/// is not suggested by distance.
 pub(super) fn for_field(written: &str, value: &Value, schema: &'static ObjectSchema) -> Suggestion {
-    if let Some((.., name)) = ALIASES.iter().find(|(ty, alias, _)| *ty == schema.name && *alias == written) {
+    if let Some((.., name)) =
+        ALIASES.iter().find(|(ty, alias, _)| *ty == schema.name && *alias == written)
+    {
         return Suggestion::Rename(name);
     }
-    if let Some((_, _, message, fix)) = ADVICE.iter().find(|(ty, alias, ..)| *ty == schema.name && *alias == written) {
+    if let Some((_, _, message, fix)) =
+        ADVICE.iter().find(|(ty, alias, ..)| *ty == schema.name && *alias == written)
+    {
         return Suggestion::Advice { message, fix };
     }
     let fits = |name: &&'static str| {
         let field = schema.fields.iter().find(|f| f.name == *name);
         field.is_some_and(|f| {
-            !matches!(((f.shape)(), value), (super::schema::Shape::Object(_), Value::String(_) | Value::Number(_)))
+            !matches!(((f.shape)(), value), (Shape::Object(_), Value::String(_) | Value::Number(_)))
         })
     };
     let names = schema.fields.iter().map(|f| f.name);
     nearest(written, names).filter(fits).map_or(Suggestion::None, Suggestion::Rename)
 }
 
-/// The word that differs only in case or separators, else the nearest one if it is near enough to be a slip of the pen.
-pub(super) fn nearest<'a>(written: &str, words: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+/// The word that differs only in case or separators, else the nearest one if it is near enough to
+/// be a slip of the pen.
+pub(super) fn nearest<'a>(
+    written: &str,
+    words: impl Iterator<Item = &'a str> + Clone,
+) -> Option<&'a str> {
     let folded = fold(written);
     if let Some(same) = words.clone().find(|w| fold(w) == folded) {
         return Some(same);
     }
     let limit = (folded.len() / 3).clamp(1, 4);
-    let near =
-        words.map(|w| (strsim::damerau_levenshtein(&folded, &fold(w)), w)).filter(|(distance, _)| *distance <= limit);
+    let near = words
+        .map(|w| (strsim::damerau_levenshtein(&folded, &fold(w)), w))
+        .filter(|(distance, _)| *distance <= limit);
     near.min_by_key(|(distance, _)| *distance).map(|(_, w)| w)
 }
 

@@ -50,14 +50,18 @@ const FIELDS: [(&str, &str); 24] = [
     ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
 ];
 
-/// A listener's log: only connections that found no chain, since the others are logged by their last filter.
+/// A listener's log: only connections that found no chain, since the others are logged by their
+/// last filter.
 pub(super) fn listener_logs(plan: Option<&AccessLogPlan>) -> Vec<accesslog::AccessLog> {
     use accesslog::{AccessLogFilter, ResponseFlagFilter, access_log_filter::FilterSpecifier};
     /// No route found.
     const NO_ROUTE: &str = "NR";
     let flags = ResponseFlagFilter { flags: vec![NO_ROUTE.to_owned()] };
-    let filter = AccessLogFilter { filter_specifier: Some(FilterSpecifier::ResponseFlagFilter(flags)) };
-    plan.map(|plan| accesslog::AccessLog { filter: Some(filter), ..file_log(plan) }).into_iter().collect()
+    let filter =
+        AccessLogFilter { filter_specifier: Some(FilterSpecifier::ResponseFlagFilter(flags)) };
+    plan.map(|plan| accesslog::AccessLog { filter: Some(filter), ..file_log(plan) })
+        .into_iter()
+        .collect()
 }
 
 /// The log of a terminal filter.
@@ -69,7 +73,11 @@ fn file_log(plan: &AccessLogPlan) -> accesslog::AccessLog {
     let log = FileAccessLog {
         path: plan.path.to_string(),
         access_log_format: Some(AccessLogFormat::LogFormat(core::SubstitutionFormatString {
-            format: Some(if plan.json { json_format(&plan.format) } else { text_format(&plan.format) }),
+            format: Some(if plan.json {
+                json_format(&plan.format)
+            } else {
+                text_format(&plan.format)
+            }),
             ..Default::default()
         })),
     };
@@ -92,7 +100,8 @@ pub(super) fn text_format(format: &str) -> core::substitution_format_string::For
 
 /// Like Istio, falls back to the default when the user's format is not a JSON object.
 fn json_format(format: &str) -> core::substitution_format_string::Format {
-    let fields = user_fields(format).unwrap_or_else(|| structure(FIELDS.map(|(name, value)| (name, text(value)))));
+    let fields = user_fields(format)
+        .unwrap_or_else(|| structure(FIELDS.map(|(name, value)| (name, text(value)))));
     core::substitution_format_string::Format::JsonFormat(fields)
 }
 

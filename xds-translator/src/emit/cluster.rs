@@ -15,7 +15,8 @@ use super::{
 use crate::{
     ir::{TcpKeepalive, Warmup},
     plan::{
-        BalancingPlan, ClusterPlan, Discovery, Limits, OutlierPlan, UpstreamProtocol, UpstreamTls, UpstreamTransport,
+        BalancingPlan, ClusterPlan, Discovery, Limits, OutlierPlan, UpstreamProtocol, UpstreamTls,
+        UpstreamTransport,
     },
 };
 
@@ -23,7 +24,10 @@ use crate::{
 pub(super) fn cluster(plan: &ClusterPlan) -> cluster::Cluster {
     let mut message = cluster::Cluster {
         name: plan.name.to_string(),
-        alt_stat_name: plan.alt_stat_name.as_ref().map_or_else(|| format!("{};", plan.name), |n| n.to_string()),
+        alt_stat_name: plan
+            .alt_stat_name
+            .as_ref()
+            .map_or_else(|| format!("{};", plan.name), |n| n.to_string()),
         connect_timeout: Some(duration(plan.connect_timeout)),
         circuit_breakers: circuit_breakers(&plan.limits),
         outlier_detection: plan.outlier.as_ref().map(outlier_detection),
@@ -57,7 +61,8 @@ fn set_discovery(message: &mut cluster::Cluster, plan: &ClusterPlan) {
             DiscoveryType::Eds
         }
         Discovery::Static(localities) => {
-            message.load_assignment = (!localities.is_empty()).then(|| load_assignment(&plan.name, localities));
+            message.load_assignment =
+                (!localities.is_empty()).then(|| load_assignment(&plan.name, localities));
             DiscoveryType::Static
         }
         Discovery::Dns { logical, endpoints, refresh } => {
@@ -70,14 +75,18 @@ fn set_discovery(message: &mut cluster::Cluster, plan: &ClusterPlan) {
     message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind as i32));
 }
 
-/// The proxy waits for endpoints as long as it takes (timeout 0): an empty assignment is sent for no endpoints.
+/// The proxy waits for endpoints as long as it takes (timeout 0): an empty assignment is sent for
+/// no endpoints.
 fn eds_config(name: &str) -> parts::EdsClusterConfig {
-    let source =
-        core::ConfigSource { initial_fetch_timeout: Some(duration(Duration::ZERO)), ..tls::config_source(tls::ads()) };
+    let source = core::ConfigSource {
+        initial_fetch_timeout: Some(duration(Duration::ZERO)),
+        ..tls::config_source(tls::ads())
+    };
     parts::EdsClusterConfig { eds_config: Some(source), service_name: name.to_owned() }
 }
 
-/// The form without deprecated fields: `type: STRICT_DNS` cannot say how often to resolve without them.
+/// The form without deprecated fields: `type: STRICT_DNS` cannot say how often to resolve without
+/// them.
 fn dns(logical: bool, refresh: Duration) -> parts::ClusterDiscoveryType {
     let config = dns_cluster::DnsCluster {
         dns_refresh_rate: Some(duration(refresh)),
@@ -86,7 +95,10 @@ fn dns(logical: bool, refresh: Duration) -> parts::ClusterDiscoveryType {
         all_addresses_in_single_endpoint: logical,
         ..Default::default()
     };
-    let custom = parts::CustomClusterType { name: names::DNS_CLUSTER.to_owned(), typed_config: Some(any(&config)) };
+    let custom = parts::CustomClusterType {
+        name: names::DNS_CLUSTER.to_owned(),
+        typed_config: Some(any(&config)),
+    };
     parts::ClusterDiscoveryType::ClusterType(custom)
 }
 
@@ -96,18 +108,23 @@ fn set_balancing(message: &mut cluster::Cluster, plan: &ClusterPlan) {
         message.lb_policy = LbPolicy::ClusterProvided as i32;
         message.lb_config = port_override.map(|port| {
             let upstream_port_override = uint32(port.into());
-            LbConfig::OriginalDstLbConfig(parts::OriginalDstLbConfig { upstream_port_override, ..Default::default() })
+            LbConfig::OriginalDstLbConfig(parts::OriginalDstLbConfig {
+                upstream_port_override,
+                ..Default::default()
+            })
         });
         return;
     }
-    let no_endpoints = matches!(&plan.discovery, Discovery::Static(localities) if localities.is_empty());
+    let no_endpoints =
+        matches!(&plan.discovery, Discovery::Static(localities) if localities.is_empty());
     message.common_lb_config = (!no_endpoints).then(|| common_lb_config(plan));
     let (policy, config) = match plan.balancing {
         BalancingPlan::LeastRequest(warmup) => (LbPolicy::LeastRequest, warmup.map(least_request)),
         BalancingPlan::RoundRobin(warmup) => (LbPolicy::RoundRobin, warmup.map(round_robin)),
         BalancingPlan::Random => (LbPolicy::Random, None),
         BalancingPlan::RingHash(size) => {
-            let ring = parts::RingHashLbConfig { minimum_ring_size: uint64(size), ..Default::default() };
+            let ring =
+                parts::RingHashLbConfig { minimum_ring_size: uint64(size), ..Default::default() };
             (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(ring)))
         }
         BalancingPlan::Maglev(size) => {
@@ -132,11 +149,16 @@ fn common_lb_config(plan: &ClusterPlan) -> parts::CommonLbConfig {
 
 fn least_request(warmup: Warmup) -> parts::LbConfig {
     let slow_start_config = Some(slow_start(warmup));
-    parts::LbConfig::LeastRequestLbConfig(parts::LeastRequestLbConfig { slow_start_config, ..Default::default() })
+    parts::LbConfig::LeastRequestLbConfig(parts::LeastRequestLbConfig {
+        slow_start_config,
+        ..Default::default()
+    })
 }
 
 fn round_robin(warmup: Warmup) -> parts::LbConfig {
-    parts::LbConfig::RoundRobinLbConfig(parts::RoundRobinLbConfig { slow_start_config: Some(slow_start(warmup)) })
+    parts::LbConfig::RoundRobinLbConfig(parts::RoundRobinLbConfig {
+        slow_start_config: Some(slow_start(warmup)),
+    })
 }
 
 fn slow_start(warmup: Warmup) -> parts::SlowStartConfig {
@@ -156,10 +178,10 @@ fn slow_start(warmup: Warmup) -> parts::SlowStartConfig {
 fn circuit_breakers(limits: &Limits) -> Option<cluster::CircuitBreakers> {
     use cluster::circuit_breakers::{Thresholds, thresholds::RetryBudget};
     let limit = |n: Option<u32>| uint32(n.unwrap_or(u32::MAX));
-    let retry_budget = limits.retry_budget.map(|(budget, minimum)| RetryBudget {
-        budget_percent: Some(percent(budget)),
-        min_retry_concurrency: uint32(minimum),
-        ..Default::default()
+    let retry_budget = limits.retry_budget.map(|budget| RetryBudget {
+        budget_percent: Some(percent(budget.percent)),
+        min_retry_concurrency: uint32(budget.minimum),
+        budget_interval: budget.window.map(duration),
     });
     let thresholds = Thresholds {
         max_connections: limit(limits.max_connections),
@@ -169,7 +191,8 @@ fn circuit_breakers(limits: &Limits) -> Option<cluster::CircuitBreakers> {
         retry_budget,
         ..Default::default()
     };
-    (!limits.omit).then(|| cluster::CircuitBreakers { thresholds: vec![thresholds], ..Default::default() })
+    (!limits.omit)
+        .then(|| cluster::CircuitBreakers { thresholds: vec![thresholds], ..Default::default() })
 }
 
 fn outlier_detection(plan: &OutlierPlan) -> cluster::OutlierDetection {
@@ -224,22 +247,32 @@ fn http_options(plan: &ClusterPlan) -> Option<upstream_http::HttpProtocolOptions
     })
 }
 
-fn upstream_protocol(plan: &ClusterPlan) -> upstream_http::http_protocol_options::UpstreamProtocolOptions {
+fn upstream_protocol(
+    plan: &ClusterPlan,
+) -> upstream_http::http_protocol_options::UpstreamProtocolOptions {
     use upstream_http::http_protocol_options::{
-        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
+        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+        explicit_http_config::ProtocolConfig,
     };
-    let explicit =
-        |config| UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) });
+    let explicit = |config| {
+        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(config),
+        })
+    };
     match plan.http.protocol {
         UpstreamProtocol::Http1 | UpstreamProtocol::ExplicitHttp1 => {
             explicit(ProtocolConfig::HttpProtocolOptions(core::Http1ProtocolOptions::default()))
         }
-        UpstreamProtocol::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2_options(plan))),
-        UpstreamProtocol::Downstream => UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
-            http_protocol_options: Some(core::Http1ProtocolOptions::default()),
-            http2_protocol_options: Some(http2_options(plan)),
-            ..Default::default()
-        }),
+        UpstreamProtocol::Http2 => {
+            explicit(ProtocolConfig::Http2ProtocolOptions(http2_options(plan)))
+        }
+        UpstreamProtocol::Downstream => {
+            UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+                http_protocol_options: Some(core::Http1ProtocolOptions::default()),
+                http2_protocol_options: Some(http2_options(plan)),
+                ..Default::default()
+            })
+        }
     }
 }
 
@@ -258,7 +291,9 @@ fn http2_options(plan: &ClusterPlan) -> core::Http2ProtocolOptions {
 
 /// SNI and expected name from the request's host.
 fn automatic_names(transport: &UpstreamTransport) -> Option<core::UpstreamHttpProtocolOptions> {
-    let (UpstreamTransport::Tls(tls) | UpstreamTransport::PerEndpoint(tls)) = transport else { return None };
+    let (UpstreamTransport::Tls(tls) | UpstreamTransport::PerEndpoint(tls)) = transport else {
+        return None;
+    };
     tls.auto_sni.then(|| core::UpstreamHttpProtocolOptions {
         auto_sni: true,
         // Names that the policy gives replace the one from the request; Envoy would demand both.
@@ -276,7 +311,9 @@ fn set_transport(message: &mut cluster::Cluster, plan: &ClusterPlan) {
         UpstreamTransport::Plain if plan.proxy_protocol.is_none() => {}
         UpstreamTransport::Plain => message.transport_socket = Some(socket(plaintext())),
         UpstreamTransport::Tls(tls) => message.transport_socket = Some(socket(tls::upstream(tls))),
-        UpstreamTransport::PerEndpoint(tls) => message.transport_socket_matches = per_endpoint(tls, socket),
+        UpstreamTransport::PerEndpoint(tls) => {
+            message.transport_socket_matches = per_endpoint(tls, socket)
+        }
     }
 }
 
@@ -284,12 +321,15 @@ fn per_endpoint(
     tls: &UpstreamTls,
     socket: impl Fn(core::TransportSocket) -> core::TransportSocket,
 ) -> Vec<parts::TransportSocketMatch> {
-    let case = |name: &str, istio, transport| parts::TransportSocketMatch {
+    let case = |name: &str, mesh, transport| parts::TransportSocketMatch {
         name: name.to_owned(),
-        r#match: Some(metadata::tls_mode(istio)),
+        r#match: Some(metadata::tls_mode(mesh)),
         transport_socket: Some(socket(transport)),
     };
-    vec![case("tlsMode-istio", true, tls::upstream(tls)), case("tlsMode-disabled", false, plaintext())]
+    vec![
+        case("tlsMode-istio", true, tls::upstream(tls)),
+        case("tlsMode-disabled", false, plaintext()),
+    ]
 }
 
 fn plaintext() -> core::TransportSocket {
@@ -341,13 +381,21 @@ mod tests {
                 ("/round_robin_lb_config/slow_start_config/aggression/default_value", "1.5"),
                 ("/circuit_breakers/thresholds/0/max_connections", "100"),
                 ("/circuit_breakers/thresholds/0/retry_budget/budget_percent/value", "20.0"),
+                ("/circuit_breakers/thresholds/0/retry_budget/min_retry_concurrency", "3"),
+                ("/circuit_breakers/thresholds/0/retry_budget/budget_interval", r#""10s""#),
                 (
                     "/outlier_detection",
                     r#"{"consecutive_5xx":5,"enforcing_consecutive_5xx":100,"consecutive_gateway_failure":0,
                         "enforcing_consecutive_gateway_failure":0,"interval":"10s","enforcing_success_rate":0}"#,
                 ),
-                ("/common_lb_config", r#"{"healthy_panic_threshold":{"value":40.0},"locality_weighted_lb_config":{}}"#),
-                ("/upstream_connection_options/tcp_keepalive", r#"{"keepalive_probes":3,"keepalive_time":7}"#),
+                (
+                    "/common_lb_config",
+                    r#"{"healthy_panic_threshold":{"value":40.0},"locality_weighted_lb_config":{}}"#,
+                ),
+                (
+                    "/upstream_connection_options/tcp_keepalive",
+                    r#"{"keepalive_probes":3,"keepalive_time":7}"#,
+                ),
                 (
                     "/metadata/filter_metadata/mesh",
                     r#"{"h1":"istio-http/1.1,istio,http/1.1","h2":"istio-h2,istio,h2"}"#,
@@ -370,12 +418,17 @@ mod tests {
         let explicit = format!("{options}/explicit_http_config");
         let with = |http| ClusterPlan { http, ..plain("a") };
         let protocol = |protocol| UpstreamHttp { protocol, ..Default::default() };
-        let one_request = UpstreamHttp { max_requests_per_connection: Some(1), ..Default::default() };
+        let one_request =
+            UpstreamHttp { max_requests_per_connection: Some(1), ..Default::default() };
         let downstream = format!("{options}/use_downstream_protocol_config");
         let table = [
             (UpstreamHttp::default(), options, "null"),
             (one_request, &explicit, r#"{"http_protocol_options":{}}"#),
-            (protocol(UpstreamProtocol::ExplicitHttp1), &explicit, r#"{"http_protocol_options":{}}"#),
+            (
+                protocol(UpstreamProtocol::ExplicitHttp1),
+                &explicit,
+                r#"{"http_protocol_options":{}}"#,
+            ),
             (protocol(UpstreamProtocol::Http2), &explicit, r#"{"http2_protocol_options":{}}"#),
             (
                 protocol(UpstreamProtocol::Downstream),
@@ -391,7 +444,10 @@ mod tests {
     #[test]
     fn every_discovery_has_its_type_and_balancer() {
         let with = |discovery| ClusterPlan { discovery, ..plain("a") };
-        check(with(Discovery::Static(Vec::new())), &[("/type", r#""STATIC""#), ("/load_assignment", "null")]);
+        check(
+            with(Discovery::Static(Vec::new())),
+            &[("/type", r#""STATIC""#), ("/load_assignment", "null")],
+        );
         let inbound = ClusterPlan {
             bind_source: Some([127, 0, 0, 6].into()),
             original_dst_keep: true,
@@ -404,11 +460,18 @@ mod tests {
                 ("/lb_policy", r#""CLUSTER_PROVIDED""#),
                 ("/cleanup_interval", r#""9223372035s""#),
                 ("/original_dst_lb_config", r#"{"upstream_port_override":81}"#),
-                ("/upstream_bind_config/source_address", r#"{"address":"127.0.0.6","port_value":0}"#),
+                (
+                    "/upstream_bind_config/source_address",
+                    r#"{"address":"127.0.0.6","port_value":0}"#,
+                ),
                 ("/common_lb_config", "null"),
             ],
         );
-        let dns = Discovery::Dns { logical: true, endpoints: Vec::new(), refresh: Duration::from_secs(60) };
+        let dns = Discovery::Dns {
+            logical: true,
+            endpoints: Vec::new(),
+            refresh: Duration::from_secs(60),
+        };
         check(
             with(dns),
             &[
@@ -417,14 +480,19 @@ mod tests {
             ],
         );
         let omitted = Limits { omit: true, ..Default::default() };
-        check(ClusterPlan { limits: omitted, ..plain("BlackHoleCluster") }, &[("/circuit_breakers", "null")]);
+        check(
+            ClusterPlan { limits: omitted, ..plain("BlackHoleCluster") },
+            &[("/circuit_breakers", "null")],
+        );
     }
 
     #[test]
     fn expected_names_are_typed_by_their_spelling() {
-        let sans = ["spiffe://cluster.local/ns/a/sa/b", "a.com", "10.0.0.1"].map(|n| SanMatch::Exact(n.into()));
+        let sans = ["spiffe://cluster.local/ns/a/sa/b", "a.com", "10.0.0.1"]
+            .map(|n| SanMatch::Exact(n.into()));
         let tls = UpstreamTls { sans: sans.into(), ..mesh_tls() };
-        let context = "/transport_socket/typed_config/common_tls_context/combined_validation_context";
+        let context =
+            "/transport_socket/typed_config/common_tls_context/combined_validation_context";
         check(
             ClusterPlan { transport: UpstreamTransport::Tls(tls), ..plain("a") },
             &[

@@ -16,7 +16,10 @@ pub(super) fn assignment(plan: &AssignmentPlan) -> endpoint::ClusterLoadAssignme
 }
 
 /// The endpoints of the cluster `name`.
-pub(super) fn load_assignment(name: &str, localities: &[LocalityEndpoints]) -> endpoint::ClusterLoadAssignment {
+pub(super) fn load_assignment(
+    name: &str,
+    localities: &[LocalityEndpoints],
+) -> endpoint::ClusterLoadAssignment {
     endpoint::ClusterLoadAssignment {
         cluster_name: name.to_owned(),
         endpoints: localities.iter().map(locality_endpoints).collect(),
@@ -35,7 +38,11 @@ fn locality_endpoints(plan: &LocalityEndpoints) -> endpoint::LocalityLbEndpoints
 }
 
 fn locality(plan: &Locality) -> core::Locality {
-    core::Locality { region: plan.region.to_string(), zone: plan.zone.to_string(), sub_zone: plan.sub_zone.to_string() }
+    core::Locality {
+        region: plan.region.to_string(),
+        zone: plan.zone.to_string(),
+        sub_zone: plan.sub_zone.to_string(),
+    }
 }
 
 fn lb_endpoint(plan: &EndpointPlan) -> endpoint::LbEndpoint {
@@ -43,7 +50,8 @@ fn lb_endpoint(plan: &EndpointPlan) -> endpoint::LbEndpoint {
         Health::Healthy => core::HealthStatus::Healthy,
         Health::Unhealthy => core::HealthStatus::Unhealthy,
     };
-    let host = endpoint::Endpoint { address: Some(planned_address(&plan.address)), ..Default::default() };
+    let host =
+        endpoint::Endpoint { address: Some(planned_address(&plan.address)), ..Default::default() };
     endpoint::LbEndpoint {
         health_status: health as i32,
         metadata: metadata::endpoint(plan),
@@ -65,7 +73,9 @@ fn planned_address(plan: &PlannedAddress) -> core::Address {
 
 /// An address with its port.
 pub(super) fn address(host: String, port: u16) -> core::Address {
-    core::Address { address: Some(core::address::Address::SocketAddress(socket_address(host, port))) }
+    core::Address {
+        address: Some(core::address::Address::SocketAddress(socket_address(host, port))),
+    }
 }
 
 /// A TCP address with its port.

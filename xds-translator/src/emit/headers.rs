@@ -30,7 +30,11 @@ fn additions(changes: &HeaderChanges) -> Vec<HeaderValueOption> {
 
 fn addition(key: &str, value: &str, action: HeaderAppendAction) -> HeaderValueOption {
     HeaderValueOption {
-        header: Some(HeaderValue { key: key.to_owned(), value: value.to_owned(), ..Default::default() }),
+        header: Some(HeaderValue {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            ..Default::default()
+        }),
         append_action: action as i32,
         ..Default::default()
     }

@@ -51,12 +51,17 @@ fn listener_filter(plan: &ListenerFilter) -> listener::ListenerFilter {
             named("envoy.filters.listener.original_dst", &original_dst::OriginalDst::default(), &[])
         }
         ListenerFilter::TlsInspector(off) => {
-            let config = tls_inspector::TlsInspector { initial_read_buffer_size: uint32(HELLO), ..Default::default() };
+            let config = tls_inspector::TlsInspector {
+                initial_read_buffer_size: uint32(HELLO),
+                ..Default::default()
+            };
             named("envoy.filters.listener.tls_inspector", &config, off)
         }
-        ListenerFilter::HttpInspector(off) => {
-            named("envoy.filters.listener.http_inspector", &http_inspector::HttpInspector::default(), off)
-        }
+        ListenerFilter::HttpInspector(off) => named(
+            "envoy.filters.listener.http_inspector",
+            &http_inspector::HttpInspector::default(),
+            off,
+        ),
     }
 }
 
@@ -72,7 +77,9 @@ fn named<T: Name + Message>(name: &str, config: &T, off: &[u16]) -> listener::Li
 fn ports(ports: &[u16]) -> Option<Predicate> {
     let port = |port: &u16| {
         let start = i32::from(*port);
-        Predicate { rule: Some(predicate::Rule::DestinationPortRange(Int32Range { start, end: start + 1 })) }
+        Predicate {
+            rule: Some(predicate::Rule::DestinationPortRange(Int32Range { start, end: start + 1 })),
+        }
     };
     match ports {
         [] => None,
@@ -86,11 +93,14 @@ fn ports(ports: &[u16]) -> Option<Predicate> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crate::{
         emit::tests::{self, chain, full_listener, http, listener, tcp},
+        ir::Rate,
         plan::{
-            AccessLogPlan, DownstreamTls, FilterChainPlan, HttpConnection, HttpRole, ListenerPlan, PlanItem, SecretRef,
-            TerminalFilter, TrustRef,
+            AccessLogPlan, DownstreamTls, FilterChainPlan, HttpConnection, HttpRole, ListenerPlan,
+            PlanItem, SecretRef, TerminalFilter, TrustRef,
         },
     };
 
@@ -101,9 +111,13 @@ mod tests {
     }
 
     fn check_http(plan: HttpConnection, expected: &[(&str, &str)]) {
-        let pointers: Vec<String> = expected.iter().map(|(pointer, _)| format!("{HCM}{pointer}")).collect();
-        let expected: Vec<(&str, &str)> =
-            pointers.iter().zip(expected).map(|(pointer, (_, json))| (pointer.as_str(), *json)).collect();
+        let pointers: Vec<String> =
+            expected.iter().map(|(pointer, _)| format!("{HCM}{pointer}")).collect();
+        let expected: Vec<(&str, &str)> = pointers
+            .iter()
+            .zip(expected)
+            .map(|(pointer, (_, json))| (pointer.as_str(), *json))
+            .collect();
         check(listener(vec![chain(TerminalFilter::Http(Box::new(plan)))]), &expected);
     }
 
@@ -114,12 +128,17 @@ mod tests {
             "filter_chains":[{"filters":[{"name":"envoy.filters.network.tcp_proxy","typed_config":{
                 "@type":"type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
                 "cluster":"PassthroughCluster","stat_prefix":"PassthroughCluster"}}]}]}"#;
-        check(listener(vec![chain(TerminalFilter::Tcp(tcp("PassthroughCluster")))]), &[("", expected)]);
+        check(
+            listener(vec![chain(TerminalFilter::Tcp(tcp("PassthroughCluster")))]),
+            &[("", expected)],
+        );
     }
 
     #[test]
     fn inspectors_are_off_for_ports_that_need_none() {
-        let range = |port: i32| format!(r#"{{"destination_port_range":{{"start":{port},"end":{}}}}}"#, port + 1);
+        let range = |port: i32| {
+            format!(r#"{{"destination_port_range":{{"start":{port},"end":{}}}}}"#, port + 1)
+        };
         let both = format!(r#"{{"or_match":{{"rules":[{},{}]}}}}"#, range(9080), range(15006));
         check(
             full_listener(),
@@ -147,7 +166,10 @@ mod tests {
     fn each_role_has_its_filters_and_client_certificate_header() {
         let names = |json: serde_json::Value| -> Vec<String> {
             let filters = json.pointer(&format!("{HCM}/http_filters")).unwrap().as_array().unwrap();
-            filters.iter().map(|f| f["name"].as_str().unwrap().rsplit('.').next().unwrap().to_owned()).collect()
+            filters
+                .iter()
+                .map(|f| f["name"].as_str().unwrap().rsplit('.').next().unwrap().to_owned())
+                .collect()
         };
         let outbound = HttpConnection { alpn_override: true, ..http(HttpRole::Outbound) };
         let plan = listener(vec![chain(TerminalFilter::Http(Box::new(outbound.clone())))]);
@@ -171,7 +193,10 @@ mod tests {
             http(HttpRole::Gateway),
             &[
                 ("/forward_client_cert_details", r#""SANITIZE_SET""#),
-                ("/set_current_client_cert_details", r#"{"subject":true,"cert":true,"dns":true,"uri":true}"#),
+                (
+                    "/set_current_client_cert_details",
+                    r#"{"subject":true,"cert":true,"dns":true,"uri":true}"#,
+                ),
                 ("/use_remote_address", "true"),
                 ("/server_name", r#""istio-envoy""#),
             ],
@@ -210,11 +235,37 @@ mod tests {
                         {"direct_remote_ip":{"address_prefix":"10.0.0.0","prefix_len":8}}]"#,
                 ),
                 (&format!("{rbac}/shadow_rules_stat_prefix"), r#""istio_dry_run_allow_""#),
-                // Nothing is enforced where every policy is a dry run; an empty alternative never holds.
+                // Nothing is enforced where every policy is a dry run; an empty alternative never
+                // holds.
                 (&format!("{network}/rules"), "null"),
                 (&format!("{network}/shadow_rules/action"), r#""DENY""#),
-                (&format!("{network}/shadow_rules/policies/p/permissions/1"), r#"{"not_rule":{"any":true}}"#),
+                (
+                    &format!("{network}/shadow_rules/policies/p/permissions/1"),
+                    r#"{"not_rule":{"any":true}}"#,
+                ),
                 (&format!("{network}/stat_prefix"), r#""tcp.""#),
+            ],
+        );
+    }
+
+    #[test]
+    fn limits_of_requests_stand_behind_access() {
+        let expected = r#"{"@type":"type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix":"http_local_rate_limiter",
+            "token_bucket":{"max_tokens":100,"tokens_per_fill":100,"fill_interval":"1s"},
+            "filter_enabled":{"default_value":{"numerator":1000000,"denominator":"MILLION"}},
+            "filter_enforced":{"default_value":{"numerator":1000000,"denominator":"MILLION"}}}"#;
+        let rate = Rate { requests: 100, window: Duration::from_secs(1) };
+        let limited = HttpConnection {
+            access: vec![tests::access()],
+            rate_limits: vec![rate],
+            ..http(HttpRole::Inbound { mtls: true })
+        };
+        check_http(
+            limited,
+            &[
+                ("/http_filters/0/name", r#""envoy.filters.http.rbac""#),
+                ("/http_filters/1/typed_config", expected),
             ],
         );
     }
@@ -241,10 +292,15 @@ mod tests {
                     &format!("{common}/tls_certificate_sds_secret_configs/0"),
                     r#"{"name":"kubernetes://cred","sds_config":{"ads":{},"resource_api_version":"V3"}}"#,
                 ),
-                (&format!("{common}/tls_certificate_sds_secret_configs/1/name"), r#""file-cert:/c.pem~/k.pem""#),
+                (
+                    &format!("{common}/tls_certificate_sds_secret_configs/1/name"),
+                    r#""file-cert:/c.pem~/k.pem""#,
+                ),
                 (&format!("{common}/tls_params"), "null"),
                 (
-                    &format!("{common}/combined_validation_context/validation_context_sds_secret_config/name"),
+                    &format!(
+                        "{common}/combined_validation_context/validation_context_sds_secret_config/name"
+                    ),
                     r#""kubernetes://cred-cacert""#,
                 ),
             ],
@@ -253,7 +309,9 @@ mod tests {
 
     #[test]
     fn a_json_log_takes_the_users_fields_or_istios() {
-        let log = |format: &str| Some(AccessLogPlan { path: "/dev/stdout".into(), format: format.into(), json: true });
+        let log = |format: &str| {
+            Some(AccessLogPlan { path: "/dev/stdout".into(), format: format.into(), json: true })
+        };
         let format = "/access_log/0/typed_config/log_format/json_format";
         let with = |format| HttpConnection { access_log: log(format), ..http(HttpRole::Outbound) };
         check_http(

@@ -7,22 +7,28 @@ use super::{
     pb::{
         core,
         matcher::{self, string_matcher::MatchPattern},
-        route::{self, header_matcher::HeaderMatchSpecifier, query_parameter_matcher::QueryParameterMatchSpecifier},
+        route::{
+            self, header_matcher::HeaderMatchSpecifier,
+            query_parameter_matcher::QueryParameterMatchSpecifier,
+        },
     },
 };
-use crate::ir::{HttpMatch, StringMatch};
+use crate::ir::{HttpMatch, PathMatch, StringMatch};
 
 /// A regular expression on the whole text.
 pub(super) fn regex(pattern: &str) -> matcher::RegexMatcher {
     matcher::RegexMatcher { regex: pattern.to_owned(), ..Default::default() }
 }
 
-/// A condition on a text that is there. `Present` asks for at least one character, as Istio's policies do.
+/// A condition on a text that is there. `Present` asks for at least one character, as Istio's
+/// policies do.
 ///
 /// Envoy refuses empty patterns other than `exact`, so they are said in another way.
 pub(super) fn string(condition: &StringMatch, ignore_case: bool) -> matcher::StringMatcher {
     let pattern = match condition {
-        StringMatch::Prefix(s) | StringMatch::Suffix(s) if s.is_empty() => MatchPattern::SafeRegex(regex(".*")),
+        StringMatch::Prefix(s) | StringMatch::Suffix(s) if s.is_empty() => {
+            MatchPattern::SafeRegex(regex(".*"))
+        }
         StringMatch::Regex(s) if s.is_empty() => MatchPattern::Exact(String::new()),
         StringMatch::Exact(s) => MatchPattern::Exact(s.to_string()),
         StringMatch::Prefix(s) => MatchPattern::Prefix(s.to_string()),
@@ -36,12 +42,20 @@ pub(super) fn string(condition: &StringMatch, ignore_case: bool) -> matcher::Str
 }
 
 /// A condition on a header.
-pub(super) fn header(name: &str, condition: &StringMatch, ignore_case: bool) -> route::HeaderMatcher {
+pub(super) fn header(
+    name: &str,
+    condition: &StringMatch,
+    ignore_case: bool,
+) -> route::HeaderMatcher {
     let specifier = match condition {
         StringMatch::Present => HeaderMatchSpecifier::PresentMatch(true),
         condition => HeaderMatchSpecifier::StringMatch(string(condition, ignore_case)),
     };
-    route::HeaderMatcher { name: name.to_owned(), header_match_specifier: Some(specifier), ..Default::default() }
+    route::HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(specifier),
+        ..Default::default()
+    }
 }
 
 /// A condition that a header must not meet; a missing header does not meet it.
@@ -58,7 +72,10 @@ fn query_parameter(name: &str, condition: &StringMatch) -> route::QueryParameter
         StringMatch::Present => QueryParameterMatchSpecifier::PresentMatch(true),
         condition => QueryParameterMatchSpecifier::StringMatch(string(condition, false)),
     };
-    route::QueryParameterMatcher { name: name.to_owned(), query_parameter_match_specifier: Some(specifier) }
+    route::QueryParameterMatcher {
+        name: name.to_owned(),
+        query_parameter_match_specifier: Some(specifier),
+    }
 }
 
 /// What a route matches; `None`: everything.
@@ -71,30 +88,38 @@ pub(super) fn route_match(matches: Option<&HttpMatch>) -> route::RouteMatch {
     let without = m.without_headers.iter().map(|(name, condition)| without_header(name, condition));
     let pseudo = pseudo.into_iter().filter_map(|(name, c)| Some(header(name, c.as_ref()?, false)));
     route::RouteMatch {
-        path_specifier: Some(path(m.uri.as_ref())),
-        case_sensitive: boolean(!m.ignore_uri_case),
+        path_specifier: Some(path(m.path.as_ref())),
+        case_sensitive: boolean(!m.ignore_path_case),
         headers: headers.chain(without).chain(pseudo).collect(),
-        query_parameters: m.query.iter().map(|(name, condition)| query_parameter(name, condition)).collect(),
+        query_parameters: m
+            .query
+            .iter()
+            .map(|(name, condition)| query_parameter(name, condition))
+            .collect(),
         ..Default::default()
     }
 }
 
-fn path(condition: Option<&StringMatch>) -> route::route_match::PathSpecifier {
+fn path(condition: Option<&PathMatch>) -> route::route_match::PathSpecifier {
     use route::route_match::PathSpecifier;
     match condition {
-        None | Some(StringMatch::Present) => PathSpecifier::Prefix("/".to_owned()),
-        Some(StringMatch::Exact(s)) => PathSpecifier::Path(s.to_string()),
-        Some(StringMatch::Prefix(s)) => PathSpecifier::Prefix(s.to_string()),
-        // Envoy has no suffix match on paths.
-        Some(StringMatch::Suffix(s)) => PathSpecifier::SafeRegex(regex(&format!(".*{}", ::regex::escape(s)))),
-        Some(StringMatch::Regex(s)) if s.is_empty() => PathSpecifier::Path(String::new()),
-        Some(StringMatch::Regex(s)) => PathSpecifier::SafeRegex(regex(s)),
+        None => PathSpecifier::Prefix("/".to_owned()),
+        Some(PathMatch::Exact(s)) => PathSpecifier::Path(s.to_string()),
+        Some(PathMatch::Prefix(s)) => PathSpecifier::Prefix(s.to_string()),
+        // Envoy refuses `/`, which every path begins with.
+        Some(PathMatch::Segments(s)) if s.is_empty() => PathSpecifier::Prefix("/".to_owned()),
+        Some(PathMatch::Segments(s)) => PathSpecifier::PathSeparatedPrefix(s.to_string()),
+        Some(PathMatch::Regex(s)) if s.is_empty() => PathSpecifier::Path(String::new()),
+        Some(PathMatch::Regex(s)) => PathSpecifier::SafeRegex(regex(s)),
     }
 }
 
 /// A network.
 pub(super) fn cidr(network: &IpNet) -> core::CidrRange {
-    core::CidrRange { address_prefix: network.addr().to_string(), prefix_len: uint32(network.prefix_len().into()) }
+    core::CidrRange {
+        address_prefix: network.addr().to_string(),
+        prefix_len: uint32(network.prefix_len().into()),
+    }
 }
 
 #[cfg(test)]
@@ -118,8 +143,14 @@ mod tests {
         for (condition, expected) in table {
             check_part(&string(&condition, false), expected);
         }
-        check_part(&string(&StringMatch::Regex(text("a")), true), r#"{"safe_regex":{"regex":"a"}}"#);
-        check_part(&string(&StringMatch::Exact(text("a")), true), r#"{"exact":"a","ignore_case":true}"#);
+        check_part(
+            &string(&StringMatch::Regex(text("a")), true),
+            r#"{"safe_regex":{"regex":"a"}}"#,
+        );
+        check_part(
+            &string(&StringMatch::Exact(text("a")), true),
+            r#"{"exact":"a","ignore_case":true}"#,
+        );
     }
 
     #[test]
@@ -127,8 +158,8 @@ mod tests {
         let present = || StringMatch::Present;
         let exact = |s: &str| StringMatch::Exact(s.into());
         let m = HttpMatch {
-            uri: Some(StringMatch::Suffix(".png".into())),
-            ignore_uri_case: true,
+            path: Some(PathMatch::Regex(".*\\.png".into())),
+            ignore_path_case: true,
             headers: [("end-user".into(), exact("jason")), ("x".into(), present())].into(),
             without_headers: [("y".into(), exact("1")), ("z".into(), present())].into(),
             query: [("q".into(), exact("1"))].into(),
@@ -146,5 +177,25 @@ mod tests {
                 "query_parameters":[{"name":"q","string_match":{"exact":"1"}}]}"#,
         );
         check_part(&route_match(None), r#"{"prefix":"/"}"#);
+    }
+
+    #[test]
+    fn paths_are_spelled_by_their_kind() {
+        let text = |s: &str| s.into();
+        let table = [
+            (PathMatch::Exact(text("/a")), r#"{"path":"/a"}"#),
+            (PathMatch::Prefix(text("/a")), r#"{"prefix":"/a"}"#),
+            (PathMatch::segments("/a/"), r#"{"path_separated_prefix":"/a"}"#),
+            (PathMatch::segments("/"), r#"{"prefix":"/"}"#),
+            (PathMatch::Regex(text("/a.*")), r#"{"safe_regex":{"regex":"/a.*"}}"#),
+            (PathMatch::Regex(text("")), r#"{"path":""}"#),
+        ];
+        for (condition, expected) in table {
+            let matched = route::RouteMatch {
+                path_specifier: Some(path(Some(&condition))),
+                ..Default::default()
+            };
+            check_part(&matched, expected);
+        }
     }
 }

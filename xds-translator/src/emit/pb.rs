@@ -3,8 +3,9 @@
 pub(super) use envoy_types::pb::{
     envoy::{
         config::{
-            accesslog::v3 as accesslog, cluster::v3 as cluster, core::v3 as core, endpoint::v3 as endpoint,
-            listener::v3 as listener, rbac::v3 as rbac, route::v3 as route,
+            accesslog::v3 as accesslog, cluster::v3 as cluster, core::v3 as core,
+            endpoint::v3 as endpoint, listener::v3 as listener, rbac::v3 as rbac,
+            route::v3 as route,
         },
         extensions::{
             access_loggers::file::v3 as file_access_log,
@@ -12,20 +13,27 @@ pub(super) use envoy_types::pb::{
             filters::{
                 common::{fault::v3 as fault_delay, set_filter_state::v3 as filter_state},
                 http::{
-                    cors::v3 as cors, fault::v3 as fault, grpc_stats::v3 as grpc_stats, rbac::v3 as http_rbac,
+                    cors::v3 as cors, fault::v3 as fault, grpc_stats::v3 as grpc_stats,
+                    local_ratelimit::v3 as local_rate_limit, rbac::v3 as http_rbac,
                     router::v3 as router, set_filter_state::v3 as set_filter_state,
                 },
                 listener::{
                     http_inspector::v3 as http_inspector, original_dst::v3 as original_dst,
                     tls_inspector::v3 as tls_inspector,
                 },
-                network::{http_connection_manager::v3 as hcm, rbac::v3 as network_rbac, tcp_proxy::v3 as tcp_proxy},
+                network::{
+                    http_connection_manager::v3 as hcm, rbac::v3 as network_rbac,
+                    tcp_proxy::v3 as tcp_proxy,
+                },
             },
             request_id::uuid::v3 as uuid,
             retry::{
-                host::previous_hosts::v3 as previous_hosts, priority::previous_priorities::v3 as previous_priorities,
+                host::previous_hosts::v3 as previous_hosts,
+                priority::previous_priorities::v3 as previous_priorities,
             },
-            transport_sockets::{proxy_protocol::v3 as proxy_protocol, raw_buffer::v3 as raw_buffer, tls::v3 as tls},
+            transport_sockets::{
+                proxy_protocol::v3 as proxy_protocol, raw_buffer::v3 as raw_buffer, tls::v3 as tls,
+            },
             upstreams::http::v3 as upstream_http,
         },
         r#type::{matcher::v3 as matcher, v3 as types},

@@ -17,7 +17,10 @@ use crate::plan::{RouteActionPlan, RouteConfigPlan, RoutePlan, VirtualHostPlan};
 const MAX_DIRECT_RESPONSE_BODY: u32 = 1 << 20;
 
 /// An RDS resource without its virtual hosts.
-pub(super) fn configuration_frame(name: &str, ignore_port_in_host: bool) -> route::RouteConfiguration {
+pub(super) fn configuration_frame(
+    name: &str,
+    ignore_port_in_host: bool,
+) -> route::RouteConfiguration {
     route::RouteConfiguration {
         max_direct_response_body_size_bytes: uint32(MAX_DIRECT_RESPONSE_BODY),
         ..configuration(name, ignore_port_in_host, Vec::new())
@@ -30,7 +33,8 @@ pub(super) fn inline_configuration(plan: &RouteConfigPlan) -> route::RouteConfig
     configuration(&plan.name, plan.ignore_port_in_host, virtual_hosts)
 }
 
-/// Clusters are not checked: they may come after the routes, and a missing one is answered per request.
+/// Clusters are not checked: they may come after the routes, and a missing one is answered per
+/// request.
 fn configuration(
     name: &str,
     ignore_port_in_host: bool,
@@ -66,7 +70,9 @@ fn route(plan: &RoutePlan) -> route::Route {
     let action = match &plan.action {
         RouteActionPlan::Forward(forward) => Action::Route(route_action::forward(forward)),
         RouteActionPlan::Redirect(redirect) => Action::Redirect(route_action::redirect(redirect)),
-        RouteActionPlan::Direct { status, body } => Action::DirectResponse(route_action::direct(*status, body)),
+        RouteActionPlan::Direct { status, body } => {
+            Action::DirectResponse(route_action::direct(*status, body))
+        }
     };
     let stat_prefix = plan.matches.as_ref().and_then(|m| m.stat_prefix.as_deref());
     route::Route {
@@ -86,7 +92,8 @@ fn route(plan: &RoutePlan) -> route::Route {
 }
 
 fn decorator(operation: &str) -> Option<route::Decorator> {
-    (!operation.is_empty()).then(|| route::Decorator { operation: operation.to_owned(), ..Default::default() })
+    (!operation.is_empty())
+        .then(|| route::Decorator { operation: operation.to_owned(), ..Default::default() })
 }
 
 /// What filters do differently on this route.
@@ -100,16 +107,23 @@ fn filter_overrides(plan: &RoutePlan) -> impl Iterator<Item = (String, Any)> {
 mod tests {
     use crate::{
         emit::tests::{self, forward, full_route, route, virtual_host},
-        ir::{Redirect, RedirectPath, RedirectPort},
-        plan::{PlanItem, RouteActionPlan, RoutePlan, VirtualHostPlan},
+        plan::{
+            ForwardPlan, PathChange, PlanItem, RedirectPlan, RouteActionPlan, RoutePlan,
+            VirtualHostPlan,
+        },
     };
 
     /// Checks a route inside a whole route configuration; pointers start at the route.
     fn check(plan: RoutePlan, expected: &[(&str, &str)]) {
-        let pointers: Vec<String> =
-            expected.iter().map(|(pointer, _)| format!("/virtual_hosts/0/routes/0{pointer}")).collect();
-        let expected: Vec<(&str, &str)> =
-            pointers.iter().zip(expected).map(|(pointer, (_, json))| (pointer.as_str(), *json)).collect();
+        let pointers: Vec<String> = expected
+            .iter()
+            .map(|(pointer, _)| format!("/virtual_hosts/0/routes/0{pointer}"))
+            .collect();
+        let expected: Vec<(&str, &str)> = pointers
+            .iter()
+            .zip(expected)
+            .map(|(pointer, (_, json))| (pointer.as_str(), *json))
+            .collect();
         tests::check(&PlanItem::VirtualHost(virtual_host(vec![plan])), &expected);
     }
 
@@ -128,7 +142,10 @@ mod tests {
             full_route(),
             &[
                 ("/match", r#"{"prefix":"/a","case_sensitive":true}"#),
-                ("/route/weighted_clusters/clusters/0", r#"{"name":"outbound|80|v1|a","weight":90}"#),
+                (
+                    "/route/weighted_clusters/clusters/0",
+                    r#"{"name":"outbound|80|v1|a","weight":90}"#,
+                ),
                 (
                     "/route/weighted_clusters/clusters/1",
                     r#"{"name":"outbound|80|v2|a","weight":10,"host_rewrite_literal":"v2.com"}"#,
@@ -137,6 +154,7 @@ mod tests {
                 ("/route/host_rewrite_literal", r#""other.com""#),
                 ("/route/timeout", r#""1.500s""#),
                 ("/route/max_grpc_timeout", r#""1.500s""#),
+                ("/route/idle_timeout", r#""30s""#),
                 ("/route/cluster_not_found_response_code", r#""INTERNAL_SERVER_ERROR""#),
                 (
                     "/route/retry_policy",
@@ -189,11 +207,22 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_path_is_replaced_by_an_expression_that_takes_all_of_it() {
+        let path = Some(PathChange::Full(r"/new\1".into()));
+        let plan = ForwardPlan { path, ..forward("outbound|80||a") };
+        let expected = r#"{"pattern":{"regex":"^.*$"},"substitution":"/new\\\\1"}"#;
+        check(
+            route(RouteActionPlan::Forward(Box::new(plan))),
+            &[("/route/regex_rewrite", expected)],
+        );
+    }
+
+    #[test]
     fn redirects_and_answers_are_spelled() {
-        let redirect = Redirect {
-            path: Some(RedirectPath::Prefix("/b".into())),
+        let redirect = RedirectPlan {
+            path: Some(PathChange::Prefix("/b".into())),
             authority: Some("b.com".into()),
-            port: Some(RedirectPort::Number(8443)),
+            port: Some(8443),
             scheme: Some("https".into()),
             code: 308,
         };
@@ -205,11 +234,35 @@ mod tests {
                     "response_code":"PERMANENT_REDIRECT"}"#,
             )],
         );
-        let plain = Redirect { path: Some(RedirectPath::Full("/c".into())), code: 301, ..Default::default() };
-        check(route(RouteActionPlan::Redirect(plain)), &[("/redirect", r#"{"path_redirect":"/c"}"#)]);
-        let direct = |body: &[u8]| route(RouteActionPlan::Direct { status: 503, body: body.into() });
-        check(direct(b"no"), &[("/direct_response", r#"{"status":503,"body":{"inline_string":"no"}}"#)]);
-        check(direct(b"\xff"), &[("/direct_response", r#"{"status":503,"body":{"inline_bytes":"/w=="}}"#)]);
+        let plain = |path| RedirectPlan {
+            path: Some(path),
+            authority: None,
+            port: None,
+            scheme: None,
+            code: 301,
+        };
+        check(
+            route(RouteActionPlan::Redirect(plain(PathChange::Full("/c".into())))),
+            &[("/redirect", r#"{"path_redirect":"/c"}"#)],
+        );
+        let regex = PathChange::Regex { pattern: "^/a/?".into(), substitution: "/".into() };
+        check(
+            route(RouteActionPlan::Redirect(plain(regex))),
+            &[(
+                "/redirect",
+                r#"{"regex_rewrite":{"pattern":{"regex":"^/a/?"},"substitution":"/"}}"#,
+            )],
+        );
+        let direct =
+            |body: &[u8]| route(RouteActionPlan::Direct { status: 503, body: body.into() });
+        check(
+            direct(b"no"),
+            &[("/direct_response", r#"{"status":503,"body":{"inline_string":"no"}}"#)],
+        );
+        check(
+            direct(b"\xff"),
+            &[("/direct_response", r#"{"status":503,"body":{"inline_bytes":"/w=="}}"#)],
+        );
         check(direct(b""), &[("/direct_response", r#"{"status":503}"#)]);
     }
 

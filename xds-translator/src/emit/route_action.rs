@@ -12,8 +12,8 @@ use super::{
     },
 };
 use crate::{
-    ir::{HashKey, PathRewrite, PerMillion, Redirect, RedirectPath, RedirectPort},
-    plan::{ForwardPlan, RetryPlan, RouteTimeout, WeightedCluster},
+    ir::{HashKey, PerMillion, RetryCondition},
+    plan::{ForwardPlan, PathChange, RedirectPlan, RetryPlan, RouteTimeout, WeightedCluster},
 };
 
 /// Forwarding.
@@ -31,11 +31,16 @@ pub(super) fn forward(plan: &ForwardPlan) -> route::RouteAction {
             .as_ref()
             .map(|h| HostRewriteSpecifier::HostRewriteLiteral(h.to_string())),
         retry_policy: plan.retry.as_ref().map(retry_policy),
-        request_mirror_policies: plan.mirrors.iter().map(|(cluster, share)| mirror(cluster, *share)).collect(),
+        request_mirror_policies: plan
+            .mirrors
+            .iter()
+            .map(|(cluster, share)| mirror(cluster, *share))
+            .collect(),
         hash_policy: plan.hash.iter().map(hash_policy).collect(),
+        idle_timeout: plan.idle_timeout.map(duration),
         ..Default::default()
     };
-    set_path(&mut action, plan.path_rewrite.as_ref());
+    set_path(&mut action, plan.path.as_ref());
     set_timeout(&mut action, plan.timeout);
     action
 }
@@ -70,21 +75,30 @@ fn weighted_cluster(plan: &WeightedCluster) -> route::weighted_cluster::ClusterW
     }
 }
 
-fn set_path(action: &mut route::RouteAction, rewrite: Option<&PathRewrite>) {
-    match rewrite {
+/// Envoy has no field for a whole path, so that an expression takes all of it.
+fn set_path(action: &mut route::RouteAction, change: Option<&PathChange>) {
+    match change {
         None => {}
-        Some(PathRewrite::Prefix(prefix)) => action.prefix_rewrite = prefix.to_string(),
-        Some(PathRewrite::Regex { pattern, substitution }) => {
-            action.regex_rewrite = Some(matcher::RegexMatchAndSubstitute {
-                pattern: Some(regex(pattern)),
-                substitution: substitution.to_string(),
-            });
+        Some(PathChange::Prefix(prefix)) => action.prefix_rewrite = prefix.to_string(),
+        Some(PathChange::Full(path)) => {
+            action.regex_rewrite = Some(substituted("^.*$", &path.replace('\\', r"\\")));
+        }
+        Some(PathChange::Regex { pattern, substitution }) => {
+            action.regex_rewrite = Some(substituted(pattern, substitution));
         }
     }
 }
 
-/// Without a limit, gRPC's own header still counts. With `max_stream_duration` on a route Envoy no longer looks at
-/// `timeout`, so a limit goes with the older `max_grpc_timeout`, as Istio writes it.
+fn substituted(pattern: &str, substitution: &str) -> matcher::RegexMatchAndSubstitute {
+    matcher::RegexMatchAndSubstitute {
+        pattern: Some(regex(pattern)),
+        substitution: substitution.to_owned(),
+    }
+}
+
+/// Without a limit, gRPC's own header still counts. With `max_stream_duration` on a route Envoy no
+/// longer looks at `timeout`, so a limit goes with the older `max_grpc_timeout`, as Istio writes
+/// it.
 #[allow(deprecated, reason = "the newer field switches `timeout` off")]
 fn set_timeout(action: &mut route::RouteAction, timeout: RouteTimeout) {
     if let RouteTimeout::After(limit) = timeout {
@@ -103,19 +117,50 @@ fn set_timeout(action: &mut route::RouteAction, timeout: RouteTimeout) {
 fn retry_policy(plan: &RetryPlan) -> route::RetryPolicy {
     /// How often another endpoint is drawn when one was tried before.
     const HOST_SELECTION_ATTEMPTS: i64 = 5;
-    let backoff = plan
-        .backoff
-        .map(|base| route::retry_policy::RetryBackOff { base_interval: Some(duration(base)), ..Default::default() });
+    let backoff = plan.backoff.map(|base| route::retry_policy::RetryBackOff {
+        base_interval: Some(duration(base)),
+        ..Default::default()
+    });
     route::RetryPolicy {
-        retry_on: plan.retry_on.to_string(),
+        retry_on: plan.conditions.iter().map(|c| condition(*c)).collect::<Vec<_>>().join(","),
         num_retries: uint32(plan.attempts),
         per_try_timeout: plan.per_try_timeout.map(duration),
         retriable_status_codes: plan.statuses.iter().map(|s| u32::from(*s)).collect(),
-        retry_host_predicate: plan.avoid_previous_hosts.then(avoid_previous_hosts).into_iter().collect(),
-        host_selection_retry_max_attempts: if plan.avoid_previous_hosts { HOST_SELECTION_ATTEMPTS } else { 0 },
+        retry_host_predicate: plan
+            .avoid_previous_hosts
+            .then(avoid_previous_hosts)
+            .into_iter()
+            .collect(),
+        host_selection_retry_max_attempts: if plan.avoid_previous_hosts {
+            HOST_SELECTION_ATTEMPTS
+        } else {
+            0
+        },
         retry_priority: plan.remote_localities.then(other_priorities),
         retry_back_off: backoff,
         ..Default::default()
+    }
+}
+
+/// Envoy's word.
+fn condition(condition: RetryCondition) -> &'static str {
+    match condition {
+        RetryCondition::ServerError => "5xx",
+        RetryCondition::GatewayError => "gateway-error",
+        RetryCondition::Reset => "reset",
+        RetryCondition::ResetBeforeRequest => "reset-before-request",
+        RetryCondition::ConnectFailure => "connect-failure",
+        RetryCondition::RateLimited => "envoy-ratelimited",
+        RetryCondition::Conflict => "retriable-4xx",
+        RetryCondition::RefusedStream => "refused-stream",
+        RetryCondition::ListedStatus => "retriable-status-codes",
+        RetryCondition::ListedHeader => "retriable-headers",
+        RetryCondition::Http3Failure => "http3-post-connect-failure",
+        RetryCondition::GrpcCancelled => "cancelled",
+        RetryCondition::GrpcDeadlineExceeded => "deadline-exceeded",
+        RetryCondition::GrpcInternal => "internal",
+        RetryCondition::GrpcResourceExhausted => "resource-exhausted",
+        RetryCondition::GrpcUnavailable => "unavailable",
     }
 }
 
@@ -123,7 +168,9 @@ fn avoid_previous_hosts() -> route::retry_policy::RetryHostPredicate {
     use route::retry_policy::retry_host_predicate::ConfigType;
     route::retry_policy::RetryHostPredicate {
         name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
-        config_type: Some(ConfigType::TypedConfig(any(&previous_hosts::PreviousHostsPredicate::default()))),
+        config_type: Some(ConfigType::TypedConfig(any(
+            &previous_hosts::PreviousHostsPredicate::default(),
+        ))),
     }
 }
 
@@ -131,7 +178,8 @@ fn other_priorities() -> route::retry_policy::RetryPriority {
     use route::retry_policy::retry_priority::ConfigType;
     /// Tries until the priorities are weighed anew.
     const UPDATE_FREQUENCY: i32 = 2;
-    let config = previous_priorities::PreviousPrioritiesConfig { update_frequency: UPDATE_FREQUENCY };
+    let config =
+        previous_priorities::PreviousPrioritiesConfig { update_frequency: UPDATE_FREQUENCY };
     route::retry_policy::RetryPriority {
         name: "envoy.retry_priorities.previous_priorities".to_owned(),
         config_type: Some(ConfigType::TypedConfig(any(&config))),
@@ -152,7 +200,9 @@ fn mirror(cluster: &str, share: PerMillion) -> parts::RequestMirrorPolicy {
 }
 
 fn hash_policy(key: &HashKey) -> parts::HashPolicy {
-    use parts::hash_policy::{ConnectionProperties, Cookie, Header, PolicySpecifier, QueryParameter};
+    use parts::hash_policy::{
+        ConnectionProperties, Cookie, Header, PolicySpecifier, QueryParameter,
+    };
     let specifier = match key {
         HashKey::Header(name) => {
             PolicySpecifier::Header(Header { header_name: name.to_string(), ..Default::default() })
@@ -163,15 +213,21 @@ fn hash_policy(key: &HashKey) -> parts::HashPolicy {
             ttl: ttl.map(duration),
             ..Default::default()
         }),
-        HashKey::SourceIp => PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }),
-        HashKey::QueryParameter(name) => PolicySpecifier::QueryParameter(QueryParameter { name: name.to_string() }),
+        HashKey::SourceIp => {
+            PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true })
+        }
+        HashKey::QueryParameter(name) => {
+            PolicySpecifier::QueryParameter(QueryParameter { name: name.to_string() })
+        }
     };
     parts::HashPolicy { policy_specifier: Some(specifier), ..Default::default() }
 }
 
-/// A redirect. `RedirectPort::Request` is a number by now, since the plan knows the port; here it means none.
-pub(super) fn redirect(plan: &Redirect) -> route::RedirectAction {
-    use route::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
+/// A redirect.
+pub(super) fn redirect(plan: &RedirectPlan) -> route::RedirectAction {
+    use route::redirect_action::{
+        PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
+    };
     let code = match plan.code {
         302 => RedirectResponseCode::Found,
         303 => RedirectResponseCode::SeeOther,
@@ -180,17 +236,20 @@ pub(super) fn redirect(plan: &Redirect) -> route::RedirectAction {
         _ => RedirectResponseCode::MovedPermanently,
     };
     let path = plan.path.as_ref().map(|p| match p {
-        RedirectPath::Full(path) => PathRewriteSpecifier::PathRedirect(path.to_string()),
-        RedirectPath::Prefix(prefix) => PathRewriteSpecifier::PrefixRewrite(prefix.to_string()),
+        PathChange::Full(path) => PathRewriteSpecifier::PathRedirect(path.to_string()),
+        PathChange::Prefix(prefix) => PathRewriteSpecifier::PrefixRewrite(prefix.to_string()),
+        PathChange::Regex { pattern, substitution } => {
+            PathRewriteSpecifier::RegexRewrite(substituted(pattern, substitution))
+        }
     });
     route::RedirectAction {
         host_redirect: plan.authority.as_deref().unwrap_or_default().to_owned(),
-        port_redirect: match plan.port {
-            Some(RedirectPort::Number(port)) => port.into(),
-            Some(RedirectPort::ProtocolDefault | RedirectPort::Request) | None => 0,
-        },
+        port_redirect: plan.port.unwrap_or(0).into(),
         response_code: code as i32,
-        scheme_rewrite_specifier: plan.scheme.as_ref().map(|s| SchemeRewriteSpecifier::SchemeRedirect(s.to_string())),
+        scheme_rewrite_specifier: plan
+            .scheme
+            .as_ref()
+            .map(|s| SchemeRewriteSpecifier::SchemeRedirect(s.to_string())),
         path_rewrite_specifier: path,
         ..Default::default()
     }
@@ -203,6 +262,7 @@ pub(super) fn direct(status: u16, body: &[u8]) -> route::DirectResponseAction {
         Ok(text) => Specifier::InlineString(text.to_owned()),
         Err(_) => Specifier::InlineBytes(body.to_vec()),
     };
-    let body = (!body.is_empty()).then(|| core::DataSource { specifier: Some(specifier), ..Default::default() });
+    let body = (!body.is_empty())
+        .then(|| core::DataSource { specifier: Some(specifier), ..Default::default() });
     route::DirectResponseAction { status: status.into(), body, ..Default::default() }
 }

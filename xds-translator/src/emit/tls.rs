@@ -1,4 +1,5 @@
-//! TLS contexts on both sides: where certificates and trust come from, who is accepted, what is negotiated.
+//! TLS contexts on both sides: where certificates and trust come from, who is accepted, what is
+//! negotiated.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,17 +22,22 @@ const FOR_EVER: Duration = Duration::ZERO;
 const ROOTS_SECRET: &str = "ROOTCA";
 /// The secret with the roots of the public PKI: only the proxy's machine knows where they are.
 const SYSTEM_ROOTS: &str = "file-root:system";
-/// How long Envoy waits for a secret that lies in a file. Where that is missing, the resource is put in force without it,
-/// which closes it; waiting for ever would leave the one before in force, perhaps in plaintext.
+/// How long Envoy waits for a secret that lies in a file. Where that is missing, the resource is
+/// put in force without it, which closes it; waiting for ever would leave the one before in force,
+/// perhaps in plaintext.
 const WAIT_FOR_FILE: Duration = Duration::from_secs(1);
 
 /// A cluster's TLS socket.
 pub(super) fn upstream(plan: &UpstreamTls) -> core::TransportSocket {
-    let mut common = common(plan.certificate.as_slice(), plan.trust.as_ref(), &plan.sans, &plan.alpn);
+    let mut common =
+        common(plan.certificate.as_slice(), plan.trust.as_ref(), &plan.sans, &plan.alpn);
     // Envoy's own limit for a client is TLS 1.2 (`TlsParameters.tls_maximum_protocol_version`).
     common.tls_params = versions(Some(TlsVersion::V1_2), Some(TlsVersion::V1_3), &[]);
-    let context =
-        tls::UpstreamTlsContext { common_tls_context: Some(common), sni: plan.sni.to_string(), ..Default::default() };
+    let context = tls::UpstreamTlsContext {
+        common_tls_context: Some(common),
+        sni: plan.sni.to_string(),
+        ..Default::default()
+    };
     transport_socket(names::TLS, &context)
 }
 
@@ -61,17 +67,22 @@ fn common(
     }
 }
 
-/// Files are named as secrets of the agent, by the names that Istio's agents know: Envoy would refuse the whole resource
-/// for a file that is not there.
+/// Files are named as secrets of the agent, by the names that Istio's agents know: Envoy would
+/// refuse the whole resource for a file that is not there.
 fn certificate_secret(certificate: &SecretRef) -> tls::SdsSecretConfig {
     match certificate {
         SecretRef::Workload => agent_secret(WORKLOAD_SECRET, FOR_EVER),
         SecretRef::Credential(name) => ads_secret(format!("kubernetes://{name}")),
-        SecretRef::Files(chain, key) => agent_secret(&format!("file-cert:{chain}~{key}"), WAIT_FOR_FILE),
+        SecretRef::Files(chain, key) => {
+            agent_secret(&format!("file-cert:{chain}~{key}"), WAIT_FOR_FILE)
+        }
     }
 }
 
-fn validation(trust: &TrustRef, sans: &[SanMatch]) -> tls::common_tls_context::ValidationContextType {
+fn validation(
+    trust: &TrustRef,
+    sans: &[SanMatch],
+) -> tls::common_tls_context::ValidationContextType {
     use tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
     let accepted = tls::CertificateValidationContext {
         match_typed_subject_alt_names: sans.iter().flat_map(san_matchers).collect(),
@@ -86,14 +97,19 @@ fn validation(trust: &TrustRef, sans: &[SanMatch]) -> tls::common_tls_context::V
     };
     match trust {
         TrustRef::Mesh => from_secret(agent_secret(ROOTS_SECRET, FOR_EVER), accepted),
-        TrustRef::Credential(name) => from_secret(ads_secret(format!("kubernetes://{name}-cacert")), accepted),
-        TrustRef::File(path) => from_secret(agent_secret(&format!("file-root:{path}"), WAIT_FOR_FILE), accepted),
+        TrustRef::Credential(name) => {
+            from_secret(ads_secret(format!("kubernetes://{name}-cacert")), accepted)
+        }
+        TrustRef::File(path) => {
+            from_secret(agent_secret(&format!("file-root:{path}"), WAIT_FOR_FILE), accepted)
+        }
         TrustRef::System => from_secret(agent_secret(SYSTEM_ROOTS, WAIT_FOR_FILE), accepted),
     }
 }
 
-/// Matchers for one accepted name. Envoy 1.40 warns about the untyped form that Istio sends, so the type of the name
-/// is told from its spelling: a URI has a scheme, an address parses, the rest are DNS names.
+/// Matchers for one accepted name. Envoy 1.40 warns about the untyped form that Istio sends, so the
+/// type of the name is told from its spelling: a URI has a scheme, an address parses, the rest are
+/// DNS names.
 fn san_matchers(san: &SanMatch) -> Vec<tls::SubjectAltNameMatcher> {
     use matcher::string_matcher::MatchPattern;
     use tls::subject_alt_name_matcher::SanType;
@@ -109,7 +125,11 @@ fn san_matchers(san: &SanMatch) -> Vec<tls::SubjectAltNameMatcher> {
         SanType::Dns
     };
     let matcher = matcher::StringMatcher { match_pattern: Some(pattern), ..Default::default() };
-    vec![tls::SubjectAltNameMatcher { san_type: san_type as i32, matcher: Some(matcher), ..Default::default() }]
+    vec![tls::SubjectAltNameMatcher {
+        san_type: san_type as i32,
+        matcher: Some(matcher),
+        ..Default::default()
+    }]
 }
 
 fn versions(
@@ -139,7 +159,10 @@ fn protocol(version: Option<TlsVersion>) -> i32 {
 
 /// A secret of the workload's own agent, and how long Envoy waits for it.
 fn agent_secret(name: &str, wait: Duration) -> tls::SdsSecretConfig {
-    let envoy = core::grpc_service::EnvoyGrpc { cluster_name: SDS_CLUSTER.to_owned(), ..Default::default() };
+    let envoy = core::grpc_service::EnvoyGrpc {
+        cluster_name: SDS_CLUSTER.to_owned(),
+        ..Default::default()
+    };
     let service = core::GrpcService {
         target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(envoy)),
         ..Default::default()
@@ -152,7 +175,8 @@ fn agent_secret(name: &str, wait: Duration) -> tls::SdsSecretConfig {
         ..Default::default()
     };
     let source = core::config_source::ConfigSourceSpecifier::ApiConfigSource(api);
-    let source = core::ConfigSource { initial_fetch_timeout: Some(duration(wait)), ..config_source(source) };
+    let source =
+        core::ConfigSource { initial_fetch_timeout: Some(duration(wait)), ..config_source(source) };
     tls::SdsSecretConfig { name: name.to_owned(), sds_config: Some(source) }
 }
 
@@ -167,7 +191,9 @@ pub(super) fn ads() -> core::config_source::ConfigSourceSpecifier {
 }
 
 /// A source that speaks version 3 of the protocol.
-pub(super) fn config_source(source: core::config_source::ConfigSourceSpecifier) -> core::ConfigSource {
+pub(super) fn config_source(
+    source: core::config_source::ConfigSourceSpecifier,
+) -> core::ConfigSource {
     core::ConfigSource {
         resource_api_version: core::ApiVersion::V3 as i32,
         config_source_specifier: Some(source),

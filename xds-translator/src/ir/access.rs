@@ -1,29 +1,59 @@
-//! Who may do what at a workload (Istio `AuthorizationPolicy`).
+//! Who may do what at a workload.
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{Origin, Selector, StringMatch};
+use super::{Labels, Origin, PolicyScope, PolicyTarget, Selector, StringMatch, Workload};
 
 /// The policy of one object.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct AccessPolicy {
-    /// The object. In the root namespace it applies to every namespace.
+    /// The object.
     pub origin: Origin,
-    /// Workloads of its scope; empty: all.
+    /// Where the workloads are that it guards.
+    pub scope: PolicyScope,
+    /// Which workloads of its scope; empty: all.
     pub selector: Selector,
+    /// What of them it guards.
+    pub target: PolicyTarget,
     /// What a match means.
     pub action: AccessAction,
-    /// Rules are OR-ed, and keep the place they have in the object. Empty with ALLOW: nothing is allowed. A rule
-    /// without conditions matches everything.
+    /// Rules are OR-ed, and keep the place they have in the object. A rule without conditions
+    /// matches everything.
     pub rules: Vec<AccessRule>,
-    /// Only reported, not enforced (annotation `istio.io/dry-run`).
+    /// What becomes of what no rule matches.
+    pub unmatched: Unmatched,
+    /// Only reported, not enforced.
     pub dry_run: bool,
 }
 
-/// What a match means. Evaluated in the order Deny, Allow; with at least one Allow policy the rest is refused.
+impl AccessPolicy {
+    /// Whether it holds at workloads with these labels.
+    pub fn governs(&self, namespace: &str, labels: &Labels) -> bool {
+        self.scope.includes(namespace) && self.selector.matches(labels)
+    }
+
+    /// Workloads that its rules ask callers to be.
+    pub fn calling_workloads(&self) -> impl Iterator<Item = &WorkloadSet> {
+        self.rules.iter().flat_map(AccessRule::callers).flat_map(|caller| match caller {
+            CallerMatch::Workload(sets) => sets.wanted.iter().chain(&sets.refused),
+            _ => [].iter().chain(&[]),
+        })
+    }
+}
+
+/// What becomes of a call that no rule of a policy matches. What no policy guards passes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum Unmatched {
+    /// It passes, unless another policy refuses it.
+    Pass,
+    /// It is refused, unless another policy allows it.
+    Refuse,
+}
+
+/// What a match means. Audit is evaluated before Deny, and Deny before Allow.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum AccessAction {
     /// Let it pass.
@@ -48,12 +78,14 @@ pub struct AccessRule {
 }
 
 impl AccessRule {
-    /// Whether some condition looks at what only requests have, and connections of other protocols do not.
+    /// Whether some condition looks at what only requests have, and connections of other protocols
+    /// do not.
     pub fn needs_http(&self) -> bool {
         self.callers().any(CallerMatch::needs_http) || self.calls().any(CallMatch::needs_http)
     }
 
-    /// Whether some condition looks at what nothing provides, so that the rule cannot be expressed as it is meant.
+    /// Whether some condition looks at what nothing provides, so that the rule cannot be expressed
+    /// as it is meant.
     pub fn needs_unserved(&self) -> bool {
         self.callers().any(|c| matches!(c, CallerMatch::Unserved(_)))
     }
@@ -77,7 +109,8 @@ impl AccessRule {
     }
 }
 
-/// Values of one attribute: one of `wanted` must match unless there is none, and none of `refused` may.
+/// Values of one attribute: one of `wanted` must match unless there is none, and none of `refused`
+/// may.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct Values<T> {
     /// Alternatives (`x`, `values`).
@@ -100,14 +133,16 @@ impl<T> Values<T> {
 
     /// Whether what `matches` stands for is wanted and not refused.
     pub fn admit(&self, matches: impl Fn(&T) -> bool) -> bool {
-        (self.wanted.is_empty() || self.wanted.iter().any(&matches)) && !self.refused.iter().any(&matches)
+        (self.wanted.is_empty() || self.wanted.iter().any(&matches))
+            && !self.refused.iter().any(&matches)
     }
 }
 
 /// A condition on the caller.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub enum CallerMatch {
-    /// The identity `TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT`, without scheme; `Present`: any authenticated peer.
+    /// The identity `TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT`, without scheme; `Present`: any
+    /// authenticated peer.
     Principal(Values<StringMatch>),
     /// The trust domain of the identity, as a whole.
     TrustDomain(Values<StringMatch>),
@@ -119,15 +154,37 @@ pub enum CallerMatch {
     DirectIp(Values<IpNet>),
     /// Network of the original client (X-Forwarded-For, PROXY protocol).
     RemoteIp(Values<IpNet>),
+    /// Workloads, by the addresses of the direct peer that are theirs: follows them as they come and
+    /// go. Addresses that others may have too (a node's) are nobody's, where taking them for
+    /// somebody's would let more in.
+    Workload(Values<WorkloadSet>),
     /// A request header by its lower-case name, pseudo headers included.
     Header(Arc<str>, Values<StringMatch>),
-    /// An attribute that nothing provides (`request.auth.*`, metadata of filters): a rule with one cannot be expressed.
+    /// An attribute that nothing provides (`request.auth.*`, metadata of filters): a rule with one
+    /// cannot be expressed.
     Unserved(Arc<str>),
 }
 
 impl CallerMatch {
     fn needs_http(&self) -> bool {
         matches!(self, Self::Header(..) | Self::Unserved(_))
+    }
+}
+
+/// Workloads by what they are labelled.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct WorkloadSet {
+    /// Their namespace; `None`: any.
+    pub namespace: Option<Arc<str>>,
+    /// Their labels; empty: any.
+    pub selector: Selector,
+}
+
+impl WorkloadSet {
+    /// Whether a workload is one of them.
+    pub fn contains(&self, workload: &Workload) -> bool {
+        self.namespace.as_ref().is_none_or(|n| *n == workload.id.namespace)
+            && self.selector.matches(&workload.labels)
     }
 }
 

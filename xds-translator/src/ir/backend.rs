@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{Hostname, Labels, Origin, Selector, Visibility};
+use super::{Field, Hostname, Labels, Origin, RetryBudget, Selector, Visibility};
 
 /// The policy one object gives for a host.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -26,12 +26,21 @@ pub struct BackendPolicy {
 /// A named part of a service.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct Subset {
+    /// Where it is written.
+    pub at: Field,
     /// Its name.
     pub name: Arc<str>,
     /// Endpoints that carry these labels; empty selects all.
     pub labels: Labels,
     /// Blocks given here replace the same blocks of the policy above.
     pub traffic: TrafficPolicy,
+}
+
+impl Subset {
+    /// Whether an endpoint with these labels is part of it.
+    pub fn selects(&self, labels: &Labels) -> bool {
+        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
 }
 
 /// Settings; an absent block is inherited, a present one replaces the inherited block whole.
@@ -47,8 +56,8 @@ pub struct TrafficPolicy {
     pub tls: Option<ClientTls>,
     /// Blocks for single ports, which replace all of the above for that port.
     pub ports: BTreeMap<u16, TrafficPolicy>,
-    /// Retry budget: percent of active requests, and minimum concurrency.
-    pub retry_budget: Option<(u32, u32)>,
+    /// How many retries it takes at a time.
+    pub retry_budget: Option<RetryBudget>,
     /// Send the PROXY protocol header of this version (1 or 2).
     pub proxy_protocol: Option<u8>,
 }
@@ -139,6 +148,14 @@ pub struct LocalityPolicy {
     pub failover: Vec<(Arc<str>, Arc<str>)>,
     /// Labels compared in order.
     pub failover_priority: Vec<Arc<str>>,
+}
+
+impl LocalityPolicy {
+    /// Keys of the labels in which client and endpoint are compared; `failover_priority` may give
+    /// each a value, `KEY=VALUE`.
+    pub fn compared_labels(&self) -> impl Iterator<Item = Arc<str>> {
+        self.failover_priority.iter().map(|label| label.split('=').next().unwrap_or(label).into())
+    }
 }
 
 /// Connection limits; absent = unlimited or the default.

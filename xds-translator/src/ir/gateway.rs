@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::{Hostname, Origin, Selector};
+use super::{Field, Hostname, Origin, Selector};
 
 /// One gateway configuration object (Istio `Gateway`).
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -20,6 +20,8 @@ pub struct GatewayConfig {
 /// One server of a gateway.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct GatewayServer {
+    /// Where it is written.
+    pub at: Field,
     /// The port clients of the gateway's Service use; mapped to a listener port by that Service.
     pub port: u16,
     /// The port's name; part of the HTTPS route name.
@@ -81,6 +83,10 @@ pub struct ServerTls {
     pub max_version: Option<TlsVersion>,
     /// Cipher suites; empty: Envoy's default.
     pub cipher_suites: Vec<Arc<str>>,
+    /// Where each of `credentials` is written, in their order.
+    pub credential_fields: Vec<Field>,
+    /// Where `ca_credential` is written, or would be.
+    pub ca_credential_field: Field,
 }
 
 /// What a gateway does with TLS.

@@ -4,7 +4,8 @@ use std::{cmp::Ordering, fmt, sync::Arc};
 
 use serde::Serialize;
 
-/// A lower-case host name: exact (`reviews.default.svc.cluster.local`), a suffix wildcard (`*.example.com`) or `*`.
+/// A lower-case host name: exact (`reviews.default.svc.cluster.local`), a suffix wildcard
+/// (`*.example.com`) or `*`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub struct Hostname(Arc<str>);
 
@@ -30,8 +31,9 @@ impl Hostname {
         self.0.starts_with('*')
     }
 
-    /// Whether every name that `other` stands for is also one that `self` stands for: `*` contains all,
-    /// `*.a.com` contains `b.a.com`, `*.b.a.com` and itself, and an exact name contains itself.
+    /// Whether every name that `other` stands for is also one that `self` stands for: `*` contains
+    /// all, `*.a.com` contains `b.a.com`, `*.b.a.com` and itself, and an exact name contains
+    /// itself.
     pub fn contains(&self, other: &Self) -> bool {
         match self.0.strip_prefix('*') {
             None => self.0 == other.0,
@@ -47,7 +49,8 @@ impl Hostname {
         self.contains(other) || other.contains(self)
     }
 
-    /// Most specific first: exact names before wildcards, longer wildcards before shorter, then by text.
+    /// Most specific first: exact names before wildcards, longer wildcards before shorter, then by
+    /// text.
     pub fn by_specificity(&self, other: &Self) -> Ordering {
         let rank = |h: &Self| (h.is_wildcard(), usize::MAX - h.0.len());
         rank(self).cmp(&rank(other)).then_with(|| self.0.cmp(&other.0))
@@ -83,7 +86,11 @@ mod tests {
             ("a.com", "b.a.com", false),
         ];
         for (outer, inner, expected) in table {
-            assert_eq!(Hostname::new(outer).contains(&Hostname::new(inner)), expected, "{outer} ⊇ {inner}");
+            assert_eq!(
+                Hostname::new(outer).contains(&Hostname::new(inner)),
+                expected,
+                "{outer} ⊇ {inner}"
+            );
         }
     }
 
@@ -91,6 +98,9 @@ mod tests {
     fn exact_names_sort_before_long_wildcards_before_star() {
         let mut hosts: Vec<Hostname> = ["*", "*.com", "a.com", "*.a.com"].map(Hostname::new).into();
         hosts.sort_by(Hostname::by_specificity);
-        assert_eq!(hosts.iter().map(Hostname::as_str).collect::<Vec<_>>(), ["a.com", "*.a.com", "*.com", "*"]);
+        assert_eq!(
+            hosts.iter().map(Hostname::as_str).collect::<Vec<_>>(),
+            ["a.com", "*.a.com", "*.com", "*"]
+        );
     }
 }

@@ -6,7 +6,8 @@ use ferromesh_proto::TrustDomain;
 use serde::Serialize;
 
 use super::{
-    ConnectionPool, LocalityPolicy, OutboundTraffic, OutlierDetection, Retry, TcpKeepalive, TlsVersion, Visibility,
+    ConnectionPool, LocalityPolicy, OutboundTraffic, OutlierDetection, Retry, TcpKeepalive,
+    TlsVersion, Visibility,
 };
 
 /// Settings that hold for the whole mesh.
@@ -23,7 +24,8 @@ pub struct MeshDefaults {
     pub domain: Arc<str>,
     /// `connectTimeout`.
     pub connect_timeout: Duration,
-    /// `protocolDetectionTimeout`; zero means our own finite default for inbound listeners (ARCHITECTURE.md).
+    /// `protocolDetectionTimeout`; zero means our own finite default for inbound listeners
+    /// (ARCHITECTURE.md).
     pub detection_timeout: Duration,
     /// `outboundTrafficPolicy`.
     pub outbound_traffic: OutboundTraffic,
@@ -33,6 +35,8 @@ pub struct MeshDefaults {
     pub auto_mtls: bool,
     /// `defaultHttpRetryPolicy`; `MeshDefault` means the built-in.
     pub default_retry: Retry,
+    /// Its `perTryTimeout`: of rules that say nothing of retries.
+    pub default_try_timeout: Option<Duration>,
     /// `defaultServiceExportTo`.
     pub service_export_to: Option<Visibility>,
     /// `defaultVirtualServiceExportTo`.
@@ -65,7 +69,8 @@ pub struct MeshDefaults {
     pub dns_refresh_rate: Duration,
     /// `pathNormalization`.
     pub path_normalization: PathNormalization,
-    /// `meshMTLS.minProtocolVersion`: the least version that a server of the mesh's own mutual TLS takes.
+    /// `meshMTLS.minProtocolVersion`: the least version that a server of the mesh's own mutual TLS
+    /// takes.
     pub mesh_tls_min: TlsVersion,
     /// `ingressSelector`, `ingressService`: labels of the default ingress gateway.
     pub ingress_service: Arc<str>,
@@ -97,6 +102,7 @@ impl Default for MeshDefaults {
             inbound_passthrough: true,
             auto_mtls: true,
             default_retry: Retry::MeshDefault,
+            default_try_timeout: None,
             service_export_to: None,
             route_export_to: None,
             backend_export_to: None,

@@ -1,31 +1,50 @@
 //! The dialect-neutral intermediate representation.
 //!
-//! Every configuration dialect is lowered to these types; everything behind them (snapshot, plan, emit) speaks the
-//! field's words and never names a CRD. Each item carries its [`Origin`], so that a later stage can say where a
-//! decision came from. Values are plain data: no locks, no clocks, no secrets.
+//! Every configuration dialect is lowered to these types; everything behind them (snapshot, plan,
+//! emit) speaks the field's words and never names a CRD. Each item carries its [`Origin`], so that
+//! a later stage can say where a decision came from. Values are plain data: no locks, no clocks, no
+//! secrets.
 
 pub mod access;
+pub mod attachment;
 pub mod backend;
+pub mod connection;
 pub mod gateway;
 pub mod host;
+pub mod kind;
+pub mod matches;
 pub mod mesh;
 pub mod origin;
+pub mod patch;
 pub mod peer_tls;
+pub mod policy;
+pub mod rate_limit;
+pub mod retry;
 pub mod route;
+pub mod route_name;
 pub mod scope;
 pub mod selector;
 pub mod service;
 pub mod workload;
 
 pub use access::*;
+pub use attachment::Attachment;
 pub use backend::*;
+pub use connection::Connection;
 pub use gateway::*;
 pub use host::Hostname;
+pub use kind::{Kind, KindNames, Scope};
+pub use matches::*;
 pub use mesh::*;
-pub use origin::{ObjectId, Origin};
+pub use origin::{Field, ObjectId, Origin};
+pub use patch::*;
 pub use peer_tls::*;
+pub use policy::{PolicyScope, PolicyTarget};
+pub use rate_limit::{Rate, RateLimit};
+pub use retry::*;
 pub use route::*;
+pub use route_name::GatewayRoutes;
 pub use scope::*;
-pub use selector::{Labels, Selector};
+pub use selector::{LabelCondition, LabelExpression, Labels, Selector};
 pub use service::*;
 pub use workload::*;

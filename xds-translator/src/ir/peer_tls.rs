@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Origin, Selector};
+use super::{Labels, Origin, Selector};
 
 /// The policy of one object; scope follows from its namespace and selector.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -17,6 +17,15 @@ pub struct PeerTlsPolicy {
     pub mode: Option<PeerTls>,
     /// By workload (container) port; needs a selector. `None`: inherit.
     pub ports: BTreeMap<u16, Option<PeerTls>>,
+}
+
+impl PeerTlsPolicy {
+    /// Whether it may speak for workloads with these labels. `root`: the root namespace.
+    pub fn governs(&self, root: &str, namespace: &str, labels: &Labels) -> bool {
+        let own = *self.origin.id.namespace == *namespace;
+        let mesh_wide = *self.origin.id.namespace == *root && self.selector.is_empty();
+        (own || mesh_wide) && self.selector.matches(labels)
+    }
 }
 
 /// What is taken from peers.

@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{Hostname, Labels, ObjectId, Origin, Visibility};
+use super::{
+    Attachment, Field, Hostname, HttpMatch, L4Match, ObjectId, Origin, Retry, SharedMatches,
+    StringMatch, Timeouts, Visibility,
+};
 
-/// The rules one object gives for a set of hosts (Istio `VirtualService`).
+/// The rules one object gives for a set of hosts.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct RouteTable {
     /// The object.
@@ -18,38 +20,71 @@ pub struct RouteTable {
     pub attachments: Vec<Attachment>,
     /// Which namespaces' proxies may use it.
     pub export_to: Visibility,
-    /// HTTP rules; the first match wins.
+    /// HTTP rules; the first match in [`Self::order`] wins.
     pub http: Vec<HttpRule>,
+    /// In which order HTTP rules are tried.
+    pub order: RuleOrder,
     /// TLS rules by SNI; the first match wins.
     pub tls: Vec<TlsRule>,
     /// TCP rules; the first match wins.
     pub tcp: Vec<TcpRule>,
+    /// Where its names are written. Default in outline form.
+    pub fields: RouteFields,
 }
 
-/// What a route table is attached to.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
-pub enum Attachment {
-    /// Every sidecar.
-    Mesh,
-    /// The gateway configuration object with this identity.
-    Gateway(ObjectId),
+impl RouteTable {
+    /// Whether it is attached to a server of a gateway configuration object.
+    pub fn is_attached_to(&self, gateway: &ObjectId, port_name: &str) -> bool {
+        self.attachments.iter().any(|attachment| attachment.reaches(gateway, port_name))
+    }
 }
 
-/// One HTTP rule: matches are OR-ed, conditions inside a match AND-ed; no match means every request.
+/// In which order the HTTP rules of a table are tried.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum RuleOrder {
+    /// As they are written. Of a host's tables the oldest one counts, where the listener does not
+    /// merge them.
+    AsWritten,
+    /// The most specific match first, whichever table of the host has it, so that all tables of the
+    /// host with this order are read as one. A path that must be equal comes before a beginning of
+    /// a path, then expressions, then any path; of each the longer one. Then a condition on the
+    /// method, more conditions on headers, more on query parameters; then the older table, the
+    /// first by namespace and name, and what is written first.
+    BySpecificity,
+}
+
+/// Where the names in a route table are written, and names that no request needs.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct RouteFields {
+    /// Of each of the table's hosts, in their order.
+    pub hosts: Vec<Field>,
+    /// Gateway configurations that the table or one of its matches names; in the order written.
+    pub gateways: Vec<(ObjectId, Field)>,
+    /// Destinations without a share of requests.
+    pub idle: Vec<Destination>,
+}
+
+/// One HTTP rule: matches are OR-ed, conditions inside a match AND-ed; no match means every
+/// request.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct HttpRule {
+    /// Where it is written; empty in outline form.
+    pub at: Field,
     /// Name for the route; may be empty.
     pub name: Arc<str>,
-    /// Alternatives; empty means match all.
+    /// Alternatives.
     pub matches: Vec<HttpMatch>,
+    /// Further alternatives, which objects of their own hold. With none of either, the rule matches
+    /// every request.
+    pub shared_matches: Vec<SharedMatches>,
     /// What to do.
     pub action: HttpAction,
     /// Header changes for the whole rule.
     pub headers: HeaderOps,
     /// Injected faults.
     pub fault: Option<Fault>,
-    /// `None` = no limit (Envoy `timeout: 0s`).
-    pub timeout: Option<Duration>,
+    /// Limits of time.
+    pub timeouts: Timeouts,
     /// Retries.
     pub retry: Retry,
     /// Copies of requests; may be empty.
@@ -58,58 +93,18 @@ pub struct HttpRule {
     pub cors: Option<Cors>,
 }
 
-/// Conditions on a request; all must hold.
-#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
-pub struct HttpMatch {
-    /// Name for the route; may be empty.
-    pub name: Arc<str>,
-    /// On the path (without query).
-    pub uri: Option<StringMatch>,
-    /// Paths compare without case.
-    pub ignore_uri_case: bool,
-    /// On headers, by lower-case name; `Present` for "any value".
-    pub headers: BTreeMap<Arc<str>, StringMatch>,
-    /// Headers that must not match.
-    pub without_headers: BTreeMap<Arc<str>, StringMatch>,
-    /// On query parameters.
-    pub query: BTreeMap<Arc<str>, StringMatch>,
-    /// On the method.
-    pub method: Option<StringMatch>,
-    /// On the authority.
-    pub authority: Option<StringMatch>,
-    /// On the scheme.
-    pub scheme: Option<StringMatch>,
-    /// The listener's port, decided when planning.
-    pub port: Option<u16>,
-    /// Labels of the client, decided when planning.
-    pub source_labels: Labels,
-    /// Namespace of the client, decided when planning.
-    pub source_namespace: Option<Arc<str>>,
-    /// Restricts the match to these attachments; empty means all of the table's.
-    pub attachments: Vec<Attachment>,
-    /// `statPrefix`.
-    pub stat_prefix: Option<Arc<str>>,
-}
-
-/// A condition on a text.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub enum StringMatch {
-    /// Equal.
-    Exact(Arc<str>),
-    /// Begins with.
-    Prefix(Arc<str>),
-    /// Ends with (dialects other than Istio, and policies).
-    Suffix(Arc<str>),
-    /// RE2, on the whole text. Checked when lowered.
-    Regex(Arc<str>),
-    /// Anything, as long as it is there.
-    Present,
+impl HttpRule {
+    /// Whether it asks nothing of a request.
+    pub fn is_unconditional(&self) -> bool {
+        self.matches.is_empty() && self.shared_matches.is_empty()
+    }
 }
 
 /// What happens to a matched request.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub enum HttpAction {
-    /// Send it on; weights are relative; at least one destination; zero weights are dropped unless all are zero.
+    /// Send it on; weights are relative; at least one destination; zero weights are dropped unless
+    /// all are zero.
     Forward {
         /// Where to.
         destinations: Vec<WeightedDestination>,
@@ -134,8 +129,44 @@ pub struct WeightedDestination {
     pub destination: Destination,
     /// Relative weight; 1 for a lone destination without one.
     pub weight: u32,
+    /// What becomes of its share while it cannot be reached.
+    pub unreachable: Unreachable,
     /// Header changes for this destination only.
     pub headers: HeaderOps,
+}
+
+/// What becomes of the share of a destination whose service, or whose port, is not there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum Unreachable {
+    /// It stays, and its requests fail as those of a server that is down (503).
+    Fail,
+    /// It stays, and its requests are answered by an error of whoever configured it (500). Where
+    /// destinations of one rule differ, all of the rule's that cannot be reached answer so.
+    /// Connections of other protocols fail.
+    Misconfigured,
+    /// The others get it, unless there are none.
+    Skip,
+}
+
+/// The port of a destination.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum DestinationPort {
+    /// This one.
+    Number(u16),
+    /// The service's only one, or the one that the client used.
+    Inferred,
+    /// The one that the client used.
+    Requested,
+}
+
+impl DestinationPort {
+    /// The port that is written; `None`: it follows from the service or the request.
+    pub fn number(self) -> Option<u16> {
+        match self {
+            Self::Number(number) => Some(number),
+            Self::Inferred | Self::Requested => None,
+        }
+    }
 }
 
 /// A host, port and subset.
@@ -143,10 +174,13 @@ pub struct WeightedDestination {
 pub struct Destination {
     /// Fully qualified host.
     pub host: Hostname,
-    /// `None`: the service's only port, or the listener's.
-    pub port: Option<u16>,
+    /// Its port.
+    pub port: DestinationPort,
     /// Named subset; empty for none.
     pub subset: Arc<str>,
+    /// Where its host is written, with port and subset, if they are, beside it; empty in outline
+    /// form of HTTP rules.
+    pub at: Field,
 }
 
 /// Path and authority changes.
@@ -158,11 +192,20 @@ pub struct Rewrite {
     pub authority: Option<Arc<str>>,
 }
 
-/// How a path changes.
+/// How a path changes. The query stays.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub enum PathRewrite {
-    /// Replaces the matched prefix, or the whole path of an exact match (`rewrite.uri`).
+    /// Replaces the whole path.
+    Full(Arc<str>),
+    /// Replaces the characters that the match asks for at the beginning, or the whole path of an
+    /// exact match.
     Prefix(Arc<str>),
+    /// Replaces the segments that the match asks for at the beginning ([`PathMatch::Segments`]); a
+    /// slash where the two meet is one slash, and an empty path is `/`. As [`Self::Prefix`] with a
+    /// match of another kind.
+    ///
+    /// [`PathMatch::Segments`]: super::PathMatch::Segments
+    Segments(Arc<str>),
     /// Replaces what a regex matches.
     Regex {
         /// RE2 pattern.
@@ -176,7 +219,7 @@ pub enum PathRewrite {
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
 pub struct Redirect {
     /// The new path.
-    pub path: Option<RedirectPath>,
+    pub path: Option<PathRewrite>,
     /// The new host.
     pub authority: Option<Arc<str>>,
     /// The new port.
@@ -187,23 +230,14 @@ pub struct Redirect {
     pub code: u16,
 }
 
-/// Path of a redirect.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub enum RedirectPath {
-    /// The whole path.
-    Full(Arc<str>),
-    /// The matched prefix only.
-    Prefix(Arc<str>),
-}
-
 /// Port of a redirect.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 pub enum RedirectPort {
     /// This one.
     Number(u16),
-    /// The new scheme's default, so none is written (`FROM_PROTOCOL_DEFAULT`).
+    /// The new scheme's default, so none is written.
     ProtocolDefault,
-    /// The one the request came to (`FROM_REQUEST_PORT`).
+    /// The one the request came to.
     Request,
 }
 
@@ -261,36 +295,6 @@ pub enum Abort {
     Grpc(u32),
 }
 
-/// How often and when a request is tried again.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub enum Retry {
-    /// Nothing said: the mesh's default applies (2 retries on connection faults).
-    MeshDefault,
-    /// `attempts: 0`.
-    Off,
-    /// As written.
-    Policy(RetryPolicy),
-}
-
-/// A retry policy.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub struct RetryPolicy {
-    /// Number of retries; at least 1.
-    pub attempts: u32,
-    /// Limit of one try.
-    pub per_try_timeout: Option<Duration>,
-    /// Envoy's conditions, in the order written; `None` = the mesh's default list.
-    pub retry_on: Option<Vec<Arc<str>>>,
-    /// Statuses that are retried (bare numbers in `retryOn`); sorted, unique.
-    pub retriable_statuses: Vec<u16>,
-    /// May go to another locality.
-    pub remote_localities: bool,
-    /// Prefer an endpoint not tried before; `None` = default (yes).
-    pub ignore_previous_hosts: Option<bool>,
-    /// Base of the exponential back-off.
-    pub backoff: Option<Duration>,
-}
-
 /// A copy of requests whose answers are dropped.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct Mirror {
@@ -322,6 +326,8 @@ pub struct Cors {
 /// A rule for TLS that passes through, chosen by SNI.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct TlsRule {
+    /// Where it is written.
+    pub at: Field,
     /// Alternatives; never empty.
     pub matches: Vec<L4Match>,
     /// Where to; never empty.
@@ -331,25 +337,10 @@ pub struct TlsRule {
 /// A rule for plain TCP.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct TcpRule {
+    /// Where it is written.
+    pub at: Field,
     /// Alternatives; empty means every connection.
     pub matches: Vec<L4Match>,
     /// Where to; never empty.
     pub destinations: Vec<WeightedDestination>,
-}
-
-/// Conditions on a connection.
-#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
-pub struct L4Match {
-    /// SNI names; empty for TCP.
-    pub sni_hosts: Vec<Hostname>,
-    /// Destination networks; empty means any.
-    pub destination_subnets: Vec<IpNet>,
-    /// The listener's port.
-    pub port: Option<u16>,
-    /// Labels of the client, decided when planning.
-    pub source_labels: Labels,
-    /// Namespace of the client, decided when planning.
-    pub source_namespace: Option<Arc<str>>,
-    /// Restricts the match to these attachments; empty means all.
-    pub attachments: Vec<Attachment>,
 }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::{ConnectionPool, Hostname, Origin, Protocol, Selector};
+use super::{ConnectionPool, Hostname, Labels, Origin, Protocol, Selector};
 
 /// The scope that one object gives.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -21,6 +21,16 @@ pub struct SidecarScope {
     pub outbound_traffic: Option<OutboundTraffic>,
     /// Limits of every inbound cluster.
     pub inbound_pool: Option<ConnectionPool>,
+}
+
+impl SidecarScope {
+    /// Whether workloads with these labels may get it, unless another comes first. `root`: the root
+    /// namespace.
+    pub fn governs(&self, root: &str, namespace: &str, labels: &Labels) -> bool {
+        let own = *self.origin.id.namespace == *namespace;
+        let mesh_wide = *self.origin.id.namespace == *root && self.selector.is_empty();
+        (own || mesh_wide) && self.selector.matches(labels)
+    }
 }
 
 /// One egress listener.
@@ -73,7 +83,8 @@ pub struct ScopeHost {
 pub enum ScopeNamespace {
     /// Any (`*`).
     Any,
-    /// The one of the proxy that asks (`.`): an object of the root namespace speaks for the proxies of every namespace.
+    /// The one of the proxy that asks (`.`): an object of the root namespace speaks for the proxies
+    /// of every namespace.
     Clients,
     /// This one.
     Named(Arc<str>),

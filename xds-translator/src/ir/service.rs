@@ -23,7 +23,8 @@ pub struct Service {
     pub key: ServiceKey,
     /// The object that defined it; `origin.id.name` is the service's short name.
     pub origin: Origin,
-    /// Virtual addresses; sorted, unique; empty for headless services and for ServiceEntries without addresses.
+    /// Virtual addresses; sorted, unique; empty for headless services and for ServiceEntries
+    /// without addresses.
     pub addresses: Vec<ServiceAddress>,
     /// Sorted by number; unique numbers; UDP ports are dropped with a diagnostic.
     pub ports: Vec<ServicePort>,
@@ -39,7 +40,8 @@ pub struct Service {
     pub selector: Option<Selector>,
     /// The service's own labels.
     pub labels: Labels,
-    /// SANs that the user expects of its servers (ServiceEntry `subjectAltNames`); sorted, may be empty.
+    /// SANs that the user expects of its servers (ServiceEntry `subjectAltNames`); sorted, may be
+    /// empty.
     pub subject_alt_names: Vec<Arc<str>>,
     /// Whether the host is a Kubernetes Service, which also answers to short names.
     pub kubernetes: bool,
@@ -132,7 +134,8 @@ impl Protocol {
 pub enum Resolution {
     /// Known endpoints, sent over EDS.
     Static,
-    /// The proxy resolves endpoint names itself; `round_robin` uses one address at a time (`DNS_ROUND_ROBIN`).
+    /// The proxy resolves endpoint names itself; `round_robin` uses one address at a time
+    /// (`DNS_ROUND_ROBIN`).
     Dns {
         /// Envoy LOGICAL_DNS instead of STRICT_DNS.
         round_robin: bool,
@@ -158,6 +161,26 @@ impl Visibility {
         match self {
             Self::Public => true,
             Self::Namespaces(set) => set.contains(namespace),
+        }
+    }
+
+    /// Whether some namespace sees an object with either visibility.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Public, Self::Public) => true,
+            (Self::Public, Self::Namespaces(set)) | (Self::Namespaces(set), Self::Public) => {
+                !set.is_empty()
+            }
+            (Self::Namespaces(a), Self::Namespaces(b)) => !a.is_disjoint(b),
+        }
+    }
+
+    /// Whether every namespace that `other` includes is included.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Public, _) => true,
+            (Self::Namespaces(_), Self::Public) => false,
+            (Self::Namespaces(all), Self::Namespaces(some)) => all.is_superset(some),
         }
     }
 }

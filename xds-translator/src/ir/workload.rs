@@ -30,12 +30,14 @@ pub struct Workload {
     pub labels: Labels,
     /// Its service account; `default` when a pod names none; empty for a WorkloadEntry without one.
     pub service_account: Arc<str>,
-    /// Whether a sidecar takes mutual TLS for it (label `security.istio.io/tlsMode: istio`; a WorkloadEntry with a
-    /// service account has one unless labelled otherwise).
+    /// Whether a sidecar takes mutual TLS for it (label `security.istio.io/tlsMode: istio`; a
+    /// WorkloadEntry with a service account has one unless labelled otherwise).
     pub mesh_tls: bool,
     /// Where it runs.
     pub locality: Locality,
-    /// Named container ports, sorted by name; WorkloadEntry `ports`.
+    /// How services find it.
+    pub discovery: Discovery,
+    /// Ports by name: of which names, says [`Self::discovery`].
     pub named_ports: BTreeMap<Arc<str>, u16>,
     /// Numbers of all declared container ports; sorted, unique.
     pub container_ports: Vec<u16>,
@@ -43,12 +45,23 @@ pub struct Workload {
     pub weight: Option<u32>,
     /// Its network; empty for the mesh's own.
     pub network: Arc<str>,
-    /// Name of the controller that owns it (Deployment without the hash), or its own name: the metrics' workload.
+    /// Name of the controller that owns it (Deployment without the hash), or its own name: the
+    /// metrics' workload.
     pub workload_name: Arc<str>,
-    /// Whether it takes traffic by itself: a running, ready, not terminating pod. Endpoints of slices carry their own.
+    /// Whether it takes traffic by itself: a running, ready, not terminating pod. Endpoints of
+    /// slices carry their own.
     pub ready: bool,
     /// On the host's network: never has a sidecar of its own.
     pub host_network: bool,
+}
+
+/// How services find a workload.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum Discovery {
+    /// The cluster's slices list it, and its named ports are its own (a pod).
+    Slices,
+    /// Services select it, and its named ports map the names of their ports (a WorkloadEntry).
+    Selectors,
 }
 
 /// Region, zone and sub-zone; each may be empty.

@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     AssignmentPlan, ClusterKey, EndpointPlan, LocalityEndpoints, PlanItem, PlannedAddress,
-    cluster::whole_policies,
     locality::{self, Spread},
-    traffic::MergedPolicy,
+    traffic::{MergedPolicy, whole_policies},
 };
 use crate::{
-    ir::{Endpoint, EndpointAddress, Health, Hostname, Labels, Locality, PeerTls, Selector, Service},
+    ir::{
+        Endpoint, EndpointAddress, Health, Hostname, Labels, Locality, PeerTls, Selector, Service,
+    },
     snapshot::Reader,
 };
 
@@ -22,8 +23,8 @@ pub(crate) struct Assigned<'a> {
     pub(crate) names: bool,
 }
 
-/// Plans an assignment; `None` when the service, the port or the subset is gone. Without endpoints it is empty, which
-/// a client must be told, or it waits for ever.
+/// Plans an assignment; `None` when the service, the port or the subset is gone. Without endpoints
+/// it is empty, which a client must be told, or it waits for ever.
 pub(crate) fn plan_assignment(reader: &Reader<'_>, key: &ClusterKey) -> Option<PlanItem> {
     let service = reader.service(&key.service)?;
     service.port(key.port)?;
@@ -38,11 +39,14 @@ pub(crate) fn plan_assignment(reader: &Reader<'_>, key: &ClusterKey) -> Option<P
 pub(crate) fn localities(reader: &Reader<'_>, assigned: &Assigned<'_>) -> Vec<LocalityEndpoints> {
     let (key, service) = (assigned.key, assigned.service);
     let traffic = assigned.merged.traffic(reader.mesh(), key.port, &key.subset);
-    // With a panic threshold, unhealthy endpoints would count towards it although nobody may use them.
-    let healthy_only = traffic.outlier.as_ref().and_then(|o| o.min_health_percent).is_some_and(|p| p > 0);
-    let subset = Selector(assigned.merged.subset_labels(&key.subset).unwrap_or_default());
+    // With a panic threshold, unhealthy endpoints would count towards it although nobody may use
+    // them.
+    let healthy_only =
+        traffic.outlier.as_ref().and_then(|o| o.min_health_percent).is_some_and(|p| p > 0);
+    let subset = Selector::from(assigned.merged.subset_labels(&key.subset).unwrap_or_default());
     let endpoints = reader.endpoints(&key.service);
-    let endpoints = endpoints.and_then(|all| all.ports.get(&key.port)).map(Vec::as_slice).unwrap_or_default();
+    let endpoints =
+        endpoints.and_then(|all| all.ports.get(&key.port)).map(Vec::as_slice).unwrap_or_default();
     let mut groups: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
     for endpoint in endpoints {
         let usable = (!healthy_only || endpoint.health == Health::Healthy)
@@ -51,11 +55,17 @@ pub(crate) fn localities(reader: &Reader<'_>, assigned: &Assigned<'_>) -> Vec<Lo
             groups.entry(endpoint.locality.clone()).or_default().push(endpoint.clone());
         }
     }
-    let arranged = match (Spread::of(reader.mesh(), &traffic, key.locality.as_ref()), &key.locality) {
+    let arranged = match (Spread::of(reader.mesh(), &traffic, key.locality.as_ref()), &key.locality)
+    {
         (Some(spread), Some(client)) => spread.arrange(client, &key.client_labels, groups),
-        _ => groups.into_iter().map(|(locality, endpoints)| (locality, 0, None, endpoints)).collect(),
+        _ => {
+            groups.into_iter().map(|(locality, endpoints)| (locality, 0, None, endpoints)).collect()
+        }
     };
-    arranged.into_iter().map(|group| locality::spell(group, |e| plan_endpoint(reader, service, &e))).collect()
+    arranged
+        .into_iter()
+        .map(|group| locality::spell(group, |e| plan_endpoint(reader, service, &e)))
+        .collect()
 }
 
 /// The one endpoint of an alias whose target the mesh does not know.
@@ -67,7 +77,12 @@ pub(crate) fn alias_endpoints(target: &Hostname, port: u16) -> Vec<LocalityEndpo
         mesh_tls: false,
         workload: None,
     };
-    vec![LocalityEndpoints { locality: Locality::default(), priority: 0, weight: Some(1), endpoints: vec![endpoint] }]
+    vec![LocalityEndpoints {
+        locality: Locality::default(),
+        priority: 0,
+        weight: Some(1),
+        endpoints: vec![endpoint],
+    }]
 }
 
 fn plan_endpoint(reader: &Reader<'_>, service: &Service, endpoint: &Endpoint) -> EndpointPlan {
@@ -79,12 +94,18 @@ fn plan_endpoint(reader: &Reader<'_>, service: &Service, endpoint: &Endpoint) ->
         },
         health: endpoint.health,
         weight: endpoint.weight.max(1),
-        mesh_tls: endpoint.mesh_tls && !service.external && takes_mesh_tls(reader, service, endpoint),
-        workload: endpoint.workload.as_ref().map(|id| workload_metadata(&id.name, &id.namespace, endpoint)),
+        mesh_tls: endpoint.mesh_tls
+            && !service.external
+            && takes_mesh_tls(reader, service, endpoint),
+        workload: endpoint
+            .workload
+            .as_ref()
+            .map(|id| workload_metadata(&id.name, &id.namespace, endpoint)),
     }
 }
 
-/// A workload whose policy is DISABLE is called in plaintext; clients learn that from the endpoint alone.
+/// A workload whose policy is DISABLE is called in plaintext; clients learn that from the endpoint
+/// alone.
 fn takes_mesh_tls(reader: &Reader<'_>, service: &Service, endpoint: &Endpoint) -> bool {
     let port = match &endpoint.address {
         EndpointAddress::Ip(_, port) | EndpointAddress::Host(_, port) => Some(*port),
@@ -97,9 +118,14 @@ fn takes_mesh_tls(reader: &Reader<'_>, service: &Service, endpoint: &Endpoint) -
 /// `name;namespace;canonical service;canonical revision;cluster`, which telemetry reads.
 fn workload_metadata(pod: &str, namespace: &str, endpoint: &Endpoint) -> Arc<str> {
     let name = if endpoint.workload_name.is_empty() { pod } else { &endpoint.workload_name };
-    let service = first_label(&endpoint.labels, &["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
-    let revision =
-        first_label(&endpoint.labels, &["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
+    let service = first_label(
+        &endpoint.labels,
+        &["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"],
+    );
+    let revision = first_label(
+        &endpoint.labels,
+        &["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"],
+    );
     let revision = revision.filter(|&r| r != "latest").unwrap_or_default();
     format!("{name};{namespace};{};{revision};Kubernetes", service.unwrap_or(name)).into()
 }

@@ -1,14 +1,23 @@
 //! Access policies as RBAC: one filter per action, audit before deny before allow.
 //!
-//! Fails closed: what cannot be known (a JWT, an HTTP attribute of a TCP connection) narrows an ALLOW rule to nobody, and
-//! is left out of a DENY or AUDIT rule, which so covers more than it says.
+//! Fails closed: what cannot be known (a JWT, an HTTP attribute of a TCP connection) narrows an
+//! ALLOW rule to nobody, and is left out of a DENY or AUDIT rule, which so covers more than it
+//! says.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
 
 use super::{AccessFilter, AccessPolicyPlan, Permission, Principal, identity, naming};
 use crate::{
-    ir::{AccessAction, AccessPolicy, AccessRule, CallMatch, CallerMatch, Labels, MeshDefaults, StringMatch, Values},
-    snapshot::Reader,
+    ir::{
+        AccessAction, AccessPolicy, AccessRule, CallMatch, CallerMatch, Labels, MeshDefaults,
+        PolicyTarget, StringMatch, Unmatched, Values, WorkloadSet,
+    },
+    snapshot::{Addresses, Reader},
 };
 
 /// What a chain carries, and so which attributes it has.
@@ -29,56 +38,97 @@ pub(crate) struct Access {
 impl Access {
     pub(crate) fn of(reader: &Reader<'_>, namespace: &str, labels: &Labels) -> Self {
         let policies = reader.access_policies(namespace, labels);
-        let mesh = reader.mesh();
-        Self { http: access_filters(mesh, &policies, Layer::Http), tcp: access_filters(mesh, &policies, Layer::Tcp) }
+        let sets = policies.iter().flat_map(|policy| policy.calling_workloads());
+        let callers = sets.map(|set| (set.clone(), reader.addresses(set))).collect();
+        let facts = Facts { mesh: reader.mesh(), callers: &callers };
+        Self {
+            http: access_filters(facts, &policies, Layer::Http),
+            tcp: access_filters(facts, &policies, Layer::Tcp),
+        }
     }
+}
+
+/// What rules are compiled with.
+#[derive(Clone, Copy)]
+struct Facts<'a> {
+    mesh: &'a MeshDefaults,
+    /// The addresses of every set of workloads that a rule names.
+    callers: &'a BTreeMap<WorkloadSet, Addresses>,
 }
 
 /// One filter per action that some policy takes, in evaluation order.
-pub(crate) fn access_filters(mesh: &MeshDefaults, policies: &[Arc<AccessPolicy>], layer: Layer) -> Vec<AccessFilter> {
-    let actions = [AccessAction::Audit, AccessAction::Deny, AccessAction::Allow];
-    actions.into_iter().filter_map(|action| access_filter(mesh, policies, layer, action)).collect()
-}
-
-/// `None`: no policy takes the action.
-fn access_filter(
-    mesh: &MeshDefaults,
+fn access_filters(
+    facts: Facts<'_>,
     policies: &[Arc<AccessPolicy>],
     layer: Layer,
-    action: AccessAction,
-) -> Option<AccessFilter> {
-    let mut filter = AccessFilter { action, policies: None, shadow: None };
-    let mut found = false;
-    for policy in policies.iter().filter(|p| p.action == action) {
-        found = true;
-        let compiler = Rules { mesh, layer, action };
-        let target = if policy.dry_run { &mut filter.shadow } else { &mut filter.policies };
-        target.get_or_insert_default().extend(compiler.compile(policy));
-    }
-    found.then_some(filter)
+) -> Vec<AccessFilter> {
+    let compiler = |action| Rules { facts, layer, action };
+    let audit = compiler(AccessAction::Audit).matched(policies);
+    let deny = compiler(AccessAction::Deny).matched(policies);
+    let allow = compiler(AccessAction::Allow).allowed(policies);
+    [audit, deny, allow].into_iter().flatten().collect()
 }
 
+/// Policies by name.
+type Plans = BTreeMap<Arc<str>, AccessPolicyPlan>;
+
 struct Rules<'a> {
-    mesh: &'a MeshDefaults,
+    facts: Facts<'a>,
     layer: Layer,
     action: AccessAction,
 }
 
 impl Rules<'_> {
+    /// The filter that does something with what matches; `None`: no policy takes the action.
+    fn matched(&self, policies: &[Arc<AccessPolicy>]) -> Option<AccessFilter> {
+        let of = |dry_run: bool| {
+            let own = policies.iter().filter(|p| p.action == self.action && p.dry_run == dry_run);
+            own.map(|policy| self.compile(policy)).reduce(joined)
+        };
+        let filter = AccessFilter { action: self.action, policies: of(false), shadow: of(true) };
+        (filter.policies.is_some() || filter.shadow.is_some()).then_some(filter)
+    }
+
+    /// The filter that refuses what nothing allows; `None`: no policy refuses what its rules do not
+    /// match.
+    fn allowed(&self, policies: &[Arc<AccessPolicy>]) -> Option<AccessFilter> {
+        let of = |dry_run: bool| {
+            let own = || policies.iter().filter(|p| p.dry_run == dry_run);
+            let refusing = || own().filter(|p| p.unmatched == Unmatched::Refuse);
+            let counts = |p: &&Arc<AccessPolicy>| {
+                p.action == self.action || p.unmatched == Unmatched::Refuse
+            };
+            let plans = own().filter(counts).map(|policy| self.compile(policy)).reduce(joined)?;
+            let guarded = refusing().next()?;
+            Some(match ports_alone(refusing()) {
+                Some(ports) => joined(plans, elsewhere(guarded, &ports)),
+                None => plans,
+            })
+        };
+        let filter = AccessFilter { action: self.action, policies: of(false), shadow: of(true) };
+        (filter.policies.is_some() || filter.shadow.is_some()).then_some(filter)
+    }
+
     /// By name, which tells the place of the rule in its object.
-    fn compile(&self, policy: &AccessPolicy) -> BTreeMap<Arc<str>, AccessPolicyPlan> {
-        let id = &policy.origin.id;
-        let name = |index: usize| format!("{}{index}]", naming::access_policy(id)).into();
-        if policy.rules.is_empty() && self.action == AccessAction::Allow {
-            // Written out, so that whoever looks at the filter finds the policy that refuses everything.
+    fn compile(&self, policy: &AccessPolicy) -> Plans {
+        let name = |index: usize| rule_name(policy, &index.to_string());
+        let rules: &[AccessRule] =
+            if policy.action == self.action { &policy.rules } else { Default::default() };
+        if rules.is_empty() && self.action == AccessAction::Allow {
+            // Written out, so that whoever looks at the filter finds the policy that refuses
+            // everything.
             return BTreeMap::from([(name(0), never())]);
         }
-        let compiled = policy.rules.iter().enumerate().filter_map(|(i, rule)| Some((name(i), self.rule(rule)?)));
+        let compiled = rules.iter().enumerate().filter_map(|(i, rule)| {
+            let plan = self.rule(rule)?;
+            Some((name(i), at_target(policy.target, plan)))
+        });
         compiled.collect()
     }
 
-    /// `None`: an ALLOW rule that cannot hold on this layer. It grants nothing by being left out; the filter is there all
-    /// the same and refuses what no other rule allows. Rules of other actions are never left out.
+    /// `None`: an ALLOW rule that cannot hold on this layer. It grants nothing by being left out;
+    /// the filter is there all the same and refuses what no other rule allows. Rules of other
+    /// actions are never left out.
     fn rule(&self, rule: &AccessRule) -> Option<AccessPolicyPlan> {
         if self.action == AccessAction::Allow {
             if self.layer == Layer::Tcp && rule.needs_http() {
@@ -107,16 +157,23 @@ impl Rules<'_> {
         let mut all = Vec::new();
         for condition in conditions {
             match condition {
-                CallMatch::Host(_) | CallMatch::Method(_) | CallMatch::Path(_) if self.layer == Layer::Tcp => {}
+                CallMatch::Host(_) | CallMatch::Method(_) | CallMatch::Path(_)
+                    if self.layer == Layer::Tcp => {}
                 CallMatch::Host(hosts) => {
-                    permit(&mut all, hosts, |m| Permission::Header(":authority".into(), m.clone(), true));
+                    permit(&mut all, hosts, |m| {
+                        Permission::Header(":authority".into(), m.clone(), true)
+                    });
                 }
                 CallMatch::Method(methods) => {
-                    permit(&mut all, methods, |m| Permission::Header(":method".into(), m.clone(), false));
+                    permit(&mut all, methods, |m| {
+                        Permission::Header(":method".into(), m.clone(), false)
+                    });
                 }
                 CallMatch::Path(paths) => permit(&mut all, paths, |m| Permission::Path(m.clone())),
                 CallMatch::Port(ports) => permit(&mut all, ports, |port| Permission::Port(*port)),
-                CallMatch::Ip(networks) => permit(&mut all, networks, |net| Permission::DestinationIp(*net)),
+                CallMatch::Ip(networks) => {
+                    permit(&mut all, networks, |net| Permission::DestinationIp(*net))
+                }
                 CallMatch::Sni(names) => permit(&mut all, names, |m| Permission::Sni(m.clone())),
             }
         }
@@ -124,7 +181,7 @@ impl Rules<'_> {
     }
 
     fn principals(&self, conditions: &[CallerMatch]) -> Vec<Principal> {
-        let mesh = self.mesh;
+        let mesh = self.facts.mesh;
         let mut all = Vec::new();
         for condition in conditions {
             match condition {
@@ -133,22 +190,81 @@ impl Rules<'_> {
                 CallerMatch::Header(name, values) => {
                     admit(&mut all, values, |m| vec![Principal::Header(name.clone(), m.clone())]);
                 }
-                CallerMatch::Principal(ids) => admit(&mut all, ids, |m| peers(identity::principal(mesh, m))),
+                CallerMatch::Principal(ids) => {
+                    admit(&mut all, ids, |m| peers(identity::principal(mesh, m)))
+                }
                 CallerMatch::TrustDomain(names) => {
                     admit(&mut all, names, |m| peers(identity::trust_domain(mesh, m)));
                 }
-                CallerMatch::Namespace(names) => admit(&mut all, names, |m| peers([identity::namespace(m)])),
-                CallerMatch::Account(accounts) => admit(&mut all, accounts, |a| peers([identity::account(a)])),
+                CallerMatch::Namespace(names) => {
+                    admit(&mut all, names, |m| peers([identity::namespace(m)]))
+                }
+                CallerMatch::Account(accounts) => {
+                    admit(&mut all, accounts, |a| peers([identity::account(a)]))
+                }
                 CallerMatch::DirectIp(networks) => {
                     admit(&mut all, networks, |net| vec![Principal::DirectIp(*net)]);
                 }
                 CallerMatch::RemoteIp(networks) => {
                     admit(&mut all, networks, |net| vec![Principal::RemoteIp(*net)]);
                 }
+                CallerMatch::Workload(sets) => self.workloads(&mut all, sets),
             }
         }
         all
     }
+
+    /// An address that others have too is somebody's only where that lets fewer in.
+    fn workloads(&self, all: &mut Vec<Principal>, sets: &Values<WorkloadSet>) {
+        let narrows = self.action == AccessAction::Allow;
+        let at = |set: &WorkloadSet, shared: bool| {
+            let addresses = self.facts.callers.get(set).into_iter();
+            let addresses = addresses.flat_map(move |addresses| {
+                let shared = addresses.shared.iter().filter(move |_| shared);
+                addresses.own.iter().chain(shared)
+            });
+            addresses.map(|ip| Principal::DirectIp(IpNet::from(*ip))).collect()
+        };
+        let part = |wanted: &[WorkloadSet], refused: &[WorkloadSet]| Values {
+            wanted: wanted.to_vec(),
+            refused: refused.to_vec(),
+        };
+        admit(all, &part(&sets.wanted, &[]), |set| at(set, !narrows));
+        admit(all, &part(&[], &sets.refused), |set| at(set, narrows));
+    }
+}
+
+/// The name of a rule, which begins as all names of its policy do.
+fn rule_name(policy: &AccessPolicy, rule: &str) -> Arc<str> {
+    format!("{}{rule}]", naming::access_policy(&policy.origin.id)).into()
+}
+
+fn joined(mut one: Plans, other: Plans) -> Plans {
+    one.extend(other);
+    one
+}
+
+/// A rule where its policy guards something.
+fn at_target(target: PolicyTarget, plan: AccessPolicyPlan) -> AccessPolicyPlan {
+    let PolicyTarget::Port(port) = target else { return plan };
+    let permissions = plan.permissions.into_iter();
+    let there = permissions.map(|p| Permission::And(vec![Permission::Port(port), p]));
+    AccessPolicyPlan { permissions: there.collect(), ..plan }
+}
+
+/// The ports that some policies guard; `None`: one guards them all.
+fn ports_alone<'a>(policies: impl Iterator<Item = &'a Arc<AccessPolicy>>) -> Option<BTreeSet<u16>> {
+    policies.map(|policy| policy.target.port()).collect()
+}
+
+/// What lets everything pass at other ports than these, named after a policy that guards one.
+fn elsewhere(guarded: &AccessPolicy, ports: &BTreeSet<u16>) -> Plans {
+    let here = ports.iter().map(|port| Permission::Port(*port)).collect();
+    let plan = AccessPolicyPlan {
+        permissions: vec![Permission::Not(Box::new(Permission::Or(here)))],
+        principals: vec![Principal::Any],
+    };
+    BTreeMap::from([(rule_name(guarded, "other-ports"), plan)])
 }
 
 /// A policy that matches nothing.
@@ -169,17 +285,25 @@ fn permit<T>(all: &mut Vec<Permission>, values: &Values<T>, one: impl Fn(&T) -> 
         all.push(Permission::Or(values.wanted.iter().map(&one).collect()));
     }
     if !values.refused.is_empty() {
-        all.push(Permission::Not(Box::new(Permission::Or(values.refused.iter().map(&one).collect()))));
+        all.push(Permission::Not(Box::new(Permission::Or(
+            values.refused.iter().map(&one).collect(),
+        ))));
     }
 }
 
 /// As [`permit`], for callers, where one value may have several spellings.
-fn admit<T>(all: &mut Vec<Principal>, values: &Values<T>, spellings: impl Fn(&T) -> Vec<Principal>) {
+fn admit<T>(
+    all: &mut Vec<Principal>,
+    values: &Values<T>,
+    spellings: impl Fn(&T) -> Vec<Principal>,
+) {
     if !values.wanted.is_empty() {
         all.push(Principal::Or(values.wanted.iter().flat_map(&spellings).collect()));
     }
     if !values.refused.is_empty() {
-        all.push(Principal::Not(Box::new(Principal::Or(values.refused.iter().flat_map(&spellings).collect()))));
+        all.push(Principal::Not(Box::new(Principal::Or(
+            values.refused.iter().flat_map(&spellings).collect(),
+        ))));
     }
 }
 

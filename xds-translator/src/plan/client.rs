@@ -1,4 +1,5 @@
-//! Who is asking: the client-side facts of a view, and the keys of the items that such a client shares with others.
+//! Who is asking: the client-side facts of a view, and the keys of the items that such a client
+//! shares with others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,8 +14,8 @@ use super::{
 };
 use crate::{
     ir::{
-        Attachment, BackendPolicy, Destination, Hostname, HttpAction, HttpMatch, HttpRule, L4Match, Labels, Locality,
-        ObjectId, Resolution, RouteTable, Service,
+        Attachment, BackendPolicy, Destination, Hostname, HttpAction, HttpMatch, HttpRule, L4Match,
+        Labels, Locality, ObjectId, Resolution, RouteTable, RuleOrder, Service,
     },
     snapshot::Reader,
 };
@@ -32,28 +33,49 @@ pub(crate) struct Client<'a> {
 
 impl Client<'_> {
     /// The policies in force for a service, in outline form.
-    pub(crate) fn policies(&self, reader: &Reader<'_>, service: &Service) -> Vec<Arc<BackendPolicy>> {
-        reader.backend_policies(&service.key.host, &service.key.namespace, self.namespace, self.labels)
+    pub(crate) fn policies(
+        &self,
+        reader: &Reader<'_>,
+        service: &Service,
+    ) -> Vec<Arc<BackendPolicy>> {
+        reader.backend_policies(
+            &service.key.host,
+            &service.key.namespace,
+            self.namespace,
+            self.labels,
+        )
     }
 
     /// The settings in force for a service's port, in outline form.
-    pub(crate) fn traffic(&self, reader: &Reader<'_>, service: &Service, port: u16, subset: &str) -> Traffic {
+    pub(crate) fn traffic(
+        &self,
+        reader: &Reader<'_>,
+        service: &Service,
+        port: u16,
+        subset: &str,
+    ) -> Traffic {
         MergedPolicy::new(&self.policies(reader, service)).traffic(reader.mesh(), port, subset)
     }
 
     /// Every cluster of a service, with its assignment where endpoints are sent over EDS.
-    pub(crate) fn service_entries(&self, reader: &Reader<'_>, service: &Service) -> Vec<(Entry, Option<Entry>)> {
+    pub(crate) fn service_entries(
+        &self,
+        reader: &Reader<'_>,
+        service: &Service,
+    ) -> Vec<(Entry, Option<Entry>)> {
         let policies = self.policies(reader, service);
         let merged = MergedPolicy::new(&policies);
         let subsets = merged.subsets();
-        let names: Vec<Arc<str>> =
-            std::iter::once("".into()).chain(subsets.iter().map(|subset| subset.name.clone())).collect();
+        let names: Vec<Arc<str>> = std::iter::once("".into())
+            .chain(subsets.iter().map(|subset| subset.name.clone()))
+            .collect();
         let ids: Vec<ObjectId> = policies.iter().map(|p| p.origin.id.clone()).collect();
         let mut entries = Vec::with_capacity(service.ports.len() * names.len());
         for port in &service.ports {
             for subset in &names {
                 let traffic = merged.traffic(reader.mesh(), port.number, subset);
-                let key = self.cluster_key(reader, service, port.number, subset, ids.clone(), &traffic);
+                let key =
+                    self.cluster_key(reader, service, port.number, subset, ids.clone(), &traffic);
                 let listed = Means::of(service, &traffic.load_balancer, self.kind) == Means::Listed;
                 let assignment = listed.then(|| Entry::shared(ItemKey::Assignment(key.clone())));
                 entries.push((Entry::shared(ItemKey::Cluster(key)), assignment));
@@ -77,13 +99,17 @@ impl Client<'_> {
             port,
             subset: subset.clone(),
             policies,
-            client_labels: spread.as_ref().map(|s| s.compared_labels(self.labels)).unwrap_or_default(),
+            client_labels: spread
+                .as_ref()
+                .map(|s| s.compared_labels(self.labels))
+                .unwrap_or_default(),
             locality: spread.and(self.locality.cloned()),
             client: self.kind,
         }
     }
 
-    /// What a virtual host needs to know of the client, and nothing more, so that clients who agree on it share one.
+    /// What a virtual host needs to know of the client, and nothing more, so that clients who agree
+    /// on it share one.
     pub(crate) fn facts(
         &self,
         reader: &Reader<'_>,
@@ -107,10 +133,12 @@ impl Client<'_> {
 
     fn depends_on_labels(&self, reader: &Reader<'_>, host: &Hostname) -> bool {
         let service = reader.service_by_host(host, self.namespace);
-        service.is_some_and(|s| self.policies(reader, s).iter().any(|p| p.workload_selector.is_some()))
+        service
+            .is_some_and(|s| self.policies(reader, s).iter().any(|p| p.workload_selector.is_some()))
     }
 
-    /// Whether a client that is known to be nowhere would find another service or other policies behind the host.
+    /// Whether a client that is known to be nowhere would find another service or other policies
+    /// behind the host.
     fn depends_on_namespace(&self, reader: &Reader<'_>, host: &Hostname) -> bool {
         let own = reader.service_by_host(host, self.namespace);
         let anybodys = reader.service_by_host(host, "");
@@ -126,7 +154,8 @@ impl Client<'_> {
     }
 }
 
-/// The service that an alias stands for; a service that is no alias stands for itself. `None`: outside the mesh.
+/// The service that an alias stands for; a service that is no alias stands for itself. `None`:
+/// outside the mesh.
 pub(crate) fn resolve_alias<'a>(
     reader: &Reader<'a>,
     service: &'a Arc<Service>,
@@ -143,21 +172,34 @@ pub(crate) fn resolve_alias<'a>(
 }
 
 /// Whether a service is only another name of one that the mesh knows.
-pub(crate) fn stands_for_another(reader: &Reader<'_>, service: &Arc<Service>, namespace: &str) -> bool {
-    matches!(service.resolution, Resolution::Alias(_)) && resolve_alias(reader, service, namespace).is_some()
+pub(crate) fn stands_for_another(
+    reader: &Reader<'_>,
+    service: &Arc<Service>,
+    namespace: &str,
+) -> bool {
+    matches!(service.resolution, Resolution::Alias(_))
+        && resolve_alias(reader, service, namespace).is_some()
 }
 
-/// A service with the ports at which clients reach it: another name of a service is good for every port of that
-/// service, whatever it lists itself (Kubernetes asks for no `ports` of an ExternalName, and Istio reads none).
-pub(crate) fn as_reached(reader: &Reader<'_>, service: &Arc<Service>, namespace: &str) -> Arc<Service> {
-    let target = matches!(service.resolution, Resolution::Alias(_)).then(|| resolve_alias(reader, service, namespace));
+/// A service with the ports at which clients reach it: another name of a service is good for every
+/// port of that service, whatever it lists itself (Kubernetes asks for no `ports` of an
+/// ExternalName, and Istio reads none).
+pub(crate) fn as_reached(
+    reader: &Reader<'_>,
+    service: &Arc<Service>,
+    namespace: &str,
+) -> Arc<Service> {
+    let target = matches!(service.resolution, Resolution::Alias(_))
+        .then(|| resolve_alias(reader, service, namespace));
     match target.flatten() {
-        Some(target) => Arc::new(Service { ports: target.ports.clone(), ..Service::clone(service) }),
+        Some(target) => {
+            Arc::new(Service { ports: target.ports.clone(), ..Service::clone(service) })
+        }
         None => service.clone(),
     }
 }
 
-/// Hosts that a table's HTTP rules send requests to.
+/// What a table's HTTP rules send requests to.
 pub(crate) fn destinations(table: &RouteTable) -> impl Iterator<Item = &Destination> {
     table.http.iter().flat_map(|rule| {
         let forwarded = match &rule.action {
@@ -166,6 +208,13 @@ pub(crate) fn destinations(table: &RouteTable) -> impl Iterator<Item = &Destinat
         };
         forwarded.iter().map(|d| &d.destination).chain(rule.mirrors.iter().map(|m| &m.destination))
     })
+}
+
+/// What a table's TLS and TCP rules send connections to.
+pub(crate) fn l4_destinations(table: &RouteTable) -> impl Iterator<Item = &Destination> {
+    let tls = table.tls.iter().flat_map(|rule| &rule.destinations);
+    let tcp = table.tcp.iter().flat_map(|rule| &rule.destinations);
+    tls.chain(tcp).map(|d| &d.destination)
 }
 
 /// The static conditions of a match, which planning decides.
@@ -179,7 +228,12 @@ pub(crate) struct StaticMatch<'a> {
 }
 
 impl StaticMatch<'_> {
-    fn holds(&self, port: Option<u16>, source: (&Labels, Option<&Arc<str>>), attachments: &[Attachment]) -> bool {
+    fn holds(
+        &self,
+        port: Option<u16>,
+        source: (&Labels, Option<&Arc<str>>),
+        attachments: &[Attachment],
+    ) -> bool {
         port.is_none_or(|p| p == self.port)
             && source.0.iter().all(|(k, v)| self.labels.get(k) == Some(v))
             && source.1.is_none_or(|n| **n == *self.namespace)
@@ -196,7 +250,10 @@ impl StaticMatch<'_> {
 
     /// Whether some request can match the rule.
     pub(crate) fn rule(&self, rule: &HttpRule) -> bool {
-        rule.matches.is_empty() || rule.matches.iter().any(|m| self.http(m))
+        // Shared conditions ask nothing of the client.
+        rule.is_unconditional()
+            || !rule.shared_matches.is_empty()
+            || rule.matches.iter().any(|m| self.http(m))
     }
 
     /// Whether some HTTP rule of the table can match.
@@ -217,7 +274,8 @@ pub(crate) struct TableIndex<'t> {
 impl<'t> TableIndex<'t> {
     /// `tables` are oldest first.
     pub(crate) fn new(tables: impl Iterator<Item = &'t Arc<RouteTable>>) -> Self {
-        let mut index = Self { exact: BTreeMap::new(), wildcards: Vec::new(), tables: tables.collect() };
+        let mut index =
+            Self { exact: BTreeMap::new(), wildcards: Vec::new(), tables: tables.collect() };
         for &table in &index.tables {
             for host in &table.hosts {
                 if host.is_wildcard() {
@@ -232,10 +290,30 @@ impl<'t> TableIndex<'t> {
         index
     }
 
-    /// The table in force for a host: the most specific host first, then the oldest table.
-    pub(crate) fn find(&self, host: &Hostname) -> Option<&'t Arc<RouteTable>> {
-        let by_wildcard = || self.wildcards.iter().find(|(pattern, _)| pattern.contains(host)).map(|(_, table)| *table);
-        self.exact.get(host).copied().or_else(by_wildcard)
+    /// The tables in force for a host, oldest first: the most specific host first, then the oldest
+    /// table; and with it those that are read with it as one ([`Self::joined`]).
+    pub(crate) fn in_force(&self, host: &Hostname) -> Vec<&'t Arc<RouteTable>> {
+        let exact = self.exact.get_key_value(host).map(|(pattern, table)| (*pattern, *table));
+        let by_wildcard =
+            || self.wildcards.iter().find(|(pattern, _)| pattern.contains(host)).copied();
+        let found = exact.or_else(by_wildcard);
+        found.map(|(pattern, table)| self.joined(pattern, table)).unwrap_or_default()
+    }
+
+    /// A table that names a host, with those for the same host that are read with it as one
+    /// ([`RuleOrder::BySpecificity`]); oldest first.
+    pub(crate) fn joined(
+        &self,
+        host: &Hostname,
+        table: &'t Arc<RouteTable>,
+    ) -> Vec<&'t Arc<RouteTable>> {
+        let joins = |table: &&'t Arc<RouteTable>| {
+            table.order == RuleOrder::BySpecificity && table.hosts.contains(host)
+        };
+        match table.order {
+            RuleOrder::AsWritten => vec![table],
+            RuleOrder::BySpecificity => self.tables().filter(joins).collect(),
+        }
     }
 
     /// Every table, oldest first.

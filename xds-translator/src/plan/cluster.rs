@@ -3,30 +3,28 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    BalancingPlan, ClusterClient, ClusterKey, ClusterPlan, Discovery, FixedCluster, IstioMetadata, Limits, OutlierPlan,
-    PlanItem, Traffic, UpstreamHttp, UpstreamProtocol, UpstreamTransport,
+    BalancingPlan, ClusterClient, ClusterKey, ClusterPlan, Discovery, FixedCluster, Limits,
+    OutlierPlan, PlanItem, Provenance, Traffic, UpstreamHttp, UpstreamProtocol, UpstreamTransport,
     assignment::{self, Assigned},
     locality::Spread,
     mtls::{self, Backend},
-    traffic::MergedPolicy,
+    traffic::{MergedPolicy, whole_policies},
 };
 use crate::{
     ir::{
-        BackendPolicy, Balancing, ConnectionPool, HashTable, LoadBalancer, MeshDefaults, OutlierDetection, Protocol,
-        Resolution, Service, ServicePort, TargetPort,
+        Balancing, ConnectionPool, HashTable, LoadBalancer, MeshDefaults, OutlierDetection,
+        Protocol, Resolution, RetryBudget, Service, ServicePort, TargetPort,
     },
     snapshot::Reader,
 };
 
-/// Connections to unknown destinations close after this much silence, because nobody else ever closes them.
+/// Connections to unknown destinations close after this much silence, because nobody else ever
+/// closes them.
 const PASSTHROUGH_IDLE: Duration = Duration::from_secs(300);
-/// Connections that the proxy opens to its own application come from here, so that redirection leaves them alone.
-pub(crate) const INBOUND_SOURCE: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 6));
-
-/// The policies of a key, whole.
-pub(crate) fn whole_policies(reader: &Reader<'_>, key: &ClusterKey) -> Vec<Arc<BackendPolicy>> {
-    key.policies.iter().filter_map(|id| reader.backend_policy(id).cloned()).collect()
-}
+/// Connections that the proxy opens to its own application come from here, so that redirection
+/// leaves them alone.
+pub(crate) const INBOUND_SOURCE: std::net::IpAddr =
+    std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 6));
 
 /// Plans an outbound cluster; `None` when the service, the port or the subset is gone.
 pub(crate) fn plan_cluster(reader: &Reader<'_>, key: &ClusterKey) -> Option<PlanItem> {
@@ -59,13 +57,14 @@ pub(crate) fn plan_cluster(reader: &Reader<'_>, key: &ClusterKey) -> Option<Plan
         http: upstream_http(&traffic.pool, protocol),
         transport,
         locality_weighted: means == Means::Listed && matches!(spread, Some(Spread::Distribute(_))),
-        istio: istio_metadata(&merged, service, &key.subset),
+        provenance: provenance(&merged, service, &key.subset),
         ..base(key.resource_name(), mesh, &traffic)
     };
     Some(PlanItem::Cluster(Box::new(plan)))
 }
 
-/// What every cluster has in common: limits, ejection, keepalive; everything else is the plainest there is.
+/// What every cluster has in common: limits, ejection, keepalive; everything else is the plainest
+/// there is.
 pub(crate) fn base(name: Arc<str>, mesh: &MeshDefaults, traffic: &Traffic) -> ClusterPlan {
     ClusterPlan {
         name,
@@ -81,7 +80,7 @@ pub(crate) fn base(name: Arc<str>, mesh: &MeshDefaults, traffic: &Traffic) -> Cl
         bind_source: None,
         tcp_keepalive: traffic.pool.tcp_keepalive.or(mesh.tcp_keepalive),
         locality_weighted: false,
-        istio: IstioMetadata::default(),
+        provenance: Provenance::default(),
         original_dst_keep: false,
         proxy_protocol: traffic.proxy_protocol,
         alt_stat_name: None,
@@ -128,7 +127,8 @@ pub(crate) enum Means {
 }
 
 impl Means {
-    /// By the service, its load balancing, and whether the client can know the original destination at all.
+    /// By the service, its load balancing, and whether the client can know the original destination
+    /// at all.
     pub(crate) fn of(service: &Service, balancing: &LoadBalancer, client: ClusterClient) -> Self {
         let wants_original = match &service.resolution {
             Resolution::Dns { round_robin } => return Self::Dns(*round_robin),
@@ -136,7 +136,11 @@ impl Means {
             Resolution::OriginalDst => true,
             Resolution::Static => balancing.algorithm == Balancing::Passthrough,
         };
-        if wants_original && client == ClusterClient::Redirected { Self::OriginalDst } else { Self::Listed }
+        if wants_original && client == ClusterClient::Redirected {
+            Self::OriginalDst
+        } else {
+            Self::Listed
+        }
     }
 }
 
@@ -158,7 +162,8 @@ fn discovery(
                 _ => assignment::localities(reader, &assigned),
             };
             // Envoy refuses LOGICAL_DNS with more than one name.
-            let logical = logical && endpoints.iter().map(|l| l.endpoints.len()).sum::<usize>() == 1;
+            let logical =
+                logical && endpoints.iter().map(|l| l.endpoints.len()).sum::<usize>() == 1;
             Discovery::Dns { logical, endpoints, refresh: reader.mesh().dns_refresh_rate }
         }
     }
@@ -172,9 +177,13 @@ fn target_override(port: &ServicePort) -> Option<u16> {
     }
 }
 
-/// The HTTP version towards the backend: what the port declares, else what the policy asks for, else what the client
-/// speaks where that is only known per connection.
-pub(crate) fn upstream_protocol(mesh: &MeshDefaults, protocol: Protocol, pool: &ConnectionPool) -> UpstreamProtocol {
+/// The HTTP version towards the backend: what the port declares, else what the policy asks for,
+/// else what the client speaks where that is only known per connection.
+pub(crate) fn upstream_protocol(
+    mesh: &MeshDefaults,
+    protocol: Protocol,
+    pool: &ConnectionPool,
+) -> UpstreamProtocol {
     let upgraded = pool.h2_upgrade.unwrap_or(mesh.h2_upgrade && protocol.is_http());
     if protocol.is_http2() || upgraded {
         UpstreamProtocol::Http2
@@ -196,7 +205,7 @@ pub(crate) fn upstream_http(pool: &ConnectionPool, protocol: UpstreamProtocol) -
     }
 }
 
-pub(crate) fn limits(pool: &ConnectionPool, retry_budget: Option<(u32, u32)>) -> Limits {
+pub(crate) fn limits(pool: &ConnectionPool, retry_budget: Option<RetryBudget>) -> Limits {
     Limits {
         max_connections: pool.max_connections,
         max_pending_requests: pool.max_pending_requests,
@@ -209,12 +218,19 @@ pub(crate) fn limits(pool: &ConnectionPool, retry_budget: Option<(u32, u32)>) ->
 
 fn balancing(balancer: &LoadBalancer) -> BalancingPlan {
     match &balancer.algorithm {
-        // Without redirection there is no original destination, so Passthrough falls back to the default.
-        Balancing::LeastRequest | Balancing::Passthrough => BalancingPlan::LeastRequest(balancer.warmup),
+        // Without redirection there is no original destination, so Passthrough falls back to the
+        // default.
+        Balancing::LeastRequest | Balancing::Passthrough => {
+            BalancingPlan::LeastRequest(balancer.warmup)
+        }
         Balancing::RoundRobin => BalancingPlan::RoundRobin(balancer.warmup),
         Balancing::Random => BalancingPlan::Random,
-        Balancing::ConsistentHash { table: HashTable::Ring(size), .. } => BalancingPlan::RingHash(*size),
-        Balancing::ConsistentHash { table: HashTable::Maglev(size), .. } => BalancingPlan::Maglev(*size),
+        Balancing::ConsistentHash { table: HashTable::Ring(size), .. } => {
+            BalancingPlan::RingHash(*size)
+        }
+        Balancing::ConsistentHash { table: HashTable::Maglev(size), .. } => {
+            BalancingPlan::Maglev(*size)
+        }
     }
 }
 
@@ -230,8 +246,8 @@ fn outlier(detection: &OutlierDetection) -> OutlierPlan {
     }
 }
 
-fn istio_metadata(merged: &MergedPolicy<'_>, service: &Service, subset: &Arc<str>) -> IstioMetadata {
-    IstioMetadata {
+fn provenance(merged: &MergedPolicy<'_>, service: &Service, subset: &Arc<str>) -> Provenance {
+    Provenance {
         config: merged.config_path(),
         services: vec![service_metadata(service)],
         subset: (!subset.is_empty()).then(|| subset.clone()),

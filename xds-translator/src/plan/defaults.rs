@@ -3,8 +3,8 @@
 use std::{net::IpAddr, net::Ipv4Addr, time::Duration};
 
 use super::{
-    AccessLogPlan, ChainMatch, FilterChainPlan, FixedCluster, HttpConnection, HttpRole, RouteSource, TcpProxyPlan,
-    TerminalFilter,
+    AccessLogPlan, ChainMatch, FilterChainPlan, FixedCluster, HttpConnection, HttpRole,
+    RouteSource, TcpProxyPlan, TerminalFilter,
 };
 use crate::ir::MeshDefaults;
 
@@ -15,11 +15,12 @@ pub(crate) const ANY_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Where Istio binds what the application calls by address.
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// How long detection waits for a client to speak; a server that speaks first is delayed by this much.
+/// How long detection waits for a client to speak; a server that speaks first is delayed by this
+/// much.
 const DETECTION: Duration = Duration::from_secs(5);
 
-/// `listener_filters_timeout`. Istio's 0 would stall a server that speaks first for ever (ARCHITECTURE.md), so it means our
-/// own finite default.
+/// `listener_filters_timeout`. Istio's 0 would stall a server that speaks first for ever
+/// (ARCHITECTURE.md), so it means our own finite default.
 pub(crate) fn detection_timeout(mesh: &MeshDefaults) -> Duration {
     if mesh.detection_timeout.is_zero() { DETECTION } else { mesh.detection_timeout }
 }
@@ -33,16 +34,23 @@ pub(crate) fn access_log(mesh: &MeshDefaults) -> Option<AccessLogPlan> {
 }
 
 /// An HTTP connection manager with the mesh's settings.
-pub(crate) fn http(mesh: &MeshDefaults, stat_prefix: &str, routes: RouteSource, role: HttpRole) -> HttpConnection {
+pub(crate) fn http(
+    mesh: &MeshDefaults,
+    stat_prefix: &str,
+    routes: RouteSource,
+    role: HttpRole,
+) -> HttpConnection {
     HttpConnection {
         stat_prefix: stat_prefix.into(),
         routes,
         role,
         access: Vec::new(),
-        // Requests to peers say by ALPN what they carry; towards the own application there is no TLS.
+        // Requests to peers say by ALPN what they carry; towards the own application there is no
+        // TLS.
         alpn_override: !matches!(role, HttpRole::Inbound { .. }),
         normalization: mesh.path_normalization,
         access_log: access_log(mesh),
+        rate_limits: Vec::new(),
         http_proxy: false,
     }
 }

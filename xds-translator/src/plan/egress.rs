@@ -4,12 +4,12 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use super::{
     OutboundKey,
-    client::{as_reached, destinations, resolve_alias, stands_for_another},
+    client::{as_reached, destinations, l4_destinations, resolve_alias, stands_for_another},
 };
 use crate::{
     ir::{
-        Attachment, Capture, EgressListener, Hostname, ListenerPort, OutboundTraffic, RouteTable, ScopeHost,
-        ScopeNamespace, Service, ServiceKey,
+        Attachment, Capture, EgressListener, Hostname, ListenerPort, OutboundTraffic, RouteTable,
+        ScopeHost, ScopeNamespace, Service, ServiceKey,
     },
     snapshot::Reader,
 };
@@ -35,9 +35,14 @@ pub(crate) struct Egress {
 }
 
 impl Egress {
-    fn new(own: Option<OwnListener>, mut services: Vec<Arc<Service>>, tables: Vec<Arc<RouteTable>>) -> Self {
+    fn new(
+        own: Option<OwnListener>,
+        mut services: Vec<Arc<Service>>,
+        tables: Vec<Arc<RouteTable>>,
+    ) -> Self {
         services.sort_by(|a, b| age(a).cmp(&age(b)));
-        let l4_tables = tables.iter().filter(|t| !t.tls.is_empty() || !t.tcp.is_empty()).cloned().collect();
+        let l4_tables =
+            tables.iter().filter(|t| !t.tls.is_empty() || !t.tcp.is_empty()).cloned().collect();
         Self { own, services, tables, l4_tables }
     }
 }
@@ -64,7 +69,8 @@ impl Sight {
         let mut egress: Vec<Egress> = if listeners.is_empty() {
             vec![Egress::new(None, visible, tables.to_vec())]
         } else {
-            let world = World { reader, namespace: &key.namespace, visible: &visible, tables: &tables };
+            let world =
+                World { reader, namespace: &key.namespace, visible: &visible, tables: &tables };
             listeners.iter().map(|listener| world.restrict(listener)).collect()
         };
         egress.sort_by_key(|seen| seen.own.is_none());
@@ -80,7 +86,8 @@ impl Sight {
         services
     }
 
-    /// Ports for which the Sidecar object has a listener of its own, so that the catch-all opens none.
+    /// Ports for which the Sidecar object has a listener of its own, so that the catch-all opens
+    /// none.
     pub(crate) fn own_ports(&self) -> BTreeSet<u16> {
         self.egress.iter().filter_map(|e| e.own.as_ref()).map(|own| own.port.number).collect()
     }
@@ -88,7 +95,12 @@ impl Sight {
 
 /// Older services win conflicts; namespace, name and host decide among equals.
 pub(crate) fn age(service: &Service) -> (i64, &str, &str, &str) {
-    (service.origin.created, &service.origin.id.namespace, &service.origin.id.name, service.key.host.as_str())
+    (
+        service.origin.created,
+        &service.origin.id.namespace,
+        &service.origin.id.name,
+        service.key.host.as_str(),
+    )
 }
 
 /// What a client could see, before a Sidecar object restricts it.
@@ -102,24 +114,42 @@ struct World<'a> {
 
 impl World<'_> {
     fn restrict(&self, listener: &EgressListener) -> Egress {
-        let own =
-            listener.port.clone().map(|port| OwnListener { port, bind: listener.bind, capture: listener.capture });
+        let own = listener.port.clone().map(|port| OwnListener {
+            port,
+            bind: listener.bind,
+            capture: listener.capture,
+        });
         let port = own.as_ref().map(|own| own.port.number);
-        let tables: Vec<Arc<RouteTable>> =
-            self.tables.iter().filter(|table| self.sees_table(&listener.hosts, table)).cloned().collect();
+        let tables: Vec<Arc<RouteTable>> = self
+            .tables
+            .iter()
+            .filter(|table| self.sees_table(&listener.hosts, table))
+            .cloned()
+            .collect();
         let led_to = self.led_to(&listener.hosts, &tables);
         let has_port = |service: &Service| port.is_none_or(|number| service.port(number).is_some());
-        let sees =
-            |service: &Service| self.sees_service(&listener.hosts, service) || led_to.contains(&service.key.host);
+        let sees = |service: &Service| {
+            self.sees_service(&listener.hosts, service) || led_to.contains(&service.key.host)
+        };
         let services = self.visible.iter().filter(|s| has_port(s) && sees(s)).cloned().collect();
         Egress::new(own, services, tables)
     }
 
-    /// What a visible table sends requests to, and what a visible alias stands for, is visible too, or they could not
-    /// work.
-    fn led_to<'h>(&'h self, hosts: &[ScopeHost], tables: &'h [Arc<RouteTable>]) -> BTreeSet<&'h Hostname> {
-        let routed = tables.iter().flat_map(|table| destinations(table)).map(|destination| &destination.host);
-        let aliases = self.visible.iter().filter(|service| stands_for_another(self.reader, service, self.namespace));
+    /// What a visible table sends requests to, and what a visible alias stands for, is visible too,
+    /// or they could not work.
+    fn led_to<'h>(
+        &'h self,
+        hosts: &[ScopeHost],
+        tables: &'h [Arc<RouteTable>],
+    ) -> BTreeSet<&'h Hostname> {
+        let routed = tables
+            .iter()
+            .flat_map(|table| destinations(table).chain(l4_destinations(table)))
+            .map(|destination| &destination.host);
+        let aliases = self
+            .visible
+            .iter()
+            .filter(|service| stands_for_another(self.reader, service, self.namespace));
         let targets = aliases
             .filter(|alias| self.sees_service(hosts, alias))
             .filter_map(|alias| resolve_alias(self.reader, alias, self.namespace));
@@ -127,7 +157,9 @@ impl World<'_> {
     }
 
     fn sees_service(&self, hosts: &[ScopeHost], service: &Service) -> bool {
-        hosts.iter().any(|h| self.in_namespace(h, &service.key.namespace) && h.host.contains(&service.key.host))
+        hosts.iter().any(|h| {
+            self.in_namespace(h, &service.key.namespace) && h.host.contains(&service.key.host)
+        })
     }
 
     fn sees_table(&self, hosts: &[ScopeHost], table: &RouteTable) -> bool {

@@ -5,9 +5,11 @@ use std::{net::IpAddr, sync::Arc};
 use crate::{
     dialect::Kind,
     ir::{
-        AccessAction, AccessPolicy, AccessRule, Attachment, BackendPolicy, Destination, HeaderOps, Hostname,
-        HttpAction, HttpMatch, HttpRule, Labels, MeshDefaults, ObjectId, Origin, Protocol, Resolution, Retry, Rewrite,
-        RouteTable, Selector, Service, ServiceAddress, ServiceKey, ServicePort, TargetPort, TrafficPolicy, Visibility,
+        AccessAction, AccessPolicy, AccessRule, Attachment, BackendPolicy, Destination,
+        DestinationPort, HeaderOps, Hostname, HttpAction, HttpMatch, HttpRule, Labels,
+        MeshDefaults, ObjectId, Origin, PolicyScope, PolicyTarget, Protocol, Resolution, Retry,
+        Rewrite, RouteFields, RouteTable, RuleOrder, Selector, Service, ServiceAddress, ServiceKey,
+        ServicePort, TargetPort, Timeouts, TrafficPolicy, Unmatched, Unreachable, Visibility,
         WeightedDestination,
     },
     snapshot::{Audience, ChangeSet, Item, MeshSnapshot, ServiceDefinition},
@@ -19,7 +21,10 @@ pub(crate) fn mesh(items: impl IntoIterator<Item = Item>) -> MeshSnapshot {
 }
 
 /// A mesh with these settings.
-pub(crate) fn mesh_with(settings: MeshDefaults, items: impl IntoIterator<Item = Item>) -> MeshSnapshot {
+pub(crate) fn mesh_with(
+    settings: MeshDefaults,
+    items: impl IntoIterator<Item = Item>,
+) -> MeshSnapshot {
     let mut snapshot = MeshSnapshot::new(Arc::new(settings));
     for item in items {
         snapshot.replace(&[], &[item], &Audience::default(), &mut ChangeSet::default());
@@ -38,7 +43,12 @@ pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
 }
 
 /// A Kubernetes Service `NAME.NAMESPACE` with these ports, reached at `address`.
-pub(crate) fn service(namespace: &str, name: &str, address: &str, ports: &[(u16, Protocol)]) -> Service {
+pub(crate) fn service(
+    namespace: &str,
+    name: &str,
+    address: &str,
+    ports: &[(u16, Protocol)],
+) -> Service {
     let port = |&(number, protocol): &(u16, Protocol)| ServicePort {
         number,
         name: format!("port-{number}").into(),
@@ -48,14 +58,14 @@ pub(crate) fn service(namespace: &str, name: &str, address: &str, ports: &[(u16,
     let address: Option<IpAddr> = address.parse().ok();
     Service {
         key: service_key(namespace, name),
-        origin: origin(Kind::Service, namespace, name),
+        origin: origin(Kind::SERVICE, namespace, name),
         addresses: address.map(ServiceAddress::Ip).into_iter().collect(),
         ports: ports.iter().map(port).collect(),
         resolution: Resolution::Static,
         headless: false,
         external: false,
         export_to: Visibility::Public,
-        selector: Some(Selector(labels(&[("app", name)]))),
+        selector: Some(labels(&[("app", name)]).into()),
         labels: Labels::new(),
         subject_alt_names: Vec::new(),
         kubernetes: true,
@@ -65,7 +75,10 @@ pub(crate) fn service(namespace: &str, name: &str, address: &str, ports: &[(u16,
 
 /// The key of [`service`].
 pub(crate) fn service_key(namespace: &str, name: &str) -> ServiceKey {
-    ServiceKey { host: Hostname::new(&format!("{name}.{namespace}.svc.cluster.local")), namespace: namespace.into() }
+    ServiceKey {
+        host: Hostname::new(&format!("{name}.{namespace}.svc.cluster.local")),
+        namespace: namespace.into(),
+    }
 }
 
 /// The item of a service.
@@ -76,7 +89,7 @@ pub(crate) fn service_item(service: Service) -> Item {
 /// A policy that says nothing.
 pub(crate) fn policy(namespace: &str, name: &str, host: &str) -> BackendPolicy {
     BackendPolicy {
-        origin: origin(Kind::DestinationRule, namespace, name),
+        origin: origin(Kind::DESTINATION_RULE, namespace, name),
         host: Hostname::new(host),
         export_to: Visibility::Public,
         workload_selector: None,
@@ -86,29 +99,48 @@ pub(crate) fn policy(namespace: &str, name: &str, host: &str) -> BackendPolicy {
 }
 
 /// A table for these hosts, attached to the mesh.
-pub(crate) fn table(namespace: &str, name: &str, hosts: &[&str], http: Vec<HttpRule>) -> RouteTable {
+pub(crate) fn table(
+    namespace: &str,
+    name: &str,
+    hosts: &[&str],
+    http: Vec<HttpRule>,
+) -> RouteTable {
     RouteTable {
-        origin: origin(Kind::VirtualService, namespace, name),
+        origin: origin(Kind::VIRTUAL_SERVICE, namespace, name),
         hosts: hosts.iter().map(|host| Hostname::new(host)).collect(),
         attachments: vec![Attachment::Mesh],
         export_to: Visibility::Public,
         http,
+        order: RuleOrder::AsWritten,
         tls: Vec::new(),
         tcp: Vec::new(),
+        fields: RouteFields::default(),
     }
 }
 
 /// A rule that sends what matches to one host.
 pub(crate) fn rule(matches: Vec<HttpMatch>, host: &str) -> HttpRule {
-    let destination = Destination { host: Hostname::new(host), port: None, subset: "".into() };
-    let destinations = vec![WeightedDestination { destination, weight: 1, headers: HeaderOps::default() }];
+    let destination = Destination {
+        host: Hostname::new(host),
+        port: DestinationPort::Inferred,
+        subset: "".into(),
+        at: "".into(),
+    };
+    let destinations = vec![WeightedDestination {
+        destination,
+        weight: 1,
+        unreachable: Unreachable::Fail,
+        headers: HeaderOps::default(),
+    }];
     HttpRule {
+        at: "".into(),
         name: "".into(),
         matches,
+        shared_matches: Vec::new(),
         action: HttpAction::Forward { destinations, rewrite: Rewrite::default() },
         headers: HeaderOps::default(),
         fault: None,
-        timeout: None,
+        timeouts: Timeouts::default(),
         retry: Retry::MeshDefault,
         mirrors: Vec::new(),
         cors: None,
@@ -116,12 +148,22 @@ pub(crate) fn rule(matches: Vec<HttpMatch>, host: &str) -> HttpRule {
 }
 
 /// An access policy of namespace `shop`.
-pub(crate) fn access(name: &str, action: AccessAction, rules: Vec<AccessRule>) -> Arc<AccessPolicy> {
+pub(crate) fn access(
+    name: &str,
+    action: AccessAction,
+    rules: Vec<AccessRule>,
+) -> Arc<AccessPolicy> {
     Arc::new(AccessPolicy {
-        origin: origin(Kind::AuthorizationPolicy, "shop", name),
+        origin: origin(Kind::AUTHORIZATION_POLICY, "shop", name),
+        scope: PolicyScope::Namespace("shop".into()),
         selector: Selector::default(),
+        target: PolicyTarget::All,
         action,
         rules,
+        unmatched: match action {
+            AccessAction::Allow => Unmatched::Refuse,
+            AccessAction::Deny | AccessAction::Audit => Unmatched::Pass,
+        },
         dry_run: false,
     })
 }

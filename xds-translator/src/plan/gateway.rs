@@ -1,26 +1,33 @@
-//! Everything of a gateway: listeners by merged servers, route configurations by bound tables, clusters of what it sees.
+//! Everything of a gateway: listeners by merged servers, route configurations by bound tables,
+//! clusters of what it sees.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry as MapEntry},
     sync::Arc,
 };
 
 use super::{
-    ChainMatch, ClientFacts, ClusterClient, Direction, DomainForm, Entry, FilterChainPlan, FixedCluster, GatewayKey,
-    HttpRole, ItemKey, ListenerFilter, ListenerPlan, Outline, PlanItem, RouteFrame, RouteSource, TerminalFilter,
-    VirtualHostKey, VirtualHostTarget,
+    ChainMatch, ClientFacts, ClusterClient, Direction, DomainForm, Entry, FilterChainPlan,
+    FixedCluster, GatewayKey, HttpRole, ItemKey, ListenerFilter, ListenerPlan, Outline, PlanItem,
+    RouteFrame, RouteSource, TerminalFilter, VirtualHostKey, VirtualHostTarget,
     authz::Access,
     client::{Client, StaticMatch, destinations},
     defaults::{self, ANY_ADDRESS, HANDSHAKE},
-    gateway_servers::{PortKind, PortServers, Served, bound_hosts, merged_servers, server_context, server_names},
+    gateway_servers::{
+        Contested, Overruled, PortKind, PortServers, Served, bound_hosts, listener_ports,
+        merged_servers, server_context, server_names,
+    },
     naming, outbound_listener,
-    sidecar::{add_service, sort_entries},
+    rate_limit::rates,
+    sidecar::add_service,
     tcp_route::TcpScope,
     virtual_host::{self, Claim},
 };
 use crate::{
-    ir::{Attachment, GatewayProtocol, Hostname, ObjectId, RouteTable, ServerTlsMode},
+    ir::{
+        Attachment, GatewayProtocol, GatewayRoutes, Hostname, ObjectId, RateLimit, RouteTable,
+        ServerTlsMode,
+    },
     snapshot::Reader,
 };
 
@@ -33,27 +40,59 @@ const MESH_TCP_ALPN: [&str; 3] = ["istio", "h2", "http/1.1"];
 pub(crate) fn plan_gateway(reader: &Reader<'_>, key: &GatewayKey) -> Outline {
     let gateway = Gateway::new(reader, key);
     let mut outline = Outline::default();
-    outline.clusters.push(Entry::shared(ItemKey::Fixed(FixedCluster::BlackHole)));
+    outline.extend([Entry::shared(ItemKey::Fixed(FixedCluster::BlackHole))]);
     // Every service is looked up.
     reader.survey(&key.namespace);
     for service in reader.services_visible_to(&key.namespace).iter() {
         add_service(&mut outline, reader, &gateway.client, service);
     }
-    sort_entries(&mut outline);
-    let mut frames: BTreeMap<Arc<str>, Vec<VirtualHostKey>> = BTreeMap::new();
-    let ports = merged_servers(reader, key);
-    let mut listeners: Vec<ListenerPlan> = ports.iter().filter_map(|p| gateway.listener(p, &mut frames)).collect();
+    let mut frames = Frames::default();
+    let ports = merged_servers(reader, key).ports;
+    let mut listeners: Vec<ListenerPlan> =
+        ports.iter().filter_map(|p| gateway.listener(p, &mut frames)).collect();
     listeners.sort_by(|a, b| a.name.cmp(&b.name));
-    // Two servers may ask for the same address in different words; a name is unique.
-    listeners.dedup_by(|a, b| a.name == b.name);
-    outline.listeners = listeners.into_iter().map(|l| Entry::Own(Arc::new(PlanItem::Listener(Box::new(l))))).collect();
-    outline.routes = frames.into_iter().map(|(name, hosts)| route_frame(name, hosts)).collect();
+    outline.extend(listeners.into_iter().map(|l| Entry::own(PlanItem::Listener(Box::new(l)))));
+    outline.routes = frames.finish();
     outline
 }
 
-fn route_frame(name: Arc<str>, hosts: Vec<VirtualHostKey>) -> RouteFrame {
-    let virtual_hosts = hosts.into_iter().map(|key| Arc::new(ItemKey::VirtualHost(key))).collect();
-    RouteFrame { name, ignore_port_in_host: true, virtual_hosts }
+/// The servers of a gateway's objects that it does not serve, wholly or for one host, because
+/// another server has the place; sorted, unique.
+pub(crate) fn overruled_servers(reader: &Reader<'_>, key: &GatewayKey) -> BTreeSet<Overruled> {
+    let gateway = Gateway::new(reader, key);
+    let merged = merged_servers(reader, key);
+    let tcp = merged.ports.iter().filter(|port| port.kind == PortKind::Tcp);
+    let connections = tcp.flat_map(|port| gateway.overruled_connections(port));
+    connections.chain(merged.overruled.iter().cloned()).collect()
+}
+
+/// Route configurations. One that is there is never replaced, so that no listener gets the routes
+/// of another.
+#[derive(Default)]
+struct Frames(BTreeMap<GatewayRoutes, Vec<VirtualHostKey>>);
+
+impl Frames {
+    /// The name of a new route configuration; `None`: it is another server's already.
+    fn add(&mut self, routes: GatewayRoutes, hosts: Vec<VirtualHostKey>) -> Option<Arc<str>> {
+        let name = routes.name();
+        let hosts_of = self.0.entry(routes);
+        matches!(hosts_of, MapEntry::Vacant(_)).then(|| {
+            hosts_of.or_insert(hosts);
+            name
+        })
+    }
+
+    /// In the order of names.
+    fn finish(self) -> Vec<RouteFrame> {
+        let frame = |(routes, hosts): (GatewayRoutes, Vec<VirtualHostKey>)| RouteFrame {
+            name: routes.name(),
+            ignore_port_in_host: true,
+            virtual_hosts: hosts.into_iter().map(ItemKey::VirtualHost).map(Arc::new).collect(),
+        };
+        let mut frames: Vec<RouteFrame> = self.0.into_iter().map(frame).collect();
+        frames.sort_by(|a, b| a.name.cmp(&b.name));
+        frames
+    }
 }
 
 struct Gateway<'a> {
@@ -61,6 +100,7 @@ struct Gateway<'a> {
     key: &'a GatewayKey,
     client: Client<'a>,
     access: Access,
+    limits: Vec<Arc<RateLimit>>,
 }
 
 /// What the servers and tables of one host come to.
@@ -79,30 +119,36 @@ impl<'a> Gateway<'a> {
             locality: key.locality.as_ref(),
             kind: ClusterClient::Gateway,
         };
-        Self { reader, key, client, access: Access::of(reader, &key.namespace, &key.labels) }
+        let access = Access::of(reader, &key.namespace, &key.labels);
+        let limits = reader.rate_limits(&key.namespace, &key.labels);
+        Self { reader, key, client, access, limits }
     }
 
-    /// The tables attached to a gateway object, oldest first.
+    /// The tables attached to a gateway object, or to some of its servers; oldest first.
     fn tables(&self, gateway: &ObjectId) -> Arc<[Arc<RouteTable>]> {
         self.reader.route_tables(&Attachment::Gateway(gateway.clone()), &self.key.namespace)
     }
 
-    // ----------------------------------------------------------------------------------------------------- listeners
+    // ---------------------------------------------------------------------------------------------
+    // listeners
 
     /// `None`: no server of the port has anywhere to send a connection to.
-    fn listener(
-        &self,
-        port: &PortServers,
-        frames: &mut BTreeMap<Arc<str>, Vec<VirtualHostKey>>,
-    ) -> Option<ListenerPlan> {
+    fn listener(&self, port: &PortServers, frames: &mut Frames) -> Option<ListenerPlan> {
         let address = port.bind.or(self.key.bind).unwrap_or(ANY_ADDRESS);
         let name = naming::listener(address, port.port);
         let chains = match port.kind {
-            PortKind::Http => vec![self.plain_http_chain(port, &name, frames)],
-            PortKind::Tls => port.servers.iter().flat_map(|s| self.tls_chains(port, s, &name, frames)).collect(),
+            PortKind::Http => self.plain_http_chain(port, &name, frames).into_iter().collect(),
+            PortKind::Tls => {
+                port.servers.iter().flat_map(|s| self.tls_chains(port, s, &name, frames)).collect()
+            }
             PortKind::Tcp => port.servers.iter().flat_map(|s| self.tcp_chains(s)).collect(),
         };
-        let chains = outbound_listener::distinct(chains);
+        let mut chains = outbound_listener::distinct(chains);
+        for chain in &mut chains {
+            if let TerminalFilter::Http(http) = &mut chain.terminal {
+                http.rate_limits = rates(&self.limits, Some(port.port));
+            }
+        }
         let tls = port.kind == PortKind::Tls;
         let inspector = tls.then_some(ListenerFilter::TlsInspector(Vec::new()));
         (!chains.is_empty()).then(|| ListenerPlan {
@@ -122,15 +168,34 @@ impl<'a> Gateway<'a> {
         })
     }
 
+    /// The servers of a port for plain bytes whose chains all match what those of older ones do.
+    fn overruled_connections(&self, port: &PortServers) -> Vec<Overruled> {
+        let chains = port.servers.iter().map(|served| (served, self.tcp_chains(served)));
+        let speaking = chains.filter(|(_, chains)| !chains.is_empty());
+        let mut taken: Vec<FilterChainPlan> = Vec::new();
+        let mut first: Option<&Served> = None;
+        let mut overruled = Vec::new();
+        for (served, chains) in speaking {
+            let by = *first.get_or_insert(served);
+            let before = taken.len();
+            taken.extend(chains);
+            taken = outbound_listener::distinct(taken);
+            if taken.len() == before {
+                overruled.push(served.overruled(by, Contested::Connections(port.port)));
+            }
+        }
+        overruled
+    }
+
     fn plain_http_chain(
         &self,
         port: &PortServers,
         listener: &str,
-        frames: &mut BTreeMap<Arc<str>, Vec<VirtualHostKey>>,
-    ) -> FilterChainPlan {
-        let rds: Arc<str> = format!("http.{}{}", port.port, bind_suffix(port.bind)).into();
-        frames.insert(rds.clone(), self.virtual_hosts(&port.servers));
-        self.http_chain(listener, rds, ChainMatch::default(), None)
+        frames: &mut Frames,
+    ) -> Option<FilterChainPlan> {
+        let routes = GatewayRoutes::Http { port: port.port, bind: port.bind };
+        let rds = frames.add(routes, self.virtual_hosts(&port.servers))?;
+        Some(self.http_chain(listener, rds, ChainMatch::default(), None))
     }
 
     fn tls_chains(
@@ -138,7 +203,7 @@ impl<'a> Gateway<'a> {
         port: &PortServers,
         served: &Served,
         listener: &str,
-        frames: &mut BTreeMap<Arc<str>, Vec<VirtualHostKey>>,
+        frames: &mut Frames,
     ) -> Vec<FilterChainPlan> {
         let server = &served.server;
         let Some(tls) = &server.tls else { return Vec::new() };
@@ -146,23 +211,51 @@ impl<'a> Gateway<'a> {
             return self.passthrough_chains(served);
         }
         let http = server.protocol == GatewayProtocol::Https;
-        let alpn: &[&str] = if !http && tls.mode == ServerTlsMode::MeshMutual { &MESH_TCP_ALPN } else { &HTTP_ALPN };
-        let Some(context) = server_context(self.reader.mesh(), tls, alpn) else { return Vec::new() };
-        let matches = ChainMatch { server_names: server_names(server), ..ChainMatch::default() };
+        let alpn: &[&str] = if !http && tls.mode == ServerTlsMode::MeshMutual {
+            &MESH_TCP_ALPN
+        } else {
+            &HTTP_ALPN
+        };
+        let Some(context) = server_context(self.reader.mesh(), tls, alpn) else {
+            return Vec::new();
+        };
+        let names = server_names(server).into_iter();
         if !http {
             // The SNI has been looked at; what the rules ask for besides decides among chains.
-            let chains = self.tcp_chains(served).into_iter().map(|chain| FilterChainPlan {
-                matches: ChainMatch { server_names: matches.server_names.clone(), ..chain.matches },
-                tls: Some(context.clone()),
-                ..chain
-            });
-            return chains.collect();
+            let chains = self.tcp_chains(served);
+            let for_names = |server_names: Vec<Arc<str>>| {
+                let chains = chains.clone().into_iter();
+                let tls = Some(context.clone());
+                chains.map(move |chain| FilterChainPlan {
+                    matches: ChainMatch { server_names: server_names.clone(), ..chain.matches },
+                    tls: tls.clone(),
+                    ..chain
+                })
+            };
+            return names.flat_map(for_names).collect();
         }
+        let hosts = self.virtual_hosts(std::slice::from_ref(served));
+        let Some(rds) = frames.add(self.https_routes(port, served), hosts) else {
+            return Vec::new();
+        };
+        let for_names = |server_names: Vec<Arc<str>>| {
+            let matches = ChainMatch { server_names, ..ChainMatch::default() };
+            self.http_chain(listener, rds.clone(), matches, Some(context.clone()))
+        };
+        names.map(for_names).collect()
+    }
+
+    fn https_routes(&self, port: &PortServers, served: &Served) -> GatewayRoutes {
         let id = &served.gateway.origin.id;
-        let (number, name, suffix) = (server.port, &server.port_name, bind_suffix(port.bind));
-        let rds: Arc<str> = format!("https.{number}.{name}.{}.{}{suffix}", id.name, id.namespace).into();
-        frames.insert(rds.clone(), self.virtual_hosts(std::slice::from_ref(served)));
-        vec![self.http_chain(listener, rds, matches, Some(context))]
+        let several = listener_ports(self.key, served.server.port).len() > 1;
+        GatewayRoutes::Https {
+            port: served.server.port,
+            port_name: served.server.port_name.clone(),
+            namespace: id.namespace.clone(),
+            gateway: id.name.clone(),
+            bind: port.bind,
+            listener: several.then_some(port.port),
+        }
     }
 
     fn http_chain(
@@ -173,7 +266,8 @@ impl<'a> Gateway<'a> {
         tls: Option<super::DownstreamTls>,
     ) -> FilterChainPlan {
         let prefix = format!("outbound_{listener};");
-        let mut http = defaults::http(self.reader.mesh(), &prefix, RouteSource::Rds(rds), HttpRole::Gateway);
+        let mut http =
+            defaults::http(self.reader.mesh(), &prefix, RouteSource::Rds(rds), HttpRole::Gateway);
         http.access = self.access.http.clone();
         FilterChainPlan {
             name: "".into(),
@@ -192,7 +286,7 @@ impl<'a> Gateway<'a> {
     /// By SNI only: whoever has no rule for its name is not let in.
     fn passthrough_chains(&self, served: &Served) -> Vec<FilterChainPlan> {
         let chains = self.l4_chains(served, |scope, tables| scope.tls_rules(tables, &[]));
-        let inside = |name: &Arc<str>| served.server.hosts.iter().any(|h| h.host.contains(&Hostname::new(name)));
+        let inside = |name: &Arc<str>| served.owns(&Hostname::new(name));
         let narrowed = chains.into_iter().filter_map(|mut chain| {
             let any = chain.matches.server_names.is_empty();
             chain.matches.server_names.retain(inside);
@@ -208,23 +302,32 @@ impl<'a> Gateway<'a> {
     ) -> Vec<FilterChainPlan> {
         let id = &served.gateway.origin.id;
         let all = self.tables(id);
-        let bound: Vec<&Arc<RouteTable>> =
-            all.iter().filter(|table| !bound_hosts(&served.server, table).is_empty()).collect();
+        let server = &served.server;
+        let attached = all.iter().filter(|table| table.is_attached_to(id, &server.port_name));
+        let bound: Vec<&Arc<RouteTable>> = attached
+            .filter(|table| !bound_hosts(server, &served.closer, table).is_empty())
+            .collect();
         let attachments = [Attachment::Gateway(id.clone())];
         let scope = TcpScope {
             reader: self.reader,
             client: &self.client,
-            conditions: self.conditions(served.server.port, &attachments),
+            conditions: self.conditions(server.port, &attachments),
         };
         let chains = rules(&scope, &bound).into_iter();
         chains.map(|chain| FilterChainPlan { access: self.access.tcp.clone(), ..chain }).collect()
     }
 
     fn conditions<'c>(&'c self, port: u16, attachments: &'c [Attachment]) -> StaticMatch<'c> {
-        StaticMatch { port, namespace: &self.key.namespace, labels: &self.key.client_labels, attachments }
+        StaticMatch {
+            port,
+            namespace: &self.key.namespace,
+            labels: &self.key.client_labels,
+            attachments,
+        }
     }
 
-    // -------------------------------------------------------------------------------------------------------- routes
+    // ---------------------------------------------------------------------------------------------
+    // routes
 
     /// The virtual hosts of servers that share a route configuration; never empty.
     fn virtual_hosts(&self, servers: &[Served]) -> Vec<VirtualHostKey> {
@@ -238,7 +341,10 @@ impl<'a> Gateway<'a> {
             }
         }
         let port = servers.first().map_or(0, |s| s.server.port);
-        let claims: Vec<Claim> = bound.into_iter().map(|(host, bound)| self.claim(host, bound, port)).collect();
+        let elsewhere: BTreeSet<&Hostname> = servers.iter().flat_map(|s| &s.closer).collect();
+        let misdirected = elsewhere.into_iter().map(|host| misdirected(host, port));
+        let own = bound.into_iter().map(|(host, bound)| self.claim(host, bound, port));
+        let claims: Vec<Claim> = own.chain(misdirected).collect();
         let hosts = virtual_host::settle(claims);
         if hosts.is_empty() { vec![blackhole(port)] } else { hosts }
     }
@@ -247,8 +353,11 @@ impl<'a> Gateway<'a> {
         let id = &served.gateway.origin.id;
         let attachments = [Attachment::Gateway(id.clone())];
         let conditions = self.conditions(served.server.port, &attachments);
-        for table in self.tables(id).iter().filter(|table| conditions.table(table)) {
-            for host in bound_hosts(&served.server, table) {
+        let attached =
+            |table: &&Arc<RouteTable>| table.is_attached_to(id, &served.server.port_name);
+        let tables = self.tables(id);
+        for table in tables.iter().filter(attached).filter(|table| conditions.table(table)) {
+            for host in bound_hosts(&served.server, &served.closer, table) {
                 let entry = bound.entry(host).or_default();
                 entry.tables.insert((table.origin.created, table.origin.id.clone()), table.clone());
                 entry.gateways.insert(id.clone());
@@ -259,7 +368,8 @@ impl<'a> Gateway<'a> {
 
     fn claim(&self, host: Hostname, bound: Bound, port: u16) -> Claim {
         let tables: Vec<Arc<RouteTable>> = bound.tables.into_values().collect();
-        let hosts: BTreeSet<&Hostname> = tables.iter().flat_map(|t| destinations(t)).map(|d| &d.host).collect();
+        let hosts: BTreeSet<&Hostname> =
+            tables.iter().flat_map(|t| destinations(t)).map(|d| &d.host).collect();
         let client: Arc<ClientFacts> =
             self.client.facts(self.reader, &hosts, &tables, bound.gateways.into_iter().collect());
         let key = VirtualHostKey {
@@ -274,17 +384,23 @@ impl<'a> Gateway<'a> {
     }
 }
 
-fn bind_suffix(bind: Option<IpAddr>) -> String {
-    bind.map(|address| format!(".{address}")).unwrap_or_default()
+fn blackhole(port: u16) -> VirtualHostKey {
+    without_routes(VirtualHostTarget::Blackhole, DomainForm::Any, port)
 }
 
-fn blackhole(port: u16) -> VirtualHostKey {
+fn misdirected(host: &Hostname, port: u16) -> Claim {
+    let target = VirtualHostTarget::Misdirected(host.clone());
+    let key = without_routes(target, DomainForm::Exact, port);
+    Claim { key, name: naming::host_port(host.as_str(), port), domains: vec![host.shared()] }
+}
+
+fn without_routes(target: VirtualHostTarget, domains: DomainForm, port: u16) -> VirtualHostKey {
     VirtualHostKey {
-        target: VirtualHostTarget::Blackhole,
+        target,
         port,
         tables: Vec::new(),
         client: Arc::new(ClientFacts::default()),
-        domains: DomainForm::Any,
+        domains,
         taken: Vec::new(),
     }
 }

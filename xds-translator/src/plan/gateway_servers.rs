@@ -1,15 +1,17 @@
 //! The servers of all gateway objects that select a proxy, merged by the port they listen on.
 //!
-//! Several objects may speak about one port. The oldest decides what kind of port it is; on a TLS port a host belongs
-//! to the first server that names it.
+//! Several objects may speak about one port. The oldest decides what kind of port it is; on a TLS
+//! port a host belongs to the first server that names it.
 
 use std::{collections::BTreeMap, collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use super::{DownstreamTls, GatewayKey, SanMatch, SecretRef, TrustRef, mtls};
+use super::{
+    DownstreamTls, GatewayKey, SanMatch, SecretRef, TrustRef, defaults::ANY_ADDRESS, mtls,
+};
 use crate::{
     ir::{
-        GatewayConfig, GatewayHost, GatewayProtocol, GatewayServer, Hostname, MeshDefaults, RouteTable, ServerTls,
-        ServerTlsMode,
+        Field, GatewayConfig, GatewayHost, GatewayProtocol, GatewayServer, Hostname, MeshDefaults,
+        ObjectId, RouteTable, ServerTls, ServerTlsMode,
     },
     snapshot::Reader,
 };
@@ -19,6 +21,19 @@ use crate::{
 pub(crate) struct Served {
     pub(crate) gateway: Arc<GatewayConfig>,
     pub(crate) server: GatewayServer,
+    /// On a port with TLS: what other servers name more closely ([`closer_hosts`]).
+    pub(crate) closer: BTreeSet<Hostname>,
+}
+
+impl Served {
+    pub(crate) fn overruled(&self, by: &Self, contested: Contested) -> Overruled {
+        Overruled {
+            gateway: self.gateway.origin.id.clone(),
+            at: self.server.at.clone(),
+            by: by.gateway.origin.id.clone(),
+            contested,
+        }
+    }
 }
 
 /// The servers of one listener.
@@ -54,50 +69,168 @@ impl PortKind {
     }
 }
 
-/// Merges the servers of every gateway object of a key; by address and port.
-pub(crate) fn merged_servers(reader: &Reader<'_>, key: &GatewayKey) -> Vec<PortServers> {
-    let mut ports: BTreeMap<(Option<IpAddr>, u16), PortServers> = BTreeMap::new();
+/// What the servers of all gateway objects of a proxy come to.
+pub(crate) struct Merged {
+    /// By address and port.
+    pub(crate) ports: Vec<PortServers>,
+    /// What came too late for its port; in the order of age.
+    pub(crate) overruled: Vec<Overruled>,
+}
+
+/// A server, or one host of it, that the proxy does not serve because another server has its place.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Overruled {
+    /// The gateway object of the server.
+    pub(crate) gateway: ObjectId,
+    /// Where the server is written.
+    pub(crate) at: Field,
+    /// The object that has the place.
+    pub(crate) by: ObjectId,
+    /// What both ask for.
+    pub(crate) contested: Contested,
+}
+
+/// What only one of two servers can have.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Contested {
+    /// A port of the proxy, for another kind of traffic.
+    Port(u16),
+    /// A host on a port with TLS, where it decides which certificate is shown.
+    Host(Hostname),
+    /// The connections of a port without TLS, which nothing tells apart.
+    Connections(u16),
+    /// A host below a wildcard on a port with TLS, which the other names more closely, and guards
+    /// otherwise.
+    CloserHost(Hostname),
+}
+
+/// Merges the servers of every gateway object of a key.
+pub(crate) fn merged_servers(reader: &Reader<'_>, key: &GatewayKey) -> Merged {
+    let mut ports: BTreeMap<(IpAddr, u16), PortServers> = BTreeMap::new();
+    let mut overruled = Vec::new();
     for gateway in key.gateways.iter().filter_map(|id| reader.gateway(id)) {
         for server in &gateway.servers {
             let kind = PortKind::of(server);
-            let bind = server.bind;
+            let closer = BTreeSet::new();
+            let served = Served { gateway: gateway.clone(), server: server.clone(), closer };
             for port in listener_ports(key, server.port) {
-                let merged =
-                    ports.entry((bind, port)).or_insert_with(|| PortServers { bind, port, kind, servers: Vec::new() });
+                // One address may be asked for in several words.
+                let address = server.bind.or(key.bind).unwrap_or(ANY_ADDRESS);
+                let merged = ports.entry((address, port)).or_insert_with(|| PortServers {
+                    bind: server.bind,
+                    port,
+                    kind,
+                    servers: Vec::new(),
+                });
                 if merged.kind == kind {
-                    merged.servers.push(Served { gateway: gateway.clone(), server: server.clone() });
+                    merged.servers.push(served.clone());
+                } else if let Some(first) = merged.servers.first() {
+                    overruled.push(served.overruled(first, Contested::Port(port)));
                 }
             }
         }
     }
-    let mut merged: Vec<PortServers> = ports.into_values().collect();
-    for port in merged.iter_mut().filter(|p| p.kind == PortKind::Tls) {
-        keep_first_host(&mut port.servers);
+    let mut ports: Vec<PortServers> = ports.into_values().collect();
+    for port in ports.iter_mut().filter(|p| p.kind == PortKind::Tls) {
+        keep_first_host(&mut port.servers, &mut overruled);
+        keep_closest_host(&mut port.servers, &mut overruled);
     }
-    merged.retain(|port| !port.servers.is_empty());
-    merged
+    ports.retain(|port| !port.servers.is_empty());
+    Merged { ports, overruled }
 }
 
-/// The Services in front of the proxy say where a server's port arrives; without one it arrives as it is.
-fn listener_ports(key: &GatewayKey, server_port: u16) -> Vec<u16> {
-    let mapped: BTreeSet<u16> = key.ports.iter().filter(|(from, _)| *from == server_port).map(|(_, to)| *to).collect();
+/// The Services in front of the proxy say where a server's port arrives; without one it arrives as
+/// it is.
+pub(crate) fn listener_ports(key: &GatewayKey, server_port: u16) -> Vec<u16> {
+    let mapped: BTreeSet<u16> =
+        key.ports.iter().filter(|(from, _)| *from == server_port).map(|(_, to)| *to).collect();
     if mapped.is_empty() { vec![server_port] } else { mapped.into_iter().collect() }
 }
 
-fn keep_first_host(servers: &mut Vec<Served>) {
-    let mut known: BTreeSet<Hostname> = BTreeSet::new();
-    for served in servers.iter_mut() {
-        let mut own: BTreeSet<Hostname> = BTreeSet::new();
-        served.server.hosts.retain(|h| own.contains(&h.host) || !known.contains(&h.host) && own.insert(h.host.clone()));
-        known.append(&mut own);
+/// Takes hosts from the servers that are not the first to name them, and servers without hosts
+/// away.
+fn keep_first_host(servers: &mut Vec<Served>, overruled: &mut Vec<Overruled>) {
+    let mut owners: BTreeMap<Hostname, usize> = BTreeMap::new();
+    let all = servers.clone();
+    for (number, served) in servers.iter_mut().enumerate() {
+        served.server.hosts.retain(|host| {
+            let owner = *owners.entry(host.host.clone()).or_insert(number);
+            if owner != number {
+                let contested = Contested::Host(host.host.clone());
+                overruled.push(all[number].overruled(&all[owner], contested));
+            }
+            owner == number
+        });
     }
     servers.retain(|served| !served.server.hosts.is_empty());
 }
 
-/// The hosts for which a table may serve a server: the narrower of each overlapping pair whose namespace fits.
-pub(crate) fn bound_hosts(server: &GatewayServer, table: &RouteTable) -> BTreeSet<Hostname> {
+/// Takes from wildcards what other servers name more closely.
+fn keep_closest_host(servers: &mut [Served], overruled: &mut Vec<Overruled>) {
+    let all = servers.to_vec();
+    for (number, served) in servers.iter_mut().enumerate() {
+        for (_, other) in all.iter().enumerate().filter(|(other, _)| *other != number) {
+            let hosts = closer_hosts(&served.server, [&other.server]);
+            if !hosts.is_empty() && !guards_alike(&served.server, &other.server) {
+                let contested = hosts.iter().cloned().map(Contested::CloserHost);
+                overruled.extend(contested.map(|contested| served.overruled(other, contested)));
+            }
+            served.closer.extend(hosts);
+        }
+    }
+}
+
+/// Whether two servers let the same clients in; certificates of their own are none of it.
+fn guards_alike(one: &GatewayServer, other: &GatewayServer) -> bool {
+    let guards = |server: &GatewayServer| {
+        server.tls.clone().map(|tls| {
+            let asks = matches!(tls.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
+            let trust = asks.then(|| client_trust(&tls));
+            (tls.mode, trust, tls.subject_alt_names, tls.min_version, tls.max_version)
+        })
+    };
+    guards(one) == guards(other)
+}
+
+/// Hosts of other servers of a port with TLS that lie below wildcards of a server. Clients that name
+/// them get the other servers, so that they must not be served over connections to this one.
+pub(crate) fn closer_hosts<'a>(
+    server: &GatewayServer,
+    others: impl IntoIterator<Item = &'a GatewayServer>,
+) -> BTreeSet<Hostname> {
+    let hosts = others.into_iter().flat_map(|other| &other.hosts).map(|other| &other.host);
+    let below = |host: &&Hostname| server.hosts.iter().any(|own| own.host.contains(host));
+    hosts.filter(below).cloned().collect()
+}
+
+/// Whether a connection for `name` is one for the host `own` of a server: it lies below it, and
+/// below none that other servers name more closely.
+fn owns(own: &Hostname, name: &Hostname, closer: &BTreeSet<Hostname>) -> bool {
+    let taken = |closer: &Hostname| own.contains(closer) && closer.contains(name);
+    own.contains(name) && !closer.iter().any(taken)
+}
+
+impl Served {
+    /// Whether a connection for `name` is for the server.
+    pub(crate) fn owns(&self, name: &Hostname) -> bool {
+        self.server.hosts.iter().any(|own| owns(&own.host, name, &self.closer))
+    }
+}
+
+/// The hosts for which a table may serve a server: the narrower of each overlapping pair whose
+/// namespace fits, without those that other servers of the port name more closely (`closer`).
+pub(crate) fn bound_hosts(
+    server: &GatewayServer,
+    closer: &BTreeSet<Hostname>,
+    table: &RouteTable,
+) -> BTreeSet<Hostname> {
     let pairs = server.hosts.iter().flat_map(|own| table.hosts.iter().map(move |host| (own, host)));
-    pairs.filter_map(|(own, host)| narrower(own, host, &table.origin.id.namespace)).collect()
+    pairs
+        .filter_map(|(own, host)| {
+            let narrower = narrower(own, host, &table.origin.id.namespace)?;
+            owns(&own.host, &narrower, closer).then_some(narrower)
+        })
+        .collect()
 }
 
 fn narrower(own: &GatewayHost, host: &Hostname, namespace: &Arc<str>) -> Option<Hostname> {
@@ -110,17 +243,22 @@ fn narrower(own: &GatewayHost, host: &Hostname, namespace: &Arc<str>) -> Option<
     }
 }
 
-/// SNI names of a server; empty: any.
-pub(crate) fn server_names(server: &GatewayServer) -> Vec<Arc<str>> {
+/// SNI names of a server, by filter chain: those that it gives, and none for any name.
+pub(crate) fn server_names(server: &GatewayServer) -> Vec<Vec<Arc<str>>> {
     let hosts: BTreeSet<&Hostname> = server.hosts.iter().map(|h| &h.host).collect();
-    if hosts.iter().any(|host| host.as_str() == "*") {
-        return Vec::new();
-    }
-    hosts.into_iter().map(|host| host.shared()).collect()
+    let (any, named): (Vec<_>, Vec<_>) = hosts.into_iter().partition(|host| host.as_str() == "*");
+    let named: Vec<Arc<str>> = named.into_iter().map(Hostname::shared).collect();
+    let named = (!named.is_empty()).then_some(named);
+    named.into_iter().chain((!any.is_empty()).then(Vec::new)).collect()
 }
 
-/// The TLS context of a server that terminates TLS; `None`: it names no certificate, so it can serve nobody.
-pub(crate) fn server_context(mesh: &MeshDefaults, tls: &ServerTls, alpn: &[&str]) -> Option<DownstreamTls> {
+/// The TLS context of a server that terminates TLS; `None`: it names no certificate, so it can
+/// serve nobody.
+pub(crate) fn server_context(
+    mesh: &MeshDefaults,
+    tls: &ServerTls,
+    alpn: &[&str],
+) -> Option<DownstreamTls> {
     let (trust, require_client) = match tls.mode {
         ServerTlsMode::Simple => (None, false),
         ServerTlsMode::Mutual => (Some(client_trust(tls)), true),
@@ -158,13 +296,17 @@ fn certificates(tls: &ServerTls) -> Vec<SecretRef> {
         return tls.credentials.iter().cloned().map(SecretRef::Credential).collect();
     }
     let complete = !tls.certificate_file.is_empty() && !tls.key_file.is_empty();
-    complete.then(|| SecretRef::Files(tls.certificate_file.clone(), tls.key_file.clone())).into_iter().collect()
+    complete
+        .then(|| SecretRef::Files(tls.certificate_file.clone(), tls.key_file.clone()))
+        .into_iter()
+        .collect()
 }
 
-/// Who signs clients' certificates. Without anything named it is the credential itself, which must then carry a CA:
-/// a server that asks for certificates must never accept all of them.
+/// Who signs clients' certificates. Without anything named it is the credential itself, which must
+/// then carry a CA: a server that asks for certificates must never accept all of them.
 fn client_trust(tls: &ServerTls) -> TrustRef {
-    let named = tls.ca_credential.as_ref().or(tls.credentials.first().filter(|_| tls.ca_file.is_empty()));
+    let named =
+        tls.ca_credential.as_ref().or(tls.credentials.first().filter(|_| tls.ca_file.is_empty()));
     match named {
         Some(name) => TrustRef::Credential(name.clone()),
         None => TrustRef::File(tls.ca_file.clone()),

@@ -1,7 +1,8 @@
-//! Conditions on identities, as conditions on the URI SAN `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
+//! Conditions on identities, as conditions on the URI SAN
+//! `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
 //!
-//! A part of an identity has a fixed end on both sides, which neither a prefix nor a suffix of the whole can say: each is
-//! matched by one anchored pattern.
+//! A part of an identity has a fixed end on both sides, which neither a prefix nor a suffix of the
+//! whole can say: each is matched by one anchored pattern.
 
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use crate::ir::{Account, MeshDefaults, StringMatch};
 const SLASHES: usize = 4;
 
 /// A principal as written, under every name of the mesh's trust domain that it means (Istio
-/// `meshConfig.trustDomainAliases`); `cluster.local` is the mesh's own, whatever that is called. Never empty.
+/// `meshConfig.trustDomainAliases`); `cluster.local` is the mesh's own, whatever that is called.
+/// Never empty.
 pub(super) fn principal(mesh: &MeshDefaults, principal: &StringMatch) -> Vec<StringMatch> {
     match principal {
         StringMatch::Exact(text) => in_domains(mesh, text, StringMatch::Exact),
@@ -24,18 +26,24 @@ pub(super) fn principal(mesh: &MeshDefaults, principal: &StringMatch) -> Vec<Str
     }
 }
 
-fn in_domains(mesh: &MeshDefaults, id: &str, make: fn(Arc<str>) -> StringMatch) -> Vec<StringMatch> {
+fn in_domains(
+    mesh: &MeshDefaults,
+    id: &str,
+    make: fn(Arc<str>) -> StringMatch,
+) -> Vec<StringMatch> {
     let spell = |id: &str| make(format!("spiffe://{id}").into());
     match id.split_once('/') {
-        Some((domain, path)) if domain == "cluster.local" || names(mesh).any(|name| name == domain) => {
+        Some((domain, path))
+            if domain == "cluster.local" || names(mesh).any(|name| name == domain) =>
+        {
             names(mesh).map(|name| spell(&format!("{name}/{path}"))).collect()
         }
         _ => vec![spell(id)],
     }
 }
 
-/// The end of an identity. One that reaches into the trust domain, `*.corp/ns/…`, means the mesh's own under all of its
-/// names once it means it under one.
+/// The end of an identity. One that reaches into the trust domain, `*.corp/ns/…`, means the mesh's
+/// own under all of its names once it means it under one.
 fn suffix(mesh: &MeshDefaults, text: &Arc<str>) -> Vec<StringMatch> {
     let mut all = vec![StringMatch::Suffix(text.clone())];
     if let Some((end, path)) = text.split_once('/').filter(|_| text.matches('/').count() == SLASHES)
@@ -51,7 +59,9 @@ fn suffix(mesh: &MeshDefaults, text: &Arc<str>) -> Vec<StringMatch> {
 pub(super) fn trust_domain(mesh: &MeshDefaults, domain: &StringMatch) -> Vec<StringMatch> {
     let of = |name: &str| StringMatch::Prefix(format!("spiffe://{name}/").into());
     match domain {
-        StringMatch::Exact(name) if names(mesh).any(|own| own == &**name) => names(mesh).map(of).collect(),
+        StringMatch::Exact(name) if names(mesh).any(|own| own == &**name) => {
+            names(mesh).map(of).collect()
+        }
         StringMatch::Exact(name) => vec![of(name)],
         other => vec![StringMatch::Regex(format!("spiffe://{}/.*", segment(other)).into())],
     }
@@ -81,7 +91,8 @@ fn segment(condition: &StringMatch) -> String {
 
 /// The names of the mesh's own trust domain, today's first.
 fn names(mesh: &MeshDefaults) -> impl Iterator<Item = &str> {
-    std::iter::once(mesh.trust_domain.as_str()).chain(mesh.trust_domain_aliases.iter().map(AsRef::as_ref))
+    std::iter::once(mesh.trust_domain.as_str())
+        .chain(mesh.trust_domain_aliases.iter().map(AsRef::as_ref))
 }
 
 #[cfg(test)]
@@ -103,7 +114,9 @@ mod tests {
             StringMatch::Exact(text) => uri == **text,
             StringMatch::Prefix(text) => uri.starts_with(&**text),
             StringMatch::Suffix(text) => uri.ends_with(&**text),
-            StringMatch::Regex(regex) => regex::Regex::new(&format!("^(?:{regex})$")).unwrap().is_match(&uri),
+            StringMatch::Regex(regex) => {
+                regex::Regex::new(&format!("^(?:{regex})$")).unwrap().is_match(&uri)
+            }
             StringMatch::Present => true,
         }
     }
@@ -128,33 +141,53 @@ mod tests {
     fn principals_hold_under_every_name_of_the_trust_domain() {
         let own: &[&str] = &["new.corp/ns/a/sa/b", "old.example/ns/a/sa/b"];
         let foreign: &[&str] = &["evil.corp/ns/a/sa/b", "cluster.local/ns/a/sa/b"];
-        for text in ["new.corp/ns/a/sa/b", "old.example/ns/a/sa/b", "cluster.local/ns/a/sa/b", "new.corp/ns/a/*"] {
+        for text in [
+            "new.corp/ns/a/sa/b",
+            "old.example/ns/a/sa/b",
+            "cluster.local/ns/a/sa/b",
+            "new.corp/ns/a/*",
+        ] {
             check(principal(&mesh(), &written(text)), own, foreign);
         }
         check(principal(&mesh(), &written("evil.corp/ns/a/sa/b")), &foreign[..1], own);
-        // The wildcard takes every trust domain with that end, and the mesh's own under its other names.
-        let every: &[&str] = &["new.corp/ns/a/sa/b", "evil.corp/ns/a/sa/b", "old.example/ns/a/sa/b"];
+        // The wildcard takes every trust domain with that end, and the mesh's own under its other
+        // names.
+        let every: &[&str] =
+            &["new.corp/ns/a/sa/b", "evil.corp/ns/a/sa/b", "old.example/ns/a/sa/b"];
         check(
             principal(&mesh(), &written("*.corp/ns/a/sa/b")),
             every,
             &["cluster.local/ns/a/sa/b", "new.corp/ns/a/sa/c"],
         );
         check(principal(&mesh(), &written("*.net/ns/a/sa/b")), &["x.net/ns/a/sa/b"], own);
-        check(principal(&mesh(), &written("*/sa/b")), own, &["new.corp/ns/a/sa/bb", "new.corp/ns/a/sa/c"]);
+        check(
+            principal(&mesh(), &written("*/sa/b")),
+            own,
+            &["new.corp/ns/a/sa/bb", "new.corp/ns/a/sa/c"],
+        );
     }
 
     #[test]
     fn a_trust_domain_is_never_found_at_the_end_of_an_identity() {
         let evil = ["evil.net/ns/a/sa/my.corp", "evil.net/ns/x.corp/sa/b"];
-        check(trust_domain(&mesh(), &written("*.corp")), &["new.corp/ns/a/sa/b", "evil.corp/ns/a/sa/b"], &evil);
-        check(trust_domain(&mesh(), &written("evil*")), &["evil.net/ns/a/sa/b"], &["new.corp/ns/evil/sa/evil"]);
+        check(
+            trust_domain(&mesh(), &written("*.corp")),
+            &["new.corp/ns/a/sa/b", "evil.corp/ns/a/sa/b"],
+            &evil,
+        );
+        check(
+            trust_domain(&mesh(), &written("evil*")),
+            &["evil.net/ns/a/sa/b"],
+            &["new.corp/ns/evil/sa/evil"],
+        );
         check(
             trust_domain(&mesh(), &written("corp")),
             &["corp/ns/a/sa/b"],
             &["new.corp/ns/a/sa/b", "corp.net/ns/a/sa/b"],
         );
         check(trust_domain(&mesh(), &written("*")), &["a/ns/b/sa/c"], &[]);
-        // A name of the mesh's own means all of them; `cluster.local` is one of its names only where it is.
+        // A name of the mesh's own means all of them; `cluster.local` is one of its names only
+        // where it is.
         let own: &[&str] = &["new.corp/ns/a/sa/b", "old.example/ns/a/sa/b"];
         check(trust_domain(&mesh(), &written("old.example")), own, &["cluster.local/ns/a/sa/b"]);
         check(trust_domain(&mesh(), &written("cluster.local")), &["cluster.local/ns/a/sa/b"], own);
@@ -162,13 +195,17 @@ mod tests {
 
     #[test]
     fn namespaces_and_accounts_match_whole_segments_only() {
-        let ids = ["td/ns/shop/sa/a", "td/ns/shop.eu/sa/a", "td/ns/workshop/sa/a", "td/ns/x/sa/shop"];
-        for (text, inside) in [("shop", &ids[..1]), ("shop.*", &ids[1..2]), ("*shop", &[ids[0], ids[2]]), ("*", &ids)] {
+        let ids =
+            ["td/ns/shop/sa/a", "td/ns/shop.eu/sa/a", "td/ns/workshop/sa/a", "td/ns/x/sa/shop"];
+        for (text, inside) in
+            [("shop", &ids[..1]), ("shop.*", &ids[1..2]), ("*shop", &[ids[0], ids[2]]), ("*", &ids)]
+        {
             let outside: Vec<&str> = ids.into_iter().filter(|id| !inside.contains(id)).collect();
             check(vec![namespace(&written(text))], inside, &outside);
         }
         let sleep = account(&Account { namespace: "shop".into(), name: "sleep".into() });
-        let others = ["td/ns/bank/sa/sleep", "td/ns/shop/sa/sleepy", "td/ns/shop/sa/x/ns/shop/sa/sleep"];
+        let others =
+            ["td/ns/bank/sa/sleep", "td/ns/shop/sa/sleepy", "td/ns/shop/sa/x/ns/shop/sa/sleep"];
         check(vec![sleep], &["td/ns/shop/sa/sleep", "other/ns/shop/sa/sleep"], &others);
     }
 

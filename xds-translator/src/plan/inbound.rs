@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
-    BalancingPlan, CaptureMode, ClusterPlan, Direction, Discovery, EndpointPlan, Entry, FilterChainPlan, FixedCluster,
-    ForwardPlan, InboundKey, IstioMetadata, ItemKey, Limits, ListenerFilter, ListenerPlan, LocalityEndpoints, Outline,
-    PlanItem, PlannedAddress, RetryPlan, RouteActionPlan, RouteConfigPlan, RoutePlan, RouteTimeout, Traffic,
-    UpstreamHttp, UpstreamProtocol, VirtualHostPlan,
+    BalancingPlan, CaptureMode, ClusterPlan, Direction, Discovery, EndpointPlan, Entry,
+    FilterChainPlan, FixedCluster, ForwardPlan, InboundKey, ItemKey, Limits, ListenerFilter,
+    ListenerPlan, LocalityEndpoints, Outline, PlanItem, PlannedAddress, Provenance, RetryPlan,
+    RouteActionPlan, RouteConfigPlan, RoutePlan, RouteTimeout, Traffic, UpstreamHttp,
+    UpstreamProtocol, VirtualHostPlan,
     authz::Access,
     client::Client,
     cluster::{self, INBOUND_SOURCE},
@@ -14,51 +15,39 @@ use super::{
     egress,
     inbound_chain::{PortChains, Speech, inspects_http, inspects_tls},
     naming,
+    rate_limit::rates,
     route::forward_to,
-    sidecar::sort_entries,
     traffic::MergedPolicy,
 };
 use crate::{
     ir::{
-        AppEndpoint, BackendPolicy, Capture, ConnectionPool, HeaderOps, Health, IngressListener, Locality, PeerTls,
-        Protocol, Service, SidecarScope,
+        AppEndpoint, BackendPolicy, Capture, ConnectionPool, HeaderOps, Health, IngressListener,
+        Locality, PeerTls, Protocol, RateLimit, RetryCondition, Service, SidecarScope,
     },
     plan::ClusterClient,
     snapshot::Reader,
 };
 
-const RETRY_ON: &str = "reset-before-request";
-
 /// Plans the server side of a sidecar.
 pub(crate) fn plan_inbound(reader: &Reader<'_>, key: &InboundKey) -> Outline {
     let workload = Inbound::new(reader, key);
     let mut outline = Outline::default();
-    for port in &workload.ports {
-        outline.clusters.push(own(PlanItem::Cluster(Box::new(workload.cluster(port)))));
-    }
-    match &key.capture {
+    let cluster = |port| Entry::own(PlanItem::Cluster(Box::new(workload.cluster(port))));
+    outline.extend(workload.ports.iter().map(cluster));
+    let listeners = match &key.capture {
         CaptureMode::Redirect => {
-            outline.clusters.push(Entry::shared(ItemKey::Fixed(FixedCluster::InboundPassthrough)));
-            let bound = workload.ports.iter().filter(|p| p.bind).map(|p| workload.bound_listener(p));
-            let mut listeners: Vec<ListenerPlan> = bound.collect();
-            listeners.push(workload.virtual_inbound());
-            outline.listeners = listener_entries(listeners);
+            let passthrough = ItemKey::Fixed(FixedCluster::InboundPassthrough);
+            outline.extend([Entry::shared(passthrough)]);
+            let bound =
+                workload.ports.iter().filter(|p| p.bind).map(|p| workload.bound_listener(p));
+            bound.chain([workload.virtual_inbound()]).collect::<Vec<_>>()
         }
         CaptureMode::None { .. } => {
-            outline.listeners = listener_entries(workload.ports.iter().map(|p| workload.bound_listener(p)).collect());
+            workload.ports.iter().map(|p| workload.bound_listener(p)).collect()
         }
-    }
-    sort_entries(&mut outline);
+    };
+    outline.extend(listeners.into_iter().map(|l| Entry::own(PlanItem::Listener(Box::new(l)))));
     outline
-}
-
-fn own(item: PlanItem) -> Entry {
-    Entry::Own(Arc::new(item))
-}
-
-fn listener_entries(mut listeners: Vec<ListenerPlan>) -> Vec<Entry> {
-    listeners.sort_by(|a, b| a.name.cmp(&b.name));
-    listeners.into_iter().map(|l| own(PlanItem::Listener(Box::new(l)))).collect()
 }
 
 struct Inbound<'a> {
@@ -66,6 +55,7 @@ struct Inbound<'a> {
     key: &'a InboundKey,
     scope: Option<&'a Arc<SidecarScope>>,
     access: Access,
+    limits: Vec<Arc<RateLimit>>,
     ports: Vec<InboundPort>,
 }
 
@@ -76,7 +66,8 @@ struct InboundPort {
     /// Service port, which names virtual hosts and decorators.
     service_port: u16,
     protocol: Protocol,
-    /// Services that lead to it, oldest first; may be empty for ports that a Sidecar object declares.
+    /// Services that lead to it, oldest first; may be empty for ports that a Sidecar object
+    /// declares.
     services: Vec<Arc<Service>>,
     /// Where the application takes it.
     endpoint: AppEndpoint,
@@ -91,8 +82,14 @@ struct InboundPort {
 impl<'a> Inbound<'a> {
     fn new(reader: &'a Reader<'a>, key: &'a InboundKey) -> Self {
         let scope = key.scope.as_ref().and_then(|id| reader.scope(id));
-        let mut inbound =
-            Self { reader, key, scope, access: Access::of(reader, &key.namespace, &key.labels), ports: Vec::new() };
+        let mut inbound = Self {
+            reader,
+            key,
+            scope,
+            access: Access::of(reader, &key.namespace, &key.labels),
+            limits: reader.rate_limits(&key.namespace, &key.labels),
+            ports: Vec::new(),
+        };
         let declared = scope.map(|s| s.ingress.as_slice()).unwrap_or_default();
         inbound.ports = if declared.is_empty() {
             inbound.service_ports()
@@ -100,7 +97,9 @@ impl<'a> Inbound<'a> {
             // Two listeners for one port cannot both be served; the first that is written is.
             let mut ports = BTreeMap::new();
             for listener in declared {
-                ports.entry(listener.port.number).or_insert_with(|| inbound.declared_port(listener));
+                ports
+                    .entry(listener.port.number)
+                    .or_insert_with(|| inbound.declared_port(listener));
             }
             ports.into_values().collect()
         };
@@ -119,7 +118,8 @@ impl<'a> Inbound<'a> {
             leading.sort_by(|a, b| (egress::age(&a.0), a.1).cmp(&(egress::age(&b.0), b.1)));
             let (first, service_port) = leading.first()?;
             let (service_port, protocol) = (*service_port, first.port(*service_port)?.protocol);
-            let mut services: Vec<Arc<Service>> = leading.into_iter().map(|(service, _)| service).collect();
+            let mut services: Vec<Arc<Service>> =
+                leading.into_iter().map(|(service, _)| service).collect();
             services.dedup_by(|a, b| a.key == b.key);
             Some(InboundPort {
                 number,
@@ -139,7 +139,8 @@ impl<'a> Inbound<'a> {
         let number = listener.port.number;
         let leading = self.key.ports.iter().find(|(_, _, container)| *container == number);
         let service = leading.and_then(|(service, _, _)| self.reader.service(service).cloned());
-        let pool = listener.pool.clone().or_else(|| self.scope.and_then(|s| s.inbound_pool.clone()));
+        let pool =
+            listener.pool.clone().or_else(|| self.scope.and_then(|s| s.inbound_pool.clone()));
         InboundPort {
             number,
             service_port: number,
@@ -156,7 +157,8 @@ impl<'a> Inbound<'a> {
         self.reader.peer_tls(&self.key.namespace, &self.key.labels, port)
     }
 
-    // ------------------------------------------------------------------------------------------------------ clusters
+    // ---------------------------------------------------------------------------------------------
+    // clusters
 
     fn cluster(&self, port: &InboundPort) -> ClusterPlan {
         let mesh = self.reader.mesh();
@@ -167,12 +169,20 @@ impl<'a> Inbound<'a> {
         let services = port.services.iter().map(|s| cluster::service_metadata(s)).collect();
         ClusterPlan {
             discovery,
-            balancing: if original { BalancingPlan::ClusterProvided } else { BalancingPlan::RoundRobin(None) },
+            balancing: if original {
+                BalancingPlan::ClusterProvided
+            } else {
+                BalancingPlan::RoundRobin(None)
+            },
             limits: Limits { retry_budget: None, ..cluster::limits(&traffic.pool, None) },
             http: inbound_http(port.protocol, &traffic.pool),
             bind_source,
             original_dst_keep: original,
-            istio: IstioMetadata { config: MergedPolicy::new(&policies).config_path(), services, ..Default::default() },
+            provenance: Provenance {
+                config: MergedPolicy::new(&policies).config_path(),
+                services,
+                ..Default::default()
+            },
             ..cluster::base(naming::inbound_cluster(port.number), mesh, &traffic)
         }
     }
@@ -185,7 +195,8 @@ impl<'a> Inbound<'a> {
             locality: None,
             kind: ClusterClient::Redirected,
         };
-        let outlines = port.services.first().map(|s| client.policies(self.reader, s)).unwrap_or_default();
+        let outlines =
+            port.services.first().map(|s| client.policies(self.reader, s)).unwrap_or_default();
         outlines.iter().filter_map(|p| self.reader.backend_policy(&p.origin.id).cloned()).collect()
     }
 
@@ -201,7 +212,9 @@ impl<'a> Inbound<'a> {
         if let CaptureMode::None { application, .. } = &self.key.capture {
             let address = application.unwrap_or(LOOPBACK);
             let endpoint = match &port.endpoint {
-                AppEndpoint::Workload(number) | AppEndpoint::Loopback(number) => PlannedAddress::Ip(address, *number),
+                AppEndpoint::Workload(number) | AppEndpoint::Loopback(number) => {
+                    PlannedAddress::Ip(address, *number)
+                }
                 AppEndpoint::Pipe(path) => PlannedAddress::Pipe(path.clone()),
             };
             return (fixed_endpoint(endpoint), None);
@@ -219,29 +232,38 @@ impl<'a> Inbound<'a> {
         }
     }
 
-    // ----------------------------------------------------------------------------------------------------- listeners
+    // ---------------------------------------------------------------------------------------------
+    // listeners
 
     fn virtual_inbound(&self) -> ListenerPlan {
         let mesh = self.reader.mesh();
         let own = mesh.inbound_port;
-        let mut chains =
-            vec![defaults::fixed_chain(mesh, "virtualInbound-blackhole", Some(own), &FixedCluster::BlackHole)];
+        let mut chains = vec![defaults::fixed_chain(
+            mesh,
+            "virtualInbound-blackhole",
+            Some(own),
+            &FixedCluster::BlackHole,
+        )];
         let unknown_mode = self.mode(None);
         chains.extend(self.unknown_ports().plan(Speech::Auto, unknown_mode));
         let mut off = Off { tls: vec![own], http: vec![own] };
         let mut wanted = (inspects_tls(unknown_mode), inspects_http(Speech::Auto, unknown_mode));
         for port in self.ports.iter().filter(|p| !p.bind) {
             let (speech, mode) = (Speech::of(port.protocol), self.mode(Some(port.number)));
-            chains.extend(self.port_chains(port, Some(port.number), defaults::ANY_ADDRESS).plan(speech, mode));
+            chains.extend(
+                self.port_chains(port, Some(port.number), defaults::ANY_ADDRESS).plan(speech, mode),
+            );
             off.note(port.number, inspects_tls(mode), inspects_http(speech, mode));
             wanted = (wanted.0 || inspects_tls(mode), wanted.1 || inspects_http(speech, mode));
         }
         for port in self.singled_out(unknown_mode) {
             let mode = self.mode(Some(port));
-            let singled_out = PortChains { port: Some(port), ..self.unknown_ports() };
+            let limits = rates(&self.limits, Some(port));
+            let singled_out = PortChains { port: Some(port), limits, ..self.unknown_ports() };
             chains.extend(singled_out.plan(Speech::Auto, mode));
             off.note(port, inspects_tls(mode), inspects_http(Speech::Auto, mode));
-            wanted = (wanted.0 || inspects_tls(mode), wanted.1 || inspects_http(Speech::Auto, mode));
+            wanted =
+                (wanted.0 || inspects_tls(mode), wanted.1 || inspects_http(Speech::Auto, mode));
         }
         let mut listener_filters = vec![ListenerFilter::OriginalDst];
         listener_filters.extend(off.filters(wanted));
@@ -252,15 +274,19 @@ impl<'a> Inbound<'a> {
         }
     }
 
-    /// Ports without chains of their own for which PeerAuthentication says something else than for unknown ones
-    /// (`portLevelMtls`): it speaks of the workload's ports, whether a service leads to them or not.
+    /// Ports without chains of their own for which a policy says something else than for unknown
+    /// ones: it speaks of the workload's ports, whether a service leads to them or not.
     fn singled_out(&self, unknown: PeerTls) -> Vec<u16> {
         let own_chains = |port: u16| {
             port == self.reader.mesh().inbound_port
                 || self.ports.iter().any(|known| !known.bind && known.number == port)
         };
         let mut ports = self.reader.peer_tls_ports(&self.key.namespace, &self.key.labels);
-        ports.retain(|port| !own_chains(*port) && self.mode(Some(*port)) != unknown);
+        ports.retain(|port| self.mode(Some(*port)) != unknown);
+        ports.extend(self.limits.iter().filter_map(|limit| limit.target.port()));
+        ports.retain(|port| !own_chains(*port));
+        ports.sort_unstable();
+        ports.dedup();
         ports
     }
 
@@ -284,7 +310,13 @@ impl<'a> Inbound<'a> {
         asked.or(self.key.address).unwrap_or(ANY_ADDRESS)
     }
 
-    fn listener(&self, name: Arc<str>, address: IpAddr, port: u16, chains: Vec<FilterChainPlan>) -> ListenerPlan {
+    fn listener(
+        &self,
+        name: Arc<str>,
+        address: IpAddr,
+        port: u16,
+        chains: Vec<FilterChainPlan>,
+    ) -> ListenerPlan {
         ListenerPlan {
             name,
             address,
@@ -307,6 +339,7 @@ impl<'a> Inbound<'a> {
         PortChains {
             mesh: self.reader.mesh(),
             access: &self.access,
+            limits: rates(&self.limits, None),
             port: None,
             names: ("virtualInbound-catchall-http".into(), "virtualInbound".into()),
             stat_prefix: format!("{cluster};").into(),
@@ -315,7 +348,12 @@ impl<'a> Inbound<'a> {
         }
     }
 
-    fn port_chains(&self, port: &InboundPort, matched: Option<u16>, address: IpAddr) -> PortChains<'_> {
+    fn port_chains(
+        &self,
+        port: &InboundPort,
+        matched: Option<u16>,
+        address: IpAddr,
+    ) -> PortChains<'_> {
         let mesh = self.reader.mesh();
         let name = naming::listener(address, port.number);
         let cluster = naming::inbound_cluster(port.number);
@@ -327,6 +365,7 @@ impl<'a> Inbound<'a> {
         PortChains {
             mesh,
             access: &self.access,
+            limits: rates(&self.limits, Some(port.number)),
             port: matched,
             names: (name.clone(), name.clone()),
             stat_prefix: format!("inbound_{name};").into(),
@@ -336,7 +375,8 @@ impl<'a> Inbound<'a> {
     }
 }
 
-/// HTTP/2 only where the port declares it: what peers speak among themselves says nothing about the application.
+/// HTTP/2 only where the port declares it: what peers speak among themselves says nothing about the
+/// application.
 fn inbound_http(protocol: Protocol, pool: &ConnectionPool) -> UpstreamHttp {
     let upstream = match protocol {
         p if p.is_http2() => UpstreamProtocol::Http2,
@@ -347,7 +387,13 @@ fn inbound_http(protocol: Protocol, pool: &ConnectionPool) -> UpstreamHttp {
 }
 
 fn fixed_endpoint(address: PlannedAddress) -> Discovery {
-    let endpoint = EndpointPlan { address, health: Health::Healthy, weight: 1, mesh_tls: false, workload: None };
+    let endpoint = EndpointPlan {
+        address,
+        health: Health::Healthy,
+        weight: 1,
+        mesh_tls: false,
+        workload: None,
+    };
     Discovery::Static(vec![LocalityEndpoints {
         locality: Locality::default(),
         priority: 0,
@@ -357,18 +403,26 @@ fn fixed_endpoint(address: PlannedAddress) -> Discovery {
 }
 
 /// The route configuration of an inbound port: everything goes to the application.
-fn inbound_routes(cluster: Arc<str>, service_port: u16, host: &str, retried: bool) -> RouteConfigPlan {
+fn inbound_routes(
+    cluster: Arc<str>,
+    service_port: u16,
+    host: &str,
+    retried: bool,
+) -> RouteConfigPlan {
     let retry = RetryPlan {
         attempts: 2,
-        retry_on: RETRY_ON.into(),
+        conditions: vec![RetryCondition::ResetBeforeRequest],
         statuses: Vec::new(),
         per_try_timeout: None,
         avoid_previous_hosts: false,
         remote_localities: false,
         backoff: None,
     };
-    let forward =
-        ForwardPlan { timeout: RouteTimeout::Inbound, retry: retried.then_some(retry), ..forward_to(cluster.clone()) };
+    let forward = ForwardPlan {
+        timeout: RouteTimeout::Inbound,
+        retry: retried.then_some(retry),
+        ..forward_to(cluster.clone())
+    };
     let route = RoutePlan {
         name: "default".into(),
         matches: None,

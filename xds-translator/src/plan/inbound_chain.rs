@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::{
-    ChainMatch, DownstreamTls, FilterChainPlan, HttpRole, RouteConfigPlan, RouteSource, TcpProxyPlan, TerminalFilter,
-    TransportMatch,
+    ChainMatch, DownstreamTls, FilterChainPlan, HttpRole, RouteConfigPlan, RouteSource,
+    TcpProxyPlan, TerminalFilter, TransportMatch,
     authz::Access,
     defaults,
     mtls::{self, HTTP_ALPN, MESH_ALPN, TCP_ALPN, texts},
     outbound_listener::PLAIN_HTTP,
 };
-use crate::ir::{MeshDefaults, PeerTls, Protocol};
+use crate::ir::{MeshDefaults, PeerTls, Protocol, Rate};
 
 /// ALPN that HTTP chains negotiate; the codec sniffs when nothing is.
 const HTTP_SERVER_ALPN: [&str; 2] = ["h2", "http/1.1"];
@@ -42,6 +42,7 @@ impl Speech {
 pub(crate) struct PortChains<'a> {
     pub(crate) mesh: &'a MeshDefaults,
     pub(crate) access: &'a Access,
+    pub(crate) limits: Vec<Rate>,
     /// Destination port to match; `None`: the listener has only this one, or it is the catch-all.
     pub(crate) port: Option<u16>,
     /// Names of the HTTP and of the TCP chains.
@@ -74,13 +75,23 @@ fn rows(speech: Speech, mode: PeerTls) -> Vec<Row> {
             row(Raw, &[], false, false),
             row(Tls, &[], false, false),
         ],
-        (Speech::Auto, PeerTls::Strict) => vec![row(Tls, &HTTP_ALPN, true, true), row(Tls, &[], false, true)],
-        (Speech::Auto, PeerTls::Disable) => vec![row(Raw, &PLAIN_HTTP, true, false), row(Raw, &[], false, false)],
-        (Speech::Http, PeerTls::Permissive) => vec![row(Tls, &MESH_ALPN, true, true), row(Raw, &[], true, false)],
+        (Speech::Auto, PeerTls::Strict) => {
+            vec![row(Tls, &HTTP_ALPN, true, true), row(Tls, &[], false, true)]
+        }
+        (Speech::Auto, PeerTls::Disable) => {
+            vec![row(Raw, &PLAIN_HTTP, true, false), row(Raw, &[], false, false)]
+        }
+        (Speech::Http, PeerTls::Permissive) => {
+            vec![row(Tls, &MESH_ALPN, true, true), row(Raw, &[], true, false)]
+        }
         (Speech::Http, PeerTls::Strict) => vec![row(Tls, &[], true, true)],
         (Speech::Http, PeerTls::Disable) => vec![row(Raw, &[], true, false)],
         (Speech::Tcp, PeerTls::Permissive) => {
-            vec![row(Tls, &MESH_ALPN, false, true), row(Tls, &[], false, false), row(Raw, &[], false, false)]
+            vec![
+                row(Tls, &MESH_ALPN, false, true),
+                row(Tls, &[], false, false),
+                row(Raw, &[], false, false),
+            ]
         }
         (Speech::Tcp, PeerTls::Strict) => vec![row(Tls, &[], false, true)],
         (Speech::Tcp, PeerTls::Disable) => vec![row(Raw, &[], false, false)],
@@ -105,7 +116,11 @@ impl PortChains<'_> {
             tls: row.mtls.then(|| self.server(row.http)),
             connect_timeout: None,
             access: if row.http { Vec::new() } else { self.access.tcp.clone() },
-            terminal: if row.http { self.http(row.mtls) } else { TerminalFilter::Tcp(self.proxy.clone()) },
+            terminal: if row.http {
+                self.http(row.mtls)
+            } else {
+                TerminalFilter::Tcp(self.proxy.clone())
+            },
         }
     }
 
@@ -115,8 +130,10 @@ impl PortChains<'_> {
 
     fn http(&self, mtls: bool) -> TerminalFilter {
         let routes = RouteSource::Inline(self.routes.clone());
-        let mut http = defaults::http(self.mesh, &self.stat_prefix, routes, HttpRole::Inbound { mtls });
+        let mut http =
+            defaults::http(self.mesh, &self.stat_prefix, routes, HttpRole::Inbound { mtls });
         http.access = self.access.http.clone();
+        http.rate_limits = self.limits.clone();
         TerminalFilter::Http(Box::new(http))
     }
 }
@@ -150,7 +167,11 @@ mod tests {
     fn chains_follow_protocol_and_mode() {
         use PeerTls::{Disable, Permissive, Strict};
         let cases: [(Speech, PeerTls, &[&str]); 9] = [
-            (Speech::Auto, Permissive, &["tls+3 http mtls", "raw+3 http", "tls+2 tcp mtls", "raw tcp", "tls tcp"]),
+            (
+                Speech::Auto,
+                Permissive,
+                &["tls+3 http mtls", "raw+3 http", "tls+2 tcp mtls", "raw tcp", "tls tcp"],
+            ),
             (Speech::Auto, Strict, &["tls+3 http mtls", "tls tcp mtls"]),
             (Speech::Auto, Disable, &["raw+3 http", "raw tcp"]),
             (Speech::Http, Permissive, &["tls+5 http mtls", "raw http"]),

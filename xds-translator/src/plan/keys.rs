@@ -1,13 +1,14 @@
 //! Keys: the only arguments of planning, and so sound cache keys.
 //!
-//! A key holds resolved facts (which namespace, which objects were chosen), never raw node metadata, so that all
-//! proxies with equal facts share one plan.
+//! A key holds resolved facts (which namespace, which objects were chosen), never raw node
+//! metadata, so that all proxies with equal facts share one plan.
 
 use std::{net::IpAddr, sync::Arc};
 
+use ferromesh_proto::ResourceType;
 use serde::Serialize;
 
-use crate::ir::{Hostname, Labels, Locality, ObjectId, ServiceKey};
+use crate::ir::{Hostname, Labels, Locality, ObjectId, ProxySide, ServiceKey};
 
 /// A part of what a proxy gets; shared by every proxy with an equal key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -27,7 +28,8 @@ pub struct OutboundKey {
     pub namespace: Arc<str>,
     /// The Sidecar object chosen for it.
     pub scope: Option<ObjectId>,
-    /// The client's labels, restricted to keys that some rule's `sourceLabels` or client selector asks about.
+    /// The client's labels, restricted to keys that some rule's `sourceLabels` or client selector
+    /// asks about.
     pub client_labels: Labels,
     /// The client's locality, only where a policy makes it matter.
     pub locality: Option<Locality>,
@@ -35,6 +37,8 @@ pub struct OutboundKey {
     pub capture: CaptureMode,
     /// Which filters the proxy has.
     pub features: Features,
+    /// Sets of patches for what it sees, in the order in which they are applied.
+    pub patches: Vec<ObjectId>,
 }
 
 /// How traffic reaches a sidecar.
@@ -44,7 +48,8 @@ pub enum CaptureMode {
     Redirect,
     /// The application connects to the sidecar by address (`INTERCEPTION_MODE: NONE`).
     None {
-        /// Outbound listeners bind here; `None`: the address Istio uses, 127.0.0.1, for HTTP ports only.
+        /// Outbound listeners bind here; `None`: the address Istio uses, 127.0.0.1, for HTTP ports
+        /// only.
         outbound: Option<IpAddr>,
         /// Inbound listeners bind here; `None`: the workload's own address.
         inbound: Option<IpAddr>,
@@ -57,7 +62,7 @@ pub enum CaptureMode {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize)]
 pub struct Features {
     /// Istio's own filters are compiled in (`istio.alpn`, `istio.metadata_exchange`…).
-    pub istio_filters: bool,
+    pub mesh_filters: bool,
     /// Port of the explicit HTTP proxy (`HTTP_PROXY_PORT`).
     pub http_proxy_port: Option<u16>,
 }
@@ -71,16 +76,20 @@ pub struct InboundKey {
     pub labels: Labels,
     /// Its service account.
     pub service_account: Arc<str>,
-    /// Service ports that lead to it, with their container port: (service, service port, container port); sorted.
+    /// Service ports that lead to it, with their container port: (service, service port, container
+    /// port); sorted.
     pub ports: Vec<(ServiceKey, u16, u16)>,
     /// The Sidecar object chosen for it.
     pub scope: Option<ObjectId>,
     /// How traffic reaches it. In NONE mode the addresses are the proxy's own.
     pub capture: CaptureMode,
-    /// Bind address in NONE mode when the node names none: the workload's own. `None` under redirection.
+    /// Bind address in NONE mode when the node names none: the workload's own. `None` under
+    /// redirection.
     pub address: Option<IpAddr>,
     /// What the proxy can run.
     pub features: Features,
+    /// Sets of patches, in the order in which they are applied.
+    pub patches: Vec<ObjectId>,
 }
 
 /// Facts of a gateway.
@@ -94,7 +103,8 @@ pub struct GatewayKey {
     pub labels: Labels,
     /// Its labels, restricted as for sidecars.
     pub client_labels: Labels,
-    /// Services that lead to it, which map server ports to listener ports: (server port, listener port); sorted.
+    /// Services that lead to it, which map server ports to listener ports: (server port, listener
+    /// port); sorted.
     pub ports: Vec<(u16, u16)>,
     /// Locality, only where it matters.
     pub locality: Option<Locality>,
@@ -104,6 +114,8 @@ pub struct GatewayKey {
     pub service_account: Arc<str>,
     /// What the proxy can run.
     pub features: Features,
+    /// Sets of patches, in the order in which they are applied.
+    pub patches: Vec<ObjectId>,
 }
 
 /// One plan item's identity; planned once for all views that refer to it.
@@ -117,6 +129,31 @@ pub enum ItemKey {
     Fixed(FixedCluster),
     /// A virtual host of an outbound or gateway route configuration.
     VirtualHost(VirtualHostKey),
+    /// A cluster that patches change.
+    Patched(PatchedKey),
+}
+
+impl ItemKey {
+    /// The type of the resource that the item becomes, or becomes a part of.
+    pub fn resource_type(&self) -> ResourceType {
+        match self {
+            Self::Cluster(_) | Self::Fixed(_) => ResourceType::Cluster,
+            Self::Assignment(_) => ResourceType::Endpoint,
+            Self::VirtualHost(_) => ResourceType::Route,
+            Self::Patched(key) => key.item.resource_type(),
+        }
+    }
+}
+
+/// An item that patches change; every other item is shared with views that have no patches.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct PatchedKey {
+    /// The item.
+    pub item: Arc<ItemKey>,
+    /// Sets with a patch that changes it, in the order in which they are applied; never empty.
+    pub sets: Vec<ObjectId>,
+    /// Whose configuration it is a part of.
+    pub side: ProxySide,
 }
 
 /// An outbound cluster.
@@ -128,7 +165,8 @@ pub struct ClusterKey {
     pub port: u16,
     /// Subset name; empty for none.
     pub subset: Arc<str>,
-    /// The policies in force, oldest first (resolved from client namespace, service namespace, root namespace).
+    /// The policies in force, oldest first (resolved from client namespace, service namespace, root
+    /// namespace).
     pub policies: Vec<ObjectId>,
     /// The client's locality, only when locality balancing is active for this cluster.
     pub locality: Option<Locality>,
@@ -143,8 +181,8 @@ pub struct ClusterKey {
 pub enum ClusterClient {
     /// A sidecar behind redirection, which knows where a connection was going.
     Redirected,
-    /// A sidecar that the application calls by address: endpoints are listed where [`Self::Redirected`] would use the
-    /// original destination.
+    /// A sidecar that the application calls by address: endpoints are listed where
+    /// [`Self::Redirected`] would use the original destination.
     Addressed,
     /// A gateway: as `Addressed`, and it may use credentials of its own namespace.
     Gateway,
@@ -168,14 +206,14 @@ pub struct VirtualHostKey {
     pub target: VirtualHostTarget,
     /// Port of the route configuration (gateways: the server's port).
     pub port: u16,
-    /// The route table in force, by object; several on gateways, which merge them in age order.
+    /// The route tables in force, by object, oldest first; several where they are merged.
     pub tables: Vec<ObjectId>,
     /// Client-side facts that decide `sourceLabels`, `sourceNamespace` and cluster policies.
     pub client: Arc<ClientFacts>,
     /// Which names lead to it.
     pub domains: DomainForm,
-    /// Domains that it would claim but another virtual host of the same route configuration owns; sorted; nearly
-    /// always empty.
+    /// Domains that it would claim but another virtual host of the same route configuration owns;
+    /// sorted; nearly always empty.
     pub taken: Vec<Arc<str>>,
 }
 
@@ -202,7 +240,8 @@ pub enum VirtualHostTarget {
         /// Same namespace as the client.
         local: bool,
     },
-    /// A host that only a route table names; `redirect`: the gateway server answers with a redirect to HTTPS.
+    /// A host that only a route table names; `redirect`: the gateway server answers with a redirect
+    /// to HTTPS.
     Host {
         /// Which.
         host: Hostname,
@@ -215,6 +254,8 @@ pub enum VirtualHostTarget {
     BlockAll,
     /// A gateway port without routes: 404.
     Blackhole,
+    /// A host of another gateway server, asked for over a connection to this one: 421.
+    Misdirected(Hostname),
 }
 
 /// What routing needs to know of the client; shared by `Arc`.

@@ -19,8 +19,13 @@ pub(crate) enum Spread {
 impl Spread {
     /// What is active for a client; `None`: localities do not matter.
     ///
-    /// Failover needs outlier detection: without it nothing would ever take traffic off the nearest endpoints.
-    pub(crate) fn of(mesh: &MeshDefaults, traffic: &Traffic, locality: Option<&Locality>) -> Option<Self> {
+    /// Failover needs outlier detection: without it nothing would ever take traffic off the nearest
+    /// endpoints.
+    pub(crate) fn of(
+        mesh: &MeshDefaults,
+        traffic: &Traffic,
+        locality: Option<&Locality>,
+    ) -> Option<Self> {
         let client = locality?;
         let policy = traffic.load_balancer.locality.as_ref().unwrap_or(&mesh.locality);
         if policy.enabled == Some(false) {
@@ -43,7 +48,10 @@ impl Spread {
     pub(crate) fn compared_labels(&self, client: &Labels) -> Labels {
         let Self::Labels(priority) = self else { return Labels::new() };
         let compared = priority.iter().map(|label| split_priority(label).0);
-        compared.filter_map(|key| client.get_key_value(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
+        compared
+            .filter_map(|key| client.get_key_value(key))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
     }
 
     /// Regroups endpoints, which come as one group per locality with priority 0.
@@ -85,8 +93,9 @@ fn covers(pattern: &str, locality: &Locality) -> bool {
 /// Shares weigh localities; endpoints that no share covers get nothing.
 fn distribute(shares: &[(Arc<str>, u32)], groups: BTreeMap<Locality, Vec<Endpoint>>) -> Vec<Group> {
     // Localities under one pattern split its share by the weight of their endpoints.
-    let total =
-        |pattern: &str| -> u64 { groups.iter().filter(|(l, _)| covers(pattern, l)).map(|(_, e)| weight_of(e)).sum() };
+    let total = |pattern: &str| -> u64 {
+        groups.iter().filter(|(l, _)| covers(pattern, l)).map(|(_, e)| weight_of(e)).sum()
+    };
     let share = |locality: &Locality, endpoints: &[Endpoint]| {
         let (pattern, percent) = shares.iter().find(|(pattern, _)| covers(pattern, locality))?;
         // Scaled, so that small groups keep a share of their own.
@@ -95,14 +104,17 @@ fn distribute(shares: &[(Arc<str>, u32)], groups: BTreeMap<Locality, Vec<Endpoin
     };
     let weights: Vec<Option<u32>> = groups.iter().map(|(l, e)| share(l, e)).collect();
     let weighed = groups.into_iter().zip(weights);
-    weighed.filter_map(|((locality, e), weight)| weight.map(|w| (locality, 0, Some(w), e))).collect()
+    weighed
+        .filter_map(|((locality, e), weight)| weight.map(|w| (locality, 0, Some(w), e)))
+        .collect()
 }
 
 fn weight_of(endpoints: &[Endpoint]) -> u64 {
     endpoints.iter().map(|e| u64::from(e.weight.max(1))).sum()
 }
 
-/// 0: same sub-zone, 1: same zone, 2: same region, 3: elsewhere (or the named region), 4: not the named region.
+/// 0: same sub-zone, 1: same zone, 2: same region, 3: elsewhere (or the named region), 4: not the
+/// named region.
 fn distance(client: &Locality, other: &Locality, failover: &[(Arc<str>, Arc<str>)]) -> u32 {
     if client.region == other.region {
         return match (client.zone == other.zone, client.sub_zone == other.sub_zone) {
@@ -139,14 +151,23 @@ fn by_labels(
             regrouped.entry((misses, locality.clone())).or_default().push(endpoint);
         }
     }
-    regrouped.into_iter().map(|((misses, locality), endpoints)| (locality, misses, None, endpoints)).collect()
+    regrouped
+        .into_iter()
+        .map(|((misses, locality), endpoints)| (locality, misses, None, endpoints))
+        .collect()
 }
 
 /// How many leading labels agree; the first disagreement ends the count.
-fn agreeing(priority: &[Arc<str>], client: &Locality, labels: &Labels, endpoint: &Endpoint) -> usize {
+fn agreeing(
+    priority: &[Arc<str>],
+    client: &Locality,
+    labels: &Labels,
+    endpoint: &Endpoint,
+) -> usize {
     let agrees = |label: &str| {
         let (key, value) = split_priority(label);
-        let of_client = value.or_else(|| labels.get(key).map(AsRef::as_ref)).or_else(|| topology(key, client));
+        let of_client =
+            value.or_else(|| labels.get(key).map(AsRef::as_ref)).or_else(|| topology(key, client));
         let of_endpoint = topology(key, &endpoint.locality)
             .or_else(|| endpoint.labels.get(key).map(AsRef::as_ref))
             .or_else(|| (key == "topology.istio.io/network").then_some(&*endpoint.network));
@@ -176,7 +197,10 @@ fn compact(groups: &mut [Group]) {
 }
 
 /// Spells an arranged group.
-pub(crate) fn spell(group: Group, plan: impl Fn(Endpoint) -> super::EndpointPlan) -> LocalityEndpoints {
+pub(crate) fn spell(
+    group: Group,
+    plan: impl Fn(Endpoint) -> super::EndpointPlan,
+) -> LocalityEndpoints {
     let (locality, priority, weight, endpoints) = group;
     let sum = u32::try_from(weight_of(&endpoints)).unwrap_or(u32::MAX);
     LocalityEndpoints {
@@ -225,9 +249,13 @@ mod tests {
     /// Priority (or weight, for distribution) by region/zone.
     fn check(policy: LocalityPolicy, client: &str, at: &[&str]) -> Vec<(String, u32)> {
         let client = locality(client);
-        let spread = Spread::of(&MeshDefaults::default(), &traffic(policy, true), Some(&client)).unwrap();
+        let spread =
+            Spread::of(&MeshDefaults::default(), &traffic(policy, true), Some(&client)).unwrap();
         let arranged = spread.arrange(&client, &Labels::new(), groups(at));
-        arranged.into_iter().map(|(l, p, w, _)| (format!("{}/{}", l.region, l.zone), w.unwrap_or(p))).collect()
+        arranged
+            .into_iter()
+            .map(|(l, p, w, _)| (format!("{}/{}", l.region, l.zone), w.unwrap_or(p)))
+            .collect()
     }
 
     fn expect(pairs: &[(&str, u32)]) -> Vec<(String, u32)> {
@@ -246,7 +274,10 @@ mod tests {
 
     #[test]
     fn a_named_region_takes_over_before_others() {
-        let policy = LocalityPolicy { failover: vec![("eu".into(), "us".into())], ..LocalityPolicy::default() };
+        let policy = LocalityPolicy {
+            failover: vec![("eu".into(), "us".into())],
+            ..LocalityPolicy::default()
+        };
         let got = check(policy, "eu/a", &["asia/a", "eu/a", "us/a"]);
         assert_eq!(got, expect(&[("eu/a", 0), ("us/a", 1), ("asia/a", 2)]));
     }
@@ -254,7 +285,10 @@ mod tests {
     #[test]
     fn shares_weigh_localities_and_leave_out_the_rest() {
         let shares = vec![("eu/a/*".into(), 80), ("eu/b/*".into(), 20)];
-        let policy = LocalityPolicy { distribute: vec![("eu/a/*".into(), shares)], ..LocalityPolicy::default() };
+        let policy = LocalityPolicy {
+            distribute: vec![("eu/a/*".into(), shares)],
+            ..LocalityPolicy::default()
+        };
         let got = check(policy, "eu/a", &["eu/a", "eu/b", "us/a"]);
         assert_eq!(got, expect(&[("eu/a", 8000), ("eu/b", 2000)]));
     }
@@ -263,7 +297,10 @@ mod tests {
     fn failover_needs_outlier_detection_and_a_known_client() {
         let mesh = MeshDefaults::default();
         let client = locality("eu/a");
-        assert_eq!(Spread::of(&mesh, &traffic(LocalityPolicy::default(), false), Some(&client)), None);
+        assert_eq!(
+            Spread::of(&mesh, &traffic(LocalityPolicy::default(), false), Some(&client)),
+            None
+        );
         assert_eq!(Spread::of(&mesh, &traffic(LocalityPolicy::default(), true), None), None);
         let off = LocalityPolicy { enabled: Some(false), ..LocalityPolicy::default() };
         assert_eq!(Spread::of(&mesh, &traffic(off, true), Some(&client)), None);

@@ -1,10 +1,12 @@
 //! Planning: every decision about what a proxy gets, as plain values.
 //!
-//! Reads the snapshot only through [`Reader`], which records what was read; takes nothing but a key. An outline says
-//! which resources a view consists of; an item is one of them with every decision made.
+//! Reads the snapshot only through [`Reader`], which records what was read; takes nothing but a
+//! key. An outline says which resources a view consists of; an item is one of them with every
+//! decision made.
 
 mod assignment;
 mod authz;
+mod caller;
 mod client;
 mod cluster;
 mod defaults;
@@ -20,11 +22,17 @@ pub mod keys;
 mod locality;
 mod mtls;
 mod naming;
+mod order;
 mod origins;
 mod outbound_listener;
 pub mod outline;
+mod patches;
+mod path;
 mod place;
+mod rate_limit;
+mod references;
 mod route;
+pub mod route_types;
 mod sidecar;
 mod tcp_route;
 #[cfg(test)]
@@ -35,20 +43,37 @@ mod virtual_host;
 
 pub use keys::*;
 pub use outline::*;
+pub use route_types::*;
 pub use types::*;
 
+pub(crate) use caller::Caller;
+pub(crate) use client::{destinations, l4_destinations};
+pub(crate) use gateway_servers::{Contested, Overruled, bound_hosts, closer_hosts};
+pub(crate) use references::{Lack, lack_in, references};
+pub(crate) use route::find_service;
 pub(crate) use traffic::Traffic;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use crate::{ir::ObjectId, snapshot::Reader};
+use crate::{
+    ir::{ObjectId, Patch, ProxySide},
+    snapshot::Reader,
+};
 
 /// What is planned for a view of one kind.
 pub(crate) trait PlansView {
-    /// Which resources the view consists of.
+    /// Which resources the view consists of, in any order.
     fn outline(&self, reader: &Reader<'_>) -> Outline;
     /// The objects that shaped an item which the view plans as its own.
     fn origins_of(&self, reader: &Reader<'_>, item: &PlanItem) -> BTreeSet<ObjectId>;
+    /// Which sets of patches are for the view, and on which side it is.
+    fn patches(&self) -> (&[ObjectId], ProxySide);
+    /// The client, as route tables see it; `None`: the view is no client.
+    fn caller(&self) -> Option<Caller<'_>>;
+    /// Servers of gateway objects that the view leaves out; none, unless it is a gateway's.
+    fn overruled(&self, _reader: &Reader<'_>) -> BTreeSet<Overruled> {
+        BTreeSet::new()
+    }
 }
 
 /// The only place that tells kinds of proxies apart.
@@ -62,14 +87,35 @@ fn planner(key: &ViewKey) -> &dyn PlansView {
 
 /// Plans which resources a view consists of.
 pub fn plan_outline(reader: &Reader<'_>, key: &ViewKey) -> Outline {
-    planner(key).outline(reader)
+    let mut outline = planner(key).outline(reader);
+    let (sets, side) = planner(key).patches();
+    patches::plan(reader, sets, side, &mut outline);
+    outline.sort();
+    outline
 }
 
-/// The objects that shaped an own item of a view (a listener, the cluster of a workload's port); sorted, unique. Empty
-/// where only the mesh's settings did, and for listeners that every service of a port shares: their routes tell the
-/// services apart.
+/// The objects that shaped an own item of a view (a listener, the cluster of a workload's port);
+/// sorted, unique. Empty where only the mesh's settings did, and for listeners that every service
+/// of a port shares: their routes tell the services apart.
 pub fn origins_of(reader: &Reader<'_>, key: &ViewKey, item: &PlanItem) -> BTreeSet<ObjectId> {
-    planner(key).origins_of(reader, item)
+    match item {
+        PlanItem::Given(given) => {
+            let (sets, side) = planner(key).patches();
+            patches::givers(reader, sets, side, given)
+        }
+        _ => planner(key).origins_of(reader, item),
+    }
+}
+
+/// The client of a view; `None`: the view is of a workload's own ports.
+pub(crate) fn caller(key: &ViewKey) -> Option<Caller<'_>> {
+    planner(key).caller()
+}
+
+/// The servers of a view's gateway objects that it does not serve, wholly or for one host, because
+/// another server has the place; sorted, unique.
+pub(crate) fn overruled(reader: &Reader<'_>, key: &ViewKey) -> BTreeSet<Overruled> {
+    planner(key).overruled(reader)
 }
 
 /// Plans one shared item; `None`: what it stands for is gone.
@@ -79,5 +125,15 @@ pub fn plan_item(reader: &Reader<'_>, key: &ItemKey) -> Option<PlanItem> {
         ItemKey::Assignment(key) => assignment::plan_assignment(reader, key),
         ItemKey::Fixed(key) => Some(cluster::plan_fixed(reader, key)),
         ItemKey::VirtualHost(key) => virtual_host::plan_virtual_host(reader, key),
+        ItemKey::Patched(key) => plan_item(reader, &key.item),
+    }
+}
+
+/// What is done to the message of a shared item, in order; empty for all but
+/// [`ItemKey::Patched`].
+pub fn item_patches(reader: &Reader<'_>, key: &ItemKey) -> Vec<Arc<Patch>> {
+    match key {
+        ItemKey::Patched(key) => patches::of_item(reader, key),
+        _ => Vec::new(),
     }
 }

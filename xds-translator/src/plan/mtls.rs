@@ -1,18 +1,22 @@
 //! The mesh's own mutual TLS: client contexts, server contexts, ALPN lists (ARCHITECTURE.md).
 //!
-//! A TLS connection between sidecars says by its ALPN list what it carries; a server picks its filter chain by the
-//! list that the client offers, and never negotiates an `istio-http` name, because Envoy would then force HTTP/1.
+//! A TLS connection between sidecars says by its ALPN list what it carries; a server picks its
+//! filter chain by the list that the client offers, and never negotiates an `istio-http` name,
+//! because Envoy would then force HTTP/1.
 
 use std::sync::Arc;
 
 use ferromesh_proto::TrustDomain;
 
 use super::{
-    DownstreamTls, MeshAlpn, SanMatch, SecretRef, Traffic, TrustRef, UpstreamProtocol, UpstreamTls, UpstreamTransport,
-    naming,
+    DownstreamTls, MeshAlpn, SanMatch, SecretRef, Traffic, TrustRef, UpstreamProtocol, UpstreamTls,
+    UpstreamTransport, naming,
 };
 use crate::{
-    ir::{ClientTls, MeshDefaults, PeerTls, Protocol, Service, ServicePort, TargetPort, TlsMaterial, TlsVersion},
+    ir::{
+        ClientTls, MeshDefaults, PeerTls, Protocol, Selector, Service, ServicePort, TargetPort,
+        TlsMaterial, TlsVersion,
+    },
     plan::{ClusterClient, ClusterKey},
     snapshot::Reader,
 };
@@ -60,8 +64,12 @@ pub(crate) fn upstream_transport(
             }
             UpstreamTransport::Tls(tls)
         }
-        Some(ClientTls::Simple(material)) => UpstreamTransport::Tls(user_client(backend, material, false)),
-        Some(ClientTls::Mutual(material)) => UpstreamTransport::Tls(user_client(backend, material, true)),
+        Some(ClientTls::Simple(material)) => {
+            UpstreamTransport::Tls(user_client(backend, material, false))
+        }
+        Some(ClientTls::Mutual(material)) => {
+            UpstreamTransport::Tls(user_client(backend, material, true))
+        }
         None => automatic(reader, key, backend),
     }
 }
@@ -73,7 +81,8 @@ fn automatic(reader: &Reader<'_>, key: &ClusterKey, backend: &Backend<'_>) -> Up
     if backend.listed {
         return UpstreamTransport::PerEndpoint(mesh_client(reader, key, backend));
     }
-    // Without listed endpoints nothing says which of them take mutual TLS: all of them, or plaintext.
+    // Without listed endpoints nothing says which of them take mutual TLS: all of them, or
+    // plaintext.
     if takes_mesh_tls_everywhere(reader, backend.service, &backend.port.target) {
         UpstreamTransport::Tls(mesh_client(reader, key, backend))
     } else {
@@ -85,7 +94,7 @@ fn takes_mesh_tls_everywhere(reader: &Reader<'_>, service: &Service, target: &Ta
     if service.selector.is_none() || reader.has_plaintext_endpoint(&service.key) {
         return false;
     }
-    let labels = service.selector.as_ref().map(|s| s.0.clone()).unwrap_or_default();
+    let labels = service.selector.as_ref().map(Selector::sample).unwrap_or_default();
     let port = match target {
         TargetPort::Number(number) => Some(*number),
         TargetPort::Name(_) => None,
@@ -110,17 +119,22 @@ fn mesh_client(reader: &Reader<'_>, key: &ClusterKey, backend: &Backend<'_>) -> 
     }
 }
 
-/// A SPIFFE id of the mesh's trust domain also under its former names, so that a migration breaks nothing.
+/// A SPIFFE id of the mesh's trust domain also under its former names, so that a migration breaks
+/// nothing.
 fn with_aliases(mesh: &MeshDefaults, san: &Arc<str>) -> Vec<Arc<str>> {
     let mut all = vec![san.clone()];
-    let rest = san.strip_prefix("spiffe://").and_then(|id| id.strip_prefix(mesh.trust_domain.as_str()));
+    let rest =
+        san.strip_prefix("spiffe://").and_then(|id| id.strip_prefix(mesh.trust_domain.as_str()));
     if let Some(path) = rest.filter(|path| path.starts_with('/')) {
-        all.extend(mesh.trust_domain_aliases.iter().map(|alias| format!("spiffe://{alias}{path}").into()));
+        all.extend(
+            mesh.trust_domain_aliases.iter().map(|alias| format!("spiffe://{alias}{path}").into()),
+        );
     }
     all
 }
 
-/// The list a cluster offers by itself; HTTP requests override it by [`mesh_alpn`], mirrored ones cannot.
+/// The list a cluster offers by itself; HTTP requests override it by [`mesh_alpn`], mirrored ones
+/// cannot.
 fn static_alpn(protocol: Protocol, http: UpstreamProtocol) -> Vec<Arc<str>> {
     match http {
         UpstreamProtocol::Http2 => texts(&["istio-h2", "istio", "h2"]),
@@ -130,23 +144,35 @@ fn static_alpn(protocol: Protocol, http: UpstreamProtocol) -> Vec<Arc<str>> {
 }
 
 /// The lists that HTTP requests offer; `None` where no mutual TLS of the mesh is used, or no HTTP.
-pub(crate) fn mesh_alpn(transport: &UpstreamTransport, protocol: Protocol, http: UpstreamProtocol) -> Option<MeshAlpn> {
-    let (UpstreamTransport::Tls(tls) | UpstreamTransport::PerEndpoint(tls)) = transport else { return None };
-    let speaks_http = protocol.is_http() || protocol == Protocol::Auto || http == UpstreamProtocol::Http2;
+pub(crate) fn mesh_alpn(
+    transport: &UpstreamTransport,
+    protocol: Protocol,
+    http: UpstreamProtocol,
+) -> Option<MeshAlpn> {
+    let (UpstreamTransport::Tls(tls) | UpstreamTransport::PerEndpoint(tls)) = transport else {
+        return None;
+    };
+    let speaks_http =
+        protocol.is_http() || protocol == Protocol::Auto || http == UpstreamProtocol::Http2;
     if tls.certificate != Some(SecretRef::Workload) || !speaks_http {
         return None;
     }
-    let (h1, h2): (Arc<str>, Arc<str>) = ("istio-http/1.1,istio,http/1.1".into(), "istio-h2,istio,h2".into());
+    let (h1, h2): (Arc<str>, Arc<str>) =
+        ("istio-http/1.1,istio,http/1.1".into(), "istio-h2,istio,h2".into());
     match http {
         UpstreamProtocol::Http2 => Some(MeshAlpn { h1: h2.clone(), h2 }),
-        // A cluster that always speaks HTTP/1.1 must not negotiate HTTP/2, whatever the request came in as.
-        UpstreamProtocol::Http1 | UpstreamProtocol::ExplicitHttp1 => Some(MeshAlpn { h1: h1.clone(), h2: h1 }),
+        // A cluster that always speaks HTTP/1.1 must not negotiate HTTP/2, whatever the request
+        // came in as.
+        UpstreamProtocol::Http1 | UpstreamProtocol::ExplicitHttp1 => {
+            Some(MeshAlpn { h1: h1.clone(), h2: h1 })
+        }
         UpstreamProtocol::Downstream => Some(MeshAlpn { h1, h2 }),
     }
 }
 
 fn user_client(backend: &Backend<'_>, material: &TlsMaterial, mutual: bool) -> UpstreamTls {
-    let credential = (!material.credential.is_empty() && backend.credentials).then(|| material.credential.clone());
+    let credential = (!material.credential.is_empty() && backend.credentials)
+        .then(|| material.credential.clone());
     UpstreamTls {
         certificate: mutual.then(|| client_certificate(material, credential.clone())),
         trust: (!material.skip_verify).then(|| server_trust(material, credential)),
@@ -157,13 +183,16 @@ fn user_client(backend: &Backend<'_>, material: &TlsMaterial, mutual: bool) -> U
     }
 }
 
-/// The names that the server's certificate may carry: the policy's, else the service's, else the one asked for by
-/// SNI. Empty: the request's host, since a certificate of just anybody proves nothing.
+/// The names that the server's certificate may carry: the policy's, else the service's, else the
+/// one asked for by SNI. Empty: the request's host, since a certificate of just anybody proves
+/// nothing.
 fn expected_names(service: &Service, material: &TlsMaterial) -> Vec<Arc<str>> {
     if material.skip_verify {
         return Vec::new();
     }
-    let given = [&material.subject_alt_names, &service.subject_alt_names].into_iter().find(|names| !names.is_empty());
+    let given = [&material.subject_alt_names, &service.subject_alt_names]
+        .into_iter()
+        .find(|names| !names.is_empty());
     match given {
         Some(names) => names.clone(),
         None => Some(material.sni.clone()).filter(|sni| !sni.is_empty()).into_iter().collect(),

@@ -1,22 +1,37 @@
-//! What is planned for a view of each kind, and from which objects a resource was made that a view plans as its own: a
-//! listener, or the cluster of a workload's port.
+//! What is planned for a view of each kind, and from which objects a resource was made that a view
+//! plans as its own: a listener, or the cluster of a workload's port.
 //!
-//! Read back from the plan, on demand: who asks is told of a refusal, which is rare, and a plan that carried its origins would
-//! be another plan whenever an object that changes nothing in it came or went.
+//! Read back from the plan, on demand: who asks is told of a refusal, which is rare, and a plan
+//! that carried its origins would be another plan whenever an object that changes nothing in it
+//! came or went.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    AccessFilter, FilterChainPlan, GatewayKey, InboundKey, ListenerPlan, OutboundKey, Outline, PlanItem, PlansView,
-    RouteActionPlan, RouteConfigPlan, RouteSource, TerminalFilter, gateway, gateway_servers::merged_servers, inbound,
-    naming, place::Place, sidecar,
+    AccessFilter, Caller, FilterChainPlan, GatewayKey, InboundKey, ListenerPlan, OutboundKey,
+    Outline, Overruled, PlanItem, PlansView, RouteActionPlan, RouteConfigPlan, RouteSource,
+    TerminalFilter, gateway, gateway_servers::merged_servers, inbound, naming, place::Place,
+    sidecar,
 };
 use crate::{
-    ir::{Attachment, Hostname, Labels, ObjectId, RouteTable, Service},
+    ir::{Attachment, Hostname, Labels, ObjectId, ProxySide, Rate, RouteTable, Service},
     snapshot::Reader,
 };
 
 impl PlansView for OutboundKey {
+    fn patches(&self) -> (&[ObjectId], ProxySide) {
+        (&self.patches, ProxySide::Outbound)
+    }
+
+    fn caller(&self) -> Option<Caller<'_>> {
+        Some(Caller {
+            namespace: &self.namespace,
+            scope: self.scope.as_ref(),
+            labels: &self.client_labels,
+            attachments: vec![Attachment::Mesh],
+        })
+    }
+
     fn outline(&self, reader: &Reader<'_>) -> Outline {
         sidecar::plan_outbound(reader, self)
     }
@@ -27,15 +42,32 @@ impl PlansView for OutboundKey {
             let clusters = clusters_of(listener);
             of_services(reader, &self.namespace, &clusters, &mut origins);
             let services = reader.services_visible_to(&self.namespace);
-            let here: Vec<&Hostname> = services.iter().filter(|s| sits_at(s, listener)).map(|s| &s.key.host).collect();
-            let speaks = |table: &RouteTable| table.hosts.iter().any(|host| here.iter().any(|at| host.contains(at)));
-            of_tables(reader, (&self.namespace, &[Attachment::Mesh]), &clusters, speaks, &mut origins);
+            let here: Vec<&Hostname> =
+                services.iter().filter(|s| sits_at(s, listener)).map(|s| &s.key.host).collect();
+            let speaks = |table: &RouteTable| {
+                table.hosts.iter().any(|host| here.iter().any(|at| host.contains(at)))
+            };
+            of_tables(
+                reader,
+                (&self.namespace, &[Attachment::Mesh]),
+                &clusters,
+                speaks,
+                &mut origins,
+            );
         }
         origins
     }
 }
 
 impl PlansView for InboundKey {
+    fn patches(&self) -> (&[ObjectId], ProxySide) {
+        (&self.patches, ProxySide::Inbound)
+    }
+
+    fn caller(&self) -> Option<Caller<'_>> {
+        None
+    }
+
     fn outline(&self, reader: &Reader<'_>) -> Outline {
         inbound::plan_inbound(reader, self)
     }
@@ -54,6 +86,23 @@ impl PlansView for InboundKey {
 }
 
 impl PlansView for GatewayKey {
+    fn patches(&self) -> (&[ObjectId], ProxySide) {
+        (&self.patches, ProxySide::Gateway)
+    }
+
+    fn caller(&self) -> Option<Caller<'_>> {
+        Some(Caller {
+            namespace: &self.namespace,
+            scope: None,
+            labels: &self.client_labels,
+            attachments: self.gateways.iter().cloned().map(Attachment::Gateway).collect(),
+        })
+    }
+
+    fn overruled(&self, reader: &Reader<'_>) -> BTreeSet<Overruled> {
+        gateway::overruled_servers(reader, self)
+    }
+
     fn outline(&self, reader: &Reader<'_>) -> Outline {
         gateway::plan_gateway(reader, self)
     }
@@ -67,39 +116,69 @@ impl PlansView for GatewayKey {
     }
 }
 
-fn of_inbound(reader: &Reader<'_>, key: &InboundKey, listener: &ListenerPlan, origins: &mut BTreeSet<ObjectId>) {
+fn of_inbound(
+    reader: &Reader<'_>,
+    key: &InboundKey,
+    listener: &ListenerPlan,
+    origins: &mut BTreeSet<ObjectId>,
+) {
     of_ports(reader, key, &clusters_of(listener), origins);
     of_access(reader, (&key.namespace, &key.labels), listener, origins);
+    of_limits(reader, (&key.namespace, &key.labels), listener, origins);
     origins.extend(reader.peer_tls_origins(&key.namespace, &key.labels));
 }
 
-/// The services that lead to the ports behind some clusters of a workload, and the Sidecar object that declares ports.
-fn of_ports(reader: &Reader<'_>, key: &InboundKey, clusters: &BTreeSet<Arc<str>>, origins: &mut BTreeSet<ObjectId>) {
+/// The services that lead to the ports behind some clusters of a workload, and the Sidecar object
+/// that declares ports.
+fn of_ports(
+    reader: &Reader<'_>,
+    key: &InboundKey,
+    clusters: &BTreeSet<Arc<str>>,
+    origins: &mut BTreeSet<ObjectId>,
+) {
     let leads = |port: u16| clusters.contains(&naming::inbound_cluster(port));
     for (service, _, _) in key.ports.iter().filter(|(_, _, container)| leads(*container)) {
         origins.extend(reader.service(service).map(|service| service.origin.id.clone()));
     }
     let scope = key.scope.as_ref().and_then(|id| reader.scope(id));
-    let declares = scope.filter(|scope| scope.ingress.iter().any(|listener| leads(listener.port.number)));
+    let declares =
+        scope.filter(|scope| scope.ingress.iter().any(|listener| leads(listener.port.number)));
     origins.extend(declares.map(|scope| scope.origin.id.clone()));
 }
 
-fn of_gateway(reader: &Reader<'_>, key: &GatewayKey, listener: &ListenerPlan, origins: &mut BTreeSet<ObjectId>) {
-    let ports = merged_servers(reader, key).into_iter().filter(|port| port.port == listener.port);
-    let served: BTreeSet<ObjectId> = ports.flat_map(|port| port.servers).map(|s| s.gateway.origin.id.clone()).collect();
+fn of_gateway(
+    reader: &Reader<'_>,
+    key: &GatewayKey,
+    listener: &ListenerPlan,
+    origins: &mut BTreeSet<ObjectId>,
+) {
+    let ports = merged_servers(reader, key).ports.into_iter().filter(|p| p.port == listener.port);
+    let served: BTreeSet<ObjectId> =
+        ports.flat_map(|port| port.servers).map(|s| s.gateway.origin.id.clone()).collect();
     let clusters = clusters_of(listener);
     let attachments: Vec<Attachment> = served.iter().cloned().map(Attachment::Gateway).collect();
     of_services(reader, &key.namespace, &clusters, origins);
     of_tables(reader, (&key.namespace, &attachments), &clusters, |_| true, origins);
     of_access(reader, (&key.namespace, &key.labels), listener, origins);
+    of_limits(reader, (&key.namespace, &key.labels), listener, origins);
     origins.extend(served);
 }
 
 /// The services of outbound clusters.
-fn of_services(reader: &Reader<'_>, namespace: &str, clusters: &BTreeSet<Arc<str>>, origins: &mut BTreeSet<ObjectId>) {
-    let targets: BTreeSet<(&str, u16)> = clusters.iter().filter_map(|name| naming::outbound_target(name)).collect();
+fn of_services(
+    reader: &Reader<'_>,
+    namespace: &str,
+    clusters: &BTreeSet<Arc<str>>,
+    origins: &mut BTreeSet<ObjectId>,
+) {
+    let targets: BTreeSet<(&str, u16)> =
+        clusters.iter().filter_map(|name| naming::outbound_target(name)).collect();
     for service in reader.services_visible_to(namespace).iter() {
-        if service.ports.iter().any(|port| targets.contains(&(service.key.host.as_str(), port.number))) {
+        if service
+            .ports
+            .iter()
+            .any(|port| targets.contains(&(service.key.host.as_str(), port.number)))
+        {
             origins.insert(service.origin.id.clone());
         }
     }
@@ -109,11 +188,14 @@ fn of_services(reader: &Reader<'_>, namespace: &str, clusters: &BTreeSet<Arc<str
 fn sits_at(service: &Service, listener: &ListenerPlan) -> bool {
     let address = listener.address.is_unspecified()
         || service.headless
-        || Place::of_addresses(&service.addresses).iter().any(|place| place.address == listener.address);
+        || Place::of_addresses(&service.addresses)
+            .iter()
+            .any(|place| place.address == listener.address);
     address && service.ports.iter().any(|port| port.number == listener.port)
 }
 
-/// The route tables that `speaks` picks and whose rules for connections lead to some of these clusters.
+/// The route tables that `speaks` picks and whose rules for connections lead to some of these
+/// clusters.
 fn of_tables(
     reader: &Reader<'_>,
     (namespace, attachments): (&str, &[Attachment]),
@@ -121,15 +203,40 @@ fn of_tables(
     speaks: impl Fn(&RouteTable) -> bool,
     origins: &mut BTreeSet<ObjectId>,
 ) {
-    let targets: BTreeSet<&str> = clusters.iter().filter_map(|name| Some(naming::outbound_target(name)?.0)).collect();
-    for table in attachments.iter().flat_map(|attachment| reader.route_tables(attachment, namespace).to_vec()) {
-        let routes =
-            table.tls.iter().map(|rule| &rule.destinations).chain(table.tcp.iter().map(|rule| &rule.destinations));
+    let targets: BTreeSet<&str> =
+        clusters.iter().filter_map(|name| Some(naming::outbound_target(name)?.0)).collect();
+    for table in attachments
+        .iter()
+        .flat_map(|attachment| reader.route_tables(attachment, namespace).to_vec())
+    {
+        let routes = table
+            .tls
+            .iter()
+            .map(|rule| &rule.destinations)
+            .chain(table.tcp.iter().map(|rule| &rule.destinations));
         let mut hosts = routes.flatten().map(|weighted| weighted.destination.host.as_str());
         if speaks(&table) && hosts.any(|host| targets.contains(host)) {
             origins.insert(table.origin.id.clone());
         }
     }
+}
+
+/// The rate limits of a workload that stand in a listener.
+fn of_limits(
+    reader: &Reader<'_>,
+    (namespace, labels): (&str, &Labels),
+    listener: &ListenerPlan,
+    origins: &mut BTreeSet<ObjectId>,
+) {
+    let stands = |rate: &Rate| {
+        chains_of(listener).any(|chain| match &chain.terminal {
+            TerminalFilter::Http(connection) => connection.rate_limits.contains(rate),
+            TerminalFilter::Tcp(_) => false,
+        })
+    };
+    let limits = reader.rate_limits(namespace, labels);
+    let standing = limits.iter().filter(|limit| stands(&limit.rate));
+    origins.extend(standing.map(|limit| limit.origin.id.clone()));
 }
 
 /// The access policies of a workload that stand in a listener, by the names of their rules.
@@ -145,8 +252,10 @@ fn of_access(
     };
     let filters: Vec<AccessFilter> =
         chains_of(listener).flat_map(|c| c.access.iter().cloned().chain(http(c))).collect();
-    let rules: BTreeSet<&Arc<str>> =
-        filters.iter().flat_map(|f| f.policies.iter().chain(&f.shadow).flat_map(|p| p.keys())).collect();
+    let rules: BTreeSet<&Arc<str>> = filters
+        .iter()
+        .flat_map(|f| f.policies.iter().chain(&f.shadow).flat_map(|p| p.keys()))
+        .collect();
     for policy in reader.access_policies(namespace, labels) {
         let prefix = naming::access_policy(&policy.origin.id);
         if rules.iter().any(|rule| rule.starts_with(&prefix)) {
@@ -160,10 +269,12 @@ fn chains_of(listener: &ListenerPlan) -> impl Iterator<Item = &FilterChainPlan> 
 }
 
 /// Every cluster that a listener names itself.
-fn clusters_of(listener: &ListenerPlan) -> BTreeSet<Arc<str>> {
+pub(super) fn clusters_of(listener: &ListenerPlan) -> BTreeSet<Arc<str>> {
     let of_chain = |chain: &FilterChainPlan| -> Vec<Arc<str>> {
         match &chain.terminal {
-            TerminalFilter::Tcp(proxy) => proxy.clusters.iter().map(|(name, _)| name.clone()).collect(),
+            TerminalFilter::Tcp(proxy) => {
+                proxy.clusters.iter().map(|(name, _)| name.clone()).collect()
+            }
             TerminalFilter::Http(connection) => match &connection.routes {
                 RouteSource::Inline(config) => routed_clusters(config),
                 RouteSource::Rds(_) => Vec::new(),
@@ -179,5 +290,7 @@ fn routed_clusters(config: &RouteConfigPlan) -> Vec<Arc<str>> {
         RouteActionPlan::Forward(forward) => Some(forward),
         _ => None,
     });
-    forwarded.flat_map(|forward| forward.clusters.iter().map(|weighted| weighted.name.clone())).collect()
+    forwarded
+        .flat_map(|forward| forward.clusters.iter().map(|weighted| weighted.name.clone()))
+        .collect()
 }

@@ -1,8 +1,9 @@
-//! Outbound listeners: which address and port leads where, and who wins when two services want the same.
+//! Outbound listeners: which address and port leads where, and who wins when two services want the
+//! same.
 //!
-//! Services are offered in the order of age; a draft collects what the services of one address and port need, and is
-//! spelled once all have been seen. HTTP services share a wildcard listener and are told apart by `Host`; others need
-//! an address, a network or an SNI of their own.
+//! Services are offered in the order of age; a draft collects what the services of one address and
+//! port need, and is spelled once all have been seen. HTTP services share a wildcard listener and
+//! are told apart by `Host`; others need an address, a network or an SNI of their own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,8 +12,8 @@ use std::{
 };
 
 use super::{
-    ChainMatch, Direction, FilterChainPlan, FixedCluster, HttpRole, ListenerFilter, ListenerPlan, RouteSource,
-    TerminalFilter, TransportMatch,
+    ChainMatch, Direction, FilterChainPlan, FixedCluster, HttpRole, ListenerFilter, ListenerPlan,
+    RouteSource, TerminalFilter, TransportMatch,
     defaults::{self, HANDSHAKE},
     mtls::texts,
     naming,
@@ -25,7 +26,8 @@ pub(crate) const PLAIN_HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 /// Listeners being collected, by address and port.
 pub(crate) struct Drafts<'a> {
     mesh: &'a MeshDefaults,
-    /// Where bytes for unknown destinations go; `None`: the application calls by address, so nothing is unknown.
+    /// Where bytes for unknown destinations go; `None`: the application calls by address, so
+    /// nothing is unknown.
     unknown: Option<&'a OutboundTraffic>,
     drafts: BTreeMap<(IpAddr, u16), Draft>,
 }
@@ -62,8 +64,8 @@ impl<'a> Drafts<'a> {
         draft
     }
 
-    /// Lets HTTP in, routed by `rds`; `false`: an older service keeps the place, because it speaks first or has HTTP
-    /// routes of its own here.
+    /// Lets HTTP in, routed by `rds`; `false`: an older service keeps the place, because it speaks
+    /// first or has HTTP routes of its own here.
     pub(crate) fn offer_http(&mut self, at: (IpAddr, u16), bind: bool, rds: &Arc<str>) -> bool {
         let draft = self.draft(at, bind);
         if draft.server_first {
@@ -79,7 +81,8 @@ impl<'a> Drafts<'a> {
         draft.http_proxy = true;
     }
 
-    /// Adds chains; those with nothing to tell them by compete for one place, which the first keeps.
+    /// Adds chains; those with nothing to tell them by compete for one place, which the first
+    /// keeps.
     pub(crate) fn offer_tcp(
         &mut self,
         at: (IpAddr, u16),
@@ -132,7 +135,9 @@ impl Draft {
         match (http, self.plain) {
             (None, Some(plain)) if chains.is_empty() => chains.push(plain),
             (http, plain) => {
-                let fallback = plain.map(|chain| FilterChainPlan { connect_timeout: None, ..chain }).or(unknown);
+                let fallback = plain
+                    .map(|chain| FilterChainPlan { connect_timeout: None, ..chain })
+                    .or(unknown);
                 default_chain = fallback.filter(|_| !alone);
                 chains.extend(http);
             }
@@ -145,7 +150,8 @@ impl Draft {
             bind: self.bind,
             use_original_dst: false,
             direction: Direction::Outbound,
-            // A client may connect long before it asks: what it asks a declared HTTP service must still be taken as HTTP.
+            // A client may connect long before it asks: what it asks a declared HTTP service must
+            // still be taken as HTTP.
             filters_timeout: (!listener_filters.is_empty()).then(|| match only_http {
                 true => mesh.detection_timeout,
                 false => defaults::detection_timeout(mesh),
@@ -167,8 +173,12 @@ fn http_chain(
     matches: ChainMatch,
     http_proxy: bool,
 ) -> FilterChainPlan {
-    let mut http =
-        defaults::http(mesh, &format!("outbound_{listener};"), RouteSource::Rds(rds.clone()), HttpRole::Outbound);
+    let mut http = defaults::http(
+        mesh,
+        &format!("outbound_{listener};"),
+        RouteSource::Rds(rds.clone()),
+        HttpRole::Outbound,
+    );
     http.http_proxy = http_proxy;
     FilterChainPlan {
         name: "".into(),
@@ -180,9 +190,14 @@ fn http_chain(
     }
 }
 
-/// Plaintext HTTP; `raw_buffer`, or the application's own TLS that offers `http/1.1` would be caught too (ARCHITECTURE.md).
+/// Plaintext HTTP; `raw_buffer`, or the application's own TLS that offers `http/1.1` would be
+/// caught too (ARCHITECTURE.md).
 fn plain_http_match() -> ChainMatch {
-    ChainMatch { transport: Some(TransportMatch::Raw), alpn: texts(&PLAIN_HTTP), ..ChainMatch::default() }
+    ChainMatch {
+        transport: Some(TransportMatch::Raw),
+        alpn: texts(&PLAIN_HTTP),
+        ..ChainMatch::default()
+    }
 }
 
 fn passthrough(mesh: &MeshDefaults, policy: &OutboundTraffic) -> FilterChainPlan {
@@ -197,8 +212,8 @@ pub(crate) fn unknown_cluster(policy: &OutboundTraffic) -> &'static FixedCluster
     }
 }
 
-/// Chains with pairwise different matches, the first of equals: Envoy refuses a listener with two equal ones, also
-/// when they only share one of several SNI names.
+/// Chains with pairwise different matches, the first of equals: Envoy refuses a listener with two
+/// equal ones, also when they only share one of several SNI names.
 pub(crate) fn distinct(chains: Vec<FilterChainPlan>) -> Vec<FilterChainPlan> {
     let mut known: BTreeSet<String> = BTreeSet::new();
     let mut kept: Vec<FilterChainPlan> = Vec::with_capacity(chains.len());
@@ -220,22 +235,33 @@ pub(crate) fn distinct(chains: Vec<FilterChainPlan>) -> Vec<FilterChainPlan> {
 
 /// The inspectors that the chains' conditions need.
 fn inspectors(chains: &[FilterChainPlan]) -> Vec<ListenerFilter> {
-    let tls = |m: &ChainMatch| !m.server_names.is_empty() || m.transport == Some(TransportMatch::Tls);
+    let tls =
+        |m: &ChainMatch| !m.server_names.is_empty() || m.transport == Some(TransportMatch::Tls);
     let mut filters = Vec::new();
     if chains.iter().any(|c| tls(&c.matches)) {
         filters.push(ListenerFilter::TlsInspector(Vec::new()));
     }
-    if chains.iter().any(|c| c.matches.transport == Some(TransportMatch::Raw) && !c.matches.alpn.is_empty()) {
+    if chains
+        .iter()
+        .any(|c| c.matches.transport == Some(TransportMatch::Raw) && !c.matches.alpn.is_empty())
+    {
         filters.push(ListenerFilter::HttpInspector(Vec::new()));
     }
     filters
 }
 
-/// `virtualOutbound`: takes every redirected connection and hands it to the listener of its original destination.
+/// `virtualOutbound`: takes every redirected connection and hands it to the listener of its
+/// original destination.
 pub(crate) fn virtual_outbound(mesh: &MeshDefaults, unknown: &OutboundTraffic) -> ListenerPlan {
     let port = mesh.outbound_port;
-    let blackhole = defaults::fixed_chain(mesh, "virtualOutbound-blackhole", Some(port), &FixedCluster::BlackHole);
-    let catch_all = defaults::fixed_chain(mesh, "virtualOutbound-catchall-tcp", None, unknown_cluster(unknown));
+    let blackhole = defaults::fixed_chain(
+        mesh,
+        "virtualOutbound-blackhole",
+        Some(port),
+        &FixedCluster::BlackHole,
+    );
+    let catch_all =
+        defaults::fixed_chain(mesh, "virtualOutbound-catchall-tcp", None, unknown_cluster(unknown));
     ListenerPlan {
         name: "virtualOutbound".into(),
         address: defaults::ANY_ADDRESS,
@@ -274,7 +300,10 @@ mod tests {
     const AT: (IpAddr, u16) = (defaults::ANY_ADDRESS, 9000);
 
     /// Names of the chains, then of the default chain.
-    fn check(offer: impl FnOnce(&mut Drafts<'_>), unknown: Option<&OutboundTraffic>) -> (Vec<String>, Option<String>) {
+    fn check(
+        offer: impl FnOnce(&mut Drafts<'_>),
+        unknown: Option<&OutboundTraffic>,
+    ) -> (Vec<String>, Option<String>) {
         let mesh = MeshDefaults::default();
         let mut drafts = Drafts::new(&mesh, unknown);
         offer(&mut drafts);
@@ -282,7 +311,10 @@ mod tests {
         let Some(listener) = listeners.pop() else { return (Vec::new(), None) };
         let kind = |c: &FilterChainPlan| match &c.terminal {
             TerminalFilter::Http(_) => {
-                format!("http {}", if c.matches == ChainMatch::default() { "all" } else { "sniffed" })
+                format!(
+                    "http {}",
+                    if c.matches == ChainMatch::default() { "all" } else { "sniffed" }
+                )
             }
             TerminalFilter::Tcp(proxy) => proxy.clusters[0].0.to_string(),
         };
@@ -301,7 +333,10 @@ mod tests {
     #[test]
     fn http_under_redirection_leaves_other_bytes_to_their_destination() {
         let (got, default) = check(http(false), Some(&OutboundTraffic::AllowAny));
-        assert_eq!((got, default.as_deref()), (chains(&["http sniffed"]), Some("PassthroughCluster")));
+        assert_eq!(
+            (got, default.as_deref()),
+            (chains(&["http sniffed"]), Some("PassthroughCluster"))
+        );
         let (_, default) = check(http(false), Some(&OutboundTraffic::RegistryOnly));
         assert_eq!(default.as_deref(), Some("BlackHoleCluster"));
     }
@@ -363,9 +398,16 @@ mod tests {
 
     #[test]
     fn an_sni_belongs_to_the_first_chain_that_names_it() {
-        let kept = distinct(vec![tcp("a", &["x", "y"]), tcp("b", &["y", "z"]), tcp("c", &["x"]), tcp("d", &[])]);
-        let names: Vec<Vec<&str>> =
-            kept.iter().map(|c| c.matches.server_names.iter().map(AsRef::as_ref).collect()).collect();
+        let kept = distinct(vec![
+            tcp("a", &["x", "y"]),
+            tcp("b", &["y", "z"]),
+            tcp("c", &["x"]),
+            tcp("d", &[]),
+        ]);
+        let names: Vec<Vec<&str>> = kept
+            .iter()
+            .map(|c| c.matches.server_names.iter().map(AsRef::as_ref).collect())
+            .collect();
         assert_eq!(names, [vec!["x", "y"], vec!["z"], vec![]]);
     }
 }

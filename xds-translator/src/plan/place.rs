@@ -27,7 +27,8 @@ impl Place {
         Self { address, bind, prefixes: Vec::new(), shared: false }
     }
 
-    /// Each single address has a listener of its own; networks share the wildcard, as do services without address.
+    /// Each single address has a listener of its own; networks share the wildcard, as do services
+    /// without address.
     pub(crate) fn of_addresses(addresses: &[ServiceAddress]) -> Vec<Self> {
         let single = addresses.iter().filter_map(|a| match a {
             ServiceAddress::Ip(ip) => Some(*ip),

@@ -3,50 +3,86 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    ClientFacts, ForwardPlan, RetryPlan, RouteActionPlan, RoutePlan, RouteTimeout, WeightedCluster,
+    ClientFacts, ForwardPlan, RedirectPlan, RetryPlan, RouteActionPlan, RoutePlan, RouteTimeout,
+    WeightedCluster,
     client::{StaticMatch, resolve_alias},
     naming,
+    order::{Reached, in_order},
+    path::path_change,
     traffic::MergedPolicy,
 };
 use crate::{
     ir::{
-        Balancing, Destination, HashKey, HeaderChanges, HeaderOps, HttpAction, HttpMatch, HttpRule, Labels, Mirror,
-        PerMillion, Redirect, RedirectPort, Retry, RetryPolicy, Rewrite, RouteTable, Service, StringMatch,
-        WeightedDestination,
+        Balancing, Destination, DestinationPort, HashKey, HeaderChanges, HeaderOps, Hostname,
+        HttpAction, HttpMatch, HttpRule, Labels, Mirror, PathMatch, PerMillion, Redirect,
+        RedirectPort, Retry, RetryCondition, RetryPolicy, Rewrite, RouteTable, RuleOrder, Service,
+        SharedMatches, Timeouts, Unreachable, WeightedDestination,
     },
     snapshot::Reader,
 };
 
 const DEFAULT_RETRIES: u32 = 2;
-const DEFAULT_RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
-const RETRIABLE_STATUSES: &str = "retriable-status-codes";
+const DEFAULT_RETRY_CONDITIONS: [RetryCondition; 5] = [
+    RetryCondition::ConnectFailure,
+    RetryCondition::RefusedStream,
+    RetryCondition::GrpcUnavailable,
+    RetryCondition::GrpcCancelled,
+    RetryCondition::ListedStatus,
+];
 
 /// Where routes are planned for.
 pub(crate) struct RouteScope<'a> {
     pub(crate) reader: &'a Reader<'a>,
     pub(crate) client: &'a ClientFacts,
     pub(crate) conditions: StaticMatch<'a>,
-    /// Whether a destination with one port is meant by its host alone, although it lacks the listener's port.
+    /// Whether a destination with one port is meant by its host alone, although it lacks the
+    /// listener's port.
     pub(crate) infer_port: bool,
 }
 
 impl RouteScope<'_> {
-    /// The routes of one table, up to the first that matches everything.
-    pub(crate) fn table_routes(&self, table: &RouteTable) -> Vec<RoutePlan> {
-        let mut routes = Vec::new();
+    /// The routes of a host's tables, which are oldest first.
+    pub(crate) fn routes<'t>(
+        &'t self,
+        tables: impl Iterator<Item = &'t Arc<RouteTable>>,
+    ) -> Vec<RoutePlan> {
+        let reached = self.reached(tables).into_iter();
+        reached.map(|r| self.route(r.table, r.rule, r.matched)).collect()
+    }
+
+    /// The rules of a host's tables that requests can reach, in the order in which they are tried.
+    pub(crate) fn reached<'t>(
+        &'t self,
+        tables: impl Iterator<Item = &'t Arc<RouteTable>>,
+    ) -> Vec<Reached<'t>> {
+        in_order(tables.flat_map(|table| self.held(table)).collect())
+    }
+
+    /// The rules of one table as written, with each of their matches that can hold; where they are
+    /// tried as written, up to the first that matches everything.
+    fn held<'t>(&'t self, table: &'t Arc<RouteTable>) -> Vec<Reached<'t>> {
+        let mut held = Vec::new();
         for rule in &table.http {
-            if rule.matches.is_empty() {
-                routes.push(self.route(table, rule, None));
-                return routes;
-            }
-            for m in rule.matches.iter().filter(|m| self.conditions.http(m)) {
-                routes.push(self.route(table, rule, Some(m)));
-                if matches_everything(m) {
-                    return routes;
+            let shared = rule.shared_matches.iter().flat_map(|shared| self.shared(shared));
+            let matches = rule.matches.iter().chain(shared).filter(|m| self.conditions.http(m));
+            let every = rule.is_unconditional().then_some(None);
+            for matched in every.into_iter().chain(matches.map(Some)) {
+                let reached = Reached { table, rule, matched };
+                held.push(reached);
+                if table.order == RuleOrder::AsWritten && reached.takes_everything() {
+                    return held;
                 }
             }
         }
-        routes
+        held
+    }
+
+    /// The conditions that a rule refers to; none while their object is not there.
+    fn shared(&self, shared: &SharedMatches) -> impl Iterator<Item = &HttpMatch> {
+        let set = self.reader.match_set(&shared.set);
+        let names = shared.names.clone();
+        let matches = set.into_iter().flat_map(|set| &set.matches);
+        matches.filter(move |m| names.is_empty() || names.contains(&m.name))
     }
 
     /// The route of a service that no table speaks of.
@@ -57,7 +93,7 @@ impl RouteScope<'_> {
             name: "default".into(),
             matches: None,
             action: RouteActionPlan::Forward(Box::new(ForwardPlan {
-                retry: self.retry(&Retry::MeshDefault, !hash.is_empty()),
+                retry: self.retry(&Retry::MeshDefault, &Timeouts::default(), !hash.is_empty()),
                 hash,
                 ..forward_to(cluster)
             })),
@@ -70,28 +106,39 @@ impl RouteScope<'_> {
     }
 
     /// Envoy cannot tell the port a request came to; a route configuration belongs to one.
-    fn redirect(&self, redirect: &Redirect) -> Redirect {
-        let port = match redirect.port {
-            Some(RedirectPort::Request) => Some(RedirectPort::Number(self.conditions.port)),
-            port => port,
-        };
-        Redirect { port, ..redirect.clone() }
+    fn redirect(&self, redirect: &Redirect, m: Option<&HttpMatch>) -> RedirectPlan {
+        RedirectPlan {
+            path: redirect.path.as_ref().map(|path| path_change(path, m)),
+            authority: redirect.authority.clone(),
+            port: match redirect.port {
+                Some(RedirectPort::Number(port)) => Some(port),
+                Some(RedirectPort::Request) => Some(self.conditions.port),
+                Some(RedirectPort::ProtocolDefault) | None => None,
+            },
+            scheme: redirect.scheme.clone(),
+            code: redirect.code,
+        }
     }
 
     fn route(&self, table: &RouteTable, rule: &HttpRule, m: Option<&HttpMatch>) -> RoutePlan {
         let mut headers = rule.headers.clone();
         let (action, target) = match &rule.action {
-            HttpAction::Redirect(redirect) => (RouteActionPlan::Redirect(self.redirect(redirect)), None),
+            HttpAction::Redirect(redirect) => {
+                (RouteActionPlan::Redirect(self.redirect(redirect, m)), None)
+            }
             HttpAction::Direct { status, body } => {
                 (RouteActionPlan::Direct { status: *status, body: body.clone() }, None)
             }
             HttpAction::Forward { destinations, rewrite } => {
+                let change = rewrite.path.as_ref().map(|path| path_change(path, m));
                 let (forward, target) = self.forward(rule, destinations, rewrite, &mut headers);
+                let forward = ForwardPlan { path: change, ..forward };
                 (RouteActionPlan::Forward(Box::new(forward)), target)
             }
         };
         take_authority(&mut headers.request);
-        let target = target.unwrap_or_else(|| format!("{}:{}", table.origin.id.name, self.conditions.port));
+        let target =
+            target.unwrap_or_else(|| format!("{}:{}", table.origin.id.name, self.conditions.port));
         RoutePlan {
             name: route_name(rule, m),
             matches: m.map(runtime_conditions),
@@ -104,8 +151,8 @@ impl RouteScope<'_> {
         }
     }
 
-    /// The forwarding action, and `HOST:PORT` when there is one destination. A lone destination's header changes and
-    /// a new authority move to where Envoy takes them.
+    /// The forwarding action, and `HOST:PORT` when there is one destination. A lone destination's
+    /// header changes and a new authority move to where Envoy takes them.
     fn forward(
         &self,
         rule: &HttpRule,
@@ -113,14 +160,19 @@ impl RouteScope<'_> {
         rewrite: &Rewrite,
         headers: &mut HeaderOps,
     ) -> (ForwardPlan, Option<String>) {
-        let weighted = effective(destinations);
+        let weighted = effective(destinations, |d| self.target(d).is_there());
         let mut clusters: Vec<WeightedCluster> = Vec::with_capacity(weighted.len());
         let mut hash: Vec<HashKey> = Vec::new();
         for target in &weighted {
             let (name, key) = self.cluster(&target.destination);
             hash.extend(key.filter(|key| !hash.contains(key)));
             let headers = target.headers.clone();
-            clusters.push(WeightedCluster { name, weight: target.weight, headers, host_rewrite: None });
+            clusters.push(WeightedCluster {
+                name,
+                weight: target.weight,
+                headers,
+                host_rewrite: None,
+            });
         }
         if let [only] = clusters.as_mut_slice() {
             merge_headers(headers, std::mem::take(&mut only.headers));
@@ -130,19 +182,23 @@ impl RouteScope<'_> {
             cluster.host_rewrite = take_authority(&mut cluster.headers.request);
         }
         let authority = take_authority(&mut headers.request);
+        let retry = self.retry(&rule.retry, &rule.timeouts, !hash.is_empty());
         let target = match clusters.as_slice() {
             [only] => cluster_target(&only.name),
             _ => None,
         };
         let forward = ForwardPlan {
             clusters,
-            path_rewrite: rewrite.path.clone(),
+            path: None,
             host_rewrite: rewrite.authority.clone().or(authority),
-            timeout: rule.timeout.map_or(RouteTimeout::None, RouteTimeout::After),
-            retry: self.retry(&rule.retry, !hash.is_empty()),
+            timeout: request_timeout(&rule.timeouts, retry.is_some()),
+            idle_timeout: rule.timeouts.idle,
+            retry,
             mirrors: rule.mirrors.iter().map(|m| self.mirror(m)).collect(),
             hash,
-            missing_cluster_500: false,
+            missing_cluster_500: weighted
+                .iter()
+                .any(|d| d.unreachable == Unreachable::Misconfigured),
         };
         (forward, target)
     }
@@ -151,57 +207,98 @@ impl RouteScope<'_> {
         (self.cluster(&mirror.destination).0, mirror.share)
     }
 
-    /// The cluster of a destination, and what its policy hashes. A host that nobody defines keeps its name: the
-    /// request then fails with "no cluster", which says more than a wrong answer.
+    /// The cluster of a destination, and what its policy hashes.
     fn cluster(&self, destination: &Destination) -> (Arc<str>, Option<HashKey>) {
-        let namespace = &self.client.namespace;
-        let found = self.reader.service_by_host(&destination.host, namespace);
-        let service = found.map(|s| resolve_alias(self.reader, s, namespace).unwrap_or(s));
-        let Some(service) = service else {
-            let port = destination.port.unwrap_or(self.conditions.port);
-            return (naming::outbound_cluster(port, &destination.subset, destination.host.as_str()), None);
-        };
-        let port = destination.port.unwrap_or_else(|| self.implied_port(service));
-        let name = naming::outbound_cluster(port, &destination.subset, service.key.host.as_str());
-        (name, self.hash_key(service, port, &destination.subset))
+        let target = self.target(destination);
+        let hash = target
+            .service
+            .and_then(|service| self.hash_key(service, target.port, &destination.subset));
+        (target.cluster(destination), hash)
     }
 
-    fn implied_port(&self, service: &Service) -> u16 {
-        match service.ports.as_slice() {
-            [only] if self.infer_port => only.number,
-            _ => self.conditions.port,
-        }
+    /// What a destination comes to.
+    pub(crate) fn target(&self, destination: &Destination) -> Target<'_> {
+        let service = find_service(self.reader, &destination.host, &self.client.namespace);
+        let port = match (destination.port, service.map(|s| s.ports.as_slice())) {
+            (DestinationPort::Number(number), _) => number,
+            (DestinationPort::Inferred, Some([only])) if self.infer_port => only.number,
+            (DestinationPort::Inferred | DestinationPort::Requested, _) => self.conditions.port,
+        };
+        Target { service, port }
     }
 
     fn hash_key(&self, service: &Service, port: u16, subset: &str) -> Option<HashKey> {
         let facts = self.client;
-        let policies =
-            self.reader.backend_policies(&service.key.host, &service.key.namespace, &facts.namespace, &facts.labels);
-        match MergedPolicy::new(&policies).traffic(self.reader.mesh(), port, subset).load_balancer.algorithm {
+        let policies = self.reader.backend_policies(
+            &service.key.host,
+            &service.key.namespace,
+            &facts.namespace,
+            &facts.labels,
+        );
+        match MergedPolicy::new(&policies)
+            .traffic(self.reader.mesh(), port, subset)
+            .load_balancer
+            .algorithm
+        {
             Balancing::ConsistentHash { key, .. } => Some(key),
             _ => None,
         }
     }
 
-    fn retry(&self, retry: &Retry, hashed: bool) -> Option<RetryPlan> {
-        let policy = match retry {
-            Retry::Off => return None,
-            Retry::Policy(policy) => Some(policy),
-            Retry::MeshDefault => match &self.reader.mesh().default_retry {
-                Retry::Off => return None,
-                Retry::Policy(policy) => Some(policy),
-                Retry::MeshDefault => None,
-            },
+    fn retry(&self, retry: &Retry, timeouts: &Timeouts, hashed: bool) -> Option<RetryPlan> {
+        let mesh = self.reader.mesh();
+        let (policy, per_try) = match retry {
+            Retry::MeshDefault => {
+                (&mesh.default_retry, timeouts.per_try.or(mesh.default_try_timeout))
+            }
+            own => (own, timeouts.per_try),
         };
-        Some(policy.map_or_else(|| default_retry(hashed), |policy| written_retry(policy, hashed)))
+        let planned = match policy {
+            Retry::Off => return None,
+            Retry::Policy(policy) => written_retry(policy, hashed),
+            Retry::MeshDefault => default_retry(hashed),
+        };
+        Some(RetryPlan { per_try_timeout: per_try, ..planned })
     }
+}
+
+/// What a destination comes to for a client.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    /// `None`: the client sees no service with this host.
+    pub(crate) service: Option<&'a Arc<Service>>,
+    pub(crate) port: u16,
+}
+
+impl Target<'_> {
+    /// The cluster's name. A host that nobody defines keeps its name: the request then fails with
+    /// "no cluster", which says more than a wrong answer.
+    pub(crate) fn cluster(&self, destination: &Destination) -> Arc<str> {
+        let host = self.service.map_or(&destination.host, |service| &service.key.host);
+        naming::outbound_cluster(self.port, &destination.subset, host.as_str())
+    }
+
+    /// Whether its service has its port.
+    pub(crate) fn is_there(&self) -> bool {
+        self.service.is_some_and(|service| service.port(self.port).is_some())
+    }
+}
+
+/// The service that clients of a namespace reach by a host, other names of it followed.
+pub(crate) fn find_service<'a>(
+    reader: &Reader<'a>,
+    host: &Hostname,
+    namespace: &str,
+) -> Option<&'a Arc<Service>> {
+    let service = reader.service_by_host(host, namespace)?;
+    Some(resolve_alias(reader, service, namespace).unwrap_or(service))
 }
 
 /// A consistent hash names one endpoint, so another try must be allowed to choose it again.
 fn default_retry(hashed: bool) -> RetryPlan {
     RetryPlan {
         attempts: DEFAULT_RETRIES,
-        retry_on: DEFAULT_RETRY_ON.into(),
+        conditions: DEFAULT_RETRY_CONDITIONS.to_vec(),
         statuses: Vec::new(),
         per_try_timeout: None,
         avoid_previous_hosts: !hashed,
@@ -211,31 +308,42 @@ fn default_retry(hashed: bool) -> RetryPlan {
 }
 
 fn written_retry(policy: &RetryPolicy, hashed: bool) -> RetryPlan {
-    let mut conditions: Vec<&str> = match &policy.retry_on {
-        Some(conditions) => conditions.iter().map(AsRef::as_ref).collect(),
-        None => vec![DEFAULT_RETRY_ON],
-    };
-    if !policy.retriable_statuses.is_empty() && !conditions.iter().any(|c| c.contains(RETRIABLE_STATUSES)) {
-        conditions.push(RETRIABLE_STATUSES);
+    let written = policy.conditions.clone();
+    let mut conditions = written.unwrap_or_else(|| DEFAULT_RETRY_CONDITIONS.to_vec());
+    if !policy.statuses.is_empty() && !conditions.contains(&RetryCondition::ListedStatus) {
+        conditions.push(RetryCondition::ListedStatus);
     }
     RetryPlan {
         attempts: policy.attempts,
-        retry_on: conditions.join(",").into(),
-        statuses: policy.retriable_statuses.clone(),
-        per_try_timeout: policy.per_try_timeout,
+        conditions,
+        statuses: policy.statuses.clone(),
+        per_try_timeout: None,
         avoid_previous_hosts: policy.ignore_previous_hosts.unwrap_or(!hashed),
         remote_localities: policy.remote_localities,
         backoff: policy.backoff,
     }
 }
 
+/// The limit of a whole request: where nothing is tried again, its one try's too.
+fn request_timeout(timeouts: &Timeouts, retried: bool) -> RouteTimeout {
+    let one_try = timeouts.per_try.filter(|_| !retried);
+    let shortest = timeouts.request.into_iter().chain(one_try).min();
+    shortest.map_or(RouteTimeout::None, RouteTimeout::After)
+}
+
 /// Plain forwarding to one cluster: no limit, no retries.
 pub(crate) fn forward_to(cluster: Arc<str>) -> ForwardPlan {
     ForwardPlan {
-        clusters: vec![WeightedCluster { name: cluster, weight: 1, headers: HeaderOps::default(), host_rewrite: None }],
-        path_rewrite: None,
+        clusters: vec![WeightedCluster {
+            name: cluster,
+            weight: 1,
+            headers: HeaderOps::default(),
+            host_rewrite: None,
+        }],
+        path: None,
         host_rewrite: None,
         timeout: RouteTimeout::None,
+        idle_timeout: None,
         retry: None,
         mirrors: Vec::new(),
         hash: Vec::new(),
@@ -244,9 +352,22 @@ pub(crate) fn forward_to(cluster: Arc<str>) -> ForwardPlan {
 }
 
 /// Destinations that get a share; when every weight is zero, the first gets everything.
-pub(crate) fn effective(destinations: &[WeightedDestination]) -> Vec<&WeightedDestination> {
-    let weighted: Vec<&WeightedDestination> = destinations.iter().filter(|d| d.weight > 0).collect();
-    if weighted.is_empty() { destinations.iter().take(1).collect() } else { weighted }
+///
+/// `reaches` tells whether a destination is there: of those that are not, some leave their share to
+/// the others ([`Unreachable::Skip`]), as long as there are any.
+pub(crate) fn effective(
+    destinations: &[WeightedDestination],
+    reaches: impl Fn(&Destination) -> bool,
+) -> Vec<&WeightedDestination> {
+    let weighted: Vec<&WeightedDestination> =
+        destinations.iter().filter(|d| d.weight > 0).collect();
+    if weighted.is_empty() {
+        return destinations.iter().take(1).collect();
+    }
+    let stays =
+        |d: &&WeightedDestination| d.unreachable != Unreachable::Skip || reaches(&d.destination);
+    let staying: Vec<_> = weighted.iter().copied().filter(stays).collect();
+    if staying.is_empty() { weighted } else { staying }
 }
 
 fn merge_headers(into: &mut HeaderOps, from: HeaderOps) {
@@ -259,7 +380,8 @@ fn merge_headers(into: &mut HeaderOps, from: HeaderOps) {
     merge(&mut into.response, from.response);
 }
 
-/// Takes the new authority out of request header changes, and drops other pseudo headers, which Envoy refuses.
+/// Takes the new authority out of request header changes, and drops other pseudo headers, which
+/// Envoy refuses.
 fn take_authority(changes: &mut HeaderChanges) -> Option<Arc<str>> {
     let is_authority = |name: &str| name == ":authority" || name == "host";
     let named = |map: &BTreeMap<Arc<str>, Arc<str>>| {
@@ -292,28 +414,12 @@ fn runtime_conditions(m: &HttpMatch) -> HttpMatch {
     }
 }
 
-/// Whether no later route can ever be reached.
-pub(crate) fn matches_everything(m: &HttpMatch) -> bool {
-    let any_path = match &m.uri {
-        None => true,
-        Some(StringMatch::Prefix(prefix)) => &**prefix == "/",
-        Some(StringMatch::Regex(regex)) => matches!(&**regex, ".*" | "*"),
-        Some(_) => false,
-    };
-    any_path
-        && m.headers.is_empty()
-        && m.without_headers.is_empty()
-        && m.query.is_empty()
-        && m.method.is_none()
-        && m.authority.is_none()
-        && m.scheme.is_none()
-}
-
 fn operation_path(m: Option<&HttpMatch>) -> String {
-    match m.and_then(|m| m.uri.as_ref()) {
-        None | Some(StringMatch::Present | StringMatch::Suffix(_)) => "/*".to_owned(),
-        Some(StringMatch::Prefix(prefix)) => format!("{prefix}*"),
-        Some(StringMatch::Exact(path) | StringMatch::Regex(path)) => path.to_string(),
+    match m.and_then(|m| m.path.as_ref()) {
+        None => "/*".to_owned(),
+        Some(PathMatch::Prefix(prefix)) => format!("{prefix}*"),
+        Some(PathMatch::Segments(segments)) => format!("{segments}/*"),
+        Some(PathMatch::Exact(path) | PathMatch::Regex(path)) => path.to_string(),
     }
 }
 
@@ -323,3 +429,6 @@ fn cluster_target(name: &str) -> Option<String> {
     let (port, _subset, host) = (parts.next()?, parts.next()?, parts.next()?);
     Some(format!("{host}:{port}"))
 }
+
+#[cfg(test)]
+mod tests;

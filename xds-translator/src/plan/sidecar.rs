@@ -1,4 +1,5 @@
-//! The client side of a sidecar: clusters, listeners and route configurations of everything it sees.
+//! The client side of a sidecar: clusters, listeners and route configurations of everything it
+//! sees.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,8 +8,8 @@ use std::{
 };
 
 use super::{
-    CaptureMode, ClientFacts, ClusterClient, DomainForm, Entry, FixedCluster, ItemKey, OutboundKey, Outline, PlanItem,
-    RouteFrame, VirtualHostKey, VirtualHostTarget,
+    CaptureMode, ClientFacts, ClusterClient, DomainForm, Entry, FixedCluster, ItemKey, OutboundKey,
+    Outline, PlanItem, RouteFrame, VirtualHostKey, VirtualHostTarget,
     client::{Client, StaticMatch, TableIndex, destinations, resolve_alias, stands_for_another},
     defaults::{ANY_ADDRESS, LOOPBACK},
     egress::{Egress, OwnListener, Sight},
@@ -20,8 +21,8 @@ use super::{
 };
 use crate::{
     ir::{
-        Attachment, Capture, Hostname, ObjectId, OutboundTraffic, Protocol, Resolution, RouteTable, Service,
-        ServicePort,
+        Attachment, Capture, Hostname, ObjectId, OutboundTraffic, Protocol, Resolution, RouteTable,
+        Service, ServicePort,
     },
     snapshot::Reader,
 };
@@ -41,7 +42,10 @@ pub(crate) fn plan_outbound(reader: &Reader<'_>, key: &OutboundKey) -> Outline {
     sidecar.clusters(&mut outline);
     let frames = sidecar.listeners(&mut outline);
     let mut tables = Tables { sidecar: &sidecar, by_port: BTreeMap::new() };
-    outline.routes = frames.into_iter().map(|(name, frame)| sidecar.route_frame(name, &frame, &mut tables)).collect();
+    outline.routes = frames
+        .into_iter()
+        .map(|(name, frame)| sidecar.route_frame(name, &frame, &mut tables))
+        .collect();
     outline
 }
 
@@ -89,8 +93,12 @@ impl<'a> Sidecar<'a> {
             CaptureMode::Redirect => ClusterClient::Redirected,
             CaptureMode::None { .. } => ClusterClient::Addressed,
         };
-        let client =
-            Client { namespace: &key.namespace, labels: &key.client_labels, locality: key.locality.as_ref(), kind };
+        let client = Client {
+            namespace: &key.namespace,
+            labels: &key.client_labels,
+            locality: key.locality.as_ref(),
+            kind,
+        };
         Self { reader, key, client, sight: Sight::of(reader, key) }
     }
 
@@ -98,21 +106,22 @@ impl<'a> Sidecar<'a> {
         self.key.capture == CaptureMode::Redirect
     }
 
-    // ------------------------------------------------------------------------------------------------------ clusters
+    // ---------------------------------------------------------------------------------------------
+    // clusters
 
     fn clusters(&self, outline: &mut Outline) {
         let mut fixed = vec![FixedCluster::BlackHole];
         if self.redirected() {
             fixed.push(FixedCluster::Passthrough);
         }
-        outline.clusters.extend(fixed.into_iter().map(|f| Entry::shared(ItemKey::Fixed(f))));
+        outline.extend(fixed.into_iter().map(|f| Entry::shared(ItemKey::Fixed(f))));
         for service in self.sight.services() {
             add_service(outline, self.reader, &self.client, service);
         }
-        sort_entries(outline);
     }
 
-    // ----------------------------------------------------------------------------------------------------- listeners
+    // ---------------------------------------------------------------------------------------------
+    // listeners
 
     fn listeners(&self, outline: &mut Outline) -> Frames {
         let mesh = self.reader.mesh();
@@ -122,7 +131,9 @@ impl<'a> Sidecar<'a> {
         let own_ports = self.sight.own_ports();
         for (index, egress) in self.sight.egress.iter().enumerate() {
             for service in self.listened_for(egress) {
-                for port in service.ports.iter().filter(|p| self.wanted(egress, p.number, &own_ports)) {
+                for port in
+                    service.ports.iter().filter(|p| self.wanted(egress, p.number, &own_ports))
+                {
                     self.offer(&mut drafts, &mut frames, (index, egress), service, port);
                 }
             }
@@ -132,20 +143,22 @@ impl<'a> Sidecar<'a> {
         if self.redirected() {
             listeners.push(outbound_listener::virtual_outbound(mesh, &self.sight.unknown));
         }
-        listeners.sort_by(|a, b| a.name.cmp(&b.name));
-        outline.listeners =
-            listeners.into_iter().map(|l| Entry::Own(Arc::new(PlanItem::Listener(Box::new(l))))).collect();
+        outline.extend(listeners.into_iter().map(|l| Entry::own(PlanItem::Listener(Box::new(l)))));
         frames
     }
 
-    /// Services that need a place of their own: another name of a service leads to that service's addresses, and on
-    /// listeners that are shared it is told apart by its virtual host.
+    /// Services that need a place of their own: another name of a service leads to that service's
+    /// addresses, and on listeners that are shared it is told apart by its virtual host.
     fn listened_for<'e>(&'e self, egress: &'e Egress) -> impl Iterator<Item = &'e Arc<Service>> {
         let namespace = self.client.namespace;
-        egress.services.iter().filter(move |service| !stands_for_another(self.reader, service, namespace))
+        egress
+            .services
+            .iter()
+            .filter(move |service| !stands_for_another(self.reader, service, namespace))
     }
 
-    /// An own listener serves its port; the catch-all serves every other that the proxy does not use itself.
+    /// An own listener serves its port; the catch-all serves every other that the proxy does not
+    /// use itself.
     fn wanted(&self, egress: &Egress, port: u16, own_ports: &BTreeSet<u16>) -> bool {
         match &egress.own {
             Some(own) => own.port.number == port,
@@ -177,7 +190,13 @@ impl<'a> Sidecar<'a> {
         }
     }
 
-    fn frame_of(&self, egress: usize, place: &Place, service: &Arc<Service>, port: &ServicePort) -> (Arc<str>, Frame) {
+    fn frame_of(
+        &self,
+        egress: usize,
+        place: &Place,
+        service: &Arc<Service>,
+        port: &ServicePort,
+    ) -> (Arc<str>, Frame) {
         if place.shared {
             return (port.number.to_string().into(), Frame::Port { egress, port: port.number });
         }
@@ -186,15 +205,25 @@ impl<'a> Sidecar<'a> {
     }
 
     /// Where a service port is listened for.
-    fn places(&self, egress: &Egress, service: &Service, port: &ServicePort, protocol: Protocol) -> Vec<Place> {
+    fn places(
+        &self,
+        egress: &Egress,
+        service: &Service,
+        port: &ServicePort,
+        protocol: Protocol,
+    ) -> Vec<Place> {
         if let Some(own) = &egress.own {
             return vec![self.own_place(own)];
         }
         if let CaptureMode::None { outbound, .. } = &self.key.capture {
-            // Without an address of our own, binding 127.0.0.1 for bytes of any kind would take the application's
-            // ports; Istio binds for HTTP only.
+            // Without an address of our own, binding 127.0.0.1 for bytes of any kind would take the
+            // application's ports; Istio binds for HTTP only.
             let usable = outbound.is_some() || protocol.is_http();
-            return if usable { vec![Place::shared(outbound.unwrap_or(LOOPBACK), true)] } else { Vec::new() };
+            return if usable {
+                vec![Place::shared(outbound.unwrap_or(LOOPBACK), true)]
+            } else {
+                Vec::new()
+            };
         }
         if protocol.is_http() {
             return vec![Place::shared(ANY_ADDRESS, false)];
@@ -237,7 +266,8 @@ impl<'a> Sidecar<'a> {
             client: &self.client,
             conditions: self.conditions(port.number, &attachments),
         };
-        let target = TcpPort { service, port, prefixes: place.prefixes.clone(), shared: place.shared };
+        let target =
+            TcpPort { service, port, prefixes: place.prefixes.clone(), shared: place.shared };
         let tables: Vec<&Arc<RouteTable>> = egress
             .l4_tables
             .iter()
@@ -247,10 +277,20 @@ impl<'a> Sidecar<'a> {
     }
 
     fn conditions<'c>(&'c self, port: u16, attachments: &'c [Attachment]) -> StaticMatch<'c> {
-        StaticMatch { port, namespace: &self.key.namespace, labels: &self.key.client_labels, attachments }
+        StaticMatch {
+            port,
+            namespace: &self.key.namespace,
+            labels: &self.key.client_labels,
+            attachments,
+        }
     }
 
-    fn offer_proxy(&self, drafts: &mut Drafts<'_>, frames: &mut Frames, (index, egress): (usize, &Egress)) {
+    fn offer_proxy(
+        &self,
+        drafts: &mut Drafts<'_>,
+        frames: &mut Frames,
+        (index, egress): (usize, &Egress),
+    ) {
         let port = self.key.features.http_proxy_port.or(self.reader.mesh().http_proxy_port);
         let Some(port) = port.filter(|_| egress.own.is_none()) else { return };
         let address = match &self.key.capture {
@@ -262,14 +302,20 @@ impl<'a> Sidecar<'a> {
         frames.insert(name, Frame::Proxy { egress: index });
     }
 
-    // -------------------------------------------------------------------------------------------------------- routes
+    // ---------------------------------------------------------------------------------------------
+    // routes
 
-    fn route_frame<'s>(&'s self, name: Arc<str>, frame: &Frame, tables: &mut Tables<'s>) -> RouteFrame {
+    fn route_frame<'s>(
+        &'s self,
+        name: Arc<str>,
+        frame: &Frame,
+        tables: &mut Tables<'s>,
+    ) -> RouteFrame {
         match frame {
             Frame::Port { egress, port } => {
                 let claims = self.port_claims(*egress, *port, DomainForm::Names, tables);
-                let redirected =
-                    self.redirected() && !self.sight.egress[*egress].own.as_ref().is_some_and(|o| self.binds(o));
+                let redirected = self.redirected()
+                    && !self.sight.egress[*egress].own.as_ref().is_some_and(|o| self.binds(o));
                 route_frame(name, true, with_unknown(claims, self.unknown(redirected)))
             }
             Frame::Host { egress, service, port } => {
@@ -279,10 +325,16 @@ impl<'a> Sidecar<'a> {
             }
             Frame::Proxy { egress } => {
                 let ports = self.sight.egress[*egress].services.iter().flat_map(|s| &s.ports);
-                let ports: BTreeSet<u16> = ports.filter(|p| serves_http(p)).map(|p| p.number).collect();
+                let ports: BTreeSet<u16> =
+                    ports.filter(|p| serves_http(p)).map(|p| p.number).collect();
                 let mut claims = Vec::new();
                 for port in ports {
-                    claims.extend(self.port_claims(*egress, port, DomainForm::NamesWithPort, tables));
+                    claims.extend(self.port_claims(
+                        *egress,
+                        port,
+                        DomainForm::NamesWithPort,
+                        tables,
+                    ));
                 }
                 route_frame(name, false, with_unknown(claims, self.unknown(false)))
             }
@@ -290,33 +342,48 @@ impl<'a> Sidecar<'a> {
     }
 
     /// Virtual hosts of a port: its HTTP services, and hosts that only route tables name.
-    fn port_claims<'s>(&'s self, egress: usize, port: u16, form: DomainForm, tables: &mut Tables<'s>) -> Vec<Claim> {
+    fn port_claims<'s>(
+        &'s self,
+        egress: usize,
+        port: u16,
+        form: DomainForm,
+        tables: &mut Tables<'s>,
+    ) -> Vec<Claim> {
         let index = tables.of(egress, port);
         let services = self.sight.egress[egress].services.iter();
         let services = services.filter(|s| s.port(port).is_some_and(serves_http));
-        let mut claims: Vec<Claim> = services.map(|s| self.service_claim(s, port, form, &index)).collect();
-        let known: BTreeSet<Hostname> = claims.iter().filter_map(|c| c.service_host().cloned()).collect();
+        let mut claims: Vec<Claim> =
+            services.map(|s| self.service_claim(s, port, form, &index)).collect();
+        let known: BTreeSet<Hostname> =
+            claims.iter().filter_map(|c| c.service_host().cloned()).collect();
         let mut routed: BTreeSet<&Hostname> = BTreeSet::new();
         for table in index.tables() {
             for host in routed_hosts(table, &known, port) {
-                // The oldest table that names a host keeps it: sidecars never merge tables.
+                // The oldest table that names a host keeps it: sidecars do not merge tables whose
+                // rules go as they are written.
                 if routed.insert(host) {
-                    claims.push(self.routed_claim(table, host, port, form));
+                    claims.push(self.routed_claim(&index.joined(host, table), host, port, form));
                 }
             }
         }
         claims
     }
 
-    fn service_claim(&self, service: &Arc<Service>, port: u16, form: DomainForm, tables: &TableIndex<'_>) -> Claim {
+    fn service_claim(
+        &self,
+        service: &Arc<Service>,
+        port: u16,
+        form: DomainForm,
+        tables: &TableIndex<'_>,
+    ) -> Claim {
         let target = resolve_alias(self.reader, service, &self.key.namespace).unwrap_or(service);
-        let table = tables.find(&target.key.host);
+        let tables = tables.in_force(&target.key.host);
         let local = service.key.namespace == self.key.namespace;
         let key = VirtualHostKey {
             target: VirtualHostTarget::Service { service: service.key.clone(), local },
             port,
-            tables: table.iter().map(|t| t.origin.id.clone()).collect(),
-            client: self.facts([&target.key.host].into_iter().chain(alias_of(service)), table),
+            tables: tables.iter().map(|t| t.origin.id.clone()).collect(),
+            client: self.facts([&target.key.host].into_iter().chain(alias_of(service)), &tables),
             domains: form,
             taken: Vec::new(),
         };
@@ -327,12 +394,18 @@ impl<'a> Sidecar<'a> {
         }
     }
 
-    fn routed_claim(&self, table: &Arc<RouteTable>, host: &Hostname, port: u16, form: DomainForm) -> Claim {
+    fn routed_claim(
+        &self,
+        tables: &[&Arc<RouteTable>],
+        host: &Hostname,
+        port: u16,
+        form: DomainForm,
+    ) -> Claim {
         let key = VirtualHostKey {
             target: VirtualHostTarget::Host { host: host.clone(), redirect: false },
             port,
-            tables: vec![table.origin.id.clone()],
-            client: self.facts([host], Some(table)),
+            tables: tables.iter().map(|t| t.origin.id.clone()).collect(),
+            client: self.facts([host], tables),
             domains: if form == DomainForm::Names { DomainForm::Exact } else { form },
             taken: Vec::new(),
         };
@@ -343,20 +416,20 @@ impl<'a> Sidecar<'a> {
         }
     }
 
-    /// `own`: hosts that the virtual host looks up besides those its table names.
+    /// `own`: hosts that the virtual host looks up besides those its tables name.
     fn facts<'h>(
         &self,
         own: impl IntoIterator<Item = &'h Hostname>,
-        table: Option<&'h Arc<RouteTable>>,
+        tables: &[&'h Arc<RouteTable>],
     ) -> Arc<ClientFacts> {
         let mut hosts: BTreeSet<&Hostname> = own.into_iter().collect();
-        hosts.extend(table.iter().flat_map(|t| destinations(t)).map(|d| &d.host));
-        let tables: Vec<Arc<RouteTable>> = table.into_iter().cloned().collect();
+        hosts.extend(tables.iter().flat_map(|t| destinations(t)).map(|d| &d.host));
+        let tables: Vec<Arc<RouteTable>> = tables.iter().copied().cloned().collect();
         self.client.facts(self.reader, &hosts, &tables, Vec::new())
     }
 
-    /// The virtual host for names that nobody knows. Called by address, a proxy cannot know where a request was
-    /// going, so it refuses.
+    /// The virtual host for names that nobody knows. Called by address, a proxy cannot know where a
+    /// request was going, so it refuses.
     fn unknown(&self, redirected: bool) -> VirtualHostKey {
         let passes = redirected && self.sight.unknown == OutboundTraffic::AllowAny;
         VirtualHostKey {
@@ -370,7 +443,8 @@ impl<'a> Sidecar<'a> {
     }
 }
 
-/// The settled virtual hosts, and last the one for unknown names, unless a host already stands for every name.
+/// The settled virtual hosts, and last the one for unknown names, unless a host already stands for
+/// every name.
 fn with_unknown(claims: Vec<Claim>, unknown: VirtualHostKey) -> Vec<VirtualHostKey> {
     let everything = claims.iter().any(|claim| claim.domains.iter().any(|domain| &**domain == "*"));
     let mut virtual_hosts = virtual_host::settle(claims);
@@ -380,8 +454,13 @@ fn with_unknown(claims: Vec<Claim>, unknown: VirtualHostKey) -> Vec<VirtualHostK
     virtual_hosts
 }
 
-fn route_frame(name: Arc<str>, ignore_port_in_host: bool, virtual_hosts: Vec<VirtualHostKey>) -> RouteFrame {
-    let virtual_hosts = virtual_hosts.into_iter().map(|key| Arc::new(ItemKey::VirtualHost(key))).collect();
+fn route_frame(
+    name: Arc<str>,
+    ignore_port_in_host: bool,
+    virtual_hosts: Vec<VirtualHostKey>,
+) -> RouteFrame {
+    let virtual_hosts =
+        virtual_hosts.into_iter().map(|key| Arc::new(ItemKey::VirtualHost(key))).collect();
     RouteFrame { name, ignore_port_in_host, virtual_hosts }
 }
 
@@ -405,33 +484,33 @@ impl Claim {
     }
 }
 
-/// The hosts of a table that get a virtual host of their own on a port: those that are no service there, when some
-/// other host of the table is one; on port 80, also when none is.
+/// The hosts of a table that get a virtual host of their own on a port: those that are no service
+/// there, when some other host of the table is one; on port 80, also when none is.
 fn routed_hosts<'t>(
     table: &'t RouteTable,
     known: &'t BTreeSet<Hostname>,
     port: u16,
 ) -> impl Iterator<Item = &'t Hostname> {
     let is_service = |host: &Hostname| {
-        known.contains(host) || (host.is_wildcard() && known.iter().any(|service| host.contains(service)))
+        known.contains(host)
+            || (host.is_wildcard() && known.iter().any(|service| host.contains(service)))
     };
     let open = port == 80 || table.hosts.iter().any(is_service);
     table.hosts.iter().filter(move |host| open && !is_service(host))
 }
 
-/// Clusters and assignments of a service. An alias of a service that the mesh knows has none of its own.
-pub(crate) fn add_service(outline: &mut Outline, reader: &Reader<'_>, client: &Client<'_>, service: &Arc<Service>) {
+/// Clusters and assignments of a service. An alias of a service that the mesh knows has none of its
+/// own.
+pub(crate) fn add_service(
+    outline: &mut Outline,
+    reader: &Reader<'_>,
+    client: &Client<'_>,
+    service: &Arc<Service>,
+) {
     if stands_for_another(reader, service, client.namespace) {
         return;
     }
     for (cluster, assignment) in client.service_entries(reader, service) {
-        outline.clusters.push(cluster);
-        outline.assignments.extend(assignment);
+        outline.extend([cluster].into_iter().chain(assignment));
     }
-}
-
-/// Sorts clusters and assignments by resource name.
-pub(crate) fn sort_entries(outline: &mut Outline) {
-    outline.clusters.sort_by_cached_key(Entry::resource_name);
-    outline.assignments.sort_by_cached_key(Entry::resource_name);
 }

@@ -9,10 +9,13 @@ use super::{
     client::{Client, StaticMatch, resolve_alias},
     defaults::{self, HANDSHAKE},
     naming,
-    route::effective,
+    route::{Target, effective, find_service},
 };
 use crate::{
-    ir::{Balancing, Destination, HashKey, L4Match, RouteTable, Service, ServicePort, WeightedDestination},
+    ir::{
+        Balancing, Destination, DestinationPort, HashKey, L4Match, RouteTable, Service,
+        ServicePort, WeightedDestination,
+    },
     snapshot::Reader,
 };
 
@@ -34,12 +37,25 @@ pub(crate) struct TcpPort<'a> {
 }
 
 impl TcpScope<'_> {
-    /// Chains of a service port: the rules of `tables` (those that speak of the host, oldest first), else the service.
-    pub(crate) fn service_chains(&self, target: &TcpPort<'_>, tables: &[&Arc<RouteTable>]) -> Vec<FilterChainPlan> {
-        if target.port.protocol.is_tls() { self.tls_chains(target, tables) } else { self.tcp_chains(target, tables) }
+    /// Chains of a service port: the rules of `tables` (those that speak of the host, oldest
+    /// first), else the service.
+    pub(crate) fn service_chains(
+        &self,
+        target: &TcpPort<'_>,
+        tables: &[&Arc<RouteTable>],
+    ) -> Vec<FilterChainPlan> {
+        if target.port.protocol.is_tls() {
+            self.tls_chains(target, tables)
+        } else {
+            self.tcp_chains(target, tables)
+        }
     }
 
-    fn tls_chains(&self, target: &TcpPort<'_>, tables: &[&Arc<RouteTable>]) -> Vec<FilterChainPlan> {
+    fn tls_chains(
+        &self,
+        target: &TcpPort<'_>,
+        tables: &[&Arc<RouteTable>],
+    ) -> Vec<FilterChainPlan> {
         let chains = self.tls_rules(tables, &target.prefixes);
         if !chains.is_empty() {
             return chains;
@@ -51,8 +67,13 @@ impl TcpScope<'_> {
         vec![chain]
     }
 
-    /// Chains of the TLS rules that apply; a runtime condition that came before is never reached again.
-    pub(crate) fn tls_rules(&self, tables: &[&Arc<RouteTable>], prefixes: &[IpNet]) -> Vec<FilterChainPlan> {
+    /// Chains of the TLS rules that apply; a runtime condition that came before is never reached
+    /// again.
+    pub(crate) fn tls_rules(
+        &self,
+        tables: &[&Arc<RouteTable>],
+        prefixes: &[IpNet],
+    ) -> Vec<FilterChainPlan> {
         let mut known: BTreeSet<(Vec<Arc<str>>, Vec<IpNet>)> = BTreeSet::new();
         let mut chains = Vec::new();
         for table in tables {
@@ -68,7 +89,11 @@ impl TcpScope<'_> {
         chains
     }
 
-    fn tcp_chains(&self, target: &TcpPort<'_>, tables: &[&Arc<RouteTable>]) -> Vec<FilterChainPlan> {
+    fn tcp_chains(
+        &self,
+        target: &TcpPort<'_>,
+        tables: &[&Arc<RouteTable>],
+    ) -> Vec<FilterChainPlan> {
         let mut chains = self.tcp_rules(tables, &target.prefixes);
         let covered = chains.iter().any(|c| c.matches.prefixes == target.prefixes);
         if !covered {
@@ -78,13 +103,18 @@ impl TcpScope<'_> {
     }
 
     /// Chains of the TCP rules that apply, up to the first that takes everything.
-    pub(crate) fn tcp_rules(&self, tables: &[&Arc<RouteTable>], prefixes: &[IpNet]) -> Vec<FilterChainPlan> {
+    pub(crate) fn tcp_rules(
+        &self,
+        tables: &[&Arc<RouteTable>],
+        prefixes: &[IpNet],
+    ) -> Vec<FilterChainPlan> {
         let mut chains: Vec<FilterChainPlan> = Vec::new();
         for table in tables {
             for rule in &table.tcp {
                 let unconditional = rule.matches.is_empty().then(Vec::new);
                 let matched = rule.matches.iter().filter(|m| self.conditions.l4(m));
-                let networks = unconditional.into_iter().chain(matched.map(|m| m.destination_subnets.clone()));
+                let networks =
+                    unconditional.into_iter().chain(matched.map(|m| m.destination_subnets.clone()));
                 for subnets in networks {
                     let everything = subnets.is_empty();
                     let own = if everything { prefixes.to_vec() } else { subnets };
@@ -107,9 +137,11 @@ impl TcpScope<'_> {
         destinations: &[WeightedDestination],
         matches: ChainMatch,
     ) -> FilterChainPlan {
-        let weighted = effective(destinations);
-        let clusters: Vec<(Arc<str>, u32)> =
-            weighted.iter().map(|d| (self.cluster(&d.destination), d.weight.max(1))).collect();
+        let weighted = effective(destinations, |d| self.target(d).is_there());
+        let share = |d: &&WeightedDestination| {
+            (self.target(&d.destination).cluster(&d.destination), d.weight.max(1))
+        };
+        let clusters: Vec<(Arc<str>, u32)> = weighted.iter().map(share).collect();
         let stat_prefix: Arc<str> = match clusters.as_slice() {
             [(only, _)] => only.clone(),
             _ => format!("{}.{}", table.origin.id.name, table.origin.id.namespace).into(),
@@ -119,35 +151,32 @@ impl TcpScope<'_> {
     }
 
     fn service_chain(&self, target: &TcpPort<'_>) -> FilterChainPlan {
-        let service = resolve_alias(self.reader, target.service, self.client.namespace).unwrap_or(target.service);
+        let service = resolve_alias(self.reader, target.service, self.client.namespace)
+            .unwrap_or(target.service);
         let cluster = naming::outbound_cluster(target.port.number, "", service.key.host.as_str());
         let settings = Settings::of(self, service, target.port.number, "");
         let matches = ChainMatch { prefixes: target.prefixes.clone(), ..ChainMatch::default() };
         let proxy = settings.apply(self.reader);
-        chain(matches, TcpProxyPlan { stat_prefix: cluster.clone(), clusters: vec![(cluster, 1)], ..proxy })
+        chain(
+            matches,
+            TcpProxyPlan { stat_prefix: cluster.clone(), clusters: vec![(cluster, 1)], ..proxy },
+        )
     }
 
-    fn find(&self, destination: &Destination) -> Option<&Arc<Service>> {
-        let service = self.reader.service_by_host(&destination.host, self.client.namespace)?;
-        Some(resolve_alias(self.reader, service, self.client.namespace).unwrap_or(service))
-    }
-
-    fn port(&self, destination: &Destination, service: Option<&Arc<Service>>) -> u16 {
-        destination.port.unwrap_or_else(|| match service.map(|s| s.ports.as_slice()) {
-            Some([only]) => only.number,
-            _ => self.conditions.port,
-        })
-    }
-
-    fn cluster(&self, destination: &Destination) -> Arc<str> {
-        let service = self.find(destination);
-        let host = service.map_or(&destination.host, |s| &s.key.host);
-        naming::outbound_cluster(self.port(destination, service), &destination.subset, host.as_str())
+    fn target(&self, destination: &Destination) -> Target<'_> {
+        let service = find_service(self.reader, &destination.host, self.client.namespace);
+        let port = match (destination.port, service.map(|s| s.ports.as_slice())) {
+            (DestinationPort::Number(number), _) => number,
+            (DestinationPort::Inferred, Some([only])) => only.number,
+            (DestinationPort::Inferred | DestinationPort::Requested, _) => self.conditions.port,
+        };
+        Target { service, port }
     }
 
     fn settings(&self, destination: &Destination) -> Settings {
-        let Some(service) = self.find(destination) else { return Settings::default() };
-        Settings::of(self, service, self.port(destination, Some(service)), &destination.subset)
+        let target = self.target(destination);
+        let Some(service) = target.service else { return Settings::default() };
+        Settings::of(self, service, target.port, &destination.subset)
     }
 }
 
@@ -166,7 +195,10 @@ impl Settings {
         Self {
             idle_timeout: traffic.pool.tcp_idle_timeout,
             max_duration: traffic.pool.max_connection_duration,
-            hash_source_ip: matches!(algorithm, Balancing::ConsistentHash { key: HashKey::SourceIp, .. }),
+            hash_source_ip: matches!(
+                algorithm,
+                Balancing::ConsistentHash { key: HashKey::SourceIp, .. }
+            ),
         }
     }
 
@@ -181,13 +213,21 @@ impl Settings {
 }
 
 fn sni_match(m: &L4Match, prefixes: &[IpNet]) -> ChainMatch {
-    let own = if m.destination_subnets.is_empty() { prefixes.to_vec() } else { m.destination_subnets.clone() };
+    let own = if m.destination_subnets.is_empty() {
+        prefixes.to_vec()
+    } else {
+        m.destination_subnets.clone()
+    };
     let names = m.sni_hosts.iter().filter(|host| host.as_str() != "*").map(|host| host.shared());
     ChainMatch {
         prefixes: own,
         server_names: names.collect(),
         // `*` is every SNI, but still only TLS.
-        transport: m.sni_hosts.iter().any(|host| host.as_str() == "*").then_some(TransportMatch::Tls),
+        transport: m
+            .sni_hosts
+            .iter()
+            .any(|host| host.as_str() == "*")
+            .then_some(TransportMatch::Tls),
         ..ChainMatch::default()
     }
 }

@@ -1,16 +1,21 @@
 //! Tests of whole outlines and items over small meshes.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
+
+use ferromesh_proto::ResourceType;
 
 use super::{fixture::*, *};
 use crate::{
     dialect::Kind,
     ir::{
-        Attachment, BackendPolicy, ConnectionPool, EgressListener, GatewayConfig, GatewayHost, GatewayProtocol,
-        GatewayServer, Hostname, HttpAction, HttpMatch, HttpRule, Labels, ListenerPort, Origin, OutboundTraffic,
-        OutlierDetection, PeerTls, PeerTlsPolicy, Protocol, Redirect, RedirectPort, Resolution, Retry, RetryPolicy,
-        RouteTable, ScopeHost, ScopeNamespace, Selector, ServiceKey, SidecarScope, StringMatch, Subset, TrafficPolicy,
-        Visibility,
+        Attachment, BackendPolicy, ConnectionPool, Destination, DestinationPort, EgressListener,
+        GatewayConfig, GatewayHost, GatewayProtocol, GatewayServer, HeaderOps, Hostname,
+        HttpAction, HttpMatch, HttpRule, Labels, ListenerPort, Origin, OutboundTraffic,
+        OutlierDetection, PathMatch, PeerTls, PeerTlsPolicy, PolicyScope, PolicyTarget, Protocol,
+        Rate, RateLimit, Redirect, RedirectPort, Resolution, Retry, RetryCondition, RetryPolicy,
+        RouteTable, RuleOrder, ScopeHost, ScopeNamespace, Selector, ServerTls, ServerTlsMode,
+        ServiceKey, SidecarScope, Subset, TcpRule, TrafficPolicy, Unreachable, Visibility,
+        WeightedDestination,
     },
     snapshot::{Item, MeshSnapshot, Reader},
 };
@@ -23,6 +28,7 @@ fn outbound(namespace: &str) -> OutboundKey {
         locality: None,
         capture: CaptureMode::Redirect,
         features: Features::default(),
+        patches: Vec::new(),
     }
 }
 
@@ -36,7 +42,8 @@ fn names(entries: &[Entry]) -> Vec<String> {
 
 /// The virtual hosts of a route configuration, planned.
 fn hosts(mesh: &MeshSnapshot, outline: &Outline, route: &str) -> Vec<VirtualHostPlan> {
-    let frame = outline.routes.iter().find(|frame| &*frame.name == route).expect("the route exists");
+    let frame =
+        outline.routes.iter().find(|frame| &*frame.name == route).expect("the route exists");
     let planned = frame.virtual_hosts.iter().filter_map(|key| plan_item(&Reader::new(mesh), key));
     let hosts = planned.map(|item| match item {
         PlanItem::VirtualHost(host) => host,
@@ -48,16 +55,23 @@ fn hosts(mesh: &MeshSnapshot, outline: &Outline, route: &str) -> Vec<VirtualHost
 /// `NAME → cluster, cluster` of every virtual host.
 fn routing(hosts: &[VirtualHostPlan]) -> Vec<String> {
     let cluster = |route: &RoutePlan| match &route.action {
-        RouteActionPlan::Forward(f) => f.clusters.iter().map(|c| c.name.to_string()).collect::<Vec<_>>().join("+"),
+        RouteActionPlan::Forward(f) => {
+            f.clusters.iter().map(|c| c.name.to_string()).collect::<Vec<_>>().join("+")
+        }
         RouteActionPlan::Redirect(_) => "redirect".to_owned(),
         RouteActionPlan::Direct { status, .. } => status.to_string(),
     };
-    let routes = |host: &VirtualHostPlan| host.routes.iter().map(cluster).collect::<Vec<_>>().join(", ");
+    let routes =
+        |host: &VirtualHostPlan| host.routes.iter().map(cluster).collect::<Vec<_>>().join(", ");
     hosts.iter().map(|host| format!("{} → {}", host.name, routes(host))).collect()
 }
 
 fn cluster(mesh: &MeshSnapshot, outline: &Outline, name: &str) -> ClusterPlan {
-    let entry = outline.clusters.iter().find(|entry| &*entry.resource_name() == name).expect("the cluster exists");
+    let entry = outline
+        .of(ResourceType::Cluster)
+        .iter()
+        .find(|entry| &*entry.resource_name() == name)
+        .expect("the cluster exists");
     let item = match entry {
         Entry::Shared(key) => plan_item(&Reader::new(mesh), key),
         Entry::Own(item) => Some((**item).clone()),
@@ -80,10 +94,11 @@ const CART: &str = "cart.shop.svc.cluster.local";
 const NEW: &str = "new.shop.svc.cluster.local";
 
 fn path(prefix: &str) -> HttpMatch {
-    HttpMatch { uri: Some(StringMatch::Prefix(prefix.into())), ..HttpMatch::default() }
+    HttpMatch { path: Some(PathMatch::Prefix(prefix.into())), ..HttpMatch::default() }
 }
 
-// ------------------------------------------------------------------------------------------------------------ sidecars
+// -------------------------------------------------------------------------------------------------
+// sidecars
 
 #[test]
 fn clients_of_one_opinion_share_clusters_and_virtual_hosts() {
@@ -92,17 +107,23 @@ fn clients_of_one_opinion_share_clusters_and_virtual_hosts() {
     assert_eq!(a, b);
     // Only the names that resolve differ for a client of the same namespace.
     let own = outline(&mesh, outbound("shop"));
-    assert_eq!((&own.clusters, &own.assignments), (&a.clusters, &a.assignments));
+    assert_eq!(
+        (own.of(ResourceType::Cluster), own.of(ResourceType::Endpoint)),
+        (a.of(ResourceType::Cluster), a.of(ResourceType::Endpoint))
+    );
     assert_ne!(own.routes, a.routes);
 }
 
 #[test]
 fn a_policy_of_the_clients_namespace_makes_items_of_its_own() {
-    let own = BackendPolicy { export_to: Visibility::Namespaces(["a".into()].into()), ..policy("a", "own", CART) };
+    let own = BackendPolicy {
+        export_to: Visibility::Namespaces(["a".into()].into()),
+        ..policy("a", "own", CART)
+    };
     let mesh = mesh([http("shop", "cart", 80), Item::Backend(Arc::new(own))]);
     let (a, b) = (outline(&mesh, outbound("a")), outline(&mesh, outbound("b")));
-    assert_ne!(a.clusters, b.clusters);
-    assert_eq!(names(&a.clusters), names(&b.clusters));
+    assert_ne!(a.of(ResourceType::Cluster), b.of(ResourceType::Cluster));
+    assert_eq!(names(a.of(ResourceType::Cluster)), names(b.of(ResourceType::Cluster)));
 }
 
 #[test]
@@ -112,7 +133,11 @@ fn rules_end_at_the_first_that_matches_everything() {
         rule(vec![path("/"), path("/never")], CART),
         rule(Vec::new(), "never.example"),
     ];
-    let mesh = mesh([http("shop", "cart", 80), http("shop", "new", 80), routes(table("shop", "t", &[CART], rules))]);
+    let mesh = mesh([
+        http("shop", "cart", 80),
+        http("shop", "new", 80),
+        routes(table("shop", "t", &[CART], rules)),
+    ]);
     let outline = outline(&mesh, outbound("shop"));
     assert_eq!(
         routing(&hosts(&mesh, &outline, "80")),
@@ -133,12 +158,18 @@ fn the_most_specific_host_wins_and_then_the_oldest_table() {
     let to = |host: &str| vec![rule(Vec::new(), host)];
     let mesh = mesh([
         http("shop", "cart", 80),
-        with_age(1, table("shop", "wildcard", &["*.shop.svc.cluster.local"], to("wildcard.example"))),
+        with_age(
+            1,
+            table("shop", "wildcard", &["*.shop.svc.cluster.local"], to("wildcard.example")),
+        ),
         with_age(3, table("shop", "young", &[CART], to("young.example"))),
         with_age(2, table("shop", "old", &[CART], to("old.example"))),
     ]);
     let outline = outline(&mesh, outbound("shop"));
-    assert_eq!(routing(&hosts(&mesh, &outline, "80"))[0], format!("{CART}:80 → outbound|80||old.example"));
+    assert_eq!(
+        routing(&hosts(&mesh, &outline, "80"))[0],
+        format!("{CART}:80 → outbound|80||old.example")
+    );
 }
 
 #[test]
@@ -146,7 +177,9 @@ fn a_rule_that_cannot_match_the_client_leaves_the_service_as_it_is() {
     let only = HttpMatch { source_namespace: Some("a".into()), ..HttpMatch::default() };
     let rules = vec![rule(vec![only], NEW)];
     let mesh = mesh([http("shop", "cart", 80), routes(table("shop", "t", &[CART], rules))]);
-    let first = |namespace: &str| routing(&hosts(&mesh, &outline(&mesh, outbound(namespace)), "80")).remove(0);
+    let first = |namespace: &str| {
+        routing(&hosts(&mesh, &outline(&mesh, outbound(namespace)), "80")).remove(0)
+    };
     assert_eq!(first("a"), format!("{CART}:80 → outbound|80||{NEW}"));
     assert_eq!(first("b"), format!("{CART}:80 → outbound|80||{CART}"));
 }
@@ -163,7 +196,8 @@ fn hosts_beside_a_service_get_its_port_and_every_host_gets_port_80() {
     let outline = outline(&mesh, outbound("shop"));
     let on = |port: &str| routing(&hosts(&mesh, &outline, port));
     assert!(on("8080").contains(&format!("cart.example.com:8080 → outbound|8080||{CART}")));
-    // Istio does the same: the service lacks port 80, so the request fails with "no cluster" instead of passing by.
+    // Istio does the same: the service lacks port 80, so the request fails with "no cluster"
+    // instead of passing by.
     assert!(on("80").contains(&format!("{CART}:80 → outbound|80||{CART}")));
     assert!(on("80").contains(&format!("cart.example.com:80 → outbound|80||{CART}")));
     assert!(on("9090").iter().all(|host| !host.contains("cart")));
@@ -172,8 +206,11 @@ fn hosts_beside_a_service_get_its_port_and_every_host_gets_port_80() {
 #[test]
 fn a_destination_with_one_port_is_meant_by_its_host_alone() {
     let rules = vec![rule(Vec::new(), "stock.shop.svc.cluster.local")];
-    let mesh =
-        mesh([http("shop", "cart", 80), http("shop", "stock", 9000), routes(table("shop", "t", &[CART], rules))]);
+    let mesh = mesh([
+        http("shop", "cart", 80),
+        http("shop", "stock", 9000),
+        routes(table("shop", "t", &[CART], rules)),
+    ]);
     let outline = outline(&mesh, outbound("shop"));
     assert_eq!(
         routing(&hosts(&mesh, &outline, "80"))[0],
@@ -185,10 +222,31 @@ fn a_destination_with_one_port_is_meant_by_its_host_alone() {
 fn a_redirect_to_the_requests_port_names_it() {
     let redirect = Redirect { port: Some(RedirectPort::Request), ..Redirect::default() };
     let rule = HttpRule { action: HttpAction::Redirect(redirect), ..rule(Vec::new(), CART) };
-    let mesh = mesh([http("shop", "cart", 8080), routes(table("shop", "moved", &[CART], vec![rule]))]);
+    let mesh =
+        mesh([http("shop", "cart", 8080), routes(table("shop", "moved", &[CART], vec![rule]))]);
     let hosts = hosts(&mesh, &outline(&mesh, outbound("a")), "8080");
-    let RouteActionPlan::Redirect(planned) = &hosts[0].routes[0].action else { panic!("a redirect") };
-    assert_eq!(planned.port, Some(RedirectPort::Number(8080)));
+    let RouteActionPlan::Redirect(planned) = &hosts[0].routes[0].action else {
+        panic!("a redirect")
+    };
+    assert_eq!(planned.port, Some(8080));
+}
+
+/// As [`RuleOrder::AsWritten`] never does at a sidecar: there the oldest table keeps a host.
+#[test]
+fn tables_by_specificity_share_a_host_in_the_mesh() {
+    let tables = |order| {
+        let by = |name: &str, prefix: &str| {
+            let rules = vec![rule(vec![path(prefix)], CART)];
+            routes(RouteTable { order, ..table("shop", name, &[CART], rules) })
+        };
+        let mesh = mesh([http("shop", "cart", 80), by("a", "/a"), by("b", "/a/b")]);
+        let outline = outline(&mesh, outbound("shop"));
+        let host = hosts(&mesh, &outline, "80").remove(0);
+        host.routes.iter().map(|route| route.operation.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(tables(RuleOrder::AsWritten), [format!("{CART}:80/a*")]);
+    let both = ["/a/b*", "/a*"].map(|path| format!("{CART}:80{path}"));
+    assert_eq!(tables(RuleOrder::BySpecificity), both);
 }
 
 #[test]
@@ -207,21 +265,23 @@ fn retries_have_defaults_that_a_rule_replaces() {
     assert_eq!(retry(Retry::Off), None);
     let written = RetryPolicy {
         attempts: 3,
-        per_try_timeout: None,
-        retry_on: Some(vec!["reset".into()]),
-        retriable_statuses: vec![503],
+        conditions: Some(vec![RetryCondition::Reset]),
+        statuses: vec![503],
         remote_localities: false,
         ignore_previous_hosts: None,
         backoff: None,
     };
     let written = retry(Retry::Policy(written)).expect("it is written");
-    assert_eq!((&*written.retry_on, &written.statuses[..]), ("reset,retriable-status-codes", &[503][..]));
+    assert_eq!(
+        (&written.conditions[..], &written.statuses[..]),
+        (&[RetryCondition::Reset, RetryCondition::ListedStatus][..], &[503][..])
+    );
 }
 
 #[test]
 fn unknown_names_are_refused_where_the_mesh_says_so_or_nobody_knows_where_they_lead() {
     let scope = SidecarScope {
-        origin: origin(Kind::Sidecar, "shop", "default"),
+        origin: origin(Kind::SIDECAR, "shop", "default"),
         selector: Selector::default(),
         egress: Vec::new(),
         ingress: Vec::new(),
@@ -230,35 +290,49 @@ fn unknown_names_are_refused_where_the_mesh_says_so_or_nobody_knows_where_they_l
     };
     let id = scope.origin.id.clone();
     let mesh = mesh([http("shop", "cart", 80), Item::Scope(Arc::new(scope))]);
-    let last = |key: OutboundKey| routing(&hosts(&mesh, &outline(&mesh, key), "80")).pop().expect("there is a last");
+    let last = |key: OutboundKey| {
+        routing(&hosts(&mesh, &outline(&mesh, key), "80")).pop().expect("there is a last")
+    };
     assert_eq!(last(outbound("shop")), "allow_any → PassthroughCluster");
     assert_eq!(last(OutboundKey { scope: Some(id), ..outbound("shop") }), "block_all → 502");
-    let called = CaptureMode::None { outbound: "127.0.1.3".parse().ok(), inbound: None, application: None };
+    let called =
+        CaptureMode::None { outbound: "127.0.1.3".parse().ok(), inbound: None, application: None };
     assert_eq!(last(OutboundKey { capture: called, ..outbound("shop") }), "block_all → 502");
 }
 
 #[test]
 fn a_scope_hides_what_it_does_not_name() {
-    let host = ScopeHost { namespace: ScopeNamespace::Named("shop".into()), host: Hostname::new("*") };
+    let host =
+        ScopeHost { namespace: ScopeNamespace::Named("shop".into()), host: Hostname::new("*") };
     let scope = SidecarScope {
-        origin: origin(Kind::Sidecar, "shop", "default"),
+        origin: origin(Kind::SIDECAR, "shop", "default"),
         selector: Selector::default(),
-        egress: vec![EgressListener { port: None, bind: None, capture: Default::default(), hosts: vec![host] }],
+        egress: vec![EgressListener {
+            port: None,
+            bind: None,
+            capture: Default::default(),
+            hosts: vec![host],
+        }],
         ingress: Vec::new(),
         outbound_traffic: None,
         inbound_pool: None,
     };
     let id = scope.origin.id.clone();
-    let mesh = mesh([http("shop", "cart", 80), http("other", "stock", 80), Item::Scope(Arc::new(scope))]);
-    let seen = names(&outline(&mesh, OutboundKey { scope: Some(id), ..outbound("shop") }).assignments);
+    let mesh =
+        mesh([http("shop", "cart", 80), http("other", "stock", 80), Item::Scope(Arc::new(scope))]);
+    let seen = names(
+        outline(&mesh, OutboundKey { scope: Some(id), ..outbound("shop") })
+            .of(ResourceType::Endpoint),
+    );
     assert_eq!(seen, [format!("outbound|80||{CART}")]);
 }
 
 /// A Sidecar object with one egress listener for these hosts.
 fn scope(namespace: &str, port: Option<u16>, hosts: Vec<ScopeHost>) -> SidecarScope {
-    let port = port.map(|number| ListenerPort { number, name: "http".into(), protocol: Protocol::Http });
+    let port =
+        port.map(|number| ListenerPort { number, name: "http".into(), protocol: Protocol::Http });
     SidecarScope {
-        origin: origin(Kind::Sidecar, namespace, "default"),
+        origin: origin(Kind::SIDECAR, namespace, "default"),
         selector: Selector::default(),
         egress: vec![EgressListener { port, bind: None, capture: Default::default(), hosts }],
         ingress: Vec::new(),
@@ -272,18 +346,52 @@ fn everything_in(namespace: ScopeNamespace) -> ScopeHost {
 }
 
 #[test]
+fn a_scope_sees_what_rules_for_connections_lead_to() {
+    let to = |host: &str| WeightedDestination {
+        destination: Destination {
+            host: Hostname::new(host),
+            port: DestinationPort::Number(3306),
+            subset: "".into(),
+            at: "".into(),
+        },
+        weight: 1,
+        unreachable: Unreachable::Fail,
+        headers: HeaderOps::default(),
+    };
+    let stock = "stock.other.svc.cluster.local";
+    let rule = TcpRule { at: "".into(), matches: Vec::new(), destinations: vec![to(stock)] };
+    let routed = RouteTable { tcp: vec![rule], ..table("shop", "db", &[CART], Vec::new()) };
+    let own = scope("shop", None, vec![everything_in(ScopeNamespace::Named("shop".into()))]);
+    let id = own.origin.id.clone();
+    let database = |namespace: &str, name: &str, address: &str| {
+        service_item(service(namespace, name, address, &[(3306, Protocol::Tcp)]))
+    };
+    let mesh = mesh([
+        database("shop", "cart", "10.0.0.1"),
+        database("other", "stock", "10.0.0.2"),
+        Item::Scope(Arc::new(own)),
+        routes(routed),
+    ]);
+    let outline = outline(&mesh, OutboundKey { scope: Some(id), ..outbound("shop") });
+    let seen = names(outline.of(ResourceType::Cluster));
+    assert!(seen.contains(&format!("outbound|3306||{stock}")), "{seen:?}");
+}
+
+#[test]
 fn a_dot_in_a_scope_of_the_root_namespace_is_the_namespace_of_whoever_asks() {
     let named = everything_in(ScopeNamespace::Named("istio-system".into()));
     let scope = scope("istio-system", None, vec![everything_in(ScopeNamespace::Clients), named]);
     let id = scope.origin.id.clone();
-    let services = [http("shop", "cart", 80), http("other", "stock", 80), http("istio-system", "edge", 80)];
+    let services =
+        [http("shop", "cart", 80), http("other", "stock", 80), http("istio-system", "edge", 80)];
     let mesh = mesh(services.into_iter().chain([Item::Scope(Arc::new(scope))]));
     let edge = "outbound|80||edge.istio-system.svc.cluster.local".to_owned();
     for (namespace, own) in [("shop", CART), ("other", "stock.other.svc.cluster.local")] {
-        let outline = outline(&mesh, OutboundKey { scope: Some(id.clone()), ..outbound(namespace) });
+        let outline =
+            outline(&mesh, OutboundKey { scope: Some(id.clone()), ..outbound(namespace) });
         let mut expected = [format!("outbound|80||{own}"), edge.clone()];
         expected.sort();
-        assert_eq!(names(&outline.assignments), expected, "a client of {namespace}");
+        assert_eq!(names(outline.of(ResourceType::Endpoint)), expected, "a client of {namespace}");
     }
 }
 
@@ -305,20 +413,32 @@ fn another_name_of_a_service_is_good_for_all_its_ports_whatever_it_lists() {
         for port in [8000, 9000] {
             let routing = routing(&hosts(&mesh, &outline, &port.to_string()));
             for name in ["alias", "nickname"] {
-                let expected = format!("{name}.shop.svc.cluster.local:{port} → outbound|{port}||{CART}");
+                let expected =
+                    format!("{name}.shop.svc.cluster.local:{port} → outbound|{port}||{CART}");
                 assert!(routing.contains(&expected), "{listed:?}: no {expected} in {routing:#?}");
             }
         }
-        // Its bytes are told by the address that the name resolves to: a wildcard would take those of everybody.
-        let listeners = names(&outline.listeners);
-        assert_eq!(listeners, ["0.0.0.0_8000", "0.0.0.0_9000", "10.96.0.1_3306", "virtualOutbound"], "{listed:?}");
-        assert!(!names(&outline.clusters).iter().any(|name| name.contains("alias")), "{listed:?}");
+        // Its bytes are told by the address that the name resolves to: a wildcard would take those
+        // of everybody.
+        let listeners = names(outline.of(ResourceType::Listener));
+        assert_eq!(
+            listeners,
+            ["0.0.0.0_8000", "0.0.0.0_9000", "10.96.0.1_3306", "virtualOutbound"],
+            "{listed:?}"
+        );
+        assert!(
+            !names(outline.of(ResourceType::Cluster)).iter().any(|name| name.contains("alias")),
+            "{listed:?}"
+        );
     }
 }
 
 #[test]
 fn a_scope_that_names_an_alias_sees_what_it_stands_for() {
-    let host = ScopeHost { namespace: ScopeNamespace::Clients, host: Hostname::new("alias.shop.svc.cluster.local") };
+    let host = ScopeHost {
+        namespace: ScopeNamespace::Clients,
+        host: Hostname::new("alias.shop.svc.cluster.local"),
+    };
     for port in [None, Some(8000)] {
         let scope = scope("shop", port, vec![host.clone()]);
         let id = scope.origin.id.clone();
@@ -330,7 +450,11 @@ fn a_scope_that_names_an_alias_sees_what_it_stands_for() {
             format!("alias.shop.svc.cluster.local:8000 → outbound|8000||{CART}"),
             "{port:?}"
         );
-        assert_eq!(names(&outline.assignments), [format!("outbound|8000||{CART}")], "{port:?}");
+        assert_eq!(
+            names(outline.of(ResourceType::Endpoint)),
+            [format!("outbound|8000||{CART}")],
+            "{port:?}"
+        );
     }
 }
 
@@ -346,16 +470,18 @@ fn an_alias_leads_to_the_clusters_of_its_target() {
         routing(&hosts(&mesh, &outline, "80"))[0],
         format!("alias.shop.svc.cluster.local:80 → outbound|80||{CART}")
     );
-    assert!(!names(&outline.clusters).iter().any(|name| name.contains("alias")));
+    assert!(!names(outline.of(ResourceType::Cluster)).iter().any(|name| name.contains("alias")));
     let by_name = cluster(&mesh, &outline, "outbound|80||outside.shop.svc.cluster.local").discovery;
     assert!(matches!(by_name, Discovery::Dns { logical: false, .. }), "{by_name:?}");
 }
 
-// ------------------------------------------------------------------------------------------------------------ clusters
+// -------------------------------------------------------------------------------------------------
+// clusters
 
 #[test]
 fn the_upstream_protocol_follows_port_and_policy() {
-    let upgrade = ConnectionPool { h2_upgrade: Some(true), http_block: true, ..ConnectionPool::default() };
+    let upgrade =
+        ConnectionPool { h2_upgrade: Some(true), http_block: true, ..ConnectionPool::default() };
     let cases = [
         (Protocol::Http, None, UpstreamProtocol::Http1, &["istio-http/1.1", "istio"][..]),
         (Protocol::Grpc, None, UpstreamProtocol::Http2, &["istio-h2", "istio", "h2"]),
@@ -368,11 +494,16 @@ fn the_upstream_protocol_follows_port_and_policy() {
         let rule = BackendPolicy { traffic, ..policy("shop", "rule", CART) };
         let cart = service_item(service("shop", "cart", "10.96.0.1", &[(80, protocol)]));
         let mesh = mesh([cart, Item::Backend(Arc::new(rule))]);
-        let plan = cluster(&mesh, &outline(&mesh, outbound("shop")), &format!("outbound|80||{CART}"));
+        let plan =
+            cluster(&mesh, &outline(&mesh, outbound("shop")), &format!("outbound|80||{CART}"));
         let UpstreamTransport::PerEndpoint(tls) = &plan.transport else {
             panic!("automatic, got {:?}", plan.transport)
         };
-        assert_eq!((plan.http.protocol, &tls.alpn[..]), (expected, &mtls::texts(alpn)[..]), "{protocol:?}");
+        assert_eq!(
+            (plan.http.protocol, &tls.alpn[..]),
+            (expected, &mtls::texts(alpn)[..]),
+            "{protocol:?}"
+        );
         assert_eq!(plan.mesh_alpn.is_some(), protocol != Protocol::Tcp, "{protocol:?}");
     }
 }
@@ -388,15 +519,20 @@ fn a_service_outside_the_mesh_is_called_without_its_certificates() {
 
 #[test]
 fn subsets_are_clusters_and_an_unknown_one_is_none() {
-    let subset = Subset { name: "v1".into(), labels: labels(&[("version", "v1")]), traffic: TrafficPolicy::default() };
+    let subset = Subset {
+        at: "".into(),
+        name: "v1".into(),
+        labels: labels(&[("version", "v1")]),
+        traffic: TrafficPolicy::default(),
+    };
     let outlier = OutlierDetection { min_health_percent: Some(40), ..OutlierDetection::default() };
     let traffic = TrafficPolicy { outlier: Some(outlier), ..TrafficPolicy::default() };
     let rule = BackendPolicy { traffic, subsets: vec![subset], ..policy("shop", "rule", CART) };
     let mesh = mesh([http("shop", "cart", 80), Item::Backend(Arc::new(rule))]);
     let outline = outline(&mesh, outbound("shop"));
     let v1 = cluster(&mesh, &outline, &format!("outbound|80|v1|{CART}"));
-    assert_eq!((v1.panic_percent, v1.istio.subset.as_deref()), (40, Some("v1")));
-    let key = outline.clusters.iter().find_map(|entry| match entry {
+    assert_eq!((v1.panic_percent, v1.provenance.subset.as_deref()), (40, Some("v1")));
+    let key = outline.of(ResourceType::Cluster).iter().find_map(|entry| match entry {
         Entry::Shared(key) => match &**key {
             ItemKey::Cluster(key) => Some(ClusterKey { subset: "v9".into(), ..key.clone() }),
             _ => None,
@@ -420,10 +556,17 @@ fn headless_services_are_reached_where_the_client_was_going_only_if_it_can_know(
     let name = "outbound|80||peers.shop.svc.cluster.local";
     assert!(matches!(cluster(&mesh, &redirected, name).discovery, Discovery::OriginalDst { .. }));
     assert_eq!(cluster(&mesh, &addressed, name).discovery, Discovery::Eds);
-    assert_eq!((names(&redirected.assignments).len(), names(&addressed.assignments)), (0, vec![name.to_owned()]));
+    assert_eq!(
+        (
+            names(redirected.of(ResourceType::Endpoint)).len(),
+            names(addressed.of(ResourceType::Endpoint))
+        ),
+        (0, vec![name.to_owned()])
+    );
 }
 
-// ------------------------------------------------------------------------------------------------------------- inbound
+// -------------------------------------------------------------------------------------------------
+// inbound
 
 fn inbound(ports: Vec<(ServiceKey, u16, u16)>) -> InboundKey {
     InboundKey {
@@ -435,6 +578,7 @@ fn inbound(ports: Vec<(ServiceKey, u16, u16)>) -> InboundKey {
         capture: CaptureMode::Redirect,
         address: None,
         features: Features::default(),
+        patches: Vec::new(),
     }
 }
 
@@ -442,14 +586,19 @@ fn inbound(ports: Vec<(ServiceKey, u16, u16)>) -> InboundKey {
 fn the_first_service_of_a_port_gives_the_limits_of_its_inbound_cluster() {
     let pool = ConnectionPool { max_connections: Some(5), ..ConnectionPool::default() };
     let outlier = Some(OutlierDetection::default());
-    let traffic = TrafficPolicy { connection_pool: Some(pool), outlier, ..TrafficPolicy::default() };
+    let traffic =
+        TrafficPolicy { connection_pool: Some(pool), outlier, ..TrafficPolicy::default() };
     let rule = BackendPolicy { traffic, ..policy("shop", "rule", CART) };
-    let mesh = mesh([http("shop", "cart", 80), http("shop", "cart-v1", 80), Item::Backend(Arc::new(rule))]);
+    let mesh = mesh([
+        http("shop", "cart", 80),
+        http("shop", "cart-v1", 80),
+        Item::Backend(Arc::new(rule)),
+    ]);
     let keys = [service_key("shop", "cart"), service_key("shop", "cart-v1")];
     let key = inbound(keys.into_iter().map(|key| (key, 80, 8080)).collect());
     let outline = plan_outline(&Reader::new(&mesh), &ViewKey::Inbound(key));
     let plan = cluster(&mesh, &outline, "inbound|8080||");
-    let served: Vec<&str> = plan.istio.services.iter().map(|(_, name, _)| &**name).collect();
+    let served: Vec<&str> = plan.provenance.services.iter().map(|(_, name, _)| &**name).collect();
     assert_eq!(served, ["cart", "cart-v1"]);
     assert_eq!((plan.limits.max_connections, plan.outlier), (Some(5), None));
     assert_eq!(plan.discovery, Discovery::OriginalDst { port_override: None });
@@ -458,15 +607,19 @@ fn the_first_service_of_a_port_gives_the_limits_of_its_inbound_cluster() {
 /// What the chains of `virtualInbound` take on a port, or on every port that none of them names.
 fn taken(mesh: &MeshSnapshot, key: &InboundKey, port: Option<u16>) -> Option<PeerTls> {
     let outline = plan_outline(&Reader::new(mesh), &ViewKey::Inbound(key.clone()));
-    let listener = outline.listeners.iter().find_map(|entry| match entry {
+    let listener = outline.of(ResourceType::Listener).iter().find_map(|entry| match entry {
         Entry::Own(item) => match &**item {
-            PlanItem::Listener(listener) if &*listener.name == "virtualInbound" => Some(listener.clone()),
+            PlanItem::Listener(listener) if &*listener.name == "virtualInbound" => {
+                Some(listener.clone())
+            }
             _ => None,
         },
         Entry::Shared(_) => None,
     })?;
-    let chains: Vec<_> = listener.chains.iter().filter(|chain| chain.matches.port == port).collect();
-    let (secure, open) = (chains.iter().any(|c| c.tls.is_some()), chains.iter().any(|c| c.tls.is_none()));
+    let chains: Vec<_> =
+        listener.chains.iter().filter(|chain| chain.matches.port == port).collect();
+    let (secure, open) =
+        (chains.iter().any(|c| c.tls.is_some()), chains.iter().any(|c| c.tls.is_none()));
     match (secure, open) {
         (true, true) => Some(PeerTls::Permissive),
         (true, false) => Some(PeerTls::Strict),
@@ -479,10 +632,12 @@ fn taken(mesh: &MeshSnapshot, key: &InboundKey, port: Option<u16>) -> Option<Pee
 fn a_mode_of_a_port_holds_whether_a_service_names_the_port_or_not() {
     use PeerTls::{Disable, Permissive, Strict};
     let modes = [None, Some(Disable), Some(Permissive), Some(Strict)];
-    for (of_all, of_port) in modes.iter().flat_map(|of_all| modes.iter().map(move |of_port| (*of_all, *of_port))) {
+    for (of_all, of_port) in
+        modes.iter().flat_map(|of_all| modes.iter().map(move |of_port| (*of_all, *of_port)))
+    {
         let policy = PeerTlsPolicy {
-            origin: origin(Kind::PeerAuthentication, "shop", "cart"),
-            selector: Selector(labels(&[("app", "cart")])),
+            origin: origin(Kind::PEER_AUTHENTICATION, "shop", "cart"),
+            selector: labels(&[("app", "cart")]).into(),
             mode: of_all,
             ports: [(8080, of_port), (9090, of_port), (15006, of_port)].into(),
         };
@@ -500,15 +655,64 @@ fn a_mode_of_a_port_holds_whether_a_service_names_the_port_or_not() {
     }
 }
 
+/// The limits of requests at ports of a workload; `None`: at ports of which nothing is known.
+fn limited(mesh: &MeshSnapshot, key: &InboundKey, port: Option<u16>) -> Vec<u32> {
+    let outline = plan_outline(&Reader::new(mesh), &ViewKey::Inbound(key.clone()));
+    let Some(Entry::Own(item)) = outline.of(ResourceType::Listener).first() else {
+        panic!("one listener of its own")
+    };
+    let PlanItem::Listener(listener) = &**item else { panic!("a listener") };
+    let chains = listener.chains.iter().filter(|chain| chain.matches.port == port);
+    let connections = chains.filter_map(|chain| match &chain.terminal {
+        TerminalFilter::Http(http) => Some(http),
+        TerminalFilter::Tcp(_) => None,
+    });
+    let limits =
+        connections.map(|http| http.rate_limits.iter().map(|rate| rate.requests).collect());
+    let limits: BTreeSet<Vec<u32>> = limits.collect();
+    // Every chain of a port has the same.
+    assert!(limits.len() < 2, "{limits:?}");
+    limits.into_iter().next().unwrap_or_default()
+}
+
+#[test]
+fn requests_are_limited_at_the_port_that_is_meant() {
+    let limit = |name: &str, target, requests| {
+        Item::RateLimit(Arc::new(RateLimit {
+            origin: origin(Kind::SERVICE, "shop", name),
+            scope: PolicyScope::Namespace("shop".into()),
+            selector: labels(&[("app", "cart")]).into(),
+            target,
+            rate: Rate { requests, window: std::time::Duration::from_secs(1) },
+        }))
+    };
+    let at = |limits: Vec<Item>, port| {
+        let mesh = mesh([http("shop", "cart", 8080)].into_iter().chain(limits));
+        limited(&mesh, &inbound(vec![(service_key("shop", "cart"), 8080, 8080)]), port)
+    };
+    let of_port = |port| vec![limit("a", PolicyTarget::Port(port), 5)];
+    assert_eq!(at(of_port(8080), Some(8080)), [5]);
+    assert!(at(of_port(8080), None).is_empty());
+    // A port to which no service leads is taken out of the unknown ones.
+    assert_eq!(at(of_port(9000), Some(9000)), [5]);
+    assert!(at(of_port(9000), Some(8080)).is_empty() && at(of_port(9000), None).is_empty());
+    let both = || vec![limit("a", PolicyTarget::All, 7), limit("b", PolicyTarget::Port(8080), 5)];
+    assert_eq!(at(both(), Some(8080)), [7, 5]);
+    assert_eq!(at(both(), None), [7]);
+}
+
 #[test]
 fn called_by_address_a_workload_listens_itself_and_forwards_to_its_application() {
     let mesh = mesh([http("shop", "cart", 80)]);
-    let capture =
-        CaptureMode::None { outbound: None, inbound: "127.0.1.2".parse().ok(), application: "127.0.1.1".parse().ok() };
+    let capture = CaptureMode::None {
+        outbound: None,
+        inbound: "127.0.1.2".parse().ok(),
+        application: "127.0.1.1".parse().ok(),
+    };
     let key = InboundKey { capture, ..inbound(vec![(service_key("shop", "cart"), 80, 8080)]) };
     let outline = plan_outline(&Reader::new(&mesh), &ViewKey::Inbound(key));
-    assert_eq!(names(&outline.listeners), ["127.0.1.2_8080"]);
-    assert_eq!(names(&outline.clusters), ["inbound|8080||"]);
+    assert_eq!(names(outline.of(ResourceType::Listener)), ["127.0.1.2_8080"]);
+    assert_eq!(names(outline.of(ResourceType::Cluster)), ["inbound|8080||"]);
     let Discovery::Static(localities) = cluster(&mesh, &outline, "inbound|8080||").discovery else {
         panic!("the application is at a fixed address")
     };
@@ -516,12 +720,13 @@ fn called_by_address_a_workload_listens_itself_and_forwards_to_its_application()
     assert_eq!(localities[0].endpoints[0].address, application);
 }
 
-// ------------------------------------------------------------------------------------------------------------ gateways
+// -------------------------------------------------------------------------------------------------
+// gateways
 
 fn gateway_outline(mesh: &MeshSnapshot) -> Outline {
     let key = GatewayKey {
         namespace: "edge".into(),
-        gateways: vec![origin(Kind::Gateway, "edge", "edge").id],
+        gateways: vec![origin(Kind::GATEWAY, "edge", "edge").id],
         labels: Labels::new(),
         client_labels: Labels::new(),
         ports: vec![(80, 8080)],
@@ -529,17 +734,19 @@ fn gateway_outline(mesh: &MeshSnapshot) -> Outline {
         bind: None,
         service_account: "edge".into(),
         features: Features::default(),
+        patches: Vec::new(),
     };
     plan_outline(&Reader::new(mesh), &ViewKey::Gateway(key))
 }
 
 fn gateway(servers: Vec<GatewayServer>) -> Item {
-    let origin = origin(Kind::Gateway, "edge", "edge");
+    let origin = origin(Kind::GATEWAY, "edge", "edge");
     Item::Gateway(Arc::new(GatewayConfig { origin, selector: Selector::default(), servers }))
 }
 
 fn server(namespace: Option<&str>, host: &str) -> GatewayServer {
     GatewayServer {
+        at: "".into(),
         port: 80,
         port_name: "http".into(),
         protocol: GatewayProtocol::Http,
@@ -551,7 +758,7 @@ fn server(namespace: Option<&str>, host: &str) -> GatewayServer {
 }
 
 fn at_edge(table: RouteTable) -> Item {
-    let attachments = vec![Attachment::Gateway(origin(Kind::Gateway, "edge", "edge").id)];
+    let attachments = vec![Attachment::Gateway(origin(Kind::GATEWAY, "edge", "edge").id)];
     routes(RouteTable { attachments, ..table })
 }
 
@@ -559,7 +766,7 @@ fn at_edge(table: RouteTable) -> Item {
 fn a_gateway_without_routes_answers_404() {
     let mesh = mesh([gateway(vec![server(None, "*")])]);
     let outline = gateway_outline(&mesh);
-    assert_eq!(names(&outline.listeners), ["0.0.0.0_8080"]);
+    assert_eq!(names(outline.of(ResourceType::Listener)), ["0.0.0.0_8080"]);
     assert_eq!(routing(&hosts(&mesh, &outline, "http.8080")), ["blackhole:80 → "]);
 }
 
@@ -585,6 +792,28 @@ fn a_server_takes_routes_of_its_namespaces_only_and_for_the_narrower_host() {
 }
 
 #[test]
+fn a_table_of_a_section_is_for_the_servers_of_that_name() {
+    let named =
+        |name: &str, host: &str| GatewayServer { port_name: name.into(), ..server(None, host) };
+    let id = origin(Kind::GATEWAY, "edge", "edge").id;
+    let of_section = |name: &str, table: RouteTable| {
+        let attachments = vec![Attachment::Section(id.clone(), name.into())];
+        routes(RouteTable { attachments, ..table })
+    };
+    let to_cart = || vec![rule(Vec::new(), CART)];
+    let mesh = mesh([
+        http("shop", "cart", 8000),
+        gateway(vec![named("a", "*.a.example"), named("b", "*.b.example")]),
+        of_section("a", table("shop", "one", &["x.a.example", "x.b.example"], to_cart())),
+        at_edge(table("shop", "all", &["y.a.example", "y.b.example"], to_cart())),
+    ]);
+    let outline = gateway_outline(&mesh);
+    let served: Vec<String> =
+        hosts(&mesh, &outline, "http.8080").iter().map(|host| host.name.to_string()).collect();
+    assert_eq!(served, ["x.a.example:80", "y.a.example:80", "y.b.example:80"]);
+}
+
+#[test]
 fn tables_that_share_a_host_are_merged_with_what_matches_everything_last() {
     let mesh = mesh([
         http("shop", "cart", 80),
@@ -606,4 +835,103 @@ fn a_redirecting_server_demands_tls_for_its_hosts() {
     let mesh = mesh([gateway(vec![redirect])]);
     let host = hosts(&mesh, &gateway_outline(&mesh), "http.8080").remove(0);
     assert_eq!((&*host.name, host.require_tls, host.routes.len()), ("x.example:80", true, 0));
+}
+
+fn secure(port_name: &str, host: &str, mode: ServerTlsMode) -> GatewayServer {
+    GatewayServer {
+        port: 443,
+        port_name: port_name.into(),
+        protocol: GatewayProtocol::Https,
+        tls: Some(ServerTls {
+            mode,
+            credentials: vec![host.trim_start_matches("*.").into()],
+            ca_credential: None,
+            certificate_file: "".into(),
+            key_file: "".into(),
+            ca_file: "".into(),
+            subject_alt_names: Vec::new(),
+            min_version: None,
+            max_version: None,
+            cipher_suites: Vec::new(),
+            credential_fields: vec!["".into()],
+            ca_credential_field: "".into(),
+        }),
+        ..server(None, host)
+    }
+}
+
+/// SNI names with the domains that are served behind them, each with its status or cluster.
+fn behind(mesh: &MeshSnapshot, outline: &Outline) -> Vec<String> {
+    let [Entry::Own(item)] = outline.of(ResourceType::Listener) else { panic!("one listener") };
+    let PlanItem::Listener(listener) = &**item else { panic!("a listener") };
+    let chains = listener.chains.iter().map(|chain| {
+        let TerminalFilter::Http(http) = &chain.terminal else { panic!("a chain for HTTP") };
+        let RouteSource::Rds(name) = &http.routes else { panic!("routes of their own") };
+        let asks = chain.tls.as_ref().is_some_and(|tls| tls.require_client);
+        let hosts = routing(&hosts(mesh, outline, name)).join("; ");
+        format!("{} {asks}: {hosts}", chain.matches.server_names.join(","))
+    });
+    chains.collect()
+}
+
+#[test]
+fn servers_never_share_routes_whatever_their_ports_are_called() {
+    let to_cart = || vec![rule(Vec::new(), CART)];
+    let mesh = mesh([
+        http("shop", "cart", 80),
+        gateway(vec![
+            secure("", "public.test", ServerTlsMode::Simple),
+            secure("", "secret.test", ServerTlsMode::Mutual),
+            secure("a", "more.test", ServerTlsMode::Mutual),
+        ]),
+        at_edge(table("shop", "a", &["public.test", "secret.test", "more.test"], to_cart())),
+    ]);
+    // What cannot be told apart is not served.
+    let cluster = format!("outbound|80||{CART}");
+    assert_eq!(
+        behind(&mesh, &gateway_outline(&mesh)),
+        [
+            format!("public.test false: public.test:443 → {cluster}"),
+            format!("more.test true: more.test:443 → {cluster}"),
+        ]
+    );
+}
+
+#[test]
+fn a_host_is_served_by_the_server_that_names_it_most_closely() {
+    use ServerTlsMode::{Mutual, Simple};
+    let to_cart = || vec![rule(Vec::new(), CART)];
+    let mesh = mesh([
+        http("shop", "cart", 80),
+        gateway(vec![secure("a", "*.test", Simple), secure("b", "secret.test", Mutual)]),
+        at_edge(table("shop", "a", &["*.test", "public.test", "secret.test"], to_cart())),
+    ]);
+    let cluster = format!("outbound|80||{CART}");
+    assert_eq!(
+        behind(&mesh, &gateway_outline(&mesh)),
+        [
+            format!(
+                "*.test false: *.test:443 → {cluster}; public.test:443 → {cluster}; secret.test:443 → 421"
+            ),
+            format!("secret.test true: secret.test:443 → {cluster}"),
+        ]
+    );
+}
+
+#[test]
+fn a_server_of_every_host_keeps_the_names_that_it_gives() {
+    use ServerTlsMode::{Mutual, Simple};
+    let any = GatewayHost { namespace: None, host: Hostname::new("*") };
+    let mut first = secure("a", "a.b.test", Simple);
+    first.hosts.push(any);
+    let mesh = mesh([gateway(vec![first, secure("b", "*.b.test", Mutual)])]);
+    let served = behind(&mesh, &gateway_outline(&mesh));
+    assert_eq!(
+        served,
+        [
+            "a.b.test false: *.b.test:443 → 421",
+            " false: *.b.test:443 → 421",
+            "*.b.test true: a.b.test:443 → 421",
+        ]
+    );
 }

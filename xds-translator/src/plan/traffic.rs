@@ -1,12 +1,17 @@
-//! Which settings hold for a cluster: mesh < policy < subset, and a port's own block instead of all of them.
+//! Which settings hold for a cluster: mesh < policy < subset, and a port's own block instead of all
+//! of them.
 //!
 //! Blocks are taken whole, never field by field, as Istio does.
 
 use std::sync::Arc;
 
-use crate::ir::{
-    BackendPolicy, ClientTls, ConnectionPool, Labels, LoadBalancer, MeshDefaults, OutlierDetection, Subset,
-    TrafficPolicy,
+use super::ClusterKey;
+use crate::{
+    ir::{
+        BackendPolicy, ClientTls, ConnectionPool, Labels, LoadBalancer, MeshDefaults,
+        OutlierDetection, RetryBudget, Subset, TrafficPolicy,
+    },
+    snapshot::Reader,
 };
 
 /// The settings in force for one port of a service or subset.
@@ -17,12 +22,17 @@ pub(crate) struct Traffic {
     pub(crate) outlier: Option<OutlierDetection>,
     /// `None`: nobody said anything, so the mesh decides.
     pub(crate) tls: Option<ClientTls>,
-    pub(crate) retry_budget: Option<(u32, u32)>,
+    pub(crate) retry_budget: Option<RetryBudget>,
     pub(crate) proxy_protocol: Option<u8>,
 }
 
-/// Several policies for one host read as one: the oldest policy that says anything speaks for the whole service,
-/// subsets of all of them stay, and the oldest subset of a name wins.
+/// The policies of a key, whole.
+pub(crate) fn whole_policies(reader: &Reader<'_>, key: &ClusterKey) -> Vec<Arc<BackendPolicy>> {
+    key.policies.iter().filter_map(|id| reader.backend_policy(id).cloned()).collect()
+}
+
+/// Several policies for one host read as one: the oldest policy that says anything speaks for the
+/// whole service, subsets of all of them stay, and the oldest subset of a name wins.
 pub(crate) struct MergedPolicy<'a> {
     policies: Vec<&'a BackendPolicy>,
 }
@@ -53,7 +63,8 @@ impl<'a> MergedPolicy<'a> {
         subsets
     }
 
-    /// Labels that endpoints of the subset carry; `Some(empty)` for no subset, `None` for an unknown one.
+    /// Labels that endpoints of the subset carry; `Some(empty)` for no subset, `None` for an
+    /// unknown one.
     pub(crate) fn subset_labels(&self, subset: &str) -> Option<Labels> {
         if subset.is_empty() {
             return Some(Labels::new());
@@ -65,7 +76,8 @@ impl<'a> MergedPolicy<'a> {
         self.policies.iter().flat_map(|p| &p.subsets).find(|s| &*s.name == name)
     }
 
-    /// Whether user credentials may be used by sidecars: only a policy that selects its clients allows that.
+    /// Whether user credentials may be used by sidecars: only a policy that selects its clients
+    /// allows that.
     pub(crate) fn selects_clients(&self) -> bool {
         self.policies.iter().any(|p| p.workload_selector.is_some())
     }
@@ -86,7 +98,7 @@ struct Blocks<'a> {
     pool: Option<&'a ConnectionPool>,
     outlier: Option<&'a OutlierDetection>,
     tls: Option<&'a ClientTls>,
-    retry_budget: Option<(u32, u32)>,
+    retry_budget: Option<RetryBudget>,
     proxy_protocol: Option<u8>,
 }
 
@@ -100,7 +112,8 @@ impl<'a> Blocks<'a> {
         self.retry_budget = policy.retry_budget.or(self.retry_budget);
         self.proxy_protocol = policy.proxy_protocol.or(self.proxy_protocol);
         if let Some(own) = policy.ports.get(&port) {
-            // A port's block inherits nothing: what it leaves out is the default, not the policy's value.
+            // A port's block inherits nothing: what it leaves out is the default, not the policy's
+            // value.
             self.load_balancer = own.load_balancer.as_ref();
             self.pool = own.connection_pool.as_ref();
             self.outlier = own.outlier.as_ref();
@@ -130,15 +143,19 @@ mod tests {
     }
 
     fn subset(name: &str, traffic: TrafficPolicy) -> Subset {
-        Subset { name: name.into(), labels: Labels::new(), traffic }
+        Subset { at: "".into(), name: name.into(), labels: Labels::new(), traffic }
     }
 
     #[test]
     fn a_block_of_a_subset_replaces_the_block_of_the_policy_whole() {
         let mut rule = policy("default", "rule", "reviews.default.svc.cluster.local");
         rule.traffic.connection_pool = Some(ConnectionPool { max_requests: Some(7), ..pool(100) });
-        rule.traffic.outlier = Some(OutlierDetection { consecutive_5xx: Some(3), ..Default::default() });
-        rule.subsets = vec![subset("v1", TrafficPolicy { connection_pool: Some(pool(5)), ..Default::default() })];
+        rule.traffic.outlier =
+            Some(OutlierDetection { consecutive_5xx: Some(3), ..Default::default() });
+        rule.subsets = vec![subset(
+            "v1",
+            TrafficPolicy { connection_pool: Some(pool(5)), ..Default::default() },
+        )];
         let rule = Arc::new(rule);
         let traffic = MergedPolicy::new([&rule]).traffic(&MeshDefaults::default(), 80, "v1");
         assert_eq!(traffic.pool, pool(5));
@@ -155,7 +172,10 @@ mod tests {
         let rule = Arc::new(rule);
         let merged = MergedPolicy::new([&rule]);
         let mesh = MeshDefaults::default();
-        assert_eq!((merged.traffic(&mesh, 9080, "").pool, merged.traffic(&mesh, 9080, "").tls), (pool(1), None));
+        assert_eq!(
+            (merged.traffic(&mesh, 9080, "").pool, merged.traffic(&mesh, 9080, "").tls),
+            (pool(1), None)
+        );
         assert_eq!(merged.traffic(&mesh, 80, "").tls, Some(ClientTls::Disable));
     }
 

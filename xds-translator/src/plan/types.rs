@@ -1,17 +1,19 @@
 //! Plan items: every decision made, nothing spelled yet.
 //!
-//! A plan item is a pure value; its hash, together with the emitter's revision, is the version of the resource it
-//! becomes. Maps are `BTreeMap`s and lists have a documented order, so that equal decisions hash equally on every
-//! replica. Nothing here names an Envoy type.
+//! A plan item is a pure value; its hash, together with the emitter's revision, is the version of
+//! the resource it becomes. Maps are `BTreeMap`s and lists have a documented order, so that equal
+//! decisions hash equally on every replica. Nothing here names an Envoy type.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
+use ferromesh_proto::ResourceType;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::{RouteConfigPlan, VirtualHostPlan};
 use crate::ir::{
-    Cors, Fault, HashKey, HeaderOps, Health, HttpMatch, Locality, PathNormalization, PathRewrite, PerMillion, Redirect,
-    StringMatch, TcpKeepalive, TlsVersion, Warmup,
+    Health, Locality, PatchMessage, PathNormalization, Rate, RetryBudget, StringMatch,
+    TcpKeepalive, TlsVersion, Warmup,
 };
 
 /// One resource (or, for virtual hosts, one part of a resource) with every decision made.
@@ -25,9 +27,25 @@ pub enum PlanItem {
     VirtualHost(VirtualHostPlan),
     /// Becomes an LDS resource.
     Listener(Box<ListenerPlan>),
+    /// Becomes the resource that a patch holds.
+    Given(GivenPlan),
 }
 
 impl PlanItem {
+    /// The type of the resource that it becomes, or becomes a part of.
+    pub fn resource_type(&self) -> ResourceType {
+        match self {
+            Self::Cluster(_) => ResourceType::Cluster,
+            Self::Assignment(_) => ResourceType::Endpoint,
+            Self::VirtualHost(_) => ResourceType::Route,
+            Self::Listener(_) => ResourceType::Listener,
+            Self::Given(given) => match given.kind {
+                GivenKind::Cluster => ResourceType::Cluster,
+                GivenKind::Listener => ResourceType::Listener,
+            },
+        }
+    }
+
     /// The resource's name; for a virtual host, its own.
     pub fn name(&self) -> &Arc<str> {
         match self {
@@ -35,11 +53,33 @@ impl PlanItem {
             Self::Assignment(assignment) => &assignment.cluster,
             Self::VirtualHost(host) => &host.name,
             Self::Listener(listener) => &listener.name,
+            Self::Given(given) => &given.name,
         }
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------- clusters
+/// A resource that a patch adds.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct GivenPlan {
+    /// Its type.
+    pub kind: GivenKind,
+    /// Its name.
+    pub name: Arc<str>,
+    /// The whole of it.
+    pub message: PatchMessage,
+}
+
+/// The types of resources that patches add.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum GivenKind {
+    /// CDS.
+    Cluster,
+    /// LDS.
+    Listener,
+}
+
+// -------------------------------------------------------------------------------------------------
+// clusters
 
 /// A cluster.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -62,7 +102,8 @@ pub struct ClusterPlan {
     pub http: UpstreamHttp,
     /// TLS towards the backend.
     pub transport: UpstreamTransport,
-    /// ALPN lists per request protocol for mesh mutual TLS without Istio's filter (ARCHITECTURE.md): metadata `mesh`.
+    /// ALPN lists per request protocol for mesh mutual TLS without Istio's filter
+    /// (ARCHITECTURE.md): metadata `mesh`.
     pub mesh_alpn: Option<MeshAlpn>,
     /// Source address of upstream connections (`127.0.0.6`).
     pub bind_source: Option<IpAddr>,
@@ -71,8 +112,9 @@ pub struct ClusterPlan {
     /// Zone-weighted balancing (`locality_weighted_lb_config`).
     pub locality_weighted: bool,
     /// `metadata.filter_metadata.istio`.
-    pub istio: IstioMetadata,
-    /// Keep ejected or removed hosts' connections for ever (`cleanup_interval` max), for inbound ORIGINAL_DST.
+    pub provenance: Provenance,
+    /// Keep ejected or removed hosts' connections for ever (`cleanup_interval` max), for inbound
+    /// ORIGINAL_DST.
     pub original_dst_keep: bool,
     /// Send the PROXY protocol header of this version.
     pub proxy_protocol: Option<u8>,
@@ -131,8 +173,8 @@ pub struct Limits {
     pub max_requests: Option<u32>,
     /// Concurrent retries.
     pub max_retries: Option<u32>,
-    /// Retry budget: percent, minimum concurrency.
-    pub retry_budget: Option<(u32, u32)>,
+    /// Retry budget.
+    pub retry_budget: Option<RetryBudget>,
     /// `BlackHoleCluster` has no thresholds at all.
     pub omit: bool,
 }
@@ -194,7 +236,8 @@ pub enum UpstreamTransport {
     Plain,
     /// The same for every endpoint.
     Tls(UpstreamTls),
-    /// Mesh TLS for endpoints with `tlsMode: istio`, plaintext for others (`transport_socket_matches`).
+    /// Mesh TLS for endpoints with `tlsMode: istio`, plaintext for others
+    /// (`transport_socket_matches`).
     PerEndpoint(UpstreamTls),
 }
 
@@ -211,7 +254,8 @@ pub struct UpstreamTls {
     pub sni: Arc<str>,
     /// ALPN offered; empty: none.
     pub alpn: Vec<Arc<str>>,
-    /// SNI from the request's host, which is then also the expected name unless `sans` says otherwise.
+    /// SNI from the request's host, which is then also the expected name unless `sans` says
+    /// otherwise.
     pub auto_sni: bool,
 }
 
@@ -259,7 +303,7 @@ pub struct MeshAlpn {
 
 /// What dashboards and users find under `filter_metadata.istio`.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
-pub struct IstioMetadata {
+pub struct Provenance {
     /// `config`: the object that shaped it.
     pub config: Option<Arc<str>>,
     /// `services`: host, name, namespace.
@@ -270,7 +314,8 @@ pub struct IstioMetadata {
     pub external: bool,
 }
 
-// --------------------------------------------------------------------------------------------------------- endpoints
+// -------------------------------------------------------------------------------------------------
+// endpoints
 
 /// The endpoints of a cluster.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -305,7 +350,8 @@ pub struct EndpointPlan {
     pub weight: u32,
     /// `tlsMode: istio` in its metadata.
     pub mesh_tls: bool,
-    /// `istio.workload` metadata, `name;ns;canonical;revision;cluster`; `None` for unknown workloads.
+    /// `istio.workload` metadata, `name;ns;canonical;revision;cluster`; `None` for unknown
+    /// workloads.
     pub workload: Option<Arc<str>>,
 }
 
@@ -320,136 +366,8 @@ pub enum PlannedAddress {
     Pipe(Arc<str>),
 }
 
-// ------------------------------------------------------------------------------------------------------------ routes
-
-/// A route configuration in a listener (inbound), or the frame of an RDS resource.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub struct RouteConfigPlan {
-    /// Resource name: `80`, `http.8080`, `inbound|9080||`…
-    pub name: Arc<str>,
-    /// Ports in `Host` are ignored when matching domains.
-    pub ignore_port_in_host: bool,
-    /// In order: sorted by name, catch-all last.
-    pub virtual_hosts: Vec<VirtualHostPlan>,
-}
-
-/// A virtual host.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub struct VirtualHostPlan {
-    /// `reviews.default.svc.cluster.local:9080`.
-    pub name: Arc<str>,
-    /// Domains; unique; never empty.
-    pub domains: Vec<Arc<str>>,
-    /// Routes; the first match wins; may be empty (404).
-    pub routes: Vec<RoutePlan>,
-    /// Answer plaintext with a redirect to HTTPS.
-    pub require_tls: bool,
-    /// `include_request_attempt_count`.
-    pub attempt_count: bool,
-}
-
-/// One route.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub struct RoutePlan {
-    /// Its name; may be empty.
-    pub name: Arc<str>,
-    /// Conditions; `None`: everything (prefix `/`). Port, source and attachment conditions are already decided.
-    pub matches: Option<HttpMatch>,
-    /// What happens.
-    pub action: RouteActionPlan,
-    /// Header changes; never of the authority or another pseudo header.
-    pub headers: HeaderOps,
-    /// Injected faults.
-    pub fault: Option<Fault>,
-    /// CORS.
-    pub cors: Option<Cors>,
-    /// `metadata.filter_metadata.istio.config`.
-    pub config: Option<Arc<str>>,
-    /// `decorator.operation`; empty: none.
-    pub operation: Arc<str>,
-}
-
-/// What a route does.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub enum RouteActionPlan {
-    /// Forwards.
-    Forward(Box<ForwardPlan>),
-    /// Redirects.
-    Redirect(Redirect),
-    /// Answers.
-    Direct {
-        /// Status.
-        status: u16,
-        /// Body; may be empty.
-        body: Arc<[u8]>,
-    },
-}
-
-/// Forwarding.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub struct ForwardPlan {
-    /// Clusters with weights; one: plain `cluster`; never empty.
-    pub clusters: Vec<WeightedCluster>,
-    /// Path change.
-    pub path_rewrite: Option<PathRewrite>,
-    /// New authority.
-    pub host_rewrite: Option<Arc<str>>,
-    /// Limits.
-    pub timeout: RouteTimeout,
-    /// Retries; `None`: none.
-    pub retry: Option<RetryPlan>,
-    /// Mirrors: cluster, share.
-    pub mirrors: Vec<(Arc<str>, PerMillion)>,
-    /// Consistent-hash keys.
-    pub hash: Vec<HashKey>,
-    /// 500 instead of 503 when the cluster is unknown (gateway semantics).
-    pub missing_cluster_500: bool,
-}
-
-/// A cluster with its share.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub struct WeightedCluster {
-    /// Name.
-    pub name: Arc<str>,
-    /// Relative weight; never 0 unless alone.
-    pub weight: u32,
-    /// Header changes; never of the authority or another pseudo header.
-    pub headers: HeaderOps,
-    /// New authority; wins over the route's.
-    pub host_rewrite: Option<Arc<str>>,
-}
-
-/// Time limit of a route.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
-pub enum RouteTimeout {
-    /// `timeout: 0s` with `max_grpc_timeout: 0s`.
-    None,
-    /// Both equal.
-    After(Duration),
-    /// Inbound: `timeout: 0s`, `max_stream_duration {0, grpc_timeout_header_max 0}`.
-    Inbound,
-}
-
-/// Retries as planned: defaults are filled in.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub struct RetryPlan {
-    /// `num_retries`; at least 1.
-    pub attempts: u32,
-    /// `retry_on`, comma-separated.
-    pub retry_on: Arc<str>,
-    /// `retriable_status_codes`.
-    pub statuses: Vec<u16>,
-    /// `per_try_timeout`.
-    pub per_try_timeout: Option<Duration>,
-    /// `previous_hosts` predicate with 5 attempts.
-    pub avoid_previous_hosts: bool,
-    /// `previous_priorities`.
-    pub remote_localities: bool,
-    /// `retry_back_off.base_interval`.
-    pub backoff: Option<Duration>,
-}
-
-// --------------------------------------------------------------------------------------------------------- listeners
+// -------------------------------------------------------------------------------------------------
+// listeners
 
 /// A listener.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -462,8 +380,9 @@ pub struct ListenerPlan {
     pub port: u16,
     /// Really opened, or found by original destination.
     pub bind: bool,
-    /// Hands connections over to the listener of their original destination (virtualOutbound). Never on
-    /// virtualInbound, which would hand inbound connections to outbound listeners of the same port.
+    /// Hands connections over to the listener of their original destination (virtualOutbound).
+    /// Never on virtualInbound, which would hand inbound connections to outbound listeners of the
+    /// same port.
     pub use_original_dst: bool,
     /// Inbound, outbound, or neither (gateways).
     pub direction: Direction,
@@ -587,7 +506,10 @@ pub struct HttpConnection {
     pub role: HttpRole,
     /// Access rules, in evaluation order (HTTP RBAC).
     pub access: Vec<AccessFilter>,
-    /// Puts the per-protocol ALPN list into filter state before the router (ARCHITECTURE.md); clients without Istio's filter.
+    /// Limits that all hold, after access is decided.
+    pub rate_limits: Vec<Rate>,
+    /// Puts the per-protocol ALPN list into filter state before the router (ARCHITECTURE.md);
+    /// clients without Istio's filter.
     pub alpn_override: bool,
     /// `normalize_path` and friends.
     pub normalization: PathNormalization,
@@ -600,14 +522,16 @@ pub struct HttpConnection {
 /// Which side an HTTP connection manager serves; decides Istio's defaults.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum HttpRole {
-    /// From peers to the workload: `server_name istio-envoy`, XFCC APPEND_FORWARD {subject, uri, dns}.
+    /// From peers to the workload: `server_name istio-envoy`, XFCC APPEND_FORWARD {subject, uri,
+    /// dns}.
     Inbound {
         /// Whether the chain terminates mutual TLS.
         mtls: bool,
     },
     /// From the workload to others.
     Outbound,
-    /// From outside the mesh: `use_remote_address`, XFCC SANITIZE_SET {subject, cert, dns, uri}, 500 on bad clusters.
+    /// From outside the mesh: `use_remote_address`, XFCC SANITIZE_SET {subject, cert, dns, uri},
+    /// 500 on bad clusters.
     Gateway,
 }
 
@@ -653,8 +577,8 @@ pub struct AccessLogPlan {
 pub struct AccessFilter {
     /// What a match means.
     pub action: crate::ir::AccessAction,
-    /// Enforced policies by name `ns[NS]-policy[NAME]-rule[I]`; with ALLOW, an empty map refuses everything.
-    /// `None`: nothing is enforced, `shadow` only reports.
+    /// Enforced policies by name `ns[NS]-policy[NAME]-rule[I]`; with ALLOW, an empty map refuses
+    /// everything. `None`: nothing is enforced, `shadow` only reports.
     pub policies: Option<BTreeMap<Arc<str>, AccessPolicyPlan>>,
     /// Policies that are only reported, read as `policies` are.
     pub shadow: Option<BTreeMap<Arc<str>, AccessPolicyPlan>>,

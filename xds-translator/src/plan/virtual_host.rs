@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use rustc_hash::{FxBuildHasher, FxHashSet};
 
 use super::{
-    ClientFacts, DomainForm, FixedCluster, ForwardPlan, PlanItem, RouteActionPlan, RoutePlan, VirtualHostKey,
-    VirtualHostPlan, VirtualHostTarget,
+    ClientFacts, DomainForm, FixedCluster, ForwardPlan, PlanItem, RouteActionPlan, RoutePlan,
+    VirtualHostKey, VirtualHostPlan, VirtualHostTarget,
     client::{StaticMatch, resolve_alias},
     naming,
-    route::{RouteScope, forward_to, matches_everything},
+    order::matches_everything,
+    route::{RouteScope, forward_to},
 };
 use crate::{
     ir::{Attachment, HeaderOps, Hostname, RouteTable, Service, ServiceAddress, ServiceKey},
@@ -19,7 +20,9 @@ use crate::{
 /// Plans a virtual host; `None` when what it stands for is gone, or when no domain is left to it.
 pub(crate) fn plan_virtual_host(reader: &Reader<'_>, key: &VirtualHostKey) -> Option<PlanItem> {
     let plan = match &key.target {
-        VirtualHostTarget::Service { service, local } => service_host(reader, key, service, *local)?,
+        VirtualHostTarget::Service { service, local } => {
+            service_host(reader, key, service, *local)?
+        }
         VirtualHostTarget::Host { host, redirect } => routed_host(reader, key, host, *redirect),
         VirtualHostTarget::AllowAny => catch_all("allow_any", allow_any()),
         VirtualHostTarget::BlockAll => catch_all("block_all", block_all()),
@@ -29,6 +32,11 @@ pub(crate) fn plan_virtual_host(reader: &Reader<'_>, key: &VirtualHostKey) -> Op
             routes: Vec::new(),
             require_tls: false,
             attempt_count: false,
+        },
+        VirtualHostTarget::Misdirected(host) => VirtualHostPlan {
+            name: naming::host_port(host.as_str(), key.port),
+            domains: vec![host.shared()],
+            ..catch_all("misdirected", misdirected())
         },
     };
     (!plan.domains.is_empty()).then_some(PlanItem::VirtualHost(plan))
@@ -42,9 +50,9 @@ fn service_host(
 ) -> Option<VirtualHostPlan> {
     let service = reader.service(service)?;
     let target = resolve_alias(reader, service, &key.client.namespace).unwrap_or(service);
-    let attachments = [Attachment::Mesh];
-    let scope = scope(reader, key, &attachments, true);
-    let mut routes: Vec<RoutePlan> = tables(reader, key).flat_map(|table| scope.table_routes(table)).collect();
+    let attachments = attachments(key);
+    let scope = scope(reader, key, &attachments);
+    let mut routes = scope.routes(tables(reader, key));
     if routes.is_empty() {
         routes.push(scope.default_route(target, key.port));
     }
@@ -57,16 +65,17 @@ fn service_host(
     })
 }
 
-fn routed_host(reader: &Reader<'_>, key: &VirtualHostKey, host: &Hostname, redirect: bool) -> VirtualHostPlan {
-    let gateway = !key.client.gateways.is_empty();
-    let attachments: Vec<Attachment> = if gateway {
-        key.client.gateways.iter().cloned().map(Attachment::Gateway).collect()
-    } else {
-        vec![Attachment::Mesh]
-    };
-    let scope = scope(reader, key, &attachments, gateway);
-    let mut routes: Vec<RoutePlan> = tables(reader, key).flat_map(|table| scope.table_routes(table)).collect();
-    // Tables that share a host are merged in the order of age; what matches everything must not hide the others.
+fn routed_host(
+    reader: &Reader<'_>,
+    key: &VirtualHostKey,
+    host: &Hostname,
+    redirect: bool,
+) -> VirtualHostPlan {
+    let attachments = attachments(key);
+    let scope = scope(reader, key, &attachments);
+    let mut routes = scope.routes(tables(reader, key));
+    // Tables that share a host are merged in the order of age; what matches everything must not
+    // hide the others.
     routes.sort_by_key(|route| route.matches.as_ref().is_none_or(matches_everything));
     VirtualHostPlan {
         name: naming::host_port(host.as_str(), key.port),
@@ -77,18 +86,36 @@ fn routed_host(reader: &Reader<'_>, key: &VirtualHostKey, host: &Hostname, redir
     }
 }
 
-fn tables<'a>(reader: &'a Reader<'_>, key: &'a VirtualHostKey) -> impl Iterator<Item = &'a Arc<RouteTable>> {
+pub(crate) fn tables<'a>(
+    reader: &'a Reader<'_>,
+    key: &'a VirtualHostKey,
+) -> impl Iterator<Item = &'a Arc<RouteTable>> {
     key.tables.iter().filter_map(|id| reader.route_table(id))
 }
 
-fn scope<'a>(
+/// What the routes of a virtual host are attached to.
+pub(crate) fn attachments(key: &VirtualHostKey) -> Vec<Attachment> {
+    match &key.client.gateways[..] {
+        [] => vec![Attachment::Mesh],
+        gateways => gateways.iter().cloned().map(Attachment::Gateway).collect(),
+    }
+}
+
+/// How the routes of a virtual host are planned. `attachments`: its [`attachments`].
+pub(crate) fn scope<'a>(
     reader: &'a Reader<'a>,
     key: &'a VirtualHostKey,
     attachments: &'a [Attachment],
-    infer_port: bool,
 ) -> RouteScope<'a> {
     let client: &ClientFacts = &key.client;
-    let conditions = StaticMatch { port: key.port, namespace: &client.namespace, labels: &client.labels, attachments };
+    let service = matches!(key.target, VirtualHostTarget::Service { .. });
+    let infer_port = service || !client.gateways.is_empty();
+    let conditions = StaticMatch {
+        port: key.port,
+        namespace: &client.namespace,
+        labels: &client.labels,
+        attachments,
+    };
     RouteScope { reader, client, conditions, infer_port }
 }
 
@@ -121,14 +148,25 @@ fn block_all() -> RouteActionPlan {
     RouteActionPlan::Direct { status: 502, body: Arc::new([]) }
 }
 
+/// RFC 9110 section 15.5.20: the client may ask again over a connection for the host itself.
+fn misdirected() -> RouteActionPlan {
+    RouteActionPlan::Direct { status: 421, body: Arc::new([]) }
+}
+
 fn remaining(mut domains: Vec<Arc<str>>, taken: &[Arc<str>]) -> Vec<Arc<str>> {
     domains.retain(|domain| taken.binary_search(domain).is_err());
     domains
 }
 
-/// The domains a service claims: its full name (also absolute), for a Kubernetes Service the shorter names that
-/// resolve in the client's namespace, and its addresses. Unique; the full name first.
-pub(crate) fn service_domains(service: &Service, local: bool, form: DomainForm, port: u16) -> Vec<Arc<str>> {
+/// The domains a service claims: its full name (also absolute), for a Kubernetes Service the
+/// shorter names that resolve in the client's namespace, and its addresses. Unique; the full name
+/// first.
+pub(crate) fn service_domains(
+    service: &Service,
+    local: bool,
+    form: DomainForm,
+    port: u16,
+) -> Vec<Arc<str>> {
     let names = match form {
         DomainForm::Any => return vec!["*".into()],
         DomainForm::Exact => return vec![service.key.host.shared()],
@@ -147,7 +185,9 @@ pub(crate) fn service_domains(service: &Service, local: bool, form: DomainForm, 
 /// The domains of a host that only route tables name: itself, since nothing else is known of it.
 pub(crate) fn host_domains(host: &Hostname, form: DomainForm, port: u16) -> Vec<Arc<str>> {
     match form {
-        DomainForm::NamesWithPort => with_port(&[host.to_string()], port).into_iter().map(Arc::from).collect(),
+        DomainForm::NamesWithPort => {
+            with_port(&[host.to_string()], port).into_iter().map(Arc::from).collect()
+        }
         DomainForm::Any | DomainForm::Names | DomainForm::Exact => vec![host.shared()],
     }
 }
@@ -198,7 +238,8 @@ fn address_domain(address: &ServiceAddress) -> Option<String> {
     }
 }
 
-/// A virtual host with the domains it would like, before a route configuration settles who gets which.
+/// A virtual host with the domains it would like, before a route configuration settles who gets
+/// which.
 pub(crate) struct Claim {
     pub(crate) key: VirtualHostKey,
     /// The virtual host's name, by which a route configuration is sorted.
@@ -207,12 +248,17 @@ pub(crate) struct Claim {
     pub(crate) domains: Vec<Arc<str>>,
 }
 
-/// Settles who owns which domain of a route configuration, since Envoy refuses one with a domain twice: a real name
-/// beats an expanded one, and the earlier virtual host beats the later. Sorted by name; those left with nothing go.
+/// Settles who owns which domain of a route configuration, since Envoy refuses one with a domain
+/// twice: a real name beats an expanded one, and the earlier virtual host beats the later. Sorted
+/// by name; those left with nothing go.
 pub(crate) fn settle(mut claims: Vec<Claim>) -> Vec<VirtualHostKey> {
     claims.sort_by(|a, b| a.name.cmp(&b.name));
     if disjoint(&claims) {
-        return claims.into_iter().filter(|claim| !claim.domains.is_empty()).map(|claim| claim.key).collect();
+        return claims
+            .into_iter()
+            .filter(|claim| !claim.domains.is_empty())
+            .map(|claim| claim.key)
+            .collect();
     }
     let mut owners: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     for (index, claim) in claims.iter().enumerate() {
@@ -237,7 +283,8 @@ pub(crate) fn settle(mut claims: Vec<Claim>) -> Vec<VirtualHostKey> {
 /// Whether no two virtual hosts want the same domain, as nearly always.
 fn disjoint(claims: &[Claim]) -> bool {
     let domains = || claims.iter().flat_map(|claim| &claim.domains);
-    let mut seen: FxHashSet<&str> = FxHashSet::with_capacity_and_hasher(domains().count(), FxBuildHasher);
+    let mut seen: FxHashSet<&str> =
+        FxHashSet::with_capacity_and_hasher(domains().count(), FxBuildHasher);
     domains().all(|domain| seen.insert(domain))
 }
 
@@ -270,9 +317,15 @@ mod tests {
         let cart = service("shop", "cart", "10.96.0.1", &[(80, Protocol::Http)]);
         let full = ["cart.shop.svc.cluster.local", "cart.shop.svc.cluster.local."];
         let local = service_domains(&cart, true, DomainForm::Names, 80);
-        assert_eq!(texts(&local), [&full[..], &["cart", "cart.shop.svc", "cart.shop", "10.96.0.1"]].concat());
+        assert_eq!(
+            texts(&local),
+            [&full[..], &["cart", "cart.shop.svc", "cart.shop", "10.96.0.1"]].concat()
+        );
         let remote = service_domains(&cart, false, DomainForm::Names, 80);
-        assert_eq!(texts(&remote), [&full[..], &["cart.shop", "cart.shop.svc", "10.96.0.1"]].concat());
+        assert_eq!(
+            texts(&remote),
+            [&full[..], &["cart.shop", "cart.shop.svc", "10.96.0.1"]].concat()
+        );
     }
 
     #[test]
@@ -280,7 +333,10 @@ mod tests {
         let mut entry = service("shop", "cart", "2001:db8::1", &[(80, Protocol::Http)]);
         entry.kubernetes = false;
         let domains = service_domains(&entry, true, DomainForm::Names, 80);
-        assert_eq!(texts(&domains), ["cart.shop.svc.cluster.local", "cart.shop.svc.cluster.local.", "[2001:db8::1]"]);
+        assert_eq!(
+            texts(&domains),
+            ["cart.shop.svc.cluster.local", "cart.shop.svc.cluster.local.", "[2001:db8::1]"]
+        );
     }
 
     #[test]
@@ -288,7 +344,10 @@ mod tests {
         let mut peers = service("shop", "peers", "", &[(80, Protocol::Http)]);
         peers.headless = true;
         let domains = service_domains(&peers, true, DomainForm::Names, 80);
-        assert!(texts(&domains).contains(&"*.peers") && texts(&domains).contains(&"*.peers.shop.svc.cluster.local"));
+        assert!(
+            texts(&domains).contains(&"*.peers")
+                && texts(&domains).contains(&"*.peers.shop.svc.cluster.local")
+        );
     }
 
     #[test]

@@ -1,11 +1,18 @@
 //! Backend policies, and which of them is in force for a client and a host.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::routes::{ByAge, age, forget};
+use super::{
+    age::{ByAge, age, forget},
+    family::{Family, Touch},
+    reader::{Dep, Reader},
+};
 use crate::ir::{
-    BackendPolicy, ClientTls, ConnectionPool, Hostname, Labels, LoadBalancer, ObjectId, OutlierDetection,
-    TrafficPolicy, Visibility,
+    BackendPolicy, ClientTls, ConnectionPool, Field, Hostname, Labels, LoadBalancer, ObjectId,
+    OutlierDetection, Selector, TrafficPolicy, Visibility,
 };
 
 /// Every backend policy of the mesh.
@@ -27,50 +34,23 @@ struct Hosts {
 }
 
 impl Backends {
-    pub(super) fn insert(&mut self, policy: Arc<BackendPolicy>) -> Option<Arc<BackendPolicy>> {
-        let old = self.remove(&policy.origin.id);
-        let hosts = self.by_namespace.entry(policy.origin.id.namespace.clone()).or_default();
-        let place = (age(&policy.origin), policy.origin.id.clone());
-        hosts.table(&policy.host).entry(policy.host.clone()).or_default().insert(place, Arc::new(outline_of(&policy)));
-        if by_locality(&policy) {
-            self.by_locality.insert(policy.origin.id.clone(), policy.export_to.clone());
-        }
-        let named = credentials(&policy);
-        if !named.is_empty() {
-            self.credentials.insert(policy.origin.id.clone(), (policy.export_to.clone(), named));
-        }
-        self.whole.insert(policy.origin.id.clone(), policy);
-        old
-    }
-
-    pub(super) fn remove(&mut self, id: &ObjectId) -> Option<Arc<BackendPolicy>> {
-        let old = self.whole.remove(id)?;
-        self.by_locality.remove(id);
-        self.credentials.remove(id);
-        if let Some(hosts) = self.by_namespace.get_mut(&id.namespace) {
-            forget(hosts.table(&old.host), &old.host, &(age(&old.origin), id.clone()));
-            if hosts.exact.is_empty() && hosts.wildcards.is_empty() {
-                self.by_namespace.remove(&id.namespace);
-            }
-        }
-        Some(old)
-    }
-
     pub(crate) fn policy(&self, id: &ObjectId) -> Option<&Arc<BackendPolicy>> {
         self.whole.get(id)
     }
 
     /// Whether some policy that clients of a namespace see makes their locality matter.
     pub(crate) fn locality_matters(&self, namespace: &str) -> bool {
-        self.by_locality.iter().any(|(id, export_to)| &*id.namespace == namespace || export_to.includes(namespace))
+        self.by_locality.values().any(|export_to| export_to.includes(namespace))
     }
 
     /// Credentials that policies name which clients of a namespace see.
-    pub(crate) fn credentials_visible_to<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = Arc<str>> + 'a {
-        let seen = move |(id, (export_to, _)): &(&ObjectId, &(Visibility, Vec<Arc<str>>))| {
-            &*id.namespace == namespace || export_to.includes(namespace)
-        };
-        self.credentials.iter().filter(seen).flat_map(|(_, (_, names))| names.iter().cloned())
+    pub(crate) fn credentials_visible_to<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = Arc<str>> + 'a {
+        let seen =
+            move |(export_to, _): &&(Visibility, Vec<Arc<str>>)| export_to.includes(namespace);
+        self.credentials.values().filter(seen).flat_map(|(_, names)| names.iter().cloned())
     }
 
     pub(crate) fn in_force(
@@ -89,16 +69,121 @@ impl Backends {
             }
             searched.push(namespace);
             let local = namespace == client_namespace;
-            let applies = |p: &BackendPolicy| match &p.workload_selector {
-                Some(selector) => local && selector.matches(client_labels),
-                None => local || p.export_to.includes(client_namespace),
+            // Its own namespace sees a policy only if it is exported there (Istio's
+            // `namespaceLocalDestRules`).
+            let applies = |p: &BackendPolicy| {
+                let selected = match &p.workload_selector {
+                    Some(selector) => local && selector.matches(client_labels),
+                    None => true,
+                };
+                selected && p.export_to.includes(client_namespace)
             };
-            let found = self.by_namespace.get(namespace).map(|hosts| hosts.most_specific(host, applies));
+            let found =
+                self.by_namespace.get(namespace).map(|hosts| hosts.most_specific(host, applies));
             if let Some(found) = found.filter(|found| !found.is_empty()) {
                 return alone_if_selected(found);
             }
         }
         Vec::new()
+    }
+}
+
+impl Family for Backends {
+    type Item = BackendPolicy;
+
+    fn insert(&mut self, policy: &Arc<BackendPolicy>) {
+        let id = &policy.origin.id;
+        let hosts = self.by_namespace.entry(id.namespace.clone()).or_default();
+        hosts
+            .table(&policy.host)
+            .entry(policy.host.clone())
+            .or_default()
+            .insert((age(&policy.origin), id.clone()), Arc::new(outline_of(policy)));
+        if by_locality(policy) {
+            self.by_locality.insert(id.clone(), policy.export_to.clone());
+        }
+        let named = credentials(policy);
+        if !named.is_empty() {
+            self.credentials.insert(id.clone(), (policy.export_to.clone(), named));
+        }
+        self.whole.insert(id.clone(), policy.clone());
+    }
+
+    fn remove(&mut self, policy: &BackendPolicy) {
+        let id = &policy.origin.id;
+        self.whole.remove(id);
+        self.by_locality.remove(id);
+        self.credentials.remove(id);
+        let Some(hosts) = self.by_namespace.get_mut(&id.namespace) else { return };
+        forget(hosts.table(&policy.host), &policy.host, &(age(&policy.origin), id.clone()));
+        if hosts.exact.is_empty() && hosts.wildcards.is_empty() {
+            self.by_namespace.remove(&id.namespace);
+        }
+    }
+
+    fn touch(versions: &[&Arc<BackendPolicy>], touch: &mut Touch<'_>) {
+        touch.changes.touch(Dep::Object(versions[0].origin.id.clone()));
+        let names = |p: &Arc<BackendPolicy>| (credentials(p), p.export_to.clone());
+        let same_names = versions.windows(2).any(|w| names(w[0]) == names(w[1]));
+        let none = versions.iter().all(|p| credentials(p).is_empty());
+        touch.changes.reclassify.everyone |= !(none || same_names);
+        if versions.windows(2).any(|w| outline_of(w[0]) == outline_of(w[1])) {
+            return;
+        }
+        let local: BTreeSet<bool> = versions.iter().map(|p| by_locality(p)).collect();
+        touch.changes.reclassify.everyone |= local.contains(&true);
+        for policy in versions {
+            for namespace in touch.audience.seeing(&policy.export_to, &policy.origin.id.namespace) {
+                touch.changes.touch(Dep::PoliciesVisible(namespace.clone()));
+                for host in touch.audience.hosts_in(&policy.host) {
+                    touch.changes.touch(Dep::BackendPolicies(host.clone(), namespace.clone()));
+                }
+            }
+        }
+    }
+
+    fn label_keys(policy: &BackendPolicy, keys: &mut BTreeSet<Arc<str>>) {
+        let selected = policy.workload_selector.iter().flat_map(Selector::keys);
+        keys.extend(selected.cloned());
+        let blocks =
+            std::iter::once(&policy.traffic).chain(policy.subsets.iter().map(|s| &s.traffic));
+        for block in blocks.flat_map(|t| std::iter::once(t).chain(t.ports.values())) {
+            let locality = block.load_balancer.as_ref().and_then(|lb| lb.locality.as_ref());
+            keys.extend(locality.into_iter().flat_map(|locality| locality.compared_labels()));
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// The policies in force for clients with these labels when they call `host`, oldest first
+    /// (Istio's order of search: the client's namespace, the service's, the root; most specific
+    /// host; a policy that selects the client stands alone). In outline form: the numbers of
+    /// connection pools and of outlier detection are blank (a block that was written is still
+    /// there). Read [`Self::backend_policy`] for those.
+    pub fn backend_policies(
+        &self,
+        host: &Hostname,
+        service_namespace: &str,
+        client_namespace: &str,
+        client_labels: &Labels,
+    ) -> Vec<Arc<BackendPolicy>> {
+        self.record_host(client_namespace, || {
+            Dep::BackendPolicies(host.clone(), client_namespace.into())
+        });
+        let root = &self.snapshot().mesh().root_namespace;
+        self.snapshot().backends().in_force(
+            host,
+            service_namespace,
+            client_namespace,
+            client_labels,
+            root,
+        )
+    }
+
+    /// One backend policy, whole.
+    pub fn backend_policy(&self, id: &ObjectId) -> Option<&'a Arc<BackendPolicy>> {
+        self.record(Dep::Object(id.clone()));
+        self.snapshot().backends().policy(id)
     }
 }
 
@@ -108,9 +193,14 @@ impl Hosts {
     }
 
     /// The applicable policies of the most specific host, oldest first.
-    fn most_specific(&self, host: &Hostname, applies: impl Fn(&BackendPolicy) -> bool) -> Vec<Arc<BackendPolicy>> {
-        let applicable =
-            |policies: &ByAge<BackendPolicy>| policies.values().filter(|p| applies(p)).cloned().collect::<Vec<_>>();
+    fn most_specific(
+        &self,
+        host: &Hostname,
+        applies: impl Fn(&BackendPolicy) -> bool,
+    ) -> Vec<Arc<BackendPolicy>> {
+        let applicable = |policies: &ByAge<BackendPolicy>| {
+            policies.values().filter(|p| applies(p)).cloned().collect::<Vec<_>>()
+        };
         let exact = self.exact.get(host).map(&applicable).unwrap_or_default();
         if !exact.is_empty() {
             return exact;
@@ -118,11 +208,15 @@ impl Hosts {
         let containing = self.wildcards.iter().filter(|(pattern, _)| pattern.contains(host));
         let found = containing.map(|(pattern, policies)| (pattern, applicable(policies)));
         let found = found.filter(|(_, policies)| !policies.is_empty());
-        found.min_by(|a, b| a.0.by_specificity(b.0)).map(|(_, policies)| policies).unwrap_or_default()
+        found
+            .min_by(|a, b| a.0.by_specificity(b.0))
+            .map(|(_, policies)| policies)
+            .unwrap_or_default()
     }
 }
 
-/// A policy that selects the client is not merged with those for everybody; the oldest such policy wins.
+/// A policy that selects the client is not merged with those for everybody; the oldest such policy
+/// wins.
 fn alone_if_selected(found: Vec<Arc<BackendPolicy>>) -> Vec<Arc<BackendPolicy>> {
     match found.iter().find(|p| p.workload_selector.is_some()) {
         Some(selected) => vec![selected.clone()],
@@ -130,9 +224,9 @@ fn alone_if_selected(found: Vec<Arc<BackendPolicy>>) -> Vec<Arc<BackendPolicy>> 
     }
 }
 
-/// Whether the policy treats clients of different localities differently: by a locality setting, or by outlier
-/// detection, which switches failover between localities on.
-pub(super) fn by_locality(policy: &BackendPolicy) -> bool {
+/// Whether the policy treats clients of different localities differently: by a locality setting, or
+/// by outlier detection, which switches failover between localities on.
+fn by_locality(policy: &BackendPolicy) -> bool {
     let decides = |t: &TrafficPolicy| {
         let setting = t.load_balancer.as_ref().and_then(|lb| lb.locality.as_ref());
         t.outlier.is_some() || setting.is_some_and(|l| l.enabled != Some(false))
@@ -142,9 +236,10 @@ pub(super) fn by_locality(policy: &BackendPolicy) -> bool {
 }
 
 /// Credentials for TLS to the host, with the names under which a CA may lie beside them.
-pub(super) fn credentials(policy: &BackendPolicy) -> Vec<Arc<str>> {
+fn credentials(policy: &BackendPolicy) -> Vec<Arc<str>> {
     let blocks = std::iter::once(&policy.traffic).chain(policy.subsets.iter().map(|s| &s.traffic));
-    let tls = blocks.flat_map(|t| t.tls.iter().chain(t.ports.values().filter_map(|p| p.tls.as_ref())));
+    let tls =
+        blocks.flat_map(|t| t.tls.iter().chain(t.ports.values().filter_map(|p| p.tls.as_ref())));
     let named = tls.filter_map(|tls| match tls {
         ClientTls::Simple(material) | ClientTls::Mutual(material) => Some(&material.credential),
         ClientTls::Disable | ClientTls::Mesh { .. } => None,
@@ -154,10 +249,13 @@ pub(super) fn credentials(policy: &BackendPolicy) -> Vec<Arc<str>> {
 }
 
 /// The policy with those numbers blank that shape a cluster only.
-pub(super) fn outline_of(policy: &BackendPolicy) -> BackendPolicy {
+fn outline_of(policy: &BackendPolicy) -> BackendPolicy {
     let mut outline = policy.clone();
     blank(&mut outline.traffic);
-    outline.subsets.iter_mut().for_each(|subset| blank(&mut subset.traffic));
+    for subset in &mut outline.subsets {
+        subset.at = Field::default();
+        blank(&mut subset.traffic);
+    }
     outline
 }
 
@@ -165,7 +263,8 @@ fn blank(traffic: &mut TrafficPolicy) {
     traffic.retry_budget = None;
     traffic.outlier = traffic.outlier.as_ref().map(|_| OutlierDetection::default());
     traffic.connection_pool = traffic.connection_pool.as_ref().map(blank_pool);
-    traffic.load_balancer = traffic.load_balancer.take().map(|lb| LoadBalancer { warmup: None, ..lb });
+    traffic.load_balancer =
+        traffic.load_balancer.take().map(|lb| LoadBalancer { warmup: None, ..lb });
     traffic.ports.values_mut().for_each(blank);
 }
 

@@ -1,4 +1,5 @@
-//! What a change of configuration touched: the facts whose plans are repeated, and the workloads to classify again.
+//! What a change of configuration touched: the facts whose plans are repeated, and the workloads to
+//! classify again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,14 +9,15 @@ use std::{
 
 use rustc_hash::FxHashSet;
 
-use super::{Dep, endpoints::Difference};
-use crate::ir::{Hostname, ServiceKey, Visibility, Workload, WorkloadId};
+use super::Dep;
+use crate::ir::{Hostname, Visibility, Workload, WorkloadId, WorkloadSet};
 
-/// Namespaces and hosts that recorded facts speak of, so that a change can be spelled as facts.
+/// Namespaces, hosts and sets of workloads that recorded facts speak of, so that a change can be spelled as facts.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Audience {
     namespaces: BTreeMap<Arc<str>, usize>,
     hosts: BTreeMap<Hostname, usize>,
+    workload_sets: BTreeMap<WorkloadSet, usize>,
 }
 
 impl Audience {
@@ -26,6 +28,9 @@ impl Audience {
         if let Dep::BackendPolicies(host, _) = dep {
             *self.hosts.entry(host.clone()).or_default() += 1;
         }
+        if let Dep::Addresses(set) = dep {
+            *self.workload_sets.entry(set.clone()).or_default() += 1;
+        }
     }
 
     pub(crate) fn leave(&mut self, dep: &Dep) {
@@ -35,23 +40,47 @@ impl Audience {
         if let Dep::BackendPolicies(host, _) = dep {
             subtract(&mut self.hosts, host);
         }
+        if let Dep::Addresses(set) = dep {
+            subtract(&mut self.workload_sets, set);
+        }
     }
 
     /// Namespaces that see an object of the namespace `own`.
-    pub(super) fn seeing<'a>(&'a self, seen_by: &'a Visibility, own: &'a str) -> impl Iterator<Item = &'a Arc<str>> {
+    pub(super) fn seeing<'a>(
+        &'a self,
+        seen_by: &'a Visibility,
+        own: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<str>> {
         self.namespaces.keys().filter(move |n| &***n == own || seen_by.includes(n))
     }
 
     /// Recorded hosts that a pattern stands for.
-    pub(super) fn hosts_in<'a>(&'a self, pattern: &'a Hostname) -> Box<dyn Iterator<Item = &'a Hostname> + 'a> {
+    pub(super) fn hosts_in<'a>(
+        &'a self,
+        pattern: &'a Hostname,
+    ) -> Box<dyn Iterator<Item = &'a Hostname> + 'a> {
         match pattern.is_wildcard() {
             true => Box::new(self.hosts.keys().filter(|h| pattern.contains(h))),
             false => Box::new(std::iter::once(pattern)),
         }
     }
 
+    /// Every namespace that recorded facts speak of.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.namespaces.keys()
+    }
+
+    /// Recorded sets of workloads.
+    pub(super) fn workload_sets(&self) -> impl Iterator<Item = &WorkloadSet> {
+        self.workload_sets.keys()
+    }
+
     /// The namespaces that a policy of `namespace` concerns: all of them for the root namespace.
-    pub(super) fn governed_by<'a>(&'a self, namespace: &'a Arc<str>, root: &str) -> impl Iterator<Item = &'a Arc<str>> {
+    pub(super) fn governed_by<'a>(
+        &'a self,
+        namespace: &'a Arc<str>,
+        root: &str,
+    ) -> impl Iterator<Item = &'a Arc<str>> {
         let mesh_wide = **namespace == *root;
         self.namespaces.keys().filter(move |n| mesh_wide || *n == namespace)
     }
@@ -70,10 +99,12 @@ fn subtract<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
 fn namespace_of(dep: &Dep) -> Option<&Arc<str>> {
     match dep {
         Dep::ServicesVisible(namespace) | Dep::PoliciesVisible(namespace) => Some(namespace),
-        Dep::PeerTls(namespace) | Dep::Access(namespace) => Some(namespace),
-        Dep::ServiceByHost(_, namespace) | Dep::RouteTables(_, namespace) | Dep::BackendPolicies(_, namespace) => {
+        Dep::PeerTls(namespace) | Dep::Access(namespace) | Dep::RateLimits(namespace) => {
             Some(namespace)
         }
+        Dep::ServiceByHost(_, namespace)
+        | Dep::RouteTables(_, namespace)
+        | Dep::BackendPolicies(_, namespace) => Some(namespace),
         _ => None,
     }
 }
@@ -93,18 +124,6 @@ impl ChangeSet {
     pub(super) fn touch(&mut self, dep: Dep) {
         self.deps.insert(dep);
     }
-
-    pub(super) fn touch_endpoints(&mut self, key: &ServiceKey, difference: Difference) {
-        let facts = [
-            (difference.endpoints, Dep::Endpoints as fn(ServiceKey) -> Dep),
-            (difference.identities, Dep::Identities),
-            (difference.headless, Dep::HeadlessAddresses),
-            (difference.plaintext, Dep::Plaintext),
-        ];
-        for (_, dep) in facts.into_iter().filter(|(changed, _)| *changed) {
-            self.touch(dep(key.clone()));
-        }
-    }
 }
 
 /// Proxies whose class must be computed again after a change.
@@ -123,7 +142,10 @@ pub struct Reclassify {
 impl Reclassify {
     /// Whether nobody is concerned.
     pub fn is_empty(&self) -> bool {
-        !self.everyone && self.namespaces.is_empty() && self.workloads.is_empty() && self.addresses.is_empty()
+        !self.everyone
+            && self.namespaces.is_empty()
+            && self.workloads.is_empty()
+            && self.addresses.is_empty()
     }
 
     /// Whether a proxy with this name and address is concerned.

@@ -1,8 +1,10 @@
-//! Endpoints of services, and the three projections through which they touch anything but assignments.
+//! Endpoints of services, and the three projections through which they touch anything but
+//! assignments.
 //!
-//! A Kubernetes Service gets its endpoints from its slices, and from the WorkloadEntries that it selects. Where no slice of it exists at all (configuration from a
-//! directory, without a cluster), they come from the ready workloads that its selector picks. A ServiceEntry names them
-//! in place, or selects pods and WorkloadEntries of its namespace.
+//! A Kubernetes Service gets its endpoints from its slices, and from the WorkloadEntries that it
+//! selects. Where no slice of it exists at all (configuration from a directory, without a cluster),
+//! they come from the ready workloads that its selector picks. A ServiceEntry names them in place,
+//! or selects pods and WorkloadEntries of its namespace.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,25 +13,20 @@ use std::{
 };
 
 use super::{
+    families::Families,
     item::{EndpointSlice, InlineAddress, InlineEndpoint, ServiceDefinition, SliceEndpoint},
+    reader::{Dep, Reader},
+    slices::Slices,
     workloads::Workloads,
 };
-use crate::{
-    dialect::Kind,
-    ir::{
-        Endpoint, EndpointAddress, Health, MeshDefaults, ObjectId, Resolution, Service, ServiceEndpoints, ServiceKey,
-        ServicePort, TargetPort, Workload, WorkloadId,
-    },
+use crate::ir::{
+    Discovery, Endpoint, EndpointAddress, Health, MeshDefaults, ObjectId, Resolution, Service,
+    ServiceEndpoints, ServiceKey, ServicePort, TargetPort, Workload,
 };
 
 /// Endpoints of every service.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Endpoints {
-    slices: BTreeMap<ServiceKey, BTreeMap<ObjectId, Arc<EndpointSlice>>>,
-    /// Services with a slice that names this pod.
-    by_target: BTreeMap<WorkloadId, BTreeSet<ServiceKey>>,
-    /// Services with a slice that holds this address and names no pod.
-    by_address: BTreeMap<IpAddr, BTreeSet<ServiceKey>>,
     built: BTreeMap<ServiceKey, Built>,
 }
 
@@ -52,55 +49,21 @@ pub(super) struct Difference {
 }
 
 impl Endpoints {
-    pub(super) fn insert_slice(&mut self, slice: Arc<EndpointSlice>) {
-        let key = slice.service.clone();
-        self.slices.entry(key.clone()).or_default().insert(slice.origin.id.clone(), slice.clone());
-        for endpoint in &slice.endpoints {
-            match &endpoint.target {
-                Some(target) => self.by_target.entry(target.clone()).or_default().insert(key.clone()),
-                None => self.by_address.entry(endpoint.address).or_default().insert(key.clone()),
-            };
-        }
-    }
-
-    pub(super) fn remove_slice(&mut self, slice: &EndpointSlice) {
-        let key = &slice.service;
-        let kept = match self.slices.get_mut(key) {
-            Some(slices) => {
-                slices.remove(&slice.origin.id);
-                slices.clone()
-            }
-            None => return,
-        };
-        if kept.is_empty() {
-            self.slices.remove(key);
-        }
-        let still = || kept.values().flat_map(|s| &s.endpoints);
-        let targets: BTreeSet<&WorkloadId> = still().filter_map(|e| e.target.as_ref()).collect();
-        let addresses: BTreeSet<IpAddr> = still().filter(|e| e.target.is_none()).map(|e| e.address).collect();
-        for endpoint in &slice.endpoints {
-            match &endpoint.target {
-                Some(target) if !targets.contains(target) => forget(&mut self.by_target, target, key),
-                None if !addresses.contains(&endpoint.address) => forget(&mut self.by_address, &endpoint.address, key),
-                _ => {}
-            }
-        }
-    }
-
-    /// Services whose slices speak of the workload.
-    pub(super) fn holding<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = &'a ServiceKey> {
-        let by_target = self.by_target.get(&workload.id).into_iter().flatten();
-        by_target.chain(workload.addresses.iter().filter_map(|a| self.by_address.get(a)).flatten())
-    }
-
-    /// Service ports whose endpoints include the workload: (service, service port, port at the workload).
+    /// Service ports whose endpoints include the workload: (service, service port, port at the
+    /// workload).
     pub(super) fn leading_to<'a>(
         &'a self,
+        slices: &'a Slices,
         workload: &'a Workload,
     ) -> impl Iterator<Item = (ServiceKey, u16, u16)> + 'a {
-        let built = self.holding(workload).filter_map(|key| self.built.get(key));
+        let built = slices.holding(workload).filter_map(|key| self.built.get(key));
         built
-            .flat_map(|b| b.endpoints.ports.iter().map(|(port, endpoints)| (&b.endpoints.service, *port, endpoints)))
+            .flat_map(|b| {
+                b.endpoints
+                    .ports
+                    .iter()
+                    .map(|(port, endpoints)| (&b.endpoints.service, *port, endpoints))
+            })
             .flat_map(|(service, port, endpoints)| {
                 let own = endpoints.iter().filter(|e| e.workload.as_ref() == Some(&workload.id));
                 own.filter_map(move |e| match e.address {
@@ -110,21 +73,12 @@ impl Endpoints {
             })
     }
 
-    pub(super) fn has_slices(&self, key: &ServiceKey) -> bool {
-        self.slices.contains_key(key)
-    }
-
     /// Builds the endpoints of one service again and says what that changed.
-    pub(super) fn rebuild(
-        &mut self,
-        key: &ServiceKey,
-        definition: Option<&ServiceDefinition>,
-        workloads: &Workloads,
-        mesh: &MeshDefaults,
-    ) -> Difference {
-        let new = definition.map(|definition| {
+    pub(super) fn rebuild(&mut self, key: &ServiceKey, families: &Families) -> Difference {
+        let new = families.services.definition(key).map(|definition| {
+            let (workloads, mesh) = (&families.workloads, families.settings.get());
             let assembly = Assembly { service: &definition.service, workloads, mesh };
-            Built::new(&definition.service, assembly.ports(definition, self.slices.get(key)))
+            Built::new(&definition.service, assembly.ports(definition, families.slices.of(key)))
         });
         let old = match &new {
             Some(new) => self.built.insert(key.clone(), new.clone()),
@@ -138,7 +92,9 @@ impl Endpoints {
     }
 
     pub(crate) fn identities(&self, key: &ServiceKey) -> Arc<[Arc<str>]> {
-        self.built.get(key).map_or_else(|| Arc::new([]) as Arc<[Arc<str>]>, |b| b.identities.clone())
+        self.built
+            .get(key)
+            .map_or_else(|| Arc::new([]) as Arc<[Arc<str>]>, |b| b.identities.clone())
     }
 
     pub(crate) fn headless_addresses(&self, key: &ServiceKey, port: u16) -> Arc<[IpAddr]> {
@@ -151,12 +107,31 @@ impl Endpoints {
     }
 }
 
-fn forget<K: Ord>(index: &mut BTreeMap<K, BTreeSet<ServiceKey>>, entry: &K, key: &ServiceKey) {
-    if let Some(keys) = index.get_mut(entry) {
-        keys.remove(key);
-        if keys.is_empty() {
-            index.remove(entry);
-        }
+impl<'a> Reader<'a> {
+    /// Every endpoint of a service. Only assignments and clusters with inline endpoints read this:
+    /// it changes with every pod.
+    pub fn endpoints(&self, key: &ServiceKey) -> Option<&'a Arc<ServiceEndpoints>> {
+        self.record(Dep::Endpoints(key.clone()));
+        self.snapshot().endpoints().of(key)
+    }
+
+    /// SPIFFE ids of the accounts behind a service; sorted, unique, may be empty.
+    pub fn identities(&self, key: &ServiceKey) -> Arc<[Arc<str>]> {
+        self.record(Dep::Identities(key.clone()));
+        self.snapshot().endpoints().identities(key)
+    }
+
+    /// Addresses behind one port of a headless service; sorted, unique. Empty for every other
+    /// service.
+    pub fn headless_addresses(&self, key: &ServiceKey, port: u16) -> Arc<[IpAddr]> {
+        self.record(Dep::HeadlessAddresses(key.clone()));
+        self.snapshot().endpoints().headless_addresses(key, port)
+    }
+
+    /// Whether some workload behind a service takes no mutual TLS.
+    pub fn has_plaintext_endpoint(&self, key: &ServiceKey) -> bool {
+        self.record(Dep::Plaintext(key.clone()));
+        self.snapshot().endpoints().has_plaintext(key)
     }
 }
 
@@ -190,7 +165,8 @@ impl Difference {
         let plaintext = |b: Option<&Built>| b.is_some_and(|b| b.plaintext);
         Self {
             endpoints: old.map(|b| &b.endpoints) != new.map(|b| &b.endpoints),
-            identities: old.map_or(&[][..], |b| &b.identities) != new.map_or(&[][..], |b| &b.identities),
+            identities: old.map_or(&[][..], |b| &b.identities)
+                != new.map_or(&[][..], |b| &b.identities),
             headless: old.map(|b| &b.headless) != new.map(|b| &b.headless),
             plaintext: plaintext(old) != plaintext(new),
         }
@@ -212,7 +188,9 @@ impl Assembly<'_> {
     ) -> BTreeMap<u16, Vec<Endpoint>> {
         let one = |port: &ServicePort| {
             let mut endpoints = match slices {
-                Some(slices) => [self.by_slices(port, slices.values()), self.by_entries(port)].concat(),
+                Some(slices) => {
+                    [self.by_slices(port, slices.values()), self.by_entries(port)].concat()
+                }
                 None if !definition.inline.is_empty() => self.by_inline(port, &definition.inline),
                 None if self.service.selector.is_some() => self.by_workloads(port),
                 None => self.by_own_name(port),
@@ -225,10 +203,20 @@ impl Assembly<'_> {
         self.service.ports.iter().map(one).collect()
     }
 
-    fn by_slices<'s>(&self, port: &ServicePort, slices: impl Iterator<Item = &'s Arc<EndpointSlice>>) -> Vec<Endpoint> {
+    fn by_slices<'s>(
+        &self,
+        port: &ServicePort,
+        slices: impl Iterator<Item = &'s Arc<EndpointSlice>>,
+    ) -> Vec<Endpoint> {
         let of_slice = |slice: &Arc<EndpointSlice>| {
             let number = slice_port(self.service, port, slice)?;
-            Some(slice.endpoints.iter().map(|e| self.by_slice_endpoint(e, number)).collect::<Vec<_>>())
+            Some(
+                slice
+                    .endpoints
+                    .iter()
+                    .map(|e| self.by_slice_endpoint(e, number))
+                    .collect::<Vec<_>>(),
+            )
         };
         slices.filter_map(of_slice).flatten().collect()
     }
@@ -248,18 +236,24 @@ impl Assembly<'_> {
     }
 
     fn by_workloads(&self, port: &ServicePort) -> Vec<Endpoint> {
-        let selected = self.workloads.in_namespace(&self.service.key.namespace).filter(|w| self.selects(w));
+        let selected =
+            self.workloads.in_namespace(&self.service.key.namespace).filter(|w| self.selects(w));
         selected.filter_map(|w| self.by_workload(w, port)).collect()
     }
 
     /// WorkloadEntries that a Service selects stand beside the pods that the cluster found for it.
     fn by_entries(&self, port: &ServicePort) -> Vec<Endpoint> {
-        let entries = self.workloads.in_namespace(&self.service.key.namespace).filter(|w| is_entry(w));
+        let entries =
+            self.workloads.in_namespace(&self.service.key.namespace).filter(|w| is_entry(w));
         entries.filter(|w| self.selects(w)).filter_map(|w| self.by_workload(w, port)).collect()
     }
 
     fn selects(&self, workload: &Workload) -> bool {
-        let picked = self.service.selector.as_ref().is_some_and(|s| !s.is_empty() && s.matches(&workload.labels));
+        let picked = self
+            .service
+            .selector
+            .as_ref()
+            .is_some_and(|s| !s.is_empty() && s.matches(&workload.labels));
         picked && (workload.ready || self.service.publish_not_ready)
     }
 
@@ -273,7 +267,12 @@ impl Assembly<'_> {
         Some(self.of_workload(workload, address, Health::Healthy))
     }
 
-    fn of_workload(&self, workload: &Workload, address: EndpointAddress, health: Health) -> Endpoint {
+    fn of_workload(
+        &self,
+        workload: &Workload,
+        address: EndpointAddress,
+        health: Health,
+    ) -> Endpoint {
         Endpoint {
             address,
             workload: Some(workload.id.clone()),
@@ -315,7 +314,10 @@ impl Assembly<'_> {
         let host = &self.service.key.host;
         match self.service.resolution {
             Resolution::Dns { .. } if !host.is_wildcard() => {
-                vec![unknown(EndpointAddress::Host(host.clone(), target_number(port)), Health::Healthy)]
+                vec![unknown(
+                    EndpointAddress::Host(host.clone(), target_number(port)),
+                    Health::Healthy,
+                )]
             }
             _ => Vec::new(),
         }
@@ -344,7 +346,7 @@ fn unknown(address: EndpointAddress, health: Health) -> Endpoint {
 
 /// Whether a workload is no pod, so that the cluster's slices do not speak of it.
 pub(super) fn is_entry(workload: &Workload) -> bool {
-    workload.origin.id.kind == Kind::WorkloadEntry
+    workload.discovery == Discovery::Selectors
 }
 
 /// The port at the workload that a service port leads to, when it is written as a number.
@@ -355,10 +357,11 @@ fn target_number(port: &ServicePort) -> u16 {
     }
 }
 
-/// The container port of a workload that a service port leads to; `None` when the workload has no port of that name.
+/// The container port of a workload that a service port leads to; `None` when the workload has no
+/// port of that name.
 pub(crate) fn workload_port(workload: &Workload, port: &ServicePort) -> Option<u16> {
-    // A WorkloadEntry maps the names of service ports; a pod names its own ports.
-    let mapped = is_entry(workload).then(|| workload.named_ports.get(&port.name).copied()).flatten();
+    let mapped =
+        is_entry(workload).then(|| workload.named_ports.get(&port.name).copied()).flatten();
     mapped.or_else(|| match &port.target {
         TargetPort::Number(number) => Some(*number),
         TargetPort::Name(name) => workload.named_ports.get(name).copied(),

@@ -1,36 +1,8 @@
-//! What lowering gives the snapshot: the items of one object.
+//! Items that only the snapshot knows: definitions of services, and slices.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use crate::ir::{
-    AccessPolicy, BackendPolicy, GatewayConfig, Hostname, Labels, Locality, MeshDefaults, Origin, PeerTlsPolicy,
-    RouteTable, Service, ServiceKey, SidecarScope, Workload, WorkloadId,
-};
-
-/// One fact of the snapshot, as an object gives it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Item {
-    /// The mesh-wide settings.
-    Mesh(Arc<MeshDefaults>),
-    /// A service, with the endpoints written in the same object.
-    Service(Arc<ServiceDefinition>),
-    /// Endpoints that the cluster found for a Kubernetes Service.
-    Slice(Arc<EndpointSlice>),
-    /// A workload.
-    Workload(Arc<Workload>),
-    /// Routing rules.
-    Routes(Arc<RouteTable>),
-    /// Backend settings.
-    Backend(Arc<BackendPolicy>),
-    /// A gateway configuration.
-    Gateway(Arc<GatewayConfig>),
-    /// A sidecar scope.
-    Scope(Arc<SidecarScope>),
-    /// Which TLS is taken from peers.
-    PeerTls(Arc<PeerTlsPolicy>),
-    /// Who may call.
-    Access(Arc<AccessPolicy>),
-}
+use crate::ir::{Hostname, Labels, Locality, Origin, Service, ServiceKey, WorkloadId};
 
 /// A service and what its object says about endpoints.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,87 +1,145 @@
 //! Route tables, whole and in outline form.
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use crate::ir::{
-    Attachment, HeaderOps, HttpAction, HttpMatch, HttpRule, Mirror, ObjectId, Origin, PerMillion, Retry, Rewrite,
-    RouteTable, WeightedDestination,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
-/// A place in the order of age: creation, namespace, name.
-pub(super) type Age = (i64, Arc<str>, Arc<str>);
-
-/// Items in the order of age.
-pub(super) type ByAge<T> = BTreeMap<(Age, ObjectId), Arc<T>>;
-
-pub(super) fn age(origin: &Origin) -> Age {
-    (origin.created, origin.id.namespace.clone(), origin.id.name.clone())
-}
-
-/// Takes something out of its group, and the group with the last of it: what came and went leaves nothing.
-pub(super) fn forget<G: Ord, K: Ord, V>(groups: &mut BTreeMap<G, BTreeMap<K, V>>, of: &G, key: &K) {
-    if let Some(group) = groups.get_mut(of) {
-        group.remove(key);
-        if group.is_empty() {
-            groups.remove(of);
-        }
-    }
-}
+use super::{
+    age::{ByAge, age, forget},
+    family::{Family, Touch},
+    reader::{Dep, Reader},
+};
+use crate::ir::{
+    Attachment, Destination, Field, HeaderOps, HttpAction, HttpMatch, HttpRule, Mirror, ObjectId,
+    PerMillion, Retry, Rewrite, RouteFields, RouteTable, SharedMatches, Timeouts,
+    WeightedDestination,
+};
 
 /// Every route table of the mesh.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Routes {
     whole: BTreeMap<ObjectId, Arc<RouteTable>>,
+    /// By what they are attached to, or to a part of.
     outlines: BTreeMap<Attachment, ByAge<RouteTable>>,
 }
 
+/// What a table is attached to, or to a part of.
+fn wholes(table: &RouteTable) -> BTreeSet<Attachment> {
+    table.attachments.iter().map(Attachment::whole).collect()
+}
+
 impl Routes {
-    pub(super) fn insert(&mut self, table: Arc<RouteTable>) -> Option<Arc<RouteTable>> {
-        let old = self.remove(&table.origin.id);
-        let outline = Arc::new(outline_of(&table));
-        let place = (age(&table.origin), table.origin.id.clone());
-        for attachment in &table.attachments {
-            self.outlines.entry(attachment.clone()).or_default().insert(place.clone(), outline.clone());
-        }
-        self.whole.insert(table.origin.id.clone(), table);
-        old
-    }
-
-    pub(super) fn remove(&mut self, id: &ObjectId) -> Option<Arc<RouteTable>> {
-        let old = self.whole.remove(id)?;
-        let place = (age(&old.origin), id.clone());
-        for attachment in &old.attachments {
-            forget(&mut self.outlines, attachment, &place);
-        }
-        Some(old)
-    }
-
     pub(crate) fn table(&self, id: &ObjectId) -> Option<&Arc<RouteTable>> {
         self.whole.get(id)
     }
 
-    pub(crate) fn outlines(&self, attachment: &Attachment, namespace: &str) -> Arc<[Arc<RouteTable>]> {
+    pub(crate) fn outlines(
+        &self,
+        attachment: &Attachment,
+        namespace: &str,
+    ) -> Arc<[Arc<RouteTable>]> {
         let attached = self.outlines.get(attachment).into_iter().flat_map(BTreeMap::values);
         attached.filter(|table| table.export_to.includes(namespace)).cloned().collect()
     }
 }
 
+impl Family for Routes {
+    type Item = RouteTable;
+
+    fn insert(&mut self, table: &Arc<RouteTable>) {
+        let outline = Arc::new(outline_of(table));
+        let place = (age(&table.origin), table.origin.id.clone());
+        for attachment in wholes(table) {
+            self.outlines.entry(attachment).or_default().insert(place.clone(), outline.clone());
+        }
+        self.whole.insert(table.origin.id.clone(), table.clone());
+    }
+
+    fn remove(&mut self, table: &RouteTable) {
+        self.whole.remove(&table.origin.id);
+        let place = (age(&table.origin), table.origin.id.clone());
+        for attachment in wholes(table) {
+            forget(&mut self.outlines, &attachment, &place);
+        }
+    }
+
+    fn touch(versions: &[&Arc<RouteTable>], touch: &mut Touch<'_>) {
+        touch.changes.touch(Dep::Object(versions[0].origin.id.clone()));
+        if versions.windows(2).any(|w| outline_of(w[0]) == outline_of(w[1])) {
+            return;
+        }
+        for table in versions {
+            for attachment in wholes(table) {
+                for namespace in touch.audience.seeing(&table.export_to, &table.origin.id.namespace)
+                {
+                    touch.changes.touch(Dep::RouteTables(attachment.clone(), namespace.clone()));
+                }
+            }
+        }
+    }
+
+    fn label_keys(table: &RouteTable, keys: &mut BTreeSet<Arc<str>>) {
+        let http = table.http.iter().flat_map(|rule| &rule.matches).map(|m| &m.source_labels);
+        let tls = table.tls.iter().flat_map(|rule| &rule.matches).map(|m| &m.source_labels);
+        let tcp = table.tcp.iter().flat_map(|rule| &rule.matches).map(|m| &m.source_labels);
+        keys.extend(http.chain(tls).chain(tcp).flat_map(BTreeMap::keys).cloned());
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Route tables attached to `attachment`, which is no section, or to a part of it, that
+    /// `namespace` may use, oldest first, in outline form: HTTP rules keep what decides whether they apply to a client (port, source,
+    /// attachments) and where they lead; conditions on the request, weights and every other setting
+    /// are blank, so that changing those does not repeat an outline. Virtual hosts read the whole
+    /// table with [`Self::route_table`].
+    pub fn route_tables(&self, attachment: &Attachment, namespace: &str) -> Arc<[Arc<RouteTable>]> {
+        self.record(Dep::RouteTables(attachment.clone(), namespace.into()));
+        self.snapshot().routes().outlines(attachment, namespace)
+    }
+
+    /// One route table, whole.
+    pub fn route_table(&self, id: &ObjectId) -> Option<&'a Arc<RouteTable>> {
+        self.record(Dep::Object(id.clone()));
+        self.snapshot().routes().table(id)
+    }
+}
+
 /// The table with everything blank that cannot decide which resources a view consists of.
-pub(super) fn outline_of(table: &RouteTable) -> RouteTable {
-    RouteTable { http: table.http.iter().map(outline_of_rule).collect(), ..table.clone() }
+fn outline_of(table: &RouteTable) -> RouteTable {
+    RouteTable {
+        http: table.http.iter().map(outline_of_rule).collect(),
+        fields: RouteFields::default(),
+        ..table.clone()
+    }
 }
 
 fn outline_of_rule(rule: &HttpRule) -> HttpRule {
     HttpRule {
+        at: Field::default(),
         name: "".into(),
         matches: rule.matches.iter().map(outline_of_match).collect(),
+        shared_matches: rule.shared_matches.iter().map(outline_of_shared).collect(),
         action: outline_of_action(&rule.action),
         headers: HeaderOps::default(),
         fault: None,
-        timeout: None,
+        timeouts: Timeouts::default(),
         retry: Retry::MeshDefault,
-        mirrors: rule.mirrors.iter().map(|m| Mirror { share: PerMillion::ALL, ..m.clone() }).collect(),
+        mirrors: rule
+            .mirrors
+            .iter()
+            .map(|m| Mirror { destination: bare(&m.destination), share: PerMillion::ALL })
+            .collect(),
         cors: None,
     }
+}
+
+fn bare(destination: &Destination) -> Destination {
+    Destination { at: Field::default(), ..destination.clone() }
+}
+
+fn outline_of_shared(shared: &SharedMatches) -> SharedMatches {
+    SharedMatches { at: Field::default(), ..shared.clone() }
 }
 
 fn outline_of_match(m: &HttpMatch) -> HttpMatch {
@@ -97,12 +155,16 @@ fn outline_of_match(m: &HttpMatch) -> HttpMatch {
 fn outline_of_action(action: &HttpAction) -> HttpAction {
     match action {
         HttpAction::Forward { destinations, .. } => {
-            let bare = |d: &WeightedDestination| WeightedDestination {
-                destination: d.destination.clone(),
+            let blank = |d: &WeightedDestination| WeightedDestination {
+                destination: bare(&d.destination),
+                unreachable: d.unreachable,
                 weight: 1,
                 headers: HeaderOps::default(),
             };
-            HttpAction::Forward { destinations: destinations.iter().map(bare).collect(), rewrite: Rewrite::default() }
+            HttpAction::Forward {
+                destinations: destinations.iter().map(blank).collect(),
+                rewrite: Rewrite::default(),
+            }
         }
         HttpAction::Redirect(_) => HttpAction::Redirect(crate::ir::Redirect::default()),
         HttpAction::Direct { .. } => HttpAction::Direct { status: 200, body: Arc::new([]) },

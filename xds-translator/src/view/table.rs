@@ -1,7 +1,8 @@
 //! Resources of one type by name, in a form whose copies share almost everything.
 //!
-//! A mesh has some fifty views, and a change of one endpoint makes a new state of each. A table is therefore a list of
-//! sorted chunks: a changed copy costs one pointer per chunk and one chunk, not one pointer per resource.
+//! A mesh has some fifty views, and a change of one endpoint makes a new state of each. A table is
+//! therefore a list of sorted chunks: a changed copy costs one pointer per chunk and one chunk, not
+//! one pointer per resource.
 
 use std::{ops::Index, sync::Arc};
 
@@ -45,8 +46,13 @@ impl Table {
         self.get(name).is_some()
     }
 
-    /// Puts a resource in the place of the one with its name; that one, if there was any. `name` is the resource's.
-    pub fn insert(&mut self, name: Arc<str>, resource: Arc<EncodedResource>) -> Option<Arc<EncodedResource>> {
+    /// Puts a resource in the place of the one with its name; that one, if there was any. `name` is
+    /// the resource's.
+    pub fn insert(
+        &mut self,
+        name: Arc<str>,
+        resource: Arc<EncodedResource>,
+    ) -> Option<Arc<EncodedResource>> {
         debug_assert_eq!(name, resource.name);
         if self.chunks.is_empty() {
             self.chunks.push(Arc::new(vec![resource]));
@@ -119,7 +125,9 @@ pub struct Walk<'a> {
 impl<'a> Walk<'a> {
     /// The resource with this name, which must be after all that were asked for.
     pub fn find(&mut self, name: &str) -> Option<&'a Arc<EncodedResource>> {
-        let before = |chunk: &Arc<Vec<Arc<EncodedResource>>>| chunk.last().is_some_and(|last| &*last.name < name);
+        let before = |chunk: &Arc<Vec<Arc<EncodedResource>>>| {
+            chunk.last().is_some_and(|last| &*last.name < name)
+        };
         if self.chunks.first().is_some_and(before) {
             self.chunks = &self.chunks[self.chunks.partition_point(before)..];
             self.at = 0;
@@ -190,7 +198,11 @@ mod tests {
     use super::*;
 
     fn resource(name: u16, version: u64) -> Arc<EncodedResource> {
-        Arc::new(EncodedResource { name: format!("r{name:05}").into(), version: Version(version), body: Bytes::new() })
+        Arc::new(EncodedResource {
+            name: format!("r{name:05}").into(),
+            version: Version(version),
+            body: Bytes::new(),
+        })
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
 use serde_json::Value;
 
-use super::{Content, Entry, MAX_ALIAS_NODES, MAX_DEPTH, Node, YamlError, resolve_plain};
+use super::{Content, Entry, MAX_ALIAS_NODES, MAX_DEPTH, Node, YamlError, resolve_plain, too_deep};
 use crate::diagnostic::Code;
 
 /// Reads one document; `None` if it holds nothing but comments.
@@ -16,6 +16,21 @@ pub fn parse(text: &str) -> Result<Option<Node>, YamlError> {
         builder.take(event, span)?;
     }
     Ok(builder.root.filter(|root| root.content != Content::Scalar(Value::Null)))
+}
+
+/// What can be read of a text that [`parse`] refuses, for want of better: everything before the
+/// mistake, the first of two equal keys, and, where a key of the outermost map comes a second time,
+/// as without the line between two documents, a further tree from there.
+pub fn salvage(text: &str) -> Vec<Node> {
+    let mut builder = Builder { duplicates: Duplicates::Salvaged, ..Builder::default() };
+    for event in Parser::new_from_str(text) {
+        let Ok((event, span)) = event else { break };
+        if builder.take(event, span).is_err() {
+            break;
+        }
+    }
+    while !builder.stack.is_empty() && builder.close().is_ok() {}
+    builder.salvaged.into_iter().chain(builder.root).collect()
 }
 
 fn syntax_error(err: &ScanError) -> YamlError {
@@ -55,10 +70,23 @@ struct MapFrame {
     seen: BTreeMap<String, u32>,
     key: Option<(String, u32, u32)>,
     merges: Vec<Node>,
+    /// The entry whose key was there already.
+    refused: Option<Entry>,
+}
+
+/// What becomes of a key that comes a second time.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Duplicates {
+    #[default]
+    Refused,
+    Salvaged,
 }
 
 #[derive(Default)]
 struct Builder {
+    duplicates: Duplicates,
+    /// Trees that ended where a key came a second time.
+    salvaged: Vec<Node>,
     stack: Vec<Frame>,
     anchors: BTreeMap<usize, Node>,
     aliased: usize,
@@ -74,21 +102,25 @@ impl Builder {
                 self.complete(Node { content, line, col, size: 1 }, anchor)
             }
             Event::SequenceStart(anchor, _) => self.open(Open::List(Vec::new()), anchor, line, col),
-            Event::MappingStart(anchor, _) => self.open(Open::Map(MapFrame::default()), anchor, line, col),
+            Event::MappingStart(anchor, _) => {
+                self.open(Open::Map(MapFrame::default()), anchor, line, col)
+            }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Alias(anchor) => self.alias(anchor, line, col),
             Event::DocumentStart(_) if self.root.is_some() => {
                 Err(error(Code::Syntax, line, col, "a second document begins here"))
             }
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {
-                Ok(())
-            }
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd => Ok(()),
         }
     }
 
     fn open(&mut self, open: Open, anchor: usize, line: u32, col: u32) -> Result<(), YamlError> {
         if self.stack.len() >= MAX_DEPTH {
-            return Err(error(Code::TooLarge, line, col, format!("nested deeper than {MAX_DEPTH} levels")));
+            return Err(error(Code::TooLarge, line, col, too_deep()));
         }
         self.stack.push(Frame { open, anchor, line, col });
         Ok(())
@@ -122,15 +154,37 @@ impl Builder {
             self.spend(&node)?;
             self.anchors.insert(anchor, node.clone());
         }
+        let salvages = self.duplicates == Duplicates::Salvaged;
         match self.stack.last_mut().map(|frame| &mut frame.open) {
             None => self.root = Some(node),
             Some(Open::List(items)) => items.push(node),
-            Some(Open::Map(map)) => map.take(node)?,
+            Some(Open::Map(map)) => match map.take(node) {
+                Err(_) if salvages && map.refused.is_some() => self.salvage(),
+                taken => taken?,
+            },
         }
         Ok(())
     }
 
-    /// Copies for anchors and aliases come out of one budget, since both can multiply a document's size.
+    /// The key and value that a map did not take begin another tree, or are left out further in.
+    fn salvage(&mut self) {
+        let outermost = self.stack.len() == 1;
+        let Some(Frame { open: Open::Map(map), line, col, .. }) = self.stack.last_mut() else {
+            return;
+        };
+        let Some(refused) = map.refused.take().filter(|_| outermost) else { return };
+        let (line, col) = (*line, *col);
+        let next = MapFrame {
+            seen: BTreeMap::from([(refused.key.clone(), refused.line)]),
+            entries: vec![refused],
+            ..MapFrame::default()
+        };
+        let content = Content::Map(std::mem::replace(map, next).finish());
+        self.salvaged.push(Node { content, line, col, size: 1 });
+    }
+
+    /// Copies for anchors and aliases come out of one budget, since both can multiply a document's
+    /// size.
     fn spend(&mut self, node: &Node) -> Result<(), YamlError> {
         self.aliased += node.size;
         if self.aliased > MAX_ALIAS_NODES {
@@ -157,6 +211,7 @@ impl MapFrame {
         }
         if let Some(first) = self.seen.insert(key.clone(), line) {
             let message = format!("duplicate key `{key}`: it stands on line {first} already");
+            self.refused = Some(Entry { key, line, col, value: node });
             return Err(YamlError {
                 fix: Some("keep one of them".to_owned()),
                 ..error(Code::DuplicateKey, line, col, message)
@@ -233,7 +288,10 @@ mod tests {
         check("", Ok("null"));
         check("{\"a\": [1, 2.5, \"x\"],\n\t\"b\": true}", Ok(r#"{"a":[1,2.5,"x"],"b":true}"#));
         check("a: \"1\"\nb: !!str 2\n8080: c", Ok(r#"{"8080":"c","a":"1","b":"2"}"#));
-        check("base: &b {x: 1, y: 2}\nt: {<<: *b, y: 3}", Ok(r#"{"base":{"x":1,"y":2},"t":{"x":1,"y":3}}"#));
+        check(
+            "base: &b {x: 1, y: 2}\nt: {<<: *b, y: 3}",
+            Ok(r#"{"base":{"x":1,"y":2},"t":{"x":1,"y":3}}"#),
+        );
         check("a: |-\n  x\n  y\nb: >\n  z\n", Ok(r#"{"a":"x\ny","b":"z\n"}"#));
     }
 
@@ -275,6 +333,25 @@ mod tests {
         #[test]
         fn no_yaml_like_text_makes_the_parser_panic(text in "([-:,?&*!|>%@`#'\"{}\\[\\] \n\tab01<.]|- |: |\n  ){0,60}") {
             drop(parse(&text));
+        }
+    }
+
+    #[test]
+    fn what_can_be_read_beside_a_mistake_is_saved() {
+        let table: [(&str, &[&str]); 8] = [
+            ("a: 1\nb: {c: 2, c: 3}\n", &[r#"{"a":1,"b":{"c":2}}"#]),
+            ("a: 1\nb: 2\na: 3\nc: 4\n", &[r#"{"a":1,"b":2}"#, r#"{"a":3,"c":4}"#]),
+            ("a: 1\nb: [1, {c: 2", &[r#"{"a":1,"b":[1,{"c":2}]}"#]),
+            ("a: 1\nb: {c: 2}\n\td: 3\n", &[r#"{"a":1,"b":{"c":2}}"#]),
+            ("a: *none\nb: 1\n", &[r#"{}"#]),
+            ("a: 1\n? {b: 1}\n: 2\nc: 3\n", &[r#"{"a":1}"#]),
+            ("- 1\n- 2\n", &["[1,2]"]),
+            ("", &[]),
+        ];
+        for (text, expected) in table {
+            let trees: Vec<String> =
+                salvage(text).iter().map(|node| node.to_json().to_string()).collect();
+            assert_eq!(trees, expected, "{text}");
         }
     }
 }

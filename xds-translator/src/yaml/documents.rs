@@ -1,9 +1,11 @@
-//! Cutting a file into documents before anything is parsed, so that a broken one does not spoil the others.
+//! Cutting a file into documents before anything is parsed, so that a broken one does not spoil the
+//! others.
 
 /// One document of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Document<'a> {
-    /// Its text; a `---` line that begins it is left out, what follows the marker on its line is kept.
+    /// Its text; a `---` line that begins it is left out, what follows the marker on its line is
+    /// kept.
     pub text: &'a str,
     /// The file's line on which the text begins, from 1.
     pub first_line: u32,
@@ -20,7 +22,8 @@ pub fn split(text: &str) -> Vec<Document<'_>> {
         if let Some(rest) = after_marker(line) {
             documents.push(Document { text: &text[start..offset], first_line });
             let inline = !(rest.trim().is_empty() || rest.trim_start().starts_with('#'));
-            // Blanks instead of the marker would change columns only on its own line, which the parser accepts as it is.
+            // Blanks instead of the marker would change columns only on its own line, which the
+            // parser accepts as it is.
             (start, first_line) = if inline { (offset, number) } else { (end, number + 1) };
         }
         offset = end;
@@ -39,7 +42,10 @@ fn after_marker(line: &str) -> Option<&str> {
 /// Whether a line holds anything but blanks, a comment or a directive.
 pub(super) fn is_content(line: &str) -> bool {
     let trimmed = line.trim();
-    !(trimmed.is_empty() || trimmed.starts_with('#') || line.starts_with('%') || matches!(trimmed, "---" | "..."))
+    !(trimmed.is_empty()
+        || trimmed.starts_with('#')
+        || line.starts_with('%')
+        || matches!(trimmed, "---" | "..."))
 }
 
 #[cfg(test)]
@@ -58,7 +64,8 @@ mod tests {
             ("a: 1\r\n---\r\nb: 2\r\n", &[("a: 1\r\n", 1), ("b: 2\r\n", 3)]),
         ];
         for (text, expected) in cases {
-            let got: Vec<(&str, u32)> = split(text).iter().map(|d| (d.text, d.first_line)).collect();
+            let got: Vec<(&str, u32)> =
+                split(text).iter().map(|d| (d.text, d.first_line)).collect();
             assert_eq!(got, *expected, "{text:?}");
         }
     }

@@ -1,14 +1,15 @@
 //! YAML and JSON text as a tree in which everything knows its line and column.
 //!
-//! Knows nothing about objects. One document at a time, so that a broken one does not spoil its neighbours; bounded in
-//! size, depth and alias expansion, so that hostile input costs an error and nothing more. Scalars follow the YAML 1.2
-//! core schema (`yes` and `on` are texts); `<<` merges as Kubernetes' tools do; duplicate keys are errors.
+//! Knows nothing about objects. One document at a time, so that a broken one does not spoil its
+//! neighbours; bounded in size, depth and alias expansion, so that hostile input costs an error and
+//! nothing more. Scalars follow the YAML 1.2 core schema (`yes` and `on` are texts); `<<` merges as
+//! Kubernetes' tools do; duplicate keys are errors.
 
 mod build;
 mod documents;
 mod symptoms;
 
-pub use build::parse;
+pub use build::{parse, salvage};
 pub use documents::{Document, split};
 pub use symptoms::{indentation_lost, shell_command};
 
@@ -22,6 +23,11 @@ pub const MAX_DOCUMENT_BYTES: usize = 10 << 20;
 pub const MAX_DEPTH: usize = 100;
 /// Most nodes that aliases may add to a document.
 pub const MAX_ALIAS_NODES: usize = 100_000;
+
+/// What is said of a value that is nested deeper.
+pub fn too_deep() -> String {
+    format!("nested deeper than {MAX_DEPTH} levels")
+}
 
 /// A value and where it begins; lines and columns count from 1.
 #[derive(Clone, PartialEq, Debug)]
@@ -90,19 +96,22 @@ impl Node {
         match &self.content {
             Content::Scalar(value) => value.clone(),
             Content::List(items) => Value::Array(items.iter().map(Self::to_json).collect()),
-            Content::Map(entries) => {
-                Value::Object(entries.iter().map(|e| (e.key.clone(), e.value.to_json())).collect::<Map<_, _>>())
-            }
+            Content::Map(entries) => Value::Object(
+                entries.iter().map(|e| (e.key.clone(), e.value.to_json())).collect::<Map<_, _>>(),
+            ),
         }
     }
 
-    /// Line and column of the deepest part of `path` that is there: of the key for a field, of the item for an index.
+    /// Line and column of the deepest part of `path` that is there: of the key for a field, of the
+    /// item for an index.
     pub fn locate(&self, path: &FieldPath) -> (u32, u32) {
         let (mut node, mut place) = (self, (self.line, self.col));
         for segment in &path.0 {
             match (segment, &node.content) {
                 (Segment::Field(name), Content::Map(entries)) => {
-                    let Some(entry) = entries.iter().find(|e| e.key == **name) else { return place };
+                    let Some(entry) = entries.iter().find(|e| e.key == **name) else {
+                        return place;
+                    };
                     (node, place) = (&entry.value, (entry.line, entry.col));
                 }
                 (Segment::Index(index), Content::List(items)) => {
@@ -140,9 +149,15 @@ fn resolve_number(text: &str) -> Option<Number> {
     }
     if unsigned.bytes().all(|b| b.is_ascii_digit()) {
         let text = text.strip_prefix('+').unwrap_or(text);
-        return text.parse::<i64>().map(Number::from).or_else(|_| text.parse::<u64>().map(Number::from)).ok();
+        return text
+            .parse::<i64>()
+            .map(Number::from)
+            .or_else(|_| text.parse::<u64>().map(Number::from))
+            .ok();
     }
-    let shape_fits = unsigned.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
+    let shape_fits = unsigned
+        .bytes()
+        .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
     shape_fits.then(|| text.parse::<f64>().ok()).flatten().and_then(Number::from_f64)
 }
 

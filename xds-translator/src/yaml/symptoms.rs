@@ -2,8 +2,10 @@
 
 use super::documents::is_content;
 
-/// Keys that stand at the top of objects: one of them after a key without value is no sign of lost indentation.
-const TOP_LEVEL: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status", "data", "stringData", "type"];
+/// Keys that stand at the top of objects: one of them after a key without value is no sign of lost
+/// indentation.
+const TOP_LEVEL: &[&str] =
+    &["apiVersion", "kind", "metadata", "spec", "status", "data", "stringData", "type"];
 
 /// Words that begin a command line.
 const COMMANDS: &[&str] = &[
@@ -28,8 +30,8 @@ const COMMANDS: &[&str] = &[
     "$",
 ];
 
-/// Whether all leading blanks of a text are gone: no line is indented, yet `spec:` or `metadata:` has content below it.
-/// Gives the line of the first such key, counted from 1.
+/// Whether all leading blanks of a text are gone: no line is indented, yet `spec:` or `metadata:`
+/// has content below it. Gives the line of the first such key, counted from 1.
 pub fn indentation_lost(text: &str) -> Option<u32> {
     let content = || text.lines().enumerate().filter(|(_, line)| is_content(line));
     if content().any(|(_, line)| line.starts_with([' ', '\t'])) {
@@ -61,7 +63,9 @@ pub fn shell_command(text: &str) -> Option<u32> {
         let (word, rest) = line.split_once([' ', '\t']).unwrap_or((line, ""));
         line.starts_with("#!/")
             || (word == "EOF" && rest.is_empty())
-            || (COMMANDS.contains(&word) && !rest.trim().is_empty() && !rest.trim_start().starts_with(':'))
+            || (COMMANDS.contains(&word)
+                && !rest.trim().is_empty()
+                && !rest.trim_start().starts_with(':'))
     });
     found.and_then(|index| u32::try_from(index + 1).ok())
 }

@@ -14,7 +14,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::status;
+use super::answers::status;
 use crate::demo::{files::PUBLIC_HOST, layout::GATEWAY, mesh::Mesh, sample::peer_identity};
 
 pub(super) async fn http(mesh: &Mesh) -> anyhow::Result<String> {
@@ -22,7 +22,11 @@ pub(super) async fn http(mesh: &Mesh) -> anyhow::Result<String> {
     let answer = outside.get(PUBLIC_HOST, "/gateway/http", &[]).await?;
     status(&answer, 200)?;
     status(&outside.get("other.example.com", "/gateway/http", &[]).await?, 404)?;
-    let caller = mesh.seen("productpage-v1-0").arrivals("/gateway/http").last().and_then(|a| peer_identity(&a.headers));
+    let caller = mesh
+        .seen("productpage-v1-0")
+        .arrivals("/gateway/http")
+        .last()
+        .and_then(|a| peer_identity(&a.headers));
     ensure!(
         caller.as_deref() == Some("spiffe://cluster.local/ns/istio-system/sa/istio-ingressgateway"),
         "productpage saw {caller:?}"
@@ -49,8 +53,12 @@ async fn https_get(mesh: &Mesh, host: &str, path: &str) -> anyhow::Result<u16> {
         .with_no_client_auth();
     let stream = TcpStream::connect((mesh.network.inbound(GATEWAY), 8443)).await?;
     let name = ServerName::try_from(host.to_owned())?;
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.context("TLS handshake")?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .context("TLS handshake")?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let request = Request::get(path).header(HOST, host).body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;

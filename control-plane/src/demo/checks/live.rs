@@ -15,7 +15,7 @@ use http::Method;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::{count, listed, only, version_or_status};
+use super::answers::{count, listed, only, version_or_status};
 use crate::demo::{
     client::Caller,
     files,
@@ -64,7 +64,11 @@ impl Load {
 }
 
 fn without_failures(counts: &BTreeMap<String, usize>) -> anyhow::Result<usize> {
-    ensure!(counts.keys().all(|label| label.starts_with('v')), "failed requests: {}", listed(counts));
+    ensure!(
+        counts.keys().all(|label| label.starts_with('v')),
+        "failed requests: {}",
+        listed(counts)
+    );
     let requests: usize = counts.values().sum();
     ensure!(requests >= 100, "only {requests} requests were sent");
     Ok(requests)
@@ -72,7 +76,8 @@ fn without_failures(counts: &BTreeMap<String, usize>) -> anyhow::Result<usize> {
 
 pub(super) async fn edit(mesh: &Mesh) -> anyhow::Result<String> {
     let (caller, dir) = (mesh.caller(PRODUCTPAGE), mesh.config_dir());
-    let before = fs::read_to_string(dir.join(files::REVIEWS)).context("reading the routing file")?;
+    let before =
+        fs::read_to_string(dir.join(files::REVIEWS)).context("reading the routing file")?;
     let after = before
         .replace("subset: v1}\n      weight: 90", "subset: v3}\n      weight: 90")
         .replace("subset: v2}\n      weight: 10", "subset: v3}\n      weight: 10");
@@ -87,7 +92,9 @@ pub(super) async fn edit(mesh: &Mesh) -> anyhow::Result<String> {
     files::replace(&dir, files::REVIEWS, &before)?;
     arrived?;
     let requests = without_failures(&counts)?;
-    Ok(format!("all traffic on v3 {took:.0?} after the file was saved; 0 of {requests} requests failed"))
+    Ok(format!(
+        "all traffic on v3 {took:.0?} after the file was saved; 0 of {requests} requests failed"
+    ))
 }
 
 async fn until_only_v3(caller: &Caller) -> anyhow::Result<()> {
@@ -96,7 +103,9 @@ async fn until_only_v3(caller: &Caller) -> anyhow::Result<()> {
         let counts = count(caller, "reviews:9080", "/edited", &[], 50, version_or_status).await?;
         match only(&counts, "v3", 50) {
             Ok(()) => return Ok(()),
-            Err(error) if begin.elapsed() > Duration::from_secs(15) => return Err(error.context("15 s after the edit")),
+            Err(error) if begin.elapsed() > Duration::from_secs(15) => {
+                return Err(error.context("15 s after the edit"));
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
@@ -105,7 +114,11 @@ async fn until_only_v3(caller: &Caller) -> anyhow::Result<()> {
 pub(super) async fn rotation(mesh: &Mesh) -> anyhow::Result<String> {
     let load = Load::start(
         &mesh.caller(PRODUCTPAGE),
-        &[("reviews:9080", "/rotation"), ("details:9080", "/rotation"), ("ratings:9080", "/rotation")],
+        &[
+            ("reviews:9080", "/rotation"),
+            ("details:9080", "/rotation"),
+            ("ratings:9080", "/rotation"),
+        ],
     );
     let rotated = until_all_rotated(mesh).await;
     let counts = load.finish().await;
@@ -129,13 +142,15 @@ async fn until_all_rotated(mesh: &Mesh) -> anyhow::Result<usize> {
     }
 }
 
-/// Number of certificates issued so far, by SPIFFE id; the control plane's own lives longer and is left out.
+/// Number of certificates issued so far, by SPIFFE id; the control plane's own lives longer and is
+/// left out.
 async fn serials(mesh: &Mesh) -> anyhow::Result<BTreeMap<String, usize>> {
     let answer = mesh.control_plane.rest(Method::GET, "/api/v1/certificates", None).await?;
     let mut issued = BTreeMap::new();
     for certificate in answer["items"].as_array().context("the certificate list has no items")? {
-        let workload =
-            |id: &&str| WORKLOADS.iter().any(|w| id.ends_with(&format!("/ns/{}/sa/{}", w.namespace, w.account)));
+        let workload = |id: &&str| {
+            WORKLOADS.iter().any(|w| id.ends_with(&format!("/ns/{}/sa/{}", w.namespace, w.account)))
+        };
         if let Some(id) = certificate["spiffeId"].as_str().filter(workload) {
             *issued.entry(id.to_owned()).or_default() += 1;
         }
@@ -153,7 +168,12 @@ pub(super) async fn synced(mesh: &Mesh) -> anyhow::Result<String> {
             return Ok(format!("{} proxies, all types SYNCED", proxies.len()));
         }
         if begin.elapsed() > Duration::from_secs(20) {
-            bail!("{} of {} proxies are connected; {}", proxies.len(), WORKLOADS.len(), unsynced.join("; "));
+            bail!(
+                "{} of {} proxies are connected; {}",
+                proxies.len(),
+                WORKLOADS.len(),
+                unsynced.join("; ")
+            );
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -161,7 +181,11 @@ pub(super) async fn synced(mesh: &Mesh) -> anyhow::Result<String> {
 
 fn unsynced(proxy: &Value) -> Vec<String> {
     let id = proxy["id"].as_str().unwrap_or("?");
-    let Some(types) = proxy["sync"].as_object() else { return vec![format!("{id}: no sync state")] };
-    let bad = types.iter().filter(|(_, state)| !matches!(state["state"].as_str(), Some("SYNCED" | "NOT SENT")));
+    let Some(types) = proxy["sync"].as_object() else {
+        return vec![format!("{id}: no sync state")];
+    };
+    let bad = types
+        .iter()
+        .filter(|(_, state)| !matches!(state["state"].as_str(), Some("SYNCED" | "NOT SENT")));
     bad.map(|(kind, state)| format!("{id}: {kind} {state}")).collect()
 }

@@ -1,21 +1,17 @@
 //! What the demo proves, each check by requests that real proxies carried.
 
+mod answers;
 mod gateway;
 mod live;
 mod resilience;
 mod routing;
 mod security;
 
-use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, time::Duration};
 
-use anyhow::bail;
-use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
-use super::{
-    client::{Answer, Caller},
-    mesh::Mesh,
-};
+use super::mesh::Mesh;
 
 type Proof<'a> = Pin<Box<dyn Future<Output = anyhow::Result<String>> + 'a>>;
 
@@ -45,7 +41,8 @@ macro_rules! check {
     };
 }
 
-/// Every check, in the order in which they run. Later ones may wait for what time brings (rotation), so they come last.
+/// Every check, in the order in which they run. Later ones may wait for what time brings
+/// (rotation), so they come last.
 pub(crate) const CHECKS: [Check; 19] = [
     check!("canary: 90/10 between reviews v1 and v2", routing::canary),
     check!("header: end-user jason gets reviews v2 only", routing::header),
@@ -68,10 +65,6 @@ pub(crate) const CHECKS: [Check; 19] = [
     check!("every resource is ACKed, nothing NACKed", live::synced),
 ];
 
-/// How much earlier than asked a timer may fire: event loops count from the start of their round, which is long on a busy
-/// machine.
-const CLOCK: Duration = Duration::from_millis(50);
-
 /// Longest that one check may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(120);
 
@@ -89,47 +82,4 @@ impl Check {
         };
         Outcome { name: self.name, holds, detail, seconds: begin.elapsed().as_secs_f64() }
     }
-}
-
-/// Sends `count` equal GETs, a few at a time, and counts the answers by `label`.
-async fn count(
-    caller: &Caller,
-    host: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    count: usize,
-    label: impl Fn(&Answer) -> String,
-) -> anyhow::Result<BTreeMap<String, usize>> {
-    let mut answers = stream::iter((0..count).map(|_| caller.get(host, path, headers))).buffer_unordered(16);
-    let mut counts = BTreeMap::new();
-    while let Some(answer) = answers.next().await {
-        *counts.entry(label(&answer?)).or_default() += 1;
-    }
-    Ok(counts)
-}
-
-/// Label of a good answer: the version; of a bad one: its status.
-fn version_or_status(answer: &Answer) -> String {
-    if answer.status.is_success() { answer.version().to_owned() } else { answer.status.as_u16().to_string() }
-}
-
-fn listed(counts: &BTreeMap<String, usize>) -> String {
-    let parts: Vec<String> = counts.iter().map(|(label, n)| format!("{n} × {label}")).collect();
-    parts.join(", ")
-}
-
-/// All answers carry `label`, and there are `expected` of them.
-fn only(counts: &BTreeMap<String, usize>, label: &str, expected: usize) -> anyhow::Result<()> {
-    if counts.len() == 1 && counts.get(label) == Some(&expected) {
-        return Ok(());
-    }
-    bail!("expected {expected} × {label}, got {}", listed(counts))
-}
-
-/// An answer's status is `expected`.
-fn status(answer: &Answer, expected: u16) -> anyhow::Result<()> {
-    if answer.status.as_u16() == expected {
-        return Ok(());
-    }
-    bail!("expected status {expected}, got {} ({})", answer.status, answer.body)
 }

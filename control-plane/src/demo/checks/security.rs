@@ -3,7 +3,7 @@
 use anyhow::{bail, ensure};
 use http::Method;
 
-use super::status;
+use super::answers::status;
 use crate::demo::{
     layout::{PRODUCTPAGE, SLEEP, WORKLOADS, Workload},
     mesh::Mesh,
@@ -18,7 +18,10 @@ pub(super) async fn identity(mesh: &Mesh) -> anyhow::Result<String> {
     status(&answer, 200)?;
     let arrivals = mesh.seen("ratings-v1-0").arrivals("/identity");
     let seen = arrivals.last().and_then(|a| peer_identity(&a.headers)).unwrap_or_default();
-    ensure!(seen == "spiffe://cluster.local/ns/default/sa/bookinfo-productpage", "the callee saw {seen:?}");
+    ensure!(
+        seen == "spiffe://cluster.local/ns/default/sa/bookinfo-productpage",
+        "the callee saw {seen:?}"
+    );
     Ok(format!("ratings saw {seen}"))
 }
 
@@ -28,7 +31,10 @@ pub(super) async fn strict(mesh: &Mesh) -> anyhow::Result<String> {
     }
     let answer = mesh.caller(PRODUCTPAGE).get("ratings:9080", "/strict/mtls", &[]).await?;
     status(&answer, 200)?;
-    ensure!(mesh.seen("ratings-v1-0").arrivals("/strict").len() == 1, "the plaintext request reached the application");
+    ensure!(
+        mesh.seen("ratings-v1-0").arrivals("/strict").len() == 1,
+        "the plaintext request reached the application"
+    );
     Ok("plaintext: closed without an answer; mutual TLS: 200".to_owned())
 }
 
@@ -36,11 +42,19 @@ pub(super) async fn permissive(mesh: &Mesh) -> anyhow::Result<String> {
     let plain = mesh.plaintext(DETAILS).get("details:9080", "/permissive/plain", &[]).await?;
     status(&plain, 200)?;
     let arrival = mesh.seen("details-v1-0").arrivals("/permissive/plain");
-    ensure!(arrival.last().is_some_and(|a| peer_identity(&a.headers).is_none()), "a plaintext caller has an identity");
+    ensure!(
+        arrival.last().is_some_and(|a| peer_identity(&a.headers).is_none()),
+        "a plaintext caller has an identity"
+    );
     status(&mesh.caller(PRODUCTPAGE).get("details:9080", "/permissive/mtls", &[]).await?, 200)?;
-    let mutual =
-        ["details-v1-0", "details-v1-1"].iter().flat_map(|w| mesh.seen(w).arrivals("/permissive/mtls")).next_back();
-    ensure!(mutual.is_some_and(|a| peer_identity(&a.headers).is_some()), "the mesh's own caller has no identity");
+    let mutual = ["details-v1-0", "details-v1-1"]
+        .iter()
+        .flat_map(|w| mesh.seen(w).arrivals("/permissive/mtls"))
+        .next_back();
+    ensure!(
+        mutual.is_some_and(|a| peer_identity(&a.headers).is_some()),
+        "the mesh's own caller has no identity"
+    );
     Ok("plaintext: 200 without identity; mutual TLS: 200 with identity".to_owned())
 }
 
@@ -58,7 +72,10 @@ pub(super) async fn deny(mesh: &Mesh) -> anyhow::Result<String> {
     let caller = mesh.caller(PRODUCTPAGE);
     status(&caller.get("details:9080", "/admin/users", &[]).await?, 403)?;
     status(&caller.get("details:9080", "/users", &[]).await?, 200)?;
-    let arrived: usize = ["details-v1-0", "details-v1-1"].iter().map(|w| mesh.seen(w).arrivals("/admin").len()).sum();
+    let arrived: usize = ["details-v1-0", "details-v1-1"]
+        .iter()
+        .map(|w| mesh.seen(w).arrivals("/admin").len())
+        .sum();
     ensure!(arrived == 0, "a denied request reached the application");
     Ok("/admin/users: 403; /users: 200".to_owned())
 }

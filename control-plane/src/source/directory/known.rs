@@ -1,27 +1,29 @@
 //! What is known of one file: its objects, and what became of those that it does not hold any more.
 //!
-//! Text that was an object and is none now keeps its last good version, as a field that is broken does: a slip of the pen
-//! in a group, a kind or a name must not take a policy out of force. An object goes when its document goes, or becomes
-//! another object that is accepted. So an object that is missing is looked for among the documents that are no accepted
-//! objects ([`Suspect`]) and were not there before. A file that ends in the middle of a line, or is empty, is taken for
-//! one that is being written, for a short while.
+//! Text that was an object and is none now keeps its last good version, as a field that is broken
+//! does: a slip of the pen in a group, a kind or a name must not take a policy out of force. An
+//! object goes when its document goes, or becomes another object that is accepted. So an object
+//! that is missing is looked for among the documents that are no accepted objects ([`Suspect`]) and
+//! were not there before. A file that ends in the middle of a line is taken for one that is being
+//! written, for a short while; one that is empty for a save that failed, for as long as it is empty:
+//! who means that it holds nothing removes it, or leaves a comment in it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map},
     fs, io,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::MetadataExt,
     path::Path,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use ferromesh_xds_translator::{
     diagnostic::{Code, Diagnostic, FieldPath, Severity},
-    dialect::{Kind, MAX_FILE_BYTES, Object, Parsed, Stranger, parse_file, split_api_version},
+    dialect::{Kind, Object, Parsed, Stranger, parse_file_in, split_api_version, stand_in},
     ir::ObjectId,
 };
-use nix::fcntl::OFlag;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::listing::read_regular;
 use crate::source::kubernetes::MESH_CONFIG_MAP;
 
 /// How long a file without an end is taken for one that is being written.
@@ -30,24 +32,52 @@ pub(super) const WRITING_GRACE: Duration = Duration::from_secs(1);
 /// A file as it was last read.
 #[derive(Default)]
 pub(super) struct Known {
-    stamp: Option<(u64, SystemTime)>,
+    stamp: Option<Stamp>,
     content: u64,
     /// Whether its last line was whole.
     ended: bool,
     /// Good objects, and the last good version of those that are bad now.
-    objects: BTreeMap<ObjectId, Held>,
+    objects: BTreeMap<ObjectId, ServingObject>,
     /// Documents that may have been an object.
     suspects: BTreeSet<Suspect>,
     diagnostics: Vec<Diagnostic>,
     unfinished_since: Option<Instant>,
+    /// Whether it is empty for longer than anybody writes.
+    emptied: bool,
+}
+
+/// What tells a file from another one in its place, and from what it was: the time of the content
+/// may be anything, so that the system's own time of the last change counts too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    length: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            length: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
 }
 
 /// An object that serves.
-struct Held {
+struct ServingObject {
     content: u64,
     object: Object,
     /// The document for which it is kept, although it is in none.
     kept_for: Option<Suspect>,
+    /// Whether it is no version of the object, but closed in the place of one that is refused.
+    stands_in: bool,
 }
 
 /// A document that is no accepted object, and may be what became of one.
@@ -66,12 +96,28 @@ enum Suspect {
 impl Known {
     /// Whether somebody seems to be writing it.
     pub(super) fn is_being_written(&self) -> bool {
-        self.unfinished_since.is_some()
+        self.unfinished_since.is_some() && !self.emptied
     }
 
     /// What serves of it, with a hash of what it says; sorted by identity.
     pub(super) fn objects(&self) -> impl Iterator<Item = (&ObjectId, u64, &Object)> {
-        self.objects.iter().map(|(id, held)| (id, held.content, &held.object))
+        self.serving(false)
+    }
+
+    /// What stands in, closed, for guards of which no version was accepted, as
+    /// [`Self::objects`]; an accepted version elsewhere is better.
+    pub(super) fn stand_ins(&self) -> impl Iterator<Item = (&ObjectId, u64, &Object)> {
+        self.serving(true)
+    }
+
+    fn serving(&self, stands_in: bool) -> impl Iterator<Item = (&ObjectId, u64, &Object)> {
+        let wanted = self.objects.iter().filter(move |(_, held)| held.stands_in == stands_in);
+        wanted.map(|(id, held)| (id, held.content, &held.object))
+    }
+
+    /// Whether anything of it is in force.
+    pub(super) fn serves(&self) -> bool {
+        !self.objects.is_empty()
     }
 
     /// What is to be said about it.
@@ -80,25 +126,36 @@ impl Known {
     }
 
     /// Reads the file again if it changed.
-    pub(super) fn refresh(&mut self, path: &Path, now: Instant) -> io::Result<()> {
-        let meta = fs::metadata(path)?;
-        let stamp = Some((meta.len(), meta.modified()?));
+    ///
+    /// # Errors
+    /// It cannot be read, or is empty and was not; nothing changed then.
+    pub(super) fn refresh(
+        &mut self,
+        path: &Path,
+        root_namespace: &str,
+        now: Instant,
+    ) -> io::Result<()> {
+        let stamp = Some(Stamp::of(&fs::metadata(path)?));
         if self.stamp == stamp {
-            self.unfinished_since = None;
+            (self.unfinished_since, self.emptied) = (None, false);
             return Ok(());
         }
-        // One byte more than is allowed is enough to be refused by the parser, however large the file is.
-        let bytes = read_at_most(path, MAX_FILE_BYTES + 1)?;
+        let bytes = read_regular(path)?;
         if self.is_unfinished(&bytes) {
             let since = *self.unfinished_since.get_or_insert(now);
             if now.duration_since(since) < WRITING_GRACE {
                 return Ok(());
             }
+            if bytes.is_empty() {
+                self.emptied = true;
+                let why = "it is empty, as if saving it had failed";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
         }
-        self.unfinished_since = None;
+        (self.unfinished_since, self.emptied) = (None, false);
         let content = xxh3_64(&bytes);
         if self.stamp.is_none() || self.content != content {
-            self.parse(path, &bytes);
+            self.parse(path, root_namespace, &bytes);
         }
         (self.stamp, self.content, self.ended) = (stamp, content, bytes.ends_with(b"\n"));
         Ok(())
@@ -110,15 +167,15 @@ impl Known {
         cut && !self.objects.is_empty()
     }
 
-    fn parse(&mut self, path: &Path, bytes: &[u8]) {
-        let mut parsed = parse_file(&path.display().to_string(), bytes);
+    fn parse(&mut self, path: &Path, root_namespace: &str, bytes: &[u8]) {
+        let mut parsed = parse_file_in(root_namespace, &path.display().to_string(), bytes);
         let mut suspects = self.suspects_of(&parsed);
-        let mut objects: BTreeMap<ObjectId, Held> = BTreeMap::new();
+        let mut objects: BTreeMap<ObjectId, ServingObject> = BTreeMap::new();
         for object in std::mem::take(&mut parsed.objects) {
             let content = xxh3_64(object.raw().to_string().as_bytes());
             match objects.entry(object.id.clone()) {
                 btree_map::Entry::Vacant(place) => {
-                    place.insert(Held { content, object, kept_for: None });
+                    place.insert(ServingObject::accepted(content, object));
                 }
                 btree_map::Entry::Occupied(first) => {
                     suspects.insert(Suspect::Double(object.id.clone()));
@@ -128,7 +185,10 @@ impl Known {
                 }
             }
         }
-        for (id, held) in std::mem::take(&mut self.objects) {
+        let before = std::mem::take(&mut self.objects);
+        let stood_in: BTreeSet<ObjectId> =
+            before.iter().filter(|(_, held)| held.stands_in).map(|(id, _)| id.clone()).collect();
+        for (id, held) in before {
             if objects.contains_key(&id) {
                 continue;
             }
@@ -136,28 +196,67 @@ impl Known {
             let refused = parsed.rejected.iter().any(|rejected| rejected.id == id);
             let suspect = if refused { None } else { held.suspect(&suspects, &self.suspects) };
             match suspect {
-                None if !refused => tracing::info!(object = %id, file = %path.display(), "not in its file any more"),
+                // Made again from what is written now.
+                None if held.stands_in => {}
+                None if !refused => {
+                    tracing::info!(object = %id, file = %path.display(), "not in its file any more")
+                }
                 suspect => {
                     parsed.diagnostics.extend(suspect.as_ref().map(|_| kept(path, &id)));
-                    objects.insert(id, Held { kept_for: suspect, ..held });
+                    objects.insert(id, ServingObject { kept_for: suspect, ..held });
                 }
             }
+        }
+        let rejected = parsed.rejected.iter().map(|r| (&r.id, stand_in::of_rejected(r)));
+        let fragments = parsed.fragments.iter().map(|f| (&f.id, stand_in::of_fragment(f)));
+        for (id, stands_in) in rejected.chain(fragments) {
+            // What is kept may be the last good version of this very document.
+            let mut kept = objects.iter().filter(|(_, held)| held.kept_for.is_some());
+            let is_kept = kept.any(|(kept, _)| kept.kind == id.kind);
+            let Some(object) = stands_in.filter(|_| !is_kept && !objects.contains_key(id)) else {
+                continue;
+            };
+            if !stood_in.contains(&object.id) {
+                tracing::error!(
+                    object = %id, file = %path.display(),
+                    "it guards access, is refused, and no version of it was accepted: it is in force closed"
+                );
+            }
+            objects.insert(object.id.clone(), ServingObject::closed(object));
         }
         (self.objects, self.suspects, self.diagnostics) = (objects, suspects, parsed.diagnostics);
     }
 
     /// The documents that are no accepted objects, and not the present form of one that serves.
     fn suspects_of(&self, parsed: &Parsed) -> BTreeSet<Suspect> {
-        let unreadable = parsed.diagnostics.iter().any(|d| d.severity == Severity::Error && d.object.is_none());
-        let objects = parsed.rejected.iter().map(|r| &r.id).chain(parsed.unserved.iter().map(|o| &o.id));
-        let objects = objects.filter(|id| !self.objects.contains_key(*id)).cloned().map(Suspect::Object);
+        let unreadable =
+            parsed.diagnostics.iter().any(|d| d.severity == Severity::Error && d.object.is_none());
+        let objects =
+            parsed.rejected.iter().map(|r| &r.id).chain(parsed.unserved.iter().map(|o| &o.id));
+        let objects =
+            objects.filter(|id| !self.objects.contains_key(*id)).cloned().map(Suspect::Object);
         let strangers = parsed.strangers.iter().cloned().map(Suspect::Stranger);
-        unreadable.then_some(Suspect::Unreadable).into_iter().chain(objects).chain(strangers).collect()
+        unreadable
+            .then_some(Suspect::Unreadable)
+            .into_iter()
+            .chain(objects)
+            .chain(strangers)
+            .collect()
     }
 }
 
-impl Held {
-    /// The document for which a missing object is kept: the one that it was kept for, else a new one that resembles it.
+impl ServingObject {
+    fn accepted(content: u64, object: Object) -> Self {
+        Self { content, object, kept_for: None, stands_in: false }
+    }
+
+    fn closed(object: Object) -> Self {
+        let content = xxh3_64(object.raw().to_string().as_bytes());
+        Self { content, object, kept_for: None, stands_in: true }
+    }
+
+    /// The document for which a missing object is kept: the one that it was kept for, else a new
+    /// one that resembles it.
     fn suspect(&self, now: &BTreeSet<Suspect>, before: &BTreeSet<Suspect>) -> Option<Suspect> {
         let former = self.kept_for.as_ref().filter(|suspect| now.contains(suspect));
         let new = || now.iter().find(|s| s.is_news(before) && s.may_have_been(&self.object.id));
@@ -174,15 +273,20 @@ impl Suspect {
         match self {
             Self::Unreadable => true,
             // A ConfigMap is the mesh configuration by its name and key alone.
-            Self::Object(now) if id.kind == Kind::MeshConfig => matches!(now.kind, Kind::ConfigMap | Kind::MeshConfig),
+            Self::Object(now) if id.kind == Kind::MESH_CONFIG => {
+                [Kind::CONFIG_MAP, Kind::MESH_CONFIG].contains(&now.kind)
+            }
             Self::Object(now) => {
-                now.kind == id.kind || (now.name == id.name && id.kind.resembles(now.kind.kind_name()))
+                now.kind == id.kind
+                    || (now.name == id.name && id.kind.resembles(now.kind.kind_name()))
             }
             Self::Double(now) => now.kind == id.kind,
             // Half an object may have no name yet.
             Self::Stranger(now) if now.name.is_empty() => true,
-            Self::Stranger(now) if id.kind == Kind::MeshConfig => {
-                *now.name == *MESH_CONFIG_MAP || Kind::ConfigMap.resembles(&now.kind)
+            Self::Stranger(now) if id.kind == Kind::MESH_CONFIG => {
+                *now.name == *MESH_CONFIG_MAP
+                    || Kind::CONFIG_MAP.resembles(&now.kind)
+                    || Kind::MESH_CONFIG.resembles(&now.kind)
             }
             Self::Stranger(now) => {
                 let group = split_api_version(&now.api_version).0;
@@ -192,23 +296,14 @@ impl Suspect {
     }
 }
 
-fn read_at_most(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
-    use io::Read;
-    let mut bytes = Vec::new();
-    // Since it was listed, a pipe may have taken its place: opening one would wait for somebody who writes.
-    let file = fs::OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-    }
-    file.take(limit as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// Two objects of one identity, of which the second is left out.
 pub(super) fn duplicate(object: &Object, first: &Object) -> Diagnostic {
     let message = "the same object is defined twice; the first by path serves";
-    let diagnostic =
-        Diagnostic::error(Code::DuplicateObject, FieldPath::root().field("metadata").field("name"), message);
+    let diagnostic = Diagnostic::error(
+        Code::DuplicateObject,
+        FieldPath::root().field("metadata").field("name"),
+        message,
+    );
     let elsewhere = first.locate(&FieldPath::root());
     object.diagnose(diagnostic).fix("delete one of them").related(first.id.clone(), elsewhere)
 }
@@ -293,7 +388,10 @@ data:
 ",
     ];
     /// Another program's document.
-    const FOREIGN: &str = "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata:\n  name: cart\n";
+    const FOREIGN: &str =
+        "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata:\n  name: cart\n";
+
+    const ROOT: &str = "istio-system";
 
     fn file(documents: &[&str]) -> String {
         documents.join("---\n")
@@ -301,7 +399,9 @@ data:
 
     fn read(texts: &[&str]) -> Known {
         let mut known = Known::default();
-        texts.iter().for_each(|text| known.parse(Path::new("a.yaml"), text.as_bytes()));
+        for text in texts {
+            known.parse(Path::new("a.yaml"), ROOT, text.as_bytes());
+        }
         known
     }
 
@@ -341,6 +441,7 @@ data:
                 &[
                     ("ConfigMap", "ConfigMaps"),
                     ("name: istio", "name: istoi"),
+                    ("namespace: istio-system", "namespace: istio-sytem"),
                     ("  mesh: |", "  mehs: |"),
                     ("outboundTrafficPolicy:", "outbound: TrafficPolicy:"),
                     ("mode: REGISTRY_ONLY", "mode: REGISTRY_ON"),
@@ -354,25 +455,104 @@ data:
                 assert_ne!(before, after);
                 let mut known = read(&[&before, &after]);
                 assert_eq!(names(&known), names(&read(&[&before])), "{after}");
-                assert!(known.diagnostics.iter().any(|d| d.severity == Severity::Error), "{after}\nnothing is said");
-                // An edit elsewhere does not end it; only the end of the document does, or its mending.
+                assert!(
+                    known.diagnostics.iter().any(|d| d.severity == Severity::Error),
+                    "{after}\nnothing is said"
+                );
+                // An edit elsewhere does not end it; only the end of the document does, or its
+                // mending.
                 let elsewhere = after.replace("port: 80", "port: 81");
-                known.parse(Path::new("a.yaml"), elsewhere.as_bytes());
+                known.parse(Path::new("a.yaml"), ROOT, elsewhere.as_bytes());
                 assert_eq!(names(&known), names(&read(&[&before])), "{elsewhere}");
                 let mended = read(&[&before, &after, &before]);
-                assert!(mended.diagnostics.iter().all(|d| d.severity != Severity::Error), "{:#?}", mended.diagnostics);
+                assert!(
+                    mended.diagnostics.iter().all(|d| d.severity != Severity::Error),
+                    "{:#?}",
+                    mended.diagnostics
+                );
                 let gone = file(&[OBJECTS[2], FOREIGN]);
-                assert_eq!(names(&read(&[&before, &after, &gone])), names(&read(&[&gone])), "{after}");
+                assert_eq!(
+                    names(&read(&[&before, &after, &gone])),
+                    names(&read(&[&gone])),
+                    "{after}"
+                );
             }
+        }
+    }
+
+    #[test]
+    fn a_guard_that_was_never_accepted_stands_in_closed() {
+        let [deny, strict, service, ..] = OBJECTS;
+        let broken = [
+            deny.replace("rules", "rulez"),
+            strict.replace("STRICT", "STRONG"),
+            service.replace("port: 80", "port: eighty"),
+        ];
+        let broken = file(&broken.each_ref().map(String::as_str));
+        let closed = |known: &Known| {
+            known.stand_ins().map(|(_, _, object)| object.raw()["spec"].clone()).collect::<Vec<_>>()
+        };
+        let mut known = read(&[&broken]);
+        assert!(names(&known).is_empty());
+        assert_eq!(
+            closed(&known),
+            [
+                serde_json::json!({ "mtls": { "mode": "STRICT" } }),
+                serde_json::json!({ "action": "DENY", "rules": [{}] })
+            ]
+        );
+        // Whatever becomes of it, it is closed until it is accepted or gone.
+        let unreadable = broken.replace("kind: AuthorizationPolicy", "kind: [");
+        known.parse(Path::new("a.yaml"), ROOT, unreadable.as_bytes());
+        assert_eq!(closed(&known).len(), 2, "{unreadable}");
+        known.parse(Path::new("a.yaml"), ROOT, file(&[deny, service]).as_bytes());
+        assert_eq!((closed(&known).len(), names(&known).len()), (0, 2));
+        // An accepted version is better than a closed door.
+        known.parse(Path::new("a.yaml"), ROOT, broken.as_bytes());
+        assert_eq!((closed(&known).len(), names(&known).len()), (1, 2));
+        // So is one that has another name by mistake.
+        let misnamed = file(&[&deny.replace("deny-admin", "Deny_Admin"), service]);
+        known.parse(Path::new("a.yaml"), ROOT, misnamed.as_bytes());
+        assert_eq!((closed(&known).len(), names(&known).len()), (0, 2));
+        known.parse(Path::new("a.yaml"), ROOT, b"# nothing\n");
+        assert!(!known.serves());
+    }
+
+    #[test]
+    fn a_guard_in_a_text_that_cannot_be_read_stands_in_closed() {
+        let [deny, strict, ..] = OBJECTS;
+        let closed = |text: &str| {
+            let known = read(&[text]);
+            assert!(names(&known).is_empty(), "{text}");
+            known.stand_ins().map(|(id, ..)| id.kind).collect::<Vec<_>>()
+        };
+        let (denies, takes) = (Kind::AUTHORIZATION_POLICY, Kind::PEER_AUTHENTICATION);
+        let table = [
+            (deny.replace("  action: DENY", "  action: DENY\n  action: DENY"), vec![denies]),
+            (strict.replace("STRICT", "STRICT\n    mode: STRICT"), vec![takes]),
+            (format!("{strict}\n{deny}"), vec![takes, denies]),
+            (format!("{deny}\n{strict}"), vec![takes, denies]),
+            (format!("{deny}\n  - ["), vec![denies]),
+            (format!("{deny}\n\tx: y"), vec![denies]),
+            (format!("{strict}\nkubectl apply -f x.yaml"), vec![takes]),
+            (deny.replace("name: deny-admin", "nam: deny-admin\n  nam: x"), vec![]),
+        ];
+        for (text, expected) in table {
+            let mut kinds = closed(&text);
+            kinds.sort_by_key(|kind| *kind != takes);
+            assert_eq!(kinds, expected, "{text}");
         }
     }
 
     #[test]
     fn a_deleted_document_is_gone_whatever_else_the_file_holds() {
         let broken = OBJECTS[1].replace("STRICT", "STRONG");
-        let unknown = OBJECTS[1].replace("security.istio.io", "security.example.com").replace("strict", "cart");
+        let unknown = OBJECTS[1]
+            .replace("security.istio.io", "security.example.com")
+            .replace("strict", "cart");
         for other in [FOREIGN, broken.as_str(), unknown.as_str()] {
-            let known = read(&[&file(&[OBJECTS[2], OBJECTS[3], other]), &file(&[OBJECTS[3], other])]);
+            let known =
+                read(&[&file(&[OBJECTS[2], OBJECTS[3], other]), &file(&[OBJECTS[3], other])]);
             assert_eq!(names(&known), ["VirtualService shop/cart"], "beside {other}");
         }
         // What comes new at the same time is no slip of the pen if it is of quite another kind.
@@ -384,12 +564,21 @@ data:
     fn a_document_that_becomes_another_object_is_replaced() {
         let renamed = OBJECTS[0].replace("deny-admin", "deny-root");
         let known = read(&[&file(&[OBJECTS[0], OBJECTS[1]]), &file(&[&renamed, OBJECTS[1]])]);
-        assert_eq!(names(&known), ["PeerAuthentication shop/strict", "AuthorizationPolicy shop/deny-root"]);
+        assert_eq!(
+            names(&known),
+            ["PeerAuthentication shop/strict", "AuthorizationPolicy shop/deny-root"]
+        );
         assert!(known.diagnostics.is_empty(), "{:#?}", known.diagnostics);
         // Not if its new name is taken, so that it is left out.
         let (first, second) = (OBJECTS[0], renamed.replace("admin*", "root*"));
-        let known = read(&[&file(&[first, &second]), &file(&[first, &second.replace("deny-root", "deny-admin")])]);
-        assert_eq!(names(&known), ["AuthorizationPolicy shop/deny-admin", "AuthorizationPolicy shop/deny-root"]);
+        let known = read(&[
+            &file(&[first, &second]),
+            &file(&[first, &second.replace("deny-root", "deny-admin")]),
+        ]);
+        assert_eq!(
+            names(&known),
+            ["AuthorizationPolicy shop/deny-admin", "AuthorizationPolicy shop/deny-root"]
+        );
         assert_eq!(known.diagnostics.len(), 2, "{:#?}", known.diagnostics);
     }
 
@@ -410,7 +599,17 @@ data:
     fn edit() -> impl Strategy<Value = Edit> {
         let typed = || {
             let word = proptest::char::range('a', 'z');
-            prop_oneof![word, Just('#'), Just(':'), Just('-'), Just(' '), Just('\n'), Just('\t'), Just('{'), Just('"')]
+            prop_oneof![
+                word,
+                Just('#'),
+                Just(':'),
+                Just('-'),
+                Just(' '),
+                Just('\n'),
+                Just('\t'),
+                Just('{'),
+                Just('"')
+            ]
         };
         prop_oneof![
             typed().prop_map(Edit::Insert),
@@ -428,12 +627,15 @@ data:
     /// The text with one edit at a place between its beginning (0) and its end (1).
     fn edited(text: &str, edit: &Edit, place: f64) -> String {
         let at = |len: usize| ((len as f64 * place) as usize).min(len.saturating_sub(1));
-        let (byte, mut lines) = (at(text.len()), text.lines().map(str::to_owned).collect::<Vec<_>>());
+        let (byte, mut lines) =
+            (at(text.len()), text.lines().map(str::to_owned).collect::<Vec<_>>());
         let line = at(lines.len());
         let (before, after) = text.split_at(byte);
         match edit {
             Edit::Insert(typed) => return format!("{before}{typed}{after}"),
-            Edit::Delete(count) => return format!("{before}{}", &after[(*count).min(after.len())..]),
+            Edit::Delete(count) => {
+                return format!("{before}{}", &after[(*count).min(after.len())..]);
+            }
             Edit::Replace(typed) => return format!("{before}{typed}{}", &after[1..]),
             Edit::CutLastDocument => {
                 let last = text.rfind("---\n").expect("several documents") + 4;
@@ -458,7 +660,7 @@ data:
             let after = edited(&before, &edit, place);
             let (old, new) = (read(&[&before]), read(&[&before, &after]));
             let gone: Vec<_> = old.objects.keys().filter(|id| !new.objects.contains_key(*id)).collect();
-            let came: Vec<_> = new.objects.keys().filter(|id| !old.objects.contains_key(*id)).collect();
+            let came: Vec<_> = new.objects().map(|(id, ..)| id).filter(|id| !old.objects.contains_key(*id)).collect();
             // A document may become another object, and that one is in force then.
             prop_assert!(gone.len() <= came.len(), "{edit:?}:\n{after}\n{gone:?} went for {came:?}: {:#?}", new.diagnostics);
         }

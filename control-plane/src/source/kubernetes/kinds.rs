@@ -19,11 +19,14 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Types of Secrets that hold no credential of a gateway, as a field selector.
 const NO_CREDENTIALS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,\
 type!=kubernetes.io/dockerconfigjson,type!=kubernetes.io/dockercfg,type!=bootstrap.kubernetes.io/token";
-/// Keys of a credential in a Secret: certificate, private key, certificates of clients' CAs; both spellings that Istio reads.
-const CREDENTIAL_KEYS: [[&str; 3]; 2] = [["tls.crt", "tls.key", "ca.crt"], ["cert", "key", "cacert"]];
+/// Keys of a credential in a Secret: certificate, private key, certificates of clients' CAs; both
+/// spellings that Istio reads.
+const CREDENTIAL_KEYS: [[&str; 3]; 2] =
+    [["tls.crt", "tls.key", "ca.crt"], ["cert", "key", "cacert"]];
 
 /// Labels of a Node that say where it is.
-const PLACE: [&str; 3] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"];
+const PLACE: [&str; 3] =
+    ["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"];
 
 /// A kind to watch.
 #[derive(Clone, Debug)]
@@ -38,18 +41,19 @@ pub(super) struct Watched {
 
 /// Everything that is watched.
 pub(super) fn watched(root_namespace: &Arc<str>) -> Vec<Watched> {
-    let watch = |kind| match kind {
-        // Pods say more than what made them.
-        Kind::Deployment => None,
-        Kind::MeshConfig => Some(Watched {
-            resource: Kind::ConfigMap,
-            namespace: Some(root_namespace.clone()),
-            fields: Some("metadata.name=istio"),
-        }),
-        Kind::Secret => Some(Watched { resource: kind, namespace: None, fields: Some(NO_CREDENTIALS) }),
-        _ => Some(Watched { resource: kind, namespace: None, fields: None }),
+    let watch = |kind| {
+        if kind == Kind::MESH_CONFIG {
+            return Watched {
+                resource: Kind::CONFIG_MAP,
+                namespace: Some(root_namespace.clone()),
+                fields: Some("metadata.name=istio"),
+            };
+        }
+        let fields = (kind == Kind::SECRET).then_some(NO_CREDENTIALS);
+        Watched { resource: kind, namespace: None, fields }
     };
-    Kind::all_served().filter_map(watch).collect()
+    // Pods say more than what made them.
+    Kind::all_served().filter(|kind| *kind != Kind::DEPLOYMENT).map(watch).collect()
 }
 
 impl Watched {
@@ -60,8 +64,12 @@ impl Watched {
 
     /// Which object of ours a value of the API server is; `None`: it has no name.
     pub(super) fn identify(&self, value: &Value) -> Option<ObjectId> {
-        if self.resource == Kind::ConfigMap {
-            return Some(ObjectId { kind: Kind::MeshConfig, namespace: "".into(), name: "default".into() });
+        if self.resource == Kind::CONFIG_MAP {
+            return Some(ObjectId {
+                kind: Kind::MESH_CONFIG,
+                namespace: "".into(),
+                name: "default".into(),
+            });
         }
         let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
         let namespace = text("/metadata/namespace").unwrap_or_default().into();
@@ -70,20 +78,20 @@ impl Watched {
 
     /// Whether objects have a status that we write: those of the mesh's own kinds.
     pub(super) fn has_our_status(&self) -> bool {
-        !self.built_in()
+        self.resource.has_status()
     }
 
     /// Whether an object, trimmed, can mean anything to the mesh: most Secrets cannot.
     pub(super) fn matters(&self, value: &Value) -> bool {
-        self.resource != Kind::Secret || value.get("data").is_some()
+        self.resource != Kind::SECRET || value.get("data").is_some()
     }
 
     /// Drops what nobody here reads: bookkeeping of the API server and copies by kubectl.
     pub(super) fn trim(&self, value: &mut Value) {
-        match self.resource {
-            Kind::Node => trim_node(value),
-            Kind::Secret => trim_secret(value),
-            _ => {}
+        if self.resource == Kind::NODE {
+            trim_node(value);
+        } else if self.resource == Kind::SECRET {
+            trim_secret(value);
         }
         if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
             meta.remove("managedFields");
@@ -98,12 +106,16 @@ impl Watched {
     /// # Errors
     /// What is wrong with the object.
     pub(super) fn read(&self, value: Value) -> Result<(Object, Vec<Diagnostic>), Vec<Diagnostic>> {
-        if self.resource == Kind::ConfigMap { parse_value(mesh_config(&value)?) } else { parse_value(value) }
+        if self.resource == Kind::CONFIG_MAP {
+            parse_value(mesh_config(&value)?)
+        } else {
+            parse_value(value)
+        }
     }
 }
 
-/// Leaves of a Secret the keys of a credential, and no data at all of one that is none. What was meant to be one, by its
-/// type, is left for its author to hear of.
+/// Leaves of a Secret the keys of a credential, and no data at all of one that is none. What was
+/// meant to be one, by its type, is left for its author to hear of.
 fn trim_secret(value: &mut Value) {
     let is_tls = value["type"] == "kubernetes.io/tls";
     let Some(secret) = value.as_object_mut() else { return };
@@ -117,12 +129,15 @@ fn trim_secret(value: &mut Value) {
     }
 }
 
-/// Leaves of a Node its name and where it is: all else changes with every heartbeat and every image.
+/// Leaves of a Node its name and where it is: all else changes with every heartbeat and every
+/// image.
 fn trim_node(value: &mut Value) {
     let text = |pointer: &str| value.pointer(pointer).cloned().unwrap_or_default();
     let labels = value.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
-    let place: Map<String, Value> =
-        labels.filter(|(name, _)| PLACE.contains(&name.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let place: Map<String, Value> = labels
+        .filter(|(name, _)| PLACE.contains(&name.as_str()))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     *value = json!({
         "apiVersion": text("/apiVersion"),
         "kind": text("/kind"),
@@ -132,16 +147,22 @@ fn trim_node(value: &mut Value) {
 
 /// The mesh's configuration out of its ConfigMap, where it stands as a text of its own.
 fn mesh_config(config_map: &Value) -> Result<Value, Vec<Diagnostic>> {
-    let Some(text) = config_map.pointer(&format!("/data/{MESH_KEY}")).and_then(Value::as_str) else {
+    let Some(text) = config_map.pointer(&format!("/data/{MESH_KEY}")).and_then(Value::as_str)
+    else {
         let field = FieldPath::root().field("data").field(MESH_KEY);
-        let message = format!("ConfigMap {MESH_CONFIG_MAP} holds no mesh configuration; the last one stays in force");
+        let message = format!(
+            "ConfigMap {MESH_CONFIG_MAP} holds no mesh configuration; the last one stays in force"
+        );
         let fix = "`mesh: \"\"` for a mesh that is as it comes";
         return Err(vec![Diagnostic::error(Code::MissingField, field, message).fix(fix)]);
     };
     let spec = match yaml::parse(text) {
         Ok(node) => node.map_or_else(|| json!({}), |node| node.to_json()),
         Err(error) => {
-            let message = format!("ConfigMap {MESH_CONFIG_MAP}, line {} of the text: {}", error.line, error.message);
+            let message = format!(
+                "ConfigMap {MESH_CONFIG_MAP}, line {} of the text: {}",
+                error.line, error.message
+            );
             let field = FieldPath::root().field("data").field(MESH_KEY);
             let mut finding = Diagnostic::error(error.code, field, message);
             finding.fix = error.fix;
@@ -149,8 +170,8 @@ fn mesh_config(config_map: &Value) -> Result<Value, Vec<Diagnostic>> {
         }
     };
     Ok(json!({
-        "apiVersion": Kind::MeshConfig.api_version(),
-        "kind": Kind::MeshConfig.kind_name(),
+        "apiVersion": Kind::MESH_CONFIG.api_version(),
+        "kind": Kind::MESH_CONFIG.kind_name(),
         "metadata": { "name": "default", "resourceVersion": config_map.pointer("/metadata/resourceVersion") },
         "spec": spec,
     }))
@@ -161,14 +182,20 @@ mod tests {
     use super::*;
 
     fn find(resource: Kind) -> Watched {
-        watched(&"istio-system".into()).into_iter().find(|w| w.resource == resource).expect("it is watched")
+        watched(&"istio-system".into())
+            .into_iter()
+            .find(|w| w.resource == resource)
+            .expect("it is watched")
     }
 
     #[test]
     fn every_served_kind_is_watched_but_what_only_manifests_hold() {
-        let watched: Vec<Kind> = watched(&"istio-system".into()).iter().map(|w| w.resource).collect();
-        assert!(watched.contains(&Kind::VirtualService) && watched.contains(&Kind::EndpointSlice));
-        assert!(!watched.contains(&Kind::Deployment) && !watched.contains(&Kind::MeshConfig));
+        let watched: Vec<Kind> =
+            watched(&"istio-system".into()).iter().map(|w| w.resource).collect();
+        assert!(
+            watched.contains(&Kind::VIRTUAL_SERVICE) && watched.contains(&Kind::ENDPOINT_SLICE)
+        );
+        assert!(!watched.contains(&Kind::DEPLOYMENT) && !watched.contains(&Kind::MESH_CONFIG));
     }
 
     #[test]
@@ -177,7 +204,7 @@ mod tests {
             "metadata": { "name": "a", "managedFields": [1], "annotations": { LAST_APPLIED: "{}", "mine": "x" } },
             "spec": {}, "status": { "podIP": "10.0.0.1" },
         });
-        for kind in [Kind::Pod, Kind::VirtualService] {
+        for kind in [Kind::POD, Kind::VIRTUAL_SERVICE] {
             let mut value = written.clone();
             find(kind).trim(&mut value);
             assert_eq!(value["metadata"], json!({ "name": "a", "annotations": { "mine": "x" } }));
@@ -198,13 +225,15 @@ mod tests {
             ("Opaque", "password", None),
             ("Opaque", "", None),
         ] {
-            let data: Map<String, Value> = keys.split_whitespace().map(|key| (key.to_owned(), json!("eA=="))).collect();
+            let data: Map<String, Value> =
+                keys.split_whitespace().map(|key| (key.to_owned(), json!("eA=="))).collect();
             let mut value = json!({ "metadata": { "name": "a" }, "type": kind, "data": data });
-            find(Kind::Secret).trim(&mut value);
-            let mut found = value["data"].as_object().map(|data| data.keys().cloned().collect::<Vec<_>>());
+            find(Kind::SECRET).trim(&mut value);
+            let mut found =
+                value["data"].as_object().map(|data| data.keys().cloned().collect::<Vec<_>>());
             found.as_mut().into_iter().for_each(|keys| keys.sort());
             assert_eq!(found.map(|keys| keys.join(" ")).as_deref(), left, "{kind} {keys}");
-            assert_eq!(find(Kind::Secret).matters(&value), left.is_some());
+            assert_eq!(find(Kind::SECRET).matters(&value), left.is_some());
         }
     }
 
@@ -218,20 +247,20 @@ mod tests {
             },
             "spec": {}, "status": { "conditions": [{ "lastHeartbeatTime": "now" }] },
         });
-        find(Kind::Node).trim(&mut value);
+        find(Kind::NODE).trim(&mut value);
         let labels = json!({ "topology.kubernetes.io/zone": "z" });
         let expected = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "a", "labels": labels } });
         assert_eq!(value, expected);
-        assert!(find(Kind::Node).read(value).is_ok());
+        assert!(find(Kind::NODE).read(value).is_ok());
     }
 
     #[test]
     fn the_config_map_becomes_the_mesh_configuration() {
-        let watched = find(Kind::ConfigMap);
-        let map =
-            |text: &str| json!({ "metadata": { "name": "istio", "resourceVersion": "7" }, "data": { "mesh": text } });
-        let (object, findings) =
-            watched.read(map("outboundTrafficPolicy:\n  mode: REGISTRY_ONLY\n")).expect("it is read");
+        let watched = find(Kind::CONFIG_MAP);
+        let map = |text: &str| json!({ "metadata": { "name": "istio", "resourceVersion": "7" }, "data": { "mesh": text } });
+        let (object, findings) = watched
+            .read(map("outboundTrafficPolicy:\n  mode: REGISTRY_ONLY\n"))
+            .expect("it is read");
         assert_eq!(Some(object.id), watched.identify(&map("")));
         assert_eq!(findings, Vec::new());
         assert!(watched.read(map("")).is_ok());

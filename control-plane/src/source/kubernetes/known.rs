@@ -1,13 +1,13 @@
 //! What is known of one kind in the cluster, and what a word of its watch changes.
 //!
-//! What was seen last stays in force while a list is made anew, while the API server is away, and while an object is
-//! broken; only an object that is deleted, or missing from a whole list, goes.
+//! What was seen last stays in force while a list is made anew, while the API server is away, and
+//! while an object is broken; only an object that is deleted, or missing from a whole list, goes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferromesh_xds_translator::{
     diagnostic::{Code, Diagnostic, FieldPath, Severity},
-    dialect::Kind,
+    dialect::{Kind, stand_in},
     ir::ObjectId,
 };
 use serde_json::Value;
@@ -15,9 +15,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::kinds::Watched;
 use crate::{
-    cluster::status::{Held, Sighting},
+    event::{SourceChange, SourceId},
+    kube_cluster::status_cache::{ObservedStatus, StatusChange},
     secret::Secrets,
-    source::{SourceChange, SourceId},
+    source::{appeared, vanished},
 };
 
 /// What words of watches come to.
@@ -26,7 +27,7 @@ pub(super) struct News {
     /// For the pipeline.
     pub(super) changes: Vec<SourceChange>,
     /// For who writes statuses.
-    pub(super) sightings: Vec<Sighting>,
+    pub(super) statuses: Vec<StatusChange>,
 }
 
 /// A word of a watch.
@@ -50,9 +51,13 @@ pub(super) enum Step {
     Well,
 }
 
+/// The content of what stands in for a guard: none of its own, so that the first version that is
+/// accepted is news.
+const STANDS_IN: u64 = 0;
+
 /// How far a watch is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+enum ListState {
     /// Nothing is known yet.
     Unknown,
     /// Everything that is there was seen.
@@ -64,7 +69,7 @@ enum State {
 /// What is known of one kind.
 pub(super) struct Known {
     watched: Watched,
-    state: State,
+    state: ListState,
     /// Objects that were seen, with the content that the pipeline was told last.
     told: BTreeMap<ObjectId, u64>,
     /// Objects of the list that is being made.
@@ -78,7 +83,7 @@ impl Known {
     pub(super) fn new(watched: Watched) -> Self {
         Self {
             watched,
-            state: State::Unknown,
+            state: ListState::Unknown,
             told: BTreeMap::new(),
             listing: None,
             findings: BTreeMap::new(),
@@ -93,12 +98,12 @@ impl Known {
 
     /// Whether everything was seen that is there.
     pub(super) fn listed(&self) -> bool {
-        self.state == State::Listed
+        self.state == ListState::Listed
     }
 
     /// Whether nothing that is there is still to come.
     pub(super) fn settled(&self) -> bool {
-        self.state != State::Unknown
+        self.state != ListState::Unknown
     }
 
     /// What is wrong now.
@@ -120,20 +125,26 @@ impl Known {
                 }
             }
             Step::ListEnds => {
-                (self.trouble, self.state) = (None, State::Listed);
+                (self.trouble, self.state) = (None, ListState::Listed);
                 if let Some(listed) = self.listing.take() {
                     let gone = |id: &&ObjectId| !listed.contains(*id);
-                    let missing: BTreeSet<ObjectId> =
-                        self.told.keys().chain(self.findings.keys()).filter(gone).cloned().collect();
+                    let missing: BTreeSet<ObjectId> = self
+                        .told
+                        .keys()
+                        .chain(self.findings.keys())
+                        .filter(gone)
+                        .cloned()
+                        .collect();
                     missing.iter().for_each(|id| self.gone(id, secrets, news));
                 }
             }
             Step::Absent => {
-                self.state = State::Absent;
+                self.state = ListState::Absent;
                 self.trouble = Some(absent(self.watched.resource));
             }
             Step::Gone => {
-                let all: Vec<ObjectId> = self.told.keys().chain(self.findings.keys()).cloned().collect();
+                let all: Vec<ObjectId> =
+                    self.told.keys().chain(self.findings.keys()).cloned().collect();
                 all.iter().for_each(|id| self.gone(id, secrets, news));
             }
             Step::Failing(why) => {
@@ -155,7 +166,7 @@ impl Known {
         }
         if self.watched.has_our_status() {
             // What controllers, we among them, write about an object is no news of it.
-            news.sightings.push((id.clone(), Some(Held::take(&mut value))));
+            news.statuses.push((id.clone(), Some(ObservedStatus::take(&mut value))));
         }
         if !self.watched.matters(&value) {
             return self.gone(&id, secrets, news);
@@ -166,9 +177,13 @@ impl Known {
         if same && !mended {
             return;
         }
+        let closed = match self.told.get(&id) {
+            None | Some(&STANDS_IN) => stand_in::closed(&id, &value),
+            Some(_) => None,
+        };
         let read = self.watched.read(value).and_then(|(object, findings)| {
-            let change =
-                SourceChange::appeared(SourceId::Kubernetes, secrets, &object).map_err(|finding| vec![*finding])?;
+            let change = appeared(SourceId::Kubernetes, secrets, &object)
+                .map_err(|finding| vec![*finding])?;
             Ok((change, findings))
         });
         let findings = match read {
@@ -177,8 +192,15 @@ impl Known {
                 self.told.insert(id.clone(), content);
                 findings
             }
-            // The last good version keeps serving.
-            Err(findings) => findings.into_iter().map(|f| f.object(id.clone())).collect(),
+            // The last good version keeps serving; of a guard without one, closed doors.
+            Err(findings) => {
+                if let Some(object) = closed {
+                    tracing::error!(object = %id, "it guards access, is refused, and no version of it was accepted: it is in force closed");
+                    self.told.insert(id.clone(), STANDS_IN);
+                    news.changes.push(SourceChange::Upsert(object.into()));
+                }
+                findings.into_iter().map(|f| f.object(id.clone())).collect()
+            }
         };
         if findings.is_empty() {
             self.findings.remove(&id)
@@ -189,11 +211,11 @@ impl Known {
 
     fn gone(&mut self, id: &ObjectId, secrets: &Secrets, news: &mut News) {
         if self.watched.has_our_status() {
-            news.sightings.push((id.clone(), None));
+            news.statuses.push((id.clone(), None));
         }
         self.findings.remove(id);
         if self.told.remove(id).is_some() {
-            news.changes.push(SourceChange::vanished(SourceId::Kubernetes, secrets, id));
+            news.changes.push(vanished(SourceId::Kubernetes, secrets, id));
         }
     }
 }
@@ -202,7 +224,8 @@ fn is_error(finding: &Diagnostic) -> bool {
     finding.severity == Severity::Error
 }
 
-/// What an object says, its version in the store left out: a write that changes nothing else is no news.
+/// What an object says, its version in the store left out: a write that changes nothing else is no
+/// news.
 fn fingerprint(value: &Value) -> u64 {
     let mut value = value.clone();
     if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -212,13 +235,17 @@ fn fingerprint(value: &Value) -> u64 {
 }
 
 fn absent(kind: Kind) -> Diagnostic {
-    let message = format!("the cluster has no {}.{}; it is looked for again", kind.plural(), kind.group());
+    let message =
+        format!("the cluster has no {}.{}; it is looked for again", kind.plural(), kind.group());
     Diagnostic::info(Code::Unwatched, FieldPath::root(), message)
         .fix("ferromesh crds | kubectl apply --server-side -f -")
 }
 
 fn failing(kind: Kind, why: &str) -> Diagnostic {
-    let message = format!("{} of the cluster cannot be read: {why}; what was seen last keeps serving", kind.plural());
+    let message = format!(
+        "{} of the cluster cannot be read: {why}; what was seen last keeps serving",
+        kind.plural()
+    );
     Diagnostic::warning(Code::Unwatched, FieldPath::root(), message)
         .fix("see that the API server can be reached and that list and watch are granted")
 }
@@ -250,7 +277,10 @@ mod tests {
         let word = |change: &SourceChange| match change {
             SourceChange::Upsert(object) => format!("+{}", object.id.name),
             SourceChange::Delete(id) => format!("-{}", id.name),
-            SourceChange::Credential { name, fact, .. } => format!("{}{name}", if fact.is_some() { "+" } else { "-" }),
+            SourceChange::Credential { name, fact, .. } => {
+                format!("{}{name}", if fact.is_some() { "+" } else { "-" })
+            }
+            SourceChange::Connection { .. } => unreachable!("streams tell of these"),
         };
         news.changes.iter().map(word).collect::<Vec<_>>().join(" ")
     }
@@ -262,8 +292,12 @@ mod tests {
     #[test]
     fn a_list_made_anew_forgets_only_what_is_missing_when_it_ends() {
         use Step::{ListBegins, ListEnds, Seen};
-        let mut known = kind(Kind::Service);
-        let first = vec![ListBegins, Seen(service("a", json!(80), "1")), Seen(service("b", json!(80), "2"))];
+        let mut known = kind(Kind::SERVICE);
+        let first = vec![
+            ListBegins,
+            Seen(service("a", json!(80), "1")),
+            Seen(service("b", json!(80), "2")),
+        ];
         assert_eq!(words(&mut known, first), "+a +b");
         assert!(!known.settled());
         assert_eq!(words(&mut known, vec![ListEnds]), "");
@@ -276,7 +310,7 @@ mod tests {
     #[test]
     fn a_write_that_changes_nothing_is_no_news() {
         use Step::Seen;
-        let mut known = kind(Kind::Service);
+        let mut known = kind(Kind::SERVICE);
         assert_eq!(words(&mut known, vec![Seen(service("a", json!(80), "1"))]), "+a");
         assert_eq!(words(&mut known, vec![Seen(service("a", json!(80), "2"))]), "");
         assert_eq!(words(&mut known, vec![Seen(service("a", json!(81), "3"))]), "+a");
@@ -284,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_status_is_no_news_of_the_object_and_goes_to_who_writes_it() {
-        let mut known = kind(Kind::VirtualService);
+        let mut known = kind(Kind::VIRTUAL_SERVICE);
         let written = |status: Value| {
             Step::Seen(json!({
                 "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
@@ -297,34 +331,68 @@ mod tests {
         known.take(written(json!({ "n": "1" })), &secrets, &mut news);
         known.take(written(json!({ "n": "2" })), &secrets, &mut news);
         assert_eq!(news.changes.len(), 1);
-        let statuses: Vec<(i64, &Value)> =
-            news.sightings.iter().filter_map(|(_, held)| held.as_ref()).map(|h| (h.generation, &h.status)).collect();
+        let statuses: Vec<(i64, &Value)> = news
+            .statuses
+            .iter()
+            .filter_map(|(_, observed)| observed.as_ref())
+            .map(|h| (h.generation, &h.status))
+            .collect();
         assert_eq!(statuses, [(3, &json!({ "n": "1" })), (3, &json!({ "n": "2" }))]);
         known.take(Step::Gone, &secrets, &mut news);
-        assert_eq!(news.sightings.last().map(|(id, held)| (&*id.name, held)), Some(("a", &None)));
+        assert_eq!(
+            news.statuses.last().map(|(id, observed)| (&*id.name, observed)),
+            Some(("a", &None))
+        );
     }
 
     #[test]
     fn a_broken_object_keeps_its_last_good_version_and_is_reported_until_it_is_mended_or_gone() {
         use Step::{Deleted, Seen};
-        let mut known = kind(Kind::Service);
+        let mut known = kind(Kind::SERVICE);
         let broken = || Seen(service("a", json!("eighty"), "2"));
         assert_eq!(words(&mut known, vec![Seen(service("a", json!(80), "1")), broken()]), "+a");
         assert_eq!(codes(&known).first(), Some(&Code::WrongType));
         assert_eq!(words(&mut known, vec![Seen(service("a", json!(80), "3"))]), "");
         assert_eq!(codes(&known), []);
-        assert_eq!(words(&mut known, vec![broken(), Deleted(service("a", json!("eighty"), "4"))]), "-a");
+        assert_eq!(
+            words(&mut known, vec![broken(), Deleted(service("a", json!("eighty"), "4"))]),
+            "-a"
+        );
         assert_eq!(codes(&known), []);
+    }
+
+    #[test]
+    fn a_guard_that_was_never_accepted_stands_in_closed() {
+        use Step::{Deleted, Seen};
+        let guard = |mode: &str, version: &str| {
+            json!({
+                "apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication",
+                "metadata": { "name": "p", "namespace": "shop", "resourceVersion": version },
+                "spec": { "mtls": { "mode": mode } },
+            })
+        };
+        let mut known = kind(Kind::PEER_AUTHENTICATION);
+        assert_eq!(words(&mut known, vec![Seen(guard("STRONG", "1"))]), "+p");
+        assert_eq!(codes(&known).len(), 1);
+        assert_eq!(words(&mut known, vec![Seen(guard("STRICT", "2"))]), "+p");
+        assert_eq!(codes(&known), []);
+        assert_eq!(words(&mut known, vec![Seen(guard("STRONG", "3"))]), "", "as it was accepted");
+        assert_eq!(words(&mut known, vec![Deleted(guard("STRONG", "4"))]), "-p");
+        let gone = vec![Seen(guard("STRONG", "5")), Deleted(guard("STRONG", "6"))];
+        assert_eq!(words(&mut known, gone), "+p -p");
     }
 
     #[test]
     fn a_kind_that_is_absent_is_settled_and_loses_its_objects_only_when_it_is_gone() {
         use Step::{Absent, Failing, Gone, ListBegins, ListEnds, Seen, Well};
-        let mut known = kind(Kind::Service);
+        let mut known = kind(Kind::SERVICE);
         assert_eq!(words(&mut known, vec![Absent]), "");
         assert!(known.settled() && !known.listed());
         assert_eq!(codes(&known), [Code::Unwatched]);
-        assert_eq!(words(&mut known, vec![ListBegins, Seen(service("a", json!(80), "1")), ListEnds]), "+a");
+        assert_eq!(
+            words(&mut known, vec![ListBegins, Seen(service("a", json!(80), "1")), ListEnds]),
+            "+a"
+        );
         assert_eq!(codes(&known), []);
         assert_eq!(words(&mut known, vec![Failing("refused".to_owned()), Absent]), "");
         assert_eq!(words(&mut known, vec![Gone]), "-a");
@@ -334,7 +402,7 @@ mod tests {
 
     #[test]
     fn failing_before_the_first_list_is_not_settled() {
-        let mut known = kind(Kind::Secret);
+        let mut known = kind(Kind::SECRET);
         assert_eq!(words(&mut known, vec![Step::Failing("secrets is forbidden".to_owned())]), "");
         assert!(!known.settled());
         let said: Vec<&str> = known.diagnostics().map(|d| d.message.as_str()).collect();
@@ -343,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_secret_that_is_no_credential_any_more_is_gone() {
-        let mut known = kind(Kind::Secret);
+        let mut known = kind(Kind::SECRET);
         let secret = |data: Value| {
             let mut secret = json!({
                 "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
@@ -354,15 +422,21 @@ mod tests {
             }
             Step::Seen(secret)
         };
-        let pem = rcgen::generate_simple_self_signed(["web".to_owned()]).expect("a certificate").cert.pem();
+        let pem = rcgen::generate_simple_self_signed(["web".to_owned()])
+            .expect("a certificate")
+            .cert
+            .pem();
         let ca = json!({ "cacert": BASE64_STANDARD.encode(pem) });
         assert_eq!(words(&mut known, vec![secret(Value::Null)]), "");
-        assert_eq!(words(&mut known, vec![secret(ca), secret(Value::Null), secret(Value::Null)]), "+web -web");
+        assert_eq!(
+            words(&mut known, vec![secret(ca), secret(Value::Null), secret(Value::Null)]),
+            "+web -web"
+        );
     }
 
     #[test]
     fn an_unusable_secret_is_refused_without_its_content() {
-        let mut known = kind(Kind::Secret);
+        let mut known = kind(Kind::SECRET);
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
             "metadata": { "name": "web", "namespace": "shop" },

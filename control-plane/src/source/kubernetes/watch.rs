@@ -1,5 +1,5 @@
-//! One watch: finds the version under which the API server offers a kind, lists it, follows it, and begins again when it
-//! breaks. Knows nothing of what objects mean.
+//! One watch: finds the version under which the API server offers a kind, lists it, follows it, and
+//! begins again when it breaks. Knows nothing of what objects mean.
 
 use std::{pin::pin, time::Duration};
 
@@ -23,11 +23,13 @@ use super::{kinds::Watched, known::Step};
 
 /// How often a kind that the cluster lacks is looked for, and a failing question asked again.
 const RETRY: Duration = Duration::from_secs(2);
-/// A definition is really gone after this long: while a server starts it may lack some for a moment.
+/// A definition is really gone after this long: while a server starts it may lack some for a
+/// moment.
 const GRACE: Duration = Duration::from_secs(30);
 /// First and longest pause between two tries of a watch that breaks.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// A watch without an error for this long is in order again: longer than a try may hang and the longest pause.
+/// A watch without an error for this long is in order again: longer than a try may hang and the
+/// longest pause.
 const CALM: Duration = Duration::from_secs(40);
 
 /// Pauses that double, each off by up to a quarter so that watches do not come back all at once.
@@ -56,7 +58,7 @@ impl Backoff for Pauses {
 }
 
 /// Where a watch speaks to: its place among the watches, and its words.
-struct Mouth {
+struct StepSender {
     place: usize,
     steps: Sender<(usize, Step)>,
 }
@@ -69,11 +71,11 @@ enum End {
     NoStream,
 }
 
-/// Nobody listens any more.
-type Deaf = SendError<(usize, Step)>;
+/// The source is gone with everything it could be told.
+type ReceiverDropped = SendError<(usize, Step)>;
 
-impl Mouth {
-    async fn say(&self, step: Step) -> Result<(), Deaf> {
+impl StepSender {
+    async fn send(&self, step: Step) -> Result<(), ReceiverDropped> {
         self.steps.send((self.place, step)).await
     }
 }
@@ -87,18 +89,18 @@ pub(super) async fn follow(
     steps: Sender<(usize, Step)>,
 ) {
     // Ends when nobody listens: the source is gone with everything it could be told.
-    let _ = Watch { client, watched, streaming, mouth: Mouth { place, steps } }.run().await;
+    let _ = Watch { client, watched, streaming, sender: StepSender { place, steps } }.run().await;
 }
 
 struct Watch {
     client: Client,
     watched: Watched,
     streaming: bool,
-    mouth: Mouth,
+    sender: StepSender,
 }
 
 impl Watch {
-    async fn run(&self) -> Result<(), Deaf> {
+    async fn run(&self) -> Result<(), ReceiverDropped> {
         let mut absent_since: Option<Instant> = None;
         let mut streaming = self.streaming;
         loop {
@@ -113,15 +115,16 @@ impl Watch {
                 Ok(None) => {
                     let since = *absent_since.get_or_insert_with(Instant::now);
                     let gone = since.elapsed() >= GRACE;
-                    self.mouth.say(if gone { Step::Gone } else { Step::Absent }).await?;
+                    self.sender.send(if gone { Step::Gone } else { Step::Absent }).await?;
                 }
-                Err(error) => self.mouth.say(Step::Failing(reason(&error))).await?,
+                Err(error) => self.sender.send(Step::Failing(reason(&error))).await?,
             }
             sleep(RETRY).await;
         }
     }
 
-    /// The kind under the first of our versions that the cluster serves; `None`: under none of them.
+    /// The kind under the first of our versions that the cluster serves; `None`: under none of
+    /// them.
     async fn discover(&self) -> Result<Option<ApiResource>, Error> {
         let kind = self.watched.resource;
         for version in kind.versions() {
@@ -133,7 +136,9 @@ impl Watch {
                 return Ok(Some(resource));
             }
             match self.client.list_api_group_resources(&resource.api_version).await {
-                Ok(list) if list.resources.iter().any(|r| r.name == resource.plural) => return Ok(Some(resource)),
+                Ok(list) if list.resources.iter().any(|r| r.name == resource.plural) => {
+                    return Ok(Some(resource));
+                }
                 Ok(_) => {}
                 Err(Error::Api(status)) if status.code == 404 => {}
                 Err(error) => return Err(error),
@@ -143,7 +148,7 @@ impl Watch {
     }
 
     /// Lists and follows for as long as that is possible.
-    async fn watch(&self, resource: &ApiResource, streaming: bool) -> Result<End, Deaf> {
+    async fn watch(&self, resource: &ApiResource, streaming: bool) -> Result<End, ReceiverDropped> {
         let client = self.client.clone();
         let api: Api<DynamicObject> = match &self.watched.namespace {
             Some(namespace) => Api::namespaced_with(client, namespace, resource),
@@ -162,7 +167,7 @@ impl Watch {
                 Ok(None) => return Ok(End::Absent),
                 Err(_) if troubled => {
                     troubled = false;
-                    self.mouth.say(Step::Well).await?;
+                    self.sender.send(Step::Well).await?;
                     continue;
                 }
                 Err(_) => continue,
@@ -170,18 +175,19 @@ impl Watch {
             match event {
                 Ok(event) => {
                     (listed, troubled) = (listed || matches!(event, Event::InitDone), false);
-                    self.mouth.say(self.step(event, resource)).await?;
+                    self.sender.send(self.step(event, resource)).await?;
                 }
                 Err(error) => match code(&error) {
                     Some(404) => return Ok(End::Absent),
                     // A server that has lost the kind also answers in ways that make no status.
                     _ if matches!(self.discover().await, Ok(None)) => return Ok(End::Absent),
                     Some(400 | 422 | 500) if streaming && !listed => return Ok(End::NoStream),
-                    // The server has forgotten what happened since: the watcher lists again by itself.
+                    // The server has forgotten what happened since: the watcher lists again by
+                    // itself.
                     Some(410) => tracing::debug!(kind = %resource.kind, "listing again"),
                     _ => {
                         troubled = true;
-                        self.mouth.say(Step::Failing(reason(&error))).await?;
+                        self.sender.send(Step::Failing(reason(&error))).await?;
                     }
                 },
             }
@@ -248,7 +254,10 @@ mod tests {
     fn pauses_grow_to_a_bound_and_begin_again_after_success() {
         let mut pauses = Pauses::default();
         let grown: Vec<Duration> = pauses.by_ref().take(20).collect();
-        assert!(grown[0] <= PAUSES.0.mul_f64(1.25) && grown[19] >= PAUSES.1.mul_f64(0.75), "{grown:?}");
+        assert!(
+            grown[0] <= PAUSES.0.mul_f64(1.25) && grown[19] >= PAUSES.1.mul_f64(0.75),
+            "{grown:?}"
+        );
         assert!(grown.iter().all(|p| *p <= PAUSES.1.mul_f64(1.25)), "{grown:?}");
         pauses.reset();
         assert!(pauses.next().is_some_and(|p| p <= PAUSES.0.mul_f64(1.25)));
@@ -256,7 +265,8 @@ mod tests {
 
     #[test]
     fn a_reason_names_every_cause_once() {
-        let refused = || Box::new(io::Error::new(io::ErrorKind::ConnectionRefused, "connection\nrefused"));
+        let refused =
+            || Box::new(io::Error::new(io::ErrorKind::ConnectionRefused, "connection\nrefused"));
         let error = watcher::Error::InitialListFailed(Error::Service(refused()));
         assert_eq!(reason(&error).matches("connection refused").count(), 1, "{}", reason(&error));
         assert!(reason(&error).starts_with("failed to perform initial object list"));

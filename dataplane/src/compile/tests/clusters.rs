@@ -9,17 +9,23 @@ use envoy_types::pb::{
                 CircuitBreakers as WireBreakers, Cluster as Wire, OutlierDetection as WireOutlier,
                 circuit_breakers::Thresholds,
                 cluster::{
-                    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy as WirePolicy, TransportSocketMatch,
+                    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy as WirePolicy,
+                    TransportSocketMatch,
                 },
             },
-            core::v3::{BindConfig, HealthCheck, HealthStatus as WireHealth, Metadata, SocketAddress, TransportSocket},
+            core::v3::{
+                BindConfig, HealthCheck, HealthStatus as WireHealth, Metadata, SocketAddress,
+                TransportSocket,
+            },
         },
         extensions::{
             transport_sockets::{
                 raw_buffer::v3::RawBuffer,
                 tls::v3::{
                     CertificateValidationContext, CommonTlsContext, UpstreamTlsContext,
-                    common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
+                    common_tls_context::{
+                        CombinedCertificateValidationContext, ValidationContextType,
+                    },
                 },
             },
             upstreams::http::v3::{
@@ -38,6 +44,7 @@ use crate::runtime::{
     endpoint::{EndpointAddress, HealthStatus},
     secret::{SanMatcher, SecretRef},
 };
+use crate::upstream::{LiveCluster, StateRegistry};
 
 const NAME: &str = "outbound|80||reviews.default.svc.cluster.local";
 
@@ -45,14 +52,19 @@ fn eds() -> Wire {
     Wire {
         name: NAME.to_owned(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
-        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: NAME.to_owned() }),
+        eds_cluster_config: Some(EdsClusterConfig {
+            eds_config: Some(ads()),
+            service_name: NAME.to_owned(),
+        }),
         lb_policy: WirePolicy::LeastRequest as i32,
         ..Default::default()
     }
 }
 
 fn compile(message: &Wire) -> Result<Compiled<Cluster>, String> {
-    context().cluster(&message.name, &message.encode_to_vec()).map_err(|rejection| rejection.to_string())
+    context()
+        .cluster(&message.name, &message.encode_to_vec())
+        .map_err(|rejection| rejection.to_string())
 }
 
 fn text(text: &str) -> Value {
@@ -69,11 +81,14 @@ fn count(value: u32) -> Option<UInt32Value> {
 
 fn mutual_tls() -> UpstreamTlsContext {
     let san = WireString {
-        match_pattern: Some(MatchPattern::Exact("spiffe://cluster.local/ns/default/sa/reviews".to_owned())),
+        match_pattern: Some(MatchPattern::Exact(
+            "spiffe://cluster.local/ns/default/sa/reviews".to_owned(),
+        )),
         ignore_case: false,
     };
     #[allow(deprecated, reason = "istiod still sends it")]
-    let validation = CertificateValidationContext { match_subject_alt_names: vec![san], ..Default::default() };
+    let validation =
+        CertificateValidationContext { match_subject_alt_names: vec![san], ..Default::default() };
     let combined = CombinedCertificateValidationContext {
         default_validation_context: Some(validation),
         validation_context_sds_secret_config: Some(sds("ROOTCA")),
@@ -84,7 +99,9 @@ fn mutual_tls() -> UpstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             tls_certificate_sds_secret_configs: vec![sds("default")],
             alpn_protocols: vec!["istio".to_owned()],
-            validation_context_type: Some(ValidationContextType::CombinedValidationContext(combined)),
+            validation_context_type: Some(ValidationContextType::CombinedValidationContext(
+                combined,
+            )),
             ..Default::default()
         }),
         ..Default::default()
@@ -107,17 +124,23 @@ fn socket_matches() -> Vec<TransportSocketMatch> {
 }
 
 fn http_options(options: UpstreamProtocolOptions) -> (String, protobuf::Any) {
-    let message = HttpProtocolOptions { upstream_protocol_options: Some(options), ..Default::default() };
+    let message =
+        HttpProtocolOptions { upstream_protocol_options: Some(options), ..Default::default() };
     ("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), any(&message))
 }
 
 #[test]
 fn an_outbound_cluster_chooses_tls_by_endpoint_and_alpn_by_metadata() {
-    let metadata = strings(&[("h1", "istio-http/1.1, istio,http/1.1"), ("h2", "istio-h2,istio,h2")]);
-    let downstream = UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig::default());
+    let metadata =
+        strings(&[("h1", "istio-http/1.1, istio,http/1.1"), ("h2", "istio-h2,istio,h2")]);
+    let downstream =
+        UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig::default());
     let message = Wire {
         transport_socket_matches: socket_matches(),
-        metadata: Some(Metadata { filter_metadata: [("mesh".to_owned(), metadata)].into(), ..Default::default() }),
+        metadata: Some(Metadata {
+            filter_metadata: [("mesh".to_owned(), metadata)].into(),
+            ..Default::default()
+        }),
         typed_extension_protocol_options: [http_options(downstream)].into(),
         connect_timeout: Some(protobuf::Duration { seconds: 10, nanos: 0 }),
         ..eds()
@@ -133,12 +156,20 @@ fn an_outbound_cluster_chooses_tls_by_endpoint_and_alpn_by_metadata() {
     let alpn = cluster.mesh_alpn.as_ref().unwrap();
     assert_eq!(alpn.h1, ["istio-http/1.1".into(), "istio".into(), "http/1.1".into()]);
     assert_eq!(alpn.h2.len(), 3);
-    let [istio, plain] = cluster.connection.transport_matches.as_slice() else { panic!("two matches") };
+    let [istio, plain] = cluster.connection.transport_matches.as_slice() else {
+        panic!("two matches")
+    };
     assert_eq!(plain.transport, Transport::Plaintext);
     let Transport::Tls(tls) = &istio.transport else { panic!("TLS") };
     let validation = tls.validation.as_ref().unwrap();
-    assert_eq!((tls.certificate.clone(), validation.roots.clone()), (Some(SecretRef::Workload), SecretRef::Workload));
-    assert_eq!(validation.sans, [SanMatcher::Exact("spiffe://cluster.local/ns/default/sa/reviews".into())]);
+    assert_eq!(
+        (tls.certificate.clone(), validation.roots.clone()),
+        (Some(SecretRef::Workload), SecretRef::Workload)
+    );
+    assert_eq!(
+        validation.sans,
+        [SanMatcher::Exact("spiffe://cluster.local/ns/default/sa/reviews".into())]
+    );
     assert_eq!(tls.sni.as_deref(), Some("outbound_.80_._.reviews.default.svc.cluster.local"));
 }
 
@@ -155,7 +186,10 @@ fn detectors_that_are_not_enforced_are_off() {
     let cluster = compile(&Wire { outlier_detection: Some(outlier), ..eds() }).unwrap().value;
     let outlier = cluster.outlier.as_ref().unwrap();
     assert_eq!((outlier.consecutive_5xx, outlier.consecutive_gateway_failure), (3, 0));
-    assert_eq!((outlier.base_ejection_time, outlier.max_ejection_percent), (Duration::from_secs(3), 100));
+    assert_eq!(
+        (outlier.base_ejection_time, outlier.max_ejection_percent),
+        (Duration::from_secs(3), 100)
+    );
     assert_eq!(outlier.interval, Duration::from_secs(10));
 }
 
@@ -166,7 +200,10 @@ fn an_inbound_passthrough_binds_to_its_own_address() {
         name: "InboundPassthroughCluster".to_owned(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32)),
         lb_policy: WirePolicy::ClusterProvided as i32,
-        upstream_bind_config: Some(BindConfig { source_address: Some(source), ..Default::default() }),
+        upstream_bind_config: Some(BindConfig {
+            source_address: Some(source),
+            ..Default::default()
+        }),
         circuit_breakers: Some(WireBreakers {
             thresholds: vec![Thresholds { max_connections: count(u32::MAX), ..Default::default() }],
             ..Default::default()
@@ -183,13 +220,20 @@ fn an_inbound_passthrough_binds_to_its_own_address() {
 #[test]
 fn only_what_decides_about_connections_makes_a_new_state() {
     let mut context = context();
-    let mut state = |message: &Wire| context.cluster(NAME, &message.encode_to_vec()).unwrap().value;
+    let registry = StateRegistry::default();
+    let mut state = |message: &Wire| {
+        let compiled = context.cluster(NAME, &message.encode_to_vec()).unwrap();
+        LiveCluster::bind(&registry, (*compiled.value).clone())
+    };
     let first = state(&eds());
     let balanced = state(&Wire { lb_policy: WirePolicy::Random as i32, ..eds() });
     assert!(Arc::ptr_eq(&first.state, &balanced.state));
     let secured = state(&Wire { transport_socket_matches: socket_matches(), ..eds() });
     assert!(!Arc::ptr_eq(&first.state, &secured.state));
-    assert!(Arc::ptr_eq(&secured.state, &state(&Wire { transport_socket_matches: socket_matches(), ..eds() }).state));
+    assert!(Arc::ptr_eq(
+        &secured.state,
+        &state(&Wire { transport_socket_matches: socket_matches(), ..eds() }).state
+    ));
 }
 
 #[test]
@@ -204,11 +248,23 @@ fn what_would_be_skipped_is_refused_by_name() {
         ..Default::default()
     };
     for (message, field) in [
-        (Wire { health_checks: vec![HealthCheck::default()], ..eds() }, "health_checks: not supported"),
-        (Wire { lb_subset_config: Some(Default::default()), ..eds() }, "lb_subset_config: not supported"),
-        (Wire { lb_policy: WirePolicy::LoadBalancingPolicyConfig as i32, ..eds() }, "lb_policy: LOAD_BALANCING"),
+        (
+            Wire { health_checks: vec![HealthCheck::default()], ..eds() },
+            "health_checks: not supported",
+        ),
+        (
+            Wire { lb_subset_config: Some(Default::default()), ..eds() },
+            "lb_subset_config: not supported",
+        ),
+        (
+            Wire { lb_policy: WirePolicy::LoadBalancingPolicyConfig as i32, ..eds() },
+            "lb_policy: LOAD_BALANCING",
+        ),
         (Wire { eds_cluster_config: None, ..eds() }, "eds_cluster_config: required"),
-        (Wire { transport_socket: socket(quic), ..eds() }, "transport_socket.typed_config: quic.Quic is not"),
+        (
+            Wire { transport_socket: socket(quic), ..eds() },
+            "transport_socket.typed_config: quic.Quic is not",
+        ),
         (
             Wire { transport_socket: socket(any(&by_file)), ..eds() },
             "common_tls_context.tls_certificate_sds_secret_configs[0].sds_config: expected",
@@ -249,13 +305,51 @@ fn endpoints_keep_health_weight_and_labels() {
 fn roots_in_files_come_by_the_names_of_istios_agents_and_a_missing_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("roots.pem");
-    std::fs::write(&path, rcgen::generate_simple_self_signed(vec!["root".to_owned()]).unwrap().cert.pem()).unwrap();
+    std::fs::write(
+        &path,
+        rcgen::generate_simple_self_signed(vec!["root".to_owned()]).unwrap().cert.pem(),
+    )
+    .unwrap();
     let compile = |secret: &str| context().cluster("c", &cluster_with_roots("c", secret));
     let cluster = compile(&format!("file-root:{}", path.display())).unwrap();
     assert!(cluster.needs.secrets.is_empty(), "nothing to ask the control plane for");
-    let Transport::Tls(tls) = &cluster.value.connection.transport else { panic!("{:?}", cluster.value) };
-    let roots = tls.validation.as_ref().map(|validation| format!("{:?}", validation.roots)).unwrap_or_default();
+    let Transport::Tls(tls) = &cluster.value.connection.transport else {
+        panic!("{:?}", cluster.value)
+    };
+    let roots = tls
+        .validation
+        .as_ref()
+        .map(|validation| format!("{:?}", validation.roots))
+        .unwrap_or_default();
     assert!(roots.contains("trust(1 roots)"), "{roots}");
-    let Err(rejection) = compile("file-root:/nowhere/roots.pem") else { panic!("accepted without its file") };
+    let Err(rejection) = compile("file-root:/nowhere/roots.pem") else {
+        panic!("accepted without its file")
+    };
     assert!(rejection.to_string().contains("cannot read /nowhere/roots.pem"), "{rejection}");
+}
+
+#[test]
+fn idle_connections_are_trimmed_only_where_nothing_says_how_long_they_stay() {
+    let downstream =
+        || UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig::default());
+    let hour = Duration::from_secs(3600);
+    for (said, idle_timeout, trims_idle) in
+        [(None, Some(hour), true), (Some(3600), Some(hour), false), (Some(0), None, false)]
+    {
+        let common =
+            said.map(|seconds| envoy_types::pb::envoy::config::core::v3::HttpProtocolOptions {
+                idle_timeout: Some(protobuf::Duration { seconds, nanos: 0 }),
+                ..Default::default()
+            });
+        let options = HttpProtocolOptions {
+            upstream_protocol_options: Some(downstream()),
+            common_http_protocol_options: common,
+            ..Default::default()
+        };
+        let name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned();
+        let message =
+            Wire { typed_extension_protocol_options: [(name, any(&options))].into(), ..eds() };
+        let http = compile(&message).unwrap().value.connection.http.clone();
+        assert_eq!((http.idle_timeout, http.trims_idle), (idle_timeout, trims_idle), "{said:?}");
+    }
 }

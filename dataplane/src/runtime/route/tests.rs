@@ -1,15 +1,28 @@
 //! Tables of host, path and weight decisions, as Envoy takes them.
 
+use regex::Regex;
+
 use super::{super::action::*, *};
 use crate::runtime::{
-    facts::ConnectionFacts,
+    facts::fixture,
     matcher::{StringMatcher, ValueMatcher, anchored_regex},
+    target::{WeightedCluster, WeightedClusters},
 };
 
 fn route(name: &str, path: PathMatcher) -> Route {
-    let matching = RouteMatch { path, headers: vec![], query: vec![], grpc: false, share: Share::ALL };
+    let matching =
+        RouteMatch { path, headers: vec![], query: vec![], grpc: false, share: Share::ALL };
     let action = Action::Direct(DirectResponse { status: 200, body: name.to_owned().into() });
-    Route { name: name.into(), matching, action, headers: Default::default(), overrides: Default::default() }
+    let (headers, overrides) = (Default::default(), Default::default());
+    Route {
+        name: name.into(),
+        matching,
+        action,
+        headers,
+        overrides,
+        operation: None,
+        body_limit: None,
+    }
 }
 
 fn host(name: &str, domains: &[&str], routes: Vec<Route>) -> VirtualHost {
@@ -23,6 +36,8 @@ fn host(name: &str, domains: &[&str], routes: Vec<Route>) -> VirtualHost {
         attempt_count_in_request: false,
         attempt_count_in_response: false,
         overrides: Default::default(),
+        rate_limits: vec![],
+        body_limit: None,
     }
 }
 
@@ -30,19 +45,15 @@ fn prefix(path: &str) -> PathMatcher {
     PathMatcher::Prefix { path: path.into(), case_sensitive: true }
 }
 
-fn with_request<T>(target: &str, headers: &http::HeaderMap, ask: impl FnOnce(&RequestFacts<'_>) -> T) -> T {
-    let connection = ConnectionFacts::plaintext(([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into());
+fn with_request<T>(
+    target: &str,
+    headers: &http::HeaderMap,
+    ask: impl FnOnce(&RequestFacts<'_>) -> T,
+) -> T {
+    let connection = fixture::loopback();
     let start = target.find('/').unwrap();
     let (authority, path) = target.split_at(start);
-    ask(&RequestFacts {
-        connection: &connection,
-        method: "GET",
-        scheme: "http",
-        authority,
-        path,
-        remote_ip: connection.source.ip(),
-        headers,
-    })
+    ask(&RequestFacts { authority, path, headers, ..fixture::get(&connection) })
 }
 
 fn find_name(config: &RouteConfig, target: &str) -> String {
@@ -83,13 +94,19 @@ fn the_most_specific_domain_wins() {
         ("www.net", "start"),
         ("", "any"),
     ] {
-        assert_eq!(find_name(&config, &format!("{authority}/")), format!("{expected}/r"), "{authority}");
+        assert_eq!(
+            find_name(&config, &format!("{authority}/")),
+            format!("{expected}/r"),
+            "{authority}"
+        );
     }
 }
 
 #[test]
 fn a_port_is_ignored_only_when_asked_and_equal_domains_are_refused() {
-    let config = |ignore| RouteConfig::new("r".into(), ignore, vec![host("h", &["a", "[::1]"], vec![])]).unwrap();
+    let config = |ignore| {
+        RouteConfig::new("r".into(), ignore, vec![host("h", &["a", "[::1]"], vec![])]).unwrap()
+    };
     assert_eq!(find_name(&config(true), "a:80/"), "h has none");
     assert_eq!(find_name(&config(true), "[::1]:80/"), "h has none");
     assert_eq!(find_name(&config(true), "[::1]/"), "h has none");
@@ -138,7 +155,10 @@ fn headers_query_share_and_grpc_all_must_match() {
             invert: false,
             missing_is_empty: false,
         }],
-        query: vec![QueryMatcher { name: "q".into(), value: Some(StringMatcher::Exact("1".into())) }],
+        query: vec![QueryMatcher {
+            name: "q".into(),
+            value: Some(StringMatcher::Exact("1".into())),
+        }],
         grpc: true,
         share: Share::per_million(500_000),
     };
@@ -175,7 +195,9 @@ fn weights_split_numbers_exactly() {
         host_rewrite: None,
         overrides: Default::default(),
     };
-    let clusters = WeightedClusters::new(vec![weighted("v1", 90), weighted("off", 0), weighted("v2", 10)]).unwrap();
+    let clusters =
+        WeightedClusters::new(vec![weighted("v1", 90), weighted("off", 0), weighted("v2", 10)])
+            .unwrap();
     let count = |name: &str| (0..1000).filter(|n| *clusters.pick(*n).name == *name).count();
     assert_eq!((count("v1"), count("off"), count("v2")), (900, 0, 100));
     assert!(WeightedClusters::new(vec![weighted("v1", 0)]).is_none());
@@ -184,7 +206,12 @@ fn weights_split_numbers_exactly() {
 #[test]
 fn paths_are_rewritten_as_the_route_matched() {
     let exact = PathMatcher::Exact { path: "/old".into(), case_sensitive: true };
-    let regex = || PathRewrite::Regex(Regex::new("^/service/([^/]+)(/.*)$").unwrap(), "${2}/instance/${1}".into());
+    let regex = || {
+        PathRewrite::Regex(
+            Regex::new("^/service/([^/]+)(/.*)$").unwrap(),
+            "${2}/instance/${1}".into(),
+        )
+    };
     for (rewrite, matched, path, expected) in [
         (PathRewrite::Keep, prefix("/a"), "/a/b", None),
         (PathRewrite::Prefix("/new".into()), prefix("/a"), "/a/b?c=/a", Some("/new/b?c=/a")),
@@ -199,13 +226,15 @@ fn paths_are_rewritten_as_the_route_matched() {
 
 #[test]
 fn redirects_keep_what_they_do_not_change() {
-    let keep = Redirect { status: 301, scheme: None, host: None, port: None, ..Redirect::to_https() };
+    let keep =
+        Redirect { status: 301, scheme: None, host: None, port: None, ..Redirect::to_https() };
     let https = Redirect::to_https();
     let host = Redirect { host: Some("b.example".into()), ..keep.clone() };
     let port = Redirect { port: Some(8443), ..https.clone() };
     let whole = Redirect { path: RedirectPath::Whole("/n".into()), ..keep.clone() };
     let stripped = Redirect { strip_query: true, ..whole.clone() };
-    let rewritten = Redirect { path: RedirectPath::Rewrite(PathRewrite::Prefix("/q".into())), ..keep.clone() };
+    let rewritten =
+        Redirect { path: RedirectPath::Rewrite(PathRewrite::Prefix("/q".into())), ..keep.clone() };
     for (redirect, target, expected) in [
         (&keep, "a:81/p/x?y", "http://a:81/p/x?y"),
         (&https, "a:80/p", "https://a/p"),
@@ -216,14 +245,16 @@ fn redirects_keep_what_they_do_not_change() {
         (&stripped, "a/p?y=1", "http://a/n"),
         (&rewritten, "a/p/x?y=1", "http://a/q/x?y=1"),
     ] {
-        let location = with_request(target, &http::HeaderMap::new(), |r| redirect.location(r, &prefix("/p")));
+        let location =
+            with_request(target, &http::HeaderMap::new(), |r| redirect.location(r, &prefix("/p")));
         assert_eq!(location, expected, "{redirect:?}");
     }
 }
 
 #[test]
 fn retry_conditions_are_read_by_name() {
-    let on = RetryOn::parse("connect-failure, refused-stream,unavailable,retriable-status-codes").unwrap();
+    let on = RetryOn::parse("connect-failure, refused-stream,unavailable,retriable-status-codes")
+        .unwrap();
     assert!(on.intersects(RetryOn::CONNECT_FAILURE) && on.intersects(RetryOn::GRPC_UNAVAILABLE));
     assert!(!on.intersects(RetryOn::SERVER_ERROR));
     assert_eq!(RetryOn::parse("5xx,sometimes"), Err("sometimes".to_owned()));
@@ -241,7 +272,8 @@ fn hash_sources_read_the_request() {
         (HashSource::SourceIp, Some("127.0.0.1")),
         (HashSource::Header("cookie".into()), Some("a=1; user=\"jo\"")),
     ] {
-        let text = with_request("a/?q=7", &headers, |request| source.text(request).map(String::from));
+        let text =
+            with_request("a/?q=7", &headers, |request| source.text(request).map(String::from));
         assert_eq!(text.as_deref(), expected, "{source:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! What a refusal closes: the version in force goes on only where it guards as much as the one that was refused. What
-//! was plaintext and shall be TLS is closed until it works.
+//! What a refusal closes: the version in force goes on only where it guards as much as the one that
+//! was refused. What was plaintext and shall be TLS is closed until it works.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use ferromesh_proto::ResourceType;
 use super::{Accepted, Compiled, Place, Resource, Versioned, fingerprint, start_endpoints};
 use crate::{
     compile::{Guards, Needs},
+    upstream::LiveCluster,
     xds::Changed,
 };
 
@@ -15,7 +16,8 @@ use crate::{
 const NEVER: &str = "(closed)";
 
 impl Accepted {
-    /// Closes what a refused version guards and the one in force does not; whether there is such a thing.
+    /// Closes what a refused version guards and the one in force does not; whether there is such a
+    /// thing.
     pub(super) fn close(&mut self, kind: ResourceType, refused: &Changed) -> bool {
         match kind {
             ResourceType::Cluster => self.close_cluster(refused),
@@ -28,10 +30,15 @@ impl Accepted {
 
     /// A cluster that is not there has no traffic: its requests are answered 503 already.
     fn close_cluster(&mut self, Changed { name, body, .. }: &Changed) -> bool {
-        let (context, Some(place)) = (&mut self.context, self.clusters.get_mut(name)) else { return false };
-        place.warming.take_if(|(waiting, _)| context.close_cluster(body, &waiting.compiled).is_some());
+        let Some(place) = self.clusters.get_mut(name) else { return false };
+        let (context, states) = (&self.context, &self.states);
+        let close = |Compiled { value, guards, .. }: &Compiled<LiveCluster>| {
+            let closed = context.close_cluster(body, value, guards)?;
+            Some(Arc::new(LiveCluster::bind(states, closed)))
+        };
+        place.warming.take_if(|(waiting, _)| close(&waiting.compiled).is_some());
         let Some(serving) = &mut place.serving else { return false };
-        let closed = context.close_cluster(body, &serving.compiled).map(Arc::new);
+        let closed = close(&serving.compiled);
         if let Some(closed) = &closed {
             start_endpoints(closed, &self.endpoints);
         }
@@ -42,9 +49,9 @@ impl Accepted {
     fn close_listener(&mut self, Changed { name, body, .. }: &Changed) -> bool {
         let (context, place) = (&mut self.context, self.listeners.entry(name.clone()).or_default());
         let version = fingerprint(body);
-        place
-            .warming
-            .take_if(|(waiting, _)| context.close_listener(name, version, body, Some(&waiting.compiled)).is_some());
+        place.warming.take_if(|(waiting, _)| {
+            context.close_listener(name, version, body, Some(&waiting.compiled)).is_some()
+        });
         let closed = context.close_listener(name, version, body, place.accepted()).map(Arc::new);
         let is_closed = closed.is_some();
         self.stale |= place.put(closed);
@@ -56,7 +63,10 @@ impl Accepted {
 
     fn close_routes(&mut self, Changed { name, body, .. }: &Changed) -> bool {
         let serving = self.routes.get(name).filter(|routes| routes.version != NEVER);
-        let closed = self.context.close_routes(body, name, serving.map(|routes| &routes.compiled)).map(Arc::new);
+        let closed = self
+            .context
+            .close_routes(body, name, serving.map(|routes| &routes.compiled))
+            .map(Arc::new);
         let is_closed = closed.is_some();
         match (self.routes.get_mut(name), closed) {
             (Some(serving), closed) => self.stale |= serving.put(closed),
@@ -92,7 +102,8 @@ impl Accepted {
 impl<T> Resource<T> {
     /// Stands where no version was ever accepted.
     fn never(closed: Arc<T>) -> Self {
-        let compiled = Compiled { value: closed, needs: Needs::default(), guards: Guards::default() };
+        let compiled =
+            Compiled { value: closed, needs: Needs::default(), guards: Guards::default() };
         Self::new(NEVER, compiled)
     }
 
@@ -107,7 +118,10 @@ impl<T> Resource<T> {
 impl<T> Place<T> {
     /// The version in force, if one was ever accepted.
     fn accepted(&self) -> Option<&Compiled<T>> {
-        self.serving.as_ref().filter(|serving| serving.version != NEVER).map(|serving| &serving.compiled)
+        self.serving
+            .as_ref()
+            .filter(|serving| serving.version != NEVER)
+            .map(|serving| &serving.compiled)
     }
 
     fn put(&mut self, closed: Option<Arc<T>>) -> bool {

@@ -28,7 +28,13 @@ impl Proxy {
         Self { accepted: Accepted::new(Arc::default()), start: Instant::now() }
     }
 
-    fn send(&mut self, kind: ResourceType, name: &str, version: &str, body: Bytes) -> Vec<Rejection> {
+    fn send(
+        &mut self,
+        kind: ResourceType,
+        name: &str,
+        version: &str,
+        body: Bytes,
+    ) -> Vec<Rejection> {
         let changed = vec![Changed { name: name.to_owned(), version: version.to_owned(), body }];
         self.accepted.apply(&Update { kind, changed, removed: vec![] }, self.start)
     }
@@ -134,7 +140,12 @@ fn a_listener_serves_once_its_routes_have_come_and_the_old_one_until_then() {
 #[test]
 fn what_never_comes_does_not_keep_a_proxy_from_starting() {
     let mut proxy = Proxy::new();
-    proxy.send(ResourceType::Listener, "l", "1", fixture::http_listener("l", "80").encode_to_vec().into());
+    proxy.send(
+        ResourceType::Listener,
+        "l",
+        "1",
+        fixture::http_listener("l", "80").encode_to_vec().into(),
+    );
     assert!(proxy.accepted.holds_start_up(proxy.start));
     let later = proxy.start + LONGEST_WAIT;
     proxy.accepted.settle(later);
@@ -156,7 +167,12 @@ fn a_missing_secret_holds_a_listener_up_for_a_while_only() {
 fn a_secret_fills_its_slot_and_leaves_it_when_withdrawn() {
     let mut proxy = Proxy::new();
     let name = "kubernetes://shop-cert";
-    proxy.send(ResourceType::Listener, "l", "1", fixture::tls_listener("l", name).encode_to_vec().into());
+    proxy.send(
+        ResourceType::Listener,
+        "l",
+        "1",
+        fixture::tls_listener("l", name).encode_to_vec().into(),
+    );
     proxy.send(ResourceType::Secret, name, "1", fixture::certificate(name).encode_to_vec().into());
     assert_eq!(proxy.versions(ResourceType::Listener, "l"), versions("1", ""));
     let slot = proxy.accepted.context.secrets.existing(name).unwrap();
@@ -174,7 +190,8 @@ fn roots_of_which_a_newer_version_is_refused_are_trusted_no_more() {
     proxy.send(ResourceType::Secret, name, "1", fixture::roots(name, &pem, false).into());
     let slot = proxy.accepted.context.secrets.existing(name).unwrap();
     assert!(matches!(slot.load().as_deref(), Some(SecretMaterial::Trust(_))));
-    let refused = proxy.send(ResourceType::Secret, name, "2", fixture::roots(name, &pem, true).into());
+    let refused =
+        proxy.send(ResourceType::Secret, name, "2", fixture::roots(name, &pem, true).into());
     assert!(refused[0].closed, "{}", refused[0]);
     assert!(slot.load().is_none());
     proxy.send(ResourceType::Secret, name, "3", fixture::roots(name, &pem, false).into());
@@ -184,15 +201,30 @@ fn roots_of_which_a_newer_version_is_refused_are_trusted_no_more() {
 #[test]
 fn routes_that_were_never_accepted_are_closed_and_their_listener_is_not_passed_around() {
     let mut proxy = Proxy::new();
-    proxy.send(ResourceType::Listener, "l", "1", fixture::http_listener("l", "80").encode_to_vec().into());
-    let refused = proxy.send(ResourceType::Route, "80", "1", fixture::hosts("80", "c", &[("*", true, false)]).into());
+    proxy.send(
+        ResourceType::Listener,
+        "l",
+        "1",
+        fixture::http_listener("l", "80").encode_to_vec().into(),
+    );
+    let refused = proxy.send(
+        ResourceType::Route,
+        "80",
+        "1",
+        fixture::hosts("80", "c", &[("*", true, false)]).into(),
+    );
     assert!(refused[0].closed, "{}", refused[0]);
     let config = proxy.accepted.take_config().unwrap();
     assert!(config.listener("l").is_some());
     let routes = config.route_configs().next().unwrap();
     let host = routes.virtual_host("anything").unwrap();
     assert!(format!("{:?}", host.routes).contains("503"), "{host:?}");
-    proxy.send(ResourceType::Route, "80", "2", fixture::hosts("80", "c", &[("a", false, false)]).into());
+    proxy.send(
+        ResourceType::Route,
+        "80",
+        "2",
+        fixture::hosts("80", "c", &[("a", false, false)]).into(),
+    );
     let config = proxy.accepted.take_config().unwrap();
     assert!(config.route_configs().next().unwrap().virtual_host("anything").is_none());
 }

@@ -2,7 +2,9 @@
 
 use ferromesh_proto::discovery::{
     Any, DiscoveryRequest, DiscoveryResponse, Resource,
-    aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
+    aggregated_discovery_service_server::{
+        AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+    },
 };
 use prost::Message;
 
@@ -11,7 +13,8 @@ use crate::{compile::fixture, upstream::StateRegistry, xds::session::Changed};
 
 #[test]
 fn waits_double_up_to_a_limit_and_are_spread() {
-    for (failures, draw, expected) in [(0, 1.0, 100), (1, 1.0, 200), (1, 0.0, 100), (7, 1.0, 10_000), (99, 0.0, 5_000)]
+    for (failures, draw, expected) in
+        [(0, 1.0, 100), (1, 1.0, 200), (1, 0.0, 100), (7, 1.0, 10_000), (99, 0.0, 5_000)]
     {
         assert_eq!(back_off(failures, draw), Duration::from_millis(expected), "{failures} {draw}");
     }
@@ -19,7 +22,8 @@ fn waits_double_up_to_a_limit_and_are_spread() {
 
 #[test]
 fn a_socket_that_cannot_be_opened_refuses_its_listener_only() {
-    let changed = |name: &str| Changed { name: name.into(), version: "1".into(), body: bytes::Bytes::new() };
+    let changed =
+        |name: &str| Changed { name: name.into(), version: "1".into(), body: bytes::Bytes::new() };
     let update = |kind| Update { kind, changed: vec![changed("a"), changed("b")], removed: vec![] };
     let failure = |listener: &str| BindFailure {
         listener: listener.into(),
@@ -36,7 +40,8 @@ fn a_socket_that_cannot_be_opened_refuses_its_listener_only() {
     assert!(unbound(&update(ResourceType::Cluster), &failures).is_empty());
 }
 
-/// A control plane of which a test holds the other ends: each stream's requests, and where to send responses.
+/// A control plane of which a test holds the other ends: each stream's requests, and where to send
+/// responses.
 struct Scripted {
     streams: mpsc::UnboundedSender<Stream>,
 }
@@ -49,8 +54,10 @@ struct Stream {
 
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Scripted {
-    type StreamAggregatedResourcesStream = UnboundedReceiverStream<Result<DiscoveryResponse, tonic::Status>>;
-    type DeltaAggregatedResourcesStream = UnboundedReceiverStream<Result<DeltaDiscoveryResponse, tonic::Status>>;
+    type StreamAggregatedResourcesStream =
+        UnboundedReceiverStream<Result<DiscoveryResponse, tonic::Status>>;
+    type DeltaAggregatedResourcesStream =
+        UnboundedReceiverStream<Result<DeltaDiscoveryResponse, tonic::Status>>;
 
     async fn stream_aggregated_resources(
         &self,
@@ -64,7 +71,8 @@ impl AggregatedDiscoveryService for Scripted {
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<tonic::Response<Self::DeltaAggregatedResourcesStream>, tonic::Status> {
         let (responses, outgoing) = mpsc::unbounded_channel();
-        let authorization = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let authorization =
+            request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let authorization = authorization.map(str::to_owned);
         let stream = Stream { authorization, requests: request.into_inner(), responses };
         self.streams.send(stream).map_err(|_| tonic::Status::unavailable("the test is over"))?;
@@ -82,7 +90,10 @@ impl Stream {
         let resource = |(name, body): &(&str, Vec<u8>)| Resource {
             name: (*name).to_owned(),
             version: "v1".to_owned(),
-            resource: Some(Any { type_url: kind.type_url().to_owned(), value: body.clone().into() }),
+            resource: Some(Any {
+                type_url: kind.type_url().to_owned(),
+                value: body.clone().into(),
+            }),
             aliases: Vec::new(),
         };
         let response = DeltaDiscoveryResponse {
@@ -109,7 +120,9 @@ impl Scene {
         let (sender, streams) = mpsc::unbounded_channel();
         let service = AggregatedDiscoveryServiceServer::new(Scripted { streams: sender });
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+        tokio::spawn(
+            tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming),
+        );
 
         let registry = Arc::<StateRegistry>::default();
         let (_, identity) = tokio::sync::watch::channel(None);
@@ -134,7 +147,10 @@ impl Scene {
 }
 
 fn kinds(requests: &[DeltaDiscoveryRequest]) -> Vec<&str> {
-    requests.iter().map(|r| ResourceType::from_type_url(&r.type_url).map_or("?", ResourceType::short_name)).collect()
+    requests
+        .iter()
+        .map(|r| ResourceType::from_type_url(&r.type_url).map_or("?", ResourceType::short_name))
+        .collect()
 }
 
 #[tokio::test]
@@ -149,7 +165,11 @@ async fn a_configuration_is_in_force_before_it_is_acknowledged_and_a_new_stream_
     stream.send(ResourceType::Cluster, "1", &[]);
     assert_eq!(stream.next().await.response_nonce, "1");
     assert!(!scene.progress.is_ready());
-    stream.send(ResourceType::Listener, "2", &[("l", fixture::http_listener("l", "80").encode_to_vec())]);
+    stream.send(
+        ResourceType::Listener,
+        "2",
+        &[("l", fixture::http_listener("l", "80").encode_to_vec())],
+    );
     assert_eq!(stream.next().await.response_nonce, "2");
     let routes = stream.next().await;
     assert_eq!(routes.resource_names_subscribe, ["80"]);
@@ -182,7 +202,29 @@ async fn a_refused_listener_is_nacked_with_the_reason() {
     let nack = stream.next().await;
     let error = nack.error_detail.unwrap();
     assert_eq!(nack.response_nonce, "1");
-    assert!(error.message.starts_with("LDS bad: filter_chains[0].filters: expected tcp_proxy"), "{}", error.message);
+    assert!(
+        error.message.starts_with("LDS bad: filter_chains[0].filters: expected tcp_proxy"),
+        "{}",
+        error.message
+    );
     assert!(scene.shared.config().listener("good").is_some());
     assert_eq!(scene.progress.accepted().refusals().count(), 1);
+}
+
+#[tokio::test]
+async fn a_listener_that_cannot_listen_is_refused_before_its_routes_come() {
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let mut scene = Scene::start().await;
+    let mut stream = scene.stream().await;
+    let _ = [stream.next().await, stream.next().await];
+    let listener = fixture::http_listener_at("l", address, "80", vec![], false);
+    stream.send(ResourceType::Listener, "1", &[("l", listener.clone())]);
+    let nack = stream.next().await.error_detail.expect("a refusal");
+    let expected = format!("LDS l: address: cannot listen on {address}: ");
+    assert!(nack.message.starts_with(&expected), "{}", nack.message);
+    let _routes = stream.next().await;
+    drop(taken);
+    stream.send(ResourceType::Listener, "2", &[("l", listener)]);
+    assert_eq!(stream.next().await.error_detail, None);
 }

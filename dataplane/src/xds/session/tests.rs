@@ -1,4 +1,5 @@
-//! Scripted transcripts, and a random sequence of pushes, refusals and reconnects against a model control plane.
+//! Scripted transcripts, and a random sequence of pushes, refusals and reconnects against a model
+//! control plane.
 
 use ferromesh_proto::discovery::{Any, Resource};
 use proptest::prelude::*;
@@ -6,10 +7,18 @@ use proptest::prelude::*;
 use super::*;
 
 fn node() -> Node {
-    Node { id: "sidecar~10.0.0.1~a.default~default.svc.cluster.local".to_owned(), ..Default::default() }
+    Node {
+        id: "sidecar~10.0.0.1~a.default~default.svc.cluster.local".to_owned(),
+        ..Default::default()
+    }
 }
 
-fn response(kind: ResourceType, nonce: &str, resources: &[(&str, &str)], removed: &[&str]) -> DeltaDiscoveryResponse {
+fn response(
+    kind: ResourceType,
+    nonce: &str,
+    resources: &[(&str, &str)],
+    removed: &[&str],
+) -> DeltaDiscoveryResponse {
     let resource = |(name, version): &(&str, &str)| Resource {
         name: (*name).to_owned(),
         version: (*version).to_owned(),
@@ -74,7 +83,8 @@ fn a_stream_starts_with_the_wildcards_and_names_follow_what_is_needed() {
     let mut session = Session::new(node());
     assert_eq!(lines(&session.connected()), ["CDS node", "LDS"]);
 
-    let (update, reply) = session.received(response(ResourceType::Cluster, "1", &[("c", "v1")], &[]));
+    let (update, reply) =
+        session.received(response(ResourceType::Cluster, "1", &[("c", "v1")], &[]));
     assert_eq!(update.unwrap().changed[0].name, "c");
     assert_eq!(lines(&session.applied(reply, &[], &needs(&["e"], &[]))), ["CDS @1", "EDS +e"]);
 
@@ -82,7 +92,10 @@ fn a_stream_starts_with_the_wildcards_and_names_follow_what_is_needed() {
     assert_eq!(lines(&session.applied(reply, &[], &needs(&["e"], &[]))), ["EDS @2"]);
 
     let (_, reply) = session.received(response(ResourceType::Cluster, "3", &[("d", "v1")], &["c"]));
-    assert_eq!(lines(&session.applied(reply, &[], &needs(&["f"], &["80"]))), ["CDS @3", "EDS +f -e", "RDS +80"]);
+    assert_eq!(
+        lines(&session.applied(reply, &[], &needs(&["f"], &["80"]))),
+        ["CDS @3", "EDS +f -e", "RDS +80"]
+    );
     assert_eq!(session.version(ResourceType::Cluster, "c"), None);
     assert_eq!(session.version(ResourceType::Endpoint, "e"), None);
 }
@@ -101,14 +114,23 @@ fn a_new_stream_says_what_is_known() {
         let (_, reply) = session.received(response(kind, nonce, &[(name, "v7")], &[]));
         let _ = session.applied(reply, &[], &needs(&["e"], &["80"]));
     }
-    assert_eq!(lines(&session.connected()), ["CDS node c=v7", "EDS +e e=v7", "LDS l=v7", "RDS +80"]);
+    assert_eq!(
+        lines(&session.connected()),
+        ["CDS node c=v7", "EDS +e e=v7", "LDS l=v7", "RDS +80"]
+    );
 }
 
 #[test]
 fn a_refused_resource_is_nacked_and_its_neighbour_is_remembered() {
     let mut session = Session::new(node());
-    let (_, reply) = session.received(response(ResourceType::Cluster, "1", &[("good", "v1"), ("bad", "v1")], &[]));
-    let requests = session.applied(reply, &[rejection(ResourceType::Cluster, "bad")], &Needs::default());
+    let (_, reply) = session.received(response(
+        ResourceType::Cluster,
+        "1",
+        &[("good", "v1"), ("bad", "v1")],
+        &[],
+    ));
+    let requests =
+        session.applied(reply, &[rejection(ResourceType::Cluster, "bad")], &Needs::default());
     assert_eq!(lines(&requests), ["CDS @1 !CDS bad: lb_policy: unknown"]);
     assert_eq!(requests[0].error_detail.as_ref().unwrap().code, INVALID_ARGUMENT);
     assert_eq!(lines(&session.connected()), ["CDS node good=v1", "LDS"]);
@@ -117,7 +139,8 @@ fn a_refused_resource_is_nacked_and_its_neighbour_is_remembered() {
 #[test]
 fn malformed_responses_are_nacked() {
     let mut session = Session::new(node());
-    let (update, reply) = session.received(response(ResourceType::Route, "1", &[("a", "1"), ("a", "2")], &[]));
+    let (update, reply) =
+        session.received(response(ResourceType::Route, "1", &[("a", "1"), ("a", "2")], &[]));
     assert_eq!(update.unwrap().changed.len(), 1);
     let answer = line(&session.applied(reply, &[], &Needs::default())[0]);
     assert_eq!(answer, "RDS @1 !a: the response holds it twice");
@@ -128,7 +151,11 @@ fn malformed_responses_are_nacked() {
     assert!(update.unwrap().changed.is_empty());
     assert!(session.applied(reply, &[], &Needs::default())[0].error_detail.is_some());
 
-    let unknown = DeltaDiscoveryResponse { type_url: "y".to_owned(), nonce: "3".to_owned(), ..Default::default() };
+    let unknown = DeltaDiscoveryResponse {
+        type_url: "y".to_owned(),
+        nonce: "3".to_owned(),
+        ..Default::default()
+    };
     let (update, reply) = session.received(unknown);
     assert!(update.is_none());
     assert_eq!(session.applied(reply, &[], &Needs::default())[0].response_nonce, "3");
@@ -138,7 +165,8 @@ fn malformed_responses_are_nacked() {
 fn a_long_list_of_reasons_is_cut() {
     let session = Session::new(node());
     let (_, reply) = session.received(response(ResourceType::Cluster, "1", &[], &[]));
-    let many: Vec<_> = (0..1000).map(|n| rejection(ResourceType::Cluster, &format!("ü{n}"))).collect();
+    let many: Vec<_> =
+        (0..1000).map(|n| rejection(ResourceType::Cluster, &format!("ü{n}"))).collect();
     assert!(reply.error(&many).unwrap().message.len() <= LONGEST_REASON + '…'.len_utf8());
 }
 
@@ -185,18 +213,30 @@ impl Model {
         let kind = if endpoint { ResourceType::Endpoint } else { ResourceType::Cluster };
         let all = if endpoint { &self.endpoints } else { &self.clusters };
         let wanted = |name: &String| !endpoint || self.subscribed.contains(name);
-        let now: BTreeMap<String, u32> =
-            all.iter().filter(|(name, _)| wanted(name)).map(|(name, version)| (name.clone(), *version)).collect();
+        let now: BTreeMap<String, u32> = all
+            .iter()
+            .filter(|(name, _)| wanted(name))
+            .map(|(name, version)| (name.clone(), *version))
+            .collect();
         let known = |name: &String| self.sent.get(&(endpoint, name.clone()));
-        let changed: Vec<_> = now.iter().filter(|(name, version)| known(name) != Some(*version)).collect();
-        let gone: Vec<_> = self.sent.keys().filter(|(e, name)| *e == endpoint && !now.contains_key(name)).collect();
+        let changed: Vec<_> =
+            now.iter().filter(|(name, version)| known(name) != Some(*version)).collect();
+        let gone: Vec<_> = self
+            .sent
+            .keys()
+            .filter(|(e, name)| *e == endpoint && !now.contains_key(name))
+            .collect();
         let removed: Vec<String> = gone.into_iter().map(|(_, name)| name.clone()).collect();
         self.nonce += 1;
-        let texts: Vec<_> = changed.iter().map(|(name, version)| (name.as_str(), version.to_string())).collect();
+        let texts: Vec<_> =
+            changed.iter().map(|(name, version)| (name.as_str(), version.to_string())).collect();
         let pairs: Vec<_> = texts.iter().map(|(name, version)| (*name, version.as_str())).collect();
         let removed_names: Vec<_> = removed.iter().map(String::as_str).collect();
         let response = response(kind, &self.nonce.to_string(), &pairs, &removed_names);
-        let changed: Vec<_> = changed.into_iter().map(|(name, version)| ((endpoint, name.clone()), *version)).collect();
+        let changed: Vec<_> = changed
+            .into_iter()
+            .map(|(name, version)| ((endpoint, name.clone()), *version))
+            .collect();
         self.sent.extend(changed);
         for name in removed {
             self.sent.remove(&(endpoint, name));
@@ -213,7 +253,13 @@ struct Held {
 }
 
 impl Held {
-    fn exchange(&mut self, session: &mut Session, model: &mut Model, endpoint: bool, refuse: Option<u8>) {
+    fn exchange(
+        &mut self,
+        session: &mut Session,
+        model: &mut Model,
+        endpoint: bool,
+        refuse: Option<u8>,
+    ) {
         let (update, reply) = session.received(model.push(endpoint));
         let update = update.unwrap();
         let table = if endpoint { &mut self.endpoints } else { &mut self.clusters };
@@ -257,7 +303,8 @@ fn event() -> impl Strategy<Value = Event> {
         (0..4u8).prop_map(Event::SetCluster),
         (0..4u8).prop_map(Event::DropCluster),
         (0..4u8).prop_map(Event::SetEndpoints),
-        (any::<bool>(), proptest::option::of(0..4u8)).prop_map(|(endpoint, refuse)| Event::Push { endpoint, refuse }),
+        (any::<bool>(), proptest::option::of(0..4u8))
+            .prop_map(|(endpoint, refuse)| Event::Push { endpoint, refuse }),
         Just(Event::Reconnect),
     ]
 }
@@ -298,8 +345,10 @@ proptest! {
 fn what_a_refusal_has_closed_is_claimed_by_a_version_that_nobody_has_made() {
     let mut session = Session::new(node());
     let mut answer = |version: &str, closed: Option<bool>| {
-        let (_, reply) = session.received(response(ResourceType::Cluster, "n", &[("c", version)], &[]));
-        let refused = closed.map(|closed| Rejection { closed, ..rejection(ResourceType::Cluster, "c") });
+        let (_, reply) =
+            session.received(response(ResourceType::Cluster, "n", &[("c", version)], &[]));
+        let refused =
+            closed.map(|closed| Rejection { closed, ..rejection(ResourceType::Cluster, "c") });
         let _ = session.applied(reply, refused.as_slice(), &Needs::default());
         session.connected()[0].initial_resource_versions.get("c").cloned()
     };

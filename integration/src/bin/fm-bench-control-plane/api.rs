@@ -1,4 +1,5 @@
-//! The API server as a client sees it: one HTTP/2 connection, JSON in, success or the server's words out.
+//! The API server as a client sees it: one HTTP/2 connection, JSON in, success or the server's
+//! words out.
 
 use std::{
     fs,
@@ -55,7 +56,8 @@ impl Api {
         Ok(Self { sender, tls, server, token })
     }
 
-    /// Connects again if the server has closed the connection, as it does with one that was silent for long.
+    /// Connects again if the server has closed the connection, as it does with one that was silent
+    /// for long.
     ///
     /// # Errors
     /// The server does not answer.
@@ -111,7 +113,13 @@ impl Api {
         self.send(Method::DELETE, path, "application/json", String::new()).await
     }
 
-    async fn send(&self, method: Method, path: &str, kind: &str, body: String) -> anyhow::Result<()> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &str,
+        body: String,
+    ) -> anyhow::Result<()> {
         let request = Request::builder()
             .method(method.clone())
             .uri(format!("https://{}{path}", self.server))
@@ -121,7 +129,11 @@ impl Api {
         let response = self.sender().send_request(request).await?;
         let status = response.status();
         let said = response.into_body().collect().await?.to_bytes();
-        ensure!(status.is_success(), "{method} {path}: {status}: {}", String::from_utf8_lossy(&said));
+        ensure!(
+            status.is_success(),
+            "{method} {path}: {status}: {}",
+            String::from_utf8_lossy(&said)
+        );
         Ok(())
     }
 }

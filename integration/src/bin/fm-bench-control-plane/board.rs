@@ -75,11 +75,18 @@ impl Board {
     }
 
     /// Notes what a client received.
-    pub(crate) fn observe(&self, client: usize, kind: ResourceType, response: &DeltaDiscoveryResponse) {
+    pub(crate) fn observe(
+        &self,
+        client: usize,
+        kind: ResourceType,
+        response: &DeltaDiscoveryResponse,
+    ) {
         self.resources.fetch_add(response.resources.len(), Ordering::Relaxed);
         let mut watch = self.watch.lock().expect(UNPOISONED);
         let Watch { signs, began: Some(began), missing, arrivals } = &mut *watch else { return };
-        let Some(missing) = missing.get_mut(client).filter(|missing| **missing != 0) else { return };
+        let Some(missing) = missing.get_mut(client).filter(|missing| **missing != 0) else {
+            return;
+        };
         let before = *missing;
         for (at, sign) in signs.iter().enumerate().filter(|(_, sign)| sign.kind == kind) {
             let seen = match sign.gone {
@@ -104,7 +111,10 @@ impl Board {
 
     /// A client's stream ended.
     pub(crate) fn fail(&self, client: usize, why: &anyhow::Error) {
-        self.failure.lock().expect(UNPOISONED).get_or_insert_with(|| format!("client {client}: {why:#}"));
+        self.failure
+            .lock()
+            .expect(UNPOISONED)
+            .get_or_insert_with(|| format!("client {client}: {why:#}"));
     }
 
     /// Waits until every client has seen every sign.
@@ -112,8 +122,10 @@ impl Board {
     /// # Errors
     /// A stream ended, or that takes too long.
     pub(crate) async fn arrivals(&self, proxies: usize) -> anyhow::Result<Arrivals> {
-        self.until(proxies, "heard of the change", || self.watch.lock().expect(UNPOISONED).arrivals.complete.len())
-            .await?;
+        self.until(proxies, "heard of the change", || {
+            self.watch.lock().expect(UNPOISONED).arrivals.complete.len()
+        })
+        .await?;
         Ok(std::mem::take(&mut *self.watch.lock().expect(UNPOISONED)).arrivals)
     }
 
@@ -121,7 +133,12 @@ impl Board {
     ///
     /// # Errors
     /// A stream ended, or that takes too long.
-    pub(crate) async fn until(&self, proxies: usize, what: &str, count: impl Fn() -> usize) -> anyhow::Result<()> {
+    pub(crate) async fn until(
+        &self,
+        proxies: usize,
+        what: &str,
+        count: impl Fn() -> usize,
+    ) -> anyhow::Result<()> {
         let begin = Instant::now();
         while count() < proxies {
             if let Some(why) = &*self.failure.lock().expect(UNPOISONED) {

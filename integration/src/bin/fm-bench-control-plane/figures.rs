@@ -49,7 +49,8 @@ pub(crate) type Figures = Vec<(Figure, f64)>;
 
 impl Event {
     /// Every event, in the order of the table.
-    pub(crate) const ALL: [Self; 5] = [Self::ColdConnect, Self::Endpoint, Self::Route, Self::Service, Self::Reconnect];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::ColdConnect, Self::Endpoint, Self::Route, Self::Service, Self::Reconnect];
 
     /// As the command line has it.
     pub(crate) fn name(self) -> &'static str {
@@ -73,26 +74,54 @@ impl Event {
         }
     }
 
-    /// What istiod 1.31.0-rc.0 needed on a comparable machine (2 cores; default settings but for a raised limit on new
-    /// streams; plaintext, unscoped clients; median). Empty where nothing is recorded.
+    /// What istiod 1.31.0-rc.0 needed on a comparable machine (2 cores; default settings but for a
+    /// raised limit on new streams; plaintext, unscoped clients; median). Empty where nothing is
+    /// recorded.
     pub(crate) fn istiod(self, services: usize, proxies: usize) -> Figures {
         use Figure::{Bytes, Cpu, First, Last, P99, RssAll, RssNone, RssPeak, Wall};
         let figures: &[(Figure, f64)] = match (self, services, proxies) {
-            (Self::ColdConnect, 1000, 100) => {
-                &[(Cpu, 8.95), (Wall, 9.0), (Bytes, 254e6), (RssNone, 131.0), (RssAll, 458.0), (RssPeak, 518.0)]
+            (Self::ColdConnect, 1000, 100) => &[
+                (Cpu, 8.95),
+                (Wall, 9.0),
+                (Bytes, 254e6),
+                (RssNone, 131.0),
+                (RssAll, 458.0),
+                (RssPeak, 518.0),
+            ],
+            (Self::ColdConnect, 1000, 1000) => &[
+                (Cpu, 86.7),
+                (Wall, 86.6),
+                (Bytes, 2.54e9),
+                (RssNone, 131.0),
+                (RssAll, 1039.0),
+                (RssPeak, 1114.0),
+            ],
+            (Self::ColdConnect, 10_000, 100) => &[
+                (Cpu, 101.7),
+                (Wall, 126.0),
+                (Bytes, 2.54e9),
+                (RssNone, 304.0),
+                (RssAll, 3171.0),
+                (RssPeak, 4897.0),
+            ],
+            (Self::Endpoint, 1000, 100) => {
+                &[(Cpu, 0.0205), (First, 0.121), (P99, 0.125), (Last, 0.125)]
             }
-            (Self::ColdConnect, 1000, 1000) => {
-                &[(Cpu, 86.7), (Wall, 86.6), (Bytes, 2.54e9), (RssNone, 131.0), (RssAll, 1039.0), (RssPeak, 1114.0)]
+            (Self::Endpoint, 1000, 1000) => {
+                &[(Cpu, 0.190), (First, 0.143), (P99, 0.284), (Last, 0.284)]
             }
-            (Self::ColdConnect, 10_000, 100) => {
-                &[(Cpu, 101.7), (Wall, 126.0), (Bytes, 2.54e9), (RssNone, 304.0), (RssAll, 3171.0), (RssPeak, 4897.0)]
+            (Self::Endpoint, 10_000, 100) => {
+                &[(Cpu, 0.0415), (First, 0.202), (P99, 0.218), (Last, 0.218)]
             }
-            (Self::Endpoint, 1000, 100) => &[(Cpu, 0.0205), (First, 0.121), (P99, 0.125), (Last, 0.125)],
-            (Self::Endpoint, 1000, 1000) => &[(Cpu, 0.190), (First, 0.143), (P99, 0.284), (Last, 0.284)],
-            (Self::Endpoint, 10_000, 100) => &[(Cpu, 0.0415), (First, 0.202), (P99, 0.218), (Last, 0.218)],
-            (Self::Route, 1000, 100) => &[(Cpu, 0.97), (First, 0.311), (Last, 1.070), (Bytes, 46e6)],
-            (Self::Route, 1000, 1000) => &[(Cpu, 5.9), (First, 0.234), (Last, 5.978), (Bytes, 515e6)],
-            (Self::Route, 10_000, 100) => &[(Cpu, 13.2), (First, 5.514), (Last, 15.113), (Bytes, 505e6)],
+            (Self::Route, 1000, 100) => {
+                &[(Cpu, 0.97), (First, 0.311), (Last, 1.070), (Bytes, 46e6)]
+            }
+            (Self::Route, 1000, 1000) => {
+                &[(Cpu, 5.9), (First, 0.234), (Last, 5.978), (Bytes, 515e6)]
+            }
+            (Self::Route, 10_000, 100) => {
+                &[(Cpu, 13.2), (First, 5.514), (Last, 15.113), (Bytes, 505e6)]
+            }
             (Self::Service, 1000, 100) => &[(Cpu, 0.86), (Last, 0.963), (Bytes, 52e6)],
             (Self::Service, 1000, 1000) => &[(Cpu, 5.7), (Last, 5.775), (Bytes, 516e6)],
             // Recorded as 7 to 14 s.
@@ -146,7 +175,9 @@ impl Figure {
             Self::Cpu | Self::Wall | Self::First | Self::P99 | Self::Last if value < 1.0 => {
                 format!("{:.1} ms", value * 1e3)
             }
-            Self::Cpu | Self::Wall | Self::First | Self::P99 | Self::Last => format!("{value:.2} s"),
+            Self::Cpu | Self::Wall | Self::First | Self::P99 | Self::Last => {
+                format!("{value:.2} s")
+            }
             Self::Bytes if value < 1e6 => format!("{:.1} kB", value / 1e3),
             Self::Bytes => format!("{:.1} MB", value / 1e6),
             Self::Resources | Self::TurnedAway => format!("{value:.0}"),
@@ -155,7 +186,8 @@ impl Figure {
     }
 }
 
-/// The median by figure, in the order of the first run. An even number of runs: the mean of the middle two.
+/// The median by figure, in the order of the first run. An even number of runs: the mean of the
+/// middle two.
 pub(crate) fn medians(runs: &[Figures]) -> Figures {
     let Some(first) = runs.first() else { return Figures::new() };
     first.iter().map(|(figure, _)| (*figure, median(of(runs, *figure)))).collect()

@@ -23,7 +23,8 @@ impl Fleet {
     /// Clients that have nothing and are not connected.
     pub(crate) fn new(size: usize) -> (Self, Vec<Proxy>) {
         let (board, texts) = (Arc::<Board>::default(), Arc::<Texts>::default());
-        let proxies = (0..size).map(|number| Proxy::new(number, board.clone(), texts.clone())).collect();
+        let proxies =
+            (0..size).map(|number| Proxy::new(number, board.clone(), texts.clone())).collect();
         (Self { board, size, stop: watch::channel(false).0, running: JoinSet::new() }, proxies)
     }
 
@@ -34,7 +35,8 @@ impl Fleet {
         for proxy in proxies {
             let (board, number) = (self.board.clone(), proxy.number());
             let followed = proxy.follow(self.stop.subscribe());
-            self.running.spawn(async move { followed.await.inspect_err(|why| board.fail(number, why)) });
+            self.running
+                .spawn(async move { followed.await.inspect_err(|why| board.fail(number, why)) });
         }
     }
 
@@ -43,7 +45,9 @@ impl Fleet {
     /// # Errors
     /// A stream ended, or that takes too long.
     pub(crate) async fn opened(&self) -> anyhow::Result<()> {
-        self.board.until(self.size, "were let in", || self.board.opened.load(Ordering::Relaxed)).await
+        self.board
+            .until(self.size, "were let in", || self.board.opened.load(Ordering::Relaxed))
+            .await
     }
 
     /// Waits until each has everything it asked for.
@@ -51,7 +55,11 @@ impl Fleet {
     /// # Errors
     /// A stream ended, or that takes too long.
     pub(crate) async fn configured(&self) -> anyhow::Result<()> {
-        self.board.until(self.size, "have a configuration", || self.board.configured.load(Ordering::Relaxed)).await
+        self.board
+            .until(self.size, "have a configuration", || {
+                self.board.configured.load(Ordering::Relaxed)
+            })
+            .await
     }
 
     /// Disconnects them all.
@@ -75,6 +83,9 @@ impl Fleet {
 pub(crate) fn counts(proxies: &[Proxy]) -> anyhow::Result<[usize; 4]> {
     let of = |proxy: &Proxy| [0, 1, 2, 3].map(|at| proxy.count(ResourceType::ALL[at]));
     let counts = proxies.first().map(of).unwrap_or_default();
-    anyhow::ensure!(proxies.iter().all(|proxy| of(proxy) == counts), "clients have different numbers of resources");
+    anyhow::ensure!(
+        proxies.iter().all(|proxy| of(proxy) == counts),
+        "clients have different numbers of resources"
+    );
     Ok(counts)
 }

@@ -29,25 +29,40 @@ impl Options {
     ///
     /// # Errors
     /// An option is unknown, has no value, or one that is no number.
-    pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Option<Self>> {
-        let mut options = Self { services: 1000, proxies: 1000, runs: 5, events: Event::ALL.to_vec(), json: None };
+    pub(crate) fn parse(
+        mut arguments: impl Iterator<Item = String>,
+    ) -> anyhow::Result<Option<Self>> {
+        let mut options = Self {
+            services: 1000,
+            proxies: 1000,
+            runs: 5,
+            events: Event::ALL.to_vec(),
+            json: None,
+        };
         while let Some(option) = arguments.next() {
             if matches!(option.as_str(), "--help" | "-h") {
                 return Ok(None);
             }
-            let value = arguments.next().with_context(|| format!("{option} needs a value; {USAGE}"))?;
-            let number = || value.parse().with_context(|| format!("{option} {value:?}: expected a number"));
+            let value =
+                arguments.next().with_context(|| format!("{option} needs a value; {USAGE}"))?;
+            let number =
+                || value.parse().with_context(|| format!("{option} {value:?}: expected a number"));
             match option.as_str() {
                 "--services" => options.services = number()?,
                 "--proxies" => options.proxies = number()?,
                 "--runs" => options.runs = number()?,
-                "--events" => options.events = value.split(',').map(event).collect::<anyhow::Result<_>>()?,
+                "--events" => {
+                    options.events = value.split(',').map(event).collect::<anyhow::Result<_>>()?
+                }
                 "--json" => options.json = Some(value.into()),
                 _ => bail!("unknown option {option}; {USAGE}"),
             }
         }
         let Self { services, proxies, runs, .. } = options;
-        ensure!(services >= 10 && proxies > 0 && runs > 0, "expected 10 services, 1 proxy and 1 run at least");
+        ensure!(
+            services >= 10 && proxies > 0 && runs > 0,
+            "expected 10 services, 1 proxy and 1 run at least"
+        );
         Ok(Some(options))
     }
 }

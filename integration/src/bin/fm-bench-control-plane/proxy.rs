@@ -1,4 +1,5 @@
-//! One client: subscribes as Envoy does, acknowledges everything, and remembers names and versions but no bodies.
+//! One client: subscribes as Envoy does, acknowledges everything, and remembers names and versions
+//! but no bodies.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -74,7 +75,14 @@ struct Link {
 impl Proxy {
     /// The client with this number, which has nothing yet.
     pub(crate) fn new(number: usize, board: Arc<Board>, texts: Arc<Texts>) -> Self {
-        Self { number, board, texts, has: Default::default(), missing: HashSet::new(), configured: false }
+        Self {
+            number,
+            board,
+            texts,
+            has: Default::default(),
+            missing: HashSet::new(),
+            configured: false,
+        }
     }
 
     /// Its number.
@@ -87,7 +95,8 @@ impl Proxy {
         self.has[kind.index()].len()
     }
 
-    /// Connects, tells what it has, and follows until `stop`. As Envoy, it comes back when it is told to.
+    /// Connects, tells what it has, and follows until `stop`. As Envoy, it comes back when it is
+    /// told to.
     ///
     /// # Errors
     /// The server closes the stream after it took it in, or sends what cannot be understood.
@@ -132,8 +141,10 @@ impl Proxy {
         for request in self.hello() {
             let _ = requests.send(request);
         }
-        let outbox = stream::unfold(outbox, async |mut outbox| Some((outbox.recv().await?, outbox)));
-        let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(LARGEST);
+        let outbox =
+            stream::unfold(outbox, async |mut outbox| Some((outbox.recv().await?, outbox)));
+        let mut client =
+            AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(LARGEST);
         let responses = client.delta_aggregated_resources(Box::pin(outbox)).await?.into_inner();
         self.board.opened.fetch_add(1, Ordering::Relaxed);
         Ok(Link { requests, responses })
@@ -142,8 +153,13 @@ impl Proxy {
     /// First requests: with nothing, the two wildcards; otherwise all types, with what is there.
     fn hello(&self) -> Vec<DeltaDiscoveryRequest> {
         let namespace = setting::namespace(self.number);
-        let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 220, 0, 0)) + u32::try_from(self.number).unwrap_or(0));
-        let id = format!("sidecar~{address}~client-{}.{namespace}~{namespace}.svc.cluster.local", self.number);
+        let address = Ipv4Addr::from(
+            u32::from(Ipv4Addr::new(10, 220, 0, 0)) + u32::try_from(self.number).unwrap_or(0),
+        );
+        let id = format!(
+            "sidecar~{address}~client-{}.{namespace}~{namespace}.svc.cluster.local",
+            self.number
+        );
         let mut node = Some(Node { id, ..Node::default() });
         let subscribed = BY_NAME.iter().filter(|kind| self.count(**kind) > 0);
         let first = |kind: &ResourceType| DeltaDiscoveryRequest {
@@ -163,19 +179,26 @@ impl Proxy {
     }
 
     /// Takes a response in; what to say in return.
-    fn take(&mut self, response: &DeltaDiscoveryResponse) -> anyhow::Result<Vec<DeltaDiscoveryRequest>> {
-        let kind = ResourceType::from_type_url(&response.type_url).context("a type that was not asked for")?;
+    fn take(
+        &mut self,
+        response: &DeltaDiscoveryResponse,
+    ) -> anyhow::Result<Vec<DeltaDiscoveryRequest>> {
+        let kind = ResourceType::from_type_url(&response.type_url)
+            .context("a type that was not asked for")?;
         self.board.observe(self.number, kind, response);
         let mut learnt = Vec::new();
         for resource in &response.resources {
             let name = self.texts.shared(&resource.name);
             let body = resource.resource.as_ref().map_or(&[][..], |body| &body.value);
-            let version = Version::parse(&resource.version).context("a version of another server")?;
+            let version =
+                Version::parse(&resource.version).context("a version of another server")?;
             let new = self.has[kind.index()].insert(name.clone(), version).is_none();
             match kind {
                 // Every cluster of this mesh that is named so has its endpoints from here.
                 ResourceType::Cluster if new && name.starts_with("outbound|") => learnt.push(name),
-                ResourceType::Listener => learnt.extend(routes_of(body)?.iter().map(|name| self.texts.shared(name))),
+                ResourceType::Listener => {
+                    learnt.extend(routes_of(body)?.iter().map(|name| self.texts.shared(name)))
+                }
                 _ => drop(self.missing.remove(&(kind.index(), name))),
             }
         }
@@ -201,14 +224,19 @@ impl Proxy {
         learnt: Vec<Arc<str>>,
         gone: Vec<String>,
     ) -> Vec<DeltaDiscoveryRequest> {
-        let of = if kind == ResourceType::Cluster { ResourceType::Endpoint } else { ResourceType::Route };
+        let of = if kind == ResourceType::Cluster {
+            ResourceType::Endpoint
+        } else {
+            ResourceType::Route
+        };
         let has = &mut self.has[of.index()];
         for name in &gone {
             has.remove(name.as_str());
             self.missing.remove(&(of.index(), name.as_str().into()));
         }
         let new = learnt.into_iter().filter(|name| !has.contains_key(name));
-        let new: Vec<Arc<str>> = new.filter(|name| self.missing.insert((of.index(), name.clone()))).collect();
+        let new: Vec<Arc<str>> =
+            new.filter(|name| self.missing.insert((of.index(), name.clone()))).collect();
         if new.is_empty() && gone.is_empty() {
             return Vec::new();
         }
@@ -221,7 +249,8 @@ impl Proxy {
     }
 
     fn note_configured(&mut self) {
-        let complete = self.missing.is_empty() && ResourceType::ALL[..4].iter().all(|kind| self.count(*kind) > 0);
+        let complete = self.missing.is_empty()
+            && ResourceType::ALL[..4].iter().all(|kind| self.count(*kind) > 0);
         if complete && !self.configured {
             self.configured = true;
             self.board.configured.fetch_add(1, Ordering::Relaxed);
@@ -234,7 +263,9 @@ fn routes_of(body: &[u8]) -> anyhow::Result<Vec<String>> {
     fn collect(json: &Value, names: &mut Vec<String>) {
         match json {
             Value::Object(fields) => {
-                names.extend(fields.get("route_config_name").and_then(Value::as_str).map(str::to_owned));
+                names.extend(
+                    fields.get("route_config_name").and_then(Value::as_str).map(str::to_owned),
+                );
                 fields.values().for_each(|value| collect(value, names));
             }
             Value::Array(values) => values.iter().for_each(|value| collect(value, names)),

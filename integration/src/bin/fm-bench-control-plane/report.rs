@@ -24,7 +24,11 @@ pub(crate) fn table(options: &Options, outcome: &Outcome) -> String {
             let theirs = value(&recorded, figure);
             let shown = theirs.map_or_else(String::new, |value| figure.show(value).to_string());
             let ratio = theirs.map_or_else(String::new, |value| format!("{:.3}", ours / value));
-            let row = format!("{title:<34}{:<27}{shown:>12}{:>14}{ratio:>9}", figure.title(), figure.show(ours));
+            let row = format!(
+                "{title:<34}{:<27}{shown:>12}{:>14}{ratio:>9}",
+                figure.title(),
+                figure.show(ours)
+            );
             text.push_str(row.trim_end());
             text.push('\n');
             title = "";
@@ -36,7 +40,8 @@ pub(crate) fn table(options: &Options, outcome: &Outcome) -> String {
 /// Setting, medians, every run, istiod's figures and ratios.
 pub(crate) fn json(options: &Options, outcome: &Outcome) -> Value {
     let Options { services, proxies, runs, .. } = options;
-    let events: Vec<Value> = outcome.runs.iter().map(|(event, runs)| of_event(*event, runs, options)).collect();
+    let events: Vec<Value> =
+        outcome.runs.iter().map(|(event, runs)| of_event(*event, runs, options)).collect();
     let [clusters, assignments, listeners, routes] = outcome.resources;
     json!({
         "setting": {"services": services, "proxies": proxies, "runs": runs},
@@ -53,7 +58,10 @@ fn of_event(event: Event, runs: &[Figures], options: &Options) -> Value {
             let theirs = value(&recorded, figure);
             let ratio = theirs.map(|theirs| median / theirs);
             let all = of(runs, figure);
-            (figure.key().to_owned(), json!({"ferromesh": median, "runs": all, "istiod": theirs, "ratio": ratio}))
+            (
+                figure.key().to_owned(),
+                json!({"ferromesh": median, "runs": all, "istiod": theirs, "ratio": ratio}),
+            )
         })
         .collect();
     json!({"event": event.title(), "figures": figures})

@@ -1,5 +1,5 @@
-//! The events of the benchmark: each is made by a call to the API server, followed to the last client, and measured until
-//! the control plane rests again.
+//! The events of the benchmark: each is made by a call to the API server, followed to the last
+//! client, and measured until the control plane rests again.
 
 use std::{
     path::Path,
@@ -58,7 +58,8 @@ pub(crate) async fn populate(api: &Api, services: usize) -> anyhow::Result<()> {
     // The control plane's own state is kept in the root namespace.
     let root = std::iter::once("istio-system".to_owned());
     for name in root.chain((0..setting::NAMESPACES).map(setting::namespace)) {
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         api.create("/api/v1/namespaces", &namespace).await?;
     }
     api.create_all(Collection::Services, (0..services).map(setting::service)).await?;
@@ -73,7 +74,11 @@ pub(crate) async fn populate(api: &Api, services: usize) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// The server or a stream ended, or the API server refused something.
-pub(crate) async fn measure(api: &Api, options: &Options, kubeconfig: &Path) -> anyhow::Result<Outcome> {
+pub(crate) async fn measure(
+    api: &Api,
+    options: &Options,
+    kubeconfig: &Path,
+) -> anyhow::Result<Outcome> {
     let cold_runs = if options.events.contains(&Event::ColdConnect) { options.runs } else { 1 };
     let mut cold = Vec::new();
     let mut scenario = loop {
@@ -114,8 +119,12 @@ pub(crate) async fn measure(api: &Api, options: &Options, kubeconfig: &Path) -> 
 
 impl<'a> Scenario<'a> {
     /// A new server, and clients that have nothing.
-    async fn cold(api: &'a Api, options: &'a Options, kubeconfig: &Path) -> anyhow::Result<(Self, Figures)> {
-        let server = Server::start(kubeconfig)?;
+    async fn cold(
+        api: &'a Api,
+        options: &'a Options,
+        kubeconfig: &Path,
+    ) -> anyhow::Result<(Self, Figures)> {
+        let server = Server::start(kubeconfig);
         server.quiet(0.0).await?;
         let idle = server.idle_share(Duration::from_secs(1)).await?;
         let (rss_none, _) = server.memory()?;
@@ -128,7 +137,11 @@ impl<'a> Scenario<'a> {
         let mut figures = scenario.end(&begin).await?;
         figures.insert(1, (Figure::Wall, wall.as_secs_f64()));
         let (rss_all, rss_peak) = scenario.server.memory()?;
-        figures.extend([(Figure::RssNone, rss_none), (Figure::RssAll, rss_all), (Figure::RssPeak, rss_peak)]);
+        figures.extend([
+            (Figure::RssNone, rss_none),
+            (Figure::RssAll, rss_all),
+            (Figure::RssPeak, rss_peak),
+        ]);
         Ok((scenario, figures))
     }
 
@@ -136,7 +149,8 @@ impl<'a> Scenario<'a> {
     async fn endpoint(&self, number: usize, count: usize) -> anyhow::Result<Figures> {
         let path = object(Collection::EndpointSlices, number);
         let change = json!({"endpoints": setting::endpoints(number, count)});
-        let sign = Sign { kind: ResourceType::Endpoint, name: setting::cluster(number), gone: false };
+        let sign =
+            Sign { kind: ResourceType::Endpoint, name: setting::cluster(number), gone: false };
         self.event(&[sign], self.api.patch(&path, &change)).await
     }
 
@@ -144,7 +158,11 @@ impl<'a> Scenario<'a> {
     async fn route(&self, run: usize) -> anyhow::Result<Figures> {
         let weight = u32::try_from(run % 80).unwrap_or_default() + 5;
         let change: Value = json!({"spec": setting::routes(0, self.options.services, weight)});
-        self.event(&[route_sign()], self.api.patch(&object(Collection::VirtualServices, 0), &change)).await
+        self.event(
+            &[route_sign()],
+            self.api.patch(&object(Collection::VirtualServices, 0), &change),
+        )
+        .await
     }
 
     async fn add_service(&self) -> anyhow::Result<Figures> {
@@ -158,7 +176,8 @@ impl<'a> Scenario<'a> {
     async fn delete_service(&self) -> anyhow::Result<Figures> {
         let number = self.options.services;
         let gone = Sign { kind: ResourceType::Cluster, name: setting::cluster(number), gone: true };
-        self.event(&[gone, route_sign()], self.api.delete(&object(Collection::Services, number))).await
+        self.event(&[gone, route_sign()], self.api.delete(&object(Collection::Services, number)))
+            .await
     }
 
     /// All clients go, and come back with what they have.
@@ -172,15 +191,25 @@ impl<'a> Scenario<'a> {
     }
 
     /// Measures from just before the call until the server rests.
-    async fn event(&self, signs: &[Sign], call: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Figures> {
+    async fn event(
+        &self,
+        signs: &[Sign],
+        call: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<Figures> {
         self.api.wake().await?;
         let begin = self.begin()?;
         self.fleet.board.expect(signs, self.options.proxies);
         call.await?;
         let Arrivals { first, complete } = self.fleet.board.arrivals(self.options.proxies).await?;
         let mut figures = self.end(&begin).await?;
-        let at = |share: usize| complete[(complete.len() * share / 100).min(complete.len() - 1)].as_secs_f64();
-        figures.extend([(Figure::First, first.as_secs_f64()), (Figure::P99, at(99)), (Figure::Last, at(100))]);
+        let at = |share: usize| {
+            complete[(complete.len() * share / 100).min(complete.len() - 1)].as_secs_f64()
+        };
+        figures.extend([
+            (Figure::First, first.as_secs_f64()),
+            (Figure::P99, at(99)),
+            (Figure::Last, at(100)),
+        ]);
         Ok(figures)
     }
 

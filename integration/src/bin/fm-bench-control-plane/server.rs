@@ -5,13 +5,12 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::Path,
-    process::Command,
     sync::{LazyLock, Mutex},
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use ferromesh_integration::{paths, plane, process::Process};
+use ferromesh_integration::{plane::ControlPlane, process::Process};
 
 /// Where it listens: an address of this process's own, so that two benchmarks do not meet.
 pub(crate) static ADDRESS: LazyLock<Ipv4Addr> = LazyLock::new(|| {
@@ -29,24 +28,21 @@ const LONGEST: Duration = Duration::from_secs(100);
 /// A running control plane.
 pub(crate) struct Server {
     process: Process,
-    /// CPU time of each thread when last looked at: what a thread that ended had spent stays counted.
+    /// CPU time of each thread when last looked at: what a thread that ended had spent stays
+    /// counted.
     threads: Mutex<HashMap<String, Duration>>,
-    _dir: tempfile::TempDir,
+    _control: ControlPlane,
 }
 
 impl Server {
     /// Starts one that follows the cluster, and waits until it has read everything.
     ///
-    /// # Errors
-    /// There is no temporary folder.
-    pub(crate) fn start(kubeconfig: &Path) -> anyhow::Result<Self> {
-        let (dir, address) = (tempfile::tempdir()?, ADDRESS.to_string());
-        let mut command = Command::new("taskset");
-        command.args(["--cpu-list", CORE]).arg(paths::program("ferromesh"));
-        let command = plane::serve(command, &address, dir.path(), kubeconfig);
-        let mut process = Process::start("control-plane", dir.path(), command);
-        plane::until_ready(&mut process, &address);
-        Ok(Self { process, threads: Mutex::default(), _dir: dir })
+    /// # Panics
+    /// It does not become ready, with its last words.
+    pub(crate) fn start(kubeconfig: &Path) -> Self {
+        let control = ControlPlane::of_cluster(*ADDRESS, kubeconfig)
+            .started_by("taskset", &["--cpu-list", CORE]);
+        Self { process: control.start(), threads: Mutex::default(), _control: control }
     }
 
     /// CPU time of all threads since the start.
@@ -56,12 +52,21 @@ impl Server {
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         let mut threads = self.threads.lock().expect("nobody panics with it");
         let tasks = format!("/proc/{}/task", self.process.id());
-        for task in fs::read_dir(&tasks).with_context(|| format!("the server ended: {}", self.process.output()))? {
+        for task in fs::read_dir(&tasks)
+            .with_context(|| format!("the server ended: {}", self.process.output()))?
+        {
             let task = task?;
             // A thread may end between the two.
             let Ok(text) = fs::read_to_string(task.path().join("schedstat")) else { continue };
-            let spent = text.split(' ').next().and_then(|n| n.parse().ok()).context("nanoseconds come first")?;
-            threads.insert(task.file_name().to_string_lossy().into_owned(), Duration::from_nanos(spent));
+            let spent = text
+                .split(' ')
+                .next()
+                .and_then(|n| n.parse().ok())
+                .context("nanoseconds come first")?;
+            threads.insert(
+                task.file_name().to_string_lossy().into_owned(),
+                Duration::from_nanos(spent),
+            );
         }
         Ok(threads.values().sum())
     }
@@ -73,8 +78,12 @@ impl Server {
     pub(crate) fn memory(&self) -> anyhow::Result<(f64, f64)> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let of = |field: &str| {
-            let line = text.lines().find_map(|l| l.strip_prefix(field)).context("a field of the kernel's")?;
-            let kilobytes: f64 = line.trim_start_matches(':').trim_end_matches("kB").trim().parse()?;
+            let line = text
+                .lines()
+                .find_map(|l| l.strip_prefix(field))
+                .context("a field of the kernel's")?;
+            let kilobytes: f64 =
+                line.trim_start_matches(':').trim_end_matches("kB").trim().parse()?;
             anyhow::Ok(kilobytes * 1024.0 / 1e6)
         };
         Ok((of("VmRSS")?, of("VmHWM")?))
@@ -90,7 +99,8 @@ impl Server {
         Ok((self.cpu()? - before).as_secs_f64() / begin.elapsed().as_secs_f64())
     }
 
-    /// Waits until it does nothing but what it always does (`idle`: CPU time per second). The moment since when.
+    /// Waits until it does nothing but what it always does (`idle`: CPU time per second). The
+    /// moment since when.
     ///
     /// # Errors
     /// The process ended.

@@ -1,5 +1,5 @@
-//! The objects of the mesh that is measured: services spread over namespaces, endpoints written directly, and weighted
-//! routes for a tenth of the services.
+//! The objects of the mesh that is measured: services spread over namespaces, endpoints written
+//! directly, and weighted routes for a tenth of the services.
 
 use std::net::Ipv4Addr;
 
@@ -75,7 +75,8 @@ pub(crate) fn service(number: usize) -> Value {
 
 /// The first `count` endpoints of a service.
 pub(crate) fn endpoints(number: usize, count: usize) -> Value {
-    let first = u32::from(Ipv4Addr::new(10, 200, 0, 0)) + u32::try_from(number * ENDPOINTS).expect("a small mesh");
+    let first = u32::from(Ipv4Addr::new(10, 200, 0, 0))
+        + u32::try_from(number * ENDPOINTS).expect("a small mesh");
     let address = |address: u32| json!({"addresses": [Ipv4Addr::from(address)], "conditions": {"ready": true}});
     (first..).take(count).map(address).collect()
 }

@@ -1,5 +1,5 @@
-//! Clients that ask a number of times and print what came back. Names are resolved in the process: a static program has
-//! no other way.
+//! Clients that ask a number of times and print what came back. Names are resolved in the process:
+//! a static program has no other way.
 
 use std::{
     collections::BTreeMap,
@@ -75,10 +75,17 @@ pub(crate) struct Asker {
 
 impl Asker {
     pub(crate) fn new(url: &str, headers: &[&str]) -> anyhow::Result<Self> {
-        let pair = |header: &&str| header.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let headers = headers.iter().map(pair).collect::<Option<_>>().context("a header is NAME=VALUE")?;
+        let pair = |header: &&str| {
+            header.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
+        };
+        let headers =
+            headers.iter().map(pair).collect::<Option<_>>().context("a header is NAME=VALUE")?;
         let connector = HttpConnector::new_with_resolver(Resolver::new()?);
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), url: url.to_owned(), headers })
+        Ok(Self {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            url: url.to_owned(),
+            headers,
+        })
     }
 
     /// The status and the body, if that is JSON.
@@ -113,7 +120,8 @@ pub(crate) async fn text(url: &str) -> anyhow::Result<()> {
 /// Prints `{"statuses": {"200": n}, "versions": {"v1": n}, "failed": n, "last": …}`.
 pub(crate) async fn get(url: &str, count: usize, headers: &[&str]) -> anyhow::Result<()> {
     let asker = Asker::new(url, headers)?;
-    let (mut statuses, mut versions) = (BTreeMap::<String, usize>::new(), BTreeMap::<String, usize>::new());
+    let (mut statuses, mut versions) =
+        (BTreeMap::<String, usize>::new(), BTreeMap::<String, usize>::new());
     let (mut failed, mut last) = (Vec::new(), Value::Null);
     let mut answers = stream::iter((0..count).map(|_| asker.ask())).buffer_unordered(16);
     while let Some(answer) = answers.next().await {
@@ -129,7 +137,10 @@ pub(crate) async fn get(url: &str, count: usize, headers: &[&str]) -> anyhow::Re
         }
     }
     failed.truncate(3);
-    println!("{}", json!({ "statuses": statuses, "versions": versions, "failed": failed, "last": last }));
+    println!(
+        "{}",
+        json!({ "statuses": statuses, "versions": versions, "failed": failed, "last": last })
+    );
     Ok(())
 }
 

@@ -23,8 +23,9 @@ struct Counts {
     failures: Vec<String>,
 }
 
-/// Sends `rate` requests a second until it is told to end. Every second, and at the end when every request has its
-/// answer, prints `{"answered": n, "failed": n, "versions": {…}, "failures": […]}`, counted from the start.
+/// Sends `rate` requests a second until it is told to end. Every second, and at the end when every
+/// request has its answer, prints `{"answered": n, "failed": n, "versions": {…}, "failures": […]}`,
+/// counted from the start.
 pub(crate) async fn load(url: &str, rate: u32, headers: &[&str]) -> anyhow::Result<()> {
     ensure!((1..=10_000).contains(&rate), "RATE is 1 to 10000 a second");
     let asker = Arc::new(Asker::new(url, headers)?);
@@ -54,7 +55,10 @@ async fn send(asker: Arc<Asker>, counts: Arc<Mutex<Counts>>) {
     let failure = match outcome {
         Ok((200, body)) => {
             counts.answered += 1;
-            *counts.versions.entry(body["version"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+            *counts
+                .versions
+                .entry(body["version"].as_str().unwrap_or_default().to_owned())
+                .or_default() += 1;
             return;
         }
         Ok((status, body)) => format!("status {status} {body}"),
@@ -68,6 +72,10 @@ async fn send(asker: Arc<Asker>, counts: Arc<Mutex<Counts>>) {
 }
 
 fn print(counts: &Mutex<Counts>) {
-    let Counts { answered, failed, versions, failures } = &*counts.lock().unwrap_or_else(PoisonError::into_inner);
-    println!("{}", json!({ "answered": answered, "failed": failed, "versions": versions, "failures": failures }));
+    let Counts { answered, failed, versions, failures } =
+        &*counts.lock().unwrap_or_else(PoisonError::into_inner);
+    println!(
+        "{}",
+        json!({ "answered": answered, "failed": failed, "versions": versions, "failures": failures })
+    );
 }

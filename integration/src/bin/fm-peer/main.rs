@@ -1,16 +1,17 @@
-//! An application that knows nothing of the mesh: echo servers, and clients that count answers. As an image it is the
-//! sample application of the tests in Kubernetes, so it needs no file beside it.
+//! An application that knows nothing of the mesh: echo servers, and clients that count answers. As
+//! an image it is the sample application of the tests in Kubernetes, so it needs no file beside it.
 //!
-//!   fm-peer serve ADDRESS NAME VERSION [LINGER]  answers every request with what it saw, as JSON, and gRPC health checks;
+//!   fm-peer serve ADDRESS NAME VERSION [LINGER]  answers every request with what it saw, as JSON,
+//!   and gRPC health checks;
 //!                                                told to end, it goes on for LINGER seconds, as an application should that
 //!                                                is still being called
 //!   fm-peer fail ADDRESS NAME VERSION            the same with status 503, whatever is asked
-//!   fm-peer tcp ADDRESS                          echoes bytes
-//!   fm-peer get URL COUNT [NAME=VALUE]...        sends COUNT GETs and prints what came back, as JSON
-//!   fm-peer text URL                             prints the body of one answer
-//!   fm-peer load URL RATE [NAME=VALUE]...        sends RATE GETs a second until told to end; prints counts every second
-//!   fm-peer say ADDRESS TEXT                     sends TEXT, prints as many bytes of the answer
-//!   fm-peer sleep                                does nothing until told to end
+//!   fm-peer tcp ADDRESS                          echoes bytes fm-peer get URL COUNT
+//!   [NAME=VALUE]...        sends COUNT GETs and prints what came back, as JSON fm-peer text URL   
+//!                            prints the body of one answer fm-peer load URL RATE [NAME=VALUE]...  
+//!        sends RATE GETs a second until told to end; prints counts every second fm-peer say
+//!   ADDRESS TEXT                     sends TEXT, prints as many bytes of the answer fm-peer sleep
+//!                                 does nothing until told to end
 
 #![allow(clippy::print_stdout, reason = "its output is its result")]
 
@@ -28,7 +29,9 @@ async fn main() -> anyhow::Result<()> {
     let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match texts[..] {
         ["serve", address, name, version] => serve(address.parse()?, name, version, 0).await,
-        ["serve", address, name, version, linger] => serve(address.parse()?, name, version, linger.parse()?).await,
+        ["serve", address, name, version, linger] => {
+            serve(address.parse()?, name, version, linger.parse()?).await
+        }
         ["fail", address, name, version] => fail(address.parse()?, name, version).await,
         ["tcp", address] => serve::echo(address.parse()?).await,
         ["get", url, count, ref headers @ ..] => ask::get(url, count.parse()?, headers).await,

@@ -36,7 +36,12 @@ type Frames = stream::Iter<std::array::IntoIter<Result<Frame<Bytes>, Infallible>
 type Answer = Response<Either<Full<Bytes>, StreamBody<Frames>>>;
 
 /// Serves until `linger` seconds after it is told to end.
-pub(crate) async fn serve(address: SocketAddr, name: &str, version: &str, linger: u64) -> anyhow::Result<()> {
+pub(crate) async fn serve(
+    address: SocketAddr,
+    name: &str,
+    version: &str,
+    linger: u64,
+) -> anyhow::Result<()> {
     let identity = Identity { name: name.to_owned(), version: version.to_owned(), status: None };
     run(address, identity, Duration::from_secs(linger)).await
 }
@@ -44,11 +49,17 @@ pub(crate) async fn serve(address: SocketAddr, name: &str, version: &str, linger
 /// Answers every request with an error until it is told to end.
 pub(crate) async fn fail(address: SocketAddr, name: &str, version: &str) -> anyhow::Result<()> {
     let status = Some(StatusCode::SERVICE_UNAVAILABLE);
-    run(address, Identity { name: name.to_owned(), version: version.to_owned(), status }, Duration::ZERO).await
+    run(
+        address,
+        Identity { name: name.to_owned(), version: version.to_owned(), status },
+        Duration::ZERO,
+    )
+    .await
 }
 
 async fn run(address: SocketAddr, identity: Identity, linger: Duration) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("binding {address}"))?;
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("binding {address}"))?;
     let end = async {
         told_to_end().await?;
         sleep(linger).await;
@@ -96,7 +107,10 @@ async fn answer(identity: Arc<Identity>, request: Request<Incoming>) -> Result<A
 }
 
 fn healthy() -> Answer {
-    let trailers = HeaderMap::from_iter([("grpc-status".parse().expect("a name"), HeaderValue::from_static("0"))]);
+    let trailers = HeaderMap::from_iter([(
+        "grpc-status".parse().expect("a name"),
+        HeaderValue::from_static("0"),
+    )]);
     let frames = [Ok(Frame::data(Bytes::from_static(SERVING))), Ok(Frame::trailers(trailers))];
     let mut response = Response::new(Either::Right(StreamBody::new(stream::iter(frames))));
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
@@ -104,12 +118,17 @@ fn healthy() -> Answer {
 }
 
 fn headers(map: &HeaderMap) -> BTreeMap<&str, String> {
-    map.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect()
+    map.iter()
+        .map(|(name, value)| {
+            (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        })
+        .collect()
 }
 
 /// Echoes bytes until it is told to end.
 pub(crate) async fn echo(address: SocketAddr) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("binding {address}"))?;
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("binding {address}"))?;
     let accept = async {
         loop {
             let (mut stream, _) = listener.accept().await?;

@@ -24,7 +24,7 @@ fn service(extra: Value) -> Change {
     for (key, value) in extra.as_object().expect("an object") {
         spec[key] = value.clone();
     }
-    upsert(Kind::Service, "shop", "cart", 0, json!({"spec": spec}))
+    upsert(Kind::SERVICE, "shop", "cart", 0, json!({"spec": spec}))
 }
 
 fn pod(name: &str, ip: &str, status: &str) -> Change {
@@ -33,7 +33,7 @@ fn pod(name: &str, ip: &str, status: &str) -> Change {
         "spec": {"serviceAccountName": "cart", "containers": [{"name": "app", "ports": [{"name": "web", "containerPort": 8080}]}]},
         "status": {"phase": "Running", "podIP": ip, "conditions": [{"type": "Ready", "status": status}]},
     });
-    upsert(Kind::Pod, "shop", name, 0, content)
+    upsert(Kind::POD, "shop", name, 0, content)
 }
 
 fn slice(name: &str, endpoints: Value) -> Change {
@@ -41,7 +41,7 @@ fn slice(name: &str, endpoints: Value) -> Change {
         "metadata": {"labels": {"kubernetes.io/service-name": "cart"}},
         "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}], "endpoints": endpoints,
     });
-    upsert(Kind::EndpointSlice, "shop", name, 0, content)
+    upsert(Kind::ENDPOINT_SLICE, "shop", name, 0, content)
 }
 
 fn endpoint(ip: &str, pod: &str, conditions: Value) -> Value {
@@ -54,8 +54,9 @@ fn check(changes: Vec<Change>, expected: &[(&str, bool, Health)]) -> Compiler {
     compiler.apply(changes);
     let reader = Reader::new(compiler.snapshot());
     let endpoints = reader.endpoints(&cart()).map(|e| e.ports[&80].clone()).unwrap_or_default();
-    let expected =
-        expected.iter().map(|(ip, known, health)| (ip.parse::<IpAddr>().expect("an address"), *known, *health));
+    let expected = expected
+        .iter()
+        .map(|(ip, known, health)| (ip.parse::<IpAddr>().expect("an address"), *known, *health));
     let got = endpoints.iter().map(|e| match e.address {
         crate::ir::EndpointAddress::Ip(ip, 8080) => (ip, e.identity.is_some(), e.health),
         _ => panic!("{e:?}"),
@@ -67,7 +68,8 @@ fn check(changes: Vec<Change>, expected: &[(&str, bool, Health)]) -> Compiler {
 #[test]
 fn a_pod_that_arrives_later_completes_its_endpoint() {
     let slice = slice("cart-x", json!([endpoint("10.1.0.1", "cart-1", json!({}))]));
-    let mut compiler = check(vec![service(json!({})), slice], &[("10.1.0.1", false, Health::Healthy)]);
+    let mut compiler =
+        check(vec![service(json!({})), slice], &[("10.1.0.1", false, Health::Healthy)]);
     compiler.apply(vec![pod("cart-1", "10.1.0.1", "True")]);
     let reader = Reader::new(compiler.snapshot());
     assert_eq!(&*reader.identities(&cart())[0], "spiffe://cluster.local/ns/shop/sa/cart");
@@ -93,14 +95,21 @@ fn slices_add_up_and_leave_out_what_terminates() {
         ),
     ];
     let changes = |extra| [service(extra)].into_iter().chain(slices.clone()).collect::<Vec<_>>();
-    check(changes(json!({})), &[("10.1.0.1", false, Health::Healthy), ("10.1.0.2", false, Health::Unhealthy)]);
+    check(
+        changes(json!({})),
+        &[("10.1.0.1", false, Health::Healthy), ("10.1.0.2", false, Health::Unhealthy)],
+    );
     let all_ready = json!({"publishNotReadyAddresses": true});
-    check(changes(all_ready), &[("10.1.0.1", false, Health::Healthy), ("10.1.0.2", false, Health::Healthy)]);
+    check(
+        changes(all_ready),
+        &[("10.1.0.1", false, Health::Healthy), ("10.1.0.2", false, Health::Healthy)],
+    );
 }
 
 #[test]
 fn without_any_slice_ready_pods_are_the_endpoints() {
-    let pods = || vec![service(json!({})), pod("a", "10.1.0.1", "True"), pod("b", "10.1.0.2", "False")];
+    let pods =
+        || vec![service(json!({})), pod("a", "10.1.0.1", "True"), pod("b", "10.1.0.2", "False")];
     check(pods(), &[("10.1.0.1", true, Health::Healthy)]);
     let mut with_slice = pods();
     with_slice.push(slice("cart-x", json!([])));
@@ -109,9 +118,8 @@ fn without_any_slice_ready_pods_are_the_endpoints() {
 
 #[test]
 fn workload_entries_stand_beside_slices() {
-    let spec =
-        json!({"address": "10.2.0.1", "labels": {"app": "cart"}, "serviceAccount": "vm", "ports": {"http": 8080}});
-    let entry = upsert(Kind::WorkloadEntry, "shop", "vm", 0, json!({"spec": spec}));
+    let spec = json!({"address": "10.2.0.1", "labels": {"app": "cart"}, "serviceAccount": "vm", "ports": {"http": 8080}});
+    let entry = upsert(Kind::WORKLOAD_ENTRY, "shop", "vm", 0, json!({"spec": spec}));
     let slice = slice("cart-x", json!([endpoint("10.1.0.1", "a", json!({}))]));
     let expected = [("10.1.0.1", false, Health::Healthy), ("10.2.0.1", true, Health::Healthy)];
     check(vec![service(json!({})), slice.clone(), entry.clone()], &expected);
@@ -125,14 +133,19 @@ fn headless_services_show_their_addresses() {
         &[("10.1.0.1", true, Health::Healthy)],
     );
     let reader = Reader::new(compiler.snapshot());
-    assert_eq!(&*reader.headless_addresses(&cart(), 80), ["10.1.0.1".parse::<IpAddr>().expect("an address")]);
+    assert_eq!(
+        &*reader.headless_addresses(&cart(), 80),
+        ["10.1.0.1".parse::<IpAddr>().expect("an address")]
+    );
 }
 
 #[test]
 fn a_refused_object_leaves_its_last_accepted_version_in_force() {
-    let policy = |rules: Value| upsert(Kind::AuthorizationPolicy, "shop", "p", 0, json!({"spec": {"rules": rules}}));
+    let policy = |rules: Value| {
+        upsert(Kind::AUTHORIZATION_POLICY, "shop", "p", 0, json!({"spec": {"rules": rules}}))
+    };
     let refused = upsert(
-        Kind::AuthorizationPolicy,
+        Kind::AUTHORIZATION_POLICY,
         "shop",
         "p",
         0,
@@ -142,7 +155,9 @@ fn a_refused_object_leaves_its_last_accepted_version_in_force() {
     compiler.apply(vec![policy(json!([{}]))]);
     let outcome = compiler.apply(vec![refused]);
     assert_eq!(outcome.diagnosed.len(), 1);
-    let policies = |compiler: &Compiler| Reader::new(compiler.snapshot()).access_policies("shop", &Labels::new());
+    let policies = |compiler: &Compiler| {
+        Reader::new(compiler.snapshot()).access_policies("shop", &Labels::new())
+    };
     assert_eq!(policies(&compiler).len(), 1, "the accepted version still allows");
     assert_eq!(policies(&compiler.rebuild()).len(), 1);
     compiler.apply(vec![policy(json!([]))]);
@@ -151,7 +166,8 @@ fn a_refused_object_leaves_its_last_accepted_version_in_force() {
 
 #[test]
 fn a_guard_that_is_refused_on_first_sight_is_in_force_closed_until_a_version_is_accepted() {
-    let policy = |spec: Value| upsert(Kind::AuthorizationPolicy, "shop", "p", 0, json!({"spec": spec}));
+    let policy =
+        |spec: Value| upsert(Kind::AUTHORIZATION_POLICY, "shop", "p", 0, json!({"spec": spec}));
     let custom = |path: &str| {
         let to = json!([{"operation": {"paths": [path]}}]);
         policy(json!({"action": "CUSTOM", "provider": {"name": "x"}, "rules": [{"to": to}]}))
@@ -164,7 +180,10 @@ fn a_guard_that_is_refused_on_first_sight_is_in_force_closed_until_a_version_is_
     // Twice: what was never accepted does not become the last accepted version by being replaced.
     compiler.apply(vec![custom("/a")]);
     compiler.apply(vec![custom("/b")]);
-    assert_eq!((denied(&compiler), denied(&compiler.rebuild()), compiler.diagnostics().count()), (1, 1, 1));
+    assert_eq!(
+        (denied(&compiler), denied(&compiler.rebuild()), compiler.diagnostics().count()),
+        (1, 1, 1)
+    );
     let path = |compiler: &Compiler| {
         let policies = Reader::new(compiler.snapshot()).access_policies("shop", &Labels::new());
         format!("{:?}", policies[0].rules)
@@ -173,29 +192,72 @@ fn a_guard_that_is_refused_on_first_sight_is_in_force_closed_until_a_version_is_
     compiler.apply(vec![policy(json!({"rules": [{}]}))]);
     assert_eq!((denied(&compiler), compiler.diagnostics().count()), (0, 0));
     compiler.apply(vec![custom("/a")]);
-    assert_eq!((denied(&compiler), compiler.diagnostics().count()), (0, 1), "the accepted version still allows");
+    assert_eq!(
+        (denied(&compiler), compiler.diagnostics().count()),
+        (0, 1),
+        "the accepted version still allows"
+    );
+}
+
+#[test]
+fn a_backend_policy_is_in_force_where_it_is_exported_to_and_nowhere_else() {
+    let table: [(&[&str], [bool; 2]); 6] = [
+        (&[], [true, true]),
+        (&["*"], [true, true]),
+        (&["."], [true, false]),
+        (&["shop"], [true, false]),
+        (&["other"], [false, true]),
+        (&["~"], [false, false]),
+    ];
+    for (export_to, seen) in table {
+        let spec = json!({"host": "cart", "exportTo": export_to, "trafficPolicy": {"tls": {"mode": "DISABLE"}}});
+        let mut compiler = Compiler::new(MeshDefaults::default());
+        let rule = upsert(Kind::DESTINATION_RULE, "shop", "cart", 0, json!({"spec": spec}));
+        compiler.apply(vec![service(json!({})), rule]);
+        let reader = Reader::new(compiler.snapshot());
+        let in_force = ["shop", "other"].map(|client| {
+            !reader.backend_policies(&cart().host, "shop", client, &Labels::new()).is_empty()
+        });
+        assert_eq!(in_force, seen, "{export_to:?}");
+    }
 }
 
 #[test]
 fn the_narrowest_peer_policy_that_speaks_decides() {
     let policy = |namespace: &str, name: &str, age: usize, spec: Value| {
-        upsert(Kind::PeerAuthentication, namespace, name, age, json!({"spec": spec}))
+        upsert(Kind::PEER_AUTHENTICATION, namespace, name, age, json!({"spec": spec}))
     };
     let labels = Labels::from([("app".into(), "cart".into())]);
     let selector = json!({"matchLabels": {"app": "cart"}});
     let mut compiler = Compiler::new(MeshDefaults::default());
     let mut check = |change: Option<Change>, port: u16, expected: PeerTls| {
         compiler.apply(change.into_iter().collect());
-        assert_eq!(Reader::new(compiler.snapshot()).peer_tls("shop", &labels, Some(port)), expected);
+        assert_eq!(
+            Reader::new(compiler.snapshot()).peer_tls("shop", &labels, Some(port)),
+            expected
+        );
     };
     check(None, 80, PeerTls::Permissive);
-    check(Some(policy("istio-system", "mesh", 0, json!({"mtls": {"mode": "STRICT"}}))), 80, PeerTls::Strict);
-    check(Some(policy("shop", "ns", 0, json!({"mtls": {"mode": "PERMISSIVE"}}))), 80, PeerTls::Permissive);
+    check(
+        Some(policy("istio-system", "mesh", 0, json!({"mtls": {"mode": "STRICT"}}))),
+        80,
+        PeerTls::Strict,
+    );
+    check(
+        Some(policy("shop", "ns", 0, json!({"mtls": {"mode": "PERMISSIVE"}}))),
+        80,
+        PeerTls::Permissive,
+    );
     let ports = json!({"selector": selector, "mtls": {"mode": "UNSET"}, "portLevelMtls": {"80": {"mode": "DISABLE"}}});
     check(Some(policy("shop", "cart", 1, ports)), 80, PeerTls::Disable);
     check(None, 81, PeerTls::Permissive);
     check(
-        Some(policy("shop", "younger", 2, json!({"selector": selector, "mtls": {"mode": "STRICT"}}))),
+        Some(policy(
+            "shop",
+            "younger",
+            2,
+            json!({"selector": selector, "mtls": {"mode": "STRICT"}}),
+        )),
         81,
         PeerTls::Permissive,
     );
@@ -210,7 +272,10 @@ fn the_narrowest_peer_policy_that_speaks_decides() {
 fn a_resource_tells_which_objects_shaped_it() {
     let mut compiler = Compiler::new(MeshDefaults::default());
     let rule = json!({"host": "cart", "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 1}}}});
-    compiler.apply(vec![service(json!({})), upsert(Kind::DestinationRule, "shop", "limits", 0, json!({"spec": rule}))]);
+    compiler.apply(vec![
+        service(json!({})),
+        upsert(Kind::DESTINATION_RULE, "shop", "limits", 0, json!({"spec": rule})),
+    ]);
     let key = ViewKey::Outbound(OutboundKey {
         namespace: "shop".into(),
         scope: None,
@@ -218,11 +283,16 @@ fn a_resource_tells_which_objects_shaped_it() {
         locality: None,
         capture: CaptureMode::Redirect,
         features: Features::default(),
+        patches: Vec::new(),
     });
     compiler.view(&key);
-    let origins = compiler.origins_of(&key, ResourceType::Cluster, "outbound|80||cart.shop.svc.cluster.local");
+    let origins = compiler.origins_of(
+        &key,
+        ResourceType::Cluster,
+        "outbound|80||cart.shop.svc.cluster.local",
+    );
     let id = |kind, name: &str| ObjectId { kind, namespace: "shop".into(), name: name.into() };
-    assert_eq!(origins, [id(Kind::Service, "cart"), id(Kind::DestinationRule, "limits")]);
+    assert_eq!(origins, [id(Kind::SERVICE, "cart"), id(Kind::DESTINATION_RULE, "limits")]);
 }
 
 #[test]
@@ -230,7 +300,7 @@ fn a_listener_tells_the_objects_behind_it_and_no_others() {
     let mut compiler = Compiler::new(MeshDefaults::default());
     let tcp = |name: &str, ip: &str, port: u16| {
         let spec = json!({"selector": {"app": name}, "clusterIP": ip, "ports": [{"name": "tcp", "port": port}]});
-        upsert(Kind::Service, "shop", name, 0, json!({"spec": spec}))
+        upsert(Kind::SERVICE, "shop", name, 0, json!({"spec": spec}))
     };
     let policy = |kind, namespace: &str, name: &str, app: &str, mut spec: Value| {
         spec["selector"] = json!({"matchLabels": {"app": app}});
@@ -242,30 +312,32 @@ fn a_listener_tells_the_objects_behind_it_and_no_others() {
         tcp("redis", "10.0.0.2", 6379),
         tcp("other", "10.0.0.3", 6380),
         upsert(
-            Kind::VirtualService,
+            Kind::VIRTUAL_SERVICE,
             "shop",
             "moved",
             0,
             json!({"spec": {"hosts": ["redis"], "tcp": [{"route": [{"destination": {"host": "other", "port": {"number": 6380}}}]}]}}),
         ),
         pod("cart-0", "10.1.0.1", "True"),
-        policy(Kind::AuthorizationPolicy, "shop", "mine", "cart", rules.clone()),
-        policy(Kind::AuthorizationPolicy, "shop", "another", "redis", rules),
-        policy(Kind::PeerAuthentication, "shop", "strict", "cart", json!({"mtls": {"mode": "STRICT"}})),
-        policy(Kind::PeerAuthentication, "shop", "elsewhere", "redis", json!({"mtls": {"mode": "STRICT"}})),
+        policy(Kind::AUTHORIZATION_POLICY, "shop", "mine", "cart", rules.clone()),
+        policy(Kind::AUTHORIZATION_POLICY, "shop", "another", "redis", rules),
+        policy(Kind::PEER_AUTHENTICATION, "shop", "strict", "cart", json!({"mtls": {"mode": "STRICT"}})),
+        policy(Kind::PEER_AUTHENTICATION, "shop", "elsewhere", "redis", json!({"mtls": {"mode": "STRICT"}})),
     ]);
     let node = ferromesh_proto::discovery::Node {
         id: "sidecar~10.1.0.1~cart-0.shop~shop.svc.cluster.local".to_owned(),
         ..Default::default()
     };
-    let class = compiler.classify(&NodeIdentity::parse(&node, None).expect("a node")).expect("a class");
+    let class =
+        compiler.classify(&NodeIdentity::parse(&node, None).expect("a node")).expect("a class");
     let mut check = |kind: ResourceType, name: &str, expected: &[&str]| {
         let mut origins = BTreeSet::new();
         for key in &class.views {
             compiler.view(key);
             origins.extend(compiler.origins_of(key, kind, name));
         }
-        let origins: Vec<String> = origins.iter().map(|id| format!("{}/{}", id.kind.kind_name(), id.name)).collect();
+        let origins: Vec<String> =
+            origins.iter().map(|id| format!("{}/{}", id.kind.kind_name(), id.name)).collect();
         assert_eq!(origins, expected, "{name}");
     };
     let inbound = ["Service/cart", "PeerAuthentication/strict", "AuthorizationPolicy/mine"];

@@ -1,4 +1,5 @@
-//! Incremental equals full: after any history every view, class and diagnostic is as if built from scratch.
+//! Incremental equals full: after any history every view, class and diagnostic is as if built from
+//! scratch.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,6 +13,7 @@ use crate::{
     closure,
     compiler::{Change, Compiler},
     dialect::Kind,
+    emit,
     ir::MeshDefaults,
     plan::ViewKey,
     view::View,
@@ -20,12 +22,18 @@ use crate::{
 type Known = BTreeMap<Arc<ViewKey>, Arc<View>>;
 
 fn apply(compiler: &mut Compiler, steps: &[Step], known: &mut Known) {
-    let classes = |compiler: &Compiler| nodes().iter().map(|node| compiler.classify(node)).collect::<Vec<_>>();
+    let classes = |compiler: &Compiler| {
+        nodes().iter().map(|node| compiler.classify(node)).collect::<Vec<_>>()
+    };
     let before = classes(compiler);
     let outcome = compiler.apply(steps.iter().map(Step::change).collect());
     for ((node, before), after) in nodes().iter().zip(before).zip(classes(compiler)) {
         let told = outcome.reclassify.concerns(&node.workload, node.address);
-        assert!(told || before == after, "the class of {:?} changed unsaid: {before:?} to {after:?}", node.workload);
+        assert!(
+            told || before == after,
+            "the class of {:?} changed unsaid: {before:?} to {after:?}",
+            node.workload
+        );
     }
     for view in outcome.views {
         check_log(&known[&view.key], &view);
@@ -36,12 +44,19 @@ fn apply(compiler: &mut Compiler, steps: &[Step], known: &mut Known) {
 /// The log of a view names exactly what differs from its former state.
 fn check_log(old: &View, new: &View) {
     assert_eq!(new.generation, old.generation + 1);
-    let change = new.changes_since(old.generation).expect("the log reaches back one generation").next().expect("one");
+    let change = new
+        .changes_since(old.generation)
+        .expect("the log reaches back one generation")
+        .next()
+        .expect("one");
     let mut names = Vec::new();
     for kind in ResourceType::ALL {
         let version = |view: &View, name: &str| view.get(kind, name).map(|r| r.version);
         let all = old.tables[kind.index()].keys().chain(new.tables[kind.index()].keys());
-        names.extend(all.filter(|name| version(old, name) != version(new, name)).map(|name| (kind, name.clone())));
+        names.extend(
+            all.filter(|name| version(old, name) != version(new, name))
+                .map(|name| (kind, name.clone())),
+        );
     }
     names.sort();
     names.dedup();
@@ -78,19 +93,29 @@ fn check_equal(compiler: &mut Compiler, known: &Known) {
                 built.keys().collect::<Vec<_>>()
             );
             for (name, resource) in built.iter() {
-                assert_eq!(kept[name].version, resource.version, "version of {kind:?} {name} of {key:?}");
+                assert_eq!(
+                    kept[name].version, resource.version,
+                    "version of {kind:?} {name} of {key:?}"
+                );
                 assert_eq!(kept[name].body, resource.body, "bytes of {kind:?} {name} of {key:?}");
+                // Both: a version that a memo kept must still be the one of these bytes.
+                for made in [&kept[name], resource] {
+                    let version = emit::version(&made.body);
+                    assert_eq!(made.version, version, "{kind:?} {name} of {key:?} by its bytes");
+                }
             }
         }
     }
 }
 
-/// Everything that the node's resources refer to is there (invariant 4), except clusters that a rule of the user names
-/// and nobody defines.
+/// Everything that the node's resources refer to is there (invariant 4), except clusters that a
+/// rule of the user names and nobody defines.
 fn check_closed(compiler: &mut Compiler, node: &NodeIdentity) {
     let Ok(class) = compiler.classify(node) else { return };
     let views: Vec<Arc<View>> = class.views.iter().map(|key| compiler.view(key)).collect();
-    let named = |(kind, name): &(ResourceType, String)| *kind == ResourceType::Cluster && name.starts_with("outbound|");
+    let named = |(kind, name): &(ResourceType, String)| {
+        *kind == ResourceType::Cluster && name.starts_with("outbound|")
+    };
     for dangling in closure::check(&views) {
         assert!(named(&dangling.to), "{:?}: {dangling:?}", node.workload);
     }
@@ -99,22 +124,27 @@ fn check_closed(compiler: &mut Compiler, node: &NodeIdentity) {
 /// A service of many; another one with each `variant`.
 fn service(number: usize, variant: usize) -> Change {
     let port = json!({"name": "http", "port": 80});
-    let annotations = json!({"networking.istio.io/exportTo": if variant.is_multiple_of(2) { "*" } else { "." }});
+    let annotations =
+        json!({"networking.istio.io/exportTo": if variant.is_multiple_of(2) { "*" } else { "." }});
     let content = json!({"metadata": {"annotations": annotations}, "spec": {"clusterIP": "10.0.0.1", "ports": [port]}});
-    upsert(Kind::Service, "bank", &format!("many-{number}"), variant, content)
+    upsert(Kind::SERVICE, "bank", &format!("many-{number}"), variant, content)
 }
 
 fn remove_everything(compiler: &mut Compiler) {
     let objects = compiler.objects().map(|object| Change::Delete(object.id.clone()));
-    let credentials = compiler.snapshot.credential_changes().into_iter().map(|change| match change {
-        Change::Credential { namespace, name, .. } => Change::Credential { namespace, name, fact: None },
+    let gone = |change| match change {
+        Change::Credential { namespace, name, .. } => {
+            Change::Credential { namespace, name, fact: None }
+        }
         other => other,
-    });
+    };
+    let credentials = compiler.credential_changes().into_iter().map(gone);
     let changes = objects.chain(credentials).collect();
     compiler.apply(changes);
 }
 
-/// Streams come and go for days: what was made for those that left, and former states of what is in use, go with them.
+/// Streams come and go for days: what was made for those that left, and former states of what is in
+/// use, go with them.
 #[test]
 fn former_states_of_what_is_in_use_are_forgotten() {
     let mut compiler = Compiler::new(MeshDefaults::default());

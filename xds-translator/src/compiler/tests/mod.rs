@@ -1,4 +1,5 @@
-//! Tests of the compiler: one universe of objects, random histories over it, and single changes that must stay small.
+//! Tests of the compiler: one universe of objects, random histories over it, and single changes
+//! that must stay small.
 
 mod facts;
 mod incremental;

@@ -28,27 +28,41 @@ pub(super) struct Step {
 /// Makes the specification of an object from (namespace, name, variant).
 type Maker = fn(&str, usize, usize) -> Value;
 
-const MAKERS: [(Kind, Maker); 13] = [
-    (Kind::Service, service),
-    (Kind::Pod, pod),
-    (Kind::Node, kube_node),
-    (Kind::EndpointSlice, slice),
-    (Kind::VirtualService, virtual_service),
-    (Kind::DestinationRule, destination_rule),
-    (Kind::PeerAuthentication, peer_authentication),
-    (Kind::AuthorizationPolicy, authorization_policy),
-    (Kind::ServiceEntry, service_entry),
-    (Kind::WorkloadEntry, workload_entry),
-    (Kind::Sidecar, sidecar),
-    (Kind::Gateway, gateway),
-    (Kind::MeshConfig, mesh_config),
+const MAKERS: [(Kind, Maker); 19] = [
+    (Kind::NAMESPACE, bare),
+    (Kind::SERVICE_ACCOUNT, bare),
+    (Kind::DEPLOYMENT, bare),
+    (Kind::SERVICE, service),
+    (Kind::POD, pod),
+    (Kind::NODE, kube_node),
+    (Kind::ENDPOINT_SLICE, slice),
+    (Kind::VIRTUAL_SERVICE, virtual_service),
+    (Kind::DESTINATION_RULE, destination_rule),
+    (Kind::PEER_AUTHENTICATION, peer_authentication),
+    (Kind::AUTHORIZATION_POLICY, authorization_policy),
+    (Kind::SERVICE_ENTRY, service_entry),
+    (Kind::WORKLOAD_ENTRY, workload_entry),
+    (Kind::SIDECAR, sidecar),
+    (Kind::ENVOY_FILTER, envoy_filter),
+    (Kind::GATEWAY, gateway),
+    (Kind::TRAFFIC_SPLIT, traffic_split),
+    (Kind::HTTP_ROUTE_GROUP, route_group),
+    (Kind::MESH_CONFIG, mesh_config),
 ];
 
-/// Any step. Changes of the mesh's settings are rare, because they hide mistakes: they rebuild everything.
+/// Any step. Changes of the mesh's settings are rare, because they hide mistakes: they rebuild
+/// everything.
 pub(super) fn step() -> impl Strategy<Value = Step> {
     let maker = prop_oneof![40 => 0..MAKERS.len() - 1, 1 => Just(MAKERS.len() - 1), 1 => Just(MAKERS.len())];
-    (maker, 0..NAMESPACES.len(), 0..2usize, 0..6usize, prop::bool::weighted(0.2))
-        .prop_map(|(maker, namespace, name, variant, delete)| Step { maker, namespace, name, variant, delete })
+    (maker, 0..NAMESPACES.len(), 0..2usize, 0..6usize, prop::bool::weighted(0.2)).prop_map(
+        |(maker, namespace, name, variant, delete)| Step {
+            maker,
+            namespace,
+            name,
+            variant,
+            delete,
+        },
+    )
 }
 
 impl Step {
@@ -60,20 +74,44 @@ impl Step {
         match self.delete {
             true => {
                 let namespace = if kind.namespaced() { namespace } else { "" };
-                Change::Delete(ObjectId { kind, namespace: namespace.into(), name: name.as_str().into() })
+                Change::Delete(ObjectId {
+                    kind,
+                    namespace: namespace.into(),
+                    name: name.as_str().into(),
+                })
             }
-            false => upsert(kind, namespace, &name, self.variant, make(namespace, self.name, self.variant)),
+            false => upsert(
+                kind,
+                namespace,
+                &name,
+                self.variant,
+                make(namespace, self.name, self.variant),
+            ),
         }
     }
 
     fn credential(&self, namespace: &str) -> Change {
-        let fact = CredentialFact { fingerprint: format!("{}", self.variant).into(), not_after: 0, holds_ca: false };
-        Change::Credential { namespace: namespace.into(), name: "cert".into(), fact: (!self.delete).then_some(fact) }
+        let fact = CredentialFact {
+            fingerprint: format!("{}", self.variant).into(),
+            not_after: 0,
+            holds_ca: false,
+        };
+        Change::Credential {
+            namespace: namespace.into(),
+            name: "cert".into(),
+            fact: (!self.delete).then_some(fact),
+        }
     }
 }
 
 /// An object from its content.
-pub(super) fn upsert(kind: Kind, namespace: &str, name: &str, variant: usize, mut content: Value) -> Change {
+pub(super) fn upsert(
+    kind: Kind,
+    namespace: &str,
+    name: &str,
+    variant: usize,
+    mut content: Value,
+) -> Change {
     let object = content.as_object_mut().expect("makers give objects");
     let meta = object.entry("metadata").or_insert_with(|| json!({}));
     meta["name"] = json!(name);
@@ -88,6 +126,40 @@ pub(super) fn upsert(kind: Kind, namespace: &str, name: &str, variant: usize, mu
     Change::Upsert(Box::new(object))
 }
 
+#[test]
+fn every_served_kind_is_made() {
+    let made = |kind: &Kind| MAKERS.iter().any(|(own, _)| own == kind);
+    // Secrets enter as facts ([`Step::credential`]).
+    let missing = Kind::all_served().filter(|kind| *kind != Kind::SECRET && !made(kind));
+    assert_eq!(missing.collect::<Vec<_>>(), []);
+}
+
+/// Objects of which only the metadata is read.
+fn bare(_: &str, _: usize, variant: usize) -> Value {
+    json!({"metadata": {"labels": {"variant": variant.to_string()}}})
+}
+
+fn traffic_split(_: &str, name: usize, variant: usize) -> Value {
+    let service = ["service0", "service1", "service0.shop.svc.cluster.local"][variant % 3];
+    let share = |name: &str, weight: usize| json!({"service": name, "weight": weight});
+    let mut spec = json!({
+        "service": service,
+        "backends": [share("service0", 90 - variant), share("service1", 10 + name)],
+    });
+    if variant > 2 {
+        let group = format!("http-route-group{}", variant % 2);
+        spec["matches"] = json!([{"kind": "HTTPRouteGroup", "name": group}]);
+    }
+    json!({"spec": spec})
+}
+
+fn route_group(_: &str, name: usize, variant: usize) -> Value {
+    let path = json!({"name": "path", "pathRegex": format!("/v{variant}"), "methods": ["GET"]});
+    let header = json!({"name": "header", "headers": {"x-group": format!("{name}.*")}});
+    let matches = if variant == 4 { json!([path]) } else { json!([path, header]) };
+    json!({"spec": {"matches": matches}})
+}
+
 fn service(_: &str, name: usize, variant: usize) -> Value {
     let port = [80, 80, 9080, 80, 80, 80][variant];
     let port_name = ["http", "http", "tcp", "auto", "grpc", "http"][variant];
@@ -98,11 +170,15 @@ fn service(_: &str, name: usize, variant: usize) -> Value {
     });
     match variant {
         4 => spec["clusterIP"] = json!("None"),
-        5 if name == 1 => spec = json!({"type": "ExternalName", "externalName": "service0.shop.svc.cluster.local"}),
+        5 if name == 1 => {
+            spec =
+                json!({"type": "ExternalName", "externalName": "service0.shop.svc.cluster.local"})
+        }
         5 => drop(spec.as_object_mut().map(|s| s.remove("selector"))),
         _ => {}
     }
-    let annotations = if variant == 3 { json!({"networking.istio.io/exportTo": "."}) } else { json!({}) };
+    let annotations =
+        if variant == 3 { json!({"networking.istio.io/exportTo": "."}) } else { json!({}) };
     json!({"metadata": {"annotations": annotations}, "spec": spec})
 }
 
@@ -139,7 +215,8 @@ fn address(namespace: &str, name: usize) -> String {
 }
 
 fn slice(namespace: &str, name: usize, variant: usize) -> Value {
-    let target = json!({"kind": "Pod", "name": format!("pod{}", variant % 2), "namespace": namespace});
+    let target =
+        json!({"kind": "Pod", "name": format!("pod{}", variant % 2), "namespace": namespace});
     let mut endpoint = json!({
         "addresses": [address(namespace, variant % 2)],
         "conditions": {"ready": variant != 3, "terminating": variant == 4},
@@ -157,15 +234,21 @@ fn slice(namespace: &str, name: usize, variant: usize) -> Value {
 }
 
 fn virtual_service(_: &str, name: usize, variant: usize) -> Value {
-    let host =
-        ["service0", "service1", "ext.example.com", "*.example.com", "service0.shop.svc.cluster.local", "service0"]
-            [variant];
+    let host = [
+        "service0",
+        "service1",
+        "ext.example.com",
+        "*.example.com",
+        "service0.shop.svc.cluster.local",
+        "service0",
+    ][variant];
     let destination = |subset: &str, weight: usize| json!({"destination": {"host": host.trim_start_matches("*."), "subset": subset}, "weight": weight});
     let rule = json!({
         "match": [{"sourceLabels": if variant == 1 { json!({"version": "v1"}) } else { json!({}) }, "uri": {"prefix": format!("/{name}")}}],
         "route": [destination("v0", 90 - variant), destination("v1", 10 + variant)],
     });
-    let fallback = json!({"route": [{"destination": {"host": "service1", "port": {"number": 80}}}]});
+    let fallback =
+        json!({"route": [{"destination": {"host": "service1", "port": {"number": 80}}}]});
     let gateways = match variant {
         3 => json!(["istio-system/gateway0"]),
         4 => json!(["mesh", "istio-system/gateway0"]),
@@ -176,8 +259,14 @@ fn virtual_service(_: &str, name: usize, variant: usize) -> Value {
 }
 
 fn destination_rule(_: &str, name: usize, variant: usize) -> Value {
-    let host =
-        ["service0", "service1", "*.example.com", "service0.shop.svc.cluster.local", "service0", "service1"][variant];
+    let host = [
+        "service0",
+        "service1",
+        "*.example.com",
+        "service0.shop.svc.cluster.local",
+        "service0",
+        "service1",
+    ][variant];
     let mut spec = json!({
         "host": host,
         "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 10 + name}}},
@@ -186,7 +275,10 @@ fn destination_rule(_: &str, name: usize, variant: usize) -> Value {
     });
     match variant {
         1 => spec["trafficPolicy"]["tls"] = json!({"mode": "DISABLE"}),
-        2 => spec["trafficPolicy"]["loadBalancer"] = json!({"consistentHash": {"httpHeaderName": "x-user"}}),
+        2 => {
+            spec["trafficPolicy"]["loadBalancer"] =
+                json!({"consistentHash": {"httpHeaderName": "x-user"}})
+        }
         4 => spec["workloadSelector"] = json!({"matchLabels": {"version": "v1"}}),
         5 => spec["trafficPolicy"]["outlierDetection"] = json!({"consecutive5xxErrors": 3}),
         _ => {}
@@ -237,13 +329,101 @@ fn service_entry(_: &str, name: usize, variant: usize) -> Value {
 
 fn workload_entry(_: &str, name: usize, variant: usize) -> Value {
     let account = if variant == 1 { "" } else { "account0" };
-    let address = if variant == 2 { "vm.internal.example".to_owned() } else { format!("10.7.0.{name}") };
+    let address =
+        if variant == 2 { "vm.internal.example".to_owned() } else { format!("10.7.0.{name}") };
     json!({"spec": {"address": address, "labels": {"app": "app0", "version": format!("v{}", variant % 2)}, "serviceAccount": account, "ports": {"tls": 8443}}})
 }
 
 fn sidecar(_: &str, _: usize, variant: usize) -> Value {
-    let hosts = [json!(["*/*"]), json!(["./*"]), json!(["shop/*", "istio-system/*"])][variant % 3].clone();
+    let hosts =
+        [json!(["*/*"]), json!(["./*"]), json!(["shop/*", "istio-system/*"])][variant % 3].clone();
     let mut spec = json!({"egress": [{"hosts": hosts}], "outboundTrafficPolicy": {"mode": if variant == 1 { "REGISTRY_ONLY" } else { "ALLOW_ANY" }}});
+    if variant > 2 {
+        spec["workloadSelector"] = json!({"labels": {"app": "app0"}});
+    }
+    json!({"spec": spec})
+}
+
+fn envoy_filter(_: &str, name: usize, variant: usize) -> Value {
+    let patch = |apply_to: &str, matches: Value, operation: &str, value: Value| {
+        let mut patch = json!({"operation": operation});
+        if !value.is_null() {
+            patch["value"] = value;
+        }
+        json!({"applyTo": apply_to, "match": matches, "patch": patch})
+    };
+    let lua = json!({
+        "name": format!("lua{name}"),
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
+            "default_source_code": {"inline_string": "function envoy_on_request(h) end"},
+        },
+    });
+    let router = json!({"listener": {"filterChain": {"filter": {
+        "name": "envoy.filters.network.http_connection_manager",
+        "subFilter": {"name": "envoy.filters.http.router"},
+    }}}});
+    let given = json!({
+        "name": "given", "type": "STRICT_DNS", "connect_timeout": format!("{}s", 1 + name),
+    });
+    let header = json!({"header": {"key": "x-patch", "value": format!("{name}")}});
+    let on_host = json!({
+        "context": "SIDECAR_OUTBOUND",
+        "routeConfiguration": {
+            "portNumber": 80,
+            "vhost": {"name": "service0.shop.svc.cluster.local:80"},
+        },
+    });
+    let service = json!({"cluster": {"service": "service0.shop.svc.cluster.local"}});
+    let mut outbound_service = service.clone();
+    outbound_service["context"] = json!("SIDECAR_OUTBOUND");
+    let patches = match variant {
+        0 => vec![patch("HTTP_FILTER", router, "INSERT_BEFORE", lua)],
+        1 => vec![
+            patch("CLUSTER", service, "MERGE", json!({"per_connection_buffer_limit_bytes": 99})),
+            patch("CLUSTER", json!({}), "ADD", given),
+        ],
+        2 => vec![
+            patch(
+                "ROUTE_CONFIGURATION",
+                json!({}),
+                "MERGE",
+                json!({"response_headers_to_add": [header]}),
+            ),
+            patch(
+                "VIRTUAL_HOST",
+                on_host,
+                "MERGE",
+                json!({"include_attempt_count_in_response": true}),
+            ),
+        ],
+        3 => vec![
+            // What leads to the workload itself would be left without its cluster.
+            patch("CLUSTER", outbound_service, "REMOVE", Value::Null),
+            patch(
+                "LISTENER",
+                json!({"context": "SIDECAR_INBOUND"}),
+                "MERGE",
+                json!({"tcp_backlog_size": 7}),
+            ),
+        ],
+        4 => vec![
+            patch("HTTP_ROUTE", json!({}), "MERGE", json!({"response_headers_to_add": [header]})),
+            patch(
+                "NETWORK_FILTER",
+                json!({"context": "GATEWAY"}),
+                "INSERT_FIRST",
+                json!({
+                    "name": "echo",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo",
+                    },
+                }),
+            ),
+        ],
+        _ => vec![patch("HTTP_FILTER", json!({"context": "SIDECAR_INBOUND"}), "INSERT_FIRST", lua)],
+    };
+    let mut spec = json!({"configPatches": patches, "priority": variant % 2});
     if variant > 2 {
         spec["workloadSelector"] = json!({"labels": {"app": "app0"}});
     }
@@ -273,22 +453,34 @@ fn mesh_config(_: &str, _: usize, variant: usize) -> Value {
     json!({"spec": spec})
 }
 
-/// Proxies that ask: sidecars of the universe's pods with and without proof, one the registry never knows, a gateway.
+/// Proxies that ask: sidecars of the universe's pods with and without proof, one the registry never
+/// knows, a gateway.
 pub(super) fn nodes() -> Vec<NodeIdentity> {
-    let proven =
-        |namespace: &str, account: &str| format!("spiffe://cluster.local/ns/{namespace}/sa/{account}").parse().ok();
+    let proven = |namespace: &str, account: &str| {
+        format!("spiffe://cluster.local/ns/{namespace}/sa/{account}").parse().ok()
+    };
     let text = |t: &str| Metadatum { kind: Some(MetadataKind::StringValue(t.to_owned())) };
     let none = [("INTERCEPTION_MODE", "NONE"), ("FERROMESH_OUTBOUND_ADDRESS", "127.0.1.1")]
         .map(|(k, v)| (k.to_owned(), text(v)));
     let gateway_labels = Struct { fields: [("istio".to_owned(), text("ingressgateway"))].into() };
-    let labels = [("LABELS".to_owned(), Metadatum { kind: Some(MetadataKind::StructValue(gateway_labels)) })];
+    let labels = [(
+        "LABELS".to_owned(),
+        Metadatum { kind: Some(MetadataKind::StructValue(gateway_labels)) },
+    )];
     [
         node("sidecar", "10.244.0.0", "pod0", "shop", [].into(), None),
         node("sidecar", "10.244.0.1", "pod1", "shop", none.into(), None),
         node("sidecar", "10.244.1.0", "pod0", "bank", [].into(), proven("bank", "account0")),
         node("sidecar", "10.99.0.9", "stranger", "bank", [].into(), proven("bank", "account0")),
         node("router", "10.99.0.8", "edge", "istio-system", labels.into(), None),
-        node("router", "10.244.2.1", "pod1", "istio-system", [].into(), proven("istio-system", "account1")),
+        node(
+            "router",
+            "10.244.2.1",
+            "pod1",
+            "istio-system",
+            [].into(),
+            proven("istio-system", "account1"),
+        ),
     ]
     .into()
 }

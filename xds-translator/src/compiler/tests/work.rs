@@ -11,7 +11,7 @@ use crate::{
 
 fn service(name: &str) -> Change {
     let spec = json!({"selector": {"app": name}, "clusterIP": "10.0.0.1", "ports": [{"name": "http", "port": 80}]});
-    upsert(Kind::Service, "shop", name, 0, json!({"spec": spec}))
+    upsert(Kind::SERVICE, "shop", name, 0, json!({"spec": spec}))
 }
 
 fn pod(name: &str, app: &str, ip: &str) -> Change {
@@ -20,19 +20,32 @@ fn pod(name: &str, app: &str, ip: &str) -> Change {
         "spec": {"serviceAccountName": app},
         "status": {"phase": "Running", "podIP": ip},
     });
-    upsert(Kind::Pod, "shop", name, 0, content)
+    upsert(Kind::POD, "shop", name, 0, content)
 }
 
 fn routes(weight: u32) -> Change {
-    let destination = |host: &str, weight: u32| json!({"destination": {"host": host}, "weight": weight});
+    let destination =
+        |host: &str, weight: u32| json!({"destination": {"host": host}, "weight": weight});
     let rule = json!({"route": [destination("cart", weight), destination("pay", 100 - weight)]});
-    upsert(Kind::VirtualService, "shop", "routes", 0, json!({"spec": {"hosts": ["cart"], "http": [rule]}}))
+    upsert(
+        Kind::VIRTUAL_SERVICE,
+        "shop",
+        "routes",
+        0,
+        json!({"spec": {"hosts": ["cart"], "http": [rule]}}),
+    )
 }
 
-/// A shop of two services, seen by a sidecar in each of two namespaces, and what one change of it costs.
+/// A shop of two services, seen by a sidecar in each of two namespaces, and what one change of it
+/// costs.
 fn check(name: &str, change: Change, changed_views: usize, expected: impl Fn(&Work) -> bool) {
     let mut compiler = Compiler::new(MeshDefaults::default());
-    compiler.apply(vec![service("cart"), service("pay"), pod("cart-1", "cart", "10.244.0.0"), routes(90)]);
+    compiler.apply(vec![
+        service("cart"),
+        service("pay"),
+        pod("cart-1", "cart", "10.244.0.0"),
+        routes(90),
+    ]);
     for node in nodes() {
         let class = compiler.classify(&node).expect("the universe's nodes have a class");
         class.views.iter().for_each(|key| drop(compiler.view(key)));
@@ -59,7 +72,7 @@ fn an_equal_object_costs_nothing_behind_lowering() {
     check("the same pod", pod("cart-1", "cart", "10.244.0.0"), 0, |work| *work == nothing);
     check(
         "an unknown object's end",
-        Change::Delete(ObjectId { kind: Kind::Pod, namespace: "x".into(), name: "y".into() }),
+        Change::Delete(ObjectId { kind: Kind::POD, namespace: "x".into(), name: "y".into() }),
         0,
         |work| *work == Work::default(),
     );
@@ -75,20 +88,30 @@ fn a_weight_repeats_no_outline() {
 #[test]
 fn a_pod_of_a_known_account_changes_assignments_only() {
     check("another pod", pod("cart-2", "cart", "10.244.0.7"), 5, |work| {
-        work.outlines_planned == 0 && work.routes_spliced == 0 && (1..=4).contains(&work.items_encoded)
+        work.outlines_planned == 0
+            && work.routes_spliced == 0
+            && (1..=4).contains(&work.items_encoded)
     });
 }
 
 #[test]
 fn only_the_mesh_configuration_rebuilds_everything() {
-    let mesh = upsert(Kind::MeshConfig, "", "default", 0, json!({"spec": {"accessLogFile": "/dev/stdout"}}));
+    let mesh = upsert(
+        Kind::MESH_CONFIG,
+        "",
+        "default",
+        0,
+        json!({"spec": {"accessLogFile": "/dev/stdout"}}),
+    );
     check("access log", mesh, 4, |work| work.full_rebuilds == 1);
     check("a service", service("ship"), 5, |work| work.full_rebuilds == 0);
 }
 
 #[test]
 fn a_new_service_plans_its_own_items_only() {
-    check("another service", service("ship"), 5, |work| work.items_planned <= 8 && work.items_encoded <= 8);
+    check("another service", service("ship"), 5, |work| {
+        work.items_planned <= 8 && work.items_encoded <= 8
+    });
 }
 
 #[test]

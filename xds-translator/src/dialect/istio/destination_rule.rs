@@ -13,13 +13,13 @@ object! {
         /// The host; a short name is completed with the object's namespace; `*` wildcards allowed.
         "host" host: Arc<str> [required],
         /// For every subset and port.
-        "trafficPolicy" traffic_policy: Option<TrafficPolicy>,
+        "trafficPolicy" traffic_policy: Option<TrafficPolicy> [no_null],
         /// Named parts of the host's endpoints.
         "subsets" subsets: Vec<Subset>,
         /// Namespaces that may use it: `.`, `*` or names.
-        "exportTo" export_to: Vec<Arc<str>>,
+        "exportTo" export_to: Vec<Arc<str>> [no_null],
         /// Restricts it to these clients.
-        "workloadSelector" workload_selector: Option<WorkloadSelector>,
+        "workloadSelector" workload_selector: Option<WorkloadSelector> [no_null],
     }
 }
 
@@ -29,9 +29,9 @@ object! {
         /// Its name.
         "name" name: Arc<str> [required],
         /// Endpoints that carry these labels.
-        "labels" labels: BTreeMap<Arc<str>, Arc<str>>,
+        "labels" labels: BTreeMap<Arc<str>, Arc<str>> [no_null],
         /// Blocks given here replace the same blocks above.
-        "trafficPolicy" traffic_policy: Option<TrafficPolicy>,
+        "trafficPolicy" traffic_policy: Option<TrafficPolicy> [no_null],
     }
 }
 
@@ -45,9 +45,9 @@ object! {
         /// Ejection of failing endpoints.
         "outlierDetection" outlier_detection: Option<OutlierDetection>,
         /// TLS.
-        "tls" tls: Option<ClientTls>,
+        "tls" tls: Option<ClientTls> [no_null],
         /// Blocks that replace the ones above for one port.
-        "portLevelSettings" port_level_settings: Vec<PortTrafficPolicy>,
+        "portLevelSettings" port_level_settings: Vec<PortTrafficPolicy> [no_null],
         /// Tunnel through a proxy.
         "tunnel" tunnel: Option<Tunnel> [later],
         /// Send the PROXY protocol header.
@@ -69,7 +69,7 @@ object! {
         /// Ejection of failing endpoints.
         "outlierDetection" outlier_detection: Option<OutlierDetection>,
         /// TLS.
-        "tls" tls: Option<ClientTls>,
+        "tls" tls: Option<ClientTls> [no_null],
     }
 }
 
@@ -341,11 +341,11 @@ object! {
     }
 }
 
-object! {
+object! { no_null;
     /// TLS to a host.
     ClientTls {
         /// What is spoken.
-        "mode" mode: ClientTlsMode,
+        "mode" mode: Option<ClientTlsMode>,
         /// Path of the client certificate on the proxy's disk.
         "clientCertificate" client_certificate: Arc<str>,
         /// Path of its key.

@@ -9,7 +9,7 @@ object! {
     /// What gateway proxies open to clients outside the mesh.
     Gateway {
         /// Labels of the gateway's pods; absent: every gateway.
-        "selector" selector: BTreeMap<Arc<str>, Arc<str>>,
+        "selector" selector: BTreeMap<Arc<str>, Arc<str>> [no_null],
         /// Its servers.
         "servers" servers: Vec<Server> [required],
     }
@@ -21,11 +21,11 @@ object! {
         /// The port clients use.
         "port" port: Port [required],
         /// Address or Unix socket to bind; absent: all addresses.
-        "bind" bind: Arc<str>,
+        "bind" bind: Arc<str> [no_null],
         /// Hosts, `NAMESPACE/HOST` to restrict whose routes may bind.
         "hosts" hosts: Vec<Arc<str>> [required],
         /// TLS.
-        "tls" tls: Option<ServerTls>,
+        "tls" tls: Option<ServerTls> [no_null],
         /// Ignored, as in Istio.
         "defaultEndpoint" default_endpoint: Arc<str> [later],
         /// Name for logs and metrics.

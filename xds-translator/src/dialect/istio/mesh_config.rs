@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::{
     destination_rule::{
-        ConnectionPool, H2UpgradePolicy, LocalityLbSetting, OutlierDetection, TcpKeepalive, ZoneAwareLbSetting,
+        ConnectionPool, H2UpgradePolicy, LocalityLbSetting, OutlierDetection, TcpKeepalive,
+        ZoneAwareLbSetting,
     },
     sidecar::OutboundTrafficPolicy,
     virtual_service::HttpRetry,
@@ -41,13 +42,13 @@ object! {
         /// Which Ingress objects are read.
         "ingressControllerMode" ingress_controller_mode: Arc<str> [later],
         /// What happens to traffic for unknown hosts (ALLOW_ANY).
-        "outboundTrafficPolicy" outbound_traffic_policy: Option<OutboundTrafficPolicy>,
+        "outboundTrafficPolicy" outbound_traffic_policy: Option<OutboundTrafficPolicy> [no_null],
         /// Where sidecars send inbound traffic (PASSTHROUGH).
         "inboundTrafficPolicy" inbound_traffic_policy: Option<InboundTrafficPolicy>,
         /// Mutual TLS by itself between sidecars (true).
         "enableAutoMtls" enable_auto_mtls: Option<bool>,
         /// TLS settings of mesh traffic.
-        "meshMTLS" mesh_mtls: Option<MeshTls>,
+        "meshMTLS" mesh_mtls: Option<MeshTls> [no_null],
         /// TLS settings of other traffic.
         "tlsDefaults" tls_defaults: Option<MeshTls> [later],
         /// The trust domain (`cluster.local`).
@@ -65,7 +66,7 @@ object! {
         /// Whether HTTP/1.1 becomes HTTP/2 between sidecars.
         "h2UpgradePolicy" h2_upgrade_policy: Option<H2UpgradePolicy>,
         /// How paths are normalized (BASE).
-        "pathNormalization" path_normalization: Option<PathNormalization>,
+        "pathNormalization" path_normalization: Option<PathNormalization> [no_null],
         /// Retries of routes that say nothing.
         "defaultHttpRetryPolicy" default_http_retry_policy: Option<HttpRetry>,
         /// Retries from a sidecar to its application.
@@ -75,11 +76,11 @@ object! {
         /// The namespace whose policies hold for the mesh (`istio-system`).
         "rootNamespace" root_namespace: Arc<str>,
         /// Who sees services that do not say it (`*`).
-        "defaultServiceExportTo" default_service_export_to: Vec<Arc<str>>,
+        "defaultServiceExportTo" default_service_export_to: Vec<Arc<str>> [no_null],
         /// Who sees VirtualServices that do not say it (`*`).
-        "defaultVirtualServiceExportTo" default_virtual_service_export_to: Vec<Arc<str>>,
+        "defaultVirtualServiceExportTo" default_virtual_service_export_to: Vec<Arc<str>> [no_null],
         /// Who sees DestinationRules that do not say it (`*`).
-        "defaultDestinationRuleExportTo" default_destination_rule_export_to: Vec<Arc<str>>,
+        "defaultDestinationRuleExportTo" default_destination_rule_export_to: Vec<Arc<str>> [no_null],
         /// Which namespaces are read.
         "discoverySelectors" discovery_selectors: Vec<Value> [later],
         /// Settings of single services.
@@ -141,7 +142,7 @@ choice! {
     }
 }
 
-object! {
+object! { no_null;
     /// TLS settings.
     MeshTls {
         /// Least version.
@@ -157,7 +158,7 @@ object! {
     /// How paths are normalized.
     PathNormalization {
         /// The degree.
-        "normalization" normalization: Normalization,
+        "normalization" normalization: Normalization [no_null],
     }
 }
 

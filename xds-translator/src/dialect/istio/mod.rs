@@ -1,11 +1,173 @@
-//! Istio's kinds: their fields, and the rules their values must keep.
+//! Istio's kinds: their fields, the rules their values must keep, and what they are lowered to.
 
+mod definitions;
 pub mod destination_rule;
+pub(crate) mod dry_run;
+pub mod envoy_filter;
 pub mod gateway;
+mod lower;
 pub mod mesh_config;
-pub(super) mod rules;
+mod retry_words;
+mod rules;
 pub mod security;
 pub mod service_entry;
 pub mod shared;
 pub mod sidecar;
+mod unserved;
 pub mod virtual_service;
+
+use self::{
+    destination_rule::DestinationRule,
+    envoy_filter::EnvoyFilter,
+    gateway::Gateway,
+    mesh_config::MeshConfig,
+    security::{AuthorizationPolicy, PeerAuthentication},
+    service_entry::{ServiceEntry, WorkloadEntry},
+    sidecar::Sidecar,
+    virtual_service::VirtualService,
+};
+use super::{
+    decode::Decoder,
+    kind::{Served, Serving, guards_nothing, kinds},
+    lowering::Lowering,
+    spec::Spec,
+};
+use crate::snapshot::Item;
+
+kinds! {
+    100;
+    /// Istio's VirtualService.
+    VIRTUAL_SERVICE: "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "VirtualService" "virtualservices" "virtual-service" Namespaced => Serving::Served(Served::spec::<VirtualService>().defined(&definitions::VIRTUAL_SERVICE));
+    /// Istio's DestinationRule.
+    DESTINATION_RULE: "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "DestinationRule" "destinationrules" "destination-rule" Namespaced => Serving::Served(Served::spec::<DestinationRule>().defined(&definitions::DESTINATION_RULE));
+    /// Istio's Gateway.
+    GATEWAY: "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "Gateway" "gateways" "gateway" Namespaced => Serving::Served(Served::spec::<Gateway>().defined(&definitions::GATEWAY));
+    /// Istio's ServiceEntry.
+    SERVICE_ENTRY: "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "ServiceEntry" "serviceentries" "service-entry" Namespaced => Serving::Served(Served::spec::<ServiceEntry>().defined(&definitions::SERVICE_ENTRY));
+    /// Istio's WorkloadEntry.
+    WORKLOAD_ENTRY: "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "WorkloadEntry" "workloadentries" "workload-entry" Namespaced => Serving::Served(Served::spec::<WorkloadEntry>().defined(&definitions::WORKLOAD_ENTRY));
+    /// Istio's Sidecar.
+    SIDECAR: "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "Sidecar" "sidecars" "sidecar" Namespaced => Serving::Served(Served::spec::<Sidecar>().defined(&definitions::SIDECAR));
+    /// Istio's PeerAuthentication.
+    PEER_AUTHENTICATION: "security.istio.io" ["v1", "v1beta1", "v1alpha3"] "PeerAuthentication" "peerauthentications" "peer-authentication" Namespaced => Serving::Served(Served::spec::<PeerAuthentication>().defined(&definitions::PEER_AUTHENTICATION));
+    /// Istio's AuthorizationPolicy.
+    AUTHORIZATION_POLICY: "security.istio.io" ["v1", "v1beta1", "v1alpha3"] "AuthorizationPolicy" "authorizationpolicies" "authorization-policy" Namespaced => Serving::Served(Served::spec::<AuthorizationPolicy>().defined(&definitions::AUTHORIZATION_POLICY));
+    /// The mesh configuration; one in a mesh, named `default`.
+    MESH_CONFIG: "mesh.istio.io" ["v1alpha1"] "MeshConfig" "meshconfigs" "mesh-config" Cluster => Serving::Served(Served::spec::<MeshConfig>());
+    /// Istio's RequestAuthentication.
+    REQUEST_AUTHENTICATION: "security.istio.io" ["v1", "v1beta1"] "RequestAuthentication" "requestauthentications" "request-authentication" Namespaced => Serving::Planned(unserved::no_token);
+    /// Istio's Telemetry.
+    TELEMETRY: "telemetry.istio.io" ["v1", "v1alpha1"] "Telemetry" "telemetries" "telemetry" Namespaced => Serving::Planned(guards_nothing);
+    /// Istio's EnvoyFilter.
+    ENVOY_FILTER: "networking.istio.io" ["v1alpha3"] "EnvoyFilter" "envoyfilters" "envoy-filter" Namespaced => Serving::Served(Served::spec::<EnvoyFilter>().defined(&definitions::ENVOY_FILTER));
+    /// Istio's WorkloadGroup.
+    WORKLOAD_GROUP: "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "WorkloadGroup" "workloadgroups" "workload-group" Namespaced => Serving::Planned(guards_nothing);
+    /// Istio's ProxyConfig.
+    PROXY_CONFIG: "networking.istio.io" ["v1beta1", "v1"] "ProxyConfig" "proxyconfigs" "proxy-config" Namespaced => Serving::Planned(guards_nothing);
+    /// Istio's WasmPlugin.
+    WASM_PLUGIN: "extensions.istio.io" ["v1alpha1"] "WasmPlugin" "wasmplugins" "wasm-plugin" Namespaced => Serving::Planned(unserved::guarding_phase);
+    /// Istio's TrafficExtension.
+    TRAFFIC_EXTENSION: "extensions.istio.io" ["v1alpha1"] "TrafficExtension" "trafficextensions" "traffic-extension" Namespaced => Serving::Planned(unserved::guarding_phase);
+    /// Istio's installer input.
+    ISTIO_OPERATOR: "install.istio.io" ["v1alpha1"] "IstioOperator" "istiooperators" "istio-operator" Namespaced => Serving::Installer;
+}
+
+impl Spec for VirtualService {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::route::check(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        lowering.virtual_service(self).into_iter().collect()
+    }
+}
+
+impl Spec for DestinationRule {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::backend::check(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        vec![lowering.destination_rule(self)]
+    }
+}
+
+impl Spec for Gateway {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::gateway::check(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        vec![lowering.gateway(self)]
+    }
+}
+
+impl Spec for ServiceEntry {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::entry::check_entry(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        lowering.service_entry(self)
+    }
+}
+
+impl Spec for WorkloadEntry {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::entry::check_workload(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        lowering.workload_entry(self).into_iter().collect()
+    }
+}
+
+impl Spec for Sidecar {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::gateway::check_sidecar(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        vec![lowering.sidecar(self)]
+    }
+}
+
+impl Spec for PeerAuthentication {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::security::check_peer(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        vec![lowering.peer_authentication(self)]
+    }
+}
+
+impl Spec for AuthorizationPolicy {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::security::check_access(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        lowering.authorization_policy(self).into_iter().collect()
+    }
+}
+
+impl Spec for EnvoyFilter {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::patch::check(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        vec![lowering.envoy_filter(self)]
+    }
+}
+
+impl Spec for MeshConfig {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::mesh::check_mesh(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        lowering.mesh_config(self).into_iter().collect()
+    }
+}

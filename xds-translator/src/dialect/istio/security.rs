@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::shared::{TargetRef, WorkloadSelector};
 use crate::dialect::schema::{choice, object};
 
-object! {
+object! { no_null;
     /// Which TLS workloads take from their peers.
     PeerAuthentication {
         /// Workloads of the namespace; absent: all (in the root namespace: all of the mesh).
@@ -17,7 +17,7 @@ object! {
     }
 }
 
-object! {
+object! { no_null;
     /// Mutual TLS.
     MutualTls {
         /// What is taken.
@@ -39,7 +39,7 @@ choice! {
     }
 }
 
-object! {
+object! { no_null;
     /// Who may do what at a workload.
     AuthorizationPolicy {
         /// Workloads of the namespace; absent: all (in the root namespace: all of the mesh).
@@ -71,7 +71,7 @@ choice! {
     }
 }
 
-object! {
+object! { no_null;
     /// A provider of the mesh configuration.
     Provider {
         /// Its name.
@@ -79,7 +79,7 @@ object! {
     }
 }
 
-object! {
+object! { no_null;
     /// One rule: from, to and when must all match; an empty rule matches everything.
     Rule {
         /// Who; alternatives.
@@ -91,7 +91,7 @@ object! {
     }
 }
 
-object! {
+object! { no_null;
     /// Who.
     RuleFrom {
         /// The caller.
@@ -99,7 +99,7 @@ object! {
     }
 }
 
-object! {
+object! { no_null;
     /// What.
     RuleTo {
         /// The operation.
@@ -107,7 +107,7 @@ object! {
     }
 }
 
-object! {
+object! { no_null;
     /// A caller: every list given must have a match, no `not` list may.
     Source {
         /// Identities `TD/ns/NS/sa/SA`; `*` at either end.
@@ -141,7 +141,7 @@ object! {
     }
 }
 
-object! {
+object! { no_null;
     /// An operation: every list given must have a match, no `not` list may.
     Operation {
         /// Authorities; `*` at either end.
@@ -163,7 +163,7 @@ object! {
     }
 }
 
-object! {
+object! { no_null;
     /// A further condition.
     Condition {
         /// The attribute, e.g. `request.headers[x-token]`.

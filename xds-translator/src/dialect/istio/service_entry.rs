@@ -11,21 +11,21 @@ object! {
         /// The hosts.
         "hosts" hosts: Vec<Arc<str>> [required],
         /// Their virtual addresses or networks.
-        "addresses" addresses: Vec<Arc<str>>,
+        "addresses" addresses: Vec<Arc<str>> [no_null],
         /// Their ports.
         "ports" ports: Vec<Port>,
         /// Inside or outside the mesh.
-        "location" location: Location,
+        "location" location: Location [no_null],
         /// How endpoints are found.
         "resolution" resolution: Resolution,
         /// Endpoints.
         "endpoints" endpoints: Vec<WorkloadEntry>,
         /// Selects pods and WorkloadEntries of the namespace as endpoints.
-        "workloadSelector" workload_selector: Option<LabelSelector>,
+        "workloadSelector" workload_selector: Option<LabelSelector> [no_null],
         /// Namespaces that may use it: `.`, `*` or names.
-        "exportTo" export_to: Vec<Arc<str>>,
+        "exportTo" export_to: Vec<Arc<str>> [no_null],
         /// Names that the servers' certificates must carry.
-        "subjectAltNames" subject_alt_names: Vec<Arc<str>>,
+        "subjectAltNames" subject_alt_names: Vec<Arc<str>> [no_null],
     }
 }
 
@@ -63,7 +63,7 @@ object! {
         /// Port numbers at the workload, by port name.
         "ports" ports: BTreeMap<Arc<str>, u16>,
         /// Its labels.
-        "labels" labels: BTreeMap<Arc<str>, Arc<str>>,
+        "labels" labels: BTreeMap<Arc<str>, Arc<str>> [no_null],
         /// Its network.
         "network" network: Arc<str>,
         /// `region/zone/sub-zone`.
@@ -71,6 +71,6 @@ object! {
         /// Load-balancing weight.
         "weight" weight: Option<u32>,
         /// Its service account.
-        "serviceAccount" service_account: Arc<str>,
+        "serviceAccount" service_account: Arc<str> [no_null],
     }
 }

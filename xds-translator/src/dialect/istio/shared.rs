@@ -9,7 +9,8 @@ use crate::dialect::{
     schema::{Decode, ObjectSchema, Shape, choice, object},
 };
 
-/// A condition on a text: at most one of `exact`, `prefix`, `regex`; none of them asks only that the text is there.
+/// A condition on a text: at most one of `exact`, `prefix`, `regex`; none of them asks only that
+/// the text is there.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub enum StringMatch {
     /// `{}`: present.
@@ -23,7 +24,7 @@ pub enum StringMatch {
     Regex(Arc<str>),
 }
 
-object! {
+object! { no_null;
     /// A condition on a text: one of its fields.
     StringMatchFields {
         /// Equal to this.
@@ -47,9 +48,13 @@ impl Decode for StringMatch {
             return Self::default();
         }
         let fields = StringMatchFields::decode(value, at);
-        let mut given = [fields.exact.map(Self::Exact), fields.prefix.map(Self::Prefix), fields.regex.map(Self::Regex)]
-            .into_iter()
-            .flatten();
+        let mut given = [
+            fields.exact.map(Self::Exact),
+            fields.prefix.map(Self::Prefix),
+            fields.regex.map(Self::Regex),
+        ]
+        .into_iter()
+        .flatten();
         let first = given.next();
         if given.next().is_some() {
             at.invalid("only one of `exact`, `prefix`, `regex` may be given", None);
@@ -60,12 +65,17 @@ impl Decode for StringMatch {
         first.unwrap_or_default()
     }
 
+    /// Only the name is given: it must be there (Istio `HTTPMatchRequest.headers`).
+    fn decode_null(_: &mut Decoder) -> Self {
+        Self::Present
+    }
+
     fn shape() -> Shape {
         StringMatchFields::shape()
     }
 }
 
-object! {
+object! { no_null;
     /// Selects workloads by labels (`selector`); without labels: all in its scope.
     WorkloadSelector {
         /// Every one of these labels must be there with this value.
@@ -73,8 +83,9 @@ object! {
     }
 }
 
-object! {
-    /// Selects workloads by labels (`workloadSelector` of networking kinds); without labels: all in its scope.
+object! { no_null;
+    /// Selects workloads by labels (`workloadSelector` of networking kinds); without labels: all in
+    /// its scope.
     LabelSelector {
         /// Every one of these labels must be there with this value.
         "labels" labels: BTreeMap<Arc<str>, Arc<str>>,
@@ -103,7 +114,7 @@ object! {
     }
 }
 
-object! {
+object! { no_null;
     /// The object a policy is attached to instead of a selector.
     TargetRef {
         /// API group.
@@ -133,7 +144,7 @@ choice! {
     }
 }
 
-object! {
+object! { no_null;
     /// What a server does with TLS (Gateway servers, Sidecar ingress).
     ServerTls {
         /// Answer plaintext requests with 301 to https.
@@ -175,7 +186,7 @@ object! {
     }
 }
 
-object! {
+object! { no_null;
     /// A certificate on the proxy's disk.
     TlsCertificate {
         /// Path of the certificate.

@@ -13,15 +13,15 @@ object! {
     /// What sidecars see and open.
     Sidecar {
         /// Workloads of the namespace; absent: all.
-        "workloadSelector" workload_selector: Option<LabelSelector>,
+        "workloadSelector" workload_selector: Option<LabelSelector> [no_null],
         /// Listeners for traffic to the workload.
-        "ingress" ingress: Vec<IngressListener>,
+        "ingress" ingress: Vec<IngressListener> [no_null],
         /// Listeners for traffic from the workload.
-        "egress" egress: Vec<EgressListener>,
+        "egress" egress: Vec<EgressListener> [no_null],
         /// Limits of every inbound connection pool.
         "inboundConnectionPool" inbound_connection_pool: Option<ConnectionPool>,
         /// What happens to traffic for unknown hosts.
-        "outboundTrafficPolicy" outbound_traffic_policy: Option<OutboundTrafficPolicy>,
+        "outboundTrafficPolicy" outbound_traffic_policy: Option<OutboundTrafficPolicy> [no_null],
     }
 }
 
@@ -31,13 +31,13 @@ object! {
         /// Its port.
         "port" port: Port [required],
         /// Address to bind.
-        "bind" bind: Arc<str>,
+        "bind" bind: Arc<str> [no_null],
         /// How traffic gets there.
         "captureMode" capture_mode: CaptureMode,
         /// Where it goes: `127.0.0.1:PORT`, `0.0.0.0:PORT` or `unix:///path`.
         "defaultEndpoint" default_endpoint: Arc<str>,
         /// TLS of clients outside the mesh.
-        "tls" tls: Option<ServerTls> [guard],
+        "tls" tls: Option<ServerTls> [guard, no_null],
         /// Limits.
         "connectionPool" connection_pool: Option<ConnectionPool>,
     }
@@ -47,9 +47,9 @@ object! {
     /// A listener for traffic from the workload.
     EgressListener {
         /// Its port; absent: every port of the visible services.
-        "port" port: Option<Port>,
+        "port" port: Option<Port> [no_null],
         /// Address or Unix socket to bind.
-        "bind" bind: Arc<str>,
+        "bind" bind: Arc<str> [no_null],
         /// How traffic gets there.
         "captureMode" capture_mode: CaptureMode,
         /// Visible hosts, `NAMESPACE/HOST`.
@@ -73,7 +73,7 @@ object! {
     /// What happens to traffic for unknown hosts.
     OutboundTrafficPolicy {
         /// Pass or refuse.
-        "mode" mode: OutboundTrafficMode,
+        "mode" mode: OutboundTrafficMode [no_null],
         /// Where it goes instead.
         "egressProxy" egress_proxy: Option<Destination> [later],
     }

@@ -11,7 +11,7 @@ object! {
         /// Hosts that the rules are for; a short name is completed with the object's namespace.
         "hosts" hosts: Vec<Arc<str>>,
         /// Gateways, `NAME` or `NAMESPACE/NAME`, and `mesh` for all sidecars; absent: `mesh`.
-        "gateways" gateways: Vec<Arc<str>>,
+        "gateways" gateways: Vec<Arc<str>> [no_null],
         /// Rules for HTTP; the first match wins.
         "http" http: Vec<HttpRoute>,
         /// Rules for TLS that is passed through; the first match wins.
@@ -19,7 +19,7 @@ object! {
         /// Rules for TCP; the first match wins.
         "tcp" tcp: Vec<TcpRoute>,
         /// Namespaces that may use it: `.`, `*` or names.
-        "exportTo" export_to: Vec<Arc<str>>,
+        "exportTo" export_to: Vec<Arc<str>> [no_null],
     }
 }
 
@@ -29,7 +29,7 @@ object! {
         /// Name for logs and metrics.
         "name" name: Arc<str>,
         /// Alternatives; absent: every request.
-        "match" matches: Vec<HttpMatch>,
+        "match" matches: Vec<HttpMatch> [no_null],
         /// Where requests go.
         "route" route: Vec<HttpRouteDestination>,
         /// Answer with a redirect.
@@ -63,7 +63,7 @@ object! {
     }
 }
 
-object! {
+object! { no_null;
     /// Conditions on a request; all must hold.
     HttpMatch {
         /// Name for logs and metrics.
@@ -115,13 +115,13 @@ object! {
         /// Host; a short name is completed with the object's namespace.
         "host" host: Arc<str> [required],
         /// Subset of the host's DestinationRule.
-        "subset" subset: Arc<str>,
+        "subset" subset: Arc<str> [no_null],
         /// Port; needed when the service has several.
-        "port" port: Option<PortSelector>,
+        "port" port: Option<PortSelector> [no_null],
     }
 }
 
-object! {
+object! { no_null;
     /// A port by number.
     PortSelector {
         /// Number.
@@ -343,7 +343,7 @@ object! {
     }
 }
 
-object! {
+object! { no_null;
     /// Conditions on a TLS connection; all must hold.
     TlsMatch {
         /// SNI names; one must match.
@@ -365,13 +365,13 @@ object! {
     /// One rule for TCP.
     TcpRoute {
         /// Alternatives; absent: every connection.
-        "match" matches: Vec<TcpMatch>,
+        "match" matches: Vec<TcpMatch> [no_null],
         /// Where connections go.
         "route" route: Vec<RouteDestination> [required],
     }
 }
 
-object! {
+object! { no_null;
     /// Conditions on a TCP connection; all must hold.
     TcpMatch {
         /// Destination networks.

@@ -19,7 +19,10 @@ pub(super) fn filter() -> HttpFilter {
 /// A route's faults; a delay of nothing is none, and Envoy refuses it.
 pub(in crate::emit) fn injected(plan: &Fault) -> fault::HttpFault {
     fault::HttpFault {
-        delay: plan.delay.filter(|(length, _)| !length.is_zero()).map(|(length, share)| delay(length, share)),
+        delay: plan
+            .delay
+            .filter(|(length, _)| !length.is_zero())
+            .map(|(length, share)| delay(length, share)),
         abort: plan.abort.map(|(answer, share)| abort(answer, share)),
         ..Default::default()
     }
@@ -28,7 +31,9 @@ pub(in crate::emit) fn injected(plan: &Fault) -> fault::HttpFault {
 fn delay(length: Duration, share: PerMillion) -> fault_delay::FaultDelay {
     fault_delay::FaultDelay {
         percentage: Some(per_million(share.0)),
-        fault_delay_secifier: Some(fault_delay::fault_delay::FaultDelaySecifier::FixedDelay(duration(length))),
+        fault_delay_secifier: Some(fault_delay::fault_delay::FaultDelaySecifier::FixedDelay(
+            duration(length),
+        )),
     }
 }
 
@@ -38,5 +43,9 @@ fn abort(answer: Abort, share: PerMillion) -> fault::FaultAbort {
         Abort::Http(status) => ErrorType::HttpStatus(status.into()),
         Abort::Grpc(status) => ErrorType::GrpcStatus(status),
     };
-    fault::FaultAbort { percentage: Some(per_million(share.0)), error_type: Some(error), ..Default::default() }
+    fault::FaultAbort {
+        percentage: Some(per_million(share.0)),
+        error_type: Some(error),
+        ..Default::default()
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{alpn, cors, fault, http, network, rbac};
+use super::{alpn, cors, fault, http, network, rate_limit, rbac};
 use crate::{
     emit::{
         access_log::file_logs,
@@ -38,7 +38,10 @@ pub(in crate::emit) fn filter(plan: &HttpConnection) -> Filter {
         access_log: file_logs(plan.access_log.as_ref()),
         stream_idle_timeout: Some(duration(Duration::ZERO)),
         proxy_100_continue: true,
-        upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
+        upgrade_configs: vec![UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..Default::default()
+        }],
         request_id_extension: Some(request_id()),
         tracing: Some(tracing()),
         ..Default::default()
@@ -46,7 +49,8 @@ pub(in crate::emit) fn filter(plan: &HttpConnection) -> Filter {
     set_role(&mut config, plan.role);
     set_normalization(&mut config, plan.normalization);
     if plan.http_proxy {
-        let absolute = core::Http1ProtocolOptions { allow_absolute_url: boolean(true), ..Default::default() };
+        let absolute =
+            core::Http1ProtocolOptions { allow_absolute_url: boolean(true), ..Default::default() };
         config.http_protocol_options = Some(absolute);
     }
     network("envoy.filters.network.http_connection_manager", &config)
@@ -67,6 +71,7 @@ fn routes(source: &RouteSource) -> RouteSpecifier {
 
 fn http_filters(plan: &HttpConnection) -> Vec<HttpFilter> {
     let mut filters: Vec<HttpFilter> = plan.access.iter().map(rbac::http_filter).collect();
+    filters.extend(plan.rate_limits.iter().map(rate_limit::filter));
     filters.extend([grpc_stats_filter(), fault::filter(), cors::filter()]);
     filters.extend(plan.alpn_override.then(alpn::filter));
     filters.push(http("envoy.filters.http.router", &router::Router::default()));
@@ -84,7 +89,10 @@ fn grpc_stats_filter() -> HttpFilter {
 }
 
 fn request_id() -> hcm::RequestIdExtension {
-    let config = uuid::UuidRequestIdConfig { use_request_id_for_trace_sampling: boolean(true), ..Default::default() };
+    let config = uuid::UuidRequestIdConfig {
+        use_request_id_for_trace_sampling: boolean(true),
+        ..Default::default()
+    };
     hcm::RequestIdExtension { typed_config: Some(any(&config)) }
 }
 
@@ -99,11 +107,17 @@ fn tracing() -> Tracing {
 }
 
 fn set_role(config: &mut HttpConnectionManager, role: HttpRole) {
-    let details =
-        |cert| SetCurrentClientCertDetails { subject: boolean(true), dns: true, uri: true, cert, ..Default::default() };
+    let details = |cert| SetCurrentClientCertDetails {
+        subject: boolean(true),
+        dns: true,
+        uri: true,
+        cert,
+        ..Default::default()
+    };
     config.use_remote_address = boolean(role == HttpRole::Gateway);
     match role {
-        // Without mutual TLS Envoy drops the header, whatever stands here; so both kinds of chain say the same.
+        // Without mutual TLS Envoy drops the header, whatever stands here; so both kinds of chain
+        // say the same.
         HttpRole::Inbound { .. } => {
             config.server_name = SERVER_NAME.to_owned();
             config.forward_client_cert_details = ForwardClientCertDetails::AppendForward as i32;
@@ -123,7 +137,9 @@ fn set_normalization(config: &mut HttpConnectionManager, normalization: PathNorm
     config.normalize_path = boolean(normalization != PathNormalization::None);
     config.merge_slashes = normalization >= PathNormalization::MergeSlashes;
     let escaped_slashes = match normalization {
-        PathNormalization::DecodeAndMergeSlashes => PathWithEscapedSlashesAction::UnescapeAndForward,
+        PathNormalization::DecodeAndMergeSlashes => {
+            PathWithEscapedSlashesAction::UnescapeAndForward
+        }
         _ => PathWithEscapedSlashesAction::KeepUnchanged,
     };
     config.path_with_escaped_slashes_action = escaped_slashes as i32;

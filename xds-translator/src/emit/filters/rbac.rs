@@ -79,15 +79,21 @@ fn policy(plan: &AccessPolicyPlan) -> rbac::Policy {
 }
 
 fn permission(plan: &Permission) -> rbac::Permission {
-    let set = |items: &[Permission]| rbac::permission::Set { rules: items.iter().map(permission).collect() };
+    let set = |items: &[Permission]| rbac::permission::Set {
+        rules: items.iter().map(permission).collect(),
+    };
     let rule = match plan {
         Permission::Any => Rule::Any(true),
         Permission::And(items) if items.is_empty() => Rule::Any(true),
-        Permission::Or(items) if items.is_empty() => Rule::NotRule(Box::new(permission(&Permission::Any))),
+        Permission::Or(items) if items.is_empty() => {
+            Rule::NotRule(Box::new(permission(&Permission::Any)))
+        }
         Permission::And(items) => Rule::AndRules(set(items)),
         Permission::Or(items) => Rule::OrRules(set(items)),
         Permission::Not(item) => Rule::NotRule(Box::new(permission(item))),
-        Permission::Header(name, condition, ignore_case) => Rule::Header(header(name, condition, *ignore_case)),
+        Permission::Header(name, condition, ignore_case) => {
+            Rule::Header(header(name, condition, *ignore_case))
+        }
         Permission::Path(condition) => {
             let path = matcher::path_matcher::Rule::Path(string(condition, false));
             Rule::UrlPath(matcher::PathMatcher { rule: Some(path) })
@@ -100,16 +106,21 @@ fn permission(plan: &Permission) -> rbac::Permission {
 }
 
 fn principal(plan: &Principal) -> rbac::Principal {
-    let set = |items: &[Principal]| rbac::principal::Set { ids: items.iter().map(principal).collect() };
+    let set =
+        |items: &[Principal]| rbac::principal::Set { ids: items.iter().map(principal).collect() };
     let identifier = match plan {
         Principal::Any => Identifier::Any(true),
         Principal::And(items) if items.is_empty() => Identifier::Any(true),
-        Principal::Or(items) if items.is_empty() => Identifier::NotId(Box::new(principal(&Principal::Any))),
+        Principal::Or(items) if items.is_empty() => {
+            Identifier::NotId(Box::new(principal(&Principal::Any)))
+        }
         Principal::And(items) => Identifier::AndIds(set(items)),
         Principal::Or(items) => Identifier::OrIds(set(items)),
         Principal::Not(item) => Identifier::NotId(Box::new(principal(item))),
         Principal::Authenticated(condition) => {
-            Identifier::Authenticated(rbac::principal::Authenticated { principal_name: Some(string(condition, false)) })
+            Identifier::Authenticated(rbac::principal::Authenticated {
+                principal_name: Some(string(condition, false)),
+            })
         }
         Principal::DirectIp(network) => Identifier::DirectRemoteIp(cidr(network)),
         Principal::RemoteIp(network) => Identifier::RemoteIp(cidr(network)),

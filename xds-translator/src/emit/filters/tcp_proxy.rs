@@ -19,8 +19,9 @@ use crate::{
 
 /// The terminal filter.
 pub(in crate::emit) fn filter(plan: &TcpProxyPlan) -> Filter {
-    let source_ip =
-        || HashPolicy { policy_specifier: Some(hash_policy::PolicySpecifier::SourceIp(hash_policy::SourceIp {})) };
+    let source_ip = || HashPolicy {
+        policy_specifier: Some(hash_policy::PolicySpecifier::SourceIp(hash_policy::SourceIp {})),
+    };
     let config = TcpProxy {
         stat_prefix: plan.stat_prefix.to_string(),
         cluster_specifier: Some(clusters(plan)),
@@ -41,8 +42,8 @@ fn clusters(plan: &TcpProxyPlan) -> ClusterSpecifier {
     };
     match plan.clusters.as_slice() {
         [(only, _)] => ClusterSpecifier::Cluster(only.to_string()),
-        several => {
-            ClusterSpecifier::WeightedClusters(WeightedCluster { clusters: several.iter().map(weight).collect() })
-        }
+        several => ClusterSpecifier::WeightedClusters(WeightedCluster {
+            clusters: several.iter().map(weight).collect(),
+        }),
     }
 }

@@ -1,7 +1,14 @@
 //! What rules become, by action and layer.
 
+use std::net::IpAddr;
+
 use super::*;
-use crate::plan::fixture::access;
+use crate::{
+    dialect::Kind,
+    ir::{Discovery, Locality, Selector, Workload, WorkloadId},
+    plan::fixture::{access, labels, mesh, origin},
+    snapshot::{Dep, Item, MeshSnapshot},
+};
 
 fn exact(text: &str) -> StringMatch {
     StringMatch::Exact(text.into())
@@ -24,17 +31,27 @@ fn get() -> CallMatch {
 }
 
 fn filters(policies: &[Arc<AccessPolicy>], layer: Layer) -> Vec<AccessFilter> {
-    access_filters(&MeshDefaults::default(), policies, layer)
+    let facts = Facts { mesh: &MeshDefaults::default(), callers: &BTreeMap::new() };
+    access_filters(facts, policies, layer)
 }
 
 /// The one policy that a rule gives.
 fn planned(action: AccessAction, rule: AccessRule, layer: Layer) -> Option<AccessPolicyPlan> {
-    filters(&[access("p", action, vec![rule])], layer).remove(0).policies.unwrap().into_values().next()
+    filters(&[access("p", action, vec![rule])], layer)
+        .remove(0)
+        .policies
+        .unwrap()
+        .into_values()
+        .next()
 }
 
 /// The names of enforced policies, by action.
-fn enforced(policies: &[Arc<AccessPolicy>], layer: Layer) -> Vec<(AccessAction, Option<Vec<String>>)> {
-    let names = |f: &AccessFilter| f.policies.as_ref().map(|p| p.keys().map(ToString::to_string).collect());
+fn enforced(
+    policies: &[Arc<AccessPolicy>],
+    layer: Layer,
+) -> Vec<(AccessAction, Option<Vec<String>>)> {
+    let names =
+        |f: &AccessFilter| f.policies.as_ref().map(|p| p.keys().map(ToString::to_string).collect());
     filters(policies, layer).iter().map(|f| (f.action, names(f))).collect()
 }
 
@@ -48,8 +65,10 @@ fn anything() -> AccessPolicyPlan {
 #[test]
 fn audit_comes_before_deny_before_allow() {
     let all = [AccessAction::Allow, AccessAction::Deny, AccessAction::Audit];
-    let policies: Vec<_> = all.map(|action| access("p", action, vec![AccessRule::default()])).into();
-    let order: Vec<AccessAction> = filters(&policies, Layer::Http).into_iter().map(|f| f.action).collect();
+    let policies: Vec<_> =
+        all.map(|action| access("p", action, vec![AccessRule::default()])).into();
+    let order: Vec<AccessAction> =
+        filters(&policies, Layer::Http).into_iter().map(|f| f.action).collect();
     assert_eq!(order, [AccessAction::Audit, AccessAction::Deny, AccessAction::Allow]);
 }
 
@@ -57,7 +76,10 @@ fn audit_comes_before_deny_before_allow() {
 fn an_allow_policy_without_rules_is_written_out_as_one_that_never_matches() {
     let filter = filters(&[access("none", AccessAction::Allow, vec![])], Layer::Http).remove(0);
     let policies = filter.policies.unwrap();
-    assert_eq!(policies.keys().map(AsRef::as_ref).collect::<Vec<&str>>(), ["ns[shop]-policy[none]-rule[0]"]);
+    assert_eq!(
+        policies.keys().map(AsRef::as_ref).collect::<Vec<&str>>(),
+        ["ns[shop]-policy[none]-rule[0]"]
+    );
     assert_eq!(policies.values().next(), Some(&never()));
 }
 
@@ -69,13 +91,18 @@ fn a_rule_without_conditions_matches_everything() {
 #[test]
 fn http_attributes_remove_an_allow_rule_from_connections_but_only_widen_a_deny_rule() {
     let header = CallerMatch::Header("x".into(), wanted(vec![exact("y")]));
-    let rule = || AccessRule { when_from: vec![header.clone()], ..to(vec![CallMatch::Port(wanted(vec![80])), get()]) };
+    let rule = || AccessRule {
+        when_from: vec![header.clone()],
+        ..to(vec![CallMatch::Port(wanted(vec![80])), get()])
+    };
     let by_port = || to(vec![CallMatch::Port(wanted(vec![81]))]);
     let allow = access("allow", AccessAction::Allow, vec![rule(), by_port()]);
     let deny = access("deny", AccessAction::Deny, vec![rule()]);
-    let names = |policy: &str, rule: u8| Some(vec![format!("ns[shop]-policy[{policy}]-rule[{rule}]")]);
+    let names =
+        |policy: &str, rule: u8| Some(vec![format!("ns[shop]-policy[{policy}]-rule[{rule}]")]);
     // The rule behind the one that is left out keeps its number.
-    let expected = [(AccessAction::Deny, names("deny", 0)), (AccessAction::Allow, names("allow", 1))];
+    let expected =
+        [(AccessAction::Deny, names("deny", 0)), (AccessAction::Allow, names("allow", 1))];
     assert_eq!(enforced(&[allow, deny], Layer::Tcp), expected);
     let only_http = access("allow", AccessAction::Allow, vec![rule()]);
     assert_eq!(enforced(&[only_http], Layer::Tcp), [(AccessAction::Allow, Some(vec![]))]);
@@ -95,8 +122,14 @@ fn what_nothing_provides_narrows_an_allow_rule_to_nobody_and_widens_all_others()
     for rule in [from(vec![token()]), when] {
         assert_eq!(planned(AccessAction::Allow, rule.clone(), Layer::Http), Some(never()));
         assert_eq!(planned(AccessAction::Allow, rule.clone(), Layer::Tcp), None);
-        for (action, layer) in [(AccessAction::Deny, Layer::Http), (AccessAction::Audit, Layer::Tcp)] {
-            assert_eq!(planned(action, rule.clone(), layer), Some(anything()), "{action:?} {layer:?}");
+        for (action, layer) in
+            [(AccessAction::Deny, Layer::Http), (AccessAction::Audit, Layer::Tcp)]
+        {
+            assert_eq!(
+                planned(action, rule.clone(), layer),
+                Some(anything()),
+                "{action:?} {layer:?}"
+            );
         }
     }
 }
@@ -109,19 +142,171 @@ fn a_dry_run_enforces_nothing() {
     for (layer, rules) in [(Layer::Http, 1), (Layer::Tcp, 0)] {
         let filter = filters(std::slice::from_ref(&policy), layer).remove(0);
         // Without a rule that can hold the report says that everything would be refused.
-        assert_eq!((filter.policies, filter.shadow.map(|s| s.len())), (None, Some(rules)), "{layer:?}");
+        assert_eq!(
+            (filter.policies, filter.shadow.map(|s| s.len())),
+            (None, Some(rules)),
+            "{layer:?}"
+        );
     }
 }
 
 #[test]
 fn conditions_of_a_source_all_hold_for_one_peer() {
     let text = |text: &str| wanted(vec![exact(text)]);
-    let source = vec![CallerMatch::Principal(text("evil.corp/ns/a/sa/b")), CallerMatch::TrustDomain(text("corp"))];
+    let source = vec![
+        CallerMatch::Principal(text("evil.corp/ns/a/sa/b")),
+        CallerMatch::TrustDomain(text("corp")),
+    ];
     let peer = |m: StringMatch| Principal::Or(vec![Principal::Authenticated(m)]);
     let expected = Principal::And(vec![
         peer(exact("spiffe://evil.corp/ns/a/sa/b")),
         peer(StringMatch::Prefix("spiffe://corp/".into())),
     ]);
     // Nobody is both, which is for the proxy to find out: the rule stays, under its own number.
-    assert_eq!(planned(AccessAction::Deny, from(source), Layer::Http).unwrap().principals, [expected]);
+    assert_eq!(
+        planned(AccessAction::Deny, from(source), Layer::Http).unwrap().principals,
+        [expected]
+    );
+}
+
+fn at(target: PolicyTarget, unmatched: Unmatched, policy: Arc<AccessPolicy>) -> Arc<AccessPolicy> {
+    Arc::new(AccessPolicy { target, unmatched, ..AccessPolicy::clone(&policy) })
+}
+
+fn only(port: u16) -> Permission {
+    Permission::And(vec![Permission::Port(port), Permission::And(vec![Permission::Any])])
+}
+
+#[test]
+fn a_policy_of_a_port_refuses_there_and_nowhere_else() {
+    let every = || vec![AccessRule::default()];
+    let policy = |port, name| {
+        let policy = access(name, AccessAction::Allow, every());
+        at(PolicyTarget::Port(port), Unmatched::Refuse, policy)
+    };
+    let planned = |policies: &[Arc<AccessPolicy>]| -> Vec<(String, Vec<Permission>)> {
+        let policies = filters(policies, Layer::Tcp).remove(0).policies.unwrap();
+        policies.into_iter().map(|(name, plan)| (name.to_string(), plan.permissions)).collect()
+    };
+    let rule = |name: &str, rule: &str| format!("ns[shop]-policy[{name}]-rule[{rule}]");
+    let others = |ports: &[u16]| {
+        let ports = ports.iter().map(|port| Permission::Port(*port)).collect();
+        vec![Permission::Not(Box::new(Permission::Or(ports)))]
+    };
+    let alone = planned(&[policy(80, "a"), policy(81, "b")]);
+    let expected = [
+        (rule("a", "0"), vec![only(80)]),
+        (rule("a", "other-ports"), others(&[80, 81])),
+        (rule("b", "0"), vec![only(81)]),
+    ];
+    assert_eq!(alone, expected);
+    // Where another policy guards every port, nothing passes elsewhere unless it says so.
+    let beside = planned(&[policy(80, "a"), access("b", AccessAction::Allow, Vec::new())]);
+    let names: Vec<String> = beside.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, [rule("a", "0"), rule("b", "0")]);
+    let denied =
+        at(PolicyTarget::Port(80), Unmatched::Pass, access("d", AccessAction::Deny, every()));
+    assert_eq!(planned(&[denied]), [(rule("d", "0"), vec![only(80)])]);
+}
+
+#[test]
+fn what_no_rule_matches_is_refused_only_where_a_policy_says_so() {
+    let every = || vec![AccessRule::default()];
+    let with = |unmatched, name, action, rules| {
+        at(PolicyTarget::All, unmatched, access(name, action, rules))
+    };
+    let allow_more = || with(Unmatched::Pass, "more", AccessAction::Allow, every());
+    assert_eq!(enforced(&[allow_more()], Layer::Http), []);
+    let closed = || with(Unmatched::Refuse, "closed", AccessAction::Allow, Vec::new());
+    let names = |names: &[&str]| {
+        let names = names.iter().map(|name| format!("ns[shop]-policy[{name}]-rule[0]"));
+        Some(names.collect::<Vec<_>>())
+    };
+    assert_eq!(
+        enforced(&[allow_more(), closed()], Layer::Http),
+        [(AccessAction::Allow, names(&["closed", "more"]))]
+    );
+    let guard = with(Unmatched::Refuse, "guard", AccessAction::Deny, every());
+    assert_eq!(
+        enforced(&[guard], Layer::Http),
+        [(AccessAction::Deny, names(&["guard"])), (AccessAction::Allow, names(&["guard"]))]
+    );
+}
+
+fn workload(name: &str, app: &str, address: &str, host_network: bool) -> Item {
+    Item::Workload(Arc::new(Workload {
+        id: WorkloadId { namespace: "shop".into(), name: name.into() },
+        origin: origin(Kind::POD, "shop", name),
+        addresses: vec![address.parse().unwrap()],
+        host: None,
+        labels: labels(&[("app", app)]),
+        service_account: "default".into(),
+        mesh_tls: !host_network,
+        locality: Locality::default(),
+        discovery: Discovery::Slices,
+        named_ports: BTreeMap::new(),
+        container_ports: Vec::new(),
+        weight: None,
+        network: "".into(),
+        workload_name: name.into(),
+        ready: true,
+        host_network,
+    }))
+}
+
+fn set(app: &str) -> WorkloadSet {
+    WorkloadSet {
+        namespace: Some("shop".into()),
+        selector: Selector::from(labels(&[("app", app)])),
+    }
+}
+
+fn addresses(texts: &[&str]) -> Principal {
+    let one = |text: &&str| Principal::DirectIp(IpNet::from(text.parse::<IpAddr>().unwrap()));
+    Principal::Or(texts.iter().map(one).collect())
+}
+
+/// The principals of the one rule in force, for a caller condition, and what was read.
+fn callers(mesh: &MeshSnapshot) -> (Vec<Principal>, Vec<Dep>) {
+    let reader = Reader::new(mesh);
+    let mut access = Access::of(&reader, "shop", &Labels::new());
+    let plan = access.http.remove(0).policies.unwrap().into_values().next().unwrap();
+    (plan.principals, reader.into_deps())
+}
+
+#[test]
+fn callers_by_label_are_the_addresses_that_workloads_have_now() {
+    let policy = |action, sets| {
+        Item::Access(access("p", action, vec![from(vec![CallerMatch::Workload(sets)])]))
+    };
+    let pods = || {
+        vec![
+            workload("a", "web", "10.0.0.1", false),
+            workload("b", "other", "10.0.0.2", false),
+            // At the address of its node, as whatever else runs there.
+            workload("c", "web", "10.1.0.1", true),
+        ]
+    };
+    let planned = |action, sets, pods: Vec<Item>| {
+        callers(&mesh(pods.into_iter().chain([policy(action, sets)]))).0
+    };
+    let web = || Values { wanted: vec![set("web")], refused: Vec::new() };
+    let not_web = || Values { wanted: Vec::new(), refused: vec![set("web")] };
+    let is = |principal| vec![Principal::And(vec![principal])];
+    let is_not = |principal| is(Principal::Not(Box::new(principal)));
+    let (own, all) = (|| addresses(&["10.0.0.1"]), || addresses(&["10.0.0.1", "10.1.0.1"]));
+    assert_eq!(planned(AccessAction::Allow, web(), pods()), is(own()));
+    assert_eq!(planned(AccessAction::Allow, not_web(), pods()), is_not(all()));
+    assert_eq!(planned(AccessAction::Deny, web(), pods()), is(all()));
+    assert_eq!(planned(AccessAction::Deny, not_web(), pods()), is_not(own()));
+    assert_eq!(planned(AccessAction::Allow, web(), Vec::new()), is(addresses(&[])));
+}
+
+#[test]
+fn a_set_of_callers_is_read_as_one_fact() {
+    let sets = Values { wanted: vec![set("web")], refused: Vec::new() };
+    let rule = from(vec![CallerMatch::Workload(sets)]);
+    let policy = Item::Access(access("p", AccessAction::Allow, vec![rule]));
+    let read = callers(&mesh([policy, workload("a", "web", "10.0.0.1", false)])).1;
+    assert_eq!(read, [Dep::Mesh, Dep::Access("shop".into()), Dep::Addresses(set("web"))]);
 }

@@ -2,22 +2,20 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{
-    check_percent, check_range, each,
-    text::{HostForm, check_export_to, check_host},
-};
+use super::line::remark_refused_by_ours;
 use crate::{
     diagnostic::{Code, Diagnostic},
     dialect::{
         decode::Decoder,
+        forms::{HostForm, check_export_to, check_host, check_percent, check_range, each},
         istio::destination_rule::{
-            ClientTls, ClientTlsMode, ConnectionPool, ConsistentHash, DestinationRule, LoadBalancer, LocalityLbSetting,
-            OutlierDetection, TrafficPolicy,
+            ClientTls, ClientTlsMode, ConnectionPool, ConsistentHash, DestinationRule,
+            LoadBalancer, LocalityLbSetting, OutlierDetection, TrafficPolicy,
         },
     },
 };
 
-pub(super) fn check(rule: &DestinationRule, at: &mut Decoder) {
+pub(in crate::dialect::istio) fn check(rule: &DestinationRule, at: &mut Decoder) {
     if !rule.host.is_empty() {
         at.within("host", |at| check_host(&rule.host, HostForm::Wildcard, at));
     }
@@ -25,13 +23,19 @@ pub(super) fn check(rule: &DestinationRule, at: &mut Decoder) {
     if let Some(policy) = &rule.traffic_policy {
         at.within("trafficPolicy", |at| check_policy(policy, at));
     }
+    if rule.workload_selector.is_none() {
+        remark_credentials(rule, at);
+    }
     let mut names = BTreeSet::new();
     each("subsets", &rule.subsets, at, |subset, at| {
         if !subset.name.is_empty() && !names.insert(subset.name.clone()) {
             at.within("name", |at| at.invalid(format!("a second subset `{}`", subset.name), None));
         }
-        if subset.name.chars().any(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))) {
-            at.within("name", |at| at.invalid(format!("`{}` is not a subset name", subset.name), None));
+        if subset.name.chars().any(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')))
+        {
+            at.within("name", |at| {
+                at.invalid(format!("`{}` is not a subset name", subset.name), None)
+            });
         }
         if let Some(policy) = &subset.traffic_policy {
             at.within("trafficPolicy", |at| check_policy(policy, at));
@@ -39,7 +43,72 @@ pub(super) fn check(rule: &DestinationRule, at: &mut Decoder) {
     });
 }
 
+/// Says what sidecars do with the credentials of a rule that selects no clients: none of theirs is
+/// named by it.
+fn remark_credentials(rule: &DestinationRule, at: &mut Decoder) {
+    let policy = |policy: Option<&TrafficPolicy>, at: &mut Decoder| {
+        let Some(policy) = policy else { return };
+        at.within("trafficPolicy", |at| {
+            remark_credential(policy.tls.as_ref(), at);
+            each("portLevelSettings", &policy.port_level_settings, at, |port, at| {
+                remark_credential(port.tls.as_ref(), at);
+            });
+        });
+    };
+    policy(rule.traffic_policy.as_ref(), at);
+    each("subsets", &rule.subsets, at, |subset, at| policy(subset.traffic_policy.as_ref(), at));
+}
+
+fn remark_credential(tls: Option<&ClientTls>, at: &mut Decoder) {
+    let Some(tls) = tls.filter(|tls| !tls.credential_name.is_empty()) else { return };
+    let instead = match tls.mode.unwrap_or_default() {
+        ClientTlsMode::Mutual => "sidecars have no certificate to show, and their requests fail",
+        ClientTlsMode::Simple => "sidecars trust the authorities of their system instead",
+        ClientTlsMode::Disable | ClientTlsMode::IstioMutual => return,
+    };
+    let message = format!("only gateways use it, since the rule selects no clients; {instead}");
+    at.within("tls", |at| {
+        at.within("credentialName", |at| {
+            at.remark(|path| {
+                Diagnostic::info(Code::NoEffect, path, message)
+                    .fix("`workloadSelector` with the labels of the sidecars that are meant")
+            });
+        });
+    });
+}
+
+/// Says which settings beside others our own proxy does not know.
+fn remark_unknown_here(policy: &TrafficPolicy, at: &mut Decoder) {
+    let given = [
+        ("proxyProtocol", policy.proxy_protocol.is_some()),
+        ("retryBudget", policy.retry_budget.is_some()),
+    ];
+    for (field, _) in given.into_iter().filter(|(_, given)| *given) {
+        at.within(field, |at| remark_refused_by_ours("clusters with it", at));
+    }
+}
+
+/// Says that blocks of ports, which replace those above whole, take TLS away.
+fn remark_lost_tls(policy: &TrafficPolicy, at: &mut Decoder) {
+    let upper = policy.tls.as_ref().and_then(|tls| tls.mode);
+    let Some(mode) = upper.filter(|mode| *mode != ClientTlsMode::Disable) else { return };
+    each("portLevelSettings", &policy.port_level_settings, at, |port, at| {
+        if port.tls.is_none() {
+            let message = format!(
+                "replaces the blocks above whole, and so drops `tls: {{mode: {}}}`: connections to \
+                 this port are plaintext unless the mesh secures them by itself",
+                mode.as_str()
+            );
+            at.remark(|path| {
+                Diagnostic::warning(Code::DropsSettings, path, message).fix("repeat `tls` here")
+            });
+        }
+    });
+}
+
 fn check_policy(policy: &TrafficPolicy, at: &mut Decoder) {
+    remark_unknown_here(policy, at);
+    remark_lost_tls(policy, at);
     check_blocks(
         policy.load_balancer.as_ref(),
         policy.connection_pool.as_ref(),
@@ -47,7 +116,14 @@ fn check_policy(policy: &TrafficPolicy, at: &mut Decoder) {
         policy.tls.as_ref(),
         at,
     );
+    let mut ports = BTreeSet::new();
     each("portLevelSettings", &policy.port_level_settings, at, |port, at| {
+        if let Some(number) = port.port.as_ref().map(|p| p.number)
+            && !ports.insert(number)
+        {
+            let message = format!("a second block for port {number}: the first holds");
+            at.remark(|path| Diagnostic::warning(Code::NoEffect, path, message));
+        }
         if port.port.as_ref().is_some_and(|p| p.number == 0) {
             at.within("port", |at| check_range("number", 0, 1..=65535, at));
         }
@@ -60,7 +136,18 @@ fn check_policy(policy: &TrafficPolicy, at: &mut Decoder) {
         );
     });
     if let Some(percent) = policy.retry_budget.as_ref().and_then(|b| b.percent) {
-        at.within("retryBudget", |at| check_percent("percent", percent, at));
+        at.within("retryBudget", |at| {
+            check_percent("percent", percent, at);
+            if percent.fract() != 0.0 {
+                let message = format!("{percent} is no whole number: {} is taken", percent.round());
+                at.within("percent", |at| {
+                    at.remark(|path| {
+                        Diagnostic::warning(Code::NoEffect, path, message)
+                            .fix(format!("`{}`", percent.round()))
+                    })
+                });
+            }
+        });
     }
 }
 
@@ -96,7 +183,9 @@ fn check_balancer(balancer: &LoadBalancer, at: &mut Decoder) {
         at.within("localityLbSetting", |at| check_locality(locality, at));
     }
     if let Some(warmup) = &balancer.warmup {
-        at.within("warmup", |at| check_percent("minimumPercent", warmup.minimum_percent.unwrap_or_default(), at));
+        at.within("warmup", |at| {
+            check_percent("minimumPercent", warmup.minimum_percent.unwrap_or_default(), at)
+        });
     }
 }
 
@@ -108,8 +197,7 @@ fn check_hash(hash: &ConsistentHash, at: &mut Decoder) {
         hash.http_query_parameter_name.is_some(),
     ];
     if keys.iter().filter(|given| **given).count() != 1 {
-        let message =
-            "exactly one of `httpHeaderName`, `httpCookie`, `useSourceIp`, `httpQueryParameterName` must be given";
+        let message = "exactly one of `httpHeaderName`, `httpCookie`, `useSourceIp`, `httpQueryParameterName` must be given";
         at.invalid(message, None);
     }
     for (field, name) in [
@@ -142,7 +230,8 @@ fn check_table(hash: &ConsistentHash, at: &mut Decoder) {
     if nearest != Some(size) {
         let path = at.path().field("maglev").field("tableSize");
         let expected = format!("a prime number up to {LARGEST_MAGLEV}");
-        let mut finding = Diagnostic::error(Code::InvalidValue, path, "not a size for a Maglev table");
+        let mut finding =
+            Diagnostic::error(Code::InvalidValue, path, "not a size for a Maglev table");
         finding = finding.expected(expected, size.to_string());
         finding.fix = nearest.map(|n| n.to_string());
         at.note(finding);
@@ -176,6 +265,13 @@ pub(super) fn check_pool(pool: &ConnectionPool, at: &mut Decoder) {
             check_millisecond("maxConnectionDuration", tcp.max_connection_duration, at);
         });
     }
+    /// Of HTTP/2 (RFC 9113 section 6.5.2, as Envoy takes it).
+    const MOST_STREAMS: i64 = i32::MAX as i64;
+    if let Some(streams) = pool.http.as_ref().and_then(|http| http.max_concurrent_streams) {
+        at.within("http", |at| {
+            check_range("maxConcurrentStreams", i64::from(streams), 0..=MOST_STREAMS, at)
+        });
+    }
     if let Some(keepalive) = pool.http.as_ref().and_then(|h| h.http2_keep_alive.as_ref()) {
         at.within("http", |at| {
             at.within("http2KeepAlive", |at| {
@@ -186,23 +282,32 @@ pub(super) fn check_pool(pool: &ConnectionPool, at: &mut Decoder) {
     }
     if pool.http.as_ref().is_some_and(|h| {
         h.use_client_protocol == Some(true)
-            && matches!(h.h2_upgrade_policy, Some(crate::dialect::istio::destination_rule::H2UpgradePolicy::Upgrade))
+            && matches!(
+                h.h2_upgrade_policy,
+                Some(crate::dialect::istio::destination_rule::H2UpgradePolicy::Upgrade)
+            )
     }) {
         at.within("http", |at| {
-            at.invalid("`useClientProtocol` and `h2UpgradePolicy: UPGRADE` exclude each other", None)
+            at.invalid(
+                "`useClientProtocol` and `h2UpgradePolicy: UPGRADE` exclude each other",
+                None,
+            )
         });
     }
 }
 
 pub(super) fn check_outlier(outlier: &OutlierDetection, at: &mut Decoder) {
-    for (field, percent) in
-        [("maxEjectionPercent", outlier.max_ejection_percent), ("minHealthPercent", outlier.min_health_percent)]
-    {
+    for (field, percent) in [
+        ("maxEjectionPercent", outlier.max_ejection_percent),
+        ("minHealthPercent", outlier.min_health_percent),
+    ] {
         if let Some(percent) = percent {
             check_range(field, i64::from(percent), 0..=100, at);
         }
     }
-    for (field, duration) in [("interval", outlier.interval), ("baseEjectionTime", outlier.base_ejection_time)] {
+    for (field, duration) in
+        [("interval", outlier.interval), ("baseEjectionTime", outlier.base_ejection_time)]
+    {
         check_millisecond(field, duration, at);
     }
     if outlier.consecutive_errors.is_some() {
@@ -212,8 +317,12 @@ pub(super) fn check_outlier(outlier: &OutlierDetection, at: &mut Decoder) {
         };
         at.within("consecutiveErrors", |at| {
             at.remark(|path| {
-                Diagnostic::warning(Code::Deprecated, path, format!("deprecated and without effect, {in_force}"))
-                    .fix("`consecutive5xxErrors` or `consecutiveGatewayErrors`")
+                Diagnostic::warning(
+                    Code::Deprecated,
+                    path,
+                    format!("deprecated and without effect, {in_force}"),
+                )
+                .fix("`consecutive5xxErrors` or `consecutiveGatewayErrors`")
             });
         });
     }
@@ -226,18 +335,57 @@ fn check_millisecond(field: &'static str, duration: Option<Duration>, at: &mut D
     }
 }
 
+/// Says that there is no TLS where `mode` is not given, and that what is written beside it does
+/// nothing.
+fn check_mode(tls: &ClientTls, at: &mut Decoder) {
+    const WITHOUT: &str = "plaintext, without the mesh's own mutual TLS too";
+    let bare = *tls == ClientTls { mode: tls.mode, ..ClientTls::default() };
+    match tls.mode {
+        None if bare => {
+            let message = format!("without `mode` it is DISABLE: {WITHOUT}");
+            at.remark(|path| {
+                Diagnostic::warning(Code::NoEffect, path, message).fix(
+                    "`mode: ISTIO_MUTUAL`, `mode: SIMPLE`, or `mode: DISABLE` if that is meant",
+                )
+            });
+        }
+        None => {
+            let path = at.path().field("mode");
+            let message =
+                format!("missing, so that it is DISABLE ({WITHOUT}) and the rest does nothing");
+            let expected = "SIMPLE, MUTUAL or ISTIO_MUTUAL beside other fields";
+            let finding = Diagnostic::error(Code::MissingField, path, message);
+            at.note(finding.expected(expected, "no mode").fix("`mode: SIMPLE`"));
+        }
+        Some(ClientTlsMode::Disable) if !bare => {
+            let message = format!("mode DISABLE is {WITHOUT}: the other fields do nothing");
+            at.remark(|path| {
+                Diagnostic::warning(Code::NoEffect, path, message)
+                    .fix("`mode: SIMPLE`, or take them out")
+            });
+        }
+        Some(_) => {}
+    }
+}
+
 fn check_tls(tls: &ClientTls, at: &mut Decoder) {
     /// A longer name fits into no hello.
     const LONGEST_NAME: usize = 255;
     if tls.sni.len() > LONGEST_NAME {
         at.within("sni", |at| at.invalid(format!("longer than {LONGEST_NAME} bytes"), None));
     }
+    check_mode(tls, at);
     let files = !tls.client_certificate.is_empty() && !tls.private_key.is_empty();
-    match tls.mode {
+    match tls.mode.unwrap_or_default() {
         ClientTlsMode::Mutual if !files && tls.credential_name.is_empty() => {
-            at.invalid("mode MUTUAL needs `clientCertificate` and `privateKey`, or `credentialName`", None);
+            at.invalid(
+                "mode MUTUAL needs `clientCertificate` and `privateKey`, or `credentialName`",
+                None,
+            );
         }
-        ClientTlsMode::IstioMutual if files || !tls.ca_certificates.is_empty() || !tls.credential_name.is_empty() => {
+        ClientTlsMode::IstioMutual
+            if files || !tls.ca_certificates.is_empty() || !tls.credential_name.is_empty() =>
+        {
             at.invalid(
                 "mode ISTIO_MUTUAL uses the mesh's own certificates; no others may be given",
                 Some("mode `MUTUAL`".to_owned()),

@@ -1,19 +1,23 @@
 //! Rules of Gateways and Sidecars.
 
+use std::collections::BTreeSet;
+
 use super::{
     backend::check_pool,
-    check_range, each,
-    text::{HostForm, check_address, check_host, is_dns_name},
+    line::{check_socket, remark_refused_by_ours},
+    tls::{check_cipher_suites, check_curves, remark_suites_of_envoy},
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
     dialect::{
         decode::Decoder,
+        forms::{HostForm, check_address, check_host, check_range, each, is_dns_name},
         istio::{
             gateway::{Gateway, Server},
-            shared::{Port, ServerTls, ServerTlsMode},
+            shared::{Port, ServerTls, ServerTlsMode, TlsProtocol},
             sidecar::{EgressListener, IngressListener, Sidecar},
         },
+        scalar::parse_port,
         suggest,
     },
 };
@@ -48,19 +52,41 @@ pub(super) fn check_port(port: &Port, protocol_needed: bool, at: &mut Decoder) {
         }
     } else if !PROTOCOLS.contains(&&*protocol) {
         let near = suggest::nearest(&protocol, PROTOCOLS.iter().copied());
-        let finding = Diagnostic::error(Code::InvalidValue, at.path().field("protocol"), "not a known protocol");
-        let mut finding = finding.expected(format!("one of {}", PROTOCOLS.join(", ")), format!("`{}`", port.protocol));
+        let finding = Diagnostic::error(
+            Code::InvalidValue,
+            at.path().field("protocol"),
+            "not a known protocol",
+        );
+        let mut finding = finding
+            .expected(format!("one of {}", PROTOCOLS.join(", ")), format!("`{}`", port.protocol));
         finding.fix = near.map(|n| format!("`{n}`"));
         at.note(finding);
     }
 }
 
-pub(super) fn check(gateway: &Gateway, at: &mut Decoder) {
-    each("servers", &gateway.servers, at, check_server);
+pub(in crate::dialect::istio) fn check(gateway: &Gateway, at: &mut Decoder) {
+    let mut names = BTreeSet::new();
+    each("servers", &gateway.servers, at, |server, at| {
+        check_server(server, at);
+        let name = &server.port.name;
+        // Routes are known by them.
+        if !name.is_empty() && !names.insert(name.clone()) {
+            at.within("port", |at| {
+                at.within("name", |at| at.invalid(format!("a second port `{name}`"), None))
+            });
+        }
+    });
 }
 
 fn check_server(server: &Server, at: &mut Decoder) {
-    at.within("port", |at| check_port(&server.port, true, at));
+    at.within("port", |at| {
+        check_port(&server.port, true, at);
+        if server.port.name.is_empty() {
+            let number = server.port.number;
+            let scheme = server.port.protocol.to_ascii_lowercase();
+            at.missing("name", Some(format!("a name of its own, such as `{scheme}-{number}`")));
+        }
+    });
     each("hosts", &server.hosts, at, |host, at| check_scoped_host(host, at));
     check_bind(&server.bind, at);
     let protocol = server.port.protocol.to_ascii_uppercase();
@@ -91,41 +117,112 @@ fn check_scoped_host(host: &str, at: &mut Decoder) {
     }
 }
 
+/// Protocols of servers that answer HTTP in plaintext, whatever their `tls` says.
+const PLAINTEXT_HTTP: &[&str] = &["HTTP", "HTTP2", "GRPC", "GRPC-WEB", "GRPC_WEB", "HTTP_PROXY"];
+
+/// Notes settings that would be read as a guard and do nothing: of `tls`, a plaintext server has
+/// `httpsRedirect` alone (Istio: "server cannot have TLS settings for plain text HTTP ports").
+fn check_plaintext(tls: &ServerTls, protocol: &str, at: &mut Decoder) {
+    let redirect = ServerTls { https_redirect: tls.https_redirect, ..ServerTls::default() };
+    let passthrough = ServerTls { mode: Some(ServerTlsMode::Passthrough), ..redirect.clone() };
+    if *tls != redirect && *tls != passthrough {
+        at.invalid(
+            format!("a server of protocol {protocol} is plaintext, and has no TLS settings but `httpsRedirect`"),
+            Some("`protocol: HTTPS`, or take the others out".to_owned()),
+        );
+    }
+}
+
 fn check_server_tls(tls: &ServerTls, protocol: &str, at: &mut Decoder) {
-    let encrypted = matches!(protocol, "HTTPS" | "TLS");
-    if tls.https_redirect && encrypted {
+    if PLAINTEXT_HTTP.contains(&protocol) {
+        return check_plaintext(tls, protocol, at);
+    }
+    if tls.https_redirect {
         at.within("httpsRedirect", |at| {
-            at.invalid("only plaintext servers can redirect to https", Some("move it to the HTTP server".to_owned()))
+            at.invalid(
+                "only servers of plaintext HTTP can redirect to https",
+                Some("move it to the HTTP server".to_owned()),
+            )
         });
     }
-    if !encrypted {
-        return;
-    }
+    check_cipher_suites(&tls.cipher_suites, at);
+    remark_suites_of_envoy(&tls.cipher_suites, at);
+    check_curves(&tls.ecdh_curves, at);
     let mode = tls.mode.unwrap_or_default();
     if mode == ServerTlsMode::AutoPassthrough {
         let message = "not acted on yet: the server takes no connections";
         at.within("mode", |at| at.remark(|path| Diagnostic::info(Code::NotActedOn, path, message)));
     }
+    if matches!(mode, ServerTlsMode::Simple | ServerTlsMode::Passthrough)
+        && !tls.subject_alt_names.is_empty()
+    {
+        let message = "no client certificate is asked for in this mode, so these names do nothing";
+        at.within("subjectAltNames", |at| {
+            at.remark(|path| {
+                Diagnostic::warning(Code::NoEffect, path, message).fix("mode `MUTUAL`")
+            })
+        });
+    }
+    if mode == ServerTlsMode::Simple {
+        remark_client_authorities(tls, at);
+    }
     let files = !tls.server_certificate.is_empty() && !tls.private_key.is_empty();
-    let credential =
-        !tls.credential_name.is_empty() || !tls.credential_names.is_empty() || !tls.tls_certificates.is_empty();
-    let needs_certificate =
-        matches!(mode, ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
+    let credential = !tls.credential_name.is_empty()
+        || !tls.credential_names.is_empty()
+        || !tls.tls_certificates.is_empty();
+    let needs_certificate = matches!(
+        mode,
+        ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual
+    );
     if needs_certificate && !files && !credential {
-        at.missing("credentialName", Some("name a Secret, or give `serverCertificate` and `privateKey`".to_owned()));
+        at.missing(
+            "credentialName",
+            Some("name a Secret, or give `serverCertificate` and `privateKey`".to_owned()),
+        );
     }
     if mode == ServerTlsMode::Mutual && files && !credential && tls.ca_certificates.is_empty() {
         at.missing("caCertificates", Some("give the CA of the clients' certificates".to_owned()));
     }
-    if let (Some(min), Some(max)) = (tls.min_protocol_version, tls.max_protocol_version)
-        && min > max
-        && max != crate::dialect::istio::shared::TlsProtocol::Auto
-    {
-        at.invalid("`minProtocolVersion` is above `maxProtocolVersion`", None);
+    check_versions(tls, at);
+}
+
+/// Says that nobody is asked for a certificate whose authority is named.
+fn remark_client_authorities(tls: &ServerTls, at: &mut Decoder) {
+    let named = [
+        ("caCertificates", &tls.ca_certificates),
+        ("caCertCredentialName", &tls.ca_cert_credential_name),
+    ];
+    for (field, _) in named.into_iter().filter(|(_, name)| !name.is_empty()) {
+        let message =
+            "no client certificate is asked for in mode SIMPLE, so this authority does nothing";
+        at.within(field, |at| {
+            at.remark(|path| {
+                Diagnostic::warning(Code::NoEffect, path, message).fix("mode `MUTUAL`")
+            })
+        });
     }
 }
 
-pub(super) fn check_sidecar(sidecar: &Sidecar, at: &mut Decoder) {
+/// Notes a range without any version, and says where our own proxy has none of it.
+fn check_versions(tls: &ServerTls, at: &mut Decoder) {
+    let given = |version: Option<TlsProtocol>| version.filter(|v| *v != TlsProtocol::Auto);
+    let Some(max) = given(tls.max_protocol_version) else { return };
+    let min = given(tls.min_protocol_version);
+    if min.unwrap_or(TlsProtocol::V1_2) > max {
+        let path = at.path().field("maxProtocolVersion");
+        let expected = match min {
+            Some(min) => format!("at least `minProtocolVersion`, {}", min.as_str()),
+            None => "at least TLSV1_2, which holds where `minProtocolVersion` is not given".into(),
+        };
+        let message = "`minProtocolVersion` is above `maxProtocolVersion`";
+        let finding = Diagnostic::error(Code::InvalidValue, path, message);
+        at.note(finding.expected(expected, max.as_str()));
+    } else if max < TlsProtocol::V1_2 {
+        at.within("maxProtocolVersion", |at| remark_refused_by_ours("listeners with it", at));
+    }
+}
+
+pub(in crate::dialect::istio) fn check_sidecar(sidecar: &Sidecar, at: &mut Decoder) {
     each("egress", &sidecar.egress, at, check_egress);
     each("ingress", &sidecar.ingress, at, check_ingress);
     if let Some(pool) = &sidecar.inbound_connection_pool {
@@ -147,7 +244,10 @@ fn check_egress(listener: &EgressListener, at: &mut Decoder) {
         if host.contains('/') {
             check_scoped_host(host, at);
         } else {
-            at.invalid(format!("`{host}` does not say which namespace"), Some(format!("`./{host}` or `*/{host}`")));
+            at.invalid(
+                format!("`{host}` does not say which namespace"),
+                Some(format!("`./{host}` or `*/{host}`")),
+            );
         }
     });
 }
@@ -159,8 +259,10 @@ fn check_ingress(listener: &IngressListener, at: &mut Decoder) {
         at.within("connectionPool", |at| check_pool(pool, at));
     }
     let endpoint = &*listener.default_endpoint;
-    let port_of =
-        |prefix: &str| endpoint.strip_prefix(prefix).and_then(|p| p.parse::<u16>().ok()).is_some_and(|p| p > 0);
+    let port_of = |prefix: &str| endpoint.strip_prefix(prefix).and_then(parse_port).is_some();
+    if endpoint.starts_with("unix://") {
+        at.within("defaultEndpoint", |at| check_socket(endpoint, at));
+    }
     let valid = endpoint.is_empty()
         || endpoint.strip_prefix("unix://").is_some_and(|path| !path.is_empty())
         || ["127.0.0.1:", "0.0.0.0:", "[::1]:", "[::]:"].into_iter().any(port_of);

@@ -3,26 +3,30 @@
 use std::sync::Arc;
 
 use super::{
-    check_percent, check_range, each,
-    line::{check_header_value, check_line, is_header_name},
-    text::{HostForm, check_export_to, check_host, check_network},
+    format::check_header_value,
+    line::{check_line, is_header_name},
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
     dialect::{
         decode::Decoder,
+        forms::{
+            HostForm, check_export_to, check_host, check_network, check_percent, check_range, each,
+        },
         istio::{
-            shared::Percent,
+            retry_words::{RETRY_CONDITIONS, retry_condition},
+            shared::{Percent, StringMatch},
             virtual_service::{
-                CorsPolicy, Destination, HeaderOperations, Headers, HttpDirectResponse, HttpFault, HttpMatch,
-                HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, RouteDestination, VirtualService,
+                CorsPolicy, Destination, HeaderOperations, Headers, HttpDirectResponse, HttpFault,
+                HttpMatch, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, RouteDestination,
+                VirtualService,
             },
         },
         scalar,
     },
 };
 
-pub(super) fn check(rules: &VirtualService, at: &mut Decoder) {
+pub(in crate::dialect::istio) fn check(rules: &VirtualService, at: &mut Decoder) {
     if rules.hosts.is_empty() && !rules.http.iter().any(|r| r.delegate.is_some()) {
         at.missing("hosts", Some("name at least one host".to_owned()));
     }
@@ -36,13 +40,17 @@ pub(super) fn check(rules: &VirtualService, at: &mut Decoder) {
     each("tls", &rules.tls, at, |rule, at| {
         each("match", &rule.matches, at, |m, at| {
             each("sniHosts", &m.sni_hosts, at, |host, at| check_host(host, HostForm::Wildcard, at));
-            each("destinationSubnets", &m.destination_subnets, at, |net, at| check_network(net, at));
+            each("destinationSubnets", &m.destination_subnets, at, |net, at| {
+                check_network(net, at)
+            });
         });
         check_destinations(&rule.route, at);
     });
     each("tcp", &rules.tcp, at, |rule, at| {
         each("match", &rule.matches, at, |m, at| {
-            each("destinationSubnets", &m.destination_subnets, at, |net, at| check_network(net, at));
+            each("destinationSubnets", &m.destination_subnets, at, |net, at| {
+                check_network(net, at)
+            });
         });
         check_destinations(&rule.route, at);
     });
@@ -55,8 +63,12 @@ fn check_gateway_name(name: &str, at: &mut Decoder) {
 }
 
 fn check_http(rule: &HttpRoute, at: &mut Decoder) {
-    let actions =
-        [rule.redirect.is_some(), rule.direct_response.is_some(), rule.delegate.is_some(), !rule.route.is_empty()];
+    let actions = [
+        rule.redirect.is_some(),
+        rule.direct_response.is_some(),
+        rule.delegate.is_some(),
+        !rule.route.is_empty(),
+    ];
     match actions.iter().filter(|given| **given).count() {
         0 => at.invalid("no action: one of `route`, `redirect`, `directResponse`, `delegate` must be given", None),
         1 => {}
@@ -118,6 +130,9 @@ fn check_actions(rule: &HttpRoute, at: &mut Decoder) {
 }
 
 fn check_rewrite(rewrite: &HttpRewrite, at: &mut Decoder) {
+    if !rewrite.uri.is_empty() && rewrite.uri_regex_rewrite.is_some() {
+        at.invalid("only one of `uri`, `uriRegexRewrite` may be given", None);
+    }
     at.within("uri", |at| check_line(&rewrite.uri, at));
     at.within("authority", |at| check_line(&rewrite.authority, at));
     let Some(regex) = &rewrite.uri_regex_rewrite else { return };
@@ -126,14 +141,43 @@ fn check_rewrite(rewrite: &HttpRewrite, at: &mut Decoder) {
             true => at.invalid("empty", None),
             false => at.check_regex(&regex.pattern),
         });
-        at.within("rewrite", |at| check_line(&regex.rewrite, at));
+        at.within("rewrite", |at| {
+            check_line(&regex.rewrite, at);
+            check_substitution(&regex.rewrite, &regex.pattern, at);
+        });
     });
+}
+
+/// Notes a backslash that names no group of the expression, nor itself.
+fn check_substitution(text: &str, regex: &str, at: &mut Decoder) {
+    // One that does not compile is noted already.
+    let Ok(compiled) = regex::Regex::new(regex) else { return };
+    let groups = compiled.captures_len() - 1;
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        let valid = c != '\\'
+            || rest.next().is_some_and(|next| {
+                let group = next.to_digit(10).and_then(|digit| usize::try_from(digit).ok());
+                next == '\\' || group.is_some_and(|group| group <= groups)
+            });
+        if !valid {
+            let message = "a backslash that names no group of `match`";
+            let expected = match groups {
+                0 => "`\\0` for all that matches, or `\\\\`".to_owned(),
+                _ => format!("`\\0` to `\\{groups}`, or `\\\\`"),
+            };
+            let finding = Diagnostic::error(Code::InvalidValue, at.path(), message);
+            return at.note(finding.expected(expected, format!("`{text}`")));
+        }
+    }
 }
 
 fn check_headers(headers: Option<&Headers>, at: &mut Decoder) {
     let Some(headers) = headers else { return };
     at.within("headers", |at| {
-        for (field, changes, request) in [("request", &headers.request, true), ("response", &headers.response, false)] {
+        for (field, changes, request) in
+            [("request", &headers.request, true), ("response", &headers.response, false)]
+        {
             if let Some(changes) = changes {
                 at.within(field, |at| check_changes(changes, request, at));
             }
@@ -146,7 +190,8 @@ fn check_changes(changes: &HeaderOperations, request: bool, at: &mut Decoder) {
     for (field, values) in [("set", &changes.set), ("add", &changes.add)] {
         at.within(field, |at| {
             for (name, value) in values {
-                let authority = request && field == "set" && name.eq_ignore_ascii_case(":authority");
+                let authority =
+                    request && field == "set" && name.eq_ignore_ascii_case(":authority");
                 at.within_key(name, |at| {
                     if !authority {
                         check_header_name(name, at);
@@ -174,7 +219,15 @@ fn check_match(m: &HttpMatch, at: &mut Decoder) {
             at.invalid("a parameter needs a name", None);
         }
     });
-
+    if m.ignore_uri_case && matches!(m.uri, Some(StringMatch::Regex(_))) {
+        let message = "a regex is compared as it is";
+        at.within("ignoreUriCase", |at| {
+            at.remark(|path| {
+                Diagnostic::warning(Code::NoEffect, path, message)
+                    .fix("begin the regex with `(?i)`")
+            })
+        });
+    }
     if m.port == Some(0) {
         check_range("port", 0, 1..=65535, at);
     }
@@ -190,8 +243,8 @@ fn check_match(m: &HttpMatch, at: &mut Decoder) {
     }
 }
 
-/// Istio's way to match on a token, among the headers. Taken for a header it would never be there: a condition that
-/// never holds, and in `withoutHeaders` one that always does.
+/// Istio's way to match on a token, among the headers. Taken for a header it would never be there:
+/// a condition that never holds, and in `withoutHeaders` one that always does.
 const TOKEN_CLAIM: &str = "@request.auth.claims";
 
 fn may_be_matched(name: &str) -> bool {
@@ -210,24 +263,33 @@ fn check_destination(destination: &Destination, at: &mut Decoder) {
 fn check_destinations(route: &[RouteDestination], at: &mut Decoder) {
     let weights: Vec<Option<i32>> = route.iter().map(|r| r.weight).collect();
     check_weights(&weights, at);
-    each("route", route, at, |r, at| at.within("destination", |at| check_destination(&r.destination, at)));
+    each("route", route, at, |r, at| {
+        at.within("destination", |at| check_destination(&r.destination, at))
+    });
 }
 
 fn check_weights(weights: &[Option<i32>], at: &mut Decoder) {
     for (index, weight) in weights.iter().enumerate() {
         if let Some(weight) = weight.filter(|w| *w < 0) {
             at.within("route", |at| {
-                at.within_index(index, |at| check_range("weight", i64::from(weight), 0..=i64::from(i32::MAX), at))
+                at.within_index(index, |at| {
+                    check_range("weight", i64::from(weight), 0..=i64::from(i32::MAX), at)
+                })
             });
         }
     }
     let sum: i64 = weights.iter().flatten().map(|w| i64::from(*w)).sum();
     if sum > i64::from(u32::MAX) {
-        at.within("route", |at| at.invalid(format!("the weights add up to {sum}, more than {}", u32::MAX), None));
+        at.within("route", |at| {
+            at.invalid(format!("the weights add up to {sum}, more than {}", u32::MAX), None)
+        });
     }
     if weights.len() > 1 && sum == 0 {
         at.within("route", |at| {
-            at.invalid("the weights add up to 0", Some("give each destination a `weight`".to_owned()))
+            at.invalid(
+                "the weights add up to 0",
+                Some("give each destination a `weight`".to_owned()),
+            )
         });
     }
 }
@@ -239,16 +301,19 @@ fn check_share(field: &'static str, share: Option<&Percent>, at: &mut Decoder) {
 }
 
 fn check_redirect(redirect: &HttpRedirect, at: &mut Decoder) {
-    if let Some(code) = redirect.redirect_code.filter(|c| !matches!(c, 301 | 302 | 303 | 307 | 308)) {
+    if let Some(code) = redirect.redirect_code.filter(|c| !matches!(c, 301 | 302 | 303 | 307 | 308))
+    {
         let path = at.path().field("redirectCode");
         at.note(
             Diagnostic::error(Code::InvalidValue, path, "not a redirect")
                 .expected("one of 301, 302, 303, 307, 308", code.to_string()),
         );
     }
-    for (field, text) in
-        [("uri", &redirect.uri), ("prefixRewrite", &redirect.prefix_rewrite), ("authority", &redirect.authority)]
-    {
+    for (field, text) in [
+        ("uri", &redirect.uri),
+        ("prefixRewrite", &redirect.prefix_rewrite),
+        ("authority", &redirect.authority),
+    ] {
         at.within(field, |at| check_line(text, at));
     }
     if redirect.port.is_some() && redirect.derive_port.is_some() {
@@ -267,53 +332,47 @@ fn check_direct(direct: &HttpDirectResponse, at: &mut Decoder) {
     if body.string.is_some() && body.bytes.is_some() {
         at.within("body", |at| at.invalid("only one of `string`, `bytes` may be given", None));
     }
-    let length = body.string.as_ref().map_or(0, |s| s.len()).max(body.bytes.as_ref().map_or(0, |b| b.len()));
+    let length =
+        body.string.as_ref().map_or(0, |s| s.len()).max(body.bytes.as_ref().map_or(0, |b| b.len()));
     if length > LARGEST {
-        at.within("body", |at| at.invalid(format!("{length} bytes; at most {LARGEST} can be answered"), None));
+        at.within("body", |at| {
+            at.invalid(format!("{length} bytes; at most {LARGEST} can be answered"), None)
+        });
     }
 }
 
-/// Conditions that Envoy knows, for HTTP and gRPC.
-const RETRY_CONDITIONS: &[&str] = &[
-    "5xx",
-    "gateway-error",
-    "reset",
-    "reset-before-request",
-    "connect-failure",
-    "envoy-ratelimited",
-    "retriable-4xx",
-    "refused-stream",
-    "retriable-status-codes",
-    "retriable-headers",
-    "http3-post-connect-failure",
-    "cancelled",
-    "deadline-exceeded",
-    "internal",
-    "resource-exhausted",
-    "unavailable",
-];
-
-fn check_retry(retries: &HttpRetry, rule: &HttpRoute, at: &mut Decoder) {
+/// Notes attempts and conditions that nobody knows, wherever retries are written.
+pub(super) fn check_retries(retries: &HttpRetry, at: &mut Decoder) {
     if let Some(attempts) = retries.attempts.filter(|a| *a < 0) {
         check_range("attempts", i64::from(attempts), 0..=i64::from(i32::MAX), at);
     }
-    let conditions = || retries.retry_on.split(',').map(str::trim).filter(|c| !c.is_empty());
     at.within("retryOn", |at| {
-        for condition in conditions() {
+        for condition in conditions(retries) {
             let status = condition.parse::<u16>().is_ok_and(|code| (100..600).contains(&code));
-            if !status && !RETRY_CONDITIONS.contains(&condition) {
-                let near = crate::dialect::suggest::nearest(condition, RETRY_CONDITIONS.iter().copied());
+            if !status && retry_condition(condition).is_none() {
+                let near = crate::dialect::suggest::nearest(
+                    condition,
+                    RETRY_CONDITIONS.iter().map(|(w, _)| *w),
+                );
                 at.invalid(
                     format!("`{condition}` is neither a retry condition nor a status code"),
                     near.map(|n| format!("`{n}`")),
                 );
             }
         }
-        let retries_answers = conditions().any(|c| matches!(c, "5xx" | "gateway-error" | "retriable-4xx"));
-        if retries_answers && conditions().any(|c| c == "retriable-4xx") && !limited_to_safe_methods(rule) {
-            at.remark(|path| Diagnostic::info(Code::Retries, path, "POST is retried too; `retriable-4xx` is 409 only"));
-        }
     });
+}
+
+fn conditions(retries: &HttpRetry) -> impl Iterator<Item = &str> {
+    retries.retry_on.split(',').map(str::trim).filter(|c| !c.is_empty())
+}
+
+fn check_retry(retries: &HttpRetry, rule: &HttpRoute, at: &mut Decoder) {
+    check_retries(retries, at);
+    if conditions(retries).any(|c| c == "retriable-4xx") && !limited_to_safe_methods(rule) {
+        let message = "POST is retried too; `retriable-4xx` is 409 only";
+        at.within("retryOn", |at| at.remark(|path| Diagnostic::info(Code::Retries, path, message)));
+    }
 }
 
 /// Whether every match of the rule asks for a method that may be repeated.
@@ -364,7 +423,8 @@ fn check_cors(cors: &CorsPolicy, at: &mut Decoder) {
     if !cors.allow_origin.is_empty() {
         at.within("allowOrigin", |at| {
             at.remark(|path| {
-                Diagnostic::warning(Code::Deprecated, path, "deprecated").fix("`allowOrigins: [{exact: …}]`")
+                Diagnostic::warning(Code::Deprecated, path, "deprecated")
+                    .fix("`allowOrigins: [{exact: …}]`")
             });
         });
     }

@@ -1,15 +1,25 @@
 //! Rules of PeerAuthentications and AuthorizationPolicies.
 
-use super::{each, line::is_header_name, text::check_network};
+use super::{
+    line::is_header_name,
+    pattern::{
+        check_account, check_authority, check_method, check_namespace, check_normal, check_path,
+        check_principal, check_target, check_text, check_trust_domain, check_value,
+    },
+};
 use crate::{
     diagnostic::{Code, Diagnostic},
     dialect::{
         decode::Decoder,
-        istio::security::{Action, AuthorizationPolicy, Condition, Operation, PeerAuthentication, Rule, Source},
+        forms::{check_network, each},
+        istio::security::{
+            Action, AuthorizationPolicy, Condition, Operation, PeerAuthentication, Rule, Source,
+        },
+        scalar::parse_port,
     },
 };
 
-pub(super) fn check_peer(policy: &PeerAuthentication, at: &mut Decoder) {
+pub(in crate::dialect::istio) fn check_peer(policy: &PeerAuthentication, at: &mut Decoder) {
     let selects = policy.selector.as_ref().is_some_and(|s| !s.match_labels.is_empty());
     if !policy.port_level_mtls.is_empty() && !selects {
         at.within("portLevelMtls", |at| {
@@ -18,22 +28,26 @@ pub(super) fn check_peer(policy: &PeerAuthentication, at: &mut Decoder) {
     }
 }
 
-pub(super) fn check_access(policy: &AuthorizationPolicy, at: &mut Decoder) {
+pub(in crate::dialect::istio) fn check_access(policy: &AuthorizationPolicy, at: &mut Decoder) {
     let targets = policy.target_ref.is_some() || !policy.target_refs.is_empty();
     if targets && policy.selector.as_ref().is_some_and(|s| !s.match_labels.is_empty()) {
         at.invalid("only one of `selector`, `targetRefs` may be given", None);
     }
     match (policy.action, policy.provider.as_ref().map(|p| &*p.name)) {
-        (Action::Custom, None | Some("")) => {
-            at.missing("provider", Some("`provider: {name: …}` of the mesh configuration".to_owned()))
-        }
+        (Action::Custom, None | Some("")) => at.missing(
+            "provider",
+            Some("`provider: {name: …}` of the mesh configuration".to_owned()),
+        ),
         (Action::Custom, _) | (_, None) => {}
-        (_, Some(_)) => at.within("provider", |at| at.invalid("only action CUSTOM has a provider", None)),
+        (_, Some(_)) => {
+            at.within("provider", |at| at.invalid("only action CUSTOM has a provider", None))
+        }
     }
     if policy.rules.is_empty() && policy.action != Action::Allow {
         let message = format!("action {} without rules never takes effect", policy.action.as_str());
         at.remark(|path| {
-            Diagnostic::warning(Code::NoEffect, path.field("action"), message).fix("`rules: [{}]` to match everything")
+            Diagnostic::warning(Code::NoEffect, path.field("action"), message)
+                .fix("`rules: [{}]` to match everything")
         });
     }
     each("rules", &policy.rules, at, check_rule);
@@ -67,62 +81,25 @@ fn check_source(source: &Source, at: &mut Decoder) {
     for (field, list) in networks {
         each(field, list, at, |net, at| check_network(net, at));
     }
-    let texts = [
-        ("requestPrincipals", &source.request_principals),
-        ("notRequestPrincipals", &source.not_request_principals),
-        ("namespaces", &source.namespaces),
-        ("notNamespaces", &source.not_namespaces),
+    type Check = fn(&str, &mut Decoder);
+    let texts: [(_, _, Check); 10] = [
+        ("requestPrincipals", &source.request_principals, check_text),
+        ("notRequestPrincipals", &source.not_request_principals, check_text),
+        ("namespaces", &source.namespaces, check_namespace),
+        ("notNamespaces", &source.not_namespaces, check_namespace),
+        ("principals", &source.principals, check_principal),
+        ("notPrincipals", &source.not_principals, check_principal),
+        ("serviceAccounts", &source.service_accounts, check_account),
+        ("notServiceAccounts", &source.not_service_accounts, check_account),
+        ("trustDomains", &source.trust_domains, check_trust_domain),
+        ("notTrustDomains", &source.not_trust_domains, check_trust_domain),
     ];
-    for (field, list) in texts {
-        each(field, list, at, |text, at| check_filled(text, at));
-    }
-    for (field, list) in [("principals", &source.principals), ("notPrincipals", &source.not_principals)] {
-        each(field, list, at, |text, at| check_principal(text, at));
-    }
-    for (field, list) in
-        [("serviceAccounts", &source.service_accounts), ("notServiceAccounts", &source.not_service_accounts)]
-    {
-        each(field, list, at, |text, at| check_account(text, at));
-    }
-    for (field, list) in [("trustDomains", &source.trust_domains), ("notTrustDomains", &source.not_trust_domains)] {
-        each(field, list, at, |text, at| check_trust_domain(text, at));
+    for (field, list, check) in texts {
+        each(field, list, at, |text, at| check(text, at));
     }
     let accounts = !source.service_accounts.is_empty() || !source.not_service_accounts.is_empty();
     if accounts && (!source.principals.is_empty() || !source.namespaces.is_empty()) {
         at.invalid("`serviceAccounts` excludes `principals` and `namespaces`", None);
-    }
-}
-
-fn check_principal(text: &str, at: &mut Decoder) {
-    check_filled(text, at);
-    if let Some(id) = text.strip_prefix("spiffe://") {
-        at.invalid("a principal is written without `spiffe://`, and would never match", Some(format!("`{id}`")));
-    }
-}
-
-/// Istio takes no wildcards here: a `*` would be a letter that no account has, and the rule would match nobody.
-fn check_account(text: &str, at: &mut Decoder) {
-    let mut parts = text.split('/');
-    let whole = parts.by_ref().take(2).all(|part| !part.is_empty() && !part.contains('*'));
-    if !whole || parts.next().is_some() {
-        let path = at.path();
-        let finding = Diagnostic::error(Code::InvalidValue, path, "not a service account");
-        at.note(finding.expected("`ACCOUNT` or `NAMESPACE/ACCOUNT`, without `*`", format!("`{text}`")));
-    }
-}
-
-fn check_trust_domain(text: &str, at: &mut Decoder) {
-    check_filled(text, at);
-    if let Some((domain, _)) = text.split_once('/') {
-        at.invalid(format!("`{text}`: a trust domain has no `/`"), Some(format!("`{domain}`")));
-    }
-}
-
-fn check_filled(text: &str, at: &mut Decoder) {
-    if text.is_empty() {
-        at.invalid("empty", None);
-    } else if text.len() > 1 && text.trim_matches('*').contains('*') && !text.contains('{') {
-        at.invalid(format!("`{text}`: `*` may only stand at one end"), None);
     }
 }
 
@@ -136,34 +113,43 @@ fn check_operation(operation: &Operation, at: &mut Decoder) {
     for (field, list) in [("ports", &operation.ports), ("notPorts", &operation.not_ports)] {
         each(field, list, at, |port, at| check_port(port, at));
     }
-    let texts = [
-        ("hosts", &operation.hosts),
-        ("notHosts", &operation.not_hosts),
-        ("methods", &operation.methods),
-        ("notMethods", &operation.not_methods),
-    ];
-    for (field, list) in texts {
-        each(field, list, at, |text, at| check_filled(text, at));
+    for (field, list) in [("hosts", &operation.hosts), ("notHosts", &operation.not_hosts)] {
+        each(field, list, at, |text, at| check_authority(text, at));
+    }
+    for (field, list) in [("methods", &operation.methods), ("notMethods", &operation.not_methods)] {
+        each(field, list, at, |text, at| check_method(text, at));
     }
     for (field, list) in [("paths", &operation.paths), ("notPaths", &operation.not_paths)] {
-        each(field, list, at, |path, at| check_path(path, at));
+        each(field, list, at, |path, at| check_path_or_template(path, at));
     }
 }
 
-/// `{*}` and `{**}` stand for whole segments; with one of them, a bare `*` has no meaning (Istio `Operation.paths`).
-fn check_path(path: &str, at: &mut Decoder) {
+/// `{*}` and `{**}` stand for whole segments; with one of them, a bare `*` has no meaning (Istio
+/// `Operation.paths`).
+fn check_path_or_template(path: &str, at: &mut Decoder) {
     if !path.contains(['{', '}']) {
-        return check_filled(path, at);
+        return check_path(path, at);
     }
     let segments: Vec<&str> = path.split('/').collect();
-    let operators = segments.iter().all(|s| !s.contains(['{', '}', '*']) || matches!(*s, "{*}" | "{**}"));
+    let operators =
+        segments.iter().all(|s| !s.contains(['{', '}', '*']) || matches!(*s, "{*}" | "{**}"));
     let any_depth = segments.iter().position(|s| *s == "{**}");
     if !operators {
-        at.invalid(format!("`{path}`: a template may hold only `{{*}}` and `{{**}}`, each as a whole segment"), None);
+        at.invalid(
+            format!(
+                "`{path}`: a template may hold only `{{*}}` and `{{**}}`, each as a whole segment"
+            ),
+            None,
+        );
     } else if any_depth.is_some_and(|i| segments[i + 1..].iter().any(|s| s.starts_with('{'))) {
         at.invalid(format!("`{path}`: `{{**}}` must be the last operator"), None);
     } else if !path.starts_with('/') {
-        at.invalid(format!("`{path}`: a template begins with `/`, as every path does"), Some(format!("`/{path}`")));
+        at.invalid(
+            format!("`{path}`: a template begins with `/`, as every path does"),
+            Some(format!("`/{path}`")),
+        );
+    } else {
+        check_normal(path, path, false, at);
     }
 }
 
@@ -188,15 +174,23 @@ const CONDITION_KEYS: &[&str] = &[
 
 fn check_condition(condition: &Condition, at: &mut Decoder) {
     let key = &*condition.key;
-    let known =
-        |k: &&&str| if k.ends_with(['[', '.']) { key.starts_with(**k) && key.len() > k.len() } else { key == **k };
+    let known = |k: &&&str| {
+        if k.ends_with(['[', '.']) {
+            key.starts_with(**k) && key.len() > k.len()
+        } else {
+            key == **k
+        }
+    };
     // A missing key is noted already.
     if !key.is_empty() && !CONDITION_KEYS.iter().any(|k| known(&k)) {
         let words = CONDITION_KEYS.iter().map(|k| k.trim_end_matches('['));
         let near = crate::dialect::suggest::nearest(key, words.clone());
-        let finding = Diagnostic::error(Code::InvalidValue, at.path().field("key"), "not a known attribute");
-        let mut finding =
-            finding.expected(format!("one of {}", words.collect::<Vec<_>>().join(", ")), format!("`{key}`"));
+        let finding =
+            Diagnostic::error(Code::InvalidValue, at.path().field("key"), "not a known attribute");
+        let mut finding = finding.expected(
+            format!("one of {}", words.collect::<Vec<_>>().join(", ")),
+            format!("`{key}`"),
+        );
         finding.fix = near.map(|n| format!("`{n}`"));
         at.note(finding);
     }
@@ -212,8 +206,13 @@ fn check_condition(condition: &Condition, at: &mut Decoder) {
         "source.principal" => check_principal,
         "source.serviceAccount" => check_account,
         "source.trustDomain" => check_trust_domain,
-        "source.namespace" | "connection.sni" => check_filled,
-        _ => return,
+        "source.namespace" => check_namespace,
+        "connection.sni" => check_authority,
+        "request.headers[:method]" => check_method,
+        "request.headers[:authority]" => check_authority,
+        "request.headers[:path]" => check_target,
+        key if key.starts_with("request.headers[") => check_value,
+        _ => check_text,
     };
     each("values", &condition.values, at, |text, at| check(text, at));
     each("notValues", &condition.not_values, at, |text, at| check(text, at));
@@ -237,7 +236,7 @@ fn check_header_key(key: &str, name: &str, at: &mut Decoder) {
 }
 
 fn check_port(text: &str, at: &mut Decoder) {
-    if text.parse::<u16>().map_or(true, |port| port == 0) {
+    if parse_port(text).is_none() {
         let finding = Diagnostic::error(Code::InvalidValue, at.path(), "not a port");
         at.note(finding.expected("\"1\" to \"65535\"", format!("`{text}`")));
     }

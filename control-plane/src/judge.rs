@@ -1,0 +1,94 @@
+//! What is said of objects, at every door: `ferromesh analyze` over what serves, and over what would
+//! serve with some objects more.
+//!
+//! The REST API with its dry run, admission and the list of diagnostics ask here, and so do
+//! statuses; offline it is the same function over files ([`analyze()`]). Knows the mesh and nothing
+//! of who asks.
+
+use std::sync::Arc;
+
+use ferromesh_xds_translator::{
+    analyze::{analyze, analyze_among},
+    diagnostic::Diagnostic,
+    dialect::Object,
+    ir::MeshDefaults,
+};
+use tokio::{
+    sync::{Mutex, watch},
+    task::spawn_blocking,
+};
+
+use crate::pipeline::{Inventory, Mesh, Stopped};
+
+/// Judges objects among those that serve. Cheap to clone; clones share what was found last.
+#[derive(Clone)]
+pub struct Judge {
+    mesh: Mesh,
+    defaults: Arc<MeshDefaults>,
+    last: Arc<Mutex<Last>>,
+}
+
+/// What was found last, and whether that still holds.
+struct Last {
+    changes: watch::Receiver<()>,
+    findings: Arc<Vec<Diagnostic>>,
+}
+
+impl Judge {
+    /// A judge of a mesh. `defaults` holds what the mesh's configuration does not say.
+    pub fn new(mesh: Mesh, defaults: MeshDefaults) -> Self {
+        let mut changes = mesh.inventory_changes();
+        changes.mark_changed();
+        let last = Last { changes, findings: Arc::default() };
+        Self { mesh, defaults: Arc::new(defaults), last: Arc::new(Mutex::new(last)) }
+    }
+
+    /// Every finding about the objects that serve now, in the order of files and lines; looked for
+    /// again only when they changed.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn everything(&self) -> Result<Arc<Vec<Diagnostic>>, Stopped> {
+        // Held while looking: whoever asks meanwhile wants the same answer.
+        let mut last = self.last.lock().await;
+        if last.changes.has_changed().map_err(|_| Stopped)? {
+            last.changes.mark_unchanged();
+            let (inventory, defaults) = (self.mesh.inventory().await?, self.defaults.clone());
+            let look = move || analyze(&inventory.objects, &inventory.credentials, &defaults);
+            match spawn_blocking(look).await {
+                Ok(findings) => last.findings = Arc::new(findings),
+                // The findings of the last look that ended are better than none.
+                Err(error) => tracing::error!(%error, "objects cannot be analyzed"),
+            }
+        }
+        Ok(last.findings.clone())
+    }
+
+    /// Every finding about `objects`, as if they served, in the place of those with their
+    /// identities. `None`: they cannot be judged, which is a fault of ours and is logged.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn among_others(
+        &self,
+        objects: Vec<Object>,
+    ) -> Result<Option<Vec<Diagnostic>>, Stopped> {
+        let (inventory, defaults) = (self.mesh.inventory().await?, self.defaults.clone());
+        match spawn_blocking(move || judge(&objects, &inventory, &defaults)).await {
+            Ok(findings) => Ok(Some(findings)),
+            Err(error) => {
+                tracing::error!(%error, "an object cannot be analyzed");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Findings about `objects` among those of an inventory.
+pub(crate) fn judge(
+    objects: &[Object],
+    inventory: &Inventory,
+    defaults: &MeshDefaults,
+) -> Vec<Diagnostic> {
+    analyze_among(objects, &inventory.objects, &inventory.credentials, defaults)
+}

@@ -1,0 +1,120 @@
+//! The Kubernetes cluster that this control plane belongs to: how it is reached, and everything
+//! that is asked of its API server or written to it. Reading configuration from it is a source
+//! ([`crate::source::kubernetes`]).
+//!
+//! A proxy of the environment is left alone: the API server is reached directly.
+
+pub mod authority;
+pub mod events;
+pub mod leader;
+pub mod objects;
+pub mod replica_map;
+pub mod status;
+pub mod status_cache;
+pub mod token_review;
+pub mod trust;
+pub mod webhooks;
+
+use std::path::PathBuf;
+
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+use crate::config::KubeClusterAccess;
+
+/// The label that says who keeps an object, on everything that this control plane makes by itself,
+/// and its value.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Who that is; also the name under which fields are written.
+pub const OURS: &str = "ferromesh";
+
+/// Why a cluster cannot be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeClusterError {
+    /// The kubeconfig cannot be used.
+    #[error("cannot use the kubeconfig {path}: {reason}; give another with --kubeconfig", path = path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Not in a pod, or the pod has no token.
+    #[error(
+        "cannot use the cluster of this pod: {0}; mount its service account's token, or give --kubeconfig"
+    )]
+    Pod(String),
+    /// The addresses, certificates or credentials make no client.
+    #[error("cannot make a client for the API server: {0}")]
+    Client(String),
+}
+
+/// A cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct KubeCluster {
+    client: Client,
+}
+
+impl KubeCluster {
+    /// Prepares a client; the API server need not answer yet.
+    ///
+    /// # Errors
+    /// What says how to reach the API server cannot be used.
+    pub async fn connect(access: &KubeClusterAccess) -> Result<Self, KubeClusterError> {
+        let mut config = match access {
+            KubeClusterAccess::Kubeconfig(path) => {
+                let unusable =
+                    |reason: String| KubeClusterError::Kubeconfig { path: path.clone(), reason };
+                let file = Kubeconfig::read_from(path).map_err(|e| unusable(first_line(&e)))?;
+                let options = KubeConfigOptions::default();
+                Config::from_custom_kubeconfig(file, &options)
+                    .await
+                    .map_err(|e| unusable(first_line(&e)))?
+            }
+            KubeClusterAccess::Pod => {
+                Config::incluster().map_err(|e| KubeClusterError::Pod(first_line(&e)))?
+            }
+        };
+        config.proxy_url = None;
+        let client =
+            Client::try_from(config).map_err(|e| KubeClusterError::Client(first_line(&e)))?;
+        Ok(Self { client })
+    }
+
+    /// A client of the API server.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+}
+
+/// What was said last about something that keeps failing: the same again at every try would fill
+/// the log.
+#[derive(Default)]
+struct Trouble(String);
+
+impl Trouble {
+    fn tell(&mut self, what: &str, error: &dyn std::error::Error) {
+        let why = first_line(error);
+        if self.0 != why {
+            tracing::warn!(why, "{what}");
+            self.0 = why;
+        }
+    }
+}
+
+/// What went wrong between us and the API server, in one line.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => {
+            format!("the API server says {}: {}", status.code, status.message)
+        }
+        error => format!("the API server cannot be asked: {}", first_line(error)),
+    }
+}
+
+/// An error without the excerpt that parsers of YAML print below it, which may hold a credential.
+fn first_line(error: &dyn std::error::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,74 @@
+//! Fault injection.
+
+use std::sync::Arc;
+
+use envoy_types::pb::{
+    envoy::extensions::filters::{
+        common::fault::v3::{FaultDelay as WireDelay, fault_delay::FaultDelaySecifier},
+        http::fault::v3::{FaultAbort as WireAbort, HttpFault, fault_abort::ErrorType},
+    },
+    google::protobuf::Any,
+};
+
+use super::super::{
+    field::{At, Invalid, duration, each, refuse, required, share, status, unpack},
+    matcher,
+};
+use crate::runtime::{
+    HttpFilter,
+    filter::{
+        FilterOverride,
+        fault::{AbortStatus, FaultAbort, FaultConfig, FaultDelay},
+    },
+    matcher::Share,
+};
+
+/// Compiles the filter.
+pub(super) fn filter(config: &Any) -> Result<Option<HttpFilter>, Invalid> {
+    let fault: HttpFault = unpack(config)?;
+    Ok(Some(HttpFilter::Fault(fault_config(&fault)?.map(Arc::new))))
+}
+
+/// Compiles what a route sets: one without faults of its own still replaces those of the filter.
+pub(super) fn per_route(config: &Any) -> Result<FilterOverride, Invalid> {
+    let fault: HttpFault = unpack(config)?;
+    let none = FaultConfig { delay: None, abort: None, headers: Vec::new() };
+    Ok(FilterOverride::Fault(Arc::new(fault_config(&fault)?.unwrap_or(none))))
+}
+
+fn fault_config(message: &HttpFault) -> Result<Option<FaultConfig>, Invalid> {
+    refuse(&[
+        ("upstream_cluster", !message.upstream_cluster.is_empty()),
+        ("downstream_nodes", !message.downstream_nodes.is_empty()),
+        ("response_rate_limit", message.response_rate_limit.is_some()),
+        ("max_active_faults", message.max_active_faults.is_some()),
+    ])?;
+    let fault = FaultConfig {
+        delay: message.delay.as_ref().map(delay).transpose().at("delay")?,
+        abort: message.abort.as_ref().map(abort).transpose().at("abort")?,
+        headers: each("headers", &message.headers, matcher::header)?,
+    };
+    Ok(Some(fault).filter(|fault| fault.delay.is_some() || fault.abort.is_some()))
+}
+
+fn delay(message: &WireDelay) -> Result<FaultDelay, Invalid> {
+    let Some(FaultDelaySecifier::FixedDelay(fixed)) = &message.fault_delay_secifier else {
+        return Err(Invalid::new("expected a fixed_delay, others are not supported by this proxy"));
+    };
+    Ok(FaultDelay {
+        duration: duration("fixed_delay", fixed)?,
+        share: message.percentage.as_ref().map_or(Share::NONE, share),
+    })
+}
+
+fn abort(message: &WireAbort) -> Result<FaultAbort, Invalid> {
+    refuse(&[("response_body", !message.response_body.is_empty())])?;
+    let status = match required("error_type", message.error_type.as_ref())? {
+        ErrorType::HttpStatus(code) => AbortStatus::Http(status("http_status", *code)?),
+        ErrorType::GrpcStatus(code) => AbortStatus::Grpc(*code),
+        ErrorType::HeaderAbort(_) => {
+            return Err(Invalid::new("not supported by this proxy").at("header_abort"));
+        }
+    };
+    Ok(FaultAbort { status, share: message.percentage.as_ref().map_or(Share::NONE, share) })
+}

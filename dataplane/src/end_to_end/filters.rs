@@ -1,0 +1,258 @@
+//! HTTP filters in their phases, by a filter that does what a test says.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::Full;
+use tokio::sync::Notify;
+
+use super::{
+    blame::until,
+    fixture::*,
+    peer::{Server, client, get, send},
+};
+use crate::runtime::{
+    HttpFilter, Rbac,
+    authz::{Condition, Policy, RbacAction},
+    filter::{Answer, Call, CallFailure, FilterState, Payload, Step, notes::Notes, probe::Probe},
+    flags::Flags,
+    format::{AccessLog, Field, FormatOp, LogFilter, LogFormat, LogSink},
+    matcher::StringMatcher,
+    metadata::{MetadataMatcher, Value, ValueMatcher},
+};
+
+/// A call of the cluster `oracle`.
+fn call(path: &str) -> Step {
+    Step::Call(wanted(path))
+}
+
+fn wanted(path: &str) -> Box<Call> {
+    let request = Request::get(format!("http://oracle{path}")).body(Bytes::new()).unwrap();
+    Box::new(Call { cluster: "oracle".into(), request, timeout: Duration::from_secs(5) })
+}
+
+fn answer(text: &'static str) -> Step {
+    let payload = Payload::Text { status: 403, text: text.into(), grpc: None };
+    let (flag, details, changes) = (Flags::UNAUTHORIZED, "probe", None);
+    Step::Answer(Box::new(Answer { payload, flag, details, changes, headers: HeaderMap::new() }))
+}
+
+fn was_told(notes: &Notes, place: usize) -> bool {
+    matches!(notes.kept(place), Some(FilterState::Probe(_)))
+}
+
+/// A proxy with these filters before its router, to `a` and with an `oracle` to call.
+async fn through(
+    filters: Vec<HttpFilter>,
+    server: &Server,
+    oracle: &Server,
+    log: Option<AccessLog>,
+) -> Proxy {
+    let mut proxy = Proxy::start(None);
+    let mut manager = with_routes(vec![to("a", |_| {})]);
+    for filter in filters.into_iter().rev() {
+        manager.filters.insert(0, filter);
+    }
+    manager.access_logs.extend(log);
+    let clusters =
+        vec![proxy.cluster("a", &[server.address]), proxy.cluster("oracle", &[oracle.address])];
+    let listener = proxy.listener(http_chain(manager));
+    assert_eq!(proxy.configure(vec![listener], clusters).await, []);
+    proxy
+}
+
+#[tokio::test]
+async fn a_filter_that_calls_holds_up_its_own_request_alone() {
+    let (server, may_answer) = (Server::saying("ok").await, Arc::new(Notify::new()));
+    let waits = Arc::clone(&may_answer);
+    let oracle = Server::start(move |_, _| {
+        let waits = Arc::clone(&waits);
+        async move {
+            waits.notified().await;
+            Response::new(Full::from("so be it"))
+        }
+    })
+    .await;
+    let probe = Arc::new(Probe {
+        request_headers: Some(Box::new(|request| match request.path {
+            "/asks" if !was_told(request.notes, request.place) => call("/may"),
+            _ => Step::Continue,
+        })),
+        ..Probe::default()
+    });
+    let proxy = through(vec![HttpFilter::Probe(probe.clone())], &server, &oracle, None).await;
+    let asking = tokio::spawn({
+        let (client, url) = (client(), proxy.url("/asks"));
+        async move { get(&client, url).await }
+    });
+    until("the call", || oracle.hits() == 1).await;
+    // The only worker has the call under way.
+    assert_eq!(get(&client(), proxy.url("/other")).await.body, "ok");
+    assert!(!asking.is_finished() && probe.told().is_empty());
+    may_answer.notify_one();
+    assert_eq!(asking.await.unwrap().body, "ok");
+    let told = probe.told();
+    let answer = told[0].as_ref().expect("an answer");
+    assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, &b"so be it"[..]));
+}
+
+#[tokio::test]
+async fn a_call_that_fails_is_told_as_such() {
+    let server = Server::saying("ok").await;
+    let gone = dead_address();
+    let probe = Arc::new(Probe {
+        request_headers: Some(Box::new(|request| match was_told(request.notes, request.place) {
+            true => answer("the oracle is silent"),
+            false => call("/may"),
+        })),
+        ..Probe::default()
+    });
+    let mut proxy = Proxy::start(None);
+    let mut manager = with_routes(vec![to("a", |_| {})]);
+    manager.filters.insert(0, HttpFilter::Probe(probe.clone()));
+    let clusters =
+        vec![proxy.cluster("a", &[server.address]), proxy.cluster("oracle", &[gone.address])];
+    let listener = proxy.listener(http_chain(manager));
+    proxy.configure(vec![listener], clusters).await;
+    let denied = get(&client(), proxy.url("/")).await;
+    assert_eq!((denied.status, denied.body.as_str()), (403, "the oracle is silent"));
+    assert_eq!(probe.told(), [Err(CallFailure::Broken)]);
+    assert_eq!(server.hits(), 0);
+}
+
+fn asks_for(value: &str) -> HttpFilter {
+    let matcher = MetadataMatcher {
+        namespace: "probe".into(),
+        path: vec!["path".into()],
+        value: ValueMatcher::Text(StringMatcher::Exact(value.into())),
+        invert: false,
+    };
+    let (permission, principal) = (Condition::Metadata(matcher), Condition::Any);
+    let policies = vec![Policy { name: "p".into(), permission, principal }];
+    HttpFilter::Rbac(Arc::new(Rbac { action: RbacAction::Allow, policies }))
+}
+
+#[tokio::test]
+async fn metadata_reaches_access_control_and_logs() {
+    let (server, oracle) = (Server::saying("ok").await, Server::saying("").await);
+    let probe = Probe {
+        request_headers: Some(Box::new(|request| {
+            let path = Value::Text(request.path.into());
+            request.notes.set_metadata("probe", "path", path);
+            Step::Continue
+        })),
+        ..Probe::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let field = |field| FormatOp::Field { field, limit: None };
+    let log = AccessLog {
+        sink: LogSink::File(path.clone()),
+        format: LogFormat::Text(
+            vec![
+                field(Field::DynamicMetadata("probe".into(), ["path".into()].into())),
+                FormatOp::Literal(" ".into()),
+                field(Field::ResponseCode),
+                FormatOp::Literal("\n".into()),
+            ]
+            .into(),
+        ),
+        filter: LogFilter::All,
+    };
+    let filters = vec![HttpFilter::Probe(Arc::new(probe)), asks_for("/in")];
+    let proxy = through(filters, &server, &oracle, Some(log)).await;
+    assert_eq!(get(&client(), proxy.url("/in")).await.status, 200);
+    assert_eq!(get(&client(), proxy.url("/out")).await.status, 403);
+    let expected = "/in 200\n/out 403\n";
+    until(expected, || std::fs::read_to_string(&path).is_ok_and(|text| text == expected)).await;
+}
+
+#[tokio::test]
+async fn a_filter_sees_a_requests_body_before_anything_is_sent_on() {
+    let (server, oracle) = (Server::echoing().await, Server::saying("").await);
+    let probe = Probe {
+        request_body: Some(Box::new(|_, piece| match piece.is_last {
+            false => Step::More,
+            true if piece.bytes.starts_with(b"bad") => answer("not this"),
+            true => {
+                piece.bytes = Bytes::from(piece.bytes.to_ascii_uppercase());
+                Step::Continue
+            }
+        })),
+        ..Probe::default()
+    };
+    let proxy = through(vec![HttpFilter::Probe(Arc::new(probe))], &server, &oracle, None).await;
+    let post = |body: &'static str| Request::post(proxy.url("/x")).body(Full::from(body)).unwrap();
+    let refused = send(&client(), post("bad news")).await;
+    assert_eq!((refused.status, server.hits()), (403, 0));
+    let passed = send(&client(), post("good news")).await;
+    assert!(passed.body.contains("GOOD NEWS"), "{}", passed.body);
+    assert!(passed.body.contains("content-length: 9"), "{}", passed.body);
+    let empty = get(&client(), proxy.url("/x")).await;
+    assert_eq!((empty.status, server.hits()), (200, 2));
+}
+
+#[tokio::test]
+async fn a_filter_sees_the_response_and_may_answer_instead() {
+    let (server, oracle) = (Server::saying("from upstream").await, Server::saying("yes").await);
+    let probe = Arc::new(Probe {
+        request_headers: Some(Box::new(|request| {
+            let instead = request.path == "/instead";
+            request.notes.set_metadata("probe", "instead", Value::Bool(instead));
+            Step::Continue
+        })),
+        response_headers: Some(Box::new(|response| {
+            let instead =
+                response.notes.metadata().and_then(|m| m.get("probe", &["instead".into()]));
+            if instead == Some(&Value::Bool(true)) && response.status == 200 {
+                return answer("instead");
+            }
+            if !was_told(response.notes, response.place) {
+                return call("/head");
+            }
+            response.headers.remove("content-length");
+            response.headers.insert("x-told", HeaderValue::from_static("yes"));
+            Step::Continue
+        })),
+        response_body: Some(Box::new(|_, piece, _| {
+            let mut text = piece.bytes.to_ascii_uppercase();
+            if piece.is_last {
+                text.extend_from_slice(b"!");
+            }
+            piece.bytes = text.into();
+            Step::Continue
+        })),
+        ..Probe::default()
+    });
+    let proxy = through(vec![HttpFilter::Probe(probe.clone())], &server, &oracle, None).await;
+    let changed = get(&client(), proxy.url("/")).await;
+    assert_eq!((changed.header("x-told"), changed.body.as_str()), ("yes", "FROM UPSTREAM!"));
+    assert_eq!((oracle.hits(), probe.told().len()), (1, 1));
+    let instead = get(&client(), proxy.url("/instead")).await;
+    assert_eq!((instead.status, instead.body.as_str()), (403, "instead"));
+}
+
+#[tokio::test]
+async fn a_filter_is_shown_the_end_and_what_it_calls_then_holds_up_nobody() {
+    let server = Server::saying("ok").await;
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let oracle = Server::start(move |request, _| {
+        seen.lock().unwrap().push(request.uri().path().to_owned());
+        async { std::future::pending::<Response<Full<Bytes>>>().await }
+    })
+    .await;
+    let probe = Probe {
+        log: Some(Box::new(|_, status| Some(wanted(&format!("/{status}"))))),
+        ..Probe::default()
+    };
+    let proxy = through(vec![HttpFilter::Probe(Arc::new(probe))], &server, &oracle, None).await;
+    assert_eq!(get(&client(), proxy.url("/")).await.body, "ok");
+    until("the call", || oracle.hits() == 1).await;
+    assert_eq!(*asked.lock().unwrap(), ["/200"]);
+    assert_eq!(get(&client(), proxy.url("/")).await.body, "ok");
+}

@@ -1,0 +1,45 @@
+//! Workers as everything that runs on one sees them: the configuration in force, pools, counters,
+//! and the downstream connections that they carry.
+//!
+//! A worker is a thread that carries its connections to their end; `listen` starts workers and
+//! hands connections to `http` and `tcp`, and all three find here what they need of it. Nothing
+//! here listens or reads a request.
+
+pub mod config;
+pub(crate) mod downstream;
+pub mod shared;
+pub(crate) mod socket;
+pub(crate) mod stream;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+pub use self::{
+    config::ActiveConfig,
+    shared::{BindFailure, Phase, Shared},
+};
+use crate::{telemetry::metrics::WorkerMetrics, upstream::pool::Pools};
+
+/// A worker as its tasks see it. Lives on one thread.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pools: Pools,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) generation: watch::Receiver<u64>,
+}
+
+impl Worker {
+    /// A worker without connections.
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        let metrics = shared.metrics.worker();
+        Self {
+            pools: Pools::new(Arc::clone(&metrics)),
+            metrics,
+            phase: shared.phases(),
+            generation: shared.generations(),
+            shared: Arc::clone(shared),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Gateways.
+
+use std::sync::Arc;
+
+use crate::dialect::lowering::Lowering;
+use crate::{
+    diagnostic::{Code, Diagnostic, FieldPath},
+    dialect::istio::{
+        gateway::{Gateway, Server},
+        shared::{ServerTls as Declared, ServerTlsMode as Mode, TlsProtocol},
+    },
+    ir::{
+        GatewayConfig, GatewayHost, GatewayProtocol, GatewayServer, Hostname, ServerTls,
+        ServerTlsMode, TlsVersion,
+    },
+    snapshot::Item,
+};
+
+impl Lowering<'_> {
+    pub(in crate::dialect) fn gateway(&mut self, spec: &Gateway) -> Item {
+        let servers = spec.servers.iter().enumerate();
+        Item::Gateway(Arc::new(GatewayConfig {
+            origin: self.origin(),
+            selector: spec.selector.clone().into(),
+            servers: servers
+                .filter_map(|(i, s)| self.server(&FieldPath::of("spec.servers").index(i), s))
+                .collect(),
+        }))
+    }
+
+    fn server(&mut self, at: &FieldPath, server: &Server) -> Option<GatewayServer> {
+        let protocol = match &*server.port.protocol.to_ascii_uppercase() {
+            "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB" | "HTTP_PROXY" => GatewayProtocol::Http,
+            "HTTPS" => GatewayProtocol::Https,
+            "TLS" => GatewayProtocol::Tls,
+            "TCP" | "MONGO" | "MYSQL" | "REDIS" => GatewayProtocol::Tcp,
+            other => {
+                let expected =
+                    "HTTP, HTTPS, GRPC, GRPC-WEB, HTTP2, MONGO, REDIS, MYSQL, TCP or TLS";
+                self.invalid(at.field("port").field("protocol"), expected, other);
+                return None;
+            }
+        };
+        let secure = matches!(protocol, GatewayProtocol::Https | GatewayProtocol::Tls);
+        if secure && server.tls.is_none() {
+            let message = format!("a server that speaks {} needs `tls`", server.port.protocol);
+            self.note(Diagnostic::error(Code::MissingField, at.field("tls"), message));
+            return None;
+        }
+        // A TCP server may terminate TLS; an HTTP server's `tls` only redirects.
+        let terminates = secure || protocol == GatewayProtocol::Tcp;
+        Some(GatewayServer {
+            at: at.to_string().into(),
+            port: server.port.number,
+            port_name: server.port.name.clone(),
+            protocol,
+            bind: self.bind(at, &server.bind)?,
+            hosts: server.hosts.iter().map(|h| self.gateway_host(h)).collect(),
+            https_redirect: server.tls.as_ref().is_some_and(|t| t.https_redirect),
+            tls: server
+                .tls
+                .as_ref()
+                .filter(|_| terminates)
+                .map(|tls| lower_tls(&at.field("tls"), tls)),
+        })
+    }
+
+    /// The address to bind; `Some(None)`: every address. `None`: it cannot be bound.
+    fn bind(&mut self, at: &FieldPath, bind: &str) -> Option<Option<std::net::IpAddr>> {
+        match (bind, bind.parse()) {
+            ("", _) => Some(None),
+            (_, Ok(ip)) => Some(Some(ip)),
+            _ if bind.starts_with("unix:") => {
+                self.unserved(
+                    at.field("bind"),
+                    "gateways on Unix sockets are not served yet; the server is left out",
+                );
+                None
+            }
+            _ => {
+                self.invalid(at.field("bind"), "an IP address", bind);
+                None
+            }
+        }
+    }
+
+    fn gateway_host(&self, text: &str) -> GatewayHost {
+        let (namespace, host) = match text.split_once('/') {
+            Some(("*", host)) => (None, host),
+            Some((".", host)) => (Some(self.namespace().clone()), host),
+            Some((namespace, host)) => (Some(namespace.into()), host),
+            None => (None, text),
+        };
+        GatewayHost { namespace, host: Hostname::new(host) }
+    }
+}
+
+fn lower_tls(at: &FieldPath, tls: &Declared) -> ServerTls {
+    let several = tls.credential_names.iter().enumerate();
+    let several = several.map(|(i, name)| (name, at.field("credentialNames").index(i)));
+    let named = std::iter::once((&tls.credential_name, at.field("credentialName"))).chain(several);
+    let (credentials, credential_fields) = named
+        .filter(|(name, _)| !name.is_empty())
+        .map(|(name, field)| (name.clone(), field.to_string().into()))
+        .unzip();
+    ServerTls {
+        mode: match tls.mode.unwrap_or_default() {
+            Mode::Passthrough => ServerTlsMode::Passthrough,
+            Mode::Simple => ServerTlsMode::Simple,
+            Mode::Mutual => ServerTlsMode::Mutual,
+            Mode::OptionalMutual => ServerTlsMode::OptionalMutual,
+            Mode::IstioMutual => ServerTlsMode::MeshMutual,
+            Mode::AutoPassthrough => ServerTlsMode::AutoPassthrough,
+        },
+        credentials,
+        ca_credential: (!tls.ca_cert_credential_name.is_empty())
+            .then(|| tls.ca_cert_credential_name.clone()),
+        certificate_file: tls.server_certificate.clone(),
+        key_file: tls.private_key.clone(),
+        ca_file: tls.ca_certificates.clone(),
+        subject_alt_names: tls.subject_alt_names.clone(),
+        min_version: tls.min_protocol_version.and_then(version),
+        max_version: tls.max_protocol_version.and_then(version),
+        cipher_suites: tls.cipher_suites.clone(),
+        credential_fields,
+        ca_credential_field: at.field("caCertCredentialName").to_string().into(),
+    }
+}
+
+fn version(version: TlsProtocol) -> Option<TlsVersion> {
+    match version {
+        TlsProtocol::Auto => None,
+        TlsProtocol::V1_0 => Some(TlsVersion::V1_0),
+        TlsProtocol::V1_1 => Some(TlsVersion::V1_1),
+        TlsProtocol::V1_2 => Some(TlsVersion::V1_2),
+        TlsProtocol::V1_3 => Some(TlsVersion::V1_3),
+    }
+}

@@ -1,0 +1,127 @@
+//! The mesh configuration.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use ferromesh_proto::TrustDomain;
+
+use super::{
+    backend::{connection_pool, keepalive, locality_policy, outlier},
+    retry::{retry, try_timeout},
+    scope::outbound_traffic,
+};
+use crate::dialect::lowering::Lowering;
+use crate::{
+    diagnostic::FieldPath,
+    dialect::istio::{
+        destination_rule::H2UpgradePolicy,
+        mesh_config::{AccessLogEncoding, InboundTrafficMode, MeshConfig, MeshTls, Normalization},
+        shared::TlsProtocol,
+    },
+    ir::{MeshDefaults, PathNormalization, TlsVersion, Visibility},
+    snapshot::Item,
+};
+
+impl Lowering<'_> {
+    pub(in crate::dialect) fn mesh_config(&mut self, spec: &MeshConfig) -> Option<Item> {
+        // What the configuration leaves out is as the control plane was started with.
+        let base = self.mesh.clone();
+        let trust_domain = self.trust_domain(&spec.trust_domain, base.trust_domain)?;
+        let policy = spec.default_traffic_policy.clone().unwrap_or_default();
+        let some = |text: &Arc<str>, default: Arc<str>| {
+            if text.is_empty() { default } else { text.clone() }
+        };
+        let time = |duration: Option<Duration>, default| {
+            duration.filter(|d| !d.is_zero()).unwrap_or(default)
+        };
+        Some(Item::Mesh(Arc::new(MeshDefaults {
+            trust_domain,
+            trust_domain_aliases: spec
+                .trust_domain_aliases
+                .iter()
+                .cloned()
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
+            root_namespace: some(&spec.root_namespace, base.root_namespace),
+            domain: base.domain,
+            connect_timeout: time(spec.connect_timeout, base.connect_timeout),
+            detection_timeout: spec.protocol_detection_timeout.unwrap_or(base.detection_timeout),
+            outbound_traffic: spec
+                .outbound_traffic_policy
+                .as_ref()
+                .map_or(base.outbound_traffic, |p| outbound_traffic(p.mode)),
+            inbound_passthrough: spec
+                .inbound_traffic_policy
+                .as_ref()
+                .is_none_or(|p| p.mode == InboundTrafficMode::Passthrough),
+            auto_mtls: spec.enable_auto_mtls.unwrap_or(base.auto_mtls),
+            default_retry: retry(spec.default_http_retry_policy.as_ref()),
+            default_try_timeout: try_timeout(spec.default_http_retry_policy.as_ref()),
+            service_export_to: export(&spec.default_service_export_to),
+            route_export_to: export(&spec.default_virtual_service_export_to),
+            backend_export_to: export(&spec.default_destination_rule_export_to),
+            locality: spec.locality_lb_setting.as_ref().map(locality_policy).unwrap_or_default(),
+            connection_pool: policy.connection_pool.as_ref().map(connection_pool),
+            outlier: policy.outlier_detection.as_ref().map(outlier),
+            tcp_keepalive: spec.tcp_keepalive.as_ref().map(keepalive),
+            h2_upgrade: spec.h2_upgrade_policy == Some(H2UpgradePolicy::Upgrade),
+            access_log_file: spec.access_log_file.clone(),
+            access_log_format: spec.access_log_format.clone(),
+            access_log_json: spec.access_log_encoding == Some(AccessLogEncoding::Json),
+            outbound_port: spec.proxy_listen_port.filter(|p| *p != 0).unwrap_or(base.outbound_port),
+            inbound_port: spec
+                .proxy_inbound_listen_port
+                .filter(|p| *p != 0)
+                .unwrap_or(base.inbound_port),
+            http_proxy_port: spec.proxy_http_port.filter(|p| *p != 0),
+            dns_refresh_rate: time(spec.dns_refresh_rate, base.dns_refresh_rate),
+            path_normalization: spec
+                .path_normalization
+                .as_ref()
+                .map_or(PathNormalization::Base, |p| normalization(p.normalization)),
+            mesh_tls_min: spec.mesh_mtls.as_ref().map_or(base.mesh_tls_min, least_version),
+            ingress_service: some(&spec.ingress_service, base.ingress_service),
+        })))
+    }
+
+    fn trust_domain(&mut self, text: &str, default: TrustDomain) -> Option<TrustDomain> {
+        if text.is_empty() {
+            return Some(default);
+        }
+        let parsed = TrustDomain::new(text);
+        if parsed.is_err() {
+            self.invalid(
+                FieldPath::of("spec.trustDomain"),
+                "1 to 255 of a-z, 0-9, '.', '-', '_'",
+                text,
+            );
+        }
+        parsed.ok()
+    }
+}
+
+/// A default visibility; `.` stays as it is, because every object means its own namespace by it.
+fn export(names: &[Arc<str>]) -> Option<Visibility> {
+    match names {
+        [] => None,
+        names if names.iter().any(|n| &**n == "*") => Some(Visibility::Public),
+        names => Some(Visibility::Namespaces(names.iter().cloned().collect())),
+    }
+}
+
+/// Nothing below TLS 1.2 is taken between proxies, whatever is asked for.
+fn least_version(tls: &MeshTls) -> TlsVersion {
+    match tls.min_protocol_version {
+        Some(TlsProtocol::V1_3) => TlsVersion::V1_3,
+        _ => TlsVersion::V1_2,
+    }
+}
+
+fn normalization(degree: Normalization) -> PathNormalization {
+    match degree {
+        Normalization::None => PathNormalization::None,
+        Normalization::Default | Normalization::Base => PathNormalization::Base,
+        Normalization::MergeSlashes => PathNormalization::MergeSlashes,
+        Normalization::DecodeAndMergeSlashes => PathNormalization::DecodeAndMergeSlashes,
+    }
+}

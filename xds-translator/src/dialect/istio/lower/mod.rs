@@ -1,0 +1,16 @@
+//! What Istio's objects mean.
+
+mod access;
+mod backend;
+mod closed;
+mod gateway;
+mod mesh;
+mod patches;
+mod peer_tls;
+mod retry;
+mod route_fields;
+mod routes;
+mod routes_l4;
+mod scope;
+mod service_entry;
+mod workload_entry;

@@ -1,0 +1,154 @@
+//! Sidecars.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::backend::connection_pool;
+use crate::dialect::{lowering::Lowering, names::protocol};
+use crate::{
+    diagnostic::FieldPath,
+    dialect::istio::{
+        shared::Port,
+        sidecar::{self, CaptureMode, OutboundTrafficMode, Sidecar},
+    },
+    ir::{
+        AppEndpoint, Capture, EgressListener, Hostname, IngressListener, ListenerPort,
+        OutboundTraffic, Protocol, ScopeHost, ScopeNamespace, SidecarScope,
+    },
+    snapshot::Item,
+};
+
+impl Lowering<'_> {
+    pub(in crate::dialect) fn sidecar(&mut self, spec: &Sidecar) -> Item {
+        let egress = spec.egress.iter().enumerate();
+        let egress = egress
+            .filter_map(|(i, e)| self.egress(&FieldPath::of("spec.egress").index(i), e))
+            .collect();
+        let ingress = spec.ingress.iter().enumerate();
+        let ingress = ingress
+            .filter_map(|(i, l)| self.ingress(&FieldPath::of("spec.ingress").index(i), l))
+            .collect();
+        Item::Scope(Arc::new(SidecarScope {
+            origin: self.origin(),
+            selector: spec
+                .workload_selector
+                .as_ref()
+                .map(|s| s.labels.clone().into())
+                .unwrap_or_default(),
+            egress,
+            ingress,
+            outbound_traffic: spec
+                .outbound_traffic_policy
+                .as_ref()
+                .map(|p| outbound_traffic(p.mode)),
+            inbound_pool: spec.inbound_connection_pool.as_ref().map(connection_pool),
+        }))
+    }
+
+    fn egress(
+        &mut self,
+        at: &FieldPath,
+        listener: &sidecar::EgressListener,
+    ) -> Option<EgressListener> {
+        Some(EgressListener {
+            port: listener.port.as_ref().map(listener_port),
+            bind: self.listener_bind(at, &listener.bind)?,
+            capture: capture(listener.capture_mode),
+            hosts: listener.hosts.iter().map(|h| scope_host(h)).collect(),
+        })
+    }
+
+    fn ingress(
+        &mut self,
+        at: &FieldPath,
+        listener: &sidecar::IngressListener,
+    ) -> Option<IngressListener> {
+        let default_endpoint = match &*listener.default_endpoint {
+            "" => None,
+            text => match app_endpoint(text) {
+                Some(endpoint) => Some(endpoint),
+                None => {
+                    let expected = "127.0.0.1:PORT, 0.0.0.0:PORT or unix:///PATH";
+                    self.invalid(at.field("defaultEndpoint"), expected, text);
+                    return None;
+                }
+            },
+        };
+        Some(IngressListener {
+            port: listener_port(&listener.port),
+            bind: self.listener_bind(at, &listener.bind)?,
+            capture: capture(listener.capture_mode),
+            default_endpoint,
+            pool: listener.connection_pool.as_ref().map(connection_pool),
+        })
+    }
+
+    /// The address to bind; `Some(None)`: the default. `None`: it cannot be bound.
+    fn listener_bind(&mut self, at: &FieldPath, bind: &str) -> Option<Option<IpAddr>> {
+        match (bind, bind.parse()) {
+            ("", _) => Some(None),
+            (_, Ok(ip)) => Some(Some(ip)),
+            _ if bind.starts_with("unix:") => {
+                self.unserved(
+                    at.field("bind"),
+                    "listeners on Unix sockets are not served yet; the listener is left out",
+                );
+                None
+            }
+            _ => {
+                self.invalid(at.field("bind"), "an IP address", bind);
+                None
+            }
+        }
+    }
+}
+
+fn scope_host(text: &str) -> ScopeHost {
+    let (namespace, host) = text.split_once('/').unwrap_or(("*", text));
+    let namespace = match namespace {
+        "*" => ScopeNamespace::Any,
+        "~" => ScopeNamespace::Nobody,
+        "." => ScopeNamespace::Clients,
+        name => ScopeNamespace::Named(name.into()),
+    };
+    ScopeHost { namespace, host: Hostname::new(host) }
+}
+
+fn listener_port(port: &Port) -> ListenerPort {
+    ListenerPort {
+        number: port.number,
+        name: port.name.clone(),
+        protocol: protocol(&port.protocol).unwrap_or(Protocol::Auto),
+    }
+}
+
+fn capture(mode: CaptureMode) -> Capture {
+    match mode {
+        CaptureMode::Default => Capture::Default,
+        CaptureMode::Iptables => Capture::Iptables,
+        CaptureMode::None => Capture::None,
+    }
+}
+
+fn app_endpoint(text: &str) -> Option<AppEndpoint> {
+    if let Some(path) = text.strip_prefix("unix://") {
+        return Some(AppEndpoint::Pipe(path.into()));
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|p| *p != 0)?;
+    match host {
+        "127.0.0.1" | "[::1]" => Some(AppEndpoint::Loopback(port)),
+        "0.0.0.0" | "[::]" => Some(AppEndpoint::Workload(port)),
+        _ => None,
+    }
+}
+
+pub(in crate::dialect) fn outbound_traffic(mode: OutboundTrafficMode) -> OutboundTraffic {
+    match mode {
+        OutboundTrafficMode::RegistryOnly => OutboundTraffic::RegistryOnly,
+        // Names are resolved by the client, so that the dynamic form differs only for clients that
+        // do not.
+        OutboundTrafficMode::AllowAny | OutboundTrafficMode::AllowAnyDynamicDns => {
+            OutboundTraffic::AllowAny
+        }
+    }
+}

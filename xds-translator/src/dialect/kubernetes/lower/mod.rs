@@ -1,0 +1,4 @@
+//! What Kubernetes' objects mean.
+
+mod pods;
+mod services;

@@ -1,0 +1,290 @@
+//! What is in force in the place of a guard that is refused and of which no version was accepted:
+//! the same guard with every door closed.
+//!
+//! Without it a slip of the pen in a policy would leave open what the policy was written to close.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    Kind, Object,
+    istio::{dry_run, envoy_filter, security::AuthorizationPolicy},
+    load::{Rejected, parse_value},
+    outcome::Fragment,
+};
+use crate::ir::ObjectId;
+
+/// The parts of a spec that say whom a policy is about.
+const SCOPES: [&str; 4] = ["selector", "targetRef", "targetRefs", "workloadSelector"];
+
+/// The closed guard in the place of the object `id`, of which `raw` is what was written; `None` for
+/// what guards nothing. About whom it is, is what was written, or, if that cannot be read,
+/// everybody in its namespace.
+pub fn closed(id: &ObjectId, raw: &Value) -> Option<Object> {
+    closed_door(id, raw, Extent::Whole)
+}
+
+/// [`closed`] for an object that was refused.
+pub fn of_rejected(rejected: &Rejected) -> Option<Object> {
+    closed(&rejected.id, &rejected.object.raw())
+}
+
+/// [`closed`] for what could be read of an object in a text that cannot be read whole.
+pub fn of_fragment(fragment: &Fragment) -> Option<Object> {
+    closed_door(&fragment.id, &fragment.value, Extent::Part)
+}
+
+/// Whether what was written was read to its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    Part,
+}
+
+fn closed_door(id: &ObjectId, raw: &Value, extent: Extent) -> Option<Object> {
+    let written = raw.get("spec").and_then(Value::as_object);
+    let part = |name: &&str| Some(((*name).to_owned(), written?.get(*name)?.clone()));
+    let scope: Map<String, Value> = SCOPES.iter().filter_map(part).collect();
+    let doors = if id.kind == Kind::PEER_AUTHENTICATION {
+        json!({ "mtls": { "mode": "STRICT" } })
+    } else if id.kind == Kind::AUTHORIZATION_POLICY {
+        match written.and_then(|spec| spec.get("action")).map(Value::as_str) {
+            Some(Some("AUDIT")) => return None,
+            // Nobody is allowed by it; other policies still allow.
+            Some(Some("ALLOW")) if extent == Extent::Whole => json!({}),
+            None if extent == Extent::Whole && leaves_action_out(raw) => json!({}),
+            // It may be meant to deny what others allow.
+            None | Some(_) => json!({ "action": "DENY", "rules": [{}] }),
+        }
+    } else if id.kind == Kind::ENVOY_FILTER {
+        closed_filters(raw)?
+    } else {
+        return None;
+    };
+    let Value::Object(doors) = doors else { return None };
+    let marks = marks(raw);
+    let object = |name: &str, spec| object(id, name, &marks, spec);
+    let wide = object(&id.name, doors.clone());
+    let narrow = || object(&id.name, scope.into_iter().chain(doors.clone()).collect());
+    // A name that is refused cannot be its own.
+    let other_name = || format!("refused-{:016x}", xxh3_64(id.name.as_bytes()));
+    narrow().or(wide).or_else(|| object(&other_name(), doors.clone()))
+}
+
+/// Whether a policy without an action was written so: no key in it could be a slip of the pen for
+/// the action, or for what the action stands below.
+fn leaves_action_out(raw: &Value) -> bool {
+    const TOP: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
+    let known = |key: &str| AuthorizationPolicy::SCHEMA.fields.iter().any(|f| f.name == key);
+    let top = raw.as_object().is_some_and(|raw| raw.keys().all(|key| TOP.contains(&&**key)));
+    let spec = raw.get("spec").and_then(Value::as_object);
+    top && spec.is_some_and(|spec| spec.keys().all(|key| known(key)))
+}
+
+/// What a policy that is only tried out says of that: what stands in for it is tried out too.
+fn marks(raw: &Value) -> Value {
+    let written = raw.pointer("/metadata/annotations").and_then(|a| a.get(dry_run::ANNOTATION));
+    match written.and_then(Value::as_str) {
+        Some(word) if dry_run::means(word) == Some(true) => json!({ dry_run::ANNOTATION: word }),
+        _ => json!({}),
+    }
+}
+
+/// What stands in for patches of which one guards: where one of them was to be, nobody passes. If
+/// that cannot be read, nobody reaches the workload or passes the gateway.
+fn closed_filters(raw: &Value) -> Option<Value> {
+    if !raw.get("spec").is_some_and(envoy_filter::guards) {
+        return None;
+    }
+    let patches = raw.pointer("/spec/configPatches").and_then(Value::as_array);
+    let guards = patches.into_iter().flatten().filter(|patch| envoy_filter::guards(patch));
+    let mut contexts: BTreeSet<&str> = guards.map(context).collect();
+    if contexts.is_empty() {
+        contexts.insert(UNKNOWN);
+    }
+    let contexts = contexts.into_iter().flat_map(|context| match context {
+        UNKNOWN => vec!["SIDECAR_INBOUND", "GATEWAY"],
+        known => vec![known],
+    });
+    let contexts: BTreeSet<&str> = contexts.collect();
+    let doors = contexts.into_iter().flat_map(|context| {
+        ["HTTP_FILTER", "NETWORK_FILTER"].map(
+            |at| json!({ "applyTo": at, "match": { "context": context }, "patch": nobody(at) }),
+        )
+    });
+    Some(json!({ "configPatches": doors.collect::<Vec<_>>() }))
+}
+
+/// A context that cannot be read.
+const UNKNOWN: &str = "";
+
+fn context(patch: &Value) -> &str {
+    const KNOWN: [&str; 3] = ["SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "GATEWAY"];
+    let written = patch.pointer("/match/context").and_then(Value::as_str);
+    written.filter(|written| KNOWN.contains(written)).unwrap_or(UNKNOWN)
+}
+
+/// A filter that lets nobody pass: it allows, and nobody is listed.
+fn nobody(at: &str) -> Value {
+    let (area, prefix) = match at {
+        "HTTP_FILTER" => ("http", json!({})),
+        _ => ("network", json!({ "stat_prefix": "refused" })),
+    };
+    let mut config = prefix;
+    let kind = format!("type.googleapis.com/envoy.extensions.filters.{area}.rbac.v3.RBAC");
+    config["@type"] = json!(kind);
+    config["rules"] = json!({ "action": "ALLOW" });
+    let filter = json!({ "name": format!("envoy.filters.{area}.rbac"), "typed_config": config });
+    json!({ "operation": "INSERT_FIRST", "value": filter })
+}
+
+fn object(id: &ObjectId, name: &str, marks: &Value, spec: Map<String, Value>) -> Option<Object> {
+    let value = json!({
+        "apiVersion": id.kind.api_version(),
+        "kind": id.kind.kind_name(),
+        "metadata": { "name": name, "namespace": &*id.namespace, "annotations": marks },
+        "spec": spec,
+    });
+    parse_value(value).ok().map(|(object, _)| object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_stands_in_closed_for_whom_it_is_about_or_its_namespace() {
+        let selector = json!({ "matchLabels": { "app": "cart" } });
+        let strict = json!({ "mtls": { "mode": "STRICT" } });
+        let deny = json!({ "action": "DENY", "rules": [{}] });
+        let scoped = |spec: &Value| {
+            let mut spec = spec.clone();
+            spec["selector"] = selector.clone();
+            Some(spec)
+        };
+        let table = [
+            (
+                Kind::PEER_AUTHENTICATION,
+                json!({ "selector": selector, "mtls": { "mode": "STRONG" } }),
+                scoped(&strict),
+            ),
+            (Kind::PEER_AUTHENTICATION, json!({ "selectr": selector }), Some(strict.clone())),
+            (Kind::PEER_AUTHENTICATION, json!({ "selector": ["cart"] }), Some(strict)),
+            (
+                Kind::AUTHORIZATION_POLICY,
+                json!({ "selector": selector, "rules": 1 }),
+                scoped(&json!({})),
+            ),
+            (
+                Kind::AUTHORIZATION_POLICY,
+                json!({ "selector": selector, "rulez": [], "action": "ALLOW" }),
+                scoped(&json!({})),
+            ),
+            (
+                Kind::AUTHORIZATION_POLICY,
+                json!({ "selector": selector, "actoin": "DENY" }),
+                scoped(&deny),
+            ),
+            (
+                Kind::AUTHORIZATION_POLICY,
+                json!({ "selector": selector, "action": "DENY", "rules": 1 }),
+                scoped(&deny),
+            ),
+            (
+                Kind::AUTHORIZATION_POLICY,
+                json!({ "selector": 7, "action": "DENI" }),
+                Some(deny.clone()),
+            ),
+            (Kind::AUTHORIZATION_POLICY, json!({ "action": 7 }), Some(deny.clone())),
+            (Kind::AUTHORIZATION_POLICY, json!([]), Some(deny)),
+            (Kind::AUTHORIZATION_POLICY, json!({ "action": "AUDIT", "rules": 1 }), None),
+            (Kind::VIRTUAL_SERVICE, json!({ "hosts": 1 }), None),
+        ];
+        for (kind, spec, expected) in table {
+            let id = ObjectId { kind, namespace: "shop".into(), name: "p".into() };
+            let closed = closed(&id, &json!({ "spec": spec }));
+            assert!(closed.as_ref().is_none_or(|object| object.id == id));
+            assert_eq!(closed.map(|object| object.raw()["spec"].clone()), expected, "{spec}");
+        }
+        let id = ObjectId {
+            kind: Kind::PEER_AUTHENTICATION,
+            namespace: "shop".into(),
+            name: "No_Name".into(),
+        };
+        assert!(
+            closed(&id, &json!({})).is_some_and(|object| object.id.name.starts_with("refused"))
+        );
+    }
+
+    #[test]
+    fn an_action_that_may_be_meant_denies_everything() {
+        let id = ObjectId {
+            kind: Kind::AUTHORIZATION_POLICY,
+            namespace: "shop".into(),
+            name: "p".into(),
+        };
+        let allow = json!({ "spec": { "rules": 1 } });
+        let action = |object: Option<Object>| object.map(|o| o.raw()["spec"]["action"].clone());
+        assert_eq!(action(closed(&id, &allow)), Some(Value::Null));
+        let fragment = Fragment { id: id.clone(), value: allow };
+        assert_eq!(action(of_fragment(&fragment)), Some(json!("DENY")));
+        for raw in [
+            json!({ "spec": null, "action": "DENY" }),
+            json!({ "specs": { "action": "DENY" } }),
+            json!({ "spec": { "Action": "DENY" } }),
+            json!({}),
+        ] {
+            assert_eq!(action(closed(&id, &raw)), Some(json!("DENY")), "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_is_only_tried_out_stands_in_to_be_tried_out() {
+        let id = ObjectId {
+            kind: Kind::AUTHORIZATION_POLICY,
+            namespace: "shop".into(),
+            name: "p".into(),
+        };
+        for (word, kept) in [("true", true), ("1", true), ("false", false), ("tRuE", false)] {
+            let metadata = json!({ "annotations": { dry_run::ANNOTATION: word } });
+            let raw = json!({ "metadata": metadata, "spec": { "action": "DENY", "rulez": [] } });
+            let object = closed(&id, &raw).expect("it guards");
+            let annotations = object.raw()["metadata"]["annotations"].clone();
+            assert_eq!(annotations.get(dry_run::ANNOTATION).is_some(), kept, "{word}");
+        }
+    }
+
+    #[test]
+    fn patches_that_guard_stand_in_closed_where_they_were_to_be() {
+        let guard = |context: &str| {
+            json!({
+                "applyTo": "EXTENSION_CONFIG", "match": { "context": context },
+                "patch": { "operation": "ADD", "value": { "name": "envoy.filters.http.ext_authz" } },
+            })
+        };
+        let both = vec!["GATEWAY", "SIDECAR_INBOUND"];
+        let table = [
+            (json!([guard("SIDECAR_OUTBOUND")]), Some(vec!["SIDECAR_OUTBOUND"])),
+            (json!([guard("GATEWAY"), guard("SIDECAR_INBOUND")]), Some(both.clone())),
+            (json!([guard("ANY")]), Some(both.clone())),
+            (json!("ext_authz"), Some(both)),
+            (json!([{ "applyTo": "BOOTSTRAP" }]), None),
+        ];
+        let id = ObjectId { kind: Kind::ENVOY_FILTER, namespace: "shop".into(), name: "p".into() };
+        let selector = json!({ "labels": { "app": "cart" } });
+        for (patches, expected) in table {
+            let raw = json!({ "spec": { "workloadSelector": selector, "configPatches": patches } });
+            let stands = closed(&id, &raw).map(|object| object.raw()["spec"].clone());
+            assert_eq!(stands.is_some(), expected.is_some(), "{raw}");
+            let (Some(stands), Some(expected)) = (stands, expected) else { continue };
+            assert_eq!(stands["workloadSelector"], selector);
+            let patches = stands["configPatches"].as_array().expect("patches");
+            let contexts: BTreeSet<_> =
+                patches.iter().filter_map(|patch| patch["match"]["context"].as_str()).collect();
+            assert_eq!(contexts.into_iter().collect::<Vec<_>>(), expected, "{raw}");
+            assert_eq!(patches.len(), 2 * expected.len());
+        }
+    }
+}

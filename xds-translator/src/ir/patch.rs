@@ -1,0 +1,334 @@
+//! Changes that users make to the messages that proxies are sent.
+//!
+//! A patch is opaque: it says which messages it is about and carries one that was checked to be of
+//! the right type. What a message means is not looked at, so that a patch cannot bend any other
+//! item.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use serde::Serialize;
+
+use super::{Field, GatewayRoutes, Labels, ObjectId, Origin, Selector};
+
+/// The patches that one object gives, for the proxies that it selects.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct PatchSet {
+    /// The object.
+    pub origin: Origin,
+    /// Workloads of its namespace, or of every one if it stands in the root namespace.
+    pub selector: Selector,
+    /// Smaller ones are applied earlier.
+    pub priority: i32,
+    /// In the order in which they are applied.
+    pub patches: Vec<Arc<Patch>>,
+}
+
+impl PatchSet {
+    /// Whether proxies of workloads with these labels get it. `root`: the root namespace.
+    pub fn governs(&self, root: &str, namespace: &str, labels: &Labels) -> bool {
+        let own = &*self.origin.id.namespace;
+        (own == namespace || own == root) && self.selector.matches(labels)
+    }
+
+    /// Whether it has a patch for proxies on this side.
+    pub fn concerns(&self, side: ProxySide) -> bool {
+        self.patches.iter().any(|patch| patch.concerns(side))
+    }
+
+    /// The order in which sets are applied to one proxy: those of the root namespace first, then by
+    /// priority, then by age.
+    pub fn by_precedence(&self, other: &Self, root: &str) -> Ordering {
+        let rank = |set: &Self| (*set.origin.id.namespace != *root, set.priority);
+        rank(self).cmp(&rank(other)).then_with(|| self.origin.by_age(&other.origin))
+    }
+}
+
+/// One change.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct Patch {
+    /// The object that it stands in.
+    pub origin: ObjectId,
+    /// Where it stands there.
+    pub at: Field,
+    /// Which configuration is meant; `None`: any. A resource that is added for any side is added to
+    /// what clients see.
+    pub side: Option<ProxySide>,
+    /// What is changed.
+    pub subject: PatchSubject,
+    /// How it is changed.
+    pub operation: PatchOperation,
+    /// What it is changed with; `None` only for [`PatchOperation::Remove`].
+    pub message: Option<PatchMessage>,
+    /// Whether it decides who passes, so that it must not be lost.
+    pub guards: bool,
+}
+
+impl Patch {
+    /// Whether it is for proxies on this side.
+    pub fn concerns(&self, side: ProxySide) -> bool {
+        match (self.side, self.subject.is_whole(), self.operation) {
+            (None, true, PatchOperation::Add) => side != ProxySide::Inbound,
+            (own, ..) => own.is_none_or(|own| own == side),
+        }
+    }
+}
+
+/// Which part of a proxy's configuration is meant.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum ProxySide {
+    /// What leads to a workload.
+    Inbound,
+    /// What leads from a workload to others.
+    Outbound,
+    /// A gateway's.
+    Gateway,
+}
+
+/// What is done to a message, or to a list of named ones.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum PatchOperation {
+    /// Merged into those that match.
+    Merge,
+    /// Put at the end.
+    Add,
+    /// Those that match are taken out.
+    Remove,
+    /// Put before the first that matches; at the front if none is named.
+    InsertBefore,
+    /// Put behind the first that matches; at the end if none is named.
+    InsertAfter,
+    /// Put at the front, if the one that is named is there.
+    InsertFirst,
+    /// Put in the place of those that match.
+    Replace,
+}
+
+/// A message that was checked to be of its type.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct PatchMessage {
+    /// Its fully qualified type.
+    pub kind: Arc<str>,
+    /// What it is called by its field `name`; may be empty.
+    pub name: Arc<str>,
+    /// Its canonical bytes.
+    pub body: Arc<[u8]>,
+}
+
+/// Which messages a patch is about.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum PatchSubject {
+    /// Clusters.
+    Cluster(ClusterMatch),
+    /// Listeners.
+    Listener(ListenerMatch),
+    /// Filters of a listener's chains.
+    NetworkFilter(ListenerMatch),
+    /// Filters of HTTP connections.
+    HttpFilter(ListenerMatch),
+    /// Route configurations.
+    RouteConfiguration(RouteConfigurationMatch),
+    /// Virtual hosts of route configurations.
+    VirtualHost(RouteConfigurationMatch),
+    /// Routes of virtual hosts.
+    Route(RouteConfigurationMatch),
+}
+
+impl PatchSubject {
+    /// Whether whole resources are meant, which come and go by the operations that add and remove.
+    pub fn is_whole(&self) -> bool {
+        matches!(self, Self::Cluster(_) | Self::Listener(_))
+    }
+
+    /// Whether route configurations or parts of them are meant, and which.
+    pub fn routes(&self) -> Option<&RouteConfigurationMatch> {
+        match self {
+            Self::RouteConfiguration(m) | Self::VirtualHost(m) | Self::Route(m) => Some(m),
+            _ => None,
+        }
+    }
+}
+
+/// Conditions on a cluster. Here and below an empty text and an absent number ask for nothing.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct ClusterMatch {
+    /// The whole name; with it nothing else counts.
+    pub name: Arc<str>,
+    /// Host of the service that it leads to.
+    pub service: Arc<str>,
+    /// Subset.
+    pub subset: Arc<str>,
+    /// Service port; the workload's own for what leads to it.
+    pub port: Option<u16>,
+}
+
+impl ClusterMatch {
+    /// Whether the cluster of this name is meant. `hosts`: of the services that it stands for, as
+    /// far as the name does not say so.
+    pub fn admits<'a>(&self, name: &str, mut hosts: impl Iterator<Item = &'a str>) -> bool {
+        if !self.name.is_empty() {
+            return *self.name == *name;
+        }
+        let mut parts = name.splitn(4, '|').skip(1);
+        let mut part = || parts.next().unwrap_or_default();
+        let (port, subset, host) = (part(), part(), part());
+        let asked = |text: &str, is: &str| text.is_empty() || text == is;
+        asked(&self.subset, subset)
+            && self.port.is_none_or(|asked| port.parse() == Ok(asked))
+            && (asked(&self.service, host) || hosts.any(|host| *self.service == *host))
+    }
+}
+
+/// Conditions on a listener, and on what it consists of.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct ListenerMatch {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its port; of the listeners that take what was redirected, the port of a chain.
+    pub port: Option<u16>,
+    /// Its filter chains.
+    pub chain: ChainCondition,
+    /// Name of a filter of a chain.
+    pub filter: Arc<str>,
+    /// Name of a filter of an HTTP connection.
+    pub sub_filter: Arc<str>,
+}
+
+/// Conditions on a filter chain.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct ChainCondition {
+    /// Its name.
+    pub name: Arc<str>,
+    /// One of its SNI names.
+    pub sni: Arc<str>,
+    /// Its transport protocol.
+    pub transport: Arc<str>,
+    /// All of these are among its application protocols.
+    pub alpn: Vec<Arc<str>>,
+    /// Its destination port.
+    pub port: Option<u16>,
+}
+
+/// Conditions on a route configuration, and on what it consists of.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct RouteConfigurationMatch {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its port.
+    pub port: Option<u16>,
+    /// Name of a gateway's port.
+    pub port_name: Arc<str>,
+    /// The gateway, `NAMESPACE/NAME`.
+    pub gateway: Arc<str>,
+    /// Name of a virtual host.
+    pub host: Arc<str>,
+    /// A domain of a virtual host.
+    pub domain: Arc<str>,
+    /// Name of a route.
+    pub route: Arc<str>,
+    /// What a route does.
+    pub action: Option<RouteActionKind>,
+}
+
+impl RouteConfigurationMatch {
+    /// Whether the route configuration of this name is meant: `PORT`, `HOST:PORT`, `http.PORT`,
+    /// `https.PORT.PORTNAME.GATEWAY.NAMESPACE` or `inbound|PORT||`.
+    pub fn admits(&self, name: &str) -> bool {
+        let asked = |text: &str, is: &str| text.is_empty() || text == is;
+        let place = RoutePlace::of(name);
+        asked(&self.name, name)
+            && self.port.is_none_or(|port| place.port == Some(port))
+            && asked(&self.port_name, &place.port_name)
+            && (self.gateway.is_empty() || place.gateway.as_deref() == Some(&*self.gateway))
+    }
+}
+
+/// What the name of a route configuration says.
+struct RoutePlace {
+    port: Option<u16>,
+    port_name: Arc<str>,
+    /// `NAMESPACE/NAME`.
+    gateway: Option<String>,
+}
+
+impl RoutePlace {
+    fn of(name: &str) -> Self {
+        let plain = |port: Option<u16>| Self { port, port_name: "".into(), gateway: None };
+        match GatewayRoutes::read(name) {
+            Some(GatewayRoutes::Http { port, .. }) => plain(Some(port)),
+            Some(GatewayRoutes::Https { port, port_name, namespace, gateway, .. }) => Self {
+                port: Some(port),
+                port_name,
+                gateway: Some(format!("{namespace}/{gateway}")),
+            },
+            None => match name.strip_prefix("inbound|") {
+                Some(rest) => plain(rest.split('|').next().and_then(|port| port.parse().ok())),
+                None => plain(name.rsplit(':').next().and_then(|port| port.parse().ok())),
+            },
+        }
+    }
+}
+
+/// What a route does, as conditions ask for it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum RouteActionKind {
+    /// It forwards.
+    Forward,
+    /// It redirects.
+    Redirect,
+    /// It answers.
+    Answer,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters_are_told_apart_by_their_names() {
+        let outbound = "outbound|80|v1|cart.shop.svc.cluster.local";
+        let host = |service: &str| ClusterMatch { service: service.into(), ..Default::default() };
+        let table = [
+            (ClusterMatch::default(), outbound, true),
+            (ClusterMatch { name: outbound.into(), ..host("other") }, outbound, true),
+            (host("cart.shop.svc.cluster.local"), outbound, true),
+            (host("cart"), outbound, false),
+            (ClusterMatch { port: Some(80), ..Default::default() }, outbound, true),
+            (ClusterMatch { port: Some(81), ..Default::default() }, outbound, false),
+            (ClusterMatch { subset: "v1".into(), ..Default::default() }, outbound, true),
+            (ClusterMatch { subset: "v2".into(), ..Default::default() }, outbound, false),
+            (ClusterMatch { port: Some(8080), ..Default::default() }, "inbound|8080||", true),
+            (host("own.shop"), "inbound|8080||", true),
+            (ClusterMatch { port: Some(80), ..Default::default() }, "BlackHoleCluster", false),
+        ];
+        for (condition, name, expected) in table {
+            let hosts = ["own.shop"].into_iter().filter(|_| name.starts_with("inbound"));
+            assert_eq!(condition.admits(name, hosts), expected, "{condition:?} of {name}");
+        }
+    }
+
+    #[test]
+    fn route_configurations_are_told_apart_by_their_names() {
+        let port = |port| RouteConfigurationMatch { port: Some(port), ..Default::default() };
+        let gateway = |gateway: &str| RouteConfigurationMatch {
+            gateway: gateway.into(),
+            ..Default::default()
+        };
+        let https = "https.443.web.my.edge.istio-system";
+        let table = [
+            (port(80), "80", true),
+            (port(80), "reviews.shop.svc.cluster.local:80", true),
+            (port(8080), "http.8080", true),
+            (port(9080), "inbound|9080||", true),
+            (port(443), https, true),
+            (port(80), https, false),
+            (gateway("istio-system/my.edge"), https, true),
+            (gateway("istio-system/edge"), https, false),
+            (gateway("istio-system/edge"), "http.8080", false),
+            (RouteConfigurationMatch { port_name: "web".into(), ..port(443) }, https, true),
+            (RouteConfigurationMatch { port_name: "web".into(), ..port(80) }, "80", false),
+        ];
+        for (condition, name, expected) in table {
+            assert_eq!(condition.admits(name), expected, "{condition:?} of {name}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Patches of listeners, of the filters of their chains, of the filters of HTTP connections, and of
+//! the routes that listeners hold themselves.
+
+use std::sync::Arc;
+
+use prost_reflect::{DynamicMessage, ReflectMessage, Value};
+
+use super::{
+    edit,
+    merge::merge,
+    operation::{self, Elements, Target},
+    report::Report,
+    route,
+};
+use crate::ir::{ChainCondition, ListenerMatch, Patch, PatchSubject};
+
+/// Listeners that take what was redirected: their chains are for ports.
+const REDIRECTED: [&str; 2] = ["virtualInbound", "virtualOutbound"];
+
+const HTTP_CONNECTION: &str =
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+
+/// Changes a listener and everything in it.
+pub(super) fn patch(listener: &mut DynamicMessage, patches: &[&Arc<Patch>], report: &mut Report) {
+    let place = Place::of(listener);
+    for patch in patches {
+        if let PatchSubject::Listener(matches) = &patch.subject
+            && place.is_named(matches)
+            && matches.port.is_none_or(|port| place.port == Some(port))
+            && let Some(message) = patch.message.as_ref().and_then(edit::open)
+        {
+            merge(listener, &message);
+            report.apply(patch);
+        }
+    }
+    edit::list(listener, "filter_chains", |chains| {
+        chains.iter_mut().for_each(|chain| patch_chain(&place, chain, patches, report));
+    });
+    if let Some(chain) = edit::child(listener, "default_filter_chain") {
+        patch_chain(&place, chain, patches, report);
+    }
+}
+
+/// What conditions ask of a listener.
+struct Place {
+    name: String,
+    port: Option<u16>,
+}
+
+impl Place {
+    fn of(listener: &DynamicMessage) -> Self {
+        let address = edit::part(listener, "address");
+        let socket = address.and_then(|address| edit::part(&address, "socket_address"));
+        let port = socket.and_then(|socket| number(&socket, "port_value"));
+        Self { name: edit::text(listener, "name"), port }
+    }
+
+    fn is_named(&self, matches: &ListenerMatch) -> bool {
+        matches.name.is_empty() || *matches.name == *self.name
+    }
+
+    /// Whether a chain of this listener is meant.
+    fn admits(&self, matches: &ListenerMatch, chain: &Chain) -> bool {
+        let port = match REDIRECTED.contains(&&*self.name) {
+            true => chain.port,
+            false => self.port,
+        };
+        self.is_named(matches)
+            && matches.port.is_none_or(|asked| port == Some(asked))
+            && chain.satisfies(&matches.chain)
+    }
+}
+
+/// What conditions ask of a filter chain.
+struct Chain {
+    name: String,
+    port: Option<u16>,
+    server_names: Vec<String>,
+    transport: String,
+    alpn: Vec<String>,
+}
+
+impl Chain {
+    fn of(chain: &DynamicMessage) -> Self {
+        let matches = edit::part(chain, "filter_chain_match");
+        let matches = matches.as_ref();
+        let port = matches.and_then(|m| edit::part(m, "destination_port"));
+        Self {
+            name: edit::text(chain, "name"),
+            port: port.and_then(|port| number(&port, "value")),
+            server_names: matches.map(|m| edit::texts(m, "server_names")).unwrap_or_default(),
+            transport: matches.map(|m| edit::text(m, "transport_protocol")).unwrap_or_default(),
+            alpn: matches.map(|m| edit::texts(m, "application_protocols")).unwrap_or_default(),
+        }
+    }
+
+    fn satisfies(&self, asked: &ChainCondition) -> bool {
+        let text = |asked: &str, is: &str| asked.is_empty() || asked == is;
+        text(&asked.name, &self.name)
+            && text(&asked.transport, &self.transport)
+            && (asked.sni.is_empty() || self.server_names.iter().any(|name| **name == *asked.sni))
+            && asked.alpn.iter().all(|asked| self.alpn.iter().any(|name| **name == **asked))
+            && asked.port.is_none_or(|port| self.port == Some(port))
+    }
+}
+
+fn number(message: &DynamicMessage, field: &str) -> Option<u16> {
+    let value = message.get_field_by_name(field)?;
+    u16::try_from(value.as_u32()?).ok()
+}
+
+fn patch_chain(
+    place: &Place,
+    chain: &mut DynamicMessage,
+    patches: &[&Arc<Patch>],
+    report: &mut Report,
+) {
+    let facts = Chain::of(chain);
+    edit::list(chain, "filters", |filters| {
+        for patch in patches {
+            let PatchSubject::NetworkFilter(matches) = &patch.subject else { continue };
+            if place.admits(matches, &facts) && on_filters(patch, filters, &matches.filter) {
+                report.apply(patch);
+            }
+        }
+        for filter in filters {
+            let name = edit::text(filter, "name");
+            let about = |patch: &&&Arc<Patch>| match &patch.subject {
+                PatchSubject::HttpFilter(matches) => {
+                    place.admits(matches, &facts) && names(&matches.filter, &name)
+                }
+                subject => subject.routes().is_some(),
+            };
+            let about: Vec<&Arc<Patch>> = patches.iter().filter(about).copied().collect();
+            patch_filter(filter, &about, report);
+        }
+    });
+}
+
+/// Changes the HTTP connection that a filter may be.
+fn patch_filter(filter: &mut DynamicMessage, patches: &[&Arc<Patch>], report: &mut Report) {
+    let Some(config) = edit::child(filter, "typed_config").filter(|_| !patches.is_empty()) else {
+        return;
+    };
+    let opened = edit::unpack(config);
+    let Some(mut connection) = opened.filter(|m| m.descriptor().full_name() == HTTP_CONNECTION)
+    else {
+        return;
+    };
+    let mut own = Report::default();
+    edit::list(&mut connection, "http_filters", |filters| {
+        for patch in patches {
+            if let PatchSubject::HttpFilter(matches) = &patch.subject
+                && on_filters(patch, filters, &matches.sub_filter)
+            {
+                own.apply(patch);
+            }
+        }
+    });
+    if let Some(routes) = edit::child(&mut connection, "route_config") {
+        let name = edit::text(routes, "name");
+        let about = |patch: &&&Arc<Patch>| patch.subject.routes().is_some_and(|m| m.admits(&name));
+        let about: Vec<&Arc<Patch>> = patches.iter().filter(about).copied().collect();
+        route::patch(routes, &about, &mut own);
+    }
+    if !own.is_empty() {
+        edit::repack(config, &connection);
+    }
+    report.merge(own);
+}
+
+fn on_filters(patch: &Patch, filters: &mut Vec<DynamicMessage>, name: &str) -> bool {
+    let target = Target { list: filters, named: !name.is_empty(), of: Elements::Filters };
+    operation::apply(patch, target, |filter| {
+        let own = filter.get_field_by_name("name");
+        names(name, own.as_deref().and_then(Value::as_str).unwrap_or_default())
+    })
+}
+
+/// Whether a condition names a filter, also by what Envoy called it before API v3
+/// (`envoy.router`).
+fn names(asked: &str, is: &str) -> bool {
+    let former = || is.strip_prefix("envoy.filters.")?.split_once('.').map(|(_, name)| name);
+    asked.is_empty()
+        || asked == is
+        || asked.strip_prefix("envoy.").is_some_and(|asked| former() == Some(asked))
+}

@@ -1,0 +1,142 @@
+//! Patches in a plan: which whole resources come and go by them, which shared items they change,
+//! and what is left to do to messages.
+//!
+//! Only names are looked at here. Clusters and listeners are removed and added by the outline, so
+//! that the names of a view are known without a message; what changes inside a message is done
+//! when it is encoded.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use ferromesh_proto::ResourceType;
+
+use super::{Entry, GivenKind, GivenPlan, ItemKey, Outline, PatchedKey, PlanItem};
+use crate::{
+    ir::{ListenerMatch, ObjectId, Patch, PatchOperation, PatchSubject, ProxySide},
+    snapshot::Reader,
+};
+
+/// Takes the patches of a view into its outline.
+pub(super) fn plan(reader: &Reader<'_>, sets: &[ObjectId], side: ProxySide, outline: &mut Outline) {
+    let all = patches(reader, sets, side);
+    for patch in &all {
+        match patch.operation {
+            PatchOperation::Remove => remove(patch, outline),
+            PatchOperation::Add => add(patch, outline),
+            _ => {}
+        }
+    }
+    share(sets, side, &all, outline);
+    outline.patches = all;
+}
+
+/// Those of the patches of an item's key that change it.
+pub(super) fn of_item(reader: &Reader<'_>, key: &PatchedKey) -> Vec<Arc<Patch>> {
+    let name = key.item.resource_name();
+    let mut all = patches(reader, &key.sets, key.side);
+    all.retain(|patch| changes_cluster(patch, &name));
+    all
+}
+
+/// The objects that add a resource: several that say the same of it.
+pub(super) fn givers(
+    reader: &Reader<'_>,
+    sets: &[ObjectId],
+    side: ProxySide,
+    given: &GivenPlan,
+) -> BTreeSet<ObjectId> {
+    let adds = |patch: &Arc<Patch>| {
+        patch.operation == PatchOperation::Add
+            && patch.subject.is_whole()
+            && patch.message.as_ref() == Some(&given.message)
+    };
+    let all = patches(reader, sets, side).into_iter();
+    all.filter(adds).map(|patch| patch.origin.clone()).collect()
+}
+
+/// The patches of some sets for one side, in the order in which they are applied.
+fn patches(reader: &Reader<'_>, sets: &[ObjectId], side: ProxySide) -> Vec<Arc<Patch>> {
+    let sets = sets.iter().filter_map(|id| reader.patch_set(id));
+    sets.flat_map(|set| &set.patches).filter(|patch| patch.concerns(side)).cloned().collect()
+}
+
+/// Whether a shared cluster of this name is another with the patch.
+fn changes_cluster(patch: &Patch, name: &str) -> bool {
+    match &patch.subject {
+        PatchSubject::Cluster(matches) => {
+            patch.operation == PatchOperation::Merge && matches.admits(name, std::iter::empty())
+        }
+        _ => false,
+    }
+}
+
+/// Gives shared clusters that patches change keys of their own.
+fn share(sets: &[ObjectId], side: ProxySide, all: &[Arc<Patch>], outline: &mut Outline) {
+    for entry in outline.of_mut(ResourceType::Cluster) {
+        let Entry::Shared(item) = entry else { continue };
+        let name = item.resource_name();
+        let changing = |id: &&ObjectId| {
+            all.iter().any(|patch| patch.origin == **id && changes_cluster(patch, &name))
+        };
+        let sets: Vec<ObjectId> = sets.iter().filter(changing).cloned().collect();
+        if !sets.is_empty() {
+            *entry = Entry::shared(ItemKey::Patched(PatchedKey { item: item.clone(), sets, side }));
+        }
+    }
+}
+
+fn remove(patch: &Arc<Patch>, outline: &mut Outline) {
+    let mut gone = Vec::new();
+    match &patch.subject {
+        PatchSubject::Cluster(matches) => outline.retain(ResourceType::Cluster, |entry| {
+            let (name, hosts) = (entry.resource_name(), hosts(entry));
+            let goes = matches.admits(&name, hosts.iter().map(|host| &**host));
+            gone.extend(goes.then_some(name));
+            !goes
+        }),
+        PatchSubject::Listener(matches) => outline.retain(ResourceType::Listener, |entry| {
+            let goes = is_listener(entry, matches);
+            gone.extend(goes.then(|| entry.resource_name()));
+            !goes
+        }),
+        _ => return,
+    }
+    // Endpoints go with their cluster.
+    outline.retain(ResourceType::Endpoint, |entry| !gone.contains(&entry.resource_name()));
+    outline.effective.extend((!gone.is_empty()).then(|| patch.clone()));
+}
+
+/// The hosts of the services that a view's own cluster stands for.
+fn hosts(entry: &Entry) -> Vec<Arc<str>> {
+    match entry {
+        Entry::Own(item) => match &**item {
+            PlanItem::Cluster(plan) => {
+                plan.provenance.services.iter().map(|(host, ..)| host.clone()).collect()
+            }
+            _ => Vec::new(),
+        },
+        Entry::Shared(_) => Vec::new(),
+    }
+}
+
+fn is_listener(entry: &Entry, matches: &ListenerMatch) -> bool {
+    let Entry::Own(item) = entry else { return false };
+    let PlanItem::Listener(plan) = &**item else { return false };
+    (matches.name.is_empty() || matches.name == plan.name)
+        && matches.port.is_none_or(|port| port == plan.port)
+}
+
+/// Adds a whole resource, unless the view has one of this name: the first one stays.
+fn add(patch: &Arc<Patch>, outline: &mut Outline) {
+    let kind = match &patch.subject {
+        PatchSubject::Cluster(_) => GivenKind::Cluster,
+        PatchSubject::Listener(_) => GivenKind::Listener,
+        _ => return,
+    };
+    let Some(message) = patch.message.clone() else { return };
+    let item = PlanItem::Given(GivenPlan { kind, name: message.name.clone(), message });
+    let known = outline.of(item.resource_type()).iter().map(Entry::resource_name);
+    if !known.into_iter().any(|name| name == *item.name()) {
+        outline.extend([Entry::own(item)]);
+        outline.effective.push(patch.clone());
+    }
+}

@@ -1,0 +1,120 @@
+//! The table of families. A new one is a row here and a file that says how it is indexed, read and
+//! what its changes touch; whatever is done with all items follows from the rows.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    EndpointSlice, MeshSnapshot, ServiceDefinition,
+    access::AccessPolicies,
+    backends::Backends,
+    family::{Family, Fed, Touch},
+    gateways::Gateways,
+    match_sets::MatchSets,
+    patches::PatchSets,
+    peer_tls::PeerTlsPolicies,
+    rate_limits::RateLimits,
+    routes::Routes,
+    scopes::Scopes,
+    services::Services,
+    settings::Settings,
+    slices::Slices,
+    workloads::Workloads,
+};
+use crate::ir::{
+    AccessPolicy, BackendPolicy, GatewayConfig, MatchSet, MeshDefaults, PatchSet, PeerTlsPolicy,
+    RateLimit, RouteTable, ServiceKey, SidecarScope, Workload,
+};
+
+/// Declares the families. Each row: what an item is, its name, its type, and the name and type of
+/// the index that holds such items.
+macro_rules! families {
+    ($( $(#[doc = $doc:literal])+ $variant:ident($item:ty) in $field:ident: $family:ty, )+) => {
+        /// One fact of the snapshot, as an object gives it.
+        #[derive(Clone, PartialEq, Eq, Debug)]
+        pub enum Item { $( $(#[doc = $doc])+ $variant(Arc<$item>), )+ }
+
+        /// The indexes of all families, copied only when somebody else still holds them.
+        #[derive(Clone, Default, Debug)]
+        pub(super) struct Families { $( pub(super) $field: Arc<$family>, )+ }
+
+        impl Families {
+            /// Takes an item in.
+            pub(super) fn insert(&mut self, item: &Item) {
+                match item {
+                    $( Item::$variant(item) => Arc::make_mut(&mut self.$field).insert(item), )+
+                }
+            }
+
+            /// Takes an item out.
+            pub(super) fn remove(&mut self, item: &Item) {
+                match item {
+                    $( Item::$variant(item) => Arc::make_mut(&mut self.$field).remove(item), )+
+                }
+            }
+
+            /// As [`Family::contested`].
+            pub(super) fn contested(&self, item: &Item) -> Option<ServiceKey> {
+                match item { $( Item::$variant(item) => self.$field.contested(item), )+ }
+            }
+        }
+
+        impl Item {
+            /// As [`Family::label_keys`].
+            pub(super) fn label_keys(&self, keys: &mut BTreeSet<Arc<str>>) {
+                match self { $( Self::$variant(item) => <$family>::label_keys(item, keys), )+ }
+            }
+
+            /// As [`Family::feeds`].
+            pub(super) fn feeds(&self, fed: &mut Fed) {
+                match self { $( Self::$variant(item) => <$family>::feeds(item, fed), )+ }
+            }
+
+            /// As [`Family::touch`], for items of any families: each gets its own.
+            pub(super) fn touch(versions: &[&Self], touch: &mut Touch<'_>) {
+                $(
+                    let own = versions.iter().filter_map(|version| match version {
+                        Self::$variant(item) => Some(item),
+                        _ => None,
+                    });
+                    let own: Vec<&Arc<$item>> = own.collect();
+                    if !own.is_empty() {
+                        <$family>::touch(&own, touch);
+                    }
+                )+
+            }
+        }
+
+        impl MeshSnapshot {
+            $( pub(crate) fn $field(&self) -> &$family { &self.families.$field } )+
+        }
+    };
+}
+
+families! {
+    /// The mesh-wide settings.
+    Mesh(MeshDefaults) in settings: Settings,
+    /// A service, with the endpoints written in the same object.
+    Service(ServiceDefinition) in services: Services,
+    /// Endpoints that the cluster found for a Kubernetes Service.
+    Slice(EndpointSlice) in slices: Slices,
+    /// A workload.
+    Workload(Workload) in workloads: Workloads,
+    /// Routing rules.
+    Routes(RouteTable) in routes: Routes,
+    /// Conditions that rules of other objects refer to.
+    MatchSet(MatchSet) in match_sets: MatchSets,
+    /// Backend settings.
+    Backend(BackendPolicy) in backends: Backends,
+    /// A gateway configuration.
+    Gateway(GatewayConfig) in gateways: Gateways,
+    /// A sidecar scope.
+    Scope(SidecarScope) in scopes: Scopes,
+    /// Which TLS is taken from peers.
+    PeerTls(PeerTlsPolicy) in peer_tls: PeerTlsPolicies,
+    /// Who may call.
+    Access(AccessPolicy) in access: AccessPolicies,
+    /// How many requests are taken.
+    RateLimit(RateLimit) in rate_limits: RateLimits,
+    /// Changes of what proxies are sent.
+    Patches(PatchSet) in patches: PatchSets,
+}

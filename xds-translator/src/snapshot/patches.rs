@@ -1,0 +1,71 @@
+//! Patches of what proxies are sent, and which of them a workload's proxy gets.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    age::forget,
+    family::{Family, Touch},
+    reader::{Dep, Reader},
+};
+use crate::ir::{Labels, ObjectId, PatchSet, ProxySide};
+
+/// Every set of patches: by namespace, then name.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct PatchSets(BTreeMap<Arc<str>, BTreeMap<ObjectId, Arc<PatchSet>>>);
+
+impl PatchSets {
+    /// The sets with a patch for this side of a workload's proxy, in the order in which they are
+    /// applied.
+    pub(crate) fn of(
+        &self,
+        root: &str,
+        (namespace, labels): (&str, &Labels),
+        side: ProxySide,
+    ) -> Vec<ObjectId> {
+        let mut scopes = vec![root, namespace];
+        scopes.dedup();
+        let sets = scopes.into_iter().filter_map(|scope| self.0.get(scope));
+        let mut chosen: Vec<&Arc<PatchSet>> = sets
+            .flat_map(BTreeMap::values)
+            .filter(|set| set.concerns(side) && set.governs(root, namespace, labels))
+            .collect();
+        chosen.sort_by(|a, b| a.by_precedence(b, root));
+        chosen.into_iter().map(|set| set.origin.id.clone()).collect()
+    }
+}
+
+/// What decides who gets a set, and when it is applied.
+fn standing(set: &PatchSet) -> impl PartialEq {
+    let sides = [ProxySide::Inbound, ProxySide::Outbound, ProxySide::Gateway];
+    (set.origin.clone(), set.selector.clone(), set.priority, sides.map(|side| set.concerns(side)))
+}
+
+impl Family for PatchSets {
+    type Item = PatchSet;
+
+    fn insert(&mut self, set: &Arc<PatchSet>) {
+        let id = set.origin.id.clone();
+        self.0.entry(id.namespace.clone()).or_default().insert(id, set.clone());
+    }
+
+    fn remove(&mut self, set: &PatchSet) {
+        let id = &set.origin.id;
+        forget(&mut self.0, &id.namespace, id);
+    }
+
+    fn touch(versions: &[&Arc<PatchSet>], touch: &mut Touch<'_>) {
+        touch.changes.touch(Dep::Object(versions[0].origin.id.clone()));
+        if versions.windows(2).any(|w| standing(w[0]) == standing(w[1])) {
+            return;
+        }
+        touch.reclassify(&versions[0].origin.id.namespace);
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// One set of patches; `None` while it is not there.
+    pub fn patch_set(&self, id: &ObjectId) -> Option<&'a Arc<PatchSet>> {
+        self.record(Dep::Object(id.clone()));
+        self.snapshot().patches().0.get(&id.namespace)?.get(id)
+    }
+}
