@@ -206,6 +206,10 @@ impl MapFrame {
             return Ok(());
         };
         if key == "<<" && !matches!(node.content, Content::Scalar(_)) {
+            if !merges(&node) {
+                let message = "`<<` takes a map, or a list of maps: what else it names is lost";
+                return Err(error(Code::Syntax, line, col, message));
+            }
             self.merges.push(node);
             return Ok(());
         }
@@ -234,6 +238,15 @@ impl MapFrame {
             entries.extend(inherited.into_iter().filter(|e| keys.insert(e.key.clone())));
         }
         entries
+    }
+}
+
+/// Whether a map may take in the entries of a value.
+fn merges(node: &Node) -> bool {
+    let is_map = |node: &Node| matches!(node.content, Content::Map(_));
+    match &node.content {
+        Content::List(items) => items.iter().all(is_map),
+        _ => is_map(node),
     }
 }
 
@@ -299,6 +312,8 @@ mod tests {
     fn mistakes_have_a_place() {
         check("a: 1\nb: 2\na: 3", Err((Code::DuplicateKey, 3, 1)));
         check("a: *nobody", Err((Code::Syntax, 1, 4)));
+        check("a: &a [1]\nb: {<<: *a}", Err((Code::Syntax, 2, 5)));
+        check("a: &a {x: 1}\nb:\n  <<: [*a, [*a]]", Err((Code::Syntax, 3, 3)));
         check("[a]: b", Err((Code::Syntax, 1, 1)));
         assert_eq!(parse("a: [1, 2").expect_err("open list").code, Code::Syntax);
     }
