@@ -29,7 +29,7 @@ pub(super) fn read_document(
     // Of what cannot be read whole, guards are read as far as can be.
     let finding = |diagnostic: Diagnostic, line, col, text: &str| -> Vec<Outcome> {
         let finding = Outcome::Finding(diagnostic.at(at(line, col)));
-        std::iter::once(finding).chain(fragments(text)).collect()
+        std::iter::once(finding).chain(fragments(root_namespace, text)).collect()
     };
     let error = |code, message: String| Diagnostic::error(code, FieldPath::root(), message);
     if document.text.len() > yaml::MAX_DOCUMENT_BYTES {
@@ -62,8 +62,8 @@ pub(super) fn read_document(
 }
 
 /// The objects of which something can be read in a text that is no document.
-pub(super) fn fragments(text: &str) -> impl Iterator<Item = Outcome> {
-    fragment::of_text(text).into_iter().map(Outcome::Fragment)
+pub(super) fn fragments(root_namespace: &str, text: &str) -> impl Iterator<Item = Outcome> + use<> {
+    fragment::of_text(root_namespace, text).into_iter().map(Outcome::Fragment)
 }
 
 /// A document that parsed.
@@ -82,7 +82,7 @@ impl Source<'_> {
         match list_items(self.root) {
             Some(Ok(items)) => {
                 let lines = LineStarts::of(self.document.text);
-                return self.list(items, &FieldPath::root(), &lines);
+                return self.list(self.root, items, &FieldPath::root(), &lines);
             }
             Some(Err(finding)) => {
                 return vec![Outcome::Finding(self.placed(*finding, &FieldPath::root()))];
@@ -95,7 +95,7 @@ impl Source<'_> {
             first_line: self.document.first_line,
             root: FieldPath::root(),
         };
-        self.object(self.root, FieldPath::root(), place)
+        self.object((self.root, None), FieldPath::root(), place)
     }
 
     /// A mesh configuration that stands alone under its key. What has other keys beside it, such as
@@ -108,11 +108,17 @@ impl Source<'_> {
     }
 
     /// Reads the items of the list that `base` leads to; an item may be a list again.
-    fn list(&self, items: &[Node], base: &FieldPath, lines: &LineStarts<'_>) -> Vec<Outcome> {
+    fn list(
+        &self,
+        list: &Node,
+        items: &[Node],
+        base: &FieldPath,
+        lines: &LineStarts<'_>,
+    ) -> Vec<Outcome> {
         let read = |(i, item): (usize, &Node)| {
             let at = base.field("items").index(i);
             match list_items(item) {
-                Some(Ok(items)) => return self.list(items, &at, lines),
+                Some(Ok(items)) => return self.list(item, items, &at, lines),
                 Some(Err(finding)) => return vec![Outcome::Finding(self.placed(*finding, &at))],
                 None => {}
             }
@@ -125,14 +131,14 @@ impl Source<'_> {
                 first_line: self.document.first_line + item.line - 1,
                 root: FieldPath::root().index(0),
             };
-            self.object(item, at, place)
+            self.object((item, Some(list)), at, place)
         };
         items.iter().enumerate().flat_map(read).collect()
     }
 
-    /// Reads the object at `node`, which `base` leads to.
-    fn object(&self, node: &Node, base: FieldPath, place: Place) -> Vec<Outcome> {
-        let value = node.to_json();
+    /// Reads an object, perhaps an item of a list, which `base` leads to.
+    fn object(&self, node: (&Node, Option<&Node>), base: FieldPath, place: Place) -> Vec<Outcome> {
+        let value = object_of(node);
         let kind = match Kind::of_value(&value) {
             Ok(kind) => kind,
             Err(finding) if finding.severity == Severity::Error => {
@@ -164,7 +170,7 @@ impl Source<'_> {
                     .collect();
                 vec![Outcome::Object(object, findings)]
             }
-            Err(findings) => self.no_object(findings, &base, &node.to_json()),
+            Err(findings) => self.no_object(findings, &base, &object_of(node)),
         }
     }
 
@@ -244,6 +250,26 @@ impl Source<'_> {
             col,
         }))
     }
+}
+
+/// The object at a node. Items of a list of one kind, as API servers give it, need not repeat the
+/// kind.
+fn object_of((node, list): (&Node, Option<&Node>)) -> Value {
+    let mut value = node.to_json();
+    let text = |key| match &list?.get(key)?.content {
+        Content::Scalar(Value::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let kind = text("kind").and_then(|kind| kind.strip_suffix("List")).filter(|k| !k.is_empty());
+    if let (Some(kind), Some(api_version)) = (kind, text("apiVersion"))
+        && let Value::Object(fields) = &mut value
+        && !fields.contains_key("kind")
+        && !fields.contains_key("apiVersion")
+    {
+        fields.insert("kind".to_owned(), kind.into());
+        fields.insert("apiVersion".to_owned(), api_version.into());
+    }
+    value
 }
 
 /// The items of a `kind: List`, as `kubectl get -o yaml` prints them; a finding on one that has

@@ -38,7 +38,7 @@ const FURTHEST: usize = 64;
 
 /// The objects of which something can be read in a text that is no document: what the reader of
 /// YAML finds, and what single lines say, since a mistake may stand before everything else.
-pub(super) fn of_text(text: &str) -> Vec<Fragment> {
+pub(super) fn of_text(root_namespace: &str, text: &str) -> Vec<Fragment> {
     let trees = yaml::salvage(text);
     let mut read: VecDeque<Value> = trees.iter().flat_map(|tree| objects(tree.to_json())).collect();
     let mut found = Vec::new();
@@ -49,7 +49,18 @@ pub(super) fn of_text(text: &str) -> Vec<Fragment> {
     }
     found.extend(read.iter().filter_map(of_value));
     found.extend(read.iter().filter_map(|value| bare_mesh(value, text)));
+    let meshes: Vec<Fragment> = found.iter().filter_map(|f| mesh_map(f, root_namespace)).collect();
+    found.extend(meshes);
     found
+}
+
+/// What can be read of a mesh configuration in its ConfigMap.
+fn mesh_map(map: &Fragment, root_namespace: &str) -> Option<Fragment> {
+    let Fragment { id, value, .. } = map;
+    let is_mesh = id.kind == Kind::CONFIG_MAP && &*id.name == "istio";
+    let written = value.pointer("/data/mesh").and_then(Value::as_str);
+    (is_mesh && &*id.namespace == root_namespace)
+        .then(|| Fragment::of_mesh_text(written.unwrap_or_default()))
 }
 
 /// What can be read of a mesh configuration that stands alone under its key.
@@ -196,6 +207,8 @@ fn is_name(word: &str) -> bool {
 mod tests {
     use super::*;
 
+    const ROOT: &str = "istio-system";
+
     /// `KIND NAMESPACE/NAME` of what is found; a made-up name is `?`.
     fn check(text: &str, expected: &[&str]) {
         let about = |f: &Fragment| {
@@ -203,7 +216,7 @@ mod tests {
             let name = if made_up { "?" } else { &*f.id.name };
             format!("{} {}/{name}", f.id.kind.kind_name(), f.id.namespace)
         };
-        let found: Vec<String> = of_text(text).iter().map(about).collect();
+        let found: Vec<String> = of_text(ROOT, text).iter().map(about).collect();
         assert_eq!(found, expected, "{text}");
     }
 
@@ -265,15 +278,36 @@ spec:
     }
 
     #[test]
+    fn a_mesh_configuration_is_read_as_far_as_can_be_wherever_it_stands() {
+        let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    trustDomain: corp\n  other: [\n";
+        let lost = map.replace("data:", "data: [");
+        let table = [
+            (map.to_owned(), Some(json!({ "trustDomain": "corp" }))),
+            (lost, Some(Value::Null)),
+            (map.replace("istio-system", "shop"), None),
+            (
+                "mesh:\n  trustDomain: corp\n  a: [\n".to_owned(),
+                Some(json!({ "trustDomain": "corp", "a": [] })),
+            ),
+        ];
+        for (text, expected) in table {
+            let found = of_text(ROOT, &text);
+            let meshes = found.iter().filter(|f| f.id.kind == Kind::MESH_CONFIG);
+            let specs: Vec<&Value> = meshes.map(|mesh| &mesh.value["spec"]).collect();
+            assert_eq!(specs, expected.iter().collect::<Vec<_>>(), "{text}");
+        }
+    }
+
+    #[test]
     fn what_was_read_comes_with_the_object_that_it_is_of() {
         let second = DENY.replace("name: deny", "name: second");
-        let found = of_text(&format!("{DENY}{second}x: ["));
+        let found = of_text(ROOT, &format!("{DENY}{second}x: ["));
         let spec = |f: &Fragment| (f.id.name.to_string(), f.value["spec"]["action"].clone());
         let specs: Vec<_> = found.iter().map(spec).collect();
         let expected = ["deny", "second"].map(|name| (name.to_owned(), json!("DENY")));
         assert_eq!(specs, expected);
         let filter = "kind: EnvoyFilter\nmetadata: [\nspec: envoy.filters.http.ext_authz\n";
-        let guards = |text: &str| of_text(text).iter().map(|f| f.guards).collect::<Vec<_>>();
+        let guards = |text: &str| of_text(ROOT, text).iter().map(|f| f.guards).collect::<Vec<_>>();
         assert_eq!(guards(&format!("{DENY}{filter}{DENY}")), [false, true, false]);
         let nameless = json!({ "kind": "AuthorizationPolicy", "metadata": {}, "spec": { "a": 1 } });
         let other = json!({ "kind": "AuthorizationPolicy", "metadata": {}, "spec": { "a": 2 } });

@@ -239,7 +239,7 @@ fn read_file(root_namespace: &str, file: &str, bytes: &[u8]) -> Vec<Outcome> {
     // Of a text in which no document can be trusted, guards are read as far as can be.
     let none = |diagnostic, line| -> Vec<Outcome> {
         let documents = documents.iter().take(MAX_DOCUMENTS);
-        let fragments = documents.flat_map(|document| fragments(document.text));
+        let fragments = documents.flat_map(|document| fragments(root_namespace, document.text));
         std::iter::once(finding(diagnostic, line)).chain(fragments).collect()
     };
     if let Some(unreadable) = unreadable {
@@ -261,7 +261,7 @@ fn read_file(root_namespace: &str, file: &str, bytes: &[u8]) -> Vec<Outcome> {
             let above = document.text[..at].bytes().filter(|byte| *byte == b'\n').count();
             let line = document.first_line.saturating_add(u32::try_from(above).unwrap_or(u32::MAX));
             let finding = finding(error(Code::UnreadableFile, "not UTF-8 text".to_owned()), line);
-            std::iter::once(finding).chain(fragments(document.text)).collect()
+            std::iter::once(finding).chain(fragments(root_namespace, document.text)).collect()
         }
         _ => read_document(root_namespace, &file, document),
     };

@@ -16,6 +16,7 @@ use super::{
     fragment::Fragment,
     istio::{dry_run, security::AuthorizationPolicy},
     load::{Rejected, parse_value},
+    scalar,
 };
 use crate::ir::ObjectId;
 
@@ -62,12 +63,12 @@ fn closed_door(id: &ObjectId, raw: &Value, extent: Extent) -> Option<Object> {
         kind if kind == Kind::ENVOY_FILTER => filters::closed(raw, extent)?,
         kind if kind == Kind::MESH_CONFIG => parts::mesh(raw, extent)?,
         kind if kind == Kind::DESTINATION_RULE => return parts::rule(id, raw, extent),
+        kind if kind == Kind::GATEWAY => return parts::gateway(id, raw),
         kind if kind == Kind::SIDECAR => return parts::sidecar(id, raw),
         _ => return None,
     };
     let Value::Object(doors) = doors else { return None };
-    let marks = marks(raw);
-    let object = |name: &str, spec| object(id, name, &marks, spec);
+    let object = |name: &str, spec| object(id, name, raw, spec);
     let narrow = |name: &str| object(name, scope(raw).into_iter().chain(doors.clone()).collect());
     let about = |name: &str| narrow(name).or_else(|| object(name, doors.clone()));
     // A name that is refused cannot be its own.
@@ -135,11 +136,19 @@ fn marks(raw: &Value) -> Value {
     }
 }
 
-fn object(id: &ObjectId, name: &str, marks: &Value, spec: Map<String, Value>) -> Option<Object> {
+/// What stands in for `raw`: as old as it is, since of several guards the oldest may count, and tried
+/// out as it is.
+fn object(id: &ObjectId, name: &str, raw: &Value, spec: Map<String, Value>) -> Option<Object> {
+    let mut metadata =
+        json!({ "name": name, "namespace": &*id.namespace, "annotations": marks(raw) });
+    let created = raw.pointer("/metadata/creationTimestamp").and_then(Value::as_str);
+    if let Some(created) = created.filter(|text| scalar::parse_timestamp(text).is_some()) {
+        metadata["creationTimestamp"] = json!(created);
+    }
     let value = json!({
         "apiVersion": id.kind.api_version(),
         "kind": id.kind.kind_name(),
-        "metadata": { "name": name, "namespace": &*id.namespace, "annotations": marks },
+        "metadata": metadata,
         "spec": spec,
     });
     parse_value(value).ok().map(|(object, _)| object)
@@ -271,6 +280,19 @@ mod tests {
             let object = closed(&id, &raw).expect("it guards");
             let annotations = object.raw()["metadata"]["annotations"].clone();
             assert_eq!(annotations.get(dry_run::ANNOTATION).is_some(), kept, "{word}");
+        }
+    }
+
+    #[test]
+    fn what_stands_in_is_as_old_as_what_it_stands_in_for() {
+        let id = ObjectId {
+            kind: Kind::PEER_AUTHENTICATION,
+            namespace: "shop".into(),
+            name: "p".into(),
+        };
+        for (written, created) in [("2024-02-29T12:30:05Z", 1_709_209_805), ("yesterday", 0)] {
+            let raw = json!({ "metadata": { "creationTimestamp": written } });
+            assert_eq!(closed(&id, &raw).map(|object| object.meta.created), Some(created));
         }
     }
 

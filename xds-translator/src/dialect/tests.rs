@@ -781,6 +781,14 @@ fn lists_hold_objects_and_lists_and_nothing_is_lost_of_them() {
     let parsed = parse_file("l.yaml", list(&format!("{}, {inner}", service("a"))).as_bytes());
     let names: Vec<&str> = parsed.objects.iter().map(|object| &*object.id.name).collect();
     assert_eq!((names, parsed.diagnostics.len()), (vec!["a", "b", "c"], 0));
+    let of_one_kind = "{apiVersion: v1, kind: ServiceList, items: [{metadata: {name: a}, spec: {ports: [{port: 80}]}}]}";
+    let parsed = parse_file("l.yaml", of_one_kind.as_bytes());
+    assert_eq!(
+        (parsed.objects.len(), parsed.diagnostics.len()),
+        (1, 0),
+        "{:?}",
+        parsed.diagnostics
+    );
     for without in ["", ", items: ", ", items: {}", ", item: []"] {
         let text = format!("{{apiVersion: v1, kind: List{without}}}");
         let parsed = parse_file("l.yaml", text.as_bytes());

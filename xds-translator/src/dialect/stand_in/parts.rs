@@ -80,7 +80,50 @@ pub(super) fn sidecar(id: &ObjectId, raw: &Value) -> Option<Object> {
         return None;
     }
     kept.entry(OUTBOUND).or_insert_with(registry_only);
-    object(id, &id.name, &json!({}), kept)
+    object(id, &id.name, raw, kept)
+}
+
+/// What stands in for a Gateway: its servers with TLS keep their hosts from wider servers of others,
+/// which may let other clients in, and serve nobody.
+pub(super) fn gateway(id: &ObjectId, raw: &Value) -> Option<Object> {
+    let written = raw.get("spec")?.as_object()?;
+    let servers = written.get("servers")?.as_array()?.iter().enumerate();
+    let servers: Vec<Value> = servers.filter_map(|(i, server)| unserved(i, server)).collect();
+    if servers.is_empty() {
+        return None;
+    }
+    let spec = Map::from_iter([("servers".to_owned(), Value::Array(servers))]);
+    let selector = written.get_key_value("selector");
+    let narrow = spec.clone().into_iter().chain(selector.map(|(k, v)| (k.clone(), v.clone())));
+    let own = |spec| object(id, &id.name, raw, spec);
+    own(narrow.collect()).or_else(|| own(spec))
+}
+
+/// A server with TLS in the place of one that was written: without routes, connections to its hosts
+/// lead nowhere. `None`: it is for plaintext, or for nobody knows whom.
+fn unserved(number: usize, written: &Value) -> Option<Value> {
+    const PLAIN: [&str; 5] = ["HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY"];
+    let protocol = written.pointer("/port/protocol").and_then(Value::as_str).unwrap_or_default();
+    let protocol = protocol.to_ascii_uppercase();
+    let is_secure = written.get("tls").is_some() || matches!(&*protocol, "HTTPS" | "TLS");
+    if !is_secure || PLAIN.contains(&&*protocol) {
+        return None;
+    }
+    let port = written.pointer("/port/number")?;
+    let closed = json!({
+        "port": { "number": port, "name": format!("refused-{number}"), "protocol": "TLS" },
+        "hosts": written.get("hosts")?,
+        "tls": { "mode": "PASSTHROUGH" },
+    });
+    let mut bound = closed.clone();
+    if let Some(bind) = written.get("bind") {
+        bound["bind"] = bind.clone();
+    }
+    let is_taken = |server: &Value| {
+        let spec = Map::from_iter([("servers".to_owned(), json!([server]))]);
+        is_taken(Kind::GATEWAY, &spec)
+    };
+    [bound, closed].into_iter().find(is_taken)
 }
 
 /// What stands in for a DestinationRule that asks for TLS: plaintext would go to the servers that it
@@ -110,7 +153,7 @@ pub(super) fn rule(id: &ObjectId, raw: &Value, extent: Extent) -> Option<Object>
         let subsets = subsets.iter().filter_map(|subset| rule.subset(subset));
         kept.insert("subsets".to_owned(), subsets.collect());
     }
-    object(id, &id.name, &json!({}), kept)
+    object(id, &id.name, raw, kept)
 }
 
 /// TLS that a server outside of the mesh refuses.
@@ -322,6 +365,43 @@ mod tests {
                 (with("workloadSelector", json!(7)), None),
                 (json!({ "egress": egress, "ingress": 7 }), None),
                 (json!({ "outboundTrafficPolicy": { "mode": "ALLOW_ANY" }, "ingress": 7 }), None),
+            ],
+        );
+    }
+
+    #[test]
+    fn servers_with_tls_keep_their_hosts_and_serve_nobody() {
+        let server = |protocol: &str, host: Value, tls: Value| {
+            let port = json!({ "number": 443, "name": "a", "protocol": protocol });
+            json!({ "port": port, "hosts": [host], "tls": tls })
+        };
+        let closed = |number: usize, host: &str| {
+            let port =
+                json!({ "number": 443, "name": format!("refused-{number}"), "protocol": "TLS" });
+            json!({ "port": port, "hosts": [host], "tls": { "mode": "PASSTHROUGH" } })
+        };
+        let mutual = json!({ "mode": "MUTUAL", "credentialName": "c" });
+        let selector = json!({ "app": "edge" });
+        check(
+            Kind::GATEWAY,
+            &[
+                (
+                    json!({ "selector": selector, "servers": [
+                    server("HTTP", json!("a.test"), json!({ "httpsRedirect": true })),
+                    server("HTTPS", json!("a.test"), mutual.clone()),
+                    server("HTTPS", json!(7), mutual.clone()),
+                    server("TLS", json!("b.test"), json!({ "mod": "MUTUAL" })),
+                ] }),
+                    Some(
+                        json!({ "selector": selector, "servers": [closed(1, "a.test"), closed(3, "b.test")] }),
+                    ),
+                ),
+                (
+                    json!({ "selector": 7, "servers": [server("HTTPS", json!("a.test"), mutual)] }),
+                    Some(json!({ "servers": [closed(0, "a.test")] })),
+                ),
+                (json!({ "servers": [server("HTTP", json!("a.test"), json!({}))] }), None),
+                (json!({ "servers": 7 }), None),
             ],
         );
     }
