@@ -8,6 +8,8 @@
 mod filters;
 mod parts;
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -68,9 +70,13 @@ fn closed_door(id: &ObjectId, raw: &Value, extent: Extent) -> Option<Object> {
         _ => return None,
     };
     let Value::Object(doors) = doors else { return None };
-    let object = |name: &str, spec| object(id, name, raw, spec);
-    let narrow = |name: &str| object(name, scope(raw).into_iter().chain(doors.clone()).collect());
-    let about = |name: &str| narrow(name).or_else(|| object(name, doors.clone()));
+    let scope = scope(raw);
+    let narrow = |name: &str| {
+        let spec = scope.clone().into_iter().chain(doors.clone()).collect();
+        object(id, name, raw, spec).filter(|_| !scope.is_empty())
+    };
+    let wide = |name: &str| object(id, name, raw, doors.clone()).map(of_old);
+    let about = |name: &str| narrow(name).or_else(|| wide(name));
     // A name that is refused cannot be its own.
     let other_name = || format!("refused-{:016x}", xxh3_64(id.name.as_bytes()));
     about(&id.name).or_else(|| about(&other_name()))
@@ -135,6 +141,15 @@ fn marks(raw: &Value) -> Value {
         _ => json!({}),
     }
 }
+
+/// What stands in for everybody of its namespace comes before what others say of all of them.
+fn of_old(mut object: Object) -> Object {
+    Arc::make_mut(&mut object.meta).created = OLDEST;
+    object
+}
+
+/// Before everything that was ever made, and that does not say when.
+const OLDEST: i64 = i64::MIN;
 
 /// What stands in for `raw`: as old as it is, since of several guards the oldest may count, and tried
 /// out as it is.
@@ -284,15 +299,25 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_is_as_old_as_what_it_stands_in_for() {
+    fn what_stands_in_is_as_old_as_what_it_stands_in_for_or_comes_first() {
         let id = ObjectId {
             kind: Kind::PEER_AUTHENTICATION,
             namespace: "shop".into(),
             name: "p".into(),
         };
-        for (written, created) in [("2024-02-29T12:30:05Z", 1_709_209_805), ("yesterday", 0)] {
-            let raw = json!({ "metadata": { "creationTimestamp": written } });
-            assert_eq!(closed(&id, &raw).map(|object| object.meta.created), Some(created));
+        let selector = json!({ "matchLabels": { "app": "cart" } });
+        for (written, selector, created) in [
+            ("2024-02-29T12:30:05Z", Some(selector.clone()), 1_709_209_805),
+            ("yesterday", Some(selector), 0),
+            ("2024-02-29T12:30:05Z", Some(json!(7)), OLDEST),
+            ("2024-02-29T12:30:05Z", None, OLDEST),
+        ] {
+            let mut raw = json!({ "metadata": { "creationTimestamp": written }, "spec": {} });
+            if let Some(selector) = selector {
+                raw["spec"]["selector"] = selector;
+            }
+            let stands = closed(&id, &raw).map(|object| object.meta.created);
+            assert_eq!(stands, Some(created), "{raw}");
         }
     }
 

@@ -200,6 +200,23 @@ fn a_guard_that_is_refused_on_first_sight_is_in_force_closed_until_a_version_is_
 }
 
 #[test]
+fn a_guard_of_which_nobody_knows_for_whom_comes_before_what_is_said_of_all() {
+    let mut compiler = Compiler::new(MeshDefaults::default());
+    let permissive = json!({"spec": {"mtls": {"mode": "PERMISSIVE"}}});
+    compiler.apply(vec![upsert(Kind::PEER_AUTHENTICATION, "shop", "default", 0, permissive)]);
+    let taken = |compiler: &Compiler| {
+        Reader::new(compiler.snapshot()).peer_tls("shop", &Labels::new(), None)
+    };
+    assert_eq!(taken(&compiler), PeerTls::Permissive);
+    let id =
+        ObjectId { kind: Kind::PEER_AUTHENTICATION, namespace: "shop".into(), name: "p".into() };
+    let refused = json!({"spec": {"selector": ["cart"], "mtls": {"mode": "STRICT"}}});
+    let closed = stand_in::closed(&id, &refused).expect("it guards");
+    compiler.apply(vec![Change::Upsert(Box::new(closed))]);
+    assert_eq!((taken(&compiler), taken(&compiler.rebuild())), (PeerTls::Strict, PeerTls::Strict));
+}
+
+#[test]
 fn a_refused_gateway_keeps_its_hosts_from_wider_servers_of_others() {
     let gateway = |host: &str, tls: Value| {
         let port = json!({"number": 443, "name": "a", "protocol": "HTTPS"});
