@@ -200,10 +200,11 @@ impl Directory {
                 }
             }
         }
-        for (path, file) in &self.files {
-            for (id, content, object) in file.stand_ins() {
-                serving.entry(id).or_insert((path, content, object));
-            }
+        let kept = self.files.iter().flat_map(|(path, file)| file.kept().map(move |k| (path, k)));
+        let closed =
+            self.files.iter().flat_map(|(path, file)| file.stand_ins().map(move |s| (path, s)));
+        for (path, (id, content, object)) in kept.chain(closed) {
+            serving.entry(id).or_insert((path, content, object));
         }
         let mut changes = Vec::new();
         let gone: Vec<ObjectId> =
@@ -301,6 +302,22 @@ mod tests {
         assert_eq!(w.changes(), Vec::<String>::new(), "the same objects under another file name");
         fs::remove_file(w.dir.path().join("b.yaml")).expect("removing");
         assert_eq!(w.changes(), ["-one", "-three"]);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_file_gives_way_to_what_another_file_holds() {
+        let mut w = Watched::new();
+        w.write("a.yaml", &format!("{}---\n{}", service("one"), service("two")));
+        assert_eq!(w.changes(), ["+one", "+two"]);
+        // Moved to another file, beside an edit that leaves text which may be either.
+        w.write("b.yaml", &service("one").replace("port: 80", "port: 81"));
+        w.write("a.yaml", &format!("{}---\nkind: [\n", service("two")));
+        let event = w.directory.scan(w.now).expect("news");
+        let [SourceChange::Upsert(object)] = &event.changes[..] else { panic!("{event:?}") };
+        assert!(object.raw().to_string().contains("81"), "{object:?}");
+        // Where no file holds it, what is kept stays.
+        w.write("b.yaml", "# moved back\n");
+        assert_eq!(w.changes(), ["+one"]);
     }
 
     #[test]

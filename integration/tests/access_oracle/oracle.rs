@@ -115,11 +115,13 @@ impl Scene<'_> {
         };
         let path = normalized(path);
         match name {
-            "hosts" => text(&value.to_lowercase(), &host.to_lowercase()),
+            // Of a host the case says nothing (RFC 9110 section 4.2.3), whichever field names it.
+            "hosts" | "request.headers[:authority]" => {
+                text(&value.to_lowercase(), &host.to_lowercase())
+            }
             "methods" | "request.headers[:method]" => text(value, method),
             "paths" => template(value, path.split('?').next().unwrap_or_default()),
             "request.headers[:path]" => text(value, &path),
-            "request.headers[:authority]" => text(value, host),
             _ => {
                 let wanted = name.trim_start_matches("request.headers[").trim_end_matches(']');
                 headers.iter().any(|(header, given)| {

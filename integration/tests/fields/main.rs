@@ -6,6 +6,7 @@
 //! same, byte for byte of its debug form, nobody has read it. That the compiled form is acted on is
 //! shown by the data plane's own tests, against what Envoy does.
 
+mod formats;
 mod inert;
 mod leaf;
 mod resources;

@@ -1,6 +1,9 @@
 //! Objects of which one takes from another what both want, told by findings.
 
-use super::*;
+use super::{
+    tests::{ADMIN, split_cart},
+    *,
+};
 use crate::{diagnostic::Code, dialect::parse_files};
 
 const EDGE: &str = "
@@ -217,23 +220,8 @@ fn hosts_that_two_objects_define_are_named() {
 
 #[test]
 fn a_backend_without_a_port_of_the_split_service_is_named() {
-    let text = "
-apiVersion: v1
-kind: Service
-metadata: {name: cart, namespace: shop}
-spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}, {name: http-admin, port: 81}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: cart-v1, namespace: shop}
-spec: {clusterIP: 10.0.0.2, ports: [{name: http, port: 80}]}
----
-apiVersion: split.smi-spec.io/v1alpha4
-kind: TrafficSplit
-metadata: {name: cart, namespace: shop}
-spec: {service: cart, backends: [{service: cart-v1, weight: 1}, {service: cart, weight: 1}]}
-";
-    assert_eq!(found(text, Code::NoEffect), ["cart spec.backends[0].service"]);
-    let same = text.replace(", {name: http-admin, port: 81}", "");
+    let text = split_cart("");
+    assert_eq!(found(&text, Code::NoEffect), ["cart spec.backends[0].service"]);
+    let same = text.replace(ADMIN, "");
     assert_eq!(found(&same, Code::NoEffect), [""; 0]);
 }

@@ -586,44 +586,57 @@ spec: {{hosts: [cart], http: [{{route: [{{destination: {{host: {destination}}}}}
     }
 }
 
-#[test]
-fn what_a_split_names_and_nobody_has_is_named() {
-    let text = "
-apiVersion: v1
+/// A port of the split service that one of its backends has not.
+pub(super) const ADMIN: &str = ", {name: http-admin, port: 81}";
+
+/// A service whose traffic is split, with its backends; `matches` are lines of the split.
+pub(super) fn split_cart(matches: &str) -> String {
+    format!(
+        "apiVersion: v1
 kind: Service
-metadata: {name: cart, namespace: shop}
-spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}, {name: admin, port: 81}]}
+metadata: {{name: cart, namespace: shop}}
+spec: {{clusterIP: 10.0.0.1, ports: [{{name: http, port: 80}}{ADMIN}]}}
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: cart-v1, namespace: shop}
-spec: {clusterIP: 10.0.0.2, ports: [{name: http, port: 80}]}
----
-apiVersion: specs.smi-spec.io/v1alpha4
-kind: HTTPRouteGroup
-metadata: {name: canary, namespace: shop}
-spec: {matches: [{name: canary, headers: [{x-canary: \"1\"}]}]}
+metadata: {{name: cart-v1, namespace: shop}}
+spec: {{clusterIP: 10.0.0.2, ports: [{{name: http, port: 80}}]}}
 ---
 apiVersion: split.smi-spec.io/v1alpha4
 kind: TrafficSplit
-metadata: {name: cart, namespace: shop}
+metadata: {{name: cart, namespace: shop}}
 spec:
   service: cart
-  matches: [{kind: HTTPRouteGroup, name: canary, apiGroup: specs.smi-spec.io}]
-  backends: [{service: cart-v1, weight: 1}, {service: cart, weight: 1}]
-";
+{matches}  backends: [{{service: cart-v1, weight: 1}}, {{service: cart, weight: 1}}]
+"
+    )
+}
+
+#[test]
+fn what_a_split_names_and_nobody_has_is_named() {
+    let text = format!(
+        "apiVersion: specs.smi-spec.io/v1alpha4
+kind: HTTPRouteGroup
+metadata: {{name: canary, namespace: shop}}
+spec: {{matches: [{{name: canary, headers: [{{x-canary: \"1\"}}]}}]}}
+---
+{}",
+        split_cart(
+            "  matches: [{kind: HTTPRouteGroup, name: canary, apiGroup: specs.smi-spec.io}]\n"
+        )
+    );
     let missing = |text: &str| {
         let found = alone("a.yaml", text);
         let found = found.iter().filter(|f| f.code == Code::MissingReference);
         found.map(|f| f.field.to_string()).collect::<Vec<_>>()
     };
     // Where a backend lacks a port of the service, the others get its share, if there are any.
-    assert_eq!(missing(text), [""; 0]);
+    assert_eq!(missing(&text), [""; 0]);
     assert_eq!(
         missing(&text.replace("cart, weight: 1", "cart, weight: 0")),
         ["spec.backends[0].service"]
     );
-    let text = text.replace(", {name: admin, port: 81}", "");
+    let text = text.replace(ADMIN, "");
     let plain = text.replace("  matches: [{kind", "  # matches: [{kind");
     for text in [&text, &plain] {
         assert_eq!(

@@ -33,6 +33,14 @@ pub(super) fn object(schema: &'static ObjectSchema) -> Value {
 /// A field: the schema of its type under the field's own words.
 fn property(field: &Field) -> Value {
     let mut made = typed((field.shape)());
+    // What is required says something, as when it is read.
+    match made["type"].as_str() {
+        Some("array") if field.required => made["minItems"] = json!(1),
+        Some("string") if field.required && made.get("enum").is_none() => {
+            made["minLength"] = json!(1);
+        }
+        _ => {}
+    }
     let mut doc = prose(field.doc);
     if field.later {
         doc.push_str(" Accepted, not acted on yet.");
@@ -138,6 +146,19 @@ mod tests {
         static OPEN: ObjectSchema =
             ObjectSchema { name: "Open", doc: " Left alone.\n", open: true, fields: &[] };
         assert_eq!(property(&port(true))["description"], "Its port.");
+        let list = |required| Field { shape: || Shape::List(|| Shape::Text), ..port(required) };
+        let choice = Field { shape: || Shape::Choice(WORDS), ..port(true) };
+        let least = |field: &Field, key: &str| property(field).get(key).cloned();
+        assert_eq!(least(&port(true), "minLength"), Some(json!(1)));
+        assert_eq!(least(&list(true), "minItems"), Some(json!(1)));
+        for (field, key) in [
+            (port(false), "minLength"),
+            (list(false), "minItems"),
+            (list(true), "minLength"),
+            (choice, "minLength"),
+        ] {
+            assert_eq!(least(&field, key), None, "{field:?}");
+        }
         assert_eq!(property(&port(false))["description"], "Its port. Accepted, not acted on yet.");
         assert_eq!(object(&OPEN)["x-kubernetes-preserve-unknown-fields"], true);
         let matching = object(StringMatch::SCHEMA);

@@ -171,8 +171,16 @@ impl Decoder {
         }
         for required in schema.fields.iter().filter(|f| f.required) {
             let given = map.get(required.name);
-            if matches!(given, Some(Value::Array(list)) if list.is_empty()) {
-                self.within(required.name, |at| at.invalid("empty, but one is required", None));
+            match given {
+                Some(Value::Array(list)) if list.is_empty() => {
+                    self.within(required.name, |at| at.invalid("empty, but one is required", None));
+                }
+                Some(Value::String(text))
+                    if text.is_empty() && matches!((required.shape)(), Shape::Text) =>
+                {
+                    self.within(required.name, |at| at.invalid("empty, but required", None));
+                }
+                _ => {}
             }
             let absent = given.is_none_or(Value::is_null);
             if absent && !self.stands_in(required.name, map, schema) {

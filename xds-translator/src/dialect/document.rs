@@ -7,14 +7,13 @@ use serde_json::{Value, json};
 use super::{
     Place,
     content::{self, Decoded},
-    kind::{Serving, split_api_version},
-    outcome::{Fragment, Outcome, Stranger},
-    suggest,
-    table::kinds,
+    fragment::{self, Fragment},
+    kind::Serving,
+    outcome::{Outcome, Stranger},
 };
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath, Position, Severity},
-    ir::{Kind, ObjectId},
+    ir::Kind,
     yaml::{self, Content, Document, Node},
 };
 
@@ -27,8 +26,11 @@ pub(super) fn read_document(
     let at = |line: u32, col| {
         Some(Position { file: file.clone(), line: document.first_line + line - 1, col })
     };
-    let finding =
-        |diagnostic: Diagnostic, line, col| vec![Outcome::Finding(diagnostic.at(at(line, col)))];
+    // Of what cannot be read whole, guards are read as far as can be.
+    let finding = |diagnostic: Diagnostic, line, col, text: &str| -> Vec<Outcome> {
+        let finding = Outcome::Finding(diagnostic.at(at(line, col)));
+        std::iter::once(finding).chain(fragments(root_namespace, text)).collect()
+    };
     let error = |code, message: String| Diagnostic::error(code, FieldPath::root(), message);
     if document.text.len() > yaml::MAX_DOCUMENT_BYTES {
         let message = format!(
@@ -36,14 +38,16 @@ pub(super) fn read_document(
             document.text.len() >> 20,
             yaml::MAX_DOCUMENT_BYTES >> 20
         );
-        return finding(error(Code::TooLarge, message).fix("split it with `---` lines"), 1, 1);
+        let mut ends = (0..=yaml::MAX_DOCUMENT_BYTES).rev();
+        let end = ends.find(|end| document.text.is_char_boundary(*end)).unwrap_or_default();
+        let text = &document.text[..end];
+        let error = error(Code::TooLarge, message).fix("split it with `---` lines");
+        return finding(error, 1, 1, text);
     }
     if let Some(line) = yaml::shell_command(document.text) {
         let message = "shell command inside YAML".to_owned();
         let fix = "remove it from the file, and run it in a shell";
-        let mut outcomes = finding(error(Code::ShellCommand, message).fix(fix), line, 1);
-        outcomes.extend(fragments(document.text));
-        return outcomes;
+        return finding(error(Code::ShellCommand, message).fix(fix), line, 1, document.text);
     }
     match yaml::parse(document.text) {
         Ok(None) => Vec::new(),
@@ -52,24 +56,14 @@ pub(super) fn read_document(
             let (line, col, fix) = (err.line, err.col, err.fix);
             let mut diagnostic = error(err.code, err.message);
             diagnostic.fix = fix;
-            let mut outcomes = finding(diagnostic, line, col);
-            outcomes.extend(fragments(document.text));
-            outcomes
+            finding(diagnostic, line, col, document.text)
         }
     }
 }
 
 /// The objects of which something can be read in a text that is no document.
-fn fragments(text: &str) -> impl Iterator<Item = Outcome> {
-    let values = yaml::salvage(text).into_iter().map(|node| node.to_json());
-    values.filter_map(|value| {
-        let kind = Kind::of_value(&value).ok()?;
-        let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
-        let name = text("/metadata/name").filter(|name| !name.is_empty())?.into();
-        let namespace = text("/metadata/namespace").filter(|n| kind.namespaced() && !n.is_empty());
-        let namespace = namespace.unwrap_or(if kind.namespaced() { "default" } else { "" }).into();
-        Some(Outcome::Fragment(Fragment { id: ObjectId { kind, namespace, name }, value }))
-    })
+pub(super) fn fragments(root_namespace: &str, text: &str) -> impl Iterator<Item = Outcome> + use<> {
+    fragment::of_text(root_namespace, text).into_iter().map(Outcome::Fragment)
 }
 
 /// A document that parsed.
@@ -85,22 +79,15 @@ impl Source<'_> {
         if let Some(mesh) = self.bare_mesh() {
             return self.mesh_config(mesh.to_json(), FieldPath::of("mesh"));
         }
-        if let Some(items) = self.list_items() {
-            let lines = LineStarts::of(self.document.text);
-            let read = |(i, item): (usize, &Node)| {
-                let end = items.get(i + 1).map(|next| next.line);
-                let shares_line =
-                    end == Some(item.line) || (i > 0 && items[i - 1].line == item.line);
-                let place = Place {
-                    file: self.file.clone(),
-                    // Items of one long line would each keep the whole of it.
-                    text: if shares_line { "" } else { lines.slice(item.line, end) }.into(),
-                    first_line: self.document.first_line + item.line - 1,
-                    root: FieldPath::root().index(0),
-                };
-                self.object(item, FieldPath::of("items").index(i), place)
-            };
-            return items.iter().enumerate().flat_map(read).collect();
+        match list_items(self.root) {
+            Some(Ok(items)) => {
+                let lines = LineStarts::of(self.document.text);
+                return self.list(self.root, items, &FieldPath::root(), &lines);
+            }
+            Some(Err(finding)) => {
+                return vec![Outcome::Finding(self.placed(*finding, &FieldPath::root()))];
+            }
+            None => {}
         }
         let place = Place {
             file: self.file.clone(),
@@ -108,7 +95,7 @@ impl Source<'_> {
             first_line: self.document.first_line,
             root: FieldPath::root(),
         };
-        self.object(self.root, FieldPath::root(), place)
+        self.object((self.root, None), FieldPath::root(), place)
     }
 
     /// A mesh configuration that stands alone under its key. What has other keys beside it, such as
@@ -120,26 +107,42 @@ impl Source<'_> {
         }
     }
 
-    /// The items of a `kind: List`, as `kubectl get -o yaml` prints them.
-    fn list_items(&self) -> Option<&Vec<Node>> {
-        let kind = self.root.get("kind")?;
-        match (&kind.content, &self.root.get("items")?.content) {
-            (Content::Scalar(Value::String(kind)), Content::List(items))
-                if kind.ends_with("List") =>
-            {
-                Some(items)
+    /// Reads the items of the list that `base` leads to; an item may be a list again.
+    fn list(
+        &self,
+        list: &Node,
+        items: &[Node],
+        base: &FieldPath,
+        lines: &LineStarts<'_>,
+    ) -> Vec<Outcome> {
+        let read = |(i, item): (usize, &Node)| {
+            let at = base.field("items").index(i);
+            match list_items(item) {
+                Some(Ok(items)) => return self.list(item, items, &at, lines),
+                Some(Err(finding)) => return vec![Outcome::Finding(self.placed(*finding, &at))],
+                None => {}
             }
-            _ => None,
-        }
+            let end = items.get(i + 1).map(|next| next.line);
+            let shares_line = end == Some(item.line) || (i > 0 && items[i - 1].line == item.line);
+            let place = Place {
+                file: self.file.clone(),
+                // Items of one long line would each keep the whole of it.
+                text: if shares_line { "" } else { lines.slice(item.line, end) }.into(),
+                first_line: self.document.first_line + item.line - 1,
+                root: FieldPath::root().index(0),
+            };
+            self.object((item, Some(list)), at, place)
+        };
+        items.iter().enumerate().flat_map(read).collect()
     }
 
-    /// Reads the object at `node`, which `base` leads to.
-    fn object(&self, node: &Node, base: FieldPath, place: Place) -> Vec<Outcome> {
-        let value = node.to_json();
+    /// Reads an object, perhaps an item of a list, which `base` leads to.
+    fn object(&self, node: (&Node, Option<&Node>), base: FieldPath, place: Place) -> Vec<Outcome> {
+        let value = object_of(node);
         let kind = match Kind::of_value(&value) {
             Ok(kind) => kind,
             Err(finding) if finding.severity == Severity::Error => {
-                return vec![Outcome::Finding(self.placed(*finding, &base))];
+                return self.no_object(vec![*finding], &base, &value);
             }
             Err(finding) => {
                 return vec![Outcome::Stranger(stranger(&value), self.placed(*finding, &base))];
@@ -167,10 +170,19 @@ impl Source<'_> {
                     .collect();
                 vec![Outcome::Object(object, findings)]
             }
-            Err(findings) => {
-                findings.into_iter().map(|f| Outcome::Finding(self.placed(f, &base))).collect()
-            }
+            Err(findings) => self.no_object(findings, &base, &object_of(node)),
         }
+    }
+
+    /// What is found in a document that is no object, and what can be read in it of one.
+    fn no_object(
+        &self,
+        findings: Vec<Diagnostic>,
+        base: &FieldPath,
+        value: &Value,
+    ) -> Vec<Outcome> {
+        let findings = findings.into_iter().map(|f| Outcome::Finding(self.placed(f, base)));
+        findings.chain(fragment::of_value(value).map(Outcome::Fragment)).collect()
     }
 
     /// What is said of a mesh configuration in another namespace than the mesh's own, where it means
@@ -197,10 +209,9 @@ impl Source<'_> {
             Ok(mesh) => self.mesh_config(mesh.map_or_else(|| json!({}), |m| m.to_json()), field),
             Err(err) => {
                 let message = format!("line {} of the text: {}", err.line, err.message);
-                vec![Outcome::Finding(self.placed(
-                    Diagnostic::error(err.code, FieldPath::of("data.mesh"), message),
-                    base,
-                ))]
+                let finding = Diagnostic::error(err.code, FieldPath::of("data.mesh"), message);
+                let fragment = Fragment::of_mesh_text(text);
+                vec![Outcome::Finding(self.placed(finding, base)), Outcome::Fragment(fragment)]
             }
         }
     }
@@ -238,6 +249,41 @@ impl Source<'_> {
             line: self.document.first_line + line - 1,
             col,
         }))
+    }
+}
+
+/// The object at a node. Items of a list of one kind, as API servers give it, need not repeat the
+/// kind.
+fn object_of((node, list): (&Node, Option<&Node>)) -> Value {
+    let mut value = node.to_json();
+    let text = |key| match &list?.get(key)?.content {
+        Content::Scalar(Value::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let kind = text("kind").and_then(|kind| kind.strip_suffix("List")).filter(|k| !k.is_empty());
+    if let (Some(kind), Some(api_version)) = (kind, text("apiVersion"))
+        && let Value::Object(fields) = &mut value
+        && !fields.contains_key("kind")
+        && !fields.contains_key("apiVersion")
+    {
+        fields.insert("kind".to_owned(), kind.into());
+        fields.insert("apiVersion".to_owned(), api_version.into());
+    }
+    value
+}
+
+/// The items of a `kind: List`, as `kubectl get -o yaml` prints them; a finding on one that has
+/// none. `None`: it is no list.
+fn list_items(node: &Node) -> Option<Result<&[Node], Box<Diagnostic>>> {
+    let Content::Scalar(Value::String(kind)) = &node.get("kind")?.content else { return None };
+    match node.get("items").map(|items| &items.content) {
+        Some(Content::List(items)) if kind.ends_with("List") => Some(Ok(items)),
+        _ if kind == "List" => {
+            let message = "a List without a list of items";
+            let finding = Diagnostic::error(Code::NotAnObject, FieldPath::of("items"), message);
+            Some(Err(Box::new(finding)))
+        }
+        _ => None,
     }
 }
 
@@ -303,125 +349,4 @@ pub(super) fn unserved_guard(kind: Kind, value: &Value) -> Option<Diagnostic> {
     );
     let fix = "do without it only if what it guards may be open to everybody";
     Some(Diagnostic::error(Code::UnservedGuard, FieldPath::of("kind"), message).fix(fix))
-}
-
-/// What text that is no object is. It is not quoted: it may be anything, a token too.
-fn sort_of(value: &Value) -> String {
-    match value {
-        Value::Bool(_) => "a boolean".to_owned(),
-        Value::Number(_) => "a number".to_owned(),
-        Value::String(_) => "a text".to_owned(),
-        Value::Null | Value::Array(_) | Value::Object(_) => super::decode::describe(value),
-    }
-}
-
-impl Kind {
-    /// The kind of an object, from its `apiVersion` and `kind`.
-    pub fn of_value(value: &Value) -> Result<Self, Box<Diagnostic>> {
-        let error = |code, field: &str, message: String| {
-            Diagnostic::error(code, FieldPath::of(field), message)
-        };
-        let Value::Object(map) = value else {
-            let finding = error(Code::NotAnObject, "", "not an object".to_owned());
-            return Err(Box::new(
-                finding.expected("a map with apiVersion, kind and metadata", sort_of(value)),
-            ));
-        };
-        let text = |key: &str| map.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
-        let Some(name) = text("kind") else {
-            return Err(Box::new(error(
-                Code::NotAnObject,
-                "kind",
-                "missing, or not a text: not an object".to_owned(),
-            )));
-        };
-        let Some(api_version) = text("apiVersion") else {
-            let finding = error(
-                Code::NotAnObject,
-                "apiVersion",
-                "missing, or not a text: not an object".to_owned(),
-            );
-            let meant = all_kinds().find(|kind| kind.kind_name() == name);
-            return Err(Box::new(match meant {
-                Some(kind) => finding.fix(format!("apiVersion: {}", kind.api_version())),
-                None => finding,
-            }));
-        };
-        Self::from_api(api_version, name).ok_or_else(|| Box::new(unknown_kind(api_version, name)))
-    }
-}
-
-/// Groups that are ours to know: a kind of them that is not in the table is a mistake.
-const MESH_GROUPS: &[&str] = &[
-    "networking.istio.io",
-    "security.istio.io",
-    "telemetry.istio.io",
-    "extensions.istio.io",
-    "mesh.istio.io",
-    "install.istio.io",
-];
-
-/// How every group of Istio ends, those that it had once and those that nobody has included.
-const ISTIO_GROUPS: &str = ".istio.io";
-
-/// Every known kind, in order.
-fn all_kinds() -> impl Iterator<Item = Kind> + Clone {
-    kinds().map(|row| row.kind)
-}
-
-fn unknown_kind(api_version: &str, name: &str) -> Diagnostic {
-    let (group, version) = split_api_version(api_version);
-    if let Some(kind) = Kind::find(group, name) {
-        let versions = kind.versions().join(", ");
-        return Diagnostic::error(
-            Code::UnknownKind,
-            FieldPath::of("apiVersion"),
-            format!("{kind} has no version `{version}`"),
-        )
-        .expected(format!("one of {versions}"), format!("`{version}`"))
-        .fix(format!("`{}`", kind.api_version()));
-    }
-    // Kinds of other projects share names with ours; only where the group is the core one is it
-    // surely a slip.
-    let same_name = || all_kinds().filter(|kind| kind.kind_name() == name);
-    let of_istio = |group: &str| group.to_ascii_lowercase().ends_with(ISTIO_GROUPS);
-    let istios = same_name().find(|kind| of_istio(kind.group())).filter(|_| of_istio(group));
-    if let Some(kind) =
-        istios.or_else(|| same_name().next().filter(|_| group.is_empty() || of_istio(group)))
-    {
-        return Diagnostic::error(
-            Code::UnknownKind,
-            FieldPath::of("apiVersion"),
-            format!("no kind {name} in `{api_version}`"),
-        )
-        .fix(format!("`{}`", kind.api_version()));
-    }
-    if let Some(near) = suggest::nearest(group, same_name().map(Kind::group)) {
-        let fix = same_name().find(|kind| kind.group() == near).map(Kind::api_version);
-        let message = format!("no kind {name} in `{api_version}`");
-        let finding = Diagnostic::error(Code::UnknownKind, FieldPath::of("apiVersion"), message);
-        return fix.into_iter().fold(finding, |finding, api| finding.fix(format!("`{api}`")));
-    }
-    let of_group = all_kinds().filter(|kind| kind.group() == group);
-    let ours = MESH_GROUPS.contains(&group);
-    let partly_ours = of_group.clone().any(Kind::served);
-    let near = suggest::nearest(name, of_group.clone().map(Kind::kind_name))
-        .filter(|_| ours || partly_ours);
-    if near.is_some() || ours {
-        let known = of_group.map(Kind::kind_name).collect::<Vec<_>>().join(", ");
-        let diagnostic = Diagnostic::error(
-            Code::UnknownKind,
-            FieldPath::of("kind"),
-            format!("no kind {name} in `{api_version}`"),
-        );
-        return match near {
-            Some(near) => diagnostic.fix(format!("`{near}`")),
-            None => diagnostic.expected(format!("one of {known}"), format!("`{name}`")),
-        };
-    }
-    Diagnostic::info(
-        Code::UnsupportedKind,
-        FieldPath::of("kind"),
-        format!("kind {name} of `{api_version}` means nothing to the mesh; left out"),
-    )
 }

@@ -6,6 +6,7 @@
 //! A mistake costs the object it is in, nothing more.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -15,8 +16,9 @@ use serde_json::Value;
 use super::{
     Object,
     content::{self, Decoded},
-    document::{read_document, unserved_guard},
-    outcome::{Fragment, Outcome, Stranger},
+    document::{fragments, read_document, unserved_guard},
+    fragment::Fragment,
+    outcome::{Outcome, Stranger},
 };
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath, Position, Severity},
@@ -223,51 +225,74 @@ fn duplicate(object: &Object, first: &Object) -> Diagnostic {
 fn read_file(root_namespace: &str, file: &str, bytes: &[u8]) -> Vec<Outcome> {
     let file: Arc<str> = file.into();
     let finding = |diagnostic: Diagnostic, line| {
-        vec![Outcome::Finding(diagnostic.at(Some(Position { file: file.clone(), line, col: 1 })))]
+        Outcome::Finding(diagnostic.at(Some(Position { file: file.clone(), line, col: 1 })))
     };
-    let text = match readable(bytes) {
-        Ok(text) => text,
-        Err(unreadable) => return finding(*unreadable, 1),
-    };
-    if let Some(line) = yaml::indentation_lost(text) {
-        let message =
-            "indentation lost: no line is indented, so nothing stands below `spec:` or `metadata:`";
-        return finding(
-            Diagnostic::error(Code::IndentationLost, FieldPath::root(), message)
-                .fix("copy the text again with its leading blanks"),
-            line,
-        );
-    }
-    let documents = yaml::split(text);
-    if documents.len() > MAX_DOCUMENTS {
-        let message =
-            format!("the file has {} documents; at most {MAX_DOCUMENTS} are read", documents.len());
-        let error = Diagnostic::error(Code::TooLarge, FieldPath::root(), message);
-        return finding(error.fix("split it into several files"), 1);
-    }
-    let read = |document| read_document(root_namespace, &file, document);
-    documents.into_iter().flat_map(read).collect()
-}
-
-/// The text of a file, without a byte order mark.
-fn readable(bytes: &[u8]) -> Result<&str, Box<Diagnostic>> {
-    let error = |message: String| {
-        Box::new(Diagnostic::error(Code::UnreadableFile, FieldPath::root(), message))
-    };
+    let error = |code, message: String| Diagnostic::error(code, FieldPath::root(), message);
     if bytes.len() > MAX_FILE_BYTES {
         let message =
             format!("the file is too large: at most {} MiB are read", MAX_FILE_BYTES >> 20);
-        return Err(Box::new(error(message).fix("split it into several files")));
+        let error = error(Code::UnreadableFile, message);
+        return vec![finding(error.fix("split it into several files"), 1)];
     }
-    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(Box::new(
-            error("the file is UTF-16, not UTF-8".to_owned()).fix("save it as UTF-8"),
-        ));
+    let (text, unreadable) = decoded(bytes);
+    let documents = yaml::split(&text);
+    // Of a text in which no document can be trusted, guards are read as far as can be.
+    let none = |diagnostic, line| -> Vec<Outcome> {
+        let documents = documents.iter().take(MAX_DOCUMENTS);
+        let fragments = documents.flat_map(|document| fragments(root_namespace, document.text));
+        std::iter::once(finding(diagnostic, line)).chain(fragments).collect()
+    };
+    if let Some(unreadable) = unreadable {
+        return none(unreadable, 1);
     }
-    if bytes.contains(&0) {
-        return Err(error("the file is binary, not YAML or JSON".to_owned()));
+    if let Some(line) = yaml::indentation_lost(&text) {
+        let message =
+            "indentation lost: no line is indented, so nothing stands below `spec:` or `metadata:`";
+        let error = error(Code::IndentationLost, message.to_owned());
+        return none(error.fix("copy the text again with its leading blanks"), line);
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|err| error(format!("not UTF-8 text (byte {})", err.valid_up_to())))?;
-    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+    if documents.len() > MAX_DOCUMENTS {
+        let message =
+            format!("the file has {} documents; at most {MAX_DOCUMENTS} are read", documents.len());
+        return none(error(Code::TooLarge, message).fix("split it into several files"), 1);
+    }
+    let read = |document: yaml::Document<'_>| match document.text.find(REPLACED) {
+        Some(at) if matches!(text, Cow::Owned(_)) => {
+            let above = document.text[..at].bytes().filter(|byte| *byte == b'\n').count();
+            let line = document.first_line.saturating_add(u32::try_from(above).unwrap_or(u32::MAX));
+            let finding = finding(error(Code::UnreadableFile, "not UTF-8 text".to_owned()), line);
+            std::iter::once(finding).chain(fragments(root_namespace, document.text)).collect()
+        }
+        _ => read_document(root_namespace, &file, document),
+    };
+    documents.iter().copied().flat_map(read).collect()
+}
+
+/// What stands for bytes that are no text.
+const REPLACED: char = char::REPLACEMENT_CHARACTER;
+
+/// The text of a file, without a byte order mark, and why no document in it can be trusted. Bytes
+/// that are no text cost the documents that they are in: the text is then another than written.
+fn decoded(bytes: &[u8]) -> (Cow<'_, str>, Option<Diagnostic>) {
+    let error = |message: &str| {
+        Some(Diagnostic::error(Code::UnreadableFile, FieldPath::root(), message.to_owned()))
+    };
+    let number = match bytes {
+        [0xff, 0xfe, ..] => Some(u16::from_le_bytes as fn([u8; 2]) -> u16),
+        [0xfe, 0xff, ..] => Some(u16::from_be_bytes as fn([u8; 2]) -> u16),
+        _ => None,
+    };
+    if let Some(number) = number {
+        let units = bytes[2..].chunks_exact(2).map(|pair| number([pair[0], pair[1]]));
+        let text: String = char::decode_utf16(units).map(|read| read.unwrap_or(REPLACED)).collect();
+        let refused = error("the file is UTF-16, not UTF-8").map(|e| e.fix("save it as UTF-8"));
+        return (text.into(), refused);
+    }
+    let refused =
+        if bytes.contains(&0) { error("the file is binary, not YAML or JSON") } else { None };
+    let text = match String::from_utf8_lossy(bytes) {
+        Cow::Borrowed(text) => text.strip_prefix(yaml::BYTE_ORDER_MARK).unwrap_or(text).into(),
+        Cow::Owned(text) => Cow::Owned(text),
+    };
+    (text, refused)
 }

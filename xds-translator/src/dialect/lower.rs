@@ -5,7 +5,7 @@
 //! diagnostic made here says only what the intermediate representation cannot express. Key material
 //! never passes: a Secret lowers to nothing.
 
-use super::{Object, lowering::Lowering};
+use super::{Object, lowering::Lowering, stand_in};
 use crate::{
     diagnostic::{Diagnostic, Severity},
     ir::MeshDefaults,
@@ -17,9 +17,8 @@ use crate::{
 pub struct Lowered {
     /// Items; empty for objects that say nothing to a proxy.
     pub items: Vec<Item>,
-    /// What stands in for a refused object of which no version was ever accepted: for a guard that
-    /// asks for something unserved, its items with every door closed. Empty for all others: what is
-    /// not in force guards nothing.
+    /// What stands in for the object if it is refused and no version of it was ever accepted: of a
+    /// guard its items with every door closed ([`stand_in`]). Empty for all others.
     pub closed: Vec<Item>,
     /// In the order found; with object and position.
     pub diagnostics: Vec<Diagnostic>,
@@ -34,6 +33,17 @@ impl Lowered {
 
 /// Lowers one object.
 pub fn lower(object: &Object, mesh: &MeshDefaults) -> Lowered {
+    let mut lowered = lower_as_written(object, mesh);
+    if !lowered.is_refused() {
+        lowered.closed = Vec::new();
+    } else if lowered.closed.is_empty() {
+        let closed = stand_in::closed(&object.id, &object.raw());
+        lowered.closed = closed.map(|o| lower_as_written(&o, mesh).items).unwrap_or_default();
+    }
+    lowered
+}
+
+fn lower_as_written(object: &Object, mesh: &MeshDefaults) -> Lowered {
     let mut lowering = Lowering {
         id: &object.id,
         meta: &object.meta,

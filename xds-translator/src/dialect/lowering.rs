@@ -19,7 +19,8 @@ pub(crate) struct Lowering<'a> {
     pub(super) mesh: &'a MeshDefaults,
     /// In the order found.
     pub(super) diagnostics: Vec<Diagnostic>,
-    /// What stands in for a guard that is refused on first sight.
+    /// What stands in for a guard that is refused on first sight, where it is known better than by
+    /// [`stand_in`](super::stand_in).
     pub(super) closed: Vec<Item>,
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod definition;
 mod document;
 mod flagger;
 mod forms;
+mod fragment;
 mod gateway_api;
 pub mod istio;
 mod kind;
@@ -41,8 +42,10 @@ mod suggest;
 mod table;
 #[cfg(test)]
 mod tests;
+mod written_kind;
 
 pub use self::{
+    fragment::Fragment,
     kind::{KindRow, split_api_version},
     load::{
         MAX_FILE_BYTES, Parsed, Rejected, overlay, parse_file, parse_file_in, parse_files,
@@ -52,7 +55,7 @@ pub use self::{
     meta::Meta,
     object::{Object, Place},
     object_meta::ObjectMeta,
-    outcome::{Fragment, Stranger},
+    outcome::Stranger,
     reading::Envelope,
     table::{NoSuchKind, kinds},
 };

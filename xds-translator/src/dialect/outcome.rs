@@ -2,19 +2,8 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
-use super::Object;
-use crate::{diagnostic::Diagnostic, ir::ObjectId};
-
-/// What could be read of an object in a text that cannot be read whole.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Fragment {
-    /// Which object.
-    pub id: ObjectId,
-    /// What stands before the mistake, or beside it; never to be served.
-    pub value: Value,
-}
+use super::{Object, fragment::Fragment};
+use crate::diagnostic::Diagnostic;
 
 /// A document that has a kind, but none that means anything here: another program's, or a slip of
 /// the pen.

@@ -2,26 +2,38 @@
 //! the same guard with every door closed.
 //!
 //! Without it a slip of the pen in a policy would leave open what the policy was written to close.
+//! It is the only place that says what a closed guard is, whoever refuses one: the reader of a
+//! file, a rule of values, or lowering.
 
-use std::collections::BTreeSet;
+mod filters;
+mod parts;
+
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     Kind, Object,
-    istio::{dry_run, envoy_filter, security::AuthorizationPolicy},
+    fragment::Fragment,
+    istio::{dry_run, security::AuthorizationPolicy},
     load::{Rejected, parse_value},
-    outcome::Fragment,
+    scalar,
 };
 use crate::ir::ObjectId;
 
 /// The parts of a spec that say whom a policy is about.
-const SCOPES: [&str; 4] = ["selector", "targetRef", "targetRefs", "workloadSelector"];
+const SCOPES: [&str; 2] = ["selector", "workloadSelector"];
+
+/// Labels of the pods of a Gateway and of a GatewayClass (Gateway API).
+const TARGETS: [(&str, &str); 2] = [
+    ("Gateway", "gateway.networking.k8s.io/gateway-name"),
+    ("GatewayClass", "gateway.networking.k8s.io/gateway-class-name"),
+];
 
 /// The closed guard in the place of the object `id`, of which `raw` is what was written; `None` for
-/// what guards nothing. About whom it is, is what was written, or, if that cannot be read,
-/// everybody in its namespace.
+/// what guards nothing. About whom it is, is what was written, or, if that cannot be read or needs
+/// more than a selector, everybody in its namespace.
 pub fn closed(id: &ObjectId, raw: &Value) -> Option<Object> {
     closed_door(id, raw, Extent::Whole)
 }
@@ -33,44 +45,82 @@ pub fn of_rejected(rejected: &Rejected) -> Option<Object> {
 
 /// [`closed`] for what could be read of an object in a text that cannot be read whole.
 pub fn of_fragment(fragment: &Fragment) -> Option<Object> {
-    closed_door(&fragment.id, &fragment.value, Extent::Part)
+    closed_door(&fragment.id, &fragment.value, Extent::Part { guards: fragment.guards })
 }
 
 /// Whether what was written was read to its end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Extent {
     Whole,
-    Part,
+    /// Something may stand behind what was read; whether the text names what guards.
+    Part {
+        guards: bool,
+    },
 }
 
 fn closed_door(id: &ObjectId, raw: &Value, extent: Extent) -> Option<Object> {
-    let written = raw.get("spec").and_then(Value::as_object);
-    let part = |name: &&str| Some(((*name).to_owned(), written?.get(*name)?.clone()));
-    let scope: Map<String, Value> = SCOPES.iter().filter_map(part).collect();
-    let doors = if id.kind == Kind::PEER_AUTHENTICATION {
-        json!({ "mtls": { "mode": "STRICT" } })
-    } else if id.kind == Kind::AUTHORIZATION_POLICY {
-        match written.and_then(|spec| spec.get("action")).map(Value::as_str) {
-            Some(Some("AUDIT")) => return None,
-            // Nobody is allowed by it; other policies still allow.
-            Some(Some("ALLOW")) if extent == Extent::Whole => json!({}),
-            None if extent == Extent::Whole && leaves_action_out(raw) => json!({}),
-            // It may be meant to deny what others allow.
-            None | Some(_) => json!({ "action": "DENY", "rules": [{}] }),
-        }
-    } else if id.kind == Kind::ENVOY_FILTER {
-        closed_filters(raw)?
-    } else {
-        return None;
+    let doors = match id.kind {
+        kind if kind == Kind::PEER_AUTHENTICATION => json!({ "mtls": { "mode": "STRICT" } }),
+        kind if kind == Kind::AUTHORIZATION_POLICY => access(raw, extent)?,
+        kind if kind == Kind::ENVOY_FILTER => filters::closed(raw, extent)?,
+        kind if kind == Kind::MESH_CONFIG => parts::mesh(raw, extent)?,
+        kind if kind == Kind::DESTINATION_RULE => return parts::rule(id, raw, extent),
+        kind if kind == Kind::GATEWAY => return parts::gateway(id, raw),
+        kind if kind == Kind::SIDECAR => return parts::sidecar(id, raw),
+        _ => return None,
     };
     let Value::Object(doors) = doors else { return None };
-    let marks = marks(raw);
-    let object = |name: &str, spec| object(id, name, &marks, spec);
-    let wide = object(&id.name, doors.clone());
-    let narrow = || object(&id.name, scope.into_iter().chain(doors.clone()).collect());
+    let scope = scope(raw);
+    let narrow = |name: &str| {
+        let spec = scope.clone().into_iter().chain(doors.clone()).collect();
+        object(id, name, raw, spec).filter(|_| !scope.is_empty())
+    };
+    let wide = |name: &str| object(id, name, raw, doors.clone()).map(of_old);
+    let about = |name: &str| narrow(name).or_else(|| wide(name));
     // A name that is refused cannot be its own.
     let other_name = || format!("refused-{:016x}", xxh3_64(id.name.as_bytes()));
-    narrow().or(wide).or_else(|| object(&other_name(), doors.clone()))
+    about(&id.name).or_else(|| about(&other_name()))
+}
+
+/// Whom a policy is about, as a selector: the one that was written, or that of its only target. One
+/// that is attached elsewhere is about all of its namespace.
+fn scope(raw: &Value) -> Map<String, Value> {
+    let Some(spec) = raw.get("spec").and_then(Value::as_object) else { return Map::new() };
+    let several = match spec.get("targetRefs") {
+        Some(Value::Array(targets)) => &targets[..],
+        Some(unreadable) => std::slice::from_ref(unreadable),
+        None => &[],
+    };
+    let mut targets = several.iter().chain(spec.get("targetRef"));
+    let Some(first) = targets.next() else {
+        let part = |name: &&str| Some(((*name).to_owned(), spec.get(*name)?.clone()));
+        return SCOPES.iter().filter_map(part).collect();
+    };
+    match (label(first), targets.next(), spec.contains_key("selector")) {
+        (Some((label, name)), None, false) => {
+            Map::from_iter([("selector".to_owned(), json!({ "matchLabels": { label: name } }))])
+        }
+        _ => Map::new(),
+    }
+}
+
+/// The label of the pods that a target means, if they can be told from it alone.
+fn label(target: &Value) -> Option<(&'static str, &str)> {
+    let text = |key: &str| target.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let (kind, name) = (text("kind")?, text("name")?);
+    TARGETS.iter().find(|(known, _)| *known == kind).map(|(_, label)| (*label, name))
+}
+
+/// What stands in for a policy, which may be meant to deny what others allow. An audit guards
+/// nothing.
+fn access(raw: &Value, extent: Extent) -> Option<Value> {
+    match raw.pointer("/spec/action").map(Value::as_str) {
+        Some(Some("AUDIT")) => None,
+        // Nobody is allowed by it; other policies still allow.
+        Some(Some("ALLOW")) if extent == Extent::Whole => Some(json!({})),
+        None if extent == Extent::Whole && leaves_action_out(raw) => Some(json!({})),
+        None | Some(_) => Some(json!({ "action": "DENY", "rules": [{}] })),
+    }
 }
 
 /// Whether a policy without an action was written so: no key in it could be a slip of the pen for
@@ -92,59 +142,28 @@ fn marks(raw: &Value) -> Value {
     }
 }
 
-/// What stands in for patches of which one guards: where one of them was to be, nobody passes. If
-/// that cannot be read, nobody reaches the workload or passes the gateway.
-fn closed_filters(raw: &Value) -> Option<Value> {
-    if !raw.get("spec").is_some_and(envoy_filter::guards) {
-        return None;
+/// What stands in for everybody of its namespace comes before what others say of all of them.
+fn of_old(mut object: Object) -> Object {
+    Arc::make_mut(&mut object.meta).created = OLDEST;
+    object
+}
+
+/// Before everything that was ever made, and that does not say when.
+const OLDEST: i64 = i64::MIN;
+
+/// What stands in for `raw`: as old as it is, since of several guards the oldest may count, and tried
+/// out as it is.
+fn object(id: &ObjectId, name: &str, raw: &Value, spec: Map<String, Value>) -> Option<Object> {
+    let mut metadata =
+        json!({ "name": name, "namespace": &*id.namespace, "annotations": marks(raw) });
+    let created = raw.pointer("/metadata/creationTimestamp").and_then(Value::as_str);
+    if let Some(created) = created.filter(|text| scalar::parse_timestamp(text).is_some()) {
+        metadata["creationTimestamp"] = json!(created);
     }
-    let patches = raw.pointer("/spec/configPatches").and_then(Value::as_array);
-    let guards = patches.into_iter().flatten().filter(|patch| envoy_filter::guards(patch));
-    let mut contexts: BTreeSet<&str> = guards.map(context).collect();
-    if contexts.is_empty() {
-        contexts.insert(UNKNOWN);
-    }
-    let contexts = contexts.into_iter().flat_map(|context| match context {
-        UNKNOWN => vec!["SIDECAR_INBOUND", "GATEWAY"],
-        known => vec![known],
-    });
-    let contexts: BTreeSet<&str> = contexts.collect();
-    let doors = contexts.into_iter().flat_map(|context| {
-        ["HTTP_FILTER", "NETWORK_FILTER"].map(
-            |at| json!({ "applyTo": at, "match": { "context": context }, "patch": nobody(at) }),
-        )
-    });
-    Some(json!({ "configPatches": doors.collect::<Vec<_>>() }))
-}
-
-/// A context that cannot be read.
-const UNKNOWN: &str = "";
-
-fn context(patch: &Value) -> &str {
-    const KNOWN: [&str; 3] = ["SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "GATEWAY"];
-    let written = patch.pointer("/match/context").and_then(Value::as_str);
-    written.filter(|written| KNOWN.contains(written)).unwrap_or(UNKNOWN)
-}
-
-/// A filter that lets nobody pass: it allows, and nobody is listed.
-fn nobody(at: &str) -> Value {
-    let (area, prefix) = match at {
-        "HTTP_FILTER" => ("http", json!({})),
-        _ => ("network", json!({ "stat_prefix": "refused" })),
-    };
-    let mut config = prefix;
-    let kind = format!("type.googleapis.com/envoy.extensions.filters.{area}.rbac.v3.RBAC");
-    config["@type"] = json!(kind);
-    config["rules"] = json!({ "action": "ALLOW" });
-    let filter = json!({ "name": format!("envoy.filters.{area}.rbac"), "typed_config": config });
-    json!({ "operation": "INSERT_FIRST", "value": filter })
-}
-
-fn object(id: &ObjectId, name: &str, marks: &Value, spec: Map<String, Value>) -> Option<Object> {
     let value = json!({
         "apiVersion": id.kind.api_version(),
         "kind": id.kind.kind_name(),
-        "metadata": { "name": name, "namespace": &*id.namespace, "annotations": marks },
+        "metadata": metadata,
         "spec": spec,
     });
     parse_value(value).ok().map(|(object, _)| object)
@@ -152,6 +171,8 @@ fn object(id: &ObjectId, name: &str, marks: &Value, spec: Map<String, Value>) ->
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -159,6 +180,7 @@ mod tests {
         let selector = json!({ "matchLabels": { "app": "cart" } });
         let strict = json!({ "mtls": { "mode": "STRICT" } });
         let deny = json!({ "action": "DENY", "rules": [{}] });
+        let gateway = json!({ "kind": "Gateway", "name": "edge" });
         let scoped = |spec: &Value| {
             let mut spec = spec.clone();
             spec["selector"] = selector.clone();
@@ -201,6 +223,26 @@ mod tests {
             (Kind::AUTHORIZATION_POLICY, json!([]), Some(deny)),
             (Kind::AUTHORIZATION_POLICY, json!({ "action": "AUDIT", "rules": 1 }), None),
             (Kind::VIRTUAL_SERVICE, json!({ "hosts": 1 }), None),
+            (
+                Kind::AUTHORIZATION_POLICY,
+                json!({ "targetRefs": [gateway], "action": "ALLOW", "rules": 1 }),
+                Some(json!({ "selector": { "matchLabels": { TARGETS[0].1: "edge" } } })),
+            ),
+            (
+                Kind::AUTHORIZATION_POLICY,
+                json!({ "targetRefs": [gateway, gateway], "rules": 1 }),
+                Some(json!({})),
+            ),
+            (
+                Kind::AUTHORIZATION_POLICY,
+                json!({ "targetRef": { "kind": "Service", "name": "cart" }, "rules": 1 }),
+                Some(json!({})),
+            ),
+            (
+                Kind::AUTHORIZATION_POLICY,
+                json!({ "targetRef": gateway, "selector": selector, "rules": 1 }),
+                Some(json!({})),
+            ),
         ];
         for (kind, spec, expected) in table {
             let id = ObjectId { kind, namespace: "shop".into(), name: "p".into() };
@@ -228,7 +270,7 @@ mod tests {
         let allow = json!({ "spec": { "rules": 1 } });
         let action = |object: Option<Object>| object.map(|o| o.raw()["spec"]["action"].clone());
         assert_eq!(action(closed(&id, &allow)), Some(Value::Null));
-        let fragment = Fragment { id: id.clone(), value: allow };
+        let fragment = Fragment { id: id.clone(), value: allow, guards: false };
         assert_eq!(action(of_fragment(&fragment)), Some(json!("DENY")));
         for raw in [
             json!({ "spec": null, "action": "DENY" }),
@@ -253,6 +295,29 @@ mod tests {
             let object = closed(&id, &raw).expect("it guards");
             let annotations = object.raw()["metadata"]["annotations"].clone();
             assert_eq!(annotations.get(dry_run::ANNOTATION).is_some(), kept, "{word}");
+        }
+    }
+
+    #[test]
+    fn what_stands_in_is_as_old_as_what_it_stands_in_for_or_comes_first() {
+        let id = ObjectId {
+            kind: Kind::PEER_AUTHENTICATION,
+            namespace: "shop".into(),
+            name: "p".into(),
+        };
+        let selector = json!({ "matchLabels": { "app": "cart" } });
+        for (written, selector, created) in [
+            ("2024-02-29T12:30:05Z", Some(selector.clone()), 1_709_209_805),
+            ("yesterday", Some(selector), 0),
+            ("2024-02-29T12:30:05Z", Some(json!(7)), OLDEST),
+            ("2024-02-29T12:30:05Z", None, OLDEST),
+        ] {
+            let mut raw = json!({ "metadata": { "creationTimestamp": written }, "spec": {} });
+            if let Some(selector) = selector {
+                raw["spec"]["selector"] = selector;
+            }
+            let stands = closed(&id, &raw).map(|object| object.meta.created);
+            assert_eq!(stands, Some(created), "{raw}");
         }
     }
 

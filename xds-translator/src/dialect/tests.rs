@@ -770,6 +770,46 @@ fn what_cannot_be_text_is_said_in_one_finding() {
 }
 
 #[test]
+fn lists_hold_objects_and_lists_and_nothing_is_lost_of_them() {
+    let service = |name: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{ports: [{{port: 80}}]}}}}"
+        )
+    };
+    let list = |items: &str| format!("{{apiVersion: v1, kind: List, items: [{items}]}}");
+    let inner = list(&format!("{}, {}", service("b"), list(&service("c"))));
+    let parsed = parse_file("l.yaml", list(&format!("{}, {inner}", service("a"))).as_bytes());
+    let names: Vec<&str> = parsed.objects.iter().map(|object| &*object.id.name).collect();
+    assert_eq!((names, parsed.diagnostics.len()), (vec!["a", "b", "c"], 0));
+    let of_one_kind = "{apiVersion: v1, kind: ServiceList, items: [{metadata: {name: a}, spec: {ports: [{port: 80}]}}]}";
+    let parsed = parse_file("l.yaml", of_one_kind.as_bytes());
+    assert_eq!(
+        (parsed.objects.len(), parsed.diagnostics.len()),
+        (1, 0),
+        "{:?}",
+        parsed.diagnostics
+    );
+    for without in ["", ", items: ", ", items: {}", ", item: []"] {
+        let text = format!("{{apiVersion: v1, kind: List{without}}}");
+        let parsed = parse_file("l.yaml", text.as_bytes());
+        assert_eq!((parsed.refused(), parsed.diagnostics.len()), (1, 1), "{text}");
+    }
+}
+
+#[test]
+fn what_is_required_says_something() {
+    let rule = |host: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: r}}\nspec: {{host: {host}, trafficPolicy: {{tls: {{mode: SIMPLE}}}}}}\n"
+        )
+    };
+    for (host, refused) in [("''", true), ("", true), ("a.test", false)] {
+        let parsed = parse_file("r.yaml", rule(host).as_bytes());
+        assert_eq!(parsed.rejected.len(), usize::from(refused), "{host}: {:?}", parsed.diagnostics);
+    }
+}
+
+#[test]
 fn json_values_are_checked_as_files_are() {
     let valid = json!({"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": "a", "namespace": "b", "creationTimestamp": "2024-02-29T12:30:05Z", "resourceVersion": "7"}, "spec": {"mtls": {"mode": "STRICT"}}});
     let (object, findings) = parse_value(valid.clone()).expect("valid");

@@ -341,7 +341,8 @@ impl<'a> Gateway<'a> {
             }
         }
         let port = servers.first().map_or(0, |s| s.server.port);
-        let elsewhere: BTreeSet<&Hostname> = servers.iter().flat_map(|s| &s.closer).collect();
+        let elsewhere: BTreeSet<&Hostname> =
+            servers.iter().flat_map(|s| s.closer.hosts()).collect();
         let misdirected = elsewhere.into_iter().map(|host| misdirected(host, port));
         let own = bound.into_iter().map(|(host, bound)| self.claim(host, bound, port));
         let claims: Vec<Claim> = own.chain(misdirected).collect();

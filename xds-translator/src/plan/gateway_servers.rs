@@ -6,12 +6,13 @@
 use std::{collections::BTreeMap, collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use super::{
-    DownstreamTls, GatewayKey, SanMatch, SecretRef, TrustRef, defaults::ANY_ADDRESS, mtls,
+    DownstreamTls, GatewayKey, SanMatch, SecretRef, TrustRef, defaults::ANY_ADDRESS,
+    host_map::HostMap, mtls,
 };
 use crate::{
     ir::{
         Field, GatewayConfig, GatewayHost, GatewayProtocol, GatewayServer, Hostname, MeshDefaults,
-        ObjectId, RouteTable, ServerTls, ServerTlsMode,
+        ObjectId, RouteTable, ServerTls, ServerTlsMode, TlsVersion,
     },
     snapshot::Reader,
 };
@@ -22,7 +23,7 @@ pub(crate) struct Served {
     pub(crate) gateway: Arc<GatewayConfig>,
     pub(crate) server: GatewayServer,
     /// On a port with TLS: what other servers name more closely ([`closer_hosts`]).
-    pub(crate) closer: BTreeSet<Hostname>,
+    pub(crate) closer: HostMap<()>,
 }
 
 impl Served {
@@ -111,7 +112,7 @@ pub(crate) fn merged_servers(reader: &Reader<'_>, key: &GatewayKey) -> Merged {
     for gateway in key.gateways.iter().filter_map(|id| reader.gateway(id)) {
         for server in &gateway.servers {
             let kind = PortKind::of(server);
-            let closer = BTreeSet::new();
+            let closer = HostMap::default();
             let served = Served { gateway: gateway.clone(), server: server.clone(), closer };
             for port in listener_ports(key, server.port) {
                 // One address may be asked for in several words.
@@ -151,45 +152,52 @@ pub(crate) fn listener_ports(key: &GatewayKey, server_port: u16) -> Vec<u16> {
 /// away.
 fn keep_first_host(servers: &mut Vec<Served>, overruled: &mut Vec<Overruled>) {
     let mut owners: BTreeMap<Hostname, usize> = BTreeMap::new();
-    let all = servers.clone();
-    for (number, served) in servers.iter_mut().enumerate() {
-        served.server.hosts.retain(|host| {
+    for number in 0..servers.len() {
+        let (former, served) = servers.split_at_mut(number);
+        let mut hosts = std::mem::take(&mut served[0].server.hosts);
+        hosts.retain(|host| {
             let owner = *owners.entry(host.host.clone()).or_insert(number);
-            if owner != number {
+            if let Some(first) = former.get(owner) {
                 let contested = Contested::Host(host.host.clone());
-                overruled.push(all[number].overruled(&all[owner], contested));
+                overruled.push(served[0].overruled(first, contested));
             }
             owner == number
         });
+        served[0].server.hosts = hosts;
     }
     servers.retain(|served| !served.server.hosts.is_empty());
 }
 
 /// Takes from wildcards what other servers name more closely.
 fn keep_closest_host(servers: &mut [Served], overruled: &mut Vec<Overruled>) {
-    let all = servers.to_vec();
-    for (number, served) in servers.iter_mut().enumerate() {
-        for (_, other) in all.iter().enumerate().filter(|(other, _)| *other != number) {
-            let hosts = closer_hosts(&served.server, [&other.server]);
-            if !hosts.is_empty() && !guards_alike(&served.server, &other.server) {
-                let contested = hosts.iter().cloned().map(Contested::CloserHost);
-                overruled.extend(contested.map(|contested| served.overruled(other, contested)));
+    let mut owners: HostMap<usize> = HostMap::default();
+    let mut named: Vec<(Hostname, usize)> = Vec::new();
+    for (number, served) in servers.iter().enumerate() {
+        named.extend(served.server.hosts.iter().map(|host| (host.host.clone(), number)));
+    }
+    named.iter().for_each(|(host, number)| owners.insert(host.clone(), *number));
+    let guards: Vec<_> = servers.iter().map(|served| guards(&served.server)).collect();
+    for (host, number) in named {
+        let wider: BTreeSet<usize> = owners.containing(&host).map(|(_, wider)| *wider).collect();
+        for wider in wider.into_iter().filter(|wider| *wider != number) {
+            if guards[wider] != guards[number] {
+                let contested = Contested::CloserHost(host.clone());
+                overruled.push(servers[wider].overruled(&servers[number], contested));
             }
-            served.closer.extend(hosts);
+            servers[wider].closer.insert(host.clone(), ());
         }
     }
 }
 
-/// Whether two servers let the same clients in; certificates of their own are none of it.
-fn guards_alike(one: &GatewayServer, other: &GatewayServer) -> bool {
-    let guards = |server: &GatewayServer| {
-        server.tls.clone().map(|tls| {
-            let asks = matches!(tls.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
-            let trust = asks.then(|| client_trust(&tls));
-            (tls.mode, trust, tls.subject_alt_names, tls.min_version, tls.max_version)
-        })
-    };
-    guards(one) == guards(other)
+/// What decides which clients a server lets in; certificates of its own are none of it.
+type Guards = (ServerTlsMode, Option<TrustRef>, Vec<Arc<str>>, [Option<TlsVersion>; 2]);
+
+fn guards(server: &GatewayServer) -> Option<Guards> {
+    let tls = server.tls.as_ref()?;
+    let asks = matches!(tls.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
+    let trust = asks.then(|| client_trust(tls));
+    let versions = [tls.min_version, tls.max_version];
+    Some((tls.mode, trust, tls.subject_alt_names.clone(), versions))
 }
 
 /// Hosts of other servers of a port with TLS that lie below wildcards of a server. Clients that name
@@ -197,7 +205,7 @@ fn guards_alike(one: &GatewayServer, other: &GatewayServer) -> bool {
 pub(crate) fn closer_hosts<'a>(
     server: &GatewayServer,
     others: impl IntoIterator<Item = &'a GatewayServer>,
-) -> BTreeSet<Hostname> {
+) -> HostMap<()> {
     let hosts = others.into_iter().flat_map(|other| &other.hosts).map(|other| &other.host);
     let below = |host: &&Hostname| server.hosts.iter().any(|own| own.host.contains(host));
     hosts.filter(below).cloned().collect()
@@ -205,9 +213,8 @@ pub(crate) fn closer_hosts<'a>(
 
 /// Whether a connection for `name` is one for the host `own` of a server: it lies below it, and
 /// below none that other servers name more closely.
-fn owns(own: &Hostname, name: &Hostname, closer: &BTreeSet<Hostname>) -> bool {
-    let taken = |closer: &Hostname| own.contains(closer) && closer.contains(name);
-    own.contains(name) && !closer.iter().any(taken)
+fn owns(own: &Hostname, name: &Hostname, closer: &HostMap<()>) -> bool {
+    own.contains(name) && !closer.containing(name).any(|(closer, ())| own.contains(closer))
 }
 
 impl Served {
@@ -221,7 +228,7 @@ impl Served {
 /// namespace fits, without those that other servers of the port name more closely (`closer`).
 pub(crate) fn bound_hosts(
     server: &GatewayServer,
-    closer: &BTreeSet<Hostname>,
+    closer: &HostMap<()>,
     table: &RouteTable,
 ) -> BTreeSet<Hostname> {
     let pairs = server.hosts.iter().flat_map(|own| table.hosts.iter().map(move |host| (own, host)));
@@ -310,5 +317,53 @@ fn client_trust(tls: &ServerTls) -> TrustRef {
     match named {
         Some(name) => TrustRef::Credential(name.clone()),
         None => TrustRef::File(tls.ca_file.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{dialect::Kind, ir::Selector, plan::fixture::origin};
+
+    fn served(host: &str, protocol: GatewayProtocol) -> Served {
+        let server = GatewayServer {
+            at: host.into(),
+            port: 443,
+            port_name: host.into(),
+            protocol,
+            bind: None,
+            hosts: vec![GatewayHost { namespace: None, host: host.into() }],
+            https_redirect: false,
+            tls: None,
+        };
+        let origin = origin(Kind::GATEWAY, "edge", host);
+        let gateway = GatewayConfig { origin, selector: Selector::default(), servers: Vec::new() };
+        Served { gateway: gateway.into(), server, closer: HostMap::default() }
+    }
+
+    /// So many that nobody waits for a comparison of each with each.
+    #[test]
+    fn of_very_many_servers_each_keeps_what_it_is_first_and_closest_to() {
+        const MANY: usize = 50_000;
+        let host = |number: usize| format!("h{number}.d{}.test", number % 100);
+        let named = (0..MANY).map(|number| served(&host(number), GatewayProtocol::Tls));
+        let again = (0..MANY).map(|number| served(&host(number), GatewayProtocol::Https));
+        let wide = ["*", "*.d7.test"].map(|host| served(host, GatewayProtocol::Tls));
+        let mut servers: Vec<Served> = named.chain(again).chain(wide).collect();
+        let mut overruled = Vec::new();
+        keep_first_host(&mut servers, &mut overruled);
+        assert_eq!((servers.len(), overruled.len()), (MANY + 2, MANY));
+        keep_closest_host(&mut servers, &mut overruled);
+        let [.., all, some] = &servers[..] else { panic!("servers") };
+        assert_eq!(all.closer.hosts().count(), MANY + 1);
+        assert_eq!(some.closer.hosts().count(), MANY / 100);
+        assert!(servers[..MANY].iter().all(|served| served.closer.hosts().next().is_none()));
+        assert_eq!(overruled.len(), MANY, "all of them let everybody in");
+        let name = |text: &str| Hostname::new(text);
+        for number in 0..MANY {
+            assert!(!all.owns(&name(&host(number))), "{number}");
+        }
+        assert!(all.owns(&name("b.test")) && !all.owns(&name("x.d7.test")));
+        assert!(some.owns(&name("x.d7.test")) && !some.owns(&name("h7.d7.test")));
     }
 }

@@ -15,6 +15,7 @@ mod egress;
 mod fixture;
 mod gateway;
 mod gateway_servers;
+mod host_map;
 mod identity;
 mod inbound;
 mod inbound_chain;

@@ -19,7 +19,7 @@ pub fn parse(text: &str) -> Result<Option<Node>, YamlError> {
 }
 
 /// What can be read of a text that [`parse`] refuses, for want of better: everything before the
-/// mistake, the first of two equal keys, and, where a key of the outermost map comes a second time,
+/// mistake, of two equal keys that there is such a key (null), and, where a key of the outermost map comes a second time,
 /// as without the line between two documents, a further tree from there.
 pub fn salvage(text: &str) -> Vec<Node> {
     let mut builder = Builder { duplicates: Duplicates::Salvaged, ..Builder::default() };
@@ -166,13 +166,19 @@ impl Builder {
         Ok(())
     }
 
-    /// The key and value that a map did not take begin another tree, or are left out further in.
+    /// The key and value that a map did not take begin another tree, or say nothing further in.
     fn salvage(&mut self) {
         let outermost = self.stack.len() == 1;
         let Some(Frame { open: Open::Map(map), line, col, .. }) = self.stack.last_mut() else {
             return;
         };
-        let Some(refused) = map.refused.take().filter(|_| outermost) else { return };
+        let Some(refused) = map.refused.take() else { return };
+        if !outermost {
+            // Which of the two is meant cannot be told.
+            let first = map.entries.iter_mut().find(|entry| entry.key == refused.key);
+            first.into_iter().for_each(|entry| entry.value.content = Content::Scalar(Value::Null));
+            return;
+        }
         let (line, col) = (*line, *col);
         let next = MapFrame {
             seen: BTreeMap::from([(refused.key.clone(), refused.line)]),
@@ -206,6 +212,10 @@ impl MapFrame {
             return Ok(());
         };
         if key == "<<" && !matches!(node.content, Content::Scalar(_)) {
+            if !merges(&node) {
+                let message = "`<<` takes a map, or a list of maps: what else it names is lost";
+                return Err(error(Code::Syntax, line, col, message));
+            }
             self.merges.push(node);
             return Ok(());
         }
@@ -234,6 +244,15 @@ impl MapFrame {
             entries.extend(inherited.into_iter().filter(|e| keys.insert(e.key.clone())));
         }
         entries
+    }
+}
+
+/// Whether a map may take in the entries of a value.
+fn merges(node: &Node) -> bool {
+    let is_map = |node: &Node| matches!(node.content, Content::Map(_));
+    match &node.content {
+        Content::List(items) => items.iter().all(is_map),
+        _ => is_map(node),
     }
 }
 
@@ -299,6 +318,8 @@ mod tests {
     fn mistakes_have_a_place() {
         check("a: 1\nb: 2\na: 3", Err((Code::DuplicateKey, 3, 1)));
         check("a: *nobody", Err((Code::Syntax, 1, 4)));
+        check("a: &a [1]\nb: {<<: *a}", Err((Code::Syntax, 2, 5)));
+        check("a: &a {x: 1}\nb:\n  <<: [*a, [*a]]", Err((Code::Syntax, 3, 3)));
         check("[a]: b", Err((Code::Syntax, 1, 1)));
         assert_eq!(parse("a: [1, 2").expect_err("open list").code, Code::Syntax);
     }
@@ -339,7 +360,7 @@ mod tests {
     #[test]
     fn what_can_be_read_beside_a_mistake_is_saved() {
         let table: [(&str, &[&str]); 8] = [
-            ("a: 1\nb: {c: 2, c: 3}\n", &[r#"{"a":1,"b":{"c":2}}"#]),
+            ("a: 1\nb: {c: 2, c: 3, d: 4}\n", &[r#"{"a":1,"b":{"c":null,"d":4}}"#]),
             ("a: 1\nb: 2\na: 3\nc: 4\n", &[r#"{"a":1,"b":2}"#, r#"{"a":3,"c":4}"#]),
             ("a: 1\nb: [1, {c: 2", &[r#"{"a":1,"b":[1,{"c":2}]}"#]),
             ("a: 1\nb: {c: 2}\n\td: 3\n", &[r#"{"a":1,"b":{"c":2}}"#]),

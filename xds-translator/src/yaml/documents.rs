@@ -1,6 +1,10 @@
 //! Cutting a file into documents before anything is parsed, so that a broken one does not spoil the
 //! others.
 
+/// What programs write before the text of a file, and so before any of its documents where several
+/// files were put together (YAML 1.2 section 5.2).
+pub const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// One document of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Document<'a> {
@@ -29,12 +33,16 @@ pub fn split(text: &str) -> Vec<Document<'_>> {
         offset = end;
     }
     documents.push(Document { text: &text[start..], first_line });
+    for document in &mut documents {
+        document.text = document.text.trim_start_matches(BYTE_ORDER_MARK);
+    }
     documents.retain(|d| d.text.lines().any(is_content));
     documents
 }
 
 /// What follows `---` or `...` at the beginning of a line.
 fn after_marker(line: &str) -> Option<&str> {
+    let line = line.trim_start_matches(BYTE_ORDER_MARK);
     let rest = line.strip_prefix("---").or_else(|| line.strip_prefix("..."))?;
     (rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n'])).then_some(rest)
 }
@@ -62,6 +70,8 @@ mod tests {
             ("---x: 1", &[("---x: 1", 1)]),
             ("# nothing\n\n", &[]),
             ("a: 1\r\n---\r\nb: 2\r\n", &[("a: 1\r\n", 1), ("b: 2\r\n", 3)]),
+            ("\u{feff}a: 1\n\u{feff}---\n\u{feff}b: 2\n", &[("a: 1\n", 1), ("b: 2\n", 3)]),
+            ("a: 1\n---\n\u{feff}--- {b: 2}\n", &[("a: 1\n", 1), ("--- {b: 2}\n", 3)]),
         ];
         for (text, expected) in cases {
             let got: Vec<(&str, u32)> =

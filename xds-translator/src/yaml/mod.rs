@@ -3,14 +3,15 @@
 //! Knows nothing about objects. One document at a time, so that a broken one does not spoil its
 //! neighbours; bounded in size, depth and alias expansion, so that hostile input costs an error and
 //! nothing more. Scalars follow the YAML 1.2 core schema (`yes` and `on` are texts); `<<` merges as
-//! Kubernetes' tools do; duplicate keys are errors.
+//! Kubernetes' tools do; duplicate keys and merges of
+//! anything but maps are errors.
 
 mod build;
 mod documents;
 mod symptoms;
 
 pub use build::{parse, salvage};
-pub use documents::{Document, split};
+pub use documents::{BYTE_ORDER_MARK, Document, split};
 pub use symptoms::{indentation_lost, shell_command};
 
 use serde_json::{Map, Number, Value};

@@ -99,19 +99,28 @@ impl Known {
         self.unfinished_since.is_some() && !self.emptied
     }
 
-    /// What serves of it, with a hash of what it says; sorted by identity.
+    /// What serves of what it holds, with a hash of what it says; sorted by identity.
     pub(super) fn objects(&self) -> impl Iterator<Item = (&ObjectId, u64, &Object)> {
-        self.serving(false)
+        self.serving(|held| !held.stands_in && held.kept_for.is_none())
+    }
+
+    /// What is kept although it does not hold it any more, as [`Self::objects`]; what another file
+    /// holds is newer.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (&ObjectId, u64, &Object)> {
+        self.serving(|held| !held.stands_in && held.kept_for.is_some())
     }
 
     /// What stands in, closed, for guards of which no version was accepted, as
     /// [`Self::objects`]; an accepted version elsewhere is better.
     pub(super) fn stand_ins(&self) -> impl Iterator<Item = (&ObjectId, u64, &Object)> {
-        self.serving(true)
+        self.serving(|held| held.stands_in)
     }
 
-    fn serving(&self, stands_in: bool) -> impl Iterator<Item = (&ObjectId, u64, &Object)> {
-        let wanted = self.objects.iter().filter(move |(_, held)| held.stands_in == stands_in);
+    fn serving(
+        &self,
+        is_wanted: impl Fn(&ServingObject) -> bool,
+    ) -> impl Iterator<Item = (&ObjectId, u64, &Object)> {
+        let wanted = self.objects.iter().filter(move |(_, held)| is_wanted(held));
         wanted.map(|(id, held)| (id, held.content, &held.object))
     }
 
@@ -207,15 +216,7 @@ impl Known {
                 }
             }
         }
-        let rejected = parsed.rejected.iter().map(|r| (&r.id, stand_in::of_rejected(r)));
-        let fragments = parsed.fragments.iter().map(|f| (&f.id, stand_in::of_fragment(f)));
-        for (id, stands_in) in rejected.chain(fragments) {
-            // What is kept may be the last good version of this very document.
-            let mut kept = objects.iter().filter(|(_, held)| held.kept_for.is_some());
-            let is_kept = kept.any(|(kept, _)| kept.kind == id.kind);
-            let Some(object) = stands_in.filter(|_| !is_kept && !objects.contains_key(id)) else {
-                continue;
-            };
+        for (id, object) in closed(&parsed, &objects) {
             if !stood_in.contains(&object.id) {
                 tracing::error!(
                     object = %id, file = %path.display(),
@@ -243,6 +244,49 @@ impl Known {
             .chain(strangers)
             .collect()
     }
+}
+
+/// What stands in, closed, for the guards of a file that are refused. Not for those whose last good
+/// version, perhaps under another name, is kept for them: which of several it was cannot be told, so
+/// that there must be one for each.
+fn closed<'p>(
+    parsed: &'p Parsed,
+    serving: &BTreeMap<ObjectId, ServingObject>,
+) -> Vec<(&'p ObjectId, Object)> {
+    let absent = |id: &ObjectId| !serving.contains_key(id);
+    let rejected = || parsed.rejected.iter().filter(|rejected| absent(&rejected.id));
+    let fragments = || parsed.fragments.iter().filter(|fragment| absent(&fragment.id));
+    // Those that are kept for text that says itself that it is theirs are kept for no other.
+    let kept = serving.iter().filter(|(_, held)| held.kept_for.is_some() && !held.stands_in);
+    let kept: Vec<(&ObjectId, &ServingObject)> =
+        kept.filter(|(id, _)| parsed.fragments.iter().all(|f| f.id != **id)).collect();
+    let (mut read, mut unread) = (BTreeMap::new(), BTreeMap::new());
+    for (id, held) in kept {
+        let count = match &held.kept_for {
+            Some(Suspect::Unreadable) => &mut unread,
+            Some(Suspect::Object(now)) if rejected().any(|rejected| rejected.id == *now) => {
+                &mut read
+            }
+            _ => continue,
+        };
+        *count.entry(id.kind).or_insert(0) += 1;
+    }
+    let refused = outnumbering(rejected().map(|rejected| rejected.id.kind), &read);
+    let unreadable = outnumbering(fragments().map(|fragment| fragment.id.kind), &unread);
+    let rejected = rejected().filter(|r| refused.contains(&r.id.kind));
+    let fragments = fragments().filter(|f| unreadable.contains(&f.id.kind));
+    let closed = rejected
+        .map(|r| (&r.id, stand_in::of_rejected(r)))
+        .chain(fragments.map(|f| (&f.id, stand_in::of_fragment(f))));
+    closed.filter_map(|(id, object)| Some((id, object?))).collect()
+}
+
+/// The kinds of which there are more than `kept`.
+fn outnumbering(kinds: impl Iterator<Item = Kind>, kept: &BTreeMap<Kind, usize>) -> BTreeSet<Kind> {
+    let mut count: BTreeMap<Kind, usize> = BTreeMap::new();
+    kinds.for_each(|kind| *count.entry(kind).or_insert(0) += 1);
+    let kept = |kind| kept.get(kind).copied().unwrap_or_default();
+    count.iter().filter(|(kind, count)| **count > kept(*kind)).map(|(kind, _)| *kind).collect()
 }
 
 impl ServingObject {
@@ -405,8 +449,12 @@ data:
         known
     }
 
+    fn accepted(known: &Known) -> BTreeSet<ObjectId> {
+        known.objects().chain(known.kept()).map(|(id, ..)| id.clone()).collect()
+    }
+
     fn names(known: &Known) -> Vec<String> {
-        known.objects().map(|(id, ..)| id.to_string()).collect()
+        accepted(known).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -535,12 +583,98 @@ data:
             (format!("{deny}\n  - ["), vec![denies]),
             (format!("{deny}\n\tx: y"), vec![denies]),
             (format!("{strict}\nkubectl apply -f x.yaml"), vec![takes]),
-            (deny.replace("name: deny-admin", "nam: deny-admin\n  nam: x"), vec![]),
+            (deny.replace("name: deny-admin", "nam: deny-admin\n  nam: x"), vec![denies]),
+            (deny.replace("name: deny-admin", "nam: deny-admin"), vec![denies]),
+            (deny.replace("istio.io/v1", "istio.io/v2"), vec![denies]),
+            (strict.replace("istio.io/v1", "istoi.io/v1"), vec![takes]),
+            (strict.replace("PeerAuthentication", "PeerAuthentcation"), vec![takes]),
+            (strict.replace("  ", "\t"), vec![takes]),
+            (strict.replace("  ", ""), vec![takes]),
+            (format!("{{{{ if .on }}}}\n{strict}"), vec![takes]),
+            (
+                strict.replace('\n', "\r") + &format!("---\r{deny}").replace('\n', "\r"),
+                vec![takes, denies],
+            ),
+            (
+                list(&[&strict.replace("STRICT", "STRICT\n    mode: STRICT"), deny]),
+                vec![takes, denies],
+            ),
+            (list(&[&list(&[&strict.replace("STRICT", "STRONG")])]), vec![takes]),
+            (
+                format!("\u{feff}{}---\n\u{feff}{deny}x: [", strict.replace("STRICT", "STRONG")),
+                vec![takes, denies],
+            ),
         ];
         for (text, expected) in table {
             let mut kinds = closed(&text);
             kinds.sort_by_key(|kind| *kind != takes);
             assert_eq!(kinds, expected, "{text}");
+        }
+    }
+
+    /// A List, as kubectl prints one.
+    fn list(items: &[&str]) -> String {
+        let item = |text: &&str| format!("- {}\n", text.trim_end().replace('\n', "\n  "));
+        format!(
+            "apiVersion: v1\nkind: List\nitems:\n{}",
+            items.iter().map(item).collect::<String>()
+        )
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_cost_no_guard_but_close_its_own() {
+        let [deny, strict, service, ..] = OBJECTS;
+        let latin = |text: &str| {
+            text.replace('~', "\u{e9}")
+                .chars()
+                .map(|c| u8::try_from(c).expect("Latin-1"))
+                .collect::<Vec<u8>>()
+        };
+        let spoilt = deny.replace("deny-admin", "deny-admin # caf~");
+        let bytes = latin(&file(&[strict, &spoilt, service]));
+        let mut known = Known::default();
+        known.parse(Path::new("a.yaml"), ROOT, &bytes);
+        assert_eq!(names(&known), ["Service shop/cart", "PeerAuthentication shop/strict"]);
+        let closed: Vec<String> = known.stand_ins().map(|(id, ..)| id.to_string()).collect();
+        assert_eq!(closed, ["AuthorizationPolicy shop/deny-admin"]);
+        let lines: Vec<_> =
+            known.diagnostics.iter().filter_map(|d| Some(d.position.as_ref()?.line)).collect();
+        assert_eq!(lines, [13]);
+        for encode in [u16::to_le_bytes, u16::to_be_bytes] {
+            let bytes: Vec<u8> =
+                "\u{feff}".encode_utf16().chain(deny.encode_utf16()).flat_map(encode).collect();
+            let mut known = Known::default();
+            known.parse(Path::new("a.yaml"), ROOT, &bytes);
+            assert_eq!(known.stand_ins().count(), 1, "UTF-16");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_for_one_document_closes_no_door_of_another() {
+        let [deny, .., service, _, _] = OBJECTS;
+        let misnamed = deny.replace("deny-admin", "Deny_Admin");
+        let second = deny.replace("deny-admin", "deny-root").replace("rules", "rulez");
+        let unreadable = deny.replace("metadata:", "metadata: [");
+        let table = [
+            // A last good version that is kept is enough for the document that it is kept for.
+            (vec![misnamed.clone()], vec![]),
+            (vec![unreadable.clone()], vec![]),
+            (vec![deny.replace("name: deny-admin", "name: {{ .name }}")], vec![]),
+            // What is new is closed.
+            (vec![misnamed, second.clone()], vec!["deny-root", "refused"]),
+            (vec![unreadable.clone(), second.clone()], vec!["deny-root"]),
+            (vec![unreadable, format!("{second}\t[")], vec!["deny-root"]),
+        ];
+        for (after, expected) in table {
+            let parts: Vec<&str> = after.iter().map(String::as_str).chain([service]).collect();
+            let known = read(&[&file(&[deny, service]), &file(&parts)]);
+            assert_eq!(names(&known).len(), 2, "{after:?}");
+            let name = |id: &ObjectId| match id.name.starts_with("refused-") {
+                true => "refused".to_owned(),
+                false => id.name.to_string(),
+            };
+            let closed: Vec<String> = known.stand_ins().map(|(id, ..)| name(id)).collect();
+            assert_eq!(closed, expected, "{after:?}");
         }
     }
 
@@ -660,7 +794,7 @@ data:
             let after = edited(&before, &edit, place);
             let (old, new) = (read(&[&before]), read(&[&before, &after]));
             let gone: Vec<_> = old.objects.keys().filter(|id| !new.objects.contains_key(*id)).collect();
-            let came: Vec<_> = new.objects().map(|(id, ..)| id).filter(|id| !old.objects.contains_key(*id)).collect();
+            let came: Vec<_> = accepted(&new).into_iter().filter(|id| !old.objects.contains_key(id)).collect();
             // A document may become another object, and that one is in force then.
             prop_assert!(gone.len() <= came.len(), "{edit:?}:\n{after}\n{gone:?} went for {came:?}: {:#?}", new.diagnostics);
         }

@@ -194,10 +194,18 @@ impl Known {
             }
             // The last good version keeps serving; of a guard without one, closed doors.
             Err(findings) => {
-                if let Some(object) = closed {
-                    tracing::error!(object = %id, "it guards access, is refused, and no version of it was accepted: it is in force closed");
-                    self.told.insert(id.clone(), STANDS_IN);
-                    news.changes.push(SourceChange::Upsert(object.into()));
+                match closed {
+                    Some(object) => {
+                        tracing::error!(object = %id, "it guards access, is refused, and no version of it was accepted: it is in force closed");
+                        self.told.insert(id.clone(), STANDS_IN);
+                        news.changes.push(SourceChange::Upsert(object.into()));
+                    }
+                    // What it is now guards nothing.
+                    None if self.told.get(&id) == Some(&STANDS_IN) => {
+                        self.told.remove(&id);
+                        news.changes.push(vanished(SourceId::Kubernetes, secrets, &id));
+                    }
+                    None => {}
                 }
                 findings.into_iter().map(|f| f.object(id.clone())).collect()
             }
@@ -380,6 +388,36 @@ mod tests {
         assert_eq!(words(&mut known, vec![Deleted(guard("STRONG", "4"))]), "-p");
         let gone = vec![Seen(guard("STRONG", "5")), Deleted(guard("STRONG", "6"))];
         assert_eq!(words(&mut known, gone), "+p -p");
+    }
+
+    #[test]
+    fn what_stands_in_goes_when_nothing_guards_any_more() {
+        use Step::Seen;
+        let policy = |action: &str| {
+            json!({
+                "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+                "metadata": { "name": "p", "namespace": "shop" },
+                "spec": { "action": action, "rulez": [] },
+            })
+        };
+        let mut known = kind(Kind::AUTHORIZATION_POLICY);
+        assert_eq!(words(&mut known, vec![Seen(policy("DENY"))]), "+p");
+        assert_eq!(words(&mut known, vec![Seen(policy("AUDIT"))]), "-p");
+        assert_eq!(words(&mut known, vec![Seen(policy("DENY"))]), "+p");
+    }
+
+    #[test]
+    fn a_mesh_configuration_that_was_never_accepted_stands_in_as_far_as_it_can_be_read() {
+        let map = |text: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "istio", "namespace": "istio-system" }, "data": { "mesh": text } });
+        let mut known = kind(Kind::CONFIG_MAP);
+        let (secrets, mut news) = (Secrets::default(), News::default());
+        let broken = "trustDomain: corp\noutboundTrafficPolicy: {mode: REGISTRY";
+        known.take(Step::Seen(map(broken)), &secrets, &mut news);
+        let [SourceChange::Upsert(object)] = &news.changes[..] else { panic!("{news:?}") };
+        let spec = &object.raw()["spec"];
+        assert_eq!(spec["trustDomain"], "corp");
+        assert_eq!(spec["outboundTrafficPolicy"]["mode"], "REGISTRY_ONLY");
+        assert_eq!(codes(&known).len(), 1);
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use ferromesh_proto::ResourceType;
+use ferromesh_proto::{ResourceType, discovery::Node};
 use serde_json::{Value, json};
 
 use super::universe::upsert;
 use crate::{
     class::NodeIdentity,
     compiler::{Change, Compiler},
-    dialect::Kind,
+    dialect::{Kind, stand_in},
     ir::{AccessAction, Health, Hostname, Labels, MeshDefaults, ObjectId, PeerTls, ServiceKey},
     plan::{CaptureMode, Features, OutboundKey, ViewKey},
     snapshot::Reader,
@@ -197,6 +197,59 @@ fn a_guard_that_is_refused_on_first_sight_is_in_force_closed_until_a_version_is_
         (0, 1),
         "the accepted version still allows"
     );
+}
+
+#[test]
+fn a_guard_of_which_nobody_knows_for_whom_comes_before_what_is_said_of_all() {
+    let mut compiler = Compiler::new(MeshDefaults::default());
+    let permissive = json!({"spec": {"mtls": {"mode": "PERMISSIVE"}}});
+    compiler.apply(vec![upsert(Kind::PEER_AUTHENTICATION, "shop", "default", 0, permissive)]);
+    let taken = |compiler: &Compiler| {
+        Reader::new(compiler.snapshot()).peer_tls("shop", &Labels::new(), None)
+    };
+    assert_eq!(taken(&compiler), PeerTls::Permissive);
+    let id =
+        ObjectId { kind: Kind::PEER_AUTHENTICATION, namespace: "shop".into(), name: "p".into() };
+    let refused = json!({"spec": {"selector": ["cart"], "mtls": {"mode": "STRICT"}}});
+    let closed = stand_in::closed(&id, &refused).expect("it guards");
+    compiler.apply(vec![Change::Upsert(Box::new(closed))]);
+    assert_eq!((taken(&compiler), taken(&compiler.rebuild())), (PeerTls::Strict, PeerTls::Strict));
+}
+
+#[test]
+fn a_refused_gateway_keeps_its_hosts_from_wider_servers_of_others() {
+    let gateway = |host: &str, tls: Value| {
+        let port = json!({"number": 443, "name": "a", "protocol": "HTTPS"});
+        json!({"spec": {"servers": [{"port": port, "hosts": [host], "tls": tls}]}})
+    };
+    let simple = json!({"mode": "SIMPLE", "credentialName": "c"});
+    let table = json!({"spec": {"hosts": ["secret.a.test"], "gateways": ["wide", "secret"], "http": [{"directResponse": {"status": 200}}]}});
+    let mut compiler = Compiler::new(MeshDefaults::default());
+    compiler.apply(vec![
+        upsert(Kind::GATEWAY, "edge", "wide", 0, gateway("*.a.test", simple)),
+        upsert(Kind::VIRTUAL_SERVICE, "edge", "secret", 0, table),
+    ]);
+    let node = Node {
+        id: "router~10.0.0.9~edge-0.edge~edge.svc.cluster.local".to_owned(),
+        ..Node::default()
+    };
+    let identity = NodeIdentity::parse(&node, None).expect("a good node id");
+    let misdirects = |compiler: &mut Compiler| {
+        let class = compiler.classify(&identity).expect("the node is served");
+        let views: Vec<_> = class.views.iter().map(|key| compiler.view(key)).collect();
+        let tables =
+            views.iter().flat_map(|view| view.tables[ResourceType::Route.index()].values());
+        let bodies: Vec<String> =
+            tables.map(|table| String::from_utf8_lossy(&table.body).into_owned()).collect();
+        assert!(bodies.iter().any(|body| body.contains("secret.a.test")), "{bodies:?}");
+        bodies.iter().any(|body| body.contains("misdirected"))
+    };
+    assert!(!misdirects(&mut compiler), "one server has the host");
+    let id = ObjectId { kind: Kind::GATEWAY, namespace: "edge".into(), name: "secret".into() };
+    let refused = gateway("secret.a.test", json!({"mode": "MUTUAL", "credentialNam": "c"}));
+    let closed = stand_in::closed(&id, &refused).expect("it guards");
+    compiler.apply(vec![Change::Upsert(Box::new(closed))]);
+    assert!(misdirects(&mut compiler), "without a certificate of the client");
 }
 
 #[test]

@@ -371,6 +371,31 @@ fn what_guards_access_and_is_not_served_is_refused_and_stands_in_closed() {
 }
 
 #[test]
+fn a_guard_is_closed_whatever_else_is_said_of_it() {
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop, annotations: {istio.io/dry-run: perhaps}}\nspec: {action: DENY, rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}\n";
+    let lowered = lower(&objects(policy)[0], &MeshDefaults::default());
+    assert!(lowered.is_refused() && lowered.diagnostics.len() == 2, "{:?}", lowered.diagnostics);
+    let [closed] = &lowered.closed[..] else { panic!("a stand-in") };
+    assert_eq!(
+        (&value(closed)["action"], &value(closed)["dry_run"]),
+        (&json!("Deny"), &json!(false))
+    );
+}
+
+#[test]
+fn names_of_hosts_and_servers_are_the_same_in_any_case() {
+    let spec = "{rules: [{when: [{key: 'request.headers[Host]', values: [A.test]}, {key: 'request.headers[:authority]', notValues: [B.test]}, {key: connection.sni, values: ['*.A.test']}]}]}";
+    let values = |wanted: Value, refused: Value| json!({"wanted": wanted, "refused": refused});
+    let expected = json!([
+        {"Host": values(json!([{"Exact": "A.test"}]), json!([]))},
+        {"Host": values(json!([]), json!([{"Exact": "B.test"}]))},
+        {"Sni": values(json!([{"Suffix": ".a.test"}]), json!([]))},
+    ]);
+    let policy = istio("AuthorizationPolicy", spec);
+    check(&policy, &[("/0/rules/0/when_to", expected), ("/0/rules/0/when_from", json!([]))]);
+}
+
+#[test]
 fn a_selector_in_the_root_namespace_is_said_to_select_no_more_than_that() {
     let policy = |namespace: &str, selector: &str| {
         let text = format!(

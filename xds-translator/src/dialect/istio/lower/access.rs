@@ -11,7 +11,7 @@ use crate::dialect::{
     scalar::parse_port,
 };
 use crate::{
-    diagnostic::{Code, Diagnostic, FieldPath},
+    diagnostic::{Code, Diagnostic, FieldPath, Severity},
     dialect::istio::dry_run,
     dialect::istio::security::{self, Action, AuthorizationPolicy, Rule},
     ir::{
@@ -37,8 +37,6 @@ impl Lowering<'_> {
                 FieldPath::of("spec.targetRefs"),
                 message,
             ));
-            let closed = self.closed_access(spec);
-            self.closed.extend(closed);
             return None;
         }
         let action = self.action(spec.action);
@@ -48,9 +46,10 @@ impl Lowering<'_> {
             .collect();
         let selector = spec.selector.as_ref().map(|s| s.match_labels.clone().into());
         let policy = self.access_policy(selector.unwrap_or_default(), action, rules);
-        // A guard that is refused must not leave a hole where no version of it was ever accepted.
-        let mut findings = self.diagnostics.iter();
-        if findings.len() > 0 && findings.all(|d| d.code == Code::NotActedOn) {
+        // What is refused for nothing but what is not served yet closes no more than what it asks
+        // for.
+        let mut refusals = self.diagnostics.iter().filter(|d| d.severity == Severity::Error);
+        if refusals.all(|d| d.code == Code::NotActedOn) {
             self.closed.push(policy.clone());
         }
         Some(policy)
@@ -190,11 +189,17 @@ impl Lowering<'_> {
             "destination.port" => {
                 return rule.when_to.push(CallMatch::Port(self.ports(at, given, not_given)));
             }
-            "connection.sni" => return rule.when_to.push(CallMatch::Sni(texts(wanted, refused))),
-            key => match key.strip_prefix("request.headers[").and_then(|k| k.strip_suffix(']')) {
-                Some(name) => {
-                    CallerMatch::Header(name.to_ascii_lowercase().into(), texts(wanted, refused))
+            // Proxies keep names of servers in lower case.
+            "connection.sni" => {
+                let name = |text: &str| wildcard(&text.to_ascii_lowercase());
+                return rule.when_to.push(CallMatch::Sni(values(wanted, refused, name)));
+            }
+            key => match header(key).as_deref() {
+                // Hosts are the same in any case.
+                Some(":authority" | "host") => {
+                    return rule.when_to.push(CallMatch::Host(texts(wanted, refused)));
                 }
+                Some(name) => CallerMatch::Header(name.into(), texts(wanted, refused)),
                 None => self.unserved_attribute(at.field("key"), key),
             },
         };
@@ -251,6 +256,12 @@ impl Lowering<'_> {
         self.note(Diagnostic::error(Code::NotActedOn, at, message));
         CallerMatch::Unserved(key.into())
     }
+}
+
+/// The header that a condition looks at, in lower case.
+fn header(key: &str) -> Option<String> {
+    let name = key.strip_prefix("request.headers[")?.strip_suffix(']')?;
+    Some(name.to_ascii_lowercase())
 }
 
 /// A list in an object and the name of its field.

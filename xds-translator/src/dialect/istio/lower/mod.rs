@@ -2,7 +2,6 @@
 
 mod access;
 mod backend;
-mod closed;
 mod gateway;
 mod mesh;
 mod patches;

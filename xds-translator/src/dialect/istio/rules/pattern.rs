@@ -121,6 +121,19 @@ pub(super) fn check_authority(text: &str, at: &mut Decoder) {
     check_characters(text, "a host, perhaps with a port, with `*` at one end", allowed, at);
 }
 
+/// Notes a pattern that no name of a server in a handshake can match: it has no port, and is no
+/// address.
+pub(super) fn check_server_name(text: &str, at: &mut Decoder) {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    check_characters(text, "a host without port, with `*` at one end", allowed, at);
+}
+
+/// Notes a pattern that no scheme can match: they are in lower case.
+pub(super) fn check_scheme(text: &str, at: &mut Decoder) {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c);
+    check_characters(text, "a scheme in lower case, such as `https`", allowed, at);
+}
+
 /// Notes a pattern that no method can match: they are told apart by case.
 pub(super) fn check_method(text: &str, at: &mut Decoder) {
     let Some(form) = form(text, at) else { return };
@@ -189,8 +202,9 @@ pub(super) fn check_principal(text: &str, at: &mut Decoder) {
         return unmatched(text, "no identity holds a blank", expected, fix, at);
     }
     if !may_be_identity(form) {
-        unmatched(text, "no identity has this form", expected, None, at);
+        return unmatched(text, "no identity has this form", expected, None, at);
     }
+    check_characters(text, expected, |c| is_label(c) || "._/".contains(c), at);
 }
 
 fn may_be_identity(form: Form<'_>) -> bool {
@@ -304,6 +318,12 @@ mod tests {
             &["a.example.com", "A.Example.COM", "*.example.com", "a.test:*", "b*", "*", "[::1]:80"],
             &["a*b{c", "a b", "", "a/b", "https://a"],
         );
+        check(
+            check_server_name,
+            &["a.b", "A.b", "*.b", "*"],
+            &["a:443", "a b", "", "a/b", "[::1]"],
+        );
+        check(check_scheme, &["https", "http*", "*"], &["HTTPS", "https:", ""]);
         check(check_namespace, &["shop", "shop*", "*shop", "*"], &["Shop", "shop ", "a.b", "*a*"]);
         check(check_trust_domain, &["prod.corp", "*.corp", "*"], &["Prod.corp", "a/b", "a b"]);
         check(check_account, &["a", "shop/my.a"], &["A", "a/b/c", "a*", "a /b", ""]);
@@ -342,6 +362,8 @@ mod tests {
                 "td/ns/*/sa/b",
                 "spiffe://td/ns/a/sa/b",
                 "td/ns//sa/b",
+                "td/ns/Shop/sa/b",
+                "TD/*",
                 "",
             ],
         );

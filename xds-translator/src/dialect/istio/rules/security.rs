@@ -4,7 +4,8 @@ use super::{
     line::is_header_name,
     pattern::{
         check_account, check_authority, check_method, check_namespace, check_normal, check_path,
-        check_principal, check_target, check_text, check_trust_domain, check_value,
+        check_principal, check_scheme, check_server_name, check_target, check_text,
+        check_trust_domain, check_value,
     },
 };
 use crate::{
@@ -200,6 +201,8 @@ fn check_condition(condition: &Condition, at: &mut Decoder) {
     if condition.values.is_empty() && condition.not_values.is_empty() {
         at.missing("values", Some("give `values` or `notValues`".to_owned()));
     }
+    let in_one_case = key.to_ascii_lowercase();
+    let header = in_one_case.strip_prefix("request.headers[");
     let check: fn(&str, &mut Decoder) = match key {
         "source.ip" | "remote.ip" | "destination.ip" => check_network,
         "destination.port" => check_port,
@@ -207,12 +210,15 @@ fn check_condition(condition: &Condition, at: &mut Decoder) {
         "source.serviceAccount" => check_account,
         "source.trustDomain" => check_trust_domain,
         "source.namespace" => check_namespace,
-        "connection.sni" => check_authority,
-        "request.headers[:method]" => check_method,
-        "request.headers[:authority]" => check_authority,
-        "request.headers[:path]" => check_target,
-        key if key.starts_with("request.headers[") => check_value,
-        _ => check_text,
+        "connection.sni" => check_server_name,
+        _ => match header {
+            Some(":method]") => check_method,
+            Some(":authority]" | "host]") => check_authority,
+            Some(":path]") => check_target,
+            Some(":scheme]") => check_scheme,
+            Some(_) => check_value,
+            None => check_text,
+        },
     };
     each("values", &condition.values, at, |text, at| check(text, at));
     each("notValues", &condition.not_values, at, |text, at| check(text, at));
