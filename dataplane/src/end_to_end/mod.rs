@@ -11,6 +11,7 @@ mod malformed;
 mod mirror;
 mod origination;
 mod peer;
+mod pools;
 mod rate_limits;
 mod raw;
 mod refusal;
