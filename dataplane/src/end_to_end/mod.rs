@@ -2,6 +2,7 @@
 //! hand.
 
 mod blame;
+mod ends;
 mod filters;
 mod fixture;
 mod floods;
