@@ -10,6 +10,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::oneshot,
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 
@@ -86,27 +87,43 @@ async fn an_upload_does_not_outlive_its_answer() {
     }
 }
 
-#[tokio::test]
-async fn the_end_of_a_broken_answer_reaches_a_slow_client() {
-    const SENT: usize = 300_000;
+/// Sends so much of an answer and ends; the task ends when the proxy has seen the end.
+async fn breaking_off(sent: usize) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let endpoint = listener.local_addr().unwrap();
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         assert_ne!(stream.read(&mut [0; 1024]).await.unwrap(), 0);
-        let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n";
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
-        stream.write_all(&vec![b'a'; SENT]).await.unwrap();
+        stream.write_all(&vec![b'a'; sent]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let _ = stream.read(&mut [0]).await;
     });
-    let proxy = Proxy::http(vec![to("a", |_| {})], &[("a", &[endpoint])]).await;
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let mut client = socket.connect(proxy.address).await.unwrap();
-    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-    timeout(SOON, server).await.expect("the endpoint ends").unwrap();
-    let answer = to_the_end(&mut client).await;
-    let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
-    assert_eq!(body.len(), SENT, "what the endpoint has said before it broke off");
+    (endpoint, server)
+}
+
+#[tokio::test]
+async fn the_end_of_a_broken_answer_reaches_a_slow_client() {
+    // Less than the codec buffers: with one of these lengths the kernel's buffers are full, and the
+    // codec's are not.
+    const STEP: usize = 64 * 1024;
+    for sent in (1..=128).map(|steps| steps * STEP) {
+        let (endpoint, server) = breaking_off(sent).await;
+        let proxy = Proxy::http(vec![to("a", |_| {})], &[("a", &[endpoint])]).await;
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut client = socket.connect(proxy.address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        // Nothing is read before the proxy has seen the end, or cannot take any more.
+        let has_seen_the_end = timeout(Duration::from_secs(1), server).await.is_ok();
+        let answer = to_the_end(&mut client).await;
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert_eq!(body.len(), sent, "what the endpoint has said before it broke off");
+        if !has_seen_the_end {
+            return;
+        }
+    }
 }
 
 /// Answers every request of every connection by these bytes.
