@@ -340,7 +340,8 @@ impl Pool {
         let mut shared = self.shared.borrow_mut();
         let spent =
             |c: &Multiplexed| self.max_requests.is_some_and(|most| c.facts.served.get() >= most);
-        shared.retain(|c| !c.sender.is_closed() && !(spent(c) && c.streams.get() == 0));
+        let is_done = |c: &Multiplexed| spent(c) && c.streams.get() == 0;
+        shared.retain(|c| !c.sender.is_closed() && !is_done(c));
         let allowed = |c: &Multiplexed| limit.min(c.watched.allowed_streams());
         let usable = |c: &&Multiplexed| !spent(c) && c.streams.get() < allowed(c);
         let found = shared.iter().find(usable)?;
