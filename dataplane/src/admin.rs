@@ -24,6 +24,7 @@ use crate::{
     xds::{
         Accepted, Progress,
         accepted::{Refusal, Summary},
+        client::without_sockets,
     },
 };
 
@@ -81,7 +82,13 @@ impl Admin {
 
     /// What traffic has shown, and what of the configuration is refused.
     fn own_metrics(&self) -> String {
-        self.shared.metrics.render() + &refusals(&self.progress.accepted())
+        self.shared.metrics.render() + &refusals(&self.refused(&self.progress.accepted()))
+    }
+
+    /// What is refused now, for what it says or since there is no socket to be had for it.
+    fn refused(&self, accepted: &Accepted) -> Vec<Refusal> {
+        let of_sockets = without_sockets(accepted, &self.shared);
+        accepted.refusals().cloned().chain(of_sockets).collect()
     }
 
     /// Why the proxy is not ready, or `None` if it is.
@@ -144,7 +151,7 @@ async fn config_dump(State(admin): State<Admin>) -> Json<Value> {
         "connected": admin.progress.is_connected(),
         "generation": generation,
         "resources": resources,
-        "refused": accepted.refusals().map(refusal).collect::<Vec<_>>(),
+        "refused": admin.refused(&accepted).iter().map(refusal).collect::<Vec<_>>(),
     }))
 }
 
@@ -153,7 +160,7 @@ fn summary(summary: &Summary) -> Value {
 }
 
 /// How many resources are refused now, and how many of those are closed meanwhile.
-fn refusals(accepted: &Accepted) -> String {
+fn refusals(refused: &[Refusal]) -> String {
     let mut text = String::from(
         "# HELP ferromesh_refused_resources Resources whose newest version this proxy has refused.\n\
          # TYPE ferromesh_refused_resources gauge\n",
@@ -163,7 +170,7 @@ fn refusals(accepted: &Accepted) -> String {
             let alike = |refusal: &&Refusal| {
                 refusal.rejection.kind == kind && refusal.rejection.closed == closed
             };
-            let (kind, count) = (kind.short_name(), accepted.refusals().filter(alike).count());
+            let (kind, count) = (kind.short_name(), refused.iter().filter(alike).count());
             let _ = writeln!(
                 text,
                 "ferromesh_refused_resources{{type=\"{kind}\",closed=\"{closed}\"}} {count}"

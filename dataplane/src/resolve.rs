@@ -380,11 +380,7 @@ mod tests {
             assert_eq!(answer.addresses, [IpAddr::from(address)], "{families:?}");
             // A question of the resolver's waits for two seconds before it is asked again, three
             // times.
-            assert!(
-                begin.elapsed() < Duration::from_millis(1500),
-                "{families:?}: {:?}",
-                begin.elapsed()
-            );
+            assert!(begin.elapsed() < LONGEST_WAIT, "{families:?}: {:?}", begin.elapsed());
         }
         // Who prefers IPv6 waits for it as long as for one question.
         let begin = Instant::now();
@@ -393,7 +389,7 @@ mod tests {
             [IpAddr::from(address)]
         );
         assert!(
-            begin.elapsed() >= LONGEST_WAIT && begin.elapsed() < 2 * LONGEST_WAIT,
+            begin.elapsed() >= LONGEST_WAIT && begin.elapsed() < 3 * LONGEST_WAIT,
             "{:?}",
             begin.elapsed()
         );

@@ -223,7 +223,7 @@ impl Site {
             command.arg("--envoy-path").arg(paths::envoy());
         }
         let mut process = Process::start(&format!("{name}-proxy"), self.control.folder(), command);
-        let probe = ["-sf", "-m", "2", "http://127.0.0.1:15021/healthz/ready"];
+        let probe = ["-sf", "-m", "10", "http://127.0.0.1:15021/healthz/ready"];
         process.until("ready", || pod.exec(Path::new("curl"), &probe).status.success());
         process
     }
@@ -298,7 +298,7 @@ fn check_a_slip_of_the_pen(mesh: &Mesh) {
     let (one, both) =
         (account("client"), format!("{}, {}", account("client"), account("stranger")));
     fs::write(&file, slipped.replace(&one, &both)).expect("the configuration");
-    until(Duration::from_secs(20), "the rest of the file in force at both servers", || {
+    until(Duration::from_secs(60), "the rest of the file in force at both servers", || {
         status(&get(&mesh.stranger, "http://echo/", 100, &[]), "200") == 100
     });
     let secret = get(&mesh.client, "http://echo/secret/1", 100, &[]);
@@ -337,7 +337,7 @@ fn check_filters(mesh: &Mesh, proxies: Proxies) {
     assert!(!seen("x-mark") && !seen("x-lua"));
     mesh.site.control.write("filters.yaml", text);
     let first = |count| get(&mesh.client, "http://echo/old/filters", count, &[]);
-    until(Duration::from_secs(20), "the filters in force at both servers", || {
+    until(Duration::from_secs(60), "the filters in force at both servers", || {
         let marked = first(1)["last"]["headers"]["x-mark"] == "patched";
         marked && status(&second(5), "429") == 5
     });
@@ -349,7 +349,7 @@ fn check_filters(mesh: &Mesh, proxies: Proxies) {
         assert_eq!(first(1)["last"]["headers"]["x-lua"], "seen", "Lua runs before the router");
     }
     fs::remove_file(mesh.site.file("config/filters.yaml")).expect("removed");
-    until(Duration::from_secs(20), "the filters gone with the objects", || {
+    until(Duration::from_secs(60), "the filters gone with the objects", || {
         let marked = first(1)["last"]["headers"]["x-mark"] == "patched";
         !marked && status(&second(20), "200") == 20
     });
@@ -370,9 +370,9 @@ fn check_a_filter_that_is_refused(mesh: &Mesh) {
             d["object"]["kind"] == "EnvoyFilter" && d["code"] == "FM0401" && refused
         })
     };
-    until(Duration::from_secs(20), "the refusal on the EnvoyFilter", blamed);
+    until(Duration::from_secs(60), "the refusal on the EnvoyFilter", blamed);
     fs::remove_file(mesh.site.file("config/filters.yaml")).expect("removed");
-    until(Duration::from_secs(20), "the refusal gone with the object", || {
+    until(Duration::from_secs(60), "the refusal gone with the object", || {
         let answer = get(&mesh.client, "http://echo/old/filters", 1, &[]);
         status(&answer, "200") == 1 && !blamed()
     });
@@ -380,7 +380,7 @@ fn check_a_filter_that_is_refused(mesh: &Mesh) {
 
 fn check(third: u8, proxies: Proxies) {
     let mut mesh = Mesh::start(third, proxies);
-    until(Duration::from_secs(20), "the first request answered", || {
+    until(Duration::from_secs(60), "the first request answered", || {
         status(&get(&mesh.client, "http://echo/", 1, &[]), "200") == 1
     });
 
@@ -444,7 +444,7 @@ fn check(third: u8, proxies: Proxies) {
     assert_eq!(String::from_utf8_lossy(&bytes.stdout).trim(), "hello mesh", "TCP through the mesh");
 
     let scrape = mesh.servers[0]
-        .exec(Path::new("curl"), &["-sf", "-m", "5", "http://127.0.0.1:15020/stats/prometheus"]);
+        .exec(Path::new("curl"), &["-sf", "-m", "30", "http://127.0.0.1:15020/stats/prometheus"]);
     if proxies.callees == "envoy" {
         let metrics = String::from_utf8_lossy(&scrape.stdout).into_owned();
         for series in ["envoy_server_live", "istio_agent_cert_expiry_seconds"] {

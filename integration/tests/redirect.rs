@@ -6,6 +6,7 @@
 use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
     thread,
@@ -15,6 +16,8 @@ use std::{
 use ferromesh_integration::{
     namespace::{Bridge, PROXY_USER, Pod},
     paths,
+    plane::ControlPlane,
+    process::Process,
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -118,7 +121,7 @@ fn call(pod: &Pod, caller: Caller, to: IpAddr, port: u16) -> String {
         command.args(["--interface", if to.is_ipv4() { "127.0.0.6" } else { "::6" }]);
     }
     let output = command
-        .args(["-gsS", "-m", "5"])
+        .args(["-gsS", "-m", "30"])
         .arg(format!("http://{}/", SocketAddr::new(to, port)))
         .output();
     let output = output.expect("ip starts");
@@ -171,7 +174,7 @@ fn datagrams_are_left_alone() {
     let server = site.peer.inside(|| UdpSocket::bind(to)).expect("the port is free");
     let client = site.pod.inside(|| UdpSocket::bind("0.0.0.0:0")).expect("a socket");
     client.send_to(b"question", to).expect("a route");
-    server.set_read_timeout(Some(Duration::from_secs(5))).expect("an option");
+    server.set_read_timeout(Some(Duration::from_secs(30))).expect("an option");
     let mut datagram = [0; 16];
     let (length, _) =
         server.recv_from(&mut datagram).expect("the datagram arrives where it was sent");
@@ -249,6 +252,52 @@ fn the_kernel_holds_what_is_printed() {
             "the kernel holds {line:?}, printed was:\n{printed}"
         );
     }
+}
+
+/// A proxy that runs as a user whose traffic is redirected: whatever it sends comes back to it.
+fn captured_proxy(pod: &Pod, control: &ControlPlane, control_plane: &str) -> Process {
+    let (token, work) = (control.file("token"), control.file("work"));
+    std::fs::write(&token, control.join_token("default", "captured")).expect("a token file");
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    std::fs::create_dir(&work).expect("a directory");
+    let mut command = pod.command(&paths::program("ferromesh-proxy"));
+    command.args(["run", "--control-plane", control_plane, "--token-file", &token]);
+    command.args(["--root-cert", &control.file("data/root-cert.pem"), "--work-dir", &work]);
+    command.args(["--namespace", "default", "--service-account", "captured"]);
+    command.args(["--name", "captured", "--ip", &pod.address.to_string()]);
+    command.args(["--concurrency", "1", "--drain-time", "1s"]);
+    let mut proxy = Process::start("captured", control.folder(), command);
+    let probe = ["-sf", "-m", "10", "http://127.0.0.1:15021/healthz/ready"];
+    proxy.until("ready", || pod.exec(Path::new("curl"), &probe).status.success());
+    proxy
+}
+
+#[test]
+fn a_proxy_that_is_captured_itself_ends_what_would_come_back_for_ever() {
+    const CALLS: u32 = 3;
+    let site = Site::new(46);
+    let (pod, to) = (&site.third_party, site.peer.address);
+    let control = ControlPlane::new("127.77.46.1").listening("xds-tls", "10.77.46.1:15012");
+    let _control_plane = control.start();
+    pod.redirect(&["--exclude-outbound-cidrs", "10.77.46.1/32"]);
+    let proxy = captured_proxy(pod, &control, "10.77.46.1:15012");
+    for _ in 0..CALLS {
+        let url = format!("http://{to}:{APPLICATION}/");
+        let answer = pod.exec(Path::new("curl"), &["-s", "-m", "30", &url]);
+        let text = String::from_utf8_lossy(&answer.stdout);
+        assert_ne!(answer.status.code(), Some(28), "nobody waits: {}", proxy.output());
+        assert!(!text.contains("directly"), "its own connections are captured: {text}");
+    }
+    let stats = pod.exec(Path::new("curl"), &["-s", "http://127.0.0.1:15000/stats/prometheus"]);
+    let stats = String::from_utf8_lossy(&stats.stdout).into_owned();
+    let counted = |line: &str| {
+        let value = line.strip_prefix("ferromesh_own_connections_captured_total{")?;
+        value.rsplit(' ').next()?.parse::<u32>().ok()
+    };
+    let captured: u32 = stats.lines().filter_map(counted).sum();
+    // A call may be tried a few times; one that came back would be counted without end.
+    assert!((CALLS..=10 * CALLS).contains(&captured), "{captured} captured: {}", proxy.output());
+    assert!(proxy.output().contains("interception captures this proxy's own connections"));
 }
 
 #[test]

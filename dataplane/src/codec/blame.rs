@@ -74,6 +74,23 @@ impl DownstreamFault {
     }
 }
 
+/// Why a request body ends early. None of it is the endpoint's doing.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum RequestBodyError {
+    /// The client has broken off.
+    #[error("request body: {0}")]
+    Downstream(#[from] DownstreamFault),
+    /// A later attempt has taken the request body over.
+    #[error("request body: given up for another attempt")]
+    Superseded,
+    /// The exchange was over before the body was.
+    #[error("request body: answered before its end")]
+    Unfinished,
+    /// A mirror has taken it too slowly.
+    #[error("request body: too far behind")]
+    LeftBehind,
+}
+
 /// How an endpoint has broken an exchange that had reached it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum UpstreamFault {

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
+    blame::RequestBodyError,
     progress::Progress,
-    recording::{Follower, Reader, Recording, RequestBodyError},
+    recording::{Follower, Reader, Recording},
 };
 
 /// A request body on its way upstream.
@@ -63,7 +64,7 @@ impl Body for RequestBody {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Mirrored(follower) => follower.poll_frame(cx),
-            Self::Stream(progress) => progress.poll_frame(cx).map_err(RequestBodyError::from),
+            Self::Stream(progress) => progress.poll_upload(cx),
             Self::Replay(reader) => reader.poll_frame(cx),
         }
     }

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
 };
@@ -31,11 +31,18 @@ const REQUEST_TIMEOUT: &[u8] =
 /// keeps of an error no more than its kind; neither sockets nor TLS have this one.
 pub(crate) const MALFORMED: io::ErrorKind = io::ErrorKind::InvalidInput;
 
+/// Streams that a server is taken to allow before it has said how many; the codec takes it so, too.
+const FIRST_STREAMS: u32 = 100;
+
 /// What the owner of a connection and its stream tell each other. Both are on one thread; the codec
 /// wants it `Send`.
 #[derive(Debug, Default)]
 pub(crate) struct Watched {
     bytes: AtomicU64,
+    /// DATA frames of HTTP/2 that the peer was sent.
+    data_sent: AtomicU64,
+    /// Most streams at a time that the peer allows us; 0 as long as it has said nothing.
+    allowed_streams: AtomicU32,
     in_head: AtomicBool,
     /// Number of the limit for which the connection is to end, from 1.
     cut: AtomicU8,
@@ -45,6 +52,20 @@ impl Watched {
     /// Bytes that have come so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
+    }
+
+    /// DATA frames of HTTP/2 that have gone to the peer.
+    pub(crate) fn data_sent(&self) -> u64 {
+        self.data_sent.load(Relaxed)
+    }
+
+    /// Most streams at a time that the peer allows us, and one at least: one that allows none for a
+    /// while will not allow more on another connection.
+    pub(crate) fn allowed_streams(&self) -> u32 {
+        match self.allowed_streams.load(Relaxed) {
+            0 => FIRST_STREAMS,
+            allowed => allowed,
+        }
     }
 
     /// An HTTP/2 header block has begun and not ended.
@@ -116,8 +137,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
     }
 
     /// A connection to a server that speaks HTTP/2.
-    pub(crate) fn upstream(io: S, limits: HttpLimits, metrics: &Arc<WorkerMetrics>) -> Self {
-        let mut guarded = Self::downstream(io, &Arc::default(), metrics);
+    pub(crate) fn upstream(
+        io: S,
+        watched: &Arc<Watched>,
+        limits: HttpLimits,
+        metrics: &Arc<WorkerMetrics>,
+    ) -> Self {
+        let mut guarded = Self::downstream(io, watched, metrics);
         guarded.direction = Direction::Upstream;
         guarded.count_frames(Role::Client, limits);
         guarded
@@ -161,13 +187,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         let Some(meter) = &mut self.meter else { return Ok(()) };
         let within = meter.received(bytes, Instant::now);
         self.watched.in_head.store(meter.in_head(), Relaxed);
+        if let Some(allowed) = meter.allowed_streams() {
+            self.watched.allowed_streams.store(allowed.max(1), Relaxed);
+        }
         within
     }
 
     fn sent(&mut self, bytes: &[u8]) {
-        if let Some(limit) = self.meter.as_mut().and_then(|meter| meter.sent(bytes)) {
+        let Some(meter) = &mut self.meter else { return };
+        if let Some(limit) = meter.sent(bytes) {
             self.metrics.exceeded(self.direction, limit);
         }
+        self.watched.data_sent.store(meter.data_sent(), Relaxed);
     }
 
     /// The connection's end; the peer is told why if it can be told now.

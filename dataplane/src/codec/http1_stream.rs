@@ -6,7 +6,7 @@
 //! while: closed at once, it would be reset, and the answer lost with it (RFC 9112, section 9.6).
 
 use std::{
-    io,
+    io::{self, IoSlice},
     mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
@@ -20,13 +20,14 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{framing::Heads, tap::Seen, through::written_through};
+use super::{framing::Heads, tap::Seen};
 
 /// Bytes behind a request that are read before its answer; a client that has sent more is not
 /// noticed to have left until then.
 const MOST_AHEAD: usize = 64 * 1024;
-/// How long the client may take to see the end (Envoy's `delayed_close_timeout`).
-const LINGER: Duration = Duration::from_secs(1);
+/// How long the client may take to see the end, and for any progress towards it (Envoy's
+/// `delayed_close_timeout`).
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 const PIECE: usize = 4 * 1024;
 
 /// The stream of a client that speaks HTTP/1.
@@ -130,7 +131,38 @@ impl<S: AsyncRead + Unpin> AsyncRead for Http1Stream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Http1Stream<S> {
-    written_through!(io);
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write(cx, bytes);
+        this.seen.wrote(written.is_ready());
+        written
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bytes);
+        this.seen.wrote(written.is_ready());
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.io).poll_flush(cx);
+        this.seen.flushed(flushed.is_ready());
+        flushed
+    }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -203,7 +235,7 @@ mod tests {
         assert_eq!(take(&mut stream, 4).await, b"more");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_close_waits_for_the_client_but_not_for_ever() {
         let begin = Instant::now();
         let (mut client, server) = duplex(16);

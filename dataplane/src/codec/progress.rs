@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::{sync::Notify, time::Instant};
 
-use super::blame::DownstreamFault;
+use super::blame::{DownstreamFault, RequestBodyError};
 
 /// How far a request body has come; shared by all attempts.
 #[derive(Default)]
@@ -33,6 +33,14 @@ pub(crate) struct Progress {
     is_skipped: Cell<bool>,
     /// The exchange is over: nobody reads on.
     is_over: Cell<bool>,
+    /// Whoever sends the body on, and waits for more of it.
+    sender: Cell<Option<Waker>>,
+    /// How often it has waited since the exchange was over.
+    waited_after: Cell<u8>,
+    /// The exchange was over before the body was, and its rest is not read.
+    is_cut: Cell<bool>,
+    /// When some of it was read last, or the reading began.
+    last_read: Cell<Option<Instant>>,
     trailers: Cell<Trailers>,
     /// What was read ahead, and is read again.
     unread: RefCell<VecDeque<Frame<Bytes>>>,
@@ -68,6 +76,7 @@ impl Progress {
     pub(crate) fn begin(&self, incoming: Incoming, http2: bool, trailers: Trailers) {
         self.trailers.set(trailers);
         self.begun.set(true);
+        self.last_read.set(Some(Instant::now()));
         if incoming.is_end_stream() {
             self.finish();
         } else {
@@ -164,7 +173,12 @@ impl Progress {
 
     /// Whether a part of the body is still to come from the codec, be it that nobody has begun.
     pub(crate) fn has_rest(&self) -> bool {
-        !self.begun.get() || self.source.borrow().is_some()
+        !self.begun.get() || self.source.borrow().is_some() || self.is_cut.get()
+    }
+
+    /// When some of the body was read last; when its reading began, if nothing was.
+    pub(crate) fn last_read(&self) -> Option<Instant> {
+        self.last_read.get()
     }
 
     /// Reads what the codec has of a body that was begun, and that nobody else will read.
@@ -189,11 +203,14 @@ impl Progress {
         }
     }
 
-    /// Nobody reads on, whatever is still to come.
+    /// Nobody reads on, whatever is still to come: what the codec has is sent on, and not waited for.
     pub(crate) fn close(&self) {
         self.is_over.set(true);
         self.finish();
         self.wake_followers();
+        if let Some(sender) = self.sender.take() {
+            sender.wake();
+        }
     }
 
     /// The exchange is over, whether the body was or not.
@@ -204,6 +221,33 @@ impl Progress {
     /// All of it was received, and read by whoever wants it.
     pub(super) fn is_passed_on(&self) -> bool {
         self.is_end_stream() && !self.is_skipped.get()
+    }
+
+    /// The next frame for an endpoint, which gets no more than has come once the exchange is over: it
+    /// has answered without the rest, and nothing counts or limits an upload that goes on.
+    pub(super) fn poll_upload(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        if self.is_cut.get() {
+            return Poll::Ready(Some(Err(RequestBodyError::Unfinished)));
+        }
+        if let Poll::Ready(frame) = self.poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(RequestBodyError::from)));
+        }
+        if !self.is_over.get() {
+            let sender = self.sender.take().filter(|sender| sender.will_wake(cx.waker()));
+            self.sender.set(Some(sender.unwrap_or_else(|| cx.waker().clone())));
+            return Poll::Pending;
+        }
+        // The codec gives what it has to whoever has asked for it before.
+        if self.waited_after.replace(self.waited_after.get() + 1) < 2 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.is_cut.set(true);
+        *self.source.borrow_mut() = None;
+        Poll::Ready(Some(Err(RequestBodyError::Unfinished)))
     }
 
     /// Wakes the caller when more was read, or nothing more will be.
@@ -230,7 +274,9 @@ impl Progress {
             return Poll::Ready(self.fault.get().map(Err));
         };
         let dropped = self.trailers.get() == Trailers::Dropped;
-        let read = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+        let polled = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        self.last_read.set(Some(Instant::now()));
+        let read = match polled {
             Some(Ok(frame)) if frame.is_trailers() && dropped => None,
             Some(Ok(frame)) => Some(Ok(frame)),
             Some(Err(error)) => Some(Err(DownstreamFault::of(&error))),
@@ -263,7 +309,8 @@ impl Progress {
 
     pub(super) fn is_end_stream(&self) -> bool {
         let nothing_unread = self.unread.borrow().is_empty();
-        nothing_unread && self.source.borrow().is_none() && self.fault.get().is_none()
+        let is_broken = self.fault.get().is_some() || self.is_cut.get();
+        nothing_unread && self.source.borrow().is_none() && !is_broken
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {

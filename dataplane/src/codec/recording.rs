@@ -22,7 +22,7 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
 use super::{
-    blame::DownstreamFault,
+    blame::RequestBodyError,
     progress::{Progress, Trailers},
 };
 
@@ -33,23 +33,6 @@ const OWN_SHARE: usize = 16 * 1024;
 const ALL_KEPT: usize = 64 * 1024 * 1024;
 /// Pieces of fewer bytes are joined to one.
 const PIECE: usize = 4 * 1024;
-
-/// Why a request body ends early. None of it is the endpoint's doing.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-pub(crate) enum RequestBodyError {
-    /// The client has broken off.
-    #[error("request body: {0}")]
-    Downstream(#[from] DownstreamFault),
-    /// A later attempt has taken the request body over.
-    #[error("request body: given up for another attempt")]
-    Superseded,
-    /// The exchange was over before the body was.
-    #[error("request body: answered before its end")]
-    Unfinished,
-    /// A mirror has taken it too slowly.
-    #[error("request body: too far behind")]
-    LeftBehind,
-}
 
 /// A request body that several attempts may read from its beginning, and mirrors beside them.
 pub(crate) struct Recording {
@@ -226,14 +209,14 @@ impl Reader {
         if !self.recording.is_needed.get() {
             kept.let_go();
         }
-        let frame = ready!(self.recording.progress.poll_frame(cx));
+        let frame = ready!(self.recording.progress.poll_upload(cx));
         if let Some(Ok(frame)) = &frame {
             kept.record(frame);
             self.next = kept.recorded;
             self.trailers_sent |= frame.is_trailers();
         }
         self.recording.progress.wake_followers();
-        Poll::Ready(frame.map(|frame| frame.map_err(RequestBodyError::from)))
+        Poll::Ready(frame)
     }
 
     pub(super) fn is_end_stream(&self) -> bool {

@@ -20,6 +20,7 @@ pub(crate) struct Requests {
     /// Bytes that had come when a request began or ended last: what comes later is another one's.
     mark: Cell<u64>,
     too_many_premature: Notify,
+    given_up: Notify,
 }
 
 impl Default for Requests {
@@ -33,6 +34,7 @@ impl Default for Requests {
             last_used: Cell::new(Instant::now()),
             mark: Cell::new(0),
             too_many_premature: Notify::new(),
+            given_up: Notify::new(),
         }
     }
 }
@@ -68,6 +70,16 @@ impl Requests {
     /// Returns when the connection is to be closed for its premature ends.
     pub(crate) async fn too_many_premature(&self) {
         self.too_many_premature.notified().await;
+    }
+
+    /// An answer's time is over, and the client takes nothing more of it.
+    pub(crate) fn give_up(&self) {
+        self.given_up.notify_one();
+    }
+
+    /// Returns when the connection is to be closed for such an answer.
+    pub(crate) async fn given_up(&self) {
+        self.given_up.notified().await;
     }
 
     /// How many have begun so far.

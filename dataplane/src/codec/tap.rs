@@ -29,7 +29,11 @@ pub(crate) struct Seen {
     answered: AtomicU64,
     /// The connection carries another protocol than HTTP.
     joined: AtomicBool,
-    /// Who waits for a request to be over.
+    /// The client of HTTP/1 does not take what is to be written.
+    blocked: AtomicBool,
+    /// How often it has taken some.
+    taken: AtomicU64,
+    /// Who waits for a request to be over, or for the client to take what was written.
     waiting: AtomicWaker,
 }
 
@@ -66,6 +70,37 @@ impl Seen {
 
     /// Wakes the caller when a request is over.
     pub(crate) fn wake_when_answered(&self, cx: &Context<'_>) {
+        self.waiting.register(cx.waker());
+    }
+
+    /// Some was written, or the client takes nothing now.
+    pub(crate) fn wrote(&self, is_taken: bool) {
+        if is_taken {
+            self.taken.store(self.taken() + 1, Relaxed);
+        } else {
+            self.blocked.store(true, Relaxed);
+        }
+    }
+
+    /// All was written, or the client does not take all of it now.
+    pub(crate) fn flushed(&self, is_all: bool) {
+        if self.blocked.swap(!is_all, Relaxed) && is_all {
+            self.waiting.wake();
+        }
+    }
+
+    /// Whether something is left to be written which the client does not take now.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.load(Relaxed)
+    }
+
+    /// How often the client has taken some of what was written.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Relaxed)
+    }
+
+    /// Wakes the caller when everything is written.
+    pub(crate) fn wake_when_written(&self, cx: &Context<'_>) {
         self.waiting.register(cx.waker());
     }
 

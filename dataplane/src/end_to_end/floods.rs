@@ -401,7 +401,8 @@ async fn a_connection_with_a_long_answer_is_not_idle() {
     let server = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let mut proxy = Proxy::start(None);
     let cluster = proxy.cluster("a", &[server.local_addr().unwrap()]);
-    let idle_timeout = Some(Duration::from_millis(200));
+    let limit = Duration::from_millis(1500);
+    let idle_timeout = Some(limit);
     let manager = HttpConnectionManager { idle_timeout, ..with_routes(vec![to("a", |_| {})]) };
     let listener = proxy.listener(http_chain(manager));
     assert_eq!(proxy.configure(vec![listener], vec![cluster]).await, []);
@@ -415,7 +416,7 @@ async fn a_connection_with_a_long_answer_is_not_idle() {
     assert!(raw.hear_of(HEADERS).await.is_some());
     // The limit passes while the answer is under way; a connection that were idle would be told to
     // go.
-    tokio::time::sleep_until(begin + Duration::from_millis(500)).await;
+    tokio::time::sleep_until(begin + 2 * limit).await;
     upstream.say(&frame(DATA, END_STREAM, 1, b"at last")).await;
     loop {
         match raw.hear().await.expect("the answer before the end") {

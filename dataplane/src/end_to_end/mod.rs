@@ -2,6 +2,7 @@
 //! hand.
 
 mod blame;
+mod ends;
 mod filters;
 mod fixture;
 mod floods;
@@ -11,6 +12,7 @@ mod malformed;
 mod mirror;
 mod origination;
 mod peer;
+mod pools;
 mod rate_limits;
 mod raw;
 mod refusal;

@@ -42,7 +42,7 @@ async fn ask(address: SocketAddr, bytes: &[u8], ended: bool) -> String {
             }
         }
     };
-    timeout(Duration::from_secs(10), reading).await.expect("an answer or an end");
+    timeout(Duration::from_secs(30), reading).await.expect("an answer or an end");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -86,7 +86,7 @@ fn shared_listener(proxy: &Proxy, hosts: Vec<VirtualHost>) -> Listener {
     let mut listener =
         listener(proxy.address, vec![(http, http_chain(strict(with_routes(hosts))))]);
     listener.inspect.http = Some(PortScope::default());
-    listener.inspect.timeout = Some(Duration::from_millis(300));
+    listener.inspect.timeout = Some(Duration::from_millis(1500));
     listener.default_chain = Some(std::sync::Arc::new(tcp_chain("raw")));
     listener
 }

@@ -16,10 +16,10 @@ use super::{
 };
 use crate::runtime::{action::Mirror, matcher::Share};
 
-const LIMIT: Duration = Duration::from_millis(300);
+const LIMIT: Duration = Duration::from_millis(1500);
 /// Longer than the limit.
-const PAUSE: Duration = Duration::from_millis(500);
-const SOON: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(30);
 
 async fn limited(endpoint: SocketAddr) -> Proxy {
     let hosts = vec![to("a", |action| action.timeout = Some(LIMIT))];
@@ -57,7 +57,7 @@ async fn an_upload_that_is_slow_leaves_the_endpoint_its_time() {
 }
 
 /// An endpoint that begins its answer at once and ends it after the request, or never.
-async fn early(ends: bool) -> SocketAddr {
+pub(super) async fn early(ends: bool) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -134,7 +134,7 @@ async fn a_mirror_has_the_time_of_the_route() {
         "x-envoy-attempt-count: 1",
         "x-envoy-internal: true",
         "x-forwarded-for: 127.0.0.1",
-        "x-envoy-expected-rq-timeout-ms: 300",
+        "x-envoy-expected-rq-timeout-ms: 1500",
     ] {
         assert!(copy.lines().any(|other| other == line), "{line}: {copy}");
     }

@@ -100,7 +100,7 @@ fn inbound(proxy: &Proxy, permissive: bool, filters: Vec<HttpFilter>) -> Listene
     listener.direction = TrafficDirection::Inbound;
     listener.inspect.tls = Some(PortScope::default());
     listener.inspect.http = Some(PortScope::default());
-    listener.inspect.timeout = Some(Duration::from_millis(500));
+    listener.inspect.timeout = Some(Duration::from_secs(5));
     listener
 }
 

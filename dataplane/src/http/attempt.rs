@@ -8,12 +8,12 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep};
 
 use super::{
+    carried::Holds,
     exchange::Exchange,
     headers::{GRPC_STATUS, X_ENVOY_ATTEMPT_COUNT},
     outgoing::{Outgoing, announce},
     reply::Local,
     request::{HostChange, Matched},
-    response::Holds,
     retry::{self, Failure},
     time_left::TimeLeft,
     upgrade,

@@ -194,7 +194,7 @@ async fn next_frame(
     let some = |limit: Option<std::time::Duration>| limit.filter(|limit| !limit.is_zero());
     let whole = some(manager.request_timeout)
         .map(|limit| (limit.saturating_sub(exchange.start.elapsed()), Local::REQUEST_TIMEOUT));
-    let silence = some(manager.stream_idle_timeout).map(|limit| (limit, Local::IDLE_TIMEOUT));
+    let silence = some(manager.stream_idle_timeout).map(|limit| (limit, Local::IDLE_UPLOAD));
     let limit = whole.into_iter().chain(silence).min_by_key(|(limit, _)| *limit);
     let frame = match limit {
         Some((limit, late)) => {

@@ -7,10 +7,11 @@
 use std::{borrow::Cow, future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, StatusCode, header};
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     attempt::{Answer, Attempts, BodySource, Unanswered},
+    carried::{BodyLimits, Silence},
     exchange::Exchange,
     hash,
     headers::{
@@ -21,7 +22,7 @@ use super::{
     outgoing::Outgoing,
     reply::{self, Local, Reply},
     request::{HostChange, Matched, Received, change_request, change_response, facts},
-    response::{BodyLimits, ResponseBody},
+    response::ResponseBody,
     time_left::{TimeLeft, millis, parse_grpc_timeout},
     upgrade,
 };
@@ -145,7 +146,7 @@ pub(crate) async fn forward(
 struct Limits {
     /// For the whole response, from the end of the request.
     response: Option<Duration>,
-    /// For silence, from the end of the request.
+    /// For silence of both sides.
     idle: Option<Duration>,
     /// For receiving the request.
     request: Option<Duration>,
@@ -171,7 +172,7 @@ impl Limits {
         let never = Duration::MAX;
         tokio::select! {
             () = after_end(progress, self.response.unwrap_or(never)) => Local::TIMEOUT,
-            () = after_end(progress, self.idle.unwrap_or(never)) => Local::IDLE_TIMEOUT,
+            local = silence(progress, self.idle) => local,
             () = still_receiving_after(self.request.unwrap_or(never), progress) => Local::REQUEST_TIMEOUT,
         }
     }
@@ -185,7 +186,7 @@ impl Limits {
         };
         BodyLimits {
             deadline: self.response.map(end),
-            idle: self.idle.map(|limit| (limit, Box::pin(sleep(limit)))),
+            idle: self.idle.map(|limit| Silence { limit, request: Rc::clone(progress) }),
         }
     }
 }
@@ -193,6 +194,20 @@ impl Limits {
 async fn after_end(progress: &Progress, limit: Duration) {
     progress.ended().await;
     sleep(limit).await;
+}
+
+/// Returns when the client has sent nothing of its request for so long, or nobody anything after it.
+async fn silence(progress: &Progress, limit: Option<Duration>) -> Local {
+    let Some(limit) = limit else { return std::future::pending().await };
+    let mut end = Instant::now() + limit;
+    loop {
+        sleep_until(end).await;
+        match progress.last_read().map(|last| last + limit) {
+            Some(later) if later > end => end = later,
+            _ if progress.has_ended() => return Local::IDLE_TIMEOUT,
+            _ => return Local::IDLE_UPLOAD,
+        }
+    }
 }
 
 async fn still_receiving_after(limit: Duration, progress: &Progress) {
@@ -226,7 +241,7 @@ fn rewrite(exchange: &Exchange, matched: &Matched<'_>, action: &Forward, outgoin
     change_request(exchange, matched, outgoing);
     if let Some(path) = action.path_rewrite.apply(&outgoing.path, &matched.route.matching.path) {
         if !matched.router.suppress_envoy_headers
-            && let Ok(original) = HeaderValue::from_str(&outgoing.path)
+            && let Ok(original) = HeaderValue::from_bytes(outgoing.path.as_bytes())
         {
             outgoing.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
         }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
 use crate::{
-    codec::fields::lists,
+    codec::fields::{append_element, joined, lists},
     runtime::{
         HttpConnectionManager,
         format::{FormatOp, HeaderOps, HeaderWrite, WriteAction},
@@ -212,27 +212,15 @@ fn forwarded_scheme(headers: &mut HeaderMap, trusted: bool, ours: &'static str) 
 
 /// The n-th address of `x-forwarded-for` from the right, counted from 0.
 fn forwarded_for(headers: &HeaderMap, from_right: usize) -> Option<IpAddr> {
-    let lines: Vec<&str> =
-        headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-    let joined = lines.join(",");
-    joined.rsplit(',').map(str::trim).nth(from_right)?.parse().ok()
+    // By bytes: what a client has written before must not hide what proxies have added.
+    let line = joined(headers, &X_FORWARDED_FOR);
+    let element = line.rsplit(|byte| *byte == b',').nth(from_right)?;
+    std::str::from_utf8(element.trim_ascii()).ok()?.parse().ok()
 }
 
 /// Adds a hop to `x-forwarded-for`.
 pub(crate) fn append_forwarded_for(headers: &mut HeaderMap, hop: IpAddr) {
-    append_joined(headers, &X_FORWARDED_FOR, &hop.to_string());
-}
-
-fn append_joined(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
-    let mut joined = String::new();
-    for value in headers.get_all(name) {
-        joined.push_str(&String::from_utf8_lossy(value.as_bytes()));
-        joined.push(',');
-    }
-    joined.push_str(element);
-    if let Ok(value) = HeaderValue::from_str(&joined) {
-        headers.insert(name, value);
-    }
+    append_element(headers, &X_FORWARDED_FOR, &hop.to_string());
 }
 
 /// Makes sure of `x-request-id` if the connection manager generates them.
@@ -286,14 +274,17 @@ pub(crate) fn apply(
 }
 
 fn write_field(write: &HeaderWrite, value: &str, headers: &mut HeaderMap) {
-    // A rendered value may hold bytes that no header can, and pseudo headers of responses cannot be
-    // written.
-    let (Ok(name), Ok(value)) =
-        (HeaderName::from_bytes(write.name.as_bytes()), HeaderValue::from_str(value))
-    else {
+    // Pseudo headers of responses cannot be written.
+    let Ok(name) = HeaderName::from_bytes(write.name.as_bytes()) else { return };
+    let exists = headers.contains_key(&name);
+    // A rendered value may hold bytes that no header can. What was to be replaced by it must not
+    // pass for it.
+    let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) else {
+        if matches!(write.action, WriteAction::Overwrite | WriteAction::OverwriteIfExists) {
+            headers.remove(name);
+        }
         return;
     };
-    let exists = headers.contains_key(&name);
     match write.action {
         WriteAction::Append => {
             headers.append(name, value);
@@ -418,6 +409,54 @@ mod tests {
         check(false, 1, &xff, "1.1.1.1", "https", Some("1.1.1.1, 2.2.2.2"));
         check(false, 0, &[], "10.0.0.1", "http", None);
         check(true, 0, &[], "10.0.0.1", "http", Some("10.0.0.1"));
+    }
+
+    #[test]
+    fn no_bytes_of_a_client_hide_who_it_is() {
+        let line = |bytes: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(X_FORWARDED_FOR, HeaderValue::from_bytes(bytes).unwrap());
+            headers
+        };
+        let source = ([10, 0, 0, 1], 5).into();
+        let mut at_edge = manager();
+        at_edge.use_remote_address = true;
+        for bytes in [&b"\xff"[..], b"\xc3\xa9, 1.1.1.1", b"1.1.1.1\xff"] {
+            let mut headers = line(bytes);
+            forwarded(&mut headers, &at_edge, source, false);
+            let whole = [bytes, b",10.0.0.1"].concat();
+            assert_eq!(headers[X_FORWARDED_FOR].as_bytes(), whole, "as Envoy writes it");
+            let next = forwarded(&mut headers, &manager(), ([10, 0, 0, 9], 5).into(), false).0;
+            assert_eq!(next.ip().to_string(), "10.0.0.1", "whom the next proxy takes it for");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_over_does_not_stay() {
+        let write = |action| HeaderWrite {
+            name: "x-user".into(),
+            value: vec![FormatOp::Literal("a\0".into())].into(),
+            action,
+            keep_empty: false,
+        };
+        let claim = [("x-user", "admin")];
+        for (action, expected) in [
+            (WriteAction::Overwrite, &[][..]),
+            (WriteAction::OverwriteIfExists, &[]),
+            (WriteAction::Append, &claim),
+            (WriteAction::AddIfAbsent, &claim),
+        ] {
+            let mut headers = map(&claim);
+            let ops = HeaderOps { write: vec![write(action)], ..HeaderOps::default() };
+            apply(&ops, &mut headers, None, |_, _| String::new());
+            assert_eq!(headers, map(expected), "{action:?}");
+        }
+        let mut headers = map(&claim);
+        let name = vec![FormatOp::Literal("é".into())].into();
+        let write = HeaderWrite { value: name, ..write(WriteAction::Overwrite) };
+        let ops = HeaderOps { write: vec![write], ..HeaderOps::default() };
+        apply(&ops, &mut headers, None, |_, _| String::new());
+        assert_eq!(headers["x-user"].as_bytes(), "é".as_bytes());
     }
 
     #[test]

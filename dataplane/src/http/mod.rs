@@ -10,6 +10,7 @@
 
 mod attempt;
 mod call;
+mod carried;
 pub(crate) mod exchange;
 mod filter;
 mod forward;

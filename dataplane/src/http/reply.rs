@@ -1,9 +1,9 @@
 //! Answers that the proxy gives itself, worded as Envoy words them.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
 
 use super::{
     exchange::{Exchange, HTTP_2},
@@ -107,6 +107,9 @@ impl Local {
         Self::new(504, "upstream request timeout", Flags::UPSTREAM_TIMEOUT, "response_timeout");
     pub(crate) const IDLE_TIMEOUT: Self =
         Self::new(504, "stream timeout", Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout");
+    /// The same while the request had not come whole.
+    pub(crate) const IDLE_UPLOAD: Self =
+        Self::new(408, "stream timeout", Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout");
     pub(crate) const REQUEST_TIMEOUT: Self =
         Self::new(408, "request timeout", Flags::NONE, "request_overall_timeout");
     pub(crate) const UPGRADE_REFUSED: Self = Self::new(403, "", Flags::NO_ROUTE, "upgrade_failed");
@@ -181,6 +184,14 @@ pub(crate) fn closing(mut reply: Reply) -> Reply {
     reply
 }
 
+/// Ends the exchange of an answer without body, now that nothing changes its head any more.
+pub(crate) fn settle(reply: &mut Reply, version: Version) {
+    let not_modified = version < Version::HTTP_2 && reply.status() == StatusCode::NOT_MODIFIED;
+    let length = || reply.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();
+    let announced = not_modified && length().is_some();
+    reply.body_mut().end_if_empty(announced);
+}
+
 /// An answer that a filter gives.
 pub(crate) fn of_filter(mut exchange: Box<Exchange>, answer: Answer) -> Reply {
     exchange.flag(answer.flag);
@@ -232,6 +243,9 @@ fn plain_with(
     status: u16,
     body: Bytes,
 ) -> Reply {
+    // Such a response ends with its head, whatever a route or a filter says (RFC 9110, sections
+    // 15.3.5, 15.3.6 and 15.4.5).
+    let body = if matches!(status, 204 | 205 | 304) { Bytes::new() } else { body };
     if !body.is_empty() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -259,10 +273,25 @@ pub(crate) fn grpc(exchange: Box<Exchange>, status: u16, message: &str) -> Reply
 fn grpc_with(exchange: Box<Exchange>, mut headers: HeaderMap, code: u32, message: &str) -> Reply {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from(code));
-    if let Ok(message) = HeaderValue::from_str(&message.replace('%', "%25").replace('\n', "%0A")) {
+    let is_told = !message.is_empty() && exchange.method != Method::HEAD;
+    if is_told && let Ok(message) = HeaderValue::from_str(&percent_encoded(message)) {
         headers.insert("grpc-message", message);
     }
     bodiless(exchange, 200, headers)
+}
+
+/// A message as gRPC writes it (gRPC over HTTP/2, "Status-Message").
+fn percent_encoded(message: &str) -> String {
+    let mut text = String::with_capacity(message.len());
+    for byte in message.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => text.push(char::from(byte)),
+            _ => {
+                let _ = write!(text, "%{byte:02X}");
+            }
+        }
+    }
+    text
 }
 
 /// gRPC's mapping of HTTP statuses.

@@ -5,56 +5,28 @@ use std::{
     borrow::Cow,
     future::Future,
     pin::Pin,
+    rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
+use http::Method;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
-use super::{exchange::Exchange, step};
+use super::{
+    carried::{BodyLimits, Carried, Holds, ResponseBodyError, Stopped, Upstream},
+    exchange::Exchange,
+    step,
+};
 use crate::{
-    codec::{
-        blame::{DownstreamFault, UpstreamFault},
-        progress::Trailers,
-    },
+    codec::{blame::UpstreamFault, http1_stream::LINGER, progress::Trailers, tap::Seen},
     runtime::filter::{Phase, Piece},
     telemetry::Flags,
-    upstream::{
-        cluster_state::{ActiveOf, Held, UsageOf},
-        outlier::Outcome,
-        pool::Lease,
-    },
+    upstream::{outlier::Outcome, pool::Lease},
 };
-
-/// Why a response body ends early by the endpoint's doing, or ours.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-pub(crate) enum ResponseBodyError {
-    /// The endpoint has broken off.
-    #[error("response body: {0}")]
-    Upstream(#[from] UpstreamFault),
-    /// The client has broken the request that is still under way, and with it the exchange.
-    #[error("response body: {0}")]
-    Downstream(#[from] DownstreamFault),
-    /// Nothing has come for longer than is allowed.
-    #[error("response body: silent for too long")]
-    Idle,
-    /// The response took longer than the route allows.
-    #[error("response body: response timeout")]
-    Timeout,
-    /// A filter does not let it through.
-    #[error("response body: refused by a filter")]
-    Filtered,
-}
-
-/// Holds the limits that a request counts against, until its response has ended.
-pub(crate) struct Holds {
-    pub(crate) _active: Held<ActiveOf>,
-    pub(crate) _request: Held<UsageOf>,
-    pub(crate) _retry: Option<Held<UsageOf>>,
-}
 
 /// A response's body on its way downstream.
 pub(crate) struct ResponseBody {
@@ -62,35 +34,50 @@ pub(crate) struct ResponseBody {
     exchange: Option<Box<Exchange>>,
     /// Filters look at it.
     filtering: Option<Box<Filtering>>,
-    /// What it ends with, held back until the codec had its chance to write what came before.
-    held: Option<ResponseBodyError>,
+    /// What it ends with, held back until what came before is written.
+    held: Option<HeldBack>,
+    /// The client's connection, once the body has failed.
+    client: Option<Arc<Seen>>,
 }
 
 enum Source {
     Empty,
     /// Nothing, and the head is as it is to be.
     Settled,
+    /// Nothing, although the head gives a length: that of what was not modified (RFC 9110, section
+    /// 8.6). The codec of HTTP/1 writes it only where a body seems to follow, and asks for none.
+    Announced,
     Full(Option<Bytes>),
-    Upstream(Box<Upstream>),
+    Upstream(Rc<Carried>),
 }
 
-/// A body that comes from an endpoint.
-struct Upstream {
-    incoming: Incoming,
-    lease: Option<Lease>,
-    holds: Option<Holds>,
-    limits: BodyLimits,
-    trailers: Trailers,
-    /// The status says that there is none (RFC 9110, section 6.4.1).
-    bodiless: bool,
+/// An error that follows what the client has not taken yet.
+struct HeldBack {
+    error: ResponseBodyError,
+    client: Option<Arc<Seen>>,
+    /// What the client had taken when its time began, and the time.
+    patience: Option<(u64, Pin<Box<Sleep>>)>,
 }
 
-/// Time limits of a response's body.
-pub(crate) struct BodyLimits {
-    /// Ends it whatever has come.
-    pub(crate) deadline: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    /// Ends it when nothing has come for so long.
-    pub(crate) idle: Option<(Duration, Pin<Box<Sleep>>)>,
+impl HeldBack {
+    /// Waits until what came before is written, for as long as the client takes any of it.
+    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(client) = self.client.as_ref().filter(|client| client.is_blocked()) else {
+            return Poll::Ready(());
+        };
+        client.wake_when_written(cx);
+        let (before, time) =
+            self.patience.get_or_insert_with(|| (client.taken(), Box::pin(sleep(LINGER))));
+        loop {
+            ready!(time.as_mut().poll(cx));
+            let taken = client.taken();
+            if taken == *before {
+                return Poll::Ready(());
+            }
+            *before = taken;
+            time.as_mut().reset(Instant::now() + LINGER);
+        }
+    }
 }
 
 impl ResponseBody {
@@ -100,7 +87,7 @@ impl ResponseBody {
     }
 
     fn of(source: Source, exchange: Option<Box<Exchange>>) -> Self {
-        Self { source, exchange, filtering: None, held: None }
+        Self { source, exchange, filtering: None, held: None, client: None }
     }
 
     /// No body, behind a head that nothing changes any more.
@@ -128,27 +115,35 @@ impl ResponseBody {
         exchange: Box<Exchange>,
     ) -> Self {
         let trailers = Trailers::between(lease.is_http2(), exchange.is_http2());
-        let bodiless = matches!(exchange.status, 204 | 304);
-        let upstream = Upstream {
-            incoming,
-            lease: Some(lease),
-            holds: Some(holds),
-            limits,
-            trailers,
-            bodiless,
-        };
+        let bodiless = matches!(exchange.status, 204 | 304) || exchange.method == Method::HEAD;
+        let (lease, holds) = (Some(lease), Some(holds));
+        let carried = Carried::new(Upstream { incoming, lease, holds, trailers, bodiless });
+        if limits.any() {
+            carried.watch(limits, &exchange.downstream, !exchange.is_http2());
+        }
         let filtered = exchange.manager.filters.take_part(Phase::ResponseBody);
-        let filtering = (filtered && !upstream.incoming.is_end_stream()).then(Box::default);
-        let source = Source::Upstream(Box::new(upstream));
-        Self { source, exchange: Some(exchange), filtering, held: None }
+        let filtering = (filtered && !carried.is_end_stream()).then(Box::default);
+        let mut body = Self::of(Source::Upstream(carried), Some(exchange));
+        body.filtering = filtering;
+        body
     }
 
     /// Ends the exchange of an answer without body, once nothing changes its head any more: the
-    /// codec never asks for such a body.
-    pub(crate) fn end_if_empty(&mut self) {
-        if self.is_end_stream() {
+    /// codec never asks for such a body. `announced` if the head gives a length all the same.
+    pub(crate) fn end_if_empty(&mut self, announced: bool) {
+        let is_never_asked = self.is_end_stream() || self.is_bodiless_http1();
+        if is_never_asked {
             self.end();
+            self.source = if announced { Source::Announced } else { Source::Settled };
+            self.filtering = None;
         }
+    }
+
+    /// The codec of HTTP/1 knows by itself that there is no body; an endpoint that speaks HTTP/2 may
+    /// not have ended it yet.
+    fn is_bodiless_http1(&self) -> bool {
+        let http1 = self.exchange.as_ref().is_some_and(|exchange| !exchange.is_http2());
+        http1 && matches!(&self.source, Source::Upstream(carried) if carried.is_bodiless())
     }
 
     /// The exchange, while it goes on and is nobody else's.
@@ -163,11 +158,8 @@ impl ResponseBody {
 
     /// The last byte was read: the connection is free and the exchange complete.
     fn end(&mut self) {
-        if let Source::Upstream(upstream) = &mut self.source {
-            upstream.holds = None;
-            if let Some(lease) = upstream.lease.take() {
-                lease.release();
-            }
+        if let Source::Upstream(carried) = &self.source {
+            carried.end();
         }
         if let Some(mut exchange) = self.exchange.take() {
             exchange.finish();
@@ -179,6 +171,7 @@ impl ResponseBody {
     fn fail(&mut self, error: ResponseBodyError) {
         self.source = Source::Empty;
         let Some(mut exchange) = self.exchange.take() else { return };
+        self.client = Some(Arc::clone(&exchange.downstream.seen));
         let (flag, details) = match error {
             ResponseBodyError::Upstream(fault) => (fault.flag(), fault.details_after_headers()),
             ResponseBodyError::Idle => (Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
@@ -210,47 +203,14 @@ impl ResponseBody {
     }
 }
 
-/// What has stopped a body.
-enum Stopped {
-    Codec(hyper::Error),
-    Known(ResponseBodyError),
-}
-
-impl Upstream {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
-        // First, so that an endpoint that never pauses cannot outrun it.
-        if let Some(deadline) = &mut self.limits.deadline
-            && deadline.as_mut().poll(cx).is_ready()
+/// What was stopped is told as such, also where nobody has asked for more since.
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let Source::Upstream(carried) = &self.source
+            && let Some(error) = carried.stopped()
         {
-            return Poll::Ready(Some(Err(Stopped::Known(ResponseBodyError::Timeout))));
+            self.fail(error);
         }
-        let frame = self.read(cx);
-        if let Some((limit, timer)) = &mut self.limits.idle {
-            if frame.is_ready() {
-                timer.as_mut().reset(Instant::now() + *limit);
-            } else if timer.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Some(Err(Stopped::Known(ResponseBodyError::Idle))));
-            }
-        }
-        frame
-    }
-
-    fn read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        let http2 = self.lease.as_ref().is_some_and(Lease::is_http2);
-        Poll::Ready(match frame {
-            Some(Ok(frame)) if frame.is_trailers() && self.trailers == Trailers::Dropped => None,
-            Some(Ok(frame)) if self.bodiless && frame.data_ref().is_some_and(|d| !d.is_empty()) => {
-                Some(Err(Stopped::Known(UpstreamFault::Protocol.into())))
-            }
-            Some(frame) => Some(frame.map_err(Stopped::Codec)),
-            // The codec tells a stream that was reset without an error from one that ended by this
-            // alone.
-            None if http2 && !self.incoming.is_end_stream() => {
-                Some(Err(Stopped::Known(UpstreamFault::Reset.into())))
-            }
-            None => None,
-        })
     }
 }
 
@@ -263,13 +223,16 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         let this = self.get_mut();
-        if let Some(error) = this.held.take() {
+        if let Some(held) = &mut this.held {
+            ready!(held.poll_written(cx));
+            let error = held.error;
+            this.held = None;
             return Poll::Ready(Some(Err(error)));
         }
         match ready!(this.poll_next(cx)) {
             // The codec forgets what it has not written when it hears of an error, be it the head.
             Some(Err(error)) => {
-                this.held = Some(error);
+                this.held = Some(HeldBack { error, client: this.client.take(), patience: None });
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -281,18 +244,18 @@ impl Body for ResponseBody {
         match &self.filtering {
             _ if self.held.is_some() => false,
             Some(filtering) => filtering.is_done(),
-            None => self.is_source_ended(),
+            None => self.is_source_ended() && !matches!(self.source, Source::Announced),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match (&self.filtering, &self.source) {
-            (Some(_), _) => SizeHint::default(),
+            (Some(_), _) | (None, Source::Announced) => SizeHint::default(),
             (None, Source::Empty | Source::Settled) => SizeHint::with_exact(0),
             (None, Source::Full(bytes)) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64)
             }
-            (None, Source::Upstream(upstream)) => upstream.incoming.size_hint(),
+            (None, Source::Upstream(carried)) => carried.size_hint(),
         }
     }
 }
@@ -328,9 +291,9 @@ impl ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         let frame = match &mut self.source {
-            Source::Empty | Source::Settled => None,
+            Source::Empty | Source::Settled | Source::Announced => None,
             Source::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Source::Upstream(upstream) => ready!(upstream.poll_frame(cx)),
+            Source::Upstream(carried) => ready!(carried.poll_frame(cx)),
         };
         Poll::Ready(frame.map(|frame| {
             frame.map_err(|stopped| {
@@ -346,9 +309,9 @@ impl ResponseBody {
 
     fn is_source_ended(&self) -> bool {
         match &self.source {
-            Source::Empty | Source::Settled => true,
+            Source::Empty | Source::Settled | Source::Announced => true,
             Source::Full(bytes) => bytes.is_none(),
-            Source::Upstream(upstream) => upstream.incoming.is_end_stream(),
+            Source::Upstream(carried) => carried.is_end_stream(),
         }
     }
 }

@@ -51,6 +51,7 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Reply {
     let Standing { manager, accepted } = standing;
+    let version = request.version();
     let (exchange, outgoing, received, problem) = receive(downstream, &manager, request);
     // Who writes such a head may not mean the same end of the request as we do.
     let last = |reply| if received.http2 { reply } else { reply::closing(reply) };
@@ -63,11 +64,11 @@ pub(super) async fn answer(
         Some(Problem::Redirect(path)) => redirect_to(exchange, 307, &path),
         None => filter(exchange, config, &manager, outgoing, received).await,
     };
-    reply.body_mut().end_if_empty();
-    match open {
-        Some(rest) => before_end(reply, rest, &progress).await,
-        None => reply,
+    if let Some(rest) = open {
+        reply = before_end(reply, rest, &progress).await;
     }
+    reply::settle(&mut reply, version);
+    reply
 }
 
 /// What is to be done with the rest of an HTTP/1 request that was answered before it came.
@@ -103,7 +104,6 @@ pub(crate) fn refuse(
     let (mut exchange, ..) = receive(downstream, manager, request);
     exchange.flag(Flags::DOWNSTREAM_PROTOCOL_ERROR);
     exchange.details = "http2.too_many_headers".into();
-    exchange.finish();
     exchange.finish();
 }
 
@@ -384,7 +384,7 @@ fn redirect(
 
 fn redirect_to(mut exchange: Box<Exchange>, status: u16, location: &str) -> Reply {
     exchange.details = "direct_response".into();
-    match HeaderValue::from_str(location) {
+    match HeaderValue::from_bytes(location.as_bytes()) {
         Ok(location) => {
             let mut headers = HeaderMap::new();
             headers.insert(header::LOCATION, location);

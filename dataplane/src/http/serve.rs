@@ -24,7 +24,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -37,7 +37,7 @@ use crate::{
         executor::Local,
         fields::field_bytes,
         guard::Guarded,
-        http1_stream::Http1Stream,
+        http1_stream::{Http1Stream, LINGER},
         meter::Role,
         room::{CONNECTION_WINDOW, LEAST_SEND_BUFFER, SEND_BUFFER, STREAM_WINDOW},
         tap::{Client, Tap},
@@ -76,6 +76,9 @@ enum Ending {
     Graceful,
     /// At once.
     Cut(Limit),
+    /// At once: the client was told to go and nothing is under way, or it does not take an answer
+    /// whose time is over.
+    Outstayed,
 }
 
 /// Serves a connection to its end.
@@ -196,21 +199,46 @@ where
     C: Future<Output = hyper::Result<()>>,
 {
     tokio::pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => Ok(ended),
-        ending = watch_over(connection, manager) => Err(ending),
+    let told = |ended: hyper::Result<()>| {
+        ended.inspect_err(|error| tracing::debug!(%error, "downstream connection ended"))
     };
-    let ended = match ended {
-        Ok(ended) => ended,
-        Err(ending) => {
-            match ending {
-                Ending::Graceful => end_gracefully(serving.as_mut()),
-                Ending::Cut(limit) => connection.downstream.requests.watched.cut(limit),
+    let mut ending = tokio::select! {
+        ended = serving.as_mut() => return told(ended),
+        ending = watch_over(connection, manager) => ending,
+    };
+    if ending == Ending::Graceful {
+        end_gracefully(serving.as_mut());
+        ending = tokio::select! {
+            ended = serving.as_mut() => return told(ended),
+            ending = watch_end(connection, manager) => ending,
+        };
+    }
+    match ending {
+        Ending::Cut(limit) => connection.downstream.requests.watched.cut(limit),
+        Ending::Graceful | Ending::Outstayed => return Ok(()),
+    }
+    told(serving.await)
+}
+
+/// Watches over a connection that ends gracefully. The codec of HTTP/2 waits for the client's word
+/// before it closes (a PING is answered), and such a word may never come.
+async fn watch_end(connection: &Connection, manager: &HttpConnectionManager) -> Ending {
+    let requests = &connection.downstream.requests;
+    let outstayed = async {
+        loop {
+            let before = (requests.idle_since(), requests.watched.data_sent());
+            sleep(manager.drain_timeout.max(LINGER)).await;
+            let now = (requests.idle_since(), requests.watched.data_sent());
+            if before.0.is_some() && before == now && !connection.http1.get() {
+                return;
             }
-            serving.await
         }
     };
-    ended.inspect_err(|error| tracing::debug!(%error, "downstream connection ended"))
+    tokio::select! {
+        () = outstayed => Ending::Outstayed,
+        () = requests.given_up() => Ending::Outstayed,
+        () = requests.too_many_premature() => Ending::Cut(Limit::PrematureResets),
+    }
 }
 
 /// Returns when the connection should end: idle for too long, drained, overtaken by a
@@ -220,13 +248,14 @@ async fn watch_over(connection: &Connection, manager: &HttpConnectionManager) ->
     tokio::select! {
         ending = overtime(connection, manager) => return ending,
         () = connection.downstream.requests.too_many_premature() => return Ending::Cut(Limit::PrematureResets),
+        () = connection.downstream.requests.given_up() => return Ending::Outstayed,
         _ = phase.wait_for(|phase| *phase >= Phase::Draining) => connection.close(),
         () = connection.told_to_close.notified() => {}
     }
     // HTTP/2 clients are told by GOAWAY, HTTP/1 clients by the next response; who asks for none is
     // closed after a while.
     if connection.http1.get() {
-        tokio::time::sleep(manager.drain_timeout).await;
+        sleep(manager.drain_timeout).await;
     }
     Ending::Graceful
 }

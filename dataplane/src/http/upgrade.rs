@@ -5,7 +5,7 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
-use super::{exchange::Exchange, response::Holds};
+use super::{carried::Holds, exchange::Exchange};
 use crate::{codec::fields::lists, upstream::pool::Lease};
 
 /// What a request says of a change of the protocol.

@@ -5,11 +5,14 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
-use crate::runtime::{
-    PeerCertificate,
-    http::{ForwardClientCert, ForwardClientCertMode},
+use crate::{
+    codec::fields::append_element,
+    runtime::{
+        PeerCertificate,
+        http::{ForwardClientCert, ForwardClientCertMode},
+    },
 };
 
 const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -30,10 +33,12 @@ pub(crate) fn apply(
         (Sanitize, _) | (ForwardOnly | AppendForward | SanitizeSet, None) => {
             headers.remove(XFCC);
         }
-        (AppendForward, Some(peer)) => append(headers, &element(settings, peer, own_names)),
+        (AppendForward, Some(peer)) => {
+            append_element(headers, &XFCC, &element(settings, peer, own_names));
+        }
         (SanitizeSet, Some(peer)) => {
             headers.remove(XFCC);
-            append(headers, &element(settings, peer, own_names));
+            append_element(headers, &XFCC, &element(settings, peer, own_names));
         }
     }
 }
@@ -95,25 +100,6 @@ fn pair(text: &mut String, name: &str, value: &str) {
         text.push(character);
     }
     text.push('"');
-}
-
-fn append(headers: &mut HeaderMap, element: &str) {
-    let mut joined = String::new();
-    for value in headers.get_all(XFCC) {
-        joined.push_str(&String::from_utf8_lossy(value.as_bytes()));
-        joined.push(',');
-    }
-    joined.push_str(element);
-    // A certificate's names may hold bytes that no header can: then nothing is said rather than
-    // something wrong.
-    match HeaderValue::from_str(&joined) {
-        Ok(value) => {
-            headers.insert(XFCC, value);
-        }
-        Err(_) => {
-            headers.remove(XFCC);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -191,6 +177,21 @@ mod tests {
         let own = ["spiffe://td/gw".into(), "spiffe://td/second".into()];
         let by = "By=spiffe://td/gw;By=spiffe://td/second";
         assert_eq!(element(&settings, &peer, &own), format!("{by};{told};{names}"));
+    }
+
+    #[test]
+    fn no_bytes_of_a_client_keep_its_name_out() {
+        let peer = PeerCertificate { sha256: "ab".into(), ..Default::default() };
+        let mode = ForwardClientCertMode::AppendForward;
+        let settings = ForwardClientCert { mode, details: ClientCertDetails::default() };
+        let mut headers = HeaderMap::new();
+        headers.insert(XFCC, http::HeaderValue::from_bytes(b"By=\xff").unwrap());
+        apply(&mut headers, &settings, Some(&peer), &[]);
+        assert_eq!(headers[XFCC].as_bytes(), b"By=\xff,Hash=ab");
+        // A name of a certificate that no field can hold.
+        let own = ["a\n".into()];
+        apply(&mut headers, &settings, Some(&peer), &own);
+        assert!(!headers.contains_key(XFCC), "nothing is said rather than something wrong");
     }
 
     #[test]

@@ -7,7 +7,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     net::SocketAddr,
     rc::Rc,
     sync::{
@@ -20,7 +19,7 @@ use std::{
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustc_hash::FxHashMap;
-use tokio::sync::oneshot;
+use tokio::sync::Notify;
 
 use super::{
     ClusterState, LiveCluster,
@@ -32,7 +31,7 @@ use crate::{
         body::RequestBody,
         executor::Local,
         fields::field_bytes,
-        guard::Guarded,
+        guard::{Guarded, Watched},
         room::{CONNECTION_WINDOW, LEAST_SEND_BUFFER, SEND_BUFFER, STREAM_WINDOW},
         tap::{Heard, Tap},
     },
@@ -99,6 +98,7 @@ struct Idle {
 struct Multiplexed {
     sender: http2::SendRequest<RequestBody>,
     facts: Rc<UpstreamFacts>,
+    watched: Arc<Watched>,
     streams: Rc<Cell<u32>>,
     idle_since: Rc<Cell<Instant>>,
 }
@@ -109,9 +109,12 @@ struct Pool {
     shared: RefCell<Vec<Multiplexed>>,
     /// Open or opening connections.
     open: Cell<u32>,
-    waiting: RefCell<VecDeque<oneshot::Sender<()>>>,
-    /// Only one HTTP/2 connection is opened at a time: the others wait and share it.
-    dialing: tokio::sync::Mutex<()>,
+    /// Told for each connection or stream that comes free, and for room for a connection. Whoever
+    /// waits may go away: then the next one is told.
+    freed: Notify,
+    /// The HTTP/2 connection that is being opened. It is one at a time: the others wait for it, and
+    /// share it or its failure.
+    opening: RefCell<Option<Rc<Opening>>>,
     max_requests: Option<u32>,
     idle_timeout: Option<Duration>,
     trims_idle: bool,
@@ -120,15 +123,27 @@ struct Pool {
     metrics: Arc<WorkerMetrics>,
 }
 
-/// Why no connection could be had.
-#[derive(Debug)]
+/// Why no connection could be had. All who have waited for it are told the same.
+#[derive(Clone, Debug)]
 pub(crate) enum AcquireError {
     /// A circuit breaker is open.
     Overflow,
     /// Connecting failed.
-    Connect(ConnectError),
+    Connect(Rc<ConnectError>),
     /// The HTTP handshake failed.
-    Protocol(hyper::Error),
+    Protocol(Rc<hyper::Error>),
+}
+
+impl From<ConnectError> for AcquireError {
+    fn from(error: ConnectError) -> Self {
+        Self::Connect(Rc::new(error))
+    }
+}
+
+impl From<hyper::Error> for AcquireError {
+    fn from(error: hyper::Error) -> Self {
+        Self::Protocol(Rc::new(error))
+    }
 }
 
 impl AcquireError {
@@ -158,12 +173,51 @@ enum Sender {
 }
 
 /// A stream in use; counted until dropped.
-struct StreamCount(Rc<Cell<u32>>, Rc<Cell<Instant>>);
+struct StreamCount {
+    streams: Rc<Cell<u32>>,
+    idle_since: Rc<Cell<Instant>>,
+    pool: Rc<Pool>,
+}
 
 impl Drop for StreamCount {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-        self.1.set(Instant::now());
+        self.streams.set(self.streams.get() - 1);
+        self.idle_since.set(Instant::now());
+        self.pool.freed.notify_one();
+    }
+}
+
+/// An HTTP/2 connection that somebody opens.
+#[derive(Default)]
+struct Opening {
+    ended: Notify,
+    failure: RefCell<Option<AcquireError>>,
+}
+
+/// The turn to open one. Those who wait go on when it is dropped, be it that whoever had it has
+/// gone away.
+struct Turn {
+    pool: Rc<Pool>,
+    opening: Rc<Opening>,
+}
+
+impl Turn {
+    fn begin(pool: &Rc<Pool>) -> Self {
+        let opening = Rc::<Opening>::default();
+        *pool.opening.borrow_mut() = Some(Rc::clone(&opening));
+        Self { pool: Rc::clone(pool), opening }
+    }
+
+    fn fail(self, error: AcquireError) -> AcquireError {
+        *self.opening.failure.borrow_mut() = Some(error.clone());
+        error
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *self.pool.opening.borrow_mut() = None;
+        self.opening.ended.notify_waiters();
     }
 }
 
@@ -180,7 +234,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
-        self.0.wake_one();
+        self.0.freed.notify_one();
     }
 }
 
@@ -252,7 +306,7 @@ impl Lease {
             && pool.max_requests.is_none_or(|most| facts.served.get() < most)
         {
             pool.idle.borrow_mut().push(Idle { sender, facts, since: Instant::now() });
-            pool.wake_one();
+            pool.freed.notify_one();
         }
     }
 }
@@ -271,15 +325,6 @@ impl Pool {
         })
     }
 
-    fn wake_one(&self) {
-        let mut waiting = self.waiting.borrow_mut();
-        while let Some(waiter) = waiting.pop_front() {
-            if waiter.send(()).is_ok() {
-                return;
-            }
-        }
-    }
-
     /// The connection that was used last and is ready; closed ones are dropped on the way.
     fn take_idle(&self) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
@@ -288,20 +333,30 @@ impl Pool {
         Some(idle.remove(ready))
     }
 
-    fn take_stream(
-        &self,
-        limit: u32,
-    ) -> Option<(http2::SendRequest<RequestBody>, Rc<UpstreamFacts>, StreamCount)> {
+    /// A stream of a connection that may carry one more: no more than `limit` at a time, and no more
+    /// than the server allows, since the codec would keep them waiting behind streams that may last
+    /// for ever.
+    fn take_stream(self: &Rc<Self>, limit: u32) -> Option<Lease> {
         let mut shared = self.shared.borrow_mut();
-        shared.retain(|connection| !connection.sender.is_closed());
-        let usable = |c: &&Multiplexed| {
-            c.streams.get() < limit
-                && self.max_requests.is_none_or(|most| c.facts.served.get() < most)
-        };
+        let spent =
+            |c: &Multiplexed| self.max_requests.is_some_and(|most| c.facts.served.get() >= most);
+        let is_done = |c: &Multiplexed| spent(c) && c.streams.get() == 0;
+        shared.retain(|c| !c.sender.is_closed() && !is_done(c));
+        let allowed = |c: &Multiplexed| limit.min(c.watched.allowed_streams());
+        let usable = |c: &&Multiplexed| !spent(c) && c.streams.get() < allowed(c);
         let found = shared.iter().find(usable)?;
         found.streams.set(found.streams.get() + 1);
-        let count = StreamCount(Rc::clone(&found.streams), Rc::clone(&found.idle_since));
-        Some((found.sender.clone(), Rc::clone(&found.facts), count))
+        let count = StreamCount {
+            streams: Rc::clone(&found.streams),
+            idle_since: Rc::clone(&found.idle_since),
+            pool: Rc::clone(self),
+        };
+        Some(Lease {
+            sender: Sender::Http2 { sender: found.sender.clone(), _count: count },
+            facts: Rc::clone(&found.facts),
+            reused: true,
+            pool: Rc::clone(self),
+        })
     }
 
     /// Closes what nobody has used for long.
@@ -387,8 +442,8 @@ impl Pools {
                 idle: RefCell::default(),
                 shared: RefCell::default(),
                 open: Cell::new(0),
-                waiting: RefCell::default(),
-                dialing: tokio::sync::Mutex::new(()),
+                freed: Notify::new(),
+                opening: RefCell::default(),
                 max_requests: settings.http.max_requests_per_connection,
                 idle_timeout: settings.http.idle_timeout,
                 trims_idle: settings.http.trims_idle,
@@ -433,7 +488,7 @@ async fn acquire_http1(
             // Boxed, since it is large and seldom: every downstream connection keeps room for what
             // its request holds.
             let opening = async {
-                let dialed = dial.connect(contexts).await.map_err(AcquireError::Connect)?;
+                let dialed = dial.connect(contexts).await?;
                 handshake_http1(pool, dialed, open).await
             };
             return Box::pin(opening).await;
@@ -451,16 +506,17 @@ fn admit(pool: &Rc<Pool>, dial: &Dial<'_>) -> Option<Open> {
     held.map(|held| Open::new(pool, held))
 }
 
-/// Waits for a connection to come free, within the limit of waiting requests.
+/// Waits for a connection or a stream to come free, within the limit of waiting requests.
 async fn wait(pool: &Rc<Pool>, dial: &Dial<'_>) -> Result<(), AcquireError> {
-    let usage = UsageOf(Arc::clone(&pool.state), |usage| &usage.pending);
-    let _pending = Held::below(usage, dial.cluster.limits.max_pending_requests)
-        .ok_or(AcquireError::Overflow)?;
-    let (wake, woken) = oneshot::channel();
-    pool.waiting.borrow_mut().push_back(wake);
-    // The sender lives in the queue: it is used or the queue is gone with the pool that we hold.
-    let _ = woken.await;
+    let _pending = pending(pool, dial)?;
+    pool.freed.notified().await;
     Ok(())
+}
+
+/// Counts a request that waits.
+fn pending(pool: &Rc<Pool>, dial: &Dial<'_>) -> Result<Held<UsageOf>, AcquireError> {
+    let usage = UsageOf(Arc::clone(&pool.state), |usage| &usage.pending);
+    Held::below(usage, dial.cluster.limits.max_pending_requests).ok_or(AcquireError::Overflow)
 }
 
 async fn handshake_http1(
@@ -480,8 +536,7 @@ async fn handshake_http1(
     }
     let own = dialed.own;
     let stream = Tap::new(dialed.stream, Heard(Arc::clone(&facts.heard)));
-    let (sender, connection) =
-        builder.handshake(TokioIo::new(stream)).await.map_err(AcquireError::Protocol)?;
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
     tokio::task::spawn_local(async move {
         let _held = (open, own);
         if let Err(error) = connection.with_upgrades().await {
@@ -497,31 +552,40 @@ async fn acquire_http2(
     contexts: &TlsContexts,
 ) -> Result<Lease, AcquireError> {
     let limit = dial.cluster.connection.http.limits.streams;
-    let stream = |pool: &Rc<Pool>| {
-        let (sender, facts, count) = pool.take_stream(limit)?;
-        Some(Lease {
-            sender: Sender::Http2 { sender, _count: count },
-            facts,
-            reused: true,
-            pool: Rc::clone(pool),
-        })
-    };
-    if let Some(lease) = stream(&pool) {
-        return Ok(lease);
+    loop {
+        if let Some(lease) = pool.take_stream(limit) {
+            return Ok(lease);
+        }
+        let opening = pool.opening.borrow().clone();
+        if let Some(opening) = opening {
+            share(&pool, &dial, &opening).await?;
+            continue;
+        }
+        let Some(open) = admit(&pool, &dial) else {
+            wait(&pool, &dial).await?;
+            continue;
+        };
+        let turn = Turn::begin(&pool);
+        let keepalive = dial.cluster.connection.http.h2_keepalive;
+        // Boxed as above.
+        let opening = async {
+            let dialed = dial.connect(contexts).await?;
+            handshake_http2(&pool, dialed, open, keepalive).await
+        };
+        if let Err(error) = Box::pin(opening).await {
+            return Err(turn.fail(error));
+        }
+        let lease = pool.take_stream(limit).map(|lease| Lease { reused: false, ..lease });
+        return lease.ok_or(AcquireError::Overflow);
     }
-    let _turn = pool.dialing.lock().await;
-    if let Some(lease) = stream(&pool) {
-        return Ok(lease);
-    }
-    let open = admit(&pool, &dial).ok_or(AcquireError::Overflow)?;
-    let keepalive = dial.cluster.connection.http.h2_keepalive;
-    // Boxed as above.
-    let opening = async {
-        let dialed = dial.connect(contexts).await.map_err(AcquireError::Connect)?;
-        handshake_http2(&pool, dialed, open, keepalive).await
-    };
-    Box::pin(opening).await?;
-    stream(&pool).map(|lease| Lease { reused: false, ..lease }).ok_or(AcquireError::Overflow)
+}
+
+/// Waits for a connection that another request opens. What fails, fails for all who have waited:
+/// were each of them to try by itself, the last would wait for as many times the limit.
+async fn share(pool: &Rc<Pool>, dial: &Dial<'_>, opening: &Opening) -> Result<(), AcquireError> {
+    let _pending = pending(pool, dial)?;
+    opening.ended.notified().await;
+    opening.failure.borrow().clone().map_or(Ok(()), Err)
 }
 
 async fn handshake_http2(
@@ -542,9 +606,9 @@ async fn handshake_http2(
         builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
     }
     let own = dialed.own;
-    let stream = Guarded::upstream(dialed.stream, pool.limits, &pool.metrics);
-    let (sender, connection) =
-        builder.handshake(TokioIo::new(stream)).await.map_err(AcquireError::Protocol)?;
+    let watched = Arc::default();
+    let stream = Guarded::upstream(dialed.stream, &watched, pool.limits, &pool.metrics);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
     tokio::task::spawn_local(async move {
         let _held = (open, own);
         if let Err(error) = connection.await {
@@ -554,6 +618,7 @@ async fn handshake_http2(
     pool.shared.borrow_mut().push(Multiplexed {
         sender,
         facts,
+        watched,
         streams: Rc::default(),
         idle_since: Rc::new(Cell::new(Instant::now())),
     });

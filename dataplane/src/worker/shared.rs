@@ -148,10 +148,12 @@ impl Shared {
         };
         // The sender is ours, so waiting cannot fail.
         let Ok(workers) = workers.wait_for(all).await else { return Vec::new() };
-        let mut failures: Vec<BindFailure> =
-            workers.values().flat_map(|applied| applied.failures.clone()).collect();
-        failures.dedup();
-        failures
+        distinct(&workers)
+    }
+
+    /// The listener addresses that workers cannot open now, each once; they are tried again.
+    pub fn bind_failures(&self) -> Vec<BindFailure> {
+        distinct(&self.workers.borrow())
     }
 
     /// Enters a phase; there is no way back.
@@ -172,6 +174,14 @@ impl Shared {
     pub fn connections(&self) -> usize {
         self.connections.load(Relaxed)
     }
+}
+
+/// What workers cannot open, each address once.
+fn distinct(workers: &BTreeMap<usize, Applied>) -> Vec<BindFailure> {
+    let failures = workers.values().flat_map(|applied| &applied.failures);
+    let by_place: BTreeMap<(&str, SocketAddr), &BindFailure> =
+        failures.map(|failure| ((&*failure.listener, failure.address), failure)).collect();
+    by_place.into_values().cloned().collect()
 }
 
 /// One downstream connection, counted until dropped.

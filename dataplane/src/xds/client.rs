@@ -29,7 +29,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{Accepted, Session, Update};
+use super::{Accepted, Session, Update, accepted::Refusal};
 use crate::{
     compile::Rejection,
     identity::{
@@ -319,18 +319,37 @@ fn unbound(update: &Update, failures: &[BindFailure]) -> Vec<Rejection> {
         update.changed.iter().any(|changed| *changed.name == *failure.listener)
     };
     let concerned = failures.iter().filter(|_| update.kind == ResourceType::Listener).filter(sent);
-    concerned
-        .map(|failure| Rejection {
-            kind: ResourceType::Listener,
-            name: failure.listener.to_string(),
-            field: "address".to_owned(),
-            reason: format!(
-                "cannot listen on {}: {}; it is tried again",
-                failure.address, failure.reason
-            ),
-            closed: false,
-        })
-        .collect()
+    concerned.map(rejection).collect()
+}
+
+/// The listeners that are refused now for their sockets alone: what the NACK has said of them, for
+/// as long as it is true.
+pub fn without_sockets(accepted: &Accepted, shared: &Shared) -> Vec<Refusal> {
+    let mut failures = shared.bind_failures();
+    failures.extend(cannot_bind(accepted.waiting_addresses()));
+    let versions = accepted.summaries(ResourceType::Listener);
+    let version = |name: &str| {
+        let listener = versions.iter().find(|listener| listener.name == name)?;
+        listener.warming.clone().or_else(|| listener.serving.clone())
+    };
+    let refusal = |failure: &BindFailure| {
+        let version = version(&failure.listener)?;
+        Some(Refusal { version, rejection: rejection(failure) })
+    };
+    failures.iter().filter_map(refusal).collect()
+}
+
+fn rejection(failure: &BindFailure) -> Rejection {
+    Rejection {
+        kind: ResourceType::Listener,
+        name: failure.listener.to_string(),
+        field: "address".to_owned(),
+        reason: format!(
+            "cannot listen on {}: {}; it is tried again",
+            failure.address, failure.reason
+        ),
+        closed: false,
+    }
 }
 
 fn send(requests: &mpsc::UnboundedSender<DeltaDiscoveryRequest>, all: Vec<DeltaDiscoveryRequest>) {

@@ -17,8 +17,9 @@ pub(crate) type Ask = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + S
 
 /// The pause between two requests of a client.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A good request takes this long at most, on two cores that are busy with something else, too.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// A good request takes this long at most, on two slow cores that are busy with something else, too:
+/// whoever is starved waits for as long as the attack lasts, and for its leftovers.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What good clients have seen.
 #[derive(Clone, Debug, Default)]

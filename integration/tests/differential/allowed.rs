@@ -146,14 +146,17 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         },
     },
     Allowed {
-        what: "options of a connection: ours says `upgrade` alone, and removes the fields of a response that it names",
+        what: "options of a connection: ours says `upgrade` alone, and removes the fields of a response that it names; \
+               an upgrade that an HTTP/2 server was not asked whether it can ends with ours, with the server behind Envoy",
         clause: "RFC 9110 section 7.6.1: an intermediary MUST remove them; section 7.8: protocol names have no case, and \
-                 a server MAY ignore the field, as ours does where it speaks HTTP/2",
+                 a server MAY ignore the field, as ours does where it speaks HTTP/2; RFC 8441 section 3: `:protocol` \
+                 MUST NOT be sent before the server has said that it knows it",
         explains: |case, aspect| match aspect {
             Aspect::Result { envoy, ours } => {
                 let asks = http1(case)
                     .is_some_and(|r| r.ending == Ending::Tunnel || syntax::asks_for_upgrade(r));
-                asks && envoy.starts_with("502") && ours.starts_with("200")
+                let ends = ["200", "503"].into_iter().any(|status| ours.starts_with(status));
+                asks && envoy.starts_with("502") && ends
             }
             Aspect::Response { what, ours, .. } => what == "field x-hop" && ours == "-",
             Aspect::Request { what, envoy, ours } => match what.as_str() {

@@ -29,11 +29,11 @@ fn check(plane: &ControlPlane, mut command: Command) {
     let mut process = plane.run(command);
     let proc = PathBuf::from(format!("/proc/{}", process.id()));
     // proc(5): a process that may not be dumped belongs to root there, whoever runs it.
-    let mut limits = String::new();
     process.until("memory of its own", || {
-        limits = fs::read_to_string(proc.join("limits")).unwrap_or_default();
         fs::metadata(proc.join("environ")).is_ok_and(|environ| environ.uid() == 0)
     });
+    // Read after it: what was read before may be from before both.
+    let limits = fs::read_to_string(proc.join("limits")).expect("it runs");
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
 }

@@ -35,14 +35,14 @@ fn ends_well(mut command: Command, ready: &str) {
 
 fn answers(url: &str) -> bool {
     Command::new("curl")
-        .args(["-s", "-m", "1", "-o", "/dev/null", url])
+        .args(["-s", "-m", "5", "-o", "/dev/null", url])
         .status()
         .is_ok_and(|status| status.success())
 }
 
 fn ended(child: &mut Child) -> Option<i32> {
     let mut code = None;
-    until(Duration::from_secs(20), "ended", || {
+    until(Duration::from_secs(60), "ended", || {
         code = child.try_wait().ok().flatten();
         code.is_some()
     });

@@ -313,6 +313,7 @@ async fn a_client_that_leaves_leaves_no_half_of_a_write() {
     let plane = ControlPlane::new("127.80.32.1");
     let _process = plane.start();
     let token = plane.admin_token();
+    // Some of them leave before, some after it is stored, be the machine as slow as it may.
     for i in 0..80_u64 {
         let (name, body) = (format!("h{i}"), host(&format!("h{i}")).to_string());
         let request = format!(
@@ -324,7 +325,7 @@ async fn a_client_that_leaves_leaves_no_half_of_a_write() {
         );
         let mut stream = TcpStream::connect(plane.address(8080)).await.expect("connected");
         stream.write_all(request.as_bytes()).await.expect("sent");
-        tokio::time::sleep(Duration::from_micros(i * 250)).await;
+        tokio::time::sleep(Duration::from_micros(i * i * 20)).await;
     }
     let begin = Instant::now();
     loop {
@@ -342,7 +343,7 @@ async fn a_client_that_leaves_leaves_no_half_of_a_write() {
             assert!(!stored.is_empty(), "every client was too fast");
             return;
         }
-        let late = begin.elapsed() > Duration::from_secs(10);
+        let late = begin.elapsed() > Duration::from_secs(60);
         assert!(!late, "stored, not in force: {:?}", stored.difference(&in_force));
     }
 }

@@ -12,6 +12,7 @@ pub(super) mod kind {
     pub(in crate::codec::meter) const HEADERS: u8 = 1;
     pub(in crate::codec::meter) const PRIORITY: u8 = 2;
     pub(in crate::codec::meter) const RST_STREAM: u8 = 3;
+    pub(in crate::codec::meter) const SETTINGS: u8 = 4;
     pub(in crate::codec::meter) const PUSH_PROMISE: u8 = 5;
     pub(in crate::codec::meter) const WINDOW_UPDATE: u8 = 8;
     pub(in crate::codec::meter) const CONTINUATION: u8 = 9;
@@ -28,6 +29,11 @@ pub(super) struct Head {
 
 impl Head {
     pub(super) fn ends_stream(self) -> bool {
+        self.flags & 0x1 != 0
+    }
+
+    /// Of SETTINGS: it says that ours were received, and nothing else.
+    pub(super) fn is_acknowledgement(self) -> bool {
         self.flags & 0x1 != 0
     }
 

@@ -34,6 +34,9 @@ const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
 /// 15.2).
 const HEADS_PER_REQUEST: u64 = 100;
 
+/// SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113, section 6.5.2).
+const MOST_STREAMS: [u8; 2] = [0, 3];
+
 /// Header blocks with too many fields that a connection may send whatever else it sends, and half
 /// of all.
 const MOST_OVER: u64 = 16;
@@ -76,6 +79,8 @@ pub(crate) struct Meter {
     window_updates: u64,
     empty: u32,
     control: Control,
+    /// Most streams at a time that the peer allows us; nothing before its first SETTINGS.
+    allowed: Option<u32>,
 }
 
 /// What a peer has done too much, or wrongly.
@@ -110,6 +115,11 @@ enum Payload {
         skip: u32,
         fields: u32,
     },
+    /// Settings, of which one may have come in part.
+    Settings {
+        bytes: [u8; 6],
+        have: usize,
+    },
 }
 
 impl Meter {
@@ -136,6 +146,7 @@ impl Meter {
             window_updates: 0,
             empty: 0,
             control: Control { left: limits.frames.control, earned: 0, since: now },
+            allowed: None,
             limits,
         }
     }
@@ -190,6 +201,16 @@ impl Meter {
             }
         }
         refused
+    }
+
+    /// Most streams at a time that the peer allows us, once it has said anything of itself.
+    pub(crate) fn allowed_streams(&self) -> Option<u32> {
+        self.allowed
+    }
+
+    /// DATA frames that were sent.
+    pub(crate) fn data_sent(&self) -> u64 {
+        self.data_sent
     }
 
     /// A head or trailers of ours begin.
@@ -254,6 +275,13 @@ impl Meter {
                 } else {
                     self.control.spend(&self.limits, now)
                 }
+            }
+            kind::SETTINGS => {
+                if !head.is_acknowledgement() {
+                    self.allowed.get_or_insert(u32::MAX);
+                    self.payload = Payload::Settings { bytes: [0; 6], have: 0 };
+                }
+                self.control.spend(&self.limits, now)
             }
             // The codec refuses it, since push is not enabled.
             kind::PUSH_PROMISE => Ok(()),
@@ -343,6 +371,17 @@ impl Meter {
                 cut(&mut rest, skip);
                 let piece = cut(&mut rest, fields);
                 self.count_fields(piece)
+            }
+            Payload::Settings { bytes: setting, have } => {
+                for byte in bytes {
+                    setting[*have] = *byte;
+                    *have = (*have + 1) % setting.len();
+                    let [a, b, value @ ..] = *setting;
+                    if *have == 0 && [a, b] == MOST_STREAMS {
+                        self.allowed = Some(u32::from_be_bytes(value));
+                    }
+                }
+                Ok(())
             }
         }
     }

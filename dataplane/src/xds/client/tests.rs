@@ -223,8 +223,15 @@ async fn a_listener_that_cannot_listen_is_refused_before_its_routes_come() {
     let nack = stream.next().await.error_detail.expect("a refusal");
     let expected = format!("LDS l: address: cannot listen on {address}: ");
     assert!(nack.message.starts_with(&expected), "{}", nack.message);
+    let told = || {
+        let refusals = without_sockets(&scene.progress.accepted(), &scene.shared);
+        let told = |refusal: &Refusal| (refusal.version.clone(), refusal.rejection.to_string());
+        refusals.iter().map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(told(), [("v1".to_owned(), nack.message)], "it can be read as long as it is true");
     let _routes = stream.next().await;
     drop(taken);
+    assert!(told().is_empty());
     stream.send(ResourceType::Listener, "2", &[("l", listener)]);
     assert_eq!(stream.next().await.error_detail, None);
 }

@@ -1,0 +1,269 @@
+//! The body of an endpoint's answer, as it comes, and its time: that runs also while nobody asks for
+//! more, since the codec does not while the client takes nothing.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, pending},
+    pin::Pin,
+    rc::{Rc, Weak},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::{
+    codec::{
+        blame::{DownstreamFault, UpstreamFault},
+        http1_stream::LINGER,
+        progress::{Progress, Trailers},
+    },
+    upstream::{
+        cluster_state::{ActiveOf, Held, UsageOf},
+        pool::Lease,
+    },
+    worker::downstream::Downstream,
+};
+
+/// A body that comes from an endpoint, and ends with its time.
+pub(super) struct Carried {
+    state: RefCell<State>,
+    /// There are limits of time.
+    watch: RefCell<Option<Watch>>,
+    /// When something has come last; as long as somebody watches.
+    last_read: Cell<Instant>,
+    /// Whoever waits for more; as long as somebody watches.
+    reader: Cell<Option<Waker>>,
+}
+
+enum State {
+    Open(Upstream),
+    /// Its time is over; the endpoint is let go.
+    Stopped(ResponseBodyError),
+}
+
+/// The task that watches over the time of a body; ends with it.
+struct Watch(AbortHandle);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+pub(super) struct Upstream {
+    pub(super) incoming: Incoming,
+    pub(super) lease: Option<Lease>,
+    pub(super) holds: Option<Holds>,
+    pub(super) trailers: Trailers,
+    /// The status says that there is none, or the method (RFC 9110, section 6.4.1).
+    pub(super) bodiless: bool,
+}
+
+/// Holds the limits that a request counts against, until its response has ended.
+pub(crate) struct Holds {
+    pub(crate) _active: Held<ActiveOf>,
+    pub(crate) _request: Held<UsageOf>,
+    pub(crate) _retry: Option<Held<UsageOf>>,
+}
+
+/// Time limits of a response's body.
+pub(crate) struct BodyLimits {
+    /// Ends it whatever has come.
+    pub(crate) deadline: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// Ends it when nothing has come for so long.
+    pub(crate) idle: Option<Silence>,
+}
+
+/// How long both sides of an exchange may be silent.
+pub(crate) struct Silence {
+    /// So long.
+    pub(crate) limit: Duration,
+    /// What the client sends meanwhile.
+    pub(crate) request: Rc<Progress>,
+}
+
+impl BodyLimits {
+    pub(super) fn any(&self) -> bool {
+        self.deadline.is_some() || self.idle.is_some()
+    }
+
+    /// Returns when one of them is over; never for a body that has ended.
+    async fn over(self, carried: &Weak<Carried>) -> ResponseBodyError {
+        let Self { deadline, idle } = self;
+        let deadline = async move {
+            match deadline {
+                Some(deadline) => deadline.await,
+                None => pending().await,
+            }
+        };
+        let silence = async move {
+            match idle {
+                Some(silence) => silence.over(carried).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = deadline => ResponseBodyError::Timeout,
+            () = silence => ResponseBodyError::Idle,
+        }
+    }
+}
+
+impl Silence {
+    async fn over(self, carried: &Weak<Carried>) {
+        let mut end = Instant::now() + self.limit;
+        loop {
+            sleep_until(end).await;
+            let Some(answer) = carried.upgrade().map(|carried| carried.last_read.get()) else {
+                return pending().await;
+            };
+            let last = self.request.last_read().map_or(answer, |request| request.max(answer));
+            if last + self.limit <= Instant::now() {
+                return;
+            }
+            end = last + self.limit;
+        }
+    }
+}
+
+impl Carried {
+    pub(super) fn new(upstream: Upstream) -> Rc<Self> {
+        Rc::new(Self {
+            state: RefCell::new(State::Open(upstream)),
+            watch: RefCell::default(),
+            last_read: Cell::new(Instant::now()),
+            reader: Cell::default(),
+        })
+    }
+
+    /// Watches over its time from now on.
+    pub(super) fn watch(self: &Rc<Self>, limits: BodyLimits, client: &Rc<Downstream>, http1: bool) {
+        let (carried, client) = (Rc::downgrade(self), Rc::clone(client));
+        let watching = tokio::task::spawn_local(async move {
+            let error = limits.over(&carried).await;
+            if let Some(carried) = carried.upgrade() {
+                carried.stop(error);
+            }
+            // One that takes nothing of what the codec has would hold it for ever.
+            while http1 && carried.strong_count() > 0 {
+                let before = client.seen.taken();
+                sleep(LINGER).await;
+                if client.seen.taken() == before {
+                    return client.requests.give_up();
+                }
+            }
+        });
+        *self.watch.borrow_mut() = Some(Watch(watching.abort_handle()));
+    }
+
+    fn stop(&self, error: ResponseBodyError) {
+        drop(self.state.replace(State::Stopped(error)));
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// Why it was stopped, if it was.
+    pub(super) fn stopped(&self) -> Option<ResponseBodyError> {
+        match *self.state.borrow() {
+            State::Open(_) => None,
+            State::Stopped(error) => Some(error),
+        }
+    }
+
+    pub(super) fn poll_frame(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
+        let frame = match &mut *self.state.borrow_mut() {
+            State::Open(upstream) => upstream.read(cx),
+            State::Stopped(error) => return Poll::Ready(Some(Err(Stopped::Known(*error)))),
+        };
+        if self.watch.borrow().is_some() {
+            match &frame {
+                Poll::Ready(_) => self.last_read.set(Instant::now()),
+                Poll::Pending => self.reader.set(Some(cx.waker().clone())),
+            }
+        }
+        frame
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Open(upstream) if upstream.incoming.is_end_stream())
+    }
+
+    pub(super) fn is_bodiless(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Open(upstream) if upstream.bodiless)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match &*self.state.borrow() {
+            State::Open(upstream) => upstream.incoming.size_hint(),
+            State::Stopped(_) => SizeHint::default(),
+        }
+    }
+
+    /// The last byte was read: the connection is free.
+    pub(super) fn end(&self) {
+        self.watch.take();
+        if let State::Open(upstream) = &mut *self.state.borrow_mut() {
+            upstream.holds = None;
+            if let Some(lease) = upstream.lease.take() {
+                lease.release();
+            }
+        }
+    }
+}
+
+impl Upstream {
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let http2 = self.lease.as_ref().is_some_and(Lease::is_http2);
+        Poll::Ready(match frame {
+            Some(Ok(frame)) if frame.is_trailers() && self.trailers == Trailers::Dropped => None,
+            Some(Ok(frame)) if self.bodiless && frame.data_ref().is_some_and(|d| !d.is_empty()) => {
+                Some(Err(Stopped::Known(UpstreamFault::Protocol.into())))
+            }
+            Some(frame) => Some(frame.map_err(Stopped::Codec)),
+            // The codec tells a stream that was reset without an error from one that ended by this
+            // alone.
+            None if http2 && !self.incoming.is_end_stream() => {
+                Some(Err(Stopped::Known(UpstreamFault::Reset.into())))
+            }
+            None => None,
+        })
+    }
+}
+
+/// What has stopped a body.
+pub(super) enum Stopped {
+    Codec(hyper::Error),
+    Known(ResponseBodyError),
+}
+
+/// Why a response body ends early by the endpoint's doing, or ours.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum ResponseBodyError {
+    /// The endpoint has broken off.
+    #[error("response body: {0}")]
+    Upstream(#[from] UpstreamFault),
+    /// The client has broken the request that is still under way, and with it the exchange.
+    #[error("response body: {0}")]
+    Downstream(#[from] DownstreamFault),
+    /// Nothing has come for longer than is allowed.
+    #[error("response body: silent for too long")]
+    Idle,
+    /// The response took longer than the route allows.
+    #[error("response body: response timeout")]
+    Timeout,
+    /// A filter does not let it through.
+    #[error("response body: refused by a filter")]
+    Filtered,
+}
