@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
+use ferromesh_cert_authority::files;
 use ferromesh_proto::TrustDomain;
 use ferromesh_xds_translator::{dialect::scalar::parse_duration, ir::MeshDefaults};
 
@@ -246,6 +247,11 @@ impl ServeOptions {
     }
 }
 
+/// More of a settings file is not read.
+const LARGEST_SETTINGS: u64 = 1 << 20;
+/// More of a file with a token or a name is not read.
+const LARGEST_TOKEN: u64 = 64 << 10;
+
 /// Where a pod finds its token.
 const POD_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
@@ -257,7 +263,8 @@ fn in_pod() -> bool {
 
 /// A name that no other replica has.
 fn some_name() -> String {
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = files::read_named(Path::new("/proc/sys/kernel/hostname"), LARGEST_TOKEN);
+    let host = host.unwrap_or_default();
     format!("{}-{:08x}", host.trim(), rand::random::<u32>())
 }
 
@@ -336,6 +343,12 @@ impl Settings {
         self.data_dir.join("witness")
     }
 
+    /// The same in the parts themselves: none of them is put back without what proves it older than
+    /// the others.
+    pub fn witness_copies(&self) -> [PathBuf; 2] {
+        [self.authority_dir(), self.store_dir()].map(|part| part.join("witness"))
+    }
+
     /// Everything of the data directory that proves an earlier run.
     pub fn state_parts(&self) -> [PathBuf; 7] {
         [
@@ -384,7 +397,7 @@ struct SettingsFile {
 
 impl SettingsFile {
     fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(path)
+        let text = files::read_named(path, LARGEST_SETTINGS)
             .with_context(|| format!("reading the settings file {}", path.display()))?;
         let mut values = BTreeMap::new();
         for (number, line) in text.lines().enumerate() {
@@ -476,9 +489,10 @@ impl RemoteOptions {
         }
         let text = match &self.admin_token_file {
             Some(path) => Some(
-                fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?,
+                files::read_named(path, LARGEST_TOKEN)
+                    .with_context(|| format!("reading {}", path.display()))?,
             ),
-            None => fs::read_to_string("ferromesh-data/admin-token").ok(),
+            None => files::read_named(Path::new("ferromesh-data/admin-token"), LARGEST_TOKEN).ok(),
         };
         Ok(text.map(|t| t.trim().to_owned()))
     }
@@ -493,6 +507,8 @@ pub fn search_path(program: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn checked(options: ServeOptions) -> Result<Settings, String> {
@@ -541,6 +557,16 @@ mod tests {
         assert_eq!(settings.leaf_ttl, Duration::from_secs(3600));
         fs::write(&path, "leaf-tll: 1h\n").expect("writing");
         assert!(checked(flags).expect_err("refused").contains("leaf-tll"));
+    }
+
+    #[test]
+    fn no_file_that_an_option_names_is_read_without_end() {
+        for endless in ["/dev/zero", "/dev/full"] {
+            let options =
+                ServeOptions { settings: Some(endless.into()), ..ServeOptions::default() };
+            let error = checked(options).expect_err("refused");
+            assert!(error.contains(endless) && error.contains("larger than"), "{error}");
+        }
     }
 
     #[test]
