@@ -2,7 +2,6 @@
 //! token, and the file of roots for agents on this machine.
 
 use std::{
-    fs,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -387,7 +386,10 @@ pub(super) fn publish_roots(
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt, PermissionsExt},
+    };
 
     use serde_json::json;
 
