@@ -25,8 +25,8 @@ use crate::config::{RemoteOptions, SERVER_NAME};
 #[group(skip)]
 #[command(
     after_help = "With --sds-socket the Envoy uses a running agent's certificate and speaks mutual TLS. Without it, the bootstrap \
-carries a join token, to see what the Envoy would be sent: it has no certificate of its own, refuses whatever needs one, and \
-does not start to serve. `ferromesh-proxy envoy` is agent and Envoy in one.
+carries a join token: the Envoy gets its configuration, to look at, and waits for a certificate that nobody gives it, so that \
+it does not start to serve. `ferromesh-proxy envoy` is agent and Envoy in one.
 
 Examples:
   ferromesh bootstrap --name cart-1 -n shop --service-account cart --ip 10.0.0.7 --sds-socket /run/ferromesh/sds > envoy.json
@@ -91,8 +91,8 @@ impl Bootstrap {
     /// What this bootstrap does not do, although it may be taken for granted.
     fn remarks(&self) -> Vec<&'static str> {
         let no_socket = self.sds_socket.is_none().then_some(
-            "no --sds-socket: the bootstrap carries a join token, and this Envoy will have no certificate: it refuses whatever \
-             needs one, and does not start to serve; start `ferromesh-proxy envoy` instead, or give the socket of a running agent",
+            "no --sds-socket: the bootstrap carries a join token, and this Envoy waits for a certificate that nobody gives it: it \
+             does not start to serve; start `ferromesh-proxy envoy` instead, or give the socket of a running agent",
         );
         let labels = (!self.labels.is_empty()).then_some(
             "--label: the control plane's TLS port takes the labels of a workload from its WorkloadEntry or Pod, never from its \
