@@ -93,14 +93,51 @@ pub fn read_private(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_opened(file, limit)
 }
 
+/// Reads the text of a file that somebody has named, of at most `limit` bytes. It may be anything
+/// that can be read: what is mounted is a link, what a command prints is a pipe.
+///
+/// # Errors
+/// The system's; it is larger, or no UTF-8.
+pub fn read_named(path: &Path, limit: u64) -> io::Result<String> {
+    let bytes = read_opened(File::open(path)?, limit)?;
+    let no_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8 text");
+    String::from_utf8(bytes).map_err(no_text)
+}
+
 fn read_opened(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        let message = format!("it is larger than {limit} bytes, so it is not ours");
+        let message = format!("it is larger than {limit} bytes, so it is not what belongs there");
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     Ok(bytes)
+}
+
+/// Checks that `path` leads to the open `file`, which has `length` bytes: somebody may have moved,
+/// removed, replaced or cut it meanwhile, and what is written to it then is lost.
+///
+/// # Errors
+/// It does not, with the way back; or the system's.
+pub fn must_be(path: &Path, file: &File, length: u64) -> io::Result<()> {
+    let open = file.metadata()?;
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => Some(found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let same = |found: &fs::Metadata| (found.dev(), found.ino()) == (open.dev(), open.ino());
+    let what = match &found {
+        None => "removed",
+        Some(found) if !same(found) => "replaced",
+        Some(_) if open.len() != length => "changed",
+        Some(_) => return Ok(()),
+    };
+    let message = format!(
+        "it was {what} by somebody else while it was in use; put it back as it was, or stop what \
+         uses it, restore it from a backup, and start again"
+    );
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 
 /// Makes a file that is not there yet, with its content on the disk.
@@ -137,6 +174,21 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
         _ => error,
     })?;
     sync_parent(path)
+}
+
+/// Makes a directory that survives a power cut, and those above it that are missing.
+///
+/// # Errors
+/// The system's; something else stands there.
+pub fn create_directories(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|above| !above.as_os_str().is_empty() && fs::symlink_metadata(above).is_err())
+        .collect();
+    fs::create_dir_all(path)?;
+    // Who may write to a directory may not always read it; then it is as durable as any other.
+    missing.into_iter().rev().for_each(|made| drop(sync_parent(made)));
+    Ok(())
 }
 
 /// Makes a rename or a new file in `path`'s directory survive a power cut.
@@ -266,6 +318,57 @@ mod tests {
         fs::create_dir(dir.path().join("roots.new")).expect("a directory");
         let error = replace(&path, 0o600, b"root").expect_err("in the way").to_string();
         assert!(error.contains("remove what stands there"), "{error}");
+    }
+
+    #[test]
+    fn what_is_named_is_read_whatever_it_is_but_not_without_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, link) = (dir.path().join("settings"), dir.path().join("link"));
+        fs::write(&path, "leaf-ttl: 1h\n").expect("a file");
+        symlink("settings", &link).expect("a link");
+        for named in [&path, &link] {
+            assert_eq!(read_named(named, 64).expect("it is read"), "leaf-ttl: 1h\n");
+        }
+        let sparse = dir.path().join("sparse");
+        File::create(&sparse).and_then(|file| file.set_len(3 << 30)).expect("a sparse file");
+        for endless in [Path::new("/dev/zero"), &sparse, &path] {
+            let error = read_named(endless, 8).expect_err("too large").to_string();
+            assert!(error.contains("larger than 8 bytes"), "{error}");
+        }
+        fs::write(&path, [0xff]).expect("a file");
+        assert!(read_named(&path, 64).is_err());
+    }
+
+    #[test]
+    fn what_somebody_does_to_an_open_file_is_seen() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, aside) = (dir.path().join("journal"), dir.path().join("aside"));
+        let make = || {
+            fs::write(&path, "records").expect("written");
+            open(&path, OpenOptions::new().read(true)).expect("a file")
+        };
+        let file = make();
+        must_be(&path, &file, 7).expect("it is there");
+        type Deed = fn(&Path, &Path) -> io::Result<()>;
+        let deeds: [(&str, Deed); 6] = [
+            ("removed", |path, _| fs::remove_file(path)),
+            ("removed", |path, aside| fs::rename(path, aside)),
+            ("replaced", |path, aside| fs::copy(path, aside).and_then(|_| fs::rename(aside, path))),
+            ("replaced", |path, aside| fs::rename(path, aside).and_then(|()| symlink(aside, path))),
+            ("changed", |path, _| fs::write(path, "")),
+            ("changed", |path, _| fs::write(path, "older records")),
+        ];
+        for (what, deed) in deeds {
+            let _ = fs::remove_file(&path);
+            let file = make();
+            deed(&path, &aside).expect("done");
+            let error = must_be(&path, &file, 7).expect_err(what).to_string();
+            assert!(error.contains(what) && error.contains("put it back"), "{error}");
+        }
+        fs::remove_file(&path).expect("removed");
+        let file = make();
+        fs::rename(&path, &aside).and_then(|()| fs::rename(&aside, &path)).expect("put back");
+        must_be(&path, &file, 7).expect("it is there again");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
+use ferromesh_cert_authority::files;
 use ferromesh_proto::TrustDomain;
 use ferromesh_xds_translator::{dialect::scalar::parse_duration, ir::MeshDefaults};
 
@@ -174,26 +175,14 @@ impl ServeOptions {
             None => SettingsFile::default(),
         };
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let config = match self.config.is_empty() {
-            true => file
-                .take("config")
-                .map(|v| v.split(',').map(PathBuf::from).collect())
-                .unwrap_or_default(),
-            false => self.config,
-        };
+        let config = file.list("config", self.config);
         let kubeconfig = self
             .kubeconfig
             .or(file.take("kubeconfig").map(PathBuf::from))
             .map(KubeClusterAccess::Kubeconfig);
         let cluster = kubeconfig
             .or_else(|| (config.is_empty() && in_pod()).then_some(KubeClusterAccess::Pod));
-        let server_names = match self.server_names.is_empty() {
-            true => file
-                .take("server-names")
-                .map(|v| v.split(',').map(str::to_owned).collect())
-                .unwrap_or_default(),
-            false => self.server_names,
-        };
+        let server_names = file.list("server-names", self.server_names);
         let ttl = self.leaf_ttl.or(file.take("leaf-ttl")).unwrap_or_else(|| "24h".to_owned());
         let signer_ttl =
             self.signer_ttl.or(file.take("signer-ttl")).map(|ttl| duration("--signer-ttl", &ttl));
@@ -228,10 +217,10 @@ impl ServeOptions {
             root_namespace: root_namespace
                 .map_or_else(|| MeshDefaults::default().root_namespace, Arc::from),
             pod_name: self.pod_name.or(file.take("pod-name")).unwrap_or_else(some_name),
-            new_root: self.new_root || file.says("new-root"),
-            discard_sealed_secrets: self.discard_sealed_secrets
-                || file.says("discard-sealed-secrets"),
-            take_over_roots: self.take_over_roots || file.says("take-over-roots"),
+            new_root: file.says("new-root")? || self.new_root,
+            discard_sealed_secrets: file.says("discard-sealed-secrets")?
+                || self.discard_sealed_secrets,
+            take_over_roots: file.says("take-over-roots")? || self.take_over_roots,
             leaf_ttl: duration("--leaf-ttl", &ttl)?,
             signer_ttl: signer_ttl.transpose()?,
             admin_token_file: self
@@ -239,12 +228,17 @@ impl ServeOptions {
                 .or(file.take("admin-token-file").map(PathBuf::from)),
             server_names: named(server_names),
         };
-        let allowed = self.allow_plaintext_xds || file.says("allow-plaintext-xds");
+        let allowed = file.says("allow-plaintext-xds")? || self.allow_plaintext_xds;
         file.nothing_left()?;
         settings.safe(allowed)?;
         Ok(settings)
     }
 }
+
+/// More of a settings file is not read.
+const LARGEST_SETTINGS: u64 = 1 << 20;
+/// More of a file with a token or a name is not read.
+const LARGEST_TOKEN: u64 = 64 << 10;
 
 /// Where a pod finds its token.
 const POD_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -257,7 +251,8 @@ fn in_pod() -> bool {
 
 /// A name that no other replica has.
 fn some_name() -> String {
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = files::read_named(Path::new("/proc/sys/kernel/hostname"), LARGEST_TOKEN);
+    let host = host.unwrap_or_default();
     format!("{}-{:08x}", host.trim(), rand::random::<u32>())
 }
 
@@ -336,6 +331,12 @@ impl Settings {
         self.data_dir.join("witness")
     }
 
+    /// The same in the parts themselves: none of them is put back without what proves it older than
+    /// the others.
+    pub fn witness_copies(&self) -> [PathBuf; 2] {
+        [self.authority_dir(), self.store_dir()].map(|part| part.join("witness"))
+    }
+
     /// Everything of the data directory that proves an earlier run.
     pub fn state_parts(&self) -> [PathBuf; 7] {
         [
@@ -384,7 +385,7 @@ struct SettingsFile {
 
 impl SettingsFile {
     fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(path)
+        let text = files::read_named(path, LARGEST_SETTINGS)
             .with_context(|| format!("reading the settings file {}", path.display()))?;
         let mut values = BTreeMap::new();
         for (number, line) in text.lines().enumerate() {
@@ -395,7 +396,14 @@ impl SettingsFile {
             let Some((key, value)) = line.split_once(':') else {
                 bail!("{}:{}: expected `option: value`, got {line:?}", path.display(), number + 1);
             };
-            values.insert(key.trim().to_owned(), value.trim().trim_matches('"').to_owned());
+            let (key, value) = (key.trim().to_owned(), value.trim().trim_matches('"').to_owned());
+            if let Some(first) = values.insert(key.clone(), value) {
+                bail!(
+                    "{}:{}: {key:?} is written twice, first as {first:?}; keep one of them",
+                    path.display(),
+                    number + 1
+                );
+            }
         }
         Ok(Self { path: path.to_owned(), values })
     }
@@ -404,9 +412,22 @@ impl SettingsFile {
         self.values.remove(key)
     }
 
+    /// What was given, else what the file lists.
+    fn list<T: From<String>>(&mut self, key: &str, given: Vec<T>) -> Vec<T> {
+        let written = self.take(key).unwrap_or_default();
+        let listed = written.split(',').filter(|part| !part.is_empty());
+        if given.is_empty() { listed.map(|part| part.to_owned().into()).collect() } else { given }
+    }
+
     /// Whether a switch is on.
-    fn says(&mut self, key: &str) -> bool {
-        self.take(key).as_deref() == Some("true")
+    fn says(&mut self, key: &str) -> anyhow::Result<bool> {
+        match self.take(key).as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => {
+                bail!("{}: {key}: expected true or false, got {other:?}", self.path.display())
+            }
+        }
     }
 
     fn address(
@@ -476,9 +497,10 @@ impl RemoteOptions {
         }
         let text = match &self.admin_token_file {
             Some(path) => Some(
-                fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?,
+                files::read_named(path, LARGEST_TOKEN)
+                    .with_context(|| format!("reading {}", path.display()))?,
             ),
-            None => fs::read_to_string("ferromesh-data/admin-token").ok(),
+            None => files::read_named(Path::new("ferromesh-data/admin-token"), LARGEST_TOKEN).ok(),
         };
         Ok(text.map(|t| t.trim().to_owned()))
     }
@@ -493,6 +515,8 @@ pub fn search_path(program: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn checked(options: ServeOptions) -> Result<Settings, String> {
@@ -541,6 +565,73 @@ mod tests {
         assert_eq!(settings.leaf_ttl, Duration::from_secs(3600));
         fs::write(&path, "leaf-tll: 1h\n").expect("writing");
         assert!(checked(flags).expect_err("refused").contains("leaf-tll"));
+    }
+
+    #[test]
+    fn a_switch_that_is_neither_on_nor_off_and_a_key_written_twice_are_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("settings.yaml");
+        let options = ServeOptions { settings: Some(path.clone()), ..ServeOptions::default() };
+        for (text, taken_over) in [("true", true), ("false", false), ("\"true\"", true)] {
+            fs::write(&path, format!("take-over-roots: {text}\n")).expect("writing");
+            assert_eq!(checked(options.clone()).expect("good").take_over_roots, taken_over);
+        }
+        for switch in
+            ["new-root", "take-over-roots", "discard-sealed-secrets", "allow-plaintext-xds"]
+        {
+            for text in ["yes", "True", "1", ""] {
+                fs::write(&path, format!("{switch}: {text}\n")).expect("writing");
+                let error = checked(options.clone()).expect_err(text);
+                assert!(error.contains(switch) && error.contains("true or false"), "{error}");
+            }
+        }
+        fs::write(&path, "leaf-ttl: 1h\nleaf-ttl: 2h\n").expect("writing");
+        let error = checked(options.clone()).expect_err("refused");
+        assert!(error.contains("settings.yaml:2") && error.contains("twice"), "{error}");
+    }
+
+    #[test]
+    fn whatever_the_file_says_may_be_given_as_a_flag_too() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("settings.yaml");
+        let text = "config: a,b\nkubeconfig: k\ndata-dir: d\nxds-address: 127.0.0.1:1\n\
+                    xds-tls-address: 127.0.0.1:2\nhttp-address: 127.0.0.1:3\n\
+                    metrics-address: 127.0.0.1:4\nwebhook-address: 127.0.0.1:5\n\
+                    injection-settings: i\nallow-plaintext-xds: true\ntrust-domain: a.example\n\
+                    root-namespace: r\npod-name: p\nnew-root: true\n\
+                    discard-sealed-secrets: true\ntake-over-roots: true\nleaf-ttl: 1h\n\
+                    signer-ttl: 12h\nadmin-token-file: t\nserver-names: x,y\n";
+        fs::write(&path, text).expect("writing");
+        let mut line = vec!["serve".to_owned(), format!("--settings={}", path.display())];
+        for (key, value) in text.lines().filter_map(|line| line.split_once(": ")) {
+            line.push(if value == "true" {
+                format!("--{key}")
+            } else {
+                format!("--{key}={value}")
+            });
+        }
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: ServeOptions,
+        }
+        let parsed =
+            <Line as clap::Parser>::try_parse_from(&line).unwrap_or_else(|e| panic!("{e}"));
+        let both = checked(parsed.options).expect("the flag counts");
+        let written = ServeOptions { settings: Some(path), ..ServeOptions::default() };
+        assert_eq!(format!("{both:?}"), format!("{:?}", checked(written).expect("good")));
+        assert_eq!(both.config, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert!(both.server_names.ends_with(&["x".to_owned(), "y".to_owned()]));
+    }
+
+    #[test]
+    fn no_file_that_an_option_names_is_read_without_end() {
+        for endless in ["/dev/zero", "/dev/full"] {
+            let options =
+                ServeOptions { settings: Some(endless.into()), ..ServeOptions::default() };
+            let error = checked(options).expect_err("refused");
+            assert!(error.contains(endless) && error.contains("larger than"), "{error}");
+        }
     }
 
     #[test]

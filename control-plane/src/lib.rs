@@ -14,8 +14,11 @@ pub mod config;
 pub mod demo;
 pub mod event;
 pub mod inject;
+mod json;
 pub mod judge;
 pub mod kube_cluster;
+#[cfg(test)]
+mod logged;
 pub mod metrics;
 pub mod nack;
 pub mod pipeline;

@@ -167,7 +167,8 @@ struct CommonArgs {
     /// The kind of proxy.
     #[arg(long = "type", env = "FERROMESH_TYPE", value_enum, default_value_t = Kind::Sidecar)]
     kind: Kind,
-    /// A label of the workload; may be repeated.
+    /// A label of the workload, for metrics and logs; may be repeated. Over TLS the control plane
+    /// goes by the labels of the WorkloadEntry or Pod, and by these only with --plaintext.
     #[arg(long = "label", env = "FERROMESH_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
     labels: Vec<(String, String)>,
     /// File with more labels, one `KEY="VALUE"` a line as Kubernetes' downward API writes them;

@@ -82,6 +82,23 @@ fn every_change_is_a_new_generation_of_one_authority() {
 }
 
 #[test]
+fn a_revocation_is_kept_before_it_is_answered() {
+    let parent = tempfile::tempdir().unwrap();
+    let (dir, left) = (parent.path().join("ca"), parent.path().join("left"));
+    let authority = open(&dir, FirstStart::Allowed).unwrap();
+    authority.revoke("aa", now()).unwrap();
+    // As `kill -9` leaves it: nothing is written any more, and nothing closed.
+    fs::create_dir(&left).unwrap();
+    for name in ["key", "authority.sealed"] {
+        fs::copy(dir.join(name), left.join(name)).unwrap();
+    }
+    let settings = Settings::new(TrustDomain::default());
+    let again = Authority::open_without_ledger(&left, settings, now()).unwrap();
+    assert!(again.revoked.contains("aa"));
+    assert_eq!(*again.generation().borrow(), *authority.generation().borrow());
+}
+
+#[test]
 fn a_state_of_a_former_version_opens_and_has_no_witness() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("ca");

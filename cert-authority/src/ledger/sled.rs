@@ -3,12 +3,16 @@
 use std::{
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use super::{Ledger, LedgerEntry, LedgerError, expired, key};
-use crate::{files, lock::take_soon, settings::FirstStart};
+use crate::{
+    files,
+    lock::{SOON, take_soon, until_let_go},
+    settings::FirstStart,
+};
 
 /// Entries number in the thousands: a small cache holds them all.
 const CACHE_BYTES: u64 = 4 << 20;
@@ -18,7 +22,12 @@ const DATABASE: &str = "db";
 
 /// Entries in a sled tree, keyed by time of issue. Written to disk every half second: a crash may
 /// forget the entries of the last moment, whose certificates stay valid.
-pub struct SledLedger(sled::Db);
+pub struct SledLedger {
+    /// `None`: it is being closed.
+    db: Option<sled::Db>,
+    /// The file that it holds a lock on.
+    locked: PathBuf,
+}
 
 impl SledLedger {
     /// Opens the ledger in `dir`; makes one only where `first_start` allows it.
@@ -43,9 +52,9 @@ impl SledLedger {
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(Some(FLUSH_EVERY_MS));
         // sled panics on some kinds of damage instead of returning an error.
-        let open = || take_soon(|| config.open(), |error| is_locked(&error.to_string()));
+        let open = || take_soon(SOON, || config.open(), |error| is_locked(&error.to_string()));
         match catch_unwind(AssertUnwindSafe(open)) {
-            Ok(Ok(db)) => Ok(Self(db)),
+            Ok(Ok(db)) => Ok(Self { db: Some(db), locked: dir.join(DATABASE) }),
             Ok(Err(sled::Error::Io(e))) => Err(refused(dir, &e)),
             Ok(Err(e)) => Err(failed(e.to_string())),
             Err(_) => Err(failed("it is damaged".into())),
@@ -53,23 +62,37 @@ impl SledLedger {
     }
 }
 
+impl SledLedger {
+    fn db(&self) -> &sled::Db {
+        self.db.as_ref().expect("nobody uses what is being closed")
+    }
+}
+
+/// Waits until the threads of the database have let go of its files.
+impl Drop for SledLedger {
+    fn drop(&mut self) {
+        self.db = None;
+        until_let_go(&self.locked);
+    }
+}
+
 impl Ledger for SledLedger {
     fn append(&self, entry: &LedgerEntry) -> Result<(), LedgerError> {
         let value = serde_json::to_vec(entry).map_err(|e| LedgerError::Store(e.to_string()))?;
-        self.0.insert(key(entry), value).map_err(store)?;
+        self.db().insert(key(entry), value).map_err(store)?;
         Ok(())
     }
 
     fn newest(&self, limit: usize) -> Result<Vec<LedgerEntry>, LedgerError> {
-        self.0.iter().rev().take(limit).map(|item| decode(&item.map_err(store)?.1)).collect()
+        self.db().iter().rev().take(limit).map(|item| decode(&item.map_err(store)?.1)).collect()
     }
 
     fn prune(&self, time: SystemTime) -> Result<usize, LedgerError> {
         let mut dropped = 0;
-        for item in self.0.iter() {
+        for item in self.db().iter() {
             let (key, value) = item.map_err(store)?;
             if decode(&value).is_ok_and(|entry| expired(&entry, time)) {
-                self.0.remove(key).map_err(store)?;
+                self.db().remove(key).map_err(store)?;
                 dropped += 1;
             }
         }

@@ -72,6 +72,7 @@ impl StateStore for Directory {
             let path = nascent.join(name);
             files::create(&path, 0o600, content).map_err(failed(&path))?;
         }
+        files::sync_parent(&nascent.join(KEY)).map_err(failed(&nascent))?;
         fs::rename(&nascent, &self.0)
             .and_then(|()| files::sync_parent(&self.0))
             .map_err(failed(&self.0))?;

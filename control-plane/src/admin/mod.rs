@@ -2,7 +2,6 @@
 //! certificates, diagnostics, join tokens, health, and a description of itself.
 
 mod api;
-mod body;
 mod deletion;
 mod guard;
 mod health;

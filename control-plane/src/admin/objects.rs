@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 
 use super::{
     api::Api,
-    body::Written,
     deletion,
     parameters::{NoParameters, Parameters, WriteParameters},
     precondition::{answer_instead, expectation},
@@ -23,6 +22,7 @@ use super::{
 };
 use crate::{
     event::SourceId,
+    json::Written,
     source::rest::{Accepted, Deletion, Mode, WriteError},
     store::Expect,
 };
@@ -77,10 +77,8 @@ pub(super) async fn in_force(
 
 /// An object that is in force, by name; its content is one request away.
 fn summary(api: &Api, source: SourceId, id: &ObjectId) -> Value {
-    let stored = (source == SourceId::Rest)
-        .then(|| api.objects.get(id.kind, &id.namespace, &id.name))
-        .flatten();
-    summarized(id, source, stored.map(|entry| entry.revision))
+    let revision = (source == SourceId::Rest).then(|| api.objects.revision(id)).flatten();
+    summarized(id, source, revision)
 }
 
 fn summarized(id: &ObjectId, source: SourceId, revision: Option<u64>) -> Value {
@@ -239,7 +237,10 @@ fn tag(revision: u64) -> String {
 
 fn content(body: Body) -> Result<Value, Problem> {
     match body {
-        Ok(Json(Written(read))) => Ok(read.map_err(|mistake| WriteError::Invalid(vec![*mistake]))?),
+        Ok(Json(Written { value, mistake: None })) => Ok(value),
+        Ok(Json(Written { mistake: Some(mistake), .. })) => {
+            Err(WriteError::Invalid(vec![*mistake]).into())
+        }
         Err(rejection) => {
             Err(Problem::new(rejection.status(), "unreadable body", rejection.body_text()))
         }

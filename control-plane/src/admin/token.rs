@@ -146,8 +146,8 @@ fn make(path: &Path) -> io::Result<Zeroizing<String>> {
     rand::fill(bytes.as_mut_slice())
         .map_err(|_| io::Error::other("the system gives no random bytes"))?;
     let text = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(bytes.as_slice()));
-    files::create(path, 0o600, Zeroizing::new(format!("{}\n", text.as_str())).as_bytes())?;
-    files::sync_parent(path)?;
+    // All of it or nothing: half a token would be taken for a damaged one.
+    files::replace(path, 0o600, Zeroizing::new(format!("{}\n", text.as_str())).as_bytes())?;
     Ok(text)
 }
 

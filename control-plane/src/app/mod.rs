@@ -39,6 +39,9 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(5);
 /// What is logged by default: the client of the API server repeats what its user says better.
 const DEFAULT_LOG: &str = "info,kube_client=off,kube_runtime=off";
+/// Logged whatever is chosen: that client repeats, as a warning, the whole of an answer that it
+/// cannot read, keys of Secrets and all.
+const NEVER_LOGGED: &str = "kube_client::client=off";
 
 /// Keeps keys and tokens in memory from others of the same user: no core is written, and no
 /// debugger may look (`PR_SET_DUMPABLE`, prctl(2)). What a kernel does not know is left out.
@@ -87,7 +90,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 
 /// Logs to stderr; `RUST_LOG` chooses what. In tests and embedders that log already, theirs stays.
 fn start_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    let chosen = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    let filter = without_answers(chosen);
     let colours = std::io::stderr().is_terminal();
     // Where nobody reads the log any more, a complaint about it would end the process: it would go
     // to the same place.
@@ -96,6 +100,11 @@ fn start_log() {
         .with_writer(std::io::stderr)
         .with_ansi(colours);
     let _ = log.log_internal_errors(false).try_init();
+}
+
+/// What was chosen to be logged, without what may hold keys.
+fn without_answers(chosen: EnvFilter) -> EnvFilter {
+    chosen.add_directive(NEVER_LOGGED.parse().expect("a target and a level"))
 }
 
 /// A running control plane.
@@ -225,4 +234,21 @@ async fn serve(
     servers::serve_rest(tasks, &acceptors, listeners.http, api, Guard { token, loopback });
     servers::serve_metrics(tasks, &acceptors, listeners.metrics);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logged::logged;
+
+    #[test]
+    fn no_choice_of_what_is_logged_shows_answers_of_an_api_server() {
+        for chosen in [DEFAULT_LOG, "trace", "info,kube_client=trace", "info,kube_client::client=trace"] {
+            let (said, ()) = logged(without_answers(EnvFilter::new(chosen)), || {
+                tracing::warn!(target: "kube_client::client", "an answer with a key");
+                tracing::error!("something else");
+            });
+            assert!(!said.contains("a key") && said.contains("something else"), "{chosen}: {said}");
+        }
+    }
 }

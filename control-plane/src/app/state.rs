@@ -2,7 +2,6 @@
 //! token, and the file of roots for agents on this machine.
 
 use std::{
-    fs,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -16,7 +15,7 @@ use ferromesh_cert_authority::{
 };
 use ferromesh_proto::SpiffeId;
 
-use super::witness::{self, Witness, WitnessKeeper, must_be_there, way_back};
+use super::witness::{self, Copies, Seen, WitnessKeeper, must_be_there, way_back};
 use crate::{
     admin::AdminToken,
     config::Settings,
@@ -25,7 +24,7 @@ use crate::{
         authority::{self, Opening},
     },
     metrics::Metrics,
-    secret::sealed::Vault,
+    secret::sealed::{self, Vault},
     source::rest::LocalStore,
     store::{AcceptState, Durable, Expect, Opening as StoreOpening, Recovery, Store, StoreKey},
 };
@@ -61,7 +60,7 @@ impl PersistentState {
         cluster: Option<&KubeCluster>,
     ) -> anyhow::Result<Self> {
         let data = &settings.data_dir;
-        fs::create_dir_all(data).with_context(|| {
+        files::create_directories(data).with_context(|| {
             format!("cannot make {}; choose another --data-dir", data.display())
         })?;
         let authority = match cluster {
@@ -84,13 +83,14 @@ impl PersistentState {
         begin(settings)?;
         let accept = AcceptState::at(settings.accept_file());
         let authority = Arc::new(local_authority(settings, &accept)?);
-        let witness = settings.witness_file();
-        let seen = match accept.stands() {
-            true => None,
-            false => witness::read(&witness, &authority, &accept)?,
+        let files = [settings.witness_file()].into_iter().chain(settings.witness_copies());
+        let copies = match accept.stands() {
+            true => Copies::unread(files),
+            false => Copies::read(files, &authority, &accept)?,
         };
+        let seen = copies.seen();
         if let Some(seen) = &seen {
-            seen.check_authority(&authority, &settings.authority_dir(), &witness, &accept)?;
+            seen.check_authority(&authority, &settings.authority_dir(), &accept)?;
         }
         check_roots(settings, &authority, &accept)?;
         // One that is given in a file of its own was perhaps never made here.
@@ -100,16 +100,15 @@ impl PersistentState {
         }
         let store = Arc::new(open_store(settings, seen.as_ref(), &accept)?);
         let (vault, secrets_key) = open_vault(settings, &store, seen.as_ref(), &accept)?;
+        hide_history(&store, &vault);
         let token = administrator(settings)?;
         let objects = LocalStore { store: store.clone(), vault };
-        let written = Mutex::new(seen);
         let keeper = WitnessKeeper {
-            file: witness,
+            copies: Mutex::new(copies),
             authority: authority.clone(),
             store,
             secrets_key,
             admin_token: settings.token_file().exists(),
-            written,
         };
         keeper.begin()?;
         Ok(Self {
@@ -160,11 +159,11 @@ pub(super) fn end_of_first_start(settings: &Settings) -> anyhow::Result<()> {
 
 fn open_store(
     settings: &Settings,
-    seen: Option<&Witness>,
+    seen: Option<&Seen>,
     accept: &AcceptState,
 ) -> anyhow::Result<Durable> {
-    let (dir, mark, witness) =
-        (settings.store_dir(), settings.mark_file(), settings.witness_file());
+    let (dir, mark) = (settings.store_dir(), settings.mark_file());
+    let witness = seen.map_or_else(|| settings.witness_file(), |seen| seen.store_file.clone());
     let known = seen.map(|seen| &seen.store);
     let (store, recovery) =
         Durable::open(&StoreOpening { dir: &dir, mark: &mark, witness: &witness, known, accept })?;
@@ -176,7 +175,7 @@ fn open_store(
 fn open_vault(
     settings: &Settings,
     store: &Durable,
-    seen: Option<&Witness>,
+    seen: Option<&Seen>,
     accept: &AcceptState,
 ) -> anyhow::Result<(Vault, String)> {
     let (file, discards, entries) =
@@ -193,9 +192,44 @@ fn open_vault(
     let vault = Vault::open_beside(&file, &entries, discards.then_some(discard))?;
     let key = witness::fingerprint(&file)?;
     if let Some(seen) = seen.filter(|_| !discards) {
-        seen.check_key(&key, &file, &settings.witness_file(), accept)?;
+        seen.check_key(&key, &file, accept)?;
     }
     Ok((vault, key))
+}
+
+/// Seals what former versions left readable of Secrets: in what is in force by writing it again, in
+/// the journal's past by taking it out. A disk that refuses is asked again at the next start.
+fn hide_history(store: &Durable, vault: &Vault) {
+    for entry in store.list().into_iter().filter(|e| sealed::readable(&e.value).is_some()) {
+        let (key, expect) = (entry.key.clone(), Expect::Revision(entry.revision));
+        let object = vault.open_object(&key, entry.value).map_err(|error| error.to_string());
+        let sealed = object.map(|object| vault.seal(&key, object));
+        let stored = sealed.and_then(|sealed| {
+            store.put(&key, sealed, expect, "upgrade").map_err(|error| error.to_string())
+        });
+        match stored {
+            Ok(revision) => {
+                tracing::info!(target: "audit", object = %key.0, revision, "sealed anew")
+            }
+            Err(error) => {
+                tracing::error!(object = %key.0, %error, "a part of it stays readable in the journal")
+            }
+        }
+    }
+    match store.redact(sealed::readable) {
+        Ok(hidden) if hidden.is_empty() => {}
+        Ok(hidden) => {
+            let names: Vec<String> = hidden.into_iter().map(|key| key.0).collect();
+            tracing::warn!(
+                secrets = names.join(", "),
+                "keys of these Secrets may have been readable in the journal of a former version, and are not any more; \
+                 copies of that journal still hold them: replace the keys"
+            );
+        }
+        Err(error) => {
+            tracing::error!(%error, "keys of Secrets may stay readable in the journal's past")
+        }
+    }
 }
 
 fn say(recovery: &Recovery) {
@@ -352,7 +386,10 @@ pub(super) fn publish_roots(
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt, PermissionsExt},
+    };
 
     use serde_json::json;
 
@@ -499,8 +536,12 @@ mod tests {
         drop(state.authority);
         for (parts, word) in [
             (&["ca"][..], "an older state"),
+            (&["ca", "witness"], "an older state"),
+            (&["ca", "acknowledged", "witness"], "an older state"),
             (&["store"], "ends at record 1 although record 2"),
             (&["store", "acknowledged"], "ends at record 1 although record 2"),
+            (&["store", "witness"], "ends at record 1 although record 2"),
+            (&["store", "acknowledged", "witness"], "ends at record 1 although record 2"),
         ] {
             let data = copy_of(&data);
             swap_in(parts, &old, &data);
@@ -510,6 +551,104 @@ mod tests {
         // An older witness asks for less, and the whole of an older directory is a backup.
         swap_in(&["witness"], &old, &data);
         assert_eq!((data.objects(), old.objects()), (2, 1));
+    }
+
+    #[test]
+    fn a_copy_of_the_witness_proves_what_the_witness_itself_does() {
+        let data = Data::with(1);
+        let copies = ["ca/witness", "store/witness"];
+        let said = |part: &str| fs::read(data.path(part)).expect("it is there");
+        assert!(copies.iter().all(|copy| said(copy) == said("witness")));
+        // A former version kept none.
+        let former = copy_of(&data);
+        copies.iter().for_each(|copy| remove(&former.path(copy)));
+        assert_eq!(former.objects(), 1);
+        assert!(copies.iter().all(|copy| former.path(copy).exists()));
+        for copy in copies {
+            let data = copy_of(&data);
+            fs::write(data.path(copy), "something else").expect("damaging");
+            let error = data.refused();
+            assert!(error.contains(copy) && error.contains("damaged"), "{error}");
+            fs::write(data.path("accept-state"), "").expect("the step");
+            drop(data.open().expect("it is accepted"));
+            assert_eq!(data.objects(), 1, "from then on it holds");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_keeps_no_copy_of_the_witness_from_proving_what_it_saw() {
+        let data = Data::with(1);
+        // No file can be made there, whoever tries.
+        fs::create_dir_all(data.path("ca/witness.new/in the way")).expect("a folder");
+        let local = data.open().expect("it opens").local.expect("no cluster");
+        let key = StoreKey::new("Service", "shop", "new");
+        local.objects.store.put(&key, json!({}), Expect::Any, "test").expect("a write");
+        let error = local.witness.write().expect_err("a file cannot be written").to_string();
+        assert!(error.contains("ca/witness"), "{error}");
+        drop(local);
+        let said = |part: &str| fs::read(data.path(part)).expect("it is there");
+        assert!(said("witness") == said("store/witness") && said("witness") != said("ca/witness"));
+        assert_eq!(data.objects(), 2, "an older copy asks for less");
+    }
+
+    /// Whether some file holds these words.
+    fn holds(data: &Data, words: &str) -> bool {
+        let mut folders = vec![data.0.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry")) {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if fs::read(path)
+                    .expect("a file")
+                    .windows(words.len())
+                    .any(|found| found == words.as_bytes())
+                {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn what_a_former_version_left_readable_of_secrets_is_sealed_once_and_for_all() {
+        let data = Data::with(1);
+        let key = StoreKey::new("Secret", "shop", "cert");
+        let object = |n: u32| {
+            json!({
+                "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+                "metadata": {
+                    "name": "cert", "namespace": "shop",
+                    "annotations": { "copy": format!("very private {n}") },
+                },
+                "stringData": { "password": format!("more private {n}") },
+            })
+        };
+        let local = data.open().expect("it opens").local.expect("no cluster");
+        let put = |n: u32| {
+            // It sealed the content alone.
+            let mut value = local.objects.vault.seal(&key, object(n));
+            value["metadata"]["annotations"] = object(n)["metadata"]["annotations"].clone();
+            local.objects.store.put(&key, value, Expect::Any, "test").expect("a write")
+        };
+        let last = [1, 2, 3].map(put)[2];
+        local.witness.write().expect("at the end");
+        drop(local);
+        assert!(holds(&data, "very private 1") && holds(&data, "very private 3"));
+        let mut revisions = Vec::new();
+        for _ in 0..2 {
+            let local = data.open().expect("it opens").local.expect("no cluster");
+            let entry = local.objects.store.get(&key).expect("it is there");
+            revisions.push(entry.revision);
+            let opened = local.objects.vault.open_object(&key, entry.value).expect("sealed");
+            assert_eq!(opened, object(3));
+            local.witness.write().expect("at the end");
+            drop(local);
+            assert!(!holds(&data, "very private") && !holds(&data, "more private"));
+        }
+        assert_eq!(revisions, [last + 1; 2], "it is written again once");
+        assert_eq!(data.objects(), 2);
     }
 
     #[test]

@@ -25,7 +25,8 @@ use crate::config::{RemoteOptions, SERVER_NAME};
 #[group(skip)]
 #[command(
     after_help = "With --sds-socket the Envoy uses a running agent's certificate and speaks mutual TLS. Without it, the bootstrap \
-carries a join token: the Envoy gets its configuration, but has no certificate of its own.
+carries a join token: the Envoy gets its configuration, to look at, and waits for a certificate that nobody gives it, so that \
+it does not start to serve. `ferromesh-proxy envoy` is agent and Envoy in one.
 
 Examples:
   ferromesh bootstrap --name cart-1 -n shop --service-account cart --ip 10.0.0.7 --sds-socket /run/ferromesh/sds > envoy.json
@@ -47,7 +48,8 @@ pub(crate) struct Bootstrap {
     /// A sidecar or a gateway
     #[arg(long = "type", value_enum, default_value_t = Type::Sidecar)]
     kind: Type,
-    /// A label of the workload; may be given several times
+    /// A label for Envoy's own statistics and logs; may be given several times. What the mesh serves
+    /// goes by the labels of the WorkloadEntry or Pod
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
     /// The control plane's TLS port
@@ -85,19 +87,32 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+impl Bootstrap {
+    /// What this bootstrap does not do, although it may be taken for granted.
+    fn remarks(&self) -> Vec<&'static str> {
+        let no_socket = self.sds_socket.is_none().then_some(
+            "no --sds-socket: the bootstrap carries a join token, and this Envoy waits for a certificate that nobody gives it: it \
+             does not start to serve; start `ferromesh-proxy envoy` instead, or give the socket of a running agent",
+        );
+        let labels = (!self.labels.is_empty()).then_some(
+            "--label: the control plane's TLS port takes the labels of a workload from its WorkloadEntry or Pod, never from its \
+             proxy: write them there",
+        );
+        no_socket.into_iter().chain(labels).collect()
+    }
+}
+
 /// Prints the bootstrap.
 ///
 /// # Errors
 /// A join token is needed and the control plane gives none, or the root file cannot be read.
 pub(crate) async fn run(command: &Bootstrap, remote: &RemoteOptions) -> anyhow::Result<()> {
+    command.remarks().into_iter().for_each(print_error);
     let address = command.control_plane.clone();
     let server_name = command.server_name.clone();
     let discovery = match &command.sds_socket {
         Some(_) => Discovery::MutualTls { address, server_name },
         None => {
-            print_error(
-                "no --sds-socket: the bootstrap carries a join token, and this Envoy will have no mutual TLS in the mesh",
-            );
             let roots_pem = inputs::text(&command.root_cert).with_context(|| {
                 format!(
                     "reading {}; give the control plane's root with --root-cert",
@@ -138,4 +153,32 @@ pub(crate) async fn run(command: &Bootstrap, remote: &RemoteOptions) -> anyhow::
     };
     print(&render(&settings));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        command: Bootstrap,
+    }
+
+    #[test]
+    fn what_has_no_effect_is_said() {
+        let remarks = |more: &str| {
+            let line = format!("bootstrap --name a --ip 10.0.0.7 {more}");
+            let parsed =
+                Line::try_parse_from(line.split_whitespace()).unwrap_or_else(|e| panic!("{e}"));
+            parsed.command.remarks().join("\n")
+        };
+        assert_eq!(remarks("--sds-socket /run/sds"), "");
+        assert!(remarks("").contains("--sds-socket"));
+        let labels = remarks("--sds-socket /run/sds --label app=cart");
+        assert!(labels.contains("--label") && labels.contains("WorkloadEntry"), "{labels}");
+        assert_eq!(remarks("--label app=cart").lines().count(), 2);
+    }
 }

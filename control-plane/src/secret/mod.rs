@@ -20,9 +20,10 @@ use ferromesh_xds_translator::{
     dialect::{Object, kubernetes::Secret},
     snapshot::CredentialFact,
 };
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::sync::watch;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 use zeroize::Zeroizing;
 
 use crate::event::SourceId;
@@ -43,6 +44,17 @@ pub struct SecretMaterial {
 impl fmt::Debug for SecretMaterial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SecretMaterial").field("fact", &self.fact).finish_non_exhaustive()
+    }
+}
+
+impl SecretMaterial {
+    /// Whether a proxy that has the one has the other: a key may change although its certificate,
+    /// of which alone the configuration knows, does not.
+    fn is_same(&self, other: &Self) -> bool {
+        self.fact == other.fact
+            && self.private_key_pem == other.private_key_pem
+            && self.certificate_chain_pem == other.certificate_chain_pem
+            && self.ca_pem == other.ca_pem
     }
 }
 
@@ -91,7 +103,10 @@ impl Secrets {
         }
         let serving = slot.by_source.values().next().cloned();
         slot.current.send_if_modified(|current| {
-            let same = current.as_ref().map(|m| &m.fact) == serving.as_ref().map(|m| &m.fact);
+            let same = match (&current, &serving) {
+                (Some(current), Some(serving)) => current.is_same(serving),
+                (current, serving) => current.is_none() && serving.is_none(),
+            };
             current.clone_from(&serving);
             !same
         });
@@ -157,9 +172,10 @@ fn check(
     key: &[u8],
     ca: Option<&[u8]>,
 ) -> Result<CredentialFact, Box<Diagnostic>> {
-    if !key.is_empty() && PrivateKeyDer::from_pem_slice(key).is_err() {
+    let private = (!key.is_empty()).then(|| PrivateKeyDer::from_pem_slice(key)).transpose();
+    let Ok(private) = private else {
         return Err(wrong(object, "tls.key", "a private key in PEM", "something unreadable"));
-    }
+    };
     let (field, pem) = if certificate.is_empty() {
         ("ca.crt", ca.unwrap_or_default())
     } else {
@@ -168,6 +184,9 @@ fn check(
     let unreadable = || wrong(object, field, "a certificate chain in PEM", "something unreadable");
     let leaf = CertificateDer::from_pem_slice(pem).map_err(|_| unreadable())?;
     let (_, parsed) = X509Certificate::from_der(&leaf).map_err(|_| unreadable())?;
+    if private.is_some_and(|private| is_foreign(&parsed, &private)) {
+        return Err(wrong(object, "tls.key", "the key of the certificate", "another one"));
+    }
     let not_after = parsed.validity().not_after.timestamp();
     let mut content = pem.to_vec();
     content.extend_from_slice(ca.unwrap_or_default());
@@ -176,9 +195,81 @@ fn check(
     Ok(CredentialFact { fingerprint: fingerprint.into(), not_after, holds_ca: ca.is_some() })
 }
 
+/// Whether a key is known to be another certificate's; of kinds of keys that are unknown here,
+/// nobody knows.
+fn is_foreign(certificate: &X509Certificate<'_>, key: &PrivateKeyDer<'_>) -> bool {
+    let Ok(key) = any_supported_type(key) else { return false };
+    let Some(public) = key.public_key() else { return false };
+    // The bits themselves: a certificate may spell their algorithm in another way.
+    let certified = &certificate.public_key().subject_public_key.data;
+    SubjectPublicKeyInfo::from_der(&public)
+        .is_ok_and(|(_, public)| public.subject_public_key.data != *certified)
+}
+
 fn wrong(object: &Object, key: &str, expected: &str, got: &str) -> Box<Diagnostic> {
     let field = FieldPath::root().field("data").field(key);
     let diagnostic =
         Diagnostic::error(Code::WrongType, field, "unusable secret").expected(expected, got);
     Box::new(object.diagnose(diagnostic))
+}
+
+#[cfg(test)]
+mod tests {
+    use ferromesh_xds_translator::dialect::parse_value;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A certificate and its key.
+    fn pair() -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["shop.example.com".to_owned()])
+            .expect("a certificate");
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    fn secret(certificate: &str, key: &str) -> Object {
+        let value = json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": { "name": "cert", "namespace": "shop" },
+            "stringData": { "tls.crt": certificate, "tls.key": key },
+        });
+        parse_value(value).expect("a Secret").0
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused_and_one_of_an_unknown_kind_is_not() {
+        let ((certificate, key), (_, other)) = (pair(), pair());
+        assert!(split(&secret(&certificate, &key)).is_ok_and(|material| material.is_some()));
+        let refused = split(&secret(&certificate, &other)).expect_err("another's key");
+        assert!(refused.to_string().contains("the key of the certificate"), "{refused}");
+        assert!(!refused.to_string().contains("PRIVATE"), "{refused}");
+        let unknown = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        assert!(split(&secret(&certificate, unknown)).is_ok());
+    }
+
+    #[test]
+    fn whatever_of_a_secret_changes_is_told_to_who_follows_it() {
+        let (certificate, key) = pair();
+        let first = split(&secret(&certificate, &key)).expect("good").expect("a credential");
+        let material = |change: fn(&mut SecretMaterial)| {
+            let mut material = first.clone();
+            change(&mut material);
+            Some(material)
+        };
+        let secrets = Secrets::default();
+        let mut followed = secrets.subscribe("shop", "cert");
+        let mut told = |material| {
+            secrets.set(SourceId::Rest, "shop", "cert", material);
+            let told = followed.has_changed().expect("it is served");
+            followed.mark_unchanged();
+            told
+        };
+        assert!(!told(None), "it was not there before");
+        assert!(told(material(|_| {})));
+        assert!(!told(material(|_| {})), "nothing changed");
+        assert!(told(material(|m| m.private_key_pem = Zeroizing::new(b"another".to_vec()))));
+        assert!(told(material(|_| {})), "back again");
+        assert!(told(material(|m| m.ca_pem = Some(b"a CA".to_vec()))));
+        assert!(told(None));
+    }
 }

@@ -177,6 +177,17 @@ fn hidden(secret: &mut Map<String, Value>) -> Value {
     Value::Object(hidden)
 }
 
+/// What anybody may read of a stored Secret, where it says more than that; `None`: it says no more,
+/// or is none.
+pub fn readable(stored: &Value) -> Option<Value> {
+    let mut left = stored.clone();
+    let map = secret(&mut left)?;
+    let sealed = map.remove(SEALED);
+    hidden(map);
+    map.extend(sealed.map(|text| (SEALED.to_owned(), text)));
+    (left != *stored).then_some(left)
+}
+
 fn secret(object: &mut Value) -> Option<&mut Map<String, Value>> {
     let map = object.as_object_mut()?;
     (map.get("kind").and_then(Value::as_str) == Some("Secret")).then_some(map)
@@ -185,8 +196,8 @@ fn secret(object: &mut Value) -> Option<&mut Map<String, Value>> {
 fn make_key(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut key = Zeroizing::new(vec![0; KEY_LEN]);
     rand::fill(&mut key).map_err(|_| io::Error::other("the system gives no random bytes"))?;
-    files::create(path, 0o600, &key)?;
-    files::sync_parent(path)?;
+    // All of it or nothing: half a key would be taken for a damaged one.
+    files::replace(path, 0o600, &key)?;
     Ok(key)
 }
 
@@ -221,6 +232,25 @@ mod tests {
         assert_eq!(again.open_object(&key, sealed.clone()).expect("opens"), object);
         let other = StoreKey::new("Secret", "shop", "another");
         assert!(again.open_object(&other, sealed).is_err(), "sealed data moved to another object");
+    }
+
+    #[test]
+    fn what_says_more_than_anybody_may_read_is_known_and_cut_down() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let vault = Vault::open(&dir.path().join("key")).expect("a new key");
+        let (key, object) = example();
+        let sealed = vault.seal(&key, object.clone());
+        assert_eq!(readable(&sealed), None, "it says no more");
+        assert_eq!(readable(&json!({ "kind": "Service", "data": "anything" })), None);
+        let left = readable(&object).expect("it says more");
+        assert!(!left.to_string().contains("very private"), "{left}");
+        assert_eq!(readable(&left), None);
+        // As a former version sealed: the content alone.
+        let mut former = sealed.clone();
+        former["metadata"]["annotations"] = json!({ "copy": "very private" });
+        let left = readable(&former).expect("it says more");
+        assert!(!left.to_string().contains("very private"), "{left}");
+        assert_eq!(left["sealedData"], sealed["sealedData"]);
     }
 
     #[test]

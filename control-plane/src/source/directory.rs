@@ -221,7 +221,14 @@ impl Directory {
             }
             told.insert(id.clone(), (path.clone(), content));
         }
-        changes.extend(gone.iter().map(|id| vanished(SourceId::Directory, &self.secrets, id)));
+        for id in gone {
+            let (path, _) = &self.told[&id];
+            // Of a file that is there, it was said already what it does not hold any more.
+            if !self.files.contains_key(path) {
+                tracing::info!(object = %id, file = %path.display(), "its file is gone: it is not in force any more");
+            }
+            changes.push(vanished(SourceId::Directory, &self.secrets, &id));
+        }
         self.told = told;
         let diagnostics = (diagnostics != self.diagnostics).then(|| {
             self.diagnostics.clone_from(&diagnostics);
@@ -241,8 +248,10 @@ impl Directory {
 mod tests {
     use std::{os::unix::fs::symlink, path::Path};
 
+    use tracing_subscriber::EnvFilter;
+
     use super::*;
-    use crate::event::SourceChange;
+    use crate::{event::SourceChange, logged::logged};
 
     const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {ports: [{name: http, port: 80}]}\n";
     const BROKEN: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {ports: [{name: http, port: eighty}]}\n";
@@ -318,6 +327,33 @@ mod tests {
         // Where no file holds it, what is kept stays.
         w.write("b.yaml", "# moved back\n");
         assert_eq!(w.changes(), ["+one"]);
+    }
+
+    #[test]
+    fn every_object_that_goes_is_named_in_the_log_with_its_file() {
+        let mut w = Watched::new();
+        w.write("a.yaml", &format!("{}---\n{}", service("one"), service("two")));
+        w.write("b.yaml", &format!("{}---\n{}", service("two"), service("three")));
+        w.changes();
+        let said = |w: &mut Watched| {
+            let (said, _) = logged(EnvFilter::new("info"), || w.changes());
+            let about = |name: &str| {
+                said.lines()
+                    .filter(|l| l.contains(&format!("/{name} ")) && l.contains(".yaml"))
+                    .count()
+            };
+            ["one", "two", "three"].map(about)
+        };
+        w.write("b.yaml", &service("two"));
+        assert_eq!(said(&mut w), [0, 0, 1], "a document is gone");
+        fs::remove_file(w.dir.path().join("a.yaml")).expect("removing");
+        assert_eq!(
+            said(&mut w),
+            [1, 0, 0],
+            "a file is gone, and another one has one of its objects"
+        );
+        fs::remove_file(w.dir.path().join("b.yaml")).expect("removing");
+        assert_eq!(said(&mut w), [0, 1, 0]);
     }
 
     #[test]
@@ -506,9 +542,7 @@ mod tests {
         symlink("loop.yaml", path("loop.yaml")).expect("a link to itself");
         symlink("a.yaml", path("b.yaml")).expect("a link within");
         symlink("nowhere.yaml", path("gone.yaml")).expect("a broken link");
-        let made =
-            std::process::Command::new("mkfifo").arg(path("pipe.yaml")).status().expect("mkfifo");
-        assert!(made.success());
+        nix::unistd::mkfifo(&path("pipe.yaml"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
         assert_eq!(w.changes(), ["+one"]);
         let said: Vec<String> = w.directory.diagnostics.iter().map(ToString::to_string).collect();
         let about = |name: &str| said.iter().filter(|finding| finding.contains(name)).count();

@@ -179,10 +179,17 @@ impl RestSource {
         let local = self.local()?;
         let mut entry = local.store.get(&StoreKey::new(kind.kind_name(), namespace, name))?;
         let _ = take_version(&mut entry.value);
-        if let Ok((object, _)) = local.parse(entry.clone()) {
-            entry.value = object.to_json();
-        }
+        entry.value = match local.parse(entry.clone()) {
+            Ok((object, _)) => object.to_json(),
+            // As it is stored, but for what nobody may read.
+            Err(_) => secret::sealed::readable(&entry.value).unwrap_or(entry.value),
+        };
         Some(entry)
+    }
+
+    /// The revision of an object of the store.
+    pub fn revision(&self, id: &ObjectId) -> Option<u64> {
+        self.local()?.store.revision(&key_of(id))
     }
 
     /// The Secrets that are stored, sorted by identity, with their revisions. The mesh knows of their

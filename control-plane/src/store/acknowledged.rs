@@ -124,10 +124,13 @@ impl Acknowledged {
     /// Says that `mark` is acknowledged; when this returns, it is on the disk. On an error the mark
     /// before stands.
     pub(super) fn advance(&self, mark: Mark) -> Result<(), StoreError> {
+        let is_there = || files::must_be(&self.path, &self.file, (PLACES * PLACE) as u64);
+        is_there().map_err(failed("write", &self.path))?;
         let written = self
             .file
             .write_all_at(&mark.encode(), mark.offset())
-            .and_then(|()| self.file.sync_data());
+            .and_then(|()| self.file.sync_data())
+            .and_then(|()| is_there());
         written.map_err(|error| {
             // It may have reached the disk all the same, and the record will not be in the journal.
             let _ = self.file.write_all_at(&[b' '; PLACE], mark.offset());

@@ -1,14 +1,17 @@
 //! Journal and database together: the store that survives kill -9.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions, TryLockError},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
-    sync::Mutex,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError, RwLock, RwLockReadGuard},
 };
 
-use ferromesh_cert_authority::{files, lock::take_soon};
+use ferromesh_cert_authority::{
+    files,
+    lock::{SOON, take_soon},
+};
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -17,28 +20,33 @@ use super::{
     entry::{Entry, Expect, Store, check},
     error::{DATABASE, StoreError, failed},
     identity::{self, Generation},
-    journal::{Journal, Record},
+    journal::{Journal, Record, Redacted},
     key::StoreKey,
     opening::{Opening, Recovery},
     proof::{Proof, fold},
-    settled::{settled, text},
-    sled::{Contents, Database, in_use_or},
+    settled::settled,
+    sled::{Contents, Database, clear, in_use_or},
 };
 
 /// Objects on the disk.
 pub struct Durable {
-    state: Mutex<JournaledObjects>,
+    /// Held while somebody waits for the disk.
+    files: Mutex<Files>,
+    /// What was acknowledged; changed by whoever holds the files, and never held while the disk is
+    /// waited for: who reads must not wait for one that is slow, or hangs.
+    entries: RwLock<BTreeMap<StoreKey, Entry>>,
     /// Which store it is.
     identity: String,
     /// Held for as long as the store is open, so that two processes never write one journal.
     _lock: File,
 }
 
-struct JournaledObjects {
+struct Files {
     journal: Journal,
     acknowledged: Acknowledged,
-    database: Database,
-    entries: BTreeMap<StoreKey, Entry>,
+    /// `None`: it could not be made again; the next start does that.
+    database: Option<Database>,
+    database_path: PathBuf,
 }
 
 const POISONED: &str = "no code panics while it holds this lock";
@@ -84,8 +92,10 @@ impl Durable {
         let (database, rebuilt) = settle_index(index, &database_file, &replay.records, &entries)?;
         recovery.extend(rebuilt.filter(|_| !replay.records.is_empty()).map(Recovery::Rebuilt));
         let identity = named.map_or_else(|| identity::make(dir), Ok)?;
-        let state = JournaledObjects { journal, acknowledged, database, entries };
-        Ok((Self { state: Mutex::new(state), identity, _lock: lock }, recovery))
+        let database = Some(database);
+        let files = Files { journal, acknowledged, database, database_path: database_file };
+        let (files, entries) = (Mutex::new(files), RwLock::new(entries));
+        Ok((Self { files, entries, identity, _lock: lock }, recovery))
     }
 
     /// What it holds now at least, for a witness elsewhere.
@@ -93,8 +103,74 @@ impl Durable {
     /// # Panics
     /// Never: no code panics while it holds the lock.
     pub fn generation(&self) -> Generation {
-        let last = self.state.lock().expect(POISONED).journal.last();
+        let last = self.files.lock().expect(POISONED).journal.last();
         Generation::new(&self.identity, last)
+    }
+
+    /// Leaves of records that are not in force any more what `readable` says, where it says
+    /// anything, and returns which objects they were about. Every record keeps its number and its
+    /// hash.
+    ///
+    /// # Errors
+    /// The disk refuses; then the records are as they were.
+    ///
+    /// # Panics
+    /// Never: no code panics while it holds the lock.
+    pub fn redact(
+        &self,
+        readable: impl Fn(&Value) -> Option<Value>,
+    ) -> Result<BTreeSet<StoreKey>, StoreError> {
+        let mut files = self.files.lock().expect(POISONED);
+        let entries = self.entries().clone();
+        let in_force = |r: &Record| entries.get(&r.key).is_some_and(|e| e.revision == r.seq);
+        let redacted = files.journal.redacted(|record| {
+            record.value.as_ref().filter(|_| !in_force(record)).and_then(&readable)
+        })?;
+        if !redacted.keys.is_empty() {
+            files.replace_history(&redacted, &entries)?;
+        }
+        Ok(redacted.keys)
+    }
+
+    fn entries(&self) -> RwLockReadGuard<'_, BTreeMap<StoreKey, Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(
+        &self,
+        files: &mut Files,
+        key: &StoreKey,
+        value: Option<Value>,
+        who: &str,
+    ) -> Result<u64, StoreError> {
+        let seq = files.journal.last().seq + 1;
+        let (record, text) = settled(Record {
+            seq,
+            at: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
+            who: who.to_owned(),
+            key: key.clone(),
+            value,
+        })?;
+        let before = files.journal.append(&text)?;
+        if let Err(error) = files.acknowledged.advance(files.journal.last()) {
+            files.journal.take_back(before);
+            return Err(error);
+        }
+        let entry = record.value.map(|value| Entry { key: key.clone(), revision: seq, value });
+        // The write is durable now, so it stands even if the index fails: the next start rebuilds
+        // it.
+        let database = files.database.as_ref();
+        let indexed = database.map_or(Ok(()), |db| db.apply(key, entry.as_ref(), seq, &text));
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        match entry {
+            Some(entry) => drop(entries.insert(key.clone(), entry)),
+            None => drop(entries.remove(key)),
+        }
+        drop(entries);
+        if let Err(error) = indexed {
+            tracing::error!(%error, "the journal has the write; the index will be rebuilt at the next start");
+        }
+        Ok(seq)
     }
 }
 
@@ -128,17 +204,18 @@ fn settle_index(
         {
             return Ok((database, None));
         }
-        // Closed before it is removed.
-        Ok((_, contents)) if contents.applied == Some(applied) => {
-            "its objects are not its own".to_owned()
-        }
-        Ok((_, contents)) => {
-            let at = contents.applied.unwrap_or_default();
-            format!("it is at record {at} and the journal at {applied}")
+        Ok((database, contents)) => {
+            database.close(path);
+            if contents.applied == Some(applied) {
+                "its objects are not its own".to_owned()
+            } else {
+                let at = contents.applied.unwrap_or_default();
+                format!("it is at record {at} and the journal at {applied}")
+            }
         }
         Err(reason) => reason,
     };
-    let last = records.last().map(text);
+    let last = records.last().map(Record::text);
     Ok((Database::rebuild(path, entries, applied, last.as_deref())?, Some(reason)))
 }
 
@@ -154,51 +231,52 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
     // Never truncated: what is there may be another file by mistake.
     options.write(true).create(true).truncate(false).mode(0o600);
     let file = files::open(&path, &mut options).map_err(failed("open", &path))?;
-    match take_soon(|| file.try_lock(), |error| matches!(error, TryLockError::WouldBlock)) {
+    let is_held = |error: &TryLockError| matches!(error, TryLockError::WouldBlock);
+    match take_soon(SOON, || file.try_lock(), is_held) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse(dir.to_owned())),
         Err(TryLockError::Error(error)) => Err(failed("lock", &path)(error)),
     }
 }
 
-impl JournaledObjects {
-    fn write(
+impl Files {
+    /// Puts the same records in the place of the journal's, of which some say less now. The
+    /// database has among its files what it was told before, so it is thrown away first: one that
+    /// is missing is made again at the next start.
+    fn replace_history(
         &mut self,
-        key: &StoreKey,
-        value: Option<Value>,
-        who: &str,
-    ) -> Result<u64, StoreError> {
-        let at = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
-        let seq = self.journal.last().seq + 1;
-        let record = Record { seq, at, who: who.to_owned(), key: key.clone(), value };
-        let (record, text) = settled(record)?;
-        let before = self.journal.append(&text)?;
-        if let Err(error) = self.acknowledged.advance(self.journal.last()) {
-            self.journal.take_back(before);
-            return Err(error);
+        redacted: &Redacted,
+        entries: &BTreeMap<StoreKey, Entry>,
+    ) -> Result<(), StoreError> {
+        self.close_database();
+        let path = &self.database_path;
+        clear(path).map_err(failed("remove", path))?;
+        self.journal.replace(&redacted.lines)?;
+        let applied = self.journal.last().seq;
+        self.database = Some(Database::rebuild(path, entries, applied, redacted.last.as_deref())?);
+        Ok(())
+    }
+
+    fn close_database(&mut self) {
+        if let Some(database) = self.database.take() {
+            database.close(&self.database_path);
         }
-        let entry = record.value.map(|value| Entry { key: key.clone(), revision: seq, value });
-        // The write is durable now, so it stands even if the index fails: the next start rebuilds
-        // it.
-        let indexed = self.database.apply(key, entry.as_ref(), seq, &text);
-        match entry {
-            Some(entry) => drop(self.entries.insert(key.clone(), entry)),
-            None => drop(self.entries.remove(key)),
-        }
-        if let Err(error) = indexed {
-            tracing::error!(%error, "the journal has the write; the index will be rebuilt at the next start");
-        }
-        Ok(seq)
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        self.close_database();
     }
 }
 
 impl Store for Durable {
     fn list(&self) -> Vec<Entry> {
-        self.state.lock().expect(POISONED).entries.values().cloned().collect()
+        self.entries().values().cloned().collect()
     }
 
     fn get(&self, key: &StoreKey) -> Option<Entry> {
-        self.state.lock().expect(POISONED).entries.get(key).cloned()
+        self.entries().get(key).cloned()
     }
 
     fn put(
@@ -208,27 +286,25 @@ impl Store for Durable {
         expect: Expect,
         who: &str,
     ) -> Result<u64, StoreError> {
-        let mut state = self.state.lock().expect(POISONED);
-        check(key, expect, state.entries.get(key).map(|e| e.revision))?;
-        state.write(key, Some(value), who)
+        let mut files = self.files.lock().expect(POISONED);
+        check(key, expect, self.revision(key))?;
+        self.write(&mut files, key, Some(value), who)
     }
 
     fn delete(&self, key: &StoreKey, expect: Expect, who: &str) -> Result<u64, StoreError> {
-        let mut state = self.state.lock().expect(POISONED);
-        let found = state
-            .entries
-            .get(key)
-            .map(|e| e.revision)
-            .ok_or_else(|| StoreError::NotFound(key.clone()))?;
+        let mut files = self.files.lock().expect(POISONED);
+        let found = self.revision(key).ok_or_else(|| StoreError::NotFound(key.clone()))?;
         check(key, expect, Some(found))?;
-        state.write(key, None, who)
+        self.write(&mut files, key, None, who)
+    }
+
+    fn revision(&self, key: &StoreKey) -> Option<u64> {
+        self.entries().get(key).map(|entry| entry.revision)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -811,6 +887,109 @@ mod tests {
                 Err(error) => prop_assert!(error.to_string().contains("restore") || error.to_string().contains("remove what stands"), "{}", error),
             }
         }
+    }
+
+    #[test]
+    fn no_write_is_acknowledged_that_nobody_would_find_again() {
+        type Deed = fn(&Path, &Path) -> std::io::Result<()>;
+        let deeds: [(&str, Deed); 4] = [
+            ("moved away", |file, aside| fs::rename(file, aside)),
+            ("an older one in its place", |file, aside| {
+                fs::rename(file, aside).and_then(|()| fs::copy(aside, file).map(drop))
+            }),
+            ("emptied", |file, aside| {
+                fs::copy(file, aside)
+                    .and_then(|_| File::options().write(true).open(file)?.set_len(0))
+            }),
+            ("longer", |file, aside| {
+                fs::copy(file, aside)?;
+                let length = fs::metadata(file)?.len();
+                File::options().write(true).open(file)?.set_len(length + 1)
+            }),
+        ];
+        for name in ["store/journal", "acknowledged"] {
+            for (what, deed) in deeds {
+                let (dir, before) = filled();
+                let (store, _) = open(dir.path()).expect("the store");
+                let (file, aside) = (dir.path().join(name), dir.path().join("aside"));
+                deed(&file, &aside).expect(what);
+                let key = StoreKey::new("Service", "shop", "new");
+                for _ in 0..2 {
+                    let refused = store.put(&key, json!({}), Expect::Any, "test");
+                    let error = refused.expect_err(what).to_string();
+                    assert!(error.contains(name) && error.contains("put it back"), "{error}");
+                }
+                assert_eq!(store.list(), before, "{name}, {what}");
+                drop(store);
+                fs::rename(&aside, &file).expect("putting back");
+                assert_eq!(open(dir.path()).expect(what).0.list(), before, "{name}, {what}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_put_back_is_written_to_again() {
+        let (dir, _) = filled();
+        let (store, _) = open(dir.path()).expect("the store");
+        for name in ["store/journal", "acknowledged"] {
+            let (file, aside) = (dir.path().join(name), dir.path().join("aside"));
+            fs::rename(&file, &aside).expect("moving");
+            let key = StoreKey::new("Service", "shop", "new");
+            assert!(store.put(&key, json!({}), Expect::Any, "test").is_err());
+            fs::rename(&aside, &file).expect("moving back");
+            store.put(&key, json!({ "in": name }), Expect::Any, "test").expect("a write");
+        }
+        let list = store.list();
+        drop(store);
+        assert_eq!(open(dir.path()).expect("the store").0.list(), list);
+    }
+
+    #[test]
+    fn who_reads_waits_for_nobody_who_writes() {
+        let (dir, before) = filled();
+        let (store, _) = open(dir.path()).expect("the store");
+        // As while the disk hangs: whoever waited for this would wait for ever.
+        let _writing = store.files.lock().expect(POISONED);
+        let key = before[0].key.clone();
+        assert_eq!((store.list(), store.get(&key)), (before.clone(), Some(before[0].clone())));
+        assert_eq!(store.revision(&key), Some(before[0].revision));
+        assert!(store.check(&key, Expect::Absent).is_err());
+    }
+
+    #[test]
+    fn what_records_said_too_much_is_left_in_no_file_and_everything_else_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (store, _) = open(dir.path()).expect("a new store");
+        let key = |name: &str| StoreKey::new("Secret", "shop", name);
+        let put = |name: &str, value: Value| {
+            store.put(&key(name), value, Expect::Any, "test").expect("a write");
+        };
+        for name in ["overwritten", "deleted", "serving"] {
+            put(name, json!({ "name": name, "annotations": format!("private {name}") }));
+        }
+        (0..5).for_each(|i| self::put(&store, i));
+        put("overwritten", json!({ "name": "overwritten" }));
+        store.delete(&key("deleted"), Expect::Any, "test").expect("a deletion");
+        let (before, generation) = (store.list(), store.generation());
+        let readable = |value: &Value| {
+            let mut value = value.clone();
+            value.as_object_mut()?.remove("annotations").map(|_| value)
+        };
+        let redacted = store.redact(readable).expect("it is done");
+        assert_eq!(redacted, BTreeSet::from([key("deleted"), key("overwritten")]));
+        assert_eq!(store.redact(readable).expect("nothing to do"), BTreeSet::new());
+        assert_eq!((store.list(), store.generation()), (before.clone(), generation));
+        let holds = |words: &str| {
+            let has = |bytes: Vec<u8>| bytes.windows(words.len()).any(|w| w == words.as_bytes());
+            files(dir.path()).iter().any(|file| has(fs::read(file).expect("a file")))
+        };
+        assert!(!holds("private overwritten") && !holds("private deleted"));
+        assert!(holds("private serving"), "what is in force is never changed");
+        put("new", json!({}));
+        let before = store.list();
+        drop(store);
+        let (store, recovery) = open(dir.path()).expect("the store");
+        assert_eq!((store.list(), recovery), (before, vec![]));
     }
 
     #[test]

@@ -31,7 +31,8 @@ pub enum Expect {
     OtherThan(u64),
 }
 
-/// Keeps objects. Calls block for as long as a disk needs; call them off the async threads.
+/// Keeps objects. Calls that write block for as long as a disk needs: make them off the async
+/// threads. Those that read never wait for a disk, nor for who writes.
 pub trait Store: Send + Sync {
     /// Every object, sorted by key.
     fn list(&self) -> Vec<Entry>;
@@ -39,12 +40,17 @@ pub trait Store: Send + Sync {
     /// One object.
     fn get(&self, key: &StoreKey) -> Option<Entry>;
 
+    /// The revision of an object; `None`: there is no such object.
+    fn revision(&self, key: &StoreKey) -> Option<u64> {
+        self.get(key).map(|entry| entry.revision)
+    }
+
     /// Whether a write that expects this would be accepted now.
     ///
     /// # Errors
     /// [`StoreError::Conflict`].
     fn check(&self, key: &StoreKey, expect: Expect) -> Result<(), StoreError> {
-        check(key, expect, self.get(key).map(|entry| entry.revision))
+        check(key, expect, self.revision(key))
     }
 
     /// Writes an object and returns its new revision; when this returns, the write survives a

@@ -34,6 +34,16 @@ impl Generation {
         Self { identity: identity.to_owned(), record: last.seq, hash: last.hash }
     }
 
+    /// Whether both are of one store.
+    pub fn is_of_one_store(&self, other: &Self) -> bool {
+        self.identity == other.identity
+    }
+
+    /// How many records it held.
+    pub fn records(&self) -> u64 {
+        self.record
+    }
+
     pub(super) fn identity(&self) -> &str {
         &self.identity
     }

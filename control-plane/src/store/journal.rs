@@ -5,8 +5,13 @@
 //! flipped bit, a missing line and a rewritten past are all seen. A last line without its end is a
 //! write that was cut off; whether it was acknowledged, [others](super::acknowledged) know. Any
 //! other damage is refused, since acknowledged writes are at stake.
+//!
+//! A record that said what nobody may read is `HASH~CHECK RECORD\n`: `HASH` is the one that it had,
+//! so that the lines behind it and everybody who knows of it stay as they are, and `CHECK` covers
+//! `HASH`, what is left of the record, and the hash of the line before it.
 
 use std::{
+    collections::BTreeSet,
     fs::{File, OpenOptions},
     io::{self, Read},
     os::unix::fs::{FileExt, OpenOptionsExt},
@@ -40,6 +45,13 @@ pub(super) struct Record {
     pub(super) value: Option<Value>,
 }
 
+impl Record {
+    /// As the journal has it.
+    pub(super) fn text(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a record is plain JSON")
+    }
+}
+
 /// An open journal; written to only after [`Journal::drop_tail`].
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -49,6 +61,8 @@ pub(super) struct Journal {
     length: u64,
     /// The last of them.
     last: Mark,
+    /// Whether something may follow them that could not be cut off.
+    has_tail: bool,
 }
 
 /// What a journal held when it was opened.
@@ -62,13 +76,30 @@ pub(super) struct Replay {
     pub(super) torn_tail: bool,
 }
 
+/// The lines of a journal of which some records say less.
+pub(super) struct Redacted {
+    /// All of them.
+    pub(super) lines: Vec<u8>,
+    /// Which objects the records are about that say less.
+    pub(super) keys: BTreeSet<StoreKey>,
+    /// The text of the last record, if there is any.
+    pub(super) last: Option<Vec<u8>>,
+}
+
 const HASH_LEN: usize = 32;
+/// Stands behind the hash of a record that says less than it did.
+const SAYS_LESS: u8 = b'~';
 
 fn chain(previous: u128, record: &[u8]) -> u128 {
     let mut input = Vec::with_capacity(16 + record.len());
     input.extend_from_slice(&previous.to_be_bytes());
     input.extend_from_slice(record);
     xxh3_128(&input)
+}
+
+/// What is left of a record stands for the one with this hash.
+fn chain_left(previous: u128, hash: u128, left: &[u8]) -> u128 {
+    chain(previous, &[&hash.to_be_bytes()[..], &[SAYS_LESS], left].concat())
 }
 
 impl Journal {
@@ -98,7 +129,8 @@ impl Journal {
             seq: replay.records.len() as u64,
             hash: replay.hashes.last().copied().unwrap_or_default(),
         };
-        Ok((Self { path: path.to_owned(), file, length: length as u64, last }, replay))
+        let length = length as u64;
+        Ok((Self { path: path.to_owned(), file, length, last, has_tail: false }, replay))
     }
 
     /// Cuts off whatever follows the good records, and is ready for the next.
@@ -121,27 +153,86 @@ impl Journal {
     /// Appends the next record; when this returns, it is on the disk, but not acknowledged. On an
     /// error nothing was appended.
     pub(super) fn append(&mut self, text: &[u8]) -> Result<Appended, StoreError> {
+        let path = &self.path;
+        if self.has_tail {
+            self.cut().map_err(failed("truncate", path))?;
+            self.has_tail = false;
+        }
+        files::must_be(path, &self.file, self.length).map_err(failed("append to", path))?;
         let before = Appended { length: self.length, last: self.last };
         let next = self.next(text);
         let mut line = format!("{:032x} ", next.hash).into_bytes();
         line.extend_from_slice(text);
         line.push(b'\n');
-        let written =
-            self.file.write_all_at(&line, self.length).and_then(|()| self.file.sync_data());
+        let length = self.length + line.len() as u64;
+        let written = self
+            .file
+            .write_all_at(&line, self.length)
+            .and_then(|()| self.file.sync_data())
+            // A file that nobody finds at the next start keeps no promise.
+            .and_then(|()| files::must_be(path, &self.file, length));
         if let Err(error) = written {
+            let refusal = failed("append to", path)(error);
             self.take_back(before);
-            return Err(failed("append to", &self.path)(error));
+            return Err(refusal);
         }
-        self.length += line.len() as u64;
+        self.length = length;
         self.last = next;
         Ok(before)
     }
 
-    /// Takes the last record out again, since it cannot be acknowledged. Half a line must not stay
-    /// in front of the next record; if this fails too, the next start drops the tail.
+    /// Takes the last record out again, since it cannot be acknowledged. Nothing of it may stay
+    /// behind the next record, which may be shorter: if this fails too, it is tried again before
+    /// that one is appended, and at the next start.
     pub(super) fn take_back(&mut self, before: Appended) {
         (self.length, self.last) = (before.length, before.last);
-        let _ = self.file.set_len(self.length).and_then(|()| self.file.sync_data());
+        self.has_tail = self.cut().is_err();
+    }
+
+    fn cut(&self) -> io::Result<()> {
+        self.file.set_len(self.length).and_then(|()| self.file.sync_data())
+    }
+
+    /// The journal's lines, with what `left` leaves of records for which it says anything.
+    pub(super) fn redacted(
+        &self,
+        left: impl Fn(&Record) -> Option<Value>,
+    ) -> Result<Redacted, StoreError> {
+        let mut bytes = vec![0; usize::try_from(self.length).expect("it was read at the start")];
+        let path = &self.path;
+        self.file.read_exact_at(&mut bytes, 0).map_err(failed("read", path))?;
+        let (replay, _) = read_lines(&bytes)
+            .map_err(|damage| io::Error::new(io::ErrorKind::InvalidInput, damage.reason))
+            .map_err(failed("read", path))?;
+        let last = replay.records.last().map(Record::text);
+        let mut redacted = Redacted { lines: Vec::new(), keys: BTreeSet::new(), last };
+        let mut previous = 0;
+        let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+        for ((record, hash), line) in replay.records.into_iter().zip(replay.hashes).zip(lines) {
+            match left(&record) {
+                Some(value) => {
+                    redacted.keys.insert(record.key.clone());
+                    let text = Record { value: Some(value), ..record }.text();
+                    let check = chain_left(previous, hash, &text);
+                    redacted.lines.extend(format!("{hash:032x}~{check:032x} ").into_bytes());
+                    redacted.lines.extend(text);
+                    redacted.lines.push(b'\n');
+                }
+                None => redacted.lines.extend(line),
+            }
+            previous = hash;
+        }
+        Ok(redacted)
+    }
+
+    /// Replaces the lines by others with the same records: a crash leaves the one or the other.
+    pub(super) fn replace(&mut self, lines: &[u8]) -> Result<(), StoreError> {
+        let path = &self.path;
+        files::replace(path, 0o600, lines).map_err(failed("write", path))?;
+        self.file = files::open(path, OpenOptions::new().read(true).write(true))
+            .map_err(failed("open", path))?;
+        self.length = lines.len() as u64;
+        Ok(())
     }
 }
 
@@ -189,7 +280,8 @@ fn read_lines(bytes: &[u8]) -> Result<(Replay, usize), Damage> {
 fn hides_a_record(line: &[u8], previous: u128, seq: u64) -> bool {
     let begins_a_line = |rest: &[u8]| {
         rest.get(..=HASH_LEN).is_some_and(|head| {
-            head[..HASH_LEN].iter().all(u8::is_ascii_hexdigit) && head[HASH_LEN] == b' '
+            head[..HASH_LEN].iter().all(u8::is_ascii_hexdigit)
+                && [b' ', SAYS_LESS].contains(&head[HASH_LEN])
         })
     };
     let ends = line.iter().enumerate().filter(|(_, b)| **b == b'}').map(|(at, _)| at + 1);
@@ -198,11 +290,16 @@ fn hides_a_record(line: &[u8], previous: u128, seq: u64) -> bool {
 }
 
 fn read_line(line: &[u8], previous: u128, seq: u64) -> Result<(Record, u128), String> {
-    let (written, text) = line.split_at_checked(HASH_LEN + 1).ok_or("the line is too short")?;
-    let hash = chain(previous, text);
+    let (written, rest) = line.split_at_checked(HASH_LEN).ok_or("the line is too short")?;
+    let mismatch = || "the checksum does not match".to_owned();
+    let (hash, text) = match rest {
+        [b' ', text @ ..] => (chain(previous, text), text),
+        [SAYS_LESS, rest @ ..] => read_left(written, rest, previous).ok_or_else(mismatch)?,
+        _ => return Err(mismatch()),
+    };
     // Compared as text: letters in another case would be a change too.
-    if written != format!("{hash:032x} ").as_bytes() {
-        return Err("the checksum does not match".to_owned());
+    if written != format!("{hash:032x}").as_bytes() {
+        return Err(mismatch());
     }
     let record: Record =
         serde_json::from_slice(text).map_err(|e| format!("the record is unreadable: {e}"))?;
@@ -210,6 +307,14 @@ fn read_line(line: &[u8], previous: u128, seq: u64) -> Result<(Record, u128), St
         return Err(format!("record {} where {seq} was expected", record.seq));
     }
     Ok((record, hash))
+}
+
+/// The hash of a record that says less than it did, and what is left of it; `None`: it is damaged.
+fn read_left<'a>(written: &[u8], rest: &'a [u8], previous: u128) -> Option<(u128, &'a [u8])> {
+    let hash = u128::from_str_radix(std::str::from_utf8(written).ok()?, 16).ok()?;
+    let (check, left) = rest.split_at_checked(HASH_LEN + 1)?;
+    let expected = format!("{:032x} ", chain_left(previous, hash, left));
+    (check == expected.as_bytes()).then_some((hash, left))
 }
 
 #[cfg(test)]
@@ -233,7 +338,7 @@ mod tests {
     }
 
     fn text(seq: u64) -> Vec<u8> {
-        serde_json::to_vec(&record(seq)).expect("plain JSON")
+        record(seq).text()
     }
 
     fn open(path: &Path) -> Result<(Journal, Replay), StoreError> {
@@ -244,6 +349,24 @@ mod tests {
         let opened = Journal::open(path, &accept);
         accept.end().expect("ended");
         opened
+    }
+
+    /// A journal with so many records, of which the second says less than it did.
+    fn redacted(count: u64) -> (tempfile::TempDir, PathBuf) {
+        let (dir, path) = written(count);
+        let (mut journal, before) = open(&path).expect("a good journal");
+        let less = |record: &Record| (record.seq == 2).then(|| json!({ "left": true }));
+        let redacted = journal.redacted(less).expect("it is read");
+        assert_eq!(redacted.keys, BTreeSet::from([record(2).key]));
+        assert_eq!(redacted.last, Some(text(count)));
+        journal.replace(&redacted.lines).expect("it is replaced");
+        journal.append(&text(count + 1)).expect("an append");
+        let (_, after) = open(&path).expect("a good journal");
+        assert_eq!(after.hashes[..before.hashes.len()], before.hashes, "nobody's mark is foreign");
+        assert_eq!(after.records[1].value, Some(json!({ "left": true })));
+        let kept = |replay: &Replay| [replay.records[0].clone(), replay.records[2].clone()];
+        assert_eq!(kept(&after), kept(&before));
+        (dir, path)
     }
 
     fn written(count: u64) -> (tempfile::TempDir, PathBuf) {
@@ -290,6 +413,31 @@ mod tests {
     }
 
     #[test]
+    fn what_a_record_said_before_is_in_no_byte_of_the_journal() {
+        let (_dir, path) = redacted(3);
+        let bytes = fs::read(&path).expect("the journal");
+        let has = |words: &str| bytes.windows(words.len()).any(|w| w == words.as_bytes());
+        assert!(has(r#"{"seq":1}"#) && has(r#"{"seq":3}"#) && !has(r#"{"seq":2}"#));
+        let (journal, _) = open(&path).expect("a good journal");
+        assert_eq!(journal.redacted(|_| None).expect("it is read").lines, bytes);
+    }
+
+    #[test]
+    fn what_could_not_be_cut_off_never_follows_the_next_record() {
+        let (_dir, path) = written(2);
+        let (mut journal, _) = open(&path).expect("a good journal");
+        let long = Record { value: Some(json!("x".repeat(500))), ..record(3) };
+        let before = journal.append(&long.text()).expect("an append");
+        let writable = std::mem::replace(&mut journal.file, File::open(&path).expect("it opens"));
+        journal.take_back(before);
+        assert!(journal.append(&text(3)).is_err(), "the disk still refuses");
+        journal.file = writable;
+        journal.append(&text(3)).expect("an append");
+        let records = open(&path).expect("a good journal").1.records;
+        assert_eq!(records, (1..=3).map(record).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn damage_before_the_last_record_names_the_record_and_the_way_back() {
         let (_dir, path) = written(3);
         let mut bytes = fs::read(&path).expect("the journal");
@@ -322,8 +470,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(512))]
 
         #[test]
-        fn any_flipped_bit_is_seen(at in 0usize..1_000_000, bit in 0u8..8) {
-            let (_dir, path) = written(3);
+        fn any_flipped_bit_is_seen(at in 0usize..1_000_000, bit in 0u8..8, less: bool) {
+            let (_dir, path) = if less { redacted(3) } else { written(4) };
             let mut bytes = fs::read(&path).expect("the journal");
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
@@ -332,7 +480,7 @@ mod tests {
                 Err(StoreError::Damaged { .. }) => {}
                 Err(other) => prop_assert!(false, "{other}"),
                 // The last line break: as if the last record had not been written to its end.
-                Ok((_, replay)) => prop_assert!(at + 1 == bytes.len() && replay.torn_tail && replay.records.len() == 2),
+                Ok((_, replay)) => prop_assert!(at + 1 == bytes.len() && replay.torn_tail && replay.records.len() == 3),
             }
         }
     }

@@ -5,11 +5,6 @@ use serde_json::Value;
 
 use super::{error::StoreError, journal::Record};
 
-/// A record as the journal has it.
-pub(super) fn text(record: &Record) -> Vec<u8> {
-    serde_json::to_vec(record).expect("a record is plain JSON")
-}
-
 /// How often a record is read again until its numbers stay.
 const READINGS: usize = 8;
 
@@ -21,7 +16,7 @@ pub(super) fn settled(mut record: Record) -> Result<(Record, Vec<u8>), StoreErro
     let key = record.key.clone();
     let refused = |reason: String| StoreError::Unstorable { key: key.clone(), reason };
     for _ in 0..READINGS {
-        let text = text(&record);
+        let text = record.text();
         let read: Record = serde_json::from_slice(&text).map_err(|e| refused(e.to_string()))?;
         if read == record {
             return Ok((record, text));

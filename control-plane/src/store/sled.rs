@@ -12,7 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ferromesh_cert_authority::{files, lock::take_soon};
+use ferromesh_cert_authority::{
+    files,
+    lock::{SURELY, take_soon, until_let_go},
+};
 
 use super::{
     entry::Entry,
@@ -26,6 +29,8 @@ pub(super) struct Database {
     entries: sled::Tree,
 }
 
+/// The file that an open database holds a lock on.
+const LOCKED: &str = "db";
 const APPLIED: &[u8] = b"applied";
 const LAST: &[u8] = b"last";
 
@@ -63,6 +68,13 @@ impl Database {
         })?;
         keep_private(path);
         Ok(opened)
+    }
+
+    /// Closes the database at `path` and waits until its threads have let go of its files: until
+    /// then they may write to them, and to others in their folder.
+    pub(super) fn close(self, path: &Path) {
+        drop(self);
+        until_let_go(&path.join(LOCKED));
     }
 
     /// Throws away what is at `path` and fills a new database.
@@ -115,7 +127,7 @@ impl Database {
 }
 
 /// Removes whatever is at `path`; what a link leads to stays.
-fn clear(path: &Path) -> io::Result<()> {
+pub(super) fn clear(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
@@ -136,6 +148,7 @@ fn keep_private(path: &Path) {
 /// later, from a thread of its own; other processes are kept out by the store's own lock.
 fn open_unlocked(path: &Path) -> sled::Result<sled::Db> {
     take_soon(
+        SURELY,
         || sled::Config::new().path(path).cache_capacity(8 << 20).open(),
         |error| is_locked(&error.to_string()),
     )

@@ -10,6 +10,8 @@ use ferromesh_xds_translator::diagnostic::Diagnostic;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::json;
+
 const API_VERSION: &str = "admission.k8s.io/v1";
 
 /// The envelope.
@@ -32,10 +34,10 @@ pub(super) struct Question {
     #[serde(default)]
     pub(super) namespace: String,
     /// The object; null when it is deleted.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::plain")]
     pub(super) object: Value,
     /// The object before the change.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::plain")]
     pub(super) old_object: Value,
 }
 

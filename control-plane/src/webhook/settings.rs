@@ -1,15 +1,19 @@
 //! The settings file of injection, followed: a mounted ConfigMap changes without a restart.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
+use ferromesh_cert_authority::files;
+use tokio::task::spawn_blocking;
 
 use crate::{config::Settings, inject::InjectionSettings};
 
 /// How often the file is read. Mounted ConfigMaps change by the minute, and by links that no watch
 /// of the file sees.
 const PAUSE: Duration = Duration::from_secs(3);
+/// No ConfigMap is larger.
+const LARGEST: u64 = 1 << 20;
 
 /// The settings in force, and the file that they come from.
 pub struct Followed {
@@ -29,7 +33,7 @@ impl Followed {
         let base =
             InjectionSettings::new(settings.root_namespace.clone(), settings.trust_domain.clone());
         let text = match &settings.injection_settings {
-            Some(file) => fs::read_to_string(file)
+            Some(file) => files::read_named(file, LARGEST)
                 .with_context(|| format!("--injection-settings {}", file.display()))?,
             None => String::new(),
         };
@@ -50,7 +54,9 @@ impl Followed {
         loop {
             tokio::time::sleep(PAUSE).await;
             // Between two versions a mounted file may be away for a moment.
-            let Ok(text) = tokio::fs::read_to_string(&file).await else { continue };
+            let named = file.clone();
+            let read = spawn_blocking(move || files::read_named(&named, LARGEST)).await;
+            let Ok(Ok(text)) = read else { continue };
             if text == self.text {
                 continue;
             }
@@ -101,6 +107,8 @@ impl Followed {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use crate::config::ServeOptions;
 
     use super::*;

@@ -312,7 +312,7 @@ async fn a_port_in_use_stops_the_start_with_advice() {
 }
 
 /// Longest wait for anything in these tests.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn is_type(url: &str) -> ResourceType {
     ResourceType::from_type_url(url).unwrap_or_else(|| panic!("unexpected type {url}"))

@@ -49,6 +49,7 @@ const LAYERS: [&[&str]; 6] = [
     &[
         "config",
         "event",
+        "json",
         "nack",
         "tls",
         "store",

@@ -13,7 +13,7 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::Path,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use ferromesh_xds_translator::{
@@ -29,10 +29,16 @@ use crate::source::kubernetes::MESH_CONFIG_MAP;
 /// How long a file without an end is taken for one that is being written.
 pub(super) const WRITING_GRACE: Duration = Duration::from_secs(1);
 
+/// A stamp that is younger does not tell a file from what it is a moment later: clocks of file
+/// systems tick up to a hundred times a second, some each second or two.
+const TICK: Duration = Duration::from_secs(2);
+
 /// A file as it was last read.
 #[derive(Default)]
 pub(super) struct Known {
+    /// `None`: it was not read yet, or is too young to be told from what it may be now.
     stamp: Option<Stamp>,
+    was_read: bool,
     content: u64,
     /// Whether its last line was whole.
     ended: bool,
@@ -67,6 +73,19 @@ impl Stamp {
             modified: (meta.mtime(), meta.mtime_nsec()),
             changed: (meta.ctime(), meta.ctime_nsec()),
         }
+    }
+
+    /// Whether no further change can have had the same times.
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let (Ok(seconds), Ok(nanoseconds)) =
+            (u64::try_from(self.changed.0), u32::try_from(self.changed.1))
+        else {
+            return true;
+        };
+        let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        // Of clocks that disagree, the distance counts.
+        let distance = now.duration_since(changed).unwrap_or_else(|ahead| ahead.duration());
+        distance >= TICK
     }
 }
 
@@ -144,11 +163,12 @@ impl Known {
         root_namespace: &str,
         now: Instant,
     ) -> io::Result<()> {
-        let stamp = Some(Stamp::of(&fs::metadata(path)?));
-        if self.stamp == stamp {
+        let stamp = Stamp::of(&fs::metadata(path)?);
+        if self.stamp == Some(stamp) {
             (self.unfinished_since, self.emptied) = (None, false);
             return Ok(());
         }
+        let read_at = SystemTime::now();
         let bytes = read_regular(path)?;
         if self.is_unfinished(&bytes) {
             let since = *self.unfinished_since.get_or_insert(now);
@@ -163,10 +183,11 @@ impl Known {
         }
         (self.unfinished_since, self.emptied) = (None, false);
         let content = xxh3_64(&bytes);
-        if self.stamp.is_none() || self.content != content {
+        if !self.was_read || self.content != content {
             self.parse(path, root_namespace, &bytes);
         }
-        (self.stamp, self.content, self.ended) = (stamp, content, bytes.ends_with(b"\n"));
+        self.stamp = stamp.is_settled(read_at).then_some(stamp);
+        (self.was_read, self.content, self.ended) = (true, content, bytes.ends_with(b"\n"));
         Ok(())
     }
 
@@ -455,6 +476,37 @@ data:
 
     fn names(known: &Known) -> Vec<String> {
         accepted(known).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_stamp_is_believed_only_when_the_clock_has_gone_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.yaml");
+        fs::write(&path, OBJECTS[2]).expect("a file");
+        let metadata = fs::metadata(&path).expect("it is there");
+        let changed = metadata.ctime();
+        let at = |seconds: i64| {
+            let since = u64::try_from(changed + seconds).expect("a clock that is set");
+            SystemTime::UNIX_EPOCH + Duration::from_secs(since)
+        };
+        let table = [(-60, true), (-1, false), (0, false), (1, false), (4, true), (60, true)];
+        for (seconds, settled) in table {
+            assert_eq!(Stamp::of(&metadata).is_settled(at(seconds)), settled, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_equal_length_right_after_a_look_is_seen() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.yaml");
+        let mut known = Known::default();
+        for port in (10..99).map(|port| format!("port: {port}")) {
+            fs::write(&path, OBJECTS[2].replace("port: 80", &port)).expect("a file");
+            known.refresh(&path, ROOT, Instant::now()).expect("it is read");
+            let (.., object) = known.objects().next().expect("a service");
+            let served = object.raw()["spec"]["ports"][0]["port"].to_string();
+            assert_eq!(format!("port: {served}"), port);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod kinds;
 mod known;
+mod object;
 mod watch;
 
 pub(super) use self::kinds::MESH_CONFIG_MAP;

@@ -6,7 +6,7 @@ use std::{pin::pin, time::Duration};
 use futures_util::StreamExt;
 use kube::{
     Api, Client, Error,
-    api::{ApiResource, DynamicObject, GroupVersionKind},
+    api::{ApiResource, GroupVersionKind},
     runtime::{
         WatchStreamExt,
         utils::Backoff,
@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{kinds::Watched, known::Step};
+use super::{kinds::Watched, known::Step, object::WatchedObject};
 
 /// How often a kind that the cluster lacks is looked for, and a failing question asked again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -150,7 +150,7 @@ impl Watch {
     /// Lists and follows for as long as that is possible.
     async fn watch(&self, resource: &ApiResource, streaming: bool) -> Result<End, ReceiverDropped> {
         let client = self.client.clone();
-        let api: Api<DynamicObject> = match &self.watched.namespace {
+        let api: Api<WatchedObject> = match &self.watched.namespace {
             Some(namespace) => Api::namespaced_with(client, namespace, resource),
             None => Api::all_with(client, resource),
         };
@@ -194,7 +194,7 @@ impl Watch {
         }
     }
 
-    fn step(&self, event: Event<DynamicObject>, resource: &ApiResource) -> Step {
+    fn step(&self, event: Event<WatchedObject>, resource: &ApiResource) -> Step {
         match event {
             Event::Apply(object) => Step::Seen(self.value(object, resource)),
             Event::Delete(object) => Step::Deleted(self.value(object, resource)),
@@ -204,14 +204,9 @@ impl Watch {
         }
     }
 
-    /// The object as written, with its kind, which items of a list lack.
-    fn value(&self, mut object: DynamicObject, resource: &ApiResource) -> Value {
-        object.metadata.managed_fields = None;
-        let mut value = serde_json::to_value(object).unwrap_or_default();
-        if let Some(fields) = value.as_object_mut() {
-            fields.insert("apiVersion".to_owned(), resource.api_version.as_str().into());
-            fields.insert("kind".to_owned(), resource.kind.as_str().into());
-        }
+    /// The object as written, without what nobody here reads.
+    fn value(&self, object: WatchedObject, resource: &ApiResource) -> Value {
+        let mut value = object.into_value(resource);
         self.watched.trim(&mut value);
         value
     }

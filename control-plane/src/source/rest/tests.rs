@@ -227,3 +227,23 @@ async fn an_object_that_names_another_revision_is_refused_and_none_is_kept_in_it
     let kept = plane.source.get(cart().kind, "shop", "cart").expect("stored");
     assert_eq!((kept.revision, kept.value["metadata"].get("resourceVersion")), (second, None));
 }
+
+#[tokio::test]
+async fn a_stored_secret_that_cannot_be_read_shows_what_anybody_may_read() {
+    let plane = Plane::new(Arc::new(Memory::default())).await;
+    let stored = json!({
+        "apiVersion": "v1", "kind": "Secret", "sealedData": "anothers",
+        "metadata": {
+            "name": "cert", "namespace": "shop", "labels": { "app": "shop" },
+            "annotations": { "copy": "very private" },
+        },
+    });
+    let key = StoreKey::new("Secret", "shop", "cert");
+    let revision = plane.store.put(&key, stored, Expect::Any, "test").expect("stored");
+    let shown = plane.source.get(Kind::SECRET, "shop", "cert").expect("it is there");
+    assert_eq!(
+        (shown.revision, &shown.value["metadata"]["labels"]["app"]),
+        (revision, &json!("shop"))
+    );
+    assert!(!shown.value.to_string().contains("private"), "{}", shown.value);
+}

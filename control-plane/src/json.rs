@@ -1,5 +1,11 @@
-//! An object as JSON, in which a key that is written twice is a mistake, as it is in files: a reader
-//! sees the first, a parser takes the last. So is what is nested deeper than in a file.
+//! An object as JSON, as its author wrote it: no key means anything to the reader itself, and no
+//! depth is an error of the whole document, of which the object may be a small part.
+//!
+//! `serde_json::Value` takes an object whose first key is one of its own
+//! (`$serde_json::private::RawValue`) for a text to be read, and gives up beyond 127 levels: one
+//! such object would take a list of thousands with it. A key that is written twice is a mistake
+//! here, as it is in files: a reader sees the first, a parser takes the last. So is what is nested
+//! deeper than in a file.
 
 use std::{cell::RefCell, fmt};
 
@@ -17,17 +23,31 @@ use serde_json::{Map, Number, Value};
 /// read; here only what lies deeper in any case is not kept.
 const LIST_LEVELS: usize = 2;
 
-/// What was written, or the first mistake: a key that was written twice, or too many levels.
-#[derive(Debug)]
-pub(super) struct Written(pub(super) Result<Value, Box<Diagnostic>>);
+/// What was written.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    /// The content. What lies deeper than any object may is left out, and what is left is still
+    /// deeper than an object may be, so that it is refused as such.
+    pub(crate) value: Value,
+    /// The first mistake: a key that was written twice, or too many levels.
+    pub(crate) mistake: Option<Box<Diagnostic>>,
+}
 
 impl<'de> Deserialize<'de> for Written {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mistake = RefCell::new(None);
         let whole = Part { path: FieldPath::root(), mistake: &mistake };
         let value = whole.deserialize(deserializer)?;
-        Ok(Self(mistake.into_inner().map_or(Ok(value), Err)))
+        Ok(Self { value, mistake: mistake.into_inner() })
     }
+}
+
+/// The value of a field of a larger document, as it was written.
+///
+/// # Errors
+/// It is no JSON.
+pub(crate) fn plain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    Written::deserialize(deserializer).map(|written| written.value)
 }
 
 /// A part of the document.
@@ -137,15 +157,16 @@ mod tests {
     fn a_key_that_is_written_twice_is_named_and_anything_else_is_read_as_it_is() {
         let text =
             r#"{"a":[1,-2,1.5,1e300,true,null,"x\ny",{"b":{},"c":[]}],"d":18446744073709551615}"#;
-        let Written(read) = serde_json::from_str(text).expect("JSON");
-        assert_eq!(read.expect("no key twice"), serde_json::from_str::<Value>(text).expect("JSON"));
+        let read: Written = serde_json::from_str(text).expect("JSON");
+        assert!(read.mistake.is_none());
+        assert_eq!(read.value, serde_json::from_str::<Value>(text).expect("JSON"));
         for (text, field) in [
             (r#"{"spec":{"rules":[{}],"action":"DENY","rules":[]}}"#, "spec.rules"),
             (r#"{"spec":{"a":[0,{"b":1,"\u0062":1}]}}"#, "spec.a[1].b"),
             (r#"{"kind":1,"kind":1}"#, "kind"),
         ] {
-            let Written(read) = serde_json::from_str(text).expect("JSON");
-            let finding = read.expect_err(text);
+            let read: Written = serde_json::from_str(text).expect("JSON");
+            let finding = read.mistake.expect(text);
             assert_eq!(
                 (finding.code, finding.field.to_string()),
                 (Code::DuplicateKey, field.into())
@@ -159,11 +180,25 @@ mod tests {
             for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
                 let core = if open == "[" { "" } else { "1" };
                 let text = format!("{}{core}{}", open.repeat(levels), close.repeat(levels));
-                let Written(read) = serde_json::from_str(&text).expect("JSON");
-                match read {
-                    Ok(_) => assert_eq!(levels, MAX_DEPTH + LIST_LEVELS),
-                    Err(finding) => assert_eq!(finding.code, Code::TooLarge, "{levels}"),
+                let read: Written = serde_json::from_str(&text).expect("JSON");
+                match read.mistake {
+                    None => assert_eq!(levels, MAX_DEPTH + LIST_LEVELS),
+                    Some(finding) => assert_eq!(finding.code, Code::TooLarge, "{levels}"),
                 }
+                let left = read.value.to_string().matches(open).count();
+                assert!(left > MAX_DEPTH, "{levels}: {left} are left, which would pass");
+            }
+        }
+    }
+
+    #[test]
+    fn no_key_means_anything_to_the_reader() {
+        for key in ["$serde_json::private::RawValue", "$serde_json::private::Number"] {
+            for (text, expected) in [("\"[\"", "["), ("\"1\"", "1"), ("\"{}\"", "{}")] {
+                let text = format!(r#"{{"labels":{{"{key}":{text},"z":"y"}}}}"#);
+                let read: Written = serde_json::from_str(&text).expect("JSON");
+                assert_eq!(read.value["labels"][key], expected, "{text}");
+                assert_eq!(read.value["labels"]["z"], "y", "{text}");
             }
         }
     }
