@@ -243,7 +243,9 @@ mod tests {
 
     #[test]
     fn no_choice_of_what_is_logged_shows_answers_of_an_api_server() {
-        for chosen in [DEFAULT_LOG, "trace", "info,kube_client=trace", "info,kube_client::client=trace"] {
+        for chosen in
+            [DEFAULT_LOG, "trace", "info,kube_client=trace", "info,kube_client::client=trace"]
+        {
             let (said, ()) = logged(without_answers(EnvFilter::new(chosen)), || {
                 tracing::warn!(target: "kube_client::client", "an answer with a key");
                 tracing::error!("something else");
