@@ -7,6 +7,7 @@
 pub mod authority;
 pub mod events;
 pub mod leader;
+mod mirror;
 pub mod objects;
 pub mod replica_map;
 pub mod status;
