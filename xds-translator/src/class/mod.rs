@@ -18,7 +18,7 @@ use ferromesh_proto::SpiffeId;
 pub(crate) use self::gateway::is_gateway;
 pub use self::node::{NodeFacts, NodeIdentity, NodeKind, Refusal};
 use crate::{
-    ir::{Labels, Locality, ObjectId, ProxySide, Workload, WorkloadId},
+    ir::{Discovery, Labels, Locality, ObjectId, ProxySide, Workload, WorkloadId},
     plan::{Features, OutboundKey, ViewKey},
     snapshot::MeshSnapshot,
 };
@@ -32,6 +32,8 @@ pub struct ProxyClass {
     /// The workload behind it; `None` while the registry does not know it: a proven proxy then has
     /// no inbound view, and is to be classified again when the registry learns of it.
     pub workload: Option<WorkloadId>,
+    /// Whether slices list that workload: whoever tells of the slices tells when it comes and goes.
+    pub in_slices: bool,
     /// Its namespace, where its credentials are looked up.
     pub namespace: Arc<str>,
     /// What kind of proxy it is.
@@ -54,6 +56,7 @@ pub fn classify(snapshot: &MeshSnapshot, node: &NodeIdentity) -> Result<ProxyCla
     Ok(ProxyClass {
         views: views.into_iter().map(Arc::new).collect(),
         workload: workload.map(|w| w.id.clone()),
+        in_slices: workload.is_some_and(|w| w.discovery == Discovery::Slices),
         namespace: node.workload.namespace.clone(),
         kind: node.kind,
         credentials,
