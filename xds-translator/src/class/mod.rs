@@ -38,7 +38,7 @@ pub struct ProxyClass {
     pub namespace: Arc<str>,
     /// What kind of proxy it is.
     pub kind: NodeKind,
-    /// Names of credentials it may ask for, of its own namespace; empty for sidecars.
+    /// Names of credentials it may ask for, of its own namespace.
     pub credentials: BTreeSet<Arc<str>>,
 }
 
@@ -50,7 +50,7 @@ pub fn classify(snapshot: &MeshSnapshot, node: &NodeIdentity) -> Result<ProxyCla
     let workload = find_workload(snapshot, node)?;
     let facts = Facts::new(snapshot, node, workload);
     let (views, credentials) = match node.kind {
-        NodeKind::Sidecar => (facts.sidecar_views(), BTreeSet::new()),
+        NodeKind::Sidecar => (facts.sidecar_views(), facts.sidecar_credentials()),
         NodeKind::Router => facts.gateway_view(),
     };
     Ok(ProxyClass {
