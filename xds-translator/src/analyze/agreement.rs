@@ -219,8 +219,12 @@ impl Mesh {
         self.add(Kind::SERVICE_ENTRY, namespace, &format!("e{number}"), json!({ "spec": spec }));
     }
 
+    fn host_of_destination(&mut self) -> &'static str {
+        if self.draw.once_in(12) { "*.example.com" } else { self.draw.one(&HOSTS) }
+    }
+
     fn destination(&mut self) -> Value {
-        let mut destination = json!({"host": self.draw.one(&HOSTS), "subset": self.draw.one(&["", "", "v0", "v1"])});
+        let mut destination = json!({"host": self.host_of_destination(), "subset": self.draw.one(&["", "", "v0", "v1"])});
         if self.draw.once_in(3) {
             let port = self.draw.one(&[80, 443, 3306, 7000, 9080]);
             destination["port"] = json!({ "number": port });
