@@ -79,6 +79,8 @@ pub struct Metrics {
     pub root_expiry: Gauge,
     /// Whether this replica leads: 1 or 0.
     pub leader: Gauge,
+    /// Proxies that other replicas tell to be connected to them.
+    pub connected_elsewhere: Gauge,
     /// Namespaces that hold the mesh's root.
     pub roots_published: Gauge,
     /// Namespaces where the root of an istiod is left in place.
@@ -118,6 +120,7 @@ impl Metrics {
             kept_files: Gauge::default(),
             root_expiry: Gauge::default(),
             leader: Gauge::default(),
+            connected_elsewhere: Gauge::default(),
             roots_published: Gauge::default(),
             roots_withheld: Gauge::default(),
             token_reviews: Family::default(),
@@ -193,6 +196,8 @@ impl Metrics {
             "Whether this replica leads, and writes what is written once",
             self.leader.clone(),
         );
+        let elsewhere = "Proxies that are connected to other replicas";
+        r.register("mesh_connected_elsewhere", elsewhere, self.connected_elsewhere.clone());
         let (published, withheld) = (self.roots_published.clone(), self.roots_withheld.clone());
         r.register(
             "mesh_roots_published",

@@ -138,6 +138,8 @@ codes! {
     HttpOnly = "FM0213";
     /// A server of a Gateway whose port or host another Gateway's server has.
     ConflictingServers = "FM0214", "IST0145";
+    /// A subset of a DestinationRule that none of the service's pods belongs to.
+    EmptySubset = "FM0215", "IST0173";
     /// Traffic that is sent nowhere or lost, as seen when it was translated.
     Translation = "FM0301";
     /// A proxy refused what an object was translated to.

@@ -1,5 +1,4 @@
-//! Gateways' credentials as SDS resources: which names a stream may have, and what they are made
-//! of.
+//! Credentials as SDS resources: which names a stream may have, and what they are made of.
 //!
 //! `kubernetes://NAME` is a certificate with its key, `kubernetes://NAME-cacert` the CA for
 //! clients. A name outside the proxy's class is never answered but as one that does not exist, and
@@ -138,7 +137,11 @@ pub(super) fn why_refused(resource: &str, namespace: &str, proven: bool) -> Stri
                 "it is of namespace {other}: a proxy of {namespace} gets secrets of {namespace} only"
             )
         }
-        None => format!("no Gateway that selects this proxy names it in namespace {namespace}"),
+        None => {
+            format!(
+                "no Gateway or DestinationRule that selects this proxy names it in namespace {namespace}"
+            )
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 use ferromesh_proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest, Node};
 use ferromesh_xds_translator::{
     class::{NodeIdentity, ProxyClass, Refusal as ClassRefusal},
-    ir::Connection,
     snapshot::Reclassify,
 };
 use futures_util::{StreamExt, stream::SelectAll};
@@ -141,7 +140,7 @@ struct ProxyStream<P: Protocol> {
     hungry: bool,
     /// Its connection does not have to make room for others.
     _occupied: Option<Occupied>,
-    /// It counts as connected; only who it proves to be does.
+    /// It counts as connected; `None` where nobody is told.
     _connected: Option<Connected>,
     /// The oldest change that the client has not accepted in full.
     unsettled_since: Option<Instant>,
@@ -199,10 +198,7 @@ impl<P: Protocol> ProxyStream<P> {
         session.remember(&registration.refused_resources());
         let secrets = FollowedSecrets::new(shared.secrets.clone());
         let occupied = admission.visit.as_ref().map(Visit::occupy);
-        let connected = node.proven.clone().map(|identity| {
-            let connection = Connection { identity, address: node.address };
-            shared.connections.open(connection)
-        });
+        let connected = shared.connections.enter(&node, &class);
         let mut stream = Self {
             shared,
             admission,
@@ -382,6 +378,7 @@ impl<P: Protocol> ProxyStream<P> {
             self.hungry = true;
         }
         self.class = class;
+        self._connected = self.shared.connections.enter(&self.node, &self.class);
         self.follow_secrets();
         Ok(())
     }

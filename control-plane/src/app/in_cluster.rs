@@ -8,9 +8,14 @@ use tokio::sync::watch;
 use super::parts::{Core, Tasks, forever};
 use crate::{
     kube_cluster::{
-        KubeCluster, authority, leader, status::Writer, status_cache::StatusCache, trust, webhooks,
+        KubeCluster, authority,
+        connection_pages::{OtherPages, OwnPages},
+        leader,
+        status::Writer,
+        status_cache::StatusCache,
+        trust, webhooks,
     },
-    source::kubernetes,
+    source::{connections::replicas, kubernetes},
 };
 
 /// Starts everything; `webhooks`: whether the API server may ask this control plane.
@@ -29,6 +34,12 @@ pub(super) fn join(tasks: &mut Tasks, core: &Core, cluster: &KubeCluster, webhoo
     tasks.spawn(async { Ok(watches.await?) });
     let state = authority::follow(cluster.clone(), namespace.clone(), core.authority.clone());
     tasks.spawn(async { Ok(state.await?) });
+
+    let (connections, instance) = (core.shared.connections.clone(), &core.settings.pod_name);
+    let own = OwnPages::new(cluster, &namespace, instance);
+    tasks.spawn(forever(replicas::tell(connections.clone(), own)));
+    let others = OtherPages::new(cluster, &namespace, instance);
+    tasks.spawn(forever(replicas::hear(connections, others, metrics.clone())));
 
     let leads = elect(core, cluster);
     let writer = Writer {

@@ -52,7 +52,10 @@ impl Core {
             ..MeshDefaults::default()
         };
         let mut expected = BTreeSet::from([SourceId::Rest]);
-        expected.extend(cluster.is_some().then_some(SourceId::Kubernetes));
+        // A replica that does not know who is connected elsewhere would take them for gone.
+        if cluster.is_some() {
+            expected.extend([SourceId::Kubernetes, SourceId::Connections]);
+        }
         expected.extend((!settings.config.is_empty()).then_some(SourceId::Directory));
         let metrics = Metrics::new();
         let (mesh, events, end) = Mesh::start(
@@ -66,8 +69,11 @@ impl Core {
             Err(anyhow!("the compiler stopped: this is a bug; restart the control plane"))
         });
         let judge = Judge::new(mesh.clone(), defaults);
-        let (secrets, connections) =
-            (Arc::new(Secrets::default()), Arc::new(Connections::default()));
+        let secrets = Arc::new(Secrets::default());
+        let connections = Arc::new(match &cluster {
+            Some(_) => Connections::of_replica(),
+            None => Connections::default(),
+        });
         tasks.spawn(forever(connections.clone().tell(events.clone())));
         let shared = Shared::new(Parts {
             mesh,

@@ -5,8 +5,10 @@
 //! A proxy of the environment is left alone: the API server is reached directly.
 
 pub mod authority;
+pub mod connection_pages;
 pub mod events;
 pub mod leader;
+mod mirror;
 pub mod objects;
 pub mod replica_map;
 pub mod status;
@@ -15,12 +17,14 @@ pub mod token_review;
 pub mod trust;
 pub mod webhooks;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
+
+use tokio::time::timeout;
 
 use crate::config::KubeClusterAccess;
 
@@ -29,6 +33,9 @@ use crate::config::KubeClusterAccess;
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Who that is; also the name under which fields are written.
 pub const OURS: &str = "ferromesh";
+
+/// How long an answer of the API server is waited for.
+const ANSWER: Duration = Duration::from_secs(4);
 
 /// Why a cluster cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -92,16 +99,25 @@ impl KubeCluster {
 /// What was said last about something that keeps failing: the same again at every try would fill
 /// the log.
 #[derive(Default)]
-struct Trouble(String);
+pub(crate) struct Trouble(String);
 
 impl Trouble {
-    fn tell(&mut self, what: &str, error: &dyn std::error::Error) {
+    /// Logs what failed and why, unless that was logged last.
+    pub(crate) fn tell(&mut self, what: &str, error: &dyn std::error::Error) {
         let why = first_line(error);
         if self.0 != why {
             tracing::warn!(why, "{what}");
             self.0 = why;
         }
     }
+}
+
+/// An answer of the API server, or an error after [`ANSWER`].
+async fn bounded<T>(
+    answer: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, kube::Error> {
+    let late = || kube::Error::Service("no answer in time".into());
+    timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// What went wrong between us and the API server, in one line.

@@ -2,7 +2,7 @@
 //! API server has no objects for. It is made with the first words, and replicas that say nothing
 //! have no key.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -10,12 +10,8 @@ use kube::{
     api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
-use super::KubeCluster;
-
-/// How long an answer of the API server is waited for.
-const ANSWER: Duration = Duration::from_secs(4);
+use super::{KubeCluster, bounded};
 
 /// The map, as one replica sees it.
 pub struct ReplicaMap {
@@ -84,11 +80,6 @@ fn absent_is_empty(outcome: Result<(), Error>) -> Result<(), Error> {
         Err(Error::Api(status)) if status.code == 404 => Ok(()),
         outcome => outcome,
     }
-}
-
-async fn bounded<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let late = || Error::Service("no answer in time".into());
-    timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// The replica's name as a key of a ConfigMap.

@@ -6,7 +6,6 @@
 //! their mesh, so nothing is written while it lives, unless the operator says so.
 
 mod istiod;
-mod mirror;
 
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
@@ -27,8 +26,7 @@ use tokio::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::mirror::Mirror;
-use super::{KubeCluster, MANAGED_BY, OURS, Trouble, leader, said};
+use super::{KubeCluster, MANAGED_BY, OURS, Trouble, leader, mirror::Mirror, said};
 use crate::metrics::Metrics;
 
 /// Name of the ConfigMap: Istio's, which every injected pod mounts.

@@ -4,6 +4,11 @@
 //! A stream holds a [`Connected`] and waits for nobody. What changed is told together and at a
 //! pace, so that a mesh that comes back at once is few events; a proxy that only changed its stream
 //! meanwhile is none.
+//!
+//! Replicas of one cluster know the same connections: each tells the others its own ([`replicas`]),
+//! but for those of pods, whose lives the API server tells every replica.
+
+pub mod replicas;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,8 +17,14 @@ use std::{
     time::Duration,
 };
 
-use ferromesh_xds_translator::ir::Connection;
-use tokio::{sync::Notify, time::sleep};
+use ferromesh_xds_translator::{
+    class::{NodeIdentity, ProxyClass},
+    ir::Connection,
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 
 use crate::event::{ConfigEvent, EventSender, SourceChange, SourceId};
 
@@ -22,17 +33,23 @@ const POISONED: &str = "no code panics while it holds this lock";
 /// configuration: connections may take a small part of them.
 const GATHER: Duration = Duration::from_millis(500);
 
-/// Every connection of this process.
+/// Every connection of this process, and what other replicas tell of theirs.
 #[derive(Default, Debug)]
 pub struct Connections {
+    /// There may be other replicas.
+    shared: bool,
     known: Mutex<Known>,
     changed: Notify,
+    /// Follows the connections of this process alone.
+    here: watch::Sender<()>,
 }
 
 #[derive(Default, Debug)]
 struct Known {
     /// How many streams each connected proxy has; never zero.
     streams: BTreeMap<Connection, usize>,
+    /// What is connected to other replicas; `None` until they were heard.
+    elsewhere: Option<BTreeSet<Connection>>,
     /// What the pipeline was told to be connected.
     told: BTreeSet<Connection>,
     /// Proxies that may be another than what was told.
@@ -47,13 +64,27 @@ pub struct Connected {
 }
 
 impl Connections {
+    /// Connections of a control plane that may be one of several replicas in a cluster. The
+    /// pipeline hears that all is told once [`Self::elsewhere`] was said.
+    pub fn of_replica() -> Self {
+        Self { shared: true, ..Self::default() }
+    }
+
+    /// The connection of a stream of `node`; `None` where it counts for nobody: it proves nothing,
+    /// or is of a pod, of which other replicas would not hear from here.
+    pub fn enter(self: &Arc<Self>, node: &NodeIdentity, class: &ProxyClass) -> Option<Connected> {
+        let identity = node.proven.clone()?;
+        let counts = !(self.shared && class.in_slices);
+        counts.then(|| self.open(Connection { identity, address: node.address }))
+    }
+
     /// A proxy has one more stream.
     pub fn open(self: &Arc<Self>, connection: Connection) -> Connected {
         let mut known = self.known();
         *known.streams.entry(connection.clone()).or_default() += 1;
         known.changed.insert(connection.clone());
         drop(known);
-        self.changed.notify_one();
+        self.tell_change();
         Connected { connections: self.clone(), connection }
     }
 
@@ -67,19 +98,53 @@ impl Connections {
         }
         known.changed.insert(connection.clone());
         drop(known);
+        self.tell_change();
+    }
+
+    fn tell_change(&self) {
         self.changed.notify_one();
+        self.here.send_replace(());
+    }
+
+    /// What is connected to this process; sorted.
+    pub fn here(&self) -> Vec<Connection> {
+        self.known().streams.keys().cloned().collect()
+    }
+
+    /// Changes with [`Self::here`].
+    pub fn changes_here(&self) -> watch::Receiver<()> {
+        self.here.subscribe()
+    }
+
+    /// Other replicas tell that these proxies are connected, and no others.
+    pub fn elsewhere(&self, connected: BTreeSet<Connection>) {
+        let mut known = self.known();
+        let former = known.elsewhere.replace(connected);
+        let news: BTreeSet<Connection> = match (&former, &known.elsewhere) {
+            (Some(former), Some(now)) => former.symmetric_difference(now).cloned().collect(),
+            (_, now) => now.clone().unwrap_or_default(),
+        };
+        let tells = former.is_none() || !news.is_empty();
+        known.changed.extend(news);
+        drop(known);
+        if tells {
+            self.changed.notify_one();
+        }
     }
 
     /// Tells the pipeline who comes and goes, until it is gone.
     pub async fn tell(self: Arc<Self>, events: EventSender) {
+        // What is alone has nobody to wait for.
+        let mut synced = !self.shared;
         loop {
-            self.changed.notified().await;
-            let changes = self.known().changes();
-            if changes.is_empty() {
+            let (changes, heard) = self.known().changes();
+            if changes.is_empty() && (synced || !heard) {
+                self.changed.notified().await;
                 continue;
             }
+            synced |= heard;
             let source = SourceId::Connections;
-            let event = ConfigEvent { source, changes, diagnostics: None, synced: true };
+            let event = ConfigEvent { source, changes, diagnostics: None, synced };
             if events.send(event).await.is_err() {
                 return;
             }
@@ -93,11 +158,12 @@ impl Connections {
 }
 
 impl Known {
-    /// What is another than what was told last.
-    fn changes(&mut self) -> Vec<SourceChange> {
+    /// What is another than what was told last, and whether other replicas were heard.
+    fn changes(&mut self) -> (Vec<SourceChange>, bool) {
         let mut changes = Vec::new();
         for connection in mem::take(&mut self.changed) {
-            let connected = self.streams.contains_key(&connection);
+            let elsewhere = || self.elsewhere.iter().any(|all| all.contains(&connection));
+            let connected = self.streams.contains_key(&connection) || elsewhere();
             let news = match connected {
                 true => self.told.insert(connection.clone()),
                 false => self.told.remove(&connection),
@@ -106,7 +172,7 @@ impl Known {
                 changes.push(SourceChange::Connection { connection, connected });
             }
         }
-        changes
+        (changes, self.elsewhere.is_some())
     }
 }
 
@@ -170,5 +236,37 @@ mod tests {
         assert_eq!(next(&mut events).await, "+1 +2 +3");
         drop((mesh, again));
         assert_eq!(next(&mut events).await, "-0 -1 -2 -3");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_that_changes_its_replica_stays_connected() {
+        let connections = Arc::new(Connections::of_replica());
+        let (sender, mut events) = mpsc::channel(1);
+        tokio::spawn(connections.clone().tell(sender));
+        let here = connections.open(proxy(1));
+        let first = events.recv().await.expect("the source lives");
+        assert!(!first.synced && first.changes.len() == 1, "others were not heard: {first:?}");
+        connections.elsewhere(BTreeSet::from([proxy(1), proxy(2)]));
+        let heard = events.recv().await.expect("the source lives");
+        assert!(heard.synced && heard.changes.len() == 1, "{heard:?}");
+        drop(here);
+        connections.elsewhere(BTreeSet::from([proxy(1)]));
+        assert_eq!(next(&mut events).await, "-2", "the first is connected elsewhere");
+        let again = connections.open(proxy(1));
+        connections.elsewhere(BTreeSet::new());
+        let other = connections.open(proxy(3));
+        assert_eq!(next(&mut events).await, "+3", "the first came back");
+        drop((again, other));
+        assert_eq!(next(&mut events).await, "-1 -3");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_that_hears_nobody_is_told_of_all_the_same() {
+        let connections = Arc::new(Connections::of_replica());
+        let (sender, mut events) = mpsc::channel(1);
+        tokio::spawn(connections.clone().tell(sender));
+        connections.elsewhere(BTreeSet::new());
+        let event = events.recv().await.expect("the source lives");
+        assert!(event.synced && event.changes.is_empty(), "{event:?}");
     }
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::runtime::{
     cluster::{
         AutomaticNames, BalanceSettings, CircuitBreakers, Cluster, ConnectionSettings, Discovery,
-        LbPolicy, MeshAlpn, OutlierDetection, ServiceLabel, TcpKeepalive, Transport,
+        LbPolicy, MeshAlpn, OutlierDetection, RetryLimit, ServiceLabel, TcpKeepalive, Transport,
         TransportMatch, UpstreamHttp, UpstreamProtocol,
     },
     endpoint::{DnsFamily, DnsRefresh, EndpointSet},
@@ -23,6 +23,7 @@ use envoy_types::pb::{
         config::{
             cluster::v3::{
                 Cluster as Wire, OutlierDetection as WireOutlier,
+                circuit_breakers::thresholds::RetryBudget as WireRetryBudget,
                 cluster::{
                     ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily,
                     LbConfig, LbPolicy as WirePolicy, TransportSocketMatch,
@@ -460,7 +461,15 @@ fn circuit_breakers(message: &Wire) -> Result<CircuitBreakers, Invalid> {
     else {
         return Ok(default);
     };
-    refuse(&[("retry_budget", wire.retry_budget.is_some())]).at("circuit_breakers.thresholds")?;
+    let retries = match &wire.retry_budget {
+        // The count has no meaning beside a budget.
+        Some(budget) => {
+            retry_budget(budget).at("retry_budget").at("circuit_breakers.thresholds")?
+        }
+        None => {
+            wire.max_retries.as_ref().map_or(default.retries, |most| RetryLimit::Count(most.value))
+        }
+    };
     Ok(CircuitBreakers {
         max_connections: number(wire.max_connections.as_ref(), default.max_connections),
         max_pending_requests: number(
@@ -468,8 +477,24 @@ fn circuit_breakers(message: &Wire) -> Result<CircuitBreakers, Invalid> {
             default.max_pending_requests,
         ),
         max_requests: number(wire.max_requests.as_ref(), default.max_requests),
-        max_retries: number(wire.max_retries.as_ref(), default.max_retries),
+        retries,
     })
+}
+
+fn retry_budget(budget: &WireRetryBudget) -> Result<RetryLimit, Invalid> {
+    let interval = optional_duration("budget_interval", budget.budget_interval.as_ref())?;
+    refuse(&[("budget_interval", interval.is_some_and(|interval| !interval.is_zero()))])?;
+    let percent = budget.budget_percent.as_ref().map_or(20.0, |percent| percent.value);
+    if !(0.0..=100.0).contains(&percent) {
+        return Err(Invalid::new(format!("expected 0 to 100, got {percent}")).at("budget_percent"));
+    }
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "from 0 to a million, as was checked"
+    )]
+    let share = (percent * 10_000.0).round() as u32;
+    Ok(RetryLimit::Budget { share, minimum: number(budget.min_retry_concurrency.as_ref(), 3) })
 }
 
 /// A detector counts only if it is enforced; one that is enforced for a part of the cases only is

@@ -19,8 +19,8 @@ use crate::{
         RuntimeConfig, TcpProxy, Terminal,
         action::{Action, Forward, HostRewrite, PathRewrite},
         cluster::{
-            BalanceSettings, CircuitBreakers, ConnectionSettings, Discovery, LbPolicy, Transport,
-            UpstreamHttp, UpstreamProtocol,
+            BalanceSettings, CircuitBreakers, ConnectionSettings, Discovery, LbPolicy, RetryLimit,
+            Transport, UpstreamHttp, UpstreamProtocol,
         },
         endpoint::{
             Endpoint, EndpointAddress, EndpointSet, HealthStatus, LocalityEndpoints, Workload,
@@ -117,7 +117,10 @@ impl Proxy {
             policy: LbPolicy::RoundRobin,
             balance: BalanceSettings { panic_threshold: 0, locality_weighted: false },
             connection: connection(),
-            limits: CircuitBreakers { max_retries: 100, ..CircuitBreakers::default() },
+            limits: CircuitBreakers {
+                retries: RetryLimit::Count(100),
+                ..CircuitBreakers::default()
+            },
             outlier: None,
             mesh_alpn: None,
             services: vec![],

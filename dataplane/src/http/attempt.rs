@@ -1,7 +1,13 @@
 //! Attempts of one request: each chooses an endpoint anew, until an answer can be passed on or
 //! there is no point in another.
 
-use std::{borrow::Cow, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header, uri::PathAndQuery};
 use hyper::body::Incoming;
@@ -214,8 +220,10 @@ impl Attempts<'_> {
                 }
                 return answered(attempt);
             }
+            let requests = self.cluster.state.usage.requests.load(Relaxed);
+            let limit = self.cluster.limits.retries.among(requests);
             let usage = UsageOf(Arc::clone(&self.cluster.state), |usage| &usage.retries);
-            let Some(hold) = Held::below(usage, self.cluster.limits.max_retries) else {
+            let Some(hold) = Held::below(usage, limit) else {
                 exchange.flag(Flags::UPSTREAM_OVERFLOW);
                 return answered(attempt);
             };

@@ -228,7 +228,34 @@ pub struct CircuitBreakers {
     /// Requests under way.
     pub max_requests: u32,
     /// Retries under way.
-    pub max_retries: u32,
+    pub retries: RetryLimit,
+}
+
+/// How many retries of a cluster may be under way at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RetryLimit {
+    /// So many; `u32::MAX` means no limit.
+    Count(u32),
+    /// A share of the requests that are under way (Envoy's `RetryBudget`).
+    Budget {
+        /// In millionths.
+        share: u32,
+        /// Whatever the share comes to.
+        minimum: u32,
+    },
+}
+
+impl RetryLimit {
+    /// The limit while so many requests are under way.
+    pub fn among(self, requests: u32) -> u32 {
+        match self {
+            Self::Count(most) => most,
+            Self::Budget { share, minimum } => {
+                let part = u64::from(requests) * u64::from(share) / 1_000_000;
+                u32::try_from(part).unwrap_or(u32::MAX).max(minimum)
+            }
+        }
+    }
 }
 
 impl Default for CircuitBreakers {
@@ -238,7 +265,7 @@ impl Default for CircuitBreakers {
             max_connections: 1024,
             max_pending_requests: 1024,
             max_requests: 1024,
-            max_retries: 3,
+            retries: RetryLimit::Count(3),
         }
     }
 }

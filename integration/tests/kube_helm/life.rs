@@ -150,6 +150,16 @@ fn is_modest(mesh: &Mesh) {
         let expected = object == "secrets/any";
         assert_eq!(answer.is_ok_and(|a| a.trim() == "yes"), expected, "{verb} {object}");
     }
+    // Of the ConfigMaps beside it, its own only.
+    for (object, expected) in
+        [("configmaps/ferromesh-connections-15", true), ("configmaps/istio", false)]
+    {
+        for verb in ["update", "delete"] {
+            let question = ["auth", "can-i", verb, object, "--namespace", ROOT, &account];
+            let allowed = cluster.try_kubectl(&question).is_ok_and(|a| a.trim() == "yes");
+            assert_eq!(allowed, expected, "{verb} {object}");
+        }
+    }
     let log = cluster.kubectl(&["logs", "deployment/ferromesh", "--namespace", ROOT]);
     assert!(!log.to_lowercase().contains("forbidden"), "{log}");
 }

@@ -20,6 +20,8 @@ use self::plane::{Plane, SOON, refused};
 
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 const CART_NODE: &str = "sidecar~10.80.0.1~cart.shop~shop.svc.cluster.local";
+/// A proxy whose account it has, on a machine that no pod is.
+const MACHINE_NODE: &str = "sidecar~10.9.9.9~machine.shop~shop.svc.cluster.local";
 const ROOT_MAP: &str = "istio-ca-root-cert";
 
 /// The certificate that signs is replaced half a minute after it was made: it is dated back by two.
@@ -73,6 +75,7 @@ async fn pods_prove_who_they_are_and_one_root_outlives_every_control_plane() {
     a_certificate_renews_itself_only_while_a_pod_has_its_account(&cluster, plane).await;
     nobody_gets_what_is_of_another(&cluster, plane).await;
     every_namespace_holds_the_root(&cluster, &planes);
+    replicas_know_which_machines_are_connected_elsewhere(&cluster, &planes).await;
     certificates_prove_while_the_api_server_is_away_and_tokens_wait(&cluster, plane).await;
     replicas_renew_their_signer_together(&cluster, &planes).await;
     let root = plane.roots();
@@ -313,6 +316,33 @@ fn every_namespace_holds_the_root(cluster: &KubeCluster, planes: &[Plane; 2]) {
     until(SOON, "the Secret again", || {
         cluster.try_kubectl(&["get", "secret", "ferromesh-ca", "-n", "istio-system"]).is_ok()
     });
+}
+
+/// Pods are the API server's to tell.
+async fn replicas_know_which_machines_are_connected_elsewhere(
+    cluster: &KubeCluster,
+    [first, second]: &[Plane; 2],
+) {
+    let token = token::of_pod(cluster, "shop", "cart", "cart");
+    let held = first.port().sign(Some(&token), None, CART).await.expect("a certificate");
+    let clusters = (ResourceType::Cluster, ["*"].as_slice());
+    let port = first.port();
+    let pod = port.ask(None, Some(&held), CART_NODE, clusters).await.expect("a stream");
+    let machine = port.ask(None, Some(&held), MACHINE_NODE, clusters).await.expect("a stream");
+    let knows = |plane: &Plane, number: usize| {
+        plane.metrics().lines().any(|line| line == format!("mesh_connected_elsewhere {number}"))
+    };
+    until(SOON, "the machine is known to the other replica", || knows(second, 1));
+    let said = || {
+        let words = "jsonpath={.items[*].data.connections}";
+        let label = "ferromesh.io/connections";
+        cluster.kubectl(&["get", "configmaps", "-n", "istio-system", "-l", label, "-o", words])
+    };
+    assert_eq!(said(), format!("{CART} 10.9.9.9"));
+    assert!(knows(first, 0), "nobody hears itself");
+    drop((pod, machine));
+    until(SOON, "the machine is gone", || knows(second, 0));
+    assert_eq!(said(), "");
 }
 
 async fn certificates_prove_while_the_api_server_is_away_and_tokens_wait(

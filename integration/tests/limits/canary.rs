@@ -125,11 +125,15 @@ async fn a_stored_secret_is_redacted_in_answers_and_sealed_on_the_disk() {
     is_clean(path, &kept.text, &canaries);
 }
 
-/// A running demo: its REST address and its folder.
+/// The demo's services, as it names them when it tells who was called.
+const SERVICES: [&str; 4] = ["productpage", "details", "reviews", "ratings"];
+
+/// A running demo: its REST address, its folder, and what it says itself.
 struct Demo {
     process: Process,
     rest: String,
     dir: PathBuf,
+    log: PathBuf,
 }
 
 impl Demo {
@@ -148,7 +152,16 @@ impl Demo {
             word.unwrap_or_else(|| panic!("no {mark:?} in {output}")).to_owned()
         };
         let rest = after("REST: http://").split('/').next().unwrap_or_default().to_owned();
-        Self { process, rest, dir: after("Logs: ").into() }
+        Self { process, rest, dir: after("Logs: ").into(), log }
+    }
+
+    /// Every service has answered calls, so that logs have something to say.
+    fn until_traffic(&mut self) {
+        let log = self.log.clone();
+        self.process.until("carrying calls to every service", || {
+            let output = fs::read_to_string(&log).unwrap_or_default();
+            SERVICES.iter().all(|name| output.contains(&format!("→ {name} ")))
+        });
     }
 
     async fn get(&self, address: &str, path: &str) -> (String, Value) {
@@ -202,8 +215,7 @@ impl Demo {
 async fn no_log_and_no_dump_of_a_running_mesh_shows_a_key_or_a_token() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut demo = Demo::start(dir.path());
-    // Some traffic, so that logs have something to say.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    demo.until_traffic();
     let mut canaries = general();
     let mut secret_files = 0;
     for file in files(&demo.dir) {

@@ -2,8 +2,10 @@
 //! some proxy gets if and only if a finding says so.
 //!
 //! The proxies are the clients that [`super::clients`] defines, over every pod of the mesh. Names
-//! are clusters that routes, mirrors and TCP proxies lead to, and credentials that listeners ask
-//! for. A finding about a destination is a false one if some proxy is led there and none of them
+//! are clusters that routes, mirrors and TCP proxies lead to, and credentials that listeners and
+//! clusters ask for. A subset that no pod belongs to is no such name, since its cluster is there,
+//! without endpoints: it has a finding of its own, if and only if pods of the service are known. A
+//! finding about a destination is a false one if some proxy is led there and none of them
 //! misses the cluster; what nobody is led to (a rule behind one that takes everything, a weight of
 //! zero, a host that an older VirtualService has, a server whose host another Gateway has) may have
 //! a finding or none. Not counted is the route configuration `80` that Istio gives hosts of other
@@ -82,6 +84,7 @@ impl Mesh {
                 mesh.in_namespace(namespace, number);
             }
         }
+        mesh.slices();
         mesh
     }
 
@@ -95,7 +98,7 @@ impl Mesh {
             (Self::backend, 2),
             (Self::sidecar, 6),
             (Self::gateway, 3),
-            (Self::credential, 2),
+            (Self::credential, 1),
             (Self::routes_of_connections, 4),
         ];
         for (make, times) in makers {
@@ -105,7 +108,13 @@ impl Mesh {
         }
     }
 
-    fn add(&mut self, kind: Kind, namespace: &str, name: &str, mut content: Value) {
+    fn add(
+        &mut self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        mut content: Value,
+    ) -> Vec<Diagnostic> {
         let age = self.draw.below(3);
         let meta = content.as_object_mut().expect("an object").entry("metadata");
         let meta = meta.or_insert_with(|| json!({}));
@@ -116,8 +125,9 @@ impl Mesh {
         meta["creationTimestamp"] = json!(format!("2026-01-0{}T00:00:00Z", 1 + age));
         content["apiVersion"] = json!(kind.api_version());
         content["kind"] = json!(kind.kind_name());
-        let (object, _) = parse_value(content).unwrap_or_else(|d| panic!("{kind}: {}", d[0]));
+        let (object, said) = parse_value(content).unwrap_or_else(|d| panic!("{kind}: {}", d[0]));
         self.objects.push(object);
+        said
     }
 
     fn export_to(&mut self) -> Vec<&'static str> {
@@ -141,7 +151,14 @@ impl Mesh {
         if self.draw.once_in(4) {
             spec["proxyHttpPort"] = json!(15080);
         }
-        self.add(Kind::MESH_CONFIG, "", "istio", json!({ "spec": spec }));
+        // Not acted on, and said so: every namespace counts.
+        let selects = self.draw.once_in(4);
+        if selects {
+            spec["discoverySelectors"] = json!([{"matchLabels": {"mesh": "in"}}]);
+        }
+        let said = self.add(Kind::MESH_CONFIG, "", "istio", json!({ "spec": spec }));
+        let told = said.iter().any(|d| d.code == Code::NotActedOn);
+        assert_eq!(told, selects, "{said:?}");
     }
 
     fn service(&mut self, namespace: &str, number: usize) {
@@ -202,9 +219,12 @@ impl Mesh {
         self.add(Kind::SERVICE_ENTRY, namespace, &format!("e{number}"), json!({ "spec": spec }));
     }
 
+    fn host_of_destination(&mut self) -> &'static str {
+        if self.draw.once_in(12) { "*.example.com" } else { self.draw.one(&HOSTS) }
+    }
+
     fn destination(&mut self) -> Value {
-        let mut destination =
-            json!({"host": self.draw.one(&HOSTS), "subset": self.draw.one(&["", "", "v0", "v1"])});
+        let mut destination = json!({"host": self.host_of_destination(), "subset": self.draw.one(&["", "", "v0", "v1"])});
         if self.draw.once_in(3) {
             let port = self.draw.one(&[80, 443, 3306, 7000, 9080]);
             destination["port"] = json!({ "number": port });
@@ -281,17 +301,60 @@ impl Mesh {
     fn backend(&mut self, namespace: &str, number: usize) {
         let host = self.draw.one(&["s0", "s1", "s0.shop.svc.cluster.local", "*.example.com", "*"]);
         let names: [&[&str]; 4] = [&["v0", "v1"], &["v0"], &["v1"], &[]];
-        let subsets: Vec<Value> = self
-            .draw
-            .one(&names)
-            .iter()
-            .map(|name| json!({"name": name, "labels": {"version": name}}))
-            .collect();
+        let mut subsets = Vec::new();
+        for name in self.draw.one(&names) {
+            let version = if self.draw.once_in(4) { "v9" } else { *name };
+            let mut subset = json!({"name": name, "labels": {"version": version}});
+            if self.draw.once_in(5) {
+                subset["trafficPolicy"] = self.tls();
+            }
+            subsets.push(subset);
+        }
         let mut spec = json!({"host": host, "subsets": subsets, "exportTo": self.export_to()});
+        if self.draw.once_in(4) {
+            spec["trafficPolicy"] = self.tls();
+        }
         if self.draw.once_in(5) {
             spec["workloadSelector"] = json!({"matchLabels": {"version": "v1"}});
         }
         self.add(Kind::DESTINATION_RULE, namespace, &format!("d{number}"), json!({ "spec": spec }));
+    }
+
+    fn tls(&mut self) -> Value {
+        let (mode, name) =
+            (self.draw.one(&["SIMPLE", "MUTUAL"]), self.draw.one(&["cert0", "cert1"]));
+        let names = json!(["a.example.com"]);
+        json!({"tls": {"mode": mode, "credentialName": name, "subjectAltNames": names}})
+    }
+
+    /// Every pod is an endpoint of the services that select it.
+    fn slices(&mut self) {
+        let of = |kind: Kind| {
+            let objects = self.objects.iter().filter(move |object| object.id.kind == kind);
+            objects.map(|object| (object.id.clone(), object.raw())).collect::<Vec<_>>()
+        };
+        let (pods, services) = (of(Kind::POD), of(Kind::SERVICE));
+        for (id, service) in services {
+            let app = &service["spec"]["selector"]["app"];
+            if app.is_null() {
+                continue;
+            }
+            let selected = |(pod, raw): &&(ObjectId, Value)| {
+                pod.namespace == id.namespace && raw["metadata"]["labels"]["app"] == *app
+            };
+            let endpoint = |(pod, raw): &(ObjectId, Value)| {
+                json!({
+                    "addresses": [raw["status"]["podIP"]], "conditions": {"ready": true},
+                    "targetRef": {"kind": "Pod", "name": &*pod.name, "namespace": &*pod.namespace},
+                })
+            };
+            let endpoints: Vec<Value> = pods.iter().filter(selected).map(endpoint).collect();
+            let content = json!({
+                "metadata": {"labels": {"kubernetes.io/service-name": &*id.name}},
+                "addressType": "IPv4", "ports": service["spec"]["ports"], "endpoints": endpoints,
+            });
+            self.add(Kind::ENDPOINT_SLICE, &id.namespace, &id.name, content);
+        }
     }
 
     fn sidecar(&mut self, namespace: &str, number: usize) {
@@ -326,7 +389,7 @@ impl Mesh {
     }
 
     fn credential(&mut self, namespace: &str, number: usize) {
-        let name = self.draw.one(&["cert0", "cert0-cacert"]);
+        let name = self.draw.one(&["cert0", "cert0-cacert", "cert1", "cert1-cacert"]);
         let holds_ca = self.draw.once_in(2);
         let fact =
             CredentialFact { fingerprint: format!("{number}").into(), not_after: 0, holds_ca };
@@ -347,6 +410,8 @@ struct Sent {
     connected: BTreeSet<String>,
     clusters: BTreeSet<String>,
     credentials: BTreeSet<String>,
+    /// How many endpoints each cluster has that lists any.
+    endpoints: BTreeMap<String, usize>,
 }
 
 impl Sent {
@@ -358,8 +423,15 @@ impl Sent {
             for (kind, read) in [
                 (ResourceType::Route, Self::routes as fn(&mut Self, &Value)),
                 (ResourceType::Listener, Self::listener),
+                (ResourceType::Endpoint, Self::assignment),
+                // As listeners: what they ask for.
+                (ResourceType::Cluster, Self::listener),
             ] {
                 for resource in view.tables[kind.index()].values() {
+                    let asks = || resource.body.windows(13).any(|part| part == b"kubernetes://");
+                    if kind == ResourceType::Cluster && !asks() {
+                        continue;
+                    }
                     read(&mut sent, &to_json(kind, &resource.body).expect("readable"));
                 }
             }
@@ -395,6 +467,12 @@ impl Sent {
             Value::Array(items) => items.iter().for_each(|item| self.listener(item)),
             _ => {}
         }
+    }
+
+    fn assignment(&mut self, assignment: &Value) {
+        let localities = list(&assignment["endpoints"]);
+        let number = localities.map(|locality| list(&locality["lb_endpoints"]).count()).sum();
+        self.endpoints.insert(text(&assignment["cluster_name"]), number);
     }
 
     /// Whether Istio has this cluster's name on its route `80` only.
@@ -531,7 +609,13 @@ fn sent(mesh: &Mesh) -> Vec<Sent> {
             assert!(named, "{:?}: {dangling:?}", node.workload);
         }
         let (namespace, known) = (node.workload.namespace, !node.workload.name.is_empty());
-        all.push(Sent { kind: Some(node.kind), namespace, known, ..Sent::of(&views) });
+        let sent = Sent { kind: Some(node.kind), namespace, known, ..Sent::of(&views) };
+        for name in &sent.credentials {
+            let may = |name: &str| class.credentials.contains(name);
+            let given = may(name) || name.strip_suffix("-cacert").is_some_and(may);
+            assert!(given, "{} asks for {name}, which nobody gives it", sent.namespace);
+        }
+        all.push(sent);
     }
     all
 }
@@ -570,6 +654,54 @@ fn check(seed: u64) {
         check_true(seed, to, &written, &sent);
     }
     check_credentials(seed, &mesh, &findings, &sent);
+    check_subsets(seed, &mesh, &findings, &sent);
+}
+
+/// Subsets of DestinationRules: the object's host and its name for clients, a subset and its labels.
+fn subsets(mesh: &Mesh) -> Vec<(String, String, Value)> {
+    let rules = mesh.objects.iter().filter(|o| o.id.kind == Kind::DESTINATION_RULE);
+    let subsets = rules.flat_map(|rule| {
+        let spec = rule.raw()["spec"].clone();
+        let host = text(&spec["host"]);
+        let host = if host.starts_with('*') { host } else { complete(&host, &rule.id.namespace) };
+        let subsets = list(&spec["subsets"]).cloned().collect::<Vec<_>>().into_iter();
+        subsets.map(move |s| (host.clone(), text(&s["name"]), s["labels"].clone()))
+    });
+    subsets.collect()
+}
+
+/// Subsets without endpoints of services that have some, in both directions. Of a rule for many
+/// hosts nothing is said: a subset may be meant for some of them.
+fn check_subsets(seed: u64, mesh: &Mesh, findings: &[Diagnostic], sent: &[Sent]) {
+    let all = subsets(mesh);
+    let told: BTreeSet<&str> = findings
+        .iter()
+        .filter(|finding| finding.code == Code::EmptySubset)
+        .map(|finding| &*finding.message)
+        .collect();
+    for proxy in sent {
+        for (cluster, number) in &proxy.endpoints {
+            let Some((port, subset, host)) = parts(cluster).filter(|(_, s, _)| !s.is_empty())
+            else {
+                continue;
+            };
+            let whole = proxy.endpoints.get(&format!("outbound|{port}||{host}")).copied();
+            let defining = |(of, name, _): &&(String, String, Value)| {
+                let covers = of == host || Hostname::new(of).contains(&Hostname::new(host));
+                covers && name == subset
+            };
+            let labels: BTreeSet<String> =
+                all.iter().filter(defining).map(|(.., labels)| labels.to_string()).collect();
+            let for_many = all.iter().filter(defining).any(|(of, ..)| of.starts_with('*'));
+            let said = told.contains(&*format!("subset `{subset}` selects no pod of `{host}`"));
+            let empty = *number == 0 && whole.is_some_and(|whole| whole > 0);
+            let whom = format!("seed {seed}: {cluster} in {}", proxy.namespace);
+            assert!(!empty || said || for_many, "{whom} is empty: unsaid");
+            // Several rules may define it differently, for different clients.
+            let filled = *number > 0 && labels.len() == 1;
+            assert!(!filled || !said, "{whom} has {number} endpoints, and a finding says no");
+        }
+    }
 }
 
 /// A finding about a destination is no false one.
@@ -614,14 +746,18 @@ fn check_true(seed: u64, to: &Written, written: &[Written], sent: &[Sent]) {
 fn check_credentials(seed: u64, mesh: &Mesh, findings: &[Diagnostic], sent: &[Sent]) {
     let told = findings.iter().filter(|f| f.code == Code::MissingCredential);
     let told: Vec<&str> = told.map(|f| f.message.as_str()).collect();
-    let gateways = || sent.iter().filter(|s| s.known && s.kind == Some(NodeKind::Router));
-    for proxy in gateways() {
+    let clients = || sent.iter().filter(|s| s.known);
+    for proxy in clients() {
         let namespace = &proxy.namespace;
         for name in &proxy.credentials {
             let named = format!("Secret `{name}`");
             let said = told.iter().any(|t| t.contains(&named) && t.contains(&**namespace));
+            // Who lacks the certificate too is told of that.
+            let certificate = name
+                .strip_suffix("-cacert")
+                .is_some_and(|of| proxy.credentials.contains(of) && !has(mesh, namespace, of));
             assert!(
-                said || has(mesh, namespace, name),
+                said || certificate || has(mesh, namespace, name),
                 "seed {seed}: no {name} in {namespace}: unsaid"
             );
         }
@@ -629,18 +765,17 @@ fn check_credentials(seed: u64, mesh: &Mesh, findings: &[Diagnostic], sent: &[Se
     for text in told {
         let name = text.split('`').nth(1).expect("a name");
         let asks = |s: &&Sent| s.credentials.contains(name) && text.contains(&*s.namespace);
-        let mut asking = gateways().filter(asks).peekable();
+        let mut asking = clients().filter(asks).peekable();
         let true_word = asking.peek().is_none() || asking.any(|s| !has(mesh, &s.namespace, name));
         assert!(true_word, "seed {seed}: everybody has {name}: {text}");
     }
 }
 
 /// Whether a credential is in a namespace, or a CA in the credential beside which it is looked for.
-/// Without a certificate it is that which is missing, and not its CA.
 fn has(mesh: &Mesh, namespace: &Arc<str>, name: &str) -> bool {
     let known = |name: &str| mesh.credentials.get(&(namespace.clone(), Arc::from(name)));
-    let beside = name.strip_suffix("-cacert").map(known);
-    known(name).is_some() || beside.is_some_and(|of| of.is_none_or(|fact| fact.holds_ca))
+    let beside = name.strip_suffix("-cacert").and_then(known);
+    known(name).is_some() || beside.is_some_and(|fact| fact.holds_ca)
 }
 
 proptest! {

@@ -1,14 +1,23 @@
 //! DestinationRules: their hosts, their levels, and each other.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
-use super::input::{Input, reason};
+use super::{
+    clients::nodes,
+    input::{Input, reason},
+};
 use crate::{
+    class::client_view,
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::Object,
     ir::{BackendPolicy, Hostname, Service, Subset, TrafficPolicy},
+    plan::{CredentialPart, NamedCredential, credentials},
+    snapshot::Reader,
 };
 
 pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
@@ -24,6 +33,104 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     for ((_, host), mut policies) in same_host {
         policies.sort_by(|a, b| a.origin.by_age(&b.origin));
         check_merge(input, host, &policies, findings);
+    }
+    check_credentials(input, findings);
+}
+
+/// Credentials that known clients would ask for and not find in their namespace: gateways, and
+/// sidecars that a rule selects.
+fn check_credentials(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    if input.backends().all(|policy| policy.credentials().next().is_none()) {
+        return;
+    }
+    let reader = Reader::new(&input.snapshot);
+    let mut missing: BTreeMap<NamedCredential, BTreeSet<Arc<str>>> = BTreeMap::new();
+    for node in nodes(input).into_iter().filter(|node| !node.workload.name.is_empty()) {
+        let Some(view) = client_view(&input.snapshot, &node) else { continue };
+        let namespace = &node.workload.namespace;
+        let lacking = credentials(&reader, &view);
+        for named in lacking.into_iter().filter(|named| lacks(input, namespace, named)) {
+            missing.entry(named).or_default().insert(namespace.clone());
+        }
+    }
+    for (named, namespaces) in &missing {
+        findings.extend(missing_credential(input, named, namespaces));
+    }
+}
+
+/// Whether a namespace lacks a credential, or the authority in it or beside it.
+fn lacks(input: &Input<'_>, namespace: &Arc<str>, named: &NamedCredential) -> bool {
+    let credentials = input.snapshot.credentials();
+    let find = |name: Arc<str>| credentials.get(&(namespace.clone(), name));
+    let own = find(named.name.clone());
+    // Another provider of secrets knows what it has.
+    let foreign = named.name.contains("://");
+    let there = match named.part {
+        CredentialPart::Certificate => own.is_some(),
+        CredentialPart::Authority => {
+            own.is_some_and(|fact| fact.holds_ca) || find(beside(&named.name)).is_some()
+        }
+    };
+    !there && !foreign
+}
+
+/// The credential in which the authority may stand apart.
+fn beside(name: &str) -> Arc<str> {
+    format!("{name}-cacert").into()
+}
+
+/// The findings at every place where the rule names the credential.
+fn missing_credential(
+    input: &Input<'_>,
+    named: &NamedCredential,
+    namespaces: &BTreeSet<Arc<str>>,
+) -> Vec<Diagnostic> {
+    let NamedCredential { policy, name, part } = named;
+    let all = namespaces.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(", ");
+    let (message, fix) = match part {
+        CredentialPart::Certificate => (
+            format!("Secret `{name}` is not in namespace {all}, where clients are to use it"),
+            format!("create Secret `{name}` there"),
+        ),
+        CredentialPart::Authority => {
+            let apart = beside(name);
+            (
+                format!(
+                    "no CA for the server: neither Secret `{apart}` in namespace {all}, where clients are to use it, nor `ca.crt` in `{name}`"
+                ),
+                format!("create Secret `{apart}` there, with the key `ca.crt`"),
+            )
+        }
+    };
+    let written = input.object(policy).map(Object::raw);
+    let mut fields = Vec::new();
+    let spec = written.as_ref().and_then(|written| written.get("spec"));
+    spec.iter().for_each(|spec| places(spec, &FieldPath::of("spec"), name, &mut fields));
+    let finding = |field| {
+        let finding = Diagnostic::error_ref(Code::MissingCredential, field, message.clone());
+        input.diagnose(policy, finding.fix(fix.clone()))
+    };
+    fields.into_iter().map(finding).collect()
+}
+
+/// Where a credential of this name is asked for, below a field.
+fn places(value: &Value, at: &FieldPath, name: &str, found: &mut Vec<FieldPath>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let field = at.field(key.as_str());
+                if key == "credentialName" && value.as_str() == Some(name) {
+                    found.push(field.clone());
+                }
+                places(value, &field, name, found);
+            }
+        }
+        Value::Array(items) => {
+            for (i, item) in items.iter().enumerate() {
+                places(item, &at.index(i), name, found);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -77,7 +184,8 @@ fn leaves(value: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Subsets that select nothing, where pods are known.
+/// Subsets that select nothing, where pods are known. Such a subset is no name that leads nowhere:
+/// its cluster is there, without endpoints.
 fn subsets_without_pods(input: &Input<'_>, policy: &BackendPolicy) -> Vec<Diagnostic> {
     let snapshot = &input.snapshot;
     let services: Vec<&Arc<Service>> = snapshot.services().defining(&policy.host).collect();
@@ -88,7 +196,9 @@ fn subsets_without_pods(input: &Input<'_>, policy: &BackendPolicy) -> Vec<Diagno
     let empty = |s: &&Subset| !pods().any(|pod| s.selects(&pod.labels));
     let finding = |s: &Subset| {
         let message = format!("subset `{}` selects no pod of `{}`", s.name, policy.host);
-        Diagnostic::info(Code::NoEffect, FieldPath::of(&s.at).field("labels"), message)
+        let field = FieldPath::of(&s.at).field("labels");
+        Diagnostic::error_ref(Code::EmptySubset, field, message)
+            .fix("labels that pods of the service have; who is sent there gets 503 (UH)")
     };
     policy.subsets.iter().filter(empty).map(finding).collect()
 }

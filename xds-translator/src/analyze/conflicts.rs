@@ -135,6 +135,58 @@ fn a_credential_that_sidecars_do_not_use_is_named() {
 }
 
 #[test]
+fn a_credential_of_a_rule_is_missed_where_its_clients_run() {
+    let entry = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: shop}\nspec: {hosts: [a.test], ports: [{number: 443, name: https, protocol: HTTPS}], resolution: DNS}\n";
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: cart-1, namespace: shop, labels: {app: cart}}\nspec: {containers: [{name: istio-proxy}]}\n";
+    let rule = |selector: &str, mode: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: r, namespace: shop}}\nspec: {{host: a.test, {selector} trafficPolicy: {{tls: {{mode: {mode}, credentialName: c}}}}}}\n"
+        )
+    };
+    let secret = |name: &str, namespace: &str, key: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: {namespace}}}\nstringData: {{{key}: x}}\n"
+        )
+    };
+    let missed = |rule: String, secrets: &str| {
+        found(&format!("{pod}{entry}{rule}{secrets}"), Code::MissingCredential).len()
+    };
+    let cart = "workloadSelector: {matchLabels: {app: cart}},";
+    let other = "workloadSelector: {matchLabels: {app: other}},";
+    assert_eq!(missed(rule(cart, "MUTUAL"), ""), 2, "certificate and authority");
+    assert_eq!(missed(rule(cart, "SIMPLE"), ""), 1, "the authority");
+    assert_eq!(
+        missed(rule(other, "MUTUAL"), "") + missed(rule("", "MUTUAL"), ""),
+        0,
+        "nobody asks"
+    );
+    assert_eq!(missed(rule(cart, "SIMPLE"), &secret("c", "shop", "ca.crt")), 0);
+    assert_eq!(missed(rule(cart, "SIMPLE"), &secret("c", "shop", "tls.crt")), 1);
+    assert_eq!(missed(rule(cart, "SIMPLE"), &secret("c-cacert", "shop", "cacert")), 0);
+    assert_eq!(missed(rule(cart, "SIMPLE"), &secret("c", "bank", "ca.crt")), 1);
+}
+
+#[test]
+fn a_subset_that_no_pod_belongs_to_is_named() {
+    let rule = |version: &str| {
+        let spec =
+            format!("{{host: cart, subsets: [{{name: v1, labels: {{version: {version}}}}}]}}");
+        let rule = format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: r, namespace: shop}}\nspec: {spec}\n"
+        );
+        found(
+            &format!(
+                "{}{rule}",
+                CART.replace("{app: cart}}\nspec: {cont", "{app: cart, version: v1}}\nspec: {cont")
+            ),
+            Code::EmptySubset,
+        )
+    };
+    assert_eq!(rule("v1"), [""; 0]);
+    assert_eq!(rule("v2"), ["r spec.subsets[0].labels"]);
+}
+
+#[test]
 fn servers_that_overlap_and_let_other_clients_in_are_named() {
     let secret = "{port: {number: 443, name: q, protocol: HTTPS}, hosts: [secret.a.test], tls: {mode: MUTUAL, credentialName: c}}";
     let wide = server("443", "HTTPS", "*.a.test");

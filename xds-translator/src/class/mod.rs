@@ -18,7 +18,7 @@ use ferromesh_proto::SpiffeId;
 pub(crate) use self::gateway::is_gateway;
 pub use self::node::{NodeFacts, NodeIdentity, NodeKind, Refusal};
 use crate::{
-    ir::{Labels, Locality, ObjectId, ProxySide, Workload, WorkloadId},
+    ir::{Discovery, Labels, Locality, ObjectId, ProxySide, Workload, WorkloadId},
     plan::{Features, OutboundKey, ViewKey},
     snapshot::MeshSnapshot,
 };
@@ -32,11 +32,13 @@ pub struct ProxyClass {
     /// The workload behind it; `None` while the registry does not know it: a proven proxy then has
     /// no inbound view, and is to be classified again when the registry learns of it.
     pub workload: Option<WorkloadId>,
+    /// Whether slices list that workload: whoever tells of the slices tells when it comes and goes.
+    pub in_slices: bool,
     /// Its namespace, where its credentials are looked up.
     pub namespace: Arc<str>,
     /// What kind of proxy it is.
     pub kind: NodeKind,
-    /// Names of credentials it may ask for, of its own namespace; empty for sidecars.
+    /// Names of credentials it may ask for, of its own namespace.
     pub credentials: BTreeSet<Arc<str>>,
 }
 
@@ -48,12 +50,13 @@ pub fn classify(snapshot: &MeshSnapshot, node: &NodeIdentity) -> Result<ProxyCla
     let workload = find_workload(snapshot, node)?;
     let facts = Facts::new(snapshot, node, workload);
     let (views, credentials) = match node.kind {
-        NodeKind::Sidecar => (facts.sidecar_views(), BTreeSet::new()),
+        NodeKind::Sidecar => (facts.sidecar_views(), facts.sidecar_credentials()),
         NodeKind::Router => facts.gateway_view(),
     };
     Ok(ProxyClass {
         views: views.into_iter().map(Arc::new).collect(),
         workload: workload.map(|w| w.id.clone()),
+        in_slices: workload.is_some_and(|w| w.discovery == Discovery::Slices),
         namespace: node.workload.namespace.clone(),
         kind: node.kind,
         credentials,

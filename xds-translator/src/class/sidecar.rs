@@ -1,6 +1,6 @@
 //! The views of a sidecar: outbound, and inbound once its workload is known.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::Facts;
 use crate::{
@@ -14,6 +14,14 @@ impl Facts<'_> {
         let mut views = vec![ViewKey::Outbound(self.outbound())];
         views.extend(self.inbound().map(ViewKey::Inbound));
         views
+    }
+
+    /// Credentials of policies that select the workload, for what is sent out. None while it is not
+    /// known: nobody vouches for its labels.
+    pub(super) fn sidecar_credentials(&self) -> BTreeSet<Arc<str>> {
+        let Some(workload) = self.workload else { return BTreeSet::new() };
+        let backends = self.snapshot.backends();
+        backends.credentials_of_client(self.namespace(), &workload.labels).collect()
     }
 
     fn scope(&self) -> Option<ObjectId> {

@@ -68,8 +68,13 @@ spec: {hosts: [cart], http: [{match: [{sourceLabels: {version: v1}}], route: [{d
 ";
 
 fn mesh() -> Compiler {
+    mesh_with("")
+}
+
+/// The mesh, with some more objects.
+fn mesh_with(more: &str) -> Compiler {
     let mut compiler = Compiler::new(MeshDefaults::default());
-    let parsed = parse_file("mesh.yaml", MESH.as_bytes());
+    let parsed = parse_file("mesh.yaml", format!("{MESH}{more}").as_bytes());
     assert!(parsed.rejected.is_empty(), "{:?}", parsed.diagnostics);
     compiler
         .apply(parsed.objects.into_iter().map(|object| Change::Upsert(Box::new(object))).collect());
@@ -129,6 +134,26 @@ fn a_known_sidecar_gets_both_views_with_facts_of_the_registry() {
         .collect();
     assert_eq!(ports, [("cart.shop.svc.cluster.local".to_owned(), 80, 8080)]);
     assert!(class.credentials.is_empty());
+}
+
+#[test]
+fn a_sidecar_gets_credentials_of_rules_of_its_namespace_that_select_it() {
+    let given = |namespace: &str, selector: &str, id: &str| {
+        let rule = format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: till, namespace: {namespace}}}\nspec: {{host: till.example, {selector} trafficPolicy: {{tls: {{mode: MUTUAL, credentialName: till-client}}}}}}\n"
+        );
+        let node = node(id, &[], Some(CART_ID)).expect("a good node");
+        mesh_with(&rule).classify(&node).expect("the account is its own").credentials
+    };
+    let selector = |app: &str| format!("workloadSelector: {{matchLabels: {{app: {app}}}}},");
+    let all: BTreeSet<Arc<str>> = ["till-client", "till-client-cacert"].map(Arc::from).into();
+    assert_eq!(given("shop", &selector("cart"), CART), all);
+    assert_eq!(given("shop", &selector("till"), CART), BTreeSet::new());
+    assert_eq!(given("bank", &selector("cart"), CART), BTreeSet::new());
+    assert_eq!(given("shop", "", CART), BTreeSet::new(), "gateways alone use it");
+    let unknown = "sidecar~10.9.9.9~cart-9.shop~x";
+    let given = given("shop", &selector("cart"), unknown);
+    assert_eq!(given, BTreeSet::new(), "nobody knows its labels");
 }
 
 #[test]

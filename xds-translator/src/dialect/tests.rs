@@ -42,7 +42,6 @@ fn what_users_rightly_write_is_accepted_without_a_word_but_for_what_our_proxy_la
         parsed.diagnostics.iter().map(line).collect::<Vec<_>>(),
         [
             "warn FM0105 spec.trafficPolicy.proxyProtocol",
-            "warn FM0105 spec.trafficPolicy.retryBudget",
             "warn FM0105 spec.ingress[1].defaultEndpoint",
         ]
     );
@@ -107,7 +106,6 @@ fn what_costs_a_whole_resource_is_said() {
             "field `a` is no text",
         ),
         (mesh("{defaultHttpRetryPolicy: {retryOn: bogus}}"), "spec.defaultHttpRetryPolicy.retryOn"),
-        (backend("{retryBudget: {percent: 20}}"), ours),
         (backend("{proxyProtocol: {version: V1}}"), ours),
         (
             backend("{connectionPool: {http: {maxConcurrentStreams: 2147483648}}}"),

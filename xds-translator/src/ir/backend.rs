@@ -23,6 +23,21 @@ pub struct BackendPolicy {
     pub subsets: Vec<Subset>,
 }
 
+impl BackendPolicy {
+    /// Names of the credentials that it wants for TLS to the host, on whichever level; may repeat.
+    pub fn credentials(&self) -> impl Iterator<Item = &Arc<str>> {
+        let subsets = self.subsets.iter().map(|subset| &subset.traffic);
+        let blocks = std::iter::once(&self.traffic).chain(subsets);
+        let tls = blocks
+            .flat_map(|block| block.tls.iter().chain(block.ports.values().flat_map(|p| &p.tls)));
+        let names = tls.filter_map(|tls| match tls {
+            ClientTls::Simple(material) | ClientTls::Mutual(material) => Some(&material.credential),
+            ClientTls::Disable | ClientTls::Mesh { .. } => None,
+        });
+        names.filter(|name| !name.is_empty())
+    }
+}
+
 /// A named part of a service.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct Subset {

@@ -9,6 +9,7 @@ mod authz;
 mod caller;
 mod client;
 mod cluster;
+mod credentials;
 mod defaults;
 mod egress;
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use types::*;
 
 pub(crate) use caller::Caller;
 pub(crate) use client::{destinations, l4_destinations};
+pub(crate) use credentials::{CredentialPart, NamedCredential, credentials};
 pub(crate) use gateway_servers::{Contested, Overruled, bound_hosts, closer_hosts};
 pub(crate) use references::{Lack, lack_in, references};
 pub(crate) use route::find_service;

@@ -11,7 +11,7 @@ use super::{
     reader::{Dep, Reader},
 };
 use crate::ir::{
-    BackendPolicy, ClientTls, ConnectionPool, Field, Hostname, Labels, LoadBalancer, ObjectId,
+    BackendPolicy, ConnectionPool, Field, Hostname, Labels, LoadBalancer, ObjectId,
     OutlierDetection, Selector, TrafficPolicy, Visibility,
 };
 
@@ -23,7 +23,16 @@ pub(crate) struct Backends {
     /// Policies that treat clients of different localities differently.
     by_locality: BTreeMap<ObjectId, Visibility>,
     /// Credentials for TLS to backends, of those policies that name any.
-    credentials: BTreeMap<ObjectId, (Visibility, Vec<Arc<str>>)>,
+    credentials: BTreeMap<ObjectId, BackendCredentials>,
+}
+
+/// Credentials that a policy names, and for whom.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct BackendCredentials {
+    export_to: Visibility,
+    /// The clients that it selects; `None`: gateways alone use them.
+    clients: Option<Selector>,
+    names: Vec<Arc<str>>,
 }
 
 /// Policies of one namespace in outline form: wildcards apart, because only they need a search.
@@ -48,9 +57,22 @@ impl Backends {
         &'a self,
         namespace: &'a str,
     ) -> impl Iterator<Item = Arc<str>> + 'a {
-        let seen =
-            move |(export_to, _): &&(Visibility, Vec<Arc<str>>)| export_to.includes(namespace);
-        self.credentials.values().filter(seen).flat_map(|(_, names)| names.iter().cloned())
+        let seen = move |named: &&BackendCredentials| named.export_to.includes(namespace);
+        self.credentials.values().filter(seen).flat_map(|named| named.names.iter().cloned())
+    }
+
+    /// Credentials of policies that select a client of their namespace by its labels.
+    pub(crate) fn credentials_of_client<'a>(
+        &'a self,
+        namespace: &'a str,
+        labels: &'a Labels,
+    ) -> impl Iterator<Item = Arc<str>> + 'a {
+        let local = self.credentials.iter().filter(move |(id, _)| *id.namespace == *namespace);
+        let selecting = local.filter(move |(_, named)| {
+            let selects = named.clients.as_ref().is_some_and(|s| s.matches(labels));
+            selects && named.export_to.includes(namespace)
+        });
+        selecting.flat_map(|(_, named)| named.names.iter().cloned())
     }
 
     pub(crate) fn in_force(
@@ -103,8 +125,8 @@ impl Family for Backends {
             self.by_locality.insert(id.clone(), policy.export_to.clone());
         }
         let named = credentials(policy);
-        if !named.is_empty() {
-            self.credentials.insert(id.clone(), (policy.export_to.clone(), named));
+        if !named.names.is_empty() {
+            self.credentials.insert(id.clone(), named);
         }
         self.whole.insert(id.clone(), policy.clone());
     }
@@ -123,9 +145,8 @@ impl Family for Backends {
 
     fn touch(versions: &[&Arc<BackendPolicy>], touch: &mut Touch<'_>) {
         touch.changes.touch(Dep::Object(versions[0].origin.id.clone()));
-        let names = |p: &Arc<BackendPolicy>| (credentials(p), p.export_to.clone());
-        let same_names = versions.windows(2).any(|w| names(w[0]) == names(w[1]));
-        let none = versions.iter().all(|p| credentials(p).is_empty());
+        let same_names = versions.windows(2).any(|w| credentials(w[0]) == credentials(w[1]));
+        let none = versions.iter().all(|p| credentials(p).names.is_empty());
         touch.changes.reclassify.everyone |= !(none || same_names);
         if versions.windows(2).any(|w| outline_of(w[0]) == outline_of(w[1])) {
             return;
@@ -236,16 +257,13 @@ fn by_locality(policy: &BackendPolicy) -> bool {
 }
 
 /// Credentials for TLS to the host, with the names under which a CA may lie beside them.
-fn credentials(policy: &BackendPolicy) -> Vec<Arc<str>> {
-    let blocks = std::iter::once(&policy.traffic).chain(policy.subsets.iter().map(|s| &s.traffic));
-    let tls =
-        blocks.flat_map(|t| t.tls.iter().chain(t.ports.values().filter_map(|p| p.tls.as_ref())));
-    let named = tls.filter_map(|tls| match tls {
-        ClientTls::Simple(material) | ClientTls::Mutual(material) => Some(&material.credential),
-        ClientTls::Disable | ClientTls::Mesh { .. } => None,
-    });
-    let named = named.filter(|name| !name.is_empty());
-    named.flat_map(|name| [name.clone(), format!("{name}-cacert").into()]).collect()
+fn credentials(policy: &BackendPolicy) -> BackendCredentials {
+    let beside = |name: &Arc<str>| [name.clone(), format!("{name}-cacert").into()];
+    BackendCredentials {
+        export_to: policy.export_to.clone(),
+        clients: policy.workload_selector.clone(),
+        names: policy.credentials().flat_map(beside).collect(),
+    }
 }
 
 /// The policy with those numbers blank that shape a cluster only.

@@ -7,7 +7,7 @@ use envoy_types::pb::{
         config::{
             cluster::v3::{
                 CircuitBreakers as WireBreakers, Cluster as Wire, OutlierDetection as WireOutlier,
-                circuit_breakers::Thresholds,
+                circuit_breakers::{Thresholds, thresholds::RetryBudget},
                 cluster::{
                     ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy as WirePolicy,
                     TransportSocketMatch,
@@ -33,7 +33,10 @@ use envoy_types::pb::{
                 http_protocol_options::{UpstreamProtocolOptions, UseDownstreamHttpConfig},
             },
         },
-        r#type::matcher::v3::{StringMatcher as WireString, string_matcher::MatchPattern},
+        r#type::{
+            matcher::v3::{StringMatcher as WireString, string_matcher::MatchPattern},
+            v3::Percent,
+        },
     },
     google::protobuf::{self, Struct, UInt32Value, Value, value::Kind},
 };
@@ -215,6 +218,43 @@ fn an_inbound_passthrough_binds_to_its_own_address() {
     assert_eq!(cluster.policy, LbPolicy::ClusterProvided);
     assert_eq!(cluster.connection.bind, Some([127, 0, 0, 6].into()));
     assert_eq!((cluster.limits.max_connections, cluster.limits.max_requests), (u32::MAX, 1024));
+}
+
+#[test]
+fn retries_are_limited_by_number_or_by_share() {
+    let limit = |thresholds: Thresholds| {
+        let breakers = WireBreakers { thresholds: vec![thresholds], ..Default::default() };
+        compile(&Wire { circuit_breakers: Some(breakers), ..eds() }).map(|c| c.value.limits.retries)
+    };
+    let by_share = |budget: RetryBudget| {
+        limit(Thresholds {
+            max_retries: count(1),
+            retry_budget: Some(budget),
+            ..Default::default()
+        })
+    };
+    let counted = limit(Thresholds { max_retries: count(7), ..Default::default() }).unwrap();
+    assert_eq!((counted.among(0), counted.among(1_000)), (7, 7));
+    let default = by_share(RetryBudget::default()).unwrap();
+    assert_eq!([0, 19, 20, 1_000].map(|n| default.among(n)), [3, 3, 4, 200]);
+    let written = by_share(RetryBudget {
+        budget_percent: Some(Percent { value: 12.5 }),
+        min_retry_concurrency: count(0),
+        ..Default::default()
+    })
+    .unwrap();
+    assert_eq!([0, 8, u32::MAX].map(|n| written.among(n)), [0, 1, u32::MAX / 8]);
+    let window = Some(protobuf::Duration { seconds: 1, nanos: 0 });
+    for (budget, field) in [
+        (RetryBudget { budget_interval: window, ..Default::default() }, "budget_interval"),
+        (
+            RetryBudget { budget_percent: Some(Percent { value: 101.0 }), ..Default::default() },
+            "budget_percent",
+        ),
+    ] {
+        let refused = by_share(budget).unwrap_err();
+        assert!(refused.contains(field), "{refused}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::universe::upsert;
 use crate::{
     class::NodeIdentity,
     compiler::{Change, Compiler},
+    debug::to_json,
     dialect::{Kind, stand_in},
     ir::{AccessAction, Health, Hostname, Labels, MeshDefaults, ObjectId, PeerTls, ServiceKey},
     plan::{CaptureMode, Features, OutboundKey, ViewKey},
@@ -322,14 +323,40 @@ fn the_narrowest_peer_policy_that_speaks_decides() {
 }
 
 #[test]
-fn a_resource_tells_which_objects_shaped_it() {
+fn a_destination_may_be_the_wildcard_that_a_service_has_for_its_name() {
     let mut compiler = Compiler::new(MeshDefaults::default());
-    let rule = json!({"host": "cart", "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 1}}}});
+    let host = "*.partner.example";
+    let entry = json!({
+        "hosts": [host], "resolution": "NONE", "location": "MESH_EXTERNAL",
+        "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
+    });
+    let route = json!([{"destination": {"host": host}}]);
     compiler.apply(vec![
-        service(json!({})),
-        upsert(Kind::DESTINATION_RULE, "shop", "limits", 0, json!({"spec": rule})),
+        upsert(Kind::SERVICE_ENTRY, "shop", "partner", 0, json!({"spec": entry})),
+        upsert(
+            Kind::VIRTUAL_SERVICE,
+            "shop",
+            "partner",
+            0,
+            json!({"spec": {"hosts": [host], "http": [{"route": route, "timeout": "7s"}]}}),
+        ),
     ]);
-    let key = ViewKey::Outbound(OutboundKey {
+    let view = compiler.view(&shop());
+    let routes = view.get(ResourceType::Route, "80").expect("routes of the port");
+    let routes = to_json(ResourceType::Route, &routes.body).expect("readable");
+    let hosts = routes["virtual_hosts"].as_array().expect("hosts");
+    let own = hosts.iter().find(|h| h["domains"][0] == host).expect("the wildcard's host");
+    let action = &own["routes"][0]["route"];
+    assert_eq!(
+        (&action["timeout"], &action["cluster"]),
+        (&json!("7s"), &json!("outbound|80||*.partner.example"))
+    );
+    assert!(view.get(ResourceType::Cluster, "outbound|80||*.partner.example").is_some());
+}
+
+/// Clients of a namespace.
+fn shop() -> ViewKey {
+    ViewKey::Outbound(OutboundKey {
         namespace: "shop".into(),
         scope: None,
         client_labels: Labels::new(),
@@ -337,7 +364,18 @@ fn a_resource_tells_which_objects_shaped_it() {
         capture: CaptureMode::Redirect,
         features: Features::default(),
         patches: Vec::new(),
-    });
+    })
+}
+
+#[test]
+fn a_resource_tells_which_objects_shaped_it() {
+    let mut compiler = Compiler::new(MeshDefaults::default());
+    let rule = json!({"host": "cart", "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 1}}}});
+    compiler.apply(vec![
+        service(json!({})),
+        upsert(Kind::DESTINATION_RULE, "shop", "limits", 0, json!({"spec": rule})),
+    ]);
+    let key = shop();
     compiler.view(&key);
     let origins = compiler.origins_of(
         &key,

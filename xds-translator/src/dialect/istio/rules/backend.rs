@@ -77,14 +77,10 @@ fn remark_credential(tls: Option<&ClientTls>, at: &mut Decoder) {
     });
 }
 
-/// Says which settings beside others our own proxy does not know.
+/// Says which setting beside others our own proxy does not know.
 fn remark_unknown_here(policy: &TrafficPolicy, at: &mut Decoder) {
-    let given = [
-        ("proxyProtocol", policy.proxy_protocol.is_some()),
-        ("retryBudget", policy.retry_budget.is_some()),
-    ];
-    for (field, _) in given.into_iter().filter(|(_, given)| *given) {
-        at.within(field, |at| remark_refused_by_ours("clusters with it", at));
+    if policy.proxy_protocol.is_some() {
+        at.within("proxyProtocol", |at| remark_refused_by_ours("clusters with it", at));
     }
 }
 

@@ -251,9 +251,10 @@ fn may_be_matched(name: &str) -> bool {
     is_header_name(name.strip_prefix(':').unwrap_or(name))
 }
 
+/// A wildcard is the name of a service that has it, and stands for no other.
 fn check_destination(destination: &Destination, at: &mut Decoder) {
     if !destination.host.is_empty() {
-        at.within("host", |at| check_host(&destination.host, HostForm::Exact, at));
+        at.within("host", |at| check_host(&destination.host, HostForm::Wildcard, at));
     }
     if destination.port.as_ref().is_some_and(|p| p.number == 0) {
         at.within("port", |at| check_range("number", 0, 1..=65535, at));
