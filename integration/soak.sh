@@ -2,6 +2,8 @@
 # What takes longer than the test command may. Random tests print their seed; FERROMESH_SEED repeats a run.
 #   integration/soak.sh            everything
 #   integration/soak.sh NAME...    only the named steps:
+#     properties    the unit tests with other random cases each time, ten times (FERROMESH_PROPERTY_ROUNDS); a seed that fails is
+#                   repeated by PROPTEST_RNG_SEED
 #     crash         200 kills of the control plane at random moments (FERROMESH_KILLS)
 #     attack        floods, starvation, slow and broken peers beside good ones; what memory they cost is printed
 #                   (FERROMESH_ATTACK_SECONDS each, FERROMESH_ATTACK_ROUNDS)
@@ -14,6 +16,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 . integration/steps.sh
+
+properties() {
+  local round
+  for ((round = 0; round < ${FERROMESH_PROPERTY_ROUNDS:-10}; round++)); do
+    export PROPTEST_RNG_SEED=$RANDOM$RANDOM
+    echo "-- PROPTEST_RNG_SEED=$PROPTEST_RNG_SEED"
+    cargo test --workspace --quiet --features ferromesh-integration/e2e,ferromesh-integration/kube --lib
+  done
+}
 
 crash() { FERROMESH_KILLS=${FERROMESH_KILLS:-200} target crash; }
 
@@ -40,7 +51,7 @@ target() { # NAME [FILTER]: runs that end-to-end test target, and shows what it 
   cargo test --workspace --features ferromesh-integration/e2e,ferromesh-integration/kube --test "$1" -- --nocapture "${@:2}"
 }
 
-steps=(crash attack oracle memory differential)
+steps=(properties crash attack oracle memory differential)
 usage() { sed -n '2,/^set/{/^set/d;s/^# \?//;p}' integration/soak.sh; }
 [ "${1:-}" != --help ] || { usage; exit; }
 [ $# -gt 0 ] || set -- "${steps[@]}"

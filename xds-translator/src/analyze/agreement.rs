@@ -778,6 +778,13 @@ fn has(mesh: &Mesh, namespace: &Arc<str>, name: &str) -> bool {
     known(name).is_some() || beside.is_some_and(|fact| fact.holds_ca)
 }
 
+/// Meshes that once disagreed: a route of Istio's own port 80 to another name of a service that the
+/// client does not see.
+#[test]
+fn meshes_that_once_disagreed() {
+    check(4_407_158_548_798_957_066);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 160, max_shrink_iters: 0, ..ProptestConfig::default() })]
 

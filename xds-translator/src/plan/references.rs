@@ -152,12 +152,15 @@ impl View<'_> {
             return None;
         }
         let Some(service) = target.service else { return Some(Lack::Host) };
-        if service.port(target.port).is_none() {
-            return Some(Lack::Port);
-        }
-        let whole = naming::outbound_cluster(target.port, "", service.key.host.as_str());
-        let seen = self.clusters.contains(&whole);
-        Some(if seen { Lack::Subset } else { Lack::Host })
+        let host = service.key.host.as_str();
+        let sees = |port| self.clusters.contains(&naming::outbound_cluster(port, "", host));
+        // A service that the view does not see has no port for it either.
+        let seen = service.ports.iter().any(|port| sees(port.number));
+        Some(match service.port(target.port) {
+            None if seen || service.ports.is_empty() => Lack::Port,
+            Some(_) if sees(target.port) => Lack::Subset,
+            _ => Lack::Host,
+        })
     }
 }
 
