@@ -8,7 +8,8 @@ use super::{
         At, Invalid, duration, each, ip, metadata_strings, number, optional_duration, refuse,
         required, type_name, unpack,
     },
-    limits, tls,
+    filter::inner_type,
+    known, limits, tls,
 };
 use crate::runtime::{
     cluster::{
@@ -22,7 +23,7 @@ use envoy_types::pb::{
     envoy::{
         config::{
             cluster::v3::{
-                Cluster as Wire, OutlierDetection as WireOutlier,
+                Cluster as Wire, Filter, OutlierDetection as WireOutlier,
                 cluster::{
                     ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily,
                     LbConfig, LbPolicy as WirePolicy, TransportSocketMatch,
@@ -61,7 +62,7 @@ pub(super) fn compile(
     message: &Wire,
 ) -> Result<Cluster, Invalid> {
     check_name(name, &message.name)?;
-    refuse_unsupported(message)?;
+    each("filters", &message.filters, filter)?;
     let discovery = discovery(message)?;
     if let Discovery::Eds(service) = &discovery {
         context.needs.endpoints.insert(service.to_string());
@@ -71,7 +72,7 @@ pub(super) fn compile(
         name: name.into(),
         policy: policy(message, &discovery)?,
         balance: balance(message),
-        limits: circuit_breakers(message)?,
+        limits: circuit_breakers(message),
         outlier: message
             .outlier_detection
             .as_ref()
@@ -87,21 +88,16 @@ pub(super) fn compile(
 
 /// Istio's network filters of clusters only exchange metadata for labels, and are accepted; others
 /// are not.
-fn refuse_unsupported(message: &Wire) -> Result<(), Invalid> {
-    let foreign_filter =
-        message.filters.iter().any(|filter| filter.name != "istio.metadata_exchange");
-    refuse(&[
-        ("filters", foreign_filter),
-        ("transport_socket_matcher", message.transport_socket_matcher.is_some()),
-        ("health_checks", !message.health_checks.is_empty()),
-        ("lb_subset_config", message.lb_subset_config.is_some()),
-        ("load_balancing_policy", message.load_balancing_policy.is_some()),
-        ("upstream_config", message.upstream_config.is_some()),
-        (
-            "connection_pool_per_downstream_connection",
-            message.connection_pool_per_downstream_connection,
-        ),
-    ])
+fn filter(message: &Filter) -> Result<(), Invalid> {
+    let config = required("typed_config", message.typed_config.as_ref())?;
+    let kind = inner_type(config).at("typed_config")?;
+    match known::without_effect(&kind) {
+        Some(_) => Ok(()),
+        None => {
+            let reason = format!("filter {} ({kind}) is not supported by this proxy", message.name);
+            Err(Invalid::new(reason).at("typed_config"))
+        }
+    }
 }
 
 fn discovery(message: &Wire) -> Result<Discovery, Invalid> {
@@ -189,10 +185,6 @@ fn original_dst(message: &Wire) -> Result<Discovery, Invalid> {
     let Some(LbConfig::OriginalDstLbConfig(config)) = &message.lb_config else {
         return Ok(Discovery::OriginalDst { port: None });
     };
-    refuse(&[
-        ("original_dst_lb_config.use_http_header", config.use_http_header),
-        ("original_dst_lb_config.metadata_key", config.metadata_key.is_some()),
-    ])?;
     let port = config.upstream_port_override.as_ref();
     let port = port.map(|port| {
         super::field::port("original_dst_lb_config.upstream_port_override", port.value)
@@ -357,7 +349,6 @@ fn http_options(message: &Wire) -> Result<(UpstreamProtocol, UpstreamHttp), Inva
         return Ok((protocol, upstream_http(&HttpProtocolOptions::default(), message)?));
     };
     let options: HttpProtocolOptions = unpack(options).at(field)?;
-    refuse(&[("http_filters", !options.http_filters.is_empty())]).at(field)?;
     Ok((protocol(&options).at(field)?, upstream_http(&options, message).at(field)?))
 }
 
@@ -449,7 +440,7 @@ fn keepalive(message: &Wire) -> Option<TcpKeepalive> {
     })
 }
 
-fn circuit_breakers(message: &Wire) -> Result<CircuitBreakers, Invalid> {
+fn circuit_breakers(message: &Wire) -> CircuitBreakers {
     let thresholds = message
         .circuit_breakers
         .as_ref()
@@ -458,10 +449,9 @@ fn circuit_breakers(message: &Wire) -> Result<CircuitBreakers, Invalid> {
     let default = CircuitBreakers::default();
     let Some(wire) = thresholds.iter().find(|wire| wire.priority() == RoutingPriority::Default)
     else {
-        return Ok(default);
+        return default;
     };
-    refuse(&[("retry_budget", wire.retry_budget.is_some())]).at("circuit_breakers.thresholds")?;
-    Ok(CircuitBreakers {
+    CircuitBreakers {
         max_connections: number(wire.max_connections.as_ref(), default.max_connections),
         max_pending_requests: number(
             wire.max_pending_requests.as_ref(),
@@ -469,7 +459,7 @@ fn circuit_breakers(message: &Wire) -> Result<CircuitBreakers, Invalid> {
         ),
         max_requests: number(wire.max_requests.as_ref(), default.max_requests),
         max_retries: number(wire.max_retries.as_ref(), default.max_retries),
-    })
+    }
 }
 
 /// A detector counts only if it is enforced; one that is enforced for a part of the cases only is
