@@ -197,6 +197,7 @@ fn what_is_set_changes_what_is_compiled_or_is_refused_or_has_a_reason() {
         probe.resource(kind, &name, &body);
     }
     let mut wrong = probe.wrong;
+    wrong.extend(walk.wrong);
     for (message, place) in table::messages() {
         let unproven = message
             .fields

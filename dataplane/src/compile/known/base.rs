@@ -7,23 +7,6 @@ use super::{
 };
 
 messages! {
-    DURATION = "google.protobuf.Duration" {
-        1 "seconds": Read;
-        2 "nanos": Read;
-    }
-
-    BOOL = "google.protobuf.BoolValue" {
-        1 "value": Read;
-    }
-
-    U32 = "google.protobuf.UInt32Value" {
-        1 "value": Read;
-    }
-
-    U64 = "google.protobuf.UInt64Value" {
-        1 "value": Read;
-    }
-
     PERCENT = "envoy.type.v3.Percent" {
         1 "value": Read;
     }
@@ -45,7 +28,7 @@ messages! {
 
     CIDR = "envoy.config.core.v3.CidrRange" {
         1 "address_prefix": Read;
-        2 "prefix_len": In(&U32);
+        2 "prefix_len": Read;
     }
 
     SOCKET_ADDRESS = "envoy.config.core.v3.SocketAddress" {
@@ -65,9 +48,9 @@ messages! {
     }
 
     TCP_KEEPALIVE = "envoy.config.core.v3.TcpKeepalive" {
-        1 "keepalive_probes": In(&U32);
-        2 "keepalive_time": In(&U32);
-        3 "keepalive_interval": In(&U32);
+        1 "keepalive_probes": Read;
+        2 "keepalive_time": Read;
+        3 "keepalive_interval": Read;
     }
 
     /// Where routes and endpoints come from.
@@ -123,7 +106,7 @@ messages! {
 
     HEADER_OPTION = "envoy.config.core.v3.HeaderValueOption" {
         1 "header": In(&HEADER_VALUE);
-        2 "append": In(&BOOL);
+        2 "append": Read;
         3 "append_action": Read;
         4 "keep_empty_value": Read;
     }

@@ -5,7 +5,7 @@ use super::{
         Each, Guard, In, Labels, Marker, NoEffect, Packed, PackedAs, PackedMap, Read, Refused,
         Values, Zero,
     },
-    base::{ADDRESS, ADS_SOURCE, DURATION, PERCENT, TCP_KEEPALIVE, TRANSPORT_SOCKET, U32, U64},
+    base::{ADDRESS, ADS_SOURCE, PERCENT, TCP_KEEPALIVE, TRANSPORT_SOCKET},
     messages,
     protocol::{AUTOMATIC_NAMES, OLDER_HTTP2},
     reason::{FREE_CHOICE, NO_HEALTH_CHECKS, OFF, PACE, PEOPLE, STATISTICS, TYPE_DECIDES},
@@ -23,15 +23,15 @@ messages! {
         1 "name": Read;
         2 "type": Read;
         3 "eds_cluster_config": In(&EDS);
-        4 "connect_timeout": In(&DURATION);
-        5 "per_connection_buffer_limit_bytes": In(&U32);
+        4 "connect_timeout": Read;
+        5 "per_connection_buffer_limit_bytes": Read;
         6 "lb_policy": Read;
         8 "health_checks": Refused;
-        9 "max_requests_per_connection": In(&U32);
+        9 "max_requests_per_connection": Read;
         10 "circuit_breakers": In(&CIRCUIT_BREAKERS);
         13 "http_protocol_options": Refused;
         14 "http2_protocol_options": In(&OLDER_HTTP2);
-        16 "dns_refresh_rate": In(&DURATION);
+        16 "dns_refresh_rate": Read;
         17 "dns_lookup_family": Read;
         18 "dns_resolvers": Refused;
         19 "outlier_detection": In(&OUTLIER);
@@ -91,17 +91,17 @@ messages! {
     }
 
     RING_HASH = "envoy.config.cluster.v3.Cluster.RingHashLbConfig" {
-        1 "minimum_ring_size": In(&U64);
+        1 "minimum_ring_size": Read;
         3 "hash_function": Refused;
-        4 "maximum_ring_size": In(&U64);
+        4 "maximum_ring_size": Read;
     }
 
     MAGLEV = "envoy.config.cluster.v3.Cluster.MaglevLbConfig" {
-        1 "table_size": In(&U64);
+        1 "table_size": Read;
     }
 
     LEAST_REQUEST = "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig" {
-        1 "choice_count": In(&U32);
+        1 "choice_count": Read;
         2 "active_request_bias": Refused;
         3 "slow_start_config": NoEffect(FREE_CHOICE);
     }
@@ -113,7 +113,7 @@ messages! {
     ORIGINAL_DST = "envoy.config.cluster.v3.Cluster.OriginalDstLbConfig" {
         1 "use_http_header": Refused;
         2 "http_header_name": Refused;
-        3 "upstream_port_override": In(&U32);
+        3 "upstream_port_override": Read;
         4 "metadata_key": Refused;
     }
 
@@ -152,37 +152,37 @@ messages! {
 
     THRESHOLDS = "envoy.config.cluster.v3.CircuitBreakers.Thresholds" {
         1 "priority": Values(1);
-        2 "max_connections": In(&U32);
-        3 "max_pending_requests": In(&U32);
-        4 "max_requests": In(&U32);
-        5 "max_retries": In(&U32);
+        2 "max_connections": Read;
+        3 "max_pending_requests": Read;
+        4 "max_requests": Read;
+        5 "max_retries": Read;
         6 "track_remaining": NoEffect(STATISTICS);
         7 "max_connection_pools": Refused;
         8 "retry_budget": Refused;
     }
 
     OUTLIER = "envoy.config.cluster.v3.OutlierDetection" {
-        1 "consecutive_5xx": In(&U32);
-        2 "interval": In(&DURATION);
-        3 "base_ejection_time": In(&DURATION);
-        4 "max_ejection_percent": In(&U32);
-        5 "enforcing_consecutive_5xx": In(&U32);
+        1 "consecutive_5xx": Read;
+        2 "interval": Read;
+        3 "base_ejection_time": Read;
+        4 "max_ejection_percent": Read;
+        5 "enforcing_consecutive_5xx": Read;
         6 "enforcing_success_rate": Zero(OFF);
         7 "success_rate_minimum_hosts": Refused;
         8 "success_rate_request_volume": Refused;
         9 "success_rate_stdev_factor": Refused;
-        10 "consecutive_gateway_failure": In(&U32);
-        11 "enforcing_consecutive_gateway_failure": In(&U32);
+        10 "consecutive_gateway_failure": Read;
+        11 "enforcing_consecutive_gateway_failure": Read;
         12 "split_external_local_origin_errors": Read;
-        13 "consecutive_local_origin_failure": In(&U32);
-        14 "enforcing_consecutive_local_origin_failure": In(&U32);
+        13 "consecutive_local_origin_failure": Read;
+        14 "enforcing_consecutive_local_origin_failure": Read;
         15 "enforcing_local_origin_success_rate": Zero(OFF);
         16 "failure_percentage_threshold": Refused;
         17 "enforcing_failure_percentage": Zero(OFF);
         18 "enforcing_failure_percentage_local_origin": Zero(OFF);
         19 "failure_percentage_minimum_hosts": Refused;
         20 "failure_percentage_request_volume": Refused;
-        21 "max_ejection_time": In(&DURATION);
+        21 "max_ejection_time": Read;
         22 "max_ejection_time_jitter": Refused;
         23 "successful_active_health_check_uneject_host": NoEffect(NO_HEALTH_CHECKS);
         24 "monitors": Refused;
@@ -219,7 +219,7 @@ messages! {
     }
 
     DNS_CLUSTER = "envoy.extensions.clusters.dns.v3.DnsCluster" {
-        3 "dns_refresh_rate": In(&DURATION);
+        3 "dns_refresh_rate": Read;
         4 "dns_failure_refresh_rate": Refused;
         5 "respect_dns_ttl": Read;
         6 "dns_jitter": NoEffect(PACE);
@@ -266,7 +266,7 @@ messages! {
 
     ASSIGNMENT_POLICY = "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy" {
         2 "drop_overloads": Refused;
-        3 "overprovisioning_factor": In(&U32);
+        3 "overprovisioning_factor": Read;
         4 "endpoint_stale_after": Refused;
         6 "weighted_priority_health": Refused;
     }
@@ -274,7 +274,7 @@ messages! {
     LOCALITY_ENDPOINTS = "envoy.config.endpoint.v3.LocalityLbEndpoints" {
         1 "locality": In(&LOCALITY);
         2 "lb_endpoints": Each(&LB_ENDPOINT);
-        3 "load_balancing_weight": In(&U32);
+        3 "load_balancing_weight": Read;
         5 "priority": Read;
         6 "proximity": Refused;
         7 "load_balancer_endpoints": Refused;
@@ -292,7 +292,7 @@ messages! {
         1 "endpoint": In(&ENDPOINT);
         2 "health_status": Read;
         3 "metadata": In(&ENDPOINT_METADATA);
-        4 "load_balancing_weight": In(&U32);
+        4 "load_balancing_weight": Read;
         5 "endpoint_name": Read;
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Known::{Each, Guard, In, NoEffect, Read, Refused},
-    base::{BOOL, DURATION, FORMAT, FRACTION, RUNTIME_FRACTION},
+    base::{FORMAT, FRACTION, RUNTIME_FRACTION},
     matcher::{HEADER, STRING},
     messages,
     reason::{RUNTIME, SHADOW, STATISTICS, TRACER},
@@ -50,7 +50,7 @@ messages! {
     }
 
     DELAY = "envoy.extensions.filters.common.fault.v3.FaultDelay" {
-        3 "fixed_delay": In(&DURATION);
+        3 "fixed_delay": Read;
         4 "percentage": In(&FRACTION);
         5 "header_delay": Refused;
     }
@@ -63,11 +63,11 @@ messages! {
         3 "allow_headers": Read;
         4 "expose_headers": Read;
         5 "max_age": Read;
-        6 "allow_credentials": In(&BOOL);
+        6 "allow_credentials": Read;
         7 "filter_enabled": In(&RUNTIME_FRACTION);
         8 "shadow_enabled": NoEffect(SHADOW);
-        9 "allow_private_network_access": In(&BOOL);
-        10 "forward_not_matching_preflights": In(&BOOL);
+        9 "allow_private_network_access": Read;
+        10 "forward_not_matching_preflights": Read;
     }
 
     SET_FILTER_STATE = "envoy.extensions.filters.http.set_filter_state.v3.Config" {

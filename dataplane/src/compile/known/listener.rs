@@ -2,7 +2,7 @@
 
 use super::{
     Known::{Each, Guard, In, Marker, NoEffect, Packed, Read, Refused, Values},
-    base::{ADDRESS, ADS_SOURCE, BOOL, CIDR, DURATION, RANGE, TRANSPORT_SOCKET, U32},
+    base::{ADDRESS, ADS_SOURCE, CIDR, RANGE, TRANSPORT_SOCKET},
     log::ACCESS_LOG,
     messages,
     protocol::{DOWNSTREAM_COMMON, DOWNSTREAM_HTTP1, DOWNSTREAM_HTTP2},
@@ -18,17 +18,17 @@ messages! {
         1 "name": Read;
         2 "address": In(&ADDRESS);
         3 "filter_chains": Each(&FILTER_CHAIN);
-        4 "use_original_dst": In(&BOOL);
-        5 "per_connection_buffer_limit_bytes": In(&U32);
+        4 "use_original_dst": Read;
+        5 "per_connection_buffer_limit_bytes": Read;
         6 "metadata": NoEffect(PEOPLE);
         7 "deprecated_v1": In(&OLDER_BINDING);
         8 "drain_type": Refused;
         9 "listener_filters": Each(&LISTENER_FILTER);
-        10 "transparent": In(&BOOL);
+        10 "transparent": Read;
         11 "freebind": Refused;
         12 "tcp_fast_open_queue_length": NoEffect(PACE);
         13 "socket_options": Refused;
-        15 "listener_filters_timeout": In(&DURATION);
+        15 "listener_filters_timeout": Read;
         16 "traffic_direction": Values(2);
         17 "continue_on_listener_filters_timeout": Read;
         18 "udp_listener_config": Refused;
@@ -38,7 +38,7 @@ messages! {
         22 "access_log": Each(&ACCESS_LOG);
         24 "tcp_backlog_size": NoEffect(PACE);
         25 "default_filter_chain": In(&FILTER_CHAIN);
-        26 "bind_to_port": In(&BOOL);
+        26 "bind_to_port": Read;
         27 "internal_listener": Refused;
         28 "stat_prefix": NoEffect(STATISTICS);
         29 "enable_reuse_port": NoEffect(WORKERS);
@@ -56,7 +56,7 @@ messages! {
     }
 
     OLDER_BINDING = "envoy.config.listener.v3.Listener.DeprecatedV1" {
-        1 "bind_to_port": In(&BOOL);
+        1 "bind_to_port": Read;
     }
 
     ADDITIONAL_ADDRESS = "envoy.config.listener.v3.AdditionalAddress" {
@@ -87,11 +87,11 @@ messages! {
     FILTER_CHAIN = "envoy.config.listener.v3.FilterChain" {
         1 "filter_chain_match": In(&CHAIN_MATCH);
         3 "filters": Each(&NETWORK_FILTER);
-        4 "use_proxy_proto": In(&BOOL);
+        4 "use_proxy_proto": Read;
         5 "metadata": NoEffect(PEOPLE);
         6 "transport_socket": In(&TRANSPORT_SOCKET);
         7 "name": Read;
-        9 "transport_socket_connect_timeout": In(&DURATION);
+        9 "transport_socket_connect_timeout": Read;
     }
 
     CHAIN_MATCH = "envoy.config.listener.v3.FilterChainMatch" {
@@ -100,7 +100,7 @@ messages! {
         5 "suffix_len": Refused;
         6 "source_prefix_ranges": Refused;
         7 "source_ports": Refused;
-        8 "destination_port": In(&U32);
+        8 "destination_port": Read;
         9 "transport_protocol": Read;
         10 "application_protocols": Read;
         11 "server_names": Read;
@@ -132,13 +132,13 @@ messages! {
         3 "downstream_idle_timeout": Refused;
         4 "upstream_idle_timeout": Refused;
         5 "access_log": Each(&ACCESS_LOG);
-        7 "max_connect_attempts": In(&U32);
-        8 "idle_timeout": In(&DURATION);
+        7 "max_connect_attempts": Read;
+        8 "idle_timeout": Read;
         9 "metadata_match": Refused;
         10 "weighted_clusters": In(&TCP_WEIGHTED);
         11 "hash_policy": Each(&TCP_HASH);
         12 "tunneling_config": Refused;
-        13 "max_downstream_connection_duration": In(&DURATION);
+        13 "max_downstream_connection_duration": Read;
         14 "on_demand": Refused;
         15 "access_log_flush_interval": Refused;
         16 "flush_access_log_on_connected": Refused;
@@ -179,10 +179,10 @@ messages! {
         8 "http_protocol_options": In(&DOWNSTREAM_HTTP1);
         9 "http2_protocol_options": In(&DOWNSTREAM_HTTP2);
         10 "server_name": Read;
-        12 "drain_timeout": In(&DURATION);
+        12 "drain_timeout": Read;
         13 "access_log": Each(&ACCESS_LOG);
-        14 "use_remote_address": In(&BOOL);
-        15 "generate_request_id": In(&BOOL);
+        14 "use_remote_address": Read;
+        15 "generate_request_id": Read;
         16 "forward_client_cert_details": Values(4);
         17 "set_current_client_cert_details": In(&CLIENT_CERT);
         18 "proxy_100_continue":
@@ -192,12 +192,12 @@ messages! {
         21 "skip_xff_append": Read;
         22 "via": Read;
         23 "upgrade_configs": Each(&UPGRADE);
-        24 "stream_idle_timeout": In(&DURATION);
+        24 "stream_idle_timeout": Read;
         25 "internal_address_config": Guard;
         26 "delayed_close_timeout": Refused;
-        28 "request_timeout": In(&DURATION);
-        29 "max_request_headers_kb": In(&U32);
-        30 "normalize_path": In(&BOOL);
+        28 "request_timeout": Read;
+        29 "max_request_headers_kb": Read;
+        30 "normalize_path": Read;
         31 "scoped_routes": Read;
         32 "preserve_external_request_id": Read;
         33 "merge_slashes": Read;
@@ -209,7 +209,7 @@ messages! {
         38 "local_reply_config": Refused;
         39 "strip_matching_host_port": Guard;
         40 "stream_error_on_invalid_http_message": Refused;
-        41 "request_headers_timeout": In(&DURATION);
+        41 "request_headers_timeout": Read;
         42 "strip_any_host_port": Guard;
         43 "path_normalization_options": Guard;
         44 "http3_protocol_options": Refused;
@@ -264,7 +264,7 @@ messages! {
 
     CLIENT_CERT =
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails" {
-        1 "subject": In(&BOOL);
+        1 "subject": Read;
         3 "cert": Read;
         4 "dns": Read;
         5 "uri": Read;
@@ -277,6 +277,6 @@ messages! {
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig" {
         1 "upgrade_type": Read;
         2 "filters": Guard;
-        3 "enabled": In(&BOOL);
+        3 "enabled": Read;
     }
 }

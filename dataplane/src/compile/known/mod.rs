@@ -8,8 +8,6 @@
 //! and against the compiler (what it calls read changes what is compiled):
 //! `integration/tests/fields`.
 
-use std::borrow::Cow;
-
 use ferromesh_proto::ResourceType;
 use rustc_hash::FxHashMap;
 
@@ -23,9 +21,9 @@ use self::{
     packed::{PACKED, WITHOUT_EFFECT},
     route::ROUTES,
     tls::SECRET,
-    wire::{Content, Record},
+    wire::{Content, Record, Records},
 };
-use super::field::{At, Invalid};
+use super::field::Invalid;
 
 mod access;
 mod base;
@@ -51,9 +49,15 @@ const DEEPEST: usize = 100;
 pub struct Message {
     /// Its full name.
     pub name: &'static str,
-    /// All fields that the API has, by their numbers; at most 64.
+    /// All fields that the API has, by their numbers, which are below 64.
     pub fields: &'static [Field],
+    /// By number: 0 for a field that the API does not have, else its place in `fields`, counted
+    /// from 1, with [`SKIPPED`] if its content need not be looked at.
+    rows: [u8; 64],
 }
+
+/// Marks a row whose content is anything that the decoder takes.
+const SKIPPED: u8 = 0x80;
 
 /// A field of a message.
 #[derive(Debug)]
@@ -69,7 +73,8 @@ pub struct Field {
 /// What the proxy makes of a field.
 #[derive(Clone, Copy, Debug)]
 pub enum Known {
-    /// The compiler reads it: it acts on the value, or refuses it.
+    /// The compiler reads it: it acts on the value, or refuses it. Durations and wrappers are values
+    /// too: protobuf's own types get no new fields.
     Read,
     /// An enumeration that is read, whose values are 0 up to this one.
     Values(u64),
@@ -102,6 +107,21 @@ pub enum Known {
 }
 
 impl Message {
+    const fn new(name: &'static str, fields: &'static [Field]) -> Self {
+        let mut rows = [0; 64];
+        let mut row = 0;
+        while row < fields.len() {
+            let skipped = match fields[row].known {
+                Read | NoEffect(_) | Labels(_) => SKIPPED,
+                _ => 0,
+            };
+            let place = row.to_le_bytes()[0] + 1;
+            rows[fields[row].number as usize] = place | skipped;
+            row += 1;
+        }
+        Self { name, fields, rows }
+    }
+
     /// The field of this number.
     pub fn field(&self, number: u32) -> Option<&'static Field> {
         self.fields.iter().find(|field| field.number == number)
@@ -136,7 +156,7 @@ pub fn without_effect(name: &str) -> Option<&'static str> {
 
 /// Refuses what is set in a resource and neither acted on nor known to have no effect.
 pub(super) fn check(kind: ResourceType, body: &[u8]) -> Result<(), Invalid> {
-    Walk::of(Sought::Refused).message(resource(kind), body)
+    Walk::of(Sought::Refused).message(resource(kind), body).map_err(|error| *error)
 }
 
 /// The fields at the top of a resource in which something lies that is refused and may guard: the
@@ -146,16 +166,18 @@ pub(super) fn guarding(kind: ResourceType, body: &[u8]) -> Vec<(&'static str, us
     let mut walk = Walk::of(Sought::Guards);
     let mut found = Vec::new();
     let mut seen: FxHashMap<u32, usize> = FxHashMap::default();
-    let mut rest = body;
-    while !rest.is_empty() {
-        let Ok(record) = Record::read(&mut rest) else {
+    let mut records = Records::of(body);
+    while !records.is_empty() {
+        let Some(record) = records.next() else {
             found.push(("", 0));
             break;
         };
-        let (field, index) = (message.field(record.number), seen.entry(record.number).or_default());
-        if walk.record(field, &record, *index).is_err() {
-            found.push((field.map_or("", |field| field.name), *index));
-        }
+        let index = seen.entry(record.number).or_default();
+        let strange = match message.field(record.number) {
+            Some(field) => walk.content(field, record.content).is_err().then_some(field.name),
+            None => Some(""),
+        };
+        found.extend(strange.map(|name| (name, *index)));
         *index += 1;
     }
     found
@@ -176,78 +198,67 @@ struct Walk {
     deeper: usize,
 }
 
+/// Nothing is wrong, or what is; boxed, since it is handed through at every record.
+type Checked = Result<(), Box<Invalid>>;
+
 impl Walk {
     fn of(sought: Sought) -> Self {
         Self { sought, deeper: DEEPEST }
     }
 
-    fn message(&mut self, message: &'static Message, body: &[u8]) -> Result<(), Invalid> {
-        self.deeper = self.deeper.checked_sub(1).ok_or_else(|| Invalid::new("nested too deep"))?;
+    fn message(&mut self, message: &'static Message, body: &[u8]) -> Checked {
+        if self.deeper == 0 {
+            return wrong("nested too deep");
+        }
+        self.deeper -= 1;
         let result = self.fields(message, body);
         self.deeper += 1;
         result
     }
 
-    fn fields(&mut self, message: &'static Message, body: &[u8]) -> Result<(), Invalid> {
-        let fields = message.fields;
-        let (mut row, mut index, mut packed) = (0, 0, 0u64);
-        let mut rest = body;
-        let mut last = 0;
-        while !rest.is_empty() {
-            let record = Record::read(&mut rest)?;
-            index = if record.number == last { index + 1 } else { 0 };
-            // Encoders write fields by their numbers, so the next one is seldom far.
-            if record.number < last {
-                row = 0;
+    /// Where most of the time goes: what need not be looked at is passed over quickly.
+    fn fields(&mut self, message: &'static Message, body: &[u8]) -> Checked {
+        let mut records = Records::of(body);
+        let mut packed = 0u64;
+        while !records.is_empty() {
+            let Some(record) = records.next() else { return malformed() };
+            let row = message.rows.get(record.number as usize).copied().unwrap_or(0);
+            if row & SKIPPED != 0 {
+                continue;
             }
-            last = record.number;
-            while fields.get(row).is_some_and(|field| field.number < last) {
-                row += 1;
-            }
-            let field = fields.get(row).filter(|field| field.number == last);
-            if field.is_some_and(|field| matches!(field.known, Packed | PackedAs(_))) {
+            let Some(field) = message.fields.get(usize::from(row).wrapping_sub(1)) else {
+                return unknown(record.number);
+            };
+            if matches!(field.known, Packed | PackedAs(_)) {
                 // Two of them would be merged: the type of one with the content of the other.
-                if packed & (1 << row) != 0 {
-                    return Err(Invalid::new("given twice").at(fields[row].name));
+                if packed & (1 << field.number) != 0 {
+                    return inside(field, 0, Box::new(Invalid::new("given twice")));
                 }
-                packed |= 1 << row;
+                packed |= 1 << field.number;
             }
-            self.record(field, &record, index)?;
+            if let Err(error) = self.content(field, record.content) {
+                let before = &body[..body.len() - records.rest().len()];
+                return inside(field, wire::count(before, field.number), error);
+            }
         }
         Ok(())
     }
 
-    fn record(
-        &mut self,
-        field: Option<&'static Field>,
-        record: &Record<'_>,
-        index: usize,
-    ) -> Result<(), Invalid> {
-        let Some(field) = field else {
-            let place = format!("field {}", record.number);
-            return Err(Invalid::new("not known to this proxy").at(&place));
-        };
-        // What is of another wire type than the API says, the decoder refuses.
-        match (field.known, record.content) {
+    /// What is of another wire type than the API says, the decoder refuses.
+    #[inline(always)]
+    fn content(&mut self, field: &'static Field, content: Content<'_>) -> Checked {
+        match (field.known, content) {
+            (In(inner) | Each(inner), Content::Bytes(body)) => self.message(inner, body),
             (Read | NoEffect(_) | Labels(_), _) => Ok(()),
+            (Marker, Content::Bytes(body)) => self.message(&EMPTY, body),
+            (Map(_) | PackedMap, Content::Bytes(body)) => self.entry(field, body),
+            (Packed, Content::Bytes(body)) => self.any(body),
+            (PackedAs(inner), Content::Bytes(body)) => self.any_of(inner, body),
             (Values(most), Content::Number(value)) if value > most => {
-                let reason = format!("unknown value {}", value.cast_signed());
-                Err(Invalid::new(reason).at(field.name))
+                wrong(&format!("unknown value {}", value.cast_signed()))
             }
             (Zero(_), Content::Bytes([])) => Ok(()),
-            (Zero(_), _) => {
-                self.refused("expected 0, others are not supported by this proxy", field)
-            }
-            (Refused, _) => self.refused("not supported by this proxy", field),
-            (Guard, _) => Err(Invalid::new("not supported by this proxy").at(field.name)),
-            (Marker, Content::Bytes(body)) => self.message(&EMPTY, body).at(field.name),
-            (In(inner), Content::Bytes(body)) => self.message(inner, body).at(field.name),
-            (Each(inner), Content::Bytes(body)) => {
-                self.message(inner, body).map_err(|error| error.at(&place(field, index)))
-            }
-            (Map(_) | PackedMap, Content::Bytes(body)) => self.entry(field, body),
-            (Packed, Content::Bytes(body)) => self.any(body).at(field.name),
-            (PackedAs(inner), Content::Bytes(body)) => self.any_of(inner, body).at(field.name),
+            (Refused | Guard | Zero(_), _) => self.refused(field),
             (
                 Values(_) | Marker | In(_) | Each(_) | Map(_) | Packed | PackedMap | PackedAs(_),
                 _,
@@ -255,75 +266,104 @@ impl Walk {
         }
     }
 
-    fn refused(&self, reason: &str, field: &Field) -> Result<(), Invalid> {
-        match self.sought {
-            Sought::Refused => Err(Invalid::new(reason).at(field.name)),
-            Sought::Guards => Ok(()),
+    #[cold]
+    fn refused(&self, field: &Field) -> Checked {
+        match field.known {
+            Guard => wrong("not supported by this proxy"),
+            _ if self.sought == Sought::Guards => Ok(()),
+            Zero(_) => wrong("expected 0, others are not supported by this proxy"),
+            _ => wrong("not supported by this proxy"),
         }
     }
 
     /// An entry of a map: the key is field 1, the value field 2.
-    fn entry(&mut self, field: &Field, body: &[u8]) -> Result<(), Invalid> {
-        let (mut key, mut rest) = (&[][..], body);
-        while !rest.is_empty() {
-            let record = Record::read(&mut rest)?;
-            match (record.number, record.content) {
-                (1, Content::Bytes(bytes)) => key = bytes,
-                (2, Content::Bytes(value)) => {
-                    let checked = match field.known {
-                        Map(inner) => self.message(inner, value),
-                        _ => self.any(value),
-                    };
-                    checked.map_err(|error| {
-                        error.at(&format!("{}[{}]", field.name, String::from_utf8_lossy(key)))
-                    })?;
+    fn entry(&mut self, field: &'static Field, body: &[u8]) -> Checked {
+        let mut key = &[][..];
+        let mut records = Records::of(body);
+        while !records.is_empty() {
+            let Some(Record { number, content: Content::Bytes(bytes) }) = records.next() else {
+                return malformed();
+            };
+            let checked = match (number, field.known) {
+                (1, _) => {
+                    key = bytes;
+                    Ok(())
                 }
-                _ => return Err(Invalid::new("not an entry of a map").at(field.name)),
+                (2, Map(inner)) => self.message(inner, bytes),
+                (2, _) => self.any(bytes),
+                _ => wrong("not an entry of a map"),
+            };
+            if let Err(error) = checked {
+                return Err(Box::new(error.at(&format!("[{}]", String::from_utf8_lossy(key)))));
             }
         }
         Ok(())
     }
 
     /// Types that are not in the table are left to the compiler, which knows what it expects where.
-    fn any(&mut self, body: &[u8]) -> Result<(), Invalid> {
-        let (kind, value) = unpacked(body)?;
-        match packed(&kind) {
+    fn any(&mut self, body: &[u8]) -> Checked {
+        let Some((kind, value)) = unpacked(body) else { return malformed() };
+        match PACKED.iter().find(|message| message.name.as_bytes() == kind) {
             Some(message) => self.message(message, value),
             None => Ok(()),
         }
     }
 
-    fn any_of(&mut self, expected: &'static Message, body: &[u8]) -> Result<(), Invalid> {
-        let (kind, value) = unpacked(body)?;
-        if kind == expected.name {
+    fn any_of(&mut self, expected: &'static Message, body: &[u8]) -> Checked {
+        let Some((kind, value)) = unpacked(body) else { return malformed() };
+        if kind == expected.name.as_bytes() {
             return self.message(expected, value);
         }
         match self.sought {
-            Sought::Refused => Err(Invalid::new(format!("{kind} is not supported by this proxy"))),
+            Sought::Refused => {
+                let kind = String::from_utf8_lossy(kind);
+                wrong(&format!("{kind} is not supported by this proxy"))
+            }
             Sought::Guards => Ok(()),
         }
     }
 }
 
-static EMPTY: Message = Message { name: "", fields: &[] };
+static EMPTY: Message = Message::new("", &[]);
 
 /// The type of an `Any`, without host, and what it holds.
-fn unpacked(body: &[u8]) -> Result<(Cow<'_, str>, &[u8]), Invalid> {
-    let (mut url, mut value, mut rest) = (&[][..], &[][..], body);
-    while !rest.is_empty() {
-        let record = Record::read(&mut rest)?;
-        match (record.number, record.content) {
-            (1, Content::Bytes(bytes)) => url = bytes,
-            (2, Content::Bytes(bytes)) => value = bytes,
-            _ => return Err(Invalid::new("not a packed message")),
+fn unpacked(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (mut url, mut value) = (&[][..], &[][..]);
+    let mut records = Records::of(body);
+    while !records.is_empty() {
+        match records.next()? {
+            Record { number: 1, content: Content::Bytes(bytes) } => url = bytes,
+            Record { number: 2, content: Content::Bytes(bytes) } => value = bytes,
+            _ => return None,
         }
     }
     let start = memchr::memrchr(b'/', url).map_or(0, |slash| slash + 1);
-    Ok((String::from_utf8_lossy(&url[start..]), value))
+    Some((&url[start..], value))
 }
 
-fn place(field: &Field, index: usize) -> String {
-    format!("{}[{index}]", field.name)
+#[cold]
+fn wrong(reason: &str) -> Checked {
+    Err(Box::new(Invalid::new(reason)))
+}
+
+#[cold]
+fn malformed() -> Checked {
+    wrong("not a valid message: the bytes are not its fields")
+}
+
+#[cold]
+fn unknown(number: u32) -> Checked {
+    Err(Box::new(Invalid::new("not known to this proxy").at(&format!("field {number}"))))
+}
+
+/// The same error, seen from outside of the `count`-th of a field.
+#[cold]
+fn inside(field: &Field, count: usize, error: Box<Invalid>) -> Checked {
+    let place = match field.known {
+        Each(_) => format!("{}[{}]", field.name, count.saturating_sub(1)),
+        _ => field.name.to_owned(),
+    };
+    Err(Box::new(error.at(&place)))
 }
 
 /// Declares messages: the name of each here, its full name, and its fields.
@@ -334,11 +374,11 @@ macro_rules! messages {
     )*) => {
         $(
             $(#[$doc])*
-            pub(super) static $id: super::Message = super::Message {
-                name: $name,
-                fields: &[
+            pub(super) static $id: super::Message = {
+                static FIELDS: &[super::Field] = &[
                     $(super::Field { number: $number, name: $field, known: $known }),*
-                ],
+                ];
+                super::Message::new($name, FIELDS)
             };
         )*
     };

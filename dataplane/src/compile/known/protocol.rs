@@ -2,7 +2,6 @@
 
 use super::{
     Known::{Guard, In, NoEffect, Read, Refused},
-    base::{DURATION, U32},
     messages,
     reason::{CODEC, MEMORY},
 };
@@ -10,8 +9,8 @@ use super::{
 messages! {
     /// Of connections that clients open.
     DOWNSTREAM_COMMON = "envoy.config.core.v3.HttpProtocolOptions" {
-        1 "idle_timeout": In(&DURATION);
-        2 "max_headers_count": In(&U32);
+        1 "idle_timeout": Read;
+        2 "max_headers_count": Read;
         3 "max_connection_duration": Refused;
         4 "max_stream_duration": Refused;
         5 "headers_with_underscores_action": Guard;
@@ -38,16 +37,16 @@ messages! {
     /// Of connections that clients open.
     DOWNSTREAM_HTTP2 = "envoy.config.core.v3.Http2ProtocolOptions" {
         1 "hpack_table_size": NoEffect(MEMORY);
-        2 "max_concurrent_streams": In(&U32);
+        2 "max_concurrent_streams": Read;
         3 "initial_stream_window_size": NoEffect(MEMORY);
         4 "initial_connection_window_size": NoEffect(MEMORY);
         5 "allow_connect": Refused;
         6 "allow_metadata": Refused;
         7 "max_outbound_frames": Refused;
-        8 "max_outbound_control_frames": In(&U32);
-        9 "max_consecutive_inbound_frames_with_empty_payload": In(&U32);
-        10 "max_inbound_priority_frames_per_stream": In(&U32);
-        11 "max_inbound_window_update_frames_per_data_frame_sent": In(&U32);
+        8 "max_outbound_control_frames": Read;
+        9 "max_consecutive_inbound_frames_with_empty_payload": Read;
+        10 "max_inbound_priority_frames_per_stream": Read;
+        11 "max_inbound_window_update_frames_per_data_frame_sent": Read;
         12 "stream_error_on_invalid_http_messaging": Refused;
         13 "custom_settings_parameters": Refused;
         14 "override_stream_error_on_invalid_http_message": Refused;
@@ -63,13 +62,13 @@ messages! {
 
     /// Of connections to servers.
     UPSTREAM_COMMON = "envoy.config.core.v3.HttpProtocolOptions" {
-        1 "idle_timeout": In(&DURATION);
-        2 "max_headers_count": In(&U32);
+        1 "idle_timeout": Read;
+        2 "max_headers_count": Read;
         3 "max_connection_duration": Refused;
         4 "max_stream_duration": Refused;
         5 "headers_with_underscores_action": Refused;
-        6 "max_requests_per_connection": In(&U32);
-        7 "max_response_headers_kb": In(&U32);
+        6 "max_requests_per_connection": Read;
+        7 "max_response_headers_kb": Read;
         8 "max_connection_duration_jitter": Refused;
     }
 
@@ -91,16 +90,16 @@ messages! {
     /// Of connections to servers.
     UPSTREAM_HTTP2 = "envoy.config.core.v3.Http2ProtocolOptions" {
         1 "hpack_table_size": NoEffect(MEMORY);
-        2 "max_concurrent_streams": In(&U32);
+        2 "max_concurrent_streams": Read;
         3 "initial_stream_window_size": NoEffect(MEMORY);
         4 "initial_connection_window_size": NoEffect(MEMORY);
         5 "allow_connect": Refused;
         6 "allow_metadata": Refused;
         7 "max_outbound_frames": Refused;
-        8 "max_outbound_control_frames": In(&U32);
-        9 "max_consecutive_inbound_frames_with_empty_payload": In(&U32);
-        10 "max_inbound_priority_frames_per_stream": In(&U32);
-        11 "max_inbound_window_update_frames_per_data_frame_sent": In(&U32);
+        8 "max_outbound_control_frames": Read;
+        9 "max_consecutive_inbound_frames_with_empty_payload": Read;
+        10 "max_inbound_priority_frames_per_stream": Read;
+        11 "max_inbound_window_update_frames_per_data_frame_sent": Read;
         12 "stream_error_on_invalid_http_messaging": Refused;
         13 "custom_settings_parameters": Refused;
         14 "override_stream_error_on_invalid_http_message": Refused;
@@ -141,8 +140,8 @@ messages! {
     }
 
     KEEPALIVE = "envoy.config.core.v3.KeepaliveSettings" {
-        1 "interval": In(&DURATION);
-        2 "timeout": In(&DURATION);
+        1 "interval": Read;
+        2 "timeout": Read;
         3 "interval_jitter": Refused;
         4 "connection_idle_interval": Refused;
     }

@@ -2,14 +2,14 @@
 
 use super::{
     Known::{Each, In, Marker, Read, Refused, Values},
-    base::{BOOL, DURATION, HEADER_OPTION, RUNTIME_FRACTION, U32},
+    base::{HEADER_OPTION, RUNTIME_FRACTION},
     matcher::{HEADER, METADATA_KEY, QUERY},
     messages,
 };
 
 messages! {
     RATE_LIMIT = "envoy.config.route.v3.RateLimit" {
-        1 "stage": In(&U32);
+        1 "stage": Read;
         2 "disable_key": Refused;
         3 "actions": Each(&ACTION);
         4 "limit": Refused;
@@ -47,8 +47,8 @@ messages! {
     }
 
     MASKED_ADDRESS = "envoy.config.route.v3.RateLimit.Action.MaskedRemoteAddress" {
-        1 "v4_prefix_mask_len": In(&U32);
-        2 "v6_prefix_mask_len": In(&U32);
+        1 "v4_prefix_mask_len": Read;
+        2 "v6_prefix_mask_len": Read;
     }
 
     GENERIC_KEY = "envoy.config.route.v3.RateLimit.Action.GenericKey" {
@@ -59,7 +59,7 @@ messages! {
 
     HEADER_VALUE_MATCH = "envoy.config.route.v3.RateLimit.Action.HeaderValueMatch" {
         1 "descriptor_value": Read;
-        2 "expect_match": In(&BOOL);
+        2 "expect_match": Read;
         3 "headers": Each(&HEADER);
         4 "descriptor_key": Read;
         5 "default_value": Refused;
@@ -67,7 +67,7 @@ messages! {
 
     QUERY_VALUE_MATCH = "envoy.config.route.v3.RateLimit.Action.QueryParameterValueMatch" {
         1 "descriptor_value": Read;
-        2 "expect_match": In(&BOOL);
+        2 "expect_match": Read;
         3 "query_parameters": Each(&QUERY);
         4 "descriptor_key": Read;
         5 "default_value": Refused;
@@ -87,7 +87,7 @@ messages! {
 
     XDS_CIDR = "xds.core.v3.CidrRange" {
         1 "address_prefix": Read;
-        2 "prefix_len": In(&U32);
+        2 "prefix_len": Read;
     }
 
     LIMIT_METADATA = "envoy.config.route.v3.RateLimit.Action.MetaData" {
@@ -117,7 +117,7 @@ messages! {
         11 "local_rate_limit_per_downstream_connection": Read;
         12 "enable_x_ratelimit_headers": Values(1);
         13 "vh_rate_limits": Values(2);
-        14 "always_consume_default_token_bucket": In(&BOOL);
+        14 "always_consume_default_token_bucket": Read;
         15 "rate_limited_as_resource_exhausted": Read;
         16 "local_cluster_rate_limit": Refused;
         17 "rate_limits": Each(&RATE_LIMIT);
@@ -131,8 +131,8 @@ messages! {
 
     TOKEN_BUCKET = "envoy.type.v3.TokenBucket" {
         1 "max_tokens": Read;
-        2 "tokens_per_fill": In(&U32);
-        3 "fill_interval": In(&DURATION);
+        2 "tokens_per_fill": Read;
+        3 "fill_interval": Read;
     }
 
     DESCRIPTOR = "envoy.extensions.common.ratelimit.v3.LocalRateLimitDescriptor" {

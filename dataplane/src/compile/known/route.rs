@@ -4,7 +4,7 @@ use super::{
     Known::{
         Each, Guard, In, Marker, NoEffect, Packed, PackedAs, PackedMap, Read, Refused, Values,
     },
-    base::{BOOL, DATA_SOURCE, DURATION, HEADER_OPTION, RUNTIME_FRACTION, U32, U64},
+    base::{DATA_SOURCE, HEADER_OPTION, RUNTIME_FRACTION},
     matcher::{HEADER, QUERY, REGEX, REGEX_REWRITE},
     messages,
     rate_limit::RATE_LIMIT,
@@ -52,14 +52,14 @@ messages! {
         15 "typed_per_filter_config": PackedMap;
         16 "retry_policy": In(&RETRY);
         17 "hedge_policy": Refused;
-        18 "per_request_buffer_limit_bytes": In(&U32);
+        18 "per_request_buffer_limit_bytes": Read;
         19 "include_attempt_count_in_response": Read;
         20 "retry_policy_typed_config": Refused;
         21 "matcher": Guard;
         22 "request_mirror_policies": Refused;
         23 "include_is_timeout_retry_header": Refused;
         24 "metadata": NoEffect(PEOPLE);
-        25 "request_body_buffer_limit": In(&U64);
+        25 "request_body_buffer_limit": Read;
         26 "route_specifiers": Refused;
     }
 
@@ -77,18 +77,18 @@ messages! {
         13 "typed_per_filter_config": PackedMap;
         14 "name": Read;
         15 "tracing": NoEffect(TRACER);
-        16 "per_request_buffer_limit_bytes": In(&U32);
+        16 "per_request_buffer_limit_bytes": Read;
         17 "filter_action": Read;
         18 "non_forwarding_action": Read;
         19 "stat_prefix": NoEffect(STATISTICS);
-        20 "request_body_buffer_limit": In(&U64);
+        20 "request_body_buffer_limit": Read;
         21 "route_specifiers": Refused;
     }
 
     ROUTE_MATCH = "envoy.config.route.v3.RouteMatch" {
         1 "prefix": Read;
         2 "path": Read;
-        4 "case_sensitive": In(&BOOL);
+        4 "case_sensitive": Read;
         6 "headers": Each(&HEADER);
         7 "query_parameters": Each(&QUERY);
         8 "grpc": Marker;
@@ -110,17 +110,17 @@ messages! {
         4 "metadata_match": Refused;
         5 "prefix_rewrite": Read;
         6 "host_rewrite_literal": Read;
-        7 "auto_host_rewrite": In(&BOOL);
-        8 "timeout": In(&DURATION);
+        7 "auto_host_rewrite": Read;
+        8 "timeout": Read;
         9 "retry_policy": In(&RETRY);
         11 "priority": Refused;
         13 "rate_limits": Each(&RATE_LIMIT);
-        14 "include_vh_rate_limits": In(&BOOL);
+        14 "include_vh_rate_limits": Read;
         15 "hash_policy": Each(&HASH);
         17 "cors": Refused;
         20 "cluster_not_found_response_code": Values(2);
-        23 "max_grpc_timeout": In(&DURATION);
-        24 "idle_timeout": In(&DURATION);
+        23 "max_grpc_timeout": Read;
+        24 "idle_timeout": Read;
         25 "upgrade_configs": Each(&ROUTE_UPGRADE);
         26 "internal_redirect_action": Refused;
         27 "hedge_policy": Refused;
@@ -144,14 +144,14 @@ messages! {
     }
 
     STREAM_DURATION = "envoy.config.route.v3.RouteAction.MaxStreamDuration" {
-        1 "max_stream_duration": In(&DURATION);
-        2 "grpc_timeout_header_max": In(&DURATION);
+        1 "max_stream_duration": Read;
+        2 "grpc_timeout_header_max": Read;
         3 "grpc_timeout_header_offset": Refused;
     }
 
     ROUTE_UPGRADE = "envoy.config.route.v3.RouteAction.UpgradeConfig" {
         1 "upgrade_type": Read;
-        2 "enabled": In(&BOOL);
+        2 "enabled": Read;
         3 "connect_config": Refused;
     }
 
@@ -165,7 +165,7 @@ messages! {
 
     WEIGHT = "envoy.config.route.v3.WeightedCluster.ClusterWeight" {
         1 "name": Read;
-        2 "weight": In(&U32);
+        2 "weight": Read;
         3 "metadata_match": Refused;
         4 "request_headers_to_add": Each(&HEADER_OPTION);
         5 "response_headers_to_add": Each(&HEADER_OPTION);
@@ -178,8 +178,8 @@ messages! {
 
     RETRY = "envoy.config.route.v3.RetryPolicy" {
         1 "retry_on": Read;
-        2 "num_retries": In(&U32);
-        3 "per_try_timeout": In(&DURATION);
+        2 "num_retries": Read;
+        3 "per_try_timeout": Read;
         4 "retry_priority": In(&RETRY_PRIORITY);
         5 "retry_host_predicate": Each(&HOST_PREDICATE);
         6 "host_selection_retry_max_attempts": Read;
@@ -214,8 +214,8 @@ messages! {
         "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate" {}
 
     BACK_OFF = "envoy.config.route.v3.RetryPolicy.RetryBackOff" {
-        1 "base_interval": In(&DURATION);
-        2 "max_interval": In(&DURATION);
+        1 "base_interval": Read;
+        2 "max_interval": Read;
     }
 
     HASH = "envoy.config.route.v3.RouteAction.HashPolicy" {
@@ -234,7 +234,7 @@ messages! {
 
     HASH_COOKIE = "envoy.config.route.v3.RouteAction.HashPolicy.Cookie" {
         1 "name": Read;
-        2 "ttl": In(&DURATION);
+        2 "ttl": Read;
         3 "path": Read;
         4 "attributes": Each(&COOKIE_ATTRIBUTE);
     }
@@ -283,7 +283,7 @@ messages! {
 
     DECORATOR = "envoy.config.route.v3.Decorator" {
         1 "operation": Read;
-        2 "propagate": In(&BOOL);
+        2 "propagate": Read;
     }
 
     FILTER_CONFIG = "envoy.config.route.v3.FilterConfig" {

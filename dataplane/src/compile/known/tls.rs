@@ -2,7 +2,7 @@
 
 use super::{
     Known::{Each, Guard, In, NoEffect, Read, Refused, Values},
-    base::{BOOL, DATA_SOURCE, SECRET_SOURCE},
+    base::{DATA_SOURCE, SECRET_SOURCE},
     matcher::STRING,
     messages,
     reason::MEMORY,
@@ -11,8 +11,8 @@ use super::{
 messages! {
     DOWNSTREAM_TLS = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" {
         1 "common_tls_context": In(&COMMON_TLS);
-        2 "require_client_certificate": In(&BOOL);
-        3 "require_sni": In(&BOOL);
+        2 "require_client_certificate": Read;
+        3 "require_sni": Read;
         4 "session_ticket_keys": Guard;
         5 "session_ticket_keys_sds_secret_config": Guard;
         6 "session_timeout": Guard;
