@@ -232,13 +232,13 @@ impl Walk {
             if matches!(field.known, Packed | PackedAs(_)) {
                 // Two of them would be merged: the type of one with the content of the other.
                 if packed & (1 << field.number) != 0 {
-                    return inside(field, 0, Box::new(Invalid::new("given twice")));
+                    return inside(field, 0, Invalid::new("given twice"));
                 }
                 packed |= 1 << field.number;
             }
             if let Err(error) = self.content(field, record.content) {
                 let before = &body[..body.len() - records.rest().len()];
-                return inside(field, wire::count(before, field.number), error);
+                return inside(field, wire::count(before, field.number), *error);
             }
         }
         Ok(())
@@ -358,7 +358,7 @@ fn unknown(number: u32) -> Checked {
 
 /// The same error, seen from outside of the `count`-th of a field.
 #[cold]
-fn inside(field: &Field, count: usize, error: Box<Invalid>) -> Checked {
+fn inside(field: &Field, count: usize, error: Invalid) -> Checked {
     let place = match field.known {
         Each(_) => format!("{}[{}]", field.name, count.saturating_sub(1)),
         _ => field.name.to_owned(),
