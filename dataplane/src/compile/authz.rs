@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::{
 };
 
 use super::{
-    field::{At, Invalid, cidr, each, port, refuse, required},
+    field::{At, Invalid, cidr, each, port, required},
     matcher,
 };
 use crate::runtime::authz::{Condition, Policy, Rbac, RbacAction};
@@ -35,10 +35,6 @@ pub(super) fn rules(message: &WireRbac) -> Result<Rbac, Invalid> {
 }
 
 fn policy(name: &str, message: &WirePolicy) -> Result<Policy, Invalid> {
-    refuse(&[
-        ("condition", message.condition.is_some()),
-        ("checked_condition", message.checked_condition.is_some()),
-    ])?;
     Ok(Policy {
         name: name.into(),
         permission: Condition::Or(each("permissions", &message.permissions, permission)?),

@@ -16,12 +16,13 @@ use envoy_types::pb::envoy::{
     },
     extensions::transport_sockets::tls::v3::{Secret, secret::Type},
 };
+use ferromesh_proto::ResourceType;
 use prost::Message;
 
 use super::{
     Compiled, Context, endpoint, filter_chain,
     guard::{self, Guards},
-    listener,
+    known, listener,
 };
 use crate::runtime::{
     Cluster, FilterChain, Listener, Rbac, RouteConfig, TcpProxy, Terminal,
@@ -52,7 +53,9 @@ impl Context {
         serving: &Cluster,
         guards: &Guards,
     ) -> Option<Cluster> {
-        let asked = WireCluster::decode(refused).ok().map(|message| guard::cluster(&message));
+        let asked = WireCluster::decode(refused)
+            .ok()
+            .map(|message| guard::asked(ResourceType::Cluster, refused, guard::cluster(&message)));
         if asked.is_some_and(|asked| asked.whole.is_met_by(guards.whole)) {
             return None;
         }
@@ -78,7 +81,7 @@ impl Context {
         let Some(serving) = serving else { return closed_newcomer(name, version, &message?) };
         let of = |chains| Listener { version, ..with_chains(&serving.value, chains) };
         let Some(message) = message else { return Some(of(Chains::default())) };
-        let asked = guard::listener(&message);
+        let asked = guard::asked(ResourceType::Listener, refused, guard::listener(&message));
         if !asked.whole.is_met_by(serving.guards.whole) {
             return Some(of(Chains::default()));
         }
@@ -106,7 +109,7 @@ impl Context {
         let (Some(serving), Ok(message)) = (serving, RouteConfiguration::decode(refused)) else {
             return all_closed();
         };
-        let asked = guard::routes(&message);
+        let asked = guard::asked(ResourceType::Route, refused, guard::routes(&message));
         if !asked.whole.is_met_by(serving.guards.whole) {
             return all_closed();
         }
@@ -136,6 +139,9 @@ impl Context {
         let none = Some(EndpointSet::default());
         let Ok(message) = ClusterLoadAssignment::decode(refused) else { return none };
         let Ok(asked) = endpoint::socket_matches(&message) else { return none };
+        if !known::guarding(ResourceType::Endpoint, refused).is_empty() {
+            return none;
+        }
         let known = serving.localities.iter().flat_map(|locality| &locality.endpoints);
         let otherwise = |endpoint: &crate::runtime::endpoint::Endpoint| {
             let EndpointAddress::Socket(address) = endpoint.address else { return true };

@@ -8,7 +8,8 @@ use super::{
         At, Invalid, duration, each, ip, metadata_strings, number, optional_duration, refuse,
         required, type_name, unpack,
     },
-    limits, tls,
+    filter::inner_type,
+    known, limits, tls,
 };
 use crate::runtime::{
     cluster::{
@@ -22,7 +23,7 @@ use envoy_types::pb::{
     envoy::{
         config::{
             cluster::v3::{
-                Cluster as Wire, OutlierDetection as WireOutlier,
+                Cluster as Wire, Filter, OutlierDetection as WireOutlier,
                 circuit_breakers::thresholds::RetryBudget as WireRetryBudget,
                 cluster::{
                     ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily,
@@ -62,7 +63,7 @@ pub(super) fn compile(
     message: &Wire,
 ) -> Result<Cluster, Invalid> {
     check_name(name, &message.name)?;
-    refuse_unsupported(message)?;
+    each("filters", &message.filters, filter)?;
     let discovery = discovery(message)?;
     if let Discovery::Eds(service) = &discovery {
         context.needs.endpoints.insert(service.to_string());
@@ -88,21 +89,16 @@ pub(super) fn compile(
 
 /// Istio's network filters of clusters only exchange metadata for labels, and are accepted; others
 /// are not.
-fn refuse_unsupported(message: &Wire) -> Result<(), Invalid> {
-    let foreign_filter =
-        message.filters.iter().any(|filter| filter.name != "istio.metadata_exchange");
-    refuse(&[
-        ("filters", foreign_filter),
-        ("transport_socket_matcher", message.transport_socket_matcher.is_some()),
-        ("health_checks", !message.health_checks.is_empty()),
-        ("lb_subset_config", message.lb_subset_config.is_some()),
-        ("load_balancing_policy", message.load_balancing_policy.is_some()),
-        ("upstream_config", message.upstream_config.is_some()),
-        (
-            "connection_pool_per_downstream_connection",
-            message.connection_pool_per_downstream_connection,
-        ),
-    ])
+fn filter(message: &Filter) -> Result<(), Invalid> {
+    let config = required("typed_config", message.typed_config.as_ref())?;
+    let kind = inner_type(config).at("typed_config")?;
+    match known::without_effect(&kind) {
+        Some(_) => Ok(()),
+        None => {
+            let reason = format!("filter {} ({kind}) is not supported by this proxy", message.name);
+            Err(Invalid::new(reason).at("typed_config"))
+        }
+    }
 }
 
 fn discovery(message: &Wire) -> Result<Discovery, Invalid> {
@@ -190,10 +186,6 @@ fn original_dst(message: &Wire) -> Result<Discovery, Invalid> {
     let Some(LbConfig::OriginalDstLbConfig(config)) = &message.lb_config else {
         return Ok(Discovery::OriginalDst { port: None });
     };
-    refuse(&[
-        ("original_dst_lb_config.use_http_header", config.use_http_header),
-        ("original_dst_lb_config.metadata_key", config.metadata_key.is_some()),
-    ])?;
     let port = config.upstream_port_override.as_ref();
     let port = port.map(|port| {
         super::field::port("original_dst_lb_config.upstream_port_override", port.value)
@@ -358,7 +350,6 @@ fn http_options(message: &Wire) -> Result<(UpstreamProtocol, UpstreamHttp), Inva
         return Ok((protocol, upstream_http(&HttpProtocolOptions::default(), message)?));
     };
     let options: HttpProtocolOptions = unpack(options).at(field)?;
-    refuse(&[("http_filters", !options.http_filters.is_empty())]).at(field)?;
     Ok((protocol(&options).at(field)?, upstream_http(&options, message).at(field)?))
 }
 
@@ -482,8 +473,6 @@ fn circuit_breakers(message: &Wire) -> Result<CircuitBreakers, Invalid> {
 }
 
 fn retry_budget(budget: &WireRetryBudget) -> Result<RetryLimit, Invalid> {
-    let interval = optional_duration("budget_interval", budget.budget_interval.as_ref())?;
-    refuse(&[("budget_interval", interval.is_some_and(|interval| !interval.is_zero()))])?;
     let percent = budget.budget_percent.as_ref().map_or(20.0, |percent| percent.value);
     if !(0.0..=100.0).contains(&percent) {
         return Err(Invalid::new(format!("expected 0 to 100, got {percent}")).at("budget_percent"));

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use super::{
     check_name,
-    field::{At, Invalid, each, host_and_port, metadata_strings, number, refuse, required},
+    field::{At, Invalid, each, host_and_port, metadata_strings, number, required},
 };
 use crate::runtime::endpoint::{
     Endpoint, EndpointAddress, EndpointSet, HealthStatus, Locality, LocalityEndpoints,
@@ -35,10 +35,7 @@ pub(super) fn compile(name: &str, message: &ClusterLoadAssignment) -> Result<End
 
 /// Compiles endpoints that are addresses or names.
 pub(super) fn assignment(message: &ClusterLoadAssignment) -> Result<EndpointSet, Invalid> {
-    refuse(&[("named_endpoints", !message.named_endpoints.is_empty())])?;
     let factor = message.policy.as_ref().and_then(|policy| policy.overprovisioning_factor.as_ref());
-    let drops = message.policy.as_ref().is_some_and(|policy| !policy.drop_overloads.is_empty());
-    refuse(&[("policy.drop_overloads", drops)])?;
     let mut localities = each("endpoints", &message.endpoints, locality)?;
     localities.sort_by(|a, b| (a.priority, &a.locality).cmp(&(b.priority, &b.locality)));
     Ok(EndpointSet {
@@ -67,7 +64,6 @@ pub(super) fn socket_matches(
 }
 
 fn locality(message: &LocalityLbEndpoints) -> Result<LocalityEndpoints, Invalid> {
-    refuse(&[("lb_config", message.lb_config.is_some())])?;
     let place = message.locality.as_ref();
     let part = |text: Option<&String>| Arc::from(text.map(String::as_str).unwrap_or_default());
     Ok(LocalityEndpoints {
@@ -86,7 +82,6 @@ fn endpoint(message: &LbEndpoint) -> Result<Arc<Endpoint>, Invalid> {
     let Some(HostIdentifier::Endpoint(host)) = &message.host_identifier else {
         return Err(Invalid::new("expected an endpoint with an address").at("endpoint"));
     };
-    refuse(&[("endpoint.additional_addresses", !host.additional_addresses.is_empty())])?;
     let address = required("endpoint.address", host.address.as_ref())?;
     let (name, port) = host_and_port(address).at("endpoint.address")?;
     let metadata = message.metadata.as_ref();

@@ -149,11 +149,7 @@ pub(super) fn host_and_port(address: &Address) -> Result<(&str, u16), Invalid> {
             "expected a socket_address, others are not supported by this proxy",
         ));
     };
-    let udp = socket.protocol != 0;
-    refuse(&[
-        ("socket_address.protocol", udp),
-        ("socket_address.resolver_name", !socket.resolver_name.is_empty()),
-    ])?;
+    refuse(&[("socket_address.protocol", socket.protocol != 0)])?;
     let number = match &socket.port_specifier {
         Some(PortSpecifier::PortValue(number)) => *number,
         Some(PortSpecifier::NamedPort(_)) => {

@@ -31,7 +31,7 @@ use super::{
         At, Invalid, cidr, each, flag, limit, number, optional_duration, port, refuse, required,
         type_name, unpack,
     },
-    filter, hcm, tls,
+    filter, hcm, known, tls,
 };
 use crate::runtime::{
     TransportProtocol,
@@ -44,11 +44,6 @@ use crate::runtime::{
 
 const DEFAULT_IDLE: Duration = Duration::from_secs(3600);
 
-/// Network filters that measure or exchange labels. `istio-peer-exchange` is never agreed to, so
-/// the metadata exchange never puts bytes on the wire.
-pub(super) const NO_EFFECT: [&str; 2] =
-    ["stats.PluginConfig", "envoy.tcp.metadataexchange.config.MetadataExchange"];
-
 /// Compiles what a chain matches.
 pub(super) fn matching(message: &Wire) -> Result<FilterChainMatch, Invalid> {
     let Some(wire) = &message.filter_chain_match else { return Ok(FilterChainMatch::default()) };
@@ -56,14 +51,6 @@ pub(super) fn matching(message: &Wire) -> Result<FilterChainMatch, Invalid> {
 }
 
 fn compile_match(message: &WireMatch) -> Result<FilterChainMatch, Invalid> {
-    refuse(&[
-        ("address_suffix", !message.address_suffix.is_empty()),
-        ("suffix_len", message.suffix_len.is_some()),
-        ("direct_source_prefix_ranges", !message.direct_source_prefix_ranges.is_empty()),
-        ("source_type", message.source_type != 0),
-        ("source_prefix_ranges", !message.source_prefix_ranges.is_empty()),
-        ("source_ports", !message.source_ports.is_empty()),
-    ])?;
     Ok(FilterChainMatch {
         destination_port: message
             .destination_port
@@ -185,17 +172,13 @@ fn config(context: &mut Context, name: &str, config: &Any) -> Result<NetworkFilt
             Ok(NetworkFilter::Terminal(Terminal::Tcp(Arc::new(tcp_proxy(&unpack(config)?)?))))
         }
         "envoy.extensions.filters.network.rbac.v3.RBAC" => network_rbac(&unpack(config)?),
-        kind if NO_EFFECT.contains(&kind) => Ok(NetworkFilter::NoEffect),
+        kind if known::without_effect(kind).is_some() => Ok(NetworkFilter::NoEffect),
         kind => Err(Invalid::new(format!("filter {name} ({kind}) is not supported by this proxy"))),
     }
 }
 
 fn network_rbac(message: &NetworkRbac) -> Result<NetworkFilter, Invalid> {
-    refuse(&[
-        ("matcher", message.matcher.is_some()),
-        ("enforcement_type", message.enforcement_type != 0),
-        ("delay_deny", message.delay_deny.is_some()),
-    ])?;
+    refuse(&[("enforcement_type", message.enforcement_type != 0)])?;
     match &message.rules {
         Some(rules) => Ok(NetworkFilter::Rbac(authz::rules(rules).at("rules")?)),
         None => Ok(NetworkFilter::NoEffect),
@@ -203,11 +186,6 @@ fn network_rbac(message: &NetworkRbac) -> Result<NetworkFilter, Invalid> {
 }
 
 fn tcp_proxy(message: &WireTcp) -> Result<TcpProxy, Invalid> {
-    refuse(&[
-        ("tunneling_config", message.tunneling_config.is_some()),
-        ("metadata_match", message.metadata_match.is_some()),
-        ("on_demand", message.on_demand.is_some()),
-    ])?;
     let idle =
         optional_duration("idle_timeout", message.idle_timeout.as_ref())?.unwrap_or(DEFAULT_IDLE);
     let by_source = |policy: &PolicySpecifier| matches!(policy, PolicySpecifier::SourceIp(_));
@@ -237,7 +215,6 @@ fn tcp_proxy(message: &WireTcp) -> Result<TcpProxy, Invalid> {
 
 fn weighted_clusters(message: &WireWeighted) -> Result<ClusterChoice, Invalid> {
     let clusters = each("clusters", &message.clusters, |wire| {
-        refuse(&[("metadata_match", wire.metadata_match.is_some())])?;
         Ok(WeightedCluster {
             name: wire.name.as_str().into(),
             weight: wire.weight,

@@ -30,7 +30,8 @@ use envoy_types::pb::{
                 http::router::v3::Router,
                 network::http_connection_manager::v3::{
                     HttpConnectionManager, HttpFilter, Rds,
-                    http_connection_manager::RouteSpecifier, http_filter,
+                    http_connection_manager::{RouteSpecifier, StripPortMode},
+                    http_filter,
                 },
             },
             transport_sockets::tls::v3::{
@@ -49,7 +50,7 @@ use envoy_types::pb::{
     },
     google::protobuf::{Any, Struct, Value, value::Kind},
 };
-use prost::{Message, Name};
+use prost::{Message, Name, encoding::bytes::encode as encode_bytes};
 
 /// Wraps a message.
 pub(crate) fn any<M: Message + Name>(message: &M) -> Any {
@@ -282,6 +283,41 @@ pub(crate) fn http_listener_at(
         ..listener(name, chain(vec![network_filter("hcm", any(&manager))]))
     };
     listener.encode_to_vec()
+}
+
+/// An encoded HTTP listener with a setting that no proxy here takes: one that may guard, since it
+/// decides which host a request is for, or one that only words answers.
+pub(crate) fn http_listener_asking(
+    name: &str,
+    at: SocketAddr,
+    route: &str,
+    guards: bool,
+) -> Vec<u8> {
+    let mut manager = manager(route, vec![router()]);
+    match guards {
+        true => manager.strip_port_mode = Some(StripPortMode::StripAnyHostPort(true)),
+        false => manager.local_reply_config = Some(Default::default()),
+    }
+    let listener = Listener {
+        address: Some(address(&at.ip().to_string(), at.port().into())),
+        ..listener(name, chain(vec![network_filter("hcm", any(&manager))]))
+    };
+    listener.encode_to_vec()
+}
+
+/// The same route configuration with a field in the host of this name that no API has.
+pub(crate) fn with_stranger(routes: &[u8], host: &str) -> Vec<u8> {
+    let mut message = RouteConfiguration::decode(routes).expect("a route configuration");
+    let hosts = std::mem::take(&mut message.virtual_hosts);
+    let mut body = message.encode_to_vec();
+    for wire in hosts {
+        let mut inner = wire.encode_to_vec();
+        if wire.name == host {
+            encode_bytes(9999, &b"x".to_vec(), &mut inner);
+        }
+        encode_bytes(2, &inner, &mut body);
+    }
+    body
 }
 
 /// An encoded route configuration: hosts that lead to a cluster, some with settings of a filter

@@ -3,7 +3,7 @@
 //!
 //! A refused version of a resource is held against the one in force by them. A part whose guards
 //! are the same, or that has none in the refused version, goes on; any other would be served more
-//! weakly than it was asked for. What is not known here counts as a guard.
+//! weakly than it was asked for. What nobody here knows counts as a guard.
 
 use std::hash::{Hash, Hasher};
 
@@ -28,13 +28,14 @@ use envoy_types::pb::{
     },
     google::protobuf::Any,
 };
+use ferromesh_proto::ResourceType;
 use prost::Message;
 use rustc_hash::FxHasher;
 
 use super::{
     cluster::HTTP_OPTIONS,
     field::{type_name, unpack},
-    filter as own_filter, filter_chain,
+    filter as own_filter, known,
 };
 
 /// The guards of one resource.
@@ -52,6 +53,9 @@ pub struct Guards {
 pub(super) struct Guard(Option<u64>);
 
 impl Guard {
+    /// What no version in force has.
+    const UNMET: Self = Self(Some(u64::MAX));
+
     /// Whether something that guards `older` asks for at least this.
     pub(super) fn is_met_by(self, older: Self) -> bool {
         self.0.is_none() || self == older
@@ -72,6 +76,20 @@ impl Guards {
     pub(super) fn has(&self, place: u64) -> bool {
         self.parts.iter().any(|(own, _)| *own == place)
     }
+}
+
+/// The guards of a refused version, with what is refused in it whatever its value is and may guard:
+/// that is met by nothing, where it lies.
+pub(super) fn asked(kind: ResourceType, refused: &[u8], mut guards: Guards) -> Guards {
+    for (field, index) in known::guarding(kind, refused) {
+        let part = match field {
+            "filter_chains" | "virtual_hosts" => guards.parts.get_mut(index),
+            "default_filter_chain" => guards.parts.last_mut(),
+            _ => None,
+        };
+        *part.map_or(&mut guards.whole, |(_, guard)| guard) = Guard::UNMET;
+    }
+    guards
 }
 
 /// Takes in what guards; nothing taken in is no guard.
@@ -112,10 +130,6 @@ pub(super) fn cluster(message: &Cluster) -> Guards {
     for entry in &message.transport_socket_matches {
         socket_match(&mut digest, entry);
     }
-    digest.add_if(
-        "transport_socket_matcher",
-        message.transport_socket_matcher.as_ref().map(Message::encode_to_vec),
-    );
     if digest.any {
         names(&mut digest, message);
     }
@@ -169,10 +183,6 @@ pub(super) fn listener(message: &Listener) -> Guards {
         whole.add("listener_filter", filter.encode_to_vec());
     }
     whole.add_if("continue", message.continue_on_listener_filters_timeout);
-    whole.add_if(
-        "filter_chain_matcher",
-        message.filter_chain_matcher.as_ref().map(Message::encode_to_vec),
-    );
     let chains = message.filter_chains.iter().map(|chain| (chain_place(chain), self::chain(chain)));
     let default =
         message.default_filter_chain.iter().map(|chain| (DEFAULT_CHAIN, self::chain(chain)));
@@ -208,7 +218,7 @@ fn network_filter(digest: &mut Digest, filter: &Filter) {
                 Err(_) => digest.add("filter", &config.value),
             }
         }
-        kind if filter_chain::NO_EFFECT.contains(&kind) => {}
+        kind if known::without_effect(kind).is_some() => {}
         kind => digest.add("filter", (kind, &config.value)),
     }
 }
@@ -222,22 +232,11 @@ fn manager(digest: &mut Digest, message: &HttpConnectionManager) {
     digest.add_if("merge_slashes", message.merge_slashes);
     digest.add_if("escaped_slashes", message.path_with_escaped_slashes_action);
     digest.add_if(
-        "normalization",
-        message.path_normalization_options.as_ref().map(Message::encode_to_vec),
-    );
-    digest.add_if(
         "use_remote_address",
         message.use_remote_address.as_ref().is_some_and(|on| on.value),
     );
     digest.add_if("xff_hops", message.xff_num_trusted_hops);
     digest.add_if("client_cert", message.forward_client_cert_details);
-    for extension in message
-        .original_ip_detection_extensions
-        .iter()
-        .chain(&message.early_header_mutation_extensions)
-    {
-        digest.add("extension", extension.encode_to_vec());
-    }
     if let Some(RouteSpecifier::RouteConfig(routes)) = &message.route_specifier {
         let inline = self::routes(routes);
         digest.add_if("routes", inline.whole.0);
@@ -260,9 +259,6 @@ fn http_filter(digest: &mut Digest, filter: &HttpFilter) {
 pub(super) fn routes(message: &RouteConfiguration) -> Guards {
     let mut whole = Digest::default();
     per_filter(&mut whole, &message.typed_per_filter_config);
-    for name in &message.internal_only_headers {
-        whole.add("internal_only_header", name);
-    }
     let hosts = message.virtual_hosts.iter();
     Guards {
         whole: whole.guard(),
@@ -277,7 +273,6 @@ fn host(message: &VirtualHost) -> Guard {
         "rate_limits",
         message.rate_limits.iter().map(Message::encode_to_vec).collect::<Vec<_>>(),
     );
-    digest.add_if("matcher", message.matcher.as_ref().map(Message::encode_to_vec));
     per_filter(&mut digest, &message.typed_per_filter_config);
     for route in &message.routes {
         let before = std::mem::take(&mut digest.any);

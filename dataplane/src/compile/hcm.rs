@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 
 use super::{
     Context, access_log,
-    field::{At, Invalid, flag, limit, optional_duration, refuse, required},
+    field::{At, Invalid, flag, limit, optional_duration, required},
     filter, limits, route, tls,
 };
 use crate::runtime::http::{
@@ -29,7 +29,6 @@ pub(super) fn compile(
     context: &mut Context,
     message: &Wire,
 ) -> Result<HttpConnectionManager, Invalid> {
-    refuse_unsupported(message)?;
     let common = message.common_http_protocol_options.as_ref();
     let h1 = message.http_protocol_options.as_ref();
     Ok(HttpConnectionManager {
@@ -53,7 +52,7 @@ pub(super) fn compile(
             ServerHeaderTransformation::AppendIfAbsent => ServerHeader::AppendIfAbsent,
             ServerHeaderTransformation::PassThrough => ServerHeader::PassThrough,
         },
-        upgrades: upgrades(message)?,
+        upgrades: upgrades(message),
         stream_idle_timeout: with_default(
             "stream_idle_timeout",
             message.stream_idle_timeout.as_ref(),
@@ -75,19 +74,6 @@ pub(super) fn compile(
         tells_operations: message.tracing.is_some(),
         access_logs: access_log::compile("access_log", &message.access_log)?,
     })
-}
-
-/// Settings that would change which requests pass or how they are read.
-fn refuse_unsupported(message: &Wire) -> Result<(), Invalid> {
-    refuse(&[
-        ("original_ip_detection_extensions", !message.original_ip_detection_extensions.is_empty()),
-        ("early_header_mutation_extensions", !message.early_header_mutation_extensions.is_empty()),
-        ("path_normalization_options", message.path_normalization_options.is_some()),
-        ("local_reply_config", message.local_reply_config.is_some()),
-        ("always_set_request_id_in_response", message.always_set_request_id_in_response),
-        ("scheme_header_transformation", message.scheme_header_transformation.is_some()),
-        ("typed_header_validation_config", message.typed_header_validation_config.is_some()),
-    ])
 }
 
 fn codec(message: &Wire) -> Result<Codec, Invalid> {
@@ -152,12 +138,10 @@ fn client_cert(message: &Wire) -> ForwardClientCert {
     }
 }
 
-fn upgrades(message: &Wire) -> Result<Vec<Arc<str>>, Invalid> {
-    let own_filters = message.upgrade_configs.iter().any(|upgrade| !upgrade.filters.is_empty());
-    refuse(&[("upgrade_configs.filters", own_filters)])?;
+fn upgrades(message: &Wire) -> Vec<Arc<str>> {
     let enabled =
         message.upgrade_configs.iter().filter(|upgrade| flag(upgrade.enabled.as_ref(), true));
-    Ok(enabled.map(|upgrade| upgrade.upgrade_type.to_ascii_lowercase().into()).collect())
+    enabled.map(|upgrade| upgrade.upgrade_type.to_ascii_lowercase().into()).collect()
 }
 
 /// A time limit in which zero means none and nothing means the default.

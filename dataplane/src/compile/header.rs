@@ -5,7 +5,7 @@ use envoy_types::pb::envoy::config::core::v3::{
 };
 
 use super::{
-    field::{At, Invalid, each, refuse, required},
+    field::{At, Invalid, each, required},
     format,
 };
 use crate::runtime::format::{HeaderMutations, HeaderOps, HeaderWrite, WriteAction};
@@ -56,7 +56,6 @@ fn lower_case(names: &[String]) -> Vec<std::sync::Arc<str>> {
 
 fn write(option: &HeaderValueOption) -> Result<HeaderWrite, Invalid> {
     let header = required("header", option.header.as_ref())?;
-    refuse(&[("header.raw_value", !header.raw_value.is_empty())])?;
     Ok(HeaderWrite {
         name: header.key.to_ascii_lowercase().into(),
         value: format::compile(&header.value).at("header.value")?,

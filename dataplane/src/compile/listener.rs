@@ -33,7 +33,7 @@ pub(super) fn compile(
     message: &Wire,
 ) -> Result<Listener, Invalid> {
     check_name(name, &message.name)?;
-    refuse_unsupported(message)?;
+    refuse(&[("transparent", flag(message.transparent.as_ref(), false))])?;
     let matches = each("filter_chains", &message.filter_chains, filter_chain::matching)?;
     let matcher = FilterChainMatcher::build(&matches)
         .map_err(|error| Invalid::new(error.to_string()).at("filter_chains"))?;
@@ -61,17 +61,6 @@ pub(super) fn compile(
         buffer: limits::buffer(message.per_connection_buffer_limit_bytes.as_ref())?,
         version,
     })
-}
-
-fn refuse_unsupported(message: &Wire) -> Result<(), Invalid> {
-    refuse(&[
-        ("fcds_config", message.fcds_config.is_some()),
-        ("filter_chain_matcher", message.filter_chain_matcher.is_some()),
-        ("transparent", flag(message.transparent.as_ref(), false)),
-        ("udp_listener_config", message.udp_listener_config.is_some()),
-        ("api_listener", message.api_listener.is_some()),
-        ("listener_specifier", message.listener_specifier.is_some()),
-    ])
 }
 
 #[allow(deprecated, reason = "older control planes switch binding off there")]

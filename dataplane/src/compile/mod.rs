@@ -3,9 +3,9 @@
 //!
 //! One function per resource type, each from the encoded message alone, so that a push compiles
 //! what it changed and nothing else. What this proxy cannot do is a [`Rejection`] naming resource,
-//! field and reason, which becomes a NACK: a setting that decides who may do what, or where bytes
-//! go, is never skipped. Settings without effect on a request (statistics, tracing, buffer sizes)
-//! are.
+//! field and reason, which becomes a NACK. Nothing that is set is skipped silently: a field is read,
+//! refused, or stands in the table of all fields ([`known`]) with the reason why it has no effect on
+//! a request (statistics, tracing, buffer sizes).
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -28,6 +28,7 @@ mod format;
 mod guard;
 mod hcm;
 mod header;
+pub mod known;
 mod limits;
 mod listener;
 mod matcher;
@@ -110,10 +111,11 @@ impl<T: Clone> Compiled<T> {
 impl Context {
     /// Compiles a CDS resource.
     pub fn cluster(&mut self, name: &str, body: &[u8]) -> Result<Compiled<Cluster>, Rejection> {
-        let result = parse(body).and_then(|message| {
+        let kind = ResourceType::Cluster;
+        let result = parse(kind, body).and_then(|message| {
             cluster::compile(self, name, &message).map(|value| (value, guard::cluster(&message)))
         });
-        self.finish(ResourceType::Cluster, name, result)
+        self.finish(kind, name, result)
     }
 
     /// Compiles an LDS resource; `version` tells it from its predecessors.
@@ -123,19 +125,21 @@ impl Context {
         version: u64,
         body: &[u8],
     ) -> Result<Compiled<Listener>, Rejection> {
-        let result = parse(body).and_then(|message| {
+        let kind = ResourceType::Listener;
+        let result = parse(kind, body).and_then(|message| {
             listener::compile(self, name, version, &message)
                 .map(|value| (value, guard::listener(&message)))
         });
-        self.finish(ResourceType::Listener, name, result)
+        self.finish(kind, name, result)
     }
 
     /// Compiles an RDS resource.
     pub fn routes(&mut self, name: &str, body: &[u8]) -> Result<Compiled<RouteConfig>, Rejection> {
-        let result = parse(body).and_then(|message| {
+        let kind = ResourceType::Route;
+        let result = parse(kind, body).and_then(|message| {
             route::compile(name, &message).map(|value| (value, guard::routes(&message)))
         });
-        self.finish(ResourceType::Route, name, result)
+        self.finish(kind, name, result)
     }
 
     /// Compiles an EDS resource.
@@ -144,9 +148,10 @@ impl Context {
         name: &str,
         body: &[u8],
     ) -> Result<Compiled<EndpointSet>, Rejection> {
+        let kind = ResourceType::Endpoint;
         let result =
-            parse(body).and_then(|message| endpoint::compile(name, &message)).map(unguarded);
-        self.finish(ResourceType::Endpoint, name, result)
+            parse(kind, body).and_then(|message| endpoint::compile(name, &message)).map(unguarded);
+        self.finish(kind, name, result)
     }
 
     /// Compiles an SDS resource.
@@ -155,8 +160,10 @@ impl Context {
         name: &str,
         body: &[u8],
     ) -> Result<Compiled<SecretMaterial>, Rejection> {
-        let result = parse(body).and_then(|message| secret::compile(name, &message)).map(unguarded);
-        self.finish(ResourceType::Secret, name, result)
+        let kind = ResourceType::Secret;
+        let result =
+            parse(kind, body).and_then(|message| secret::compile(name, &message)).map(unguarded);
+        self.finish(kind, name, result)
     }
 
     fn finish<T>(
@@ -180,7 +187,9 @@ fn unguarded<T>(value: T) -> (T, Guards) {
     (value, Guards::default())
 }
 
-fn parse<M: Message + Default>(body: &[u8]) -> Result<M, Invalid> {
+/// Reads a resource of which every field is known.
+fn parse<M: Message + Default>(kind: ResourceType, body: &[u8]) -> Result<M, Invalid> {
+    known::check(kind, body)?;
     M::decode(body).map_err(|error| Invalid::new(format!("not a valid message: {error}")))
 }
 

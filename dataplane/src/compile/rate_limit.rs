@@ -32,13 +32,6 @@ const LAST_STAGE: u32 = 10;
 
 /// Compiles one policy.
 pub(super) fn policy(message: &Wire) -> Result<RateLimit, Invalid> {
-    refuse(&[
-        // Values of Envoy's runtime, which nothing here has.
-        ("disable_key", !message.disable_key.is_empty()),
-        ("limit", message.limit.is_some()),
-        ("hits_addend", message.hits_addend.is_some()),
-        ("apply_on_stream_done", message.apply_on_stream_done),
-    ])?;
     Ok(RateLimit {
         stage: stage(number(message.stage.as_ref(), 0))?,
         actions: each("actions", &message.actions, action)?,
@@ -77,7 +70,6 @@ fn action(message: &Action) -> Result<DescriptorAction, Invalid> {
         Of::RemoteAddress(_) => DescriptorAction::RemoteAddress,
         Of::MaskedRemoteAddress(mask) => masked(mask).at("masked_remote_address")?,
         Of::GenericKey(generic) => {
-            refuse(&[("generic_key.default_value", !generic.default_value.is_empty())])?;
             let key = Some(generic.descriptor_key.as_str()).filter(|key| !key.is_empty());
             DescriptorAction::Generic {
                 key: key.unwrap_or("generic_key").into(),
@@ -137,11 +129,9 @@ fn masked(message: &MaskedRemoteAddress) -> Result<DescriptorAction, Invalid> {
 fn constant(
     key: (&str, &str),
     value: &str,
-    default_value: &str,
     expected: Option<&BoolValue>,
     condition: MatchCondition,
 ) -> Result<DescriptorAction, Invalid> {
-    refuse(&[("default_value", !default_value.is_empty())])?;
     let (own, usual) = key;
     Ok(DescriptorAction::Match {
         key: if own.is_empty() { usual } else { own }.into(),
@@ -154,16 +144,14 @@ fn constant(
 fn headers(message: &HeaderValueMatch) -> Result<DescriptorAction, Invalid> {
     let condition = MatchCondition::Headers(each("headers", &message.headers, matcher::header)?);
     let key = (message.descriptor_key.as_str(), "header_match");
-    let (value, default) = (&message.descriptor_value, &message.default_value);
-    constant(key, value, default, message.expect_match.as_ref(), condition)
+    constant(key, &message.descriptor_value, message.expect_match.as_ref(), condition)
 }
 
 fn query(message: &QueryParameterValueMatch) -> Result<DescriptorAction, Invalid> {
     let parameters = each("query_parameters", &message.query_parameters, matcher::query)?;
     let key = (message.descriptor_key.as_str(), "query_match");
-    let (value, default) = (&message.descriptor_value, &message.default_value);
     let condition = MatchCondition::Query(parameters);
-    constant(key, value, default, message.expect_match.as_ref(), condition)
+    constant(key, &message.descriptor_value, message.expect_match.as_ref(), condition)
 }
 
 fn addresses(message: &RemoteAddressMatch) -> Result<DescriptorAction, Invalid> {
@@ -173,8 +161,8 @@ fn addresses(message: &RemoteAddressMatch) -> Result<DescriptorAction, Invalid> 
     let networks = each("address_matcher.ranges", &matcher.ranges, network)?;
     let expected = BoolValue { value: !matcher.invert_match };
     let key = (message.descriptor_key.as_str(), "remote_address_match");
-    let (value, default) = (&message.descriptor_value, &message.default_value);
-    constant(key, value, default, Some(&expected), MatchCondition::Addresses(networks))
+    let condition = MatchCondition::Addresses(networks);
+    constant(key, &message.descriptor_value, Some(&expected), condition)
 }
 
 fn network(range: &CidrRange) -> Result<IpNet, Invalid> {

@@ -10,7 +10,7 @@ use http::HeaderValue;
 
 use super::{
     check_name,
-    field::{At, Invalid, each, flag, refuse, required, share},
+    field::{At, Invalid, each, flag, required, share},
     filter,
     header::{self, lists},
     limits, matcher, rate_limit, route_action,
@@ -30,19 +30,6 @@ pub(super) fn compile(name: &str, message: &RouteConfiguration) -> Result<RouteC
 
 /// Compiles a route configuration, which has no name of its own if it is inline.
 pub(super) fn route_config(message: &RouteConfiguration) -> Result<RouteConfig, Invalid> {
-    refuse(&[
-        ("vhds", message.vhds.is_some()),
-        ("cluster_specifier_plugins", !message.cluster_specifier_plugins.is_empty()),
-        ("internal_only_headers", !message.internal_only_headers.is_empty()),
-        ("request_mirror_policies", !message.request_mirror_policies.is_empty()),
-        ("vhost_header", !message.vhost_header.is_empty()),
-        (
-            "ignore_path_parameters_in_path_matching",
-            message.ignore_path_parameters_in_path_matching,
-        ),
-        ("typed_per_filter_config", !message.typed_per_filter_config.is_empty()),
-        ("route_specifiers", !message.route_specifiers.is_empty()),
-    ])?;
     let hosts = each("virtual_hosts", &message.virtual_hosts, virtual_host)?;
     let config =
         RouteConfig::new(message.name.as_str().into(), message.ignore_port_in_host_matching, hosts);
@@ -56,15 +43,6 @@ pub(super) fn route_config(message: &RouteConfiguration) -> Result<RouteConfig, 
 
 #[allow(deprecated, reason = "a deprecated field is read or refused, not skipped")]
 fn virtual_host(message: &WireHost) -> Result<VirtualHost, Invalid> {
-    refuse(&[
-        ("matcher", message.matcher.is_some()),
-        ("retry_policy_typed_config", message.retry_policy_typed_config.is_some()),
-        ("hedge_policy", message.hedge_policy.is_some()),
-        ("request_mirror_policies", !message.request_mirror_policies.is_empty()),
-        ("route_specifiers", !message.route_specifiers.is_empty()),
-        // Superseded by `typed_per_filter_config`.
-        ("cors", message.cors.is_some()),
-    ])?;
     let require_tls = match message.require_tls() {
         TlsRequirementType::None => false,
         TlsRequirementType::All => true,
@@ -111,7 +89,6 @@ fn domain(domain: &str) -> Result<Arc<str>, Invalid> {
 
 #[allow(deprecated, reason = "older control planes say there how much is kept of a body")]
 fn route(message: &WireRoute) -> Result<Route, Invalid> {
-    refuse(&[("route_specifiers", !message.route_specifiers.is_empty())])?;
     let action = match required("action", message.action.as_ref())? {
         route::Action::Route(action) => {
             Action::Forward(Box::new(route_action::forward(action).at("route")?))
@@ -148,12 +125,6 @@ fn operation(message: &Decorator) -> Result<Option<HeaderValue>, Invalid> {
 }
 
 fn route_match(message: &WireMatch) -> Result<RouteMatch, Invalid> {
-    refuse(&[
-        ("cookies", !message.cookies.is_empty()),
-        ("tls_context", message.tls_context.is_some()),
-        ("dynamic_metadata", !message.dynamic_metadata.is_empty()),
-        ("filter_state", !message.filter_state.is_empty()),
-    ])?;
     let fraction = message
         .runtime_fraction
         .as_ref()

@@ -44,22 +44,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 const DEFAULT_BACK_OFF: Duration = Duration::from_millis(25);
 
 /// Compiles a forwarding action.
-#[allow(
-    deprecated,
-    reason = "`max_grpc_timeout` is what istiod sends; others are refused, not skipped"
-)]
+#[allow(deprecated, reason = "`include_vh_rate_limits` is what older control planes send")]
 pub(super) fn forward(message: &RouteAction) -> Result<Forward, Invalid> {
-    refuse(&[
-        ("metadata_match", message.metadata_match.is_some()),
-        ("path_rewrite_policy", message.path_rewrite_policy.is_some()),
-        ("path_rewrite", !message.path_rewrite.is_empty()),
-        ("retry_policy_typed_config", message.retry_policy_typed_config.is_some()),
-        ("cors", message.cors.is_some()),
-        ("internal_redirect_policy", message.internal_redirect_policy.is_some()),
-        ("internal_redirect_action", message.internal_redirect_action != 0),
-        ("hedge_policy", message.hedge_policy.is_some()),
-        ("priority", message.priority != 0),
-    ])?;
     Ok(Forward {
         cluster: cluster(message)?,
         cluster_not_found_status: match message.cluster_not_found_response_code {
@@ -75,7 +61,7 @@ pub(super) fn forward(message: &RouteAction) -> Result<Forward, Invalid> {
         append_forwarded_host: message.append_x_forwarded_host,
         retry: message.retry_policy.as_ref().map(retry).transpose().at("retry_policy")?,
         hash: each("hash_policy", &message.hash_policy, hash)?,
-        mirrors: each("request_mirror_policies", &message.request_mirror_policies, mirror)?,
+        mirrors: message.request_mirror_policies.iter().map(mirror).collect(),
         rate_limits: each("rate_limits", &message.rate_limits, rate_limit::policy)?,
         include_host_rate_limits: flag(message.include_vh_rate_limits.as_ref(), false),
         upgrades: message
@@ -105,7 +91,6 @@ fn cluster(message: &RouteAction) -> Result<ClusterChoice, Invalid> {
 }
 
 fn weighted_clusters(message: &WireWeighted) -> Result<ClusterChoice, Invalid> {
-    refuse(&[("random_value_specifier", message.random_value_specifier.is_some())])?;
     let clusters = each("clusters", &message.clusters, weighted_cluster)?;
     let weighted = WeightedClusters::new(clusters);
     weighted
@@ -114,10 +99,6 @@ fn weighted_clusters(message: &WireWeighted) -> Result<ClusterChoice, Invalid> {
 }
 
 fn weighted_cluster(message: &ClusterWeight) -> Result<WeightedCluster, Invalid> {
-    refuse(&[
-        ("cluster_header", !message.cluster_header.is_empty()),
-        ("metadata_match", message.metadata_match.is_some()),
-    ])?;
     let host_rewrite = message.host_rewrite_specifier.as_ref();
     Ok(WeightedCluster {
         name: message.name.as_str().into(),
@@ -224,13 +205,6 @@ fn host_rewrite(message: &RouteAction) -> Result<HostRewrite, Invalid> {
 
 /// Compiles a retry policy.
 pub(super) fn retry(message: &WireRetry) -> Result<Arc<RetryPolicy>, Invalid> {
-    refuse(&[
-        ("retry_options_predicates", !message.retry_options_predicates.is_empty()),
-        ("rate_limited_retry_back_off", message.rate_limited_retry_back_off.is_some()),
-        ("retriable_headers", !message.retriable_headers.is_empty()),
-        ("retriable_request_headers", !message.retriable_request_headers.is_empty()),
-        ("per_try_idle_timeout", message.per_try_idle_timeout.is_some()),
-    ])?;
     let predicate =
         message.retry_host_predicate.iter().find(|predicate| !avoids_tried_hosts(predicate));
     if let Some(predicate) = predicate {
@@ -278,7 +252,6 @@ fn avoids_tried_hosts(predicate: &RetryHostPredicate) -> bool {
 fn hash(message: &WireHash) -> Result<HashPolicy, Invalid> {
     let source = match required("policy_specifier", message.policy_specifier.as_ref())? {
         PolicySpecifier::Header(header) => {
-            refuse(&[("header.regex_rewrite", header.regex_rewrite.is_some())])?;
             HashSource::Header(header.header_name.to_ascii_lowercase().into())
         }
         PolicySpecifier::Cookie(cookie) => HashSource::Cookie {
@@ -311,15 +284,14 @@ fn new_cookie(message: &WireCookie, ttl: Duration) -> NewCookie {
     }
 }
 
-fn mirror(message: &RequestMirrorPolicy) -> Result<Mirror, Invalid> {
-    refuse(&[("cluster_header", !message.cluster_header.is_empty())])?;
+fn mirror(message: &RequestMirrorPolicy) -> Mirror {
     let fraction =
         message.runtime_fraction.as_ref().and_then(|fraction| fraction.default_value.as_ref());
-    Ok(Mirror {
+    Mirror {
         cluster: message.cluster.as_str().into(),
         share: fraction.map_or(Share::ALL, share),
         keep_host: message.disable_shadow_host_suffix_append,
-    })
+    }
 }
 
 /// Compiles a redirect.
@@ -361,7 +333,6 @@ pub(super) fn redirect(message: &RedirectAction) -> Result<Redirect, Invalid> {
 
 /// Compiles a direct response.
 pub(super) fn direct(message: &DirectResponseAction) -> Result<DirectResponse, Invalid> {
-    refuse(&[("body_format", message.body_format.is_some())])?;
     let body = match message.body.as_ref().and_then(|body| body.specifier.as_ref()) {
         None => Bytes::new(),
         Some(Specifier::InlineString(text)) => Bytes::copy_from_slice(text.as_bytes()),

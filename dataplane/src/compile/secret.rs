@@ -7,16 +7,14 @@ use std::{
 
 use envoy_types::pb::envoy::{
     config::core::v3::{DataSource, data_source::Specifier},
-    extensions::transport_sockets::tls::v3::{
-        CertificateValidationContext, Secret, TlsCertificate, secret::Type,
-    },
+    extensions::transport_sockets::tls::v3::{Secret, TlsCertificate, secret::Type},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use zeroize::Zeroizing;
 
 use super::{
     check_name,
-    field::{At, Invalid, refuse, required},
+    field::{At, Invalid, required},
 };
 use crate::{
     identity::files::{FileContent, FileSecret},
@@ -52,9 +50,6 @@ pub(super) fn compile(name: &str, message: &Secret) -> Result<SecretMaterial, In
             self::certificate(certificate).at("tls_certificate")
         }
         Some(Type::ValidationContext(context)) => {
-            refuse_validation_extras(context).at("validation_context")?;
-            let sans = !context.match_typed_subject_alt_names.is_empty();
-            refuse(&[("validation_context.match_typed_subject_alt_names", sans)])?;
             let source = required("validation_context.trusted_ca", context.trusted_ca.as_ref())?;
             trust(source).at("validation_context.trusted_ca")
         }
@@ -62,34 +57,8 @@ pub(super) fn compile(name: &str, message: &Secret) -> Result<SecretMaterial, In
     }
 }
 
-/// Refuses checks of certificates that this proxy would not make.
-pub(super) fn refuse_validation_extras(
-    message: &CertificateValidationContext,
-) -> Result<(), Invalid> {
-    refuse(&[
-        ("ca_certificate_provider_instance", message.ca_certificate_provider_instance.is_some()),
-        ("system_root_certs", message.system_root_certs.is_some()),
-        ("verify_certificate_spki", !message.verify_certificate_spki.is_empty()),
-        ("verify_certificate_hash", !message.verify_certificate_hash.is_empty()),
-        (
-            "require_signed_certificate_timestamp",
-            message.require_signed_certificate_timestamp.is_some(),
-        ),
-        ("crl", message.crl.is_some()),
-        ("allow_expired_certificate", message.allow_expired_certificate),
-        ("trust_chain_verification", message.trust_chain_verification != 0),
-        ("custom_validator_config", message.custom_validator_config.is_some()),
-        ("max_verify_depth", message.max_verify_depth.is_some()),
-    ])
-}
-
 /// Reads a certificate chain with its key.
 pub(super) fn certificate(message: &TlsCertificate) -> Result<SecretMaterial, Invalid> {
-    refuse(&[
-        ("private_key_provider", message.private_key_provider.is_some()),
-        ("pkcs12", message.pkcs12.is_some()),
-        ("password", message.password.is_some()),
-    ])?;
     let chain = required("certificate_chain", message.certificate_chain.as_ref())?;
     let key = required("private_key", message.private_key.as_ref())?;
     let pem = Zeroizing::new(read(key).at("private_key")?);

@@ -120,12 +120,6 @@ struct CommonParts {
 }
 
 fn common_parts(context: &mut Context, message: &CommonTlsContext) -> Result<CommonParts, Invalid> {
-    refuse(&[
-        ("tls_certificate_provider_instance", message.tls_certificate_provider_instance.is_some()),
-        ("custom_tls_certificate_selector", message.custom_tls_certificate_selector.is_some()),
-        ("custom_handshaker", message.custom_handshaker.is_some()),
-        ("key_log", message.key_log.is_some()),
-    ])?;
     Ok(CommonParts {
         certificate: certificate(context, message)?,
         validation: validation(context, message)?,
@@ -201,7 +195,6 @@ fn inline_validation(
 
 #[allow(deprecated, reason = "istiod still sends `match_subject_alt_names`")]
 fn names(message: &CertificateValidationContext) -> Result<Vec<SanMatcher>, Invalid> {
-    secret::refuse_validation_extras(message)?;
     let mut sans = each("match_subject_alt_names", &message.match_subject_alt_names, san)?;
     sans.extend(each(
         "match_typed_subject_alt_names",
@@ -235,11 +228,6 @@ fn san(matcher: &StringMatcher) -> Result<SanMatcher, Invalid> {
 
 fn versions(parameters: Option<&TlsParameters>) -> Result<TlsVersions, Invalid> {
     let Some(parameters) = parameters else { return Ok(TlsVersions { tls12: true, tls13: true }) };
-    refuse(&[
-        ("ecdh_curves", !parameters.ecdh_curves.is_empty()),
-        ("signature_algorithms", !parameters.signature_algorithms.is_empty()),
-        ("compliance_policies", !parameters.compliance_policies.is_empty()),
-    ])?;
     let minimum = parameters.tls_minimum_protocol_version();
     // Envoy's own highest version for a server and lowest for both are 1.3 and 1.2.
     let versions = match parameters.tls_maximum_protocol_version() {

@@ -201,6 +201,30 @@ async fn a_virtual_host_that_is_guarded_and_refused_is_closed_and_others_go_on()
 }
 
 #[tokio::test]
+async fn what_nobody_knows_counts_as_a_guard_of_its_part() {
+    let app = Server::saying("ok").await;
+    let hosts = [("a", false, false), ("*", false, false)];
+    let mut sent = Sent::serving(&app, &hosts).await;
+    let routes = wire::hosts("80", "app", &hosts);
+    let strange = wire::with_stranger(&routes, "a");
+    assert!(sent.refuse(ResourceType::Route, "80", strange).await);
+    for (host, status) in [("a", 503), ("other", 200)] {
+        assert_eq!(sent.ask(host).await.status, status, "{host}");
+    }
+    sent.accept(ResourceType::Route, "80", routes).await;
+    let asking =
+        |sent: &Sent, guards| wire::http_listener_asking("l", sent.proxy.address, "80", guards);
+    let harmless = asking(&sent, false);
+    assert!(!sent.refuse(ResourceType::Listener, "l", harmless).await);
+    assert_eq!(sent.ask("a").await.body, "ok");
+    let guarding = asking(&sent, true);
+    assert!(sent.refuse(ResourceType::Listener, "l", guarding).await);
+    let open = sent.listener(false, false);
+    sent.accept(ResourceType::Listener, "l", open).await;
+    assert_eq!(sent.ask("a").await.body, "ok");
+}
+
+#[tokio::test]
 async fn endpoints_that_shall_be_reached_by_tls_are_gone_while_that_is_refused() {
     let app = Server::saying("ok").await;
     let mut sent = Sent::new();

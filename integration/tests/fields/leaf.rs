@@ -1,6 +1,8 @@
 //! The leaves of a message, whatever lies between: fields, lists, maps and packed messages; and
 //! messages that differ in one of them.
 
+use std::collections::BTreeMap;
+
 use prost::Message;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage, Value,
@@ -8,19 +10,23 @@ use prost_reflect::{
 
 /// One step from a message to what lies in it.
 #[derive(Clone)]
-enum Step {
+pub(crate) enum Step {
+    /// Into a field.
     Field(FieldDescriptor),
+    /// To an item of a list.
     Item(usize),
+    /// To an entry of a map.
     Entry(MapKey),
-    /// Into the message that an `Any` holds.
-    Packed,
+    /// Into the message that an `Any` holds, by its full name.
+    Packed(String),
 }
 
 /// A value that a message sets.
 pub(crate) struct Leaf {
     /// Where it is, without the positions in lists and the names in maps that users choose.
     pub(crate) pattern: String,
-    steps: Vec<Step>,
+    /// The way to it.
+    pub(crate) steps: Vec<Step>,
 }
 
 /// How a leaf is changed.
@@ -59,7 +65,7 @@ fn of_message(
             pattern: format!("{}<{name}>", pattern.trim_start_matches('.')),
             steps: steps.clone(),
         });
-        steps.push(Step::Packed);
+        steps.push(Step::Packed(inner.descriptor().full_name().to_owned()));
         if inner.fields().next().is_some() {
             of_message(&inner, &format!("{pattern}<{name}>"), steps, found);
         }
@@ -102,6 +108,118 @@ fn of_value(value: &Value, pattern: &str, steps: &mut Vec<Step>, found: &mut Vec
     }
 }
 
+/// The ways to a message and to every message inside of it, each once.
+pub(crate) fn messages(message: &DynamicMessage) -> Vec<Vec<Step>> {
+    let mut found = BTreeMap::from([(String::new(), Vec::new())]);
+    for leaf in leaves(message) {
+        let mut name = String::new();
+        for (at, step) in leaf.steps.iter().enumerate() {
+            match step {
+                Step::Field(field) => name.push_str(&format!(".{:04}", field.number())),
+                Step::Item(index) => name.push_str(&format!("[{index:04}]")),
+                Step::Entry(key) => name.push_str(&format!("{key:?}")),
+                Step::Packed(_) => name.push('<'),
+            }
+            found.entry(name.clone()).or_insert_with(|| leaf.steps[..=at].to_vec());
+        }
+    }
+    found.into_values().filter(|steps| edit(&mut message.clone(), steps, &mut |_| {})).collect()
+}
+
+/// Changes the message at the end of these steps; whether they end at one.
+pub(crate) fn edit(
+    message: &mut DynamicMessage,
+    steps: &[Step],
+    change: &mut dyn FnMut(&mut DynamicMessage),
+) -> bool {
+    match steps {
+        [] => change(message),
+        [Step::Packed(_), rest @ ..] => {
+            let Some(mut inner) = unpacked(message) else { return false };
+            if !edit(&mut inner, rest, change) {
+                return false;
+            }
+            message.set_field_by_name("value", Value::Bytes(inner.encode_to_vec().into()));
+        }
+        [Step::Field(field), rest @ ..] => {
+            return edit_value(message.get_field_mut(field), rest, change);
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn edit_value(
+    value: &mut Value,
+    steps: &[Step],
+    change: &mut dyn FnMut(&mut DynamicMessage),
+) -> bool {
+    match (value, steps) {
+        (Value::List(items), [Step::Item(index), rest @ ..]) => {
+            items.get_mut(*index).is_some_and(|item| edit_value(item, rest, change))
+        }
+        (Value::Map(entries), [Step::Entry(key), rest @ ..]) => {
+            entries.get_mut(key).is_some_and(|entry| edit_value(entry, rest, change))
+        }
+        (Value::Message(message), steps) => edit(message, steps, change),
+        _ => false,
+    }
+}
+
+/// Values that a field can be set to, some of each kind; messages empty and with one field.
+pub(crate) fn samples(field: &FieldDescriptor) -> Vec<Value> {
+    samples_to(field, 1)
+}
+
+fn samples_to(field: &FieldDescriptor, depth: usize) -> Vec<Value> {
+    if field.is_map() {
+        let Kind::Message(entry) = field.kind() else { return Vec::new() };
+        if entry.map_entry_key_field().kind() != Kind::String {
+            return Vec::new();
+        }
+        let key = MapKey::String("k".to_owned());
+        let values = of_kind(&entry.map_entry_value_field().kind(), depth);
+        return values.into_iter().map(|value| Value::Map([(key.clone(), value)].into())).collect();
+    }
+    let values = of_kind(&field.kind(), depth);
+    match field.is_list() {
+        true => values.into_iter().map(|value| Value::List(vec![value])).collect(),
+        false => values,
+    }
+}
+
+fn of_kind(kind: &Kind, depth: usize) -> Vec<Value> {
+    match kind {
+        Kind::Message(descriptor) => {
+            let empty = DynamicMessage::new(descriptor.clone());
+            let fields: Vec<_> = if depth > 0 { descriptor.fields().collect() } else { vec![] };
+            let with = |field: &FieldDescriptor| {
+                let values = samples_to(field, depth - 1).into_iter().take(2);
+                let set = |value| {
+                    let mut message = empty.clone();
+                    message.set_field(field, value);
+                    Value::Message(message)
+                };
+                values.map(set).collect::<Vec<_>>()
+            };
+            let filled: Vec<_> = fields.iter().flat_map(with).collect();
+            std::iter::once(Value::Message(empty.clone())).chain(filled).collect()
+        }
+        Kind::Enum(values) => {
+            values.values().map(|value| Value::EnumNumber(value.number())).collect()
+        }
+        Kind::Bool => vec![Value::Bool(true), Value::Bool(false)],
+        Kind::String => ["a", "/b"].map(|text| Value::String(text.to_owned())).into(),
+        Kind::Bytes => vec![Value::Bytes(b"a".to_vec().into())],
+        Kind::Float => [1.5, 60.0].map(Value::F32).into(),
+        Kind::Double => [1.5, 60.0].map(Value::F64).into(),
+        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => [1, 3].map(Value::I32).into(),
+        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => [1, 3].map(Value::I64).into(),
+        Kind::Uint32 | Kind::Fixed32 => [1, 3].map(Value::U32).into(),
+        Kind::Uint64 | Kind::Fixed64 => [1, 3].map(Value::U64).into(),
+    }
+}
+
 /// The message inside an `Any`.
 fn unpacked(message: &DynamicMessage) -> Option<DynamicMessage> {
     if message.descriptor().full_name() != "google.protobuf.Any" {
@@ -128,7 +246,7 @@ pub(crate) fn changed(
 fn change_message(message: &mut DynamicMessage, steps: &[Step], change: Change) -> Option<()> {
     match steps {
         [] => alter_empty(message, change),
-        [Step::Packed, rest @ ..] => {
+        [Step::Packed(_), rest @ ..] => {
             let mut inner = unpacked(message)?;
             change_message(&mut inner, rest, change)?;
             message.set_field_by_name("value", Value::Bytes(inner.encode_to_vec().into()));

@@ -1,15 +1,18 @@
-//! Invariant 10: what is emitted is acted on. Every field that the translator emits, over the
-//! example corpus and its goldens, is read by our proxy, refused by it, or stands in a list of
-//! fields without effect on a request, with the reason.
+//! Invariant 10: what is accepted is acted on. The data plane's table of fields
+//! (`dataplane/src/compile/known`) says of every field that the API has whether it is read, refused,
+//! or without effect on a request, and why; here it is held against the API's descriptors, against
+//! the compiler, and against everything that the translator emits over the example corpus and its
+//! goldens.
 //!
 //! Each value that a resource sets is taken out or changed; if what the proxy compiles stays the
 //! same, byte for byte of its debug form, nobody has read it. That the compiled form is acted on is
 //! shown by the data plane's own tests, against what Envoy does.
 
 mod formats;
-mod inert;
 mod leaf;
+mod probe;
 mod resources;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,12 +23,22 @@ use ferromesh_xds_translator::descriptors;
 use prost::Message;
 use prost_reflect::DynamicMessage;
 
-use self::leaf::{Change, Leaf};
+use self::{
+    leaf::{Change, Leaf},
+    table::Row,
+};
 
 /// A pattern that no example of so many shows to be read is not read.
 const EXAMPLES: usize = 40;
 /// An enumeration has not more values.
 const MOST_VALUES: usize = 24;
+
+/// Refusals that examples of the corpus lead to: what they ask for is not served by our proxy, and
+/// said to be so.
+const REFUSED: &[&str] = &[
+    // A Sidecar whose application listens on a Unix socket.
+    "endpoint.address: expected a socket_address, others are not supported by this proxy",
+];
 
 /// What the proxy makes of a resource: its compiled form, or the refusal.
 fn compiled(kind: ResourceType, name: &str, body: &[u8]) -> Result<String, String> {
@@ -65,16 +78,21 @@ fn is_read(
 
 #[derive(Default)]
 struct Walk {
+    /// Patterns and rows that were shown to be read.
     read: BTreeSet<String>,
-    /// How many examples were looked at in vain, and the last of them.
-    unread: BTreeMap<String, (usize, String)>,
+    rows: BTreeSet<Row>,
+    /// How many examples were looked at in vain, the last of them, and the row that speaks of it.
+    unread: BTreeMap<String, (usize, String, Option<Row>)>,
     refused: BTreeMap<String, String>,
+    /// Said to be without effect, but read.
+    wrong: BTreeSet<String>,
 }
 
 /// Files that stand for those which examples name, since no machine has all of them.
 struct Files {
-    roots: String,
     certificate: String,
+    key: String,
+    pem: [String; 2],
     _folder: tempfile::TempDir,
 }
 
@@ -82,25 +100,28 @@ impl Files {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (certificate, key) = certificate::self_signed(folder.path(), "a", &["-subj", "/CN=a"]);
-        let (certificate, key) = (certificate.display(), key.display());
-        Self {
-            roots: format!("file-root:{certificate}"),
-            certificate: format!("file-cert:{certificate}~{key}"),
-            _folder: folder,
-        }
+        let pem =
+            [&certificate, &key].map(|path| std::fs::read_to_string(path).expect("a PEM file"));
+        let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
+        Self { certificate, key, pem, _folder: folder }
     }
 
     fn instead_of(&self, text: &str) -> Option<String> {
-        let roots = text.starts_with("file-root:").then_some(&self.roots);
-        roots.or(text.starts_with("file-cert:").then_some(&self.certificate)).cloned()
+        let (certificate, key) = (&self.certificate, &self.key);
+        match text {
+            "PEM certificate" => Some(self.pem[0].clone()),
+            "PEM key" => Some(self.pem[1].clone()),
+            "FILE certificate" => Some(certificate.clone()),
+            _ if text.starts_with("file-root:") => Some(format!("file-root:{certificate}")),
+            _ if text.starts_with("file-cert:") => Some(format!("file-cert:{certificate}~{key}")),
+            _ => None,
+        }
     }
 }
 
 impl Walk {
-    fn resource(&mut self, files: &Files, kind: ResourceType, name: &str, body: &[u8]) {
-        let type_name = kind.type_url().rsplit('/').next().unwrap_or_default();
-        let message = leaf::decode(descriptors::pool(), type_name, body);
-        let message = leaf::with_texts(&message, &|text| files.instead_of(text));
+    /// Looks at every value of a resource.
+    fn resource(&mut self, kind: ResourceType, name: &str, message: &DynamicMessage) {
         let before = match compiled(kind, name, &message.encode_to_vec()) {
             Ok(before) => before,
             Err(rejection) => {
@@ -108,43 +129,84 @@ impl Walk {
                 return;
             }
         };
-        for leaf in leaf::leaves(&message) {
+        for leaf in leaf::leaves(message) {
             let pattern = format!("{}.{}", kind.short_name(), leaf.pattern);
-            let looked_at = self.unread.get(&pattern).map_or(0, |(count, _)| *count);
+            let looked_at = self.unread.get(&pattern).map_or(0, |(count, ..)| *count);
             if self.read.contains(&pattern) || looked_at >= EXAMPLES {
                 continue;
             }
-            if is_read(kind, name, &message, &leaf, &before) {
+            let trace = table::trace(kind, &leaf.steps);
+            let read = is_read(kind, name, message, &leaf, &before);
+            if read && trace.reason.is_some() && !trace.zero {
+                self.wrong.insert(format!("without effect by the table, but read: {pattern}"));
+            }
+            if read {
                 self.unread.remove(&pattern);
                 self.read.insert(pattern);
+                self.rows.extend(trace.rows);
             } else {
-                self.unread.insert(pattern, (looked_at + 1, name.to_owned()));
+                // Of a message that is read by its fields, one without any says nothing.
+                let says = trace.reason.is_none() && trace.message.is_none();
+                let row = trace.rows.last().filter(|_| says).cloned();
+                self.unread.insert(pattern, (looked_at + 1, name.to_owned(), row));
             }
         }
     }
 }
 
 #[test]
+fn the_table_speaks_of_every_field_that_the_api_has() {
+    let differences = table::differences(descriptors::pool());
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    assert!(table::messages().len() > 100);
+}
+
+#[test]
 fn every_emitted_field_is_read_refused_or_listed_with_a_reason() {
     let (mut walk, files) = (Walk::default(), Files::new());
+    resources::whole(&files).for_each(|(kind, name, body)| walk.resource(kind, &name, &body));
+    assert_eq!(walk.refused, BTreeMap::new());
+    walk.unread.clear();
     for ((kind, name), bodies) in &resources::all() {
-        bodies.iter().for_each(|body| walk.resource(&files, *kind, name, body));
-    }
-    assert!(walk.read.len() > 200, "only {} fields were looked at", walk.read.len());
-    let mut used = BTreeSet::new();
-    let mut wrong = Vec::new();
-    for (pattern, (_, example)) in &walk.unread {
-        match inert::REASONS.iter().find(|(entry, _)| inert::covers(entry, pattern)) {
-            Some((entry, _)) => drop(used.insert(*entry)),
-            None => wrong.push(format!("emitted, but read by nobody: {pattern} (as in {example})")),
+        for body in bodies {
+            walk.resource(*kind, name, &resources::decode(&files, *kind, body));
         }
     }
-    let stale = inert::REASONS.iter().filter(|(entry, _)| !used.contains(entry));
-    wrong.extend(stale.map(|(entry, _)| format!("listed, but read or not emitted: {entry}")));
-    let unexpected = walk
-        .refused
-        .iter()
-        .filter(|(_, why)| !inert::REFUSED.iter().any(|known| why.contains(known)));
+    assert!(walk.read.len() > 200, "only {} fields were looked at", walk.read.len());
+    let mut wrong: Vec<_> = walk.wrong.into_iter().collect();
+    for (pattern, (_, example, row)) in &walk.unread {
+        if row.as_ref().is_some_and(|row| !walk.rows.contains(row)) {
+            wrong.push(format!("emitted, but read by nobody: {pattern} (as in {example})"));
+        }
+    }
+    let unexpected =
+        walk.refused.iter().filter(|(_, why)| !REFUSED.iter().any(|known| why.contains(known)));
     wrong.extend(unexpected.map(|(name, why)| format!("refused by our own proxy: {name}: {why}")));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Each field that the API has, set alone in a resource that otherwise sets nearly everything.
+#[test]
+fn what_is_set_changes_what_is_compiled_or_is_refused_or_has_a_reason() {
+    let (mut walk, files) = (Walk::default(), Files::new());
+    for (kind, name, body) in resources::whole(&files) {
+        walk.resource(kind, &name, &body);
+    }
+    assert_eq!(walk.refused, BTreeMap::new());
+    let mut probe = probe::Probe::new(walk.rows);
+    for (kind, name, body) in resources::whole(&files) {
+        probe.resource(kind, &name, &body);
+    }
+    let mut wrong = probe.wrong;
+    wrong.extend(walk.wrong);
+    for (message, place) in table::messages() {
+        let unproven = message
+            .fields
+            .iter()
+            .filter(|field| table::claims(field) && !probe.read.contains(&Row::of(message, field)));
+        wrong.extend(unproven.map(|field| {
+            format!("read by the table, but by nothing else: {place}.{}", field.name)
+        }));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.into_iter().collect::<Vec<_>>().join("\n"));
 }

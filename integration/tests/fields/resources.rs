@@ -1,4 +1,5 @@
-//! Every resource that the translator makes of the example corpus and of its goldens, each once.
+//! Every resource that the translator makes of the example corpus and of its goldens, each once; and
+//! a few that set nearly everything that the proxy reads (`whole.json`).
 
 use std::{
     collections::BTreeMap,
@@ -11,11 +12,15 @@ use ferromesh_proto::{ResourceType, discovery::Node};
 use ferromesh_xds_translator::{
     class::NodeIdentity,
     compiler::{Change, Compiler},
+    descriptors,
     dialect::{Kind as ObjectKind, overlay, parse_file},
     ir::MeshDefaults,
 };
+use prost_reflect::DynamicMessage;
 use prost_types::{Struct, Value as ProtoValue, value::Kind};
 use serde_json::Value;
+
+use super::{Files, leaf};
 
 /// A server and client, a client in another namespace, and the gateway of the corpus.
 const NODES: [&str; 4] = [
@@ -24,6 +29,45 @@ const NODES: [&str; 4] = [
     "sidecar~10.244.7.7~stranger-0.nowhere~nowhere.svc.cluster.local",
     "router~10.244.9.1~istio-ingressgateway-0.istio-system~istio-system.svc.cluster.local",
 ];
+
+/// The resources of `whole.json`, with their types and names.
+pub(crate) fn whole(files: &Files) -> impl Iterator<Item = (ResourceType, String, DynamicMessage)> {
+    const KINDS: [(&str, ResourceType, &str); 5] = [
+        ("clusters", ResourceType::Cluster, "name"),
+        ("listeners", ResourceType::Listener, "name"),
+        ("routes", ResourceType::Route, "name"),
+        ("endpoints", ResourceType::Endpoint, "cluster_name"),
+        ("secrets", ResourceType::Secret, "name"),
+    ];
+    let read = |(list, kind, name): (&str, ResourceType, &str)| {
+        let path = paths::project().join("integration/tests/fields/whole.json");
+        let text = fs::read_to_string(path).expect("it lies beside this file");
+        let json: Value = serde_json::from_str(&text).expect("it is JSON");
+        let items = json[list].as_array().expect("a list").clone();
+        let name = name.to_owned();
+        items.into_iter().map(move |item| {
+            let name = item[&name].as_str().expect("a name").to_owned();
+            (kind, name, item)
+        })
+    };
+    KINDS.into_iter().flat_map(read).map(|(kind, name, item)| {
+        let descriptor = descriptors::pool().get_message_by_name(type_name(kind));
+        let descriptor = descriptor.expect("the API has the message");
+        let message = DynamicMessage::deserialize(descriptor, item)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        (kind, name, leaf::with_texts(&message, &|text| files.instead_of(text)))
+    })
+}
+
+/// A resource, with files that this machine has.
+pub(crate) fn decode(files: &Files, kind: ResourceType, body: &[u8]) -> DynamicMessage {
+    let message = leaf::decode(descriptors::pool(), type_name(kind), body);
+    leaf::with_texts(&message, &|text| files.instead_of(text))
+}
+
+fn type_name(kind: ResourceType) -> &'static str {
+    kind.type_url().rsplit('/').next().unwrap_or_default()
+}
 
 /// Bodies by type and name; different ones of the same name are all kept.
 pub(crate) type Resources = BTreeMap<(ResourceType, String), Vec<Vec<u8>>>;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use envoy_types::pb::{
-    envoy::extensions::filters::http::cors::v3::CorsPolicy as Wire, google::protobuf::Any,
+    envoy::extensions::filters::http::cors::v3::{Cors, CorsPolicy as Wire},
+    google::protobuf::Any,
 };
 
 use super::super::{
@@ -17,7 +18,8 @@ use crate::runtime::{
 };
 
 /// Compiles the filter, which says nothing of its own.
-pub(super) fn filter(_: &Any) -> Result<Option<HttpFilter>, Invalid> {
+pub(super) fn filter(config: &Any) -> Result<Option<HttpFilter>, Invalid> {
+    let Cors {} = unpack(config)?;
     Ok(Some(HttpFilter::Cors))
 }
 

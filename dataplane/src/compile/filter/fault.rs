@@ -11,7 +11,7 @@ use envoy_types::pb::{
 };
 
 use super::super::{
-    field::{At, Invalid, duration, each, refuse, required, share, status, unpack},
+    field::{At, Invalid, duration, each, required, share, status, unpack},
     matcher,
 };
 use crate::runtime::{
@@ -37,12 +37,6 @@ pub(super) fn per_route(config: &Any) -> Result<FilterOverride, Invalid> {
 }
 
 fn fault_config(message: &HttpFault) -> Result<Option<FaultConfig>, Invalid> {
-    refuse(&[
-        ("upstream_cluster", !message.upstream_cluster.is_empty()),
-        ("downstream_nodes", !message.downstream_nodes.is_empty()),
-        ("response_rate_limit", message.response_rate_limit.is_some()),
-        ("max_active_faults", message.max_active_faults.is_some()),
-    ])?;
     let fault = FaultConfig {
         delay: message.delay.as_ref().map(delay).transpose().at("delay")?,
         abort: message.abort.as_ref().map(abort).transpose().at("abort")?,
@@ -62,7 +56,6 @@ fn delay(message: &WireDelay) -> Result<FaultDelay, Invalid> {
 }
 
 fn abort(message: &WireAbort) -> Result<FaultAbort, Invalid> {
-    refuse(&[("response_body", !message.response_body.is_empty())])?;
     let status = match required("error_type", message.error_type.as_ref())? {
         ErrorType::HttpStatus(code) => AbortStatus::Http(status("http_status", *code)?),
         ErrorType::GrpcStatus(code) => AbortStatus::Grpc(*code),

@@ -19,7 +19,7 @@ use envoy_types::pb::{
 use rustc_hash::FxHashMap;
 
 use super::super::{
-    field::{At, Invalid, duration, each, flag, number, refuse, required, share, unpack},
+    field::{At, Invalid, duration, each, flag, number, required, share, unpack},
     header, rate_limit,
 };
 use crate::runtime::{
@@ -49,11 +49,6 @@ pub(super) fn per_route(config: &Any) -> Result<FilterOverride, Invalid> {
 }
 
 fn limit(message: &Wire) -> Result<LocalRateLimit, Invalid> {
-    refuse(&[
-        ("local_cluster_rate_limit", message.local_cluster_rate_limit.is_some()),
-        // It is about descriptors without values, which are refused.
-        ("max_dynamic_descriptors", message.max_dynamic_descriptors.is_some()),
-    ])?;
     if message.stat_prefix.is_empty() {
         return Err(Invalid::new("required, but missing").at("stat_prefix"));
     }
@@ -116,7 +111,6 @@ fn limiter(message: &Wire) -> Result<Limiter, Invalid> {
 }
 
 fn descriptor(message: &LocalRateLimitDescriptor) -> Result<(Box<str>, Arc<TokenBucket>), Invalid> {
-    refuse(&[("shadow_mode", message.shadow_mode)])?;
     let entries = each("entries", &message.entries, entry)?;
     if entries.is_empty() {
         return Err(Invalid::new("expected at least one").at("entries"));

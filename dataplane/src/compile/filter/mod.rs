@@ -16,7 +16,10 @@ use envoy_types::pb::{
 };
 use prost::Message;
 
-use super::field::{At, Invalid, each, refuse, required, type_name, unpack};
+use super::{
+    field::{At, Invalid, each, required, type_name, unpack},
+    known,
+};
 use crate::runtime::{
     HttpFilter,
     filter::{FilterOverride, FilterOverrides, Filters, NamedFilter},
@@ -86,21 +89,12 @@ const TABLE: [Row; 6] = [
     },
 ];
 
-/// Filters that measure or exchange labels: without effect on which requests pass, and where to.
-const NO_EFFECT: [&str; 5] = [
-    "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
-    "stats.PluginConfig",
-    "io.istio.http.peer_metadata.Config",
-    "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
-    "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
-];
-
 /// Whether a filter, or what a route sets for it, can let nothing through that would be stopped
 /// without it.
 pub(super) fn guards_nothing(kind: &str) -> bool {
     let mut open = TABLE.iter().filter(|row| !row.guards);
     let is_of = |row: &Row| row.kind == kind || row.per_route.is_some_and(|(own, _)| own == kind);
-    NO_EFFECT.contains(&kind) || open.any(is_of)
+    known::without_effect(kind).is_some() || open.any(is_of)
 }
 
 /// Compiles a chain of filters.
@@ -115,7 +109,6 @@ pub(super) fn chain(filters: &[Wire]) -> Result<Filters, Invalid> {
 }
 
 fn filter(message: &Wire) -> Result<Option<NamedFilter>, Invalid> {
-    refuse(&[("disabled", message.disabled)])?;
     let Some(ConfigType::TypedConfig(config)) = &message.config_type else {
         return Err(Invalid::new(format!("expected a configuration of {} in place", message.name))
             .at("typed_config"));
@@ -126,7 +119,7 @@ fn filter(message: &Wire) -> Result<Option<NamedFilter>, Invalid> {
 
 fn config(message: &Wire, config: &Any) -> Result<Option<HttpFilter>, Invalid> {
     let kind = inner_type(config)?;
-    if NO_EFFECT.contains(&kind.as_str()) {
+    if known::without_effect(&kind).is_some() {
         return Ok(None);
     }
     match TABLE.iter().find(|row| row.kind == kind) {
@@ -169,7 +162,6 @@ fn per_route(config: &Any) -> Result<FilterOverride, Invalid> {
     let kind = type_name(config);
     if kind == "envoy.config.route.v3.FilterConfig" {
         let wrapped: FilterConfig = unpack(config)?;
-        refuse(&[("disabled", wrapped.disabled)])?;
         let inner = required("config", wrapped.config.as_ref())?;
         return per_route(inner).at("config");
     }

@@ -9,7 +9,7 @@ use envoy_types::pb::{
 
 use super::super::{
     authz,
-    field::{At, Invalid, refuse, unpack},
+    field::{At, Invalid, unpack},
 };
 use crate::runtime::{HttpFilter, Rbac, filter::FilterOverride};
 
@@ -27,6 +27,5 @@ pub(super) fn per_route(config: &Any) -> Result<FilterOverride, Invalid> {
 
 /// Without rules the filter enforces nothing (shadow rules only count), and is left out.
 fn rbac(message: &Wire) -> Result<Option<Rbac>, Invalid> {
-    refuse(&[("matcher", message.matcher.is_some())])?;
     message.rules.as_ref().map(authz::rules).transpose().at("rules")
 }

@@ -1,0 +1,389 @@
+//! Every field of the messages that this proxy takes, and what it makes of each: the one place that
+//! says what is read, what has no effect and why, and what is refused.
+//!
+//! A resource is held against the table on the wire, before it is decoded: a decoder drops fields
+//! that it has never heard of, and a compiler does not see fields that it does not ask for. What is
+//! set and is not in the table is refused by the name of its place, so that nothing is accepted
+//! which nobody acts on. Tests hold the table against the descriptors of the API (it is complete)
+//! and against the compiler (what it calls read changes what is compiled):
+//! `integration/tests/fields`.
+
+use ferromesh_proto::ResourceType;
+use rustc_hash::FxHashMap;
+
+use self::{
+    Known::{
+        Each, Guard, In, Labels, Map, Marker, NoEffect, Packed, PackedAs, PackedMap, Read, Refused,
+        Values, Zero,
+    },
+    cluster::{ASSIGNMENT, CLUSTER},
+    listener::LISTENER,
+    packed::{PACKED, WITHOUT_EFFECT},
+    route::ROUTES,
+    tls::SECRET,
+    wire::{Content, Record, Records},
+};
+use super::field::Invalid;
+
+mod access;
+mod base;
+mod cluster;
+mod filter;
+mod listener;
+mod log;
+mod matcher;
+mod packed;
+mod protocol;
+mod rate_limit;
+mod reason;
+mod route;
+mod tls;
+mod wire;
+
+/// Messages lie in each other no deeper, packed ones included: the bound of the decoder.
+const DEEPEST: usize = 100;
+
+/// A message, as one place of the API has it: the same message may be read in one place and not in
+/// another, and then stands here twice.
+#[derive(Debug)]
+pub struct Message {
+    /// Its full name.
+    pub name: &'static str,
+    /// All fields that the API has, by their numbers, which are below 64.
+    pub fields: &'static [Field],
+    /// By number: 0 for a field that the API does not have, else its place in `fields`, counted
+    /// from 1, with [`SKIPPED`] if its content need not be looked at.
+    rows: [u8; 64],
+}
+
+/// Marks a row whose content is anything that the decoder takes.
+const SKIPPED: u8 = 0x80;
+
+/// A field of a message.
+#[derive(Debug)]
+pub struct Field {
+    /// Its number.
+    pub number: u32,
+    /// Its name.
+    pub name: &'static str,
+    /// What is made of it.
+    pub known: Known,
+}
+
+/// What the proxy makes of a field.
+#[derive(Clone, Copy, Debug)]
+pub enum Known {
+    /// The compiler reads it: it acts on the value, or refuses it. Durations and wrappers are values
+    /// too: protobuf's own types get no new fields.
+    Read,
+    /// An enumeration that is read, whose values are 0 up to this one.
+    Values(u64),
+    /// A message without fields, of which only the presence says something.
+    Marker,
+    /// It is accepted and has no effect on a request, for this reason.
+    NoEffect(&'static str),
+    /// Only its zero is accepted, which has no effect on a request, for this reason.
+    Zero(&'static str),
+    /// It is refused; the version in force guards as much.
+    Refused,
+    /// It is refused, and may guard: the version in force must not go on in its place.
+    Guard,
+    /// A message, read by its fields.
+    In(&'static Message),
+    /// Messages, each read by its fields.
+    Each(&'static Message),
+    /// A map of messages, each read by its fields.
+    Map(&'static Message),
+    /// An `Any`. The compiler refuses types that it does not expect there; the others are read by
+    /// their fields (see [`packed`]).
+    Packed,
+    /// A map of `Any`s.
+    PackedMap,
+    /// An `Any` of this type alone.
+    PackedAs(&'static Message),
+    /// Metadata. What is said for others is nothing to this proxy; the labels of a namespace
+    /// (`NAMESPACE.KEY`) that our own control plane sends for people are listed with the reason.
+    Labels(&'static [(&'static str, &'static str)]),
+}
+
+impl Message {
+    const fn new(name: &'static str, fields: &'static [Field]) -> Self {
+        let mut rows = [0; 64];
+        let mut row = 0;
+        while row < fields.len() {
+            let skipped = match fields[row].known {
+                Read | NoEffect(_) | Labels(_) => SKIPPED,
+                _ => 0,
+            };
+            let place = row.to_le_bytes()[0] + 1;
+            rows[fields[row].number as usize] = place | skipped;
+            row += 1;
+        }
+        Self { name, fields, rows }
+    }
+
+    /// The field of this number.
+    pub fn field(&self, number: u32) -> Option<&'static Field> {
+        self.fields.iter().find(|field| field.number == number)
+    }
+}
+
+/// The message that a resource of this type is.
+pub fn resource(kind: ResourceType) -> &'static Message {
+    match kind {
+        ResourceType::Cluster => &CLUSTER,
+        ResourceType::Listener => &LISTENER,
+        ResourceType::Route => &ROUTES,
+        ResourceType::Endpoint => &ASSIGNMENT,
+        ResourceType::Secret => &SECRET,
+    }
+}
+
+/// The message of this full name, if it is read out of an `Any`.
+pub fn packed(name: &str) -> Option<&'static Message> {
+    PACKED.iter().copied().find(|message| message.name == name)
+}
+
+/// Every message that is read out of an `Any`.
+pub fn all_packed() -> &'static [&'static Message] {
+    PACKED
+}
+
+/// Why a filter whose configuration has this type does nothing to a request, if it is such a one.
+pub fn without_effect(name: &str) -> Option<&'static str> {
+    WITHOUT_EFFECT.iter().find(|(kind, _)| *kind == name).map(|(_, why)| *why)
+}
+
+/// Refuses what is set in a resource and neither acted on nor known to have no effect.
+pub(super) fn check(kind: ResourceType, body: &[u8]) -> Result<(), Invalid> {
+    Walk::of(Sought::Refused).message(resource(kind), body).map_err(|error| *error)
+}
+
+/// The fields at the top of a resource in which something lies that is refused and may guard: the
+/// name, which is empty if nobody knows it, and the position among those of the same number.
+pub(super) fn guarding(kind: ResourceType, body: &[u8]) -> Vec<(&'static str, usize)> {
+    let message = resource(kind);
+    let mut walk = Walk::of(Sought::Guards);
+    let mut found = Vec::new();
+    let mut seen: FxHashMap<u32, usize> = FxHashMap::default();
+    let mut records = Records::of(body);
+    while !records.is_empty() {
+        let Some(record) = records.next() else {
+            found.push(("", 0));
+            break;
+        };
+        let index = seen.entry(record.number).or_default();
+        let strange = match message.field(record.number) {
+            Some(field) => walk.content(field, record.content).is_err().then_some(field.name),
+            None => Some(""),
+        };
+        found.extend(strange.map(|name| (name, *index)));
+        *index += 1;
+    }
+    found
+}
+
+/// What a walk stops at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sought {
+    /// Whatever is refused.
+    Refused,
+    /// Only what may guard.
+    Guards,
+}
+
+/// A way through the bytes of a message, once, without a copy.
+struct Walk {
+    sought: Sought,
+    deeper: usize,
+}
+
+/// Nothing is wrong, or what is; boxed, since it is handed through at every record.
+type Checked = Result<(), Box<Invalid>>;
+
+impl Walk {
+    fn of(sought: Sought) -> Self {
+        Self { sought, deeper: DEEPEST }
+    }
+
+    fn message(&mut self, message: &'static Message, body: &[u8]) -> Checked {
+        if self.deeper == 0 {
+            return wrong("nested too deep");
+        }
+        self.deeper -= 1;
+        let result = self.fields(message, body);
+        self.deeper += 1;
+        result
+    }
+
+    /// Where most of the time goes: what need not be looked at is passed over quickly.
+    fn fields(&mut self, message: &'static Message, body: &[u8]) -> Checked {
+        let mut records = Records::of(body);
+        let mut packed = 0u64;
+        while !records.is_empty() {
+            let Some(record) = records.next() else { return malformed() };
+            let row = message.rows.get(record.number as usize).copied().unwrap_or(0);
+            if row & SKIPPED != 0 {
+                continue;
+            }
+            let Some(field) = message.fields.get(usize::from(row).wrapping_sub(1)) else {
+                return unknown(record.number);
+            };
+            if matches!(field.known, Packed | PackedAs(_)) {
+                // Two of them would be merged: the type of one with the content of the other.
+                if packed & (1 << field.number) != 0 {
+                    return inside(field, 0, Invalid::new("given twice"));
+                }
+                packed |= 1 << field.number;
+            }
+            if let Err(error) = self.content(field, record.content) {
+                let before = &body[..body.len() - records.rest().len()];
+                return inside(field, wire::count(before, field.number), *error);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is of another wire type than the API says, the decoder refuses.
+    #[inline(always)]
+    fn content(&mut self, field: &'static Field, content: Content<'_>) -> Checked {
+        match (field.known, content) {
+            (In(inner) | Each(inner), Content::Bytes(body)) => self.message(inner, body),
+            (Read | NoEffect(_) | Labels(_), _) => Ok(()),
+            (Marker, Content::Bytes(body)) => self.message(&EMPTY, body),
+            (Map(_) | PackedMap, Content::Bytes(body)) => self.entry(field, body),
+            (Packed, Content::Bytes(body)) => self.any(body),
+            (PackedAs(inner), Content::Bytes(body)) => self.any_of(inner, body),
+            (Values(most), Content::Number(value)) if value > most => {
+                wrong(&format!("unknown value {}", value.cast_signed()))
+            }
+            (Zero(_), Content::Bytes([])) => Ok(()),
+            (Refused | Guard | Zero(_), _) => self.refused(field),
+            (
+                Values(_) | Marker | In(_) | Each(_) | Map(_) | Packed | PackedMap | PackedAs(_),
+                _,
+            ) => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn refused(&self, field: &Field) -> Checked {
+        match field.known {
+            Guard => wrong("not supported by this proxy"),
+            _ if self.sought == Sought::Guards => Ok(()),
+            Zero(_) => wrong("expected 0, others are not supported by this proxy"),
+            _ => wrong("not supported by this proxy"),
+        }
+    }
+
+    /// An entry of a map: the key is field 1, the value field 2.
+    fn entry(&mut self, field: &'static Field, body: &[u8]) -> Checked {
+        let mut key = &[][..];
+        let mut records = Records::of(body);
+        while !records.is_empty() {
+            let Some(Record { number, content: Content::Bytes(bytes) }) = records.next() else {
+                return malformed();
+            };
+            let checked = match (number, field.known) {
+                (1, _) => {
+                    key = bytes;
+                    Ok(())
+                }
+                (2, Map(inner)) => self.message(inner, bytes),
+                (2, _) => self.any(bytes),
+                _ => wrong("not an entry of a map"),
+            };
+            if let Err(error) = checked {
+                return Err(Box::new(error.at(&format!("[{}]", String::from_utf8_lossy(key)))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Types that are not in the table are left to the compiler, which knows what it expects where.
+    fn any(&mut self, body: &[u8]) -> Checked {
+        let Some((kind, value)) = unpacked(body) else { return malformed() };
+        match PACKED.iter().find(|message| message.name.as_bytes() == kind) {
+            Some(message) => self.message(message, value),
+            None => Ok(()),
+        }
+    }
+
+    fn any_of(&mut self, expected: &'static Message, body: &[u8]) -> Checked {
+        let Some((kind, value)) = unpacked(body) else { return malformed() };
+        if kind == expected.name.as_bytes() {
+            return self.message(expected, value);
+        }
+        match self.sought {
+            Sought::Refused => {
+                let kind = String::from_utf8_lossy(kind);
+                wrong(&format!("{kind} is not supported by this proxy"))
+            }
+            Sought::Guards => Ok(()),
+        }
+    }
+}
+
+static EMPTY: Message = Message::new("", &[]);
+
+/// The type of an `Any`, without host, and what it holds.
+fn unpacked(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (mut url, mut value) = (&[][..], &[][..]);
+    let mut records = Records::of(body);
+    while !records.is_empty() {
+        match records.next()? {
+            Record { number: 1, content: Content::Bytes(bytes) } => url = bytes,
+            Record { number: 2, content: Content::Bytes(bytes) } => value = bytes,
+            _ => return None,
+        }
+    }
+    let start = memchr::memrchr(b'/', url).map_or(0, |slash| slash + 1);
+    Some((&url[start..], value))
+}
+
+#[cold]
+fn wrong(reason: &str) -> Checked {
+    Err(Box::new(Invalid::new(reason)))
+}
+
+#[cold]
+fn malformed() -> Checked {
+    wrong("not a valid message: the bytes are not its fields")
+}
+
+#[cold]
+fn unknown(number: u32) -> Checked {
+    Err(Box::new(Invalid::new("not known to this proxy").at(&format!("field {number}"))))
+}
+
+/// The same error, seen from outside of the `count`-th of a field.
+#[cold]
+fn inside(field: &Field, count: usize, error: Invalid) -> Checked {
+    let place = match field.known {
+        Each(_) => format!("{}[{}]", field.name, count.saturating_sub(1)),
+        _ => field.name.to_owned(),
+    };
+    Err(Box::new(error.at(&place)))
+}
+
+/// Declares messages: the name of each here, its full name, and its fields.
+macro_rules! messages {
+    ($(
+        $(#[$doc:meta])*
+        $id:ident = $name:literal { $($number:literal $field:literal: $known:expr;)* }
+    )*) => {
+        $(
+            $(#[$doc])*
+            pub(super) static $id: super::Message = {
+                static FIELDS: &[super::Field] = &[
+                    $(super::Field { number: $number, name: $field, known: $known }),*
+                ];
+                super::Message::new($name, FIELDS)
+            };
+        )*
+    };
+}
+use messages;
+
+#[cfg(test)]
+mod tests;

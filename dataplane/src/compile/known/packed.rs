@@ -1,0 +1,61 @@
+//! What an `Any` may hold.
+
+use super::{
+    Message,
+    access::{HTTP_RBAC, NETWORK_RBAC, RBAC_PER_ROUTE},
+    cluster::{CARES, DNS_CLUSTER},
+    filter::{CORS, CORS_POLICY, FAULT, ROUTER, SET_FILTER_STATE},
+    listener::{HTTP_INSPECTOR, MANAGER, ORIGINAL_DST_FILTER, TCP_PROXY, TLS_INSPECTOR},
+    log::FILE_LOG,
+    protocol::HTTP_OPTIONS,
+    rate_limit::LOCAL_RATE_LIMIT,
+    route::{FILTER_CONFIG, OMIT_CANARY_HOSTS, PREVIOUS_HOSTS, PREVIOUS_PRIORITIES},
+    tls::{DOWNSTREAM_TLS, RAW_BUFFER, UPSTREAM_TLS},
+};
+
+/// Messages that are read out of an `Any`.
+pub(super) static PACKED: &[&Message] = &[
+    &MANAGER,
+    &HTTP_OPTIONS,
+    &UPSTREAM_TLS,
+    &DOWNSTREAM_TLS,
+    &RAW_BUFFER,
+    &TCP_PROXY,
+    &ROUTER,
+    &HTTP_RBAC,
+    &NETWORK_RBAC,
+    &RBAC_PER_ROUTE,
+    &FAULT,
+    &CORS,
+    &CORS_POLICY,
+    &LOCAL_RATE_LIMIT,
+    &SET_FILTER_STATE,
+    &FILTER_CONFIG,
+    &PREVIOUS_HOSTS,
+    &OMIT_CANARY_HOSTS,
+    &PREVIOUS_PRIORITIES,
+    &TLS_INSPECTOR,
+    &HTTP_INSPECTOR,
+    &ORIGINAL_DST_FILTER,
+    &FILE_LOG,
+    &DNS_CLUSTER,
+    &CARES,
+];
+
+/// Configurations of filters that measure or exchange labels: without effect on which requests
+/// pass, and where to.
+pub(super) const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    (
+        "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+        "gRPC statistics of Envoy; ours count all alike",
+    ),
+    ("stats.PluginConfig", "statistics of Istio's proxies, which ours make by themselves"),
+    ("io.istio.http.peer_metadata.Config", "labels of peers, for statistics"),
+    (
+        "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
+        "ALPN per request, which our control plane says by filter state; without it the TLS \
+         context's is offered",
+    ),
+    // `istio-peer-exchange` is never agreed to, so that no byte of it is on the wire.
+    ("envoy.tcp.metadataexchange.config.MetadataExchange", "labels of peers, for statistics"),
+];
