@@ -7,6 +7,15 @@ use tokio::{sync::Notify, time::Instant};
 use super::guard::Watched;
 use crate::runtime::limits::HttpLimits;
 
+/// Why a client's connection is to be closed at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Burden {
+    /// Too many of its requests came to nothing.
+    PrematureResets,
+    /// The time of an answer is over, and the client takes nothing more of it.
+    TakesNothing,
+}
+
 /// Counts requests from their head to the last byte of their answer.
 pub(crate) struct Requests {
     /// What the connection's stream tells.
@@ -19,8 +28,8 @@ pub(crate) struct Requests {
     last_used: Cell<Instant>,
     /// Bytes that had come when a request began or ended last: what comes later is another one's.
     mark: Cell<u64>,
-    too_many_premature: Notify,
-    given_up: Notify,
+    burden: Cell<Option<Burden>>,
+    became_burden: Notify,
 }
 
 impl Default for Requests {
@@ -33,8 +42,8 @@ impl Default for Requests {
             premature: Cell::new(0),
             last_used: Cell::new(Instant::now()),
             mark: Cell::new(0),
-            too_many_premature: Notify::new(),
-            given_up: Notify::new(),
+            burden: Cell::default(),
+            became_burden: Notify::new(),
         }
     }
 }
@@ -56,7 +65,7 @@ impl Requests {
         if unanswered.is_some_and(|after| after < HttpLimits::PREMATURE) {
             self.premature.set(self.premature.get() + 1);
             if self.is_flood(limits) {
-                self.too_many_premature.notify_one();
+                self.close_for(Burden::PrematureResets);
             }
         }
     }
@@ -67,19 +76,24 @@ impl Requests {
         self.premature.get() * 2 >= self.ended.get().max(limits.premature_resets.into())
     }
 
-    /// Returns when the connection is to be closed for its premature ends.
-    pub(crate) async fn too_many_premature(&self) {
-        self.too_many_premature.notified().await;
-    }
-
     /// An answer's time is over, and the client takes nothing more of it.
     pub(crate) fn give_up(&self) {
-        self.given_up.notify_one();
+        self.close_for(Burden::TakesNothing);
     }
 
-    /// Returns when the connection is to be closed for such an answer.
-    pub(crate) async fn given_up(&self) {
-        self.given_up.notified().await;
+    fn close_for(&self, why: Burden) {
+        self.burden.set(self.burden.get().or(Some(why)));
+        self.became_burden.notify_one();
+    }
+
+    /// Returns when the connection is to be closed, and says why; the first reason counts.
+    pub(crate) async fn burden(&self) -> Burden {
+        loop {
+            if let Some(why) = self.burden.get() {
+                return why;
+            }
+            self.became_burden.notified().await;
+        }
     }
 
     /// How many have begun so far.

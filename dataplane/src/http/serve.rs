@@ -39,6 +39,7 @@ use crate::{
         guard::Guarded,
         http1_stream::{Http1Stream, LINGER},
         meter::Role,
+        requests::Burden,
         room::{CONNECTION_WINDOW, LEAST_SEND_BUFFER, SEND_BUFFER, STREAM_WINDOW},
         tap::{Client, Tap},
     },
@@ -79,6 +80,15 @@ enum Ending {
     /// At once: the client was told to go and nothing is under way, or it does not take an answer
     /// whose time is over.
     Outstayed,
+}
+
+impl From<Burden> for Ending {
+    fn from(burden: Burden) -> Self {
+        match burden {
+            Burden::PrematureResets => Self::Cut(Limit::PrematureResets),
+            Burden::TakesNothing => Self::Outstayed,
+        }
+    }
 }
 
 /// Serves a connection to its end.
@@ -236,8 +246,7 @@ async fn watch_end(connection: &Connection, manager: &HttpConnectionManager) -> 
     };
     tokio::select! {
         () = outstayed => Ending::Outstayed,
-        () = requests.given_up() => Ending::Outstayed,
-        () = requests.too_many_premature() => Ending::Cut(Limit::PrematureResets),
+        burden = requests.burden() => burden.into(),
     }
 }
 
@@ -247,8 +256,7 @@ async fn watch_over(connection: &Connection, manager: &HttpConnectionManager) ->
     let mut phase = connection.downstream.worker.phase.clone();
     tokio::select! {
         ending = overtime(connection, manager) => return ending,
-        () = connection.downstream.requests.too_many_premature() => return Ending::Cut(Limit::PrematureResets),
-        () = connection.downstream.requests.given_up() => return Ending::Outstayed,
+        burden = connection.downstream.requests.burden() => return burden.into(),
         _ = phase.wait_for(|phase| *phase >= Phase::Draining) => connection.close(),
         () = connection.told_to_close.notified() => {}
     }
