@@ -39,6 +39,11 @@ pub fn take_soon<T, E>(
     }
 }
 
+/// Whether sled says that the lock of a database's files is taken; the kind of its error is `Other`.
+pub fn is_held_by_database(why: &str) -> bool {
+    why.contains("acquire lock")
+}
+
 /// Waits until nobody holds a lock on a file, [`SOON`] at most. One that is gone is nobody's.
 pub fn until_let_go(path: &Path) {
     let is_held = |error: &TryLockError| matches!(error, TryLockError::WouldBlock);

@@ -5,6 +5,22 @@ use std::{
     process::Command,
 };
 
+/// What openssl makes a new key by.
+const NEW_KEY: [&str; 5] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+
+/// Makes a key in the file `key`, and a certificate request without a subject, as PEM. `about`:
+/// openssl's further arguments.
+///
+/// # Panics
+/// As [`self_signed`].
+pub fn request(key: &Path, about: &[&str]) -> String {
+    let mut command = Command::new("openssl");
+    command.args(["req", "-new"]).args(NEW_KEY).args(["-subj", "/"]).args(about);
+    let made = command.arg("-keyout").arg(key).output().expect("openssl runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).expect("PEM")
+}
+
 /// Makes a certificate that signs itself and its key, as PEM, in `folder`: the files `NAME.crt` and
 /// `NAME.key`. `about`: openssl's arguments that say whose it is.
 ///
@@ -14,17 +30,9 @@ pub fn self_signed(folder: &Path, name: &str, about: &[&str]) -> (PathBuf, PathB
     let path = |kind: &str| folder.join(format!("{name}.{kind}"));
     let (certificate, key) = (path("crt"), path("key"));
     let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-        ])
+        .args(["req", "-x509"])
+        .args(NEW_KEY)
+        .args(["-days", "2"])
         .args(about)
         .arg("-keyout")
         .arg(&key)

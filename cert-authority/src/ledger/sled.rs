@@ -10,7 +10,7 @@ use std::{
 use super::{Ledger, LedgerEntry, LedgerError, expired, key};
 use crate::{
     files,
-    lock::{SOON, take_soon, until_let_go},
+    lock::{SOON, is_held_by_database, take_soon, until_let_go},
     settings::FirstStart,
 };
 
@@ -52,7 +52,8 @@ impl SledLedger {
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(Some(FLUSH_EVERY_MS));
         // sled panics on some kinds of damage instead of returning an error.
-        let open = || take_soon(SOON, || config.open(), |error| is_locked(&error.to_string()));
+        let open =
+            || take_soon(SOON, || config.open(), |error| is_held_by_database(&error.to_string()));
         match catch_unwind(AssertUnwindSafe(open)) {
             Ok(Ok(db)) => Ok(Self { db: Some(db), locked: dir.join(DATABASE) }),
             Ok(Err(sled::Error::Io(e))) => Err(refused(dir, &e)),
@@ -105,15 +106,10 @@ fn is_missing(file: &Path) -> bool {
     fs::symlink_metadata(file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-/// Whether sled says that the lock of its files is taken; the kind of its error is `Other`.
-fn is_locked(why: &str) -> bool {
-    why.contains("acquire lock")
-}
-
 /// The disk's refusal, by its cause.
 fn refused(dir: &Path, error: &io::Error) -> LedgerError {
     let (path, why) = (dir.display().to_string(), error.to_string());
-    if is_locked(&why) {
+    if is_held_by_database(&why) {
         return LedgerError::InUse(path);
     }
     match error.raw_os_error() {

@@ -14,7 +14,7 @@ use std::{
 
 use ferromesh_cert_authority::{
     files,
-    lock::{SURELY, take_soon, until_let_go},
+    lock::{SURELY, is_held_by_database, take_soon, until_let_go},
 };
 
 use super::{
@@ -150,12 +150,8 @@ fn open_unlocked(path: &Path) -> sled::Result<sled::Db> {
     take_soon(
         SURELY,
         || sled::Config::new().path(path).cache_capacity(8 << 20).open(),
-        |error| is_locked(&error.to_string()),
+        |error| is_held_by_database(&error.to_string()),
     )
-}
-
-fn is_locked(reason: &str) -> bool {
-    reason.contains("acquire lock")
 }
 
 fn text(entry: &Entry) -> Vec<u8> {
@@ -170,9 +166,9 @@ fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
     }
 }
 
-/// sled says "could not acquire lock" when another process has the files open.
+/// The error of a database that another process has open, or else fails for this reason.
 pub(super) fn in_use_or(path: &Path, reason: String) -> StoreError {
-    if is_locked(&reason) {
+    if is_held_by_database(&reason) {
         StoreError::InUse(PathBuf::from(path))
     } else {
         StoreError::Database(reason)

@@ -4,7 +4,7 @@
 use std::{fs, net::SocketAddr, path::PathBuf, process::Command};
 
 use ferromesh_integration::{
-    paths,
+    certificate, paths,
     plane::{ControlPlane, curl},
     process::Process,
 };
@@ -137,18 +137,7 @@ impl Site {
 
     /// A certificate request without names, as PEM.
     pub(crate) fn certificate_request(&self) -> String {
-        let key = [
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-subj",
-            "/",
-            "-keyout",
-        ];
-        let made = Command::new("openssl").arg("req").args(key).arg(self.path("key.pem")).output();
-        String::from_utf8(made.expect("openssl runs").stdout).expect("PEM")
+        certificate::request(&self.path("key.pem"), &[])
     }
 
     fn configuration(&self) -> String {

@@ -1,10 +1,8 @@
 //! A proxy's side of 15012: TLS, a certificate request made by openssl, and a stream.
 
-use std::{
-    process::Command,
-    sync::{Arc, Once},
-};
+use std::sync::{Arc, Once};
 
+use ferromesh_integration::certificate;
 use ferromesh_proto::{
     ResourceType,
     discovery::{
@@ -153,23 +151,8 @@ fn authorized<T>(message: T, token: Option<&str>) -> Request<T> {
 fn request_for(uri: &str) -> (PrivateKeyDer<'static>, String) {
     let dir = tempfile::tempdir().expect("a directory");
     let key = dir.path().join("key.pem");
-    let output = Command::new("openssl")
-        .args([
-            "req",
-            "-new",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-subj",
-            "/",
-        ])
-        .args(["-addext", &format!("subjectAltName=critical,URI:{uri}"), "-keyout"])
-        .arg(&key)
-        .output()
-        .expect("openssl runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let names = format!("subjectAltName=critical,URI:{uri}");
+    let request = certificate::request(&key, &["-addext", &names]);
     let key = PrivateKeyDer::from_pem_file(&key).expect("a key");
-    (key, String::from_utf8(output.stdout).expect("PEM"))
+    (key, request)
 }

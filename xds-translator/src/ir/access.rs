@@ -53,6 +53,17 @@ pub enum Unmatched {
     Refuse,
 }
 
+impl Unmatched {
+    /// Of a policy that says no more than what its matches mean: one that allows some refuses the
+    /// others (Istio `AuthorizationPolicy.action`).
+    pub fn under(action: AccessAction) -> Self {
+        match action {
+            AccessAction::Allow => Self::Refuse,
+            AccessAction::Deny | AccessAction::Audit => Self::Pass,
+        }
+    }
+}
+
 /// What a match means. Audit is evaluated before Deny, and Deny before Allow.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum AccessAction {

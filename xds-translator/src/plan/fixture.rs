@@ -160,10 +160,7 @@ pub(crate) fn access(
         target: PolicyTarget::All,
         action,
         rules,
-        unmatched: match action {
-            AccessAction::Allow => Unmatched::Refuse,
-            AccessAction::Deny | AccessAction::Audit => Unmatched::Pass,
-        },
+        unmatched: Unmatched::under(action),
         dry_run: false,
     })
 }

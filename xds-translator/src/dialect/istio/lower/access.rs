@@ -70,10 +70,7 @@ impl Lowering<'_> {
             target: PolicyTarget::All,
             action,
             rules,
-            unmatched: match action {
-                AccessAction::Allow => Unmatched::Refuse,
-                AccessAction::Deny | AccessAction::Audit => Unmatched::Pass,
-            },
+            unmatched: Unmatched::under(action),
             dry_run,
         }))
     }

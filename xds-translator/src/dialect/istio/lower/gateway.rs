@@ -1,6 +1,6 @@
 //! Gateways.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use crate::dialect::lowering::Lowering;
 use crate::{
@@ -54,7 +54,11 @@ impl Lowering<'_> {
             port: server.port.number,
             port_name: server.port.name.clone(),
             protocol,
-            bind: self.bind(at, &server.bind)?,
+            bind: self.bind(
+                at,
+                &server.bind,
+                "gateways on Unix sockets are not served yet; the server is left out",
+            )?,
             hosts: server.hosts.iter().map(|h| self.gateway_host(h)).collect(),
             https_redirect: server.tls.as_ref().is_some_and(|t| t.https_redirect),
             tls: server
@@ -65,16 +69,19 @@ impl Lowering<'_> {
         })
     }
 
-    /// The address to bind; `Some(None)`: every address. `None`: it cannot be bound.
-    fn bind(&mut self, at: &FieldPath, bind: &str) -> Option<Option<std::net::IpAddr>> {
+    /// The address to bind; `Some(None)`: none is written. `None`: it cannot be bound, which was
+    /// said, of a Unix socket by these words.
+    pub(super) fn bind(
+        &mut self,
+        at: &FieldPath,
+        bind: &str,
+        unix_socket: &str,
+    ) -> Option<Option<IpAddr>> {
         match (bind, bind.parse()) {
             ("", _) => Some(None),
             (_, Ok(ip)) => Some(Some(ip)),
             _ if bind.starts_with("unix:") => {
-                self.unserved(
-                    at.field("bind"),
-                    "gateways on Unix sockets are not served yet; the server is left out",
-                );
+                self.unserved(at.field("bind"), unix_socket);
                 None
             }
             _ => {

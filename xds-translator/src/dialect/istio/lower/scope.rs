@@ -1,6 +1,6 @@
 //! Sidecars.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use super::backend::connection_pool;
 use crate::dialect::{lowering::Lowering, names::protocol};
@@ -51,7 +51,11 @@ impl Lowering<'_> {
     ) -> Option<EgressListener> {
         Some(EgressListener {
             port: listener.port.as_ref().map(listener_port),
-            bind: self.listener_bind(at, &listener.bind)?,
+            bind: self.bind(
+                at,
+                &listener.bind,
+                "listeners on Unix sockets are not served yet; the listener is left out",
+            )?,
             capture: capture(listener.capture_mode),
             hosts: listener.hosts.iter().map(|h| scope_host(h)).collect(),
         })
@@ -75,30 +79,15 @@ impl Lowering<'_> {
         };
         Some(IngressListener {
             port: listener_port(&listener.port),
-            bind: self.listener_bind(at, &listener.bind)?,
+            bind: self.bind(
+                at,
+                &listener.bind,
+                "listeners on Unix sockets are not served yet; the listener is left out",
+            )?,
             capture: capture(listener.capture_mode),
             default_endpoint,
             pool: listener.connection_pool.as_ref().map(connection_pool),
         })
-    }
-
-    /// The address to bind; `Some(None)`: the default. `None`: it cannot be bound.
-    fn listener_bind(&mut self, at: &FieldPath, bind: &str) -> Option<Option<IpAddr>> {
-        match (bind, bind.parse()) {
-            ("", _) => Some(None),
-            (_, Ok(ip)) => Some(Some(ip)),
-            _ if bind.starts_with("unix:") => {
-                self.unserved(
-                    at.field("bind"),
-                    "listeners on Unix sockets are not served yet; the listener is left out",
-                );
-                None
-            }
-            _ => {
-                self.invalid(at.field("bind"), "an IP address", bind);
-                None
-            }
-        }
     }
 }
 
