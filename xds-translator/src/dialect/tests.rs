@@ -902,3 +902,46 @@ fn some_value() -> impl Strategy<Value = serde_json::Value> {
         [json!(null), json!(-1), json!("x"), json!([1]), json!({"a": {}}), json!([{"name": "a"}])];
     prop::sample::select(values.to_vec())
 }
+
+/// The findings of a MeshConfig with these providers.
+fn check_providers(providers: &str, expected: &[&str]) {
+    let note = "extensionProviders: accepted, but not acted on yet";
+    let expected: Vec<&str> = [note].into_iter().chain(expected.iter().copied()).collect();
+    check(&istio("MeshConfig", &format!("{{extensionProviders: [{providers}]}}")), &expected);
+}
+
+#[test]
+fn a_provider_is_one_thing_with_a_name_of_its_own() {
+    let otel = "opentelemetry: {service: otel.tools.svc.cluster.local, port: 4317}";
+    check_providers(&format!("{{name: a, {otel}}}"), &[]);
+    check_providers(&format!("{{name: a, {otel}}}, {{name: A, prometheus: {{}}}}"), &["another"]);
+    check_providers(&format!("{{name: a, {otel}, prometheus: {{}}}}"), &["exclude each other"]);
+    check_providers("{name: a}", &["says nothing of what it provides"]);
+    check_providers("{name: a, zipkin: {service: 'x/y.z', port: 0}}", &["port: out of range"]);
+    check_providers("{name: a, zipkin: {service: 'a b', port: 1}}", &["is not a host name"]);
+    check_providers("{name: a, lightstep: {}}", &["no such tracer or log any more"]);
+    let wrong = "{name: a, opentelemetry: {service: a.b, port: 1, http: {path: x, \
+                 headers: [{name: ok, envName: X}, {name: 'a b', value: x}]}}}";
+    check_providers(wrong, &["not a path", "envName: the control plane's", "not the name of"]);
+    let file = "{name: a, envoyFileAccessLog: {path: /tmp/x, logFormat: {text: '%NO%'}}}";
+    check_providers(file, &["cannot write there", "not a known command"]);
+    let authorizer = "{name: a, envoyExtAuthzGrpc: {service: a.b, port: 1, statusOnError: '99'}}";
+    check_providers(authorizer, &["accepted, but not", "not a status of HTTP"]);
+}
+
+#[test]
+fn default_providers_are_among_the_providers() {
+    let with = |defaults: &str| {
+        let providers = "[{name: a, envoyFileAccessLog: {path: /dev/stdout}}]";
+        let spec = format!("{{extensionProviders: {providers}, defaultProviders: {defaults}}}");
+        istio("MeshConfig", &spec)
+    };
+    let both = ["extensionProviders: accepted", "defaultProviders: accepted"];
+    let check = |defaults: &str, expected: &str| {
+        let expected = [both[1], both[0], expected];
+        check(&with(defaults), &expected[..expected.len() - usize::from(expected[2].is_empty())]);
+    };
+    check("{accessLogging: [A, envoy], metrics: [prometheus]}", "");
+    check("{tracing: [b]}", "no provider is called `b`");
+    check("{tracing: [a]}", "provider of something else");
+}

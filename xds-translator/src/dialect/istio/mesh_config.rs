@@ -9,6 +9,7 @@ use super::{
         ConnectionPool, H2UpgradePolicy, LocalityLbSetting, OutlierDetection, TcpKeepalive,
         ZoneAwareLbSetting,
     },
+    extension_provider::{DefaultProviders, ExtensionProvider},
     sidecar::OutboundTrafficPolicy,
     virtual_service::HttpRetry,
 };
@@ -114,9 +115,9 @@ object! {
         /// Pattern of outbound clusters' statistics.
         "outboundClusterStatName" outbound_cluster_stat_name: Arc<str> [later],
         /// Providers used when nothing says otherwise.
-        "defaultProviders" default_providers: Option<Value> [later],
+        "defaultProviders" default_providers: Option<DefaultProviders> [later],
         /// Providers of telemetry and authorization.
-        "extensionProviders" extension_providers: Vec<Value> [later],
+        "extensionProviders" extension_providers: Vec<ExtensionProvider> [later],
         /// Defaults of every proxy.
         "defaultConfig" default_config: Option<ProxyDefaults>,
         /// Identity of the mesh's networks.

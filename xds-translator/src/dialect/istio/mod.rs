@@ -4,6 +4,7 @@ mod definitions;
 pub mod destination_rule;
 pub(crate) mod dry_run;
 pub mod envoy_filter;
+pub mod extension_provider;
 pub mod gateway;
 mod lower;
 pub mod mesh_config;

@@ -3,6 +3,8 @@
 use super::{
     backend::{check_locality, check_outlier, check_pool},
     format::check_format,
+    log::{check_log_fields, check_log_file, remark_nested_fields},
+    provider::check_providers,
     route::check_retries,
     tls::{check_cipher_suites, check_curves},
 };
@@ -38,45 +40,6 @@ fn check_log_format(mesh: &MeshConfig, at: &mut Decoder) {
                 "not a JSON object, so the default fields are logged",
             )
         }),
-    }
-}
-
-fn check_log_fields(fields: &serde_json::Value, at: &mut Decoder) {
-    match fields {
-        serde_json::Value::String(format) => check_format(format, at),
-        serde_json::Value::Array(items) => items.iter().for_each(|item| check_log_fields(item, at)),
-        serde_json::Value::Object(fields) => {
-            fields.values().for_each(|field| check_log_fields(field, at))
-        }
-        _ => {}
-    }
-}
-
-fn remark_nested_fields(fields: &serde_json::Value, at: &mut Decoder) {
-    let mut values = fields.as_object().into_iter().flatten();
-    if let Some((name, _)) = values.find(|(_, value)| !value.is_string()) {
-        let message = format!(
-            "field `{name}` is no text: Ferromesh's own proxy refuses listeners with such a log, \
-             and goes on with what it had"
-        );
-        at.remark(|path| {
-            Diagnostic::warning(Code::NotActedOn, path, message)
-                .fix("fields of text alone, where such proxies are in use")
-        });
-    }
-}
-
-/// Where every proxy can write: the directories of files are those of its image or machine, and a
-/// file that cannot be opened costs every listener.
-const LOG_FILES: &[&str] = &["/dev/stdout", "/dev/stderr", "/dev/null"];
-
-fn check_log_file(path: &str, at: &mut Decoder) {
-    if !path.is_empty() && !LOG_FILES.contains(&path) {
-        let message = "proxies that cannot write there would refuse every listener";
-        let finding = Diagnostic::error(Code::InvalidValue, at.path(), message);
-        let finding =
-            finding.expected(format!("one of {}", LOG_FILES.join(", ")), format!("`{path}`"));
-        at.note(finding.fix("`/dev/stdout`, and a collector of the containers' output"));
     }
 }
 
@@ -123,6 +86,7 @@ pub(in crate::dialect::istio) fn check_mesh(mesh: &MeshConfig, at: &mut Decoder)
             at.invalid("the same port as `proxyInboundListenPort`", None)
         });
     }
+    check_providers(mesh, at);
     at.within("accessLogFile", |at| check_log_file(&mesh.access_log_file, at));
     at.within("accessLogFormat", |at| check_log_format(mesh, at));
     let lines = mesh.access_log_format.lines().count();

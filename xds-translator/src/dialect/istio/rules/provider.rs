@@ -1,0 +1,313 @@
+//! Rules of `MeshConfig.extensionProviders` and `defaultProviders`.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use super::{
+    format::check_format,
+    line::{check_line, is_header_name},
+    log::{check_log_fields, check_log_file, remark_nested_fields},
+};
+use crate::{
+    diagnostic::{Code, Diagnostic},
+    dialect::{
+        decode::Decoder,
+        forms::{HostForm, check_host, check_range, each, is_dns_name},
+        istio::{
+            extension_provider::{
+                DefaultProviders, DynatraceSampler, ExtAuthzBody, ExtensionProvider, HttpHeader,
+                HttpService, LogFormat, OpenTelemetry, Purpose,
+            },
+            mesh_config::MeshConfig,
+        },
+        suggest,
+    },
+};
+
+/// Notes what is wrong with the providers, and with the names of those that are used by default.
+pub(super) fn check_providers(mesh: &MeshConfig, at: &mut Decoder) {
+    let mut names = BTreeSet::new();
+    each("extensionProviders", &mesh.extension_providers, at, |provider, at| {
+        if !names.insert(provider.name.to_lowercase()) {
+            let message = format!("another provider is called `{}`", provider.name);
+            at.within("name", |at| at.invalid(message, Some("a name of its own".to_owned())));
+        }
+        check_provider(provider, at);
+    });
+    if let Some(defaults) = &mesh.default_providers {
+        let check = |at: &mut Decoder| check_defaults(defaults, &mesh.extension_providers, at);
+        at.within("defaultProviders", check);
+    }
+}
+
+fn check_provider(provider: &ExtensionProvider, at: &mut Decoder) {
+    match provider.given()[..] {
+        [(field, purpose)] => at.within(field, |at| check_settings(provider, purpose, at)),
+        [] => at.invalid(
+            "says nothing of what it provides",
+            Some("one of `opentelemetry`, `zipkin`, `envoyFileAccessLog`, …".to_owned()),
+        ),
+        [(first, _), (second, _), ..] => at.invalid(
+            format!("`{first}` and `{second}` exclude each other"),
+            Some("a provider of its own for each".to_owned()),
+        ),
+    }
+}
+
+fn check_settings(provider: &ExtensionProvider, purpose: Purpose, at: &mut Decoder) {
+    if let Some((service, port)) = address(provider) {
+        check_service(service, port, at);
+    }
+    if purpose == Purpose::Gone {
+        at.remark(|path| {
+            let message = "Envoy has no such tracer or log any more: nothing is sent";
+            Diagnostic::warning(Code::NoEffect, path, message).fix("`opentelemetry`")
+        });
+    }
+    check_tracer(provider, at);
+    check_log(provider, at);
+    check_authorizer(provider, at);
+}
+
+/// Where a provider is.
+fn address(provider: &ExtensionProvider) -> Option<(&str, u16)> {
+    let ExtensionProvider { zipkin, datadog, skywalking, opentelemetry, .. } = provider;
+    let ExtensionProvider { http_log, tcp_log, otel_log, .. } = provider;
+    let ExtensionProvider { ext_authz_http, ext_authz_grpc, .. } = provider;
+    let all = [
+        zipkin.as_ref().map(|p| (&p.service, p.port)),
+        datadog.as_ref().map(|p| (&p.service, p.port)),
+        skywalking.as_ref().map(|p| (&p.service, p.port)),
+        opentelemetry.as_ref().map(|p| (&p.service, p.port)),
+        http_log.as_ref().map(|p| (&p.service, p.port)),
+        tcp_log.as_ref().map(|p| (&p.service, p.port)),
+        otel_log.as_ref().map(|p| (&p.service, p.port)),
+        ext_authz_http.as_ref().map(|p| (&p.service, p.port)),
+        ext_authz_grpc.as_ref().map(|p| (&p.service, p.port)),
+    ];
+    let (service, port) = all.into_iter().flatten().next()?;
+    Some((service, port))
+}
+
+/// `HOST` or `NAMESPACE/HOST`.
+fn check_service(service: &str, port: u16, at: &mut Decoder) {
+    if !service.is_empty() {
+        at.within("service", |at| {
+            let (namespace, host) = service.split_once('/').unwrap_or(("x", service));
+            if !is_dns_name(namespace) {
+                at.invalid(format!("`{namespace}` is not a namespace"), None);
+            }
+            check_host(host, HostForm::Exact, at);
+        });
+    }
+    check_range("port", i64::from(port), 1..=65535, at);
+}
+
+fn check_tracer(provider: &ExtensionProvider, at: &mut Decoder) {
+    if let Some(zipkin) = &provider.zipkin {
+        if !zipkin.path.is_empty() {
+            check_path(&zipkin.path, at);
+        }
+        check_timeout(zipkin.timeout, at);
+        check_headers("headers", &zipkin.headers, at);
+    }
+    if let Some(otel) = &provider.opentelemetry {
+        check_otel(otel, at);
+    }
+    if provider.skywalking.as_ref().is_some_and(|s| !s.access_token.is_empty()) {
+        at.within("accessToken", |at| {
+            at.remark(|path| {
+                let message = "not sent, as in Istio: who reads the configuration would have it";
+                Diagnostic::warning(Code::NoEffect, path, message)
+            });
+        });
+    }
+}
+
+fn check_otel(otel: &OpenTelemetry, at: &mut Decoder) {
+    if let Some(http) = &otel.http {
+        at.within("http", |at| check_http(http, at));
+    }
+    if let Some(grpc) = &otel.grpc {
+        at.within("grpc", |at| {
+            check_timeout(grpc.timeout, at);
+            check_headers("initialMetadata", &grpc.initial_metadata, at);
+        });
+        if otel.http.is_some() {
+            at.invalid("`http` and `grpc` exclude each other", None);
+        }
+    }
+    if let Some(sampler) = &otel.dynatrace_sampler {
+        at.within("dynatraceSampler", |at| check_sampler(sampler, otel.http.is_some(), at));
+    }
+}
+
+fn check_sampler(sampler: &DynatraceSampler, exports_by_http: bool, at: &mut Decoder) {
+    match &sampler.http_service {
+        Some(api) => at.within("httpService", |at| {
+            check_service(&api.service, api.port, at);
+            if let Some(http) = &api.http {
+                at.within("http", |at| check_http(http, at));
+            }
+        }),
+        None if exports_by_http => {}
+        None => at.missing("httpService", Some("or send spans by `http`".to_owned())),
+    }
+}
+
+fn check_http(http: &HttpService, at: &mut Decoder) {
+    check_path(&http.path, at);
+    check_timeout(http.timeout, at);
+    check_headers("headers", &http.headers, at);
+}
+
+fn check_path(path: &str, at: &mut Decoder) {
+    let is_path = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic());
+    if !path.is_empty() && !is_path {
+        at.within("path", |at| {
+            at.invalid("not a path: it begins with `/` and has no blanks", None);
+        });
+    }
+}
+
+fn check_timeout(timeout: Option<Duration>, at: &mut Decoder) {
+    if timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
+        at.within("timeout", |at| at.invalid("at least 1ms", None));
+    }
+}
+
+fn check_headers(field: &'static str, headers: &[HttpHeader], at: &mut Decoder) {
+    each(field, headers, at, |header, at| {
+        if !is_header_name(&header.name) {
+            at.within("name", |at| at.invalid("not the name of a header", None));
+        }
+        match (&header.value, &header.env_name) {
+            (Some(value), None) => at.within("value", |at| check_line(value, at)),
+            (None, None) => at.missing("value", None),
+            (_, Some(_)) => at.within("envName", |at| {
+                let fix = "`value`, where it is no secret".to_owned();
+                at.invalid("the control plane's environment is no configuration", Some(fix));
+            }),
+        }
+    });
+}
+
+fn check_log(provider: &ExtensionProvider, at: &mut Decoder) {
+    if let Some(file) = &provider.file_log {
+        at.within("path", |at| check_log_file(&file.path, at));
+    }
+    let formats = [
+        provider.file_log.as_ref().and_then(|log| log.log_format.as_ref()),
+        provider.otel_log.as_ref().and_then(|log| log.log_format.as_ref()),
+    ];
+    for format in formats.into_iter().flatten() {
+        let ours = provider.file_log.is_some();
+        at.within("logFormat", |at| check_log_format(format, ours, at));
+    }
+    if let Some(log) = &provider.http_log {
+        for (field, headers) in [
+            ("additionalRequestHeadersToLog", &log.request_headers),
+            ("additionalResponseHeadersToLog", &log.response_headers),
+            ("additionalResponseTrailersToLog", &log.response_trailers),
+        ] {
+            each(field, headers, at, |name, at| check_header_name(name, at));
+        }
+    }
+}
+
+/// `ours`: our own proxy writes such logs.
+fn check_log_format(format: &LogFormat, ours: bool, at: &mut Decoder) {
+    if let Some(text) = &format.text {
+        at.within("text", |at| check_format(text, at));
+    }
+    let Some(labels) = &format.labels else { return };
+    if format.text.as_ref().is_some_and(|text| !text.is_empty()) && ours {
+        at.invalid("`text` and `labels` exclude each other", None);
+    }
+    let fields = labels.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+    let fields = serde_json::Value::Object(fields);
+    at.within("labels", |at| {
+        check_log_fields(&fields, at);
+        if ours {
+            remark_nested_fields(&fields, at);
+        }
+    });
+}
+
+fn check_header_name(name: &str, at: &mut Decoder) {
+    if !is_header_name(name) {
+        at.invalid("not the name of a header", None);
+    }
+}
+
+fn check_authorizer(provider: &ExtensionProvider, at: &mut Decoder) {
+    if let Some(http) = &provider.ext_authz_http {
+        check_timeout(http.timeout, at);
+        check_status(&http.status_on_error, at);
+        check_body(http.include_body.as_ref(), at);
+        if !http.path_prefix.is_empty() && !http.path_prefix.starts_with('/') {
+            at.within("pathPrefix", |at| at.invalid("it begins with `/`", None));
+        }
+    }
+    if let Some(grpc) = &provider.ext_authz_grpc {
+        check_timeout(grpc.timeout, at);
+        check_status(&grpc.status_on_error, at);
+        check_body(grpc.include_body.as_ref(), at);
+    }
+}
+
+fn check_status(status: &str, at: &mut Decoder) {
+    let known = |code: u16| (200..600).contains(&code);
+    if !status.is_empty() && !status.parse().is_ok_and(known) {
+        at.within("statusOnError", |at| at.invalid("not a status of HTTP, 200 to 599", None));
+    }
+}
+
+fn check_body(body: Option<&ExtAuthzBody>, at: &mut Decoder) {
+    if body.is_some_and(|body| body.max_request_bytes == 0) {
+        at.within("includeRequestBodyInCheck", |at| {
+            at.missing("maxRequestBytes", None);
+        });
+    }
+}
+
+/// Providers that everybody has, without a word.
+const BUILT_IN: [(&str, Purpose); 3] = [
+    ("envoy", Purpose::AccessLog),
+    ("prometheus", Purpose::Metrics),
+    ("stackdriver", Purpose::Gone),
+];
+
+fn check_defaults(defaults: &DefaultProviders, all: &[ExtensionProvider], at: &mut Decoder) {
+    for (field, names, purpose) in [
+        ("tracing", &defaults.tracing, Purpose::Tracing),
+        ("metrics", &defaults.metrics, Purpose::Metrics),
+        ("accessLogging", &defaults.access_logging, Purpose::AccessLog),
+    ] {
+        each(field, names, at, |name, at| check_default(name, purpose, all, at));
+    }
+    if let [first, _, ..] = &defaults.tracing[..] {
+        let message = format!("spans go to one provider, which is `{first}`");
+        at.within("tracing", |at| {
+            at.remark(|path| Diagnostic::warning(Code::NoEffect, path, message));
+        });
+    }
+}
+
+fn check_default(name: &Arc<str>, purpose: Purpose, all: &[ExtensionProvider], at: &mut Decoder) {
+    let purposes = |(name, purpose): &(&str, Purpose)| (name.to_lowercase(), vec![*purpose]);
+    let own = all.iter().map(|p| {
+        (p.name.to_lowercase(), p.given().into_iter().map(|(_, purpose)| purpose).collect())
+    });
+    let known: Vec<(String, Vec<Purpose>)> = own.chain(BUILT_IN.iter().map(purposes)).collect();
+    let Some((_, found)) = known.iter().find(|(known, _)| *known == name.to_lowercase()) else {
+        let near = suggest::nearest(name, known.iter().map(|(name, _)| name.as_str()));
+        let fix = near.map(|near| format!("`{near}`"));
+        return at.invalid(format!("no provider is called `{name}`"), fix);
+    };
+    if !found.contains(&purpose) && !found.contains(&Purpose::Gone) {
+        at.remark(|path| {
+            let message = format!("`{name}` is a provider of something else");
+            Diagnostic::warning(Code::NoEffect, path, message)
+        });
+    }
+}
