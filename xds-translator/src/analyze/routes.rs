@@ -12,11 +12,11 @@ use super::{
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     ir::{
-        Attachment, Destination, DestinationPort, Field, Hostname, HttpRule, ObjectId, Retry,
-        RouteTable, RuleOrder, Service,
+        Attachment, Destination, DestinationPort, Field, Hostname, HttpAction, HttpRule, ObjectId,
+        Retry, RouteTable, RuleOrder, Service,
     },
     plan::{Lack, destinations, find_service, l4_destinations, lack_in, references},
-    snapshot::Reader,
+    snapshot::{NoPart, Reader, continued, part},
 };
 
 pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
@@ -30,6 +30,8 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
         check_destinations(input, table, &uses, &mut found);
         check_gateways(input, table, &mut found);
         check_match_sets(input, table, &mut found);
+        check_parts(input, table, &mut found);
+        check_outer(input, table, &mut found);
         check_http(table, &mut found);
         findings.extend(found.into_iter().map(|f| input.diagnose(&table.origin.id, f)));
     }
@@ -271,6 +273,77 @@ fn check_match_sets(input: &Input<'_>, table: &RouteTable, found: &mut Vec<Diagn
     }
 }
 
+/// Parts in which rules continue that are no parts for them: such a rule takes no request.
+fn check_parts(input: &Input<'_>, table: &RouteTable, found: &mut Vec<Diagnostic>) {
+    for (rule, id) in continuing(table) {
+        let Err(lack) = part(table, input.snapshot.routes().table(id)) else { continue };
+        let field = FieldPath::of(&rule.at).field("delegate");
+        let finding = |message| Diagnostic::error_ref(Code::MissingReference, field, message);
+        let namespace = &table.origin.id.namespace;
+        found.push(match lack {
+            NoPart::Missing => {
+                let message = format!("{id} not found: the rule takes no request");
+                finding(message).fix("create it without `hosts`, or remove the rule")
+            }
+            NoPart::Whole => {
+                let message = format!("{id} has `hosts` of its own: the rule takes no request");
+                let fix = format!("no `hosts` and no `gateways` in {id}");
+                input.relate(finding(message).fix(fix), id, &FieldPath::of("spec.hosts"))
+            }
+            NoPart::Hidden => {
+                let message = format!(
+                    "{id} is not exported to namespace `{namespace}`: the rule takes no request"
+                );
+                let fix = format!("`{namespace}` in `exportTo` of {id}");
+                input.relate(finding(message).fix(fix), id, &FieldPath::of("spec.exportTo"))
+            }
+        });
+    }
+}
+
+/// The rules of a part that hold nowhere: because nobody continues in it, or because the rule that
+/// does lets none of their requests through.
+fn check_outer(input: &Input<'_>, table: &RouteTable, found: &mut Vec<Diagnostic>) {
+    let id = &table.origin.id;
+    if !table.is_part() {
+        return;
+    }
+    let rules = input.tables().flat_map(|outer| {
+        continuing(outer).filter(|(_, part)| *part == id).map(move |(rule, _)| (outer, rule))
+    });
+    let mut known = false;
+    for (outer, rule) in rules {
+        known = true;
+        let excluded = table.http.iter().filter(|own| continued(rule, own, id).is_none());
+        for own in excluded {
+            let from = &outer.origin.id;
+            let message = format!(
+                "never reached from `{}` of {from}: one of its matches asks for what no match there lets through",
+                below_spec(&rule.at)
+            );
+            let finding = Diagnostic::warning(Code::NoEffect, FieldPath::of(&own.at), message)
+                .fix("matches within those of the rule that delegates, or none");
+            found.push(input.relate(finding, from, &FieldPath::of(&rule.at)));
+        }
+    }
+    if !known {
+        let message = "without `hosts`, and no VirtualService delegates to it: no request meets it";
+        let finding = Diagnostic::warning(Code::NoEffect, FieldPath::of("spec"), message);
+        found.push(finding.fix(format!(
+            "`hosts`, or `delegate: {{name: {}, namespace: {}}}` in a rule of another",
+            id.name, id.namespace
+        )));
+    }
+}
+
+/// The rules of a table that continue in parts.
+fn continuing(table: &RouteTable) -> impl Iterator<Item = (&HttpRule, &ObjectId)> {
+    table.http.iter().filter_map(|rule| match &rule.action {
+        HttpAction::Continue { part, .. } => Some((rule, part)),
+        _ => None,
+    })
+}
+
 fn check_http(table: &RouteTable, found: &mut Vec<Diagnostic>) {
     let mut catch_all: Option<&HttpRule> = None;
     for rule in &table.http {
@@ -289,7 +362,8 @@ fn check_http(table: &RouteTable, found: &mut Vec<Diagnostic>) {
 
 fn check_retries(rule: &HttpRule) -> Option<Diagnostic> {
     let Retry::Policy(retry) = &rule.retry else { return None };
-    let (timeout, per_try) = (rule.timeouts.request?, rule.timeouts.per_try?);
+    let (timeout, per_try) =
+        (rule.timeouts.request.filter(|limit| !limit.is_zero())?, rule.timeouts.per_try?);
     let tries = retry.attempts.saturating_add(1);
     if per_try.checked_mul(tries).is_some_and(|all| all <= timeout) {
         return None;

@@ -727,3 +727,78 @@ fn patches_that_change_nothing_are_said_and_others_are_not() {
         }
     }
 }
+
+/// A VirtualService that continues in another, with what the other says of itself and its rules.
+fn continued(other: &str) -> Vec<String> {
+    let text = format!(
+        "
+apiVersion: v1
+kind: Service
+metadata: {{name: cart, namespace: shop}}
+spec: {{clusterIP: 10.1.0.1, ports: [{{name: http, port: 80}}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: root, namespace: shop}}
+spec:
+  hosts: [cart]
+  http:
+  - match: [{{uri: {{prefix: /cart}}}}]
+    delegate: {{name: part, namespace: bank}}
+  - route: [{{destination: {{host: cart}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+{other}
+"
+    );
+    let found = alone("a.yaml", &text);
+    let found = found.iter().filter(|f| f.severity <= Severity::Warning);
+    found.map(|f| format!("{} {}", f.code, line(f))).collect()
+}
+
+#[test]
+fn parts_that_cannot_be_continued_in_are_said_on_whoever_is_wrong() {
+    let route = "route: [{destination: {host: cart.shop.svc.cluster.local}}]";
+    let part = "metadata: {name: part, namespace: bank}";
+    let missing = "FM0201 error-ref VirtualService shop/root spec.http[0].delegate";
+    for (other, expected) in [
+        (format!("{part}\nspec: {{http: [{{{route}}}]}}"), vec![]),
+        (
+            format!("metadata: {{name: other, namespace: bank}}\nspec: {{http: [{{{route}}}]}}"),
+            vec![missing, "FM0207 warn VirtualService bank/other spec"],
+        ),
+        (format!("{part}\nspec: {{exportTo: [.], http: [{{{route}}}]}}"), vec![missing]),
+        (format!("{part}\nspec: {{hosts: [a.test], http: [{{{route}}}]}}"), vec![missing]),
+        (
+            format!(
+                "{part}\nspec: {{http: [{{match: [{{uri: {{prefix: /cart/v2}}}}], {route}}}, {{match: [{{uri: {{prefix: /}}}}], {route}}}]}}"
+            ),
+            vec!["FM0207 warn VirtualService bank/part spec.http[1]"],
+        ),
+        (
+            format!(
+                "{part}\nspec: {{http: [{{route: [{{destination: {{host: nowhere.test}}}}]}}]}}"
+            ),
+            vec![
+                "FM0201 error-ref VirtualService bank/part spec.http[0].route[0].destination.host",
+            ],
+        ),
+        (
+            format!(
+                "{part}\nspec: {{gateways: [mesh], tcp: [{{{route}}}], http: [{{delegate: {{name: x}}}}]}}"
+            ),
+            vec![
+                "FM0103 error VirtualService bank/part spec.gateways",
+                "FM0103 error VirtualService bank/part spec.tcp",
+                "FM0103 error VirtualService bank/part spec.http[0].delegate",
+                "FM0201 error-ref VirtualService bank/part spec.http[0].delegate",
+            ],
+        ),
+    ] {
+        let (mut got, mut expected) = (continued(&other), expected);
+        got.sort();
+        expected.sort_unstable();
+        assert_eq!(got, expected, "{other}");
+    }
+}

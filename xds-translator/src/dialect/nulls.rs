@@ -28,7 +28,7 @@ const HARMLESS: &[(&str, &[&str])] = &[
             "WorkloadEntry: ports network locality weight",
             "IngressListener: captureMode defaultEndpoint",
             "EgressListener: captureMode",
-            "Delegate: name namespace",
+            "Delegate: namespace",
             "MeshConfig: ingressService trustDomain trustDomainAliases rootNamespace accessLogFile accessLogFormat accessLogEncoding",
         ],
     ),

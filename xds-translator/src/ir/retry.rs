@@ -7,7 +7,8 @@ use serde::Serialize;
 /// Limits of time of a request; `None`: no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize)]
 pub struct Timeouts {
-    /// From the whole request to the whole response, all tries included.
+    /// From the whole request to the whole response, all tries included. Zero: no limit, whatever
+    /// the rule says that continues in this one's table.
     pub request: Option<Duration>,
     /// Of one try. Where nothing is tried again, of the request.
     pub per_try: Option<Duration>,

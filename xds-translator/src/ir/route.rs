@@ -14,9 +14,10 @@ use super::{
 pub struct RouteTable {
     /// The object.
     pub origin: Origin,
-    /// Fully qualified hosts; unique; never empty.
+    /// Fully qualified hosts; unique. None: the table is a part, whose rules hold where those of
+    /// other tables continue in it ([`HttpAction::Continue`]).
     pub hosts: Vec<Hostname>,
-    /// What it is attached to; never empty (default: the mesh).
+    /// What it is attached to (default: the mesh); empty for a part alone.
     pub attachments: Vec<Attachment>,
     /// Which namespaces' proxies may use it.
     pub export_to: Visibility,
@@ -33,6 +34,19 @@ pub struct RouteTable {
 }
 
 impl RouteTable {
+    /// Whether it holds only where other tables continue in it.
+    pub fn is_part(&self) -> bool {
+        self.hosts.is_empty()
+    }
+
+    /// The parts in which its rules continue, in the order of the rules.
+    pub fn parts(&self) -> impl Iterator<Item = &ObjectId> {
+        self.http.iter().filter_map(|rule| match &rule.action {
+            HttpAction::Continue { part, .. } => Some(part),
+            _ => None,
+        })
+    }
+
     /// Whether it is attached to a server of a gateway configuration object.
     pub fn is_attached_to(&self, gateway: &ObjectId, port_name: &str) -> bool {
         self.attachments.iter().any(|attachment| attachment.reaches(gateway, port_name))
@@ -120,6 +134,15 @@ pub enum HttpAction {
         /// Body; may be empty.
         body: Arc<[u8]>,
     },
+    /// The rules of another table, a part, take the place of this one, as far as they ask for more
+    /// than it does. What they do not set is as it is set here. Only as lowered: who reads tables
+    /// of a snapshot reads them put together.
+    Continue {
+        /// The other table.
+        part: ObjectId,
+        /// How path and authority change where its rules do not say.
+        rewrite: Rewrite,
+    },
 }
 
 /// A destination with its share.
@@ -181,6 +204,8 @@ pub struct Destination {
     /// Where its host is written, with port and subset, if they are, beside it; empty in outline
     /// form of HTTP rules.
     pub at: Field,
+    /// The object in which it is written, if that is not its table's: a part of it.
+    pub of: Option<ObjectId>,
 }
 
 /// Path and authority changes.

@@ -204,7 +204,9 @@ pub(crate) fn destinations(table: &RouteTable) -> impl Iterator<Item = &Destinat
     table.http.iter().flat_map(|rule| {
         let forwarded = match &rule.action {
             HttpAction::Forward { destinations, .. } => destinations.as_slice(),
-            HttpAction::Redirect(_) | HttpAction::Direct { .. } => &[],
+            HttpAction::Redirect(_) | HttpAction::Direct { .. } | HttpAction::Continue { .. } => {
+                &[]
+            }
         };
         forwarded.iter().map(|d| &d.destination).chain(rule.mirrors.iter().map(|m| &m.destination))
     })

@@ -125,6 +125,7 @@ pub(crate) fn rule(matches: Vec<HttpMatch>, host: &str) -> HttpRule {
         port: DestinationPort::Inferred,
         subset: "".into(),
         at: "".into(),
+        of: None,
     };
     let destinations = vec![WeightedDestination {
         destination,

@@ -23,7 +23,7 @@ use crate::{
 /// A destination that a view's routes lead to.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Reference {
-    /// The route table.
+    /// The route table that names it: of a part its own.
     pub(crate) table: ObjectId,
     /// Where the table names it.
     pub(crate) at: Field,
@@ -102,7 +102,8 @@ impl View<'_> {
     fn requests(&self, key: &VirtualHostKey, found: &mut BTreeSet<Reference>) {
         let attachments = virtual_host::attachments(key);
         let scope = virtual_host::scope(self.reader, key, &attachments);
-        for reached in scope.reached(virtual_host::tables(self.reader, key)) {
+        let tables = virtual_host::tables(self.reader, key);
+        for reached in scope.reached(tables.iter()) {
             for destination in forwarded(&scope, reached.rule) {
                 let target = scope.target(destination);
                 let lack = self.lack(&target, destination);
@@ -170,7 +171,8 @@ fn reference(
     port: u16,
     lack: Option<Lack>,
 ) -> Reference {
-    Reference { table: table.origin.id.clone(), at: destination.at.clone(), port, lack }
+    let table = destination.of.as_ref().unwrap_or(&table.origin.id);
+    Reference { table: table.clone(), at: destination.at.clone(), port, lack }
 }
 
 /// What a rule forwards requests and copies of them to, and what it would if it had a service:

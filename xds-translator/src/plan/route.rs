@@ -129,6 +129,10 @@ impl RouteScope<'_> {
             HttpAction::Direct { status, body } => {
                 (RouteActionPlan::Direct { status: *status, body: body.clone() }, None)
             }
+            // A reader has the rules of the part in its place.
+            HttpAction::Continue { .. } => {
+                (RouteActionPlan::Direct { status: 500, body: Arc::new([]) }, None)
+            }
             HttpAction::Forward { destinations, rewrite } => {
                 let change = rewrite.path.as_ref().map(|path| path_change(path, m));
                 let (forward, target) = self.forward(rule, destinations, rewrite, &mut headers);
@@ -327,7 +331,8 @@ fn written_retry(policy: &RetryPolicy, hashed: bool) -> RetryPlan {
 /// The limit of a whole request: where nothing is tried again, its one try's too.
 fn request_timeout(timeouts: &Timeouts, retried: bool) -> RouteTimeout {
     let one_try = timeouts.per_try.filter(|_| !retried);
-    let shortest = timeouts.request.into_iter().chain(one_try).min();
+    let request = timeouts.request.filter(|limit| !limit.is_zero());
+    let shortest = request.into_iter().chain(one_try).min();
     shortest.map_or(RouteTimeout::None, RouteTimeout::After)
 }
 

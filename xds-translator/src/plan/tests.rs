@@ -353,6 +353,7 @@ fn a_scope_sees_what_rules_for_connections_lead_to() {
             port: DestinationPort::Number(3306),
             subset: "".into(),
             at: "".into(),
+            of: None,
         },
         weight: 1,
         unreachable: Unreachable::Fail,

@@ -52,7 +52,7 @@ fn service_host(
     let target = resolve_alias(reader, service, &key.client.namespace).unwrap_or(service);
     let attachments = attachments(key);
     let scope = scope(reader, key, &attachments);
-    let mut routes = scope.routes(tables(reader, key));
+    let mut routes = scope.routes(tables(reader, key).iter());
     if routes.is_empty() {
         routes.push(scope.default_route(target, key.port));
     }
@@ -73,7 +73,7 @@ fn routed_host(
 ) -> VirtualHostPlan {
     let attachments = attachments(key);
     let scope = scope(reader, key, &attachments);
-    let mut routes = scope.routes(tables(reader, key));
+    let mut routes = scope.routes(tables(reader, key).iter());
     // Tables that share a host are merged in the order of age; what matches everything must not
     // hide the others.
     routes.sort_by_key(|route| route.matches.as_ref().is_none_or(matches_everything));
@@ -86,11 +86,9 @@ fn routed_host(
     }
 }
 
-pub(crate) fn tables<'a>(
-    reader: &'a Reader<'_>,
-    key: &'a VirtualHostKey,
-) -> impl Iterator<Item = &'a Arc<RouteTable>> {
-    key.tables.iter().filter_map(|id| reader.route_table(id))
+/// The tables of a virtual host, whole.
+pub(crate) fn tables(reader: &Reader<'_>, key: &VirtualHostKey) -> Vec<Arc<RouteTable>> {
+    key.tables.iter().filter_map(|id| reader.route_table(id)).collect()
 }
 
 /// What the routes of a virtual host are attached to.

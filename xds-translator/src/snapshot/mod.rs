@@ -22,6 +22,7 @@ mod gateways;
 mod item;
 mod label_keys;
 mod match_sets;
+mod parts;
 mod patches;
 mod peer_tls;
 mod rate_limits;
@@ -42,6 +43,7 @@ pub use credentials::{CredentialFact, CredentialName, Credentials};
 pub(crate) use endpoints::workload_port;
 pub use families::Item;
 pub use item::{EndpointSlice, InlineAddress, InlineEndpoint, ServiceDefinition, SliceEndpoint};
+pub(crate) use parts::{NoPart, continued, part};
 pub use reader::{Dep, Reader};
 pub use workloads::Addresses;
 

@@ -34,6 +34,8 @@ pub enum Dep {
     Plaintext(ServiceKey),
     /// The route tables of an attachment that a namespace sees, in outline form.
     RouteTables(Attachment, Arc<str>),
+    /// A route table in which others continue, in outline form.
+    RoutePart(ObjectId),
     /// The policies in force for a host and clients of a namespace, in outline form.
     BackendPolicies(Hostname, Arc<str>),
     /// The policies in force for any host and clients of a namespace, in outline form.

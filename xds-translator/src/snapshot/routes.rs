@@ -8,6 +8,7 @@ use std::{
 use super::{
     age::{ByAge, age, forget},
     family::{Family, Touch},
+    parts,
     reader::{Dep, Reader},
 };
 use crate::ir::{
@@ -19,7 +20,10 @@ use crate::ir::{
 /// Every route table of the mesh.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Routes {
+    /// As lowered.
     whole: BTreeMap<ObjectId, Arc<RouteTable>>,
+    /// Of tables in which others may continue.
+    part_outlines: BTreeMap<ObjectId, Arc<RouteTable>>,
     /// By what they are attached to, or to a part of.
     outlines: BTreeMap<Attachment, ByAge<RouteTable>>,
 }
@@ -30,15 +34,12 @@ fn wholes(table: &RouteTable) -> BTreeSet<Attachment> {
 }
 
 impl Routes {
+    /// A table as it was lowered, its rules not continued in others.
     pub(crate) fn table(&self, id: &ObjectId) -> Option<&Arc<RouteTable>> {
         self.whole.get(id)
     }
 
-    pub(crate) fn outlines(
-        &self,
-        attachment: &Attachment,
-        namespace: &str,
-    ) -> Arc<[Arc<RouteTable>]> {
+    fn outlines(&self, attachment: &Attachment, namespace: &str) -> Arc<[Arc<RouteTable>]> {
         let attached = self.outlines.get(attachment).into_iter().flat_map(BTreeMap::values);
         attached.filter(|table| table.export_to.includes(namespace)).cloned().collect()
     }
@@ -53,11 +54,15 @@ impl Family for Routes {
         for attachment in wholes(table) {
             self.outlines.entry(attachment).or_default().insert(place.clone(), outline.clone());
         }
+        if table.is_part() {
+            self.part_outlines.insert(table.origin.id.clone(), outline);
+        }
         self.whole.insert(table.origin.id.clone(), table.clone());
     }
 
     fn remove(&mut self, table: &RouteTable) {
         self.whole.remove(&table.origin.id);
+        self.part_outlines.remove(&table.origin.id);
         let place = (age(&table.origin), table.origin.id.clone());
         for attachment in wholes(table) {
             forget(&mut self.outlines, &attachment, &place);
@@ -69,6 +74,7 @@ impl Family for Routes {
         if versions.windows(2).any(|w| outline_of(w[0]) == outline_of(w[1])) {
             return;
         }
+        touch.changes.touch(Dep::RoutePart(versions[0].origin.id.clone()));
         for table in versions {
             for attachment in wholes(table) {
                 for namespace in touch.audience.seeing(&table.export_to, &table.origin.id.namespace)
@@ -89,19 +95,31 @@ impl Family for Routes {
 
 impl<'a> Reader<'a> {
     /// Route tables attached to `attachment`, which is no section, or to a part of it, that
-    /// `namespace` may use, oldest first, in outline form: HTTP rules keep what decides whether they apply to a client (port, source,
-    /// attachments) and where they lead; conditions on the request, weights and every other setting
-    /// are blank, so that changing those does not repeat an outline. Virtual hosts read the whole
-    /// table with [`Self::route_table`].
+    /// `namespace` may use, oldest first, with the parts in which they continue, in outline form:
+    /// HTTP rules keep what decides whether they apply to a client (port, source, attachments) and
+    /// where they lead; conditions on the request, weights and every other setting are blank, so
+    /// that changing those does not repeat an outline. A rule of a part may be here that conditions
+    /// on the request rule out. Virtual hosts read the whole table with [`Self::route_table`].
     pub fn route_tables(&self, attachment: &Attachment, namespace: &str) -> Arc<[Arc<RouteTable>]> {
         self.record(Dep::RouteTables(attachment.clone(), namespace.into()));
-        self.snapshot().routes().outlines(attachment, namespace)
+        let tables = self.snapshot().routes().outlines(attachment, namespace);
+        if tables.iter().all(|table| table.parts().next().is_none()) {
+            return tables;
+        }
+        let part = |id: &ObjectId| {
+            self.record(Dep::RoutePart(id.clone()));
+            self.snapshot().routes().part_outlines.get(id)
+        };
+        tables.iter().map(|table| parts::whole(table, part)).collect()
     }
 
-    /// One route table, whole.
-    pub fn route_table(&self, id: &ObjectId) -> Option<&'a Arc<RouteTable>> {
-        self.record(Dep::Object(id.clone()));
-        self.snapshot().routes().table(id)
+    /// One route table, whole: with the rules of the parts in which it continues.
+    pub fn route_table(&self, id: &ObjectId) -> Option<Arc<RouteTable>> {
+        let read = |id: &ObjectId| {
+            self.record(Dep::Object(id.clone()));
+            self.snapshot().routes().table(id)
+        };
+        Some(parts::whole(read(id)?, read))
     }
 }
 
@@ -168,5 +186,8 @@ fn outline_of_action(action: &HttpAction) -> HttpAction {
         }
         HttpAction::Redirect(_) => HttpAction::Redirect(crate::ir::Redirect::default()),
         HttpAction::Direct { .. } => HttpAction::Direct { status: 200, body: Arc::new([]) },
+        HttpAction::Continue { part, .. } => {
+            HttpAction::Continue { part: part.clone(), rewrite: Rewrite::default() }
+        }
     }
 }

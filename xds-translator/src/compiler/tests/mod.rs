@@ -3,5 +3,6 @@
 
 mod facts;
 mod incremental;
+mod parts;
 mod universe;
 mod work;

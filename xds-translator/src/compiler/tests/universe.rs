@@ -255,7 +255,17 @@ fn virtual_service(_: &str, name: usize, variant: usize) -> Value {
         _ => json!(["mesh"]),
     };
     let export = if variant == 5 { json!(["."]) } else { json!(["*"]) };
-    json!({"spec": {"hosts": [host], "gateways": gateways, "exportTo": export, "http": [rule, fallback]}})
+    // Parts, hidden ones too; they come and go where others continue in them, and become tables.
+    if name == 1 && (variant == 2 || variant == 3) {
+        let rules = json!([rule, fallback]);
+        let export = if variant == 3 { json!(["."]) } else { json!(["*"]) };
+        return json!({"spec": {"exportTo": export, "http": rules}});
+    }
+    let delegate = json!({"name": "virtual-service1", "namespace": "shop"});
+    let continued = json!({"match": [{"uri": {"prefix": "/"}, "port": 80}], "delegate": delegate});
+    let http =
+        if variant % 2 == 0 { json!([rule, continued, fallback]) } else { json!([rule, fallback]) };
+    json!({"spec": {"hosts": [host], "gateways": gateways, "exportTo": export, "http": http}})
 }
 
 fn destination_rule(_: &str, name: usize, variant: usize) -> Value {

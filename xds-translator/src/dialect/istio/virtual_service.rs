@@ -9,7 +9,8 @@ object! {
     /// Traffic rules for a set of hosts.
     VirtualService {
         /// Hosts that the rules are for; a short name is completed with the object's namespace.
-        "hosts" hosts: Vec<Arc<str>>,
+        /// Absent: the rules hold where other VirtualServices delegate to this one.
+        "hosts" hosts: Vec<Arc<str>> [no_null],
         /// Gateways, `NAME` or `NAMESPACE/NAME`, and `mesh` for all sidecars; absent: `mesh`.
         "gateways" gateways: Vec<Arc<str>> [no_null],
         /// Rules for HTTP; the first match wins.
@@ -36,7 +37,8 @@ object! {
         "redirect" redirect: Option<HttpRedirect>,
         /// Answer directly.
         "directResponse" direct_response: Option<HttpDirectResponse>,
-        /// Rules continue in another VirtualService.
+        /// The rules of a VirtualService without hosts take the place of this one, as far as they
+        /// ask for more; what they do not set is as it is here.
         "delegate" delegate: Option<Delegate>,
         /// Change path and authority.
         "rewrite" rewrite: Option<HttpRewrite>,

@@ -156,7 +156,7 @@ fn weights_faults_mirrors_and_retries_read_as_in_istio() {
             ("/0/http/0/mirrors/0/share", json!(250_000)),
             ("/0/http/0/retry/Policy/conditions", json!(["ServerError", "Reset"])),
             ("/0/http/0/retry/Policy/statuses", json!([503])),
-            ("/0/http/0/timeouts/request", Value::Null),
+            ("/0/http/0/timeouts/request", json!({"secs": 0, "nanos": 0})),
             ("/0/http/0/timeouts/per_try", json!({"secs": 2, "nanos": 0})),
             ("/0/http/1/retry", json!("Off")),
         ],

@@ -83,6 +83,7 @@ fn to(at: &Field, host: Hostname, weight: u32, unreachable: Unreachable) -> Weig
             port: DestinationPort::Requested,
             subset: "".into(),
             at: at.clone(),
+            of: None,
         },
         weight,
         unreachable,

@@ -101,6 +101,7 @@ fn a_misconfigured_destination_keeps_its_share_and_answers_500() {
             port: DestinationPort::Inferred,
             subset: "".into(),
             at: "".into(),
+            of: None,
         },
         weight,
         unreachable,

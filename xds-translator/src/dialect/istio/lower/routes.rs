@@ -27,14 +27,9 @@ use crate::{
 impl Lowering<'_> {
     pub(in crate::dialect) fn virtual_service(&mut self, spec: &VirtualService) -> Option<Item> {
         let (hosts, fields) = self.routed_hosts(&spec.hosts);
-        if hosts.is_empty() {
-            self.unserved(
-                FieldPath::of("spec.hosts"),
-                "without hosts a VirtualService is a part for delegation, which is not served yet",
-            );
-            return None;
-        }
         let attachments = match &spec.gateways[..] {
+            // Rules that others delegate to hold wherever those do.
+            [] if hosts.is_empty() => Vec::new(),
             [] => vec![Attachment::Mesh],
             gateways => self.attachments(gateways),
         };
@@ -85,7 +80,7 @@ impl Lowering<'_> {
             headers: header_ops(rule.headers.as_ref()),
             fault: rule.fault.as_ref().map(|f| self.fault(&at.field("fault"), f)),
             timeouts: Timeouts {
-                request: rule.timeout.filter(|t| !t.is_zero()),
+                request: rule.timeout,
                 per_try: try_timeout(rule.retries.as_ref()),
                 idle: None,
             },
@@ -121,25 +116,29 @@ impl Lowering<'_> {
         if let Some(direct) = &rule.direct_response {
             return self.direct_response(&at.field("directResponse"), direct);
         }
+        let rewrite = rule.rewrite.as_ref().map(lower_rewrite).unwrap_or_default();
+        if let Some(delegate) = &rule.delegate {
+            return Some(HttpAction::Continue { part: self.delegate(delegate), rewrite });
+        }
         if rule.route.is_empty() {
-            let message =
-                "the rule sends requests nowhere: it needs `route`, `redirect` or `directResponse`";
-            self.note(match rule.delegate {
-                Some(_) => Diagnostic::warning(
-                    Code::NotActedOn,
-                    at.field("delegate"),
-                    "delegation is not served yet; the rule is left out",
-                ),
-                None => Diagnostic::error(Code::MissingField, at.clone(), message),
-            });
+            let message = "the rule sends requests nowhere: it needs `route`, `redirect`, `directResponse` or `delegate`";
+            self.note(Diagnostic::error(Code::MissingField, at.clone(), message));
             return None;
         }
-        let rewrite = rule.rewrite.as_ref().map(lower_rewrite).unwrap_or_default();
         let weighted = rule.route.iter().enumerate().map(|(i, r)| {
             let destination = self.destination(&destination_field(at, i), &r.destination);
             (destination, r.weight, header_ops(r.headers.as_ref()))
         });
         Some(HttpAction::Forward { destinations: shares(weighted.collect()), rewrite })
+    }
+
+    /// The VirtualService that a rule delegates to.
+    fn delegate(&self, delegate: &vs::Delegate) -> ObjectId {
+        let namespace = match &*delegate.namespace {
+            "" => self.namespace().clone(),
+            _ => delegate.namespace.clone(),
+        };
+        ObjectId { kind: Kind::VIRTUAL_SERVICE, namespace, name: delegate.name.clone() }
     }
 
     fn direct_response(
@@ -177,6 +176,7 @@ impl Lowering<'_> {
     ) -> Destination {
         Destination {
             at: at.field("host").to_string().into(),
+            of: None,
             host: self.host(&destination.host),
             port: match &destination.port {
                 Some(port) if port.number != 0 => DestinationPort::Number(port.number),

@@ -17,9 +17,9 @@ use crate::{
             retry_words::{RETRY_CONDITIONS, retry_condition},
             shared::{Percent, StringMatch},
             virtual_service::{
-                CorsPolicy, Destination, HeaderOperations, Headers, HttpDirectResponse, HttpFault,
-                HttpMatch, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, RouteDestination,
-                VirtualService,
+                CorsPolicy, Delegate, Destination, HeaderOperations, Headers, HttpDirectResponse,
+                HttpFault, HttpMatch, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute,
+                RouteDestination, VirtualService,
             },
         },
         scalar,
@@ -27,8 +27,8 @@ use crate::{
 };
 
 pub(in crate::dialect::istio) fn check(rules: &VirtualService, at: &mut Decoder) {
-    if rules.hosts.is_empty() && !rules.http.iter().any(|r| r.delegate.is_some()) {
-        at.missing("hosts", Some("name at least one host".to_owned()));
+    if rules.hosts.is_empty() {
+        check_part(rules, at);
     }
     each("hosts", &rules.hosts, at, |host, at| check_host(host, HostForm::Wildcard, at));
     if rules.http.is_empty() && rules.tls.is_empty() && rules.tcp.is_empty() {
@@ -53,6 +53,28 @@ pub(in crate::dialect::istio) fn check(rules: &VirtualService, at: &mut Decoder)
             });
         });
         check_destinations(&rule.route, at);
+    });
+}
+
+/// Without hosts it is a part: rules to which others delegate. Those say for whom and where.
+fn check_part(rules: &VirtualService, at: &mut Decoder) {
+    const PART: &str = "without `hosts` it holds only where other VirtualServices delegate to it";
+    let fields = [
+        ("gateways", !rules.gateways.is_empty()),
+        ("tls", !rules.tls.is_empty()),
+        ("tcp", !rules.tcp.is_empty()),
+    ];
+    for (field, _) in fields.into_iter().filter(|(_, given)| *given) {
+        let message = format!("{PART}, which is for `http` alone");
+        let fix = format!("`hosts`, or no `{field}`");
+        at.within(field, |at| at.invalid(message, Some(fix)));
+    }
+    each("http", &rules.http, at, |rule, at| {
+        if rule.delegate.is_some() {
+            let message = format!("{PART}, and there is one level of that");
+            let fix = "the rules themselves, or `hosts`".to_owned();
+            at.within("delegate", |at| at.invalid(message, Some(fix)));
+        }
     });
 }
 
@@ -106,6 +128,9 @@ fn check_http(rule: &HttpRoute, at: &mut Decoder) {
 }
 
 fn check_actions(rule: &HttpRoute, at: &mut Decoder) {
+    if let Some(delegate) = &rule.delegate {
+        at.within("delegate", |at| check_delegate(delegate, at));
+    }
     if let Some(redirect) = &rule.redirect {
         at.within("redirect", |at| check_redirect(redirect, at));
     }
@@ -126,6 +151,12 @@ fn check_actions(rule: &HttpRoute, at: &mut Decoder) {
     }
     if rule.timeout.is_some_and(|t| !t.is_zero() && t.as_millis() == 0) {
         at.within("timeout", |at| at.invalid("shorter than 1ms", None));
+    }
+}
+
+fn check_delegate(delegate: &Delegate, at: &mut Decoder) {
+    if delegate.name.is_empty() {
+        at.missing("name", Some("the name of a VirtualService without `hosts`".to_owned()));
     }
 }
 
