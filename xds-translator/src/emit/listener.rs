@@ -8,7 +8,7 @@ use super::{
     endpoint::address,
     filter_chain::filter_chain,
     pb::{
-        core, http_inspector,
+        core, from_proxy_protocol, http_inspector,
         listener::{
             self, ListenerFilterChainMatchPredicate as Predicate, listener_filter,
             listener_filter_chain_match_predicate as predicate,
@@ -47,6 +47,12 @@ fn listener_filter(plan: &ListenerFilter) -> listener::ListenerFilter {
     /// Enough for most client hellos; the inspector reads more when it must.
     const HELLO: u32 = 512;
     match plan {
+        // Without rules it only takes the header off, whose addresses are then the connection's.
+        ListenerFilter::ProxyProtocol => named(
+            "envoy.filters.listener.proxy_protocol",
+            &from_proxy_protocol::ProxyProtocol::default(),
+            &[],
+        ),
         ListenerFilter::OriginalDst => {
             named("envoy.filters.listener.original_dst", &original_dst::OriginalDst::default(), &[])
         }

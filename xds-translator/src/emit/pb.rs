@@ -19,7 +19,7 @@ pub(super) use envoy_types::pb::{
                 },
                 listener::{
                     http_inspector::v3 as http_inspector, original_dst::v3 as original_dst,
-                    tls_inspector::v3 as tls_inspector,
+                    proxy_protocol::v3 as from_proxy_protocol, tls_inspector::v3 as tls_inspector,
                 },
                 network::{
                     http_connection_manager::v3 as hcm, rbac::v3 as network_rbac,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     ir::{
-        Abort, AccessAction, Cors, Fault, HashKey, Health, HttpMatch, Locality, PathMatch,
+        Abort, AccessAction, Cors, Edge, Fault, HashKey, Health, HttpMatch, Locality, PathMatch,
         PathNormalization, PerMillion, RetryBudget, RetryCondition, StringMatch, TcpKeepalive,
         TlsVersion, Warmup,
     },
@@ -349,6 +349,7 @@ pub(crate) fn http(role: HttpRole) -> HttpConnection {
         stat_prefix: "outbound_0.0.0.0_80;".into(),
         routes: RouteSource::Rds("80".into()),
         role,
+        edge: Edge::default(),
         access: Vec::new(),
         alpn_override: false,
         normalization: PathNormalization::Base,

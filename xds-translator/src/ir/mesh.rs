@@ -72,8 +72,37 @@ pub struct MeshDefaults {
     /// `meshMTLS.minProtocolVersion`: the least version that a server of the mesh's own mutual TLS
     /// takes.
     pub mesh_tls_min: TlsVersion,
+    /// `defaultConfig.gatewayTopology`.
+    pub edge: Edge,
     /// `ingressSelector`, `ingressService`: labels of the default ingress gateway.
     pub ingress_service: Arc<str>,
+}
+
+/// What stands before gateways.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct Edge {
+    /// How many proxies are trusted for what `x-forwarded-…` says of the client.
+    pub trusted_proxies: u32,
+    /// What becomes of `x-forwarded-client-cert`.
+    pub client_cert: ClientCertHeader,
+    /// Connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+}
+
+/// What becomes of `x-forwarded-client-cert`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub enum ClientCertHeader {
+    /// It is taken off.
+    Remove,
+    /// Over mutual TLS it is passed on, else taken off.
+    PassOn,
+    /// Over mutual TLS the client is added, else it is taken off.
+    Append,
+    /// Over mutual TLS it speaks of the client alone, else it is taken off.
+    #[default]
+    Set,
+    /// It is passed on, whoever sent it.
+    PassOnAlways,
 }
 
 /// `pathNormalization.normalization`.
@@ -120,6 +149,7 @@ impl Default for MeshDefaults {
             dns_refresh_rate: Duration::from_secs(60),
             path_normalization: PathNormalization::Base,
             mesh_tls_min: TlsVersion::V1_2,
+            edge: Edge::default(),
             ingress_service: "istio-ingressgateway".into(),
         }
     }

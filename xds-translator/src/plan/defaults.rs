@@ -6,7 +6,7 @@ use super::{
     AccessLogPlan, ChainMatch, FilterChainPlan, FixedCluster, HttpConnection, HttpRole,
     RouteSource, TcpProxyPlan, TerminalFilter,
 };
-use crate::ir::MeshDefaults;
+use crate::ir::{Edge, MeshDefaults};
 
 /// How long a TLS handshake may take on outbound and gateway chains.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(15);
@@ -44,6 +44,7 @@ pub(crate) fn http(
         stat_prefix: stat_prefix.into(),
         routes,
         role,
+        edge: if role == HttpRole::Gateway { mesh.edge } else { Edge::default() },
         access: Vec::new(),
         // Requests to peers say by ALPN what they carry; towards the own application there is no
         // TLS.

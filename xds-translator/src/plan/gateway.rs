@@ -150,6 +150,8 @@ impl<'a> Gateway<'a> {
             }
         }
         let tls = port.kind == PortKind::Tls;
+        let behind = self.reader.mesh().edge.proxy_protocol;
+        let proxy = behind.then_some(ListenerFilter::ProxyProtocol);
         let inspector = tls.then_some(ListenerFilter::TlsInspector(Vec::new()));
         (!chains.is_empty()).then(|| ListenerPlan {
             name,
@@ -158,7 +160,7 @@ impl<'a> Gateway<'a> {
             bind: true,
             use_original_dst: false,
             direction: Direction::Outbound,
-            listener_filters: inspector.into_iter().collect(),
+            listener_filters: proxy.into_iter().chain(inspector).collect(),
             filters_timeout: None,
             continue_on_timeout: false,
             chains,

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{RouteConfigPlan, VirtualHostPlan};
 use crate::ir::{
-    Health, Locality, PatchMessage, PathNormalization, Rate, RetryBudget, StringMatch,
+    Edge, Health, Locality, PatchMessage, PathNormalization, Rate, RetryBudget, StringMatch,
     TcpKeepalive, TlsVersion, Warmup,
 };
 
@@ -416,6 +416,8 @@ pub enum Direction {
 /// A listener filter.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub enum ListenerFilter {
+    /// Takes the PROXY protocol's header off; the connection is from whom that names.
+    ProxyProtocol,
     /// Recovers the destination before redirection.
     OriginalDst,
     /// Reads SNI and ALPN; off for these destination ports (sorted; may be empty).
@@ -504,6 +506,8 @@ pub struct HttpConnection {
     pub routes: RouteSource,
     /// Which side this is.
     pub role: HttpRole,
+    /// What stands before it; the default for all but gateways.
+    pub edge: Edge,
     /// Access rules, in evaluation order (HTTP RBAC).
     pub access: Vec<AccessFilter>,
     /// Limits that all hold, after access is decided.
@@ -530,7 +534,7 @@ pub enum HttpRole {
     },
     /// From the workload to others.
     Outbound,
-    /// From outside the mesh: `use_remote_address`, XFCC SANITIZE_SET {subject, cert, dns, uri},
+    /// From outside the mesh: `use_remote_address`, XFCC as [`Edge`] says {subject, cert, dns, uri},
     /// 500 on bad clusters.
     Gateway,
 }

@@ -255,7 +255,7 @@ object! {
         /// Further tags of statistics.
         "extraStatTags" extra_stat_tags: Vec<Arc<str>> [later],
         /// What stands before the gateways.
-        "gatewayTopology" gateway_topology: Option<Value> [later],
+        "gatewayTopology" gateway_topology: Option<GatewayTopology>,
         /// Id of the mesh.
         "meshId" mesh_id: Arc<str> [later],
         /// Readiness probe of a workload that is not a pod.
@@ -280,5 +280,35 @@ object! {
         "statsCompression" stats_compression: Option<bool> [later],
         /// Limits of client connections.
         "connectionSettings" connection_settings: Option<Value> [later],
+    }
+}
+
+object! {
+    /// What stands before the gateways.
+    GatewayTopology {
+        /// How many proxies before them are trusted for what they say of the client.
+        "numTrustedProxies" num_trusted_proxies: Option<u32>,
+        /// What becomes of `x-forwarded-client-cert`.
+        "forwardClientCertDetails" forward_client_cert_details: Option<ForwardClientCert>,
+        /// The balancer before them speaks the PROXY protocol; no fields.
+        "proxyProtocol" proxy_protocol: Option<Value>,
+    }
+}
+
+choice! {
+    /// What becomes of `x-forwarded-client-cert`.
+    ForwardClientCert {
+        /// As `SANITIZE_SET`.
+        Undefined = "UNDEFINED",
+        /// It is taken off.
+        Sanitize = "SANITIZE",
+        /// Over mutual TLS it is passed on.
+        ForwardOnly = "FORWARD_ONLY",
+        /// Over mutual TLS the client is added to it.
+        AppendForward = "APPEND_FORWARD",
+        /// Over mutual TLS the client alone is in it.
+        SanitizeSet = "SANITIZE_SET",
+        /// It is passed on.
+        AlwaysForwardOnly = "ALWAYS_FORWARD_ONLY",
     }
 }

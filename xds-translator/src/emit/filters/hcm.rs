@@ -22,7 +22,7 @@ use crate::{
         route::inline_configuration,
         tls::{ads, config_source},
     },
-    ir::PathNormalization,
+    ir::{ClientCertHeader, PathNormalization},
     plan::{HttpConnection, HttpRole, RouteSource},
 };
 
@@ -46,7 +46,7 @@ pub(in crate::emit) fn filter(plan: &HttpConnection) -> Filter {
         tracing: Some(tracing()),
         ..Default::default()
     };
-    set_role(&mut config, plan.role);
+    set_role(&mut config, plan);
     set_normalization(&mut config, plan.normalization);
     if plan.http_proxy {
         let absolute =
@@ -106,7 +106,8 @@ fn tracing() -> Tracing {
     }
 }
 
-fn set_role(config: &mut HttpConnectionManager, role: HttpRole) {
+fn set_role(config: &mut HttpConnectionManager, plan: &HttpConnection) {
+    let role = plan.role;
     let details = |cert| SetCurrentClientCertDetails {
         subject: boolean(true),
         dns: true,
@@ -126,10 +127,21 @@ fn set_role(config: &mut HttpConnectionManager, role: HttpRole) {
         HttpRole::Outbound => {}
         HttpRole::Gateway => {
             config.server_name = SERVER_NAME.to_owned();
-            config.forward_client_cert_details = ForwardClientCertDetails::SanitizeSet as i32;
+            config.xff_num_trusted_hops = plan.edge.trusted_proxies;
+            config.forward_client_cert_details = client_cert(plan.edge.client_cert) as i32;
             config.set_current_client_cert_details = Some(details(true));
             config.http_protocol_options = Some(core::Http1ProtocolOptions::default());
         }
+    }
+}
+
+fn client_cert(header: ClientCertHeader) -> ForwardClientCertDetails {
+    match header {
+        ClientCertHeader::Remove => ForwardClientCertDetails::Sanitize,
+        ClientCertHeader::PassOn => ForwardClientCertDetails::ForwardOnly,
+        ClientCertHeader::Append => ForwardClientCertDetails::AppendForward,
+        ClientCertHeader::Set => ForwardClientCertDetails::SanitizeSet,
+        ClientCertHeader::PassOnAlways => ForwardClientCertDetails::AlwaysForwardOnly,
     }
 }
 

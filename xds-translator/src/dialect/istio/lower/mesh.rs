@@ -14,10 +14,13 @@ use crate::{
     diagnostic::FieldPath,
     dialect::istio::{
         destination_rule::H2UpgradePolicy,
-        mesh_config::{AccessLogEncoding, InboundTrafficMode, MeshConfig, MeshTls, Normalization},
+        mesh_config::{
+            AccessLogEncoding, ForwardClientCert, GatewayTopology, InboundTrafficMode, MeshConfig,
+            MeshTls, Normalization,
+        },
         shared::TlsProtocol,
     },
-    ir::{MeshDefaults, PathNormalization, TlsVersion, Visibility},
+    ir::{ClientCertHeader, Edge, MeshDefaults, PathNormalization, TlsVersion, Visibility},
     snapshot::Item,
 };
 
@@ -80,6 +83,11 @@ impl Lowering<'_> {
                 .as_ref()
                 .map_or(PathNormalization::Base, |p| normalization(p.normalization)),
             mesh_tls_min: spec.mesh_mtls.as_ref().map_or(base.mesh_tls_min, least_version),
+            edge: spec
+                .default_config
+                .as_ref()
+                .and_then(|config| config.gateway_topology.as_ref())
+                .map_or(base.edge, edge),
             ingress_service: some(&spec.ingress_service, base.ingress_service),
         })))
     }
@@ -114,6 +122,21 @@ fn least_version(tls: &MeshTls) -> TlsVersion {
     match tls.min_protocol_version {
         Some(TlsProtocol::V1_3) => TlsVersion::V1_3,
         _ => TlsVersion::V1_2,
+    }
+}
+
+fn edge(topology: &GatewayTopology) -> Edge {
+    let forwarding = topology.forward_client_cert_details.unwrap_or_default();
+    Edge {
+        trusted_proxies: topology.num_trusted_proxies.unwrap_or_default(),
+        client_cert: match forwarding {
+            ForwardClientCert::Undefined | ForwardClientCert::SanitizeSet => ClientCertHeader::Set,
+            ForwardClientCert::Sanitize => ClientCertHeader::Remove,
+            ForwardClientCert::ForwardOnly => ClientCertHeader::PassOn,
+            ForwardClientCert::AppendForward => ClientCertHeader::Append,
+            ForwardClientCert::AlwaysForwardOnly => ClientCertHeader::PassOnAlways,
+        },
+        proxy_protocol: topology.proxy_protocol.is_some(),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{
     backend::{check_locality, check_outlier, check_pool},
     format::check_format,
+    line::remark_refused_by_ours,
     log::{check_log_fields, check_log_file, remark_nested_fields},
     provider::check_providers,
     route::check_retries,
@@ -14,7 +15,7 @@ use crate::{
     dialect::{
         decode::Decoder,
         forms::is_dns_name,
-        istio::mesh_config::{AccessLogEncoding, MeshConfig},
+        istio::mesh_config::{AccessLogEncoding, ForwardClientCert, GatewayTopology, MeshConfig},
     },
 };
 
@@ -40,6 +41,21 @@ fn check_log_format(mesh: &MeshConfig, at: &mut Decoder) {
                 "not a JSON object, so the default fields are logged",
             )
         }),
+    }
+}
+
+/// Says what clients may write themselves, and what only Envoy takes.
+fn check_topology(topology: &GatewayTopology, at: &mut Decoder) {
+    if topology.forward_client_cert_details == Some(ForwardClientCert::AlwaysForwardOnly) {
+        let message = "`x-forwarded-client-cert` is whatever clients write, unless what stands before the gateways takes it off";
+        at.within("forwardClientCertDetails", |at| {
+            at.remark(|path| {
+                Diagnostic::warning(Code::NoEffect, path, message).fix("`APPEND_FORWARD`")
+            })
+        });
+    }
+    if topology.proxy_protocol.is_some() {
+        at.within("proxyProtocol", |at| remark_refused_by_ours("listeners of gateways", at));
     }
 }
 
@@ -75,6 +91,12 @@ pub(in crate::dialect::istio) fn check_mesh(mesh: &MeshConfig, at: &mut Decoder)
         if let Some(retries) = retries {
             at.within(field, |at| check_retries(retries, at));
         }
+    }
+    let topology = mesh.default_config.as_ref().and_then(|c| c.gateway_topology.as_ref());
+    if let Some(topology) = topology {
+        at.within("defaultConfig", |at| {
+            at.within("gatewayTopology", |at| check_topology(topology, at))
+        });
     }
     if let Some(locality) = &mesh.locality_lb_setting {
         at.within("localityLbSetting", |at| check_locality(locality, at));
