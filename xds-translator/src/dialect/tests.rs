@@ -526,14 +526,6 @@ fn what_guards_access_and_is_not_served_is_an_error() {
             "spec.ingress[0].tls",
         ),
         (istio("Gateway", &mutual("caCrl: /a.crl")), "spec.servers[0].tls.caCrl"),
-        (
-            istio("Gateway", &mutual("verifyCertificateSpki: [a]")),
-            "spec.servers[0].tls.verifyCertificateSpki",
-        ),
-        (
-            istio("Gateway", &mutual("verifyCertificateHash: [a]")),
-            "spec.servers[0].tls.verifyCertificateHash",
-        ),
         (backend("{tls: {mode: SIMPLE, caCrl: /a.crl}}"), "spec.trafficPolicy.tls.caCrl"),
         (
             object("security.istio.io/v1", "RequestAuthentication", "{}"),
@@ -584,6 +576,38 @@ fn what_guards_access_and_is_not_served_is_an_error() {
         );
     }
     check(&istio("Gateway", &mutual("caCrl: '', verifyCertificateSpki: []")), &[]);
+}
+
+#[test]
+fn pins_of_clients_are_hashes_and_stand_where_clients_are_asked() {
+    let server = |tls: &str| {
+        let port = "port: {number: 443, name: s, protocol: HTTPS}";
+        let tls = format!("tls: {{credentialName: c, {tls}}}");
+        istio("Gateway", &format!("{{servers: [{{{port}, hosts: [a.test], {tls}}}]}}"))
+    };
+    let key = format!("{}=", "a".repeat(43));
+    let pairs = vec!["0f"; 32].join(":");
+    let table = [
+        (format!("mode: MUTUAL, verifyCertificateSpki: ['{key}']"), None),
+        (format!("mode: ISTIO_MUTUAL, verifyCertificateHash: ['{pairs}']"), None),
+        (format!("mode: MUTUAL, verifyCertificateHash: ['{}']", "0F".repeat(32)), None),
+        (format!("mode: SIMPLE, verifyCertificateSpki: ['{key}']"), Some("no client certificate")),
+        (format!("mode: MUTUAL, verifyCertificateSpki: ['{key}=']"), Some("not a SHA-256")),
+        (format!("mode: MUTUAL, verifyCertificateHash: ['{pairs}:00']"), Some("not a SHA-256")),
+    ];
+    for (tls, expected) in table {
+        let parsed = parse_file("a.yaml", server(&tls).as_bytes());
+        let errors: Vec<String> = parsed
+            .diagnostics
+            .iter()
+            .filter(|d| d.severity == Severity::Error)
+            .map(ToString::to_string)
+            .collect();
+        match expected {
+            None => assert_eq!(errors, [""; 0], "{tls}"),
+            Some(words) => assert!(errors.len() == 1 && errors[0].contains(words), "{errors:?}"),
+        }
+    }
 }
 
 #[test]

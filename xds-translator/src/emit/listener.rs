@@ -103,10 +103,10 @@ mod tests {
 
     use crate::{
         emit::tests::{self, chain, full_listener, http, listener, tcp},
-        ir::Rate,
+        ir::{ClientCertHeader, Edge, Pins, Rate},
         plan::{
-            AccessLogPlan, DownstreamTls, FilterChainPlan, HttpConnection, HttpRole, ListenerPlan,
-            PlanItem, SecretRef, TerminalFilter, TrustRef,
+            AccessLogPlan, DownstreamTls, FilterChainPlan, HttpConnection, HttpRole,
+            ListenerFilter, ListenerPlan, PlanItem, SecretRef, TerminalFilter, TrustRef,
         },
     };
 
@@ -309,6 +309,40 @@ mod tests {
                     ),
                     r#""kubernetes://cred-cacert""#,
                 ),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_a_gateways_clients_must_be_and_what_stands_before_it_is_spelled() {
+        let tls = DownstreamTls {
+            pins: Pins { keys: vec!["k=".into()], certificates: vec!["0f".into()] },
+            curves: vec!["P-256".into()],
+            ..tests::server_tls()
+        };
+        let edge = Edge {
+            trusted_proxies: 2,
+            client_cert: ClientCertHeader::Append,
+            proxy_protocol: true,
+        };
+        let http = HttpConnection { edge, ..http(HttpRole::Gateway) };
+        let chain =
+            FilterChainPlan { tls: Some(tls), ..chain(TerminalFilter::Http(Box::new(http))) };
+        let plan = ListenerPlan {
+            listener_filters: vec![ListenerFilter::ProxyProtocol],
+            ..listener(vec![chain])
+        };
+        let common = "/filter_chains/0/transport_socket/typed_config/common_tls_context";
+        let validation = format!("{common}/combined_validation_context/default_validation_context");
+        check(
+            plan,
+            &[
+                (&format!("{validation}/verify_certificate_spki"), r#"["k="]"#),
+                (&format!("{validation}/verify_certificate_hash"), r#"["0f"]"#),
+                (&format!("{common}/tls_params/ecdh_curves"), r#"["P-256"]"#),
+                (&format!("{HCM}/xff_num_trusted_hops"), "2"),
+                (&format!("{HCM}/forward_client_cert_details"), r#""APPEND_FORWARD""#),
+                ("/listener_filters/0/name", r#""envoy.filters.listener.proxy_protocol""#),
             ],
         );
     }

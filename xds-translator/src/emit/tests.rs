@@ -10,8 +10,8 @@ use super::*;
 use crate::{
     ir::{
         Abort, AccessAction, Cors, Edge, Fault, HashKey, Health, HttpMatch, Locality, PathMatch,
-        PathNormalization, PerMillion, RetryBudget, RetryCondition, StringMatch, TcpKeepalive,
-        TlsVersion, Warmup,
+        PathNormalization, PerMillion, Pins, RetryBudget, RetryCondition, StringMatch,
+        TcpKeepalive, TlsVersion, Warmup,
     },
     plan::*,
 };
@@ -339,7 +339,9 @@ pub(crate) fn server_tls() -> DownstreamTls {
         alpn: vec!["h2".into(), "http/1.1".into()],
         min_version: Some(TlsVersion::V1_2),
         max_version: Some(TlsVersion::V1_3),
+        pins: Pins::default(),
         cipher_suites: vec!["ECDHE-ECDSA-AES256-GCM-SHA384".into()],
+        curves: Vec::new(),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     pb::{core, matcher, tls},
 };
 use crate::{
-    ir::TlsVersion,
+    ir::{Pins, TlsVersion},
     plan::{DownstreamTls, SanMatch, SecretRef, TrustRef, UpstreamTls},
 };
 
@@ -29,10 +29,10 @@ const WAIT_FOR_FILE: Duration = Duration::from_secs(1);
 
 /// A cluster's TLS socket.
 pub(super) fn upstream(plan: &UpstreamTls) -> core::TransportSocket {
-    let mut common =
-        common(plan.certificate.as_slice(), plan.trust.as_ref(), &plan.sans, &plan.alpn);
+    let accepted = accepted(&plan.sans, &Pins::default());
+    let mut common = common(plan.certificate.as_slice(), plan.trust.as_ref(), accepted, &plan.alpn);
     // Envoy's own limit for a client is TLS 1.2 (`TlsParameters.tls_maximum_protocol_version`).
-    common.tls_params = versions(Some(TlsVersion::V1_2), Some(TlsVersion::V1_3), &[]);
+    common.tls_params = versions(Some(TlsVersion::V1_2), Some(TlsVersion::V1_3), &[], &[]);
     let context = tls::UpstreamTlsContext {
         common_tls_context: Some(common),
         sni: plan.sni.to_string(),
@@ -43,8 +43,10 @@ pub(super) fn upstream(plan: &UpstreamTls) -> core::TransportSocket {
 
 /// A filter chain's TLS socket.
 pub(super) fn downstream(plan: &DownstreamTls) -> core::TransportSocket {
-    let mut common = common(&plan.certificates, plan.trust.as_ref(), &plan.sans, &plan.alpn);
-    common.tls_params = versions(plan.min_version, plan.max_version, &plan.cipher_suites);
+    let accepted = accepted(&plan.sans, &plan.pins);
+    let mut common = common(&plan.certificates, plan.trust.as_ref(), accepted, &plan.alpn);
+    common.tls_params =
+        versions(plan.min_version, plan.max_version, &plan.cipher_suites, &plan.curves);
     let context = tls::DownstreamTlsContext {
         common_tls_context: Some(common),
         require_client_certificate: boolean(plan.require_client),
@@ -56,13 +58,13 @@ pub(super) fn downstream(plan: &DownstreamTls) -> core::TransportSocket {
 fn common(
     certificates: &[SecretRef],
     trust: Option<&TrustRef>,
-    sans: &[SanMatch],
+    accepted: tls::CertificateValidationContext,
     alpn: &[Arc<str>],
 ) -> tls::CommonTlsContext {
     tls::CommonTlsContext {
         tls_certificate_sds_secret_configs: certificates.iter().map(certificate_secret).collect(),
         alpn_protocols: alpn.iter().map(|p| p.to_string()).collect(),
-        validation_context_type: trust.map(|t| validation(t, sans)),
+        validation_context_type: trust.map(|t| validation(t, accepted)),
         ..Default::default()
     }
 }
@@ -79,15 +81,22 @@ fn certificate_secret(certificate: &SecretRef) -> tls::SdsSecretConfig {
     }
 }
 
+/// What a peer's certificate must be, whoever vouches for it.
+fn accepted(sans: &[SanMatch], pins: &Pins) -> tls::CertificateValidationContext {
+    let texts = |all: &[Arc<str>]| all.iter().map(|text| text.to_string()).collect();
+    tls::CertificateValidationContext {
+        match_typed_subject_alt_names: sans.iter().flat_map(san_matchers).collect(),
+        verify_certificate_spki: texts(&pins.keys),
+        verify_certificate_hash: texts(&pins.certificates),
+        ..Default::default()
+    }
+}
+
 fn validation(
     trust: &TrustRef,
-    sans: &[SanMatch],
+    accepted: tls::CertificateValidationContext,
 ) -> tls::common_tls_context::ValidationContextType {
     use tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
-    let accepted = tls::CertificateValidationContext {
-        match_typed_subject_alt_names: sans.iter().flat_map(san_matchers).collect(),
-        ..Default::default()
-    };
     let from_secret = |secret, accepted| {
         ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
             default_validation_context: Some(accepted),
@@ -136,8 +145,11 @@ fn versions(
     min: Option<TlsVersion>,
     max: Option<TlsVersion>,
     cipher_suites: &[Arc<str>],
+    curves: &[Arc<str>],
 ) -> Option<tls::TlsParameters> {
-    (min.is_some() || max.is_some() || !cipher_suites.is_empty()).then(|| tls::TlsParameters {
+    let words = !cipher_suites.is_empty() || !curves.is_empty();
+    (min.is_some() || max.is_some() || words).then(|| tls::TlsParameters {
+        ecdh_curves: curves.iter().map(|c| c.to_string()).collect(),
         tls_minimum_protocol_version: protocol(min),
         tls_maximum_protocol_version: protocol(max),
         cipher_suites: cipher_suites.iter().map(|s| s.to_string()).collect(),

@@ -69,24 +69,37 @@ pub struct ServerTls {
     pub credentials: Vec<Arc<str>>,
     /// A credential with the CA of clients, when it is not `NAME-cacert`.
     pub ca_credential: Option<Arc<str>>,
-    /// Path of the certificate on the gateway's disk; empty for none.
-    pub certificate_file: Arc<str>,
-    /// Path of its key; empty for none.
-    pub key_file: Arc<str>,
+    /// Certificates on the gateway's disk, with their keys; paths, never empty. Used where no
+    /// credential is named.
+    pub files: Vec<(Arc<str>, Arc<str>)>,
     /// Path of the CA bundle for clients; empty for none.
     pub ca_file: Arc<str>,
     /// Names that client certificates must carry; may be empty.
     pub subject_alt_names: Vec<Arc<str>>,
+    /// What client certificates must be, beside what their authority says.
+    pub pins: Pins,
     /// Minimum version; `None`: Envoy's default.
     pub min_version: Option<TlsVersion>,
     /// Maximum version; `None`: Envoy's default.
     pub max_version: Option<TlsVersion>,
     /// Cipher suites; empty: Envoy's default.
     pub cipher_suites: Vec<Arc<str>>,
+    /// Curves; empty: Envoy's default.
+    pub curves: Vec<Arc<str>>,
     /// Where each of `credentials` is written, in their order.
     pub credential_fields: Vec<Field>,
     /// Where `ca_credential` is written, or would be.
     pub ca_credential_field: Field,
+}
+
+/// The client certificates that are taken; one of either list. Both empty: every one that an
+/// authority vouches for.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct Pins {
+    /// SHA-256 of keys, in base64.
+    pub keys: Vec<Arc<str>>,
+    /// SHA-256 of certificates, in hexadecimal.
+    pub certificates: Vec<Arc<str>>,
 }
 
 /// What a gateway does with TLS.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     ir::{
         Field, GatewayConfig, GatewayHost, GatewayProtocol, GatewayServer, Hostname, MeshDefaults,
-        ObjectId, RouteTable, ServerTls, ServerTlsMode, TlsVersion,
+        ObjectId, Pins, RouteTable, ServerTls, ServerTlsMode, TlsVersion,
     },
     snapshot::Reader,
 };
@@ -190,14 +190,14 @@ fn keep_closest_host(servers: &mut [Served], overruled: &mut Vec<Overruled>) {
 }
 
 /// What decides which clients a server lets in; certificates of its own are none of it.
-type Guards = (ServerTlsMode, Option<TrustRef>, Vec<Arc<str>>, [Option<TlsVersion>; 2]);
+type Guards = (ServerTlsMode, Option<TrustRef>, Vec<Arc<str>>, Pins, [Option<TlsVersion>; 2]);
 
 fn guards(server: &GatewayServer) -> Option<Guards> {
     let tls = server.tls.as_ref()?;
     let asks = matches!(tls.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
     let trust = asks.then(|| client_trust(tls));
     let versions = [tls.min_version, tls.max_version];
-    Some((tls.mode, trust, tls.subject_alt_names.clone(), versions))
+    Some((tls.mode, trust, tls.subject_alt_names.clone(), tls.pins.clone(), versions))
 }
 
 /// Hosts of other servers of a port with TLS that lie below wildcards of a server. Clients that name
@@ -279,10 +279,12 @@ pub(crate) fn server_context(
         trust,
         require_client,
         sans: tls.subject_alt_names.iter().cloned().map(SanMatch::Exact).collect(),
+        pins: tls.pins.clone(),
         alpn: mtls::texts(alpn),
         min_version: tls.min_version,
         max_version: tls.max_version,
         cipher_suites: tls.cipher_suites.clone(),
+        curves: tls.curves.clone(),
     })
 }
 
@@ -294,6 +296,8 @@ fn mesh_context(mesh: &MeshDefaults, tls: &ServerTls, alpn: &[&str]) -> Downstre
         min_version: tls.min_version.or(own.min_version),
         max_version: tls.max_version.or(own.max_version),
         cipher_suites: tls.cipher_suites.clone(),
+        curves: tls.curves.clone(),
+        pins: tls.pins.clone(),
         ..own
     }
 }
@@ -302,11 +306,8 @@ fn certificates(tls: &ServerTls) -> Vec<SecretRef> {
     if !tls.credentials.is_empty() {
         return tls.credentials.iter().cloned().map(SecretRef::Credential).collect();
     }
-    let complete = !tls.certificate_file.is_empty() && !tls.key_file.is_empty();
-    complete
-        .then(|| SecretRef::Files(tls.certificate_file.clone(), tls.key_file.clone()))
-        .into_iter()
-        .collect()
+    let pair = |(chain, key): &(Arc<str>, Arc<str>)| SecretRef::Files(chain.clone(), key.clone());
+    tls.files.iter().map(pair).collect()
 }
 
 /// Who signs clients' certificates. Without anything named it is the credential itself, which must

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     ir::{
-        ClientTls, MeshDefaults, PeerTls, Protocol, Selector, Service, ServicePort, TargetPort,
-        TlsMaterial, TlsVersion,
+        ClientTls, MeshDefaults, PeerTls, Pins, Protocol, Selector, Service, ServicePort,
+        TargetPort, TlsMaterial, TlsVersion,
     },
     plan::{ClusterClient, ClusterKey},
     snapshot::Reader,
@@ -232,10 +232,12 @@ pub(crate) fn mesh_server(mesh: &MeshDefaults, alpn: &[&str]) -> DownstreamTls {
         trust: Some(TrustRef::Mesh),
         require_client: true,
         sans: std::iter::once(own).chain(aliases).map(SanMatch::Prefix).collect(),
+        pins: Pins::default(),
         alpn: texts(alpn),
         min_version: Some(mesh.mesh_tls_min),
         max_version: Some(TlsVersion::V1_3),
         cipher_suites: Vec::new(),
+        curves: Vec::new(),
     }
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{RouteConfigPlan, VirtualHostPlan};
 use crate::ir::{
-    Edge, Health, Locality, PatchMessage, PathNormalization, Rate, RetryBudget, StringMatch,
+    Edge, Health, Locality, PatchMessage, PathNormalization, Pins, Rate, RetryBudget, StringMatch,
     TcpKeepalive, TlsVersion, Warmup,
 };
 
@@ -478,6 +478,8 @@ pub struct DownstreamTls {
     pub require_client: bool,
     /// Accepted SANs; empty: the chain alone decides.
     pub sans: Vec<SanMatch>,
+    /// Accepted certificates of clients.
+    pub pins: Pins,
     /// ALPN that may be negotiated; empty: none.
     pub alpn: Vec<Arc<str>>,
     /// Versions; `None`: Envoy's default.
@@ -486,6 +488,8 @@ pub struct DownstreamTls {
     pub max_version: Option<TlsVersion>,
     /// Suites; empty: Envoy's default.
     pub cipher_suites: Vec<Arc<str>>,
+    /// Curves; empty: Envoy's default.
+    pub curves: Vec<Arc<str>>,
 }
 
 /// The last filter of a chain.

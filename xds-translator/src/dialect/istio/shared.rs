@@ -166,13 +166,14 @@ object! { no_null;
         /// Secret with the CA of clients; default `NAME-cacert`.
         "caCertCredentialName" ca_cert_credential_name: Arc<str>,
         /// Certificates on the proxy's disk, several.
-        "tlsCertificates" tls_certificates: Vec<TlsCertificate> [later],
+        "tlsCertificates" tls_certificates: Vec<TlsCertificate>,
         /// Names that client certificates must carry.
         "subjectAltNames" subject_alt_names: Vec<Arc<str>>,
-        /// Hashes of accepted client keys.
-        "verifyCertificateSpki" verify_certificate_spki: Vec<Arc<str>> [guard],
-        /// Hashes of accepted client certificates.
-        "verifyCertificateHash" verify_certificate_hash: Vec<Arc<str>> [guard],
+        /// Accepted keys of clients: SHA-256 of each in base64. One of these or of
+        /// `verifyCertificateHash` must fit.
+        "verifyCertificateSpki" verify_certificate_spki: Vec<Arc<str>>,
+        /// Accepted certificates of clients: SHA-256 of each in hexadecimal.
+        "verifyCertificateHash" verify_certificate_hash: Vec<Arc<str>>,
         /// Least version.
         "minProtocolVersion" min_protocol_version: Option<TlsProtocol>,
         /// Greatest version.
@@ -180,7 +181,7 @@ object! { no_null;
         /// Cipher suites, by OpenSSL name.
         "cipherSuites" cipher_suites: Vec<Arc<str>>,
         /// Curves.
-        "ecdhCurves" ecdh_curves: Vec<Arc<str>> [later],
+        "ecdhCurves" ecdh_curves: Vec<Arc<str>>,
         /// Do not verify client certificates.
         "insecureSkipVerify" insecure_skip_verify: Option<bool> [later],
     }
@@ -193,7 +194,7 @@ object! { no_null;
         "serverCertificate" server_certificate: Arc<str>,
         /// Path of its key.
         "privateKey" private_key: Arc<str>,
-        /// Path of the CA bundle.
+        /// Path of the CA bundle for client certificates; one for all of them.
         "caCertificates" ca_certificates: Arc<str>,
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         shared::{ServerTls as Declared, ServerTlsMode as Mode, TlsProtocol},
     },
     ir::{
-        GatewayConfig, GatewayHost, GatewayProtocol, GatewayServer, Hostname, ServerTls,
+        GatewayConfig, GatewayHost, GatewayProtocol, GatewayServer, Hostname, Pins, ServerTls,
         ServerTlsMode, TlsVersion,
     },
     snapshot::Item,
@@ -122,16 +122,41 @@ fn lower_tls(at: &FieldPath, tls: &Declared) -> ServerTls {
         credentials,
         ca_credential: (!tls.ca_cert_credential_name.is_empty())
             .then(|| tls.ca_cert_credential_name.clone()),
-        certificate_file: tls.server_certificate.clone(),
-        key_file: tls.private_key.clone(),
-        ca_file: tls.ca_certificates.clone(),
+        files: certificate_files(tls),
+        ca_file: client_authority(tls),
         subject_alt_names: tls.subject_alt_names.clone(),
+        pins: Pins {
+            keys: tls.verify_certificate_spki.clone(),
+            certificates: tls.verify_certificate_hash.clone(),
+        },
         min_version: tls.min_protocol_version.and_then(version),
         max_version: tls.max_protocol_version.and_then(version),
         cipher_suites: tls.cipher_suites.clone(),
+        curves: tls.ecdh_curves.clone(),
         credential_fields,
         ca_credential_field: at.field("caCertCredentialName").to_string().into(),
     }
+}
+
+/// The pairs on the proxy's disk; `tlsCertificates` takes the place of the single pair.
+fn certificate_files(tls: &Declared) -> Vec<(Arc<str>, Arc<str>)> {
+    let single = std::iter::once((&tls.server_certificate, &tls.private_key));
+    let several = tls.tls_certificates.iter().map(|c| (&c.server_certificate, &c.private_key));
+    let complete =
+        |(certificate, key): &(&Arc<str>, &Arc<str>)| !certificate.is_empty() && !key.is_empty();
+    let chosen: Vec<_> = match tls.tls_certificates.is_empty() {
+        true => single.filter(complete).collect(),
+        false => several.filter(complete).collect(),
+    };
+    chosen.into_iter().map(|(certificate, key)| (certificate.clone(), key.clone())).collect()
+}
+
+/// The bundle for client certificates, wherever it is written ([`super::super::rules`] holds that
+/// there is one).
+fn client_authority(tls: &Declared) -> Arc<str> {
+    let several = tls.tls_certificates.iter().map(|c| &c.ca_certificates);
+    let mut named = std::iter::once(&tls.ca_certificates).chain(several);
+    named.find(|path| !path.is_empty()).cloned().unwrap_or_default()
 }
 
 fn version(version: TlsProtocol) -> Option<TlsVersion> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     backend::check_pool,
     line::{check_socket, remark_refused_by_ours},
-    tls::{check_cipher_suites, check_curves, remark_suites_of_envoy},
+    tls::{check_cipher_suites, check_curves, remark_curves_of_envoy, remark_suites_of_envoy},
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
@@ -148,6 +148,7 @@ fn check_server_tls(tls: &ServerTls, protocol: &str, at: &mut Decoder) {
     check_cipher_suites(&tls.cipher_suites, at);
     remark_suites_of_envoy(&tls.cipher_suites, at);
     check_curves(&tls.ecdh_curves, at);
+    remark_curves_of_envoy(&tls.ecdh_curves, at);
     let mode = tls.mode.unwrap_or_default();
     if mode == ServerTlsMode::AutoPassthrough {
         let message = "not acted on yet: the server takes no connections";
@@ -166,6 +167,8 @@ fn check_server_tls(tls: &ServerTls, protocol: &str, at: &mut Decoder) {
     if mode == ServerTlsMode::Simple {
         remark_client_authorities(tls, at);
     }
+    check_pins(tls, mode, at);
+    check_files(tls, at);
     let files = !tls.server_certificate.is_empty() && !tls.private_key.is_empty();
     let credential = !tls.credential_name.is_empty()
         || !tls.credential_names.is_empty()
@@ -180,10 +183,93 @@ fn check_server_tls(tls: &ServerTls, protocol: &str, at: &mut Decoder) {
             Some("name a Secret, or give `serverCertificate` and `privateKey`".to_owned()),
         );
     }
-    if mode == ServerTlsMode::Mutual && files && !credential && tls.ca_certificates.is_empty() {
+    let by_credential = !tls.credential_name.is_empty() || !tls.credential_names.is_empty();
+    let authority = !tls.ca_certificates.is_empty()
+        || tls.tls_certificates.iter().any(|pair| !pair.ca_certificates.is_empty());
+    let asks = matches!(mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
+    let none_named = tls.ca_cert_credential_name.is_empty() && !authority;
+    if asks && (files || credential) && !by_credential && none_named {
         at.missing("caCertificates", Some("give the CA of the clients' certificates".to_owned()));
     }
     check_versions(tls, at);
+}
+
+/// Notes pins that are none, or that nobody would look at: a server that seems to be for some
+/// clients only must not be for all.
+fn check_pins(tls: &ServerTls, mode: ServerTlsMode, at: &mut Decoder) {
+    let asks = matches!(
+        mode,
+        ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual | ServerTlsMode::IstioMutual
+    );
+    type Form = (&'static str, fn(&str) -> bool);
+    const KEY: Form = ("44 characters of base64, SHA-256 of a key", is_base64_of_hash);
+    const CERTIFICATE: Form =
+        ("64 hexadecimal digits, or pairs of them with colons between", is_hex_of_hash);
+    for (field, pins, (expected, is_pin)) in [
+        ("verifyCertificateSpki", &tls.verify_certificate_spki, KEY),
+        ("verifyCertificateHash", &tls.verify_certificate_hash, CERTIFICATE),
+    ] {
+        if pins.is_empty() {
+            continue;
+        }
+        each(field, pins, at, |pin, at| {
+            if !is_pin(pin) {
+                let finding = Diagnostic::error(Code::InvalidValue, at.path(), "not a SHA-256");
+                at.note(finding.expected(expected, format!("`{pin}`")));
+            }
+        });
+        at.within(field, |at| match asks {
+            true => remark_refused_by_ours("listeners with it", at),
+            false => at.invalid(
+                "no client certificate is asked for in this mode",
+                Some("mode `MUTUAL`".to_owned()),
+            ),
+        });
+    }
+}
+
+fn is_base64_of_hash(text: &str) -> bool {
+    let digit = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/');
+    let digits = text.strip_suffix('=').unwrap_or_default();
+    digits.len() == 43 && digits.bytes().all(digit)
+}
+
+fn is_hex_of_hash(text: &str) -> bool {
+    let pairs: Vec<&str> = text.split(':').collect();
+    let hex = |part: &&str| part.bytes().all(|c| c.is_ascii_hexdigit());
+    let lengths = match &pairs[..] {
+        [whole] => whole.len() == 64,
+        pairs => pairs.len() == 32 && pairs.iter().all(|pair| pair.len() == 2),
+    };
+    lengths && pairs.iter().all(hex)
+}
+
+/// Notes pairs of which a half is missing, and authorities of clients of which only one could count.
+fn check_files(tls: &ServerTls, at: &mut Decoder) {
+    if !tls.tls_certificates.is_empty() && !tls.server_certificate.is_empty() {
+        at.invalid(
+            "only one of `serverCertificate`, `tlsCertificates` may be given",
+            Some("all pairs in `tlsCertificates`".to_owned()),
+        );
+    }
+    let mut authorities: BTreeSet<&str> = BTreeSet::from([&*tls.ca_certificates]);
+    authorities.extend(tls.tls_certificates.iter().map(|pair| &*pair.ca_certificates));
+    authorities.remove("");
+    each("tlsCertificates", &tls.tls_certificates, at, |pair, at| {
+        for (field, path) in
+            [("serverCertificate", &pair.server_certificate), ("privateKey", &pair.private_key)]
+        {
+            if path.is_empty() {
+                at.missing(field, Some("a path on the gateway's disk".to_owned()));
+            }
+        }
+    });
+    if authorities.len() > 1 {
+        let message = "several authorities of clients, of which a server has one";
+        at.within("caCertificates", |at| {
+            at.invalid(message, Some("one bundle with all of them".to_owned()))
+        });
+    }
 }
 
 /// Says that nobody is asked for a certificate whose authority is named.

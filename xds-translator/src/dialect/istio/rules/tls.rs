@@ -58,6 +58,13 @@ pub(super) fn remark_suites_of_envoy(suites: &[Arc<str>], at: &mut Decoder) {
     });
 }
 
+/// Says that our own proxy does not choose curves.
+pub(super) fn remark_curves_of_envoy(curves: &[Arc<str>], at: &mut Decoder) {
+    if !curves.is_empty() {
+        at.within("ecdhCurves", |at| remark_refused_by_ours("listeners with it", at));
+    }
+}
+
 /// Notes curves that no proxy knows.
 pub(super) fn check_curves(curves: &[Arc<str>], at: &mut Decoder) {
     each("ecdhCurves", curves, at, |curve, at| check_word("curve", curve, CURVES, at));
