@@ -5,15 +5,16 @@ use std::time::Duration;
 use super::{
     any::{any, duration, names, percent, transport_socket, uint32, uint64},
     endpoint::{load_assignment, socket_address},
+    matching::header,
     metadata,
     pb::{
         cluster::{self, cluster as parts},
-        core, dns_cluster, dns_family, proxy_protocol, raw_buffer, upstream_http,
+        common_matcher, core, dns_cluster, dns_family, proxy_protocol, raw_buffer, upstream_http,
     },
     tls,
 };
 use crate::{
-    ir::{TcpKeepalive, Warmup},
+    ir::{StringMatch, TcpKeepalive, Warmup},
     plan::{
         BalancingPlan, ClusterPlan, Discovery, Limits, OutlierPlan, UpstreamProtocol, UpstreamTls,
         UpstreamTransport,
@@ -236,15 +237,42 @@ fn http_options(plan: &ClusterPlan) -> Option<upstream_http::HttpProtocolOptions
         ..Default::default()
     });
     let names = automatic_names(&plan.transport);
-    if http.protocol == UpstreamProtocol::Http1 && common.is_none() && names.is_none() {
+    let errors = error_matcher(&http.error_statuses);
+    let plain = common.is_none() && names.is_none() && errors.is_none();
+    if http.protocol == UpstreamProtocol::Http1 && plain {
         return None;
     }
     Some(upstream_http::HttpProtocolOptions {
         common_http_protocol_options: common,
         upstream_http_protocol_options: names,
         upstream_protocol_options: Some(upstream_protocol(plan)),
+        outlier_detection: errors.map(|errors| {
+            upstream_http::http_protocol_options::OutlierDetection { error_matcher: Some(errors) }
+        }),
         ..Default::default()
     })
+}
+
+/// A predicate on responses that holds for these statuses; `None`: for those of Envoy.
+fn error_matcher(statuses: &[u16]) -> Option<common_matcher::MatchPredicate> {
+    use common_matcher::{
+        HttpHeadersMatch, MatchPredicate,
+        match_predicate::{MatchSet, Rule},
+    };
+    let status = |status: &u16| MatchPredicate {
+        rule: Some(Rule::HttpResponseHeadersMatch(HttpHeadersMatch {
+            headers: vec![header(":status", &StringMatch::Exact(status.to_string().into()), false)],
+        })),
+    };
+    match statuses {
+        [] => None,
+        [only] => Some(status(only)),
+        // Envoy asks a set for two at least.
+        several => {
+            let rules = several.iter().map(status).collect();
+            Some(MatchPredicate { rule: Some(Rule::OrMatch(MatchSet { rules })) })
+        }
+    }
 }
 
 fn upstream_protocol(
@@ -387,6 +415,10 @@ mod tests {
                     "/outlier_detection",
                     r#"{"consecutive_5xx":5,"enforcing_consecutive_5xx":100,"consecutive_gateway_failure":0,
                         "enforcing_consecutive_gateway_failure":0,"interval":"10s","enforcing_success_rate":0}"#,
+                ),
+                (
+                    "/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions/outlier_detection/error_matcher/or_match/rules/1",
+                    r#"{"http_response_headers_match":{"headers":[{"name":":status","string_match":{"exact":"503"}}]}}"#,
                 ),
                 (
                     "/common_lb_config",

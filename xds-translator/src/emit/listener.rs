@@ -163,6 +163,10 @@ mod tests {
                         "application_protocols":["istio-http/1.1","istio-h2"],
                         "prefix_ranges":[{"address_prefix":"10.0.0.0","prefix_len":8}]}"#,
                 ),
+                (
+                    "/filter_chains/1/filters/1/typed_config/tunneling_config",
+                    r#"{"hostname":"far.test:443","use_post":true}"#,
+                ),
                 ("/default_filter_chain/filters/0/name", r#""envoy.filters.network.tcp_proxy""#),
             ],
         );

@@ -3,9 +3,9 @@
 pub(super) use envoy_types::pb::{
     envoy::{
         config::{
-            accesslog::v3 as accesslog, cluster::v3 as cluster, core::v3 as core,
-            endpoint::v3 as endpoint, listener::v3 as listener, rbac::v3 as rbac,
-            route::v3 as route,
+            accesslog::v3 as accesslog, cluster::v3 as cluster,
+            common::matcher::v3 as common_matcher, core::v3 as core, endpoint::v3 as endpoint,
+            listener::v3 as listener, rbac::v3 as rbac, route::v3 as route,
         },
         extensions::{
             access_loggers::file::v3 as file_access_log,

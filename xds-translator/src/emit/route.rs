@@ -174,7 +174,8 @@ mod tests {
                 ),
                 (
                     "/route/hash_policy",
-                    r#"[{"header":{"header_name":"x-user"}},{"cookie":{"name":"c","path":"/","ttl":"0s"}},
+                    r#"[{"header":{"header_name":"x-user"}},{"cookie":{"name":"c","path":"/","ttl":"0s",
+                            "attributes":[{"name":"SameSite","value":"Lax"}]}},
                         {"connection_properties":{"source_ip":true}},{"query_parameter":{"name":"q"}}]"#,
                 ),
                 (

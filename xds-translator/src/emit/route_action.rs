@@ -1,6 +1,6 @@
 //! What a route does: forward, redirect, answer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     any::{any, boolean, duration, per_million, uint32},
@@ -201,18 +201,24 @@ fn mirror(cluster: &str, share: PerMillion) -> parts::RequestMirrorPolicy {
 
 fn hash_policy(key: &HashKey) -> parts::HashPolicy {
     use parts::hash_policy::{
-        ConnectionProperties, Cookie, Header, PolicySpecifier, QueryParameter,
+        ConnectionProperties, Cookie, CookieAttribute, Header, PolicySpecifier, QueryParameter,
     };
     let specifier = match key {
         HashKey::Header(name) => {
             PolicySpecifier::Header(Header { header_name: name.to_string(), ..Default::default() })
         }
-        HashKey::Cookie { name, path, ttl } => PolicySpecifier::Cookie(Cookie {
-            name: name.to_string(),
-            path: path.to_string(),
-            ttl: ttl.map(duration),
-            ..Default::default()
-        }),
+        HashKey::Cookie { name, path, ttl, attributes } => {
+            let attribute = |(name, value): &(Arc<str>, Arc<str>)| CookieAttribute {
+                name: name.to_string(),
+                value: value.to_string(),
+            };
+            PolicySpecifier::Cookie(Cookie {
+                name: name.to_string(),
+                path: path.to_string(),
+                ttl: ttl.map(duration),
+                attributes: attributes.iter().map(attribute).collect(),
+            })
+        }
         HashKey::SourceIp => {
             PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true })
         }

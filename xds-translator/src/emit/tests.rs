@@ -11,7 +11,7 @@ use crate::{
     ir::{
         Abort, AccessAction, Cors, Edge, Fault, HashKey, Health, HttpMatch, Locality, PathMatch,
         PathNormalization, PerMillion, Pins, RetryBudget, RetryCondition, StringMatch,
-        TcpKeepalive, TlsVersion, Warmup,
+        TcpKeepalive, TlsVersion, Tunnel, Warmup,
     },
     plan::*,
 };
@@ -116,6 +116,7 @@ pub(crate) fn full_cluster() -> ClusterPlan {
             protocol: UpstreamProtocol::Downstream,
             max_requests_per_connection: Some(2),
             h2_keepalive: Some((Duration::from_secs(30), Duration::from_secs(5))),
+            error_statuses: vec![401, 503],
             ..Default::default()
         },
         transport: UpstreamTransport::PerEndpoint(mesh_tls()),
@@ -247,7 +248,12 @@ pub(crate) fn full_route() -> RoutePlan {
         mirrors: vec![("outbound|80|v2|a".into(), PerMillion(500_000))],
         hash: vec![
             HashKey::Header("x-user".into()),
-            HashKey::Cookie { name: "c".into(), path: "/".into(), ttl: Some(Duration::ZERO) },
+            HashKey::Cookie {
+                name: "c".into(),
+                path: "/".into(),
+                ttl: Some(Duration::ZERO),
+                attributes: vec![("SameSite".into(), "Lax".into())],
+            },
             HashKey::SourceIp,
             HashKey::QueryParameter("q".into()),
         ],
@@ -369,6 +375,7 @@ pub(crate) fn tcp(cluster: &str) -> TcpProxyPlan {
         idle_timeout: None,
         max_duration: None,
         hash_source_ip: false,
+        tunnel: None,
         access_log: None,
     }
 }
@@ -434,6 +441,7 @@ pub(crate) fn full_listener() -> ListenerPlan {
     let bytes = TcpProxyPlan {
         idle_timeout: Some(Duration::from_secs(60)),
         hash_source_ip: true,
+        tunnel: Some(Tunnel { target: "far.test:443".into(), by_post: true }),
         clusters: vec![("a".into(), 1), ("b".into(), 2)],
         access_log: log(false),
         ..tcp("InboundPassthroughCluster")

@@ -75,6 +75,17 @@ pub struct TrafficPolicy {
     pub retry_budget: Option<RetryBudget>,
     /// Send the PROXY protocol header of this version (1 or 2).
     pub proxy_protocol: Option<u8>,
+    /// Connections that are not HTTP go through a proxy.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// A proxy is asked to connect elsewhere, and takes the connection there.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct Tunnel {
+    /// Where it shall connect, `HOST:PORT`.
+    pub target: Arc<str>,
+    /// Asked by POST instead of CONNECT.
+    pub by_post: bool,
 }
 
 /// Load balancing.
@@ -122,6 +133,8 @@ pub enum HashKey {
         path: Arc<str>,
         /// Its lifetime; `None`: only an existing cookie is used.
         ttl: Option<Duration>,
+        /// Further attributes of one that is made, with their values, which may be empty.
+        attributes: Vec<(Arc<str>, Arc<str>)>,
     },
     /// The client's address.
     SourceIp,
@@ -236,6 +249,8 @@ pub struct OutlierDetection {
     pub base_ejection: Option<Duration>,
     /// `maxEjectionPercent`.
     pub max_ejection_percent: Option<u32>,
+    /// `outlierDetectionHttpErrorCodes`: the statuses that count as errors; empty: 5xx.
+    pub error_statuses: Vec<u16>,
     /// `minHealthPercent`: the panic threshold; `None` or 0 means never panic.
     pub min_health_percent: Option<u32>,
 }

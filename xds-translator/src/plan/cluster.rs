@@ -54,7 +54,10 @@ pub(crate) fn plan_cluster(reader: &Reader<'_>, key: &ClusterKey) -> Option<Plan
         } else {
             balancing(&traffic.load_balancer)
         },
-        http: upstream_http(&traffic.pool, protocol),
+        http: UpstreamHttp {
+            error_statuses: error_statuses(&traffic),
+            ..upstream_http(&traffic.pool, protocol)
+        },
         transport,
         locality_weighted: means == Means::Listed && matches!(spread, Some(Spread::Distribute(_))),
         provenance: provenance(&merged, service, &key.subset),
@@ -202,7 +205,12 @@ pub(crate) fn upstream_http(pool: &ConnectionPool, protocol: UpstreamProtocol) -
         max_connection_duration: pool.max_connection_duration,
         max_concurrent_streams: pool.max_concurrent_streams,
         h2_keepalive: pool.h2_keepalive,
+        error_statuses: Vec::new(),
     }
+}
+
+fn error_statuses(traffic: &Traffic) -> Vec<u16> {
+    traffic.outlier.as_ref().map(|outlier| outlier.error_statuses.clone()).unwrap_or_default()
 }
 
 pub(crate) fn limits(pool: &ConnectionPool, retry_budget: Option<RetryBudget>) -> Limits {

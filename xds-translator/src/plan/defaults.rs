@@ -64,6 +64,7 @@ pub(crate) fn tcp(mesh: &MeshDefaults, cluster: &str) -> TcpProxyPlan {
         idle_timeout: None,
         max_duration: None,
         hash_source_ip: false,
+        tunnel: None,
         access_log: access_log(mesh),
     }
 }

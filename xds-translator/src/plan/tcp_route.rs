@@ -14,7 +14,7 @@ use super::{
 use crate::{
     ir::{
         Balancing, Destination, DestinationPort, HashKey, L4Match, RouteTable, Service,
-        ServicePort, WeightedDestination,
+        ServicePort, Tunnel, WeightedDestination,
     },
     snapshot::Reader,
 };
@@ -186,6 +186,7 @@ struct Settings {
     idle_timeout: Option<std::time::Duration>,
     max_duration: Option<std::time::Duration>,
     hash_source_ip: bool,
+    tunnel: Option<Tunnel>,
 }
 
 impl Settings {
@@ -193,6 +194,7 @@ impl Settings {
         let traffic = scope.client.traffic(scope.reader, service, port, subset);
         let algorithm = &traffic.load_balancer.algorithm;
         Self {
+            tunnel: traffic.tunnel.clone(),
             idle_timeout: traffic.pool.tcp_idle_timeout,
             max_duration: traffic.pool.max_connection_duration,
             hash_source_ip: matches!(
@@ -207,6 +209,7 @@ impl Settings {
             idle_timeout: self.idle_timeout,
             max_duration: self.max_duration,
             hash_source_ip: self.hash_source_ip,
+            tunnel: self.tunnel.clone(),
             ..defaults::tcp(reader.mesh(), "")
         }
     }

@@ -9,7 +9,7 @@ use super::ClusterKey;
 use crate::{
     ir::{
         BackendPolicy, ClientTls, ConnectionPool, Labels, LoadBalancer, MeshDefaults,
-        OutlierDetection, RetryBudget, Subset, TrafficPolicy,
+        OutlierDetection, RetryBudget, Subset, TrafficPolicy, Tunnel,
     },
     snapshot::Reader,
 };
@@ -24,6 +24,7 @@ pub(crate) struct Traffic {
     pub(crate) tls: Option<ClientTls>,
     pub(crate) retry_budget: Option<RetryBudget>,
     pub(crate) proxy_protocol: Option<u8>,
+    pub(crate) tunnel: Option<Tunnel>,
 }
 
 /// The policies of a key, whole.
@@ -100,6 +101,7 @@ struct Blocks<'a> {
     tls: Option<&'a ClientTls>,
     retry_budget: Option<RetryBudget>,
     proxy_protocol: Option<u8>,
+    tunnel: Option<&'a Tunnel>,
 }
 
 impl<'a> Blocks<'a> {
@@ -111,6 +113,7 @@ impl<'a> Blocks<'a> {
         self.tls = policy.tls.as_ref().or(self.tls);
         self.retry_budget = policy.retry_budget.or(self.retry_budget);
         self.proxy_protocol = policy.proxy_protocol.or(self.proxy_protocol);
+        self.tunnel = policy.tunnel.as_ref().or(self.tunnel);
         if let Some(own) = policy.ports.get(&port) {
             // A port's block inherits nothing: what it leaves out is the default, not the policy's
             // value.
@@ -129,6 +132,7 @@ impl<'a> Blocks<'a> {
             tls: self.tls.cloned(),
             retry_budget: self.retry_budget,
             proxy_protocol: self.proxy_protocol,
+            tunnel: self.tunnel.cloned(),
         }
     }
 }

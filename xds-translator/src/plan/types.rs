@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{RouteConfigPlan, VirtualHostPlan};
 use crate::ir::{
     Edge, Health, Locality, PatchMessage, PathNormalization, Pins, Rate, RetryBudget, StringMatch,
-    TcpKeepalive, TlsVersion, Warmup,
+    TcpKeepalive, TlsVersion, Tunnel, Warmup,
 };
 
 /// One resource (or, for virtual hosts, one part of a resource) with every decision made.
@@ -213,6 +213,8 @@ pub struct UpstreamHttp {
     pub max_concurrent_streams: Option<u32>,
     /// HTTP/2 keepalive: interval, timeout.
     pub h2_keepalive: Option<(Duration, Duration)>,
+    /// The statuses that count as errors; sorted, unique; empty: 5xx.
+    pub error_statuses: Vec<u16>,
 }
 
 /// HTTP version towards a backend.
@@ -565,6 +567,8 @@ pub struct TcpProxyPlan {
     pub max_duration: Option<Duration>,
     /// Hash the client's address.
     pub hash_source_ip: bool,
+    /// The cluster is of a proxy that is asked to connect elsewhere.
+    pub tunnel: Option<Tunnel>,
     /// Access log.
     pub access_log: Option<AccessLogPlan>,
 }

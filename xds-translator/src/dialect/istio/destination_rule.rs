@@ -49,7 +49,7 @@ object! {
         /// Blocks that replace the ones above for one port.
         "portLevelSettings" port_level_settings: Vec<PortTrafficPolicy> [no_null],
         /// Tunnel through a proxy.
-        "tunnel" tunnel: Option<Tunnel> [later],
+        "tunnel" tunnel: Option<Tunnel> [no_null],
         /// Send the PROXY protocol header.
         "proxyProtocol" proxy_protocol: Option<ProxyProtocol>,
         /// Share of active requests that may be retries.
@@ -141,7 +141,7 @@ object! {
         /// Its lifetime.
         "ttl" ttl: Option<Duration>,
         /// Further attributes of a made cookie.
-        "attributes" attributes: Vec<CookieAttribute> [later],
+        "attributes" attributes: Vec<CookieAttribute>,
     }
 }
 
@@ -149,8 +149,8 @@ object! {
     /// An attribute of a cookie.
     CookieAttribute {
         /// Name.
-        "name" name: Arc<str>,
-        /// Value.
+        "name" name: Arc<str> [required],
+        /// Value; empty: the name alone.
         "value" value: Arc<str>,
     }
 }
@@ -337,7 +337,7 @@ object! {
         /// Panic threshold, in percent (0).
         "minHealthPercent" min_health_percent: Option<i32>,
         /// Status codes that count as errors.
-        "outlierDetectionHttpErrorCodes" http_error_codes: Vec<u32> [later],
+        "outlierDetectionHttpErrorCodes" http_error_codes: Vec<u32>,
     }
 }
 

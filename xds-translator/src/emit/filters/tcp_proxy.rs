@@ -9,7 +9,10 @@ use crate::{
             listener::Filter,
             tcp_proxy::{
                 TcpProxy,
-                tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight},
+                tcp_proxy::{
+                    ClusterSpecifier, TunnelingConfig, WeightedCluster,
+                    weighted_cluster::ClusterWeight,
+                },
             },
             types::{HashPolicy, hash_policy},
         },
@@ -28,6 +31,11 @@ pub(in crate::emit) fn filter(plan: &TcpProxyPlan) -> Filter {
         idle_timeout: plan.idle_timeout.map(duration),
         max_downstream_connection_duration: plan.max_duration.map(duration),
         hash_policy: plan.hash_source_ip.then(source_ip).into_iter().collect(),
+        tunneling_config: plan.tunnel.as_ref().map(|tunnel| TunnelingConfig {
+            hostname: tunnel.target.to_string(),
+            use_post: tunnel.by_post,
+            ..Default::default()
+        }),
         access_log: file_logs(plan.access_log.as_ref()),
         ..Default::default()
     };

@@ -14,7 +14,7 @@ use crate::{
     ir::{
         BackendPolicy, Balancing, ClientTls, ConnectionPool, HashKey, HashTable, LoadBalancer,
         LocalityPolicy, OutlierDetection, RetryBudget, Subset, TcpKeepalive, TlsMaterial,
-        TrafficPolicy, Warmup,
+        TrafficPolicy, Tunnel, Warmup,
     },
     snapshot::Item,
 };
@@ -70,6 +70,18 @@ fn traffic(policy: &dr::TrafficPolicy) -> TrafficPolicy {
             ProxyProtocolVersion::V1 => 1,
             ProxyProtocolVersion::V2 => 2,
         }),
+        tunnel: policy.tunnel.as_ref().map(tunnel),
+    }
+}
+
+fn tunnel(tunnel: &dr::Tunnel) -> Tunnel {
+    let host = match tunnel.target_host.parse() {
+        Ok(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
+        _ => tunnel.target_host.to_string(),
+    };
+    Tunnel {
+        target: format!("{host}:{}", tunnel.target_port).into(),
+        by_post: tunnel.protocol.eq_ignore_ascii_case("POST"),
     }
 }
 
@@ -114,6 +126,7 @@ fn consistent_hash(hash: &dr::ConsistentHash) -> Option<Balancing> {
         name: c.name.clone(),
         path: c.path.clone(),
         ttl: c.ttl,
+        attributes: c.attributes.iter().map(|a| (a.name.clone(), a.value.clone())).collect(),
     });
     let parameter =
         hash.http_query_parameter_name.as_ref().map(|name| HashKey::QueryParameter(name.clone()));
@@ -211,8 +224,15 @@ pub(in crate::dialect) fn outlier(outlier: &dr::OutlierDetection) -> OutlierDete
         interval: outlier.interval,
         base_ejection: outlier.base_ejection_time,
         max_ejection_percent: percent(outlier.max_ejection_percent).filter(|p| *p > 0),
+        error_statuses: error_statuses(&outlier.http_error_codes),
         min_health_percent: percent(outlier.min_health_percent),
     }
+}
+
+/// Each once, in order.
+fn error_statuses(codes: &[u32]) -> Vec<u16> {
+    let statuses: BTreeSet<u16> = codes.iter().filter_map(|c| u16::try_from(*c).ok()).collect();
+    statuses.into_iter().collect()
 }
 
 fn client_tls(tls: &dr::ClientTls) -> ClientTls {

@@ -9,8 +9,9 @@ use crate::{
         decode::Decoder,
         forms::{HostForm, check_export_to, check_host, check_percent, check_range, each},
         istio::destination_rule::{
-            ClientTls, ClientTlsMode, ConnectionPool, ConsistentHash, DestinationRule,
-            LoadBalancer, LocalityLbSetting, OutlierDetection, TrafficPolicy,
+            ClientTls, ClientTlsMode, ConnectionPool, ConsistentHash, CookieAttribute,
+            DestinationRule, LoadBalancer, LocalityLbSetting, OutlierDetection, TrafficPolicy,
+            Tunnel,
         },
     },
 };
@@ -81,6 +82,25 @@ fn remark_credential(tls: Option<&ClientTls>, at: &mut Decoder) {
 fn remark_unknown_here(policy: &TrafficPolicy, at: &mut Decoder) {
     if policy.proxy_protocol.is_some() {
         at.within("proxyProtocol", |at| remark_refused_by_ours("clusters with it", at));
+    }
+    if let Some(tunnel) = &policy.tunnel {
+        at.within("tunnel", |at| {
+            check_tunnel(tunnel, at);
+            remark_refused_by_ours("listeners that lead there", at);
+        });
+    }
+}
+
+fn check_tunnel(tunnel: &Tunnel, at: &mut Decoder) {
+    let word = &*tunnel.protocol;
+    if !["", "CONNECT", "POST"].iter().any(|known| known.eq_ignore_ascii_case(word)) {
+        let path = at.path().field("protocol");
+        let finding = Diagnostic::error(Code::InvalidValue, path, "not a way to ask for a tunnel");
+        at.note(finding.expected("`CONNECT` or `POST`", format!("`{word}`")));
+    }
+    // What is missing is noted already.
+    if !tunnel.target_host.is_empty() {
+        at.within("targetHost", |at| check_host(&tunnel.target_host, HostForm::Exact, at));
     }
 }
 
@@ -207,10 +227,27 @@ fn check_hash(hash: &ConsistentHash, at: &mut Decoder) {
     if hash.http_cookie.as_ref().is_some_and(|c| c.name.is_empty()) {
         at.within("httpCookie", |at| at.within("name", |at| at.invalid("empty", None)));
     }
+    if let Some(cookie) = &hash.http_cookie {
+        at.within("httpCookie", |at| check_attributes(&cookie.attributes, at));
+    }
     check_table(hash, at);
     if hash.ring_hash.is_some() && hash.maglev.is_some() {
         at.invalid("only one of `ringHash`, `maglev` may be given", None);
     }
+}
+
+/// Notes attributes that would end the header, or begin another attribute (RFC 6265 section 4.1.1).
+fn check_attributes(attributes: &[CookieAttribute], at: &mut Decoder) {
+    let fits = |text: &str| text.bytes().all(|c| (b' '..=b'~').contains(&c) && c != b';');
+    each("attributes", attributes, at, |attribute, at| {
+        for (field, text, more) in
+            [("name", &attribute.name, true), ("value", &attribute.value, false)]
+        {
+            if !fits(text) || (more && text.contains('=')) {
+                at.within(field, |at| at.invalid("not a part of a cookie's attribute", None));
+            }
+        }
+    });
 }
 
 /// Notes a table that Envoy refuses.
@@ -300,6 +337,17 @@ pub(super) fn check_outlier(outlier: &OutlierDetection, at: &mut Decoder) {
         if let Some(percent) = percent {
             check_range(field, i64::from(percent), 0..=100, at);
         }
+    }
+    each("outlierDetectionHttpErrorCodes", &outlier.http_error_codes, at, |code, at| {
+        if !(100..600).contains(code) {
+            let finding = Diagnostic::error(Code::InvalidValue, at.path(), "not a status");
+            at.note(finding.expected("100 to 599", code.to_string()));
+        }
+    });
+    if !outlier.http_error_codes.is_empty() {
+        at.within("outlierDetectionHttpErrorCodes", |at| {
+            remark_refused_by_ours("clusters with it", at)
+        });
     }
     for (field, duration) in
         [("interval", outlier.interval), ("baseEjectionTime", outlier.base_ejection_time)]
