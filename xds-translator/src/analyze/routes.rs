@@ -69,7 +69,7 @@ impl Uses {
     fn fate(&self, table: &RouteTable, to: &Destination) -> Option<&Fate> {
         let of = |at: &Field| self.0.get(&(table.origin.id.clone(), at.clone()));
         let same = |other: &&Destination| {
-            (&other.host, other.port, &other.subset) == (&to.host, to.port, &to.subset)
+            (&other.host, &other.port, &other.subset) == (&to.host, &to.port, &to.subset)
         };
         let others = || destinations(table).chain(l4_destinations(table)).filter(same);
         of(&to.at).or_else(|| others().find_map(|other| of(&other.at)))
@@ -226,7 +226,15 @@ fn no_port(input: &Input<'_>, destination: &Destination, missing: &Missing) -> D
         .map(|port| port.number.to_string())
         .collect();
     let implied = || format!("none, which leads to port {}", missing.port);
-    let (field, got) = match destination.port {
+    let (field, got) = match &destination.port {
+        DestinationPort::Named(name) => {
+            let field = beside(&destination.at).field("port").field("name");
+            let message = format!("`{host}` has no port `{name}`");
+            let names = service.into_iter().flat_map(|service| &service.ports);
+            let names: Vec<&str> = names.map(|port| &*port.name).collect();
+            return Diagnostic::error_ref(Code::MissingReference, field, message)
+                .expected(format!("one of {}", names.join(", ")), format!("`{name}`"));
+        }
         DestinationPort::Number(port) => {
             (beside(&destination.at).field("port").field("number"), port.to_string())
         }

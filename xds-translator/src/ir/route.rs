@@ -39,6 +39,13 @@ impl RouteTable {
         self.hosts.is_empty()
     }
 
+    /// Whether a rule of the table is for requests to a host.
+    pub fn serves(&self, rule: &HttpRule, host: &Hostname) -> bool {
+        let containing = || self.hosts.iter().filter(|own| own.contains(host));
+        let closest = || containing().min_by(|one, other| one.by_specificity(other));
+        rule.hosts.is_empty() || closest().is_some_and(|closest| rule.hosts.contains(closest))
+    }
+
     /// The parts in which its rules continue, in the order of the rules.
     pub fn parts(&self) -> impl Iterator<Item = &ObjectId> {
         self.http.iter().filter_map(|rule| match &rule.action {
@@ -86,6 +93,9 @@ pub struct HttpRule {
     pub at: Field,
     /// Name for the route; may be empty.
     pub name: Arc<str>,
+    /// The rule is for these of the table's hosts; empty: for all of them. A request is for the
+    /// most specific host of the table that contains its own ([`RouteTable::serves`]).
+    pub hosts: Vec<Hostname>,
     /// Alternatives.
     pub matches: Vec<HttpMatch>,
     /// Further alternatives, which objects of their own hold. With none of either, the rule matches
@@ -172,10 +182,12 @@ pub enum Unreachable {
 }
 
 /// The port of a destination.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum DestinationPort {
     /// This one.
     Number(u16),
+    /// The service's port of this name.
+    Named(Arc<str>),
     /// The service's only one, or the one that the client used.
     Inferred,
     /// The one that the client used.
@@ -184,10 +196,10 @@ pub enum DestinationPort {
 
 impl DestinationPort {
     /// The port that is written; `None`: it follows from the service or the request.
-    pub fn number(self) -> Option<u16> {
+    pub fn number(&self) -> Option<u16> {
         match self {
-            Self::Number(number) => Some(number),
-            Self::Inferred | Self::Requested => None,
+            Self::Number(number) => Some(*number),
+            Self::Named(_) | Self::Inferred | Self::Requested => None,
         }
     }
 }

@@ -258,6 +258,11 @@ impl StaticMatch<'_> {
             || rule.matches.iter().any(|m| self.http(m))
     }
 
+    /// Whether some HTTP rule of the table can match a request to a host.
+    pub(crate) fn table_at(&self, table: &RouteTable, host: &Hostname) -> bool {
+        table.http.iter().any(|rule| table.serves(rule, host) && self.rule(rule))
+    }
+
     /// Whether some HTTP rule of the table can match.
     pub(crate) fn table(&self, table: &RouteTable) -> bool {
         table.http.iter().any(|rule| self.rule(rule))

@@ -136,6 +136,7 @@ pub(crate) fn rule(matches: Vec<HttpMatch>, host: &str) -> HttpRule {
     HttpRule {
         at: "".into(),
         name: "".into(),
+        hosts: Vec::new(),
         matches,
         shared_matches: Vec::new(),
         action: HttpAction::Forward { destinations, rewrite: Rewrite::default() },

@@ -359,8 +359,11 @@ impl<'a> Gateway<'a> {
         let attached =
             |table: &&Arc<RouteTable>| table.is_attached_to(id, &served.server.port_name);
         let tables = self.tables(id);
-        for table in tables.iter().filter(attached).filter(|table| conditions.table(table)) {
+        for table in tables.iter().filter(attached) {
             for host in bound_hosts(&served.server, &served.closer, table) {
+                if !conditions.table_at(table, &host) {
+                    continue;
+                }
                 let entry = bound.entry(host).or_default();
                 entry.tables.insert((table.origin.created, table.origin.id.clone()), table.clone());
                 entry.gateways.insert(id.clone());

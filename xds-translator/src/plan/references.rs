@@ -11,7 +11,7 @@ use super::{
     Entry, ItemKey, Outline, PlanItem, ViewKey, VirtualHostKey, caller, naming,
     origins::clusters_of,
     plan_outline,
-    route::{RouteScope, Target, effective, find_service},
+    route::{RouteScope, Target, effective, find_service, named_port},
     traffic::MergedPolicy,
     virtual_host,
 };
@@ -86,8 +86,11 @@ pub(crate) fn lack_in(
         return Some(Lack::Subset);
     }
     let known = |port: u16| service.ports.is_empty() || service.port(port).is_some();
-    match destination.port {
-        DestinationPort::Number(port) if !known(port) => Some(Lack::Port),
+    match &destination.port {
+        DestinationPort::Number(port) if !known(*port) => Some(Lack::Port),
+        DestinationPort::Named(name) if !known(named_port(name, &service.ports)) => {
+            Some(Lack::Port)
+        }
         _ => None,
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         Balancing, Destination, DestinationPort, HashKey, HeaderChanges, HeaderOps, Hostname,
         HttpAction, HttpMatch, HttpRule, Labels, Mirror, PathMatch, PerMillion, Redirect,
         RedirectPort, Retry, RetryCondition, RetryPolicy, Rewrite, RouteTable, RuleOrder, Service,
-        SharedMatches, Timeouts, Unreachable, WeightedDestination,
+        ServicePort, SharedMatches, Timeouts, Unreachable, WeightedDestination,
     },
     snapshot::Reader,
 };
@@ -35,6 +35,8 @@ pub(crate) struct RouteScope<'a> {
     pub(crate) reader: &'a Reader<'a>,
     pub(crate) client: &'a ClientFacts,
     pub(crate) conditions: StaticMatch<'a>,
+    /// The host that requests are for; `None`: any.
+    pub(crate) host: Option<&'a Hostname>,
     /// Whether a destination with one port is meant by its host alone, although it lacks the
     /// listener's port.
     pub(crate) infer_port: bool,
@@ -62,7 +64,7 @@ impl RouteScope<'_> {
     /// tried as written, up to the first that matches everything.
     fn held<'t>(&'t self, table: &'t Arc<RouteTable>) -> Vec<Reached<'t>> {
         let mut held = Vec::new();
-        for rule in &table.http {
+        for rule in table.http.iter().filter(|rule| self.is_for(table, rule)) {
             let shared = rule.shared_matches.iter().flat_map(|shared| self.shared(shared));
             let matches = rule.matches.iter().chain(shared).filter(|m| self.conditions.http(m));
             let every = rule.is_unconditional().then_some(None);
@@ -75,6 +77,10 @@ impl RouteScope<'_> {
             }
         }
         held
+    }
+
+    fn is_for(&self, table: &RouteTable, rule: &HttpRule) -> bool {
+        self.host.is_none_or(|host| table.serves(rule, host))
     }
 
     /// The conditions that a rule refers to; none while their object is not there.
@@ -223,8 +229,9 @@ impl RouteScope<'_> {
     /// What a destination comes to.
     pub(crate) fn target(&self, destination: &Destination) -> Target<'_> {
         let service = find_service(self.reader, &destination.host, &self.client.namespace);
-        let port = match (destination.port, service.map(|s| s.ports.as_slice())) {
-            (DestinationPort::Number(number), _) => number,
+        let port = match (&destination.port, service.map(|s| s.ports.as_slice())) {
+            (DestinationPort::Number(number), _) => *number,
+            (DestinationPort::Named(name), ports) => named_port(name, ports.unwrap_or_default()),
             (DestinationPort::Inferred, Some([only])) if self.infer_port => only.number,
             (DestinationPort::Inferred | DestinationPort::Requested, _) => self.conditions.port,
         };
@@ -264,6 +271,11 @@ impl RouteScope<'_> {
         };
         Some(RetryPlan { per_try_timeout: per_try, ..planned })
     }
+}
+
+/// The number of a service's port; 0, which is none, where it has no port of this name.
+pub(crate) fn named_port(name: &str, ports: &[ServicePort]) -> u16 {
+    ports.iter().find(|port| *port.name == *name).map_or(0, |port| port.number)
 }
 
 /// What a destination comes to for a client.

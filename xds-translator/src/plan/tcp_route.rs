@@ -9,7 +9,7 @@ use super::{
     client::{Client, StaticMatch, resolve_alias},
     defaults::{self, HANDSHAKE},
     naming,
-    route::{Target, effective, find_service},
+    route::{Target, effective, find_service, named_port},
 };
 use crate::{
     ir::{
@@ -165,8 +165,9 @@ impl TcpScope<'_> {
 
     fn target(&self, destination: &Destination) -> Target<'_> {
         let service = find_service(self.reader, &destination.host, self.client.namespace);
-        let port = match (destination.port, service.map(|s| s.ports.as_slice())) {
-            (DestinationPort::Number(number), _) => number,
+        let port = match (&destination.port, service.map(|s| s.ports.as_slice())) {
+            (DestinationPort::Number(number), _) => *number,
+            (DestinationPort::Named(name), ports) => named_port(name, ports.unwrap_or_default()),
             (DestinationPort::Inferred, Some([only])) => only.number,
             (DestinationPort::Inferred | DestinationPort::Requested, _) => self.conditions.port,
         };

@@ -114,7 +114,12 @@ pub(crate) fn scope<'a>(
         labels: &client.labels,
         attachments,
     };
-    RouteScope { reader, client, conditions, infer_port }
+    let host = match &key.target {
+        VirtualHostTarget::Service { service, .. } => Some(&service.host),
+        VirtualHostTarget::Host { host, .. } => Some(host),
+        _ => None,
+    };
+    RouteScope { reader, client, conditions, host, infer_port }
 }
 
 fn catch_all(name: &str, route: RouteActionPlan) -> VirtualHostPlan {

@@ -78,6 +78,7 @@ pub(crate) fn continued(outer: &HttpRule, inner: &HttpRule, part: &ObjectId) -> 
     Some(HttpRule {
         at: inner.at.clone(),
         name: joined(&outer.name, &inner.name),
+        hosts: outer.hosts.clone(),
         matches,
         shared_matches: inner.shared_matches.clone(),
         action: action(outer, inner, part),

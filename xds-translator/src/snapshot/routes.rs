@@ -136,6 +136,7 @@ fn outline_of_rule(rule: &HttpRule) -> HttpRule {
     HttpRule {
         at: Field::default(),
         name: "".into(),
+        hosts: rule.hosts.clone(),
         matches: rule.matches.iter().map(outline_of_match).collect(),
         shared_matches: rule.shared_matches.iter().map(outline_of_shared).collect(),
         action: outline_of_action(&rule.action),

@@ -99,6 +99,7 @@ fn forward(
     HttpRule {
         at: at.clone(),
         name: "".into(),
+        hosts: Vec::new(),
         matches: Vec::new(),
         shared_matches: groups,
         action: HttpAction::Forward { destinations, rewrite: Rewrite::default() },

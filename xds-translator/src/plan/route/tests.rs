@@ -33,7 +33,8 @@ fn routes(mesh: &MeshSnapshot, tables: &[Arc<RouteTable>]) -> Vec<RoutePlan> {
         labels: &Labels::new(),
         attachments: &[Attachment::Mesh],
     };
-    let scope = RouteScope { reader: &reader, client: &client, conditions, infer_port: true };
+    let scope =
+        RouteScope { reader: &reader, client: &client, conditions, host: None, infer_port: true };
     scope.routes(tables.iter())
 }
 
@@ -136,4 +137,22 @@ fn rules_by_specificity_hide_nothing_before_they_are_ranked() {
         routes(&mesh, &tables).iter().map(|route| route.operation.to_string()).collect();
     let expected = ["/a/b/*", "/a/*", "/*"].map(|path| format!("{CART}:80{path}"));
     assert_eq!(operations, expected);
+}
+
+#[test]
+fn a_rule_for_some_hosts_is_for_requests_that_are_closest_to_them() {
+    let rules = [&[][..], &["*.a.test"], &["b.a.test"], &["*"]].map(|hosts| {
+        let hosts = hosts.iter().map(|host| Hostname::new(host)).collect();
+        HttpRule { hosts, ..rule(Vec::new(), CART) }
+    });
+    let table = table("shop", "t", &["*", "*.a.test", "b.a.test"], rules.to_vec());
+    for (host, expected) in [
+        ("b.a.test", [true, false, true, false]),
+        ("c.a.test", [true, true, false, false]),
+        ("*.a.test", [true, true, false, false]),
+        ("c.test", [true, false, false, true]),
+    ] {
+        let served = rules.each_ref().map(|rule| table.serves(rule, &Hostname::new(host)));
+        assert_eq!(served, expected, "{host}");
+    }
 }

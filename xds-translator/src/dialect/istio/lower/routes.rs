@@ -74,6 +74,7 @@ impl Lowering<'_> {
         Some(HttpRule {
             at: at.to_string().into(),
             name: rule.name.clone(),
+            hosts: Vec::new(),
             matches: rule.matches.iter().map(|m| self.http_match(m)).collect(),
             shared_matches: Vec::new(),
             action: self.http_action(at, rule)?,
