@@ -29,7 +29,7 @@ const HARMLESS: &[(&str, &[&str])] = &[
             "IngressListener: captureMode defaultEndpoint",
             "EgressListener: captureMode",
             "Delegate: namespace",
-            "MeshConfig: ingressService trustDomain trustDomainAliases rootNamespace accessLogFile accessLogFormat accessLogEncoding",
+            "MeshConfig: ingressService ingressClass ingressSelector ingressControllerMode trustDomain trustDomainAliases rootNamespace accessLogFile accessLogFormat accessLogEncoding",
         ],
     ),
     (

@@ -74,8 +74,51 @@ pub struct MeshDefaults {
     pub mesh_tls_min: TlsVersion,
     /// `defaultConfig.gatewayTopology`.
     pub edge: Edge,
-    /// `ingressSelector`, `ingressService`: labels of the default ingress gateway.
-    pub ingress_service: Arc<str>,
+    /// Which Ingresses gateways serve, and which gateways.
+    pub ingress: IngressDefaults,
+}
+
+/// Which Ingresses gateways serve, and which gateways do.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct IngressDefaults {
+    /// `ingressControllerMode`.
+    pub scope: IngressScope,
+    /// `ingressClass`: those of this class.
+    pub class: Arc<str>,
+    /// `ingressSelector`, `ingressService`: gateways whose label `istio` has this value.
+    pub selector: Arc<str>,
+}
+
+/// `ingressControllerMode`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum IngressScope {
+    /// None (`OFF`).
+    Nothing,
+    /// Those of the class (`STRICT`, the default).
+    OwnClass,
+    /// Also those of no class (`DEFAULT`).
+    NoClass,
+}
+
+impl IngressDefaults {
+    /// Whether one of a class, or of none, is served.
+    pub fn takes(&self, class: Option<&str>) -> bool {
+        match (self.scope, class) {
+            (IngressScope::Nothing, _) | (IngressScope::OwnClass, None) => false,
+            (IngressScope::NoClass, None) => true,
+            (_, Some(class)) => *class == *self.class,
+        }
+    }
+}
+
+impl Default for IngressDefaults {
+    fn default() -> Self {
+        Self {
+            scope: IngressScope::OwnClass,
+            class: "istio".into(),
+            selector: "ingressgateway".into(),
+        }
+    }
 }
 
 /// What stands before gateways.
@@ -150,7 +193,7 @@ impl Default for MeshDefaults {
             path_normalization: PathNormalization::Base,
             mesh_tls_min: TlsVersion::V1_2,
             edge: Edge::default(),
-            ingress_service: "istio-ingressgateway".into(),
+            ingress: IngressDefaults::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod facts;
 mod incremental;
+mod ingress;
 mod parts;
 mod universe;
 mod work;

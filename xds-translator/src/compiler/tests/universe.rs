@@ -28,7 +28,7 @@ pub(super) struct Step {
 /// Makes the specification of an object from (namespace, name, variant).
 type Maker = fn(&str, usize, usize) -> Value;
 
-const MAKERS: [(Kind, Maker); 19] = [
+const MAKERS: [(Kind, Maker); 20] = [
     (Kind::NAMESPACE, bare),
     (Kind::SERVICE_ACCOUNT, bare),
     (Kind::DEPLOYMENT, bare),
@@ -45,6 +45,7 @@ const MAKERS: [(Kind, Maker); 19] = [
     (Kind::SIDECAR, sidecar),
     (Kind::ENVOY_FILTER, envoy_filter),
     (Kind::GATEWAY, gateway),
+    (Kind::INGRESS, ingress),
     (Kind::TRAFFIC_SPLIT, traffic_split),
     (Kind::HTTP_ROUTE_GROUP, route_group),
     (Kind::MESH_CONFIG, mesh_config),
@@ -451,13 +452,38 @@ fn gateway(_: &str, name: usize, variant: usize) -> Value {
     json!({"spec": {"selector": {"istio": if variant == 5 { "other" } else { "ingressgateway" }}, "servers": servers}})
 }
 
+fn ingress(_: &str, name: usize, variant: usize) -> Value {
+    let port = if variant == 2 { json!({"name": "http"}) } else { json!({"number": 80}) };
+    let backend = |service: usize| {
+        let name = format!("service{service}");
+        json!({"service": {"name": name, "port": port}})
+    };
+    let path =
+        |path: &str, how: &str| json!({"path": path, "pathType": how, "backend": backend(name)});
+    let paths =
+        json!([path("/", "Prefix"), path("/a", if variant == 3 { "Prefix" } else { "Exact" })]);
+    let mut rules = vec![json!({"host": "ext.example.com", "http": {"paths": paths}})];
+    if variant > 3 {
+        rules.push(json!({"host": "*.example.com", "http": {"paths": [path("/w*", "ImplementationSpecific")]}}));
+    }
+    let class = if variant == 1 { "other" } else { "istio" };
+    let mut spec = json!({"ingressClassName": class, "rules": rules});
+    if variant == 4 {
+        spec["defaultBackend"] = backend(1 - name);
+    }
+    if variant > 2 {
+        spec["tls"] = json!([{"hosts": ["ext.example.com"], "secretName": "cert"}]);
+    }
+    json!({ "spec": spec })
+}
+
 fn mesh_config(_: &str, _: usize, variant: usize) -> Value {
     let spec = match variant {
         0 => json!({"trustDomain": "other.example"}),
         1 => json!({"defaultServiceExportTo": ["."]}),
         2 => json!({"enableAutoMtls": false, "accessLogFile": "/dev/stdout"}),
         3 => json!({"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}),
-        4 => json!({"rootNamespace": "bank"}),
+        4 => json!({"rootNamespace": "bank", "ingressControllerMode": "OFF"}),
         _ => json!({}),
     };
     json!({"spec": spec})

@@ -35,13 +35,13 @@ object! {
         /// How often proxies resolve names (60 s).
         "dnsRefreshRate" dns_refresh_rate: Option<Duration>,
         /// Class of Ingress objects.
-        "ingressClass" ingress_class: Arc<str> [later],
+        "ingressClass" ingress_class: Arc<str>,
         /// Service of the default ingress gateway.
         "ingressService" ingress_service: Arc<str>,
         /// Label `istio` of the default ingress gateway.
-        "ingressSelector" ingress_selector: Arc<str> [later],
+        "ingressSelector" ingress_selector: Arc<str>,
         /// Which Ingress objects are read.
-        "ingressControllerMode" ingress_controller_mode: Arc<str> [later],
+        "ingressControllerMode" ingress_controller_mode: Option<IngressControllerMode>,
         /// What happens to traffic for unknown hosts (ALLOW_ANY).
         "outboundTrafficPolicy" outbound_traffic_policy: Option<OutboundTrafficPolicy> [no_null],
         /// Where sidecars send inbound traffic (PASSTHROUGH).
@@ -310,5 +310,19 @@ choice! {
         SanitizeSet = "SANITIZE_SET",
         /// It is passed on.
         AlwaysForwardOnly = "ALWAYS_FORWARD_ONLY",
+    }
+}
+
+choice! {
+    /// Which Ingresses are served.
+    IngressControllerMode {
+        /// As `STRICT`.
+        Unspecified = "UNSPECIFIED",
+        /// None.
+        Off = "OFF",
+        /// Those of the class `ingressClass`, and those of no class.
+        Default = "DEFAULT",
+        /// Those of the class `ingressClass`.
+        Strict = "STRICT",
     }
 }

@@ -1,10 +1,13 @@
 //! Kubernetes' own kinds, as far as a mesh reads them. Fields that are not listed are left alone.
 
 mod fields;
+mod ingress;
 mod lower;
 mod rules;
 
 pub use fields::*;
+
+use self::ingress::Ingress;
 
 use super::{
     decode::Decoder,
@@ -35,7 +38,7 @@ kinds! {
     /// `apps/v1 Deployment`: read so that real manifests load.
     DEPLOYMENT: "apps" ["v1"] "Deployment" "deployments" "deployment" Namespaced => Serving::Served(Served::whole::<Deployment>());
     /// Kubernetes' Ingress.
-    INGRESS: "networking.k8s.io" ["v1"] "Ingress" "ingresses" "ingress" Namespaced => Serving::Planned(guards_nothing);
+    INGRESS: "networking.k8s.io" ["v1"] "Ingress" "ingresses" "ingress" Namespaced => Serving::Served(Served::whole::<Ingress>());
 }
 
 // Namespaces and accounts are known by the objects in them; Secrets are the secret provider's. Nodes

@@ -15,12 +15,15 @@ use crate::{
     dialect::istio::{
         destination_rule::H2UpgradePolicy,
         mesh_config::{
-            AccessLogEncoding, ForwardClientCert, GatewayTopology, InboundTrafficMode, MeshConfig,
-            MeshTls, Normalization,
+            AccessLogEncoding, ForwardClientCert, GatewayTopology, InboundTrafficMode,
+            IngressControllerMode as Mode, MeshConfig, MeshTls, Normalization,
         },
         shared::TlsProtocol,
     },
-    ir::{ClientCertHeader, Edge, MeshDefaults, PathNormalization, TlsVersion, Visibility},
+    ir::{
+        ClientCertHeader, Edge, IngressDefaults, IngressScope, MeshDefaults, PathNormalization,
+        TlsVersion, Visibility,
+    },
     snapshot::Item,
 };
 
@@ -88,7 +91,7 @@ impl Lowering<'_> {
                 .as_ref()
                 .and_then(|config| config.gateway_topology.as_ref())
                 .map_or(base.edge, edge),
-            ingress_service: some(&spec.ingress_service, base.ingress_service),
+            ingress: ingress(spec, base.ingress),
         })))
     }
 
@@ -122,6 +125,23 @@ fn least_version(tls: &MeshTls) -> TlsVersion {
     match tls.min_protocol_version {
         Some(TlsProtocol::V1_3) => TlsVersion::V1_3,
         _ => TlsVersion::V1_2,
+    }
+}
+
+/// Gateways are found by the label `istio` with the value of `ingressSelector`; without it by
+/// `ingressService`, of which the usual one stands for the usual gateway.
+fn ingress(mesh: &MeshConfig, base: IngressDefaults) -> IngressDefaults {
+    let some = |text: &Arc<str>| (!text.is_empty()).then(|| text.clone());
+    let service = some(&mesh.ingress_service).filter(|name| &**name != "istio-ingressgateway");
+    IngressDefaults {
+        scope: match mesh.ingress_controller_mode {
+            None => base.scope,
+            Some(Mode::Off) => IngressScope::Nothing,
+            Some(Mode::Default) => IngressScope::NoClass,
+            Some(Mode::Strict | Mode::Unspecified) => IngressScope::OwnClass,
+        },
+        class: some(&mesh.ingress_class).unwrap_or(base.class),
+        selector: some(&mesh.ingress_selector).or(service).unwrap_or(base.selector),
     }
 }
 
