@@ -103,7 +103,7 @@ const HARMLESS: &[(&str, &[&str])] = &[
     (
         "a setting of the mesh: without it the documented default holds, which is mutual TLS by itself",
         &[
-            "MeshConfig: proxyListenPort proxyInboundListenPort proxyHttpPort connectTimeout protocolDetectionTimeout tcpKeepalive dnsRefreshRate inboundTrafficPolicy enableAutoMtls h2UpgradePolicy defaultHttpRetryPolicy defaultTrafficPolicy localityLbSetting defaultConfig",
+            "MeshConfig: proxyListenPort proxyInboundListenPort proxyHttpPort connectTimeout protocolDetectionTimeout tcpKeepalive dnsRefreshRate inboundTrafficPolicy enableAutoMtls h2UpgradePolicy defaultHttpRetryPolicy defaultInboundHttpRetryPolicy defaultTrafficPolicy localityLbSetting defaultConfig",
             "ProxyDefaults: gatewayTopology",
             "GatewayTopology: numTrustedProxies forwardClientCertDetails proxyProtocol",
             "InboundTrafficPolicy: mode",

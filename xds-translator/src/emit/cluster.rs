@@ -554,6 +554,7 @@ mod tests {
             sni: "".into(),
             alpn: Vec::new(),
             auto_sni: true,
+            words: crate::ir::TlsWords::default(),
         };
         let options = "/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
         check(

@@ -103,7 +103,7 @@ mod tests {
 
     use crate::{
         emit::tests::{self, chain, full_listener, http, listener, tcp},
-        ir::{ClientCertHeader, Edge, Pins, Rate},
+        ir::{ClientCertHeader, Edge, Pins, Rate, TlsWords},
         plan::{
             AccessLogPlan, DownstreamTls, FilterChainPlan, HttpConnection, HttpRole,
             ListenerFilter, ListenerPlan, PlanItem, SecretRef, TerminalFilter, TrustRef,
@@ -290,7 +290,7 @@ mod tests {
             trust: Some(TrustRef::Credential("cred".into())),
             min_version: None,
             max_version: None,
-            cipher_suites: Vec::new(),
+            words: TlsWords::default(),
             ..tests::server_tls()
         };
         let chain = FilterChainPlan { tls: Some(tls), ..chain(TerminalFilter::Tcp(tcp("a"))) };
@@ -321,7 +321,7 @@ mod tests {
     fn what_a_gateways_clients_must_be_and_what_stands_before_it_is_spelled() {
         let tls = DownstreamTls {
             pins: Pins { keys: vec!["k=".into()], certificates: vec!["0f".into()] },
-            curves: vec!["P-256".into()],
+            words: TlsWords { suites: Vec::new(), curves: vec!["P-256".into()] },
             ..tests::server_tls()
         };
         let edge = Edge {

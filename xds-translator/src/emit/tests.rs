@@ -11,7 +11,7 @@ use crate::{
     ir::{
         Abort, AccessAction, Cors, Edge, Fault, HashKey, Health, HttpMatch, Locality, PathMatch,
         PathNormalization, PerMillion, Pins, RetryBudget, RetryCondition, StringMatch,
-        TcpKeepalive, TlsVersion, Tunnel, Warmup,
+        TcpKeepalive, TlsVersion, TlsWords, Tunnel, Warmup,
     },
     plan::*,
 };
@@ -85,6 +85,7 @@ pub(crate) fn mesh_tls() -> UpstreamTls {
         sni: "outbound_.9080_._.reviews.default.svc.cluster.local".into(),
         alpn: vec!["istio".into()],
         auto_sni: false,
+        words: TlsWords::default(),
     }
 }
 
@@ -346,8 +347,10 @@ pub(crate) fn server_tls() -> DownstreamTls {
         min_version: Some(TlsVersion::V1_2),
         max_version: Some(TlsVersion::V1_3),
         pins: Pins::default(),
-        cipher_suites: vec!["ECDHE-ECDSA-AES256-GCM-SHA384".into()],
-        curves: Vec::new(),
+        words: TlsWords {
+            suites: vec!["ECDHE-ECDSA-AES256-GCM-SHA384".into()],
+            curves: Vec::new(),
+        },
     }
 }
 

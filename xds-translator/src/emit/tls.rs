@@ -8,7 +8,7 @@ use super::{
     pb::{core, matcher, tls},
 };
 use crate::{
-    ir::{Pins, TlsVersion},
+    ir::{Pins, TlsVersion, TlsWords},
     plan::{DownstreamTls, SanMatch, SecretRef, TrustRef, UpstreamTls},
 };
 
@@ -32,7 +32,7 @@ pub(super) fn upstream(plan: &UpstreamTls) -> core::TransportSocket {
     let accepted = accepted(&plan.sans, &Pins::default());
     let mut common = common(plan.certificate.as_slice(), plan.trust.as_ref(), accepted, &plan.alpn);
     // Envoy's own limit for a client is TLS 1.2 (`TlsParameters.tls_maximum_protocol_version`).
-    common.tls_params = versions(Some(TlsVersion::V1_2), Some(TlsVersion::V1_3), &[], &[]);
+    common.tls_params = versions(Some(TlsVersion::V1_2), Some(TlsVersion::V1_3), &plan.words);
     let context = tls::UpstreamTlsContext {
         common_tls_context: Some(common),
         sni: plan.sni.to_string(),
@@ -45,8 +45,7 @@ pub(super) fn upstream(plan: &UpstreamTls) -> core::TransportSocket {
 pub(super) fn downstream(plan: &DownstreamTls) -> core::TransportSocket {
     let accepted = accepted(&plan.sans, &plan.pins);
     let mut common = common(&plan.certificates, plan.trust.as_ref(), accepted, &plan.alpn);
-    common.tls_params =
-        versions(plan.min_version, plan.max_version, &plan.cipher_suites, &plan.curves);
+    common.tls_params = versions(plan.min_version, plan.max_version, &plan.words);
     let context = tls::DownstreamTlsContext {
         common_tls_context: Some(common),
         require_client_certificate: boolean(plan.require_client),
@@ -144,15 +143,15 @@ fn san_matchers(san: &SanMatch) -> Vec<tls::SubjectAltNameMatcher> {
 fn versions(
     min: Option<TlsVersion>,
     max: Option<TlsVersion>,
-    cipher_suites: &[Arc<str>],
-    curves: &[Arc<str>],
+    words: &TlsWords,
 ) -> Option<tls::TlsParameters> {
-    let words = !cipher_suites.is_empty() || !curves.is_empty();
-    (min.is_some() || max.is_some() || words).then(|| tls::TlsParameters {
+    let TlsWords { suites, curves } = words;
+    let worded = *words != TlsWords::default();
+    (min.is_some() || max.is_some() || worded).then(|| tls::TlsParameters {
         ecdh_curves: curves.iter().map(|c| c.to_string()).collect(),
         tls_minimum_protocol_version: protocol(min),
         tls_maximum_protocol_version: protocol(max),
-        cipher_suites: cipher_suites.iter().map(|s| s.to_string()).collect(),
+        cipher_suites: suites.iter().map(|s| s.to_string()).collect(),
         ..Default::default()
     })
 }

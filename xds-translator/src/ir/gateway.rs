@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::{Field, Hostname, Origin, Selector};
+use super::{Field, Hostname, Origin, Selector, TlsWords};
 
 /// One gateway configuration object (Istio `Gateway`).
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -82,10 +82,8 @@ pub struct ServerTls {
     pub min_version: Option<TlsVersion>,
     /// Maximum version; `None`: Envoy's default.
     pub max_version: Option<TlsVersion>,
-    /// Cipher suites; empty: Envoy's default.
-    pub cipher_suites: Vec<Arc<str>>,
-    /// Curves; empty: Envoy's default.
-    pub curves: Vec<Arc<str>>,
+    /// What may be negotiated.
+    pub words: TlsWords,
     /// Where each of `credentials` is written, in their order.
     pub credential_fields: Vec<Field>,
     /// Where `ca_credential` is written, or would be.

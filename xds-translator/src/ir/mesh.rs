@@ -72,6 +72,14 @@ pub struct MeshDefaults {
     /// `meshMTLS.minProtocolVersion`: the least version that a server of the mesh's own mutual TLS
     /// takes.
     pub mesh_tls_min: TlsVersion,
+    /// `meshMTLS.cipherSuites`: those that it takes of TLS 1.2; empty: Envoy's.
+    pub mesh_tls_suites: Vec<Arc<str>>,
+    /// `tlsDefaults`: of all other TLS.
+    pub tls: TlsWords,
+    /// `defaultInboundHttpRetryPolicy`; `MeshDefault` means the built-in.
+    pub inbound_retry: Retry,
+    /// Its `perTryTimeout`.
+    pub inbound_try_timeout: Option<Duration>,
     /// `defaultConfig.gatewayTopology`.
     pub edge: Edge,
     /// Which Ingresses gateways serve, and which gateways.
@@ -117,6 +125,29 @@ impl Default for IngressDefaults {
             scope: IngressScope::OwnClass,
             class: "istio".into(),
             selector: "ingressgateway".into(),
+        }
+    }
+}
+
+/// What may be negotiated by TLS; empty: what the proxy has.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct TlsWords {
+    /// Cipher suites of TLS 1.2, by OpenSSL's names.
+    pub suites: Vec<Arc<str>>,
+    /// Curves.
+    pub curves: Vec<Arc<str>>,
+}
+
+impl TlsWords {
+    /// Each list that is given here, and the other's where it is empty.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        let first = |own: &Vec<Arc<str>>, other: &Vec<Arc<str>>| {
+            if own.is_empty() { other.clone() } else { own.clone() }
+        };
+        Self {
+            suites: first(&self.suites, &other.suites),
+            curves: first(&self.curves, &other.curves),
         }
     }
 }
@@ -192,6 +223,10 @@ impl Default for MeshDefaults {
             dns_refresh_rate: Duration::from_secs(60),
             path_normalization: PathNormalization::Base,
             mesh_tls_min: TlsVersion::V1_2,
+            mesh_tls_suites: Vec::new(),
+            tls: TlsWords::default(),
+            inbound_retry: Retry::MeshDefault,
+            inbound_try_timeout: None,
             edge: Edge::default(),
             ingress: IngressDefaults::default(),
         }

@@ -283,8 +283,7 @@ pub(crate) fn server_context(
         alpn: mtls::texts(alpn),
         min_version: tls.min_version,
         max_version: tls.max_version,
-        cipher_suites: tls.cipher_suites.clone(),
-        curves: tls.curves.clone(),
+        words: tls.words.or(&mesh.tls),
     })
 }
 
@@ -295,8 +294,7 @@ fn mesh_context(mesh: &MeshDefaults, tls: &ServerTls, alpn: &[&str]) -> Downstre
         sans: if named.is_empty() { own.sans } else { named },
         min_version: tls.min_version.or(own.min_version),
         max_version: tls.max_version.or(own.max_version),
-        cipher_suites: tls.cipher_suites.clone(),
-        curves: tls.curves.clone(),
+        words: tls.words.or(&own.words),
         pins: tls.pins.clone(),
         ..own
     }

@@ -16,13 +16,14 @@ use super::{
     inbound_chain::{PortChains, Speech, inspects_http, inspects_tls},
     naming,
     rate_limit::rates,
-    route::forward_to,
+    route::{forward_to, written_retry},
     traffic::MergedPolicy,
 };
 use crate::{
     ir::{
         AppEndpoint, BackendPolicy, Capture, ConnectionPool, HeaderOps, Health, IngressListener,
-        Locality, PeerTls, Protocol, RateLimit, RetryCondition, Service, SidecarScope,
+        Locality, MeshDefaults, PeerTls, Protocol, RateLimit, Retry, RetryCondition, RetryPolicy,
+        Service, SidecarScope,
     },
     plan::ClusterClient,
     snapshot::Reader,
@@ -343,7 +344,7 @@ impl<'a> Inbound<'a> {
             port: None,
             names: ("virtualInbound-catchall-http".into(), "virtualInbound".into()),
             stat_prefix: format!("{cluster};").into(),
-            routes: inbound_routes(cluster.into(), 0, "", true),
+            routes: inbound_routes(cluster.into(), 0, "", inbound_retry(self.reader.mesh())),
             proxy: defaults::tcp(self.reader.mesh(), cluster),
         }
     }
@@ -369,7 +370,12 @@ impl<'a> Inbound<'a> {
             port: matched,
             names: (name.clone(), name.clone()),
             stat_prefix: format!("inbound_{name};").into(),
-            routes: inbound_routes(cluster, port.service_port, host, retried),
+            routes: inbound_routes(
+                cluster,
+                port.service_port,
+                host,
+                inbound_retry(mesh).filter(|_| retried),
+            ),
             proxy,
         }
     }
@@ -402,27 +408,35 @@ fn fixed_endpoint(address: PlannedAddress) -> Discovery {
     }])
 }
 
+/// Retries towards the application: the mesh's, else those of requests that did not reach it.
+pub(super) fn inbound_retry(mesh: &MeshDefaults) -> Option<RetryPlan> {
+    let built_in = RetryPolicy {
+        attempts: 2,
+        conditions: Some(vec![RetryCondition::ResetBeforeRequest]),
+        statuses: Vec::new(),
+        remote_localities: false,
+        ignore_previous_hosts: None,
+        backoff: None,
+    };
+    let policy = match &mesh.inbound_retry {
+        Retry::Off => return None,
+        Retry::Policy(policy) => policy,
+        Retry::MeshDefault => &built_in,
+    };
+    let per_try_timeout = mesh.inbound_try_timeout;
+    // There is one endpoint, which must be allowed again.
+    Some(RetryPlan { per_try_timeout, avoid_previous_hosts: false, ..written_retry(policy, true) })
+}
+
 /// The route configuration of an inbound port: everything goes to the application.
 fn inbound_routes(
     cluster: Arc<str>,
     service_port: u16,
     host: &str,
-    retried: bool,
+    retry: Option<RetryPlan>,
 ) -> RouteConfigPlan {
-    let retry = RetryPlan {
-        attempts: 2,
-        conditions: vec![RetryCondition::ResetBeforeRequest],
-        statuses: Vec::new(),
-        per_try_timeout: None,
-        avoid_previous_hosts: false,
-        remote_localities: false,
-        backoff: None,
-    };
-    let forward = ForwardPlan {
-        timeout: RouteTimeout::Inbound,
-        retry: retried.then_some(retry),
-        ..forward_to(cluster.clone())
-    };
+    let forward =
+        ForwardPlan { timeout: RouteTimeout::Inbound, retry, ..forward_to(cluster.clone()) };
     let route = RoutePlan {
         name: "default".into(),
         matches: None,

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     ir::{
         ClientTls, MeshDefaults, PeerTls, Pins, Protocol, Selector, Service, ServicePort,
-        TargetPort, TlsMaterial, TlsVersion,
+        TargetPort, TlsMaterial, TlsVersion, TlsWords,
     },
     plan::{ClusterClient, ClusterKey},
     snapshot::Reader,
@@ -65,10 +65,10 @@ pub(crate) fn upstream_transport(
             UpstreamTransport::Tls(tls)
         }
         Some(ClientTls::Simple(material)) => {
-            UpstreamTransport::Tls(user_client(backend, material, false))
+            UpstreamTransport::Tls(user_client(reader.mesh(), backend, material, false))
         }
         Some(ClientTls::Mutual(material)) => {
-            UpstreamTransport::Tls(user_client(backend, material, true))
+            UpstreamTransport::Tls(user_client(reader.mesh(), backend, material, true))
         }
         None => automatic(reader, key, backend),
     }
@@ -116,6 +116,7 @@ fn mesh_client(reader: &Reader<'_>, key: &ClusterKey, backend: &Backend<'_>) -> 
         sni: naming::mesh_sni(backend.port.number, &key.subset, backend.service.key.host.as_str()),
         alpn: static_alpn(backend.port.protocol, backend.http),
         auto_sni: false,
+        words: TlsWords::default(),
     }
 }
 
@@ -170,7 +171,12 @@ pub(crate) fn mesh_alpn(
     }
 }
 
-fn user_client(backend: &Backend<'_>, material: &TlsMaterial, mutual: bool) -> UpstreamTls {
+fn user_client(
+    mesh: &MeshDefaults,
+    backend: &Backend<'_>,
+    material: &TlsMaterial,
+    mutual: bool,
+) -> UpstreamTls {
     let credential = (!material.credential.is_empty() && backend.credentials)
         .then(|| material.credential.clone());
     UpstreamTls {
@@ -180,6 +186,7 @@ fn user_client(backend: &Backend<'_>, material: &TlsMaterial, mutual: bool) -> U
         sni: material.sni.clone(),
         alpn: if backend.http == UpstreamProtocol::Http2 { texts(&["h2"]) } else { Vec::new() },
         auto_sni: material.sni.is_empty(),
+        words: mesh.tls.clone(),
     }
 }
 
@@ -236,8 +243,7 @@ pub(crate) fn mesh_server(mesh: &MeshDefaults, alpn: &[&str]) -> DownstreamTls {
         alpn: texts(alpn),
         min_version: Some(mesh.mesh_tls_min),
         max_version: Some(TlsVersion::V1_3),
-        cipher_suites: Vec::new(),
-        curves: Vec::new(),
+        words: TlsWords { suites: mesh.mesh_tls_suites.clone(), curves: Vec::new() },
     }
 }
 

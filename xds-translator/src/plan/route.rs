@@ -323,7 +323,8 @@ fn default_retry(hashed: bool) -> RetryPlan {
     }
 }
 
-fn written_retry(policy: &RetryPolicy, hashed: bool) -> RetryPlan {
+/// The retries of a policy.
+pub(crate) fn written_retry(policy: &RetryPolicy, hashed: bool) -> RetryPlan {
     let written = policy.conditions.clone();
     let mut conditions = written.unwrap_or_else(|| DEFAULT_RETRY_CONDITIONS.to_vec());
     if !policy.statuses.is_empty() && !conditions.contains(&RetryCondition::ListedStatus) {

@@ -10,12 +10,12 @@ use crate::{
     ir::{
         Attachment, BackendPolicy, ConnectionPool, Destination, DestinationPort, EgressListener,
         GatewayConfig, GatewayHost, GatewayProtocol, GatewayServer, HeaderOps, Hostname,
-        HttpAction, HttpMatch, HttpRule, Labels, ListenerPort, Origin, OutboundTraffic,
-        OutlierDetection, PathMatch, PeerTls, PeerTlsPolicy, Pins, PolicyScope, PolicyTarget,
-        Protocol, Rate, RateLimit, Redirect, RedirectPort, Resolution, Retry, RetryCondition,
-        RetryPolicy, RouteTable, RuleOrder, ScopeHost, ScopeNamespace, Selector, ServerTls,
-        ServerTlsMode, ServiceKey, SidecarScope, Subset, TcpRule, TrafficPolicy, Unreachable,
-        Visibility, WeightedDestination,
+        HttpAction, HttpMatch, HttpRule, Labels, ListenerPort, MeshDefaults, Origin,
+        OutboundTraffic, OutlierDetection, PathMatch, PeerTls, PeerTlsPolicy, Pins, PolicyScope,
+        PolicyTarget, Protocol, Rate, RateLimit, Redirect, RedirectPort, Resolution, Retry,
+        RetryCondition, RetryPolicy, RouteTable, RuleOrder, ScopeHost, ScopeNamespace, Selector,
+        ServerTls, ServerTlsMode, ServiceKey, SidecarScope, Subset, TcpRule, TlsWords,
+        TrafficPolicy, Unreachable, Visibility, WeightedDestination,
     },
     snapshot::{Item, MeshSnapshot, Reader},
 };
@@ -853,12 +853,36 @@ fn secure(port_name: &str, host: &str, mode: ServerTlsMode) -> GatewayServer {
             pins: Pins::default(),
             min_version: None,
             max_version: None,
-            cipher_suites: Vec::new(),
-            curves: Vec::new(),
+            words: TlsWords::default(),
             credential_fields: vec!["".into()],
             ca_credential_field: "".into(),
         }),
         ..server(None, host)
+    }
+}
+
+#[test]
+fn retries_towards_the_application_are_those_of_the_mesh() {
+    let policy = |attempts| {
+        Retry::Policy(RetryPolicy {
+            attempts,
+            conditions: Some(vec![RetryCondition::ConnectFailure]),
+            statuses: vec![503],
+            remote_localities: false,
+            ignore_previous_hosts: None,
+            backoff: None,
+        })
+    };
+    let before = vec![RetryCondition::ResetBeforeRequest];
+    let listed = vec![RetryCondition::ConnectFailure, RetryCondition::ListedStatus];
+    for (inbound_retry, expected) in [
+        (Retry::MeshDefault, Some((2, before))),
+        (Retry::Off, None),
+        (policy(7), Some((7, listed))),
+    ] {
+        let mesh = MeshDefaults { inbound_retry, ..MeshDefaults::default() };
+        let planned = super::inbound::inbound_retry(&mesh);
+        assert_eq!(planned.map(|retry| (retry.attempts, retry.conditions)), expected);
     }
 }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{RouteConfigPlan, VirtualHostPlan};
 use crate::ir::{
     Edge, Health, Locality, PatchMessage, PathNormalization, Pins, Rate, RetryBudget, StringMatch,
-    TcpKeepalive, TlsVersion, Tunnel, Warmup,
+    TcpKeepalive, TlsVersion, TlsWords, Tunnel, Warmup,
 };
 
 /// One resource (or, for virtual hosts, one part of a resource) with every decision made.
@@ -259,6 +259,8 @@ pub struct UpstreamTls {
     /// SNI from the request's host, which is then also the expected name unless `sans` says
     /// otherwise.
     pub auto_sni: bool,
+    /// What may be negotiated.
+    pub words: TlsWords,
 }
 
 /// A certificate with its key, by SDS name.
@@ -488,10 +490,8 @@ pub struct DownstreamTls {
     pub min_version: Option<TlsVersion>,
     /// Versions; `None`: Envoy's default.
     pub max_version: Option<TlsVersion>,
-    /// Suites; empty: Envoy's default.
-    pub cipher_suites: Vec<Arc<str>>,
-    /// Curves; empty: Envoy's default.
-    pub curves: Vec<Arc<str>>,
+    /// What may be negotiated.
+    pub words: TlsWords,
 }
 
 /// The last filter of a chain.

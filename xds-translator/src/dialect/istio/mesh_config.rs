@@ -51,7 +51,7 @@ object! {
         /// TLS settings of mesh traffic.
         "meshMTLS" mesh_mtls: Option<MeshTls> [no_null],
         /// TLS settings of other traffic.
-        "tlsDefaults" tls_defaults: Option<MeshTls> [later],
+        "tlsDefaults" tls_defaults: Option<TlsDefaults> [no_null],
         /// The trust domain (`cluster.local`).
         "trustDomain" trust_domain: Arc<str>,
         /// Further trust domains whose identities count as ours.
@@ -71,7 +71,7 @@ object! {
         /// Retries of routes that say nothing.
         "defaultHttpRetryPolicy" default_http_retry_policy: Option<HttpRetry>,
         /// Retries from a sidecar to its application.
-        "defaultInboundHttpRetryPolicy" default_inbound_http_retry_policy: Option<HttpRetry> [later],
+        "defaultInboundHttpRetryPolicy" default_inbound_http_retry_policy: Option<HttpRetry>,
         /// Settings of every backend, below DestinationRules.
         "defaultTrafficPolicy" default_traffic_policy: Option<DefaultTrafficPolicy>,
         /// The namespace whose policies hold for the mesh (`istio-system`).
@@ -150,8 +150,20 @@ object! { no_null;
         "minProtocolVersion" min_protocol_version: Option<super::shared::TlsProtocol>,
         /// Curves.
         "ecdhCurves" ecdh_curves: Vec<Arc<str>> [later],
-        /// Cipher suites.
-        "cipherSuites" cipher_suites: Vec<Arc<str>> [later],
+        /// Cipher suites of TLS 1.2 that servers of the mesh's own mutual TLS take.
+        "cipherSuites" cipher_suites: Vec<Arc<str>>,
+    }
+}
+
+object! { no_null;
+    /// Settings of all TLS but the mesh's own mutual TLS, where nothing closer says them.
+    TlsDefaults {
+        /// Not acted on, in Istio neither: servers and DestinationRules have TLS 1.2 at least.
+        "minProtocolVersion" min_protocol_version: Option<super::shared::TlsProtocol> [later],
+        /// Curves.
+        "ecdhCurves" ecdh_curves: Vec<Arc<str>>,
+        /// Cipher suites of TLS 1.2.
+        "cipherSuites" cipher_suites: Vec<Arc<str>>,
     }
 }
 

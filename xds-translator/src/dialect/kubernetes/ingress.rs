@@ -19,7 +19,7 @@ use crate::{
         Attachment, Destination, DestinationPort, Field, GatewayConfig, GatewayHost,
         GatewayProtocol, GatewayServer, HeaderOps, Hostname, HttpAction, HttpMatch, HttpRule,
         PathMatch, Pins, Retry, Rewrite, RouteFields, RouteTable, RuleOrder, ServerTls,
-        ServerTlsMode, Timeouts, Unreachable, Visibility, WeightedDestination,
+        ServerTlsMode, Timeouts, TlsWords, Unreachable, Visibility, WeightedDestination,
     },
     snapshot::Item,
 };
@@ -161,8 +161,8 @@ fn check_path(path: &IngressPath, at: &mut Decoder) {
         let got = format!("`{}`", path.path_type);
         at.note(finding.expected(format!("one of {}", TYPES.join(", ")), got));
     }
-    let absolute = path.path.starts_with('/');
-    if !absolute && !(path.path.is_empty() && &*path.path_type == "ImplementationSpecific") {
+    let any = path.path.is_empty() && &*path.path_type == "ImplementationSpecific";
+    if !any && !path.path.starts_with('/') {
         let message = format!("`{}` does not begin with a slash", path.path);
         at.within("path", |at| at.invalid(message, Some(format!("`/{}`", path.path))));
     }
@@ -335,8 +335,7 @@ fn simple_tls(at: &FieldPath, secret: &Arc<str>) -> ServerTls {
         pins: Pins::default(),
         min_version: None,
         max_version: None,
-        cipher_suites: Vec::new(),
-        curves: Vec::new(),
+        words: TlsWords::default(),
         credential_fields: vec![at.to_string().into()],
         ca_credential_field: "".into(),
     }

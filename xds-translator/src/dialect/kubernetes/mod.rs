@@ -1,7 +1,7 @@
 //! Kubernetes' own kinds, as far as a mesh reads them. Fields that are not listed are left alone.
 
 mod fields;
-mod ingress;
+pub mod ingress;
 mod lower;
 mod rules;
 

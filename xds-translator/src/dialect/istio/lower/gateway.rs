@@ -11,7 +11,7 @@ use crate::{
     },
     ir::{
         GatewayConfig, GatewayHost, GatewayProtocol, GatewayServer, Hostname, Pins, ServerTls,
-        ServerTlsMode, TlsVersion,
+        ServerTlsMode, TlsVersion, TlsWords,
     },
     snapshot::Item,
 };
@@ -131,8 +131,7 @@ fn lower_tls(at: &FieldPath, tls: &Declared) -> ServerTls {
         },
         min_version: tls.min_protocol_version.and_then(version),
         max_version: tls.max_protocol_version.and_then(version),
-        cipher_suites: tls.cipher_suites.clone(),
-        curves: tls.ecdh_curves.clone(),
+        words: TlsWords { suites: tls.cipher_suites.clone(), curves: tls.ecdh_curves.clone() },
         credential_fields,
         ca_credential_field: at.field("caCertCredentialName").to_string().into(),
     }

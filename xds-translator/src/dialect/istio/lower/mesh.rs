@@ -22,7 +22,7 @@ use crate::{
     },
     ir::{
         ClientCertHeader, Edge, IngressDefaults, IngressScope, MeshDefaults, PathNormalization,
-        TlsVersion, Visibility,
+        TlsVersion, TlsWords, Visibility,
     },
     snapshot::Item,
 };
@@ -86,6 +86,16 @@ impl Lowering<'_> {
                 .as_ref()
                 .map_or(PathNormalization::Base, |p| normalization(p.normalization)),
             mesh_tls_min: spec.mesh_mtls.as_ref().map_or(base.mesh_tls_min, least_version),
+            mesh_tls_suites: spec
+                .mesh_mtls
+                .as_ref()
+                .map_or(base.mesh_tls_suites, |tls| tls.cipher_suites.clone()),
+            tls: spec.tls_defaults.as_ref().map_or(base.tls, |tls| TlsWords {
+                suites: tls.cipher_suites.clone(),
+                curves: tls.ecdh_curves.clone(),
+            }),
+            inbound_retry: retry(spec.default_inbound_http_retry_policy.as_ref()),
+            inbound_try_timeout: try_timeout(spec.default_inbound_http_retry_policy.as_ref()),
             edge: spec
                 .default_config
                 .as_ref()

@@ -244,7 +244,8 @@ fn is_hex_of_hash(text: &str) -> bool {
     lengths && pairs.iter().all(hex)
 }
 
-/// Notes pairs of which a half is missing, and authorities of clients of which only one could count.
+/// Notes pairs of which a half is missing, and several authorities of clients, of which only one
+/// could count.
 fn check_files(tls: &ServerTls, at: &mut Decoder) {
     if !tls.tls_certificates.is_empty() && !tls.server_certificate.is_empty() {
         at.invalid(

@@ -7,7 +7,7 @@ use super::{
     log::{check_log_fields, check_log_file, remark_nested_fields},
     provider::check_providers,
     route::check_retries,
-    tls::{check_cipher_suites, check_curves},
+    tls::{check_cipher_suites, check_curves, remark_curves_of_envoy, remark_suites_of_envoy},
 };
 use crate::{
     diagnostic::Code,
@@ -67,11 +67,24 @@ pub(in crate::dialect::istio) fn check_mesh(mesh: &MeshConfig, at: &mut Decoder)
             at.within(field, |at| at.invalid(format!("`{name}` is not a valid name"), None));
         }
     }
-    for (field, tls) in [("meshMTLS", &mesh.mesh_mtls), ("tlsDefaults", &mesh.tls_defaults)] {
-        let Some(tls) = tls else { continue };
+    let own = mesh.mesh_mtls.as_ref().map(|tls| (&tls.cipher_suites, &tls.ecdh_curves));
+    let other = mesh.tls_defaults.as_ref().map(|tls| (&tls.cipher_suites, &tls.ecdh_curves));
+    for (field, words) in [("meshMTLS", own), ("tlsDefaults", other)] {
+        let Some((suites, curves)) = words else { continue };
         at.within(field, |at| {
-            check_cipher_suites(&tls.cipher_suites, at);
-            check_curves(&tls.ecdh_curves, at);
+            check_cipher_suites(suites, at);
+            remark_suites_of_envoy(suites, at);
+            check_curves(curves, at);
+        });
+    }
+    if let Some(tls) = &mesh.tls_defaults {
+        at.within("tlsDefaults", |at| {
+            remark_curves_of_envoy(&tls.ecdh_curves, at);
+            if !tls.cipher_suites.is_empty() {
+                at.within("cipherSuites", |at| {
+                    remark_refused_by_ours("clusters with TLS to servers outside", at)
+                });
+            }
         });
     }
     if let Some(policy) = &mesh.default_traffic_policy {
