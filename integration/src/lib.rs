@@ -5,6 +5,7 @@ pub mod certificate;
 pub mod kube_cluster;
 pub mod mesh;
 pub mod namespace;
+pub mod offline;
 pub mod paths;
 pub mod plane;
 pub mod process;

@@ -3,22 +3,17 @@
 #![cfg(feature = "e2e")]
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use ferromesh_integration::paths;
-use ferromesh_proto::discovery::Node;
-use ferromesh_xds_translator::{
-    class::NodeIdentity,
-    compiler::Change,
-    dialect::{Parsed, overlay, parse_files},
-    ir::MeshDefaults,
-    translate::{Translation, translate},
+use ferromesh_integration::{
+    offline::{bootstrap, translate_for},
+    paths,
 };
-use serde_json::{Value, json};
+use ferromesh_xds_translator::dialect::{Parsed, overlay, parse_files};
+use serde_json::Value;
 
 const SIDECAR: &str = "sidecar~10.244.0.11~productpage-v1-0.default~default.svc.cluster.local";
 const GATEWAY: &str =
@@ -125,83 +120,6 @@ fn read(paths: &[PathBuf]) -> Vec<(String, Vec<u8>)> {
 
 fn parse(files: &[(String, Vec<u8>)]) -> Parsed {
     parse_files(files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))
-}
-
-fn translate_for(node: &str, metadata: &[(&str, &str)], parsed: Parsed) -> Translation {
-    let text = |text: &str| prost_types::Value {
-        kind: Some(prost_types::value::Kind::StringValue(text.to_owned())),
-    };
-    let fields = metadata.iter().map(|(key, value)| ((*key).to_owned(), text(value))).collect();
-    let metadata = Some(prost_types::Struct { fields });
-    let node = Node { id: node.to_owned(), metadata, ..Default::default() };
-    let node = NodeIdentity::parse(&node, None).expect("a good node id");
-    let changes =
-        parsed.objects.into_iter().map(|object| Change::Upsert(Box::new(object))).collect();
-    translate(MeshDefaults::default(), changes, &node).expect("a translation")
-}
-
-/// A static bootstrap of everything; routes and endpoints are put where Envoy would ask for them,
-/// so that it checks them too.
-fn bootstrap(translation: Translation) -> Value {
-    let by_name = |resources: Vec<Value>, key: &str| -> BTreeMap<String, Value> {
-        resources.into_iter().map(|r| (r[key].as_str().expect("a name").to_owned(), r)).collect()
-    };
-    let routes = by_name(translation.routes, "name");
-    let endpoints = by_name(translation.endpoints, "cluster_name");
-    let mut listeners = Value::Array(translation.listeners);
-    inline_routes(&mut listeners, &routes);
-    let mut clusters = translation.clusters;
-    clusters.iter_mut().for_each(|cluster| inline_endpoints(cluster, &endpoints));
-    clusters.extend(["xds-grpc", "sds-grpc"].map(grpc_cluster));
-    json!({
-        "node": {"id": "validate", "cluster": "validate"},
-        "dynamic_resources": {"ads_config": {
-            "api_type": "GRPC",
-            "transport_api_version": "V3",
-            "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
-        }},
-        "static_resources": {"listeners": listeners, "clusters": clusters},
-    })
-}
-
-fn inline_routes(json: &mut Value, routes: &BTreeMap<String, Value>) {
-    match json {
-        Value::Object(fields) => {
-            if let Some(rds) = fields.remove("rds") {
-                let name = rds["route_config_name"].as_str().expect("a name");
-                let routes = routes
-                    .get(name)
-                    .unwrap_or_else(|| panic!("route configuration {name} is not there"));
-                fields.insert("route_config".to_owned(), routes.clone());
-            }
-            fields.values_mut().for_each(|value| inline_routes(value, routes));
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| inline_routes(item, routes)),
-        _ => {}
-    }
-}
-
-fn inline_endpoints(cluster: &mut Value, endpoints: &BTreeMap<String, Value>) {
-    let Some(eds) = cluster.as_object_mut().and_then(|fields| fields.remove("eds_cluster_config"))
-    else {
-        return;
-    };
-    let name = eds["service_name"].as_str().expect("a name");
-    cluster["type"] = "STATIC".into();
-    cluster["load_assignment"] =
-        endpoints.get(name).unwrap_or_else(|| panic!("assignment {name} is not there")).clone();
-}
-
-fn grpc_cluster(name: &str) -> Value {
-    const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-    json!({
-        "name": name,
-        "type": "STATIC",
-        "typed_extension_protocol_options": {OPTIONS: {
-            "@type": format!("type.googleapis.com/{OPTIONS}"),
-            "explicit_http_config": {"http2_protocol_options": {}},
-        }},
-    })
 }
 
 /// `Err` holds Envoy's words when it refuses the configuration, or warns about a deprecated field.

@@ -92,7 +92,7 @@ const LAYERS: [&[&str]; 6] = [
         "config",
         "app",
     ],
-    &["paths", "process", "certificate", "namespace", "kube_cluster", "mesh", "plane"],
+    &["paths", "offline", "process", "certificate", "namespace", "kube_cluster", "mesh", "plane"],
 ];
 
 /// Imports upwards that still stand: crate, module, and the later one that it imports. An entry

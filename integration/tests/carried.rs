@@ -1,0 +1,239 @@
+//! Requests through a real Envoy that runs, from a file, what the translator makes of a gateway's
+//! objects: settings whose meaning a message alone does not show.
+#![cfg(feature = "e2e")]
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use ferromesh_integration::{
+    offline::{bootstrap, translate_for},
+    paths,
+    process::Process,
+};
+use ferromesh_xds_translator::dialect::parse_files;
+
+const GATEWAY: &str = "router~10.98.9.1~gateway-0.istio-system~istio-system.svc.cluster.local";
+
+/// A gateway with two applications behind it, which answer with what they were asked.
+struct Site {
+    _envoy: Process,
+    _folder: tempfile::TempDir,
+    address: String,
+}
+
+impl Site {
+    /// `number` makes addresses of its own; in `objects`, `ONE` and `TWO` are the applications'
+    /// ports, which listen at `127.88.NUMBER.2`.
+    fn start(number: u8, objects: &str) -> Self {
+        let [one, two] = ["one", "two"].map(|name| application(number, name));
+        let entry = |name: &str, port: u16| {
+            format!(
+                "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n\
+                 metadata: {{name: {name}, namespace: shop}}\n\
+                 spec: {{hosts: [{name}.test], location: MESH_EXTERNAL, resolution: STATIC,\n  \
+                 ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {port}}}],\n  \
+                 endpoints: [{{address: 127.88.{number}.2}}]}}\n"
+            )
+        };
+        let text = [entry("one", one), entry("two", two), objects.to_owned()].join("---\n");
+        let parsed = parse_files([("objects.yaml", text.as_bytes())]);
+        assert!(parsed.rejected.is_empty(), "{:#?}", parsed.diagnostics);
+        let own = format!("127.88.{number}.1");
+        let metadata = [("INTERCEPTION_MODE", "NONE"), ("FERROMESH_INBOUND_ADDRESS", own.as_str())];
+        let translation = translate_for(GATEWAY, &metadata, parsed);
+        assert_eq!(translation.dangling, [], "every name leads somewhere");
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("envoy.json");
+        fs::write(&file, bootstrap(translation).to_string()).expect("a file");
+        let mut command = Command::new(paths::envoy());
+        command.args([
+            "--log-level",
+            "warning",
+            "--concurrency",
+            "1",
+            "--use-dynamic-base-id",
+            "-c",
+        ]);
+        command.arg(&file);
+        let mut envoy = Process::start("envoy", folder.path(), command);
+        let address = format!("{own}:80");
+        envoy.until("listening", || TcpStream::connect(&address).is_ok());
+        Self { _envoy: envoy, _folder: folder, address }
+    }
+
+    /// Status and text of the answer to a request for `host`.
+    fn ask(&self, host: &str, path: &str, headers: &[&str]) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).expect("the gateway listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+        let mut head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
+        headers.iter().for_each(|line| head += &format!("{line}\r\n"));
+        stream.write_all(format!("{head}\r\n").as_bytes()).expect("the request goes out");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_default(), answer)
+    }
+}
+
+/// Answers every request with its own head, and says who it is; on a port of its own.
+fn application(number: u8, name: &'static str) -> u16 {
+    let listener = TcpListener::bind(format!("127.88.{number}.2:0")).expect("an address");
+    let port = listener.local_addr().expect("an address").port();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || answer(stream, name));
+        }
+    });
+    port
+}
+
+fn answer(mut stream: TcpStream, name: &str) {
+    let (mut head, mut part) = (Vec::new(), [0; 4096]);
+    while let Ok(read @ 1..) = stream.read(&mut part) {
+        head.extend_from_slice(&part[..read]);
+        if head.ends_with(b"\r\n\r\n") {
+            let body = format!("application {name}\r\n{}", String::from_utf8_lossy(&head));
+            let length = body.len();
+            let line = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+            if stream.write_all(line.as_bytes()).is_err() {
+                return;
+            }
+            head.clear();
+        }
+    }
+}
+
+const SERVER: &str = "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: g, namespace: istio-system}
+spec:
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*'], tls: {httpsRedirect: REDIRECT}}]
+---
+";
+
+#[test]
+fn rules_that_continue_elsewhere_hold_within_those_that_lead_there() {
+    let routes = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: root, namespace: edge}
+spec:
+  hosts: [shop.test]
+  gateways: [istio-system/g]
+  http:
+  - match: [{uri: {prefix: /cart}, headers: {x-a: {exact: '1'}}}, {uri: {prefix: /cart}, headers: {x-b: {exact: '2'}}}]
+    delegate: {name: part, namespace: shop}
+    headers: {request: {set: {x-root: 'yes'}}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: part, namespace: shop}
+spec:
+  http:
+  - match: [{uri: {prefix: /cart/v2}}]
+    rewrite: {uri: /second}
+    route: [{destination: {host: two.test}}]
+  - match: [{uri: {prefix: /elsewhere}}]
+    route: [{destination: {host: two.test}}]
+  - route: [{destination: {host: one.test}}]
+";
+    let site = Site::start(1, &[SERVER.replace("REDIRECT", "false"), routes.to_owned()].concat());
+    let (status, text) = site.ask("shop.test", "/cart/v2/x", &["x-b: 2"]);
+    assert_eq!(status, 200, "{text}");
+    for part in ["application two", "GET /second/x ", "x-root: yes"] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+    let (_, text) = site.ask("shop.test", "/cart/other", &["x-a: 1"]);
+    assert!(text.contains("application one") && text.contains("GET /cart/other "), "{text}");
+    for (path, headers) in
+        [("/cart/v2", &[][..]), ("/cart", &["x-a: 2"]), ("/elsewhere", &["x-a: 1"])]
+    {
+        assert_eq!(site.ask("shop.test", path, headers).0, 404, "{path} {headers:?}");
+    }
+}
+
+#[test]
+fn a_redirect_behind_a_balancer_believes_the_proxies_that_are_trusted() {
+    let routes = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop, namespace: shop}
+spec:
+  hosts: [shop.test]
+  gateways: [istio-system/g]
+  http: [{route: [{destination: {host: one.test}}]}]
+";
+    let mesh = "---
+apiVersion: mesh.istio.io/v1alpha1
+kind: MeshConfig
+metadata: {name: default}
+spec: {defaultConfig: {gatewayTopology: {numTrustedProxies: 1}}}
+";
+    let secure = ["x-forwarded-proto: https", "x-forwarded-for: 192.0.2.7"];
+    let server = SERVER.replace("REDIRECT", "true");
+    for (number, settings, expected) in [(2, "", 301), (3, mesh, 200)] {
+        let site = Site::start(number, &[&*server, routes, settings].concat());
+        let (status, text) = site.ask("shop.test", "/", &secure);
+        assert_eq!(status, expected, "{text}");
+        assert_eq!(site.ask("shop.test", "/", &[]).0, 301, "without the balancer's word");
+    }
+}
+
+#[test]
+fn an_ingress_tells_paths_apart_by_segments() {
+    let services = "
+apiVersion: v1
+kind: Service
+metadata: {name: one, namespace: shop}
+spec: {type: ExternalName, externalName: one.test, ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: two, namespace: shop}
+spec: {type: ExternalName, externalName: two.test, ports: [{name: http, port: 80}]}
+---
+";
+    let ingress = "
+apiVersion: v1
+kind: Pod
+metadata: {name: gateway-0, namespace: istio-system, labels: {istio: ingressgateway}}
+spec: {serviceAccountName: gateway, containers: [{name: proxy}]}
+status: {phase: Running, podIP: 10.98.9.1, podIPs: [{ip: 10.98.9.1}], conditions: [{type: Ready, status: 'True'}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shop, namespace: shop}
+spec:
+  ingressClassName: istio
+  defaultBackend: {service: {name: one, port: {number: 80}}}
+  rules:
+  - host: shop.test
+    http:
+      paths:
+      - {path: /, pathType: Prefix, backend: {service: {name: one, port: {number: 80}}}}
+      - {path: /a, pathType: Prefix, backend: {service: {name: two, port: {name: http}}}}
+      - {path: /a/b, pathType: Exact, backend: {service: {name: one, port: {number: 80}}}}
+";
+    let site = Site::start(4, &[services, ingress].concat());
+    for (host, path, expected) in [
+        ("shop.test", "/", "one"),
+        ("shop.test", "/ab", "one"),
+        ("shop.test", "/a", "two"),
+        ("shop.test", "/a/", "two"),
+        ("shop.test", "/a/c", "two"),
+        ("shop.test", "/a/b", "one"),
+        ("shop.test", "/a/b/", "two"),
+        ("other.test", "/a", "one"),
+    ] {
+        let (status, text) = site.ask(host, path, &[]);
+        assert_eq!(status, 200, "{host}{path}: {text}");
+        assert!(text.contains(&format!("application {expected}")), "{host}{path}: {text}");
+    }
+}
