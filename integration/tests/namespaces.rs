@@ -83,11 +83,18 @@ impl Mesh {
 
         let (echo, bytes) = (format!("10.96.{third}.1"), format!("10.96.{third}.2"));
         let outside = format!("10.96.{third}.3");
+        let [joined, near, zoned] = [4, 5, 6].map(|last| format!("10.96.{third}.{last}"));
+        let named = format!("10.77.{third}.15");
         let hosts = [
             ("echo", echo.as_str()),
             ("alias", echo.as_str()),
             ("bytes", bytes.as_str()),
             ("outside.example", outside.as_str()),
+            ("other.example", outside.as_str()),
+            ("joined.example", joined.as_str()),
+            ("near", near.as_str()),
+            ("zoned", zoned.as_str()),
+            ("a.named.example", named.as_str()),
         ];
         let split: Vec<(&str, String)> =
             (11..).zip(SPLIT).map(|(last, name)| (name, format!("10.96.{third}.{last}"))).collect();
@@ -110,6 +117,8 @@ impl Mesh {
             ));
         }
         processes.push(site.outside(&outsider));
+        let plain = ["serve", "0.0.0.0:9080", "outsider", "v0"];
+        processes.push(site.application(&outsider, &plain));
         processes.push(site.sidecar(&client, "client", "client", proxies.callers));
         processes.push(site.sidecar(&stranger, "stranger", "stranger", proxies.callers));
         Self {
@@ -265,6 +274,32 @@ fn check_what_is_configured_elsewhere(mesh: &Mesh) {
     );
     let outside = get(&mesh.client, "http://outside.example/", 1, &[]);
     assert_eq!(status(&outside, "200"), 1, "TLS 1.3 to a server outside the mesh: {outside}");
+    let other = get(&mesh.client, "http://other.example/", 1, &[]);
+    assert_eq!(status(&other, "200"), 1, "a given SNI is no name that is demanded: {other}");
+    for url in ["http://joined.example/", "http://joined.example:81/"] {
+        let joined = get(&mesh.client, url, 1, &[]);
+        assert_eq!(status(&joined, "200"), 1, "a port of each of two entries, {url}: {joined}");
+    }
+    let near = get(&mesh.client, "http://near/", 100, &[]);
+    assert_eq!(near["versions"]["v1"], 100, "the pod of the client's zone: {near}");
+    let zoned = get(&mesh.client, "http://zoned/", 100, &[]);
+    assert_eq!(zoned["versions"]["v2"], 100, "the subset of the other zone: {zoned}");
+}
+
+/// Names below a wildcard, resolved by the client's proxy: what the application resolved them to is
+/// nobody's address.
+fn check_named_hosts(mesh: &Mesh, third: u8) {
+    mesh.site.control.write("named.yaml", include_str!("namespaces_named.yaml"));
+    let nobody = format!("a.named.example:9080:10.96.{third}.9");
+    let arguments =
+        ["-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "--resolve", &nobody];
+    let arguments = [&arguments[..], &["http://a.named.example:9080/"]].concat();
+    until(Duration::from_secs(60), "a name that was asked for is resolved", || {
+        mesh.client.exec(Path::new("curl"), &arguments).stdout == b"200"
+    });
+    let echo = get(&mesh.client, "http://echo/", 20, &[]);
+    assert_eq!(status(&echo, "200"), 20, "what has addresses is not resolved: {echo}");
+    fs::remove_file(mesh.site.file("config/named.yaml")).expect("removed");
 }
 
 /// Of ports that no service names, the ones that PeerAuthentication names follow it.
@@ -281,6 +316,9 @@ fn check_plaintext_by_port(mesh: &Mesh, third: u8) {
         1,
         "PERMISSIVE lets plaintext come as far as the policies"
     );
+    let declared = plaintext(9097);
+    let answered = declared["statuses"].as_object().is_some_and(|statuses| !statuses.is_empty());
+    assert!(!answered, "an entry with the workload's address declares bytes: {declared}");
 }
 
 /// A policy whose group is misspelt stays in force, while the rest of its file is acted on.
@@ -424,6 +462,9 @@ fn check(third: u8, proxies: Proxies) {
     check_what_is_configured_elsewhere(&mesh);
     check_splits(&mesh);
     check_plaintext_by_port(&mesh, third);
+    if proxies.callers == "envoy" {
+        check_named_hosts(&mesh, third);
+    }
     check_filters(&mesh, proxies);
 
     // The kubelet has no certificate: the agent asks for it, beside the proxy.

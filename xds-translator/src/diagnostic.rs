@@ -140,6 +140,8 @@ codes! {
     ConflictingServers = "FM0214", "IST0145";
     /// A subset of a DestinationRule that none of the service's pods belongs to.
     EmptySubset = "FM0215", "IST0173";
+    /// A port that only an address of its own would tell from another's.
+    AddressesRequired = "FM0216", "IST0134";
     /// Traffic that is sent nowhere or lost, as seen when it was translated.
     Translation = "FM0301";
     /// A proxy refused what an object was translated to.

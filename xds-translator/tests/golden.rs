@@ -53,6 +53,11 @@ fn patches_are_in_what_they_are_about() {
     check("patched-sidecar");
 }
 
+#[test]
+fn a_workload_that_an_entry_names_sees_what_entries_come_to() {
+    check("service-entries");
+}
+
 fn check(case: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
     let got = serde_json::to_string_pretty(&translate(&folder)).expect("JSON prints") + "\n";

@@ -15,7 +15,7 @@ use crate::{
     class::client_view,
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::Object,
-    ir::{BackendPolicy, Hostname, Service, Subset, TrafficPolicy},
+    ir::{BackendPolicy, Hostname, Service, Subset, TrafficPolicy, topology},
     plan::{CredentialPart, NamedCredential, credentials},
     snapshot::Reader,
 };
@@ -193,7 +193,10 @@ fn subsets_without_pods(input: &Input<'_>, policy: &BackendPolicy) -> Vec<Diagno
     if pods().next().is_none() {
         return Vec::new();
     }
-    let empty = |s: &&Subset| !pods().any(|pod| s.selects(&pod.labels));
+    // Where pods run, only the cluster knows: what is known of that here says nothing.
+    let placed = |s: &Subset| s.labels.keys().any(|key| topology::ALL.contains(&&**key));
+    let selects = |s: &Subset| pods().any(|pod| s.selects(|key| pod.label(key)));
+    let empty = |s: &&Subset| !placed(s) && !selects(s);
     let finding = |s: &Subset| {
         let message = format!("subset `{}` selects no pod of `{}`", s.name, policy.host);
         let field = FieldPath::of(&s.at).field("labels");

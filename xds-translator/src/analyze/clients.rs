@@ -126,6 +126,7 @@ fn node(kind: NodeKind, workload: WorkloadId, labels: &Labels) -> NodeIdentity {
             service_account: "default".into(),
             capture: CaptureMode::Redirect,
             mesh_filters: false,
+            captures_dns: false,
             http_proxy_port: None,
             locality: Locality::default(),
             cluster_id: "".into(),

@@ -255,6 +255,7 @@ fn ports_that_nobody_has_are_named() {
     assert_eq!(port(8080), ["warn spec.trafficPolicy.portLevelSettings"]);
     assert!(port(80).is_empty());
     assert_eq!(backend("{tls: {mode: SIMPLE}}"), ["warn spec.trafficPolicy.tls"]);
+    assert_eq!(backend("{tls: {mode: SIMPLE, sni: a}}"), ["info spec.trafficPolicy.tls"]);
     assert!(backend("{tls: {mode: SIMPLE, sni: a, subjectAltNames: [a]}}").is_empty());
 }
 
@@ -268,6 +269,82 @@ fn hosts_that_two_objects_define_are_named() {
     };
     assert_eq!(entry("cart.shop.svc.cluster.local"), ["warn spec.hosts"]);
     assert!(entry("a.test").is_empty());
+}
+
+#[test]
+fn what_entries_of_one_host_lose_to_each_other_is_named() {
+    let entry = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{hosts: [a.test], {spec}}}\n"
+        )
+    };
+    let http = "resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}]";
+    let table: [(&str, &[&str]); 7] = [
+        (http, &[]),
+        ("resolution: DNS, ports: [{number: 443, name: tls, protocol: TLS}]", &[]),
+        ("resolution: NONE, ports: [{number: 443, name: tls, protocol: TLS}]", &["b spec.hosts"]),
+        (
+            "resolution: DNS, ports: [{number: 443, name: tls, protocol: TLS}, {number: 80, name: web, protocol: HTTP}]",
+            &["b spec.ports[1]"],
+        ),
+        (
+            "resolution: DNS, ports: [{number: 80, name: http, protocol: GRPC}]",
+            &["b spec.ports[0]"],
+        ),
+        (&format!("{http}, location: MESH_INTERNAL"), &["b spec.location"]),
+        (&format!("{http}, subjectAltNames: [b]"), &["b spec.subjectAltNames"]),
+    ];
+    for (second, expected) in table {
+        let text = format!("{}{}", entry("a", http), entry("b", second));
+        assert_eq!(found(&text, Code::ConflictingHosts), expected, "{second}");
+    }
+    let text = format!(
+        "{}{}",
+        entry("a", http),
+        entry("b", "resolution: NONE, ports: [{number: 443, name: tls, protocol: TLS}]")
+    );
+    let findings =
+        analyze_input(&parse_files([("a.yaml", text.as_bytes())]), &MeshDefaults::default());
+    let words =
+        findings.iter().find(|f| f.code == Code::ConflictingHosts).map(|f| f.message.clone());
+    let words = words.expect("a finding");
+    assert!(words.contains("resolution") && words.contains("lose port 443"), "{words}");
+}
+
+#[test]
+fn an_address_that_is_allocated_twice_is_named() {
+    let entry = |host: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {host}, namespace: shop}}\nspec: {{hosts: [{host}.test], resolution: DNS, ports: [{{number: 80, name: p, protocol: HTTP}}]}}\n"
+        )
+    };
+    let twice = format!("{}{}", entry("h105"), entry("h362"));
+    assert_eq!(found(&twice, Code::AddressesRequired), ["h362 spec.hosts"]);
+    let given = entry("h105").replace("resolution", "addresses: [240.240.112.80], resolution");
+    let twice = format!("{given}{}", entry("h362"));
+    assert_eq!(found(&twice, Code::AddressesRequired), ["h362 spec.hosts"]);
+    let apart = format!("{}{}", entry("h105"), entry("h363"));
+    assert_eq!(found(&apart, Code::AddressesRequired), [""; 0]);
+}
+
+#[test]
+fn ports_that_nothing_tells_apart_are_named() {
+    let entry = |name: &str, protocol: &str, more: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{hosts: [{name}.test], resolution: DNS, ports: [{{number: 5431, name: x, protocol: HTTP}}, {{number: 5432, name: p, protocol: {protocol}}}]{more}}}\n"
+        )
+    };
+    let lost =
+        |first: String, second: String| found(&format!("{first}{second}"), Code::AddressesRequired);
+    let tcp = |name: &str| entry(name, "TCP", "");
+    assert_eq!(lost(tcp("pg1"), tcp("pg2")), ["pg2 spec.ports[1]"]);
+    let addressed = entry("pg2", "TCP", ", addresses: [10.8.0.1]");
+    assert_eq!(lost(tcp("pg1"), addressed), [""; 0]);
+    assert_eq!(lost(entry("pg1", "TLS", ""), entry("pg2", "TLS", "")), [""; 0], "told by SNI");
+    assert_eq!(lost(entry("pg1", "MYSQL", ""), entry("pg2", "HTTP", "")), ["pg2 spec.ports[1]"]);
+    let unseen = entry("pg2", "TCP", ", exportTo: [bank]");
+    let first = entry("pg1", "TCP", ", exportTo: ['.']");
+    assert_eq!(lost(first, unseen), [""; 0], "no client sees both");
 }
 
 #[test]

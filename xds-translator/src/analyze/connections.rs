@@ -12,8 +12,7 @@ use super::input::Input;
 use crate::{
     class::is_gateway,
     diagnostic::{Code, Diagnostic, FieldPath},
-    ir::{AccessAction, AccessPolicy, AccessRule, Labels, Protocol},
-    snapshot::workload_port,
+    ir::{AccessAction, AccessPolicy, AccessRule, Labels, Protocol, ServicePort},
 };
 
 pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
@@ -71,17 +70,12 @@ fn other_ports(input: &Input<'_>, policy: &AccessPolicy) -> BTreeMap<u16, String
     let different = selected.filter(|w| seen.insert((&w.id.namespace, &w.labels)));
     let mut ports = BTreeMap::new();
     for workload in different {
-        for service in snapshot.services().selecting(workload) {
-            let tcp = service
-                .ports
-                .iter()
-                .filter(|p| !p.protocol.is_http() && p.protocol != Protocol::Auto);
-            for port in tcp {
-                if let Some(number) = workload_port(workload, port) {
-                    ports.entry(number).or_insert_with(|| {
-                        format!("port {number} ({}:{})", service.key.host, port.number)
-                    });
-                }
+        for (key, number, target) in snapshot.ports_of(workload) {
+            let port = snapshot.services().service(&key).and_then(|s| s.port(number));
+            let other = |p: &ServicePort| !p.protocol.is_http() && p.protocol != Protocol::Auto;
+            if port.is_some_and(other) {
+                let name = || format!("port {target} ({}:{number})", key.host);
+                ports.entry(target).or_insert_with(name);
             }
         }
     }

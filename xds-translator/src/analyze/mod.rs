@@ -14,6 +14,7 @@ mod clients;
 mod conflicts;
 mod connections;
 mod gateways;
+mod hosts;
 mod input;
 mod namespaces;
 mod patches;
@@ -97,6 +98,7 @@ fn check(input: Input<'_>) -> Vec<Diagnostic> {
         connections::check,
         services::check,
         ports::check,
+        hosts::check,
         splits::check,
         namespaces::check,
     ];

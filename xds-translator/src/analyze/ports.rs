@@ -6,10 +6,10 @@ use super::input::Input;
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     ir::{
-        AccessPolicy, BackendPolicy, CallMatch, ClientTls, ObjectId, PeerTlsPolicy, Protocol,
-        Service, Workload,
+        AccessPolicy, BackendPolicy, CallMatch, ClientTls, PeerTlsPolicy, Protocol, Service,
+        Workload,
     },
-    snapshot::{Item, workload_port},
+    snapshot::Item,
 };
 
 pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
@@ -22,7 +22,6 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
         };
         findings.extend(found.into_iter().map(|finding| input.diagnose(id, finding)));
     }
-    check_hosts(input, findings);
 }
 
 /// The ports of some workloads, as far as they are declared.
@@ -38,14 +37,8 @@ impl Ports {
         let mut ports = Self { own: BTreeSet::new(), of_services: BTreeSet::new() };
         for workload in workloads {
             ports.own.extend(&workload.container_ports);
-            let services = input.snapshot.services();
-            for service in services.selecting(workload) {
-                let arriving = service
-                    .ports
-                    .iter()
-                    .filter_map(|port| Some((port.number, workload_port(workload, port)?)));
-                ports.of_services.extend(arriving);
-            }
+            let leading = input.snapshot.ports_of(workload).into_iter();
+            ports.of_services.extend(leading.map(|(_, number, target)| (number, target)));
         }
         ports.own.extend(ports.of_services.iter().map(|(_, at)| *at));
         ports
@@ -122,59 +115,34 @@ fn backend(input: &Input<'_>, policy: &BackendPolicy) -> Vec<Diagnostic> {
 }
 
 /// TLS to a server whose certificate may be for any name: connections that are no requests have no
-/// host to take one from.
+/// host to take one from, and a given SNI is in the place of the host.
 fn unnamed_server(policy: &BackendPolicy, services: &[&Arc<Service>]) -> Option<Diagnostic> {
     let Some(ClientTls::Simple(tls) | ClientTls::Mutual(tls)) = &policy.traffic.tls else {
         return None;
     };
-    let named = !tls.sni.is_empty() || !tls.subject_alt_names.is_empty();
-    if named || tls.skip_verify {
+    if !tls.subject_alt_names.is_empty() || tls.skip_verify {
         return None;
     }
     let opaque = |p: Protocol| {
         matches!(p, Protocol::Tcp | Protocol::Mongo | Protocol::Redis | Protocol::Mysql)
     };
+    let by_sni = !tls.sni.is_empty();
     let unnamed = services.iter().filter(|s| s.subject_alt_names.is_empty());
     let mut ports = unnamed.flat_map(|service| &service.ports);
-    let port =
-        ports.find(|p| opaque(p.protocol) && !policy.traffic.ports.contains_key(&p.number))?;
-    let message = format!(
-        "port {} of `{}` is not for HTTP, so that no name is expected of the server: every \
-         certificate of a trusted authority is taken",
-        port.number, policy.host
-    );
+    let port = ports.find(|p| {
+        (by_sni || opaque(p.protocol)) && !policy.traffic.ports.contains_key(&p.number)
+    })?;
     let field = FieldPath::of("spec.trafficPolicy.tls");
+    let taken =
+        "no name is expected of the server: every certificate of a trusted authority is taken";
+    if by_sni {
+        let message =
+            format!("`sni` asks for a certificate and demands no name of it, so that {taken}");
+        let fix = format!("`subjectAltNames: [{}]`", tls.sni);
+        return Some(Diagnostic::info(Code::NoEffect, field, message).fix(fix));
+    }
+    let message =
+        format!("port {} of `{}` is not for HTTP, so that {taken}", port.number, policy.host);
     let fix = format!("`sni: {0}` and `subjectAltNames: [{0}]`", policy.host);
     Some(Diagnostic::warning(Code::NoEffect, field, message).fix(fix))
-}
-
-/// Hosts that a ServiceEntry shares with a Service or an older ServiceEntry.
-fn check_hosts(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
-    let defined = || {
-        input.items().iter().filter_map(|item| match item {
-            Item::Service(definition) => Some(&definition.service),
-            _ => None,
-        })
-    };
-    let mut said: BTreeSet<(&ObjectId, &ObjectId)> = BTreeSet::new();
-    for service in defined().filter(|service| !service.kubernetes) {
-        let id = &service.origin.id;
-        let mut others = input.snapshot.services().defining(&service.key.host).filter(|other| {
-            let first = other.kubernetes || other.origin.by_age(&service.origin).is_lt();
-            other.origin.id != *id && first && other.export_to.overlaps(&service.export_to)
-        });
-        let Some(first) = others.next() else { continue };
-        if !said.insert((id, &first.origin.id)) {
-            continue;
-        }
-        let message = format!(
-            "`{}` is a host of {} too: each client gets one of them, not both",
-            service.key.host, first.origin.id
-        );
-        let field = FieldPath::of("spec.hosts");
-        let finding = Diagnostic::warning(Code::ConflictingHosts, field, message)
-            .fix("one object for the host, or an `exportTo` by which no client sees both");
-        let finding = input.diagnose(id, finding);
-        findings.push(input.relate(finding, &first.origin.id, &FieldPath::root()));
-    }
 }

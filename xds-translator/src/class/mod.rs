@@ -18,7 +18,7 @@ use ferromesh_proto::SpiffeId;
 pub(crate) use self::gateway::is_gateway;
 pub use self::node::{NodeFacts, NodeIdentity, NodeKind, Refusal};
 use crate::{
-    ir::{Discovery, Labels, Locality, ObjectId, ProxySide, Workload, WorkloadId},
+    ir::{Discovery, Labels, Locality, ObjectId, ProxySide, Topology, Workload, WorkloadId},
     plan::{Features, OutboundKey, ViewKey},
     snapshot::MeshSnapshot,
 };
@@ -132,19 +132,27 @@ impl<'a> Facts<'a> {
         &self.node.workload.namespace
     }
 
-    /// Labels that some rule refers to.
+    /// Labels that some rule refers to, with those that say where the client is.
     fn client_labels(&self) -> Labels {
-        let referenced =
-            self.labels.iter().filter(|(key, _)| self.snapshot.references_label_key(key));
-        referenced.map(|(key, value)| (key.clone(), value.clone())).collect()
+        let place = self.place();
+        let (network, node) = self.workload.map_or(("", ""), |w| (&*w.network, &*w.node));
+        let topology = Topology { locality: &place, network, node };
+        let value = |key: &Arc<str>| {
+            topology.label(&self.labels, key).map(|value| (key.clone(), value.into()))
+        };
+        self.snapshot.referenced_label_keys().filter_map(value).collect()
+    }
+
+    /// Where the client is, as the registry knows it, else as its node says.
+    fn place(&self) -> Locality {
+        let registered = self.workload.map(|w| &w.locality).filter(|l| **l != Locality::default());
+        registered.unwrap_or(&self.node.facts.locality).clone()
     }
 
     /// The locality, where some policy makes it matter.
     fn locality(&self) -> Option<Locality> {
-        let registered = self.workload.map(|w| &w.locality).filter(|l| **l != Locality::default());
-        let locality = registered.unwrap_or(&self.node.facts.locality);
-        let known = *locality != Locality::default();
-        (known && self.locality_matters()).then(|| locality.clone())
+        let place = self.place();
+        (place != Locality::default() && self.locality_matters()).then_some(place)
     }
 
     fn locality_matters(&self) -> bool {
@@ -165,7 +173,8 @@ impl<'a> Facts<'a> {
     }
 
     fn features(&self, http_proxy_port: Option<u16>) -> Features {
-        Features { mesh_filters: self.node.facts.mesh_filters, http_proxy_port }
+        let mesh_filters = self.node.facts.mesh_filters;
+        Features { mesh_filters, captures_dns: false, http_proxy_port }
     }
 
     fn address(&self) -> IpAddr {

@@ -57,6 +57,8 @@ pub struct NodeFacts {
     pub capture: CaptureMode,
     /// `FERROMESH_ISTIO_FILTERS`.
     pub mesh_filters: bool,
+    /// `DNS_CAPTURE`.
+    pub captures_dns: bool,
     /// `HTTP_PROXY_PORT`.
     pub http_proxy_port: Option<u16>,
     /// `node.locality`, for workloads whose locality the registry does not know.
@@ -189,6 +191,7 @@ impl NodeFacts {
             service_account: metadata.text("SERVICE_ACCOUNT").unwrap_or_default().into(),
             capture: capture(metadata)?,
             mesh_filters: metadata.text("FERROMESH_ISTIO_FILTERS") == Some("true"),
+            captures_dns: metadata.text("DNS_CAPTURE") == Some("true"),
             http_proxy_port: metadata
                 .parsed("HTTP_PROXY_PORT", "a port")?
                 .filter(|port| *port != 0),

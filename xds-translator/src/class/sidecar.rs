@@ -5,8 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::Facts;
 use crate::{
     ir::{Discovery, ObjectId, ProxySide, ServiceKey, Workload},
-    plan::{CaptureMode, InboundKey, OutboundKey, ViewKey},
-    snapshot::workload_port,
+    plan::{CaptureMode, Features, InboundKey, OutboundKey, ViewKey},
 };
 
 impl Facts<'_> {
@@ -46,7 +45,10 @@ impl Facts<'_> {
                     CaptureMode::None { outbound: *outbound, inbound: None, application: None }
                 }
             },
-            features: self.features(self.node.facts.http_proxy_port.or(mesh_port)),
+            features: Features {
+                captures_dns: self.node.facts.captures_dns,
+                ..self.features(self.node.facts.http_proxy_port.or(mesh_port))
+            },
             patches: self.patches(ProxySide::Outbound),
         }
     }
@@ -95,21 +97,7 @@ impl Facts<'_> {
                 &stand_in
             }
         };
-        let selecting = self.snapshot.services().selecting(workload);
-        let by_selector = selecting.flat_map(|service| {
-            let target = |port| {
-                Some((
-                    service.key.clone(),
-                    service.port(port)?.number,
-                    workload_port(workload, service.port(port)?)?,
-                ))
-            };
-            service.ports.iter().filter_map(|p| target(p.number)).collect::<Vec<_>>()
-        });
-        let mut ports: Vec<_> = by_selector.chain(self.snapshot.ports_by_slice(workload)).collect();
-        ports.sort_unstable();
-        ports.dedup();
-        ports
+        self.snapshot.ports_of(workload)
     }
 
     /// A workload as its node describes it.
@@ -133,6 +121,7 @@ impl Facts<'_> {
             container_ports: Vec::new(),
             weight: None,
             network: Arc::default(),
+            node: Arc::default(),
             workload_name: id.name.clone(),
             ready: true,
             host_network: false,

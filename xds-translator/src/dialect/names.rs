@@ -5,12 +5,12 @@ use std::{net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::lowering::Lowering;
-use crate::ir::{Hostname, Labels, Locality, Protocol, StringMatch, Visibility, WorkloadId};
+use crate::ir::{
+    Hostname, Labels, Locality, Protocol, StringMatch, Visibility, WorkloadId, topology,
+};
 
 /// Whether a workload's sidecar takes mutual TLS: `istio` or `disabled`.
 pub(super) const TLS_MODE: &str = "security.istio.io/tlsMode";
-/// The network a workload is on.
-pub(super) const NETWORK: &str = "topology.istio.io/network";
 
 impl Lowering<'_> {
     /// The full name of a host: a short one is completed with the object's namespace.
@@ -86,9 +86,9 @@ pub(crate) fn locality_of(labels: &Labels) -> Locality {
         Some(text) if text.contains('/') => locality(text),
         Some(text) => locality(&text.replace('.', "/")),
         None => Locality {
-            region: label("topology.kubernetes.io/region"),
-            zone: label("topology.kubernetes.io/zone"),
-            sub_zone: label("topology.istio.io/subzone"),
+            region: label(topology::REGION),
+            zone: label(topology::ZONE),
+            sub_zone: label(topology::SUB_ZONE),
         },
     }
 }

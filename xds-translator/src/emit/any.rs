@@ -13,6 +13,7 @@ pub(super) mod names {
     pub(crate) const PROXY_PROTOCOL: &str = "envoy.transport_sockets.upstream_proxy_protocol";
     pub(crate) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
     pub(crate) const DNS_CLUSTER: &str = "envoy.cluster.dns";
+    pub(crate) const NAMED_CLUSTER: &str = "envoy.clusters.dynamic_forward_proxy";
     pub(crate) const FAULT: &str = "envoy.filters.http.fault";
     pub(crate) const CORS: &str = "envoy.filters.http.cors";
 }

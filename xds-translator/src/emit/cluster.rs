@@ -5,11 +5,13 @@ use std::time::Duration;
 use super::{
     any::{any, duration, names, percent, transport_socket, uint32, uint64},
     endpoint::{load_assignment, socket_address},
+    filters,
     matching::header,
     metadata,
     pb::{
         cluster::{self, cluster as parts},
-        common_matcher, core, dns_cluster, dns_family, proxy_protocol, raw_buffer, upstream_http,
+        common_matcher, core, dns_cluster, dns_family, named_cluster, proxy_protocol, raw_buffer,
+        upstream_http,
     },
     tls,
 };
@@ -71,6 +73,10 @@ fn set_discovery(message: &mut cluster::Cluster, plan: &ClusterPlan) {
             message.cluster_discovery_type = Some(dns(*logical, *refresh));
             return;
         }
+        Discovery::Named => {
+            message.cluster_discovery_type = Some(named(plan));
+            return;
+        }
         Discovery::OriginalDst { .. } => DiscoveryType::OriginalDst,
     };
     message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind as i32));
@@ -98,6 +104,26 @@ fn dns(logical: bool, refresh: Duration) -> parts::ClusterDiscoveryType {
     };
     let custom = parts::CustomClusterType {
         name: names::DNS_CLUSTER.to_owned(),
+        typed_config: Some(any(&config)),
+    };
+    parts::ClusterDiscoveryType::ClusterType(custom)
+}
+
+/// Endpoints are the names that are asked for. Envoy wants SNI and expected name to be taken from
+/// them unless told that something else is meant: there is no TLS, or the policy gives names.
+fn named(plan: &ClusterPlan) -> parts::ClusterDiscoveryType {
+    use named_cluster::cluster_config::ClusterImplementationSpecifier;
+    let automatic = automatic_names(&plan.transport);
+    let by_name = automatic.is_some_and(|names| names.auto_sni && names.auto_san_validation);
+    let config = named_cluster::ClusterConfig {
+        allow_insecure_cluster_options: !by_name,
+        cluster_implementation_specifier: Some(ClusterImplementationSpecifier::DnsCacheConfig(
+            filters::names::cache(),
+        )),
+        ..Default::default()
+    };
+    let custom = parts::CustomClusterType {
+        name: names::NAMED_CLUSTER.to_owned(),
         typed_config: Some(any(&config)),
     };
     parts::ClusterDiscoveryType::ClusterType(custom)

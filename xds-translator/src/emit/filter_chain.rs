@@ -2,7 +2,7 @@
 
 use super::{
     any::{duration, uint32},
-    filters::{hcm, rbac, tcp_proxy},
+    filters::{hcm, names, rbac, tcp_proxy},
     matching::cidr,
     pb::listener,
     tls,
@@ -11,16 +11,19 @@ use crate::plan::{ChainMatch, FilterChainPlan, TerminalFilter, TransportMatch};
 
 /// A filter chain.
 pub(super) fn filter_chain(plan: &FilterChainPlan) -> listener::FilterChain {
-    let terminal = match &plan.terminal {
-        TerminalFilter::Http(http) => hcm::filter(http),
-        TerminalFilter::Tcp(tcp) => tcp_proxy::filter(tcp),
+    let (before, terminal) = match &plan.terminal {
+        TerminalFilter::Http(http) => (None, hcm::filter(http)),
+        TerminalFilter::Tcp(tcp) => {
+            (tcp.resolves_sni.map(names::handshakes), tcp_proxy::filter(tcp))
+        }
     };
+    let access = plan.access.iter().map(rbac::network_filter);
     listener::FilterChain {
         name: plan.name.to_string(),
         filter_chain_match: chain_match(&plan.matches),
         transport_socket: plan.tls.as_ref().map(tls::downstream),
         transport_socket_connect_timeout: plan.connect_timeout.map(duration),
-        filters: plan.access.iter().map(rbac::network_filter).chain([terminal]).collect(),
+        filters: access.chain(before).chain([terminal]).collect(),
         ..Default::default()
     }
 }

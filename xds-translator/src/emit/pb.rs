@@ -9,11 +9,16 @@ pub(super) use envoy_types::pb::{
         },
         extensions::{
             access_loggers::file::v3 as file_access_log,
-            clusters::{common::dns::v3 as dns_family, dns::v3 as dns_cluster},
+            clusters::{
+                common::dns::v3 as dns_family, dns::v3 as dns_cluster,
+                dynamic_forward_proxy::v3 as named_cluster,
+            },
+            common::dynamic_forward_proxy::v3 as name_cache,
             filters::{
                 common::{fault::v3 as fault_delay, set_filter_state::v3 as filter_state},
                 http::{
-                    cors::v3 as cors, fault::v3 as fault, grpc_stats::v3 as grpc_stats,
+                    cors::v3 as cors, dynamic_forward_proxy::v3 as named_requests,
+                    fault::v3 as fault, grpc_stats::v3 as grpc_stats,
                     local_ratelimit::v3 as local_rate_limit, rbac::v3 as http_rbac,
                     router::v3 as router, set_filter_state::v3 as set_filter_state,
                 },
@@ -23,7 +28,7 @@ pub(super) use envoy_types::pb::{
                 },
                 network::{
                     http_connection_manager::v3 as hcm, rbac::v3 as network_rbac,
-                    tcp_proxy::v3 as tcp_proxy,
+                    sni_dynamic_forward_proxy::v3 as named_handshakes, tcp_proxy::v3 as tcp_proxy,
                 },
             },
             request_id::uuid::v3 as uuid,

@@ -367,6 +367,7 @@ pub(crate) fn http(role: HttpRole) -> HttpConnection {
         access_log: None,
         rate_limits: Vec::new(),
         http_proxy: false,
+        resolves_names: false,
     }
 }
 
@@ -379,6 +380,7 @@ pub(crate) fn tcp(cluster: &str) -> TcpProxyPlan {
         max_duration: None,
         hash_source_ip: false,
         tunnel: None,
+        resolves_sni: None,
         access_log: None,
     }
 }

@@ -52,9 +52,9 @@ pub struct Subset {
 }
 
 impl Subset {
-    /// Whether an endpoint with these labels is part of it.
-    pub fn selects(&self, labels: &Labels) -> bool {
-        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+    /// Whether an endpoint is part of it. `label`: the value of a label that it has.
+    pub fn selects<'e>(&self, label: impl Fn(&str) -> Option<&'e str>) -> bool {
+        self.labels.iter().all(|(key, value)| label(key) == Some(&**value))
     }
 }
 

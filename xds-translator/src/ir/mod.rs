@@ -25,6 +25,7 @@ pub mod route_name;
 pub mod scope;
 pub mod selector;
 pub mod service;
+pub mod topology;
 pub mod workload;
 
 pub use access::*;
@@ -47,4 +48,5 @@ pub use route_name::GatewayRoutes;
 pub use scope::*;
 pub use selector::{LabelCondition, LabelExpression, Labels, Selector};
 pub use service::*;
+pub use topology::Topology;
 pub use workload::*;

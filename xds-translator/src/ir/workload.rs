@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::{Hostname, Labels, Origin, ServiceKey};
+use super::{Hostname, Labels, Origin, ServiceKey, Topology};
 
 /// Identifies a workload.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -45,6 +45,8 @@ pub struct Workload {
     pub weight: Option<u32>,
     /// Its network; empty for the mesh's own.
     pub network: Arc<str>,
+    /// Name of its node; empty for what is no pod.
+    pub node: Arc<str>,
     /// Name of the controller that owns it (Deployment without the hash), or its own name: the
     /// metrics' workload.
     pub workload_name: Arc<str>,
@@ -53,6 +55,14 @@ pub struct Workload {
     pub ready: bool,
     /// On the host's network: never has a sidecar of its own.
     pub host_network: bool,
+}
+
+impl Workload {
+    /// The value of one of its labels, with those that say where it runs.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let Self { locality, network, node, .. } = self;
+        Topology { locality, network, node }.label(&self.labels, key)
+    }
 }
 
 /// How services find a workload.
@@ -105,8 +115,18 @@ pub struct Endpoint {
     pub health: Health,
     /// Its network; empty for the mesh's own.
     pub network: Arc<str>,
+    /// Name of its node; empty when unknown.
+    pub node: Arc<str>,
     /// Name of the owning controller, for metadata `istio.workload`.
     pub workload_name: Arc<str>,
+}
+
+impl Endpoint {
+    /// The value of one of its labels, with those that say where it is.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let Self { locality, network, node, .. } = self;
+        Topology { locality, network, node }.label(&self.labels, key)
+    }
 }
 
 /// Where an endpoint listens.

@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     AssignmentPlan, ClusterKey, EndpointPlan, LocalityEndpoints, PlanItem, PlannedAddress,
-    locality::{self, Spread},
+    locality::{self, ClientPlace, Spread},
     traffic::{MergedPolicy, whole_policies},
 };
 use crate::{
     ir::{
-        Endpoint, EndpointAddress, Health, Hostname, Labels, Locality, PeerTls, Selector, Service,
+        Endpoint, EndpointAddress, Health, Hostname, Labels, Locality, PeerTls, Service, topology,
     },
     snapshot::Reader,
 };
@@ -30,7 +30,9 @@ pub(crate) fn plan_assignment(reader: &Reader<'_>, key: &ClusterKey) -> Option<P
     service.port(key.port)?;
     let policies = whole_policies(reader, key);
     let merged = MergedPolicy::new(&policies);
-    merged.subset_labels(&key.subset)?;
+    if !merged.has_subset(&key.subset) {
+        return None;
+    }
     let localities = localities(reader, &Assigned { key, service, merged: &merged, names: false });
     Some(PlanItem::Assignment(AssignmentPlan { cluster: key.resource_name(), localities }))
 }
@@ -43,7 +45,7 @@ pub(crate) fn localities(reader: &Reader<'_>, assigned: &Assigned<'_>) -> Vec<Lo
     // them.
     let healthy_only =
         traffic.outlier.as_ref().and_then(|o| o.min_health_percent).is_some_and(|p| p > 0);
-    let subset = Selector::from(assigned.merged.subset_labels(&key.subset).unwrap_or_default());
+    let subset = assigned.merged.subset(&key.subset);
     let endpoints = reader.endpoints(&key.service);
     let endpoints =
         endpoints.and_then(|all| all.ports.get(&key.port)).map(Vec::as_slice).unwrap_or_default();
@@ -51,14 +53,14 @@ pub(crate) fn localities(reader: &Reader<'_>, assigned: &Assigned<'_>) -> Vec<Lo
     for endpoint in endpoints {
         let usable = (!healthy_only || endpoint.health == Health::Healthy)
             && (assigned.names || !matches!(endpoint.address, EndpointAddress::Host(..)));
-        if usable && subset.matches(&endpoint.labels) {
+        if usable && subset.is_none_or(|s| s.selects(|label| endpoint.label(label))) {
             groups.entry(endpoint.locality.clone()).or_default().push(endpoint.clone());
         }
     }
-    let arranged = match (Spread::of(reader.mesh(), &traffic, key.locality.as_ref()), &key.locality)
-    {
-        (Some(spread), Some(client)) => spread.arrange(client, &key.client_labels, groups),
-        _ => {
+    let client = ClientPlace { locality: key.locality.as_ref(), labels: &key.client_labels };
+    let arranged = match Spread::of(reader.mesh(), service, &traffic, client.locality) {
+        Some(spread) => spread.arrange(&client, groups),
+        None => {
             groups.into_iter().map(|(locality, endpoints)| (locality, 0, None, endpoints)).collect()
         }
     };
@@ -127,7 +129,8 @@ fn workload_metadata(pod: &str, namespace: &str, endpoint: &Endpoint) -> Arc<str
         &["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"],
     );
     let revision = revision.filter(|&r| r != "latest").unwrap_or_default();
-    format!("{name};{namespace};{};{revision};Kubernetes", service.unwrap_or(name)).into()
+    let (service, cluster) = (service.unwrap_or(name), topology::CLUSTER_NAME);
+    format!("{name};{namespace};{service};{revision};{cluster}").into()
 }
 
 fn first_label<'a>(labels: &'a Labels, keys: &[&str]) -> Option<&'a str> {

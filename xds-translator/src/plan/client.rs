@@ -93,7 +93,7 @@ impl Client<'_> {
         policies: Vec<ObjectId>,
         traffic: &Traffic,
     ) -> ClusterKey {
-        let spread = Spread::of(reader.mesh(), traffic, self.locality);
+        let spread = Spread::of(reader.mesh(), service, traffic, self.locality);
         ClusterKey {
             service: service.key.clone(),
             port,
@@ -103,7 +103,9 @@ impl Client<'_> {
                 .as_ref()
                 .map(|s| s.compared_labels(self.labels))
                 .unwrap_or_default(),
-            locality: spread.and(self.locality.cloned()),
+            locality: spread
+                .filter(Spread::compares_localities)
+                .and_then(|_| self.locality.cloned()),
             client: self.kind,
         }
     }
@@ -209,6 +211,19 @@ pub(crate) fn destinations(table: &RouteTable) -> impl Iterator<Item = &Destinat
             }
         };
         forwarded.iter().map(|d| &d.destination).chain(rule.mirrors.iter().map(|m| &m.destination))
+    })
+}
+
+/// Whether some of the tables lead to a name that is still to be resolved, at whatever port.
+pub(crate) fn leads_to_names<'t>(
+    reader: &Reader<'_>,
+    namespace: &str,
+    tables: impl IntoIterator<Item = &'t Arc<RouteTable>>,
+) -> bool {
+    let mut led_to = tables.into_iter().flat_map(|table| destinations(table));
+    led_to.any(|destination| {
+        let service = reader.service_by_host(&destination.host, namespace);
+        service.is_some_and(|service| service.resolution == Resolution::Named)
     })
 }
 

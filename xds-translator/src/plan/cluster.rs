@@ -32,7 +32,9 @@ pub(crate) fn plan_cluster(reader: &Reader<'_>, key: &ClusterKey) -> Option<Plan
     let port = service.port(key.port)?;
     let policies = whole_policies(reader, key);
     let merged = MergedPolicy::new(&policies);
-    merged.subset_labels(&key.subset)?;
+    if !merged.has_subset(&key.subset) {
+        return None;
+    }
     let mesh = reader.mesh();
     let traffic = merged.traffic(mesh, key.port, &key.subset);
     let means = Means::of(service, &traffic.load_balancer, key.client);
@@ -41,15 +43,15 @@ pub(crate) fn plan_cluster(reader: &Reader<'_>, key: &ClusterKey) -> Option<Plan
         service,
         port,
         http: protocol,
-        listed: means != Means::OriginalDst,
+        listed: !matches!(means, Means::OriginalDst | Means::Named),
         credentials: mtls::may_use_credentials(key.client, merged.selects_clients()),
     };
     let transport = mtls::upstream_transport(reader, key, &backend, &traffic);
-    let spread = Spread::of(mesh, &traffic, key.locality.as_ref());
+    let spread = Spread::of(mesh, service, &traffic, key.locality.as_ref());
     let plan = ClusterPlan {
         mesh_alpn: mtls::mesh_alpn(&transport, port.protocol, protocol),
         discovery: discovery(reader, key, service, port, means, &merged),
-        balancing: if means == Means::OriginalDst {
+        balancing: if matches!(means, Means::OriginalDst | Means::Named) {
             BalancingPlan::ClusterProvided
         } else {
             balancing(&traffic.load_balancer)
@@ -59,7 +61,7 @@ pub(crate) fn plan_cluster(reader: &Reader<'_>, key: &ClusterKey) -> Option<Plan
             ..upstream_http(&traffic.pool, protocol)
         },
         transport,
-        locality_weighted: means == Means::Listed && matches!(spread, Some(Spread::Distribute(_))),
+        locality_weighted: means == Means::Listed && spread.is_some_and(|s| s.weighs_localities()),
         provenance: provenance(&merged, service, &key.subset),
         ..base(key.resource_name(), mesh, &traffic)
     };
@@ -125,6 +127,8 @@ pub(crate) enum Means {
     Listed,
     /// DNS; the flag: one address at a time.
     Dns(bool),
+    /// DNS of the name that is asked for.
+    Named,
     /// Where the client was going.
     OriginalDst,
 }
@@ -136,6 +140,7 @@ impl Means {
         let wants_original = match &service.resolution {
             Resolution::Dns { round_robin } => return Self::Dns(*round_robin),
             Resolution::Alias(_) => return Self::Dns(false),
+            Resolution::Named => return Self::Named,
             Resolution::OriginalDst => true,
             Resolution::Static => balancing.algorithm == Balancing::Passthrough,
         };
@@ -157,6 +162,7 @@ fn discovery(
 ) -> Discovery {
     match means {
         Means::Listed => Discovery::Eds,
+        Means::Named => Discovery::Named,
         Means::OriginalDst => Discovery::OriginalDst { port_override: target_override(port) },
         Means::Dns(logical) => {
             let assigned = Assigned { key, service, merged, names: true };

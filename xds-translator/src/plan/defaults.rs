@@ -53,6 +53,7 @@ pub(crate) fn http(
         access_log: access_log(mesh),
         rate_limits: Vec::new(),
         http_proxy: false,
+        resolves_names: false,
     }
 }
 
@@ -65,6 +66,7 @@ pub(crate) fn tcp(mesh: &MeshDefaults, cluster: &str) -> TcpProxyPlan {
         max_duration: None,
         hash_source_ip: false,
         tunnel: None,
+        resolves_sni: None,
         access_log: access_log(mesh),
     }
 }

@@ -60,6 +60,7 @@ pub(crate) fn service(
         key: service_key(namespace, name),
         origin: origin(Kind::SERVICE, namespace, name),
         addresses: address.map(ServiceAddress::Ip).into_iter().collect(),
+        allocated: None,
         ports: ports.iter().map(port).collect(),
         resolution: Resolution::Static,
         headless: false,
@@ -70,15 +71,14 @@ pub(crate) fn service(
         subject_alt_names: Vec::new(),
         kubernetes: true,
         publish_not_ready: false,
+        distribution: None,
     }
 }
 
 /// The key of [`service`].
 pub(crate) fn service_key(namespace: &str, name: &str) -> ServiceKey {
-    ServiceKey {
-        host: Hostname::new(&format!("{name}.{namespace}.svc.cluster.local")),
-        namespace: namespace.into(),
-    }
+    let host = Hostname::new(&format!("{name}.{namespace}.svc.cluster.local"));
+    ServiceKey::kubernetes(host, namespace.into())
 }
 
 /// The item of a service.

@@ -11,7 +11,7 @@ use super::{
     FixedCluster, GatewayKey, HttpRole, ItemKey, ListenerFilter, ListenerPlan, Outline, PlanItem,
     RouteFrame, RouteSource, TerminalFilter, VirtualHostKey, VirtualHostTarget,
     authz::Access,
-    client::{Client, StaticMatch, destinations},
+    client::{Client, StaticMatch, destinations, leads_to_names},
     defaults::{self, ANY_ADDRESS, HANDSHAKE},
     gateway_servers::{
         Contested, Overruled, PortKind, PortServers, Served, bound_hosts, listener_ports,
@@ -38,11 +38,12 @@ const MESH_TCP_ALPN: [&str; 3] = ["istio", "h2", "http/1.1"];
 
 /// Plans everything of a gateway.
 pub(crate) fn plan_gateway(reader: &Reader<'_>, key: &GatewayKey) -> Outline {
-    let gateway = Gateway::new(reader, key);
+    let mut gateway = Gateway::new(reader, key);
     let mut outline = Outline::default();
     outline.extend([Entry::shared(ItemKey::Fixed(FixedCluster::BlackHole))]);
     // Every service is looked up.
     reader.survey(&key.namespace);
+    gateway.resolves_names = gateway.leads_to_names();
     for service in reader.services_visible_to(&key.namespace).iter() {
         add_service(&mut outline, reader, &gateway.client, service);
     }
@@ -101,6 +102,8 @@ struct Gateway<'a> {
     client: Client<'a>,
     access: Access,
     limits: Vec<Arc<RateLimit>>,
+    /// Whether routes lead to names that are still to be resolved.
+    resolves_names: bool,
 }
 
 /// What the servers and tables of one host come to.
@@ -121,7 +124,13 @@ impl<'a> Gateway<'a> {
         };
         let access = Access::of(reader, &key.namespace, &key.labels);
         let limits = reader.rate_limits(&key.namespace, &key.labels);
-        Self { reader, key, client, access, limits }
+        Self { reader, key, client, access, limits, resolves_names: false }
+    }
+
+    fn leads_to_names(&self) -> bool {
+        let tables = self.key.gateways.iter().map(|gateway| self.tables(gateway));
+        let mut tables = tables.map(|tables| tables.to_vec());
+        tables.any(|tables| leads_to_names(self.reader, &self.key.namespace, &tables))
     }
 
     /// The tables attached to a gateway object, or to some of its servers; oldest first.
@@ -271,6 +280,7 @@ impl<'a> Gateway<'a> {
         let mut http =
             defaults::http(self.reader.mesh(), &prefix, RouteSource::Rds(rds), HttpRole::Gateway);
         http.access = self.access.http.clone();
+        http.resolves_names = self.resolves_names;
         FilterChainPlan {
             name: "".into(),
             matches,

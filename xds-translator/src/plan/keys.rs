@@ -63,6 +63,8 @@ pub enum CaptureMode {
 pub struct Features {
     /// Istio's own filters are compiled in (`istio.alpn`, `istio.metadata_exchange`…).
     pub mesh_filters: bool,
+    /// Whether its application's DNS answers with allocated addresses (`DNS_CAPTURE`).
+    pub captures_dns: bool,
     /// Port of the explicit HTTP proxy (`HTTP_PROXY_PORT`).
     pub http_proxy_port: Option<u16>,
 }
@@ -233,12 +235,14 @@ pub enum DomainForm {
 /// What a virtual host stands for.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum VirtualHostTarget {
-    /// A service; `local`: the client shares its namespace and may use the shortest names.
+    /// A service.
     Service {
         /// Which.
         service: ServiceKey,
-        /// Same namespace as the client.
+        /// Whether the name alone leads to it.
         local: bool,
+        /// Whether its allocated address leads to it.
+        allocated: bool,
     },
     /// A host that only a route table names; `redirect`: the gateway server answers with a redirect
     /// to HTTPS.

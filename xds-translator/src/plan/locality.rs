@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{LocalityEndpoints, Traffic};
-use crate::ir::{Endpoint, Labels, Locality, LocalityPolicy, MeshDefaults};
+use crate::ir::{Endpoint, Labels, Locality, LocalityPolicy, MeshDefaults, Service, topology};
 
-/// How traffic is spread over localities, for one client's locality.
+/// How traffic is spread over localities, for one client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Spread {
     /// Fixed shares: (locality pattern, percent).
@@ -13,40 +13,69 @@ pub(crate) enum Spread {
     /// Nearest first: (from region, to region) for the fourth step.
     Nearest(Vec<(Arc<str>, Arc<str>)>),
     /// By how many of these labels agree with the client's, in order.
-    Labels(Vec<Arc<str>>),
+    Labels {
+        /// `KEY`, or `KEY=VALUE` to compare with another value than the client's.
+        priority: Vec<Arc<str>>,
+        /// Among equals the nearest first, as in [`Self::Nearest`]; empty: they stay equals.
+        failover: Vec<(Arc<str>, Arc<str>)>,
+    },
+}
+
+/// What of a client endpoints are compared with.
+pub(crate) struct ClientPlace<'a> {
+    pub(crate) locality: Option<&'a Locality>,
+    pub(crate) labels: &'a Labels,
 }
 
 impl Spread {
-    /// What is active for a client; `None`: localities do not matter.
+    /// What is active for a client; `None`: localities do not matter. A policy comes before what
+    /// the service asks for, and that before the mesh's.
     ///
     /// Failover needs outlier detection: without it nothing would ever take traffic off the nearest
-    /// endpoints.
+    /// endpoints. What a service asks for goes by the readiness of its endpoints instead.
     pub(crate) fn of(
         mesh: &MeshDefaults,
+        service: &Service,
         traffic: &Traffic,
         locality: Option<&Locality>,
     ) -> Option<Self> {
-        let client = locality?;
-        let policy = traffic.load_balancer.locality.as_ref().unwrap_or(&mesh.locality);
+        let own = traffic.load_balancer.locality.as_ref();
+        if let (None, Some(preference)) = (own, service.distribution) {
+            let priority = preference.compared_labels().iter().map(|&key| key.into()).collect();
+            return Some(Self::Labels { priority, failover: Vec::new() });
+        }
+        let policy = own.unwrap_or(&mesh.locality);
         if policy.enabled == Some(false) {
             return None;
         }
-        if let Some(shares) = distribution(policy, client) {
-            return Some(Self::Distribute(shares));
+        if !policy.distribute.is_empty() {
+            return distribution(policy, locality?).map(Self::Distribute);
         }
-        if !policy.distribute.is_empty() || traffic.outlier.is_none() {
-            return None;
+        traffic.outlier.as_ref()?;
+        let failover = policy.failover.clone();
+        match policy.failover_priority.is_empty() {
+            true => locality.map(|_| Self::Nearest(failover)),
+            false => Some(Self::Labels { priority: policy.failover_priority.clone(), failover }),
         }
-        if policy.failover_priority.is_empty() {
-            Some(Self::Nearest(policy.failover.clone()))
-        } else {
-            Some(Self::Labels(policy.failover_priority.clone()))
+    }
+
+    /// Whether where the client is matters by more than labels.
+    pub(crate) fn compares_localities(&self) -> bool {
+        !matches!(self, Self::Labels { failover, .. } if failover.is_empty())
+    }
+
+    /// Whether a locality is chosen before an endpoint, by weight (Istio: where shares or failover
+    /// are written down).
+    pub(crate) fn weighs_localities(&self) -> bool {
+        match self {
+            Self::Distribute(_) | Self::Labels { .. } => true,
+            Self::Nearest(failover) => !failover.is_empty(),
         }
     }
 
     /// The labels of the client that it compares.
     pub(crate) fn compared_labels(&self, client: &Labels) -> Labels {
-        let Self::Labels(priority) = self else { return Labels::new() };
+        let Self::Labels { priority, .. } = self else { return Labels::new() };
         let compared = priority.iter().map(|label| split_priority(label).0);
         compared
             .filter_map(|key| client.get_key_value(key))
@@ -57,8 +86,7 @@ impl Spread {
     /// Regroups endpoints, which come as one group per locality with priority 0.
     pub(crate) fn arrange(
         &self,
-        client: &Locality,
-        labels: &Labels,
+        client: &ClientPlace<'_>,
         groups: BTreeMap<Locality, Vec<Endpoint>>,
     ) -> Vec<(Locality, u32, Option<u32>, Vec<Endpoint>)> {
         let mut arranged = match self {
@@ -66,11 +94,11 @@ impl Spread {
             Self::Nearest(failover) => groups
                 .into_iter()
                 .map(|(locality, endpoints)| {
-                    let priority = distance(client, &locality, failover);
+                    let priority = steps(client, &locality, failover);
                     (locality, priority, None, endpoints)
                 })
                 .collect(),
-            Self::Labels(priority) => by_labels(priority, client, labels, groups),
+            Self::Labels { priority, failover } => by_labels((priority, failover), client, groups),
         };
         compact(&mut arranged);
         arranged.sort_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
@@ -137,52 +165,48 @@ fn split_priority(label: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// Steps from the client to a locality, as [`distance`]; none where it is not known.
+fn steps(client: &ClientPlace<'_>, other: &Locality, failover: &[(Arc<str>, Arc<str>)]) -> u32 {
+    client.locality.map_or(0, |client| distance(client, other, failover))
+}
+
+/// One more than the largest [`distance`].
+const DISTANCES: u32 = 5;
+
 fn by_labels(
-    priority: &[Arc<str>],
-    client: &Locality,
-    labels: &Labels,
+    (priority, failover): (&[Arc<str>], &[(Arc<str>, Arc<str>)]),
+    client: &ClientPlace<'_>,
     groups: BTreeMap<Locality, Vec<Endpoint>>,
 ) -> Vec<Group> {
     let mut regrouped: BTreeMap<(u32, Locality), Vec<Endpoint>> = BTreeMap::new();
     for (locality, endpoints) in groups {
+        let near = if failover.is_empty() { 0 } else { steps(client, &locality, failover) };
         for endpoint in endpoints {
-            let agreeing = agreeing(priority, client, labels, &endpoint);
-            let misses = u32::try_from(priority.len() - agreeing).unwrap_or(u32::MAX);
-            regrouped.entry((misses, locality.clone())).or_default().push(endpoint);
+            let rank = misses(priority, client.labels, &endpoint) * DISTANCES + near;
+            regrouped.entry((rank, locality.clone())).or_default().push(endpoint);
         }
     }
     regrouped
         .into_iter()
-        .map(|((misses, locality), endpoints)| (locality, misses, None, endpoints))
+        .map(|((rank, locality), endpoints)| (locality, rank, None, endpoints))
         .collect()
 }
 
-/// How many leading labels agree; the first disagreement ends the count.
-fn agreeing(
-    priority: &[Arc<str>],
-    client: &Locality,
-    labels: &Labels,
-    endpoint: &Endpoint,
-) -> usize {
+/// How far an endpoint is from the client: how many labels are left when the first does not agree.
+/// A network as the first label is told apart for itself, and the others still count.
+fn misses(priority: &[Arc<str>], client: &Labels, endpoint: &Endpoint) -> u32 {
     let agrees = |label: &str| {
         let (key, value) = split_priority(label);
-        let of_client =
-            value.or_else(|| labels.get(key).map(AsRef::as_ref)).or_else(|| topology(key, client));
-        let of_endpoint = topology(key, &endpoint.locality)
-            .or_else(|| endpoint.labels.get(key).map(AsRef::as_ref))
-            .or_else(|| (key == "topology.istio.io/network").then_some(&*endpoint.network));
-        of_client.unwrap_or_default() == of_endpoint.unwrap_or_default()
+        let wanted = value.or_else(|| client.get(key).map(AsRef::as_ref));
+        wanted.unwrap_or_default() == endpoint.label(key).unwrap_or_default()
     };
-    priority.iter().take_while(|label| agrees(label)).count()
-}
-
-fn topology<'a>(key: &str, locality: &'a Locality) -> Option<&'a str> {
-    match key {
-        "topology.kubernetes.io/region" => Some(&locality.region),
-        "topology.kubernetes.io/zone" => Some(&locality.zone),
-        "topology.istio.io/subzone" => Some(&locality.sub_zone),
-        _ => None,
-    }
+    let all = u32::try_from(priority.len()).unwrap_or(u32::MAX);
+    let (rest, elsewhere) = match priority {
+        [first, rest @ ..] if **first == *topology::NETWORK && !agrees(first) => (rest, all),
+        _ => (priority, 0),
+    };
+    let agreeing = rest.iter().take_while(|label| agrees(label)).count();
+    elsewhere + u32::try_from(rest.len() - agreeing).unwrap_or(u32::MAX)
 }
 
 /// Priorities must be gapless from 0, or Envoy refuses the assignment.
@@ -214,7 +238,10 @@ pub(crate) fn spell(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::{EndpointAddress, Health, LoadBalancer, OutlierDetection};
+    use crate::{
+        ir::{Distribution, EndpointAddress, Health, LoadBalancer, OutlierDetection},
+        plan::fixture::service,
+    };
 
     fn locality(text: &str) -> Locality {
         let mut parts = text.split('/').map(Arc::from);
@@ -233,6 +260,7 @@ mod tests {
             weight: 1,
             health: Health::Healthy,
             network: "".into(),
+            node: "".into(),
             workload_name: "".into(),
         };
         localities.iter().map(|at| (locality(at), vec![endpoint(at)])).collect()
@@ -246,16 +274,27 @@ mod tests {
         }
     }
 
+    fn cart() -> Service {
+        service("shop", "cart", "10.96.0.1", &[])
+    }
+
     /// Priority (or weight, for distribution) by region/zone.
     fn check(policy: LocalityPolicy, client: &str, at: &[&str]) -> Vec<(String, u32)> {
         let client = locality(client);
-        let spread =
-            Spread::of(&MeshDefaults::default(), &traffic(policy, true), Some(&client)).unwrap();
-        let arranged = spread.arrange(&client, &Labels::new(), groups(at));
-        arranged
-            .into_iter()
-            .map(|(l, p, w, _)| (format!("{}/{}", l.region, l.zone), w.unwrap_or(p)))
-            .collect()
+        let (mesh, traffic) = (MeshDefaults::default(), traffic(policy, true));
+        let spread = Spread::of(&mesh, &cart(), &traffic, Some(&client)).expect("it matters");
+        arranged(&spread, Some(&client), &Labels::new(), at)
+    }
+
+    fn arranged(
+        spread: &Spread,
+        locality: Option<&Locality>,
+        labels: &Labels,
+        at: &[&str],
+    ) -> Vec<(String, u32)> {
+        let arranged = spread.arrange(&ClientPlace { locality, labels }, groups(at)).into_iter();
+        let at = |l: &Locality| format!("{}/{}", l.region, l.zone);
+        arranged.map(|(l, p, w, _)| (at(&l), w.unwrap_or(p))).collect()
     }
 
     fn expect(pairs: &[(&str, u32)]) -> Vec<(String, u32)> {
@@ -297,21 +336,70 @@ mod tests {
     fn failover_needs_outlier_detection_and_a_known_client() {
         let mesh = MeshDefaults::default();
         let client = locality("eu/a");
-        assert_eq!(
-            Spread::of(&mesh, &traffic(LocalityPolicy::default(), false), Some(&client)),
-            None
-        );
-        assert_eq!(Spread::of(&mesh, &traffic(LocalityPolicy::default(), true), None), None);
+        let of = |policy: LocalityPolicy, outlier: bool, client: Option<&Locality>| {
+            Spread::of(&mesh, &cart(), &traffic(policy, outlier), client)
+        };
+        assert_eq!(of(LocalityPolicy::default(), false, Some(&client)), None);
+        assert_eq!(of(LocalityPolicy::default(), true, None), None);
         let off = LocalityPolicy { enabled: Some(false), ..LocalityPolicy::default() };
-        assert_eq!(Spread::of(&mesh, &traffic(off, true), Some(&client)), None);
+        assert_eq!(of(off, true, Some(&client)), None);
+    }
+
+    fn in_eu_a() -> Labels {
+        [(topology::REGION, "eu"), (topology::ZONE, "a")].map(|(k, v)| (k.into(), v.into())).into()
     }
 
     #[test]
     fn priority_labels_count_until_the_first_that_differs() {
-        let priority: Vec<Arc<str>> =
-            vec!["topology.kubernetes.io/region".into(), "topology.kubernetes.io/zone".into()];
+        let priority: Vec<Arc<str>> = vec![topology::REGION.into(), topology::ZONE.into()];
         let policy = LocalityPolicy { failover_priority: priority, ..LocalityPolicy::default() };
-        let got = check(policy, "eu/a", &["eu/a", "eu/b", "us/a"]);
+        let mesh = MeshDefaults::default();
+        let spread = Spread::of(&mesh, &cart(), &traffic(policy.clone(), true), None);
+        let spread = spread.expect("labels need no locality");
+        assert!(!spread.compares_localities());
+        let at = ["eu/a", "eu/b", "us/a"];
+        let got = arranged(&spread, None, &in_eu_a(), &at);
         assert_eq!(got, expect(&[("eu/a", 0), ("eu/b", 1), ("us/a", 2)]));
+        let failover = vec![("eu".into(), "us".into())];
+        let both = LocalityPolicy { failover, ..policy };
+        let client = locality("eu/a");
+        let spread = Spread::of(&mesh, &cart(), &traffic(both, true), Some(&client));
+        let spread = spread.expect("it matters");
+        let got = arranged(&spread, Some(&client), &in_eu_a(), &["eu/a", "asia/a", "us/a"]);
+        assert_eq!(got, expect(&[("eu/a", 0), ("us/a", 1), ("asia/a", 2)]));
+    }
+
+    #[test]
+    fn another_network_comes_after_every_endpoint_of_the_own() {
+        let mesh = MeshDefaults::default();
+        let service = Service { distribution: Some(Distribution::SameZone), ..cart() };
+        let spread = Spread::of(&mesh, &service, &Traffic::default(), None).expect("it is asked");
+        let mut groups = groups(&["eu/a", "us/a"]);
+        for endpoint in groups.get_mut(&locality("eu/a")).into_iter().flatten() {
+            endpoint.network = "other".into();
+        }
+        let labels = in_eu_a();
+        let got = spread.arrange(&ClientPlace { locality: None, labels: &labels }, groups);
+        let got: Vec<_> = got.iter().map(|(l, p, ..)| (&*l.region, *p)).collect();
+        assert_eq!(got, [("us", 0), ("eu", 1)]);
+    }
+
+    #[test]
+    fn a_policy_comes_before_what_the_service_prefers_and_that_before_the_mesh() {
+        let mut mesh = MeshDefaults::default();
+        mesh.locality.failover = vec![("eu".into(), "us".into())];
+        let client = locality("eu/a");
+        let preferring = Service { distribution: Some(Distribution::SameNode), ..cart() };
+        let of = |service: &Service, traffic: &Traffic| {
+            Spread::of(&mesh, service, traffic, Some(&client))
+        };
+        let outlier = Traffic { outlier: Some(OutlierDetection::default()), ..Traffic::default() };
+        let spread = of(&preferring, &Traffic::default()).expect("without outlier detection");
+        assert!(matches!(&spread, Spread::Labels { priority, .. } if priority.len() == 5));
+        assert!(matches!(of(&cart(), &outlier), Some(Spread::Nearest(_))), "the mesh's");
+        let policy = traffic(LocalityPolicy::default(), true);
+        assert_eq!(of(&preferring, &policy), Some(Spread::Nearest(Vec::new())));
+        let off = LocalityPolicy { enabled: Some(false), ..LocalityPolicy::default() };
+        assert_eq!(of(&preferring, &traffic(off, true)), None);
     }
 }

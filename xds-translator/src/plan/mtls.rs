@@ -182,7 +182,7 @@ fn user_client(
     UpstreamTls {
         certificate: mutual.then(|| client_certificate(material, credential.clone())),
         trust: (!material.skip_verify).then(|| server_trust(material, credential)),
-        sans: exact(&expected_names(backend.service, material)),
+        sans: exact(expected_names(backend.service, material)),
         sni: material.sni.clone(),
         alpn: if backend.http == UpstreamProtocol::Http2 { texts(&["h2"]) } else { Vec::new() },
         auto_sni: material.sni.is_empty(),
@@ -190,19 +190,14 @@ fn user_client(
     }
 }
 
-/// The names that the server's certificate may carry: the policy's, else the service's, else the
-/// one asked for by SNI. Empty: the request's host, since a certificate of just anybody proves
-/// nothing.
-fn expected_names(service: &Service, material: &TlsMaterial) -> Vec<Arc<str>> {
-    if material.skip_verify {
-        return Vec::new();
-    }
-    let given = [&material.subject_alt_names, &service.subject_alt_names]
-        .into_iter()
-        .find(|names| !names.is_empty());
-    match given {
-        Some(names) => names.clone(),
-        None => Some(material.sni.clone()).filter(|sni| !sni.is_empty()).into_iter().collect(),
+/// The names that the server's certificate may carry: the policy's, else the service's. Empty, and
+/// no SNI given: the request's host, since a certificate of just anybody proves nothing. A given
+/// SNI only picks the certificate: as in Istio, it is no name that the certificate must carry.
+fn expected_names<'a>(service: &'a Service, material: &'a TlsMaterial) -> &'a [Arc<str>] {
+    match (&*material.subject_alt_names, material.skip_verify) {
+        (_, true) => &[],
+        ([], false) => &service.subject_alt_names,
+        (names, false) => names,
     }
 }
 

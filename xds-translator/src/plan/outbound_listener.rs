@@ -18,7 +18,7 @@ use super::{
     mtls::texts,
     naming,
 };
-use crate::ir::{MeshDefaults, OutboundTraffic, Protocol};
+use crate::ir::{MeshDefaults, OutboundTraffic, Protocol, ServiceKey};
 
 /// What http_inspector finds in plaintext.
 pub(crate) const PLAIN_HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
@@ -29,17 +29,47 @@ pub(crate) struct Drafts<'a> {
     /// Where bytes for unknown destinations go; `None`: the application calls by address, so
     /// nothing is unknown.
     unknown: Option<&'a OutboundTraffic>,
+    /// Whether routes of any listener lead to names that are still to be resolved.
+    resolves_names: bool,
     drafts: BTreeMap<(IpAddr, u16), Draft>,
+    displaced: Vec<Displaced>,
+}
+
+/// A port of a service at which a client finds another service.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Displaced {
+    /// The service that is not found.
+    pub(crate) service: ServiceKey,
+    /// Its port.
+    pub(crate) port: u16,
+    /// The older service that keeps the place; `None`: the explicit HTTP proxy.
+    pub(crate) by: Option<ServiceKey>,
+}
+
+/// A service's wish for a place.
+pub(crate) struct Offer<'a> {
+    /// Address and port.
+    pub(crate) at: (IpAddr, u16),
+    /// Whether the listener is really opened.
+    pub(crate) bind: bool,
+    /// The service.
+    pub(crate) service: &'a ServiceKey,
 }
 
 /// What the services of one address and port need.
 #[derive(Default)]
 struct Draft {
     bind: bool,
+    /// The first HTTP service.
+    http_of: Option<ServiceKey>,
+    /// The service of [`Self::plain`].
+    plain_of: Option<ServiceKey>,
     /// Route configuration of the HTTP services.
     http: Option<Arc<str>>,
     /// Serves as an explicit HTTP proxy.
     http_proxy: bool,
+    /// Routes lead to names that are still to be resolved.
+    resolves_names: bool,
     /// Chains with an SNI or network of their own.
     distinct: Vec<FilterChainPlan>,
     /// The service whose bytes come without anything to tell them by; the oldest keeps the place.
@@ -55,7 +85,13 @@ pub(crate) fn speaks_first(protocol: Protocol) -> bool {
 
 impl<'a> Drafts<'a> {
     pub(crate) fn new(mesh: &'a MeshDefaults, unknown: Option<&'a OutboundTraffic>) -> Self {
-        Self { mesh, unknown, drafts: BTreeMap::new() }
+        Self {
+            mesh,
+            unknown,
+            drafts: BTreeMap::new(),
+            resolves_names: false,
+            displaced: Vec::new(),
+        }
     }
 
     fn draft(&mut self, at: (IpAddr, u16), bind: bool) -> &mut Draft {
@@ -66,12 +102,25 @@ impl<'a> Drafts<'a> {
 
     /// Lets HTTP in, routed by `rds`; `false`: an older service keeps the place, because it speaks
     /// first or has HTTP routes of its own here.
-    pub(crate) fn offer_http(&mut self, at: (IpAddr, u16), bind: bool, rds: &Arc<str>) -> bool {
-        let draft = self.draft(at, bind);
-        if draft.server_first {
-            return false;
+    pub(crate) fn offer_http(&mut self, offer: &Offer<'_>, rds: &Arc<str>) -> bool {
+        let draft = self.draft(offer.at, offer.bind);
+        let by = if draft.server_first {
+            draft.plain_of.clone()
+        } else if *draft.http.get_or_insert_with(|| rds.clone()) == *rds {
+            draft.http_of.get_or_insert_with(|| offer.service.clone());
+            return true;
+        } else {
+            draft.http_of.clone()
+        };
+        self.displace(offer, by);
+        false
+    }
+
+    fn displace(&mut self, offer: &Offer<'_>, by: Option<ServiceKey>) {
+        if by.as_ref() != Some(offer.service) {
+            let (service, port) = (offer.service.clone(), offer.at.1);
+            self.displaced.push(Displaced { service, port, by });
         }
-        *draft.http.get_or_insert_with(|| rds.clone()) == *rds
     }
 
     /// The explicit HTTP proxy.
@@ -85,26 +134,53 @@ impl<'a> Drafts<'a> {
     /// keeps.
     pub(crate) fn offer_tcp(
         &mut self,
-        at: (IpAddr, u16),
-        bind: bool,
+        offer: &Offer<'_>,
         protocol: Protocol,
         chains: Vec<FilterChainPlan>,
     ) {
-        let draft = self.draft(at, bind);
+        let draft = self.draft(offer.at, offer.bind);
+        let mut by = None;
         for chain in chains {
             if chain.matches != ChainMatch::default() {
                 draft.distinct.push(chain);
-            } else if draft.plain.is_none() && !(draft.http.is_some() && speaks_first(protocol)) {
+            } else if draft.plain.is_some() {
+                by = Some(draft.plain_of.clone());
+            } else if draft.http.is_some() && speaks_first(protocol) {
+                by = Some(draft.http_of.clone());
+            } else {
                 draft.server_first = speaks_first(protocol);
                 draft.plain = Some(chain);
+                draft.plain_of = Some(offer.service.clone());
             }
         }
+        if let Some(by) = by.filter(|_| protocol != Protocol::Auto) {
+            self.displace(offer, by);
+        }
+    }
+
+    /// Ports of services that have no place of their own, because an older service keeps it.
+    pub(crate) fn displaced(&self) -> &[Displaced] {
+        &self.displaced
+    }
+
+    /// Has the listener of a place resolve the names that requests ask for.
+    pub(crate) fn resolve_names(&mut self, at: (IpAddr, u16)) {
+        self.drafts.entry(at).or_default().resolves_names = true;
+    }
+
+    /// Has every listener do so.
+    pub(crate) fn resolve_names_everywhere(&mut self) {
+        self.resolves_names = true;
     }
 
     /// The listeners, by name; drafts that nobody filled are dropped.
     pub(crate) fn finish(self) -> Vec<ListenerPlan> {
-        let (mesh, unknown) = (self.mesh, self.unknown);
+        let (mesh, unknown, everywhere) = (self.mesh, self.unknown, self.resolves_names);
         let drafts = self.drafts.into_iter().filter(|(_, draft)| !draft.is_empty());
+        let drafts = drafts.map(|(at, draft)| {
+            let resolves_names = draft.resolves_names || everywhere;
+            (at, Draft { resolves_names, ..draft })
+        });
         drafts.map(|(at, draft)| draft.spell(at, mesh, unknown)).collect()
     }
 }
@@ -128,7 +204,7 @@ impl Draft {
         let http = self.http.as_ref().map(|rds| {
             // When only HTTP can come, nothing needs to be looked at first.
             let matches = if alone { ChainMatch::default() } else { plain_http_match() };
-            http_chain(mesh, &name, rds, matches, self.http_proxy)
+            http_chain(mesh, &name, rds, matches, (self.http_proxy, self.resolves_names))
         });
         let mut chains = distinct(self.distinct);
         let mut default_chain = None;
@@ -171,7 +247,7 @@ fn http_chain(
     listener: &str,
     rds: &Arc<str>,
     matches: ChainMatch,
-    http_proxy: bool,
+    (http_proxy, resolves_names): (bool, bool),
 ) -> FilterChainPlan {
     let mut http = defaults::http(
         mesh,
@@ -180,6 +256,7 @@ fn http_chain(
         HttpRole::Outbound,
     );
     http.http_proxy = http_proxy;
+    http.resolves_names = resolves_names;
     FilterChainPlan {
         name: "".into(),
         matches,
@@ -284,6 +361,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::plan::fixture::service_key;
 
     fn tcp(cluster: &str, server_names: &[&str]) -> FilterChainPlan {
         let mesh = MeshDefaults::default();
@@ -298,6 +376,18 @@ mod tests {
     }
 
     const AT: (IpAddr, u16) = (defaults::ANY_ADDRESS, 9000);
+
+    fn offer_http(drafts: &mut Drafts<'_>, bind: bool, name: &str, rds: &Arc<str>) -> bool {
+        let service = service_key("shop", name);
+        drafts.offer_http(&Offer { at: AT, bind, service: &service }, rds)
+    }
+
+    /// Offers bytes of a service, which its cluster has the name of.
+    fn offer_tcp(drafts: &mut Drafts<'_>, protocol: Protocol, name: &str) {
+        let service = service_key("shop", name);
+        let offer = Offer { at: AT, bind: false, service: &service };
+        drafts.offer_tcp(&offer, protocol, vec![tcp(name, &[])]);
+    }
 
     /// Names of the chains, then of the default chain.
     fn check(
@@ -323,7 +413,7 @@ mod tests {
 
     /// Offers an HTTP service.
     fn http(bind: bool) -> impl FnOnce(&mut Drafts<'_>) {
-        move |drafts| assert!(drafts.offer_http(AT, bind, &"9000".into()))
+        move |drafts| assert!(offer_http(drafts, bind, "web", &"9000".into()))
     }
 
     fn chains(names: &[&str]) -> Vec<String> {
@@ -353,7 +443,7 @@ mod tests {
         assert_eq!(timeout(&only_http), Some(Duration::ZERO), "no limit");
         let shared = |drafts: &mut Drafts<'_>| {
             http(false)(drafts);
-            drafts.offer_tcp(AT, false, Protocol::Tcp, vec![tcp("bytes", &[])]);
+            offer_tcp(drafts, Protocol::Tcp, "bytes");
         };
         assert_eq!(timeout(&shared), Some(defaults::detection_timeout(&mesh)));
     }
@@ -367,8 +457,14 @@ mod tests {
     #[test]
     fn the_older_service_keeps_a_port_that_nothing_tells_apart() {
         let offer = |d: &mut Drafts<'_>| {
-            d.offer_tcp(AT, false, Protocol::Tcp, vec![tcp("old", &[])]);
-            d.offer_tcp(AT, false, Protocol::Tcp, vec![tcp("young", &[])]);
+            offer_tcp(d, Protocol::Tcp, "old");
+            offer_tcp(d, Protocol::Tcp, "young");
+            let lost = Displaced {
+                service: service_key("shop", "young"),
+                port: 9000,
+                by: Some(service_key("shop", "old")),
+            };
+            assert_eq!(d.displaced(), [lost]);
         };
         assert_eq!(check(offer, None), (chains(&["old"]), None));
     }
@@ -376,8 +472,9 @@ mod tests {
     #[test]
     fn http_and_bytes_share_a_port_by_sniffing() {
         let offer = |d: &mut Drafts<'_>| {
-            d.offer_tcp(AT, false, Protocol::Tcp, vec![tcp("bytes", &[])]);
-            d.offer_http(AT, false, &"9000".into());
+            offer_tcp(d, Protocol::Tcp, "bytes");
+            assert!(offer_http(d, false, "web", &"9000".into()));
+            assert_eq!(d.displaced(), []);
         };
         assert_eq!(check(offer, None), (chains(&["http sniffed"]), Some("bytes".to_owned())));
     }
@@ -385,13 +482,15 @@ mod tests {
     #[test]
     fn a_server_that_speaks_first_shares_no_port_with_http() {
         let first = |d: &mut Drafts<'_>| {
-            d.offer_tcp(AT, false, Protocol::Mysql, vec![tcp("mysql", &[])]);
-            assert!(!d.offer_http(AT, false, &"9000".into()));
+            offer_tcp(d, Protocol::Mysql, "mysql");
+            assert!(!offer_http(d, false, "web", &"9000".into()));
+            assert_eq!(d.displaced()[0].service, service_key("shop", "web"));
         };
         assert_eq!(check(first, None), (chains(&["mysql"]), None));
         let second = |d: &mut Drafts<'_>| {
-            d.offer_http(AT, false, &"9000".into());
-            d.offer_tcp(AT, false, Protocol::Mysql, vec![tcp("mysql", &[])]);
+            assert!(offer_http(d, false, "web", &"9000".into()));
+            offer_tcp(d, Protocol::Mysql, "mysql");
+            assert_eq!(d.displaced()[0].by, Some(service_key("shop", "web")));
         };
         assert_eq!(check(second, None), (chains(&["http all"]), None));
     }

@@ -82,7 +82,7 @@ pub(crate) fn lack_in(
     };
     let key = &service.key;
     let policies = reader.backend_policies(&key.host, &key.namespace, namespace, &Labels::new());
-    if MergedPolicy::new(&policies).subset_labels(&destination.subset).is_none() {
+    if !MergedPolicy::new(&policies).has_subset(&destination.subset) {
         return Some(Lack::Subset);
     }
     let known = |port: u16| service.ports.is_empty() || service.port(port).is_some();

@@ -15,8 +15,8 @@ use crate::{
     ir::{
         Balancing, Destination, DestinationPort, HashKey, HeaderChanges, HeaderOps, Hostname,
         HttpAction, HttpMatch, HttpRule, Labels, Mirror, PathMatch, PerMillion, Redirect,
-        RedirectPort, Retry, RetryCondition, RetryPolicy, Rewrite, RouteTable, RuleOrder, Service,
-        ServicePort, SharedMatches, Timeouts, Unreachable, WeightedDestination,
+        RedirectPort, Resolution, Retry, RetryCondition, RetryPolicy, Rewrite, RouteTable,
+        RuleOrder, Service, ServicePort, SharedMatches, Timeouts, Unreachable, WeightedDestination,
     },
     snapshot::Reader,
 };
@@ -292,6 +292,11 @@ impl Target<'_> {
     pub(crate) fn cluster(&self, destination: &Destination) -> Arc<str> {
         let host = self.service.map_or(&destination.host, |service| &service.key.host);
         naming::outbound_cluster(self.port, &destination.subset, host.as_str())
+    }
+
+    /// Whether the proxy resolves the name that is asked for.
+    pub(crate) fn is_named(&self) -> bool {
+        self.service.is_some_and(|service| service.resolution == Resolution::Named)
     }
 
     /// Whether its service has its port.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     rc::Rc,
     sync::Arc,
 };
@@ -10,14 +11,17 @@ use std::{
 use super::{
     CaptureMode, ClientFacts, ClusterClient, DomainForm, Entry, FixedCluster, ItemKey, OutboundKey,
     Outline, PlanItem, RouteFrame, VirtualHostKey, VirtualHostTarget,
-    client::{Client, StaticMatch, TableIndex, destinations, resolve_alias, stands_for_another},
+    client::{
+        Client, StaticMatch, TableIndex, destinations, leads_to_names, resolve_alias,
+        stands_for_another,
+    },
     defaults::{ANY_ADDRESS, LOOPBACK},
     egress::{Egress, OwnListener, Sight},
     naming,
-    outbound_listener::{self, Drafts},
+    outbound_listener::{self, Displaced, Drafts, Offer},
     place::Place,
     tcp_route::{TcpPort, TcpScope},
-    virtual_host::{self, Claim},
+    virtual_host::{self, Claim, NameScope},
 };
 use crate::{
     ir::{
@@ -47,6 +51,16 @@ pub(crate) fn plan_outbound(reader: &Reader<'_>, key: &OutboundKey) -> Outline {
         .map(|(name, frame)| sidecar.route_frame(name, &frame, &mut tables))
         .collect();
     outline
+}
+
+/// Ports of services that clients of a view find no place for, because an older service keeps it;
+/// sorted, unique.
+pub(crate) fn displaced(reader: &Reader<'_>, key: &OutboundKey) -> Vec<Displaced> {
+    let sidecar = Sidecar::new(reader, key);
+    let mut displaced = sidecar.drafts().0.displaced().to_vec();
+    displaced.sort_unstable();
+    displaced.dedup();
+    displaced
 }
 
 struct Sidecar<'a> {
@@ -124,9 +138,19 @@ impl<'a> Sidecar<'a> {
     // listeners
 
     fn listeners(&self, outline: &mut Outline) -> Frames {
-        let mesh = self.reader.mesh();
+        let (drafts, frames) = self.drafts();
+        let mut listeners = drafts.finish();
+        if self.redirected() {
+            let mesh = self.reader.mesh();
+            listeners.push(outbound_listener::virtual_outbound(mesh, &self.sight.unknown));
+        }
+        outline.extend(listeners.into_iter().map(|l| Entry::own(PlanItem::Listener(Box::new(l)))));
+        frames
+    }
+
+    fn drafts(&self) -> (Drafts<'_>, Frames) {
         let unknown = self.redirected().then_some(&self.sight.unknown);
-        let mut drafts = Drafts::new(mesh, unknown);
+        let mut drafts = Drafts::new(self.reader.mesh(), unknown);
         let mut frames = Frames::new();
         let own_ports = self.sight.own_ports();
         for (index, egress) in self.sight.egress.iter().enumerate() {
@@ -138,13 +162,11 @@ impl<'a> Sidecar<'a> {
                 }
             }
             self.offer_proxy(&mut drafts, &mut frames, (index, egress));
+            if leads_to_names(self.reader, self.client.namespace, &egress.tables) {
+                drafts.resolve_names_everywhere();
+            }
         }
-        let mut listeners = drafts.finish();
-        if self.redirected() {
-            listeners.push(outbound_listener::virtual_outbound(mesh, &self.sight.unknown));
-        }
-        outline.extend(listeners.into_iter().map(|l| Entry::own(PlanItem::Listener(Box::new(l)))));
-        frames
+        (drafts, frames)
     }
 
     /// Services that need a place of their own: another name of a service leads to that service's
@@ -177,15 +199,19 @@ impl<'a> Sidecar<'a> {
         let protocol = egress.own.as_ref().map_or(port.protocol, |own| own.port.protocol);
         for place in self.places(egress, service, port, protocol) {
             let at = (place.address, port.number);
+            let wish = Offer { at, bind: place.bind, service: &service.key };
             if protocol.is_http() || protocol == Protocol::Auto {
                 let (rds, frame) = self.frame_of(index, &place, service, port);
-                if drafts.offer_http(at, place.bind, &rds) {
+                if drafts.offer_http(&wish, &rds) {
                     frames.entry(rds).or_insert(frame);
+                }
+                if service.resolution == Resolution::Named {
+                    drafts.resolve_names(at);
                 }
             }
             if !protocol.is_http() {
                 let chains = self.tcp_chains(egress, &place, service, port);
-                drafts.offer_tcp(at, place.bind, protocol, chains);
+                drafts.offer_tcp(&wish, protocol, chains);
             }
         }
     }
@@ -232,7 +258,16 @@ impl<'a> Sidecar<'a> {
             let addresses = self.reader.headless_addresses(&service.key, port.number);
             return addresses.iter().map(|&address| Place::own(address, false)).collect();
         }
-        Place::of_addresses(&service.addresses)
+        match self.allocated(service) {
+            Some(address) => vec![Place::own(address.into(), false)],
+            None => Place::of_addresses(&service.addresses),
+        }
+    }
+
+    /// The address that clients are given for a service without one.
+    fn allocated(&self, service: &Service) -> Option<Ipv4Addr> {
+        let told = self.key.features.captures_dns && service.addresses.is_empty();
+        service.allocated.filter(|_| told)
     }
 
     fn binds(&self, own: &OwnListener) -> bool {
@@ -378,9 +413,15 @@ impl<'a> Sidecar<'a> {
     ) -> Claim {
         let target = resolve_alias(self.reader, service, &self.key.namespace).unwrap_or(service);
         let tables = tables.in_force(&target.key.host);
-        let local = service.key.namespace == self.key.namespace;
+        let domain = &self.reader.mesh().domain;
+        let allocated = self.allocated(service).is_some();
+        let names = NameScope::of(domain, &service.key.host, &self.key.namespace, allocated);
         let key = VirtualHostKey {
-            target: VirtualHostTarget::Service { service: service.key.clone(), local },
+            target: VirtualHostTarget::Service {
+                service: service.key.clone(),
+                local: names.local,
+                allocated,
+            },
             port,
             tables: tables.iter().map(|t| t.origin.id.clone()).collect(),
             client: self.facts([&target.key.host].into_iter().chain(alias_of(service)), &tables),
@@ -390,7 +431,7 @@ impl<'a> Sidecar<'a> {
         Claim {
             key,
             name: naming::host_port(service.key.host.as_str(), port),
-            domains: virtual_host::service_domains(service, local, form, port),
+            domains: virtual_host::service_domains(service, &names, form, port),
         }
     }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     ir::{
-        Balancing, Destination, DestinationPort, HashKey, L4Match, RouteTable, Service,
+        Balancing, Destination, DestinationPort, HashKey, L4Match, Resolution, RouteTable, Service,
         ServicePort, Tunnel, WeightedDestination,
     },
     snapshot::Reader,
@@ -147,7 +147,10 @@ impl TcpScope<'_> {
             _ => format!("{}.{}", table.origin.id.name, table.origin.id.namespace).into(),
         };
         let settings = weighted.first().map(|d| self.settings(&d.destination)).unwrap_or_default();
-        chain(matches, TcpProxyPlan { stat_prefix, clusters, ..settings.apply(self.reader) })
+        let named = weighted.iter().map(|d| self.target(&d.destination)).find(Target::is_named);
+        let resolves_sni = named.map(|target| target.port);
+        let proxy = settings.apply(self.reader);
+        chain(matches, TcpProxyPlan { stat_prefix, clusters, resolves_sni, ..proxy })
     }
 
     fn service_chain(&self, target: &TcpPort<'_>) -> FilterChainPlan {
@@ -156,11 +159,14 @@ impl TcpScope<'_> {
         let cluster = naming::outbound_cluster(target.port.number, "", service.key.host.as_str());
         let settings = Settings::of(self, service, target.port.number, "");
         let matches = ChainMatch { prefixes: target.prefixes.clone(), ..ChainMatch::default() };
-        let proxy = settings.apply(self.reader);
-        chain(
-            matches,
-            TcpProxyPlan { stat_prefix: cluster.clone(), clusters: vec![(cluster, 1)], ..proxy },
-        )
+        let port = target.port.number;
+        let proxy = TcpProxyPlan {
+            stat_prefix: cluster.clone(),
+            clusters: vec![(cluster, 1)],
+            resolves_sni: (service.resolution == Resolution::Named).then_some(port),
+            ..settings.apply(self.reader)
+        };
+        chain(matches, proxy)
     }
 
     fn target(&self, destination: &Destination) -> Target<'_> {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::ClusterKey;
 use crate::{
     ir::{
-        BackendPolicy, ClientTls, ConnectionPool, Labels, LoadBalancer, MeshDefaults,
-        OutlierDetection, RetryBudget, Subset, TrafficPolicy, Tunnel,
+        BackendPolicy, ClientTls, ConnectionPool, LoadBalancer, MeshDefaults, OutlierDetection,
+        RetryBudget, Subset, TrafficPolicy, Tunnel,
     },
     snapshot::Reader,
 };
@@ -64,16 +64,13 @@ impl<'a> MergedPolicy<'a> {
         subsets
     }
 
-    /// Labels that endpoints of the subset carry; `Some(empty)` for no subset, `None` for an
-    /// unknown one.
-    pub(crate) fn subset_labels(&self, subset: &str) -> Option<Labels> {
-        if subset.is_empty() {
-            return Some(Labels::new());
-        }
-        self.subset(subset).map(|s| s.labels.clone())
+    /// Whether a subset is there; what has no name is the whole service.
+    pub(crate) fn has_subset(&self, subset: &str) -> bool {
+        subset.is_empty() || self.subset(subset).is_some()
     }
 
-    fn subset(&self, name: &str) -> Option<&'a Subset> {
+    /// The oldest subset of this name.
+    pub(crate) fn subset(&self, name: &str) -> Option<&'a Subset> {
         self.policies.iter().flat_map(|p| &p.subsets).find(|s| &*s.name == name)
     }
 
@@ -140,7 +137,7 @@ impl<'a> Blocks<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::fixture::policy;
+    use crate::{ir::Labels, plan::fixture::policy};
 
     fn pool(max_connections: u32) -> ConnectionPool {
         ConnectionPool { max_connections: Some(max_connections), ..Default::default() }

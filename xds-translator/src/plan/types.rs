@@ -138,6 +138,9 @@ pub enum Discovery {
         /// `dns_refresh_rate`.
         refresh: Duration,
     },
+    /// The name that the request or the handshake asks for, by the proxy's cache of names (Envoy's
+    /// dynamic forward proxy).
+    Named,
     /// Where the client was going; `port_override` replaces the port.
     OriginalDst {
         /// Envoy `upstream_port_override`.
@@ -527,6 +530,8 @@ pub struct HttpConnection {
     pub access_log: Option<AccessLogPlan>,
     /// Accept absolute-form requests (explicit HTTP proxy port).
     pub http_proxy: bool,
+    /// Resolve the host of requests to clusters that are [`Discovery::Named`].
+    pub resolves_names: bool,
 }
 
 /// Which side an HTTP connection manager serves; decides Istio's defaults.
@@ -569,6 +574,8 @@ pub struct TcpProxyPlan {
     pub hash_source_ip: bool,
     /// The cluster is of a proxy that is asked to connect elsewhere.
     pub tunnel: Option<Tunnel>,
+    /// Resolve the SNI, to go to this port of it: the cluster is [`Discovery::Named`].
+    pub resolves_sni: Option<u16>,
     /// Access log.
     pub access_log: Option<AccessLogPlan>,
 }

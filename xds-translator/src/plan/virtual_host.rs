@@ -20,8 +20,10 @@ use crate::{
 /// Plans a virtual host; `None` when what it stands for is gone, or when no domain is left to it.
 pub(crate) fn plan_virtual_host(reader: &Reader<'_>, key: &VirtualHostKey) -> Option<PlanItem> {
     let plan = match &key.target {
-        VirtualHostTarget::Service { service, local } => {
-            service_host(reader, key, service, *local)?
+        VirtualHostTarget::Service { service, local, allocated } => {
+            let (local, allocated) = (*local, *allocated);
+            let names = NameScope { domain: &reader.mesh().domain, local, allocated };
+            service_host(reader, key, service, &names)?
         }
         VirtualHostTarget::Host { host, redirect } => routed_host(reader, key, host, *redirect),
         VirtualHostTarget::AllowAny => catch_all("allow_any", allow_any()),
@@ -46,7 +48,7 @@ fn service_host(
     reader: &Reader<'_>,
     key: &VirtualHostKey,
     service: &ServiceKey,
-    local: bool,
+    names: &NameScope<'_>,
 ) -> Option<VirtualHostPlan> {
     let service = reader.service(service)?;
     let target = resolve_alias(reader, service, &key.client.namespace).unwrap_or(service);
@@ -58,7 +60,7 @@ fn service_host(
     }
     Some(VirtualHostPlan {
         name: naming::host_port(service.key.host.as_str(), key.port),
-        domains: remaining(service_domains(service, local, key.domains, key.port), &key.taken),
+        domains: remaining(service_domains(service, names, key.domains, key.port), &key.taken),
         routes,
         require_tls: false,
         attempt_count: true,
@@ -161,20 +163,45 @@ fn remaining(mut domains: Vec<Arc<str>>, taken: &[Arc<str>]) -> Vec<Arc<str>> {
     domains
 }
 
-/// The domains a service claims: its full name (also absolute), for a Kubernetes Service the
-/// shorter names that resolve in the client's namespace, and its addresses. Unique; the full name
-/// first.
+/// Which shorter names a client may use.
+pub(crate) struct NameScope<'a> {
+    /// Of the cluster (`cluster.local`).
+    pub(crate) domain: &'a str,
+    /// Whether the name alone will do: the client is in the namespace that the host names.
+    pub(crate) local: bool,
+    /// Whether the client's DNS answers with the service's allocated address.
+    pub(crate) allocated: bool,
+}
+
+impl<'a> NameScope<'a> {
+    /// For clients of a namespace that ask for a host.
+    pub(crate) fn of(domain: &'a str, host: &Hostname, namespace: &str, allocated: bool) -> Self {
+        let local = in_cluster(host, domain).is_some_and(|(_, own)| *own == *namespace);
+        Self { domain, local, allocated }
+    }
+}
+
+/// Name and namespace of a host in the cluster's domain, whoever defines it: the resolvers of pods
+/// complete shorter names to it.
+fn in_cluster<'h>(host: &'h Hostname, domain: &str) -> Option<(&'h str, &'h str)> {
+    let services = host.as_str().strip_suffix(domain)?.strip_suffix(".svc.")?;
+    services.split_once('.')
+}
+
+/// The domains a service claims: its full name (also absolute), for a host in the cluster's domain
+/// the shorter names that resolve in the client's namespace, and its addresses. Unique; the full
+/// name first.
 pub(crate) fn service_domains(
     service: &Service,
-    local: bool,
+    scope: &NameScope<'_>,
     form: DomainForm,
     port: u16,
 ) -> Vec<Arc<str>> {
     let names = match form {
         DomainForm::Any => return vec!["*".into()],
         DomainForm::Exact => return vec![service.key.host.shared()],
-        DomainForm::Names => all_names(service, local),
-        DomainForm::NamesWithPort => with_port(&all_names(service, local), port),
+        DomainForm::Names => all_names(service, scope),
+        DomainForm::NamesWithPort => with_port(&all_names(service, scope), port),
     };
     let mut domains: Vec<Arc<str>> = Vec::with_capacity(names.len());
     for name in names {
@@ -206,30 +233,32 @@ fn with_port(names: &[String], port: u16) -> Vec<String> {
     all
 }
 
-fn all_names(service: &Service, local: bool) -> Vec<String> {
-    let mut names = vec![service.key.host.to_string()];
-    if !service.key.host.is_wildcard() {
-        names.push(format!("{}.", service.key.host));
+fn all_names(service: &Service, scope: &NameScope<'_>) -> Vec<String> {
+    let host = &service.key.host;
+    let mut names = vec![host.to_string()];
+    if host.as_str().parse::<std::net::IpAddr>().is_err() {
+        names.push(format!("{host}."));
     }
-    names.extend(short_names(service, local));
+    names.extend(short_names(host, scope));
     if service.headless {
         // A pod of a headless service has a name of its own below the service's.
         let below: Vec<String> = names.iter().map(|name| format!("*.{name}")).collect();
         names.extend(below);
     }
     names.extend(service.addresses.iter().filter_map(address_domain));
+    let allocated = service.allocated.filter(|_| scope.allocated);
+    names.extend(allocated.map(|address| address.to_string()));
     names
 }
 
-fn short_names(service: &Service, local: bool) -> Vec<String> {
-    if !service.kubernetes {
-        return Vec::new();
-    }
-    let (name, namespace) = (&service.origin.id.name, &service.key.namespace);
-    if local {
-        vec![name.to_string(), format!("{name}.{namespace}.svc"), format!("{name}.{namespace}")]
-    } else {
-        vec![format!("{name}.{namespace}"), format!("{name}.{namespace}.svc")]
+fn short_names(host: &Hostname, scope: &NameScope<'_>) -> Vec<String> {
+    let Some((name, namespace)) = in_cluster(host, scope.domain) else { return Vec::new() };
+    let (within, absolute) = (format!("{name}.{namespace}"), format!("{name}.{namespace}.svc"));
+    match scope.local {
+        // `*` alone would be everybody's name.
+        true if name == "*" => vec![absolute, within],
+        true => vec![name.to_owned(), absolute, within],
+        false => vec![within, absolute],
     }
 }
 
@@ -299,13 +328,22 @@ mod tests {
         plan::fixture::{service, service_key},
     };
 
+    const LOCAL: NameScope<'_> =
+        NameScope { domain: "cluster.local", local: true, allocated: false };
+    const REMOTE: NameScope<'_> =
+        NameScope { domain: "cluster.local", local: false, allocated: false };
+
     fn texts(domains: &[Arc<str>]) -> Vec<&str> {
         domains.iter().map(AsRef::as_ref).collect()
     }
 
     fn claim(name: &str, domains: &[&str]) -> Claim {
         let key = VirtualHostKey {
-            target: VirtualHostTarget::Service { service: service_key("shop", name), local: true },
+            target: VirtualHostTarget::Service {
+                service: service_key("shop", name),
+                local: true,
+                allocated: false,
+            },
             port: 80,
             tables: Vec::new(),
             client: Arc::default(),
@@ -319,12 +357,12 @@ mod tests {
     fn shorter_names_depend_on_the_clients_namespace() {
         let cart = service("shop", "cart", "10.96.0.1", &[(80, Protocol::Http)]);
         let full = ["cart.shop.svc.cluster.local", "cart.shop.svc.cluster.local."];
-        let local = service_domains(&cart, true, DomainForm::Names, 80);
+        let local = service_domains(&cart, &LOCAL, DomainForm::Names, 80);
         assert_eq!(
             texts(&local),
             [&full[..], &["cart", "cart.shop.svc", "cart.shop", "10.96.0.1"]].concat()
         );
-        let remote = service_domains(&cart, false, DomainForm::Names, 80);
+        let remote = service_domains(&cart, &REMOTE, DomainForm::Names, 80);
         assert_eq!(
             texts(&remote),
             [&full[..], &["cart.shop", "cart.shop.svc", "10.96.0.1"]].concat()
@@ -332,21 +370,49 @@ mod tests {
     }
 
     #[test]
-    fn services_outside_kubernetes_have_no_shorter_names() {
-        let mut entry = service("shop", "cart", "2001:db8::1", &[(80, Protocol::Http)]);
-        entry.kubernetes = false;
-        let domains = service_domains(&entry, true, DomainForm::Names, 80);
-        assert_eq!(
-            texts(&domains),
-            ["cart.shop.svc.cluster.local", "cart.shop.svc.cluster.local.", "[2001:db8::1]"]
-        );
+    fn shorter_names_come_from_the_host_whoever_defines_it() {
+        let names = |host: &str, namespace: &str| {
+            let mut entry = service("other", "cart", "2001:db8::1", &[(80, Protocol::Http)]);
+            entry.kubernetes = false;
+            entry.key.host = Hostname::new(host);
+            let scope = NameScope::of("cluster.local", &entry.key.host, namespace, false);
+            texts(&service_domains(&entry, &scope, DomainForm::Names, 80)).join(" ")
+        };
+        let table = [
+            (
+                "cart.shop.svc.cluster.local",
+                "shop",
+                "cart.shop.svc.cluster.local cart.shop.svc.cluster.local. cart cart.shop.svc cart.shop",
+            ),
+            (
+                "cart.shop.svc.cluster.local",
+                "other",
+                "cart.shop.svc.cluster.local cart.shop.svc.cluster.local. cart.shop cart.shop.svc",
+            ),
+            (
+                "*.shop.svc.cluster.local",
+                "shop",
+                "*.shop.svc.cluster.local *.shop.svc.cluster.local. *.shop.svc *.shop",
+            ),
+            ("a.test", "shop", "a.test a.test."),
+            ("*.a.test", "shop", "*.a.test *.a.test."),
+            (
+                "cart.shop.svc.other.domain",
+                "shop",
+                "cart.shop.svc.other.domain cart.shop.svc.other.domain.",
+            ),
+            ("1.2.3.4", "shop", "1.2.3.4"),
+        ];
+        for (host, namespace, expected) in table {
+            assert_eq!(names(host, namespace), format!("{expected} [2001:db8::1]"), "{host}");
+        }
     }
 
     #[test]
     fn pods_of_headless_services_have_names_below_it() {
         let mut peers = service("shop", "peers", "", &[(80, Protocol::Http)]);
         peers.headless = true;
-        let domains = service_domains(&peers, true, DomainForm::Names, 80);
+        let domains = service_domains(&peers, &LOCAL, DomainForm::Names, 80);
         assert!(
             texts(&domains).contains(&"*.peers")
                 && texts(&domains).contains(&"*.peers.shop.svc.cluster.local")
@@ -356,9 +422,9 @@ mod tests {
     #[test]
     fn the_http_proxy_tells_ports_apart() {
         let cart = service("shop", "cart", "", &[(8080, Protocol::Http)]);
-        let domains = service_domains(&cart, true, DomainForm::NamesWithPort, 8080);
+        let domains = service_domains(&cart, &LOCAL, DomainForm::NamesWithPort, 8080);
         assert!(domains.iter().all(|d| d.ends_with(":8080")), "{domains:?}");
-        let domains = service_domains(&cart, true, DomainForm::NamesWithPort, 80);
+        let domains = service_domains(&cart, &LOCAL, DomainForm::NamesWithPort, 80);
         assert!(texts(&domains).contains(&"cart") && texts(&domains).contains(&"cart:80"));
     }
 

@@ -4,7 +4,8 @@
 //! A Kubernetes Service gets its endpoints from its slices, and from the WorkloadEntries that it
 //! selects. Where no slice of it exists at all (configuration from a directory, without a cluster),
 //! they come from the ready workloads that its selector picks. A ServiceEntry names them in place,
-//! or selects pods and WorkloadEntries of its namespace.
+//! or selects pods and WorkloadEntries of its namespace; of several that are read as one service,
+//! each adds its own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +17,6 @@ use super::{
     families::Families,
     item::{EndpointSlice, InlineAddress, InlineEndpoint, ServiceDefinition, SliceEndpoint},
     reader::{Dep, Reader},
-    slices::Slices,
     workloads::Workloads,
 };
 use crate::ir::{
@@ -49,36 +49,38 @@ pub(super) struct Difference {
 }
 
 impl Endpoints {
-    /// Service ports whose endpoints include the workload: (service, service port, port at the
-    /// workload).
+    /// Ports of these services whose endpoints include the workload: (service, service port, port
+    /// at the workload).
     pub(super) fn leading_to<'a>(
         &'a self,
-        slices: &'a Slices,
+        services: impl Iterator<Item = &'a ServiceKey> + 'a,
         workload: &'a Workload,
     ) -> impl Iterator<Item = (ServiceKey, u16, u16)> + 'a {
-        let built = slices.holding(workload).filter_map(|key| self.built.get(key));
-        built
-            .flat_map(|b| {
-                b.endpoints
-                    .ports
-                    .iter()
-                    .map(|(port, endpoints)| (&b.endpoints.service, *port, endpoints))
-            })
-            .flat_map(|(service, port, endpoints)| {
-                let own = endpoints.iter().filter(|e| e.workload.as_ref() == Some(&workload.id));
-                own.filter_map(move |e| match e.address {
-                    EndpointAddress::Ip(_, target) => Some((service.clone(), port, target)),
-                    _ => None,
-                })
-            })
+        let ports = services.filter_map(|key| self.built.get(key)).flat_map(|built| {
+            let service = &built.endpoints.service;
+            built.endpoints.ports.iter().map(move |(port, endpoints)| (service, *port, endpoints))
+        });
+        ports.flat_map(|(service, port, endpoints)| {
+            let own = endpoints.iter().filter_map(|endpoint| port_at(workload, endpoint));
+            own.map(move |target| (service.clone(), port, target))
+        })
     }
 
     /// Builds the endpoints of one service again and says what that changed.
     pub(super) fn rebuild(&mut self, key: &ServiceKey, families: &Families) -> Difference {
-        let new = families.services.definition(key).map(|definition| {
+        let new = families.services.joined(key).map(|joined| {
             let (workloads, mesh) = (&families.workloads, families.settings.get());
-            let assembly = Assembly { service: &definition.service, workloads, mesh };
-            Built::new(&definition.service, assembly.ports(definition, families.slices.of(key)))
+            let slices = families.slices.of(key);
+            let of_members = |port: &ServicePort| {
+                let members = joined.members.iter();
+                let members = members.flat_map(|definition| {
+                    let assembly = Assembly { service: &definition.service, workloads, mesh };
+                    assembly.behind(port, definition, slices)
+                });
+                (port.number, sorted(members.collect()))
+            };
+            let service = &joined.service;
+            Built::new(service, service.ports.iter().map(of_members).collect())
         });
         let old = match &new {
             Some(new) => self.built.insert(key.clone(), new.clone()),
@@ -173,7 +175,7 @@ impl Difference {
     }
 }
 
-/// Puts the endpoints of one service together.
+/// Puts the endpoints of one definition of a service together.
 struct Assembly<'a> {
     service: &'a Service,
     workloads: &'a Workloads,
@@ -181,26 +183,21 @@ struct Assembly<'a> {
 }
 
 impl Assembly<'_> {
-    fn ports(
+    /// What the definition says of a port of the service; nothing where it has no such port.
+    fn behind(
         &self,
+        port: &ServicePort,
         definition: &ServiceDefinition,
         slices: Option<&BTreeMap<ObjectId, Arc<EndpointSlice>>>,
-    ) -> BTreeMap<u16, Vec<Endpoint>> {
-        let one = |port: &ServicePort| {
-            let mut endpoints = match slices {
-                Some(slices) => {
-                    [self.by_slices(port, slices.values()), self.by_entries(port)].concat()
-                }
-                None if !definition.inline.is_empty() => self.by_inline(port, &definition.inline),
-                None if self.service.selector.is_some() => self.by_workloads(port),
-                None => self.by_own_name(port),
-            };
-            endpoints.sort_unstable();
-            // Overlapping slices are normal while the cluster moves endpoints between them.
-            endpoints.dedup_by(|a, b| a.address == b.address);
-            (port.number, endpoints)
-        };
-        self.service.ports.iter().map(one).collect()
+    ) -> Vec<Endpoint> {
+        let own = self.service.port(port.number).filter(|own| own.is_same_as(port));
+        let Some(port) = own else { return Vec::new() };
+        match slices {
+            Some(slices) => [self.by_slices(port, slices.values()), self.by_entries(port)].concat(),
+            None if !definition.inline.is_empty() => self.by_inline(port, &definition.inline),
+            None if self.service.selector.is_some() => self.by_workloads(port),
+            None => self.by_own_name(port),
+        }
     }
 
     fn by_slices<'s>(
@@ -283,6 +280,7 @@ impl Assembly<'_> {
             weight: workload.weight.unwrap_or(1),
             health,
             network: workload.network.clone(),
+            node: workload.node.clone(),
             workload_name: workload.workload_name.clone(),
         }
     }
@@ -340,8 +338,28 @@ fn unknown(address: EndpointAddress, health: Health) -> Endpoint {
         weight: 1,
         health,
         network: "".into(),
+        node: "".into(),
         workload_name: "".into(),
     }
+}
+
+/// The port at which a workload is an endpoint; `None`: it is another's. One that is written down
+/// is the workload's by its address.
+fn port_at(workload: &Workload, endpoint: &Endpoint) -> Option<u16> {
+    let EndpointAddress::Ip(address, port) = endpoint.address else { return None };
+    let own = match &endpoint.workload {
+        Some(id) => *id == workload.id,
+        None => workload.addresses.contains(&address),
+    };
+    own.then_some(port)
+}
+
+/// Each endpoint once: overlapping slices are normal while the cluster moves endpoints between
+/// them.
+fn sorted(mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
+    endpoints.sort_unstable();
+    endpoints.dedup_by(|a, b| a.address == b.address);
+    endpoints
 }
 
 /// Whether a workload is no pod, so that the cluster's slices do not speak of it.

@@ -53,8 +53,8 @@ macro_rules! families {
             }
 
             /// As [`Family::contested`].
-            pub(super) fn contested(&self, item: &Item) -> Option<ServiceKey> {
-                match item { $( Item::$variant(item) => self.$field.contested(item), )+ }
+            pub(super) fn contested(&self, item: &Item, contested: &mut BTreeSet<ServiceKey>) {
+                match item { $( Item::$variant(item) => self.$field.contested(item, contested), )+ }
             }
         }
 

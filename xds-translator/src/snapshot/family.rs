@@ -31,11 +31,9 @@ pub(super) trait Family {
     /// Adds what endpoints may be made from the item.
     fn feeds(_item: &Arc<Self::Item>, _fed: &mut Fed) {}
 
-    /// The service that other objects define as well, so that a change of one may bring another
-    /// into force.
-    fn contested(&self, _item: &Self::Item) -> Option<ServiceKey> {
-        None
-    }
+    /// Adds the services whose definitions depend on the item besides its own: where other objects
+    /// define the host as well, a change of one changes what the others come to.
+    fn contested(&self, _item: &Self::Item, _contested: &mut BTreeSet<ServiceKey>) {}
 }
 
 /// Where the facts are noted that a change touches.

@@ -12,8 +12,8 @@ use super::change::ChangeSet;
 pub(super) struct ReferencedLabelKeys(BTreeMap<Arc<str>, usize>);
 
 impl ReferencedLabelKeys {
-    pub(super) fn contains(&self, key: &str) -> bool {
-        self.0.contains_key(key)
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.keys()
     }
 
     /// Replaces what one object refers to. Another set of keys makes other classes.

@@ -40,7 +40,7 @@ use std::sync::Arc;
 pub use change::Reclassify;
 pub(crate) use change::{Audience, ChangeSet};
 pub use credentials::{CredentialFact, CredentialName, Credentials};
-pub(crate) use endpoints::workload_port;
+use endpoints::workload_port;
 pub use families::Item;
 pub use item::{EndpointSlice, InlineAddress, InlineEndpoint, ServiceDefinition, SliceEndpoint};
 pub(crate) use parts::{NoPart, continued, part};
@@ -105,14 +105,24 @@ impl MeshSnapshot {
         &self.credentials
     }
 
-    /// Ports of services without selector that lead to a workload by their slices.
-    pub(crate) fn ports_by_slice(&self, workload: &Workload) -> Vec<(ServiceKey, u16, u16)> {
+    /// Service ports that lead to a workload: (service, service port, port at the workload);
+    /// sorted, unique. Of services without selector their endpoints tell, as slices list them or as
+    /// they are written in ServiceEntries.
+    pub(crate) fn ports_of(&self, workload: &Workload) -> Vec<(ServiceKey, u16, u16)> {
+        let selecting = self.services().selecting(workload);
+        let by_selector = selecting.flat_map(|service| {
+            let arriving = service.ports.iter().map(|p| (p.number, workload_port(workload, p)));
+            arriving.filter_map(|(number, at)| Some((service.key.clone(), number, at?)))
+        });
         let selects =
             |key: &ServiceKey| self.services().service(key).is_none_or(|s| s.selector.is_some());
-        self.endpoints
-            .leading_to(self.slices(), workload)
-            .filter(|(key, ..)| !selects(key))
-            .collect()
+        let listing = self.slices().holding(workload).chain(self.services().written_for(workload));
+        let by_endpoint = self.endpoints.leading_to(listing, workload);
+        let by_endpoint = by_endpoint.filter(|(key, ..)| !selects(key));
+        let mut ports: Vec<_> = by_selector.chain(by_endpoint).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
     }
 
     /// Workloads that a service's selector picks; none for a service without one.
@@ -125,8 +135,8 @@ impl MeshSnapshot {
         own.filter(move |w| selector.is_some_and(|s| !s.is_empty() && s.matches(&w.labels)))
     }
 
-    /// Whether some rule refers to this label key of clients.
-    pub(crate) fn references_label_key(&self, key: &str) -> bool {
-        self.label_keys.contains(key)
+    /// Keys of clients' labels that some rule refers to; sorted.
+    pub(crate) fn referenced_label_keys(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.label_keys.all()
     }
 }

@@ -27,33 +27,39 @@ impl MeshSnapshot {
         new.iter().for_each(|item| self.families.insert(item));
         contested.extend(self.contested(new));
         let root = self.mesh().root_namespace.clone();
-        touch(old, new, &mut Touch { audience, changes, contested, root });
+        let mut touched = Touch { audience, changes, contested, root };
+        touch(old, new, &mut touched);
+        let contested = touched.contested;
         let (before, after) = (label_keys(old), label_keys(new));
         if before != after {
             Arc::make_mut(&mut self.label_keys).replace(&before, &after, changes);
         }
-        self.rebuild_endpoints(old.iter().chain(new), changes);
+        let fed = Fed { services: contested, workloads: Vec::new() };
+        self.rebuild_endpoints(old.iter().chain(new), fed, changes);
     }
 
     fn contested(&self, items: &[Item]) -> BTreeSet<ServiceKey> {
-        items.iter().filter_map(|item| self.families.contested(item)).collect()
+        let mut contested = BTreeSet::new();
+        items.iter().for_each(|item| self.families.contested(item, &mut contested));
+        contested
     }
 
     fn rebuild_endpoints<'a>(
         &mut self,
         changed: impl Iterator<Item = &'a Item>,
+        mut fed: Fed,
         changes: &mut ChangeSet,
     ) {
-        let mut fed = Fed::default();
         changed.for_each(|item| item.feeds(&mut fed));
         for workload in &fed.workloads {
             self.services_with(workload, &mut fed.services);
         }
         for key in fed.services {
             let difference = Arc::make_mut(&mut self.endpoints).rebuild(&key, &self.families);
-            // Without a selector only slices tell which service ports lead to a workload.
-            let by_slices = |s: &Arc<crate::ir::Service>| s.kubernetes && s.selector.is_none();
-            if difference.endpoints && self.services().service(&key).is_some_and(by_slices) {
+            // Without a selector only endpoints tell which service ports lead to a workload.
+            let service = self.services().service(&key);
+            let by_endpoints = service.is_none_or(|s| s.selector.is_none());
+            if difference.endpoints && by_endpoints {
                 changes.reclassify.namespaces.insert(key.namespace.clone());
             }
             touch_endpoints(&key, difference, changes);

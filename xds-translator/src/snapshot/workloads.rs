@@ -153,7 +153,11 @@ fn same_class(a: &Workload, b: &Workload) -> bool {
     let facts = |w: &Workload| {
         (w.labels.clone(), w.service_account.clone(), w.addresses.clone(), w.locality.clone())
     };
-    facts(a) == facts(b) && a.named_ports == b.named_ports && a.host_network == b.host_network
+    let place = |w: &Workload| (w.network.clone(), w.node.clone());
+    facts(a) == facts(b)
+        && place(a) == place(b)
+        && a.named_ports == b.named_ports
+        && a.host_network == b.host_network
 }
 
 #[cfg(test)]
@@ -194,6 +198,7 @@ mod tests {
             container_ports: Vec::new(),
             weight: None,
             network: "".into(),
+            node: "".into(),
             workload_name: name,
             ready: true,
             host_network: node,

@@ -17,7 +17,7 @@ use crate::{
 };
 
 fn cart() -> ServiceKey {
-    ServiceKey { host: Hostname::new("cart.shop.svc.cluster.local"), namespace: "shop".into() }
+    ServiceKey::kubernetes(Hostname::new("cart.shop.svc.cluster.local"), "shop".into())
 }
 
 fn service(extra: Value) -> Change {

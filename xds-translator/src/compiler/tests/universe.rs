@@ -178,8 +178,14 @@ fn service(_: &str, name: usize, variant: usize) -> Value {
         5 => drop(spec.as_object_mut().map(|s| s.remove("selector"))),
         _ => {}
     }
-    let annotations =
-        if variant == 3 { json!({"networking.istio.io/exportTo": "."}) } else { json!({}) };
+    if variant == 1 {
+        spec["trafficDistribution"] = json!("PreferSameNode");
+    }
+    let annotations = match variant {
+        2 => json!({"networking.istio.io/traffic-distribution": "prefersamezone"}),
+        3 => json!({"networking.istio.io/exportTo": "."}),
+        _ => json!({}),
+    };
     json!({"metadata": {"annotations": annotations}, "spec": spec})
 }
 
@@ -291,7 +297,15 @@ fn destination_rule(_: &str, name: usize, variant: usize) -> Value {
                 json!({"consistentHash": {"httpHeaderName": "x-user"}})
         }
         4 => spec["workloadSelector"] = json!({"matchLabels": {"version": "v1"}}),
-        5 => spec["trafficPolicy"]["outlierDetection"] = json!({"consecutive5xxErrors": 3}),
+        3 => spec["subsets"][0]["labels"] = json!({"topology.kubernetes.io/zone": "a"}),
+        5 => {
+            spec["trafficPolicy"]["outlierDetection"] = json!({"consecutive5xxErrors": 3});
+            if name == 1 {
+                let priority = json!(["kubernetes.io/hostname", "topology.kubernetes.io/zone"]);
+                let setting = json!({"failoverPriority": priority});
+                spec["trafficPolicy"]["loadBalancer"] = json!({"localityLbSetting": setting});
+            }
+        }
         _ => {}
     }
     json!({"spec": spec})
@@ -318,16 +332,21 @@ fn authorization_policy(_: &str, _: usize, variant: usize) -> Value {
     json!({"spec": {"selector": selector, "action": action, "rules": [rule]}})
 }
 
-fn service_entry(_: &str, name: usize, variant: usize) -> Value {
-    let port = json!({"number": 443, "name": "tls", "protocol": if variant == 1 { "HTTP" } else { "TLS" }});
+fn service_entry(namespace: &str, name: usize, variant: usize) -> Value {
+    // Two of a namespace may be read as one service, with a port of each.
+    let number = if variant == 0 { 443 + name } else { 443 };
+    let port = json!({"number": number, "name": "tls", "protocol": if variant == 1 { "HTTP" } else { "TLS" }});
     let spec = match variant {
         0 | 1 => {
             json!({"hosts": ["ext.example.com"], "ports": [port], "resolution": "DNS", "location": "MESH_EXTERNAL"})
         }
         2 => {
-            json!({"hosts": ["ext.example.com", "www.example.com"], "ports": [port], "resolution": "STATIC", "endpoints": [{"address": format!("10.9.0.{name}")}]})
+            json!({"hosts": ["ext.example.com", "www.example.com"], "ports": [port], "resolution": "STATIC", "endpoints": [{"address": format!("10.9.0.{name}")}, {"address": address(namespace, name)}]})
         }
-        3 => json!({"hosts": ["*.example.com"], "ports": [port], "resolution": "NONE"}),
+        3 => {
+            let resolution = ["NONE", "DYNAMIC_DNS"][name];
+            json!({"hosts": ["*.example.com"], "ports": [port], "resolution": resolution})
+        }
         4 => {
             json!({"hosts": ["vm.example.com"], "ports": [port], "resolution": "STATIC", "location": "MESH_INTERNAL", "workloadSelector": {"labels": {"app": "app0"}}})
         }

@@ -169,8 +169,8 @@ object! { open;
         "externalName" external_name: Arc<str>,
         /// Send to pods that are not ready too.
         "publishNotReadyAddresses" publish_not_ready_addresses: bool,
-        /// Preference of close endpoints.
-        "trafficDistribution" traffic_distribution: Arc<str> [later],
+        /// Preference of close endpoints: `PreferClose`, `PreferSameZone` or `PreferSameNode`.
+        "trafficDistribution" traffic_distribution: Arc<str>,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{alpn, cors, fault, http, network, rate_limit, rbac};
+use super::{alpn, cors, fault, http, names, network, rate_limit, rbac};
 use crate::{
     emit::{
         access_log::file_logs,
@@ -74,6 +74,7 @@ fn http_filters(plan: &HttpConnection) -> Vec<HttpFilter> {
     filters.extend(plan.rate_limits.iter().map(rate_limit::filter));
     filters.extend([grpc_stats_filter(), fault::filter(), cors::filter()]);
     filters.extend(plan.alpn_override.then(alpn::filter));
+    filters.extend(plan.resolves_names.then(names::requests));
     filters.push(http("envoy.filters.http.router", &router::Router::default()));
     filters
 }

@@ -4,6 +4,7 @@ pub(super) mod alpn;
 pub(super) mod cors;
 pub(super) mod fault;
 pub(super) mod hcm;
+pub(super) mod names;
 pub(super) mod rate_limit;
 pub(super) mod rbac;
 pub(super) mod tcp_proxy;

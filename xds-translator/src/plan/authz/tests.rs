@@ -248,6 +248,7 @@ fn workload(name: &str, app: &str, address: &str, host_network: bool) -> Item {
         container_ports: Vec::new(),
         weight: None,
         network: "".into(),
+        node: "".into(),
         workload_name: name.into(),
         ready: true,
         host_network,

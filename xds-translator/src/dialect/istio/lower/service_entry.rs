@@ -14,10 +14,13 @@ use crate::{
     },
     ir::{
         Hostname, Protocol, Resolution, Selector, Service, ServiceAddress, ServiceKey, ServicePort,
-        TargetPort,
+        TargetPort, allocated_address,
     },
     snapshot::{InlineAddress, InlineEndpoint, Item, ServiceDefinition},
 };
+
+/// Label by which a ServiceEntry declines an allocated address.
+const ALLOCATE: &str = "networking.istio.io/enable-autoallocate-ip";
 
 impl Lowering<'_> {
     pub(in crate::dialect) fn service_entry(&mut self, spec: &ServiceEntry) -> Vec<Item> {
@@ -26,23 +29,23 @@ impl Lowering<'_> {
             Declared::Static => Resolution::Static,
             Declared::Dns => Resolution::Dns { round_robin: false },
             Declared::DnsRoundRobin => Resolution::Dns { round_robin: true },
-            Declared::DynamicDns => {
-                self.unserved(
-                    FieldPath::of("spec.resolution"),
-                    "DYNAMIC_DNS is not served yet; traffic goes where the client sends it",
-                );
-                Resolution::OriginalDst
-            }
+            Declared::DynamicDns => Resolution::Named,
         };
+        let export_to = self.visibility(&spec.export_to, self.mesh.service_export_to.as_ref());
         let template = Service {
-            key: ServiceKey { host: Hostname::new("*"), namespace: self.namespace().clone() },
+            key: ServiceKey {
+                host: Hostname::new("*"),
+                namespace: self.namespace().clone(),
+                shown_to: Some(Arc::new(export_to.clone())),
+            },
             origin: self.origin(),
             addresses: self.entry_addresses(&spec.addresses),
+            allocated: None,
             ports: self.entry_ports(spec),
             resolution,
             headless: false,
             external: spec.location == Location::MeshExternal,
-            export_to: self.visibility(&spec.export_to, self.mesh.service_export_to.as_ref()),
+            export_to,
             selector: spec
                 .workload_selector
                 .as_ref()
@@ -58,6 +61,7 @@ impl Lowering<'_> {
                 .collect(),
             kubernetes: false,
             publish_not_ready: false,
+            distribution: None,
         };
         let inline: Vec<InlineEndpoint> = spec
             .endpoints
@@ -66,7 +70,33 @@ impl Lowering<'_> {
             .filter_map(|(i, e)| self.inline_endpoint(i, e))
             .collect();
         let hosts: BTreeSet<Hostname> = spec.hosts.iter().map(|h| Hostname::new(h)).collect();
-        hosts.into_iter().map(|host| item(&template, host, &inline)).collect()
+        let services = hosts.into_iter().map(|host| self.of_host(&template, host, spec));
+        services.map(|service| item(service, &inline)).collect()
+    }
+
+    /// The service of one of the hosts.
+    fn of_host(&self, template: &Service, host: Hostname, spec: &ServiceEntry) -> Service {
+        let dynamic = spec.resolution == Declared::DynamicDns;
+        let allocates = self.allocates(spec) && (dynamic || !host.is_wildcard());
+        // A whole name can be resolved before anybody asks.
+        let resolution = match dynamic && !host.is_wildcard() {
+            true => Resolution::Dns { round_robin: false },
+            false => template.resolution.clone(),
+        };
+        Service {
+            allocated: allocates.then(|| allocated_address(self.namespace(), &host)),
+            key: ServiceKey { host, ..template.key.clone() },
+            resolution,
+            ..template.clone()
+        }
+    }
+
+    /// Whether an address may stand for a host: nobody gave it one, and where a connection is going
+    /// is decided by the mesh.
+    fn allocates(&self, spec: &ServiceEntry) -> bool {
+        let declined =
+            self.meta.labels.get(ALLOCATE).is_some_and(|word| word.eq_ignore_ascii_case("false"));
+        spec.addresses.is_empty() && spec.resolution != Declared::None && !declined
     }
 
     fn entry_addresses(&mut self, texts: &[Arc<str>]) -> Vec<ServiceAddress> {
@@ -96,10 +126,19 @@ impl Lowering<'_> {
                 );
                 continue;
             }
+            let protocol = protocol(&port.protocol).unwrap_or(Protocol::Auto);
+            if spec.resolution == Declared::DynamicDns && !protocol.names_host() {
+                self.unserved(
+                    FieldPath::of("spec.ports").index(i).field("protocol"),
+                    "only HTTP, HTTP2, GRPC and TLS say which name is to be resolved (DYNAMIC_DNS); \
+                     the port is left out",
+                );
+                continue;
+            }
             ports.push(ServicePort {
                 number: port.number,
                 name: port.name.clone(),
-                protocol: protocol(&port.protocol).unwrap_or(Protocol::Auto),
+                protocol,
                 target: TargetPort::Number(if port.target_port == 0 {
                     port.number
                 } else {
@@ -143,9 +182,8 @@ impl Lowering<'_> {
     }
 }
 
-fn item(template: &Service, host: Hostname, inline: &[InlineEndpoint]) -> Item {
-    let key = ServiceKey { host, namespace: template.key.namespace.clone() };
-    let service = Arc::new(Service { key, ..template.clone() });
+fn item(service: Service, inline: &[InlineEndpoint]) -> Item {
+    let service = Arc::new(service);
     Item::Service(Arc::new(ServiceDefinition { service, inline: inline.to_vec() }))
 }
 

@@ -7,9 +7,9 @@ use crate::{
     dialect::{
         istio::service_entry::WorkloadEntry,
         lowering::Lowering,
-        names::{NETWORK, locality, locality_of, takes_mesh_tls},
+        names::{locality, locality_of, takes_mesh_tls},
     },
-    ir::{Discovery, Hostname, Labels, Workload},
+    ir::{Discovery, Hostname, Labels, Workload, topology},
     snapshot::Item,
 };
 
@@ -49,10 +49,11 @@ impl Lowering<'_> {
             container_ports: ports.into_iter().collect(),
             weight: spec.weight,
             network: if spec.network.is_empty() {
-                labels.get(NETWORK).cloned().unwrap_or_default()
+                labels.get(topology::NETWORK).cloned().unwrap_or_default()
             } else {
                 spec.network.clone()
             },
+            node: "".into(),
             workload_name: self.id.name.clone(),
             ready: true,
             host_network: false,

@@ -8,12 +8,12 @@ use std::{
 
 use crate::dialect::{
     lowering::Lowering,
-    names::{NETWORK, TLS_MODE, locality_of},
+    names::{TLS_MODE, locality_of},
 };
 use crate::{
     diagnostic::FieldPath,
     dialect::kubernetes,
-    ir::{Discovery, Workload},
+    ir::{Discovery, Workload, topology},
     snapshot::Item,
 };
 
@@ -49,7 +49,8 @@ impl Lowering<'_> {
                 .into_iter()
                 .collect(),
             weight: None,
-            network: labels.get(NETWORK).cloned().unwrap_or_else(|| "".into()),
+            node: spec.spec.node_name.clone(),
+            network: labels.get(topology::NETWORK).cloned().unwrap_or_else(|| "".into()),
             workload_name: self.workload_name(),
             ready: is_ready(&spec.status) && !self.meta.deleting,
             host_network: spec.spec.host_network,

@@ -7,14 +7,16 @@ use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::kubernetes::{self, IntegerOrText},
     ir::{
-        Hostname, Protocol, Resolution, Service, ServiceAddress, ServiceKey, ServicePort,
-        TargetPort, WorkloadId,
+        Distribution, Hostname, Protocol, Resolution, Service, ServiceAddress, ServiceKey,
+        ServicePort, TargetPort, WorkloadId,
     },
     snapshot::{EndpointSlice, Item, ServiceDefinition, SliceEndpoint},
 };
 
 /// Who may see a Service: a comma-separated `exportTo`.
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
+/// Which endpoints of a Service are preferred, for clusters whose API has no field for it.
+const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 /// Label of a slice with the name of its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Ports on which nothing is detected, because there the server speaks first: SMTP, DNS, MySQL,
@@ -43,6 +45,7 @@ impl Lowering<'_> {
             key,
             origin: self.origin(),
             addresses: self.cluster_ips(spec),
+            allocated: None,
             ports: self.service_ports(&spec.ports),
             resolution,
             headless,
@@ -53,6 +56,7 @@ impl Lowering<'_> {
             subject_alt_names: Vec::new(),
             kubernetes: true,
             publish_not_ready: spec.publish_not_ready_addresses,
+            distribution: self.distribution(&spec.traffic_distribution),
         };
         Some(Item::Service(Arc::new(ServiceDefinition {
             service: Arc::new(service),
@@ -60,9 +64,34 @@ impl Lowering<'_> {
         })))
     }
 
+    /// By the specification, else by the annotation, which goes without case. An API server refuses
+    /// other words in the specification.
+    fn distribution(&mut self, written: &str) -> Option<Distribution> {
+        let preferred = |word: &str| match &*word.to_ascii_lowercase() {
+            "preferclose" | "prefersamezone" => Some(Distribution::SameZone),
+            "prefersamenode" => Some(Distribution::SameNode),
+            _ => None,
+        };
+        let annotation = self.meta.annotations.get(DISTRIBUTION).cloned().unwrap_or_default();
+        let (field, word) = match written {
+            "" => (FieldPath::of("metadata.annotations").field(DISTRIBUTION), &*annotation),
+            written => (FieldPath::of("spec.trafficDistribution"), written),
+        };
+        let found = preferred(word);
+        if found.is_none() && !word.is_empty() {
+            let message =
+                format!("`{word}` is no distribution of traffic: no endpoint is preferred");
+            self.note(
+                Diagnostic::warning(Code::NoEffect, field, message)
+                    .fix("`PreferSameZone` or `PreferSameNode`"),
+            );
+        }
+        found
+    }
+
     fn service_key(&self, name: &str) -> ServiceKey {
         let host = Hostname::new(&format!("{name}.{}.svc.{}", self.namespace(), self.mesh.domain));
-        ServiceKey { host, namespace: self.namespace().clone() }
+        ServiceKey::kubernetes(host, self.namespace().clone())
     }
 
     fn cluster_ips(&mut self, spec: &kubernetes::ServiceSpec) -> Vec<ServiceAddress> {
