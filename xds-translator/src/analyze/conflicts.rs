@@ -268,6 +268,15 @@ fn hosts_that_two_objects_define_are_named() {
         beside_cart("networking", "ServiceEntry", &spec)
     };
     assert_eq!(entry("cart.shop.svc.cluster.local"), ["warn spec.hosts"]);
+    let adding = |name: &str| {
+        let ports = format!("ports: [{{number: 80, name: {name}, protocol: HTTP}}]");
+        let spec = format!(
+            "{{hosts: [cart.shop.svc.cluster.local], {ports}, resolution: STATIC, endpoints: [{{address: 9.9.9.1}}]}}"
+        );
+        beside_cart("networking", "ServiceEntry", &spec)
+    };
+    assert!(adding("http").is_empty(), "its endpoints stand beside the Service's");
+    assert_eq!(adding("web"), ["warn spec.hosts"], "no port of the Service is called so");
     assert!(entry("a.test").is_empty());
 }
 

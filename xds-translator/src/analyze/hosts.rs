@@ -126,7 +126,7 @@ fn check_hosts(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
         let before = before(input, younger);
         let apart = before.iter().find(|first| first.apart_from(younger).is_some());
         if let Some(first) = apart.filter(|f| said.insert((&younger.origin.id, &f.origin.id))) {
-            findings.push(unread(input, first, younger));
+            findings.extend(unread(input, first, younger));
         }
         let joined = before.iter().filter(|first| first.apart_from(younger).is_none());
         let joined: Vec<&Service> = joined.copied().collect();
@@ -155,18 +155,23 @@ fn before<'a>(input: &'a Input<'_>, younger: &Service) -> Vec<&'a Service> {
     others.filter(|other| other.export_to.overlaps(&younger.export_to)).collect()
 }
 
-/// A definition that clients get another in the place of.
-fn unread(input: &Input<'_>, first: &Service, younger: &Service) -> Diagnostic {
+/// A definition that clients get another in the place of; `None` where nothing of it is lost.
+fn unread(input: &Input<'_>, first: &Service, younger: &Service) -> Option<Diagnostic> {
     let host = &younger.key.host;
     let other = &first.origin.id;
     let message = if first.key.namespace != younger.key.namespace {
         format!("`{host}` is a host of {other} too: each client gets one of them, not both")
     } else {
         let property = first.apart_from(younger).unwrap_or_default();
-        let numbers = younger.ports.iter().map(|p| p.number);
+        let adds = younger.adds_endpoints_to(first);
+        let kept = |port: &&ServicePort| match first.port(port.number) {
+            Some(own) => !adds || own.is_same_as(port),
+            None => false,
+        };
         let lost: Vec<String> =
-            numbers.filter(|n| first.port(*n).is_none()).map(|n| n.to_string()).collect();
+            younger.ports.iter().filter(|p| !kept(p)).map(|p| p.number.to_string()).collect();
         let ports = match lost.as_slice() {
+            [] if adds => return None,
             [] => "not this one".to_owned(),
             lost => format!("and lose port {}", lost.join(", ")),
         };
@@ -177,7 +182,7 @@ fn unread(input: &Input<'_>, first: &Service, younger: &Service) -> Diagnostic {
     };
     let finding = Diagnostic::warning(Code::ConflictingHosts, FieldPath::of("spec.hosts"), message)
         .fix("one object for the host, or an `exportTo` by which no client sees both");
-    said_of(input, younger, first, finding)
+    Some(said_of(input, younger, first, finding))
 }
 
 /// A port of which the number is taken by an older definition of the same service.

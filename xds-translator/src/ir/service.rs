@@ -118,6 +118,13 @@ impl Service {
         differ.into_iter().find_map(|(differs, property)| differs.then_some(property))
     }
 
+    /// Whether endpoints that this ServiceEntry writes down stand beside those of a Kubernetes
+    /// Service of its host and namespace, at the ports that are the same (as in Istio, whose
+    /// endpoints go by host, namespace and port).
+    pub fn adds_endpoints_to(&self, service: &Self) -> bool {
+        service.kubernetes && !self.kubernetes && self.resolution == Resolution::Static
+    }
+
     /// Takes in what a younger definition adds: addresses, and the ports whose numbers are free.
     /// All else is as the oldest says it.
     pub fn join(&mut self, younger: &Self) {

@@ -72,7 +72,7 @@ impl Endpoints {
             let (workloads, mesh) = (&families.workloads, families.settings.get());
             let slices = families.slices.of(key);
             let of_members = |port: &ServicePort| {
-                let members = joined.members.iter();
+                let members = joined.members.iter().chain(&joined.guests);
                 let members = members.flat_map(|definition| {
                     let assembly = Assembly { service: &definition.service, workloads, mesh };
                     assembly.behind(port, definition, slices)
@@ -192,7 +192,8 @@ impl Assembly<'_> {
     ) -> Vec<Endpoint> {
         let own = self.service.port(port.number).filter(|own| own.is_same_as(port));
         let Some(port) = own else { return Vec::new() };
-        match slices {
+        // Slices speak of Kubernetes Services alone.
+        match slices.filter(|_| self.service.kubernetes) {
             Some(slices) => [self.by_slices(port, slices.values()), self.by_entries(port)].concat(),
             None if !definition.inline.is_empty() => self.by_inline(port, &definition.inline),
             None if self.service.selector.is_some() => self.by_workloads(port),

@@ -42,11 +42,14 @@ pub(super) struct Joined {
     pub(super) service: Arc<Service>,
     /// Oldest first.
     pub(super) members: Vec<Arc<ServiceDefinition>>,
+    /// ServiceEntries that add endpoints to a Kubernetes Service, and nothing else.
+    pub(super) guests: Vec<Arc<ServiceDefinition>>,
 }
 
 impl Joined {
     fn of(definition: &Arc<ServiceDefinition>) -> Self {
-        Self { service: definition.service.clone(), members: vec![definition.clone()] }
+        let members = vec![definition.clone()];
+        Self { service: definition.service.clone(), members, guests: Vec::new() }
     }
 
     fn takes(&mut self, younger: &Arc<ServiceDefinition>) -> bool {
@@ -72,6 +75,12 @@ impl Owner {
             if !self.joined.iter().any(|older| older.service.export_to.covers(seen_by)) {
                 self.joined.push(Joined::of(definition));
             }
+        }
+        if let Some(first) = self.joined.first_mut().filter(|first| first.service.kubernetes) {
+            let adds = |d: &&Arc<ServiceDefinition>| {
+                d.service.adds_endpoints_to(&first.service) && !d.inline.is_empty()
+            };
+            first.guests = self.definitions.values().filter(adds).cloned().collect();
         }
     }
 }

@@ -130,13 +130,19 @@ fn clients_get_the_entries_that_they_see() {
 }
 
 #[test]
-fn a_service_of_the_cluster_is_never_read_with_an_entry() {
+fn an_entry_adds_endpoints_to_a_service_of_the_cluster_and_no_ports() {
     let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: shop}\nspec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}]}\n";
     let host = "a.shop.svc.cluster.local";
-    let spec =
-        format!("hosts: [{host}], resolution: STATIC, {TLS}, endpoints: [{{address: 9.9.9.1}}]");
-    let got = client(&format!("{service}{}", entry("h", &spec)), "shop");
-    assert_eq!(clusters(&got, host), ["80 "]);
+    let of = |spec: &str| {
+        let entry = entry("h", &format!("hosts: [{host}], {spec}"));
+        clusters(&client(&format!("{service}{entry}"), "shop"), host)
+    };
+    let endpoint = "endpoints: [{address: 9.9.9.1}]";
+    assert_eq!(of(&format!("resolution: STATIC, {TLS}, {endpoint}")), ["80 "]);
+    assert_eq!(of(&format!("resolution: STATIC, {HTTP}, {endpoint}")), ["80 9.9.9.1:80"]);
+    let ports = "ports: [{number: 80, name: http, protocol: HTTP, targetPort: 8080}]";
+    assert_eq!(of(&format!("resolution: STATIC, {ports}, {endpoint}")), ["80 9.9.9.1:8080"]);
+    assert_eq!(of(&format!("resolution: DNS, {HTTP}, {endpoint}")), ["80 "]);
 }
 
 #[test]

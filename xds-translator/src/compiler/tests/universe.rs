@@ -350,6 +350,10 @@ fn service_entry(namespace: &str, name: usize, variant: usize) -> Value {
         4 => {
             json!({"hosts": ["vm.example.com"], "ports": [port], "resolution": "STATIC", "location": "MESH_INTERNAL", "workloadSelector": {"labels": {"app": "app0"}}})
         }
+        _ if name == 1 => {
+            let port = json!({"number": 80, "name": "http", "protocol": "HTTP"});
+            json!({"hosts": [format!("service0.{namespace}.svc.cluster.local")], "ports": [port], "resolution": "STATIC", "endpoints": [{"address": "10.9.0.7"}]})
+        }
         _ => {
             json!({"hosts": ["ext.example.com"], "ports": [port], "resolution": "DNS", "exportTo": ["."], "addresses": ["10.8.0.1"]})
         }
