@@ -65,15 +65,7 @@ fn services<'a>(input: &'a Input<'_>) -> impl Iterator<Item = &'a Service> {
 
 /// Ports that clients cannot tell from those of an older service, because neither has an address.
 fn check_places(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
-    let placeless = |item: &Item| match item {
-        Item::Service(definition) => {
-            let service = &definition.service;
-            let opaque = service.ports.iter().any(|port| !port.protocol.is_http());
-            service.addresses.is_empty() && opaque
-        }
-        _ => false,
-    };
-    if !input.items().iter().any(placeless) {
+    if !may_displace(input) {
         return;
     }
     let mut found: BTreeMap<Displaced, BTreeSet<Arc<str>>> = BTreeMap::new();
@@ -84,6 +76,22 @@ fn check_places(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
         }
     }
     findings.extend(found.iter().filter_map(|(displaced, of)| unplaced(input, displaced, of)));
+}
+
+/// Whether some port is shared on the wildcard address by bytes that nothing tells apart; planning
+/// for every kind of client costs more than to look.
+fn may_displace(input: &Input<'_>) -> bool {
+    let mut sharing: BTreeMap<u16, (bool, usize)> = BTreeMap::new();
+    for service in services(input).filter(|service| !service.headless) {
+        for port in &service.ports {
+            let opaque = !port.protocol.is_http() && service.addresses.is_empty();
+            if opaque || port.protocol.is_http() {
+                let (any, count) = sharing.entry(port.number).or_default();
+                (*any, *count) = (*any || opaque, *count + 1);
+            }
+        }
+    }
+    sharing.values().any(|(opaque, count)| *opaque && *count > 1)
 }
 
 fn unplaced(

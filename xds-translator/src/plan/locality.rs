@@ -106,6 +106,9 @@ impl Spread {
     }
 }
 
+/// From region, to region.
+type Failover = [(Arc<str>, Arc<str>)];
+
 type Group = (Locality, u32, Option<u32>, Vec<Endpoint>);
 
 fn distribution(policy: &LocalityPolicy, client: &Locality) -> Option<Vec<(Arc<str>, u32)>> {
@@ -166,7 +169,7 @@ fn split_priority(label: &str) -> (&str, Option<&str>) {
 }
 
 /// Steps from the client to a locality, as [`distance`]; none where it is not known.
-fn steps(client: &ClientPlace<'_>, other: &Locality, failover: &[(Arc<str>, Arc<str>)]) -> u32 {
+fn steps(client: &ClientPlace<'_>, other: &Locality, failover: &Failover) -> u32 {
     client.locality.map_or(0, |client| distance(client, other, failover))
 }
 
@@ -174,7 +177,7 @@ fn steps(client: &ClientPlace<'_>, other: &Locality, failover: &[(Arc<str>, Arc<
 const DISTANCES: u32 = 5;
 
 fn by_labels(
-    (priority, failover): (&[Arc<str>], &[(Arc<str>, Arc<str>)]),
+    (priority, failover): (&[Arc<str>], &Failover),
     client: &ClientPlace<'_>,
     groups: BTreeMap<Locality, Vec<Endpoint>>,
 ) -> Vec<Group> {

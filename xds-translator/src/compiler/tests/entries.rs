@@ -176,9 +176,9 @@ fn inbound(got: &Translation) -> Vec<String> {
     let names = got.clusters.iter().filter_map(|c| c["name"].as_str());
     let ports = names.filter_map(|name| name.strip_prefix("inbound|")?.strip_suffix("||"));
     let speaks = |port: &str| {
+        let number: u64 = port.parse().expect("a number");
         let chains = chains.iter().flatten();
-        let own =
-            chains.filter(|c| c["filter_chain_match"]["destination_port"].to_string() == port);
+        let own = chains.filter(|c| c["filter_chain_match"]["destination_port"] == number);
         let http = own.clone().any(|c| c.to_string().contains("HttpConnectionManager"));
         let bytes = own.clone().any(|c| c.to_string().contains("TcpProxy"));
         format!("{port} http={http} bytes={bytes}")

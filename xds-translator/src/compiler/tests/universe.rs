@@ -270,8 +270,11 @@ fn virtual_service(_: &str, name: usize, variant: usize) -> Value {
     }
     let delegate = json!({"name": "virtual-service1", "namespace": "shop"});
     let continued = json!({"match": [{"uri": {"prefix": "/"}, "port": 80}], "delegate": delegate});
-    let http =
-        if variant % 2 == 0 { json!([rule, continued, fallback]) } else { json!([rule, fallback]) };
+    let http = if variant.is_multiple_of(2) {
+        json!([rule, continued, fallback])
+    } else {
+        json!([rule, fallback])
+    };
     json!({"spec": {"hosts": [host], "gateways": gateways, "exportTo": export, "http": http}})
 }
 
