@@ -132,6 +132,11 @@ impl Progress {
         self.has_ended() || self.source.borrow().as_ref().is_some_and(nothing_left)
     }
 
+    /// When the whole body was received; nothing while it is not.
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.ended_at.get()
+    }
+
     /// Waits for the end of the body; answers when that was.
     pub(crate) async fn ended(&self) -> Instant {
         loop {

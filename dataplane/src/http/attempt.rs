@@ -42,6 +42,7 @@ use crate::{
         outlier::Outcome,
         pool::{AcquireError, Lease, SendError, SendFailure},
     },
+    worker::deadlines::{Deadlines, later},
 };
 
 /// The request's body, for one attempt or several.
@@ -284,12 +285,15 @@ impl Attempts<'_> {
         };
         let started = Instant::now();
         let progress = Rc::clone(&exchange.progress);
+        let worker = Rc::clone(&exchange.downstream.worker);
         let sent = tokio::select! {
             biased;
             sent = self.send(exchange, &endpoint, body) => sent,
             // The codec may wait for an answer to what it could not send.
             fault = progress.faulted() => return Err(Ended::Downstream(fault)),
-            () = self.overtime(&progress) => Err(Failed::new(Failure::PerTryTimeout, Local::TIMEOUT)),
+            () = self.overtime(&worker.deadlines, &progress, started) => {
+                Err(Failed::new(Failure::PerTryTimeout, Local::TIMEOUT))
+            }
         };
         match (sent, progress.fault()) {
             (Ok((response, lease)), _) => {
@@ -303,13 +307,13 @@ impl Attempts<'_> {
 
     /// Returns when this attempt has taken too long. Its time begins when the client has sent the
     /// whole request, so that a slow client is not the endpoint's fault.
-    async fn overtime(&self, progress: &Progress) {
+    async fn overtime(&self, deadlines: &Deadlines, progress: &Progress, started: Instant) {
         match self.policy.and_then(|policy| policy.per_try_timeout).filter(|limit| !limit.is_zero())
         {
             None => std::future::pending().await,
             Some(limit) => {
-                progress.ended().await;
-                sleep(limit).await;
+                let from = progress.ended().await.max(started);
+                deadlines.until(later(from, limit)).await;
             }
         }
     }

@@ -3,21 +3,20 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::{Future, pending},
     pin::Pin,
     rc::{Rc, Weak},
     task::{Context, Poll, Waker, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::{
-    task::AbortHandle,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::Instant;
 
+use super::{
+    exchange::Exchange,
+    overtime::{Moments, Over, TimeLimits},
+};
 use crate::{
     codec::{
         blame::{DownstreamFault, UpstreamFault},
@@ -28,7 +27,10 @@ use crate::{
         cluster_state::{ActiveOf, Held, UsageOf},
         pool::Lease,
     },
-    worker::downstream::Downstream,
+    worker::{
+        deadlines::{Alarm, Overdue},
+        downstream::Downstream,
+    },
 };
 
 /// A body that comes from an endpoint, and ends with its time.
@@ -48,13 +50,15 @@ enum State {
     Stopped(ResponseBodyError),
 }
 
-/// The task that watches over the time of a body; ends with it.
-struct Watch(AbortHandle);
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// Watches over the time of a body; ends with it.
+struct Watch {
+    limits: TimeLimits,
+    request: Rc<Progress>,
+    client: Rc<Downstream>,
+    http1: bool,
+    /// What the client had taken when the time was over, or at the last look since.
+    taken: Cell<Option<u64>>,
+    _alarm: Alarm,
 }
 
 pub(super) struct Upstream {
@@ -73,62 +77,25 @@ pub(crate) struct Holds {
     pub(crate) _retry: Option<Held<UsageOf>>,
 }
 
-/// Time limits of a response's body.
-pub(crate) struct BodyLimits {
-    /// Ends it whatever has come.
-    pub(crate) deadline: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    /// Ends it when nothing has come for so long.
-    pub(crate) idle: Option<Silence>,
-}
-
-/// How long both sides of an exchange may be silent.
-pub(crate) struct Silence {
-    /// So long.
-    pub(crate) limit: Duration,
-    /// What the client sends meanwhile.
-    pub(crate) request: Rc<Progress>,
-}
-
-impl BodyLimits {
-    pub(super) fn any(&self) -> bool {
-        self.deadline.is_some() || self.idle.is_some()
-    }
-
-    /// Returns when one of them is over; never for a body that has ended.
-    async fn over(self, carried: &Weak<Carried>) -> ResponseBodyError {
-        let Self { deadline, idle } = self;
-        let deadline = async move {
-            match deadline {
-                Some(deadline) => deadline.await,
-                None => pending().await,
-            }
-        };
-        let silence = async move {
-            match idle {
-                Some(silence) => silence.over(carried).await,
-                None => pending().await,
-            }
-        };
-        tokio::select! {
-            () = deadline => ResponseBodyError::Timeout,
-            () = silence => ResponseBodyError::Idle,
+/// What ends a body when its time is over, asked or not.
+impl Overdue for Carried {
+    fn overdue(&self, now: Instant) -> Option<Instant> {
+        if self.stopped().is_some() {
+            return self.look_at_client(now);
         }
-    }
-}
-
-impl Silence {
-    async fn over(self, carried: &Weak<Carried>) {
-        let mut end = Instant::now() + self.limit;
-        loop {
-            sleep_until(end).await;
-            let Some(answer) = carried.upgrade().map(|carried| carried.last_read.get()) else {
-                return pending().await;
-            };
-            let last = self.request.last_read().map_or(answer, |request| request.max(answer));
-            if last + self.limit <= Instant::now() {
-                return;
+        let looked = match &*self.watch.borrow() {
+            None => return None,
+            Some(watch) => watch.limits.look(now, &watch.request, self.moments()),
+        };
+        match looked {
+            Ok(next) => next,
+            Err(over) => {
+                self.stop(match over {
+                    Over::Idle => ResponseBodyError::Idle,
+                    Over::Response | Over::Request => ResponseBodyError::Timeout,
+                });
+                self.look_at_client(now)
             }
-            end = last + self.limit;
         }
     }
 }
@@ -144,23 +111,38 @@ impl Carried {
     }
 
     /// Watches over its time from now on.
-    pub(super) fn watch(self: &Rc<Self>, limits: BodyLimits, client: &Rc<Downstream>, http1: bool) {
-        let (carried, client) = (Rc::downgrade(self), Rc::clone(client));
-        let watching = tokio::task::spawn_local(async move {
-            let error = limits.over(&carried).await;
-            if let Some(carried) = carried.upgrade() {
-                carried.stop(error);
-            }
-            // One that takes nothing of what the codec has would hold it for ever.
-            while http1 && carried.strong_count() > 0 {
-                let before = client.seen.taken();
-                sleep(LINGER).await;
-                if client.seen.taken() == before {
-                    return client.requests.give_up();
-                }
-            }
+    pub(super) fn watch(self: &Rc<Self>, limits: TimeLimits, exchange: &Exchange) {
+        // The request's own time is over with the head of its answer.
+        let limits = TimeLimits { request: None, ..limits };
+        let request = &exchange.progress;
+        let Ok(Some(first)) = limits.look(self.last_read.get(), request, self.moments()) else {
+            return;
+        };
+        let this: Weak<Self> = Rc::downgrade(self);
+        *self.watch.borrow_mut() = Some(Watch {
+            limits,
+            request: Rc::clone(request),
+            client: Rc::clone(&exchange.downstream),
+            http1: !exchange.is_http2(),
+            taken: Cell::new(None),
+            _alarm: exchange.downstream.worker.deadlines.tell(this, first),
         });
-        *self.watch.borrow_mut() = Some(Watch(watching.abort_handle()));
+    }
+
+    fn moments(&self) -> Moments {
+        Moments { begun: self.last_read.get(), answered: self.last_read.get() }
+    }
+
+    /// A client that takes nothing of what the codec has would hold it for ever.
+    fn look_at_client(&self, now: Instant) -> Option<Instant> {
+        let watch = self.watch.borrow();
+        let watch = watch.as_ref().filter(|watch| watch.http1)?;
+        let taken = Some(watch.client.seen.taken());
+        if watch.taken.replace(taken) == taken {
+            watch.client.requests.give_up();
+            return None;
+        }
+        Some(now + LINGER)
     }
 
     fn stop(&self, error: ResponseBodyError) {
@@ -188,6 +170,8 @@ impl Carried {
         };
         if self.watch.borrow().is_some() {
             match &frame {
+                // What ends here has no more time to lose.
+                Poll::Ready(_) if self.is_end_stream() => {}
                 Poll::Ready(_) => self.last_read.set(Instant::now()),
                 Poll::Pending => self.reader.set(Some(cx.waker().clone())),
             }

@@ -4,14 +4,12 @@
 //! The route's time limit spans all [`super::attempt`]s and the response's body; it starts when the
 //! whole request was received, as in Envoy.
 
-use std::{borrow::Cow, future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, StatusCode, header};
-use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     attempt::{Answer, Attempts, BodySource, Unanswered},
-    carried::{BodyLimits, Silence},
     exchange::Exchange,
     hash,
     headers::{
@@ -20,6 +18,7 @@ use super::{
     },
     mirror,
     outgoing::Outgoing,
+    overtime::{Over, TimeLimits},
     reply::{self, Local, Reply},
     request::{HostChange, Matched, Received, change_request, change_response, facts},
     response::ResponseBody,
@@ -72,7 +71,7 @@ pub(crate) async fn forward(
         hash::choose(&action.hash, cluster, &facts(&exchange, &outgoing))
     };
     rewrite(&exchange, matched, action, &mut outgoing);
-    let limits = Limits::of(&exchange, action, &outgoing);
+    let limits = limits(&exchange, action, &outgoing);
     let policy = action.retry.as_ref().or(matched.host.retry.as_ref());
     let time = TimeLeft {
         whole: limits.response,
@@ -110,14 +109,15 @@ pub(crate) async fn forward(
     };
     let progress = Rc::clone(&exchange.progress);
     let answered = if limits.any() {
+        let worker = Rc::clone(&exchange.downstream.worker);
         tokio::select! {
             answered = attempts.until_answered(&mut exchange, source) => answered,
-            local = limits.overtime(&progress) => {
+            over = limits.overtime(&worker.deadlines, &progress) => {
                 // Silence is nobody's fault; an endpoint that had its time is to blame.
-                if local.flag == Flags::UPSTREAM_TIMEOUT {
+                if over == Over::Response {
                     exchange.judge(Outcome::LocalOrigin);
                 }
-                Err(Unanswered::Local(local))
+                Err(Unanswered::Local(told(over, &progress)))
             }
         }
     } else {
@@ -125,7 +125,6 @@ pub(crate) async fn forward(
     };
     match answered {
         Ok(answer) => {
-            let limits = limits.of_body(&progress);
             let mut reply = pass_on(exchange, matched, answer, limits, upgrade);
             for cookie in chosen.cookies {
                 reply.headers_mut().append(header::SET_COOKIE, cookie);
@@ -142,78 +141,23 @@ pub(crate) async fn forward(
     }
 }
 
-/// Time limits of one request. An upgraded connection has none: it may last for ever.
-struct Limits {
-    /// For the whole response, from the end of the request.
-    response: Option<Duration>,
-    /// For silence of both sides.
-    idle: Option<Duration>,
-    /// For receiving the request.
-    request: Option<Duration>,
-}
-
-impl Limits {
-    fn of(exchange: &Exchange, action: &Forward, outgoing: &Outgoing) -> Self {
-        let manager = &exchange.manager;
-        let some = |limit: Option<Duration>| limit.filter(|limit| !limit.is_zero());
-        Self {
-            response: some(time_limit(action, exchange, outgoing)),
-            idle: some(action.idle_timeout.or(manager.stream_idle_timeout)),
-            request: some(manager.request_timeout),
-        }
-    }
-
-    fn any(&self) -> bool {
-        self.response.or(self.idle).or(self.request).is_some()
-    }
-
-    /// Ends with the answer to give when one of the limits is over.
-    async fn overtime(&self, progress: &Progress) -> Local {
-        let never = Duration::MAX;
-        tokio::select! {
-            () = after_end(progress, self.response.unwrap_or(never)) => Local::TIMEOUT,
-            local = silence(progress, self.idle) => local,
-            () = still_receiving_after(self.request.unwrap_or(never), progress) => Local::REQUEST_TIMEOUT,
-        }
-    }
-
-    /// What is left for the response's body. While the request is still being received, no time
-    /// runs.
-    fn of_body(&self, progress: &Rc<Progress>) -> BodyLimits {
-        let end = |limit: Duration| -> Pin<Box<dyn Future<Output = ()>>> {
-            let progress = Rc::clone(progress);
-            Box::pin(async move { sleep_until(progress.ended().await + limit).await })
-        };
-        BodyLimits {
-            deadline: self.response.map(end),
-            idle: self.idle.map(|limit| Silence { limit, request: Rc::clone(progress) }),
-        }
+fn limits(exchange: &Exchange, action: &Forward, outgoing: &Outgoing) -> TimeLimits {
+    let manager = &exchange.manager;
+    let some = |limit: Option<Duration>| limit.filter(|limit| !limit.is_zero());
+    TimeLimits {
+        response: some(time_limit(action, exchange, outgoing)),
+        idle: some(action.idle_timeout.or(manager.stream_idle_timeout)),
+        request: some(manager.request_timeout),
     }
 }
 
-async fn after_end(progress: &Progress, limit: Duration) {
-    progress.ended().await;
-    sleep(limit).await;
-}
-
-/// Returns when the client has sent nothing of its request for so long, or nobody anything after it.
-async fn silence(progress: &Progress, limit: Option<Duration>) -> Local {
-    let Some(limit) = limit else { return std::future::pending().await };
-    let mut end = Instant::now() + limit;
-    loop {
-        sleep_until(end).await;
-        match progress.last_read().map(|last| last + limit) {
-            Some(later) if later > end => end = later,
-            _ if progress.has_ended() => return Local::IDLE_TIMEOUT,
-            _ => return Local::IDLE_UPLOAD,
-        }
-    }
-}
-
-async fn still_receiving_after(limit: Duration, progress: &Progress) {
-    sleep(limit).await;
-    if progress.has_ended() {
-        std::future::pending::<()>().await;
+/// What a client is told whose time is over.
+fn told(over: Over, progress: &Progress) -> Local {
+    match over {
+        Over::Response => Local::TIMEOUT,
+        Over::Request => Local::REQUEST_TIMEOUT,
+        Over::Idle if progress.has_ended() => Local::IDLE_TIMEOUT,
+        Over::Idle => Local::IDLE_UPLOAD,
     }
 }
 
@@ -291,7 +235,7 @@ fn pass_on(
     mut exchange: Box<Exchange>,
     matched: &Matched<'_>,
     answer: Answer,
-    limits: BodyLimits,
+    limits: TimeLimits,
     upgrade: Option<(String, hyper::upgrade::OnUpgrade)>,
 ) -> Reply {
     let Answer { mut response, lease, holds, taken } = answer;

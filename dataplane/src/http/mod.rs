@@ -20,6 +20,7 @@ mod mirror;
 pub(crate) mod normalize;
 mod operation;
 mod outgoing;
+mod overtime;
 pub(crate) mod reply;
 mod request;
 pub(crate) mod response;

@@ -17,8 +17,9 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
-    carried::{BodyLimits, Carried, Holds, ResponseBodyError, Stopped, Upstream},
+    carried::{Carried, Holds, ResponseBodyError, Stopped, Upstream},
     exchange::Exchange,
+    overtime::TimeLimits,
     step,
 };
 use crate::{
@@ -111,7 +112,7 @@ impl ResponseBody {
         incoming: Incoming,
         lease: Lease,
         holds: Holds,
-        limits: BodyLimits,
+        limits: TimeLimits,
         exchange: Box<Exchange>,
     ) -> Self {
         let trailers = Trailers::between(lease.is_http2(), exchange.is_http2());
@@ -119,7 +120,7 @@ impl ResponseBody {
         let (lease, holds) = (Some(lease), Some(holds));
         let carried = Carried::new(Upstream { incoming, lease, holds, trailers, bodiless });
         if limits.any() {
-            carried.watch(limits, &exchange.downstream, !exchange.is_http2());
+            carried.watch(limits, &exchange);
         }
         let filtered = exchange.manager.filters.take_part(Phase::ResponseBody);
         let filtering = (filtered && !carried.is_end_stream()).then(Box::default);

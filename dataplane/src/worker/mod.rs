@@ -6,6 +6,7 @@
 //! here listens or reads a request.
 
 pub mod config;
+pub(crate) mod deadlines;
 pub(crate) mod downstream;
 pub mod shared;
 pub(crate) mod socket;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use self::deadlines::Deadlines;
 pub use self::{
     config::ActiveConfig,
     shared::{BindFailure, Phase, Shared},
@@ -28,6 +30,7 @@ pub(crate) struct Worker {
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) generation: watch::Receiver<u64>,
+    pub(crate) deadlines: Deadlines,
 }
 
 impl Worker {
@@ -39,6 +42,7 @@ impl Worker {
             metrics,
             phase: shared.phases(),
             generation: shared.generations(),
+            deadlines: Deadlines::default(),
             shared: Arc::clone(shared),
         }
     }
