@@ -2,6 +2,7 @@
 //! token, and the file of roots for agents on this machine.
 
 use std::{
+    fs::{File, TryLockError},
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -12,6 +13,7 @@ use anyhow::{Context, anyhow, bail};
 use ferromesh_cert_authority::{
     Authority, FirstStart, LedgerError, OpenError, Settings as AuthoritySettings, TrustBundle,
     files,
+    lock::{SOON, take_soon},
 };
 use ferromesh_proto::SpiffeId;
 
@@ -80,6 +82,7 @@ impl PersistentState {
 
     fn open_local(settings: &Settings) -> anyhow::Result<Self> {
         keep_others_out(&settings.data_dir);
+        let alone = use_alone(&settings.data_dir)?;
         begin(settings)?;
         let accept = AcceptState::at(settings.accept_file());
         let authority = Arc::new(local_authority(settings, &accept)?);
@@ -109,6 +112,7 @@ impl PersistentState {
             store,
             secrets_key,
             admin_token: settings.token_file().exists(),
+            _alone: alone,
         };
         keeper.begin()?;
         Ok(Self {
@@ -123,6 +127,23 @@ impl PersistentState {
 fn keep_others_out(data: &Path) {
     if let Err(error) = files::tighten_shared(data) {
         tracing::warn!(directory = %data.display(), %error, "others can write to the data directory");
+    }
+}
+
+/// Keeps every other process out of the data directory until the file is dropped: two first starts
+/// at once would each make a part of what must be of one mesh. The lock is on the directory itself,
+/// so that there is no file to lose.
+fn use_alone(data: &Path) -> anyhow::Result<File> {
+    let shown = data.display();
+    let unusable = || format!("cannot lock {shown}; choose another --data-dir");
+    let directory = File::open(data).with_context(unusable)?;
+    let is_held = |error: &TryLockError| matches!(error, TryLockError::WouldBlock);
+    match take_soon(SOON, || directory.try_lock(), is_held) {
+        Ok(()) => Ok(directory),
+        Err(TryLockError::WouldBlock) => {
+            bail!("{shown} is in use by another process; stop it, or choose another --data-dir")
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(unusable),
     }
 }
 
@@ -492,6 +513,23 @@ mod tests {
             assert!(cp.status().expect("cp starts").success());
         }
         copy
+    }
+
+    #[test]
+    fn first_starts_at_once_make_one_mesh() {
+        for _ in 0..5 {
+            let data = Data::new();
+            let roots: Vec<_> = std::thread::scope(|scope| {
+                let starts = [(); 3].map(|()| {
+                    scope.spawn(|| {
+                        let state = data.open().expect("each in its turn");
+                        state.authority.trust_bundle().borrow().clone()
+                    })
+                });
+                starts.into_iter().map(|start| start.join().expect("no panic")).collect()
+            });
+            assert!(roots.iter().all(|root| *root == roots[0]), "one authority");
+        }
     }
 
     #[test]

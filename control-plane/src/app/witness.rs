@@ -12,7 +12,8 @@
 //! mesh's says shows in the part itself.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -259,6 +260,8 @@ pub(super) struct WitnessKeeper {
     pub(super) store: Arc<Durable>,
     pub(super) secrets_key: String,
     pub(super) admin_token: bool,
+    /// Nobody else uses the data directory while this is held.
+    pub(super) _alone: File,
 }
 
 const POISONED: &str = "no holder of this lock panics";
