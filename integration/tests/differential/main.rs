@@ -145,6 +145,7 @@ fn our_proxy_does_what_envoy_does() {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(run(settings.seed, configurations, normalization, numbers, &mut report));
+        report.say_progress(index + 1, meshes.len());
     }
     report.judge(settings.requests);
 }

@@ -109,6 +109,13 @@ impl Report {
         self.found.entry(kind).or_default().text = text;
     }
 
+    /// Says how far a long run has come.
+    #[allow(clippy::print_stdout, reason = "a long run shows that it goes on")]
+    pub(crate) fn say_progress(&self, done: usize, of: usize) {
+        let (unsteady, kinds) = (self.unsteady.values().sum::<usize>(), self.found.len());
+        println!("{done} of {of} meshes: {} alike, {unsteady} unsteady, {kinds} kinds", self.same);
+    }
+
     /// Fails when something differs that is not allowed, or when something is allowed that does not
     /// differ.
     pub(crate) fn judge(self, requests: u64) {
