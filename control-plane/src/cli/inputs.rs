@@ -41,6 +41,14 @@ pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Parsed> {
     Ok(overlay(sets))
 }
 
+/// As [`read`], of no `-f` too.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_any(paths: &[PathBuf]) -> anyhow::Result<Parsed> {
+    if paths.is_empty() { Ok(Parsed::default()) } else { read(paths) }
+}
+
 /// The texts of every `-f`, by name.
 ///
 /// # Errors

@@ -2,9 +2,11 @@
 
 mod analyze;
 mod bootstrap;
+mod changes;
 mod crds;
 mod inject;
 mod inputs;
+mod plan;
 mod print;
 mod remote;
 mod translate;
@@ -48,6 +50,8 @@ enum Command {
     Translate(translate::Translate),
     /// Find mistakes in configuration, offline
     Analyze(analyze::Analyze),
+    /// Show what a change would do to proxies and requests, offline, before it is made
+    Plan(plan::Plan),
     /// Put proxies into the pods of YAML files, as the webhook of a cluster does
     Inject(inject::Inject),
     /// Print the CustomResourceDefinitions of the kinds that are served, as YAML
@@ -148,6 +152,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(options) => app::run(options.check()?).await?,
         Command::Translate(command) => return translate::run(&command),
         Command::Analyze(command) => return analyze::run(&command),
+        Command::Plan(command) => return plan::run(&command),
         Command::Inject(command) => return inject::run(&command),
         Command::Crds => crds::run(),
         Command::Apply { command, remote } => Remote::new(&remote)?.apply(&command).await?,

@@ -1,27 +1,21 @@
 //! `ferromesh translate`: exactly what a proxy would get, without a running mesh.
 
-use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use ferromesh_proto::discovery::Node;
 use ferromesh_xds_translator::{
-    analyze::analyze_input,
-    class::NodeIdentity,
-    compiler::Change,
-    dialect::{Kind, stand_in},
-    ir::{MeshDefaults, ObjectId},
-    translate::translate,
+    analyze::analyze_input, class::NodeIdentity, ir::MeshDefaults, translate::translate,
 };
 use prost_types::{ListValue, Struct, Value as ProtoValue, value::Kind as ProtoKind};
 use serde_json::Value;
 
 use super::{
-    inputs,
+    changes, inputs,
     print::{print, print_error},
     yaml,
 };
-use crate::secret;
 
 /// `ferromesh translate`.
 #[derive(Args, Debug)]
@@ -63,32 +57,7 @@ pub(crate) fn run(command: &Translate) -> anyhow::Result<ExitCode> {
         print_error(&finding.to_string());
     }
     let node = node(command)?;
-    let accepted: BTreeSet<ObjectId> = parsed.objects.iter().map(|o| o.id.clone()).collect();
-    let mut changes = Vec::new();
-    for object in parsed.objects {
-        if object.id.kind == Kind::SECRET {
-            match secret::split(&object) {
-                Ok(Some(material)) => changes.push(Change::Credential {
-                    namespace: object.id.namespace.clone(),
-                    name: object.id.name.clone(),
-                    fact: Some(material.fact),
-                }),
-                Ok(None) => {}
-                Err(finding) => print_error(&finding.to_string()),
-            }
-        } else {
-            changes.push(Change::Upsert(Box::new(object)));
-        }
-    }
-    let rejected = parsed.rejected.iter().filter_map(stand_in::of_rejected);
-    let closed = rejected.chain(parsed.fragments.iter().filter_map(stand_in::of_fragment));
-    for object in closed.filter(|object| !accepted.contains(&object.id)) {
-        print_error(&format!(
-            "{}: refused, and in force closed where no version was accepted",
-            object.id
-        ));
-        changes.push(Change::Upsert(Box::new(object)));
-    }
+    let changes = changes::of(parsed);
     if changes.is_empty() {
         anyhow::bail!("nothing to translate: no file holds a valid object");
     }

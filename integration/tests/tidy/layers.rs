@@ -24,6 +24,7 @@ const LAYERS: [&[&str]; 6] = [
         "class",
         "compiler",
         "translate",
+        "forecast",
         "analyze",
     ],
     &[

@@ -29,6 +29,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use crate::{
+    class::NodeIdentity,
     diagnostic::{Diagnostic, Position},
     dialect::{Kind, Object, Parsed},
     ir::{MeshDefaults, ObjectId},
@@ -85,6 +86,17 @@ pub fn analyze_among<'a>(
     findings.retain(|finding| finding.object.as_ref().is_some_and(|id| about.contains(id)));
     sort(&mut findings);
     findings
+}
+
+/// The proxies that a mesh of these objects has, or that may come to it: each kind of them once, so
+/// that proxies with equal labels in one namespace are one. `credentials` and `mesh` as for
+/// [`analyze`].
+pub fn proxies<'a>(
+    objects: impl IntoIterator<Item = &'a Object>,
+    credentials: &Credentials,
+    mesh: &MeshDefaults,
+) -> Vec<NodeIdentity> {
+    clients::nodes(&Input::of(objects, credentials, mesh))
 }
 
 fn check(input: Input<'_>) -> Vec<Diagnostic> {
