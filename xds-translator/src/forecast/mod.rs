@@ -20,7 +20,7 @@ pub use self::{
     shares::{RouteChange, Share},
 };
 use crate::{
-    class::{NodeIdentity, NodeKind},
+    class::NodeIdentity,
     compiler::{Change, Compiler},
     debug::{self, DebugError},
     ir::MeshDefaults,
@@ -188,10 +188,7 @@ fn matters(kind: ResourceType, step: &Step) -> bool {
 }
 
 fn title(proxy: &NodeIdentity) -> String {
-    let kind = match proxy.kind {
-        NodeKind::Sidecar => "sidecar",
-        NodeKind::Router => "gateway",
-    };
+    let kind = proxy.kind.name();
     let (namespace, name) = (&proxy.workload.namespace, &proxy.workload.name);
     match &**name {
         "" => format!("{kind} in {namespace}"),

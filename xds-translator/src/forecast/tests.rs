@@ -1,3 +1,5 @@
+//! What a change is told to do, from objects to words.
+
 use ferromesh_proto::ResourceType;
 
 use super::*;
