@@ -98,6 +98,9 @@ fn answer(mut stream: TcpStream, name: &str) {
     while let Ok(read @ 1..) = stream.read(&mut part) {
         head.extend_from_slice(&part[..read]);
         if head.ends_with(b"\r\n\r\n") {
+            if String::from_utf8_lossy(&head).contains("upgrade: websocket") {
+                return echo(stream);
+            }
             let body = format!("application {name}\r\n{}", String::from_utf8_lossy(&head));
             let length = body.len();
             let line = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
@@ -106,6 +109,17 @@ fn answer(mut stream: TcpStream, name: &str) {
             }
             head.clear();
         }
+    }
+}
+
+/// Takes an upgrade, and sends back whatever comes.
+fn echo(mut stream: TcpStream) {
+    let head =
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    let mut part = [0; 4096];
+    let mut sent = stream.write_all(head.as_bytes());
+    while let (Ok(()), Ok(read @ 1..)) = (&sent, stream.read(&mut part)) {
+        sent = stream.write_all(&part[..read]);
     }
 }
 
@@ -235,5 +249,54 @@ spec:
         let (status, text) = site.ask(host, path, &[]);
         assert_eq!(status, 200, "{host}{path}: {text}");
         assert!(text.contains(&format!("application {expected}")), "{host}{path}: {text}");
+    }
+}
+
+#[test]
+fn a_websocket_crosses_a_connection_of_http2_between_two_envoys() {
+    let routes = |to: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
+             metadata: {{name: shop, namespace: shop}}\n\
+             spec: {{hosts: [shop.test], gateways: [istio-system/g],\n  \
+             http: [{{route: [{{destination: {{host: {to}}}}}]}}]}}\n"
+        )
+    };
+    let server = SERVER.replace("REDIRECT", "false");
+    let callee = Site::start(5, &[&*server, &routes("one.test")].concat());
+    let far = "---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: far, namespace: shop}
+spec:
+  hosts: [far.test]
+  location: MESH_EXTERNAL
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 127.88.5.1}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: far, namespace: shop}
+spec: {host: far.test, trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}}
+";
+    let caller = Site::start(6, &[&*server, &routes("far.test"), far].concat());
+    for site in [&callee, &caller] {
+        let mut stream = TcpStream::connect(&site.address).expect("the gateway listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+        let head = "GET /chat HTTP/1.1\r\nhost: shop.test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        stream.write_all(head.as_bytes()).expect("the request goes out");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("an answer");
+            answer.push(byte[0]);
+        }
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        assert!(text.starts_with("HTTP/1.1 101"), "{text}");
+        stream.write_all(b"hello").expect("bytes go out");
+        let mut echoed = [0; 5];
+        stream.read_exact(&mut echoed).expect("bytes come back");
+        assert_eq!(&echoed, b"hello");
     }
 }

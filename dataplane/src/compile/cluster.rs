@@ -411,6 +411,7 @@ fn upstream_http(options: &HttpProtocolOptions, message: &Wire) -> Result<Upstre
             })
             .transpose()
             .at("connection_keepalive")?,
+        upgrades_http2: h2.is_some_and(|h2| h2.allow_connect),
         names: automatic_names(options, message),
     })
 }

@@ -53,6 +53,7 @@ pub(super) fn compile(
             ServerHeaderTransformation::PassThrough => ServerHeader::PassThrough,
         },
         upgrades: upgrades(message),
+        upgrades_http2: message.http2_protocol_options.as_ref().is_some_and(|h2| h2.allow_connect),
         stream_idle_timeout: with_default(
             "stream_idle_timeout",
             message.stream_idle_timeout.as_ref(),

@@ -187,6 +187,7 @@ pub(super) fn connection() -> ConnectionSettings {
             max_requests_per_connection: None,
             limits: HttpLimits::default(),
             h2_keepalive: None,
+            upgrades_http2: false,
             names: Default::default(),
         },
         buffer: Default::default(),

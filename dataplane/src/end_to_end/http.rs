@@ -532,9 +532,10 @@ async fn circuit_breakers_refuse_what_is_too_much() {
     assert!(proxy.shared.metrics.render().contains("response_flags=\"UO\""));
 }
 
-#[tokio::test]
-async fn a_websocket_is_joined() {
-    let server = Server::start(|mut request, _| async move {
+/// A server that takes a WebSocket and sends back the first five bytes.
+async fn echo_after_upgrade() -> Server {
+    Server::start(|mut request, _| async move {
+        assert_eq!(request.method(), "GET");
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             let mut io = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
@@ -545,8 +546,11 @@ async fn a_websocket_is_joined() {
         let response = Response::builder().status(101).header(header::UPGRADE, "websocket");
         response.header(header::CONNECTION, "upgrade").body(Full::default()).unwrap()
     })
-    .await;
-    let proxy = Proxy::http(vec![to("a", |_| {})], &[("a", &[server.address])]).await;
+    .await
+}
+
+/// Asks for a WebSocket through a proxy, and for five bytes back.
+async fn check_websocket(proxy: &Proxy) {
     let mut stream = TcpStream::connect(proxy.address).await.unwrap();
     let request = "GET / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -556,6 +560,63 @@ async fn a_websocket_is_joined() {
     let mut echoed = [0; 5];
     stream.read_exact(&mut echoed).await.unwrap();
     assert_eq!(&echoed, b"hello");
+}
+
+#[tokio::test]
+async fn a_websocket_is_joined() {
+    let server = echo_after_upgrade().await;
+    let proxy = Proxy::http(vec![to("a", |_| {})], &[("a", &[server.address])]).await;
+    check_websocket(&proxy).await;
+}
+
+/// A proxy whose clients may ask for WebSockets over HTTP/2, before `address`.
+async fn extended(address: std::net::SocketAddr) -> Proxy {
+    let mut proxy = Proxy::start(None);
+    let mut manager = with_routes(vec![to("a", |_| {})]);
+    manager.upgrades_http2 = true;
+    let listener = proxy.listener(http_chain(manager));
+    let mut cluster = proxy.cluster("a", &[address]);
+    cluster.connection.protocol = UpstreamProtocol::Http1;
+    proxy.configure(vec![listener], vec![cluster]).await;
+    proxy
+}
+
+#[tokio::test]
+async fn a_websocket_crosses_a_connection_of_http2() {
+    let server = echo_after_upgrade().await;
+    let callee = extended(server.address).await;
+    let mut caller = Proxy::start(None);
+    let listener = caller.listener(http_chain(with_routes(vec![to("a", |_| {})])));
+    let mut cluster = caller.cluster("a", &[callee.address]);
+    cluster.connection.protocol = UpstreamProtocol::Http2;
+    cluster.connection.http.upgrades_http2 = true;
+    caller.configure(vec![listener], vec![cluster]).await;
+    // Several at a time share the connection.
+    check_websocket(&caller).await;
+    tokio::join!(check_websocket(&caller), check_websocket(&caller));
+}
+
+#[tokio::test]
+async fn an_answer_to_a_websocket_over_http2_that_is_none_opens_no_stream() {
+    for (status, expected) in [(404, "404"), (200, "502")] {
+        let server = Server::start(move |_, _| async move {
+            Response::builder().status(status).body(Full::from("no")).unwrap()
+        })
+        .await;
+        let callee = extended(server.address).await;
+        let mut caller = Proxy::start(None);
+        let listener = caller.listener(http_chain(with_routes(vec![to("a", |_| {})])));
+        let mut cluster = caller.cluster("a", &[callee.address]);
+        cluster.connection.protocol = UpstreamProtocol::Http2;
+        cluster.connection.http.upgrades_http2 = true;
+        caller.configure(vec![listener], vec![cluster]).await;
+        let mut stream = TcpStream::connect(caller.address).await.unwrap();
+        let request =
+            "GET / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let (head, _) = read_response(&mut stream).await;
+        assert!(head.starts_with(&format!("http/1.1 {expected}")), "{head}");
+    }
 }
 
 #[tokio::test]

@@ -117,6 +117,8 @@ pub(super) struct Attempts<'a> {
     /// How the endpoint's own host replaces the request's, if it does.
     pub(super) endpoint_host: Option<HostChange>,
     pub(super) outgoing: Outgoing,
+    /// It asks for an upgrade over HTTP/2.
+    pub(super) extends: bool,
 }
 
 /// A response's head, with everything that its body needs.
@@ -361,7 +363,11 @@ impl Attempts<'_> {
         };
         exchange.upstream = Some(Rc::clone(&lease.facts));
         let reused = lease.reused;
-        match lease.send(request).await {
+        let mut answer = lease.send(request).await;
+        if let (Ok(response), true) = (&mut answer, self.extends) {
+            upgrade::answered(response, self.outgoing.headers.get(header::UPGRADE));
+        }
+        match answer {
             Ok(response) if framing::is_ambiguous(&response) || self.is_unasked(&response) => {
                 Err(Failed::broken(UpstreamFault::Protocol))
             }
@@ -411,6 +417,10 @@ impl Attempts<'_> {
         *request.headers_mut() = headers;
         if self.purpose == Purpose::Http2 {
             *request.version_mut() = http::Version::HTTP_2;
+        }
+        if self.extends {
+            upgrade::extend(&mut request)
+                .ok_or_else(|| Failed::new(Failure::NoEndpoint, Local::BAD_REQUEST))?;
         }
         Ok(request)
     }

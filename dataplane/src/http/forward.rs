@@ -84,9 +84,10 @@ pub(crate) async fn forward(
     let own = BodyLimit::in_force(matched.route.body_limit, matched.host.body_limit);
     let keep_body = is_kept.then(|| exchange.downstream.listener.buffer.of_body(own));
     let purpose = purpose(cluster, http2 && upgrade.is_none());
-    // Over HTTP/2 that is another request (RFC 8441), which Envoy sends and its peer resets; we do
-    // not send it, nor a request that has lost what it asks for.
-    if upgrade.is_some() && purpose == Purpose::Http2 {
+    // Over HTTP/2 that is another request (RFC 8441), which Envoy sends unasked and its peer resets;
+    // we do not send it, nor a request that has lost what it asks for.
+    let extends = upgrade.is_some() && purpose == Purpose::Http2;
+    if extends && !cluster.connection.http.upgrades_http2 {
         return Local::of_fault(UpstreamFault::Reset).send(exchange);
     }
     let source = BodySource::new(body, purpose, keep_body, &exchange);
@@ -101,6 +102,7 @@ pub(crate) async fn forward(
         endpoint_host: (action.host_rewrite == HostRewrite::Endpoint)
             .then(|| HostChange::of(matched, action)),
         outgoing,
+        extends,
     };
     let mirrored = if mirrors.is_empty() || !attempts.has_endpoint(&exchange) {
         None
@@ -124,6 +126,14 @@ pub(crate) async fn forward(
         attempts.until_answered(&mut exchange, source).await
     };
     match answered {
+        // Any such answer would open the stream, and its body would be lost (RFC 8441 section 5).
+        Ok(answer)
+            if upgrade.is_some()
+                && exchange.is_http2()
+                && answer.response.status().is_success() =>
+        {
+            Local::of_fault(UpstreamFault::Protocol).send(exchange)
+        }
         Ok(answer) => {
             let mut reply = pass_on(exchange, matched, answer, limits, upgrade);
             for cookie in chosen.cookies {
@@ -243,6 +253,8 @@ fn pass_on(
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let mut headers = std::mem::take(response.headers_mut());
     let protocol = match response.status() {
+        // The stream is open by its status alone.
+        _ if switching && exchange.is_http2() => None,
         _ if switching => upgrade.as_ref().map(|(protocol, _)| protocol.clone()),
         // It has to say to what (RFC 9110, section 15.5.22), as an option of the connection
         // (section 7.8); HTTP/2 has no word for it.
@@ -271,7 +283,9 @@ fn pass_on(
     match upgrade.filter(|_| switching) {
         Some((_, downstream)) => {
             let notes = exchange.notes.clone();
+            let over_http2 = exchange.is_http2();
             upgrade::join(downstream, response, lease, holds, exchange);
+            let status = if over_http2 { StatusCode::OK.as_u16() } else { status };
             let mut reply = reply::respond(status, headers, ResponseBody::settled(None));
             if !notes.is_empty() {
                 reply.extensions_mut().insert(notes);

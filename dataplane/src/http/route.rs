@@ -123,8 +123,13 @@ fn receive(
     mut request: Request<Incoming>,
 ) -> (Box<Exchange>, Outgoing, Received, Option<Problem>) {
     let of_hop = headers::has_hop_by_hop(request.headers());
-    let wanted =
-        if of_hop { upgrade::wanted(&request, &manager.upgrades) } else { Wanted::Nothing };
+    let extended = upgrade::extended(&mut request, &manager.upgrades);
+    let over_http2 = extended.is_some();
+    let wanted = match extended {
+        Some(extended) => extended,
+        None if of_hop => upgrade::wanted(&request, &manager.upgrades),
+        None => Wanted::Nothing,
+    };
     let upgrade = match wanted {
         Wanted::Nothing => Upgrade::Nothing,
         Wanted::Unknown => Upgrade::Unknown,
@@ -143,7 +148,7 @@ fn receive(
     if parts.version == Version::HTTP_2 {
         headers::join_cookies(&mut headers);
     }
-    if of_hop {
+    if of_hop || over_http2 {
         headers::remove_hop_by_hop(&mut headers, upgrade.protocol());
     }
     let (remote, noted) = headers::forwarded(

@@ -185,6 +185,9 @@ async fn serve_http2(
         // what is premature is judged by `Requests`.
         .max_pending_accept_reset_streams(manager.limits.premature_resets as usize)
         .max_header_list_size(manager.limits.http2_list_size());
+    if manager.upgrades_http2 {
+        builder.enable_connect_protocol();
+    }
     let service = service(&connection);
     let stream = Tap::new(stream, Client(Arc::clone(&connection.downstream.seen)));
     let serving = builder.serve_connection(TokioIo::new(stream), service);
@@ -451,6 +454,7 @@ pub(crate) mod tests {
             server_name: "istio-envoy".into(),
             server_header: ServerHeader::Overwrite,
             upgrades: vec!["websocket".into()],
+            upgrades_http2: false,
             stream_idle_timeout: None,
             request_timeout: None,
             idle_timeout: None,

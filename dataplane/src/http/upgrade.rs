@@ -1,7 +1,7 @@
 //! Upgraded connections (WebSocket and the like): after a 101 both sides are joined and bytes flow.
 
-use http::{HeaderMap, Request, Response, header};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, ext::Protocol, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
@@ -36,6 +36,41 @@ pub(crate) fn wanted<B>(request: &Request<B>, allowed: &[std::sync::Arc<str>]) -
         }
         _ => Wanted::Unknown,
     }
+}
+
+/// The protocol to which a request over HTTP/2 wants its stream to change (RFC 8441 section 4). It
+/// becomes what it would be over HTTP/1, so that whoever comes after knows one form: a GET.
+pub(crate) fn extended<B>(
+    request: &mut Request<B>,
+    allowed: &[std::sync::Arc<str>],
+) -> Option<Wanted> {
+    let protocol = request.extensions_mut().remove::<Protocol>()?;
+    if request.method() != Method::CONNECT {
+        return None;
+    }
+    *request.method_mut() = Method::GET;
+    let protocol = protocol.as_str().to_ascii_lowercase();
+    let offered = allowed.iter().any(|a| **a == *protocol);
+    Some(if offered { Wanted::Offered(protocol) } else { Wanted::Unknown })
+}
+
+/// Turns a request for an upgrade into one over HTTP/2. `None`: no protocol is named.
+pub(crate) fn extend<B>(request: &mut Request<B>) -> Option<()> {
+    let headers = request.headers_mut();
+    headers.remove(header::CONNECTION);
+    let protocol = headers.remove(header::UPGRADE)?;
+    *request.method_mut() = Method::CONNECT;
+    request.extensions_mut().insert(Protocol::from(protocol.to_str().ok()?));
+    Some(())
+}
+
+/// What an endpoint says over HTTP/2 to an upgrade, as it would be over HTTP/1.
+pub(crate) fn answered<B>(response: &mut Response<B>, protocol: Option<&HeaderValue>) {
+    let Some(protocol) = protocol.filter(|_| response.status().is_success()) else { return };
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, protocol.clone());
 }
 
 fn asks_for_upgrade(headers: &HeaderMap) -> bool {

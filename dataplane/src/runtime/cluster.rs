@@ -182,6 +182,8 @@ pub struct UpstreamHttp {
     pub limits: HttpLimits,
     /// Interval and time limit of HTTP/2 pings.
     pub h2_keepalive: Option<(Duration, Duration)>,
+    /// Asks for upgrades over HTTP/2, too (RFC 8441); else they fail there.
+    pub upgrades_http2: bool,
     /// What the server is called.
     pub names: AutomaticNames,
 }
@@ -338,6 +340,7 @@ mod tests {
                 max_requests_per_connection: None,
                 limits: HttpLimits::default(),
                 h2_keepalive: None,
+                upgrades_http2: false,
                 names: AutomaticNames::default(),
             },
             buffer: BufferLimit::default(),

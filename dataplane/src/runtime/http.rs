@@ -37,6 +37,8 @@ pub struct HttpConnectionManager {
     pub server_header: ServerHeader,
     /// Protocols to which a connection may be upgraded, in lower case, such as `websocket`.
     pub upgrades: Vec<Arc<str>>,
+    /// Over HTTP/2, too (RFC 8441).
+    pub upgrades_http2: bool,
     /// Answers 504 when a stream is silent for so long; `None` never.
     pub stream_idle_timeout: Option<Duration>,
     /// Time to receive a whole request; `None` unlimited.

@@ -339,6 +339,8 @@ fn http2_options(plan: &ClusterPlan) -> core::Http2ProtocolOptions {
     core::Http2ProtocolOptions {
         max_concurrent_streams: plan.http.max_concurrent_streams.and_then(uint32),
         connection_keepalive: keepalive,
+        // A WebSocket is another request over HTTP/2 (RFC 8441).
+        allow_connect: true,
         ..Default::default()
     }
 }
@@ -487,11 +489,15 @@ mod tests {
                 &explicit,
                 r#"{"http_protocol_options":{}}"#,
             ),
-            (protocol(UpstreamProtocol::Http2), &explicit, r#"{"http2_protocol_options":{}}"#),
+            (
+                protocol(UpstreamProtocol::Http2),
+                &explicit,
+                r#"{"http2_protocol_options":{"allow_connect":true}}"#,
+            ),
             (
                 protocol(UpstreamProtocol::Downstream),
                 &downstream,
-                r#"{"http_protocol_options":{},"http2_protocol_options":{}}"#,
+                r#"{"http_protocol_options":{},"http2_protocol_options":{"allow_connect":true}}"#,
             ),
         ];
         for (http, pointer, expected) in table {

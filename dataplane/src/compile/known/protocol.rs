@@ -40,7 +40,7 @@ messages! {
         2 "max_concurrent_streams": Read;
         3 "initial_stream_window_size": NoEffect(MEMORY);
         4 "initial_connection_window_size": NoEffect(MEMORY);
-        5 "allow_connect": Refused;
+        5 "allow_connect": Read;
         6 "allow_metadata": Refused;
         7 "max_outbound_frames": Refused;
         8 "max_outbound_control_frames": Read;
@@ -93,7 +93,7 @@ messages! {
         2 "max_concurrent_streams": Read;
         3 "initial_stream_window_size": NoEffect(MEMORY);
         4 "initial_connection_window_size": NoEffect(MEMORY);
-        5 "allow_connect": Refused;
+        5 "allow_connect": Read;
         6 "allow_metadata": Refused;
         7 "max_outbound_frames": Refused;
         8 "max_outbound_control_frames": Read;

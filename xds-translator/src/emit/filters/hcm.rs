@@ -42,6 +42,11 @@ pub(in crate::emit) fn filter(plan: &HttpConnection) -> Filter {
             upgrade_type: "websocket".to_owned(),
             ..Default::default()
         }],
+        // For those that come over HTTP/2 (RFC 8441).
+        http2_protocol_options: Some(core::Http2ProtocolOptions {
+            allow_connect: true,
+            ..Default::default()
+        }),
         request_id_extension: Some(request_id()),
         tracing: Some(tracing()),
         ..Default::default()
