@@ -6,7 +6,8 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    process::Command,
+    process::{Command, Stdio},
+    sync::mpsc,
     thread,
     time::Duration,
 };
@@ -299,4 +300,48 @@ spec: {host: far.test, trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: 
         stream.read_exact(&mut echoed).expect("bytes come back");
         assert_eq!(&echoed, b"hello");
     }
+}
+
+#[test]
+fn mutual_tls_is_passed_on_by_the_name_that_it_sends() {
+    let listener = TcpListener::bind("127.88.7.2:0").expect("an address");
+    let port = listener.local_addr().expect("an address").port();
+    let (heard, hellos) = mpsc::channel();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut part = vec![0; 4096];
+            let read = stream.read(&mut part).unwrap_or_default();
+            part.truncate(read);
+            let _ = heard.send(part);
+        }
+    });
+    let objects = format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n\
+         metadata: {{name: cart, namespace: shop}}\n\
+         spec: {{hosts: [cart.local], location: MESH_INTERNAL, resolution: STATIC,\n  \
+         ports: [{{number: 9000, name: tcp, protocol: TCP, targetPort: {port}}}],\n  \
+         endpoints: [{{address: 127.88.7.2, serviceAccount: cart}}]}}\n---\n\
+         apiVersion: networking.istio.io/v1\nkind: Gateway\n\
+         metadata: {{name: relay, namespace: istio-system}}\n\
+         spec: {{servers: [{{port: {{number: 80, name: tls, protocol: TLS}}, hosts: ['*.local'],\n  \
+         tls: {{mode: AUTO_PASSTHROUGH}}}}]}}\n"
+    );
+    let site = Site::start(7, &objects);
+    let call = |name: &str, alpn: &str| {
+        let mut command = Command::new("openssl");
+        command.args(["s_client", "-connect", &site.address, "-servername", name, "-alpn", alpn]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().expect("openssl runs")
+    };
+    let name = "outbound_.9000_._.cart.local";
+    for (unknown, alpn) in [("outbound_.9001_._.cart.local", "istio"), (name, "h2")] {
+        call(unknown, alpn);
+        let heard = hellos.recv_timeout(Duration::from_millis(500));
+        assert!(heard.is_err(), "{unknown} {alpn} came through");
+    }
+    call(name, "istio");
+    let hello = hellos.recv_timeout(Duration::from_secs(20)).expect("the call came through");
+    let text = String::from_utf8_lossy(&hello).into_owned();
+    assert_eq!(hello.first(), Some(&22), "a record of a TLS handshake, as it was sent");
+    assert!(text.contains(name), "{text}");
 }

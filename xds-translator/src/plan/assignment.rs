@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    AssignmentPlan, ClusterKey, EndpointPlan, LocalityEndpoints, PlanItem, PlannedAddress,
+    AssignmentPlan, ClusterClient, ClusterKey, EndpointPlan, LocalityEndpoints, PlanItem,
+    PlannedAddress,
     locality::{self, ClientPlace, Spread},
     traffic::{MergedPolicy, whole_policies},
 };
@@ -52,7 +53,8 @@ pub(crate) fn localities(reader: &Reader<'_>, assigned: &Assigned<'_>) -> Vec<Lo
     let mut groups: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
     for endpoint in endpoints {
         let usable = (!healthy_only || endpoint.health == Health::Healthy)
-            && (assigned.names || !matches!(endpoint.address, EndpointAddress::Host(..)));
+            && (assigned.names || !matches!(endpoint.address, EndpointAddress::Host(..)))
+            && (key.client != ClusterClient::Relay || speaks_mesh_tls(reader, service, endpoint));
         if usable && subset.is_none_or(|s| s.selects(|label| endpoint.label(label))) {
             groups.entry(endpoint.locality.clone()).or_default().push(endpoint.clone());
         }
@@ -96,14 +98,16 @@ fn plan_endpoint(reader: &Reader<'_>, service: &Service, endpoint: &Endpoint) ->
         },
         health: endpoint.health,
         weight: endpoint.weight.max(1),
-        mesh_tls: endpoint.mesh_tls
-            && !service.external
-            && takes_mesh_tls(reader, service, endpoint),
+        mesh_tls: speaks_mesh_tls(reader, service, endpoint),
         workload: endpoint
             .workload
             .as_ref()
             .map(|id| workload_metadata(&id.name, &id.namespace, endpoint)),
     }
+}
+
+fn speaks_mesh_tls(reader: &Reader<'_>, service: &Service, endpoint: &Endpoint) -> bool {
+    endpoint.mesh_tls && !service.external && takes_mesh_tls(reader, service, endpoint)
 }
 
 /// A workload whose policy is DISABLE is called in plaintext; clients learn that from the endpoint

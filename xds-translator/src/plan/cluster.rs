@@ -38,7 +38,11 @@ pub(crate) fn plan_cluster(reader: &Reader<'_>, key: &ClusterKey) -> Option<Plan
     let mesh = reader.mesh();
     let traffic = merged.traffic(mesh, key.port, &key.subset);
     let means = Means::of(service, &traffic.load_balancer, key.client);
-    let protocol = upstream_protocol(mesh, port.protocol, &traffic.pool);
+    let protocol = match key.client {
+        // What it passes on is TLS.
+        ClusterClient::Relay => UpstreamProtocol::Http1,
+        _ => upstream_protocol(mesh, port.protocol, &traffic.pool),
+    };
     let backend = Backend {
         service,
         port,

@@ -19,6 +19,7 @@ use super::{
     },
     naming, outbound_listener,
     rate_limit::rates,
+    relay::Relay,
     sidecar::add_service,
     tcp_route::TcpScope,
     virtual_host::{self, Claim},
@@ -49,6 +50,8 @@ pub(crate) fn plan_gateway(reader: &Reader<'_>, key: &GatewayKey) -> Outline {
     }
     let mut frames = Frames::default();
     let ports = merged_servers(reader, key).ports;
+    let servers = ports.iter().flat_map(|port| &port.servers).map(|served| &served.server);
+    Relay::new(reader, &gateway.client).add_clusters(&mut outline, servers);
     let mut listeners: Vec<ListenerPlan> =
         ports.iter().filter_map(|p| gateway.listener(p, &mut frames)).collect();
     listeners.sort_by(|a, b| a.name.cmp(&b.name));
@@ -218,8 +221,14 @@ impl<'a> Gateway<'a> {
     ) -> Vec<FilterChainPlan> {
         let server = &served.server;
         let Some(tls) = &server.tls else { return Vec::new() };
-        if matches!(tls.mode, ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough) {
-            return self.passthrough_chains(served);
+        match tls.mode {
+            ServerTlsMode::Passthrough => return self.passthrough_chains(served),
+            ServerTlsMode::AutoPassthrough => {
+                let chains = Relay::new(self.reader, &self.client).chains(served).into_iter();
+                let access = &self.access.tcp;
+                return chains.map(|c| FilterChainPlan { access: access.clone(), ..c }).collect();
+            }
+            _ => {}
         }
         let http = server.protocol == GatewayProtocol::Https;
         let alpn: &[&str] = if !http && tls.mode == ServerTlsMode::MeshMutual {

@@ -188,6 +188,9 @@ pub enum ClusterClient {
     Addressed,
     /// A gateway: as `Addressed`, and it may use credentials of its own namespace.
     Gateway,
+    /// A gateway that passes the mesh's own mutual TLS on: to endpoints that take it, without TLS
+    /// of its own.
+    Relay,
 }
 
 /// Clusters that exist in every view.

@@ -33,6 +33,7 @@ mod path;
 mod place;
 mod rate_limit;
 mod references;
+mod relay;
 mod route;
 pub mod route_types;
 mod sidecar;

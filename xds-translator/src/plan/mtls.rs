@@ -53,6 +53,7 @@ pub(crate) fn upstream_transport(
     traffic: &Traffic,
 ) -> UpstreamTransport {
     match &traffic.tls {
+        _ if key.client == ClusterClient::Relay => UpstreamTransport::Plain,
         Some(ClientTls::Disable) => UpstreamTransport::Plain,
         Some(ClientTls::Mesh { sni, subject_alt_names }) => {
             let mut tls = mesh_client(reader, key, backend);

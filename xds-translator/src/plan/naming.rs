@@ -4,7 +4,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{ClusterKey, FixedCluster};
+use super::{ClusterClient, ClusterKey, FixedCluster};
 use crate::ir::ObjectId;
 
 /// `outbound|PORT|SUBSET|HOST`.
@@ -47,7 +47,11 @@ pub(crate) fn listener(address: IpAddr, port: u16) -> Arc<str> {
 impl ClusterKey {
     /// The resource's name.
     pub fn resource_name(&self) -> Arc<str> {
-        outbound_cluster(self.port, &self.subset, self.service.host.as_str())
+        let name = match self.client {
+            ClusterClient::Relay => mesh_sni,
+            _ => outbound_cluster,
+        };
+        name(self.port, &self.subset, self.service.host.as_str())
     }
 }
 

@@ -6,5 +6,6 @@ mod facts;
 mod incremental;
 mod ingress;
 mod parts;
+mod relay;
 mod universe;
 mod work;

@@ -474,7 +474,15 @@ fn gateway(_: &str, name: usize, variant: usize) -> Value {
         "hosts": ["ext.example.com"],
         "tls": {"mode": if variant == 2 { "MUTUAL" } else { "SIMPLE" }, "credentialName": "cert"},
     });
-    let servers = if variant == 0 { json!([http]) } else { json!([http, https]) };
+    let relay = json!({
+        "port": {"number": 443, "name": "relay", "protocol": "TLS"},
+        "hosts": ["*.local"], "tls": {"mode": "AUTO_PASSTHROUGH"},
+    });
+    let servers = match variant {
+        0 => json!([http]),
+        4 => json!([http, relay]),
+        _ => json!([http, https]),
+    };
     json!({"spec": {"selector": {"istio": if variant == 5 { "other" } else { "ingressgateway" }}, "servers": servers}})
 }
 

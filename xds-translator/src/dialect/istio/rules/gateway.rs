@@ -150,10 +150,6 @@ fn check_server_tls(tls: &ServerTls, protocol: &str, at: &mut Decoder) {
     check_curves(&tls.ecdh_curves, at);
     remark_curves_of_envoy(&tls.ecdh_curves, at);
     let mode = tls.mode.unwrap_or_default();
-    if mode == ServerTlsMode::AutoPassthrough {
-        let message = "not acted on yet: the server takes no connections";
-        at.within("mode", |at| at.remark(|path| Diagnostic::info(Code::NotActedOn, path, message)));
-    }
     if matches!(mode, ServerTlsMode::Simple | ServerTlsMode::Passthrough)
         && !tls.subject_alt_names.is_empty()
     {
