@@ -70,20 +70,31 @@ const HOSTS: [&str; 8] = [
 
 struct Mesh {
     draw: Draw,
+    /// Decides about parts alone, so that a mesh is otherwise the same with them.
+    parts: Draw,
     objects: Vec<Object>,
     credentials: Credentials,
 }
 
 impl Mesh {
     fn random(seed: u64) -> Self {
-        let mut mesh =
-            Self { draw: Draw(seed), objects: Vec::new(), credentials: Credentials::new() };
+        let mut mesh = Self {
+            draw: Draw(seed),
+            parts: Draw(!seed),
+            objects: Vec::new(),
+            credentials: Credentials::new(),
+        };
         mesh.settings();
         for namespace in NAMESPACES {
             for number in 0..2 {
                 mesh.in_namespace(namespace, number);
             }
         }
+        std::mem::swap(&mut mesh.draw, &mut mesh.parts);
+        for namespace in NAMESPACES {
+            mesh.part(namespace);
+        }
+        std::mem::swap(&mut mesh.draw, &mut mesh.parts);
         mesh.slices();
         mesh
     }
@@ -248,12 +259,32 @@ impl Mesh {
     }
 
     fn routes(&mut self, namespace: &str, number: usize) {
-        let rules: Vec<Value> = (0..1 + self.draw.below(3)).map(|i| self.rule(i)).collect();
+        let mut rules: Vec<Value> = (0..1 + self.draw.below(3)).map(|i| self.rule(i)).collect();
+        if self.parts.once_in(3) {
+            // Without a name: the routes are known by those of the part.
+            let delegate = json!({"name": "part", "namespace": self.parts.one(&NAMESPACES)});
+            let matches =
+                self.parts.one(&[json!([]), json!([{"uri": {"prefix": "/"}, "port": 80}])]);
+            rules.insert(0, json!({"match": matches, "delegate": delegate}));
+        }
         let spec = json!({
             "hosts": self.hosts(), "gateways": self.gateways(), "exportTo": self.export_to(),
             "http": rules,
         });
         self.add(Kind::VIRTUAL_SERVICE, namespace, &format!("r{number}"), json!({ "spec": spec }));
+    }
+
+    /// Rules that others continue in; their names say whose they are.
+    fn part(&mut self, namespace: &str) {
+        if self.draw.once_in(3) {
+            return;
+        }
+        let mut rules: Vec<Value> = (0..1 + self.draw.below(2)).map(|i| self.rule(i)).collect();
+        for rule in &mut rules {
+            rule["name"] = json!(format!("{}.{namespace}", text(&rule["name"])));
+        }
+        let spec = json!({"exportTo": self.export_to(), "http": rules});
+        self.add(Kind::VIRTUAL_SERVICE, namespace, "part", json!({ "spec": spec }));
     }
 
     /// Rules have names, by which routes are told apart.
@@ -442,8 +473,14 @@ impl Sent {
     fn routes(&mut self, configuration: &Value) {
         for route in list(&configuration["virtual_hosts"]).flat_map(|host| list(&host["routes"])) {
             let config = &route["metadata"]["filter_metadata"]["istio"]["config"];
-            let Some(table) = config.as_str().and_then(virtual_service) else { continue };
+            let Some(root) = config.as_str().and_then(virtual_service) else { continue };
             let name = text(&route["name"]);
+            let part = |(_, namespace): (&str, &str)| ObjectId {
+                name: "part".into(),
+                namespace: namespace.into(),
+                ..root.clone()
+            };
+            let table = name.split_once('.').map_or_else(|| root.clone(), part);
             for cluster in clusters_of(&route["route"]) {
                 self.routed.insert((table.clone(), name.clone(), cluster));
             }
