@@ -315,6 +315,10 @@ fn mutual_tls_is_passed_on_by_the_name_that_it_sends() {
             let _ = heard.send(part);
         }
     });
+    // Without certificates of its own the gateway would wait for them.
+    let own = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+         metadata: {name: cart, namespace: shop}\n\
+         spec: {host: cart.local, trafficPolicy: {tls: {mode: DISABLE}}}\n---\n";
     let objects = format!(
         "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n\
          metadata: {{name: cart, namespace: shop}}\n\
@@ -326,7 +330,7 @@ fn mutual_tls_is_passed_on_by_the_name_that_it_sends() {
          spec: {{servers: [{{port: {{number: 80, name: tls, protocol: TLS}}, hosts: ['*.local'],\n  \
          tls: {{mode: AUTO_PASSTHROUGH}}}}]}}\n"
     );
-    let site = Site::start(7, &objects);
+    let site = Site::start(7, &[own, &objects].concat());
     let call = |name: &str, alpn: &str| {
         let mut command = Command::new("openssl");
         command.args(["s_client", "-connect", &site.address, "-servername", name, "-alpn", alpn]);

@@ -32,6 +32,7 @@ impl Facts<'_> {
                 CaptureMode::None { inbound, .. } => *inbound,
             },
             service_account: self.service_account.clone(),
+            edge: self.workload.and_then(|workload| workload.edge),
             features: self.features(None),
             patches: self.patches(ProxySide::Gateway),
         };

@@ -125,6 +125,7 @@ impl Facts<'_> {
             workload_name: id.name.clone(),
             ready: true,
             host_network: false,
+            edge: None,
             id,
         }
     }

@@ -153,7 +153,7 @@ impl TlsWords {
 }
 
 /// What stands before gateways.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize)]
 pub struct Edge {
     /// How many proxies are trusted for what `x-forwarded-…` says of the client.
     pub trusted_proxies: u32,
@@ -164,7 +164,7 @@ pub struct Edge {
 }
 
 /// What becomes of `x-forwarded-client-cert`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize)]
 pub enum ClientCertHeader {
     /// It is taken off.
     Remove,

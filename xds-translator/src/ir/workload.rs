@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::{Hostname, Labels, Origin, ServiceKey, Topology};
+use super::{Edge, Hostname, Labels, Origin, ServiceKey, Topology};
 
 /// Identifies a workload.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -55,6 +55,8 @@ pub struct Workload {
     pub ready: bool,
     /// On the host's network: never has a sidecar of its own.
     pub host_network: bool,
+    /// What stands before it, if it is a gateway; `None`: what stands before all of them.
+    pub edge: Option<Edge>,
 }
 
 impl Workload {

@@ -44,7 +44,7 @@ pub(crate) fn http(
         stat_prefix: stat_prefix.into(),
         routes,
         role,
-        edge: if role == HttpRole::Gateway { mesh.edge } else { Edge::default() },
+        edge: Edge::default(),
         access: Vec::new(),
         // Requests to peers say by ALPN what they carry; towards the own application there is no
         // TLS.

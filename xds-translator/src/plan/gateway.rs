@@ -26,8 +26,8 @@ use super::{
 };
 use crate::{
     ir::{
-        Attachment, GatewayProtocol, GatewayRoutes, Hostname, ObjectId, RateLimit, RouteTable,
-        ServerTlsMode,
+        Attachment, Edge, GatewayProtocol, GatewayRoutes, Hostname, ObjectId, RateLimit,
+        RouteTable, ServerTlsMode,
     },
     snapshot::Reader,
 };
@@ -136,6 +136,10 @@ impl<'a> Gateway<'a> {
         tables.any(|tables| leads_to_names(self.reader, &self.key.namespace, &tables))
     }
 
+    fn edge(&self) -> Edge {
+        self.key.edge.unwrap_or(self.reader.mesh().edge)
+    }
+
     /// The tables attached to a gateway object, or to some of its servers; oldest first.
     fn tables(&self, gateway: &ObjectId) -> Arc<[Arc<RouteTable>]> {
         self.reader.route_tables(&Attachment::Gateway(gateway.clone()), &self.key.namespace)
@@ -162,7 +166,7 @@ impl<'a> Gateway<'a> {
             }
         }
         let tls = port.kind == PortKind::Tls;
-        let behind = self.reader.mesh().edge.proxy_protocol;
+        let behind = self.edge().proxy_protocol;
         let proxy = behind.then_some(ListenerFilter::ProxyProtocol);
         let inspector = tls.then_some(ListenerFilter::TlsInspector(Vec::new()));
         (!chains.is_empty()).then(|| ListenerPlan {
@@ -290,6 +294,7 @@ impl<'a> Gateway<'a> {
             defaults::http(self.reader.mesh(), &prefix, RouteSource::Rds(rds), HttpRole::Gateway);
         http.access = self.access.http.clone();
         http.resolves_names = self.resolves_names;
+        http.edge = self.edge();
         FilterChainPlan {
             name: "".into(),
             matches,

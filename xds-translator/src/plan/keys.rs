@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use ferromesh_proto::ResourceType;
 use serde::Serialize;
 
-use crate::ir::{Hostname, Labels, Locality, ObjectId, ProxySide, ServiceKey};
+use crate::ir::{Edge, Hostname, Labels, Locality, ObjectId, ProxySide, ServiceKey};
 
 /// A part of what a proxy gets; shared by every proxy with an equal key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -114,6 +114,8 @@ pub struct GatewayKey {
     pub bind: Option<IpAddr>,
     /// Its service account.
     pub service_account: Arc<str>,
+    /// What stands before it; `None`: what stands before all gateways.
+    pub edge: Option<Edge>,
     /// What the proxy can run.
     pub features: Features,
     /// Sets of patches, in the order in which they are applied.

@@ -734,6 +734,7 @@ fn gateway_outline(mesh: &MeshSnapshot) -> Outline {
         locality: None,
         bind: None,
         service_account: "edge".into(),
+        edge: None,
         features: Features::default(),
         patches: Vec::new(),
     };

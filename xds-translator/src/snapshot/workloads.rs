@@ -154,10 +154,8 @@ fn same_class(a: &Workload, b: &Workload) -> bool {
         (w.labels.clone(), w.service_account.clone(), w.addresses.clone(), w.locality.clone())
     };
     let place = |w: &Workload| (w.network.clone(), w.node.clone());
-    facts(a) == facts(b)
-        && place(a) == place(b)
-        && a.named_ports == b.named_ports
-        && a.host_network == b.host_network
+    let more = |w: &Workload| (w.named_ports.clone(), w.host_network, w.edge);
+    facts(a) == facts(b) && place(a) == place(b) && more(a) == more(b)
 }
 
 #[cfg(test)]
@@ -202,6 +200,7 @@ mod tests {
             workload_name: name,
             ready: true,
             host_network: node,
+            edge: None,
         }))
     }
 

@@ -191,8 +191,16 @@ fn service(_: &str, name: usize, variant: usize) -> Value {
 
 fn pod(namespace: &str, name: usize, variant: usize) -> Value {
     let tls = if variant == 2 { "disabled" } else { "istio" };
+    // Two hops before some gateways, one of which nobody can read.
+    let annotations = match variant {
+        5 if name == 0 => {
+            json!({"proxy.istio.io/config": "{gatewayTopology: {numTrustedProxies: 2}}"})
+        }
+        5 => json!({"proxy.istio.io/config": "{gatewayTopology: {numTrustedProxies: many}}"}),
+        _ => json!({}),
+    };
     json!({
-        "metadata": {"labels": {
+        "metadata": {"annotations": annotations, "labels": {
             "app": format!("app{}", if variant == 3 { 1 - name } else { name }),
             "version": format!("v{}", variant % 2),
             "istio": if variant == 5 { "ingressgateway" } else { "none" },

@@ -6,7 +6,7 @@ pub(crate) mod dry_run;
 pub mod envoy_filter;
 pub mod extension_provider;
 pub mod gateway;
-mod lower;
+pub(crate) mod lower;
 pub mod mesh_config;
 mod retry_words;
 mod rules;

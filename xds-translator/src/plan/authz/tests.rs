@@ -242,6 +242,7 @@ fn workload(name: &str, app: &str, address: &str, host_network: bool) -> Item {
         labels: labels(&[("app", app)]),
         service_account: "default".into(),
         mesh_tls: !host_network,
+        edge: None,
         locality: Locality::default(),
         discovery: Discovery::Slices,
         named_ports: BTreeMap::new(),

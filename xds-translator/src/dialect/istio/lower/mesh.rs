@@ -100,7 +100,7 @@ impl Lowering<'_> {
                 .default_config
                 .as_ref()
                 .and_then(|config| config.gateway_topology.as_ref())
-                .map_or(base.edge, edge),
+                .map_or(base.edge, |topology| edge(topology, base.edge)),
             ingress: ingress(spec, base.ingress),
         })))
     }
@@ -155,18 +155,19 @@ fn ingress(mesh: &MeshConfig, base: IngressDefaults) -> IngressDefaults {
     }
 }
 
-fn edge(topology: &GatewayTopology) -> Edge {
-    let forwarding = topology.forward_client_cert_details.unwrap_or_default();
+/// What stands before gateways, where it is said; else as before all of them.
+pub(in crate::dialect) fn edge(topology: &GatewayTopology, base: Edge) -> Edge {
+    let client_cert = topology.forward_client_cert_details.map(|forwarding| match forwarding {
+        ForwardClientCert::Undefined | ForwardClientCert::SanitizeSet => ClientCertHeader::Set,
+        ForwardClientCert::Sanitize => ClientCertHeader::Remove,
+        ForwardClientCert::ForwardOnly => ClientCertHeader::PassOn,
+        ForwardClientCert::AppendForward => ClientCertHeader::Append,
+        ForwardClientCert::AlwaysForwardOnly => ClientCertHeader::PassOnAlways,
+    });
     Edge {
-        trusted_proxies: topology.num_trusted_proxies.unwrap_or_default(),
-        client_cert: match forwarding {
-            ForwardClientCert::Undefined | ForwardClientCert::SanitizeSet => ClientCertHeader::Set,
-            ForwardClientCert::Sanitize => ClientCertHeader::Remove,
-            ForwardClientCert::ForwardOnly => ClientCertHeader::PassOn,
-            ForwardClientCert::AppendForward => ClientCertHeader::Append,
-            ForwardClientCert::AlwaysForwardOnly => ClientCertHeader::PassOnAlways,
-        },
-        proxy_protocol: topology.proxy_protocol.is_some(),
+        trusted_proxies: topology.num_trusted_proxies.unwrap_or(base.trusted_proxies),
+        client_cert: client_cert.unwrap_or(base.client_cert),
+        proxy_protocol: topology.proxy_protocol.is_some() || base.proxy_protocol,
     }
 }
 

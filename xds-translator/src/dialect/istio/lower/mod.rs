@@ -3,7 +3,7 @@
 mod access;
 mod backend;
 mod gateway;
-mod mesh;
+pub(crate) mod mesh;
 mod patches;
 mod peer_tls;
 mod retry;

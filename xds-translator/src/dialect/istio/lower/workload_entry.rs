@@ -57,6 +57,7 @@ impl Lowering<'_> {
             workload_name: self.id.name.clone(),
             ready: true,
             host_network: false,
+            edge: None,
             labels,
         })))
     }

@@ -6,16 +6,25 @@ use std::{
     sync::Arc,
 };
 
+use serde_json::Value;
+
 use crate::dialect::{
+    decode::Decoder,
+    istio::{lower::mesh::edge, mesh_config::GatewayTopology},
     lowering::Lowering,
     names::{TLS_MODE, locality_of},
+    schema::Decode,
 };
 use crate::{
-    diagnostic::FieldPath,
+    diagnostic::{Code, Diagnostic, FieldPath},
     dialect::kubernetes,
-    ir::{Discovery, Workload, topology},
+    ir::{Discovery, Edge, Workload, topology},
     snapshot::Item,
+    yaml,
 };
+
+/// The settings of a pod's own proxy (Istio `ProxyConfig`).
+const PROXY_CONFIG: &str = "proxy.istio.io/config";
 
 impl Lowering<'_> {
     pub(in crate::dialect) fn pod(&mut self, spec: &kubernetes::Pod) -> Item {
@@ -54,8 +63,33 @@ impl Lowering<'_> {
             workload_name: self.workload_name(),
             ready: is_ready(&spec.status) && !self.meta.deleting,
             host_network: spec.spec.host_network,
+            edge: self.own_edge(),
             labels,
         }))
+    }
+
+    /// What stands before a gateway by its own annotation. What cannot be read is said and left out:
+    /// a pod is there, whatever is written about its proxy.
+    fn own_edge(&mut self) -> Option<Edge> {
+        let text = self.meta.annotations.get(PROXY_CONFIG)?;
+        let at = FieldPath::of("metadata.annotations").field(PROXY_CONFIG);
+        let parsed = yaml::parse(text).ok().flatten();
+        let Some(config) = parsed.map(|node| node.to_json()).filter(Value::is_object) else {
+            let finding = Diagnostic::warning(Code::InvalidValue, at, "not read");
+            self.note(finding.expected("a ProxyConfig in YAML", "something else"));
+            return None;
+        };
+        let mut decoder = Decoder::default();
+        let topology = GatewayTopology::decode(config.get("gatewayTopology")?, &mut decoder);
+        let found = decoder.finish();
+        for wrong in &found {
+            let message = format!(
+                "gatewayTopology.{}: {}, so that it is not read",
+                wrong.field, wrong.message
+            );
+            self.note(Diagnostic::warning(wrong.code, at.clone(), message));
+        }
+        found.is_empty().then(|| edge(&topology, self.mesh.edge))
     }
 
     fn pod_addresses(&mut self, status: &kubernetes::PodStatus) -> Vec<IpAddr> {
