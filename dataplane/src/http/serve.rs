@@ -15,6 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::{Request, Version};
 use hyper::{
     body::Incoming,
@@ -215,9 +216,13 @@ where
     let told = |ended: hyper::Result<()>| {
         ended.inspect_err(|error| tracing::debug!(%error, "downstream connection ended"))
     };
+    // The codec is woken many times a request, and what is watched over is asked only when
+    // something has happened to it.
+    let mut watching = FuturesUnordered::from_iter([watch_over(connection, manager)]);
     let mut ending = tokio::select! {
+        biased;
         ended = serving.as_mut() => return told(ended),
-        ending = watch_over(connection, manager) => ending,
+        Some(ending) = watching.next() => ending,
     };
     if ending == Ending::Graceful {
         end_gracefully(serving.as_mut());
