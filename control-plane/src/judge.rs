@@ -5,20 +5,25 @@
 //! statuses; offline it is the same function over files ([`analyze()`]). Knows the mesh and nothing
 //! of who asks.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use ferromesh_xds_translator::{
-    analyze::{analyze, analyze_among},
-    diagnostic::Diagnostic,
+    analyze::{analyze, analyze_among, proxies},
+    compiler::Change,
+    diagnostic::{Diagnostic, Severity},
     dialect::Object,
-    ir::MeshDefaults,
+    forecast::{Forecast, ForecastError, forecast},
+    ir::{MeshDefaults, ObjectId},
 };
 use tokio::{
     sync::{Mutex, watch},
     task::spawn_blocking,
 };
 
-use crate::pipeline::{Inventory, Mesh, Stopped};
+use crate::{
+    pipeline::{Inventory, Mesh, Stopped},
+    secret,
+};
 
 /// Judges objects among those that serve. Cheap to clone; clones share what was found last.
 #[derive(Clone)]
@@ -82,6 +87,66 @@ impl Judge {
             }
         }
     }
+
+    /// What it would do to proxies if `objects` served and those that `deleted` names did not.
+    /// `None`: that cannot be told, which is a fault of ours and is logged.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn foresee(
+        &self,
+        objects: Vec<Object>,
+        deleted: BTreeSet<ObjectId>,
+    ) -> Result<Option<Foreseen>, Stopped> {
+        let (inventory, defaults) = (self.mesh.inventory().await?, self.defaults.clone());
+        let look = move || foresee(objects, &deleted, &inventory, &defaults);
+        let told = match spawn_blocking(look).await {
+            Ok(Ok(foreseen)) => return Ok(Some(foreseen)),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(error = told, "what a change would do cannot be told");
+        Ok(None)
+    }
+}
+
+/// What a change would do, and what is to be said of its objects.
+pub struct Foreseen {
+    /// Findings about the objects, as if they served.
+    pub findings: Vec<Diagnostic>,
+    /// Nothing if an object of the change is refused, or is a Secret that cannot be used.
+    pub forecast: Option<Forecast>,
+}
+
+fn foresee(
+    objects: Vec<Object>,
+    deleted: &BTreeSet<ObjectId>,
+    inventory: &Inventory,
+    defaults: &MeshDefaults,
+) -> Result<Foreseen, ForecastError> {
+    let mut findings = judge(&objects, inventory, defaults);
+    let credentials = &inventory.credentials;
+    let after = inventory.objects.iter().chain(&objects).filter(|o| !deleted.contains(&o.id));
+    let mut known = proxies(&inventory.objects, credentials, defaults);
+    let new = proxies(after, credentials, defaults);
+    known.extend(new.into_iter().filter(|proxy| !known.contains(proxy)).collect::<Vec<_>>());
+    let mut changes: Vec<Change> = deleted.iter().cloned().map(Change::Delete).collect();
+    for object in objects {
+        match secret::to_change(object) {
+            Ok(change) => changes.extend(change),
+            Err(finding) => findings.push(*finding),
+        }
+    }
+    if findings.iter().any(|finding| finding.severity == Severity::Error) {
+        return Ok(Foreseen { findings, forecast: None });
+    }
+    let current = inventory.objects.iter().map(|o| Change::Upsert(Box::new(o.clone())));
+    let current = current.chain(credentials.iter().map(|((namespace, name), fact)| {
+        let (namespace, name) = (namespace.clone(), name.clone());
+        Change::Credential { namespace, name, fact: Some(fact.clone()) }
+    }));
+    let forecast = forecast(defaults.clone(), current.collect(), changes, &known)?;
+    Ok(Foreseen { findings, forecast: Some(forecast) })
 }
 
 /// Findings about `objects` among those of an inventory.

@@ -235,7 +235,8 @@ fn tag(revision: u64) -> String {
     format!("\"{revision}\"")
 }
 
-fn content(body: Body) -> Result<Value, Problem> {
+/// The JSON of a request's body.
+pub(super) fn content(body: Body) -> Result<Value, Problem> {
     match body {
         Ok(Json(Written { value, mistake: None })) => Ok(value),
         Ok(Json(Written { mistake: Some(mistake), .. })) => {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use ferromesh_xds_translator::{
     compiler::Change,
-    dialect::{Kind, Parsed, stand_in},
+    dialect::{Parsed, stand_in},
     ir::ObjectId,
 };
 
@@ -17,18 +17,9 @@ pub(super) fn of(parsed: Parsed) -> Vec<Change> {
     let accepted: BTreeSet<ObjectId> = parsed.objects.iter().map(|o| o.id.clone()).collect();
     let mut changes = Vec::new();
     for object in parsed.objects {
-        if object.id.kind == Kind::SECRET {
-            match secret::split(&object) {
-                Ok(Some(material)) => changes.push(Change::Credential {
-                    namespace: object.id.namespace.clone(),
-                    name: object.id.name.clone(),
-                    fact: Some(material.fact),
-                }),
-                Ok(None) => {}
-                Err(finding) => print_error(&finding.to_string()),
-            }
-        } else {
-            changes.push(Change::Upsert(Box::new(object)));
+        match secret::to_change(object) {
+            Ok(change) => changes.extend(change),
+            Err(finding) => print_error(&finding.to_string()),
         }
     }
     let rejected = parsed.rejected.iter().filter_map(stand_in::of_rejected);

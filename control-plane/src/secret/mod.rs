@@ -16,8 +16,9 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use ferromesh_xds_translator::{
+    compiler::Change,
     diagnostic::{Code, Diagnostic, FieldPath},
-    dialect::{Object, kubernetes::Secret},
+    dialect::{Kind, Object, kubernetes::Secret},
     snapshot::CredentialFact,
 };
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -119,6 +120,23 @@ impl SecretProvider for Secrets {
         let mut slots = self.0.lock().expect(POISONED);
         slots.entry((namespace.to_owned(), name.to_owned())).or_default().current.subscribe()
     }
+}
+
+/// What an object means to the compiler: a Secret what may be known of it, if it is a credential at
+/// all.
+///
+/// # Errors
+/// As [`split`].
+pub fn to_change(object: Object) -> Result<Option<Change>, Box<Diagnostic>> {
+    if object.id.kind != Kind::SECRET {
+        return Ok(Some(Change::Upsert(Box::new(object))));
+    }
+    let material = split(&object)?;
+    Ok(material.map(|material| Change::Credential {
+        namespace: object.id.namespace.clone(),
+        name: object.id.name.clone(),
+        fact: Some(material.fact),
+    }))
 }
 
 /// Takes the key material out of a Secret: the material, or `None` for a secret that is no

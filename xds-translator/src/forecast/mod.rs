@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use ferromesh_proto::{EncodedResource, ResourceType};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     difference::FieldChange,
@@ -28,14 +28,14 @@ use crate::{
 };
 
 /// What a change does to every proxy; empty if nobody gets anything else.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Forecast {
     /// Each once, in the order of the first proxy of each.
     pub effects: Vec<Effect>,
 }
 
 /// What a change does to some proxies, to all of them the same.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Effect {
     /// Which; sorted, unique.
     pub proxies: BTreeSet<String>,
@@ -44,25 +44,25 @@ pub struct Effect {
 }
 
 /// A resource that is another than before.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ResourceChange {
     /// Its type, as `cluster`.
     #[serde(rename = "type")]
-    pub kind: &'static str,
+    pub kind: String,
     /// Its name.
     pub name: Arc<str>,
     /// Whether it comes, goes or changes.
     #[serde(flatten)]
     pub step: Step,
     /// Routes in it by which requests go elsewhere, or no more; in their order.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteChange>,
     /// Whether some request or connection is treated otherwise than before.
     pub traffic: bool,
 }
 
 /// What becomes of a resource.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "lowercase")]
 pub enum Step {
     /// It was not there before.
@@ -114,13 +114,17 @@ pub fn forecast(
             effects.entry(replaced).or_default().insert(title(proxy));
         }
     }
-    let effects = effects.into_iter().map(|(replaced, proxies)| {
-        let resources = replaced.iter().map(resource_change).collect::<Result<_, _>>()?;
-        Ok(Effect { proxies, resources })
-    });
-    let mut effects: Vec<Effect> = effects.collect::<Result<_, _>>()?;
-    effects.sort_by(|a, b| a.proxies.cmp(&b.proxies));
-    Ok(Forecast { effects })
+    // Resources that differ elsewhere may change alike.
+    let mut alike: Vec<Effect> = Vec::new();
+    for (replaced, proxies) in effects {
+        let resources = replaced.iter().map(resource_change).collect::<Result<Vec<_>, _>>()?;
+        match alike.iter_mut().find(|effect| effect.resources == resources) {
+            Some(effect) => effect.proxies.extend(proxies),
+            None => alike.push(Effect { proxies, resources }),
+        }
+    }
+    alike.sort_by(|a, b| a.proxies.cmp(&b.proxies));
+    Ok(Forecast { effects: alike })
 }
 
 /// Resources that are others than before, in the order of names: what they were and what they are.
@@ -173,7 +177,7 @@ fn resource_change(((kind, name), sides): &(Name, Sides)) -> Result<ResourceChan
         (Some(_), None) => Step::Removed,
     };
     let traffic = matters(kind, &step);
-    Ok(ResourceChange { kind: noun, name: name.clone(), step, routes, traffic })
+    Ok(ResourceChange { kind: noun.to_owned(), name: name.clone(), step, routes, traffic })
 }
 
 /// What nothing refers to carries nothing: clusters and endpoints that come or go are told by the

@@ -2,24 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A route by which requests go elsewhere than before, or no more.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct RouteChange {
     /// The virtual host that it is in.
     pub host: String,
     /// Which requests it takes, as `prefix /api`.
     pub requests: String,
     /// Whether it is new, gone, or leads elsewhere.
-    pub change: &'static str,
+    pub change: String,
     /// Where its requests go, with those shares that are not as before.
     pub shares: Vec<Share>,
 }
 
 /// How much of a route's requests goes to one place, before and after; percent of them.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Share {
     /// The cluster, or what else becomes of them: `a redirect`, `status 404`.
     pub to: String,
@@ -69,7 +69,7 @@ fn change(
     RouteChange {
         host: host.clone(),
         requests: requests.clone(),
-        change,
+        change: change.to_owned(),
         shares: shares.filter(|share| share.before != share.after).collect(),
     }
 }

@@ -71,7 +71,7 @@ fn who_gets_what_and_where_requests_go_is_told() {
     let [effect] = told.effects.as_slice() else { panic!("{told:?}") };
     assert_eq!(effect.proxies, ["sidecar in shop".to_owned()].into(), "it is shown to shop alone");
     let [resource] = effect.resources.as_slice() else { panic!("{effect:?}") };
-    assert_eq!((resource.kind, &*resource.name), ("route configuration", "80"));
+    assert_eq!((&*resource.kind, &*resource.name), ("route configuration", "80"));
     let [route] = resource.routes.as_slice() else { panic!("{resource:?}") };
     assert_eq!(route.change, "led elsewhere");
     let shares: Vec<(f64, f64)> = route.shares.iter().map(|s| (s.before, s.after)).collect();
