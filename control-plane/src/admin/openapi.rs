@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 type Operation = (&'static str, &'static str, &'static str, bool);
 
 /// Every operation; a test compares the paths with the router.
-const OPERATIONS: [Operation; 26] = [
+const OPERATIONS: [Operation; 27] = [
     ("get", "/healthz/live", "Alive", false),
     ("get", "/healthz/ready", "Ready: every source has told what it has", false),
     ("get", "/openapi.json", "This document", false),
@@ -76,6 +76,12 @@ const OPERATIONS: [Operation; 26] = [
         "delete",
         "/api/v1/namespaces/{namespace}/{plural}/{name}",
         "Delete an object that was stored here",
+        true,
+    ),
+    (
+        "post",
+        "/api/v1/plan",
+        "What it would do to proxies and requests to apply items and to delete others; stores nothing",
         true,
     ),
     (
