@@ -50,8 +50,13 @@ enum Command {
     Translate(translate::Translate),
     /// Find mistakes in configuration, offline
     Analyze(analyze::Analyze),
-    /// Show what a change would do to proxies and requests, offline, before it is made
-    Plan(plan::Plan),
+    /// Show what a change would do to proxies and requests, before it is made
+    Plan {
+        #[command(flatten)]
+        command: plan::Plan,
+        #[command(flatten)]
+        remote: RemoteOptions,
+    },
     /// Put proxies into the pods of YAML files, as the webhook of a cluster does
     Inject(inject::Inject),
     /// Print the CustomResourceDefinitions of the kinds that are served, as YAML
@@ -152,7 +157,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(options) => app::run(options.check()?).await?,
         Command::Translate(command) => return translate::run(&command),
         Command::Analyze(command) => return analyze::run(&command),
-        Command::Plan(command) => return plan::run(&command),
+        Command::Plan { command, remote } => return plan::run(&command, &remote).await,
         Command::Inject(command) => return inject::run(&command),
         Command::Crds => crds::run(),
         Command::Apply { command, remote } => Remote::new(&remote)?.apply(&command).await?,

@@ -1,13 +1,14 @@
 //! `ferromesh plan`: what a change would do to proxies and to requests, before it is made.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use ferromesh_xds_translator::{
     analyze::{analyze_among, proxies},
     compiler::Change,
-    dialect::{Kind, Object},
+    diagnostic::Severity,
+    dialect::{Kind, Object, Parsed},
     forecast::{Effect, FieldChange, Forecast, ResourceChange, RouteChange, Step, forecast},
     ir::{MeshDefaults, ObjectId},
     snapshot::Credentials,
@@ -17,8 +18,9 @@ use serde_json::{Value, json};
 use super::{
     changes, inputs,
     print::{print, print_error},
-    remote::Form,
+    remote::{Form, Remote},
 };
+use crate::config::RemoteOptions;
 
 /// How the command ends when requests are treated otherwise.
 const TRAFFIC_CHANGES: u8 = 2;
@@ -27,6 +29,7 @@ const SHOWN: usize = 100;
 
 /// `ferromesh plan`.
 #[derive(Args, Debug)]
+#[group(skip)]
 #[command(
     after_help = "Nothing is applied. The proxies are those of the known workloads, those that Gateways select, and a sidecar in
 each namespace of which none is known; proxies with equal labels are named once.
@@ -34,12 +37,14 @@ each namespace of which none is known; proxies with equal labels are named once.
 Exits with 0 if no request is treated otherwise, with 2 if some is, with 1 on an error.
 
 Examples:
+  ferromesh plan -f canary.yaml
   ferromesh plan --current ./mesh -f canary.yaml
   ferromesh plan --current ./mesh --delete virtualservice/shop/reviews -o json"
 )]
 pub(crate) struct Plan {
-    /// The configuration as it is: files or folders of YAML or JSON
-    #[arg(long, value_name = "PATH", required = true)]
+    /// The configuration as it is, offline: files or folders of YAML or JSON; without it, what the
+    /// control plane serves
+    #[arg(long, value_name = "PATH")]
     current: Vec<PathBuf>,
     /// What is to be applied: files or folders of YAML or JSON; `-` is standard input
     #[arg(short, long = "file", value_name = "PATH", required_unless_present = "delete")]
@@ -55,35 +60,20 @@ pub(crate) struct Plan {
 /// Prints what the change would do.
 ///
 /// # Errors
-/// A file cannot be read, an object to delete is not there, or an object of the change is refused.
-pub(crate) fn run(command: &Plan) -> anyhow::Result<ExitCode> {
-    let mesh = MeshDefaults::default();
-    let (current, change) = (inputs::read(&command.current)?, inputs::read_any(&command.files)?);
-    let deleted: Vec<ObjectId> =
+/// A file cannot be read, an object to delete is not there, an object of the change is refused, or
+/// no control plane answers.
+pub(crate) async fn run(command: &Plan, remote: &RemoteOptions) -> anyhow::Result<ExitCode> {
+    let deleted: BTreeSet<ObjectId> =
         command.delete.iter().map(|text| named(text)).collect::<Result<_, _>>()?;
-    if let Some(missing) =
-        deleted.iter().find(|id| !current.objects.iter().any(|object| object.id == **id))
-    {
-        bail!("--delete: {missing} is not part of the current configuration");
-    }
-    let mut refused = change.refused() > 0;
+    let change = inputs::read_any(&command.files)?;
     change.diagnostics.iter().for_each(|finding| print_error(&finding.to_string()));
-    let findings = analyze_among(&change.objects, &current.objects, &Credentials::new(), &mesh);
-    for finding in findings {
-        refused |= finding.severity.fails_analysis();
-        print_error(&finding.to_string());
-    }
-    if refused {
+    if change.refused() > 0 {
         bail!("the change is not valid as it is");
     }
-    let after = current.objects.iter().chain(&change.objects);
-    let stays = |object: &&Object| !deleted.contains(&object.id);
-    let mut known = proxies(&current.objects, &Credentials::new(), &mesh);
-    let new = proxies(after.filter(stays), &Credentials::new(), &mesh);
-    known.extend(new.into_iter().filter(|proxy| !known.contains(proxy)).collect::<Vec<_>>());
-    let mut changes = changes::of(change);
-    changes.extend(deleted.into_iter().map(Change::Delete));
-    let forecast = forecast(mesh, changes::of(current), changes, &known)?;
+    let forecast = match command.current.as_slice() {
+        [] => Remote::new(remote)?.plan(&change.objects, &deleted).await?,
+        current => offline(current, change, &deleted)?,
+    };
     match command.output {
         Form::Json => print(&serde_json::to_string_pretty(&json!({
             "changesTraffic": forecast.changes_traffic(), "effects": forecast.effects,
@@ -94,6 +84,33 @@ pub(crate) fn run(command: &Plan) -> anyhow::Result<ExitCode> {
         true => ExitCode::from(TRAFFIC_CHANGES),
         false => ExitCode::SUCCESS,
     })
+}
+
+/// Without a control plane: what is there is read of files.
+fn offline(
+    current: &[PathBuf],
+    change: Parsed,
+    deleted: &BTreeSet<ObjectId>,
+) -> anyhow::Result<Forecast> {
+    let (mesh, none) = (MeshDefaults::default(), Credentials::new());
+    let current = inputs::read(current)?;
+    let is_there = |id: &ObjectId| current.objects.iter().any(|object| object.id == *id);
+    if let Some(missing) = deleted.iter().find(|id| !is_there(id)) {
+        bail!("--delete: {missing} is not part of the current configuration");
+    }
+    let findings = analyze_among(&change.objects, &current.objects, &none, &mesh);
+    findings.iter().for_each(|finding| print_error(&finding.to_string()));
+    if findings.iter().any(|finding| finding.severity == Severity::Error) {
+        bail!("the change is not valid as it is");
+    }
+    let after = current.objects.iter().chain(&change.objects);
+    let stays = |object: &&Object| !deleted.contains(&object.id);
+    let mut known = proxies(&current.objects, &none, &mesh);
+    let new = proxies(after.filter(stays), &none, &mesh);
+    known.extend(new.into_iter().filter(|proxy| !known.contains(proxy)).collect::<Vec<_>>());
+    let mut changes = changes::of(change);
+    changes.extend(deleted.iter().cloned().map(Change::Delete));
+    Ok(forecast(mesh, changes::of(current), changes, &known)?)
 }
 
 /// The object that `KIND/NAMESPACE/NAME` names.

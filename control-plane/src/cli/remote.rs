@@ -1,12 +1,16 @@
 //! Commands that talk to a running control plane: the REST API from a shell.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets::NOTHING};
-use ferromesh_xds_translator::dialect::{Kind, Object};
+use ferromesh_xds_translator::{
+    dialect::{Kind, Object},
+    forecast::Forecast,
+    ir::ObjectId,
+};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -237,6 +241,28 @@ impl Remote {
             }
         }
         Ok(refused)
+    }
+
+    /// What it would do to proxies and requests to apply some objects and to delete others.
+    ///
+    /// # Errors
+    /// The server refuses an object, or does not have one that is to be deleted; or no answer.
+    pub(crate) async fn plan(
+        &self,
+        objects: &[Object],
+        deleted: &BTreeSet<ObjectId>,
+    ) -> anyhow::Result<Forecast> {
+        let items: Vec<Value> = objects.iter().map(Object::raw).collect();
+        let named = |id: &ObjectId| json!({ "kind": id.kind.resource(), "namespace": id.namespace, "name": id.name });
+        let delete: Vec<Value> = deleted.iter().map(named).collect();
+        let change = json!({ "items": items, "delete": delete });
+        let mut answer = self.ask(Method::POST, "/api/v1/plan", Some(&change)).await?;
+        let remarks = remarks(&answer);
+        if !remarks.is_empty() {
+            print_error(remarks.trim_start());
+        }
+        let effects = serde_json::from_value(answer["effects"].take());
+        Ok(Forecast { effects: effects.context("the server answers in words of another version")? })
     }
 
     /// Prints objects.

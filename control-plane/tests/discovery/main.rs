@@ -4,6 +4,7 @@
 mod agreement;
 mod client;
 mod findings;
+mod forecast;
 mod plane;
 mod slow_callers;
 
