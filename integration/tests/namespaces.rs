@@ -83,7 +83,7 @@ impl Mesh {
 
         let (echo, bytes) = (format!("10.96.{third}.1"), format!("10.96.{third}.2"));
         let outside = format!("10.96.{third}.3");
-        let [joined, near, zoned, ws] = [4, 5, 6, 7].map(|last| format!("10.96.{third}.{last}"));
+        let [joined, near, zoned] = [4, 5, 6].map(|last| format!("10.96.{third}.{last}"));
         let named = format!("10.77.{third}.15");
         let hosts = [
             ("echo", echo.as_str()),
@@ -95,7 +95,6 @@ impl Mesh {
             ("near", near.as_str()),
             ("zoned", zoned.as_str()),
             ("a.named.example", named.as_str()),
-            ("ws", ws.as_str()),
         ];
         let split: Vec<(&str, String)> =
             (11..).zip(SPLIT).map(|(last, name)| (name, format!("10.96.{third}.{last}"))).collect();
@@ -344,30 +343,6 @@ fn check_a_slip_of_the_pen(mesh: &Mesh) {
     assert_eq!(status(&secret, "403"), 100, "a slip of the pen opened what DENY closed: {secret}");
 }
 
-/// A WebSocket over the connection of HTTP/2 between two proxies.
-fn check_websocket(mesh: &Mesh) {
-    let request =
-        r"GET / HTTP/1.1\r\nhost: ws\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
-    let script = format!(
-        "exec 3<>/dev/tcp/ws/80; printf '{request}' >&3; \
-         while IFS= read -r -t 20 line <&3; do echo \"$line\"; [ \"$line\" = $'\\r' ] && break; done; \
-         echo hello socket >&3; read -r -t 20 line <&3; echo \"$line\""
-    );
-    let output = mesh.client.exec(Path::new("bash"), &["-c", &script]);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.starts_with("HTTP/1.1 101"), "{text}");
-    assert_eq!(text.lines().last(), Some("hello socket"), "{text}");
-}
-
-/// Rules that continue in another object.
-fn check_parts(mesh: &Mesh) {
-    let second = get(&mesh.client, "http://echo/part/two/path", 100, &[]);
-    assert_eq!(second["versions"]["v2"], 100, "{second}");
-    assert_eq!(second["last"]["path"], "/path", "{second}");
-    let first = get(&mesh.client, "http://echo/part/other", 100, &[]);
-    assert_eq!(first["versions"]["v1"], 100, "{first}");
-}
-
 /// SMI's TrafficSplit and HTTPRouteGroup.
 fn check_splits(mesh: &Mesh) {
     let versions = |path: &str, count: usize, headers: &[&str]| {
@@ -485,8 +460,6 @@ fn check(third: u8, proxies: Proxies) {
     );
 
     check_what_is_configured_elsewhere(&mesh);
-    check_parts(&mesh);
-    check_websocket(&mesh);
     check_splits(&mesh);
     check_plaintext_by_port(&mesh, third);
     if proxies.callers == "envoy" {

@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc
 use anyhow::Context;
 use bytes::Bytes;
 use futures_util::stream;
-use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode,
-    header::{CONNECTION, UPGRADE},
-};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::{
     body::{Frame, Incoming},
@@ -22,8 +19,6 @@ use serde_json::json;
 use tokio::{net::TcpListener, time::sleep};
 
 use crate::told_to_end;
-
-const WEBSOCKET: &str = "websocket";
 
 /// The health service of gRPC, and its answer SERVING in a frame: grpc.health.v1.
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
@@ -91,9 +86,6 @@ async fn accept(listener: TcpListener, identity: Arc<Identity>) -> anyhow::Resul
 }
 
 async fn answer(identity: Arc<Identity>, request: Request<Incoming>) -> Result<Answer, Infallible> {
-    if request.headers().get(UPGRADE).is_some_and(|protocol| protocol == WEBSOCKET) {
-        return Ok(upgraded(request));
-    }
     let (head, body) = request.into_parts();
     let length = body.collect().await.map_or(0, |b| b.to_bytes().len());
     let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
@@ -112,21 +104,6 @@ async fn answer(identity: Arc<Identity>, request: Request<Incoming>) -> Result<A
     let mut response = Response::new(Either::Left(Full::from(text.to_string())));
     *response.status_mut() = status.unwrap_or(StatusCode::OK);
     Ok(response)
-}
-
-/// Takes a WebSocket, as far as its head goes, and sends back whatever comes.
-fn upgraded(mut request: Request<Incoming>) -> Answer {
-    let stream = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        let Ok(stream) = stream.await else { return };
-        let (mut read, mut write) = tokio::io::split(TokioIo::new(stream));
-        let _ = tokio::io::copy(&mut read, &mut write).await;
-    });
-    let mut response = Response::new(Either::Left(Full::default()));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    response.headers_mut().insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
-    response
 }
 
 fn healthy() -> Answer {
