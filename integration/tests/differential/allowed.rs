@@ -39,7 +39,10 @@ pub(crate) const ALLOWED: &[Allowed] = &[
             let unknown = syntax::has_other_scheme(case);
             let schemes = named(aspect, "request line")
                 || (is_result(aspect) && case.readable().contains("x-forwarded-proto"));
-            let of_connection = schemes && syntax::has_no_authority(case);
+            // The scheme of a redirect is the request's.
+            let redirects =
+                matches!(aspect, Aspect::Response { what, .. } if what == "field location");
+            let of_connection = (schemes || redirects) && syntax::has_no_authority(case);
             (is_refused(case, aspect) || answers_otherwise) && (bad || unknown)
                 || is_result(aspect) && unknown
                 || of_connection

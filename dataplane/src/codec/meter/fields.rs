@@ -37,7 +37,8 @@ pub(super) struct Fields {
     pub(super) count: u32,
     /// A pseudo header was among them.
     pub(super) has_pseudo: bool,
-    /// A field was of a connection, or a pseudo header came again or behind another field.
+    /// A field was of a connection, or said something of trailers that it must not say, or a pseudo
+    /// header came again or behind another field.
     pub(super) is_malformed: bool,
     /// A pseudo header was among them that a response does not have.
     pub(super) has_foreign: bool,
@@ -158,6 +159,7 @@ impl Fields {
             self.name = names.at(self.index);
             // A value of its own is still to come.
             self.name.status = self.name.status.filter(|_| self.strings == 0);
+            self.name.is_wrong &= self.strings == 0;
             self.status = self.name.status.or(self.status);
             self.has_pseudo |= self.name.is_pseudo;
             if self.index > 0 {
@@ -172,6 +174,7 @@ impl Fields {
         let Name { is_pseudo, is_of_connection, pseudo, .. } = self.name;
         let is_again = self.pseudo & pseudo != 0;
         self.is_malformed |= is_of_connection || is_again || (is_pseudo && self.has_regular);
+        self.is_malformed |= self.name.is_wrong;
         self.has_foreign |= is_pseudo && !self.name.is_status();
         self.pseudo |= pseudo;
         self.has_regular |= !is_pseudo;
@@ -194,7 +197,7 @@ impl Fields {
             self.name.begins(*first, self.huffman);
             self.has_pseudo |= self.name.is_pseudo;
         }
-        if self.strings == 1 || self.name.is_status() {
+        if self.strings == 1 || self.name.asks_for_value() {
             let from = self.written_bytes;
             let count = piece.len().min(NAME_BYTES - from);
             self.written[from..from + count].copy_from_slice(&piece[..count]);
@@ -221,6 +224,8 @@ impl Fields {
                 self.name.status = Some(Status::of(written, self.huffman));
                 self.status = self.name.status;
             }
+            self.name.has_value(written, self.huffman);
+            self.is_malformed |= self.name.is_wrong;
             if self.kind == Kind::Inserted {
                 names.insert(self.name, self.text.count);
             }

@@ -52,6 +52,10 @@ const PSEUDO: [(&[u8], &[u8]); 5] = [
 const STATUS: u8 = 1 << 4;
 /// Which of them stand in the static table, by the places from which on they do.
 const PLACES: [u32; 6] = [0, 1, 3, 5, 7, PSEUDO_NAMES];
+/// The field that says what a request's trailers may be, and the one value that it has (RFC 9113,
+/// section 8.2.2), as text and in Huffman codes.
+const TE: (&[u8], &[u8]) = (b"te", &[0x49, 0x7f]);
+const TRAILERS: (&[u8], &[u8]) = (b"trailers", &[0x4d, 0x83, 0x35, 0x05, 0xb1, 0x1f]);
 /// Bytes of the longest of them, and one more to tell that a name is longer.
 pub(super) const NAME_BYTES: usize = 18;
 
@@ -66,6 +70,10 @@ pub(super) struct Name {
     pub(super) pseudo: u8,
     /// What the value of `:status` says.
     pub(super) status: Option<Status>,
+    /// It is `te`.
+    pub(super) is_te: bool,
+    /// It has a value that it must not have.
+    pub(super) is_wrong: bool,
 }
 
 /// What the status of a response says of it.
@@ -98,14 +106,29 @@ impl Name {
 
     /// Takes note of the name's bytes, or of the first [`NAME_BYTES`] of them.
     pub(super) fn is_written(&mut self, bytes: &[u8], huffman: bool) {
-        let is = |(text, coded): &(&[u8], &[u8])| bytes == if huffman { *coded } else { *text };
+        let is = |word: &(&[u8], &[u8])| is(bytes, huffman, *word);
         self.is_of_connection = OF_CONNECTIONS.iter().any(is);
         self.pseudo = PSEUDO.iter().position(is).map_or(0, |place| 1 << place);
+        self.is_te = is(&TE);
+    }
+
+    /// Takes note of the bytes of the value, as of the name's.
+    pub(super) fn has_value(&mut self, bytes: &[u8], huffman: bool) {
+        self.is_wrong = self.is_te && !is(bytes, huffman, TRAILERS);
+    }
+
+    /// Whether something of the value must be known.
+    pub(super) fn asks_for_value(&self) -> bool {
+        self.is_status() || self.is_te
     }
 
     pub(super) fn is_status(&self) -> bool {
         self.pseudo == STATUS
     }
+}
+
+fn is(bytes: &[u8], huffman: bool, (text, coded): (&[u8], &[u8])) -> bool {
+    bytes == if huffman { coded } else { text }
 }
 
 /// The names behind the indices of one direction.
@@ -136,6 +159,8 @@ impl Names {
                     .map_or(0, |bit| 1 << bit),
                 // The table has final ones only.
                 status: (PLACES[4]..PLACES[5]).contains(&place).then_some(Status::Final),
+                is_te: false,
+                is_wrong: false,
             },
             None => {
                 let entry = self.entries.get(place as usize - STATIC_NAMES.len());

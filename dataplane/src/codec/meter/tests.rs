@@ -315,12 +315,22 @@ fn what_is_wrong_in_a_head_is_not_forgotten_where_it_is_cut() {
         vec![literal(b":authority", 0, b"a"), vec![0x41, 1, b'b']],
         // From the table, where the first field has put it.
         vec![literal(b"keep-alive", 0, b"5"), vec![0xbe]],
+        vec![literal(b"te", 0, b"gzip")],
+        vec![literal(b"te", 0, b"trailers, gzip")],
+        vec![literal(b"te", 0, b"gzip"), vec![0xbe]],
+        // The name alone from the table, where it came with a good value.
+        vec![literal(b"te", 0, b"trailers"), vec![0x7e, 4, b'g', b'z', b'i', b'p']],
+        vec![literal(&[0x49, 0x7f], 0x80, b"gzip")],
     ] {
         assert_eq!(cut(&wrong), Some(Limit::MalformedHead), "{wrong:x?}");
     }
-    for right in
-        [vec![], vec![literal(b"connections", 0, b"a")], vec![literal(b"te", 0, b"trailers")]]
-    {
+    for right in [
+        vec![],
+        vec![literal(b"connections", 0, b"a")],
+        vec![literal(b"te", 0, b"trailers")],
+        vec![literal(b"te", 0, b"trailers"), vec![0xbe]],
+        vec![[&[0x40, 2][..], b"te", &[0x86, 0x4d, 0x83, 0x35, 0x05, 0xb1, 0x1f]].concat()],
+    ] {
         assert_eq!(cut(&right), None, "{right:x?}");
     }
 }

@@ -66,9 +66,11 @@ enum Cors {
 
 /// Judges a request by a policy.
 fn judge(policy: &CorsPolicy, method: &Method, request: &HeaderMap) -> Cors {
-    let Some(origin) = request.get(header::ORIGIN) else { return Cors::Continue(HeaderMap::new()) };
-    let allowed =
-        origin.to_str().is_ok_and(|origin| policy.allow_origins.iter().any(|m| m.matches(origin)));
+    let mut origins = request.get_all(header::ORIGIN).iter();
+    let Some(origin) = origins.next() else { return Cors::Continue(HeaderMap::new()) };
+    // A request has one (RFC 6454, section 7.3): of several, none says where it comes from.
+    let allowed = origins.next().is_none()
+        && origin.to_str().is_ok_and(|o| policy.allow_origins.iter().any(|m| m.matches(o)));
     let preflight =
         method == Method::OPTIONS && request.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     match (allowed, preflight) {
@@ -131,6 +133,22 @@ mod tests {
             headers.insert(header::ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("GET"));
         }
         judge(&policy, &method, &headers)
+    }
+
+    #[test]
+    fn of_several_origins_none_is_allowed() {
+        let policy = CorsPolicy {
+            allow_origins: vec![StringMatcher::Exact("https://a.b".into())],
+            ..CorsPolicy::default()
+        };
+        let mut headers = HeaderMap::new();
+        let origin = HeaderValue::from_static("https://a.b");
+        headers.append(header::ORIGIN, origin.clone());
+        let with_one = judge(&policy, &Method::GET, &headers);
+        headers.append(header::ORIGIN, origin);
+        let with_two = judge(&policy, &Method::GET, &headers);
+        assert_ne!(with_one, Cors::Continue(HeaderMap::new()));
+        assert_eq!(with_two, Cors::Continue(HeaderMap::new()));
     }
 
     #[test]
