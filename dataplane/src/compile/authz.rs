@@ -2,8 +2,8 @@
 
 use envoy_types::pb::envoy::{
     config::rbac::v3::{
-        Permission, Policy as WirePolicy, Principal, Rbac as WireRbac, permission::Rule,
-        principal::Identifier, rbac::Action,
+        Permission, Policy as WirePolicy, Principal, Rbac as WireRbac, SourcedMetadata,
+        permission::Rule, principal::Identifier, rbac::Action,
     },
     r#type::matcher::v3::{FilterStateMatcher, filter_state_matcher::Matcher},
 };
@@ -67,7 +67,7 @@ fn permission(message: &Permission) -> Result<Condition, Invalid> {
         Rule::Metadata(metadata) => {
             Condition::Metadata(matcher::metadata(metadata).at("metadata")?)
         }
-        Rule::SourcedMetadata(_) => return Err(unsupported("sourced_metadata")),
+        Rule::SourcedMetadata(metadata) => sourced(metadata).at("sourced_metadata")?,
         Rule::Matcher(_) => return Err(unsupported("matcher")),
         Rule::UriTemplate(_) => return Err(unsupported("uri_template")),
     })
@@ -95,9 +95,15 @@ fn principal(message: &Principal) -> Result<Condition, Invalid> {
         Identifier::Metadata(metadata) => {
             Condition::Metadata(matcher::metadata(metadata).at("metadata")?)
         }
-        Identifier::SourcedMetadata(_) => return Err(unsupported("sourced_metadata")),
+        Identifier::SourcedMetadata(metadata) => sourced(metadata).at("sourced_metadata")?,
         Identifier::Custom(_) => return Err(unsupported("custom")),
     })
+}
+
+/// What filters found out; whatever else it could be is refused where resources are read.
+fn sourced(message: &SourcedMetadata) -> Result<Condition, Invalid> {
+    let found = required("metadata_matcher", message.metadata_matcher.as_ref())?;
+    Ok(Condition::Metadata(matcher::metadata(found).at("metadata_matcher")?))
 }
 
 fn peer_principal(message: &FilterStateMatcher) -> Result<Condition, Invalid> {

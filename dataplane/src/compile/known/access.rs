@@ -37,7 +37,7 @@ messages! {
         11 "destination_port_range": In(&RANGE);
         12 "matcher": Guard;
         13 "uri_template": Guard;
-        14 "sourced_metadata": Guard;
+        14 "sourced_metadata": In(&SOURCED_METADATA);
     }
 
     PERMISSIONS = "envoy.config.rbac.v3.Permission.Set" {
@@ -57,12 +57,17 @@ messages! {
         10 "direct_remote_ip": In(&CIDR);
         11 "remote_ip": In(&CIDR);
         12 "filter_state": In(&FILTER_STATE);
-        13 "sourced_metadata": Guard;
+        13 "sourced_metadata": In(&SOURCED_METADATA);
         14 "custom": Guard;
     }
 
     PRINCIPALS = "envoy.config.rbac.v3.Principal.Set" {
         1 "ids": Each(&PRINCIPAL);
+    }
+
+    SOURCED_METADATA = "envoy.config.rbac.v3.SourcedMetadata" {
+        1 "metadata_matcher": In(&METADATA_MATCHER);
+        2 "metadata_source": Guard;
     }
 
     AUTHENTICATED = "envoy.config.rbac.v3.Principal.Authenticated" {
