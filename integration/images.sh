@@ -39,7 +39,7 @@ roots() { # FOLDER
 
 stage() { # NAME FOLDER: the files that its Dockerfile copies
   case $1 in
-    control-plane) program ferromesh "$2" ;;
+    control-plane) program ferromesh "$2"; roots "$2" ;;
     proxy) program ferromesh-proxy "$2"; roots "$2" ;;
     envoy) program ferromesh-proxy "$2"; roots "$2"; envoy "$2" ;;
     sample) program fm-peer "$2" ;;

@@ -15,6 +15,7 @@ use clap::Args;
 use ferromesh_cert_authority::files;
 use ferromesh_proto::TrustDomain;
 use ferromesh_xds_translator::{dialect::scalar::parse_duration, ir::MeshDefaults};
+use ipnet::IpNet;
 
 /// `ferromesh serve`: every option has a safe default.
 #[derive(Args, Clone, Default, Debug)]
@@ -98,6 +99,17 @@ pub struct ServeOptions {
     /// File with the administrator's token of the REST API [default: one is made, DATA/admin-token]
     #[arg(long, value_name = "FILE", env = "FERROMESH_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
+    /// File with further roots, in PEM, of the servers that keys of request tokens are fetched from
+    /// (RequestAuthentication's jwksUri), beside the system's
+    #[arg(long, value_name = "FILE", env = "FERROMESH_JWKS_ROOTS")]
+    pub jwks_roots: Option<PathBuf>,
+    /// Networks that those keys may be fetched from although they are this machine's, its link's or
+    /// a metadata service's
+    #[arg(long, value_name = "NETWORK", env = "FERROMESH_JWKS_NETWORKS", value_delimiter = ',')]
+    pub jwks_networks: Vec<String>,
+    /// How often those keys are fetched again [default: 20m]
+    #[arg(long, value_name = "DURATION", env = "FERROMESH_JWKS_REFRESH")]
+    pub jwks_refresh: Option<String>,
     /// Names that the server's certificate carries, beside ferromesh.local and localhost
     #[arg(long, value_name = "NAME", env = "FERROMESH_SERVER_NAMES", value_delimiter = ',')]
     pub server_names: Vec<String>,
@@ -152,6 +164,12 @@ pub struct Settings {
     /// The administrator's token, where somebody else keeps it; `None`: in the data directory, made
     /// when it is missing.
     pub admin_token_file: Option<PathBuf>,
+    /// Further roots of servers of keys; `None`: the system's alone.
+    pub jwks_roots: Option<PathBuf>,
+    /// Networks that keys may be fetched from although they are closed to that by themselves.
+    pub jwks_networks: Vec<IpNet>,
+    /// How often keys are fetched again.
+    pub jwks_refresh: Duration,
     /// Names of the server's certificate; `ferromesh.local` first.
     pub server_names: Vec<String>,
 }
@@ -160,6 +178,8 @@ pub struct Settings {
 pub const SERVER_NAME: &str = "ferromesh.local";
 /// Shorter certificates would be renewed faster than anybody can use them.
 const SHORTEST_TTL: Duration = Duration::from_secs(5);
+/// Servers of keys are not ours to flood.
+const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
 /// A signer is dated back by two minutes: half of a shorter life would be over when it begins.
 const SHORTEST_SIGNER_TTL: Duration = Duration::from_secs(180);
 
@@ -183,6 +203,8 @@ impl ServeOptions {
         let cluster = kubeconfig
             .or_else(|| (config.is_empty() && in_pod()).then_some(KubeClusterAccess::Pod));
         let server_names = file.list("server-names", self.server_names);
+        let networks: Vec<String> = file.list("jwks-networks", self.jwks_networks);
+        let refresh = self.jwks_refresh.or(file.take("jwks-refresh"));
         let ttl = self.leaf_ttl.or(file.take("leaf-ttl")).unwrap_or_else(|| "24h".to_owned());
         let signer_ttl =
             self.signer_ttl.or(file.take("signer-ttl")).map(|ttl| duration("--signer-ttl", &ttl));
@@ -226,6 +248,9 @@ impl ServeOptions {
             admin_token_file: self
                 .admin_token_file
                 .or(file.take("admin-token-file").map(PathBuf::from)),
+            jwks_roots: self.jwks_roots.or(file.take("jwks-roots").map(PathBuf::from)),
+            jwks_networks: networks.iter().map(|net| network(net)).collect::<Result<_, _>>()?,
+            jwks_refresh: duration("--jwks-refresh", refresh.as_deref().unwrap_or("20m"))?,
             server_names: named(server_names),
         };
         let allowed = file.says("allow-plaintext-xds")? || self.allow_plaintext_xds;
@@ -261,6 +286,13 @@ fn duration(option: &str, text: &str) -> anyhow::Result<Duration> {
         .with_context(|| format!("{option} {text:?}: expected a duration such as 24h or 20s"))
 }
 
+fn network(text: &str) -> anyhow::Result<IpNet> {
+    let one = text.parse::<IpAddr>().map(IpNet::from);
+    one.or_else(|_| text.parse()).with_context(|| {
+        format!("--jwks-networks {text:?}: expected an address or a network such as 10.0.0.0/8")
+    })
+}
+
 fn named(mut further: Vec<String>) -> Vec<String> {
     let mut names = vec![SERVER_NAME.to_owned(), "localhost".to_owned()];
     further.retain(|n| !names.contains(n));
@@ -284,6 +316,9 @@ impl Settings {
         }
         if self.leaf_ttl < SHORTEST_TTL {
             bail!("--leaf-ttl {:?}: expected at least {SHORTEST_TTL:?}", self.leaf_ttl);
+        }
+        if self.jwks_refresh < SHORTEST_REFRESH {
+            bail!("--jwks-refresh {:?}: expected at least {SHORTEST_REFRESH:?}", self.jwks_refresh);
         }
         if let Some(ttl) = self.signer_ttl.filter(|ttl| *ttl < SHORTEST_SIGNER_TTL) {
             bail!("--signer-ttl {ttl:?}: expected at least {SHORTEST_SIGNER_TTL:?}");
@@ -600,7 +635,8 @@ mod tests {
                     injection-settings: i\nallow-plaintext-xds: true\ntrust-domain: a.example\n\
                     root-namespace: r\npod-name: p\nnew-root: true\n\
                     discard-sealed-secrets: true\ntake-over-roots: true\nleaf-ttl: 1h\n\
-                    signer-ttl: 12h\nadmin-token-file: t\nserver-names: x,y\n";
+                    signer-ttl: 12h\nadmin-token-file: t\nserver-names: x,y\n\
+                    jwks-roots: r\njwks-networks: 10.0.0.0/8,127.0.0.1\njwks-refresh: 1h\n";
         fs::write(&path, text).expect("writing");
         let mut line = vec!["serve".to_owned(), format!("--settings={}", path.display())];
         for (key, value) in text.lines().filter_map(|line| line.split_once(": ")) {

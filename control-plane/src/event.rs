@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ferromesh_xds_translator::{
     diagnostic::Diagnostic,
     dialect::Object,
-    ir::{Connection, ObjectId},
+    ir::{Connection, KeySet, KeySource, ObjectId},
     snapshot::CredentialFact,
 };
 
@@ -24,6 +24,8 @@ pub enum SourceId {
     Directory,
     /// The proxies that are connected; it holds no objects.
     Connections,
+    /// Keys that tokens are verified with; it holds no objects.
+    Keys,
 }
 
 /// What a source tells the pipeline. One batch is applied as a whole: no proxy sees half of it.
@@ -62,6 +64,13 @@ pub enum SourceChange {
         connection: Connection,
         /// Whether it is connected.
         connected: bool,
+    },
+    /// Keys of a source were fetched, are others, or are in force no more.
+    KeySet {
+        /// Where they are fetched from.
+        source: KeySource,
+        /// `None`: no token is valid by it.
+        keys: Option<KeySet>,
     },
 }
 

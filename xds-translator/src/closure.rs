@@ -9,14 +9,19 @@ use envoy_types::pb::{
     envoy::{
         config::{
             cluster::v3::{Cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType},
+            core::v3::{GrpcService, grpc_service::TargetSpecifier, http_uri::HttpUpstreamType},
             listener::v3::{FilterChain, Listener, filter::ConfigType},
             route::v3::{RouteConfiguration, route::Action, route_action::ClusterSpecifier},
         },
-        extensions::filters::network::{
-            http_connection_manager::v3::{
-                HttpConnectionManager, http_connection_manager::RouteSpecifier,
+        extensions::filters::{
+            http::ext_authz::v3::{ExtAuthz as RequestAuthz, ext_authz::Services},
+            network::{
+                ext_authz::v3::ExtAuthz as ConnectionAuthz,
+                http_connection_manager::v3::{
+                    HttpConnectionManager, http_connection_manager::RouteSpecifier, http_filter,
+                },
+                tcp_proxy::v3::{TcpProxy, tcp_proxy},
             },
-            tcp_proxy::v3::{TcpProxy, tcp_proxy},
         },
     },
     google::protobuf::Any,
@@ -37,7 +42,7 @@ pub struct Dangling {
 
 /// References between resources that the views of one proxy do not satisfy; sorted, unique.
 ///
-/// Looks at clusters that routes, mirrors and TCP proxies name, at route configurations that
+/// Looks at clusters that routes, mirrors, TCP proxies and filters that ask about access name, at route configurations that
 /// listeners name, and at the assignments of EDS clusters. Bytes that do not decode refer to
 /// nothing.
 pub fn check(views: &[Arc<View>]) -> Vec<Dangling> {
@@ -109,6 +114,9 @@ fn filter_chain(chain: &FilterChain, found: &mut References) {
         if let Some(http) = unpack::<HttpConnectionManager>(config) {
             http_connection(&http, found);
         }
+        if let Some(authz) = unpack::<ConnectionAuthz>(config) {
+            authz.grpc_service.iter().for_each(|service| asked(service, found));
+        }
         if let Some(tcp) = unpack::<TcpProxy>(config) {
             let names = tcp.cluster_specifier.iter().flat_map(|specifier| match specifier {
                 tcp_proxy::ClusterSpecifier::Cluster(name) => vec![name.clone()],
@@ -128,6 +136,30 @@ fn http_connection(http: &HttpConnectionManager, found: &mut References) {
         }
         Some(RouteSpecifier::RouteConfig(configuration)) => routes(configuration, found),
         Some(RouteSpecifier::ScopedRoutes(_)) | None => {}
+    }
+    let configs = http.http_filters.iter().filter_map(|filter| match &filter.config_type {
+        Some(http_filter::ConfigType::TypedConfig(config)) => unpack::<RequestAuthz>(config),
+        _ => None,
+    });
+    for config in configs {
+        let uri = match config.services {
+            Some(Services::GrpcService(service)) => {
+                asked(&service, found);
+                continue;
+            }
+            Some(Services::HttpService(service)) => service.server_uri,
+            None => None,
+        };
+        if let Some(HttpUpstreamType::Cluster(name)) = uri.and_then(|uri| uri.http_upstream_type) {
+            found.insert((ResourceType::Cluster, name));
+        }
+    }
+}
+
+/// The cluster of a service that is asked.
+fn asked(service: &GrpcService, found: &mut References) {
+    if let Some(TargetSpecifier::EnvoyGrpc(envoy)) = &service.target_specifier {
+        found.insert((ResourceType::Cluster, envoy.cluster_name.clone()));
     }
 }
 

@@ -44,6 +44,11 @@ fn a_workload_enforces_its_policies_on_every_chain() {
 }
 
 #[test]
+fn a_workload_checks_tokens_and_asks_before() {
+    check("asking-workload");
+}
+
+#[test]
 fn a_gateway_merges_servers_and_binds_routes() {
     check("gateway");
 }

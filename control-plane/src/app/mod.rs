@@ -10,7 +10,7 @@ mod witness;
 use std::{io::IsTerminal, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
-use ferromesh_cert_authority::Authority;
+use ferromesh_cert_authority::{Authority, files};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -30,11 +30,14 @@ use crate::{
     pipeline::Mesh,
     source::{
         directory,
+        keys::{Fetcher, Keys, Reachable},
         rest::{ObjectStore, RestSource},
     },
     status::Proxies,
 };
 
+/// More of a file with roots is not read.
+const LARGEST_ROOTS: u64 = 4 << 20;
 /// Time for streams and requests to end after a signal.
 const GRACE: Duration = Duration::from_secs(5);
 /// What is logged by default: the client of the API server repeats what its user says better.
@@ -196,6 +199,8 @@ async fn start_sources(
     let (secrets, events) = (core.secrets.clone(), core.events.clone());
     let objects = RestSource::new(store, secrets, events, core.judge.clone());
     objects.start().await?;
+    let keys = key_source(&core.settings)?;
+    tasks.spawn(parts::forever(keys.follow(core.shared.mesh.clone(), core.events.clone())));
     if let Some(cluster) = &core.cluster {
         in_cluster::join(tasks, core, cluster, webhooks);
     }
@@ -210,6 +215,18 @@ async fn start_sources(
         tasks.spawn(async { Ok(directories.await?) });
     }
     Ok(objects)
+}
+
+/// The source of keys, with the roots that are trusted beside the system's.
+fn key_source(settings: &Settings) -> anyhow::Result<Keys> {
+    let further = match &settings.jwks_roots {
+        Some(path) => files::read_named(path, LARGEST_ROOTS)
+            .with_context(|| format!("--jwks-roots {}", path.display()))?,
+        None => String::new(),
+    };
+    let reachable = Reachable::new(settings.jwks_networks.clone());
+    let fetcher = Fetcher::new(reachable, further.as_bytes()).context("--jwks-roots")?;
+    Ok(Keys::new(fetcher, settings.jwks_refresh))
 }
 
 /// Serves every port.

@@ -51,7 +51,7 @@ impl Core {
             root_namespace: settings.root_namespace.clone(),
             ..MeshDefaults::default()
         };
-        let mut expected = BTreeSet::from([SourceId::Rest]);
+        let mut expected = BTreeSet::from([SourceId::Rest, SourceId::Keys]);
         // A replica that does not know who is connected elsewhere would take them for gone.
         if cluster.is_some() {
             expected.extend([SourceId::Kubernetes, SourceId::Connections]);

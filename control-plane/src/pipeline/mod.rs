@@ -83,6 +83,7 @@ impl Mesh {
             synced: watch::channel(false).0,
             reclassified: broadcast::channel(64).0,
             news: watch::channel(()).0,
+            rounds: watch::channel(0).0,
             changes: watch::channel(()).0,
             accounts: Accounts::new(longest_certificate),
         });
@@ -216,6 +217,11 @@ impl Mesh {
     /// Changes whenever the inventory did.
     pub fn inventory_changes(&self) -> watch::Receiver<()> {
         self.signals.changes.subscribe()
+    }
+
+    /// How many rounds of changes were applied; changes with every one.
+    pub fn rounds(&self) -> watch::Receiver<u64> {
+        self.signals.rounds.subscribe()
     }
 
     /// The mesh as it is now.

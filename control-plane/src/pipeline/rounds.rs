@@ -139,10 +139,11 @@ impl Pipeline {
         }
     }
 
-    /// When the next round is due; `None`: nothing is waiting, or not everything has arrived.
+    /// When the next round is due; `None`: nothing is waiting, or not everything has arrived. Which
+    /// keys are wanted only a round tells.
     fn due(&self) -> Option<Instant> {
-        let waiting = self.pending_since.is_some() && self.expected.is_empty();
-        waiting.then(|| self.pace.next())
+        let missing = self.expected.iter().any(|source| *source != SourceId::Keys);
+        (self.pending_since.is_some() && !missing).then(|| self.pace.next())
     }
 
     fn collect(&mut self, event: ConfigEvent) {
@@ -169,6 +170,7 @@ impl Pipeline {
                 SourceChange::Connection { connection, connected } => {
                     Some(Change::Connection { connection, connected })
                 }
+                SourceChange::KeySet { source, keys } => Some(Change::KeySet { source, keys }),
             };
             self.changed |= change.as_ref().is_some_and(changes_inventory);
             self.pending.extend(change);
@@ -207,7 +209,10 @@ impl Pipeline {
             // No stream may be there to hear it.
             let _ = self.signals.reclassified.send(Arc::new(outcome.reclassify));
         }
-        self.signals.synced.send_if_modified(|synced| !mem::replace(synced, true));
+        if self.expected.is_empty() {
+            self.signals.synced.send_if_modified(|synced| !mem::replace(synced, true));
+        }
+        self.signals.rounds.send_modify(|rounds| *rounds += 1);
         if mem::take(&mut self.changed) {
             self.signals.changes.send_replace(());
         }
@@ -280,7 +285,9 @@ impl Pipeline {
     /// Answers those who waited for everything to be applied.
     fn tell_findings(&mut self) {
         for (source, reply) in mem::take(&mut self.awaiting) {
-            let told = self.diagnostics.get(&source).into_iter().flatten();
+            // What is said of keys is said of objects of any source.
+            let told = [source, SourceId::Keys];
+            let told = told.iter().filter_map(|source| self.diagnostics.get(source)).flatten();
             let translated = self.compiler.diagnostics().flat_map(|(_, found)| found);
             // Whoever asked may be gone.
             let _ = reply.send(told.chain(translated).cloned().collect());
@@ -310,7 +317,7 @@ fn changes_inventory(change: &Change) -> bool {
         Change::Upsert(object) => analyze::matters(object.id.kind),
         Change::Delete(id) => analyze::matters(id.kind),
         Change::Credential { .. } => true,
-        Change::Connection { .. } => false,
+        Change::Connection { .. } | Change::KeySet { .. } => false,
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Signals {
     pub(super) reclassified: broadcast::Sender<Arc<Reclassify>>,
     /// Diagnostics may have changed.
     pub(super) news: watch::Sender<()>,
+    /// How many rounds there were.
+    pub(super) rounds: watch::Sender<u64>,
     /// The inventory changed.
     pub(super) changes: watch::Sender<()>,
     pub(super) accounts: Accounts,

@@ -284,6 +284,7 @@ mod tests {
                     format!("{}{name}", if fact.is_some() { "*" } else { "/" })
                 }
                 SourceChange::Connection { .. } => unreachable!("streams tell of these"),
+                SourceChange::KeySet { .. } => unreachable!("where keys are fetched"),
             });
             (changes.collect(), self.directory.diagnostics.len())
         }

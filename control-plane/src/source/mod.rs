@@ -6,6 +6,7 @@
 
 pub mod connections;
 pub mod directory;
+pub mod keys;
 pub mod kubernetes;
 pub mod rest;
 

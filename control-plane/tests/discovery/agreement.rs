@@ -170,11 +170,11 @@ async fn what_guards_access_and_is_not_served_is_refused_at_every_door() {
     let refused = [
         (
             route("{headers: {'@request.auth.claims.group': {exact: admin}}}"),
-            "claim of a request token",
+            "claims of tokens are known at gateways alone",
         ),
         (
             route("{withoutHeaders: {'@request.auth.claims[group]': {exact: guest}}}"),
-            "claim of a request token",
+            "claims of tokens are known at gateways alone",
         ),
         (istio("Sidecar", ingress), "spec.ingress[0].tls"),
         (server("caCrl: /etc/revoked.pem"), "spec.servers[0].tls.caCrl"),
@@ -188,8 +188,12 @@ async fn what_guards_access_and_is_not_served_is_refused_at_every_door() {
             "spec.trafficPolicy.tls.caCrl",
         ),
         (
-            object("security.istio.io/v1", "RequestAuthentication", "{jwtRules: [{issuer: a}]}"),
-            "RequestAuthentication",
+            object(
+                "security.istio.io/v1",
+                "RequestAuthentication",
+                "{jwtRules: [{issuer: 'https://a.test', presence: REQUIRED}]}",
+            ),
+            "spec.jwtRules[0].presence",
         ),
         (object("extensions.istio.io/v1alpha1", "WasmPlugin", "{phase: AUTHZ}"), "WasmPlugin"),
         (object("security.istio.io/v1", "AuthorizationPolicy", target), "spec.targetRefs"),

@@ -5,6 +5,7 @@ mod agreement;
 mod client;
 mod findings;
 mod forecast;
+mod keys;
 mod plane;
 mod slow_callers;
 

@@ -140,6 +140,9 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         signer_ttl: None,
         take_over_roots: false,
         admin_token_file: None,
+        jwks_roots: None,
+        jwks_networks: vec!["127.0.0.0/8".parse().expect("a network")],
+        jwks_refresh: Duration::from_secs(1),
         server_names: vec![SERVER_NAME.to_owned()],
     }
 }

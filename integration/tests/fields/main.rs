@@ -38,6 +38,9 @@ const MOST_VALUES: usize = 24;
 const REFUSED: &[&str] = &[
     // A Sidecar whose application listens on a Unix socket.
     "endpoint.address: expected a socket_address, others are not supported by this proxy",
+    // Tokens, and who is asked about access.
+    "filter envoy.filters.http.jwt_authn",
+    "filter envoy.filters.http.ext_authz",
 ];
 
 /// What the proxy makes of a resource: its compiled form, or the refusal.

@@ -41,7 +41,7 @@ fn finding(action: AccessAction, rule: FieldPath, ports: &str) -> Diagnostic {
             format!("{REASON}: the rule lets nobody in at {ports}"),
             "a rule without HTTP conditions for these ports",
         ),
-        AccessAction::Deny | AccessAction::Audit => (
+        AccessAction::Deny | AccessAction::Audit | AccessAction::Ask => (
             format!(
                 "{REASON}: the rule holds without them at {ports}, and covers more than it says"
             ),
@@ -49,7 +49,9 @@ fn finding(action: AccessAction, rule: FieldPath, ports: &str) -> Diagnostic {
         ),
     };
     let finding = match action {
-        AccessAction::Deny => Diagnostic::warning(Code::HttpOnly, rule, message),
+        AccessAction::Deny | AccessAction::Ask => {
+            Diagnostic::warning(Code::HttpOnly, rule, message)
+        }
         AccessAction::Allow | AccessAction::Audit => {
             Diagnostic::info(Code::HttpOnly, rule, message)
         }

@@ -9,8 +9,9 @@ use crate::{
         Kind, Object,
         istio::security::{Action, AuthorizationPolicy},
     },
-    ir::{Labels, Origin, Selector, Workload},
-    snapshot::Item,
+    ir::{AccessPolicy, Labels, Origin, Selector, Workload},
+    plan::{NobodyAsked, authorizer},
+    snapshot::{Item, Reader},
 };
 
 pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
@@ -18,6 +19,7 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     check_overlapping_selectors(input, findings);
     check_denials(input, findings);
     check_selectors(input, findings);
+    check_authorizers(input, findings);
 }
 
 /// An item that is for selected workloads.
@@ -35,6 +37,7 @@ impl<'a> Policy<'a> {
         let (origin, selector, field) = match item {
             Item::PeerTls(policy) => (&policy.origin, &policy.selector, "selector"),
             Item::Access(policy) => (&policy.origin, &policy.selector, "selector"),
+            Item::Tokens(policy) => (&policy.origin, &policy.selector, "selector"),
             Item::Scope(scope) => (&scope.origin, &scope.selector, "workloadSelector"),
             Item::Patches(set) => (&set.origin, &set.selector, "workloadSelector"),
             _ => return None,
@@ -51,6 +54,7 @@ impl<'a> Policy<'a> {
         match self.item {
             Item::PeerTls(policy) => policy.governs(root, namespace, labels),
             Item::Access(policy) => policy.governs(namespace, labels),
+            Item::Tokens(policy) => policy.governs(namespace, labels),
             Item::Scope(scope) => scope.governs(root, namespace, labels),
             Item::Patches(set) => set.governs(root, namespace, labels),
             _ => false,
@@ -171,6 +175,59 @@ fn check_denials(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
         let finding = Diagnostic::info(Code::DeniesAll, FieldPath::of("spec"), message);
         findings.push(input.diagnose(id, finding));
     }
+}
+
+/// Policies that ask somebody who cannot be asked: what they match is refused.
+fn check_authorizers(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    let asking = input.items().iter().filter_map(|item| match item {
+        Item::Access(policy) => Some((policy, policy.authorizer.as_deref()?)),
+        _ => None,
+    });
+    let asking: Vec<(&Arc<AccessPolicy>, &str)> = asking.collect();
+    let reader = Reader::new(&input.snapshot);
+    for (policy, name) in &asking {
+        let field = FieldPath::of("spec.provider.name");
+        let id = &policy.origin.id;
+        if let Some(message) = nobody_asked(&reader, name) {
+            let message = format!("{message}, so that all that this policy matches is refused");
+            let finding = Diagnostic::error_ref(Code::MissingReference, field.clone(), message);
+            findings.push(input.diagnose(id, finding));
+        }
+        let rival = |(other, asked): &&(&Arc<AccessPolicy>, &str)| {
+            let mut all = input.snapshot.all_workloads();
+            let governs =
+                |policy: &AccessPolicy, w: &Workload| policy.governs(&w.id.namespace, &w.labels);
+            asked != name && all.any(|w| governs(policy, w) && governs(other, w))
+        };
+        if let Some((other, asked)) = asking.iter().find(rival) {
+            let message = format!(
+                "`{}` has `{asked}` asked at the same workloads: of two nobody is asked, and all that \
+                 they match is refused",
+                other.origin.id.name
+            );
+            let finding = Diagnostic::error_ref(Code::ConflictingPolicies, field.clone(), message)
+                .fix("one provider for each workload");
+            findings.push(input.relate(input.diagnose(id, finding), &other.origin.id, &field));
+        }
+    }
+}
+
+fn nobody_asked(reader: &Reader<'_>, name: &str) -> Option<String> {
+    let reason = authorizer(reader, name).err()?;
+    let known = reader.mesh().authorizers.get(name);
+    Some(match (reason, known) {
+        (NobodyAsked::Unknown, _) | (_, None) => {
+            format!(
+                "no `extensionProviders` of the mesh configuration that is asked is called `{name}`"
+            )
+        }
+        (NobodyAsked::Host, Some(known)) => {
+            format!("no service has the host `{}` of provider `{name}`", known.host)
+        }
+        (NobodyAsked::Port, Some(known)) => {
+            format!("`{}` of provider `{name}` has no port {}", known.host, known.port)
+        }
+    })
 }
 
 /// Selectors that select nothing, where workloads are known.

@@ -178,7 +178,10 @@ fn seeds_of_the_other_sources_give_what_is_expected() {
             "warn DestinationRule production/api-service spec.subsets[1].trafficPolicy.connectionPool",
         ],
     );
-    check(&["s1-03"], &["error RequestAuthentication production/api-service-authn kind"]);
+    check(
+        &["s1-03"],
+        &["error RequestAuthentication production/api-service-authn spec.jwtRules[0].audiences"],
+    );
     check(&["s1-04"], &[]);
     check(
         &["s2-02"],
@@ -801,4 +804,52 @@ fn parts_that_cannot_be_continued_in_are_said_on_whoever_is_wrong() {
         expected.sort_unstable();
         assert_eq!(got, expected, "{other}");
     }
+}
+
+/// Findings about policies that ask somebody, in a mesh with two providers of which only one has a
+/// service with the port.
+fn asked(policies: &str) -> Vec<String> {
+    let mesh = "mesh:
+  extensionProviders:
+  - {name: opa, envoyExtAuthzGrpc: {service: opa.rules.svc.cluster.local, port: 9191}}
+  - {name: late, envoyExtAuthzGrpc: {service: opa.rules.svc.cluster.local, port: 1}}
+  - {name: gone, envoyExtAuthzHttp: {service: rules/gone.example.com, port: 80}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: opa, namespace: rules}
+spec: {clusterIP: 10.96.0.9, ports: [{name: grpc, port: 9191}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: cart-0, namespace: shop, labels: {app: cart, security.istio.io/tlsMode: istio}}
+spec: {containers: [{name: app, image: app}]}
+status: {phase: Running, podIP: 10.1.0.1, conditions: [{type: Ready, status: 'True'}]}
+";
+    let found = findings(&[("mesh.yaml", mesh), ("policies.yaml", policies)]);
+    let about = |f: &&Diagnostic| f.field.to_string() == "spec.provider.name";
+    found.iter().filter(about).map(|f| format!("{}: {}", line(f), f.message)).collect()
+}
+
+#[test]
+fn who_cannot_be_asked_is_named_where_a_policy_asks() {
+    let policy = |name: &str, provider: &str, app: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec: {{selector: {{matchLabels: {{app: {app}}}}}, action: CUSTOM, provider: {{name: {provider}}}, rules: [{{}}]}}\n---\n"
+        )
+        .replace("\\\n", "\n")
+    };
+    assert!(asked(&policy("a", "opa", "cart")).is_empty());
+    for (provider, reason) in [
+        ("nobody", "is called `nobody`"),
+        ("late", "no port 1"),
+        ("gone", "no service has the host"),
+    ] {
+        let found = asked(&policy("a", provider, "cart"));
+        assert!(found.len() == 1 && found[0].contains(reason), "{provider}: {found:?}");
+    }
+    let two = |app: &str| asked(&(policy("a", "opa", "cart") + &policy("b", "nobody", app)));
+    let told = |found: &[String]| found.iter().filter(|f| f.contains("same workloads")).count();
+    assert_eq!((told(&two("cart")), told(&two("other"))), (2, 0));
 }

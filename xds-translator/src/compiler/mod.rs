@@ -22,7 +22,7 @@ use crate::{
     class::{self, NodeIdentity, ProxyClass, Refusal},
     diagnostic::Diagnostic,
     dialect::{Kind, Object},
-    ir::{Connection, MeshDefaults, ObjectId},
+    ir::{Connection, KeySet, KeySource, MeshDefaults, ObjectId},
     plan::ViewKey,
     snapshot::{ChangeSet, CredentialFact, CredentialName, MeshSnapshot, Reclassify},
     view::View,
@@ -52,6 +52,13 @@ pub enum Change {
         connection: Connection,
         /// Whether it is connected.
         connected: bool,
+    },
+    /// Keys that tokens are verified with were fetched, are others, or are in force no more.
+    KeySet {
+        /// Where they are fetched from.
+        source: KeySource,
+        /// The keys; `None`: no token is valid.
+        keys: Option<KeySet>,
     },
 }
 
@@ -140,6 +147,10 @@ impl Compiler {
                 snapshot.set_connection(connection, connected, touched);
                 return Vec::new();
             }
+            Change::KeySet { source, keys } => {
+                snapshot.set_key_set(source, keys, touched);
+                return Vec::new();
+            }
         };
         for replaced in &all {
             let new = self.objects.items(&replaced.id);
@@ -204,6 +215,7 @@ impl Compiler {
         fresh.apply(self.objects.history());
         fresh.apply(self.credential_changes());
         fresh.apply(self.connection_changes());
+        fresh.apply(self.key_set_changes());
         fresh
     }
 
@@ -214,6 +226,15 @@ impl Compiler {
             connected: true,
         };
         self.snapshot.connections().map(change).collect()
+    }
+
+    /// What keys are known, as changes from nothing.
+    fn key_set_changes(&self) -> Vec<Change> {
+        let change = |(source, keys): (&KeySource, &KeySet)| Change::KeySet {
+            source: source.clone(),
+            keys: Some(keys.clone()),
+        };
+        self.snapshot.key_sets().map(change).collect()
     }
 
     /// What is known of credentials, as changes from nothing.

@@ -139,7 +139,7 @@ impl Objects {
         diagnosed
     }
 
-    /// A snapshot of everything, with the credentials and connections of `former`.
+    /// A snapshot of everything, with the credentials, connections and keys of `former`.
     pub(super) fn build(&self, former: &MeshSnapshot) -> MeshSnapshot {
         let mut snapshot = MeshSnapshot::new(self.mesh());
         let (nobody, mut ignored) = (Audience::default(), ChangeSet::default());
@@ -149,6 +149,7 @@ impl Objects {
         snapshot.restore_mesh(self.mesh());
         snapshot.take_credentials(former);
         snapshot.take_connections(former);
+        snapshot.take_key_sets(former);
         snapshot
     }
 

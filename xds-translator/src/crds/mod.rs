@@ -189,6 +189,12 @@ mod tests {
                 "authorizationpolicy",
                 "ap",
             ),
+            (
+                "requestauthentications.security.istio.io",
+                "RequestAuthenticationList",
+                "requestauthentication",
+                "ra",
+            ),
         ];
         for (definition, (name, list, singular, short)) in
             custom_resource_definitions().into_iter().zip(table)

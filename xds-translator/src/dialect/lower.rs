@@ -34,9 +34,7 @@ impl Lowered {
 /// Lowers one object.
 pub fn lower(object: &Object, mesh: &MeshDefaults) -> Lowered {
     let mut lowered = lower_as_written(object, mesh);
-    if !lowered.is_refused() {
-        lowered.closed = Vec::new();
-    } else if lowered.closed.is_empty() {
+    if lowered.is_refused() {
         let closed = stand_in::closed(&object.id, &object.raw());
         lowered.closed = closed.map(|o| lower_as_written(&o, mesh).items).unwrap_or_default();
     }
@@ -44,19 +42,11 @@ pub fn lower(object: &Object, mesh: &MeshDefaults) -> Lowered {
 }
 
 fn lower_as_written(object: &Object, mesh: &MeshDefaults) -> Lowered {
-    let mut lowering = Lowering {
-        id: &object.id,
-        meta: &object.meta,
-        mesh,
-        diagnostics: Vec::new(),
-        closed: Vec::new(),
-    };
+    let mut lowering =
+        Lowering { id: &object.id, meta: &object.meta, mesh, diagnostics: Vec::new() };
     let items = object.spec.as_ref().map(|spec| spec.lower(&mut lowering)).unwrap_or_default();
-    Lowered {
-        items,
-        closed: lowering.closed,
-        diagnostics: object.diagnose_all(lowering.diagnostics),
-    }
+    let diagnostics = object.diagnose_all(lowering.diagnostics);
+    Lowered { items, closed: Vec::new(), diagnostics }
 }
 
 #[cfg(test)]

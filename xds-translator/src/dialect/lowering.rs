@@ -6,7 +6,6 @@ use super::meta::Meta;
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     ir::{MeshDefaults, ObjectId, Origin},
-    snapshot::Item,
 };
 
 /// What lowering an object may look at, and where it says what it could not express.
@@ -19,9 +18,6 @@ pub(crate) struct Lowering<'a> {
     pub(super) mesh: &'a MeshDefaults,
     /// In the order found.
     pub(super) diagnostics: Vec<Diagnostic>,
-    /// What stands in for a guard that is refused on first sight, where it is known better than by
-    /// [`stand_in`](super::stand_in).
-    pub(super) closed: Vec<Item>,
 }
 
 impl Lowering<'_> {

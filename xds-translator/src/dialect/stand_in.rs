@@ -7,6 +7,7 @@
 
 mod filters;
 mod parts;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -62,6 +63,7 @@ fn closed_door(id: &ObjectId, raw: &Value, extent: Extent) -> Option<Object> {
     let doors = match id.kind {
         kind if kind == Kind::PEER_AUTHENTICATION => json!({ "mtls": { "mode": "STRICT" } }),
         kind if kind == Kind::AUTHORIZATION_POLICY => access(raw, extent)?,
+        kind if kind == Kind::REQUEST_AUTHENTICATION => tokens::closed(raw, extent),
         kind if kind == Kind::ENVOY_FILTER => filters::closed(raw, extent)?,
         kind if kind == Kind::MESH_CONFIG => parts::mesh(raw, extent)?,
         kind if kind == Kind::DESTINATION_RULE => return parts::rule(id, raw, extent),
@@ -181,6 +183,7 @@ mod tests {
         let strict = json!({ "mtls": { "mode": "STRICT" } });
         let deny = json!({ "action": "DENY", "rules": [{}] });
         let gateway = json!({ "kind": "Gateway", "name": "edge" });
+        let nobody = tokens::closed(&json!({}), Extent::Part { guards: true })["jwtRules"].clone();
         let scoped = |spec: &Value| {
             let mut spec = spec.clone();
             spec["selector"] = selector.clone();
@@ -221,6 +224,12 @@ mod tests {
             ),
             (Kind::AUTHORIZATION_POLICY, json!({ "action": 7 }), Some(deny.clone())),
             (Kind::AUTHORIZATION_POLICY, json!([]), Some(deny)),
+            (Kind::REQUEST_AUTHENTICATION, json!([]), Some(json!({ "jwtRules": nobody }))),
+            (
+                Kind::REQUEST_AUTHENTICATION,
+                json!({ "selector": selector, "jwtRules": [], "jwtRulez": [] }),
+                scoped(&json!({ "jwtRules": nobody })),
+            ),
             (Kind::AUTHORIZATION_POLICY, json!({ "action": "AUDIT", "rules": 1 }), None),
             (Kind::VIRTUAL_SERVICE, json!({ "hosts": 1 }), None),
             (

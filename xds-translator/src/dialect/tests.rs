@@ -497,6 +497,32 @@ fn of_two_entries_for_one_thing_it_is_said_which_one_holds() {
 }
 
 #[test]
+fn claims_of_tokens_are_for_gateways() {
+    let claim = "'@request.auth.claims[group]': {exact: admin}";
+    let service = |gateways: &str, matched: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec: {{hosts: [a.test], {gateways}http: [{{match: [{{{matched}}}], route: [{{destination: {{host: a}}}}]}}]}}\n"
+        )
+    };
+    let at_gateways = "gateways: [edge], ";
+    for (gateways, matched, place) in [
+        ("", format!("headers: {{{claim}}}"), "headers[\"@request.auth.claims[group]\"]: claims"),
+        (
+            "gateways: [edge, mesh], ",
+            format!("withoutHeaders: {{{claim}}}"),
+            "withoutHeaders[\"@request.auth",
+        ),
+        (at_gateways, format!("gateways: [mesh], headers: {{{claim}}}"), "alone"),
+        (at_gateways, "headers: {'@request.auth.claims': {exact: a}}".to_owned(), "does not name"),
+    ] {
+        check(&service(gateways, &matched), &[place]);
+    }
+    for (gateways, own) in [(at_gateways, ""), ("gateways: [edge, mesh], ", "gateways: [edge], ")] {
+        check(&service(gateways, &format!("{own}headers: {{{claim}}}")), &[]);
+    }
+}
+
+#[test]
 fn what_guards_access_and_is_not_served_is_an_error() {
     let object = |api: &str, kind: &str, spec: &str| {
         format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {spec}\n")
@@ -508,16 +534,7 @@ fn what_guards_access_and_is_not_served_is_an_error() {
         )
     };
     let mutual = |more: &str| server(&format!("{{mode: MUTUAL, credentialName: c, {more}}}"));
-    let claim = "'@request.auth.claims[group]': {exact: admin}";
     let table = [
-        (
-            route(&format!("match: [{{headers: {{{claim}}}}}]")),
-            "headers[\"@request.auth.claims[group]\"]",
-        ),
-        (
-            route(&format!("match: [{{withoutHeaders: {{{claim}}}}}]")),
-            "withoutHeaders[\"@request.auth.claims",
-        ),
         (
             istio(
                 "Sidecar",
@@ -528,8 +545,12 @@ fn what_guards_access_and_is_not_served_is_an_error() {
         (istio("Gateway", &mutual("caCrl: /a.crl")), "spec.servers[0].tls.caCrl"),
         (backend("{tls: {mode: SIMPLE, caCrl: /a.crl}}"), "spec.trafficPolicy.tls.caCrl"),
         (
-            object("security.istio.io/v1", "RequestAuthentication", "{}"),
-            "RequestAuthentication default/a: kind",
+            object(
+                "security.istio.io/v1",
+                "RequestAuthentication",
+                "{jwtRules: [{issuer: 'https://a.test', presence: REQUIRED}]}",
+            ),
+            "spec.jwtRules[0].presence",
         ),
         (object("policy.linkerd.io/v1beta3", "Server", "{}"), "Server default/a: kind"),
         (
@@ -950,7 +971,16 @@ fn a_provider_is_one_thing_with_a_name_of_its_own() {
     let file = "{name: a, envoyFileAccessLog: {path: /tmp/x, logFormat: {text: '%NO%'}}}";
     check_providers(file, &["cannot write there", "not a known command"]);
     let authorizer = "{name: a, envoyExtAuthzGrpc: {service: a.b, port: 1, statusOnError: '99'}}";
-    check_providers(authorizer, &["accepted, but not", "not a status of HTTP"]);
+    check_providers(authorizer, &["not a status that Envoy knows"]);
+    let named = "{name: Opa, envoyExtAuthzGrpc: {service: a.b, port: 1}}";
+    check_providers(named, &["a name of a-z"]);
+    let headers = "{name: a, envoyExtAuthzHttp: {service: a.b, port: 1, \
+                   headersToUpstreamOnAllow: ['*', 'x-*', '*-x', 'a*b'], \
+                   includeAdditionalHeadersInCheck: {'a b': c}}}";
+    check_providers(
+        headers,
+        &["[0]: `*` is not a header", "[3]: `a*b` is not", "not a header name"],
+    );
 }
 
 #[test]

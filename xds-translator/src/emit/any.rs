@@ -15,6 +15,9 @@ pub(super) mod names {
     pub(crate) const DNS_CLUSTER: &str = "envoy.cluster.dns";
     pub(crate) const NAMED_CLUSTER: &str = "envoy.clusters.dynamic_forward_proxy";
     pub(crate) const FAULT: &str = "envoy.filters.http.fault";
+    pub(crate) const ASK: &str = "envoy.filters.http.ext_authz";
+    pub(crate) const NETWORK_ASK: &str = "envoy.filters.network.ext_authz";
+    pub(crate) const TOKENS: &str = "envoy.filters.http.jwt_authn";
     pub(crate) const CORS: &str = "envoy.filters.http.cors";
 }
 

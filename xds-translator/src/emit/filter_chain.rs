@@ -2,7 +2,7 @@
 
 use super::{
     any::{duration, uint32},
-    filters::{hcm, names, rbac, tcp_proxy},
+    filters::{ask, hcm, names, rbac, tcp_proxy},
     matching::cidr,
     pb::listener,
     tls,
@@ -17,13 +17,14 @@ pub(super) fn filter_chain(plan: &FilterChainPlan) -> listener::FilterChain {
             (tcp.resolves_sni.map(names::handshakes), tcp_proxy::filter(tcp))
         }
     };
+    let ask = plan.ask.iter().flat_map(ask::network_filters);
     let access = plan.access.iter().map(rbac::network_filter);
     listener::FilterChain {
         name: plan.name.to_string(),
         filter_chain_match: chain_match(&plan.matches),
         transport_socket: plan.tls.as_ref().map(tls::downstream),
         transport_socket_connect_timeout: plan.connect_timeout.map(duration),
-        filters: access.chain(before).chain([terminal]).collect(),
+        filters: ask.chain(access).chain(before).chain([terminal]).collect(),
         ..Default::default()
     }
 }

@@ -103,10 +103,14 @@ mod tests {
 
     use crate::{
         emit::tests::{self, chain, full_listener, http, listener, tcp},
-        ir::{ClientCertHeader, Edge, Pins, Rate, TlsWords},
+        ir::{
+            AuthorizerProtocol, ClientCertHeader, Edge, HttpAuthorizer, Pins, Rate, StringMatch,
+            TlsWords,
+        },
         plan::{
             AccessLogPlan, DownstreamTls, FilterChainPlan, HttpConnection, HttpRole,
-            ListenerFilter, ListenerPlan, PlanItem, SecretRef, TerminalFilter, TrustRef,
+            ListenerFilter, ListenerPlan, PlanItem, SecretRef, TerminalFilter, TokenFilter,
+            TrustRef,
         },
     };
 
@@ -254,6 +258,146 @@ mod tests {
                     r#"{"not_rule":{"any":true}}"#,
                 ),
                 (&format!("{network}/stat_prefix"), r#""tcp.""#),
+            ],
+        );
+    }
+
+    #[test]
+    fn who_is_asked_is_asked_first() {
+        let asked = |protocol| HttpConnection {
+            tokens: Some(TokenFilter { issuers: vec![tests::token("a")], reroutes: false }),
+            ask: Some(tests::ask(protocol)),
+            ..http(HttpRole::Inbound { mtls: true })
+        };
+        let mark = |layer: &str| {
+            format!(
+                r#"{{"filter":"envoy.filters.{layer}.rbac",
+                    "path":[{{"key":"istio_ext_authz_shadow_effective_policy_id"}}],
+                    "value":{{"string_match":{{"prefix":"istio-ext-authz-opa-"}}}}}}"#
+            )
+        };
+        let grpc = r#"{"envoy_grpc":{"cluster_name":"outbound|9191||opa.example.com","authority":"opa.example.com"},"timeout":"2s"}"#;
+        let config = "/http_filters/1/typed_config";
+        let marks = "/http_filters/0/typed_config";
+        check_http(
+            asked(AuthorizerProtocol::Grpc),
+            &[
+                (&format!("{marks}/rules"), "null"),
+                (&format!("{marks}/shadow_rules/action"), r#""DENY""#),
+                (&format!("{marks}/shadow_rules_stat_prefix"), r#""istio_ext_authz_""#),
+                ("/http_filters/1/name", r#""envoy.filters.http.ext_authz""#),
+                (&format!("{config}/grpc_service"), grpc),
+                (&format!("{config}/filter_enabled_metadata"), &mark("http")),
+                (&format!("{config}/failure_mode_allow"), "true"),
+                (&format!("{config}/status_on_error"), r#"{"code":"ServiceUnavailable"}"#),
+                (&format!("{config}/clear_route_cache"), "true"),
+                (
+                    &format!("{config}/with_request_body"),
+                    r#"{"max_request_bytes":10,"allow_partial_message":true,"pack_as_bytes":true}"#,
+                ),
+                ("/http_filters/2/name", r#""envoy.filters.http.jwt_authn""#),
+            ],
+        );
+        let by_http = HttpAuthorizer {
+            path_prefix: "/check".into(),
+            shown: vec![StringMatch::Exact("Cookie".into())],
+            added: [("x-a".into(), "b".into())].into(),
+            to_upstream: vec![StringMatch::Suffix("-user".into())],
+            ..HttpAuthorizer::default()
+        };
+        check_http(
+            asked(AuthorizerProtocol::Http(by_http)),
+            &[
+                (
+                    &format!("{config}/http_service"),
+                    r#"{"server_uri":{"uri":"http://opa.example.com","cluster":"outbound|9191||opa.example.com","timeout":"2s"},
+                        "path_prefix":"/check",
+                        "authorization_request":{"headers_to_add":[{"key":"x-a","value":"b"}]},
+                        "authorization_response":{"allowed_upstream_headers":{"patterns":[{"suffix":"-user","ignore_case":true}]}}}"#,
+                ),
+                (
+                    &format!("{config}/allowed_headers"),
+                    r#"{"patterns":[{"exact":"Cookie","ignore_case":true}]}"#,
+                ),
+            ],
+        );
+        let chain = |protocol| FilterChainPlan {
+            ask: Some(tests::ask(protocol)),
+            ..chain(TerminalFilter::Tcp(tcp("a")))
+        };
+        let filters = "/filter_chains/0/filters";
+        check(
+            listener(vec![chain(AuthorizerProtocol::Grpc)]),
+            &[
+                (
+                    &format!("{filters}/0/typed_config/shadow_rules_stat_prefix"),
+                    r#""istio_ext_authz_""#,
+                ),
+                (&format!("{filters}/1/typed_config/grpc_service"), grpc),
+                (&format!("{filters}/1/typed_config/filter_enabled_metadata"), &mark("network")),
+            ],
+        );
+        // Bytes cannot be asked about by requests: nobody passes.
+        let refused = "istio-ext-authz-opa-rule-deny-due-to-bad-CUSTOM-action";
+        let rules = format!("{filters}/0/typed_config/rules");
+        check(
+            listener(vec![chain(AuthorizerProtocol::Http(HttpAuthorizer::default()))]),
+            &[
+                (&format!("{rules}/action"), r#""DENY""#),
+                (&format!("{rules}/policies/{refused}/unknown"), "null"),
+                (&format!("{filters}/1/name"), r#""envoy.filters.network.tcp_proxy""#),
+            ],
+        );
+    }
+
+    #[test]
+    fn tokens_are_checked_before_access() {
+        let checked = |issuers: &[&str]| HttpConnection {
+            access: vec![tests::access()],
+            tokens: Some(TokenFilter {
+                issuers: issuers.iter().map(|issuer| tests::token(issuer)).collect(),
+                reroutes: issuers.len() > 1,
+            }),
+            ..http(HttpRole::Inbound { mtls: true })
+        };
+        let config = "/http_filters/0/typed_config";
+        let keys = serde_json::json!(crate::ir::KeySet::nobodys().as_str());
+        let provider = format!(
+            r#"{{"issuer":"a","audiences":["shop"],"forward":true,
+                "from_headers":[{{"name":"x-jwt","value_prefix":"JWT "}}],"from_params":["t"],"from_cookies":["c"],
+                "forward_payload_header":"x-payload","payload_in_metadata":"payload",
+                "normalize_payload_in_metadata":{{"space_delimited_claims":["permission","scope"]}},
+                "claim_to_headers":[{{"header_name":"x-group","claim_name":"realm.group"}}],
+                "local_jwks":{{"inline_string":{keys}}}}}"#
+        );
+        let one = |name: &str| {
+            format!(
+                r#"{{"requires_any":{{"requirements":[{{"provider_name":"{name}"}},{{"allow_missing":{{}}}}]}}}}"#
+            )
+        };
+        let rule =
+            |requires: &str| format!(r#"[{{"match":{{"prefix":"/"}},"requires":{requires}}}]"#);
+        check_http(
+            checked(&["a"]),
+            &[
+                ("/http_filters/0/name", r#""envoy.filters.http.jwt_authn""#),
+                ("/http_filters/1/name", r#""envoy.filters.http.rbac""#),
+                (&format!("{config}/providers/origins-0"), &provider),
+                (&format!("{config}/rules"), &rule(&one("origins-0"))),
+                (&format!("{config}/bypass_cors_preflight"), "true"),
+            ],
+        );
+        let all = format!(
+            r#"{{"requires_any":{{"requirements":[{{"provider_name":"origins-0"}},{{"provider_name":"origins-1"}},
+                {{"requires_all":{{"requirements":[{},{}]}}}}]}}}}"#,
+            one("origins-0"),
+            one("origins-1")
+        );
+        check_http(
+            checked(&["a", "b"]),
+            &[
+                (&format!("{config}/providers/origins-1/clear_route_cache"), "true"),
+                (&format!("{config}/rules"), &rule(&all)),
             ],
         );
     }

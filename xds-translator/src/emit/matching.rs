@@ -3,17 +3,25 @@
 use ipnet::IpNet;
 
 use super::{
-    any::{boolean, uint32},
+    any::{boolean, names, uint32},
     pb::{
         core,
-        matcher::{self, string_matcher::MatchPattern},
+        matcher::{
+            self, ListMatcher, MetadataMatcher, OrMatcher, ValueMatcher, list_matcher,
+            metadata_matcher::{PathSegment, path_segment::Segment},
+            string_matcher::MatchPattern,
+            value_matcher,
+        },
         route::{
             self, header_matcher::HeaderMatchSpecifier,
             query_parameter_matcher::QueryParameterMatchSpecifier,
         },
     },
 };
-use crate::ir::{HttpMatch, PathMatch, StringMatch};
+use crate::{
+    ir::{ClaimMatch, HttpMatch, PathMatch, StringMatch},
+    plan::{MetadataMatch, MetadataSource, TextPlace},
+};
 
 /// A regular expression on the whole text.
 pub(super) fn regex(pattern: &str) -> matcher::RegexMatcher {
@@ -96,6 +104,7 @@ pub(super) fn route_match(matches: Option<&HttpMatch>) -> route::RouteMatch {
             .iter()
             .map(|(name, condition)| query_parameter(name, condition))
             .collect(),
+        dynamic_metadata: m.claims.iter().map(claim).collect(),
         ..Default::default()
     }
 }
@@ -111,6 +120,48 @@ fn path(condition: Option<&PathMatch>) -> route::route_match::PathSpecifier {
         Some(PathMatch::Segments(s)) => PathSpecifier::PathSeparatedPrefix(s.to_string()),
         Some(PathMatch::Regex(s)) if s.is_empty() => PathSpecifier::Path(String::new()),
         Some(PathMatch::Regex(s)) => PathSpecifier::SafeRegex(regex(s)),
+    }
+}
+
+fn claim(m: &ClaimMatch) -> MetadataMatcher {
+    let found = MetadataMatch::any_claim(&m.path, &m.condition);
+    MetadataMatcher { invert: m.refused, ..metadata(&found) }
+}
+
+/// Where the claims of a valid token are kept.
+pub(super) const TOKEN_PAYLOAD: &str = "payload";
+
+/// A condition on what a filter found out.
+pub(super) fn metadata(found: &MetadataMatch) -> MetadataMatcher {
+    let (filter, within) = match &found.source {
+        MetadataSource::Token => (names::TOKENS, Some(TOKEN_PAYLOAD)),
+        MetadataSource::Filter(name) => (&**name, None),
+    };
+    let path = within.into_iter().chain(found.path.iter().map(AsRef::as_ref));
+    let segment = |key: &str| PathSegment { segment: Some(Segment::Key(key.to_owned())) };
+    MetadataMatcher {
+        filter: filter.to_owned(),
+        path: path.map(segment).collect(),
+        value: Some(text_in(found)),
+        invert: false,
+    }
+}
+
+fn text_in(found: &MetadataMatch) -> ValueMatcher {
+    use value_matcher::MatchPattern as Pattern;
+    let value = |pattern| ValueMatcher { match_pattern: Some(pattern) };
+    let text = value(Pattern::StringMatch(string(&found.condition, false)));
+    let element = |text: ValueMatcher| {
+        let one_of = list_matcher::MatchPattern::OneOf(Box::new(text));
+        value(Pattern::ListMatch(Box::new(ListMatcher { match_pattern: Some(one_of) })))
+    };
+    match found.place {
+        TextPlace::Value => text,
+        TextPlace::Element => element(text),
+        TextPlace::Anywhere => {
+            let value_matchers = vec![element(text.clone()), text];
+            value(Pattern::OrMatch(OrMatcher { value_matchers }))
+        }
     }
 }
 
@@ -164,6 +215,11 @@ mod tests {
             without_headers: [("y".into(), exact("1")), ("z".into(), present())].into(),
             query: [("q".into(), exact("1"))].into(),
             method: Some(exact("GET")),
+            claims: vec![ClaimMatch {
+                path: vec!["realm".into(), "group".into()],
+                condition: exact("staff"),
+                refused: true,
+            }],
             ..Default::default()
         };
         check_part(
@@ -174,7 +230,12 @@ mod tests {
                            {"name":"y","string_match":{"exact":"1"},"invert_match":true,"treat_missing_header_as_empty":true},
                            {"name":"z","present_match":true,"invert_match":true},
                            {"name":":method","string_match":{"exact":"GET"}}],
-                "query_parameters":[{"name":"q","string_match":{"exact":"1"}}]}"#,
+                "query_parameters":[{"name":"q","string_match":{"exact":"1"}}],
+                "dynamic_metadata":[{"filter":"envoy.filters.http.jwt_authn",
+                    "path":[{"key":"payload"},{"key":"realm"},{"key":"group"}],
+                    "value":{"or_match":{"value_matchers":[{"list_match":{"one_of":{"string_match":{"exact":"staff"}}}},
+                        {"string_match":{"exact":"staff"}}]}},
+                    "invert":true}]}"#,
         );
         check_part(&route_match(None), r#"{"prefix":"/"}"#);
     }

@@ -9,9 +9,10 @@ use serde_json::Value;
 use super::*;
 use crate::{
     ir::{
-        Abort, AccessAction, Cors, Edge, Fault, HashKey, Health, HttpMatch, Locality, PathMatch,
-        PathNormalization, PerMillion, Pins, RetryBudget, RetryCondition, StringMatch,
-        TcpKeepalive, TlsVersion, TlsWords, Tunnel, Warmup,
+        Abort, AccessAction, Authorizer, AuthorizerProtocol, Cors, Edge, Fault, HashKey, Health,
+        Hostname, HttpMatch, KeySet, Locality, PathMatch, PathNormalization, PerMillion, Pins,
+        RetryBudget, RetryCondition, ShownBody, StringMatch, TcpKeepalive, TlsVersion, TlsWords,
+        TokenCheck, Tunnel, Warmup,
     },
     plan::*,
 };
@@ -361,6 +362,8 @@ pub(crate) fn http(role: HttpRole) -> HttpConnection {
         routes: RouteSource::Rds("80".into()),
         role,
         edge: Edge::default(),
+        ask: None,
+        tokens: None,
         access: Vec::new(),
         alpn_override: false,
         normalization: PathNormalization::Base,
@@ -369,6 +372,45 @@ pub(crate) fn http(role: HttpRole) -> HttpConnection {
         http_proxy: false,
         resolves_names: false,
     }
+}
+
+/// Tokens of an issuer.
+pub(crate) fn token(issuer: &str) -> (TokenCheck, KeySet) {
+    let check = TokenCheck {
+        issuer: issuer.into(),
+        audiences: vec!["shop".into()],
+        headers: vec![("x-jwt".into(), "JWT ".into())],
+        parameters: vec!["t".into()],
+        cookies: vec!["c".into()],
+        forward: true,
+        payload_header: "x-payload".into(),
+        claim_headers: vec![("x-group".into(), "realm.group".into())],
+        lists_of_words: vec!["permission".into(), "scope".into()],
+    };
+    (check, KeySet::nobodys())
+}
+
+/// Somebody who is asked about one rule.
+pub(crate) fn ask(protocol: AuthorizerProtocol) -> AskFilter {
+    let rules = access().policies.unwrap_or_default().into_values();
+    let policies = rules.map(|plan| ("istio-ext-authz-opa-rule".into(), plan)).collect();
+    let authorizer = Authorizer {
+        host: Hostname::new("opa.example.com"),
+        namespace: None,
+        port: 9191,
+        timeout: Duration::from_secs(2),
+        fail_open: true,
+        status_on_error: Some(503),
+        reroutes: true,
+        body: Some(ShownBody { most: 10, partial: true, raw: true }),
+        protocol,
+    };
+    let asked = Asked {
+        prefix: "istio-ext-authz-opa-".into(),
+        cluster: "outbound|9191||opa.example.com".into(),
+        authorizer,
+    };
+    AskFilter { policies, asked: Some(asked) }
 }
 
 /// A TCP proxy to one cluster.
@@ -392,6 +434,7 @@ pub(crate) fn chain(terminal: TerminalFilter) -> FilterChainPlan {
         matches: ChainMatch::default(),
         tls: None,
         connect_timeout: None,
+        ask: None,
         access: Vec::new(),
         terminal,
     }

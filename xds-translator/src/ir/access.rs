@@ -20,6 +20,8 @@ pub struct AccessPolicy {
     pub target: PolicyTarget,
     /// What a match means.
     pub action: AccessAction,
+    /// Who is asked, where a match means that; by the name that the mesh gives it.
+    pub authorizer: Option<Arc<str>>,
     /// Rules are OR-ed, and keep the place they have in the object. A rule without conditions
     /// matches everything.
     pub rules: Vec<AccessRule>,
@@ -59,12 +61,12 @@ impl Unmatched {
     pub fn under(action: AccessAction) -> Self {
         match action {
             AccessAction::Allow => Self::Refuse,
-            AccessAction::Deny | AccessAction::Audit => Self::Pass,
+            AccessAction::Deny | AccessAction::Audit | AccessAction::Ask => Self::Pass,
         }
     }
 }
 
-/// What a match means. Audit is evaluated before Deny, and Deny before Allow.
+/// What a match means. Ask is evaluated before Audit, Audit before Deny, and Deny before Allow.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum AccessAction {
     /// Let it pass.
@@ -73,6 +75,8 @@ pub enum AccessAction {
     Deny,
     /// Log it.
     Audit,
+    /// Ask an authorizer, before tokens are checked.
+    Ask,
 }
 
 /// One rule: sources, operations and conditions are AND-ed; an empty list asks for nothing.
@@ -95,10 +99,12 @@ impl AccessRule {
         self.callers().any(CallerMatch::needs_http) || self.calls().any(CallMatch::needs_http)
     }
 
-    /// Whether some condition looks at what nothing provides, so that the rule cannot be expressed
-    /// as it is meant.
-    pub fn needs_unserved(&self) -> bool {
-        self.callers().any(|c| matches!(c, CallerMatch::Unserved(_)))
+    /// Whether some condition looks at the request's token.
+    pub fn needs_token(&self) -> bool {
+        let of_token = |c: &CallerMatch| {
+            matches!(c, CallerMatch::RequestPrincipal(_) | CallerMatch::Claim(..))
+        };
+        self.callers().any(of_token)
     }
 
     /// Whether the rule can hold at a destination port, as far as its conditions on ports go.
@@ -171,14 +177,16 @@ pub enum CallerMatch {
     Workload(Values<WorkloadSet>),
     /// A request header by its lower-case name, pseudo headers included.
     Header(Arc<str>, Values<StringMatch>),
-    /// An attribute that nothing provides (`request.auth.*`, metadata of filters): a rule with one
-    /// cannot be expressed.
-    Unserved(Arc<str>),
+    /// Issuer and subject of the request's token.
+    RequestPrincipal(Values<RequestPrincipal>),
+    /// A claim of the request's token, which is a text or a list of texts: its name, within which
+    /// other names may be.
+    Claim(Vec<Arc<str>>, Values<StringMatch>),
 }
 
 impl CallerMatch {
     fn needs_http(&self) -> bool {
-        matches!(self, Self::Header(..) | Self::Unserved(_))
+        matches!(self, Self::Header(..) | Self::RequestPrincipal(_) | Self::Claim(..))
     }
 }
 
@@ -197,6 +205,24 @@ impl WorkloadSet {
         self.namespace.as_ref().is_none_or(|n| *n == workload.id.namespace)
             && self.selector.matches(&workload.labels)
     }
+}
+
+/// Who a token speaks for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct RequestPrincipal {
+    /// The claim `iss`.
+    pub issuer: StringMatch,
+    /// The claim `sub`.
+    pub subject: StringMatch,
+}
+
+/// A text among what a filter of the proxy found out.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct MetadataText {
+    /// It is an element of a list.
+    pub in_list: bool,
+    /// What it must be.
+    pub condition: StringMatch,
 }
 
 /// A service account.
@@ -223,6 +249,8 @@ pub enum CallMatch {
     Ip(Values<IpNet>),
     /// The server name of the TLS handshake.
     Sni(Values<StringMatch>),
+    /// What a filter of the proxy found out: the filter, and the name under which it keeps it.
+    Metadata(Arc<str>, Arc<str>, Values<MetadataText>),
 }
 
 impl CallMatch {

@@ -40,6 +40,8 @@ pub struct HttpMatch {
     pub headers: BTreeMap<Arc<str>, StringMatch>,
     /// Headers that must not match.
     pub without_headers: BTreeMap<Arc<str>, StringMatch>,
+    /// On claims of the request's token, which gateways know; sorted by path.
+    pub claims: Vec<ClaimMatch>,
     /// On query parameters.
     pub query: BTreeMap<Arc<str>, StringMatch>,
     /// On the method.
@@ -59,6 +61,17 @@ pub struct HttpMatch {
     pub attachments: Vec<Attachment>,
     /// Prefix of the route's own counters.
     pub stat_prefix: Option<Arc<str>>,
+}
+
+/// A condition on a claim, which is a text or a list of texts.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct ClaimMatch {
+    /// Its name, within which other names may be.
+    pub path: Vec<Arc<str>>,
+    /// What it, or an element of it, must be.
+    pub condition: StringMatch,
+    /// It must not be that.
+    pub refused: bool,
 }
 
 /// A condition on a path.

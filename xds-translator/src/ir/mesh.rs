@@ -1,13 +1,13 @@
 //! Mesh-wide settings (Istio `MeshConfig`), with Istio's defaults.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ferromesh_proto::TrustDomain;
 use serde::Serialize;
 
 use super::{
-    ConnectionPool, LocalityPolicy, OutboundTraffic, OutlierDetection, Retry, TcpKeepalive,
-    TlsVersion, Visibility,
+    Authorizer, ConnectionPool, LocalityPolicy, OutboundTraffic, OutlierDetection, Retry,
+    TcpKeepalive, TlsVersion, Visibility,
 };
 
 /// Settings that hold for the whole mesh.
@@ -72,6 +72,8 @@ pub struct MeshDefaults {
     /// `meshMTLS.minProtocolVersion`: the least version that a server of the mesh's own mutual TLS
     /// takes.
     pub mesh_tls_min: TlsVersion,
+    /// Services that are asked whether calls may pass, by name (`extensionProviders`).
+    pub authorizers: BTreeMap<Arc<str>, Authorizer>,
     /// `meshMTLS.cipherSuites`: those that it takes of TLS 1.2; empty: Envoy's.
     pub mesh_tls_suites: Vec<Arc<str>>,
     /// `tlsDefaults`: of all other TLS.
@@ -223,6 +225,7 @@ impl Default for MeshDefaults {
             dns_refresh_rate: Duration::from_secs(60),
             path_normalization: PathNormalization::Base,
             mesh_tls_min: TlsVersion::V1_2,
+            authorizers: BTreeMap::new(),
             mesh_tls_suites: Vec::new(),
             tls: TlsWords::default(),
             inbound_retry: Retry::MeshDefault,

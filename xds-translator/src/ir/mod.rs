@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod attachment;
+pub mod authorizer;
 pub mod backend;
 pub mod connection;
 pub mod gateway;
@@ -25,11 +26,13 @@ pub mod route_name;
 pub mod scope;
 pub mod selector;
 pub mod service;
+pub mod token;
 pub mod topology;
 pub mod workload;
 
 pub use access::*;
 pub use attachment::Attachment;
+pub use authorizer::*;
 pub use backend::*;
 pub use connection::Connection;
 pub use gateway::*;
@@ -48,5 +51,6 @@ pub use route_name::GatewayRoutes;
 pub use scope::*;
 pub use selector::{LabelCondition, LabelExpression, Labels, Selector};
 pub use service::*;
+pub use token::{KeySet, KeySource, NoKeySet, TokenCheck, TokenKeys, TokenPolicy, TokenRule};
 pub use topology::Topology;
 pub use workload::*;

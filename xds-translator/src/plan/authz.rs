@@ -1,8 +1,7 @@
 //! Access policies as RBAC: one filter per action, audit before deny before allow.
 //!
-//! Fails closed: what cannot be known (a JWT, an HTTP attribute of a TCP connection) narrows an
-//! ALLOW rule to nobody, and is left out of a DENY or AUDIT rule, which so covers more than it
-//! says.
+//! Fails closed: what cannot be known (an attribute of HTTP, of a TCP connection) narrows an ALLOW
+//! rule to nobody, and is left out of a DENY or AUDIT rule, which so covers more than it says.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,11 +10,14 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{AccessFilter, AccessPolicyPlan, Permission, Principal, identity, naming};
+use super::{
+    AccessFilter, AccessPolicyPlan, AskFilter, Asked, MetadataMatch, MetadataSource, Permission,
+    Principal, TextPlace, TokenFilter, authorizer::authorizer, identity, naming,
+};
 use crate::{
     ir::{
         AccessAction, AccessPolicy, AccessRule, CallMatch, CallerMatch, Labels, MeshDefaults,
-        PolicyTarget, StringMatch, Unmatched, Values, WorkloadSet,
+        MetadataText, PolicyTarget, RequestPrincipal, StringMatch, Unmatched, Values, WorkloadSet,
     },
     snapshot::{Addresses, Reader},
 };
@@ -31,6 +33,9 @@ pub(crate) enum Layer {
 
 /// The access rules of a workload, for both kinds of chains.
 pub(crate) struct Access {
+    pub(crate) ask_http: Option<AskFilter>,
+    pub(crate) ask_tcp: Option<AskFilter>,
+    pub(crate) tokens: Option<TokenFilter>,
     pub(crate) http: Vec<AccessFilter>,
     pub(crate) tcp: Vec<AccessFilter>,
 }
@@ -42,6 +47,9 @@ impl Access {
         let callers = sets.map(|set| (set.clone(), reader.addresses(set))).collect();
         let facts = Facts { mesh: reader.mesh(), callers: &callers };
         Self {
+            ask_http: ask_filter(reader, facts, &policies, Layer::Http),
+            ask_tcp: ask_filter(reader, facts, &policies, Layer::Tcp),
+            tokens: TokenFilter::of(reader, namespace, labels),
             http: access_filters(facts, &policies, Layer::Http),
             tcp: access_filters(facts, &policies, Layer::Tcp),
         }
@@ -67,6 +75,35 @@ fn access_filters(
     let deny = compiler(AccessAction::Deny).matched(policies);
     let allow = compiler(AccessAction::Allow).allowed(policies);
     [audit, deny, allow].into_iter().flatten().collect()
+}
+
+/// What is asked about. Of several authorizers nobody can tell which is to decide, as in Istio:
+/// then what any of them would be asked about is refused.
+fn ask_filter(
+    reader: &Reader<'_>,
+    facts: Facts<'_>,
+    policies: &[Arc<AccessPolicy>],
+    layer: Layer,
+) -> Option<AskFilter> {
+    let compiler = Rules { facts, layer, action: AccessAction::Ask };
+    let asking = policies.iter().filter(|p| p.action == AccessAction::Ask && !p.dry_run);
+    let mut names: BTreeSet<&str> = BTreeSet::new();
+    let mut plans = Plans::new();
+    for policy in asking {
+        let name = policy.authorizer.as_deref().unwrap_or_default();
+        let prefix = naming::asking(name);
+        let rules = compiler.compile(policy).into_iter();
+        plans.extend(rules.map(|(rule, plan)| (format!("{prefix}{rule}").into(), plan)));
+        names.insert(name);
+    }
+    let only = names.first().filter(|_| names.len() == 1);
+    let found = only.and_then(|name| Some((name, authorizer(reader, name).ok()?)));
+    let asked = found.map(|(name, (authorizer, cluster))| Asked {
+        prefix: naming::asking(name).into(),
+        cluster,
+        authorizer: authorizer.clone(),
+    });
+    (!plans.is_empty()).then_some(AskFilter { policies: plans, asked })
 }
 
 /// Policies by name.
@@ -130,13 +167,8 @@ impl Rules<'_> {
     /// the filter is there all the same and refuses what no other rule allows. Rules of other
     /// actions are never left out.
     fn rule(&self, rule: &AccessRule) -> Option<AccessPolicyPlan> {
-        if self.action == AccessAction::Allow {
-            if self.layer == Layer::Tcp && rule.needs_http() {
-                return None;
-            }
-            if rule.needs_unserved() {
-                return Some(never());
-            }
+        if self.action == AccessAction::Allow && self.layer == Layer::Tcp && rule.needs_http() {
+            return None;
         }
         let asked = self.permissions(&rule.when_to);
         let asking = self.principals(&rule.when_from);
@@ -175,6 +207,11 @@ impl Rules<'_> {
                     permit(&mut all, networks, |net| Permission::DestinationIp(*net))
                 }
                 CallMatch::Sni(names) => permit(&mut all, names, |m| Permission::Sni(m.clone())),
+                CallMatch::Metadata(filter, key, texts) => {
+                    permit(&mut all, texts, |text| {
+                        Permission::Metadata(found_by(filter, key, text))
+                    });
+                }
             }
         }
         all
@@ -185,8 +222,21 @@ impl Rules<'_> {
         let mut all = Vec::new();
         for condition in conditions {
             match condition {
-                CallerMatch::Unserved(_) => {}
-                CallerMatch::Header(..) if self.layer == Layer::Tcp => {}
+                CallerMatch::Header(..)
+                | CallerMatch::RequestPrincipal(_)
+                | CallerMatch::Claim(..)
+                    if self.layer == Layer::Tcp => {}
+                // Authorizers are asked before tokens are checked.
+                CallerMatch::RequestPrincipal(_) | CallerMatch::Claim(..)
+                    if self.action == AccessAction::Ask => {}
+                CallerMatch::RequestPrincipal(ids) => {
+                    admit(&mut all, ids, |id| vec![request_principal(id)]);
+                }
+                CallerMatch::Claim(path, values) => {
+                    admit(&mut all, values, |m| {
+                        vec![Principal::Metadata(MetadataMatch::any_claim(path, m))]
+                    });
+                }
                 CallerMatch::Header(name, values) => {
                     admit(&mut all, values, |m| vec![Principal::Header(name.clone(), m.clone())]);
                 }
@@ -231,6 +281,20 @@ impl Rules<'_> {
         };
         admit(all, &part(&sets.wanted, &[]), |set| at(set, !narrows));
         admit(all, &part(&[], &sets.refused), |set| at(set, narrows));
+    }
+}
+
+fn request_principal(id: &RequestPrincipal) -> Principal {
+    let claim = |name, condition| Principal::Metadata(MetadataMatch::claim(name, condition));
+    Principal::And(vec![claim("iss", &id.issuer), claim("sub", &id.subject)])
+}
+
+fn found_by(filter: &Arc<str>, key: &Arc<str>, text: &MetadataText) -> MetadataMatch {
+    MetadataMatch {
+        source: MetadataSource::Filter(filter.clone()),
+        path: vec![key.clone()],
+        condition: text.condition.clone(),
+        place: if text.in_list { TextPlace::Element } else { TextPlace::Value },
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) fn http(
         routes,
         role,
         edge: Edge::default(),
+        ask: None,
+        tokens: None,
         access: Vec::new(),
         // Requests to peers say by ALPN what they carry; towards the own application there is no
         // TLS.
@@ -83,6 +85,7 @@ pub(crate) fn fixed_chain(
         matches: ChainMatch { port, ..ChainMatch::default() },
         tls: None,
         connect_timeout: None,
+        ask: None,
         access: Vec::new(),
         terminal: TerminalFilter::Tcp(tcp(mesh, cluster.resource_name())),
     }

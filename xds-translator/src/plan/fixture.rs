@@ -156,6 +156,7 @@ pub(crate) fn access(
     rules: Vec<AccessRule>,
 ) -> Arc<AccessPolicy> {
     Arc::new(AccessPolicy {
+        authorizer: (action == AccessAction::Ask).then(|| "asked".into()),
         origin: origin(Kind::AUTHORIZATION_POLICY, "shop", name),
         scope: PolicyScope::Namespace("shop".into()),
         selector: Selector::default(),

@@ -9,7 +9,7 @@ use std::{
 use super::{
     ChainMatch, ClientFacts, ClusterClient, Direction, DomainForm, Entry, FilterChainPlan,
     FixedCluster, GatewayKey, HttpRole, ItemKey, ListenerFilter, ListenerPlan, Outline, PlanItem,
-    RouteFrame, RouteSource, TerminalFilter, VirtualHostKey, VirtualHostTarget,
+    RouteFrame, RouteSource, TerminalFilter, TokenFilter, VirtualHostKey, VirtualHostTarget,
     authz::Access,
     client::{Client, StaticMatch, destinations, leads_to_names},
     defaults::{self, ANY_ADDRESS, HANDSHAKE},
@@ -20,7 +20,7 @@ use super::{
     naming, outbound_listener,
     rate_limit::rates,
     relay::Relay,
-    sidecar::add_service,
+    sidecar::{add_authorizers, add_service},
     tcp_route::TcpScope,
     virtual_host::{self, Claim},
 };
@@ -48,6 +48,7 @@ pub(crate) fn plan_gateway(reader: &Reader<'_>, key: &GatewayKey) -> Outline {
     for service in reader.services_visible_to(&key.namespace).iter() {
         add_service(&mut outline, reader, &gateway.client, service);
     }
+    add_authorizers(&mut outline, reader, &gateway.client);
     let mut frames = Frames::default();
     let ports = merged_servers(reader, key).ports;
     let servers = ports.iter().flat_map(|port| &port.servers).map(|served| &served.server);
@@ -229,8 +230,7 @@ impl<'a> Gateway<'a> {
             ServerTlsMode::Passthrough => return self.passthrough_chains(served),
             ServerTlsMode::AutoPassthrough => {
                 let chains = Relay::new(self.reader, &self.client).chains(served).into_iter();
-                let access = &self.access.tcp;
-                return chains.map(|c| FilterChainPlan { access: access.clone(), ..c }).collect();
+                return chains.map(|chain| self.guarded(chain)).collect();
             }
             _ => {}
         }
@@ -292,6 +292,8 @@ impl<'a> Gateway<'a> {
         let prefix = format!("outbound_{listener};");
         let mut http =
             defaults::http(self.reader.mesh(), &prefix, RouteSource::Rds(rds), HttpRole::Gateway);
+        http.ask = self.access.ask_http.clone();
+        http.tokens = self.access.tokens.clone().map(TokenFilter::rerouting);
         http.access = self.access.http.clone();
         http.resolves_names = self.resolves_names;
         http.edge = self.edge();
@@ -300,6 +302,7 @@ impl<'a> Gateway<'a> {
             matches,
             tls,
             connect_timeout: Some(HANDSHAKE),
+            ask: None,
             access: Vec::new(),
             terminal: TerminalFilter::Http(Box::new(http)),
         }
@@ -340,7 +343,13 @@ impl<'a> Gateway<'a> {
             conditions: self.conditions(server.port, &attachments),
         };
         let chains = rules(&scope, &bound).into_iter();
-        chains.map(|chain| FilterChainPlan { access: self.access.tcp.clone(), ..chain }).collect()
+        chains.map(|chain| self.guarded(chain)).collect()
+    }
+
+    /// A chain of connections with what decides about them.
+    fn guarded(&self, chain: FilterChainPlan) -> FilterChainPlan {
+        let (ask, access) = (self.access.ask_tcp.clone(), self.access.tcp.clone());
+        FilterChainPlan { ask, access, ..chain }
     }
 
     fn conditions<'c>(&'c self, port: u16, attachments: &'c [Attachment]) -> StaticMatch<'c> {

@@ -115,6 +115,7 @@ impl PortChains<'_> {
             },
             tls: row.mtls.then(|| self.server(row.http)),
             connect_timeout: None,
+            ask: self.access.ask_tcp.clone().filter(|_| !row.http),
             access: if row.http { Vec::new() } else { self.access.tcp.clone() },
             terminal: if row.http {
                 self.http(row.mtls)
@@ -132,6 +133,8 @@ impl PortChains<'_> {
         let routes = RouteSource::Inline(self.routes.clone());
         let mut http =
             defaults::http(self.mesh, &self.stat_prefix, routes, HttpRole::Inbound { mtls });
+        http.ask = self.access.ask_http.clone();
+        http.tokens = self.access.tokens.clone();
         http.access = self.access.http.clone();
         http.rate_limits = self.limits.clone();
         TerminalFilter::Http(Box::new(http))

@@ -5,6 +5,7 @@
 //! decision made.
 
 mod assignment;
+mod authorizer;
 mod authz;
 mod caller;
 mod client;
@@ -40,6 +41,7 @@ mod sidecar;
 mod tcp_route;
 #[cfg(test)]
 mod tests;
+mod token;
 mod traffic;
 pub mod types;
 mod virtual_host;
@@ -47,8 +49,10 @@ mod virtual_host;
 pub use keys::*;
 pub use outline::*;
 pub use route_types::*;
+pub use token::{MetadataMatch, MetadataSource, TextPlace, TokenFilter};
 pub use types::*;
 
+pub(crate) use authorizer::{NobodyAsked, authorizer};
 pub(crate) use caller::Caller;
 pub(crate) use client::{destinations, l4_destinations};
 pub(crate) use credentials::{CredentialPart, NamedCredential, credentials};

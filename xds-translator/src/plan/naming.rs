@@ -24,6 +24,11 @@ pub(crate) fn access_policy(id: &ObjectId) -> String {
     format!("ns[{}]-policy[{}]-rule[", id.namespace, id.name)
 }
 
+/// `istio-ext-authz-AUTHORIZER-`, which the names of rules begin with that ask it.
+pub(crate) fn asking(authorizer: &str) -> String {
+    format!("istio-ext-authz-{authorizer}-")
+}
+
 /// `inbound|PORT||`, by container port.
 pub(crate) fn inbound_cluster(port: u16) -> Arc<str> {
     format!("inbound|{port}||").into()

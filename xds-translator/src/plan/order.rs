@@ -27,6 +27,7 @@ pub(crate) fn matches_everything(m: &HttpMatch) -> bool {
     m.path.as_ref().is_none_or(PathMatch::is_any)
         && m.headers.is_empty()
         && m.without_headers.is_empty()
+        && m.claims.is_empty()
         && m.query.is_empty()
         && m.method.is_none()
         && m.authority.is_none()
@@ -66,7 +67,7 @@ fn specificity(m: Option<&HttpMatch>) -> Specificity {
         Some(PathMatch::Regex(path)) => (2, path.len()),
         None => (3, 0),
     };
-    let headers = m.headers.len() + m.without_headers.len();
+    let headers = m.headers.len() + m.without_headers.len() + m.claims.len();
     (kind, Reverse(length), m.method.is_none(), Reverse(headers), Reverse(m.query.len()))
 }
 

@@ -8,10 +8,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    AccessFilter, Caller, FilterChainPlan, GatewayKey, InboundKey, ListenerPlan, OutboundKey,
-    Outline, Overruled, PlanItem, PlansView, RouteActionPlan, RouteConfigPlan, RouteSource,
-    TerminalFilter, gateway, gateway_servers::merged_servers, inbound, naming, place::Place,
-    sidecar,
+    AccessFilter, AskFilter, Caller, FilterChainPlan, GatewayKey, InboundKey, ListenerPlan,
+    OutboundKey, Outline, Overruled, PlanItem, PlansView, RouteActionPlan, RouteConfigPlan,
+    RouteSource, TerminalFilter, gateway, gateway_servers::merged_servers, inbound, naming,
+    place::Place, sidecar,
 };
 use crate::{
     ir::{Attachment, Hostname, Labels, ObjectId, ProxySide, Rate, RouteTable, Service},
@@ -124,6 +124,7 @@ fn of_inbound(
 ) {
     of_ports(reader, key, &clusters_of(listener), origins);
     of_access(reader, (&key.namespace, &key.labels), listener, origins);
+    of_tokens(reader, (&key.namespace, &key.labels), listener, origins);
     of_limits(reader, (&key.namespace, &key.labels), listener, origins);
     origins.extend(reader.peer_tls_origins(&key.namespace, &key.labels));
 }
@@ -160,6 +161,7 @@ fn of_gateway(
     of_services(reader, &key.namespace, &clusters, origins);
     of_tables(reader, (&key.namespace, &attachments), &clusters, |_| true, origins);
     of_access(reader, (&key.namespace, &key.labels), listener, origins);
+    of_tokens(reader, (&key.namespace, &key.labels), listener, origins);
     of_limits(reader, (&key.namespace, &key.labels), listener, origins);
     origins.extend(served);
 }
@@ -239,6 +241,24 @@ fn of_limits(
     origins.extend(standing.map(|limit| limit.origin.id.clone()));
 }
 
+/// The token policies of a workload, where a listener checks tokens.
+fn of_tokens(
+    reader: &Reader<'_>,
+    (namespace, labels): (&str, &Labels),
+    listener: &ListenerPlan,
+    origins: &mut BTreeSet<ObjectId>,
+) {
+    let checks = chains_of(listener).any(|chain| match &chain.terminal {
+        TerminalFilter::Http(connection) => connection.tokens.is_some(),
+        TerminalFilter::Tcp(_) => false,
+    });
+    if checks {
+        let policies = reader.token_policies(namespace, labels);
+        let standing = policies.iter().filter(|policy| !policy.rules.is_empty());
+        origins.extend(standing.map(|policy| policy.origin.id.clone()));
+    }
+}
+
 /// The access policies of a workload that stand in a listener, by the names of their rules.
 fn of_access(
     reader: &Reader<'_>,
@@ -252,13 +272,20 @@ fn of_access(
     };
     let filters: Vec<AccessFilter> =
         chains_of(listener).flat_map(|c| c.access.iter().cloned().chain(http(c))).collect();
-    let rules: BTreeSet<&Arc<str>> = filters
-        .iter()
-        .flat_map(|f| f.policies.iter().chain(&f.shadow).flat_map(|p| p.keys()))
-        .collect();
+    let asks = |chain: &FilterChainPlan| match &chain.terminal {
+        TerminalFilter::Http(connection) => connection.ask.clone(),
+        TerminalFilter::Tcp(_) => chain.ask.clone(),
+    };
+    let asked: Vec<AskFilter> = chains_of(listener).filter_map(asks).collect();
+    let decided = filters.iter().flat_map(|f| f.policies.iter().chain(&f.shadow));
+    let rules: BTreeSet<&Arc<str>> =
+        decided.chain(asked.iter().map(|f| &f.policies)).flat_map(|p| p.keys()).collect();
     for policy in reader.access_policies(namespace, labels) {
         let prefix = naming::access_policy(&policy.origin.id);
-        if rules.iter().any(|rule| rule.starts_with(&prefix)) {
+        // The names of rules that ask begin with who is asked.
+        let of =
+            |rule: &&&Arc<str>| rule.starts_with(&prefix) || rule.contains(&format!("-{prefix}"));
+        if rules.iter().any(|rule| of(&rule)) {
             origins.insert(policy.origin.id.clone());
         }
     }

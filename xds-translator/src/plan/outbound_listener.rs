@@ -262,6 +262,7 @@ fn http_chain(
         matches,
         tls: None,
         connect_timeout: Some(HANDSHAKE),
+        ask: None,
         access: Vec::new(),
         terminal: TerminalFilter::Http(Box::new(http)),
     }
@@ -370,6 +371,7 @@ mod tests {
             matches: ChainMatch { server_names: texts(server_names), ..ChainMatch::default() },
             tls: None,
             connect_timeout: Some(HANDSHAKE),
+            ask: None,
             access: Vec::new(),
             terminal: TerminalFilter::Tcp(defaults::tcp(&mesh, cluster)),
         }

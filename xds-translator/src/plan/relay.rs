@@ -82,6 +82,7 @@ impl<'a> Relay<'a> {
             },
             tls: None,
             connect_timeout: Some(HANDSHAKE),
+            ask: None,
             access: Vec::new(),
             terminal: TerminalFilter::Tcp(proxy),
         }

@@ -8,9 +8,11 @@ use std::{
     sync::Arc,
 };
 
+use ferromesh_proto::ResourceType;
+
 use super::{
     CaptureMode, ClientFacts, ClusterClient, DomainForm, Entry, FixedCluster, ItemKey, OutboundKey,
-    Outline, PlanItem, RouteFrame, VirtualHostKey, VirtualHostTarget,
+    Outline, PlanItem, RouteFrame, VirtualHostKey, VirtualHostTarget, authorizer,
     client::{
         Client, StaticMatch, TableIndex, destinations, leads_to_names, resolve_alias,
         stands_for_another,
@@ -132,6 +134,7 @@ impl<'a> Sidecar<'a> {
         for service in self.sight.services() {
             add_service(outline, self.reader, &self.client, service);
         }
+        add_authorizers(outline, self.reader, &self.client);
     }
 
     // ---------------------------------------------------------------------------------------------
@@ -538,6 +541,20 @@ fn routed_hosts<'t>(
     };
     let open = port == 80 || table.hosts.iter().any(is_service);
     table.hosts.iter().filter(move |host| open && !is_service(host))
+}
+
+/// The clusters of all authorizers that a view has not by itself: whoever asks them may be allowed to
+/// see less.
+pub(crate) fn add_authorizers(outline: &mut Outline, reader: &Reader<'_>, client: &Client<'_>) {
+    for service in authorizer::services(reader) {
+        let host = service.key.host.as_str();
+        let named = |port: u16| naming::outbound_cluster(port, "", host);
+        let names: Vec<Arc<str>> = service.ports.iter().map(|port| named(port.number)).collect();
+        let mut there = outline.of(ResourceType::Cluster).iter().map(Entry::resource_name);
+        if !there.any(|name| names.contains(&name)) {
+            add_service(outline, reader, client, service);
+        }
+    }
 }
 
 /// Clusters and assignments of a service. An alias of a service that the mesh knows has none of its

@@ -248,6 +248,7 @@ fn chain(matches: ChainMatch, proxy: TcpProxyPlan) -> FilterChainPlan {
         matches,
         tls: None,
         connect_timeout: Some(HANDSHAKE),
+        ask: None,
         access: Vec::new(),
         terminal: TerminalFilter::Tcp(proxy),
     }

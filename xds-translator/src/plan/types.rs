@@ -10,10 +10,10 @@ use ferromesh_proto::ResourceType;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{RouteConfigPlan, VirtualHostPlan};
+use super::{MetadataMatch, RouteConfigPlan, TokenFilter, VirtualHostPlan};
 use crate::ir::{
-    Edge, Health, Locality, PatchMessage, PathNormalization, Pins, Rate, RetryBudget, StringMatch,
-    TcpKeepalive, TlsVersion, TlsWords, Tunnel, Warmup,
+    Authorizer, Edge, Health, Locality, PatchMessage, PathNormalization, Pins, Rate, RetryBudget,
+    StringMatch, TcpKeepalive, TlsVersion, TlsWords, Tunnel, Warmup,
 };
 
 /// One resource (or, for virtual hosts, one part of a resource) with every decision made.
@@ -444,6 +444,8 @@ pub struct FilterChainPlan {
     pub tls: Option<DownstreamTls>,
     /// `transport_socket_connect_timeout`.
     pub connect_timeout: Option<Duration>,
+    /// Who is asked about the connection, before anything else is decided.
+    pub ask: Option<AskFilter>,
     /// Access rules of the connection, in order (network RBAC), before the terminal filter.
     pub access: Vec<AccessFilter>,
     /// The terminal filter.
@@ -517,6 +519,10 @@ pub struct HttpConnection {
     pub role: HttpRole,
     /// What stands before it; the default for all but gateways.
     pub edge: Edge,
+    /// Who is asked, before anything else is decided.
+    pub ask: Option<AskFilter>,
+    /// The check of tokens, before access is decided.
+    pub tokens: Option<TokenFilter>,
     /// Access rules, in evaluation order (HTTP RBAC).
     pub access: Vec<AccessFilter>,
     /// Limits that all hold, after access is decided.
@@ -591,6 +597,26 @@ pub struct AccessLogPlan {
     pub json: bool,
 }
 
+/// What is asked about, and who is asked.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct AskFilter {
+    /// What is asked about, by the names of rules.
+    pub policies: BTreeMap<Arc<str>, AccessPolicyPlan>,
+    /// Who is asked; `None`: nobody can be, and what would be asked about is refused.
+    pub asked: Option<Asked>,
+}
+
+/// Who is asked.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct Asked {
+    /// What all names of rules begin with.
+    pub prefix: Arc<str>,
+    /// The cluster of the service.
+    pub cluster: Arc<str>,
+    /// How it is asked.
+    pub authorizer: Authorizer,
+}
+
 /// One RBAC filter: all policies of one action.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct AccessFilter {
@@ -633,6 +659,8 @@ pub enum Permission {
     DestinationIp(IpNet),
     /// SNI.
     Sni(StringMatch),
+    /// What a filter found out.
+    Metadata(MetadataMatch),
 }
 
 /// Who asks.
@@ -654,4 +682,6 @@ pub enum Principal {
     RemoteIp(IpNet),
     /// A request header.
     Header(Arc<str>, StringMatch),
+    /// A claim of the request's token.
+    Metadata(MetadataMatch),
 }

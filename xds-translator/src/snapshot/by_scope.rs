@@ -24,6 +24,11 @@ impl<T> ByScope<T> {
         forget(&mut self.0, scope, &origin.id);
     }
 
+    /// Every item.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.0.values().flat_map(BTreeMap::values)
+    }
+
     /// Items for workloads of a namespace that `governs` picks; sorted by object.
     pub(super) fn governing(&self, namespace: &str, governs: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
         let scopes = [PolicyScope::Mesh, PolicyScope::Namespace(namespace.into())];

@@ -99,9 +99,10 @@ fn subtract<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
 fn namespace_of(dep: &Dep) -> Option<&Arc<str>> {
     match dep {
         Dep::ServicesVisible(namespace) | Dep::PoliciesVisible(namespace) => Some(namespace),
-        Dep::PeerTls(namespace) | Dep::Access(namespace) | Dep::RateLimits(namespace) => {
-            Some(namespace)
-        }
+        Dep::PeerTls(namespace)
+        | Dep::Access(namespace)
+        | Dep::Tokens(namespace)
+        | Dep::RateLimits(namespace) => Some(namespace),
         Dep::ServiceByHost(_, namespace)
         | Dep::RouteTables(_, namespace)
         | Dep::BackendPolicies(_, namespace) => Some(namespace),

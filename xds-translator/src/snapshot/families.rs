@@ -18,11 +18,12 @@ use super::{
     services::Services,
     settings::Settings,
     slices::Slices,
+    tokens::TokenPolicies,
     workloads::Workloads,
 };
 use crate::ir::{
     AccessPolicy, BackendPolicy, GatewayConfig, MatchSet, MeshDefaults, PatchSet, PeerTlsPolicy,
-    RateLimit, RouteTable, ServiceKey, SidecarScope, Workload,
+    RateLimit, RouteTable, ServiceKey, SidecarScope, TokenPolicy, Workload,
 };
 
 /// Declares the families. Each row: what an item is, its name, its type, and the name and type of
@@ -113,6 +114,8 @@ families! {
     PeerTls(PeerTlsPolicy) in peer_tls: PeerTlsPolicies,
     /// Who may call.
     Access(AccessPolicy) in access: AccessPolicies,
+    /// Which tokens are taken.
+    Tokens(TokenPolicy) in tokens: TokenPolicies,
     /// How many requests are taken.
     RateLimit(RateLimit) in rate_limits: RateLimits,
     /// Changes of what proxies are sent.

@@ -33,6 +33,7 @@ mod scopes;
 mod services;
 mod settings;
 mod slices;
+mod tokens;
 mod workloads;
 
 use std::sync::Arc;
@@ -45,11 +46,12 @@ pub use families::Item;
 pub use item::{EndpointSlice, InlineAddress, InlineEndpoint, ServiceDefinition, SliceEndpoint};
 pub(crate) use parts::{NoPart, continued, part};
 pub use reader::{Dep, Reader};
+pub use tokens::WantedKeys;
 pub use workloads::Addresses;
 
 use self::{
     connections::Connections, endpoints::Endpoints, families::Families,
-    label_keys::ReferencedLabelKeys, settings::Settings,
+    label_keys::ReferencedLabelKeys, settings::Settings, tokens::KeySets,
 };
 use crate::ir::{MeshDefaults, Service, ServiceKey, Workload};
 
@@ -61,6 +63,7 @@ pub struct MeshSnapshot {
     endpoints: Arc<Endpoints>,
     credentials: Arc<Credentials>,
     connections: Arc<Connections>,
+    key_sets: Arc<KeySets>,
     /// Of all families.
     label_keys: Arc<ReferencedLabelKeys>,
 }

@@ -150,6 +150,8 @@ fn both(outer: &HttpMatch, inner: &HttpMatch) -> Option<HttpMatch> {
         ignore_path_case,
         headers: merged(&outer.headers, &inner.headers, |o, i| within(o, i).then(|| i.clone()))?,
         without_headers: merged(&outer.without_headers, &inner.without_headers, wider)?,
+        // A claim may be a list that meets both.
+        claims: outer.claims.iter().chain(&inner.claims).cloned().collect(),
         query: merged(&outer.query, &inner.query, |o, i| within(o, i).then(|| i.clone()))?,
         method: one(&outer.method, &inner.method, within)?,
         authority: one(&outer.authority, &inner.authority, within)?,

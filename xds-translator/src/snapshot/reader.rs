@@ -11,7 +11,9 @@ use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 use super::MeshSnapshot;
-use crate::ir::{Attachment, Connection, Hostname, ObjectId, ServiceKey, WorkloadId, WorkloadSet};
+use crate::ir::{
+    Attachment, Connection, Hostname, KeySource, ObjectId, ServiceKey, WorkloadId, WorkloadSet,
+};
 
 /// One fact that a plan read. A change of the fact repeats the plan; nothing else does.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -47,6 +49,10 @@ pub enum Dep {
     PeerTls(Arc<str>),
     /// The access policies that concern a namespace.
     Access(Arc<str>),
+    /// The token policies that concern a namespace.
+    Tokens(Arc<str>),
+    /// The keys of a source.
+    KeySet(KeySource),
     /// The rate limits that concern a namespace.
     RateLimits(Arc<str>),
     /// The addresses of a set of workloads.

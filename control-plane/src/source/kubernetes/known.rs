@@ -289,6 +289,7 @@ mod tests {
                 format!("{}{name}", if fact.is_some() { "+" } else { "-" })
             }
             SourceChange::Connection { .. } => unreachable!("streams tell of these"),
+            SourceChange::KeySet { .. } => unreachable!("where keys are fetched"),
         };
         news.changes.iter().map(word).collect::<Vec<_>>().join(" ")
     }

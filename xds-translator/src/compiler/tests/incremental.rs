@@ -136,10 +136,12 @@ fn remove_everything(compiler: &mut Compiler) {
         Change::Credential { namespace, name, .. } => {
             Change::Credential { namespace, name, fact: None }
         }
+        Change::KeySet { source, .. } => Change::KeySet { source, keys: None },
         other => other,
     };
     let credentials = compiler.credential_changes().into_iter().map(gone);
-    let changes = objects.chain(credentials).collect();
+    let keys = compiler.key_set_changes().into_iter().map(gone);
+    let changes = objects.chain(credentials).chain(keys).collect();
     compiler.apply(changes);
 }
 

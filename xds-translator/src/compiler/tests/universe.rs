@@ -9,7 +9,7 @@ use crate::{
     class::NodeIdentity,
     compiler::Change,
     dialect::{Kind, parse_value},
-    ir::ObjectId,
+    ir::{KeySet, KeySource, ObjectId},
     snapshot::CredentialFact,
 };
 
@@ -28,7 +28,7 @@ pub(super) struct Step {
 /// Makes the specification of an object from (namespace, name, variant).
 type Maker = fn(&str, usize, usize) -> Value;
 
-const MAKERS: [(Kind, Maker); 20] = [
+const MAKERS: [(Kind, Maker); 21] = [
     (Kind::NAMESPACE, bare),
     (Kind::SERVICE_ACCOUNT, bare),
     (Kind::DEPLOYMENT, bare),
@@ -40,6 +40,7 @@ const MAKERS: [(Kind, Maker); 20] = [
     (Kind::DESTINATION_RULE, destination_rule),
     (Kind::PEER_AUTHENTICATION, peer_authentication),
     (Kind::AUTHORIZATION_POLICY, authorization_policy),
+    (Kind::REQUEST_AUTHENTICATION, request_authentication),
     (Kind::SERVICE_ENTRY, service_entry),
     (Kind::WORKLOAD_ENTRY, workload_entry),
     (Kind::SIDECAR, sidecar),
@@ -54,7 +55,7 @@ const MAKERS: [(Kind, Maker); 20] = [
 /// Any step. Changes of the mesh's settings are rare, because they hide mistakes: they rebuild
 /// everything.
 pub(super) fn step() -> impl Strategy<Value = Step> {
-    let maker = prop_oneof![40 => 0..MAKERS.len() - 1, 1 => Just(MAKERS.len() - 1), 1 => Just(MAKERS.len())];
+    let maker = prop_oneof![40 => 0..MAKERS.len() - 1, 1 => Just(MAKERS.len() - 1), 2 => MAKERS.len()..MAKERS.len() + 2];
     (maker, 0..NAMESPACES.len(), 0..2usize, 0..6usize, prop::bool::weighted(0.2)).prop_map(
         |(maker, namespace, name, variant, delete)| Step {
             maker,
@@ -69,7 +70,10 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
 impl Step {
     pub(super) fn change(&self) -> Change {
         let namespace = NAMESPACES[self.namespace];
-        let Some((kind, make)) = MAKERS.get(self.maker) else { return self.credential(namespace) };
+        let Some((kind, make)) = MAKERS.get(self.maker) else {
+            let fetched = self.maker > MAKERS.len();
+            return if fetched { self.key_set() } else { self.credential(namespace) };
+        };
         let kind = *kind;
         let name = format!("{}{}", kind.kebab(), self.name);
         match self.delete {
@@ -89,6 +93,14 @@ impl Step {
                 make(namespace, self.name, self.variant),
             ),
         }
+    }
+
+    /// Keys of a source that some policies name, or of one that none does.
+    fn key_set(&self) -> Change {
+        let source = KeySource::Url(format!("https://keys{}.test/", self.name).into());
+        let set = json!({"keys": [{"kty": "oct", "k": format!("{}", self.variant)}]});
+        let keys = KeySet::parse(&set.to_string()).expect("a set of keys");
+        Change::KeySet { source, keys: (!self.delete).then_some(keys) }
     }
 
     fn credential(&self, namespace: &str) -> Change {
@@ -332,15 +344,45 @@ fn peer_authentication(_: &str, _: usize, variant: usize) -> Value {
     json!({"spec": spec})
 }
 
-fn authorization_policy(_: &str, _: usize, variant: usize) -> Value {
+fn authorization_policy(_: &str, name: usize, variant: usize) -> Value {
     let rule = json!({"from": [{"source": {"namespaces": ["shop"]}}], "to": [{"operation": {"methods": ["GET"]}}]});
     let selector = if variant > 2 { json!({"matchLabels": {"version": "v1"}}) } else { json!({}) };
     if variant == 1 {
-        // Refused: in its stead stands its last accepted version, or a closed door.
+        // One that asks, and one that is refused: in its stead stands its last accepted version, or
+        // a closed door.
+        if name == 1 {
+            let target = json!([{"kind": "Service", "name": "service0"}]);
+            return json!({"spec": {"targetRefs": target, "rules": [rule]}});
+        }
         return json!({"spec": {"action": "CUSTOM", "provider": {"name": "p"}, "selector": selector, "rules": [rule]}});
+    }
+    if variant == 5 {
+        let when = json!([{"key": "request.auth.claims[group]", "notValues": ["staff"]}]);
+        return json!({"spec": {"selector": selector, "action": "DENY", "rules": [{"when": when}]}});
     }
     let action = if variant.is_multiple_of(2) { "ALLOW" } else { "DENY" };
     json!({"spec": {"selector": selector, "action": action, "rules": [rule]}})
+}
+
+fn request_authentication(_: &str, name: usize, variant: usize) -> Value {
+    let keys = format!("https://keys{name}.test/");
+    let rules = match variant {
+        0 => json!([]),
+        1 => json!([{"issuer": "a", "jwks": KeySet::nobodys().as_str()}]),
+        // Refused: in its stead stands its last accepted version, or a closed door.
+        2 => {
+            let target = json!([{"kind": "Service", "name": "service0"}]);
+            let rules = json!([{"issuer": "a", "jwksUri": keys}]);
+            return json!({"spec": {"targetRefs": target, "jwtRules": rules}});
+        }
+        3 => json!([{"issuer": "https://a.test"}, {"issuer": "a", "jwksUri": keys}]),
+        _ => json!([{"issuer": "b", "jwksUri": keys, "fromCookies": ["c"]}]),
+    };
+    let mut spec = json!({"jwtRules": rules});
+    if variant > 3 {
+        spec["selector"] = json!({"matchLabels": {"version": "v1"}});
+    }
+    json!({"spec": spec})
 }
 
 fn service_entry(namespace: &str, name: usize, variant: usize) -> Value {
@@ -526,6 +568,10 @@ fn mesh_config(_: &str, _: usize, variant: usize) -> Value {
         2 => json!({"enableAutoMtls": false, "accessLogFile": "/dev/stdout"}),
         3 => json!({"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}),
         4 => json!({"rootNamespace": "bank", "ingressControllerMode": "OFF"}),
+        5 => {
+            let service = "shop/service0.shop.svc.cluster.local";
+            json!({"extensionProviders": [{"name": "p", "envoyExtAuthzGrpc": {"service": service, "port": 80}}]})
+        }
         _ => json!({}),
     };
     json!({"spec": spec})

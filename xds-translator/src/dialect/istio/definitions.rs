@@ -2,7 +2,8 @@
 //! stored version are Istio's, so that the definitions install over Istio's own.
 
 use super::{
-    destination_rule, envoy_filter, gateway, security, service_entry, sidecar, virtual_service,
+    destination_rule, envoy_filter, gateway, request_authentication, security, service_entry,
+    sidecar, virtual_service,
 };
 use crate::dialect::definition::{Column, Definition};
 
@@ -59,6 +60,12 @@ pub(super) static AUTHORIZATION_POLICY: Definition = Definition {
     short: &["ap"],
     versions: SECURITY,
     columns: &[Column::text("Action", ".spec.action", "What a match means.")],
+};
+pub(super) static REQUEST_AUTHENTICATION: Definition = Definition {
+    schema: request_authentication::RequestAuthentication::SCHEMA,
+    short: &["ra"],
+    versions: SECURITY,
+    columns: &[],
 };
 pub(super) static ENVOY_FILTER: Definition = Definition {
     schema: envoy_filter::EnvoyFilter::SCHEMA,

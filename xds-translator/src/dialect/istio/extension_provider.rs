@@ -16,9 +16,9 @@ object! { no_null;
         /// How others refer to it; without case.
         "name" name: Arc<str> [required],
         /// Asked about access, over HTTP.
-        "envoyExtAuthzHttp" ext_authz_http: Option<ExtAuthzHttp> [later],
+        "envoyExtAuthzHttp" ext_authz_http: Option<ExtAuthzHttp>,
         /// Asked about access, over gRPC.
-        "envoyExtAuthzGrpc" ext_authz_grpc: Option<ExtAuthzGrpc> [later],
+        "envoyExtAuthzGrpc" ext_authz_grpc: Option<ExtAuthzGrpc>,
         /// Takes spans in Zipkin's form.
         "zipkin" zipkin: Option<Zipkin>,
         /// Takes spans in Lightstep's form; Envoy has no such tracer any more.

@@ -1,5 +1,6 @@
 //! Istio's kinds: their fields, the rules their values must keep, and what they are lowered to.
 
+mod attribute;
 mod definitions;
 pub mod destination_rule;
 pub(crate) mod dry_run;
@@ -8,6 +9,7 @@ pub mod extension_provider;
 pub mod gateway;
 pub(crate) mod lower;
 pub mod mesh_config;
+pub mod request_authentication;
 mod retry_words;
 mod rules;
 pub mod security;
@@ -22,6 +24,7 @@ use self::{
     envoy_filter::EnvoyFilter,
     gateway::Gateway,
     mesh_config::MeshConfig,
+    request_authentication::RequestAuthentication,
     security::{AuthorizationPolicy, PeerAuthentication},
     service_entry::{ServiceEntry, WorkloadEntry},
     sidecar::Sidecar,
@@ -56,7 +59,7 @@ kinds! {
     /// The mesh configuration; one in a mesh, named `default`.
     MESH_CONFIG: "mesh.istio.io" ["v1alpha1"] "MeshConfig" "meshconfigs" "mesh-config" Cluster => Serving::Served(Served::spec::<MeshConfig>());
     /// Istio's RequestAuthentication.
-    REQUEST_AUTHENTICATION: "security.istio.io" ["v1", "v1beta1"] "RequestAuthentication" "requestauthentications" "request-authentication" Namespaced => Serving::Planned(unserved::no_token);
+    REQUEST_AUTHENTICATION: "security.istio.io" ["v1", "v1beta1"] "RequestAuthentication" "requestauthentications" "request-authentication" Namespaced => Serving::Served(Served::spec::<RequestAuthentication>().defined(&definitions::REQUEST_AUTHENTICATION));
     /// Istio's Telemetry.
     TELEMETRY: "telemetry.istio.io" ["v1", "v1alpha1"] "Telemetry" "telemetries" "telemetry" Namespaced => Serving::Planned(guards_nothing);
     /// Istio's EnvoyFilter.
@@ -150,6 +153,16 @@ impl Spec for AuthorizationPolicy {
 
     fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
         lowering.authorization_policy(self).into_iter().collect()
+    }
+}
+
+impl Spec for RequestAuthentication {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::token::check(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        lowering.request_authentication(self).into_iter().collect()
     }
 }
 

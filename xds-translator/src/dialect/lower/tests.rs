@@ -3,7 +3,11 @@
 use serde_json::{Value, json};
 
 use super::lower;
-use crate::{dialect::parse_file, ir::MeshDefaults, snapshot::Item};
+use crate::{
+    dialect::parse_file,
+    ir::{KeySet, MeshDefaults},
+    snapshot::Item,
+};
 
 fn value(item: &Item) -> Value {
     let value = match item {
@@ -17,6 +21,7 @@ fn value(item: &Item) -> Value {
         Item::Scope(scope) => serde_json::to_value(scope),
         Item::PeerTls(policy) => serde_json::to_value(policy),
         Item::Access(policy) => serde_json::to_value(policy),
+        Item::Tokens(policy) => serde_json::to_value(policy),
         Item::RateLimit(limit) => serde_json::to_value(limit),
         Item::Patches(set) => serde_json::to_value(set),
         Item::Slice(slice) => return json!(format!("{slice:?}")),
@@ -312,41 +317,6 @@ fn access_rules_keep_every_condition_and_their_place() {
 
 #[test]
 fn what_guards_access_and_is_not_served_is_refused_and_stands_in_closed() {
-    let table = [
-        (
-            "{action: CUSTOM, provider: {name: x}, rules: [{to: [{operation: {paths: [/a]}}]}]}",
-            "spec.action",
-            "Deny",
-        ),
-        (
-            "{rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}",
-            "spec.rules[0].from[0].source.requestPrincipals",
-            "Allow",
-        ),
-        (
-            "{action: DENY, rules: [{from: [{source: {notRequestPrincipals: ['*']}}]}]}",
-            "spec.rules[0].from[0].source.notRequestPrincipals",
-            "Deny",
-        ),
-        (
-            "{rules: [{when: [{key: 'request.auth.claims[iss]', values: [me]}]}]}",
-            "spec.rules[0].when[0].key",
-            "Allow",
-        ),
-        (
-            "{action: AUDIT, rules: [{when: [{key: 'experimental.envoy.filters.a[b]', values: [c]}]}]}",
-            "spec.rules[0].when[0].key",
-            "Audit",
-        ),
-    ];
-    for (spec, field, action) in table {
-        let lowered =
-            lower(&objects(&istio("AuthorizationPolicy", spec))[0], &MeshDefaults::default());
-        let findings: Vec<String> =
-            lowered.diagnostics.iter().map(|d| d.field.to_string()).collect();
-        assert_eq!((lowered.is_refused(), findings), (true, vec![field.to_owned()]), "{spec}");
-        assert_eq!(value(&lowered.closed[0])["action"], action, "{spec}");
-    }
     // What is accepted needs no stand-in.
     let accepted = objects(&istio("AuthorizationPolicy", "{rules: [{}]}"));
     assert!(lower(&accepted[0], &MeshDefaults::default()).closed.is_empty());
@@ -372,14 +342,186 @@ fn what_guards_access_and_is_not_served_is_refused_and_stands_in_closed() {
 
 #[test]
 fn a_guard_is_closed_whatever_else_is_said_of_it() {
-    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop, annotations: {istio.io/dry-run: perhaps}}\nspec: {action: DENY, rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}\n";
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop, annotations: {istio.io/dry-run: perhaps}}\nspec: {action: DENY, targetRef: {kind: Service, name: a}, rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}\n";
     let lowered = lower(&objects(policy)[0], &MeshDefaults::default());
-    assert!(lowered.is_refused() && lowered.diagnostics.len() == 2, "{:?}", lowered.diagnostics);
+    assert!(lowered.is_refused(), "{:?}", lowered.diagnostics);
     let [closed] = &lowered.closed[..] else { panic!("a stand-in") };
     assert_eq!(
         (&value(closed)["action"], &value(closed)["dry_run"]),
         (&json!("Deny"), &json!(false))
     );
+}
+
+#[test]
+fn who_is_asked_is_named_and_what_cannot_be_asked_is_said() {
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop, annotations: {istio.io/dry-run: 'true'}}\nspec: {action: CUSTOM, provider: {name: opa}, rules: [{to: [{operation: {paths: [/a]}}]}, {from: [{source: {requestPrincipals: ['*']}}]}]}\n";
+    let lowered = lower(&objects(policy)[0], &MeshDefaults::default());
+    let said: Vec<String> = lowered.diagnostics.iter().map(|d| d.field.to_string()).collect();
+    assert_eq!(said, ["metadata.annotations[\"istio.io/dry-run\"]", "spec.rules[1]"]);
+    let policy = value(&lowered.items[0]);
+    assert_eq!((&policy["action"], &policy["authorizer"]), (&json!("Ask"), &json!("opa")));
+    assert_eq!(policy["unmatched"], "Pass");
+    let denied = "{action: DENY, rules: [{}]}";
+    check(&istio("AuthorizationPolicy", denied), &[("/0/authorizer", Value::Null)]);
+}
+
+#[test]
+fn providers_that_are_asked_keep_every_setting() {
+    let mesh = "mesh:
+  extensionProviders:
+  - name: opa
+    envoyExtAuthzGrpc: {service: shop/opa.shop.svc.cluster.local, port: 9191, timeout: 2s, failOpen: true, statusOnError: '503', clearRouteCache: true, includeRequestBodyInCheck: {maxRequestBytes: 10, allowPartialMessage: true, packAsBytes: true}}
+  - name: login
+    envoyExtAuthzHttp: {service: login.example.com, port: 80, pathPrefix: /check, includeHeadersInCheck: [old], includeRequestHeadersInCheck: [cookie, 'x-*'], includeAdditionalHeadersInCheck: {x-a: b}, headersToUpstreamOnAllow: ['*-user'], headersToDownstreamOnDeny: [set-cookie], headersToDownstreamOnAllow: [x-b]}
+  - name: spans
+    zipkin: {service: zipkin.example.com, port: 9411}
+";
+    let time = |secs: u64| json!({"secs": secs, "nanos": 0});
+    check(
+        mesh,
+        &[
+            (
+                "/0/authorizers/opa",
+                json!({
+                    "host": "opa.shop.svc.cluster.local", "namespace": "shop", "port": 9191, "timeout": time(2),
+                    "fail_open": true, "status_on_error": 503, "reroutes": true,
+                    "body": {"most": 10, "partial": true, "raw": true}, "protocol": "Grpc",
+                }),
+            ),
+            (
+                "/0/authorizers/login",
+                json!({
+                    "host": "login.example.com", "namespace": null, "port": 80, "timeout": time(600),
+                    "fail_open": false, "status_on_error": null, "reroutes": false, "body": null,
+                    "protocol": {"Http": {
+                        "path_prefix": "/check", "shown": [{"Exact": "cookie"}, {"Prefix": "x-"}], "added": {"x-a": "b"},
+                        "to_upstream": [{"Suffix": "-user"}], "to_refused": [{"Exact": "set-cookie"}], "to_allowed": [{"Exact": "x-b"}],
+                    }},
+                }),
+            ),
+            ("/0/authorizers/spans", Value::Null),
+        ],
+    );
+}
+
+#[test]
+fn conditions_on_tokens_and_filters_keep_their_parts() {
+    let spec = "{action: DENY, rules: [{
+        from: [{source: {requestPrincipals: ['https://a.test/b', '*', 'https://a.test/*', '*/b', 'a*', '*b'], notRequestPrincipals: [a/b/c]}}],
+        when: [{key: request.auth.principal, notValues: ['*']}, {key: request.auth.audiences, values: [shop, 's*']},
+               {key: request.auth.presenter, values: [app]}, {key: 'request.auth.claims[realm][roles]', values: [admin], notValues: ['*x']},
+               {key: 'experimental.envoy.filters.network.mysql_proxy[db.table]', values: ['[update]', drop]}]}]}";
+    let values = |wanted: Value, refused: Value| json!({"wanted": wanted, "refused": refused});
+    let id = |issuer: Value, subject: Value| json!({"issuer": issuer, "subject": subject});
+    let exact = |text: &str| json!({"Exact": text});
+    let any = || json!("Present");
+    let url = || exact("https://a.test");
+    let wanted = json!([
+        id(url(), exact("b")),
+        id(any(), any()),
+        id(url(), any()),
+        id(any(), exact("b")),
+        id(json!({"Prefix": "a"}), any()),
+        id(any(), json!({"Suffix": "b"})),
+    ]);
+    let refused = json!([id(exact("a/b"), exact("c"))]);
+    let claim = |path: Value, values: Value| json!({"Claim": [path, values]});
+    check(
+        &istio("AuthorizationPolicy", spec),
+        &[
+            ("/0/rules/0/from/0", json!([{"RequestPrincipal": values(wanted, refused)}])),
+            (
+                "/0/rules/0/when_from",
+                json!([
+                    {"RequestPrincipal": values(json!([]), json!([id(any(), any())]))},
+                    claim(json!(["aud"]), values(json!([exact("shop"), {"Prefix": "s"}]), json!([]))),
+                    claim(json!(["azp"]), values(json!([exact("app")]), json!([]))),
+                    claim(
+                        json!(["realm", "roles"]),
+                        values(json!([exact("admin")]), json!([{"Suffix": "x"}])),
+                    ),
+                ]),
+            ),
+            (
+                "/0/rules/0/when_to",
+                json!([{"Metadata": [
+                    "envoy.filters.network.mysql_proxy", "db.table",
+                    values(
+                        json!([
+                            {"in_list": true, "condition": exact("update")},
+                            {"in_list": false, "condition": exact("drop")},
+                        ]),
+                        json!([]),
+                    ),
+                ]}]),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn an_identity_by_its_uri_is_the_one_that_it_names() {
+    let spec = "{rules: [{from: [{source: {principals: ['spiffe://td/ns/a/sa/b']}}], when: [{key: source.principal, values: ['spiffe://td/*']}]}]}";
+    let id = |m: Value| json!([{"Principal": {"wanted": [m], "refused": []}}]);
+    check(
+        &istio("AuthorizationPolicy", spec),
+        &[
+            ("/0/rules/0/from/0", id(json!({"Exact": "td/ns/a/sa/b"}))),
+            ("/0/rules/0/when_from", id(json!({"Prefix": "td/"}))),
+        ],
+    );
+}
+
+#[test]
+fn rules_on_tokens_keep_every_part() {
+    let jwks = KeySet::nobodys();
+    let spec = format!(
+        "{{selector: {{matchLabels: {{app: a}}}}, jwtRules: [
+        {{issuer: me, audiences: [a, b], jwks: '{}', fromHeaders: [{{name: x-jwt, prefix: 'JWT '}}], fromParams: [t], fromCookies: [c],
+          forwardOriginalToken: true, outputPayloadToHeader: x-payload, outputClaimToHeaders: [{{header: x-a, claim: a.b}}], spaceDelimitedClaims: [roles, scope]}},
+        {{issuer: 'https://a.test'}}, {{jwksUri: 'http://keys.test:8080/k', timeout: 2s}}, {{issuer: b, jwks_uri: 'https://b.test/k'}}]}}",
+        jwks.as_str()
+    );
+    let fetched =
+        |source: Value, seconds: u64| json!({"Fetched": [source, {"secs": seconds, "nanos": 0}]});
+    check(
+        &istio("RequestAuthentication", &spec),
+        &[
+            ("/0/scope", json!({"Namespace": "shop"})),
+            ("/0/selector/labels", json!({"app": "a"})),
+            (
+                "/0/rules/0/check",
+                json!({
+                    "issuer": "me", "audiences": ["a", "b"], "headers": [["x-jwt", "JWT "]], "parameters": ["t"], "cookies": ["c"],
+                    "forward": true, "payload_header": "x-payload", "claim_headers": [["x-a", "a.b"]],
+                    "lists_of_words": ["permission", "roles", "scope"],
+                }),
+            ),
+            ("/0/rules/0/keys", json!({"Given": jwks.as_str()})),
+            ("/0/rules/1/keys", fetched(json!({"Issuer": "https://a.test"}), 5)),
+            ("/0/rules/2/keys", fetched(json!({"Url": "http://keys.test:8080/k"}), 2)),
+            ("/0/rules/3/keys", fetched(json!({"Url": "https://b.test/k"}), 5)),
+        ],
+    );
+}
+
+#[test]
+fn policies_that_are_attached_by_reference_are_refused_by_name() {
+    let target = "{kind: Service, name: cart}";
+    for kind in ["AuthorizationPolicy", "RequestAuthentication"] {
+        for (spec, field) in [
+            (format!("{{targetRefs: [{target}]}}"), "spec.targetRefs[0]"),
+            (format!("{{targetRef: {target}}}"), "spec.targetRef"),
+        ] {
+            let lowered = lower(&objects(&istio(kind, &spec))[0], &MeshDefaults::default());
+            let [finding] = &lowered.diagnostics[..] else { panic!("{:?}", lowered.diagnostics) };
+            assert!(lowered.is_refused());
+            assert_eq!(
+                (finding.field.to_string(), finding.got.as_deref()),
+                (field.to_owned(), Some("Service `cart`"))
+            );
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{alpn, cors, fault, http, names, network, rate_limit, rbac};
+use super::{alpn, ask, cors, fault, http, names, network, rate_limit, rbac, token};
 use crate::{
     emit::{
         access_log::file_logs,
@@ -75,7 +75,9 @@ fn routes(source: &RouteSource) -> RouteSpecifier {
 }
 
 fn http_filters(plan: &HttpConnection) -> Vec<HttpFilter> {
-    let mut filters: Vec<HttpFilter> = plan.access.iter().map(rbac::http_filter).collect();
+    let mut filters: Vec<HttpFilter> = plan.ask.iter().flat_map(ask::http_filters).collect();
+    filters.extend(plan.tokens.iter().map(token::filter));
+    filters.extend(plan.access.iter().map(rbac::http_filter));
     filters.extend(plan.rate_limits.iter().map(rate_limit::filter));
     filters.extend([grpc_stats_filter(), fault::filter(), cors::filter()]);
     filters.extend(plan.alpn_override.then(alpn::filter));

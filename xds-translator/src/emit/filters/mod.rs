@@ -1,6 +1,7 @@
 //! Network and HTTP filters.
 
 pub(super) mod alpn;
+pub(super) mod ask;
 pub(super) mod cors;
 pub(super) mod fault;
 pub(super) mod hcm;
@@ -8,6 +9,7 @@ pub(super) mod names;
 pub(super) mod rate_limit;
 pub(super) mod rbac;
 pub(super) mod tcp_proxy;
+pub(super) mod token;
 
 use prost::{Message, Name};
 

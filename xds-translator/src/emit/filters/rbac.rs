@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{http, network};
 use crate::{
     emit::{
-        matching::{cidr, header, string},
+        matching::{cidr, header, metadata, string},
         pb::{
             hcm::HttpFilter,
             http_rbac, listener, matcher, network_rbac,
@@ -13,8 +13,11 @@ use crate::{
         },
     },
     ir::AccessAction,
-    plan::{AccessFilter, AccessPolicyPlan, Permission, Principal},
+    plan::{AccessFilter, AccessPolicyPlan, MetadataMatch, Permission, Principal},
 };
+
+/// Policies by name.
+type Policies = BTreeMap<Arc<str>, AccessPolicyPlan>;
 
 /// The filter for requests.
 pub(super) fn http_filter(plan: &AccessFilter) -> HttpFilter {
@@ -39,6 +42,56 @@ pub(in crate::emit) fn network_filter(plan: &AccessFilter) -> listener::Filter {
     network("envoy.filters.network.rbac", &config)
 }
 
+/// Where rules leave their name that only mark.
+const MARK_PREFIX: &str = "istio_ext_authz_";
+/// The same, whole.
+pub(super) const MARK: &str = "istio_ext_authz_shadow_effective_policy_id";
+
+/// What is marked by rules.
+#[derive(Clone, Copy)]
+pub(super) enum Marked {
+    Request,
+    Connection,
+}
+
+impl Marked {
+    /// The filter that leaves the mark.
+    pub(super) fn filter(self) -> &'static str {
+        match self {
+            Self::Request => "envoy.filters.http.rbac",
+            Self::Connection => "envoy.filters.network.rbac",
+        }
+    }
+}
+
+/// A filter that marks requests, and refuses none.
+pub(super) fn http_marks(policies: &Policies) -> HttpFilter {
+    http_filter(&marks(policies))
+}
+
+/// A filter that marks connections, and refuses none.
+pub(super) fn network_marks(policies: &Policies) -> listener::Filter {
+    network_filter(&marks(policies))
+}
+
+/// A filter that refuses requests.
+pub(super) fn http_refusal(policies: &Policies) -> HttpFilter {
+    http_filter(&refusal(policies))
+}
+
+/// A filter that refuses connections.
+pub(super) fn network_refusal(policies: &Policies) -> listener::Filter {
+    network_filter(&refusal(policies))
+}
+
+fn marks(policies: &Policies) -> AccessFilter {
+    AccessFilter { action: AccessAction::Ask, policies: None, shadow: Some(policies.clone()) }
+}
+
+fn refusal(policies: &Policies) -> AccessFilter {
+    AccessFilter { action: AccessAction::Deny, policies: Some(policies.clone()), shadow: None }
+}
+
 /// Absent rules enforce nothing; present and empty ones with ALLOW refuse everything.
 fn enforced(plan: &AccessFilter) -> Option<rbac::Rbac> {
     plan.policies.as_ref().map(|policies| rules(plan.action, policies))
@@ -54,13 +107,14 @@ fn shadow_prefix(action: AccessAction) -> &'static str {
         AccessAction::Allow => "istio_dry_run_allow_",
         AccessAction::Deny => "istio_dry_run_deny_",
         AccessAction::Audit => "",
+        AccessAction::Ask => MARK_PREFIX,
     }
 }
 
-fn rules(action: AccessAction, policies: &BTreeMap<Arc<str>, AccessPolicyPlan>) -> rbac::Rbac {
+fn rules(action: AccessAction, policies: &Policies) -> rbac::Rbac {
     let action = match action {
         AccessAction::Allow => rbac::rbac::Action::Allow,
-        AccessAction::Deny => rbac::rbac::Action::Deny,
+        AccessAction::Deny | AccessAction::Ask => rbac::rbac::Action::Deny,
         AccessAction::Audit => rbac::rbac::Action::Log,
     };
     rbac::Rbac {
@@ -101,8 +155,14 @@ fn permission(plan: &Permission) -> rbac::Permission {
         Permission::Port(port) => Rule::DestinationPort((*port).into()),
         Permission::DestinationIp(network) => Rule::DestinationIp(cidr(network)),
         Permission::Sni(condition) => Rule::RequestedServerName(string(condition, false)),
+        Permission::Metadata(found) => Rule::SourcedMetadata(found_out(found)),
     };
     rbac::Permission { rule: Some(rule) }
+}
+
+/// What filters found out of the request, which is the default among sources.
+fn found_out(found: &MetadataMatch) -> rbac::SourcedMetadata {
+    rbac::SourcedMetadata { metadata_matcher: Some(metadata(found)), ..Default::default() }
 }
 
 fn principal(plan: &Principal) -> rbac::Principal {
@@ -125,6 +185,7 @@ fn principal(plan: &Principal) -> rbac::Principal {
         Principal::DirectIp(network) => Identifier::DirectRemoteIp(cidr(network)),
         Principal::RemoteIp(network) => Identifier::RemoteIp(cidr(network)),
         Principal::Header(name, condition) => Identifier::Header(header(name, condition, false)),
+        Principal::Metadata(found) => Identifier::SourcedMetadata(found_out(found)),
     };
     rbac::Principal { identifier: Some(identifier) }
 }

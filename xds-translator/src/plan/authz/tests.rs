@@ -5,8 +5,11 @@ use std::net::IpAddr;
 use super::*;
 use crate::{
     dialect::Kind,
-    ir::{Discovery, Locality, Selector, Workload, WorkloadId},
-    plan::fixture::{access, labels, mesh, origin},
+    ir::{
+        Authorizer, AuthorizerProtocol, Discovery, Hostname, Locality, Protocol, Selector,
+        Workload, WorkloadId,
+    },
+    plan::fixture::{access, labels, mesh, mesh_with, origin, service, service_item},
     snapshot::{Dep, Item, MeshSnapshot},
 };
 
@@ -116,22 +119,79 @@ fn http_attributes_remove_an_allow_rule_from_connections_but_only_widen_a_deny_r
 }
 
 #[test]
-fn what_nothing_provides_narrows_an_allow_rule_to_nobody_and_widens_all_others() {
-    let token = || CallerMatch::Unserved("request.auth.claims[group]".into());
-    let when = AccessRule { when_from: vec![token()], ..AccessRule::default() };
-    for rule in [from(vec![token()]), when] {
-        assert_eq!(planned(AccessAction::Allow, rule.clone(), Layer::Http), Some(never()));
+fn a_condition_on_a_token_is_one_on_requests() {
+    let claim = || CallerMatch::Claim(vec!["group".into()], wanted(vec![exact("staff")]));
+    let anybody = RequestPrincipal { issuer: StringMatch::Present, subject: StringMatch::Present };
+    let nobody =
+        || CallerMatch::RequestPrincipal(Values { wanted: vec![], refused: vec![anybody.clone()] });
+    let when = |caller| AccessRule { when_from: vec![caller], ..AccessRule::default() };
+    for rule in [from(vec![claim()]), when(claim()), when(nobody())] {
         assert_eq!(planned(AccessAction::Allow, rule.clone(), Layer::Tcp), None);
-        for (action, layer) in
-            [(AccessAction::Deny, Layer::Http), (AccessAction::Audit, Layer::Tcp)]
-        {
-            assert_eq!(
-                planned(action, rule.clone(), layer),
-                Some(anything()),
-                "{action:?} {layer:?}"
-            );
-        }
+        let denied = planned(AccessAction::Deny, rule.clone(), Layer::Tcp);
+        assert_eq!(denied, Some(anything()), "wider, where there are no tokens");
     }
+    let principals = |rule| planned(AccessAction::Deny, rule, Layer::Http).unwrap().principals;
+    let in_token = MetadataMatch::any_claim(&["group".into()], &exact("staff"));
+    let held = Principal::Or(vec![Principal::Metadata(in_token)]);
+    assert_eq!(principals(when(claim())), [Principal::And(vec![held])]);
+    let present = |name| Principal::Metadata(MetadataMatch::claim(name, &StringMatch::Present));
+    let both = Principal::And(vec![present("iss"), present("sub")]);
+    let without = Principal::Not(Box::new(Principal::Or(vec![both])));
+    assert_eq!(principals(when(nobody())), [Principal::And(vec![without])]);
+}
+
+/// What is asked about for these policies, in a mesh whose only authorizer is at `cart:80`.
+fn asked(policies: &[Arc<AccessPolicy>], layer: Layer) -> Option<AskFilter> {
+    let authorizer = Authorizer {
+        host: Hostname::new("cart.shop.svc.cluster.local"),
+        namespace: Some("shop".into()),
+        port: 80,
+        timeout: std::time::Duration::from_secs(1),
+        fail_open: false,
+        status_on_error: None,
+        reroutes: false,
+        body: None,
+        protocol: AuthorizerProtocol::Grpc,
+    };
+    let settings = MeshDefaults {
+        authorizers: [("asked".into(), authorizer)].into(),
+        ..MeshDefaults::default()
+    };
+    let cart = service("shop", "cart", "10.96.0.1", &[(80, Protocol::Grpc)]);
+    let snapshot = mesh_with(settings, [service_item(cart)]);
+    let reader = Reader::new(&snapshot);
+    let callers = BTreeMap::new();
+    ask_filter(&reader, Facts { mesh: reader.mesh(), callers: &callers }, policies, layer)
+}
+
+#[test]
+fn what_is_asked_about_is_marked_and_where_nobody_can_be_asked_it_is_refused() {
+    let token = CallerMatch::Claim(vec!["group".into()], wanted(vec![exact("staff")]));
+    let rule = AccessRule { when_from: vec![token], ..to(vec![get()]) };
+    let policy = access("ask", AccessAction::Ask, vec![rule]);
+    let filter = asked(std::slice::from_ref(&policy), Layer::Http).unwrap();
+    let names: Vec<&str> = filter.policies.keys().map(AsRef::as_ref).collect();
+    assert_eq!(names, ["istio-ext-authz-asked-ns[shop]-policy[ask]-rule[0]"]);
+    // Tokens are checked later, so that the rule asks whatever they say.
+    let plan = filter.policies.values().next().unwrap();
+    assert_eq!(plan.principals, anything().principals);
+    assert_ne!(plan.permissions, anything().permissions);
+    let who = filter.asked.unwrap();
+    assert_eq!(
+        (&*who.prefix, &*who.cluster),
+        ("istio-ext-authz-asked-", "outbound|80||cart.shop.svc.cluster.local",)
+    );
+    let connections = asked(std::slice::from_ref(&policy), Layer::Tcp).unwrap();
+    assert_eq!(connections.policies.into_values().next(), Some(anything()));
+    let other = AccessPolicy { authorizer: Some("other".into()), ..AccessPolicy::clone(&policy) };
+    let other = Arc::new(other);
+    for policies in [vec![other.clone()], vec![policy.clone(), other]] {
+        let filter = asked(&policies, Layer::Http).unwrap();
+        assert_eq!((filter.policies.len(), filter.asked), (policies.len(), None));
+    }
+    let tried = Arc::new(AccessPolicy { dry_run: true, ..AccessPolicy::clone(&policy) });
+    assert_eq!(asked(&[tried], Layer::Http), None);
+    assert_eq!(asked(&[access("none", AccessAction::Ask, vec![])], Layer::Http), None);
 }
 
 #[test]
@@ -310,5 +370,6 @@ fn a_set_of_callers_is_read_as_one_fact() {
     let rule = from(vec![CallerMatch::Workload(sets)]);
     let policy = Item::Access(access("p", AccessAction::Allow, vec![rule]));
     let read = callers(&mesh([policy, workload("a", "web", "10.0.0.1", false)])).1;
-    assert_eq!(read, [Dep::Mesh, Dep::Access("shop".into()), Dep::Addresses(set("web"))]);
+    let [policies, tokens] = [Dep::Access("shop".into()), Dep::Tokens("shop".into())];
+    assert_eq!(read, [Dep::Mesh, policies, tokens, Dep::Addresses(set("web"))]);
 }

@@ -5,54 +5,44 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::token::selector;
 use crate::dialect::{
     lowering::Lowering,
     names::{network, wildcard},
     scalar::parse_port,
 };
 use crate::{
-    diagnostic::{Code, Diagnostic, FieldPath, Severity},
+    diagnostic::{Code, Diagnostic, FieldPath},
     dialect::istio::dry_run,
-    dialect::istio::security::{self, Action, AuthorizationPolicy, Rule},
+    dialect::istio::{
+        attribute::{claim_path, filter_key},
+        security::{self, Action, AuthorizationPolicy, Rule},
+    },
     ir::{
-        AccessAction, AccessPolicy, AccessRule, Account, CallMatch, CallerMatch, PolicyScope,
-        PolicyTarget, Selector, StringMatch, Unmatched, Values,
+        AccessAction, AccessPolicy, AccessRule, Account, CallMatch, CallerMatch, MetadataText,
+        PolicyScope, PolicyTarget, RequestPrincipal, Selector, StringMatch, Unmatched, Values,
     },
     snapshot::Item,
 };
-
-/// What a policy is worth that asks for something unserved, said to its author.
-const REFUSED: &str =
-    "the policy is refused; its last accepted version stays in force, and where there is none";
 
 impl Lowering<'_> {
     pub(in crate::dialect) fn authorization_policy(
         &mut self,
         spec: &AuthorizationPolicy,
     ) -> Option<Item> {
-        if !spec.target_refs.is_empty() || spec.target_ref.is_some() {
-            let message = "policies for gateways, services and waypoints by `targetRefs` are not served yet; use a selector: the policy is refused; its last accepted version stays in force, and where there is none, what it selects is closed";
-            self.note(Diagnostic::error(
-                Code::NotActedOn,
-                FieldPath::of("spec.targetRefs"),
-                message,
-            ));
+        if self.is_attached(spec.target_ref.as_ref(), &spec.target_refs) {
             return None;
         }
-        let action = self.action(spec.action);
+        let action = action(spec.action);
         let rules = spec.rules.iter().enumerate();
         let rules = rules
             .map(|(i, r)| self.access_rule(&FieldPath::of("spec.rules").index(i), r))
             .collect();
-        let selector = spec.selector.as_ref().map(|s| s.match_labels.clone().into());
-        let policy = self.access_policy(selector.unwrap_or_default(), action, rules);
-        // What is refused for nothing but what is not served yet closes no more than what it asks
-        // for.
-        let mut refusals = self.diagnostics.iter().filter(|d| d.severity == Severity::Error);
-        if refusals.all(|d| d.code == Code::NotActedOn) {
-            self.closed.push(policy.clone());
-        }
-        Some(policy)
+        let mut policy = self.access_policy(selector(spec.selector.as_ref()), action, rules);
+        policy.authorizer =
+            spec.provider.as_ref().filter(|_| action == AccessAction::Ask).map(|p| p.name.clone());
+        self.remark_asking(&policy);
+        Some(Item::Access(Arc::new(policy)))
     }
 
     /// Istio's policy: with one that allows, what none allows is refused.
@@ -61,18 +51,39 @@ impl Lowering<'_> {
         selector: Selector,
         action: AccessAction,
         rules: Vec<AccessRule>,
-    ) -> Item {
+    ) -> AccessPolicy {
         let dry_run = self.is_dry_run();
-        Item::Access(Arc::new(AccessPolicy {
+        AccessPolicy {
             origin: self.origin(),
             scope: PolicyScope::of(self.namespace(), &self.mesh.root_namespace),
             selector,
             target: PolicyTarget::All,
             action,
+            authorizer: None,
             rules,
             unmatched: Unmatched::under(action),
             dry_run,
-        }))
+        }
+    }
+
+    /// What a policy that asks somebody cannot do: try out whether, and know whose token it is.
+    fn remark_asking(&mut self, policy: &AccessPolicy) {
+        if policy.action != AccessAction::Ask {
+            return;
+        }
+        if policy.dry_run {
+            let field = FieldPath::of("metadata.annotations").field(dry_run::ANNOTATION);
+            let message = "action CUSTOM cannot be tried out: nobody is asked, nothing is reported";
+            self.note(Diagnostic::warning(Code::NoEffect, field, message));
+        }
+        for (i, rule) in policy.rules.iter().enumerate() {
+            if rule.needs_token() {
+                let message = "who is asked is asked before tokens are checked: this rule asks \
+                               whatever the token says";
+                let field = FieldPath::of("spec.rules").index(i);
+                self.note(Diagnostic::warning(Code::NotActedOn, field, message));
+            }
+        }
     }
 
     /// Whether the policy is only tried out; one that does not say so for certain is in force.
@@ -86,23 +97,6 @@ impl Lowering<'_> {
             self.note(finding.expected("true or false", written.to_string()).fix("`\"true\"`"));
         }
         meant.unwrap_or(false)
-    }
-
-    fn action(&mut self, action: Action) -> AccessAction {
-        match action {
-            Action::Allow => AccessAction::Allow,
-            Action::Deny => AccessAction::Deny,
-            Action::Audit => AccessAction::Audit,
-            Action::Custom => {
-                let message = format!(
-                    "external authorization is not served: {REFUSED}, everything that it matches is denied"
-                );
-                let finding =
-                    Diagnostic::error(Code::NotActedOn, FieldPath::of("spec.action"), message);
-                self.note(finding.expected("ALLOW, DENY or AUDIT", "CUSTOM"));
-                AccessAction::Deny
-            }
-        }
     }
 
     fn access_rule(&mut self, at: &FieldPath, rule: &Rule) -> AccessRule {
@@ -127,7 +121,8 @@ impl Lowering<'_> {
 
     fn source(&mut self, at: &FieldPath, s: &security::Source) -> Vec<CallerMatch> {
         let mut all = Vec::new();
-        push(&mut all, texts(&s.principals, &s.not_principals), CallerMatch::Principal);
+        let principals = values(&s.principals, &s.not_principals, principal);
+        push(&mut all, principals, CallerMatch::Principal);
         push(&mut all, texts(&s.trust_domains, &s.not_trust_domains), CallerMatch::TrustDomain);
         push(&mut all, texts(&s.namespaces, &s.not_namespaces), CallerMatch::Namespace);
         push(
@@ -142,13 +137,8 @@ impl Lowering<'_> {
         let remote =
             self.networks(at, ("remoteIpBlocks", remote), ("notRemoteIpBlocks", not_remote));
         push(&mut all, remote, CallerMatch::RemoteIp);
-        let tokens = [
-            ("requestPrincipals", &s.request_principals),
-            ("notRequestPrincipals", &s.not_request_principals),
-        ];
-        for (field, _) in tokens.into_iter().filter(|(_, given)| !given.is_empty()) {
-            all.push(self.unserved_attribute(at.field(field), "request.auth.principal"));
-        }
+        let tokens = values(&s.request_principals, &s.not_request_principals, request_principal);
+        push(&mut all, tokens, CallerMatch::RequestPrincipal);
         all
     }
 
@@ -174,7 +164,7 @@ impl Lowering<'_> {
         let (wanted, refused) = (&condition.values, &condition.not_values);
         let (given, not_given) = (("values", &wanted[..]), ("notValues", &refused[..]));
         let caller = match &*condition.key {
-            "source.principal" => CallerMatch::Principal(texts(wanted, refused)),
+            "source.principal" => CallerMatch::Principal(values(wanted, refused, principal)),
             "source.trustDomain" => CallerMatch::TrustDomain(texts(wanted, refused)),
             "source.namespace" => CallerMatch::Namespace(texts(wanted, refused)),
             "source.serviceAccount" => CallerMatch::Account(self.accounts(wanted, refused)),
@@ -197,7 +187,7 @@ impl Lowering<'_> {
                     return rule.when_to.push(CallMatch::Host(texts(wanted, refused)));
                 }
                 Some(name) => CallerMatch::Header(name.into(), texts(wanted, refused)),
-                None => self.unserved_attribute(at.field("key"), key),
+                None => return found_out(key, wanted, refused, rule),
             },
         };
         rule.when_from.push(caller);
@@ -240,18 +230,61 @@ impl Lowering<'_> {
         };
         Values { wanted: list(wanted), refused: list(refused) }
     }
+}
 
-    fn unserved_attribute(&mut self, at: FieldPath, key: &str) -> CallerMatch {
-        let what = if key.starts_with("request.auth.") {
-            "request tokens are not verified yet"
-        } else {
-            "metadata of Envoy's filters is not served"
-        };
-        let message = format!(
-            "{what}: {REFUSED}, an ALLOW rule with this allows nobody and others hold without it"
-        );
-        self.note(Diagnostic::error(Code::NotActedOn, at, message));
-        CallerMatch::Unserved(key.into())
+/// A condition on what filters find out: of a request's token, or of anything by their own words.
+fn found_out(key: &str, wanted: &[Arc<str>], refused: &[Arc<str>], rule: &mut AccessRule) {
+    let claim = |path: Vec<Arc<str>>| CallerMatch::Claim(path, texts(wanted, refused));
+    rule.when_from.push(match key {
+        "request.auth.principal" => {
+            CallerMatch::RequestPrincipal(values(wanted, refused, request_principal))
+        }
+        "request.auth.audiences" => claim(vec!["aud".into()]),
+        "request.auth.presenter" => claim(vec!["azp".into()]),
+        key => match (claim_path(key), filter_key(key)) {
+            (Some(path), _) => claim(path),
+            (None, Some((filter, key))) => {
+                let texts = values(wanted, refused, metadata_text);
+                return rule.when_to.push(CallMatch::Metadata(filter.into(), key.into(), texts));
+            }
+            // Refused by its rules.
+            (None, None) => return,
+        },
+    });
+}
+
+/// The identity that is named, also by its whole URI.
+fn principal(text: &str) -> StringMatch {
+    wildcard(text.strip_prefix("spiffe://").unwrap_or(text))
+}
+
+/// Issuer and subject, which the last slash parts, since an issuer may be a URL. Without one, what is
+/// written is about the end that the `*` leaves.
+fn request_principal(text: &str) -> RequestPrincipal {
+    let both = |issuer, subject| RequestPrincipal { issuer, subject };
+    match (wildcard(text), text.rsplit_once('/')) {
+        (StringMatch::Present, _) => both(StringMatch::Present, StringMatch::Present),
+        (_, Some((issuer, subject))) => both(wildcard(issuer), wildcard(subject)),
+        (suffix @ StringMatch::Suffix(_), None) => both(StringMatch::Present, suffix),
+        (prefix @ StringMatch::Prefix(_), None) => both(prefix, StringMatch::Present),
+        (issuer, None) => both(issuer, StringMatch::Exact("".into())),
+    }
+}
+
+/// A text, or in brackets one of a list.
+fn metadata_text(text: &str) -> MetadataText {
+    match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        Some(element) => MetadataText { in_list: true, condition: wildcard(element) },
+        None => MetadataText { in_list: false, condition: wildcard(text) },
+    }
+}
+
+fn action(action: Action) -> AccessAction {
+    match action {
+        Action::Allow => AccessAction::Allow,
+        Action::Deny => AccessAction::Deny,
+        Action::Audit => AccessAction::Audit,
+        Action::Custom => AccessAction::Ask,
     }
 }
 

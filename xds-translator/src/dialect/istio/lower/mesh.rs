@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use ferromesh_proto::TrustDomain;
 
 use super::{
+    authorizer::authorizers,
     backend::{connection_pool, keepalive, locality_policy, outlier},
     retry::{retry, try_timeout},
     scope::outbound_traffic,
@@ -85,6 +86,7 @@ impl Lowering<'_> {
                 .path_normalization
                 .as_ref()
                 .map_or(PathNormalization::Base, |p| normalization(p.normalization)),
+            authorizers: authorizers(&spec.extension_providers),
             mesh_tls_min: spec.mesh_mtls.as_ref().map_or(base.mesh_tls_min, least_version),
             mesh_tls_suites: spec
                 .mesh_mtls

@@ -1,6 +1,7 @@
 //! What Istio's objects mean.
 
 mod access;
+mod authorizer;
 mod backend;
 mod gateway;
 pub(crate) mod mesh;
@@ -12,4 +13,5 @@ mod routes;
 mod routes_l4;
 mod scope;
 mod service_entry;
+mod token;
 mod workload_entry;

@@ -8,6 +8,7 @@ use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::{
         istio::{
+            attribute::{is_routed_claim, routed_claim},
             shared::{Percent, StringMatch as Declared},
             virtual_service::{
                 self as vs, RedirectPortSelection, UnmatchedPreflights, VirtualService,
@@ -16,8 +17,8 @@ use crate::{
         scalar::GRPC_STATUSES,
     },
     ir::{
-        Abort, Attachment, Cors, Destination, DestinationPort, Fault, HeaderChanges, HeaderOps,
-        HttpAction, HttpMatch, HttpRule, Kind, Mirror, ObjectId, PathMatch, PathRewrite,
+        Abort, Attachment, ClaimMatch, Cors, Destination, DestinationPort, Fault, HeaderChanges,
+        HeaderOps, HttpAction, HttpMatch, HttpRule, Kind, Mirror, ObjectId, PathMatch, PathRewrite,
         PerMillion, Redirect, RedirectPort, Rewrite, RouteTable, RuleOrder, StringMatch, Timeouts,
         Unreachable, WeightedDestination,
     },
@@ -98,6 +99,7 @@ impl Lowering<'_> {
             ignore_path_case: m.ignore_uri_case,
             headers: header_conditions(&m.headers),
             without_headers: header_conditions(&m.without_headers),
+            claims: claims(m),
             query: m.query_params.iter().map(|(k, v)| (k.clone(), text(v))).collect(),
             method: m.method.as_ref().map(text),
             authority: m.authority.as_ref().map(text),
@@ -297,7 +299,21 @@ fn path(declared: &Declared) -> Option<PathMatch> {
 }
 
 fn header_conditions(declared: &BTreeMap<Arc<str>, Declared>) -> BTreeMap<Arc<str>, StringMatch> {
-    declared.iter().map(|(name, value)| (lower_case(name), text(value))).collect()
+    let headers = declared.iter().filter(|(name, _)| !is_routed_claim(name));
+    headers.map(|(name, value)| (lower_case(name), text(value))).collect()
+}
+
+fn claims(m: &vs::HttpMatch) -> Vec<ClaimMatch> {
+    let of = |declared: &BTreeMap<Arc<str>, Declared>, refused| {
+        let claims = declared.iter().filter_map(|(name, value)| {
+            Some(ClaimMatch { path: routed_claim(name)?, condition: text(value), refused })
+        });
+        claims.collect::<Vec<_>>()
+    };
+    let mut claims = of(&m.headers, false);
+    claims.extend(of(&m.without_headers, true));
+    claims.sort_by(|a, b| (&a.path, a.refused).cmp(&(&b.path, b.refused)));
+    claims
 }
 
 fn lower_case(name: &str) -> Arc<str> {

@@ -14,3 +14,4 @@ mod provider;
 pub(super) mod route;
 pub(super) mod security;
 mod tls;
+pub(super) mod token;

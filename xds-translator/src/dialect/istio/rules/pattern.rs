@@ -9,6 +9,9 @@ use crate::{
     dialect::decode::Decoder,
 };
 
+/// What identities begin with, and principals do not (Istio `Source.principals`).
+const SPIFFE: &str = "spiffe://";
+
 /// A pattern in its parts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form<'a> {
@@ -187,24 +190,50 @@ pub(super) fn check_normal(text: &str, written: &str, open: bool, at: &mut Decod
     }
 }
 
+/// Notes a pattern that issuer and subject of no token can match: the last slash parts them, or
+/// there is none beside the `*` (Istio `Source.requestPrincipals`).
+pub(super) fn check_request_principal(text: &str, at: &mut Decoder) {
+    let Some(form) = form(text, at) else { return };
+    let expected = "`ISSUER/SUBJECT`, with `*` at one end";
+    match (form, text.rsplit_once('/')) {
+        (Form::Exact(_), None) => unmatched(text, "it names no subject", expected, None, at),
+        (Form::Exact(_) | Form::Prefix(_), Some((issuer, subject))) => {
+            if issuer.is_empty() || subject.is_empty() {
+                unmatched(text, "issuer or subject is missing", expected, None, at);
+            } else if issuer.ends_with(":/") {
+                let message = "the last `/` ends the issuer, which is no URL then";
+                let fix = Some(form.with(&format!("{}/", form.text().trim_end_matches('/'))));
+                unmatched(text, message, expected, fix, at);
+            }
+        }
+        (Form::Suffix(_), Some((_, ""))) => {
+            unmatched(text, "the subject is missing", expected, None, at);
+        }
+        _ => {}
+    }
+}
+
 /// Notes a pattern that no identity of the mesh can match.
 pub(super) fn check_principal(text: &str, at: &mut Decoder) {
-    let Some(form) = form(text, at) else { return };
-    if let Some(id) = text.strip_prefix("spiffe://") {
-        return at.invalid(
-            "a principal is written without `spiffe://`, and would never match",
-            Some(format!("`{id}`")),
-        );
+    let id = text.strip_prefix(SPIFFE).unwrap_or(text);
+    if id.len() < text.len() {
+        at.remark(|path| {
+            let message =
+                "a principal is written without `spiffe://`: it is taken for the identity that it \
+                 names, where Istio's control plane matches nobody";
+            Diagnostic::warning(Code::InvalidValue, path, message).fix(format!("`{id}`"))
+        });
     }
+    let Some(form) = form(id, at) else { return };
     let expected = "`TRUSTDOMAIN/ns/NAMESPACE/sa/ACCOUNT`, with `*` at one end";
     if form.text().contains(char::is_whitespace) {
         let fix = Some(form.with(form.text().trim()));
-        return unmatched(text, "no identity holds a blank", expected, fix, at);
+        return unmatched(id, "no identity holds a blank", expected, fix, at);
     }
     if !may_be_identity(form) {
-        return unmatched(text, "no identity has this form", expected, None, at);
+        return unmatched(id, "no identity has this form", expected, None, at);
     }
-    check_characters(text, expected, |c| is_label(c) || "._/".contains(c), at);
+    check_characters(id, expected, |c| is_label(c) || "._/".contains(c), at);
 }
 
 fn may_be_identity(form: Form<'_>) -> bool {
@@ -331,7 +360,32 @@ mod tests {
     }
 
     #[test]
+    fn request_principals_are_issuer_and_subject() {
+        check(
+            check_request_principal,
+            &[
+                "*",
+                "a/b",
+                "https://a.test/b",
+                "https://a.test/*",
+                "a*",
+                "*a",
+                "*/b",
+                "a/b*",
+                "*a/b",
+            ],
+            &["", "a", "/b", "a/", "https://a*", "https://a.test", "a*b", "*a*", "*a/"],
+        );
+    }
+
+    #[test]
     fn principals_are_identities_of_the_mesh() {
+        let mut at = Decoder::default();
+        check_principal("spiffe://td/ns/a/sa/b", &mut at);
+        let found = at.finish();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].severity, crate::diagnostic::Severity::Warning);
+        assert_eq!(found[0].fix.as_deref(), Some("`td/ns/a/sa/b`"));
         check(
             check_principal,
             &[
@@ -360,7 +414,8 @@ mod tests {
                 "td/x*",
                 "*/x/b",
                 "td/ns/*/sa/b",
-                "spiffe://td/ns/a/sa/b",
+                "spiffe://",
+                "spiffe://td/a",
                 "td/ns//sa/b",
                 "td/ns/Shop/sa/b",
                 "TD/*",

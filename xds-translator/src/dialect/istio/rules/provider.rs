@@ -14,8 +14,8 @@ use crate::{
         forms::{HostForm, check_host, check_range, each, is_dns_name},
         istio::{
             extension_provider::{
-                DefaultProviders, DynatraceSampler, ExtAuthzBody, ExtensionProvider, HttpHeader,
-                HttpService, LogFormat, OpenTelemetry, Purpose,
+                DefaultProviders, DynatraceSampler, ExtAuthzBody, ExtAuthzHttp, ExtensionProvider,
+                HttpHeader, HttpService, LogFormat, OpenTelemetry, Purpose,
             },
             mesh_config::MeshConfig,
         },
@@ -30,6 +30,9 @@ pub(super) fn check_providers(mesh: &MeshConfig, at: &mut Decoder) {
         if !names.insert(provider.name.to_lowercase()) {
             let message = format!("another provider is called `{}`", provider.name);
             at.within("name", |at| at.invalid(message, Some("a name of its own".to_owned())));
+        }
+        if provider.ext_authz_http.is_some() || provider.ext_authz_grpc.is_some() {
+            check_authorizer_name(&provider.name, at);
         }
         check_provider(provider, at);
     });
@@ -244,6 +247,7 @@ fn check_authorizer(provider: &ExtensionProvider, at: &mut Decoder) {
         check_timeout(http.timeout, at);
         check_status(&http.status_on_error, at);
         check_body(http.include_body.as_ref(), at);
+        check_names(http, at);
         if !http.path_prefix.is_empty() && !http.path_prefix.starts_with('/') {
             at.within("pathPrefix", |at| at.invalid("it begins with `/`", None));
         }
@@ -256,9 +260,66 @@ fn check_authorizer(provider: &ExtensionProvider, at: &mut Decoder) {
 }
 
 fn check_status(status: &str, at: &mut Decoder) {
-    let known = |code: u16| (200..600).contains(&code);
+    let known = |code: u16| STATUSES.iter().any(|known| known.contains(&code));
     if !status.is_empty() && !status.parse().is_ok_and(known) {
-        at.within("statusOnError", |at| at.invalid("not a status of HTTP, 200 to 599", None));
+        at.within("statusOnError", |at| at.invalid("not a status that Envoy knows", None));
+    }
+}
+
+/// Statuses that Envoy answers with (`envoy.type.v3.StatusCode`); it refuses a filter with others.
+const STATUSES: [std::ops::RangeInclusive<u16>; 11] = [
+    200..=208,
+    226..=226,
+    300..=305,
+    307..=308,
+    400..=417,
+    421..=424,
+    426..=426,
+    428..=429,
+    431..=431,
+    500..=508,
+    510..=511,
+];
+
+fn check_names(http: &ExtAuthzHttp, at: &mut Decoder) {
+    for (field, names) in [
+        ("includeHeadersInCheck", &http.include_headers),
+        ("includeRequestHeadersInCheck", &http.include_request_headers),
+        ("headersToUpstreamOnAllow", &http.upstream_on_allow),
+        ("headersToDownstreamOnDeny", &http.downstream_on_deny),
+        ("headersToDownstreamOnAllow", &http.downstream_on_allow),
+    ] {
+        each(field, names, at, |name, at| check_header_pattern(name, at));
+    }
+    at.within("includeAdditionalHeadersInCheck", |at| {
+        for (name, value) in &http.include_additional_headers {
+            at.within_key(name, |at| {
+                if !is_header_name(name) {
+                    at.invalid(format!("`{name}` is not a header name"), None);
+                }
+                check_line(value, at);
+            });
+        }
+    });
+}
+
+/// A name, or a part of one with a `*` at one end.
+fn check_header_pattern(name: &str, at: &mut Decoder) {
+    let part = name.strip_prefix('*').or(name.strip_suffix('*')).unwrap_or(name);
+    if !is_header_name(part) || part.contains('*') {
+        let message = format!("`{name}` is not a header name, nor part of one beside a `*`");
+        at.invalid(message, None);
+    }
+}
+
+/// Names of rules hold that of who is asked, and statistics do.
+fn check_authorizer_name(name: &str, at: &mut Decoder) {
+    let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if !name.chars().all(label) || name.len() > 63 || name.starts_with('-') || name.ends_with('-') {
+        at.within("name", |at| {
+            let message = "who is asked about access needs a name of a-z, 0-9 and -, at most 63";
+            at.invalid(format!("`{name}`: {message}"), None);
+        });
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
             HostForm, check_export_to, check_host, check_network, check_percent, check_range, each,
         },
         istio::{
+            attribute::{is_routed_claim, routed_claim},
             retry_words::{RETRY_CONDITIONS, retry_condition},
             shared::{Percent, StringMatch},
             virtual_service::{
@@ -37,6 +38,7 @@ pub(in crate::dialect::istio) fn check(rules: &VirtualService, at: &mut Decoder)
     check_export_to(&rules.export_to, at);
     each("gateways", &rules.gateways, at, |name, at| check_gateway_name(name, at));
     each("http", &rules.http, at, check_http);
+    check_claims(rules, at);
     each("tls", &rules.tls, at, |rule, at| {
         each("match", &rule.matches, at, |m, at| {
             each("sniHosts", &m.sni_hosts, at, |host, at| check_host(host, HostForm::Wildcard, at));
@@ -265,21 +267,48 @@ fn check_match(m: &HttpMatch, at: &mut Decoder) {
     for (field, names) in [("headers", &m.headers), ("withoutHeaders", &m.without_headers)] {
         at.within(field, |at| {
             for name in names.keys().filter(|n| !may_be_matched(n)) {
-                at.within_key(name, |at| match name.starts_with(TOKEN_CLAIM) {
-                    true => at.unserved_guard("a claim of a request token"),
-                    false => at.invalid(format!("`{name}` is not a header name"), None),
+                at.within_key(name, |at| {
+                    at.invalid(format!("`{name}` is not a header name"), None)
                 });
             }
         });
     }
 }
 
-/// Istio's way to match on a token, among the headers. Taken for a header it would never be there:
-/// a condition that never holds, and in `withoutHeaders` one that always does.
-const TOKEN_CLAIM: &str = "@request.auth.claims";
+/// Claims of tokens are known where tokens are checked before a route is chosen: at gateways.
+/// Elsewhere such a condition would never hold, and in `withoutHeaders` it always would.
+fn check_claims(rules: &VirtualService, at: &mut Decoder) {
+    let everywhere = |m: &HttpMatch| match (&m.gateways[..], &rules.gateways[..]) {
+        // Part of other rules, which say where.
+        ([], []) => !rules.hosts.is_empty(),
+        ([], gateways) | (gateways, _) => gateways.iter().any(|name| &**name == "mesh"),
+    };
+    let in_match = |m: &HttpMatch, at: &mut Decoder| {
+        let mesh = everywhere(m);
+        for (field, names) in [("headers", &m.headers), ("withoutHeaders", &m.without_headers)] {
+            let claims = names.keys().filter(|name| is_routed_claim(name));
+            at.within(field, |at| {
+                for name in claims {
+                    at.within_key(name, |at| check_claim(name, mesh, at));
+                }
+            });
+        }
+    };
+    each("http", &rules.http, at, |rule, at| each("match", &rule.matches, at, in_match));
+}
+
+fn check_claim(name: &str, mesh: bool, at: &mut Decoder) {
+    if routed_claim(name).is_none() {
+        let fix = Some("`@request.auth.claims[NAME]`".to_owned());
+        at.invalid(format!("`{name}` does not name a claim"), fix);
+    } else if mesh {
+        let fix = Some("`gateways` with a gateway, and without `mesh`".to_owned());
+        at.invalid("claims of tokens are known at gateways alone, not in the mesh", fix);
+    }
+}
 
 fn may_be_matched(name: &str) -> bool {
-    is_header_name(name.strip_prefix(':').unwrap_or(name))
+    is_routed_claim(name) || is_header_name(name.strip_prefix(':').unwrap_or(name))
 }
 
 /// A wildcard is the name of a service that has it, and stands for no other.

@@ -4,8 +4,8 @@ use super::{
     line::is_header_name,
     pattern::{
         check_account, check_authority, check_method, check_namespace, check_normal, check_path,
-        check_principal, check_scheme, check_server_name, check_target, check_text,
-        check_trust_domain, check_value,
+        check_principal, check_request_principal, check_scheme, check_server_name, check_target,
+        check_text, check_trust_domain, check_value,
     },
 };
 use crate::{
@@ -13,8 +13,12 @@ use crate::{
     dialect::{
         decode::Decoder,
         forms::{check_network, each},
-        istio::security::{
-            Action, AuthorizationPolicy, Condition, Operation, PeerAuthentication, Rule, Source,
+        istio::{
+            attribute::{claim_path, filter_key},
+            security::{
+                Action, AuthorizationPolicy, Condition, Operation, PeerAuthentication, Rule, Source,
+            },
+            shared::WorkloadSelector,
         },
         scalar::parse_port,
     },
@@ -30,10 +34,8 @@ pub(in crate::dialect::istio) fn check_peer(policy: &PeerAuthentication, at: &mu
 }
 
 pub(in crate::dialect::istio) fn check_access(policy: &AuthorizationPolicy, at: &mut Decoder) {
-    let targets = policy.target_ref.is_some() || !policy.target_refs.is_empty();
-    if targets && policy.selector.as_ref().is_some_and(|s| !s.match_labels.is_empty()) {
-        at.invalid("only one of `selector`, `targetRefs` may be given", None);
-    }
+    let (one, several) = (policy.target_ref.is_some(), !policy.target_refs.is_empty());
+    check_one_attachment(policy.selector.as_ref(), one, several, at);
     match (policy.action, policy.provider.as_ref().map(|p| &*p.name)) {
         (Action::Custom, None | Some("")) => at.missing(
             "provider",
@@ -52,6 +54,19 @@ pub(in crate::dialect::istio) fn check_access(policy: &AuthorizationPolicy, at: 
         });
     }
     each("rules", &policy.rules, at, check_rule);
+}
+
+/// A policy is for selected workloads, or for one target, or for a list of them.
+pub(super) fn check_one_attachment(
+    selector: Option<&WorkloadSelector>,
+    one: bool,
+    several: bool,
+    at: &mut Decoder,
+) {
+    let selects = selector.is_some_and(|s| !s.match_labels.is_empty());
+    if [selects, one, several].into_iter().filter(|given| *given).count() > 1 {
+        at.invalid("only one of `selector`, `targetRefs` may be given", None);
+    }
 }
 
 fn check_rule(rule: &Rule, at: &mut Decoder) {
@@ -84,8 +99,8 @@ fn check_source(source: &Source, at: &mut Decoder) {
     }
     type Check = fn(&str, &mut Decoder);
     let texts: [(_, _, Check); 10] = [
-        ("requestPrincipals", &source.request_principals, check_text),
-        ("notRequestPrincipals", &source.not_request_principals, check_text),
+        ("requestPrincipals", &source.request_principals, check_request_principal),
+        ("notRequestPrincipals", &source.not_request_principals, check_request_principal),
         ("namespaces", &source.namespaces, check_namespace),
         ("notNamespaces", &source.not_namespaces, check_namespace),
         ("principals", &source.principals, check_principal),
@@ -198,6 +213,14 @@ fn check_condition(condition: &Condition, at: &mut Decoder) {
     if let Some(name) = key.strip_prefix("request.headers[") {
         at.within("key", |at| check_header_key(key, name, at));
     }
+    let nameless = |prefix: &str, named: bool| key.starts_with(prefix) && !named;
+    if nameless("request.auth.claims[", claim_path(key).is_some())
+        || nameless("experimental.", filter_key(key).is_some())
+    {
+        at.within("key", |at| {
+            at.invalid(format!("`{key}` does not name what is in brackets"), None)
+        });
+    }
     if condition.values.is_empty() && condition.not_values.is_empty() {
         at.missing("values", Some("give `values` or `notValues`".to_owned()));
     }
@@ -207,6 +230,7 @@ fn check_condition(condition: &Condition, at: &mut Decoder) {
         "source.ip" | "remote.ip" | "destination.ip" => check_network,
         "destination.port" => check_port,
         "source.principal" => check_principal,
+        "request.auth.principal" => check_request_principal,
         "source.serviceAccount" => check_account,
         "source.trustDomain" => check_trust_domain,
         "source.namespace" => check_namespace,
