@@ -9,3 +9,4 @@ pub mod offline;
 pub mod paths;
 pub mod plane;
 pub mod process;
+pub mod token;

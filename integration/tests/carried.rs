@@ -16,8 +16,10 @@ use ferromesh_integration::{
     offline::{bootstrap, translate_for},
     paths,
     process::Process,
+    token::Issuer,
 };
 use ferromesh_xds_translator::dialect::parse_files;
+use serde_json::{Value, json};
 
 const GATEWAY: &str = "router~10.98.9.1~gateway-0.istio-system~istio-system.svc.cluster.local";
 
@@ -348,4 +350,70 @@ fn mutual_tls_is_passed_on_by_the_name_that_it_sends() {
     let text = String::from_utf8_lossy(&hello).into_owned();
     assert_eq!(hello.first(), Some(&22), "a record of a TLS handshake, as it was sent");
     assert!(text.contains(name), "{text}");
+}
+
+/// Objects of a gateway that checks tokens: by a claim to the first application, without another
+/// to the second.
+fn token_objects(jwks: &str) -> String {
+    let routes = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop, namespace: edge}
+spec:
+  hosts: [shop.test]
+  gateways: [istio-system/g]
+  http:
+  - match: [{headers: {'@request.auth.claims[realm][groups]': {exact: staff}}}]
+    route: [{destination: {host: one.test}}]
+  - match: [{uri: {prefix: /inside}, withoutHeaders: {'@request.auth.claims.origin': {prefix: out}}}]
+    route: [{destination: {host: two.test}}]
+  - directResponse: {status: 404}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: login, namespace: istio-system}
+spec:
+  jwtRules:
+  - issuer: https://login.test
+    outputPayloadToHeader: x-payload
+    outputClaimToHeaders: [{header: x-user, claim: sub}, {header: x-level, claim: realm.level}]
+    jwks: ";
+    [&SERVER.replace("REDIRECT", "false"), routes, "'", jwks, "'\n"].concat()
+}
+
+#[test]
+fn a_gateway_routes_by_claims_and_hands_on_what_was_asked_for() {
+    let issuer = Issuer::new("key");
+    let site = Site::start(41, &token_objects(&issuer.jwks()));
+    let claims = |more: Value| {
+        let mut claims =
+            json!({"iss": "https://login.test", "sub": "alice", "exp": 4_102_444_800_u64});
+        let more = more.as_object().cloned().unwrap_or_default();
+        claims.as_object_mut().expect("claims").extend(more);
+        claims
+    };
+    let bearer = |token: &str| format!("authorization: Bearer {token}");
+    let token = |more: Value| bearer(&issuer.sign(&claims(more)));
+    let staff = token(json!({"realm": {"groups": ["admin", "staff"], "level": 3}}));
+    let alone = token(json!({"realm": {"groups": "staff"}}));
+    let guest = token(json!({"realm": {"groups": ["guest"]}, "origin": "outside"}));
+    let ask = |path: &str, lines: &[&str]| site.ask("shop.test", path, lines);
+    let reached = |path: &str, token: &str, name: &str| {
+        let (status, text) = ask(path, &[token]);
+        assert!(status == 200 && text.contains(&format!("application {name}")), "{path}: {text}");
+    };
+    reached("/", &staff, "one");
+    reached("/inside", &alone, "one");
+    reached("/inside", "x-other: 1", "two");
+    assert_eq!(ask("/inside", &[&guest]).0, 404);
+    assert_eq!(ask("/", &[]).0, 404, "who has no token is let in, and routed so");
+    let old = token(json!({"exp": 1_000_000_000}));
+    let forged = bearer(&Issuer::new("key").sign(&claims(json!({}))));
+    for refused in [&old, &forged, &bearer("no.token.at-all")] {
+        assert_eq!(ask("/", &[refused]).0, 401, "{refused}");
+    }
+    let seen = ask("/", &[&staff, "x-user: mallory"]).1.to_ascii_lowercase();
+    assert!(seen.contains("x-user: alice") && !seen.contains("mallory"), "{seen}");
+    assert!(seen.contains("x-level: 3") && seen.contains("x-payload: ey"), "{seen}");
+    assert!(!seen.contains("authorization"), "{seen}");
 }

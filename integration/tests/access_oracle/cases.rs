@@ -6,6 +6,11 @@ use std::net::Ipv4Addr;
 use rand::{RngExt, rngs::StdRng};
 use serde_json::{Map, Value, json};
 
+use crate::{
+    authorizers,
+    tokens::{Authentication, Keys, Token},
+};
+
 /// Namespace of the workload that is called.
 pub(crate) const NAMESPACE: &str = "shop";
 /// Namespace whose policies hold everywhere.
@@ -103,6 +108,7 @@ pub(crate) enum Action {
     Allow,
     Deny,
     Audit,
+    Custom,
 }
 
 #[derive(Clone, Debug)]
@@ -112,6 +118,8 @@ pub(crate) struct Policy {
     pub(crate) selects: Option<&'static str>,
     pub(crate) action: Action,
     pub(crate) dry_run: bool,
+    /// Who is asked, of action CUSTOM.
+    pub(crate) authorizer: &'static str,
     pub(crate) rules: Vec<Rule>,
 }
 
@@ -120,6 +128,7 @@ pub(crate) struct Policy {
 pub(crate) struct Set {
     pub(crate) mesh: Mesh,
     pub(crate) policies: Vec<Policy>,
+    pub(crate) authentications: Vec<Authentication>,
 }
 
 /// What a call carries.
@@ -130,6 +139,7 @@ pub(crate) enum Payload {
         host: &'static str,
         path: &'static str,
         headers: Vec<(&'static str, &'static str)>,
+        token: Option<Token>,
     },
     Bytes,
 }
@@ -150,20 +160,29 @@ pub(crate) struct Call {
 pub(crate) struct Dice(pub(crate) StdRng);
 
 impl Dice {
-    fn chance(&mut self, percent: u32) -> bool {
+    pub(crate) fn chance(&mut self, percent: u32) -> bool {
         self.0.random_range(0..100) < percent
     }
 
-    fn pick<T: Copy>(&mut self, all: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.0.random_range(0..all.len())]
     }
 
-    fn several<T>(&mut self, most: usize, mut one: impl FnMut(&mut Self) -> T) -> Vec<T> {
+    pub(crate) fn several<T>(
+        &mut self,
+        most: usize,
+        mut one: impl FnMut(&mut Self) -> T,
+    ) -> Vec<T> {
         let count = self.0.random_range(1..=most);
         (0..count).map(|_| one(self)).collect()
     }
 
-    fn some<T>(&mut self, percent: u32, most: usize, one: impl FnMut(&mut Self) -> T) -> Vec<T> {
+    pub(crate) fn some<T>(
+        &mut self,
+        percent: u32,
+        most: usize,
+        one: impl FnMut(&mut Self) -> T,
+    ) -> Vec<T> {
         if self.chance(percent) { self.several(most, one) } else { Vec::new() }
     }
 
@@ -171,16 +190,20 @@ impl Dice {
         let mut aliases = vec!["old.example", "dev.corp"];
         aliases.retain(|_| self.chance(50));
         let mesh = Mesh { trust_domain: self.pick(&TRUST_DOMAINS[..2]), aliases };
-        Set { mesh, policies: self.several(4, Self::policy) }
+        let policies = self.several(4, Self::policy);
+        Set { mesh, policies, authentications: self.some(75, 2, Self::authentication) }
     }
 
     fn policy(&mut self) -> Policy {
-        use Action::{Allow, Audit, Deny};
+        use Action::{Allow, Audit, Custom, Deny};
+        let [grpc, http, nobody] = authorizers::NAMES;
+        let action = self.pick(&[Allow, Allow, Allow, Allow, Deny, Deny, Audit, Custom]);
         Policy {
             namespace: self.pick(&[NAMESPACE, NAMESPACE, NAMESPACE, ROOT, "bank"]),
             selects: self.pick(&[None, None, Some("app"), Some("app"), Some("other")]),
-            action: self.pick(&[Allow, Allow, Allow, Deny, Deny, Audit]),
-            dry_run: self.chance(25),
+            action,
+            dry_run: action != Custom && self.chance(25),
+            authorizer: self.pick(&[grpc, grpc, http, http, nobody]),
             rules: self.some(95, 3, Self::rule),
         }
     }
@@ -201,10 +224,12 @@ impl Dice {
             "trustDomains",
             "ipBlocks",
             "remoteIpBlocks",
+            "requestPrincipals",
+            "requestPrincipals",
             "serviceAccounts",
         ];
         let first = self.pick(&kinds);
-        let second = self.pick(&kinds[2..5]);
+        let second = self.pick(&kinds[2..6]);
         let mut fields = vec![self.field(first)];
         if second != first && self.chance(35) {
             fields.push(self.field(second));
@@ -239,6 +264,14 @@ impl Dice {
             "destination.ip",
             "destination.port",
             "connection.sni",
+            "request.auth.principal",
+            "request.auth.audiences",
+            "request.auth.presenter",
+            "request.auth.claims[iss]",
+            "request.auth.claims[group]",
+            "request.auth.claims[group]",
+            "request.auth.claims[scope]",
+            "request.auth.claims[realm][roles]",
         ]);
         self.field(key)
     }
@@ -276,6 +309,9 @@ impl Dice {
             "paths" => self.pick(&PATHS).to_owned(),
             "request.headers[:path]" => self.pick(&["/a", "/a*", "*/b", "*"]).to_owned(),
             "connection.sni" => self.pick(&SNI).to_owned(),
+            name if name == "requestPrincipals" || name.starts_with("request.auth.") => {
+                self.token_value(name)
+            }
             name if name.contains("ip") || name.contains("Ip") => self.pick(&NETWORKS).to_owned(),
             _ => self.pick(&VALUES).to_owned(),
         }
@@ -349,17 +385,21 @@ impl Dice {
                 "/ab",
             ]),
             headers,
+            token: self.chance(70).then(|| self.token()),
         }
     }
 }
 
 impl Set {
     /// The policies as objects.
-    pub(crate) fn objects(&self) -> Vec<Value> {
+    pub(crate) fn objects(&self, keys: &Keys) -> Vec<Value> {
+        let authentications = self.authentications.iter().enumerate();
+        let authentications = authentications.map(|(i, a)| a.object(&format!("a{i}"), keys));
         self.policies
             .iter()
             .enumerate()
             .map(|(i, policy)| policy.object(&format!("p{i}")))
+            .chain(authentications)
             .collect()
     }
 }
@@ -371,6 +411,9 @@ impl Policy {
             metadata["annotations"] = json!({"istio.io/dry-run": "true"});
         }
         let mut spec = json!({"action": format!("{:?}", self.action).to_uppercase()});
+        if self.action == Action::Custom {
+            spec["provider"] = json!({"name": self.authorizer});
+        }
         if let Some(app) = self.selects {
             spec["selector"] = json!({"matchLabels": {"app": app}});
         }

@@ -1,11 +1,13 @@
 //! Authorization, as Istio's documentation describes it, beside what a real Envoy makes of what the
-//! translator sends: random policies, identities and calls; ALLOW, DENY and dry runs; requests and
-//! other bytes.
+//! translator sends: random policies, identities, tokens and calls; ALLOW, DENY, CUSTOM and dry
+//! runs; requests and other bytes.
 #![cfg(feature = "e2e")]
 
+mod authorizers;
 mod cases;
 mod oracle;
 mod site;
+mod tokens;
 mod wire;
 
 use std::{fmt::Write as _, net::SocketAddr};
@@ -15,8 +17,9 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{
     cases::{Call, Dice, Identity, Set},
-    oracle::{Verdict, judge},
+    oracle::{Answer, Verdict, judge},
     site::{Block, Ends, Site},
+    tokens::Keys,
     wire::Credentials,
 };
 
@@ -37,6 +40,7 @@ async fn envoy_decides_as_the_documentation_says() {
     let credentials = Credentials::make(dir.path(), &identities);
     let block = Block::claim();
     site::serve_application(&block).await;
+    authorizers::serve(block.authorizers()).await;
     let sets: Vec<Set> = (0..count.div_ceil(CALLS)).map(|_| dice.set()).collect();
     let (mut tally, mut disagreements) = (Tally::default(), Vec::new());
     for sets in sets.chunks(WORKLOADS) {
@@ -47,8 +51,10 @@ async fn envoy_decides_as_the_documentation_says() {
         for ((set, call), seen) in calls.iter().zip(seen) {
             let expected = judge(&sets[*set], call, block.workload(*set).into());
             tally.count(expected);
-            if seen != expected {
-                disagreements.push(describe(&sets[*set], call, expected, seen));
+            let dry = |verdict: Verdict| (verdict.dry_allow, verdict.dry_deny);
+            if !seen.answer.agrees(expected.answer) || dry(seen) != dry(expected) {
+                let keys = &credentials.tokens;
+                disagreements.push(describe(&sets[*set], keys, call, (expected, seen)));
             }
         }
     }
@@ -73,25 +79,26 @@ async fn observe(
         let (call, destination) =
             (call.clone(), SocketAddr::from((block.workload(*set), call.port)));
         async move {
-            let (allowed, client) = credentials.call(&call, destination).await;
-            (allowed, (client, destination))
+            let (answer, client) = credentials.call(&call, destination).await;
+            (answer, (client, destination))
         }
     };
-    let seen: Vec<(bool, Ends)> = stream::iter(calls.iter().map(one)).buffered(16).collect().await;
+    let seen: Vec<(Answer, Ends)> =
+        stream::iter(calls.iter().map(one)).buffered(16).collect().await;
     let dry_runs = site.dry_runs(&seen.iter().map(|(_, ends)| *ends).collect::<Vec<_>>());
-    let verdict = |(allowed, ends): &(bool, Ends)| {
+    let verdict = |(answer, ends): &(Answer, Ends)| {
         let [dry_allow, dry_deny] = dry_runs[ends];
-        Verdict { allowed: *allowed, dry_allow, dry_deny }
+        Verdict { answer: *answer, dry_allow, dry_deny }
     };
     seen.iter().map(verdict).collect()
 }
 
-fn describe(set: &Set, call: &Call, expected: Verdict, seen: Verdict) -> String {
+fn describe(set: &Set, keys: &Keys, call: &Call, (expected, seen): (Verdict, Verdict)) -> String {
     let mut text = format!(
         "\n{call:?}\n  documented: {expected:?}\n  Envoy:      {seen:?}\n  mesh: {:?}\n",
         set.mesh
     );
-    for object in set.objects() {
+    for object in set.objects(keys) {
         let _ = writeln!(text, "  {object}");
     }
     text
@@ -102,21 +109,27 @@ fn describe(set: &Set, call: &Call, expected: Verdict, seen: Verdict) -> String 
 struct Tally {
     allowed: usize,
     denied: usize,
+    bad_tokens: usize,
     dry_allowed: usize,
     dry_denied: usize,
 }
 
 impl Tally {
     fn count(&mut self, verdict: Verdict) {
-        *(if verdict.allowed { &mut self.allowed } else { &mut self.denied }) += 1;
+        *match verdict.answer {
+            Answer::Passes => &mut self.allowed,
+            Answer::Refused => &mut self.denied,
+            Answer::BadToken => &mut self.bad_tokens,
+        } += 1;
         for passes in [verdict.dry_allow, verdict.dry_deny].into_iter().flatten() {
             *(if passes { &mut self.dry_allowed } else { &mut self.dry_denied }) += 1;
         }
     }
 
     fn assert_both_ways(&self) {
-        let Self { allowed, denied, dry_allowed, dry_denied } = self;
-        let all = allowed + denied;
+        let Self { allowed, denied, bad_tokens, dry_allowed, dry_denied } = self;
+        let all = allowed + denied + bad_tokens;
+        assert!(bad_tokens * 50 > all, "one-sided: {self:?}");
         assert!(allowed * 5 > all && denied * 5 > all, "one-sided: {self:?}");
         assert!(dry_allowed * 20 > all && dry_denied * 20 > all, "one-sided: {self:?}");
     }

@@ -1,18 +1,38 @@
 //! What Istio's documentation says of a call: "Authorization Policy", "Authorization Policy
 //! Conditions", "Authorization Policy Normalization", "Authorization for TCP traffic", "Dry Run"
-//! and "Trust Domain Migration". It is written from those pages alone, and shares no code with what
+//! "Trust Domain Migration", "External Authorization" and "Request Authentication". It is written from those pages alone, and shares no code with what
 //! it judges.
 
 use std::net::IpAddr;
 
-use crate::cases::{
-    Action, Call, Field, Identity, Mesh, NAMESPACE, Payload, Policy, ROOT, Rule, Set,
+use serde_json::Value;
+
+use crate::{
+    authorizers::{NAMES, SHOWN, grpc_allows, http_allows},
+    cases::{Action, Call, Field, Identity, Mesh, NAMESPACE, Payload, Policy, ROOT, Rule, Set},
+    tokens::{self, Authentication, Token, TokenRule},
 };
+
+/// How a call ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Answer {
+    Passes,
+    Refused,
+    /// For its token: 401, or 403 where only the audience is wrong.
+    BadToken,
+}
+
+impl Answer {
+    /// Whether this is what was expected. Whose audience is wrong is told so as who is not allowed.
+    pub(crate) fn agrees(self, expected: Self) -> bool {
+        self == expected || (self == Self::Refused && expected == Self::BadToken)
+    }
+}
 
 /// What happens to a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Verdict {
-    pub(crate) allowed: bool,
+    pub(crate) answer: Answer,
     /// What the dry runs report, where there are any of that action for the workload: whether they
     /// would let it pass.
     pub(crate) dry_allow: Option<bool>,
@@ -22,7 +42,16 @@ pub(crate) struct Verdict {
 
 /// Judges `call` to a workload with label `app: app`, at `destination`.
 pub(crate) fn judge(set: &Set, call: &Call, destination: IpAddr) -> Verdict {
-    let scene = Scene { mesh: &set.mesh, call, destination };
+    let mut scene = Scene { mesh: &set.mesh, call, destination, claims: None };
+    // "The CUSTOM action is evaluated first." Nobody knows yet whose token it is.
+    let early = |answer| Verdict { answer, dry_allow: None, dry_deny: None };
+    if !scene.is_let_in(set) {
+        return early(Answer::Refused);
+    }
+    match scene.claims(set) {
+        Ok(claims) => scene.claims = claims,
+        Err(BadToken) => return early(Answer::BadToken),
+    }
     let of = |action: Action, dry_run: bool| -> Option<bool> {
         let policies = set
             .policies
@@ -38,22 +67,75 @@ pub(crate) fn judge(set: &Set, call: &Call, destination: IpAddr) -> Verdict {
     // Policies are looked at in this order, so that what is denied never comes to the dry runs of
     // ALLOW.
     let dry_allow = of(Action::Allow, true).filter(|_| !denied);
-    Verdict { allowed, dry_allow, dry_deny: of(Action::Deny, true).map(|matches| !matches) }
+    let answer = if allowed { Answer::Passes } else { Answer::Refused };
+    Verdict { answer, dry_allow, dry_deny: of(Action::Deny, true).map(|matches| !matches) }
 }
 
 /// A policy holds in its namespace, that of the root namespace in every one; a selector chooses
 /// among the workloads.
 fn applies(policy: &Policy) -> bool {
-    [NAMESPACE, ROOT].contains(&policy.namespace) && policy.selects.is_none_or(|app| app == "app")
+    holds(policy.namespace, policy.selects)
 }
+
+fn holds(namespace: &str, selects: Option<&str>) -> bool {
+    [NAMESPACE, ROOT].contains(&namespace) && selects.is_none_or(|app| app == "app")
+}
+
+/// A token that is there and not valid.
+struct BadToken;
 
 struct Scene<'a> {
     mesh: &'a Mesh,
     call: &'a Call,
     destination: IpAddr,
+    /// Of a valid token.
+    claims: Option<&'a Value>,
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
+    /// Whether who is asked lets the call in. "Each workload may have one provider"; where there are
+    /// several, or one that is not there, what would be asked about is refused.
+    fn is_let_in(&self, set: &Set) -> bool {
+        let asking: Vec<&Policy> =
+            set.policies.iter().filter(|p| p.action == Action::Custom && applies(p)).collect();
+        // A policy without rules asks about nothing.
+        let names: Vec<&str> =
+            asking.iter().filter(|p| !p.rules.is_empty()).map(|p| p.authorizer).collect();
+        if !asking.iter().any(|policy| self.matches(policy)) {
+            return true;
+        }
+        let [first, ..] = names[..] else { return true };
+        names.iter().all(|name| *name == first) && self.says(first)
+    }
+
+    fn says(&self, name: &str) -> bool {
+        match (&self.call.payload, name) {
+            (_, name) if name == NAMES[0] => grpc_allows(self.call.source),
+            (Payload::Request { headers, .. }, name) if name == NAMES[1] => {
+                let shown: Vec<&str> =
+                    headers.iter().filter(|(name, _)| *name == SHOWN).map(|(_, v)| *v).collect();
+                http_allows(Some(&*shown.join(",")))
+            }
+            // Bytes cannot be asked about over HTTP, and nobody cannot be asked.
+            _ => false,
+        }
+    }
+
+    /// The claims of the call's token, if some policy looks for one there.
+    fn claims(&self, set: &Set) -> Result<Option<&'a Value>, BadToken> {
+        let Payload::Request { token: Some(token), .. } = &self.call.payload else {
+            return Ok(None);
+        };
+        let policies = set.authentications.iter().filter(|a| holds(a.namespace, a.selects));
+        let rules = policies.flat_map(|Authentication { rules, .. }| rules);
+        let looking: Vec<&TokenRule> = rules.filter(|rule| rule.looks_at(token.place)).collect();
+        match looking.iter().any(|rule| accepts(rule, token)) {
+            true => Ok(Some(&token.claims)),
+            false if looking.is_empty() => Ok(None),
+            false => Err(BadToken),
+        }
+    }
+
     /// "A match occurs when at least one rule matches the request."
     fn matches(&self, policy: &Policy) -> bool {
         policy.rules.iter().any(|rule| self.rule(policy, rule))
@@ -82,6 +164,10 @@ impl Scene<'_> {
     }
 
     fn field(&self, policy: &Policy, field: &Field) -> bool {
+        if policy.action == Action::Custom && is_of_token(field.name) {
+            // Not known yet: what cannot be known is asked about.
+            return true;
+        }
         if self.is_bytes() && is_http(field.name) {
             // "For a DENY rule, missing attributes are treated as matches."
             return true;
@@ -94,6 +180,13 @@ impl Scene<'_> {
     fn value(&self, policy: &Policy, name: &str, value: &str) -> bool {
         let peer = |test: &dyn Fn(&Identity) -> bool| self.call.peer.as_ref().is_some_and(test);
         match name {
+            "requestPrincipals" | "request.auth.principal" => self.request_principal(value),
+            "request.auth.audiences" => self.claim(&["aud"], value),
+            "request.auth.presenter" => self.claim(&["azp"], value),
+            name if name.starts_with("request.auth.claims") => {
+                let path: Vec<&str> = name.split(['[', ']']).skip(1).step_by(2).collect();
+                self.claim(&path, value)
+            }
             "principals" | "source.principal" => peer(&|peer| self.principal(value, peer)),
             "trustDomains" | "source.trustDomain" => peer(&|peer| self.trust_domain(value, peer)),
             "namespaces" | "source.namespace" => peer(&|peer| text(value, peer.namespace)),
@@ -109,11 +202,39 @@ impl Scene<'_> {
         }
     }
 
+    /// `<ISS>/<SUB>`: exact, prefix of the subject, any issuer or any subject, presence.
+    fn request_principal(&self, pattern: &str) -> bool {
+        let claim = |name: &str| self.claims.and_then(|claims| claims[name].as_str());
+        let (Some(issuer), Some(subject)) = (claim("iss"), claim("sub")) else { return false };
+        text(pattern, &format!("{issuer}/{subject}"))
+    }
+
+    /// A claim that is a text or a list of texts; `scope` is a list of words.
+    fn claim(&self, path: &[&str], pattern: &str) -> bool {
+        let Some(claims) = self.claims else { return false };
+        let value = path.iter().fold(claims, |value, name| &value[*name]);
+        match value {
+            Value::String(words) if path == ["scope"] => {
+                words.split(' ').any(|word| text(pattern, word))
+            }
+            Value::String(value) => text(pattern, value),
+            Value::Array(items) => {
+                items.iter().filter_map(Value::as_str).any(|item| text(pattern, item))
+            }
+            _ => false,
+        }
+    }
+
     fn request(&self, name: &str, value: &str) -> bool {
-        let Payload::Request { method, host, path, headers } = &self.call.payload else {
+        let Payload::Request { method, host, path, headers, token } = &self.call.payload else {
             return false;
         };
-        let path = normalized(path);
+        // The token itself is nothing that policies are written about.
+        let path = match token {
+            Some(token) => tokens::target(path, token.place, "TOKEN"),
+            None => (*path).to_owned(),
+        };
+        let path = normalized(&path);
         match name {
             // Of a host the case says nothing (RFC 9110 section 4.2.3), whichever field names it.
             "hosts" | "request.headers[:authority]" => {
@@ -167,9 +288,25 @@ impl Scene<'_> {
     }
 }
 
+/// "A JWT with the issuer, signed by a key of it and for one of the audiences, if there are any."
+fn accepts(rule: &TokenRule, token: &Token) -> bool {
+    let audiences: Vec<&str> = match &token.claims["aud"] {
+        Value::String(only) => vec![only],
+        Value::Array(all) => all.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let for_one = rule.audiences.iter().any(|own| audiences.contains(own));
+    rule.issuer == token.issuer && token.good && (rule.audiences.is_empty() || for_one)
+}
+
 /// "Must be used only with HTTP."
 fn is_http(name: &str) -> bool {
-    matches!(name, "hosts" | "methods" | "paths") || name.starts_with("request.")
+    matches!(name, "hosts" | "methods" | "paths" | "requestPrincipals")
+        || name.starts_with("request.")
+}
+
+fn is_of_token(name: &str) -> bool {
+    name == "requestPrincipals" || name.starts_with("request.auth.")
 }
 
 /// "`<namespace>/<serviceaccount>`, or `<serviceaccount>` to use the same namespace as the policy."

@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
+    authorizers,
     cases::{NAMESPACE, PORTS, Set},
     wire::Credentials,
 };
@@ -49,6 +50,11 @@ impl Block {
 
     fn application(&self) -> Ipv4Addr {
         Ipv4Addr::new(127, self.number, 2, 1)
+    }
+
+    /// Where those are who are asked about calls.
+    pub(crate) fn authorizers(&self) -> [Ipv4Addr; 2] {
+        [1, 2].map(|last| Ipv4Addr::new(127, self.number, 3, last))
     }
 
     /// Where the workload with this number is called.
@@ -140,7 +146,10 @@ fn bootstrap_of(block: &Block, sets: &[Set], credentials: &Credentials) -> Value
     let mut listeners = Vec::new();
     let mut clusters = BTreeMap::new();
     for (index, set) in sets.iter().enumerate() {
-        let translation = translated(set, block.workload(index), block.application());
+        let objects = set.objects(&credentials.tokens);
+        let objects = objects.into_iter().chain(authorizers::services(block.authorizers()));
+        let objects = objects.chain(mesh(set, block.workload(index)));
+        let translation = translated(objects, block.workload(index), block.application());
         let inbound = |listener: &Value| listener["traffic_direction"] == "INBOUND";
         listeners.extend(translation.listeners.into_iter().filter(inbound));
         let named =
@@ -151,7 +160,7 @@ fn bootstrap_of(block: &Block, sets: &[Set], credentials: &Credentials) -> Value
                 .clusters
                 .into_iter()
                 .map(named)
-                .filter(|(name, _)| name.starts_with("inbound|")),
+                .filter(|(name, _)| name.starts_with("inbound|") || name.contains(".authz.")),
         );
     }
     listeners.iter_mut().for_each(make_static);
@@ -183,8 +192,11 @@ fn make_static(json: &mut Value) {
 }
 
 /// Everything that the sidecar of the workload gets.
-fn translated(set: &Set, address: Ipv4Addr, application: Ipv4Addr) -> Translation {
-    let objects = set.objects().into_iter().chain(mesh(set, address));
+fn translated(
+    objects: impl Iterator<Item = Value>,
+    address: Ipv4Addr,
+    application: Ipv4Addr,
+) -> Translation {
     let text = objects.map(|object| object.to_string()).collect::<Vec<_>>().join("\n---\n");
     let parsed = parse_file("case.yaml", text.as_bytes());
     assert!(parsed.rejected.is_empty(), "{:#?}\n{text}", parsed.diagnostics);
@@ -219,6 +231,7 @@ fn mesh(set: &Set, address: Ipv4Addr) -> Vec<Value> {
         json!({"apiVersion": "mesh.istio.io/v1alpha1", "kind": "MeshConfig", "metadata": {"name": "default"}, "spec": {
             "trustDomain": set.mesh.trust_domain,
             "trustDomainAliases": set.mesh.aliases,
+            "extensionProviders": authorizers::providers(),
             "accessLogFile": "/dev/stdout",
             "accessLogFormat": log_format(),
         }}),

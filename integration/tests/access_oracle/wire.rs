@@ -17,7 +17,11 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::cases::{Call, Identity, Payload, SERVER_NAMES};
+use crate::{
+    cases::{Call, Identity, Payload, SERVER_NAMES},
+    oracle::Answer,
+    tokens::{self, Keys},
+};
 
 /// A certificate and its key, as files.
 type Files = (PathBuf, PathBuf);
@@ -27,6 +31,7 @@ pub(crate) struct Credentials {
     pub(crate) authority: Files,
     pub(crate) server: Files,
     clients: BTreeMap<Identity, Files>,
+    pub(crate) tokens: Keys,
 }
 
 impl Credentials {
@@ -39,7 +44,7 @@ impl Credentials {
             (identity.clone(), signed(dir, &format!("client-{i}"), &authority, &name))
         };
         let clients = identities.iter().enumerate().map(client).collect();
-        Self { authority, server, clients }
+        Self { authority, server, clients, tokens: Keys::make() }
     }
 
     fn connector(&self, identity: &Identity, call: &Call) -> TlsConnector {
@@ -59,18 +64,19 @@ impl Credentials {
         TlsConnector::from(Arc::new(config))
     }
 
-    /// Makes the call: whether it came through, and from which address it was made.
-    pub(crate) async fn call(&self, call: &Call, destination: SocketAddr) -> (bool, SocketAddr) {
+    /// Makes the call: how it ended, and from which address it was made.
+    pub(crate) async fn call(&self, call: &Call, destination: SocketAddr) -> (Answer, SocketAddr) {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind((call.source, 0).into()).expect("a loopback address");
         let stream = socket.connect(destination).await.expect("a listening proxy");
         let source = stream.local_addr().expect("a connected socket");
-        let Some(identity) = &call.peer else { return (passes(stream, call).await, source) };
+        let keys = &self.tokens;
+        let Some(identity) = &call.peer else { return (answer(stream, call, keys).await, source) };
         let name =
             ServerName::try_from(call.server_name.unwrap_or(SERVER_NAMES[0])).expect("a name");
         let stream =
             self.connector(identity, call).connect(name, stream).await.expect("a handshake");
-        (passes(stream, call).await, source)
+        (answer(stream, call, keys).await, source)
     }
 }
 
@@ -95,19 +101,36 @@ fn signed(dir: &Path, name: &str, authority: &Files, alternative: &str) -> Files
     self_signed(dir, name, &about)
 }
 
-async fn passes(mut stream: impl AsyncRead + AsyncWrite + Unpin, call: &Call) -> bool {
+async fn answer(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    call: &Call,
+    keys: &Keys,
+) -> Answer {
     let answer =
-        tokio::time::timeout(Duration::from_secs(20), exchange(&mut stream, &call.payload));
+        tokio::time::timeout(Duration::from_secs(20), exchange(&mut stream, &call.payload, keys));
     answer.await.unwrap_or_else(|_| panic!("no answer to {call:?}"))
 }
 
-async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), payload: &Payload) -> bool {
-    let Payload::Request { method, host, path, headers } = payload else {
-        return stream.write_all(b"\0ping").await.is_ok()
+async fn exchange(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    payload: &Payload,
+    keys: &Keys,
+) -> Answer {
+    let Payload::Request { method, host, path, headers, token } = payload else {
+        let echoed = stream.write_all(b"\0ping").await.is_ok()
             && stream.read(&mut [0; 16]).await.is_ok_and(|read| read > 0);
+        return if echoed { Answer::Passes } else { Answer::Refused };
     };
-    let headers: String =
+    let mut headers: String =
         headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let mut path = (*path).to_owned();
+    if let Some(token) = token {
+        let text = keys.signed(token);
+        path = tokens::target(&path, token.place, &text);
+        if let Some((name, before)) = tokens::header(token.place) {
+            headers += &format!("{name}: {before}{text}\r\n");
+        }
+    }
     let request =
         format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{headers}connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("an open connection");
@@ -121,8 +144,9 @@ async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), payload: &
         .unwrap_or_default()
         .into_owned();
     match &*status {
-        "200" => true,
-        "403" => false,
-        _ => panic!("neither 200 nor 403: {payload:?}: {}", String::from_utf8_lossy(&answer)),
+        "200" => Answer::Passes,
+        "403" => Answer::Refused,
+        "401" => Answer::BadToken,
+        _ => panic!("neither 200, 401 nor 403: {payload:?}: {}", String::from_utf8_lossy(&answer)),
     }
 }

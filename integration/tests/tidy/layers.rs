@@ -93,7 +93,17 @@ const LAYERS: [&[&str]; 6] = [
         "config",
         "app",
     ],
-    &["paths", "offline", "process", "certificate", "namespace", "kube_cluster", "mesh", "plane"],
+    &[
+        "paths",
+        "offline",
+        "process",
+        "certificate",
+        "token",
+        "namespace",
+        "kube_cluster",
+        "mesh",
+        "plane",
+    ],
 ];
 
 /// Imports upwards that still stand: crate, module, and the later one that it imports. An entry
