@@ -52,6 +52,30 @@ fn envoy_takes_one_of_everything() {
     }
 }
 
+/// Spans in every form, one after the other: a listener has one tracer.
+#[test]
+fn envoy_takes_every_tracer() {
+    let node = "sidecar~10.98.0.1~cart-0.shop~shop.svc.cluster.local";
+    for provider in ["otlp-grpc", "otlp-http", "zipkin", "datadog", "skywalking"] {
+        let telemetry = format!(
+            "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\n\
+             metadata: {{name: shop, namespace: shop}}\n\
+             spec: {{tracing: [{{providers: [{{name: {provider}}}]}}]}}\n"
+        );
+        let files = [
+            ("translate.yaml".to_owned(), include_bytes!("translate.yaml").to_vec()),
+            ("telemetry.yaml".to_owned(), telemetry.into_bytes()),
+        ];
+        let parsed = parse(&files);
+        assert!(parsed.rejected.is_empty(), "{:#?}", parsed.diagnostics);
+        let translation = translate_for(node, &[], parsed);
+        assert_eq!(translation.dangling, [], "{provider}");
+        let bootstrap = bootstrap(translation);
+        assert!(bootstrap.to_string().contains("envoy.tracers."), "{provider}");
+        validate(&bootstrap).unwrap_or_else(|words| panic!("{provider}: {words}"));
+    }
+}
+
 /// Patches of everything that can be changed, beside one of everything else.
 #[test]
 fn envoy_takes_what_patches_make() {

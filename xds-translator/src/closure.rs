@@ -8,20 +8,35 @@ use std::{collections::BTreeSet, sync::Arc};
 use envoy_types::pb::{
     envoy::{
         config::{
+            accesslog::v3::{AccessLog, access_log::ConfigType as LogConfig},
             cluster::v3::{Cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType},
-            core::v3::{GrpcService, grpc_service::TargetSpecifier, http_uri::HttpUpstreamType},
+            core::v3::{
+                GrpcService, HttpService, HttpUri, grpc_service::TargetSpecifier,
+                http_uri::HttpUpstreamType,
+            },
             listener::v3::{FilterChain, Listener, filter::ConfigType},
             route::v3::{RouteConfiguration, route::Action, route_action::ClusterSpecifier},
-        },
-        extensions::filters::{
-            http::ext_authz::v3::{ExtAuthz as RequestAuthz, ext_authz::Services},
-            network::{
-                ext_authz::v3::ExtAuthz as ConnectionAuthz,
-                http_connection_manager::v3::{
-                    HttpConnectionManager, http_connection_manager::RouteSpecifier, http_filter,
-                },
-                tcp_proxy::v3::{TcpProxy, tcp_proxy},
+            trace::v3::{
+                DatadogConfig, OpenTelemetryConfig, SkyWalkingConfig, ZipkinConfig,
+                tracing::http::ConfigType as TracerConfig,
             },
+        },
+        extensions::{
+            access_loggers::{
+                grpc::v3::{HttpGrpcAccessLogConfig, TcpGrpcAccessLogConfig},
+                open_telemetry::v3::OpenTelemetryAccessLogConfig,
+            },
+            filters::{
+                http::ext_authz::v3::{ExtAuthz as RequestAuthz, ext_authz::Services},
+                network::{
+                    ext_authz::v3::ExtAuthz as ConnectionAuthz,
+                    http_connection_manager::v3::{
+                        HttpConnectionManager, http_connection_manager::RouteSpecifier, http_filter,
+                    },
+                    tcp_proxy::v3::{TcpProxy, tcp_proxy},
+                },
+            },
+            tracers::opentelemetry::samplers::v3::DynatraceSamplerConfig,
         },
     },
     google::protobuf::Any,
@@ -42,9 +57,9 @@ pub struct Dangling {
 
 /// References between resources that the views of one proxy do not satisfy; sorted, unique.
 ///
-/// Looks at clusters that routes, mirrors, TCP proxies and filters that ask about access name, at route configurations that
-/// listeners name, and at the assignments of EDS clusters. Bytes that do not decode refer to
-/// nothing.
+/// Looks at clusters that routes, mirrors, TCP proxies, logs, tracers and filters that ask about
+/// access name, at route configurations that listeners name, and at the assignments of EDS clusters.
+/// Bytes that do not decode refer to nothing.
 pub fn check(views: &[Arc<View>]) -> Vec<Dangling> {
     let mut dangling = BTreeSet::new();
     for view in views {
@@ -103,6 +118,7 @@ fn cluster(cluster: &Cluster, found: &mut References) {
 }
 
 fn listener(listener: &Listener, found: &mut References) {
+    logs(&listener.access_log, found);
     for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
         filter_chain(chain, found);
     }
@@ -115,7 +131,7 @@ fn filter_chain(chain: &FilterChain, found: &mut References) {
             http_connection(&http, found);
         }
         if let Some(authz) = unpack::<ConnectionAuthz>(config) {
-            authz.grpc_service.iter().for_each(|service| asked(service, found));
+            grpc(authz.grpc_service.as_ref(), found);
         }
         if let Some(tcp) = unpack::<TcpProxy>(config) {
             let names = tcp.cluster_specifier.iter().flat_map(|specifier| match specifier {
@@ -125,11 +141,17 @@ fn filter_chain(chain: &FilterChain, found: &mut References) {
                 }
             });
             found.extend(names.map(|name| (ResourceType::Cluster, name)));
+            logs(&tcp.access_log, found);
         }
     }
 }
 
 fn http_connection(http: &HttpConnectionManager, found: &mut References) {
+    logs(&http.access_log, found);
+    let provider = http.tracing.as_ref().and_then(|tracing| tracing.provider.as_ref());
+    if let Some(TracerConfig::TypedConfig(config)) = provider.and_then(|p| p.config_type.as_ref()) {
+        tracer(config, found);
+    }
     match &http.route_specifier {
         Some(RouteSpecifier::Rds(rds)) => {
             found.insert((ResourceType::Route, rds.route_config_name.clone()));
@@ -142,24 +164,60 @@ fn http_connection(http: &HttpConnectionManager, found: &mut References) {
         _ => None,
     });
     for config in configs {
-        let uri = match config.services {
-            Some(Services::GrpcService(service)) => {
-                asked(&service, found);
-                continue;
-            }
-            Some(Services::HttpService(service)) => service.server_uri,
-            None => None,
-        };
-        if let Some(HttpUpstreamType::Cluster(name)) = uri.and_then(|uri| uri.http_upstream_type) {
-            found.insert((ResourceType::Cluster, name));
+        match config.services {
+            Some(Services::GrpcService(service)) => grpc(Some(&service), found),
+            Some(Services::HttpService(service)) => http_uri(service.server_uri.as_ref(), found),
+            None => {}
         }
     }
 }
 
-/// The cluster of a service that is asked.
-fn asked(service: &GrpcService, found: &mut References) {
-    if let Some(TargetSpecifier::EnvoyGrpc(envoy)) = &service.target_specifier {
+/// Services that are told of requests and connections.
+fn logs(logs: &[AccessLog], found: &mut References) {
+    for log in logs {
+        let Some(LogConfig::TypedConfig(config)) = &log.config_type else { continue };
+        let common = unpack::<HttpGrpcAccessLogConfig>(config)
+            .and_then(|log| log.common_config)
+            .or_else(|| unpack::<TcpGrpcAccessLogConfig>(config)?.common_config);
+        let otlp = unpack::<OpenTelemetryAccessLogConfig>(config).and_then(|log| log.grpc_service);
+        grpc(common.and_then(|common| common.grpc_service).or(otlp).as_ref(), found);
+    }
+}
+
+/// Services that take spans, and the one that says which are taken.
+fn tracer(config: &Any, found: &mut References) {
+    if let Some(zipkin) = unpack::<ZipkinConfig>(config) {
+        http_service(zipkin.collector_service.as_ref(), found);
+    }
+    if let Some(otlp) = unpack::<OpenTelemetryConfig>(config) {
+        grpc(otlp.grpc_service.as_ref(), found);
+        http_service(otlp.http_service.as_ref(), found);
+        let sampler = otlp.sampler.and_then(|sampler| sampler.typed_config);
+        let sampler = sampler.and_then(|config| unpack::<DynatraceSamplerConfig>(&config));
+        http_service(sampler.and_then(|sampler| sampler.http_service).as_ref(), found);
+    }
+    if let Some(skywalking) = unpack::<SkyWalkingConfig>(config) {
+        grpc(skywalking.grpc_service.as_ref(), found);
+    }
+    if let Some(datadog) = unpack::<DatadogConfig>(config) {
+        found.insert((ResourceType::Cluster, datadog.collector_cluster));
+    }
+}
+
+fn grpc(service: Option<&GrpcService>, found: &mut References) {
+    let target = service.and_then(|service| service.target_specifier.as_ref());
+    if let Some(TargetSpecifier::EnvoyGrpc(envoy)) = target {
         found.insert((ResourceType::Cluster, envoy.cluster_name.clone()));
+    }
+}
+
+fn http_service(service: Option<&HttpService>, found: &mut References) {
+    http_uri(service.and_then(|service| service.http_uri.as_ref()), found);
+}
+
+fn http_uri(uri: Option<&HttpUri>, found: &mut References) {
+    if let Some(HttpUpstreamType::Cluster(name)) = uri.and_then(|u| u.http_upstream_type.as_ref()) {
+        found.insert((ResourceType::Cluster, name.clone()));
     }
 }
 
@@ -222,7 +280,8 @@ mod tests {
             locality: None,
             capture: CaptureMode::Redirect,
             features: Features::default(),
-            patches: Vec::new(),
+            telemetry: Default::default(),
+            patches: Default::default(),
         };
         let mut tables: [_; ResourceType::COUNT] = Default::default();
         for (kind, name, body) in resources {

@@ -142,6 +142,14 @@ codes! {
     EmptySubset = "FM0215", "IST0173";
     /// A port that only an address of its own would tell from another's.
     AddressesRequired = "FM0216", "IST0134";
+    /// A provider of telemetry that is not there, or does not do what it is named for.
+    MissingProvider = "FM0217", "IST0157";
+    /// Two Telemetry objects of a namespace without a selector.
+    ConflictingTelemetry = "FM0218", "IST0160";
+    /// Two Telemetry objects that select the same workloads.
+    ConflictingTelemetrySelectors = "FM0219", "IST0159";
+    /// Something that costs much where traffic is high.
+    Costly = "FM0220";
     /// Traffic that is sent nowhere or lost, as seen when it was translated.
     Translation = "FM0301";
     /// A proxy refused what an object was translated to.

@@ -54,6 +54,11 @@ fn a_gateway_merges_servers_and_binds_routes() {
 }
 
 #[test]
+fn a_sidecar_tells_of_its_calls_as_each_level_says() {
+    check("observed-sidecar");
+}
+
+#[test]
 fn patches_are_in_what_they_are_about() {
     check("patched-sidecar");
 }

@@ -23,7 +23,8 @@ impl Draft {
             locality: None,
             capture: CaptureMode::Redirect,
             features: Features::default(),
-            patches: Vec::new(),
+            telemetry: Default::default(),
+            patches: Default::default(),
         };
         let tables = ResourceType::ALL.map(|_| Arc::new(Table::new()));
         let log: Arc<[Arc<ViewChange>]> = Arc::new([]);

@@ -23,6 +23,7 @@ mod ports;
 mod routes;
 mod services;
 mod splits;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 
@@ -112,6 +113,7 @@ fn check(input: Input<'_>) -> Vec<Diagnostic> {
         ports::check,
         hosts::check,
         splits::check,
+        telemetry::check,
         namespaces::check,
     ];
     for check in checks {

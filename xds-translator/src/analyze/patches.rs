@@ -39,6 +39,8 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
                 Diagnostic::error_ref(Code::Translation, at, message)
             }
             None if is_applied(&report, patch) => continue,
+            // What proxies say of themselves is not known here.
+            None if !patch.proxy.is_empty() => continue,
             // Who relies on a guard should know.
             None if patch.guards => Diagnostic::warning(Code::NoEffect, at, idle(patch)),
             None => Diagnostic::info(Code::NoEffect, at, idle(patch)),

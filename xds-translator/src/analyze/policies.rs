@@ -40,6 +40,7 @@ impl<'a> Policy<'a> {
             Item::Tokens(policy) => (&policy.origin, &policy.selector, "selector"),
             Item::Scope(scope) => (&scope.origin, &scope.selector, "workloadSelector"),
             Item::Patches(set) => (&set.origin, &set.selector, "workloadSelector"),
+            Item::Telemetry(policy) => (&policy.origin, &policy.selector, "selector"),
             _ => return None,
         };
         Some(Self { item, origin, selector, field })
@@ -47,7 +48,7 @@ impl<'a> Policy<'a> {
 
     /// Whether of several with one selector only the oldest counts.
     fn is_exclusive(&self) -> bool {
-        matches!(self.item, Item::PeerTls(_) | Item::Scope(_))
+        matches!(self.item, Item::PeerTls(_) | Item::Scope(_) | Item::Telemetry(_))
     }
 
     fn governs(&self, root: &str, namespace: &str, labels: &Labels) -> bool {
@@ -57,6 +58,7 @@ impl<'a> Policy<'a> {
             Item::Tokens(policy) => policy.governs(namespace, labels),
             Item::Scope(scope) => scope.governs(root, namespace, labels),
             Item::Patches(set) => set.governs(root, namespace, labels),
+            Item::Telemetry(policy) => policy.governs(root, namespace, labels),
             _ => false,
         }
     }
@@ -86,6 +88,15 @@ fn check_same_selector(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     }
 }
 
+/// What it is called that an object of this kind is ignored.
+fn conflict(loser: &Policy<'_>) -> Code {
+    match loser.item {
+        Item::Telemetry(_) if loser.selector.is_empty() => Code::ConflictingTelemetry,
+        Item::Telemetry(_) => Code::ConflictingTelemetrySelectors,
+        _ => Code::ConflictingPolicies,
+    }
+}
+
 fn ambiguous(input: &Input<'_>, winner: &Policy<'_>, loser: &Policy<'_>) -> Diagnostic {
     let (what, field) = if loser.selector.is_empty() {
         ("no selector, as", FieldPath::of("spec"))
@@ -98,8 +109,8 @@ fn ambiguous(input: &Input<'_>, winner: &Policy<'_>, loser: &Policy<'_>) -> Diag
         first.id.name,
         reason(first, second)
     );
-    let finding = Diagnostic::error_ref(Code::ConflictingPolicies, field.clone(), message)
-        .fix("delete one of them");
+    let finding =
+        Diagnostic::error_ref(conflict(loser), field.clone(), message).fix("delete one of them");
     input.relate(input.diagnose(&second.id, finding), &first.id, &field)
 }
 
@@ -145,7 +156,7 @@ fn overlapping(
         workloads[0].id.name,
         reason(first, second)
     );
-    let finding = Diagnostic::error_ref(Code::ConflictingPolicies, field.clone(), message)
+    let finding = Diagnostic::error_ref(conflict(loser), field.clone(), message)
         .fix("selectors of which only one selects each workload");
     input.relate(input.diagnose(&second.id, finding), &first.id, &field)
 }

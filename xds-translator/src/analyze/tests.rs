@@ -182,7 +182,15 @@ fn seeds_of_the_other_sources_give_what_is_expected() {
         &["s1-03"],
         &["error RequestAuthentication production/api-service-authn spec.jwtRules[0].audiences"],
     );
-    check(&["s1-04"], &[]);
+    check(
+        &["s1-04"],
+        &[
+            "error Telemetry production/custom-logging spec.metrics[0].dimensions",
+            "error-ref Telemetry production/custom-tracing spec",
+            "warn Telemetry production/custom-tracing spec.tracing[0].providers[0].name",
+            "info Telemetry production/custom-tracing spec.tracing[0].randomSamplingPercentage",
+        ],
+    );
     check(
         &["s2-02"],
         &[

@@ -34,6 +34,7 @@ impl Facts<'_> {
             service_account: self.service_account.clone(),
             edge: self.workload.and_then(|workload| workload.edge),
             features: self.features(None),
+            telemetry: self.telemetry(),
             patches: self.patches(ProxySide::Gateway),
         };
         (vec![ViewKey::Gateway(key)], self.credentials(&gateways))

@@ -18,8 +18,11 @@ use ferromesh_proto::SpiffeId;
 pub(crate) use self::gateway::is_gateway;
 pub use self::node::{NodeFacts, NodeIdentity, NodeKind, Refusal};
 use crate::{
-    ir::{Discovery, Labels, Locality, ObjectId, ProxySide, Topology, Workload, WorkloadId},
-    plan::{Features, OutboundKey, ViewKey},
+    ir::{
+        Discovery, Labels, Locality, ProxySide, TelemetryPolicy, Topology, Workload, WorkloadId,
+        canonical_revision, canonical_service, topology,
+    },
+    plan::{Features, OutboundKey, PatchesKey, SpanSource, TelemetryKey, ViewKey, names_workload},
     snapshot::MeshSnapshot,
 };
 
@@ -167,9 +170,40 @@ impl<'a> Facts<'a> {
     }
 
     /// Sets of patches of what the proxy is sent, in the order in which they are applied.
-    fn patches(&self, side: ProxySide) -> Vec<ObjectId> {
+    fn patches(&self, side: ProxySide) -> PatchesKey {
         let root = &self.snapshot.mesh().root_namespace;
-        self.snapshot.patches().of(root, (self.namespace(), &self.labels), side)
+        let all = self.snapshot.patches();
+        let sets = all.of(root, (self.namespace(), &self.labels), side);
+        let left_out = all.left_out(&sets, side, &self.node.facts.metadata);
+        PatchesKey { sets, left_out }
+    }
+
+    /// What it tells of its traffic, by the policies in force for it.
+    fn telemetry(&self) -> TelemetryKey {
+        let mesh = self.snapshot.mesh();
+        let root = &mesh.root_namespace;
+        let policies = self.snapshot.telemetry().of(root, self.namespace(), &self.labels);
+        let policies: Vec<&TelemetryPolicy> = policies.into_iter().map(AsRef::as_ref).collect();
+        TelemetryKey {
+            source: names_workload(mesh, &policies).then(|| self.span_source()),
+            policies: policies.into_iter().map(|policy| policy.origin.id.clone()).collect(),
+        }
+    }
+
+    fn span_source(&self) -> SpanSource {
+        let name = self.workload.map_or(&self.node.workload.name, |w| &w.workload_name);
+        let canonical = canonical_service(&self.labels).unwrap_or(name);
+        let cluster = &self.node.facts.cluster_id;
+        SpanSource {
+            service: format!("{canonical}.{}", self.namespace()).into(),
+            canonical: canonical.into(),
+            revision: canonical_revision(&self.labels).unwrap_or("latest").into(),
+            cluster: if cluster.is_empty() {
+                topology::CLUSTER_NAME.into()
+            } else {
+                cluster.clone()
+            },
+        }
     }
 
     fn features(&self, http_proxy_port: Option<u16>) -> Features {

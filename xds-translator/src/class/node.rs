@@ -65,6 +65,8 @@ pub struct NodeFacts {
     pub locality: Locality,
     /// `CLUSTER_ID`; may be empty.
     pub cluster_id: Arc<str>,
+    /// Every text at the top of it, which conditions of patches ask about.
+    pub metadata: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 /// Why a proxy gets nothing.
@@ -197,6 +199,7 @@ impl NodeFacts {
                 .filter(|port| *port != 0),
             locality: locality.map(read_locality).unwrap_or_default(),
             cluster_id: metadata.text("CLUSTER_ID").unwrap_or_default().into(),
+            metadata: metadata.texts(),
         })
     }
 }
@@ -238,6 +241,11 @@ impl<'a> Metadata<'a> {
             Kind::StringValue(text) => Some(text),
             _ => None,
         }
+    }
+
+    fn texts(&self) -> BTreeMap<Arc<str>, Arc<str>> {
+        let fields = self.0.into_iter().flat_map(|metadata| metadata.fields.keys());
+        fields.filter_map(|key| Some((key.as_str().into(), self.text(key)?.into()))).collect()
     }
 
     fn parsed<T: std::str::FromStr>(

@@ -49,6 +49,7 @@ impl Facts<'_> {
                 captures_dns: self.node.facts.captures_dns,
                 ..self.features(self.node.facts.http_proxy_port.or(mesh_port))
             },
+            telemetry: self.telemetry(),
             patches: self.patches(ProxySide::Outbound),
         }
     }
@@ -82,6 +83,7 @@ impl Facts<'_> {
             capture,
             address,
             features: self.features(None),
+            telemetry: self.telemetry(),
             patches: self.patches(ProxySide::Inbound),
         })
     }

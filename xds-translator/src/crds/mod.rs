@@ -147,8 +147,8 @@ mod tests {
     #[test]
     fn every_served_kind_of_istio_has_a_definition() {
         let defined: Vec<Kind> = defined().map(|(kind, _)| kind).collect();
-        let istio =
-            |kind: &Kind| matches!(kind.group(), "networking.istio.io" | "security.istio.io");
+        let groups = ["networking.istio.io", "security.istio.io", "telemetry.istio.io"];
+        let istio = |kind: &Kind| groups.contains(&kind.group());
         assert_eq!(defined, Kind::all_served().filter(istio).collect::<Vec<_>>());
     }
 
@@ -195,6 +195,7 @@ mod tests {
                 "requestauthentication",
                 "ra",
             ),
+            ("telemetries.telemetry.istio.io", "TelemetryList", "telemetry", "telemetry"),
         ];
         for (definition, (name, list, singular, short)) in
             custom_resource_definitions().into_iter().zip(table)

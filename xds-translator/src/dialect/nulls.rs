@@ -101,6 +101,16 @@ const HARMLESS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "what is told of traffic, and whom: without it the documented default holds, and nobody passes by it",
+        &[
+            "MeshConfig: extensionProviders defaultProviders enableTracing",
+            "ProxyDefaults: tracing",
+            "MeshTracing: zipkin datadog customTags maxPathTagLength sampling enableIstioTags",
+            "MeshTag: literal environment header",
+            "NamedTag: defaultValue",
+        ],
+    ),
+    (
         "a setting of the mesh: without it the documented default holds, which is mutual TLS by itself",
         &[
             "MeshConfig: proxyListenPort proxyInboundListenPort proxyHttpPort connectTimeout protocolDetectionTimeout tcpKeepalive dnsRefreshRate inboundTrafficPolicy enableAutoMtls h2UpgradePolicy defaultHttpRetryPolicy defaultInboundHttpRetryPolicy defaultTrafficPolicy localityLbSetting defaultConfig",

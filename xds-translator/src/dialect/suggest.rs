@@ -60,6 +60,9 @@ const ALIASES: &[(&str, &str, &str)] = &[
     ("VirtualService", "gateway", "gateways"),
     ("VirtualService", "routes", "http"),
     ("DestinationRule", "hosts", "host"),
+    ("Telemetry", "accessLogs", "accessLogging"),
+    ("Tracing", "sampling", "randomSamplingPercentage"),
+    ("Tracing", "tags", "customTags"),
     ("DestinationRule", "subset", "subsets"),
 ];
 
@@ -86,6 +89,13 @@ const ADVICE: &[(&str, &str, &str, &str)] = &[
     ),
     ("HttpRoute", "weight", "weights belong to destinations", "move it into `route[]`"),
     ("Destination", "weight", "weights stand beside `destination`", "move it one level up"),
+    (
+        "Metrics",
+        "dimensions",
+        "labels are changed by metric; response code and destination service are labels already",
+        "`overrides: [{match: {metric: ALL_METRICS}, tagOverrides: {request_path: {operation: UPSERT, \
+         value: request.url_path}}}]`",
+    ),
     (
         "MeshConfig",
         "mtls",

@@ -950,9 +950,7 @@ fn some_value() -> impl Strategy<Value = serde_json::Value> {
 
 /// The findings of a MeshConfig with these providers.
 fn check_providers(providers: &str, expected: &[&str]) {
-    let note = "extensionProviders: accepted, but not acted on yet";
-    let expected: Vec<&str> = [note].into_iter().chain(expected.iter().copied()).collect();
-    check(&istio("MeshConfig", &format!("{{extensionProviders: [{providers}]}}")), &expected);
+    check(&istio("MeshConfig", &format!("{{extensionProviders: [{providers}]}}")), expected);
 }
 
 #[test]
@@ -981,6 +979,8 @@ fn a_provider_is_one_thing_with_a_name_of_its_own() {
         headers,
         &["[0]: `*` is not a header", "[3]: `a*b` is not", "not a header name"],
     );
+    let log = "{name: a, envoyHttpAls: {service: a.b, port: 1}}";
+    check_providers(log, &["own proxy refuses listeners whose log goes to a service"]);
 }
 
 #[test]
@@ -990,12 +990,36 @@ fn default_providers_are_among_the_providers() {
         let spec = format!("{{extensionProviders: {providers}, defaultProviders: {defaults}}}");
         istio("MeshConfig", &spec)
     };
-    let both = ["extensionProviders: accepted", "defaultProviders: accepted"];
-    let check = |defaults: &str, expected: &str| {
-        let expected = [both[1], both[0], expected];
-        check(&with(defaults), &expected[..expected.len() - usize::from(expected[2].is_empty())]);
-    };
-    check("{accessLogging: [A, envoy], metrics: [prometheus]}", "");
-    check("{tracing: [b]}", "no provider is called `b`");
-    check("{tracing: [a]}", "provider of something else");
+    check(&with("{accessLogging: [A, envoy], metrics: [prometheus]}"), &[]);
+    check(&with("{tracing: [b]}"), &["no provider is called `b`"]);
+    check(&with("{tracing: [a]}"), &["provider of something else"]);
+}
+
+/// The findings of a Telemetry with this spec.
+fn check_telemetry(spec: &str, expected: &[&str]) {
+    let head = "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: a}\n";
+    check(&format!("{head}spec: {spec}\n"), expected);
+}
+
+#[test]
+fn telemetry_says_what_proxies_can_tell() {
+    check_telemetry("{tracing: [{randomSamplingPercentage: 12.5, customTags: {}}]}", &[]);
+    check_telemetry("{tracing: [{randomSamplingPercentage: 101}]}", &["0 to 100 percent"]);
+    let tags = "{a: {literal: {value: x}, header: {name: y}}, b: {header: {name: 'a b'}}, \
+                c: {formatter: {value: '%NO%'}}}";
+    check_telemetry(
+        &format!("{{tracing: [{{customTags: {tags}}}]}}"),
+        &["exactly one of", "not the name of a header", "not a known command"],
+    );
+    check_telemetry("{tracing: [{providers: [{name: a}]}]}", &["sends no spans; Envoys do"]);
+    check_telemetry(
+        "{accessLogging: [{filter: {expression: 'response.code >='}}]}",
+        &["not a CEL expression", "own proxy refuses listeners whose log has a filter"],
+    );
+    check_telemetry("{metrics: [{providers: [{name: prometheus}]}]}", &[]);
+    let tag = "{tagOverrides: {a: {operation: UPSERT}}}";
+    check_telemetry(
+        &format!("{{metrics: [{{overrides: [{tag}]}}]}}"),
+        &["tagOverrides.a.value: missing", "are not changed"],
+    );
 }

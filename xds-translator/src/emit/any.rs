@@ -61,6 +61,11 @@ pub(super) fn percent(value: u32) -> types::Percent {
     types::Percent { value: f64::from(value) }
 }
 
+/// `parts` of a million as a percentage.
+pub(super) fn percent_of_million(parts: u32) -> types::Percent {
+    types::Percent { value: f64::from(parts) / 10_000.0 }
+}
+
 /// `parts` of a million.
 pub(super) fn per_million(parts: u32) -> types::FractionalPercent {
     let denominator = types::fractional_percent::DenominatorType::Million as i32;

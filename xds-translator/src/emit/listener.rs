@@ -38,7 +38,7 @@ pub(super) fn listener(plan: &ListenerPlan) -> listener::Listener {
         filter_chains: plan.chains.iter().map(filter_chain).collect(),
         default_filter_chain: plan.default_chain.as_ref().map(filter_chain),
         max_connections_to_accept_per_socket_event: plan.accept_one.then(|| uint32(1)).flatten(),
-        access_log: listener_logs(plan.access_log.as_ref()),
+        access_log: listener_logs(&plan.access_logs),
         ..Default::default()
     }
 }
@@ -102,15 +102,14 @@ mod tests {
     use std::time::Duration;
 
     use crate::{
-        emit::tests::{self, chain, full_listener, http, listener, tcp},
+        emit::tests::{self, chain, file_log, full_listener, http, listener, tcp},
         ir::{
-            AuthorizerProtocol, ClientCertHeader, Edge, HttpAuthorizer, Pins, Rate, StringMatch,
-            TlsWords,
+            AuthorizerProtocol, ClientCertHeader, Edge, HttpAuthorizer, LogFormat, Pins, Rate,
+            StringMatch, TlsWords,
         },
         plan::{
-            AccessLogPlan, DownstreamTls, FilterChainPlan, HttpConnection, HttpRole,
-            ListenerFilter, ListenerPlan, PlanItem, SecretRef, TerminalFilter, TokenFilter,
-            TrustRef,
+            DownstreamTls, FilterChainPlan, HttpConnection, HttpRole, ListenerFilter, ListenerPlan,
+            PlanItem, SecretRef, TerminalFilter, TokenFilter, TrustRef,
         },
     };
 
@@ -497,11 +496,9 @@ mod tests {
 
     #[test]
     fn a_json_log_takes_the_users_fields_or_istios() {
-        let log = |format: &str| {
-            Some(AccessLogPlan { path: "/dev/stdout".into(), format: format.into(), json: true })
-        };
+        let log = |format: &str| vec![file_log(LogFormat::Json(format.into()))];
         let format = "/access_log/0/typed_config/log_format/json_format";
-        let with = |format| HttpConnection { access_log: log(format), ..http(HttpRole::Outbound) };
+        let with = |format| HttpConnection { access_logs: log(format), ..http(HttpRole::Outbound) };
         check_http(
             with(r#"{"a":{"b":["%PROTOCOL%",1,true,null]}}"#),
             &[(format, r#"{"a":{"b":["%PROTOCOL%",1.0,true,null]}}"#)],

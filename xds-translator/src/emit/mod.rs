@@ -7,6 +7,7 @@
 mod access_log;
 mod any;
 mod cluster;
+mod collector;
 mod content;
 mod endpoint;
 mod filter_chain;

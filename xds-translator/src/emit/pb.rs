@@ -5,10 +5,13 @@ pub(super) use envoy_types::pb::{
         config::{
             accesslog::v3 as accesslog, cluster::v3 as cluster,
             common::matcher::v3 as common_matcher, core::v3 as core, endpoint::v3 as endpoint,
-            listener::v3 as listener, rbac::v3 as rbac, route::v3 as route,
+            listener::v3 as listener, rbac::v3 as rbac, route::v3 as route, trace::v3 as trace,
         },
         extensions::{
-            access_loggers::file::v3 as file_access_log,
+            access_loggers::{
+                file::v3 as file_access_log, filters::cel::v3 as cel_filter, grpc::v3 as grpc_log,
+                open_telemetry::v3 as otlp_log,
+            },
             clusters::{
                 common::dns::v3 as dns_family, dns::v3 as dns_cluster,
                 dynamic_forward_proxy::v3 as named_cluster,
@@ -38,12 +41,19 @@ pub(super) use envoy_types::pb::{
                 host::previous_hosts::v3 as previous_hosts,
                 priority::previous_priorities::v3 as previous_priorities,
             },
+            tracers::opentelemetry::{
+                resource_detectors::v3 as otlp_detectors, samplers::v3 as otlp_samplers,
+            },
             transport_sockets::{
                 proxy_protocol::v3 as proxy_protocol, raw_buffer::v3 as raw_buffer, tls::v3 as tls,
             },
             upstreams::http::v3 as upstream_http,
         },
-        r#type::{matcher::v3 as matcher, v3 as types},
+        r#type::{
+            matcher::v3 as matcher, metadata::v3 as metadata_kind, tracing::v3 as tracing,
+            v3 as types,
+        },
     },
     google::protobuf,
+    opentelemetry::proto::common::v1 as otlp,
 };

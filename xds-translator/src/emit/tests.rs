@@ -10,9 +10,9 @@ use super::*;
 use crate::{
     ir::{
         Abort, AccessAction, Authorizer, AuthorizerProtocol, Cors, Edge, Fault, HashKey, Health,
-        Hostname, HttpMatch, KeySet, Locality, PathMatch, PathNormalization, PerMillion, Pins,
-        RetryBudget, RetryCondition, ShownBody, StringMatch, TcpKeepalive, TlsVersion, TlsWords,
-        TokenCheck, Tunnel, Warmup,
+        Hostname, HttpMatch, KeySet, Locality, LogFormat, PathMatch, PathNormalization, PerMillion,
+        Pins, RetryBudget, RetryCondition, ShownBody, StringMatch, TcpKeepalive, TlsVersion,
+        TlsWords, TokenCheck, Tunnel, Warmup,
     },
     plan::*,
 };
@@ -367,7 +367,8 @@ pub(crate) fn http(role: HttpRole) -> HttpConnection {
         access: Vec::new(),
         alpn_override: false,
         normalization: PathNormalization::Base,
-        access_log: None,
+        access_logs: Vec::new(),
+        tracing: Some(TracingPlan::marking(PerMillion(10_000), true)),
         rate_limits: Vec::new(),
         http_proxy: false,
         resolves_names: false,
@@ -423,7 +424,7 @@ pub(crate) fn tcp(cluster: &str) -> TcpProxyPlan {
         hash_source_ip: false,
         tunnel: None,
         resolves_sni: None,
-        access_log: None,
+        access_logs: Vec::new(),
     }
 }
 
@@ -455,13 +456,20 @@ pub(crate) fn listener(chains: Vec<FilterChainPlan>) -> ListenerPlan {
         chains,
         default_chain: None,
         accept_one: false,
-        access_log: None,
+        access_logs: Vec::new(),
     }
+}
+
+/// A log of everything on standard output.
+pub(crate) fn file_log(format: LogFormat) -> AccessLogPlan {
+    let sink = LogSinkPlan::File { path: "/dev/stdout".into(), format, omit_empty: false };
+    AccessLogPlan { sink, filter: None }
 }
 
 /// An inbound listener with mesh TLS, policies on requests and connections, inline routes and logs.
 pub(crate) fn full_listener() -> ListenerPlan {
-    let log = |json| Some(AccessLogPlan { path: "/dev/stdout".into(), format: "".into(), json });
+    let json = || vec![file_log(LogFormat::Json("".into()))];
+    let text = || vec![file_log(LogFormat::Text("".into()))];
     let routes = RouteConfigPlan {
         name: "inbound|9080||".into(),
         ignore_port_in_host: false,
@@ -470,7 +478,7 @@ pub(crate) fn full_listener() -> ListenerPlan {
     let request = HttpConnection {
         routes: RouteSource::Inline(routes),
         access: vec![access()],
-        access_log: log(true),
+        access_logs: json(),
         ..http(HttpRole::Inbound { mtls: true })
     };
     let tls = ChainMatch {
@@ -491,7 +499,7 @@ pub(crate) fn full_listener() -> ListenerPlan {
         hash_source_ip: true,
         tunnel: Some(Tunnel { target: "far.test:443".into(), by_post: true }),
         clusters: vec![("a".into(), 1), ("b".into(), 2)],
-        access_log: log(false),
+        access_logs: text(),
         ..tcp("InboundPassthroughCluster")
     };
     let tcp_chain =
@@ -510,7 +518,7 @@ pub(crate) fn full_listener() -> ListenerPlan {
         continue_on_timeout: true,
         default_chain: Some(chain(TerminalFilter::Tcp(tcp("PassthroughCluster")))),
         accept_one: true,
-        access_log: log(false),
+        access_logs: text(),
         ..listener(vec![http_chain, tcp_chain])
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     Authorizer, ConnectionPool, LocalityPolicy, OutboundTraffic, OutlierDetection, Retry,
-    TcpKeepalive, TlsVersion, Visibility,
+    TcpKeepalive, TelemetryDefaults, TlsVersion, Visibility,
 };
 
 /// Settings that hold for the whole mesh.
@@ -53,12 +53,8 @@ pub struct MeshDefaults {
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// `h2UpgradePolicy` UPGRADE.
     pub h2_upgrade: bool,
-    /// `accessLogFile`; empty: none.
-    pub access_log_file: Arc<str>,
-    /// `accessLogFormat`; empty: the default.
-    pub access_log_format: Arc<str>,
-    /// `accessLogEncoding` JSON.
-    pub access_log_json: bool,
+    /// What proxies tell of traffic, and whom.
+    pub telemetry: TelemetryDefaults,
     /// `proxyListenPort`.
     pub outbound_port: u16,
     /// `proxyInboundListenPort`.
@@ -216,9 +212,7 @@ impl Default for MeshDefaults {
             outlier: None,
             tcp_keepalive: None,
             h2_upgrade: false,
-            access_log_file: "".into(),
-            access_log_format: "".into(),
-            access_log_json: false,
+            telemetry: TelemetryDefaults::default(),
             outbound_port: 15001,
             inbound_port: 15006,
             http_proxy_port: None,

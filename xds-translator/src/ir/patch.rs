@@ -4,7 +4,12 @@
 //! the right type. What a message means is not looked at, so that a patch cannot bend any other
 //! item.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use serde::Serialize;
 
@@ -53,6 +58,8 @@ pub struct Patch {
     /// Which configuration is meant; `None`: any. A resource that is added for any side is added to
     /// what clients see.
     pub side: Option<ProxySide>,
+    /// Which proxies are meant.
+    pub proxy: ProxyCondition,
     /// What is changed.
     pub subject: PatchSubject,
     /// How it is changed.
@@ -73,6 +80,63 @@ impl Patch {
     }
 }
 
+/// Conditions on what a proxy says of itself.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct ProxyCondition {
+    /// Found in its version; `None`: any.
+    pub version: Option<Expression>,
+    /// Texts of its metadata; all of them.
+    pub metadata: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+impl ProxyCondition {
+    /// Whether nothing is asked.
+    pub fn is_empty(&self) -> bool {
+        self.version.is_none() && self.metadata.is_empty()
+    }
+
+    /// Whether a proxy with this metadata is meant. Its version is in there.
+    pub fn admits(&self, metadata: &BTreeMap<Arc<str>, Arc<str>>) -> bool {
+        let version = || metadata.get(VERSION).map(AsRef::as_ref).unwrap_or_default();
+        self.version.as_ref().is_none_or(|asked| asked.0.is_match(version()))
+            && self.metadata.iter().all(|(key, value)| metadata.get(key) == Some(value))
+    }
+}
+
+/// Where proxies say their version.
+const VERSION: &str = "ISTIO_VERSION";
+
+/// A regular expression; equal to another of the same text.
+#[derive(Clone, Debug)]
+pub struct Expression(regex::Regex);
+
+impl Expression {
+    /// `None`: not an expression.
+    pub fn new(text: &str) -> Option<Self> {
+        regex::Regex::new(text).ok().map(Self)
+    }
+}
+
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Expression {}
+
+impl Hash for Expression {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_str().hash(state);
+    }
+}
+
+impl Serialize for Expression {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.0.as_str())
+    }
+}
+
 /// Which part of a proxy's configuration is meant.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum ProxySide {
@@ -88,7 +152,7 @@ pub enum ProxySide {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum PatchOperation {
     /// Merged into those that match.
-    Merge,
+    Merge(MergedLists),
     /// Put at the end.
     Add,
     /// Those that match are taken out.
@@ -101,6 +165,22 @@ pub enum PatchOperation {
     InsertFirst,
     /// Put in the place of those that match.
     Replace,
+}
+
+impl PatchOperation {
+    /// Whether those that match are merged with something.
+    pub fn merges(self) -> bool {
+        matches!(self, Self::Merge(_))
+    }
+}
+
+/// What becomes of a list when a message is merged into another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum MergedLists {
+    /// The new elements stand behind the old ones, as protobuf has it.
+    Joined,
+    /// The new elements stand instead of the old ones.
+    Replaced,
 }
 
 /// A message that was checked to be of its type.
@@ -121,6 +201,10 @@ pub enum PatchSubject {
     Cluster(ClusterMatch),
     /// Listeners.
     Listener(ListenerMatch),
+    /// Filters of a listener itself, which see a connection before a chain is chosen.
+    ListenerFilter(ListenerMatch),
+    /// A listener's chains.
+    FilterChain(ListenerMatch),
     /// Filters of a listener's chains.
     NetworkFilter(ListenerMatch),
     /// Filters of HTTP connections.
@@ -187,6 +271,8 @@ pub struct ListenerMatch {
     pub port: Option<u16>,
     /// Its filter chains.
     pub chain: ChainCondition,
+    /// Name of a filter of the listener itself.
+    pub listener_filter: Arc<str>,
     /// Name of a filter of a chain.
     pub filter: Arc<str>,
     /// Name of a filter of an HTTP connection.

@@ -150,3 +150,18 @@ pub enum Health {
     /// Not ready; sent, because the panic threshold is 0.
     Unhealthy,
 }
+
+/// The service that telemetry counts a workload to; `None`: its labels name none.
+pub fn canonical_service(labels: &Labels) -> Option<&str> {
+    first_of(labels, &["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"])
+}
+
+/// The revision that telemetry counts a workload to; `None`: its labels name none.
+pub fn canonical_revision(labels: &Labels) -> Option<&str> {
+    let keys = ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"];
+    first_of(labels, &keys)
+}
+
+fn first_of<'a>(labels: &'a Labels, keys: &[&str]) -> Option<&'a str> {
+    keys.iter().find_map(|&key| labels.get(key)).map(AsRef::as_ref)
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prost_reflect::{DynamicMessage, MapKey, Value};
 
-use super::{edit, merge::merge, report::Report};
+use super::{edit, merge::merge_patch, report::Report};
 use crate::ir::{Patch, PatchSubject};
 
 /// Merges patches into a cluster.
@@ -15,7 +15,7 @@ pub(super) fn patch(cluster: &mut DynamicMessage, patches: &[&Arc<Patch>], repor
         if matches.admits(&name, hosts.iter().map(String::as_str))
             && let Some(message) = patch.message.as_ref().and_then(edit::open)
         {
-            merge(cluster, &message);
+            merge_patch(patch, cluster, &message);
             report.apply(patch);
         }
     }

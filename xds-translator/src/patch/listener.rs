@@ -7,12 +7,12 @@ use prost_reflect::{DynamicMessage, ReflectMessage, Value};
 
 use super::{
     edit,
-    merge::merge,
+    merge::merge_patch,
     operation::{self, Elements, Target},
     report::Report,
     route,
 };
-use crate::ir::{ChainCondition, ListenerMatch, Patch, PatchSubject};
+use crate::ir::{ChainCondition, ListenerMatch, Patch, PatchOperation, PatchSubject};
 
 /// Listeners that take what was redirected: their chains are for ports.
 const REDIRECTED: [&str; 2] = ["virtualInbound", "virtualOutbound"];
@@ -29,15 +29,95 @@ pub(super) fn patch(listener: &mut DynamicMessage, patches: &[&Arc<Patch>], repo
             && matches.port.is_none_or(|port| place.port == Some(port))
             && let Some(message) = patch.message.as_ref().and_then(edit::open)
         {
-            merge(listener, &message);
+            merge_patch(patch, listener, &message);
             report.apply(patch);
         }
     }
+    edit::list(listener, "listener_filters", |filters| {
+        for patch in patches {
+            if let PatchSubject::ListenerFilter(matches) = &patch.subject
+                && place.is_meant(matches)
+                && on_list(patch, filters, &matches.listener_filter, Elements::Others)
+            {
+                report.apply(patch);
+            }
+        }
+    });
+    let has_default = listener.has_field_by_name("default_filter_chain");
     edit::list(listener, "filter_chains", |chains| {
+        patch_chains(&place, (chains, has_default), patches, report);
         chains.iter_mut().for_each(|chain| patch_chain(&place, chain, patches, report));
     });
+    patch_default_chain(&place, listener, patches, report);
     if let Some(chain) = edit::child(listener, "default_filter_chain") {
         patch_chain(&place, chain, patches, report);
+    }
+}
+
+/// Changes which chains there are, and what they are.
+fn patch_chains(
+    place: &Place,
+    (chains, has_default): (&mut Vec<DynamicMessage>, bool),
+    patches: &[&Arc<Patch>],
+    report: &mut Report,
+) {
+    for patch in patches {
+        let PatchSubject::FilterChain(matches) = &patch.subject else { continue };
+        let adds = patch.operation == PatchOperation::Add;
+        // What is added has no place among the chains yet by which it could be meant.
+        if adds && !place.is_meant(matches) {
+            continue;
+        }
+        let before = chains.clone();
+        let target = Target { list: chains, named: true, of: Elements::Others };
+        let meant = |chain: &DynamicMessage| place.admits(matches, &Chain::of(chain));
+        if !operation::apply(patch, target, meant) {
+            continue;
+        }
+        match objection(chains, has_default) {
+            None => report.apply(patch),
+            Some(reason) => {
+                *chains = before;
+                report.refuse(patch, reason.to_owned());
+            }
+        }
+    }
+}
+
+/// Why every proxy would refuse a listener with these chains.
+fn objection(chains: &[DynamicMessage], has_default: bool) -> Option<&'static str> {
+    let matches: Vec<_> =
+        chains.iter().map(|chain| edit::part(chain, "filter_chain_match")).collect();
+    let equal = matches.iter().enumerate().any(|(i, own)| matches[..i].contains(own));
+    if chains.is_empty() && !has_default {
+        return Some("the listener would have no chain");
+    }
+    equal.then_some("two chains would match the same connections")
+}
+
+/// The chain that takes what no other does is changed as the others are; none is added to it.
+fn patch_default_chain(
+    place: &Place,
+    listener: &mut DynamicMessage,
+    patches: &[&Arc<Patch>],
+    report: &mut Report,
+) {
+    const FIELD: &str = "default_filter_chain";
+    for patch in patches {
+        let PatchSubject::FilterChain(matches) = &patch.subject else { continue };
+        let Some(chain) = edit::child(listener, FIELD) else { return };
+        if patch.operation == PatchOperation::Add || !place.admits(matches, &Chain::of(chain)) {
+            continue;
+        }
+        match patch.message.as_ref().and_then(edit::open) {
+            Some(message) => merge_patch(patch, chain, &message),
+            None if !listener.has_field_by_name("filter_chains") => {
+                report.refuse(patch, "the listener would have no chain".to_owned());
+                continue;
+            }
+            None => listener.clear_field_by_name(FIELD),
+        }
+        report.apply(patch);
     }
 }
 
@@ -57,6 +137,12 @@ impl Place {
 
     fn is_named(&self, matches: &ListenerMatch) -> bool {
         matches.name.is_empty() || *matches.name == *self.name
+    }
+
+    /// Whether the listener is meant, by what is asked of it as a whole.
+    fn is_meant(&self, matches: &ListenerMatch) -> bool {
+        let port = |port| self.port == Some(port) || REDIRECTED.contains(&&*self.name);
+        self.is_named(matches) && matches.port.is_none_or(port)
     }
 
     /// Whether a chain of this listener is meant.
@@ -170,7 +256,11 @@ fn patch_filter(filter: &mut DynamicMessage, patches: &[&Arc<Patch>], report: &m
 }
 
 fn on_filters(patch: &Patch, filters: &mut Vec<DynamicMessage>, name: &str) -> bool {
-    let target = Target { list: filters, named: !name.is_empty(), of: Elements::Filters };
+    on_list(patch, filters, name, Elements::Filters)
+}
+
+fn on_list(patch: &Patch, filters: &mut Vec<DynamicMessage>, name: &str, of: Elements) -> bool {
+    let target = Target { list: filters, named: !name.is_empty(), of };
     operation::apply(patch, target, |filter| {
         let own = filter.get_field_by_name("name");
         names(name, own.as_deref().and_then(Value::as_str).unwrap_or_default())

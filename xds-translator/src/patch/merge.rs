@@ -9,6 +9,7 @@
 use prost_reflect::{DynamicMessage, ReflectMessage, Value};
 
 use super::edit;
+use crate::ir::{MergedLists, Patch, PatchOperation};
 
 /// Messages that stand for one value.
 const VALUES: [&str; 11] = [
@@ -25,11 +26,20 @@ const VALUES: [&str; 11] = [
     "google.protobuf.DoubleValue",
 ];
 
+/// Merges the message of a patch into another, as the patch says.
+pub(super) fn merge_patch(patch: &Patch, target: &mut DynamicMessage, source: &DynamicMessage) {
+    let lists = match patch.operation {
+        PatchOperation::Merge(lists) => lists,
+        _ => MergedLists::Joined,
+    };
+    merge(target, source, lists);
+}
+
 /// Merges `source` into `target`, which are of one type.
-pub(super) fn merge(target: &mut DynamicMessage, source: &DynamicMessage) {
+fn merge(target: &mut DynamicMessage, source: &DynamicMessage, lists: MergedLists) {
     let descriptor = source.descriptor();
     match descriptor.full_name() {
-        "google.protobuf.Any" => return merge_any(target, source),
+        "google.protobuf.Any" => return merge_any(target, source, lists),
         name if VALUES.contains(&name) => return *target = source.clone(),
         _ => {}
     }
@@ -38,32 +48,34 @@ pub(super) fn merge(target: &mut DynamicMessage, source: &DynamicMessage) {
             target.set_field(&field, value.clone());
             continue;
         }
-        merge_value(target.get_field_mut(&field), value);
+        merge_value(target.get_field_mut(&field), value, lists);
     }
 }
 
-fn merge_value(target: &mut Value, source: &Value) {
+fn merge_value(target: &mut Value, source: &Value, lists: MergedLists) {
     match (target, source) {
-        (Value::List(target), Value::List(source)) => target.extend(source.iter().cloned()),
+        (Value::List(target), Value::List(source)) if lists == MergedLists::Joined => {
+            target.extend(source.iter().cloned());
+        }
         (Value::Map(target), Value::Map(source)) => {
             for (key, value) in source {
                 match target.get_mut(key) {
-                    Some(known) => merge_value(known, value),
+                    Some(known) => merge_value(known, value, lists),
                     None => drop(target.insert(key.clone(), value.clone())),
                 }
             }
         }
-        (Value::Message(target), Value::Message(source)) => merge(target, source),
+        (Value::Message(target), Value::Message(source)) => merge(target, source, lists),
         (target, source) => *target = source.clone(),
     }
 }
 
-fn merge_any(target: &mut DynamicMessage, source: &DynamicMessage) {
+fn merge_any(target: &mut DynamicMessage, source: &DynamicMessage, lists: MergedLists) {
     let opened = edit::unpack(target).zip(edit::unpack(source));
     let same = |(a, b): &(DynamicMessage, DynamicMessage)| a.descriptor() == b.descriptor();
     match opened.filter(same) {
         Some((mut inner, added)) => {
-            merge(&mut inner, &added);
+            merge(&mut inner, &added, lists);
             edit::repack(target, &inner);
         }
         None => *target = source.clone(),
@@ -85,7 +97,7 @@ mod tests {
     /// Merges two messages in their JSON form.
     fn check(kind: &str, target: &Json, source: &Json, expected: &Json) {
         let mut merged = message(kind, target);
-        merge(&mut merged, &message(kind, source));
+        merge(&mut merged, &message(kind, source), MergedLists::Joined);
         assert_eq!(merged, message(kind, expected), "{target} and {source}: {merged}");
     }
 
@@ -127,6 +139,15 @@ mod tests {
         for (target, source, expected) in table {
             check(cluster, &target, &source, &expected);
         }
+    }
+
+    #[test]
+    fn lists_may_be_replaced_at_any_depth() {
+        let thresholds = |requests: u32| json!({"circuit_breakers": {"thresholds": [{"max_requests": requests}]}});
+        let cluster = "envoy.config.cluster.v3.Cluster";
+        let mut merged = message(cluster, &thresholds(1));
+        merge(&mut merged, &message(cluster, &thresholds(2)), MergedLists::Replaced);
+        assert_eq!(merged, message(cluster, &thresholds(2)));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub use self::{
 use crate::{
     descriptors::{canonicalize, pool},
     emit::{self, Content},
-    ir::{Patch, PatchOperation, PatchSubject},
+    ir::{Patch, PatchSubject},
     plan::PlanItem,
 };
 
@@ -61,9 +61,7 @@ pub fn content(item: &PlanItem, patches: &[Arc<Patch>]) -> Content {
 fn concerning<'a>(item: &PlanItem, patches: &'a [Arc<Patch>]) -> Vec<&'a Arc<Patch>> {
     let about = |patch: &&Arc<Patch>| match (item, &patch.subject) {
         (PlanItem::Cluster(_), PatchSubject::Cluster(_))
-        | (PlanItem::Listener(_), PatchSubject::Listener(_)) => {
-            patch.operation == PatchOperation::Merge
-        }
+        | (PlanItem::Listener(_), PatchSubject::Listener(_)) => patch.operation.merges(),
         (PlanItem::Listener(_), PatchSubject::Cluster(_)) => false,
         (PlanItem::Listener(_), _) => true,
         // Endpoints have no patches; virtual hosts have theirs in the route configuration; what a

@@ -2,7 +2,7 @@
 
 use prost_reflect::DynamicMessage;
 
-use super::{edit, merge::merge};
+use super::{edit, merge::merge_patch};
 use crate::ir::{Patch, PatchOperation};
 
 /// A list that a patch changes.
@@ -45,7 +45,9 @@ pub(super) fn apply(
     };
     let found = list.iter().position(&selects);
     let at = match patch.operation {
-        PatchOperation::Merge => return each(list, selects, |known| merge(known, &message)),
+        PatchOperation::Merge(_) => {
+            return each(list, selects, |known| merge_patch(patch, known, &message));
+        }
         PatchOperation::Replace => return each(list, selects, |known| *known = message.clone()),
         PatchOperation::Remove => return remove(list, selects),
         PatchOperation::Add => Some(list.len()),

@@ -8,7 +8,7 @@ use prost_reflect::DynamicMessage;
 
 use super::{
     edit,
-    merge::merge,
+    merge::merge_patch,
     operation::{self, Elements, Target},
     report::Report,
 };
@@ -24,7 +24,7 @@ pub(super) fn patch(table: &mut DynamicMessage, patches: &[&Arc<Patch>], report:
             && let Some(message) = patch.message.as_ref().and_then(edit::open)
         {
             let before = table.clone();
-            merge(table, &message);
+            merge_patch(patch, table, &message);
             let hosts = edit::list(table, "virtual_hosts", |hosts| claimed_twice(hosts));
             match hosts {
                 Some(domain) => {
@@ -59,7 +59,7 @@ pub(super) fn patch_host(host: &mut DynamicMessage, patches: &[&Arc<Patch>], rep
             && is_host(matches, host)
             && let Some(message) = patch.message.as_ref().and_then(edit::open)
         {
-            merge(host, &message);
+            merge_patch(patch, host, &message);
             report.apply(patch);
         }
     }

@@ -108,7 +108,7 @@ fn reach(patch: &Patch) -> Reach {
     };
     match (&patch.subject, patch.operation) {
         (PatchSubject::RouteConfiguration(_), _) if !holds("virtual_hosts") => Reach::Head,
-        (PatchSubject::VirtualHost(_), PatchOperation::Merge) if !holds("domains") => {
+        (PatchSubject::VirtualHost(_), PatchOperation::Merge(_)) if !holds("domains") => {
             Reach::EachHost
         }
         (PatchSubject::Route(_), _) => Reach::EachHost,
@@ -127,7 +127,7 @@ mod tests {
         debug,
         descriptors::pool,
         emit::tests::{full_route, virtual_host},
-        ir::{Kind, ObjectId, PatchMessage, RouteConfigurationMatch},
+        ir::{Kind, MergedLists, ObjectId, PatchMessage, ProxyCondition, RouteConfigurationMatch},
         plan::PlanItem,
     };
 
@@ -140,8 +140,9 @@ mod tests {
             origin: ObjectId { kind: Kind::ENVOY_FILTER, namespace: "a".into(), name: "a".into() },
             at: "".into(),
             side: None,
+            proxy: ProxyCondition::default(),
             subject,
-            operation: PatchOperation::Merge,
+            operation: PatchOperation::Merge(MergedLists::Joined),
             message: Some(PatchMessage { kind: kind.into(), name: "".into(), body }),
             guards: false,
         })

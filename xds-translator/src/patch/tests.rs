@@ -122,6 +122,17 @@ fn lua(name: &str) -> Value {
     })
 }
 
+/// A filter that decides over nobody.
+fn buffer(name: &str) -> Value {
+    json!({
+        "name": name,
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer",
+            "max_request_bytes": 5,
+        },
+    })
+}
+
 fn patch(apply_to: &str, matches: Value, operation: &str, value: Option<Value>) -> Value {
     let mut body = json!({ "operation": operation });
     if let Some(value) = value {
@@ -164,10 +175,10 @@ fn http_filters_come_to_their_places() {
     ];
     for (operation, sub_filter, place) in table {
         let matches = http_filter("SIDECAR_OUTBOUND", sub_filter);
-        let patches = json!([patch("HTTP_FILTER", matches, operation, Some(lua("lua")))]);
+        let patches = json!([patch("HTTP_FILTER", matches, operation, Some(buffer("own")))]);
         let all = translated(SIDECAR, &[filter(patches)]);
         let mut expected = usual.clone();
-        place.into_iter().for_each(|place| expected.insert(place, "lua"));
+        place.into_iter().for_each(|place| expected.insert(place, "own"));
         let found = names(&connection(&all, "0.0.0.0_80")["http_filters"]);
         assert_eq!(found, expected, "{operation} {sub_filter}");
         let inbound = connection(&all, "virtualInbound");
@@ -593,4 +604,159 @@ fn what_no_patch_changes_is_shared_with_those_who_have_none() {
     };
     assert!(!shared(&format!("outbound|80||{cart}")));
     assert!(shared(&format!("outbound|9000||{cart}")) && shared("PassthroughCluster"));
+}
+
+/// The names of a listener's chains, the default one last.
+fn chains(all: &Value, listener: &str) -> Vec<String> {
+    let listener = named(&all["listeners"], listener).expect("the listener");
+    let mut found: Vec<String> =
+        names(&listener["filter_chains"]).into_iter().map(str::to_owned).collect();
+    found.extend(listener["default_filter_chain"]["name"].as_str().map(str::to_owned));
+    found
+}
+
+#[test]
+fn filter_chains_come_go_and_change() {
+    let plain = chains(&translated(SIDECAR, &[]), "virtualInbound");
+    let of = |matches: Value, operation: &str, value: Option<Value>| {
+        translated(SIDECAR, &[filter(json!([patch("FILTER_CHAIN", matches, operation, value)]))])
+    };
+    let on_port =
+        |port: u16| json!({ "context": "SIDECAR_INBOUND", "listener": { "portNumber": port } });
+    let all = of(on_port(8080), "REMOVE", None);
+    let left = chains(&all, "virtualInbound");
+    assert!(plain.iter().any(|name| name == "0.0.0.0_8080"), "{plain:?}");
+    assert!(!left.iter().any(|name| name == "0.0.0.0_8080"), "{left:?}");
+    let limit = json!({ "transport_socket_connect_timeout": "7s" });
+    let all = of(on_port(8080), "MERGE", Some(limit));
+    let listener = named(&all["listeners"], "virtualInbound").expect("the listener");
+    for chain in listener["filter_chains"].as_array().expect("chains") {
+        let changed = chain["transport_socket_connect_timeout"] == "7s";
+        assert_eq!(changed, chain["name"] == "0.0.0.0_8080", "{chain:#}");
+    }
+    let own = json!({
+        "name": "own",
+        "filter_chain_match": { "destination_port": 1234 },
+        "filters": [{
+            "name": "echo",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo",
+            },
+        }],
+    });
+    let inbound = json!({ "context": "SIDECAR_INBOUND", "listener": { "name": "virtualInbound" } });
+    let all = of(inbound, "ADD", Some(own));
+    assert_eq!(chains(&all, "virtualInbound").last().map(String::as_str), Some("own"));
+    assert!(!chains(&all, "virtualOutbound").iter().any(|name| name == "own"));
+    let default = json!({
+        "context": "SIDECAR_OUTBOUND",
+        "listener": { "name": "0.0.0.0_80", "filterChain": { "name": "PassthroughFilterChain" } },
+    });
+    let all = of(default, "REMOVE", None);
+    assert!(!chains(&all, "0.0.0.0_80").contains(&"PassthroughFilterChain".to_owned()));
+}
+
+#[test]
+fn a_listener_keeps_a_chain_and_no_two_for_one_connection() {
+    let applied = |patches: Value| {
+        let objects = mesh().into_iter().chain([filter(patches)]).map(change).collect();
+        let mut compiler = Compiler::new(MeshDefaults::default());
+        compiler.apply(objects);
+        let view = compiler.classify(&node(SIDECAR)).expect("a class").views[0].clone();
+        let reader = crate::snapshot::Reader::new(compiler.snapshot());
+        let outline = crate::plan::plan_outline(&reader, &view);
+        let listeners = outline.of(ferromesh_proto::ResourceType::Listener);
+        let reports = listeners.iter().filter_map(|entry| match entry {
+            crate::plan::Entry::Own(item) => Some(super::encode(item, &outline.patches).1),
+            crate::plan::Entry::Shared(_) => None,
+        });
+        reports.flat_map(|r| r.refused).map(|r| r.reason).collect::<Vec<_>>()
+    };
+    let outbound =
+        || json!({ "context": "SIDECAR_OUTBOUND", "listener": { "name": "virtualOutbound" } });
+    let all = json!([patch("FILTER_CHAIN", outbound(), "REMOVE", None)]);
+    assert_eq!(applied(all), ["the listener would have no chain"]);
+    let twice = json!({ "name": "own", "filter_chain_match": { "destination_port": 15001 } });
+    let all = json!([patch("FILTER_CHAIN", outbound(), "ADD", Some(twice))]);
+    assert_eq!(applied(all), ["two chains would match the same connections"]);
+}
+
+#[test]
+fn listener_filters_come_to_their_places() {
+    let inspector = "envoy.filters.listener.tls_inspector";
+    let own = json!({
+        "name": "own",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+        },
+    });
+    let filters = |all: &Value| -> Vec<String> {
+        let listener = named(&all["listeners"], "virtualInbound").expect("the listener");
+        names(&listener["listener_filters"]).into_iter().map(str::to_owned).collect()
+    };
+    let usual = filters(&translated(SIDECAR, &[]));
+    let at = usual.iter().position(|name| name == inspector).expect("an inspector");
+    let table = [
+        ("ADD", "", Some(usual.len())),
+        ("INSERT_FIRST", "", Some(0)),
+        ("INSERT_BEFORE", inspector, Some(at)),
+        ("INSERT_AFTER", inspector, Some(at + 1)),
+        ("INSERT_AFTER", "nobody", None),
+    ];
+    for (operation, name, place) in table {
+        let listener = json!({ "listenerFilter": name });
+        let matches = json!({ "context": "SIDECAR_INBOUND", "listener": listener });
+        let patches = json!([patch("LISTENER_FILTER", matches, operation, Some(own.clone()))]);
+        let mut expected = usual.clone();
+        place.into_iter().for_each(|place| expected.insert(place, "own".to_owned()));
+        assert_eq!(
+            filters(&translated(SIDECAR, &[filter(patches)])),
+            expected,
+            "{operation} {name}"
+        );
+    }
+    let named = json!({ "listener": { "listenerFilter": inspector } });
+    let patches = json!([patch("LISTENER_FILTER", named, "REMOVE", None)]);
+    assert!(!filters(&translated(SIDECAR, &[filter(patches)])).contains(&inspector.to_owned()));
+}
+
+#[test]
+fn a_patch_may_be_for_proxies_that_say_something_of_themselves() {
+    let on = |proxy: Value| {
+        let matches =
+            json!({ "proxy": proxy, "cluster": { "service": "cart.shop.svc.cluster.local" } });
+        filter(json!([patch(
+            "CLUSTER",
+            matches,
+            "MERGE",
+            Some(json!({ "connect_timeout": "3s" }))
+        )]))
+    };
+    let text = |text: &str| prost_types::Value {
+        kind: Some(prost_types::value::Kind::StringValue(text.to_owned())),
+    };
+    let fields = [("ISTIO_VERSION".to_owned(), text("1.31.2")), ("TEAM".to_owned(), text("a"))];
+    let metadata = prost_types::Struct { fields: fields.into() };
+    let telling =
+        discovery::Node { id: SIDECAR.to_owned(), metadata: Some(metadata), ..Default::default() };
+    let telling = NodeIdentity::parse(&telling, None).expect("a node");
+    let table = [
+        (json!({ "proxyVersion": r"^1\.31" }), true),
+        (json!({ "proxyVersion": r"^1\.30" }), false),
+        (json!({ "metadata": { "TEAM": "a" } }), true),
+        (json!({ "metadata": { "TEAM": "b" } }), false),
+        (json!({ "proxyVersion": "1", "metadata": { "TEAM": "b" } }), false),
+        (json!({}), true),
+    ];
+    for (proxy, expected) in table {
+        let patched = |node: &NodeIdentity| {
+            let changes = mesh().into_iter().chain([on(proxy.clone())]).map(change).collect();
+            let all = translate(MeshDefaults::default(), changes, node).expect("a translation");
+            let name = "outbound|80||cart.shop.svc.cluster.local";
+            let cluster = all.clusters.iter().find(|cluster| cluster["name"] == name);
+            cluster.expect("the cluster")["connect_timeout"] == "3s"
+        };
+        assert_eq!(patched(&telling), expected, "{proxy}");
+        assert_eq!(patched(&node(SIDECAR)), proxy == json!({}), "who says nothing: {proxy}");
+    }
 }

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     ir::{
-        Endpoint, EndpointAddress, Health, Hostname, Labels, Locality, PeerTls, Service, topology,
+        Endpoint, EndpointAddress, Health, Hostname, Locality, PeerTls, Service,
+        canonical_revision, canonical_service, topology,
     },
     snapshot::Reader,
 };
@@ -124,19 +125,9 @@ fn takes_mesh_tls(reader: &Reader<'_>, service: &Service, endpoint: &Endpoint) -
 /// `name;namespace;canonical service;canonical revision;cluster`, which telemetry reads.
 fn workload_metadata(pod: &str, namespace: &str, endpoint: &Endpoint) -> Arc<str> {
     let name = if endpoint.workload_name.is_empty() { pod } else { &endpoint.workload_name };
-    let service = first_label(
-        &endpoint.labels,
-        &["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"],
-    );
-    let revision = first_label(
-        &endpoint.labels,
-        &["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"],
-    );
+    let service = canonical_service(&endpoint.labels).unwrap_or(name);
+    let revision = canonical_revision(&endpoint.labels);
     let revision = revision.filter(|&r| r != "latest").unwrap_or_default();
-    let (service, cluster) = (service.unwrap_or(name), topology::CLUSTER_NAME);
+    let cluster = topology::CLUSTER_NAME;
     format!("{name};{namespace};{service};{revision};{cluster}").into()
-}
-
-fn first_label<'a>(labels: &'a Labels, keys: &[&str]) -> Option<&'a str> {
-    keys.iter().find_map(|&key| labels.get(key)).map(AsRef::as_ref)
 }

@@ -3,8 +3,8 @@
 use std::{net::IpAddr, net::Ipv4Addr, time::Duration};
 
 use super::{
-    AccessLogPlan, ChainMatch, FilterChainPlan, FixedCluster, HttpConnection, HttpRole,
-    RouteSource, TcpProxyPlan, TerminalFilter,
+    ChainMatch, FilterChainPlan, FixedCluster, HttpConnection, HttpRole, RouteSource, TcpProxyPlan,
+    TerminalFilter,
 };
 use crate::ir::{Edge, MeshDefaults};
 
@@ -25,15 +25,7 @@ pub(crate) fn detection_timeout(mesh: &MeshDefaults) -> Duration {
     if mesh.detection_timeout.is_zero() { DETECTION } else { mesh.detection_timeout }
 }
 
-pub(crate) fn access_log(mesh: &MeshDefaults) -> Option<AccessLogPlan> {
-    (!mesh.access_log_file.is_empty()).then(|| AccessLogPlan {
-        path: mesh.access_log_file.clone(),
-        format: mesh.access_log_format.clone(),
-        json: mesh.access_log_json,
-    })
-}
-
-/// An HTTP connection manager with the mesh's settings.
+/// An HTTP connection manager with the mesh's settings, which tells nothing of requests.
 pub(crate) fn http(
     mesh: &MeshDefaults,
     stat_prefix: &str,
@@ -52,7 +44,8 @@ pub(crate) fn http(
         // TLS.
         alpn_override: !matches!(role, HttpRole::Inbound { .. }),
         normalization: mesh.path_normalization,
-        access_log: access_log(mesh),
+        access_logs: Vec::new(),
+        tracing: None,
         rate_limits: Vec::new(),
         http_proxy: false,
         resolves_names: false,
@@ -60,7 +53,7 @@ pub(crate) fn http(
 }
 
 /// A TCP proxy to one cluster, under its name.
-pub(crate) fn tcp(mesh: &MeshDefaults, cluster: &str) -> TcpProxyPlan {
+pub(crate) fn tcp(cluster: &str) -> TcpProxyPlan {
     TcpProxyPlan {
         stat_prefix: cluster.into(),
         clusters: vec![(cluster.into(), 1)],
@@ -69,13 +62,12 @@ pub(crate) fn tcp(mesh: &MeshDefaults, cluster: &str) -> TcpProxyPlan {
         hash_source_ip: false,
         tunnel: None,
         resolves_sni: None,
-        access_log: access_log(mesh),
+        access_logs: Vec::new(),
     }
 }
 
 /// A chain that takes whatever its match lets in to a fixed cluster.
 pub(crate) fn fixed_chain(
-    mesh: &MeshDefaults,
     name: &str,
     port: Option<u16>,
     cluster: &FixedCluster,
@@ -87,6 +79,6 @@ pub(crate) fn fixed_chain(
         connect_timeout: None,
         ask: None,
         access: Vec::new(),
-        terminal: TerminalFilter::Tcp(tcp(mesh, cluster.resource_name())),
+        terminal: TerminalFilter::Tcp(tcp(cluster.resource_name())),
     }
 }

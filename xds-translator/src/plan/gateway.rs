@@ -10,6 +10,7 @@ use super::{
     ChainMatch, ClientFacts, ClusterClient, Direction, DomainForm, Entry, FilterChainPlan,
     FixedCluster, GatewayKey, HttpRole, ItemKey, ListenerFilter, ListenerPlan, Outline, PlanItem,
     RouteFrame, RouteSource, TerminalFilter, TokenFilter, VirtualHostKey, VirtualHostTarget,
+    authorizer,
     authz::Access,
     client::{Client, StaticMatch, destinations, leads_to_names},
     defaults::{self, ANY_ADDRESS, HANDSHAKE},
@@ -20,13 +21,14 @@ use super::{
     naming, outbound_listener,
     rate_limit::rates,
     relay::Relay,
-    sidecar::{add_authorizers, add_service},
+    sidecar::{add_service, add_unseen},
     tcp_route::TcpScope,
+    telemetry::{collectors, telemetry},
     virtual_host::{self, Claim},
 };
 use crate::{
     ir::{
-        Attachment, Edge, GatewayProtocol, GatewayRoutes, Hostname, ObjectId, RateLimit,
+        Attachment, CallSide, Edge, GatewayProtocol, GatewayRoutes, Hostname, ObjectId, RateLimit,
         RouteTable, ServerTlsMode,
     },
     snapshot::Reader,
@@ -48,7 +50,9 @@ pub(crate) fn plan_gateway(reader: &Reader<'_>, key: &GatewayKey) -> Outline {
     for service in reader.services_visible_to(&key.namespace).iter() {
         add_service(&mut outline, reader, &gateway.client, service);
     }
-    add_authorizers(&mut outline, reader, &gateway.client);
+    let needed = collectors(reader, &key.telemetry, &key.namespace);
+    add_unseen(&mut outline, reader, &gateway.client, needed);
+    add_unseen(&mut outline, reader, &gateway.client, authorizer::services(reader));
     let mut frames = Frames::default();
     let ports = merged_servers(reader, key).ports;
     let servers = ports.iter().flat_map(|port| &port.servers).map(|served| &served.server);
@@ -56,6 +60,8 @@ pub(crate) fn plan_gateway(reader: &Reader<'_>, key: &GatewayKey) -> Outline {
     let mut listeners: Vec<ListenerPlan> =
         ports.iter().filter_map(|p| gateway.listener(p, &mut frames)).collect();
     listeners.sort_by(|a, b| a.name.cmp(&b.name));
+    let told = telemetry(reader, &key.telemetry, &key.namespace, CallSide::Client);
+    listeners.iter_mut().for_each(|listener| told.tell(listener, true));
     outline.extend(listeners.into_iter().map(|l| Entry::own(PlanItem::Listener(Box::new(l)))));
     outline.routes = frames.finish();
     outline
@@ -183,7 +189,7 @@ impl<'a> Gateway<'a> {
             chains,
             default_chain: None,
             accept_one: true,
-            access_log: defaults::access_log(self.reader.mesh()),
+            access_logs: Vec::new(),
         })
     }
 

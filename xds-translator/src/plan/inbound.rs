@@ -17,13 +17,14 @@ use super::{
     naming,
     rate_limit::rates,
     route::{forward_to, written_retry},
+    telemetry::telemetry,
     traffic::MergedPolicy,
 };
 use crate::{
     ir::{
-        AppEndpoint, BackendPolicy, Capture, ConnectionPool, HeaderOps, Health, IngressListener,
-        Locality, MeshDefaults, PeerTls, Protocol, RateLimit, Retry, RetryCondition, RetryPolicy,
-        Service, SidecarScope,
+        AppEndpoint, BackendPolicy, CallSide, Capture, ConnectionPool, HeaderOps, Health,
+        IngressListener, Locality, MeshDefaults, PeerTls, Protocol, RateLimit, Retry,
+        RetryCondition, RetryPolicy, Service, SidecarScope,
     },
     plan::ClusterClient,
     snapshot::Reader,
@@ -35,7 +36,7 @@ pub(crate) fn plan_inbound(reader: &Reader<'_>, key: &InboundKey) -> Outline {
     let mut outline = Outline::default();
     let cluster = |port| Entry::own(PlanItem::Cluster(Box::new(workload.cluster(port))));
     outline.extend(workload.ports.iter().map(cluster));
-    let listeners = match &key.capture {
+    let mut listeners = match &key.capture {
         CaptureMode::Redirect => {
             let passthrough = ItemKey::Fixed(FixedCluster::InboundPassthrough);
             outline.extend([Entry::shared(passthrough)]);
@@ -47,6 +48,8 @@ pub(crate) fn plan_inbound(reader: &Reader<'_>, key: &InboundKey) -> Outline {
             workload.ports.iter().map(|p| workload.bound_listener(p)).collect()
         }
     };
+    let told = telemetry(reader, &key.telemetry, &key.namespace, CallSide::Server);
+    listeners.iter_mut().for_each(|listener| told.tell(listener, true));
     outline.extend(listeners.into_iter().map(|l| Entry::own(PlanItem::Listener(Box::new(l)))));
     outline
 }
@@ -240,7 +243,6 @@ impl<'a> Inbound<'a> {
         let mesh = self.reader.mesh();
         let own = mesh.inbound_port;
         let mut chains = vec![defaults::fixed_chain(
-            mesh,
             "virtualInbound-blackhole",
             Some(own),
             &FixedCluster::BlackHole,
@@ -331,7 +333,7 @@ impl<'a> Inbound<'a> {
             chains,
             default_chain: None,
             accept_one: false,
-            access_log: defaults::access_log(self.reader.mesh()),
+            access_logs: Vec::new(),
         }
     }
 
@@ -345,7 +347,7 @@ impl<'a> Inbound<'a> {
             names: ("virtualInbound-catchall-http".into(), "virtualInbound".into()),
             stat_prefix: format!("{cluster};").into(),
             routes: inbound_routes(cluster.into(), 0, "", inbound_retry(self.reader.mesh())),
-            proxy: defaults::tcp(self.reader.mesh(), cluster),
+            proxy: defaults::tcp(cluster),
         }
     }
 
@@ -361,7 +363,7 @@ impl<'a> Inbound<'a> {
         let host = port.services.first().map_or("", |s| s.key.host.as_str());
         let retried = !matches!(port.protocol, Protocol::Grpc | Protocol::GrpcWeb);
         let traffic = self.traffic(port, &self.policies(port));
-        let mut proxy = defaults::tcp(mesh, &cluster);
+        let mut proxy = defaults::tcp(&cluster);
         proxy.idle_timeout = traffic.pool.tcp_idle_timeout;
         PortChains {
             mesh,

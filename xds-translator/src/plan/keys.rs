@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use ferromesh_proto::ResourceType;
 use serde::Serialize;
 
-use crate::ir::{Edge, Hostname, Labels, Locality, ObjectId, ProxySide, ServiceKey};
+use crate::ir::{Edge, Field, Hostname, Labels, Locality, ObjectId, ProxySide, ServiceKey};
 
 /// A part of what a proxy gets; shared by every proxy with an equal key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -37,8 +37,41 @@ pub struct OutboundKey {
     pub capture: CaptureMode,
     /// Which filters the proxy has.
     pub features: Features,
+    /// What it tells of its calls.
+    pub telemetry: TelemetryKey,
     /// Sets of patches for what it sees, in the order in which they are applied.
-    pub patches: Vec<ObjectId>,
+    pub patches: PatchesKey,
+}
+
+/// Which changes a proxy gets.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize)]
+pub struct PatchesKey {
+    /// Sets of patches, in the order in which they are applied.
+    pub sets: Vec<ObjectId>,
+    /// Patches of them that are for other proxies, by object and place; nearly always empty.
+    pub left_out: Vec<(ObjectId, Field)>,
+}
+
+/// What decides over what a proxy tells of its traffic.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize)]
+pub struct TelemetryKey {
+    /// The policies in force for it, the least special first.
+    pub policies: Vec<ObjectId>,
+    /// Whose its spans are; `None`: it sends none.
+    pub source: Option<SpanSource>,
+}
+
+/// Whose spans are.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct SpanSource {
+    /// The service that tracers show: `SERVICE.NAMESPACE`.
+    pub service: Arc<str>,
+    /// The workload's canonical service.
+    pub canonical: Arc<str>,
+    /// Its canonical revision.
+    pub revision: Arc<str>,
+    /// Its Kubernetes cluster.
+    pub cluster: Arc<str>,
 }
 
 /// How traffic reaches a sidecar.
@@ -90,8 +123,10 @@ pub struct InboundKey {
     pub address: Option<IpAddr>,
     /// What the proxy can run.
     pub features: Features,
+    /// What it tells of calls to it.
+    pub telemetry: TelemetryKey,
     /// Sets of patches, in the order in which they are applied.
-    pub patches: Vec<ObjectId>,
+    pub patches: PatchesKey,
 }
 
 /// Facts of a gateway.
@@ -118,8 +153,10 @@ pub struct GatewayKey {
     pub edge: Option<Edge>,
     /// What the proxy can run.
     pub features: Features,
+    /// What it tells of calls to it.
+    pub telemetry: TelemetryKey,
     /// Sets of patches, in the order in which they are applied.
-    pub patches: Vec<ObjectId>,
+    pub patches: PatchesKey,
 }
 
 /// One plan item's identity; planned once for all views that refer to it.
@@ -154,8 +191,8 @@ impl ItemKey {
 pub struct PatchedKey {
     /// The item.
     pub item: Arc<ItemKey>,
-    /// Sets with a patch that changes it, in the order in which they are applied; never empty.
-    pub sets: Vec<ObjectId>,
+    /// Those that change it; never empty.
+    pub patches: PatchesKey,
     /// Whose configuration it is a part of.
     pub side: ProxySide,
 }

@@ -39,6 +39,8 @@ mod route;
 pub mod route_types;
 mod sidecar;
 mod tcp_route;
+mod telemetry;
+pub mod telemetry_types;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -49,6 +51,7 @@ mod virtual_host;
 pub use keys::*;
 pub use outline::*;
 pub use route_types::*;
+pub use telemetry_types::*;
 pub use token::{MetadataMatch, MetadataSource, TextPlace, TokenFilter};
 pub use types::*;
 
@@ -61,6 +64,7 @@ pub(crate) use outbound_listener::Displaced;
 pub(crate) use references::{Lack, lack_in, references};
 pub(crate) use route::find_service;
 pub(crate) use sidecar::displaced;
+pub(crate) use telemetry::{find_collector, names_workload, told_by, unknown_providers};
 pub(crate) use traffic::Traffic;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -76,8 +80,8 @@ pub(crate) trait PlansView {
     fn outline(&self, reader: &Reader<'_>) -> Outline;
     /// The objects that shaped an item which the view plans as its own.
     fn origins_of(&self, reader: &Reader<'_>, item: &PlanItem) -> BTreeSet<ObjectId>;
-    /// Which sets of patches are for the view, and on which side it is.
-    fn patches(&self) -> (&[ObjectId], ProxySide);
+    /// Which patches are for the view, and on which side it is.
+    fn patches(&self) -> (&PatchesKey, ProxySide);
     /// The client, as route tables see it; `None`: the view is no client.
     fn caller(&self) -> Option<Caller<'_>>;
     /// Servers of gateway objects that the view leaves out; none, unless it is a gateway's.
@@ -98,8 +102,8 @@ fn planner(key: &ViewKey) -> &dyn PlansView {
 /// Plans which resources a view consists of.
 pub fn plan_outline(reader: &Reader<'_>, key: &ViewKey) -> Outline {
     let mut outline = planner(key).outline(reader);
-    let (sets, side) = planner(key).patches();
-    patches::plan(reader, sets, side, &mut outline);
+    let (key, side) = planner(key).patches();
+    patches::plan(reader, key, side, &mut outline);
     outline.sort();
     outline
 }
@@ -110,8 +114,8 @@ pub fn plan_outline(reader: &Reader<'_>, key: &ViewKey) -> Outline {
 pub fn origins_of(reader: &Reader<'_>, key: &ViewKey, item: &PlanItem) -> BTreeSet<ObjectId> {
     match item {
         PlanItem::Given(given) => {
-            let (sets, side) = planner(key).patches();
-            patches::givers(reader, sets, side, given)
+            let (key, side) = planner(key).patches();
+            patches::givers(reader, key, side, given)
         }
         _ => planner(key).origins_of(reader, item),
     }

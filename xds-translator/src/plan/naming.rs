@@ -7,6 +7,31 @@ use std::{net::IpAddr, sync::Arc};
 use super::{ClusterClient, ClusterKey, FixedCluster};
 use crate::ir::ObjectId;
 
+/// The tags of a span that say what workload it is of.
+pub(crate) const TAG_REVISION: &str = "istio.canonical_revision";
+/// Likewise: its service.
+pub(crate) const TAG_SERVICE: &str = "istio.canonical_service";
+/// Likewise: its mesh.
+pub(crate) const TAG_MESH: &str = "istio.mesh_id";
+/// Likewise: its namespace.
+pub(crate) const TAG_NAMESPACE: &str = "istio.namespace";
+/// Likewise: its cluster.
+pub(crate) const TAG_CLUSTER: &str = "istio.cluster_id";
+/// The tags of a span that say what access policies would have done that are only tried out, and
+/// where the filter that tries them leaves it.
+pub(crate) const TRIED_OUT_TAGS: [(&str, &str); 4] = [
+    (
+        "istio.authorization.dry_run.allow_policy.name",
+        "istio_dry_run_allow_shadow_effective_policy_id",
+    ),
+    ("istio.authorization.dry_run.allow_policy.result", "istio_dry_run_allow_shadow_engine_result"),
+    (
+        "istio.authorization.dry_run.deny_policy.name",
+        "istio_dry_run_deny_shadow_effective_policy_id",
+    ),
+    ("istio.authorization.dry_run.deny_policy.result", "istio_dry_run_deny_shadow_engine_result"),
+];
+
 /// `outbound|PORT|SUBSET|HOST`.
 pub(crate) fn outbound_cluster(port: u16, subset: &str, host: &str) -> Arc<str> {
     format!("outbound|{port}|{subset}|{host}").into()

@@ -9,9 +9,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     AccessFilter, AskFilter, Caller, FilterChainPlan, GatewayKey, InboundKey, ListenerPlan,
-    OutboundKey, Outline, Overruled, PlanItem, PlansView, RouteActionPlan, RouteConfigPlan,
-    RouteSource, TerminalFilter, gateway, gateway_servers::merged_servers, inbound, naming,
-    place::Place, sidecar,
+    OutboundKey, Outline, Overruled, PatchesKey, PlanItem, PlansView, RouteActionPlan,
+    RouteConfigPlan, RouteSource, TerminalFilter, gateway, gateway_servers::merged_servers,
+    inbound, naming, place::Place, sidecar,
 };
 use crate::{
     ir::{Attachment, Hostname, Labels, ObjectId, ProxySide, Rate, RouteTable, Service},
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl PlansView for OutboundKey {
-    fn patches(&self) -> (&[ObjectId], ProxySide) {
+    fn patches(&self) -> (&PatchesKey, ProxySide) {
         (&self.patches, ProxySide::Outbound)
     }
 
@@ -39,6 +39,7 @@ impl PlansView for OutboundKey {
     fn origins_of(&self, reader: &Reader<'_>, item: &PlanItem) -> BTreeSet<ObjectId> {
         let mut origins = BTreeSet::new();
         if let PlanItem::Listener(listener) = item {
+            origins.extend(self.telemetry.policies.iter().cloned());
             let clusters = clusters_of(listener);
             of_services(reader, &self.namespace, &clusters, &mut origins);
             let services = reader.services_visible_to(&self.namespace);
@@ -60,7 +61,7 @@ impl PlansView for OutboundKey {
 }
 
 impl PlansView for InboundKey {
-    fn patches(&self) -> (&[ObjectId], ProxySide) {
+    fn patches(&self) -> (&PatchesKey, ProxySide) {
         (&self.patches, ProxySide::Inbound)
     }
 
@@ -75,7 +76,10 @@ impl PlansView for InboundKey {
     fn origins_of(&self, reader: &Reader<'_>, item: &PlanItem) -> BTreeSet<ObjectId> {
         let mut origins = BTreeSet::new();
         match item {
-            PlanItem::Listener(listener) => of_inbound(reader, self, listener, &mut origins),
+            PlanItem::Listener(listener) => {
+                origins.extend(self.telemetry.policies.iter().cloned());
+                of_inbound(reader, self, listener, &mut origins);
+            }
             PlanItem::Cluster(cluster) => {
                 of_ports(reader, self, &BTreeSet::from([cluster.name.clone()]), &mut origins);
             }
@@ -86,7 +90,7 @@ impl PlansView for InboundKey {
 }
 
 impl PlansView for GatewayKey {
-    fn patches(&self) -> (&[ObjectId], ProxySide) {
+    fn patches(&self) -> (&PatchesKey, ProxySide) {
         (&self.patches, ProxySide::Gateway)
     }
 
@@ -110,6 +114,7 @@ impl PlansView for GatewayKey {
     fn origins_of(&self, reader: &Reader<'_>, item: &PlanItem) -> BTreeSet<ObjectId> {
         let mut origins = BTreeSet::new();
         if let PlanItem::Listener(listener) = item {
+            origins.extend(self.telemetry.policies.iter().cloned());
             of_gateway(reader, self, listener, &mut origins);
         }
         origins

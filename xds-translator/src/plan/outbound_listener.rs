@@ -198,7 +198,7 @@ impl Draft {
     ) -> ListenerPlan {
         let name = naming::listener(address, port);
         // Whoever calls the listener itself is going nowhere else.
-        let unknown = unknown.filter(|_| !self.bind).map(|policy| passthrough(mesh, policy));
+        let unknown = unknown.filter(|_| !self.bind).map(passthrough);
         let only_http = self.distinct.is_empty() && self.plain.is_none();
         let alone = only_http && unknown.is_none();
         let http = self.http.as_ref().map(|rds| {
@@ -237,7 +237,7 @@ impl Draft {
             chains,
             default_chain,
             accept_one: false,
-            access_log: None,
+            access_logs: Vec::new(),
         }
     }
 }
@@ -278,8 +278,8 @@ fn plain_http_match() -> ChainMatch {
     }
 }
 
-fn passthrough(mesh: &MeshDefaults, policy: &OutboundTraffic) -> FilterChainPlan {
-    defaults::fixed_chain(mesh, "PassthroughFilterChain", None, unknown_cluster(policy))
+fn passthrough(policy: &OutboundTraffic) -> FilterChainPlan {
+    defaults::fixed_chain("PassthroughFilterChain", None, unknown_cluster(policy))
 }
 
 /// Where bytes for unknown destinations go.
@@ -332,14 +332,10 @@ fn inspectors(chains: &[FilterChainPlan]) -> Vec<ListenerFilter> {
 /// original destination.
 pub(crate) fn virtual_outbound(mesh: &MeshDefaults, unknown: &OutboundTraffic) -> ListenerPlan {
     let port = mesh.outbound_port;
-    let blackhole = defaults::fixed_chain(
-        mesh,
-        "virtualOutbound-blackhole",
-        Some(port),
-        &FixedCluster::BlackHole,
-    );
+    let blackhole =
+        defaults::fixed_chain("virtualOutbound-blackhole", Some(port), &FixedCluster::BlackHole);
     let catch_all =
-        defaults::fixed_chain(mesh, "virtualOutbound-catchall-tcp", None, unknown_cluster(unknown));
+        defaults::fixed_chain("virtualOutbound-catchall-tcp", None, unknown_cluster(unknown));
     ListenerPlan {
         name: "virtualOutbound".into(),
         address: defaults::ANY_ADDRESS,
@@ -353,7 +349,7 @@ pub(crate) fn virtual_outbound(mesh: &MeshDefaults, unknown: &OutboundTraffic) -
         chains: vec![blackhole, catch_all],
         default_chain: None,
         accept_one: true,
-        access_log: defaults::access_log(mesh),
+        access_logs: Vec::new(),
     }
 }
 
@@ -365,7 +361,6 @@ mod tests {
     use crate::plan::fixture::service_key;
 
     fn tcp(cluster: &str, server_names: &[&str]) -> FilterChainPlan {
-        let mesh = MeshDefaults::default();
         FilterChainPlan {
             name: cluster.into(),
             matches: ChainMatch { server_names: texts(server_names), ..ChainMatch::default() },
@@ -373,7 +368,7 @@ mod tests {
             connect_timeout: Some(HANDSHAKE),
             ask: None,
             access: Vec::new(),
-            terminal: TerminalFilter::Tcp(defaults::tcp(&mesh, cluster)),
+            terminal: TerminalFilter::Tcp(defaults::tcp(cluster)),
         }
     }
 

@@ -9,15 +9,15 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use ferromesh_proto::ResourceType;
 
-use super::{Entry, GivenKind, GivenPlan, ItemKey, Outline, PatchedKey, PlanItem};
+use super::{Entry, GivenKind, GivenPlan, ItemKey, Outline, PatchedKey, PatchesKey, PlanItem};
 use crate::{
     ir::{ListenerMatch, ObjectId, Patch, PatchOperation, PatchSubject, ProxySide},
     snapshot::Reader,
 };
 
 /// Takes the patches of a view into its outline.
-pub(super) fn plan(reader: &Reader<'_>, sets: &[ObjectId], side: ProxySide, outline: &mut Outline) {
-    let all = patches(reader, sets, side);
+pub(super) fn plan(reader: &Reader<'_>, key: &PatchesKey, side: ProxySide, outline: &mut Outline) {
+    let all = patches(reader, key, side);
     for patch in &all {
         match patch.operation {
             PatchOperation::Remove => remove(patch, outline),
@@ -25,14 +25,14 @@ pub(super) fn plan(reader: &Reader<'_>, sets: &[ObjectId], side: ProxySide, outl
             _ => {}
         }
     }
-    share(sets, side, &all, outline);
+    share(key, side, &all, outline);
     outline.patches = all;
 }
 
 /// Those of the patches of an item's key that change it.
 pub(super) fn of_item(reader: &Reader<'_>, key: &PatchedKey) -> Vec<Arc<Patch>> {
     let name = key.item.resource_name();
-    let mut all = patches(reader, &key.sets, key.side);
+    let mut all = patches(reader, &key.patches, key.side);
     all.retain(|patch| changes_cluster(patch, &name));
     all
 }
@@ -40,7 +40,7 @@ pub(super) fn of_item(reader: &Reader<'_>, key: &PatchedKey) -> Vec<Arc<Patch>> 
 /// The objects that add a resource: several that say the same of it.
 pub(super) fn givers(
     reader: &Reader<'_>,
-    sets: &[ObjectId],
+    key: &PatchesKey,
     side: ProxySide,
     given: &GivenPlan,
 ) -> BTreeSet<ObjectId> {
@@ -49,37 +49,43 @@ pub(super) fn givers(
             && patch.subject.is_whole()
             && patch.message.as_ref() == Some(&given.message)
     };
-    let all = patches(reader, sets, side).into_iter();
+    let all = patches(reader, key, side).into_iter();
     all.filter(adds).map(|patch| patch.origin.clone()).collect()
 }
 
-/// The patches of some sets for one side, in the order in which they are applied.
-fn patches(reader: &Reader<'_>, sets: &[ObjectId], side: ProxySide) -> Vec<Arc<Patch>> {
-    let sets = sets.iter().filter_map(|id| reader.patch_set(id));
-    sets.flat_map(|set| &set.patches).filter(|patch| patch.concerns(side)).cloned().collect()
+/// The patches of a key for one side, in the order in which they are applied.
+fn patches(reader: &Reader<'_>, key: &PatchesKey, side: ProxySide) -> Vec<Arc<Patch>> {
+    let sets = key.sets.iter().filter_map(|id| reader.patch_set(id));
+    let is_out =
+        |patch: &Patch| key.left_out.iter().any(|(id, at)| (id, at) == (&patch.origin, &patch.at));
+    let all = sets.flat_map(|set| &set.patches);
+    all.filter(|patch| patch.concerns(side) && !is_out(patch)).cloned().collect()
 }
 
 /// Whether a shared cluster of this name is another with the patch.
 fn changes_cluster(patch: &Patch, name: &str) -> bool {
     match &patch.subject {
         PatchSubject::Cluster(matches) => {
-            patch.operation == PatchOperation::Merge && matches.admits(name, std::iter::empty())
+            patch.operation.merges() && matches.admits(name, std::iter::empty())
         }
         _ => false,
     }
 }
 
 /// Gives shared clusters that patches change keys of their own.
-fn share(sets: &[ObjectId], side: ProxySide, all: &[Arc<Patch>], outline: &mut Outline) {
+fn share(key: &PatchesKey, side: ProxySide, all: &[Arc<Patch>], outline: &mut Outline) {
     for entry in outline.of_mut(ResourceType::Cluster) {
         let Entry::Shared(item) = entry else { continue };
         let name = item.resource_name();
         let changing = |id: &&ObjectId| {
             all.iter().any(|patch| patch.origin == **id && changes_cluster(patch, &name))
         };
-        let sets: Vec<ObjectId> = sets.iter().filter(changing).cloned().collect();
+        let sets: Vec<ObjectId> = key.sets.iter().filter(changing).cloned().collect();
         if !sets.is_empty() {
-            *entry = Entry::shared(ItemKey::Patched(PatchedKey { item: item.clone(), sets, side }));
+            let left_out = key.left_out.iter().filter(|(id, _)| sets.contains(id)).cloned();
+            let patches = PatchesKey { left_out: left_out.collect(), sets };
+            let patched = PatchedKey { item: item.clone(), patches, side };
+            *entry = Entry::shared(ItemKey::Patched(patched));
         }
     }
 }

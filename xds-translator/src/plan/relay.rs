@@ -71,7 +71,7 @@ impl<'a> Relay<'a> {
         let proxy = TcpProxyPlan {
             stat_prefix: name.clone(),
             clusters: vec![(name.clone(), 1)],
-            ..defaults::tcp(self.reader.mesh(), &name)
+            ..defaults::tcp(&name)
         };
         FilterChainPlan {
             name: "".into(),

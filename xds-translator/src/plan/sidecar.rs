@@ -23,12 +23,13 @@ use super::{
     outbound_listener::{self, Displaced, Drafts, Offer},
     place::Place,
     tcp_route::{TcpPort, TcpScope},
+    telemetry::{collectors, telemetry},
     virtual_host::{self, Claim, NameScope},
 };
 use crate::{
     ir::{
-        Attachment, Capture, Hostname, ObjectId, OutboundTraffic, Protocol, Resolution, RouteTable,
-        Service, ServicePort,
+        Attachment, CallSide, Capture, Hostname, ObjectId, OutboundTraffic, Protocol, Resolution,
+        RouteTable, Service, ServicePort,
     },
     snapshot::Reader,
 };
@@ -134,7 +135,9 @@ impl<'a> Sidecar<'a> {
         for service in self.sight.services() {
             add_service(outline, self.reader, &self.client, service);
         }
-        add_authorizers(outline, self.reader, &self.client);
+        let needed = collectors(self.reader, &self.key.telemetry, self.client.namespace);
+        add_unseen(outline, self.reader, &self.client, needed);
+        add_unseen(outline, self.reader, &self.client, authorizer::services(self.reader));
     }
 
     // ---------------------------------------------------------------------------------------------
@@ -146,6 +149,12 @@ impl<'a> Sidecar<'a> {
         if self.redirected() {
             let mesh = self.reader.mesh();
             listeners.push(outbound_listener::virtual_outbound(mesh, &self.sight.unknown));
+        }
+        let key = &self.key.telemetry;
+        let told = telemetry(self.reader, key, self.client.namespace, CallSide::Client);
+        for listener in &mut listeners {
+            // What no chain takes is told where connections come from.
+            told.tell(listener, listener.use_original_dst);
         }
         outline.extend(listeners.into_iter().map(|l| Entry::own(PlanItem::Listener(Box::new(l)))));
         frames
@@ -543,16 +552,25 @@ fn routed_hosts<'t>(
     table.hosts.iter().filter(move |host| open && !is_service(host))
 }
 
-/// The clusters of all authorizers that a view has not by itself: whoever asks them may be allowed to
-/// see less.
-pub(crate) fn add_authorizers(outline: &mut Outline, reader: &Reader<'_>, client: &Client<'_>) {
-    for service in authorizer::services(reader) {
-        let host = service.key.host.as_str();
-        let named = |port: u16| naming::outbound_cluster(port, "", host);
-        let names: Vec<Arc<str>> = service.ports.iter().map(|port| named(port.number)).collect();
-        let mut there = outline.of(ResourceType::Cluster).iter().map(Entry::resource_name);
-        if !there.any(|name| names.contains(&name)) {
-            add_service(outline, reader, client, service);
+/// Of services that are told or asked by proxies whatever these see, the clusters and assignments
+/// that a view has not by itself.
+pub(crate) fn add_unseen(
+    outline: &mut Outline,
+    reader: &Reader<'_>,
+    client: &Client<'_>,
+    services: Vec<&Arc<Service>>,
+) {
+    for service in services {
+        if stands_for_another(reader, service, client.namespace) {
+            continue;
+        }
+        // Another service of that host may be seen, which has other ports.
+        let there: BTreeSet<Arc<str>> =
+            outline.of(ResourceType::Cluster).iter().map(Entry::resource_name).collect();
+        for (cluster, assignment) in client.service_entries(reader, service) {
+            if !there.contains(&cluster.resource_name()) {
+                outline.extend([cluster].into_iter().chain(assignment));
+            }
         }
     }
 }

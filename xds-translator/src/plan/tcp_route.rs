@@ -149,7 +149,7 @@ impl TcpScope<'_> {
         let settings = weighted.first().map(|d| self.settings(&d.destination)).unwrap_or_default();
         let named = weighted.iter().map(|d| self.target(&d.destination)).find(Target::is_named);
         let resolves_sni = named.map(|target| target.port);
-        let proxy = settings.apply(self.reader);
+        let proxy = settings.apply();
         chain(matches, TcpProxyPlan { stat_prefix, clusters, resolves_sni, ..proxy })
     }
 
@@ -164,7 +164,7 @@ impl TcpScope<'_> {
             stat_prefix: cluster.clone(),
             clusters: vec![(cluster, 1)],
             resolves_sni: (service.resolution == Resolution::Named).then_some(port),
-            ..settings.apply(self.reader)
+            ..settings.apply()
         };
         chain(matches, proxy)
     }
@@ -211,13 +211,13 @@ impl Settings {
         }
     }
 
-    fn apply(&self, reader: &Reader<'_>) -> TcpProxyPlan {
+    fn apply(&self) -> TcpProxyPlan {
         TcpProxyPlan {
             idle_timeout: self.idle_timeout,
             max_duration: self.max_duration,
             hash_source_ip: self.hash_source_ip,
             tunnel: self.tunnel.clone(),
-            ..defaults::tcp(reader.mesh(), "")
+            ..defaults::tcp("")
         }
     }
 }

@@ -28,7 +28,8 @@ fn outbound(namespace: &str) -> OutboundKey {
         locality: None,
         capture: CaptureMode::Redirect,
         features: Features::default(),
-        patches: Vec::new(),
+        telemetry: TelemetryKey::default(),
+        patches: PatchesKey::default(),
     }
 }
 
@@ -579,7 +580,8 @@ fn inbound(ports: Vec<(ServiceKey, u16, u16)>) -> InboundKey {
         capture: CaptureMode::Redirect,
         address: None,
         features: Features::default(),
-        patches: Vec::new(),
+        telemetry: TelemetryKey::default(),
+        patches: PatchesKey::default(),
     }
 }
 
@@ -736,7 +738,8 @@ fn gateway_outline(mesh: &MeshSnapshot) -> Outline {
         service_account: "edge".into(),
         edge: None,
         features: Features::default(),
-        patches: Vec::new(),
+        telemetry: TelemetryKey::default(),
+        patches: PatchesKey::default(),
     };
     plan_outline(&Reader::new(mesh), &ViewKey::Gateway(key))
 }

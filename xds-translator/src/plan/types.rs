@@ -10,7 +10,9 @@ use ferromesh_proto::ResourceType;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{MetadataMatch, RouteConfigPlan, TokenFilter, VirtualHostPlan};
+use super::{
+    AccessLogPlan, MetadataMatch, RouteConfigPlan, TokenFilter, TracingPlan, VirtualHostPlan,
+};
 use crate::ir::{
     Authorizer, Edge, Health, Locality, PatchMessage, PathNormalization, Pins, Rate, RetryBudget,
     StringMatch, TcpKeepalive, TlsVersion, TlsWords, Tunnel, Warmup,
@@ -405,8 +407,8 @@ pub struct ListenerPlan {
     pub default_chain: Option<FilterChainPlan>,
     /// `max_connections_to_accept_per_socket_event: 1` (virtualInbound).
     pub accept_one: bool,
-    /// Access log of the listener itself.
-    pub access_log: Option<AccessLogPlan>,
+    /// Logs of the listener itself.
+    pub access_logs: Vec<AccessLogPlan>,
 }
 
 /// Direction of a listener.
@@ -532,8 +534,10 @@ pub struct HttpConnection {
     pub alpn_override: bool,
     /// `normalize_path` and friends.
     pub normalization: PathNormalization,
-    /// Access log.
-    pub access_log: Option<AccessLogPlan>,
+    /// Logs.
+    pub access_logs: Vec<AccessLogPlan>,
+    /// Spans; `None`: requests are not traced, nor marked for it.
+    pub tracing: Option<TracingPlan>,
     /// Accept absolute-form requests (explicit HTTP proxy port).
     pub http_proxy: bool,
     /// Resolve the host of requests to clusters that are [`Discovery::Named`].
@@ -582,19 +586,8 @@ pub struct TcpProxyPlan {
     pub tunnel: Option<Tunnel>,
     /// Resolve the SNI, to go to this port of it: the cluster is [`Discovery::Named`].
     pub resolves_sni: Option<u16>,
-    /// Access log.
-    pub access_log: Option<AccessLogPlan>,
-}
-
-/// File access log.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub struct AccessLogPlan {
-    /// `/dev/stdout` or a path.
-    pub path: Arc<str>,
-    /// Format; empty: Istio's default.
-    pub format: Arc<str>,
-    /// As JSON.
-    pub json: bool,
+    /// Logs.
+    pub access_logs: Vec<AccessLogPlan>,
 }
 
 /// What is asked about, and who is asked.

@@ -18,12 +18,13 @@ use super::{
     services::Services,
     settings::Settings,
     slices::Slices,
+    telemetry::TelemetryPolicies,
     tokens::TokenPolicies,
     workloads::Workloads,
 };
 use crate::ir::{
     AccessPolicy, BackendPolicy, GatewayConfig, MatchSet, MeshDefaults, PatchSet, PeerTlsPolicy,
-    RateLimit, RouteTable, ServiceKey, SidecarScope, TokenPolicy, Workload,
+    RateLimit, RouteTable, ServiceKey, SidecarScope, TelemetryPolicy, TokenPolicy, Workload,
 };
 
 /// Declares the families. Each row: what an item is, its name, its type, and the name and type of
@@ -118,6 +119,8 @@ families! {
     Tokens(TokenPolicy) in tokens: TokenPolicies,
     /// How many requests are taken.
     RateLimit(RateLimit) in rate_limits: RateLimits,
+    /// What workloads tell of their traffic.
+    Telemetry(TelemetryPolicy) in telemetry: TelemetryPolicies,
     /// Changes of what proxies are sent.
     Patches(PatchSet) in patches: PatchSets,
 }

@@ -21,6 +21,7 @@ mod family;
 mod gateways;
 mod item;
 mod label_keys;
+mod levels;
 mod match_sets;
 mod parts;
 mod patches;
@@ -33,6 +34,7 @@ mod scopes;
 mod services;
 mod settings;
 mod slices;
+mod telemetry;
 mod tokens;
 mod workloads;
 

@@ -7,7 +7,7 @@ use super::{
     family::{Family, Touch},
     reader::{Dep, Reader},
 };
-use crate::ir::{Labels, ObjectId, PatchSet, ProxySide};
+use crate::ir::{Field, Labels, ObjectId, PatchSet, ProxySide};
 
 /// Every set of patches: by namespace, then name.
 #[derive(Clone, Default, Debug)]
@@ -32,12 +32,27 @@ impl PatchSets {
         chosen.sort_by(|a, b| a.by_precedence(b, root));
         chosen.into_iter().map(|set| set.origin.id.clone()).collect()
     }
+
+    /// The patches of some sets for one side that are not for a proxy which says this of itself.
+    pub(crate) fn left_out(
+        &self,
+        sets: &[ObjectId],
+        side: ProxySide,
+        metadata: &BTreeMap<Arc<str>, Arc<str>>,
+    ) -> Vec<(ObjectId, Field)> {
+        let sets = sets.iter().filter_map(|id| self.0.get(&id.namespace)?.get(id));
+        let patches = sets.flat_map(|set| &set.patches).filter(|patch| patch.concerns(side));
+        let others = patches.filter(|patch| !patch.proxy.admits(metadata));
+        others.map(|patch| (patch.origin.clone(), patch.at.clone())).collect()
+    }
 }
 
 /// What decides who gets a set, and when it is applied.
 fn standing(set: &PatchSet) -> impl PartialEq {
     let sides = [ProxySide::Inbound, ProxySide::Outbound, ProxySide::Gateway];
-    (set.origin.clone(), set.selector.clone(), set.priority, sides.map(|side| set.concerns(side)))
+    let proxies = set.patches.iter().map(|patch| (patch.side, patch.proxy.clone()));
+    let sides = sides.map(|side| set.concerns(side));
+    (set.origin.clone(), set.selector.clone(), set.priority, sides, proxies.collect::<Vec<_>>())
 }
 
 impl Family for PatchSets {

@@ -1,20 +1,17 @@
 //! Peer TLS policies by namespace: which TLS workloads take.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    age::{ByAge, age, forget},
     family::{Family, Touch},
+    levels::Levels,
     reader::{Dep, Reader},
 };
 use crate::ir::{Labels, ObjectId, PeerTls, PeerTlsPolicy, WorkloadId};
 
-/// Every peer TLS policy of the mesh: by namespace, oldest first.
+/// Every peer TLS policy of the mesh.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct PeerTlsPolicies(BTreeMap<Arc<str>, ByAge<PeerTlsPolicy>>);
+pub(crate) struct PeerTlsPolicies(Levels<PeerTlsPolicy>);
 
 impl PeerTlsPolicies {
     pub(crate) fn mode(
@@ -24,7 +21,7 @@ impl PeerTlsPolicies {
         labels: &Labels,
         port: Option<u16>,
     ) -> PeerTls {
-        let [selected, in_namespace, in_mesh] = self.levels(root, namespace, labels);
+        let [selected, in_namespace, in_mesh] = self.0.levels(root, namespace, labels);
         let on_port = port.and_then(|port| selected?.ports.get(&port).copied().flatten());
         on_port
             .or_else(|| selected?.mode)
@@ -36,15 +33,9 @@ impl PeerTlsPolicies {
     /// Ports for which the policy of workloads with these labels says something of its own; sorted,
     /// unique.
     pub(crate) fn ports(&self, namespace: &str, labels: &Labels) -> Vec<u16> {
-        let selected = self.selected(namespace, labels);
+        let selected = self.0.selected(namespace, labels);
         let ports = selected.into_iter().flat_map(|policy| &policy.ports);
         ports.filter(|(_, mode)| mode.is_some()).map(|(port, _)| *port).collect()
-    }
-
-    /// The policy that selects workloads with these labels, the oldest of several.
-    fn selected(&self, namespace: &str, labels: &Labels) -> Option<&Arc<PeerTlsPolicy>> {
-        let own = self.0.get(namespace).into_iter().flat_map(BTreeMap::values);
-        own.into_iter().find(|p| !p.selector.is_empty() && p.selector.matches(labels))
     }
 
     pub(crate) fn origins(
@@ -53,25 +44,8 @@ impl PeerTlsPolicies {
         namespace: &str,
         labels: &Labels,
     ) -> BTreeSet<ObjectId> {
-        let levels = self.levels(root, namespace, labels);
+        let levels = self.0.levels(root, namespace, labels);
         levels.into_iter().flatten().map(|policy| policy.origin.id.clone()).collect()
-    }
-
-    /// The policy of the workload, of its namespace and of the mesh, each the oldest of its kind.
-    fn levels(
-        &self,
-        root: &str,
-        namespace: &str,
-        labels: &Labels,
-    ) -> [Option<&Arc<PeerTlsPolicy>>; 3] {
-        let own = || self.0.get(namespace).into_iter().flat_map(BTreeMap::values);
-        let selected = self.selected(namespace, labels);
-        // The root namespace's policy without selector is the mesh's, also for workloads that live
-        // there.
-        let in_namespace = own().find(|p| p.selector.is_empty());
-        let in_mesh =
-            self.0.get(root).into_iter().flat_map(BTreeMap::values).find(|p| p.selector.is_empty());
-        [selected, in_namespace, in_mesh]
     }
 }
 
@@ -79,14 +53,11 @@ impl Family for PeerTlsPolicies {
     type Item = PeerTlsPolicy;
 
     fn insert(&mut self, policy: &Arc<PeerTlsPolicy>) {
-        let id = policy.origin.id.clone();
-        let place = (age(&policy.origin), id.clone());
-        self.0.entry(id.namespace).or_default().insert(place, policy.clone());
+        self.0.insert(policy);
     }
 
     fn remove(&mut self, policy: &PeerTlsPolicy) {
-        let id = &policy.origin.id;
-        forget(&mut self.0, &id.namespace, &(age(&policy.origin), id.clone()));
+        self.0.remove(policy);
     }
 
     fn touch(versions: &[&Arc<PeerTlsPolicy>], touch: &mut Touch<'_>) {

@@ -12,7 +12,7 @@ use crate::{
     debug::to_json,
     dialect::{Kind, stand_in},
     ir::{AccessAction, Health, Hostname, Labels, MeshDefaults, ObjectId, PeerTls, ServiceKey},
-    plan::{CaptureMode, Features, OutboundKey, ViewKey},
+    plan::{CaptureMode, Features, OutboundKey, PatchesKey, TelemetryKey, ViewKey},
     snapshot::Reader,
 };
 
@@ -359,7 +359,8 @@ fn shop() -> ViewKey {
         locality: None,
         capture: CaptureMode::Redirect,
         features: Features::default(),
-        patches: Vec::new(),
+        telemetry: TelemetryKey::default(),
+        patches: PatchesKey::default(),
     })
 }
 

@@ -28,7 +28,7 @@ pub(super) struct Step {
 /// Makes the specification of an object from (namespace, name, variant).
 type Maker = fn(&str, usize, usize) -> Value;
 
-const MAKERS: [(Kind, Maker); 21] = [
+const MAKERS: [(Kind, Maker); 22] = [
     (Kind::NAMESPACE, bare),
     (Kind::SERVICE_ACCOUNT, bare),
     (Kind::DEPLOYMENT, bare),
@@ -49,6 +49,7 @@ const MAKERS: [(Kind, Maker); 21] = [
     (Kind::INGRESS, ingress),
     (Kind::TRAFFIC_SPLIT, traffic_split),
     (Kind::HTTP_ROUTE_GROUP, route_group),
+    (Kind::TELEMETRY, telemetry),
     (Kind::MESH_CONFIG, mesh_config),
 ];
 
@@ -431,6 +432,30 @@ fn sidecar(_: &str, _: usize, variant: usize) -> Value {
     json!({"spec": spec})
 }
 
+fn telemetry(_: &str, name: usize, variant: usize) -> Value {
+    let selector = json!({"matchLabels": {"app": format!("app{name}")}});
+    let mut spec = if variant > 2 { json!({"selector": selector}) } else { json!({}) };
+    let side = ["CLIENT_AND_SERVER", "CLIENT", "SERVER"][variant % 3];
+    let tracer = ["otel", "zipkin", "nobody"][variant % 3];
+    let log = ["envoy", "als", "file"][(variant + name) % 3];
+    if variant != 1 {
+        spec["tracing"] = json!([{
+            "match": {"mode": side},
+            "providers": [{"name": tracer}],
+            "randomSamplingPercentage": 10 * variant,
+        }]);
+    }
+    if variant != 2 {
+        spec["accessLogging"] = json!([{
+            "match": {"mode": side},
+            "providers": [{"name": log}],
+            "disabled": variant == 5,
+            "filter": {"expression": format!("response.code > {}", 100 * variant)},
+        }]);
+    }
+    json!({"spec": spec})
+}
+
 fn envoy_filter(_: &str, name: usize, variant: usize) -> Value {
     let patch = |apply_to: &str, matches: Value, operation: &str, value: Value| {
         let mut patch = json!({"operation": operation});
@@ -463,11 +488,15 @@ fn envoy_filter(_: &str, name: usize, variant: usize) -> Value {
     });
     let service = json!({"cluster": {"service": "service0.shop.svc.cluster.local"}});
     let mut outbound_service = service.clone();
+    // Some proxies say it of themselves, and some do not.
+    let mut addressed = service.clone();
+    addressed["proxy"] = json!({"metadata": {"INTERCEPTION_MODE": "NONE"}});
     outbound_service["context"] = json!("SIDECAR_OUTBOUND");
     let patches = match variant {
         0 => vec![patch("HTTP_FILTER", router, "INSERT_BEFORE", lua)],
         1 => vec![
             patch("CLUSTER", service, "MERGE", json!({"per_connection_buffer_limit_bytes": 99})),
+            patch("CLUSTER", addressed, "MERGE", json!({"connect_timeout": "3s"})),
             patch("CLUSTER", json!({}), "ADD", given),
         ],
         2 => vec![
@@ -508,7 +537,26 @@ fn envoy_filter(_: &str, name: usize, variant: usize) -> Value {
                 }),
             ),
         ],
-        _ => vec![patch("HTTP_FILTER", json!({"context": "SIDECAR_INBOUND"}), "INSERT_FIRST", lua)],
+        _ => vec![
+            patch("HTTP_FILTER", json!({"context": "SIDECAR_INBOUND"}), "INSERT_FIRST", lua),
+            patch(
+                "FILTER_CHAIN",
+                json!({"listener": {"filterChain": {"transportProtocol": "raw_buffer"}}}),
+                "MERGE",
+                json!({"transport_socket_connect_timeout": "7s"}),
+            ),
+            patch(
+                "LISTENER_FILTER",
+                json!({"listener": {"listenerFilter": "envoy.filters.listener.tls_inspector"}}),
+                "INSERT_BEFORE",
+                json!({
+                    "name": "proxy",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+                    },
+                }),
+            ),
+        ],
     };
     let mut spec = json!({"configPatches": patches, "priority": variant % 2});
     if variant > 2 {
@@ -562,7 +610,7 @@ fn ingress(_: &str, name: usize, variant: usize) -> Value {
 }
 
 fn mesh_config(_: &str, _: usize, variant: usize) -> Value {
-    let spec = match variant {
+    let mut spec = match variant {
         0 => json!({"trustDomain": "other.example"}),
         1 => json!({"defaultServiceExportTo": ["."]}),
         2 => json!({"enableAutoMtls": false, "accessLogFile": "/dev/stdout"}),
@@ -574,6 +622,16 @@ fn mesh_config(_: &str, _: usize, variant: usize) -> Value {
         }
         _ => json!({}),
     };
+    let host = "service0.shop.svc.cluster.local";
+    spec["extensionProviders"] = json!([
+        {"name": "otel", "opentelemetry": {"service": host, "port": 80}},
+        {"name": "zipkin", "zipkin": {"service": "shop/ext.example.com", "port": 443}},
+        {"name": "als", "envoyHttpAls": {"service": host, "port": 9080}},
+        {"name": "file", "envoyFileAccessLog": {"path": "/dev/stderr"}},
+    ]);
+    if variant == 3 {
+        spec["defaultProviders"] = json!({"tracing": ["otel"], "accessLogging": ["als"]});
+    }
     json!({"spec": spec})
 }
 

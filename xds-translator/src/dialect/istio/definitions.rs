@@ -3,7 +3,7 @@
 
 use super::{
     destination_rule, envoy_filter, gateway, request_authentication, security, service_entry,
-    sidecar, virtual_service,
+    sidecar, telemetry, virtual_service,
 };
 use crate::dialect::definition::{Column, Definition};
 
@@ -65,6 +65,12 @@ pub(super) static REQUEST_AUTHENTICATION: Definition = Definition {
     schema: request_authentication::RequestAuthentication::SCHEMA,
     short: &["ra"],
     versions: SECURITY,
+    columns: &[],
+};
+pub(super) static TELEMETRY: Definition = Definition {
+    schema: telemetry::Telemetry::SCHEMA,
+    short: &["telemetry"],
+    versions: &["v1alpha1", "v1"],
     columns: &[],
 };
 pub(super) static ENVOY_FILTER: Definition = Definition {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::shared::{LabelSelector, TargetRef};
 use crate::{
     dialect::schema::{choice, object},
-    ir::PatchOperation,
+    ir::{MergedLists, PatchOperation},
 };
 
 object! { no_null;
@@ -288,9 +288,12 @@ pub(super) struct Changeable {
     pub(super) operations: &'static [Operation],
 }
 
-const WHOLE: &[Operation] = &[Operation::Merge, Operation::Add, Operation::Remove];
+const MERGED: &[Operation] = &[Operation::Merge, Operation::MergeAndReplaceList];
+const WHOLE: &[Operation] =
+    &[Operation::Merge, Operation::MergeAndReplaceList, Operation::Add, Operation::Remove];
 const ORDERED: &[Operation] = &[
     Operation::Merge,
+    Operation::MergeAndReplaceList,
     Operation::Add,
     Operation::Remove,
     Operation::InsertBefore,
@@ -299,6 +302,7 @@ const ORDERED: &[Operation] = &[
 ];
 const FILTERS: &[Operation] = &[
     Operation::Merge,
+    Operation::MergeAndReplaceList,
     Operation::Add,
     Operation::Remove,
     Operation::InsertBefore,
@@ -309,9 +313,11 @@ const FILTERS: &[Operation] = &[
 
 impl ApplyTo {
     /// What is served.
-    pub(super) const SERVED: [Self; 7] = [
+    pub(super) const SERVED: [Self; 9] = [
         Self::Cluster,
         Self::Listener,
+        Self::ListenerFilter,
+        Self::FilterChain,
         Self::NetworkFilter,
         Self::HttpFilter,
         Self::RouteConfiguration,
@@ -324,13 +330,13 @@ impl ApplyTo {
         let (message, operations) = match self {
             Self::Cluster => ("envoy.config.cluster.v3.Cluster", WHOLE),
             Self::Listener => ("envoy.config.listener.v3.Listener", WHOLE),
+            Self::ListenerFilter => ("envoy.config.listener.v3.ListenerFilter", FILTERS),
+            Self::FilterChain => ("envoy.config.listener.v3.FilterChain", WHOLE),
             Self::NetworkFilter => ("envoy.config.listener.v3.Filter", FILTERS),
             Self::HttpFilter => {
                 ("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter", FILTERS)
             }
-            Self::RouteConfiguration => {
-                ("envoy.config.route.v3.RouteConfiguration", &[Operation::Merge][..])
-            }
+            Self::RouteConfiguration => ("envoy.config.route.v3.RouteConfiguration", MERGED),
             Self::VirtualHost => ("envoy.config.route.v3.VirtualHost", WHOLE),
             Self::HttpRoute => ("envoy.config.route.v3.Route", ORDERED),
             _ => return None,
@@ -340,23 +346,29 @@ impl ApplyTo {
 }
 
 impl Operation {
+    /// Whether a value is merged into what matches.
+    pub(super) fn merges(self) -> bool {
+        self.meaning().is_some_and(PatchOperation::merges)
+    }
+
     /// What it means; `None`: it is not served.
     pub(super) fn meaning(self) -> Option<PatchOperation> {
         Some(match self {
-            Self::Merge => PatchOperation::Merge,
+            Self::Merge => PatchOperation::Merge(MergedLists::Joined),
+            Self::MergeAndReplaceList => PatchOperation::Merge(MergedLists::Replaced),
             Self::Add => PatchOperation::Add,
             Self::Remove => PatchOperation::Remove,
             Self::InsertBefore => PatchOperation::InsertBefore,
             Self::InsertAfter => PatchOperation::InsertAfter,
             Self::InsertFirst => PatchOperation::InsertFirst,
             Self::Replace => PatchOperation::Replace,
-            Self::Invalid | Self::MergeAndReplaceList => return None,
+            Self::Invalid => return None,
         })
     }
 }
 
-/// Envoy's filters that decide who passes, as their names and types have it.
-const GUARDS: [&str; 8] = [
+/// Envoy's filters that decide who passes, or may be written to, as their names and types have it.
+const GUARDS: [&str; 14] = [
     "ext_authz",
     "jwt_authn",
     "rbac",
@@ -365,6 +377,12 @@ const GUARDS: [&str; 8] = [
     "api_key_auth",
     "ratelimit",
     "rate_limit_quota",
+    "csrf",
+    "ext_proc",
+    "wasm",
+    ".lua",
+    ".golang",
+    "dynamic_modules",
 ];
 
 /// Whether what is written (an object, or the value of a patch) decides who passes.

@@ -1,6 +1,6 @@
 //! `MeshConfig`: settings of the whole mesh; fields only.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::Value;
 
@@ -107,7 +107,7 @@ object! {
         /// No access log of listeners.
         "disableEnvoyListenerLog" disable_envoy_listener_log: Option<bool> [later],
         /// Tracing.
-        "enableTracing" enable_tracing: Option<bool> [later],
+        "enableTracing" enable_tracing: Option<bool>,
         /// One scrape for proxy and application.
         "enablePrometheusMerge" enable_prometheus_merge: Option<bool> [later],
         /// Pattern of inbound clusters' statistics.
@@ -115,9 +115,9 @@ object! {
         /// Pattern of outbound clusters' statistics.
         "outboundClusterStatName" outbound_cluster_stat_name: Arc<str> [later],
         /// Providers used when nothing says otherwise.
-        "defaultProviders" default_providers: Option<DefaultProviders> [later],
+        "defaultProviders" default_providers: Option<DefaultProviders>,
         /// Providers of telemetry and authorization.
-        "extensionProviders" extension_providers: Vec<ExtensionProvider> [later],
+        "extensionProviders" extension_providers: Vec<ExtensionProvider>,
         /// Defaults of every proxy.
         "defaultConfig" default_config: Option<ProxyDefaults>,
         /// Identity of the mesh's networks.
@@ -251,7 +251,7 @@ object! {
         /// How traffic is captured (REDIRECT).
         "interceptionMode" interception_mode: Arc<str> [later],
         /// Tracing.
-        "tracing" tracing: Option<Value> [later],
+        "tracing" tracing: Option<MeshTracing>,
         /// Deprecated.
         "sds" sds: Option<Value> [later],
         /// Access log service.
@@ -336,5 +336,69 @@ choice! {
         Default = "DEFAULT",
         /// Those of the class `ingressClass`.
         Strict = "STRICT",
+    }
+}
+
+object! {
+    /// Spans, as every proxy sends them unless a Telemetry object says otherwise.
+    MeshTracing {
+        /// Takes them in Zipkin's form.
+        "zipkin" zipkin: Option<TracerAddress>,
+        /// Takes them in Lightstep's form; Envoy has no such tracer any more.
+        "lightstep" lightstep: Option<Value> [later],
+        /// Takes them in Datadog's form.
+        "datadog" datadog: Option<TracerAddress>,
+        /// Takes them in Stackdriver's form; Envoy has no such tracer any more.
+        "stackdriver" stackdriver: Option<Value> [later],
+        /// Takes them in OpenCensus' form; Envoy has no such tracer any more.
+        "openCensusAgent" open_census_agent: Option<Value> [later],
+        /// What they say, by name.
+        "customTags" custom_tags: BTreeMap<Arc<str>, MeshTag>,
+        /// Longest path in them; 0: 256.
+        "maxPathTagLength" max_path_tag_length: u32,
+        /// How many percent of the requests are traced; 0: 1.
+        "sampling" sampling: f64,
+        /// TLS towards who takes them.
+        "tlsSettings" tls_settings: Option<Value> [later],
+        /// Whether they say what workload they are of (true).
+        "enableIstioTags" enable_istio_tags: Option<bool>,
+    }
+}
+
+object! {
+    /// Who takes spans.
+    TracerAddress {
+        /// `HOST:PORT`.
+        "address" address: Arc<str> [required],
+    }
+}
+
+object! {
+    /// What a span says; one of these.
+    MeshTag {
+        /// Always the same.
+        "literal" literal: Option<LiteralTag>,
+        /// A variable of the proxy's environment.
+        "environment" environment: Option<NamedTag>,
+        /// A header of the request.
+        "header" header: Option<NamedTag>,
+    }
+}
+
+object! {
+    /// Always the same.
+    LiteralTag {
+        /// The text.
+        "value" value: Arc<str> [required],
+    }
+}
+
+object! {
+    /// Something that is looked up.
+    NamedTag {
+        /// Its name.
+        "name" name: Arc<str> [required],
+        /// What is said without it.
+        "defaultValue" default_value: Arc<str>,
     }
 }

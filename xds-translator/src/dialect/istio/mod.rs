@@ -16,6 +16,7 @@ pub mod security;
 pub mod service_entry;
 pub mod shared;
 pub mod sidecar;
+pub mod telemetry;
 mod unserved;
 pub mod virtual_service;
 
@@ -28,6 +29,7 @@ use self::{
     security::{AuthorizationPolicy, PeerAuthentication},
     service_entry::{ServiceEntry, WorkloadEntry},
     sidecar::Sidecar,
+    telemetry::Telemetry,
     virtual_service::VirtualService,
 };
 use super::{
@@ -61,7 +63,7 @@ kinds! {
     /// Istio's RequestAuthentication.
     REQUEST_AUTHENTICATION: "security.istio.io" ["v1", "v1beta1"] "RequestAuthentication" "requestauthentications" "request-authentication" Namespaced => Serving::Served(Served::spec::<RequestAuthentication>().defined(&definitions::REQUEST_AUTHENTICATION));
     /// Istio's Telemetry.
-    TELEMETRY: "telemetry.istio.io" ["v1", "v1alpha1"] "Telemetry" "telemetries" "telemetry" Namespaced => Serving::Planned(guards_nothing);
+    TELEMETRY: "telemetry.istio.io" ["v1alpha1", "v1"] "Telemetry" "telemetries" "telemetry" Namespaced => Serving::Served(Served::spec::<Telemetry>().defined(&definitions::TELEMETRY));
     /// Istio's EnvoyFilter.
     ENVOY_FILTER: "networking.istio.io" ["v1alpha3"] "EnvoyFilter" "envoyfilters" "envoy-filter" Namespaced => Serving::Served(Served::spec::<EnvoyFilter>().defined(&definitions::ENVOY_FILTER));
     /// Istio's WorkloadGroup.
@@ -173,6 +175,16 @@ impl Spec for EnvoyFilter {
 
     fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
         vec![lowering.envoy_filter(self)]
+    }
+}
+
+impl Spec for Telemetry {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::telemetry::check(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        lowering.telemetry(self).into_iter().collect()
     }
 }
 

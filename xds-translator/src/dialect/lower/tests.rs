@@ -23,6 +23,7 @@ fn value(item: &Item) -> Value {
         Item::Access(policy) => serde_json::to_value(policy),
         Item::Tokens(policy) => serde_json::to_value(policy),
         Item::RateLimit(limit) => serde_json::to_value(limit),
+        Item::Telemetry(policy) => serde_json::to_value(policy),
         Item::Patches(set) => serde_json::to_value(set),
         Item::Slice(slice) => return json!(format!("{slice:?}")),
     };

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use super::{alpn, ask, cors, fault, http, names, network, rate_limit, rbac, token};
+use super::{alpn, ask, cors, fault, http, names, network, rate_limit, rbac, token, tracing};
 use crate::{
     emit::{
-        access_log::file_logs,
-        any::{any, boolean, duration, percent},
+        access_log::logs,
+        any::{any, boolean, duration},
         pb::{
             core, grpc_stats,
             hcm::{
                 self, HttpConnectionManager, HttpFilter,
                 http_connection_manager::{
                     ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
-                    SetCurrentClientCertDetails, Tracing, UpgradeConfig,
+                    SetCurrentClientCertDetails, UpgradeConfig,
                 },
             },
             listener::Filter,
@@ -23,7 +23,7 @@ use crate::{
         tls::{ads, config_source},
     },
     ir::{ClientCertHeader, PathNormalization},
-    plan::{HttpConnection, HttpRole, RouteSource},
+    plan::{HttpConnection, HttpRole, RouteSource, TracingPlan},
 };
 
 /// What callers see in the `server` header.
@@ -35,7 +35,7 @@ pub(in crate::emit) fn filter(plan: &HttpConnection) -> Filter {
         stat_prefix: plan.stat_prefix.to_string(),
         route_specifier: Some(routes(&plan.routes)),
         http_filters: http_filters(plan),
-        access_log: file_logs(plan.access_log.as_ref()),
+        access_log: logs(&plan.access_logs),
         stream_idle_timeout: Some(duration(Duration::ZERO)),
         proxy_100_continue: true,
         upgrade_configs: vec![UpgradeConfig {
@@ -47,8 +47,8 @@ pub(in crate::emit) fn filter(plan: &HttpConnection) -> Filter {
             allow_connect: true,
             ..Default::default()
         }),
-        request_id_extension: Some(request_id()),
-        tracing: Some(tracing()),
+        request_id_extension: Some(request_id(plan.tracing.as_ref())),
+        tracing: plan.tracing.as_ref().map(tracing::tracing),
         ..Default::default()
     };
     set_role(&mut config, plan);
@@ -96,22 +96,13 @@ fn grpc_stats_filter() -> HttpFilter {
     http("envoy.filters.http.grpc_stats", &config)
 }
 
-fn request_id() -> hcm::RequestIdExtension {
+fn request_id(tracing: Option<&TracingPlan>) -> hcm::RequestIdExtension {
+    let decides = tracing.is_none_or(|tracing| tracing.by_request_id);
     let config = uuid::UuidRequestIdConfig {
-        use_request_id_for_trace_sampling: boolean(true),
+        use_request_id_for_trace_sampling: boolean(decides),
         ..Default::default()
     };
     hcm::RequestIdExtension { typed_config: Some(any(&config)) }
-}
-
-/// One request in a hundred, once a tracer is configured.
-fn tracing() -> Tracing {
-    Tracing {
-        client_sampling: Some(percent(100)),
-        random_sampling: Some(percent(1)),
-        overall_sampling: Some(percent(100)),
-        ..Default::default()
-    }
 }
 
 fn set_role(config: &mut HttpConnectionManager, plan: &HttpConnection) {

@@ -10,6 +10,7 @@ pub(super) mod rate_limit;
 pub(super) mod rbac;
 pub(super) mod tcp_proxy;
 pub(super) mod token;
+pub(super) mod tracing;
 
 use prost::{Message, Name};
 

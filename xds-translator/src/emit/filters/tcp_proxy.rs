@@ -3,7 +3,7 @@
 use super::network;
 use crate::{
     emit::{
-        access_log::file_logs,
+        access_log::logs,
         any::duration,
         pb::{
             listener::Filter,
@@ -36,7 +36,7 @@ pub(in crate::emit) fn filter(plan: &TcpProxyPlan) -> Filter {
             use_post: tunnel.by_post,
             ..Default::default()
         }),
-        access_log: file_logs(plan.access_log.as_ref()),
+        access_log: logs(&plan.access_logs),
         ..Default::default()
     };
     network("envoy.filters.network.tcp_proxy", &config)

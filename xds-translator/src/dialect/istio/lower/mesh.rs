@@ -7,6 +7,7 @@ use ferromesh_proto::TrustDomain;
 use super::{
     authorizer::authorizers,
     backend::{connection_pool, keepalive, locality_policy, outlier},
+    provider::telemetry_defaults,
     retry::{retry, try_timeout},
     scope::outbound_traffic,
 };
@@ -16,8 +17,8 @@ use crate::{
     dialect::istio::{
         destination_rule::H2UpgradePolicy,
         mesh_config::{
-            AccessLogEncoding, ForwardClientCert, GatewayTopology, InboundTrafficMode,
-            IngressControllerMode as Mode, MeshConfig, MeshTls, Normalization,
+            ForwardClientCert, GatewayTopology, InboundTrafficMode, IngressControllerMode as Mode,
+            MeshConfig, MeshTls, Normalization,
         },
         shared::TlsProtocol,
     },
@@ -72,9 +73,7 @@ impl Lowering<'_> {
             outlier: policy.outlier_detection.as_ref().map(outlier),
             tcp_keepalive: spec.tcp_keepalive.as_ref().map(keepalive),
             h2_upgrade: spec.h2_upgrade_policy == Some(H2UpgradePolicy::Upgrade),
-            access_log_file: spec.access_log_file.clone(),
-            access_log_format: spec.access_log_format.clone(),
-            access_log_json: spec.access_log_encoding == Some(AccessLogEncoding::Json),
+            telemetry: telemetry_defaults(spec),
             outbound_port: spec.proxy_listen_port.filter(|p| *p != 0).unwrap_or(base.outbound_port),
             inbound_port: spec
                 .proxy_inbound_listen_port

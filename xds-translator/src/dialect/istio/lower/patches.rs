@@ -6,14 +6,14 @@ use crate::{
     dialect::{
         decode::Decoder,
         istio::envoy_filter::{
-            self, ApplyTo, ConfigPatch, EnvoyFilter, PatchContext, RouteAction, guards,
+            self, ApplyTo, ConfigPatch, EnvoyFilter, PatchContext, ProxyMatch, RouteAction, guards,
         },
         lowering::Lowering,
         message,
     },
     ir::{
-        ChainCondition, ClusterMatch, ListenerMatch, Patch, PatchSet, PatchSubject, ProxySide,
-        RouteActionKind, RouteConfigurationMatch, Selector,
+        ChainCondition, ClusterMatch, Expression, ListenerMatch, Patch, PatchSet, PatchSubject,
+        ProxyCondition, ProxySide, RouteActionKind, RouteConfigurationMatch, Selector,
     },
     snapshot::Item,
 };
@@ -50,6 +50,12 @@ impl Lowering<'_> {
             origin: self.origin().id,
             at: format!("spec.configPatches[{index}]").into(),
             side: side(context)?,
+            proxy: written
+                .matches
+                .as_ref()
+                .and_then(|m| m.proxy.as_ref())
+                .map(proxy)
+                .unwrap_or_default(),
             subject: subject(written)?,
             operation: body.operation.meaning()?,
             message,
@@ -69,6 +75,14 @@ fn side(context: PatchContext) -> Option<Option<ProxySide>> {
     }
 }
 
+fn proxy(written: &ProxyMatch) -> ProxyCondition {
+    let version = Some(&written.proxy_version).filter(|version| !version.is_empty());
+    ProxyCondition {
+        version: version.and_then(|version| Expression::new(version)),
+        metadata: written.metadata.clone(),
+    }
+}
+
 fn subject(written: &ConfigPatch) -> Option<PatchSubject> {
     let matches = written.matches.as_ref();
     let listeners = || matches.and_then(|m| m.listener.as_ref()).map(listener).unwrap_or_default();
@@ -79,6 +93,8 @@ fn subject(written: &ConfigPatch) -> Option<PatchSubject> {
             matches.and_then(|m| m.cluster.as_ref()).map(cluster).unwrap_or_default(),
         ),
         ApplyTo::Listener => PatchSubject::Listener(listeners()),
+        ApplyTo::ListenerFilter => PatchSubject::ListenerFilter(listeners()),
+        ApplyTo::FilterChain => PatchSubject::FilterChain(listeners()),
         ApplyTo::NetworkFilter => PatchSubject::NetworkFilter(listeners()),
         ApplyTo::HttpFilter => PatchSubject::HttpFilter(listeners()),
         ApplyTo::RouteConfiguration => PatchSubject::RouteConfiguration(tables()),
@@ -109,6 +125,7 @@ fn listener(written: &envoy_filter::ListenerMatch) -> ListenerMatch {
         name: written.name.clone(),
         port: port(written.port_number),
         chain: chain.map(condition).unwrap_or_default(),
+        listener_filter: written.listener_filter.clone(),
         filter: filter.map(|filter| filter.name.clone()).unwrap_or_default(),
         sub_filter: sub_filter.map(|filter| filter.name.clone()).unwrap_or_default(),
     }

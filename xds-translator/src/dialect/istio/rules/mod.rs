@@ -2,6 +2,7 @@
 //! [`crate::analyze`].
 
 pub(super) mod backend;
+mod cel;
 pub(super) mod entry;
 mod format;
 pub(super) mod gateway;
@@ -13,5 +14,6 @@ mod pattern;
 mod provider;
 pub(super) mod route;
 pub(super) mod security;
+pub(super) mod telemetry;
 mod tls;
 pub(super) mod token;

@@ -62,14 +62,9 @@ fn check_patch(patch: &ConfigPatch, at: &mut Decoder) {
 
 fn check_match(apply_to: ApplyTo, matches: &PatchMatch, at: &mut Decoder) {
     if let Some(proxy) = &matches.proxy {
-        let given = [
-            ("proxyVersion", !proxy.proxy_version.is_empty()),
-            ("metadata", !proxy.metadata.is_empty()),
-        ];
-        for (field, _) in given.into_iter().filter(|(_, given)| *given) {
-            let path = at.path().field("proxy").field(field);
-            at.note(unserved(path, "a condition on proxies", "use `workloadSelector`"));
-        }
+        at.within("proxy", |at| {
+            at.within("proxyVersion", |at| at.check_regex(&proxy.proxy_version));
+        });
     }
     if matches.context == PatchContext::Waypoint || matches.waypoint.is_some() {
         let path = at.path().field("context");
@@ -79,8 +74,14 @@ fn check_match(apply_to: ApplyTo, matches: &PatchMatch, at: &mut Decoder) {
             "use ANY, SIDECAR_INBOUND, SIDECAR_OUTBOUND or GATEWAY",
         ));
     }
-    let of_listeners =
-        matches!(apply_to, ApplyTo::Listener | ApplyTo::NetworkFilter | ApplyTo::HttpFilter);
+    let of_listeners = matches!(
+        apply_to,
+        ApplyTo::Listener
+            | ApplyTo::ListenerFilter
+            | ApplyTo::FilterChain
+            | ApplyTo::NetworkFilter
+            | ApplyTo::HttpFilter
+    );
     let given = [
         ("listener", matches.listener.is_some(), of_listeners),
         ("cluster", matches.cluster.is_some(), apply_to == ApplyTo::Cluster),
@@ -115,14 +116,19 @@ fn foreign(field: &'static str, apply_to: ApplyTo, at: &mut Decoder) {
 }
 
 fn check_listener(apply_to: ApplyTo, listener: &ListenerMatch, at: &mut Decoder) {
-    let own = [("portName", &listener.port_name), ("listenerFilter", &listener.listener_filter)];
-    for (field, _) in own.into_iter().filter(|(_, text)| !text.is_empty()) {
-        let path = at.path().field(field);
+    if !listener.port_name.is_empty() {
+        let path = at.path().field("portName");
         at.note(unserved(path, "this condition", "use `portNumber`, `name` or `filterChain`"));
     }
+    if !listener.listener_filter.is_empty() && apply_to != ApplyTo::ListenerFilter {
+        foreign("listenerFilter", apply_to, at);
+    }
     let Some(chain) = &listener.filter_chain else { return };
-    if apply_to == ApplyTo::Listener {
+    if matches!(apply_to, ApplyTo::Listener | ApplyTo::ListenerFilter) {
         return foreign("filterChain", apply_to, at);
+    }
+    if chain.filter.is_some() && apply_to == ApplyTo::FilterChain {
+        return at.within("filterChain", |at| foreign("filter", apply_to, at));
     }
     at.within("filterChain", |at| {
         if chain.transport_socket.is_some() {
@@ -185,10 +191,11 @@ fn check_body(body: &PatchBody, apply_to: ApplyTo, what: &Changeable, at: &mut D
 }
 
 /// Fields by which Envoy names what is in a list, or a resource.
-const NAMED: [&str; 5] = [
+const NAMED: [&str; 6] = [
     "envoy.config.cluster.v3.Cluster",
     "envoy.config.listener.v3.Listener",
     "envoy.config.listener.v3.Filter",
+    "envoy.config.listener.v3.ListenerFilter",
     "envoy.config.route.v3.VirtualHost",
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter",
 ];
@@ -196,11 +203,11 @@ const NAMED: [&str; 5] = [
 fn check_value(value: &Value, operation: Operation, what: &Changeable, at: &mut Decoder) {
     let Some(message) = message::read(what.message, value, at) else { return };
     let name = message::close(&message).name;
-    let whole = operation != Operation::Merge && what.operations.contains(&operation);
+    let whole = !operation.merges() && what.operations.contains(&operation);
     if whole && NAMED.contains(&what.message) && name.is_empty() {
         at.missing("name", None);
     }
-    if operation == Operation::Merge && message::is_empty(&message) {
+    if operation.merges() && message::is_empty(&message) {
         let path = at.path();
         let message =
             "MERGE of a value that is all defaults changes nothing: protobuf merges what is set";
@@ -217,7 +224,7 @@ fn check_name(body: &PatchBody, apply_to: ApplyTo, matches: &PatchMatch, at: &mu
         _ => return,
     };
     let written = body.value.as_ref().and_then(|value| value.get("name")?.as_str());
-    let Some(written) = written.filter(|_| body.operation == Operation::Merge) else { return };
+    let Some(written) = written.filter(|_| body.operation.merges()) else { return };
     if own.is_none_or(|own| **own != *written) {
         at.within("patch", |at| {
             at.within("value", |at| {
@@ -235,18 +242,22 @@ fn check_target(operation: Operation, apply_to: ApplyTo, matches: &PatchMatch, a
     let filter = matches.listener.as_ref().and_then(|l| l.filter_chain.as_ref()?.filter.as_ref());
     let named = match apply_to {
         ApplyTo::NetworkFilter => filter.is_some_and(|filter| !filter.name.is_empty()),
+        ApplyTo::ListenerFilter => {
+            matches.listener.as_ref().is_some_and(|l| !l.listener_filter.is_empty())
+        }
         ApplyTo::HttpFilter => filter
             .and_then(|filter| filter.sub_filter.as_ref())
             .is_some_and(|sub| !sub.name.is_empty()),
         _ => return,
     };
-    let needs = matches!(operation, Operation::Merge | Operation::Remove | Operation::Replace);
+    let needs = operation.merges() || matches!(operation, Operation::Remove | Operation::Replace);
     if needs && !named {
         let field = match apply_to {
-            ApplyTo::HttpFilter => "filter.subFilter.name",
-            _ => "filter.name",
+            ApplyTo::HttpFilter => "filterChain.filter.subFilter.name",
+            ApplyTo::ListenerFilter => "listenerFilter",
+            _ => "filterChain.filter.name",
         };
-        let path = FieldPath::of(&format!("{}.match.listener.filterChain.{field}", at.path()));
+        let path = FieldPath::of(&format!("{}.match.listener.{field}", at.path()));
         let message = format!("{} must be told which filter is meant", operation.as_str());
         at.note(Diagnostic::error(Code::MissingField, path, message));
     }
@@ -281,19 +292,13 @@ mod tests {
     #[test]
     fn what_is_not_served_is_refused_with_its_place() {
         let table = [
-            (
-                filter("{applyTo: FILTER_CHAIN, patch: {operation: REMOVE}}"),
-                ".applyTo: FILTER_CHAIN is not served yet",
-            ),
             (filter("{applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {}}}"), "got BOOTSTRAP"),
             (filter("{applyTo: EXTENSION_CONFIG, patch: {operation: ADD, value: {}}}"), ".applyTo"),
-            (filter("{applyTo: LISTENER_FILTER, patch: {operation: REMOVE}}"), ".applyTo"),
             (
-                filter("{applyTo: CLUSTER, patch: {operation: MERGE_AND_REPLACE_LIST, value: {}}}"),
-                ".patch.operation: MERGE_AND_REPLACE_LIST is not served yet",
+                filter("{applyTo: LISTENER_FILTER, patch: {operation: REMOVE}}"),
+                ".match.listener.listenerFilter: REMOVE must be told which",
             ),
-            (matched("CLUSTER", "proxy: {proxyVersion: '^1.2'}"), ".match.proxy.proxyVersion"),
-            (matched("CLUSTER", "proxy: {metadata: {a: b}}"), ".match.proxy.metadata"),
+            (matched("CLUSTER", "proxy: {proxyVersion: '(1'}"), ".match.proxy.proxyVersion: not a"),
             (
                 matched("CLUSTER", "context: WAYPOINT"),
                 ".match.context: a waypoint is not served yet",
@@ -402,7 +407,10 @@ mod tests {
                 op("ROUTE_CONFIGURATION", "REMOVE", ""),
                 "ROUTE_CONFIGURATION takes no such operation",
             ),
-            (op("VIRTUAL_HOST", "INSERT_FIRST", ", value: {name: a}"), "one of MERGE, ADD, REMOVE"),
+            (
+                op("VIRTUAL_HOST", "INSERT_FIRST", ", value: {name: a}"),
+                "one of MERGE, MERGE_AND_REPLACE_LIST, ADD, REMOVE",
+            ),
             (op("HTTP_ROUTE", "REPLACE", ", value: {}"), "takes no such operation"),
             (op("HTTP_FILTER", "REMOVE", ""), ".subFilter.name: REMOVE must be told which filter"),
             (

@@ -4,20 +4,21 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
     format::check_format,
-    line::{check_line, is_header_name},
+    line::{check_line, is_header_name, remark_refused_by_ours},
     log::{check_log_fields, check_log_file, remark_nested_fields},
+    telemetry::is_tag_header,
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
     dialect::{
         decode::Decoder,
-        forms::{HostForm, check_host, check_range, each, is_dns_name},
+        forms::{HostForm, check_host, check_percent, check_range, each, is_dns_name},
         istio::{
             extension_provider::{
                 DefaultProviders, DynatraceSampler, ExtAuthzBody, ExtAuthzHttp, ExtensionProvider,
                 HttpHeader, HttpService, LogFormat, OpenTelemetry, Purpose,
             },
-            mesh_config::MeshConfig,
+            mesh_config::{MeshConfig, MeshTag, MeshTracing, TracerAddress},
         },
         suggest,
     },
@@ -36,9 +37,49 @@ pub(super) fn check_providers(mesh: &MeshConfig, at: &mut Decoder) {
         }
         check_provider(provider, at);
     });
+    if let Some(tracing) = mesh.default_config.as_ref().and_then(|c| c.tracing.as_ref()) {
+        let check = |at: &mut Decoder| check_mesh_tracing(tracing, at);
+        at.within("defaultConfig", |at| at.within("tracing", check));
+    }
     if let Some(defaults) = &mesh.default_providers {
         let check = |at: &mut Decoder| check_defaults(defaults, &mesh.extension_providers, at);
         at.within("defaultProviders", check);
+    }
+}
+
+fn check_mesh_tracing(tracing: &MeshTracing, at: &mut Decoder) {
+    check_percent("sampling", tracing.sampling, at);
+    for (field, address) in [("zipkin", &tracing.zipkin), ("datadog", &tracing.datadog)] {
+        let Some(TracerAddress { address }) = address else { continue };
+        let split = address.rsplit_once(':');
+        let is_address = split.is_some_and(|(host, port)| {
+            is_dns_name(host) && port.parse::<u16>().is_ok_and(|port| port != 0)
+        });
+        if !address.is_empty() && !is_address {
+            at.within(field, |at| {
+                at.within("address", |at| at.invalid("not of the form `HOST:PORT`", None));
+            });
+        }
+    }
+    if tracing.zipkin.is_some() && tracing.datadog.is_some() {
+        at.invalid("`zipkin` and `datadog` exclude each other", None);
+    }
+    at.within("customTags", |at| {
+        for (name, tag) in &tracing.custom_tags {
+            at.within_key(name, |at| check_mesh_tag(tag, at));
+        }
+    });
+}
+
+fn check_mesh_tag(tag: &MeshTag, at: &mut Decoder) {
+    let given = [tag.literal.is_some(), tag.environment.is_some(), tag.header.is_some()];
+    if given.into_iter().filter(|given| *given).count() != 1 {
+        at.invalid("exactly one of `literal`, `environment`, `header`", None);
+    }
+    if tag.header.as_ref().is_some_and(|header| !is_tag_header(&header.name)) {
+        at.within("header", |at| {
+            at.within("name", |at| at.invalid("not the name of a header", None));
+        });
     }
 }
 
@@ -195,8 +236,17 @@ fn check_headers(field: &'static str, headers: &[HttpHeader], at: &mut Decoder) 
 }
 
 fn check_log(provider: &ExtensionProvider, at: &mut Decoder) {
+    let to_service =
+        [provider.http_log.is_some(), provider.tcp_log.is_some(), provider.otel_log.is_some()];
+    if to_service.contains(&true) {
+        remark_refused_by_ours("listeners whose log goes to a service", at);
+    }
     if let Some(file) = &provider.file_log {
         at.within("path", |at| check_log_file(&file.path, at));
+        if file.omit_empty_values {
+            let what = "listeners whose log leaves out what has no value";
+            at.within("omitEmptyValues", |at| remark_refused_by_ours(what, at));
+        }
     }
     let formats = [
         provider.file_log.as_ref().and_then(|log| log.log_format.as_ref()),

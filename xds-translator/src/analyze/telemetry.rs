@@ -1,0 +1,132 @@
+//! Providers that telemetry is to go to: whether they are there, and reached.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::input::Input;
+use crate::{
+    diagnostic::{Code, Diagnostic, FieldPath},
+    dialect::{Kind, istio::mesh_config::MeshConfig},
+    ir::{Collector, LogRule, TelemetryPolicy, TelemetryProvider, TracingRule},
+    plan::{find_collector, told_by, unknown_providers},
+    snapshot::{Item, Reader},
+};
+
+/// What a provider must be to take something.
+type Fits = fn(&TelemetryProvider) -> bool;
+
+const TAKES_SPANS: Fits = |provider| matches!(provider, TelemetryProvider::Tracer(_));
+const TAKES_LOGS: Fits = |provider| matches!(provider, TelemetryProvider::Log(_));
+
+pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    for item in input.items() {
+        let Item::Telemetry(policy) = item else { continue };
+        let id = &policy.origin.id;
+        if input.is_wanted(id) {
+            findings.extend(rules(input, policy).into_iter().map(|f| input.diagnose(id, f)));
+        }
+    }
+    defaults(input, findings);
+}
+
+fn rules(input: &Input<'_>, policy: &TelemetryPolicy) -> Vec<Diagnostic> {
+    let tracing = policy.tracing.iter().flat_map(|rule| of_tracing(input, policy, rule));
+    let logs = policy.access_logs.iter().flat_map(|rule| of_logs(input, policy, rule));
+    tracing.chain(logs).collect()
+}
+
+fn of_tracing(input: &Input<'_>, policy: &TelemetryPolicy, rule: &TracingRule) -> Vec<Diagnostic> {
+    let at = FieldPath::of(&rule.at);
+    let mut found = missing(input, &at.field("providers"), rule.provider.as_slice(), TAKES_SPANS);
+    found.extend(unreached(input, policy, &at, rule.provider.as_slice()));
+    if rule.sampling.is_some_and(|share| share.0 == 1_000_000) {
+        let message = "a span for every request is costly where traffic is high";
+        let at = at.field("randomSamplingPercentage");
+        found.push(Diagnostic::info(Code::Costly, at, message));
+    }
+    found
+}
+
+fn of_logs(input: &Input<'_>, policy: &TelemetryPolicy, rule: &LogRule) -> Vec<Diagnostic> {
+    let at = FieldPath::of(&rule.at);
+    let mut found = missing(input, &at.field("providers"), &rule.providers, TAKES_LOGS);
+    found.extend(unreached(input, policy, &at, &rule.providers));
+    found
+}
+
+/// Providers that the mesh does not have, or that are for something else.
+fn missing(input: &Input<'_>, at: &FieldPath, names: &[Arc<str>], fits: Fits) -> Vec<Diagnostic> {
+    let mesh = &input.snapshot.mesh().telemetry;
+    let wrong = unknown_providers(mesh, names, fits).into_iter().map(|(name, is_there)| {
+        let place = names.iter().position(|own| own == name).unwrap_or_default();
+        let at = at.index(place).field("name");
+        if is_there {
+            let message = format!("provider `{name}` is for something else; nothing goes there");
+            return Diagnostic::warning(Code::MissingProvider, at, message);
+        }
+        let message = format!("the mesh has no provider `{name}`; nothing goes there");
+        Diagnostic::warning(Code::MissingProvider, at, message)
+            .fix(format!("`extensionProviders: [{{name: {name}, …}}]` in the mesh configuration"))
+    });
+    wrong.collect()
+}
+
+/// Providers whose service proxies of the policy's namespace do not find.
+fn unreached(
+    input: &Input<'_>,
+    policy: &TelemetryPolicy,
+    at: &FieldPath,
+    names: &[Arc<str>],
+) -> Vec<Diagnostic> {
+    let reader = Reader::new(&input.snapshot);
+    let namespace = &policy.origin.id.namespace;
+    let mesh = &input.snapshot.mesh().telemetry;
+    let mut found = Vec::new();
+    for (place, name) in names.iter().enumerate() {
+        let told = mesh.provider(name).map(collectors).unwrap_or_default();
+        let lost = told.into_iter().find(|c| find_collector(&reader, namespace, c).is_none());
+        found.extend(lost.map(|collector| {
+            let at = at.field("providers").index(place).field("name");
+            Diagnostic::warning(Code::MissingReference, at, nobody(name, collector))
+        }));
+    }
+    found
+}
+
+/// The services that a provider is.
+fn collectors(provider: &TelemetryProvider) -> Vec<&Collector> {
+    match provider {
+        TelemetryProvider::Tracer(tracer) => told_by(tracer).collect(),
+        TelemetryProvider::Log(sink) => sink.collector().into_iter().collect(),
+        TelemetryProvider::Metrics | TelemetryProvider::Other => Vec::new(),
+    }
+}
+
+fn nobody(name: &str, collector: &Collector) -> String {
+    let Collector { host, port, .. } = collector;
+    format!(
+        "provider `{name}` is told at `{host}:{port}`, which no service has; nothing goes there"
+    )
+}
+
+/// Providers that are used where nobody says otherwise, as proxies of the root namespace find them.
+fn defaults(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    let reader = Reader::new(&input.snapshot);
+    let mesh = &input.snapshot.mesh().telemetry;
+    let used: BTreeSet<String> =
+        mesh.tracing.iter().chain(&mesh.access_logs).map(|name| name.to_lowercase()).collect();
+    let objects = input.objects().filter(|object| object.id.kind == Kind::MESH_CONFIG);
+    for object in objects.filter(|object| input.is_wanted(&object.id)) {
+        let Some(written) = object.content::<MeshConfig>() else { continue };
+        for (place, provider) in written.extension_providers.iter().enumerate() {
+            let known = mesh.provider(&provider.name).map(collectors).unwrap_or_default();
+            let mut known =
+                known.into_iter().filter(|_| used.contains(&provider.name.to_lowercase()));
+            if let Some(lost) = known.find(|c| find_collector(&reader, input.root(), c).is_none()) {
+                let at = FieldPath::of("spec.extensionProviders").index(place);
+                let message = nobody(&provider.name, lost);
+                let finding = Diagnostic::warning(Code::MissingReference, at, message);
+                findings.push(input.diagnose(&object.id, finding));
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Rules of Telemetry objects, and of the tags of spans.
+
+use super::{
+    cel::check_expression,
+    format::check_format,
+    line::{is_header_name, remark_refused_by_ours},
+};
+use crate::{
+    diagnostic::{Code, Diagnostic},
+    dialect::{
+        decode::Decoder,
+        forms::{check_percent, each},
+        istio::telemetry::{
+            AccessLogging, CustomTag, Metrics, MetricsOverride, TagOperation, Telemetry, Tracing,
+        },
+    },
+};
+
+pub(in crate::dialect::istio) fn check(spec: &Telemetry, at: &mut Decoder) {
+    if spec.selector.is_some() && (spec.target_ref.is_some() || !spec.target_refs.is_empty()) {
+        at.invalid("`selector` and `targetRefs` exclude each other", None);
+    }
+    each("tracing", &spec.tracing, at, check_tracing);
+    each("metrics", &spec.metrics, at, check_metrics);
+    each("accessLogging", &spec.access_logging, at, check_log);
+}
+
+fn check_tracing(rule: &Tracing, at: &mut Decoder) {
+    if let Some(percent) = rule.random_sampling {
+        check_percent("randomSamplingPercentage", percent, at);
+    }
+    if let [first, _, ..] = &rule.providers[..] {
+        let message = format!("spans go to one provider, which is `{}`", first.name);
+        at.within("providers", |at| {
+            at.remark(|path| Diagnostic::warning(Code::NoEffect, path, message));
+        });
+    }
+    if rule.disabled != Some(true) && !rule.providers.is_empty() {
+        at.within("providers", |at| {
+            at.remark(|path| {
+                let message = "Ferromesh's own proxy sends no spans; Envoys do";
+                Diagnostic::info(Code::NotActedOn, path, message)
+            });
+        });
+    }
+    at.within("customTags", |at| {
+        for (name, tag) in rule.custom_tags.iter().flatten() {
+            at.within_key(name, |at| check_tag(tag, at));
+        }
+    });
+}
+
+fn check_tag(tag: &CustomTag, at: &mut Decoder) {
+    let CustomTag { literal, environment, header, formatter } = tag;
+    let given = [literal.is_some(), environment.is_some(), header.is_some(), formatter.is_some()];
+    if given.into_iter().filter(|given| *given).count() != 1 {
+        at.invalid("exactly one of `literal`, `environment`, `header`, `formatter`", None);
+    }
+    if header.as_ref().is_some_and(|header| !is_tag_header(&header.name)) {
+        at.within("header", |at| {
+            at.within("name", |at| at.invalid("not the name of a header", None));
+        });
+    }
+    if let Some(formatter) = formatter {
+        at.within("formatter", |at| {
+            at.within("value", |at| check_format(&formatter.value, at));
+        });
+    }
+}
+
+/// Pseudo headers count.
+pub(super) fn is_tag_header(name: &str) -> bool {
+    is_header_name(name.strip_prefix(':').unwrap_or(name))
+}
+
+fn check_metrics(metrics: &Metrics, at: &mut Decoder) {
+    each("overrides", &metrics.overrides, at, check_override);
+    let says = !metrics.overrides.is_empty() || metrics.reporting_interval.is_some();
+    if says {
+        at.remark(|path| {
+            let message = "labels and choice of metrics are not changed: a stock Envoy has no filter \
+                           for Istio's metrics, and Ferromesh's own proxy has all of them with their \
+                           standard labels";
+            Diagnostic::warning(Code::NotActedOn, path, message)
+                .fix("`metric_relabel_configs` where metrics are fetched")
+        });
+    }
+}
+
+fn check_override(written: &MetricsOverride, at: &mut Decoder) {
+    if let Some(matches) = &written.matches
+        && matches.metric.is_some()
+        && matches.custom_metric.is_some()
+    {
+        at.within("match", |at| at.invalid("`metric` and `customMetric` exclude each other", None));
+    }
+    at.within("tagOverrides", |at| {
+        for (name, tag) in &written.tag_overrides {
+            at.within_key(name, |at| match (tag.operation, &*tag.value) {
+                (TagOperation::Upsert, "") => at.missing("value", None),
+                (TagOperation::Remove, value) if !value.is_empty() => {
+                    at.within("value", |at| at.invalid("what is left out has no value", None));
+                }
+                (TagOperation::Remove, _) => {}
+                (TagOperation::Upsert, value) => {
+                    at.within("value", |at| check_expression(value, at));
+                }
+            });
+        }
+    });
+}
+
+fn check_log(rule: &AccessLogging, at: &mut Decoder) {
+    if let Some(filter) = &rule.filter
+        && !filter.expression.is_empty()
+    {
+        at.within("filter", |at| {
+            at.within("expression", |at| check_expression(&filter.expression, at));
+            remark_refused_by_ours("listeners whose log has a filter", at);
+        });
+    }
+}
