@@ -1,11 +1,15 @@
 //! What the values of one object must keep to, seen on its own. What objects say about each other:
 //! [`crate::analyze`].
 
+mod action;
 pub(super) mod backend;
+mod condition;
 pub(super) mod entry;
 mod format;
 pub(super) mod gateway;
+mod label;
 mod line;
+mod locality;
 mod log;
 pub(super) mod mesh;
 pub(super) mod patch;
@@ -13,5 +17,11 @@ mod pattern;
 mod provider;
 pub(super) mod route;
 pub(super) mod security;
+mod share;
+pub(super) mod sidecar;
+mod time;
 mod tls;
 pub(super) mod token;
+
+#[cfg(test)]
+mod tests;
