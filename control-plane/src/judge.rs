@@ -8,7 +8,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use ferromesh_xds_translator::{
-    analyze::{analyze, analyze_among, proxies},
+    analyze::{analyze, analyze_among, proxies_across},
     compiler::Change,
     diagnostic::{Diagnostic, Severity},
     dialect::Object,
@@ -126,10 +126,7 @@ fn foresee(
 ) -> Result<Foreseen, ForecastError> {
     let mut findings = judge(&objects, inventory, defaults);
     let credentials = &inventory.credentials;
-    let after = inventory.objects.iter().chain(&objects).filter(|o| !deleted.contains(&o.id));
-    let mut known = proxies(&inventory.objects, credentials, defaults);
-    let new = proxies(after, credentials, defaults);
-    known.extend(new.into_iter().filter(|proxy| !known.contains(proxy)).collect::<Vec<_>>());
+    let known = proxies_across(&inventory.objects, &objects, deleted, credentials, defaults);
     let mut changes: Vec<Change> = deleted.iter().cloned().map(Change::Delete).collect();
     for object in objects {
         match secret::to_change(object) {

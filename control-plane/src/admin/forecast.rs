@@ -48,8 +48,10 @@ pub(super) async fn plan(
         .map_err(|error| Problem::bad_request(format!("expected items and delete: {error}")))?;
     let objects = change.items.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let deleted = change.delete.iter().map(named).collect::<Result<BTreeSet<_>, _>>()?;
-    for id in &deleted {
-        if !api.mesh.objects().await?.iter().any(|(_, object)| object.id == *id) {
+    if !deleted.is_empty() {
+        let in_force = api.mesh.objects().await?;
+        let is_there = |id: &&ObjectId| in_force.iter().any(|(_, object)| object.id == **id);
+        if let Some(id) = deleted.iter().find(|id| !is_there(id)) {
             return Err(Problem::not_found(format!("{id} is not in force")));
         }
     }

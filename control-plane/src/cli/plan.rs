@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 use anyhow::{Context, bail};
 use clap::Args;
 use ferromesh_xds_translator::{
-    analyze::{analyze_among, proxies},
+    analyze::{analyze_among, proxies_across},
     compiler::Change,
     diagnostic::Severity,
-    dialect::{Kind, Object, Parsed},
+    dialect::{Kind, Parsed},
     forecast::{Effect, FieldChange, Forecast, ResourceChange, RouteChange, Step, forecast},
     ir::{MeshDefaults, ObjectId},
     snapshot::Credentials,
@@ -103,11 +103,7 @@ fn offline(
     if findings.iter().any(|finding| finding.severity == Severity::Error) {
         bail!("the change is not valid as it is");
     }
-    let after = current.objects.iter().chain(&change.objects);
-    let stays = |object: &&Object| !deleted.contains(&object.id);
-    let mut known = proxies(&current.objects, &none, &mesh);
-    let new = proxies(after.filter(stays), &none, &mesh);
-    known.extend(new.into_iter().filter(|proxy| !known.contains(proxy)).collect::<Vec<_>>());
+    let known = proxies_across(&current.objects, &change.objects, deleted, &none, &mesh);
     let mut changes = changes::of(change);
     changes.extend(deleted.iter().cloned().map(Change::Delete));
     Ok(forecast(mesh, changes::of(current), changes, &known)?)

@@ -581,16 +581,22 @@ async fn extended(address: std::net::SocketAddr) -> Proxy {
     proxy
 }
 
-#[tokio::test]
-async fn a_websocket_crosses_a_connection_of_http2() {
-    let server = echo_after_upgrade().await;
-    let callee = extended(server.address).await;
+/// Carries upgrades to `callee` over HTTP/2.
+async fn caller_of(callee: &Proxy) -> Proxy {
     let mut caller = Proxy::start(None);
     let listener = caller.listener(http_chain(with_routes(vec![to("a", |_| {})])));
     let mut cluster = caller.cluster("a", &[callee.address]);
     cluster.connection.protocol = UpstreamProtocol::Http2;
     cluster.connection.http.upgrades_http2 = true;
     caller.configure(vec![listener], vec![cluster]).await;
+    caller
+}
+
+#[tokio::test]
+async fn a_websocket_crosses_a_connection_of_http2() {
+    let server = echo_after_upgrade().await;
+    let callee = extended(server.address).await;
+    let caller = caller_of(&callee).await;
     // Several at a time share the connection.
     check_websocket(&caller).await;
     tokio::join!(check_websocket(&caller), check_websocket(&caller));
@@ -604,12 +610,7 @@ async fn an_answer_to_a_websocket_over_http2_that_is_none_opens_no_stream() {
         })
         .await;
         let callee = extended(server.address).await;
-        let mut caller = Proxy::start(None);
-        let listener = caller.listener(http_chain(with_routes(vec![to("a", |_| {})])));
-        let mut cluster = caller.cluster("a", &[callee.address]);
-        cluster.connection.protocol = UpstreamProtocol::Http2;
-        cluster.connection.http.upgrades_http2 = true;
-        caller.configure(vec![listener], vec![cluster]).await;
+        let caller = caller_of(&callee).await;
         let mut stream = TcpStream::connect(caller.address).await.unwrap();
         let request =
             "GET / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";

@@ -100,6 +100,23 @@ pub fn proxies<'a>(
     clients::nodes(&Input::of(objects, credentials, mesh))
 }
 
+/// The [`proxies`] of a mesh before `change` replaces objects of `current` and `deleted` are gone,
+/// and those of the mesh after that; each once.
+pub fn proxies_across(
+    current: &[Object],
+    change: &[Object],
+    deleted: &BTreeSet<ObjectId>,
+    credentials: &Credentials,
+    mesh: &MeshDefaults,
+) -> Vec<NodeIdentity> {
+    let after = current.iter().chain(change).filter(|object| !deleted.contains(&object.id));
+    let mut across = proxies(current, credentials, mesh);
+    let mut new = proxies(after, credentials, mesh);
+    new.retain(|proxy| !across.contains(proxy));
+    across.append(&mut new);
+    across
+}
+
 fn check(input: Input<'_>) -> Vec<Diagnostic> {
     let mut findings = input.lowered.clone();
     let checks = [

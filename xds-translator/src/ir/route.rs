@@ -118,6 +118,24 @@ pub struct HttpRule {
 }
 
 impl HttpRule {
+    /// Forwards every request, and says nothing else.
+    pub fn forward(at: Field, destinations: Vec<WeightedDestination>) -> Self {
+        Self {
+            at,
+            name: "".into(),
+            hosts: Vec::new(),
+            matches: Vec::new(),
+            shared_matches: Vec::new(),
+            action: HttpAction::Forward { destinations, rewrite: Rewrite::default() },
+            headers: HeaderOps::default(),
+            fault: None,
+            timeouts: Timeouts::default(),
+            retry: Retry::MeshDefault,
+            mirrors: Vec::new(),
+            cors: None,
+        }
+    }
+
     /// Whether it asks nothing of a request.
     pub fn is_unconditional(&self) -> bool {
         self.matches.is_empty() && self.shared_matches.is_empty()

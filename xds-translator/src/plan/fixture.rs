@@ -6,11 +6,10 @@ use crate::{
     dialect::Kind,
     ir::{
         AccessAction, AccessPolicy, AccessRule, Attachment, BackendPolicy, Destination,
-        DestinationPort, HeaderOps, Hostname, HttpAction, HttpMatch, HttpRule, Labels,
-        MeshDefaults, ObjectId, Origin, PolicyScope, PolicyTarget, Protocol, Resolution, Retry,
-        Rewrite, RouteFields, RouteTable, RuleOrder, Selector, Service, ServiceAddress, ServiceKey,
-        ServicePort, TargetPort, Timeouts, TrafficPolicy, Unmatched, Unreachable, Visibility,
-        WeightedDestination,
+        DestinationPort, HeaderOps, Hostname, HttpMatch, HttpRule, Labels, MeshDefaults, ObjectId,
+        Origin, PolicyScope, PolicyTarget, Protocol, Resolution, RouteFields, RouteTable,
+        RuleOrder, Selector, Service, ServiceAddress, ServiceKey, ServicePort, TargetPort,
+        TrafficPolicy, Unmatched, Unreachable, Visibility, WeightedDestination,
     },
     snapshot::{Audience, ChangeSet, Item, MeshSnapshot, ServiceDefinition},
 };
@@ -133,20 +132,7 @@ pub(crate) fn rule(matches: Vec<HttpMatch>, host: &str) -> HttpRule {
         unreachable: Unreachable::Fail,
         headers: HeaderOps::default(),
     }];
-    HttpRule {
-        at: "".into(),
-        name: "".into(),
-        hosts: Vec::new(),
-        matches,
-        shared_matches: Vec::new(),
-        action: HttpAction::Forward { destinations, rewrite: Rewrite::default() },
-        headers: HeaderOps::default(),
-        fault: None,
-        timeouts: Timeouts::default(),
-        retry: Retry::MeshDefault,
-        mirrors: Vec::new(),
-        cors: None,
-    }
+    HttpRule { matches, ..HttpRule::forward("".into(), destinations) }
 }
 
 /// An access policy of namespace `shop`.

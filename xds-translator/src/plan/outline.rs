@@ -38,6 +38,16 @@ impl Outline {
         &mut self.entries[kind.index()]
     }
 
+    /// Adds clusters, each with its assignment if it has one.
+    pub(crate) fn add_clusters(
+        &mut self,
+        clusters: impl IntoIterator<Item = (Entry, Option<Entry>)>,
+    ) {
+        for (cluster, assignment) in clusters {
+            self.extend([cluster].into_iter().chain(assignment));
+        }
+    }
+
     /// Adds whole resources, each to its type's.
     pub(crate) fn extend(&mut self, entries: impl IntoIterator<Item = Entry>) {
         for entry in entries {

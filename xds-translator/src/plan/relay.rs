@@ -43,9 +43,7 @@ impl<'a> Relay<'a> {
             relayed.extend(self.services(server).map(|service| (service.key.clone(), service)));
         }
         for service in relayed.values() {
-            for (cluster, assignment) in self.client.service_entries(self.reader, service) {
-                outline.extend([cluster].into_iter().chain(assignment));
-            }
+            outline.add_clusters(self.client.service_entries(self.reader, service));
         }
     }
 

@@ -560,18 +560,16 @@ pub(crate) fn add_unseen(
     client: &Client<'_>,
     services: Vec<&Arc<Service>>,
 ) {
+    if services.is_empty() {
+        return;
+    }
+    let names = outline.of(ResourceType::Cluster).iter().map(Entry::resource_name);
+    let mut there: BTreeSet<Arc<str>> = names.collect();
     for service in services {
-        if stands_for_another(reader, service, client.namespace) {
-            continue;
-        }
+        let mut entries = entries_of(reader, client, service);
         // Another service of that host may be seen, which has other ports.
-        let there: BTreeSet<Arc<str>> =
-            outline.of(ResourceType::Cluster).iter().map(Entry::resource_name).collect();
-        for (cluster, assignment) in client.service_entries(reader, service) {
-            if !there.contains(&cluster.resource_name()) {
-                outline.extend([cluster].into_iter().chain(assignment));
-            }
-        }
+        entries.retain(|(cluster, _)| there.insert(cluster.resource_name()));
+        outline.add_clusters(entries);
     }
 }
 
@@ -583,10 +581,16 @@ pub(crate) fn add_service(
     client: &Client<'_>,
     service: &Arc<Service>,
 ) {
-    if stands_for_another(reader, service, client.namespace) {
-        return;
-    }
-    for (cluster, assignment) in client.service_entries(reader, service) {
-        outline.extend([cluster].into_iter().chain(assignment));
+    outline.add_clusters(entries_of(reader, client, service));
+}
+
+fn entries_of(
+    reader: &Reader<'_>,
+    client: &Client<'_>,
+    service: &Arc<Service>,
+) -> Vec<(Entry, Option<Entry>)> {
+    match stands_for_another(reader, service, client.namespace) {
+        true => Vec::new(),
+        false => client.service_entries(reader, service),
     }
 }

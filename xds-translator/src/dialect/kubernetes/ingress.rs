@@ -17,9 +17,9 @@ use crate::{
     },
     ir::{
         Attachment, Destination, DestinationPort, Field, GatewayConfig, GatewayHost,
-        GatewayProtocol, GatewayServer, HeaderOps, Hostname, HttpAction, HttpMatch, HttpRule,
-        PathMatch, Pins, Retry, Rewrite, RouteFields, RouteTable, RuleOrder, ServerTls,
-        ServerTlsMode, Timeouts, TlsWords, Unreachable, Visibility, WeightedDestination,
+        GatewayProtocol, GatewayServer, HeaderOps, Hostname, HttpMatch, HttpRule, PathMatch, Pins,
+        RouteFields, RouteTable, RuleOrder, ServerTls, ServerTlsMode, TlsWords, Unreachable,
+        Visibility, WeightedDestination,
     },
     snapshot::Item,
 };
@@ -298,20 +298,8 @@ impl Lowering<'_> {
             unreachable: Unreachable::Fail,
             headers: HeaderOps::default(),
         }];
-        Some(HttpRule {
-            at: at.to_string().into(),
-            name: "".into(),
-            hosts: vec![host.clone()],
-            matches,
-            shared_matches: Vec::new(),
-            action: HttpAction::Forward { destinations, rewrite: Rewrite::default() },
-            headers: HeaderOps::default(),
-            fault: None,
-            timeouts: Timeouts::default(),
-            retry: Retry::MeshDefault,
-            mirrors: Vec::new(),
-            cors: None,
-        })
+        let rule = HttpRule::forward(at.to_string().into(), destinations);
+        Some(HttpRule { hosts: vec![host.clone()], matches, ..rule })
     }
 }
 

@@ -10,10 +10,9 @@ use crate::{
     diagnostic::FieldPath,
     dialect::lowering::Lowering,
     ir::{
-        Attachment, Destination, DestinationPort, Field, HeaderOps, Hostname, HttpAction,
-        HttpMatch, HttpRule, Kind, MatchSet, ObjectId, PathMatch, Retry, Rewrite, RouteFields,
-        RouteTable, RuleOrder, SharedMatches, StringMatch, TcpRule, Timeouts, Unreachable,
-        Visibility, WeightedDestination,
+        Attachment, Destination, DestinationPort, Field, HeaderOps, Hostname, HttpMatch, HttpRule,
+        Kind, MatchSet, ObjectId, PathMatch, RouteFields, RouteTable, RuleOrder, SharedMatches,
+        StringMatch, TcpRule, Unreachable, Visibility, WeightedDestination,
     },
     snapshot::Item,
 };
@@ -96,20 +95,7 @@ fn forward(
     groups: Vec<SharedMatches>,
     destinations: Vec<WeightedDestination>,
 ) -> HttpRule {
-    HttpRule {
-        at: at.clone(),
-        name: "".into(),
-        hosts: Vec::new(),
-        matches: Vec::new(),
-        shared_matches: groups,
-        action: HttpAction::Forward { destinations, rewrite: Rewrite::default() },
-        headers: HeaderOps::default(),
-        fault: None,
-        timeouts: Timeouts::default(),
-        retry: Retry::MeshDefault,
-        mirrors: Vec::new(),
-        cors: None,
-    }
+    HttpRule { shared_matches: groups, ..HttpRule::forward(at.clone(), destinations) }
 }
 
 fn conditions(one: &RouteMatch) -> HttpMatch {
