@@ -108,8 +108,8 @@ codes! {
     MissingField = "FM0104", "IST0106";
     /// A field that is accepted, but that this release does not act on.
     NotActedOn = "FM0105";
-    /// A field that is deprecated and has no effect.
-    Deprecated = "FM0106", "IST0135";
+    /// A field that is deprecated, or has no effect any more.
+    Deprecated = "FM0106", "IST0002";
     /// Something refers to an object, host or subset that does not exist.
     MissingReference = "FM0201", "IST0101";
     /// The namespace's pods get no sidecar.
@@ -150,6 +150,40 @@ codes! {
     ConflictingTelemetrySelectors = "FM0219", "IST0159";
     /// Something that costs much where traffic is high.
     Costly = "FM0220";
+    /// An annotation of Istio's that does not exist.
+    UnknownAnnotation = "FM0230", "IST0108";
+    /// An annotation on an object that nobody looks for it on.
+    MisplacedAnnotation = "FM0231", "IST0107";
+    /// An annotation whose value cannot be used.
+    InvalidAnnotation = "FM0232", "IST0125";
+    /// An annotation that is deprecated, or not settled yet.
+    UnsettledAnnotation = "FM0233", "IST0136";
+    /// A pod without a proxy where there should be one.
+    MissingProxy = "FM0234", "IST0103";
+    /// An application that runs as the user whose traffic is not redirected.
+    ReservedUser = "FM0235", "IST0144";
+    /// Services of the same pods that say different things of one port.
+    SharedPorts = "FM0236", "IST0116";
+    /// A container that nobody will give an image.
+    ImageAuto = "FM0237", "IST0146";
+    /// TLS to a server of which too little is verified.
+    UnverifiedServer = "FM0238", "IST0128";
+    /// A rule of a VirtualService that no request reaches.
+    UnreachableRule = "FM0239", "IST0130";
+    /// A match whose requests an earlier one takes.
+    IneffectiveMatch = "FM0240", "IST0131";
+    /// A VirtualService bound to a Gateway that has none of its hosts.
+    HostNotInGateway = "FM0241", "IST0132";
+    /// A server of a Gateway at a port that no Service leads to.
+    GatewayPort = "FM0242", "IST0162";
+    /// A patch that does nothing when another comes later.
+    PatchOrder = "FM0243", "IST0151";
+    /// A selector that selects nothing.
+    SelectsNothing = "FM0244", "IST0127";
+    /// What a controller says of an object in its status.
+    NegativeCondition = "FM0245", "IST0171";
+    /// A port that another ServiceEntry gives another protocol.
+    ConflictingProtocols = "FM0247", "IST0177";
     /// Traffic that is sent nowhere or lost, as seen when it was translated.
     Translation = "FM0301";
     /// A proxy refused what an object was translated to.
@@ -375,6 +409,13 @@ impl Diagnostic {
     #[must_use]
     pub fn object(mut self, object: ObjectId) -> Self {
         self.object = Some(object);
+        self
+    }
+
+    /// Says which message of Istio's analysis says the same, where the code alone does not tell.
+    #[must_use]
+    pub fn istio(mut self, code: &'static str) -> Self {
+        self.istio_code = Some(code);
         self
     }
 

@@ -164,10 +164,6 @@ impl<'a> Scene<'a> {
     }
 
     fn field(&self, policy: &Policy, field: &Field) -> bool {
-        if policy.action == Action::Custom && is_of_token(field.name) {
-            // Not known yet: what cannot be known is asked about.
-            return true;
-        }
         if self.is_bytes() && is_http(field.name) {
             // "For a DENY rule, missing attributes are treated as matches."
             return true;
@@ -303,10 +299,6 @@ fn accepts(rule: &TokenRule, token: &Token) -> bool {
 fn is_http(name: &str) -> bool {
     matches!(name, "hosts" | "methods" | "paths" | "requestPrincipals")
         || name.starts_with("request.")
-}
-
-fn is_of_token(name: &str) -> bool {
-    name == "requestPrincipals" || name.starts_with("request.auth.")
 }
 
 /// "`<namespace>/<serviceaccount>`, or `<serviceaccount>` to use the same namespace as the policy."

@@ -147,6 +147,16 @@ impl Mesh {
         self.draw.one(&choices).to_vec()
     }
 
+    /// Whom an object of a namespace is exported to, each once; `nobody` too, where that is allowed.
+    fn exported(&mut self, namespace: &str, nobody: bool) -> Vec<&'static str> {
+        let mut list = self.export_to();
+        list.retain(|to| nobody || *to != "~");
+        if list.contains(&".") {
+            list.retain(|to| *to != namespace);
+        }
+        list
+    }
+
     fn settings(&mut self) {
         if self.draw.once_in(4) {
             return;
@@ -225,7 +235,7 @@ impl Mesh {
         let resolution = if host.starts_with('*') { "NONE" } else { "DNS" };
         let spec = json!({
             "hosts": [host], "ports": ports, "resolution": resolution,
-            "location": "MESH_EXTERNAL", "exportTo": self.export_to(),
+            "location": "MESH_EXTERNAL", "exportTo": self.exported(namespace, true),
         });
         self.add(Kind::SERVICE_ENTRY, namespace, &format!("e{number}"), json!({ "spec": spec }));
     }
@@ -248,7 +258,10 @@ impl Mesh {
         if self.draw.once_in(3) {
             hosts.push(self.draw.one(&["s0", "s1", "*.example.com", "shop.example.org"]));
         }
-        hosts.dedup();
+        // Names that another host stands for are refused.
+        if Hostname::new(hosts[0]).overlaps(&Hostname::new(hosts[hosts.len() - 1])) {
+            hosts.truncate(1);
+        }
         hosts
     }
 
@@ -268,7 +281,8 @@ impl Mesh {
             rules.insert(0, json!({"match": matches, "delegate": delegate}));
         }
         let spec = json!({
-            "hosts": self.hosts(), "gateways": self.gateways(), "exportTo": self.export_to(),
+            "hosts": self.hosts(), "gateways": self.gateways(),
+            "exportTo": self.exported(namespace, false),
             "http": rules,
         });
         self.add(Kind::VIRTUAL_SERVICE, namespace, &format!("r{number}"), json!({ "spec": spec }));
@@ -283,7 +297,7 @@ impl Mesh {
         for rule in &mut rules {
             rule["name"] = json!(format!("{}.{namespace}", text(&rule["name"])));
         }
-        let spec = json!({"exportTo": self.export_to(), "http": rules});
+        let spec = json!({"exportTo": self.exported(namespace, false), "http": rules});
         self.add(Kind::VIRTUAL_SERVICE, namespace, "part", json!({ "spec": spec }));
     }
 
@@ -316,7 +330,8 @@ impl Mesh {
     fn routes_of_connections(&mut self, namespace: &str, number: usize) {
         let route = json!([{ "destination": self.destination() }]);
         let mut spec = json!({
-            "hosts": self.hosts(), "gateways": self.gateways(), "exportTo": self.export_to(),
+            "hosts": self.hosts(), "gateways": self.gateways(),
+            "exportTo": self.exported(namespace, false),
         });
         match self.draw.once_in(2) {
             true => spec["tcp"] = json!([{"match": [{"port": 3306}], "route": route}]),
@@ -341,12 +356,14 @@ impl Mesh {
             }
             subsets.push(subset);
         }
-        let mut spec = json!({"host": host, "subsets": subsets, "exportTo": self.export_to()});
+        let mut spec = json!({"host": host, "subsets": subsets});
+        spec["exportTo"] = json!(self.exported(namespace, false));
         if self.draw.once_in(4) {
             spec["trafficPolicy"] = self.tls();
         }
         if self.draw.once_in(5) {
             spec["workloadSelector"] = json!({"matchLabels": {"version": "v1"}});
+            spec["exportTo"] = json!(self.draw.one(&[&["."][..], &[]]));
         }
         self.add(Kind::DESTINATION_RULE, namespace, &format!("d{number}"), json!({ "spec": spec }));
     }

@@ -14,7 +14,10 @@ use super::{
 use crate::{
     class::client_view,
     diagnostic::{Code, Diagnostic, FieldPath},
-    dialect::Object,
+    dialect::{
+        Object,
+        istio::destination_rule::{ClientTls, ClientTlsMode, DestinationRule},
+    },
     ir::{BackendPolicy, Hostname, Service, Subset, TrafficPolicy, topology},
     plan::{CredentialPart, NamedCredential, credentials},
     snapshot::Reader,
@@ -27,6 +30,7 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
         let mut found: Vec<Diagnostic> = unknown_host(input, &policy.host).into_iter().collect();
         found.extend(input.object(id).into_iter().flat_map(dropped_blocks));
         found.extend(subsets_without_pods(input, policy));
+        found.extend(input.object(id).into_iter().flat_map(unverified_servers));
         findings.extend(found.into_iter().map(|f| input.diagnose(id, f)));
         same_host.entry((&id.namespace, &policy.host)).or_default().push(policy);
     }
@@ -141,7 +145,39 @@ fn unknown_host(input: &Input<'_>, host: &Hostname) -> Option<Diagnostic> {
     (!known && !host.as_str().is_empty()).then(|| {
         let message = format!("`{host}` is no host of a Service or ServiceEntry");
         Diagnostic::error_ref(Code::MissingReference, FieldPath::of("spec.host"), message)
+            .istio("IST0174")
+            .fix("the host of a Service or ServiceEntry, or delete the object")
     })
+}
+
+/// TLS for which no authority is named: servers are verified by the roots of the proxy's system,
+/// or not at all.
+fn unverified_servers(object: &Object) -> Vec<Diagnostic> {
+    let Some(rule) = object.content::<DestinationRule>() else { return Vec::new() };
+    let selects = rule.workload_selector.is_some();
+    let Some(policy) = &rule.traffic_policy else { return Vec::new() };
+    let at = FieldPath::of("spec.trafficPolicy");
+    let whole = policy.tls.as_ref().and_then(|tls| unverified(tls, selects, at.field("tls")));
+    let ports = policy.port_level_settings.iter().enumerate().filter_map(|(index, port)| {
+        let at = at.field("portLevelSettings").index(index).field("tls");
+        Some(unverified(port.tls.as_ref()?, selects, at)?.istio("IST0129"))
+    });
+    whole.into_iter().chain(ports).collect()
+}
+
+fn unverified(tls: &ClientTls, selects: bool, at: FieldPath) -> Option<Diagnostic> {
+    let mode = tls.mode.filter(|m| matches!(m, ClientTlsMode::Simple | ClientTlsMode::Mutual))?;
+    let named = !tls.ca_certificates.is_empty() || (selects && !tls.credential_name.is_empty());
+    if named {
+        return None;
+    }
+    let what = match tls.insecure_skip_verify {
+        Some(true) => "the server is not verified",
+        _ => "the server is verified by the roots of the proxy's system, whoever they are",
+    };
+    let message = format!("mode {} without `caCertificates`: {what}", mode.as_str());
+    let finding = Diagnostic::warning(Code::UnverifiedServer, at, message);
+    Some(finding.fix("`caCertificates` with the authority of the server's certificate"))
 }
 
 /// A block of a subset replaces the whole block above it: what only the upper one says is lost.

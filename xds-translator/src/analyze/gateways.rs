@@ -15,7 +15,7 @@ use crate::{
         ServerTlsMode, Workload,
     },
     plan::{Contested, Overruled, bound_hosts, closer_hosts, overruled},
-    snapshot::Reader,
+    snapshot::{Reader, workload_port},
 };
 
 pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
@@ -25,12 +25,14 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
         check_routes(input, gateway, &namespaces, &mut found);
         check_credentials(input, gateway, &namespaces, &mut found);
         if !gateway.selector.is_empty() && input.knows_workloads() && namespaces.is_empty() {
-            found.push(Diagnostic::info(
-                Code::NoEffect,
-                FieldPath::of("spec.selector"),
-                "selects no workload",
-            ));
+            let field = FieldPath::of("spec.selector");
+            found.push(
+                Diagnostic::warning(Code::SelectsNothing, field, "selects no workload")
+                    .istio("IST0101")
+                    .fix("labels that the gateway's pods have"),
+            );
         }
+        check_ports(input, gateway, &mut found);
         findings.extend(found.into_iter().map(|f| input.diagnose(&gateway.origin.id, f)));
     }
     check_servers(input, findings);
@@ -82,6 +84,35 @@ fn overlap(input: &Input<'_>, overruled: &Overruled, host: &Hostname) -> Diagnos
     let finding = Diagnostic::warning(Code::ConflictingServers, FieldPath::of(at), message)
         .fix("hosts that do not overlap, or the same `tls` for both");
     input.relate(input.diagnose(gateway, finding), by, &FieldPath::of("spec.servers"))
+}
+
+/// Servers at ports that no Service leads to, where the gateway's pods are known.
+fn check_ports(input: &Input<'_>, gateway: &GatewayConfig, found: &mut Vec<Diagnostic>) {
+    let snapshot = &input.snapshot;
+    let selected: Vec<&Arc<Workload>> = snapshot
+        .all_workloads()
+        .filter(|w| w.origin.id.kind == Kind::POD && gateway.selector.matches(&w.labels))
+        .collect();
+    if selected.is_empty() || gateway.selector.is_empty() {
+        return;
+    }
+    let mut led_to = BTreeSet::new();
+    for workload in selected {
+        for service in snapshot.services().selecting(workload) {
+            for port in &service.ports {
+                led_to.insert(port.number);
+                led_to.extend(workload_port(workload, port));
+            }
+        }
+    }
+    for server in gateway.servers.iter().filter(|server| !led_to.contains(&server.port)) {
+        let message = format!("no Service of the gateway's pods leads to port {}", server.port);
+        let field = FieldPath::of(&server.at).field("port").field("number");
+        found.push(
+            Diagnostic::warning(Code::GatewayPort, field, message)
+                .fix(format!("port {} in the Service of the gateway", server.port)),
+        );
+    }
 }
 
 /// Where proxies of a gateway are known to run.

@@ -182,10 +182,7 @@ impl<'a> Input<'a> {
     pub(super) fn is_proxied(&self, workload: &Workload) -> bool {
         let object = self.object(&workload.origin.id);
         let pod = object.and_then(|object| object.content::<kubernetes::Pod>());
-        let named = pod.is_some_and(|pod| {
-            let mut containers = pod.spec.containers.iter().chain(&pod.spec.init_containers);
-            containers.any(|c| matches!(&*c.name, "istio-proxy" | "ferromesh-proxy"))
-        });
+        let named = pod.is_some_and(|pod| has_proxy(&pod.spec));
         workload.mesh_tls || !workload.service_account.is_empty() && is_entry(workload) || named
     }
 
@@ -214,6 +211,12 @@ impl<'a> Input<'a> {
     ) -> Diagnostic {
         finding.related(id.clone(), self.locate(id, field))
     }
+}
+
+/// Whether a proxy is among the containers of a pod.
+pub(super) fn has_proxy(pod: &kubernetes::PodSpec) -> bool {
+    let mut containers = pod.containers.iter().chain(&pod.init_containers);
+    containers.any(|c| matches!(&*c.name, "istio-proxy" | "ferromesh-proxy"))
 }
 
 /// Whether a workload is a WorkloadEntry.

@@ -8,24 +8,33 @@
 
 #[cfg(test)]
 mod agreement;
+mod annotations;
 mod backends;
 mod clients;
 #[cfg(test)]
 mod conflicts;
 mod connections;
+mod entries;
 mod gateways;
 mod hosts;
 mod input;
+mod matches;
+mod messages;
+#[cfg(test)]
+mod messages_tests;
 mod namespaces;
+mod patch_order;
 mod patches;
 mod policies;
 mod ports;
 mod routes;
 mod services;
 mod splits;
+mod suppress;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod workloads;
 
 use std::collections::BTreeSet;
 
@@ -39,6 +48,9 @@ use crate::{
 
 use input::Input;
 
+pub use messages::{Fate, MESSAGES, Message};
+pub use suppress::{Suppression, UnknownSuppression};
+
 /// Every finding about an input: those made when it was parsed, and those of [`analyze`] about all
 /// that could be read of it, in the order of files and lines. Of an object that was refused when it
 /// was parsed nothing is said twice. `mesh` holds what a mesh configuration does not say.
@@ -47,6 +59,7 @@ pub fn analyze_input(parsed: &Parsed, mesh: &MeshDefaults) -> Vec<Diagnostic> {
     let mut input = Input::of(parsed.everything(), &Credentials::new(), mesh);
     input.lowered.retain(|d| d.object.as_ref().is_none_or(|id| !refused.contains(id)));
     let mut findings = parsed.diagnostics.clone();
+    findings.retain(|finding| !is_silenced(&input, finding));
     findings.extend(check(input));
     sort(&mut findings);
     findings
@@ -125,6 +138,7 @@ fn check(input: Input<'_>) -> Vec<Diagnostic> {
         gateways::check,
         policies::check,
         patches::check,
+        patch_order::check,
         connections::check,
         services::check,
         ports::check,
@@ -132,11 +146,22 @@ fn check(input: Input<'_>) -> Vec<Diagnostic> {
         splits::check,
         telemetry::check,
         namespaces::check,
+        matches::check,
+        entries::check,
+        workloads::check,
+        annotations::check,
     ];
     for check in checks {
         check(&input, &mut findings);
     }
+    findings.retain(|finding| !is_silenced(&input, finding));
     findings
+}
+
+/// Whether the object that a finding is about asks not to be told of it.
+fn is_silenced(input: &Input<'_>, finding: &Diagnostic) -> bool {
+    let object = finding.object.as_ref().and_then(|id| input.object(id));
+    object.is_some_and(|object| suppress::is_silenced(finding, &object.meta.annotations))
 }
 
 /// Puts findings in the order of files and lines, worst first within a line.

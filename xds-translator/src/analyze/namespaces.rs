@@ -13,8 +13,9 @@ const REVISION: &str = "istio.io/rev";
 
 pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     for namespace in input.objects().filter(|o| o.id.kind == Kind::NAMESPACE) {
-        findings
-            .extend(check_namespace(input, namespace).map(|f| input.diagnose(&namespace.id, f)));
+        let found = check_namespace(input, namespace).into_iter();
+        let found = found.chain(several_labels(input, namespace));
+        findings.extend(found.map(|f| input.diagnose(&namespace.id, f)));
     }
     findings.extend(check_revision(input));
 }
@@ -40,6 +41,21 @@ fn check_namespace(input: &Input<'_>, namespace: &Object) -> Option<Diagnostic> 
         let message = "the namespace is not injected: its pods get no sidecar";
         Diagnostic::info(Code::NotInjected, FieldPath::of("metadata.labels"), message)
             .fix("`istio-injection: enabled`")
+    })
+}
+
+/// Labels that each ask somebody else to inject.
+fn several_labels(input: &Input<'_>, namespace: &Object) -> Option<Diagnostic> {
+    let labels = &namespace.meta.labels;
+    let by_default = labels.get(INJECTION)?;
+    let others = [REVISION, "istio.io/dataplane-mode"];
+    let other = others.iter().find(|key| labels.contains_key(**key))?;
+    (&**by_default == "enabled" && *namespace.id.name != *input.root()).then(|| {
+        let message = format!("`{other}` asks for injection too, and which one holds is not said");
+        let field = FieldPath::of("metadata.labels").field(*other);
+        Diagnostic::warning(Code::Injection, field, message)
+            .istio("IST0123")
+            .fix(format!("remove `{INJECTION}` or `{other}`"))
     })
 }
 

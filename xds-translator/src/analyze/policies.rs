@@ -20,6 +20,52 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     check_denials(input, findings);
     check_selectors(input, findings);
     check_authorizers(input, findings);
+    check_namespaces(input, findings);
+}
+
+/// Namespaces that policies name and that are not there, where namespaces are known.
+fn check_namespaces(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    let known: Vec<&str> = input
+        .objects()
+        .filter(|object| object.id.kind == Kind::NAMESPACE)
+        .map(|object| &*object.id.name)
+        .collect();
+    if known.is_empty() {
+        return;
+    }
+    for object in input.objects().filter(|object| input.is_wanted(&object.id)) {
+        let Some(policy) = object.content::<AuthorizationPolicy>() else { continue };
+        for (i, rule) in policy.rules.iter().enumerate() {
+            for (j, from) in rule.from.iter().enumerate() {
+                let Some(source) = &from.source else { continue };
+                let at =
+                    FieldPath::of("spec.rules").index(i).field("from").index(j).field("source");
+                let named =
+                    [("namespaces", &source.namespaces), ("notNamespaces", &source.not_namespaces)];
+                for (field, names) in named {
+                    let unknown = names.iter().enumerate().filter(|(_, name)| {
+                        !known.iter().any(|namespace| is_meant(name, namespace))
+                    });
+                    findings.extend(unknown.map(|(k, name)| {
+                        let message = format!("no namespace is `{name}`");
+                        let at = at.field(field).index(k);
+                        let finding = Diagnostic::error_ref(Code::MissingReference, at, message)
+                            .fix("the name of a namespace, or create it");
+                        input.diagnose(&object.id, finding)
+                    }));
+                }
+            }
+        }
+    }
+}
+
+/// Whether a pattern, with `*` at one end, is for a name.
+fn is_meant(pattern: &str, name: &str) -> bool {
+    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (Some(suffix), _) => name.ends_with(suffix),
+        (_, Some(prefix)) => name.starts_with(prefix),
+        _ => pattern == name,
+    }
 }
 
 /// An item that is for selected workloads.
@@ -111,6 +157,10 @@ fn ambiguous(input: &Input<'_>, winner: &Policy<'_>, loser: &Policy<'_>) -> Diag
     );
     let finding =
         Diagnostic::error_ref(conflict(loser), field.clone(), message).fix("delete one of them");
+    let finding = match loser.selector.is_empty() && matches!(loser.item, Item::Scope(_)) {
+        true => finding.istio("IST0111"),
+        false => finding,
+    };
     input.relate(input.diagnose(&second.id, finding), &first.id, &field)
 }
 
@@ -249,7 +299,12 @@ fn check_selectors(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     for policy in policies(input).filter(|policy| !policy.selector.is_empty()) {
         if policy.governed(input).next().is_none() {
             let path = FieldPath::of("spec").field(policy.field);
-            let finding = Diagnostic::info(Code::NoEffect, path, "selects no workload");
+            let finding = Diagnostic::warning(Code::SelectsNothing, path, "selects no workload")
+                .fix("labels that workloads have");
+            let finding = match policy.item {
+                Item::Scope(_) => finding.istio("IST0101"),
+                _ => finding,
+            };
             findings.push(input.diagnose(&policy.origin.id, finding));
         }
     }

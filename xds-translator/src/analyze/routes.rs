@@ -148,6 +148,7 @@ fn no_host(input: &Input<'_>, destination: &Destination, missing: &Missing) -> D
         return input.relate(finding(message).fix(fix), &service.origin.id, &FieldPath::root());
     }
     finding(format!("`{host}` is no host of a Service or ServiceEntry"))
+        .fix(format!("a Service or ServiceEntry for `{host}`, or another host"))
 }
 
 /// `namespace \`a\``
@@ -360,7 +361,7 @@ fn check_http(table: &RouteTable, found: &mut Vec<Diagnostic>) {
             let message =
                 format!("never reached: `{}` takes every request", below_spec(&earlier.at));
             found.push(
-                Diagnostic::info(Code::NoEffect, FieldPath::of(&rule.at), message)
+                Diagnostic::warning(Code::UnreachableRule, FieldPath::of(&rule.at), message)
                     .fix("put rules without `match` last"),
             );
         }

@@ -28,37 +28,53 @@ const SERVER_FIRST: &[u16] = &[25, 53, 3306, 27017];
 
 pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     for (object, service) in input.services() {
-        if matches!(&*object.id.namespace, "kube-system" | "kube-public")
-            || &*service.spec.kind == "ExternalName"
-        {
+        if matches!(&*object.id.namespace, "kube-system" | "kube-public") {
             continue;
         }
+        let external = &*service.spec.kind == "ExternalName";
         for (i, port) in service.spec.ports.iter().enumerate() {
             let path = FieldPath::of("spec.ports").index(i);
-            if !declares_protocol(port) {
-                let message = format!(
-                    "`{}` has no protocol prefix, the protocol is detected per connection",
-                    port.name
-                );
-                let fix =
-                    format!("`name: http-{}` or another protocol, or `appProtocol`", port.name);
-                findings.push(input.diagnose(
-                    &object.id,
-                    Diagnostic::info(Code::PortName, path.field("name"), message).fix(fix),
-                ));
-            }
-            if port.port == 14268 {
-                let message = "14268 is the legacy collector port of Jaeger";
-                findings.push(
-                    input.diagnose(
-                        &object.id,
-                        Diagnostic::info(Code::LegacyPort, path.field("port"), message)
-                            .fix("add port 4317 (OTLP)"),
-                    ),
-                );
-            }
+            let found = match external {
+                true => check_external(port, &path).into_iter().collect(),
+                false => check_port(port, &path),
+            };
+            findings.extend(found.into_iter().map(|f| input.diagnose(&object.id, f)));
         }
     }
+}
+
+fn check_port(port: &ServicePort, path: &FieldPath) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    if !declares_protocol(port) {
+        let message = format!(
+            "`{}` has no protocol prefix, the protocol is detected per connection",
+            port.name
+        );
+        let fix = format!("`name: http-{}` or another protocol, or `appProtocol`", port.name);
+        found.push(Diagnostic::info(Code::PortName, path.field("name"), message).fix(fix));
+    }
+    if port.port == 14268 {
+        let message = "14268 is the legacy collector port of Jaeger";
+        found.push(
+            Diagnostic::info(Code::LegacyPort, path.field("port"), message)
+                .fix("add port 4317 (OTLP)"),
+        );
+    }
+    found
+}
+
+/// A port of a name that stands for another: connections of unknown protocol may be kept from it.
+fn check_external(port: &ServicePort, path: &FieldPath) -> Option<Diagnostic> {
+    (!declares_protocol(port) || &*port.name == "tcp").then(|| {
+        let message = format!(
+            "`{}` of an ExternalName Service: sidecars may keep connections from it that are not \
+             of a protocol that says where they go",
+            port.name
+        );
+        Diagnostic::warning(Code::PortName, path.field("name"), message)
+            .istio("IST0150")
+            .fix("a name that begins with the protocol, such as `http` or `tls`")
+    })
 }
 
 fn declares_protocol(port: &ServicePort) -> bool {

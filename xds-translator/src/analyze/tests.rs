@@ -683,7 +683,7 @@ status: {{phase: Running, podIP: 10.1.0.1}}
 apiVersion: networking.istio.io/v1alpha3
 kind: EnvoyFilter
 metadata: {{name: filters, namespace: shop}}
-spec: {{configPatches: [{patches}]}}
+spec: {{priority: 1, configPatches: [{patches}]}}
 "
     );
     let parsed = parse_files([("a.yaml", text.as_bytes())]);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{
     Object, Place,
     decode::{Decoder, describe},
+    istio::dry_run,
     object_meta::{LAST_APPLIED, ObjectMeta},
     readable::unreadable,
     scalar,
@@ -14,7 +15,7 @@ use super::{
     suggest,
 };
 use crate::{
-    diagnostic::{Code, Diagnostic, FieldPath, Segment},
+    diagnostic::{Code, Diagnostic, FieldPath, Segment, Severity},
     ir::{Kind, ObjectId},
 };
 
@@ -49,12 +50,17 @@ pub(super) fn decode(kind: Kind, value: Value, place: Place) -> Result<Decoded, 
     let Some(id) = identity(kind, &meta, &mut at) else {
         return Err(at.finish());
     };
+    at.about(&id);
     let spec = kind.serving().map(|served| (served.decode)(&value, map, &mut at));
     if let Some(spec) = &spec {
         spec.check(&mut at);
+        dry_run::check(kind, &meta.annotations, &**spec, &mut at);
     }
     check_creation(&meta, &mut at);
     let mut findings = at.finish();
+    if kind.group().ends_with("istio.io") {
+        findings.iter_mut().for_each(name_warning);
+    }
     let mut raw = value;
     if let Some(finding) = unreadable(&raw) {
         findings.push(finding);
@@ -92,6 +98,15 @@ fn hide_content(finding: &mut Diagnostic) {
     if below("data") || below("stringData") || below("metadata") {
         finding.got = finding.got.take().map(|_| "something else".to_owned());
         finding.fix = None;
+    }
+}
+
+/// Gives a warning about values the code that Istio has for them. What this release does not act on
+/// is none of Istio's business.
+fn name_warning(finding: &mut Diagnostic) {
+    let ours = finding.code == Code::NotActedOn;
+    if finding.severity == Severity::Warning && finding.istio_code.is_none() && !ours {
+        finding.istio_code = Some("IST0133");
     }
 }
 

@@ -9,7 +9,10 @@ use super::{
     shape::{ChoiceValue, Field, Null, ObjectSchema, Shape},
     suggest::{self, Suggestion},
 };
-use crate::diagnostic::{Code, Diagnostic, FieldPath, Segment};
+use crate::{
+    diagnostic::{Code, Diagnostic, FieldPath, Segment, Severity},
+    ir::ObjectId,
+};
 
 /// A type that is read from a JSON value. Mistakes go to the decoder; the result is then the
 /// default, so that as much as possible of an object can be looked at.
@@ -34,6 +37,8 @@ pub struct Decoder {
     /// Unknown fields that were read as known ones: where they are written, and the name they were
     /// read as.
     renamed: Vec<(FieldPath, &'static str)>,
+    /// The object that is read; `None` until its identity is known.
+    object: Option<ObjectId>,
 }
 
 /// A step of the current path. Names of declared fields are not copied, since most values have no
@@ -66,9 +71,32 @@ impl Decoder {
         diagnostics
     }
 
+    /// Says which object is read.
+    pub(super) fn about(&mut self, id: &ObjectId) {
+        self.object = Some(id.clone());
+    }
+
+    /// The name of the object that is read; empty where that is not known.
+    pub(super) fn name(&self) -> &str {
+        self.object.as_ref().map_or("", |id| &id.name)
+    }
+
+    /// Its namespace; empty where that is not known, and for cluster-scoped kinds.
+    pub(super) fn namespace(&self) -> &str {
+        self.object.as_ref().map_or("", |id| &id.namespace)
+    }
+
     /// The current path.
     pub fn path(&self) -> FieldPath {
         FieldPath(self.path.iter().map(Segment::from).collect())
+    }
+
+    /// Whether something is refused already at the current path, or below it: what stands there was
+    /// read as if it were not written.
+    pub(super) fn is_refused_here(&self) -> bool {
+        let path = self.path();
+        let refused = |d: &&Diagnostic| d.severity == Severity::Error;
+        self.diagnostics.iter().filter(refused).any(|d| d.field.0.starts_with(&path.0))
     }
 
     /// Runs `f` one field deeper.

@@ -1,6 +1,6 @@
 //! Values with a form, of any dialect: lists, ranges, hosts, networks, namespaces.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -58,33 +58,42 @@ pub(super) fn check_percent(field: &'static str, percent: f64, at: &mut Decoder)
 pub(super) enum HostForm {
     /// A name, complete or not, or an address.
     Exact,
-    /// Also `*` and `*.suffix`.
+    /// A name, `*` or `*.suffix`; no address.
     Wildcard,
+    /// As [`Self::Wildcard`], and an address.
+    WildcardOrAddress,
 }
 
 /// Notes a host of a wrong form.
 pub(super) fn check_host(host: &str, form: HostForm, at: &mut Decoder) {
-    let name = match (form, host.strip_prefix('*')) {
-        (HostForm::Wildcard, Some("")) => return,
-        (HostForm::Wildcard, Some(suffix)) => suffix.strip_prefix('.').unwrap_or(host),
-        _ => host,
+    let wildcard = form != HostForm::Exact;
+    let name = host.strip_prefix("*.").filter(|_| wildcard).unwrap_or(host);
+    let is_address = host.parse::<IpAddr>().is_ok();
+    // The first label of several may be a number, as may a name of one label.
+    let valid = is_dns_name(name) && (!name.contains('.') || is_domain(name));
+    let fits = match is_address {
+        true => form != HostForm::Wildcard,
+        false => valid || (wildcard && host == "*"),
     };
-    if is_dns_name(name) || name.parse::<IpAddr>().is_ok() || name.parse::<IpNet>().is_ok() {
-        return;
+    if !fits {
+        let (message, fix) = objection_to_host(host, name, form);
+        at.invalid(message, fix);
     }
-    let (message, fix) = if host.is_empty() {
+}
+
+/// What is wrong with a host whose part without wildcard is `name`, and what was meant.
+fn objection_to_host(host: &str, name: &str, form: HostForm) -> (String, Option<String>) {
+    let quoted = |host: &str| format!("`{host}`");
+    let without_port =
+        name.rsplit_once(':').filter(|(h, p)| is_dns_name(h) && p.parse::<u16>().is_ok());
+    if host.is_empty() {
         ("empty host".to_owned(), None)
-    } else if host.contains("://") {
-        (
-            "a host, not a URL".to_owned(),
-            host.split("://")
-                .nth(1)
-                .and_then(|h| h.split(['/', ':']).next())
-                .map(|h| format!("`{h}`")),
-        )
-    } else if name.rsplit_once(':').is_some_and(|(h, p)| is_dns_name(h) && p.parse::<u16>().is_ok())
-    {
-        ("a host without a port".to_owned(), name.rsplit_once(':').map(|(h, _)| format!("`{h}`")))
+    } else if let Some((_, rest)) = host.split_once("://") {
+        ("a host, not a URL".to_owned(), rest.split(['/', ':']).next().map(quoted))
+    } else if host.parse::<IpAddr>().is_ok() || host.parse::<IpNet>().is_ok() {
+        (format!("`{host}`: a name is expected here, not an address"), None)
+    } else if let Some((bare, _)) = without_port {
+        ("a host without a port".to_owned(), Some(quoted(bare)))
     } else if host.contains('*') && form == HostForm::Exact {
         ("wildcards are not allowed here".to_owned(), None)
     } else if let Some(suffix) = host.strip_prefix('*').filter(|s| is_dns_name(s)) {
@@ -93,20 +102,29 @@ pub(super) fn check_host(host: &str, form: HostForm, at: &mut Decoder) {
         ("`*` may only stand at the beginning".to_owned(), None)
     } else {
         (format!("`{host}` is not a host name"), None)
-    };
-    at.invalid(message, fix);
+    }
 }
 
+/// Whether a text is a label of a domain name (RFC 1123).
+pub(super) fn is_label(label: &str) -> bool {
+    let end = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = label.as_bytes();
+    bytes.len() <= 63
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+        && end(bytes.first())
+        && end(bytes.last())
+}
+
+/// Whether a text consists of labels with dots between them, perhaps with one at its end.
 pub(super) fn is_dns_name(name: &str) -> bool {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let label = |l: &str| {
-        !l.is_empty()
-            && l.len() <= 63
-            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            && !l.starts_with('-')
-            && !l.ends_with('-')
-    };
-    !name.is_empty() && name.len() <= 253 && name.split('.').all(label)
+    let whole = name.strip_suffix('.').unwrap_or(name);
+    name.len() <= 255 && whole.split('.').all(is_label)
+}
+
+/// Whether a text is a domain name, which no address is: its last label is not a number.
+pub(super) fn is_domain(name: &str) -> bool {
+    let last = name.strip_suffix('.').unwrap_or(name).rsplit('.').next().unwrap_or_default();
+    is_dns_name(name) && !last.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Notes a text that is neither an address nor a network.
@@ -132,15 +150,41 @@ pub(super) fn check_address(text: &str, at: &mut Decoder) {
     }
 }
 
-/// Notes entries of an `exportTo` list that are no namespaces.
-pub(super) fn check_export_to(list: &[std::sync::Arc<str>], at: &mut Decoder) {
-    each("exportTo", list, at, |item, at| {
-        if !matches!(&**item, "." | "*" | "~") && !is_dns_name(item) {
-            let path = at.path();
-            at.note(
-                Diagnostic::error(Code::InvalidValue, path, "not a namespace")
-                    .expected("`.`, `*`, `~` or a namespace", format!("`{item}`")),
-            );
+/// Whom an `exportTo` list may name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// Everybody, or namespaces.
+    Somebody,
+    /// Also nobody, `~`.
+    Anybody,
+}
+
+/// Notes entries of an `exportTo` list that are no namespaces, or the same as others.
+pub(super) fn check_export_to(list: &[Arc<str>], audience: Audience, at: &mut Decoder) {
+    let mut seen: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+    let own: Arc<str> = at.namespace().into();
+    let nobody = audience == Audience::Anybody;
+    at.within("exportTo", |at| {
+        for (index, item) in list.iter().enumerate() {
+            let meant = if &**item == "." && !own.is_empty() { &own } else { item };
+            let first = *seen.entry(meant.clone()).or_insert(index);
+            at.within_index(index, |at| {
+                if first != index {
+                    let message = format!("the same as `exportTo[{first}]`");
+                    return at.invalid(message, Some("remove it".to_owned()));
+                }
+                let word = matches!(&**item, "." | "*") || (nobody && &**item == "~");
+                if !word && !is_label(item) {
+                    let expected = if nobody {
+                        "`.`, `*`, `~` or a namespace"
+                    } else {
+                        "`.`, `*` or a namespace"
+                    };
+                    let finding =
+                        Diagnostic::error(Code::InvalidValue, at.path(), "not a namespace");
+                    at.note(finding.expected(expected, format!("`{item}`")));
+                }
+            });
         }
     });
     if list.len() > 1 && list.iter().any(|i| matches!(&**i, "*" | "~")) {
@@ -168,6 +212,13 @@ mod tests {
             ("", HostForm::Wildcard, false),
             ("a b", HostForm::Wildcard, false),
             ("-a.com", HostForm::Wildcard, false),
+            ("a.com.", HostForm::Wildcard, true),
+            ("123", HostForm::Wildcard, true),
+            ("a.123", HostForm::Wildcard, false),
+            ("a_b.com", HostForm::Wildcard, false),
+            ("10.0.0.1", HostForm::Wildcard, false),
+            ("10.0.0.1", HostForm::WildcardOrAddress, true),
+            ("10.0.0.0/8", HostForm::WildcardOrAddress, false),
         ];
         for (host, form, valid) in table {
             let mut at = Decoder::default();

@@ -38,7 +38,7 @@ mod shape;
 pub mod smi;
 mod spec;
 pub mod stand_in;
-mod suggest;
+pub(crate) mod suggest;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -129,7 +129,7 @@ pub(super) fn for_field(written: &str, value: &Value, schema: &'static ObjectSch
 
 /// The word that differs only in case or separators, else the nearest one if it is near enough to
 /// be a slip of the pen.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     written: &str,
     words: impl Iterator<Item = &'a str> + Clone,
 ) -> Option<&'a str> {

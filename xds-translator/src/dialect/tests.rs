@@ -105,7 +105,10 @@ fn what_costs_a_whole_resource_is_said() {
             mesh("{accessLogEncoding: JSON, accessLogFormat: '{\"a\": {\"b\": \"c\"}}'}"),
             "field `a` is no text",
         ),
-        (mesh("{defaultHttpRetryPolicy: {retryOn: bogus}}"), "spec.defaultHttpRetryPolicy.retryOn"),
+        (
+            mesh("{defaultHttpRetryPolicy: {attempts: 1, retryOn: bogus}}"),
+            "spec.defaultHttpRetryPolicy.retryOn",
+        ),
         (backend("{proxyProtocol: {version: V1}}"), ours),
         (
             backend("{connectionPool: {http: {maxConcurrentStreams: 2147483648}}}"),
@@ -146,7 +149,9 @@ fn plaintext_by_omission_is_said() {
         (backend("{tls: {sni: a.test}}"), "error[FM0104]"),
         (backend("{tls: {mode: DISABLE, sni: a.test}}"), "the other fields do nothing"),
         (
-            backend("{tls: {mode: SIMPLE}, portLevelSettings: [{port: {number: 80}}]}"),
+            backend(
+                "{tls: {mode: SIMPLE}, portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}]}",
+            ),
             "drops `tls: {mode: SIMPLE}`",
         ),
     ];
@@ -187,8 +192,11 @@ fn wrong_types_say_what_was_expected_and_how_to_write_it() {
             "spec.http[0].timeout: wrong type: expected a duration such as `5s`, `1h30m` or `100ms`, got the number 5",
         ),
         (route("retries: {attempts: '3'}"), "fix: `3` without quotes"),
-        (route("retries: {retryOn: [5xx, reset]}"), r#"fix: "5xx,reset""#),
-        (route("retries: {retryOn: 5xx, perTryTimeout: soon}"), "wrong type: expected a duration"),
+        (route("retries: {attempts: 1, retryOn: [5xx, reset]}"), r#"fix: "5xx,reset""#),
+        (
+            route("retries: {attempts: 1, retryOn: 5xx, perTryTimeout: soon}"),
+            "wrong type: expected a duration",
+        ),
         (
             route("match: {uri: {prefix: /}}"),
             "expected a list, got an object (IST0106); fix: begin it with `- `",
@@ -325,7 +333,7 @@ fn security_policies_are_checked() {
         ),
         (
             access("{action: DENY}"),
-            "warn[FM0207]: AuthorizationPolicy default/a: spec.action: action DENY without rules",
+            "error[FM0103]: AuthorizationPolicy default/a: spec.action: action DENY without rules",
         ),
         (access("{action: CUSTOM, rules: [{}]}"), "spec.provider: missing"),
         (
@@ -391,12 +399,11 @@ fn tls_on_a_plaintext_server_is_an_error_but_for_the_redirect() {
             check(&server(protocol, tls), &[]);
         }
     }
-    // Istio terminates TLS wherever a server of another protocol has `tls`.
-    check(&server("TCP", "{mode: SIMPLE, credentialName: c}"), &[]);
-    check(&server("TCP", "{mode: SIMPLE}"), &["tls.credentialName: missing"]);
+    check(&server("TCP", "{mode: SIMPLE, credentialName: c}"), &["fix: `protocol: TLS`"]);
+    check(&server("TLS", "{mode: SIMPLE, credentialName: c}"), &[]);
     check(
         &server("TLS", "{mode: SIMPLE, credentialName: c, httpsRedirect: true}"),
-        &["httpsRedirect"],
+        &["warn[FM0207]: Gateway default/a: spec.servers[0].tls.httpsRedirect"],
     );
 }
 
@@ -538,7 +545,7 @@ fn what_guards_access_and_is_not_served_is_an_error() {
         (
             istio(
                 "Sidecar",
-                "{ingress: [{port: {number: 80, protocol: HTTP, name: h}, tls: {mode: SIMPLE, credentialName: c}}]}",
+                "{ingress: [{port: {number: 80, protocol: HTTPS, name: h}, tls: {mode: SIMPLE, serverCertificate: /c, privateKey: /k}}]}",
             ),
             "spec.ingress[0].tls",
         ),
@@ -610,7 +617,7 @@ fn pins_of_clients_are_hashes_and_stand_where_clients_are_asked() {
     let pairs = vec!["0f"; 32].join(":");
     let table = [
         (format!("mode: MUTUAL, verifyCertificateSpki: ['{key}']"), None),
-        (format!("mode: ISTIO_MUTUAL, verifyCertificateHash: ['{pairs}']"), None),
+        (format!("mode: OPTIONAL_MUTUAL, verifyCertificateHash: ['{pairs}']"), None),
         (format!("mode: MUTUAL, verifyCertificateHash: ['{}']", "0F".repeat(32)), None),
         (format!("mode: SIMPLE, verifyCertificateSpki: ['{key}']"), Some("no client certificate")),
         (format!("mode: MUTUAL, verifyCertificateSpki: ['{key}=']"), Some("not a SHA-256")),

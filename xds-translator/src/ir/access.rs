@@ -99,14 +99,6 @@ impl AccessRule {
         self.callers().any(CallerMatch::needs_http) || self.calls().any(CallMatch::needs_http)
     }
 
-    /// Whether some condition looks at the request's token.
-    pub fn needs_token(&self) -> bool {
-        let of_token = |c: &CallerMatch| {
-            matches!(c, CallerMatch::RequestPrincipal(_) | CallerMatch::Claim(..))
-        };
-        self.callers().any(of_token)
-    }
-
     /// Whether the rule can hold at a destination port, as far as its conditions on ports go.
     pub fn reaches_port(&self, port: u16) -> bool {
         let holds = |condition: &CallMatch| match condition {

@@ -43,7 +43,7 @@ use std::sync::Arc;
 pub use change::Reclassify;
 pub(crate) use change::{Audience, ChangeSet};
 pub use credentials::{CredentialFact, CredentialName, Credentials};
-use endpoints::workload_port;
+pub(crate) use endpoints::workload_port;
 pub use families::Item;
 pub use item::{EndpointSlice, InlineAddress, InlineEndpoint, ServiceDefinition, SliceEndpoint};
 pub(crate) use parts::{NoPart, continued, part};

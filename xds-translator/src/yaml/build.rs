@@ -5,14 +5,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
 use serde_json::Value;
 
-use super::{Content, Entry, MAX_ALIAS_NODES, MAX_DEPTH, Node, YamlError, resolve_plain, too_deep};
+use super::{
+    Content, Entry, MAX_ALIAS_NODES, MAX_DEPTH, Node, YamlError,
+    flow::{self, Moves},
+    resolve_plain, too_deep,
+};
 use crate::diagnostic::Code;
 
 /// Reads one document; `None` if it holds nothing but comments.
 pub fn parse(text: &str) -> Result<Option<Node>, YamlError> {
-    let mut builder = Builder::default();
+    let built = build(text, Moves::default());
+    match built {
+        Err(YamlError { code: Code::Syntax, .. }) => match flow::indent(text) {
+            Some((moved, moves)) => build(&moved, moves),
+            None => built,
+        },
+        built => built,
+    }
+}
+
+fn build(text: &str, moves: Moves) -> Result<Option<Node>, YamlError> {
+    let mut builder = Builder { moves, ..Builder::default() };
     for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|err| syntax_error(&err))?;
+        let (event, span) = event.map_err(|err| syntax_error(&err, &builder.moves))?;
         builder.take(event, span)?;
     }
     Ok(builder.root.filter(|root| root.content != Content::Scalar(Value::Null)))
@@ -22,8 +37,9 @@ pub fn parse(text: &str) -> Result<Option<Node>, YamlError> {
 /// mistake, of two equal keys that there is such a key (null), and, where a key of the outermost map comes a second time,
 /// as without the line between two documents, a further tree from there.
 pub fn salvage(text: &str) -> Vec<Node> {
-    let mut builder = Builder { duplicates: Duplicates::Salvaged, ..Builder::default() };
-    for event in Parser::new_from_str(text) {
+    let (text, moves) = flow::indent(text).unwrap_or_else(|| (text.to_owned(), Moves::default()));
+    let mut builder = Builder { duplicates: Duplicates::Salvaged, moves, ..Builder::default() };
+    for event in Parser::new_from_str(&text) {
         let Ok((event, span)) = event else { break };
         if builder.take(event, span).is_err() {
             break;
@@ -33,8 +49,9 @@ pub fn salvage(text: &str) -> Vec<Node> {
     builder.salvaged.into_iter().chain(builder.root).collect()
 }
 
-fn syntax_error(err: &ScanError) -> YamlError {
+fn syntax_error(err: &ScanError, moves: &Moves) -> YamlError {
     let (line, col) = position(err.marker().line(), err.marker().col());
+    let col = moves.written(line, col);
     let tabs = err.info().contains("tab");
     YamlError {
         code: Code::Syntax,
@@ -84,6 +101,8 @@ enum Duplicates {
 
 #[derive(Default)]
 struct Builder {
+    /// Where the text that is read is not the one that was written.
+    moves: Moves,
     duplicates: Duplicates,
     /// Trees that ended where a key came a second time.
     salvaged: Vec<Node>,
@@ -96,6 +115,7 @@ struct Builder {
 impl Builder {
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), YamlError> {
         let (line, col) = position(span.start.line(), span.start.col());
+        let col = self.moves.written(line, col);
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let content = Content::Scalar(resolve(&text, style, tag.as_deref()));

@@ -8,6 +8,7 @@
 
 mod build;
 mod documents;
+mod flow;
 mod symptoms;
 
 pub use build::{parse, salvage};

@@ -312,7 +312,7 @@ fn destination_rule(_: &str, name: usize, variant: usize) -> Value {
         "host": host,
         "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 10 + name}}},
         "subsets": [{"name": "v0", "labels": {"version": "v0"}}, {"name": "v1", "labels": {"version": "v1"}}],
-        "exportTo": [if variant == 3 { "." } else { "*" }],
+        "exportTo": [if matches!(variant, 3 | 4) { "." } else { "*" }],
     });
     match variant {
         1 => spec["trafficPolicy"]["tls"] = json!({"mode": "DISABLE"}),
@@ -355,7 +355,8 @@ fn authorization_policy(_: &str, name: usize, variant: usize) -> Value {
             let target = json!([{"kind": "Service", "name": "service0"}]);
             return json!({"spec": {"targetRefs": target, "rules": [rule]}});
         }
-        return json!({"spec": {"action": "CUSTOM", "provider": {"name": "p"}, "selector": selector, "rules": [rule]}});
+        let asked = json!({"from": [{"source": {"ipBlocks": ["10.0.0.0/8"]}}], "to": rule["to"]});
+        return json!({"spec": {"action": "CUSTOM", "provider": {"name": "p"}, "selector": selector, "rules": [asked]}});
     }
     if variant == 5 {
         let when = json!([{"key": "request.auth.claims[group]", "notValues": ["staff"]}]);

@@ -130,7 +130,7 @@ impl Spec for WorkloadEntry {
 
 impl Spec for Sidecar {
     fn check(&self, at: &mut Decoder) {
-        at.within("spec", |at| rules::gateway::check_sidecar(self, at));
+        at.within("spec", |at| rules::sidecar::check_sidecar(self, at));
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {

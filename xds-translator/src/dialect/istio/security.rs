@@ -13,7 +13,7 @@ object! { no_null;
         /// For every port.
         "mtls" mtls: Option<MutualTls>,
         /// By workload port; needs a selector.
-        "portLevelMtls" port_level_mtls: BTreeMap<u16, MutualTls>,
+        "portLevelMtls" port_level_mtls: Option<BTreeMap<u16, MutualTls>>,
     }
 }
 

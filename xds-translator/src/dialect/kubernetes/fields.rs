@@ -87,6 +87,16 @@ object! { open;
         "containers" containers: Vec<Container>,
         /// Containers that run before, or beside when they restart.
         "initContainers" init_containers: Vec<Container>,
+        /// As whom its containers run, if they do not say it.
+        "securityContext" security_context: Option<SecurityContext>,
+    }
+}
+
+object! { open;
+    /// As whom something runs.
+    SecurityContext {
+        /// The number of a user.
+        "runAsUser" run_as_user: Option<i64>,
     }
 }
 
@@ -95,8 +105,12 @@ object! { open;
     Container {
         /// Its name.
         "name" name: Arc<str>,
+        /// Its image.
+        "image" image: Arc<str>,
         /// Its ports.
         "ports" ports: Vec<ContainerPort>,
+        /// As whom it runs.
+        "securityContext" security_context: Option<SecurityContext>,
     }
 }
 

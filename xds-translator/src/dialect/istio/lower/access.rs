@@ -12,7 +12,7 @@ use crate::dialect::{
     scalar::parse_port,
 };
 use crate::{
-    diagnostic::{Code, Diagnostic, FieldPath},
+    diagnostic::FieldPath,
     dialect::istio::dry_run,
     dialect::istio::{
         attribute::{claim_path, filter_key},
@@ -41,7 +41,6 @@ impl Lowering<'_> {
         let mut policy = self.access_policy(selector(spec.selector.as_ref()), action, rules);
         policy.authorizer =
             spec.provider.as_ref().filter(|_| action == AccessAction::Ask).map(|p| p.name.clone());
-        self.remark_asking(&policy);
         Some(Item::Access(Arc::new(policy)))
     }
 
@@ -66,37 +65,10 @@ impl Lowering<'_> {
         }
     }
 
-    /// What a policy that asks somebody cannot do: try out whether, and know whose token it is.
-    fn remark_asking(&mut self, policy: &AccessPolicy) {
-        if policy.action != AccessAction::Ask {
-            return;
-        }
-        if policy.dry_run {
-            let field = FieldPath::of("metadata.annotations").field(dry_run::ANNOTATION);
-            let message = "action CUSTOM cannot be tried out: nobody is asked, nothing is reported";
-            self.note(Diagnostic::warning(Code::NoEffect, field, message));
-        }
-        for (i, rule) in policy.rules.iter().enumerate() {
-            if rule.needs_token() {
-                let message = "who is asked is asked before tokens are checked: this rule asks \
-                               whatever the token says";
-                let field = FieldPath::of("spec.rules").index(i);
-                self.note(Diagnostic::warning(Code::NotActedOn, field, message));
-            }
-        }
-    }
-
-    /// Whether the policy is only tried out; one that does not say so for certain is in force.
-    fn is_dry_run(&mut self) -> bool {
-        let Some(written) = self.meta.annotations.get(dry_run::ANNOTATION) else { return false };
-        let meant = dry_run::means(written);
-        if meant.is_none() {
-            let field = FieldPath::of("metadata.annotations").field(dry_run::ANNOTATION);
-            let message = "not a boolean: the policy is in force, not only tried out";
-            let finding = Diagnostic::warning(Code::InvalidValue, field, message);
-            self.note(finding.expected("true or false", written.to_string()).fix("`\"true\"`"));
-        }
-        meant.unwrap_or(false)
+    /// Whether the policy is only tried out.
+    fn is_dry_run(&self) -> bool {
+        let written = self.meta.annotations.get(dry_run::ANNOTATION);
+        written.and_then(|word| dry_run::means(word)).unwrap_or(false)
     }
 
     fn access_rule(&mut self, at: &FieldPath, rule: &Rule) -> AccessRule {

@@ -26,7 +26,12 @@ impl Lowering<'_> {
         let ports = match selector.is_empty() {
             // Ports belong to workloads, and only a selector names some.
             true => Default::default(),
-            false => spec.port_level_mtls.iter().map(|(port, tls)| (*port, mode(tls))).collect(),
+            false => spec
+                .port_level_mtls
+                .iter()
+                .flatten()
+                .map(|(port, tls)| (*port, mode(tls)))
+                .collect(),
         };
         let policy = PeerTlsPolicy {
             origin: self.origin(),

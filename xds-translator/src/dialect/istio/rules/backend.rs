@@ -1,17 +1,26 @@
 //! Rules of DestinationRules.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use super::line::remark_refused_by_ours;
+use super::{
+    label::{check_labels, check_selector},
+    line::remark_refused_by_ours,
+    locality::{check_locality, check_zone_aware},
+    share::remark_deprecated,
+    time::{check_duration, check_optional_duration},
+};
 use crate::{
     diagnostic::{Code, Diagnostic},
     dialect::{
         decode::Decoder,
-        forms::{HostForm, check_export_to, check_host, check_percent, check_range, each},
+        forms::{
+            Audience, HostForm, check_export_to, check_host, check_percent, check_range, each,
+            is_domain, is_label,
+        },
         istio::destination_rule::{
             ClientTls, ClientTlsMode, ConnectionPool, ConsistentHash, CookieAttribute,
-            DestinationRule, LoadBalancer, LocalityLbSetting, OutlierDetection, TrafficPolicy,
-            Tunnel,
+            DestinationRule, H2UpgradePolicy, HttpCookie, HttpPool, LoadBalancer, OutlierDetection,
+            PortTrafficPolicy, TcpPool, TrafficPolicy, Tunnel, Warmup,
         },
     },
 };
@@ -20,7 +29,9 @@ pub(in crate::dialect::istio) fn check(rule: &DestinationRule, at: &mut Decoder)
     if !rule.host.is_empty() {
         at.within("host", |at| check_host(&rule.host, HostForm::Wildcard, at));
     }
-    check_export_to(&rule.export_to, at);
+    check_export_to(&rule.export_to, Audience::Somebody, at);
+    check_selector("workloadSelector", rule.workload_selector.as_ref(), at);
+    check_reach(rule, at);
     if let Some(policy) = &rule.traffic_policy {
         at.within("trafficPolicy", |at| check_policy(policy, at));
     }
@@ -32,16 +43,29 @@ pub(in crate::dialect::istio) fn check(rule: &DestinationRule, at: &mut Decoder)
         if !subset.name.is_empty() && !names.insert(subset.name.clone()) {
             at.within("name", |at| at.invalid(format!("a second subset `{}`", subset.name), None));
         }
-        if subset.name.chars().any(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')))
-        {
+        if !subset.name.is_empty() && !is_label(&subset.name) {
             at.within("name", |at| {
                 at.invalid(format!("`{}` is not a subset name", subset.name), None)
             });
         }
+        check_labels("labels", &subset.labels, at);
         if let Some(policy) = &subset.traffic_policy {
             at.within("trafficPolicy", |at| check_policy(policy, at));
         }
     });
+}
+
+/// Notes an `exportTo` beyond the namespace whose clients the rule selects.
+fn check_reach(rule: &DestinationRule, at: &mut Decoder) {
+    let own: Arc<str> = at.namespace().into();
+    if rule.workload_selector.is_some()
+        && rule.export_to.iter().any(|to| !(&**to == "." || *to == own))
+    {
+        at.within("exportTo", |at| {
+            let fix = Some("`exportTo: [.]`, or take out `workloadSelector`".to_owned());
+            at.invalid("`workloadSelector` selects clients of the rule's own namespace alone", fix);
+        });
+    }
 }
 
 /// Says what sidecars do with the credentials of a rule that selects no clients: none of theirs is
@@ -91,19 +115,6 @@ fn remark_unknown_here(policy: &TrafficPolicy, at: &mut Decoder) {
     }
 }
 
-fn check_tunnel(tunnel: &Tunnel, at: &mut Decoder) {
-    let word = &*tunnel.protocol;
-    if !["", "CONNECT", "POST"].iter().any(|known| known.eq_ignore_ascii_case(word)) {
-        let path = at.path().field("protocol");
-        let finding = Diagnostic::error(Code::InvalidValue, path, "not a way to ask for a tunnel");
-        at.note(finding.expected("`CONNECT` or `POST`", format!("`{word}`")));
-    }
-    // What is missing is noted already.
-    if !tunnel.target_host.is_empty() {
-        at.within("targetHost", |at| check_host(&tunnel.target_host, HostForm::Exact, at));
-    }
-}
-
 /// Says that blocks of ports, which replace those above whole, take TLS away.
 fn remark_lost_tls(policy: &TrafficPolicy, at: &mut Decoder) {
     let upper = policy.tls.as_ref().and_then(|tls| tls.mode);
@@ -123,8 +134,14 @@ fn remark_lost_tls(policy: &TrafficPolicy, at: &mut Decoder) {
 }
 
 fn check_policy(policy: &TrafficPolicy, at: &mut Decoder) {
+    if *policy == TrafficPolicy::default() {
+        at.invalid("empty: at least one field must be given", Some("take it out".to_owned()));
+    }
     remark_unknown_here(policy, at);
     remark_lost_tls(policy, at);
+    if policy.tunnel.is_some() && policy.proxy_protocol.is_some() {
+        at.invalid("only one of `tunnel`, `proxyProtocol` may be given", None);
+    }
     check_blocks(
         policy.load_balancer.as_ref(),
         policy.connection_pool.as_ref(),
@@ -142,6 +159,10 @@ fn check_policy(policy: &TrafficPolicy, at: &mut Decoder) {
         }
         if port.port.as_ref().is_some_and(|p| p.number == 0) {
             at.within("port", |at| check_range("number", 0, 1..=65535, at));
+        }
+        if *port == (PortTrafficPolicy { port: port.port.clone(), ..Default::default() }) {
+            let fix = Some("take it out".to_owned());
+            at.invalid("empty: at least one field beside `port` must be given", fix);
         }
         check_blocks(
             port.load_balancer.as_ref(),
@@ -167,6 +188,24 @@ fn check_policy(policy: &TrafficPolicy, at: &mut Decoder) {
     }
 }
 
+fn check_tunnel(tunnel: &Tunnel, at: &mut Decoder) {
+    if !matches!(&*tunnel.protocol, "" | "CONNECT" | "POST") {
+        let path = at.path().field("protocol");
+        let finding = Diagnostic::error(Code::InvalidValue, path, "not a way to tunnel");
+        at.note(finding.expected("`CONNECT` or `POST`", format!("`{}`", tunnel.protocol)));
+    }
+    let host = &*tunnel.target_host;
+    // A missing host is noted already.
+    if !host.is_empty() && !is_domain(host) && host.parse::<IpAddr>().is_err() {
+        at.within("targetHost", |at| {
+            at.invalid(format!("`{host}` is neither a host name nor an address"), None)
+        });
+    }
+    if tunnel.target_port == 0 {
+        check_range("targetPort", 0, 1..=65535, at);
+    }
+}
+
 fn check_blocks(
     balancer: Option<&LoadBalancer>,
     pool: Option<&ConnectionPool>,
@@ -175,7 +214,7 @@ fn check_blocks(
     at: &mut Decoder,
 ) {
     if let Some(balancer) = balancer {
-        at.within("loadBalancer", |at| check_balancer(balancer, at));
+        at.within("loadBalancer", |at| check_balancer(balancer, outlier.is_some(), at));
     }
     if let Some(pool) = pool {
         at.within("connectionPool", |at| check_pool(pool, at));
@@ -188,20 +227,36 @@ fn check_blocks(
     }
 }
 
-fn check_balancer(balancer: &LoadBalancer, at: &mut Decoder) {
+/// `ejects`: whether endpoints are ejected, without which nothing fails over.
+fn check_balancer(balancer: &LoadBalancer, ejects: bool, at: &mut Decoder) {
     if balancer.simple.is_some() && balancer.consistent_hash.is_some() {
         at.invalid("only one of `simple`, `consistentHash` may be given", None);
+    }
+    if balancer.locality_lb_setting.is_some() && balancer.zone_aware_lb_setting.is_some() {
+        at.invalid("only one of `localityLbSetting`, `zoneAwareLbSetting` may be given", None);
     }
     if let Some(hash) = &balancer.consistent_hash {
         at.within("consistentHash", |at| check_hash(hash, at));
     }
     if let Some(locality) = &balancer.locality_lb_setting {
-        at.within("localityLbSetting", |at| check_locality(locality, at));
+        at.within("localityLbSetting", |at| check_locality(locality, ejects, at));
     }
+    if let Some(zones) = &balancer.zone_aware_lb_setting {
+        at.within("zoneAwareLbSetting", |at| check_zone_aware(zones, ejects, at));
+    }
+    check_duration("warmupDurationSecs", balancer.warmup_duration_secs, at);
     if let Some(warmup) = &balancer.warmup {
-        at.within("warmup", |at| {
-            check_percent("minimumPercent", warmup.minimum_percent.unwrap_or_default(), at)
-        });
+        at.within("warmup", |at| check_warmup(warmup, at));
+    }
+}
+
+fn check_warmup(warmup: &Warmup, at: &mut Decoder) {
+    check_duration("duration", warmup.duration, at);
+    check_percent("minimumPercent", warmup.minimum_percent.unwrap_or_default(), at);
+    if let Some(aggression) = warmup.aggression.filter(|aggression| *aggression <= 0.0) {
+        let path = at.path().field("aggression");
+        let finding = Diagnostic::error(Code::InvalidValue, path, "out of range");
+        at.note(finding.expected("more than 0", aggression.to_string()));
     }
 }
 
@@ -224,16 +279,34 @@ fn check_hash(hash: &ConsistentHash, at: &mut Decoder) {
             at.within(field, |at| at.invalid("empty", None));
         }
     }
-    if hash.http_cookie.as_ref().is_some_and(|c| c.name.is_empty()) {
-        at.within("httpCookie", |at| at.within("name", |at| at.invalid("empty", None)));
-    }
     if let Some(cookie) = &hash.http_cookie {
-        at.within("httpCookie", |at| check_attributes(&cookie.attributes, at));
+        at.within("httpCookie", |at| check_cookie(cookie, at));
     }
     check_table(hash, at);
     if hash.ring_hash.is_some() && hash.maglev.is_some() {
         at.invalid("only one of `ringHash`, `maglev` may be given", None);
     }
+    if hash.minimum_ring_size.is_some_and(|size| size > 0) {
+        if hash.ring_hash.is_some() || hash.maglev.is_some() {
+            at.invalid("only one of `minimumRingSize`, `ringHash`, `maglev` may be given", None);
+        }
+        let instead = "`ringHash: {minimumRingSize: …}`";
+        at.within("minimumRingSize", |at| remark_deprecated(instead, at));
+    }
+}
+
+fn check_cookie(cookie: &HttpCookie, at: &mut Decoder) {
+    let mut names = BTreeSet::new();
+    each("attributes", &cookie.attributes, at, |attribute, at| {
+        at.within("name", |at| match &*attribute.name {
+            "" => at.invalid("empty", None),
+            name if !names.insert(attribute.name.clone()) => {
+                at.invalid(format!("a second attribute `{name}`"), None)
+            }
+            _ => {}
+        });
+    });
+    check_attributes(&cookie.attributes, at);
 }
 
 /// Notes attributes that would end the header, or begin another attribute (RFC 6265 section 4.1.1).
@@ -253,20 +326,23 @@ fn check_attributes(attributes: &[CookieAttribute], at: &mut Decoder) {
 /// Notes a table that Envoy refuses.
 fn check_table(hash: &ConsistentHash, at: &mut Decoder) {
     const LARGEST_RING: u64 = 8 << 20;
-    const LARGEST_MAGLEV: u64 = 5_000_011;
+    /// A prime, and the first that Istio does not take.
+    const TOO_LARGE: u64 = 5_000_011;
     let ring = hash.ring_hash.as_ref().and_then(|r| r.minimum_ring_size).or(hash.minimum_ring_size);
     if let Some(size) = ring.filter(|size| *size > LARGEST_RING) {
         at.invalid(format!("a ring of {size} entries; at most {LARGEST_RING} are allowed"), None);
     }
-    let Some(size) = hash.maglev.as_ref().and_then(|m| m.table_size) else { return };
-    let nearest = (2..=size.clamp(2, LARGEST_MAGLEV)).rev().find(|n| is_prime(*n));
+    let Some(maglev) = &hash.maglev else { return };
+    let size = maglev.table_size.unwrap_or_default();
+    let nearest = (2..=size.clamp(2, TOO_LARGE - 1)).rev().find(|n| is_prime(*n));
     if nearest != Some(size) {
         let path = at.path().field("maglev").field("tableSize");
-        let expected = format!("a prime number up to {LARGEST_MAGLEV}");
+        let expected = format!("a prime number below {TOO_LARGE}");
+        let got = maglev.table_size.map_or("nothing".to_owned(), |size| size.to_string());
         let mut finding =
             Diagnostic::error(Code::InvalidValue, path, "not a size for a Maglev table");
-        finding = finding.expected(expected, size.to_string());
-        finding.fix = nearest.map(|n| n.to_string());
+        finding = finding.expected(expected, got);
+        finding.fix = nearest.filter(|_| size > 2).or(Some(65_537)).map(|n| n.to_string());
         at.note(finding);
     }
 }
@@ -275,57 +351,65 @@ fn is_prime(n: u64) -> bool {
     n > 1 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
 }
 
-pub(super) fn check_locality(locality: &LocalityLbSetting, at: &mut Decoder) {
-    if !locality.distribute.is_empty() && !locality.failover.is_empty() {
-        at.invalid("only one of `distribute`, `failover` may be given", None);
+pub(super) fn check_pool(pool: &ConnectionPool, at: &mut Decoder) {
+    if *pool == ConnectionPool::default() {
+        at.invalid("empty: one of `tcp`, `http` must be given", Some("take it out".to_owned()));
     }
-    each("distribute", &locality.distribute, at, |distribute, at| {
-        let sum: u64 = distribute.to.values().map(|share| u64::from(*share)).sum();
-        if sum != 100 {
-            let path = at.path().field("to");
-            at.note(
-                Diagnostic::error(Code::InvalidValue, path, "shares do not add up")
-                    .expected("100 in sum", sum.to_string()),
-            );
-        }
-    });
+    if let Some(tcp) = &pool.tcp {
+        at.within("tcp", |at| check_tcp(tcp, at));
+    }
+    if let Some(http) = &pool.http {
+        at.within("http", |at| check_http(http, at));
+    }
 }
 
-pub(super) fn check_pool(pool: &ConnectionPool, at: &mut Decoder) {
-    if let Some(tcp) = &pool.tcp {
-        at.within("tcp", |at| {
-            check_millisecond("connectTimeout", tcp.connect_timeout, at);
-            check_millisecond("maxConnectionDuration", tcp.max_connection_duration, at);
+fn check_tcp(tcp: &TcpPool, at: &mut Decoder) {
+    check_duration("connectTimeout", tcp.connect_timeout, at);
+    check_duration("maxConnectionDuration", tcp.max_connection_duration, at);
+    check_optional_duration("idleTimeout", tcp.idle_timeout, at);
+    if let Some(keepalive) = &tcp.tcp_keepalive {
+        at.within("tcpKeepalive", |at| {
+            check_duration("time", keepalive.time, at);
+            check_duration("interval", keepalive.interval, at);
         });
     }
-    /// Of HTTP/2 (RFC 9113 section 6.5.2, as Envoy takes it).
-    const MOST_STREAMS: i64 = i32::MAX as i64;
-    if let Some(streams) = pool.http.as_ref().and_then(|http| http.max_concurrent_streams) {
-        at.within("http", |at| {
-            check_range("maxConcurrentStreams", i64::from(streams), 0..=MOST_STREAMS, at)
+    check_count("maxConnections", tcp.max_connections, at);
+}
+
+fn check_http(http: &HttpPool, at: &mut Decoder) {
+    for (field, count) in [
+        ("http1MaxPendingRequests", http.http1_max_pending_requests),
+        ("http2MaxRequests", http.http2_max_requests),
+        ("maxRequestsPerConnection", http.max_requests_per_connection),
+        ("maxRetries", http.max_retries),
+        ("maxConcurrentStreams", http.max_concurrent_streams),
+    ] {
+        check_count(field, count, at);
+    }
+    check_duration("idleTimeout", http.idle_timeout, at);
+    if let Some(keepalive) = &http.http2_keep_alive {
+        at.within("http2KeepAlive", |at| {
+            for (field, duration) in
+                [("interval", keepalive.interval), ("timeout", keepalive.timeout)]
+            {
+                match duration {
+                    None => at.missing(field, None),
+                    given => check_duration(field, given, at),
+                }
+            }
         });
     }
-    if let Some(keepalive) = pool.http.as_ref().and_then(|h| h.http2_keep_alive.as_ref()) {
-        at.within("http", |at| {
-            at.within("http2KeepAlive", |at| {
-                check_millisecond("interval", keepalive.interval, at);
-                check_millisecond("timeout", keepalive.timeout, at);
-            });
-        });
+    if http.use_client_protocol == Some(true)
+        && http.h2_upgrade_policy == Some(H2UpgradePolicy::Upgrade)
+    {
+        at.invalid("`useClientProtocol` and `h2UpgradePolicy: UPGRADE` exclude each other", None);
     }
-    if pool.http.as_ref().is_some_and(|h| {
-        h.use_client_protocol == Some(true)
-            && matches!(
-                h.h2_upgrade_policy,
-                Some(crate::dialect::istio::destination_rule::H2UpgradePolicy::Upgrade)
-            )
-    }) {
-        at.within("http", |at| {
-            at.invalid(
-                "`useClientProtocol` and `h2UpgradePolicy: UPGRADE` exclude each other",
-                None,
-            )
-        });
+}
+
+/// Notes a count that no proxy takes: Istio's numbers are signed.
+fn check_count(field: &'static str, count: Option<u32>, at: &mut Decoder) {
+    if let Some(count) = count {
+        check_range(field, i64::from(count), 0..=i64::from(i32::MAX), at);
     }
 }
 
@@ -352,8 +436,21 @@ pub(super) fn check_outlier(outlier: &OutlierDetection, at: &mut Decoder) {
     for (field, duration) in
         [("interval", outlier.interval), ("baseEjectionTime", outlier.base_ejection_time)]
     {
-        check_millisecond(field, duration, at);
+        check_duration(field, duration, at);
     }
+    let local = outlier.consecutive_local_origin_failures.unwrap_or_default();
+    if local > 0 && outlier.split_external_local_origin_errors != Some(true) {
+        at.within("consecutiveLocalOriginFailures", |at| {
+            let fix = Some("`splitExternalLocalOriginErrors: true`".to_owned());
+            at.invalid("counts only where `splitExternalLocalOriginErrors` is true", fix);
+        });
+    }
+    each("outlierDetectionHttpErrorCodes", &outlier.http_error_codes, at, |code, at| {
+        if !(100..=599).contains(code) {
+            let finding = Diagnostic::error(Code::InvalidValue, at.path(), "not a status code");
+            at.note(finding.expected("100..=599", code.to_string()));
+        }
+    });
     if outlier.consecutive_errors.is_some() {
         let in_force = match outlier.consecutive_5xx_errors {
             Some(count) => format!("`consecutive5xxErrors: {count}` applies"),
@@ -369,13 +466,6 @@ pub(super) fn check_outlier(outlier: &OutlierDetection, at: &mut Decoder) {
                 .fix("`consecutive5xxErrors` or `consecutiveGatewayErrors`")
             });
         });
-    }
-}
-
-/// Notes a duration that is given and shorter than a millisecond.
-fn check_millisecond(field: &'static str, duration: Option<Duration>, at: &mut Decoder) {
-    if duration.is_some_and(|d| d.as_millis() == 0) {
-        at.within(field, |at| at.invalid("shorter than 1ms", None));
     }
 }
 
@@ -419,6 +509,7 @@ fn check_tls(tls: &ClientTls, at: &mut Decoder) {
         at.within("sni", |at| at.invalid(format!("longer than {LONGEST_NAME} bytes"), None));
     }
     check_mode(tls, at);
+    check_authorities(tls, at);
     let files = !tls.client_certificate.is_empty() && !tls.private_key.is_empty();
     match tls.mode.unwrap_or_default() {
         ClientTlsMode::Mutual if !files && tls.credential_name.is_empty() => {
@@ -436,5 +527,49 @@ fn check_tls(tls: &ClientTls, at: &mut Decoder) {
             );
         }
         _ => {}
+    }
+}
+
+/// Notes certificates that are given twice, or that nothing would be verified with.
+fn check_authorities(tls: &ClientTls, at: &mut Decoder) {
+    let verifies = matches!(tls.mode, Some(ClientTlsMode::Simple | ClientTlsMode::Mutual));
+    let named = !tls.credential_name.is_empty();
+    let files = [
+        ("clientCertificate", &tls.client_certificate),
+        ("privateKey", &tls.private_key),
+        ("caCertificates", &tls.ca_certificates),
+        ("caCrl", &tls.ca_crl),
+    ];
+    for (field, _) in files.into_iter().filter(|(_, path)| verifies && named && !path.is_empty()) {
+        let fix = Some("take it out: the credential holds it".to_owned());
+        at.within(field, |at| at.invalid("excluded by `credentialName`", fix));
+    }
+    if tls.insecure_skip_verify == Some(true) && verifies {
+        let of_credential = named && tls.mode == Some(ClientTlsMode::Simple);
+        let given = [
+            ("caCertificates", !tls.ca_certificates.is_empty()),
+            ("subjectAltNames", !tls.subject_alt_names.is_empty()),
+            ("credentialName", of_credential),
+        ];
+        for (field, _) in given.into_iter().filter(|(_, given)| *given) {
+            at.within(field, |at| {
+                let fix = Some("take out `insecureSkipVerify`".to_owned());
+                at.invalid("nothing is verified with it where `insecureSkipVerify` is true", fix);
+            });
+        }
+    }
+    check_config_map(&tls.credential_name, at);
+}
+
+/// Notes a ConfigMap of another namespace: `configmap://NAMESPACE/NAME` or `configmap://NAME`.
+fn check_config_map(credential: &str, at: &mut Decoder) {
+    let Some(rest) = credential.strip_prefix("configmap://") else { return };
+    let own: Arc<str> = at.namespace().into();
+    let (namespace, name) = rest.split_once('/').unwrap_or((&own, rest));
+    if name.is_empty() || name.contains('/') || *namespace != *own {
+        at.within("credentialName", |at| {
+            let fix = Some(format!("`configmap://{own}/NAME`"));
+            at.invalid("a ConfigMap is named in the rule's own namespace", fix);
+        });
     }
 }

@@ -38,9 +38,13 @@ pub(super) fn check_format(format: &str, at: &mut Decoder) {
     }
 }
 
-/// Notes a header's value that cannot be sent: a line break, or a malformed command.
+/// Notes a header's value that cannot be sent: a control character, or a malformed command.
 pub(super) fn check_header_value(value: &str, at: &mut Decoder) {
     check_line(value, at);
+    let odd = |c: char| c.is_ascii_control() && !matches!(c, '\t' | '\0' | '\r' | '\n');
+    if value.contains(odd) {
+        at.invalid("a control character is not allowed here", None);
+    }
     check_format(value, at);
 }
 

@@ -1,23 +1,20 @@
-//! Rules of Gateways and Sidecars.
+//! Rules of Gateways.
 
 use std::collections::BTreeSet;
 
 use super::{
-    backend::check_pool,
-    line::{check_socket, remark_refused_by_ours},
+    line::{check_socket, remark_refused_by_ours, socket_path},
     tls::{check_cipher_suites, check_curves, remark_curves_of_envoy, remark_suites_of_envoy},
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
     dialect::{
         decode::Decoder,
-        forms::{HostForm, check_address, check_host, check_range, each, is_dns_name},
+        forms::{HostForm, check_address, check_host, check_range, each, is_label},
         istio::{
             gateway::{Gateway, Server},
             shared::{Port, ServerTls, ServerTlsMode, TlsProtocol},
-            sidecar::{EgressListener, IngressListener, Sidecar},
         },
-        scalar::parse_port,
         suggest,
     },
 };
@@ -45,6 +42,30 @@ pub(super) fn check_port(port: &Port, protocol_needed: bool, at: &mut Decoder) {
     if port.number == 0 {
         check_range("number", 0, 1..=65535, at);
     }
+    check_protocol(port, protocol_needed, at);
+}
+
+/// Notes a port of a listener: one on a Unix socket has the number 0, any other has another.
+pub(super) fn check_bound_port(port: &Port, bind: &str, protocol_needed: bool, at: &mut Decoder) {
+    let on_socket = socket_path(bind).is_some();
+    if on_socket && port.number != 0 {
+        let path = at.path().field("number");
+        let finding = Diagnostic::error(Code::InvalidValue, path, "a Unix socket has no port");
+        at.note(finding.expected("0", port.number.to_string()).fix("`number: 0`"));
+    }
+    if !on_socket && port.number == 0 {
+        check_range("number", 0, 1..=65535, at);
+    }
+    check_protocol(port, protocol_needed, at);
+    if port.target_port != 0 {
+        at.within("targetPort", |at| {
+            let fix = Some("take it out; Services lead to the ports of pods".to_owned());
+            at.invalid("means nothing for a listener", fix);
+        });
+    }
+}
+
+fn check_protocol(port: &Port, protocol_needed: bool, at: &mut Decoder) {
     let protocol = port.protocol.to_ascii_uppercase();
     if protocol.is_empty() {
         if protocol_needed {
@@ -65,6 +86,7 @@ pub(super) fn check_port(port: &Port, protocol_needed: bool, at: &mut Decoder) {
 }
 
 pub(in crate::dialect::istio) fn check(gateway: &Gateway, at: &mut Decoder) {
+    check_name(at);
     let mut names = BTreeSet::new();
     each("servers", &gateway.servers, at, |server, at| {
         check_server(server, at);
@@ -78,9 +100,20 @@ pub(in crate::dialect::istio) fn check(gateway: &Gateway, at: &mut Decoder) {
     });
 }
 
+/// Notes a name that no VirtualService could write: `gateways` tells namespaces by dots.
+fn check_name(at: &mut Decoder) {
+    let name = at.name().to_owned();
+    if !name.is_empty() && !is_label(&name) {
+        let path = crate::diagnostic::FieldPath::of("metadata.name");
+        let finding = Diagnostic::error(Code::InvalidValue, path, "not the name of a Gateway");
+        let finding = finding.expected("a name without dots", format!("`{name}`"));
+        at.note(finding.fix(format!("`{}`", name.replace('.', "-"))));
+    }
+}
+
 fn check_server(server: &Server, at: &mut Decoder) {
     at.within("port", |at| {
-        check_port(&server.port, true, at);
+        check_bound_port(&server.port, &server.bind, true, at);
         if server.port.name.is_empty() {
             let number = server.port.number;
             let scheme = server.port.protocol.to_ascii_lowercase();
@@ -99,22 +132,32 @@ fn check_server(server: &Server, at: &mut Decoder) {
     }
 }
 
-fn check_bind(bind: &str, at: &mut Decoder) {
-    if !bind.is_empty() && !bind.starts_with("unix://") {
-        at.within("bind", |at| check_address(bind, at));
-    }
+/// Notes what nothing can be bound to.
+pub(super) fn check_bind(bind: &str, at: &mut Decoder) {
+    at.within("bind", |at| match socket_path(bind) {
+        Some(_) => check_socket(bind, at),
+        None if bind.is_empty() => {}
+        None => check_address(bind, at),
+    });
 }
 
 fn check_scoped_host(host: &str, at: &mut Decoder) {
-    match host.split_once('/') {
-        None => check_host(host, HostForm::Wildcard, at),
-        Some((namespace, host)) => {
-            if !matches!(namespace, "*" | "." | "~") && !is_dns_name(namespace) {
-                at.invalid(format!("`{namespace}` is not a namespace, `*`, `.` or `~`"), None);
-            }
-            check_host(host, HostForm::Wildcard, at);
-        }
+    let Some((namespace, host)) = host.split_once('/') else {
+        return check_whole_host(host, HostForm::WildcardOrAddress, at);
+    };
+    if !matches!(namespace, "*" | ".") && !is_label(namespace) {
+        at.invalid(format!("`{namespace}` is not a namespace, `*` or `.`"), None);
     }
+    check_whole_host(host, HostForm::WildcardOrAddress, at);
+}
+
+/// Notes a host that is none, or a short one, which nothing would complete.
+pub(super) fn check_whole_host(host: &str, form: HostForm, at: &mut Decoder) {
+    if host != "*" && !host.is_empty() && !host.contains(['.', ':']) {
+        let fix = Some(format!("`{host}.{}.svc.cluster.local`, or its domain", at.namespace()));
+        return at.invalid(format!("`{host}` is short: a whole name is expected"), fix);
+    }
+    check_host(host, form, at);
 }
 
 /// Protocols of servers that answer HTTP in plaintext, whatever their `tls` says.
@@ -137,14 +180,24 @@ fn check_server_tls(tls: &ServerTls, protocol: &str, at: &mut Decoder) {
     if PLAINTEXT_HTTP.contains(&protocol) {
         return check_plaintext(tls, protocol, at);
     }
+    // Of another, which is noted already, nothing is known.
+    if PROTOCOLS.contains(&protocol) && !matches!(protocol, "HTTPS" | "TLS") {
+        let fix = Some("`protocol: TLS`, or take it out".to_owned());
+        at.invalid(format!("a server of protocol {protocol} has no TLS settings"), fix);
+    }
     if tls.https_redirect {
         at.within("httpsRedirect", |at| {
-            at.invalid(
-                "only servers of plaintext HTTP can redirect to https",
-                Some("move it to the HTTP server".to_owned()),
-            )
+            let message = "only servers of plaintext HTTP redirect to https: it does nothing here";
+            at.remark(|path| {
+                Diagnostic::warning(Code::NoEffect, path, message).fix("move it to the HTTP server")
+            })
         });
     }
+    check_termination(tls, at);
+}
+
+/// Notes settings of TLS that do not go together, whoever terminates it.
+pub(super) fn check_termination(tls: &ServerTls, at: &mut Decoder) {
     check_cipher_suites(&tls.cipher_suites, at);
     remark_suites_of_envoy(&tls.cipher_suites, at);
     check_curves(&tls.ecdh_curves, at);
@@ -164,30 +217,94 @@ fn check_server_tls(tls: &ServerTls, protocol: &str, at: &mut Decoder) {
         remark_client_authorities(tls, at);
     }
     check_pins(tls, mode, at);
-    check_files(tls, at);
+    check_certificates(tls, mode, at);
+    check_versions(tls, at);
+}
+
+/// Notes a certificate that is missing, given twice, or given where none is used.
+fn check_certificates(tls: &ServerTls, mode: ServerTlsMode, at: &mut Decoder) {
     let files = !tls.server_certificate.is_empty() && !tls.private_key.is_empty();
-    let credential = !tls.credential_name.is_empty()
-        || !tls.credential_names.is_empty()
-        || !tls.tls_certificates.is_empty();
-    let needs_certificate = matches!(
-        mode,
-        ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual
-    );
-    if needs_certificate && !files && !credential {
+    let credential = !tls.credential_name.is_empty() || !tls.credential_names.is_empty();
+    let sources = [
+        files,
+        !tls.credential_name.is_empty(),
+        !tls.credential_names.is_empty(),
+        !tls.tls_certificates.is_empty(),
+    ];
+    match mode {
+        ServerTlsMode::IstioMutual => return check_mesh_certificates(tls, at),
+        ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough => {
+            return remark_unused_certificates(tls, mode, at);
+        }
+        ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual => {}
+    }
+    if sources.iter().filter(|given| **given).count() > 1 {
+        at.invalid(
+            "only one of `credentialName`, `credentialNames`, `tlsCertificates`, or \
+             `serverCertificate` with `privateKey`, may be given",
+            None,
+        );
+    }
+    for (field, count) in [
+        ("credentialNames", tls.credential_names.len()),
+        ("tlsCertificates", tls.tls_certificates.len()),
+    ] {
+        if count > MOST_CERTIFICATES {
+            let message = format!("{count} of them; at most {MOST_CERTIFICATES} are allowed");
+            at.within(field, |at| at.invalid(message, None));
+        }
+    }
+    check_files(tls, at);
+    if !sources.contains(&true) {
         at.missing(
             "credentialName",
             Some("name a Secret, or give `serverCertificate` and `privateKey`".to_owned()),
         );
     }
-    let by_credential = !tls.credential_name.is_empty() || !tls.credential_names.is_empty();
     let authority = !tls.ca_certificates.is_empty()
         || tls.tls_certificates.iter().any(|pair| !pair.ca_certificates.is_empty());
     let asks = matches!(mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
     let none_named = tls.ca_cert_credential_name.is_empty() && !authority;
-    if asks && (files || credential) && !by_credential && none_named {
+    if asks && sources.contains(&true) && !credential && none_named {
         at.missing("caCertificates", Some("give the CA of the clients' certificates".to_owned()));
     }
-    check_versions(tls, at);
+}
+
+/// One of each kind of key.
+const MOST_CERTIFICATES: usize = 2;
+
+/// The certificates that are given, each with its field.
+fn given_certificates(tls: &ServerTls) -> impl Iterator<Item = &'static str> {
+    let given = [
+        ("serverCertificate", !tls.server_certificate.is_empty()),
+        ("privateKey", !tls.private_key.is_empty()),
+        ("caCertificates", !tls.ca_certificates.is_empty()),
+        ("tlsCertificates", !tls.tls_certificates.is_empty()),
+        ("credentialName", !tls.credential_name.is_empty()),
+        ("credentialNames", !tls.credential_names.is_empty()),
+    ];
+    given.into_iter().filter(|(_, given)| *given).map(|(field, _)| field)
+}
+
+fn check_mesh_certificates(tls: &ServerTls, at: &mut Decoder) {
+    for field in given_certificates(tls) {
+        at.within(field, |at| {
+            let fix = Some("take it out, or mode `MUTUAL`".to_owned());
+            at.invalid("mode ISTIO_MUTUAL uses the mesh's own certificates", fix);
+        });
+    }
+}
+
+fn remark_unused_certificates(tls: &ServerTls, mode: ServerTlsMode, at: &mut Decoder) {
+    for field in given_certificates(tls) {
+        let message = format!("mode {} terminates nothing, so it is not used", mode.as_str());
+        at.within(field, |at| {
+            at.remark(|path| {
+                Diagnostic::warning(Code::NoEffect, path, message)
+                    .fix("take it out, or mode `SIMPLE`")
+            });
+        });
+    }
 }
 
 /// Notes pins that are none, or that nobody would look at: a server that seems to be for some
@@ -243,11 +360,10 @@ fn is_hex_of_hash(text: &str) -> bool {
 /// Notes pairs of which a half is missing, and several authorities of clients, of which only one
 /// could count.
 fn check_files(tls: &ServerTls, at: &mut Decoder) {
-    if !tls.tls_certificates.is_empty() && !tls.server_certificate.is_empty() {
-        at.invalid(
-            "only one of `serverCertificate`, `tlsCertificates` may be given",
-            Some("all pairs in `tlsCertificates`".to_owned()),
-        );
+    let own = [("serverCertificate", &tls.server_certificate), ("privateKey", &tls.private_key)];
+    let half = own.iter().any(|(_, path)| !path.is_empty());
+    for (field, _) in own.into_iter().filter(|(_, path)| half && path.is_empty()) {
+        at.missing(field, Some("a certificate goes with its key".to_owned()));
     }
     let mut authorities: BTreeSet<&str> = BTreeSet::from([&*tls.ca_certificates]);
     authorities.extend(tls.tls_certificates.iter().map(|pair| &*pair.ca_certificates));
@@ -302,59 +418,5 @@ fn check_versions(tls: &ServerTls, at: &mut Decoder) {
         at.note(finding.expected(expected, max.as_str()));
     } else if max < TlsProtocol::V1_2 {
         at.within("maxProtocolVersion", |at| remark_refused_by_ours("listeners with it", at));
-    }
-}
-
-pub(in crate::dialect::istio) fn check_sidecar(sidecar: &Sidecar, at: &mut Decoder) {
-    each("egress", &sidecar.egress, at, check_egress);
-    each("ingress", &sidecar.ingress, at, check_ingress);
-    if let Some(pool) = &sidecar.inbound_connection_pool {
-        at.within("inboundConnectionPool", |at| check_pool(pool, at));
-    }
-}
-
-fn check_egress(listener: &EgressListener, at: &mut Decoder) {
-    if let Some(port) = &listener.port
-        && !listener.bind.starts_with("unix://")
-    {
-        at.within("port", |at| check_port(port, false, at));
-    }
-    if listener.port.is_none() && !listener.bind.is_empty() {
-        at.missing("port", Some("`bind` needs a port".to_owned()));
-    }
-    check_bind(&listener.bind, at);
-    each("hosts", &listener.hosts, at, |host, at| {
-        if host.contains('/') {
-            check_scoped_host(host, at);
-        } else {
-            at.invalid(
-                format!("`{host}` does not say which namespace"),
-                Some(format!("`./{host}` or `*/{host}`")),
-            );
-        }
-    });
-}
-
-fn check_ingress(listener: &IngressListener, at: &mut Decoder) {
-    at.within("port", |at| check_port(&listener.port, false, at));
-    check_bind(&listener.bind, at);
-    if let Some(pool) = &listener.connection_pool {
-        at.within("connectionPool", |at| check_pool(pool, at));
-    }
-    let endpoint = &*listener.default_endpoint;
-    let port_of = |prefix: &str| endpoint.strip_prefix(prefix).and_then(parse_port).is_some();
-    if endpoint.starts_with("unix://") {
-        at.within("defaultEndpoint", |at| check_socket(endpoint, at));
-    }
-    let valid = endpoint.is_empty()
-        || endpoint.strip_prefix("unix://").is_some_and(|path| !path.is_empty())
-        || ["127.0.0.1:", "0.0.0.0:", "[::1]:", "[::]:"].into_iter().any(port_of);
-    if !valid {
-        let path = at.path().field("defaultEndpoint");
-        let expected = "`127.0.0.1:PORT`, `0.0.0.0:PORT` or `unix:///path`";
-        at.note(
-            Diagnostic::error(Code::InvalidValue, path, "not an endpoint of the workload")
-                .expected(expected, format!("`{endpoint}`")),
-        );
     }
 }

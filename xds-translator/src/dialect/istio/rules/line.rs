@@ -24,15 +24,27 @@ pub(super) fn remark_refused_by_ours(what: &str, at: &mut Decoder) {
     });
 }
 
-/// Notes a Unix socket whose path no system takes, and says that our own proxy calls none.
+/// The path of a Unix socket's address; `None`: it is an address of another kind.
+pub(super) fn socket_path(address: &str) -> Option<&str> {
+    address.strip_prefix("unix://")
+}
+
+/// Notes a Unix socket whose path names no file, or is none that a system takes, and says that our
+/// own proxy calls none.
 pub(super) fn check_socket(address: &str, at: &mut Decoder) {
     /// `sun_path` of Linux without the NUL at its end.
     const LONGEST: usize = 107;
-    let Some(path) = address.strip_prefix("unix://") else { return };
+    let Some(path) = socket_path(address) else { return };
     if path.len() > LONGEST {
         let finding = Diagnostic::error(Code::InvalidValue, at.path(), "too long for a socket");
         let got = format!("{} bytes", path.len());
         return at.note(finding.expected(format!("a path of at most {LONGEST} bytes"), got));
+    }
+    let is_file = path.starts_with('/') && !path.ends_with('/');
+    if !is_file && !path.starts_with('@') {
+        let finding = Diagnostic::error(Code::InvalidValue, at.path(), "not the path of a socket");
+        let expected = "`unix:///path/of/file` or `unix://@name`";
+        return at.note(finding.expected(expected, format!("`{address}`")));
     }
     remark_refused_by_ours("endpoints on Unix sockets", at);
 }
@@ -41,6 +53,11 @@ pub(super) fn check_socket(address: &str, at: &mut Decoder) {
 pub(super) fn is_header_name(name: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&b))
+}
+
+/// Whether `name` may name a header where Istio takes fewer names than HTTP has.
+pub(super) fn is_plain_header_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
 //! Rules of the mesh configuration.
 
+use std::time::Duration;
+
 use super::{
-    backend::{check_locality, check_outlier, check_pool},
+    backend::{check_outlier, check_pool},
     format::check_format,
     line::remark_refused_by_ours,
+    locality::check_locality,
     log::{check_log_fields, check_log_file, remark_nested_fields},
     provider::check_providers,
     route::check_retries,
+    time::{check_duration, check_optional_duration},
     tls::{check_cipher_suites, check_curves, remark_curves_of_envoy, remark_suites_of_envoy},
 };
 use crate::{
@@ -14,7 +18,7 @@ use crate::{
     diagnostic::Diagnostic,
     dialect::{
         decode::Decoder,
-        forms::is_dns_name,
+        forms::{each, is_dns_name},
         istio::mesh_config::{AccessLogEncoding, ForwardClientCert, GatewayTopology, MeshConfig},
     },
 };
@@ -59,6 +63,22 @@ fn check_topology(topology: &GatewayTopology, at: &mut Decoder) {
     }
 }
 
+/// Notes how long is waited where Istio takes another time, or none.
+fn check_waits(mesh: &MeshConfig, at: &mut Decoder) {
+    const LONGEST: Duration = Duration::from_secs(3600);
+    check_duration("connectTimeout", mesh.connect_timeout, at);
+    if mesh.connect_timeout.is_some_and(|timeout| timeout > LONGEST) {
+        let path = at.path().field("connectTimeout");
+        let finding = Diagnostic::error(Code::InvalidValue, path, "out of range");
+        at.note(
+            finding
+                .expected("1ms to 1h", format!("{:?}", mesh.connect_timeout.unwrap_or_default())),
+        );
+    }
+    let detection = mesh.protocol_detection_timeout;
+    check_optional_duration("protocolDetectionTimeout", detection, at);
+}
+
 pub(in crate::dialect::istio) fn check_mesh(mesh: &MeshConfig, at: &mut Decoder) {
     for (field, name) in
         [("trustDomain", &mesh.trust_domain), ("rootNamespace", &mesh.root_namespace)]
@@ -66,6 +86,20 @@ pub(in crate::dialect::istio) fn check_mesh(mesh: &MeshConfig, at: &mut Decoder)
         if !name.is_empty() && !is_dns_name(name) {
             at.within(field, |at| at.invalid(format!("`{name}` is not a valid name"), None));
         }
+    }
+    each("trustDomainAliases", &mesh.trust_domain_aliases, at, |alias, at| {
+        if !is_dns_name(alias) {
+            at.invalid(format!("`{alias}` is not a trust domain"), None);
+        }
+    });
+    check_waits(mesh, at);
+    if mesh.mesh_mtls.as_ref().is_some_and(|tls| !tls.ecdh_curves.is_empty()) {
+        at.within("meshMTLS", |at| {
+            at.within("ecdhCurves", |at| {
+                let fix = Some("`tlsDefaults`, which holds for other traffic".to_owned());
+                at.invalid("the curves of mesh traffic are not chosen here", fix);
+            });
+        });
     }
     let own = mesh.mesh_mtls.as_ref().map(|tls| (&tls.cipher_suites, &tls.ecdh_curves));
     let other = mesh.tls_defaults.as_ref().map(|tls| (&tls.cipher_suites, &tls.ecdh_curves));
@@ -112,7 +146,7 @@ pub(in crate::dialect::istio) fn check_mesh(mesh: &MeshConfig, at: &mut Decoder)
         });
     }
     if let Some(locality) = &mesh.locality_lb_setting {
-        at.within("localityLbSetting", |at| check_locality(locality, at));
+        at.within("localityLbSetting", |at| check_locality(locality, true, at));
     }
     if mesh.proxy_listen_port.unwrap_or(OUTBOUND_PORT)
         == mesh.proxy_inbound_listen_port.unwrap_or(INBOUND_PORT)

@@ -1,12 +1,16 @@
 //! What the values of one object must keep to, seen on its own. What objects say about each other:
 //! [`crate::analyze`].
 
+mod action;
 pub(super) mod backend;
 mod cel;
+mod condition;
 pub(super) mod entry;
 mod format;
 pub(super) mod gateway;
+mod label;
 mod line;
+mod locality;
 mod log;
 pub(super) mod mesh;
 pub(super) mod patch;
@@ -14,6 +18,12 @@ mod pattern;
 mod provider;
 pub(super) mod route;
 pub(super) mod security;
+mod share;
+pub(super) mod sidecar;
 pub(super) mod telemetry;
+mod time;
 mod tls;
 pub(super) mod token;
+
+#[cfg(test)]
+mod tests;

@@ -2,13 +2,14 @@
 
 use serde_json::Value;
 
+use super::label::check_workload_selector;
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::{
         decode::Decoder,
         forms::each,
         istio::envoy_filter::{
-            ApplyTo, Changeable, ClusterMatch, ConfigPatch, EnvoyFilter, FilterClass,
+            ApplyTo, Changeable, ClusterMatch, ConfigPatch, EnvoyFilter, FilterClass, FilterMatch,
             ListenerMatch, Operation, PatchBody, PatchContext, PatchMatch, RouteConfigurationMatch,
         },
         message,
@@ -20,6 +21,7 @@ pub(in crate::dialect::istio) fn check(filter: &EnvoyFilter, at: &mut Decoder) {
         let path = at.path().field("targetRefs");
         at.note(unserved(path, "attachment by `targetRefs`", "use `workloadSelector`"));
     }
+    check_workload_selector(filter.workload_selector.as_ref(), at);
     if filter.config_patches.is_empty() {
         at.remark(|path| {
             let message = "without `configPatches` nothing is changed";
@@ -135,11 +137,35 @@ fn check_listener(apply_to: ApplyTo, listener: &ListenerMatch, at: &mut Decoder)
             let path = at.path().field("transportSocket");
             at.note(unserved(path, "this condition", "use `transportProtocol`"));
         }
+        if let Some(filter) = &chain.filter {
+            at.within("filter", |at| check_filter(filter, at));
+        }
         let sub = chain.filter.as_ref().is_some_and(|filter| filter.sub_filter.is_some());
         if sub && apply_to != ApplyTo::HttpFilter {
             at.within("filter", |at| foreign("subFilter", apply_to, at));
         }
     });
+}
+
+/// Names by which filters of HTTP connections are found (Istio).
+const HTTP_CONNECTIONS: [&str; 2] =
+    ["envoy.filters.network.http_connection_manager", "envoy.http_connection_manager"];
+
+/// Notes a filter that is not named, and filters in one that has none.
+fn check_filter(filter: &FilterMatch, at: &mut Decoder) {
+    if filter.name.is_empty() {
+        return at.missing("name", Some(format!("`{}`", HTTP_CONNECTIONS[0])));
+    }
+    let Some(sub) = &filter.sub_filter else { return };
+    if !HTTP_CONNECTIONS.contains(&&*filter.name) {
+        let path = at.path().field("name");
+        let finding = Diagnostic::error(Code::InvalidValue, path, "has no filters in it");
+        let expected = format!("`{}` above a `subFilter`", HTTP_CONNECTIONS[0]);
+        at.note(finding.expected(expected, format!("`{}`", filter.name)));
+    }
+    if sub.name.is_empty() {
+        at.within("subFilter", |at| at.missing("name", None));
+    }
 }
 
 fn check_routes(apply_to: ApplyTo, routes: &RouteConfigurationMatch, at: &mut Decoder) {
@@ -175,7 +201,9 @@ fn check_body(body: &PatchBody, apply_to: ApplyTo, what: &Changeable, at: &mut D
         let message = format!("{} takes no such operation", apply_to.as_str());
         let finding = match body.operation.meaning() {
             None => unserved(path, body.operation.as_str(), "use MERGE or REPLACE"),
-            Some(_) => Diagnostic::error(Code::InvalidValue, path, message),
+            Some(_) => {
+                misused(Diagnostic::error(Code::InvalidValue, path, message), body.operation)
+            }
         };
         at.note(finding.expected(format!("one of {}", words.join(", ")), body.operation.as_str()));
     }
@@ -187,6 +215,16 @@ fn check_body(body: &PatchBody, apply_to: ApplyTo, what: &Changeable, at: &mut D
         Some(value) => at.within("value", |at| check_value(value, body.operation, what, at)),
         None if body.operation != Operation::Remove => at.missing("value", None),
         None => {}
+    }
+}
+
+/// A finding on an operation that is for other things, with the code that Istio has for it.
+fn misused(finding: Diagnostic, operation: Operation) -> Diagnostic {
+    match operation {
+        Operation::Replace => finding.istio("IST0152"),
+        Operation::Add => finding.istio("IST0153"),
+        Operation::Remove => finding.istio("IST0154"),
+        _ => finding,
     }
 }
 

@@ -1,29 +1,27 @@
 //! Rules of VirtualServices.
 
-use std::sync::Arc;
-
 use super::{
+    action::{check_cors, check_fault, check_redirect, check_rewrite},
+    condition::{check_gateways, check_hosts, check_request, check_tcp, check_tls},
     format::check_header_value,
-    line::{check_line, is_header_name},
+    line::{is_header_name, is_plain_header_name},
+    share::{check_share, remark_deprecated},
+    time::{check_duration, check_optional_duration},
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
     dialect::{
         decode::Decoder,
-        forms::{
-            HostForm, check_export_to, check_host, check_network, check_percent, check_range, each,
-        },
+        forms::{Audience, HostForm, check_export_to, check_host, check_range, each, is_label},
         istio::{
             attribute::{is_routed_claim, routed_claim},
             retry_words::{RETRY_CONDITIONS, retry_condition},
-            shared::{Percent, StringMatch},
+            shared::StringMatch,
             virtual_service::{
-                CorsPolicy, Delegate, Destination, HeaderOperations, Headers, HttpDirectResponse,
-                HttpFault, HttpMatch, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute,
-                RouteDestination, VirtualService,
+                Delegate, Destination, HeaderOperations, Headers, HttpDirectResponse, HttpMatch,
+                HttpRetry, HttpRoute, RouteDestination, VirtualService,
             },
         },
-        scalar,
     },
 };
 
@@ -31,29 +29,28 @@ pub(in crate::dialect::istio) fn check(rules: &VirtualService, at: &mut Decoder)
     if rules.hosts.is_empty() {
         check_part(rules, at);
     }
-    each("hosts", &rules.hosts, at, |host, at| check_host(host, HostForm::Wildcard, at));
+    check_hosts(rules, at);
     if rules.http.is_empty() && rules.tls.is_empty() && rules.tcp.is_empty() {
-        at.invalid("no rules: one of `http`, `tls`, `tcp` must be given", None);
+        let fix = Some("a rule, or delete the object".to_owned());
+        at.invalid("no rules: one of `http`, `tls`, `tcp` must be given", fix);
     }
-    check_export_to(&rules.export_to, at);
-    each("gateways", &rules.gateways, at, |name, at| check_gateway_name(name, at));
-    each("http", &rules.http, at, check_http);
+    check_export_to(&rules.export_to, Audience::Somebody, at);
+    check_gateways(&rules.gateways, at);
+    each("http", &rules.http, at, |rule, at| {
+        check_http(rule, at);
+        // Of a part, 0 takes back what the rule says that leads there.
+        match rules.hosts.is_empty() {
+            true => check_optional_duration("timeout", rule.timeout, at),
+            false => check_duration("timeout", rule.timeout, at),
+        }
+    });
     check_claims(rules, at);
     each("tls", &rules.tls, at, |rule, at| {
-        each("match", &rule.matches, at, |m, at| {
-            each("sniHosts", &m.sni_hosts, at, |host, at| check_host(host, HostForm::Wildcard, at));
-            each("destinationSubnets", &m.destination_subnets, at, |net, at| {
-                check_network(net, at)
-            });
-        });
+        each("match", &rule.matches, at, |m, at| check_tls(rules, m, at));
         check_destinations(&rule.route, at);
     });
     each("tcp", &rules.tcp, at, |rule, at| {
-        each("match", &rule.matches, at, |m, at| {
-            each("destinationSubnets", &m.destination_subnets, at, |net, at| {
-                check_network(net, at)
-            });
-        });
+        each("match", &rule.matches, at, check_tcp);
         check_destinations(&rule.route, at);
     });
 }
@@ -78,12 +75,6 @@ fn check_part(rules: &VirtualService, at: &mut Decoder) {
             at.within("delegate", |at| at.invalid(message, Some(fix)));
         }
     });
-}
-
-fn check_gateway_name(name: &str, at: &mut Decoder) {
-    if name.is_empty() || name.matches('/').count() > 1 {
-        at.invalid(format!("`{name}` is not `mesh`, a gateway's name or `NAMESPACE/NAME`"), None);
-    }
 }
 
 fn check_http(rule: &HttpRoute, at: &mut Decoder) {
@@ -126,6 +117,14 @@ fn check_http(rule: &HttpRoute, at: &mut Decoder) {
         check_share("percentage", m.percentage.as_ref(), at);
     });
     check_share("mirrorPercentage", rule.mirror_percentage.as_ref(), at);
+    for (field, percent) in
+        [("mirrorPercent", rule.mirror_percent), ("mirror_percent", rule.mirror_percent_legacy)]
+    {
+        if let Some(percent) = percent {
+            check_range(field, i64::from(percent), 0..=100, at);
+            at.within(field, |at| remark_deprecated("`mirrorPercentage: {value: …}`", at));
+        }
+    }
     check_actions(rule, at);
 }
 
@@ -151,9 +150,7 @@ fn check_actions(rule: &HttpRoute, at: &mut Decoder) {
     if let Some(cors) = &rule.cors_policy {
         at.within("corsPolicy", |at| check_cors(cors, at));
     }
-    if rule.timeout.is_some_and(|t| !t.is_zero() && t.as_millis() == 0) {
-        at.within("timeout", |at| at.invalid("shorter than 1ms", None));
-    }
+    check_beside(rule, at);
 }
 
 fn check_delegate(delegate: &Delegate, at: &mut Decoder) {
@@ -162,47 +159,51 @@ fn check_delegate(delegate: &Delegate, at: &mut Decoder) {
     }
 }
 
-fn check_rewrite(rewrite: &HttpRewrite, at: &mut Decoder) {
-    if !rewrite.uri.is_empty() && rewrite.uri_regex_rewrite.is_some() {
-        at.invalid("only one of `uri`, `uriRegexRewrite` may be given", None);
+/// Notes what does not go together in one rule.
+fn check_beside(rule: &HttpRoute, at: &mut Decoder) {
+    if rule.route.is_empty() && rule.fault.is_some() && rule.delegate.is_none() {
+        let fix = Some("a rule with `route` for it".to_owned());
+        at.within("fault", |at| at.invalid("faults are injected where requests are sent on", fix));
     }
-    at.within("uri", |at| check_line(&rewrite.uri, at));
-    at.within("authority", |at| check_line(&rewrite.authority, at));
-    let Some(regex) = &rewrite.uri_regex_rewrite else { return };
-    at.within("uriRegexRewrite", |at| {
-        at.within("match", |at| match regex.pattern.is_empty() {
-            true => at.invalid("empty", None),
-            false => at.check_regex(&regex.pattern),
+    let prefixed = rule.redirect.as_ref().is_some_and(|r| !r.prefix_rewrite.is_empty());
+    let other = |m: &HttpMatch| !matches!(m.uri, None | Some(StringMatch::Prefix(_)));
+    if prefixed && rule.matches.iter().any(other) {
+        at.within("redirect", |at| {
+            at.within("prefixRewrite", |at| {
+                at.invalid(
+                    "every `match` with a `uri` must give its `prefix`, which is replaced",
+                    None,
+                )
+            });
         });
-        at.within("rewrite", |at| {
-            check_line(&regex.rewrite, at);
-            check_substitution(&regex.rewrite, &regex.pattern, at);
-        });
-    });
+    }
+    check_authorities(rule, at);
 }
 
-/// Notes a backslash that names no group of the expression, nor itself.
-fn check_substitution(text: &str, regex: &str, at: &mut Decoder) {
-    // One that does not compile is noted already.
-    let Ok(compiled) = regex::Regex::new(regex) else { return };
-    let groups = compiled.captures_len() - 1;
-    let mut rest = text.chars();
-    while let Some(c) = rest.next() {
-        let valid = c != '\\'
-            || rest.next().is_some_and(|next| {
-                let group = next.to_digit(10).and_then(|digit| usize::try_from(digit).ok());
-                next == '\\' || group.is_some_and(|group| group <= groups)
+/// Notes a second new authority of a request.
+fn check_authorities(rule: &HttpRoute, at: &mut Decoder) {
+    let changes = rule.headers.as_ref().and_then(|headers| headers.request.as_ref());
+    let Some(changes) = changes else { return };
+    let rewritten = rule.rewrite.as_ref().is_some_and(|r| !r.authority.is_empty());
+    let mut given = usize::from(rewritten);
+    let mut first = if rewritten { "`rewrite.authority`" } else { "another of these headers" };
+    for name in changes.set.keys().chain(changes.add.keys()).filter(|name| is_authority(name)) {
+        given += 1;
+        if given > 1 {
+            at.within("headers", |at| {
+                at.within("request", |at| {
+                    let message = format!("`{name}` is given by {first} already");
+                    at.invalid(message, Some("give it once".to_owned()));
+                });
             });
-        if !valid {
-            let message = "a backslash that names no group of `match`";
-            let expected = match groups {
-                0 => "`\\0` for all that matches, or `\\\\`".to_owned(),
-                _ => format!("`\\0` to `\\{groups}`, or `\\\\`"),
-            };
-            let finding = Diagnostic::error(Code::InvalidValue, at.path(), message);
-            return at.note(finding.expected(expected, format!("`{text}`")));
         }
+        first = if rewritten { first } else { "another of these headers" };
     }
+}
+
+/// Whether a header is another name of the authority.
+fn is_authority(name: &str) -> bool {
+    name.eq_ignore_ascii_case(":authority") || name.eq_ignore_ascii_case("host")
 }
 
 fn check_headers(headers: Option<&Headers>, at: &mut Decoder) {
@@ -223,8 +224,7 @@ fn check_changes(changes: &HeaderOperations, request: bool, at: &mut Decoder) {
     for (field, values) in [("set", &changes.set), ("add", &changes.add)] {
         at.within(field, |at| {
             for (name, value) in values {
-                let authority =
-                    request && field == "set" && name.eq_ignore_ascii_case(":authority");
+                let authority = request && field == "set" && is_authority(name);
                 at.within_key(name, |at| {
                     if !authority {
                         check_header_name(name, at);
@@ -238,7 +238,7 @@ fn check_changes(changes: &HeaderOperations, request: bool, at: &mut Decoder) {
 }
 
 fn check_header_name(name: &str, at: &mut Decoder) {
-    if name.starts_with(':') {
+    if name.starts_with(':') || is_authority(name) {
         let fix = Some("`rewrite` changes path and authority".to_owned());
         at.invalid(format!("`{name}` cannot be changed as a header"), fix);
     } else if !is_header_name(name) {
@@ -247,6 +247,7 @@ fn check_header_name(name: &str, at: &mut Decoder) {
 }
 
 fn check_match(m: &HttpMatch, at: &mut Decoder) {
+    check_request(m, at);
     at.within("queryParams", |at| {
         if m.query_params.contains_key("") {
             at.invalid("a parameter needs a name", None);
@@ -266,9 +267,13 @@ fn check_match(m: &HttpMatch, at: &mut Decoder) {
     }
     for (field, names) in [("headers", &m.headers), ("withoutHeaders", &m.without_headers)] {
         at.within(field, |at| {
-            for name in names.keys().filter(|n| !may_be_matched(n)) {
+            let plain = |n: &str| is_routed_claim(n) || is_plain_header_name(n);
+            for name in names.keys().filter(|n| !plain(n)) {
                 at.within_key(name, |at| {
-                    at.invalid(format!("`{name}` is not a header name"), None)
+                    at.invalid(
+                        format!("`{name}` is not the name of a header"),
+                        pseudo_header(name).map(|field| format!("the condition `{field}`")),
+                    )
                 });
             }
         });
@@ -307,14 +312,28 @@ fn check_claim(name: &str, mesh: bool, at: &mut Decoder) {
     }
 }
 
-fn may_be_matched(name: &str) -> bool {
-    is_routed_claim(name) || is_header_name(name.strip_prefix(':').unwrap_or(name))
+/// The field that has a condition on a pseudo header (RFC 9113 section 8.3.1).
+fn pseudo_header(name: &str) -> Option<&'static str> {
+    match name {
+        ":path" => Some("uri"),
+        ":method" => Some("method"),
+        ":authority" => Some("authority"),
+        ":scheme" => Some("scheme"),
+        _ => None,
+    }
 }
 
 /// A wildcard is the name of a service that has it, and stands for no other.
-fn check_destination(destination: &Destination, at: &mut Decoder) {
-    if !destination.host.is_empty() {
-        at.within("host", |at| check_host(&destination.host, HostForm::Wildcard, at));
+pub(super) fn check_destination(destination: &Destination, at: &mut Decoder) {
+    match &*destination.host {
+        // Noted already.
+        "" => {}
+        "*" => at.within("host", |at| at.invalid("`*` is no destination", None)),
+        host => at.within("host", |at| check_host(host, HostForm::Wildcard, at)),
+    }
+    if !destination.subset.is_empty() && !is_label(&destination.subset) {
+        let message = format!("`{}` is not the name of a subset", destination.subset);
+        at.within("subset", |at| at.invalid(message, None));
     }
     if destination.port.as_ref().is_some_and(|p| p.number == 0) {
         at.within("port", |at| check_range("number", 0, 1..=65535, at));
@@ -355,33 +374,6 @@ fn check_weights(weights: &[Option<i32>], at: &mut Decoder) {
     }
 }
 
-fn check_share(field: &'static str, share: Option<&Percent>, at: &mut Decoder) {
-    if let Some(share) = share {
-        at.within(field, |at| check_percent("value", share.value, at));
-    }
-}
-
-fn check_redirect(redirect: &HttpRedirect, at: &mut Decoder) {
-    if let Some(code) = redirect.redirect_code.filter(|c| !matches!(c, 301 | 302 | 303 | 307 | 308))
-    {
-        let path = at.path().field("redirectCode");
-        at.note(
-            Diagnostic::error(Code::InvalidValue, path, "not a redirect")
-                .expected("one of 301, 302, 303, 307, 308", code.to_string()),
-        );
-    }
-    for (field, text) in [
-        ("uri", &redirect.uri),
-        ("prefixRewrite", &redirect.prefix_rewrite),
-        ("authority", &redirect.authority),
-    ] {
-        at.within(field, |at| check_line(text, at));
-    }
-    if redirect.port.is_some() && redirect.derive_port.is_some() {
-        at.invalid("only one of `port`, `derivePort` may be given", None);
-    }
-}
-
 fn check_direct(direct: &HttpDirectResponse, at: &mut Decoder) {
     // A missing status is noted already.
     if direct.status != 0 {
@@ -407,6 +399,18 @@ pub(super) fn check_retries(retries: &HttpRetry, at: &mut Decoder) {
     if let Some(attempts) = retries.attempts.filter(|a| *a < 0) {
         check_range("attempts", i64::from(attempts), 0..=i64::from(i32::MAX), at);
     }
+    let refined = retries.per_try_timeout.is_some()
+        || !retries.retry_on.is_empty()
+        || retries.retry_remote_localities.is_some();
+    if refined && retries.attempts.unwrap_or_default() == 0 {
+        let path = at.path().field("attempts");
+        let message = "without attempts nothing is retried, and the rest does nothing";
+        let got = retries.attempts.map_or("none".to_owned(), |attempts| attempts.to_string());
+        let finding = Diagnostic::error(Code::InvalidValue, path, message);
+        at.note(finding.expected("at least 1 beside other fields", got).fix("`attempts: 2`"));
+    }
+    check_duration("perTryTimeout", retries.per_try_timeout, at);
+    check_duration("backoff", retries.backoff, at);
     at.within("retryOn", |at| {
         for condition in conditions(retries) {
             let status = condition.parse::<u16>().is_ok_and(|code| (100..600).contains(&code));
@@ -441,52 +445,4 @@ fn limited_to_safe_methods(rule: &HttpRoute) -> bool {
     use crate::dialect::istio::shared::StringMatch;
     let safe = |m: &HttpMatch| matches!(&m.method, Some(StringMatch::Exact(method)) if matches!(&**method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"));
     !rule.matches.is_empty() && rule.matches.iter().all(safe)
-}
-
-fn check_fault(fault: &HttpFault, at: &mut Decoder) {
-    if let Some(delay) = &fault.delay {
-        at.within("delay", |at| {
-            if delay.fixed_delay.is_none() && delay.exponential_delay.is_none() {
-                at.missing("fixedDelay", None);
-            }
-            if let Some(percent) = delay.percent {
-                check_range("percent", i64::from(percent), 0..=100, at);
-            }
-            check_share("percentage", delay.percentage.as_ref(), at);
-        });
-    }
-    if let Some(abort) = &fault.abort {
-        at.within("abort", |at| {
-            match (abort.http_status, &*abort.grpc_status, &*abort.http2_error) {
-                (None, "", "") => at.missing("httpStatus", None),
-                (Some(_), grpc, _) if !grpc.is_empty() => {
-                    at.invalid("only one of `httpStatus`, `grpcStatus` may be given", None)
-                }
-                (Some(status), ..) => check_range("httpStatus", i64::from(status), 200..=599, at),
-                (None, ..) => check_grpc_status(&abort.grpc_status, at),
-            }
-            check_share("percentage", abort.percentage.as_ref(), at);
-        });
-    }
-}
-
-fn check_grpc_status(status: &Arc<str>, at: &mut Decoder) {
-    let by_number = status.parse::<usize>().is_ok_and(|n| n < scalar::GRPC_STATUSES.len());
-    if !status.is_empty() && !by_number && !scalar::GRPC_STATUSES.contains(&&**status) {
-        let near = crate::dialect::suggest::nearest(status, scalar::GRPC_STATUSES.iter().copied());
-        at.within("grpcStatus", |at| {
-            at.invalid(format!("`{status}` is not a gRPC status"), near.map(|n| format!("`{n}`")))
-        });
-    }
-}
-
-fn check_cors(cors: &CorsPolicy, at: &mut Decoder) {
-    if !cors.allow_origin.is_empty() {
-        at.within("allowOrigin", |at| {
-            at.remark(|path| {
-                Diagnostic::warning(Code::Deprecated, path, "deprecated")
-                    .fix("`allowOrigins: [{exact: …}]`")
-            });
-        });
-    }
 }

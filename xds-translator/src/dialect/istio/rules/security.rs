@@ -1,6 +1,9 @@
 //! Rules of PeerAuthentications and AuthorizationPolicies.
 
+use std::sync::Arc;
+
 use super::{
+    label::{check_attachment, check_selector},
     line::is_header_name,
     pattern::{
         check_account, check_authority, check_method, check_namespace, check_normal, check_path,
@@ -18,24 +21,50 @@ use crate::{
             security::{
                 Action, AuthorizationPolicy, Condition, Operation, PeerAuthentication, Rule, Source,
             },
-            shared::WorkloadSelector,
         },
         scalar::parse_port,
     },
 };
 
 pub(in crate::dialect::istio) fn check_peer(policy: &PeerAuthentication, at: &mut Decoder) {
+    check_selector("selector", policy.selector.as_ref(), at);
+    let Some(ports) = &policy.port_level_mtls else { return };
     let selects = policy.selector.as_ref().is_some_and(|s| !s.match_labels.is_empty());
-    if !policy.port_level_mtls.is_empty() && !selects {
-        at.within("portLevelMtls", |at| {
-            at.invalid("needs a `selector` with labels, since ports are those of a workload", None)
-        });
-    }
+    at.within("portLevelMtls", |at| {
+        if ports.is_empty() && !at.is_refused_here() {
+            at.invalid("empty: it says nothing of any port", Some("take it out".to_owned()));
+        } else if !ports.is_empty() && !selects {
+            at.invalid("needs a `selector` with labels, since ports are those of a workload", None);
+        }
+    });
 }
 
 pub(in crate::dialect::istio) fn check_access(policy: &AuthorizationPolicy, at: &mut Decoder) {
-    let (one, several) = (policy.target_ref.is_some(), !policy.target_refs.is_empty());
-    check_one_attachment(policy.selector.as_ref(), one, several, at);
+    let targets = (policy.target_ref.as_ref(), &policy.target_refs[..]);
+    check_attachment(policy.selector.as_ref(), targets.0, targets.1, at);
+    check_provider(policy, at);
+    check_effect(policy, at);
+    check_count("rules", policy.rules.len(), MOST_RULES, at);
+    each("rules", &policy.rules, at, |rule, at| {
+        check_rule(rule, at);
+        if policy.action == Action::Custom {
+            check_custom(rule, at);
+        }
+    });
+}
+
+/// Most rules of a policy, and most sources of a rule (Istio).
+const MOST_RULES: usize = 512;
+
+/// Notes more elements of a list than are allowed.
+fn check_count(field: &'static str, count: usize, most: usize, at: &mut Decoder) {
+    if count > most {
+        let message = format!("{count} of them; at most {most} are allowed");
+        at.within(field, |at| at.invalid(message, None));
+    }
+}
+
+fn check_provider(policy: &AuthorizationPolicy, at: &mut Decoder) {
     match (policy.action, policy.provider.as_ref().map(|p| &*p.name)) {
         (Action::Custom, None | Some("")) => at.missing(
             "provider",
@@ -46,30 +75,65 @@ pub(in crate::dialect::istio) fn check_access(policy: &AuthorizationPolicy, at: 
             at.within("provider", |at| at.invalid("only action CUSTOM has a provider", None))
         }
     }
-    if policy.rules.is_empty() && policy.action != Action::Allow {
-        let message = format!("action {} without rules never takes effect", policy.action.as_str());
-        at.remark(|path| {
-            Diagnostic::warning(Code::NoEffect, path.field("action"), message)
-                .fix("`rules: [{}]` to match everything")
-        });
-    }
-    each("rules", &policy.rules, at, check_rule);
 }
 
-/// A policy is for selected workloads, or for one target, or for a list of them.
-pub(super) fn check_one_attachment(
-    selector: Option<&WorkloadSelector>,
-    one: bool,
-    several: bool,
-    at: &mut Decoder,
-) {
-    let selects = selector.is_some_and(|s| !s.match_labels.is_empty());
-    if [selects, one, several].into_iter().filter(|given| *given).count() > 1 {
-        at.invalid("only one of `selector`, `targetRefs` may be given", None);
+/// Notes a guard that never guards.
+fn check_effect(policy: &AuthorizationPolicy, at: &mut Decoder) {
+    if !policy.rules.is_empty() || policy.action == Action::Allow {
+        return;
     }
+    let message = format!("action {} without rules never takes effect", policy.action.as_str());
+    let fix = "`rules: [{}]` to match everything";
+    at.within("action", |at| match policy.action {
+        Action::Audit => {
+            at.remark(|path| Diagnostic::warning(Code::NoEffect, path, message).fix(fix))
+        }
+        _ => at.invalid(message, Some(fix.to_owned())),
+    });
 }
+
+/// Notes conditions on who calls, where a provider is to decide: Istio has none of them there.
+fn check_custom(rule: &Rule, at: &mut Decoder) {
+    each("from", &rule.from, at, |from, at| {
+        let Some(source) = &from.source else { return };
+        let callers = [
+            ("namespaces", &source.namespaces),
+            ("notNamespaces", &source.not_namespaces),
+            ("serviceAccounts", &source.service_accounts),
+            ("notServiceAccounts", &source.not_service_accounts),
+            ("trustDomains", &source.trust_domains),
+            ("notTrustDomains", &source.not_trust_domains),
+            ("principals", &source.principals),
+            ("notPrincipals", &source.not_principals),
+            ("requestPrincipals", &source.request_principals),
+            ("notRequestPrincipals", &source.not_request_principals),
+        ];
+        at.within("source", |at| {
+            for (field, _) in callers.into_iter().filter(|(_, list)| !list.is_empty()) {
+                at.within(field, |at| at.invalid(OF_CALLERS, Some(TELL_PROVIDER.to_owned())));
+            }
+        });
+    });
+    each("when", &rule.when, at, |condition, at| {
+        let key = &*condition.key;
+        let of_caller = matches!(
+            key,
+            "source.namespace"
+                | "source.serviceAccount"
+                | "source.trustDomain"
+                | "source.principal"
+        );
+        if of_caller || key.starts_with("request.auth.") {
+            at.within("key", |at| at.invalid(OF_CALLERS, Some(TELL_PROVIDER.to_owned())));
+        }
+    });
+}
+
+const OF_CALLERS: &str = "action CUSTOM has no conditions on who calls";
+const TELL_PROVIDER: &str = "a policy of action DENY beside it, or let the provider decide";
 
 fn check_rule(rule: &Rule, at: &mut Decoder) {
+    check_count("from", rule.from.len(), MOST_RULES, at);
     each("from", &rule.from, at, |from, at| match &from.source {
         Some(source) => at.within("source", |at| check_source(source, at)),
         None => at.missing("source", None),
@@ -80,6 +144,9 @@ fn check_rule(rule: &Rule, at: &mut Decoder) {
     });
     each("when", &rule.when, at, check_condition);
 }
+
+/// Most service accounts of a source (Istio).
+const MOST_ACCOUNTS: usize = 16;
 
 fn check_source(source: &Source, at: &mut Decoder) {
     if *source == Source::default() {
@@ -113,9 +180,15 @@ fn check_source(source: &Source, at: &mut Decoder) {
     for (field, list, check) in texts {
         each(field, list, at, |text, at| check(text, at));
     }
-    let accounts = !source.service_accounts.is_empty() || !source.not_service_accounts.is_empty();
-    if accounts && (!source.principals.is_empty() || !source.namespaces.is_empty()) {
+    let accounts = [&source.service_accounts, &source.not_service_accounts];
+    let others =
+        [&source.principals, &source.not_principals, &source.namespaces, &source.not_namespaces];
+    let given = |lists: &[&Vec<Arc<str>>]| lists.iter().any(|list| !list.is_empty());
+    if given(&accounts) && given(&others) {
         at.invalid("`serviceAccounts` excludes `principals` and `namespaces`", None);
+    }
+    for (field, list) in ["serviceAccounts", "notServiceAccounts"].into_iter().zip(accounts) {
+        check_count(field, list.len(), MOST_ACCOUNTS, at);
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
+    label::check_attachment,
     line::{check_line, is_header_name},
-    security::check_one_attachment,
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
@@ -17,8 +17,8 @@ use crate::{
 };
 
 pub(in crate::dialect::istio) fn check(policy: &RequestAuthentication, at: &mut Decoder) {
-    let (one, several) = (policy.target_ref.is_some(), !policy.target_refs.is_empty());
-    check_one_attachment(policy.selector.as_ref(), one, several, at);
+    let selector = policy.selector.as_ref();
+    check_attachment(selector, policy.target_ref.as_ref(), &policy.target_refs, at);
     if policy.jwt_rules.is_empty() {
         at.remark(|path| {
             let message = "without rules no token is looked for";
