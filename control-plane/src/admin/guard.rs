@@ -54,7 +54,7 @@ impl Guard {
             return None;
         }
         let header = request.headers().get(AUTHORIZATION).and_then(|h| h.to_str().ok());
-        match header.and_then(|h| h.strip_prefix("Bearer ")) {
+        match header.and_then(bearer) {
             Some(token) if self.token.accepts(token.trim()) => None,
             Some(_) => Some(Problem::new(
                 StatusCode::UNAUTHORIZED,
@@ -67,6 +67,12 @@ impl Guard {
             }
         }
     }
+}
+
+/// The token of credentials of the scheme `Bearer`, whose name has no case (RFC 9110 section 11.1).
+fn bearer(credentials: &str) -> Option<&str> {
+    let (scheme, token) = credentials.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
 /// Whether a `Host` header names this machine directly.
@@ -123,6 +129,15 @@ mod tests {
                 expected,
                 "{method} {path} {host} {token:?}"
             );
+        }
+    }
+
+    #[test]
+    fn the_name_of_the_scheme_has_no_case() {
+        for (credentials, token) in
+            [("Bearer a", Some("a")), ("bearer a", Some("a")), ("Basic a", None), ("Bearer", None)]
+        {
+            assert_eq!(bearer(credentials), token, "{credentials}");
         }
     }
 }

@@ -7,7 +7,12 @@
 mod fetch;
 mod network;
 
-use std::{collections::BTreeMap, mem, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
 
 use ferromesh_xds_translator::{
     diagnostic::{Code, Diagnostic},
@@ -33,7 +38,10 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// Keys that nobody confirms are not trusted for longer.
 const UNCONFIRMED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Sources that are asked at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 64;
+/// Of them, sources that rules of one namespace name: one that never answers holds its place for as
+/// long as its rule allows, and whoever writes many of those must hold up nobody else.
+const AT_ONCE_PER_NAMESPACE: usize = 4;
 /// How long the start waits for the first answers; whoever answers later is served later.
 const FIRST: Duration = Duration::from_secs(10);
 
@@ -51,6 +59,9 @@ pub struct Keys {
 
 /// A source and what it answered.
 type Answer = (KeySource, Result<KeySet, FetchError>);
+
+/// How many sources are being asked for each namespace.
+type Asking = BTreeMap<Arc<str>, usize>;
 
 /// What is known of a source.
 struct Known {
@@ -81,6 +92,22 @@ impl Known {
         }
     }
 
+    /// How many others are being asked for the namespace, of those that name it, that asks fewest;
+    /// `None`: it must wait for one of them.
+    fn turn(&self, asking: &Asking) -> Option<usize> {
+        let of = |namespace: &Arc<str>| asking.get(namespace).copied().unwrap_or(0);
+        let fewest = self.wanted.by.iter().map(|(object, _)| of(&object.namespace)).min();
+        Some(fewest.unwrap_or(0)).filter(|asked| *asked < AT_ONCE_PER_NAMESPACE)
+    }
+
+    /// Counts it for each namespace that names it.
+    fn count(&self, asking: &mut Asking) {
+        let namespaces = self.wanted.by.iter().map(|(object, _)| &object.namespace);
+        for namespace in namespaces.collect::<BTreeSet<_>>() {
+            *asking.entry(namespace.clone()).or_default() += 1;
+        }
+    }
+
     /// Takes an answer in; what the pipeline must hear of it.
     fn take(
         &mut self,
@@ -98,12 +125,18 @@ impl Known {
                 news.then(|| self.keys.clone())
             }
             Err(error) => {
+                // An issuer that says that it has no keys has taken them back.
+                if error.withdraws() {
+                    self.confirmed = now;
+                    self.failures = 0;
+                }
                 let wait = RETRY.saturating_mul(1 << self.failures.min(10));
                 self.due = now + wait.min(LONGEST_RETRY);
                 self.failures += 1;
                 self.failure = Some(error.to_string());
                 let stale = now.duration_since(self.confirmed) >= UNCONFIRMED;
-                (stale && self.keys.take().is_some()).then_some(None)
+                let gone = stale || error.withdraws();
+                (gone && self.keys.take().is_some()).then_some(None)
             }
         }
     }
@@ -187,19 +220,34 @@ impl Keys {
         gone.map(|(source, _)| SourceChange::KeySet { source, keys: None }).collect()
     }
 
-    /// Asks the sources whose time has come, a few at a time.
+    /// Asks the sources whose time has come, a few at a time: those first whose namespace asks
+    /// fewest, and of these the one that has waited longest.
     fn ask_due(&mut self, now: Instant) {
-        for (source, known) in &mut self.known {
-            if self.asked.len() < AT_ONCE && !known.asked && known.due <= now {
-                known.asked = true;
-                let (fetcher, source) = (self.fetcher.clone(), source.clone());
-                let limit = known.wanted.limit;
-                self.asked.spawn(async move {
-                    let answer = fetcher.fetch(&source, limit).await;
-                    (source, answer)
-                });
-            }
+        let mut asking = self.asking();
+        while self.asked.len() < AT_ONCE {
+            let due = self.known.iter_mut().filter(|(_, k)| !k.asked && k.due <= now);
+            let turn = due
+                .filter_map(|(source, known)| Some((known.turn(&asking)?, source, known)))
+                .min_by_key(|(turn, _, known)| (*turn, known.due));
+            let Some((_, source, known)) = turn else { return };
+            known.asked = true;
+            known.count(&mut asking);
+            let (fetcher, source) = (self.fetcher.clone(), source.clone());
+            let limit = known.wanted.limit;
+            self.asked.spawn(async move {
+                let answer = fetcher.fetch(&source, limit).await;
+                (source, answer)
+            });
         }
+    }
+
+    /// How many sources are being asked for each namespace.
+    fn asking(&self) -> Asking {
+        let mut asking = Asking::new();
+        for known in self.known.values().filter(|known| known.asked) {
+            known.count(&mut asking);
+        }
+        asking
     }
 
     /// Takes an answer in; `None`: nobody wants it any more, or it says nothing new.
@@ -231,12 +279,13 @@ impl Keys {
         events.send(event).await.is_ok()
     }
 
-    /// When the next source is due; far away if there is none, or if the next answer comes first
+    /// When the next source is due; far away if there is none, or if an answer must come first
     /// because no more are asked at once.
     fn next(&self) -> Instant {
         let full = self.asked.len() >= AT_ONCE;
+        let asking = self.asking();
         let waiting = self.known.values().filter(|known| !known.asked && !full);
-        let soonest = waiting.map(|known| known.due).min();
+        let soonest = waiting.filter(|k| k.turn(&asking).is_some()).map(|known| known.due).min();
         soonest.unwrap_or_else(|| Instant::now() + self.refresh)
     }
 }
@@ -245,7 +294,11 @@ impl Keys {
 mod tests {
     use std::io;
 
-    use ferromesh_xds_translator::{diagnostic::FieldPath, dialect::Kind, ir::ObjectId};
+    use ferromesh_xds_translator::{
+        diagnostic::FieldPath,
+        dialect::Kind,
+        ir::{NoKeySet, ObjectId},
+    };
 
     use super::*;
 
@@ -277,6 +330,38 @@ mod tests {
         assert_eq!(known.take(Ok(keys("a")), REFRESH, now), None);
         assert_eq!(known.due, now + REFRESH);
         assert_eq!(known.take(Ok(keys("b")), REFRESH, now), Some(Some(keys("b"))));
+    }
+
+    #[test]
+    fn an_issuer_that_takes_its_keys_back_is_heard_at_once() {
+        let now = Instant::now();
+        let mut known = known(now);
+        let withdrawn = || Err(FetchError::Keys("https://a/".into(), NoKeySet::NoKey));
+        known.take(Ok(keys("a")), REFRESH, now);
+        assert_eq!(known.take(withdrawn(), REFRESH, now), Some(None));
+        assert_eq!(known.take(withdrawn(), REFRESH, now), None);
+        let said: Vec<_> = known.findings(&KeySource::Url("https://a/".into())).collect();
+        assert!(said[0].message.contains("no token"), "{}", said[0].message);
+        assert_eq!(known.take(Ok(keys("b")), REFRESH, now), Some(Some(keys("b"))));
+    }
+
+    #[tokio::test]
+    async fn sources_that_never_answer_hold_up_those_of_no_other_namespace() {
+        let fetcher = Fetcher::new(Reachable::new(Vec::new()), &[]).expect("roots");
+        let mut keys = Keys::new(fetcher, REFRESH);
+        let now = Instant::now();
+        let named = |namespace: &str, source: usize| {
+            let mut known = known(now);
+            known.wanted.by[0].0.namespace = namespace.into();
+            (KeySource::Url(format!("http://{namespace}/{source}").into()), known)
+        };
+        keys.known.extend((0..2 * AT_ONCE).map(|source| named("evil", source)));
+        keys.known.extend([named("shop", 0)]);
+        keys.ask_due(now);
+        let asked = |namespace: &str| keys.asking().get(namespace).copied().unwrap_or(0);
+        assert_eq!((asked("evil"), asked("shop")), (AT_ONCE_PER_NAMESPACE, 1));
+        // Whoever must wait for an answer wakes nobody before it.
+        assert!(keys.next() > now + REFRESH / 2);
     }
 
     #[test]

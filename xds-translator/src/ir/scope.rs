@@ -42,8 +42,10 @@ pub struct EgressListener {
     pub bind: Option<IpAddr>,
     /// How traffic gets there; `None`: the proxy's own mode.
     pub capture: Capture,
-    /// Visible hosts; never empty.
+    /// Visible hosts.
     pub hosts: Vec<ScopeHost>,
+    /// Of them, what is not visible all the same (`~NAMESPACE/HOST`); may be empty.
+    pub hidden: Vec<ScopeHost>,
 }
 
 /// A port that a Sidecar object declares.

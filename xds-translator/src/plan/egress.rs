@@ -120,16 +120,12 @@ impl World<'_> {
             capture: listener.capture,
         });
         let port = own.as_ref().map(|own| own.port.number);
-        let tables: Vec<Arc<RouteTable>> = self
-            .tables
-            .iter()
-            .filter(|table| self.sees_table(&listener.hosts, table))
-            .cloned()
-            .collect();
-        let led_to = self.led_to(&listener.hosts, &tables);
+        let tables: Vec<Arc<RouteTable>> =
+            self.tables.iter().filter(|table| self.sees_table(listener, table)).cloned().collect();
+        let led_to = self.led_to(listener, &tables);
         let has_port = |service: &Service| port.is_none_or(|number| service.port(number).is_some());
         let sees = |service: &Service| {
-            self.sees_service(&listener.hosts, service) || led_to.contains(&service.key.host)
+            self.sees_service(listener, service) || led_to.contains(&service.key.host)
         };
         let services = self.visible.iter().filter(|s| has_port(s) && sees(s)).cloned().collect();
         Egress::new(own, services, tables)
@@ -139,7 +135,7 @@ impl World<'_> {
     /// or they could not work.
     fn led_to<'h>(
         &'h self,
-        hosts: &[ScopeHost],
+        listener: &EgressListener,
         tables: &'h [Arc<RouteTable>],
     ) -> BTreeSet<&'h Hostname> {
         let routed = tables
@@ -151,20 +147,29 @@ impl World<'_> {
             .iter()
             .filter(|service| stands_for_another(self.reader, service, self.namespace));
         let targets = aliases
-            .filter(|alias| self.sees_service(hosts, alias))
+            .filter(|alias| self.sees_service(listener, alias))
             .filter_map(|alias| resolve_alias(self.reader, alias, self.namespace));
         routed.chain(targets.map(|target| &target.key.host)).collect()
     }
 
-    fn sees_service(&self, hosts: &[ScopeHost], service: &Service) -> bool {
-        hosts.iter().any(|h| {
-            self.in_namespace(h, &service.key.namespace) && h.host.contains(&service.key.host)
-        })
+    fn sees_service(&self, listener: &EgressListener, service: &Service) -> bool {
+        let key = &service.key;
+        let is_among = |hosts: &[ScopeHost]| self.contain(hosts, &key.namespace, &key.host);
+        is_among(&listener.hosts) && !is_among(&listener.hidden)
     }
 
-    fn sees_table(&self, hosts: &[ScopeHost], table: &RouteTable) -> bool {
-        let overlaps = |h: &ScopeHost| table.hosts.iter().any(|host| h.host.overlaps(host));
-        hosts.iter().any(|h| self.in_namespace(h, &table.origin.id.namespace) && overlaps(h))
+    /// Whether it sees one of the table's hosts.
+    fn sees_table(&self, listener: &EgressListener, table: &RouteTable) -> bool {
+        let namespace = &table.origin.id.namespace;
+        let sees = |host: &Hostname| {
+            let shows = |h: &ScopeHost| self.in_namespace(h, namespace) && h.host.overlaps(host);
+            listener.hosts.iter().any(shows) && !self.contain(&listener.hidden, namespace, host)
+        };
+        table.hosts.iter().any(sees)
+    }
+
+    fn contain(&self, hosts: &[ScopeHost], namespace: &str, host: &Hostname) -> bool {
+        hosts.iter().any(|h| self.in_namespace(h, namespace) && h.host.contains(host))
     }
 
     fn in_namespace(&self, host: &ScopeHost, namespace: &str) -> bool {

@@ -552,23 +552,23 @@ fn routed_hosts<'t>(
     table.hosts.iter().filter(move |host| open && !is_service(host))
 }
 
-/// Of services that are told or asked by proxies whatever these see, the clusters and assignments
-/// that a view has not by itself.
+/// Clusters and assignments of services that are told or asked by proxies whatever these see. Where
+/// the client sees another service of that host, its clusters give way: who is asked whether a
+/// request may pass is the mesh's to say, and no namespace's.
 pub(crate) fn add_unseen(
     outline: &mut Outline,
     reader: &Reader<'_>,
     client: &Client<'_>,
     services: Vec<&Arc<Service>>,
 ) {
-    if services.is_empty() {
-        return;
-    }
-    let names = outline.of(ResourceType::Cluster).iter().map(Entry::resource_name);
-    let mut there: BTreeSet<Arc<str>> = names.collect();
     for service in services {
-        let mut entries = entries_of(reader, client, service);
-        // Another service of that host may be seen, which has other ports.
-        entries.retain(|(cluster, _)| there.insert(cluster.resource_name()));
+        let entries = entries_of(reader, client, service);
+        let names: BTreeSet<Arc<str>> =
+            entries.iter().map(|(cluster, _)| cluster.resource_name()).collect();
+        // An assignment has its cluster's name.
+        for kind in [ResourceType::Cluster, ResourceType::Endpoint] {
+            outline.retain(kind, |entry| !names.contains(&entry.resource_name()));
+        }
         outline.add_clusters(entries);
     }
 }

@@ -313,6 +313,7 @@ fn a_scope_hides_what_it_does_not_name() {
             bind: None,
             capture: Default::default(),
             hosts: vec![host],
+            hidden: Vec::new(),
         }],
         ingress: Vec::new(),
         outbound_traffic: None,
@@ -335,7 +336,13 @@ fn scope(namespace: &str, port: Option<u16>, hosts: Vec<ScopeHost>) -> SidecarSc
     SidecarScope {
         origin: origin(Kind::SIDECAR, namespace, "default"),
         selector: Selector::default(),
-        egress: vec![EgressListener { port, bind: None, capture: Default::default(), hosts }],
+        egress: vec![EgressListener {
+            port,
+            bind: None,
+            capture: Default::default(),
+            hosts,
+            hidden: Vec::new(),
+        }],
         ingress: Vec::new(),
         outbound_traffic: None,
         inbound_pool: None,
@@ -432,6 +439,28 @@ fn another_name_of_a_service_is_good_for_all_its_ports_whatever_it_lists() {
             !names(outline.of(ResourceType::Cluster)).iter().any(|name| name.contains("alias")),
             "{listed:?}"
         );
+    }
+}
+
+#[test]
+fn a_scope_does_not_see_what_it_hides() {
+    let cart = || service_item(service("shop", "cart", "10.96.0.1", &[(8000, Protocol::Http)]));
+    let vault = || service_item(service("bank", "vault", "10.96.0.2", &[(8000, Protocol::Http)]));
+    let of_bank = "vault.bank.svc.cluster.local";
+    for (namespace, host, seen) in [
+        (ScopeNamespace::Named("bank".into()), "*", vec![CART]),
+        (ScopeNamespace::Any, of_bank, vec![CART]),
+        (ScopeNamespace::Clients, "*", vec![of_bank]),
+        (ScopeNamespace::Named("bank".into()), CART, vec![CART, of_bank]),
+    ] {
+        let mut scope = scope("shop", None, vec![everything_in(ScopeNamespace::Any)]);
+        scope.egress[0].hidden = vec![ScopeHost { namespace, host: Hostname::new(host) }];
+        let id = scope.origin.id.clone();
+        let mesh = mesh([cart(), vault(), Item::Scope(Arc::new(scope))]);
+        let outline = outline(&mesh, OutboundKey { scope: Some(id), ..outbound("shop") });
+        let expected: Vec<String> =
+            seen.iter().map(|host| format!("outbound|8000||{host}")).collect();
+        assert_eq!(names(outline.of(ResourceType::Endpoint)), expected, "{host}");
     }
 }
 

@@ -73,6 +73,14 @@ pub enum FetchError {
     Late(Duration),
 }
 
+impl FetchError {
+    /// Whether the issuer has answered, by a set in which nothing verifies: it has no keys any
+    /// more, and those that it had are not to be trusted.
+    pub fn withdraws(&self) -> bool {
+        matches!(self, Self::Keys(_, NoKeySet::NoKey))
+    }
+}
+
 /// Fetches keys.
 #[derive(Clone)]
 pub struct Fetcher {
@@ -115,7 +123,7 @@ impl Fetcher {
     }
 
     /// Where the keys of an issuer are, as its configuration says, which must be its own (section
-    /// 4.3).
+    /// 4.3). From an issuer that is asked over TLS, keys come over TLS (section 3, `jwks_uri`).
     async fn discover(&self, issuer: &str) -> Result<String, FetchError> {
         let base = issuer.strip_suffix('/').unwrap_or(issuer);
         let url = format!("{base}/.well-known/openid-configuration");
@@ -123,7 +131,10 @@ impl Fetcher {
         let read: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
         let text = |name: &str| Some(read.as_ref()?.get(name)?.as_str()?.to_owned());
         match (text("issuer"), text("jwks_uri")) {
-            (Some(own), Some(keys)) if own == issuer => Ok(keys),
+            (Some(own), Some(keys)) if own == issuer => {
+                stay_in_tls(&url, &keys, "its `jwks_uri` leads out of TLS")?;
+                Ok(keys)
+            }
             _ => Err(FetchError::Discovery(url, issuer.to_owned())),
         }
     }
@@ -244,11 +255,17 @@ fn redirected(from: &str, location: &str) -> Result<String, FetchError> {
         let authority = from[end..].find('/').map_or(from.len(), |at| end + at);
         return Ok(format!("{}{location}", &from[..authority]));
     }
-    if from.starts_with("https://") && !location.starts_with("https://") {
-        return Err(refused("a redirect out of TLS"));
-    }
+    stay_in_tls(from, location, "a redirect out of TLS")?;
     token::check_url(location).map_err(refused)?;
     Ok(location.to_owned())
+}
+
+/// What was asked over TLS leads to nothing that anybody on the way may change.
+fn stay_in_tls(from: &str, to: &str, otherwise: &'static str) -> Result<(), FetchError> {
+    match from.starts_with("https://") && !to.starts_with("https://") {
+        true => Err(FetchError::Redirect(from.to_owned(), otherwise)),
+        false => Ok(()),
+    }
 }
 
 /// The same without what JSON's reader cites.
@@ -323,6 +340,18 @@ mod tests {
         let keys = KeySet::parse(KEYS).expect("keys").as_str().to_owned();
         assert_eq!(fetched(format!("http://{at}/keys")).await, Ok(keys.clone()));
         assert_eq!(fetched(format!("http://{at}/moved")).await, Ok(keys));
+    }
+
+    #[test]
+    fn tls_is_not_left() {
+        for (from, to, stays) in [
+            ("https://a/", "https://b/", true),
+            ("https://a/", "http://a/", false),
+            ("https://a/", "HTTP://a/", false),
+            ("http://a/", "http://b/", true),
+        ] {
+            assert_eq!(stay_in_tls(from, to, "out").is_ok(), stays, "{from} {to}");
+        }
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! Tests of the compiler: one universe of objects, random histories over it, and single changes
 //! that must stay small.
 
+mod asked;
 mod edge;
 mod entries;
 mod facts;

@@ -57,7 +57,13 @@ impl Lowering<'_> {
                 "listeners on Unix sockets are not served yet; the listener is left out",
             )?,
             capture: capture(listener.capture_mode),
-            hosts: listener.hosts.iter().map(|h| scope_host(h)).collect(),
+            hosts: listener.hosts.iter().filter(|h| !hides(h)).map(|h| scope_host(h)).collect(),
+            hidden: listener
+                .hosts
+                .iter()
+                .filter(|h| hides(h))
+                .map(|h| scope_host(&h[1..]))
+                .collect(),
         })
     }
 
@@ -89,6 +95,12 @@ impl Lowering<'_> {
             pool: listener.connection_pool.as_ref().map(connection_pool),
         })
     }
+}
+
+/// Whether an entry takes hosts away: `~` before a namespace. By itself it is the namespace that
+/// nobody is in.
+fn hides(text: &str) -> bool {
+    text.starts_with('~') && !text.starts_with("~/")
 }
 
 fn scope_host(text: &str) -> ScopeHost {

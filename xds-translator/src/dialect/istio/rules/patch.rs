@@ -65,7 +65,12 @@ fn check_patch(patch: &ConfigPatch, at: &mut Decoder) {
 fn check_match(apply_to: ApplyTo, matches: &PatchMatch, at: &mut Decoder) {
     if let Some(proxy) = &matches.proxy {
         at.within("proxy", |at| {
-            at.within("proxyVersion", |at| at.check_regex(&proxy.proxy_version));
+            at.within("proxyVersion", |at| {
+                at.check_regex(&proxy.proxy_version);
+                if !proxy.proxy_version.is_empty() {
+                    at.remark(unversioned);
+                }
+            });
         });
     }
     if matches.context == PatchContext::Waypoint || matches.waypoint.is_some() {
@@ -299,6 +304,14 @@ fn check_target(operation: Operation, apply_to: ApplyTo, matches: &PatchMatch, a
         let message = format!("{} must be told which filter is meant", operation.as_str());
         at.note(Diagnostic::error(Code::MissingField, path, message));
     }
+}
+
+/// Says that a version of Istio's proxy may be nobody's.
+fn unversioned(path: FieldPath) -> Diagnostic {
+    let message = "compared with ISTIO_VERSION in the metadata of a proxy: proxies that Ferromesh \
+                   starts send none, and the patch is in none of them";
+    Diagnostic::warning(Code::NoEffect, path, message)
+        .fix("no `proxyVersion`, or `match.proxy.metadata`")
 }
 
 #[cfg(test)]

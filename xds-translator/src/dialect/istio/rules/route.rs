@@ -283,9 +283,10 @@ fn check_match(m: &HttpMatch, at: &mut Decoder) {
 /// Claims of tokens are known where tokens are checked before a route is chosen: at gateways.
 /// Elsewhere such a condition would never hold, and in `withoutHeaders` it always would.
 fn check_claims(rules: &VirtualService, at: &mut Decoder) {
+    // Without gateways: in the mesh. A part of other rules does not say where they are, and what is
+    // refused there is refused here.
     let everywhere = |m: &HttpMatch| match (&m.gateways[..], &rules.gateways[..]) {
-        // Part of other rules, which say where.
-        ([], []) => !rules.hosts.is_empty(),
+        ([], []) => true,
         ([], gateways) | (gateways, _) => gateways.iter().any(|name| &**name == "mesh"),
     };
     let in_match = |m: &HttpMatch, at: &mut Decoder| {

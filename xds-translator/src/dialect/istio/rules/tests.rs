@@ -59,6 +59,23 @@ const MATCH: &str =
 /// With one rule that sends nothing on.
 const ACTION: &str = "{hosts: [a.test], http: [{$}]}";
 
+/// Of a part it is not known who continues in it.
+#[test]
+fn claims_are_asked_for_at_gateways_alone() {
+    let claims = "{$, http: [{match: [{withoutHeaders: {'@request.auth.claims.group': {}}}], route: [{destination: {host: a.test}}]}]}";
+    let field = "spec.http[0].match[0].withoutHeaders[\"@request.auth.claims.group\"]";
+    let taken = "hosts: [a.test], gateways: [g]";
+    check(
+        Kind::VIRTUAL_SERVICE,
+        claims,
+        &[
+            (field, "hosts: [a.test]", taken),
+            (field, "hosts: [a.test], gateways: [g, mesh]", taken),
+            (field, "exportTo: ['.']", taken),
+        ],
+    );
+}
+
 #[test]
 fn virtual_services_have_hosts_and_rules() {
     let frame = "{$, http: [{route: [{destination: {host: a.test}}]}]}";
