@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ferromesh_proto::{ResourceType, SpiffeId, Version};
+use ferromesh_proto::{ResourceType, SpiffeId, Version, resource::ServedFrom};
 use ferromesh_xds_translator::{
     debug, diagnostic::Diagnostic, ir::ObjectId, plan::ViewKey, view::View,
 };
@@ -407,13 +407,14 @@ impl Proxy {
             }
             Value::Array(resources.into_values().collect())
         };
-        json!({
-            "listeners": section(ResourceType::Listener),
-            "routes": section(ResourceType::Route),
-            "clusters": section(ResourceType::Cluster),
-            "endpoints": section(ResourceType::Endpoint),
-            "secrets": self.state().secrets,
-        })
+        let sections = ResourceType::ALL.into_iter().map(|kind| {
+            let resources = match kind.row().served_from {
+                ServedFrom::Views => section(kind),
+                ServedFrom::Secrets => json!(self.state().secrets),
+            };
+            (kind.row().section.to_owned(), resources)
+        });
+        Value::Object(sections.collect())
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, ProxyState> {

@@ -98,6 +98,11 @@ const REFERRING: [(ResourceType, Finds); 3] = [
     }),
 ];
 
+/// The types whose resources may refer to others.
+pub(crate) fn referring() -> impl Iterator<Item = ResourceType> {
+    REFERRING.iter().map(|(kind, _)| *kind)
+}
+
 /// What an encoded resource refers to.
 pub(crate) fn references(kind: ResourceType, body: &[u8]) -> References {
     let mut found = References::new();
@@ -126,23 +131,28 @@ fn listener(listener: &Listener, found: &mut References) {
 
 fn filter_chain(chain: &FilterChain, found: &mut References) {
     for filter in &chain.filters {
-        let Some(ConfigType::TypedConfig(config)) = &filter.config_type else { continue };
-        if let Some(http) = unpack::<HttpConnectionManager>(config) {
-            http_connection(&http, found);
+        if let Some(ConfigType::TypedConfig(config)) = &filter.config_type {
+            network_filter(config, found);
         }
-        if let Some(authz) = unpack::<ConnectionAuthz>(config) {
-            grpc(authz.grpc_service.as_ref(), found);
-        }
-        if let Some(tcp) = unpack::<TcpProxy>(config) {
-            let names = tcp.cluster_specifier.iter().flat_map(|specifier| match specifier {
-                tcp_proxy::ClusterSpecifier::Cluster(name) => vec![name.clone()],
-                tcp_proxy::ClusterSpecifier::WeightedClusters(w) => {
-                    w.clusters.iter().map(|c| c.name.clone()).collect()
-                }
-            });
-            found.extend(names.map(|name| (ResourceType::Cluster, name)));
-            logs(&tcp.access_log, found);
-        }
+    }
+}
+
+fn network_filter(config: &Any, found: &mut References) {
+    if let Some(http) = unpack::<HttpConnectionManager>(config) {
+        http_connection(&http, found);
+    }
+    if let Some(authz) = unpack::<ConnectionAuthz>(config) {
+        grpc(authz.grpc_service.as_ref(), found);
+    }
+    if let Some(tcp) = unpack::<TcpProxy>(config) {
+        let names = tcp.cluster_specifier.iter().flat_map(|specifier| match specifier {
+            tcp_proxy::ClusterSpecifier::Cluster(name) => vec![name.clone()],
+            tcp_proxy::ClusterSpecifier::WeightedClusters(w) => {
+                w.clusters.iter().map(|c| c.name.clone()).collect()
+            }
+        });
+        found.extend(names.map(|name| (ResourceType::Cluster, name)));
+        logs(&tcp.access_log, found);
     }
 }
 
@@ -159,16 +169,18 @@ fn http_connection(http: &HttpConnectionManager, found: &mut References) {
         Some(RouteSpecifier::RouteConfig(configuration)) => routes(configuration, found),
         Some(RouteSpecifier::ScopedRoutes(_)) | None => {}
     }
-    let configs = http.http_filters.iter().filter_map(|filter| match &filter.config_type {
-        Some(http_filter::ConfigType::TypedConfig(config)) => unpack::<RequestAuthz>(config),
-        _ => None,
-    });
-    for config in configs {
-        match config.services {
-            Some(Services::GrpcService(service)) => grpc(Some(&service), found),
-            Some(Services::HttpService(service)) => http_uri(service.server_uri.as_ref(), found),
-            None => {}
+    for filter in &http.http_filters {
+        if let Some(http_filter::ConfigType::TypedConfig(config)) = &filter.config_type {
+            request_filter(config, found);
         }
+    }
+}
+
+fn request_filter(config: &Any, found: &mut References) {
+    match unpack::<RequestAuthz>(config).and_then(|config| config.services) {
+        Some(Services::GrpcService(service)) => grpc(Some(&service), found),
+        Some(Services::HttpService(service)) => http_uri(service.server_uri.as_ref(), found),
+        None => {}
     }
 }
 

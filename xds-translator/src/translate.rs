@@ -35,6 +35,9 @@ pub struct Translation {
     pub clusters: Vec<Value>,
     /// EDS.
     pub endpoints: Vec<Value>,
+    /// Every other type of which the node gets something, by its section.
+    #[serde(flatten)]
+    pub others: BTreeMap<&'static str, Vec<Value>>,
     /// Names of the secrets that listeners and clusters ask for; sorted, unique.
     pub secrets: BTreeSet<String>,
     /// What lowering found in the objects; what parsing found is not repeated.
@@ -80,6 +83,11 @@ pub fn translate(
     let views: Vec<Arc<View>> = class.views.iter().map(|key| compiler.view(key)).collect();
     let listeners = table(&views, ResourceType::Listener)?;
     let clusters = table(&views, ResourceType::Cluster)?;
+    let mut others = BTreeMap::new();
+    for kind in ResourceType::ALL.into_iter().filter(|kind| !SECTIONS.contains(kind)) {
+        let resources = table(&views, kind)?;
+        others.extend((!resources.is_empty()).then_some((kind.row().section, resources)));
+    }
     let mut secrets = BTreeSet::new();
     listeners.iter().chain(&clusters).for_each(|resource| collect_secrets(resource, &mut secrets));
     Ok(Translation {
@@ -87,11 +95,16 @@ pub fn translate(
         routes: table(&views, ResourceType::Route)?,
         clusters,
         endpoints: table(&views, ResourceType::Endpoint)?,
+        others,
         secrets,
         diagnostics: compiler.diagnostics().flat_map(|(_, found)| found.iter().cloned()).collect(),
         dangling: closure::check(&views),
     })
 }
+
+/// Types that have a field of a translation to themselves.
+const SECTIONS: [ResourceType; 4] =
+    [ResourceType::Listener, ResourceType::Route, ResourceType::Cluster, ResourceType::Endpoint];
 
 /// One type's resources of all views, in the order of names.
 fn table(views: &[Arc<View>], kind: ResourceType) -> Result<Vec<Value>, TranslateError> {

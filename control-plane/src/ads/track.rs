@@ -11,7 +11,10 @@ use std::{
     sync::Arc,
 };
 
-use ferromesh_proto::{EncodedResource, ResourceType, Version, resource::ServedFrom};
+use ferromesh_proto::{
+    EncodedResource, ResourceType, Version,
+    resource::{Absence, ServedFrom},
+};
 use ferromesh_xds_translator::view::{Table, View, Walk};
 
 use xxhash_rust::xxh3::Xxh3;
@@ -614,14 +617,17 @@ impl Track {
     /// the parent.
     fn removal(&self) -> Decision {
         let told = self.variant == Variant::Delta || self.lists_everything();
-        if told { Decision::Remove } else { Decision::Drop }
+        if told && self.tells_removals() { Decision::Remove } else { Decision::Drop }
     }
 
-    /// How an unknown name is answered. A secret that does not exist yet is simply awaited: Envoy
-    /// treats every answer but the secret as an error.
+    fn tells_removals(&self) -> bool {
+        self.kind.row().absence != Absence::Untold
+    }
+
+    /// How an unknown name is answered.
     fn absence(&self) -> Decision {
         match self.variant {
-            Variant::Delta if self.kind.row().served_from == ServedFrom::Views => Decision::Remove,
+            Variant::Delta if self.kind.row().absence == Absence::Told => Decision::Remove,
             Variant::Sotw if self.lists_everything() => Decision::Answer,
             _ => Decision::Drop,
         }
@@ -638,7 +644,8 @@ impl Track {
         for (name, target) in work.along {
             match target {
                 Some(r) => changed.push((r, false)),
-                None => lost.push(name),
+                None if self.tells_removals() => lost.push(name),
+                None => {}
             }
         }
         let unanswered = self.in_flight.iter().flat_map(InFlight::names);

@@ -166,6 +166,12 @@ impl Context {
         self.finish(kind, name, result)
     }
 
+    /// Refuses a resource of a type that this proxy does not take.
+    pub fn untaken(&self, kind: ResourceType, name: &str) -> Rejection {
+        let Invalid { field, reason } = known::untaken();
+        Rejection { kind, name: name.to_owned(), field, reason, closed: false }
+    }
+
     fn finish<T>(
         &mut self,
         kind: ResourceType,

@@ -214,6 +214,7 @@ impl Accepted {
             }
             ResourceType::Endpoint => summarise(&self.endpoints),
             ResourceType::Secret => summarise(&self.secrets),
+            _ => Vec::new(),
         }
     }
 
@@ -251,6 +252,7 @@ impl Accepted {
                     .insert(name.clone(), Some(Versioned { version: version.clone(), value }));
                 self.fill_slot(name);
             }
+            _ => return Err(self.context.untaken(kind, name)),
         }
         Ok(())
     }
@@ -267,6 +269,7 @@ impl Accepted {
                 self.secrets.insert(name.to_owned(), None);
                 self.fill_slot(name);
             }
+            _ => {}
         }
     }
 
@@ -323,6 +326,7 @@ impl Accepted {
             ResourceType::Endpoint => needs.endpoints.contains(name),
             ResourceType::Route => needs.routes.contains(name),
             ResourceType::Secret => needs.secrets.contains(name),
+            _ => false,
         });
     }
 }

@@ -18,7 +18,8 @@ use crate::compile::{Needs, Rejection};
 const INVALID_ARGUMENT: i32 = 3;
 /// A NACK names every refused resource, but not without end.
 const LONGEST_REASON: usize = 4096;
-/// Additions go in this order (xDS: clusters before endpoints, listeners before routes).
+/// The types that this proxy takes. Additions go in this order (xDS: clusters before endpoints,
+/// listeners before routes).
 const FIRST_REQUESTS: [ResourceType; 5] = [
     ResourceType::Cluster,
     ResourceType::Endpoint,
@@ -68,7 +69,7 @@ pub struct Reply {
 #[derive(Debug)]
 pub struct Session {
     node: Node,
-    types: [TypeState; 5],
+    types: [TypeState; ResourceType::COUNT],
 }
 
 #[derive(Debug, Default)]
@@ -117,7 +118,8 @@ impl Session {
             removed: Vec::new(),
             faults: Vec::new(),
         };
-        let Some(kind) = ResourceType::from_type_url(&response.type_url) else {
+        let kind = ResourceType::from_type_url(&response.type_url);
+        let Some(kind) = kind.filter(|kind| FIRST_REQUESTS.contains(kind)) else {
             reply
                 .faults
                 .push(format!("resources of type {} were not asked for", response.type_url));

@@ -64,6 +64,7 @@ fn compiled(kind: ResourceType, name: &str, body: &[u8]) -> Result<String, Strin
         ResourceType::Secret => {
             context.secret(name, body).map(|c| format!("{:?}{:?}", c.value, c.needs))
         }
+        _ => return Err(context.untaken(kind, name).to_string()),
     };
     result.map_err(|rejection| rejection.to_string())
 }

@@ -38,7 +38,7 @@ pub(crate) struct Trace {
 
 /// Follows the steps from a resource of this type.
 pub(crate) fn trace(kind: ResourceType, steps: &[Step]) -> Trace {
-    let root = known::resource(kind);
+    let root = known::resource(kind).expect("a type that the proxy takes");
     let mut trace = Trace { rows: Vec::new(), message: Some(root), reason: None, zero: false };
     let mut last = Known::In(root);
     for (at, step) in steps.iter().enumerate() {
@@ -99,7 +99,8 @@ fn inside(known: Known) -> Option<&'static Message> {
 
 /// Every message of the table, with a place where it occurs.
 pub(crate) fn messages() -> Vec<(&'static Message, String)> {
-    let roots = ResourceType::ALL.map(|kind| (known::resource(kind), kind.short_name().to_owned()));
+    let root = |kind: ResourceType| Some((known::resource(kind)?, kind.short_name().to_owned()));
+    let roots = ResourceType::ALL.into_iter().filter_map(root);
     let packed =
         known::all_packed().iter().map(|message| (*message, format!("<{}>", message.name)));
     let mut found: Vec<_> = roots.into_iter().chain(packed).collect();

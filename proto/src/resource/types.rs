@@ -3,7 +3,9 @@
 
 /// The xDS resource types that Ferromesh serves, in the order in which a push sends additions:
 /// clusters before their endpoints, endpoints before listeners, listeners before their routes
-/// (xDS protocol, "eventual consistency considerations").
+/// (xDS protocol, "eventual consistency considerations"). Who takes only some of them says so by
+/// what it does with others, so that a new one is a change of this file.
+#[non_exhaustive]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ResourceType {
     /// CDS: `envoy.config.cluster.v3.Cluster`.
@@ -33,10 +35,14 @@ pub struct Row {
     pub label: &'static str,
     /// One resource of it, in words.
     pub noun: &'static str,
+    /// What dumps call all of them.
+    pub section: &'static str,
     /// Who gets every resource.
     pub wildcard: Wildcard,
     /// Where its resources come from.
     pub served_from: ServedFrom,
+    /// What is told of one that is not there.
+    pub absence: Absence,
     /// The type whose resource of the same name a client needs again after each change of one: a
     /// cluster warms until its endpoints come, even if they are unchanged.
     pub followed_by: Option<ResourceType>,
@@ -68,9 +74,20 @@ pub enum Wildcard {
 pub enum ServedFrom {
     /// From the views of the proxy.
     Views,
-    /// From the provider of secrets, by name. One that does not exist is awaited: Envoy treats every
-    /// answer but the secret as an error.
+    /// From the provider of secrets, by name.
     Secrets,
+}
+
+/// What a client is told of a resource that it asks for and that is not there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Absence {
+    /// That it is not there, and when it goes.
+    Told,
+    /// When it goes; one that never was is awaited: Envoy treats every answer but a secret as an
+    /// error.
+    Awaited,
+    /// Nothing: who has it keeps it for as long as it is needed.
+    Untold,
 }
 
 /// By [`ResourceType::index`].
@@ -81,8 +98,10 @@ const ROWS: &[Row; ResourceType::COUNT] = &[
         short_name: "CDS",
         label: "cds",
         noun: "cluster",
+        section: "clusters",
         wildcard: Wildcard::Default,
         served_from: ServedFrom::Views,
+        absence: Absence::Told,
         followed_by: Some(Endpoint),
         makes_after: &[],
         breaks_after: &[Listener, Route],
@@ -94,8 +113,10 @@ const ROWS: &[Row; ResourceType::COUNT] = &[
         short_name: "EDS",
         label: "eds",
         noun: "assignment",
+        section: "endpoints",
         wildcard: Wildcard::Asked,
         served_from: ServedFrom::Views,
+        absence: Absence::Told,
         followed_by: None,
         makes_after: &[],
         breaks_after: &[Listener, Route],
@@ -107,8 +128,10 @@ const ROWS: &[Row; ResourceType::COUNT] = &[
         short_name: "LDS",
         label: "lds",
         noun: "listener",
+        section: "listeners",
         wildcard: Wildcard::Default,
         served_from: ServedFrom::Views,
+        absence: Absence::Told,
         followed_by: None,
         makes_after: &[Cluster, Endpoint],
         breaks_after: &[],
@@ -120,8 +143,10 @@ const ROWS: &[Row; ResourceType::COUNT] = &[
         short_name: "RDS",
         label: "rds",
         noun: "route configuration",
+        section: "routes",
         wildcard: Wildcard::Asked,
         served_from: ServedFrom::Views,
+        absence: Absence::Told,
         followed_by: None,
         makes_after: &[Cluster, Endpoint],
         breaks_after: &[Listener],
@@ -133,8 +158,10 @@ const ROWS: &[Row; ResourceType::COUNT] = &[
         short_name: "SDS",
         label: "sds",
         noun: "secret",
+        section: "secrets",
         wildcard: Wildcard::Never,
         served_from: ServedFrom::Secrets,
+        absence: Absence::Awaited,
         followed_by: None,
         makes_after: &[],
         breaks_after: &[],

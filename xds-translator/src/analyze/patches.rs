@@ -9,7 +9,7 @@ use ferromesh_proto::ResourceType;
 use super::{clients::nodes, input::Input};
 use crate::{
     class::classify,
-    closure::{References, references},
+    closure::{self, References, references},
     diagnostic::{Code, Diagnostic, FieldPath},
     emit,
     ir::{Field, ObjectId, Patch, PatchOperation, PatchSubject},
@@ -63,8 +63,8 @@ fn is_applied(report: &Report, patch: &Patch) -> bool {
 
 /// Why a patch changes nothing.
 fn idle(patch: &Patch) -> &'static str {
-    match (patch.operation, patch.subject.is_whole()) {
-        (PatchOperation::Add, true) => {
+    match (patch.operation, patch.subject.resource()) {
+        (PatchOperation::Add, Some(_)) => {
             "adds nothing: every proxy that gets it has a resource of this name, or none gets it"
         }
         _ => "matches nothing of any proxy that is known",
@@ -115,8 +115,7 @@ impl Survey {
         }
         outline.effective.iter().for_each(|patch| self.note(patch));
         let mut referred = References::new();
-        let kinds = [ResourceType::Cluster, ResourceType::Listener];
-        for entry in kinds.into_iter().flat_map(|kind| outline.of(kind)) {
+        for entry in closure::referring().flat_map(|kind| outline.of(kind)) {
             match entry {
                 Entry::Shared(key) => {
                     item_patches(reader, key).iter().for_each(|patch| self.note(patch));

@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use ferromesh_proto::ResourceType;
 use serde::Serialize;
 
 use super::{Field, GatewayRoutes, Labels, ObjectId, Origin, Selector};
@@ -73,8 +74,8 @@ pub struct Patch {
 impl Patch {
     /// Whether it is for proxies on this side.
     pub fn concerns(&self, side: ProxySide) -> bool {
-        match (self.side, self.subject.is_whole(), self.operation) {
-            (None, true, PatchOperation::Add) => side != ProxySide::Inbound,
+        match (self.side, self.subject.resource(), self.operation) {
+            (None, Some(_), PatchOperation::Add) => side != ProxySide::Inbound,
             (own, ..) => own.is_none_or(|own| own == side),
         }
     }
@@ -218,9 +219,19 @@ pub enum PatchSubject {
 }
 
 impl PatchSubject {
-    /// Whether whole resources are meant, which come and go by the operations that add and remove.
-    pub fn is_whole(&self) -> bool {
-        matches!(self, Self::Cluster(_) | Self::Listener(_))
+    /// The type of the whole resources that are meant, which come and go by the operations that
+    /// add and remove; `None`: parts of resources are.
+    pub fn resource(&self) -> Option<ResourceType> {
+        match self {
+            Self::Cluster(_) => Some(ResourceType::Cluster),
+            Self::Listener(_) => Some(ResourceType::Listener),
+            _ => None,
+        }
+    }
+
+    /// Whether filters are meant.
+    pub fn is_filter(&self) -> bool {
+        matches!(self, Self::ListenerFilter(_) | Self::NetworkFilter(_) | Self::HttpFilter(_))
     }
 
     /// Whether route configurations or parts of them are meant, and which.

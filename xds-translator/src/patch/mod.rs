@@ -77,7 +77,7 @@ fn patched(kind: ResourceType, body: Bytes, patches: &[&Arc<Patch>]) -> (Bytes, 
         ResourceType::Cluster => cluster::patch(message, patches, report),
         ResourceType::Listener => listener::patch(message, patches, report),
         ResourceType::Route => route::patch(message, patches, report),
-        ResourceType::Endpoint | ResourceType::Secret => {}
+        _ => {}
     })
 }
 

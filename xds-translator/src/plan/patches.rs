@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use ferromesh_proto::ResourceType;
 
-use super::{Entry, GivenKind, GivenPlan, ItemKey, Outline, PatchedKey, PatchesKey, PlanItem};
+use super::{Entry, GivenPlan, ItemKey, Outline, PatchedKey, PatchesKey, PlanItem};
 use crate::{
     ir::{ListenerMatch, ObjectId, Patch, PatchOperation, PatchSubject, ProxySide},
     snapshot::Reader,
@@ -46,7 +46,7 @@ pub(super) fn givers(
 ) -> BTreeSet<ObjectId> {
     let adds = |patch: &Arc<Patch>| {
         patch.operation == PatchOperation::Add
-            && patch.subject.is_whole()
+            && patch.subject.resource() == Some(given.kind)
             && patch.message.as_ref() == Some(&given.message)
     };
     let all = patches(reader, key, side).into_iter();
@@ -133,11 +133,7 @@ fn is_listener(entry: &Entry, matches: &ListenerMatch) -> bool {
 
 /// Adds a whole resource, unless the view has one of this name: the first one stays.
 fn add(patch: &Arc<Patch>, outline: &mut Outline) {
-    let kind = match &patch.subject {
-        PatchSubject::Cluster(_) => GivenKind::Cluster,
-        PatchSubject::Listener(_) => GivenKind::Listener,
-        _ => return,
-    };
+    let Some(kind) = patch.subject.resource() else { return };
     let Some(message) = patch.message.clone() else { return };
     let item = PlanItem::Given(GivenPlan { kind, name: message.name.clone(), message });
     let known = outline.of(item.resource_type()).iter().map(Entry::resource_name);

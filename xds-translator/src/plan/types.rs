@@ -41,10 +41,7 @@ impl PlanItem {
             Self::Assignment(_) => ResourceType::Endpoint,
             Self::VirtualHost(_) => ResourceType::Route,
             Self::Listener(_) => ResourceType::Listener,
-            Self::Given(given) => match given.kind {
-                GivenKind::Cluster => ResourceType::Cluster,
-                GivenKind::Listener => ResourceType::Listener,
-            },
+            Self::Given(given) => given.kind,
         }
     }
 
@@ -63,21 +60,13 @@ impl PlanItem {
 /// A resource that a patch adds.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct GivenPlan {
-    /// Its type.
-    pub kind: GivenKind,
+    /// Its type, which is that of its message.
+    #[serde(skip)]
+    pub kind: ResourceType,
     /// Its name.
     pub name: Arc<str>,
     /// The whole of it.
     pub message: PatchMessage,
-}
-
-/// The types of resources that patches add.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
-pub enum GivenKind {
-    /// CDS.
-    Cluster,
-    /// LDS.
-    Listener,
 }
 
 // -------------------------------------------------------------------------------------------------

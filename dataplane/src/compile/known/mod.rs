@@ -128,15 +128,16 @@ impl Message {
     }
 }
 
-/// The message that a resource of this type is.
-pub fn resource(kind: ResourceType) -> &'static Message {
-    match kind {
-        ResourceType::Cluster => &CLUSTER,
-        ResourceType::Listener => &LISTENER,
-        ResourceType::Route => &ROUTES,
-        ResourceType::Endpoint => &ASSIGNMENT,
-        ResourceType::Secret => &SECRET,
-    }
+/// The message that a resource of this type is; `None`: this proxy takes none of this type.
+pub fn resource(kind: ResourceType) -> Option<&'static Message> {
+    let known: &[(ResourceType, &'static Message)] = &[
+        (ResourceType::Cluster, &CLUSTER),
+        (ResourceType::Listener, &LISTENER),
+        (ResourceType::Route, &ROUTES),
+        (ResourceType::Endpoint, &ASSIGNMENT),
+        (ResourceType::Secret, &SECRET),
+    ];
+    known.iter().find(|(own, _)| *own == kind).map(|(_, message)| *message)
 }
 
 /// The message of this full name, if it is read out of an `Any`.
@@ -156,13 +157,22 @@ pub fn without_effect(name: &str) -> Option<&'static str> {
 
 /// Refuses what is set in a resource and neither acted on nor known to have no effect.
 pub(super) fn check(kind: ResourceType, body: &[u8]) -> Result<(), Invalid> {
-    Walk::of(Sought::Refused).message(resource(kind), body).map_err(|error| *error)
+    let Some(message) = resource(kind) else {
+        return Err(untaken());
+    };
+    Walk::of(Sought::Refused).message(message, body).map_err(|error| *error)
+}
+
+/// Why a resource of a type that is not taken is refused.
+pub(super) fn untaken() -> Invalid {
+    Invalid::new("this proxy takes no resources of this type")
 }
 
 /// The fields at the top of a resource in which something lies that is refused and may guard: the
 /// name, which is empty if nobody knows it, and the position among those of the same number.
 pub(super) fn guarding(kind: ResourceType, body: &[u8]) -> Vec<(&'static str, usize)> {
-    let message = resource(kind);
+    // Whatever lies in what nobody reads.
+    let Some(message) = resource(kind) else { return vec![("", 0)] };
     let mut walk = Walk::of(Sought::Guards);
     let mut found = Vec::new();
     let mut seen: FxHashMap<u32, usize> = FxHashMap::default();

@@ -25,6 +25,7 @@ impl Accepted {
             ResourceType::Route => self.close_routes(refused),
             ResourceType::Endpoint => self.close_endpoints(refused),
             ResourceType::Secret => self.close_secret(refused),
+            _ => false,
         }
     }
 

@@ -286,7 +286,11 @@ pub(super) struct Changeable {
     pub(super) message: &'static str,
     /// The operations that make sense.
     pub(super) operations: &'static [Operation],
+    /// The field of `match` that says which are meant; empty: none does.
+    pub(super) matched_by: &'static str,
 }
+
+const HTTP_FILTER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter";
 
 const MERGED: &[Operation] = &[Operation::Merge, Operation::MergeAndReplaceList];
 const WHOLE: &[Operation] =
@@ -327,21 +331,23 @@ impl ApplyTo {
 
     /// What may be done to it; `None`: it is not served.
     pub(super) fn changeable(self) -> Option<Changeable> {
-        let (message, operations) = match self {
-            Self::Cluster => ("envoy.config.cluster.v3.Cluster", WHOLE),
-            Self::Listener => ("envoy.config.listener.v3.Listener", WHOLE),
-            Self::ListenerFilter => ("envoy.config.listener.v3.ListenerFilter", FILTERS),
-            Self::FilterChain => ("envoy.config.listener.v3.FilterChain", WHOLE),
-            Self::NetworkFilter => ("envoy.config.listener.v3.Filter", FILTERS),
-            Self::HttpFilter => {
-                ("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter", FILTERS)
+        let (message, operations, matched_by) = match self {
+            Self::Cluster => ("envoy.config.cluster.v3.Cluster", WHOLE, "cluster"),
+            Self::Listener => ("envoy.config.listener.v3.Listener", WHOLE, "listener"),
+            Self::ListenerFilter => {
+                ("envoy.config.listener.v3.ListenerFilter", FILTERS, "listener")
             }
-            Self::RouteConfiguration => ("envoy.config.route.v3.RouteConfiguration", MERGED),
-            Self::VirtualHost => ("envoy.config.route.v3.VirtualHost", WHOLE),
-            Self::HttpRoute => ("envoy.config.route.v3.Route", ORDERED),
+            Self::FilterChain => ("envoy.config.listener.v3.FilterChain", WHOLE, "listener"),
+            Self::NetworkFilter => ("envoy.config.listener.v3.Filter", FILTERS, "listener"),
+            Self::HttpFilter => (HTTP_FILTER, FILTERS, "listener"),
+            Self::RouteConfiguration => {
+                ("envoy.config.route.v3.RouteConfiguration", MERGED, "routeConfiguration")
+            }
+            Self::VirtualHost => ("envoy.config.route.v3.VirtualHost", WHOLE, "routeConfiguration"),
+            Self::HttpRoute => ("envoy.config.route.v3.Route", ORDERED, "routeConfiguration"),
             _ => return None,
         };
-        Some(Changeable { message, operations })
+        Some(Changeable { message, operations, matched_by })
     }
 }
 

@@ -54,7 +54,7 @@ fn check_patch(patch: &ConfigPatch, at: &mut Decoder) {
     };
     let all = PatchMatch::default();
     let matches = patch.matches.as_ref().unwrap_or(&all);
-    at.within("match", |at| check_match(patch.apply_to, matches, at));
+    at.within("match", |at| check_match(patch.apply_to, changeable.matched_by, matches, at));
     if let Some(body) = &patch.patch {
         at.within("patch", |at| check_body(body, patch.apply_to, &changeable, at));
         check_target(body.operation, patch.apply_to, matches, at);
@@ -62,7 +62,7 @@ fn check_patch(patch: &ConfigPatch, at: &mut Decoder) {
     }
 }
 
-fn check_match(apply_to: ApplyTo, matches: &PatchMatch, at: &mut Decoder) {
+fn check_match(apply_to: ApplyTo, by: &str, matches: &PatchMatch, at: &mut Decoder) {
     if let Some(proxy) = &matches.proxy {
         at.within("proxy", |at| {
             at.within("proxyVersion", |at| {
@@ -81,27 +81,13 @@ fn check_match(apply_to: ApplyTo, matches: &PatchMatch, at: &mut Decoder) {
             "use ANY, SIDECAR_INBOUND, SIDECAR_OUTBOUND or GATEWAY",
         ));
     }
-    let of_listeners = matches!(
-        apply_to,
-        ApplyTo::Listener
-            | ApplyTo::ListenerFilter
-            | ApplyTo::FilterChain
-            | ApplyTo::NetworkFilter
-            | ApplyTo::HttpFilter
-    );
     let given = [
-        ("listener", matches.listener.is_some(), of_listeners),
-        ("cluster", matches.cluster.is_some(), apply_to == ApplyTo::Cluster),
-        (
-            "routeConfiguration",
-            matches.route_configuration.is_some(),
-            !of_listeners && apply_to != ApplyTo::Cluster,
-        ),
+        ("listener", matches.listener.is_some()),
+        ("cluster", matches.cluster.is_some()),
+        ("routeConfiguration", matches.route_configuration.is_some()),
     ];
-    for (field, given, fits) in given {
-        if given && !fits {
-            foreign(field, apply_to, at);
-        }
+    for (field, _) in given.into_iter().filter(|(field, given)| *given && *field != by) {
+        foreign(field, apply_to, at);
     }
     if let Some(listener) = &matches.listener {
         at.within("listener", |at| check_listener(apply_to, listener, at));
@@ -233,21 +219,18 @@ fn misused(finding: Diagnostic, operation: Operation) -> Diagnostic {
     }
 }
 
-/// Fields by which Envoy names what is in a list, or a resource.
-const NAMED: [&str; 6] = [
-    "envoy.config.cluster.v3.Cluster",
-    "envoy.config.listener.v3.Listener",
-    "envoy.config.listener.v3.Filter",
-    "envoy.config.listener.v3.ListenerFilter",
-    "envoy.config.route.v3.VirtualHost",
-    "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter",
+/// What Envoy need not know by a name, though it may have one.
+const UNNAMED: [&str; 3] = [
+    "envoy.config.listener.v3.FilterChain",
+    "envoy.config.route.v3.RouteConfiguration",
+    "envoy.config.route.v3.Route",
 ];
 
 fn check_value(value: &Value, operation: Operation, what: &Changeable, at: &mut Decoder) {
     let Some(message) = message::read(what.message, value, at) else { return };
     let name = message::close(&message).name;
     let whole = !operation.merges() && what.operations.contains(&operation);
-    if whole && NAMED.contains(&what.message) && name.is_empty() {
+    if whole && !UNNAMED.contains(&what.message) && name.is_empty() {
         at.missing("name", None);
     }
     if operation.merges() && message::is_empty(&message) {
