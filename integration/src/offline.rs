@@ -29,8 +29,8 @@ pub fn translate_for(node: &str, metadata: &[(&str, &str)], parsed: Parsed) -> T
     translate(MeshDefaults::default(), changes, &node).expect("a translation")
 }
 
-/// A static bootstrap of everything; routes and endpoints are put where Envoy would ask for them,
-/// so that it checks them too.
+/// A static bootstrap of everything; routes, endpoints and configurations of filters are put where
+/// Envoy would ask for them, so that it checks them too.
 ///
 /// # Panics
 /// What a resource refers to is not there.
@@ -42,6 +42,8 @@ pub fn bootstrap(translation: Translation) -> Value {
     let endpoints = by_name(translation.endpoints, "cluster_name");
     let mut listeners = Value::Array(translation.listeners);
     inline_routes(&mut listeners, &routes);
+    let extensions = translation.others.get("extensions").cloned().unwrap_or_default();
+    inline_extensions(&mut listeners, &by_name(extensions, "name"));
     let mut clusters = translation.clusters;
     clusters.iter_mut().for_each(|cluster| inline_endpoints(cluster, &endpoints));
     clusters.extend(["xds-grpc", "sds-grpc"].map(grpc_cluster));
@@ -69,6 +71,26 @@ fn inline_routes(json: &mut Value, routes: &BTreeMap<String, Value>) {
             fields.values_mut().for_each(|value| inline_routes(value, routes));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| inline_routes(item, routes)),
+        _ => {}
+    }
+}
+
+fn inline_extensions(json: &mut Value, extensions: &BTreeMap<String, Value>) {
+    match json {
+        Value::Object(fields) => {
+            if fields.remove("config_discovery").is_some() {
+                let name = fields["name"].as_str().expect("a name");
+                let extension = extensions
+                    .get(name)
+                    .unwrap_or_else(|| panic!("extension configuration {name} is not there"));
+                let config = extension["typed_config"].clone();
+                fields.insert("typed_config".to_owned(), config);
+            }
+            fields.values_mut().for_each(|value| inline_extensions(value, extensions));
+        }
+        Value::Array(items) => {
+            items.iter_mut().for_each(|item| inline_extensions(item, extensions));
+        }
         _ => {}
     }
 }

@@ -90,8 +90,14 @@ fn envoy_takes_what_patches_make() {
         assert!(parsed.rejected.is_empty(), "{:#?}", parsed.diagnostics);
         let bootstrap = bootstrap(translate_for(node, &[], parsed));
         let text = bootstrap.to_string();
-        let mut marks =
-            vec![added, "patched-cluster", "patched-table", "patched-host", "patched-route"];
+        let mut marks = vec![
+            added,
+            "patched-cluster",
+            "patched-table",
+            "patched-host",
+            "patched-route",
+            "-- asked",
+        ];
         marks.extend((node == sidecar).then_some("patched-listener"));
         for mark in marks {
             assert!(text.contains(mark), "{node}: no {mark}");

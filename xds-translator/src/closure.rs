@@ -11,10 +11,10 @@ use envoy_types::pb::{
             accesslog::v3::{AccessLog, access_log::ConfigType as LogConfig},
             cluster::v3::{Cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType},
             core::v3::{
-                GrpcService, HttpService, HttpUri, grpc_service::TargetSpecifier,
-                http_uri::HttpUpstreamType,
+                AsyncDataSource, GrpcService, HttpService, HttpUri, TypedExtensionConfig,
+                async_data_source, grpc_service::TargetSpecifier, http_uri::HttpUpstreamType,
             },
-            listener::v3::{FilterChain, Listener, filter::ConfigType},
+            listener::v3::{FilterChain, Listener, filter::ConfigType, listener_filter},
             route::v3::{RouteConfiguration, route::Action, route_action::ClusterSpecifier},
             trace::v3::{
                 DatadogConfig, OpenTelemetryConfig, SkyWalkingConfig, ZipkinConfig,
@@ -27,16 +27,21 @@ use envoy_types::pb::{
                 open_telemetry::v3::OpenTelemetryAccessLogConfig,
             },
             filters::{
-                http::ext_authz::v3::{ExtAuthz as RequestAuthz, ext_authz::Services},
+                http::{
+                    ext_authz::v3::{ExtAuthz as RequestAuthz, ext_authz::Services},
+                    wasm::v3::Wasm as RequestWasm,
+                },
                 network::{
                     ext_authz::v3::ExtAuthz as ConnectionAuthz,
                     http_connection_manager::v3::{
                         HttpConnectionManager, http_connection_manager::RouteSpecifier, http_filter,
                     },
                     tcp_proxy::v3::{TcpProxy, tcp_proxy},
+                    wasm::v3::Wasm as ConnectionWasm,
                 },
             },
             tracers::opentelemetry::samplers::v3::DynatraceSamplerConfig,
+            wasm::v3::{PluginConfig, plugin_config},
         },
     },
     google::protobuf::Any,
@@ -57,8 +62,9 @@ pub struct Dangling {
 
 /// References between resources that the views of one proxy do not satisfy; sorted, unique.
 ///
-/// Looks at clusters that routes, mirrors, TCP proxies, logs, tracers and filters that ask about
-/// access name, at route configurations that listeners name, and at the assignments of EDS clusters.
+/// Looks at clusters that routes, mirrors, TCP proxies, logs, tracers, filters that ask about
+/// access and filters that fetch their code name, at route configurations that listeners name, at
+/// configurations that filters ask for, and at the assignments of EDS clusters.
 /// Bytes that do not decode refer to nothing.
 pub fn check(views: &[Arc<View>]) -> Vec<Dangling> {
     let mut dangling = BTreeSet::new();
@@ -86,7 +92,7 @@ pub(crate) type References = BTreeSet<(ResourceType, String)>;
 type Finds = fn(&[u8], &mut References);
 
 /// The types whose resources refer to others.
-const REFERRING: [(ResourceType, Finds); 3] = [
+const REFERRING: [(ResourceType, Finds); 4] = [
     (ResourceType::Cluster, |body, found| {
         Cluster::decode(body).iter().for_each(|c| cluster(c, found))
     }),
@@ -95,6 +101,9 @@ const REFERRING: [(ResourceType, Finds); 3] = [
     }),
     (ResourceType::Route, |body, found| {
         RouteConfiguration::decode(body).iter().for_each(|r| routes(r, found))
+    }),
+    (ResourceType::Extension, |body, found| {
+        TypedExtensionConfig::decode(body).iter().for_each(|e| extension(e, found))
     }),
 ];
 
@@ -124,6 +133,11 @@ fn cluster(cluster: &Cluster, found: &mut References) {
 
 fn listener(listener: &Listener, found: &mut References) {
     logs(&listener.access_log, found);
+    for filter in &listener.listener_filters {
+        if let Some(listener_filter::ConfigType::ConfigDiscovery(_)) = &filter.config_type {
+            found.insert((ResourceType::Extension, filter.name.clone()));
+        }
+    }
     for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
         filter_chain(chain, found);
     }
@@ -131,8 +145,12 @@ fn listener(listener: &Listener, found: &mut References) {
 
 fn filter_chain(chain: &FilterChain, found: &mut References) {
     for filter in &chain.filters {
-        if let Some(ConfigType::TypedConfig(config)) = &filter.config_type {
-            network_filter(config, found);
+        match &filter.config_type {
+            Some(ConfigType::TypedConfig(config)) => network_filter(config, found),
+            Some(ConfigType::ConfigDiscovery(_)) => {
+                found.insert((ResourceType::Extension, filter.name.clone()));
+            }
+            None => {}
         }
     }
 }
@@ -143,6 +161,9 @@ fn network_filter(config: &Any, found: &mut References) {
     }
     if let Some(authz) = unpack::<ConnectionAuthz>(config) {
         grpc(authz.grpc_service.as_ref(), found);
+    }
+    if let Some(wasm) = unpack::<ConnectionWasm>(config) {
+        code(wasm.config.as_ref(), found);
     }
     if let Some(tcp) = unpack::<TcpProxy>(config) {
         let names = tcp.cluster_specifier.iter().flat_map(|specifier| match specifier {
@@ -170,8 +191,12 @@ fn http_connection(http: &HttpConnectionManager, found: &mut References) {
         Some(RouteSpecifier::ScopedRoutes(_)) | None => {}
     }
     for filter in &http.http_filters {
-        if let Some(http_filter::ConfigType::TypedConfig(config)) = &filter.config_type {
-            request_filter(config, found);
+        match &filter.config_type {
+            Some(http_filter::ConfigType::TypedConfig(config)) => request_filter(config, found),
+            Some(http_filter::ConfigType::ConfigDiscovery(_)) => {
+                found.insert((ResourceType::Extension, filter.name.clone()));
+            }
+            None => {}
         }
     }
 }
@@ -181,6 +206,27 @@ fn request_filter(config: &Any, found: &mut References) {
         Some(Services::GrpcService(service)) => grpc(Some(&service), found),
         Some(Services::HttpService(service)) => http_uri(service.server_uri.as_ref(), found),
         None => {}
+    }
+    if let Some(wasm) = unpack::<RequestWasm>(config) {
+        code(wasm.config.as_ref(), found);
+    }
+}
+
+/// A configuration by itself, of whichever kind of filter it is.
+fn extension(extension: &TypedExtensionConfig, found: &mut References) {
+    if let Some(config) = &extension.typed_config {
+        network_filter(config, found);
+        request_filter(config, found);
+    }
+}
+
+/// Where the code of a filter is fetched from.
+fn code(plugin: Option<&PluginConfig>, found: &mut References) {
+    let vm = plugin.and_then(|plugin| plugin.vm.as_ref()).map(|plugin_config::Vm::VmConfig(vm)| vm);
+    let source: Option<&AsyncDataSource> = vm.and_then(|vm| vm.code.as_ref());
+    let specifier = source.and_then(|source| source.specifier.as_ref());
+    if let Some(async_data_source::Specifier::Remote(remote)) = specifier {
+        http_uri(remote.http_uri.as_ref(), found);
     }
 }
 

@@ -26,9 +26,9 @@ struct Stage {
     session: Session,
     world: Draft,
     variant: Variant,
-    nonces: [Vec<String>; 5],
-    versions: [String; 5],
-    names: [Vec<String>; 5],
+    nonces: [Vec<String>; ResourceType::COUNT],
+    versions: [String; ResourceType::COUNT],
+    names: [Vec<String>; ResourceType::COUNT],
 }
 
 impl Stage {
@@ -885,6 +885,40 @@ fn unknown_types_keep_the_stream_open_and_are_answered_once() {
     session.on_delta(request("type/x", &[], &answer.nonce)).expect("tolerated");
     assert_eq!(session.next_response(), None);
     assert!(session.on_delta(request("", &[], "")).is_err());
+}
+
+/// A listener that is drained keeps asking for its configurations.
+#[test]
+fn who_has_the_configuration_of_an_extension_keeps_it() {
+    check(
+        Variant::Delta,
+        "LDS.l=1 ECDS.e=1",
+        &[
+            ("LDS", "LDS l=1"),
+            ("LDS ack", ""),
+            // What is not there is awaited.
+            ("ECDS +e +f", "ECDS e=1"),
+            ("ECDS ack", ""),
+            ("set ECDS.f=1", "ECDS f=1"),
+            ("ECDS ack", ""),
+            ("set ECDS.e=2", "ECDS e=2"),
+            ("ECDS ack", ""),
+            ("set ECDS.e ECDS.f", ""),
+            ("set ECDS.e=2", "ECDS e=2"),
+            ("ECDS ack", ""),
+        ],
+    );
+    check(
+        Variant::Sotw,
+        "ECDS.e=1",
+        &[
+            ("ECDS [e f]", "ECDS e=1"),
+            ("ECDS ack", ""),
+            ("set ECDS.e", ""),
+            ("set ECDS.e=2 ECDS.f=1", "ECDS e=2 f=1"),
+            ("ECDS ack", ""),
+        ],
+    );
 }
 
 #[test]

@@ -16,11 +16,13 @@ pub enum ResourceType {
     Listener,
     /// RDS: `envoy.config.route.v3.RouteConfiguration`.
     Route,
+    /// ECDS: `envoy.config.core.v3.TypedExtensionConfig`.
+    Extension,
     /// SDS: `envoy.extensions.transport_sockets.tls.v3.Secret`.
     Secret,
 }
 
-use ResourceType::{Cluster, Endpoint, Listener, Route, Secret};
+use ResourceType::{Cluster, Endpoint, Extension, Listener, Route, Secret};
 
 /// What holds for one resource type.
 #[derive(Debug)]
@@ -153,6 +155,23 @@ const ROWS: &[Row; ResourceType::COUNT] = &[
         removed_after: &[],
     },
     Row {
+        kind: Extension,
+        type_url: "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+        short_name: "ECDS",
+        label: "ecds",
+        noun: "extension configuration",
+        section: "extensions",
+        wildcard: Wildcard::Never,
+        served_from: ServedFrom::Views,
+        // A listener that is drained keeps its subscriptions, and Envoy answers with 500 what still
+        // comes over it as soon as it hears that a configuration is gone.
+        absence: Absence::Untold,
+        followed_by: None,
+        makes_after: &[Cluster, Endpoint],
+        breaks_after: &[],
+        removed_after: &[],
+    },
+    Row {
         kind: Secret,
         type_url: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
         short_name: "SDS",
@@ -206,7 +225,7 @@ impl ResourceType {
         Self::ALL.into_iter().find(|t| t.type_url() == url)
     }
 
-    /// Short name as users know it: `CDS`, `EDS`, `LDS`, `RDS`, `SDS`.
+    /// Short name as users know it: `CDS`, `EDS`, `LDS`, `RDS`, `ECDS`, `SDS`.
     pub const fn short_name(self) -> &'static str {
         self.row().short_name
     }

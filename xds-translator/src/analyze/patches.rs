@@ -2,7 +2,10 @@
 //!
 //! Asked of the plans and messages of every kind of proxy that is known, in one of each.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ferromesh_proto::ResourceType;
 
@@ -23,7 +26,13 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     if !all.iter().any(|patch| input.is_wanted(&patch.origin)) {
         return;
     }
-    let Survey { report, lost } = survey(input, &all);
+    let Survey { report, lost, missing, .. } = survey(input, &all);
+    for ((object, at), name) in missing.into_iter().filter(|((id, _), _)| input.is_wanted(id)) {
+        let message = format!("the filter asks for the configuration `{name}`, which nobody adds");
+        let fix = "add it by a patch of EXTENSION_CONFIG for the same proxies";
+        let finding = Diagnostic::warning(Code::Translation, FieldPath::of(&at), message);
+        findings.push(input.diagnose(&object, finding.fix(fix)));
+    }
     for ((object, at), name) in lost.into_iter().filter(|((id, _), _)| input.is_wanted(id)) {
         let message = format!("listeners or routes lead to `{name}`, which this takes out");
         let fix = "change what leads there too, or make the cluster another by MERGE";
@@ -77,24 +86,37 @@ struct Survey {
     report: Report,
     /// Clusters that a patch takes out and something leads to, by the patch.
     lost: BTreeSet<((ObjectId, Field), String)>,
+    /// Configurations that nobody adds and a filter of a patch asks for, by the patch.
+    missing: BTreeSet<((ObjectId, Field), String)>,
+    /// The configurations that views have and ask for.
+    extensions: BTreeMap<Arc<ViewKey>, Extensions>,
+}
+
+/// The configurations that filters ask for by their names, in one view.
+#[derive(Default)]
+struct Extensions {
+    there: BTreeSet<Arc<str>>,
+    /// By the patch that holds the filter.
+    asked: BTreeSet<((ObjectId, Field), String)>,
 }
 
 /// Looks at one proxy of each kind, until nothing new can be learnt.
 fn survey(input: &Input<'_>, all: &[&Arc<Patch>]) -> Survey {
     let reader = Reader::new(&input.snapshot);
     let mut survey = Survey::default();
-    let mut seen: BTreeSet<Arc<ViewKey>> = BTreeSet::new();
     for node in nodes(input) {
         let Ok(class) = classify(&input.snapshot, &node) else { continue };
-        for key in class.views {
-            if seen.insert(key.clone()) {
-                survey.look_at(&reader, &plan_outline(&reader, &key));
+        for key in &class.views {
+            if !survey.extensions.contains_key(key) {
+                let extensions = survey.look_at(&reader, &plan_outline(&reader, key));
+                survey.extensions.insert(key.clone(), extensions);
             }
         }
+        survey.look_for_extensions(&class.views);
         let settled = |patch: &&Arc<Patch>| {
             let local = matches!(patch.subject, PatchSubject::VirtualHost(_));
             let removes = patch.operation == PatchOperation::Remove;
-            !local && !removes && is_applied(&survey.report, patch)
+            !local && !removes && !survey.asks(patch) && is_applied(&survey.report, patch)
         };
         if all.iter().all(settled) {
             break;
@@ -108,10 +130,10 @@ impl Survey {
         self.report.applied.insert((patch.origin.clone(), patch.at.clone()));
     }
 
-    fn look_at(&mut self, reader: &Reader<'_>, outline: &Outline) {
+    fn look_at(&mut self, reader: &Reader<'_>, outline: &Outline) -> Extensions {
         let patches = &outline.patches;
         if patches.is_empty() {
-            return;
+            return Extensions::default();
         }
         outline.effective.iter().for_each(|patch| self.note(patch));
         let mut referred = References::new();
@@ -140,6 +162,23 @@ impl Survey {
             }
         }
         self.look_for(&referred, outline);
+        Extensions::of(&referred, outline)
+    }
+
+    /// Whether a patch holds a filter that asks for its configuration.
+    fn asks(&self, patch: &Patch) -> bool {
+        let mut asked = self.extensions.values().flat_map(|view| &view.asked);
+        asked.any(|((id, at), _)| (id, at) == (&patch.origin, &patch.at))
+    }
+
+    /// Notes what a proxy's filters ask for and none of its views has.
+    fn look_for_extensions(&mut self, views: &[Arc<ViewKey>]) {
+        let views: Vec<&Extensions> =
+            views.iter().filter_map(|key| self.extensions.get(key)).collect();
+        let is_there = |name: &str| views.iter().any(|view| view.there.contains(name));
+        let asked = views.iter().flat_map(|view| &view.asked);
+        let missing: Vec<_> = asked.filter(|(_, name)| !is_there(name)).cloned().collect();
+        self.missing.extend(missing);
     }
 
     /// Notes the clusters that something leads to and a patch takes out.
@@ -162,5 +201,23 @@ impl Survey {
             let taker = taker.map(|patch| (patch.origin.clone(), patch.at.clone()));
             self.lost.extend(taker.map(|taker| (taker, name.clone())));
         }
+    }
+}
+
+impl Extensions {
+    fn of(referred: &References, outline: &Outline) -> Self {
+        let of_kind = |(kind, _): &&(ResourceType, String)| *kind == ResourceType::Extension;
+        let mut asked = BTreeSet::new();
+        for (_, name) in referred.iter().filter(of_kind) {
+            let asks = |patch: &&Arc<Patch>| {
+                let message = patch.message.as_ref();
+                patch.subject.is_filter() && message.is_some_and(|message| *message.name == *name)
+            };
+            let askers = outline.patches.iter().filter(asks);
+            let askers = askers.map(|patch| (patch.origin.clone(), patch.at.clone()));
+            asked.extend(askers.map(|asker| (asker, name.clone())));
+        }
+        let there = outline.of(ResourceType::Extension).iter().map(Entry::resource_name);
+        Self { there: there.collect(), asked }
     }
 }

@@ -740,6 +740,32 @@ spec: {{priority: 1, configPatches: [{patches}]}}
 }
 
 #[test]
+fn a_filter_that_asks_for_what_nobody_adds_is_told() {
+    const LUA: &str = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua";
+    let ask = |context: &str| {
+        format!(
+            "{{applyTo: HTTP_FILTER, match: {{context: {context}}}, patch: {{operation: INSERT_FIRST, value: {{name: mark, config_discovery: {{config_source: {{ads: {{}}}}, type_urls: ['{LUA}']}}}}}}}}"
+        )
+    };
+    let add = |context: &str| {
+        format!(
+            "{{applyTo: EXTENSION_CONFIG, match: {{context: {context}}}, patch: {{operation: ADD, value: {{name: mark, typed_config: {{'@type': '{LUA}'}}}}}}}}"
+        )
+    };
+    let missing = "asks for the configuration `mark`, which nobody adds";
+    let found = patched(&ask("SIDECAR_INBOUND"));
+    let [finding] = &found[..] else { panic!("{found:?}") };
+    assert!(finding.contains(missing) && finding.contains("spec.configPatches[0]"), "{finding}");
+    // A proxy finds in any of its views what it asks for.
+    for context in ["SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "ANY"] {
+        let patches = [ask("SIDECAR_INBOUND"), add(context)].join(", ");
+        assert_eq!(patched(&patches), Vec::<String>::new(), "{context}");
+    }
+    let found = patched(&[ask("SIDECAR_INBOUND"), add("GATEWAY")].join(", "));
+    assert!(found.iter().any(|finding| finding.contains(missing)), "{found:?}");
+}
+
+#[test]
 fn patches_that_change_nothing_are_said_and_others_are_not() {
     let header = "{operation: MERGE, value: {response_headers_to_remove: [a]}}";
     let host = |domain: &str| {

@@ -216,6 +216,8 @@ pub enum PatchSubject {
     VirtualHost(RouteConfigurationMatch),
     /// Routes of virtual hosts.
     Route(RouteConfigurationMatch),
+    /// Configurations that filters ask for by their names.
+    Extension,
 }
 
 impl PatchSubject {
@@ -225,6 +227,7 @@ impl PatchSubject {
         match self {
             Self::Cluster(_) => Some(ResourceType::Cluster),
             Self::Listener(_) => Some(ResourceType::Listener),
+            Self::Extension => Some(ResourceType::Extension),
             _ => None,
         }
     }

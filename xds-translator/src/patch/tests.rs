@@ -760,3 +760,42 @@ fn a_patch_may_be_for_proxies_that_say_something_of_themselves() {
         assert_eq!(patched(&node(SIDECAR)), proxy == json!({}), "who says nothing: {proxy}");
     }
 }
+
+#[test]
+fn a_configuration_stands_apart_from_the_filter_that_asks_for_it() {
+    let filter_of = |name: &str| {
+        json!({
+            "name": name,
+            "config_discovery": {
+                "config_source": { "ads": {}, "resource_api_version": "V3" },
+                "type_urls": ["type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"],
+            },
+        })
+    };
+    let ask = |name: &str| {
+        let matches = http_filter("SIDECAR_INBOUND", "");
+        patch("HTTP_FILTER", matches, "INSERT_FIRST", Some(filter_of(name)))
+    };
+    let add = |context: &str| {
+        let value = json!({ "name": "mark", "typed_config": lua("mark")["typed_config"] });
+        patch("EXTENSION_CONFIG", json!({ "context": context }), "ADD", Some(value))
+    };
+    // Of any side it is with what clients see; the filter finds it there.
+    for context in ["SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "ANY"] {
+        let all = translated(SIDECAR, &[filter(json!([ask("mark"), add(context)]))]);
+        assert_eq!(names(&all["extensions"]), ["mark"], "{context}");
+        let kind = &all["extensions"][0]["typed_config"]["@type"];
+        assert!(kind.as_str().is_some_and(|kind| kind.ends_with(".Lua")), "{kind}");
+        let filters = names(&connection(&all, "virtualInbound")["http_filters"]);
+        assert_eq!(filters[0], "mark");
+    }
+    let gateway = translated(GATEWAY, &[filter(json!([add("SIDECAR_INBOUND")]))]);
+    assert_eq!(gateway.get("extensions"), None, "it is for sidecars");
+    // Of two of one name the first stays.
+    let mut other = add("ANY");
+    other["patch"]["value"]["typed_config"] = buffer("mark")["typed_config"].clone();
+    let all = translated(SIDECAR, &[filter(json!([add("ANY"), other]))]);
+    assert_eq!(names(&all["extensions"]), ["mark"]);
+    let kind = &all["extensions"][0]["typed_config"]["@type"];
+    assert!(kind.as_str().is_some_and(|kind| kind.ends_with(".Lua")), "{kind}");
+}

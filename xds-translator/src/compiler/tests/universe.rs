@@ -494,7 +494,16 @@ fn envoy_filter(_: &str, name: usize, variant: usize) -> Value {
     addressed["proxy"] = json!({"metadata": {"INTERCEPTION_MODE": "NONE"}});
     outbound_service["context"] = json!("SIDECAR_OUTBOUND");
     let patches = match variant {
-        0 => vec![patch("HTTP_FILTER", router, "INSERT_BEFORE", lua)],
+        0 => vec![
+            patch("HTTP_FILTER", router, "INSERT_BEFORE", lua.clone()),
+            // Another wins where two add a configuration of one name.
+            patch(
+                "EXTENSION_CONFIG",
+                json!({"context": if name == 0 { "GATEWAY" } else { "ANY" }}),
+                "ADD",
+                json!({"name": "shared", "typed_config": lua["typed_config"]}),
+            ),
+        ],
         1 => vec![
             patch("CLUSTER", service, "MERGE", json!({"per_connection_buffer_limit_bytes": 99})),
             patch("CLUSTER", addressed, "MERGE", json!({"connect_timeout": "3s"})),

@@ -292,6 +292,7 @@ pub(super) struct Changeable {
 
 const HTTP_FILTER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter";
 
+const ADDED: &[Operation] = &[Operation::Add];
 const MERGED: &[Operation] = &[Operation::Merge, Operation::MergeAndReplaceList];
 const WHOLE: &[Operation] =
     &[Operation::Merge, Operation::MergeAndReplaceList, Operation::Add, Operation::Remove];
@@ -317,7 +318,7 @@ const FILTERS: &[Operation] = &[
 
 impl ApplyTo {
     /// What is served.
-    pub(super) const SERVED: [Self; 9] = [
+    pub(super) const SERVED: [Self; 10] = [
         Self::Cluster,
         Self::Listener,
         Self::ListenerFilter,
@@ -327,6 +328,7 @@ impl ApplyTo {
         Self::RouteConfiguration,
         Self::VirtualHost,
         Self::HttpRoute,
+        Self::ExtensionConfig,
     ];
 
     /// What may be done to it; `None`: it is not served.
@@ -345,6 +347,7 @@ impl ApplyTo {
             }
             Self::VirtualHost => ("envoy.config.route.v3.VirtualHost", WHOLE, "routeConfiguration"),
             Self::HttpRoute => ("envoy.config.route.v3.Route", ORDERED, "routeConfiguration"),
+            Self::ExtensionConfig => ("envoy.config.core.v3.TypedExtensionConfig", ADDED, ""),
             _ => return None,
         };
         Some(Changeable { message, operations, matched_by })

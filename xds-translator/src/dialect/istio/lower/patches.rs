@@ -100,6 +100,7 @@ fn subject(written: &ConfigPatch) -> Option<PatchSubject> {
         ApplyTo::RouteConfiguration => PatchSubject::RouteConfiguration(tables()),
         ApplyTo::VirtualHost => PatchSubject::VirtualHost(tables()),
         ApplyTo::HttpRoute => PatchSubject::Route(tables()),
+        ApplyTo::ExtensionConfig => PatchSubject::Extension,
         _ => return None,
     })
 }

@@ -327,7 +327,6 @@ mod tests {
     fn what_is_not_served_is_refused_with_its_place() {
         let table = [
             (filter("{applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {}}}"), "got BOOTSTRAP"),
-            (filter("{applyTo: EXTENSION_CONFIG, patch: {operation: ADD, value: {}}}"), ".applyTo"),
             (
                 filter("{applyTo: LISTENER_FILTER, patch: {operation: REMOVE}}"),
                 ".match.listener.listenerFilter: REMOVE must be told which",
@@ -446,6 +445,11 @@ mod tests {
                 "one of MERGE, MERGE_AND_REPLACE_LIST, ADD, REMOVE",
             ),
             (op("HTTP_ROUTE", "REPLACE", ", value: {}"), "takes no such operation"),
+            (
+                op("EXTENSION_CONFIG", "MERGE", ", value: {name: a}"),
+                "EXTENSION_CONFIG takes no such operation",
+            ),
+            (op("EXTENSION_CONFIG", "ADD", ", value: {}"), ".value.name: missing"),
             (op("HTTP_FILTER", "REMOVE", ""), ".subFilter.name: REMOVE must be told which filter"),
             (
                 op("NETWORK_FILTER", "MERGE", &format!(", value: {{{body}}}")),
