@@ -97,6 +97,9 @@ fn envoy_takes_what_patches_make() {
             "patched-host",
             "patched-route",
             "-- asked",
+            "-- script",
+            "fetched.wasm",
+            "bytes.wasm",
         ];
         marks.extend((node == sidecar).then_some("patched-listener"));
         for mark in marks {

@@ -195,7 +195,10 @@ async fn what_guards_access_and_is_not_served_is_refused_at_every_door() {
             ),
             "spec.jwtRules[0].presence",
         ),
-        (object("extensions.istio.io/v1alpha1", "WasmPlugin", "{phase: AUTHZ}"), "WasmPlugin"),
+        (
+            object("extensions.istio.io/v1alpha1", "WasmPlugin", "{url: 'oci://a.test/m:v1'}"),
+            "spec.url",
+        ),
         (object("security.istio.io/v1", "AuthorizationPolicy", target), "spec.targetRefs"),
     ];
     for (text, reason) in refused {

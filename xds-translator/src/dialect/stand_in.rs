@@ -5,6 +5,7 @@
 //! It is the only place that says what a closed guard is, whoever refuses one: the reader of a
 //! file, a rule of values, or lowering.
 
+mod extensions;
 mod filters;
 mod parts;
 mod tokens;
@@ -65,6 +66,9 @@ fn closed_door(id: &ObjectId, raw: &Value, extent: Extent) -> Option<Object> {
         kind if kind == Kind::AUTHORIZATION_POLICY => access(raw, extent)?,
         kind if kind == Kind::REQUEST_AUTHENTICATION => tokens::closed(raw, extent),
         kind if kind == Kind::ENVOY_FILTER => filters::closed(raw, extent)?,
+        kind if [Kind::WASM_PLUGIN, Kind::TRAFFIC_EXTENSION].contains(&kind) => {
+            extensions::closed(kind, raw, extent)?
+        }
         kind if kind == Kind::MESH_CONFIG => parts::mesh(raw, extent)?,
         kind if kind == Kind::DESTINATION_RULE => return parts::rule(id, raw, extent),
         kind if kind == Kind::GATEWAY => return parts::gateway(id, raw),
@@ -327,6 +331,41 @@ mod tests {
             }
             let stands = closed(&id, &raw).map(|object| object.meta.created);
             assert_eq!(stands, Some(created), "{raw}");
+        }
+    }
+
+    #[test]
+    fn an_extension_stands_in_closed_unless_it_would_open() {
+        let selector = json!({ "matchLabels": { "app": "cart" } });
+        let nothing = json!({ "url": "file:///dev/null" });
+        let table = [
+            (
+                Kind::WASM_PLUGIN,
+                json!({ "selector": selector, "url": "oci://a.test/m" }),
+                Some(json!({ "selector": selector, "url": "file:///dev/null" })),
+            ),
+            (
+                Kind::WASM_PLUGIN,
+                json!({ "url": 7, "type": "NETWORK" }),
+                Some(json!({ "url": "file:///dev/null", "type": "NETWORK" })),
+            ),
+            (Kind::WASM_PLUGIN, json!({ "url": "oci://a", "failStrategy": "FAIL_OPEN" }), None),
+            (
+                Kind::TRAFFIC_EXTENSION,
+                json!({ "wasm": { "url": "oci://a.test/m" } }),
+                Some(json!({ "wasm": nothing })),
+            ),
+            (Kind::TRAFFIC_EXTENSION, json!({ "lua": 7 }), Some(json!({ "wasm": nothing }))),
+            (
+                Kind::TRAFFIC_EXTENSION,
+                json!({ "wasm": { "url": "oci://a", "failStrategy": "FAIL_OPEN" } }),
+                None,
+            ),
+        ];
+        for (kind, spec, expected) in table {
+            let id = ObjectId { kind, namespace: "shop".into(), name: "p".into() };
+            let stands = closed(&id, &json!({ "spec": spec }));
+            assert_eq!(stands.map(|object| object.raw()["spec"].clone()), expected, "{spec}");
         }
     }
 

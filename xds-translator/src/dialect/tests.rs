@@ -580,10 +580,6 @@ fn what_guards_access_and_is_not_served_is_an_error() {
             object("gateway.networking.k8s.io/v1", "BackendTLSPolicy", "{}"),
             "BackendTLSPolicy default/a: kind",
         ),
-        (
-            object("extensions.istio.io/v1alpha1", "WasmPlugin", "{phase: AUTHN}"),
-            "WasmPlugin default/a: kind",
-        ),
     ];
     for (text, place) in table {
         let parsed = parse_file("a.yaml", text.as_bytes());

@@ -23,7 +23,9 @@ pub struct PatchSet {
     pub origin: Origin,
     /// Workloads of its namespace, or of every one if it stands in the root namespace.
     pub selector: Selector,
-    /// Smaller ones are applied earlier.
+    /// When it is applied.
+    pub stage: PatchStage,
+    /// Of one stage, smaller ones are applied earlier.
     pub priority: i32,
     /// In the order in which they are applied.
     pub patches: Vec<Arc<Patch>>,
@@ -41,12 +43,24 @@ impl PatchSet {
         self.patches.iter().any(|patch| patch.concerns(side))
     }
 
-    /// The order in which sets are applied to one proxy: those of the root namespace first, then by
-    /// priority, then by age.
+    /// The order in which sets are applied to one proxy: by stage, of changes those of the root
+    /// namespace first, then by priority, then by age.
     pub fn by_precedence(&self, other: &Self, root: &str) -> Ordering {
-        let rank = |set: &Self| (*set.origin.id.namespace != *root, set.priority);
+        let is_late =
+            |set: &Self| set.stage == PatchStage::Change && *set.origin.id.namespace != *root;
+        let rank = |set: &Self| (set.stage, is_late(set), set.priority);
         rank(self).cmp(&rank(other)).then_with(|| self.origin.by_age(&other.origin))
     }
+}
+
+/// When a set of patches is applied.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum PatchStage {
+    /// It adds a filter of its own at this place; so that filters of one place stand in the order
+    /// of their priorities, whatever others change then.
+    Extension(FilterPlace),
+    /// It changes what there is.
+    Change,
 }
 
 /// One change.
@@ -166,6 +180,21 @@ pub enum PatchOperation {
     InsertFirst,
     /// Put in the place of those that match.
     Replace,
+    /// A filter, put where its like belongs among those of the mesh.
+    InsertAt(FilterPlace),
+}
+
+/// A place among the filters that the mesh gives a proxy, in their order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum FilterPlace {
+    /// Before those that authenticate.
+    BeforeAuthentication,
+    /// Before those that authorize, behind those that authenticate.
+    BeforeAuthorization,
+    /// Behind those that authorize.
+    BehindAuthorization,
+    /// As it comes: behind all of these.
+    Unspecified,
 }
 
 impl PatchOperation {

@@ -3,7 +3,7 @@
 use prost_reflect::DynamicMessage;
 
 use super::{edit, merge::merge_patch};
-use crate::ir::{Patch, PatchOperation};
+use crate::ir::{FilterPlace, Patch, PatchOperation};
 
 /// A list that a patch changes.
 pub(super) struct Target<'a> {
@@ -57,6 +57,7 @@ pub(super) fn apply(
         PatchOperation::InsertBefore => Some(0),
         PatchOperation::InsertAfter if named => found.map(|at| at + 1),
         PatchOperation::InsertAfter => Some(list.len()),
+        PatchOperation::InsertAt(place) => Some(position(list, place)),
     };
     // A guard is not lost because its neighbour is not there: it comes before everything.
     let lost = (of == Elements::Filters && patch.guards).then_some(0);
@@ -86,6 +87,42 @@ fn remove(list: &mut Vec<DynamicMessage>, selects: impl Fn(&DynamicMessage) -> b
     let before = list.len();
     list.retain(|known| !selects(known));
     list.len() != before
+}
+
+/// The services that are asked whether a call may pass, which stand before all else.
+const ASKING: [&str; 2] = ["envoy.filters.http.ext_authz", "envoy.filters.network.ext_authz"];
+
+/// Filters of the mesh, in their order.
+const AUTHENTICATING: [&str; 1] = ["envoy.filters.http.jwt_authn"];
+const AUTHORIZING: [&str; 2] = ["envoy.filters.http.rbac", "envoy.filters.network.rbac"];
+const BEHIND: [&str; 8] = [
+    "envoy.filters.http.local_ratelimit",
+    "envoy.filters.http.grpc_stats",
+    "envoy.filters.http.fault",
+    "envoy.filters.http.cors",
+    "envoy.filters.http.set_filter_state",
+    "envoy.filters.http.dynamic_forward_proxy",
+    "envoy.filters.network.set_filter_state",
+    "envoy.filters.network.sni_dynamic_forward_proxy",
+];
+
+/// The position of a place in a list of filters: before the first filter of the mesh that belongs
+/// behind it, so that filters of others, put there earlier, stay before.
+fn position(list: &[DynamicMessage], place: FilterPlace) -> usize {
+    let names: Vec<String> = list.iter().map(|filter| edit::text(filter, "name")).collect();
+    let is_of = |list: &[&str], name: &String| list.contains(&&**name);
+    let start = names.iter().rposition(|name| is_of(&ASKING, name)).map_or(0, |at| at + 1);
+    let ends = |name: &String| {
+        let behind = is_of(&BEHIND, name) || is_of(&TERMINAL, name);
+        match place {
+            FilterPlace::BeforeAuthentication => {
+                behind || is_of(&AUTHORIZING, name) || is_of(&AUTHENTICATING, name)
+            }
+            FilterPlace::BeforeAuthorization => behind || is_of(&AUTHORIZING, name),
+            FilterPlace::BehindAuthorization | FilterPlace::Unspecified => behind,
+        }
+    };
+    names[start..].iter().position(ends).map_or(names.len(), |at| start + at)
 }
 
 fn is_terminal(filter: &DynamicMessage) -> bool {

@@ -8,7 +8,7 @@ use crate::{
     class::NodeIdentity,
     compiler::{Change, Compiler},
     dialect::{Kind, parse_value},
-    ir::{MeshDefaults, ObjectId},
+    ir::{KeySet, MeshDefaults, ObjectId},
     translate::translate,
 };
 
@@ -798,4 +798,58 @@ fn a_configuration_stands_apart_from_the_filter_that_asks_for_it() {
     assert_eq!(names(&all["extensions"]), ["mark"]);
     let kind = &all["extensions"][0]["typed_config"]["@type"];
     assert!(kind.as_str().is_some_and(|kind| kind.ends_with(".Lua")), "{kind}");
+}
+
+#[test]
+fn extensions_stand_where_their_phase_says() {
+    let security = "security.istio.io/v1";
+    let tokens = object(
+        "RequestAuthentication",
+        security,
+        "login",
+        "shop",
+        json!({ "spec": { "jwtRules": [{ "issuer": "a", "jwks": KeySet::nobodys().as_str() }] } }),
+    );
+    let access = object(
+        "AuthorizationPolicy",
+        security,
+        "cart",
+        "shop",
+        json!({ "spec": { "rules": [{ "to": [{ "operation": { "methods": ["GET"] } }] }] } }),
+    );
+    let extension = |phase: &str, priority: i32| {
+        let name = format!("{}{priority}", phase.to_lowercase());
+        let lua = json!({ "inlineCode": "function envoy_on_request(h) end" });
+        let spec = json!({ "lua": lua, "phase": phase, "priority": priority });
+        object(
+            "TrafficExtension",
+            "extensions.istio.io/v1alpha1",
+            &name,
+            "shop",
+            json!({ "spec": spec }),
+        )
+    };
+    let extensions = [
+        extension("STATS", 1),
+        extension("AUTHZ", 1),
+        extension("AUTHN", 1),
+        extension("AUTHN", 2),
+        extension("AUTHZ", 2),
+    ];
+    let order = |guards: &[Value]| {
+        let objects: Vec<Value> = guards.iter().chain(&extensions).cloned().collect();
+        let all = translated(SIDECAR, &objects);
+        assert_eq!(names(&all["extensions"]).len(), extensions.len());
+        let filters = names(&connection(&all, "virtualInbound")["http_filters"]);
+        let short = |name: &&str| {
+            let name = name.rsplit_once("shop.").map_or(*name, |(_, name)| name);
+            name.trim_start_matches("envoy.filters.http.").to_owned()
+        };
+        filters.iter().map(short).collect::<Vec<_>>().join(" ")
+    };
+    let guarded = order(&[tokens.clone(), access.clone()]);
+    let expected = "authn2 authn1 jwt_authn authz2 authz1 rbac stats1 grpc_stats";
+    assert!(guarded.starts_with(expected), "{guarded}");
+    let open = order(&[]);
+    assert!(open.starts_with("authn2 authn1 authz2 authz1 stats1 grpc_stats"), "{open}");
 }

@@ -52,7 +52,8 @@ fn standing(set: &PatchSet) -> impl PartialEq {
     let sides = [ProxySide::Inbound, ProxySide::Outbound, ProxySide::Gateway];
     let proxies = set.patches.iter().map(|patch| (patch.side, patch.proxy.clone()));
     let sides = sides.map(|side| set.concerns(side));
-    (set.origin.clone(), set.selector.clone(), set.priority, sides, proxies.collect::<Vec<_>>())
+    let order = (set.stage, set.priority);
+    (set.origin.clone(), set.selector.clone(), order, sides, proxies.collect::<Vec<_>>())
 }
 
 impl Family for PatchSets {

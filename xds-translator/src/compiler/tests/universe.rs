@@ -28,7 +28,7 @@ pub(super) struct Step {
 /// Makes the specification of an object from (namespace, name, variant).
 type Maker = fn(&str, usize, usize) -> Value;
 
-const MAKERS: [(Kind, Maker); 22] = [
+const MAKERS: [(Kind, Maker); 24] = [
     (Kind::NAMESPACE, bare),
     (Kind::SERVICE_ACCOUNT, bare),
     (Kind::DEPLOYMENT, bare),
@@ -50,6 +50,8 @@ const MAKERS: [(Kind, Maker); 22] = [
     (Kind::TRAFFIC_SPLIT, traffic_split),
     (Kind::HTTP_ROUTE_GROUP, route_group),
     (Kind::TELEMETRY, telemetry),
+    (Kind::WASM_PLUGIN, wasm_plugin),
+    (Kind::TRAFFIC_EXTENSION, traffic_extension),
     (Kind::MESH_CONFIG, mesh_config),
 ];
 
@@ -573,6 +575,42 @@ fn envoy_filter(_: &str, name: usize, variant: usize) -> Value {
         spec["workloadSelector"] = json!({"labels": {"app": "app0"}});
     }
     json!({"spec": spec})
+}
+
+fn wasm_plugin(_: &str, name: usize, variant: usize) -> Value {
+    let phase = ["UNSPECIFIED_PHASE", "AUTHN", "AUTHZ", "STATS"][variant % 4];
+    let mut spec = json!({
+        "url": format!("file:///opt/{name}.wasm"), "phase": phase, "priority": variant,
+        "pluginConfig": {"variant": variant},
+    });
+    match variant {
+        1 => {
+            spec["url"] = json!("https://code.test/m.wasm");
+            spec["sha256"] = json!("0".repeat(64));
+        }
+        2 => spec["match"] = json!([{"mode": "SERVER", "ports": [{"number": 8080}]}]),
+        // Refused: in its stead stands its last accepted version, or a closed door.
+        3 => spec["targetRefs"] = json!([{"kind": "Service", "name": "service0"}]),
+        4 => spec["type"] = json!("NETWORK"),
+        _ => spec["failStrategy"] = json!("FAIL_OPEN"),
+    }
+    if variant == 5 {
+        spec["selector"] = json!({"matchLabels": {"app": "app0"}});
+    }
+    json!({ "spec": spec })
+}
+
+fn traffic_extension(_: &str, name: usize, variant: usize) -> Value {
+    let code = format!("function envoy_on_request(h) h:headers():add('x', '{variant}') end");
+    let mut spec = json!({"lua": {"inlineCode": code}, "priority": name});
+    if variant > 3 {
+        spec = json!({"wasm": {"url": "https://code.test/m.wasm", "sha256": "0".repeat(64)}});
+    }
+    if variant.is_multiple_of(2) {
+        let mode = ["CLIENT", "SERVER", "CLIENT_AND_SERVER"][variant / 2];
+        spec["match"] = json!([{"mode": mode}, {"mode": "CLIENT", "ports": [{"number": 80}]}]);
+    }
+    json!({ "spec": spec })
 }
 
 fn gateway(_: &str, name: usize, variant: usize) -> Value {

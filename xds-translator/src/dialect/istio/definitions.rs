@@ -2,8 +2,8 @@
 //! stored version are Istio's, so that the definitions install over Istio's own.
 
 use super::{
-    destination_rule, envoy_filter, gateway, request_authentication, security, service_entry,
-    sidecar, telemetry, virtual_service,
+    destination_rule, envoy_filter, extension, gateway, request_authentication, security,
+    service_entry, sidecar, telemetry, virtual_service,
 };
 use crate::dialect::definition::{Column, Definition};
 
@@ -72,6 +72,21 @@ pub(super) static TELEMETRY: Definition = Definition {
     short: &["telemetry"],
     versions: &["v1alpha1", "v1"],
     columns: &[],
+};
+pub(super) static WASM_PLUGIN: Definition = Definition {
+    schema: extension::WasmPlugin::SCHEMA,
+    short: &[],
+    versions: &["v1alpha1"],
+    columns: &[
+        Column::text("Phase", ".spec.phase", "Where among the filters it runs."),
+        Column::text("URL", ".spec.url", "Where the module is."),
+    ],
+};
+pub(super) static TRAFFIC_EXTENSION: Definition = Definition {
+    schema: extension::TrafficExtension::SCHEMA,
+    short: &[],
+    versions: &["v1alpha1"],
+    columns: &[Column::text("Phase", ".spec.phase", "Where among the filters it runs.")],
 };
 pub(super) static ENVOY_FILTER: Definition = Definition {
     schema: envoy_filter::EnvoyFilter::SCHEMA,

@@ -5,6 +5,7 @@ mod definitions;
 pub mod destination_rule;
 pub(crate) mod dry_run;
 pub mod envoy_filter;
+pub mod extension;
 pub mod extension_provider;
 pub mod gateway;
 pub(crate) mod lower;
@@ -17,12 +18,12 @@ pub mod service_entry;
 pub mod shared;
 pub mod sidecar;
 pub mod telemetry;
-mod unserved;
 pub mod virtual_service;
 
 use self::{
     destination_rule::DestinationRule,
     envoy_filter::EnvoyFilter,
+    extension::{TrafficExtension, WasmPlugin},
     gateway::Gateway,
     mesh_config::MeshConfig,
     request_authentication::RequestAuthentication,
@@ -71,9 +72,9 @@ kinds! {
     /// Istio's ProxyConfig.
     PROXY_CONFIG: "networking.istio.io" ["v1beta1", "v1"] "ProxyConfig" "proxyconfigs" "proxy-config" Namespaced => Serving::Planned(guards_nothing);
     /// Istio's WasmPlugin.
-    WASM_PLUGIN: "extensions.istio.io" ["v1alpha1"] "WasmPlugin" "wasmplugins" "wasm-plugin" Namespaced => Serving::Planned(unserved::guarding_phase);
+    WASM_PLUGIN: "extensions.istio.io" ["v1alpha1"] "WasmPlugin" "wasmplugins" "wasm-plugin" Namespaced => Serving::Served(Served::spec::<WasmPlugin>().defined(&definitions::WASM_PLUGIN));
     /// Istio's TrafficExtension.
-    TRAFFIC_EXTENSION: "extensions.istio.io" ["v1alpha1"] "TrafficExtension" "trafficextensions" "traffic-extension" Namespaced => Serving::Planned(unserved::guarding_phase);
+    TRAFFIC_EXTENSION: "extensions.istio.io" ["v1alpha1"] "TrafficExtension" "trafficextensions" "traffic-extension" Namespaced => Serving::Served(Served::spec::<TrafficExtension>().defined(&definitions::TRAFFIC_EXTENSION));
     /// Istio's installer input.
     ISTIO_OPERATOR: "install.istio.io" ["v1alpha1"] "IstioOperator" "istiooperators" "istio-operator" Namespaced => Serving::Installer;
 }
@@ -175,6 +176,26 @@ impl Spec for EnvoyFilter {
 
     fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
         vec![lowering.envoy_filter(self)]
+    }
+}
+
+impl Spec for WasmPlugin {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::extension::check_plugin(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        lowering.wasm_plugin(self).into_iter().collect()
+    }
+}
+
+impl Spec for TrafficExtension {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::extension::check_extension(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        lowering.traffic_extension(self).into_iter().collect()
     }
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod authorizer;
 mod backend;
+mod extension;
 mod gateway;
 pub(crate) mod mesh;
 mod patches;

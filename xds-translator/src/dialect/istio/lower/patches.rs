@@ -12,8 +12,9 @@ use crate::{
         message,
     },
     ir::{
-        ChainCondition, ClusterMatch, Expression, ListenerMatch, Patch, PatchSet, PatchSubject,
-        ProxyCondition, ProxySide, RouteActionKind, RouteConfigurationMatch, Selector,
+        ChainCondition, ClusterMatch, Expression, ListenerMatch, Patch, PatchSet, PatchStage,
+        PatchSubject, ProxyCondition, ProxySide, RouteActionKind, RouteConfigurationMatch,
+        Selector,
     },
     snapshot::Item,
 };
@@ -30,6 +31,7 @@ impl Lowering<'_> {
                 .as_ref()
                 .map(|s| Selector::from(s.labels.clone()))
                 .unwrap_or_default(),
+            stage: PatchStage::Change,
             priority: spec.priority,
             patches: patches.collect(),
         }))

@@ -6,6 +6,7 @@ pub(super) mod backend;
 mod cel;
 mod condition;
 pub(super) mod entry;
+pub(super) mod extension;
 mod format;
 pub(super) mod gateway;
 mod label;

@@ -1867,3 +1867,51 @@ fn patches_name_the_filters_they_mean() {
         )],
     );
 }
+
+#[test]
+fn extensions_run_code_that_is_verified() {
+    let digest = "ab".repeat(32);
+    let server = format!("url: 'https://a.test/m', sha256: '{digest}'");
+    let file = "url: 'file:///m.wasm'";
+    let with = |more: &str| format!("{file}, {more}");
+    let rows: Vec<(&str, String, String)> = vec![
+        ("spec.url", "phase: AUTHN".to_owned(), with("phase: AUTHN")),
+        ("spec.url", "url: 'oci://a.test/m:v1'".to_owned(), file.to_owned()),
+        ("spec.url", "url: 'a.test/m:v1'".to_owned(), file.to_owned()),
+        ("spec.url", "url: 'ftp://a.test/m'".to_owned(), file.to_owned()),
+        ("spec.url", "url: 'file://m'".to_owned(), file.to_owned()),
+        ("spec.sha256", "url: 'https://a.test/m'".to_owned(), server.clone()),
+        ("spec.sha256", "url: 'http://a.test/m', sha256: abc".to_owned(), server),
+        ("spec.sha256", with(&format!("sha256: '{digest}'")), file.to_owned()),
+        ("spec.verificationKey", with("verificationKey: k"), file.to_owned()),
+        ("spec.pluginConfig", with("pluginConfig: [1]"), with("pluginConfig: {a: [1, {b: x}]}")),
+        ("spec.phase", with("phase: LATE"), with("phase: STATS")),
+        (
+            "spec.match[0].ports[0].number",
+            with("match: [{ports: [{number: 0}]}]"),
+            with("match: [{mode: CLIENT, ports: [{number: 80}]}]"),
+        ),
+        (
+            "spec.vmConfig.env[1].name",
+            with("vmConfig: {env: [{name: A, value: a}, {name: A, value: b}]}"),
+            with("vmConfig: {env: [{name: A, value: a}, {name: B, valueFrom: HOST}]}"),
+        ),
+        (
+            "spec.vmConfig.env[0].value",
+            with("vmConfig: {env: [{name: A, valueFrom: HOST, value: a}]}"),
+            with("vmConfig: {env: [{name: A, valueFrom: HOST}]}"),
+        ),
+    ];
+    let rows: Vec<Row<'_>> = rows.iter().map(|(f, r, t)| (*f, r.as_str(), t.as_str())).collect();
+    check(Kind::WASM_PLUGIN, "{$}", &rows);
+    check(
+        Kind::TRAFFIC_EXTENSION,
+        "{$}",
+        &[
+            ("spec", "priority: 1", "lua: {inlineCode: x}"),
+            ("spec", "lua: {inlineCode: x}, wasm: {url: 'file:///m'}", "wasm: {url: 'file:///m'}"),
+            ("spec.lua.inlineCode", "lua: {inlineCode: ' '}", "lua: {inlineCode: x}"),
+            ("spec.wasm.url", "wasm: {url: 'oci://a.test/m'}", "wasm: {url: 'file:///m'}"),
+        ],
+    );
+}
