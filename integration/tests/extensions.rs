@@ -247,6 +247,39 @@ fn our_proxy_refuses_what_it_cannot_run_and_closes_what_it_guards() {
     site.until_status(403);
 }
 
+#[test]
+fn our_proxy_counts_itself_and_refuses_to_ask_others() {
+    let site = Site::start("run", "127.89.3");
+    let limit = |spec: &str| {
+        format!(
+            "apiVersion: policy.ferromesh.io/v1alpha1\nkind: RateLimit\n\
+             metadata: {{name: cart, namespace: shop}}\nspec: {{{spec}}}\n"
+        )
+    };
+    let by = "[{source: HEADER, name: x-plan, value: free}]";
+    site.plane.write(
+        "limit.yaml",
+        limit(&format!(
+            "local: {{requests: 1000, interval: 600s, alike: [{{by: {by}, requests: 2, interval: 600s}}]}}, \
+             answer: {{status: 503, headers: {{x-why: limited}}}}"
+        )),
+    );
+    let free = || site.ask("/", "x-plan: free\r\n");
+    until(LIMIT, "a limit", || status(&free()) == 503);
+    assert!(free().contains("x-why: limited"), "{}", free());
+    assert_eq!(site.status(), 200, "others are not counted by it");
+    site.remove("limit.yaml");
+    until(LIMIT, "no limit", || (0..4).all(|_| status(&free()) == 200));
+    site.plane.write(
+        "limit.yaml",
+        limit(
+            "global: {service: cart, port: 81, domain: d, descriptors: [{by: [{source: PATH}]}]}",
+        ),
+    );
+    // Nobody counts: whom it is for is refused by a limit that our proxy knows.
+    site.until_status(429);
+}
+
 const IMAGE: &str = "
 apiVersion: extensions.istio.io/v1alpha1
 kind: WasmPlugin

@@ -369,3 +369,58 @@ spec:
     assert_eq!(statuses, [200, 429, 200, 429]);
     assert_eq!(site.application.lock().expect("nobody panics with it").len(), 2);
 }
+
+/// An object of our own with this specification, for the workload.
+fn limit(spec: &str) -> String {
+    format!(
+        "apiVersion: policy.ferromesh.io/v1alpha1\nkind: RateLimit\n\
+         metadata: {{name: cart, namespace: shop}}\n\
+         spec:\n  selector: {{matchLabels: {{app: cart}}}}\n  {spec}\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_alike_have_a_limit_of_their_own() {
+    let by = "[{source: HEADER, name: X-User, value: anna}, {source: PATH, value: /costly}]";
+    let site = Site::start(&limit(&format!(
+        "local: {{requests: 4, interval: 600s, alike: [{{by: {by}, requests: 1, interval: 60s}}]}}"
+    )))
+    .await;
+    let mut statuses = Vec::new();
+    for path in ["/costly", "/costly", "/", "/", "/", "/"] {
+        statuses.push(site.call(path).await);
+    }
+    assert_eq!(statuses, [200, 429, 200, 200, 200, 429], "one of the costly, four in all");
+    assert_eq!(site.application.lock().expect("nobody panics with it").len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_counts_and_who_gets_no_answer_is_refused_unless_said_otherwise() {
+    let asked = |more: &str| {
+        format!(
+            "global: {{port: 8081, domain: mesh, descriptors: [{{by: [{{source: PATH}}]}}], {more}}}"
+        )
+    };
+    let site = Site::start(&limit(&format!(
+        "{}\n  answer: {{status: 503, headers: {{x-why: limited}}}}",
+        asked("service: ratelimit.example, timeout: 10s")
+    )))
+    .await;
+    let mut statuses = Vec::new();
+    for path in ["/cheap", "/expensive", "/cheap"] {
+        statuses.push(site.call(path).await);
+    }
+    assert_eq!(statuses, [200, 503, 200]);
+    drop(site);
+    // Nobody listens there.
+    let silent = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n\
+         metadata: {name: silent, namespace: shop}\n\
+         spec:\n  hosts: [silent.example]\n  location: MESH_EXTERNAL\n  resolution: STATIC\n  \
+         ports: [{number: 8081, name: grpc, protocol: GRPC, targetPort: 9}]\n  \
+         endpoints: [{address: 127.0.0.1}]\n---\n";
+    for (mode, expected) in [("DENY", 500), ("ALLOW", 200)] {
+        let spec = asked(&format!("service: silent.example, failureMode: {mode}"));
+        let site = Site::start(&format!("{silent}{}", limit(&spec))).await;
+        assert_eq!(site.call("/").await, expected, "{mode}");
+    }
+}

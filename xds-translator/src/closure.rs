@@ -29,6 +29,7 @@ use envoy_types::pb::{
             filters::{
                 http::{
                     ext_authz::v3::{ExtAuthz as RequestAuthz, ext_authz::Services},
+                    ratelimit::v3::RateLimit as RequestLimit,
                     wasm::v3::Wasm as RequestWasm,
                 },
                 network::{
@@ -63,7 +64,7 @@ pub struct Dangling {
 /// References between resources that the views of one proxy do not satisfy; sorted, unique.
 ///
 /// Looks at clusters that routes, mirrors, TCP proxies, logs, tracers, filters that ask about
-/// access and filters that fetch their code name, at route configurations that listeners name, at
+/// access, filters that have others count and filters that fetch their code name, at route configurations that listeners name, at
 /// configurations that filters ask for, and at the assignments of EDS clusters.
 /// Bytes that do not decode refer to nothing.
 pub fn check(views: &[Arc<View>]) -> Vec<Dangling> {
@@ -206,6 +207,10 @@ fn request_filter(config: &Any, found: &mut References) {
         Some(Services::GrpcService(service)) => grpc(Some(&service), found),
         Some(Services::HttpService(service)) => http_uri(service.server_uri.as_ref(), found),
         None => {}
+    }
+    if let Some(limit) = unpack::<RequestLimit>(config) {
+        let service = limit.rate_limit_service.and_then(|service| service.grpc_service);
+        grpc(service.as_ref(), found);
     }
     if let Some(wasm) = unpack::<RequestWasm>(config) {
         code(wasm.config.as_ref(), found);

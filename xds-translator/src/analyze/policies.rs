@@ -9,8 +9,8 @@ use crate::{
         Kind, Object,
         istio::security::{Action, AuthorizationPolicy},
     },
-    ir::{AccessPolicy, Labels, Origin, Selector, Workload},
-    plan::{NobodyAsked, authorizer},
+    ir::{AccessPolicy, Labels, Origin, Quota, Selector, Workload},
+    plan::{NobodyAsked, NobodyCounts, authorizer, counter},
     snapshot::{Item, Reader},
 };
 
@@ -20,6 +20,7 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     check_denials(input, findings);
     check_selectors(input, findings);
     check_authorizers(input, findings);
+    check_counters(input, findings);
     check_namespaces(input, findings);
 }
 
@@ -289,6 +290,31 @@ fn nobody_asked(reader: &Reader<'_>, name: &str) -> Option<String> {
             format!("`{}` of provider `{name}` has no port {}", known.host, known.port)
         }
     })
+}
+
+/// Limits that nobody can count: whom they are for passes never, or always.
+fn check_counters(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    let reader = Reader::new(&input.snapshot);
+    for item in input.items() {
+        let Item::RateLimit(limit) = item else { continue };
+        let Quota::Shared(shared) = &limit.quota else { continue };
+        let Err(reason) = counter(&reader, limit, shared) else { continue };
+        let (field, lack) = match reason {
+            NobodyCounts::Host => ("service", format!("no service has the host `{}`", shared.host)),
+            NobodyCounts::Port => {
+                ("port", format!("`{}` has no port {}", shared.host, shared.port))
+            }
+            NobodyCounts::Protocol => {
+                let of = format!("port {} of `{}`", shared.port, shared.host);
+                ("port", format!("{of} is not declared to speak gRPC"))
+            }
+        };
+        let then = if shared.fail_open { "nothing is limited" } else { "every request is refused" };
+        let field = FieldPath::of("spec.global").field(field);
+        let message = format!("{lack}, so that {then}");
+        let finding = Diagnostic::error_ref(Code::MissingReference, field, message);
+        findings.push(input.diagnose(&limit.origin.id, finding));
+    }
 }
 
 /// Selectors that select nothing, where workloads are known.

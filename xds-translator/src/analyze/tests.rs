@@ -934,3 +934,36 @@ fn who_cannot_be_asked_is_named_where_a_policy_asks() {
     let told = |found: &[String]| found.iter().filter(|f| f.contains("same workloads")).count();
     assert_eq!((told(&two("cart")), told(&two("other"))), (2, 0));
 }
+
+#[test]
+fn limits_that_nobody_can_count_are_told() {
+    let found = |service: &str, port: u16, mode: &str| -> Vec<String> {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: limiter, namespace: shop}}\n\
+             spec: {{clusterIP: 10.0.0.1, ports: [{{name: grpc, port: 8081}}, {{name: http, port: 80}}]}}\n\
+             ---\napiVersion: policy.ferromesh.io/v1alpha1\nkind: RateLimit\n\
+             metadata: {{name: a, namespace: shop}}\n\
+             spec: {{global: {{service: {service}, port: {port}, domain: d, failureMode: {mode}, \
+             descriptors: [{{by: [{{source: PATH}}]}}]}}}}\n"
+        );
+        let parsed = parse_files([("a.yaml", text.as_bytes())]);
+        let found = analyze_input(&parsed, &MeshDefaults::default()).into_iter();
+        let about = |d: &Diagnostic| {
+            let told = d.object.as_ref().is_some_and(|id| id.kind == Kind::RATE_LIMIT);
+            // That our own proxy asks nobody is said of each.
+            told && d.code != Code::NotActedOn
+        };
+        found.filter(about).map(|d| d.to_string()).collect()
+    };
+    assert_eq!(found("limiter", 8081, "DENY"), Vec::<String>::new());
+    let table = [
+        ("nobody", 8081, "DENY", "no service has the host `nobody.shop.svc.cluster.local`"),
+        ("limiter", 99, "DENY", "has no port 99, so that every request is refused"),
+        ("limiter", 80, "ALLOW", "is not declared to speak gRPC, so that nothing is limited"),
+    ];
+    for (service, port, mode, expected) in table {
+        let found = found(service, port, mode);
+        let [finding] = &found[..] else { panic!("{service}:{port}: {found:?}") };
+        assert!(finding.contains("spec.global.") && finding.contains(expected), "{finding}");
+    }
+}

@@ -1,9 +1,10 @@
-//! CustomResourceDefinitions of Istio's kinds, made from the declarations that decode them.
+//! CustomResourceDefinitions of Istio's kinds and our own, made from the declarations that decode
+//! them.
 //!
-//! Group, kind, names, versions and the stored version are Istio's, so that the definitions install
-//! over Istio's own and objects that are stored there stay readable. What only we have, the mesh
-//! configuration among it, is no resource of a cluster. Knows the kinds and their shapes, and
-//! nothing of clusters: the output is a value to print or to apply.
+//! Group, kind, names, versions and the stored version of Istio's are Istio's, so that the
+//! definitions install over Istio's own and objects that are stored there stay readable. The mesh
+//! configuration is no resource of a cluster. Knows the kinds and their shapes, and nothing of
+//! clusters: the output is a value to print or to apply.
 
 mod structural;
 
@@ -48,7 +49,8 @@ fn defined() -> impl Iterator<Item = (Kind, &'static Definition)> {
 }
 
 fn definition(kind: Kind, row: &Definition) -> Value {
-    let area = kind.group().split('.').next().unwrap_or_default();
+    let (area, domain) = kind.group().split_once('.').unwrap_or_default();
+    let family = domain.replace('.', "-");
     let schema = resource(row.schema);
     let columns: Vec<Value> = row.columns.iter().chain(STATE).map(column).collect();
     let version = |(i, name): (usize, &&str)| {
@@ -67,7 +69,7 @@ fn definition(kind: Kind, row: &Definition) -> Value {
         "listKind": format!("{}List", kind.kind_name()),
         "plural": kind.plural(),
         "singular": kind.kind_name().to_lowercase(),
-        "categories": ["istio-io", format!("{area}-istio-io")],
+        "categories": [family, format!("{area}-{family}")],
     });
     if !row.short.is_empty() {
         names["shortNames"] = json!(row.short);
@@ -145,13 +147,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_served_kind_of_istio_has_a_definition() {
+    fn every_served_kind_of_istio_and_of_ours_has_a_definition() {
         let defined: Vec<Kind> = defined().map(|(kind, _)| kind).collect();
         let groups = [
             "networking.istio.io",
             "security.istio.io",
             "telemetry.istio.io",
             "extensions.istio.io",
+            "policy.ferromesh.io",
         ];
         let own = |kind: &Kind| groups.contains(&kind.group());
         assert_eq!(defined, Kind::all_served().filter(own).collect::<Vec<_>>());

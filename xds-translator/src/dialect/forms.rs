@@ -21,6 +21,26 @@ pub(super) fn each<T>(
     });
 }
 
+/// Statuses that Envoy answers with (`envoy.type.v3.StatusCode`); it refuses a filter with others.
+const STATUSES: [std::ops::RangeInclusive<u16>; 11] = [
+    200..=208,
+    226..=226,
+    300..=305,
+    307..=308,
+    400..=417,
+    421..=424,
+    426..=426,
+    428..=429,
+    431..=431,
+    500..=508,
+    510..=511,
+];
+
+/// Whether a filter may be told to answer with this status.
+pub(super) fn is_known_status(code: u16) -> bool {
+    STATUSES.iter().any(|known| known.contains(&code))
+}
+
 /// Notes a number outside its bounds.
 pub(super) fn check_range(
     field: &'static str,

@@ -10,6 +10,7 @@ mod content;
 pub mod decode;
 pub(crate) mod definition;
 mod document;
+pub mod ferromesh;
 mod flagger;
 mod forms;
 mod fragment;

@@ -2,14 +2,14 @@
 //! definitions and diagnostics; nothing else lists kinds.
 
 use super::{
-    cilium, flagger, gateway_api, istio,
+    cilium, ferromesh, flagger, gateway_api, istio,
     kind::{KindRow, Served, Serving, split_api_version},
     kubernetes, linkerd, smi, suggest,
 };
 use crate::ir::Kind;
 
 /// The rows of each dialect, in the order of [`Kind`].
-static DIALECTS: [&[KindRow]; 7] = [
+static DIALECTS: [&[KindRow]; 8] = [
     kubernetes::KINDS,
     istio::KINDS,
     gateway_api::KINDS,
@@ -17,6 +17,7 @@ static DIALECTS: [&[KindRow]; 7] = [
     smi::KINDS,
     cilium::KINDS,
     flagger::KINDS,
+    ferromesh::KINDS,
 ];
 
 /// Every known kind, in the order of [`Kind`].

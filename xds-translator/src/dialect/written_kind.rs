@@ -72,6 +72,7 @@ const MESH_GROUPS: &[&str] = &[
     "telemetry.istio.io",
     "extensions.istio.io",
     "mesh.istio.io",
+    "policy.ferromesh.io",
     "install.istio.io",
 ];
 

@@ -40,6 +40,11 @@ fn addition(key: &str, value: &str, action: HeaderAppendAction) -> HeaderValueOp
     }
 }
 
+/// A header that has this value, whatever it had before.
+pub(super) fn set(key: &str, value: &str) -> HeaderValueOption {
+    addition(key, value, HeaderAppendAction::OverwriteIfExistsOrAdd)
+}
+
 fn removals(changes: &HeaderChanges) -> Vec<String> {
     changes.remove.iter().map(|name| name.to_string()).collect()
 }

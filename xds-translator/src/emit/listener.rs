@@ -104,12 +104,13 @@ mod tests {
     use crate::{
         emit::tests::{self, chain, file_log, full_listener, http, listener, tcp},
         ir::{
-            AuthorizerProtocol, ClientCertHeader, Edge, HttpAuthorizer, LogFormat, Pins, Rate,
-            StringMatch, TlsWords,
+            AlikeQuota, AuthorizerProtocol, ClientCertHeader, Edge, Hostname, HttpAuthorizer,
+            LimitRefusal, LogFormat, OwnQuota, Pins, Rate, RequestPart, SharedQuota, StringMatch,
+            TlsWords,
         },
         plan::{
-            DownstreamTls, FilterChainPlan, HttpConnection, HttpRole, ListenerFilter, ListenerPlan,
-            PlanItem, SecretRef, TerminalFilter, TokenFilter, TrustRef,
+            DownstreamTls, FilterChainPlan, HttpConnection, HttpRole, LimitPlan, ListenerFilter,
+            ListenerPlan, PlanItem, QuotaPlan, SecretRef, TerminalFilter, TokenFilter, TrustRef,
         },
     };
 
@@ -402,6 +403,77 @@ mod tests {
     }
 
     #[test]
+    fn limits_say_what_requests_have_in_common_and_who_counts() {
+        let part = |name: &str| RequestPart::Header(name.into());
+        let rate = |requests| Rate { requests, window: Duration::from_secs(60) };
+        let alike = |value: Option<&str>, requests| AlikeQuota {
+            parts: vec![(part("x-plan"), value.map(Into::into))],
+            rate: rate(requests),
+        };
+        let own = QuotaPlan::Own(OwnQuota {
+            rate: rate(9),
+            alike: vec![alike(Some("free"), 1), alike(None, 2)],
+        });
+        let shared = QuotaPlan::Shared {
+            cluster: "counters".into(),
+            quota: SharedQuota {
+                host: Hostname::new("limiter.test"),
+                port: 8081,
+                domain: "d".into(),
+                timeout: Duration::from_secs(2),
+                fail_open: false,
+                told: vec![vec![
+                    RequestPart::Claim(vec!["realm".into(), "plan".into()]),
+                    RequestPart::RemoteAddress,
+                    RequestPart::Path,
+                    RequestPart::Constant("kind".into(), "http".into()),
+                ]],
+            },
+        };
+        let refusal = LimitRefusal { status: 503, headers: [("a".into(), "b".into())].into() };
+        let plan = |quota| LimitPlan { quota, refusal: refusal.clone() };
+        let limited = HttpConnection {
+            rate_limits: vec![plan(own), plan(shared), plan(QuotaPlan::Exhausted)],
+            ..http(HttpRole::Inbound { mtls: true })
+        };
+        let token = r#"{"descriptor_key":"realm.plan","metadata_key":{"key":"envoy.filters.http.jwt_authn",
+            "path":[{"key":"payload"},{"key":"realm"},{"key":"plan"}]}}"#;
+        let told = format!(
+            r#"[{{"actions":[{{"metadata":{token}}},{{"remote_address":{{}}}},
+            {{"request_headers":{{"header_name":":path","descriptor_key":"path"}}}},
+            {{"generic_key":{{"descriptor_value":"http","descriptor_key":"kind"}}}}]}}]"#
+        );
+        let at = |index: usize, field: &str| format!("/http_filters/{index}/typed_config/{field}");
+        let expected = [
+            (
+                at(0, "rate_limits"),
+                r#"[{"actions":[{"request_headers":{"header_name":"x-plan","descriptor_key":"x-plan"}}]}]"#,
+            ),
+            (
+                at(0, "descriptors"),
+                r#"[{"entries":[{"key":"x-plan","value":"free"}],
+                    "token_bucket":{"max_tokens":1,"tokens_per_fill":1,"fill_interval":"60s"}},
+                   {"entries":[{"key":"x-plan"}],
+                    "token_bucket":{"max_tokens":2,"tokens_per_fill":2,"fill_interval":"60s"}}]"#,
+            ),
+            (at(0, "status"), r#"{"code":"ServiceUnavailable"}"#),
+            (
+                at(0, "response_headers_to_add"),
+                r#"[{"header":{"key":"a","value":"b"},"append_action":"OVERWRITE_IF_EXISTS_OR_ADD"}]"#,
+            ),
+            (at(1, "domain"), r#""d""#),
+            (at(1, "failure_mode_deny"), "true"),
+            (at(1, "rate_limited_status"), r#"{"code":"ServiceUnavailable"}"#),
+            (at(1, "rate_limit_service/grpc_service/envoy_grpc/cluster_name"), r#""counters""#),
+            (at(1, "rate_limits"), told.as_str()),
+            (at(2, "token_bucket"), r#"{"tokens_per_fill":1,"fill_interval":"1s"}"#),
+        ];
+        let expected: Vec<(&str, &str)> =
+            expected.iter().map(|(pointer, json)| (pointer.as_str(), *json)).collect();
+        check_http(limited, &expected);
+    }
+
+    #[test]
     fn limits_of_requests_stand_behind_access() {
         let expected = r#"{"@type":"type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
             "stat_prefix":"http_local_rate_limiter",
@@ -409,6 +481,10 @@ mod tests {
             "filter_enabled":{"default_value":{"numerator":1000000,"denominator":"MILLION"}},
             "filter_enforced":{"default_value":{"numerator":1000000,"denominator":"MILLION"}}}"#;
         let rate = Rate { requests: 100, window: Duration::from_secs(1) };
+        let rate = LimitPlan {
+            quota: QuotaPlan::Own(OwnQuota::of(rate)),
+            refusal: LimitRefusal::default(),
+        };
         let limited = HttpConnection {
             access: vec![tests::access()],
             rate_limits: vec![rate],

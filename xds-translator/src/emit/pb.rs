@@ -5,7 +5,8 @@ pub(super) use envoy_types::pb::{
         config::{
             accesslog::v3 as accesslog, cluster::v3 as cluster,
             common::matcher::v3 as common_matcher, core::v3 as core, endpoint::v3 as endpoint,
-            listener::v3 as listener, rbac::v3 as rbac, route::v3 as route, trace::v3 as trace,
+            listener::v3 as listener, ratelimit::v3 as limit_service, rbac::v3 as rbac,
+            route::v3 as route, trace::v3 as trace,
         },
         extensions::{
             access_loggers::{
@@ -16,14 +17,14 @@ pub(super) use envoy_types::pb::{
                 common::dns::v3 as dns_family, dns::v3 as dns_cluster,
                 dynamic_forward_proxy::v3 as named_cluster,
             },
-            common::dynamic_forward_proxy::v3 as name_cache,
+            common::{dynamic_forward_proxy::v3 as name_cache, ratelimit::v3 as counted},
             filters::{
                 common::{fault::v3 as fault_delay, set_filter_state::v3 as filter_state},
                 http::{
                     cors::v3 as cors, dynamic_forward_proxy::v3 as named_requests,
                     ext_authz::v3 as ask, fault::v3 as fault, grpc_stats::v3 as grpc_stats,
                     jwt_authn::v3 as token, local_ratelimit::v3 as local_rate_limit,
-                    rbac::v3 as http_rbac, router::v3 as router,
+                    ratelimit::v3 as rate_limit, rbac::v3 as http_rbac, router::v3 as router,
                     set_filter_state::v3 as set_filter_state,
                 },
                 listener::{

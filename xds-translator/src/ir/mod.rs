@@ -45,7 +45,7 @@ pub use origin::{Field, ObjectId, Origin};
 pub use patch::*;
 pub use peer_tls::*;
 pub use policy::{PolicyScope, PolicyTarget};
-pub use rate_limit::{Rate, RateLimit};
+pub use rate_limit::*;
 pub use retry::*;
 pub use route::*;
 pub use route_name::GatewayRoutes;

@@ -19,7 +19,7 @@ use super::{
         merged_servers, server_context, server_names,
     },
     naming, outbound_listener,
-    rate_limit::rates,
+    rate_limit::{self, limits_at},
     relay::Relay,
     sidecar::{add_service, add_unseen},
     tcp_route::TcpScope,
@@ -53,6 +53,8 @@ pub(crate) fn plan_gateway(reader: &Reader<'_>, key: &GatewayKey) -> Outline {
     let needed = collectors(reader, &key.telemetry, &key.namespace);
     add_unseen(&mut outline, reader, &gateway.client, needed);
     add_unseen(&mut outline, reader, &gateway.client, authorizer::services(reader));
+    let counters = rate_limit::services(reader, &key.namespace);
+    add_unseen(&mut outline, reader, &gateway.client, counters);
     let mut frames = Frames::default();
     let ports = merged_servers(reader, key).ports;
     let servers = ports.iter().flat_map(|port| &port.servers).map(|served| &served.server);
@@ -133,7 +135,7 @@ impl<'a> Gateway<'a> {
             kind: ClusterClient::Gateway,
         };
         let access = Access::of(reader, &key.namespace, &key.labels);
-        let limits = reader.rate_limits(&key.namespace, &key.labels);
+        let limits = reader.rate_limits(&key.namespace, &key.labels, &key.gateways);
         Self { reader, key, client, access, limits, resolves_names: false }
     }
 
@@ -169,7 +171,7 @@ impl<'a> Gateway<'a> {
         let mut chains = outbound_listener::distinct(chains);
         for chain in &mut chains {
             if let TerminalFilter::Http(http) = &mut chain.terminal {
-                http.rate_limits = rates(&self.limits, Some(port.port));
+                http.rate_limits = limits_at(self.reader, &self.limits, Some(port.port));
             }
         }
         let tls = port.kind == PortKind::Tls;

@@ -15,7 +15,7 @@ use super::{
     egress,
     inbound_chain::{PortChains, Speech, inspects_http, inspects_tls},
     naming,
-    rate_limit::rates,
+    rate_limit::limits_at,
     route::{forward_to, written_retry},
     telemetry::telemetry,
     traffic::MergedPolicy,
@@ -91,7 +91,7 @@ impl<'a> Inbound<'a> {
             key,
             scope,
             access: Access::of(reader, &key.namespace, &key.labels),
-            limits: reader.rate_limits(&key.namespace, &key.labels),
+            limits: reader.rate_limits(&key.namespace, &key.labels, &[]),
             ports: Vec::new(),
         };
         let declared = scope.map(|s| s.ingress.as_slice()).unwrap_or_default();
@@ -261,7 +261,7 @@ impl<'a> Inbound<'a> {
         }
         for port in self.singled_out(unknown_mode) {
             let mode = self.mode(Some(port));
-            let limits = rates(&self.limits, Some(port));
+            let limits = limits_at(self.reader, &self.limits, Some(port));
             let singled_out = PortChains { port: Some(port), limits, ..self.unknown_ports() };
             chains.extend(singled_out.plan(Speech::Auto, mode));
             off.note(port, inspects_tls(mode), inspects_http(Speech::Auto, mode));
@@ -342,7 +342,7 @@ impl<'a> Inbound<'a> {
         PortChains {
             mesh: self.reader.mesh(),
             access: &self.access,
-            limits: rates(&self.limits, None),
+            limits: limits_at(self.reader, &self.limits, None),
             port: None,
             names: ("virtualInbound-catchall-http".into(), "virtualInbound".into()),
             stat_prefix: format!("{cluster};").into(),
@@ -368,7 +368,7 @@ impl<'a> Inbound<'a> {
         PortChains {
             mesh,
             access: &self.access,
-            limits: rates(&self.limits, Some(port.number)),
+            limits: limits_at(self.reader, &self.limits, Some(port.number)),
             port: matched,
             names: (name.clone(), name.clone()),
             stat_prefix: format!("inbound_{name};").into(),

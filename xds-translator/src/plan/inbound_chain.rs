@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::{
-    ChainMatch, DownstreamTls, FilterChainPlan, HttpRole, RouteConfigPlan, RouteSource,
+    ChainMatch, DownstreamTls, FilterChainPlan, HttpRole, LimitPlan, RouteConfigPlan, RouteSource,
     TcpProxyPlan, TerminalFilter, TransportMatch,
     authz::Access,
     defaults,
     mtls::{self, HTTP_ALPN, MESH_ALPN, TCP_ALPN, texts},
     outbound_listener::PLAIN_HTTP,
 };
-use crate::ir::{MeshDefaults, PeerTls, Protocol, Rate};
+use crate::ir::{MeshDefaults, PeerTls, Protocol};
 
 /// ALPN that HTTP chains negotiate; the codec sniffs when nothing is.
 const HTTP_SERVER_ALPN: [&str; 2] = ["h2", "http/1.1"];
@@ -42,7 +42,7 @@ impl Speech {
 pub(crate) struct PortChains<'a> {
     pub(crate) mesh: &'a MeshDefaults,
     pub(crate) access: &'a Access,
-    pub(crate) limits: Vec<Rate>,
+    pub(crate) limits: Vec<LimitPlan>,
     /// Destination port to match; `None`: the listener has only this one, or it is the catch-all.
     pub(crate) port: Option<u16>,
     /// Names of the HTTP and of the TCP chains.

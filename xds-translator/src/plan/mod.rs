@@ -61,6 +61,7 @@ pub(crate) use client::{destinations, l4_destinations};
 pub(crate) use credentials::{CredentialPart, NamedCredential, credentials};
 pub(crate) use gateway_servers::{Contested, Overruled, bound_hosts, closer_hosts};
 pub(crate) use outbound_listener::Displaced;
+pub(crate) use rate_limit::{NobodyCounts, counter};
 pub(crate) use references::{Lack, lack_in, references};
 pub(crate) use route::find_service;
 pub(crate) use sidecar::displaced;

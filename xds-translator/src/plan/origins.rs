@@ -8,13 +8,13 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    AccessFilter, AskFilter, Caller, FilterChainPlan, GatewayKey, InboundKey, ListenerPlan,
-    OutboundKey, Outline, Overruled, PatchesKey, PlanItem, PlansView, RouteActionPlan,
-    RouteConfigPlan, RouteSource, TerminalFilter, gateway, gateway_servers::merged_servers,
-    inbound, naming, place::Place, sidecar,
+    AccessFilter, AskFilter, Caller, FilterChainPlan, GatewayKey, InboundKey, LimitPlan,
+    ListenerPlan, OutboundKey, Outline, Overruled, PatchesKey, PlanItem, PlansView,
+    RouteActionPlan, RouteConfigPlan, RouteSource, TerminalFilter, gateway,
+    gateway_servers::merged_servers, inbound, naming, place::Place, rate_limit, sidecar,
 };
 use crate::{
-    ir::{Attachment, Hostname, Labels, ObjectId, ProxySide, Rate, RouteTable, Service},
+    ir::{Attachment, Hostname, Labels, ObjectId, ProxySide, RateLimit, RouteTable, Service},
     snapshot::Reader,
 };
 
@@ -130,7 +130,8 @@ fn of_inbound(
     of_ports(reader, key, &clusters_of(listener), origins);
     of_access(reader, (&key.namespace, &key.labels), listener, origins);
     of_tokens(reader, (&key.namespace, &key.labels), listener, origins);
-    of_limits(reader, (&key.namespace, &key.labels), listener, origins);
+    let limits = reader.rate_limits(&key.namespace, &key.labels, &[]);
+    of_limits(reader, &limits, listener, origins);
     origins.extend(reader.peer_tls_origins(&key.namespace, &key.labels));
 }
 
@@ -167,7 +168,8 @@ fn of_gateway(
     of_tables(reader, (&key.namespace, &attachments), &clusters, |_| true, origins);
     of_access(reader, (&key.namespace, &key.labels), listener, origins);
     of_tokens(reader, (&key.namespace, &key.labels), listener, origins);
-    of_limits(reader, (&key.namespace, &key.labels), listener, origins);
+    let limits = reader.rate_limits(&key.namespace, &key.labels, &key.gateways);
+    of_limits(reader, &limits, listener, origins);
     origins.extend(served);
 }
 
@@ -228,21 +230,21 @@ fn of_tables(
     }
 }
 
-/// The rate limits of a workload that stand in a listener.
+/// Those of some rate limits that stand in a listener.
 fn of_limits(
     reader: &Reader<'_>,
-    (namespace, labels): (&str, &Labels),
+    limits: &[Arc<RateLimit>],
     listener: &ListenerPlan,
     origins: &mut BTreeSet<ObjectId>,
 ) {
-    let stands = |rate: &Rate| {
+    let stands = |plan: &LimitPlan| {
         chains_of(listener).any(|chain| match &chain.terminal {
-            TerminalFilter::Http(connection) => connection.rate_limits.contains(rate),
+            TerminalFilter::Http(connection) => connection.rate_limits.contains(plan),
             TerminalFilter::Tcp(_) => false,
         })
     };
-    let limits = reader.rate_limits(namespace, labels);
-    let standing = limits.iter().filter(|limit| stands(&limit.rate));
+    let planned = |limit: &&Arc<RateLimit>| rate_limit::plan(reader, limit);
+    let standing = limits.iter().filter(|limit| planned(limit).is_some_and(|plan| stands(&plan)));
     origins.extend(standing.map(|limit| limit.origin.id.clone()));
 }
 

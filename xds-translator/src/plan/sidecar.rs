@@ -22,6 +22,7 @@ use super::{
     naming,
     outbound_listener::{self, Displaced, Drafts, Offer},
     place::Place,
+    rate_limit,
     tcp_route::{TcpPort, TcpScope},
     telemetry::{collectors, telemetry},
     virtual_host::{self, Claim, NameScope},
@@ -138,6 +139,8 @@ impl<'a> Sidecar<'a> {
         let needed = collectors(self.reader, &self.key.telemetry, self.client.namespace);
         add_unseen(outline, self.reader, &self.client, needed);
         add_unseen(outline, self.reader, &self.client, authorizer::services(self.reader));
+        let counters = rate_limit::services(self.reader, self.client.namespace);
+        add_unseen(outline, self.reader, &self.client, counters);
     }
 
     // ---------------------------------------------------------------------------------------------

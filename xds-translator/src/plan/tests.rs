@@ -10,12 +10,12 @@ use crate::{
     ir::{
         Attachment, BackendPolicy, ConnectionPool, Destination, DestinationPort, EgressListener,
         GatewayConfig, GatewayHost, GatewayProtocol, GatewayServer, HeaderOps, Hostname,
-        HttpAction, HttpMatch, HttpRule, Labels, ListenerPort, MeshDefaults, Origin,
-        OutboundTraffic, OutlierDetection, PathMatch, PeerTls, PeerTlsPolicy, Pins, PolicyScope,
-        PolicyTarget, Protocol, Rate, RateLimit, Redirect, RedirectPort, Resolution, Retry,
-        RetryCondition, RetryPolicy, RouteTable, RuleOrder, ScopeHost, ScopeNamespace, Selector,
-        ServerTls, ServerTlsMode, ServiceKey, SidecarScope, Subset, TcpRule, TlsWords,
-        TrafficPolicy, Unreachable, Visibility, WeightedDestination,
+        HttpAction, HttpMatch, HttpRule, Labels, LimitRefusal, ListenerPort, MeshDefaults, Origin,
+        OutboundTraffic, OutlierDetection, OwnQuota, PathMatch, PeerTls, PeerTlsPolicy, Pins,
+        PolicyScope, PolicyTarget, Protocol, Quota, Rate, RateLimit, Redirect, RedirectPort,
+        Resolution, Retry, RetryCondition, RetryPolicy, RouteTable, RuleOrder, ScopeHost,
+        ScopeNamespace, Selector, ServerTls, ServerTlsMode, ServiceKey, SidecarScope, Subset,
+        TcpRule, TlsWords, TrafficPolicy, Unreachable, Visibility, WeightedDestination,
     },
     snapshot::{Item, MeshSnapshot, Reader},
 };
@@ -687,6 +687,13 @@ fn a_mode_of_a_port_holds_whether_a_service_names_the_port_or_not() {
     }
 }
 
+fn requests(limit: &LimitPlan) -> u32 {
+    match &limit.quota {
+        QuotaPlan::Own(own) => own.rate.requests,
+        QuotaPlan::Shared { .. } | QuotaPlan::Exhausted => 0,
+    }
+}
+
 /// The limits of requests at ports of a workload; `None`: at ports of which nothing is known.
 fn limited(mesh: &MeshSnapshot, key: &InboundKey, port: Option<u16>) -> Vec<u32> {
     let outline = plan_outline(&Reader::new(mesh), &ViewKey::Inbound(key.clone()));
@@ -699,8 +706,7 @@ fn limited(mesh: &MeshSnapshot, key: &InboundKey, port: Option<u16>) -> Vec<u32>
         TerminalFilter::Http(http) => Some(http),
         TerminalFilter::Tcp(_) => None,
     });
-    let limits =
-        connections.map(|http| http.rate_limits.iter().map(|rate| rate.requests).collect());
+    let limits = connections.map(|http| http.rate_limits.iter().map(requests).collect());
     let limits: BTreeSet<Vec<u32>> = limits.collect();
     // Every chain of a port has the same.
     assert!(limits.len() < 2, "{limits:?}");
@@ -714,8 +720,13 @@ fn requests_are_limited_at_the_port_that_is_meant() {
             origin: origin(Kind::SERVICE, "shop", name),
             scope: PolicyScope::Namespace("shop".into()),
             selector: labels(&[("app", "cart")]).into(),
+            gateway: None,
             target,
-            rate: Rate { requests, window: std::time::Duration::from_secs(1) },
+            quota: Quota::Own(OwnQuota::of(Rate {
+                requests,
+                window: std::time::Duration::from_secs(1),
+            })),
+            refusal: LimitRefusal::default(),
         }))
     };
     let at = |limits: Vec<Item>, port| {

@@ -14,8 +14,9 @@ use super::{
     AccessLogPlan, MetadataMatch, RouteConfigPlan, TokenFilter, TracingPlan, VirtualHostPlan,
 };
 use crate::ir::{
-    Authorizer, Edge, Health, Locality, PatchMessage, PathNormalization, Pins, Rate, RetryBudget,
-    StringMatch, TcpKeepalive, TlsVersion, TlsWords, Tunnel, Warmup,
+    Authorizer, Edge, Health, LimitRefusal, Locality, OwnQuota, PatchMessage, PathNormalization,
+    Pins, RetryBudget, SharedQuota, StringMatch, TcpKeepalive, TlsVersion, TlsWords, Tunnel,
+    Warmup,
 };
 
 /// One resource (or, for virtual hosts, one part of a resource) with every decision made.
@@ -517,7 +518,7 @@ pub struct HttpConnection {
     /// Access rules, in evaluation order (HTTP RBAC).
     pub access: Vec<AccessFilter>,
     /// Limits that all hold, after access is decided.
-    pub rate_limits: Vec<Rate>,
+    pub rate_limits: Vec<LimitPlan>,
     /// Puts the per-protocol ALPN list into filter state before the router (ARCHITECTURE.md);
     /// clients without Istio's filter.
     pub alpn_override: bool,
@@ -531,6 +532,31 @@ pub struct HttpConnection {
     pub http_proxy: bool,
     /// Resolve the host of requests to clusters that are [`Discovery::Named`].
     pub resolves_names: bool,
+}
+
+/// A limit of how many requests pass.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct LimitPlan {
+    /// How many.
+    pub quota: QuotaPlan,
+    /// What is answered to what is too much.
+    pub refusal: LimitRefusal,
+}
+
+/// How many requests pass, and who counts.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum QuotaPlan {
+    /// The proxy counts.
+    Own(OwnQuota),
+    /// A service counts.
+    Shared {
+        /// Its cluster.
+        cluster: Arc<str>,
+        /// What it is told.
+        quota: SharedQuota,
+    },
+    /// None: nobody counts, and then nobody is to pass.
+    Exhausted,
 }
 
 /// Which side an HTTP connection manager serves; decides Istio's defaults.

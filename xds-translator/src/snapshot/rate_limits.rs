@@ -7,7 +7,7 @@ use super::{
     family::{Family, Touch},
     reader::{Dep, Reader},
 };
-use crate::ir::{Labels, RateLimit};
+use crate::ir::{Labels, ObjectId, RateLimit};
 
 /// Every rate limit of the mesh.
 #[derive(Clone, Default, Debug)]
@@ -30,10 +30,22 @@ impl Family for RateLimits {
 }
 
 impl Reader<'_> {
-    /// Rate limits of workloads with these labels; sorted by object.
-    pub fn rate_limits(&self, namespace: &str, labels: &Labels) -> Vec<Arc<RateLimit>> {
+    /// Rate limits of workloads with these labels, and of the proxies that serve these gateway
+    /// objects; sorted by object.
+    pub fn rate_limits(
+        &self,
+        namespace: &str,
+        labels: &Labels,
+        gateways: &[ObjectId],
+    ) -> Vec<Arc<RateLimit>> {
         self.record(Dep::RateLimits(namespace.into()));
-        let governs = |limit: &RateLimit| limit.selector.matches(labels);
+        let governs = |limit: &RateLimit| limit.selector.matches(labels) && limit.is_for(gateways);
         self.snapshot().rate_limits().0.governing(namespace, governs)
+    }
+
+    /// Rate limits of any workload of a namespace; sorted by object.
+    pub fn rate_limits_of(&self, namespace: &str) -> Vec<Arc<RateLimit>> {
+        self.record(Dep::RateLimits(namespace.into()));
+        self.snapshot().rate_limits().0.governing(namespace, |_| true)
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Step {
 /// Makes the specification of an object from (namespace, name, variant).
 type Maker = fn(&str, usize, usize) -> Value;
 
-const MAKERS: [(Kind, Maker); 24] = [
+const MAKERS: [(Kind, Maker); 25] = [
     (Kind::NAMESPACE, bare),
     (Kind::SERVICE_ACCOUNT, bare),
     (Kind::DEPLOYMENT, bare),
@@ -50,6 +50,7 @@ const MAKERS: [(Kind, Maker); 24] = [
     (Kind::TRAFFIC_SPLIT, traffic_split),
     (Kind::HTTP_ROUTE_GROUP, route_group),
     (Kind::TELEMETRY, telemetry),
+    (Kind::RATE_LIMIT, rate_limit),
     (Kind::WASM_PLUGIN, wasm_plugin),
     (Kind::TRAFFIC_EXTENSION, traffic_extension),
     (Kind::MESH_CONFIG, mesh_config),
@@ -575,6 +576,27 @@ fn envoy_filter(_: &str, name: usize, variant: usize) -> Value {
         spec["workloadSelector"] = json!({"labels": {"app": "app0"}});
     }
     json!({"spec": spec})
+}
+
+fn rate_limit(_: &str, name: usize, variant: usize) -> Value {
+    let service = ["service0.shop.svc.cluster.local", "service0", "nobody"][variant % 3];
+    let part = json!({"source": "HEADER", "name": "x-user"});
+    let alike =
+        json!({"by": [{"source": "PATH", "value": "/a"}], "requests": 1, "interval": "60s"});
+    let mut spec = match variant {
+        0 | 1 => json!({"local": {"requests": 1 + name, "interval": "1s", "alike": [alike]}}),
+        _ => json!({"global": {
+            "service": service, "port": 80, "domain": "mesh", "descriptors": [{"by": [part]}],
+            "failureMode": if variant == 5 { "ALLOW" } else { "DENY" },
+        }}),
+    };
+    match variant {
+        1 => spec["port"] = json!(8080),
+        2 => spec["gateway"] = json!("gateway0"),
+        3 => spec["selector"] = json!({"matchLabels": {"version": "v1"}}),
+        _ => {}
+    }
+    json!({ "spec": spec })
 }
 
 fn wasm_plugin(_: &str, name: usize, variant: usize) -> Value {

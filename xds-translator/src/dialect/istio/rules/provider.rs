@@ -12,7 +12,9 @@ use crate::{
     diagnostic::{Code, Diagnostic},
     dialect::{
         decode::Decoder,
-        forms::{HostForm, check_host, check_percent, check_range, each, is_dns_name},
+        forms::{
+            HostForm, check_host, check_percent, check_range, each, is_dns_name, is_known_status,
+        },
         istio::{
             extension_provider::{
                 DefaultProviders, DynatraceSampler, ExtAuthzBody, ExtAuthzHttp, ExtensionProvider,
@@ -310,26 +312,10 @@ fn check_authorizer(provider: &ExtensionProvider, at: &mut Decoder) {
 }
 
 fn check_status(status: &str, at: &mut Decoder) {
-    let known = |code: u16| STATUSES.iter().any(|known| known.contains(&code));
-    if !status.is_empty() && !status.parse().is_ok_and(known) {
+    if !status.is_empty() && !status.parse().is_ok_and(is_known_status) {
         at.within("statusOnError", |at| at.invalid("not a status that Envoy knows", None));
     }
 }
-
-/// Statuses that Envoy answers with (`envoy.type.v3.StatusCode`); it refuses a filter with others.
-const STATUSES: [std::ops::RangeInclusive<u16>; 11] = [
-    200..=208,
-    226..=226,
-    300..=305,
-    307..=308,
-    400..=417,
-    421..=424,
-    426..=426,
-    428..=429,
-    431..=431,
-    500..=508,
-    510..=511,
-];
 
 fn check_names(http: &ExtAuthzHttp, at: &mut Decoder) {
     for (field, names) in [
