@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ferromesh_xds_translator::{
     diagnostic::Diagnostic,
     dialect::Object,
-    ir::{Connection, KeySet, KeySource, ObjectId},
+    ir::{Connection, KeySet, KeySource, Member, ObjectId},
     snapshot::CredentialFact,
 };
 
@@ -64,6 +64,13 @@ pub enum SourceChange {
         connection: Connection,
         /// Whether it is connected.
         connected: bool,
+    },
+    /// A connected proxy says something of its machine.
+    Member {
+        /// Which proxy.
+        connection: Connection,
+        /// What it says; `None`: it is gone, or of no group.
+        member: Option<Member>,
     },
     /// Keys of a source were fetched, are others, or are in force no more.
     KeySet {

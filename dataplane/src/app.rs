@@ -10,7 +10,6 @@ use std::{
 
 use anyhow::{Context, bail};
 use axum::Router;
-use ferromesh_proto::{bootstrap::NodeSettings, discovery};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +19,10 @@ use crate::{
     config::{ProxySettings, telemetry_node},
     drain::{self, Signals},
     identity::{IdentityWatch, csr_client::CsrClient, rotate},
-    listen, pod,
+    listen,
+    machine::Machine,
+    node::discovery_node,
+    pod,
     redirect::{self, Family, RedirectSettings, Script},
     resolve::Resolver,
     upstream::StateRegistry,
@@ -127,6 +129,16 @@ async fn serve_proxy(settings: ProxySettings) -> anyhow::Result<()> {
     serve(status_socket, admin.status_routes());
     serve(metrics_socket, admin.metrics_routes());
     serve(pod_socket, admin.pod_routes(&settings.pod));
+    if let (Some(probe), Some(csr)) = (settings.health, &settings.csr) {
+        let machine = Machine {
+            node: discovery_node(&settings.node),
+            target: csr.target.clone(),
+            identity: identity.clone(),
+            application: settings.pod.application,
+            probe,
+        };
+        tokio::spawn(machine.run());
+    }
     let client = Client {
         node: discovery_node(&settings.node),
         resolver: Resolver::default(),
@@ -181,37 +193,4 @@ async fn any_ended(workers: &[WorkerHandle]) {
     while workers.iter().all(|worker| !worker.is_finished()) {
         tokio::time::sleep(WATCH_WORKERS).await;
     }
-}
-
-/// The node as discovery requests carry it.
-fn discovery_node(node: &NodeSettings) -> discovery::Node {
-    discovery::Node {
-        id: node.id(),
-        cluster: node.cluster(),
-        metadata: Some(to_struct(&node.metadata())),
-        locality: node.locality.clone(),
-        user_agent_name: "ferromesh-proxy".to_owned(),
-        client_features: Vec::new(),
-    }
-}
-
-fn to_struct(object: &serde_json::Map<String, serde_json::Value>) -> prost_types::Struct {
-    prost_types::Struct {
-        fields: object.iter().map(|(key, value)| (key.clone(), to_value(value))).collect(),
-    }
-}
-
-fn to_value(value: &serde_json::Value) -> prost_types::Value {
-    use prost_types::value::Kind;
-    let kind = match value {
-        serde_json::Value::Null => Kind::NullValue(0),
-        serde_json::Value::Bool(yes) => Kind::BoolValue(*yes),
-        serde_json::Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
-        serde_json::Value::String(text) => Kind::StringValue(text.clone()),
-        serde_json::Value::Array(items) => {
-            Kind::ListValue(prost_types::ListValue { values: items.iter().map(to_value).collect() })
-        }
-        serde_json::Value::Object(object) => Kind::StructValue(to_struct(object)),
-    };
-    prost_types::Value { kind: Some(kind) }
 }

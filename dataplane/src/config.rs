@@ -30,7 +30,7 @@ use crate::{
     agent::{AgentSettings, tied::Tie},
     drain::DrainSettings,
     identity::{channel::TlsTarget, csr_client::CsrSettings},
-    pod::{AppMetrics, AppProbes, Application, PodSettings},
+    pod::{AppMetrics, AppProbes, Application, HealthProbe, PodSettings},
     runtime::endpoint::Workload,
     telemetry::Node,
     xds::ControlPlane,
@@ -210,6 +210,13 @@ struct CommonArgs {
     /// The application's metrics, put after the proxy's: `{"port": "8080", "path": "/metrics"}`.
     #[arg(long, env = "FERROMESH_APP_METRICS", value_name = "JSON")]
     app_metrics: Option<AppMetrics>,
+    /// The WorkloadGroup that this machine is of, in the workload's namespace: with a certificate of
+    /// its account the machine becomes a workload by it.
+    #[arg(long, env = "FERROMESH_GROUP", value_name = "NAME")]
+    group: Option<String>,
+    /// How it is found out whether the machine is well: the `probe` of its WorkloadGroup, as JSON.
+    #[arg(long, env = "FERROMESH_HEALTH_PROBE", value_name = "JSON", requires = "group")]
+    health_probe: Option<HealthProbe>,
     /// Worker threads; by default one per processor that the container may use.
     #[arg(long, env = "FERROMESH_CONCURRENCY")]
     concurrency: Option<NonZeroUsize>,
@@ -255,6 +262,9 @@ pub struct ProxySettings {
     pub metrics: SocketAddr,
     /// What a pod asks of its proxy.
     pub pod: PodSettings,
+    /// How the machine is asked whether it is well; `None`: it is no machine of a group, or its
+    /// group asks nothing.
+    pub health: Option<HealthProbe>,
     /// Worker threads.
     pub concurrency: NonZeroUsize,
     /// How long it goes on at its end.
@@ -302,6 +312,7 @@ impl RunArgs {
             status: common.status_address,
             metrics: common.metrics_address,
             pod: common.pod(),
+            health: common.health_probe.clone(),
             concurrency: common.workers(),
             drain: common.drain(),
             node: common.node()?,
@@ -328,6 +339,7 @@ impl EnvoyArgs {
             sds_mode: if self.sds_group { 0o660 } else { 0o600 },
             admin: common.admin_address,
             pod: common.pod(),
+            health: common.health_probe.clone(),
             readiness: Some(common.status_address),
             prometheus: Some(common.metrics_address),
             statistics: if self.all_statistics { Statistics::All } else { Statistics::Small },
@@ -421,7 +433,9 @@ impl CommonArgs {
         ];
         let given =
             addresses.into_iter().filter_map(|(key, address)| Some((key, address?.to_string())));
-        let all = std::iter::once(("INTERCEPTION_MODE", mode.to_owned())).chain(given);
+        let group = self.group.iter().map(|name| ("AUTO_REGISTER_GROUP", name.clone()));
+        let mode = std::iter::once(("INTERCEPTION_MODE", mode.to_owned()));
+        let all = mode.chain(given).chain(group);
         all.map(|(key, value)| (key.to_owned(), Value::String(value))).collect()
     }
 }

@@ -22,6 +22,8 @@ mod end_to_end;
 pub mod http;
 pub mod identity;
 pub mod listen;
+pub mod machine;
+pub mod node;
 pub mod pod;
 pub mod redirect;
 pub mod resolve;

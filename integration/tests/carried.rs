@@ -22,6 +22,7 @@ use ferromesh_xds_translator::dialect::parse_files;
 use serde_json::{Value, json};
 
 const GATEWAY: &str = "router~10.98.9.1~gateway-0.istio-system~istio-system.svc.cluster.local";
+const CLIENT: &str = "sidecar~10.98.9.2~client-0.shop~shop.svc.cluster.local";
 
 /// A gateway with two applications behind it, which answer with what they were asked.
 struct Site {
@@ -34,6 +35,16 @@ impl Site {
     /// `number` makes addresses of its own; in `objects`, `ONE` and `TWO` are the applications'
     /// ports, which listen at `127.88.NUMBER.2`.
     fn start(number: u8, objects: &str) -> Self {
+        Self::start_as(GATEWAY, "FERROMESH_INBOUND_ADDRESS", number, objects)
+    }
+
+    /// The sidecar of a client, which calls without being redirected.
+    fn start_client(number: u8, objects: &str) -> Self {
+        Self::start_as(CLIENT, "FERROMESH_OUTBOUND_ADDRESS", number, objects)
+    }
+
+    /// `side` is what the node calls the address at which it is asked.
+    fn start_as(node: &str, side: &str, number: u8, objects: &str) -> Self {
         let [one, two] = ["one", "two"].map(|name| application(number, name));
         let entry = |name: &str, port: u16| {
             format!(
@@ -48,8 +59,8 @@ impl Site {
         let parsed = parse_files([("objects.yaml", text.as_bytes())]);
         assert!(parsed.rejected.is_empty(), "{:#?}", parsed.diagnostics);
         let own = format!("127.88.{number}.1");
-        let metadata = [("INTERCEPTION_MODE", "NONE"), ("FERROMESH_INBOUND_ADDRESS", own.as_str())];
-        let translation = translate_for(GATEWAY, &metadata, parsed);
+        let metadata = [("INTERCEPTION_MODE", "NONE"), (side, own.as_str())];
+        let translation = translate_for(node, &metadata, parsed);
         assert_eq!(translation.dangling, [], "every name leads somewhere");
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("envoy.json");
@@ -416,4 +427,25 @@ fn a_gateway_routes_by_claims_and_hands_on_what_was_asked_for() {
     assert!(seen.contains("x-user: alice") && !seen.contains("mallory"), "{seen}");
     assert!(seen.contains("x-level: 3") && seen.contains("x-payload: ey"), "{seen}");
     assert!(!seen.contains("authorization"), "{seen}");
+}
+
+#[test]
+fn what_nobody_knows_goes_through_the_egress_proxy_and_nowhere_without_it() {
+    let through = |host: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: Sidecar\n\
+             metadata: {{name: default, namespace: shop}}\n\
+             spec: {{outboundTrafficPolicy: {{mode: ALLOW_ANY, egressProxy: {{host: {host}, port: {{number: 80}}}}}}}}\n"
+        )
+    };
+    let client = Site::start_client(13, &through("two.test"));
+    let (status, text) = client.ask("one.test", "/", &[]);
+    assert!(status == 200 && text.contains("application one"), "{text}");
+    let (status, text) = client.ask("elsewhere.test", "/", &[]);
+    assert!(status == 200 && text.contains("application two"), "{text}");
+    assert!(text.contains("host: elsewhere.test"), "{text}");
+
+    let client = Site::start_client(14, &through("gone.test"));
+    assert_eq!(client.ask("one.test", "/", &[]).0, 200);
+    assert_eq!(client.ask("elsewhere.test", "/", &[]).0, 502);
 }

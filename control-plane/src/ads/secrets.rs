@@ -155,6 +155,7 @@ fn encode(resource: &Arc<str>, material: &SecretMaterial) -> Option<Arc<EncodedR
     let content = if resource.ends_with(CA_SUFFIX) {
         Type::ValidationContext(CertificateValidationContext {
             trusted_ca: inline(material.ca_pem.as_deref()?),
+            crl: material.crl_pem.as_deref().and_then(inline),
         })
     } else if material.private_key_pem.is_empty() {
         return None;

@@ -6,7 +6,10 @@
 
 use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
-use ferromesh_proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest, Node};
+use ferromesh_proto::{
+    HEALTH_INFORMATION,
+    discovery::{DeltaDiscoveryRequest, DiscoveryRequest, Node},
+};
 use ferromesh_xds_translator::{
     class::{NodeIdentity, ProxyClass, Refusal as ClassRefusal},
     snapshot::Reclassify,
@@ -52,6 +55,8 @@ pub(super) trait Protocol: Send + 'static {
     type Request: Message + Default + Send + 'static;
     /// Takes the node out of a request: Envoy may send 60 KB of it every time.
     fn take_node(request: &mut Self::Request) -> Option<Node>;
+    /// Whether its machine is well, where the request says that and asks for nothing.
+    fn health(request: &Self::Request) -> Option<bool>;
     fn receive(session: &mut Session, request: Self::Request) -> Result<Option<Verdict>, Fault>;
     fn encode(response: Response, identifier: &str) -> Outgoing;
 }
@@ -67,6 +72,9 @@ impl Protocol for Sotw {
     fn take_node(request: &mut DiscoveryRequest) -> Option<Node> {
         request.node.take()
     }
+    fn health(request: &DiscoveryRequest) -> Option<bool> {
+        (request.type_url == HEALTH_INFORMATION).then_some(request.error_detail.is_none())
+    }
     fn receive(session: &mut Session, request: DiscoveryRequest) -> Result<Option<Verdict>, Fault> {
         session.on_sotw(request)
     }
@@ -80,6 +88,9 @@ impl Protocol for Delta {
     type Request = DeltaDiscoveryRequest;
     fn take_node(request: &mut DeltaDiscoveryRequest) -> Option<Node> {
         request.node.take()
+    }
+    fn health(request: &DeltaDiscoveryRequest) -> Option<bool> {
+        (request.type_url == HEALTH_INFORMATION).then_some(request.error_detail.is_none())
     }
     fn receive(
         session: &mut Session,
@@ -123,6 +134,21 @@ pub(super) async fn serve<P: Protocol>(
     }
 }
 
+/// Logs why a proxy that names a group is no workload by it, which nothing else tells its operator.
+async fn note_membership(shared: &Shared, id: &str, node: &NodeIdentity) -> Result<(), Status> {
+    let (Some(name), Some(proven)) = (&node.facts.group, &node.proven) else { return Ok(()) };
+    let snapshot = shared.mesh.snapshot().await.map_err(stopping)?;
+    match snapshot.workload_group(proven.namespace(), name) {
+        None => tracing::warn!(proxy = id, group = %name, "there is no such WorkloadGroup"),
+        Some(group) if *group.service_account != *proven.service_account() => {
+            let account = &group.service_account;
+            tracing::warn!(proxy = id, group = %name, %account, "the account of the WorkloadGroup is not proved");
+        }
+        Some(_) => {}
+    }
+    Ok(())
+}
+
 struct ProxyStream<P: Protocol> {
     shared: Arc<Shared>,
     admission: Admission,
@@ -141,7 +167,7 @@ struct ProxyStream<P: Protocol> {
     /// Its connection does not have to make room for others.
     _occupied: Option<Occupied>,
     /// It counts as connected; `None` where nobody is told.
-    _connected: Option<Connected>,
+    connected: Option<Connected>,
     /// The oldest change that the client has not accepted in full.
     unsettled_since: Option<Instant>,
 }
@@ -181,6 +207,7 @@ impl<P: Protocol> ProxyStream<P> {
         let class = class.map_err(|refusal| refuse(&id, &admission, &refusal))?;
         let leases = lease_all(&shared, &class).await?;
         drop(turn);
+        note_membership(&shared, &id, &node).await?;
 
         let stream = shared.next_stream();
         let arrival = Arrival {
@@ -213,7 +240,7 @@ impl<P: Protocol> ProxyStream<P> {
             secrets,
             hungry: true,
             _occupied: occupied,
-            _connected: connected,
+            connected,
             unsettled_since: None,
         };
         stream.attach(leases);
@@ -283,6 +310,12 @@ impl<P: Protocol> ProxyStream<P> {
 
     async fn on_request(&mut self, mut request: P::Request) -> Result<(), Status> {
         P::take_node(&mut request);
+        if let Some(healthy) = P::health(&request) {
+            if let Some(connected) = &self.connected {
+                connected.report(healthy);
+            }
+            return Ok(());
+        }
         let verdict = P::receive(&mut self.session, request).map_err(|fault| match fault {
             Fault::MissingType => Status::invalid_argument(fault.to_string()),
             Fault::TooManyNames(_) | Fault::TooManyTypes => {
@@ -378,7 +411,7 @@ impl<P: Protocol> ProxyStream<P> {
             self.hungry = true;
         }
         self.class = class;
-        self._connected = self.shared.connections.enter(&self.node, &self.class);
+        self.connected = self.shared.connections.enter(&self.node, &self.class);
         self.follow_secrets();
         Ok(())
     }

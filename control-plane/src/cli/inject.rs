@@ -1,15 +1,18 @@
 //! `ferromesh inject`: pods as the webhook would make them, without a cluster.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::bail;
 use clap::Args;
 use ferromesh_xds_translator::{
+    compiler::{Change, Compiler},
     diagnostic::{Diagnostic, FieldPath},
-    dialect::{Kind, parse_value},
-    ir::Labels,
+    dialect::{Kind, Object, parse_value},
+    ir::{Labels, MeshDefaults},
+    snapshot::MeshSnapshot,
     yaml::{self, Document},
 };
+use serde_json::Value;
 
 use super::{
     inputs,
@@ -27,7 +30,8 @@ use crate::inject::{
 ReplicationController, Job, CronJob, and lists of them. All others are printed as they are.
 
 Every pod is injected that does not say `sidecar.istio.io/inject: \"false\"` and does not use its node's network, whatever \
-its namespace says; a Namespace among the documents can choose the kind of proxy (label ferromesh.io/proxy). \
+its namespace says; a Namespace among the documents can choose the kind of proxy (label ferromesh.io/proxy), and \
+a MeshConfig (`defaultConfig`) or a ProxyConfig what it is started with. \
 The webhook leaves what is injected here as it is.
 
 Examples:
@@ -83,16 +87,35 @@ fn injected(
         .iter()
         .flat_map(|(name, text)| yaml::split(text).into_iter().map(|d| (name.as_str(), d)))
         .collect();
-    let namespaces = documents.iter().filter_map(|(_, document)| labelled(document)).collect();
     let (mut texts, mut reports, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
+    let place = |file: &str, document: &Document<'_>, finding: &Diagnostic| {
+        format!("{file}:{}: {finding}", document.first_line)
+    };
+    let mut objects = Vec::new();
     for (file, document) in &documents {
-        match inject(document, namespace, &namespaces, settings) {
+        match of_mesh(document, namespace) {
+            Some(Ok(object)) => objects.push(object),
+            Some(Err(found)) => {
+                mistakes.extend(found.iter().map(|finding| place(file, document, finding)));
+            }
+            None => {}
+        }
+    }
+    let labels = |object: &Object| {
+        let own = object.id.kind == Kind::NAMESPACE;
+        own.then(|| (object.id.name.to_string(), object.meta.labels.clone()))
+    };
+    let namespaces = objects.iter().filter_map(labels).collect();
+    let mesh = mesh(objects, settings);
+    for (file, document) in &documents {
+        match inject(document, namespace, &namespaces, &mesh, settings) {
             Ok((text, about)) => {
                 texts.push(text);
                 reports.extend(about);
             }
-            Err(found) => mistakes
-                .extend(found.iter().map(|f| format!("{file}:{}: {f}", document.first_line))),
+            Err(found) => {
+                mistakes.extend(found.iter().map(|finding| place(file, document, finding)));
+            }
         }
     }
     if mistakes.is_empty() { Ok((texts.join("---\n"), reports)) } else { Err(mistakes) }
@@ -111,12 +134,41 @@ fn settings(command: &Inject) -> anyhow::Result<Option<InjectionSettings>> {
     }
 }
 
-/// Name and labels of a document that is a Namespace.
-fn labelled(document: &Document<'_>) -> Option<(String, Labels)> {
-    let value = yaml::parse(document.text).ok()??.to_json();
-    let (object, _) = (value.get("kind")? == "Namespace").then(|| parse_value(value).ok())??;
-    (object.id.kind == Kind::NAMESPACE)
-        .then(|| (object.id.name.to_string(), object.meta.labels.clone()))
+/// Kinds that say what proxies get, or what is seen.
+const OF_MESH: [Kind; 3] = [Kind::NAMESPACE, Kind::MESH_CONFIG, Kind::PROXY_CONFIG];
+
+/// The object of a document that is of one of these kinds, or what is wrong with it.
+fn of_mesh(document: &Document<'_>, namespace: &str) -> Option<Result<Object, Vec<Diagnostic>>> {
+    let mut value = yaml::parse(document.text).ok()??.to_json();
+    let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
+    let kind = Kind::from_api(text("apiVersion"), text("kind"))?;
+    if !OF_MESH.contains(&kind) {
+        return None;
+    }
+    if kind.namespaced()
+        && let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut)
+    {
+        metadata.entry("namespace").or_insert_with(|| namespace.into());
+    }
+    match parse_value(value) {
+        Ok((object, _)) => Some(Ok(object)),
+        // What a Namespace says wrongly is nothing that its pods are started with.
+        Err(_) if kind == Kind::NAMESPACE => None,
+        Err(found) => Some(Err(found)),
+    }
+}
+
+/// The mesh of these objects.
+fn mesh(objects: Vec<Object>, settings: &InjectionSettings) -> Arc<MeshSnapshot> {
+    let base = MeshDefaults {
+        root_namespace: settings.root_namespace.clone(),
+        trust_domain: settings.trust_domain.clone(),
+        ..MeshDefaults::default()
+    };
+    let mut compiler = Compiler::new(base);
+    let changes = objects.into_iter().map(|object| Change::Upsert(Box::new(object)));
+    compiler.apply(changes.collect());
+    compiler.snapshot().clone()
 }
 
 /// A document as it is to be printed.
@@ -124,6 +176,7 @@ fn inject(
     document: &Document<'_>,
     namespace: &str,
     namespaces: &BTreeMap<String, Labels>,
+    mesh: &MeshSnapshot,
     settings: &InjectionSettings,
 ) -> Result<(String, Vec<Report>), Vec<Diagnostic>> {
     let parsed = yaml::parse(document.text).map_err(|error| {
@@ -135,7 +188,7 @@ fn inject(
     let as_written = format!("{}\n", document.text.trim_end());
     let Some(node) = parsed else { return Ok((as_written, Vec::new())) };
     let mut value = node.to_json();
-    let reports = inject_document(&mut value, namespace, namespaces, settings)?;
+    let reports = inject_document(&mut value, namespace, namespaces, mesh, settings)?;
     let changed = reports.iter().any(|report| report.left_alone.is_none());
     Ok((if changed { super::yaml::block(&value) } else { as_written }, reports))
 }
@@ -163,7 +216,9 @@ mod tests {
     #[test]
     fn manifests_are_injected_as_agreed() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/inject");
-        for case in ["workloads", "probes", "annotations", "overlay", "gateway", "envoy"] {
+        for case in
+            ["workloads", "probes", "annotations", "overlay", "gateway", "envoy", "proxy-config"]
+        {
             let path = |ending: &str| format!("{folder}/{case}{ending}");
             let given = fs::read_to_string(path(".yaml")).expect("a case");
             let written = fs::read_to_string(path(".settings.yaml")).unwrap_or_default();

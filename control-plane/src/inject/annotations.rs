@@ -8,13 +8,15 @@ use ferromesh_xds_translator::{
         decode::Decoder,
         schema::{ChoiceValue, Decode},
     },
-    ir::Labels,
-    object, yaml,
+    ir::{Labels, ProxyStart},
+    object,
+    snapshot::MeshSnapshot,
+    yaml,
 };
 use serde_json::Value;
 
 use super::{
-    pod,
+    Surroundings, pod,
     settings::{InjectionSettings, ProxyKind, Quantities, Redirect, Resources, Timing},
     values::{self, unfit},
 };
@@ -98,10 +100,25 @@ object! { open;
         "concurrency" concurrency: Option<u32>,
         /// How long open connections may finish when the proxy ends.
         "terminationDrainDuration" drain: Option<Duration>,
+        /// Where the agent answers; 0: nowhere.
+        "statusPort" status_port: Option<u16>,
         /// Whether the application starts only once the proxy is ready.
         "holdApplicationUntilProxyStarts" hold: Option<bool>,
         /// Further variables.
         "proxyMetadata" metadata: BTreeMap<Arc<str>, Arc<str>>,
+    }
+}
+
+impl From<PodProxyConfig> for ProxyStart {
+    fn from(config: PodProxyConfig) -> Self {
+        Self {
+            threads: config.concurrency,
+            drain: config.drain,
+            hold: config.hold,
+            agent_port: config.status_port,
+            merge_metrics: None,
+            environment: config.metadata,
+        }
     }
 }
 
@@ -112,11 +129,14 @@ impl PodOverrides {
     /// Values that are not of their form.
     pub(super) fn read(
         pod: &Value,
-        namespace_labels: Option<&Labels>,
+        namespace: &str,
+        around: &Surroundings<'_>,
         settings: &InjectionSettings,
     ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
         let mut asked = Asked { pod, at: Decoder::default() };
-        let overrides = asked.overrides(namespace_labels, settings);
+        let said = |mesh: &MeshSnapshot| mesh.proxy_start(namespace, &pod::labels(pod));
+        let start = around.mesh.map(said).unwrap_or_default();
+        let overrides = asked.overrides(around.namespace_labels, &start, settings);
         let found = asked.at.finish();
         if !found.is_empty() {
             return Err(found);
@@ -136,27 +156,30 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
+    /// The pod's own word goes before that of objects, which goes before the settings.
     fn overrides(
         &mut self,
         namespace_labels: Option<&Labels>,
+        start: &ProxyStart,
         settings: &InjectionSettings,
     ) -> PodOverrides {
         let proxy = self.proxy_kind(namespace_labels).unwrap_or(settings.proxy);
-        let config = self.config();
+        let config = ProxyStart::from(self.config()).over(start);
         let template = self.template();
         let drain_time = config.drain.unwrap_or(match template {
             Template::Sidecar => settings.drain_time,
             Template::Gateway => settings.gateway_drain_time,
         });
-        let concurrency = config.concurrency.filter(|threads| *threads > 0);
+        let concurrency = config.threads.filter(|threads| *threads > 0);
         let text = |key: &str, default: &Arc<str>| {
             pod::annotation(self.pod, key).map_or_else(|| default.clone(), Arc::from)
         };
         let image = text("sidecar.istio.io/proxyImage", settings.image(proxy));
         let log_level = text(LOG_LEVEL, &settings.log_level);
         self.annotated(LOG_LEVEL, values::check_log_level);
-        let status_port =
-            self.number("status.sidecar.istio.io/port").unwrap_or(u32::from(AGENT_PORT));
+        let status_port = self
+            .number("status.sidecar.istio.io/port")
+            .unwrap_or_else(|| u32::from(config.agent_port.unwrap_or(AGENT_PORT)));
         let agent_port = u16::try_from(status_port)
             .ok()
             .and_then(NonZeroU16::new)
@@ -176,6 +199,7 @@ impl<'a> Asked<'a> {
                 .unwrap_or(settings.rewrite_probes),
             merge_metrics: self
                 .flag("prometheus.istio.io/merge-metrics")
+                .or(config.merge_metrics)
                 .unwrap_or(settings.merge_metrics),
             hold: config.hold.unwrap_or(settings.hold),
             concurrency,
@@ -183,7 +207,7 @@ impl<'a> Asked<'a> {
             env: settings
                 .env
                 .iter()
-                .chain(&config.metadata)
+                .chain(&config.environment)
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect(),
         }

@@ -33,6 +33,7 @@ use ferromesh_xds_translator::{
     diagnostic::Diagnostic,
     dialect::Kind,
     ir::{Labels, ObjectId},
+    snapshot::MeshSnapshot,
 };
 use serde_json::Value;
 
@@ -51,6 +52,8 @@ pub struct Surroundings<'a> {
     pub namespace_labels: Option<&'a Labels>,
     /// The workload that makes it; `None`: what its owner references say.
     pub workload: Option<&'a str>,
+    /// The mesh, whose objects say what proxies are started with; `None`: nobody says anything.
+    pub mesh: Option<&'a MeshSnapshot>,
 }
 
 /// What became of a pod.
@@ -91,7 +94,7 @@ pub fn inject(
         return Ok(Outcome::LeftAlone(reason));
     }
     let (overrides, warnings) =
-        PodOverrides::read(pod, around.namespace_labels, settings).map_err(&complete)?;
+        PodOverrides::read(pod, namespace, around, settings).map_err(&complete)?;
     let pod = write(pod.clone(), &overrides, &workload, settings)
         .map_err(|finding| complete(vec![*finding]))?;
     Ok(Outcome::Injected { pod, warnings: complete(warnings) })

@@ -3,6 +3,7 @@
 use ferromesh_xds_translator::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::decode::describe,
+    ir::Labels,
 };
 use serde_json::{Map, Value};
 
@@ -23,6 +24,14 @@ pub(super) fn text<'a>(pod: &'a Value, pointer: &str) -> Option<&'a str> {
 /// A label of the pod.
 pub(super) fn label<'a>(pod: &'a Value, key: &str) -> Option<&'a str> {
     pod.pointer("/metadata/labels")?.get(key)?.as_str()
+}
+
+/// Every label of the pod.
+pub(super) fn labels(pod: &Value) -> Labels {
+    let written = pod.pointer("/metadata/labels").and_then(Value::as_object);
+    let text =
+        |(key, value): (&String, &Value)| Some((key.as_str().into(), value.as_str()?.into()));
+    written.into_iter().flatten().filter_map(text).collect()
 }
 
 /// An annotation of the pod.

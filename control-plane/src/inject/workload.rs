@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ferromesh_xds_translator::{diagnostic::Diagnostic, ir::Labels};
+use ferromesh_xds_translator::{diagnostic::Diagnostic, ir::Labels, snapshot::MeshSnapshot};
 use serde_json::Value;
 
 use super::{InjectionSettings, Outcome, Reason, Surroundings, inject, names, pod};
@@ -31,7 +31,8 @@ pub struct Report {
 }
 
 /// Injects every pod that a document makes, in place; `namespaces` are the labels of those
-/// namespaces that are known, `namespace` is that of objects that name none. Objects that make no
+/// namespaces that are known, `namespace` is that of objects that name none, and `mesh` says what
+/// proxies are started with. Objects that make no
 /// pods stay as they are and are not reported.
 ///
 /// # Errors
@@ -40,12 +41,13 @@ pub fn inject_document(
     document: &mut Value,
     namespace: &str,
     namespaces: &BTreeMap<String, Labels>,
+    mesh: &MeshSnapshot,
     settings: &InjectionSettings,
 ) -> Result<Vec<Report>, Vec<Diagnostic>> {
     if let Some(items) = items(document) {
         let mut reports = Vec::new();
         for item in items {
-            reports.extend(inject_document(item, namespace, namespaces, settings)?);
+            reports.extend(inject_document(item, namespace, namespaces, mesh, settings)?);
         }
         return Ok(reports);
     }
@@ -68,6 +70,7 @@ pub fn inject_document(
         namespace: &namespace,
         namespace_labels: namespaces.get(&namespace),
         workload,
+        mesh: Some(mesh),
     };
     let (left_alone, warnings) = match inject(template, &around, settings)? {
         Outcome::Injected { pod, warnings } => {

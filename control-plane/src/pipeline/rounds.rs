@@ -170,6 +170,9 @@ impl Pipeline {
                 SourceChange::Connection { connection, connected } => {
                     Some(Change::Connection { connection, connected })
                 }
+                SourceChange::Member { connection, member } => {
+                    Some(Change::Member { connection, member })
+                }
                 SourceChange::KeySet { source, keys } => Some(Change::KeySet { source, keys }),
             };
             self.changed |= change.as_ref().is_some_and(changes_inventory);
@@ -317,7 +320,7 @@ fn changes_inventory(change: &Change) -> bool {
         Change::Upsert(object) => analyze::matters(object.id.kind),
         Change::Delete(id) => analyze::matters(id.kind),
         Change::Credential { .. } => true,
-        Change::Connection { .. } | Change::KeySet { .. } => false,
+        Change::Connection { .. } | Change::Member { .. } | Change::KeySet { .. } => false,
     }
 }
 

@@ -22,7 +22,9 @@ use ferromesh_xds_translator::{
     snapshot::CredentialFact,
 };
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject,
+};
 use tokio::sync::watch;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 use zeroize::Zeroizing;
@@ -38,6 +40,8 @@ pub struct SecretMaterial {
     pub private_key_pem: Zeroizing<Vec<u8>>,
     /// Trust bundle for clients as PEM.
     pub ca_pem: Option<Vec<u8>>,
+    /// Which of the certificates of these CAs are revoked, as PEM.
+    pub crl_pem: Option<Vec<u8>>,
     /// What the configuration knows of it.
     pub fact: CredentialFact,
 }
@@ -56,6 +60,7 @@ impl SecretMaterial {
             && self.private_key_pem == other.private_key_pem
             && self.certificate_chain_pem == other.certificate_chain_pem
             && self.ca_pem == other.ca_pem
+            && self.crl_pem == other.crl_pem
     }
 }
 
@@ -174,11 +179,14 @@ pub fn split(object: &Object) -> Result<Option<SecretMaterial>, Box<Diagnostic>>
         (_, None, _) => return Err(wrong(object, "tls.key", "a private key in PEM", "nothing")),
     };
     let fact = check(object, &certificate, &key, ca.as_deref().map(Vec::as_slice))?;
+    let crl = value(["ca.crl", "crl"])?.map(|crl| crl.to_vec());
+    let fact = with_revocations(object, fact, ca.is_some(), crl.as_deref())?;
     let ca_pem = ca.map(|ca| ca.to_vec());
     Ok(Some(SecretMaterial {
         certificate_chain_pem: certificate.to_vec(),
         private_key_pem: key,
         ca_pem,
+        crl_pem: crl,
         fact,
     }))
 }
@@ -211,6 +219,28 @@ fn check(
     let fingerprint =
         digest(&SHA256, &content).as_ref().iter().map(|b| format!("{b:02x}")).collect::<String>();
     Ok(CredentialFact { fingerprint: fingerprint.into(), not_after, holds_ca: ca.is_some() })
+}
+
+/// Reads a list of revoked certificates, which changes what a proxy is sent: one that cannot be read
+/// would keep nobody out.
+fn with_revocations(
+    object: &Object,
+    fact: CredentialFact,
+    holds_ca: bool,
+    crl: Option<&[u8]>,
+) -> Result<CredentialFact, Box<Diagnostic>> {
+    let Some(crl) = crl else { return Ok(fact) };
+    if !holds_ca {
+        return Err(wrong(object, "ca.crt", "the CA whose certificates are revoked", "nothing"));
+    }
+    if CertificateRevocationListDer::from_pem_slice(crl).is_err() {
+        let expected = "a list of revoked certificates in PEM";
+        return Err(wrong(object, "ca.crl", expected, "something unreadable"));
+    }
+    let of_list = digest(&SHA256, crl);
+    let of_list: String = of_list.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    let fingerprint = format!("{} {of_list}", fact.fingerprint).into();
+    Ok(CredentialFact { fingerprint, ..fact })
 }
 
 /// Whether a key is known to be another certificate's; of kinds of keys that are unknown here,
@@ -265,6 +295,51 @@ mod tests {
         assert!(split(&secret(&certificate, unknown)).is_ok());
     }
 
+    /// A CA, and its list of revoked certificates without any.
+    fn authority() -> (String, String) {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages =
+            vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).expect("a certificate").pem();
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2026, 1, 1),
+            next_update: rcgen::date_time_ymd(2046, 1, 1),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let issuer = rcgen::Issuer::new(params, key);
+        let list = list.signed_by(&issuer).expect("a list").pem().expect("PEM");
+        (certificate, list)
+    }
+
+    #[test]
+    fn revoked_certificates_are_read_beside_their_authority_or_the_secret_is_refused() {
+        let (ca, list) = authority();
+        let of = |data: serde_json::Value| {
+            let value = json!({
+                "apiVersion": "v1", "kind": "Secret",
+                "metadata": { "name": "cert-cacert", "namespace": "shop" },
+                "stringData": data,
+            });
+            split(&parse_value(value).expect("a Secret").0)
+        };
+        let plain = of(json!({ "ca.crt": ca })).expect("good").expect("a credential");
+        let material =
+            of(json!({ "cacert": ca, "crl": list })).expect("good").expect("a credential");
+        assert_eq!(material.crl_pem.as_deref(), Some(list.as_bytes()));
+        assert_ne!(material.fact.fingerprint, plain.fact.fingerprint, "proxies are told");
+        let refused = of(json!({ "ca.crt": ca, "ca.crl": "nobody" })).expect_err("no list");
+        assert!(refused.to_string().contains("ca.crl"), "{refused}");
+        let (certificate, key) = pair();
+        let alone = json!({ "tls.crt": certificate, "tls.key": key, "ca.crl": list });
+        let refused = of(alone).expect_err("no CA");
+        assert!(refused.to_string().contains("ca.crt"), "{refused}");
+    }
+
     #[test]
     fn whatever_of_a_secret_changes_is_told_to_who_follows_it() {
         let (certificate, key) = pair();
@@ -288,6 +363,7 @@ mod tests {
         assert!(told(material(|m| m.private_key_pem = Zeroizing::new(b"another".to_vec()))));
         assert!(told(material(|_| {})), "back again");
         assert!(told(material(|m| m.ca_pem = Some(b"a CA".to_vec()))));
+        assert!(told(material(|m| m.crl_pem = Some(b"a list".to_vec()))));
         assert!(told(None));
     }
 }

@@ -5,6 +5,10 @@
 //! pace, so that a mesh that comes back at once is few events; a proxy that only changed its stream
 //! meanwhile is none.
 //!
+//! A proxy that names a WorkloadGroup says of its machine that it is of that group, and perhaps how it
+//! is. What it said counts for a while after its last stream, so that a proxy that only reconnects
+//! does not leave. Whether the group takes it, the snapshot decides.
+//!
 //! Replicas of one cluster know the same connections: each tells the others its own ([`replicas`]),
 //! but for those of pods, whose lives the API server tells every replica.
 
@@ -12,18 +16,18 @@ pub mod replicas;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    mem,
+    future, mem,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use ferromesh_xds_translator::{
     class::{NodeIdentity, ProxyClass},
-    ir::Connection,
+    ir::{Connection, Member},
 };
 use tokio::{
     sync::{Notify, watch},
-    time::sleep,
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::event::{ConfigEvent, EventSender, SourceChange, SourceId};
@@ -32,6 +36,11 @@ const POISONED: &str = "no code panics while it holds this lock";
 /// What comes and goes within this time is told together. Rounds of the pipeline are for
 /// configuration: connections may take a small part of them.
 const GATHER: Duration = Duration::from_millis(500);
+/// How long a machine stays of its group after its last stream.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Connected proxies, and what those say of their machines that name a group.
+pub type Crowd = BTreeMap<Connection, Option<Member>>;
 
 /// Every connection of this process, and what other replicas tell of theirs.
 #[derive(Default, Debug)]
@@ -48,12 +57,23 @@ pub struct Connections {
 struct Known {
     /// How many streams each connected proxy has; never zero.
     streams: BTreeMap<Connection, usize>,
+    /// What proxies say of their machines: those of [`Self::streams`], and those that are leaving.
+    members: BTreeMap<Connection, Member>,
+    /// Until when those count that have no stream any more.
+    leaving: BTreeMap<Connection, Instant>,
     /// What is connected to other replicas; `None` until they were heard.
-    elsewhere: Option<BTreeSet<Connection>>,
-    /// What the pipeline was told to be connected.
-    told: BTreeSet<Connection>,
+    elsewhere: Option<Crowd>,
+    /// What the pipeline was told.
+    told: BTreeMap<Connection, Told>,
     /// Proxies that may be another than what was told.
     changed: BTreeSet<Connection>,
+}
+
+/// What the pipeline was told of a proxy.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+struct Told {
+    connected: bool,
+    member: Option<Member>,
 }
 
 /// A stream of a proxy, for as long as it lives.
@@ -75,13 +95,16 @@ impl Connections {
     pub fn enter(self: &Arc<Self>, node: &NodeIdentity, class: &ProxyClass) -> Option<Connected> {
         let identity = node.proven.clone()?;
         let counts = !(self.shared && class.in_slices);
-        counts.then(|| self.open(Connection { identity, address: node.address }))
+        let group = node.facts.group.clone();
+        counts.then(|| self.open(Connection { identity, address: node.address }, group))
     }
 
-    /// A proxy has one more stream.
-    pub fn open(self: &Arc<Self>, connection: Connection) -> Connected {
+    /// A proxy has one more stream, by which it names this group.
+    pub fn open(self: &Arc<Self>, connection: Connection, group: Option<Arc<str>>) -> Connected {
         let mut known = self.known();
         *known.streams.entry(connection.clone()).or_default() += 1;
+        known.leaving.remove(&connection);
+        known.join(&connection, group);
         known.changed.insert(connection.clone());
         drop(known);
         self.tell_change();
@@ -94,6 +117,9 @@ impl Connections {
             *streams -= 1;
             if *streams == 0 {
                 known.streams.remove(connection);
+                if known.members.contains_key(connection) {
+                    known.leaving.insert(connection.clone(), Instant::now() + GRACE);
+                }
             }
         }
         known.changed.insert(connection.clone());
@@ -106,9 +132,22 @@ impl Connections {
         self.here.send_replace(());
     }
 
-    /// What is connected to this process; sorted.
-    pub fn here(&self) -> Vec<Connection> {
-        self.known().streams.keys().cloned().collect()
+    /// A proxy tells whether its machine is well.
+    fn report(&self, connection: &Connection, healthy: bool) {
+        let mut known = self.known();
+        let Some(member) = known.members.get_mut(connection) else { return };
+        if member.healthy.replace(healthy) != Some(healthy) {
+            known.changed.insert(connection.clone());
+            drop(known);
+            self.tell_change();
+        }
+    }
+
+    /// What is connected to this process.
+    pub fn here(&self) -> Crowd {
+        let known = self.known();
+        let said = |connection: &Connection| known.members.get(connection).cloned();
+        known.streams.keys().map(|connection| (connection.clone(), said(connection))).collect()
     }
 
     /// Changes with [`Self::here`].
@@ -117,13 +156,14 @@ impl Connections {
     }
 
     /// Other replicas tell that these proxies are connected, and no others.
-    pub fn elsewhere(&self, connected: BTreeSet<Connection>) {
+    pub fn elsewhere(&self, connected: Crowd) {
         let mut known = self.known();
-        let former = known.elsewhere.replace(connected);
-        let news: BTreeSet<Connection> = match (&former, &known.elsewhere) {
-            (Some(former), Some(now)) => former.symmetric_difference(now).cloned().collect(),
-            (_, now) => now.clone().unwrap_or_default(),
-        };
+        let former = known.elsewhere.replace(connected.clone());
+        let before = former.clone().unwrap_or_default();
+        let either = before.keys().chain(connected.keys());
+        let differs =
+            |connection: &&Connection| before.get(*connection) != connected.get(*connection);
+        let news: BTreeSet<Connection> = either.filter(differs).cloned().collect();
         let tells = former.is_none() || !news.is_empty();
         known.changed.extend(news);
         drop(known);
@@ -137,9 +177,13 @@ impl Connections {
         // What is alone has nobody to wait for.
         let mut synced = !self.shared;
         loop {
-            let (changes, heard) = self.known().changes();
+            let (changes, heard) = self.known().changes(Instant::now());
             if changes.is_empty() && (synced || !heard) {
-                self.changed.notified().await;
+                let end = self.known().next_end();
+                tokio::select! {
+                    () = self.changed.notified() => {}
+                    () = until(end) => {}
+                }
                 continue;
             }
             synced |= heard;
@@ -158,21 +202,74 @@ impl Connections {
 }
 
 impl Known {
+    /// A proxy names a group, or none. Of the same group it is as it was.
+    fn join(&mut self, connection: &Connection, group: Option<Arc<str>>) {
+        let same = |member: &Member| Some(&member.group) == group.as_ref();
+        let before = self.members.remove(connection).filter(same);
+        let fresh = |group| Member { group, healthy: None };
+        if let Some(member) = before.or_else(|| group.map(fresh)) {
+            self.members.insert(connection.clone(), member);
+        }
+    }
+
     /// What is another than what was told last, and whether other replicas were heard.
-    fn changes(&mut self) -> (Vec<SourceChange>, bool) {
+    fn changes(&mut self, now: Instant) -> (Vec<SourceChange>, bool) {
+        let ended = self.leaving.iter().filter(|(_, end)| **end <= now);
+        let ended: Vec<Connection> = ended.map(|(connection, _)| connection.clone()).collect();
+        for connection in ended {
+            self.leaving.remove(&connection);
+            self.members.remove(&connection);
+            self.changed.insert(connection);
+        }
         let mut changes = Vec::new();
         for connection in mem::take(&mut self.changed) {
-            let elsewhere = || self.elsewhere.iter().any(|all| all.contains(&connection));
-            let connected = self.streams.contains_key(&connection) || elsewhere();
-            let news = match connected {
-                true => self.told.insert(connection.clone()),
-                false => self.told.remove(&connection),
+            let now = self.state(&connection);
+            let told = match now == Told::default() {
+                true => self.told.remove(&connection),
+                false => self.told.insert(connection.clone(), now.clone()),
             };
-            if news {
+            let told = told.unwrap_or_default();
+            if told.connected != now.connected {
+                let (connection, connected) = (connection.clone(), now.connected);
                 changes.push(SourceChange::Connection { connection, connected });
+            }
+            if told.member != now.member {
+                changes.push(SourceChange::Member { connection, member: now.member });
             }
         }
         (changes, self.elsewhere.is_some())
+    }
+
+    /// What there is to tell of a proxy now. What it tells this process of its machine is newer than
+    /// what it told others.
+    fn state(&self, connection: &Connection) -> Told {
+        let elsewhere = self.elsewhere.as_ref().and_then(|crowd| crowd.get(connection));
+        let here = self.members.get(connection);
+        let reported = here.filter(|member| member.healthy.is_some());
+        let member = reported.or_else(|| elsewhere?.as_ref()).or(here);
+        Told {
+            connected: self.streams.contains_key(connection) || elsewhere.is_some(),
+            member: member.cloned(),
+        }
+    }
+
+    /// When the next machine leaves.
+    fn next_end(&self) -> Option<Instant> {
+        self.leaving.values().min().copied()
+    }
+}
+
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => future::pending().await,
+    }
+}
+
+impl Connected {
+    /// The proxy tells whether its machine is well.
+    pub fn report(&self, healthy: bool) {
+        self.connections.report(&self.connection, healthy);
     }
 }
 
@@ -202,6 +299,10 @@ mod tests {
                 let sign = if *connected { '+' } else { '-' };
                 format!("{sign}{}", connection.address.to_string().trim_start_matches("10.0.0."))
             }
+            SourceChange::Member { member: None, .. } => "left".to_owned(),
+            SourceChange::Member { member: Some(Member { group, healthy }), .. } => {
+                format!("{group}:{healthy:?}")
+            }
             other => panic!("{other:?}"),
         };
         event.changes.iter().map(word).collect::<Vec<_>>().join(" ")
@@ -212,10 +313,10 @@ mod tests {
         let connections = Arc::<Connections>::default();
         let (sender, mut events) = mpsc::channel(1);
         tokio::spawn(connections.clone().tell(sender));
-        let (first, second) = (connections.open(proxy(1)), connections.open(proxy(1)));
+        let (first, second) = (connections.open(proxy(1), None), connections.open(proxy(1), None));
         assert_eq!(next(&mut events).await, "+1");
         drop(first);
-        let other = connections.open(proxy(2));
+        let other = connections.open(proxy(2), None);
         assert_eq!(next(&mut events).await, "+2", "one of two streams is left");
         drop(second);
         assert_eq!(next(&mut events).await, "-1");
@@ -224,15 +325,57 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_machine_is_of_its_group_until_some_time_after_its_last_stream() {
+        let connections = Arc::<Connections>::default();
+        let (sender, mut events) = mpsc::channel(1);
+        tokio::spawn(connections.clone().tell(sender));
+        let vms = || Some(Arc::from("vms"));
+        let first = connections.open(proxy(1), vms());
+        assert_eq!(next(&mut events).await, "+1 vms:None");
+        first.report(true);
+        assert_eq!(next(&mut events).await, "vms:Some(true)");
+        drop(first);
+        assert_eq!(next(&mut events).await, "-1", "it may come back");
+        let again = connections.open(proxy(1), vms());
+        assert_eq!(next(&mut events).await, "+1", "and is as it was");
+        again.report(false);
+        assert_eq!(next(&mut events).await, "vms:Some(false)");
+        drop(again);
+        let gone = Instant::now();
+        assert_eq!(next(&mut events).await, "-1");
+        assert_eq!(next(&mut events).await, "left");
+        assert!(gone.elapsed() >= GRACE, "{:?}", gone.elapsed());
+        let other = connections.open(proxy(1), Some("others".into()));
+        assert_eq!(next(&mut events).await, "+1 others:None", "of another group it is new");
+        drop(other);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_machine_tells_another_replica_counts_here() {
+        let connections = Arc::new(Connections::of_replica());
+        let (sender, mut events) = mpsc::channel(1);
+        tokio::spawn(connections.clone().tell(sender));
+        let said = |healthy| Some(Member { group: "vms".into(), healthy });
+        connections.elsewhere(Crowd::from([(proxy(1), said(Some(true)))]));
+        assert_eq!(next(&mut events).await, "+1 vms:Some(true)");
+        let here = connections.open(proxy(1), Some("vms".into()));
+        connections.elsewhere(Crowd::from([(proxy(1), said(Some(false)))]));
+        assert_eq!(next(&mut events).await, "vms:Some(false)", "nothing is said here yet");
+        here.report(true);
+        assert_eq!(next(&mut events).await, "vms:Some(true)");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_mesh_that_comes_back_is_one_event_and_a_new_stream_is_none() {
         let connections = Arc::<Connections>::default();
         let (sender, mut events) = mpsc::channel(1);
         tokio::spawn(connections.clone().tell(sender));
-        let first = connections.open(proxy(0));
+        let first = connections.open(proxy(0), None);
         assert_eq!(next(&mut events).await, "+0");
-        let mesh: Vec<Connected> = (1..=3).map(|last| connections.open(proxy(last))).collect();
+        let mesh: Vec<Connected> =
+            (1..=3).map(|last| connections.open(proxy(last), None)).collect();
         drop(first);
-        let again = connections.open(proxy(0));
+        let again = connections.open(proxy(0), None);
         assert_eq!(next(&mut events).await, "+1 +2 +3");
         drop((mesh, again));
         assert_eq!(next(&mut events).await, "-0 -1 -2 -3");
@@ -243,18 +386,18 @@ mod tests {
         let connections = Arc::new(Connections::of_replica());
         let (sender, mut events) = mpsc::channel(1);
         tokio::spawn(connections.clone().tell(sender));
-        let here = connections.open(proxy(1));
+        let here = connections.open(proxy(1), None);
         let first = events.recv().await.expect("the source lives");
         assert!(!first.synced && first.changes.len() == 1, "others were not heard: {first:?}");
-        connections.elsewhere(BTreeSet::from([proxy(1), proxy(2)]));
+        connections.elsewhere(Crowd::from([(proxy(1), None), (proxy(2), None)]));
         let heard = events.recv().await.expect("the source lives");
         assert!(heard.synced && heard.changes.len() == 1, "{heard:?}");
         drop(here);
-        connections.elsewhere(BTreeSet::from([proxy(1)]));
+        connections.elsewhere(Crowd::from([(proxy(1), None)]));
         assert_eq!(next(&mut events).await, "-2", "the first is connected elsewhere");
-        let again = connections.open(proxy(1));
-        connections.elsewhere(BTreeSet::new());
-        let other = connections.open(proxy(3));
+        let again = connections.open(proxy(1), None);
+        connections.elsewhere(Crowd::new());
+        let other = connections.open(proxy(3), None);
         assert_eq!(next(&mut events).await, "+3", "the first came back");
         drop((again, other));
         assert_eq!(next(&mut events).await, "-1 -3");
@@ -265,7 +408,7 @@ mod tests {
         let connections = Arc::new(Connections::of_replica());
         let (sender, mut events) = mpsc::channel(1);
         tokio::spawn(connections.clone().tell(sender));
-        connections.elsewhere(BTreeSet::new());
+        connections.elsewhere(Crowd::new());
         let event = events.recv().await.expect("the source lives");
         assert!(event.synced && event.changes.is_empty(), "{event:?}");
     }

@@ -283,7 +283,9 @@ mod tests {
                 SourceChange::Credential { name, fact, .. } => {
                     format!("{}{name}", if fact.is_some() { "*" } else { "/" })
                 }
-                SourceChange::Connection { .. } => unreachable!("streams tell of these"),
+                SourceChange::Connection { .. } | SourceChange::Member { .. } => {
+                    unreachable!("streams tell of these")
+                }
                 SourceChange::KeySet { .. } => unreachable!("where keys are fetched"),
             });
             (changes.collect(), self.directory.diagnostics.len())

@@ -44,7 +44,17 @@ pub(super) async fn answer(State(webhooks): State<Arc<Webhooks>>, body: Bytes) -
         return (StatusCode::SERVICE_UNAVAILABLE, "reading configuration\n").into_response();
     }
     let labels = namespace_labels(&webhooks, &question.namespace).await;
-    let (answer, how) = judge(&question, labels.as_ref(), &webhooks.settings.load());
+    let Ok(mesh) = webhooks.mesh.snapshot().await else {
+        count(Injection::Failure);
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+    };
+    let around = Surroundings {
+        namespace: &question.namespace,
+        namespace_labels: labels.as_ref(),
+        workload: None,
+        mesh: Some(&mesh),
+    };
+    let (answer, how) = judge(&question, &around, &webhooks.settings.load());
     count(how);
     answer.respond(&question)
 }
@@ -57,7 +67,7 @@ async fn namespace_labels(webhooks: &Webhooks, namespace: &str) -> Option<Labels
 /// What becomes of the pod.
 fn judge(
     question: &Question,
-    labels: Option<&Labels>,
+    around: &Surroundings<'_>,
     settings: &InjectionSettings,
 ) -> (Answer, Injection) {
     let pod = &question.object;
@@ -66,9 +76,7 @@ fn judge(
     {
         return (Answer::allowed(), Injection::Skip);
     }
-    let around =
-        Surroundings { namespace: &question.namespace, namespace_labels: labels, workload: None };
-    match inject(pod, &around, settings) {
+    match inject(pod, around, settings) {
         Ok(Outcome::Injected { pod: injected, warnings: said }) => (
             Answer::Allowed { patch: patch::between(pod, &injected), warnings: warnings(&said) },
             Injection::Success,
@@ -95,7 +103,8 @@ mod tests {
             object,
             old_object: Value::Null,
         };
-        judge(&question, None, &InjectionSettings::default())
+        let around = Surroundings { namespace: &question.namespace, ..Surroundings::default() };
+        judge(&question, &around, &InjectionSettings::default())
     }
 
     #[test]

@@ -208,7 +208,7 @@ mod tests {
                 "metadata": { "name": "a", "namespace": "shop" }, "spec": {},
             })
         };
-        for kind in ["ProxyConfig", "Novelty"] {
+        for kind in ["Novelty", "Curiosity"] {
             assert!(matches!(judged(object(kind)), Answer::Allowed { .. }), "{kind}");
         }
     }

@@ -6,6 +6,7 @@ mod client;
 mod findings;
 mod forecast;
 mod keys;
+mod machines;
 mod plane;
 mod slow_callers;
 

@@ -45,7 +45,9 @@ use crate::{
         csr_client::{CsrClient, CsrSettings},
         rotate,
     },
-    pod::{self, PodSettings},
+    machine::Machine,
+    node::discovery_node,
+    pod::{self, HealthProbe, PodSettings},
 };
 
 /// Envoy starts without a certificate after this time: it then waits for one itself, but reconnects
@@ -72,6 +74,9 @@ pub struct AgentSettings {
     pub admin: SocketAddr,
     /// What a pod asks of its proxy.
     pub pod: PodSettings,
+    /// How the machine is asked whether it is well; `None`: it is no machine of a group, or its
+    /// group asks nothing.
+    pub health: Option<HealthProbe>,
     /// Where Envoy answers readiness probes.
     pub readiness: Option<SocketAddr>,
     /// Where Envoy serves its metrics.
@@ -130,6 +135,17 @@ pub async fn run(settings: AgentSettings, stop: CancellationToken) -> Result<(),
     let (publish, mut identity) = watch::channel(None);
     let source = Arc::new(CsrClient::new(settings.csr.clone()));
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotate::run(source, publish)));
+
+    let _machine = settings.health.clone().map(|probe| {
+        let machine = Machine {
+            node: discovery_node(&settings.node),
+            target: settings.csr.target.clone(),
+            identity: identity.clone(),
+            application: settings.pod.application,
+            probe,
+        };
+        AbortOnDropHandle::new(tokio::spawn(machine.run()))
+    });
 
     let sds = serve_sds(&socket, settings.sds_mode, identity.clone()).await?;
     let health =

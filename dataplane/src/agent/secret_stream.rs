@@ -33,7 +33,8 @@ pub struct Secrets(Vec<EncodedResource>);
 impl Secrets {
     /// Encodes an identity.
     pub fn of(identity: &Identity) -> Self {
-        let roots = CertificateValidationContext { trusted_ca: inline(&identity.roots_pem) };
+        let roots =
+            CertificateValidationContext { trusted_ca: inline(&identity.roots_pem), crl: None };
         let certificate = TlsCertificate {
             certificate_chain: inline(&identity.chain_pem),
             private_key: inline(&identity.key_pem),
@@ -60,9 +61,10 @@ impl Secrets {
 
 fn in_files(content: &FileContent) -> Type {
     match content {
-        FileContent::Roots(pem) => {
-            Type::ValidationContext(CertificateValidationContext { trusted_ca: bytes(pem) })
-        }
+        FileContent::Roots(pem) => Type::ValidationContext(CertificateValidationContext {
+            trusted_ca: bytes(pem),
+            crl: None,
+        }),
         FileContent::Certificate(chain, key) => Type::TlsCertificate(TlsCertificate {
             certificate_chain: bytes(chain),
             private_key: bytes(key),

@@ -6,6 +6,7 @@
 //! configuration.
 
 mod check;
+mod health;
 mod probe;
 mod scrape;
 mod server;
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::redirect::{PASSTHROUGH_V4, PASSTHROUGH_V6};
 
-pub use self::{probe::AppProbes, scrape::AppMetrics};
+pub use self::{health::HealthProbe, probe::AppProbes, scrape::AppMetrics};
 
 /// Prometheus' text format.
 pub(crate) const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

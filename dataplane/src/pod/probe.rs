@@ -65,11 +65,18 @@ pub(super) struct Header {
 /// A probe as it is written.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Written {
+pub(super) struct Written {
     http_get: Option<HttpGet>,
     tcp_socket: Option<TcpSocket>,
     grpc: Option<Grpc>,
-    timeout_seconds: Option<u64>,
+    pub(super) timeout_seconds: Option<u64>,
+}
+
+impl Written {
+    /// Whether it says no way to ask.
+    pub(super) fn is_empty(&self) -> bool {
+        self.http_get.is_none() && self.tcp_socket.is_none() && self.grpc.is_none()
+    }
 }
 
 #[derive(Deserialize)]
@@ -109,7 +116,7 @@ impl FromStr for AppProbes {
 }
 
 impl Probe {
-    fn parse(written: Written) -> Result<Self, &'static str> {
+    pub(super) fn parse(written: Written) -> Result<Self, &'static str> {
         let timeout =
             Duration::from_secs(written.timeout_seconds.unwrap_or(TIMEOUT_SECONDS).max(1));
         let action = match (written.http_get, written.tcp_socket, written.grpc) {

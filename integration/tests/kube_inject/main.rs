@@ -275,8 +275,8 @@ fn mistakes_are_refused_and_doubts_are_warnings(cluster: &KubeCluster) {
         patch,
     ]);
     let filter = "
-apiVersion: networking.istio.io/v1beta1
-kind: ProxyConfig
+apiVersion: extensions.istio.io/v1alpha1
+kind: WasmPlugin
 metadata: {name: unknown, namespace: shop}
 spec: {}
 ";

@@ -27,6 +27,8 @@ pub struct TlsCertificate {
 pub struct CertificateValidationContext {
     #[prost(message, optional, tag = "1")]
     pub trusted_ca: ::core::option::Option<DataSource>,
+    #[prost(message, optional, tag = "7")]
+    pub crl: ::core::option::Option<DataSource>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Secret {

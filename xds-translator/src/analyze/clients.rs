@@ -130,6 +130,7 @@ fn node(kind: NodeKind, workload: WorkloadId, labels: &Labels) -> NodeIdentity {
             http_proxy_port: None,
             locality: Locality::default(),
             cluster_id: "".into(),
+            group: None,
             metadata: BTreeMap::new(),
         },
         proven: None,

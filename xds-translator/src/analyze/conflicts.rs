@@ -111,6 +111,22 @@ spec: {containers: [{name: istio-proxy}]}
 }
 
 #[test]
+fn of_two_objects_that_start_the_same_proxies_the_one_without_effect_is_named() {
+    let config = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1beta1\nkind: ProxyConfig\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{{spec}}}\n"
+        )
+    };
+    let (all, others) = (config("a", "concurrency: 1"), config("b", "concurrency: 2"));
+    assert_eq!(found(&format!("{all}{others}"), Code::ConflictingPolicies), ["b spec"]);
+    let selecting = config("b", "selector: {matchLabels: {app: cart}}, concurrency: 2");
+    assert_eq!(found(&format!("{all}{selecting}"), Code::ConflictingPolicies), [""; 0]);
+    let again = config("c", "selector: {matchLabels: {app: cart}}");
+    let both = format!("{selecting}{again}");
+    assert_eq!(found(&both, Code::ConflictingPolicies), ["c spec.selector"]);
+}
+
+#[test]
 fn a_credential_that_sidecars_do_not_use_is_named() {
     let rule = |spec: &str| {
         format!(

@@ -9,8 +9,12 @@ use std::{
 
 use super::matters;
 use crate::{
-    diagnostic::{Diagnostic, FieldPath, Position},
-    dialect::{Kind, Object, Place, Written, kubernetes, lower},
+    diagnostic::{Code, Diagnostic, FieldPath, Position},
+    dialect::{
+        Kind, Object, Place, Written,
+        kubernetes::{self, ingress_class::class_of},
+        lower,
+    },
     ir::{
         AccessPolicy, BackendPolicy, GatewayConfig, MeshDefaults, ObjectId, Origin, RouteTable,
         Workload,
@@ -89,14 +93,41 @@ impl<'a> Input<'a> {
             });
         }
         let mesh = mesh.unwrap_or_else(|| Arc::new(base.clone()));
+        let class = |object: &&Object| Some((object.id.name.clone(), class_of(object)?));
+        let classified = mesh.with_classes(&others.iter().filter_map(class).collect());
         for object in others {
-            let lowered = lower(object, &mesh);
+            let lowered = lower(object, &classified);
             self.lowered.extend(lowered.diagnostics);
-            if matters(object.id.kind) {
+            if !self.sees(object, &mesh) {
+                self.hide(object);
+            } else if matters(object.id.kind) {
                 self.items.extend(lowered.items);
             }
         }
         mesh
+    }
+
+    fn sees(&self, object: &Object, mesh: &MeshDefaults) -> bool {
+        if mesh.discovery.is_empty() {
+            return true;
+        }
+        let name = object.id.namespace.clone();
+        let id = ObjectId { kind: Kind::NAMESPACE, namespace: "".into(), name };
+        let labels = self.objects.get(&id).map(|namespace| &namespace.meta.labels);
+        mesh.sees(&object.id.namespace, labels)
+    }
+
+    /// Takes out what is not seen, and says so of what is the mesh's own.
+    fn hide(&mut self, object: &Object) {
+        self.objects.remove(&object.id);
+        if object.id.kind.has_status() {
+            let message =
+                "not seen: none of `discoverySelectors` of the mesh selects its namespace";
+            let finding =
+                Diagnostic::warning(Code::NoEffect, FieldPath::of("metadata.namespace"), message);
+            let finding = finding.fix("labels of the Namespace that one of them asks for");
+            self.lowered.extend(object.diagnose_all(vec![finding]));
+        }
     }
 
     fn add_credentials(&mut self, known: &Credentials) {

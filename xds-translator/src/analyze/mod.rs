@@ -14,6 +14,7 @@ mod clients;
 #[cfg(test)]
 mod conflicts;
 mod connections;
+mod egress;
 mod entries;
 mod fix;
 mod gateways;
@@ -143,6 +144,7 @@ fn check(input: Input<'_>) -> Vec<Diagnostic> {
         patches::check,
         patch_order::check,
         connections::check,
+        egress::check,
         services::check,
         ports::check,
         hosts::check,

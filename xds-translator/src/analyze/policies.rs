@@ -88,6 +88,7 @@ impl<'a> Policy<'a> {
             Item::Scope(scope) => (&scope.origin, &scope.selector, "workloadSelector"),
             Item::Patches(set) => (&set.origin, &set.selector, "workloadSelector"),
             Item::Telemetry(policy) => (&policy.origin, &policy.selector, "selector"),
+            Item::Proxy(policy) => (&policy.origin, &policy.selector, "selector"),
             _ => return None,
         };
         Some(Self { item, origin, selector, field })
@@ -95,7 +96,8 @@ impl<'a> Policy<'a> {
 
     /// Whether of several with one selector only the oldest counts.
     fn is_exclusive(&self) -> bool {
-        matches!(self.item, Item::PeerTls(_) | Item::Scope(_) | Item::Telemetry(_))
+        let exclusive = matches!(self.item, Item::PeerTls(_) | Item::Scope(_) | Item::Telemetry(_));
+        exclusive || matches!(self.item, Item::Proxy(_))
     }
 
     fn governs(&self, root: &str, namespace: &str, labels: &Labels) -> bool {
@@ -106,6 +108,7 @@ impl<'a> Policy<'a> {
             Item::Scope(scope) => scope.governs(root, namespace, labels),
             Item::Patches(set) => set.governs(root, namespace, labels),
             Item::Telemetry(policy) => policy.governs(root, namespace, labels),
+            Item::Proxy(policy) => policy.governs(root, namespace, labels),
             _ => false,
         }
     }

@@ -6,7 +6,7 @@ use super::input::Input;
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::{Kind, istio::mesh_config::MeshConfig},
-    ir::{Collector, LogRule, TelemetryPolicy, TelemetryProvider, TracingRule},
+    ir::{Collector, LogRule, LogSink, TelemetryPolicy, TelemetryProvider, TracingRule},
     plan::{find_collector, told_by, unknown_providers},
     snapshot::{Item, Reader},
 };
@@ -117,6 +117,13 @@ fn defaults(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     let objects = input.objects().filter(|object| object.id.kind == Kind::MESH_CONFIG);
     for object in objects.filter(|object| input.is_wanted(&object.id)) {
         let Some(written) = object.content::<MeshConfig>() else { continue };
+        let mut told = mesh.logs.iter().filter_map(LogSink::collector);
+        if let Some(lost) = told.find(|c| find_collector(&reader, input.root(), c).is_none()) {
+            let at = FieldPath::of("spec.defaultConfig.envoyAccessLogService");
+            let message = nobody("envoyAccessLogService", lost);
+            let finding = Diagnostic::warning(Code::MissingReference, at, message);
+            findings.push(input.diagnose(&object.id, finding));
+        }
         for (place, provider) in written.extension_providers.iter().enumerate() {
             let known = mesh.provider(&provider.name).map(collectors).unwrap_or_default();
             let mut known =

@@ -967,3 +967,27 @@ fn limits_that_nobody_can_count_are_told() {
         assert!(finding.contains("spec.global.") && finding.contains(expected), "{finding}");
     }
 }
+
+#[test]
+fn what_is_in_a_namespace_that_is_not_seen_is_named_and_counts_for_nobody() {
+    let text = |labels: &str| {
+        format!(
+            "apiVersion: mesh.istio.io/v1alpha1\nkind: MeshConfig\nmetadata: {{name: default}}\nspec: {{discoverySelectors: [{{matchLabels: {{mesh: in}}}}]}}\n---\n\
+             apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, labels: {{{labels}}}}}\n---\n\
+             apiVersion: v1\nkind: Service\nmetadata: {{name: cart, namespace: shop}}\nspec: {{ports: [{{name: http, port: 80}}]}}\n---\n\
+             apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: hidden, namespace: shop}}\nspec: {{host: cart}}\n---\n\
+             apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: seen, namespace: istio-system}}\nspec: {{hosts: [a.test], http: [{{route: [{{destination: {{host: cart.shop.svc.cluster.local}}}}]}}]}}\n"
+        )
+    };
+    let found = |labels: &str| -> Vec<String> {
+        let parsed = parse_files([("a.yaml", text(labels).as_bytes())]);
+        let findings = analyze_input(&parsed, &MeshDefaults::default());
+        let wanted = [Code::NoEffect, Code::MissingReference];
+        let told = findings.iter().filter(|finding| wanted.contains(&finding.code));
+        let name = |finding: &Diagnostic| finding.object.as_ref().map(|id| id.name.to_string());
+        told.filter_map(|finding| Some(format!("{} {}", name(finding)?, finding.field))).collect()
+    };
+    assert_eq!(found("mesh: in, istio-injection: enabled"), [""; 0]);
+    let hidden = ["hidden metadata.namespace", "seen spec.http[0].route[0].destination.host"];
+    assert_eq!(found("istio-injection: enabled"), hidden);
+}

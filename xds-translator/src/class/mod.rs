@@ -19,8 +19,8 @@ pub(crate) use self::gateway::is_gateway;
 pub use self::node::{NodeFacts, NodeIdentity, NodeKind, Refusal};
 use crate::{
     ir::{
-        Discovery, Labels, Locality, ProxySide, TelemetryPolicy, Topology, Workload, WorkloadId,
-        canonical_revision, canonical_service, topology,
+        Discovery, Labels, Locality, ProxySide, SpanService, TelemetryPolicy, Topology, Workload,
+        WorkloadId, canonical_revision, canonical_service, topology,
     },
     plan::{Features, OutboundKey, PatchesKey, SpanSource, TelemetryKey, ViewKey, names_workload},
     snapshot::MeshSnapshot,
@@ -194,8 +194,14 @@ impl<'a> Facts<'a> {
         let name = self.workload.map_or(&self.node.workload.name, |w| &w.workload_name);
         let canonical = canonical_service(&self.labels).unwrap_or(name);
         let cluster = &self.node.facts.cluster_id;
+        let app = || self.labels.get("app").map_or(canonical, AsRef::as_ref);
+        let namespace = self.namespace();
         SpanSource {
-            service: format!("{canonical}.{}", self.namespace()).into(),
+            service: match self.snapshot.mesh().telemetry.span_service {
+                SpanService::AppAndNamespace => format!("{}.{namespace}", app()).into(),
+                SpanService::Canonical => canonical.into(),
+                SpanService::CanonicalAndNamespace => format!("{canonical}.{namespace}").into(),
+            },
             canonical: canonical.into(),
             revision: canonical_revision(&self.labels).unwrap_or("latest").into(),
             cluster: if cluster.is_empty() {

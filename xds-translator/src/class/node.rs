@@ -65,6 +65,8 @@ pub struct NodeFacts {
     pub locality: Locality,
     /// `CLUSTER_ID`; may be empty.
     pub cluster_id: Arc<str>,
+    /// `AUTO_REGISTER_GROUP`: the group that its machine wants to be of.
+    pub group: Option<Arc<str>>,
     /// Every text at the top of it, which conditions of patches ask about.
     pub metadata: BTreeMap<Arc<str>, Arc<str>>,
 }
@@ -199,6 +201,10 @@ impl NodeFacts {
                 .filter(|port| *port != 0),
             locality: locality.map(read_locality).unwrap_or_default(),
             cluster_id: metadata.text("CLUSTER_ID").unwrap_or_default().into(),
+            group: metadata
+                .text("AUTO_REGISTER_GROUP")
+                .filter(|name| !name.is_empty())
+                .map(Into::into),
             metadata: metadata.texts(),
         })
     }

@@ -126,6 +126,7 @@ impl Facts<'_> {
             node: Arc::default(),
             workload_name: id.name.clone(),
             ready: true,
+            registered: false,
             host_network: false,
             edge: None,
             id,

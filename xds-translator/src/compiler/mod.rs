@@ -8,10 +8,12 @@
 //! [`Compiler::rebuild`] does everything from scratch and must give the same (invariant 3). Pure
 //! and synchronous; one task owns it.
 
+mod classes;
 mod encoded;
 mod ids;
 mod index;
 mod items;
+mod namespaces;
 mod nodes;
 mod objects;
 mod views;
@@ -22,7 +24,7 @@ use crate::{
     class::{self, NodeIdentity, ProxyClass, Refusal},
     diagnostic::Diagnostic,
     dialect::{Kind, Object},
-    ir::{Connection, KeySet, KeySource, MeshDefaults, ObjectId},
+    ir::{Connection, KeySet, KeySource, Member, MeshDefaults, ObjectId},
     plan::ViewKey,
     snapshot::{ChangeSet, CredentialFact, CredentialName, MeshSnapshot, Reclassify},
     view::View,
@@ -52,6 +54,13 @@ pub enum Change {
         connection: Connection,
         /// Whether it is connected.
         connected: bool,
+    },
+    /// A connected proxy says something of its machine.
+    Member {
+        /// Which proxy.
+        connection: Connection,
+        /// What it says; `None`: it is gone, or of no group.
+        member: Option<Member>,
     },
     /// Keys that tokens are verified with were fetched, are others, or are in force no more.
     KeySet {
@@ -147,6 +156,10 @@ impl Compiler {
                 snapshot.set_connection(connection, connected, touched);
                 return Vec::new();
             }
+            Change::Member { connection, member } => {
+                snapshot.set_member(connection, member, self.index.audience(), touched);
+                return Vec::new();
+            }
             Change::KeySet { source, keys } => {
                 snapshot.set_key_set(source, keys, touched);
                 return Vec::new();
@@ -215,6 +228,7 @@ impl Compiler {
         fresh.apply(self.objects.history());
         fresh.apply(self.credential_changes());
         fresh.apply(self.connection_changes());
+        fresh.apply(self.member_changes());
         fresh.apply(self.key_set_changes());
         fresh
     }
@@ -226,6 +240,15 @@ impl Compiler {
             connected: true,
         };
         self.snapshot.connections().map(change).collect()
+    }
+
+    /// What machines are there, as changes from nothing.
+    fn member_changes(&self) -> Vec<Change> {
+        let change = |(connection, member): (&Connection, &Member)| Change::Member {
+            connection: connection.clone(),
+            member: Some(member.clone()),
+        };
+        self.snapshot.members().map(change).collect()
     }
 
     /// What keys are known, as changes from nothing.

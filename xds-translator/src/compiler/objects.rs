@@ -5,7 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use super::{Change, Work, nodes::Nodes};
+use super::{
+    Change, Work,
+    classes::Classes,
+    namespaces::{Namespaces, Renewed},
+    nodes::Nodes,
+};
 use crate::{
     diagnostic::Diagnostic,
     dialect::lower,
@@ -19,7 +24,15 @@ use crate::{
 pub(super) struct Objects {
     base: Arc<MeshDefaults>,
     held: BTreeMap<ObjectId, Held>,
+    around: Around,
+}
+
+/// What objects say of others, which are lowered with it.
+#[derive(Default, Debug)]
+struct Around {
     nodes: Nodes,
+    namespaces: Namespaces,
+    classes: Classes,
 }
 
 /// One object.
@@ -33,6 +46,8 @@ struct Held {
     /// What is in force: of the current version, of the accepted one, or what stands in for a
     /// refused guard.
     items: Vec<Item>,
+    /// Whether its namespace is seen; what is not seen is not in force.
+    seen: bool,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -55,7 +70,7 @@ impl Objects {
 
     /// The settings in force: of the first mesh object by name, else the base.
     pub(super) fn mesh(&self) -> Arc<MeshDefaults> {
-        let items = self.held.values().flat_map(|held| &held.items);
+        let items = self.held.values().flat_map(Held::in_force);
         let mesh = items.into_iter().find_map(|item| match item {
             Item::Mesh(mesh) => Some(mesh.clone()),
             _ => None,
@@ -72,15 +87,26 @@ impl Objects {
     ) -> Vec<Replaced> {
         let id = object.id.clone();
         let old = self.held.remove(&id);
-        let moved = self.nodes.replace(old.as_ref().map(|old| &old.current), Some(&object));
-        let (old_items, old_diagnostics) =
-            old.as_ref().map(|h| (h.items.clone(), h.diagnostics.clone())).unwrap_or_default();
+        let moved = self.around.nodes.replace(old.as_ref().map(|old| &old.current), Some(&object));
+        let (old_items, old_diagnostics) = old
+            .as_ref()
+            .map(|h| (h.in_force().to_vec(), h.diagnostics.clone()))
+            .unwrap_or_default();
+        let renewed = self.around.namespaces.replace(&id, Some(&object));
+        let classified = self.around.classes.replace(&id, Some(&object));
         let settings = if id.kind == Kind::MESH_CONFIG { &self.base } else { mesh };
-        let held = Held::new(object, old, settings, &self.nodes, work);
+        let mut held = Held::new(object, old, settings, &self.around, work);
+        held.seen = self.around.namespaces.sees(&id, mesh);
         let diagnosed = held.diagnostics != old_diagnostics;
         self.held.insert(id.clone(), held);
         let itself = Replaced { id, items: old_items, diagnosed };
-        std::iter::once(itself).chain(self.move_pods(moved, mesh, work)).collect()
+        let mut replaced = vec![itself];
+        replaced.extend(self.move_pods(moved, mesh, work));
+        replaced.extend(self.look_again(renewed, mesh, work));
+        if classified {
+            replaced.extend(self.classify(mesh, work));
+        }
+        replaced
     }
 
     /// As [`Self::upsert`]; empty if there is no such object.
@@ -91,10 +117,58 @@ impl Objects {
         work: &mut Work,
     ) -> Vec<Replaced> {
         let Some(held) = self.held.remove(id) else { return Vec::new() };
-        let moved = self.nodes.replace(Some(&held.current), None);
-        let itself =
-            Replaced { id: id.clone(), items: held.items, diagnosed: !held.diagnostics.is_empty() };
-        std::iter::once(itself).chain(self.move_pods(moved, mesh, work)).collect()
+        let moved = self.around.nodes.replace(Some(&held.current), None);
+        let renewed = self.around.namespaces.replace(id, None);
+        let classified = self.around.classes.replace(id, None);
+        let diagnosed = !held.diagnostics.is_empty();
+        let itself = Replaced { id: id.clone(), items: held.in_force().to_vec(), diagnosed };
+        let mut replaced = vec![itself];
+        replaced.extend(self.move_pods(moved, mesh, work));
+        replaced.extend(self.look_again(renewed, mesh, work));
+        if classified {
+            replaced.extend(self.classify(mesh, work));
+        }
+        replaced
+    }
+
+    /// Looks again at the objects of a namespace that says something else now: whether they are seen,
+    /// and what services in it prefer.
+    fn look_again(
+        &mut self,
+        renewed: Option<Renewed>,
+        mesh: &MeshDefaults,
+        work: &mut Work,
+    ) -> Vec<Replaced> {
+        let Some(renewed) = renewed.filter(|renewed| renewed.matters(mesh)) else {
+            return Vec::new();
+        };
+        let mut replaced = Vec::new();
+        let own = self.held.iter_mut().filter(|(id, _)| id.namespace == renewed.namespace);
+        for (id, held) in own {
+            let items = held.in_force().to_vec();
+            held.seen = self.around.namespaces.sees(id, mesh);
+            if held.items.iter().any(|item| matches!(item, Item::Service(_))) {
+                held.lower(mesh, &self.around, work);
+            }
+            if held.in_force() != items {
+                replaced.push(Replaced { id: id.clone(), items, diagnosed: false });
+            }
+        }
+        replaced
+    }
+
+    /// Lowers Ingresses again, because a class is another now.
+    fn classify(&mut self, mesh: &MeshDefaults, work: &mut Work) -> Vec<Replaced> {
+        let mut replaced = Vec::new();
+        let ingresses = self.held.iter_mut().filter(|(id, _)| id.kind == Kind::INGRESS);
+        for (id, held) in ingresses {
+            let items = held.in_force().to_vec();
+            let before = std::mem::take(&mut held.diagnostics);
+            held.lower(mesh, &self.around, work);
+            let diagnosed = before != held.diagnostics;
+            replaced.push(Replaced { id: id.clone(), items, diagnosed });
+        }
+        replaced
     }
 
     /// Lowers pods again whose node is in another place now.
@@ -107,8 +181,8 @@ impl Objects {
         let mut replaced = Vec::new();
         for id in pods {
             let Some(held) = self.held.get_mut(&id) else { continue };
-            let items = std::mem::take(&mut held.items);
-            held.lower(mesh, &self.nodes, work);
+            let items = held.in_force().to_vec();
+            held.lower(mesh, &self.around, work);
             // Where a pod runs is no mistake of it.
             replaced.push(Replaced { id, items, diagnosed: false });
         }
@@ -116,7 +190,7 @@ impl Objects {
     }
 
     pub(super) fn items(&self, id: &ObjectId) -> &[Item] {
-        self.held.get(id).map_or(&[], |held| &held.items)
+        self.held.get(id).map_or(&[], Held::in_force)
     }
 
     /// Lowers every object again, because the settings of the mesh changed; those whose diagnostics
@@ -129,9 +203,10 @@ impl Objects {
             // The mesh's own settings rest on the base alone, whatever was in force before.
             held.lower(
                 if id.kind == Kind::MESH_CONFIG { &self.base } else { &mesh },
-                &self.nodes,
+                &self.around,
                 work,
             );
+            held.seen = self.around.namespaces.sees(id, &mesh);
             if before != held.diagnostics {
                 diagnosed.push(id.clone());
             }
@@ -139,16 +214,18 @@ impl Objects {
         diagnosed
     }
 
-    /// A snapshot of everything, with the credentials, connections and keys of `former`.
+    /// A snapshot of everything, with the credentials, connections, machines and keys of
+    /// `former`.
     pub(super) fn build(&self, former: &MeshSnapshot) -> MeshSnapshot {
         let mut snapshot = MeshSnapshot::new(self.mesh());
         let (nobody, mut ignored) = (Audience::default(), ChangeSet::default());
         for held in self.held.values() {
-            snapshot.replace(&[], &held.items, &nobody, &mut ignored);
+            snapshot.replace(&[], held.in_force(), &nobody, &mut ignored);
         }
         snapshot.restore_mesh(self.mesh());
         snapshot.take_credentials(former);
         snapshot.take_connections(former);
+        snapshot.take_members(former);
         snapshot.take_key_sets(former);
         snapshot
     }
@@ -182,7 +259,7 @@ impl Held {
         object: Object,
         old: Option<Self>,
         mesh: &MeshDefaults,
-        nodes: &Nodes,
+        around: &Around,
         work: &mut Work,
     ) -> Self {
         let accepted = old.and_then(|old| match old.accepted {
@@ -194,24 +271,32 @@ impl Held {
             accepted,
             refused: false,
             items: Vec::new(),
+            seen: true,
             diagnostics: Vec::new(),
         };
-        held.lower(mesh, nodes, work);
+        held.lower(mesh, around, work);
         held
     }
 
-    fn lower(&mut self, mesh: &MeshDefaults, nodes: &Nodes, work: &mut Work) {
+    /// What is in force of it.
+    fn in_force(&self) -> &[Item] {
+        if self.seen { &self.items } else { &[] }
+    }
+
+    fn lower(&mut self, mesh: &MeshDefaults, around: &Around, work: &mut Work) {
         work.objects_lowered += 1;
-        let lowered = lower(&self.current, mesh);
+        let mesh = around.classes.complete(&self.current.id, mesh);
+        let lowered = lower(&self.current, &mesh);
         self.refused = lowered.is_refused();
         self.diagnostics = lowered.diagnostics;
         if !self.refused {
             self.accepted = None;
         }
-        self.items = match &self.accepted {
-            Some(accepted) => nodes.locate(accepted, lower(accepted, mesh).items),
-            None if self.refused => nodes.locate(&self.current, lowered.closed),
-            None => nodes.locate(&self.current, lowered.items),
+        let (object, items) = match &self.accepted {
+            Some(accepted) => (accepted, lower(accepted, &mesh).items),
+            None if self.refused => (&self.current, lowered.closed),
+            None => (&self.current, lowered.items),
         };
+        self.items = around.namespaces.prefer(&object.id, around.nodes.locate(object, items));
     }
 }

@@ -42,8 +42,11 @@ fn property(field: &Field) -> Value {
         _ => {}
     }
     let mut doc = prose(field.doc);
-    if field.later {
-        doc.push_str(" Accepted, not acted on yet.");
+    if let Some(why) = field.idle {
+        doc.push_str(&format!(" No effect: {why}."));
+    }
+    if let Some(why) = field.refused {
+        doc.push_str(&format!(" Refused: {why}."));
     }
     if field.guard {
         doc.push_str(" Refused: it guards access and is not acted on yet.");
@@ -139,7 +142,8 @@ mod tests {
             doc: " Its\n port.\n",
             shape: || Shape::Text,
             required,
-            later: !required,
+            idle: (!required).then_some("it has none"),
+            refused: None,
             guard: false,
             null: Null::Absent,
         };
@@ -159,7 +163,7 @@ mod tests {
         ] {
             assert_eq!(least(&field, key), None, "{field:?}");
         }
-        assert_eq!(property(&port(false))["description"], "Its port. Accepted, not acted on yet.");
+        assert_eq!(property(&port(false))["description"], "Its port. No effect: it has none.");
         assert_eq!(object(&OPEN)["x-kubernetes-preserve-unknown-fields"], true);
         let matching = object(StringMatch::SCHEMA);
         assert_eq!(matching["maxProperties"], 1);

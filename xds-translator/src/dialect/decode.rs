@@ -241,10 +241,13 @@ impl Decoder {
             return;
         }
         self.within(known.name, |at| {
-            if known.later {
+            if let Some(why) = known.idle {
                 at.remark(|path| {
-                    Diagnostic::info(Code::NotActedOn, path, "accepted, but not acted on yet")
+                    Diagnostic::info(Code::NotActedOn, path, format!("no effect: {why}"))
                 });
+            }
+            if let Some(why) = known.refused.filter(|_| asks_for_something(value)) {
+                at.remark(|path| Diagnostic::error(Code::NotActedOn, path, why));
             }
             if known.guard && says_something(value) {
                 at.unserved_guard("it");
@@ -338,6 +341,16 @@ fn says_something(value: &Value) -> bool {
         Value::String(text) => !text.is_empty(),
         Value::Array(list) => !list.is_empty(),
         _ => true,
+    }
+}
+
+/// Whether a value asks for more than what holds without it.
+fn asks_for_something(value: &Value) -> bool {
+    match value {
+        Value::Bool(flag) => *flag,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::Object(fields) => fields.values().any(asks_for_something),
+        _ => says_something(value),
     }
 }
 

@@ -62,4 +62,4 @@ pub use self::{
     table::{NoSuchKind, kinds},
 };
 pub use crate::ir::{Kind, KindNames, Scope};
-pub(crate) use names::locality_of;
+pub(crate) use names::{distribution_of, locality_of};

@@ -6,8 +6,27 @@ use ipnet::IpNet;
 
 use super::lowering::Lowering;
 use crate::ir::{
-    Hostname, Labels, Locality, Protocol, StringMatch, Visibility, WorkloadId, topology,
+    Distribution, Hostname, Labels, Locality, Protocol, StringMatch, Visibility, WorkloadId,
+    topology,
 };
+
+/// The annotation that says which endpoints are preferred: of a Service, a ServiceEntry, or of all
+/// those of a namespace that say nothing.
+pub(super) const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
+
+/// Which endpoints a word prefers, whatever its case; `None`: it is no such word.
+pub(super) fn preferred(word: &str) -> Option<Distribution> {
+    match &*word.to_ascii_lowercase() {
+        "preferclose" | "prefersamezone" => Some(Distribution::SameZone),
+        "prefersamenode" => Some(Distribution::SameNode),
+        _ => None,
+    }
+}
+
+/// Which endpoints annotations prefer; `None`: none.
+pub(crate) fn distribution_of(annotations: &Labels) -> Option<Distribution> {
+    annotations.get(DISTRIBUTION).and_then(|word| preferred(word))
+}
 
 /// Whether a workload's sidecar takes mutual TLS: `istio` or `disabled`.
 pub(super) const TLS_MODE: &str = "security.istio.io/tlsMode";

@@ -25,7 +25,8 @@ const HARMLESS: &[(&str, &[&str])] = &[
             "Port: name protocol targetPort",
             "CookieAttribute: value",
             "HttpCookie: path ttl attributes",
-            "WorkloadEntry: ports network locality weight",
+            "WorkloadEntry: address ports network locality weight",
+            "ConfigSource: address",
             "IngressListener: captureMode defaultEndpoint",
             "EgressListener: captureMode",
             "Delegate: namespace",
@@ -53,8 +54,8 @@ const HARMLESS: &[(&str, &[&str])] = &[
             "HttpBody: string bytes",
             "HttpRewrite: uri authority uriRegexRewrite",
             "HttpFault: delay abort",
-            "FaultDelay: percent percentage",
-            "FaultAbort: grpcStatus percentage",
+            "FaultDelay: percent percentage exponentialDelay",
+            "FaultAbort: grpcStatus http2Error percentage",
             "HttpMirror: percentage",
             "Percent: value",
             "Headers: request response",
@@ -99,8 +100,8 @@ const HARMLESS: &[(&str, &[&str])] = &[
     (
         "what is told of traffic, and whom: without it the documented default holds, and nobody passes by it",
         &[
-            "MeshConfig: extensionProviders defaultProviders enableTracing",
-            "ProxyDefaults: tracing",
+            "MeshConfig: extensionProviders defaultProviders enableTracing inboundClusterStatName outboundClusterStatName enableEnvoyAccessLogService disableEnvoyListenerLog",
+            "ProxyDefaults: tracing tracingServiceName zipkinAddress envoyAccessLogService",
             "MeshTracing: zipkin datadog customTags maxPathTagLength sampling enableIstioTags",
             "MeshTag: literal environment header",
             "NamedTag: defaultValue",
@@ -110,7 +111,8 @@ const HARMLESS: &[(&str, &[&str])] = &[
         "a setting of the mesh: without it the documented default holds, which is mutual TLS by itself",
         &[
             "MeshConfig: proxyListenPort proxyInboundListenPort proxyHttpPort connectTimeout protocolDetectionTimeout tcpKeepalive dnsRefreshRate inboundTrafficPolicy enableAutoMtls h2UpgradePolicy defaultHttpRetryPolicy defaultInboundHttpRetryPolicy defaultTrafficPolicy localityLbSetting defaultConfig",
-            "ProxyDefaults: gatewayTopology",
+            "MeshConfig: configSources enablePrometheusMerge",
+            "ProxyDefaults: gatewayTopology concurrency terminationDrainDuration statusPort interceptionMode proxyMetadata holdApplicationUntilProxyStarts",
             "GatewayTopology: numTrustedProxies forwardClientCertDetails proxyProtocol",
             "InboundTrafficPolicy: mode",
         ],
@@ -151,12 +153,13 @@ fn nulls(
     place: Place<'_>,
     all: &mut Vec<Written>,
 ) {
-    for Field { name, shape, later, .. } in schema.fields {
+    for Field { name, shape, idle, refused, .. } in schema.fields {
         let path = path.field(*name);
         let field = |value: Value| place(json!({ *name: value }));
         let written = Some(format!("{}.{name}", schema.name));
         let spec = field(Value::Null);
-        all.push(Written { field: written, path: path.clone(), spec, acted_on: !later });
+        let acted_on = idle.is_none() && refused.is_none();
+        all.push(Written { field: written, path: path.clone(), spec, acted_on });
         below(shape(), &path, &field, all);
     }
 }

@@ -6,22 +6,25 @@
 
 pub use super::{
     decode::Decode,
-    shape::{ChoiceValue, Field, Null, ObjectSchema, Shape},
+    shape::{ChoiceValue, Field, Null, ObjectSchema, Shape, said},
 };
 
 /// Declares an object type. Each field: doc, JSON name, Rust name, type and, in brackets, marks:
-/// `required` (must be there), `later` (accepted, not acted on yet), `guard` (refused: guards
-/// access, not acted on yet), `no_null` (a null is refused). `object! { open; … }` leaves unknown
-/// fields alone, `object! { no_null; … }` marks every field so.
+/// `required` (must be there), `idle("why")` (accepted, and nothing follows from it here),
+/// `refused("why")` (nothing it could say is done here), `guard` (refused: guards access, not acted
+/// on yet), `no_null` (a null is refused). `object! { open; … }` leaves unknown fields alone,
+/// `object! { no_null; … }` marks every field so.
 #[macro_export]
 macro_rules! object {
     (@flag required required) => { true };
-    (@flag later later) => { true };
     (@flag guard guard) => { true };
     (@flag no_null no_null) => { true };
     (@flag $want:ident $have:ident) => { false };
+    (@why idle idle $why:literal) => { Some($why) };
+    (@why refused refused $why:literal) => { Some($why) };
+    (@why $want:ident $have:ident $($why:literal)?) => { None };
     (@build $open:literal $no_null:literal $(#[doc = $doc:literal])+ $name:ident {
-        $( $(#[doc = $fdoc:literal])+ $json:literal $field:ident : $ty:ty $([$($flag:ident),+])? ),* $(,)?
+        $( $(#[doc = $fdoc:literal])+ $json:literal $field:ident : $ty:ty $([$($flag:ident $(($why:literal))?),+])? ),* $(,)?
     }) => {
         $(#[doc = $doc])+
         #[derive(Clone, PartialEq, Default, Debug)]
@@ -38,7 +41,12 @@ macro_rules! object {
                     doc: concat!($($fdoc, "\n",)+),
                     shape: <$ty as $crate::dialect::schema::Decode>::shape,
                     required: false $($(|| $crate::object!(@flag required $flag))+)?,
-                    later: false $($(|| $crate::object!(@flag later $flag))+)?,
+                    idle: $crate::dialect::schema::said(
+                        &[$($($crate::object!(@why idle $flag $($why)?)),+)?],
+                    ),
+                    refused: $crate::dialect::schema::said(
+                        &[$($($crate::object!(@why refused $flag $($why)?)),+)?],
+                    ),
                     guard: false $($(|| $crate::object!(@flag guard $flag))+)?,
                     null: if $no_null $($(|| $crate::object!(@flag no_null $flag))+)? {
                         $crate::dialect::schema::Null::Refused

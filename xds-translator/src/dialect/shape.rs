@@ -67,12 +67,27 @@ pub struct Field {
     pub shape: fn() -> Shape,
     /// It must be there.
     pub required: bool,
-    /// It is accepted, but not acted on yet.
-    pub later: bool,
+    /// It is accepted, and nothing follows from it here: why.
+    pub idle: Option<&'static str>,
+    /// Nothing that it could say is done here, so that no object that says something by it is
+    /// accepted: why.
+    pub refused: Option<&'static str>,
     /// It guards access and is not acted on yet, so that no object with it is accepted.
     pub guard: bool,
     /// What a null in it says.
     pub null: Null,
+}
+
+/// The first reason of a list, if there is one: for declarations, which are constants.
+pub const fn said(reasons: &[Option<&'static str>]) -> Option<&'static str> {
+    let mut index = 0;
+    while index < reasons.len() {
+        if reasons[index].is_some() {
+            return reasons[index];
+        }
+        index += 1;
+    }
+    None
 }
 
 /// What a null says as the value of a field.

@@ -435,7 +435,6 @@ fn words_that_go_to_the_proxy_as_they_are_must_be_known_to_it() {
     for (text, expected) in refused {
         check(&text, &[expected]);
     }
-    // These are not acted on yet, which is said beside.
     for text in [
         https("ecdhCurves: [P-257]"),
         mesh("meshMTLS: {ecdhCurves: [P-257]}"),
@@ -464,6 +463,14 @@ fn what_is_accepted_without_effect_is_said() {
         (
             route("match: [{uri: {regex: /a}, ignoreUriCase: true}]"),
             "spec.http[0].match[0].ignoreUriCase: a regex is compared as it is",
+        ),
+        (
+            istio("MeshConfig", "{hboneIdleTimeout: 1s}"),
+            "spec.hboneIdleTimeout: no effect: connections between",
+        ),
+        (
+            istio("MeshConfig", "{defaultConfig: {meshId: a}}"),
+            "info[FM0105]: MeshConfig default: spec.defaultConfig.meshId: no effect",
         ),
     ];
     for (text, expected) in table {
@@ -671,8 +678,8 @@ fn kinds_and_versions_are_told_apart() {
         (named("gateway.networking.k8s.io/v1alpha2", "UDPRoute"), "info[FM0009]"),
         (named("batch/v1", "Job"), "info[FM0009]: kind: kind Job of `batch/v1` means nothing to the mesh"),
         (
-            named("networking.istio.io/v1beta1", "ProxyConfig"),
-            "info[FM0009]: ProxyConfig default/a: kind: ProxyConfig is not supported yet",
+            named("extensions.istio.io/v1alpha1", "WasmPlugin"),
+            "info[FM0009]: WasmPlugin default/a: kind: WasmPlugin is not supported yet",
         ),
         (
             "kind: Service\nmetadata: {name: a}\n".to_owned(),

@@ -6,8 +6,8 @@ use ferromesh_proto::TrustDomain;
 use serde::Serialize;
 
 use super::{
-    Authorizer, ConnectionPool, LocalityPolicy, OutboundTraffic, OutlierDetection, Retry,
-    TcpKeepalive, TelemetryDefaults, TlsVersion, Visibility,
+    Authorizer, ConnectionPool, Labels, LocalityPolicy, OutboundTraffic, OutlierDetection,
+    ProxyStart, Retry, Selector, TcpKeepalive, TelemetryDefaults, TlsVersion, Visibility,
 };
 
 /// Settings that hold for the whole mesh.
@@ -82,6 +82,45 @@ pub struct MeshDefaults {
     pub edge: Edge,
     /// Which Ingresses gateways serve, and which gateways.
     pub ingress: IngressDefaults,
+    /// `defaultConfig`, `enablePrometheusMerge`: what proxies are started with.
+    pub proxy: ProxyStart,
+    /// `inboundClusterStatName`, `outboundClusterStatName`.
+    pub stat_names: StatNames,
+    /// `discoverySelectors`: namespaces whose objects are seen; empty: those of all.
+    pub discovery: Vec<Selector>,
+}
+
+/// Patterns by which clusters are counted; empty: under their own names.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct StatNames {
+    /// Those to the application.
+    pub inbound: Arc<str>,
+    /// Those to others.
+    pub outbound: Arc<str>,
+}
+
+/// The label that API servers give every namespace, with its name.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+impl MeshDefaults {
+    /// These settings with classes of Ingresses, for lowering one.
+    #[must_use]
+    pub fn with_classes(&self, classes: &BTreeMap<Arc<str>, IngressClass>) -> Self {
+        let ingress = IngressDefaults { classes: classes.clone(), ..self.ingress.clone() };
+        Self { ingress, ..self.clone() }
+    }
+
+    /// Whether the objects of a namespace are seen at all. `labels` are those of the Namespace
+    /// object, if there is one. What belongs to no namespace is seen, and what is in the root
+    /// namespace too, since policies there guard all others.
+    pub fn sees(&self, namespace: &Arc<str>, labels: Option<&Labels>) -> bool {
+        if self.discovery.is_empty() || namespace.is_empty() || *namespace == self.root_namespace {
+            return true;
+        }
+        let mut labels = labels.cloned().unwrap_or_default();
+        labels.insert(NAMESPACE_NAME.into(), namespace.clone());
+        self.discovery.iter().any(|selector| selector.matches(&labels))
+    }
 }
 
 /// Which Ingresses gateways serve, and which gateways do.
@@ -93,6 +132,17 @@ pub struct IngressDefaults {
     pub class: Arc<str>,
     /// `ingressSelector`, `ingressService`: gateways whose label `istio` has this value.
     pub selector: Arc<str>,
+    /// Classes that have an object, by name; only where an Ingress is lowered.
+    pub classes: BTreeMap<Arc<str>, IngressClass>,
+}
+
+/// A class of Ingresses.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct IngressClass {
+    /// It names the mesh as its controller.
+    pub ours: bool,
+    /// Ingresses without a class are of it.
+    pub by_default: bool,
 }
 
 /// `ingressControllerMode`.
@@ -107,13 +157,21 @@ pub enum IngressScope {
 }
 
 impl IngressDefaults {
-    /// Whether one of a class, or of none, is served.
-    pub fn takes(&self, class: Option<&str>) -> bool {
-        match (self.scope, class) {
-            (IngressScope::Nothing, _) | (IngressScope::OwnClass, None) => false,
-            (IngressScope::NoClass, None) => true,
-            (_, Some(class)) => *class == *self.class,
+    /// Whether an Ingress is served, by the class that its annotation names and that its
+    /// specification does; each may be empty. A class that has an object is the mesh's by its
+    /// controller, another by its name; the annotation goes by the name alone, as in Istio.
+    pub fn takes(&self, annotated: &str, class: &str) -> bool {
+        if self.scope == IngressScope::Nothing {
+            return false;
         }
+        if !annotated.is_empty() {
+            return *annotated == *self.class;
+        }
+        if class.is_empty() {
+            let by_default = self.classes.values().any(|class| class.ours && class.by_default);
+            return by_default || self.scope == IngressScope::NoClass;
+        }
+        self.classes.get(class).map_or(*class == *self.class, |class| class.ours)
     }
 }
 
@@ -123,6 +181,7 @@ impl Default for IngressDefaults {
             scope: IngressScope::OwnClass,
             class: "istio".into(),
             selector: "ingressgateway".into(),
+            classes: BTreeMap::new(),
         }
     }
 }
@@ -226,6 +285,9 @@ impl Default for MeshDefaults {
             inbound_try_timeout: None,
             edge: Edge::default(),
             ingress: IngressDefaults::default(),
+            proxy: ProxyStart::default(),
+            stat_names: StatNames::default(),
+            discovery: Vec::new(),
         }
     }
 }

@@ -127,4 +127,17 @@ pub enum OutboundTraffic {
     AllowAny,
     /// It is refused (`REGISTRY_ONLY`).
     RegistryOnly,
+    /// It goes to a service instead (`egressProxy`), and is refused where that is not there.
+    Through(EgressProxy),
+}
+
+/// Where traffic for unknown destinations goes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct EgressProxy {
+    /// The host of a service.
+    pub host: Hostname,
+    /// Its port.
+    pub port: u16,
+    /// Its subset; may be empty.
+    pub subset: Arc<str>,
 }

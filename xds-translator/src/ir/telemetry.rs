@@ -16,7 +16,9 @@ pub struct TelemetryDefaults {
     /// Providers of log entries.
     pub access_logs: Vec<Arc<str>>,
     /// Written where no provider of log entries is named by anybody.
-    pub log: Option<LogSink>,
+    pub logs: Vec<LogSink>,
+    /// Whether connections are logged that no chain of a listener takes.
+    pub unmatched: bool,
     /// Takes spans where no provider is named by anybody.
     pub tracer: Option<Tracer>,
     /// Whether requests are marked for tracing although nobody may take spans.
@@ -27,6 +29,8 @@ pub struct TelemetryDefaults {
     pub tags: BTreeMap<Arc<str>, TagValue>,
     /// Whether spans say what workload they are of.
     pub workload_tags: bool,
+    /// After what spans name the service that they are of.
+    pub span_service: SpanService,
     /// Longest path in a span, in bytes; `None`: 256.
     pub longest_path: Option<u32>,
 }
@@ -37,12 +41,14 @@ impl Default for TelemetryDefaults {
             providers: BTreeMap::new(),
             tracing: None,
             access_logs: Vec::new(),
-            log: None,
+            logs: Vec::new(),
+            unmatched: true,
             tracer: None,
             marks_requests: true,
             sampling: PerMillion(10_000),
             tags: BTreeMap::new(),
             workload_tags: true,
+            span_service: SpanService::default(),
             longest_path: None,
         }
     }
@@ -53,6 +59,18 @@ impl TelemetryDefaults {
     pub fn provider(&self, name: &str) -> Option<&TelemetryProvider> {
         self.providers.get(name.to_lowercase().as_str())
     }
+}
+
+/// After what spans name the service that they are of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub enum SpanService {
+    /// The label `app`, if there is one, and the namespace.
+    AppAndNamespace,
+    /// The canonical name alone.
+    Canonical,
+    /// The canonical name and the namespace.
+    #[default]
+    CanonicalAndNamespace,
 }
 
 /// Who takes what proxies tell.

@@ -11,11 +11,12 @@ use super::{Edge, Hostname, Labels, Origin, ServiceKey, Topology};
 pub struct WorkloadId {
     /// Its namespace.
     pub namespace: Arc<str>,
-    /// The pod's or WorkloadEntry's name.
+    /// The pod's or WorkloadEntry's name; of a machine that came by itself, its group's and its
+    /// address.
     pub name: Arc<str>,
 }
 
-/// A pod or a WorkloadEntry.
+/// A pod, a WorkloadEntry, or a machine of a WorkloadGroup.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct Workload {
     /// Namespace and name.
@@ -53,6 +54,8 @@ pub struct Workload {
     /// Whether it takes traffic by itself: a running, ready, not terminating pod. Endpoints of
     /// slices carry their own.
     pub ready: bool,
+    /// It came by itself, and no object vouches for its address.
+    pub registered: bool,
     /// On the host's network: never has a sidecar of its own.
     pub host_network: bool,
     /// What stands before it, if it is a gateway; `None`: what stands before all of them.

@@ -8,6 +8,8 @@ use super::{
     assignment::{self, Assigned},
     locality::Spread,
     mtls::{self, Backend},
+    naming,
+    stat_name::{Counted, stat_name},
     traffic::{MergedPolicy, whole_policies},
 };
 use crate::{
@@ -67,6 +69,10 @@ pub(crate) fn plan_cluster(reader: &Reader<'_>, key: &ClusterKey) -> Option<Plan
         transport,
         locality_weighted: means == Means::Listed && spread.is_some_and(|s| s.weighs_localities()),
         provenance: provenance(&merged, service, &key.subset),
+        alt_stat_name: stat_name(
+            &mesh.stat_names.outbound,
+            &Counted { service, port, subset: &key.subset },
+        ),
         ..base(key.resource_name(), mesh, &traffic)
     };
     Some(PlanItem::Cluster(Box::new(plan)))
@@ -267,15 +273,8 @@ fn outlier(detection: &OutlierDetection) -> OutlierPlan {
 fn provenance(merged: &MergedPolicy<'_>, service: &Service, subset: &Arc<str>) -> Provenance {
     Provenance {
         config: merged.config_path(),
-        services: vec![service_metadata(service)],
+        services: vec![naming::service_metadata(service)],
         subset: (!subset.is_empty()).then(|| subset.clone()),
         external: service.external,
     }
-}
-
-/// Host, name and namespace, as metadata lists services. A ServiceEntry's host is its name.
-pub(crate) fn service_metadata(service: &Service) -> (Arc<str>, Arc<str>, Arc<str>) {
-    let host = service.key.host.shared();
-    let name = if service.kubernetes { service.origin.id.name.clone() } else { host.clone() };
-    (host, name, service.key.namespace.clone())
 }

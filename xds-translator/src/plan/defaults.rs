@@ -72,6 +72,11 @@ pub(crate) fn fixed_chain(
     port: Option<u16>,
     cluster: &FixedCluster,
 ) -> FilterChainPlan {
+    chain_to(name, port, cluster.resource_name())
+}
+
+/// A chain whose bytes go to a cluster.
+pub(crate) fn chain_to(name: &str, port: Option<u16>, cluster: &str) -> FilterChainPlan {
     FilterChainPlan {
         name: name.into(),
         matches: ChainMatch { port, ..ChainMatch::default() },
@@ -79,6 +84,6 @@ pub(crate) fn fixed_chain(
         connect_timeout: None,
         ask: None,
         access: Vec::new(),
-        terminal: TerminalFilter::Tcp(tcp(cluster.resource_name())),
+        terminal: TerminalFilter::Tcp(tcp(cluster)),
     }
 }

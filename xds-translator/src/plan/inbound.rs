@@ -17,6 +17,7 @@ use super::{
     naming,
     rate_limit::limits_at,
     route::{forward_to, written_retry},
+    stat_name::{Counted, stat_name},
     telemetry::telemetry,
     traffic::MergedPolicy,
 };
@@ -170,7 +171,7 @@ impl<'a> Inbound<'a> {
         let traffic = self.traffic(port, &policies);
         let (discovery, bind_source) = self.app(port);
         let original = matches!(discovery, Discovery::OriginalDst { .. });
-        let services = port.services.iter().map(|s| cluster::service_metadata(s)).collect();
+        let services = port.services.iter().map(|s| naming::service_metadata(s)).collect();
         ClusterPlan {
             discovery,
             balancing: if original {
@@ -182,6 +183,7 @@ impl<'a> Inbound<'a> {
             http: inbound_http(port.protocol, &traffic.pool),
             bind_source,
             original_dst_keep: original,
+            alt_stat_name: self.stat_name(port),
             provenance: Provenance {
                 config: MergedPolicy::new(&policies).config_path(),
                 services,
@@ -189,6 +191,12 @@ impl<'a> Inbound<'a> {
             },
             ..cluster::base(naming::inbound_cluster(port.number), mesh, &traffic)
         }
+    }
+
+    fn stat_name(&self, port: &InboundPort) -> Option<Arc<str>> {
+        let service = port.services.first()?;
+        let counted = Counted { service, port: service.port(port.service_port)?, subset: "" };
+        stat_name(&self.reader.mesh().stat_names.inbound, &counted)
     }
 
     /// The policies for the port's first service, as clients of its own namespace see them.

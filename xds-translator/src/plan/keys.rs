@@ -296,6 +296,8 @@ pub enum VirtualHostTarget {
     },
     /// `allow_any` → PassthroughCluster.
     AllowAny,
+    /// `allow_any` → this cluster, an egress proxy's.
+    Through(Arc<str>),
     /// `block_all` → 502.
     BlockAll,
     /// A gateway port without routes: 404.

@@ -13,6 +13,7 @@ mod cluster;
 mod credentials;
 mod defaults;
 mod egress;
+mod egress_proxy;
 #[cfg(test)]
 mod fixture;
 mod gateway;
@@ -38,6 +39,7 @@ mod relay;
 mod route;
 pub mod route_types;
 mod sidecar;
+mod stat_name;
 mod tcp_route;
 mod telemetry;
 pub mod telemetry_types;
@@ -57,8 +59,9 @@ pub use types::*;
 
 pub(crate) use authorizer::{NobodyAsked, authorizer};
 pub(crate) use caller::Caller;
-pub(crate) use client::{destinations, l4_destinations};
+pub(crate) use client::{Client, destinations, l4_destinations};
 pub(crate) use credentials::{CredentialPart, NamedCredential, credentials};
+pub(crate) use egress_proxy::find_proxy;
 pub(crate) use gateway_servers::{Contested, Overruled, bound_hosts, closer_hosts};
 pub(crate) use outbound_listener::Displaced;
 pub(crate) use rate_limit::{NobodyCounts, counter};

@@ -5,7 +5,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{ClusterClient, ClusterKey, FixedCluster};
-use crate::ir::ObjectId;
+use crate::ir::{ObjectId, Service};
 
 /// The tags of a span that say what workload it is of.
 pub(crate) const TAG_REVISION: &str = "istio.canonical_revision";
@@ -94,4 +94,10 @@ impl FixedCluster {
             Self::InboundPassthrough => "InboundPassthroughCluster",
         }
     }
+}
+/// Host, name and namespace, as metadata lists services. A ServiceEntry's host is its name.
+pub(crate) fn service_metadata(service: &Service) -> (Arc<str>, Arc<str>, Arc<str>) {
+    let host = service.key.host.shared();
+    let name = if service.kubernetes { service.origin.id.name.clone() } else { host.clone() };
+    (host, name, service.key.namespace.clone())
 }

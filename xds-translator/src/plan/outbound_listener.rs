@@ -15,10 +15,11 @@ use super::{
     ChainMatch, Direction, FilterChainPlan, FixedCluster, HttpRole, ListenerFilter, ListenerPlan,
     RouteSource, TerminalFilter, TransportMatch,
     defaults::{self, HANDSHAKE},
+    egress_proxy::Unknown,
     mtls::texts,
     naming,
 };
-use crate::ir::{MeshDefaults, OutboundTraffic, Protocol, ServiceKey};
+use crate::ir::{MeshDefaults, Protocol, ServiceKey};
 
 /// What http_inspector finds in plaintext.
 pub(crate) const PLAIN_HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
@@ -28,7 +29,7 @@ pub(crate) struct Drafts<'a> {
     mesh: &'a MeshDefaults,
     /// Where bytes for unknown destinations go; `None`: the application calls by address, so
     /// nothing is unknown.
-    unknown: Option<&'a OutboundTraffic>,
+    unknown: Option<&'a Unknown<'a>>,
     /// Whether routes of any listener lead to names that are still to be resolved.
     resolves_names: bool,
     drafts: BTreeMap<(IpAddr, u16), Draft>,
@@ -84,7 +85,7 @@ pub(crate) fn speaks_first(protocol: Protocol) -> bool {
 }
 
 impl<'a> Drafts<'a> {
-    pub(crate) fn new(mesh: &'a MeshDefaults, unknown: Option<&'a OutboundTraffic>) -> Self {
+    pub(crate) fn new(mesh: &'a MeshDefaults, unknown: Option<&'a Unknown<'a>>) -> Self {
         Self {
             mesh,
             unknown,
@@ -194,7 +195,7 @@ impl Draft {
         self,
         (address, port): (IpAddr, u16),
         mesh: &MeshDefaults,
-        unknown: Option<&OutboundTraffic>,
+        unknown: Option<&Unknown<'_>>,
     ) -> ListenerPlan {
         let name = naming::listener(address, port);
         // Whoever calls the listener itself is going nowhere else.
@@ -278,16 +279,17 @@ fn plain_http_match() -> ChainMatch {
     }
 }
 
-fn passthrough(policy: &OutboundTraffic) -> FilterChainPlan {
-    defaults::fixed_chain("PassthroughFilterChain", None, unknown_cluster(policy))
+/// Where bytes for unknown destinations go.
+fn unknown_cluster<'u>(unknown: &'u Unknown<'_>) -> &'u str {
+    match unknown {
+        Unknown::Passes => FixedCluster::Passthrough.resource_name(),
+        Unknown::Refused => FixedCluster::BlackHole.resource_name(),
+        Unknown::Through(cluster, _) => cluster,
+    }
 }
 
-/// Where bytes for unknown destinations go.
-pub(crate) fn unknown_cluster(policy: &OutboundTraffic) -> &'static FixedCluster {
-    match policy {
-        OutboundTraffic::AllowAny => &FixedCluster::Passthrough,
-        OutboundTraffic::RegistryOnly => &FixedCluster::BlackHole,
-    }
+fn passthrough(unknown: &Unknown<'_>) -> FilterChainPlan {
+    defaults::chain_to("PassthroughFilterChain", None, unknown_cluster(unknown))
 }
 
 /// Chains with pairwise different matches, the first of equals: Envoy refuses a listener with two
@@ -330,12 +332,12 @@ fn inspectors(chains: &[FilterChainPlan]) -> Vec<ListenerFilter> {
 
 /// `virtualOutbound`: takes every redirected connection and hands it to the listener of its
 /// original destination.
-pub(crate) fn virtual_outbound(mesh: &MeshDefaults, unknown: &OutboundTraffic) -> ListenerPlan {
+pub(crate) fn virtual_outbound(mesh: &MeshDefaults, unknown: &Unknown<'_>) -> ListenerPlan {
     let port = mesh.outbound_port;
     let blackhole =
         defaults::fixed_chain("virtualOutbound-blackhole", Some(port), &FixedCluster::BlackHole);
     let catch_all =
-        defaults::fixed_chain("virtualOutbound-catchall-tcp", None, unknown_cluster(unknown));
+        defaults::chain_to("virtualOutbound-catchall-tcp", None, unknown_cluster(unknown));
     ListenerPlan {
         name: "virtualOutbound".into(),
         address: defaults::ANY_ADDRESS,
@@ -389,7 +391,7 @@ mod tests {
     /// Names of the chains, then of the default chain.
     fn check(
         offer: impl FnOnce(&mut Drafts<'_>),
-        unknown: Option<&OutboundTraffic>,
+        unknown: Option<&Unknown<'_>>,
     ) -> (Vec<String>, Option<String>) {
         let mesh = MeshDefaults::default();
         let mut drafts = Drafts::new(&mesh, unknown);
@@ -419,12 +421,12 @@ mod tests {
 
     #[test]
     fn http_under_redirection_leaves_other_bytes_to_their_destination() {
-        let (got, default) = check(http(false), Some(&OutboundTraffic::AllowAny));
+        let (got, default) = check(http(false), Some(&Unknown::Passes));
         assert_eq!(
             (got, default.as_deref()),
             (chains(&["http sniffed"]), Some("PassthroughCluster"))
         );
-        let (_, default) = check(http(false), Some(&OutboundTraffic::RegistryOnly));
+        let (_, default) = check(http(false), Some(&Unknown::Refused));
         assert_eq!(default.as_deref(), Some("BlackHoleCluster"));
     }
 
@@ -432,7 +434,7 @@ mod tests {
     fn a_first_request_may_come_late_unless_a_server_may_speak_first() {
         let mesh = MeshDefaults::default();
         let timeout = |offer: &dyn Fn(&mut Drafts<'_>)| {
-            let mut drafts = Drafts::new(&mesh, Some(&OutboundTraffic::AllowAny));
+            let mut drafts = Drafts::new(&mesh, Some(&Unknown::Passes));
             offer(&mut drafts);
             drafts.finish().pop().and_then(|listener| listener.filters_timeout)
         };

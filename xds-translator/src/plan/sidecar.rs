@@ -19,6 +19,7 @@ use super::{
     },
     defaults::{ANY_ADDRESS, LOOPBACK},
     egress::{Egress, OwnListener, Sight},
+    egress_proxy::Unknown,
     naming,
     outbound_listener::{self, Displaced, Drafts, Offer},
     place::Place,
@@ -29,8 +30,8 @@ use super::{
 };
 use crate::{
     ir::{
-        Attachment, CallSide, Capture, Hostname, ObjectId, OutboundTraffic, Protocol, Resolution,
-        RouteTable, Service, ServicePort,
+        Attachment, CallSide, Capture, Hostname, ObjectId, Protocol, Resolution, RouteTable,
+        Service, ServicePort,
     },
     snapshot::Reader,
 };
@@ -72,6 +73,7 @@ struct Sidecar<'a> {
     key: &'a OutboundKey,
     client: Client<'a>,
     sight: Sight,
+    unknown: Unknown<'a>,
 }
 
 /// What a route configuration serves.
@@ -117,7 +119,9 @@ impl<'a> Sidecar<'a> {
             locality: key.locality.as_ref(),
             kind,
         };
-        Self { reader, key, client, sight: Sight::of(reader, key) }
+        let sight = Sight::of(reader, key);
+        let unknown = Unknown::of(reader, &client, &sight.unknown);
+        Self { reader, key, client, sight, unknown }
     }
 
     fn redirected(&self) -> bool {
@@ -136,6 +140,9 @@ impl<'a> Sidecar<'a> {
         for service in self.sight.services() {
             add_service(outline, self.reader, &self.client, service);
         }
+        if let Unknown::Through(_, proxy) = self.unknown {
+            add_unseen(outline, self.reader, &self.client, vec![proxy]);
+        }
         let needed = collectors(self.reader, &self.key.telemetry, self.client.namespace);
         add_unseen(outline, self.reader, &self.client, needed);
         add_unseen(outline, self.reader, &self.client, authorizer::services(self.reader));
@@ -151,7 +158,7 @@ impl<'a> Sidecar<'a> {
         let mut listeners = drafts.finish();
         if self.redirected() {
             let mesh = self.reader.mesh();
-            listeners.push(outbound_listener::virtual_outbound(mesh, &self.sight.unknown));
+            listeners.push(outbound_listener::virtual_outbound(mesh, &self.unknown));
         }
         let key = &self.key.telemetry;
         let told = telemetry(self.reader, key, self.client.namespace, CallSide::Client);
@@ -164,7 +171,7 @@ impl<'a> Sidecar<'a> {
     }
 
     fn drafts(&self) -> (Drafts<'_>, Frames) {
-        let unknown = self.redirected().then_some(&self.sight.unknown);
+        let unknown = self.redirected().then_some(&self.unknown);
         let mut drafts = Drafts::new(self.reader.mesh(), unknown);
         let mut frames = Frames::new();
         let own_ports = self.sight.own_ports();
@@ -487,9 +494,12 @@ impl<'a> Sidecar<'a> {
     /// The virtual host for names that nobody knows. Called by address, a proxy cannot know where a
     /// request was going, so it refuses.
     fn unknown(&self, redirected: bool) -> VirtualHostKey {
-        let passes = redirected && self.sight.unknown == OutboundTraffic::AllowAny;
         VirtualHostKey {
-            target: if passes { VirtualHostTarget::AllowAny } else { VirtualHostTarget::BlockAll },
+            target: match &self.unknown {
+                Unknown::Through(cluster, _) => VirtualHostTarget::Through(cluster.clone()),
+                Unknown::Passes if redirected => VirtualHostTarget::AllowAny,
+                Unknown::Passes | Unknown::Refused => VirtualHostTarget::BlockAll,
+            },
             port: 0,
             tables: Vec::<ObjectId>::new(),
             client: Arc::new(ClientFacts::default()),

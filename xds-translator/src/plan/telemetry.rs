@@ -29,12 +29,14 @@ pub(crate) struct Telemetry {
     pub(crate) logs: Vec<AccessLogPlan>,
     /// Spans; `None`: requests are not traced, nor marked for it.
     pub(crate) tracing: Option<TracingPlan>,
+    /// Whether listeners tell of connections that none of their chains takes.
+    unmatched: bool,
 }
 
 impl Telemetry {
     /// Has a listener tell it. `itself`: also of connections that none of its chains takes.
     pub(crate) fn tell(&self, listener: &mut ListenerPlan, itself: bool) {
-        if itself {
+        if itself && self.unmatched {
             listener.access_logs.clone_from(&self.logs);
         }
         for chain in listener.chains.iter_mut().chain(&mut listener.default_chain) {
@@ -64,6 +66,7 @@ pub(crate) fn telemetry(
         logs: logs.into_iter().filter_map(|log| view.log(log)).collect(),
         tracing: tracing(&mesh.telemetry, &policies, side)
             .and_then(|spans| view.tracing(mesh, &spans, key.source.as_ref())),
+        unmatched: mesh.telemetry.unmatched,
     }
 }
 
@@ -159,7 +162,7 @@ fn logs<'a>(
 ) -> Vec<Log<'a>> {
     let spoken = policies.iter().any(|policy| !policy.access_logs.is_empty());
     if !spoken && mesh.access_logs.is_empty() {
-        return mesh.log.iter().map(|sink| Log { sink, filter: None }).collect();
+        return mesh.logs.iter().map(|sink| Log { sink, filter: None }).collect();
     }
     let chosen = log_providers(mesh, policies, side);
     let logs = chosen.into_iter().filter_map(|(name, filter)| match mesh.provider(&name)? {
@@ -430,9 +433,9 @@ mod tests {
         let access_logs = by_default.iter().map(|&name| name.into()).collect();
         let mesh = TelemetryDefaults {
             access_logs,
-            log: match file("/mesh") {
-                TelemetryProvider::Log(log) => Some(log),
-                _ => None,
+            logs: match file("/mesh") {
+                TelemetryProvider::Log(log) => vec![log],
+                _ => Vec::new(),
             },
             ..defaults()
         };

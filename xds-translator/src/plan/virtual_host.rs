@@ -26,7 +26,10 @@ pub(crate) fn plan_virtual_host(reader: &Reader<'_>, key: &VirtualHostKey) -> Op
             service_host(reader, key, service, &names)?
         }
         VirtualHostTarget::Host { host, redirect } => routed_host(reader, key, host, *redirect),
-        VirtualHostTarget::AllowAny => catch_all("allow_any", allow_any()),
+        VirtualHostTarget::AllowAny => {
+            catch_all("allow_any", pass_to(FixedCluster::Passthrough.resource_name().into()))
+        }
+        VirtualHostTarget::Through(cluster) => catch_all("allow_any", pass_to(cluster.clone())),
         VirtualHostTarget::BlockAll => catch_all("block_all", block_all()),
         VirtualHostTarget::Blackhole => VirtualHostPlan {
             name: naming::host_port("blackhole", key.port),
@@ -144,8 +147,8 @@ fn catch_all(name: &str, route: RouteActionPlan) -> VirtualHostPlan {
     }
 }
 
-fn allow_any() -> RouteActionPlan {
-    let forward: ForwardPlan = forward_to(FixedCluster::Passthrough.resource_name().into());
+fn pass_to(cluster: Arc<str>) -> RouteActionPlan {
+    let forward: ForwardPlan = forward_to(cluster);
     RouteActionPlan::Forward(Box::new(forward))
 }
 

@@ -9,9 +9,11 @@ use super::{
     backends::Backends,
     family::{Family, Fed, Touch},
     gateways::Gateways,
+    groups::Groups,
     match_sets::MatchSets,
     patches::PatchSets,
     peer_tls::PeerTlsPolicies,
+    proxies::ProxyPolicies,
     rate_limits::RateLimits,
     routes::Routes,
     scopes::Scopes,
@@ -24,7 +26,8 @@ use super::{
 };
 use crate::ir::{
     AccessPolicy, BackendPolicy, GatewayConfig, MatchSet, MeshDefaults, PatchSet, PeerTlsPolicy,
-    RateLimit, RouteTable, ServiceKey, SidecarScope, TelemetryPolicy, TokenPolicy, Workload,
+    ProxyPolicy, RateLimit, RouteTable, ServiceKey, SidecarScope, TelemetryPolicy, TokenPolicy,
+    Workload, WorkloadGroup,
 };
 
 /// Declares the families. Each row: what an item is, its name, its type, and the name and type of
@@ -123,4 +126,8 @@ families! {
     Telemetry(TelemetryPolicy) in telemetry: TelemetryPolicies,
     /// Changes of what proxies are sent.
     Patches(PatchSet) in patches: PatchSets,
+    /// What proxies are started with.
+    Proxy(ProxyPolicy) in proxies: ProxyPolicies,
+    /// What the machines of a group are like.
+    Group(WorkloadGroup) in groups: Groups,
 }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::age::{ByAge, age, forget};
-use crate::ir::{Labels, Origin, PeerTlsPolicy, Selector, TelemetryPolicy};
+use crate::ir::{Labels, Origin, PeerTlsPolicy, ProxyPolicy, Selector, TelemetryPolicy};
 
 /// A policy that stands at a level.
 pub(super) trait Leveled {
@@ -27,7 +27,7 @@ macro_rules! leveled {
         }
     )+};
 }
-leveled!(PeerTlsPolicy, TelemetryPolicy);
+leveled!(PeerTlsPolicy, ProxyPolicy, TelemetryPolicy);
 
 /// Policies by namespace, oldest first.
 #[derive(Clone, Debug)]

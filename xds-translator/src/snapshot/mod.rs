@@ -19,13 +19,16 @@ mod endpoints;
 mod families;
 mod family;
 mod gateways;
+mod groups;
 mod item;
 mod label_keys;
 mod levels;
+mod machines;
 mod match_sets;
 mod parts;
 mod patches;
 mod peer_tls;
+mod proxies;
 mod rate_limits;
 mod reader;
 mod replace;
@@ -48,12 +51,13 @@ pub use families::Item;
 pub use item::{EndpointSlice, InlineAddress, InlineEndpoint, ServiceDefinition, SliceEndpoint};
 pub(crate) use parts::{NoPart, continued, part};
 pub use reader::{Dep, Reader};
+pub use services::Allocated;
 pub use tokens::WantedKeys;
 pub use workloads::Addresses;
 
 use self::{
     connections::Connections, endpoints::Endpoints, families::Families,
-    label_keys::ReferencedLabelKeys, settings::Settings, tokens::KeySets,
+    label_keys::ReferencedLabelKeys, machines::Members, settings::Settings, tokens::KeySets,
 };
 use crate::ir::{MeshDefaults, Service, ServiceKey, Workload};
 
@@ -65,6 +69,7 @@ pub struct MeshSnapshot {
     endpoints: Arc<Endpoints>,
     credentials: Arc<Credentials>,
     connections: Arc<Connections>,
+    members: Arc<Members>,
     key_sets: Arc<KeySets>,
     /// Of all families.
     label_keys: Arc<ReferencedLabelKeys>,

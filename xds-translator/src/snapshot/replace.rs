@@ -19,6 +19,25 @@ impl MeshSnapshot {
         audience: &Audience,
         changes: &mut ChangeSet,
     ) {
+        let before = self.machines(old.iter().chain(new));
+        self.exchange(old, new, audience, changes);
+        let after = self.machines(old.iter().chain(new));
+        let connections: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        for connection in connections {
+            let (before, after) = (before.get(connection), after.get(connection));
+            let items = |item: Option<&Item>| item.cloned().into_iter().collect::<Vec<_>>();
+            self.exchange(&items(before), &items(after), audience, changes);
+        }
+    }
+
+    /// As [`Self::replace`], of what no machine depends on.
+    pub(super) fn exchange(
+        &mut self,
+        old: &[Item],
+        new: &[Item],
+        audience: &Audience,
+        changes: &mut ChangeSet,
+    ) {
         if old == new {
             return;
         }

@@ -5,11 +5,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
 use super::{
+    MeshSnapshot,
     age::{Age, age, forget},
     family::{Family, Fed, Touch},
     item::{InlineAddress, ServiceDefinition},
@@ -85,7 +86,24 @@ impl Owner {
     }
 }
 
+/// Addresses that are allocated to hosts, by the object that defines them; sorted by host.
+pub type Allocated = BTreeMap<ObjectId, Vec<(Hostname, Ipv4Addr)>>;
+
 impl Services {
+    /// The addresses that are allocated to hosts.
+    fn allocated(&self) -> Allocated {
+        let owners = self.by_host.values().flat_map(BTreeMap::values);
+        let services = owners.flat_map(|owner| owner.definitions.values()).map(|d| &d.service);
+        let mut allocated = Allocated::new();
+        for service in services {
+            if let Some(address) = service.allocated {
+                let of_object = allocated.entry(service.origin.id.clone()).or_default();
+                of_object.push((service.key.host.clone(), address));
+            }
+        }
+        allocated
+    }
+
     /// Reads the definitions of a host in a namespace anew.
     fn join(&mut self, key: &ServiceKey) {
         let selecting = self.selecting.get(&key.namespace).into_iter();
@@ -252,6 +270,13 @@ impl Family for Services {
         let owner = self.by_host.get(&key.host).and_then(|owners| owners.get(&key.namespace));
         let Some(owner) = owner.filter(|owner| owner.definitions.len() > 1) else { return };
         contested.extend(owner.definitions.values().map(|d| d.service.key.clone()));
+    }
+}
+
+impl MeshSnapshot {
+    /// The addresses that are allocated to hosts, by the object that defines them.
+    pub fn allocated_addresses(&self) -> Allocated {
+        self.services().allocated()
     }
 }
 

@@ -27,10 +27,11 @@ impl Workloads {
     }
 
     /// The workload at an address that is not on the host's network; the first by name when several
-    /// claim it.
+    /// claim it. A machine that came by itself takes no other's place.
     pub(crate) fn at(&self, address: IpAddr) -> Option<&Arc<Workload>> {
         let ids = self.by_address.get(&address).into_iter().flatten();
-        ids.filter_map(|id| self.get(id)).find(|w| !w.host_network)
+        let claiming = ids.filter_map(|id| self.get(id)).filter(|w| !w.host_network);
+        claiming.min_by_key(|workload| workload.registered)
     }
 
     pub(crate) fn in_namespace(
@@ -199,6 +200,7 @@ mod tests {
             node: "".into(),
             workload_name: name,
             ready: true,
+            registered: false,
             host_network: node,
             edge: None,
         }))

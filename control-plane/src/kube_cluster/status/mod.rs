@@ -18,7 +18,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ferromesh_xds_translator::{diagnostic::Diagnostic, ir::ObjectId};
+use ferromesh_xds_translator::{diagnostic::Diagnostic, dialect::Kind, ir::ObjectId};
 use futures_util::{StreamExt, stream};
 use kube::{
     Error,
@@ -243,6 +243,7 @@ impl Term {
         self.failed.retain(|_, until| *until > now);
         self.pruned.retain(|id, _| statuses.binary_search_by(|(other, _)| other.cmp(id)).is_ok());
         let (found, time) = (evidence.by_object(), rfc3339(SystemTime::now()));
+        let allocated = self.writer.mesh.snapshot().await?.allocated_addresses();
         let waits = |id: &ObjectId, observed: &ObservedStatus| {
             let refused = verdict::says_refused(observed) && !evidence.refused.contains_key(id);
             self.failed.contains_key(id) || (refused && now < self.heard)
@@ -251,6 +252,13 @@ impl Term {
             |(id, observed)| {
                 let verdict =
                     judge(found.get(&id).cloned().unwrap_or_default(), evidence.refused.get(&id));
+                let verdict = match id.kind == Kind::SERVICE_ENTRY {
+                    true => {
+                        let own = allocated.get(&id).map_or(&[][..], Vec::as_slice);
+                        verdict.with_addresses(own)
+                    }
+                    false => verdict,
+                };
                 let change = change(&observed, &verdict, &time)?;
                 Some(Due { id, observed, verdict, change })
             },

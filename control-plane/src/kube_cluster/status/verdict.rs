@@ -5,9 +5,12 @@
 //! proxies run it is not said: every proxy that comes or goes would be a write to every object.
 //! `validationMessages` has the shape of Istio's.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
-use ferromesh_xds_translator::diagnostic::{Code, Diagnostic, Severity};
+use ferromesh_xds_translator::{
+    diagnostic::{Code, Diagnostic, Severity},
+    ir::Hostname,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{kube_cluster::status_cache::ObservedStatus, status::ObjectRefusal};
@@ -30,6 +33,9 @@ pub(super) struct Verdict {
     accepted: Condition,
     programmed: Condition,
     messages: Vec<Value>,
+    /// Addresses that are allocated to its hosts, in the shape of Istio's; `None`: nothing is said of
+    /// addresses.
+    addresses: Option<Vec<Value>>,
     /// What is wrong enough for an Event.
     pub(super) errors: Vec<Complaint>,
 }
@@ -67,7 +73,16 @@ pub(super) fn judge(mut findings: Vec<&Diagnostic>, refused: Option<&ObjectRefus
         accepted,
         programmed,
         messages: all.iter().take(MOST_MESSAGES).map(|f| message(f)).collect(),
+        addresses: None,
         errors: errors.map(|f| Complaint { code: f.code, text: shortened(&words(f)) }).collect(),
+    }
+}
+
+impl Verdict {
+    /// The same, saying of an object whose hosts may have addresses allocated which these are.
+    pub(super) fn with_addresses(self, allocated: &[(Hostname, Ipv4Addr)]) -> Self {
+        let address = |(host, address): &(Hostname, Ipv4Addr)| json!({ "value": address.to_string(), "host": host.as_str() });
+        Self { addresses: Some(allocated.iter().map(address).collect()), ..self }
     }
 }
 
@@ -163,6 +178,11 @@ pub(super) fn change(observed: &ObservedStatus, verdict: &Verdict, now: &str) ->
     match &verdict.messages[..] {
         [] if observed.status.get("validationMessages").is_none() => {}
         messages => set("validationMessages", json!(messages)),
+    }
+    match verdict.addresses.as_deref() {
+        None => {}
+        Some([]) if observed.status.get("addresses").is_none() => {}
+        Some(addresses) => set("addresses", json!(addresses)),
     }
     (!change.is_empty()).then_some(Value::Object(change))
 }
@@ -352,6 +372,23 @@ mod tests {
         assert_eq!(changed["conditions"][1]["lastTransitionTime"], NOW);
         assert_eq!(changed["conditions"][2]["lastTransitionTime"], LATER);
         assert!(changed.get("addresses").is_none());
+    }
+
+    #[test]
+    fn allocated_addresses_are_said_until_there_are_none() {
+        let of = |addresses: &[(Hostname, Ipv4Addr)]| judge(vec![], None).with_addresses(addresses);
+        let one = [(Hostname::new("a.test"), Ipv4Addr::new(240, 240, 0, 1))];
+        let none = change(&observed(1, Value::Null), &of(&[]), NOW).expect("a change");
+        assert!(none.get("addresses").is_none(), "{none}");
+        let written = change(&observed(1, none), &of(&one), NOW).expect("a change");
+        let expected = json!({ "addresses": [{ "value": "240.240.0.1", "host": "a.test" }] });
+        assert_eq!(written, expected);
+        let said = |verdict: &Verdict| {
+            let status = change(&observed(1, Value::Null), verdict, NOW).expect("a change");
+            observed(1, status)
+        };
+        assert_eq!(change(&said(&of(&one)), &of(&one), LATER), None);
+        assert_eq!(change(&said(&of(&one)), &of(&[]), LATER), Some(json!({ "addresses": [] })));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! What replicas tell each other of connections: each its own, as text on pages of its own, and it
 //! hears the others'.
 //!
-//! Text says which proxies are connected, an identity and its addresses on a line. What is no longer
+//! Text says which proxies are connected, an identity and its addresses on a line, and behind the
+//! address of a machine of a group, as a word of its own, which group and how it is. What is no longer
 //! said lingers, so that a proxy has time to come to another replica. Who dies cannot take back its
 //! words: pages whose beat stands still count no more after a while. That time does not pass while
 //! the API server is away: nobody can be told of anything then, and what was known holds.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt::Write,
     hash::{DefaultHasher, Hash, Hasher},
     mem,
@@ -15,13 +16,14 @@ use std::{
     time::Duration,
 };
 
-use ferromesh_xds_translator::ir::Connection;
+use ferromesh_proto::SpiffeId;
+use ferromesh_xds_translator::ir::{Connection, Member};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
-use super::Connections;
+use super::{Connections, Crowd};
 use crate::{
     kube_cluster::{
         Trouble,
@@ -122,7 +124,7 @@ async fn look(listener: &mut Listener, pages: &OtherPages) {
 
 /// The pages that say who is connected, and how many found no room. Which page a connection is on
 /// depends on itself and the number of pages alone, so that a change is one page's.
-fn write_pages(connected: &[Connection]) -> (Vec<String>, usize) {
+fn write_pages(connected: &Crowd) -> (Vec<String>, usize) {
     if connected.is_empty() {
         return (Vec::new(), 0);
     }
@@ -136,12 +138,12 @@ fn write_pages(connected: &[Connection]) -> (Vec<String>, usize) {
     }
 }
 
-/// `connected` is sorted, so that every identity is written once on a page.
-fn split(connected: &[Connection], count: usize) -> (Vec<String>, usize) {
+/// A crowd is sorted, so that every identity is written once on a page.
+fn split(connected: &Crowd, count: usize) -> (Vec<String>, usize) {
     let mut pages = vec![String::new(); count];
     let mut last = vec![None; count];
     let mut left_out = 0;
-    for connection in connected {
+    for (connection, member) in connected {
         let Connection { identity, address } = connection;
         let mut hasher = DefaultHasher::new();
         connection.hash(&mut hasher);
@@ -152,6 +154,10 @@ fn split(connected: &[Connection], count: usize) -> (Vec<String>, usize) {
             write!(words, "{end}{identity}").expect("memory takes everything");
         }
         write!(words, " {address}").expect("memory takes everything");
+        if let Some(Member { group, healthy }) = member {
+            let mark = MARKS.iter().find(|(_, state)| state == healthy).map_or('?', |(m, _)| *m);
+            write!(words, " {address}{mark}{group}").expect("memory takes everything");
+        }
         if pages[at].len() + words.len() > LARGEST {
             left_out += 1;
             continue;
@@ -162,17 +168,38 @@ fn split(connected: &[Connection], count: usize) -> (Vec<String>, usize) {
     (pages, left_out)
 }
 
+/// What stands between an address and the group of its machine: whether the machine is well. None of
+/// them is part of an address.
+const MARKS: [(char, Option<bool>); 3] = [('+', Some(true)), ('-', Some(false)), ('?', None)];
+
 /// Who is connected by a page; what cannot be read is another version's.
-fn read_page(text: &str) -> BTreeSet<Connection> {
-    let line = |line: &str| {
+fn read_page(text: &str) -> Crowd {
+    let mut crowd = Crowd::new();
+    for line in text.lines() {
         let mut words = line.split(' ');
-        let identity = words.next().and_then(|word| word.parse().ok());
-        let connection = |word: &str| {
-            Some(Connection { identity: identity.clone()?, address: word.parse().ok()? })
-        };
-        words.filter_map(connection).collect::<Vec<_>>()
-    };
-    text.lines().flat_map(line).collect()
+        let Some(Ok(identity)) = words.next().map(str::parse::<SpiffeId>) else { continue };
+        for word in words {
+            let (address, member) = read_word(word);
+            let Ok(address) = address.parse() else { continue };
+            let connection = Connection { identity: identity.clone(), address };
+            let known = crowd.entry(connection).or_default();
+            *known = member.or_else(|| known.take());
+        }
+    }
+    crowd
+}
+
+/// An address, and what stands behind it of its machine.
+fn read_word(word: &str) -> (&str, Option<Member>) {
+    let marked = word.char_indices().find_map(|(at, c)| {
+        MARKS.iter().find(|(mark, _)| *mark == c).map(|(_, state)| (at, *state))
+    });
+    match marked {
+        Some((at, healthy)) => {
+            (&word[..at], Some(Member { group: word[at + 1..].into(), healthy }))
+        }
+        None => (word, None),
+    }
 }
 
 /// What other replicas say, and since when they are silent.
@@ -180,15 +207,15 @@ fn read_page(text: &str) -> BTreeSet<Connection> {
 struct Listener {
     pages: BTreeMap<String, HeardPage>,
     /// What counted last, without what lingers.
-    told: BTreeSet<Connection>,
+    told: Crowd,
     /// What is told no longer, and until when it counts.
-    lingering: BTreeMap<Connection, Instant>,
+    lingering: BTreeMap<Connection, (Option<Member>, Instant)>,
 }
 
 #[derive(Debug)]
 struct HeardPage {
     page: Arc<Page>,
-    connected: BTreeSet<Connection>,
+    connected: Crowd,
     /// How many looks found the same beat.
     silence: u32,
 }
@@ -235,20 +262,29 @@ impl Listener {
     }
 
     /// Who is connected elsewhere at `now`.
-    fn connected(&mut self, now: Instant) -> BTreeSet<Connection> {
+    fn connected(&mut self, now: Instant) -> Crowd {
         let live = self.pages.values().filter(|heard| heard.silence < SILENCE);
-        let told: BTreeSet<Connection> = live.flat_map(|heard| &heard.connected).cloned().collect();
-        for gone in self.told.difference(&told) {
-            self.lingering.insert(gone.clone(), now + LINGER);
+        let mut told = Crowd::new();
+        for (connection, member) in live.flat_map(|heard| &heard.connected) {
+            let known = told.entry(connection.clone()).or_default();
+            // Of two replicas, who knows how the machine is knows more.
+            if known.as_ref().is_none_or(|known: &Member| known.healthy.is_none()) {
+                *known = member.clone().or_else(|| known.take());
+            }
         }
-        self.lingering.retain(|connection, end| now < *end && !told.contains(connection));
+        for (gone, member) in self.told.iter().filter(|(gone, _)| !told.contains_key(*gone)) {
+            self.lingering.insert(gone.clone(), (member.clone(), now + LINGER));
+        }
+        self.lingering.retain(|gone, (_, end)| now < *end && !told.contains_key(gone));
         self.told = told;
-        self.told.iter().chain(self.lingering.keys()).cloned().collect()
+        let lingering = self.lingering.iter().map(|(gone, (member, _))| (gone, member));
+        let all = self.told.iter().chain(lingering);
+        all.map(|(connection, member)| (connection.clone(), member.clone())).collect()
     }
 
     /// When the next connection ends that lingers.
     fn next_end(&self) -> Option<Instant> {
-        self.lingering.values().min().copied()
+        self.lingering.values().map(|(_, end)| *end).min()
     }
 }
 
@@ -264,9 +300,14 @@ mod tests {
         Connection { identity, address: address.into() }
     }
 
+    /// Proxies of no group.
+    fn crowd<'a>(connected: impl IntoIterator<Item = &'a Connection>) -> Crowd {
+        connected.into_iter().map(|connection| (connection.clone(), None)).collect()
+    }
+
     fn pages(pages: &[(&str, u64, &[Connection])]) -> PageMap {
         let page = |(name, beat, connected): &(&str, u64, &[Connection])| {
-            let text = write_pages(connected).0.pop().unwrap_or_default();
+            let text = write_pages(&crowd(*connected)).0.pop().unwrap_or_default();
             ((*name).to_owned(), Arc::new(Page { beat: beat.to_string(), text }))
         };
         pages.iter().map(page).collect()
@@ -279,33 +320,31 @@ mod tests {
     #[test]
     fn an_identity_is_written_once_and_nonsense_is_passed_over() {
         let connected = [proxy("cart", [10, 0, 0, 1]), proxy("cart", [10, 0, 0, 2])];
-        let (written, left_out) = write_pages(&connected);
+        let (written, left_out) = write_pages(&crowd(&connected));
         let text = "spiffe://cluster.local/ns/shop/sa/cart 10.0.0.1 10.0.0.2";
         assert_eq!((written.as_slice(), left_out), ([text.to_owned()].as_slice(), 0));
         let nonsense = format!("v2 10.0.0.9\n\nspiffe://x 1.2.3.4\n{text} ten ::1\n");
-        let mut expected: BTreeSet<Connection> = connected.into();
-        expected.insert(Connection {
-            address: "::1".parse().expect("an address"),
-            ..proxy("cart", [0; 4])
-        });
+        let mut expected = crowd(&connected);
+        let address = "::1".parse().expect("an address");
+        expected.insert(Connection { address, ..proxy("cart", [0; 4]) }, None);
         assert_eq!(read_page(&nonsense), expected);
     }
 
     #[test]
     fn many_connections_are_several_pages_and_too_many_are_counted() {
-        let all = |number: u32| -> Vec<Connection> {
+        let all = |number: u32| -> Crowd {
             let long = "a".repeat(60);
             let name = |n: u32| format!("{long}.{long}.{long}.{}", n % 7_000);
             let each =
                 |n: u32| Connection { address: n.to_be_bytes().into(), ..proxy(&name(n), [0; 4]) };
-            (0..number).map(each).collect::<BTreeSet<_>>().into_iter().collect()
+            (0..number).map(|n| (each(n), None)).collect()
         };
         let some = all(7_000);
         let (written, left_out) = write_pages(&some);
         assert!(written.len() > 1 && written.len() < COUNT && left_out == 0, "{}", written.len());
         assert!(written.iter().all(|page| page.len() <= LARGEST));
-        let read: BTreeSet<Connection> = written.iter().flat_map(|page| read_page(page)).collect();
-        assert_eq!(read, some.into_iter().collect());
+        let read: Crowd = written.iter().flat_map(|page| read_page(page)).collect();
+        assert_eq!(read, some);
         let (written, left_out) = write_pages(&all(60_000));
         let told: usize = written.iter().map(|page| read_page(page).len()).sum();
         assert_eq!((written.len(), told + left_out), (COUNT, 60_000));
@@ -316,7 +355,7 @@ mod tests {
     fn what_is_no_longer_told_lingers_unless_it_is_told_again() {
         let mut listener = Listener::default();
         let (one, two) = (proxy("cart", [10, 0, 0, 1]), proxy("cart", [10, 0, 0, 2]));
-        let (start, all) = (Instant::now(), BTreeSet::from([one.clone(), two.clone()]));
+        let (start, all) = (Instant::now(), crowd([&one, &two]));
         listener.hear(pages(&[("a", 1, &[one.clone(), two.clone()])]));
         assert_eq!((listener.connected(start), listener.next_end()), (all.clone(), None));
         listener.hear(PageMap::new());
@@ -327,7 +366,7 @@ mod tests {
         // One of them came to another replica.
         listener.hear(pages(&[("b", 1, std::slice::from_ref(&two))]));
         assert_eq!(listener.connected(start + LINGER / 2), all);
-        assert_eq!(listener.connected(start + LINGER), BTreeSet::from([two]));
+        assert_eq!(listener.connected(start + LINGER), crowd([&two]));
         assert_eq!(listener.next_end(), None);
     }
 
@@ -364,12 +403,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(connected in prop::collection::btree_set((0..9_u8, any::<[u8; 4]>()), 0..60)) {
-            let connected: BTreeSet<Connection> =
-                connected.into_iter().map(|(n, at)| proxy(&format!("a{n}"), at)).collect();
-            let (written, left_out) = write_pages(&connected.iter().cloned().collect::<Vec<_>>());
+        fn what_is_written_is_read(
+            connected in prop::collection::btree_map(
+                (0..9_u8, any::<[u8; 4]>()), prop::option::of((0..3_u8, any::<Option<bool>>())), 0..60,
+            )
+        ) {
+            let member = |(n, healthy)| Member { group: format!("vms-{n}").into(), healthy };
+            let connected: Crowd = connected
+                .into_iter()
+                .map(|((n, at), said)| (proxy(&format!("a{n}"), at), said.map(member)))
+                .collect();
+            let (written, left_out) = write_pages(&connected);
             prop_assert_eq!(left_out, 0);
-            let read: BTreeSet<Connection> = written.iter().flat_map(|page| read_page(page)).collect();
+            let read: Crowd = written.iter().flat_map(|page| read_page(page)).collect();
             prop_assert_eq!(read, connected);
         }
     }

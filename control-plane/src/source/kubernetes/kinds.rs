@@ -19,10 +19,10 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Types of Secrets that hold no credential of a gateway, as a field selector.
 const NO_CREDENTIALS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,\
 type!=kubernetes.io/dockerconfigjson,type!=kubernetes.io/dockercfg,type!=bootstrap.kubernetes.io/token";
-/// Keys of a credential in a Secret: certificate, private key, certificates of clients' CAs; both
-/// spellings that Istio reads.
-const CREDENTIAL_KEYS: [[&str; 3]; 2] =
-    [["tls.crt", "tls.key", "ca.crt"], ["cert", "key", "cacert"]];
+/// Keys of a credential in a Secret: certificate, private key, certificates of clients' CAs, what
+/// these have revoked; both spellings that Istio reads.
+const CREDENTIAL_KEYS: [[&str; 4]; 2] =
+    [["tls.crt", "tls.key", "ca.crt", "ca.crl"], ["cert", "key", "cacert", "crl"]];
 
 /// Labels of a Node that say where it is.
 const PLACE: [&str; 3] =
@@ -121,7 +121,7 @@ fn trim_secret(value: &mut Value) {
     let Some(secret) = value.as_object_mut() else { return };
     let Some(data) = secret.get_mut("data").and_then(Value::as_object_mut) else { return };
     data.retain(|key, _| CREDENTIAL_KEYS.as_flattened().contains(&key.as_str()));
-    let is_credential = |[certificate, key, ca]: [&str; 3]| {
+    let is_credential = |[certificate, key, ca, _]: [&str; 4]| {
         (data.contains_key(certificate) && data.contains_key(key)) || data.contains_key(ca)
     };
     if !is_tls && !CREDENTIAL_KEYS.into_iter().any(is_credential) {
@@ -220,6 +220,8 @@ mod tests {
             ("Opaque", "tls.crt tls.key ca.crt password", Some("ca.crt tls.crt tls.key")),
             ("Opaque", "cert key", Some("cert key")),
             ("Opaque", "cacert", Some("cacert")),
+            ("Opaque", "cacert crl password", Some("cacert crl")),
+            ("Opaque", "crl", None),
             ("Opaque", "key", None),
             ("Opaque", "cert tls.key", None),
             ("Opaque", "password", None),

@@ -137,11 +137,13 @@ fn remove_everything(compiler: &mut Compiler) {
             Change::Credential { namespace, name, fact: None }
         }
         Change::KeySet { source, .. } => Change::KeySet { source, keys: None },
+        Change::Member { connection, .. } => Change::Member { connection, member: None },
         other => other,
     };
     let credentials = compiler.credential_changes().into_iter().map(gone);
     let keys = compiler.key_set_changes().into_iter().map(gone);
-    let changes = objects.chain(credentials).chain(keys).collect();
+    let members = compiler.member_changes().into_iter().map(gone);
+    let changes = objects.chain(credentials).chain(keys).chain(members).collect();
     compiler.apply(changes);
 }
 

@@ -7,6 +7,7 @@ mod entries;
 mod facts;
 mod incremental;
 mod ingress;
+mod namespaces;
 mod parts;
 mod relay;
 mod universe;

@@ -9,7 +9,7 @@ use crate::{
     class::NodeIdentity,
     compiler::Change,
     dialect::{Kind, parse_value},
-    ir::{KeySet, KeySource, ObjectId},
+    ir::{Connection, KeySet, KeySource, Member, ObjectId},
     snapshot::CredentialFact,
 };
 
@@ -28,7 +28,7 @@ pub(super) struct Step {
 /// Makes the specification of an object from (namespace, name, variant).
 type Maker = fn(&str, usize, usize) -> Value;
 
-const MAKERS: [(Kind, Maker); 25] = [
+const MAKERS: [(Kind, Maker); 28] = [
     (Kind::NAMESPACE, bare),
     (Kind::SERVICE_ACCOUNT, bare),
     (Kind::DEPLOYMENT, bare),
@@ -47,19 +47,22 @@ const MAKERS: [(Kind, Maker); 25] = [
     (Kind::ENVOY_FILTER, envoy_filter),
     (Kind::GATEWAY, gateway),
     (Kind::INGRESS, ingress),
+    (Kind::INGRESS_CLASS, ingress_class),
     (Kind::TRAFFIC_SPLIT, traffic_split),
     (Kind::HTTP_ROUTE_GROUP, route_group),
     (Kind::TELEMETRY, telemetry),
     (Kind::RATE_LIMIT, rate_limit),
     (Kind::WASM_PLUGIN, wasm_plugin),
     (Kind::TRAFFIC_EXTENSION, traffic_extension),
+    (Kind::PROXY_CONFIG, proxy_config),
+    (Kind::WORKLOAD_GROUP, workload_group),
     (Kind::MESH_CONFIG, mesh_config),
 ];
 
 /// Any step. Changes of the mesh's settings are rare, because they hide mistakes: they rebuild
 /// everything.
 pub(super) fn step() -> impl Strategy<Value = Step> {
-    let maker = prop_oneof![40 => 0..MAKERS.len() - 1, 1 => Just(MAKERS.len() - 1), 2 => MAKERS.len()..MAKERS.len() + 2];
+    let maker = prop_oneof![40 => 0..MAKERS.len() - 1, 1 => Just(MAKERS.len() - 1), 3 => MAKERS.len()..MAKERS.len() + 3];
     (maker, 0..NAMESPACES.len(), 0..2usize, 0..6usize, prop::bool::weighted(0.2)).prop_map(
         |(maker, namespace, name, variant, delete)| Step {
             maker,
@@ -75,8 +78,11 @@ impl Step {
     pub(super) fn change(&self) -> Change {
         let namespace = NAMESPACES[self.namespace];
         let Some((kind, make)) = MAKERS.get(self.maker) else {
-            let fetched = self.maker > MAKERS.len();
-            return if fetched { self.key_set() } else { self.credential(namespace) };
+            return match self.maker - MAKERS.len() {
+                0 => self.credential(namespace),
+                1 => self.key_set(),
+                _ => self.member(namespace),
+            };
         };
         let kind = *kind;
         let name = format!("{}{}", kind.kebab(), self.name);
@@ -105,6 +111,23 @@ impl Step {
         let set = json!({"keys": [{"kty": "oct", "k": format!("{}", self.variant)}]});
         let keys = KeySet::parse(&set.to_string()).expect("a set of keys");
         Change::KeySet { source, keys: (!self.delete).then_some(keys) }
+    }
+
+    /// A machine that comes, goes or says how it is; of the last variant it claims a pod's address.
+    fn member(&self, namespace: &str) -> Change {
+        let account = format!("account{}", self.variant % 2);
+        let identity = format!("spiffe://cluster.local/ns/{namespace}/sa/{account}");
+        let net = if self.variant == 5 { 244 } else { 250 };
+        let address = format!("10.{net}.{}.{}", self.namespace, self.name);
+        let connection = Connection {
+            identity: identity.parse().expect("an identity"),
+            address: address.parse().expect("an address"),
+        };
+        let member = Member {
+            group: format!("workload-group{}", self.name).into(),
+            healthy: [None, Some(true), Some(false)][self.variant % 3],
+        };
+        Change::Member { connection, member: (!self.delete).then_some(member) }
     }
 
     fn credential(&self, namespace: &str) -> Change {
@@ -430,6 +453,11 @@ fn sidecar(_: &str, _: usize, variant: usize) -> Value {
     let hosts =
         [json!(["*/*"]), json!(["./*"]), json!(["shop/*", "istio-system/*"])][variant % 3].clone();
     let mut spec = json!({"egress": [{"hosts": hosts}], "outboundTrafficPolicy": {"mode": if variant == 1 { "REGISTRY_ONLY" } else { "ALLOW_ANY" }}});
+    if variant == 2 || variant == 5 {
+        let host = "service0.shop.svc.cluster.local";
+        let proxy = json!({"host": host, "port": {"number": 80}});
+        spec["outboundTrafficPolicy"] = json!({"mode": "ALLOW_ANY", "egressProxy": proxy});
+    }
     if variant > 2 {
         spec["workloadSelector"] = json!({"labels": {"app": "app0"}});
     }
@@ -456,6 +484,29 @@ fn telemetry(_: &str, name: usize, variant: usize) -> Value {
             "disabled": variant == 5,
             "filter": {"expression": format!("response.code > {}", 100 * variant)},
         }]);
+    }
+    json!({"spec": spec})
+}
+
+fn proxy_config(_: &str, name: usize, variant: usize) -> Value {
+    let mut spec = json!({"concurrency": variant, "environmentVariables": {"A": "b"}});
+    if variant > 2 {
+        spec["selector"] = json!({"matchLabels": {"app": format!("app{name}")}});
+    }
+    json!({"spec": spec})
+}
+
+fn workload_group(_: &str, name: usize, variant: usize) -> Value {
+    let locality = ["", "eu/b/", "eu/a/rack1"][variant % 3];
+    let template = json!({
+        "serviceAccount": format!("account{}", variant % 2),
+        "labels": {"app": format!("app{name}"), "version": format!("v{}", variant % 2)},
+        "ports": {"http": 8080 + variant},
+        "locality": locality,
+    });
+    let mut spec = json!({ "template": template });
+    if variant > 3 {
+        spec["probe"] = json!({"tcpSocket": {"port": 8080}});
     }
     json!({"spec": spec})
 }
@@ -668,7 +719,7 @@ fn ingress(_: &str, name: usize, variant: usize) -> Value {
     if variant > 3 {
         rules.push(json!({"host": "*.example.com", "http": {"paths": [path("/w*", "ImplementationSpecific")]}}));
     }
-    let class = if variant == 1 { "other" } else { "istio" };
+    let class = ["istio", "other", "istio", "ingress-class0", "ingress-class1", ""][variant];
     let mut spec = json!({"ingressClassName": class, "rules": rules});
     if variant == 4 {
         spec["defaultBackend"] = backend(1 - name);
@@ -679,11 +730,24 @@ fn ingress(_: &str, name: usize, variant: usize) -> Value {
     json!({ "spec": spec })
 }
 
+/// Of the names that Ingresses have for their class.
+fn ingress_class(_: &str, _: usize, variant: usize) -> Value {
+    let controller = ["istio.io/ingress-controller", "example.com/other"][variant % 2];
+    let by_default = (variant > 3).to_string();
+    let annotations = json!({"ingressclass.kubernetes.io/is-default-class": by_default});
+    json!({"metadata": {"annotations": annotations}, "spec": {"controller": controller}})
+}
+
 fn mesh_config(_: &str, _: usize, variant: usize) -> Value {
     let mut spec = match variant {
         0 => json!({"trustDomain": "other.example"}),
         1 => json!({"defaultServiceExportTo": ["."]}),
-        2 => json!({"enableAutoMtls": false, "accessLogFile": "/dev/stdout"}),
+        2 => json!({
+            "enableAutoMtls": false,
+            "accessLogFile": "/dev/stdout",
+            "disableEnvoyListenerLog": true,
+            "outboundClusterStatName": "%SERVICE%.%SUBSET_NAME%",
+        }),
         3 => json!({"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}),
         4 => json!({"rootNamespace": "bank", "ingressControllerMode": "OFF"}),
         5 => {
@@ -699,6 +763,11 @@ fn mesh_config(_: &str, _: usize, variant: usize) -> Value {
         {"name": "als", "envoyHttpAls": {"service": host, "port": 9080}},
         {"name": "file", "envoyFileAccessLog": {"path": "/dev/stderr"}},
     ]);
+    if variant == 1 {
+        spec["discoverySelectors"] = json!([{"matchExpressions": [
+            {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["bank"]},
+        ]}]);
+    }
     if variant == 3 {
         spec["defaultProviders"] = json!({"tracing": ["otel"], "accessLogging": ["als"]});
     }
@@ -724,6 +793,7 @@ pub(super) fn nodes() -> Vec<NodeIdentity> {
         node("sidecar", "10.244.0.1", "pod1", "shop", none.into(), None),
         node("sidecar", "10.244.1.0", "pod0", "bank", [].into(), proven("bank", "account0")),
         node("sidecar", "10.99.0.9", "stranger", "bank", [].into(), proven("bank", "account0")),
+        node("sidecar", "10.250.0.0", "vm", "shop", [].into(), proven("shop", "account0")),
         node("router", "10.99.0.8", "edge", "istio-system", labels.into(), None),
         node(
             "router",

@@ -2,8 +2,8 @@
 //! stored version are Istio's, so that the definitions install over Istio's own.
 
 use super::{
-    destination_rule, envoy_filter, extension, gateway, request_authentication, security,
-    service_entry, sidecar, telemetry, virtual_service,
+    destination_rule, envoy_filter, extension, gateway, proxy_config, request_authentication,
+    security, service_entry, sidecar, telemetry, virtual_service, workload_group,
 };
 use crate::dialect::definition::{Column, Definition};
 
@@ -92,5 +92,17 @@ pub(super) static ENVOY_FILTER: Definition = Definition {
     schema: envoy_filter::EnvoyFilter::SCHEMA,
     short: &[],
     versions: &["v1alpha3"],
+    columns: &[],
+};
+pub(super) static WORKLOAD_GROUP: Definition = Definition {
+    schema: workload_group::WorkloadGroup::SCHEMA,
+    short: &["wg"],
+    versions: NETWORKING,
+    columns: &[],
+};
+pub(super) static PROXY_CONFIG: Definition = Definition {
+    schema: proxy_config::ProxyConfig::SCHEMA,
+    short: &[],
+    versions: &["v1beta1"],
     columns: &[],
 };

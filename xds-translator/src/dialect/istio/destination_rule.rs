@@ -87,9 +87,11 @@ object! {
         /// Slow start of new endpoints.
         "warmup" warmup: Option<Warmup>,
         /// Zone-aware balancing by Envoy.
-        "zoneAwareLbSetting" zone_aware_lb_setting: Option<ZoneAwareLbSetting> [later],
+        "zoneAwareLbSetting" zone_aware_lb_setting: Option<ZoneAwareLbSetting>
+            [idle("proxies are not told how their own service lies over zones; `localityLbSetting` keeps traffic near")],
         /// Balancing by what endpoints report; without a reader in Istio too.
-        "backendUtilization" backend_utilization: Option<Value> [later],
+        "backendUtilization" backend_utilization: Option<Value>
+            [idle("Istio does not look at it either: endpoints report no load")],
     }
 }
 
@@ -417,6 +419,7 @@ object! {
         /// Retries that are always allowed at a time (3).
         "minRetryConcurrency" min_retry_concurrency: Option<u32>,
         /// Over how long requests are counted; without a reader in Istio too.
-        "budgetInterval" budget_interval: Option<Duration> [later],
+        "budgetInterval" budget_interval: Option<Duration>
+            [idle("Istio does not look at it either: requests that are under way count")],
     }
 }

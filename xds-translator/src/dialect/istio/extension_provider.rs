@@ -44,7 +44,8 @@ object! { no_null;
         /// Takes log entries over OTLP (Loki, for instance).
         "envoyOtelAls" otel_log: Option<OtelLog>,
         /// Gives out secrets.
-        "sds" sds: Option<Value> [later],
+        "sds" sds: Option<Value>
+            [refused("credentials come from Secrets of the gateway's namespace alone")],
     }
 }
 

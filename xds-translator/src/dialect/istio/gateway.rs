@@ -27,7 +27,8 @@ object! {
         /// TLS.
         "tls" tls: Option<ServerTls> [no_null],
         /// Ignored, as in Istio.
-        "defaultEndpoint" default_endpoint: Arc<str> [later],
+        "defaultEndpoint" default_endpoint: Arc<str>
+            [idle("Istio does not look at it either: routes say where requests go")],
         /// Name for logs and metrics.
         "name" name: Arc<str>,
     }

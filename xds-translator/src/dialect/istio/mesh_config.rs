@@ -29,7 +29,8 @@ object! {
         /// How long to wait for the first bytes when detecting the protocol (0: no limit).
         "protocolDetectionTimeout" protocol_detection_timeout: Option<Duration>,
         /// Idle limit of HBONE connections.
-        "hboneIdleTimeout" hbone_idle_timeout: Option<Duration> [later],
+        "hboneIdleTimeout" hbone_idle_timeout: Option<Duration>
+            [idle("connections between proxies are mutual TLS, and never HBONE")],
         /// TCP keepalive of every connection to a backend.
         "tcpKeepalive" tcp_keepalive: Option<TcpKeepalive>,
         /// How often proxies resolve names (60 s).
@@ -57,13 +58,16 @@ object! {
         /// Further trust domains whose identities count as ours.
         "trustDomainAliases" trust_domain_aliases: Vec<Arc<str>>,
         /// Further CA certificates.
-        "caCertificates" ca_certificates: Vec<Value> [later],
+        "caCertificates" ca_certificates: Vec<Value>
+            [refused("only what this mesh's own authority signs is trusted between proxies")],
         /// An external CA.
-        "ca" ca: Option<Value> [later],
+        "ca" ca: Option<Value>
+            [refused("certificates come from this mesh's own authority and from no other")],
         /// Deprecated.
-        "certificates" certificates: Vec<Value> [later],
+        "certificates" certificates: Vec<Value> [idle("deprecated, and Istio reads it no more")],
         /// Nobody reads it, in Istio neither.
-        "verifyCertificateAtClient" verify_certificate_at_client: Option<bool> [later],
+        "verifyCertificateAtClient" verify_certificate_at_client: Option<bool>
+            [idle("nobody reads it, in Istio neither: servers are verified")],
         /// Whether HTTP/1.1 becomes HTTP/2 between sidecars.
         "h2UpgradePolicy" h2_upgrade_policy: Option<H2UpgradePolicy>,
         /// How paths are normalized (BASE).
@@ -83,19 +87,23 @@ object! {
         /// Who sees DestinationRules that do not say it (`*`).
         "defaultDestinationRuleExportTo" default_destination_rule_export_to: Vec<Arc<str>> [no_null],
         /// Which namespaces are read.
-        "discoverySelectors" discovery_selectors: Vec<Value> [later],
+        "discoverySelectors" discovery_selectors: Vec<NamespaceSelector> [no_null],
         /// Settings of single services.
-        "serviceSettings" service_settings: Vec<Value> [later],
+        "serviceSettings" service_settings: Vec<Value>
+            [idle("a mesh is one cluster, in which every service is local")],
         /// Scope of services in a mesh of several clusters.
-        "serviceScopeConfigs" service_scope_configs: Vec<Value> [later],
+        "serviceScopeConfigs" service_scope_configs: Vec<Value>
+            [idle("a mesh is one cluster, in which every service is local")],
         /// Who sees ServiceEntries.
-        "serviceEntryVisibility" service_entry_visibility: Option<Value> [later],
+        "serviceEntryVisibility" service_entry_visibility: Option<Value>
+            [refused("who sees a ServiceEntry is said by its `exportTo`, or `defaultServiceExportTo`")],
         /// Further sources of configuration.
-        "configSources" config_sources: Vec<Value> [later],
+        "configSources" config_sources: Vec<ConfigSource>,
         /// Locality-aware balancing.
         "localityLbSetting" locality_lb_setting: Option<LocalityLbSetting>,
         /// Zone-aware balancing.
-        "zoneAwareLbSetting" zone_aware_lb_setting: Option<ZoneAwareLbSetting> [later],
+        "zoneAwareLbSetting" zone_aware_lb_setting: Option<ZoneAwareLbSetting>
+            [idle("proxies are not told how their own service lies over zones; `localityLbSetting` keeps traffic near")],
         /// Path of the access log; absent: none.
         "accessLogFile" access_log_file: Arc<str>,
         /// Its format; absent: Istio's.
@@ -103,17 +111,17 @@ object! {
         /// Its encoding.
         "accessLogEncoding" access_log_encoding: Option<AccessLogEncoding>,
         /// Send access logs to a service.
-        "enableEnvoyAccessLogService" enable_envoy_access_log_service: Option<bool> [later],
-        /// No access log of listeners.
-        "disableEnvoyListenerLog" disable_envoy_listener_log: Option<bool> [later],
+        "enableEnvoyAccessLogService" enable_envoy_access_log_service: Option<bool>,
+        /// Connections that no chain of a listener takes are not logged.
+        "disableEnvoyListenerLog" disable_envoy_listener_log: Option<bool>,
         /// Tracing.
         "enableTracing" enable_tracing: Option<bool>,
         /// One scrape for proxy and application.
-        "enablePrometheusMerge" enable_prometheus_merge: Option<bool> [later],
+        "enablePrometheusMerge" enable_prometheus_merge: Option<bool>,
         /// Pattern of inbound clusters' statistics.
-        "inboundClusterStatName" inbound_cluster_stat_name: Arc<str> [later],
+        "inboundClusterStatName" inbound_cluster_stat_name: Arc<str>,
         /// Pattern of outbound clusters' statistics.
-        "outboundClusterStatName" outbound_cluster_stat_name: Arc<str> [later],
+        "outboundClusterStatName" outbound_cluster_stat_name: Arc<str>,
         /// Providers used when nothing says otherwise.
         "defaultProviders" default_providers: Option<DefaultProviders>,
         /// Providers of telemetry and authorization.
@@ -121,7 +129,96 @@ object! {
         /// Defaults of every proxy.
         "defaultConfig" default_config: Option<ProxyDefaults>,
         /// Identity of the mesh's networks.
-        "meshNetworks" mesh_networks: Option<Value> [later],
+        "meshNetworks" mesh_networks: Option<Value>
+            [refused("a mesh is one network, in which every proxy reaches every other")],
+    }
+}
+
+object! { no_null;
+    /// Selects namespaces by their labels; without conditions: all of them.
+    NamespaceSelector {
+        /// Every one of these labels must be there with this value.
+        "matchLabels" match_labels: BTreeMap<Arc<str>, Arc<str>>,
+        /// Every one of these must hold.
+        "matchExpressions" match_expressions: Vec<NamespaceExpression>,
+    }
+}
+
+object! { no_null;
+    /// A condition on one label.
+    NamespaceExpression {
+        /// The label.
+        "key" key: Arc<str> [required],
+        /// What must hold of its value.
+        "operator" operator: SelectorOperator [required],
+        /// The values of `In` and `NotIn`.
+        "values" values: Vec<Arc<str>>,
+    }
+}
+
+choice! {
+    /// What must hold of a label's value.
+    SelectorOperator {
+        /// It is one of the values.
+        In = "In",
+        /// It is none of the values, or not there.
+        NotIn = "NotIn",
+        /// It is there.
+        Exists = "Exists",
+        /// It is not there.
+        DoesNotExist = "DoesNotExist",
+    }
+}
+
+object! {
+    /// Where a control plane reads its configuration.
+    ConfigSource {
+        /// Only `k8s://`, the cluster that it runs in.
+        "address" address: Arc<str>,
+        /// TLS towards another source.
+        "tlsSettings" tls_settings: Option<Value>
+            [refused("the cluster is the only source that is named here")],
+        /// What is read there.
+        "subscribedResources" subscribed_resources: Vec<Value>
+            [refused("the cluster is the only source that is named here")],
+    }
+}
+
+object! {
+    /// A service that is told something.
+    RemoteService {
+        /// `HOST:PORT`.
+        "address" address: Arc<str> [required],
+        /// TLS towards it.
+        "tlsSettings" tls_settings: Option<Value>
+            [refused("TLS towards a service is said by a DestinationRule for its host")],
+        /// Keepalive of connections to it.
+        "tcpKeepalive" tcp_keepalive: Option<Value>
+            [idle("keepalive is said by a DestinationRule for its host")],
+    }
+}
+
+choice! {
+    /// After what spans are named.
+    SpanNames {
+        /// The label `app` and the namespace.
+        AppLabelAndNamespace = "APP_LABEL_AND_NAMESPACE",
+        /// The canonical name.
+        CanonicalNameOnly = "CANONICAL_NAME_ONLY",
+        /// The canonical name and the namespace.
+        CanonicalNameAndNamespace = "CANONICAL_NAME_AND_NAMESPACE",
+    }
+}
+
+choice! {
+    /// How traffic gets to a pod's proxy.
+    InterceptionMode {
+        /// It is redirected, and comes from the proxy's address.
+        Redirect = "REDIRECT",
+        /// It is redirected and keeps its source address.
+        Tproxy = "TPROXY",
+        /// Applications call the proxy.
+        None = "NONE",
     }
 }
 
@@ -149,7 +246,7 @@ object! { no_null;
         /// Least version.
         "minProtocolVersion" min_protocol_version: Option<super::shared::TlsProtocol>,
         /// Curves.
-        "ecdhCurves" ecdh_curves: Vec<Arc<str>> [later],
+        "ecdhCurves" ecdh_curves: Vec<Arc<str>>,
         /// Cipher suites of TLS 1.2 that servers of the mesh's own mutual TLS take.
         "cipherSuites" cipher_suites: Vec<Arc<str>>,
     }
@@ -159,7 +256,8 @@ object! { no_null;
     /// Settings of all TLS but the mesh's own mutual TLS, where nothing closer says them.
     TlsDefaults {
         /// Not acted on, in Istio neither: servers and DestinationRules have TLS 1.2 at least.
-        "minProtocolVersion" min_protocol_version: Option<super::shared::TlsProtocol> [later],
+        "minProtocolVersion" min_protocol_version: Option<super::shared::TlsProtocol>
+            [idle("in Istio neither: servers and DestinationRules have TLS 1.2 at least")],
         /// Curves.
         "ecdhCurves" ecdh_curves: Vec<Arc<str>>,
         /// Cipher suites of TLS 1.2.
@@ -215,83 +313,110 @@ object! {
     /// Defaults of every proxy (`ProxyConfig`).
     ProxyDefaults {
         /// Directory of generated configuration.
-        "configPath" config_path: Arc<str> [later],
+        "configPath" config_path: Arc<str>
+            [idle("proxies keep their files in a folder of their own")],
         /// Path of the proxy.
-        "binaryPath" binary_path: Arc<str> [later],
+        "binaryPath" binary_path: Arc<str> [idle("which program runs is said by the image")],
         /// Name of the service.
-        "serviceCluster" service_cluster: Arc<str> [later],
+        "serviceCluster" service_cluster: Arc<str>
+            [idle("a proxy is named after its label `app` and its namespace")],
         /// Name of the service in traces.
-        "tracingServiceName" tracing_service_name: Arc<str> [later],
+        "tracingServiceName" tracing_service_name: Option<SpanNames>,
         /// How long a stopping proxy drains (45 s).
-        "drainDuration" drain_duration: Option<Duration> [later],
+        "drainDuration" drain_duration: Option<Duration>
+            [idle("what ends, a listener or a proxy, drains for `terminationDrainDuration`")],
         /// How long a terminating proxy waits (5 s).
-        "terminationDrainDuration" termination_drain_duration: Option<Duration> [later],
+        "terminationDrainDuration" termination_drain_duration: Option<Duration>,
         /// Address of the control plane.
-        "discoveryAddress" discovery_address: Arc<str> [later],
+        "discoveryAddress" discovery_address: Arc<str>
+            [idle("where proxies find the control plane is said by the settings of injection")],
         /// Deprecated.
-        "discoveryRefreshDelay" discovery_refresh_delay: Option<Duration> [later],
+        "discoveryRefreshDelay" discovery_refresh_delay: Option<Duration>
+            [idle("deprecated: changes are sent as they come")],
         /// Deprecated.
-        "zipkinAddress" zipkin_address: Arc<str> [later],
+        "zipkinAddress" zipkin_address: Arc<str>,
         /// Address of statsd.
-        "statsdUdpAddress" statsd_udp_address: Arc<str> [later],
+        "statsdUdpAddress" statsd_udp_address: Arc<str>
+            [idle("proxies offer their metrics to Prometheus, and send none")],
         /// Port of the proxy's admin interface (15000).
-        "proxyAdminPort" proxy_admin_port: Option<u16> [later],
+        "proxyAdminPort" proxy_admin_port: Option<u16>
+            [idle("the admin interface is on the loopback address, where nothing else of a pod listens on 15000")],
         /// Deprecated.
-        "availabilityZone" availability_zone: Arc<str> [later],
+        "availabilityZone" availability_zone: Arc<str>
+            [idle("deprecated: where a proxy runs is said by its node, or its WorkloadEntry")],
         /// How proxies prove themselves.
-        "controlPlaneAuthPolicy" control_plane_auth_policy: Option<Value> [later],
+        "controlPlaneAuthPolicy" control_plane_auth_policy: Option<Value>
+            [idle("deprecated: proxies and control plane always prove themselves")],
         /// Bootstrap file.
-        "customConfigFile" custom_config_file: Arc<str> [later],
+        "customConfigFile" custom_config_file: Arc<str>
+            [idle("the bootstrap is made by the agent alone")],
         /// Longest name of a statistic.
-        "statNameLength" stat_name_length: Option<i32> [later],
+        "statNameLength" stat_name_length: Option<i32>
+            [idle("deprecated: names of statistics are never cut")],
         /// Worker threads.
-        "concurrency" concurrency: Option<i32> [later],
+        "concurrency" concurrency: Option<u32>,
         /// Bootstrap template.
-        "proxyBootstrapTemplatePath" proxy_bootstrap_template_path: Arc<str> [later],
+        "proxyBootstrapTemplatePath" proxy_bootstrap_template_path: Arc<str>
+            [idle("the bootstrap is made by the agent alone")],
         /// How traffic is captured (REDIRECT).
-        "interceptionMode" interception_mode: Arc<str> [later],
+        "interceptionMode" interception_mode: Option<InterceptionMode>,
         /// Tracing.
         "tracing" tracing: Option<MeshTracing>,
         /// Deprecated.
-        "sds" sds: Option<Value> [later],
+        "sds" sds: Option<Value>
+            [idle("deprecated: certificates always come over the agent's socket")],
         /// Access log service.
-        "envoyAccessLogService" envoy_access_log_service: Option<Value> [later],
+        "envoyAccessLogService" envoy_access_log_service: Option<RemoteService>,
         /// Metrics service.
-        "envoyMetricsService" envoy_metrics_service: Option<Value> [later],
+        "envoyMetricsService" envoy_metrics_service: Option<Value>
+            [idle("proxies offer their metrics to Prometheus, and send none")],
         /// Environment of the proxy.
-        "proxyMetadata" proxy_metadata: Option<Value> [later],
+        "proxyMetadata" proxy_metadata: BTreeMap<Arc<str>, Arc<str>>,
         /// Envoy's runtime values.
-        "runtimeValues" runtime_values: Option<Value> [later],
+        "runtimeValues" runtime_values: Option<Value>
+            [idle("Envoy runs with the features that its release has by default")],
         /// Port of the agent's health endpoint (15020).
-        "statusPort" status_port: Option<u16> [later],
+        "statusPort" status_port: Option<u16>,
         /// Further tags of statistics.
-        "extraStatTags" extra_stat_tags: Vec<Arc<str>> [later],
+        "extraStatTags" extra_stat_tags: Vec<Arc<str>>
+            [idle("metrics have Istio's standard labels")],
         /// What stands before the gateways.
         "gatewayTopology" gateway_topology: Option<GatewayTopology>,
         /// Id of the mesh.
-        "meshId" mesh_id: Arc<str> [later],
+        "meshId" mesh_id: Arc<str>
+            [idle("a mesh is one cluster, whose name is said by `clusterId`")],
         /// Readiness probe of a workload that is not a pod.
-        "readinessProbe" readiness_probe: Option<Value> [later],
+        "readinessProbe" readiness_probe: Option<Value>
+            [idle("a machine's agent is given the probe of its WorkloadGroup")],
         /// Which statistics are kept.
-        "proxyStatsMatcher" proxy_stats_matcher: Option<Value> [later],
+        "proxyStatsMatcher" proxy_stats_matcher: Option<Value>
+            [idle("which statistics an Envoy keeps is said by its agent's `--all-statistics`")],
         /// The application starts after its proxy.
-        "holdApplicationUntilProxyStarts" hold_application: Option<bool> [later],
+        "holdApplicationUntilProxyStarts" hold_application: Option<bool>,
         /// Further CA certificates.
-        "caCertificatesPem" ca_certificates_pem: Vec<Arc<str>> [later],
+        "caCertificatesPem" ca_certificates_pem: Vec<Arc<str>>
+            [refused("only what this mesh's own authority signs is trusted between proxies")],
         /// The proxy's image.
-        "image" image: Option<Value> [later],
+        "image" image: Option<Value>
+            [idle("there is one image of each kind of proxy, which the settings of injection name")],
         /// Hardware keys.
-        "privateKeyProvider" private_key_provider: Option<Value> [later],
+        "privateKeyProvider" private_key_provider: Option<Value>
+            [refused("keys of proxies are in their memory: there is no hardware that keeps them")],
         /// Headers that proxies add.
-        "proxyHeaders" proxy_headers: Option<Value> [later],
+        "proxyHeaders" proxy_headers: Option<Value>
+            [refused("headers that proxies add cannot be chosen; an EnvoyFilter changes them")],
         /// How often files are flushed.
-        "fileFlushInterval" file_flush_interval: Option<Duration> [later],
+        "fileFlushInterval" file_flush_interval: Option<Duration>
+            [idle("Envoy writes logs out as often as it does by default")],
         /// When files are flushed.
-        "fileFlushMinSizeKb" file_flush_min_size_kb: Option<u32> [later],
+        "fileFlushMinSizeKb" file_flush_min_size_kb: Option<u32>
+            [idle("Envoy writes logs out as often as it does by default")],
         /// Compression of statistics.
-        "statsCompression" stats_compression: Option<bool> [later],
+        "statsCompression" stats_compression: Option<bool>
+            [idle("metrics are answered as they are")],
         /// Limits of client connections.
-        "connectionSettings" connection_settings: Option<Value> [later],
+        "connectionSettings" connection_settings: Option<Value>
+            [refused("limits of connections are those of DestinationRules and Sidecars")],
     }
 }
 
@@ -345,13 +470,16 @@ object! {
         /// Takes them in Zipkin's form.
         "zipkin" zipkin: Option<TracerAddress>,
         /// Takes them in Lightstep's form; Envoy has no such tracer any more.
-        "lightstep" lightstep: Option<Value> [later],
+        "lightstep" lightstep: Option<Value>
+            [idle("Envoy has no such tracer any more; `opentelemetry` of `extensionProviders` reaches it")],
         /// Takes them in Datadog's form.
         "datadog" datadog: Option<TracerAddress>,
         /// Takes them in Stackdriver's form; Envoy has no such tracer any more.
-        "stackdriver" stackdriver: Option<Value> [later],
+        "stackdriver" stackdriver: Option<Value>
+            [idle("Envoy has no such tracer any more; `opentelemetry` of `extensionProviders` reaches it")],
         /// Takes them in OpenCensus' form; Envoy has no such tracer any more.
-        "openCensusAgent" open_census_agent: Option<Value> [later],
+        "openCensusAgent" open_census_agent: Option<Value>
+            [idle("Envoy has no such tracer any more; `opentelemetry` of `extensionProviders` reaches it")],
         /// What they say, by name.
         "customTags" custom_tags: BTreeMap<Arc<str>, MeshTag>,
         /// Longest path in them; 0: 256.
@@ -359,7 +487,8 @@ object! {
         /// How many percent of the requests are traced; 0: 1.
         "sampling" sampling: f64,
         /// TLS towards who takes them.
-        "tlsSettings" tls_settings: Option<Value> [later],
+        "tlsSettings" tls_settings: Option<Value>
+            [refused("TLS towards a collector is said by a DestinationRule for its host")],
         /// Whether they say what workload they are of (true).
         "enableIstioTags" enable_istio_tags: Option<bool>,
     }

@@ -10,6 +10,7 @@ pub mod extension_provider;
 pub mod gateway;
 pub(crate) mod lower;
 pub mod mesh_config;
+pub mod proxy_config;
 pub mod request_authentication;
 mod retry_words;
 mod rules;
@@ -19,6 +20,7 @@ pub mod shared;
 pub mod sidecar;
 pub mod telemetry;
 pub mod virtual_service;
+pub mod workload_group;
 
 use self::{
     destination_rule::DestinationRule,
@@ -26,16 +28,18 @@ use self::{
     extension::{TrafficExtension, WasmPlugin},
     gateway::Gateway,
     mesh_config::MeshConfig,
+    proxy_config::ProxyConfig,
     request_authentication::RequestAuthentication,
     security::{AuthorizationPolicy, PeerAuthentication},
     service_entry::{ServiceEntry, WorkloadEntry},
     sidecar::Sidecar,
     telemetry::Telemetry,
     virtual_service::VirtualService,
+    workload_group::WorkloadGroup,
 };
 use super::{
     decode::Decoder,
-    kind::{Served, Serving, guards_nothing, kinds},
+    kind::{Served, Serving, kinds},
     lowering::Lowering,
     spec::Spec,
 };
@@ -68,9 +72,9 @@ kinds! {
     /// Istio's EnvoyFilter.
     ENVOY_FILTER: "networking.istio.io" ["v1alpha3"] "EnvoyFilter" "envoyfilters" "envoy-filter" Namespaced => Serving::Served(Served::spec::<EnvoyFilter>().defined(&definitions::ENVOY_FILTER));
     /// Istio's WorkloadGroup.
-    WORKLOAD_GROUP: "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "WorkloadGroup" "workloadgroups" "workload-group" Namespaced => Serving::Planned(guards_nothing);
+    WORKLOAD_GROUP: "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "WorkloadGroup" "workloadgroups" "workload-group" Namespaced => Serving::Served(Served::spec::<WorkloadGroup>().defined(&definitions::WORKLOAD_GROUP));
     /// Istio's ProxyConfig.
-    PROXY_CONFIG: "networking.istio.io" ["v1beta1", "v1"] "ProxyConfig" "proxyconfigs" "proxy-config" Namespaced => Serving::Planned(guards_nothing);
+    PROXY_CONFIG: "networking.istio.io" ["v1beta1", "v1"] "ProxyConfig" "proxyconfigs" "proxy-config" Namespaced => Serving::Served(Served::spec::<ProxyConfig>().defined(&definitions::PROXY_CONFIG));
     /// Istio's WasmPlugin.
     WASM_PLUGIN: "extensions.istio.io" ["v1alpha1"] "WasmPlugin" "wasmplugins" "wasm-plugin" Namespaced => Serving::Served(Served::spec::<WasmPlugin>().defined(&definitions::WASM_PLUGIN));
     /// Istio's TrafficExtension.
@@ -206,6 +210,26 @@ impl Spec for Telemetry {
 
     fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
         lowering.telemetry(self).into_iter().collect()
+    }
+}
+
+impl Spec for ProxyConfig {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::proxy::check_proxy(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        vec![lowering.proxy_config(self)]
+    }
+}
+
+impl Spec for WorkloadGroup {
+    fn check(&self, at: &mut Decoder) {
+        at.within("spec", |at| rules::machine::check_group(self, at));
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) -> Vec<Item> {
+        vec![lowering.workload_group(self)]
     }
 }
 

@@ -180,7 +180,8 @@ object! { no_null;
         /// Curves.
         "ecdhCurves" ecdh_curves: Vec<Arc<str>>,
         /// Do not verify client certificates.
-        "insecureSkipVerify" insecure_skip_verify: Option<bool> [later],
+        "insecureSkipVerify" insecure_skip_verify: Option<bool>
+            [idle("what clients prove is verified as `mode` says")],
     }
 }
 

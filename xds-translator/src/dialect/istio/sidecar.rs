@@ -75,7 +75,7 @@ object! {
         /// Pass or refuse.
         "mode" mode: OutboundTrafficMode [no_null],
         /// Where it goes instead.
-        "egressProxy" egress_proxy: Option<Destination> [later],
+        "egressProxy" egress_proxy: Option<Destination> [no_null],
     }
 }
 

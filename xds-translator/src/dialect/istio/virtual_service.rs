@@ -251,7 +251,7 @@ object! {
         /// How long.
         "fixedDelay" fixed_delay: Option<Duration>,
         /// Not implemented, in Istio neither.
-        "exponentialDelay" exponential_delay: Option<Duration> [later],
+        "exponentialDelay" exponential_delay: Option<Duration>,
     }
 }
 
@@ -263,7 +263,7 @@ object! {
         /// gRPC status by name or number.
         "grpcStatus" grpc_status: Arc<str>,
         /// Not implemented, in Istio neither.
-        "http2Error" http2_error: Arc<str> [later],
+        "http2Error" http2_error: Arc<str>,
         /// Share of requests; absent: all.
         "percentage" percentage: Option<Percent>,
     }
@@ -381,7 +381,8 @@ object! { no_null;
         /// The port that the client called.
         "port" port: Option<u16>,
         /// Accepted and ignored, as in Istio.
-        "sourceSubnet" source_subnet: Arc<str> [later],
+        "sourceSubnet" source_subnet: Arc<str>
+            [idle("Istio does not look at it either: connections from everywhere match")],
         /// Labels of the client.
         "sourceLabels" source_labels: BTreeMap<Arc<str>, Arc<str>>,
         /// Gateways this match is for.

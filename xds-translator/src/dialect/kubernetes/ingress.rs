@@ -192,9 +192,8 @@ fn check_backend(backend: &IngressBackend, at: &mut Decoder) {
 impl Lowering<'_> {
     /// Whether the mesh's gateways serve an Ingress: by its class, or for want of one.
     fn takes_ingress(&self, spec: &IngressSpec) -> bool {
-        let named = self.meta.annotations.get(CLASS).filter(|class| !class.is_empty());
-        let class = named.or(Some(&spec.class)).filter(|class| !class.is_empty());
-        self.mesh.ingress.takes(class.map(|class| &**class))
+        let annotated = self.meta.annotations.get(CLASS).map_or("", |class| &**class);
+        self.mesh.ingress.takes(annotated, &spec.class)
     }
 
     fn ingress_gateway(&self, spec: &IngressSpec) -> Item {

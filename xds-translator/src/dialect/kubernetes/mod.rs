@@ -2,12 +2,13 @@
 
 mod fields;
 pub mod ingress;
+pub mod ingress_class;
 mod lower;
 mod rules;
 
 pub use fields::*;
 
-use self::ingress::Ingress;
+use self::{ingress::Ingress, ingress_class::IngressClass};
 
 use super::{
     decode::Decoder,
@@ -39,6 +40,8 @@ kinds! {
     DEPLOYMENT: "apps" ["v1"] "Deployment" "deployments" "deployment" Namespaced => Serving::Served(Served::whole::<Deployment>());
     /// Kubernetes' Ingress.
     INGRESS: "networking.k8s.io" ["v1"] "Ingress" "ingresses" "ingress" Namespaced => Serving::Served(Served::whole::<Ingress>());
+    /// A class of Ingresses.
+    INGRESS_CLASS: "networking.k8s.io" ["v1"] "IngressClass" "ingressclasses" "ingress-class" Cluster => Serving::Served(Served::whole::<IngressClass>());
 }
 
 // Namespaces and accounts are known by the objects in them; Secrets are the secret provider's. Nodes

@@ -25,6 +25,8 @@ fn value(item: &Item) -> Value {
         Item::RateLimit(limit) => serde_json::to_value(limit),
         Item::Telemetry(policy) => serde_json::to_value(policy),
         Item::Patches(set) => serde_json::to_value(set),
+        Item::Proxy(policy) => serde_json::to_value(policy),
+        Item::Group(group) => return json!(format!("{group:?}")),
         Item::Slice(slice) => return json!(format!("{slice:?}")),
     };
     value.expect("the intermediate form has only text keys")

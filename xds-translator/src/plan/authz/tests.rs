@@ -312,6 +312,7 @@ fn workload(name: &str, app: &str, address: &str, host_network: bool) -> Item {
         node: "".into(),
         workload_name: name.into(),
         ready: true,
+        registered: false,
         host_network,
     }))
 }

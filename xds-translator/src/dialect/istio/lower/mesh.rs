@@ -8,8 +8,8 @@ use super::{
     authorizer::authorizers,
     backend::{connection_pool, keepalive, locality_policy, outlier},
     provider::telemetry_defaults,
+    proxy::mesh_start,
     retry::{retry, try_timeout},
-    scope::outbound_traffic,
 };
 use crate::dialect::lowering::Lowering;
 use crate::{
@@ -18,13 +18,14 @@ use crate::{
         destination_rule::H2UpgradePolicy,
         mesh_config::{
             ForwardClientCert, GatewayTopology, InboundTrafficMode, IngressControllerMode as Mode,
-            MeshConfig, MeshTls, Normalization,
+            MeshConfig, MeshTls, NamespaceExpression, NamespaceSelector, Normalization,
+            SelectorOperator,
         },
         shared::TlsProtocol,
     },
     ir::{
-        ClientCertHeader, Edge, IngressDefaults, IngressScope, MeshDefaults, PathNormalization,
-        TlsVersion, TlsWords, Visibility,
+        ClientCertHeader, Edge, IngressDefaults, IngressScope, LabelCondition, LabelExpression,
+        MeshDefaults, PathNormalization, Selector, StatNames, TlsVersion, TlsWords, Visibility,
     },
     snapshot::Item,
 };
@@ -57,7 +58,7 @@ impl Lowering<'_> {
             outbound_traffic: spec
                 .outbound_traffic_policy
                 .as_ref()
-                .map_or(base.outbound_traffic, |p| outbound_traffic(p.mode)),
+                .map_or(base.outbound_traffic, |policy| self.outbound_traffic(policy)),
             inbound_passthrough: spec
                 .inbound_traffic_policy
                 .as_ref()
@@ -103,6 +104,12 @@ impl Lowering<'_> {
                 .and_then(|config| config.gateway_topology.as_ref())
                 .map_or(base.edge, |topology| edge(topology, base.edge)),
             ingress: ingress(spec, base.ingress),
+            proxy: mesh_start(spec).over(&base.proxy),
+            stat_names: StatNames {
+                inbound: spec.inbound_cluster_stat_name.clone(),
+                outbound: spec.outbound_cluster_stat_name.clone(),
+            },
+            discovery: spec.discovery_selectors.iter().map(namespaces).collect(),
         })))
     }
 
@@ -131,6 +138,24 @@ fn export(names: &[Arc<str>]) -> Option<Visibility> {
     }
 }
 
+/// Which namespaces are seen.
+fn namespaces(written: &NamespaceSelector) -> Selector {
+    let condition = |expression: &NamespaceExpression| {
+        let values = || expression.values.iter().cloned().collect();
+        let condition = match expression.operator {
+            SelectorOperator::In => LabelCondition::In(values()),
+            SelectorOperator::NotIn => LabelCondition::NotIn(values()),
+            SelectorOperator::Exists => LabelCondition::Exists,
+            SelectorOperator::DoesNotExist => LabelCondition::DoesNotExist,
+        };
+        LabelExpression { key: expression.key.clone(), condition }
+    };
+    Selector {
+        labels: written.match_labels.clone(),
+        expressions: written.match_expressions.iter().map(condition).collect(),
+    }
+}
+
 /// Nothing below TLS 1.2 is taken between proxies, whatever is asked for.
 fn least_version(tls: &MeshTls) -> TlsVersion {
     match tls.min_protocol_version {
@@ -153,6 +178,7 @@ fn ingress(mesh: &MeshConfig, base: IngressDefaults) -> IngressDefaults {
         },
         class: some(&mesh.ingress_class).unwrap_or(base.class),
         selector: some(&mesh.ingress_selector).or(service).unwrap_or(base.selector),
+        classes: base.classes,
     }
 }
 

@@ -8,12 +8,14 @@ use crate::{
             DynatraceSampler, ExtensionProvider, FileLog, HttpHeader, HttpLogService, HttpService,
             LogFormat, OpenTelemetry, OtelLog, TcpLogService, TraceContext, Zipkin,
         },
-        mesh_config::{AccessLogEncoding, MeshConfig, MeshTag, MeshTracing},
+        mesh_config::{
+            AccessLogEncoding, MeshConfig, MeshTag, MeshTracing, SpanNames, TracerAddress,
+        },
     },
     ir::{
         Collector, DynatraceSampler as SamplerItem, Hostname, HttpCall, LogFormat as FormatItem,
-        LogService, LogSink, OtlpTracer, OtlpTransport, PerMillion, TagValue, TelemetryDefaults,
-        TelemetryProvider, Tracer, TracerForm,
+        LogService, LogSink, OtlpTracer, OtlpTransport, PerMillion, SpanService, TagValue,
+        TelemetryDefaults, TelemetryProvider, Tracer, TracerForm,
     },
 };
 
@@ -38,20 +40,42 @@ pub(super) fn telemetry_defaults(mesh: &MeshConfig) -> TelemetryDefaults {
     let own = mesh.extension_providers.iter();
     let own = own.map(|p| (p.name.to_lowercase().into(), provider(p)));
     let names = mesh.default_providers.clone().unwrap_or_default();
-    let tracing = mesh.default_config.as_ref().and_then(|config| config.tracing.as_ref());
+    let config = mesh.default_config.clone().unwrap_or_default();
+    let tracing = config.tracing.or_else(|| zipkin_alone(config.zipkin_address));
+    let tracing = tracing.as_ref();
     let marks_requests = mesh.enable_tracing.unwrap_or(base.marks_requests);
     TelemetryDefaults {
         providers: built_in.chain(own).collect(),
         tracing: names.tracing.first().cloned(),
         access_logs: names.access_logging,
-        log: (!mesh.access_log_file.is_empty()).then(|| mesh_log(mesh, &mesh.access_log_file)),
+        logs: mesh_logs(mesh),
+        unmatched: !mesh.disable_envoy_listener_log.unwrap_or_default(),
         tracer: tracing.and_then(mesh_tracer).filter(|_| marks_requests),
         marks_requests,
         sampling: tracing.map_or(base.sampling, |t| mesh_sampling(t.sampling, base.sampling)),
         tags: tracing.map(|t| mesh_tags(&t.custom_tags)).unwrap_or_default(),
         workload_tags: tracing.and_then(|t| t.enable_istio_tags).unwrap_or(base.workload_tags),
+        span_service: config.tracing_service_name.map_or(base.span_service, span_service),
         longest_path: tracing.and_then(|t| positive(t.max_path_tag_length)),
     }
+}
+
+/// What is logged where no provider is named.
+fn mesh_logs(mesh: &MeshConfig) -> Vec<LogSink> {
+    let path = &mesh.access_log_file;
+    let file = (!path.is_empty()).then(|| mesh_log(mesh, path));
+    let service = mesh.default_config.as_ref().and_then(|c| c.envoy_access_log_service.as_ref());
+    let service = service.filter(|_| mesh.enable_envoy_access_log_service == Some(true));
+    let service = service.and_then(|service| {
+        let (host, port) = service.address.rsplit_once(':')?;
+        let log = HttpLogService {
+            service: host.into(),
+            port: port.parse().ok()?,
+            ..HttpLogService::default()
+        };
+        Some(LogSink::HttpService(http_log(&log)))
+    });
+    file.into_iter().chain(service).collect()
 }
 
 /// The log that is written as the mesh says.
@@ -61,6 +85,20 @@ fn mesh_log(mesh: &MeshConfig, path: &str) -> LogSink {
         _ => FormatItem::Text(mesh.access_log_format.clone()),
     };
     LogSink::File { path: path.into(), format, omit_empty: false }
+}
+
+/// What the deprecated `zipkinAddress` says, in the words of `tracing`.
+fn zipkin_alone(address: Arc<str>) -> Option<MeshTracing> {
+    let zipkin = (!address.is_empty()).then_some(TracerAddress { address })?;
+    Some(MeshTracing { zipkin: Some(zipkin), ..MeshTracing::default() })
+}
+
+fn span_service(names: SpanNames) -> SpanService {
+    match names {
+        SpanNames::AppLabelAndNamespace => SpanService::AppAndNamespace,
+        SpanNames::CanonicalNameOnly => SpanService::Canonical,
+        SpanNames::CanonicalNameAndNamespace => SpanService::CanonicalAndNamespace,
+    }
 }
 
 /// Who takes spans by `defaultConfig.tracing`.

@@ -8,10 +8,10 @@ use crate::{
     diagnostic::FieldPath,
     dialect::istio::{
         shared::Port,
-        sidecar::{self, CaptureMode, OutboundTrafficMode, Sidecar},
+        sidecar::{self, CaptureMode, OutboundTrafficMode, OutboundTrafficPolicy, Sidecar},
     },
     ir::{
-        AppEndpoint, Capture, EgressListener, Hostname, IngressListener, ListenerPort,
+        AppEndpoint, Capture, EgressListener, EgressProxy, Hostname, IngressListener, ListenerPort,
         OutboundTraffic, Protocol, ScopeHost, ScopeNamespace, SidecarScope,
     },
     snapshot::Item,
@@ -39,7 +39,7 @@ impl Lowering<'_> {
             outbound_traffic: spec
                 .outbound_traffic_policy
                 .as_ref()
-                .map(|p| outbound_traffic(p.mode)),
+                .map(|policy| self.outbound_traffic(policy)),
             inbound_pool: spec.inbound_connection_pool.as_ref().map(connection_pool),
         }))
     }
@@ -103,6 +103,25 @@ fn hides(text: &str) -> bool {
     text.starts_with('~') && !text.starts_with("~/")
 }
 
+impl Lowering<'_> {
+    pub(in crate::dialect) fn outbound_traffic(
+        &self,
+        policy: &OutboundTrafficPolicy,
+    ) -> OutboundTraffic {
+        match (policy.mode, &policy.egress_proxy) {
+            (OutboundTrafficMode::RegistryOnly, _) => OutboundTraffic::RegistryOnly,
+            (_, Some(proxy)) => OutboundTraffic::Through(EgressProxy {
+                host: self.host(&proxy.host),
+                port: proxy.port.as_ref().map_or(0, |port| port.number),
+                subset: proxy.subset.clone(),
+            }),
+            // Names are resolved by the client, so that the dynamic form differs only for clients
+            // that do not.
+            _ => OutboundTraffic::AllowAny,
+        }
+    }
+}
+
 fn scope_host(text: &str) -> ScopeHost {
     let (namespace, host) = text.split_once('/').unwrap_or(("*", text));
     let namespace = match namespace {
@@ -140,16 +159,5 @@ fn app_endpoint(text: &str) -> Option<AppEndpoint> {
         "127.0.0.1" | "[::1]" => Some(AppEndpoint::Loopback(port)),
         "0.0.0.0" | "[::]" => Some(AppEndpoint::Workload(port)),
         _ => None,
-    }
-}
-
-pub(in crate::dialect) fn outbound_traffic(mode: OutboundTrafficMode) -> OutboundTraffic {
-    match mode {
-        OutboundTrafficMode::RegistryOnly => OutboundTraffic::RegistryOnly,
-        // Names are resolved by the client, so that the dynamic form differs only for clients that
-        // do not.
-        OutboundTrafficMode::AllowAny | OutboundTrafficMode::AllowAnyDynamicDns => {
-            OutboundTraffic::AllowAny
-        }
     }
 }

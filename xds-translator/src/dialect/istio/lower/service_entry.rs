@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use crate::dialect::{
     lowering::Lowering,
     names::takes_mesh_tls,
-    names::{locality, locality_of, protocol},
+    names::{distribution_of, locality, locality_of, protocol},
 };
 use crate::{
     diagnostic::FieldPath,
@@ -61,7 +61,7 @@ impl Lowering<'_> {
                 .collect(),
             kubernetes: false,
             publish_not_ready: false,
-            distribution: None,
+            distribution: distribution_of(&self.meta.annotations),
         };
         let inline: Vec<InlineEndpoint> = spec
             .endpoints

@@ -56,6 +56,7 @@ impl Lowering<'_> {
             node: "".into(),
             workload_name: self.id.name.clone(),
             ready: true,
+            registered: false,
             host_network: false,
             edge: None,
             labels,

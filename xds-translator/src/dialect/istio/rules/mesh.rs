@@ -19,7 +19,10 @@ use crate::{
     dialect::{
         decode::Decoder,
         forms::{each, is_dns_name},
-        istio::mesh_config::{AccessLogEncoding, ForwardClientCert, GatewayTopology, MeshConfig},
+        istio::mesh_config::{
+            AccessLogEncoding, ForwardClientCert, GatewayTopology, InterceptionMode, MeshConfig,
+            SelectorOperator,
+        },
     },
 };
 
@@ -79,6 +82,45 @@ fn check_waits(mesh: &MeshConfig, at: &mut Decoder) {
     check_optional_duration("protocolDetectionTimeout", detection, at);
 }
 
+/// Notes sources of configuration other than the cluster: what is read there would guard too.
+fn check_sources(mesh: &MeshConfig, at: &mut Decoder) {
+    each("configSources", &mesh.config_sources, at, |source, at| {
+        if &*source.address != "k8s://" {
+            let path = at.path().field("address");
+            let message = "what is read is said where the control plane is started";
+            let finding = Diagnostic::error(Code::NotActedOn, path, message);
+            at.note(finding.expected("`k8s://`", format!("`{}`", source.address)));
+        }
+    });
+}
+
+fn check_discovery(mesh: &MeshConfig, at: &mut Decoder) {
+    each("discoverySelectors", &mesh.discovery_selectors, at, |selector, at| {
+        each("matchExpressions", &selector.match_expressions, at, |expression, at| {
+            let wants =
+                matches!(expression.operator, SelectorOperator::In | SelectorOperator::NotIn);
+            if wants == expression.values.is_empty() {
+                let operator = expression.operator.as_str();
+                let message = match wants {
+                    true => format!("`{operator}` needs values"),
+                    false => format!("`{operator}` takes no values"),
+                };
+                at.within("values", |at| at.invalid(message, None));
+            }
+        });
+    });
+}
+
+/// Notes ways of interception that pods do not get.
+fn check_interception(mesh: &MeshConfig, at: &mut Decoder) {
+    let mode = mesh.default_config.as_ref().and_then(|config| config.interception_mode);
+    if let Some(mode) = mode.filter(|mode| *mode != InterceptionMode::Redirect) {
+        let path = at.path().field("defaultConfig").field("interceptionMode");
+        let finding = Diagnostic::error(Code::NotActedOn, path, "not a way that pods get");
+        at.note(finding.expected("REDIRECT", format!("`{}`", mode.as_str())));
+    }
+}
+
 pub(in crate::dialect::istio) fn check_mesh(mesh: &MeshConfig, at: &mut Decoder) {
     for (field, name) in
         [("trustDomain", &mesh.trust_domain), ("rootNamespace", &mesh.root_namespace)]
@@ -93,6 +135,9 @@ pub(in crate::dialect::istio) fn check_mesh(mesh: &MeshConfig, at: &mut Decoder)
         }
     });
     check_waits(mesh, at);
+    check_sources(mesh, at);
+    check_discovery(mesh, at);
+    check_interception(mesh, at);
     if mesh.mesh_mtls.as_ref().is_some_and(|tls| !tls.ecdh_curves.is_empty()) {
         at.within("meshMTLS", |at| {
             at.within("ecdhCurves", |at| {

@@ -39,6 +39,26 @@ pub(super) fn check_providers(mesh: &MeshConfig, at: &mut Decoder) {
         }
         check_provider(provider, at);
     });
+    if let Some(config) = &mesh.default_config {
+        at.within("defaultConfig", |at| {
+            at.within("zipkinAddress", |at| check_address(&config.zipkin_address, at));
+            if let Some(service) = &config.envoy_access_log_service {
+                at.within("envoyAccessLogService", |at| {
+                    at.within("address", |at| check_address(&service.address, at));
+                });
+            }
+        });
+    }
+    if mesh.enable_envoy_access_log_service == Some(true) {
+        let config = mesh.default_config.as_ref();
+        at.within("enableEnvoyAccessLogService", |at| {
+            if config.is_none_or(|config| config.envoy_access_log_service.is_none()) {
+                let fix = "`defaultConfig: {envoyAccessLogService: {address: HOST:PORT}}`";
+                at.invalid("no service is named that takes the entries", Some(fix.to_owned()));
+            }
+            remark_refused_by_ours("listeners", at);
+        });
+    }
     if let Some(tracing) = mesh.default_config.as_ref().and_then(|c| c.tracing.as_ref()) {
         let check = |at: &mut Decoder| check_mesh_tracing(tracing, at);
         at.within("defaultConfig", |at| at.within("tracing", check));
@@ -53,15 +73,7 @@ fn check_mesh_tracing(tracing: &MeshTracing, at: &mut Decoder) {
     check_percent("sampling", tracing.sampling, at);
     for (field, address) in [("zipkin", &tracing.zipkin), ("datadog", &tracing.datadog)] {
         let Some(TracerAddress { address }) = address else { continue };
-        let split = address.rsplit_once(':');
-        let is_address = split.is_some_and(|(host, port)| {
-            is_dns_name(host) && port.parse::<u16>().is_ok_and(|port| port != 0)
-        });
-        if !address.is_empty() && !is_address {
-            at.within(field, |at| {
-                at.within("address", |at| at.invalid("not of the form `HOST:PORT`", None));
-            });
-        }
+        at.within(field, |at| at.within("address", |at| check_address(address, at)));
     }
     if tracing.zipkin.is_some() && tracing.datadog.is_some() {
         at.invalid("`zipkin` and `datadog` exclude each other", None);
@@ -71,6 +83,15 @@ fn check_mesh_tracing(tracing: &MeshTracing, at: &mut Decoder) {
             at.within_key(name, |at| check_mesh_tag(tag, at));
         }
     });
+}
+
+fn check_address(address: &str, at: &mut Decoder) {
+    let is_address = address.rsplit_once(':').is_some_and(|(host, port)| {
+        is_dns_name(host) && port.parse::<u16>().is_ok_and(|port| port != 0)
+    });
+    if !address.is_empty() && !is_address {
+        at.invalid("not of the form `HOST:PORT`", None);
+    }
 }
 
 fn check_mesh_tag(tag: &MeshTag, at: &mut Decoder) {

@@ -1838,6 +1838,136 @@ fn the_mesh_is_configured_within_bounds() {
             ),
         ],
     );
+    check(
+        Kind::MESH_CONFIG,
+        "{$}",
+        &[
+            (
+                "spec.discoverySelectors[0].matchExpressions[0].values",
+                "discoverySelectors: [{matchExpressions: [{key: a, operator: In}]}]",
+                "discoverySelectors: [{matchExpressions: [{key: a, operator: In, values: [b]}]}]",
+            ),
+            (
+                "spec.discoverySelectors[0].matchExpressions[0].values",
+                "discoverySelectors: [{matchExpressions: [{key: a, operator: Exists, values: [b]}]}]",
+                "discoverySelectors: [{matchExpressions: [{key: a, operator: Exists}]}]",
+            ),
+            (
+                "spec.configSources[0].address",
+                "configSources: [{address: 'fs:///etc/istio'}]",
+                "configSources: [{address: 'k8s://'}]",
+            ),
+            (
+                "spec.defaultConfig.interceptionMode",
+                "defaultConfig: {interceptionMode: TPROXY}",
+                "defaultConfig: {interceptionMode: REDIRECT}",
+            ),
+            (
+                "spec.defaultConfig.zipkinAddress",
+                "defaultConfig: {zipkinAddress: zipkin}",
+                "defaultConfig: {zipkinAddress: 'zipkin.tracing:9411'}",
+            ),
+            (
+                "spec.enableEnvoyAccessLogService",
+                "enableEnvoyAccessLogService: true",
+                "enableEnvoyAccessLogService: true, defaultConfig: {envoyAccessLogService: {address: 'als.logs:9000'}}",
+            ),
+            (
+                "spec.defaultConfig.envoyAccessLogService.address",
+                "defaultConfig: {envoyAccessLogService: {address: als.logs}}",
+                "defaultConfig: {envoyAccessLogService: {address: 'als.logs:9000'}}",
+            ),
+            // What is not done here and would guard, secure or reach something.
+            ("spec.ca", "ca: {address: 'ca.test:443'}", "ca: {}"),
+            ("spec.caCertificates", "caCertificates: [{pem: a}]", "caCertificates: []"),
+            (
+                "spec.meshNetworks",
+                "meshNetworks: {networks: {a: {endpoints: [{fromCidr: 10.0.0.0/8}]}}}",
+                "meshNetworks: {networks: {}}",
+            ),
+            (
+                "spec.defaultConfig.proxyHeaders",
+                "defaultConfig: {proxyHeaders: {server: {disabled: true}}}",
+                "defaultConfig: {proxyHeaders: {server: {disabled: false}}}",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn groups_say_what_their_machines_are_like() {
+    check(
+        Kind::WORKLOAD_GROUP,
+        "{$}",
+        &[
+            ("spec.template", "probe: {tcpSocket: {port: 1}}", "template: {serviceAccount: a}"),
+            (
+                "spec.template.serviceAccount",
+                "template: {labels: {a: b}}",
+                "template: {labels: {a: b}, serviceAccount: a}",
+            ),
+            (
+                "spec.template.address",
+                "template: {serviceAccount: a, address: 10.0.0.1}",
+                "template: {serviceAccount: a, network: n}",
+            ),
+            (
+                "spec.template.ports.http",
+                "template: {serviceAccount: a, ports: {http: 0}}",
+                "template: {serviceAccount: a, ports: {http: 1}}",
+            ),
+            (
+                "spec.metadata.labels.a",
+                "metadata: {labels: {a: 'b c'}}, template: {serviceAccount: a}",
+                "metadata: {labels: {a: b}}, template: {serviceAccount: a}",
+            ),
+        ],
+    );
+    check(
+        Kind::WORKLOAD_GROUP,
+        "{template: {serviceAccount: a}, probe: {$}}",
+        &[
+            ("spec.probe", "", "exec: {command: ['true']}"),
+            ("spec.probe", "tcpSocket: {port: 1}, grpc: {port: 1}", "grpc: {port: 1, service: a}"),
+            ("spec.probe.httpGet.port", "httpGet: {port: 0}", "httpGet: {port: 1, path: /a}"),
+            (
+                "spec.probe.httpGet.scheme",
+                "httpGet: {port: 1, scheme: FTP}",
+                "httpGet: {port: 1, scheme: HTTPS}",
+            ),
+            (
+                "spec.probe.httpGet.host",
+                "httpGet: {port: 1, host: a.test}",
+                "httpGet: {port: 1, host: ''}",
+            ),
+            (
+                "spec.probe.periodSeconds",
+                "tcpSocket: {port: 1}, periodSeconds: 0",
+                "tcpSocket: {port: 1}, initialDelaySeconds: 0",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn proxies_are_started_with_what_an_environment_can_have() {
+    check(
+        Kind::PROXY_CONFIG,
+        "{$}",
+        &[
+            (
+                "spec.environmentVariables[\"a b\"]",
+                "environmentVariables: {'a b': c}",
+                "environmentVariables: {a_b: c}",
+            ),
+            ("spec.concurrency", "concurrency: -1", "concurrency: 0"),
+            (
+                "spec.selector.matchLabels.a",
+                "selector: {matchLabels: {a: '*'}}",
+                "selector: {matchLabels: {a: b}}",
+            ),
+        ],
+    );
 }
 
 #[test]

@@ -62,6 +62,7 @@ impl Lowering<'_> {
             network: labels.get(topology::NETWORK).cloned().unwrap_or_else(|| "".into()),
             workload_name: self.workload_name(),
             ready: is_ready(&spec.status) && !self.meta.deleting,
+            registered: false,
             host_network: spec.spec.host_network,
             edge: self.own_edge(),
             labels,

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use crate::dialect::{lowering::Lowering, names::protocol};
+use crate::dialect::{
+    lowering::Lowering,
+    names::{DISTRIBUTION, preferred, protocol},
+};
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::kubernetes::{self, IntegerOrText},
@@ -15,8 +18,6 @@ use crate::{
 
 /// Who may see a Service: a comma-separated `exportTo`.
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
-/// Which endpoints of a Service are preferred, for clusters whose API has no field for it.
-const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 /// Label of a slice with the name of its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Ports on which nothing is detected, because there the server speaks first: SMTP, DNS, MySQL,
@@ -67,11 +68,6 @@ impl Lowering<'_> {
     /// By the specification, else by the annotation, which goes without case. An API server refuses
     /// other words in the specification.
     fn distribution(&mut self, written: &str) -> Option<Distribution> {
-        let preferred = |word: &str| match &*word.to_ascii_lowercase() {
-            "preferclose" | "prefersamezone" => Some(Distribution::SameZone),
-            "prefersamenode" => Some(Distribution::SameNode),
-            _ => None,
-        };
         let annotation = self.meta.annotations.get(DISTRIBUTION).cloned().unwrap_or_default();
         let (field, word) = match written {
             "" => (FieldPath::of("metadata.annotations").field(DISTRIBUTION), &*annotation),
