@@ -11,6 +11,8 @@
 #     memory        1,000 services, 1,000 clients that connect, see a change and leave, ten times (FERROMESH_MEMORY_ROUNDS)
 #     differential  100,000 requests, byte by byte, to Envoy and to our proxy behind 200 configurations; it fails with the plainest
 #                   request of every kind of difference (FERROMESH_REQUESTS, FERROMESH_CONFIGURATIONS)
+#     explain       10,000 requests that `ferromesh explain` explains, beside what Envoy does with them, in 200 meshes
+#                   (FERROMESH_REQUESTS, FERROMESH_CONFIGURATIONS)
 # Leaves no process behind; binds to loopback and to namespaces it made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -46,12 +48,17 @@ differential() {
   FERROMESH_REQUESTS=${FERROMESH_REQUESTS:-100000} FERROMESH_CONFIGURATIONS=${FERROMESH_CONFIGURATIONS:-200} target differential
 }
 
+explain() {
+  FERROMESH_REQUESTS=${FERROMESH_REQUESTS:-10000} FERROMESH_CONFIGURATIONS=${FERROMESH_CONFIGURATIONS:-200} \
+    FERROMESH_SEED=${FERROMESH_SEED:-$RANDOM$RANDOM} target explain
+}
+
 # Built with the features of the test command, so that nothing is compiled twice.
 target() { # NAME [FILTER]: runs that end-to-end test target, and shows what it prints
   cargo test --workspace --features ferromesh-integration/e2e,ferromesh-integration/kube --test "$1" -- --nocapture "${@:2}"
 }
 
-steps=(properties crash attack oracle memory differential)
+steps=(properties crash attack oracle memory differential explain)
 usage() { sed -n '2,/^set/{/^set/d;s/^# \?//;p}' integration/soak.sh; }
 [ "${1:-}" != --help ] || { usage; exit; }
 [ $# -gt 0 ] || set -- "${steps[@]}"

@@ -5,15 +5,21 @@
 //! statuses; offline it is the same function over files ([`analyze()`]). Knows the mesh and nothing
 //! of who asks.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use ferromesh_proto::ResourceType;
 use ferromesh_xds_translator::{
     analyze::{analyze, analyze_among, proxies_across},
-    compiler::Change,
+    compiler::{Change, Compiler},
     diagnostic::{Diagnostic, Severity},
     dialect::Object,
+    explain::{Asker, ExplainError, Explanation, Request, World, explain},
     forecast::{Forecast, ForecastError, forecast},
-    ir::{MeshDefaults, ObjectId},
+    ir::{MeshDefaults, ObjectId, WorkloadId},
+    plan::ViewKey,
 };
 use tokio::{
     sync::{Mutex, watch},
@@ -23,6 +29,7 @@ use tokio::{
 use crate::{
     pipeline::{Inventory, Mesh, Stopped},
     secret,
+    signatures::Verifier,
 };
 
 /// Judges objects among those that serve. Cheap to clone; clones share what was found last.
@@ -88,6 +95,38 @@ impl Judge {
         }
     }
 
+    /// What becomes of a request in the mesh as it is. `None`: that cannot be told, which is a fault
+    /// of ours and is logged.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn explain(
+        &self,
+        asker: Asker,
+        request: Request,
+        beside: Beside,
+    ) -> Result<Option<Result<Explanation, ExplainError>>, Stopped> {
+        let (snapshot, inventory) = (self.mesh.snapshot().await?, self.mesh.inventory().await?);
+        let look = move || {
+            let objects: BTreeMap<&ObjectId, &Object> =
+                inventory.objects.iter().map(|object| (&object.id, object)).collect();
+            let world = World {
+                signatures: &Verifier,
+                locate: &|id, field| objects.get(id)?.locate(field),
+                running: &*beside.running,
+                refused: &beside.refused,
+            };
+            explain(&mut Compiler::of_snapshot(snapshot), &world, &asker, &request)
+        };
+        match spawn_blocking(look).await {
+            Ok(explained) => Ok(Some(explained)),
+            Err(error) => {
+                tracing::error!(%error, "what becomes of a request cannot be told");
+                Ok(None)
+            }
+        }
+    }
+
     /// What it would do to proxies if `objects` served and those that `deleted` names did not.
     /// `None`: that cannot be told, which is a fault of ours and is logged.
     ///
@@ -108,6 +147,17 @@ impl Judge {
         tracing::error!(error = told, "what a change would do cannot be told");
         Ok(None)
     }
+}
+
+/// The views of a workload's proxy; `None`: none is connected.
+pub type Running = Box<dyn Fn(&WorkloadId) -> Option<Vec<Arc<ViewKey>>> + Send>;
+
+/// What proxies say and run, beside the configuration.
+pub struct Beside {
+    /// What they refuse, by resource, with their words.
+    pub refused: BTreeMap<(ResourceType, Arc<str>), Vec<String>>,
+    /// What they run.
+    pub running: Running,
 }
 
 /// What a change would do, and what is to be said of its objects.

@@ -24,6 +24,7 @@ pub mod nack;
 pub mod pipeline;
 pub mod precedence;
 pub mod secret;
+pub mod signatures;
 pub mod source;
 pub mod status;
 pub mod store;

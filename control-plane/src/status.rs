@@ -230,6 +230,18 @@ impl Proxies {
         refused
     }
 
+    /// The same by resource: each proxy that refuses it, with its words.
+    pub fn refused_in_words(&self) -> BTreeMap<(ResourceType, Arc<str>), Vec<String>> {
+        let mut refused: BTreeMap<_, Vec<String>> = BTreeMap::new();
+        self.each_standing(|id, standing| {
+            for (resource, words) in standing.words() {
+                let entry = refused.entry(resource.clone()).or_default();
+                entry.push(format!("{}: {words}", short_name(id)));
+            }
+        });
+        refused
+    }
+
     /// How many resources of a type are refused, each proxy counted by itself.
     pub fn refused_resources(&self, kind: ResourceType) -> usize {
         let mut count = 0;

@@ -92,7 +92,7 @@ pub fn differential_settings() -> Differential {
     }
 }
 
-/// How much the differential test does.
+/// How much a test of requests does.
 #[derive(Clone, Copy, Debug)]
 pub struct Differential {
     /// Requests, each to both proxies.
@@ -101,6 +101,21 @@ pub struct Differential {
     pub configurations: usize,
     /// Where all choices come from.
     pub seed: u64,
+}
+
+/// How much is explained beside an Envoy: `FERROMESH_REQUESTS` (300) over
+/// `FERROMESH_CONFIGURATIONS` (6), all from `FERROMESH_SEED` (always the same).
+///
+/// # Panics
+/// A variable is not a number.
+pub fn explain_settings() -> Differential {
+    let configurations =
+        number("FERROMESH_CONFIGURATIONS").and_then(|n| n.try_into().ok()).unwrap_or(6);
+    Differential {
+        requests: number("FERROMESH_REQUESTS").unwrap_or(300),
+        configurations,
+        seed: number("FERROMESH_SEED").unwrap_or(1),
+    }
 }
 
 /// How large the mesh is that comes and leaves, and how often: `FERROMESH_MEMORY_SERVICES` (200),

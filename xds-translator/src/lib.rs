@@ -19,6 +19,7 @@ pub mod descriptors;
 pub mod diagnostic;
 pub mod dialect;
 pub mod emit;
+pub mod explain;
 pub mod forecast;
 pub mod ir;
 pub mod patch;

@@ -3,6 +3,7 @@
 
 mod api;
 mod deletion;
+mod explain;
 mod forecast;
 mod guard;
 mod health;
@@ -51,6 +52,7 @@ pub fn router(api: Arc<Api>, guard: Arc<Guard>, requests: Arc<Requests>) -> Rout
         .route("/api/v1/namespaces/{namespace}/{plural}", get(resources::list))
         .route("/api/v1/namespaces/{namespace}/{plural}/{name}", resource())
         .route("/api/v1/plan", post(forecast::plan))
+        .route("/api/v1/explain", post(explain::explain))
         .route("/api/v1/diagnostics", get(mesh::diagnostics))
         .route("/api/v1/proxies", get(mesh::proxies))
         .route("/api/v1/proxies/{id}/config", get(mesh::config))

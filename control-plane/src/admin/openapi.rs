@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 type Operation = (&'static str, &'static str, &'static str, bool);
 
 /// Every operation; a test compares the paths with the router.
-const OPERATIONS: [Operation; 27] = [
+const OPERATIONS: [Operation; 28] = [
     ("get", "/healthz/live", "Alive", false),
     ("get", "/healthz/ready", "Ready: every source has told what it has", false),
     ("get", "/openapi.json", "This document", false),
@@ -82,6 +82,12 @@ const OPERATIONS: [Operation; 27] = [
         "post",
         "/api/v1/plan",
         "What it would do to proxies and requests to apply items and to delete others; stores nothing",
+        true,
+    ),
+    (
+        "post",
+        "/api/v1/explain",
+        "What becomes of a request of a workload or to a gateway, and which objects decided that",
         true,
     ),
     (

@@ -4,6 +4,7 @@ mod analyze;
 mod bootstrap;
 mod changes;
 mod crds;
+mod explain;
 mod inject;
 mod inputs;
 mod plan;
@@ -56,6 +57,13 @@ enum Command {
     Plan {
         #[command(flatten)]
         command: plan::Plan,
+        #[command(flatten)]
+        remote: RemoteOptions,
+    },
+    /// Show what becomes of a request, and which objects decided that
+    Explain {
+        #[command(flatten)]
+        command: explain::Explain,
         #[command(flatten)]
         remote: RemoteOptions,
     },
@@ -160,6 +168,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Translate(command) => return translate::run(&command),
         Command::Analyze(command) => return analyze::run(&command),
         Command::Plan { command, remote } => return plan::run(&command, &remote).await,
+        Command::Explain { command, remote } => return explain::run(&command, &remote).await,
         Command::Inject(command) => return inject::run(&command),
         Command::Crds => crds::run(),
         Command::Apply { command, remote } => Remote::new(&remote)?.apply(&command).await?,

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets::NOTHING};
 use ferromesh_xds_translator::{
     dialect::{Kind, Object},
+    explain::Explanation,
     forecast::Forecast,
     ir::ObjectId,
 };
@@ -263,6 +264,15 @@ impl Remote {
         }
         let effects = serde_json::from_value(answer["effects"].take());
         Ok(Forecast { effects: effects.context("the server answers in words of another version")? })
+    }
+
+    /// What becomes of a request, which `question` holds as the server takes it.
+    ///
+    /// # Errors
+    /// Nobody is known who asks, or no answer.
+    pub(crate) async fn explain(&self, question: &Value) -> anyhow::Result<Explanation> {
+        let answer = self.ask(Method::POST, "/api/v1/explain", Some(question)).await?;
+        serde_json::from_value(answer).context("the server answers in words of another version")
     }
 
     /// Prints objects.

@@ -96,6 +96,11 @@ impl Standing {
         self.0.keys().filter(|(of, _)| *of == kind).count()
     }
 
+    /// Each refused resource, with the proxy's words.
+    pub(super) fn words(&self) -> impl Iterator<Item = (&(ResourceType, Arc<str>), &str)> {
+        self.0.iter().map(|(resource, cause)| (resource, cause.message.as_str()))
+    }
+
     /// What is said of objects for it; one finding may come several times.
     pub(super) fn findings(&self) -> impl Iterator<Item = &Diagnostic> {
         self.0.values().flat_map(|cause| &cause.findings)

@@ -63,8 +63,8 @@ const SLED: &[&str] = &[
 ];
 
 const BORDERS: &[Border] = &[
-    // Envoy's types stay behind the stages that write and read them; `closure` reads what was
-    // written, as a proxy does.
+    // Envoy's types stay behind the stages that write and read them; `closure` and
+    // `explain` read what was written, as a proxy does.
     Border {
         words: &["envoy_types"],
         within: &[],
@@ -73,6 +73,7 @@ const BORDERS: &[Border] = &[
             "xds-translator/src/patch",
             "xds-translator/src/debug",
             "xds-translator/src/closure.rs",
+            "xds-translator/src/explain/",
             "dataplane/src/compile/",
         ],
     },

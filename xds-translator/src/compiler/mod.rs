@@ -16,6 +16,7 @@ mod items;
 mod namespaces;
 mod nodes;
 mod objects;
+mod reasons;
 mod views;
 
 use std::sync::Arc;
@@ -120,6 +121,12 @@ impl Compiler {
         let base = Arc::new(base);
         let snapshot = Arc::new(MeshSnapshot::new(base.clone()));
         Self { objects: Objects::new(base), snapshot, ..Self::default() }
+    }
+
+    /// A compiler of a mesh as it is, which holds none of its objects: to look at views of it
+    /// beside the compiler that keeps it up to date.
+    pub fn of_snapshot(snapshot: Arc<MeshSnapshot>) -> Self {
+        Self { objects: Objects::new(snapshot.mesh().clone()), snapshot, ..Self::default() }
     }
 
     /// Takes changes in; a later one of the same object replaces an earlier one.

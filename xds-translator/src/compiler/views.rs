@@ -168,6 +168,12 @@ impl Compiler {
         report.applied.into_iter().map(|(object, _)| object).collect()
     }
 
+    /// What a view consists of; `None`: the view is not kept.
+    pub(super) fn outline(&self, key: &ViewKey) -> Option<&Outline> {
+        let id = self.views.by_key.get(key)?;
+        Some(&self.views.states.get(id)?.outline)
+    }
+
     fn origin(&self, dep: &Dep) -> Option<ObjectId> {
         match dep {
             Dep::Object(id) => Some(id.clone()),

@@ -34,6 +34,7 @@ mod patches;
 mod path;
 mod place;
 mod rate_limit;
+mod reasons;
 mod references;
 mod relay;
 mod route;
@@ -65,6 +66,10 @@ pub(crate) use egress_proxy::find_proxy;
 pub(crate) use gateway_servers::{Contested, Overruled, bound_hosts, closer_hosts};
 pub(crate) use outbound_listener::Displaced;
 pub(crate) use rate_limit::{NobodyCounts, counter};
+pub use reasons::RouteRule;
+pub(crate) use reasons::{
+    access_policies_of, access_rule_of, peer_tls_of, rule_of, token_policies_of,
+};
 pub(crate) use references::{Lack, lack_in, references};
 pub(crate) use route::find_service;
 pub(crate) use sidecar::displaced;
@@ -74,7 +79,7 @@ pub(crate) use traffic::Traffic;
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    ir::{ObjectId, Patch, ProxySide},
+    ir::{Labels, ObjectId, Patch, ProxySide},
     snapshot::Reader,
 };
 
@@ -88,6 +93,15 @@ pub(crate) trait PlansView {
     fn patches(&self) -> (&PatchesKey, ProxySide);
     /// The client, as route tables see it; `None`: the view is no client.
     fn caller(&self) -> Option<Caller<'_>>;
+    /// The workload whose policies guard what the view takes in, by namespace and labels; `None`:
+    /// it takes nothing in.
+    fn guarded(&self) -> Option<(&Arc<str>, &Labels)> {
+        None
+    }
+    /// The listener port behind a port of the services that lead to the proxy; `None`: none does.
+    fn port_behind(&self, _port: u16) -> Option<u16> {
+        None
+    }
     /// Servers of gateway objects that the view leaves out; none, unless it is a gateway's.
     fn overruled(&self, _reader: &Reader<'_>) -> BTreeSet<Overruled> {
         BTreeSet::new()
@@ -128,6 +142,12 @@ pub fn origins_of(reader: &Reader<'_>, key: &ViewKey, item: &PlanItem) -> BTreeS
 /// The client of a view; `None`: the view is of a workload's own ports.
 pub(crate) fn caller(key: &ViewKey) -> Option<Caller<'_>> {
     planner(key).caller()
+}
+
+/// The listener port behind a port that clients of a gateway call; `None`: no service leads from
+/// it.
+pub(crate) fn gateway_port(key: &ViewKey, port: u16) -> Option<u16> {
+    planner(key).port_behind(port)
 }
 
 /// The servers of a view's gateway objects that it does not serve, wholly or for one host, because

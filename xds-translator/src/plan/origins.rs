@@ -65,6 +65,10 @@ impl PlansView for InboundKey {
         (&self.patches, ProxySide::Inbound)
     }
 
+    fn guarded(&self) -> Option<(&Arc<str>, &Labels)> {
+        Some((&self.namespace, &self.labels))
+    }
+
     fn caller(&self) -> Option<Caller<'_>> {
         None
     }
@@ -94,6 +98,10 @@ impl PlansView for GatewayKey {
         (&self.patches, ProxySide::Gateway)
     }
 
+    fn guarded(&self) -> Option<(&Arc<str>, &Labels)> {
+        Some((&self.namespace, &self.labels))
+    }
+
     fn caller(&self) -> Option<Caller<'_>> {
         Some(Caller {
             namespace: &self.namespace,
@@ -101,6 +109,10 @@ impl PlansView for GatewayKey {
             labels: &self.client_labels,
             attachments: self.gateways.iter().cloned().map(Attachment::Gateway).collect(),
         })
+    }
+
+    fn port_behind(&self, port: u16) -> Option<u16> {
+        self.ports.iter().find(|(server, _)| *server == port).map(|(_, listener)| *listener)
     }
 
     fn overruled(&self, reader: &Reader<'_>) -> BTreeSet<Overruled> {

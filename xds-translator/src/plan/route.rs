@@ -43,16 +43,8 @@ pub(crate) struct RouteScope<'a> {
 }
 
 impl RouteScope<'_> {
-    /// The routes of a host's tables, which are oldest first.
-    pub(crate) fn routes<'t>(
-        &'t self,
-        tables: impl Iterator<Item = &'t Arc<RouteTable>>,
-    ) -> Vec<RoutePlan> {
-        let reached = self.reached(tables).into_iter();
-        reached.map(|r| self.route(r.table, r.rule, r.matched)).collect()
-    }
-
-    /// The rules of a host's tables that requests can reach, in the order in which they are tried.
+    /// The rules of a host's tables, which are oldest first, that requests can reach, in the
+    /// order in which they are tried.
     pub(crate) fn reached<'t>(
         &'t self,
         tables: impl Iterator<Item = &'t Arc<RouteTable>>,
@@ -126,7 +118,13 @@ impl RouteScope<'_> {
         }
     }
 
-    fn route(&self, table: &RouteTable, rule: &HttpRule, m: Option<&HttpMatch>) -> RoutePlan {
+    /// The route of a rule with one of its matches.
+    pub(crate) fn route(
+        &self,
+        table: &RouteTable,
+        rule: &HttpRule,
+        m: Option<&HttpMatch>,
+    ) -> RoutePlan {
         let mut headers = rule.headers.clone();
         let (action, target) = match &rule.action {
             HttpAction::Redirect(redirect) => {

@@ -9,7 +9,7 @@ use super::{
     VirtualHostKey, VirtualHostPlan, VirtualHostTarget,
     client::{StaticMatch, resolve_alias},
     naming,
-    order::matches_everything,
+    order::Reached,
     route::{RouteScope, forward_to},
 };
 use crate::{
@@ -57,7 +57,7 @@ fn service_host(
     let target = resolve_alias(reader, service, &key.client.namespace).unwrap_or(service);
     let attachments = attachments(key);
     let scope = scope(reader, key, &attachments);
-    let mut routes = scope.routes(tables(reader, key).iter());
+    let mut routes = routes(&scope, key, &tables(reader, key));
     if routes.is_empty() {
         routes.push(scope.default_route(target, key.port));
     }
@@ -78,17 +78,37 @@ fn routed_host(
 ) -> VirtualHostPlan {
     let attachments = attachments(key);
     let scope = scope(reader, key, &attachments);
-    let mut routes = scope.routes(tables(reader, key).iter());
-    // Tables that share a host are merged in the order of age; what matches everything must not
-    // hide the others.
-    routes.sort_by_key(|route| route.matches.as_ref().is_none_or(matches_everything));
     VirtualHostPlan {
         name: naming::host_port(host.as_str(), key.port),
         domains: remaining(host_domains(host, key.domains, key.port), &key.taken),
-        routes,
+        routes: routes(&scope, key, &tables(reader, key)),
         require_tls: redirect,
         attempt_count: true,
     }
+}
+
+fn routes(
+    scope: &RouteScope<'_>,
+    key: &VirtualHostKey,
+    tables: &[Arc<RouteTable>],
+) -> Vec<RoutePlan> {
+    let reached = reached(scope, key, tables).into_iter();
+    reached.map(|r| scope.route(r.table, r.rule, r.matched)).collect()
+}
+
+/// The rules of a virtual host's tables, in the order of its routes.
+pub(crate) fn reached<'t>(
+    scope: &'t RouteScope<'_>,
+    key: &VirtualHostKey,
+    tables: &'t [Arc<RouteTable>],
+) -> Vec<Reached<'t>> {
+    let mut reached = scope.reached(tables.iter());
+    if matches!(key.target, VirtualHostTarget::Host { .. }) {
+        // Tables that share a host are merged in the order of age; what matches everything must
+        // not hide the others.
+        reached.sort_by_key(Reached::takes_everything);
+    }
+    reached
 }
 
 /// The tables of a virtual host, whole.

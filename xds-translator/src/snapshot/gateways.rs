@@ -17,6 +17,10 @@ impl Gateways {
         self.0.get(id)
     }
 
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<GatewayConfig>> {
+        self.0.values()
+    }
+
     /// Gateways that select a workload with these labels, oldest first. A gateway selects in every
     /// namespace.
     pub(crate) fn selecting(&self, labels: &Labels) -> Vec<Arc<GatewayConfig>> {

@@ -59,7 +59,7 @@ use self::{
     connections::Connections, endpoints::Endpoints, families::Families,
     label_keys::ReferencedLabelKeys, machines::Members, settings::Settings, tokens::KeySets,
 };
-use crate::ir::{MeshDefaults, Service, ServiceKey, Workload};
+use crate::ir::{GatewayConfig, Hostname, MeshDefaults, Service, ServiceKey, Workload};
 
 /// One state of the mesh. Plans see it only through a [`Reader`].
 #[derive(Clone, Default, Debug)]
@@ -104,6 +104,21 @@ impl MeshSnapshot {
     /// Every workload of the registry, sorted by namespace and name.
     pub fn all_workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.workloads().all()
+    }
+
+    /// The workload at an address.
+    pub fn workload_at(&self, address: std::net::IpAddr) -> Option<&Arc<Workload>> {
+        self.workloads().at(address)
+    }
+
+    /// Every gateway configuration, in the order of objects.
+    pub fn gateway_configurations(&self) -> impl Iterator<Item = &Arc<GatewayConfig>> {
+        self.gateways().all()
+    }
+
+    /// Every service with this host, whoever may see it.
+    pub(crate) fn services_of(&self, host: &Hostname) -> impl Iterator<Item = &Arc<Service>> {
+        self.services().defining(host)
     }
 
     pub(crate) fn endpoints(&self) -> &Endpoints {

@@ -76,6 +76,12 @@ impl MeshSnapshot {
         self.key_sets.iter()
     }
 
+    /// Where keys are to be fetched from that are not known yet.
+    pub fn missing_key_sets(&self) -> impl Iterator<Item = KeySource> {
+        let wanted = self.wanted_key_sets().into_keys();
+        wanted.filter(|source| !self.key_sets.contains_key(source))
+    }
+
     /// Where keys are to be fetched from.
     pub fn wanted_key_sets(&self) -> BTreeMap<KeySource, WantedKeys> {
         let mut sets: BTreeMap<KeySource, WantedKeys> = BTreeMap::new();

@@ -35,7 +35,8 @@ fn routes(mesh: &MeshSnapshot, tables: &[Arc<RouteTable>]) -> Vec<RoutePlan> {
     };
     let scope =
         RouteScope { reader: &reader, client: &client, conditions, host: None, infer_port: true };
-    scope.routes(tables.iter())
+    let reached = scope.reached(tables.iter()).into_iter();
+    reached.map(|r| scope.route(r.table, r.rule, r.matched)).collect()
 }
 
 fn forwarded(mesh: &MeshSnapshot, rule: HttpRule) -> ForwardPlan {
