@@ -113,7 +113,8 @@ async fn serve_proxy(settings: ProxySettings) -> anyhow::Result<()> {
 
     let registry = Arc::<StateRegistry>::default();
     let identity = start_identity(&settings);
-    let shared = Shared::new(registry.clone(), identity.clone(), telemetry_node(&settings.node))
+    let node = telemetry_node(&settings.node);
+    let shared = Shared::new(registry.clone(), identity.clone(), node, settings.drain.limit)
         .context("access log")?;
     let workers = start_workers(&shared, settings.concurrency.get())?;
     let progress = Arc::new(Progress::new(Accepted::new(registry)));

@@ -104,7 +104,8 @@ mod tests {
         at_most: Duration,
     ) {
         let (_, identity) = tokio::sync::watch::channel(None);
-        let shared = Shared::new(Arc::default(), identity, Default::default()).unwrap();
+        let shared =
+            Shared::new(Arc::default(), identity, Default::default(), settings.limit).unwrap();
         let connection = Counted::new(&shared);
         tokio::spawn(async move {
             sleep(open_for).await;

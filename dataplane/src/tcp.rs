@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, sleep, sleep_until},
@@ -59,14 +60,14 @@ pub(crate) async fn proxy(downstream: &Rc<Downstream>, proxy: &TcpProxy, stream:
         let _closed = Closed(Arc::clone(&series));
         let traffic = Traffic::new(series);
         let carrying = carry(stream, upstream.stream, &traffic);
-        let limit = sleep(proxy.max_duration.unwrap_or(FOREVER));
+        // Asked only when something has happened to it, not with every piece that is carried.
+        let mut over = FuturesUnordered::from_iter([over(downstream, proxy)]);
         tokio::select! {
             carried = carrying => if let Err(error) = carried {
                 tracing::debug!(%error, "TCP connection ended");
             },
             () = idle(&traffic, proxy.idle_timeout.unwrap_or(FOREVER)) => {}
-            () = limit => {}
-            () = stopped(downstream) => {}
+            Some(()) = over.next() => {}
         }
         (notes.received, notes.sent) = (traffic.received.get(), traffic.sent.get());
     } else {
@@ -76,9 +77,14 @@ pub(crate) async fn proxy(downstream: &Rc<Downstream>, proxy: &TcpProxy, stream:
     log(downstream, proxy, &notes, start.elapsed(), start_wall);
 }
 
-async fn stopped(downstream: &Downstream) {
+/// Returns when a connection must end, whatever it carries.
+async fn over(downstream: &Downstream, proxy: &TcpProxy) {
     let mut phase = downstream.worker.phase.clone();
-    let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
+    tokio::select! {
+        () = sleep(proxy.max_duration.unwrap_or(FOREVER)) => {}
+        () = downstream.outlived() => {}
+        _ = phase.wait_for(|phase| *phase == Phase::Stopped) => {}
+    }
 }
 
 /// What a connection counts against until it ends.

@@ -165,7 +165,9 @@ fn filter(context: &mut Context, message: &Filter) -> Result<NetworkFilter, Inva
 fn config(context: &mut Context, name: &str, config: &Any) -> Result<NetworkFilter, Invalid> {
     match filter::inner_type(config)?.as_str() {
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
-            let manager = hcm::compile(context, &unpack(config)?)?;
+            // Of the bytes as they came: encoded again, maps may lie in another order.
+            let version = xxhash_rust::xxh3::xxh3_64(&config.value);
+            let manager = hcm::compile(context, version, &unpack(config)?)?;
             Ok(NetworkFilter::Terminal(Terminal::Http(Arc::new(manager))))
         }
         "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {

@@ -11,15 +11,16 @@ use envoy_types::pb::{
             },
             core::v3::{
                 Address, AggregatedConfigSource, ConfigSource, DataSource, Http1ProtocolOptions,
-                Metadata, SocketAddress, TransportSocket, UpstreamHttpProtocolOptions, address,
-                config_source::ConfigSourceSpecifier, data_source::Specifier,
-                socket_address::PortSpecifier, transport_socket,
+                Http2ProtocolOptions, Metadata, SocketAddress, TransportSocket,
+                UpstreamHttpProtocolOptions, address, config_source::ConfigSourceSpecifier,
+                data_source::Specifier, socket_address::PortSpecifier, transport_socket,
             },
             endpoint::v3::{
                 ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
                 lb_endpoint::HostIdentifier,
             },
             listener::v3::{Filter, FilterChain, Listener, filter},
+            rbac::v3::{Permission, Policy, Principal, Rbac, permission, principal, rbac},
             route::v3::{
                 RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
                 route, route_action::ClusterSpecifier, route_match::PathSpecifier,
@@ -27,11 +28,17 @@ use envoy_types::pb::{
         },
         extensions::{
             filters::{
-                http::router::v3::Router,
-                network::http_connection_manager::v3::{
-                    HttpConnectionManager, HttpFilter, Rds,
-                    http_connection_manager::{RouteSpecifier, StripPortMode},
-                    http_filter,
+                http::{rbac::v3::Rbac as HttpRbac, router::v3::Router},
+                network::{
+                    http_connection_manager::v3::{
+                        HttpConnectionManager, HttpFilter, Rds,
+                        http_connection_manager::{RouteSpecifier, StripPortMode, UpgradeConfig},
+                        http_filter,
+                    },
+                    rbac::v3::Rbac as NetworkRbac,
+                    tcp_proxy::v3::{
+                        TcpProxy, tcp_proxy::ClusterSpecifier as ClusterSpecifierOfBytes,
+                    },
                 },
             },
             transport_sockets::tls::v3::{
@@ -281,6 +288,63 @@ pub(crate) fn http_listener_at(
     let listener = Listener {
         address: Some(address(&at.ip().to_string(), at.port().into())),
         ..listener(name, chain(vec![network_filter("hcm", any(&manager))]))
+    };
+    listener.encode_to_vec()
+}
+
+/// The rules of a policy that denies everything.
+fn deny_all() -> Rbac {
+    let any_permission = Permission { rule: Some(permission::Rule::Any(true)) };
+    let any_principal = Principal { identifier: Some(principal::Identifier::Any(true)) };
+    let policy = Policy {
+        permissions: vec![any_permission],
+        principals: vec![any_principal],
+        ..Default::default()
+    };
+    let policies = [("ns[default]-policy[deny]-rule[0]".to_owned(), policy)].into();
+    Rbac { action: rbac::Action::Deny as i32, policies, ..Default::default() }
+}
+
+/// An encoded listener that hands bytes to a cluster, or denies every connection.
+pub(crate) fn tcp_listener_at(name: &str, at: SocketAddr, cluster: &str, denied: bool) -> Vec<u8> {
+    let rbac = NetworkRbac {
+        rules: Some(deny_all()),
+        stat_prefix: "tcp.".to_owned(),
+        ..Default::default()
+    };
+    let proxy = TcpProxy {
+        stat_prefix: cluster.to_owned(),
+        cluster_specifier: Some(ClusterSpecifierOfBytes::Cluster(cluster.to_owned())),
+        ..Default::default()
+    };
+    let guard = denied.then(|| network_filter("rbac", any(&rbac)));
+    listener_at(name, at, guard.into_iter().chain([network_filter("tcp", any(&proxy))]).collect())
+}
+
+/// An encoded HTTP listener whose routes come from RDS and whose requests may become WebSockets, or
+/// are all denied.
+pub(crate) fn websocket_listener_at(
+    name: &str,
+    at: SocketAddr,
+    route: &str,
+    denied: bool,
+) -> Vec<u8> {
+    let rbac = HttpRbac { rules: Some(deny_all()), ..Default::default() };
+    let guard = denied.then(|| http_filter("rbac", any(&rbac)));
+    let websocket = UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() };
+    let h2 = Http2ProtocolOptions { allow_connect: true, ..Default::default() };
+    let manager = HttpConnectionManager {
+        upgrade_configs: vec![websocket],
+        http2_protocol_options: Some(h2),
+        ..manager(route, guard.into_iter().chain([router()]).collect())
+    };
+    listener_at(name, at, vec![network_filter("hcm", any(&manager))])
+}
+
+fn listener_at(name: &str, at: SocketAddr, filters: Vec<Filter>) -> Vec<u8> {
+    let listener = Listener {
+        address: Some(address(&at.ip().to_string(), at.port().into())),
+        ..listener(name, chain(filters))
     };
     listener.encode_to_vec()
 }

@@ -24,14 +24,16 @@ const DEFAULT_STREAM_IDLE: Duration = Duration::from_secs(300);
 const DEFAULT_IDLE: Duration = Duration::from_secs(3600);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 
-/// Compiles a connection manager.
+/// Compiles a connection manager; `version` tells it from others.
 pub(super) fn compile(
     context: &mut Context,
+    version: u64,
     message: &Wire,
 ) -> Result<HttpConnectionManager, Invalid> {
     let common = message.common_http_protocol_options.as_ref();
     let h1 = message.http_protocol_options.as_ref();
     Ok(HttpConnectionManager {
+        version,
         stat_prefix: message.stat_prefix.as_str().into(),
         codec: codec(message)?,
         routes: routes(context, message)?,

@@ -68,13 +68,19 @@ pub(super) struct Proxy {
 impl Proxy {
     /// Starts without configuration; its listeners are to use `address`.
     pub(super) fn start(identity: Option<Arc<Identity>>) -> Self {
+        Self::draining_for(Duration::from_secs(5), identity)
+    }
+
+    /// The same with this drain time.
+    pub(super) fn draining_for(drain_time: Duration, identity: Option<Arc<Identity>>) -> Self {
         let reserved = reserve();
         let (sender, receiver) = watch::channel(identity);
         let node = Node {
             workload: Workload::parse("client-v1;default;client;v1;Kubernetes"),
             ..Node::default()
         };
-        let shared = Shared::new(Arc::<StateRegistry>::default(), receiver, node).unwrap();
+        let shared =
+            Shared::new(Arc::<StateRegistry>::default(), receiver, node, drain_time).unwrap();
         let worker = spawn_worker(0, Arc::clone(&shared)).unwrap();
         Self {
             shared,

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::{Instant, timeout},
 };
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::runtime::{HttpConnectionManager, limits::HttpLimits, route::VirtualHost};
 
-const SOON: Duration = Duration::from_secs(10);
+pub(super) const SOON: Duration = Duration::from_secs(10);
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
 pub(super) const RST_STREAM: u8 = 3;
@@ -50,18 +50,16 @@ pub(super) fn field(name: &str, value: &str) -> Vec<u8> {
     [vec![0], text(name), text(value)].concat()
 }
 
-fn request(stream: u32, more: &[u8]) -> Vec<u8> {
+pub(super) fn request(stream: u32, more: &[u8]) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &[GET, more].concat())
 }
 
 /// One side of an HTTP/2 connection that has no manners.
-pub(super) struct Raw(TcpStream);
+pub(super) struct Raw<S = TcpStream>(S);
 
 impl Raw {
     pub(super) async fn connect(to: SocketAddr) -> Self {
-        let mut raw = Self(TcpStream::connect(to).await.unwrap());
-        raw.say(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await;
-        raw
+        Self::over(TcpStream::connect(to).await.unwrap()).await
     }
 
     /// Takes a client's connection, and hears its first request.
@@ -77,6 +75,15 @@ impl Raw {
         raw.0.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
         raw
     }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
+    /// A client's side of this stream.
+    pub(super) async fn over(stream: S) -> Self {
+        let mut raw = Self(stream);
+        raw.say(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await;
+        raw
+    }
 
     /// The other side may have closed already.
     pub(super) async fn say(&mut self, bytes: &[u8]) {
@@ -84,7 +91,7 @@ impl Raw {
     }
 
     /// The next frame: kind, stream and payload; `None` at the end.
-    async fn hear(&mut self) -> Option<(u8, u32, Vec<u8>)> {
+    pub(super) async fn hear(&mut self) -> Option<(u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
         timeout(SOON, self.0.read_exact(&mut head))
             .await

@@ -11,6 +11,7 @@ mod http;
 mod malformed;
 mod mirror;
 mod origination;
+mod outlived;
 mod peer;
 mod pools;
 mod rate_limits;

@@ -23,15 +23,18 @@ use crate::{
 const CLOSES: &str = "closed until a version is accepted, since the one in force guards less";
 
 /// A proxy that takes its configuration as from a stream.
-struct Sent {
-    proxy: Proxy,
+pub(super) struct Sent {
+    pub(super) proxy: Proxy,
     accepted: Accepted,
     versions: u32,
 }
 
 impl Sent {
     fn new() -> Self {
-        let proxy = Proxy::start(None);
+        Self::to(Proxy::start(None))
+    }
+
+    pub(super) fn to(proxy: Proxy) -> Self {
         let accepted = Accepted::new(Arc::clone(&proxy.shared.registry));
         Self { proxy, accepted, versions: 0 }
     }
@@ -60,8 +63,16 @@ impl Sent {
             version: self.versions.to_string(),
             body: body.into(),
         }];
-        let rejections =
-            self.accepted.apply(&Update { kind, changed, removed: vec![] }, Instant::now());
+        self.apply(Update { kind, changed, removed: vec![] }).await
+    }
+
+    pub(super) async fn remove(&mut self, kind: ResourceType, name: &str) {
+        let removed = vec![name.to_owned()];
+        assert_eq!(self.apply(Update { kind, changed: vec![], removed }).await, []);
+    }
+
+    async fn apply(&mut self, update: Update) -> Vec<Rejection> {
+        let rejections = self.accepted.apply(&update, Instant::now());
         if let Some(config) = self.accepted.take_config() {
             let generation = config.generation;
             self.proxy.shared.publish(config);
@@ -70,7 +81,7 @@ impl Sent {
         rejections
     }
 
-    async fn accept(&mut self, kind: ResourceType, name: &str, body: Vec<u8>) {
+    pub(super) async fn accept(&mut self, kind: ResourceType, name: &str, body: Vec<u8>) {
         assert_eq!(self.send(kind, name, body).await, []);
     }
 

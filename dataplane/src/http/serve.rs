@@ -2,11 +2,12 @@
 //! [`super::route`].
 //!
 //! A connection outlives configurations: before a request is served, the chain that would take the
-//! connection today is looked up again, so that a new policy holds from the next request on, and no
-//! listener change breaks a connection.
+//! connection today is looked up again, so that a new policy holds from the next request on. Where
+//! none would take it, its client is told to go, and the proxy's drain time is the most that the
+//! connection has left.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     future::Future,
     io,
     pin::Pin,
@@ -23,10 +24,7 @@ use hyper::{
     service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     reply::{self, NoReply, Reply},
@@ -45,12 +43,16 @@ use crate::{
         tap::{Client, Tap},
     },
     runtime::{
-        FilterChain, HttpConnectionManager, RuntimeConfig, Terminal, TransportProtocol,
+        HttpConnectionManager, RuntimeConfig, Terminal, TransportProtocol,
         http::Codec,
         limits::{HttpLimits, Limit},
     },
     telemetry::{Entry, metrics::Direction},
-    worker::{Phase, downstream::Downstream, stream::Stream},
+    worker::{
+        Phase,
+        downstream::{Downstream, Overtaken},
+        stream::Stream,
+    },
 };
 
 /// hyper's smallest read buffer.
@@ -63,11 +65,10 @@ const LOOKS_PER_HEAD: u32 = 4;
 /// What a connection's requests share.
 struct Connection {
     downstream: Rc<Downstream>,
-    /// The one that serves the next request.
-    manager: RefCell<Arc<HttpConnectionManager>>,
+    /// The one that has served the first request.
+    manager: Arc<HttpConnectionManager>,
     /// The next response ends the connection.
     closing: Cell<bool>,
-    told_to_close: Notify,
     http1: Cell<bool>,
 }
 
@@ -78,8 +79,8 @@ enum Ending {
     Graceful,
     /// At once.
     Cut(Limit),
-    /// At once: the client was told to go and nothing is under way, or it does not take an answer
-    /// whose time is over.
+    /// At once: the client was told to go and nothing is under way or the time for it is over, or
+    /// it does not take an answer whose time is over.
     Outstayed,
 }
 
@@ -102,9 +103,8 @@ pub(crate) async fn serve(
         Guarded::downstream(stream, &downstream.requests.watched, &downstream.worker.metrics);
     let connection = Rc::new(Connection {
         downstream,
-        manager: RefCell::new(Arc::clone(&manager)),
+        manager: Arc::clone(&manager),
         closing: Cell::new(false),
-        told_to_close: Notify::new(),
         http1: Cell::new(true),
     });
     let version = tokio::select! {
@@ -254,6 +254,7 @@ async fn watch_end(connection: &Connection, manager: &HttpConnectionManager) -> 
     };
     tokio::select! {
         () = outstayed => Ending::Outstayed,
+        () = connection.downstream.outlived() => Ending::Outstayed,
         burden = requests.burden() => burden.into(),
     }
 }
@@ -265,13 +266,17 @@ async fn watch_over(connection: &Connection, manager: &HttpConnectionManager) ->
     tokio::select! {
         ending = overtime(connection, manager) => return ending,
         burden = connection.downstream.requests.burden() => return burden.into(),
-        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => connection.close(),
-        () = connection.told_to_close.notified() => {}
+        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => {}
+        _ = connection.downstream.overtaken() => {}
     }
+    connection.closing.set(true);
     // HTTP/2 clients are told by GOAWAY, HTTP/1 clients by the next response; who asks for none is
     // closed after a while.
     if connection.http1.get() {
-        sleep(manager.drain_timeout).await;
+        tokio::select! {
+            () = sleep(manager.drain_timeout) => {}
+            () = connection.downstream.outlived() => return Ending::Outstayed,
+        }
     }
     Ending::Graceful
 }
@@ -325,7 +330,7 @@ async fn answer(
         }
         None => {}
     }
-    if http1 && connection.closing.get() {
+    if http1 && connection.is_closing() {
         reply = reply::closing(reply);
     }
     // To an older client that has asked to keep the connection, the codec would promise that, too.
@@ -371,62 +376,22 @@ impl Connection {
         worker.shared.log.log(&manager.access_logs, &entry);
     }
 
-    fn close(&self) {
-        self.closing.set(true);
-        self.told_to_close.notify_one();
-    }
-
-    /// Finds the chain by which `config` would take this connection.
+    /// How `config` would take this connection, and who would serve its next request.
     fn standing(&self, config: &RuntimeConfig) -> Standing {
-        let downstream = &self.downstream;
-        let mut accepted = true;
-        if downstream.generation.replace(config.generation) != config.generation {
-            match self.chain_of_today(config) {
-                Ok(Some((chain, manager))) => {
-                    *downstream.chain.borrow_mut() = chain;
-                    *self.manager.borrow_mut() = manager;
-                }
-                // The connection would be treated otherwise today; this request still gets its
-                // answer.
-                Ok(None) => self.close(),
-                Err(NotAccepted) => {
-                    // Asked again by a next request that was sent before the refusal arrived.
-                    downstream.generation.set(u64::MAX);
-                    self.close();
-                    accepted = false;
-                }
-            }
-        }
-        Standing { manager: Arc::clone(&self.manager.borrow()), accepted }
+        let verdict = self.downstream.judge(config);
+        let manager = match &self.downstream.chain.borrow().terminal {
+            Terminal::Http(manager) => Arc::clone(manager),
+            // No chain for bytes takes over from one for HTTP.
+            Terminal::Tcp(_) => Arc::clone(&self.manager),
+        };
+        Standing { manager, accepted: verdict != Err(Overtaken::Refused) }
     }
 
-    fn chain_of_today(&self, config: &RuntimeConfig) -> Result<Option<HttpChain>, NotAccepted> {
-        let (downstream, before) = (&self.downstream, self.downstream.chain.borrow());
-        let Some(listener) = config.listener(&downstream.listener.name) else { return Ok(None) };
-        let chain = config.find_chain(listener, &downstream.facts).ok_or(NotAccepted)?;
-        let admitted =
-            chain.rbac.iter().all(|rbac| rbac.decide_connection(&downstream.facts).is_allowed());
-        if chain.tls.is_some() != before.tls.is_some() || !admitted {
-            return Err(NotAccepted);
-        }
-        match &chain.terminal {
-            // What is to be told of the client was not kept.
-            Terminal::Http(_) if chain.tells_certificates() && !before.tells_certificates() => {
-                Ok(None)
-            }
-            Terminal::Http(manager) if chain.tls == before.tls => {
-                Ok(Some((Arc::clone(chain), Arc::clone(manager))))
-            }
-            Terminal::Http(_) | Terminal::Tcp(_) => Ok(None),
-        }
+    /// Whether the client is to be told to go.
+    fn is_closing(&self) -> bool {
+        self.closing.get() || self.downstream.is_overtaken()
     }
 }
-
-/// A chain and the connection manager in it.
-type HttpChain = (Arc<FilterChain>, Arc<HttpConnectionManager>);
-
-/// The configuration of today would close this connection.
-struct NotAccepted;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -442,6 +407,7 @@ pub(crate) mod tests {
     pub(crate) fn manager() -> HttpConnectionManager {
         let routes = RouteConfig::new("routes".into(), false, vec![]).expect("no virtual hosts");
         HttpConnectionManager {
+            version: 0,
             stat_prefix: "test".into(),
             codec: Codec::Auto,
             routes: RouteSource::Inline(Arc::new(routes)),

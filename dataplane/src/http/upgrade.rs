@@ -1,5 +1,8 @@
 //! Upgraded connections (WebSocket and the like): after a 101 both sides are joined and bytes flow.
 
+use std::{io, rc::Rc};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, ext::Protocol, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
@@ -87,6 +90,8 @@ pub(crate) fn is_offered(answer: &HeaderMap, request: &HeaderMap) -> bool {
 }
 
 /// Joins both sides once downstream has seen the 101; the exchange lasts as long as the connection.
+///
+/// They end with their configuration, too, as the connections of [`crate::tcp`] do.
 pub(crate) fn join(
     downstream: OnUpgrade,
     response: Response<Incoming>,
@@ -101,7 +106,16 @@ pub(crate) fn join(
         let (_lease, _holds) = (lease, holds);
         let (Ok(downstream), Ok(upstream)) = (downstream.await, upstream.await) else { return };
         let (mut downstream, mut upstream) = (TokioIo::new(downstream), TokioIo::new(upstream));
-        match copy_bidirectional(&mut downstream, &mut upstream).await {
+        let connection = Rc::clone(&exchange.downstream);
+        let outlived = connection.outlived_request(&exchange.manager);
+        // Asked only when something has happened to it, not with every piece that is carried.
+        let mut outlived = FuturesUnordered::from_iter([outlived]);
+        let joined = tokio::select! {
+            joined = copy_bidirectional(&mut downstream, &mut upstream) => joined,
+            Some(()) = outlived.next() => Err(io::Error::other("its configuration is gone")),
+        };
+        drop(outlived);
+        match joined {
             Ok((_, sent)) => exchange.note_tunnel(sent),
             Err(error) => {
                 tracing::debug!(%error, "upgraded connection ended");

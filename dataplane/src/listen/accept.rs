@@ -5,7 +5,7 @@
 //! knows nothing of how it came in but [`Downstream`].
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     io,
     net::SocketAddr,
     rc::Rc,
@@ -37,7 +37,7 @@ use crate::{
     tls::MaybeTls,
     worker::{
         Worker,
-        downstream::Downstream,
+        downstream::{Downstream, Standing},
         shared::Counted,
         socket::bound,
         stream::{Replayed, Stream},
@@ -175,7 +175,7 @@ async fn take(
         facts,
         tls,
         chain: RefCell::new(chain),
-        generation: Cell::new(config.generation),
+        standing: Standing::new(config.generation),
         direct: wanted.is_none(),
         requests: Requests::default(),
         filters: Default::default(),

@@ -8,6 +8,8 @@ use super::{filter::Filters, format::AccessLog, limits::HttpLimits, route::Route
 /// HTTP on a filter chain.
 #[derive(Debug)]
 pub struct HttpConnectionManager {
+    /// A hash of its message: managers that were compiled from equal ones have the same.
+    pub version: u64,
     /// Prefix of statistics.
     pub stat_prefix: Arc<str>,
     /// What HTTP is spoken.

@@ -93,6 +93,20 @@ impl RuntimeConfig {
         found.ok().map(|index| &self.listeners[index])
     }
 
+    /// Whether it takes the same connections as `other`, by the same chains. What is unchanged is
+    /// shared, so that this compares no contents.
+    pub fn admits_as(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Arc<Listener>, &Arc<Listener>)| Arc::ptr_eq(a, b);
+        let listeners = self.listeners.len() == other.listeners.len()
+            && self.listeners.iter().zip(&other.listeners).all(same);
+        // Routes name the addresses where HTTP is declared ([`Self::find_chain`]).
+        listeners
+            && self.routes.len() == other.routes.len()
+            && self.routes.iter().all(|(name, routes)| {
+                other.routes.get(name).is_some_and(|before| Arc::ptr_eq(routes, before))
+            })
+    }
+
     /// The chain of `listener` for a connection, or `None` if it must be closed.
     ///
     /// Services that are declared to speak HTTP share a listener with unknown destinations, so that

@@ -30,6 +30,7 @@ pub(crate) struct Worker {
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) generation: watch::Receiver<u64>,
+    pub(crate) admission: watch::Receiver<u64>,
     pub(crate) deadlines: Deadlines,
 }
 
@@ -42,6 +43,7 @@ impl Worker {
             metrics,
             phase: shared.phases(),
             generation: shared.generations(),
+            admission: shared.admissions(),
             deadlines: Deadlines::default(),
             shared: Arc::clone(shared),
         }

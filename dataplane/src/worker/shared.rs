@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -61,8 +62,11 @@ pub struct Shared {
     pub log: LogWriter,
     /// What request bodies keep for other attempts.
     pub(crate) kept_bodies: Arc<Budget>,
+    /// How long a connection goes on that the configuration would not take any more.
+    pub(crate) drain_time: Duration,
     config: ArcSwap<ActiveConfig>,
     generation: watch::Sender<u64>,
+    admission: watch::Sender<u64>,
     phase: watch::Sender<Phase>,
     connections: AtomicUsize,
     workers: watch::Sender<BTreeMap<usize, Applied>>,
@@ -84,6 +88,7 @@ impl Shared {
         registry: Arc<StateRegistry>,
         identity: IdentityWatch,
         node: Node,
+        drain_time: Duration,
     ) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             registry,
@@ -92,8 +97,10 @@ impl Shared {
             identity,
             log: LogWriter::start()?,
             kept_bodies: Arc::default(),
+            drain_time,
             config: ArcSwap::default(),
             generation: watch::channel(0).0,
+            admission: watch::channel(0).0,
             phase: watch::channel(Phase::Serving).0,
             connections: AtomicUsize::new(0),
             workers: watch::channel(BTreeMap::new()).0,
@@ -116,9 +123,12 @@ impl Shared {
     /// Puts a configuration in force. Requests that come later use it; workers open and close
     /// sockets soon after.
     pub fn publish(&self, config: ActiveConfig) {
-        let generation = config.generation;
-        self.config.store(Arc::new(config));
-        self.generation.send_replace(generation);
+        let config = Arc::new(config);
+        let before = self.config.swap(Arc::clone(&config));
+        self.generation.send_replace(config.generation);
+        if !config.admits_as(&before) {
+            self.admission.send_replace(config.generation);
+        }
     }
 
     /// Notes what worker number `index` has made of the configuration; before its first word it has
@@ -132,6 +142,12 @@ impl Shared {
     /// Tells of each configuration that is published.
     pub(crate) fn generations(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
+    }
+
+    /// Tells of each configuration that may take other connections than the one before it: every
+    /// connection that is open listens, and most configurations concern none of them.
+    pub(crate) fn admissions(&self) -> watch::Receiver<u64> {
+        self.admission.subscribe()
     }
 
     /// Tells of each phase that is entered.
@@ -209,7 +225,8 @@ mod tests {
     fn no_configuration_is_missed_whenever_it_is_published() {
         const LAST: u64 = 20_000;
         let identity = watch::channel(None).1;
-        let shared = Shared::new(Arc::default(), identity, Node::default()).unwrap();
+        let shared =
+            Shared::new(Arc::default(), identity, Node::default(), Duration::ZERO).unwrap();
         let mut generation = shared.generations();
         let publisher = Arc::clone(&shared);
         let publishing = std::thread::spawn(move || {

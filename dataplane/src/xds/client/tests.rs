@@ -126,7 +126,9 @@ impl Scene {
 
         let registry = Arc::<StateRegistry>::default();
         let (_, identity) = tokio::sync::watch::channel(None);
-        let shared = Shared::new(registry.clone(), identity.clone(), Default::default()).unwrap();
+        let shared =
+            Shared::new(registry.clone(), identity.clone(), Default::default(), Duration::ZERO)
+                .unwrap();
         let progress = Arc::new(Progress::new(Accepted::new(registry)));
         let client = Client {
             resolver: crate::resolve::Resolver::default(),
