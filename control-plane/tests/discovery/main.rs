@@ -3,6 +3,7 @@
 
 mod agreement;
 mod client;
+mod explain;
 mod findings;
 mod forecast;
 mod keys;

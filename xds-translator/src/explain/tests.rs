@@ -296,6 +296,41 @@ spec: {egress: [{hosts: ['./*']}]}
 }
 
 #[test]
+fn a_gateway_serves_what_is_bound_to_it() {
+    let edge = "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: [shop.test], tls: {httpsRedirect: true}}
+  - {port: {number: 8080, name: more, protocol: HTTP}, hosts: ['*']}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop, namespace: shop}
+spec:
+  hosts: [shop.test]
+  gateways: [edge]
+  http: [{match: [{uri: {prefix: /reviews}}], route: [{destination: {host: reviews, port: {number: 80}}}]}]
+";
+    let ask = |url: &str| {
+        let asker = Asker::Gateway("edge".to_owned());
+        try_ask(edge, &asker, ("GET", url, &[])).expect("an explanation")
+    };
+    let redirected = ask("http://shop.test/reviews");
+    assert!(matches!(redirected.client.end, End::Answered { status: 301, .. }), "{redirected:#?}");
+    let told = ask("http://shop.test:8080/reviews");
+    assert_eq!(told.outcome(), Outcome::Reached, "{told:#?}");
+    let elsewhere = ask("http://shop.test:8080/");
+    assert!(matches!(elsewhere.client.end, End::Nowhere { status: Some(404), .. }));
+    assert_eq!(step(&elsewhere, Stage::Route).nearly[0].unmet, "the path begins with \"/reviews\"");
+    let closed = ask("http://shop.test:9999/");
+    assert!(matches!(closed.client.end, End::Nowhere { status: None, .. }), "{closed:#?}");
+}
+
+#[test]
 fn who_asks_is_found_by_pod_owner_or_account_and_suggested_otherwise() {
     for name in ["web-1.shop", "web.shop", "shop/web", "web", "teller-1"] {
         let told = try_ask("", &from(name), ("GET", "http://reviews.shop/", &[]));
