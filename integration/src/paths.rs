@@ -118,6 +118,15 @@ pub fn explain_settings() -> Differential {
     }
 }
 
+/// How long each stage is fuzzed, in seconds: `FERROMESH_FUZZ_SECONDS` (2), from `FERROMESH_SEED`
+/// (always the same).
+///
+/// # Panics
+/// A variable is not a number.
+pub fn fuzz_settings() -> (u64, u64) {
+    (number("FERROMESH_FUZZ_SECONDS").unwrap_or(2), number("FERROMESH_SEED").unwrap_or(5))
+}
+
 /// How large the mesh is that comes and leaves, and how often: `FERROMESH_MEMORY_SERVICES` (200),
 /// `FERROMESH_MEMORY_PROXIES` (100) and `FERROMESH_MEMORY_ROUNDS` (1).
 ///

@@ -99,6 +99,8 @@ const LAYERS: [&[&str]; 6] = [
     ],
     &[
         "paths",
+        "random_mesh",
+        "fuzz",
         "offline",
         "process",
         "certificate",
