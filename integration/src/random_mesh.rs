@@ -274,7 +274,7 @@ fn fields(dice: &mut Dice, schema: &'static ObjectSchema, depth: usize) -> Value
     let percent = if depth == 0 { 55 } else { 35 };
     for field in schema.fields {
         let wanted = field.required || dice.chance(percent);
-        if !field.later && !field.guard && wanted && depth < MAX_DEPTH && !is_left(schema, field) {
+        if field.is_acted_on() && wanted && depth < MAX_DEPTH && !is_left(schema, field) {
             map.insert(field.name.to_owned(), value(dice, schema, field, depth));
         }
     }
@@ -537,6 +537,14 @@ fn beginning(dice: &mut Dice, kind: Kind) -> Value {
             {"name": "als", "envoyHttpAls": {"service": "service0.shop.svc.cluster.local", "port": 7070}},
             {"name": "file", "envoyFileAccessLog": {"path": "/dev/stdout"}},
         ]}),
+        "traffic-extension" => {
+            json!({"lua": {"inlineCode": "function envoy_on_request(h) end"}})
+        }
+        "wasm-plugin" => json!({"url": "file:///opt/plugin.wasm"}),
+        "rate-limit" => json!({"local": {"requests": 10, "interval": "1s"}}),
+        "workload-group" => {
+            json!({"template": {"serviceAccount": "account0", "ports": {"http": 8080}}})
+        }
         "traffic-split" => json!({"service": "service0", "backends": [
             {"service": "service0", "weight": 90}, {"service": "service1", "weight": 10}]}),
         "http-route-group" => {
@@ -650,7 +658,7 @@ fn declare(at: &str, shape: Shape, above: &mut Vec<&'static str>, found: &mut BT
         // A type within itself has no end.
         Shape::Object(schema) if !above.contains(&schema.name) => {
             above.push(schema.name);
-            for field in schema.fields.iter().filter(|field| !field.later && !field.guard) {
+            for field in schema.fields.iter().filter(|field| field.is_acted_on()) {
                 if !matches!(field.name, "metadata" | "apiVersion" | "kind") {
                     let path = format!("{at}.{}", field.name);
                     declare(&path, (field.shape)(), above, found);

@@ -44,7 +44,7 @@ use crate::{PATIENCE, is_type, plane::Plane};
 /// is looked at between any two of them, in no order.
 const FENCES: usize = 16;
 /// A type that the server does not serve, and says so at once.
-const FOREIGN: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+const FOREIGN: &str = "type.googleapis.com/envoy.service.runtime.v3.Runtime";
 /// Bytes that a deaf client lets the server send on a stream.
 pub(crate) const SMALL_WINDOW: u32 = 4 << 10;
 

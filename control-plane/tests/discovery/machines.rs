@@ -76,7 +76,9 @@ async fn assigned(proxy: &mut Delta, address: &str) -> bool {
                 ..DeltaDiscoveryRequest::default()
             };
             proxy.send(accepted).await;
-            if response.resources.iter().any(|resource| resource.name == VMS) {
+            let named = response.resources.iter().any(|resource| resource.name == VMS);
+            // The cluster has the same name, and changes with the first machine that has mutual TLS.
+            if named && response.type_url == Endpoint.type_url() {
                 return response.encode_to_vec();
             }
         }

@@ -148,7 +148,7 @@ async fn streams_that_cannot_be_are_told_why() {
 async fn a_type_that_nobody_serves_keeps_the_stream_open() {
     let plane = Plane::start().await;
     let mut proxy = Delta::connect(plane.plaintext().await, SIDECAR).await;
-    let strange = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+    let strange = "type.googleapis.com/envoy.service.runtime.v3.Runtime";
     let names = vec!["filter".to_owned()];
     let request = DeltaDiscoveryRequest {
         type_url: strange.to_owned(),

@@ -166,7 +166,7 @@ fn config(context: &mut Context, name: &str, config: &Any) -> Result<NetworkFilt
     match filter::inner_type(config)?.as_str() {
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
             // Of the bytes as they came: encoded again, maps may lie in another order.
-            let version = xxhash_rust::xxh3::xxh3_64(&config.value);
+            let version = crate::runtime::http::MessageHash::of(&config.value);
             let manager = hcm::compile(context, version, &unpack(config)?)?;
             Ok(NetworkFilter::Terminal(Terminal::Http(Arc::new(manager))))
         }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::runtime::http::{
     ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode,
-    HttpConnectionManager, RouteSource, ServerHeader,
+    HttpConnectionManager, MessageHash, RouteSource, ServerHeader,
 };
 
 const DEFAULT_STREAM_IDLE: Duration = Duration::from_secs(300);
@@ -27,7 +27,7 @@ const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 /// Compiles a connection manager; `version` tells it from others.
 pub(super) fn compile(
     context: &mut Context,
-    version: u64,
+    version: MessageHash,
     message: &Wire,
 ) -> Result<HttpConnectionManager, Invalid> {
     let common = message.common_http_protocol_options.as_ref();

@@ -407,7 +407,7 @@ pub(crate) mod tests {
     pub(crate) fn manager() -> HttpConnectionManager {
         let routes = RouteConfig::new("routes".into(), false, vec![]).expect("no virtual hosts");
         HttpConnectionManager {
-            version: 0,
+            version: Default::default(),
             stat_prefix: "test".into(),
             codec: Codec::Auto,
             routes: RouteSource::Inline(Arc::new(routes)),

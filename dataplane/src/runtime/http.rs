@@ -5,11 +5,29 @@ use std::{sync::Arc, time::Duration};
 
 use super::{filter::Filters, format::AccessLog, limits::HttpLimits, route::RouteConfig};
 
+/// A hash of a message. It says nothing of what the manager does, and the debug form, which does
+/// (`integration/tests/fields` goes by it), is the same for all.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct MessageHash(u64);
+
+impl MessageHash {
+    /// Of a message's bytes.
+    pub fn of(message: &[u8]) -> Self {
+        Self(xxhash_rust::xxh3::xxh3_64(message))
+    }
+}
+
+impl std::fmt::Debug for MessageHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MessageHash")
+    }
+}
+
 /// HTTP on a filter chain.
 #[derive(Debug)]
 pub struct HttpConnectionManager {
     /// A hash of its message: managers that were compiled from equal ones have the same.
-    pub version: u64,
+    pub version: MessageHash,
     /// Prefix of statistics.
     pub stat_prefix: Arc<str>,
     /// What HTTP is spoken.

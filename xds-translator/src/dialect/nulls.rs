@@ -26,7 +26,6 @@ const HARMLESS: &[(&str, &[&str])] = &[
             "CookieAttribute: value",
             "HttpCookie: path ttl attributes",
             "WorkloadEntry: address ports network locality weight",
-            "ConfigSource: address",
             "IngressListener: captureMode defaultEndpoint",
             "EgressListener: captureMode",
             "Delegate: namespace",

@@ -78,6 +78,13 @@ pub struct Field {
     pub null: Null,
 }
 
+impl Field {
+    /// Whether something follows from it.
+    pub fn is_acted_on(&self) -> bool {
+        self.idle.is_none() && self.refused.is_none() && !self.guard
+    }
+}
+
 /// The first reason of a list, if there is one: for declarations, which are constants.
 pub const fn said(reasons: &[Option<&'static str>]) -> Option<&'static str> {
     let mut index = 0;

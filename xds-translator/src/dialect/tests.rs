@@ -678,8 +678,8 @@ fn kinds_and_versions_are_told_apart() {
         (named("gateway.networking.k8s.io/v1alpha2", "UDPRoute"), "info[FM0009]"),
         (named("batch/v1", "Job"), "info[FM0009]: kind: kind Job of `batch/v1` means nothing to the mesh"),
         (
-            named("extensions.istio.io/v1alpha1", "WasmPlugin"),
-            "info[FM0009]: WasmPlugin default/a: kind: WasmPlugin is not supported yet",
+            named("gateway.networking.k8s.io/v1alpha2", "TCPRoute"),
+            "info[FM0009]: TCPRoute default/a: kind: TCPRoute is not supported yet",
         ),
         (
             "kind: Service\nmetadata: {name: a}\n".to_owned(),

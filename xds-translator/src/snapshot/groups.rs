@@ -7,7 +7,10 @@ use crate::ir::{ObjectId, WorkloadGroup};
 
 /// Every group of machines.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Groups(BTreeMap<(Arc<str>, Arc<str>), BTreeMap<ObjectId, Arc<WorkloadGroup>>>);
+pub(crate) struct Groups(BTreeMap<(Arc<str>, Arc<str>), Named>);
+
+/// Groups of one name and namespace: there may be more than one while objects come and go.
+type Named = BTreeMap<ObjectId, Arc<WorkloadGroup>>;
 
 /// Where a group is.
 pub(super) fn key(id: &ObjectId) -> (Arc<str>, Arc<str>) {
