@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use crate::ir::ObjectId;
 
@@ -305,6 +306,69 @@ impl Serialize for FieldPath {
     }
 }
 
+/// What takes a finding away, where only one thing can be meant.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Change {
+    /// The field has this name.
+    Rename(FieldPath, Arc<str>),
+    /// The field has this value, a scalar or a list of scalars.
+    Set(FieldPath, Value),
+    /// In the place of the field stands this, in one line: a field with its value.
+    Replace(FieldPath, Arc<str>),
+    /// The field is not there.
+    Remove(FieldPath),
+    /// The map that the path leads to has this field too, a scalar.
+    Add(FieldPath, &'static str, Value),
+}
+
+impl Change {
+    /// The field that is changed, or the map that gets one.
+    pub fn field(&self) -> &FieldPath {
+        match self {
+            Self::Rename(field, _)
+            | Self::Set(field, _)
+            | Self::Replace(field, _)
+            | Self::Remove(field)
+            | Self::Add(field, ..) => field,
+        }
+    }
+
+    /// As [`Self::field`].
+    pub fn field_mut(&mut self) -> &mut FieldPath {
+        match self {
+            Self::Rename(field, _)
+            | Self::Set(field, _)
+            | Self::Replace(field, _)
+            | Self::Remove(field)
+            | Self::Add(field, ..) => field,
+        }
+    }
+
+    /// The same, seen from where `base` leads to what it was seen from.
+    #[must_use]
+    pub fn below(mut self, base: &FieldPath) -> Self {
+        let own = &self.field().0;
+        *self.field_mut() = FieldPath(base.0.iter().chain(own).cloned().collect());
+        self
+    }
+}
+
+/// A change as the text of the file that a [`Position`] names: what stands from its beginning to
+/// before its end becomes `text`. Lines and columns as there.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct TextEdit {
+    /// First line.
+    pub line: u32,
+    /// First column.
+    pub col: u32,
+    /// Line of the end.
+    pub end_line: u32,
+    /// The column behind the last one.
+    pub end_col: u32,
+    /// What stands there then.
+    pub text: String,
+}
+
 /// Another object that a diagnostic speaks of.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct Related {
@@ -342,6 +406,12 @@ pub struct Diagnostic {
     /// How to mend it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
+    /// The change that `fix` speaks of, where it is the only one.
+    #[serde(skip)]
+    pub change: Option<Change>,
+    /// The change in the file, if the object came from one and it can be made there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edit: Option<TextEdit>,
     /// Other objects that play a part.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub related: Vec<Related>,
@@ -366,6 +436,8 @@ impl Diagnostic {
             got: None,
             expected: None,
             fix: None,
+            change: None,
+            edit: None,
             related: Vec::new(),
         }
     }
@@ -403,6 +475,22 @@ impl Diagnostic {
     pub fn fix(mut self, fix: impl Into<String>) -> Self {
         self.fix = Some(fix.into());
         self
+    }
+
+    /// Says the one change that mends it.
+    #[must_use]
+    pub fn change(mut self, change: Change) -> Self {
+        self.change = Some(change);
+        self
+    }
+
+    /// Says the one value that the field is to have.
+    #[must_use]
+    pub fn instead(self, value: impl Into<Value>) -> Self {
+        let value = value.into();
+        let field = self.field.clone();
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        self.fix(format!("`{text}`")).change(Change::Set(field, value))
     }
 
     /// Says which object it is about.

@@ -1,15 +1,17 @@
-//! `ferromesh analyze`: every finding about configuration files, without a running mesh.
+//! `ferromesh analyze`: every finding about configuration files, without a running mesh, and the
+//! fixes of those that only one change can mend.
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use clap::Args;
 use ferromesh_xds_translator::{
-    analyze::{Suppression, analyze_input, sort},
+    analyze::{Fixed, NotFixed, Suppression, Texts, analyze_input, fix, sort},
     diagnostic::{Code, Diagnostic, FieldPath, Severity},
     dialect::{Kind, Object, Parsed},
     ir::MeshDefaults,
@@ -17,9 +19,11 @@ use ferromesh_xds_translator::{
 use serde_json::{Value, json};
 
 use super::{
-    inputs,
+    inputs::{self, Input},
     print::{print, print_error},
     remote::Form,
+    rewrite::{Rewrite, rewrite},
+    unified::diff,
 };
 use crate::secret;
 
@@ -29,10 +33,18 @@ use crate::secret;
     after_help = "A later -f replaces objects of an earlier one; the same object twice inside one -f is an error.
 Exits with 1 when something is refused or refers to what does not exist.
 
+--fix changes the files where a finding can be mended in one way only: a misspelt field, value, host,
+subset or gateway, a value of another type, an apiVersion, the name of a port. Everything else in them
+stays as it is, comments too. A change that does not take its finding away, or brings an error, is not
+made, and said. The exit code is that of what is left.
+
 Examples:
   ferromesh analyze -f ./mesh
   ferromesh analyze -f base.yaml -f change.yaml -o json
-  ferromesh analyze -f ./mesh --suppress 'IST0118=Service *.shop'"
+  ferromesh analyze -f ./mesh --suppress 'IST0118=Service *.shop'
+  ferromesh analyze -f ./mesh --fix --dry-run          show what would be changed, as a diff
+  ferromesh analyze -f ./mesh --fix                    change it
+  ferromesh analyze -f ./mesh --fix --dry-run | patch -p0"
 )]
 pub(crate) struct Analyze {
     /// Files or folders of YAML or JSON; `-` is standard input
@@ -42,6 +54,12 @@ pub(crate) struct Analyze {
     /// what is refused is told all the same
     #[arg(short = 'S', long, value_name = "CODE=KIND NAME.NAMESPACE")]
     suppress: Vec<Suppression>,
+    /// Mend in the files what only one change can mend
+    #[arg(long)]
+    fix: bool,
+    /// Print what --fix would change, as a unified diff, and change nothing
+    #[arg(long, requires = "fix")]
+    dry_run: bool,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Form,
@@ -52,29 +70,126 @@ pub(crate) struct Analyze {
 /// # Errors
 /// A file cannot be read.
 pub(crate) fn run(command: &Analyze) -> anyhow::Result<ExitCode> {
-    let parsed = inputs::read(&command.files)?;
-    let mut findings = analyze_input(&parsed, &MeshDefaults::default());
-    findings.extend(unusable_credentials(&parsed, SystemTime::now()));
-    sort(&mut findings);
-    findings.retain(|finding| !command.suppress.iter().any(|known| known.covers(finding)));
-    let count = |severity| findings.iter().filter(|d| d.severity == severity).count();
-    let failed = findings.iter().any(|d| d.severity.fails_analysis());
+    let inputs = inputs::inputs(&command.files)?;
+    if command.fix {
+        return run_fix(command, &inputs);
+    }
+    let parsed = inputs::parse(&inputs);
+    let findings = find(command, &parsed, SystemTime::now());
+    let failed = fails(&findings);
     match command.output {
         Form::Json => print(&serde_json::to_string_pretty(
             &json!({ "passed": !failed, "diagnostics": findings }),
         )?),
         Form::Text => {
             findings.iter().for_each(|finding| print(&finding.to_string()));
-            let errors = count(Severity::Error) + count(Severity::ErrorRef);
-            let objects = parsed.everything().count();
-            print_error(&format!(
-                "{objects} objects: {errors} errors, {} warnings, {} remarks",
-                count(Severity::Warning),
-                count(Severity::Info)
-            ));
+            print_error(&summary(parsed.everything().count(), &findings));
         }
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn fails(findings: &[Diagnostic]) -> bool {
+    findings.iter().any(|finding| finding.severity.fails_analysis())
+}
+
+/// What is to be told of objects, in order.
+fn find(command: &Analyze, parsed: &Parsed, now: SystemTime) -> Vec<Diagnostic> {
+    let mut findings = analyze_input(parsed, &MeshDefaults::default());
+    findings.extend(unusable_credentials(parsed, now));
+    sort(&mut findings);
+    findings.retain(|finding| !command.suppress.iter().any(|known| known.covers(finding)));
+    findings
+}
+
+fn summary(objects: usize, findings: &[Diagnostic]) -> String {
+    let count = |severity| findings.iter().filter(|d| d.severity == severity).count();
+    format!(
+        "{objects} objects: {} errors, {} warnings, {} remarks",
+        count(Severity::Error) + count(Severity::ErrorRef),
+        count(Severity::Warning),
+        count(Severity::Info)
+    )
+}
+
+/// Mends what can be, prints what is left, and exits by that.
+fn run_fix(command: &Analyze, inputs: &[Input]) -> anyhow::Result<ExitCode> {
+    let from_pipe = command.files.iter().any(|path| path == Path::new("-"));
+    if from_pipe && !command.dry_run {
+        anyhow::bail!("--fix writes into files, and standard input is none: add --dry-run");
+    }
+    let now = SystemTime::now();
+    let files =
+        || inputs.iter().flat_map(|input| input.files.iter().map(move |file| (input, file)));
+    let texts: Texts = files()
+        .filter_map(|(_, (name, bytes))| {
+            Some((name.as_str().into(), String::from_utf8(bytes.clone()).ok()?))
+        })
+        .collect();
+    let read = |texts: &Texts| {
+        let inputs: Vec<Input> = inputs.iter().map(|input| input.with(texts)).collect();
+        inputs::parse(&inputs)
+    };
+    let done = fix(texts, |texts| find(command, &read(texts), now));
+    let mut diffs = String::new();
+    let mut rewrites: Vec<Rewrite<'_>> = Vec::new();
+    for (input, (name, old)) in files() {
+        let Some(new) = done.texts.get(name.as_str()) else { continue };
+        let file = Path::new(name);
+        if new.as_bytes() == &old[..] || rewrites.iter().any(|known| known.file == file) {
+            continue;
+        }
+        diffs.push_str(&diff(name, &String::from_utf8_lossy(old), new));
+        rewrites.push(Rewrite { named: &input.path, file, old, new: new.as_bytes() });
+    }
+    if !command.dry_run {
+        rewrite(&rewrites)?;
+    }
+    print_fixed(command, &done, &diffs, rewrites.len(), read(&done.texts).everything().count())?;
+    Ok(if fails(&done.findings) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn print_fixed(
+    command: &Analyze,
+    done: &Fixed,
+    diffs: &str,
+    files: usize,
+    objects: usize,
+) -> anyhow::Result<()> {
+    let Fixed { fixed, not_fixed, findings, .. } = done;
+    if let Form::Json = command.output {
+        let not_fixed: Vec<Value> = not_fixed
+            .iter()
+            .map(|NotFixed { finding, reason }| json!({ "finding": finding, "reason": reason }))
+            .collect();
+        let mut answer = json!({
+            "passed": !fails(findings),
+            "diagnostics": findings,
+            "fixed": fixed,
+            "notFixed": not_fixed,
+        });
+        if command.dry_run {
+            answer["diff"] = diffs.into();
+        }
+        print(&serde_json::to_string_pretty(&answer)?);
+        return Ok(());
+    }
+    // Of a dry run only the diff is the result, so that it can be handed on.
+    let say = if command.dry_run { print_error } else { print };
+    if command.dry_run && std::io::stdout().is_terminal() {
+        print(diffs.trim_end_matches('\n'));
+    } else if command.dry_run {
+        std::io::stdout().write_all(diffs.as_bytes())?;
+    }
+    fixed.iter().for_each(|finding| say(&format!("fixed: {finding}")));
+    for NotFixed { finding, reason } in not_fixed {
+        say(&format!("not fixed, since {reason}: {finding}"));
+    }
+    findings.iter().for_each(|finding| say(&finding.to_string()));
+    let verb = if command.dry_run { "to be fixed" } else { "fixed" };
+    let (fixed, left) = (fixed.len(), summary(objects, findings));
+    print_error(&format!("{fixed} {verb} in {files} files; left in {left}"));
+    Ok(())
 }
 
 /// Credentials that Gateways and DestinationRules name and that no proxy could use: what cannot be

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use ferromesh_xds_translator::{
+    analyze::Texts,
     diagnostic::Diagnostic,
     dialect::{MAX_FILE_BYTES, Parsed, overlay, parse_files},
 };
@@ -18,10 +19,24 @@ use crate::source::directory::listing::{Seen, read_bounded, read_regular, unread
 /// One `-f`.
 #[derive(Default)]
 pub(crate) struct Input {
+    /// What was named.
+    pub(crate) path: PathBuf,
     /// Its files by name, with their content; of one that is too large, more than is allowed.
     pub(crate) files: Vec<(String, Vec<u8>)>,
     /// What is said of everything else that looks like configuration and was not read.
     pub(crate) trouble: Vec<Diagnostic>,
+}
+
+impl Input {
+    /// The same with other texts in the files that have one.
+    pub(crate) fn with(&self, texts: &Texts) -> Self {
+        let other = |(name, bytes): &(String, Vec<u8>)| {
+            let text = texts.get(name.as_str()).map(|text| text.clone().into_bytes());
+            (name.clone(), text.unwrap_or_else(|| bytes.clone()))
+        };
+        let files = self.files.iter().map(other).collect();
+        Self { path: self.path.clone(), files, trouble: self.trouble.clone() }
+    }
 }
 
 /// Reads every `-f` as one set; objects of a later set replace those of an earlier one. What a
@@ -30,15 +45,26 @@ pub(crate) struct Input {
 /// # Errors
 /// A path does not exist or cannot be read, or a folder has no file to read.
 pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Parsed> {
-    let mut sets = Vec::new();
-    for path in paths {
-        let Input { files, trouble } = input(path)?;
-        let mut set =
-            parse_files(files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())));
-        set.diagnostics.extend(trouble);
-        sets.push(set);
-    }
-    Ok(overlay(sets))
+    Ok(parse(&inputs(paths)?))
+}
+
+/// Every `-f` as it is written.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn inputs(paths: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
+    paths.iter().map(|path| input(path)).collect()
+}
+
+/// The set that [`read`] reads.
+pub(crate) fn parse(inputs: &[Input]) -> Parsed {
+    let sets = inputs.iter().map(|Input { files, trouble, .. }| {
+        let files = files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+        let mut set = parse_files(files);
+        set.diagnostics.extend(trouble.iter().cloned());
+        set
+    });
+    overlay(sets)
 }
 
 /// As [`read`], of no `-f` too.
@@ -56,7 +82,7 @@ pub(crate) fn read_any(paths: &[PathBuf]) -> anyhow::Result<Parsed> {
 pub(crate) fn texts(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, String)>> {
     let mut texts = Vec::new();
     for path in paths {
-        let Input { files, trouble } = input(path)?;
+        let Input { files, trouble, .. } = input(path)?;
         if !trouble.is_empty() {
             let said: Vec<String> = trouble.iter().map(ToString::to_string).collect();
             bail!("{}", said.join("\n"));
@@ -85,20 +111,21 @@ fn checked(name: &str, bytes: Vec<u8>) -> anyhow::Result<String> {
 }
 
 fn input(path: &Path) -> anyhow::Result<Input> {
+    let of = |files, trouble| Input { path: path.to_owned(), files, trouble };
     if path == Path::new("-") {
         let bytes = read_bounded(io::stdin().lock()).context("reading standard input")?;
-        return Ok(Input { files: vec![("<stdin>".to_owned(), bytes)], ..Input::default() });
+        return Ok(of(vec![("<stdin>".to_owned(), bytes)], Vec::new()));
     }
     if !path.is_dir() {
         let file = (path.display().to_string(), named(path)?);
-        return Ok(Input { files: vec![file], ..Input::default() });
+        return Ok(of(vec![file], Vec::new()));
     }
     let mut seen = Seen::default();
     seen.look(path);
     if seen.files.is_empty() && seen.trouble.is_empty() {
         bail!("{}: no file ends in .yaml, .yml or .json", path.display());
     }
-    let mut input = Input { files: Vec::new(), trouble: seen.trouble };
+    let mut input = of(Vec::new(), seen.trouble);
     for path in seen.files {
         match read_regular(&path) {
             Ok(bytes) => input.files.push((path.display().to_string(), bytes)),

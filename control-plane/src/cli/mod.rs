@@ -9,7 +9,9 @@ mod inputs;
 mod plan;
 mod print;
 mod remote;
+mod rewrite;
 mod translate;
+mod unified;
 mod yaml;
 
 use std::{ffi::OsString, process::ExitCode};

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::input::Input;
 use crate::{
-    diagnostic::{Code, Diagnostic, FieldPath},
+    diagnostic::{Change, Code, Diagnostic, FieldPath},
     dialect::{Kind, kubernetes::Deployment, suggest},
 };
 
@@ -153,10 +153,15 @@ fn is_istio(key: &str) -> bool {
 }
 
 fn unknown(key: &str, field: FieldPath) -> Diagnostic {
-    let finding = Diagnostic::warning(Code::UnknownAnnotation, field, "no annotation of Istio's");
-    match suggest::nearest(key, KNOWN.iter().map(|(name, ..)| *name)) {
-        Some(near) => finding.fix(format!("`{near}`")),
-        None => finding.fix("remove it"),
+    let message = "no annotation of Istio's";
+    let finding = Diagnostic::warning(Code::UnknownAnnotation, field.clone(), message);
+    let known = || KNOWN.iter().map(|(name, ..)| *name);
+    match (suggest::meant(key, known()), suggest::nearest(key, known())) {
+        (Some(name), _) => {
+            finding.fix(format!("`{name}`")).change(Change::Rename(field, name.into()))
+        }
+        (None, Some(near)) => finding.fix(format!("`{near}`")),
+        (None, None) => finding.fix("remove it"),
     }
 }
 

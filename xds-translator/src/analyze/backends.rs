@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{
     clients::nodes,
     input::{Input, reason},
+    meant::meant_host,
 };
 use crate::{
     class::client_view,
@@ -18,7 +19,7 @@ use crate::{
         Object,
         istio::destination_rule::{ClientTls, ClientTlsMode, DestinationRule},
     },
-    ir::{BackendPolicy, Hostname, Service, Subset, TrafficPolicy, topology},
+    ir::{BackendPolicy, Hostname, ObjectId, Service, Subset, TrafficPolicy, topology},
     plan::{CredentialPart, NamedCredential, credentials},
     snapshot::Reader,
 };
@@ -27,7 +28,8 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     let mut same_host: BTreeMap<(&str, &Hostname), Vec<&BackendPolicy>> = BTreeMap::new();
     for policy in input.backends() {
         let id = &policy.origin.id;
-        let mut found: Vec<Diagnostic> = unknown_host(input, &policy.host).into_iter().collect();
+        let mut found: Vec<Diagnostic> =
+            unknown_host(input, id, &policy.host).into_iter().collect();
         found.extend(input.object(id).into_iter().flat_map(dropped_blocks));
         found.extend(subsets_without_pods(input, policy));
         found.extend(input.object(id).into_iter().flat_map(unverified_servers));
@@ -138,15 +140,20 @@ fn places(value: &Value, at: &FieldPath, name: &str, found: &mut Vec<FieldPath>)
     }
 }
 
-fn unknown_host(input: &Input<'_>, host: &Hostname) -> Option<Diagnostic> {
+fn unknown_host(input: &Input<'_>, id: &ObjectId, host: &Hostname) -> Option<Diagnostic> {
     let services = input.snapshot.services();
     let known =
         services.defining(host).next().is_some() || services.overlapping(host).next().is_some();
     (!known && !host.as_str().is_empty()).then(|| {
         let message = format!("`{host}` is no host of a Service or ServiceEntry");
-        Diagnostic::error_ref(Code::MissingReference, FieldPath::of("spec.host"), message)
+        let field = FieldPath::of("spec.host");
+        let finding = Diagnostic::error_ref(Code::MissingReference, field.clone(), message)
             .istio("IST0174")
-            .fix("the host of a Service or ServiceEntry, or delete the object")
+            .fix("the host of a Service or ServiceEntry, or delete the object");
+        match meant_host(input, id, &field, host) {
+            Some(meant) => finding.instead(meant),
+            None => finding,
+        }
     })
 }
 

@@ -10,13 +10,12 @@ use std::{
 use super::matters;
 use crate::{
     diagnostic::{Diagnostic, FieldPath, Position},
-    dialect::{Kind, Object, kubernetes, lower},
+    dialect::{Kind, Object, Place, Written, kubernetes, lower},
     ir::{
         AccessPolicy, BackendPolicy, GatewayConfig, MeshDefaults, ObjectId, Origin, RouteTable,
         Workload,
     },
     snapshot::{Audience, ChangeSet, CredentialFact, Credentials, Item, MeshSnapshot},
-    yaml::Node,
 };
 
 /// The objects by identity, what each is lowered to, and the snapshot of it all that plans would
@@ -34,11 +33,11 @@ pub(super) struct Input<'a> {
     pub(super) lowered: Vec<Diagnostic>,
     /// Documents that were read again for positions, so that many findings in a long one cost one
     /// reading.
-    trees: RefCell<Trees>,
+    read: RefCell<Read<'a>>,
 }
 
 /// Documents by file and first line.
-type Trees = BTreeMap<(Arc<str>, u32), Option<Rc<Node>>>;
+type Read<'a> = BTreeMap<(Arc<str>, u32), Option<Rc<Written<'a>>>>;
 
 impl<'a> Input<'a> {
     /// `base` holds what a mesh configuration does not say; `credentials` those whose Secrets are
@@ -56,7 +55,7 @@ impl<'a> Input<'a> {
             snapshot: MeshSnapshot::default(),
             lowered: Vec::new(),
             about: None,
-            trees: RefCell::default(),
+            read: RefCell::default(),
         };
         let mesh = input.lower(base);
         input.snapshot = MeshSnapshot::new(mesh.clone());
@@ -189,17 +188,29 @@ impl<'a> Input<'a> {
     /// Where a field of an object is written.
     pub(super) fn locate(&self, id: &ObjectId, field: &FieldPath) -> Option<Position> {
         let place = &self.object(id)?.place;
-        let mut trees = self.trees.borrow_mut();
-        let tree = trees
-            .entry((place.file.clone(), place.first_line))
-            .or_insert_with(|| place.tree().map(Rc::new));
-        place.position(tree.as_deref(), field)
+        let written = self.read(place);
+        place.position(written.as_deref().map(Written::tree), field)
     }
 
-    /// Completes a finding with its object and position.
+    /// The text that stands in a field of an object that came from a file.
+    pub(super) fn written(&self, id: &ObjectId, field: &FieldPath) -> Option<String> {
+        let place = &self.object(id)?.place;
+        let path = FieldPath(place.root.0.iter().chain(&field.0).cloned().collect());
+        let text = self.read(place)?.tree().find(&path)?.to_json();
+        text.as_str().map(str::to_owned)
+    }
+
+    fn read(&self, place: &'a Place) -> Option<Rc<Written<'a>>> {
+        let mut read = self.read.borrow_mut();
+        let key = (place.file.clone(), place.first_line);
+        read.entry(key).or_insert_with(|| place.read().map(Rc::new)).clone()
+    }
+
+    /// Completes a finding with its object, its position and its edit.
     pub(super) fn diagnose(&self, id: &ObjectId, finding: Diagnostic) -> Diagnostic {
-        let position = self.locate(id, &finding.field);
-        finding.object(id.clone()).at(position)
+        let finding = finding.object(id.clone());
+        let Some(object) = self.object(id) else { return finding };
+        object.place.complete(self.read(&object.place).as_deref(), finding)
     }
 
     /// Names another object that plays a part in a finding.

@@ -15,10 +15,12 @@ mod clients;
 mod conflicts;
 mod connections;
 mod entries;
+mod fix;
 mod gateways;
 mod hosts;
 mod input;
 mod matches;
+mod meant;
 mod messages;
 #[cfg(test)]
 mod messages_tests;
@@ -48,6 +50,7 @@ use crate::{
 
 use input::Input;
 
+pub use fix::{Fixed, NotFixed, Texts, fix};
 pub use messages::{Fate, MESSAGES, Message};
 pub use suppress::{Suppression, UnknownSuppression};
 

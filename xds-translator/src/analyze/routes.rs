@@ -8,9 +8,11 @@ use std::{
 use super::{
     clients::{Clients, clients},
     input::{Input, reason},
+    meant::meant_host,
 };
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
+    dialect::suggest,
     ir::{
         Attachment, Destination, DestinationPort, Field, Hostname, HttpAction, HttpRule, ObjectId,
         Retry, RouteTable, RuleOrder, Service,
@@ -116,14 +118,19 @@ fn check_destinations(
             continue;
         };
         found.push(match missing.lack {
-            Lack::Host => no_host(input, destination, &missing),
+            Lack::Host => no_host(input, table, destination, &missing),
             Lack::Subset => no_subset(input, destination, &missing),
             Lack::Port => no_port(input, destination, &missing),
         });
     }
 }
 
-fn no_host(input: &Input<'_>, destination: &Destination, missing: &Missing) -> Diagnostic {
+fn no_host(
+    input: &Input<'_>,
+    table: &RouteTable,
+    destination: &Destination,
+    missing: &Missing,
+) -> Diagnostic {
     let host = &destination.host;
     let field = FieldPath::of(&destination.at);
     let finding = |message| Diagnostic::error_ref(Code::MissingReference, field.clone(), message);
@@ -147,8 +154,11 @@ fn no_host(input: &Input<'_>, destination: &Destination, missing: &Missing) -> D
             format!("`{}` as the destination, or a ServiceEntry for `{host}`", service.key.host);
         return input.relate(finding(message).fix(fix), &service.origin.id, &FieldPath::root());
     }
-    finding(format!("`{host}` is no host of a Service or ServiceEntry"))
-        .fix(format!("a Service or ServiceEntry for `{host}`, or another host"))
+    let finding = finding(format!("`{host}` is no host of a Service or ServiceEntry"));
+    match meant_host(input, &table.origin.id, &field, host) {
+        Some(meant) => finding.instead(meant),
+        None => finding.fix(format!("a Service or ServiceEntry for `{host}`, or another host")),
+    }
 }
 
 /// `namespace \`a\``
@@ -174,12 +184,17 @@ fn no_subset(input: &Input<'_>, destination: &Destination, missing: &Missing) ->
     };
     let message = format!("subset `{subset}` of `{host}` is in no DestinationRule");
     match input.backends().find(defines) {
-        None => Diagnostic::error_ref(Code::MissingReference, field, message).fix(subset_fix(
-            input,
-            service.as_deref(),
-            host,
-            subset,
-        )),
+        None => {
+            let fix = subset_fix(input, service.as_deref(), host, subset);
+            let finding = Diagnostic::error_ref(Code::MissingReference, field, message).fix(fix);
+            let of_host = input.backends().filter(|policy| policy.host.contains(host));
+            let names: BTreeSet<&str> =
+                of_host.flat_map(|policy| &policy.subsets).map(|subset| &*subset.name).collect();
+            match suggest::meant(subset, names.iter().copied()) {
+                Some(name) => finding.instead(name),
+                None => finding,
+            }
+        }
         Some(policy) => {
             let message = format!("{message} that {} uses", named_clients(&missing.clients));
             let fix = format!("`exportTo` or `workloadSelector` of {}", policy.origin.id);
@@ -233,8 +248,12 @@ fn no_port(input: &Input<'_>, destination: &Destination, missing: &Missing) -> D
             let message = format!("`{host}` has no port `{name}`");
             let names = service.into_iter().flat_map(|service| &service.ports);
             let names: Vec<&str> = names.map(|port| &*port.name).collect();
-            return Diagnostic::error_ref(Code::MissingReference, field, message)
+            let finding = Diagnostic::error_ref(Code::MissingReference, field, message)
                 .expected(format!("one of {}", names.join(", ")), format!("`{name}`"));
+            return match suggest::meant(name, names.into_iter()) {
+                Some(meant) => finding.instead(meant),
+                None => finding,
+            };
         }
         DestinationPort::Number(port) => {
             (beside(&destination.at).field("port").field("number"), port.to_string())
@@ -263,10 +282,19 @@ fn check_gateways(input: &Input<'_>, table: &RouteTable, found: &mut Vec<Diagnos
         };
         let message = format!("Gateway `{written}` not found");
         let finding = Diagnostic::error_ref(Code::MissingReference, FieldPath::of(at), message);
-        let near = input.gateways().map(|g| &g.origin.id).find(|other| other.name == id.name);
-        found.push(match near {
-            Some(other) => finding.fix(format!("`{}/{}`", other.namespace, other.name)),
-            None => finding.fix("create it, or remove the name"),
+        let all = || input.gateways().map(|g| &g.origin.id);
+        let elsewhere: Vec<_> = all().filter(|other| other.name == id.name).collect();
+        let beside: BTreeSet<&str> = all()
+            .filter(|other| other.namespace == id.namespace)
+            .map(|other| &*other.name)
+            .collect();
+        let named = |id: &ObjectId| format!("{}/{}", id.namespace, id.name);
+        found.push(match (&elsewhere[..], suggest::meant(&id.name, beside.iter().copied())) {
+            ([other], _) => finding.instead(named(other)),
+            ([other, ..], _) => finding.fix(format!("`{}`", named(other))),
+            ([], Some(name)) if id.namespace == table.origin.id.namespace => finding.instead(name),
+            ([], Some(name)) => finding.instead(format!("{}/{name}", id.namespace)),
+            ([], None) => finding.fix("create it, or remove the name"),
         });
     }
 }

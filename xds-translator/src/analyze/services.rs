@@ -51,7 +51,11 @@ fn check_port(port: &ServicePort, path: &FieldPath) -> Vec<Diagnostic> {
             port.name
         );
         let fix = format!("`name: http-{}` or another protocol, or `appProtocol`", port.name);
-        found.push(Diagnostic::info(Code::PortName, path.field("name"), message).fix(fix));
+        let finding = Diagnostic::info(Code::PortName, path.field("name"), message).fix(fix);
+        found.push(match meant(&port.name) {
+            Some(name) => finding.instead(name),
+            None => finding,
+        });
     }
     if port.port == 14268 {
         let message = "14268 is the legacy collector port of Jaeger";
@@ -75,6 +79,26 @@ fn check_external(port: &ServicePort, path: &FieldPath) -> Option<Diagnostic> {
             .istio("IST0150")
             .fix("a name that begins with the protocol, such as `http` or `tls`")
     })
+}
+
+/// The name that a port is to have whose name begins with a protocol but for its letters' case or
+/// order, or with another separator behind it.
+fn meant(name: &str) -> Option<String> {
+    let end = name.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(name.len());
+    let (word, rest) = name.split_at(end);
+    let letters = |word: &str| {
+        let mut letters: Vec<u8> = word.to_ascii_lowercase().into_bytes();
+        letters.sort_unstable();
+        letters
+    };
+    let mut same = PROTOCOL_PREFIXES.iter().filter(|known| letters(known) == letters(word));
+    let protocol = same.next().filter(|_| same.next().is_none())?;
+    let mut behind = rest.chars();
+    behind.next();
+    match behind.as_str() {
+        "" => Some((*protocol).to_owned()),
+        rest => Some(format!("{protocol}-{rest}")),
+    }
 }
 
 fn declares_protocol(port: &ServicePort) -> bool {

@@ -116,6 +116,53 @@ fn check(seeds: &[&str], expected: &[&str]) {
     }
 }
 
+/// What the example is fixed to beside base.yaml: lines that go and lines that come, without their
+/// blanks.
+#[track_caller]
+fn check_fixed(prefix: &str, gone: &[&str], come: &[&str]) {
+    let (name, text) = seed(prefix);
+    let analyze = |texts: &Texts| findings(&[(name, &texts[name])]);
+    let done = fix(Texts::from([(name.into(), text.to_owned())]), analyze);
+    let new = &done.texts[name];
+    let only_in = |some: &str, others: &str| -> Vec<String> {
+        let others: Vec<&str> = others.lines().collect();
+        let only = some.lines().filter(|line| !others.contains(line));
+        only.map(|line| line.trim().to_owned()).collect()
+    };
+    assert_eq!(only_in(text, new), gone, "{done:#?}");
+    assert_eq!(only_in(new, text), come, "{done:#?}");
+    let refused = done.findings.iter().find(|finding| finding.severity == Severity::Error);
+    assert!(refused.is_none(), "{}", refused.expect("one"));
+}
+
+/// What `EXPECT.md` calls "Fixed", of the kinds that are served.
+#[test]
+fn examples_are_fixed_to_what_they_are_to_do() {
+    check_fixed("s0-07", &["consecutiveGatewayFailure: 5"], &["consecutiveGatewayErrors: 5"]);
+    check_fixed(
+        "s0-09",
+        &[
+            "retry:",
+            "retryOn:",
+            "- 5xx",
+            "- connect-failure",
+            "- refused-stream",
+            "- reset",
+            "- retriable-4xx",
+        ],
+        &["retries:", "retryOn: \"5xx,connect-failure,refused-stream,reset,retriable-4xx\""],
+    );
+    check_fixed("s1-02", &["minRequestVolume: 10"], &[]);
+    check_fixed("s1-03", &["audiences: api-service"], &["audiences: [api-service]"]);
+    check_fixed(
+        "s1-04",
+        &["dimensions:", "- request.path", "- response.code", "- destination.service.name"],
+        &[
+            "overrides: [{match: {metric: ALL_METRICS}, tagOverrides: {request_path: {operation: UPSERT, value: request.url_path}}}]",
+        ],
+    );
+}
+
 #[test]
 fn the_base_alone_has_no_mistakes() {
     check(&[], &[]);

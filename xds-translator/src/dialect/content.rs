@@ -147,9 +147,10 @@ fn check_metadata(meta: &Value, at: &mut Decoder) {
         OTHER_METADATA.contains(&key)
             || ObjectMeta::SCHEMA.fields.iter().any(|field| field.name == key)
     };
-    for (key, value) in meta.as_object().into_iter().flatten().filter(|(key, _)| !known(key)) {
+    let Some(map) = meta.as_object() else { return };
+    for (key, value) in map.iter().filter(|(key, _)| !known(key)) {
         let suggestion = suggest::for_field(key, value, ObjectMeta::SCHEMA);
-        at.within_key(key, |at| at.unknown(&suggestion, ObjectMeta::SCHEMA));
+        at.within_key(key, |at| at.unknown(key, &suggestion, map, ObjectMeta::SCHEMA));
     }
 }
 

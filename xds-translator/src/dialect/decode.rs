@@ -10,7 +10,7 @@ use super::{
     suggest::{self, Suggestion},
 };
 use crate::{
-    diagnostic::{Code, Diagnostic, FieldPath, Segment, Severity},
+    diagnostic::{Change, Code, Diagnostic, FieldPath, Segment, Severity},
     ir::ObjectId,
 };
 
@@ -66,6 +66,9 @@ impl Decoder {
         for diagnostic in &mut diagnostics {
             for (written, name) in &renamed {
                 as_written(&mut diagnostic.field, written, name);
+                if let Some(change) = &mut diagnostic.change {
+                    as_written(change.field_mut(), written, name);
+                }
             }
         }
         diagnostics
@@ -132,6 +135,13 @@ impl Decoder {
             .expected(expected, describe(got));
         diagnostic.fix = fix;
         self.note(diagnostic);
+    }
+
+    /// As [`Self::wrong_type`]; `meant` is the value that stands there in another form.
+    fn other_form(&mut self, expected: &str, got: &Value, meant: Value, fix: String) {
+        let change = Change::Set(self.path(), meant);
+        let finding = Diagnostic::error(Code::WrongType, self.path(), "wrong type");
+        self.note(finding.expected(expected, describe(got)).fix(fix).change(change));
     }
 
     /// Notes a null where something must be said.
@@ -266,7 +276,7 @@ impl Decoder {
     ) {
         let suggestion = suggest::for_field(key, value, schema);
         self.within_key(key, |at| {
-            at.unknown(&suggestion, schema);
+            at.unknown(key, &suggestion, map, schema);
             if let Suggestion::Rename(name) = suggestion
                 && !map.contains_key(name)
             {
@@ -277,10 +287,18 @@ impl Decoder {
         });
     }
 
-    /// Notes that the field here is unknown.
-    pub(super) fn unknown(&mut self, suggestion: &Suggestion, schema: &ObjectSchema) {
-        let diagnostic = unknown_field(self.path(), suggestion, schema);
-        self.note(diagnostic);
+    /// Notes that the field `key` of `map`, which is the one here, is unknown.
+    pub(super) fn unknown(
+        &mut self,
+        key: &str,
+        suggestion: &Suggestion,
+        map: &Map<String, Value>,
+        schema: &'static ObjectSchema,
+    ) {
+        let mut finding = unknown_field(self.path(), suggestion, schema);
+        let there = matches!(suggestion, Suggestion::Rename(name) if map.contains_key(*name));
+        finding.change = suggest::change(key, self.path(), suggestion, schema).filter(|_| !there);
+        self.note(finding);
     }
 
     /// Whether an unknown field of the object is taken for `required`.
@@ -305,13 +323,11 @@ impl Decoder {
         if let Some(word) = words.iter().find(|w| w.name == text) {
             return Some(word.name);
         }
-        let near = suggest::nearest(text, words.iter().map(|w| w.name));
-        let mut diagnostic =
-            Diagnostic::error(Code::InvalidValue, self.path(), "not a known value")
-                .expected(format!("one of {list}"), format!("`{text}`"));
-        diagnostic.fix = near.map(|word| format!("`{word}`"));
-        self.note(diagnostic);
-        near
+        let names = words.iter().map(|w| w.name);
+        let finding = Diagnostic::error(Code::InvalidValue, self.path(), "not a known value")
+            .expected(format!("one of {list}"), format!("`{text}`"));
+        self.note(suggest::advise(finding, text, names.clone()));
+        suggest::nearest(text, names)
     }
 }
 
@@ -365,26 +381,33 @@ pub fn describe(value: &Value) -> String {
 
 impl Decode for Arc<str> {
     fn decode(value: &Value, at: &mut Decoder) -> Self {
-        let (text, fix) = match value {
+        match value {
             Value::String(text) => return text.as_str().into(),
             Value::Array(list)
                 if list.iter().all(|v| v.is_string() || v.is_number()) && !list.is_empty() =>
             {
                 let joined = list.iter().map(plain).collect::<Vec<_>>().join(",");
-                (joined.clone(), Some(format!("{joined:?}")))
+                at.other_form("text", value, joined.as_str().into(), format!("{joined:?}"));
+                return joined.into();
             }
             Value::Bool(_) | Value::Number(_) => {
-                (plain(value), Some(format!("quote it: \"{}\"", plain(value))))
+                let text = plain(value);
+                at.other_form("text", value, text.as_str().into(), format!("quote it: \"{text}\""));
+                return text.into();
             }
-            _ => (String::new(), None),
-        };
-        at.wrong_type("text", value, fix);
-        text.into()
+            _ => at.wrong_type("text", value, None),
+        }
+        Self::default()
     }
 
     fn shape() -> Shape {
         Shape::Text
     }
+}
+
+/// A number as it is written shortest.
+fn shortest(n: f64) -> Value {
+    if n.fract() == 0.0 && n.abs() < 1e15 { Value::from(n as i64) } else { Value::from(n) }
 }
 
 /// A scalar without quotes.
@@ -402,7 +425,11 @@ impl Decode for bool {
             Some("false" | "no" | "off") => Some(false),
             _ => None,
         };
-        at.wrong_type("true or false", value, meant.map(|b| format!("`{b}` without quotes")));
+        const EXPECTED: &str = "true or false";
+        match meant {
+            Some(b) => at.other_form(EXPECTED, value, b.into(), format!("`{b}` without quotes")),
+            None => at.wrong_type(EXPECTED, value, None),
+        }
         meant.unwrap_or_default()
     }
 
@@ -436,7 +463,13 @@ fn whole_number(value: &Value, at: &mut Decoder, min: i64, max: i64) -> Option<i
         }),
         Value::String(text) => {
             let number = text.trim().parse::<i64>().ok();
-            at.wrong_type("a whole number", value, number.map(|n| format!("`{n}` without quotes")));
+            match number {
+                Some(n) => {
+                    let fix = format!("`{n}` without quotes");
+                    at.other_form("a whole number", value, n.into(), fix);
+                }
+                None => at.wrong_type("a whole number", value, None),
+            }
             return number.filter(|n| (min..=max).contains(n));
         }
         _ => {
@@ -463,7 +496,13 @@ impl Decode for f64 {
             .as_str()
             .and_then(|s| s.trim().trim_end_matches('%').parse::<f64>().ok())
             .filter(|n| n.is_finite());
-        at.wrong_type("a number", value, number.map(|n| format!("`{n}` without quotes")));
+        match number {
+            Some(n) => {
+                let fix = format!("`{n}` without quotes");
+                at.other_form("a number", value, shortest(n), fix);
+            }
+            None => at.wrong_type("a number", value, None),
+        }
         number.unwrap_or_default()
     }
 
@@ -474,28 +513,24 @@ impl Decode for f64 {
 
 impl Decode for Duration {
     fn decode(value: &Value, at: &mut Decoder) -> Self {
-        let (duration, fix) = match value {
+        const EXPECTED: &str = "a duration such as `5s`, `1h30m` or `100ms`";
+        let seconds = match value {
             Value::String(text) => match parse_duration(text) {
                 Some(duration) => return duration,
-                None => {
-                    let seconds = text.parse::<f64>().ok().filter(|n| *n >= 0.0);
-                    (
-                        seconds.and_then(|n| Duration::try_from_secs_f64(n).ok()),
-                        seconds.map(|n| format!("`{n}s`")),
-                    )
-                }
+                None => text.parse::<f64>().ok(),
             },
-            Value::Number(n) => {
-                let seconds = n.as_f64().filter(|n| *n >= 0.0);
-                (
-                    seconds.and_then(|n| Duration::try_from_secs_f64(n).ok()),
-                    seconds.map(|n| format!("`{n}s`")),
-                )
-            }
-            _ => (None, None),
+            Value::Number(n) => n.as_f64(),
+            _ => None,
         };
-        at.wrong_type("a duration such as `5s`, `1h30m` or `100ms`", value, fix);
-        duration.unwrap_or_default()
+        let seconds = seconds.filter(|n| *n >= 0.0);
+        match seconds {
+            Some(n) => {
+                let text = format!("{n}s");
+                at.other_form(EXPECTED, value, text.as_str().into(), format!("`{text}`"));
+            }
+            None => at.wrong_type(EXPECTED, value, None),
+        }
+        seconds.and_then(|n| Duration::try_from_secs_f64(n).ok()).unwrap_or_default()
     }
 
     fn shape() -> Shape {
@@ -530,11 +565,15 @@ fn element<T: Decode>(value: &Value, at: &mut Decoder) -> T {
 impl<T: Decode> Decode for Vec<T> {
     fn decode(value: &Value, at: &mut Decoder) -> Self {
         let Value::Array(list) = value else {
-            let fix = match value {
-                Value::Object(_) => "begin it with `- `".to_owned(),
-                _ => format!("[{}]", plain(value)),
-            };
-            at.wrong_type("a list", value, Some(fix));
+            match value {
+                Value::Object(_) => {
+                    at.wrong_type("a list", value, Some("begin it with `- `".to_owned()));
+                }
+                _ => {
+                    let list = Value::Array(vec![value.clone()]);
+                    at.other_form("a list", value, list, format!("[{}]", plain(value)));
+                }
+            }
             let one = T::decode(value, &mut Decoder::default());
             return vec![one];
         };

@@ -9,12 +9,13 @@ use super::{
     content::{self, Decoded},
     fragment::{self, Fragment},
     kind::Serving,
+    object::placed_edit,
     outcome::{Outcome, Stranger},
 };
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath, Position, Severity},
     ir::Kind,
-    yaml::{self, Content, Document, Node},
+    yaml::{self, Content, Document, Lines, Node},
 };
 
 /// Reads a document of a mesh with this root namespace.
@@ -51,7 +52,10 @@ pub(super) fn read_document(
     }
     match yaml::parse(document.text) {
         Ok(None) => Vec::new(),
-        Ok(Some(root)) => Source { root_namespace, file, document, root: &root }.read(),
+        Ok(Some(root)) => {
+            let lines = Lines::of(document.text);
+            Source { root_namespace, file, document, lines, root: &root }.read()
+        }
         Err(err) => {
             let (line, col, fix) = (err.line, err.col, err.fix);
             let mut diagnostic = error(err.code, err.message);
@@ -71,6 +75,7 @@ struct Source<'a> {
     root_namespace: &'a str,
     file: &'a Arc<str>,
     document: Document<'a>,
+    lines: Lines<'a>,
     root: &'a Node,
 }
 
@@ -81,8 +86,7 @@ impl Source<'_> {
         }
         match list_items(self.root) {
             Some(Ok(items)) => {
-                let lines = LineStarts::of(self.document.text);
-                return self.list(self.root, items, &FieldPath::root(), &lines);
+                return self.list(self.root, items, &FieldPath::root());
             }
             Some(Err(finding)) => {
                 return vec![Outcome::Finding(self.placed(*finding, &FieldPath::root()))];
@@ -108,17 +112,11 @@ impl Source<'_> {
     }
 
     /// Reads the items of the list that `base` leads to; an item may be a list again.
-    fn list(
-        &self,
-        list: &Node,
-        items: &[Node],
-        base: &FieldPath,
-        lines: &LineStarts<'_>,
-    ) -> Vec<Outcome> {
+    fn list(&self, list: &Node, items: &[Node], base: &FieldPath) -> Vec<Outcome> {
         let read = |(i, item): (usize, &Node)| {
             let at = base.field("items").index(i);
             match list_items(item) {
-                Some(Ok(items)) => return self.list(item, items, &at, lines),
+                Some(Ok(items)) => return self.list(item, items, &at),
                 Some(Err(finding)) => return vec![Outcome::Finding(self.placed(*finding, &at))],
                 None => {}
             }
@@ -127,7 +125,7 @@ impl Source<'_> {
             let place = Place {
                 file: self.file.clone(),
                 // Items of one long line would each keep the whole of it.
-                text: if shares_line { "" } else { lines.slice(item.line, end) }.into(),
+                text: if shares_line { "" } else { self.lines.slice(item.line, end) }.into(),
                 first_line: self.document.first_line + item.line - 1,
                 root: FieldPath::root().index(0),
             };
@@ -227,8 +225,12 @@ impl Source<'_> {
         let renamed = |finding: Diagnostic| {
             let below = finding.field.0.iter().skip(1).cloned();
             let path = FieldPath(field.0.iter().cloned().chain(below).collect());
-            self.placed(Diagnostic { field: path, ..finding }, &FieldPath::root())
-                .object(object.id.clone())
+            let mut finding = Diagnostic { field: path, ..finding };
+            if let Some(change) = &mut finding.change {
+                let below = change.field().0.iter().skip(1);
+                *change.field_mut() = FieldPath(field.0.iter().chain(below).cloned().collect());
+            }
+            self.placed(finding, &FieldPath::root()).object(object.id.clone())
         };
         let findings = findings.into_iter().map(renamed).collect();
         object.place = Place {
@@ -244,7 +246,11 @@ impl Source<'_> {
     fn placed(&self, finding: Diagnostic, base: &FieldPath) -> Diagnostic {
         let path = FieldPath(base.0.iter().chain(&finding.field.0).cloned().collect());
         let (line, col) = self.root.locate(&path);
-        finding.at(Some(Position {
+        let change = finding.change.clone().map(|change| change.below(base));
+        let edit = change.and_then(|change| {
+            placed_edit(&self.lines, self.document.first_line, self.root, &change)
+        });
+        Diagnostic { edit, ..finding }.at(Some(Position {
             file: self.file.clone(),
             line: self.document.first_line + line - 1,
             col,
@@ -284,28 +290,6 @@ fn list_items(node: &Node) -> Option<Result<&[Node], Box<Diagnostic>>> {
             Some(Err(Box::new(finding)))
         }
         _ => None,
-    }
-}
-
-/// Where the lines of a text begin.
-struct LineStarts<'a> {
-    text: &'a str,
-    starts: Vec<usize>,
-}
-
-impl<'a> LineStarts<'a> {
-    fn of(text: &'a str) -> Self {
-        let starts =
-            std::iter::once(0).chain(text.match_indices('\n').map(|(i, _)| i + 1)).collect();
-        Self { text, starts }
-    }
-
-    /// The lines from `first` (counted from 1) to before `end`, at least one.
-    fn slice(&self, first: u32, end: Option<u32>) -> &'a str {
-        let start =
-            |line: u32| self.starts.get(line as usize - 1).copied().unwrap_or(self.text.len());
-        let end = end.map_or(self.text.len(), |end| start(end.max(first + 1)));
-        &self.text[start(first)..end]
     }
 }
 

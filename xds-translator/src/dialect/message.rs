@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     descriptors::{canonicalize, pool},
-    diagnostic::{Code, Diagnostic, FieldPath},
+    diagnostic::{Change, Code, Diagnostic, FieldPath},
     ir::PatchMessage,
 };
 
@@ -259,11 +259,14 @@ fn malformed(expected: &str, value: &Value, reason: &str, path: FieldPath) -> Di
 
 fn unknown_field(descriptor: &MessageDescriptor, key: &str, path: FieldPath) -> Diagnostic {
     let names: Vec<String> = descriptor.fields().map(|field| field.name().to_owned()).collect();
-    let near = suggest::nearest(key, names.iter().map(String::as_str));
+    let words = || names.iter().map(String::as_str);
     let message = format!("unknown field of {}", descriptor.full_name());
-    let finding = Diagnostic::error(Code::UnknownField, path, message);
-    match near {
-        Some(name) => finding.fix(format!("rename it to `{name}`")),
+    let finding = Diagnostic::error(Code::UnknownField, path.clone(), message);
+    match suggest::nearest(key, words()) {
+        Some(name) => Diagnostic {
+            change: suggest::meant(key, words()).map(|name| Change::Rename(path, name.into())),
+            ..finding.fix(format!("rename it to `{name}`"))
+        },
         None => finding.expected(format!("one of {}", names.join(", ")), format!("`{key}`")),
     }
 }

@@ -44,6 +44,7 @@ mod table;
 mod tests;
 mod written_kind;
 
+pub(crate) use self::object::Written;
 pub use self::{
     fragment::Fragment,
     kind::{KindRow, split_api_version},

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::{meta::Meta, spec::Content};
 use crate::{
-    diagnostic::{Diagnostic, FieldPath, Position},
+    diagnostic::{Change, Diagnostic, FieldPath, Position, TextEdit},
     ir::{Kind, ObjectId, Origin},
-    yaml::{self, Node},
+    yaml::{self, Lines, Node},
 };
 
 /// An object.
@@ -70,18 +70,15 @@ impl Object {
         if diagnostics.is_empty() {
             return diagnostics;
         }
-        let tree = self.place.tree();
-        let complete = |d: Diagnostic| {
-            let position = self.place.position(tree.as_ref(), &d.field);
-            d.object(self.id.clone()).at(position)
-        };
+        let written = self.place.read();
+        let complete =
+            |d: Diagnostic| self.place.complete(written.as_ref(), d.object(self.id.clone()));
         diagnostics.into_iter().map(complete).collect()
     }
 
     /// Completes a diagnostic with this object and the position of its field.
     pub fn diagnose(&self, diagnostic: Diagnostic) -> Diagnostic {
-        let position = self.locate(&diagnostic.field);
-        diagnostic.object(self.id.clone()).at(position)
+        self.place.complete(self.place.read().as_ref(), diagnostic.object(self.id.clone()))
     }
 }
 
@@ -147,6 +144,55 @@ impl Place {
         let (line, col) = tree.map_or((1, 1), |tree| tree.locate(&path));
         Some(Position { file: self.file.clone(), line: self.first_line + line - 1, col })
     }
+}
+
+/// A document and the tree that was read from it.
+pub(crate) struct Written<'a> {
+    tree: Node,
+    lines: Lines<'a>,
+}
+
+impl Written<'_> {
+    /// The tree.
+    pub(crate) fn tree(&self) -> &Node {
+        &self.tree
+    }
+}
+
+impl Place {
+    /// The document with its tree, read again; `None` if there is no text.
+    pub(crate) fn read(&self) -> Option<Written<'_>> {
+        Some(Written { tree: self.tree()?, lines: Lines::of(&self.text) })
+    }
+
+    /// Completes a diagnostic with the position of its field and the edit of its change; `written`
+    /// as [`Self::read`] gives it.
+    pub(crate) fn complete(
+        &self,
+        written: Option<&Written<'_>>,
+        diagnostic: Diagnostic,
+    ) -> Diagnostic {
+        let position = self.position(written.map(|written| &written.tree), &diagnostic.field);
+        let change = diagnostic.change.clone().filter(|_| position.is_some());
+        let edit = written.zip(change).and_then(|(Written { tree, lines }, change)| {
+            placed_edit(lines, self.first_line, tree, &change.below(&self.root))
+        });
+        Diagnostic { edit, ..diagnostic }.at(position)
+    }
+}
+
+/// The edit that makes a change in a file, of whose document, which begins on `first_line`, `tree`
+/// was read.
+pub(super) fn placed_edit(
+    document: &Lines<'_>,
+    first_line: u32,
+    tree: &Node,
+    change: &Change,
+) -> Option<TextEdit> {
+    let mut edit = yaml::text_edit(document, tree, change)?;
+    edit.line += first_line - 1;
+    edit.end_line += first_line - 1;
+    Some(edit)
 }
 
 impl fmt::Debug for Place {

@@ -58,7 +58,7 @@ pub(super) fn spec<T: Spec + Decode>(
     let mut stand_in = None;
     for (key, value) in unknown {
         let suggestion = suggest::for_field(key, value, Envelope::SCHEMA);
-        at.within_key(key, |at| at.unknown(&suggestion, Envelope::SCHEMA));
+        at.within_key(key, |at| at.unknown(key, &suggestion, map, Envelope::SCHEMA));
         if suggestion == Suggestion::Rename("spec") {
             stand_in = Some(value);
         }

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::shape::{ObjectSchema, Shape};
+use crate::diagnostic::{Change, Diagnostic, FieldPath};
 
 /// What to do about an unknown field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,6 +128,30 @@ pub(super) fn for_field(written: &str, value: &Value, schema: &'static ObjectSch
     nearest(written, names).filter(fits).map_or(Suggestion::None, Suggestion::Rename)
 }
 
+/// What is to become of the unknown field `written` at `path`, if only one thing can be meant;
+/// `suggestion` is what [`for_field`] says.
+pub(super) fn change(
+    written: &str,
+    path: FieldPath,
+    suggestion: &Suggestion,
+    schema: &'static ObjectSchema,
+) -> Option<Change> {
+    match suggestion {
+        Suggestion::Rename(name) => {
+            let known =
+                |(ty, alias, _): &(&str, &str, &str)| (*ty, *alias) == (schema.name, written);
+            let alone = || meant(written, schema.fields.iter().map(|f| f.name)) == Some(*name);
+            (ALIASES.iter().any(known) || alone()).then(|| Change::Rename(path, (*name).into()))
+        }
+        Suggestion::Advice { fix: "remove it", .. } => Some(Change::Remove(path)),
+        Suggestion::Advice { fix, .. } => {
+            let written = fix.strip_prefix('`')?.strip_suffix('`')?;
+            Some(Change::Replace(path, written.into()))
+        }
+        Suggestion::None => None,
+    }
+}
+
 /// The word that differs only in case or separators, else the nearest one if it is near enough to
 /// be a slip of the pen.
 pub(crate) fn nearest<'a>(
@@ -144,6 +169,38 @@ pub(crate) fn nearest<'a>(
     near.min_by_key(|(distance, _)| *distance).map(|(_, w)| w)
 }
 
+/// The word of these that is meant, where only one can be: no other is near, and digits are none that
+/// the pen slips over (`v1` is not `v2`).
+pub(crate) fn meant<'a>(
+    written: &str,
+    words: impl Iterator<Item = &'a str> + Clone,
+) -> Option<&'a str> {
+    let near = nearest(written, words.clone())?;
+    let folded = fold(written);
+    let distance = |word: &str| strsim::damerau_levenshtein(&folded, &fold(word));
+    let own = distance(near);
+    // A word that differs in case or separators alone is meant, whatever else resembles it.
+    let crowd = if own == 0 { 0 } else { own + 1 };
+    let alone = words.filter(|word| *word != near).all(|word| distance(word) > crowd);
+    let digits = |word: &str| word.chars().filter(char::is_ascii_digit).collect::<String>();
+    let slip = own < fold(near).len() && digits(near) == digits(written);
+    (alone && slip).then_some(near)
+}
+
+/// Says which of `words` is near to what is written in the finding's field, and that it is to stand
+/// there if it alone can be meant.
+pub(crate) fn advise<'a>(
+    finding: Diagnostic,
+    written: &str,
+    words: impl Iterator<Item = &'a str> + Clone,
+) -> Diagnostic {
+    match (meant(written, words.clone()), nearest(written, words)) {
+        (Some(word), _) => finding.instead(word),
+        (None, Some(near)) => finding.fix(format!("`{near}`")),
+        (None, None) => finding,
+    }
+}
+
 fn fold(word: &str) -> String {
     word.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
@@ -151,6 +208,26 @@ fn fold(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_word_is_meant_where_no_other_is_near() {
+        let words = ["v1", "v2", "canary", "reviews", "review", "TLSV1_2", "STRICT", "*"];
+        let table = [
+            ("v3", None),
+            ("v1 ", Some("v1")),
+            ("canry", Some("canary")),
+            ("reviws", None),
+            ("Canary", Some("canary")),
+            ("x", None),
+            ("TLSV1_3", None),
+            ("TLSv1_2", Some("TLSV1_2")),
+            ("strct", Some("STRICT")),
+            ("*", None),
+        ];
+        for (written, expected) in table {
+            assert_eq!(meant(written, words.into_iter()), expected, "{written}");
+        }
+    }
 
     #[test]
     fn near_words_are_found_and_far_ones_are_not() {

@@ -1,10 +1,10 @@
 //! The kind of an object as it is written: which one it is, or what it was meant to be.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{decode::describe, kind::split_api_version, suggest, table::kinds};
 use crate::{
-    diagnostic::{Code, Diagnostic, FieldPath},
+    diagnostic::{Change, Code, Diagnostic, FieldPath},
     ir::Kind,
 };
 
@@ -44,13 +44,24 @@ impl Kind {
                 "apiVersion",
                 "missing, or not a text: not an object".to_owned(),
             );
-            let meant = all_kinds().find(|kind| kind.kind_name() == name);
-            return Err(Box::new(match meant {
-                Some(kind) => finding.fix(format!("apiVersion: {}", kind.api_version())),
-                None => finding,
+            let named = || all_kinds().filter(|kind| kind.kind_name() == name);
+            let Some(meant) = named().next() else { return Err(Box::new(finding)) };
+            let finding = finding.fix(format!("apiVersion: {}", meant.api_version()));
+            // Kinds of several projects share names.
+            return Err(Box::new(match named().nth(1) {
+                None => finding.change(stated(map, "apiVersion", meant.api_version())),
+                Some(_) => finding,
             }));
         };
         Self::from_api(api_version, name).ok_or_else(|| Box::new(unknown_kind(api_version, name)))
+    }
+}
+
+/// The change by which an object states this field, which is missing, empty or no text.
+fn stated(object: &Map<String, Value>, field: &'static str, value: String) -> Change {
+    match object.contains_key(field) {
+        true => Change::Set(FieldPath::of(field), value.into()),
+        false => Change::Add(FieldPath::root(), field, value.into()),
     }
 }
 
@@ -114,14 +125,15 @@ fn unknown_kind(api_version: &str, name: &str) -> Diagnostic {
         let versions = kind.versions().join(", ");
         return error("apiVersion", format!("{kind} has no version `{version}`"))
             .expected(format!("one of {versions}"), format!("`{version}`"))
-            .fix(format!("`{}`", kind.api_version()));
+            .instead(kind.api_version());
     }
     let no_kind = |field| error(field, format!("no kind {name} in `{api_version}`"));
     if let Some(kind) = of_another_group(group, name) {
-        return no_kind("apiVersion").fix(format!("`{}`", kind.api_version()));
+        return no_kind("apiVersion").instead(kind.api_version());
     }
-    if let Some(near) = near_name(group, name) {
-        return no_kind("kind").fix(format!("`{near}`"));
+    if near_name(group, name).is_some() {
+        let of_group = all_kinds().filter(|kind| kind.group() == group).map(Kind::kind_name);
+        return suggest::advise(no_kind("kind"), name, of_group);
     }
     if MESH_GROUPS.contains(&group) {
         let of_group = all_kinds().filter(|kind| kind.group() == group);

@@ -8,11 +8,13 @@
 
 mod build;
 mod documents;
+mod edit;
 mod flow;
 mod symptoms;
 
 pub use build::{parse, salvage};
 pub use documents::{BYTE_ORDER_MARK, Document, split};
+pub use edit::{Lines, apply, text_edit};
 pub use symptoms::{indentation_lost, shell_command};
 
 use serde_json::{Map, Number, Value};
@@ -91,6 +93,15 @@ impl Node {
             Content::Map(entries) => entries.iter().find(|e| e.key == key).map(|e| &e.value),
             _ => None,
         }
+    }
+
+    /// What a path leads to.
+    pub fn find(&self, path: &FieldPath) -> Option<&Self> {
+        path.0.iter().try_fold(self, |node, segment| match (segment, &node.content) {
+            (Segment::Field(name), _) => node.get(name),
+            (Segment::Index(index), Content::List(items)) => items.get(*index),
+            (Segment::Index(_), _) => None,
+        })
     }
 
     /// The value as JSON.

@@ -168,10 +168,10 @@ fn check_injected_share(share: Option<&Percent>, at: &mut Decoder) {
 fn check_grpc_status(status: &Arc<str>, at: &mut Decoder) {
     let by_number = status.parse::<usize>().is_ok_and(|n| n < scalar::GRPC_STATUSES.len());
     if !status.is_empty() && !by_number && !scalar::GRPC_STATUSES.contains(&&**status) {
-        let near = suggest::nearest(status, scalar::GRPC_STATUSES.iter().copied());
-        at.within("grpcStatus", |at| {
-            at.invalid(format!("`{status}` is not a gRPC status"), near.map(|n| format!("`{n}`")))
-        });
+        let path = at.path().field("grpcStatus");
+        let message = format!("`{status}` is not a gRPC status");
+        let finding = Diagnostic::error(Code::InvalidValue, path, message);
+        at.note(suggest::advise(finding, status, scalar::GRPC_STATUSES.iter().copied()));
     }
 }
 
@@ -192,12 +192,10 @@ pub(super) fn check_cors(cors: &CorsPolicy, at: &mut Decoder) {
     });
     each("allowMethods", &cors.allow_methods, at, |method, at| {
         if !METHODS.contains(&&**method) {
-            let near = suggest::nearest(&method.to_ascii_uppercase(), METHODS.into_iter());
             let finding = Diagnostic::error(Code::InvalidValue, at.path(), "not a method");
             let expected = format!("one of {}", METHODS.join(", "));
-            let mut finding = finding.expected(expected, format!("`{method}`"));
-            finding.fix = near.map(|near| format!("`{near}`"));
-            at.note(finding);
+            let finding = finding.expected(expected, format!("`{method}`"));
+            at.note(suggest::advise(finding, method, METHODS.into_iter()));
         }
     });
     for (field, names) in

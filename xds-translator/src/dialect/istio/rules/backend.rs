@@ -180,7 +180,7 @@ fn check_policy(policy: &TrafficPolicy, at: &mut Decoder) {
                 at.within("percent", |at| {
                     at.remark(|path| {
                         Diagnostic::warning(Code::NoEffect, path, message)
-                            .fix(format!("`{}`", percent.round()))
+                            .instead(percent.round() as i64)
                     })
                 });
             }

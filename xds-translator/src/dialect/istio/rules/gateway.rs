@@ -51,7 +51,8 @@ pub(super) fn check_bound_port(port: &Port, bind: &str, protocol_needed: bool, a
     if on_socket && port.number != 0 {
         let path = at.path().field("number");
         let finding = Diagnostic::error(Code::InvalidValue, path, "a Unix socket has no port");
-        at.note(finding.expected("0", port.number.to_string()).fix("`number: 0`"));
+        let finding = finding.expected("0", port.number.to_string()).instead(0);
+        at.note(finding.fix("`number: 0`"));
     }
     if !on_socket && port.number == 0 {
         check_range("number", 0, 1..=65535, at);
@@ -72,16 +73,14 @@ fn check_protocol(port: &Port, protocol_needed: bool, at: &mut Decoder) {
             at.missing("protocol", Some("such as `HTTP`, `HTTPS`, `TLS` or `TCP`".to_owned()));
         }
     } else if !PROTOCOLS.contains(&&*protocol) {
-        let near = suggest::nearest(&protocol, PROTOCOLS.iter().copied());
         let finding = Diagnostic::error(
             Code::InvalidValue,
             at.path().field("protocol"),
             "not a known protocol",
         );
-        let mut finding = finding
+        let finding = finding
             .expected(format!("one of {}", PROTOCOLS.join(", ")), format!("`{}`", port.protocol));
-        finding.fix = near.map(|n| format!("`{n}`"));
-        at.note(finding);
+        at.note(suggest::advise(finding, &protocol, PROTOCOLS.iter().copied()));
     }
 }
 

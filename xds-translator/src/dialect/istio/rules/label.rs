@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    diagnostic::{Code, Diagnostic},
+    diagnostic::{Change, Code, Diagnostic},
     dialect::{
         decode::Decoder,
         forms::is_dns_name,
@@ -152,6 +152,10 @@ fn check_target(target: &TargetRef, at: &mut Decoder) {
         let got = format!("`{}` of `{}`", target.kind, target.group);
         let mut finding = finding.expected(format!("one of {}", kinds.join(", ")), got);
         finding.fix = own.map(|(group, _)| format!("`group: {group:?}`"));
+        finding.change = own.map(|(own, _)| match target.group.is_empty() {
+            true => Change::Add(at.path(), "group", (*own).into()),
+            false => Change::Set(at.path().field("group"), (*own).into()),
+        });
         at.note(finding);
     }
 }

@@ -411,9 +411,10 @@ fn check_default(name: &Arc<str>, purpose: Purpose, all: &[ExtensionProvider], a
     });
     let known: Vec<(String, Vec<Purpose>)> = own.chain(BUILT_IN.iter().map(purposes)).collect();
     let Some((_, found)) = known.iter().find(|(known, _)| *known == name.to_lowercase()) else {
-        let near = suggest::nearest(name, known.iter().map(|(name, _)| name.as_str()));
-        let fix = near.map(|near| format!("`{near}`"));
-        return at.invalid(format!("no provider is called `{name}`"), fix);
+        let message = format!("no provider is called `{name}`");
+        let finding = Diagnostic::error(Code::InvalidValue, at.path(), message);
+        let words = known.iter().map(|(name, _)| name.as_str());
+        return at.note(suggest::advise(finding, name, words));
     };
     if !found.contains(&purpose) && !found.contains(&Purpose::Gone) {
         at.remark(|path| {

@@ -273,15 +273,11 @@ fn check_condition(condition: &Condition, at: &mut Decoder) {
     // A missing key is noted already.
     if !key.is_empty() && !CONDITION_KEYS.iter().any(|k| known(&k)) {
         let words = CONDITION_KEYS.iter().map(|k| k.trim_end_matches('['));
-        let near = crate::dialect::suggest::nearest(key, words.clone());
         let finding =
             Diagnostic::error(Code::InvalidValue, at.path().field("key"), "not a known attribute");
-        let mut finding = finding.expected(
-            format!("one of {}", words.collect::<Vec<_>>().join(", ")),
-            format!("`{key}`"),
-        );
-        finding.fix = near.map(|n| format!("`{n}`"));
-        at.note(finding);
+        let all = words.clone().collect::<Vec<_>>().join(", ");
+        let finding = finding.expected(format!("one of {all}"), format!("`{key}`"));
+        at.note(crate::dialect::suggest::advise(finding, key, words));
     }
     if let Some(name) = key.strip_prefix("request.headers[") {
         at.within("key", |at| check_header_key(key, name, at));

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::dialect::decode::Decoder;
+use crate::{
+    diagnostic::{Code, Diagnostic},
+    dialect::decode::Decoder,
+};
 
 /// Notes a duration that is given and is no whole number of milliseconds, or none.
 pub(super) fn check_duration(field: &'static str, duration: Option<Duration>, at: &mut Decoder) {
@@ -15,12 +18,16 @@ pub(super) fn check_duration(field: &'static str, duration: Option<Duration>, at
             let fix = Some("take it out, which is what switches it off".to_owned());
             at.invalid("0 is no duration here: at least 1ms is expected", fix);
         } else if duration < Duration::from_millis(1) {
-            at.invalid("shorter than 1ms", Some("`1ms`".to_owned()));
+            at.note(invalid("shorter than 1ms", 1, at));
         } else if !duration.subsec_nanos().is_multiple_of(1_000_000) {
-            let fix = Some(format!("`{}ms`", duration.as_millis()));
-            at.invalid("only whole milliseconds are taken", fix);
+            at.note(invalid("only whole milliseconds are taken", duration.as_millis(), at));
         }
     });
+}
+
+/// The refusal of a duration that is to have this many milliseconds.
+fn invalid(message: &str, instead: u128, at: &Decoder) -> Diagnostic {
+    Diagnostic::error(Code::InvalidValue, at.path(), message).instead(format!("{instead}ms"))
 }
 
 /// As [`check_duration`], of one that 0 switches off.

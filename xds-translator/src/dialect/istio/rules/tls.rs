@@ -75,8 +75,7 @@ fn check_word(what: &str, word: &str, known: &[&'static str], at: &mut Decoder) 
         return;
     }
     let message = format!("not a {what} that proxies know");
-    let mut finding = Diagnostic::error(Code::InvalidValue, at.path(), message)
+    let finding = Diagnostic::error(Code::InvalidValue, at.path(), message)
         .expected(format!("one of {}", known.join(", ")), format!("`{word}`"));
-    finding.fix = suggest::nearest(word, known.iter().copied()).map(|near| format!("`{near}`"));
-    at.note(finding);
+    at.note(suggest::advise(finding, word, known.iter().copied()));
 }
