@@ -2,6 +2,7 @@
 //! drive. Nobody imports it but the tests beside it.
 
 pub mod certificate;
+pub mod fuzz;
 pub mod kube_cluster;
 pub mod mesh;
 pub mod namespace;
@@ -9,4 +10,5 @@ pub mod offline;
 pub mod paths;
 pub mod plane;
 pub mod process;
+pub mod random_mesh;
 pub mod token;

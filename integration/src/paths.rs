@@ -103,6 +103,37 @@ pub struct Differential {
     pub seed: u64,
 }
 
+/// How many random configurations are served: `FERROMESH_RANDOM_CONFIGURATIONS` (25), the first made
+/// from `FERROMESH_SEED` (always the same), each further one from the next number.
+///
+/// # Panics
+/// A variable is not a number.
+pub fn configuration_settings() -> (u64, u64) {
+    let (count, seed) = CONFIGURATIONS;
+    (
+        number("FERROMESH_RANDOM_CONFIGURATIONS").unwrap_or(count),
+        number("FERROMESH_SEED").unwrap_or(seed),
+    )
+}
+
+/// How many random configurations the test command serves, and the number of the first.
+pub const CONFIGURATIONS: (u64, u64) = (25, 11);
+
+/// Whether goldens are to be written anew (`UPDATE_GOLDEN`).
+#[allow(clippy::disallowed_methods, reason = "the tests' one place that reads the environment")]
+pub fn updates_goldens() -> bool {
+    std::env::var_os("UPDATE_GOLDEN").is_some()
+}
+
+/// How long each stage is fuzzed, in seconds: `FERROMESH_FUZZ_SECONDS` (2), from `FERROMESH_SEED`
+/// (always the same).
+///
+/// # Panics
+/// A variable is not a number.
+pub fn fuzz_settings() -> (u64, u64) {
+    (number("FERROMESH_FUZZ_SECONDS").unwrap_or(2), number("FERROMESH_SEED").unwrap_or(5))
+}
+
 /// How large the mesh is that comes and leaves, and how often: `FERROMESH_MEMORY_SERVICES` (200),
 /// `FERROMESH_MEMORY_PROXIES` (100) and `FERROMESH_MEMORY_ROUNDS` (1).
 ///

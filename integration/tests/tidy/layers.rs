@@ -95,6 +95,8 @@ const LAYERS: [&[&str]; 6] = [
     ],
     &[
         "paths",
+        "random_mesh",
+        "fuzz",
         "offline",
         "process",
         "certificate",

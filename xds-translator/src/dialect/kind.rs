@@ -6,7 +6,7 @@ use super::{
     decode::Decoder,
     definition::Definition,
     reading,
-    schema::Decode,
+    schema::{Decode, Shape},
     spec::{Content, Spec},
 };
 use crate::ir::Kind;
@@ -41,6 +41,28 @@ pub(crate) struct Served {
     /// What `kubectl` and the API server are told of the kind; `None` for kinds that somebody else
     /// defines, or that are no resource of a cluster.
     pub(crate) definition: Option<&'static Definition>,
+    /// What its content is declared to be.
+    pub(super) declared: Declared,
+}
+
+/// What the content of the objects of a kind is declared to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Declared {
+    /// The field that it stands below; `None`: beside `metadata`.
+    pub below: Option<&'static str>,
+    /// Its type.
+    pub shape: fn() -> Shape,
+}
+
+impl Declared {
+    /// Content below `spec`.
+    pub(super) const fn spec<T: Decode>() -> Self {
+        Self { below: Some("spec"), shape: T::shape }
+    }
+
+    const fn whole<T: Decode>() -> Self {
+        Self { below: None, shape: T::shape }
+    }
 }
 
 /// Reads the content of an object: the whole of it, and its fields.
@@ -49,22 +71,22 @@ pub(super) type Reading = fn(&Value, &Map<String, Value>, &mut Decoder) -> Conte
 impl Served {
     /// Content that stands under `spec`, with nothing unknown beside it.
     pub(super) const fn spec<T: Spec + Decode>() -> Self {
-        Self { decode: reading::spec::<T>, definition: None }
+        Self { decode: reading::spec::<T>, definition: None, declared: Declared::spec::<T>() }
     }
 
     /// Content that stands beside `metadata`.
     pub(super) const fn whole<T: Spec + Decode>() -> Self {
-        Self { decode: reading::whole::<T>, definition: None }
+        Self { decode: reading::whole::<T>, definition: None, declared: Declared::whole::<T>() }
     }
 
     /// Objects of which only the metadata matters, whose mistakes are noted already.
     pub(super) const fn metadata<T: Spec + Decode>() -> Self {
-        Self { decode: reading::metadata::<T>, definition: None }
+        Self { decode: reading::metadata::<T>, definition: None, declared: Declared::whole::<T>() }
     }
 
-    /// Content that stands elsewhere, or is another in another version.
-    pub(super) const fn read(decode: Reading) -> Self {
-        Self { decode, definition: None }
+    /// Content that stands elsewhere, or is another in another version; `declared`: in the newest.
+    pub(super) const fn read(decode: Reading, declared: Declared) -> Self {
+        Self { decode, definition: None, declared }
     }
 
     /// The same, defined for API servers.

@@ -47,7 +47,7 @@ mod written_kind;
 pub(crate) use self::object::Written;
 pub use self::{
     fragment::Fragment,
-    kind::{KindRow, split_api_version},
+    kind::{Declared, KindRow, split_api_version},
     load::{
         MAX_FILE_BYTES, Parsed, Rejected, overlay, parse_file, parse_file_in, parse_files,
         parse_value,

@@ -3,7 +3,7 @@
 
 use super::{
     cilium, flagger, gateway_api, istio,
-    kind::{KindRow, Served, Serving, split_api_version},
+    kind::{Declared, KindRow, Served, Serving, split_api_version},
     kubernetes, linkerd, smi, suggest,
 };
 use crate::ir::Kind;
@@ -71,6 +71,11 @@ impl Kind {
             Serving::Served(served) => Some(served),
             Serving::Planned(_) | Serving::Installer => None,
         }
+    }
+
+    /// What the content of its objects is declared to be; `None` where they are not served.
+    pub fn declared(self) -> Option<Declared> {
+        self.serving().map(|served| served.declared)
     }
 
     /// Whether objects are parsed, validated and translated.

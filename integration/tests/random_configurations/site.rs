@@ -1,0 +1,214 @@
+//! A control plane with a sidecar's and a gateway's Envoy, to which one configuration after the
+//! other is served.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::Path,
+    time::Duration,
+};
+
+use ferromesh_integration::{
+    certificate::self_signed,
+    namespace::{Bridge, PROXY_USER, Pod},
+    paths,
+    plane::ControlPlane,
+    process::{Process, until},
+    random_mesh::base,
+};
+use serde_json::{Value, json};
+
+use crate::text_of;
+
+/// Longest wait until a configuration has come to both proxies.
+const ARRIVAL: Duration = Duration::from_secs(30);
+/// Ports that tell one configuration from the one before; each brings a listener to both proxies.
+const MARKS: (u16, u64) = (20_000, 10_000);
+
+/// Fields are dropped in order: programs before the namespaces they run in.
+pub(crate) struct Site {
+    _processes: Vec<Process>,
+    pods: [Pod; 2],
+    control: ControlPlane,
+    credential: [String; 3],
+    third: u8,
+    _bridge: Bridge,
+}
+
+impl Site {
+    pub(crate) fn start(third: u8) -> Self {
+        let bridge = Bridge::new(third);
+        let control = ControlPlane::new(format!("127.77.{third}.1"))
+            .listening("xds-tls", format!("10.77.{third}.1:15012"));
+        fs::set_permissions(control.folder(), fs::Permissions::from_mode(0o755))
+            .expect("proxies read it as another user");
+        let about =
+            ["-subj", "/CN=ext.example.com", "-addext", "subjectAltName=DNS:ext.example.com"];
+        let (chain, key) = self_signed(control.folder(), "cert", &about);
+        let [chain, key] = [chain, key].map(|path| fs::read_to_string(path).expect("PEM"));
+        let pods =
+            [("app", 11), ("edge", 12)].map(|(name, last)| Pod::new(&bridge, name, last, &[]));
+        let mut site = Self {
+            _processes: Vec::new(),
+            pods,
+            control,
+            credential: [chain.clone(), key, chain],
+            third,
+            _bridge: bridge,
+        };
+        site.write(0, &[]);
+        let plane = site.control.start();
+        fs::copy(site.control.file("data/root-cert.pem"), site.control.file("root-cert.pem"))
+            .expect("the root certificate is published");
+        fs::set_permissions(site.control.file("root-cert.pem"), fs::Permissions::from_mode(0o644))
+            .expect("a mode");
+        let sidecar = site.envoy(0, ["sidecar", "shop", "account0", "app-0"]);
+        let gateway = site.envoy(1, ["router", "istio-system", "edge", "edge-0"]);
+        site._processes = vec![sidecar, gateway, plane];
+        site.arrived(0);
+        site
+    }
+
+    fn envoy(&self, pod: usize, [kind, namespace, account, name]: [&str; 4]) -> Process {
+        let pod = &self.pods[pod];
+        let file = |suffix: &str| self.control.file(&format!("{name}{suffix}"));
+        let (token, work) = (file(".token"), file("-work"));
+        fs::write(&token, self.control.join_token(namespace, account)).expect("a token file");
+        fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("a mode");
+        fs::create_dir(&work).expect("a directory");
+        for path in [&token, &work] {
+            chown(path, Some(PROXY_USER), Some(PROXY_USER)).expect("root may");
+        }
+        // Gateways bind ports that only root may, unless the namespace is told otherwise.
+        let unprivileged = ["-w", "net.ipv4.ip_unprivileged_port_start=0"];
+        assert!(pod.exec(Path::new("sysctl"), &unprivileged).status.success(), "sysctl");
+        let mut command = pod.proxy_command(&paths::program("ferromesh-proxy"));
+        command.arg("envoy").args(["--type", kind, "--namespace", namespace]);
+        command.args(["--service-account", account, "--name", name]);
+        command.args(["--ip", &pod.address.to_string()]);
+        command.args(["--control-plane", &format!("10.77.{}.1:15012", self.third)]);
+        command.args(["--root-cert", &self.control.file("root-cert.pem")]);
+        command.args(["--token-file", &token, "--work-dir", &work]);
+        command.args(["--concurrency", "1", "--drain-time", "1s"]);
+        command.arg("--all-statistics").arg("--envoy-path").arg(paths::envoy());
+        Process::start(&format!("{name}-proxy"), self.control.folder(), command)
+    }
+
+    /// Serves objects beside those that are always there, waits until both proxies have what comes
+    /// of them, and gives back the file.
+    pub(crate) fn serve(&self, number: u64, objects: &[Value]) -> String {
+        let mark = number + 1;
+        let text = self.write(mark, objects);
+        self.arrived(mark);
+        text
+    }
+
+    fn write(&self, mark: u64, objects: &[Value]) -> String {
+        let addresses = [0, 1].map(|pod: usize| self.pods[pod].address.to_string());
+        let credential = [0, 1, 2].map(|part: usize| self.credential[part].as_str());
+        let always = base([&addresses[0], &addresses[1]], credential);
+        let marks = marks(mark);
+        let objects: Vec<Value> = objects.iter().cloned().map(seeing_marks).collect();
+        let text = text_of(always.iter().chain(&marks).chain(&objects));
+        // In one step, so that no half of it is read.
+        let (new, file) = (self.control.path("new.yaml"), self.control.path("config/mesh.yaml"));
+        fs::write(&new, &text).and_then(|()| fs::rename(&new, file)).expect("a file");
+        text
+    }
+
+    /// Waits until both proxies have a configuration's listener, and what else there is was sent
+    /// and answered.
+    fn arrived(&self, mark: u64) {
+        let name = format!("0.0.0.0_{}", port(mark));
+        for pod in &self.pods {
+            until(ARRIVAL, &format!("{name} in {}", pod.name), || {
+                admin(pod, "/config_dump?resource=dynamic_listeners&mask=name").contains(&name)
+            });
+        }
+        until(ARRIVAL, "answers of both proxies", || {
+            let listed = self.control.get("/api/v1/proxies").unwrap_or_default();
+            let listed: Value = serde_json::from_str(&listed).unwrap_or_default();
+            let proxies = listed["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let answered = !listed.to_string().to_lowercase().contains("stale");
+            // What is refused stays unanswered.
+            proxies.len() == 2 && (answered || !self.refusals().is_empty())
+        });
+    }
+
+    /// What the proxies refuse.
+    pub(crate) fn refusals(&self) -> Vec<String> {
+        let mut said: Vec<String> = Vec::new();
+        let listed = self.control.get("/api/v1/diagnostics").unwrap_or_default();
+        let listed: Value = serde_json::from_str(&listed).unwrap_or_default();
+        let items = listed["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let refused = items.iter().filter(|finding| finding["code"] == "FM0401");
+        said.extend(refused.map(ToString::to_string));
+        for pod in &self.pods {
+            let stats = admin(pod, "/stats?filter=update_rejected|listener_create_failure");
+            let counted = stats.lines().filter(|line| !line.ends_with(": 0"));
+            said.extend(counted.map(|line| format!("{}: {line}", pod.name)));
+        }
+        said
+    }
+
+    /// Forgets what was refused so far: what is counted once stays counted.
+    pub(crate) fn forget(&self) {
+        for pod in &self.pods {
+            let url = "http://127.0.0.1:15000/reset_counters";
+            let _ = pod.exec(Path::new("curl"), &["-sf", "-X", "POST", url]);
+        }
+    }
+}
+
+fn port(mark: u64) -> u16 {
+    MARKS.0 + u16::try_from(mark % MARKS.1).expect("below the count of ports")
+}
+
+/// Objects that bring a listener of their own to both proxies.
+fn marks(mark: u64) -> [Value; 2] {
+    let port = json!({"number": port(mark), "name": "http", "protocol": "HTTP"});
+    let object = |kind: &str, namespace: &str, spec: Value| {
+        json!({
+            "apiVersion": "networking.istio.io/v1", "kind": kind,
+            "metadata": {"name": "mark", "namespace": namespace, "creationTimestamp": "2020-01-01T00:00:00Z"},
+            "spec": spec,
+        })
+    };
+    [
+        object(
+            "ServiceEntry",
+            "marks",
+            json!({"hosts": ["mark.marks.test"], "ports": [port], "resolution": "STATIC",
+                "endpoints": [{"address": "10.99.0.1"}], "exportTo": ["*"]}),
+        ),
+        object(
+            "Gateway",
+            "istio-system",
+            json!({"selector": {"istio": "ingressgateway"},
+                "servers": [{"port": port, "hosts": ["mark.marks.test"]}]}),
+        ),
+    ]
+}
+
+/// A Sidecar object whose proxies see the marks, whatever else they see.
+fn seeing_marks(mut object: Value) -> Value {
+    if object["kind"] == "Sidecar" {
+        let seen = json!("marks/*");
+        let listeners = object["spec"]["egress"].as_array_mut();
+        let open = listeners.and_then(|all| all.iter_mut().find(|one| one.get("port").is_none()));
+        match open.and_then(|listener| listener["hosts"].as_array_mut()) {
+            Some(hosts) => hosts.push(seen),
+            None => match object["spec"]["egress"].as_array_mut() {
+                Some(listeners) => listeners.push(json!({"hosts": [seen]})),
+                None => object["spec"]["egress"] = json!([{"hosts": ["*/*"]}]),
+            },
+        }
+    }
+    object
+}
+
+fn admin(pod: &Pod, path: &str) -> String {
+    let url = format!("http://127.0.0.1:15000{path}");
+    let output = pod.exec(Path::new("curl"), &["-sf", "-m", "5", &url]);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
