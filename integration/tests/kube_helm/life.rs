@@ -91,7 +91,9 @@ fn left_on_purpose(object: &str) -> bool {
     let words = [words.next(), words.next(), words.next()].map(Option::unwrap_or_default);
     match words {
         // The API server makes the latter of the former.
-        ["CustomResourceDefinition" | "APIService", "<none>", name] => name.ends_with(".istio.io"),
+        ["CustomResourceDefinition" | "APIService", "<none>", name] => {
+            [".istio.io", ".ferromesh.io"].iter().any(|ours| name.ends_with(ours))
+        }
         ["ConfigMap", _, "istio-ca-root-cert"] | ["ConfigMap", ROOT, "ferromesh-refusals"] => true,
         ["Secret", ROOT, "ferromesh-ca"] | ["Lease", ROOT, "ferromesh-leader"] => true,
         ["Namespace", "<none>", ROOT] => true,
@@ -211,7 +213,11 @@ fn uninstall(mesh: &Mesh, before: &BTreeSet<String>) {
             .cloned()
             .collect()
     };
-    until(SOON, "nothing is left but what the notes name", || unnamed().is_empty());
+    let patience = Instant::now() + SOON;
+    while !unnamed().is_empty() {
+        assert!(Instant::now() < patience, "left without a word in the notes: {:?}", unnamed());
+        std::thread::sleep(Duration::from_millis(200));
+    }
 
     // The notes' own commands remove the rest.
     cluster.kubectl(&["delete", "crd", "--selector", "app.kubernetes.io/name=ferromesh-crds"]);
