@@ -19,6 +19,7 @@ pub mod config;
 pub mod drain;
 #[cfg(test)]
 mod end_to_end;
+pub(crate) mod file;
 pub mod http;
 pub mod identity;
 pub mod listen;

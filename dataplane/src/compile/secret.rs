@@ -17,6 +17,7 @@ use super::{
     field::{At, Invalid, required},
 };
 use crate::{
+    file,
     identity::files::{FileContent, FileSecret},
     runtime::secret::{SecretMaterial, SecretSlot},
 };
@@ -107,7 +108,7 @@ fn read(source: &DataSource) -> Result<Vec<u8>, Invalid> {
     match &source.specifier {
         Some(Specifier::InlineBytes(bytes)) => Ok(bytes.clone()),
         Some(Specifier::InlineString(text)) => Ok(text.clone().into_bytes()),
-        Some(Specifier::Filename(path)) => std::fs::read(path)
+        Some(Specifier::Filename(path)) => file::read(path.as_ref())
             .map_err(|error| Invalid::new(format!("cannot read {path}: {error}")).at("filename")),
         Some(Specifier::EnvironmentVariable(_)) => {
             Err(Invalid::new("not supported by this proxy").at("environment_variable"))

@@ -1,13 +1,15 @@
 //! Reads labels as Kubernetes' downward API writes them into a file.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
+
+use crate::file;
 
 /// The labels in a file, one `KEY="VALUE"` a line.
 ///
 /// # Errors
 /// The file cannot be read, or a line has another form.
 pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>, String> {
-    parse(&fs::read_to_string(path).map_err(|e| e.to_string())?)
+    parse(&file::read_text(path).map_err(|e| e.to_string())?)
 }
 
 fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {

@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
 use super::Identity;
-use crate::resolve::Resolver;
+use crate::{file, resolve::Resolver};
 
 /// The look-up, connecting and the TLS handshake together may take this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -163,7 +163,7 @@ fn client_config(
 /// they are newer.
 fn roots(path: &Path, held: Option<&Identity>) -> Result<RootCertStore, ChannelError> {
     let wrong = |why: String| ChannelError::Roots { path: path.to_owned(), why };
-    let pem = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
+    let pem = file::read(path).map_err(|e| wrong(e.to_string()))?;
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         store

@@ -6,7 +6,6 @@
 
 use std::{
     future::Future,
-    io,
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
@@ -29,7 +28,7 @@ use super::{
     Identity, IdentityError,
     channel::{self, ChannelError, TlsTarget},
 };
-use crate::resolve::Resolver;
+use crate::{file, resolve::Resolver};
 
 /// From sending the request to the whole answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -183,7 +182,7 @@ impl CsrClient {
     /// `held` lends its roots only: an expired certificate would end the handshake.
     async fn join(&self, held: Option<&Identity>) -> Result<Identity, FetchError> {
         let path = self.settings.token_file.as_deref().ok_or(FetchError::NoCredentials)?;
-        let token = read_token(path).await?;
+        let token = read_token(path)?;
         let channel =
             channel::connect_anonymously(&self.settings.target, held, &self.resolver).await?;
         self.request(channel, Some(&token)).await
@@ -242,15 +241,13 @@ impl CertificateSource for CsrClient {
 
     fn trust(&self) -> u64 {
         // A file that is being replaced counts as a change, which does no harm.
-        std::fs::read(&self.settings.target.roots_file).map_or(0, |pem| xxh3_64(&pem))
+        file::read(&self.settings.target.roots_file).map_or(0, |pem| xxh3_64(&pem))
     }
 }
 
-async fn read_token(path: &Path) -> Result<Zeroizing<String>, FetchError> {
+fn read_token(path: &Path) -> Result<Zeroizing<String>, FetchError> {
     let wrong = |why: String| FetchError::Token { path: path.to_owned(), why };
-    let text = Zeroizing::new(
-        tokio::fs::read_to_string(path).await.map_err(|e: io::Error| wrong(e.to_string()))?,
-    );
+    let text = Zeroizing::new(file::read_text(path).map_err(|e| wrong(e.to_string()))?);
     let token = text.trim();
     if token.is_empty() {
         Err(wrong("the file is empty".into()))

@@ -7,11 +7,13 @@
 //! the machine knows.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
 use zeroize::Zeroizing;
+
+use crate::file;
 
 /// Where distributions keep the roots of the public PKI, as one file in PEM.
 const SYSTEM_ROOTS: [&str; 6] = [
@@ -110,11 +112,13 @@ fn system_roots<'a>(mut places: impl Iterator<Item = &'a Path>) -> Result<Vec<u8
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    fs::read(path).map_err(|source| FileError::Read { path: path.to_owned(), source })
+    file::read(path).map_err(|source| FileError::Read { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

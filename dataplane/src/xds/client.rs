@@ -4,7 +4,7 @@
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -32,6 +32,7 @@ use tonic::{
 use super::{Accepted, Session, Update, accepted::Refusal};
 use crate::{
     compile::Rejection,
+    file,
     identity::{
         Identity, IdentityWatch,
         channel::{self, ChannelError, TlsTarget},
@@ -286,7 +287,7 @@ impl Client {
                 let identity = self.first_identity().await;
                 let channel = channel::connect(target, identity.as_deref(), &self.resolver).await?;
                 let token = match (identity, token_file) {
-                    (None, Some(path)) => Some(read_token(path).await?),
+                    (None, Some(path)) => Some(read_token(path)?),
                     _ => None,
                 };
                 Ok((channel, token))
@@ -380,11 +381,11 @@ async fn plaintext(address: &HostPort, resolver: &Resolver) -> Result<Channel, S
         .map_err(failed)
 }
 
-async fn read_token(path: &PathBuf) -> Result<MetadataValue<Ascii>, StreamError> {
-    let text = tokio::fs::read_to_string(path);
-    let text = text.await.map_err(|source| StreamError::Token { path: path.clone(), source })?;
+fn read_token(path: &Path) -> Result<MetadataValue<Ascii>, StreamError> {
+    let text = file::read_text(path);
+    let text = text.map_err(|source| StreamError::Token { path: path.to_owned(), source })?;
     let value = MetadataValue::try_from(format!("Bearer {}", text.trim()));
-    let mut value = value.map_err(|_| StreamError::TokenText(path.clone()))?;
+    let mut value = value.map_err(|_| StreamError::TokenText(path.to_owned()))?;
     value.set_sensitive(true);
     Ok(value)
 }

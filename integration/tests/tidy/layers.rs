@@ -75,6 +75,7 @@ const LAYERS: [&[&str]; 6] = [
     ],
     &[
         "redirect",
+        "file",
         "resolve",
         "node",
         "runtime",
