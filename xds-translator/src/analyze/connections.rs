@@ -21,7 +21,9 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
         for (i, rule) in policy.rules.iter().enumerate().filter(|(_, rule)| rule.needs_http()) {
             let met: Vec<&str> = ports
                 .iter()
-                .filter(|(port, _)| policy.target.reaches_port(**port) && rule.reaches_port(**port))
+                .filter(|(port, _)| {
+                    policy.target.reaches(Some(**port)) && rule.reaches_port(**port)
+                })
                 .map(|(_, name)| &**name)
                 .collect();
             if !met.is_empty() {

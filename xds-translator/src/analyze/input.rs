@@ -177,9 +177,10 @@ impl<'a> Input<'a> {
         })
     }
 
+    /// Those that speak for a host, instead of filling in what others leave out.
     pub(super) fn backends(&self) -> impl Iterator<Item = &Arc<BackendPolicy>> {
         self.items.iter().filter_map(|item| match item {
-            Item::Backend(policy) => Some(policy),
+            Item::Backend(policy) => Some(policy).filter(|policy| !policy.fills_in),
             _ => None,
         })
     }

@@ -30,6 +30,7 @@ mod patch_order;
 mod patches;
 mod policies;
 mod ports;
+mod referents;
 mod routes;
 mod services;
 mod splits;
@@ -141,6 +142,7 @@ fn check(input: Input<'_>) -> Vec<Diagnostic> {
         backends::check,
         gateways::check,
         policies::check,
+        referents::check,
         patches::check,
         patch_order::check,
         connections::check,

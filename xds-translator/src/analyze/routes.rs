@@ -440,6 +440,7 @@ fn check_conflicts(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
             let meets = |rival: &Claim<'_>| {
                 claim.table.export_to.overlaps(&rival.table.export_to)
                     && !joined(claim.table, rival.table)
+                    && claim.table.standing == rival.table.standing
             };
             let others =
                 claims.iter().enumerate().filter(|(other, rival)| *other != rank && meets(rival));

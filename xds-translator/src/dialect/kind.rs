@@ -43,7 +43,14 @@ pub(crate) struct Served {
     pub(crate) definition: Option<&'static Definition>,
     /// What its content is declared to be.
     pub(super) declared: Declared,
+    /// What stands in for a guard of which no version was ever accepted; `None`: the kind guards
+    /// nothing, or [`stand_in`](super::stand_in) says it.
+    pub(super) closed: Option<Closing>,
 }
+
+/// From an object as it was written to the `spec` of the one that stands in for it, with every door
+/// closed; `None`: it guards nothing.
+pub(super) type Closing = fn(&Value) -> Option<Value>;
 
 /// What the content of the objects of a kind is declared to be.
 #[derive(Clone, Copy, Debug)]
@@ -71,27 +78,47 @@ pub(super) type Reading = fn(&Value, &Map<String, Value>, &mut Decoder) -> Conte
 impl Served {
     /// Content that stands under `spec`, with nothing unknown beside it.
     pub(super) const fn spec<T: Spec + Decode>() -> Self {
-        Self { decode: reading::spec::<T>, definition: None, declared: Declared::spec::<T>() }
+        Self {
+            decode: reading::spec::<T>,
+            definition: None,
+            declared: Declared::spec::<T>(),
+            closed: None,
+        }
     }
 
     /// Content that stands beside `metadata`.
     pub(super) const fn whole<T: Spec + Decode>() -> Self {
-        Self { decode: reading::whole::<T>, definition: None, declared: Declared::whole::<T>() }
+        Self {
+            decode: reading::whole::<T>,
+            definition: None,
+            declared: Declared::whole::<T>(),
+            closed: None,
+        }
     }
 
     /// Objects of which only the metadata matters, whose mistakes are noted already.
     pub(super) const fn metadata<T: Spec + Decode>() -> Self {
-        Self { decode: reading::metadata::<T>, definition: None, declared: Declared::whole::<T>() }
+        Self {
+            decode: reading::metadata::<T>,
+            definition: None,
+            declared: Declared::whole::<T>(),
+            closed: None,
+        }
     }
 
     /// Content that stands elsewhere, or is another in another version; `declared`: in the newest.
     pub(super) const fn read(decode: Reading, declared: Declared) -> Self {
-        Self { decode, definition: None, declared }
+        Self { decode, definition: None, declared, closed: None }
     }
 
     /// The same, defined for API servers.
     pub(super) const fn defined(self, definition: &'static Definition) -> Self {
         Self { definition: Some(definition), ..self }
+    }
+
+    /// The same, a guard: what stands in for a refused one.
+    pub(super) const fn guarding(self, closed: Closing) -> Self {
+        Self { closed: Some(closed), ..self }
     }
 }
 

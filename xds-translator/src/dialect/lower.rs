@@ -5,7 +5,7 @@
 //! diagnostic made here says only what the intermediate representation cannot express. Key material
 //! never passes: a Secret lowers to nothing.
 
-use super::{Object, lowering::Lowering, stand_in};
+use super::{Object, lowering::Lowering, stand_in, table::annotate};
 use crate::{
     diagnostic::{Diagnostic, Severity},
     ir::MeshDefaults,
@@ -44,7 +44,8 @@ pub fn lower(object: &Object, mesh: &MeshDefaults) -> Lowered {
 fn lower_as_written(object: &Object, mesh: &MeshDefaults) -> Lowered {
     let mut lowering =
         Lowering { id: &object.id, meta: &object.meta, mesh, diagnostics: Vec::new() };
-    let items = object.spec.as_ref().map(|spec| spec.lower(&mut lowering)).unwrap_or_default();
+    let mut items = object.spec.as_ref().map(|spec| spec.lower(&mut lowering)).unwrap_or_default();
+    annotate(&mut lowering, &mut items);
     let diagnostics = object.diagnose_all(lowering.diagnostics);
     Lowered { items, closed: Vec::new(), diagnostics }
 }

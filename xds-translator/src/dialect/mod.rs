@@ -43,6 +43,7 @@ pub(crate) mod suggest;
 mod table;
 #[cfg(test)]
 mod tests;
+mod weight;
 mod written_kind;
 
 pub(crate) use self::object::Written;

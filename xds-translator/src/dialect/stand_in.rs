@@ -2,7 +2,8 @@
 //! the same guard with every door closed.
 //!
 //! Without it a slip of the pen in a policy would leave open what the policy was written to close.
-//! It is the only place that says what a closed guard is, whoever refuses one: the reader of a
+//! It is the only place that says what a closed guard is, or asks the row of its kind, whoever
+//! refuses one: the reader of a
 //! file, a rule of values, or lowering.
 
 mod extensions;
@@ -62,7 +63,6 @@ enum Extent {
 
 fn closed_door(id: &ObjectId, raw: &Value, extent: Extent) -> Option<Object> {
     let doors = match id.kind {
-        kind if kind == Kind::PEER_AUTHENTICATION => json!({ "mtls": { "mode": "STRICT" } }),
         kind if kind == Kind::AUTHORIZATION_POLICY => access(raw, extent)?,
         kind if kind == Kind::REQUEST_AUTHENTICATION => tokens::closed(raw, extent),
         kind if kind == Kind::ENVOY_FILTER => filters::closed(raw, extent)?,
@@ -73,7 +73,7 @@ fn closed_door(id: &ObjectId, raw: &Value, extent: Extent) -> Option<Object> {
         kind if kind == Kind::DESTINATION_RULE => return parts::rule(id, raw, extent),
         kind if kind == Kind::GATEWAY => return parts::gateway(id, raw),
         kind if kind == Kind::SIDECAR => return parts::sidecar(id, raw),
-        _ => return None,
+        kind => kind.serving()?.closed?(raw)?,
     };
     let Value::Object(doors) = doors else { return None };
     let scope = scope(raw);

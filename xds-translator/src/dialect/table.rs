@@ -4,9 +4,11 @@
 use super::{
     cilium, ferromesh, flagger, gateway_api, istio,
     kind::{Declared, KindRow, Served, Serving, split_api_version},
-    kubernetes, linkerd, smi, suggest,
+    kubernetes, linkerd,
+    lowering::Lowering,
+    smi, suggest,
 };
-use crate::ir::Kind;
+use crate::{ir::Kind, snapshot::Item};
 
 /// The rows of each dialect, in the order of [`Kind`].
 static DIALECTS: [&[KindRow]; 8] = [
@@ -19,6 +21,20 @@ static DIALECTS: [&[KindRow]; 8] = [
     flagger::KINDS,
     ferromesh::KINDS,
 ];
+
+/// What dialects read in the metadata of other dialects' objects: each sees an object with the items
+/// that its own dialect lowered it to, and may change them or add some.
+static ANNOTATED: [Annotated; 0] = [];
+
+/// Reads what an object's metadata says in the words of another dialect.
+pub(super) type Annotated = fn(&mut Lowering<'_>, &mut Vec<Item>);
+
+/// The items of an object with what other dialects make of its metadata.
+pub(super) fn annotate(lowering: &mut Lowering<'_>, items: &mut Vec<Item>) {
+    if !lowering.meta.annotations.is_empty() {
+        ANNOTATED.iter().for_each(|read| read(lowering, items));
+    }
+}
 
 /// Every known kind, in the order of [`Kind`].
 pub fn kinds() -> impl Iterator<Item = &'static KindRow> + Clone {

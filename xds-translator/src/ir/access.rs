@@ -5,7 +5,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{Labels, Origin, PolicyScope, PolicyTarget, Selector, StringMatch, Workload};
+use super::{
+    Field, Labels, ObjectId, Origin, PolicyScope, PolicyTarget, Selector, SharedPorts, StringMatch,
+    Workload,
+};
 
 /// The policy of one object.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -18,6 +21,9 @@ pub struct AccessPolicy {
     pub selector: Selector,
     /// What of them it guards.
     pub target: PolicyTarget,
+    /// Instead of all that `selector` and `target` say: ports that objects of their own describe. Only
+    /// as lowered: who reads policies of a snapshot reads them put together.
+    pub ports: Option<SharedPorts>,
     /// What a match means.
     pub action: AccessAction,
     /// Who is asked, where a match means that; by the name that the mesh gives it.
@@ -25,6 +31,9 @@ pub struct AccessPolicy {
     /// Rules are OR-ed, and keep the place they have in the object. A rule without conditions
     /// matches everything.
     pub rules: Vec<AccessRule>,
+    /// Objects that say who callers are: whom a rule matches is of each of these too. While one of
+    /// them is not there, no rule matches anybody. Only as lowered.
+    pub shared_callers: Vec<SharedCallers>,
     /// What becomes of what no rule matches.
     pub unmatched: Unmatched,
     /// Only reported, not enforced.
@@ -44,6 +53,40 @@ impl AccessPolicy {
             _ => [].iter().chain(&[]),
         })
     }
+}
+
+/// A set of callers that an object of its own says.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct SharedCallers {
+    /// Where the object is named.
+    pub at: Field,
+    /// The object.
+    pub set: ObjectId,
+}
+
+/// Callers to which policies of other objects refer.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct CallerSet {
+    /// The object.
+    pub origin: Origin,
+    /// Who; alternatives, of which all conditions must hold. None: nobody.
+    pub alternatives: Vec<Vec<CallerMatch>>,
+}
+
+/// What becomes of calls to ports of workloads that no object describes ([`WorkloadPort`]). One
+/// about a workload itself comes before one about its namespace, and of equals the oldest counts.
+///
+/// [`WorkloadPort`]: super::WorkloadPort
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct AccessDefault {
+    /// The object.
+    pub origin: Origin,
+    /// Where the workloads are.
+    pub namespace: Arc<str>,
+    /// The labels, all of them, of the workloads; `None`: every workload of the namespace.
+    pub labels: Option<Labels>,
+    /// Who passes, as in an access policy.
+    pub rules: Vec<AccessRule>,
 }
 
 /// What becomes of a call that no rule of a policy matches. What no policy guards passes.
@@ -107,6 +150,16 @@ impl AccessRule {
         };
         let some_operation = self.to.is_empty() || self.to.iter().any(|all| all.iter().all(holds));
         some_operation && self.when_to.iter().all(holds)
+    }
+
+    /// Asks that callers are one of these besides; none: nobody may be left.
+    pub fn narrow(&mut self, callers: &[Vec<CallerMatch>]) {
+        let own = std::mem::take(&mut self.from);
+        let both = |one: &[CallerMatch], other: &[CallerMatch]| [one, other].concat();
+        self.from = match own.is_empty() {
+            true => callers.to_vec(),
+            false => own.iter().flat_map(|o| callers.iter().map(move |c| both(o, c))).collect(),
+        };
     }
 
     fn callers(&self) -> impl Iterator<Item = &CallerMatch> {

@@ -17,6 +17,8 @@ pub struct BackendPolicy {
     pub export_to: Visibility,
     /// Restricts it to these clients.
     pub workload_selector: Option<Selector>,
+    /// It says only what no other policy for the host says: blocks that the others leave out.
+    pub fills_in: bool,
     /// For every subset and port.
     pub traffic: TrafficPolicy,
     /// Named subsets, in the order written; unique names.

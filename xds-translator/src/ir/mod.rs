@@ -32,6 +32,7 @@ pub mod telemetry;
 pub mod token;
 pub mod topology;
 pub mod workload;
+pub mod workload_port;
 
 pub use access::*;
 pub use attachment::Attachment;
@@ -60,3 +61,4 @@ pub use telemetry::*;
 pub use token::{KeySet, KeySource, NoKeySet, TokenCheck, TokenKeys, TokenPolicy, TokenRule};
 pub use topology::Topology;
 pub use workload::*;
+pub use workload_port::*;

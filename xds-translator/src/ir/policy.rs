@@ -1,6 +1,6 @@
 //! What policies are about: where the workloads are, and what of them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Serialize;
 
@@ -29,28 +29,37 @@ impl PolicyScope {
 }
 
 /// What of a workload a policy is about.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub enum PolicyTarget {
     /// Everything that it takes.
     All,
-    /// What it takes at this port: of a container, or of a gateway's listener.
-    Port(u16),
+    /// What it takes at these ports: of a container, or of a gateway's listener; never empty.
+    Ports(BTreeSet<u16>),
+    /// What it takes at all other ports; may be empty.
+    Except(BTreeSet<u16>),
 }
 
 impl PolicyTarget {
-    /// The port, if it is about one.
-    pub fn port(self) -> Option<u16> {
-        match self {
-            Self::All => None,
-            Self::Port(port) => Some(port),
-        }
+    /// What it takes at one port.
+    pub fn port(port: u16) -> Self {
+        Self::Ports([port].into())
     }
 
-    /// Whether a port is part of it.
-    pub fn reaches_port(self, port: u16) -> bool {
+    /// The ports of which it says something else than of those that nobody knows.
+    pub fn singled_out(&self) -> impl Iterator<Item = u16> + '_ {
+        let ports = match self {
+            Self::All => None,
+            Self::Ports(ports) | Self::Except(ports) => Some(ports),
+        };
+        ports.into_iter().flatten().copied()
+    }
+
+    /// Whether a port is part of it; `None`: one of those that nobody knows.
+    pub fn reaches(&self, port: Option<u16>) -> bool {
         match self {
             Self::All => true,
-            Self::Port(own) => own == port,
+            Self::Ports(own) => port.is_some_and(|port| own.contains(&port)),
+            Self::Except(others) => port.is_none_or(|port| !others.contains(&port)),
         }
     }
 }

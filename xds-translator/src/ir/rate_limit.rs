@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{Hostname, ObjectId, Origin, PolicyScope, PolicyTarget, Selector};
+use super::{Hostname, ObjectId, Origin, PolicyScope, PolicyTarget, Selector, SharedPorts};
 
 /// The limit that one object gives; of several limits all hold. Connections of other protocols than
 /// HTTP are not limited.
@@ -20,6 +20,9 @@ pub struct RateLimit {
     pub gateway: Option<ObjectId>,
     /// At which port of theirs.
     pub target: PolicyTarget,
+    /// Instead of all that `selector` and `target` say: ports that objects of their own describe. Only
+    /// as lowered.
+    pub ports: Option<SharedPorts>,
     /// How many requests.
     pub quota: Quota,
     /// What is answered to what is too much.

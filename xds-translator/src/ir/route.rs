@@ -25,6 +25,8 @@ pub struct RouteTable {
     pub http: Vec<HttpRule>,
     /// In which order HTTP rules are tried.
     pub order: RuleOrder,
+    /// Whether it counts where others name its hosts too.
+    pub standing: Standing,
     /// TLS rules by SNI; the first match wins.
     pub tls: Vec<TlsRule>,
     /// TCP rules; the first match wins.
@@ -72,6 +74,18 @@ pub enum RuleOrder {
     /// method, more conditions on headers, more on query parameters; then the older table, the
     /// first by namespace and name, and what is written first.
     BySpecificity,
+}
+
+/// Which of a host's tables counts, before their age is asked.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize)]
+pub enum Standing {
+    /// In the place of all others. Of several that of the client's namespace comes first.
+    First,
+    /// Before those that stand last.
+    #[default]
+    Usual,
+    /// Where no other is for the host.
+    Last,
 }
 
 /// Where the names in a route table are written, and names that no request needs.

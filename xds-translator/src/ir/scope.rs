@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::{ConnectionPool, Hostname, Labels, Origin, Protocol, Selector};
+use super::{ConnectionPool, Hostname, Labels, Origin, PolicyScope, Protocol, Selector};
 
 /// The scope that one object gives.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -129,6 +129,18 @@ pub enum OutboundTraffic {
     RegistryOnly,
     /// It goes to a service instead (`egressProxy`), and is refused where that is not there.
     Through(EgressProxy),
+}
+
+/// What becomes of traffic for unknown destinations of all workloads of a scope. What one refuses no
+/// [`SidecarScope`] lets pass; where one lets it pass, a `SidecarScope` may say something else.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct OutboundPolicy {
+    /// The object.
+    pub origin: Origin,
+    /// Where the workloads are.
+    pub scope: PolicyScope,
+    /// Whether it passes.
+    pub allowed: bool,
 }
 
 /// Where traffic for unknown destinations goes.

@@ -137,8 +137,8 @@ impl Rules<'_> {
             };
             let plans = own().filter(counts).map(|policy| self.compile(policy)).reduce(joined)?;
             let guarded = refusing().next()?;
-            Some(match ports_alone(refusing()) {
-                Some(ports) => joined(plans, elsewhere(guarded, &ports)),
+            Some(match unguarded(refusing()) {
+                Some(there) => joined(plans, elsewhere(guarded, there)),
                 None => plans,
             })
         };
@@ -158,7 +158,7 @@ impl Rules<'_> {
         }
         let compiled = rules.iter().enumerate().filter_map(|(i, rule)| {
             let plan = self.rule(rule)?;
-            Some((name(i), at_target(policy.target, plan)))
+            Some((name(i), at_target(&policy.target, plan)))
         });
         compiled.collect()
     }
@@ -309,25 +309,49 @@ fn joined(mut one: Plans, other: Plans) -> Plans {
 }
 
 /// A rule where its policy guards something.
-fn at_target(target: PolicyTarget, plan: AccessPolicyPlan) -> AccessPolicyPlan {
-    let PolicyTarget::Port(port) = target else { return plan };
-    let permissions = plan.permissions.into_iter();
-    let there = permissions.map(|p| Permission::And(vec![Permission::Port(port), p]));
-    AccessPolicyPlan { permissions: there.collect(), ..plan }
-}
-
-/// The ports that some policies guard; `None`: one guards them all.
-fn ports_alone<'a>(policies: impl Iterator<Item = &'a Arc<AccessPolicy>>) -> Option<BTreeSet<u16>> {
-    policies.map(|policy| policy.target.port()).collect()
-}
-
-/// What lets everything pass at other ports than these, named after a policy that guards one.
-fn elsewhere(guarded: &AccessPolicy, ports: &BTreeSet<u16>) -> Plans {
-    let here = ports.iter().map(|port| Permission::Port(*port)).collect();
-    let plan = AccessPolicyPlan {
-        permissions: vec![Permission::Not(Box::new(Permission::Or(here)))],
-        principals: vec![Principal::Any],
+fn at_target(target: &PolicyTarget, plan: AccessPolicyPlan) -> AccessPolicyPlan {
+    let there = match target {
+        PolicyTarget::All => return plan,
+        PolicyTarget::Except(others) if others.is_empty() => return plan,
+        PolicyTarget::Ports(ports) => at_ports(ports),
+        PolicyTarget::Except(others) => Permission::Not(Box::new(at_ports(others))),
     };
+    let permissions = plan.permissions.into_iter();
+    let permissions = permissions.map(|p| Permission::And(vec![there.clone(), p])).collect();
+    AccessPolicyPlan { permissions, ..plan }
+}
+
+fn at_ports(ports: &BTreeSet<u16>) -> Permission {
+    let mut each: Vec<Permission> = ports.iter().copied().map(Permission::Port).collect();
+    match (each.pop(), each.is_empty()) {
+        (Some(only), true) => only,
+        (last, _) => Permission::Or(each.into_iter().chain(last).collect()),
+    }
+}
+
+/// Where none of these policies guards anything; `None`: every port is guarded.
+fn unguarded<'a>(policies: impl Iterator<Item = &'a Arc<AccessPolicy>>) -> Option<Permission> {
+    let (mut guarded, mut open): (BTreeSet<u16>, Option<BTreeSet<u16>>) = Default::default();
+    for policy in policies {
+        match &policy.target {
+            PolicyTarget::All => return None,
+            PolicyTarget::Ports(ports) => guarded.extend(ports),
+            PolicyTarget::Except(others) => {
+                open = Some(open.map_or_else(|| others.clone(), |open| &open & others));
+            }
+        }
+    }
+    let Some(open) = open else {
+        let here = guarded.into_iter().map(Permission::Port).collect();
+        return Some(Permission::Not(Box::new(Permission::Or(here))));
+    };
+    let left = &open - &guarded;
+    (!left.is_empty()).then(|| at_ports(&left))
+}
+
+/// What lets everything pass where no policy guards anything, named after one that guards.
+fn elsewhere(guarded: &AccessPolicy, there: Permission) -> Plans {
+    let plan = AccessPolicyPlan { permissions: vec![there], principals: vec![Principal::Any] };
     BTreeMap::from([(rule_name(guarded, "other-ports"), plan)])
 }
 

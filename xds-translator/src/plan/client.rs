@@ -284,17 +284,17 @@ impl StaticMatch<'_> {
     }
 }
 
-/// Route tables by host: for each the oldest table that names it.
+/// Route tables by host: for each the first table that names it.
 pub(crate) struct TableIndex<'t> {
     exact: BTreeMap<&'t Hostname, &'t Arc<RouteTable>>,
     /// The longest first.
     wildcards: Vec<(&'t Hostname, &'t Arc<RouteTable>)>,
-    /// Oldest first.
+    /// In the order in which they come before each other.
     tables: Vec<&'t Arc<RouteTable>>,
 }
 
 impl<'t> TableIndex<'t> {
-    /// `tables` are oldest first.
+    /// `tables` are in the order of [`Reader::route_tables`].
     pub(crate) fn new(tables: impl Iterator<Item = &'t Arc<RouteTable>>) -> Self {
         let mut index =
             Self { exact: BTreeMap::new(), wildcards: Vec::new(), tables: tables.collect() };
@@ -332,6 +332,7 @@ impl<'t> TableIndex<'t> {
         let joins = |table: &&'t Arc<RouteTable>| {
             table.order == RuleOrder::BySpecificity && table.hosts.contains(host)
         };
+        let joins = |other: &&'t Arc<RouteTable>| joins(other) && other.standing == table.standing;
         match table.order {
             RuleOrder::AsWritten => vec![table],
             RuleOrder::BySpecificity => self.tables().filter(joins).collect(),

@@ -63,8 +63,7 @@ impl Sight {
             .collect();
         let tables = reader.route_tables(&Attachment::Mesh, &key.namespace);
         let scope = key.scope.as_ref().and_then(|id| reader.scope(id));
-        let unknown = scope.and_then(|s| s.outbound_traffic.clone());
-        let unknown = unknown.unwrap_or_else(|| reader.mesh().outbound_traffic.clone());
+        let unknown = reader.unknown_traffic(&key.namespace, scope.map(AsRef::as_ref));
         let listeners = scope.map(|s| s.egress.as_slice()).unwrap_or_default();
         let mut egress: Vec<Egress> = if listeners.is_empty() {
             vec![Egress::new(None, visible, tables.to_vec())]

@@ -8,8 +8,8 @@ use crate::{
         AccessAction, AccessPolicy, AccessRule, Attachment, BackendPolicy, Destination,
         DestinationPort, HeaderOps, Hostname, HttpMatch, HttpRule, Labels, MeshDefaults, ObjectId,
         Origin, PolicyScope, PolicyTarget, Protocol, Resolution, RouteFields, RouteTable,
-        RuleOrder, Selector, Service, ServiceAddress, ServiceKey, ServicePort, TargetPort,
-        TrafficPolicy, Unmatched, Unreachable, Visibility, WeightedDestination,
+        RuleOrder, Selector, Service, ServiceAddress, ServiceKey, ServicePort, Standing,
+        TargetPort, TrafficPolicy, Unmatched, Unreachable, Visibility, WeightedDestination,
     },
     snapshot::{Audience, ChangeSet, Item, MeshSnapshot, ServiceDefinition},
 };
@@ -92,6 +92,7 @@ pub(crate) fn policy(namespace: &str, name: &str, host: &str) -> BackendPolicy {
         host: Hostname::new(host),
         export_to: Visibility::Public,
         workload_selector: None,
+        fills_in: false,
         traffic: TrafficPolicy::default(),
         subsets: Vec::new(),
     }
@@ -111,6 +112,7 @@ pub(crate) fn table(
         export_to: Visibility::Public,
         http,
         order: RuleOrder::AsWritten,
+        standing: Standing::Usual,
         tls: Vec::new(),
         tcp: Vec::new(),
         fields: RouteFields::default(),
@@ -147,8 +149,10 @@ pub(crate) fn access(
         scope: PolicyScope::Namespace("shop".into()),
         selector: Selector::default(),
         target: PolicyTarget::All,
+        ports: None,
         action,
         rules,
+        shared_callers: Vec::new(),
         unmatched: Unmatched::under(action),
         dry_run: false,
     })

@@ -61,6 +61,8 @@ struct Inbound<'a> {
     scope: Option<&'a Arc<SidecarScope>>,
     access: Access,
     limits: Vec<Arc<RateLimit>>,
+    /// What objects that describe ports say is spoken there, the oldest of each port.
+    spoken: BTreeMap<u16, Protocol>,
     ports: Vec<InboundPort>,
 }
 
@@ -93,6 +95,7 @@ impl<'a> Inbound<'a> {
             scope,
             access: Access::of(reader, &key.namespace, &key.labels),
             limits: reader.rate_limits(&key.namespace, &key.labels, &[]),
+            spoken: spoken(reader, key),
             ports: Vec::new(),
         };
         let declared = scope.map(|s| s.ingress.as_slice()).unwrap_or_default();
@@ -122,7 +125,8 @@ impl<'a> Inbound<'a> {
         let ports = by_port.into_iter().filter_map(|(number, mut leading)| {
             leading.sort_by(|a, b| (egress::age(&a.0), a.1).cmp(&(egress::age(&b.0), b.1)));
             let (first, service_port) = leading.first()?;
-            let (service_port, protocol) = (*service_port, first.port(*service_port)?.protocol);
+            let (service_port, declared) = (*service_port, first.port(*service_port)?.protocol);
+            let protocol = self.spoken.get(&number).copied().unwrap_or(declared);
             let mut services: Vec<Arc<Service>> =
                 leading.into_iter().map(|(service, _)| service).collect();
             services.dedup_by(|a, b| a.key == b.key);
@@ -270,11 +274,11 @@ impl<'a> Inbound<'a> {
         for port in self.singled_out(unknown_mode) {
             let mode = self.mode(Some(port));
             let limits = limits_at(self.reader, &self.limits, Some(port));
+            let speech = self.spoken.get(&port).map_or(Speech::Auto, |said| Speech::of(*said));
             let singled_out = PortChains { port: Some(port), limits, ..self.unknown_ports() };
-            chains.extend(singled_out.plan(Speech::Auto, mode));
-            off.note(port, inspects_tls(mode), inspects_http(Speech::Auto, mode));
-            wanted =
-                (wanted.0 || inspects_tls(mode), wanted.1 || inspects_http(Speech::Auto, mode));
+            chains.extend(singled_out.plan(speech, mode));
+            off.note(port, inspects_tls(mode), inspects_http(speech, mode));
+            wanted = (wanted.0 || inspects_tls(mode), wanted.1 || inspects_http(speech, mode));
         }
         let mut listener_filters = vec![ListenerFilter::OriginalDst];
         listener_filters.extend(off.filters(wanted));
@@ -294,7 +298,8 @@ impl<'a> Inbound<'a> {
         };
         let mut ports = self.reader.peer_tls_ports(&self.key.namespace, &self.key.labels);
         ports.retain(|port| self.mode(Some(*port)) != unknown);
-        ports.extend(self.limits.iter().filter_map(|limit| limit.target.port()));
+        ports.extend(self.limits.iter().flat_map(|limit| limit.target.singled_out()));
+        ports.extend(self.spoken.keys());
         ports.retain(|port| !own_chains(*port));
         ports.sort_unstable();
         ports.dedup();
@@ -389,6 +394,18 @@ impl<'a> Inbound<'a> {
             proxy,
         }
     }
+}
+
+/// What objects that describe ports of the workload say is spoken there.
+fn spoken(reader: &Reader<'_>, key: &InboundKey) -> BTreeMap<u16, Protocol> {
+    let mut spoken = BTreeMap::new();
+    for (port, numbers) in reader.workload_ports(&key.namespace, &key.labels) {
+        let Some(protocol) = port.protocol else { continue };
+        numbers.into_iter().for_each(|number| {
+            spoken.entry(number).or_insert(protocol);
+        });
+    }
+    spoken
 }
 
 /// HTTP/2 only where the port declares it: what peers speak among themselves says nothing about the

@@ -44,9 +44,14 @@ pub(crate) fn outbound_target(cluster: &str) -> Option<(&str, u16)> {
     Some((host, port.parse().ok()?))
 }
 
-/// `ns[NAMESPACE]-policy[NAME]-rule[`, which is followed by the number of the rule and `]`.
+/// `ns[NAMESPACE]-policy[NAME]-rule[`, which is followed by the number of the rule and `]`; of kinds
+/// that share names with the one that is called so, their own word instead of `policy`.
 pub(crate) fn access_policy(id: &ObjectId) -> String {
-    format!("ns[{}]-policy[{}]-rule[", id.namespace, id.name)
+    let word = match id.kind.kebab() {
+        "authorization-policy" => "policy",
+        other => other,
+    };
+    format!("ns[{}]-{word}[{}]-rule[", id.namespace, id.name)
 }
 
 /// `istio-ext-authz-AUTHORIZER-`, which the names of rules begin with that ask it.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{LimitPlan, QuotaPlan, client::resolve_alias, naming};
 use crate::{
-    ir::{PolicyTarget, Quota, RateLimit, Service, ServiceKey, SharedQuota},
+    ir::{Quota, RateLimit, Service, ServiceKey, SharedQuota},
     snapshot::Reader,
 };
 
@@ -25,11 +25,7 @@ pub(crate) fn limits_at(
     limits: &[Arc<RateLimit>],
     port: Option<u16>,
 ) -> Vec<LimitPlan> {
-    let holds = |target: PolicyTarget| match port {
-        Some(port) => target.reaches_port(port),
-        None => target == PolicyTarget::All,
-    };
-    let holding = limits.iter().filter(|limit| holds(limit.target));
+    let holding = limits.iter().filter(|limit| limit.target.reaches(port));
     holding.filter_map(|limit| plan(reader, limit)).collect()
 }
 

@@ -722,6 +722,7 @@ fn requests_are_limited_at_the_port_that_is_meant() {
             selector: labels(&[("app", "cart")]).into(),
             gateway: None,
             target,
+            ports: None,
             quota: Quota::Own(OwnQuota::of(Rate {
                 requests,
                 window: std::time::Duration::from_secs(1),
@@ -733,13 +734,13 @@ fn requests_are_limited_at_the_port_that_is_meant() {
         let mesh = mesh([http("shop", "cart", 8080)].into_iter().chain(limits));
         limited(&mesh, &inbound(vec![(service_key("shop", "cart"), 8080, 8080)]), port)
     };
-    let of_port = |port| vec![limit("a", PolicyTarget::Port(port), 5)];
+    let of_port = |port| vec![limit("a", PolicyTarget::port(port), 5)];
     assert_eq!(at(of_port(8080), Some(8080)), [5]);
     assert!(at(of_port(8080), None).is_empty());
     // A port to which no service leads is taken out of the unknown ones.
     assert_eq!(at(of_port(9000), Some(9000)), [5]);
     assert!(at(of_port(9000), Some(8080)).is_empty() && at(of_port(9000), None).is_empty());
-    let both = || vec![limit("a", PolicyTarget::All, 7), limit("b", PolicyTarget::Port(8080), 5)];
+    let both = || vec![limit("a", PolicyTarget::All, 7), limit("b", PolicyTarget::port(8080), 5)];
     assert_eq!(at(both(), Some(8080)), [7, 5]);
     assert_eq!(at(both(), None), [7]);
 }

@@ -33,7 +33,8 @@ pub(crate) fn whole_policies(reader: &Reader<'_>, key: &ClusterKey) -> Vec<Arc<B
 }
 
 /// Several policies for one host read as one: the oldest policy that says anything speaks for the
-/// whole service, subsets of all of them stay, and the oldest subset of a name wins.
+/// whole service, subsets of all of them stay, and the oldest subset of a name wins. What it leaves
+/// out is as those say that fill in, the oldest first.
 pub(crate) struct MergedPolicy<'a> {
     policies: Vec<&'a BackendPolicy>,
 }
@@ -46,11 +47,13 @@ impl<'a> MergedPolicy<'a> {
 
     /// The object that metadata names.
     pub(crate) fn config_path(&self) -> Option<Arc<str>> {
-        self.policies.first().map(|p| p.origin.config_path().into())
+        let first = self.policies.iter().find(|p| !p.fills_in).or(self.policies.first());
+        first.map(|p| p.origin.config_path().into())
     }
 
     fn top(&self) -> Option<&'a TrafficPolicy> {
-        self.policies.iter().map(|p| &p.traffic).find(|t| **t != TrafficPolicy::default())
+        let speaking = self.policies.iter().filter(|p| !p.fills_in).map(|p| &p.traffic);
+        speaking.into_iter().find(|t| **t != TrafficPolicy::default())
     }
 
     /// Subsets in the order of age, each name once.
@@ -83,6 +86,10 @@ impl<'a> MergedPolicy<'a> {
     /// The settings for one port of a subset (empty: of the service).
     pub(crate) fn traffic(&self, mesh: &MeshDefaults, port: u16, subset: &str) -> Traffic {
         let mut blocks = Blocks::default();
+        // The last one that is applied counts.
+        for policy in self.policies.iter().rev().filter(|p| p.fills_in) {
+            blocks.apply(Some(&policy.traffic), port);
+        }
         blocks.apply(self.top(), port);
         blocks.apply(self.subset(subset).map(|s| &s.traffic), port);
         blocks.resolve(mesh)
@@ -178,6 +185,35 @@ mod tests {
             (pool(1), None)
         );
         assert_eq!(merged.traffic(&mesh, 80, "").tls, Some(ClientTls::Disable));
+    }
+
+    #[test]
+    fn what_fills_in_gives_the_blocks_that_are_left_out() {
+        let budget = |percent| Some(RetryBudget { percent, minimum: 3, window: None });
+        let outlier = || Some(OutlierDetection { consecutive_5xx: Some(7), ..Default::default() });
+        let filling = |name: &str, traffic| {
+            let policy = policy("default", name, "reviews.default.svc.cluster.local");
+            Arc::new(BackendPolicy { fills_in: true, traffic, ..policy })
+        };
+        let old = filling("a", TrafficPolicy { retry_budget: budget(20), ..Default::default() });
+        let young = filling(
+            "b",
+            TrafficPolicy {
+                retry_budget: budget(50),
+                outlier: outlier(),
+                connection_pool: Some(pool(9)),
+                ..Default::default()
+            },
+        );
+        let mut rule = policy("default", "rule", "reviews.default.svc.cluster.local");
+        rule.traffic.connection_pool = Some(pool(1));
+        let rule = Arc::new(rule);
+        let mesh = MeshDefaults::default();
+        let merged = MergedPolicy::new([&old, &young, &rule]).traffic(&mesh, 80, "");
+        assert_eq!((merged.pool, merged.retry_budget), (pool(1), budget(20)));
+        assert_eq!(merged.outlier, outlier());
+        let alone = MergedPolicy::new([&old, &young]).traffic(&mesh, 80, "");
+        assert_eq!(alone.pool, pool(9));
     }
 
     #[test]

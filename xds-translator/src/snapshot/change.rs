@@ -102,6 +102,8 @@ fn namespace_of(dep: &Dep) -> Option<&Arc<str>> {
         Dep::PeerTls(namespace)
         | Dep::Access(namespace)
         | Dep::Tokens(namespace)
+        | Dep::WorkloadPorts(namespace)
+        | Dep::Outbound(namespace)
         | Dep::RateLimits(namespace) => Some(namespace),
         Dep::ServiceByHost(_, namespace)
         | Dep::RouteTables(_, namespace)

@@ -6,11 +6,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{
     EndpointSlice, MeshSnapshot, ServiceDefinition,
     access::AccessPolicies,
+    access_defaults::AccessDefaults,
     backends::Backends,
+    caller_sets::CallerSets,
     family::{Family, Fed, Touch},
     gateways::Gateways,
     groups::Groups,
     match_sets::MatchSets,
+    outbound_policies::OutboundPolicies,
     patches::PatchSets,
     peer_tls::PeerTlsPolicies,
     proxies::ProxyPolicies,
@@ -22,12 +25,13 @@ use super::{
     slices::Slices,
     telemetry::TelemetryPolicies,
     tokens::TokenPolicies,
+    workload_ports::WorkloadPorts,
     workloads::Workloads,
 };
 use crate::ir::{
-    AccessPolicy, BackendPolicy, GatewayConfig, MatchSet, MeshDefaults, PatchSet, PeerTlsPolicy,
-    ProxyPolicy, RateLimit, RouteTable, ServiceKey, SidecarScope, TelemetryPolicy, TokenPolicy,
-    Workload, WorkloadGroup,
+    AccessDefault, AccessPolicy, BackendPolicy, CallerSet, GatewayConfig, MatchSet, MeshDefaults,
+    OutboundPolicy, PatchSet, PeerTlsPolicy, ProxyPolicy, RateLimit, RouteTable, ServiceKey,
+    SidecarScope, TelemetryPolicy, TokenPolicy, Workload, WorkloadGroup, WorkloadPort,
 };
 
 /// Declares the families. Each row: what an item is, its name, its type, and the name and type of
@@ -114,10 +118,18 @@ families! {
     Gateway(GatewayConfig) in gateways: Gateways,
     /// A sidecar scope.
     Scope(SidecarScope) in scopes: Scopes,
+    /// What becomes of traffic for unknown destinations.
+    Outbound(OutboundPolicy) in outbound_policies: OutboundPolicies,
     /// Which TLS is taken from peers.
     PeerTls(PeerTlsPolicy) in peer_tls: PeerTlsPolicies,
     /// Who may call.
     Access(AccessPolicy) in access: AccessPolicies,
+    /// Callers to which policies of other objects refer.
+    Callers(CallerSet) in caller_sets: CallerSets,
+    /// A port of workloads to which other objects refer.
+    Port(WorkloadPort) in workload_ports: WorkloadPorts,
+    /// Who may call where no object describes the port.
+    AccessDefault(AccessDefault) in access_defaults: AccessDefaults,
     /// Which tokens are taken.
     Tokens(TokenPolicy) in tokens: TokenPolicies,
     /// How many requests are taken.

@@ -9,9 +9,11 @@
 //! shared by `Arc` and copied only when a reader still holds them.
 
 mod access;
+mod access_defaults;
 mod age;
 mod backends;
 mod by_scope;
+mod caller_sets;
 mod change;
 mod connections;
 mod credentials;
@@ -25,6 +27,7 @@ mod label_keys;
 mod levels;
 mod machines;
 mod match_sets;
+mod outbound_policies;
 mod parts;
 mod patches;
 mod peer_tls;
@@ -39,6 +42,7 @@ mod settings;
 mod slices;
 mod telemetry;
 mod tokens;
+mod workload_ports;
 mod workloads;
 
 use std::sync::Arc;

@@ -55,6 +55,10 @@ pub enum Dep {
     KeySet(KeySource),
     /// The rate limits that concern a namespace.
     RateLimits(Arc<str>),
+    /// The policies of outbound traffic that concern a namespace.
+    Outbound(Arc<str>),
+    /// What objects describe of the ports of a namespace's workloads.
+    WorkloadPorts(Arc<str>),
     /// The addresses of a set of workloads.
     Addresses(WorkloadSet),
     /// Whether a credential exists: namespace and name.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::ir::{
     Attachment, Destination, Field, HeaderOps, HttpAction, HttpMatch, HttpRule, Mirror, ObjectId,
-    PerMillion, Retry, Rewrite, RouteFields, RouteTable, SharedMatches, Timeouts,
+    PerMillion, Retry, Rewrite, RouteFields, RouteTable, SharedMatches, Standing, Timeouts,
     WeightedDestination,
 };
 
@@ -41,7 +41,14 @@ impl Routes {
 
     fn outlines(&self, attachment: &Attachment, namespace: &str) -> Arc<[Arc<RouteTable>]> {
         let attached = self.outlines.get(attachment).into_iter().flat_map(BTreeMap::values);
-        attached.filter(|table| table.export_to.includes(namespace)).cloned().collect()
+        let seen = attached.filter(|table| table.export_to.includes(namespace)).cloned();
+        let mut seen: Vec<Arc<RouteTable>> = seen.collect();
+        // Stable: of equals the oldest stays first.
+        seen.sort_by_key(|table| {
+            let foreign = *table.origin.id.namespace != *namespace;
+            (table.standing, table.standing == Standing::First && foreign)
+        });
+        seen.into()
     }
 }
 
@@ -95,7 +102,7 @@ impl Family for Routes {
 
 impl<'a> Reader<'a> {
     /// Route tables attached to `attachment`, which is no section, or to a part of it, that
-    /// `namespace` may use, oldest first, with the parts in which they continue, in outline form:
+    /// `namespace` may use, by [`Standing`], then oldest first, with the parts in which they continue, in outline form:
     /// HTTP rules keep what decides whether they apply to a client (port, source, attachments) and
     /// where they lead; conditions on the request, weights and every other setting are blank, so
     /// that changing those does not repeat an outline. A rule of a part may be here that conditions

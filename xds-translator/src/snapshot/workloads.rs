@@ -138,7 +138,10 @@ impl<'a> Reader<'a> {
 
 /// Touches the addresses of the sets that a workload belonged to or belongs to.
 fn touch_sets(versions: &[&Arc<Workload>], touch: &mut Touch<'_>) {
-    let facts = |w: &Workload| (w.labels.clone(), w.addresses.clone(), w.host_network);
+    // With the ports by name, which are read of a set as its addresses are.
+    let facts = |w: &Workload| {
+        (w.labels.clone(), w.addresses.clone(), w.host_network, w.named_ports.clone())
+    };
     if versions.windows(2).any(|w| facts(w[0]) == facts(w[1])) {
         return;
     }

@@ -47,7 +47,8 @@ impl Lowering<'_> {
                 .map(|selector| Selector::from(selector.match_labels.clone()))
                 .unwrap_or_default(),
             gateway,
-            target: spec.port.map_or(PolicyTarget::All, PolicyTarget::Port),
+            target: spec.port.map_or(PolicyTarget::All, PolicyTarget::port),
+            ports: None,
             quota,
             refusal,
         })))

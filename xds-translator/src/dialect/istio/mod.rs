@@ -60,7 +60,7 @@ kinds! {
     /// Istio's Sidecar.
     SIDECAR: "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "Sidecar" "sidecars" "sidecar" Namespaced => Serving::Served(Served::spec::<Sidecar>().defined(&definitions::SIDECAR));
     /// Istio's PeerAuthentication.
-    PEER_AUTHENTICATION: "security.istio.io" ["v1", "v1beta1", "v1alpha3"] "PeerAuthentication" "peerauthentications" "peer-authentication" Namespaced => Serving::Served(Served::spec::<PeerAuthentication>().defined(&definitions::PEER_AUTHENTICATION));
+    PEER_AUTHENTICATION: "security.istio.io" ["v1", "v1beta1", "v1alpha3"] "PeerAuthentication" "peerauthentications" "peer-authentication" Namespaced => Serving::Served(Served::spec::<PeerAuthentication>().defined(&definitions::PEER_AUTHENTICATION).guarding(security::strict));
     /// Istio's AuthorizationPolicy.
     AUTHORIZATION_POLICY: "security.istio.io" ["v1", "v1beta1", "v1alpha3"] "AuthorizationPolicy" "authorizationpolicies" "authorization-policy" Namespaced => Serving::Served(Served::spec::<AuthorizationPolicy>().defined(&definitions::AUTHORIZATION_POLICY));
     /// The mesh configuration; one in a mesh, named `default`.

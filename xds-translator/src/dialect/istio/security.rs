@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use serde_json::{Value, json};
+
 use super::shared::{TargetRef, WorkloadSelector};
 use crate::dialect::schema::{choice, object};
 
@@ -23,6 +25,11 @@ object! { no_null;
         /// What is taken.
         "mode" mode: MutualTlsMode,
     }
+}
+
+/// What stands in for a refused PeerAuthentication.
+pub(super) fn strict(_: &Value) -> Option<Value> {
+    Some(json!({ "mtls": { "mode": "STRICT" } }))
 }
 
 choice! {

@@ -18,8 +18,8 @@ use crate::{
     ir::{
         Attachment, Destination, DestinationPort, Field, GatewayConfig, GatewayHost,
         GatewayProtocol, GatewayServer, HeaderOps, Hostname, HttpMatch, HttpRule, PathMatch, Pins,
-        RouteFields, RouteTable, RuleOrder, ServerTls, ServerTlsMode, TlsWords, Unreachable,
-        Visibility, WeightedDestination,
+        RouteFields, RouteTable, RuleOrder, ServerTls, ServerTlsMode, Standing, TlsWords,
+        Unreachable, Visibility, WeightedDestination,
     },
     snapshot::Item,
 };
@@ -264,6 +264,7 @@ impl Lowering<'_> {
             export_to: Visibility::Public,
             http: rules,
             order: RuleOrder::BySpecificity,
+            standing: Standing::Usual,
             tls: Vec::new(),
             tcp: Vec::new(),
             fields: RouteFields { hosts: fields, gateways: Vec::new(), idle: Vec::new() },

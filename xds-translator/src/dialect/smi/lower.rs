@@ -12,7 +12,7 @@ use crate::{
     ir::{
         Attachment, Destination, DestinationPort, Field, HeaderOps, Hostname, HttpMatch, HttpRule,
         Kind, MatchSet, ObjectId, PathMatch, RouteFields, RouteTable, RuleOrder, SharedMatches,
-        StringMatch, TcpRule, Unreachable, Visibility, WeightedDestination,
+        Standing, StringMatch, TcpRule, Unreachable, Visibility, WeightedDestination,
     },
     snapshot::Item,
 };
@@ -52,6 +52,7 @@ impl Lowering<'_> {
             export_to: Visibility::Public,
             http,
             order: RuleOrder::AsWritten,
+            standing: Standing::Usual,
             tls: Vec::new(),
             tcp: vec![TcpRule { at: split_at, matches: Vec::new(), destinations: connections }],
             fields: RouteFields {

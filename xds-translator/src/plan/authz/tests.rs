@@ -6,8 +6,9 @@ use super::*;
 use crate::{
     dialect::Kind,
     ir::{
-        Authorizer, AuthorizerProtocol, Discovery, Hostname, Locality, Protocol, Selector,
-        Workload, WorkloadId,
+        AccessDefault, Account, Authorizer, AuthorizerProtocol, CallerSet, Discovery, Hostname,
+        Locality, PortName, Protocol, Selector, SharedCallers, SharedPorts, WhichPorts, Workload,
+        WorkloadId, WorkloadPort,
     },
     plan::fixture::{access, labels, mesh, mesh_with, origin, service, service_item},
     snapshot::{Dep, Item, MeshSnapshot},
@@ -242,7 +243,7 @@ fn a_policy_of_a_port_refuses_there_and_nowhere_else() {
     let every = || vec![AccessRule::default()];
     let policy = |port, name| {
         let policy = access(name, AccessAction::Allow, every());
-        at(PolicyTarget::Port(port), Unmatched::Refuse, policy)
+        at(PolicyTarget::port(port), Unmatched::Refuse, policy)
     };
     let planned = |policies: &[Arc<AccessPolicy>]| -> Vec<(String, Vec<Permission>)> {
         let policies = filters(policies, Layer::Tcp).remove(0).policies.unwrap();
@@ -265,7 +266,7 @@ fn a_policy_of_a_port_refuses_there_and_nowhere_else() {
     let names: Vec<String> = beside.into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, [rule("a", "0"), rule("b", "0")]);
     let denied =
-        at(PolicyTarget::Port(80), Unmatched::Pass, access("d", AccessAction::Deny, every()));
+        at(PolicyTarget::port(80), Unmatched::Pass, access("d", AccessAction::Deny, every()));
     assert_eq!(planned(&[denied]), [(rule("d", "0"), vec![only(80)])]);
 }
 
@@ -373,4 +374,136 @@ fn a_set_of_callers_is_read_as_one_fact() {
     let read = callers(&mesh([policy, workload("a", "web", "10.0.0.1", false)])).1;
     let [policies, tokens] = [Dep::Access("shop".into()), Dep::Tokens("shop".into())];
     assert_eq!(read, [Dep::Mesh, policies, tokens, Dep::Addresses(set("web"))]);
+}
+
+// -------------------------------------------------------------------------------------------------
+// policies that refer to other objects
+
+fn described(name: &str, port: PortName, selected: &str) -> Item {
+    Item::Port(Arc::new(WorkloadPort {
+        origin: origin(Kind::AUTHORIZATION_POLICY, "shop", name),
+        labels: labels(&[("tier", name)]),
+        selector: Selector::from(labels(&[("app", selected)])),
+        port,
+        protocol: None,
+    }))
+}
+
+fn callers_of(name: &str, alternatives: Vec<Vec<CallerMatch>>) -> Item {
+    let origin = origin(Kind::PEER_AUTHENTICATION, "shop", name);
+    Item::Callers(Arc::new(CallerSet { origin, alternatives }))
+}
+
+/// A policy that lets these callers pass at the ports that an object describes.
+fn referring(name: &str, which: WhichPorts, callers: &[&str]) -> Item {
+    let policy =
+        AccessPolicy::clone(&access(name, AccessAction::Allow, vec![AccessRule::default()]));
+    let set = |name: &&str| SharedCallers {
+        at: "".into(),
+        set: origin(Kind::PEER_AUTHENTICATION, "shop", name).id,
+    };
+    Item::Access(Arc::new(AccessPolicy {
+        ports: Some(SharedPorts { at: "".into(), which }),
+        shared_callers: callers.iter().map(set).collect(),
+        ..policy
+    }))
+}
+
+fn of(name: &str) -> WhichPorts {
+    WhichPorts::Of(origin(Kind::AUTHORIZATION_POLICY, "shop", name).id)
+}
+
+/// What is enforced at a workload of `web`, by name.
+fn at_web(items: Vec<Item>) -> Vec<(String, AccessPolicyPlan)> {
+    let mesh = mesh(items);
+    let access = Access::of(&Reader::new(&mesh), "shop", &labels(&[("app", "web")]));
+    let policies = access.http.into_iter().next().and_then(|filter| filter.policies);
+    let named = policies.unwrap_or_default().into_iter();
+    named.map(|(name, plan)| (name.to_string(), plan)).collect()
+}
+
+#[test]
+fn ports_and_callers_of_other_objects_hold_while_these_are_there() {
+    let by_account = |name: &str| {
+        CallerMatch::Account(wanted(vec![Account { namespace: "shop".into(), name: name.into() }]))
+    };
+    let near = CallerMatch::DirectIp(wanted(vec!["10.0.0.0/8".parse().unwrap()]));
+    let accounts = callers_of("accounts", vec![vec![by_account("a")], vec![by_account("b")]]);
+    let networks = callers_of("networks", vec![vec![near]]);
+    let port = || described("api", PortName::Number(8080), "web");
+    let policy = || referring("p", of("api"), &["accounts", "networks"]);
+    let names = |planned: &[(String, AccessPolicyPlan)]| -> Vec<String> {
+        planned.iter().map(|(name, _)| name.clone()).collect()
+    };
+    let rule = |rule: &str| format!("ns[shop]-policy[p]-rule[{rule}]");
+
+    let whole = at_web(vec![port(), accounts.clone(), networks, policy()]);
+    assert_eq!(names(&whole), [rule("0"), rule("other-ports")]);
+    assert_eq!(whole[0].1.permissions, [only(8080)]);
+    // Both alternatives, each in the network.
+    let [Principal::And(first), Principal::And(second)] = &whole[0].1.principals[..] else {
+        panic!("{whole:#?}")
+    };
+    assert_eq!((first.len(), second.len()), (2, 2));
+
+    // One of the two is missing: nobody passes, and the port stays guarded.
+    let missing = at_web(vec![port(), accounts, policy()]);
+    assert_eq!(names(&missing), [rule("0"), rule("other-ports")]);
+    assert_eq!(missing[0].1, never());
+    // Nothing is guarded where no port is described, or one of other workloads.
+    assert_eq!(at_web(vec![policy()]), []);
+    assert_eq!(at_web(vec![described("api", PortName::Number(1), "other"), policy()]), []);
+}
+
+#[test]
+fn a_port_by_name_is_what_the_workload_calls_so() {
+    let named = |port: u16| {
+        let Item::Workload(workload) = workload("a", "web", "10.0.0.1", false) else { panic!() };
+        let named_ports = [("http".into(), port)].into();
+        Item::Workload(Arc::new(Workload { named_ports, ..Workload::clone(&workload) }))
+    };
+    let by_name = || described("api", PortName::Named("http".into()), "web");
+    let labelled = || WhichPorts::Labelled(labels(&[("tier", "api")]).into());
+    let planned = at_web(vec![named(9090), by_name(), referring("p", labelled(), &[])]);
+    assert_eq!(planned[0].1.permissions, [only(9090)]);
+    assert_eq!(at_web(vec![by_name(), referring("p", labelled(), &[])]), []);
+    let other = WhichPorts::Labelled(labels(&[("tier", "other")]).into());
+    assert_eq!(at_web(vec![named(9090), by_name(), referring("p", other, &[])]), []);
+}
+
+#[test]
+fn a_default_holds_at_ports_that_no_object_describes() {
+    let default = |name: &str, of: Option<Labels>, rules| {
+        Item::AccessDefault(Arc::new(AccessDefault {
+            origin: origin(Kind::NAMESPACE, "", name),
+            namespace: "shop".into(),
+            labels: of,
+            rules,
+        }))
+    };
+    let everybody = || vec![AccessRule::default()];
+    let proven = || vec![from(vec![CallerMatch::Principal(wanted(vec![StringMatch::Present]))])];
+    let port = || described("api", PortName::Number(8080), "web");
+    let rule = |rule: &str| format!("ns[]-namespace[ns]-rule[{rule}]");
+
+    let closed = at_web(vec![default("ns", None, Vec::new())]);
+    assert_eq!(closed, [(rule("0"), never())]);
+    let beside = at_web(vec![port(), default("ns", None, proven())]);
+    let elsewhere = Permission::Not(Box::new(Permission::Port(8080)));
+    let there = Permission::And(vec![elsewhere, Permission::And(vec![Permission::Any])]);
+    assert_eq!(beside[0].1.permissions, [there]);
+    // What is described and guarded by nobody stays open.
+    let open = AccessPolicyPlan {
+        permissions: vec![Permission::Port(8080)],
+        principals: vec![Principal::Any],
+    };
+    assert_eq!(beside[1], (rule("other-ports"), open));
+    // With a guard of its own at that port no call is unguarded.
+    let both = at_web(vec![port(), referring("p", of("api"), &[]), default("ns", None, proven())]);
+    assert_eq!(both.len(), 2, "{both:#?}");
+    // What is said of the workload comes before what is said of its namespace.
+    let own = |rules| default("own", Some(labels(&[("app", "web")])), rules);
+    assert_eq!(at_web(vec![default("ns", None, Vec::new()), own(everybody())]), []);
+    let other = default("own", Some(Labels::new()), everybody());
+    assert_eq!(at_web(vec![default("ns", None, Vec::new()), other]), closed);
 }

@@ -57,9 +57,11 @@ impl Lowering<'_> {
             scope: PolicyScope::of(self.namespace(), &self.mesh.root_namespace),
             selector,
             target: PolicyTarget::All,
+            ports: None,
             action,
             authorizer: None,
             rules,
+            shared_callers: Vec::new(),
             unmatched: Unmatched::under(action),
             dry_run,
         }

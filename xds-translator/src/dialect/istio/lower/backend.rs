@@ -41,6 +41,7 @@ impl Lowering<'_> {
                 .workload_selector
                 .as_ref()
                 .map(|s| s.match_labels.clone().into()),
+            fills_in: false,
             traffic: spec.traffic_policy.as_ref().map(traffic).unwrap_or_default(),
             subsets: subsets.collect(),
         }))

@@ -19,8 +19,8 @@ use crate::{
     ir::{
         Abort, Attachment, ClaimMatch, Cors, Destination, DestinationPort, Fault, HeaderChanges,
         HeaderOps, HttpAction, HttpMatch, HttpRule, Kind, Mirror, ObjectId, PathMatch, PathRewrite,
-        PerMillion, Redirect, RedirectPort, Rewrite, RouteTable, RuleOrder, StringMatch, Timeouts,
-        Unreachable, WeightedDestination,
+        PerMillion, Redirect, RedirectPort, Rewrite, RouteTable, RuleOrder, Standing, StringMatch,
+        Timeouts, Unreachable, WeightedDestination,
     },
     snapshot::Item,
 };
@@ -45,6 +45,7 @@ impl Lowering<'_> {
             export_to: self.visibility(&spec.export_to, self.mesh.route_export_to.as_ref()),
             http,
             order: RuleOrder::AsWritten,
+            standing: Standing::Usual,
             tls: self.tls_rules(&spec.tls),
             tcp: self.tcp_rules(&spec.tcp),
             fields: self.route_fields(fields, spec),
