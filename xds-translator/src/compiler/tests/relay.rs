@@ -1,5 +1,7 @@
 //! Gateways that pass the mesh's own mutual TLS on.
 
+use std::collections::BTreeSet;
+
 use ferromesh_proto::ResourceType;
 use serde_json::{Value, json};
 
@@ -84,4 +86,48 @@ fn what_names_a_port_or_a_subset_goes_to_endpoints_that_take_mutual_tls() {
         let text = assignment.to_string();
         assert!(text.contains("10.1.0.1") && !text.contains("10.1.0.2"), "{text}");
     }
+}
+
+/// The names of the network filters of a listener's chains, each once.
+fn filters(listener: &Value) -> BTreeSet<&str> {
+    let chains = listener["filter_chains"].as_array().expect("a list").iter();
+    let filters = chains.flat_map(|chain| chain["filters"].as_array().expect("a list"));
+    filters.map(|filter| filter["name"].as_str().expect("a name")).collect()
+}
+
+#[test]
+fn access_is_judged_where_the_mutual_tls_ends() {
+    let server = |number: u16, mode: &str| {
+        json!({
+            "port": {"number": number, "name": format!("tls-{number}"), "protocol": "TLS"},
+            "hosts": ["*.local"], "tls": {"mode": mode},
+        })
+    };
+    let servers = [server(15443, "AUTO_PASSTHROUGH"), server(8443, "PASSTHROUGH")];
+    let gateway = json!({"selector": {"istio": "ingressgateway"}, "servers": servers});
+    let host = "cart.shop.svc.cluster.local";
+    let rule = json!({
+        "match": [{"sniHosts": [host]}],
+        "route": [{"destination": {"host": host, "port": {"number": 80}}}],
+    });
+    let routes = json!({"hosts": [host], "gateways": ["edge/relay"], "tls": [rule]});
+    let from = json!({"source": {"namespaces": ["shop"]}});
+    let policy = json!({"rules": [{"from": [from]}]});
+    let mut compiler = Compiler::new(MeshDefaults::default());
+    let mut changes = mesh();
+    changes.push(upsert(Kind::GATEWAY, "edge", "relay", 0, json!({ "spec": gateway })));
+    changes.push(upsert(Kind::VIRTUAL_SERVICE, "shop", "cart", 0, json!({ "spec": routes })));
+    changes.push(upsert(
+        Kind::AUTHORIZATION_POLICY,
+        "istio-system",
+        "a",
+        0,
+        json!({ "spec": policy }),
+    ));
+    compiler.apply(changes);
+    let proxy = "envoy.filters.network.tcp_proxy";
+    let relay = sent(&mut compiler, ResourceType::Listener, "0.0.0.0_15443");
+    assert_eq!(filters(&relay), BTreeSet::from([proxy]));
+    let other = sent(&mut compiler, ResourceType::Listener, "0.0.0.0_8443");
+    assert_eq!(filters(&other), BTreeSet::from(["envoy.filters.network.rbac", proxy]));
 }
