@@ -78,6 +78,11 @@ pub fn parse_port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|_| plain)
 }
 
+/// Reads a port with 0, which no connection has, as digits; zeros may lead.
+pub fn any_port(text: &str) -> Option<u16> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
 /// Reads an RFC 3339 timestamp as seconds since the epoch; fractions are dropped.
 pub fn parse_timestamp(text: &str) -> Option<i64> {
     let (date, time) = text.split_once(['T', 't', ' '])?;

@@ -505,8 +505,12 @@ fn of_two_entries_for_one_thing_it_is_said_which_one_holds() {
         let ports = format!("{{\"{key}\": {{mode: STRICT}}, \"8080\": {{mode: DISABLE}}}}");
         let spec = format!("{{selector: {{matchLabels: {{a: b}}}}, portLevelMtls: {ports}}}");
         check(&object("PeerAuthentication", &spec), &["expected a port number 1..=65535"]);
-        let rules = format!("{{rules: [{{to: [{{operation: {{ports: ['{key}']}}}}]}}]}}");
-        check(&object("AuthorizationPolicy", &rules), &["not a port"]);
+    }
+    for (port, expected) in
+        [("+8080", &["not a port"][..]), ("0", &["no connection goes to port 0"]), ("08080", &[])]
+    {
+        let rules = format!("{{rules: [{{to: [{{operation: {{ports: ['{port}']}}}}]}}]}}");
+        check(&object("AuthorizationPolicy", &rules), expected);
     }
 }
 

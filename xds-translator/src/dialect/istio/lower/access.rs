@@ -9,7 +9,7 @@ use super::token::selector;
 use crate::dialect::{
     lowering::Lowering,
     names::{network, wildcard},
-    scalar::parse_port,
+    scalar::any_port,
 };
 use crate::{
     diagnostic::FieldPath,
@@ -98,7 +98,8 @@ impl Lowering<'_> {
         let principals = values(&s.principals, &s.not_principals, principal);
         push(&mut all, principals, CallerMatch::Principal);
         push(&mut all, texts(&s.trust_domains, &s.not_trust_domains), CallerMatch::TrustDomain);
-        push(&mut all, texts(&s.namespaces, &s.not_namespaces), CallerMatch::Namespace);
+        let namespaces = values(&s.namespaces, &s.not_namespaces, namespace);
+        push(&mut all, namespaces, CallerMatch::Namespace);
         push(
             &mut all,
             self.accounts(&s.service_accounts, &s.not_service_accounts),
@@ -140,7 +141,7 @@ impl Lowering<'_> {
         let caller = match &*condition.key {
             "source.principal" => CallerMatch::Principal(values(wanted, refused, principal)),
             "source.trustDomain" => CallerMatch::TrustDomain(texts(wanted, refused)),
-            "source.namespace" => CallerMatch::Namespace(texts(wanted, refused)),
+            "source.namespace" => CallerMatch::Namespace(values(wanted, refused, namespace)),
             "source.serviceAccount" => CallerMatch::Account(self.accounts(wanted, refused)),
             "source.ip" => CallerMatch::DirectIp(self.networks(at, given, not_given)),
             "remote.ip" => CallerMatch::RemoteIp(self.networks(at, given, not_given)),
@@ -180,7 +181,7 @@ impl Lowering<'_> {
     }
 
     fn ports(&mut self, at: &FieldPath, wanted: Given<'_>, refused: Given<'_>) -> Values<u16> {
-        self.each_of(at, wanted, refused, parse_port, "a port from 1 to 65535, as text")
+        self.each_of(at, wanted, refused, any_port, "a port from 0 to 65535, as text")
     }
 
     fn each_of<T>(
@@ -230,6 +231,18 @@ fn found_out(key: &str, wanted: &[Arc<str>], refused: &[Arc<str>], rule: &mut Ac
 /// The identity that is named, also by its whole URI.
 fn principal(text: &str) -> StringMatch {
     wildcard(text.strip_prefix("spiffe://").unwrap_or(text))
+}
+
+/// A namespace; `*` is any part of it, wherever it stands.
+fn namespace(text: &str) -> StringMatch {
+    let inner = text.strip_prefix('*').unwrap_or(text);
+    let inner = inner.strip_suffix('*').unwrap_or(inner);
+    let ends = text.len() - inner.len();
+    if ends < 2 && !inner.contains('*') || text == "*" {
+        return wildcard(text);
+    }
+    let parts: Vec<String> = text.split('*').map(regex::escape).collect();
+    StringMatch::Regex(parts.join("[^/]*").into())
 }
 
 /// Issuer and subject, which the last slash parts, since an issuer may be a URL. Without one, what is
@@ -301,4 +314,26 @@ fn path(text: &str) -> StringMatch {
         literal => regex::escape(literal),
     };
     StringMatch::Regex(text.split('/').map(segment).collect::<Vec<_>>().join("/").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_part_of_a_namespace() {
+        let regex = |text: &str| StringMatch::Regex(text.into());
+        for (text, expected) in [
+            ("shop", StringMatch::Exact("shop".into())),
+            ("*", StringMatch::Present),
+            ("shop*", StringMatch::Prefix("shop".into())),
+            ("*shop", StringMatch::Suffix("shop".into())),
+            ("team-*-prod", regex(r"team\-[^/]*\-prod")),
+            ("*a*", regex("[^/]*a[^/]*")),
+            ("a*b*", regex("a[^/]*b[^/]*")),
+            ("**", regex("[^/]*[^/]*")),
+        ] {
+            assert_eq!(namespace(text), expected, "{text}");
+        }
+    }
 }

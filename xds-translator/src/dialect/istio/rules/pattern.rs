@@ -210,9 +210,13 @@ pub(super) fn check_request_principal(text: &str, at: &mut Decoder) {
     }
 }
 
-/// Notes a pattern that no identity of the mesh can match.
+/// Notes a principal that no workload of the mesh can be. It is taken as it is written, as in Istio:
+/// clients from outside, with certificates of others, may have any identity.
 pub(super) fn check_principal(text: &str, at: &mut Decoder) {
     let id = text.strip_prefix(SPIFFE).unwrap_or(text);
+    if id.is_empty() {
+        return at.invalid("empty", None);
+    }
     if id.len() < text.len() {
         at.remark(|path| {
             let message =
@@ -221,16 +225,25 @@ pub(super) fn check_principal(text: &str, at: &mut Decoder) {
             Diagnostic::warning(Code::InvalidValue, path, message).fix(format!("`{id}`"))
         });
     }
-    let Some(form) = form(id, at) else { return };
-    let expected = "`TRUSTDOMAIN/ns/NAMESPACE/sa/ACCOUNT`, with `*` at one end";
-    if form.text().contains(char::is_whitespace) {
-        let fix = Some(form.with(form.text().trim()));
-        return unmatched(id, "no identity holds a blank", expected, fix, at);
+    if let Some(message) = foreign(id) {
+        let expected = "`TRUSTDOMAIN/ns/NAMESPACE/sa/ACCOUNT`, with `*` at one end";
+        at.remark(|path| {
+            let finding = Diagnostic::warning(Code::NoEffect, path, message);
+            finding.expected(expected, format!("`{id}`"))
+        });
     }
-    if !may_be_identity(form) {
-        return unmatched(id, "no identity has this form", expected, None, at);
+}
+
+/// Why no workload of the mesh is meant; `None`: some may be.
+fn foreign(id: &str) -> Option<&'static str> {
+    let Some(form) = Form::of(id) else {
+        return Some("a `*` that does not stand at one end is a letter, which no identity has");
+    };
+    let own = |c: char| is_label(c) || "._/".contains(c);
+    if !form.text().chars().all(own) {
+        return Some("it holds what no identity of the mesh has, so that no workload matches");
     }
-    check_characters(id, expected, |c| is_label(c) || "._/".contains(c), at);
+    (!may_be_identity(form)).then_some("no workload of the mesh has an identity of this form")
 }
 
 fn may_be_identity(form: Form<'_>) -> bool {
@@ -259,10 +272,19 @@ fn may_be_identity(form: Form<'_>) -> bool {
     }
 }
 
-/// Notes a pattern that no namespace can match.
+/// Notes a pattern that no namespace can match. In a namespace alone, `*` may stand anywhere, and
+/// more than once (Istio's control plane; its documentation knows one at an end).
 pub(super) fn check_namespace(text: &str, at: &mut Decoder) {
-    let expected = "a namespace in lower case, with `*` at one end";
-    check_characters(text, expected, is_label, at);
+    if text.is_empty() {
+        return at.invalid("empty", None);
+    }
+    let allowed = |c: char| is_label(c) || c == '*';
+    if !text.chars().all(allowed) {
+        let near = text.trim().to_ascii_lowercase();
+        let fix = (!near.is_empty() && near.chars().all(allowed)).then(|| format!("`{near}`"));
+        let expected = "a namespace in lower case, with `*` for any part of it";
+        unmatched(text, "it holds what none has", expected, fix, at);
+    }
 }
 
 fn is_label(c: char) -> bool {
@@ -352,7 +374,11 @@ mod tests {
             &["a:443", "a b", "", "a/b", "[::1]"],
         );
         check(check_scheme, &["https", "http*", "*"], &["HTTPS", "https:", ""]);
-        check(check_namespace, &["shop", "shop*", "*shop", "*"], &["Shop", "shop ", "a.b", "*a*"]);
+        check(
+            check_namespace,
+            &["shop", "shop*", "*shop", "*", "*a*", "team-*-prod"],
+            &["Shop", "shop ", "a.b", ""],
+        );
         check(check_trust_domain, &["prod.corp", "*.corp", "*"], &["Prod.corp", "a/b", "a b"]);
         check(check_account, &["a", "shop/my.a"], &["A", "a/b/c", "a*", "a /b", ""]);
         check(check_value, &["one two", "o*", "*ne", "a *"], &["", "*bad*", "a*b", " a", "a "]);
@@ -378,13 +404,20 @@ mod tests {
     }
 
     #[test]
-    fn principals_are_identities_of_the_mesh() {
+    fn what_no_workload_can_be_is_taken_and_said() {
         let mut at = Decoder::default();
         check_principal("spiffe://td/ns/a/sa/b", &mut at);
         let found = at.finish();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].severity, crate::diagnostic::Severity::Warning);
         assert_eq!(found[0].fix.as_deref(), Some("`td/ns/a/sa/b`"));
+        for (text, refused) in [("td/a", false), ("td/ns/*/sa/b", false), ("", true), (SPIFFE, true)] {
+            let mut at = Decoder::default();
+            check_principal(text, &mut at);
+            let errors = at.finish().into_iter();
+            let mut errors = errors.filter(|f| f.severity == crate::diagnostic::Severity::Error);
+            assert_eq!(errors.next().is_some(), refused, "{text}");
+        }
         check(
             check_principal,
             &[

@@ -22,7 +22,7 @@ use crate::{
                 Action, AuthorizationPolicy, Condition, Operation, PeerAuthentication, Rule, Source,
             },
         },
-        scalar::parse_port,
+        scalar::any_port,
     },
 };
 
@@ -335,8 +335,15 @@ fn check_header_key(key: &str, name: &str, at: &mut Decoder) {
 }
 
 fn check_port(text: &str, at: &mut Decoder) {
-    if parse_port(text).is_none() {
-        let finding = Diagnostic::error(Code::InvalidValue, at.path(), "not a port");
-        at.note(finding.expected("\"1\" to \"65535\"", format!("`{text}`")));
+    match any_port(text) {
+        Some(0) => at.remark(|path| {
+            Diagnostic::warning(Code::NoEffect, path, "no connection goes to port 0")
+                .fix("a port of the workload, \"1\" to \"65535\"")
+        }),
+        Some(_) => {}
+        None => {
+            let finding = Diagnostic::error(Code::InvalidValue, at.path(), "not a port");
+            at.note(finding.expected("\"1\" to \"65535\"", format!("`{text}`")));
+        }
     }
 }

@@ -1734,7 +1734,18 @@ fn authorization_policies_take_effect() {
             ),
         ],
     );
-    warned(Kind::AUTHORIZATION_POLICY, "{$}", &[("spec.action", "action: AUDIT")]);
+    let warnings = [
+        ("spec.action", "action: AUDIT"),
+        (
+            "spec.rules[0].to[0].operation.ports[0]",
+            "rules: [{to: [{operation: {ports: ['0']}}]}]",
+        ),
+        (
+            "spec.rules[0].from[0].source.principals[0]",
+            "rules: [{from: [{source: {principals: ['a.test/ns/*/sa/b']}}]}]",
+        ),
+    ];
+    warned(Kind::AUTHORIZATION_POLICY, "{$}", &warnings);
 }
 
 /// Of objects that are refused for another reason too, or for now.
