@@ -187,6 +187,34 @@ fn http_filters_come_to_their_places() {
 }
 
 #[test]
+fn a_class_says_where_a_filter_is_added() {
+    let security = "security.istio.io/v1";
+    let keys = KeySet::nobodys();
+    let rule = json!({ "issuer": "https://a.test", "jwks": keys.as_str() });
+    let tokens = json!({ "spec": { "jwtRules": [rule] } });
+    let access = json!({ "spec": { "action": "DENY", "rules": [{ "to": [{ "operation": { "ports": ["8080"] } }] }] } });
+    let added = |class: &str| {
+        let matches = http_filter("SIDECAR_INBOUND", "");
+        let mut patch = patch("HTTP_FILTER", matches, "ADD", Some(buffer(class)));
+        patch["patch"]["filterClass"] = json!(class);
+        patch
+    };
+    let all = translated(
+        SIDECAR,
+        &[
+            object("RequestAuthentication", security, "a", "shop", tokens),
+            object("AuthorizationPolicy", security, "a", "shop", access),
+            filter(json!(["UNSPECIFIED", "AUTHN", "AUTHZ", "STATS"].map(added))),
+        ],
+    );
+    let found = names(&connection(&all, "virtualInbound")["http_filters"]);
+    let filter = |name: &str| format!("envoy.filters.http.{name}");
+    let first = [filter("jwt_authn"), "AUTHN".into(), filter("rbac"), "AUTHZ".into(), "STATS".into()];
+    assert_eq!(found[..5], first);
+    assert_eq!(found[found.len() - 2..], ["UNSPECIFIED".to_owned(), filter("router")]);
+}
+
+#[test]
 fn a_guard_whose_neighbour_is_not_there_comes_before_everything() {
     let guard = json!({
         "name": "envoy.filters.http.ext_authz",

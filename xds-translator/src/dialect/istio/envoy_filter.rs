@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::shared::{LabelSelector, TargetRef};
 use crate::{
     dialect::schema::{choice, object},
-    ir::{MergedLists, PatchOperation},
+    ir::{FilterPlace, MergedLists, PatchOperation},
 };
 
 object! { no_null;
@@ -237,7 +237,7 @@ object! { no_null;
         "operation" operation: Operation [required],
         /// A message of Envoy's API as JSON.
         "value" value: Option<Value>,
-        /// Where among the filters of a proxy a filter is put.
+        /// Where among the filters of a proxy a filter is put by ADD.
         "filterClass" filter_class: FilterClass,
     }
 }
@@ -267,9 +267,9 @@ choice! {
 }
 
 choice! {
-    /// Where among the filters of a proxy a filter is put.
+    /// Where among the filters of a proxy a filter is put by ADD.
     FilterClass {
-        /// Where the operation says.
+        /// At the end.
         Unspecified = "UNSPECIFIED",
         /// Behind those that authenticate.
         Authn = "AUTHN",
@@ -351,6 +351,34 @@ impl ApplyTo {
             _ => return None,
         };
         Some(Changeable { message, operations, matched_by })
+    }
+}
+
+impl FilterClass {
+    /// The place that it names; `None`: none.
+    pub(super) fn place(self) -> Option<FilterPlace> {
+        match self {
+            Self::Unspecified => None,
+            Self::Authn => Some(FilterPlace::BeforeAuthorization),
+            Self::Authz => Some(FilterPlace::BehindAuthorization),
+            Self::Stats => Some(FilterPlace::Unspecified),
+        }
+    }
+}
+
+impl PatchBody {
+    /// What is done to what `apply_to` says; `None`: it is not served.
+    pub(super) fn meaning(&self, apply_to: ApplyTo) -> Option<PatchOperation> {
+        match self.filter_class.place().filter(|_| self.takes_class(apply_to)) {
+            Some(place) => Some(PatchOperation::InsertAt(place)),
+            None => self.operation.meaning(),
+        }
+    }
+
+    /// Whether the class of the filter says where it is put.
+    pub(super) fn takes_class(&self, apply_to: ApplyTo) -> bool {
+        self.operation == Operation::Add
+            && matches!(apply_to, ApplyTo::HttpFilter | ApplyTo::NetworkFilter)
     }
 }
 

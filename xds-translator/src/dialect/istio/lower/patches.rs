@@ -59,7 +59,7 @@ impl Lowering<'_> {
                 .map(proxy)
                 .unwrap_or_default(),
             subject: subject(written)?,
-            operation: body.operation.meaning()?,
+            operation: body.meaning(written.apply_to)?,
             message,
             guards: body.value.as_ref().is_some_and(guards),
         })

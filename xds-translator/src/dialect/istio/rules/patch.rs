@@ -179,9 +179,14 @@ fn check_cluster(cluster: &ClusterMatch, at: &mut Decoder) {
 }
 
 fn check_body(body: &PatchBody, apply_to: ApplyTo, what: &Changeable, at: &mut Decoder) {
-    if body.filter_class != FilterClass::Unspecified {
-        let path = at.path().field("filterClass");
-        at.note(unserved(path, "a place by class", "use INSERT_BEFORE with a `subFilter`"));
+    if body.filter_class != FilterClass::Unspecified && !body.takes_class(apply_to) {
+        at.within("filterClass", |at| {
+            at.remark(|path| {
+                let message = "only ADD of HTTP_FILTER and NETWORK_FILTER puts a filter by its class";
+                Diagnostic::warning(Code::NoEffect, path, message)
+                    .fix("`operation: ADD`, or remove it")
+            });
+        });
     }
     if body.operation == Operation::Invalid {
         return;
@@ -490,6 +495,12 @@ mod tests {
     fn what_changes_nothing_is_said() {
         for (text, expected) in [
             (matched("CLUSTER", ""), "all defaults changes nothing"),
+            (
+                filter(
+                    "{applyTo: CLUSTER, patch: {operation: ADD, filterClass: AUTHZ, value: {name: a}}}",
+                ),
+                ".patch.filterClass: only ADD of HTTP_FILTER and NETWORK_FILTER",
+            ),
             (
                 "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: a}\n".to_owned(),
                 "without `configPatches`",
