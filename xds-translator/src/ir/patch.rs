@@ -331,6 +331,8 @@ pub struct ChainCondition {
     pub sni: Arc<str>,
     /// Its transport protocol.
     pub transport: Arc<str>,
+    /// The name of its transport socket.
+    pub socket: Arc<str>,
     /// All of these are among its application protocols.
     pub alpn: Vec<Arc<str>>,
     /// Its destination port.

@@ -163,6 +163,7 @@ struct Chain {
     port: Option<u16>,
     server_names: Vec<String>,
     transport: String,
+    socket: String,
     alpn: Vec<String>,
 }
 
@@ -170,12 +171,14 @@ impl Chain {
     fn of(chain: &DynamicMessage) -> Self {
         let matches = edit::part(chain, "filter_chain_match");
         let matches = matches.as_ref();
+        let socket = edit::part(chain, "transport_socket");
         let port = matches.and_then(|m| edit::part(m, "destination_port"));
         Self {
             name: edit::text(chain, "name"),
             port: port.and_then(|port| number(&port, "value")),
             server_names: matches.map(|m| edit::texts(m, "server_names")).unwrap_or_default(),
             transport: matches.map(|m| edit::text(m, "transport_protocol")).unwrap_or_default(),
+            socket: socket.map(|socket| edit::text(&socket, "name")).unwrap_or_default(),
             alpn: matches.map(|m| edit::texts(m, "application_protocols")).unwrap_or_default(),
         }
     }
@@ -184,6 +187,7 @@ impl Chain {
         let text = |asked: &str, is: &str| asked.is_empty() || asked == is;
         text(&asked.name, &self.name)
             && text(&asked.transport, &self.transport)
+            && text(&asked.socket, &self.socket)
             && (asked.sni.is_empty() || self.server_names.iter().any(|name| **name == *asked.sni))
             && asked.alpn.iter().all(|asked| self.alpn.iter().any(|name| **name == **asked))
             && asked.port.is_none_or(|port| self.port == Some(port))

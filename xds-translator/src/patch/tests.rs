@@ -676,6 +676,17 @@ fn filter_chains_come_go_and_change() {
     let all = of(inbound, "ADD", Some(own));
     assert_eq!(chains(&all, "virtualInbound").last().map(String::as_str), Some("own"));
     assert!(!chains(&all, "virtualOutbound").iter().any(|name| name == "own"));
+    let secured = json!({
+        "context": "SIDECAR_INBOUND",
+        "listener": { "filterChain": { "transportSocket": "envoy.transport_sockets.tls" } },
+    });
+    let limit = json!({ "transport_socket_connect_timeout": "7s" });
+    let all = of(secured, "MERGE", Some(limit));
+    let listener = named(&all["listeners"], "virtualInbound").expect("the listener");
+    let chains_of = listener["filter_chains"].as_array().expect("chains");
+    let changed = chains_of.iter().filter(|c| c["transport_socket_connect_timeout"] == "7s");
+    assert!((1..chains_of.len()).contains(&changed.clone().count()));
+    assert!(changed.into_iter().all(|chain| chain["transport_socket"].is_object()));
     let default = json!({
         "context": "SIDECAR_OUTBOUND",
         "listener": { "name": "0.0.0.0_80", "filterChain": { "name": "PassthroughFilterChain" } },

@@ -139,8 +139,8 @@ object! { no_null;
         "applicationProtocols" application_protocols: Arc<str>,
         /// Their destination port.
         "destinationPort" destination_port: u16,
-        /// A transport socket of theirs.
-        "transportSocket" transport_socket: Option<Value>,
+        /// The name of their transport socket.
+        "transportSocket" transport_socket: Arc<str>,
         /// A filter of theirs.
         "filter" filter: Option<FilterMatch>,
     }

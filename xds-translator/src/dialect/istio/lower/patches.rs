@@ -140,6 +140,7 @@ fn condition(written: &envoy_filter::FilterChainMatch) -> ChainCondition {
         name: written.name.clone(),
         sni: written.sni.clone(),
         transport: written.transport_protocol.clone(),
+        socket: written.transport_socket.clone(),
         alpn: names.filter(|name| !name.is_empty()).map(Into::into).collect(),
         port: port(written.destination_port),
     }

@@ -124,10 +124,6 @@ fn check_listener(apply_to: ApplyTo, listener: &ListenerMatch, at: &mut Decoder)
         return at.within("filterChain", |at| foreign("filter", apply_to, at));
     }
     at.within("filterChain", |at| {
-        if chain.transport_socket.is_some() {
-            let path = at.path().field("transportSocket");
-            at.note(unserved(path, "this condition", "use `transportProtocol`"));
-        }
         if let Some(filter) = &chain.filter {
             at.within("filter", |at| check_filter(filter, at));
         }
