@@ -66,8 +66,8 @@ pub(super) fn patch_host(host: &mut DynamicMessage, patches: &[&Arc<Patch>], rep
     patch_routes(host, patches, report);
 }
 
-/// Changes virtual hosts, unless several would then claim one domain: proxies refuse the whole
-/// route configuration then.
+/// Changes virtual hosts, unless several would then claim one domain, or one would claim none:
+/// proxies refuse the whole route configuration then.
 fn on_hosts(
     patch: &Arc<Patch>,
     matches: &RouteConfigurationMatch,
@@ -75,20 +75,22 @@ fn on_hosts(
     report: &mut Report,
 ) {
     let message = patch.message.as_ref().and_then(edit::open);
-    let claims = message.is_some_and(|m| !edit::texts(&m, "domains").is_empty());
+    let claims = message.is_some_and(|m| {
+        !patch.operation.merges() || !edit::texts(&m, "domains").is_empty()
+    });
     let before = claims.then(|| hosts.clone());
     let named = !(matches.host.is_empty() && matches.domain.is_empty());
     let target = Target { list: hosts, named, of: Elements::Others };
     if !operation::apply(patch, target, |host| is_host(matches, host)) {
         return;
     }
-    match before.zip(claimed_twice(hosts)) {
-        Some((before, domain)) => {
+    match before.and_then(|before| Some((before, objection(hosts)?))) {
+        Some((before, reason)) => {
             *hosts = before;
             if patch.guards {
                 hosts.iter_mut().filter(|host| is_host(matches, host)).for_each(close);
             }
-            report.refuse(patch, twice(&domain));
+            report.refuse(patch, reason);
         }
         None => report.apply(patch),
     }
@@ -120,6 +122,15 @@ fn close(host: &mut DynamicMessage) {
 
 fn twice(domain: &str) -> String {
     format!("two virtual hosts would claim the domain `{domain}`, which every proxy refuses")
+}
+
+/// Why every proxy would refuse these virtual hosts.
+fn objection(hosts: &[DynamicMessage]) -> Option<String> {
+    let bare = hosts.iter().find(|host| edit::texts(host, "domains").is_empty());
+    match bare {
+        Some(host) => Some(format!("`{}` would have no domain", edit::text(host, "name"))),
+        None => claimed_twice(hosts).map(|domain| twice(&domain)),
+    }
 }
 
 fn claimed_twice(hosts: &[DynamicMessage]) -> Option<String> {

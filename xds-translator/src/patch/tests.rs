@@ -483,6 +483,34 @@ fn routes_are_changed_where_they_stand() {
     }
 }
 
+#[test]
+fn virtual_hosts_are_replaced_as_a_whole() {
+    let vhost = "cart.shop.svc.cluster.local:80";
+    let table = |name: &str, value: Value| {
+        let on = json!({
+            "context": "SIDECAR_OUTBOUND",
+            "routeConfiguration": { "name": "80", "vhost": { "name": name } },
+        });
+        let all = translated(
+            SIDECAR,
+            &[filter(json!([patch("VIRTUAL_HOST", on, "REPLACE", Some(value))]))],
+        );
+        named(&all["routes"], "80").expect("the table").clone()
+    };
+    let own = json!({
+        "name": "own", "domains": ["cart.shop.svc.cluster.local", "own.example"],
+        "routes": [{ "match": { "prefix": "/" }, "direct_response": { "status": 418 } }],
+    });
+    let plain = table("nobody", own.clone());
+    let replaced = table(vhost, own.clone());
+    assert_eq!(names(&replaced["virtual_hosts"]).len(), names(&plain["virtual_hosts"]).len());
+    assert!(named(&replaced["virtual_hosts"], vhost).is_none());
+    assert_eq!(named(&replaced["virtual_hosts"], "own"), Some(&own));
+    // Every proxy would refuse the whole table.
+    assert_eq!(table(vhost, json!({ "name": "own" })), plain, "it claims no domain");
+    assert_eq!(table("", own), plain, "all would claim the same");
+}
+
 /// The limit cannot be put in beside a domain that another host has, and must not be missing.
 #[test]
 fn a_virtual_host_whose_guard_cannot_be_put_in_is_closed() {

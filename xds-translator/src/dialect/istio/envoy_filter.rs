@@ -296,6 +296,13 @@ const ADDED: &[Operation] = &[Operation::Add];
 const MERGED: &[Operation] = &[Operation::Merge, Operation::MergeAndReplaceList];
 const WHOLE: &[Operation] =
     &[Operation::Merge, Operation::MergeAndReplaceList, Operation::Add, Operation::Remove];
+const REPLACED: &[Operation] = &[
+    Operation::Merge,
+    Operation::MergeAndReplaceList,
+    Operation::Add,
+    Operation::Remove,
+    Operation::Replace,
+];
 const ORDERED: &[Operation] = &[
     Operation::Merge,
     Operation::MergeAndReplaceList,
@@ -345,7 +352,9 @@ impl ApplyTo {
             Self::RouteConfiguration => {
                 ("envoy.config.route.v3.RouteConfiguration", MERGED, "routeConfiguration")
             }
-            Self::VirtualHost => ("envoy.config.route.v3.VirtualHost", WHOLE, "routeConfiguration"),
+            Self::VirtualHost => {
+                ("envoy.config.route.v3.VirtualHost", REPLACED, "routeConfiguration")
+            }
             Self::HttpRoute => ("envoy.config.route.v3.Route", ORDERED, "routeConfiguration"),
             Self::ExtensionConfig => ("envoy.config.core.v3.TypedExtensionConfig", ADDED, ""),
             _ => return None,
