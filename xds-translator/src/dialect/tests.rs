@@ -562,14 +562,6 @@ fn what_guards_access_and_is_not_served_is_an_error() {
         ),
         (istio("Gateway", &mutual("caCrl: /a.crl")), "spec.servers[0].tls.caCrl"),
         (backend("{tls: {mode: SIMPLE, caCrl: /a.crl}}"), "spec.trafficPolicy.tls.caCrl"),
-        (
-            object(
-                "security.istio.io/v1",
-                "RequestAuthentication",
-                "{jwtRules: [{issuer: 'https://a.test', presence: REQUIRED}]}",
-            ),
-            "spec.jwtRules[0].presence",
-        ),
         (object("policy.linkerd.io/v1beta3", "Server", "{}"), "Server default/a: kind"),
         (
             object("policy.linkerd.io/v1alpha1", "AuthorizationPolicy", "{}"),

@@ -400,6 +400,15 @@ mod tests {
                 (&format!("{config}/rules"), &rule(&all)),
             ],
         );
+        let by = |name: &str| format!(r#"{{"provider_name":"{name}"}}"#);
+        let both = [by("origins-1"), by("origins-2")].join(",");
+        let both = format!(r#"{{"requires_all":{{"requirements":[{both}]}}}}"#);
+        for (demanded, expected) in [(1..=1, by("origins-1")), (1..=2, both)] {
+            let mut http = checked(&["a", "b", "c"]);
+            let issuers = http.tokens.as_mut().map(|tokens| &mut tokens.issuers[demanded]);
+            issuers.into_iter().flatten().for_each(|(check, _)| check.required = true);
+            check_http(http, &[(&format!("{config}/rules"), &rule(&expected))]);
+        }
     }
 
     #[test]

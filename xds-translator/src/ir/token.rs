@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use super::{Field, Labels, Origin, PolicyScope, Selector};
 
 /// Which tokens workloads take, as one object says. A token at a place that some rule looks at must
-/// be valid by one of them; a request without a token is none of its business.
+/// be valid by one of them; a request without a token is none of its business, unless a rule
+/// requires one.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct TokenPolicy {
     /// The object.
@@ -44,6 +45,8 @@ pub struct TokenRule {
 pub struct TokenCheck {
     /// The claim `iss`; empty: any.
     pub issuer: Arc<str>,
+    /// A valid token of this kind must be there.
+    pub required: bool,
     /// One of them must be in the claim `aud`; empty: nothing is asked.
     pub audiences: Vec<Arc<str>>,
     /// Headers that may hold a token, and what stands before it in them. Without a header,

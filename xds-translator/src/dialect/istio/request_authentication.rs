@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use super::shared::{TargetRef, WorkloadSelector};
-use crate::dialect::schema::object;
+use crate::dialect::schema::{choice, object};
 
 object! { no_null;
     /// Which tokens workloads take with requests: a token where a rule looks for one must be valid;
-    /// requests without a token pass.
+    /// requests without a token pass, unless a rule says that it must be there.
     RequestAuthentication {
         /// Workloads of the namespace; absent: all (in the root namespace: all of the mesh).
         "selector" selector: Option<WorkloadSelector>,
@@ -52,7 +52,17 @@ object! { no_null;
         /// Claims whose text is a list of words, beside `scope` and `permission`.
         "spaceDelimitedClaims" space_delimited_claims: Vec<Arc<str>>,
         /// Whether a token must be there.
-        "presence" presence: Arc<str> [guard],
+        "presence" presence: Presence,
+    }
+}
+
+choice! {
+    /// Whether a token must be there.
+    Presence {
+        /// Requests without one pass.
+        Optional = "OPTIONAL",
+        /// Requests without one are refused.
+        Required = "REQUIRED",
     }
 }
 

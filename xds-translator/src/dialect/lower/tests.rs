@@ -484,7 +484,7 @@ fn rules_on_tokens_keep_every_part() {
     let spec = format!(
         "{{selector: {{matchLabels: {{app: a}}}}, jwtRules: [
         {{issuer: me, audiences: [a, b], jwks: '{}', fromHeaders: [{{name: x-jwt, prefix: 'JWT '}}], fromParams: [t], fromCookies: [c],
-          forwardOriginalToken: true, outputPayloadToHeader: x-payload, outputClaimToHeaders: [{{header: x-a, claim: a.b}}], spaceDelimitedClaims: [roles, scope]}},
+          forwardOriginalToken: true, presence: REQUIRED, outputPayloadToHeader: x-payload, outputClaimToHeaders: [{{header: x-a, claim: a.b}}], spaceDelimitedClaims: [roles, scope]}},
         {{issuer: 'https://a.test'}}, {{jwksUri: 'http://keys.test:8080/k', timeout: 2s}}, {{issuer: b, jwks_uri: 'https://b.test/k'}}]}}",
         jwks.as_str()
     );
@@ -498,7 +498,7 @@ fn rules_on_tokens_keep_every_part() {
             (
                 "/0/rules/0/check",
                 json!({
-                    "issuer": "me", "audiences": ["a", "b"], "headers": [["x-jwt", "JWT "]], "parameters": ["t"], "cookies": ["c"],
+                    "issuer": "me", "required": true, "audiences": ["a", "b"], "headers": [["x-jwt", "JWT "]], "parameters": ["t"], "cookies": ["c"],
                     "forward": true, "payload_header": "x-payload", "claim_headers": [["x-a", "a.b"]],
                     "lists_of_words": ["permission", "roles", "scope"],
                 }),

@@ -12,8 +12,8 @@ use crate::{
     ir::KeySet,
 };
 
-/// Parts of a rule that say where a token may be.
-const PLACES: [&str; 3] = ["fromHeaders", "fromParams", "fromCookies"];
+/// Parts of a rule that say where a token may be, and whether one must be.
+const PLACES: [&str; 4] = ["fromHeaders", "fromParams", "fromCookies", "presence"];
 
 /// What stands in for a policy on tokens: who bears one where it is looked for is turned away. If it
 /// cannot be read where that is, everybody is.
@@ -66,6 +66,16 @@ mod tests {
         let table = [
             (json!({ "jwtRules": [cookie] }), Extent::Whole, json!([{ "fromCookies": ["a"] }])),
             (json!({ "jwtRules": [{ "issuer": "a" }] }), Extent::Whole, json!([{}])),
+            (
+                json!({ "jwtRules": [{ "issuer": 7, "presence": "REQUIRED" }] }),
+                Extent::Whole,
+                json!([{ "presence": "REQUIRED" }]),
+            ),
+            (
+                json!({ "jwtRules": [{ "presence": "SOMETIMES" }] }),
+                Extent::Whole,
+                json!([{ "fromHeaders": host }]),
+            ),
             (json!({ "selector": 7 }), Extent::Whole, json!([])),
             (
                 json!({ "jwtRules": [cookie] }),

@@ -25,10 +25,15 @@ use crate::{
 /// The filter; names and requirements as Istio writes them.
 pub(super) fn filter(plan: &TokenFilter) -> HttpFilter {
     let names: Vec<String> = (0..plan.issuers.len()).map(|i| format!("origins-{i}")).collect();
+    let demanded = names.iter().zip(&plan.issuers).filter(|(_, (check, _))| check.required);
+    let demanded: Vec<&String> = demanded.map(|(name, _)| name).collect();
     let providers = plan.issuers.iter().map(|(check, keys)| provider(check, keys, plan.reroutes));
     let rule = RequirementRule {
         r#match: Some(route_match(None)),
-        requirement_type: Some(RequirementType::Requires(required(&names))),
+        requirement_type: Some(RequirementType::Requires(match demanded.is_empty() {
+            true => valid_if_there(&names),
+            false => all(demanded.into_iter().map(|name| by(name)).collect()),
+        })),
     };
     let config = JwtAuthentication {
         providers: names.iter().cloned().zip(providers).collect(),
@@ -41,17 +46,29 @@ pub(super) fn filter(plan: &TokenFilter) -> HttpFilter {
 }
 
 /// A token that is there must be valid for somebody: either one issuer takes it, or wherever one
-/// looks for a token there is none or his own.
-fn required(names: &[String]) -> JwtRequirement {
-    let by = |name: &String| requirement(RequiresType::ProviderName(name.clone()));
+/// looks for a token there is none or his own. Where issuers demand one, a token of each of these
+/// is enough, as one of any issuer is here.
+fn valid_if_there(names: &[String]) -> JwtRequirement {
     let missing = || requirement(RequiresType::AllowMissing(protobuf::Empty {}));
     let each: Vec<JwtRequirement> =
         names.iter().map(|name| any(vec![by(name), missing()])).collect();
     match <[JwtRequirement; 1]>::try_from(each) {
         Ok([only]) => only,
-        Err(each) => {
-            let all = RequiresType::RequiresAll(JwtRequirementAndList { requirements: each });
-            any(names.iter().map(by).chain([requirement(all)]).collect())
+        Err(each) => any(names.iter().map(|name| by(name)).chain([all(each)]).collect()),
+    }
+}
+
+/// A valid token of the issuer.
+fn by(name: &str) -> JwtRequirement {
+    requirement(RequiresType::ProviderName(name.to_owned()))
+}
+
+/// Each of these; never empty.
+fn all(requirements: Vec<JwtRequirement>) -> JwtRequirement {
+    match <[JwtRequirement; 1]>::try_from(requirements) {
+        Ok([only]) => only,
+        Err(requirements) => {
+            requirement(RequiresType::RequiresAll(JwtRequirementAndList { requirements }))
         }
     }
 }

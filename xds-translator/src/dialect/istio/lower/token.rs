@@ -6,7 +6,7 @@ use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::{
         istio::{
-            request_authentication::{JwtRule, RequestAuthentication},
+            request_authentication::{JwtRule, Presence, RequestAuthentication},
             shared::{TargetRef, WorkloadSelector},
         },
         lowering::Lowering,
@@ -68,6 +68,7 @@ fn rule((index, rule): (usize, &JwtRule)) -> Option<TokenRule> {
         words.chain(rule.space_delimited_claims.iter().cloned()).collect();
     let check = TokenCheck {
         issuer: rule.issuer.clone(),
+        required: rule.presence == Presence::Required,
         audiences: rule.audiences.clone(),
         headers: rule.from_headers.iter().map(|h| (h.name.clone(), h.prefix.clone())).collect(),
         parameters: rule.from_params.clone(),

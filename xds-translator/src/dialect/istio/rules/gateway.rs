@@ -186,7 +186,8 @@ fn check_server_tls(tls: &ServerTls, protocol: &str, at: &mut Decoder) {
     }
     if tls.https_redirect {
         at.within("httpsRedirect", |at| {
-            let message = "only servers of plaintext HTTP redirect to https: it does nothing here";
+            let message = "clients speak TLS here: nothing is redirected but what a trusted proxy in \
+                           front marks as plain http (x-forwarded-proto)";
             at.remark(|path| {
                 Diagnostic::warning(Code::NoEffect, path, message).fix("move it to the HTTP server")
             })
