@@ -11,8 +11,8 @@ use crate::{
     ir::{
         Abort, AccessAction, Authorizer, AuthorizerProtocol, Cors, Edge, Fault, HashKey, Health,
         Hostname, HttpMatch, KeySet, Locality, LogFormat, PathMatch, PathNormalization, PerMillion,
-        Pins, RetryBudget, RetryCondition, ShownBody, StringMatch, TcpKeepalive, TlsVersion,
-        TlsWords, TokenCheck, Tunnel, Warmup,
+        Pins, PortNames, RetryBudget, RetryCondition, ShownBody, StringMatch, TcpKeepalive,
+        TlsVersion, TlsWords, TokenCheck, Tunnel, Warmup,
     },
     plan::*,
 };
@@ -458,6 +458,7 @@ pub(crate) fn listener(chains: Vec<FilterChainPlan>) -> ListenerPlan {
         default_chain: None,
         accept_one: false,
         access_logs: Vec::new(),
+        port_names: PortNames::new(),
     }
 }
 

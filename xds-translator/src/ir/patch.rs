@@ -6,7 +6,7 @@
 
 use std::{
     cmp::Ordering,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{Hash, Hasher},
     sync::Arc,
 };
@@ -312,6 +312,8 @@ pub struct ListenerMatch {
     pub name: Arc<str>,
     /// Its port; of the listeners that take what was redirected, the port of a chain.
     pub port: Option<u16>,
+    /// What somebody calls that port; the case says nothing.
+    pub port_name: Arc<str>,
     /// Its filter chains.
     pub chain: ChainCondition,
     /// Name of a filter of the listener itself.
@@ -321,6 +323,10 @@ pub struct ListenerMatch {
     /// Name of a filter of an HTTP connection.
     pub sub_filter: Arc<str>,
 }
+
+/// What services and gateways call the ports that connections come to, by number: of a listener, or
+/// of the chains of one that takes what was redirected.
+pub type PortNames = BTreeMap<u16, BTreeSet<Arc<str>>>;
 
 /// Conditions on a filter chain.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
@@ -358,6 +364,17 @@ pub struct RouteConfigurationMatch {
     pub route: Arc<str>,
     /// What a route does.
     pub action: Option<RouteActionKind>,
+}
+
+impl ListenerMatch {
+    /// Whether the port is meant, by its number and by its names.
+    pub fn admits_port(&self, port: Option<u16>, names: &PortNames) -> bool {
+        let called = || {
+            let own = port.and_then(|port| names.get(&port));
+            own.is_some_and(|own| own.iter().any(|n| n.eq_ignore_ascii_case(&self.port_name)))
+        };
+        self.port.is_none_or(|asked| port == Some(asked)) && (self.port_name.is_empty() || called())
+    }
 }
 
 impl RouteConfigurationMatch {

@@ -12,7 +12,7 @@ use super::{
     report::Report,
     route,
 };
-use crate::ir::{ChainCondition, ListenerMatch, Patch, PatchOperation, PatchSubject};
+use crate::ir::{ChainCondition, ListenerMatch, Patch, PatchOperation, PatchSubject, PortNames};
 
 /// Listeners that take what was redirected: their chains are for ports.
 const REDIRECTED: [&str; 2] = ["virtualInbound", "virtualOutbound"];
@@ -20,13 +20,18 @@ const REDIRECTED: [&str; 2] = ["virtualInbound", "virtualOutbound"];
 const HTTP_CONNECTION: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 
-/// Changes a listener and everything in it.
-pub(super) fn patch(listener: &mut DynamicMessage, patches: &[&Arc<Patch>], report: &mut Report) {
-    let place = Place::of(listener);
+/// Changes a listener and everything in it. `names`: what its ports are called.
+pub(super) fn patch(
+    listener: &mut DynamicMessage,
+    names: &PortNames,
+    patches: &[&Arc<Patch>],
+    report: &mut Report,
+) {
+    let place = Place::of(listener, names);
     for patch in patches {
         if let PatchSubject::Listener(matches) = &patch.subject
             && place.is_named(matches)
-            && matches.port.is_none_or(|port| place.port == Some(port))
+            && matches.admits_port(place.port, names)
             && let Some(message) = patch.message.as_ref().and_then(edit::open)
         {
             merge_patch(patch, listener, &message);
@@ -56,7 +61,7 @@ pub(super) fn patch(listener: &mut DynamicMessage, patches: &[&Arc<Patch>], repo
 
 /// Changes which chains there are, and what they are.
 fn patch_chains(
-    place: &Place,
+    place: &Place<'_>,
     (chains, has_default): (&mut Vec<DynamicMessage>, bool),
     patches: &[&Arc<Patch>],
     report: &mut Report,
@@ -97,7 +102,7 @@ fn objection(chains: &[DynamicMessage], has_default: bool) -> Option<&'static st
 
 /// The chain that takes what no other does is changed as the others are; none is added to it.
 fn patch_default_chain(
-    place: &Place,
+    place: &Place<'_>,
     listener: &mut DynamicMessage,
     patches: &[&Arc<Patch>],
     report: &mut Report,
@@ -122,17 +127,18 @@ fn patch_default_chain(
 }
 
 /// What conditions ask of a listener.
-struct Place {
+struct Place<'n> {
     name: String,
     port: Option<u16>,
+    names: &'n PortNames,
 }
 
-impl Place {
-    fn of(listener: &DynamicMessage) -> Self {
+impl<'n> Place<'n> {
+    fn of(listener: &DynamicMessage, names: &'n PortNames) -> Self {
         let address = edit::part(listener, "address");
         let socket = address.and_then(|address| edit::part(&address, "socket_address"));
         let port = socket.and_then(|socket| number(&socket, "port_value"));
-        Self { name: edit::text(listener, "name"), port }
+        Self { name: edit::text(listener, "name"), port, names }
     }
 
     fn is_named(&self, matches: &ListenerMatch) -> bool {
@@ -141,8 +147,8 @@ impl Place {
 
     /// Whether the listener is meant, by what is asked of it as a whole.
     fn is_meant(&self, matches: &ListenerMatch) -> bool {
-        let port = |port| self.port == Some(port) || REDIRECTED.contains(&&*self.name);
-        self.is_named(matches) && matches.port.is_none_or(port)
+        let redirected = REDIRECTED.contains(&&*self.name);
+        self.is_named(matches) && (redirected || matches.admits_port(self.port, self.names))
     }
 
     /// Whether a chain of this listener is meant.
@@ -152,7 +158,7 @@ impl Place {
             false => self.port,
         };
         self.is_named(matches)
-            && matches.port.is_none_or(|asked| port == Some(asked))
+            && matches.admits_port(port, self.names)
             && chain.satisfies(&matches.chain)
     }
 }
@@ -200,7 +206,7 @@ fn number(message: &DynamicMessage, field: &str) -> Option<u16> {
 }
 
 fn patch_chain(
-    place: &Place,
+    place: &Place<'_>,
     chain: &mut DynamicMessage,
     patches: &[&Arc<Patch>],
     report: &mut Report,

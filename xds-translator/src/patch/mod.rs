@@ -39,6 +39,8 @@ use crate::{
     plan::PlanItem,
 };
 
+const LISTENER: &str = "envoy.config.listener.v3.Listener";
+
 /// The item as an encoded message with `patches` in it, and what each of them did.
 pub fn encode(item: &PlanItem, patches: &[Arc<Patch>]) -> (Bytes, Report) {
     let body = emit::emit(item);
@@ -46,7 +48,12 @@ pub fn encode(item: &PlanItem, patches: &[Arc<Patch>]) -> (Bytes, Report) {
     if concerning.is_empty() {
         return (body, Report::default());
     }
-    patched(item.resource_type(), body, &concerning)
+    match item {
+        PlanItem::Listener(plan) => changed(LISTENER, body, |message, report| {
+            listener::patch(message, &plan.port_names, &concerning, report);
+        }),
+        _ => patched(item.resource_type(), body, &concerning),
+    }
 }
 
 /// The item and the patches that may change it as a hash: where both are equal, so are the bytes.
@@ -71,11 +78,11 @@ fn concerning<'a>(item: &PlanItem, patches: &'a [Arc<Patch>]) -> Vec<&'a Arc<Pat
     patches.iter().filter(about).collect()
 }
 
+/// An encoded cluster or route configuration with patches in it.
 fn patched(kind: ResourceType, body: Bytes, patches: &[&Arc<Patch>]) -> (Bytes, Report) {
     let name = kind.type_url().rsplit('/').next().unwrap_or_default();
     changed(name, body, |message, report| match kind {
         ResourceType::Cluster => cluster::patch(message, patches, report),
-        ResourceType::Listener => listener::patch(message, patches, report),
         ResourceType::Route => route::patch(message, patches, report),
         _ => {}
     })

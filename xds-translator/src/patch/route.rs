@@ -75,9 +75,8 @@ fn on_hosts(
     report: &mut Report,
 ) {
     let message = patch.message.as_ref().and_then(edit::open);
-    let claims = message.is_some_and(|m| {
-        !patch.operation.merges() || !edit::texts(&m, "domains").is_empty()
-    });
+    let claims = message
+        .is_some_and(|m| !patch.operation.merges() || !edit::texts(&m, "domains").is_empty());
     let before = claims.then(|| hosts.clone());
     let named = !(matches.host.is_empty() && matches.domain.is_empty());
     let target = Target { list: hosts, named, of: Elements::Others };

@@ -209,7 +209,8 @@ fn a_class_says_where_a_filter_is_added() {
     );
     let found = names(&connection(&all, "virtualInbound")["http_filters"]);
     let filter = |name: &str| format!("envoy.filters.http.{name}");
-    let first = [filter("jwt_authn"), "AUTHN".into(), filter("rbac"), "AUTHZ".into(), "STATS".into()];
+    let first =
+        [filter("jwt_authn"), "AUTHN".into(), filter("rbac"), "AUTHZ".into(), "STATS".into()];
     assert_eq!(found[..5], first);
     assert_eq!(found[found.len() - 2..], ["UNSPECIFIED".to_owned(), filter("router")]);
 }
@@ -704,6 +705,26 @@ fn filter_chains_come_go_and_change() {
     let all = of(inbound, "ADD", Some(own));
     assert_eq!(chains(&all, "virtualInbound").last().map(String::as_str), Some("own"));
     assert!(!chains(&all, "virtualOutbound").iter().any(|name| name == "own"));
+    let limit = json!({ "transport_socket_connect_timeout": "8s" });
+    let named_port = |context: &str, name: &str| {
+        let matches = json!({ "context": context, "listener": { "portName": name } });
+        let all = of(matches, "MERGE", Some(limit.clone()));
+        let listeners = all["listeners"].as_array().expect("listeners").clone();
+        let limited = |listener: &Value| listener.to_string().contains(r#""8s""#);
+        let names = listeners.into_iter().filter(limited);
+        names.map(|l| l["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(named_port("SIDECAR_OUTBOUND", "HTTP"), ["0.0.0.0_80"]);
+    assert_eq!(named_port("SIDECAR_OUTBOUND", "tcp"), ["10.0.0.1_9000"]);
+    assert_eq!(named_port("SIDECAR_INBOUND", "tcp"), ["virtualInbound"]);
+    assert_eq!(named_port("SIDECAR_INBOUND", "grpc"), [""; 0]);
+    let matches = json!({ "context": "SIDECAR_INBOUND", "listener": { "portName": "tcp" } });
+    let all = of(matches, "MERGE", Some(limit.clone()));
+    let listener = named(&all["listeners"], "virtualInbound").expect("the listener");
+    for chain in listener["filter_chains"].as_array().expect("chains") {
+        let changed = chain["transport_socket_connect_timeout"] == "8s";
+        assert_eq!(changed, chain["filter_chain_match"]["destination_port"] == 9000, "{chain:#}");
+    }
     let secured = json!({
         "context": "SIDECAR_INBOUND",
         "listener": { "filterChain": { "transportSocket": "envoy.transport_sockets.tls" } },

@@ -28,8 +28,8 @@ use super::{
 };
 use crate::{
     ir::{
-        Attachment, CallSide, Edge, GatewayProtocol, GatewayRoutes, Hostname, ObjectId, RateLimit,
-        RouteTable, ServerTlsMode,
+        Attachment, CallSide, Edge, GatewayProtocol, GatewayRoutes, Hostname, ObjectId, PortNames,
+        RateLimit, RouteTable, ServerTlsMode,
     },
     snapshot::Reader,
 };
@@ -192,6 +192,10 @@ impl<'a> Gateway<'a> {
             default_chain: None,
             accept_one: true,
             access_logs: Vec::new(),
+            port_names: PortNames::from([(
+                port.port,
+                port.servers.iter().map(|served| served.server.port_name.clone()).collect(),
+            )]),
         })
     }
 

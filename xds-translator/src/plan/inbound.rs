@@ -1,6 +1,10 @@
 //! The server side of a sidecar: chains, clusters and access rules of a workload's own ports.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use super::{
     BalancingPlan, CaptureMode, ClusterPlan, Direction, Discovery, EndpointPlan, Entry,
@@ -24,7 +28,7 @@ use super::{
 use crate::{
     ir::{
         AppEndpoint, BackendPolicy, CallSide, Capture, ConnectionPool, HeaderOps, Health,
-        IngressListener, Locality, MeshDefaults, PeerTls, Protocol, RateLimit, Retry,
+        IngressListener, Locality, MeshDefaults, PeerTls, PortNames, Protocol, RateLimit, Retry,
         RetryCondition, RetryPolicy, Service, SidecarScope,
     },
     plan::ClusterClient,
@@ -80,6 +84,8 @@ struct InboundPort {
     endpoint: AppEndpoint,
     /// Limits that the Sidecar object gives.
     pool: Option<ConnectionPool>,
+    /// What the services, or the Sidecar object, call it.
+    names: BTreeSet<Arc<str>>,
     /// Opens a listener of its own although traffic is redirected.
     bind: bool,
     /// Address that the Sidecar object gives for it.
@@ -127,6 +133,8 @@ impl<'a> Inbound<'a> {
             let (first, service_port) = leading.first()?;
             let (service_port, declared) = (*service_port, first.port(*service_port)?.protocol);
             let protocol = self.spoken.get(&number).copied().unwrap_or(declared);
+            let named = leading.iter().filter_map(|(service, port)| service.port(*port));
+            let names = named.map(|port| port.name.clone()).collect();
             let mut services: Vec<Arc<Service>> =
                 leading.into_iter().map(|(service, _)| service).collect();
             services.dedup_by(|a, b| a.key == b.key);
@@ -137,6 +145,7 @@ impl<'a> Inbound<'a> {
                 services,
                 endpoint: AppEndpoint::Workload(number),
                 pool: self.scope.and_then(|s| s.inbound_pool.clone()),
+                names,
                 bind: false,
                 address: None,
             })
@@ -157,6 +166,7 @@ impl<'a> Inbound<'a> {
             services: service.into_iter().collect(),
             endpoint: listener.default_endpoint.clone().unwrap_or(AppEndpoint::Loopback(number)),
             pool,
+            names: BTreeSet::from([listener.port.name.clone()]),
             bind: listener.capture == Capture::None,
             address: listener.bind,
         }
@@ -282,8 +292,10 @@ impl<'a> Inbound<'a> {
         }
         let mut listener_filters = vec![ListenerFilter::OriginalDst];
         listener_filters.extend(off.filters(wanted));
+        let named = self.ports.iter().filter(|p| !p.bind);
         ListenerPlan {
             listener_filters,
+            port_names: named.map(|port| (port.number, port.names.clone())).collect(),
             accept_one: true,
             ..self.listener("virtualInbound".into(), ANY_ADDRESS, own, chains)
         }
@@ -314,6 +326,7 @@ impl<'a> Inbound<'a> {
         let off = Off { tls: Vec::new(), http: Vec::new() };
         ListenerPlan {
             listener_filters: off.filters((inspects_tls(mode), inspects_http(speech, mode))),
+            port_names: PortNames::from([(port.number, port.names.clone())]),
             ..self.listener(naming::listener(address, port.number), address, port.number, chains)
         }
     }
@@ -347,6 +360,7 @@ impl<'a> Inbound<'a> {
             default_chain: None,
             accept_one: false,
             access_logs: Vec::new(),
+            port_names: PortNames::new(),
         }
     }
 

@@ -19,7 +19,7 @@ use super::{
     mtls::texts,
     naming,
 };
-use crate::ir::{MeshDefaults, Protocol, ServiceKey};
+use crate::ir::{MeshDefaults, PortNames, Protocol, ServiceKey};
 
 /// What http_inspector finds in plaintext.
 pub(crate) const PLAIN_HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
@@ -55,6 +55,8 @@ pub(crate) struct Offer<'a> {
     pub(crate) bind: bool,
     /// The service.
     pub(crate) service: &'a ServiceKey,
+    /// What the service calls its port.
+    pub(crate) port_name: &'a Arc<str>,
 }
 
 /// What the services of one address and port need.
@@ -77,6 +79,8 @@ struct Draft {
     plain: Option<FilterChainPlan>,
     /// The plain service speaks first: nothing may wait for the client.
     server_first: bool,
+    /// What the services call their ports here.
+    port_names: BTreeSet<Arc<str>>,
 }
 
 /// Whether a service's bytes may be mixed with HTTP on one listener.
@@ -101,10 +105,17 @@ impl<'a> Drafts<'a> {
         draft
     }
 
+    /// The draft of an offer, whoever keeps the place in the end.
+    fn offered(&mut self, offer: &Offer<'_>) -> &mut Draft {
+        let draft = self.draft(offer.at, offer.bind);
+        draft.port_names.extend((!offer.port_name.is_empty()).then(|| offer.port_name.clone()));
+        draft
+    }
+
     /// Lets HTTP in, routed by `rds`; `false`: an older service keeps the place, because it speaks
     /// first or has HTTP routes of its own here.
     pub(crate) fn offer_http(&mut self, offer: &Offer<'_>, rds: &Arc<str>) -> bool {
-        let draft = self.draft(offer.at, offer.bind);
+        let draft = self.offered(offer);
         let by = if draft.server_first {
             draft.plain_of.clone()
         } else if *draft.http.get_or_insert_with(|| rds.clone()) == *rds {
@@ -139,7 +150,7 @@ impl<'a> Drafts<'a> {
         protocol: Protocol,
         chains: Vec<FilterChainPlan>,
     ) {
-        let draft = self.draft(offer.at, offer.bind);
+        let draft = self.offered(offer);
         let mut by = None;
         for chain in chains {
             if chain.matches != ChainMatch::default() {
@@ -239,6 +250,7 @@ impl Draft {
             default_chain,
             accept_one: false,
             access_logs: Vec::new(),
+            port_names: PortNames::from([(port, self.port_names)]),
         }
     }
 }
@@ -352,6 +364,7 @@ pub(crate) fn virtual_outbound(mesh: &MeshDefaults, unknown: &Unknown<'_>) -> Li
         default_chain: None,
         accept_one: true,
         access_logs: Vec::new(),
+        port_names: PortNames::new(),
     }
 }
 
@@ -378,13 +391,13 @@ mod tests {
 
     fn offer_http(drafts: &mut Drafts<'_>, bind: bool, name: &str, rds: &Arc<str>) -> bool {
         let service = service_key("shop", name);
-        drafts.offer_http(&Offer { at: AT, bind, service: &service }, rds)
+        drafts.offer_http(&Offer { at: AT, bind, service: &service, port_name: &"".into() }, rds)
     }
 
     /// Offers bytes of a service, which its cluster has the name of.
     fn offer_tcp(drafts: &mut Drafts<'_>, protocol: Protocol, name: &str) {
         let service = service_key("shop", name);
-        let offer = Offer { at: AT, bind: false, service: &service };
+        let offer = Offer { at: AT, bind: false, service: &service, port_name: &"".into() };
         drafts.offer_tcp(&offer, protocol, vec![tcp(name, &[])]);
     }
 

@@ -128,7 +128,7 @@ fn is_listener(entry: &Entry, matches: &ListenerMatch) -> bool {
     let Entry::Own(item) = entry else { return false };
     let PlanItem::Listener(plan) = &**item else { return false };
     (matches.name.is_empty() || matches.name == plan.name)
-        && matches.port.is_none_or(|port| port == plan.port)
+        && matches.admits_port(Some(plan.port), &plan.port_names)
 }
 
 /// Adds a whole resource, unless the view has one of this name: the first one stays.

@@ -221,7 +221,7 @@ impl<'a> Sidecar<'a> {
         let protocol = egress.own.as_ref().map_or(port.protocol, |own| own.port.protocol);
         for place in self.places(egress, service, port, protocol) {
             let at = (place.address, port.number);
-            let wish = Offer { at, bind: place.bind, service: &service.key };
+            let wish = Offer { at, bind: place.bind, service: &service.key, port_name: &port.name };
             if protocol.is_http() || protocol == Protocol::Auto {
                 let (rds, frame) = self.frame_of(index, &place, service, port);
                 if drafts.offer_http(&wish, &rds) {

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::ir::{
     Authorizer, Edge, Health, LimitRefusal, Locality, OwnQuota, PatchMessage, PathNormalization,
-    Pins, RetryBudget, SharedQuota, StringMatch, TcpKeepalive, TlsVersion, TlsWords, Tunnel,
-    Warmup,
+    Pins, PortNames, RetryBudget, SharedQuota, StringMatch, TcpKeepalive, TlsVersion, TlsWords,
+    Tunnel, Warmup,
 };
 
 /// One resource (or, for virtual hosts, one part of a resource) with every decision made.
@@ -399,6 +399,8 @@ pub struct ListenerPlan {
     pub accept_one: bool,
     /// Logs of the listener itself.
     pub access_logs: Vec<AccessLogPlan>,
+    /// What services and gateways call its port, or those of its chains.
+    pub port_names: PortNames,
 }
 
 /// Direction of a listener.

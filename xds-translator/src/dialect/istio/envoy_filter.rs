@@ -115,7 +115,7 @@ object! { no_null;
     ListenerMatch {
         /// Their port; of `virtualInbound` and `virtualOutbound`, the port of a chain.
         "portNumber" port_number: u16,
-        /// The name of their port.
+        /// What a service or a gateway calls that port, in any case.
         "portName" port_name: Arc<str>,
         /// Their filter chains.
         "filterChain" filter_chain: Option<FilterChainMatch>,

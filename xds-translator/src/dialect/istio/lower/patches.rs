@@ -127,6 +127,7 @@ fn listener(written: &envoy_filter::ListenerMatch) -> ListenerMatch {
     ListenerMatch {
         name: written.name.clone(),
         port: port(written.port_number),
+        port_name: written.port_name.clone(),
         chain: chain.map(condition).unwrap_or_default(),
         listener_filter: written.listener_filter.clone(),
         filter: filter.map(|filter| filter.name.clone()).unwrap_or_default(),

@@ -109,10 +109,6 @@ fn foreign(field: &'static str, apply_to: ApplyTo, at: &mut Decoder) {
 }
 
 fn check_listener(apply_to: ApplyTo, listener: &ListenerMatch, at: &mut Decoder) {
-    if !listener.port_name.is_empty() {
-        let path = at.path().field("portName");
-        at.note(unserved(path, "this condition", "use `portNumber`, `name` or `filterChain`"));
-    }
     if !listener.listener_filter.is_empty() && apply_to != ApplyTo::ListenerFilter {
         foreign("listenerFilter", apply_to, at);
     }
@@ -178,7 +174,8 @@ fn check_body(body: &PatchBody, apply_to: ApplyTo, what: &Changeable, at: &mut D
     if body.filter_class != FilterClass::Unspecified && !body.takes_class(apply_to) {
         at.within("filterClass", |at| {
             at.remark(|path| {
-                let message = "only ADD of HTTP_FILTER and NETWORK_FILTER puts a filter by its class";
+                let message =
+                    "only ADD of HTTP_FILTER and NETWORK_FILTER puts a filter by its class";
                 Diagnostic::warning(Code::NoEffect, path, message)
                     .fix("`operation: ADD`, or remove it")
             });
@@ -337,7 +334,6 @@ mod tests {
                 matched("CLUSTER", "context: WAYPOINT"),
                 ".match.context: a waypoint is not served yet",
             ),
-            (matched("LISTENER", "listener: {portName: http}"), ".match.listener.portName"),
         ];
         for (text, expected) in table {
             refused(&text, expected);

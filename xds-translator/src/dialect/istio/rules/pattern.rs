@@ -411,7 +411,9 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].severity, crate::diagnostic::Severity::Warning);
         assert_eq!(found[0].fix.as_deref(), Some("`td/ns/a/sa/b`"));
-        for (text, refused) in [("td/a", false), ("td/ns/*/sa/b", false), ("", true), (SPIFFE, true)] {
+        for (text, refused) in
+            [("td/a", false), ("td/ns/*/sa/b", false), ("", true), (SPIFFE, true)]
+        {
             let mut at = Decoder::default();
             check_principal(text, &mut at);
             let errors = at.finish().into_iter();

@@ -1736,10 +1736,7 @@ fn authorization_policies_take_effect() {
     );
     let warnings = [
         ("spec.action", "action: AUDIT"),
-        (
-            "spec.rules[0].to[0].operation.ports[0]",
-            "rules: [{to: [{operation: {ports: ['0']}}]}]",
-        ),
+        ("spec.rules[0].to[0].operation.ports[0]", "rules: [{to: [{operation: {ports: ['0']}}]}]"),
         (
             "spec.rules[0].from[0].source.principals[0]",
             "rules: [{from: [{source: {principals: ['a.test/ns/*/sa/b']}}]}]",
