@@ -8,6 +8,8 @@
 #     attack        floods, starvation, slow and broken peers beside good ones; what memory they cost is printed
 #                   (FERROMESH_ATTACK_SECONDS each, FERROMESH_ATTACK_ROUNDS)
 #     oracle        5,000 calls under random authorization policies, as documented and as Envoy judges (FERROMESH_ORACLE_CASES)
+#     configurations  1,000 random configurations with objects of every kind that is served, one after the other to Envoys of a
+#                   sidecar and a gateway, which must refuse nothing (FERROMESH_CONFIGURATIONS)
 #     fuzz          ten minutes of mutated input for each stage of the translator (FERROMESH_FUZZ_SECONDS)
 #     memory        1,000 services, 1,000 clients that connect, see a change and leave, ten times (FERROMESH_MEMORY_ROUNDS)
 #     differential  100,000 requests, byte by byte, to Envoy and to our proxy behind 200 configurations; it fails with the plainest
@@ -40,6 +42,11 @@ oracle() {
   FERROMESH_ORACLE_CASES=${FERROMESH_ORACLE_CASES:-5000} FERROMESH_SEED=${FERROMESH_SEED:-$RANDOM$RANDOM} target access_oracle
 }
 
+configurations() {
+  FERROMESH_CONFIGURATIONS=${FERROMESH_CONFIGURATIONS:-1000} FERROMESH_SEED=${FERROMESH_SEED:-$RANDOM$RANDOM} \
+    target random_configurations
+}
+
 fuzz() { FERROMESH_FUZZ_SECONDS=${FERROMESH_FUZZ_SECONDS:-600} FERROMESH_SEED=${FERROMESH_SEED:-$RANDOM$RANDOM} target fuzz; }
 
 memory() {
@@ -61,7 +68,7 @@ target() { # NAME [FILTER]: runs that end-to-end test target, and shows what it 
   cargo test --workspace --features ferromesh-integration/e2e,ferromesh-integration/kube --test "$1" -- --nocapture "${@:2}"
 }
 
-steps=(properties crash attack oracle fuzz memory differential explain)
+steps=(properties crash attack oracle configurations fuzz memory differential explain)
 usage() { sed -n '2,/^set/{/^set/d;s/^# \?//;p}' integration/soak.sh; }
 [ "${1:-}" != --help ] || { usage; exit; }
 [ $# -gt 0 ] || set -- "${steps[@]}"

@@ -12,3 +12,4 @@ pub mod plane;
 pub mod process;
 pub mod random_mesh;
 pub mod token;
+pub mod wasm_module;

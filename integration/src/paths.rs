@@ -118,6 +118,27 @@ pub fn explain_settings() -> Differential {
     }
 }
 
+/// How many random configurations are served: `FERROMESH_CONFIGURATIONS` (those of
+/// [`CONFIGURATIONS`]), the first made from `FERROMESH_SEED` (always the same), each further one from
+/// the next number.
+///
+/// # Panics
+/// A variable is not a number.
+pub fn configuration_settings() -> (u64, u64) {
+    let (count, seed) = CONFIGURATIONS;
+    let count = number("FERROMESH_CONFIGURATIONS").unwrap_or(count);
+    (count, number("FERROMESH_SEED").unwrap_or(seed))
+}
+
+/// How many random configurations the test command serves, and the number of the first.
+pub const CONFIGURATIONS: (u64, u64) = (20, 11);
+
+/// Whether what is generated is to be written anew (`UPDATE_GOLDEN`).
+#[allow(clippy::disallowed_methods, reason = "the tests' one place that reads the environment")]
+pub fn updates_goldens() -> bool {
+    std::env::var_os("UPDATE_GOLDEN").is_some()
+}
+
 /// How long each stage is fuzzed, in seconds: `FERROMESH_FUZZ_SECONDS` (2), from `FERROMESH_SEED`
 /// (always the same).
 ///

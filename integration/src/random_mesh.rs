@@ -413,6 +413,7 @@ fn words(schema: &str, field: &str) -> &'static [&'static str] {
         (_, "authority" | "targetHost") => &["other.example.com", "ext.example.com"],
         (_, "retryOn") => &["5xx,reset", "connect-failure,refused-stream,503", "gateway-error", ""],
         (_, "grpcStatus") => &["UNAVAILABLE", "ABORTED", "14"],
+        ("Lua", "inlineCode") => &["function envoy_on_request(h) end", "local a = 1"],
         ("HttpBody", "bytes") => &["aGVsbG8="],
         ("Port", "protocol") => &["HTTP", "HTTPS", "TCP", "TLS", "GRPC", "HTTP2", "MONGO"],
         (_, "protocol") => &["TCP", "UDP"],

@@ -106,6 +106,7 @@ const LAYERS: [&[&str]; 6] = [
         "process",
         "certificate",
         "token",
+        "wasm_module",
         "namespace",
         "kube_cluster",
         "mesh",

@@ -1,6 +1,10 @@
 //! Mesh-wide settings (Istio `MeshConfig`), with Istio's defaults.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use ferromesh_proto::TrustDomain;
 use serde::Serialize;
@@ -196,6 +200,11 @@ pub struct TlsWords {
 }
 
 impl TlsWords {
+    /// Suites and curves as written, each once: Envoy refuses a curve that is named again.
+    pub fn new(suites: &[Arc<str>], curves: &[Arc<str>]) -> Self {
+        Self { suites: each_once(suites), curves: each_once(curves) }
+    }
+
     /// Each list that is given here, and the other's where it is empty.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
@@ -207,6 +216,11 @@ impl TlsWords {
             curves: first(&self.curves, &other.curves),
         }
     }
+}
+
+fn each_once(words: &[Arc<str>]) -> Vec<Arc<str>> {
+    let mut seen = BTreeSet::new();
+    words.iter().filter(|word| seen.insert(*word)).cloned().collect()
 }
 
 /// What stands before gateways.
@@ -294,4 +308,16 @@ impl Default for MeshDefaults {
 
 fn as_text<S: serde::Serializer>(v: &impl std::fmt::Display, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curves_and_suites_are_named_once() {
+        let words = |text: &str| text.split(' ').map(Arc::from).collect::<Vec<Arc<str>>>();
+        let made = TlsWords::new(&words("b a b"), &words("X25519 P-256 X25519 P-256"));
+        assert_eq!(made, TlsWords { suites: words("b a"), curves: words("X25519 P-256") });
+    }
 }

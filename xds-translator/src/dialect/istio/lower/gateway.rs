@@ -131,7 +131,7 @@ fn lower_tls(at: &FieldPath, tls: &Declared) -> ServerTls {
         },
         min_version: tls.min_protocol_version.and_then(version),
         max_version: tls.max_protocol_version.and_then(version),
-        words: TlsWords { suites: tls.cipher_suites.clone(), curves: tls.ecdh_curves.clone() },
+        words: TlsWords::new(&tls.cipher_suites, &tls.ecdh_curves),
         credential_fields,
         ca_credential_field: at.field("caCertCredentialName").to_string().into(),
     }

@@ -92,10 +92,10 @@ impl Lowering<'_> {
                 .mesh_mtls
                 .as_ref()
                 .map_or(base.mesh_tls_suites, |tls| tls.cipher_suites.clone()),
-            tls: spec.tls_defaults.as_ref().map_or(base.tls, |tls| TlsWords {
-                suites: tls.cipher_suites.clone(),
-                curves: tls.ecdh_curves.clone(),
-            }),
+            tls: spec
+                .tls_defaults
+                .as_ref()
+                .map_or(base.tls, |tls| TlsWords::new(&tls.cipher_suites, &tls.ecdh_curves)),
             inbound_retry: retry(spec.default_inbound_http_retry_policy.as_ref()),
             inbound_try_timeout: try_timeout(spec.default_inbound_http_retry_policy.as_ref()),
             edge: spec
