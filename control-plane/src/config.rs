@@ -351,6 +351,11 @@ impl Settings {
         self.data_dir.join("admin-token")
     }
 
+    /// The proxies that were connected last.
+    pub fn proxies_file(&self) -> PathBuf {
+        self.data_dir.join("proxies")
+    }
+
     /// The word that what the data directory holds is all that there is.
     pub fn accept_file(&self) -> PathBuf {
         self.data_dir.join("accept-state")

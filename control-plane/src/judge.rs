@@ -12,13 +12,13 @@ use std::{
 
 use ferromesh_proto::ResourceType;
 use ferromesh_xds_translator::{
-    analyze::{analyze, analyze_among, proxies_across},
+    analyze::{analyze, analyze_among, proxies_across, unproven},
     compiler::{Change, Compiler},
     diagnostic::{Diagnostic, Severity},
     dialect::Object,
     explain::{Asker, ExplainError, Explanation, Request, World, explain},
     forecast::{Forecast, ForecastError, forecast},
-    ir::{MeshDefaults, ObjectId, WorkloadId},
+    ir::{Connection, MeshDefaults, ObjectId, WorkloadId},
     plan::ViewKey,
 };
 use tokio::{
@@ -74,6 +74,25 @@ impl Judge {
             }
         }
         Ok(last.findings.clone())
+    }
+
+    /// What is written of mutual TLS and contradicts which proxies have streams.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn unproven(
+        &self,
+        connected: BTreeSet<Connection>,
+    ) -> Result<Vec<Diagnostic>, Stopped> {
+        let (snapshot, inventory) = (self.mesh.snapshot().await?, self.mesh.inventory().await?);
+        let look = move || {
+            let objects = inventory.objects.iter().map(|object| (&object.id, object)).collect();
+            unproven(&objects, &snapshot, &connected)
+        };
+        Ok(spawn_blocking(look).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "workloads cannot be looked at");
+            Vec::new()
+        }))
     }
 
     /// Every finding about `objects`, as if they served, in the place of those with their

@@ -13,6 +13,7 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod event;
+pub mod findings;
 pub mod inject;
 mod json;
 pub mod judge;

@@ -38,6 +38,12 @@ pub struct ByOutcome {
     outcome: &'static str,
 }
 
+/// A metric by how much something matters.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct BySeverity {
+    severity: &'static str,
+}
+
 /// A metric by port.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 pub struct ByPort {
@@ -98,6 +104,9 @@ pub struct Metrics {
     watch_errors: Family<ByKind, Counter>,
     connections: Family<ByPort, Gauge>,
     refusals: Family<ByReason, Counter>,
+    findings: Family<BySeverity, Gauge>,
+    /// Findings about the mesh that were new when they were looked for.
+    pub new_findings: Counter,
 }
 
 impl Metrics {
@@ -132,6 +141,8 @@ impl Metrics {
             watch_errors: Family::default(),
             connections: Family::default(),
             refusals: Family::default(),
+            findings: Family::default(),
+            new_findings: Counter::default(),
         };
         metrics.register();
         Arc::new(metrics)
@@ -238,6 +249,14 @@ impl Metrics {
             "Who was not served, by port and reason",
             self.refusals.clone(),
         );
+        let findings = "Findings about the mesh that stand now, by severity";
+        r.register("mesh_findings", findings, self.findings.clone());
+        r.register("mesh_new_findings", "Warnings and errors found", self.new_findings.clone());
+    }
+
+    /// So many findings of this severity stand now.
+    pub fn findings(&self, severity: &'static str, findings: i64) {
+        self.findings.get_or_create(&BySeverity { severity }).set(findings);
     }
 
     /// A port has so many connections.
@@ -320,6 +339,8 @@ mod tests {
         metrics.watched("Sidecar", false, true);
         metrics.connected("xds-tls", 7);
         metrics.turned_away("xds-tls", "silent");
+        metrics.findings("warn", 2);
+        metrics.new_findings.inc();
         let text = metrics.render();
         for line in [
             "pilot_xds 3",
@@ -330,6 +351,8 @@ mod tests {
             "mesh_kubernetes_listed{kind=\"Pod\"} 1",
             "mesh_kubernetes_listed{kind=\"Sidecar\"} 0",
             "mesh_kubernetes_watch_errors_total{kind=\"Sidecar\"} 1",
+            "mesh_findings{severity=\"warn\"} 2",
+            "mesh_new_findings_total 1",
             "mesh_door_connections{door=\"xds-tls\"} 7",
             "mesh_door_refusals_total{door=\"xds-tls\",reason=\"silent\"} 1",
         ] {

@@ -189,6 +189,8 @@ codes! {
     Translation = "FM0301";
     /// A proxy refused what an object was translated to.
     RefusedByProxy = "FM0401";
+    /// A workload whose proxy is not there, or not what is written of it.
+    NoProxy = "FM0402";
     /// A kind that the cluster does not have, or that its API server does not let us read.
     Unwatched = "FM0501";
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use ferromesh_cert_authority::Authority;
 
-use crate::{judge::Judge, pipeline, source::rest::RestSource, status::Proxies};
+use crate::{
+    findings::Findings, judge::Judge, pipeline, source::rest::RestSource, status::Proxies,
+};
 
 /// What the API's answers are made of.
 pub struct Api {
@@ -14,6 +16,8 @@ pub struct Api {
     pub mesh: pipeline::Mesh,
     /// What is said of objects.
     pub judge: Judge,
+    /// All that is found.
+    pub findings: Findings,
     /// Connected proxies.
     pub proxies: Arc<Proxies>,
     /// Certificates and join tokens.

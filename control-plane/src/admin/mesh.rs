@@ -1,7 +1,6 @@
 //! The mesh over REST: proxies, workloads, certificates, diagnostics, join tokens.
 
 use std::{
-    collections::HashSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -34,13 +33,7 @@ pub(super) async fn diagnostics(
     State(api): State<Arc<Api>>,
     _: Parameters<NoParameters>,
 ) -> Result<Json<Value>, Problem> {
-    let mut items = api.mesh.diagnostics().await?;
-    items.extend(api.judge.everything().await?.iter().cloned());
-    items.extend(api.proxies.diagnostics());
-    // Translation has found already what is found when objects are lowered.
-    let mut seen = HashSet::new();
-    items.retain(|finding| seen.insert(finding.clone()));
-    Ok(Json(json!({ "items": items })))
+    Ok(Json(json!({ "items": api.findings.all().await? })))
 }
 
 /// `GET /api/v1/proxies`

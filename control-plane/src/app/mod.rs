@@ -247,7 +247,9 @@ async fn serve(
     }
     let (mesh, proxies) = (shared.mesh.clone(), shared.proxies.clone());
     let (judge, authority) = (core.judge.clone(), core.authority.clone());
-    let api = Api { objects, mesh, judge, proxies, authority };
+    let findings = core.findings();
+    tasks.spawn(parts::forever(findings.clone().follow(shared.metrics.clone())));
+    let api = Api { objects, mesh, judge, findings, proxies, authority };
     servers::serve_rest(tasks, &acceptors, listeners.http, api, Guard { token, loopback });
     servers::serve_metrics(tasks, &acceptors, listeners.metrics);
     Ok(())

@@ -13,6 +13,7 @@ use crate::{
     ads::shared::{Parts, Shared},
     config::Settings,
     event::{EventSender, SourceId},
+    findings::Findings,
     judge::Judge,
     kube_cluster::KubeCluster,
     metrics::Metrics,
@@ -51,11 +52,10 @@ impl Core {
             root_namespace: settings.root_namespace.clone(),
             ..MeshDefaults::default()
         };
-        let mut expected = BTreeSet::from([SourceId::Rest, SourceId::Keys]);
-        // A replica that does not know who is connected elsewhere would take them for gone.
-        if cluster.is_some() {
-            expected.extend([SourceId::Kubernetes, SourceId::Connections]);
-        }
+        // Who does not know yet which proxies are connected elsewhere, or were connected before a
+        // restart, would take them for gone.
+        let mut expected = BTreeSet::from([SourceId::Rest, SourceId::Keys, SourceId::Connections]);
+        expected.extend(cluster.is_some().then_some(SourceId::Kubernetes));
         expected.extend((!settings.config.is_empty()).then_some(SourceId::Directory));
         let metrics = Metrics::new();
         let (mesh, events, end) = Mesh::start(
@@ -72,7 +72,7 @@ impl Core {
         let secrets = Arc::new(Secrets::default());
         let connections = Arc::new(match &cluster {
             Some(_) => Connections::of_replica(),
-            None => Connections::default(),
+            None => Connections::kept(settings.proxies_file(), settings.leaf_ttl),
         });
         tasks.spawn(forever(connections.clone().tell(events.clone())));
         let shared = Shared::new(Parts {
@@ -92,6 +92,13 @@ impl Core {
         let (proxies, metrics) = (shared.proxies.clone(), shared.metrics.clone());
         tasks.spawn(forever(async move { proxies.tend(&metrics).await }));
         Self { settings, cluster, authority, secrets, events, judge, shared }
+    }
+
+    /// All that is found. In a cluster, whose proxies are there is told by others.
+    pub(super) fn findings(&self) -> Findings {
+        let Shared { mesh, proxies, connections, .. } = &*self.shared;
+        let alone = self.cluster.is_none().then(|| connections.clone());
+        Findings::new(mesh.clone(), self.judge.clone(), proxies.clone(), alone)
     }
 
     /// Keeps the authority going, and its roots in a file for agents on this machine.

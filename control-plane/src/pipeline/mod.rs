@@ -8,7 +8,6 @@
 
 mod accounts;
 mod blame;
-mod findings;
 mod pace;
 mod rounds;
 mod signals;

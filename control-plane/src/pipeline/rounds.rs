@@ -26,7 +26,6 @@ use tokio::{
 
 use super::{
     blame::{Blame, Complaint, blame},
-    findings,
     pace::Pace,
     signals::{Inventory, Published, Signals},
 };
@@ -153,9 +152,7 @@ impl Pipeline {
             self.pending_since.get_or_insert_with(Instant::now);
         }
         if let Some(diagnostics) = diagnostics {
-            let held = self.diagnostics.entry(source).or_default();
-            findings::log_new(held, &diagnostics);
-            *held = diagnostics;
+            self.diagnostics.insert(source, diagnostics);
             self.signals.news.send_replace(());
         }
         for change in changes {

@@ -9,14 +9,20 @@
 //! is. What it said counts for a while after its last stream, so that a proxy that only reconnects
 //! does not leave. Whether the group takes it, the snapshot decides.
 //!
+//! Without a cluster, a proxy at the address of its workload counts as connected for longer: what
+//! nobody labelled is called by mutual TLS because of it, and must not be called in plaintext when
+//! its proxy, or this process, goes for a moment ([`kept`]).
+//!
 //! Replicas of one cluster know the same connections: each tells the others its own ([`replicas`]),
 //! but for those of pods, whose lives the API server tells every replica.
 
+mod kept;
 pub mod replicas;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     future, mem,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -30,6 +36,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
+use self::kept::Kept;
 use crate::event::{ConfigEvent, EventSender, SourceChange, SourceId};
 
 const POISONED: &str = "no code panics while it holds this lock";
@@ -51,6 +58,8 @@ pub struct Connections {
     changed: Notify,
     /// Follows the connections of this process alone.
     here: watch::Sender<()>,
+    /// Where proxies at their workloads are kept; `None`: they go with their last streams.
+    kept: Option<Kept>,
 }
 
 #[derive(Default, Debug)]
@@ -61,6 +70,10 @@ struct Known {
     members: BTreeMap<Connection, Member>,
     /// Until when those count that have no stream any more.
     leaving: BTreeMap<Connection, Instant>,
+    /// Proxies at the addresses of their workloads, and until when those count that have no stream.
+    placed: BTreeMap<Connection, Option<Instant>>,
+    /// Whether [`Self::placed`] is another than what is kept.
+    unsaved: bool,
     /// What is connected to other replicas; `None` until they were heard.
     elsewhere: Option<Crowd>,
     /// What the pipeline was told.
@@ -90,13 +103,43 @@ impl Connections {
         Self { shared: true, ..Self::default() }
     }
 
+    /// Connections of a control plane without a cluster. Proxies at the addresses of their workloads
+    /// count until `stay` after their last stream, and are kept in `file`. The pipeline hears that all
+    /// is told with the first event.
+    pub fn kept(file: PathBuf, stay: Duration) -> Self {
+        let kept = Kept::new(file, stay);
+        let placed = kept.load();
+        let changed = placed.keys().cloned().collect();
+        // There is nobody else to be heard.
+        let known = Known { placed, changed, elsewhere: Some(Crowd::new()), ..Known::default() };
+        Self { known: Mutex::new(known), kept: Some(kept), ..Self::default() }
+    }
+
     /// The connection of a stream of `node`; `None` where it counts for nobody: it proves nothing,
     /// or is of a pod, of which other replicas would not hear from here.
     pub fn enter(self: &Arc<Self>, node: &NodeIdentity, class: &ProxyClass) -> Option<Connected> {
         let identity = node.proven.clone()?;
         let counts = !(self.shared && class.in_slices);
         let group = node.facts.group.clone();
-        counts.then(|| self.open(Connection { identity, address: node.address }, group))
+        let connection = Connection { identity, address: node.address };
+        counts.then(|| {
+            let connected = self.open(connection, group);
+            self.place(&connected.connection, class.at_workload);
+            connected
+        })
+    }
+
+    /// A connected proxy is at the address of its workload, or not.
+    fn place(&self, connection: &Connection, at_workload: bool) {
+        if self.kept.is_none() {
+            return;
+        }
+        let mut known = self.known();
+        let known = &mut *known;
+        known.unsaved |= match at_workload {
+            true => known.placed.insert(connection.clone(), None) != Some(None),
+            false => known.placed.remove(connection).is_some(),
+        };
     }
 
     /// A proxy has one more stream, by which it names this group.
@@ -119,6 +162,10 @@ impl Connections {
                 known.streams.remove(connection);
                 if known.members.contains_key(connection) {
                     known.leaving.insert(connection.clone(), Instant::now() + GRACE);
+                }
+                if let (Some(kept), Some(end)) = (&self.kept, known.placed.get_mut(connection)) {
+                    *end = Some(Instant::now() + kept.stay());
+                    known.unsaved = true;
                 }
             }
         }
@@ -174,10 +221,10 @@ impl Connections {
 
     /// Tells the pipeline who comes and goes, until it is gone.
     pub async fn tell(self: Arc<Self>, events: EventSender) {
-        // What is alone has nobody to wait for.
-        let mut synced = !self.shared;
+        let mut synced = !self.shared && self.kept.is_none();
         loop {
             let (changes, heard) = self.known().changes(Instant::now());
+            self.keep().await;
             if changes.is_empty() && (synced || !heard) {
                 let end = self.known().next_end();
                 tokio::select! {
@@ -193,6 +240,18 @@ impl Connections {
                 return;
             }
             sleep(GATHER).await;
+        }
+    }
+
+    /// Keeps what has changed of the proxies at their workloads.
+    async fn keep(&self) {
+        let Some(kept) = &self.kept else { return };
+        let placed = {
+            let mut known = self.known();
+            mem::take(&mut known.unsaved).then(|| known.placed.clone())
+        };
+        if let Some(placed) = placed {
+            kept.save(placed).await;
         }
     }
 
@@ -219,6 +278,13 @@ impl Known {
         for connection in ended {
             self.leaving.remove(&connection);
             self.members.remove(&connection);
+            self.changed.insert(connection);
+        }
+        let over = self.placed.iter().filter(|(_, end)| end.is_some_and(|end| end <= now));
+        let over: Vec<Connection> = over.map(|(connection, _)| connection.clone()).collect();
+        self.unsaved |= !over.is_empty();
+        for connection in over {
+            self.placed.remove(&connection);
             self.changed.insert(connection);
         }
         let mut changes = Vec::new();
@@ -248,14 +314,16 @@ impl Known {
         let reported = here.filter(|member| member.healthy.is_some());
         let member = reported.or_else(|| elsewhere?.as_ref()).or(here);
         Told {
-            connected: self.streams.contains_key(connection) || elsewhere.is_some(),
+            connected: self.streams.contains_key(connection)
+                || self.placed.contains_key(connection)
+                || elsewhere.is_some(),
             member: member.cloned(),
         }
     }
 
-    /// When the next machine leaves.
+    /// When the next machine leaves, or proxy counts no longer.
     fn next_end(&self) -> Option<Instant> {
-        self.leaving.values().min().copied()
+        self.leaving.values().chain(self.placed.values().flatten()).min().copied()
     }
 }
 
@@ -322,6 +390,51 @@ mod tests {
         assert_eq!(next(&mut events).await, "-1");
         drop(other);
         assert_eq!(next(&mut events).await, "-2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_at_its_workload_counts_for_a_time_and_over_a_restart() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("proxies");
+        let stay = Duration::from_secs(3600);
+        let start = || {
+            let connections = Arc::new(Connections::kept(file.clone(), stay));
+            let (sender, events) = mpsc::channel(1);
+            let telling = tokio::spawn(connections.clone().tell(sender));
+            (connections, events, telling)
+        };
+        let (connections, mut events, telling) = start();
+        assert_eq!(next(&mut events).await, "", "nobody is known, which is said");
+        let (placed, stray) = (connections.open(proxy(1), None), connections.open(proxy(2), None));
+        connections.place(&placed.connection, true);
+        connections.place(&stray.connection, false);
+        assert_eq!(next(&mut events).await, "+1 +2");
+        drop(stray);
+        assert_eq!(next(&mut events).await, "-2", "it was no workload's");
+        telling.abort();
+        drop((placed, connections));
+
+        let (connections, mut events, telling) = start();
+        assert_eq!(next(&mut events).await, "+1", "before it is back");
+        let back = connections.open(proxy(1), None);
+        connections.place(&back.connection, true);
+        drop(back);
+        let gone = Instant::now();
+        assert_eq!(next(&mut events).await, "-1");
+        assert!(gone.elapsed() >= stay, "{:?}", gone.elapsed());
+        // What was told is kept a moment later.
+        tokio::time::sleep(2 * GATHER).await;
+        telling.abort();
+        drop(connections);
+
+        let (connections, mut events, _telling) = start();
+        assert_eq!(next(&mut events).await, "");
+        let moved = connections.open(proxy(1), None);
+        connections.place(&moved.connection, true);
+        assert_eq!(next(&mut events).await, "+1");
+        connections.place(&moved.connection, false);
+        drop(moved);
+        assert_eq!(next(&mut events).await, "-1", "its workload is another now");
     }
 
     #[tokio::test(start_paused = true)]

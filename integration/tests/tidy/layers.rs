@@ -67,6 +67,7 @@ const LAYERS: [&[&str]; 6] = [
         "webhook",
         "kube_cluster",
         "source",
+        "findings",
         "ads",
         "admin",
         "demo",

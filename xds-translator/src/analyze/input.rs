@@ -16,8 +16,8 @@ use crate::{
         lower,
     },
     ir::{
-        AccessPolicy, BackendPolicy, GatewayConfig, MeshDefaults, ObjectId, Origin, RouteTable,
-        Workload,
+        AccessPolicy, BackendPolicy, GatewayConfig, MeshDefaults, MeshTls, ObjectId, Origin,
+        RouteTable, Workload,
     },
     snapshot::{Audience, ChangeSet, CredentialFact, Credentials, Item, MeshSnapshot},
 };
@@ -214,7 +214,9 @@ impl<'a> Input<'a> {
         let object = self.object(&workload.origin.id);
         let pod = object.and_then(|object| object.content::<kubernetes::Pod>());
         let named = pod.is_some_and(|pod| has_proxy(&pod.spec));
-        workload.mesh_tls || !workload.service_account.is_empty() && is_entry(workload) || named
+        workload.mesh_tls == MeshTls::Always
+            || !workload.service_account.is_empty() && is_entry(workload)
+            || named
     }
 
     /// Where a field of an object is written.

@@ -38,6 +38,7 @@ mod suppress;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod unproven;
 mod workloads;
 
 use std::collections::BTreeSet;
@@ -55,6 +56,7 @@ use input::Input;
 pub use fix::{Fixed, NotFixed, Texts, fix};
 pub use messages::{Fate, MESSAGES, Message};
 pub use suppress::{Suppression, UnknownSuppression};
+pub use unproven::unproven;
 
 /// Every finding about an input: those made when it was parsed, and those of [`analyze`] about all
 /// that could be read of it, in the order of files and lines. Of an object that was refused when it

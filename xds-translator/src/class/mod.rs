@@ -35,6 +35,8 @@ pub struct ProxyClass {
     /// The workload behind it; `None` while the registry does not know it: a proven proxy then has
     /// no inbound view, and is to be classified again when the registry learns of it.
     pub workload: Option<WorkloadId>,
+    /// Whether the address that the proxy names is one of that workload's.
+    pub at_workload: bool,
     /// Whether slices list that workload: whoever tells of the slices tells when it comes and goes.
     pub in_slices: bool,
     /// Its namespace, where its credentials are looked up.
@@ -59,6 +61,7 @@ pub fn classify(snapshot: &MeshSnapshot, node: &NodeIdentity) -> Result<ProxyCla
     Ok(ProxyClass {
         views: views.into_iter().map(Arc::new).collect(),
         workload: workload.map(|w| w.id.clone()),
+        at_workload: workload.is_some_and(|w| w.addresses.contains(&node.address)),
         in_slices: workload.is_some_and(|w| w.discovery == Discovery::Slices),
         namespace: node.workload.namespace.clone(),
         kind: node.kind,

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::Facts;
 use crate::{
-    ir::{Discovery, ObjectId, ProxySide, ServiceKey, Workload},
+    ir::{Discovery, MeshTls, ObjectId, ProxySide, ServiceKey, Workload},
     plan::{CaptureMode, Features, InboundKey, OutboundKey, ViewKey},
 };
 
@@ -116,7 +116,7 @@ impl Facts<'_> {
             host: None,
             labels: self.labels.clone(),
             service_account: self.service_account.clone(),
-            mesh_tls: true,
+            mesh_tls: MeshTls::Always,
             locality: self.node.facts.locality.clone(),
             discovery: Discovery::Slices,
             named_ports: Default::default(),

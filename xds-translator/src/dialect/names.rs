@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::lowering::Lowering;
 use crate::ir::{
-    Distribution, Hostname, Labels, Locality, Protocol, StringMatch, Visibility, WorkloadId,
-    topology,
+    Distribution, Hostname, Labels, Locality, MeshTls, Protocol, StringMatch, Visibility,
+    WorkloadId, topology,
 };
 
 /// The annotation that says which endpoints are preferred: of a Service, a ServiceEntry, or of all
@@ -29,7 +29,7 @@ pub(crate) fn distribution_of(annotations: &Labels) -> Option<Distribution> {
 }
 
 /// Whether a workload's sidecar takes mutual TLS: `istio` or `disabled`.
-pub(super) const TLS_MODE: &str = "security.istio.io/tlsMode";
+const TLS_MODE: &str = "security.istio.io/tlsMode";
 
 impl Lowering<'_> {
     /// The full name of a host: a short one is completed with the object's namespace.
@@ -141,8 +141,15 @@ pub(super) fn wildcard(text: &str) -> StringMatch {
 }
 
 /// Whether an entry takes mutual TLS: as its label says, else when it has an account.
-pub(super) fn takes_mesh_tls(labels: &Labels, service_account: &str) -> bool {
-    labels.get(TLS_MODE).map_or(!service_account.is_empty(), |mode| &**mode == "istio")
+pub(super) fn takes_mesh_tls(labels: &Labels, service_account: &str) -> MeshTls {
+    let usual = if service_account.is_empty() { MeshTls::Never } else { MeshTls::Always };
+    labelled_tls(labels).unwrap_or(usual)
+}
+
+/// What the label of a workload says of mutual TLS; `None`: nothing.
+pub(super) fn labelled_tls(labels: &Labels) -> Option<MeshTls> {
+    let mode = labels.get(TLS_MODE)?;
+    Some(if &**mode == "istio" { MeshTls::Always } else { MeshTls::Never })
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     class::{NodeIdentity, NodeKind, is_gateway},
     compiler::Compiler,
-    ir::Workload,
+    ir::{MeshTls, Workload},
     view::View,
 };
 
@@ -157,7 +157,7 @@ fn server(compiler: &Compiler, world: &World<'_>, workload: &Workload) -> Option
     let runs = (world.running)(&workload.id).is_some();
     let gateway = is_gateway(compiler.snapshot(), workload);
     let kind = if gateway { NodeKind::Router } else { NodeKind::Sidecar };
-    let usual = gateway || workload.mesh_tls && !workload.host_network;
+    let usual = gateway || workload.mesh_tls == MeshTls::Always && !workload.host_network;
     (runs || usual).then(|| node_of(kind, workload))
 }
 

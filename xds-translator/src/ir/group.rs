@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::{Connection, Discovery, Labels, Locality, Origin, Workload, WorkloadId};
+use super::{Connection, Discovery, Labels, Locality, MeshTls, Origin, Workload, WorkloadId};
 
 /// What every machine of a group is like.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -15,8 +15,8 @@ pub struct WorkloadGroup {
     pub labels: Labels,
     /// The account that each has to prove.
     pub service_account: Arc<str>,
-    /// Whether a sidecar takes mutual TLS for each.
-    pub mesh_tls: bool,
+    /// Whether the proxy of each takes mutual TLS.
+    pub mesh_tls: MeshTls,
     /// Where each is.
     pub locality: Locality,
     /// Port numbers by the names of services' ports.

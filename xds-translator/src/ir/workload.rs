@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::{Edge, Hostname, Labels, Origin, ServiceKey, Topology};
+use super::{Connection, Edge, Hostname, Labels, Origin, ServiceKey, Topology};
 
 /// Identifies a workload.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -31,9 +31,8 @@ pub struct Workload {
     pub labels: Labels,
     /// Its service account; `default` when a pod names none; empty for a WorkloadEntry without one.
     pub service_account: Arc<str>,
-    /// Whether a sidecar takes mutual TLS for it (label `security.istio.io/tlsMode: istio`; a
-    /// WorkloadEntry with a service account has one unless labelled otherwise).
-    pub mesh_tls: bool,
+    /// Whether its proxy takes mutual TLS.
+    pub mesh_tls: MeshTls,
     /// Where it runs.
     pub locality: Locality,
     /// How services find it.
@@ -68,6 +67,18 @@ impl Workload {
         let Self { locality, network, node, .. } = self;
         Topology { locality, network, node }.label(&self.labels, key)
     }
+}
+
+/// Whether the proxy before a workload takes mutual TLS of the mesh.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum MeshTls {
+    /// So it is written, or no proxy can prove that it is the workload's.
+    Never,
+    /// Nothing is written: while a proxy counts as connected that has proven the workload's account
+    /// and is at its address.
+    WhileConnected,
+    /// So it is written.
+    Always,
 }
 
 /// How services find a workload.
@@ -110,8 +121,8 @@ pub struct Endpoint {
     pub labels: Labels,
     /// `spiffe://…` of its account; `None` when it has none or is not known yet.
     pub identity: Option<Arc<str>>,
-    /// Whether its sidecar takes mutual TLS (before PeerAuthentication is considered).
-    pub mesh_tls: bool,
+    /// Whether its proxy takes mutual TLS (before PeerAuthentication is considered).
+    pub mesh_tls: MeshTls,
     /// Where it is.
     pub locality: Locality,
     /// Weight; at least 1.
@@ -127,6 +138,14 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// The proxy that would have to be connected to be this endpoint's; `None`: there can be none,
+    /// without an account to prove or an address of its own.
+    pub fn proxy(&self) -> Option<Connection> {
+        let EndpointAddress::Ip(address, _) = self.address else { return None };
+        let identity = self.identity.as_deref()?.parse().ok()?;
+        Some(Connection { identity, address })
+    }
+
     /// The value of one of its labels, with those that say where it is.
     pub fn label(&self, key: &str) -> Option<&str> {
         let Self { locality, network, node, .. } = self;

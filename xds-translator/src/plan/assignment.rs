@@ -108,7 +108,9 @@ fn plan_endpoint(reader: &Reader<'_>, service: &Service, endpoint: &Endpoint) ->
 }
 
 fn speaks_mesh_tls(reader: &Reader<'_>, service: &Service, endpoint: &Endpoint) -> bool {
-    endpoint.mesh_tls && !service.external && takes_mesh_tls(reader, service, endpoint)
+    !service.external
+        && reader.has_mesh_proxy(endpoint)
+        && takes_mesh_tls(reader, service, endpoint)
 }
 
 /// A workload whose policy is DISABLE is called in plaintext; clients learn that from the endpoint

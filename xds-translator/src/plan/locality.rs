@@ -242,7 +242,7 @@ pub(crate) fn spell(
 mod tests {
     use super::*;
     use crate::{
-        ir::{Distribution, EndpointAddress, Health, LoadBalancer, OutlierDetection},
+        ir::{Distribution, EndpointAddress, Health, LoadBalancer, MeshTls, OutlierDetection},
         plan::fixture::service,
     };
 
@@ -258,7 +258,7 @@ mod tests {
             workload: None,
             labels: Labels::new(),
             identity: None,
-            mesh_tls: false,
+            mesh_tls: MeshTls::Never,
             locality: locality(at),
             weight: 1,
             health: Health::Healthy,

@@ -33,6 +33,11 @@ impl MeshSnapshot {
         self.connections = former.connections.clone();
     }
 
+    /// Whether a proxy counts as connected.
+    pub(crate) fn counts_as_connected(&self, connection: &Connection) -> bool {
+        self.connections.contains(connection)
+    }
+
     /// Every connected proxy, once; sorted.
     pub(crate) fn connections(&self) -> impl Iterator<Item = &Connection> {
         self.connections.iter()

@@ -20,8 +20,8 @@ use super::{
     workloads::Workloads,
 };
 use crate::ir::{
-    Discovery, Endpoint, EndpointAddress, Health, MeshDefaults, ObjectId, Resolution, Service,
-    ServiceEndpoints, ServiceKey, ServicePort, TargetPort, Workload,
+    Connection, Discovery, Endpoint, EndpointAddress, Health, MeshDefaults, MeshTls, ObjectId,
+    Resolution, Service, ServiceEndpoints, ServiceKey, ServicePort, TargetPort, Workload,
 };
 
 /// Endpoints of every service.
@@ -37,6 +37,8 @@ pub(super) struct Built {
     identities: Arc<[Arc<str>]>,
     headless: BTreeMap<u16, Arc<[IpAddr]>>,
     plaintext: bool,
+    /// Proxies that have to be connected for their endpoints to take mutual TLS; sorted, unique.
+    awaited: Arc<[Connection]>,
 }
 
 /// Which facts about a service's endpoints a change touched.
@@ -104,8 +106,14 @@ impl Endpoints {
         addresses.cloned().unwrap_or_else(|| Arc::new([]))
     }
 
-    pub(crate) fn has_plaintext(&self, key: &ServiceKey) -> bool {
+    /// Whether some endpoint takes no mutual TLS, whoever is connected.
+    fn has_plaintext(&self, key: &ServiceKey) -> bool {
         self.built.get(key).is_some_and(|b| b.plaintext)
+    }
+
+    /// Proxies that have to be connected for their endpoints to take mutual TLS; sorted, unique.
+    fn awaited(&self, key: &ServiceKey) -> &[Connection] {
+        self.built.get(key).map_or(&[], |b| &b.awaited)
     }
 }
 
@@ -133,7 +141,20 @@ impl<'a> Reader<'a> {
     /// Whether some workload behind a service takes no mutual TLS.
     pub fn has_plaintext_endpoint(&self, key: &ServiceKey) -> bool {
         self.record(Dep::Plaintext(key.clone()));
-        self.snapshot().endpoints().has_plaintext(key)
+        let endpoints = self.snapshot().endpoints();
+        endpoints.has_plaintext(key)
+            || endpoints.awaited(key).iter().any(|proxy| !self.is_connected(proxy))
+    }
+
+    /// Whether a proxy before an endpoint takes mutual TLS, whatever policies say.
+    pub fn has_mesh_proxy(&self, endpoint: &Endpoint) -> bool {
+        match endpoint.mesh_tls {
+            MeshTls::Never => false,
+            MeshTls::Always => true,
+            MeshTls::WhileConnected => {
+                endpoint.proxy().is_some_and(|proxy| self.is_connected(&proxy))
+            }
+        }
     }
 }
 
@@ -146,12 +167,25 @@ impl Built {
             false => BTreeMap::new(),
         };
         Self {
-            plaintext: all().any(|e| !e.mesh_tls),
+            plaintext: all().any(never_takes_tls),
+            awaited: all().filter_map(awaited).collect::<BTreeSet<_>>().into_iter().collect(),
             identities: identities.into_iter().collect(),
             headless,
             endpoints: Arc::new(ServiceEndpoints { service: service.key.clone(), ports }),
         }
     }
+}
+
+fn never_takes_tls(endpoint: &Endpoint) -> bool {
+    match endpoint.mesh_tls {
+        MeshTls::Never => true,
+        MeshTls::WhileConnected => endpoint.proxy().is_none(),
+        MeshTls::Always => false,
+    }
+}
+
+fn awaited(endpoint: &Endpoint) -> Option<Connection> {
+    endpoint.proxy().filter(|_| endpoint.mesh_tls == MeshTls::WhileConnected)
 }
 
 fn addresses(endpoints: &[Endpoint]) -> Arc<[IpAddr]> {
@@ -170,7 +204,8 @@ impl Difference {
             identities: old.map_or(&[][..], |b| &b.identities)
                 != new.map_or(&[][..], |b| &b.identities),
             headless: old.map(|b| &b.headless) != new.map(|b| &b.headless),
-            plaintext: plaintext(old) != plaintext(new),
+            plaintext: plaintext(old) != plaintext(new)
+                || old.map_or(&[][..], |b| &b.awaited) != new.map_or(&[][..], |b| &b.awaited),
         }
     }
 }
@@ -334,7 +369,7 @@ fn unknown(address: EndpointAddress, health: Health) -> Endpoint {
         workload: None,
         labels: BTreeMap::new(),
         identity: None,
-        mesh_tls: false,
+        mesh_tls: MeshTls::Never,
         locality: Default::default(),
         weight: 1,
         health,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use crate::ir::{Hostname, Labels, Locality, Origin, Service, ServiceKey, WorkloadId};
+use crate::ir::{Hostname, Labels, Locality, MeshTls, Origin, Service, ServiceKey, WorkloadId};
 
 /// A service and what its object says about endpoints.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,7 +25,7 @@ pub struct InlineEndpoint {
     /// Its service account; empty for none.
     pub service_account: Arc<str>,
     /// Whether it takes mutual TLS.
-    pub mesh_tls: bool,
+    pub mesh_tls: MeshTls,
     /// Where it is.
     pub locality: Locality,
     /// At least 1.

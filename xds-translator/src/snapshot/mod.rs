@@ -47,6 +47,8 @@ mod workloads;
 
 use std::sync::Arc;
 
+use ferromesh_proto::SpiffeId;
+
 pub use change::Reclassify;
 pub(crate) use change::{Audience, ChangeSet};
 pub use credentials::{CredentialFact, CredentialName, Credentials};
@@ -108,6 +110,12 @@ impl MeshSnapshot {
     /// Every workload of the registry, sorted by namespace and name.
     pub fn all_workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.workloads().all()
+    }
+
+    /// What the proxy of a workload has to prove; `None`: without an account it can prove nothing.
+    pub(crate) fn identity_of(&self, workload: &Workload) -> Option<SpiffeId> {
+        let (namespace, account) = (&workload.id.namespace, &workload.service_account);
+        SpiffeId::new(self.mesh().trust_domain.clone(), namespace, account).ok()
     }
 
     /// The workload at an address.

@@ -169,7 +169,7 @@ mod tests {
     use super::*;
     use crate::{
         dialect::Kind,
-        ir::{Discovery, Labels, Locality, MeshDefaults, Origin, Selector},
+        ir::{Discovery, Labels, Locality, MeshDefaults, MeshTls, Origin, Selector},
         snapshot::{Audience, ChangeSet, Item, MeshSnapshot},
     };
 
@@ -193,7 +193,7 @@ mod tests {
             host: None,
             labels: labelled(if app < 2 { "web" } else { "other" }),
             service_account: "default".into(),
-            mesh_tls: false,
+            mesh_tls: MeshTls::Never,
             locality: Locality::default(),
             discovery: Discovery::Slices,
             named_ports: BTreeMap::new(),

@@ -138,12 +138,17 @@ fn remove_everything(compiler: &mut Compiler) {
         }
         Change::KeySet { source, .. } => Change::KeySet { source, keys: None },
         Change::Member { connection, .. } => Change::Member { connection, member: None },
+        Change::Connection { connection, .. } => {
+            Change::Connection { connection, connected: false }
+        }
         other => other,
     };
     let credentials = compiler.credential_changes().into_iter().map(gone);
     let keys = compiler.key_set_changes().into_iter().map(gone);
     let members = compiler.member_changes().into_iter().map(gone);
-    let changes = objects.chain(credentials).chain(keys).chain(members).collect();
+    let connections = compiler.connection_changes().into_iter().map(gone);
+    let gone = credentials.chain(keys).chain(members).chain(connections);
+    let changes = objects.chain(gone).collect();
     compiler.apply(changes);
 }
 

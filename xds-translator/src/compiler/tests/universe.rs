@@ -62,7 +62,7 @@ const MAKERS: [(Kind, Maker); 28] = [
 /// Any step. Changes of the mesh's settings are rare, because they hide mistakes: they rebuild
 /// everything.
 pub(super) fn step() -> impl Strategy<Value = Step> {
-    let maker = prop_oneof![40 => 0..MAKERS.len() - 1, 1 => Just(MAKERS.len() - 1), 3 => MAKERS.len()..MAKERS.len() + 3];
+    let maker = prop_oneof![40 => 0..MAKERS.len() - 1, 1 => Just(MAKERS.len() - 1), 3 => MAKERS.len()..MAKERS.len() + 4];
     (maker, 0..NAMESPACES.len(), 0..2usize, 0..6usize, prop::bool::weighted(0.2)).prop_map(
         |(maker, namespace, name, variant, delete)| Step {
             maker,
@@ -81,7 +81,8 @@ impl Step {
             return match self.maker - MAKERS.len() {
                 0 => self.credential(namespace),
                 1 => self.key_set(),
-                _ => self.member(namespace),
+                2 => self.member(namespace),
+                _ => self.connection(namespace),
             };
         };
         let kind = *kind;
@@ -128,6 +129,17 @@ impl Step {
             healthy: [None, Some(true), Some(false)][self.variant % 3],
         };
         Change::Member { connection, member: (!self.delete).then_some(member) }
+    }
+
+    /// A proxy that comes or goes, mostly at a pod's address.
+    fn connection(&self, namespace: &str) -> Change {
+        let account = format!("account{}", self.variant % 2);
+        let identity = format!("spiffe://cluster.local/ns/{namespace}/sa/{account}");
+        let connection = Connection {
+            identity: identity.parse().expect("an identity"),
+            address: address(namespace, self.name).parse().expect("an address"),
+        };
+        Change::Connection { connection, connected: !self.delete }
     }
 
     fn credential(&self, namespace: &str) -> Change {
@@ -229,7 +241,10 @@ fn service(_: &str, name: usize, variant: usize) -> Value {
 }
 
 fn pod(namespace: &str, name: usize, variant: usize) -> Value {
-    let tls = if variant == 2 { "disabled" } else { "istio" };
+    let tls = match variant {
+        1 | 4 => "anything.else/tlsMode",
+        _ => "security.istio.io/tlsMode",
+    };
     // Two hops before some gateways, one of which nobody can read.
     let annotations = match variant {
         5 if name == 0 => {
@@ -243,7 +258,7 @@ fn pod(namespace: &str, name: usize, variant: usize) -> Value {
             "app": format!("app{}", if variant == 3 { 1 - name } else { name }),
             "version": format!("v{}", variant % 2),
             "istio": if variant == 5 { "ingressgateway" } else { "none" },
-            "security.istio.io/tlsMode": tls,
+            tls: if variant == 2 { "disabled" } else { "istio" },
         }},
         "spec": {
             "serviceAccountName": format!("account{}", variant % 2),

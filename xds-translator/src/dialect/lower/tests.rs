@@ -118,7 +118,7 @@ status: {phase: Running, podIP: 10.1.0.1, podIPs: [{ip: 10.1.0.1}, {ip: 'fd00::1
         &[
             ("/0/workload_name", json!("cart")),
             ("/0/service_account", json!("default")),
-            ("/0/mesh_tls", json!(true)),
+            ("/0/mesh_tls", json!("Always")),
             ("/0/addresses", json!(["10.1.0.1", "fd00::1"])),
             ("/0/named_ports", json!({"web": 8080})),
             ("/0/container_ports", json!([8080])),

@@ -12,13 +12,13 @@ use crate::dialect::{
     decode::Decoder,
     istio::{lower::mesh::edge, mesh_config::GatewayTopology},
     lowering::Lowering,
-    names::{TLS_MODE, locality_of},
+    names::{labelled_tls, locality_of},
     schema::Decode,
 };
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::kubernetes,
-    ir::{Discovery, Edge, Workload, topology},
+    ir::{Discovery, Edge, MeshTls, Workload, topology},
     snapshot::Item,
     yaml,
 };
@@ -46,8 +46,10 @@ impl Lowering<'_> {
             addresses: self.pod_addresses(&spec.status),
             host: None,
             service_account: account.cloned().unwrap_or_else(|| "default".into()),
-            mesh_tls: labels.get(TLS_MODE).is_some_and(|mode| &**mode == "istio")
-                && !spec.spec.host_network,
+            mesh_tls: match spec.spec.host_network {
+                true => MeshTls::Never,
+                false => labelled_tls(&labels).unwrap_or(MeshTls::WhileConnected),
+            },
             locality: locality_of(&labels),
             discovery: Discovery::Slices,
             named_ports: named,
