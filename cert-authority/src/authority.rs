@@ -17,7 +17,9 @@ use tokio::sync::watch;
 
 use crate::{
     authenticate::{
-        Authenticator, AuthenticatorSet, client_cert::ClientCertificates, jwt::JoinTokens,
+        Authenticator, AuthenticatorSet,
+        client_cert::ClientCertificates,
+        jwt::{self, JoinTokens},
     },
     ledger::{self, Ledger, LedgerEntry, LedgerError, MemoryLedger, sled::SledLedger},
     pem,
@@ -401,6 +403,22 @@ impl Authority {
         Ok(())
     }
 
+    /// Uses up a join token of a single use that ends at `expires`, in seconds since 1970, durably;
+    /// `false`: it was used before, here or by another replica.
+    ///
+    /// # Errors
+    /// [`IssueError::State`] when that cannot be written; it is not used up then.
+    pub fn use_up(&self, token: &str, expires: u64, now: SystemTime) -> Result<bool, IssueError> {
+        self.change(&mut self.locked(), |state| {
+            if state.used_tokens.contains_key(token) {
+                return Ok(false);
+            }
+            trust::forget_expired(&mut state.used_tokens, now - jwt::LEEWAY);
+            state.used_tokens.insert(token.to_owned(), expires);
+            Ok(true)
+        })
+    }
+
     /// Takes over what others have changed in the store, and puts back what was taken away there.
     ///
     /// # Errors
@@ -609,6 +627,7 @@ fn new_state(settings: &Settings, now: SystemTime) -> Result<State, SignError> {
         intermediate: intermediate.into(),
         revoked: Default::default(),
         witnessed: false,
+        used_tokens: Default::default(),
     })
 }
 

@@ -37,7 +37,8 @@ mod turn;
 
 pub use authenticate::{
     AuthError, Authenticator, Caller, Credentials, PeerCertificates, Proof,
-    client_cert::ClientCertificates, jwt::JoinTokens,
+    client_cert::ClientCertificates,
+    jwt::{JoinTokens, Uses},
 };
 pub use authority::{Authority, Generation, IssueError, IssuedChain, OpenError, ServerCertificate};
 pub use ledger::LedgerError;

@@ -19,7 +19,7 @@ use ferromesh_proto::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    authenticate::{Authenticator, Caller, Credentials, PeerCertificates, Proof},
+    authenticate::{AuthError, Authenticator, Caller, Credentials, PeerCertificates, Proof},
     authority::{Authority, IssueError, IssuedChain},
     csr::{Csr, CsrError},
     policy::{self, Refusal},
@@ -147,8 +147,10 @@ impl CertificateService {
         let authority = self.authority.clone();
         let signed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            let outcome = decide(&authority, &caller, &body)
-                .and_then(|approved| Ok(authority.issue(&approved, now)?));
+            let outcome = decide(&authority, &caller, &body).and_then(|approved| {
+                use_up(&authority, &caller, now)?;
+                Ok(authority.issue(&approved, now)?)
+            });
             audit(&caller, peer, &outcome);
             outcome
         });
@@ -186,6 +188,8 @@ enum CreateError {
     Refused(#[from] Refusal),
     #[error("acting for another identity ({IMPERSONATION}) is not supported")]
     Impersonation,
+    #[error("the join token is of a single use, and was used")]
+    Used,
     #[error("validity_duration {0}: expected seconds, or 0 for the default")]
     Duration(i64),
     #[error(transparent)]
@@ -197,6 +201,8 @@ impl From<CreateError> for Status {
         match error {
             // What is wrong inside the authority is its operator's business.
             CreateError::Issue(_) => Self::unavailable("no certificate can be issued now"),
+            // As for every other credential that is not good.
+            CreateError::Used => AuthError::Rejected(String::new()).to_status(),
             own_mistake => Self::invalid_argument(own_mistake.to_string()),
         }
     }
@@ -239,10 +245,21 @@ fn decide(
     )?)
 }
 
+/// A token of a single use is used up by an approved request, before anything is signed: of two that
+/// come with it at once, one gets a certificate.
+fn use_up(authority: &Authority, caller: &Caller, now: SystemTime) -> Result<(), CreateError> {
+    match &caller.proof {
+        Proof::SingleUse { token_id, expires } if !authority.use_up(token_id, *expires, now)? => {
+            Err(CreateError::Used)
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FirstStart, Settings, signer::local::testing};
+    use crate::{FirstStart, Settings, authenticate::jwt::Uses, signer::local::testing};
     use ferromesh_proto::TrustDomain;
     use rustls_pki_types::{CertificateDer, pem::PemObject};
     use tonic::Code;
@@ -277,14 +294,14 @@ mod tests {
         }
 
         fn by_token(&self, csr: String) -> Request<IstioCertificateRequest> {
-            self.token_of(ID, csr)
+            self.token_of(ID, Uses::Many, csr)
         }
 
-        fn token_of(&self, id: &str, csr: String) -> Request<IstioCertificateRequest> {
+        fn token_of(&self, id: &str, uses: Uses, csr: String) -> Request<IstioCertificateRequest> {
             let token = self
                 .authority
                 .join_tokens()
-                .issue(&id.parse().unwrap(), Duration::from_secs(60), now())
+                .issue(&id.parse().unwrap(), Duration::from_secs(60), uses, now())
                 .unwrap();
             let mut request = Request::new(IstioCertificateRequest { csr, ..Default::default() });
             request
@@ -306,6 +323,38 @@ mod tests {
         request: Request<IstioCertificateRequest>,
     ) -> Result<Vec<String>, Status> {
         service.create_certificate(request).await.map(|response| response.into_inner().cert_chain)
+    }
+
+    #[tokio::test]
+    async fn a_token_of_a_single_use_is_good_for_one_certificate_over_a_restart_too() {
+        let fixture = Fixture::new();
+        let service = fixture.service();
+        let good = || testing::good_csr(&[ID]);
+        let once = fixture.token_of(ID, Uses::Once, good());
+        let again = |csr: String| {
+            let mut request = Request::new(IstioCertificateRequest { csr, ..Default::default() });
+            let header = once.metadata().get("authorization").unwrap().clone();
+            request.metadata_mut().insert("authorization", header);
+            request
+        };
+        let refused = |outcome: Result<_, Status>| outcome.map(drop).unwrap_err().code();
+        let malformed = call(&service, again("rubbish".into())).await;
+        assert_eq!(
+            refused(malformed.map(drop)),
+            Code::InvalidArgument,
+            "it is not used up by that"
+        );
+        assert!(call(&service, again(good())).await.is_ok());
+        let second = call(&service, again(good())).await;
+        assert_eq!(refused(second.map(drop)), Code::Unauthenticated);
+        let Fixture { _dir: dir, authority } = fixture;
+        drop((service, authority));
+        let settings = Settings::new(TrustDomain::default());
+        let path = dir.path().join("ca");
+        let authority = Authority::open(&path, settings, FirstStart::Refused, now()).unwrap();
+        let fixture = Fixture { _dir: dir, authority: Arc::new(authority) };
+        let third = call(&fixture.service(), again(good())).await;
+        assert_eq!(refused(third.map(drop)), Code::Unauthenticated);
     }
 
     #[tokio::test]
@@ -355,7 +404,8 @@ mod tests {
         let refused = refused.expect("a refusal");
         assert_eq!((issued, refused.code()), (60, Code::ResourceExhausted));
         assert_eq!(retry::hint(&refused), Some(Duration::from_secs(1)));
-        let other = fixture.token_of("spiffe://cluster.local/ns/shop/sa/other", csr.clone());
+        let other =
+            fixture.token_of("spiffe://cluster.local/ns/shop/sa/other", Uses::Many, csr.clone());
         assert!(call(&service, other).await.is_ok(), "another identity has its own allowance");
 
         struct Many;

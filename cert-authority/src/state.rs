@@ -28,6 +28,10 @@ pub(crate) struct State {
     /// of former versions do not say it.
     #[serde(default)]
     pub(crate) witnessed: bool,
+    /// Ids of join tokens of a single use that were used, each with its end in seconds since 1970,
+    /// after which it is dropped; states of former versions have none.
+    #[serde(default)]
+    pub(crate) used_tokens: BTreeMap<String, u64>,
 }
 
 /// Bytes that are overwritten when dropped; base64 in the document.

@@ -1,6 +1,8 @@
 //! Settings: flags first, then `FERROMESH_*` variables, then a file, then safe defaults. The only
 //! place of this crate that reads the environment.
 
+mod remote;
+
 use std::{
     collections::BTreeMap,
     env,
@@ -16,6 +18,8 @@ use ferromesh_cert_authority::files;
 use ferromesh_proto::TrustDomain;
 use ferromesh_xds_translator::{dialect::scalar::parse_duration, ir::MeshDefaults};
 use ipnet::IpNet;
+
+pub use self::remote::RemoteOptions;
 
 /// `ferromesh serve`: every option has a safe default.
 #[derive(Args, Clone, Default, Debug)]
@@ -500,49 +504,6 @@ impl SettingsFile {
             ),
             None => Ok(()),
         }
-    }
-}
-
-/// How commands reach a running control plane.
-#[derive(Args, Clone, Debug)]
-#[group(skip)]
-pub struct RemoteOptions {
-    /// The control plane's REST API
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "FERROMESH_SERVER",
-        default_value = "http://127.0.0.1:8080",
-        global = true
-    )]
-    pub server: String,
-    /// File with the administrator's token [default: ferromesh-data/admin-token]
-    #[arg(long, value_name = "FILE", env = "FERROMESH_TOKEN_FILE", global = true)]
-    pub admin_token_file: Option<PathBuf>,
-}
-
-impl RemoteOptions {
-    /// The administrator's token, if one can be found: variable FERROMESH_TOKEN, the file, the
-    /// default data directory.
-    ///
-    /// # Errors
-    /// The file that was given cannot be read.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "this is the one place that reads the environment"
-    )]
-    pub fn token(&self) -> anyhow::Result<Option<String>> {
-        if let Ok(token) = env::var("FERROMESH_TOKEN") {
-            return Ok(Some(token));
-        }
-        let text = match &self.admin_token_file {
-            Some(path) => Some(
-                files::read_named(path, LARGEST_TOKEN)
-                    .with_context(|| format!("reading {}", path.display()))?,
-            ),
-            None => files::read_named(Path::new("ferromesh-data/admin-token"), LARGEST_TOKEN).ok(),
-        };
-        Ok(text.map(|t| t.trim().to_owned()))
     }
 }
 

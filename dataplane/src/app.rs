@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     sync::Arc,
     thread,
     time::Duration,
@@ -18,7 +19,7 @@ use crate::{
     agent::{self, AgentSettings},
     config::{ProxySettings, telemetry_node},
     drain::{self, Signals},
-    identity::{IdentityWatch, csr_client::CsrClient, rotate},
+    identity::{IdentityWatch, csr_client::CsrClient, kept::Kept, rotate},
     listen,
     machine::Machine,
     node::discovery_node,
@@ -180,7 +181,9 @@ fn serve(socket: TcpListener, routes: Router) {
 fn start_identity(settings: &ProxySettings) -> IdentityWatch {
     let (publish, identity) = watch::channel(None);
     if let Some(csr) = settings.csr.clone() {
-        tokio::spawn(rotate::run(Arc::new(CsrClient::new(csr)), publish));
+        let keep = |directory: &PathBuf| Kept::new(directory, csr.id.clone());
+        let kept = settings.work_dir.as_ref().map(keep);
+        tokio::spawn(rotate::run(Arc::new(CsrClient::new(csr)), kept, publish));
     }
     identity
 }

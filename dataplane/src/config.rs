@@ -39,6 +39,8 @@ use crate::{
 /// Where a pod asks its proxy, by default on the address of the admin interface.
 const AGENT_PORT: u16 = 15020;
 
+/// Where an agent has its files by default; gone after a reboot.
+const AGENT_DIR: &str = "/var/run/ferromesh";
 /// How long open connections may finish at the end of a sidecar, whose application is gone by then.
 const SIDECAR_DRAIN: Duration = Duration::from_secs(5);
 /// The same for a gateway, which serves meanwhile; Kubernetes kills after 30 s.
@@ -224,9 +226,11 @@ struct CommonArgs {
     /// for a gateway.
     #[arg(long, env = "FERROMESH_DRAIN_TIME", value_parser = duration)]
     drain_time: Option<Duration>,
-    /// A directory of this proxy's own, for sockets and generated files.
-    #[arg(long, env = "FERROMESH_WORK_DIR", default_value = "/var/run/ferromesh")]
-    work_dir: PathBuf,
+    /// A directory of this proxy's own: its key and certificate, with which it comes back without a
+    /// join token as long as they are valid, and the files of its Envoy. By default
+    /// /var/run/ferromesh for `envoy`; `run` keeps nothing then.
+    #[arg(long, env = "FERROMESH_WORK_DIR", value_name = "DIR")]
+    work_dir: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -269,6 +273,8 @@ pub struct ProxySettings {
     pub concurrency: NonZeroUsize,
     /// How long it goes on at its end.
     pub drain: DrainSettings,
+    /// Where it keeps its key and certificate; `None`: nowhere.
+    pub work_dir: Option<PathBuf>,
 }
 
 /// Flags that contradict each other.
@@ -315,6 +321,7 @@ impl RunArgs {
             health: common.health_probe.clone(),
             concurrency: common.workers(),
             drain: common.drain(),
+            work_dir: common.work_dir.clone(),
             node: common.node()?,
         })
     }
@@ -334,7 +341,7 @@ impl EnvoyArgs {
                 server_name: common.server_name.clone(),
             },
             csr,
-            run_dir: common.work_dir.clone(),
+            run_dir: common.work_dir.clone().unwrap_or_else(|| AGENT_DIR.into()),
             sds_socket: self.sds_socket,
             sds_mode: if self.sds_group { 0o660 } else { 0o600 },
             admin: common.admin_address,

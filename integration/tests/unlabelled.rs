@@ -136,7 +136,8 @@ fn a_connected_proxy_is_why_its_workload_is_called_by_mutual_tls() {
     }
     let control = plane.start();
     until_found(&plane, "\"ours-1\": \"a PeerAuthentication asks for mutual TLS");
-    let applications = ["ours", "envoys"].map(|name| Heard::serve(&format!("{}.4:9080", network(name))));
+    let applications =
+        ["ours", "envoys"].map(|name| Heard::serve(&format!("{}.4:9080", network(name))));
     let _web = start_proxy("run", "web", &plane);
     let ours = start_proxy("run", "ours", &plane);
     let _envoys = start_proxy("envoy", "envoys", &plane);

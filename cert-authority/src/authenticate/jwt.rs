@@ -2,7 +2,8 @@
 //! workload outside of Kubernetes gets its first certificate.
 //!
 //! A token can be presented again until it ends: an agent whose certificate ran out while it was
-//! away needs it. So it must be kept as a password is.
+//! away needs it. So it must be kept as a password is. One of a single use names itself so, and the
+//! authority remembers that it was used.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +24,7 @@ pub const AUDIENCE: &str = "ferromesh-ca";
 /// The longest life that a token may be given.
 pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How far the clocks of two control planes may differ.
-const LEEWAY: u64 = 30;
+pub(crate) const LEEWAY: Duration = Duration::from_secs(30);
 /// Our own tokens are below 600 bytes.
 const MAX_TOKEN: usize = 4 << 10;
 
@@ -73,6 +74,18 @@ struct Claims {
     nbf: u64,
     iat: u64,
     jti: String,
+    /// Good for one certificate; older control planes refuse a token that says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    once: bool,
+}
+
+/// How often a token may be presented.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Uses {
+    /// Until it ends.
+    Many,
+    /// For one certificate.
+    Once,
 }
 
 /// The only members that a header may have (JWT-SVID §2): `jku`, `x5u`, `crit` and the like are
@@ -107,7 +120,7 @@ impl JoinTokens {
         })
     }
 
-    /// Makes a token with which its bearer becomes `id` until `now + ttl`.
+    /// Makes a token with which its bearer becomes `id` until `now + ttl`, or once until then.
     ///
     /// # Errors
     /// [`TokenError`] when the lifetime is zero or above [`LONGEST`], or `id` belongs to another
@@ -116,6 +129,7 @@ impl JoinTokens {
         &self,
         id: &SpiffeId,
         ttl: Duration,
+        uses: Uses,
         now: SystemTime,
     ) -> Result<String, TokenError> {
         if ttl.as_secs() == 0 || ttl > LONGEST {
@@ -131,6 +145,7 @@ impl JoinTokens {
             nbf: now,
             iat: now,
             jti: random_id(),
+            once: uses == Uses::Once,
         };
         let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::ES256) };
         Ok(jsonwebtoken::encode(&header, &claims, &self.encoding)
@@ -151,7 +166,11 @@ impl JoinTokens {
             .parse()
             .map_err(|e| TokenError::Claim { claim: "sub", why: format!("{e}") })?;
         self.check_trust_domain(&id)?;
-        Ok(Caller { id, proof: Proof::Token { kind: "join token", token_id: Some(claims.jti) } })
+        let proof = match claims.once {
+            true => Proof::SingleUse { token_id: claims.jti, expires: claims.exp },
+            false => Proof::Token { kind: "join token", token_id: Some(claims.jti) },
+        };
+        Ok(Caller { id, proof })
     }
 
     /// Whether a token says that it is one of this trust domain's: signed by our key, or issued by
@@ -243,11 +262,11 @@ fn token_error(error: &jsonwebtoken::errors::Error) -> TokenError {
 
 fn check_times(claims: &Claims, now: u64) -> Result<(), TokenError> {
     let wrong = |claim, why: &str| Err(TokenError::Claim { claim, why: why.to_owned() });
-    if claims.exp.saturating_add(LEEWAY) <= now {
+    if claims.exp.saturating_add(LEEWAY.as_secs()) <= now {
         wrong("exp", "expired")
-    } else if claims.nbf > now.saturating_add(LEEWAY) {
+    } else if claims.nbf > now.saturating_add(LEEWAY.as_secs()) {
         wrong("nbf", "not valid yet")
-    } else if claims.iat > now.saturating_add(LEEWAY) {
+    } else if claims.iat > now.saturating_add(LEEWAY.as_secs()) {
         wrong("iat", "issued in the future")
     } else if claims.exp.saturating_sub(claims.iat) > LONGEST.as_secs() {
         wrong("exp", "lives too long")
@@ -313,7 +332,7 @@ mod tests {
     #[test]
     fn a_token_is_good_for_its_identity_until_it_ends() {
         let tokens = tokens();
-        let token = tokens.issue(&id(), Duration::from_secs(60), at(NOW)).unwrap();
+        let token = tokens.issue(&id(), Duration::from_secs(60), Uses::Many, at(NOW)).unwrap();
         assert_eq!(tokens.verify(&token, at(NOW)).unwrap().id, id());
         assert!(tokens.verify(&token, at(NOW + 89)).is_ok(), "within the leeway");
         assert!(tokens.verify(&token, at(NOW + 90)).is_err(), "expired");
@@ -372,7 +391,7 @@ mod tests {
     #[test]
     fn tokens_of_others_and_mangled_ones_are_refused() {
         let tokens = tokens();
-        let token = tokens.issue(&id(), Duration::from_secs(60), at(NOW)).unwrap();
+        let token = tokens.issue(&id(), Duration::from_secs(60), Uses::Many, at(NOW)).unwrap();
         let foreign = self::tokens();
         assert!(foreign.verify(&token, at(NOW)).is_err(), "foreign key");
         let (message, _) = token.rsplit_once('.').unwrap();
@@ -393,11 +412,25 @@ mod tests {
     }
 
     #[test]
+    fn a_token_of_a_single_use_says_so() {
+        let tokens = tokens();
+        let proof = |uses| {
+            let token = tokens.issue(&id(), Duration::from_secs(60), uses, at(NOW)).unwrap();
+            tokens.verify(&token, at(NOW)).unwrap().proof
+        };
+        assert!(matches!(proof(Uses::Many), Proof::Token { .. }));
+        let Proof::SingleUse { token_id, expires } = proof(Uses::Once) else { panic!("of many") };
+        assert_eq!((token_id.len(), expires), (32, NOW + 60));
+    }
+
+    #[test]
     fn endless_empty_and_foreign_tokens_are_not_made() {
         let tokens = tokens();
         let foreign = "spiffe://other/ns/a/sa/b".parse().unwrap();
-        assert!(tokens.issue(&id(), LONGEST + Duration::from_secs(1), at(NOW)).is_err());
-        assert!(tokens.issue(&id(), Duration::ZERO, at(NOW)).is_err());
-        assert!(tokens.issue(&foreign, Duration::from_secs(60), at(NOW)).is_err());
+        assert!(
+            tokens.issue(&id(), LONGEST + Duration::from_secs(1), Uses::Many, at(NOW)).is_err()
+        );
+        assert!(tokens.issue(&id(), Duration::ZERO, Uses::Many, at(NOW)).is_err());
+        assert!(tokens.issue(&foreign, Duration::from_secs(60), Uses::Many, at(NOW)).is_err());
     }
 }

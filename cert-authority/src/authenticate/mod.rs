@@ -138,6 +138,13 @@ pub enum Proof {
         /// The token's own id, if it has one; never the token.
         token_id: Option<String>,
     },
+    /// A join token that is good for one certificate, and for nothing else.
+    SingleUse {
+        /// The token's own id.
+        token_id: String,
+        /// When it ends, in seconds since 1970.
+        expires: u64,
+    },
 }
 
 impl fmt::Display for Proof {
@@ -147,6 +154,7 @@ impl fmt::Display for Proof {
             Self::Token { kind, token_id } => {
                 write!(f, "{kind} {}", token_id.as_deref().unwrap_or("without id"))
             }
+            Self::SingleUse { token_id, .. } => write!(f, "join token {token_id} of a single use"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    authenticate::{Caller, Credentials, PeerCertificates, Proof},
+    authenticate::{Caller, Credentials, PeerCertificates, Proof, jwt::Uses},
     csr::Csr,
     signer::local::testing,
     store::{Kept, Revision},
@@ -43,7 +43,7 @@ fn a_restart_keeps_root_signer_tokens_ledger_and_revocations() {
     let dir = parent.path().join("ca");
     let first = open(&dir, FirstStart::Allowed).unwrap();
     let issued = first.issue(&request(&first), now()).unwrap();
-    let token = first.join_tokens().issue(&ID.parse().unwrap(), DAY, now()).unwrap();
+    let token = first.join_tokens().issue(&ID.parse().unwrap(), DAY, Uses::Many, now()).unwrap();
     first.revoke(&issued.serial, now()).unwrap();
     let old_root = root(&first);
     drop(first);
@@ -304,7 +304,8 @@ fn replicas_that_start_at_once_share_one_root() {
         starting.into_iter().map(|t| t.join().unwrap()).collect()
     });
     assert!(replicas.iter().all(|r| root(r) == root(&replicas[0])));
-    let token = replicas[0].join_tokens().issue(&ID.parse().unwrap(), DAY, now()).unwrap();
+    let token =
+        replicas[0].join_tokens().issue(&ID.parse().unwrap(), DAY, Uses::Many, now()).unwrap();
     assert!(replicas[3].join_tokens().verify(&token, now()).is_ok());
 }
 
@@ -380,9 +381,10 @@ async fn callers_prove_themselves_by_token_by_certificate_or_by_both_in_agreemen
     let parent = tempfile::tempdir().unwrap();
     let authority = open(&parent.path().join("ca"), FirstStart::Allowed).unwrap();
     let issued = authority.issue(&request(&authority), now()).unwrap();
-    let token = authority.join_tokens().issue(&ID.parse().unwrap(), DAY, now()).unwrap();
+    let token =
+        authority.join_tokens().issue(&ID.parse().unwrap(), DAY, Uses::Many, now()).unwrap();
     let other = "spiffe://cluster.local/ns/shop/sa/other".parse().unwrap();
-    let other = authority.join_tokens().issue(&other, DAY, now()).unwrap();
+    let other = authority.join_tokens().issue(&other, DAY, Uses::Many, now()).unwrap();
     let leaf = Some(&issued.leaf);
     let presented = PeerCertificates(Arc::new(vec![issued.leaf.clone()]));
     assert_eq!(

@@ -10,7 +10,7 @@ use axum::{
     extract::{Path, State, rejection::JsonRejection},
     http::StatusCode,
 };
-use ferromesh_cert_authority::authority::IssuedRecord;
+use ferromesh_cert_authority::{Uses, authority::IssuedRecord};
 use ferromesh_proto::{SpiffeId, TrustDomain};
 use ferromesh_xds_translator::dialect::scalar::parse_duration;
 use serde::Deserialize;
@@ -110,6 +110,8 @@ pub(super) struct TokenRequest {
     service_account: String,
     #[serde(default = "one_hour")]
     ttl: String,
+    #[serde(default)]
+    single_use: bool,
 }
 
 fn one_hour() -> String {
@@ -135,12 +137,13 @@ pub(super) async fn create_token(
     let id = SpiffeId::new(trust_domain, &wanted.namespace, &wanted.service_account);
     let id = id.map_err(|e| Problem::bad_request(e.to_string()))?;
     let refused = |e: String| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no token", e);
+    let uses = if wanted.single_use { Uses::Once } else { Uses::Many };
     let token = api
         .authority
         .join_tokens()
-        .issue(&id, ttl, SystemTime::now())
+        .issue(&id, ttl, uses, SystemTime::now())
         .map_err(|e| refused(e.to_string()))?;
-    tracing::info!(target: "audit", identity = %id, ttl = ?ttl, "join token made");
+    tracing::info!(target: "audit", identity = %id, ttl = ?ttl, ?uses, "join token made");
     Ok((
         StatusCode::CREATED,
         Json(json!({ "token": token, "spiffeId": id.to_string(), "ttl": wanted.ttl })),

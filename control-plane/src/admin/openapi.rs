@@ -140,6 +140,7 @@ fn describe() -> Value {
                     "properties": {
                         "namespace": { "type": "string" }, "serviceAccount": { "type": "string" },
                         "ttl": { "type": "string", "default": "1h", "examples": ["10m"] },
+                        "singleUse": { "type": "boolean", "default": false },
                     },
                 },
             },

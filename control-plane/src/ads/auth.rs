@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
-use ferromesh_cert_authority::{AuthError, Authenticator, Caller, Credentials};
+use ferromesh_cert_authority::{AuthError, Authenticator, Caller, Credentials, Proof};
 use tonic::{Request, Status};
 
 use super::arrivals::Visitor;
@@ -86,7 +86,17 @@ impl Admission {
     async fn prove(&self) -> Result<Option<Caller>, Status> {
         let Trust::Proven { authenticator, clock } = &self.trust else { return Ok(None) };
         let outcome = authenticator.authenticate(&self.credentials, clock()).await;
-        outcome.map(Some).map_err(|e| refuse(&e, self.remote))
+        outcome.and_then(for_streams).map(Some).map_err(|e| refuse(&e, self.remote))
+    }
+}
+
+/// A token that is good for one certificate opens no stream: it would be used without being used up.
+fn for_streams(caller: Caller) -> Result<Caller, AuthError> {
+    match &caller.proof {
+        Proof::SingleUse { .. } => {
+            Err(AuthError::Rejected(format!("{} opens no stream", caller.proof)))
+        }
+        _ => Ok(caller),
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::Map;
 use super::{
     inputs,
     print::{print, print_error},
-    remote::Remote,
+    remote::{Remote, TokenRequest},
 };
 use crate::config::{RemoteOptions, SERVER_NAME};
 
@@ -119,9 +119,14 @@ pub(crate) async fn run(command: &Bootstrap, remote: &RemoteOptions) -> anyhow::
                     command.root_cert.display()
                 )
             })?;
-            let token = Remote::new(remote)?
-                .join_token(&command.namespace, &command.service_account, &command.ttl)
-                .await?;
+            // Its stream shows it again and again, so that it is not of a single use.
+            let request = TokenRequest {
+                namespace: &command.namespace,
+                service_account: &command.service_account,
+                ttl: &command.ttl,
+                single_use: false,
+            };
+            let token = Remote::new(remote)?.join_token(&request).await?;
             Discovery::Token { address, server_name, roots_pem, token }
         }
     };

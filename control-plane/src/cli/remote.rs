@@ -120,7 +120,20 @@ pub(crate) enum Token {
         /// How long the token is good for
         #[arg(long, default_value = "1h")]
         ttl: String,
+        /// Good for one certificate, with which its agent goes on: whoever reads the token later has
+        /// nothing by it
+        #[arg(long)]
+        single_use: bool,
     },
+}
+
+/// What a join token is asked for.
+pub(crate) struct TokenRequest<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) service_account: &'a str,
+    pub(crate) ttl: &'a str,
+    /// Whether it is good for one certificate only.
+    pub(crate) single_use: bool,
 }
 
 /// A connection to the REST API.
@@ -360,8 +373,9 @@ impl Remote {
     /// # Errors
     /// The names cannot be an identity, or no answer.
     pub(crate) async fn token(&self, command: &Token) -> anyhow::Result<()> {
-        let Token::Create { namespace, service_account, ttl } = command;
-        print(&self.join_token(namespace, service_account, ttl).await?);
+        let Token::Create { namespace, service_account, ttl, single_use } = command;
+        let request = TokenRequest { namespace, service_account, ttl, single_use: *single_use };
+        print(&self.join_token(&request).await?);
         Ok(())
     }
 
@@ -369,14 +383,12 @@ impl Remote {
     ///
     /// # Errors
     /// As [`Self::token`].
-    pub(crate) async fn join_token(
-        &self,
-        namespace: &str,
-        service_account: &str,
-        ttl: &str,
-    ) -> anyhow::Result<String> {
-        let wanted =
-            json!({ "namespace": namespace, "serviceAccount": service_account, "ttl": ttl });
+    pub(crate) async fn join_token(&self, request: &TokenRequest<'_>) -> anyhow::Result<String> {
+        let TokenRequest { namespace, service_account, ttl, single_use } = request;
+        let wanted = json!({
+            "namespace": namespace, "serviceAccount": service_account, "ttl": ttl,
+            "singleUse": single_use,
+        });
         let answer = self.ask(Method::POST, "/api/v1/tokens", Some(&wanted)).await?;
         answer["token"].as_str().map(str::to_owned).context("the server's answer has no token")
     }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use ferromesh_cert_authority::Uses;
 use ferromesh_control_plane::{
     app::ControlPlane,
     config::{SERVER_NAME, Settings},
@@ -88,7 +89,7 @@ impl Plane {
     pub(crate) fn join_token(&self, namespace: &str, account: &str) -> String {
         let id = SpiffeId::new(TrustDomain::default(), namespace, account).expect("good names");
         let (ttl, now) = (Duration::from_secs(600), std::time::SystemTime::now());
-        self.control.authority.join_tokens().issue(&id, ttl, now).expect("a token")
+        self.control.authority.join_tokens().issue(&id, ttl, Uses::Many, now).expect("a token")
     }
 
     /// The state of the only connected proxy.

@@ -43,6 +43,7 @@ use crate::{
     identity::{
         IdentityWatch,
         csr_client::{CsrClient, CsrSettings},
+        kept::Kept,
         rotate,
     },
     machine::Machine,
@@ -63,8 +64,8 @@ pub struct AgentSettings {
     pub discovery: Discovery,
     /// How the agent gets certificates.
     pub csr: CsrSettings,
-    /// A directory of this agent's own, made with mode 0700 if missing: bootstrap and, by default,
-    /// the SDS socket.
+    /// A directory of this agent's own, made with mode 0700 if missing: key and certificate,
+    /// bootstrap and, by default, the SDS socket.
     pub run_dir: PathBuf,
     /// The SDS socket, `RUN_DIR/sds` by default; its path has at most 100 bytes.
     pub sds_socket: Option<PathBuf>,
@@ -134,7 +135,8 @@ pub async fn run(settings: AgentSettings, stop: CancellationToken) -> Result<(),
     let socket = settings.sds_socket.clone().unwrap_or_else(|| settings.run_dir.join("sds"));
     let (publish, mut identity) = watch::channel(None);
     let source = Arc::new(CsrClient::new(settings.csr.clone()));
-    let _rotation = AbortOnDropHandle::new(tokio::spawn(rotate::run(source, publish)));
+    let kept = Kept::new(&settings.run_dir, settings.csr.id.clone());
+    let _rotation = AbortOnDropHandle::new(tokio::spawn(rotate::run(source, Some(kept), publish)));
 
     let _machine = settings.health.clone().map(|probe| {
         let machine = Machine {

@@ -27,6 +27,7 @@ use zeroize::Zeroizing;
 use super::{
     Identity, IdentityError,
     channel::{self, ChannelError, TlsTarget},
+    refused_token,
 };
 use crate::{file, resolve::Resolver};
 
@@ -45,6 +46,14 @@ pub enum FetchError {
         /// Which file.
         path: PathBuf,
         /// What is wrong with it; never the token.
+        why: String,
+    },
+    /// The control plane did not take the join token.
+    #[error("the control plane refused the join token {path}: {why}", path = .path.display())]
+    TokenRefused {
+        /// Which file.
+        path: PathBuf,
+        /// Why, as far as the token tells, and what to do.
         why: String,
     },
     /// Neither a valid certificate nor a token file: nothing proves who we are.
@@ -185,7 +194,22 @@ impl CsrClient {
         let token = read_token(path)?;
         let channel =
             channel::connect_anonymously(&self.settings.target, held, &self.resolver).await?;
-        self.request(channel, Some(&token)).await
+        let outcome = self.request(channel, Some(&token)).await;
+        outcome.map_err(|refused| self.explained(refused, path, &token))
+    }
+
+    /// Says of a refused token what the control plane does not.
+    fn explained(&self, refused: FetchError, path: &Path, token: &str) -> FetchError {
+        match refused {
+            FetchError::Refused { code: tonic::Code::Unauthenticated, .. } => {
+                let id = &self.settings.id;
+                match refused_token::explain(token, id, path, SystemTime::now()) {
+                    Some(why) => FetchError::TokenRefused { path: path.to_owned(), why },
+                    None => refused,
+                }
+            }
+            other => other,
+        }
     }
 
     async fn request(&self, channel: Channel, token: Option<&str>) -> Result<Identity, FetchError> {

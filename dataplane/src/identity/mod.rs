@@ -1,13 +1,16 @@
 //! A workload's identity: its certificate chain, private key and trust bundle, and the channel on
 //! which the newest one is published.
 //!
-//! [`csr_client`] obtains identities from the control plane and [`rotate`] decides when; whoever
+//! [`csr_client`] obtains identities from the control plane, [`rotate`] decides when, and [`kept`]
+//! keeps one over a restart; whoever
 //! terminates or originates mutual TLS, and the agent's SDS server, only read the watch. Knows
 //! nothing of listeners or clusters.
 
 pub mod channel;
 pub mod csr_client;
 pub mod files;
+pub mod kept;
+mod refused_token;
 pub mod rotate;
 
 use std::{

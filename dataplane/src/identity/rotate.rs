@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Identity, csr_client::CertificateSource};
+use super::{Identity, csr_client::CertificateSource, kept::Kept};
 
 /// First wait after a failure.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -39,6 +39,12 @@ impl Renewal {
     /// Nothing is held: fetch at once.
     pub fn new(now: SystemTime) -> Self {
         Self { next: now, not_after: None, failures: 0 }
+    }
+
+    /// An identity of a former process is held, which ends at `not_after`: fetch at once, since
+    /// nobody knows whether it is still good, and meanwhile use it.
+    pub fn holding(not_after: SystemTime, now: SystemTime) -> Self {
+        Self { not_after: Some(not_after), ..Self::new(now) }
     }
 
     /// A certificate that ends at `not_after` came at `now`; `draw` is random in `0..1`.
@@ -93,13 +99,14 @@ fn unit(draw: f64) -> f64 {
     draw.clamp(0.0, 1.0)
 }
 
-/// Keeps `publish` at the newest identity of `source` for as long as it is polled; ends when nobody
-/// listens any more.
+/// Keeps `publish` at the newest identity of `source` for as long as it is polled, beginning with the
+/// one that is `kept`; ends when nobody listens any more.
 pub async fn run(
     source: Arc<dyn CertificateSource>,
+    kept: Option<Kept>,
     publish: watch::Sender<Option<Arc<Identity>>>,
 ) {
-    let mut renewal = Renewal::new(SystemTime::now());
+    let mut renewal = begin(kept.as_ref(), &publish);
     let mut trusted = source.trust();
     while !publish.is_closed() {
         let trust = source.trust();
@@ -127,7 +134,9 @@ pub async fn run(
                     renew_in = renewal.wait(SystemTime::now()).as_secs(),
                     "new certificate"
                 );
-                publish.send_replace(Some(Arc::new(identity)));
+                let identity = Arc::new(identity);
+                publish.send_replace(Some(identity.clone()));
+                keep(kept.clone(), identity).await;
             }
             Err(error) => {
                 renewal.failed(SystemTime::now(), rand::random(), error.again());
@@ -136,6 +145,23 @@ pub async fn run(
             }
         }
     }
+}
+
+/// Publishes the identity that is kept, if there is one.
+fn begin(kept: Option<&Kept>, publish: &watch::Sender<Option<Arc<Identity>>>) -> Renewal {
+    let now = SystemTime::now();
+    let Some(identity) = kept.and_then(|kept| kept.load(now)) else { return Renewal::new(now) };
+    let left = identity.not_after.duration_since(now).unwrap_or_default();
+    tracing::info!(id = %identity.spiffe_id, ends_in = left.as_secs(), "kept certificate");
+    let renewal = Renewal::holding(identity.not_after, now);
+    publish.send_replace(Some(Arc::new(identity)));
+    renewal
+}
+
+async fn keep(kept: Option<Kept>, identity: Arc<Identity>) {
+    let Some(kept) = kept else { return };
+    // It waits for a disk. That it panicked was said by itself.
+    let _ = tokio::task::spawn_blocking(move || kept.save(&identity)).await;
 }
 
 #[cfg(test)]
@@ -248,9 +274,41 @@ mod tests {
     #[tokio::test]
     async fn the_task_retries_publishes_and_ends_with_its_last_listener() {
         let (publish, mut identity) = watch::channel(None);
-        let task = tokio::spawn(run(Arc::new(Flaky(AtomicUsize::new(0))), publish));
+        let task = tokio::spawn(run(Arc::new(Flaky(AtomicUsize::new(0))), None, publish));
         identity.wait_for(Option::is_some).await.unwrap();
         drop(identity);
         task.await.unwrap();
+    }
+
+    /// Never answers with an identity; tells what it was shown.
+    struct Away(watch::Sender<Option<String>>);
+
+    impl CertificateSource for Away {
+        fn fetch(&self, held: Option<Arc<Identity>>) -> Fetching<'_> {
+            self.0.send_replace(held.map(|held| held.chain_pem.clone()));
+            Box::pin(async { Err(FetchError::NoCredentials) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kept_identity_is_used_at_once_and_renewed_with_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let id = "spiffe://cluster.local/ns/shop/sa/cart";
+        let kept = Kept::new(directory.path(), id.parse().unwrap());
+        let (publish, mut identity) = watch::channel(None);
+        let source = Arc::new(Flaky(AtomicUsize::new(1)));
+        let first = tokio::spawn(run(source, Some(kept.clone()), publish));
+        let held = identity.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        drop(identity);
+        first.await.unwrap();
+        let (publish, mut identity) = watch::channel(None);
+        let (shown, mut seen) = watch::channel(None);
+        let second = tokio::spawn(run(Arc::new(Away(shown)), Some(kept), publish));
+        let back = identity.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        assert_eq!(back.chain_pem, held.chain_pem);
+        let shown = seen.wait_for(Option::is_some).await.unwrap().clone();
+        assert_eq!(shown.as_ref(), Some(&held.chain_pem));
+        drop(identity);
+        second.await.unwrap();
     }
 }

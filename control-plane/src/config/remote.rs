@@ -1,0 +1,65 @@
+//! How commands reach a running control plane.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::Args;
+use ferromesh_cert_authority::files;
+use ferromesh_xds_translator::dialect::scalar::parse_duration;
+
+/// Longer files hold no token.
+const LARGEST_TOKEN: u64 = 64 << 10;
+
+/// How commands reach a running control plane.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub struct RemoteOptions {
+    /// The control plane's REST API
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "FERROMESH_SERVER",
+        default_value = "http://127.0.0.1:8080",
+        global = true
+    )]
+    pub server: String,
+    /// File with the administrator's token [default: ferromesh-data/admin-token]
+    #[arg(long, value_name = "FILE", env = "FERROMESH_TOKEN_FILE", global = true)]
+    pub admin_token_file: Option<PathBuf>,
+    /// Wait so long for a control plane that does not answer yet, such as 30s
+    #[arg(long, value_name = "DURATION", env = "FERROMESH_WAIT", value_parser = wait, global = true)]
+    pub wait: Option<Duration>,
+}
+
+fn wait(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| format!("expected a duration such as 30s, got {text:?}"))
+}
+
+impl RemoteOptions {
+    /// The administrator's token, if one can be found: variable FERROMESH_TOKEN, the file, the
+    /// default data directory.
+    ///
+    /// # Errors
+    /// The file that was given cannot be read.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the environment"
+    )]
+    pub fn token(&self) -> anyhow::Result<Option<String>> {
+        if let Ok(token) = env::var("FERROMESH_TOKEN") {
+            return Ok(Some(token));
+        }
+        let text = match &self.admin_token_file {
+            Some(path) => Some(
+                files::read_named(path, LARGEST_TOKEN)
+                    .with_context(|| format!("reading {}", path.display()))?,
+            ),
+            None => files::read_named(Path::new("ferromesh-data/admin-token"), LARGEST_TOKEN).ok(),
+        };
+        Ok(text.map(|t| t.trim().to_owned()))
+    }
+}
