@@ -36,6 +36,15 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
+/// `PATH`: where the machine's own programs are.
+///
+/// # Panics
+/// There is none.
+#[allow(clippy::disallowed_methods, reason = "the tests' one place that reads the environment")]
+pub fn search_path() -> String {
+    std::env::var("PATH").expect("a PATH")
+}
+
 /// Envoy 1.40, as `integration/peers.sh` installs it.
 ///
 /// # Panics

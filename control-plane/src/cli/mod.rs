@@ -4,7 +4,9 @@ mod analyze;
 mod bootstrap;
 mod changes;
 mod crds;
+mod echo;
 mod explain;
+mod init;
 mod inject;
 mod inputs;
 mod plan;
@@ -13,6 +15,7 @@ mod remote;
 mod rewrite;
 mod translate;
 mod unified;
+mod workload;
 mod yaml;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -34,6 +37,7 @@ use crate::{
     propagate_version = true,
     after_help = "First steps:
   ferromesh demo                     see a whole mesh on this machine
+  ferromesh init my-mesh             make a small mesh of your own, with the commands that run it
   ferromesh analyze -f ./mesh        find mistakes before they are served
   ferromesh serve --config ./mesh    serve a directory of YAML"
 )]
@@ -47,6 +51,8 @@ enum Command {
     /// Run a whole mesh on this machine, without root
     #[cfg(feature = "demo")]
     Demo(crate::demo::DemoOptions),
+    /// Make a small mesh of your own: files with comments, and the commands that run it
+    Init(init::Init),
     /// Run the control plane
     Serve(ServeOptions),
     /// Print exactly what a proxy would get, offline
@@ -113,6 +119,15 @@ enum Command {
         #[command(flatten)]
         remote: RemoteOptions,
     },
+    /// Declare workloads outside of a cluster
+    Workload {
+        #[command(subcommand)]
+        command: workload::Workload,
+        #[command(flatten)]
+        remote: RemoteOptions,
+    },
+    /// Serve requests to try a mesh with: answers who asks, and asks another server
+    Echo(echo::Echo),
     /// Join tokens
     Token {
         #[command(subcommand)]
@@ -171,6 +186,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Explain { command, remote } => return explain::run(&command, &remote).await,
         Command::Inject(command) => return inject::run(&command),
         Command::Crds => crds::run(),
+        Command::Init(command) => init::run(&command)?,
+        Command::Workload { command, remote } => workload::run(&command, &remote).await?,
+        Command::Echo(command) => echo::run(command).await?,
         Command::Apply { command, remote } => Remote::new(&remote)?.apply(&command).await?,
         Command::Get { command, remote } => Remote::new(&remote)?.get(&command).await?,
         Command::Delete { command, remote } => Remote::new(&remote)?.delete(&command).await?,

@@ -1,13 +1,13 @@
 //! Commands that talk to a running control plane: the REST API from a shell.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets::NOTHING};
 use ferromesh_xds_translator::{
-    dialect::{Kind, Object},
+    dialect::{Kind, Object, parse_value},
     explain::Explanation,
     forecast::Forecast,
     ir::ObjectId,
@@ -16,6 +16,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
 use super::{
     inputs,
@@ -25,6 +26,8 @@ use crate::config::RemoteOptions;
 
 /// Most bytes of objects that are judged together; less than the server reads of a request.
 const LARGEST_LIST: usize = 3 << 20;
+/// Between two questions whether a control plane is ready.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A form of output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -139,7 +142,7 @@ pub(crate) struct TokenRequest<'a> {
 /// A connection to the REST API.
 pub(crate) struct Remote {
     server: String,
-    token: Option<String>,
+    options: RemoteOptions,
 }
 
 impl Remote {
@@ -148,16 +151,39 @@ impl Remote {
     /// # Errors
     /// The token's file cannot be read.
     pub(crate) fn new(options: &RemoteOptions) -> anyhow::Result<Self> {
-        Ok(Self {
-            server: options.server.trim_end_matches('/').to_owned(),
-            token: options.token()?,
-        })
+        options.token()?;
+        let server = options.server.trim_end_matches('/').to_owned();
+        Ok(Self { server, options: options.clone() })
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        if let Some(limit) = self.options.wait {
+            self.until_ready(limit).await;
+        }
+        self.exchange(method, path, body).await
+    }
+
+    /// Waits until the control plane says that it is ready, or for `limit`: whoever asks then finds
+    /// out why it is not.
+    async fn until_ready(&self, limit: Duration) {
+        let ready = async {
+            while self.exchange(Method::GET, "/healthz/ready", None).await.is_err() {
+                sleep(AGAIN).await;
+            }
+        };
+        let _ = timeout(limit, ready).await;
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
         let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.server));
-        if let Some(token) = &self.token {
+        // Read for each: a control plane that starts for the first time has just made it.
+        if let Some(token) = self.options.token()? {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let body = match body {
@@ -218,6 +244,21 @@ impl Remote {
             }
         }
         refused
+    }
+
+    /// Stores an object.
+    ///
+    /// # Errors
+    /// The server refuses it, or does not answer.
+    pub(crate) async fn store_one(&self, object: Value) -> anyhow::Result<()> {
+        let (object, _) = parse_value(object).map_err(|findings| {
+            let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
+            anyhow!("{}", said.join("\n"))
+        })?;
+        match self.store(&[object]).await {
+            0 => Ok(()),
+            _ => bail!("the object was refused"),
+        }
     }
 
     /// Has objects judged together, as they would serve; how many the server would refuse. What
