@@ -507,6 +507,12 @@ impl SettingsFile {
     }
 }
 
+/// Whether to print colours where a terminal shows them: not if `NO_COLOR` is set to anything.
+#[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+pub fn colours(terminal: bool) -> bool {
+    terminal && env::var_os("NO_COLOR").is_none_or(|text| text.is_empty())
+}
+
 /// Finds a program on the PATH.
 #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 pub fn search_path(program: &str) -> Option<PathBuf> {

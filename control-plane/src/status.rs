@@ -64,6 +64,8 @@ pub struct Proxy {
     pub remote: Option<SocketAddr>,
     /// The variant of the protocol that it speaks: `sotw` or `delta`.
     pub protocol: &'static str,
+    /// The program that it says it is, with its version; may be empty.
+    pub version: String,
     /// Since when it is connected.
     pub since: SystemTime,
     state: Mutex<ProxyState>,
@@ -104,6 +106,8 @@ pub struct ProxyStatus {
     pub remote: Option<SocketAddr>,
     /// `sotw` or `delta`.
     pub protocol: &'static str,
+    /// The program that it says it is, with its version; may be empty.
+    pub version: String,
     /// Connected since, as RFC 3339.
     pub connected_since: String,
     /// By short name: `CDS`, `EDS`, `LDS`, `RDS`, `SDS`.
@@ -129,6 +133,8 @@ pub struct Arrival {
     pub remote: Option<SocketAddr>,
     /// `sotw` or `delta`.
     pub protocol: &'static str,
+    /// The program that it says it is, with its version; may be empty.
+    pub version: String,
 }
 
 /// Keeps a proxy in the list until it is dropped.
@@ -162,7 +168,7 @@ impl Drop for Registration {
 impl Proxies {
     /// Lists a stream for as long as the result lives. What the proxy refused when it left stands.
     pub fn register(self: &Arc<Self>, arrival: Arrival, now: SystemTime) -> Registration {
-        let Arrival { stream, id, kind, namespace, identity, remote, protocol } = arrival;
+        let Arrival { stream, id, kind, namespace, identity, remote, protocol, version } = arrival;
         let absent = self
             .absent
             .lock()
@@ -178,6 +184,7 @@ impl Proxies {
             identity,
             remote,
             protocol,
+            version,
             since: now,
             state: Mutex::new(ProxyState { refusals, ..ProxyState::default() }),
             complaints: self.complaints.clone(),
@@ -397,6 +404,7 @@ impl Proxy {
             identity: self.identity.as_ref().map(ToString::to_string),
             remote: self.remote,
             protocol: self.protocol,
+            version: self.version.clone(),
             connected_since: rfc3339(self.since),
             sync: ResourceType::ALL
                 .into_iter()
@@ -464,6 +472,7 @@ mod tests {
             identity: None,
             remote: None,
             protocol: "delta",
+            version: String::new(),
         }
     }
 

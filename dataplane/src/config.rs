@@ -19,6 +19,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use ferromesh_proto::{
     SpiffeId, TrustDomain,
     bootstrap::{Discovery, HostPort, NodeSettings, ProxyType, Statistics},
@@ -82,6 +83,18 @@ pub enum Command {
     /// Send a pod's TCP connections to its proxy: programs nf_tables in this network namespace,
     /// then ends.
     Redirect(RedirectArgs),
+    /// Print what a shell needs to complete commands and options.
+    Completion {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the manual pages into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// Become a program that ends with its parent: how an agent starts its Envoy.
     #[command(hide = true)]
     Tied {
@@ -491,6 +504,12 @@ fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) =
         text.split_once('=').ok_or_else(|| format!("expected KEY=VALUE, got {text:?}"))?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Whether to print colours where a terminal shows them: not if `NO_COLOR` is set to anything.
+#[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+pub fn colours(terminal: bool) -> bool {
+    terminal && std::env::var_os("NO_COLOR").is_none_or(|text| text.is_empty())
 }
 
 /// Reads `250ms`, `5s`, `2m`, `1h`.

@@ -36,7 +36,16 @@ pub mod upstream;
 pub mod worker;
 pub mod xds;
 
-use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{IsTerminal, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::CommandFactory;
+use clap_complete::Shell;
 
 use tracing_subscriber::EnvFilter;
 
@@ -74,20 +83,38 @@ fn run(command: Command, tie: Tie) -> anyhow::Result<()> {
         Command::Run(args) => app::run_proxy(args.settings()?),
         Command::Envoy(args) => app::run_agent(args.settings(Some(tie))?),
         Command::Redirect(args) => app::redirect(&args.settings(), args.print),
+        Command::Completion { shell } => completion(shell),
+        Command::Man { folder } => manual(&folder),
         Command::Tied { parent, program } => Err(agent::tied::exec(parent, &program).into()),
     }
+}
+
+/// Prints what a shell needs to complete commands. That nobody reads it is no failure.
+fn completion(shell: Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    let program = Cli::command();
+    clap_complete::generate(shell, &mut program.clone(), program.get_name(), &mut script);
+    let _ = std::io::stdout().write_all(&script);
+    Ok(())
+}
+
+/// Writes the manual pages, one for each command.
+fn manual(folder: &Path) -> anyhow::Result<()> {
+    let failed = || format!("writing manual pages into {}", folder.display());
+    std::fs::create_dir_all(folder).with_context(failed)?;
+    clap_mangen::generate_to(Cli::command(), folder).with_context(failed)
 }
 
 /// Standard output is for access logs.
 fn log_to_stderr(cli: &Cli) {
     let filter = EnvFilter::try_new(&cli.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let terminal = std::io::stderr().is_terminal();
+    let colours = config::colours(std::io::stderr().is_terminal());
     // Where nobody reads the log any more, a complaint about it would end the process: it would go
     // to the same place.
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(terminal)
+        .with_ansi(colours)
         .log_internal_errors(false);
     // A program that embeds this one may have set its own.
     let _ = match cli.log_format {

@@ -10,6 +10,8 @@ pub fn discovery_node(node: &NodeSettings) -> discovery::Node {
         metadata: Some(to_struct(&node.metadata())),
         locality: node.locality.clone(),
         user_agent_name: "ferromesh-proxy".to_owned(),
+        user_agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        user_agent_build_version: None,
         client_features: Vec::new(),
     }
 }

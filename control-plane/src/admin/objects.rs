@@ -9,7 +9,10 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri, header::ETAG},
     response::{IntoResponse, Response},
 };
-use ferromesh_xds_translator::{dialect::Kind, ir::ObjectId};
+use ferromesh_xds_translator::{
+    dialect::{Kind, Object},
+    ir::ObjectId,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -24,7 +27,7 @@ use crate::{
     event::SourceId,
     json::Written,
     source::rest::{Accepted, Deletion, Mode, WriteError},
-    store::Expect,
+    store::{Expect, StoreError},
 };
 
 /// Who writes, as the journal records it. The API has one administrator.
@@ -63,11 +66,11 @@ pub(super) async fn in_force(
     let mut items: Vec<(ObjectId, Value)> = objects
         .iter()
         .filter(|(_, o)| wanted(&o.id))
-        .map(|(source, o)| (o.id.clone(), summary(api, *source, &o.id)))
+        .map(|(source, o)| (o.id.clone(), summary(api, *source, o)))
         .collect();
     let secrets = api.objects.secrets().into_iter().filter(|(id, _)| wanted(id));
     items.extend(secrets.map(|(id, revision)| {
-        let item = summarized(&id, SourceId::Rest, Some(revision));
+        let item = summarized(&id, SourceId::Rest, Some(revision), None);
         (id, item)
     }));
     items.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -76,15 +79,21 @@ pub(super) async fn in_force(
 }
 
 /// An object that is in force, by name; its content is one request away.
-fn summary(api: &Api, source: SourceId, id: &ObjectId) -> Value {
+fn summary(api: &Api, source: SourceId, object: &Object) -> Value {
+    let id = &object.id;
     let revision = (source == SourceId::Rest).then(|| api.objects.revision(id)).flatten();
-    summarized(id, source, revision)
+    summarized(id, source, revision, object.written_at())
 }
 
-fn summarized(id: &ObjectId, source: SourceId, revision: Option<u64>) -> Value {
+fn summarized(
+    id: &ObjectId,
+    source: SourceId,
+    revision: Option<u64>,
+    written_at: Option<String>,
+) -> Value {
     json!({
         "kind": id.kind.kind_name(), "namespace": id.namespace, "name": id.name, "source": source,
-        "revision": revision,
+        "revision": revision, "writtenAt": written_at,
     })
 }
 
@@ -216,8 +225,22 @@ pub(super) async fn remove(
     let mode = if options.mode == Mode::DryRun { Mode::DryRun } else { query.mode()? };
     let (expect, version) = (expectation(headers)?, options.version.as_str());
     let asked = Deletion { expect, version, who: ADMINISTRATOR, mode };
-    let revision = api.objects.delete(id, asked).await?;
-    Ok(Json(json!({ "revision": revision })))
+    match api.objects.delete(id, asked).await {
+        Ok(revision) => Ok(Json(json!({ "revision": revision }))),
+        Err(error @ WriteError::Store(StoreError::NotFound(_))) => {
+            Err(of_a_file(api, id).await?.unwrap_or_else(|| error.into()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// That an object was not stored here but is written in a file, if it is.
+async fn of_a_file(api: &Api, id: &ObjectId) -> Result<Option<Problem>, Problem> {
+    let written = api.mesh.object(id.clone()).await?.and_then(|object| object.written_at());
+    Ok(written.map(|place| {
+        let detail = format!("{id} is written in {place}: take it out there");
+        Problem::new(StatusCode::CONFLICT, "written in a file", detail)
+    }))
 }
 
 /// Any other path.

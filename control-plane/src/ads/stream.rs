@@ -149,6 +149,19 @@ async fn note_membership(shared: &Shared, id: &str, node: &NodeIdentity) -> Resu
     Ok(())
 }
 
+/// Characters of what a proxy says of its program.
+const LONGEST_VERSION: usize = 64;
+
+/// Which program a proxy says that it is, with its version as far as it tells.
+fn program_of(node: &Node) -> String {
+    let built = node.user_agent_build_version.and_then(|built| built.version);
+    let built = built.map(|v| format!("{}.{}.{}", v.major_number, v.minor_number, v.patch));
+    let version = built.unwrap_or_else(|| node.user_agent_version.clone());
+    let said = format!("{} {version}", node.user_agent_name);
+    // Anybody may say anything: only as much is kept as a version needs.
+    said.trim().chars().take(LONGEST_VERSION).collect()
+}
+
 struct ProxyStream<P: Protocol> {
     shared: Arc<Shared>,
     admission: Admission,
@@ -192,7 +205,7 @@ impl<P: Protocol> ProxyStream<P> {
         let node = node.ok_or_else(|| {
             Status::invalid_argument("the first request of a stream must name the node")
         })?;
-        let id = node.id.clone();
+        let (id, version) = (node.id.clone(), program_of(&node));
         let proven = admission.caller.as_ref().map(|c| c.id.clone());
         let node = NodeIdentity::parse(&node, proven)
             .map_err(|refusal| refuse(&id, &admission, &refusal))?;
@@ -218,6 +231,7 @@ impl<P: Protocol> ProxyStream<P> {
             identity: node.proven.clone(),
             remote: admission.remote,
             protocol: P::VARIANT.name(),
+            version,
         };
         let registration = shared.proxies.register(arrival, (shared.clock)());
         let mut session =

@@ -25,7 +25,7 @@ use self::{
 use crate::{
     admin::{AdminToken, Api, Guard},
     ads::shared::Shared,
-    config::Settings,
+    config::{self, Settings},
     kube_cluster::{KubeCluster, objects::Objects},
     pipeline::Mesh,
     source::{
@@ -95,7 +95,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 fn start_log() {
     let chosen = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     let filter = without_answers(chosen);
-    let colours = std::io::stderr().is_terminal();
+    let colours = config::colours(std::io::stderr().is_terminal());
     // Where nobody reads the log any more, a complaint about it would end the process: it would go
     // to the same place.
     let log = tracing_subscriber::fmt()

@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 use super::{
     inputs::{self, Input},
     print::{print, print_error},
-    remote::Form,
     rewrite::{Rewrite, rewrite},
+    table::Form,
     unified::diff,
 };
 use crate::secret;

@@ -3,24 +3,33 @@
 mod analyze;
 mod bootstrap;
 mod changes;
+mod check;
+mod completion;
 mod crds;
+mod diagnostics;
 mod echo;
 mod explain;
 mod init;
 mod inject;
 mod inputs;
+mod man;
+mod objects;
 mod plan;
 mod print;
+mod proxy_config;
+mod proxy_status;
 mod remote;
 mod rewrite;
+mod table;
 mod translate;
 mod unified;
+mod version;
 mod workload;
 mod yaml;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use self::print::{line_of, print_error};
 use crate::{
@@ -76,39 +85,61 @@ enum Command {
     /// Put proxies into the pods of YAML files, as the webhook of a cluster does
     Inject(inject::Inject),
     /// Print the CustomResourceDefinitions of the kinds that are served, as YAML
+    #[command(after_help = "Example:\n  ferromesh crds | kubectl apply --server-side -f -")]
     Crds,
     /// Store objects through the REST API
     Apply {
         #[command(flatten)]
-        command: remote::Apply,
+        command: objects::Apply,
         #[command(flatten)]
         remote: RemoteOptions,
     },
     /// Show objects that are in force
     Get {
         #[command(flatten)]
-        command: remote::Get,
+        command: objects::Get,
+        #[command(flatten)]
+        remote: RemoteOptions,
+    },
+    /// Show all that is known of an object: where it is written, what was found, who refuses it
+    Describe {
+        #[command(flatten)]
+        command: objects::Describe,
         #[command(flatten)]
         remote: RemoteOptions,
     },
     /// Delete an object that was stored through the REST API
     Delete {
         #[command(flatten)]
-        command: remote::Delete,
+        command: objects::Delete,
+        #[command(flatten)]
+        remote: RemoteOptions,
+    },
+    /// Show every finding about a running mesh: mistakes, refusals, missing proxies
+    Diagnostics {
+        #[command(flatten)]
+        command: diagnostics::Diagnostics,
+        #[command(flatten)]
+        remote: RemoteOptions,
+    },
+    /// Check this machine before a mesh is started, or a running mesh
+    Check {
+        #[command(flatten)]
+        command: check::Check,
         #[command(flatten)]
         remote: RemoteOptions,
     },
     /// Show every connected proxy and how far it is
     ProxyStatus {
         #[command(flatten)]
-        command: remote::ProxyStatus,
+        command: proxy_status::ProxyStatus,
         #[command(flatten)]
         remote: RemoteOptions,
     },
     /// Show what a proxy was sent
     ProxyConfig {
         #[command(flatten)]
-        command: remote::ProxyConfig,
+        command: proxy_config::ProxyConfig,
         #[command(flatten)]
         remote: RemoteOptions,
     },
@@ -120,6 +151,8 @@ enum Command {
         remote: RemoteOptions,
     },
     /// Declare workloads outside of a cluster
+    #[command(after_help = "Example:
+  ferromesh workload add cart-1 --address 10.0.0.7 -s cart -f mesh/cart-1.yaml")]
     Workload {
         #[command(subcommand)]
         command: workload::Workload,
@@ -128,13 +161,27 @@ enum Command {
     },
     /// Serve requests to try a mesh with: answers who asks, and asks another server
     Echo(echo::Echo),
-    /// Join tokens
+    /// Join tokens: with one, a proxy outside of a cluster gets its first certificate
+    #[command(after_help = "Example:
+  ferromesh token create -n shop -s cart --single-use > cart.token")]
     Token {
         #[command(subcommand)]
         command: remote::Token,
         #[command(flatten)]
         remote: RemoteOptions,
     },
+    /// Show the versions of this program, of the control plane and of connected proxies
+    Version {
+        #[command(flatten)]
+        command: version::Version,
+        #[command(flatten)]
+        remote: RemoteOptions,
+    },
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man(man::Man),
+    /// Print what a shell needs to complete commands and options
+    Completion(completion::Completion),
     /// The proxy, as the demo starts it
     #[cfg(feature = "demo")]
     #[command(hide = true, disable_help_flag = true)]
@@ -191,7 +238,15 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Echo(command) => echo::run(command).await?,
         Command::Apply { command, remote } => Remote::new(&remote)?.apply(&command).await?,
         Command::Get { command, remote } => Remote::new(&remote)?.get(&command).await?,
-        Command::Delete { command, remote } => Remote::new(&remote)?.delete(&command).await?,
+        Command::Describe { command, remote } => Remote::new(&remote)?.describe(&command).await?,
+        Command::Delete { command, remote } => return Remote::new(&remote)?.delete(&command).await,
+        Command::Diagnostics { command, remote } => {
+            return Remote::new(&remote)?.diagnostics(&command).await;
+        }
+        Command::Check { command, remote } => return check::run(&command, &remote).await,
+        Command::Version { command, remote } => version::run(&command, &remote).await?,
+        Command::Man(command) => man::run(&command, Cli::command())?,
+        Command::Completion(command) => completion::run(&command, &mut Cli::command()),
         Command::ProxyStatus { command, remote } => {
             Remote::new(&remote)?.proxy_status(&command).await?
         }
@@ -206,9 +261,29 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    /// Every command that a person can see, with those below it.
+    fn visible(command: &clap::Command) -> Vec<&clap::Command> {
+        let below =
+            command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help");
+        below.flat_map(|c| std::iter::once(c).chain(visible(c))).collect()
+    }
+
+    #[test]
+    fn the_help_of_every_command_says_what_it_is_for_and_has_an_example() {
+        let cli = Cli::command();
+        let all = visible(&cli);
+        assert!(all.len() > 20, "{}", all.len());
+        for command in all {
+            let name = command.get_name();
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(about.split(' ').count() > 2 && !about.ends_with('.'), "{name}: {about:?}");
+            let more = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = more.lines().any(|line| line.starts_with("  ferromesh "));
+            assert!(more.contains("Example") && example, "{name}: {more:?}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use super::{
     changes, inputs,
     print::{print, print_error},
-    remote::{Form, Remote},
+    remote::Remote,
+    table::Form,
 };
 use crate::config::RemoteOptions;
 

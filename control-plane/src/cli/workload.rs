@@ -155,7 +155,8 @@ impl Add {
     }
 
     fn pod_object(&self) -> Value {
-        let port = |(name, number): &(String, u16)| json!({ "name": name, "containerPort": number });
+        let port =
+            |(name, number): &(String, u16)| json!({ "name": name, "containerPort": number });
         let ports: Vec<Value> = self.ports.iter().map(port).collect();
         json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -172,7 +173,6 @@ impl Add {
             },
         })
     }
-
 
     fn next_step(&self, token_file: &Path) -> String {
         let Self { name, address, namespace, service_account: account, .. } = self;

@@ -18,7 +18,8 @@ use std::{
     time::Duration,
 };
 
-use checks::{CHECKS, Outcome};
+use anyhow::bail;
+use checks::{CHECKS, Check, Outcome};
 use files::PUBLIC_HOST;
 use layout::GATEWAY;
 use mesh::Mesh;
@@ -28,6 +29,8 @@ use serde_json::json;
 use table::Interval;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::config;
+
 /// Lifetime of certificates when the checks must see them rotate.
 const SHORT_TTL: &str = "20s";
 
@@ -36,6 +39,10 @@ const SHORT_TTL: &str = "20s";
 /// # Errors
 /// The mesh cannot be started. A check that does not hold is no error: the exit code says so.
 pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
+    if let Some(text) = options.only.as_deref().filter(|text| chosen(Some(text)).count() == 0) {
+        let names: Vec<String> = CHECKS.iter().map(|check| format!("  {}", check.name)).collect();
+        bail!("--only {text:?}: no check has that in its name; there are\n{}", names.join("\n"));
+    }
     let ttl = if options.once { SHORT_TTL } else { "1h" };
     let quiet = options.output == Output::Json;
     let started = tokio::select! {
@@ -69,11 +76,14 @@ fn say(text: &str) {
     let _ = writeln!(person, "{text}").and_then(|()| person.flush());
 }
 
+/// The checks whose names contain a text; all without one.
+fn chosen(only: Option<&str>) -> impl Iterator<Item = &'static Check> {
+    CHECKS.iter().filter(move |check| only.is_none_or(|text| check.name.contains(text)))
+}
+
 async fn prove(mesh: &Mesh, options: &DemoOptions) -> ExitCode {
     let mut outcomes: Vec<Outcome> = Vec::new();
-    for check in
-        CHECKS.iter().filter(|c| options.only.as_deref().is_none_or(|text| c.name.contains(text)))
-    {
+    for check in chosen(options.only.as_deref()) {
         let outcome = tokio::select! {
             outcome = check.run(mesh) => outcome,
             () = interrupted() => return ExitCode::from(130),
@@ -98,7 +108,8 @@ async fn prove(mesh: &Mesh, options: &DemoOptions) -> ExitCode {
 }
 
 fn line(outcome: &Outcome) -> String {
-    let mark = match (outcome.holds, std::io::stdout().is_terminal()) {
+    let coloured = config::colours(std::io::stdout().is_terminal());
+    let mark = match (outcome.holds, coloured) {
         (true, true) => "\x1b[32m✓\x1b[0m",
         (true, false) => "✓",
         (false, true) => "\x1b[31m✗\x1b[0m",
@@ -160,4 +171,26 @@ fn hints(mesh: &Mesh) {
         mesh.network.control_plane(8080),
         mesh.dir().display()
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: DemoOptions,
+    }
+
+    #[tokio::test]
+    async fn an_unknown_check_is_an_error_that_names_those_that_there_are() {
+        let line = ["demo", "--once", "--only", "telepathy"];
+        let options = Line::try_parse_from(line).unwrap_or_else(|e| panic!("{e}")).options;
+        let error = run(options).await.expect_err("no such check").to_string();
+        assert!(error.contains("telepathy") && error.contains("STRICT refuses"), "{error}");
+        assert_eq!((chosen(None).count(), chosen(Some("gateway")).count()), (CHECKS.len(), 2));
+    }
 }

@@ -24,6 +24,20 @@ pub struct Locality {
     #[prost(string, tag = "3")]
     pub sub_zone: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SemanticVersion {
+    #[prost(uint32, tag = "1")]
+    pub major_number: u32,
+    #[prost(uint32, tag = "2")]
+    pub minor_number: u32,
+    #[prost(uint32, tag = "3")]
+    pub patch: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BuildVersion {
+    #[prost(message, optional, tag = "1")]
+    pub version: ::core::option::Option<SemanticVersion>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Node {
     #[prost(string, tag = "1")]
@@ -36,6 +50,11 @@ pub struct Node {
     pub locality: ::core::option::Option<Locality>,
     #[prost(string, tag = "6")]
     pub user_agent_name: ::prost::alloc::string::String,
+    /// Of one choice upstream: a proxy sets one of them.
+    #[prost(string, tag = "7")]
+    pub user_agent_version: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "8")]
+    pub user_agent_build_version: ::core::option::Option<BuildVersion>,
     #[prost(string, repeated, tag = "10")]
     pub client_features: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }

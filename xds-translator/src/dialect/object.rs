@@ -59,6 +59,13 @@ impl Object {
         serde_json::from_str(&self.raw).expect("serde_json reads what it wrote")
     }
 
+    /// The file and line on which its document begins; `None` for objects that did not come from a
+    /// file.
+    pub fn written_at(&self) -> Option<String> {
+        let Place { file, first_line, .. } = &self.place;
+        (!file.is_empty()).then(|| format!("{file}:{first_line}"))
+    }
+
     /// Where a field is written; `None` for objects that did not come from a file.
     pub fn locate(&self, field: &FieldPath) -> Option<Position> {
         self.place.locate(field)

@@ -160,6 +160,7 @@ impl Kind {
         self.plural() == word
             || self.kind_name().eq_ignore_ascii_case(word)
             || short.is_some_and(|short| short.contains(&word))
+            || KUBERNETES_SHORT.contains(&(self, word))
     }
 
     /// The kind of an object's `apiVersion` and `kind`, if the version is one that is read.
@@ -168,6 +169,17 @@ impl Kind {
         Self::find(group, name).filter(|kind| kind.versions().contains(&version))
     }
 }
+
+/// What Kubernetes itself calls kinds for short.
+const KUBERNETES_SHORT: [(Kind, &str); 7] = [
+    (Kind::SERVICE, "svc"),
+    (Kind::POD, "po"),
+    (Kind::NAMESPACE, "ns"),
+    (Kind::SERVICE_ACCOUNT, "sa"),
+    (Kind::NODE, "no"),
+    (Kind::INGRESS, "ing"),
+    (Kind::DEPLOYMENT, "deploy"),
+];
 
 #[cfg(test)]
 mod tests {
