@@ -84,6 +84,9 @@ async fn mistakes_show_where_people_look_and_commands_end_as_they_should() {
     desk.sees("delete svc reviews -n shop", true, &["Service shop/reviews deleted"]);
 
     let _stream = subscribe(&desk.0.host, "client", ResourceType::Cluster, &["*"]).await;
+    until(PATIENCE, "the proxy is listed", || {
+        desk.0.administer(&["proxy-status"]).1.contains("client.default")
+    });
     let clusters = desk.types("proxy-config client.default clusters", true);
     assert!(clusters.contains("SERVICE FQDN") && clusters.contains("reviews.shop"), "{clusters}");
     desk.sees("proxy-config routes client.default", true, &["VHOST NAME", "reviews.shop"]);
