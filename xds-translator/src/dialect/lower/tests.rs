@@ -562,3 +562,17 @@ fn key_material_lowers_to_nothing() {
     let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: cert, namespace: shop}\ntype: kubernetes.io/tls\nstringData: {tls.crt: a, tls.key: b}\n";
     check(secret, &[("", json!([]))]);
 }
+
+#[test]
+fn what_connections_must_be_is_said_once() {
+    let spec = "{hosts: [a.test], tls: [{match: [{sniHosts: [a.test, a.test], \
+         destinationSubnets: [10.0.0.0/8, 10.1.0.0/16, 10.0.0.0/8]}], \
+         route: [{destination: {host: a.test}}]}]}";
+    check(
+        &istio("VirtualService", spec),
+        &[
+            ("/0/tls/0/matches/0/sni_hosts", json!(["a.test"])),
+            ("/0/tls/0/matches/0/destination_subnets", json!(["10.0.0.0/8", "10.1.0.0/16"])),
+        ],
+    );
+}

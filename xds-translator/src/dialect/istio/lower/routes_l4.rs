@@ -46,7 +46,7 @@ impl Lowering<'_> {
 
     fn tls_match(&mut self, at: &FieldPath, m: &TlsMatch) -> L4Match {
         L4Match {
-            sni_hosts: m.sni_hosts.iter().map(|h| Hostname::new(h)).collect(),
+            sni_hosts: each_once(m.sni_hosts.iter().map(|h| Hostname::new(h))),
             destination_subnets: self.subnets(at, &m.destination_subnets),
             port: m.port,
             source_labels: m.source_labels.clone(),
@@ -78,7 +78,7 @@ impl Lowering<'_> {
                 ),
             }
         }
-        subnets
+        each_once(subnets)
     }
 
     fn l4_destinations(
@@ -92,4 +92,16 @@ impl Lowering<'_> {
         });
         shares(weighted.collect())
     }
+}
+
+/// Values in their order, each at its first place: with one of them twice, Envoy takes a filter
+/// chain for two that overlap.
+fn each_once<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut once: Vec<T> = Vec::new();
+    for value in values {
+        if !once.contains(&value) {
+            once.push(value);
+        }
+    }
+    once
 }
