@@ -12,11 +12,11 @@ use super::{
         http_rbac,
         protobuf::Any,
         rbac::Rbac,
-        route::Route,
+        route::{Route, VirtualHost},
         set_filter_state, short_type, token, unpack,
     },
     request::Request,
-    routes::{percent, whole},
+    routes::{self, percent, whole},
     token::{Checked, check as token_check},
     truth::{Metadata, Truth, header, metadata, string},
 };
@@ -42,16 +42,37 @@ pub(super) struct Passed {
     pub(super) offers: bool,
 }
 
+/// Where a request is led, as filters see it.
+#[derive(Clone, Copy)]
+pub(super) enum Way<'r> {
+    /// Nobody owns what it asks for.
+    Nowhere,
+    /// To the same by TLS.
+    Https,
+    /// By the routes of a virtual host, which are chosen again once a token is known.
+    Among(&'r VirtualHost),
+}
+
+impl<'r> Way<'r> {
+    fn route(self, request: &Request, found: &Metadata) -> Option<&'r Route> {
+        match self {
+            Self::Among(host) => routes::route(host, request, found).found.map(|(_, route)| route),
+            Self::Nowhere | Self::Https => None,
+        }
+    }
+}
+
 /// Shows a request to the filters, in their order.
 pub(super) fn filters(
     walk: &mut Walk<'_>,
     manager: &HttpConnectionManager,
-    route: Option<&Route>,
+    way: Way<'_>,
     (connection, identity): (&Connection, Option<&str>),
     request: &Request,
 ) -> Filtered {
     let (mut found, mut reroutes, mut offers) = (Metadata::new(), false, false);
     let mut request = request.clone();
+    let mut route = way.route(&request, &found);
     for filter in manager.http_filters.iter().filter(|filter| !filter.disabled) {
         let Some(ConfigType::TypedConfig(any)) = &filter.config_type else {
             walk.depends(format!("the filter {}, which the proxy fetches", filter.name));
@@ -88,6 +109,9 @@ pub(super) fn filters(
                         request.headers.retain(|(own, _)| *own != name);
                         request.headers.extend(value.map(|value| (name, value)));
                     }
+                    if again {
+                        route = way.route(&request, &found);
+                    }
                 }
                 Checked::Refused(status, what) => {
                     let by = walk.proxy.token_policies();
@@ -97,13 +121,19 @@ pub(super) fn filters(
                 Checked::Unknown(what) => walk.depends(what),
             }
         } else if let Some(config) = unpack::<ask::ExtAuthz>(any) {
-            asks(walk, &config, &found);
+            // Nobody is asked about what has no route (Envoy's filter skips its check).
+            if route.is_some() || matches!(way, Way::Https) {
+                asks(walk, &config, &found);
+            }
         } else if unpack::<fault::HttpFault>(any).is_some() {
             if let Some(end) = faults(walk, filter, any, route, &request) {
                 return Filtered::Ends(end);
             }
         } else if unpack::<cors::Cors>(any).is_some() {
             if let Some(end) = preflight(filter, route, &request) {
+                let name = route.map(|route| route.name.as_str()).unwrap_or_default();
+                let what = format!("answers the preflight of a browser, as route {name:?} says");
+                walk.step(Stage::Filter, "cors", what, Vec::new());
                 return Filtered::Ends(end);
             }
         } else if let Some(config) = unpack::<set_filter_state::Config>(any) {

@@ -6,7 +6,7 @@ use ferromesh_proto::ResourceType;
 use super::{
     answer::{End, Near, Stage},
     connection::Connection,
-    filters::{Filtered, filters},
+    filters::{Filtered, Way, filters},
     notes::{Onward, Walk},
     pb::{
         hcm::{HttpConnectionManager, http_connection_manager::RouteSpecifier},
@@ -40,7 +40,7 @@ pub(super) fn manage(
         let what = format!("the path is read as {}", read.target);
         walk.step(Stage::Filter, "normalization", what, Vec::new());
     }
-    let request = read;
+    let request = received(manager, read);
     let config = match &manager.route_specifier {
         Some(RouteSpecifier::Rds(rds)) => {
             match walk.proxy.route_configuration(&rds.route_config_name) {
@@ -65,7 +65,7 @@ pub(super) fn manage(
         let what = format!("no virtual host owns {:?}", request.authority);
         walk.step(Stage::VirtualHost, "", what.clone(), Vec::new()).nearly =
             elsewhere(walk.proxy.route_configurations(), &config.name, &request.authority);
-        return match filters(walk, manager, None, (connection, identity), &request) {
+        return match filters(walk, manager, Way::Nowhere, (connection, identity), &request) {
             Filtered::Ends(end) => (end, Vec::new()),
             Filtered::Goes(_) => (End::nowhere(404, what), Vec::new()),
         };
@@ -80,8 +80,8 @@ pub(super) fn manage(
     };
     walk.step(Stage::VirtualHost, host.name.clone(), what, Vec::new()).nearly = near;
     if routes::wants_tls(host, &request) {
-        if let Filtered::Ends(end) = filters(walk, manager, None, (connection, identity), &request)
-        {
+        let caller = (connection, identity);
+        if let Filtered::Ends(end) = filters(walk, manager, Way::Https, caller, &request) {
             return (end, Vec::new());
         }
         let what = format!("a redirect to https://{}{}", request.authority, request.target);
@@ -92,6 +92,16 @@ pub(super) fn manage(
     }
     let place = Place { config: &config, host };
     filters_and_route(walk, manager, &place, (connection, identity), &request)
+}
+
+/// A request without what the proxy does not believe: of a client from outside, by which scheme
+/// another proxy was called.
+fn received(manager: &HttpConnectionManager, mut request: Request) -> Request {
+    let edge = manager.use_remote_address.as_ref().is_some_and(|on| on.value);
+    if edge && manager.xff_num_trusted_hops == 0 {
+        request.headers.retain(|(name, _)| name != "x-forwarded-proto");
+    }
+    request
 }
 
 /// Virtual hosts of other ports that own an authority by its name.
@@ -122,8 +132,7 @@ fn filters_and_route(
     request: &Request,
 ) -> (End, Vec<Onward>) {
     let first = routes::route(place.host, request, &Metadata::new());
-    let before = first.found.map(|(_, route)| route);
-    let passed = match filters(walk, manager, before, caller, request) {
+    let passed = match filters(walk, manager, Way::Among(place.host), caller, request) {
         // What it would have come to says nothing any more.
         Filtered::Ends(end) => return (end, Vec::new()),
         Filtered::Goes(passed) => passed,

@@ -127,12 +127,17 @@ impl Request {
             ":method" => return Some(self.method.clone()),
             ":authority" | "host" => return Some(self.authority.clone()),
             ":path" => return Some(self.target.clone()),
-            ":scheme" | "x-forwarded-proto" if self.own(name).is_none() => {
-                return Some(if self.secure { "https" } else { "http" }.to_owned());
-            }
+            ":scheme" | "x-forwarded-proto" => return Some(self.scheme()),
             _ => {}
         }
         self.own(name)
+    }
+
+    /// The scheme that is told, else that of the connection.
+    fn scheme(&self) -> String {
+        let told = self.own("x-forwarded-proto").map(|told| told.to_ascii_lowercase());
+        let told = told.filter(|told| matches!(&**told, "http" | "https"));
+        told.unwrap_or_else(|| if self.secure { "https" } else { "http" }.to_owned())
     }
 
     fn own(&self, name: &str) -> Option<String> {

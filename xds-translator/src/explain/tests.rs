@@ -64,6 +64,19 @@ impl Signatures for Nobody {
     }
 }
 
+/// Takes every signature.
+struct Anybody;
+
+impl Signatures for Anybody {
+    fn verify(&self, _: &str, _: &str) -> bool {
+        true
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
+}
+
 fn try_ask(
     more: &str,
     asker: &Asker,
@@ -76,7 +89,16 @@ fn try_ask(
 fn ask_in(
     text: &str,
     asker: &Asker,
+    asked: (&str, &str, &[&str]),
+) -> Result<Explanation, ExplainError> {
+    ask_verified(text, asker, asked, &Nobody)
+}
+
+fn ask_verified(
+    text: &str,
+    asker: &Asker,
     (method, url, headers): (&str, &str, &[&str]),
+    signatures: &dyn Signatures,
 ) -> Result<Explanation, ExplainError> {
     let parsed = parse_file("mesh.yaml", text.as_bytes());
     assert!(parsed.rejected.is_empty(), "{:#?}", parsed.diagnostics);
@@ -86,7 +108,7 @@ fn ask_in(
     let upsert = |object| Change::Upsert(Box::new(object));
     compiler.apply(parsed.objects.into_iter().map(upsert).collect());
     let world = World {
-        signatures: &Nobody,
+        signatures,
         locate: &|id, field| objects.get(id)?.locate(field),
         running: &|_| None,
         refused: &BTreeMap::new(),
@@ -178,6 +200,118 @@ fn what_a_proxy_answers_itself_reaches_nobody() {
     assert_eq!(told.outcome(), Outcome::Answered);
     let told = get(RULES, "web.shop", "http://reviews/told", &[]);
     assert!(matches!(told.client.end, End::Answered { status: 418, .. }), "{told:#?}");
+}
+
+#[test]
+fn a_preflight_is_answered_by_the_route_that_allows_its_origin() {
+    let rules = RULES.replace(
+        "  - name: rest\n",
+        "  - name: rest\n    corsPolicy: {allowOrigins: [{exact: 'https://a.test'}], unmatchedPreflights: FORWARD}\n",
+    );
+    let ask = |method: &str, origin: &str| {
+        let origin = format!("origin: {origin}");
+        let headers = [&*origin, "access-control-request-method: GET"];
+        let asked = (method, "http://reviews/x", &headers[..]);
+        try_ask(&rules, &from("web.shop"), asked).expect("an explanation")
+    };
+    let told = ask("OPTIONS", "https://a.test");
+    assert!(matches!(told.client.end, End::Answered { status: 200, .. }), "{told:#?}");
+    assert!(step(&told, Stage::Filter).what.contains("as route \"rest\" says"), "{told:#?}");
+    for (method, origin) in [("OPTIONS", "https://b.test"), ("GET", "https://a.test")] {
+        assert_eq!(ask(method, origin).outcome(), Outcome::Reached, "{method} {origin}");
+    }
+}
+
+#[test]
+fn nobody_is_asked_about_what_has_no_route() {
+    let edge = "
+apiVersion: mesh.istio.io/v1alpha1
+kind: MeshConfig
+metadata: {name: default}
+spec: {extensionProviders: [{name: opa, envoyExtAuthzHttp: {service: reviews.shop.svc.cluster.local, port: 80}}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: edge-1, namespace: shop, labels: {istio: edge}}
+spec: {serviceAccountName: edge, containers: [{name: app, image: app}]}
+status: {phase: Running, podIP: 10.0.0.5, podIPs: [{ip: 10.0.0.5}], conditions: [{type: Ready, status: 'True'}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec:
+  selector: {istio: edge}
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: [a.test]}
+  - {port: {number: 81, name: more, protocol: HTTP}, hosts: [a.test], tls: {httpsRedirect: true}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec: {hosts: [a.test], gateways: [edge], http: [{match: [{uri: {prefix: /a}}], route: [{destination: {host: reviews, port: {number: 80}}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ask, namespace: shop}
+spec: {selector: {matchLabels: {istio: edge}}, action: CUSTOM, provider: {name: opa}, rules: [{}]}
+";
+    for (url, asked) in [
+        ("http://a.test/a", true),
+        ("http://a.test/b", false),
+        ("http://b.test/a", false),
+        ("http://a.test:81/b", true),
+    ] {
+        let asker = Asker::Gateway("edge".to_owned());
+        let told = try_ask(edge, &asker, ("GET", url, &[])).expect("an explanation");
+        assert_eq!(told.client.depends.len(), usize::from(asked), "{url}: {told:#?}");
+    }
+}
+
+#[test]
+fn filters_behind_the_token_see_the_route_that_its_claims_choose() {
+    let keys = crate::ir::KeySet::nobodys();
+    let edge = "
+apiVersion: v1
+kind: Pod
+metadata: {name: edge-1, namespace: shop, labels: {istio: edge}}
+spec: {serviceAccountName: edge, containers: [{name: app, image: app}]}
+status: {phase: Running, podIP: 10.0.0.5, podIPs: [{ip: 10.0.0.5}], conditions: [{type: Ready, status: 'True'}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec: {selector: {istio: edge}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [a.test]}]}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: edge, namespace: shop}
+spec: {selector: {matchLabels: {istio: edge}}, jwtRules: [{issuer: 'https://a.test', jwks: 'KEYS'}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [a.test]
+  gateways: [edge]
+  http:
+  - match: [{headers: {'@request.auth.claims.group': {exact: staff}}}]
+    fault: {abort: {httpStatus: 418, percentage: {value: 100}}}
+    route: [{destination: {host: reviews, port: {number: 80}}}]
+  - route: [{destination: {host: reviews, port: {number: 80}}}]
+";
+    let text = [&MESH.replace("READY", "True"), edge].concat().replace("KEYS", keys.as_str());
+    let token =
+        "authorization: Bearer e30.eyJpc3MiOiJodHRwczovL2EudGVzdCIsImdyb3VwIjoic3RhZmYifQ.x";
+    for (headers, expected) in [(&[token][..], Some(418)), (&[], None)] {
+        let asker = Asker::Gateway("edge".to_owned());
+        let told = ask_verified(&text, &asker, ("GET", "http://a.test/", headers), &Anybody);
+        let end = told.expect("an explanation").client.end;
+        let status = match end {
+            End::Refused { status, .. } => status,
+            _ => None,
+        };
+        assert_eq!(status, expected, "{headers:?}: {end:?}");
+    }
 }
 
 #[test]
@@ -306,6 +440,7 @@ spec:
   servers:
   - {port: {number: 80, name: http, protocol: HTTP}, hosts: [shop.test], tls: {httpsRedirect: true}}
   - {port: {number: 8080, name: more, protocol: HTTP}, hosts: ['*']}
+  - {port: {number: 443, name: https, protocol: HTTPS}, hosts: [shop.test], tls: {mode: SIMPLE, credentialName: c, httpsRedirect: true}}
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -315,12 +450,20 @@ spec:
   gateways: [edge]
   http: [{match: [{uri: {prefix: /reviews}}], route: [{destination: {host: reviews, port: {number: 80}}}]}]
 ";
-    let ask = |url: &str| {
+    let ask_with = |url: &str, headers: &[&str]| {
         let asker = Asker::Gateway("edge".to_owned());
-        try_ask(edge, &asker, ("GET", url, &[])).expect("an explanation")
+        try_ask(edge, &asker, ("GET", url, headers)).expect("an explanation")
     };
-    let redirected = ask("http://shop.test/reviews");
-    assert!(matches!(redirected.client.end, End::Answered { status: 301, .. }), "{redirected:#?}");
+    let ask = |url: &str| ask_with(url, &[]);
+    // What a client says of its scheme is not believed.
+    for headers in [&[][..], &["x-forwarded-proto: https"]] {
+        let told = ask_with("http://shop.test/reviews", headers);
+        assert!(matches!(told.client.end, End::Answered { status: 301, .. }), "{told:#?}");
+    }
+    let told = ask_with("https://shop.test/reviews", &["x-forwarded-proto: http"]);
+    assert_eq!(told.outcome(), Outcome::Reached, "{told:#?}");
+    let other = ask("https://other.test/reviews").client.end;
+    assert!(matches!(other, End::Refused { status: None, .. }), "{other:?}");
     let told = ask("http://shop.test:8080/reviews");
     assert_eq!(told.outcome(), Outcome::Reached, "{told:#?}");
     let elsewhere = ask("http://shop.test:8080/");
