@@ -2,21 +2,30 @@
 //! with them: status, route, cluster, endpoint, and what the server's side says.
 #![cfg(feature = "e2e")]
 
+mod authorizer;
+mod block;
 mod calls;
+mod credentials;
+mod gateways;
 mod mesh;
+mod policies;
+mod rules;
 mod site;
 mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ferromesh_integration::paths;
 use futures_util::{StreamExt, stream};
 
 use crate::{
+    authorizer::Authorizer,
+    block::Block,
     calls::Call,
+    credentials::Credentials,
     mesh::{Dice, Mesh},
-    site::{Block, Credentials, Site},
-    verdict::{Prediction, predict},
+    site::Site,
+    verdict::{Outcome, predict},
 };
 
 /// Disagreements that are printed in full.
@@ -32,7 +41,8 @@ async fn envoy_does_what_is_explained() {
     let folder = tempfile::tempdir().expect("a directory");
     let credentials = Credentials::make(folder.path());
     let block = Block::claim();
-    site::serve_application(&block).await;
+    site::serve_application(&block, &credentials).await;
+    let authorizer = Authorizer::serve(block.authorizer()).await;
     let mut tally = Tally::default();
     let mut disagreements = Vec::new();
     let configurations = u64::try_from(settings.configurations).expect("a number");
@@ -44,24 +54,33 @@ async fn envoy_does_what_is_explained() {
             (0..each).map(|number| Call::random(&mut dice, &mesh, &credentials, number)).collect();
         let predicted = predict(&mesh, &calls);
         let site = Site::start(&block, &mesh, &credentials);
-        let made = calls.iter().zip(&predicted).map(|(call, p)| site.call(call, p.destination));
+        let made = calls
+            .iter()
+            .zip(&predicted)
+            .map(|(call, p)| site.call(call, p.destination, &credentials));
         let statuses: Vec<Option<u16>> = stream::iter(made).buffered(16).collect().await;
         let logged = site.logged(&calls, &predicted);
+        let asked = authorizer.take();
         for ((call, prediction), status) in calls.iter().zip(&predicted).zip(statuses) {
-            let seen = logged.get(&call.number);
-            tally.count(prediction, &mesh);
-            if let Err(why) = prediction.agrees(status, seen) {
+            let asked = asked.get(&call.number).copied().unwrap_or(0);
+            let outcome = Outcome { status, seen: logged.get(&call.number), asked };
+            tally.count(prediction.route.is_some(), prediction.kinds(&mesh, call, &outcome));
+            if let Err(why) = prediction.agrees(call, &outcome) {
                 disagreements.push(format!(
                     "\nconfiguration {configuration}: {why}\n  {}\n  explained: {}\n  \
-                     Envoy: {status:?} {seen:?}\n{}",
+                     Envoy: {status:?} {:?}, asked {asked} times\n{}",
                     call.line(),
                     prediction.text(),
+                    outcome.seen,
                     mesh.text(),
                 ));
             }
         }
     }
     println!("{tally:#?}");
+    for disagreement in &disagreements {
+        println!("{}", disagreement.lines().nth(1).unwrap_or_default());
+    }
     let shown = disagreements.iter().take(SHOWN).fold(String::new(), |text, one| text + one);
     assert!(
         disagreements.is_empty(),
@@ -83,7 +102,7 @@ struct Tally {
 }
 
 /// Everything that must decide often.
-const KINDS: [&str; 17] = [
+const KINDS: [&str; 25] = [
     "exact",
     "prefix",
     "regex",
@@ -97,17 +116,25 @@ const KINDS: [&str; 17] = [
     "authority",
     "port",
     "gateway",
+    "claim",
+    "scheme",
+    "preflight",
+    "TLS at the gateway",
+    "TLS passed on",
+    "no certificate",
     "RBAC",
     "JWT",
     "mTLS",
+    "CUSTOM",
+    "ejection",
     "no endpoints",
 ];
 
 impl Tally {
-    fn count(&mut self, prediction: &Prediction, mesh: &Mesh) {
+    fn count(&mut self, routed: bool, kinds: BTreeSet<&'static str>) {
         self.all += 1;
-        self.routed += u64::from(prediction.route.is_some());
-        for kind in prediction.kinds(mesh) {
+        self.routed += u64::from(routed);
+        for kind in kinds {
             *self.decided.entry(kind).or_default() += 1;
         }
     }

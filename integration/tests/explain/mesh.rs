@@ -1,12 +1,12 @@
-//! Random meshes: services with versions, rules with every kind of condition, policies, and one
-//! that asks. Written as a user writes them.
+//! Random meshes: services with versions, one that asks, and what is set for all of them; rules and
+//! policies are put in by modules of their own. Written as a user writes them.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
-use crate::site::{Block, Credentials};
+use crate::{authorizer, block::Block, credentials::Credentials};
 
 /// Random choices that a seed repeats.
 pub(crate) struct Dice(StdRng);
@@ -44,10 +44,14 @@ pub(crate) const ACCOUNTS: [(&str, &str); 6] = [
 /// Ports of every service: its own, and the workloads'.
 pub(crate) const PORTS: [(u16, u16); 2] = [(80, 8080), (9090, 9091)];
 const TCP: (u16, u16) = (7000, 7001);
+/// The port where the application speaks TLS itself.
+pub(crate) const TLS: (u16, u16) = (8443, 8444);
 
 pub(crate) const PATHS: [&str; 8] =
     ["/", "/api", "/api/v1", "/api/v2/x", "/admin", "/img/a.png", "/api//v1", "/x/../admin"];
 pub(crate) const VALUES: [&str; 4] = ["one", "two", "onetwo", ""];
+/// Of browsers; rules allow the first two.
+pub(crate) const ORIGINS: [&str; 3] = ["https://a.test", "https://b.example", "https://evil.test"];
 
 /// A server: a pod with a sidecar.
 pub(crate) struct Pod {
@@ -70,6 +74,8 @@ pub(crate) struct Mesh {
     pub(crate) gateway_address: Ipv4Addr,
     /// Where the application of every pod is.
     pub(crate) application: Ipv4Addr,
+    /// Where the one is who is asked about requests.
+    authorizer: Ipv4Addr,
 }
 
 impl Mesh {
@@ -83,6 +89,7 @@ impl Mesh {
             client_address: block.pod(50),
             gateway_address: block.gateway(),
             application: block.application(),
+            authorizer: block.authorizer(),
         };
         mesh.settings(dice);
         mesh.services(dice, block);
@@ -108,8 +115,10 @@ impl Mesh {
                 "outboundTrafficPolicy": {"mode": mode},
                 "pathNormalization": {"normalization": normalization},
                 "accessLogFile": "/dev/stdout", "accessLogFormat": crate::site::LOG_FORMAT,
+                "extensionProviders": [authorizer::provider()],
             },
         }));
+        self.objects.push(authorizer::service(self.authorizer));
         if dice.chance(15) && self.client.is_some() {
             self.objects.push(json!({
                 "apiVersion": "networking.istio.io/v1", "kind": "Sidecar",
@@ -126,8 +135,12 @@ impl Mesh {
             let ports = PORTS.iter().map(|(port, target)| {
                 json!({"name": format!("http-{port}"), "port": port, "targetPort": target})
             });
-            let ports: Vec<Value> =
-                ports.chain([json!({"name": "tcp", "port": TCP.0, "targetPort": TCP.1})]).collect();
+            let ports: Vec<Value> = ports
+                .chain([
+                    json!({"name": "tcp", "port": TCP.0, "targetPort": TCP.1}),
+                    json!({"name": "tls", "port": TLS.0, "targetPort": TLS.1}),
+                ])
+                .collect();
             let mut metadata = json!({"name": service, "namespace": "shop"});
             if service == "three" && dice.chance(20) {
                 metadata["annotations"] = json!({"networking.istio.io/exportTo": "."});
@@ -157,7 +170,13 @@ impl Mesh {
                 "subsets": [subset("v1"), subset("v2")],
             });
             if dice.chance(25) {
-                rule["trafficPolicy"] = json!({"tls": {"mode": "DISABLE"}});
+                rule["trafficPolicy"]["tls"] = json!({"mode": "DISABLE"});
+            }
+            if dice.chance(32) {
+                // Whoever fails is out until the mesh ends.
+                rule["trafficPolicy"]["outlierDetection"] = json!({
+                    "consecutive5xxErrors": 1, "baseEjectionTime": "300s", "maxEjectionPercent": 100,
+                });
             }
             self.objects.push(json!({
                 "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
@@ -186,152 +205,6 @@ impl Mesh {
         let address = self.gateway_address;
         self.objects.push(object("gateway-0", "istio-system", "gateway", &labels, address, true));
     }
-
-    // ---------------------------------------------------------------------------------------------
-    // rules
-
-    fn routes(&mut self, dice: &mut Dice) {
-        let redirect = dice.chance(8);
-        self.objects.push(json!({
-            "apiVersion": "networking.istio.io/v1", "kind": "Gateway",
-            "metadata": {"name": "edge", "namespace": "istio-system"},
-            "spec": {"selector": {"istio": "ingressgateway"}, "servers": [
-                {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"],
-                 "tls": {"httpsRedirect": redirect}},
-                {"port": {"number": 9090, "name": "more", "protocol": "HTTP"}, "hosts": ["*.test"]},
-            ]},
-        }));
-        for (index, service) in SERVICES.into_iter().enumerate() {
-            if !dice.chance(80) {
-                continue;
-            }
-            let count = 2 + dice.below(4);
-            let rules: Vec<Value> = (0..count)
-                .map(|rule| {
-                    let last = rule + 1 == count && dice.chance(60);
-                    self.rule(dice, format!("r{index}-{rule}"), service, last)
-                })
-                .collect();
-            self.objects.push(json!({
-                "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
-                "metadata": {"name": service, "namespace": "shop"},
-                "spec": {
-                    "hosts": [
-                        format!("{service}.shop.svc.cluster.local"), format!("{service}.test"),
-                    ],
-                    "gateways": ["mesh", "istio-system/edge"],
-                    "http": rules,
-                },
-            }));
-        }
-    }
-
-    fn rule(&mut self, dice: &mut Dice, name: String, service: &str, last: bool) -> Value {
-        let mut kinds = Vec::new();
-        let mut rule = json!({"name": name});
-        if !last {
-            rule["match"] = json!([condition(dice, service, &mut kinds)]);
-        }
-        match dice.below(12) {
-            0 => rule["directResponse"] = json!({"status": dice.pick(&[200, 403, 418])}),
-            1 => {
-                rule["redirect"] =
-                    json!({"uri": "/elsewhere", "redirectCode": dice.pick(&[301, 302, 307])});
-            }
-            _ => self.forward(dice, &mut rule, service),
-        }
-        self.kinds.insert(name, kinds);
-        rule
-    }
-
-    fn forward(&mut self, dice: &mut Dice, rule: &mut Value, service: &str) {
-        let destination = |dice: &mut Dice, service: &str| {
-            let host = format!("{service}.shop.svc.cluster.local");
-            let mut destination = json!({"host": host});
-            if dice.chance(60) {
-                destination["subset"] = json!(dice.pick(&["v1", "v2", "v1", "v2", "v3"]));
-            }
-            if dice.chance(30) {
-                destination["port"] = json!({"number": dice.pick(&PORTS).0});
-            }
-            destination
-        };
-        let other = *dice.pick(&SERVICES[..3]);
-        rule["route"] = match dice.below(4) {
-            0 => json!([
-                {"destination": destination(dice, service), "weight": 70},
-                {"destination": destination(dice, other), "weight": 30},
-            ]),
-            1 => json!([{"destination": destination(dice, other)}]),
-            _ => json!([{"destination": destination(dice, service)}]),
-        };
-        if dice.chance(20) {
-            rule["rewrite"] = json!({"uri": dice.pick(&["/api", "/rewritten", "/admin"])});
-        } else if dice.chance(10) {
-            rule["rewrite"] = json!({"authority": "other.test"});
-        }
-        if dice.chance(15) {
-            rule["headers"] = json!({"request": {"set": {"x-a": "one"}, "remove": ["x-b"]}});
-        }
-        if dice.chance(6) {
-            rule["fault"] = json!({"abort": {"httpStatus": 503, "percentage": {"value": 100}}});
-        }
-        // What is not tried again says at once what it came to.
-        rule["retries"] = json!({"attempts": 0});
-    }
-
-    // ---------------------------------------------------------------------------------------------
-    // policies
-
-    fn policies(&mut self, dice: &mut Dice, credentials: &Credentials) {
-        let mut push = |kind: &str, name: String, namespace: &str, spec: Value| {
-            self.objects.push(json!({
-                "apiVersion": "security.istio.io/v1", "kind": kind,
-                "metadata": {"name": name, "namespace": namespace}, "spec": spec,
-            }));
-        };
-        if dice.chance(50) {
-            let mode = dice.pick(&["STRICT", "STRICT", "PERMISSIVE", "DISABLE"]);
-            push("PeerAuthentication", "all".into(), "shop", json!({"mtls": {"mode": mode}}));
-        }
-        for service in &SERVICES[..3] {
-            let selector = json!({"matchLabels": {"app": service}});
-            if dice.chance(35) {
-                let mode = dice.pick(&["STRICT", "STRICT", "PERMISSIVE", "DISABLE"]);
-                let mut spec = json!({"selector": selector, "mtls": {"mode": mode}});
-                if dice.chance(25) {
-                    let port = dice.pick(&PORTS).1.to_string();
-                    spec["portLevelMtls"] =
-                        json!({port: {"mode": dice.pick(&["STRICT", "PERMISSIVE"])}});
-                }
-                push("PeerAuthentication", format!("own-{service}"), "shop", spec);
-            }
-            if dice.chance(40) {
-                let mut rule =
-                    json!({"issuer": "https://login.test", "jwks": credentials.issuer.jwks()});
-                if dice.chance(40) {
-                    rule["audiences"] = json!(["shop"]);
-                }
-                if dice.chance(25) {
-                    rule["fromHeaders"] = json!([{"name": "x-jwt", "prefix": "JWT "}]);
-                }
-                let spec = json!({"selector": selector, "jwtRules": [rule]});
-                push("RequestAuthentication", format!("own-{service}"), "shop", spec);
-            }
-            for number in 0..dice.below(3) {
-                let action = dice.pick(&["ALLOW", "DENY", "DENY"]);
-                let rules: Vec<Value> = (0..=dice.below(2)).map(|_| access(dice)).collect();
-                let spec = json!({"selector": selector, "action": action, "rules": rules});
-                push("AuthorizationPolicy", format!("{service}-{number}"), "shop", spec);
-            }
-        }
-        if dice.chance(25) {
-            let selector = json!({"matchLabels": {"istio": "ingressgateway"}});
-            let rules = [access_of_requests(dice)];
-            let spec = json!({"selector": selector, "action": "DENY", "rules": rules});
-            push("AuthorizationPolicy", "edge".into(), "istio-system", spec);
-        }
-    }
 }
 
 fn object(
@@ -349,106 +222,4 @@ fn object(
         "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
             "conditions": [{"type": "Ready", "status": ready}]},
     })
-}
-
-/// One match of a rule, with the kinds of its conditions.
-fn condition(dice: &mut Dice, service: &str, kinds: &mut Vec<&'static str>) -> Value {
-    // What is seldom met is asked for more often.
-    const ASKED: [u8; 21] = [0, 0, 1, 2, 3, 3, 3, 4, 5, 6, 7, 8, 8, 8, 9, 10, 11, 11, 11, 12, 12];
-    let mut m = json!({});
-    let mut take = |kind: &'static str| kinds.push(kind);
-    for _ in 0..=dice.below(2) {
-        let value = *dice.pick(&VALUES[..3]);
-        let header = *dice.pick(&["x-a", "x-b"]);
-        let kind = *dice.pick(&ASKED);
-        if kind < 3 && m.get("uri").is_some() {
-            continue;
-        }
-        match kind {
-            0 => {
-                take("exact");
-                m["uri"] = json!({"exact": dice.pick(&PATHS[..6])});
-            }
-            1 => {
-                take("prefix");
-                m["uri"] = json!({"prefix": dice.pick(&["/api", "/api/v", "/admin", "/img/"])});
-            }
-            2 => {
-                take("regex");
-                m["uri"] =
-                    json!({"regex": dice.pick(&["/api/v[0-9].*", ".*\\.png", "/(api|admin)"])});
-            }
-            3 => {
-                take("header exact");
-                m["headers"][header] = json!({"exact": value});
-            }
-            4 => {
-                take("header prefix");
-                m["headers"][header] = json!({"prefix": "one"});
-            }
-            5 => {
-                take("header regex");
-                m["headers"][header] = json!({"regex": "(one|two)+"});
-            }
-            6 => {
-                take("header present");
-                m["headers"][header] = json!({});
-            }
-            7 => {
-                take("without header");
-                m["withoutHeaders"][header] = json!({"exact": value});
-            }
-            8 => {
-                take("query");
-                m["queryParams"]["q"] = json!({"exact": value});
-            }
-            9 => {
-                take("method");
-                m["method"] = json!({"exact": dice.pick(&["GET", "POST"])});
-            }
-            10 => {
-                take("authority");
-                let prefix = json!({"prefix": service});
-                let exact = json!({"exact": format!("{service}.test")});
-                m["authority"] = dice.pick(&[prefix, exact]).clone();
-            }
-            11 => {
-                take("port");
-                m["port"] = json!(dice.pick(&PORTS).0);
-            }
-            _ => {
-                take("gateway");
-                m["gateways"] = json!([dice.pick(&["mesh", "istio-system/edge"])]);
-            }
-        }
-    }
-    m
-}
-
-/// A rule of a policy about callers and what they ask for.
-fn access(dice: &mut Dice) -> Value {
-    let mut rule = access_of_requests(dice);
-    match dice.below(6) {
-        0 => rule["from"] = json!([{"source": {"principals": ["cluster.local/ns/shop/sa/web"]}}]),
-        1 => rule["from"] = json!([{"source": {"namespaces": ["bank"]}}]),
-        2 => {
-            rule["from"] = json!([{"source": {"notPrincipals": ["cluster.local/ns/bank/sa/web"]}}])
-        }
-        3 => rule["from"] = json!([{"source": {"requestPrincipals": ["https://login.test/*"]}}]),
-        4 => rule["when"] = json!([{"key": "request.auth.claims[group]", "values": ["staff"]}]),
-        _ => {}
-    }
-    rule
-}
-
-fn access_of_requests(dice: &mut Dice) -> Value {
-    let operation = match dice.below(6) {
-        0 => json!({"methods": ["POST"]}),
-        1 => json!({"paths": ["/admin*"]}),
-        2 => json!({"ports": ["8080"]}),
-        3 => json!({"hosts": ["*.test", "one*"]}),
-        4 => json!({"notPaths": ["/api*"], "methods": ["GET", "PUT"]}),
-        _ => return json!({"when": [{"key": "request.headers[x-a]", "values": ["one", "two*"]}]}),
-    };
-    json!({"to": [{"operation": operation}]})
 }

@@ -7,30 +7,33 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
 use ferromesh_integration::{
-    certificate::self_signed,
     offline::{bootstrap, translate_for},
     paths,
     process::{Process, until},
-    token::Issuer,
 };
 use ferromesh_proto::discovery::Node;
 use ferromesh_xds_translator::{
     class::NodeIdentity,
     dialect::{Parsed, parse_file},
 };
+use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{
-    calls::Call,
-    mesh::{ACCOUNTS, Mesh, PORTS, Pod},
+    authorizer,
+    block::Block,
+    calls::{Call, FAIL},
+    credentials::{Credentials, Files},
+    gateways::{CREDENTIALS, TLS_PORT},
+    mesh::{Mesh, PORTS, Pod, TLS},
     verdict::Prediction,
 };
 
@@ -40,103 +43,13 @@ pub(crate) const LOG_FORMAT: &str = "%REQ(X-N)% %RESPONSE_CODE% %ROUTE_NAME% \
 /// Where the client's connections come to.
 const CAPTURE: u16 = 15001;
 
-/// Loopback addresses of a site: a block that nobody else uses while the listener lives.
-pub(crate) struct Block {
-    number: u8,
-    _claim: TcpListener,
-}
-
-impl Block {
-    pub(crate) fn claim() -> Self {
-        let claim = |number| {
-            TcpListener::bind((Ipv4Addr::new(127, number, 0, 1), 15998)).ok().map(|c| (number, c))
-        };
-        let (number, claim) =
-            (21..=239).find_map(claim).expect("a free block of loopback addresses");
-        Self { number, _claim: claim }
-    }
-
-    fn at(&self, third: u8, last: usize) -> Ipv4Addr {
-        Ipv4Addr::new(127, self.number, third, u8::try_from(last).expect("few"))
-    }
-
-    pub(crate) fn pod(&self, index: usize) -> Ipv4Addr {
-        self.at(101, index)
-    }
-
-    pub(crate) fn application(&self) -> Ipv4Addr {
-        self.at(102, 1)
-    }
-
-    pub(crate) fn service(&self, index: usize) -> Ipv4Addr {
-        self.at(106, index + 1)
-    }
-
-    pub(crate) fn gateway(&self) -> Ipv4Addr {
-        self.at(108, 1)
-    }
-
-    fn capture(&self) -> Ipv4Addr {
-        self.at(109, 1)
-    }
-
-    /// Where nobody is.
-    fn nowhere(&self) -> Ipv4Addr {
-        self.at(107, 7)
-    }
-}
-
-/// A certificate and its key, as files.
-type Files = (PathBuf, PathBuf);
-
-/// An authority, a certificate for every account, and keys of tokens.
-pub(crate) struct Credentials {
-    authority: Files,
-    accounts: BTreeMap<(&'static str, &'static str), Files>,
-    pub(crate) issuer: Issuer,
-    /// Signs tokens in the issuer's name.
-    pub(crate) forger: Issuer,
-}
-
-impl Credentials {
-    pub(crate) fn make(folder: &Path) -> Self {
-        let authority = self_signed(folder, "authority", &["-subj", "/CN=test"]);
-        let text = |path: &Path| path.to_str().expect("a path of ours is text").to_owned();
-        let (certificate, key) = (text(&authority.0), text(&authority.1));
-        let made = |(namespace, account): (&'static str, &'static str)| {
-            let name =
-                format!("subjectAltName=URI:spiffe://cluster.local/ns/{namespace}/sa/{account}");
-            let about = [
-                "-subj",
-                "/",
-                "-CA",
-                &certificate,
-                "-CAkey",
-                &key,
-                "-addext",
-                "basicConstraints=critical,CA:FALSE",
-                "-addext",
-                &name,
-            ];
-            let files = self_signed(folder, &format!("{namespace}-{account}"), &about);
-            ((namespace, account), files)
-        };
-        Self {
-            accounts: ACCOUNTS.into_iter().map(made).collect(),
-            authority,
-            issuer: Issuer::new("key"),
-            forger: Issuer::new("key"),
-        }
-    }
-}
-
 /// What an access log says of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) route: String,
     pub(crate) cluster: String,
     pub(crate) host: String,
-    #[allow(dead_code, reason = "printed with a disagreement")]
+    /// Flags of the response, and why it is what it is.
     pub(crate) details: String,
 }
 
@@ -170,11 +83,14 @@ impl Site {
         ]);
         let mut envoy = Process::start("envoy", folder.path(), command);
         let capture = mesh.client.map(|_| SocketAddr::from((block.capture(), CAPTURE)));
-        let first = capture.unwrap_or_else(|| (block.gateway(), 80).into());
+        let askers = match capture {
+            Some(capture) => vec![capture],
+            None => [80, TLS_PORT].map(|port| (block.gateway(), port).into()).into(),
+        };
         let servers: Vec<SocketAddr> =
             mesh.pods.iter().map(|pod| (pod.address, PORTS[0].1).into()).collect();
         envoy.until("listening", || {
-            servers.iter().chain([&first]).all(|address| TcpStream::connect(address).is_ok())
+            servers.iter().chain(&askers).all(|address| TcpStream::connect(address).is_ok())
         });
         Self {
             _envoy: envoy,
@@ -188,32 +104,31 @@ impl Site {
     }
 
     /// The status of the answer; `None`: there is none.
-    pub(crate) async fn call(&self, call: &Call, destination: Option<IpAddr>) -> Option<u16> {
+    pub(crate) async fn call(
+        &self,
+        call: &Call,
+        destination: Option<IpAddr>,
+        credentials: &Credentials,
+    ) -> Option<u16> {
         let request = &call.request;
         let address =
             self.capture.unwrap_or_else(|| SocketAddr::from((self.gateway, request.port)));
-        let Ok(mut stream) = tokio::net::TcpStream::connect(address).await else { return None };
-        let to = destination.unwrap_or(self.nowhere.into());
-        let mut text = match self.capture {
-            Some(_) => format!("PROXY TCP4 {} {to} 40000 {}\r\n", self.source, request.port),
-            None => String::new(),
+        let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
+        if self.capture.is_some() {
+            let to = destination.unwrap_or(self.nowhere.into());
+            let line = format!("PROXY TCP4 {} {to} 40000 {}\r\n", self.source, request.port);
+            stream.write_all(line.as_bytes()).await.ok()?;
+        }
+        let answered = async {
+            if !request.secure {
+                return exchange(stream, call).await;
+            }
+            let name = ServerName::try_from(request.host.clone()).expect("a name");
+            let connector = credentials.connector(call.certificate);
+            exchange(connector.connect(name, stream).await.ok()?, call).await
         };
-        text += &format!(
-            "{} {} HTTP/1.1\r\nhost: {}\r\n",
-            request.method, request.target, request.authority
-        );
-        for (name, value) in &request.headers {
-            text += &format!("{name}: {value}\r\n");
-        }
-        text += "content-length: 0\r\nconnection: close\r\n\r\n";
-        if stream.write_all(text.as_bytes()).await.is_err() {
-            return None;
-        }
-        let mut answer = Vec::new();
-        let read = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer));
-        let _ = read.await.unwrap_or_else(|_| panic!("no answer to {}", call.line()));
-        let status = answer.split(|byte| *byte == b' ').nth(1)?;
-        String::from_utf8_lossy(status).parse().ok()
+        let answered = tokio::time::timeout(Duration::from_secs(30), answered).await;
+        answered.unwrap_or_else(|_| panic!("no answer to {}", call.line()))
     }
 
     /// What the log says of every request that it must speak of.
@@ -221,7 +136,7 @@ impl Site {
         let expected: Vec<usize> = calls
             .iter()
             .zip(predicted)
-            .filter(|(_, prediction)| prediction.is_http())
+            .filter(|(call, prediction)| prediction.is_logged(call))
             .map(|(call, _)| call.number)
             .collect();
         let mut found = BTreeMap::new();
@@ -238,6 +153,28 @@ impl Site {
         });
         found
     }
+}
+
+/// Sends a request and reads the status of its answer.
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, call: &Call) -> Option<u16> {
+    let request = &call.request;
+    let mut text = format!(
+        "{} {} HTTP/1.1\r\nhost: {}\r\n",
+        request.method, request.target, request.authority
+    );
+    for (name, value) in &request.headers {
+        text += &format!("{name}: {value}\r\n");
+    }
+    text += "content-length: 0\r\nconnection: close\r\n\r\n";
+    stream.write_all(text.as_bytes()).await.ok()?;
+    let mut answer = Vec::new();
+    // Whoever passes bytes on does not know that the connection is to be closed. An end without
+    // TLS's goodbye is an end.
+    while !answer.windows(4).any(|end| end == b"\r\n\r\n")
+        && stream.read_buf(&mut answer).await.is_ok_and(|read| read > 0)
+    {}
+    let status = answer.split(|byte| *byte == b' ').nth(1)?;
+    String::from_utf8_lossy(status).parse().ok()
 }
 
 fn read_line(line: &str) -> Option<(usize, Seen)> {
@@ -318,6 +255,10 @@ fn configuration(block: &Block, mesh: &Mesh, credentials: &Credentials, log: &Pa
         }
         None => translated(&gateway(mesh)),
     };
+    let own = match mesh.client {
+        Some(namespace) => format!("{namespace}-web"),
+        None => "istio-system-gateway".to_owned(),
+    };
     let mut config = bootstrap(asker);
     config.as_object_mut().expect("fields").remove("dynamic_resources");
     let resources = config["static_resources"].as_object_mut().expect("fields");
@@ -325,6 +266,7 @@ fn configuration(block: &Block, mesh: &Mesh, credentials: &Credentials, log: &Pa
     listeners.retain(|listener| listener["traffic_direction"] != "INBOUND");
     for listener in &mut listeners {
         capture(block, listener);
+        rename_secret(listener, &own);
         replace(listener, "/dev/stdout", &log.display().to_string());
     }
     let mut clusters: BTreeMap<String, Value> = taken(resources["clusters"].take())
@@ -347,30 +289,41 @@ fn configuration(block: &Block, mesh: &Mesh, credentials: &Credentials, log: &Pa
         }
         for cluster in translation.clusters {
             let name = cluster["name"].as_str().unwrap_or_default().to_owned();
-            if name.starts_with("inbound|") {
+            if name.starts_with("inbound|") || authorizer::is_cluster(&name) {
                 clusters.entry(name).or_insert(cluster);
             }
         }
     }
-    let own = match mesh.client {
-        Some(namespace) => format!("{namespace}-web"),
-        None => "istio-system-gateway".to_owned(),
-    };
     clusters.values_mut().for_each(|cluster| rename_secret(cluster, &own));
-    let file = |path: &Path| json!({"filename": path});
-    let secrets = credentials.accounts.iter().map(|((namespace, account), (certificate, key))| {
-        json!({"name": format!("{namespace}-{account}"), "tls_certificate": {
-            "certificate_chain": file(certificate), "private_key": file(key),
-        }})
-    });
-    let roots = json!({"name": "ROOTCA", "validation_context": {
-        "trusted_ca": file(&credentials.authority.0),
-    }});
-    resources.insert("secrets".to_owned(), secrets.chain([roots]).collect());
+    resources.insert("secrets".to_owned(), secrets(credentials));
     resources.insert("listeners".to_owned(), listeners.into());
     resources.insert("clusters".to_owned(), clusters.into_values().collect());
     make_static(&mut config);
     config
+}
+
+/// Certificates of accounts and of gateways' credentials, each with the authority where clients are
+/// asked for theirs.
+fn secrets(credentials: &Credentials) -> Value {
+    let file = |path: &Path| json!({"filename": path});
+    let certificate = |name: String, (certificate, key): &Files| {
+        json!({"name": name, "tls_certificate": {
+            "certificate_chain": file(certificate), "private_key": file(key),
+        }})
+    };
+    let roots = |name: String| {
+        json!({"name": name, "validation_context": {
+            "trusted_ca": file(&credentials.authority.0),
+        }})
+    };
+    let accounts = credentials
+        .accounts
+        .iter()
+        .map(|((namespace, account), files)| certificate(format!("{namespace}-{account}"), files));
+    let servers =
+        CREDENTIALS.map(|name| certificate(format!("kubernetes://{name}"), &credentials.server));
+    let clients = CREDENTIALS[1..].iter().map(|name| roots(format!("kubernetes://{name}-cacert")));
+    accounts.chain(servers).chain(clients).chain([roots("ROOTCA".to_owned())]).collect()
 }
 
 fn taken(list: Value) -> Vec<Value> {
@@ -430,20 +383,27 @@ fn make_static(json: &mut Value) {
     }
 }
 
-/// Answers every request with 200.
-pub(crate) async fn serve_application(block: &Block) {
-    for port in [PORTS[0].1, PORTS[1].1, 7001] {
+/// Answers every request with 200, or with 500 what asks for that; over TLS at a port of its own.
+pub(crate) async fn serve_application(block: &Block, credentials: &Credentials) {
+    for port in [PORTS[0].1, PORTS[1].1, 7001, TLS.1] {
         let address: SocketAddr = (IpAddr::from(block.application()), port).into();
         let listener = tokio::net::TcpListener::bind(address).await.expect("a free address");
+        let tls = (port == TLS.1).then(|| credentials.acceptor());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream));
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    match tls {
+                        Some(tls) => answer(tls.accept(stream).await?).await,
+                        None => answer(stream).await,
+                    }
+                });
             }
         });
     }
 }
 
-async fn answer(mut stream: tokio::net::TcpStream) -> std::io::Result<()> {
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
     let mut seen = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -453,8 +413,11 @@ async fn answer(mut stream: tokio::net::TcpStream) -> std::io::Result<()> {
         }
         seen.extend_from_slice(&buffer[..read]);
         if seen.ends_with(b"\r\n\r\n") {
+            let fails = String::from_utf8_lossy(&seen).contains(&format!("{FAIL}: 1"));
             seen.clear();
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
+            let status = if fails { "500 Internal Server Error" } else { "200 OK" };
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await?;
         }
     }
 }
