@@ -449,8 +449,24 @@ fn check_conflicts(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
             if !rivals.is_empty() {
                 findings.push(conflict(input, host, claim, &rivals));
             }
+            let first = claims.iter().find(|rival| {
+                let seen = claim.table.export_to.overlaps(&rival.table.export_to);
+                seen && rival.table.standing < claim.table.standing
+            });
+            findings.extend(first.map(|first| behind(input, host, claim, first)));
         }
     }
+}
+
+/// What is said of a table that stands behind another one by what it is, whichever is older.
+fn behind(input: &Input<'_>, host: &Hostname, claim: &Claim<'_>, first: &Claim<'_>) -> Diagnostic {
+    let winner = &first.table.origin.id;
+    let message =
+        format!("`{winner}` comes first for `{host}`: these routes are not followed there");
+    let finding = Diagnostic::info(Code::ConflictingHosts, FieldPath::of(claim.at), message);
+    let finding = finding.fix("keep one of the two");
+    let finding = input.diagnose(&claim.table.origin.id, finding);
+    input.relate(finding, winner, &FieldPath::of(first.at))
 }
 
 /// The finding on one of the claimants; each rival with whether it comes first.
