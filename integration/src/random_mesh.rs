@@ -136,6 +136,8 @@ pub fn object(dice: &mut Dice, kind: Kind, number: usize) -> Value {
         "mesh-config" => "default".to_owned(),
         // The others are those of `base`.
         "service" => format!("extra{number}"),
+        // The name of such an object is that of a service.
+        "service-profile" => format!("service{number}.shop.svc.cluster.local"),
         _ => format!("{}{number}", kind.kebab()),
     };
     let namespace = *dice.one(&NAMESPACES);
@@ -449,6 +451,22 @@ fn words(schema: &str, field: &str) -> &'static [&'static str] {
         ("Cookie" | "HttpCookie", "name") => &["session"],
         ("TargetRef", "kind") => &["Gateway", "Service"],
         ("MatchReference", "kind") => &["HTTPRouteGroup"],
+        ("Reference", "kind") => &["ServiceAccount", "Namespace", "Server"],
+        ("Reference", "group") => &["", "policy.linkerd.io"],
+        ("Reference" | "ServerRef", "name") => &["linkerd-server0", "shop", "account0"],
+        ("AccountRef", "name") => &["account0", "account1"],
+        ("ParentRef", "kind") => &["Service"],
+        ("ParentRef", "group") => &["core"],
+        ("ParentRef" | "BackendRef", "name") => &["service0", "service1"],
+        ("BackendRef", "kind") => &["Service"],
+        ("BackendRef", "group") => &["", "core"],
+        ("RouteMatch" | "RequestCondition", "method") => &["GET", "POST"],
+        ("RoutePath", "value") => &["/a", "/b/c", "/"],
+        ("RedirectPath", _) => &["/new"],
+        ("RequestRedirect", "hostname") | ("PortRoute", "hostnames") => &["ext.example.com"],
+        ("CallerNetwork", _) => &["10.0.0.0/8", "192.168.1.7"],
+        ("DstOverride", _) => &["service1.shop.svc.cluster.local:80"],
+        (_, "identities") => &["*", "account0.shop.serviceaccount.identity.linkerd.cluster.local"],
         ("MatchReference", "name") => &["http-route-group0", "http-route-group1"],
         ("TrafficSplit" | "Backend" | "IngressService", _) => &["service0", "service1"],
         (_, "ingressClassName" | "ingressClass") => &["istio", "other"],
@@ -487,7 +505,8 @@ fn numbers(schema: &str, field: &str) -> &'static [i64] {
             &[80, 443, 8080, 9000, 9999]
         }
         (_, "status" | "httpStatus") => &[200, 404, 503],
-        (_, "redirectCode") => &[301, 302, 307, 308],
+        (_, "redirectCode" | "statusCode") => &[301, 302, 307, 308],
+        ("StatusRange", _) => &[500, 503],
         (_, "outlierDetectionHttpErrorCodes") => &[500, 503],
         (_, "tableSize") => &[65_537, 251],
         (_, "weight") => &[0, 1, 50, 90],
@@ -546,6 +565,27 @@ fn beginning(dice: &mut Dice, kind: Kind) -> Value {
         "workload-group" => {
             json!({"template": {"serviceAccount": "account0", "ports": {"http": 8080}}})
         }
+        "linkerd-server" => json!({"podSelector": {"matchLabels": {"app": "app0"}}, "port": 8080}),
+        "linkerd-authorization-policy" => json!({
+            "targetRef": {"group": "policy.linkerd.io", "kind": "Server", "name": "linkerd-server0"},
+            "requiredAuthenticationRefs": [{"kind": "ServiceAccount", "name": "account0"}],
+        }),
+        "mesh-tls-authentication" => json!({"identities": ["*"]}),
+        "network-authentication" => json!({"networks": [{"cidr": "10.0.0.0/8"}]}),
+        "server-authorization" => {
+            json!({"server": {"name": "linkerd-server0"}, "client": {"unauthenticated": true}})
+        }
+        "http-local-rate-limit-policy" => json!({
+            "targetRef": {"group": "policy.linkerd.io", "kind": "Server", "name": "linkerd-server0"},
+            "total": {"requestsPerSecond": 10},
+        }),
+        "egress-network" => json!({"trafficPolicy": *dice.one(&["Allow", "Deny"])}),
+        "linkerd-http-route" => json!({
+            "parentRefs": [{"group": "core", "kind": "Service", "name": "service0"}],
+            "rules": [{"backendRefs": [{"name": "service0"}, {"name": "service1"}]}],
+        }),
+        "service-profile" => json!({"routes": [
+            {"name": "a", "condition": {"pathRegex": "/a"}, "isRetryable": true}]}),
         "traffic-split" => json!({"service": "service0", "backends": [
             {"service": "service0", "weight": 90}, {"service": "service1", "weight": 10}]}),
         "http-route-group" => {

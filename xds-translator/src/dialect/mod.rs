@@ -18,7 +18,7 @@ mod gateway_api;
 pub mod istio;
 mod kind;
 pub mod kubernetes;
-mod linkerd;
+pub mod linkerd;
 mod load;
 mod lower;
 mod lowering;

@@ -24,7 +24,7 @@ static DIALECTS: [&[KindRow]; 8] = [
 
 /// What dialects read in the metadata of other dialects' objects: each sees an object with the items
 /// that its own dialect lowered it to, and may change them or add some.
-static ANNOTATED: [Annotated; 0] = [];
+static ANNOTATED: [Annotated; 1] = [linkerd::annotate];
 
 /// Reads what an object's metadata says in the words of another dialect.
 pub(super) type Annotated = fn(&mut Lowering<'_>, &mut Vec<Item>);
@@ -141,6 +141,10 @@ impl Kind {
             .filter(|kind| group.is_none_or(|group| kind.group() == group))
             .filter(|kind| kind.goes_by(word))
             .collect();
+        // Kinds that others define give way to those that we do.
+        if meant.len() > 1 && meant.iter().filter(|kind| kind.has_status()).count() == 1 {
+            meant.retain(|kind| kind.has_status());
+        }
         match (meant.pop(), meant.is_empty()) {
             (Some(only), true) => Ok(only),
             (Some(last), false) => {
@@ -226,6 +230,8 @@ mod tests {
         {
             assert_eq!(Kind::named(name), Ok(Kind::VIRTUAL_SERVICE), "{name}");
         }
+        // A kind that others define has that name too.
+        assert_eq!(Kind::named("authorizationpolicies"), Ok(Kind::AUTHORIZATION_POLICY));
         let message = |name: &str| Kind::named(name).expect_err("no kind").to_string();
         assert!(message("virtualservces").contains("did you mean virtualservices?"));
         assert!(message("gateways.example.com").starts_with("no kind \"gateways.example.com\""));

@@ -562,19 +562,6 @@ fn what_guards_access_and_is_not_served_is_an_error() {
         ),
         (istio("Gateway", &mutual("caCrl: /a.crl")), "spec.servers[0].tls.caCrl"),
         (backend("{tls: {mode: SIMPLE, caCrl: /a.crl}}"), "spec.trafficPolicy.tls.caCrl"),
-        (object("policy.linkerd.io/v1beta3", "Server", "{}"), "Server default/a: kind"),
-        (
-            object("policy.linkerd.io/v1alpha1", "AuthorizationPolicy", "{}"),
-            "AuthorizationPolicy default/a: kind",
-        ),
-        (
-            object("policy.linkerd.io/v1alpha1", "MeshTLSAuthentication", "{}"),
-            "MeshTLSAuthentication default/a: kind",
-        ),
-        (
-            object("policy.linkerd.io/v1alpha1", "NetworkAuthentication", "{}"),
-            "NetworkAuthentication default/a: kind",
-        ),
         (
             object("access.smi-spec.io/v1alpha3", "TrafficTarget", "{}"),
             "TrafficTarget default/a: kind",

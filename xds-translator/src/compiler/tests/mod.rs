@@ -11,4 +11,5 @@ mod namespaces;
 mod parts;
 mod relay;
 mod universe;
+mod universe_ports;
 mod work;

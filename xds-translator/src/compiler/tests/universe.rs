@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use prost_types::{Struct, Value as Metadatum, value::Kind as MetadataKind};
 use serde_json::{Value, json};
 
+use super::universe_ports;
 use crate::{
     class::NodeIdentity,
     compiler::Change,
@@ -28,7 +29,7 @@ pub(super) struct Step {
 /// Makes the specification of an object from (namespace, name, variant).
 type Maker = fn(&str, usize, usize) -> Value;
 
-const MAKERS: [(Kind, Maker); 28] = [
+const MAKERS: [(Kind, Maker); 37] = [
     (Kind::NAMESPACE, bare),
     (Kind::SERVICE_ACCOUNT, bare),
     (Kind::DEPLOYMENT, bare),
@@ -56,6 +57,15 @@ const MAKERS: [(Kind, Maker); 28] = [
     (Kind::TRAFFIC_EXTENSION, traffic_extension),
     (Kind::PROXY_CONFIG, proxy_config),
     (Kind::WORKLOAD_GROUP, workload_group),
+    (Kind::SERVICE_PROFILE, universe_ports::service_profile),
+    (Kind::LINKERD_SERVER, universe_ports::port_server),
+    (Kind::LINKERD_HTTP_ROUTE, universe_ports::port_route),
+    (Kind::LINKERD_AUTHORIZATION_POLICY, universe_ports::port_authorization),
+    (Kind::MESH_TLS_AUTHENTICATION, universe_ports::mesh_tls_authentication),
+    (Kind::NETWORK_AUTHENTICATION, universe_ports::network_authentication),
+    (Kind::SERVER_AUTHORIZATION, universe_ports::server_authorization),
+    (Kind::HTTP_LOCAL_RATE_LIMIT_POLICY, universe_ports::local_rate_limit),
+    (Kind::EGRESS_NETWORK, universe_ports::egress_network),
     (Kind::MESH_CONFIG, mesh_config),
 ];
 
@@ -86,7 +96,11 @@ impl Step {
             };
         };
         let kind = *kind;
-        let name = format!("{}{}", kind.kebab(), self.name);
+        let name = match kind == Kind::SERVICE_PROFILE {
+            // The name of such an object is that of a service.
+            true => format!("service{}.shop.svc.cluster.local", self.name),
+            false => format!("{}{}", kind.kebab(), self.name),
+        };
         match self.delete {
             true => {
                 let namespace = if kind.namespaced() { namespace } else { "" };
@@ -188,7 +202,11 @@ fn every_served_kind_is_made() {
 
 /// Objects of which only the metadata is read.
 fn bare(_: &str, _: usize, variant: usize) -> Value {
-    json!({"metadata": {"labels": {"variant": variant.to_string()}}})
+    let access = ["deny", "all-authenticated", "all-unauthenticated"][variant % 3];
+    json!({"metadata": {
+        "labels": {"variant": variant.to_string()},
+        "annotations": {"config.linkerd.io/default-inbound-policy": access},
+    }})
 }
 
 fn traffic_split(_: &str, name: usize, variant: usize) -> Value {
@@ -233,6 +251,9 @@ fn service(_: &str, name: usize, variant: usize) -> Value {
         spec["trafficDistribution"] = json!("PreferSameNode");
     }
     let annotations = match variant {
+        0 => {
+            json!({"retry.linkerd.io/http": "5xx", "balancer.linkerd.io/failure-accrual": "consecutive"})
+        }
         2 => json!({"networking.istio.io/traffic-distribution": "prefersamezone"}),
         3 => json!({"networking.istio.io/exportTo": "."}),
         _ => json!({}),
@@ -251,6 +272,7 @@ fn pod(namespace: &str, name: usize, variant: usize) -> Value {
             json!({"proxy.istio.io/config": "{gatewayTopology: {numTrustedProxies: 2}}"})
         }
         5 => json!({"proxy.istio.io/config": "{gatewayTopology: {numTrustedProxies: many}}"}),
+        4 => json!({"config.linkerd.io/default-inbound-policy": "deny"}),
         _ => json!({}),
     };
     json!({
