@@ -11,5 +11,6 @@ pub mod paths;
 pub mod plane;
 pub mod process;
 pub mod random_mesh;
+pub mod sidecar;
 pub mod token;
 pub mod wasm_module;

@@ -2,19 +2,15 @@
 //! nothing of it. The same checks run with our proxy, with Envoy, and with one calling the other.
 #![cfg(feature = "e2e")]
 
-use std::{
-    fs,
-    os::unix::fs::{PermissionsExt, chown},
-    path::Path,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use ferromesh_integration::{
     certificate::self_signed,
-    namespace::{Bridge, PROXY_USER, Pod},
+    namespace::{Bridge, Pod},
     paths,
     plane::ControlPlane,
     process::{Process, until},
+    sidecar::Sidecar,
 };
 use serde_json::Value;
 
@@ -185,56 +181,12 @@ impl Site {
         Process::start(&format!("{}-{}", pod.name, arguments[0]), self.control.folder(), command)
     }
 
-    /// Redirects the pod's traffic, starts a sidecar as the proxy's user, and waits until it is
-    /// ready.
     fn sidecar(&self, pod: &Pod, name: &str, account: &str, kind: &str) -> Process {
-        pod.redirect(&[]);
-        let (token, work) =
-            (self.file(&format!("{name}.token")), self.file(&format!("{name}-work")));
-        fs::write(&token, self.control.join_token("default", account)).expect("a token file");
-        fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("a mode");
-        fs::create_dir(&work).expect("a directory");
-        for path in [&token, &work] {
-            chown(path, Some(PROXY_USER), Some(PROXY_USER)).expect("root may");
-        }
-        let mut command = pod.proxy_command(&paths::program("ferromesh-proxy"));
-        command.arg(kind).args(["--control-plane", &format!("10.77.{}.1:15012", self.third)]);
-        command.args([
-            "--root-cert",
-            &self.file("root-cert.pem"),
-            "--token-file",
-            &token,
-            "--work-dir",
-            &work,
-        ]);
-        command.args([
-            "--namespace",
-            "default",
-            "--service-account",
-            account,
-            "--name",
-            name,
-            "--ip",
-            &pod.address.to_string(),
-        ]);
-        command.args([
-            "--concurrency",
-            "1",
-            "--drain-time",
-            "1s",
-            "--agent-address",
-            "0.0.0.0:15020",
-        ]);
         let probes = r#"{"/app-health/app/readyz": {"httpGet": {"path": "/probe", "port": 9080}},
             "/app-health/app/livez": {"tcpSocket": {"port": 9}}}"#;
-        command.args(["--app-probes", probes]);
-        if kind == "envoy" {
-            command.arg("--envoy-path").arg(paths::envoy());
-        }
-        let mut process = Process::start(&format!("{name}-proxy"), self.control.folder(), command);
-        let probe = ["-sf", "-m", "10", "http://127.0.0.1:15021/healthz/ready"];
-        process.until("ready", || pod.exec(Path::new("curl"), &probe).status.success());
-        process
+        let options = ["--agent-address", "0.0.0.0:15020", "--app-probes", probes];
+        let sidecar = Sidecar { name, account, kind, options: &options };
+        sidecar.start(&self.control, &format!("10.77.{}.1:15012", self.third), pod)
     }
 }
 

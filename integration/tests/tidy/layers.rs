@@ -112,6 +112,7 @@ const LAYERS: [&[&str]; 6] = [
         "kube_cluster",
         "mesh",
         "plane",
+        "sidecar",
     ],
 ];
 

@@ -92,7 +92,10 @@ async fn answer(identity: Arc<Identity>, request: Request<Incoming>) -> Result<A
     if path == HEALTH {
         return Ok(healthy());
     }
-    if let Some(delay) = path.strip_prefix("/delay/").and_then(|d| d.parse().ok()) {
+    // Asked by the path, or whatever that is by a header.
+    let by_header = || head.headers.get("x-delay")?.to_str().ok();
+    let delay = path.strip_prefix("/delay/").or_else(by_header);
+    if let Some(delay) = delay.and_then(|delay| delay.parse().ok()) {
         sleep(Duration::from_millis(delay)).await;
     }
     let asked = || path.strip_prefix("/status/")?.parse().ok();
