@@ -17,6 +17,23 @@ use serde_json::{Value, json};
 /// # Panics
 /// The node is malformed, or gets nothing.
 pub fn translate_for(node: &str, metadata: &[(&str, &str)], parsed: Parsed) -> Translation {
+    translate_changes(node, metadata, changes(parsed))
+}
+
+/// The objects of parsed files as changes, in their order.
+pub fn changes(parsed: Parsed) -> Vec<Change> {
+    parsed.objects.into_iter().map(|object| Change::Upsert(Box::new(object))).collect()
+}
+
+/// What a node is sent after some changes.
+///
+/// # Panics
+/// As [`translate_for`].
+pub fn translate_changes(
+    node: &str,
+    metadata: &[(&str, &str)],
+    changes: Vec<Change>,
+) -> Translation {
     let text = |text: &str| prost_types::Value {
         kind: Some(prost_types::value::Kind::StringValue(text.to_owned())),
     };
@@ -24,8 +41,6 @@ pub fn translate_for(node: &str, metadata: &[(&str, &str)], parsed: Parsed) -> T
     let metadata = Some(prost_types::Struct { fields });
     let node = Node { id: node.to_owned(), metadata, ..Default::default() };
     let node = NodeIdentity::parse(&node, None).expect("a good node id");
-    let changes =
-        parsed.objects.into_iter().map(|object| Change::Upsert(Box::new(object))).collect();
     translate(MeshDefaults::default(), changes, &node).expect("a translation")
 }
 

@@ -151,6 +151,10 @@ codes! {
     ConflictingTelemetrySelectors = "FM0219", "IST0159";
     /// Something that costs much where traffic is high.
     Costly = "FM0220";
+    /// A label of metrics that has a value for every request.
+    UnboundedLabel = "FM0221";
+    /// Tokens that are checked where nobody has to have one.
+    OptionalTokens = "FM0222";
     /// An annotation of Istio's that does not exist.
     UnknownAnnotation = "FM0230", "IST0108";
     /// An annotation on an object that nobody looks for it on.

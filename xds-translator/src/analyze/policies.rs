@@ -18,6 +18,7 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     check_same_selector(input, findings);
     check_overlapping_selectors(input, findings);
     check_denials(input, findings);
+    check_optional_tokens(input, findings);
     check_selectors(input, findings);
     check_authorizers(input, findings);
     check_counters(input, findings);
@@ -239,6 +240,27 @@ fn check_denials(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
         let message = format!("denies all traffic to {count} {workloads} in {scope}");
         let finding = Diagnostic::info(Code::DeniesAll, FieldPath::of("spec"), message);
         findings.push(input.diagnose(id, finding));
+    }
+}
+
+/// RequestAuthentications at whose workloads nobody has to have a token: only bad ones are refused.
+fn check_optional_tokens(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    let reader = Reader::new(&input.snapshot);
+    let asks = |workload: &Arc<Workload>| {
+        let policies = reader.access_policies(&workload.id.namespace, &workload.labels);
+        policies.iter().any(|policy| policy.looks_at_tokens())
+    };
+    for policy in policies(input).filter(|policy| input.is_wanted(&policy.origin.id)) {
+        let Item::Tokens(tokens) = policy.item else { continue };
+        let mut governed = policy.governed(input).peekable();
+        // Who selects nobody is told that.
+        if tokens.rules.is_empty() || governed.peek().is_none() || governed.any(asks) {
+            continue;
+        }
+        let message = "no policy requires `requestPrincipals`, so requests without a token pass";
+        let finding = Diagnostic::info(Code::OptionalTokens, FieldPath::of("spec"), message)
+            .fix("an AuthorizationPolicy whose rules have `requestPrincipals: [\"*\"]`");
+        findings.push(input.diagnose(&policy.origin.id, finding));
     }
 }
 

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::input::Input;
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
-    dialect::{Kind, istio::mesh_config::MeshConfig},
+    dialect::{
+        Kind, Object,
+        istio::{mesh_config::MeshConfig, telemetry::Telemetry},
+    },
     ir::{Collector, LogRule, LogSink, TelemetryPolicy, TelemetryProvider, TracingRule},
     plan::{find_collector, told_by, unknown_providers},
     snapshot::{Item, Reader},
@@ -25,7 +28,45 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
             findings.extend(rules(input, policy).into_iter().map(|f| input.diagnose(id, f)));
         }
     }
+    for object in input.objects().filter(|object| input.is_wanted(&object.id)) {
+        let Some(written) = object.content::<Telemetry>() else { continue };
+        let found = unbounded(input, object, written);
+        findings.extend(found.into_iter().map(|f| input.diagnose(&object.id, f)));
+    }
     defaults(input, findings);
+}
+
+/// What requests say of themselves as they like: of each value comes a series of its own.
+const UNBOUNDED: [&str; 5] =
+    ["request.path", "request.url_path", "request.query", "request.id", "request.time"];
+
+/// Labels with no end of values, where they are written, and where they stood in other releases.
+fn unbounded(input: &Input<'_>, object: &Object, written: &Telemetry) -> Vec<Diagnostic> {
+    let metrics = FieldPath::of("spec.metrics");
+    let mut labels: Vec<(FieldPath, String)> = Vec::new();
+    for (i, metric) in written.metrics.iter().enumerate() {
+        let at = metrics.index(i).field("dimensions");
+        let old = (0..).map(|j| at.index(j));
+        let old = old.map_while(|at| Some((at.clone(), input.written(&object.id, &at)?)));
+        labels.extend(old);
+        for (j, one) in metric.overrides.iter().enumerate() {
+            let at = metrics.index(i).field("overrides").index(j).field("tagOverrides");
+            let tags = one.tag_overrides.iter();
+            labels.extend(
+                tags.map(|(name, tag)| {
+                    (at.field(name.clone()).field("value"), tag.value.to_string())
+                }),
+            );
+        }
+    }
+    labels.retain(|(_, label)| UNBOUNDED.contains(&label.as_str()));
+    let found = labels.into_iter().map(|(at, label)| {
+        let message =
+            format!("`{label}` as a label is unbounded: every value is a series of its own");
+        Diagnostic::warning(Code::UnboundedLabel, at, message)
+            .fix("an attribute with few values, or a log entry")
+    });
+    found.collect()
 }
 
 fn rules(input: &Input<'_>, policy: &TelemetryPolicy) -> Vec<Diagnostic> {

@@ -227,12 +227,16 @@ fn seeds_of_the_other_sources_give_what_is_expected() {
     );
     check(
         &["s1-03"],
-        &["error RequestAuthentication production/api-service-authn spec.jwtRules[0].audiences"],
+        &[
+            "error RequestAuthentication production/api-service-authn spec.jwtRules[0].audiences",
+            "info RequestAuthentication production/api-service-authn spec",
+        ],
     );
     check(
         &["s1-04"],
         &[
             "error Telemetry production/custom-logging spec.metrics[0].dimensions",
+            "warn Telemetry production/custom-logging spec.metrics[0].dimensions[0]",
             "error-ref Telemetry production/custom-tracing spec",
             "warn Telemetry production/custom-tracing spec.tracing[0].providers[0].name",
             "info Telemetry production/custom-tracing spec.tracing[0].randomSamplingPercentage",
@@ -1045,4 +1049,54 @@ fn what_is_in_a_namespace_that_is_not_seen_is_named_and_counts_for_nobody() {
     assert_eq!(found("mesh: in, istio-injection: enabled"), [""; 0]);
     let hidden = ["hidden metadata.namespace", "seen spec.http[0].route[0].destination.host"];
     assert_eq!(found("istio-injection: enabled"), hidden);
+}
+
+#[test]
+fn tokens_that_nobody_must_have_are_said() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a-0, namespace: shop, labels: {app: a}}\n\
+        spec: {containers: [{name: app}]}\nstatus: {phase: Running, podIP: 10.0.0.1}\n---\n";
+    let login = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n\
+        metadata: {name: login, namespace: shop}\n\
+        spec: {selector: {matchLabels: {app: a}}, jwtRules: [{issuer: a, jwksUri: 'https://a.test/keys'}]}\n---\n";
+    let policy = |rules: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+             metadata: {{name: who, namespace: shop}}\nspec: {{rules: {rules}}}\n"
+        )
+    };
+    for (rules, expected) in [
+        ("[{from: [{source: {principals: ['*']}}]}]", true),
+        ("[{from: [{source: {requestPrincipals: ['*']}}]}]", false),
+        ("[{when: [{key: 'request.auth.claims[sub]', values: [x]}]}]", false),
+    ] {
+        let found = alone("a.yaml", &format!("{pod}{login}{}", policy(rules)));
+        let said = found.iter().any(|finding| finding.code == Code::OptionalTokens);
+        assert_eq!(said, expected, "{rules}: {found:#?}");
+    }
+}
+
+#[test]
+fn labels_without_end_are_said_wherever_they_stand() {
+    let telemetry = |spec: &str| {
+        format!(
+            "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\n\
+             metadata: {{name: t, namespace: shop}}\nspec: {{metrics: [{{{spec}}}]}}\n"
+        )
+    };
+    let tags = |value: &str| {
+        format!("overrides: [{{tagOverrides: {{x: {{operation: UPSERT, value: {value}}}}}}}]")
+    };
+    for (spec, expected) in [
+        (
+            "dimensions: [response.code, request.path]".to_owned(),
+            Some("spec.metrics[0].dimensions[1]"),
+        ),
+        (tags("request.url_path"), Some("spec.metrics[0].overrides[0].tagOverrides.x.value")),
+        (tags("request.method"), None),
+    ] {
+        let found = alone("a.yaml", &telemetry(&spec));
+        let mut said = found.iter().filter(|finding| finding.code == Code::UnboundedLabel);
+        let at = said.next().map(|finding| finding.field.to_string());
+        assert_eq!(at.as_deref(), expected, "{spec}: {found:#?}");
+    }
 }

@@ -46,6 +46,14 @@ impl AccessPolicy {
         self.scope.includes(namespace) && self.selector.matches(labels)
     }
 
+    /// Whether some rule has a condition on the request's token.
+    pub fn looks_at_tokens(&self) -> bool {
+        let of_token = |caller: &CallerMatch| {
+            matches!(caller, CallerMatch::RequestPrincipal(_) | CallerMatch::Claim(..))
+        };
+        self.rules.iter().flat_map(AccessRule::callers).any(of_token)
+    }
+
     /// Workloads that its rules ask callers to be.
     pub fn calling_workloads(&self) -> impl Iterator<Item = &WorkloadSet> {
         self.rules.iter().flat_map(AccessRule::callers).flat_map(|caller| match caller {
