@@ -101,8 +101,7 @@ fn inside(known: Known) -> Option<&'static Message> {
 pub(crate) fn messages() -> Vec<(&'static Message, String)> {
     let root = |kind: ResourceType| Some((known::resource(kind)?, kind.short_name().to_owned()));
     let roots = ResourceType::ALL.into_iter().filter_map(root);
-    let packed =
-        known::all_packed().iter().map(|message| (*message, format!("<{}>", message.name)));
+    let packed = known::all_packed().map(|message| (message, format!("<{}>", message.name)));
     let mut found: Vec<_> = roots.into_iter().chain(packed).collect();
     let mut at = 0;
     while let Some((message, place)) = found.get(at).cloned() {

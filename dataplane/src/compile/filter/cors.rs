@@ -9,6 +9,13 @@ use envoy_types::pb::{
 
 use super::super::{
     field::{Invalid, each, flag, refuse, share, unpack},
+    known::{
+        Known::{Each, In, NoEffect, Read},
+        base::RUNTIME_FRACTION,
+        matcher::STRING,
+        messages,
+        reason::SHADOW,
+    },
     matcher,
 };
 use crate::runtime::{
@@ -54,4 +61,21 @@ fn cors(message: &Wire) -> Result<CorsPolicy, Invalid> {
         allow_credentials: flag(message.allow_credentials.as_ref(), false),
         forward_unmatched_preflights: flag(message.forward_not_matching_preflights.as_ref(), true),
     })
+}
+
+messages! {
+    CORS = "envoy.extensions.filters.http.cors.v3.Cors" {}
+
+    CORS_POLICY = "envoy.extensions.filters.http.cors.v3.CorsPolicy" {
+        1 "allow_origin_string_match": Each(&STRING);
+        2 "allow_methods": Read;
+        3 "allow_headers": Read;
+        4 "expose_headers": Read;
+        5 "max_age": Read;
+        6 "allow_credentials": Read;
+        7 "filter_enabled": In(&RUNTIME_FRACTION);
+        8 "shadow_enabled": NoEffect(SHADOW);
+        9 "allow_private_network_access": Read;
+        10 "forward_not_matching_preflights": Read;
+    }
 }

@@ -12,6 +12,13 @@ use envoy_types::pb::{
 
 use super::super::{
     field::{At, Invalid, duration, each, required, share, status, unpack},
+    known::{
+        Known::{Each, In, NoEffect, Read, Refused},
+        base::FRACTION,
+        matcher::HEADER,
+        messages,
+        reason::{RUNTIME, STATISTICS},
+    },
     matcher,
 };
 use crate::runtime::{
@@ -64,4 +71,39 @@ fn abort(message: &WireAbort) -> Result<FaultAbort, Invalid> {
         }
     };
     Ok(FaultAbort { status, share: message.percentage.as_ref().map_or(Share::NONE, share) })
+}
+
+messages! {
+    FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault" {
+        1 "delay": In(&DELAY);
+        2 "abort": In(&ABORT);
+        3 "upstream_cluster": Refused;
+        4 "headers": Each(&HEADER);
+        5 "downstream_nodes": Refused;
+        6 "max_active_faults": Refused;
+        7 "response_rate_limit": Refused;
+        8 "delay_percent_runtime": NoEffect(RUNTIME);
+        9 "abort_percent_runtime": NoEffect(RUNTIME);
+        10 "delay_duration_runtime": NoEffect(RUNTIME);
+        11 "abort_http_status_runtime": NoEffect(RUNTIME);
+        12 "max_active_faults_runtime": NoEffect(RUNTIME);
+        13 "response_rate_limit_percent_runtime": NoEffect(RUNTIME);
+        14 "abort_grpc_status_runtime": NoEffect(RUNTIME);
+        15 "disable_downstream_cluster_stats": NoEffect(STATISTICS);
+        16 "filter_metadata": Refused;
+    }
+
+    ABORT = "envoy.extensions.filters.http.fault.v3.FaultAbort" {
+        2 "http_status": Read;
+        3 "percentage": In(&FRACTION);
+        4 "header_abort": Refused;
+        5 "grpc_status": Read;
+        6 "response_body": Refused;
+    }
+
+    DELAY = "envoy.extensions.filters.common.fault.v3.FaultDelay" {
+        3 "fixed_delay": Read;
+        4 "percentage": In(&FRACTION);
+        5 "header_delay": Refused;
+    }
 }

@@ -20,7 +20,14 @@ use rustc_hash::FxHashMap;
 
 use super::super::{
     field::{At, Invalid, duration, each, flag, number, required, share, unpack},
-    header, rate_limit,
+    header,
+    known::{
+        Known::{Each, In, Read, Refused, Values},
+        base::{HEADER_OPTION, HTTP_STATUS, RUNTIME_FRACTION},
+        messages,
+        rate_limit::RATE_LIMIT,
+    },
+    rate_limit,
 };
 use crate::runtime::{
     HttpFilter,
@@ -137,4 +144,44 @@ fn bucket(message: &WireBucket) -> Result<Arc<TokenBucket>, Invalid> {
         return Err(Invalid::new("expected at least 1").at("tokens_per_fill"));
     }
     Ok(Arc::new(TokenBucket::new(message.max_tokens, tokens, interval)))
+}
+
+messages! {
+    LOCAL_RATE_LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" {
+        1 "stat_prefix": Read;
+        2 "status": In(&HTTP_STATUS);
+        3 "token_bucket": In(&TOKEN_BUCKET);
+        4 "filter_enabled": In(&RUNTIME_FRACTION);
+        5 "filter_enforced": In(&RUNTIME_FRACTION);
+        6 "response_headers_to_add": Each(&HEADER_OPTION);
+        8 "descriptors": Each(&DESCRIPTOR);
+        9 "stage": Read;
+        10 "request_headers_to_add_when_not_enforced": Each(&HEADER_OPTION);
+        11 "local_rate_limit_per_downstream_connection": Read;
+        12 "enable_x_ratelimit_headers": Values(1);
+        13 "vh_rate_limits": Values(2);
+        14 "always_consume_default_token_bucket": Read;
+        15 "rate_limited_as_resource_exhausted": Read;
+        16 "local_cluster_rate_limit": Refused;
+        17 "rate_limits": Each(&RATE_LIMIT);
+        18 "max_dynamic_descriptors": Refused;
+        19 "enable_retry_after_header": Read;
+    }
+
+    TOKEN_BUCKET = "envoy.type.v3.TokenBucket" {
+        1 "max_tokens": Read;
+        2 "tokens_per_fill": Read;
+        3 "fill_interval": Read;
+    }
+
+    DESCRIPTOR = "envoy.extensions.common.ratelimit.v3.LocalRateLimitDescriptor" {
+        1 "entries": Each(&ENTRY);
+        2 "token_bucket": In(&TOKEN_BUCKET);
+        3 "shadow_mode": Refused;
+    }
+
+    ENTRY = "envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry" {
+        1 "key": Read;
+        2 "value": Read;
+    }
 }

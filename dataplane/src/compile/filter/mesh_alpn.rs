@@ -11,7 +11,14 @@ use envoy_types::pb::{
     google::protobuf::Any,
 };
 
-use super::super::field::{At, Invalid, unpack};
+use super::super::{
+    field::{At, Invalid, unpack},
+    known::{
+        Known::{Each, In, NoEffect, Read, Refused},
+        base::FORMAT,
+        messages,
+    },
+};
 use crate::runtime::HttpFilter;
 
 /// The filter state that replaces the ALPN offered upstream.
@@ -61,4 +68,20 @@ fn mesh_alpn_value(value: &FilterStateValue) -> Result<HttpFilter, Invalid> {
     }
     Err(Invalid::new("expected the ALPN lists of the cluster's metadata (filter_metadata.mesh)")
         .at("format_string"))
+}
+
+messages! {
+    SET_FILTER_STATE = "envoy.extensions.filters.http.set_filter_state.v3.Config" {
+        1 "on_request_headers": Each(&FILTER_STATE_VALUE);
+        2 "clear_route_cache": Refused;
+    }
+
+    FILTER_STATE_VALUE = "envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue" {
+        1 "object_key": Read;
+        2 "format_string": In(&FORMAT);
+        3 "read_only": Refused;
+        4 "shared_with_upstream": Refused;
+        5 "skip_if_empty": NoEffect("no list is no override, whatever this says");
+        6 "factory_key": Refused;
+    }
 }

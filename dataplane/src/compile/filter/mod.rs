@@ -18,7 +18,7 @@ use prost::Message;
 
 use super::{
     field::{At, Invalid, each, required, type_name, unpack},
-    known,
+    known::{Message as Fields, without_effect},
 };
 use crate::runtime::{
     HttpFilter,
@@ -34,67 +34,69 @@ mod router;
 
 /// One kind of filter.
 struct Row {
-    /// The type of its configuration.
-    kind: &'static str,
+    /// Its configuration, by whose type it is known.
+    config: &'static Fields,
     /// Compiles it; nothing where the filter would do nothing.
     filter: fn(&Any) -> Result<Option<HttpFilter>, Invalid>,
-    /// The type of what routes set for it, and how that is compiled.
+    /// What routes set for it, and how that is compiled.
     per_route: Option<PerRoute>,
     /// It can stop what would pass without it.
     guards: bool,
 }
 
-/// A type, and what compiles it.
-type PerRoute = (&'static str, fn(&Any) -> Result<FilterOverride, Invalid>);
+/// What routes set for a filter, and what compiles it.
+type PerRoute = (&'static Fields, fn(&Any) -> Result<FilterOverride, Invalid>);
 
-const TABLE: [Row; 6] = [
+static TABLE: [Row; 6] = [
+    Row { config: &router::ROUTER, filter: router::filter, per_route: None, guards: false },
     Row {
-        kind: "envoy.extensions.filters.http.router.v3.Router",
-        filter: router::filter,
-        per_route: None,
-        guards: false,
-    },
-    Row {
-        kind: "envoy.extensions.filters.http.rbac.v3.RBAC",
+        config: &rbac::HTTP_RBAC,
         filter: rbac::filter,
-        per_route: Some(("envoy.extensions.filters.http.rbac.v3.RBACPerRoute", rbac::per_route)),
+        per_route: Some((&rbac::RBAC_PER_ROUTE, rbac::per_route)),
         guards: true,
     },
     Row {
-        kind: "envoy.extensions.filters.http.fault.v3.HTTPFault",
+        config: &fault::FAULT,
         filter: fault::filter,
-        per_route: Some(("envoy.extensions.filters.http.fault.v3.HTTPFault", fault::per_route)),
+        per_route: Some((&fault::FAULT, fault::per_route)),
         guards: false,
     },
     Row {
-        kind: "envoy.extensions.filters.http.cors.v3.Cors",
+        config: &cors::CORS,
         filter: cors::filter,
-        per_route: Some(("envoy.extensions.filters.http.cors.v3.CorsPolicy", cors::per_route)),
+        per_route: Some((&cors::CORS_POLICY, cors::per_route)),
         guards: false,
     },
     Row {
-        kind: "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+        config: &local_rate_limit::LOCAL_RATE_LIMIT,
         filter: local_rate_limit::filter,
-        per_route: Some((
-            "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
-            local_rate_limit::per_route,
-        )),
+        per_route: Some((&local_rate_limit::LOCAL_RATE_LIMIT, local_rate_limit::per_route)),
         guards: true,
     },
     Row {
-        kind: "envoy.extensions.filters.http.set_filter_state.v3.Config",
+        config: &mesh_alpn::SET_FILTER_STATE,
         filter: mesh_alpn::filter,
         per_route: None,
         guards: false,
     },
 ];
 
+/// The fields of everything that filters are configured by, and that routes set for them.
+pub(super) fn messages() -> impl Iterator<Item = &'static Fields> {
+    TABLE.iter().flat_map(|row| {
+        let per_route = row.per_route.map(|(message, _)| message);
+        std::iter::once(row.config).chain(per_route.filter(|own| own.name != row.config.name))
+    })
+}
+
 /// Whether a filter, or what a route sets for it, can let nothing through that would be stopped
 /// without it.
 pub(super) fn guards_nothing(kind: &str) -> bool {
     let mut open = TABLE.iter().filter(|row| !row.guards);
-    let is_of = |row: &Row| row.kind == kind || row.per_route.is_some_and(|(own, _)| own == kind);
-    known::without_effect(kind).is_some() || open.any(is_of)
+    let is_of = |row: &Row| {
+        row.config.name == kind || row.per_route.is_some_and(|(own, _)| own.name == kind)
+    };
+    without_effect(kind).is_some() || open.any(is_of)
 }
 
 /// Compiles a chain of filters.
@@ -119,10 +121,10 @@ fn filter(message: &Wire) -> Result<Option<NamedFilter>, Invalid> {
 
 fn config(message: &Wire, config: &Any) -> Result<Option<HttpFilter>, Invalid> {
     let kind = inner_type(config)?;
-    if known::without_effect(&kind).is_some() {
+    if without_effect(&kind).is_some() {
         return Ok(None);
     }
-    match TABLE.iter().find(|row| row.kind == kind) {
+    match TABLE.iter().find(|row| row.config.name == kind) {
         Some(row) => (row.filter)(config),
         None => {
             let reason = format!("filter {} ({kind}) is not supported by this proxy", message.name);
@@ -166,7 +168,7 @@ fn per_route(config: &Any) -> Result<FilterOverride, Invalid> {
         return per_route(inner).at("config");
     }
     let mut settings = TABLE.iter().filter_map(|row| row.per_route);
-    match settings.find(|(own, _)| *own == kind) {
+    match settings.find(|(own, _)| own.name == kind) {
         Some((_, compile)) => compile(config),
         None => Err(Invalid::new(format!("{kind} is not supported by this proxy"))),
     }

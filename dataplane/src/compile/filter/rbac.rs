@@ -10,6 +10,12 @@ use envoy_types::pb::{
 use super::super::{
     authz,
     field::{At, Invalid, unpack},
+    known::{
+        Known::{Guard, In, NoEffect},
+        access::RULES,
+        messages,
+        reason::{SHADOW, STATISTICS},
+    },
 };
 use crate::runtime::{HttpFilter, Rbac, filter::FilterOverride};
 
@@ -28,4 +34,20 @@ pub(super) fn per_route(config: &Any) -> Result<FilterOverride, Invalid> {
 /// Without rules the filter enforces nothing (shadow rules only count), and is left out.
 fn rbac(message: &Wire) -> Result<Option<Rbac>, Invalid> {
     message.rules.as_ref().map(authz::rules).transpose().at("rules")
+}
+
+messages! {
+    HTTP_RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC" {
+        1 "rules": In(&RULES);
+        2 "shadow_rules": NoEffect(SHADOW);
+        3 "shadow_rules_stat_prefix": NoEffect(STATISTICS);
+        4 "matcher": Guard;
+        5 "shadow_matcher": NoEffect(SHADOW);
+        6 "rules_stat_prefix": NoEffect(STATISTICS);
+        7 "track_per_rule_stats": NoEffect(STATISTICS);
+    }
+
+    RBAC_PER_ROUTE = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute" {
+        2 "rbac": In(&HTTP_RBAC);
+    }
 }

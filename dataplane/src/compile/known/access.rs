@@ -74,20 +74,6 @@ messages! {
         2 "principal_name": In(&STRING);
     }
 
-    HTTP_RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC" {
-        1 "rules": In(&RULES);
-        2 "shadow_rules": NoEffect(SHADOW);
-        3 "shadow_rules_stat_prefix": NoEffect(STATISTICS);
-        4 "matcher": Guard;
-        5 "shadow_matcher": NoEffect(SHADOW);
-        6 "rules_stat_prefix": NoEffect(STATISTICS);
-        7 "track_per_rule_stats": NoEffect(STATISTICS);
-    }
-
-    RBAC_PER_ROUTE = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute" {
-        2 "rbac": In(&HTTP_RBAC);
-    }
-
     NETWORK_RBAC = "envoy.extensions.filters.network.rbac.v3.RBAC" {
         1 "rules": In(&RULES);
         2 "shadow_rules": NoEffect(SHADOW);

@@ -21,6 +21,10 @@ messages! {
         2 "runtime_key": NoEffect(RUNTIME);
     }
 
+    HTTP_STATUS = "envoy.type.v3.HttpStatus" {
+        1 "code": Read;
+    }
+
     RANGE = "envoy.type.v3.Int32Range" {
         1 "start": Read;
         2 "end": Read;

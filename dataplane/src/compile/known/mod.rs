@@ -1,5 +1,6 @@
 //! Every field of the messages that this proxy takes, and what it makes of each: the one place that
-//! says what is read, what has no effect and why, and what is refused.
+//! says what is read, what has no effect and why, and what is refused. What HTTP filters are
+//! configured by, each says beside its own compiler (`filter`), in the same words.
 //!
 //! A resource is held against the table on the wire, before it is decoded: a decoder drops fields
 //! that it has never heard of, and a compiler does not see fields that it does not ask for. What is
@@ -11,6 +12,7 @@
 use ferromesh_proto::ResourceType;
 use rustc_hash::FxHashMap;
 
+pub(super) use self::message::messages;
 use self::{
     Known::{
         Each, Guard, In, Labels, Map, Marker, NoEffect, Packed, PackedAs, PackedMap, Read, Refused,
@@ -18,115 +20,35 @@ use self::{
     },
     cluster::{ASSIGNMENT, CLUSTER},
     listener::LISTENER,
-    packed::{PACKED, WITHOUT_EFFECT},
+    message::SKIPPED,
+    packed::PACKED,
     route::ROUTES,
     tls::SECRET,
     wire::{Content, Record, Records},
 };
-use super::field::Invalid;
+pub use self::{
+    message::{Field, Known, Message},
+    packed::without_effect,
+};
+use super::{field::Invalid, filter};
 
-mod access;
-mod base;
+pub(super) mod access;
+pub(super) mod base;
 mod cluster;
-mod filter;
 mod listener;
 mod log;
-mod matcher;
-mod packed;
+pub(super) mod matcher;
+mod message;
+pub(super) mod packed;
 mod protocol;
-mod rate_limit;
-mod reason;
-mod route;
+pub(super) mod rate_limit;
+pub(super) mod reason;
+pub(super) mod route;
 mod tls;
 mod wire;
 
 /// Messages lie in each other no deeper, packed ones included: the bound of the decoder.
 const DEEPEST: usize = 100;
-
-/// A message, as one place of the API has it: the same message may be read in one place and not in
-/// another, and then stands here twice.
-#[derive(Debug)]
-pub struct Message {
-    /// Its full name.
-    pub name: &'static str,
-    /// All fields that the API has, by their numbers, which are below 64.
-    pub fields: &'static [Field],
-    /// By number: 0 for a field that the API does not have, else its place in `fields`, counted
-    /// from 1, with [`SKIPPED`] if its content need not be looked at.
-    rows: [u8; 64],
-}
-
-/// Marks a row whose content is anything that the decoder takes.
-const SKIPPED: u8 = 0x80;
-
-/// A field of a message.
-#[derive(Debug)]
-pub struct Field {
-    /// Its number.
-    pub number: u32,
-    /// Its name.
-    pub name: &'static str,
-    /// What is made of it.
-    pub known: Known,
-}
-
-/// What the proxy makes of a field.
-#[derive(Clone, Copy, Debug)]
-pub enum Known {
-    /// The compiler reads it: it acts on the value, or refuses it. Durations and wrappers are values
-    /// too: protobuf's own types get no new fields.
-    Read,
-    /// An enumeration that is read, whose values are 0 up to this one.
-    Values(u64),
-    /// A message without fields, of which only the presence says something.
-    Marker,
-    /// It is accepted and has no effect on a request, for this reason.
-    NoEffect(&'static str),
-    /// Only its zero is accepted, which has no effect on a request, for this reason.
-    Zero(&'static str),
-    /// It is refused; the version in force guards as much.
-    Refused,
-    /// It is refused, and may guard: the version in force must not go on in its place.
-    Guard,
-    /// A message, read by its fields.
-    In(&'static Message),
-    /// Messages, each read by its fields.
-    Each(&'static Message),
-    /// A map of messages, each read by its fields.
-    Map(&'static Message),
-    /// An `Any`. The compiler refuses types that it does not expect there; the others are read by
-    /// their fields (see [`packed`]).
-    Packed,
-    /// A map of `Any`s.
-    PackedMap,
-    /// An `Any` of this type alone.
-    PackedAs(&'static Message),
-    /// Metadata. What is said for others is nothing to this proxy; the labels of a namespace
-    /// (`NAMESPACE.KEY`) that our own control plane sends for people are listed with the reason.
-    Labels(&'static [(&'static str, &'static str)]),
-}
-
-impl Message {
-    const fn new(name: &'static str, fields: &'static [Field]) -> Self {
-        let mut rows = [0; 64];
-        let mut row = 0;
-        while row < fields.len() {
-            let skipped = match fields[row].known {
-                Read | NoEffect(_) | Labels(_) => SKIPPED,
-                _ => 0,
-            };
-            let place = row.to_le_bytes()[0] + 1;
-            rows[fields[row].number as usize] = place | skipped;
-            row += 1;
-        }
-        Self { name, fields, rows }
-    }
-
-    /// The field of this number.
-    pub fn field(&self, number: u32) -> Option<&'static Field> {
-        self.fields.iter().find(|field| field.number == number)
-    }
-}
 
 /// The message that a resource of this type is; `None`: this proxy takes none of this type.
 pub fn resource(kind: ResourceType) -> Option<&'static Message> {
@@ -142,17 +64,12 @@ pub fn resource(kind: ResourceType) -> Option<&'static Message> {
 
 /// The message of this full name, if it is read out of an `Any`.
 pub fn packed(name: &str) -> Option<&'static Message> {
-    PACKED.iter().copied().find(|message| message.name == name)
+    all_packed().find(|message| message.name == name)
 }
 
 /// Every message that is read out of an `Any`.
-pub fn all_packed() -> &'static [&'static Message] {
-    PACKED
-}
-
-/// Why a filter whose configuration has this type does nothing to a request, if it is such a one.
-pub fn without_effect(name: &str) -> Option<&'static str> {
-    WITHOUT_EFFECT.iter().find(|(kind, _)| *kind == name).map(|(_, why)| *why)
+pub fn all_packed() -> impl Iterator<Item = &'static Message> {
+    PACKED.iter().copied().chain(filter::messages())
 }
 
 /// Refuses what is set in a resource and neither acted on nor known to have no effect.
@@ -313,7 +230,7 @@ impl Walk {
     /// Types that are not in the table are left to the compiler, which knows what it expects where.
     fn any(&mut self, body: &[u8]) -> Checked {
         let Some((kind, value)) = unpacked(body) else { return malformed() };
-        match PACKED.iter().find(|message| message.name.as_bytes() == kind) {
+        match all_packed().find(|message| message.name.as_bytes() == kind) {
             Some(message) => self.message(message, value),
             None => Ok(()),
         }
@@ -375,25 +292,6 @@ fn inside(field: &Field, count: usize, error: Invalid) -> Checked {
     };
     Err(Box::new(error.at(&place)))
 }
-
-/// Declares messages: the name of each here, its full name, and its fields.
-macro_rules! messages {
-    ($(
-        $(#[$doc:meta])*
-        $id:ident = $name:literal { $($number:literal $field:literal: $known:expr;)* }
-    )*) => {
-        $(
-            $(#[$doc])*
-            pub(super) static $id: super::Message = {
-                static FIELDS: &[super::Field] = &[
-                    $(super::Field { number: $number, name: $field, known: $known }),*
-                ];
-                super::Message::new($name, FIELDS)
-            };
-        )*
-    };
-}
-use messages;
 
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,12 @@
-//! What an `Any` may hold.
+//! What an `Any` may hold, but for HTTP filters and what routes set for them.
 
 use super::{
     Message,
-    access::{HTTP_RBAC, NETWORK_RBAC, RBAC_PER_ROUTE},
+    access::NETWORK_RBAC,
     cluster::{CARES, DNS_CLUSTER},
-    filter::{CORS, CORS_POLICY, FAULT, ROUTER, SET_FILTER_STATE},
     listener::{HTTP_INSPECTOR, MANAGER, ORIGINAL_DST_FILTER, TCP_PROXY, TLS_INSPECTOR},
     log::FILE_LOG,
     protocol::HTTP_OPTIONS,
-    rate_limit::LOCAL_RATE_LIMIT,
     route::{FILTER_CONFIG, OMIT_CANARY_HOSTS, PREVIOUS_HOSTS, PREVIOUS_PRIORITIES},
     tls::{DOWNSTREAM_TLS, RAW_BUFFER, UPSTREAM_TLS},
 };
@@ -21,15 +19,7 @@ pub(super) static PACKED: &[&Message] = &[
     &DOWNSTREAM_TLS,
     &RAW_BUFFER,
     &TCP_PROXY,
-    &ROUTER,
-    &HTTP_RBAC,
     &NETWORK_RBAC,
-    &RBAC_PER_ROUTE,
-    &FAULT,
-    &CORS,
-    &CORS_POLICY,
-    &LOCAL_RATE_LIMIT,
-    &SET_FILTER_STATE,
     &FILTER_CONFIG,
     &PREVIOUS_HOSTS,
     &OMIT_CANARY_HOSTS,
@@ -44,7 +34,7 @@ pub(super) static PACKED: &[&Message] = &[
 
 /// Configurations of filters that measure or exchange labels: without effect on which requests
 /// pass, and where to.
-pub(super) const WITHOUT_EFFECT: &[(&str, &str)] = &[
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
     (
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
         "gRPC statistics of Envoy; ours count all alike",
@@ -59,3 +49,8 @@ pub(super) const WITHOUT_EFFECT: &[(&str, &str)] = &[
     // `istio-peer-exchange` is never agreed to, so that no byte of it is on the wire.
     ("envoy.tcp.metadataexchange.config.MetadataExchange", "labels of peers, for statistics"),
 ];
+
+/// Why a filter whose configuration has this type does nothing to a request, if it is such a one.
+pub fn without_effect(name: &str) -> Option<&'static str> {
+    WITHOUT_EFFECT.iter().find(|(kind, _)| *kind == name).map(|(_, why)| *why)
+}
