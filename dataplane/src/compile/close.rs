@@ -265,6 +265,7 @@ fn closed_host(name: &str, domains: Vec<Arc<str>>) -> VirtualHost {
                 path,
                 headers: vec![],
                 query: vec![],
+                metadata: vec![],
                 grpc: false,
                 share: Share::ALL,
             },

@@ -35,6 +35,7 @@ mod matcher;
 mod rate_limit;
 mod route;
 mod route_action;
+mod route_match;
 mod secret;
 mod tls;
 

@@ -3,23 +3,21 @@
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3::{
-    Decorator, Route as WireRoute, RouteConfiguration, RouteMatch as WireMatch,
-    VirtualHost as WireHost, route, route_match::PathSpecifier, virtual_host::TlsRequirementType,
+    Decorator, Route as WireRoute, RouteConfiguration, VirtualHost as WireHost, route,
+    virtual_host::TlsRequirementType,
 };
 use http::HeaderValue;
 
 use super::{
     check_name,
-    field::{At, Invalid, each, flag, required, share},
+    field::{At, Invalid, each, flag, required},
     filter,
     header::{self, lists},
-    limits, matcher, rate_limit, route_action,
+    limits, rate_limit, route_action, route_match,
 };
 use crate::runtime::{
     action::Action,
-    matcher::Share,
-    path::PathMatcher,
-    route::{Route, RouteConfig, RouteMatch, VirtualHost},
+    route::{Route, RouteConfig, VirtualHost},
 };
 
 /// Compiles an RDS resource.
@@ -104,7 +102,7 @@ fn route(message: &WireRoute) -> Result<Route, Invalid> {
     Ok(Route {
         name: message.name.as_str().into(),
         matching: required("match", message.r#match.as_ref())
-            .and_then(|m| route_match(m).at("match"))?,
+            .and_then(|m| route_match::compile(m).at("match"))?,
         action,
         headers: header::compile(&lists!(message))?,
         overrides: filter::overrides(&message.typed_per_filter_config)?,
@@ -122,43 +120,4 @@ fn operation(message: &Decorator) -> Result<Option<HeaderValue>, Invalid> {
         .map_err(|_| Invalid::new("expected what a header field can hold").at("operation"))?;
     Ok(Some(operation)
         .filter(|operation| !operation.is_empty() && flag(message.propagate.as_ref(), true)))
-}
-
-fn route_match(message: &WireMatch) -> Result<RouteMatch, Invalid> {
-    let fraction = message
-        .runtime_fraction
-        .as_ref()
-        .map(|fraction| fraction.default_value.as_ref().map(share));
-    Ok(RouteMatch {
-        path: path(message)?,
-        headers: each("headers", &message.headers, matcher::header)?,
-        query: each("query_parameters", &message.query_parameters, matcher::query)?,
-        grpc: message.grpc.is_some(),
-        share: match fraction {
-            None => Share::ALL,
-            Some(share) => share.unwrap_or(Share::NONE),
-        },
-    })
-}
-
-fn path(message: &WireMatch) -> Result<PathMatcher, Invalid> {
-    let case_sensitive = flag(message.case_sensitive.as_ref(), true);
-    match required("path_specifier", message.path_specifier.as_ref())? {
-        PathSpecifier::Prefix(path) => {
-            Ok(PathMatcher::Prefix { path: path.as_str().into(), case_sensitive })
-        }
-        PathSpecifier::Path(path) => {
-            Ok(PathMatcher::Exact { path: path.as_str().into(), case_sensitive })
-        }
-        PathSpecifier::PathSeparatedPrefix(path) => {
-            Ok(PathMatcher::Segments { path: path.as_str().into(), case_sensitive })
-        }
-        PathSpecifier::SafeRegex(expression) => {
-            Ok(PathMatcher::Regex(matcher::regex(expression).at("safe_regex")?))
-        }
-        PathSpecifier::ConnectMatcher(_) => Ok(PathMatcher::Connect),
-        PathSpecifier::PathMatchPolicy(_) => {
-            Err(Invalid::new("not supported by this proxy").at("path_match_policy"))
-        }
-    }
 }

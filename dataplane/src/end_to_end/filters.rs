@@ -37,7 +37,7 @@ fn wanted(path: &str) -> Box<Call> {
 
 fn answer(text: &'static str) -> Step {
     let payload = Payload::Text { status: 403, text: text.into(), grpc: None };
-    let (flag, details, changes) = (Flags::UNAUTHORIZED, "probe", None);
+    let (flag, details, changes) = (Flags::UNAUTHORIZED, "probe".into(), None);
     Step::Answer(Box::new(Answer { payload, flag, details, changes, headers: HeaderMap::new() }))
 }
 
@@ -78,7 +78,7 @@ async fn a_filter_that_calls_holds_up_its_own_request_alone() {
     })
     .await;
     let probe = Arc::new(Probe {
-        request_headers: Some(Box::new(|request| match request.path {
+        request_headers: Some(Box::new(|request| match request.path.as_str() {
             "/asks" if !was_told(request.notes, request.place) => call("/may"),
             _ => Step::Continue,
         })),
@@ -141,7 +141,7 @@ async fn metadata_reaches_access_control_and_logs() {
     let (server, oracle) = (Server::saying("ok").await, Server::saying("").await);
     let probe = Probe {
         request_headers: Some(Box::new(|request| {
-            let path = Value::Text(request.path.into());
+            let path = Value::Text(request.path.as_str().into());
             request.notes.set_metadata("probe", "path", path);
             Step::Continue
         })),
@@ -201,7 +201,7 @@ async fn a_filter_sees_the_response_and_may_answer_instead() {
     let (server, oracle) = (Server::saying("from upstream").await, Server::saying("yes").await);
     let probe = Arc::new(Probe {
         request_headers: Some(Box::new(|request| {
-            let instead = request.path == "/instead";
+            let instead = *request.path == "/instead";
             request.notes.set_metadata("probe", "instead", Value::Bool(instead));
             Step::Continue
         })),

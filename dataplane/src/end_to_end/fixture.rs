@@ -282,6 +282,7 @@ pub(super) fn route(prefix: &str, action: Action) -> Route {
             path: PathMatcher::Prefix { path: prefix.into(), case_sensitive: true },
             headers: vec![],
             query: vec![],
+            metadata: vec![],
             grpc: false,
             share: Share::ALL,
         },

@@ -5,6 +5,8 @@
 //! what is held over an `await` is kept for every connection, and a request whose filters neither
 //! wait nor call costs a loop over them and no allocation.
 
+use std::time::SystemTime;
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, header};
 use http_body::Frame;
@@ -13,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     exchange::Exchange,
     outgoing::Outgoing,
+    passing::Passing,
     reply::{self, Local, Reply},
     request::{self, Received},
     step::{Next, satisfy},
@@ -22,13 +25,11 @@ use crate::{
     runtime::{
         HttpConnectionManager,
         filter::{
-            Answer, FilterRequest, FilterResponse, ForRouter, NamedFilter, Notes, OverrideLevels,
-            Phase, Piece, Step,
+            Answer, FilterRequest, FilterResponse, ForRouter, NamedFilter, Notes, Phase, Piece,
+            Step,
         },
-        rate_limit::RouteLimits,
     },
     telemetry::Flags,
-    worker::ActiveConfig,
 };
 
 /// The answer to a body that is longer, where a filter asks for all of it.
@@ -56,22 +57,10 @@ impl Stop {
     }
 }
 
-/// What is the same for all filters of one request.
-#[derive(Clone, Copy)]
-pub(super) struct Passing<'a> {
-    pub(super) config: &'a ActiveConfig,
-    pub(super) manager: &'a HttpConnectionManager,
-    pub(super) levels: OverrideLevels<'a>,
-    /// Most bytes of the request's body that filters may ask to see before it goes on.
-    pub(super) most_seen: usize,
-    /// What the route that forwards the request says of rate limits.
-    pub(super) limits: Option<RouteLimits<'a>>,
-}
-
 /// Shows a request to the filters; tells what they leave for the router.
 pub(super) async fn request(
     exchange: &mut Exchange,
-    passing: Passing<'_>,
+    passing: &mut Passing<'_>,
     outgoing: &mut Outgoing,
     received: &mut Received,
 ) -> Result<ForRouter, Stop> {
@@ -79,7 +68,7 @@ pub(super) async fn request(
     for (place, named) in passing.manager.filters.iter().enumerate() {
         let set = passing.levels.get(&named.name);
         loop {
-            let mut shown = view(exchange, passing, outgoing, &mut router, place);
+            let mut shown = view(exchange, *passing, outgoing, &mut router, place);
             let step = named.filter.request_headers(&mut shown, set);
             match step {
                 Step::Continue => break,
@@ -96,8 +85,14 @@ pub(super) async fn request(
             }
         }
         if named.filter.takes_part(Phase::RequestBody) {
-            let looking = request_body(exchange, passing, outgoing, received, &mut router, place);
+            let looking = request_body(exchange, *passing, outgoing, received, &mut router, place);
             Box::pin(looking).await?;
+        }
+        if std::mem::take(&mut router.other_path) {
+            exchange.path.clone_from(&outgoing.path);
+        }
+        if std::mem::take(&mut router.other_route) {
+            *passing = passing.again(exchange, outgoing);
         }
     }
     exchange.count_notes();
@@ -117,7 +112,7 @@ fn view<'a>(
         method: &outgoing.method,
         scheme: outgoing.scheme,
         authority: &outgoing.authority,
-        path: &outgoing.path,
+        path: &mut outgoing.path,
         headers: &mut outgoing.headers,
         notes: &mut exchange.notes,
         flags: &mut exchange.flags,
@@ -126,6 +121,7 @@ fn view<'a>(
         connection_state: &exchange.downstream.filters,
         random: rand::random,
         now,
+        date: SystemTime::now,
         place,
     }
 }

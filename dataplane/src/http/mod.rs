@@ -1,7 +1,7 @@
 //! HTTP on a filter chain: requests are read, named, filtered, routed, forwarded and answered.
 //!
 //! ```text
-//! serve (connection) ─▶ target, normalize, headers ─▶ route, filter (phases) ─▶ forward (attempts: retry) ─▶ upstream
+//! serve (connection) ─▶ target, normalize, headers ─▶ route, passing, filter (phases) ─▶ forward (attempts: retry) ─▶ upstream
 //!                                                  └─▶ reply (answered here)             └─▶ mirror, upgrade
 //! ```
 //! Each request loads the runtime configuration once and uses it to its end; its [`exchange`] notes
@@ -21,6 +21,7 @@ pub(crate) mod normalize;
 mod operation;
 mod outgoing;
 mod overtime;
+mod passing;
 pub(crate) mod reply;
 mod request;
 pub(crate) mod response;

@@ -196,7 +196,7 @@ pub(crate) fn settle(reply: &mut Reply, version: Version) {
 pub(crate) fn of_filter(mut exchange: Box<Exchange>, answer: Answer) -> Reply {
     exchange.flag(answer.flag);
     if !answer.details.is_empty() {
-        exchange.details = Cow::Borrowed(answer.details);
+        exchange.details = answer.details;
     }
     let mut headers = HeaderMap::new();
     if let Some(changes) = &answer.changes {

@@ -8,13 +8,14 @@ use hyper::body::Incoming;
 
 use super::{
     exchange::{Begin, Exchange, HTTP_2},
-    filter::{self, Passing, Stop},
+    filter::{self, Stop},
     forward, headers,
     normalize::{self, Normalized},
     operation,
     outgoing::Outgoing,
+    passing::Passing,
     reply::{self, Local, Reply},
-    request::{self, Matched, Received, Upgrade, facts, levels},
+    request::{self, Received, Upgrade, facts, levels},
     target::{self, Target},
     upgrade::{self, Wanted},
     xfcc,
@@ -24,12 +25,7 @@ use crate::{
     runtime::{
         HttpConnectionManager, RouteDecision,
         action::{Action, DirectResponse, Redirect},
-        filter::OverrideLevels,
-        limits::BodyLimit,
         path::PathMatcher,
-        rate_limit::RouteLimits,
-        route::Route,
-        target::{ClusterChoice, WeightedCluster},
     },
     telemetry::Flags,
     worker::{ActiveConfig, downstream::Downstream},
@@ -264,43 +260,24 @@ async fn filter(
     let Some(routes) = config.route_config(&manager.routes) else {
         return Local::NO_ROUTE.send(exchange);
     };
-    let decision = routes.find(&facts(&exchange, &outgoing), rand::random());
-    let mut found = None;
-    if let RouteDecision::Route { host, route } = &decision {
-        exchange.route = Arc::clone(&route.name);
-        found = Some((*host, *route));
-    }
-    let target = weighted_target(&decision);
+    let mut passing = Passing::of(config, manager, routes, &mut exchange, &outgoing);
     let direction = exchange.downstream.listener.direction;
-    let told =
-        operation::tell(manager, direction, found.map(|(_, route)| route), &mut outgoing.headers);
-    let body_limit =
-        found.and_then(|(host, route)| BodyLimit::in_force(route.body_limit, host.body_limit));
-    let passing = Passing {
-        config,
-        manager,
-        most_seen: exchange.downstream.listener.buffer.of_body(body_limit),
-        levels: override_levels(&decision, target),
-        limits: limits(&decision, target),
-    };
-    let passed = match (&received.upgrade, found) {
+    let route = passing.found().map(|(_, route)| route);
+    let told = operation::tell(manager, direction, route, &mut outgoing.headers);
+    let passed = match (&received.upgrade, route) {
         (Upgrade::Unknown, Some(_)) => Err(Stop::Local(Local::UPGRADE_REFUSED)),
-        _ => filter::request(&mut exchange, passing, &mut outgoing, &mut received).await,
+        _ => filter::request(&mut exchange, &mut passing, &mut outgoing, &mut received).await,
     };
-    let reply = match (passed, &decision) {
+    let reply = match (passed, &passing.decision) {
         (Err(stop), _) => stop.answer(exchange),
-        (Ok(router), RouteDecision::Route { host, route }) => {
-            let matched = Matched { config, routes, host, route, target, router };
-            match &route.action {
-                Action::Forward(action) => {
-                    forward::forward(exchange, &matched, action, outgoing, received).await
-                }
-                Action::Redirect(action) => {
-                    redirect(exchange, action, &route.matching.path, &outgoing)
-                }
-                Action::Direct(response) => direct(exchange, response),
+        (Ok(router), RouteDecision::Route { host, route }) => match &route.action {
+            Action::Forward(action) => {
+                let matched = passing.matched((host, route), router);
+                forward::forward(exchange, &matched, action, outgoing, received).await
             }
-        }
+            Action::Redirect(action) => redirect(exchange, action, &route.matching.path, &outgoing),
+            Action::Direct(response) => direct(exchange, response),
+        },
         (Ok(_), RouteDecision::RequireTls(_)) => {
             let anything = PathMatcher::Prefix { path: "/".into(), case_sensitive: true };
             redirect(exchange, &Redirect::to_https(), &anything, &outgoing)
@@ -310,66 +287,14 @@ async fn filter(
         }
     };
     let mut reply = filter::response(passing, reply).await;
-    if let Some((host, route)) = found
+    if let Some((host, route)) = passing.found()
         && reply.body().is_ours()
     {
-        request::change_local_response(&levels(routes, host, route, target), reply.headers_mut());
+        let levels = levels(routes, host, route, passing.target);
+        request::change_local_response(&levels, reply.headers_mut());
     }
     told.write(reply.headers_mut());
     reply
-}
-
-/// The target of a route that splits its requests; drawn once, for all attempts and settings.
-fn weighted_target<'a>(decision: &RouteDecision<'a>) -> Option<&'a WeightedCluster> {
-    let RouteDecision::Route { route: Route { action: Action::Forward(action), .. }, .. } =
-        decision
-    else {
-        return None;
-    };
-    match &action.cluster {
-        ClusterChoice::Weighted(clusters) => Some(clusters.pick(rand::random())),
-        ClusterChoice::One(_) | ClusterChoice::Header(_) => None,
-    }
-}
-
-/// What a route that forwards says of rate limits. Where a header names the cluster, nobody knows it
-/// yet.
-fn limits<'a>(
-    decision: &RouteDecision<'a>,
-    target: Option<&'a WeightedCluster>,
-) -> Option<RouteLimits<'a>> {
-    let RouteDecision::Route { host, route: Route { action: Action::Forward(action), .. } } =
-        decision
-    else {
-        return None;
-    };
-    let cluster = match (&action.cluster, target) {
-        (_, Some(target)) => Some(&*target.name),
-        (ClusterChoice::One(name), None) => Some(&**name),
-        (ClusterChoice::Header(_) | ClusterChoice::Weighted(_), None) => None,
-    };
-    Some(RouteLimits {
-        of_route: &action.rate_limits,
-        of_host: &host.rate_limits,
-        include_host: action.include_host_rate_limits,
-        cluster,
-    })
-}
-
-/// What the levels of routes set for filters, the most specific first.
-fn override_levels<'a>(
-    decision: &RouteDecision<'a>,
-    target: Option<&'a WeightedCluster>,
-) -> OverrideLevels<'a> {
-    OverrideLevels(match decision {
-        RouteDecision::Route { host, route } => {
-            [target.map(|target| &target.overrides), Some(&route.overrides), Some(&host.overrides)]
-        }
-        RouteDecision::NoRoute(host) | RouteDecision::RequireTls(host) => {
-            [Some(&host.overrides), None, None]
-        }
-        RouteDecision::NoHost => [None; 3],
-    })
 }
 
 fn direct(mut exchange: Box<Exchange>, response: &DirectResponse) -> Reply {

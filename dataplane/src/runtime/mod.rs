@@ -32,6 +32,7 @@ pub mod metadata;
 pub mod path;
 pub mod rate_limit;
 pub mod route;
+pub mod route_match;
 pub mod secret;
 pub mod target;
 pub mod text;

@@ -11,14 +11,13 @@ use std::{
 use http::HeaderValue;
 use rustc_hash::FxHashMap;
 
+pub use super::route_match::RouteMatch;
 use super::{
     action::{Action, RetryPolicy},
     facts::{RequestFacts, split_port},
     filter::FilterOverrides,
     format::HeaderMutations,
     limits::BodyLimit,
-    matcher::{HeaderMatcher, QueryMatcher, Share},
-    path::PathMatcher,
     rate_limit::RateLimit,
 };
 
@@ -84,48 +83,8 @@ pub struct Route {
     pub body_limit: Option<BodyLimit>,
 }
 
-/// What a request must be like; all parts must match.
-#[derive(Clone, Debug)]
-pub struct RouteMatch {
-    /// Path without query.
-    pub path: PathMatcher,
-    /// Headers.
-    pub headers: Vec<HeaderMatcher>,
-    /// Query parameters.
-    pub query: Vec<QueryMatcher>,
-    /// Only gRPC requests.
-    pub grpc: bool,
-    /// Only this part of them.
-    pub share: Share,
-}
-
-impl RouteMatch {
-    /// Whether a request with this random number matches.
-    pub fn matches(&self, request: &RequestFacts<'_>, random: u64) -> bool {
-        self.path.matches(request)
-            && self.headers.iter().all(|header| header.matches(request))
-            && self.query_matches(request)
-            && (!self.grpc || is_grpc(request))
-            && self.share.contains(random)
-    }
-
-    fn query_matches(&self, request: &RequestFacts<'_>) -> bool {
-        self.query.is_empty() || {
-            let query = request.query();
-            self.query.iter().all(|parameter| parameter.matches(query))
-        }
-    }
-}
-
-fn is_grpc(request: &RequestFacts<'_>) -> bool {
-    let content_type = request.header("content-type").unwrap_or_default();
-    content_type
-        .strip_prefix("application/grpc")
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
-}
-
 /// What was found for a request.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum RouteDecision<'a> {
     /// The first route that matches.
     Route {

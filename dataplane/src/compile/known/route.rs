@@ -5,7 +5,7 @@ use super::{
         Each, Guard, In, Marker, NoEffect, Packed, PackedAs, PackedMap, Read, Refused, Values,
     },
     base::{DATA_SOURCE, HEADER_OPTION, RUNTIME_FRACTION},
-    matcher::{HEADER, QUERY, REGEX, REGEX_REWRITE},
+    matcher::{HEADER, METADATA_MATCHER, QUERY, REGEX, REGEX_REWRITE},
     messages,
     rate_limit::RATE_LIMIT,
     reason::{FREE_CHOICE, OPTIONAL, PEOPLE, RUNTIME, STATISTICS, TRACER, TYPE_DECIDES},
@@ -96,7 +96,7 @@ messages! {
         10 "safe_regex": In(&REGEX);
         11 "tls_context": Refused;
         12 "connect_matcher": Marker;
-        13 "dynamic_metadata": Refused;
+        13 "dynamic_metadata": Each(&METADATA_MATCHER);
         14 "path_separated_prefix": Read;
         15 "path_match_policy": Refused;
         16 "filter_state": Refused;

@@ -35,7 +35,7 @@ impl CorsPolicy {
         match judge(self, request.method, request.headers) {
             Cors::Preflight(headers) => {
                 let payload = Payload::Settled;
-                let (flag, details, changes) = (Flags::NONE, "", None);
+                let (flag, details, changes) = (Flags::NONE, "".into(), None);
                 Step::Answer(Box::new(Answer { payload, flag, details, changes, headers }))
             }
             Cors::Continue(headers) => {

@@ -74,7 +74,7 @@ impl AbortStatus {
             Self::Http(status) => Payload::Text { status, text: TEXT.into(), grpc: None },
             Self::Grpc(status) => Payload::Grpc { status, text: TEXT.into() },
         };
-        let (flag, details) = (Flags::FAULT_INJECTED, "fault_filter_abort");
+        let (flag, details) = (Flags::FAULT_INJECTED, "fault_filter_abort".into());
         Answer { payload, flag, details, changes: None, headers: HeaderMap::new() }
     }
 }

@@ -192,7 +192,7 @@ impl LocalRateLimit {
                 grpc: self.resource_exhausted.then_some(8),
             },
             flag: Flags::RATE_LIMITED,
-            details: "local_rate_limited",
+            details: "local_rate_limited".into(),
             changes: Some(Arc::clone(&self.response_headers)),
             headers,
         }

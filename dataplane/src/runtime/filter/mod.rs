@@ -310,7 +310,7 @@ impl Rbac {
         Step::Answer(Box::new(Answer {
             payload: Payload::Text { status: 403, text: "RBAC: access denied".into(), grpc: None },
             flag: super::flags::Flags::UNAUTHORIZED,
-            details: "rbac_access_denied",
+            details: "rbac_access_denied".into(),
             changes: None,
             headers: HeaderMap::new(),
         }))

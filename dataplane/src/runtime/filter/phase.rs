@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     net::IpAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -110,7 +110,7 @@ pub struct Answer {
     /// What logs and metrics show.
     pub flag: Flags,
     /// Why, in logs; empty says nothing.
-    pub details: &'static str,
+    pub details: Cow<'static, str>,
     /// Changes of its headers.
     pub changes: Option<Arc<HeaderOps>>,
     /// Headers that it gets then, where it has none of that name.
@@ -148,6 +148,10 @@ pub struct ForRouter {
     pub mesh_alpn: bool,
     /// No `x-envoy-*` headers are added.
     pub suppress_envoy_headers: bool,
+    /// The route is to be chosen again, by what the filter has changed; for later filters too.
+    pub other_route: bool,
+    /// The filter has changed the path, and logs show the new one.
+    pub other_path: bool,
 }
 
 /// A request as a filter sees and changes it.
@@ -162,8 +166,8 @@ pub struct FilterRequest<'a> {
     pub scheme: &'a str,
     /// `:authority` or `Host`.
     pub authority: &'a str,
-    /// Path with query, as it was matched.
-    pub path: &'a str,
+    /// Path with query, as it was matched; changed by [`Self::change_path`].
+    pub path: &'a mut String,
     /// The header fields, as they are going to be sent.
     pub headers: &'a mut HeaderMap,
     /// What filters have noted.
@@ -180,11 +184,19 @@ pub struct FilterRequest<'a> {
     pub random: fn() -> u64,
     /// The clock, asked only by who needs it.
     pub now: fn() -> Instant,
+    /// The time of day, asked only by who needs it.
+    pub date: fn() -> SystemTime,
     /// This filter's place in the chain, under which it keeps its state.
     pub place: usize,
 }
 
 impl FilterRequest<'_> {
+    /// Sends another path, which logs show too.
+    pub fn change_path(&mut self, path: String) {
+        *self.path = path;
+        self.router.other_path = true;
+    }
+
     /// Notes one more flag.
     pub fn flag(&mut self, flag: Flags) {
         *self.flags = self.flags.with(flag);

@@ -5,13 +5,20 @@ use regex::Regex;
 use super::{super::action::*, *};
 use crate::runtime::{
     facts::fixture,
-    matcher::{StringMatcher, ValueMatcher, anchored_regex},
+    matcher::{HeaderMatcher, QueryMatcher, Share, StringMatcher, ValueMatcher, anchored_regex},
+    path::PathMatcher,
     target::{WeightedCluster, WeightedClusters},
 };
 
 fn route(name: &str, path: PathMatcher) -> Route {
-    let matching =
-        RouteMatch { path, headers: vec![], query: vec![], grpc: false, share: Share::ALL };
+    let matching = RouteMatch {
+        path,
+        headers: vec![],
+        query: vec![],
+        metadata: vec![],
+        grpc: false,
+        share: Share::ALL,
+    };
     let action = Action::Direct(DirectResponse { status: 200, body: name.to_owned().into() });
     let (headers, overrides) = (Default::default(), Default::default());
     Route {
@@ -159,6 +166,7 @@ fn headers_query_share_and_grpc_all_must_match() {
             name: "q".into(),
             value: Some(StringMatcher::Exact("1".into())),
         }],
+        metadata: vec![],
         grpc: true,
         share: Share::per_million(500_000),
     };
