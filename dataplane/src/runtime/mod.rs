@@ -25,6 +25,7 @@ pub mod filter_chain;
 pub mod flags;
 pub mod format;
 pub mod http;
+pub mod jwt;
 pub mod limits;
 pub mod listener;
 pub mod matcher;
