@@ -14,3 +14,4 @@ pub mod random_mesh;
 pub mod sidecar;
 pub mod token;
 pub mod wasm_module;
+pub mod workload;

@@ -20,3 +20,4 @@ mod refusal;
 mod tcp;
 mod timing;
 mod tls;
+mod tokens;

@@ -40,8 +40,7 @@ const REFUSED: &[&str] = &[
     "extension_filter",
     // A Sidecar whose application listens on a Unix socket.
     "endpoint.address: expected a socket_address, others are not supported by this proxy",
-    // Tokens, and who is asked about access.
-    "filter envoy.filters.http.jwt_authn",
+    // Who is asked about access.
     "filter envoy.filters.http.ext_authz",
 ];
 

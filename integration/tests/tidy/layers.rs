@@ -113,6 +113,7 @@ const LAYERS: [&[&str]; 6] = [
         "mesh",
         "plane",
         "sidecar",
+        "workload",
     ],
 ];
 

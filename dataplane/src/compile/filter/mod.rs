@@ -27,6 +27,7 @@ use crate::runtime::{
 
 mod cors;
 mod fault;
+mod jwt_authn;
 mod local_rate_limit;
 mod mesh_alpn;
 mod rbac;
@@ -47,7 +48,7 @@ struct Row {
 /// What routes set for a filter, and what compiles it.
 type PerRoute = (&'static Fields, fn(&Any) -> Result<FilterOverride, Invalid>);
 
-static TABLE: [Row; 6] = [
+static TABLE: [Row; 7] = [
     Row { config: &router::ROUTER, filter: router::filter, per_route: None, guards: false },
     Row {
         config: &rbac::HTTP_RBAC,
@@ -66,6 +67,12 @@ static TABLE: [Row; 6] = [
         filter: cors::filter,
         per_route: Some((&cors::CORS_POLICY, cors::per_route)),
         guards: false,
+    },
+    Row {
+        config: &jwt_authn::JWT_AUTHN,
+        filter: jwt_authn::filter,
+        per_route: Some((&jwt_authn::PER_ROUTE, jwt_authn::per_route)),
+        guards: true,
     },
     Row {
         config: &local_rate_limit::LOCAL_RATE_LIMIT,

@@ -33,6 +33,7 @@ use super::{fixture::*, *};
 use crate::runtime::{ConnectionFacts, HttpFilter, Terminal, TransportProtocol};
 
 mod clusters;
+mod jwt_authn;
 mod local_rate_limits;
 mod rate_limits;
 mod routes;
@@ -140,10 +141,7 @@ fn filters_without_effect_are_left_out_and_unknown_ones_refuse_the_listener() {
             "envoy.filters.http.ext_authz",
             wrap("x/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"),
         ),
-        (
-            "envoy.filters.http.jwt_authn",
-            wrap("x/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"),
-        ),
+        ("envoy.filters.http.oauth2", wrap("x/envoy.extensions.filters.http.oauth2.v3.OAuth2")),
     ] {
         let error = with_http_filter(http_filter(name, config)).unwrap_err();
         assert!(

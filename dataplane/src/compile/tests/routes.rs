@@ -67,7 +67,7 @@ pub(super) fn forward(name: &str, wanted: WireMatch, action: RouteAction) -> Wir
     }
 }
 
-fn config(routes: Vec<WireRoute>) -> RouteConfiguration {
+pub(super) fn config(routes: Vec<WireRoute>) -> RouteConfiguration {
     let host = WireHost {
         name: "reviews:80".to_owned(),
         domains: vec!["Reviews".to_owned(), "*.example.com".to_owned()],
@@ -82,7 +82,7 @@ fn config(routes: Vec<WireRoute>) -> RouteConfiguration {
     }
 }
 
-fn compile(message: &RouteConfiguration) -> Result<Arc<RouteConfig>, String> {
+pub(super) fn compile(message: &RouteConfiguration) -> Result<Arc<RouteConfig>, String> {
     let compiled = context().routes(&message.name, &message.encode_to_vec());
     compiled.map(|compiled| compiled.value).map_err(|rejection| rejection.to_string())
 }

@@ -21,6 +21,7 @@ use super::authz::Rbac;
 
 pub mod cors;
 pub mod fault;
+pub mod jwt_authn;
 pub mod local_rate_limit;
 pub mod notes;
 pub mod phase;
@@ -30,6 +31,7 @@ pub mod probe;
 use self::{
     cors::CorsPolicy,
     fault::FaultConfig,
+    jwt_authn::{JwtAuthn, JwtOverride},
     local_rate_limit::{Limiter, LocalRateLimit, TokenBucket},
 };
 pub use self::{
@@ -49,6 +51,8 @@ pub enum HttpFilter {
     Fault(Option<Arc<FaultConfig>>),
     /// Answers preflight requests by the route's or virtual host's [`CorsPolicy`].
     Cors,
+    /// Refuses requests without a valid token; a route may ask for another one, or for none.
+    JwtAuthn(Arc<JwtAuthn>),
     /// Replaces the ALPN offered upstream by the chosen cluster's [`super::cluster::MeshAlpn`].
     MeshAlpn,
     /// Answers requests that find no token; a route's own limit replaces the filter's.
@@ -74,6 +78,8 @@ pub enum FilterOverride {
     Rbac(Option<Arc<Rbac>>),
     /// Instead of the filter's own limit.
     LocalRateLimit(Arc<LocalRateLimit>),
+    /// Instead of what the filter's own rules ask for.
+    JwtAuthn(Arc<JwtOverride>),
 }
 
 /// What a filter keeps for its later phases.
@@ -145,6 +151,7 @@ impl Filters {
             HttpFilter::Rbac(_) => "envoy.filters.http.rbac",
             HttpFilter::Fault(_) => "envoy.filters.http.fault",
             HttpFilter::Cors => "envoy.filters.http.cors",
+            HttpFilter::JwtAuthn(_) => "envoy.filters.http.jwt_authn",
             HttpFilter::MeshAlpn => "envoy.filters.http.set_filter_state",
             HttpFilter::LocalRateLimit(_) => "envoy.filters.http.local_ratelimit",
             HttpFilter::Router { .. } => "envoy.filters.http.router",
@@ -196,9 +203,11 @@ impl HttpFilter {
     /// The phases in which it takes part.
     fn phases(&self) -> u8 {
         match self {
-            Self::Rbac(_) | Self::Fault(_) | Self::MeshAlpn | Self::Router { .. } => {
-                Phase::RequestHeaders.bit()
-            }
+            Self::Rbac(_)
+            | Self::Fault(_)
+            | Self::JwtAuthn(_)
+            | Self::MeshAlpn
+            | Self::Router { .. } => Phase::RequestHeaders.bit(),
             Self::Cors | Self::LocalRateLimit(_) => {
                 Phase::RequestHeaders.bit() | Phase::ResponseHeaders.bit()
             }
@@ -229,6 +238,10 @@ impl HttpFilter {
             (Self::Cors, _) => Step::Continue,
             (Self::LocalRateLimit(_), Some(FilterOverride::LocalRateLimit(limit)))
             | (Self::LocalRateLimit(limit), _) => limit.step(request),
+            (Self::JwtAuthn(tokens), Some(FilterOverride::JwtAuthn(set))) => {
+                tokens.step(request, Some(set))
+            }
+            (Self::JwtAuthn(tokens), _) => tokens.step(request, None),
             (Self::MeshAlpn, _) => {
                 request.router.mesh_alpn = true;
                 Step::Continue
