@@ -133,7 +133,7 @@ fn asks_for(value: &str) -> HttpFilter {
     };
     let (permission, principal) = (Condition::Metadata(matcher), Condition::Any);
     let policies = vec![Policy { name: "p".into(), permission, principal }];
-    HttpFilter::Rbac(Arc::new(Rbac { action: RbacAction::Allow, policies }))
+    HttpFilter::Rbac(Arc::new(Rbac { action: RbacAction::Allow, policies }.into()))
 }
 
 #[tokio::test]

@@ -280,7 +280,7 @@ async fn a_failing_endpoint_is_ejected() {
 fn rbac(action: RbacAction, path: &str) -> HttpFilter {
     let permission = Condition::Path(StringMatcher::Prefix(path.into()));
     let policies = vec![Policy { name: "p".into(), permission, principal: Condition::Any }];
-    HttpFilter::Rbac(Arc::new(Rbac { action, policies }))
+    HttpFilter::Rbac(Arc::new(Rbac { action, policies }.into()))
 }
 
 fn with_filter(filter: HttpFilter, hosts: Vec<VirtualHost>) -> crate::runtime::FilterChain {

@@ -139,7 +139,7 @@ async fn a_client_of_http2_that_ignores_its_farewell_is_closed_when_the_drain_ti
         let mut proxy = Proxy::draining_for(DRAIN, Some(authority.identity("gateway")));
         let cluster = || proxy.cluster("a", &[endpoint]);
         let before = proxy.listener(gateway(self::tls(false, true), vec![]));
-        let deny = HttpFilter::Rbac(Arc::new(deny()));
+        let deny = HttpFilter::Rbac(Arc::new(deny().into()));
         let after = proxy.listener(gateway(tls, vec![deny]));
         let clusters = [cluster(), cluster()];
         let [first, second] = clusters.map(|cluster| vec![cluster]);

@@ -178,7 +178,7 @@ async fn policed(rbac: Rbac, hosts: Vec<VirtualHost>) -> (Proxy, Server) {
     let server = Server::echoing().await;
     let mut proxy = Proxy::start(None);
     let mut manager = strict(with_routes(hosts));
-    manager.filters.insert(0, HttpFilter::Rbac(std::sync::Arc::new(rbac)));
+    manager.filters.insert(0, HttpFilter::Rbac(std::sync::Arc::new(rbac.into())));
     let listener = proxy.listener(http_chain(manager));
     let clusters = vec![proxy.cluster("a", &[server.address])];
     assert_eq!(proxy.configure(vec![listener], clusters).await, []);

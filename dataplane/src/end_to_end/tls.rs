@@ -236,8 +236,9 @@ async fn policies_see_the_client() {
         permission: Condition::Any,
         principal: Condition::Authenticated(Some(principal)),
     };
-    let rbac =
-        HttpFilter::Rbac(Arc::new(Rbac { action: RbacAction::Allow, policies: vec![policy] }));
+    let rbac = HttpFilter::Rbac(Arc::new(
+        Rbac { action: RbacAction::Allow, policies: vec![policy] }.into(),
+    ));
     let server = inbound_proxy(authority.identity("server"), &app, true, vec![rbac]).await;
     for (account, status) in [("friend", 200), ("stranger", 403)] {
         let through = outbound(authority.identity(account), &server, "server", true).await;

@@ -278,7 +278,8 @@ async fn what_a_token_says_reaches_access_control_and_routes() {
     };
     let mut host = to("a", |_| {});
     host.routes.insert(0, staff);
-    let proxy = proxy(vec![tokens, HttpFilter::Rbac(Arc::new(rbac))], vec![host], &server).await;
+    let proxy =
+        proxy(vec![tokens, HttpFilter::Rbac(Arc::new(rbac.into()))], vec![host], &server).await;
     assert!(ask(&proxy, "/a", &[]).await.body.starts_with("GET /a\n"));
     for (claims, status, begins) in [
         (json!({"scope": "read write"}), 403, "RBAC: access denied"),

@@ -208,13 +208,24 @@ fn conditions_that_cannot_be_judged_refuse_the_listener() {
 }
 
 #[test]
-fn shadow_rules_alone_enforce_nothing() {
+fn shadow_rules_enforce_nothing_and_leave_their_finding() {
     let shadow = HttpRbac {
         shadow_rules: Some(rules(Rule::Any(true), Identifier::Any(true))),
+        shadow_rules_stat_prefix: "try_".to_owned(),
         ..Default::default()
     };
     let listener = with_http_filter(http_filter("envoy.filters.http.rbac", any(&shadow))).unwrap();
-    assert!(matches!(http_filters(&listener)[..], [HttpFilter::Router { .. }]));
+    let [HttpFilter::Rbac(access), HttpFilter::Router { .. }] = http_filters(&listener)[..] else {
+        panic!("{listener:?}")
+    };
+    assert!(access.enforced.is_none());
+    let keys = access.shadow.as_ref().map(|shadow| (&*shadow.policy_key, &*shadow.result_key));
+    assert_eq!(keys, Some(("try_shadow_effective_policy_id", "try_shadow_engine_result")));
+    let none = http_filter("envoy.filters.http.rbac", any(&HttpRbac::default()));
+    assert!(matches!(
+        http_filters(&with_http_filter(none).unwrap())[..],
+        [HttpFilter::Router { .. }]
+    ));
 }
 
 fn filter_state(key: &str, text: &str) -> WireHttpFilter {

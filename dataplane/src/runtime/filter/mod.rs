@@ -17,8 +17,6 @@ use std::{cell::OnceCell, fmt, sync::Arc};
 
 use http::HeaderMap;
 
-use super::authz::Rbac;
-
 pub mod cors;
 pub mod fault;
 pub mod jwt_authn;
@@ -27,12 +25,14 @@ pub mod notes;
 pub mod phase;
 #[cfg(test)]
 pub mod probe;
+pub mod rbac;
 
 use self::{
     cors::CorsPolicy,
     fault::FaultConfig,
     jwt_authn::{JwtAuthn, JwtOverride},
     local_rate_limit::{Limiter, LocalRateLimit, TokenBucket},
+    rbac::Access,
 };
 pub use self::{
     notes::{Counter, Notes},
@@ -46,7 +46,7 @@ pub use self::{
 #[derive(Clone, Debug)]
 pub enum HttpFilter {
     /// Answers 403 `RBAC: access denied` when refused.
-    Rbac(Arc<Rbac>),
+    Rbac(Arc<Access>),
     /// Delays or aborts requests; a route's own [`FaultConfig`] replaces the filter's.
     Fault(Option<Arc<FaultConfig>>),
     /// Answers preflight requests by the route's or virtual host's [`CorsPolicy`].
@@ -75,7 +75,7 @@ pub enum FilterOverride {
     /// The CORS rules.
     Cors(Arc<CorsPolicy>),
     /// Instead of the filter's own rules; `None` switches it off.
-    Rbac(Option<Arc<Rbac>>),
+    Rbac(Option<Arc<Access>>),
     /// Instead of the filter's own limit.
     LocalRateLimit(Arc<LocalRateLimit>),
     /// Instead of what the filter's own rules ask for.
@@ -229,8 +229,8 @@ impl HttpFilter {
     ) -> Step {
         match (self, set) {
             (Self::Rbac(_), Some(FilterOverride::Rbac(None))) => Step::Continue,
-            (Self::Rbac(_), Some(FilterOverride::Rbac(Some(rbac)))) | (Self::Rbac(rbac), _) => {
-                rbac.step(request)
+            (Self::Rbac(_), Some(FilterOverride::Rbac(Some(access)))) | (Self::Rbac(access), _) => {
+                access.step(request)
             }
             (Self::Fault(_), Some(FilterOverride::Fault(fault))) => fault.step(request),
             (Self::Fault(own), _) => own.as_ref().map_or(Step::Continue, |own| own.step(request)),
@@ -312,20 +312,5 @@ impl HttpFilter {
             // Who never calls is never told.
             _ => {}
         }
-    }
-}
-
-impl Rbac {
-    fn step(&self, request: &FilterRequest<'_>) -> Step {
-        if self.decide(&request.facts()).is_allowed() {
-            return Step::Continue;
-        }
-        Step::Answer(Box::new(Answer {
-            payload: Payload::Text { status: 403, text: "RBAC: access denied".into(), grpc: None },
-            flag: super::flags::Flags::UNAUTHORIZED,
-            details: "rbac_access_denied".into(),
-            changes: None,
-            headers: HeaderMap::new(),
-        }))
     }
 }
