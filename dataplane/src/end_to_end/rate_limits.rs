@@ -16,16 +16,14 @@ use crate::runtime::{
     action::{Action, DirectResponse},
     filter::{
         FilterOverride, FilterOverrides,
-        local_rate_limit::{
-            DefaultBucket, HostLimits, Limiter, LocalRateLimit, TokenBucket, descriptor_key,
-        },
+        local_rate_limit::{DefaultBucket, Limiter, LocalRateLimit, TokenBucket, descriptor_key},
     },
     format::{
         AccessLog, Field, FormatOp, HeaderOps, HeaderWrite, LogFilter, LogFormat, LogSink,
         WriteAction,
     },
     matcher::Share,
-    rate_limit::{DescriptorAction, LimitHeaders, RateLimit},
+    rate_limit::{DescriptorAction, HostLimits, LimitHeaders, RateLimit},
     route::{Route, VirtualHost},
     target::ClusterChoice,
 };

@@ -108,6 +108,8 @@ fn view<'a>(
 ) -> FilterRequest<'a> {
     FilterRequest {
         connection: &exchange.downstream.facts,
+        own_names: exchange.downstream.own_names(),
+        protocol: exchange.protocol,
         remote_ip: exchange.remote.ip(),
         method: &outgoing.method,
         scheme: outgoing.scheme,
@@ -140,6 +142,7 @@ async fn request_body(
     place: usize,
 ) -> Result<(), Stop> {
     let Some(named) = passing.manager.filters.iter().nth(place) else { return Ok(()) };
+    let set = passing.levels.get(&named.name);
     if let Some(body) = received.body.take() {
         exchange.progress.begin(body, received.http2, Trailers::Kept);
     }
@@ -148,7 +151,7 @@ async fn request_body(
         piece.is_last = exchange.progress.is_read();
         let step = {
             let mut shown = view(exchange, passing, outgoing, router, place);
-            named.filter.request_body(&mut shown, &mut piece)
+            named.filter.request_body(&mut shown, set, &mut piece)
         };
         match step {
             Step::Continue => break,

@@ -202,9 +202,9 @@ pub(crate) fn of_filter(mut exchange: Box<Exchange>, answer: Answer) -> Reply {
     if let Some(changes) = &answer.changes {
         change_response(&exchange, changes, &mut headers);
     }
-    for (name, value) in &answer.headers {
-        headers.entry(name).or_insert_with(|| value.clone());
-    }
+    let mut own = answer.headers;
+    headers.keys().for_each(|changed| drop(own.remove(changed)));
+    headers.extend(own);
     match answer.payload {
         Payload::Settled => settled(exchange, headers),
         Payload::Grpc { status, text } => grpc_with(exchange, headers, status, &text),
@@ -214,6 +214,11 @@ pub(crate) fn of_filter(mut exchange: Box<Exchange>, answer: Answer) -> Reply {
         Payload::Text { status, text, .. } => {
             plain_with(exchange, headers, status, Bytes::from(text.into_owned()))
         }
+        Payload::Body { status, body, grpc } if exchange.is_grpc => {
+            let message = String::from_utf8_lossy(&body);
+            grpc_with(exchange, headers, grpc.unwrap_or(grpc_code(status)), &message)
+        }
+        Payload::Body { status, body, .. } => plain_with(exchange, headers, status, body),
     }
 }
 
@@ -246,8 +251,10 @@ fn plain_with(
     // Such a response ends with its head, whatever a route or a filter says (RFC 9110, sections
     // 15.3.5, 15.3.6 and 15.4.5).
     let body = if matches!(status, 204 | 205 | 304) { Bytes::new() } else { body };
-    if !body.is_empty() {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if body.is_empty() {
+        headers.remove(header::CONTENT_TYPE);
+    } else {
+        headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     common(&mut headers, &exchange);

@@ -155,8 +155,8 @@ fn receive(
     );
     let scheme = target::scheme(&parts.uri).unwrap_or(noted);
     headers::request_id(&mut headers, manager);
-    let own_names = downstream.tls.as_ref().map(|tls| &tls.local_uri_sans[..]).unwrap_or_default();
-    xfcc::apply(&mut headers, &manager.client_cert, downstream.facts.peer.as_deref(), own_names);
+    let peer = downstream.facts.peer.as_deref();
+    xfcc::apply(&mut headers, &manager.client_cert, peer, downstream.own_names());
     let outgoing = Outgoing { method: parts.method, scheme, authority, path, headers };
     let begin = Begin {
         method: outgoing.method.clone(),

@@ -46,8 +46,10 @@ impl Flags {
 
     /// `RL`: a local rate limit was reached.
     pub const RATE_LIMITED: Self = Self(1 << 17);
+    /// The service that counts requests has not answered.
+    pub const RATE_LIMIT_ERROR: Self = Self(1 << 18);
 
-    const NAMES: [(Self, &'static str); 18] = [
+    const NAMES: [(Self, &'static str); 19] = [
         (Self::NO_HEALTHY_UPSTREAM, "UH"),
         (Self::UPSTREAM_CONNECTION_FAILURE, "UF"),
         (Self::UPSTREAM_OVERFLOW, "UO"),
@@ -66,6 +68,7 @@ impl Flags {
         (Self::DOWNSTREAM_PROTOCOL_ERROR, "DPE"),
         (Self::DOWNSTREAM_REMOTE_RESET, "DR"),
         (Self::RATE_LIMITED, "RL"),
+        (Self::RATE_LIMIT_ERROR, "RLSE"),
     ];
 
     /// Both sets together.

@@ -124,6 +124,64 @@ pub struct RouteLimits<'a> {
     pub cluster: Option<&'a str>,
 }
 
+/// When the virtual host's policies are used beside the route's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HostLimits {
+    /// Where the route has none.
+    Override,
+    /// Always.
+    Include,
+    /// Never.
+    Ignore,
+}
+
+/// Which policies a filter goes by.
+#[derive(Clone, Debug)]
+pub struct LimitPolicies {
+    /// Policies that are used instead of the route's; empty for none.
+    pub own: Vec<RateLimit>,
+    /// When the virtual host's policies are used.
+    pub host: HostLimits,
+    /// Policies of this stage are used.
+    pub stage: u32,
+}
+
+impl LimitPolicies {
+    /// The descriptors of a request; `set` is what its route says instead of the first two.
+    pub fn descriptors<'a>(
+        &'a self,
+        set: Option<(&'a [RateLimit], HostLimits)>,
+        limits: RouteLimits<'a>,
+        facts: &'a RequestFacts<'_>,
+    ) -> SmallVec<[Descriptor<'a>; 4]> {
+        let (own, host) = set.unwrap_or((&self.own, self.host));
+        let own = if own.is_empty() { &self.own } else { own };
+        descriptors((own, host, self.stage), limits, facts)
+    }
+}
+
+/// The descriptors of a request by policies of a filter's own, or by those of its route and virtual
+/// host that are of this stage.
+pub fn descriptors<'a>(
+    (own, host, stage): (&'a [RateLimit], HostLimits, u32),
+    limits: RouteLimits<'a>,
+    facts: &'a RequestFacts<'_>,
+) -> SmallVec<[Descriptor<'a>; 4]> {
+    let describe = |policy: &'a RateLimit| policy.descriptor(facts, limits.cluster);
+    if !own.is_empty() {
+        return own.iter().filter_map(describe).collect();
+    }
+    let with_host = limits.include_host
+        || match host {
+            HostLimits::Override => limits.of_route.is_empty(),
+            HostLimits::Include => true,
+            HostLimits::Ignore => false,
+        };
+    let of_host = if with_host { limits.of_host } else { &[] };
+    let policies = limits.of_route.iter().chain(of_host);
+    policies.filter(|policy| policy.stage == stage).filter_map(describe).collect()
+}
+
 /// What stands for a request where limits are looked up.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Descriptor<'a> {

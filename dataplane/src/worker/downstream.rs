@@ -78,6 +78,11 @@ pub(crate) enum Overtaken {
 }
 
 impl Downstream {
+    /// Who we are to the peer, by URI names of our certificate; nobody without TLS.
+    pub(crate) fn own_names(&self) -> &[Arc<str>] {
+        self.tls.as_ref().map(|tls| &tls.local_uri_sans[..]).unwrap_or_default()
+    }
+
     /// Judges the connection by `config`, once for each configuration. The chain in force is then
     /// the one that would take it today, if one would.
     pub(crate) fn judge(&self, config: &RuntimeConfig) -> Result<(), Overtaken> {

@@ -33,11 +33,10 @@ use crate::runtime::{
     HttpFilter,
     filter::{
         FilterOverride,
-        local_rate_limit::{
-            DefaultBucket, HostLimits, Limiter, LocalRateLimit, TokenBucket, descriptor_key,
-        },
+        local_rate_limit::{DefaultBucket, Limiter, LocalRateLimit, TokenBucket, descriptor_key},
     },
     matcher::Share,
+    rate_limit::HostLimits,
 };
 
 /// Buckets are filled no more often, as in Envoy.

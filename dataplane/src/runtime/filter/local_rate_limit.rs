@@ -18,11 +18,10 @@ use smallvec::SmallVec;
 
 use super::{Answer, Counter, FilterRequest, FilterResponse, FilterState, Payload, Step};
 use crate::runtime::{
-    facts::RequestFacts,
     flags::Flags,
     format::HeaderOps,
     matcher::Share,
-    rate_limit::{Descriptor, LimitHeaders, RateLimit, RouteLimits},
+    rate_limit::{self, Descriptor, HostLimits, LimitHeaders, RateLimit},
 };
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -68,17 +67,6 @@ pub struct LocalRateLimit {
     pub retry_after: bool,
     /// gRPC clients get `RESOURCE_EXHAUSTED` instead of `UNAVAILABLE`.
     pub resource_exhausted: bool,
-}
-
-/// When the virtual host's policies are used beside the route's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HostLimits {
-    /// Where the route has none.
-    Override,
-    /// Always.
-    Include,
-    /// Never.
-    Ignore,
 }
 
 /// The buckets of one configuration, or of one connection.
@@ -138,33 +126,16 @@ impl LocalRateLimit {
         let limits = request.limits.unwrap_or_default();
         let descriptors = match self.limiter.descriptors.is_empty() {
             true => SmallVec::new(),
-            false => self.descriptors(limits, &facts),
+            false => {
+                let own = (&self.own_limits[..], self.host_limits, self.stage);
+                rate_limit::descriptors(own, limits, &facts)
+            }
         };
         let limiter = match self.per_connection {
             true => request.connection_state.limiter.get_or_init(|| self.limiter.fresh()),
             false => &self.limiter,
         };
         limiter.take(&descriptors, now)
-    }
-
-    fn descriptors<'a>(
-        &'a self,
-        limits: RouteLimits<'a>,
-        facts: &'a RequestFacts<'_>,
-    ) -> SmallVec<[Descriptor<'a>; 4]> {
-        let describe = |policy: &'a RateLimit| policy.descriptor(facts, limits.cluster);
-        if !self.own_limits.is_empty() {
-            return self.own_limits.iter().filter_map(describe).collect();
-        }
-        let with_host = limits.include_host
-            || match self.host_limits {
-                HostLimits::Override => limits.of_route.is_empty(),
-                HostLimits::Include => true,
-                HostLimits::Ignore => false,
-            };
-        let of_host = if with_host { limits.of_host } else { &[] };
-        let policies = limits.of_route.iter().chain(of_host);
-        policies.filter(|policy| policy.stage == self.stage).filter_map(describe).collect()
     }
 
     /// Keeps the bucket for the response's head, where that tells of it.

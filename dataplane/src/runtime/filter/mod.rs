@@ -19,6 +19,7 @@ use http::HeaderMap;
 
 pub mod cors;
 pub mod fault;
+pub mod grpc;
 pub mod jwt_authn;
 pub mod local_rate_limit;
 pub mod notes;
@@ -256,8 +257,13 @@ impl HttpFilter {
     }
 
     /// Shows it a piece of the request's body, before anything of the request is sent on.
-    pub fn request_body(&self, request: &mut FilterRequest<'_>, piece: &mut Piece) -> Step {
-        let _ = (&request, &piece);
+    pub fn request_body(
+        &self,
+        request: &mut FilterRequest<'_>,
+        set: Option<&FilterOverride>,
+        piece: &mut Piece,
+    ) -> Step {
+        let _ = (&request, &set, &piece);
         match self {
             #[cfg(test)]
             Self::Probe(probe) => probe.request_body(request, piece),

@@ -51,6 +51,13 @@ impl Notes {
         states.iter().find(|(other, _)| *other == place).map(|(_, state)| state)
     }
 
+    /// Takes away the state that the filter at this place has kept.
+    pub fn take(&mut self, place: usize) -> Option<FilterState> {
+        let states = &mut self.0.as_mut()?.states;
+        let at = states.iter().position(|(other, _)| *other == place)?;
+        Some(states.swap_remove(at).1)
+    }
+
     /// Counts one more; `value` is what configuration says for the counter's label.
     pub fn count(&mut self, counter: Counter, value: &Arc<str>) {
         self.0.get_or_insert_default().counts.push((counter, Arc::clone(value)));

@@ -113,7 +113,7 @@ pub struct Answer {
     pub details: Cow<'static, str>,
     /// Changes of its headers.
     pub changes: Option<Arc<HeaderOps>>,
-    /// Headers that it gets then, where it has none of that name.
+    /// Headers that it gets then, where the changes made none of that name.
     pub headers: HeaderMap,
 }
 
@@ -137,6 +137,16 @@ pub enum Payload {
         /// The message.
         text: Cow<'static, str>,
     },
+    /// These bytes, of the type that the headers say; a client that speaks gRPC gets them as the
+    /// message beside the status that stands for this one.
+    Body {
+        /// HTTP status.
+        status: u16,
+        /// The bytes.
+        body: Bytes,
+        /// gRPC status, if not the one that stands for the other.
+        grpc: Option<u32>,
+    },
     /// 200 without a body, of which no route changes anything.
     Settled,
 }
@@ -158,6 +168,10 @@ pub struct ForRouter {
 pub struct FilterRequest<'a> {
     /// The connection that carries it.
     pub connection: &'a ConnectionFacts,
+    /// Who we are to the client, by URI names of our certificate.
+    pub own_names: &'a [Arc<str>],
+    /// Such as `HTTP/2`.
+    pub protocol: &'static str,
     /// The client's address, trusted hops considered.
     pub remote_ip: IpAddr,
     /// Method.
