@@ -12,6 +12,7 @@ use envoy_types::pb::{
         },
         extensions::{
             filters::network::{
+                ext_authz::v3::ExtAuthz as ConnectionAsk,
                 rbac::v3::Rbac as NetworkRbac,
                 tcp_proxy::v3::{
                     TcpProxy as WireTcp,
@@ -27,6 +28,7 @@ use envoy_types::pb::{
 
 use super::{
     Context, access_log, authz,
+    connection_ask::{self, Marks},
     field::{
         At, Invalid, cidr, each, flag, limit, number, optional_duration, port, refuse, required,
         type_name, unpack,
@@ -128,6 +130,10 @@ fn transport(
 enum NetworkFilter {
     NoEffect,
     Rbac(Rbac),
+    /// Rules that only mark.
+    Marks(Marks),
+    /// Somebody is to be asked about what is marked.
+    Ask(Box<ConnectionAsk>),
     Terminal(Terminal),
 }
 
@@ -135,7 +141,9 @@ fn filters(context: &mut Context, filters: &[Filter]) -> Result<(Vec<Rbac>, Term
     let compiled = each("filters", filters, |wire| filter(context, wire))?;
     let mut rbac = Vec::new();
     let mut terminal = None;
-    for filter in compiled {
+    let mut marks = None;
+    for (index, filter) in compiled.into_iter().enumerate() {
+        let before = marks.take();
         match filter {
             _ if terminal.is_some() => {
                 return Err(
@@ -144,6 +152,11 @@ fn filters(context: &mut Context, filters: &[Filter]) -> Result<(Vec<Rbac>, Term
             }
             NetworkFilter::NoEffect => {}
             NetworkFilter::Rbac(rules) => rbac.push(rules),
+            NetworkFilter::Marks(rules) => marks = Some(rules),
+            NetworkFilter::Ask(ask) => {
+                let place = format!("filters[{index}].typed_config");
+                rbac.push(connection_ask::refusal(&ask, before).at(&place)?);
+            }
             NetworkFilter::Terminal(last) => terminal = Some(last),
         }
     }
@@ -174,6 +187,9 @@ fn config(context: &mut Context, name: &str, config: &Any) -> Result<NetworkFilt
             Ok(NetworkFilter::Terminal(Terminal::Tcp(Arc::new(tcp_proxy(&unpack(config)?)?))))
         }
         "envoy.extensions.filters.network.rbac.v3.RBAC" => network_rbac(&unpack(config)?),
+        "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz" => {
+            Ok(NetworkFilter::Ask(Box::new(unpack(config)?)))
+        }
         kind if known::without_effect(kind).is_some() => Ok(NetworkFilter::NoEffect),
         kind => Err(Invalid::new(format!("filter {name} ({kind}) is not supported by this proxy"))),
     }
@@ -181,10 +197,14 @@ fn config(context: &mut Context, name: &str, config: &Any) -> Result<NetworkFilt
 
 fn network_rbac(message: &NetworkRbac) -> Result<NetworkFilter, Invalid> {
     refuse(&[("enforcement_type", message.enforcement_type != 0)])?;
-    match &message.rules {
-        Some(rules) => Ok(NetworkFilter::Rbac(authz::rules(rules).at("rules")?)),
-        None => Ok(NetworkFilter::NoEffect),
-    }
+    Ok(match (&message.rules, &message.shadow_rules) {
+        (Some(rules), _) => NetworkFilter::Rbac(authz::rules(rules).at("rules")?),
+        (None, Some(shadow)) => NetworkFilter::Marks(Marks {
+            rules: authz::rules(shadow).at("shadow_rules")?,
+            prefix: message.shadow_rules_stat_prefix.clone(),
+        }),
+        (None, None) => NetworkFilter::NoEffect,
+    })
 }
 
 fn tcp_proxy(message: &WireTcp) -> Result<TcpProxy, Invalid> {

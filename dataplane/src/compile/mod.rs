@@ -20,6 +20,7 @@ mod access_log;
 mod authz;
 mod close;
 mod cluster;
+mod connection_ask;
 mod endpoint;
 mod field;
 mod filter;

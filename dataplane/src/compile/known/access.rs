@@ -5,7 +5,7 @@ use super::{
     base::{CIDR, RANGE},
     matcher::{FILTER_STATE, HEADER, METADATA_MATCHER, PATH, STRING},
     messages,
-    reason::{SHADOW, STATISTICS},
+    reason::STATISTICS,
 };
 
 messages! {
@@ -76,12 +76,12 @@ messages! {
 
     NETWORK_RBAC = "envoy.extensions.filters.network.rbac.v3.RBAC" {
         1 "rules": In(&RULES);
-        2 "shadow_rules": NoEffect(SHADOW);
+        2 "shadow_rules": In(&RULES);
         3 "stat_prefix": NoEffect(STATISTICS);
         4 "enforcement_type": Read;
-        5 "shadow_rules_stat_prefix": NoEffect(STATISTICS);
+        5 "shadow_rules_stat_prefix": Read;
         6 "matcher": Guard;
-        7 "shadow_matcher": NoEffect(SHADOW);
+        7 "shadow_matcher": Guard;
         8 "delay_deny": Guard;
     }
 }

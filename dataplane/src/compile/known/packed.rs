@@ -1,6 +1,7 @@
 //! What an `Any` may hold, but for HTTP filters and what routes set for them.
 
 use super::{
+    super::connection_ask::CONNECTION_ASK,
     Message,
     access::NETWORK_RBAC,
     cluster::{CARES, DNS_CLUSTER},
@@ -20,6 +21,7 @@ pub(super) static PACKED: &[&Message] = &[
     &RAW_BUFFER,
     &TCP_PROXY,
     &NETWORK_RBAC,
+    &CONNECTION_ASK,
     &FILTER_CONFIG,
     &PREVIOUS_HOSTS,
     &OMIT_CANARY_HOSTS,
