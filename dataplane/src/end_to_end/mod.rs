@@ -3,6 +3,7 @@
 
 mod blame;
 mod ends;
+mod ext_authz;
 mod filters;
 mod fixture;
 mod floods;

@@ -40,8 +40,6 @@ const REFUSED: &[&str] = &[
     "extension_filter",
     // A Sidecar whose application listens on a Unix socket.
     "endpoint.address: expected a socket_address, others are not supported by this proxy",
-    // Who is asked about access.
-    "filter envoy.filters.http.ext_authz",
 ];
 
 /// What the proxy makes of a resource: its compiled form, or the refusal.

@@ -34,6 +34,11 @@ impl Pair {
         }
     }
 
+    /// The blocks of loopback addresses, Envoy's first.
+    pub(crate) fn blocks(&self) -> &[String; 2] {
+        &self.blocks
+    }
+
     /// Waits until both answer this request with this status.
     pub(crate) fn until_status(&self, request: &str, expected: u16) {
         for workload in &self.workloads {

@@ -2,5 +2,7 @@
 //! answers, and the same bytes at the application.
 #![cfg(feature = "e2e")]
 
+mod authorizers;
 mod beside;
+mod service;
 mod tokens;

@@ -26,6 +26,7 @@ use crate::runtime::{
 };
 
 mod cors;
+mod ext_authz;
 mod fault;
 mod jwt_authn;
 mod local_rate_limit;
@@ -48,7 +49,7 @@ struct Row {
 /// What routes set for a filter, and what compiles it.
 type PerRoute = (&'static Fields, fn(&Any) -> Result<FilterOverride, Invalid>);
 
-static TABLE: [Row; 7] = [
+static TABLE: [Row; 8] = [
     Row { config: &router::ROUTER, filter: router::filter, per_route: None, guards: false },
     Row {
         config: &rbac::HTTP_RBAC,
@@ -67,6 +68,12 @@ static TABLE: [Row; 7] = [
         filter: cors::filter,
         per_route: Some((&cors::CORS_POLICY, cors::per_route)),
         guards: false,
+    },
+    Row {
+        config: &ext_authz::EXT_AUTHZ,
+        filter: ext_authz::filter,
+        per_route: Some((&ext_authz::PER_ROUTE, ext_authz::per_route)),
+        guards: true,
     },
     Row {
         config: &jwt_authn::JWT_AUTHN,

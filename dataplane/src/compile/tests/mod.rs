@@ -137,10 +137,6 @@ fn filters_without_effect_are_left_out_and_unknown_ones_refuse_the_listener() {
     let path = "LDS l: filter_chains[0].filters[0].typed_config.http_filters[0].typed_config";
     for (name, config) in [
         ("envoy.filters.http.wasm", any(&Wasm::default())),
-        (
-            "envoy.filters.http.ext_authz",
-            wrap("x/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"),
-        ),
         ("envoy.filters.http.oauth2", wrap("x/envoy.extensions.filters.http.oauth2.v3.OAuth2")),
     ] {
         let error = with_http_filter(http_filter(name, config)).unwrap_err();

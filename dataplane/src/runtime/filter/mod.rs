@@ -18,6 +18,7 @@ use std::{cell::OnceCell, fmt, sync::Arc};
 use http::HeaderMap;
 
 pub mod cors;
+pub mod ext_authz;
 pub mod fault;
 pub mod grpc;
 pub mod jwt_authn;
@@ -30,6 +31,7 @@ pub mod rbac;
 
 use self::{
     cors::CorsPolicy,
+    ext_authz::{AskOverride, Asking, ExtAuthz},
     fault::FaultConfig,
     jwt_authn::{JwtAuthn, JwtOverride},
     local_rate_limit::{Limiter, LocalRateLimit, TokenBucket},
@@ -52,6 +54,8 @@ pub enum HttpFilter {
     Fault(Option<Arc<FaultConfig>>),
     /// Answers preflight requests by the route's or virtual host's [`CorsPolicy`].
     Cors,
+    /// Asks a service about requests; a route may tell it more, or have nobody asked.
+    ExtAuthz(Arc<ExtAuthz>),
     /// Refuses requests without a valid token; a route may ask for another one, or for none.
     JwtAuthn(Arc<JwtAuthn>),
     /// Replaces the ALPN offered upstream by the chosen cluster's [`super::cluster::MeshAlpn`].
@@ -79,6 +83,8 @@ pub enum FilterOverride {
     Rbac(Option<Arc<Access>>),
     /// Instead of the filter's own limit.
     LocalRateLimit(Arc<LocalRateLimit>),
+    /// Beside what the filter says.
+    ExtAuthz(Arc<AskOverride>),
     /// Instead of what the filter's own rules ask for.
     JwtAuthn(Arc<JwtOverride>),
 }
@@ -88,6 +94,8 @@ pub enum FilterOverride {
 pub enum FilterState {
     /// Headers that the response gets.
     Cors(HeaderMap),
+    /// How far asking has come.
+    ExtAuthz(Asking),
     /// The bucket that the response tells of.
     LocalRateLimit(Arc<TokenBucket>),
     /// Whatever a test wants.
@@ -152,6 +160,7 @@ impl Filters {
             HttpFilter::Rbac(_) => "envoy.filters.http.rbac",
             HttpFilter::Fault(_) => "envoy.filters.http.fault",
             HttpFilter::Cors => "envoy.filters.http.cors",
+            HttpFilter::ExtAuthz(_) => "envoy.filters.http.ext_authz",
             HttpFilter::JwtAuthn(_) => "envoy.filters.http.jwt_authn",
             HttpFilter::MeshAlpn => "envoy.filters.http.set_filter_state",
             HttpFilter::LocalRateLimit(_) => "envoy.filters.http.local_ratelimit",
@@ -212,6 +221,10 @@ impl HttpFilter {
             Self::Cors | Self::LocalRateLimit(_) => {
                 Phase::RequestHeaders.bit() | Phase::ResponseHeaders.bit()
             }
+            Self::ExtAuthz(ask) => {
+                let body = if ask.reads_bodies() { Phase::RequestBody.bit() } else { 0 };
+                Phase::RequestHeaders.bit() | body | Phase::ResponseHeaders.bit()
+            }
             #[cfg(test)]
             Self::Probe(probe) => probe.phases(),
         }
@@ -239,6 +252,7 @@ impl HttpFilter {
             (Self::Cors, _) => Step::Continue,
             (Self::LocalRateLimit(_), Some(FilterOverride::LocalRateLimit(limit)))
             | (Self::LocalRateLimit(limit), _) => limit.step(request),
+            (Self::ExtAuthz(ask), set) => ask.step(request, own_setting(set)),
             (Self::JwtAuthn(tokens), Some(FilterOverride::JwtAuthn(set))) => {
                 tokens.step(request, Some(set))
             }
@@ -263,8 +277,8 @@ impl HttpFilter {
         set: Option<&FilterOverride>,
         piece: &mut Piece,
     ) -> Step {
-        let _ = (&request, &set, &piece);
         match self {
+            Self::ExtAuthz(ask) => ask.body(request, own_setting(set), piece),
             #[cfg(test)]
             Self::Probe(probe) => probe.request_body(request, piece),
             _ => Step::Continue,
@@ -276,6 +290,10 @@ impl HttpFilter {
         match self {
             Self::Cors => {
                 cors::write(response);
+                Step::Continue
+            }
+            Self::ExtAuthz(_) => {
+                ext_authz::write(response);
                 Step::Continue
             }
             Self::LocalRateLimit(_) => {
@@ -311,12 +329,19 @@ impl HttpFilter {
 
     /// Tells it what came of a call that it has asked for; after that it is shown the phase again.
     pub fn called(&self, called: Called, notes: &mut Notes, place: usize) {
-        let _ = (&called, &notes, place);
         match self {
+            Self::ExtAuthz(_) => ext_authz::called(called, notes, place),
             #[cfg(test)]
             Self::Probe(probe) => probe.called(called, notes, place),
             // Who never calls is never told.
             _ => {}
         }
+    }
+}
+
+fn own_setting(set: Option<&FilterOverride>) -> Option<&AskOverride> {
+    match set {
+        Some(FilterOverride::ExtAuthz(set)) => Some(set),
+        _ => None,
     }
 }
