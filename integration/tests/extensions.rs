@@ -89,7 +89,7 @@ fn our_proxy_refuses_what_it_cannot_run_and_closes_what_it_guards() {
 }
 
 #[test]
-fn our_proxy_counts_itself_and_refuses_to_ask_others() {
+fn our_proxy_counts_itself_and_closes_what_nobody_can_count() {
     let site = Workload::start("run", "127.89.3");
     let limit = |spec: &str| {
         format!(

@@ -4,5 +4,6 @@
 
 mod authorizers;
 mod beside;
+mod limits;
 mod service;
 mod tokens;

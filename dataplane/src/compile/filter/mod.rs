@@ -31,6 +31,7 @@ mod fault;
 mod jwt_authn;
 mod local_rate_limit;
 mod mesh_alpn;
+mod rate_limit;
 mod rbac;
 mod router;
 
@@ -49,7 +50,7 @@ struct Row {
 /// What routes set for a filter, and what compiles it.
 type PerRoute = (&'static Fields, fn(&Any) -> Result<FilterOverride, Invalid>);
 
-static TABLE: [Row; 8] = [
+static TABLE: [Row; 9] = [
     Row { config: &router::ROUTER, filter: router::filter, per_route: None, guards: false },
     Row {
         config: &rbac::HTTP_RBAC,
@@ -85,6 +86,12 @@ static TABLE: [Row; 8] = [
         config: &local_rate_limit::LOCAL_RATE_LIMIT,
         filter: local_rate_limit::filter,
         per_route: Some((&local_rate_limit::LOCAL_RATE_LIMIT, local_rate_limit::per_route)),
+        guards: true,
+    },
+    Row {
+        config: &rate_limit::RATE_LIMIT,
+        filter: rate_limit::filter,
+        per_route: Some((&rate_limit::PER_ROUTE, rate_limit::per_route)),
         guards: true,
     },
     Row {

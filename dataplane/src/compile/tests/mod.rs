@@ -37,6 +37,7 @@ mod jwt_authn;
 mod local_rate_limits;
 mod rate_limits;
 mod routes;
+mod services;
 
 fn context() -> Context {
     Context::default()

@@ -27,6 +27,7 @@ pub mod notes;
 pub mod phase;
 #[cfg(test)]
 pub mod probe;
+pub mod rate_limit;
 pub mod rbac;
 
 use self::{
@@ -35,6 +36,7 @@ use self::{
     fault::FaultConfig,
     jwt_authn::{JwtAuthn, JwtOverride},
     local_rate_limit::{Limiter, LocalRateLimit, TokenBucket},
+    rate_limit::{Counting, GlobalRateLimit, LimitOverride},
     rbac::Access,
 };
 pub use self::{
@@ -62,6 +64,8 @@ pub enum HttpFilter {
     MeshAlpn,
     /// Answers requests that find no token; a route's own limit replaces the filter's.
     LocalRateLimit(Arc<LocalRateLimit>),
+    /// Has a service count requests; a route may say how they are described.
+    RateLimit(Arc<GlobalRateLimit>),
     /// Forwards the request; always last.
     Router {
         /// Does not add `x-envoy-*` headers.
@@ -87,6 +91,8 @@ pub enum FilterOverride {
     ExtAuthz(Arc<AskOverride>),
     /// Instead of what the filter's own rules ask for.
     JwtAuthn(Arc<JwtOverride>),
+    /// Instead of the filter's own domain and descriptors.
+    RateLimit(Arc<LimitOverride>),
 }
 
 /// What a filter keeps for its later phases.
@@ -98,6 +104,8 @@ pub enum FilterState {
     ExtAuthz(Asking),
     /// The bucket that the response tells of.
     LocalRateLimit(Arc<TokenBucket>),
+    /// How far counting has come.
+    RateLimit(Counting),
     /// Whatever a test wants.
     #[cfg(test)]
     Probe(u32),
@@ -164,6 +172,7 @@ impl Filters {
             HttpFilter::JwtAuthn(_) => "envoy.filters.http.jwt_authn",
             HttpFilter::MeshAlpn => "envoy.filters.http.set_filter_state",
             HttpFilter::LocalRateLimit(_) => "envoy.filters.http.local_ratelimit",
+            HttpFilter::RateLimit(_) => "envoy.filters.http.ratelimit",
             HttpFilter::Router { .. } => "envoy.filters.http.router",
             HttpFilter::Probe(_) => "probe",
         };
@@ -218,7 +227,7 @@ impl HttpFilter {
             | Self::JwtAuthn(_)
             | Self::MeshAlpn
             | Self::Router { .. } => Phase::RequestHeaders.bit(),
-            Self::Cors | Self::LocalRateLimit(_) => {
+            Self::Cors | Self::LocalRateLimit(_) | Self::RateLimit(_) => {
                 Phase::RequestHeaders.bit() | Phase::ResponseHeaders.bit()
             }
             Self::ExtAuthz(ask) => {
@@ -257,6 +266,10 @@ impl HttpFilter {
                 tokens.step(request, Some(set))
             }
             (Self::JwtAuthn(tokens), _) => tokens.step(request, None),
+            (Self::RateLimit(limit), Some(FilterOverride::RateLimit(set))) => {
+                limit.step(request, Some(set))
+            }
+            (Self::RateLimit(limit), _) => limit.step(request, None),
             (Self::MeshAlpn, _) => {
                 request.router.mesh_alpn = true;
                 Step::Continue
@@ -300,6 +313,10 @@ impl HttpFilter {
                 local_rate_limit::write(response);
                 Step::Continue
             }
+            Self::RateLimit(_) => {
+                rate_limit::write(response);
+                Step::Continue
+            }
             #[cfg(test)]
             Self::Probe(probe) => probe.response_headers(response),
             _ => Step::Continue,
@@ -331,6 +348,7 @@ impl HttpFilter {
     pub fn called(&self, called: Called, notes: &mut Notes, place: usize) {
         match self {
             Self::ExtAuthz(_) => ext_authz::called(called, notes, place),
+            Self::RateLimit(_) => rate_limit::called(called, notes, place),
             #[cfg(test)]
             Self::Probe(probe) => probe.called(called, notes, place),
             // Who never calls is never told.

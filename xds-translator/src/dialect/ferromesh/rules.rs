@@ -81,12 +81,6 @@ fn check_global(global: &Global, at: &mut Decoder) {
     each("descriptors", &global.descriptors, at, |descriptor, at| {
         check_parts(&descriptor.by, Who::Service, at);
     });
-    at.remark(|path| {
-        let message = "Ferromesh's own proxy asks no service, and refuses listeners that have it \
-                       asked: what they guard is closed; Envoys ask";
-        Diagnostic::warning(Code::NotActedOn, path, message)
-            .fix("`local` where such proxies are in use")
-    });
 }
 
 /// Who counts.
