@@ -191,7 +191,7 @@ async fn what_guards_access_and_is_not_served_is_refused_at_every_door() {
             object(
                 "security.istio.io/v1",
                 "RequestAuthentication",
-                "{jwtRules: [{issuer: 'https://a.test', presence: REQUIRED}]}",
+                "{jwtRules: [{issuer: 'https://a.test', presence: SOMETIMES}]}",
             ),
             "spec.jwtRules[0].presence",
         ),

@@ -247,8 +247,11 @@ fn check_denials(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
 fn check_optional_tokens(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     let reader = Reader::new(&input.snapshot);
     let asks = |workload: &Arc<Workload>| {
-        let policies = reader.access_policies(&workload.id.namespace, &workload.labels);
+        let (namespace, labels) = (&workload.id.namespace, &workload.labels);
+        let policies = reader.access_policies(namespace, labels);
+        let tokens = reader.token_policies(namespace, labels);
         policies.iter().any(|policy| policy.looks_at_tokens())
+            || tokens.iter().any(|policy| policy.rules.iter().any(|rule| rule.check.required))
     };
     for policy in policies(input).filter(|policy| input.is_wanted(&policy.origin.id)) {
         let Item::Tokens(tokens) = policy.item else { continue };

@@ -1070,6 +1070,9 @@ fn tokens_that_nobody_must_have_are_said() {
         let said = found.iter().any(|finding| finding.code == Code::OptionalTokens);
         assert_eq!(said, expected, "{rules}: {found:#?}");
     }
+    let demanding = login.replace("jwksUri", "presence: REQUIRED, jwksUri");
+    let found = alone("a.yaml", &format!("{pod}{demanding}"));
+    assert!(!found.iter().any(|finding| finding.code == Code::OptionalTokens), "{found:#?}");
 }
 
 #[test]
