@@ -137,14 +137,16 @@ fn bring_libraries(root: &Path) {
 }
 
 /// Starts control plane and proxy with the files of the package as they are, in a root of their own
-/// and a network of their own. Static programs draw random numbers from the device alone.
+/// and a network of their own. Static programs draw random numbers from devices alone.
 fn start_from(root: &Path, work: &Path) {
     let script = "
 trap 'trap - TERM; wait; exit' TERM
 ip link set lo up
 mkdir -p \"$0/dev\"
-: > \"$0/dev/urandom\"
-mount --bind /dev/urandom \"$0/dev/urandom\"
+for device in random urandom; do
+  : > \"$0/dev/$device\"
+  mount --bind /dev/$device \"$0/dev/$device\"
+done
 within() { chroot \"$0\" \"$@\"; }
 within /usr/bin/ferromesh serve --settings /etc/ferromesh/serve.yaml &
 export FERROMESH_TOKEN_FILE=/var/lib/ferromesh/admin-token
