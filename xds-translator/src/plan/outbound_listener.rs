@@ -11,6 +11,8 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
 use super::{
     ChainMatch, Direction, FilterChainPlan, FixedCluster, HttpRole, ListenerFilter, ListenerPlan,
     RouteSource, TerminalFilter, TransportMatch,
@@ -304,25 +306,48 @@ fn passthrough(unknown: &Unknown<'_>) -> FilterChainPlan {
     defaults::chain_to("PassthroughFilterChain", None, unknown_cluster(unknown))
 }
 
-/// Chains with pairwise different matches, the first of equals: Envoy refuses a listener with two
-/// equal ones, also when they only share one of several SNI names.
+/// SNI names; `None` stands for any.
+type Names = Vec<Option<Arc<str>>>;
+
+/// Chains of which no two take the same connection by the same match, the first of those that
+/// would: Envoy refuses a listener with two such, also when they share one of several networks and
+/// one of several SNI names. What is left to a later chain may take several of them.
 pub(crate) fn distinct(chains: Vec<FilterChainPlan>) -> Vec<FilterChainPlan> {
-    let mut known: BTreeSet<String> = BTreeSet::new();
+    let mut known: BTreeSet<(Option<IpNet>, Option<Arc<str>>, String)> = BTreeSet::new();
     let mut kept: Vec<FilterChainPlan> = Vec::with_capacity(chains.len());
-    for mut chain in chains {
-        let rest = ChainMatch { server_names: Vec::new(), ..chain.matches.clone() };
-        if chain.matches.server_names.is_empty() {
-            if known.insert(format!("{rest:?}")) {
-                kept.push(chain);
+    for chain in chains {
+        let whole =
+            ChainMatch { prefixes: Vec::new(), server_names: Vec::new(), ..chain.matches.clone() };
+        let rest = format!("{whole:?}");
+        // Names by the networks in which no earlier chain takes them.
+        let mut parts: Vec<(Vec<Option<IpNet>>, Names)> = Vec::new();
+        for name in each_or_any(&chain.matches.server_names) {
+            let mut free = each_or_any(&chain.matches.prefixes);
+            free.retain(|network| {
+                let network = network.map(|network| network.trunc());
+                known.insert((network, name.clone(), rest.clone()))
+            });
+            match parts.iter_mut().find(|(networks, _)| *networks == free) {
+                Some((_, names)) => names.push(name),
+                None => parts.push((free, vec![name])),
             }
-            continue;
         }
-        chain.matches.server_names.retain(|name| known.insert(format!("{name} {rest:?}")));
-        if !chain.matches.server_names.is_empty() {
-            kept.push(chain);
-        }
+        parts.retain(|(networks, _)| !networks.is_empty());
+        kept.extend(parts.into_iter().map(|(networks, names)| FilterChainPlan {
+            matches: ChainMatch {
+                prefixes: networks.into_iter().flatten().collect(),
+                server_names: names.into_iter().flatten().collect(),
+                ..whole.clone()
+            },
+            ..chain.clone()
+        }));
     }
     kept
+}
+
+/// The values of a condition; `None` alone where it has none and takes everything.
+fn each_or_any<T: Clone>(values: &[T]) -> Vec<Option<T>> {
+    if values.is_empty() { vec![None] } else { values.iter().cloned().map(Some).collect() }
 }
 
 /// The inspectors that the chains' conditions need.
@@ -520,5 +545,32 @@ mod tests {
             .map(|c| c.matches.server_names.iter().map(AsRef::as_ref).collect())
             .collect();
         assert_eq!(names, [vec!["x", "y"], vec!["z"], vec![]]);
+    }
+
+    #[test]
+    fn a_network_and_an_sni_together_belong_to_the_first_chain_that_names_both() {
+        let within = |networks: &[&str], chain: FilterChainPlan| {
+            let prefixes = networks.iter().map(|n| n.parse().expect("a network")).collect();
+            let matches = ChainMatch { prefixes, ..chain.matches };
+            FilterChainPlan { matches, ..chain }
+        };
+        let kept = distinct(vec![
+            within(&["10.0.0.0/8", "192.168.0.0/16"], tcp("a", &["x", "y"])),
+            within(&["10.1.0.0/8", "172.16.0.0/12"], tcp("b", &["y", "z"])),
+            within(&["172.16.0.0/12"], tcp("c", &["z", "y"])),
+            within(&["192.168.0.0/16"], tcp("d", &[])),
+        ]);
+        let told = kept.iter().map(|c| {
+            let networks: Vec<String> =
+                c.matches.prefixes.iter().map(ToString::to_string).collect();
+            format!("{} for {}", networks.join(" "), c.matches.server_names.join(" "))
+        });
+        let expected = [
+            "10.0.0.0/8 192.168.0.0/16 for x y",
+            "172.16.0.0/12 for y",
+            "10.1.0.0/8 172.16.0.0/12 for z",
+            "192.168.0.0/16 for ",
+        ];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
     }
 }
