@@ -267,15 +267,16 @@ fn check_shares(mesh: &Mesh) {
 
 /// Half of the endpoints answers 503.
 fn check_retries(mesh: &Mesh) {
-    // Once in a hundred times a retry meets the same endpoint again.
+    // How the two endpoints share requests is chance, from 0.2 to 0.7 of them for the one that fails
+    // and steady within a run; another attempt looks for another endpoint six times.
     let retried = |service: &str, path: &str| {
-        let statuses = mesh.many("POST", (service, path), 60);
-        assert!(of(&statuses, 200) >= 56, "POST {service}{path}: {statuses:?}");
+        let statuses = mesh.many("POST", (service, path), 150);
+        assert!(of(&statuses, 200) >= 102, "POST {service}{path}: {statuses:?}");
     };
     let once = |service: &str, path: &str| {
-        let statuses = mesh.many("GET", (service, path), 60);
+        let statuses = mesh.many("GET", (service, path), 150);
         let failed = of(&statuses, 503);
-        assert!((10..=50).contains(&failed), "GET {service}{path}: {statuses:?}");
+        assert!((8..=142).contains(&failed), "GET {service}{path}: {statuses:?}");
     };
     retried("my-service", "/api/x");
     once("my-service", "/api/x");
