@@ -267,8 +267,9 @@ fn check_shares(mesh: &Mesh) {
 
 /// Half of the endpoints answers 503.
 fn check_retries(mesh: &Mesh) {
-    // How the two endpoints share requests is chance, from 0.2 to 0.7 of them for the one that fails
-    // and steady within a run; another attempt looks for another endpoint six times.
+    // Of two endpoints with a request under way at one of them (other checks wait for answers
+    // meanwhile), the least loaded of two draws is that one a quarter of the times, so that from a
+    // quarter to three quarters fail. Another attempt draws six times for another endpoint.
     let retried = |service: &str, path: &str| {
         let statuses = mesh.many("POST", (service, path), 150);
         assert!(of(&statuses, 200) >= 102, "POST {service}{path}: {statuses:?}");
