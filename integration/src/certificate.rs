@@ -43,3 +43,25 @@ pub fn self_signed(folder: &Path, name: &str, about: &[&str]) -> (PathBuf, PathB
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     (certificate, key)
 }
+
+/// [`self_signed`] for one that `authority` (its certificate and key, as files) signs. `subject`:
+/// `/` for none, or as `/CN=NAME`; `alternative`: as openssl spells subjectAltName, `URI:…` or
+/// `DNS:…,DNS:…`.
+///
+/// # Panics
+/// As [`self_signed`], and where a path is no UTF-8.
+pub fn signed(
+    folder: &Path,
+    name: &str,
+    subject: &str,
+    authority: &(PathBuf, PathBuf),
+    alternative: &str,
+) -> (PathBuf, PathBuf) {
+    let path = |path: &Path| path.to_str().expect("a path of ours is text").to_owned();
+    let (certificate, key) = (path(&authority.0), path(&authority.1));
+    let alternative = format!("subjectAltName={alternative}");
+    let constraint = "basicConstraints=critical,CA:FALSE";
+    let signer = ["-CA", &certificate, "-CAkey", &key];
+    let about = ["-subj", subject, "-addext", constraint, "-addext", &alternative];
+    self_signed(folder, name, &[&signer[..], &about].concat())
+}

@@ -110,6 +110,44 @@ fn inline_extensions(json: &mut Value, extensions: &BTreeMap<String, Value>) {
     }
 }
 
+/// Puts a text in the place of every one that equals `text`, wherever it stands.
+pub fn replace(json: &mut Value, text: &str, by: &str) {
+    match json {
+        Value::String(own) if own == text => *own = by.to_owned(),
+        Value::Object(fields) => fields.values_mut().for_each(|value| replace(value, text, by)),
+        Value::Array(items) => items.iter_mut().for_each(|item| replace(item, text, by)),
+        _ => {}
+    }
+}
+
+/// Gives a workload's own certificate, `default` in what is translated, another name: one Envoy may
+/// stand for many workloads.
+pub fn rename_secret(json: &mut Value, name: &str) {
+    match json {
+        Value::Object(fields) => {
+            if fields.contains_key("sds_config") && fields.get("name") == Some(&json!("default")) {
+                fields.insert("name".to_owned(), name.into());
+            }
+            fields.values_mut().for_each(|value| rename_secret(value, name));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| rename_secret(item, name)),
+        _ => {}
+    }
+}
+
+/// Removes fields of these names wherever they stand: without its `sds_config` a secret comes from
+/// the bootstrap.
+pub fn remove_fields(json: &mut Value, names: &[&str]) {
+    match json {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !names.contains(&name.as_str()));
+            fields.values_mut().for_each(|value| remove_fields(value, names));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| remove_fields(item, names)),
+        _ => {}
+    }
+}
+
 fn inline_endpoints(cluster: &mut Value, endpoints: &BTreeMap<String, Value>) {
     let Some(eds) = cluster.as_object_mut().and_then(|fields| fields.remove("eds_cluster_config"))
     else {

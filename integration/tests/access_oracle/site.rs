@@ -11,6 +11,7 @@ use std::{
 };
 
 use ferromesh_integration::{
+    offline::remove_fields,
     paths,
     process::{Process, until},
 };
@@ -163,7 +164,10 @@ fn bootstrap_of(block: &Block, sets: &[Set], credentials: &Credentials) -> Value
                 .filter(|(name, _)| name.starts_with("inbound|") || name.contains(".authz.")),
         );
     }
-    listeners.iter_mut().for_each(make_static);
+    // Secrets come from the bootstrap, and the handshake lets strangers through for the policies to
+    // see them.
+    let taken = ["sds_config", "match_typed_subject_alt_names"];
+    listeners.iter_mut().for_each(|listener| remove_fields(listener, &taken));
     let file = |path: &Path| json!({"filename": path});
     json!({"static_resources": {
         "listeners": listeners,
@@ -175,20 +179,6 @@ fn bootstrap_of(block: &Block, sets: &[Set], credentials: &Credentials) -> Value
             {"name": "ROOTCA", "validation_context": {"trusted_ca": file(&credentials.authority.0)}},
         ],
     }})
-}
-
-/// Secrets come from the bootstrap, and the handshake lets strangers through for the policies to
-/// see them.
-fn make_static(json: &mut Value) {
-    match json {
-        Value::Object(fields) => {
-            fields.remove("sds_config");
-            fields.remove("match_typed_subject_alt_names");
-            fields.values_mut().for_each(make_static);
-        }
-        Value::Array(items) => items.iter_mut().for_each(make_static),
-        _ => {}
-    }
 }
 
 /// Everything that the sidecar of the workload gets.

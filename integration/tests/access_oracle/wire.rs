@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use ferromesh_integration::certificate::self_signed;
+use ferromesh_integration::certificate::{self_signed, signed};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::{
@@ -38,10 +38,10 @@ impl Credentials {
     pub(crate) fn make(dir: &Path, identities: &[Identity]) -> Self {
         let authority = self_signed(dir, "authority", &["-subj", "/CN=test"]);
         let server_names = SERVER_NAMES.map(|name| format!("DNS:{name}")).join(",");
-        let server = signed(dir, "server", &authority, &server_names);
+        let server = signed(dir, "server", "/", &authority, &server_names);
         let client = |(i, identity): (usize, &Identity)| {
             let name = format!("URI:spiffe://{}", identity.text());
-            (identity.clone(), signed(dir, &format!("client-{i}"), &authority, &name))
+            (identity.clone(), signed(dir, &format!("client-{i}"), "/", &authority, &name))
         };
         let clients = identities.iter().enumerate().map(client).collect();
         Self { authority, server, clients, tokens: Keys::make() }
@@ -82,23 +82,6 @@ impl Credentials {
 
 fn certificate_in(file: &Path) -> CertificateDer<'static> {
     CertificateDer::from_pem_file(file).expect("a certificate")
-}
-
-fn signed(dir: &Path, name: &str, authority: &Files, alternative: &str) -> Files {
-    let path = |path: &Path| path.to_str().expect("a path of ours is text").to_owned();
-    let about = [
-        "-subj",
-        "/",
-        "-CA",
-        &path(&authority.0),
-        "-CAkey",
-        &path(&authority.1),
-        "-addext",
-        "basicConstraints=critical,CA:FALSE",
-        "-addext",
-        &format!("subjectAltName={alternative}"),
-    ];
-    self_signed(dir, name, &about)
 }
 
 async fn answer(

@@ -12,8 +12,8 @@ use std::{
 };
 
 use ferromesh_integration::{
-    certificate::self_signed,
-    offline::{bootstrap, changes, translate_changes},
+    certificate::{self_signed, signed},
+    offline::{bootstrap, changes, remove_fields, rename_secret, replace, translate_changes},
     paths,
     process::Process,
 };
@@ -174,9 +174,7 @@ struct Credentials {
 
 static CREDENTIALS: LazyLock<Credentials> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder");
-    let (authority, key) = self_signed(folder.path(), "authority", &["-subj", "/CN=test"]);
-    let path = |path: &Path| path.to_str().expect("a path of ours is text").to_owned();
-    let (certificate, key) = (path(&authority), path(&key));
+    let authority = self_signed(folder.path(), "authority", &["-subj", "/CN=test"]);
     let accounts: BTreeSet<(String, String)> = BASE
         .iter()
         .filter(|object| object["kind"] == "Pod")
@@ -186,28 +184,16 @@ static CREDENTIALS: LazyLock<Credentials> = LazyLock::new(|| {
         })
         .collect();
     let made = |(namespace, account): (String, String)| {
-        let name = format!("subjectAltName=URI:spiffe://cluster.local/ns/{namespace}/sa/{account}");
-        let constraint = "basicConstraints=critical,CA:FALSE";
-        let about = [
-            "-subj",
-            "/",
-            "-CA",
-            &certificate,
-            "-CAkey",
-            &key,
-            "-addext",
-            constraint,
-            "-addext",
-            &name,
-        ];
-        let files = self_signed(folder.path(), &format!("{namespace}-{account}"), &about);
+        let id = format!("URI:spiffe://cluster.local/ns/{namespace}/sa/{account}");
+        let name = format!("{namespace}-{account}");
+        let files = signed(folder.path(), &name, "/", &authority, &id);
         ((namespace, account), files)
     };
     let about = ["-subj", "/CN=myapp", "-addext", "subjectAltName=DNS:myapp.example.com"];
     Credentials {
         accounts: accounts.into_iter().map(made).collect(),
         gateway: self_signed(folder.path(), "gateway", &about),
-        authority,
+        authority: authority.0,
         _folder: folder,
     }
 });
@@ -613,7 +599,7 @@ impl Makes<'_> {
             "static_resources": {"listeners": listeners, "clusters": clusters},
         });
         configuration["static_resources"]["secrets"] = accounts.chain([roots, edge]).collect();
-        make_static(&mut configuration);
+        remove_fields(&mut configuration, &["sds_config"]);
         configuration
     }
 }
@@ -629,39 +615,4 @@ fn envoy(folder: &Path, name: &str, configuration: &Value) -> Process {
     command.arg("-c").arg(&file).args(["--concurrency", "1", "--use-dynamic-base-id"]);
     command.args(["--log-level", "warning", "--file-flush-interval-msec", "50"]);
     Process::start(name, folder, command)
-}
-
-fn replace(json: &mut Value, text: &str, by: &str) {
-    match json {
-        Value::String(own) if own == text => *own = by.to_owned(),
-        Value::Object(fields) => fields.values_mut().for_each(|value| replace(value, text, by)),
-        Value::Array(items) => items.iter_mut().for_each(|item| replace(item, text, by)),
-        _ => {}
-    }
-}
-
-/// One Envoy has the certificates of many.
-fn rename_secret(json: &mut Value, name: &str) {
-    match json {
-        Value::Object(fields) => {
-            if fields.contains_key("sds_config") && fields.get("name") == Some(&json!("default")) {
-                fields.insert("name".to_owned(), name.into());
-            }
-            fields.values_mut().for_each(|value| rename_secret(value, name));
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| rename_secret(item, name)),
-        _ => {}
-    }
-}
-
-/// Secrets come from the bootstrap.
-fn make_static(json: &mut Value) {
-    match json {
-        Value::Object(fields) => {
-            fields.remove("sds_config");
-            fields.values_mut().for_each(make_static);
-        }
-        Value::Array(items) => items.iter_mut().for_each(make_static),
-        _ => {}
-    }
 }

@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use ferromesh_integration::{certificate::self_signed, token::Issuer};
+use ferromesh_integration::{
+    certificate::{self_signed, signed},
+    token::Issuer,
+};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, client::Resumption};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -37,11 +40,11 @@ impl Credentials {
         let authority = self_signed(folder, "authority", &["-subj", "/CN=test"]);
         let account = |(namespace, account): (&'static str, &'static str)| {
             let name = format!("URI:spiffe://cluster.local/ns/{namespace}/sa/{account}");
-            let files = signed(folder, &format!("{namespace}-{account}"), &authority, &name);
+            let files = signed(folder, &format!("{namespace}-{account}"), "/", &authority, &name);
             ((namespace, account), files)
         };
         let accounts: BTreeMap<_, _> = ACCOUNTS.into_iter().map(account).collect();
-        let server = signed(folder, "server", &authority, &names());
+        let server = signed(folder, "server", "/", &authority, &names());
         let proof = &accounts[&ACCOUNTS[3]];
         let clients = [client(&authority, None), client(&authority, Some(proof))];
         let (issuer, forger) = (Issuer::new("key"), Issuer::new("key"));
@@ -71,23 +74,6 @@ fn names() -> String {
     let services = SERVICES.iter().map(|service| of(service));
     let others = [PASSED, "unknown.test"].into_iter().chain(OTHERS);
     services.chain(others.map(|name| format!("DNS:{name}"))).collect::<Vec<_>>().join(",")
-}
-
-fn signed(folder: &Path, name: &str, authority: &Files, alternative: &str) -> Files {
-    let path = |path: &Path| path.to_str().expect("a path of ours is text").to_owned();
-    let about = [
-        "-subj",
-        "/",
-        "-CA",
-        &path(&authority.0),
-        "-CAkey",
-        &path(&authority.1),
-        "-addext",
-        "basicConstraints=critical,CA:FALSE",
-        "-addext",
-        &format!("subjectAltName={alternative}"),
-    ];
-    self_signed(folder, name, &about)
 }
 
 fn pair((certificate, key): &Files) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use ferromesh_integration::{
-    offline::{bootstrap, translate_for},
+    offline::{bootstrap, remove_fields, rename_secret, replace, translate_for},
     paths,
     process::{Process, until},
 };
@@ -298,7 +298,7 @@ fn configuration(block: &Block, mesh: &Mesh, credentials: &Credentials, log: &Pa
     resources.insert("secrets".to_owned(), secrets(credentials));
     resources.insert("listeners".to_owned(), listeners.into());
     resources.insert("clusters".to_owned(), clusters.into_values().collect());
-    make_static(&mut config);
+    remove_fields(&mut config, &["sds_config"]);
     config
 }
 
@@ -346,41 +346,6 @@ fn capture(block: &Block, listener: &mut Value) {
         "name": "envoy.filters.listener.proxy_protocol",
         "typed_config": {"@type": format!("type.googleapis.com/{KIND}")},
     }]);
-}
-
-fn replace(json: &mut Value, text: &str, by: &str) {
-    match json {
-        Value::String(own) if own == text => *own = by.to_owned(),
-        Value::Object(fields) => fields.values_mut().for_each(|value| replace(value, text, by)),
-        Value::Array(items) => items.iter_mut().for_each(|item| replace(item, text, by)),
-        _ => {}
-    }
-}
-
-/// One Envoy has many certificates.
-fn rename_secret(json: &mut Value, name: &str) {
-    match json {
-        Value::Object(fields) => {
-            if fields.contains_key("sds_config") && fields.get("name") == Some(&json!("default")) {
-                fields.insert("name".to_owned(), name.into());
-            }
-            fields.values_mut().for_each(|value| rename_secret(value, name));
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| rename_secret(item, name)),
-        _ => {}
-    }
-}
-
-/// Secrets come from the bootstrap.
-fn make_static(json: &mut Value) {
-    match json {
-        Value::Object(fields) => {
-            fields.remove("sds_config");
-            fields.values_mut().for_each(make_static);
-        }
-        Value::Array(items) => items.iter_mut().for_each(make_static),
-        _ => {}
-    }
 }
 
 /// Answers every request with 200, or with 500 what asks for that; over TLS at a port of its own.

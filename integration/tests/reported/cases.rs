@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use ferromesh_integration::{certificate::self_signed, paths};
+use ferromesh_integration::{
+    certificate::{self, self_signed},
+    paths,
+};
 
 use crate::mesh::{BYTES, Mesh, is_mutual};
 
@@ -57,23 +60,9 @@ pub(crate) fn a_long_url_stays_in_the_mesh(mesh: &Mesh) {
 /// Certificates that an authority signed, as files for everybody.
 fn signed(mesh: &Mesh, authority: &(PathBuf, PathBuf), name: &str, dns: &str) -> [String; 2] {
     let text = |path: &PathBuf| path.to_str().expect("a path of ours is text").to_owned();
-    let (certificate, key) = (text(&authority.0), text(&authority.1));
-    let subject = format!("/CN={name}");
-    let names = format!("subjectAltName=DNS:{dns}");
-    let constraint = "basicConstraints=critical,CA:FALSE";
-    let about = [
-        "-subj",
-        &subject,
-        "-CA",
-        &certificate,
-        "-CAkey",
-        &key,
-        "-addext",
-        constraint,
-        "-addext",
-        &names,
-    ];
-    let (certificate, key) = self_signed(mesh.control.folder(), name, &about);
+    let (folder, names) = (mesh.control.folder(), format!("DNS:{dns}"));
+    let (certificate, key) =
+        certificate::signed(folder, name, &format!("/CN={name}"), authority, &names);
     [text(&certificate), text(&key)]
 }
 
