@@ -92,10 +92,13 @@ async fn every_row_about_istio_holds() {
     let mut proven: BTreeMap<&str, usize> = BTreeMap::new();
     let running = CASES
         .iter()
-        .map(|(name, of, case)| async move { (*name, *of, tokio::spawn(case()).await.is_ok()) });
-    let mut running = stream::iter(running).buffer_unordered(AT_ONCE);
-    while let Some((name, of, passed)) = running.next().await {
-        for row in of {
+        .map(|one @ (_, _, case)| async move { (one, tokio::spawn(case()).await.is_ok()) });
+    let outcomes: Vec<_> = stream::iter(running).buffer_unordered(AT_ONCE).collect().await;
+    for ((name, of, case), passed) in outcomes {
+        // Many rows are about seconds, which others take from it on a busy machine: it is asked
+        // once more, alone, where nothing but itself can fail it.
+        let passed = passed || tokio::spawn(case()).await.is_ok();
+        for row in *of {
             *proven.entry(row).or_default() += 1;
             if !passed {
                 failed.entry(row).or_default().push(name);
