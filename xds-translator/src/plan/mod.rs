@@ -10,6 +10,7 @@ mod authz;
 mod caller;
 mod client;
 mod cluster;
+pub mod cluster_types;
 mod credentials;
 mod defaults;
 mod egress;
@@ -51,6 +52,7 @@ mod traffic;
 pub mod types;
 mod virtual_host;
 
+pub use cluster_types::*;
 pub use keys::*;
 pub use outline::*;
 pub use route_types::*;
