@@ -172,6 +172,21 @@ impl Failed {
 }
 
 impl Attempts<'_> {
+    /// Adds what the first attempt says and most others repeat, before the first: in the copies for
+    /// the attempts, which have no room left, each field would move all of them.
+    pub(super) fn settle(&mut self) {
+        let Outgoing { authority, headers, .. } = &mut self.outgoing;
+        if self.matched.host.attempt_count_in_request {
+            headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(1_u32));
+        }
+        if self.purpose != Purpose::Http2
+            && let Ok(host) = HeaderValue::from_str(authority)
+        {
+            headers.insert(header::HOST, host);
+        }
+    }
+
+    /// Needs [`Self::settle`] before.
     pub(super) async fn until_answered(
         &self,
         exchange: &mut Exchange,
@@ -394,16 +409,18 @@ impl Attempts<'_> {
             change.apply(outgoing.to_mut(), host.to_string());
         }
         let mut headers = outgoing.headers.clone();
-        if self.matched.host.attempt_count_in_request {
+        let is_first = exchange.attempts <= 1;
+        if self.matched.host.attempt_count_in_request && !is_first {
             headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(exchange.attempts));
         }
-        let is_first = exchange.attempts <= 1;
         let elapsed = if is_first { Duration::ZERO } else { exchange.progress.since_end() };
         self.time.tell(&mut headers, elapsed);
         let uri = match self.purpose {
             Purpose::Http2 => absolute(&outgoing),
             Purpose::Http1 | Purpose::Tcp => {
-                if let Ok(host) = HeaderValue::from_str(&outgoing.authority) {
+                if let Cow::Owned(changed) = &outgoing
+                    && let Ok(host) = HeaderValue::from_str(&changed.authority)
+                {
                     headers.insert(header::HOST, host);
                 }
                 announce(&body, &mut headers);

@@ -91,7 +91,7 @@ pub(crate) async fn forward(
         return Local::of_fault(UpstreamFault::Reset).send(exchange);
     }
     let source = BodySource::new(body, purpose, keep_body, &exchange);
-    let attempts = Attempts {
+    let mut attempts = Attempts {
         matched,
         cluster,
         policy: policy.map(AsRef::as_ref),
@@ -109,6 +109,7 @@ pub(crate) async fn forward(
     } else {
         mirror::send(&exchange, matched, time, mirrors, &attempts.outgoing, &source)
     };
+    attempts.settle();
     let progress = Rc::clone(&exchange.progress);
     let answered = if limits.any() {
         let worker = Rc::clone(&exchange.downstream.worker);

@@ -227,18 +227,26 @@ pub(crate) fn append_forwarded_for(headers: &mut HeaderMap, hop: IpAddr) {
 pub(crate) fn request_id(headers: &mut HeaderMap, manager: &HttpConnectionManager) {
     let external = manager.use_remote_address && !manager.preserve_external_request_id;
     if manager.generate_request_id && (external || !headers.contains_key(X_REQUEST_ID)) {
-        let id = uuid(rand::random());
-        if let Ok(value) = HeaderValue::from_str(&id) {
-            headers.insert(X_REQUEST_ID, value);
+        if let Ok(id) = HeaderValue::from_bytes(&uuid(rand::random())) {
+            headers.insert(X_REQUEST_ID, id);
         }
     }
 }
 
-/// A version 4 UUID (RFC 9562 section 5.4).
-fn uuid(random: u128) -> String {
+/// A version 4 UUID as text (RFC 9562 section 5.4). Nearly every request gets one: the machinery of
+/// `format!` would be a twentieth of what a request costs.
+fn uuid(random: u128) -> [u8; 36] {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
     let bits = (random & !(0xF << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    let mut text = [b'-'; 36];
+    let mut at = 0;
+    for (i, byte) in bits.to_be_bytes().into_iter().enumerate() {
+        at += usize::from(matches!(i, 4 | 6 | 8 | 10));
+        text[at] = DIGITS[usize::from(byte >> 4)];
+        text[at + 1] = DIGITS[usize::from(byte & 0xF)];
+        at += 2;
+    }
+    text
 }
 
 /// What header changes of a request may also touch.

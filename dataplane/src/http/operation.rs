@@ -49,9 +49,11 @@ impl Told {
             Self::Name(name) => {
                 headers.insert(X_ENVOY_DECORATOR_OPERATION, name);
             }
-            Self::Taken => {
+            // Seldom there: a look at the names costs less than the hash of ours.
+            Self::Taken if headers.keys().any(|name| *name == X_ENVOY_DECORATOR_OPERATION) => {
                 headers.remove(X_ENVOY_DECORATOR_OPERATION);
             }
+            Self::Taken => {}
         }
     }
 }

@@ -78,8 +78,8 @@ enum Rest {
 
 fn is_open(outgoing: &Outgoing, received: &Received) -> Option<Rest> {
     let open = !received.http2 && received.body.as_ref().is_some_and(|body| !body.is_end_stream());
-    let waits = outgoing.headers.contains_key(header::EXPECT);
-    open.then_some(if waits { Rest::Unasked } else { Rest::Tried })
+    let waits = || outgoing.headers.contains_key(header::EXPECT);
+    open.then(|| if waits() { Rest::Unasked } else { Rest::Tried })
 }
 
 /// The answer to a request of which a part has not come is the last one on its connection: nobody

@@ -87,6 +87,18 @@ fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap, version: Version) -> Resu
 /// Whether the text is `uri-host [":" port]` with a host that is not empty (RFC 9110 sections 4.2.1
 /// and 7.2, RFC 3986 section 3.2.2). User information is none of it (RFC 9110 section 4.2.4).
 fn is_authority(text: &str) -> bool {
+    let end = text.bytes().position(|byte| !is_host_byte(byte)).unwrap_or(text.len());
+    // Nearly every name is of these; the others are looked at part by part.
+    match text.as_bytes().split_at(end) {
+        ([], _) => is_rare_authority(text),
+        (_, []) => true,
+        (_, [b':', port @ ..]) => port.iter().all(u8::is_ascii_digit),
+        _ => is_rare_authority(text),
+    }
+}
+
+/// The same for literals and escapes.
+fn is_rare_authority(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             Some((literal, port)) if is_literal(literal) => ("", port),
