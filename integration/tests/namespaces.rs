@@ -2,7 +2,7 @@
 //! nothing of it. The same checks run with our proxy, with Envoy, and with one calling the other.
 #![cfg(feature = "e2e")]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use ferromesh_integration::{
     certificate::self_signed,
@@ -10,7 +10,7 @@ use ferromesh_integration::{
     paths,
     plane::ControlPlane,
     process::{Process, until},
-    sidecar::Sidecar,
+    sidecar::{Sidecar, publish_root},
 };
 use serde_json::Value;
 
@@ -73,8 +73,6 @@ impl Mesh {
         let control = ControlPlane::new(format!("127.77.{third}.1"))
             .listening("xds-tls", format!("10.77.{third}.1:15012"));
         let site = Site { control, third };
-        fs::set_permissions(site.control.folder(), fs::Permissions::from_mode(0o755))
-            .expect("proxies read it as another user");
         let control_plane = site.control_plane();
 
         let (echo, bytes) = (format!("10.96.{third}.1"), format!("10.96.{third}.2"));
@@ -153,12 +151,7 @@ impl Site {
         let text = text.replace("OUTSIDE.crt", &self.file(&format!("{OUTSIDE}.crt")));
         self.control.write("mesh.yaml", text.replace("10.96.0.", &format!("10.96.{third}.")));
         let process = self.control.start();
-        // The private files below keep their own modes; the root certificate is for the proxies'
-        // user too.
-        fs::copy(self.file("data/root-cert.pem"), self.file("root-cert.pem"))
-            .expect("the root certificate is published");
-        fs::set_permissions(self.file("root-cert.pem"), fs::Permissions::from_mode(0o644))
-            .expect("a mode");
+        publish_root(&self.control);
         process
     }
 

@@ -10,7 +10,6 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
-    os::unix::fs::PermissionsExt,
     thread,
     time::{Duration, Instant},
 };
@@ -20,7 +19,7 @@ use ferromesh_integration::{
     paths,
     plane::ControlPlane,
     process::{Process, until},
-    sidecar::Sidecar,
+    sidecar::{Sidecar, publish_root},
 };
 use serde_json::Value;
 
@@ -120,8 +119,6 @@ impl Mesh {
         let bridge = Bridge::new(third);
         let address = format!("10.77.{third}.1:15012");
         let control = ControlPlane::new(format!("127.77.{third}.1")).listening("xds-tls", &address);
-        fs::set_permissions(control.folder(), fs::Permissions::from_mode(0o755))
-            .expect("proxies read it as another user");
         let own = |text: &str| {
             text.replace("10.77.0.", &format!("10.77.{third}."))
                 .replace("10.96.0.", &format!("10.96.{third}."))
@@ -132,9 +129,7 @@ impl Mesh {
             control.write(&format!("{name}.yaml"), example(name, mended));
         }
         let mut processes = vec![control.start()];
-        let root = control.file("root-cert.pem");
-        fs::copy(control.file("data/root-cert.pem"), &root).expect("a root is published");
-        fs::set_permissions(&root, fs::Permissions::from_mode(0o644)).expect("a mode");
+        publish_root(&control);
 
         let hosts: Vec<(&str, String)> = (21..)
             .zip(SERVICES)

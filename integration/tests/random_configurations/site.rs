@@ -3,18 +3,18 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::fs::PermissionsExt,
     path::Path,
     time::{Duration, Instant},
 };
 
 use ferromesh_integration::{
     certificate::self_signed,
-    namespace::{Bridge, PROXY_USER, Pod},
-    paths,
+    namespace::{Bridge, Pod},
     plane::ControlPlane,
     process::Process,
     random_mesh::base,
+    sidecar::{PodProxy, publish_root},
     wasm_module,
 };
 use serde_json::{Value, json};
@@ -41,7 +41,6 @@ impl Site {
         let bridge = Bridge::new(third);
         let control = ControlPlane::new(format!("127.77.{third}.1"))
             .listening("xds-tls", format!("10.77.{third}.1:15012"));
-        allow(control.folder(), 0o755);
         let pods =
             [("app", 11), ("edge", 12)].map(|(name, last)| Pod::new(&bridge, name, last, &[]));
         for pod in &pods {
@@ -55,9 +54,7 @@ impl Site {
             Self { _processes: Vec::new(), pods, control, credential, third, _bridge: bridge };
         site.write(0, &[]);
         let plane = site.control.start();
-        fs::copy(site.control.file("data/root-cert.pem"), site.control.file("root-cert.pem"))
-            .expect("the root certificate is published");
-        allow(&site.control.path("root-cert.pem"), 0o644);
+        publish_root(&site.control);
         let sidecar = site.envoy(0, ["sidecar", "shop", "account0", "app-0"]);
         let gateway = site.envoy(1, ["router", "istio-system", "edge", "edge-0"]);
         site._processes = vec![sidecar, gateway, plane];
@@ -65,33 +62,11 @@ impl Site {
         site
     }
 
-    fn envoy(&self, pod: usize, [kind, namespace, account, name]: [&str; 4]) -> Process {
-        let pod = &self.pods[pod];
-        let file = |suffix: &str| self.control.file(&format!("{name}{suffix}"));
-        let (token, work) = (file(".token"), file("-work"));
-        fs::write(&token, self.control.join_token(namespace, account)).expect("a token file");
-        allow(Path::new(&token), 0o600);
-        fs::create_dir(&work).expect("a directory");
-        for path in [&token, &work] {
-            chown(path, Some(PROXY_USER), Some(PROXY_USER)).expect("root may");
-        }
-        // Gateways bind ports that only root may, unless the namespace is told otherwise.
-        let unprivileged = ["-w", "net.ipv4.ip_unprivileged_port_start=0"];
-        assert!(pod.exec(Path::new("sysctl"), &unprivileged).status.success(), "sysctl");
-        let mut command = pod.proxy_command(&paths::program("ferromesh-proxy"));
-        command.arg("envoy").args(["--type", kind, "--namespace", namespace]);
-        command.args(["--service-account", account, "--name", name]);
-        command.args(["--ip", &pod.address.to_string()]);
-        command.args(["--control-plane", &format!("10.77.{}.1:15012", self.third)]);
-        command.args(["--root-cert", &self.control.file("root-cert.pem")]);
-        command.args(["--token-file", &token, "--work-dir", &work]);
-        command.args(["--concurrency", "1", "--drain-time", "1s"]);
-        command.arg("--all-statistics").arg("--envoy-path").arg(paths::envoy());
-        // An Envoy opens it once more for its access log.
-        let log = self.control.path(&format!("{name}-proxy.log"));
-        fs::write(&log, "").expect("a file");
-        allow(&log, 0o666);
-        Process::start(&format!("{name}-proxy"), self.control.folder(), command)
+    fn envoy(&self, pod: usize, [role, namespace, account, name]: [&str; 4]) -> Process {
+        let options = &["--all-statistics"];
+        let proxy = PodProxy { kind: "envoy", role, namespace, account, name, options };
+        let address = format!("10.77.{}.1:15012", self.third);
+        proxy.start(&self.control, &address, &self.pods[pod])
     }
 
     /// Serves objects beside those that are always there, and waits until both proxies have what

@@ -1,19 +1,13 @@
 //! A control plane, and pods with a sidecar or as a gateway, all of one kind of proxy; beside them a
 //! pod outside of the mesh.
 
-use std::{
-    fs,
-    os::unix::fs::{PermissionsExt, chown},
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{path::Path, process::Command, time::Duration};
 
 use ferromesh_integration::{
-    namespace::{Bridge, PROXY_USER, Pod},
-    paths,
+    namespace::{Bridge, Pod},
     plane::ControlPlane,
     process::{Process, until},
+    sidecar::{PodProxy, publish_root, until_ready},
 };
 
 use crate::application::{serve, speak_first};
@@ -54,7 +48,6 @@ impl Mesh {
         let bridge = Bridge::new(third);
         let control = ControlPlane::new(format!("127.77.{third}.1"))
             .listening("xds-tls", format!("10.77.{third}.1:15012"));
-        fs::set_permissions(control.folder(), fs::Permissions::from_mode(0o755)).expect("a mode");
         let address = |last: u8| format!("10.77.{third}.{last}");
         let (kf, outside) = (address(12), address(16));
         let hosts = [
@@ -84,10 +77,7 @@ impl Mesh {
         mesh.control.write("mesh.yaml", mesh.here(include_str!("mesh.yaml")));
         mesh.settings("");
         let plane = mesh.control.start();
-        fs::copy(mesh.control.file("data/root-cert.pem"), mesh.control.file("root-cert.pem"))
-            .expect("the root certificate is published");
-        fs::set_permissions(mesh.control.file("root-cert.pem"), fs::Permissions::from_mode(0o644))
-            .expect("a mode");
+        publish_root(&mesh.control);
         for (pod, name) in mesh.servers.iter().zip(["kf-0", "web-0", "web-1"]) {
             serve(pod, name, APPLICATION);
         }
@@ -117,39 +107,17 @@ impl Mesh {
                 self.start_proxy(&self.edge, ["router", "istio-system", "edge", "edge"]),
             )])
             .collect();
-        let ready = ["-sf", "-m", "10", "http://127.0.0.1:15021/healthz/ready"];
         let wait = |(pod, mut process): (&Pod, Process)| {
-            process.until("ready", || pod.exec(Path::new("curl"), &ready).status.success());
+            until_ready(&mut process, pod);
             process
         };
         started.into_iter().map(wait).collect()
     }
 
-    fn start_proxy(&self, pod: &Pod, [kind, namespace, account, name]: [&str; 4]) -> Process {
-        let file = |suffix: &str| self.control.file(&format!("{name}{suffix}"));
-        let (token, work) = (file(".token"), file("-work"));
-        fs::write(&token, self.control.join_token(namespace, account)).expect("a token file");
-        fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("a mode");
-        fs::create_dir(&work).expect("a directory");
-        for path in [&token, &work] {
-            chown(path, Some(PROXY_USER), Some(PROXY_USER)).expect("root may");
-        }
-        // Gateways bind ports that only root may, unless the namespace is told otherwise.
-        let unprivileged = ["-w", "net.ipv4.ip_unprivileged_port_start=0"];
-        assert!(pod.exec(Path::new("sysctl"), &unprivileged).status.success(), "sysctl");
-        let mut command = pod.proxy_command(&paths::program("ferromesh-proxy"));
-        command.arg(if self.proxy == Proxy::Envoy { "envoy" } else { "run" });
-        command.args(["--type", kind, "--namespace", namespace]);
-        command.args(["--service-account", account, "--name", name]);
-        command.args(["--ip", &pod.address.to_string()]);
-        command.args(["--control-plane", &format!("10.77.{}.1:15012", self.third)]);
-        command.args(["--root-cert", &self.control.file("root-cert.pem")]);
-        command.args(["--token-file", &token, "--work-dir", &work]);
-        command.args(["--concurrency", "1", "--drain-time", "1s"]);
-        if self.proxy == Proxy::Envoy {
-            command.arg("--envoy-path").arg(paths::envoy());
-        }
-        Process::start(&format!("{name}-proxy"), self.control.folder(), command)
+    fn start_proxy(&self, pod: &Pod, [role, namespace, account, name]: [&str; 4]) -> Process {
+        let kind = if self.proxy == Proxy::Envoy { "envoy" } else { "run" };
+        let proxy = PodProxy { kind, role, namespace, account, name, options: &[] };
+        proxy.start(&self.control, &format!("10.77.{}.1:15012", self.third), pod)
     }
 
     /// A text whose addresses are those of this mesh.
