@@ -4,6 +4,7 @@
 pub mod certificate;
 pub mod fuzz;
 pub mod kube_cluster;
+pub mod matrix;
 pub mod mesh;
 pub mod namespace;
 pub mod offline;

@@ -10,6 +10,8 @@ use ferromesh_integration::{paths, random_mesh::fields_of};
 use ferromesh_xds_translator::yaml;
 use serde_json::Value;
 
+use crate::matrix;
+
 /// Folders of sources whose tests count, and of files that tests read whole.
 const SOURCES: [&str; 3] = ["xds-translator", "integration/tests", "control-plane/tests"];
 const FILES: [&str; 3] = ["integration/corpus", "integration/tests", "xds-translator/tests/golden"];
@@ -31,6 +33,11 @@ pub(crate) fn cases() -> BTreeMap<String, BTreeSet<String>> {
     }
     for folder in FILES {
         each_file(folder, "yaml", &mut |path, text| add(path, text));
+    }
+    for (case, fields) in matrix::inputs() {
+        for field in fields {
+            cases.entry(field).or_default().insert(case.clone());
+        }
     }
     cases
 }

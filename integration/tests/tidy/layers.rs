@@ -102,6 +102,7 @@ const LAYERS: [&[&str]; 6] = [
     &[
         "paths",
         "random_mesh",
+        "matrix",
         "fuzz",
         "offline",
         "process",
