@@ -1,4 +1,5 @@
-//! Memory for what is only begun: requests whose end has not come.
+//! Memory for what callers make the server keep: requests that are only begun or wait for an answer,
+//! and what streams ask for.
 //!
 //! Whoever sends the beginning of a large request makes the server keep it. So its whole length is
 //! taken off a budget of the process before any of it is kept, and off the caller's share of that;
@@ -55,6 +56,15 @@ impl<K: Eq + Hash> Budget<K> {
         Reserved { _of_all: of_all, _of_caller: of_caller }
     }
 
+    /// Room for this length at once; `None`: there is none, or that is more than a caller's share.
+    pub fn try_reserve(&self, caller: K, bytes: usize) -> Option<Reserved> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
+        let own = self.share_of(caller);
+        let of_caller = own.try_acquire_many_owned(units).ok()?;
+        let of_all = self.all.clone().try_acquire_many_owned(units).ok()?;
+        Some(Reserved { _of_all: of_all, _of_caller: of_caller })
+    }
+
     /// Bytes that are not reserved.
     pub fn left(&self) -> usize {
         self.all.available_permits() * UNIT
@@ -93,7 +103,11 @@ mod tests {
         assert_eq!(budget.left(), 0);
         drop(mine);
         assert!(take("best", 40).is_some());
-        drop(others);
+        let at_once = |caller, units: usize| budget.try_reserve(caller, units * UNIT);
+        assert!(at_once("evil", 41).is_none(), "more than its share");
+        let mine = at_once("evil", 40);
+        assert!(mine.is_some() && at_once("evil", 1).is_none() && at_once("best", 1).is_none());
+        drop((others, mine));
         assert_eq!(budget.left(), 100 * UNIT);
     }
 

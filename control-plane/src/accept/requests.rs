@@ -16,11 +16,15 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
 use super::{
-    budget::Budget, network::ClientNetwork, not_served::NotServed, turns::Turns, visit::Visit,
+    budget::{Budget, Reserved},
+    network::ClientNetwork,
+    not_served::NotServed,
+    turns::Turns,
+    visit::Visit,
 };
 use crate::metrics::Metrics;
 
-/// Bodies up to this size cost no more than a connection does.
+/// Bodies up to this size have memory of their own: they do not wait behind large ones.
 const SMALL: usize = 64 << 10;
 /// How long a request waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,8 +39,10 @@ pub struct Requests {
     pub largest: usize,
     /// From the head of a request to the end of its body.
     pub body: Duration,
-    /// Memory for bodies that are not small.
+    /// Memory for bodies that are not small, until their requests are answered.
     pub bodies: Arc<Budget<ClientNetwork>>,
+    /// The same for small ones: on one connection there may be many.
+    pub small: Arc<Budget<ClientNetwork>>,
     /// Whose request is answered next.
     pub turns: Arc<Turns<ClientNetwork>>,
     /// Where refusals are counted.
@@ -63,16 +69,22 @@ impl Requests {
         let network = visit.map_or(ClientNetwork::UNKNOWN, Visit::network);
         let (head, body) = request.into_parts();
         let reading = timeout(self.body, self.read(network, body));
-        let bytes = reading.await.map_err(|_| NotServed::SlowBody)??;
+        let (bytes, reserved) = reading.await.map_err(|_| NotServed::SlowBody)??;
         let turn =
             timeout(PATIENCE, self.turns.turn(network)).await.map_err(|_| NotServed::Busy)?;
         let occupied = visit.map(Visit::occupy);
         let response = next.run(Request::from_parts(head, Body::from(bytes))).await;
-        drop((turn, occupied));
+        // The body was kept while it waited for its turn, and was there until it was answered.
+        drop((turn, occupied, reserved));
         Ok(response)
     }
 
-    async fn read(&self, network: ClientNetwork, body: Body) -> Result<Bytes, NotServed> {
+    /// The whole body, and the memory that it takes until its request is answered.
+    async fn read(
+        &self,
+        network: ClientNetwork,
+        body: Body,
+    ) -> Result<(Bytes, Option<Reserved>), NotServed> {
         let expected =
             http_body::Body::size_hint(&body).upper().and_then(|upper| usize::try_from(upper).ok());
         let most = expected.unwrap_or(self.largest);
@@ -80,16 +92,15 @@ impl Requests {
             return Err(self.discard(body).await);
         }
         let reserved = match most {
-            ..=SMALL => None,
+            0 => None,
+            1..=SMALL => Some(self.small.reserve(network, most).await),
             large => Some(self.bodies.reserve(network, large).await),
         };
         let collected = Limited::new(body, self.largest).collect().await.map_err(|error| {
             // One that breaks off is as good as one that never comes.
             if error.is::<LengthLimitError>() { NotServed::LargeBody } else { NotServed::SlowBody }
         });
-        let bytes = collected?.to_bytes();
-        drop(reserved);
-        Ok(bytes)
+        Ok((collected?.to_bytes(), reserved))
     }
 }
 

@@ -9,6 +9,7 @@ use axum::{
     middleware::{self, Next},
     routing::{get, post},
 };
+use futures_util::FutureExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -18,8 +19,8 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Acceptor, Limits, NotServed, Port, Spoken, budget::Budget, requests::Requests, seats::Seats,
-    turns::Turns,
+    Acceptor, ClientNetwork, Limits, NotServed, Port, Spoken, budget::Budget, requests::Requests,
+    seats::Seats, turns::Turns,
 };
 use crate::metrics::Metrics;
 
@@ -36,9 +37,16 @@ const PATIENT: Limits = Limits {
     answer: PATIENCE,
 };
 
+/// The largest body, and memory for bodies.
+const LARGE: usize = 1 << 20;
+const BODIES: usize = 4 * LARGE;
+/// Memory for small bodies.
+const SMALL: usize = 128 << 10;
+
 struct Fixture {
     address: std::net::SocketAddr,
     metrics: Arc<Metrics>,
+    requests: Arc<Requests>,
     /// Lets `/told` answer.
     told: Arc<Notify>,
     _stop: DropGuard,
@@ -51,12 +59,14 @@ impl Fixture {
             (listener.local_addr().expect("bound"), Metrics::new(), CancellationToken::new());
         let requests = Arc::new(Requests {
             port: "test",
-            largest: 1 << 20,
+            largest: LARGE,
             body,
-            bodies: Budget::new(4 << 20, 1 << 20),
+            bodies: Budget::new(BODIES, LARGE),
+            small: Budget::new(SMALL, SMALL),
             turns: Turns::new(1),
             metrics: metrics.clone(),
         });
+        let kept = requests.clone();
         let admit = async |State(requests): State<Arc<Requests>>, request: Request, next: Next| {
             requests.pass(request, next).await
         };
@@ -78,7 +88,7 @@ impl Fixture {
         let seats = Seats::new(limits.connections);
         let acceptor = Acceptor { port: Arc::new(port), tls: None, seats };
         tokio::spawn(acceptor.serve(listener, router));
-        Self { address, metrics, told, _stop: stop.drop_guard() }
+        Self { address, metrics, requests: kept, told, _stop: stop.drop_guard() }
     }
 
     async fn connect(&self, begin: &str) -> TcpStream {
@@ -170,6 +180,35 @@ async fn a_body_that_is_slow_large_or_late_is_refused_and_a_good_one_is_read() {
             "{status}: {}",
             fixture.metrics.render()
         );
+    }
+}
+
+#[tokio::test]
+async fn a_body_counts_until_its_request_is_answered() {
+    let fixture = Fixture::open(PATIENT, PATIENCE).await;
+    let Requests { bodies, small, turns, .. } = &*fixture.requests;
+    for (length, budget, all) in [(LARGE, bodies, BODIES), (32 << 10, small, SMALL)] {
+        let served = "GET /told HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let served = fixture.connect(served).await;
+        while turns.turn(ClientNetwork::UNKNOWN).now_or_never().is_some() {
+            tokio::task::yield_now().await;
+        }
+        let head = "POST /length HTTP/1.1\r\nhost: a\r\nconnection: close\r\n";
+        let body = "x".repeat(length);
+        let posted =
+            fixture.connect(&format!("{head}content-length: {length}\r\n\r\n{body}")).await;
+        let waits = async {
+            while turns.waiting() != 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        // The body has come as a whole, and waits for the only turn.
+        timeout(PATIENCE, waits).await.expect("it waits for its turn");
+        assert_eq!(budget.left(), all - length);
+        fixture.told.notify_one();
+        assert!(read(served).await.ends_with("told"));
+        assert!(read(posted).await.ends_with(&length.to_string()));
+        assert_eq!(budget.left(), all);
     }
 }
 

@@ -58,7 +58,9 @@ impl Session {
         };
         let versions: Vec<(String, Version)> = versions.into_iter().map(read).collect();
         self.gates.resumed |= !versions.is_empty() && kind.row().followed_by.is_some();
-        self.compare(kind, versions)
+        let compared = self.compare(kind, versions);
+        self.note_strangers(compared.iter().filter(|c| c.current.is_none()).map(|c| &c.name));
+        compared
     }
 
     /// What the client has asked for need not be expected any longer.

@@ -3,12 +3,14 @@
 //! `session` is the protocol as a pure state machine (with `subscription`, `track`, `order`, and
 //! `sotw` and `delta` for the wire); `service`, `stream`, `inbox` and `outbox` connect it to HTTP,
 //! to the pipeline's views and to `secrets`, over what all streams have in common (`shared`);
-//! `wire` makes bytes; `auth` says who is calling, and `arrivals` how many may come at a time.
+//! `wire` makes bytes; `auth` says who is calling, `arrivals` how many may come at a time, and
+//! `keeping` how much of their words is kept.
 
 mod arrivals;
 pub mod auth;
 pub mod delta;
 mod inbox;
+mod keeping;
 mod order;
 mod outbox;
 mod secrets;

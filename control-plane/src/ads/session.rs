@@ -26,6 +26,8 @@ const MAX_NAMES: usize = 100_000;
 const MAX_FOREIGN_TYPES: usize = 32;
 /// Longest part of a client's error message that is kept, in bytes.
 const MAX_MESSAGE: usize = 4096;
+/// What a name costs beside its text: the places that it stands in.
+const PER_NAME: usize = 64;
 
 /// Why a stream must be closed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -80,6 +82,9 @@ pub struct Session {
     foreign_answers: Vec<(Arc<str>, Vec<Arc<str>>)>,
     /// Nothing has happened since the last time there was nothing to send.
     quiet: bool,
+    /// Bytes of names that no view has, as they were counted last, and of those that have come
+    /// since.
+    strangers: usize,
 }
 
 impl Session {
@@ -96,6 +101,7 @@ impl Session {
             foreign: Vec::new(),
             foreign_answers: Vec::new(),
             quiet: true,
+            strangers: 0,
         }
     }
 
@@ -259,13 +265,14 @@ impl Session {
         kind: ResourceType,
         number: u64,
         error: Option<String>,
-        version: String,
+        mut version: String,
     ) -> Option<Verdict> {
         let track = &mut self.tracks[kind.index()];
         let Some(mut message) = error else {
             return track.accept(number).then_some(Verdict::Accepted(kind));
         };
         truncate(&mut message);
+        truncate(&mut version);
         let blamed = track.refuse(number, &message)?;
         if let Some(follower) = kind.row().followed_by {
             // Nobody knows which of them it has, so that it may never ask for their endpoints.
@@ -321,8 +328,31 @@ impl Session {
     }
 
     /// Shares the texts of names with the views; sorted.
-    pub(super) fn intern(&self, kind: ResourceType, names: Vec<String>) -> Vec<Arc<str>> {
-        ResourceSet { views: &self.views, secrets: &self.secrets }.intern(kind, names)
+    pub(super) fn intern(&mut self, kind: ResourceType, names: Vec<String>) -> Vec<Arc<str>> {
+        let set = ResourceSet { views: &self.views, secrets: &self.secrets };
+        let (names, strangers) = set.intern(kind, names);
+        self.note_strangers(&strangers);
+        names
+    }
+
+    /// Names have come that no view has.
+    pub(super) fn note_strangers<'a>(&mut self, names: impl IntoIterator<Item = &'a Arc<str>>) {
+        self.strangers += names.into_iter().map(|name| cost(name)).sum::<usize>();
+    }
+
+    /// Bytes of names that are kept for this stream alone, since no view has them: at most so many.
+    pub fn strangers(&self) -> usize {
+        self.strangers
+    }
+
+    /// As [`Self::strangers`], counted anew.
+    pub fn count_strangers(&mut self) -> usize {
+        let set = ResourceSet { views: &self.views, secrets: &self.secrets };
+        let of_tracks = self.tracks.iter().flat_map(|track| track.strangers(&set));
+        let answers = self.foreign_answers.iter().flat_map(|(_, names)| names);
+        let all = of_tracks.chain(answers).chain(&self.foreign);
+        self.strangers = all.map(|name| cost(name)).sum();
+        self.strangers
     }
 
     /// Lets a track follow its client, with what the stream could be sent at hand.
@@ -367,11 +397,17 @@ impl Session {
         let mut removed: Vec<Arc<str>> = names.into_iter().map(Arc::from).collect();
         removed.sort_unstable();
         removed.dedup();
+        self.note_strangers(removed.iter().chain([&url]));
         self.foreign_answers.retain(|(u, _)| *u != url);
         self.foreign_answers.push((url, removed));
         self.quiet = false;
         Ok(())
     }
+}
+
+/// What a name costs that nothing else has.
+fn cost(name: &str) -> usize {
+    name.len() + PER_NAME
 }
 
 /// Names that may differ between two sets of views: from the change log where it reaches back, else

@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     arrivals::Arrivals,
     inbox::{self, Begun},
+    keeping::{self, Kept},
 };
 use crate::{
     metrics::Metrics, pipeline::Mesh, secret::SecretProvider, source::connections::Connections,
@@ -42,6 +43,7 @@ pub struct Shared {
     pub tasks: TaskTracker,
     arrivals: Arc<Arrivals>,
     begun: Begun,
+    kept: Kept,
     streams: AtomicU64,
 }
 
@@ -69,8 +71,8 @@ impl Shared {
     /// What the ports of one server share.
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { mesh, secrets, proxies, connections, metrics, identifier, clock, stop } = parts;
-        let (tasks, arrivals, begun, streams) =
-            (TaskTracker::new(), Arrivals::new(), inbox::budget(), AtomicU64::new(1));
+        let (tasks, arrivals, streams) = (TaskTracker::new(), Arrivals::new(), AtomicU64::new(1));
+        let (begun, kept) = (inbox::budget(), keeping::budget());
         Arc::new(Self {
             mesh,
             secrets,
@@ -83,6 +85,7 @@ impl Shared {
             tasks,
             arrivals,
             begun,
+            kept,
             streams,
         })
     }
@@ -95,6 +98,11 @@ impl Shared {
     /// What requests may cost whose end has not come.
     pub(super) fn begun(&self) -> Begun {
         self.begun.clone()
+    }
+
+    /// What streams may keep of their clients' words.
+    pub(super) fn kept(&self) -> Kept {
+        self.kept.clone()
     }
 
     /// A number that no other stream of this process has.

@@ -28,6 +28,7 @@ use super::{
     auth::Admission,
     delta,
     inbox::Inbox,
+    keeping::Keeping,
     secrets::{FollowedSecrets, why_refused},
     shared::Shared,
     sotw,
@@ -169,6 +170,7 @@ struct ProxyStream<P: Protocol> {
     node: NodeIdentity,
     class: ProxyClass,
     session: Session,
+    keeping: Keeping,
     registration: Registration,
     /// Follows the views of `leases`.
     views: SelectAll<WatchStream<Published>>,
@@ -209,6 +211,7 @@ impl<P: Protocol> ProxyStream<P> {
         let proven = admission.caller.as_ref().map(|c| c.id.clone());
         let node = NodeIdentity::parse(&node, proven)
             .map_err(|refusal| refuse(&id, &admission, &refusal))?;
+        let keeping = Keeping::begin(shared.kept(), admission.visitor(), &id, &node)?;
 
         let turn = shared.arrivals().turn(admission.visitor()).await?;
         let synced = timeout(SYNC, shared.mesh.until_synced()).await;
@@ -247,6 +250,7 @@ impl<P: Protocol> ProxyStream<P> {
             node,
             class,
             session,
+            keeping,
             registration,
             views: SelectAll::new(),
             leases: Vec::new(),
@@ -301,6 +305,7 @@ impl<P: Protocol> ProxyStream<P> {
                 () = &mut check => {
                     check.as_mut().reset(Instant::now() + RECHECK);
                     self.admission.renew().await?;
+                    self.keeping.settle(&mut self.session);
                 }
                 () = &mut stopped => return Err(stopping(Stopped)),
             }
@@ -336,6 +341,7 @@ impl<P: Protocol> ProxyStream<P> {
                 Status::resource_exhausted(fault.to_string())
             }
         })?;
+        self.keeping.follow(&mut self.session)?;
         self.hungry = true;
         self.follow_secrets();
         match verdict {

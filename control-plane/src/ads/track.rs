@@ -89,14 +89,26 @@ impl<'a> ResourceSet<'a> {
         ResourceSetWalk(tables)
     }
 
-    /// The shared texts of names, so that a subscription costs pointers; sorted.
-    pub(super) fn intern(&self, kind: ResourceType, mut names: Vec<String>) -> Vec<Arc<str>> {
+    /// The shared texts of names, so that a subscription costs pointers; and those of them that are
+    /// shared with nothing. Both are sorted.
+    pub(super) fn intern(
+        &self,
+        kind: ResourceType,
+        mut names: Vec<String>,
+    ) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         names.sort_unstable();
         names.dedup();
-        let mut walk = self.walk(kind);
-        let shared =
-            |name: String| walk.find(&name).map_or_else(|| name.into(), |r| r.name.clone());
-        names.into_iter().map(shared).collect()
+        let (mut walk, mut strangers) = (self.walk(kind), Vec::new());
+        let mut shared = |name: String| match walk.find(&name) {
+            Some(resource) => resource.name.clone(),
+            None => {
+                let stranger: Arc<str> = name.into();
+                strangers.push(stranger.clone());
+                stranger
+            }
+        };
+        let names = names.into_iter().map(&mut shared).collect();
+        (names, strangers)
     }
 }
 
@@ -254,6 +266,15 @@ impl Track {
 
     pub(super) fn subscription(&self) -> &Subscription {
         &self.subscription
+    }
+
+    /// Names that are kept and that nothing is called that could be sent.
+    pub(super) fn strangers(&self, set: &ResourceSet<'_>) -> impl Iterator<Item = &Arc<str>> {
+        let (kind, subscription) = (self.kind, &self.subscription);
+        let owed = self.todo.keys().filter(move |name| !subscription.names(name));
+        let told = self.in_flight.iter().chain(&self.overtaken).flat_map(|f| &f.removed);
+        let names = subscription.list().iter().chain(owed).chain(told);
+        names.filter(move |name| set.find(kind, name).is_none())
     }
 
     /// Whether a request of this type has come.

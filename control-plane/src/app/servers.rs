@@ -52,7 +52,7 @@ const HTTP: Limits = Limits {
 };
 /// Time for the body of a request that is read whole.
 const BODY: Duration = Duration::from_secs(10);
-/// Memory of one port for bodies that are not small.
+/// Memory of one port for small bodies, and for others.
 const BODIES: usize = 32 << 20;
 /// Requests of one port that are answered at a time, and for which others wait their turn.
 const REST_AT_A_TIME: usize = 16;
@@ -183,6 +183,7 @@ impl Acceptors {
             largest,
             body: BODY,
             bodies: Budget::new(BODIES.max(4 * largest), (BODIES / 4).max(largest)),
+            small: Budget::new(BODIES, BODIES / 4),
             turns: Turns::new(at_a_time),
             metrics: self.metrics.clone(),
         }

@@ -40,6 +40,7 @@ fn requests(webhooks: &Webhooks) -> Requests {
         largest: MAX_BODY,
         body: Duration::from_secs(10),
         bodies: Budget::new(MAX_BODY, MAX_BODY),
+        small: Budget::new(MAX_BODY, MAX_BODY),
         turns: Turns::new(1),
         metrics: webhooks.metrics.clone(),
     }

@@ -56,6 +56,7 @@ impl Checkers {
             largest: LARGEST,
             body: Duration::from_secs(10),
             bodies: Budget::new(LARGEST, LARGEST),
+            small: Budget::new(LARGEST, LARGEST),
             turns: Turns::new(1),
             metrics: metrics.clone(),
         };
