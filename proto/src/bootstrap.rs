@@ -189,8 +189,13 @@ pub struct BootstrapSettings {
     pub statistics: Statistics,
 }
 
-/// The largest number of connections that a sidecar accepts at a time.
-const MAX_CONNECTIONS: u32 = 50_000;
+/// The largest number of connections that a proxy of either kind accepts at a time; those to ports of
+/// its own do not count.
+pub const MAX_CONNECTIONS: u32 = 50_000;
+
+/// Time for the head of a request to a listener of the proxy's own, and between two requests: whoever
+/// reaches the pod may ask there.
+const OWN_HEAD_TIME: &str = "15s";
 
 /// Renders a bootstrap as JSON, which Envoy reads from a file that ends in `.json`.
 pub fn render(settings: &BootstrapSettings) -> String {
@@ -370,6 +375,9 @@ fn listener(name: &str, address: SocketAddr, path: &str, cluster: &str) -> Value
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
+        "request_headers_timeout": OWN_HEAD_TIME,
+        "common_http_protocol_options": { "idle_timeout": OWN_HEAD_TIME },
+        "stream_idle_timeout": OWN_HEAD_TIME,
         "route_config": { "virtual_hosts": [{
             "name": name,
             "domains": ["*"],
@@ -523,6 +531,21 @@ mod tests {
         let value: Value = serde_json::from_str(&render(&bare)).unwrap();
         assert_eq!(value["static_resources"]["listeners"], json!([]));
         assert_eq!(value["static_resources"]["clusters"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn nobody_holds_a_listener_of_the_proxys_own_by_half_a_request() {
+        let value = rendered(Discovery::Plaintext("127.0.0.1:15010".parse().unwrap()));
+        let listeners = value["static_resources"]["listeners"].as_array().unwrap();
+        assert_eq!(listeners.len(), 2);
+        for listener in listeners {
+            let manager = &listener["filter_chains"][0]["filters"][0]["typed_config"];
+            let idle = &manager["common_http_protocol_options"]["idle_timeout"];
+            for time in [&manager["request_headers_timeout"], &manager["stream_idle_timeout"], idle]
+            {
+                assert_eq!(time, OWN_HEAD_TIME, "{listener:#}");
+            }
+        }
     }
 
     #[test]
