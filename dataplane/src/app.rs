@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use axum::Router;
+use ferromesh_proto::bootstrap::MAX_CONNECTIONS;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +42,22 @@ pub fn keep_memory_private() {
     let _ = nix::sys::prctl::set_dumpable(false);
 }
 
+/// Lets this process, and an Envoy that it starts, have as many files open as it may: each connection
+/// is one. How many that are.
+fn raise_files() -> usize {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    // Where that is not allowed, there is room for fewer connections.
+    let raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    usize::try_from(if raised { hard } else { soft }).unwrap_or(usize::MAX)
+}
+
+/// How many connections from downstream a proxy may have that may open so many files: each may need
+/// one to an endpoint, and probes and scrapes must find room beside all of them.
+fn most_connections(files: usize) -> usize {
+    (files / 5 * 2).min(MAX_CONNECTIONS as usize)
+}
+
 /// How often workers are looked after.
 const WATCH_WORKERS: Duration = Duration::from_millis(500);
 
@@ -56,8 +73,9 @@ pub fn run_proxy(settings: ProxySettings) -> anyhow::Result<()> {
     // inherit it. A kernel without them refuses, which is as well.
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_thp_disable(true);
+    let most = most_connections(raise_files());
     let runtime = admin_runtime()?;
-    runtime.block_on(serve_proxy(settings))
+    runtime.block_on(serve_proxy(settings, most))
 }
 
 /// Runs an agent with its Envoy until it is told to end, then drains it.
@@ -65,6 +83,7 @@ pub fn run_proxy(settings: ProxySettings) -> anyhow::Result<()> {
 /// # Errors
 /// Something that it needs cannot be had, or Envoy failed.
 pub fn run_agent(settings: AgentSettings) -> anyhow::Result<()> {
+    raise_files();
     let runtime = admin_runtime()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
@@ -104,7 +123,7 @@ fn admin_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("admin runtime")
 }
 
-async fn serve_proxy(settings: ProxySettings) -> anyhow::Result<()> {
+async fn serve_proxy(settings: ProxySettings, most: usize) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("signals")?;
     // Ports first: a second proxy on them should end before it asks for a certificate.
     let admin_socket = bind("--admin-address", settings.admin).await?;
@@ -117,6 +136,7 @@ async fn serve_proxy(settings: ProxySettings) -> anyhow::Result<()> {
     let node = telemetry_node(&settings.node);
     let shared = Shared::new(registry.clone(), identity.clone(), node, settings.drain.limit)
         .context("access log")?;
+    shared.limit_connections(most);
     let workers = start_workers(&shared, settings.concurrency.get())?;
     let progress = Arc::new(Progress::new(Accepted::new(registry)));
     let quit = CancellationToken::new();

@@ -106,7 +106,7 @@ mod tests {
         let (_, identity) = tokio::sync::watch::channel(None);
         let shared =
             Shared::new(Arc::default(), identity, Default::default(), settings.limit).unwrap();
-        let connection = Counted::new(&shared);
+        let connection = Counted::new(&shared).expect("nothing is limited");
         tokio::spawn(async move {
             sleep(open_for).await;
             drop(connection);

@@ -8,7 +8,7 @@
 use std::{error::Error, io};
 
 use super::guard::MALFORMED;
-use crate::telemetry::Flags;
+use crate::{runtime::limits::Limit, telemetry::Flags};
 
 /// How a client has broken its own request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -23,6 +23,9 @@ pub(crate) enum DownstreamFault {
     /// What it has sent is no HTTP message.
     #[error("the client has broken the protocol")]
     Malformed,
+    /// Its trailers cross a limit.
+    #[error("trailers of the client cross a limit: {}", .0.name())]
+    TooMuch(Limit),
 }
 
 impl DownstreamFault {
@@ -60,7 +63,7 @@ impl DownstreamFault {
         match self {
             Self::Gone => Flags::DOWNSTREAM_TERMINATION,
             Self::Reset => Flags::DOWNSTREAM_REMOTE_RESET,
-            Self::Malformed => Flags::DOWNSTREAM_PROTOCOL_ERROR,
+            Self::Malformed | Self::TooMuch(_) => Flags::DOWNSTREAM_PROTOCOL_ERROR,
         }
     }
 
@@ -68,6 +71,7 @@ impl DownstreamFault {
     pub(crate) const fn details(self, http2: bool) -> &'static str {
         match (self, http2) {
             (Self::Gone, _) => "downstream_remote_disconnect",
+            (Self::TooMuch(_), _) => "http2.too_many_headers",
             (Self::Malformed, false) => "http1.codec_error",
             (Self::Reset | Self::Malformed, _) => "http2.remote_reset",
         }

@@ -16,7 +16,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::{sync::Notify, time::Instant};
 
-use super::blame::{DownstreamFault, RequestBodyError};
+use super::{
+    blame::{DownstreamFault, RequestBodyError},
+    fields::field_bytes,
+};
+use crate::runtime::limits::{HttpLimits, Limit};
 
 /// How far a request body has come; shared by all attempts.
 #[derive(Default)]
@@ -50,6 +54,16 @@ pub(crate) struct Progress {
 struct Source {
     incoming: Incoming,
     http2: bool,
+    limits: HttpLimits,
+}
+
+impl Source {
+    /// Which limit this crosses, of trailers of HTTP/2: they are fields as those of a head are. Of
+    /// those of HTTP/1 nothing goes on, and the parser has judged them.
+    fn crossed(&self, frame: &Frame<Bytes>) -> Option<Limit> {
+        let trailers = frame.trailers_ref().filter(|_| self.http2)?;
+        self.limits.judge(trailers.len(), field_bytes(trailers)).err()
+    }
 }
 
 /// What becomes of the trailers of a message.
@@ -72,15 +86,21 @@ impl Trailers {
 }
 
 impl Progress {
-    /// Reads from `incoming` from now on.
-    pub(crate) fn begin(&self, incoming: Incoming, http2: bool, trailers: Trailers) {
+    /// Reads from `incoming` from now on; its trailers are within `limits`, or a fault.
+    pub(crate) fn begin(
+        &self,
+        incoming: Incoming,
+        http2: bool,
+        trailers: Trailers,
+        limits: HttpLimits,
+    ) {
         self.trailers.set(trailers);
         self.begun.set(true);
         self.last_read.set(Some(Instant::now()));
         if incoming.is_end_stream() {
             self.finish();
         } else {
-            *self.source.borrow_mut() = Some(Source { incoming, http2 });
+            *self.source.borrow_mut() = Some(Source { incoming, http2, limits });
         }
     }
 
@@ -275,20 +295,26 @@ impl Progress {
             return Poll::Ready(Some(Ok(frame)));
         }
         let mut source = self.source.borrow_mut();
-        let Some(Source { incoming, http2 }) = &mut *source else {
+        let Some(open) = &mut *source else {
             return Poll::Ready(self.fault.get().map(Err));
         };
         let dropped = self.trailers.get() == Trailers::Dropped;
-        let polled = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        let polled = ready!(Pin::new(&mut open.incoming).poll_frame(cx));
         self.last_read.set(Some(Instant::now()));
-        let read = match polled {
-            Some(Ok(frame)) if frame.is_trailers() && dropped => None,
-            Some(Ok(frame)) => Some(Ok(frame)),
-            Some(Err(error)) => Some(Err(DownstreamFault::of(&error))),
+        let crossed = match &polled {
+            Some(Ok(frame)) => open.crossed(frame),
+            _ => None,
+        };
+        let Source { incoming, http2, .. } = open;
+        let read = match (polled, crossed) {
+            (_, Some(limit)) => Some(Err(DownstreamFault::TooMuch(limit))),
+            (Some(Ok(frame)), _) if frame.is_trailers() && dropped => None,
+            (Some(Ok(frame)), _) => Some(Ok(frame)),
+            (Some(Err(error)), _) => Some(Err(DownstreamFault::of(&error))),
             // The codec tells a stream that was reset without an error from one that ended by this
             // alone.
-            None if *http2 && !incoming.is_end_stream() => Some(Err(DownstreamFault::Reset)),
-            None => None,
+            (None, _) if *http2 && !incoming.is_end_stream() => Some(Err(DownstreamFault::Reset)),
+            (None, _) => None,
         };
         let is_last =
             incoming.is_end_stream() || matches!(&read, Some(Ok(frame)) if frame.is_trailers());

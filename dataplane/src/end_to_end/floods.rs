@@ -300,6 +300,70 @@ async fn a_stream_that_a_goaway_leaves_out_is_refused_and_tried_again() {
 }
 
 #[tokio::test]
+async fn connections_beyond_the_limit_are_closed_and_others_go_on() {
+    let server = Server::saying("ok").await;
+    let proxy = proxy(server.address, HttpLimits::default()).await;
+    proxy.shared.limit_connections(2);
+    let (mut first, mut second) =
+        (Raw::connect(proxy.address).await, Raw::connect(proxy.address).await);
+    let ask = async |raw: &mut Raw| {
+        raw.say(&request(1, &[])).await;
+        raw.hear_of(DATA).await
+    };
+    assert!(ask(&mut first).await.is_some() && ask(&mut second).await.is_some());
+    let mut third = Raw::connect(proxy.address).await;
+    assert_eq!(third.hear().await, None);
+    until(&proxy, "downstream", "connections", 1).await;
+    second.say(&request(3, &[])).await;
+    assert!(second.hear_of(DATA).await.is_some());
+    drop(first);
+    // As soon as the proxy has seen that it is gone.
+    let room = async { while ask(&mut Raw::connect(proxy.address).await).await.is_none() {} };
+    timeout(SOON, room).await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn names_that_clients_invent_leave_no_metrics_without_end() {
+    const ASKED: u64 = 300;
+    let server = Server::saying("ok").await;
+    let proxy = proxy(server.address, HttpLimits::default()).await;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    let named = |number| match number {
+        1 => "long.".repeat(60),
+        number => format!("h{number}.example"),
+    };
+    let ask = |number| format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", named(number));
+    let asked: String = (0..ASKED).map(ask).collect();
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    let counts = || -> Vec<(String, u64)> {
+        let metrics = proxy.shared.metrics.render();
+        let lines = metrics.lines().filter(|line| line.starts_with("istio_requests_total{"));
+        let sample = |line: &str| {
+            let (labels, count) = line.rsplit_once(' ').unwrap();
+            (labels.to_owned(), count.parse().unwrap())
+        };
+        lines.map(sample).collect()
+    };
+    let reading = tokio::spawn(async move {
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    });
+    let mut told = counts();
+    super::blame::until("every request is counted", || {
+        told = counts();
+        told.iter().map(|(_, count)| count).sum::<u64>() == ASKED
+    })
+    .await;
+    reading.abort();
+    let of = |host: &str| -> u64 {
+        let label = format!("destination_service=\"{host}\"");
+        told.iter().filter(|(labels, _)| labels.contains(&label)).map(|(_, count)| count).sum()
+    };
+    assert_eq!((of("h0.example"), of(&named(1))), (1, 0));
+    assert_eq!(of("unknown"), ASKED - (told.len() as u64 - 1));
+    assert!(told.len() < 100, "{} are told apart", told.len());
+}
+
+#[tokio::test]
 async fn an_http1_head_is_limited_in_fields_and_bytes() {
     let server = Server::saying("ok").await;
     let proxy = proxy(server.address, HttpLimits::default()).await;
@@ -432,6 +496,48 @@ async fn a_connection_with_a_long_answer_is_not_idle() {
             _ => {}
         }
     }
+}
+
+/// Trailers of so many fields.
+fn trailers(stream: u32, fields: usize) -> Vec<u8> {
+    let block: Vec<u8> = (0..fields).flat_map(|i| field(&format!("x-{i}"), "1")).collect();
+    frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)
+}
+
+#[tokio::test]
+async fn trailers_are_limited_as_heads_are() {
+    let server = Server::echoing().await;
+    let proxied = proxy(server.address, HttpLimits::default()).await;
+    let post = |stream, fields| {
+        let head = [&[0x83, 0x86, 0x84, 0x01, 1, b'a'][..], &field("te", "trailers")].concat();
+        let head = frame(HEADERS, END_HEADERS, stream, &head);
+        [head, frame(DATA, 0, stream, b"hi"), trailers(stream, fields)].concat()
+    };
+    let mut client = Raw::connect(proxied.address).await;
+    client.say(&post(1, 101)).await;
+    assert_eq!(client.hear_of(RST_STREAM).await, Some((1, vec![0, 0, 0, INTERNAL_ERROR])));
+    until(&proxied, "downstream", "headers", 1).await;
+    client.say(&post(3, 100)).await;
+    assert_eq!(client.hear_of(HEADERS).await.expect("an answer").0, 3);
+
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let proxied = proxy(listener.local_addr().unwrap(), HttpLimits::default()).await;
+    let mut client = Raw::connect(proxied.address).await;
+    client.say(&request(1, &[])).await;
+    let mut endpoint = Raw::accept(&listener).await;
+    endpoint.say(&frame(SETTINGS, 0, 0, &[])).await;
+    let answer = |stream, fields| {
+        let head = frame(HEADERS, END_HEADERS, stream, &[0x88]);
+        [head, frame(DATA, 0, stream, b"ok"), trailers(stream, fields)].concat()
+    };
+    endpoint.say(&answer(1, 100)).await;
+    assert_eq!(client.hear_of(DATA).await, Some((1, b"ok".to_vec())));
+    assert_eq!(client.hear_of(HEADERS).await.expect("trailers").0, 1);
+    client.say(&request(3, &[])).await;
+    let (asked, _) = endpoint.hear_of(HEADERS).await.expect("a request");
+    endpoint.say(&answer(asked, 101)).await;
+    assert_eq!(client.hear_of(RST_STREAM).await.expect("an end").0, 3);
+    until(&proxied, "upstream", "headers", 1).await;
 }
 
 #[tokio::test]

@@ -64,7 +64,9 @@ impl BodySource {
         let http2 = exchange.is_http2();
         let trailers = Trailers::between(http2, to == Purpose::Http2);
         match body {
-            Some(body) => exchange.progress.begin(body, http2, trailers),
+            Some(body) => {
+                exchange.progress.begin(body, http2, trailers, exchange.manager.limits);
+            }
             None => exchange.progress.go_on(trailers),
         }
         if let Some(limit) = keep {

@@ -210,7 +210,11 @@ impl Upstream {
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         let http2 = self.lease.as_ref().is_some_and(Lease::is_http2);
+        let allows = |trailers| self.lease.as_ref().is_none_or(|lease| lease.allows(trailers));
         Poll::Ready(match frame {
+            Some(Ok(frame)) if !frame.trailers_ref().is_none_or(allows) => {
+                Some(Err(Stopped::Known(UpstreamFault::Reset.into())))
+            }
             Some(Ok(frame)) if frame.is_trailers() && self.trailers == Trailers::Dropped => None,
             Some(Ok(frame)) if self.bodiless && frame.data_ref().is_some_and(|d| !d.is_empty()) => {
                 Some(Err(Stopped::Known(UpstreamFault::Protocol.into())))

@@ -26,7 +26,7 @@ use crate::{
     },
     telemetry::{
         Entry, Flags,
-        metrics::{ConnectionKey, Peer, Reporter, RequestKey, Service},
+        metrics::{ConnectionKey, Direction, Peer, Reporter, RequestKey, Service},
     },
     upstream::{
         LiveCluster, LiveEndpoint,
@@ -38,6 +38,11 @@ use crate::{
 
 /// The name of HTTP/2 in logs.
 pub(crate) const HTTP_2: &str = "HTTP/2";
+
+/// The largest number of gRPC's statuses; what has another one is `UNKNOWN` (gRPC "Status codes and
+/// their use in gRPC"), so that no server makes up labels.
+const LAST_GRPC_STATUS: u32 = 16;
+const GRPC_UNKNOWN: u32 = 2;
 
 /// What is noted of a request on its way. Reports itself when dropped.
 pub(crate) struct Exchange {
@@ -155,6 +160,9 @@ impl Exchange {
 
     /// Notes how the client has broken the exchange, which ends it.
     pub(crate) fn note_fault(&mut self, fault: DownstreamFault) {
+        if let DownstreamFault::TooMuch(limit) = fault {
+            self.downstream.worker.metrics.exceeded(Direction::Downstream, limit);
+        }
         self.flag(fault.flag());
         self.details = Cow::Borrowed(fault.details(self.is_http2()));
         self.complete = true;
@@ -188,7 +196,7 @@ impl Exchange {
         if let Some(status) =
             headers.get(GRPC_STATUS).and_then(|value| value.to_str().ok()?.parse().ok())
         {
-            self.grpc_status = Some(status);
+            self.grpc_status = Some(if status <= LAST_GRPC_STATUS { status } else { GRPC_UNKNOWN });
         }
     }
 
@@ -296,11 +304,7 @@ impl Exchange {
         };
         let service = match self.cluster.as_ref().and_then(|cluster| cluster.services.first()) {
             Some(label) => Service::from(label),
-            None => Service {
-                host: self.authority.as_str().into(),
-                name: self.authority.as_str().into(),
-                ..Service::default()
-            },
+            None => self.downstream.worker.metrics.host(&self.authority),
         };
         let mutual_tls = principal.is_some();
         let connection = ConnectionKey {

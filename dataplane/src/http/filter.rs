@@ -144,7 +144,8 @@ async fn request_body(
     let Some(named) = passing.manager.filters.iter().nth(place) else { return Ok(()) };
     let set = passing.levels.get(&named.name);
     if let Some(body) = received.body.take() {
-        exchange.progress.begin(body, received.http2, Trailers::Kept);
+        let limits = exchange.manager.limits;
+        exchange.progress.begin(body, received.http2, Trailers::Kept, limits);
     }
     let (mut piece, mut trailers) = (Piece::default(), None);
     loop {

@@ -325,6 +325,9 @@ async fn answer(
     let mut reply = route::answer(&connection.downstream, &config, standing, request).await;
     match reply.extensions().get() {
         Some(NoReply(DownstreamFault::Malformed)) => return Err(h2::Reason::PROTOCOL_ERROR.into()),
+        Some(NoReply(DownstreamFault::TooMuch(_))) => {
+            return Err(h2::Reason::INTERNAL_ERROR.into());
+        }
         Some(NoReply(DownstreamFault::Gone | DownstreamFault::Reset)) => {
             return Err(h2::Reason::CANCEL.into());
         }

@@ -30,10 +30,10 @@ use crate::{
     http,
     runtime::{
         ConnectionFacts, FilterChain, Listener, RuntimeConfig, Terminal, TransportProtocol,
-        filter::Counter,
+        filter::Counter, limits::Limit,
     },
     tcp,
-    telemetry::{Entry, Flags, access_log::TlsFacts},
+    telemetry::{Entry, Flags, access_log::TlsFacts, metrics::Direction},
     tls::MaybeTls,
     worker::{
         Worker,
@@ -74,10 +74,14 @@ async fn accept_all(worker: Rc<Worker>, socket: TcpListener, listener: Arc<str>)
     loop {
         match socket.accept().await {
             Ok((stream, source)) => {
+                let Some(counted) = Counted::new(&worker.shared) else {
+                    worker.metrics.exceeded(Direction::Downstream, Limit::Connections);
+                    continue;
+                };
                 tokio::task::spawn_local(serve(
                     Rc::clone(&worker),
                     Arc::clone(&listener),
-                    stream,
+                    (stream, counted),
                     unmapped(source),
                 ));
             }
@@ -96,12 +100,17 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | ConnectionRefused | Interrupted)
 }
 
-async fn serve(worker: Rc<Worker>, name: Arc<str>, stream: TcpStream, source: SocketAddr) {
+async fn serve(
+    worker: Rc<Worker>,
+    name: Arc<str>,
+    (stream, counted): (TcpStream, Counted),
+    source: SocketAddr,
+) {
     let config = worker.shared.config();
     let Some(listener) = config.listener(&name) else { return };
     // A failure shows on the connection itself.
     let _ = stream.set_nodelay(true);
-    match take(&worker, &config, listener, stream, source).await {
+    match take(&worker, &config, listener, (stream, counted), source).await {
         Ok((downstream, stream)) => hand_over(downstream, stream).await,
         Err(refusal) => tracing::debug!(listener = %name, %source, %refusal, "connection closed"),
     }
@@ -142,10 +151,9 @@ async fn take(
     worker: &Rc<Worker>,
     config: &RuntimeConfig,
     accepting: &Arc<Listener>,
-    mut stream: TcpStream,
+    (mut stream, counted): (TcpStream, Counted),
     source: SocketAddr,
 ) -> Result<(Rc<Downstream>, Stream), Refusal> {
-    let counted = Counted::new(&worker.shared);
     let local = unmapped(stream.local_addr()?);
     let redirectable = accepting.inspect.original_dst || accepting.use_original_dst;
     let wanted = if redirectable { original_destination(&stream) } else { None };

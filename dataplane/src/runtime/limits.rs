@@ -172,6 +172,8 @@ impl BodyLimit {
 /// Which limit was crossed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Limit {
+    /// Connections of a process at a time.
+    Connections,
     /// [`HttpLimits::headers`].
     Headers,
     /// [`HttpLimits::header_bytes`].
@@ -204,7 +206,8 @@ pub enum Limit {
 
 impl Limit {
     /// Each of them, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
+        Self::Connections,
         Self::Headers,
         Self::HeaderBytes,
         Self::Head,
@@ -228,6 +231,7 @@ impl Limit {
     /// Its name in metrics and logs.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Connections => "connections",
             Self::Headers => "headers",
             Self::HeaderBytes => "header_bytes",
             Self::Head => "head",

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     identity::IdentityWatch,
@@ -48,6 +48,12 @@ const BUCKETS: [f64; 19] = [
     1_800_000.0,
     3_600_000.0,
 ];
+
+/// Hosts that a worker tells apart, of those that requests name and no cluster is for: clients
+/// choose such names, and each is kept, and told in every scrape.
+const MOST_HOSTS: usize = 64;
+/// What is longer is no name of a host, with or without a port (RFC 1035 section 2.3.4).
+const LONGEST_HOST: usize = 253 + ":65535".len();
 
 /// Who we are, as labels name us; empty parts are written as `unknown`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -225,9 +231,26 @@ pub struct WorkerMetrics {
     connections: Table<ConnectionKey, ConnectionSeries>,
     crossings: Crossings,
     filters: Table<(Counter, Arc<str>), AtomicU64>,
+    hosts: Mutex<FxHashSet<Arc<str>>>,
 }
 
 impl WorkerMetrics {
+    /// The service of a request for a host that no cluster is for: the host itself, or nothing that
+    /// is known where clients have named too many.
+    pub fn host(&self, named: &str) -> Service {
+        if named.len() > LONGEST_HOST {
+            return Service::default();
+        }
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = hosts.get(named).cloned();
+        let host = known.unwrap_or_else(|| {
+            let host: Arc<str> = named.into();
+            let room = hosts.len() < MOST_HOSTS && hosts.insert(Arc::clone(&host));
+            if room { host } else { Arc::default() }
+        });
+        Service { name: Arc::clone(&host), host, ..Service::default() }
+    }
+
     /// Counts one more for a filter; `value` is its label's.
     pub fn count(&self, counter: Counter, value: &Arc<str>) {
         self.filters.series(&(counter, Arc::clone(value))).fetch_add(1, Relaxed);
@@ -602,6 +625,17 @@ mod tests {
         assert!(line.contains("connection_security_policy=\"mutual_tls\""), "{line}");
         assert!(line.contains("source_workload_namespace=\"shop\""), "{line}");
         assert!(line.contains("destination_workload=\"productpage-v1\""), "{line}");
+    }
+
+    #[test]
+    fn names_that_clients_invent_are_told_apart_up_to_a_limit() {
+        let worker = WorkerMetrics::default();
+        let named = |host: &str| worker.host(host).host.to_string();
+        for number in 0..MOST_HOSTS {
+            assert_eq!(named(&format!("h{number}")), format!("h{number}"));
+        }
+        assert_eq!((named("one-more"), named("h0")), (String::new(), "h0".to_owned()));
+        assert_eq!(WorkerMetrics::default().host(&"a".repeat(LONGEST_HOST + 1)).host, "".into());
     }
 
     #[test]

@@ -293,6 +293,15 @@ impl Lease {
         }
     }
 
+    /// Whether the trailers of a response are within the limits; those of HTTP/1 go no further.
+    pub(crate) fn allows(&self, trailers: &http::HeaderMap) -> bool {
+        if !self.is_http2() {
+            return true;
+        }
+        let judged = self.pool.limits.judge(trailers.len(), field_bytes(trailers));
+        judged.inspect_err(|limit| self.pool.metrics.exceeded(Direction::Upstream, *limit)).is_ok()
+    }
+
     /// Whether the connection carries several requests at once.
     pub(crate) fn is_http2(&self) -> bool {
         matches!(self.sender, Sender::Http2 { .. })

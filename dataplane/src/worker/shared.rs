@@ -69,6 +69,7 @@ pub struct Shared {
     admission: watch::Sender<u64>,
     phase: watch::Sender<Phase>,
     connections: AtomicUsize,
+    most_connections: AtomicUsize,
     workers: watch::Sender<BTreeMap<usize, Applied>>,
 }
 
@@ -103,6 +104,7 @@ impl Shared {
             admission: watch::channel(0).0,
             phase: watch::channel(Phase::Serving).0,
             connections: AtomicUsize::new(0),
+            most_connections: AtomicUsize::new(usize::MAX),
             workers: watch::channel(BTreeMap::new()).0,
         }))
     }
@@ -186,6 +188,12 @@ impl Shared {
         *self.phase.borrow()
     }
 
+    /// Allows no more connections from downstream at a time: what they leave is for connections to
+    /// endpoints and for the proxy's own ports.
+    pub fn limit_connections(&self, most: usize) {
+        self.most_connections.store(most, Relaxed);
+    }
+
     /// Connections from downstream that are open now.
     pub fn connections(&self) -> usize {
         self.connections.load(Relaxed)
@@ -204,9 +212,11 @@ fn distinct(workers: &BTreeMap<usize, Applied>) -> Vec<BindFailure> {
 pub(crate) struct Counted(Arc<Shared>);
 
 impl Counted {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        shared.connections.fetch_add(1, Relaxed);
-        Self(Arc::clone(shared))
+    /// `None`: there are as many as are allowed.
+    pub(crate) fn new(shared: &Arc<Shared>) -> Option<Self> {
+        let before = shared.connections.fetch_add(1, Relaxed);
+        let counted = Self(Arc::clone(shared));
+        (before < shared.most_connections.load(Relaxed)).then_some(counted)
     }
 }
 
