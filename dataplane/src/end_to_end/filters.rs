@@ -1,17 +1,25 @@
 //! HTTP filters in their phases, by a filter that does what a test says.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
+use h2::Reason;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::Full;
-use tokio::sync::Notify;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Notify,
+};
 
 use super::{
-    blame::until,
+    blame::{at_once, is_ejected, outcome, until},
     fixture::*,
     peer::{Server, client, get, send},
 };
@@ -194,6 +202,78 @@ async fn a_filter_sees_a_requests_body_before_anything_is_sent_on() {
     assert!(passed.body.contains("content-length: 9"), "{}", passed.body);
     let empty = get(&client(), proxy.url("/x")).await;
     assert_eq!((empty.status, server.hits()), (200, 2));
+}
+
+/// How a client breaks off what a filter reads.
+#[derive(Clone, Copy, Debug)]
+enum Breaks {
+    /// Ends its side of HTTP/1.
+    HalfCloses,
+    /// Sends a chunk that is none.
+    Garbles,
+    /// Resets its stream of HTTP/2.
+    Resets,
+}
+
+/// The client's part; what it is answered, and what keeps its connection open.
+async fn break_off(
+    proxy: &Proxy,
+    read: &AtomicUsize,
+    how: Breaks,
+) -> (String, Option<h2::client::SendRequest<Bytes>>) {
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    let has_read = || until("the filter reads", || read.load(SeqCst) == 2);
+    if let Breaks::Resets = how {
+        let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post("http://a/").body(()).unwrap();
+        let (_answer, mut body) = sender.send_request(request, false).unwrap();
+        body.send_data(Bytes::from_static(b"ab"), false).unwrap();
+        has_read().await;
+        body.send_reset(Reason::CANCEL);
+        return (String::new(), Some(sender));
+    }
+    let head = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n";
+    stream.write_all(head).await.unwrap();
+    has_read().await;
+    match how {
+        Breaks::Garbles => stream.write_all(b"zz\r\n").await.unwrap(),
+        Breaks::HalfCloses | Breaks::Resets => stream.shutdown().await.unwrap(),
+    }
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    (String::from_utf8_lossy(&answer).into_owned(), None)
+}
+
+#[tokio::test]
+async fn who_breaks_what_a_filter_reads_is_blamed_and_no_endpoint() {
+    for (how, code, flags) in
+        [(Breaks::HalfCloses, 0, "DC"), (Breaks::Garbles, 400, "DPE"), (Breaks::Resets, 0, "DR")]
+    {
+        let server = Server::echoing().await;
+        let read = Arc::<AtomicUsize>::default();
+        let noted = Arc::clone(&read);
+        let probe = Probe {
+            request_body: Some(Box::new(move |_, piece| {
+                noted.fetch_max(piece.bytes.len(), SeqCst);
+                if piece.is_last { Step::Continue } else { Step::More }
+            })),
+            ..Probe::default()
+        };
+        let mut proxy = Proxy::start(None);
+        let mut manager = with_routes(vec![to("a", |_| {})]);
+        manager.filters.insert(0, HttpFilter::Probe(Arc::new(probe)));
+        let mut cluster = proxy.cluster("a", &[server.address]);
+        cluster.outlier = Some(at_once(false));
+        let listener = proxy.listener(http_chain(manager));
+        assert_eq!(proxy.configure(vec![listener], vec![cluster]).await, []);
+        let (answer, _open) = break_off(&proxy, &read, how).await;
+        let seen = outcome(&proxy, "the end").await;
+        assert_eq!(seen, (code, flags.to_owned()), "{how:?}: {answer}");
+        assert_eq!(answer.starts_with("HTTP/1.1 400 "), code == 400, "{how:?}: {answer}");
+        assert!(server.hits() == 0 && !is_ejected(&proxy, "a"), "{how:?}");
+        assert_eq!(get(&client(), proxy.url("/next")).await.status, 200, "{how:?}");
+    }
 }
 
 #[tokio::test]

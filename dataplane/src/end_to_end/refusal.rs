@@ -5,19 +5,23 @@ use std::{sync::Arc, time::Instant};
 
 use ferromesh_proto::ResourceType;
 use http::{Request, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 use super::{
     fixture::*,
     peer::{Answer, Server, client, send},
 };
 use crate::{
+    admin::Admin,
     compile::{Rejection, fixture as wire},
-    xds::{Accepted, Changed, Update},
+    xds::{Accepted, Changed, Progress, Update},
 };
 
 const CLOSES: &str = "closed until a version is accepted, since the one in force guards less";
@@ -127,6 +131,40 @@ async fn what_was_plaintext_and_shall_be_tls_is_closed_until_it_works() {
     sent.accept(ResourceType::Cluster, "app", wire::plaintext("app", app.address)).await;
     assert_eq!(sent.ask("a").await.body, "ok");
     assert_eq!(sent.accepted.refusals().count(), 0);
+}
+
+#[tokio::test]
+async fn the_status_says_what_is_closed_and_why() {
+    let app = Server::saying("ok").await;
+    let mut sent = Sent::serving(&app, &[("*", false, false)]).await;
+    let without_roots = wire::without_roots("app", app.address, "a.test");
+    assert!(sent.refuse(ResourceType::Cluster, "app", without_roots).await);
+    let Sent { proxy, accepted, .. } = sent;
+    let admin = Admin {
+        shared: Arc::clone(&proxy.shared),
+        progress: Arc::new(Progress::new(accepted)),
+        node_id: "a proxy".into(),
+        needs_identity: false,
+        quit: CancellationToken::new(),
+    };
+    let told = async |path: &str| {
+        let request = Request::get(path).body(axum::body::Body::empty()).unwrap();
+        let answer = admin.admin_routes().oneshot(request).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(body.to_vec()).unwrap()
+    };
+    let dump: Value = serde_json::from_str(&told("/config_dump").await).unwrap();
+    let [refused] = &dump["refused"].as_array().unwrap()[..] else { panic!("{dump:#}") };
+    for (field, expected) in
+        [("type", json!("CDS")), ("name", json!("app")), ("closed", json!(true))]
+    {
+        assert_eq!(refused[field], expected, "{refused:#}");
+    }
+    let places = ["field", "reason"].map(|field| refused[field].as_str().unwrap().to_owned());
+    assert!(places.iter().all(|text| !text.is_empty()), "{refused:#}");
+    let metrics = told("/stats/prometheus").await;
+    let closed = "ferromesh_refused_resources{type=\"CDS\",closed=\"true\"} 1\n";
+    assert!(metrics.contains(closed), "{metrics}");
 }
 
 #[tokio::test]
