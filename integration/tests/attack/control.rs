@@ -18,7 +18,7 @@ use ferromesh_proto::{
         IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
     },
 };
-use futures_util::{FutureExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
@@ -39,8 +39,8 @@ use crate::{
     site::Site,
 };
 
-/// Memory that a control plane may take more while it is attacked: what is begun has a budget of
-/// 128 MiB.
+/// Memory that a control plane may take more while it is attacked: of what is begun and of what is
+/// kept, one visitor has 96 MiB.
 const BOUND: u64 = 256 << 20;
 
 /// What a client needs to call on the TLS port.
@@ -183,6 +183,7 @@ fn attacks(site: &Site, caller: &Arc<Caller>) -> Vec<(SocketAddr, Flood)> {
         (15010, Flood::new("silent connections", 1500, silent)),
         (15010, Flood::new("half a preface", 500, half_preface)),
         (15010, begun),
+        (15010, Flood::new("names that nobody has", 20, invented_names)),
         (8080, Flood::new("questions", 100, questions)),
     ];
     for port in [8080, 15014] {
@@ -288,6 +289,23 @@ async fn begun_request(to: SocketAddr) {
     if let Some(mut stream) = open(to, &bytes).await {
         listen(&mut stream).await;
     }
+}
+
+/// A proxy that asks for ever more names that nobody has, long ones, and keeps its stream.
+async fn invented_names(to: SocketAddr) {
+    let Ok(endpoint) = Endpoint::from_shared(format!("http://{to}")) else { return };
+    let Ok(channel) = endpoint.connect().await else { return };
+    let id = "sidecar~10.84.0.1~evil.default~default.svc.cluster.local".to_owned();
+    let asking = stream::iter(0..).map(move |number: u64| DeltaDiscoveryRequest {
+        node: Some(Node { id: id.clone(), ..Node::default() }),
+        type_url: ResourceType::Endpoint.type_url().to_owned(),
+        resource_names_subscribe: vec![format!("{number}-{}", "n".repeat(256 << 10))],
+        ..DeltaDiscoveryRequest::default()
+    });
+    let mut client = AggregatedDiscoveryServiceClient::new(channel);
+    let Ok(opened) = client.delta_aggregated_resources(asking).await else { return };
+    let mut answers = opened.into_inner();
+    while answers.message().await.is_ok_and(|answer| answer.is_some()) {}
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

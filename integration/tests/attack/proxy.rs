@@ -102,6 +102,7 @@ fn attacks() -> Vec<Flood> {
         Flood::new("slow heads", 200, slow_head),
         Flood::new("slow bodies", 200, slow_body),
         Flood::new("huge heads", 20, huge_head),
+        Flood::new("invented hosts", 20, invented_hosts),
         Flood::new("half a handshake", 200, half_handshake),
         Flood::new("garbage", 20, garbage),
         Flood::new("a storm of connections", 100, connect_and_leave),
@@ -260,6 +261,19 @@ pub(crate) async fn huge_head(to: SocketAddr) {
         return;
     };
     repeat(stream, vec![b'a'; 16 * 1024]).await;
+}
+
+/// Asks for hosts that nobody has, each time for another one.
+async fn invented_hosts(to: SocketAddr) {
+    let ask = |end: &str| {
+        format!("GET / HTTP/1.1\r\nhost: {:x}.{HOST}\r\n{end}\r\n", rand::random::<u64>())
+    };
+    let asked: String = (0..1000).map(|_| ask("")).chain([ask("connection: close\r\n")]).collect();
+    let Ok(stream) = TcpStream::connect(to).await else { return };
+    let (mut read, mut write) = stream.into_split();
+    let mut nowhere = tokio::io::sink();
+    let hearing = tokio::io::copy(&mut read, &mut nowhere);
+    let _ = tokio::join!(write.write_all(asked.as_bytes()), hearing);
 }
 
 /// The beginning of a TLS record that never ends.

@@ -236,7 +236,7 @@ async fn an_object_that_names_an_old_revision_is_refused_at_every_path() {
 #[tokio::test]
 async fn deletions_do_what_is_asked_or_are_refused() {
     let plane = ControlPlane::new("127.80.29.1");
-    let _process = plane.start();
+    let process = plane.start();
     let stored = plane.ask_as_admin("PUT", CART, Some(&host("cart"))).await;
     assert_eq!(stored.status, 200, "{}", stored.text);
     let kube = "/apis/networking.istio.io/v1/namespaces/default/serviceentries/cart";
@@ -270,6 +270,13 @@ async fn deletions_do_what_is_asked_or_are_refused() {
     let deleted = plane.ask_as_admin("DELETE", kube, Some(&options)).await;
     assert_eq!(deleted.status, 200, "{}", deleted.text);
     assert_eq!(plane.ask("GET", CART, &[], None).await.status, 404);
+    // Who has deleted it is told as who has written it; what was tried or refused is not.
+    let said = process.output();
+    for what in ["object written by the API", "object deleted by the API"] {
+        let of = said.lines().filter(|line| line.contains("audit") && line.contains(what));
+        let [line] = of.collect::<Vec<_>>()[..] else { panic!("{what}: {said}") };
+        assert!(line.contains("default/cart") && line.contains("administrator"), "{line}");
+    }
 }
 
 /// Whatever is acknowledged is read again by the next start.
