@@ -24,7 +24,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         what: "no host, several, or what is none: ours answers 400, Envoy routes by what is there",
         clause: "RFC 9112 section 3.2: a server MUST respond 400; RFC 9110 section 4.2.4: user information is an error",
         explains: |case, aspect| {
-            let answers_otherwise = matches!(aspect, Aspect::Response { .. });
+            let answers_otherwise = is_response(aspect);
             (is_refused(case, aspect) || answers_otherwise)
                 && syntax::hosts(case).any(|host| !syntax::is_host(&host))
         },
@@ -35,7 +35,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
                  RFC 9110 section 7.1: without an authority the scheme is the connection's",
         explains: |case, aspect| {
             let bad = syntax::targets(case).any(|target| !syntax::is_target(&target));
-            let answers_otherwise = matches!(aspect, Aspect::Response { .. });
+            let answers_otherwise = is_response(aspect);
             let unknown = syntax::has_other_scheme(case);
             let schemes = named(aspect, "request line")
                 || (is_result(aspect) && case.readable().contains("x-forwarded-proto"));
@@ -74,8 +74,9 @@ pub(crate) const ALLOWED: &[Allowed] = &[
                     || r.end != b"\r\n"
             };
             let more = |r: &Request| !r.prefix.is_empty();
-            http1(case)
-                .is_some_and(|r| if is_result(aspect) || is_end(aspect) { odd(r) } else { more(r) })
+            // Where what follows is refused too, the status is one and the answers are two.
+            let answer = is_result(aspect) || is_end(aspect) || is_response(aspect);
+            http1(case).is_some_and(|r| if answer { odd(r) } else { more(r) })
         },
     },
     Allowed {
@@ -317,6 +318,10 @@ fn without_interim(result: &str) -> String {
 
 fn is_result(aspect: &Aspect) -> bool {
     matches!(aspect, Aspect::Result { .. })
+}
+
+fn is_response(aspect: &Aspect) -> bool {
+    matches!(aspect, Aspect::Response { .. })
 }
 
 fn is_end(aspect: &Aspect) -> bool {
