@@ -33,7 +33,10 @@ use crate::{
     identity::{channel::TlsTarget, csr_client::CsrSettings},
     pod::{AppMetrics, AppProbes, Application, HealthProbe, PodSettings},
     runtime::endpoint::Workload,
-    telemetry::Node,
+    telemetry::{
+        Node,
+        trace::{Environment, Origin},
+    },
     xds::ControlPlane,
 };
 
@@ -497,7 +500,23 @@ pub fn telemetry_node(node: &NodeSettings) -> Node {
         },
         app: first(&["app"]).unwrap_or_default().into(),
         version: first(&["version"]).unwrap_or_default().into(),
+        origin: Origin {
+            id: node.id().into(),
+            cluster: node.cluster().into(),
+            zone: node.locality.as_ref().map_or("", |locality| &locality.zone).into(),
+            address: Some(node.address),
+            environment: environment(),
+        },
     }
+}
+
+/// What is text of it; the rest nobody can ask for.
+#[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+fn environment() -> Environment {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    Environment(std::env::vars_os().filter_map(text).collect())
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -13,11 +13,14 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use super::{
     Context, access_log,
     field::{At, Invalid, flag, limit, optional_duration, required},
-    filter, limits, route, tls,
+    filter, limits, route, tls, trace,
 };
-use crate::runtime::http::{
-    ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode,
-    HttpConnectionManager, MessageHash, RouteSource, ServerHeader,
+use crate::runtime::{
+    http::{
+        ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode,
+        HttpConnectionManager, MessageHash, RouteSource, ServerHeader,
+    },
+    trace::Tracing,
 };
 
 const DEFAULT_STREAM_IDLE: Duration = Duration::from_secs(300);
@@ -74,9 +77,15 @@ pub(super) fn compile(
         generate_request_id: flag(message.generate_request_id.as_ref(), true),
         preserve_external_request_id: message.preserve_external_request_id,
         via: message.via.as_str().into(),
-        tells_operations: message.tracing.is_some(),
+        tracing: tracing(message)?,
         access_logs: access_log::compile("access_log", &message.access_log)?,
     })
+}
+
+fn tracing(message: &Wire) -> Result<Option<Arc<Tracing>>, Invalid> {
+    let ids = trace::request_ids(message.request_id_extension.as_ref())?;
+    let compile = |tracing| trace::compile(tracing, ids).at("tracing");
+    Ok(message.tracing.as_ref().map(compile).transpose()?.map(Arc::new))
 }
 
 fn codec(message: &Wire) -> Result<Codec, Invalid> {

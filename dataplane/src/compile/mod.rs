@@ -5,7 +5,7 @@
 //! what it changed and nothing else. What this proxy cannot do is a [`Rejection`] naming resource,
 //! field and reason, which becomes a NACK. Nothing that is set is skipped silently: a field is read,
 //! refused, or stands in the table of all fields ([`known`]) with the reason why it has no effect on
-//! a request (statistics, tracing, buffer sizes).
+//! a request (statistics, buffer sizes).
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -41,6 +41,7 @@ mod route_action;
 mod route_match;
 mod secret;
 mod tls;
+mod trace;
 
 use self::field::Invalid;
 pub use self::{guard::Guards, secret::SecretSlots};

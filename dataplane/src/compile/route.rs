@@ -17,7 +17,7 @@ use super::{
 };
 use crate::runtime::{
     action::Action,
-    route::{Route, RouteConfig, VirtualHost},
+    route::{Operation, Route, RouteConfig, VirtualHost},
 };
 
 /// Compiles an RDS resource.
@@ -114,10 +114,10 @@ fn route(message: &WireRoute) -> Result<Route, Invalid> {
     })
 }
 
-/// `None` if it is not to be told.
-fn operation(message: &Decorator) -> Result<Option<HeaderValue>, Invalid> {
-    let operation = HeaderValue::from_str(&message.operation)
+/// `None` if it has no name.
+fn operation(message: &Decorator) -> Result<Option<Operation>, Invalid> {
+    let name = HeaderValue::from_str(&message.operation)
         .map_err(|_| Invalid::new("expected what a header field can hold").at("operation"))?;
-    Ok(Some(operation)
-        .filter(|operation| !operation.is_empty() && flag(message.propagate.as_ref(), true)))
+    let is_told = flag(message.propagate.as_ref(), true);
+    Ok(Some(Operation { name, is_told }).filter(|operation| !operation.name.is_empty()))
 }

@@ -22,3 +22,4 @@ mod tcp;
 mod timing;
 mod tls;
 mod tokens;
+mod traces;

@@ -17,7 +17,7 @@ use http::{HeaderMap, Method};
 use http_body::Frame;
 use tokio::time::Instant;
 
-use super::{call, headers::GRPC_STATUS};
+use super::{call, headers::GRPC_STATUS, spans};
 use crate::{
     codec::{blame::DownstreamFault, progress::Progress},
     runtime::{
@@ -27,6 +27,7 @@ use crate::{
     telemetry::{
         Entry, Flags,
         metrics::{ConnectionKey, Direction, Peer, Reporter, RequestKey, Service},
+        trace::Span,
     },
     upstream::{
         LiveCluster, LiveEndpoint,
@@ -63,6 +64,8 @@ pub(crate) struct Exchange {
     pub(crate) progress: Rc<Progress>,
     /// What filters have noted.
     pub(crate) notes: Notes,
+    /// The span, if it is told.
+    pub(crate) span: Option<Box<Span>>,
     pub(crate) flags: Flags,
     pub(crate) details: Cow<'static, str>,
     pub(crate) status: u16,
@@ -114,6 +117,7 @@ impl Exchange {
             is_grpc: begin.is_grpc,
             progress: Rc::default(),
             notes: Notes::default(),
+            span: None,
             flags: Flags::default(),
             details: Cow::Borrowed(""),
             status: 0,
@@ -142,7 +146,7 @@ impl Exchange {
         self.status = status;
         self.response_start = Some(self.start.elapsed());
         self.note_grpc_status(headers);
-        if !self.manager.access_logs.is_empty() {
+        if self.is_told() {
             self.response_headers = Some(headers.clone());
         }
     }
@@ -151,6 +155,11 @@ impl Exchange {
     pub(crate) fn note_tunnel(&mut self, sent: u64) {
         self.bytes_sent += sent;
         self.complete = true;
+    }
+
+    /// Whether headers are to be told at the end.
+    fn is_told(&self) -> bool {
+        !self.manager.access_logs.is_empty() || self.span.is_some()
     }
 
     /// Nothing more will follow: the exchange ended as it should.
@@ -206,7 +215,7 @@ impl Exchange {
             self.bytes_sent += chunk.len() as u64;
         } else if let Some(trailers) = frame.trailers_ref() {
             self.note_grpc_status(trailers);
-            if !self.manager.access_logs.is_empty() {
+            if self.is_told() {
                 self.trailers = Some(trailers.clone());
             }
         }
@@ -264,6 +273,18 @@ impl Exchange {
             let entry = self.entry(self.request_headers.as_ref());
             worker.shared.log.log(&self.manager.access_logs, &entry);
         }
+        if let Some(span) = self.span.take() {
+            self.end_span(*span);
+        }
+    }
+
+    fn end_span(&self, span: Span) {
+        let worker = &self.downstream.worker;
+        let Some(tracing) = &self.manager.tracing else { return };
+        let Some(tracer) = &tracing.tracer else { return };
+        let origin = &worker.shared.metrics.node().origin;
+        let span = span.finish(tracing, &self.entry(self.request_headers.as_ref()), origin);
+        spans::end(worker, tracer, span);
     }
 
     /// Counts what filters have counted.

@@ -23,7 +23,7 @@ use super::{
     request::{HostChange, Matched, Received, change_request, change_response, facts},
     response::ResponseBody,
     time_left::{TimeLeft, millis, parse_grpc_timeout},
-    upgrade,
+    trace, upgrade,
 };
 use crate::{
     codec::{blame::UpstreamFault, progress::Progress},
@@ -71,6 +71,7 @@ pub(crate) async fn forward(
         hash::choose(&action.hash, cluster, &facts(&exchange, &outgoing))
     };
     rewrite(&exchange, matched, action, &mut outgoing);
+    trace::note_sent(&mut exchange, &outgoing);
     let limits = limits(&exchange, action, &outgoing);
     let policy = action.retry.as_ref().or(matched.host.retry.as_ref());
     let time = TimeLeft {

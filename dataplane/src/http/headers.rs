@@ -11,6 +11,7 @@ use crate::{
     runtime::{
         HttpConnectionManager,
         format::{FormatOp, HeaderOps, HeaderWrite, WriteAction},
+        trace,
     },
 };
 
@@ -226,11 +227,12 @@ pub(crate) fn append_forwarded_for(headers: &mut HeaderMap, hop: IpAddr) {
 /// Makes sure of `x-request-id` if the connection manager generates them.
 pub(crate) fn request_id(headers: &mut HeaderMap, manager: &HttpConnectionManager) {
     let external = manager.use_remote_address && !manager.preserve_external_request_id;
-    if manager.generate_request_id
-        && (external || !headers.contains_key(X_REQUEST_ID))
-        && let Ok(id) = HeaderValue::from_bytes(&uuid(rand::random()))
-    {
-        headers.insert(X_REQUEST_ID, id);
+    if manager.generate_request_id && (external || !headers.contains_key(X_REQUEST_ID)) {
+        if let Ok(id) = HeaderValue::from_bytes(&uuid(rand::random())) {
+            headers.insert(X_REQUEST_ID, id);
+        }
+    } else if manager.use_remote_address && manager.tracing.is_some() {
+        trace::unmark(headers);
     }
 }
 

@@ -11,12 +11,12 @@ use super::{
     filter::{self, Stop},
     forward, headers,
     normalize::{self, Normalized},
-    operation,
     outgoing::Outgoing,
     passing::Passing,
     reply::{self, Local, Reply},
     request::{self, Received, Upgrade, facts, levels},
     target::{self, Target},
+    trace,
     upgrade::{self, Wanted},
     xfcc,
 };
@@ -261,13 +261,13 @@ async fn filter(
         return Local::NO_ROUTE.send(exchange);
     };
     let mut passing = Passing::of(config, manager, routes, &mut exchange, &outgoing);
-    let direction = exchange.downstream.listener.direction;
     let route = passing.found().map(|(_, route)| route);
-    let told = operation::tell(manager, direction, route, &mut outgoing.headers);
+    let told = trace::begin(&mut exchange, manager, route, &mut outgoing);
     let passed = match (&received.upgrade, route) {
         (Upgrade::Unknown, Some(_)) => Err(Stop::Local(Local::UPGRADE_REFUSED)),
         _ => filter::request(&mut exchange, &mut passing, &mut outgoing, &mut received).await,
     };
+    trace::note_sent(&mut exchange, &outgoing);
     let reply = match (passed, &passing.decision) {
         (Err(stop), _) => stop.answer(exchange),
         (Ok(router), RouteDecision::Route { host, route }) => match &route.action {
@@ -293,7 +293,7 @@ async fn filter(
         let levels = levels(routes, host, route, passing.target);
         request::change_local_response(&levels, reply.headers_mut());
     }
-    told.write(reply.headers_mut());
+    trace::answered(told, &mut reply);
     reply
 }
 

@@ -438,7 +438,7 @@ pub(crate) mod tests {
             generate_request_id: false,
             preserve_external_request_id: false,
             via: "".into(),
-            tells_operations: false,
+            tracing: None,
             access_logs: vec![],
         }
     }

@@ -3,7 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{filter::Filters, format::AccessLog, limits::HttpLimits, route::RouteConfig};
+use super::{
+    filter::Filters, format::AccessLog, limits::HttpLimits, route::RouteConfig, trace::Tracing,
+};
 
 /// A hash of a message. It says nothing of what the manager does, and the debug form, which does
 /// (`integration/tests/fields` goes by it), is the same for all.
@@ -77,8 +79,9 @@ pub struct HttpConnectionManager {
     pub preserve_external_request_id: bool,
     /// Writes the `via` header if not empty.
     pub via: Arc<str>,
-    /// Tells the next proxy the name of a route's operation ([`super::route::Route::operation`]).
-    pub tells_operations: bool,
+    /// What is told of requests in traces; without it proxies do not tell each other the names of
+    /// routes' operations either ([`super::route::Route::operation`]).
+    pub tracing: Option<Arc<Tracing>>,
     /// Logs each request.
     pub access_logs: Vec<AccessLog>,
 }

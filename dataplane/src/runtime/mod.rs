@@ -37,6 +37,7 @@ pub mod route_match;
 pub mod secret;
 pub mod target;
 pub mod text;
+pub mod trace;
 
 pub use self::{
     authz::{Rbac, Verdict},

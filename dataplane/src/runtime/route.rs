@@ -76,11 +76,19 @@ pub struct Route {
     pub headers: HeaderMutations,
     /// What is set for filters.
     pub overrides: FilterOverrides,
-    /// What a request of this route is called in traces, for the proxy at the other end
-    /// (`decorator.operation`).
-    pub operation: Option<HeaderValue>,
+    /// What a request of this route is called in traces (`decorator`).
+    pub operation: Option<Operation>,
     /// How much of a request's body is kept, if not what the virtual host says.
     pub body_limit: Option<BodyLimit>,
+}
+
+/// What requests are called in traces.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Operation {
+    /// The name, never empty.
+    pub name: HeaderValue,
+    /// The proxy at the other end is told it.
+    pub is_told: bool,
 }
 
 /// What was found for a request.

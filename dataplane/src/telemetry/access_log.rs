@@ -211,7 +211,8 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn metadata_at(&self, namespace: &str, path: &[Arc<str>]) -> Option<Cow<'a, str>> {
+    /// What filters have found out, as text.
+    pub(super) fn metadata_at(&self, namespace: &str, path: &[Arc<str>]) -> Option<Cow<'a, str>> {
         let metadata = self.metadata?;
         let text = match path {
             [] => fields_to_json(metadata.fields(namespace)?).to_string(),
@@ -220,7 +221,8 @@ impl<'a> Entry<'a> {
         Some(Cow::Owned(text))
     }
 
-    fn request_header(&self, name: &str) -> Option<Cow<'a, str>> {
+    /// A header of the request or a pseudo header, by its lower-case name.
+    pub(super) fn request_header(&self, name: &str) -> Option<Cow<'a, str>> {
         let text = |text: &'a str| (!text.is_empty()).then_some(Cow::Borrowed(text));
         match name {
             ":method" => text(self.method),
@@ -312,7 +314,8 @@ fn is_number(field: &Field) -> bool {
     )
 }
 
-fn cut(text: &str, limit: Option<usize>) -> &str {
+/// The beginning of a text, of at most so many bytes.
+pub(super) fn cut(text: &str, limit: Option<usize>) -> &str {
     match limit {
         Some(limit) if limit < text.len() => {
             let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);

@@ -18,6 +18,7 @@ use std::{
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::trace::Origin;
 use crate::{
     identity::IdentityWatch,
     runtime::{
@@ -64,6 +65,8 @@ pub struct Node {
     pub app: Arc<str>,
     /// Label `version`.
     pub version: Arc<str>,
+    /// Who tells spans.
+    pub origin: Origin,
 }
 
 /// Which side of a request reports it.
@@ -253,7 +256,12 @@ impl WorkerMetrics {
 
     /// Counts one more for a filter; `value` is its label's.
     pub fn count(&self, counter: Counter, value: &Arc<str>) {
-        self.filters.series(&(counter, Arc::clone(value))).fetch_add(1, Relaxed);
+        self.count_many(counter, value, 1);
+    }
+
+    /// The same for several.
+    pub fn count_many(&self, counter: Counter, value: &Arc<str>, many: u64) {
+        self.filters.series(&(counter, Arc::clone(value))).fetch_add(many, Relaxed);
     }
 
     /// Counts that a peer has crossed a limit.
@@ -284,6 +292,11 @@ impl Metrics {
     /// No counters yet. `identity` names us as principal.
     pub fn new(node: Node, identity: IdentityWatch) -> Self {
         Self { node, identity, workers: Mutex::default() }
+    }
+
+    /// Who we are.
+    pub fn node(&self) -> &Node {
+        &self.node
     }
 
     /// A part for one more worker.
@@ -553,6 +566,7 @@ mod tests {
             workload: Workload::parse("productpage-v1;default;productpage;v1;Kubernetes"),
             app: "productpage".into(),
             version: "v1".into(),
+            ..Node::default()
         };
         Metrics::new(node, watch::channel(None).1)
     }

@@ -1,8 +1,10 @@
-//! What is reported about traffic: metrics with Istio's names and labels, and access logs in
-//! Envoy's format. Both only read what the hot path has noted; nothing here decides about traffic.
+//! What is reported about traffic: metrics with Istio's names and labels, access logs in Envoy's
+//! format, spans of requests that are traced. All of them only read what the hot path has noted;
+//! nothing here decides about traffic.
 
 pub mod access_log;
 pub mod metrics;
+pub mod trace;
 
 pub use self::{
     access_log::{Entry, LogWriter},

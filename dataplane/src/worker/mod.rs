@@ -21,7 +21,10 @@ pub use self::{
     config::ActiveConfig,
     shared::{BindFailure, Phase, Shared},
 };
-use crate::{telemetry::metrics::WorkerMetrics, upstream::pool::Pools};
+use crate::{
+    telemetry::{metrics::WorkerMetrics, trace::Batches},
+    upstream::pool::Pools,
+};
 
 /// A worker as its tasks see it. Lives on one thread.
 pub(crate) struct Worker {
@@ -32,6 +35,7 @@ pub(crate) struct Worker {
     pub(crate) generation: watch::Receiver<u64>,
     pub(crate) admission: watch::Receiver<u64>,
     pub(crate) deadlines: Deadlines,
+    pub(crate) spans: Batches,
 }
 
 impl Worker {
@@ -45,6 +49,7 @@ impl Worker {
             generation: shared.generations(),
             admission: shared.admissions(),
             deadlines: Deadlines::default(),
+            spans: Batches::default(),
             shared: Arc::clone(shared),
         }
     }

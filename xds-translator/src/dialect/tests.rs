@@ -955,6 +955,10 @@ fn a_provider_is_one_thing_with_a_name_of_its_own() {
     check_providers("{name: a}", &["says nothing of what it provides"]);
     check_providers("{name: a, zipkin: {service: 'x/y.z', port: 0}}", &["port: out of range"]);
     check_providers("{name: a, zipkin: {service: 'a b', port: 1}}", &["is not a host name"]);
+    let in_other_form = "{name: a, datadog: {service: a.b, port: 1}}";
+    check_providers(in_other_form, &["sends no spans in this form"]);
+    let chosen = format!("{{name: a, {}}}", otel.replace("4317}", "4317, dynatraceSampler: {tenant: t, clusterId: 1, httpService: {service: a.b, port: 1, http: {path: /s}}}}"));
+    check_providers(&chosen, &["own proxy refuses listeners whose spans a service chooses"]);
     check_providers("{name: a, lightstep: {}}", &["no such tracer or log any more"]);
     let wrong = "{name: a, opentelemetry: {service: a.b, port: 1, http: {path: x, \
                  headers: [{name: ok, envName: X}, {name: 'a b', value: x}]}}}";
@@ -1004,7 +1008,7 @@ fn telemetry_says_what_proxies_can_tell() {
         &format!("{{tracing: [{{customTags: {tags}}}]}}"),
         &["exactly one of", "not the name of a header", "not a known command"],
     );
-    check_telemetry("{tracing: [{providers: [{name: a}]}]}", &["sends no spans; Envoys do"]);
+    check_telemetry("{tracing: [{providers: [{name: a}]}]}", &[]);
     check_telemetry(
         "{accessLogging: [{filter: {expression: 'response.code >='}}]}",
         &["not a CEL expression", "own proxy refuses listeners whose log has a filter"],

@@ -34,7 +34,7 @@ use super::super::{
         base::{HEADER_VALUE, HTTP_STATUS, RUNTIME_FRACTION},
         matcher::{METADATA_MATCHER, STRING},
         messages,
-        reason::{ONE_API, STATISTICS, TRACER},
+        reason::{ONE_API, ONE_SPAN, STATISTICS},
     },
     matcher, metadata,
 };
@@ -338,7 +338,7 @@ messages! {
         30 "max_denied_response_body_bytes": Refused;
         31 "enforce_response_header_limits": Refused;
         32 "shadow_mode": Guard;
-        33 "emit_client_span": NoEffect(TRACER);
+        33 "emit_client_span": NoEffect(ONE_SPAN);
     }
 
     NAMES = "envoy.type.matcher.v3.ListStringMatcher" {
@@ -390,6 +390,6 @@ messages! {
         3 "with_request_body": Guard;
         4 "grpc_service": Guard;
         5 "http_service": Guard;
-        6 "emit_client_span": NoEffect(TRACER);
+        6 "emit_client_span": NoEffect(ONE_SPAN);
     }
 }

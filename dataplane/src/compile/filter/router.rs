@@ -9,7 +9,7 @@ use super::super::{
     known::{
         Known::{Guard, NoEffect, Read, Refused},
         messages,
-        reason::{STATISTICS, TRACER},
+        reason::{ONE_SPAN, STATISTICS},
     },
 };
 use crate::runtime::HttpFilter;
@@ -24,7 +24,7 @@ pub(super) fn filter(config: &Any) -> Result<Option<HttpFilter>, Invalid> {
 messages! {
     ROUTER = "envoy.extensions.filters.http.router.v3.Router" {
         1 "dynamic_stats": NoEffect(STATISTICS);
-        2 "start_child_span": NoEffect(TRACER);
+        2 "start_child_span": NoEffect(ONE_SPAN);
         3 "upstream_log": Refused;
         4 "suppress_envoy_headers": Read;
         5 "strict_check_headers": Guard;

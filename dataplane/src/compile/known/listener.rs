@@ -1,14 +1,15 @@
 //! Listeners, filter chains and network filters.
 
 use super::{
+    super::trace::{REQUEST_ID_EXTENSION, TRACING},
     Known::{Each, Guard, In, Marker, NoEffect, Packed, Read, Refused, Values},
     base::{ADDRESS, ADS_SOURCE, CIDR, RANGE, TRANSPORT_SOCKET},
     log::ACCESS_LOG,
     messages,
     protocol::{DOWNSTREAM_COMMON, DOWNSTREAM_HTTP1, DOWNSTREAM_HTTP2},
     reason::{
-        FINGERPRINTS, MEMORY, NO_OVERLOAD, OPTIONAL, PACE, PEOPLE, STATISTICS, TRACER,
-        TYPE_DECIDES, WORKERS,
+        FINGERPRINTS, MEMORY, NO_OVERLOAD, OPTIONAL, PACE, PEOPLE, STATISTICS, TYPE_DECIDES,
+        WORKERS,
     },
     route::ROUTES,
 };
@@ -203,8 +204,7 @@ messages! {
         33 "merge_slashes": Read;
         34 "server_header_transformation": Values(2);
         35 "common_http_protocol_options": In(&DOWNSTREAM_COMMON);
-        36 "request_id_extension":
-            NoEffect("ids are always UUIDs, and no tracer reads a bit of them");
+        36 "request_id_extension": In(&REQUEST_ID_EXTENSION);
         37 "always_set_request_id_in_response": Refused;
         38 "local_reply_config": Refused;
         39 "strip_matching_host_port": Guard;
@@ -245,21 +245,6 @@ messages! {
         5 "config_discovery": Read;
         6 "is_optional": NoEffect(OPTIONAL);
         7 "disabled": Refused;
-    }
-
-    TRACING =
-        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing" {
-        3 "client_sampling": NoEffect(TRACER);
-        4 "random_sampling": NoEffect(TRACER);
-        5 "overall_sampling": NoEffect(TRACER);
-        6 "verbose": NoEffect(TRACER);
-        7 "max_path_tag_length": NoEffect(TRACER);
-        8 "custom_tags": NoEffect(TRACER);
-        9 "provider": NoEffect(TRACER);
-        10 "spawn_upstream_span": NoEffect(TRACER);
-        11 "operation": NoEffect(TRACER);
-        12 "upstream_operation": NoEffect(TRACER);
-        13 "no_context_propagation": NoEffect(TRACER);
     }
 
     CLIENT_CERT =

@@ -30,7 +30,7 @@ pub use self::{
     message::{Field, Known, Message},
     packed::without_effect,
 };
-use super::{field::Invalid, filter};
+use super::{field::Invalid, filter, trace};
 
 pub(super) mod access;
 pub(super) mod base;
@@ -69,7 +69,7 @@ pub fn packed(name: &str) -> Option<&'static Message> {
 
 /// Every message that is read out of an `Any`.
 pub fn all_packed() -> impl Iterator<Item = &'static Message> {
-    PACKED.iter().copied().chain(filter::messages())
+    PACKED.iter().copied().chain(filter::messages()).chain(trace::TRACERS)
 }
 
 /// Refuses what is set in a resource and neither acted on nor known to have no effect.

@@ -34,7 +34,7 @@ pub(super) static PACKED: &[&Message] = &[
     &CARES,
 ];
 
-/// Configurations of filters that measure or exchange labels: without effect on which requests
+/// Configurations of what measures, tells or exchanges labels: without effect on which requests
 /// pass, and where to.
 const WITHOUT_EFFECT: &[(&str, &str)] = &[
     (
@@ -48,11 +48,13 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
         "ALPN per request, which our control plane says by filter state; without it the TLS \
          context's is offered",
     ),
+    ("envoy.config.trace.v3.DatadogConfig", "spans in a form that is not made here"),
+    ("envoy.config.trace.v3.SkyWalkingConfig", "spans in a form that is not made here"),
     // `istio-peer-exchange` is never agreed to, so that no byte of it is on the wire.
     ("envoy.tcp.metadataexchange.config.MetadataExchange", "labels of peers, for statistics"),
 ];
 
-/// Why a filter whose configuration has this type does nothing to a request, if it is such a one.
+/// Why what has a configuration of this type does nothing to a request, if it is such a one.
 pub fn without_effect(name: &str) -> Option<&'static str> {
     WITHOUT_EFFECT.iter().find(|(kind, _)| *kind == name).map(|(_, why)| *why)
 }

@@ -4,7 +4,8 @@
 pub(in crate::compile) const PEOPLE: &str = "said for people and tools";
 pub(in crate::compile) const STATISTICS: &str =
     "about Envoy's statistics, of which ours have their own form";
-pub(in crate::compile) const TRACER: &str = "our proxy has no tracer";
+pub(in crate::compile) const ONE_SPAN: &str =
+    "of a request one span is told, none of what it leads to";
 pub(in crate::compile) const TYPE_DECIDES: &str = "the type of its configuration decides";
 pub(in crate::compile) const SHADOW: &str = "a shadow only counts";
 pub(in crate::compile) const FINGERPRINTS: &str = "no operator of a log and no rule tells them";

@@ -8,7 +8,7 @@ use super::{
     matcher::{HEADER, METADATA_MATCHER, QUERY, REGEX, REGEX_REWRITE},
     messages,
     rate_limit::RATE_LIMIT,
-    reason::{FREE_CHOICE, OPTIONAL, PEOPLE, RUNTIME, STATISTICS, TRACER, TYPE_DECIDES},
+    reason::{FREE_CHOICE, ONE_SPAN, OPTIONAL, PEOPLE, RUNTIME, STATISTICS, TYPE_DECIDES},
 };
 
 messages! {
@@ -76,7 +76,7 @@ messages! {
         12 "request_headers_to_remove": Read;
         13 "typed_per_filter_config": PackedMap;
         14 "name": Read;
-        15 "tracing": NoEffect(TRACER);
+        15 "tracing": Refused;
         16 "per_request_buffer_limit_bytes": Read;
         17 "filter_action": Read;
         18 "non_forwarding_action": Read;
@@ -255,7 +255,7 @@ messages! {
     MIRROR = "envoy.config.route.v3.RouteAction.RequestMirrorPolicy" {
         1 "cluster": Read;
         3 "runtime_fraction": In(&RUNTIME_FRACTION);
-        4 "trace_sampled": NoEffect(TRACER);
+        4 "trace_sampled": NoEffect(ONE_SPAN);
         5 "cluster_header": Refused;
         6 "disable_shadow_host_suffix_append": Read;
         7 "request_headers_mutations": Refused;

@@ -180,6 +180,12 @@ fn check_tracer(provider: &ExtensionProvider, at: &mut Decoder) {
     if let Some(otel) = &provider.opentelemetry {
         check_otel(otel, at);
     }
+    if provider.datadog.is_some() || provider.skywalking.is_some() {
+        at.remark(|path| {
+            let message = "Ferromesh's own proxy sends no spans in this form; Envoys do";
+            Diagnostic::info(Code::NotActedOn, path, message)
+        });
+    }
     if provider.skywalking.as_ref().is_some_and(|s| !s.access_token.is_empty()) {
         at.within("accessToken", |at| {
             at.remark(|path| {
@@ -204,7 +210,14 @@ fn check_otel(otel: &OpenTelemetry, at: &mut Decoder) {
         }
     }
     if let Some(sampler) = &otel.dynatrace_sampler {
-        at.within("dynatraceSampler", |at| check_sampler(sampler, otel.http.is_some(), at));
+        at.within("dynatraceSampler", |at| {
+            check_sampler(sampler, otel.http.is_some(), at);
+            remark_refused_by_ours("listeners whose spans a service chooses", at);
+        });
+    }
+    if otel.resource_detectors.as_ref().is_some_and(|found| found.dynatrace.is_some()) {
+        let what = "listeners whose spans say what Dynatrace's files do";
+        at.within("resourceDetectors", |at| remark_refused_by_ours(what, at));
     }
 }
 

@@ -35,14 +35,6 @@ fn check_tracing(rule: &Tracing, at: &mut Decoder) {
             at.remark(|path| Diagnostic::warning(Code::NoEffect, path, message));
         });
     }
-    if rule.disabled != Some(true) && !rule.providers.is_empty() {
-        at.within("providers", |at| {
-            at.remark(|path| {
-                let message = "Ferromesh's own proxy sends no spans; Envoys do";
-                Diagnostic::info(Code::NotActedOn, path, message)
-            });
-        });
-    }
     at.within("customTags", |at| {
         for (name, tag) in rule.custom_tags.iter().flatten() {
             at.within_key(name, |at| check_tag(tag, at));
