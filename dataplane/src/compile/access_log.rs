@@ -6,24 +6,31 @@ use envoy_types::pb::{
     envoy::{
         config::{
             accesslog::v3::{
-                AccessLog as WireLog, AccessLogFilter, access_log::ConfigType,
-                access_log_filter::FilterSpecifier, comparison_filter::Op,
+                AccessLog as WireLog, AccessLogFilter, ExtensionFilter, access_log::ConfigType,
+                access_log_filter::FilterSpecifier, comparison_filter::Op, extension_filter,
             },
             core::v3::{
                 DataSource, SubstitutionFormatString, data_source::Specifier,
                 substitution_format_string::Format,
             },
         },
-        extensions::access_loggers::file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
+        extensions::access_loggers::{
+            file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
+            filters::cel::v3::ExpressionFilter,
+        },
     },
     google::protobuf::{Any, Struct, Value, value::Kind},
 };
 
 use super::{
+    cel,
     field::{At, Invalid, each, refuse, required, type_name, unpack},
     format,
 };
-use crate::runtime::format::{AccessLog, FormatOp, LogFilter, LogFormat, LogSink};
+use crate::runtime::{
+    cel::Expression,
+    format::{AccessLog, JsonFormat, LogFilter, LogFormat, LogLines, LogSink, LogTarget},
+};
 
 /// Envoy's default format.
 const DEFAULT_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
@@ -41,15 +48,20 @@ fn log(message: &WireLog) -> Result<AccessLog, Invalid> {
         return Err(Invalid::new("required, but missing").at("typed_config"));
     };
     let filter = message.filter.as_ref().map_or(Ok(LogFilter::All), self::filter).at("filter")?;
-    let (sink, format) = sink_and_format(config).at("typed_config")?;
-    Ok(AccessLog { sink, format, filter })
+    let target = target(config).at("typed_config")?;
+    Ok(AccessLog { target, filter })
 }
 
-fn sink_and_format(config: &Any) -> Result<(LogSink, LogFormat), Invalid> {
+fn target(config: &Any) -> Result<LogTarget, Invalid> {
     match type_name(config) {
         "envoy.extensions.access_loggers.file.v3.FileAccessLog" => {
             let file: FileAccessLog = unpack(config)?;
-            Ok((sink(&file.path), file_format(file.access_log_format.as_ref())?))
+            let wire = file.access_log_format.as_ref();
+            Ok(LogTarget::Lines(LogLines {
+                sink: sink(&file.path),
+                format: file_format(wire)?,
+                omits_empty: matches!(wire, Some(AccessLogFormat::LogFormat(format)) if format.omit_empty_values),
+            }))
         }
         other => Err(Invalid::new(format!("{other} is not supported by this proxy"))),
     }
@@ -95,20 +107,31 @@ fn text(wire: &str) -> Result<LogFormat, Invalid> {
 }
 
 fn json(fields: &Struct) -> Result<LogFormat, Invalid> {
-    let mut compiled: Vec<(Arc<str>, Arc<[FormatOp]>)> = fields
+    json_fields(fields).map(LogFormat::Json)
+}
+
+fn json_fields(fields: &Struct) -> Result<Vec<(Arc<str>, JsonFormat)>, Invalid> {
+    let mut compiled: Vec<(Arc<str>, JsonFormat)> = fields
         .fields
         .iter()
         .map(|(key, value)| Ok((Arc::from(key.as_str()), json_value(value).at(key)?)))
         .collect::<Result<Vec<_>, Invalid>>()?;
     compiled.sort_by(|(a, _), (b, _)| a.cmp(b));
-    Ok(LogFormat::Json(compiled))
+    Ok(compiled)
 }
 
-fn json_value(value: &Value) -> Result<Arc<[FormatOp]>, Invalid> {
-    match &value.kind {
-        Some(Kind::StringValue(wire)) => format::compile(wire),
-        _ => Err(Invalid::new("expected a string, others are not supported by this proxy")),
-    }
+fn json_value(value: &Value) -> Result<JsonFormat, Invalid> {
+    Ok(match &value.kind {
+        Some(Kind::StringValue(wire)) => JsonFormat::Text(format::compile(wire)?),
+        Some(Kind::StructValue(fields)) => JsonFormat::Object(json_fields(fields)?),
+        Some(Kind::ListValue(list)) => JsonFormat::List(each("values", &list.values, json_value)?),
+        Some(Kind::NumberValue(number)) if number.fract() == 0.0 && number.abs() < 1e15 => {
+            JsonFormat::Constant((*number as i64).into())
+        }
+        Some(Kind::NumberValue(number)) => JsonFormat::Constant((*number).into()),
+        Some(Kind::BoolValue(yes)) => JsonFormat::Constant((*yes).into()),
+        Some(Kind::NullValue(_)) | None => JsonFormat::Constant(serde_json::Value::Null),
+    })
 }
 
 fn filter(message: &AccessLogFilter) -> Result<LogFilter, Invalid> {
@@ -128,6 +151,17 @@ fn filter(message: &AccessLogFilter) -> Result<LogFilter, Invalid> {
         FilterSpecifier::AndFilter(all) => {
             Ok(LogFilter::AllOf(each("filters", &all.filters, filter).at("and_filter")?))
         }
+        FilterSpecifier::ExtensionFilter(wire) => {
+            expression(wire).map(LogFilter::True).at("extension_filter")
+        }
         _ => Err(Invalid::new("not supported by this proxy")),
     }
+}
+
+fn expression(message: &ExtensionFilter) -> Result<Arc<Expression>, Invalid> {
+    let Some(extension_filter::ConfigType::TypedConfig(config)) = &message.config_type else {
+        return Err(Invalid::new("required, but missing").at("typed_config"));
+    };
+    let filter: ExpressionFilter = unpack(config).at("typed_config")?;
+    cel::compile(&filter.expression).map(Arc::new).at("typed_config.expression")
 }

@@ -18,6 +18,7 @@ use crate::runtime::{
 
 mod access_log;
 mod authz;
+mod cel;
 mod close;
 mod cluster;
 mod connection_ask;

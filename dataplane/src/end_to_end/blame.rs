@@ -28,7 +28,7 @@ use super::{
 use crate::runtime::{
     action::Mirror,
     cluster::{OutlierDetection, UpstreamProtocol},
-    format::{AccessLog, Field, FormatOp, LogFilter, LogFormat, LogSink},
+    format::{Field, FormatOp},
     matcher::Share,
 };
 
@@ -682,11 +682,7 @@ async fn a_head_that_is_no_request_is_logged_as_the_clients_fault() {
     let field =
         |field, end: &str| [FormatOp::Field { field, limit: None }, FormatOp::Literal(end.into())];
     let format = [field(Field::ResponseCode, " "), field(Field::ResponseFlags, "\n")].concat();
-    let log = AccessLog {
-        sink: LogSink::File(path.clone()),
-        format: LogFormat::Text(format.into()),
-        filter: LogFilter::All,
-    };
+    let log = log_to(&path, format);
     let mut proxy = Proxy::start(None);
     let mut manager = with_routes(vec![to("a", |_| {})]);
     manager.access_logs = vec![log];

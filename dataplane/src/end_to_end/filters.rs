@@ -28,7 +28,7 @@ use crate::runtime::{
     authz::{Condition, Policy, RbacAction},
     filter::{Answer, Call, CallFailure, FilterState, Payload, Step, notes::Notes, probe::Probe},
     flags::Flags,
-    format::{AccessLog, Field, FormatOp, LogFilter, LogFormat, LogSink},
+    format::{AccessLog, Field, FormatOp},
     matcher::StringMatcher,
     metadata::{MetadataMatcher, Value, ValueMatcher},
 };
@@ -158,19 +158,13 @@ async fn metadata_reaches_access_control_and_logs() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     let field = |field| FormatOp::Field { field, limit: None };
-    let log = AccessLog {
-        sink: LogSink::File(path.clone()),
-        format: LogFormat::Text(
-            vec![
-                field(Field::DynamicMetadata("probe".into(), ["path".into()].into())),
-                FormatOp::Literal(" ".into()),
-                field(Field::ResponseCode),
-                FormatOp::Literal("\n".into()),
-            ]
-            .into(),
-        ),
-        filter: LogFilter::All,
-    };
+    let format = [
+        field(Field::DynamicMetadata("probe".into(), ["path".into()].into())),
+        FormatOp::Literal(" ".into()),
+        field(Field::ResponseCode),
+        FormatOp::Literal("\n".into()),
+    ];
+    let log = log_to(&path, format);
     let filters = vec![HttpFilter::Probe(Arc::new(probe)), asks_for("/in")];
     let proxy = through(filters, &server, &oracle, Some(log)).await;
     assert_eq!(get(&client(), proxy.url("/in")).await.status, 200);

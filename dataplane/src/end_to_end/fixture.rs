@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
     sync::Arc,
     thread::JoinHandle,
     time::Duration,
@@ -27,6 +28,7 @@ use crate::{
         },
         filter::FilterOverrides,
         filter_chain::{FilterChainMatch, FilterChainMatcher},
+        format::{AccessLog, FormatOp, LogFilter, LogFormat, LogLines, LogSink, LogTarget},
         limits::HttpLimits,
         listener::{Inspection, TrafficDirection},
         matcher::Share,
@@ -318,6 +320,13 @@ pub(super) fn to(cluster: &str, change: impl FnOnce(&mut Forward)) -> VirtualHos
     let mut action = forward(ClusterChoice::One(cluster.into()));
     change(&mut action);
     host(vec![route("/", Action::Forward(Box::new(action)))])
+}
+
+/// A log of everything in a file.
+pub(super) fn log_to(path: &Path, format: impl IntoIterator<Item = FormatOp>) -> AccessLog {
+    let format = LogFormat::Text(format.into_iter().collect());
+    let lines = LogLines { sink: LogSink::File(path.into()), format, omits_empty: false };
+    AccessLog { target: LogTarget::Lines(lines), filter: LogFilter::All }
 }
 
 /// Nobody listens here.

@@ -18,10 +18,7 @@ use crate::runtime::{
         FilterOverride, FilterOverrides,
         local_rate_limit::{DefaultBucket, Limiter, LocalRateLimit, TokenBucket, descriptor_key},
     },
-    format::{
-        AccessLog, Field, FormatOp, HeaderOps, HeaderWrite, LogFilter, LogFormat, LogSink,
-        WriteAction,
-    },
+    format::{AccessLog, Field, FormatOp, HeaderOps, HeaderWrite, WriteAction},
     matcher::Share,
     rate_limit::{DescriptorAction, HostLimits, LimitHeaders, RateLimit},
     route::{Route, VirtualHost},
@@ -111,8 +108,7 @@ async fn who_finds_no_token_is_answered_and_logged_as_in_envoy() {
         field(Field::ResponseHeader("x-ratelimit-remaining".into(), None)),
         FormatOp::Literal("\n".into()),
     ];
-    let (sink, filter) = (LogSink::File(path.clone()), LogFilter::All);
-    let log = AccessLog { sink, format: LogFormat::Text(format.into()), filter };
+    let log = log_to(&path, format);
     let limit = LocalRateLimit { retry_after: true, ..limit(2) };
     let proxy = proxy(limit, vec![to("a", |_| {})], &server, Some(log)).await;
     let answers = [

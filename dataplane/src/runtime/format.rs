@@ -5,6 +5,8 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use super::cel::Expression;
+
 /// A compiled format: its operators are rendered in order and joined.
 pub type Format = Arc<[FormatOp]>;
 
@@ -101,14 +103,30 @@ pub enum Field {
 }
 
 /// Where and how requests or connections are logged.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct AccessLog {
+    /// Who is told what.
+    pub target: LogTarget,
+    /// Which entries are logged.
+    pub filter: LogFilter,
+}
+
+/// Who is told what.
+#[derive(Clone, Debug)]
+pub enum LogTarget {
+    /// A stream of lines.
+    Lines(LogLines),
+}
+
+/// Lines that are written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogLines {
     /// Where lines go.
     pub sink: LogSink,
     /// How a line is made.
     pub format: LogFormat,
-    /// Which entries are logged.
-    pub filter: LogFilter,
+    /// What has no value is left out; otherwise it is `-` in texts and null in JSON.
+    pub omits_empty: bool,
 }
 
 /// Where log lines go.
@@ -127,13 +145,25 @@ pub enum LogSink {
 pub enum LogFormat {
     /// A text line; the format brings its own line end.
     Text(Format),
-    /// One JSON object a line; keys sorted. A value that is one single numeric operator is written
-    /// as a number.
-    Json(Vec<(Arc<str>, Format)>),
+    /// One JSON object a line; keys sorted.
+    Json(Vec<(Arc<str>, JsonFormat)>),
+}
+
+/// How a value in JSON is made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum JsonFormat {
+    /// Always the same: a number, yes or no, null.
+    Constant(serde_json::Value),
+    /// A text; one single operator keeps its type, so that numbers are written as such.
+    Text(Format),
+    /// A list.
+    List(Vec<JsonFormat>),
+    /// An object; keys sorted.
+    Object(Vec<(Arc<str>, JsonFormat)>),
 }
 
 /// Which entries are logged.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum LogFilter {
     /// All of them.
     All,
@@ -145,6 +175,8 @@ pub enum LogFilter {
     AnyOf(Vec<LogFilter>),
     /// Those that satisfy all of these.
     AllOf(Vec<LogFilter>),
+    /// Those of which this is true.
+    True(Arc<Expression>),
 }
 
 /// Changes to a message's header fields; removals come first.

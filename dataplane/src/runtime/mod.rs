@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 
 pub mod action;
 pub mod authz;
+pub mod cel;
 pub mod cluster;
 pub mod endpoint;
 pub mod facts;

@@ -20,12 +20,15 @@ use std::{
 };
 
 use http::HeaderMap;
+use serde_json::Value as Json;
 use time::OffsetDateTime;
 
 use crate::runtime::{
     facts::{ConnectionFacts, HeaderLookup},
     flags::Flags,
-    format::{AccessLog, Field, FormatOp, LogFilter, LogFormat, LogSink},
+    format::{
+        AccessLog, Field, FormatOp, JsonFormat, LogFilter, LogFormat, LogLines, LogSink, LogTarget,
+    },
     metadata::{Metadata, fields_to_json},
 };
 
@@ -258,37 +261,56 @@ impl<'a> Entry<'a> {
             LogFilter::StatusAtLeast(least) => self.status >= *least,
             LogFilter::AnyOf(filters) => filters.iter().any(|filter| self.passes(filter)),
             LogFilter::AllOf(filters) => filters.iter().all(|filter| self.passes(filter)),
+            LogFilter::True(expression) => expression.holds(self),
         }
     }
 
-    fn line(&self, format: &LogFormat) -> String {
-        match format {
-            LogFormat::Text(format) => self.render(format, "-"),
+    fn line(&self, lines: &LogLines) -> String {
+        match &lines.format {
+            LogFormat::Text(format) => self.render(format, absent(lines.omits_empty)),
             LogFormat::Json(fields) => {
-                let object: serde_json::Map<String, serde_json::Value> = fields
-                    .iter()
-                    .map(|(name, format)| (name.to_string(), self.json(format)))
-                    .collect();
-                let mut line = serde_json::Value::Object(object).to_string();
+                let mut line = self.json_object(fields, lines.omits_empty).to_string();
                 line.push('\n');
                 line
             }
         }
     }
 
+    fn json_object(&self, fields: &[(Arc<str>, JsonFormat)], omits_empty: bool) -> Json {
+        let values = fields.iter().map(|(name, format)| (name, self.json(format, omits_empty)));
+        let kept = values.filter(|(_, value)| !(omits_empty && value.is_null()));
+        kept.map(|(name, value)| (name.to_string(), value)).collect()
+    }
+
+    fn json(&self, format: &JsonFormat, omits_empty: bool) -> Json {
+        match format {
+            JsonFormat::Constant(value) => value.clone(),
+            JsonFormat::Text(format) => self.json_text(format, omits_empty),
+            JsonFormat::List(items) => {
+                items.iter().map(|item| self.json(item, omits_empty)).collect()
+            }
+            JsonFormat::Object(fields) => self.json_object(fields, omits_empty),
+        }
+    }
+
     /// A single operator keeps its type: numbers stay numbers, no value is null.
-    fn json(&self, format: &[FormatOp]) -> serde_json::Value {
+    fn json_text(&self, format: &[FormatOp], omits_empty: bool) -> Json {
         let [FormatOp::Field { field, limit }] = format else {
-            return self.render(format, "-").into();
+            return self.render(format, absent(omits_empty)).into();
         };
         match (self.value(field), is_number(field)) {
-            (None, _) => serde_json::Value::Null,
+            (None, _) => Json::Null,
             (Some(value), true) => {
                 value.parse::<u64>().map_or_else(|_| (*value).into(), Into::into)
             }
             (Some(value), false) => cut(&value, *limit).into(),
         }
     }
+}
+
+/// What stands for no value in a text.
+fn absent(omits_empty: bool) -> &'static str {
+    if omits_empty { "" } else { "-" }
 }
 
 /// Read each time: formats that ask for it are rare, and it may change.
@@ -393,7 +415,8 @@ impl LogWriter {
     /// Logs an entry wherever a log's filter lets it pass.
     pub fn log(&self, logs: &[AccessLog], entry: &Entry<'_>) {
         for log in logs.iter().filter(|log| entry.passes(&log.filter)) {
-            if self.lines.try_send((log.sink.clone(), entry.line(&log.format))).is_err() {
+            let LogTarget::Lines(lines) = &log.target;
+            if self.lines.try_send((lines.sink.clone(), entry.line(lines))).is_err() {
                 self.dropped.fetch_add(1, Relaxed);
             }
         }
@@ -524,22 +547,31 @@ mod tests {
         let connection =
             ConnectionFacts::plaintext(([10, 0, 0, 5], 4000).into(), ([10, 0, 0, 9], 80).into());
         let headers = HeaderMap::new();
+        let text = |ops: Vec<FormatOp>| JsonFormat::Text(ops.into());
+        let failure = || field(Field::UpstreamTransportFailureReason);
+        let inner = vec![
+            ("failure".into(), text(vec![failure()])),
+            ("level".into(), JsonFormat::Constant(3.into())),
+        ];
+        let method = field(Field::RequestHeader(":method".into(), None));
         let format = LogFormat::Json(vec![
-            ("bytes".into(), vec![field(Field::BytesSent)].into()),
-            ("failure".into(), vec![field(Field::UpstreamTransportFailureReason)].into()),
-            (
-                "line".into(),
-                vec![
-                    field(Field::RequestHeader(":method".into(), None)),
-                    FormatOp::Literal("!".into()),
-                ]
-                .into(),
-            ),
+            ("bytes".into(), text(vec![field(Field::BytesSent)])),
+            ("failure".into(), text(vec![failure()])),
+            ("inner".into(), JsonFormat::Object(inner)),
+            ("line".into(), text(vec![method, failure(), FormatOp::Literal("!".into())])),
+            ("list".into(), JsonFormat::List(vec![text(vec![field(Field::Protocol)])])),
         ]);
-        assert_eq!(
-            entry(&connection, &headers).line(&format),
-            "{\"bytes\":12,\"failure\":null,\"line\":\"GET!\"}\n"
-        );
+        for (omits_empty, expected) in [
+            (
+                false,
+                r#"{"bytes":12,"failure":null,"inner":{"failure":null,"level":3},"line":"GET-!","list":["HTTP/1.1"]}"#,
+            ),
+            (true, r#"{"bytes":12,"inner":{"level":3},"line":"GET!","list":["HTTP/1.1"]}"#),
+        ] {
+            let lines = LogLines { sink: LogSink::Stdout, format: format.clone(), omits_empty };
+            let line = entry(&connection, &headers).line(&lines);
+            assert_eq!(line, format!("{expected}\n"));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! nothing here decides about traffic.
 
 pub mod access_log;
+mod attributes;
 pub mod metrics;
 pub mod trace;
 

@@ -36,8 +36,6 @@ const MOST_VALUES: usize = 24;
 /// Refusals that examples of the corpus lead to: what they ask for is not served by our proxy, and
 /// said to be so.
 const REFUSED: &[&str] = &[
-    // A log of which a rule says what is written.
-    "extension_filter",
     // A Sidecar whose application listens on a Unix socket.
     "endpoint.address: expected a socket_address, others are not supported by this proxy",
 ];

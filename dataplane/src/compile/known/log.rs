@@ -1,8 +1,8 @@
 //! Access logs.
 
 use super::{
-    Known::{Each, In, NoEffect, Packed, Read, Refused, Values},
-    base::FORMAT,
+    Known::{Each, In, NoEffect, Packed, PackedAs, Read, Refused, Values},
+    base::DATA_SOURCE,
     messages,
     reason::{RUNTIME, TYPE_DECIDES},
 };
@@ -25,9 +25,19 @@ messages! {
         8 "header_filter": Refused;
         9 "response_flag_filter": In(&FLAGS);
         10 "grpc_status_filter": Refused;
-        11 "extension_filter": Refused;
+        11 "extension_filter": In(&EXTENSION_FILTER);
         12 "metadata_filter": Refused;
         13 "log_type_filter": Refused;
+    }
+
+    EXTENSION_FILTER = "envoy.config.accesslog.v3.ExtensionFilter" {
+        1 "name": NoEffect(TYPE_DECIDES);
+        3 "typed_config": PackedAs(&CEL_FILTER);
+    }
+
+    CEL_FILTER = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter" {
+        1 "expression": Read;
+        2 "cel_config": Refused;
     }
 
     STATUS = "envoy.config.accesslog.v3.StatusCodeFilter" {
@@ -61,6 +71,16 @@ messages! {
         2 "format": Read;
         3 "json_format": Read;
         4 "typed_json_format": Read;
-        5 "log_format": In(&FORMAT);
+        5 "log_format": In(&LOG_FORMAT);
+    }
+
+    LOG_FORMAT = "envoy.config.core.v3.SubstitutionFormatString" {
+        1 "text_format": Read;
+        2 "json_format": Read;
+        3 "omit_empty_values": Read;
+        4 "content_type": NoEffect("no response is made of it");
+        5 "text_format_source": In(&DATA_SOURCE);
+        6 "formatters": NoEffect("an operator that is not built in is refused where it is used");
+        7 "json_format_options": NoEffect("keys are always sorted");
     }
 }

@@ -35,9 +35,11 @@ use crate::runtime::{ConnectionFacts, HttpFilter, Terminal, TransportProtocol};
 mod clusters;
 mod jwt_authn;
 mod local_rate_limits;
+mod logs;
 mod rate_limits;
 mod routes;
 mod services;
+mod traces;
 
 fn context() -> Context {
     Context::default()

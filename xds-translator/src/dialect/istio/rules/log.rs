@@ -18,21 +18,6 @@ pub(super) fn check_log_fields(fields: &serde_json::Value, at: &mut Decoder) {
     }
 }
 
-/// Says of fields that are no text that our own proxy refuses them.
-pub(super) fn remark_nested_fields(fields: &serde_json::Value, at: &mut Decoder) {
-    let mut values = fields.as_object().into_iter().flatten();
-    if let Some((name, _)) = values.find(|(_, value)| !value.is_string()) {
-        let message = format!(
-            "field `{name}` is no text: Ferromesh's own proxy refuses listeners with such a log, \
-             and goes on with what it had"
-        );
-        at.remark(|path| {
-            Diagnostic::warning(Code::NotActedOn, path, message)
-                .fix("fields of text alone, where such proxies are in use")
-        });
-    }
-}
-
 /// Where every proxy can write: the directories of files are those of its image or machine, and a
 /// file that cannot be opened costs every listener.
 const LOG_FILES: &[&str] = &["/dev/stdout", "/dev/stderr", "/dev/null"];

@@ -7,7 +7,7 @@ use super::{
     format::check_format,
     line::remark_refused_by_ours,
     locality::check_locality,
-    log::{check_log_fields, check_log_file, remark_nested_fields},
+    log::{check_log_fields, check_log_file},
     provider::check_providers,
     route::check_retries,
     time::{check_duration, check_optional_duration},
@@ -36,10 +36,7 @@ fn check_log_format(mesh: &MeshConfig, at: &mut Decoder) {
         return check_format(&mesh.access_log_format, at);
     }
     match serde_json::from_str(&mesh.access_log_format) {
-        Ok(fields @ serde_json::Value::Object(_)) => {
-            check_log_fields(&fields, at);
-            remark_nested_fields(&fields, at);
-        }
+        Ok(fields @ serde_json::Value::Object(_)) => check_log_fields(&fields, at),
         _ if mesh.access_log_format.is_empty() => {}
         _ => at.remark(|path| {
             Diagnostic::warning(

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use super::{
     format::check_format,
     line::{check_line, is_header_name, remark_refused_by_ours},
-    log::{check_log_fields, check_log_file, remark_nested_fields},
+    log::{check_log_fields, check_log_file},
     telemetry::is_tag_header,
 };
 use crate::{
@@ -279,18 +279,14 @@ fn check_log(provider: &ExtensionProvider, at: &mut Decoder) {
     }
     if let Some(file) = &provider.file_log {
         at.within("path", |at| check_log_file(&file.path, at));
-        if file.omit_empty_values {
-            let what = "listeners whose log leaves out what has no value";
-            at.within("omitEmptyValues", |at| remark_refused_by_ours(what, at));
-        }
     }
     let formats = [
         provider.file_log.as_ref().and_then(|log| log.log_format.as_ref()),
         provider.otel_log.as_ref().and_then(|log| log.log_format.as_ref()),
     ];
     for format in formats.into_iter().flatten() {
-        let ours = provider.file_log.is_some();
-        at.within("logFormat", |at| check_log_format(format, ours, at));
+        let one_form = provider.file_log.is_some();
+        at.within("logFormat", |at| check_log_format(format, one_form, at));
     }
     if let Some(log) = &provider.http_log {
         for (field, headers) in [
@@ -303,23 +299,18 @@ fn check_log(provider: &ExtensionProvider, at: &mut Decoder) {
     }
 }
 
-/// `ours`: our own proxy writes such logs.
-fn check_log_format(format: &LogFormat, ours: bool, at: &mut Decoder) {
+/// `one_form`: a log has a text or fields; otherwise it has both.
+fn check_log_format(format: &LogFormat, one_form: bool, at: &mut Decoder) {
     if let Some(text) = &format.text {
         at.within("text", |at| check_format(text, at));
     }
     let Some(labels) = &format.labels else { return };
-    if format.text.as_ref().is_some_and(|text| !text.is_empty()) && ours {
+    if format.text.as_ref().is_some_and(|text| !text.is_empty()) && one_form {
         at.invalid("`text` and `labels` exclude each other", None);
     }
     let fields = labels.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
     let fields = serde_json::Value::Object(fields);
-    at.within("labels", |at| {
-        check_log_fields(&fields, at);
-        if ours {
-            remark_nested_fields(&fields, at);
-        }
-    });
+    at.within("labels", |at| check_log_fields(&fields, at));
 }
 
 fn check_header_name(name: &str, at: &mut Decoder) {

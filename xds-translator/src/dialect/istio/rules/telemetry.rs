@@ -1,10 +1,6 @@
 //! Rules of Telemetry objects, and of the tags of spans.
 
-use super::{
-    cel::check_expression,
-    format::check_format,
-    line::{is_header_name, remark_refused_by_ours},
-};
+use super::{cel::check_expression, format::check_format, line::is_header_name};
 use crate::{
     diagnostic::{Code, Diagnostic},
     dialect::{
@@ -108,7 +104,6 @@ fn check_log(rule: &AccessLogging, at: &mut Decoder) {
     {
         at.within("filter", |at| {
             at.within("expression", |at| check_expression(&filter.expression, at));
-            remark_refused_by_ours("listeners whose log has a filter", at);
         });
     }
 }

@@ -1,0 +1,164 @@
+//! Access logs of the same requests, from an Envoy and from our proxy beside it: the same lines, by
+//! the same filters, in text and JSON.
+#![cfg(feature = "e2e")]
+
+use std::{collections::BTreeSet, thread};
+
+use ferromesh_integration::{
+    process::until,
+    workload::{LIMIT, Workload},
+};
+use serde_json::{Value, json};
+
+/// Expressions that say what is logged.
+const EXPRESSIONS: [&str; 24] = [
+    "response.code >= 400",
+    "response.code == 200 && response.code_details == 'via_upstream'",
+    "request.headers['x-user'] == 'anna'",
+    "request.headers['X-USER'] == 'anna'",
+    "'x-user' in request.headers && request.url_path.startsWith('/a')",
+    "has(request.headers.nope) || request.method == 'POST'",
+    "!has(request.headers.nope)",
+    "request.headers['nope'] != 'a'",
+    "request.headers['nope'] == 'a' || response.code == 200",
+    "request.path.matches('^/[ab]/')",
+    "request.path.matches('b$')",
+    "connection.mtls",
+    "request.host == 'cart' && request.scheme == 'http' && request.protocol == 'HTTP/1.1'",
+    "request.query == 'x=1'",
+    "request.duration < duration('60s')",
+    "request.size > 3",
+    "source.address.startsWith('127.') && source.port > 0 && destination.port > 0",
+    "xds.cluster_name.startsWith('inbound|')",
+    "request.useragent == 'test' ? true : false",
+    "size(request.id) == 36",
+    "upstream.port > 0 && upstream.address.contains(':')",
+    "request.time > timestamp('2020-01-01T00:00:00Z') && request.time.getFullYear() >= 2020",
+    "1 + 2 * 3 == 7 && [1, 2][1] == 2 && {'a': 1}['a'] == 1 && -7 / 2 == -3",
+    "response.code == 'x'",
+];
+
+/// Fields of a log in JSON.
+const LABELS: &str = r#"{what: "log", path: "%REQ(:PATH)%", code: "%RESPONSE_CODE%", sent: "%BYTES_RECEIVED%",
+  none: "%REQ(NOPE)%", mixed: "%REQ(NOPE)%/%PROTOCOL%", level: 3, fine: true, ratio: 1.5,
+  inner: {method: "%REQ(:METHOD)%", none: "%REQ(NOPE)%", list: ["%PROTOCOL%", 1, "%REQ(NOPE)%"]}}"#;
+
+const POLICY: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: denied, namespace: shop}
+spec:
+  action: DENY
+  rules: [{to: [{operation: {paths: [/denied]}}]}]
+";
+
+/// A provider for each expression, three for JSON and text without values, and who logs by them.
+fn mesh() -> String {
+    let mut providers = vec![
+        format!(
+            "  - name: fields\n    envoyFileAccessLog: {{path: /dev/stdout, logFormat: {{labels: {LABELS}}}}}\n"
+        ),
+        format!(
+            "  - name: filled\n    envoyFileAccessLog: {{path: /dev/stdout, omitEmptyValues: true, \
+             logFormat: {{labels: {}}}}}\n",
+            LABELS.replace("\"log\"", "\"filled\"")
+        ),
+        "  - name: words\n    envoyFileAccessLog: {path: /dev/stdout, omitEmptyValues: true, \
+         logFormat: {text: \"WORDS %REQ(:PATH)% <%REQ(NOPE)%>\\n\"}}\n"
+            .to_owned(),
+    ];
+    let mut rules = vec![
+        "  - providers: [{name: fields}]\n".to_owned(),
+        "  - providers: [{name: filled}]\n".to_owned(),
+        "  - providers: [{name: words}]\n".to_owned(),
+    ];
+    for (number, expression) in EXPRESSIONS.iter().enumerate() {
+        providers.push(format!(
+            "  - name: line-{number}\n    envoyFileAccessLog: {{path: /dev/stdout, \
+             logFormat: {{text: \"LINE {number} %REQ(:PATH)%\\n\"}}}}\n"
+        ));
+        rules.push(format!(
+            "  - providers: [{{name: line-{number}}}]\n    filter: {{expression: \"{expression}\"}}\n"
+        ));
+    }
+    format!(
+        "apiVersion: mesh.istio.io/v1alpha1\nkind: MeshConfig\nmetadata: {{name: default}}\n\
+         spec:\n  extensionProviders:\n{}---\n\
+         apiVersion: telemetry.istio.io/v1\nkind: Telemetry\n\
+         metadata: {{name: logs, namespace: istio-system}}\nspec:\n  accessLogging:\n{}---{POLICY}",
+        providers.concat(),
+        rules.concat()
+    )
+}
+
+/// The lines that a proxy has written for a path, or all that are ours.
+fn lines(site: &Workload, of: &dyn Fn(&str) -> bool) -> BTreeSet<String> {
+    let output = site.proxy.output();
+    let ours = output.lines().filter(|line| {
+        line.starts_with("LINE ") || line.starts_with("WORDS ") || line.starts_with('{')
+    });
+    ours.filter(|line| of(line)).map(plain).collect()
+}
+
+/// A line in JSON with its fields in order.
+fn plain(line: &str) -> String {
+    match serde_json::from_str::<Value>(line) {
+        Ok(value) => value.to_string(),
+        Err(_) => line.to_owned(),
+    }
+}
+
+#[test]
+fn both_proxies_log_the_same() {
+    let sites = thread::scope(|scope| {
+        let envoy = scope.spawn(|| Workload::start("envoy", "127.92.1"));
+        let ours = Workload::start("run", "127.92.2");
+        [envoy.join().expect("Envoy's side starts"), ours]
+    });
+    let get = |path: &str, headers: &str| {
+        format!("GET {path} HTTP/1.1\r\nhost: cart\r\n{headers}connection: close\r\n\r\n")
+    };
+    let requests = [
+        get("/a/b", "x-user: anna\r\nuser-agent: test\r\n"),
+        get("/a/c?x=1", "x-user: bob\r\n"),
+        get("/c", ""),
+        get("/denied", "x-user: anna\r\n"),
+        "POST /b/b HTTP/1.1\r\nhost: cart\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello"
+            .to_owned(),
+        get("/last", ""),
+    ];
+    let told = sites.each_ref().map(|site| {
+        site.plane.write("logs.yaml", mesh());
+        until(LIMIT, "a log as it is configured", || {
+            site.ask("/begins", "");
+            !lines(site, &|line| line.starts_with("WORDS /begins")).is_empty()
+                && site.ask("/denied", "").contains(" 403 ")
+        });
+        for request in &requests {
+            assert!(!site.send(request).is_empty(), "{request}");
+        }
+        let of_last = |line: &str| line.contains("/last");
+        until(LIMIT, "the last lines", || lines(site, &of_last).len() > 10);
+        until(LIMIT, "the fields", || {
+            lines(site, &|line| of_last(line) && line.starts_with('{')).len() == 2
+        });
+        let begins = |line: &str| line.contains("/begins") || line.contains("\"x-ready\"");
+        lines(site, &|line| !begins(line))
+    });
+    let [envoy, ours] = told;
+    let missing: Vec<_> = envoy.difference(&ours).collect();
+    let more: Vec<_> = ours.difference(&envoy).collect();
+    assert!(
+        missing.is_empty() && more.is_empty(),
+        "only Envoy: {missing:#?}\nonly ours: {more:#?}"
+    );
+    for line in ["LINE 0 /denied", "LINE 2 /a/b", "LINE 5 /b/b", "WORDS /c <>"] {
+        assert!(envoy.contains(line), "{line} of {envoy:#?}");
+    }
+    let fields = json!({
+        "what": "log", "path": "/c", "code": 200, "sent": 0, "none": null, "mixed": "-/HTTP/1.1",
+        "level": 3, "fine": true, "ratio": 1.5,
+        "inner": {"method": "GET", "none": null, "list": ["HTTP/1.1", 1, null]},
+    });
+    assert!(envoy.contains(&fields.to_string()), "{fields} of {envoy:#?}");
+}
