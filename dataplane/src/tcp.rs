@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    http::told,
     runtime::{PeerCertificate, TcpProxy, cluster::Discovery, target::ClusterChoice},
     telemetry::{
         Entry, Flags,
@@ -321,5 +322,5 @@ fn log(
         tls: downstream.tls.as_ref(),
         ..Entry::of_connection(&downstream.facts, start, duration)
     };
-    downstream.worker.shared.log.log(&proxy.access_logs, &entry);
+    told::log(&downstream.worker, &proxy.access_logs, &entry);
 }

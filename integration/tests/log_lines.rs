@@ -29,7 +29,7 @@ const EXPRESSIONS: [&str; 24] = [
     "request.duration < duration('60s')",
     "request.size > 3",
     "source.address.startsWith('127.') && source.port > 0 && destination.port > 0",
-    "xds.cluster_name.startsWith('inbound|')",
+    "response.code == 200 && xds.cluster_name.startsWith('inbound|')",
     "request.useragent == 'test' ? true : false",
     "size(request.id) == 36",
     "upstream.port > 0 && upstream.address.contains(':')",
@@ -39,9 +39,17 @@ const EXPRESSIONS: [&str; 24] = [
 ];
 
 /// Fields of a log in JSON.
-const LABELS: &str = r#"{what: "log", path: "%REQ(:PATH)%", code: "%RESPONSE_CODE%", sent: "%BYTES_RECEIVED%",
-  none: "%REQ(NOPE)%", mixed: "%REQ(NOPE)%/%PROTOCOL%", level: 3, fine: true, ratio: 1.5,
-  inner: {method: "%REQ(:METHOD)%", none: "%REQ(NOPE)%", list: ["%PROTOCOL%", 1, "%REQ(NOPE)%"]}}"#;
+const LABELS: &str = "{what: \"log\", path: \"%REQ(:PATH)%\", code: \"%RESPONSE_CODE%\", \
+     sent: \"%BYTES_RECEIVED%\", none: \"%REQ(NOPE)%\", mixed: \"%REQ(NOPE)%/%PROTOCOL%\", \
+     level: 3, fine: true, ratio: 1.5, inner: {method: \"%REQ(:METHOD)%\", none: \"%REQ(NOPE)%\", \
+     list: [\"%PROTOCOL%\", 1, \"%REQ(NOPE)%\"]}}";
+
+/// Operators that are seldom asked for; what has no value is `-`.
+const OPERATORS: &str = "OPS %REQ(:PATH)% %REQUEST_HEADER(X-USER)% %RESPONSE_HEADER(SERVER)% \
+     %GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS_NUMBER% \
+     %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %UPSTREAM_REMOTE_PORT% \
+     %UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_LOCAL_PORT% %DOWNSTREAM_PEER_DNS_SAN% \
+     %DOWNSTREAM_PEER_FINGERPRINT_256% %TRACE_ID%";
 
 const POLICY: &str = "
 apiVersion: security.istio.io/v1
@@ -67,7 +75,12 @@ fn mesh() -> String {
          logFormat: {text: \"WORDS %REQ(:PATH)% <%REQ(NOPE)%>\\n\"}}\n"
             .to_owned(),
     ];
+    providers.push(format!(
+        "  - name: operators\n    envoyFileAccessLog: {{path: /dev/stdout, \
+         logFormat: {{text: \"{OPERATORS}\\n\"}}}}\n"
+    ));
     let mut rules = vec![
+        "  - providers: [{name: operators}]\n".to_owned(),
         "  - providers: [{name: fields}]\n".to_owned(),
         "  - providers: [{name: filled}]\n".to_owned(),
         "  - providers: [{name: words}]\n".to_owned(),
@@ -94,18 +107,20 @@ fn mesh() -> String {
 /// The lines that a proxy has written for a path, or all that are ours.
 fn lines(site: &Workload, of: &dyn Fn(&str) -> bool) -> BTreeSet<String> {
     let output = site.proxy.output();
-    let ours = output.lines().filter(|line| {
-        line.starts_with("LINE ") || line.starts_with("WORDS ") || line.starts_with('{')
-    });
-    ours.filter(|line| of(line)).map(plain).collect()
+    let begins = ["LINE ", "WORDS ", "OPS ", "{"];
+    let ours = output.lines().filter(|line| begins.iter().any(|begin| line.starts_with(begin)));
+    ours.filter(|line| of(line)).map(|line| plain(site, line)).collect()
 }
 
-/// A line in JSON with its fields in order.
-fn plain(line: &str) -> String {
-    match serde_json::from_str::<Value>(line) {
+/// A line with its fields in order, and without what is one proxy's own.
+fn plain(site: &Workload, line: &str) -> String {
+    let line = match serde_json::from_str::<Value>(line) {
         Ok(value) => value.to_string(),
         Err(_) => line.to_owned(),
-    }
+    };
+    let (host, port) = site.address.rsplit_once(':').expect("an address");
+    let block = host.rsplit_once('.').expect("an address").0;
+    line.replace(block, "BLOCK").replace(port, "PORT")
 }
 
 #[test]

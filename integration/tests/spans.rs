@@ -1,5 +1,5 @@
-//! Spans of the same requests, from an Envoy and from our proxy beside it: collectors are told the
-//! same by both, and so is the application, over every protocol that our proxy speaks.
+//! Spans and log entries of the same requests, from an Envoy and from our proxy beside it: collectors
+//! are told the same by both, and so is the application, over every protocol that our proxy speaks.
 #![cfg(feature = "e2e")]
 
 use std::{
@@ -43,6 +43,13 @@ spec:
     opentelemetry: {service: told.example, port: 4317}
   - name: zipkin
     zipkin: {service: told.example, port: 9411}
+  - name: entries
+    envoyOtelAls:
+      service: told.example
+      port: 4317
+      logFormat:
+        text: "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %RESPONSE_CODE% %REQ(NOPE)%"
+        labels: {protocol: "%PROTOCOL%", user: "%REQ(X-USER)%", nope: "%UPSTREAM_CLUSTER_RAW%/%REQ(NOPE)%"}
 ---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -82,12 +89,16 @@ spec:
       shop: {literal: {value: main}}
       shell: {environment: {name: FERROMESH_TEST_NO_SUCH, defaultValue: none}}
       version: {formatter: {value: '%PROTOCOL%!'}}
+  accessLogging:
+  - providers: [{name: entries}]
+    filter: {expression: "request.path != '/quiet'"}
 "#;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
-/// What no two proxies, or no two moments, have in common.
-const OWN: [&str; 2] = ["guid:x-request-id", "response_size"];
+/// What no two proxies, or no two moments, have in common. A cluster has a name of its own in Envoy's
+/// statistics, which are not ours.
+const OWN: [&str; 3] = ["guid:x-request-id", "response_size", "upstream_cluster.name"];
 
 /// A span as a collector is told it.
 #[derive(Clone, Debug)]
@@ -158,6 +169,40 @@ struct Span {
 }
 
 #[derive(Clone, PartialEq, Message)]
+struct ExportLogs {
+    #[prost(message, repeated, tag = "1")]
+    resource_logs: Vec<ResourceLogs>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ResourceLogs {
+    #[prost(message, optional, tag = "1")]
+    resource: Option<Resource>,
+    #[prost(message, repeated, tag = "2")]
+    scope_logs: Vec<ScopeLogs>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ScopeLogs {
+    #[prost(message, repeated, tag = "2")]
+    log_records: Vec<Record>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Record {
+    #[prost(fixed64, tag = "1")]
+    time_unix_nano: u64,
+    #[prost(message, optional, tag = "5")]
+    body: Option<Text>,
+    #[prost(message, repeated, tag = "6")]
+    attributes: Vec<Attribute>,
+    #[prost(bytes = "vec", tag = "9")]
+    trace_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "10")]
+    span_id: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
 struct Status {
     #[prost(int32, tag = "3")]
     code: i32,
@@ -205,13 +250,30 @@ fn of_otlp(body: &[u8]) -> Vec<Told> {
     told
 }
 
+/// What entries say, each as one text.
+fn of_log(body: &[u8]) -> Vec<String> {
+    let export = ExportLogs::decode(body).expect("entries");
+    let mut entries = Vec::new();
+    for logs in export.resource_logs {
+        let resource = texts(logs.resource.unwrap_or_default().attributes);
+        for record in logs.scope_logs.into_iter().flat_map(|scope| scope.log_records) {
+            assert!(record.time_unix_nano > 1_600_000_000_000_000_000, "{record:?}");
+            let traced = (record.trace_id.len(), record.span_id.len());
+            let said = record.body.map(|body| body.text);
+            let attributes = texts(record.attributes);
+            entries.push(format!("{said:?} {attributes:?} {resource:?} | {traced:?}"));
+        }
+    }
+    entries
+}
+
 fn of_zipkin(body: &[u8]) -> Vec<Told> {
     let spans: Vec<Value> = serde_json::from_slice(body).expect("a list");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let told = spans.iter().map(|span| {
-        assert_eq!(span["localEndpoint"]["serviceName"], "cart.shop");
         assert!(span["duration"].is_u64() && span["timestamp"].is_u64(), "{span}");
-        let tags = span["tags"].as_object().expect("tags");
+        let tags = span["tags"].as_object().expect("tags").iter();
+        let service = ("service".to_owned(), text(&span["localEndpoint"]["serviceName"]));
         Told {
             trace: text(&span["traceId"]),
             id: text(&span["id"]),
@@ -219,7 +281,7 @@ fn of_zipkin(body: &[u8]) -> Vec<Told> {
             name: text(&span["name"]),
             is_client: span["kind"] == "CLIENT",
             failed: false,
-            tags: tags.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+            tags: tags.map(|(name, value)| (name.clone(), text(value))).chain([service]).collect(),
         }
     });
     told.collect()
@@ -229,13 +291,15 @@ fn of_zipkin(body: &[u8]) -> Vec<Told> {
 struct Collector {
     port: u16,
     told: Arc<Mutex<Vec<(String, Told)>>>,
+    entries: Arc<Mutex<Vec<String>>>,
 }
 
 impl Collector {
     fn start() -> Self {
         let told = Arc::<Mutex<Vec<(String, Told)>>>::default();
         let (ready, until_ready) = std::sync::mpsc::channel();
-        let kept = Arc::clone(&told);
+        let entries = Arc::<Mutex<Vec<String>>>::default();
+        let kept = (Arc::clone(&told), Arc::clone(&entries));
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async move {
@@ -243,16 +307,18 @@ impl Collector {
                 let port = listener.local_addr().expect("an address").port();
                 ready.send(port).expect("somebody waits");
                 while let Ok((stream, _)) = listener.accept().await {
-                    let kept = Arc::clone(&kept);
+                    let (told, entries) = kept.clone();
                     tokio::spawn(async move {
-                        let service = service_fn(|request| take(request, Arc::clone(&kept)));
+                        let service = service_fn(|request| {
+                            take(request, Arc::clone(&told), Arc::clone(&entries))
+                        });
                         let server = auto::Builder::new(TokioExecutor::new());
                         let _ = server.serve_connection(TokioIo::new(stream), service).await;
                     });
                 }
             });
         });
-        Self { port: until_ready.recv().expect("it serves"), told }
+        Self { port: until_ready.recv().expect("it serves"), told, entries }
     }
 
     /// What was told by this provider.
@@ -267,6 +333,7 @@ type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
 async fn take(
     request: Request<Incoming>,
     told: Arc<Mutex<Vec<(String, Told)>>>,
+    entries: Arc<Mutex<Vec<String>>>,
 ) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
     let mut body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
@@ -281,6 +348,11 @@ async fn take(
             // A message is preceded by a flag and its length.
             body.advance(5);
             ("grpc", of_otlp(&body))
+        }
+        "/opentelemetry.proto.collector.logs.v1.LogsService/Export" => {
+            body.advance(5);
+            entries.lock().expect("nobody panics with it").extend(of_log(&body));
+            ("grpc", Vec::new())
         }
         "/api/v2/spans" => ("zipkin", of_zipkin(&body)),
         other => panic!("nobody posts to {other}"),
@@ -338,6 +410,12 @@ impl Site {
     fn plain(&self, text: &str) -> String {
         let address: SocketAddr = self.workload.address.parse().expect("an address");
         text.replace(&self.block, "BLOCK").replace(&address.port().to_string(), "PORT")
+    }
+
+    /// What entries say that have this in them, each once.
+    fn entries(&self, part: &str) -> BTreeSet<String> {
+        let entries = self.collector.entries.lock().expect("nobody panics with it");
+        entries.iter().filter(|entry| entry.contains(part)).map(|entry| self.plain(entry)).collect()
     }
 
     /// What spans say, by their paths and sides.
@@ -418,10 +496,13 @@ async fn both_proxies_tell_the_same() {
                 sides.len() > usize::from(both)
             };
             // Until the proxy runs what was written.
-            while !has(&last, true) {
-                site.ask(&last, &[]).await;
-                tokio::task::yield_now().await;
-            }
+            let telling = async {
+                while !has(&last, true) {
+                    site.ask(&last, &[]).await;
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(LIMIT, telling).await.expect("spans as it is configured");
             let before = site.collector.told(provider).len();
             for (path, headers) in &requests {
                 let got = site.ask(path, headers).await.expect("an answer");
@@ -450,4 +531,23 @@ async fn both_proxies_tell_the_same() {
         assert_eq!((&*client.parent, &*server.parent), ("", "client /plain?a=b"), "{provider}");
         assert_eq!(envoy.get(&("/fail".to_owned(), false)), None, "{provider}");
     }
+    for site in &sites {
+        site.ask("/quiet", &[]).await.expect("an answer");
+        site.ask("/loud", &[("x-user", "anna")]).await.expect("an answer");
+        until(LIMIT, "the last entries", || site.entries("/loud").len() == 2);
+    }
+    let [envoy, ours] = sites.each_ref().map(|site| site.entries(""));
+    let told = |entries: &BTreeSet<String>| -> BTreeSet<String> {
+        entries.iter().filter_map(|entry| Some(entry.rsplit_once(" | ")?.0.to_owned())).collect()
+    };
+    assert_eq!(told(&ours), told(&envoy));
+    // Of what is not sampled, Envoy names the trace too, and of what goes to Zipkin no span: where
+    // nothing is kept under these names, ours has none of them.
+    let whole = |entry: &String| entry.ends_with("(16, 8)");
+    assert!(ours.iter().all(|entry| whole(entry) || entry.ends_with("(0, 0)")), "{ours:#?}");
+    for entries in [&envoy, &ours] {
+        assert!(entries.iter().any(|entry| entry.contains("/http-begins") && whole(entry)));
+    }
+    assert!(ours.iter().any(|entry| entry.contains("GET /plain?a=b 200 -")), "{ours:#?}");
+    assert!(!ours.iter().any(|entry| entry.contains("/quiet")), "{ours:#?}");
 }

@@ -1,4 +1,4 @@
-//! Access logs to files and standard streams.
+//! Access logs.
 
 use std::sync::Arc;
 
@@ -25,11 +25,11 @@ use envoy_types::pb::{
 use super::{
     cel,
     field::{At, Invalid, each, refuse, required, type_name, unpack},
-    format,
+    format, log_service,
 };
 use crate::runtime::{
+    access_log::{AccessLog, JsonFormat, LogFilter, LogFormat, LogLines, LogSink, LogTarget},
     cel::Expression,
-    format::{AccessLog, JsonFormat, LogFilter, LogFormat, LogLines, LogSink, LogTarget},
 };
 
 /// Envoy's default format.
@@ -62,6 +62,10 @@ fn target(config: &Any) -> Result<LogTarget, Invalid> {
                 format: file_format(wire)?,
                 omits_empty: matches!(wire, Some(AccessLogFormat::LogFormat(format)) if format.omit_empty_values),
             }))
+        }
+        "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig" => {
+            let service = log_service::open_telemetry(&unpack(config)?)?;
+            Ok(LogTarget::Service(Arc::new(service)))
         }
         other => Err(Invalid::new(format!("{other} is not supported by this proxy"))),
     }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::field::Invalid;
-use crate::runtime::format::{Field, Format, FormatOp};
+use crate::runtime::format::{Field, Format, FormatOp, GrpcStatusForm};
 
 /// Compiles a format.
 pub(super) fn compile(text: &str) -> Result<Format, Invalid> {
@@ -72,9 +72,9 @@ fn operator(text: &str) -> Result<FormatOp, Invalid> {
 
 fn field(name: &str, argument: &str) -> Option<Field> {
     Some(match name {
-        "REQ" => with_alternative(argument, Field::RequestHeader),
-        "RESP" => with_alternative(argument, Field::ResponseHeader),
-        "TRAILER" => Field::Trailer(argument.to_ascii_lowercase().into()),
+        "REQ" | "REQUEST_HEADER" => with_alternative(argument, Field::RequestHeader),
+        "RESP" | "RESPONSE_HEADER" => with_alternative(argument, Field::ResponseHeader),
+        "TRAILER" | "RESPONSE_TRAILER" => Field::Trailer(argument.to_ascii_lowercase().into()),
         "START_TIME" => Field::StartTime(argument.into()),
         "PROTOCOL" => Field::Protocol,
         "RESPONSE_CODE" => Field::ResponseCode,
@@ -112,6 +112,24 @@ fn field(name: &str, argument: &str) -> Option<Field> {
             let mut parts = argument.split(':').map(Arc::from);
             Field::DynamicMetadata(parts.next()?, parts.collect())
         }
+        "GRPC_STATUS" => Field::GrpcStatus(match argument {
+            "" | "CAMEL_STRING" => GrpcStatusForm::Camel,
+            "SNAKE_STRING" => GrpcStatusForm::Snake,
+            "NUMBER" => GrpcStatusForm::Number,
+            _ => return None,
+        }),
+        "GRPC_STATUS_NUMBER" => Field::GrpcStatus(GrpcStatusForm::Number),
+        "TRACE_ID" => Field::TraceId,
+        "SPAN_ID" => Field::SpanId,
+        "DOWNSTREAM_LOCAL_PORT" => Field::DownstreamLocalPort,
+        "DOWNSTREAM_REMOTE_PORT" => Field::DownstreamRemotePort,
+        "DOWNSTREAM_DIRECT_REMOTE_PORT" => Field::DownstreamDirectRemotePort,
+        "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Field::UpstreamHostWithoutPort,
+        "UPSTREAM_REMOTE_PORT" => Field::UpstreamPort,
+        "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Field::UpstreamLocalAddressWithoutPort,
+        "UPSTREAM_LOCAL_PORT" => Field::UpstreamLocalPort,
+        "DOWNSTREAM_PEER_FINGERPRINT_256" => Field::DownstreamPeerFingerprint,
+        "DOWNSTREAM_PEER_DNS_SAN" => Field::DownstreamPeerDnsSan,
         "FILTER_STATE" | "CLUSTER_METADATA" | "UPSTREAM_METADATA" | "METADATA" => Field::Absent,
         _ => return None,
     })

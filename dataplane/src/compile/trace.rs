@@ -1,18 +1,12 @@
 //! What is told of requests in traces, and to whom.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::{
-    config::{
-        core::v3::{
-            HeaderValueOption, HttpService, HttpUri, header_value_option::HeaderAppendAction,
-            http_uri::HttpUpstreamType,
-        },
-        trace::v3::{
-            OpenTelemetryConfig, ZipkinConfig,
-            tracing::{Http, http::ConfigType},
-            zipkin_config::{CollectorEndpointVersion, TraceContextOption},
-        },
+    config::trace::v3::{
+        OpenTelemetryConfig, ZipkinConfig,
+        tracing::{Http, http::ConfigType},
+        zipkin_config::{CollectorEndpointVersion, TraceContextOption},
     },
     extensions::{
         filters::network::http_connection_manager::v3::{
@@ -26,31 +20,32 @@ use envoy_types::pb::envoy::{
         v3::Percent,
     },
 };
-use http::{HeaderMap, Uri};
+use http::HeaderMap;
 
 use super::{
-    field::{At, Invalid, each, flag, limit, number, refuse, required, type_name, unpack},
+    collector::{self, COLLECTOR, PATIENCE, filled},
+    field::{At, Invalid, each, flag, number, refuse, required, type_name, unpack},
     format,
-    grpc_service::{self, GRPC_SERVICE},
+    grpc_service::GRPC_SERVICE,
     known::{
         Known::{Each, In, Marker, NoEffect, Packed, PackedAs, Read, Refused, Values},
         Message,
-        base::{HEADER_OPTION, PERCENT},
+        base::PERCENT,
         matcher::METADATA_KEY,
         messages,
-        packed::without_effect,
         reason::{MEMORY, ONE_SPAN, TYPE_DECIDES},
     },
 };
-use crate::runtime::trace::{
-    Collector, HttpCollector, RequestIds, Resource, Sampling, Tag, TagValue, TraceForm, Tracer,
-    Tracing, Zipkin,
+use crate::runtime::{
+    collector::{Collector, HttpCollector},
+    trace::{RequestIds, Resource, Sampling, Tag, TagValue, TraceForm, Tracer, Tracing, Zipkin},
 };
 
+/// Forms of spans that are not made here (`without_effect` says so).
+const ELSEWHERE: [&str; 2] =
+    ["envoy.config.trace.v3.DatadogConfig", "envoy.config.trace.v3.SkyWalkingConfig"];
 /// Envoy's longest path.
 const LONGEST_PATH: u32 = 256;
-/// How long a collector has where nothing is said.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Compiles what a connection manager says of traces.
 pub(super) fn compile(message: &Wire, ids: RequestIds) -> Result<Tracing, Invalid> {
@@ -98,7 +93,7 @@ fn tracer(message: &Http) -> Result<Option<Tracer>, Invalid> {
     let tracer = match type_name(config) {
         "envoy.config.trace.v3.OpenTelemetryConfig" => open_telemetry(&unpack(config)?),
         "envoy.config.trace.v3.ZipkinConfig" => zipkin(&unpack(config)?),
-        other if without_effect(other).is_some() => return Ok(None),
+        other if ELSEWHERE.contains(&other) => return Ok(None),
         other => Err(Invalid::new(format!("{other} is not supported by this proxy"))),
     };
     tracer.map(Some).at("typed_config")
@@ -106,11 +101,8 @@ fn tracer(message: &Http) -> Result<Option<Tracer>, Invalid> {
 
 fn open_telemetry(message: &OpenTelemetryConfig) -> Result<Tracer, Invalid> {
     let collector = match (&message.grpc_service, &message.http_service) {
-        (Some(service), None) => {
-            let patience = service.timeout.is_none().then_some(PATIENCE);
-            Collector::Grpc(grpc_service::service(service, patience).at("grpc_service")?)
-        }
-        (None, Some(service)) => Collector::Http(http(service).at("http_service")?),
+        (Some(service), None) => Collector::Grpc(collector::grpc(service).at("grpc_service")?),
+        (None, Some(service)) => Collector::Http(collector::http(service).at("http_service")?),
         _ => return Err(Invalid::new("expected grpc_service or http_service")),
     };
     let named = |wire: Option<_>| flag(wire, true);
@@ -146,7 +138,7 @@ fn zipkin(message: &ZipkinConfig) -> Result<Tracer, Invalid> {
             .at("collector_endpoint_version"));
     }
     let server = match &message.collector_service {
-        Some(service) => http(service).at("collector_service")?,
+        Some(service) => collector::http(service).at("collector_service")?,
         None => older(message)?,
     };
     let form = TraceForm::Zipkin(Zipkin {
@@ -161,63 +153,9 @@ fn zipkin(message: &ZipkinConfig) -> Result<Tracer, Invalid> {
 fn older(message: &ZipkinConfig) -> Result<HttpCollector, Invalid> {
     let cluster = filled("collector_cluster", &message.collector_cluster)?;
     let host = filled("collector_hostname", &message.collector_hostname).unwrap_or(cluster);
-    let uri = uri(&message.collector_endpoint, host).at("collector_endpoint")?;
+    let uri = collector::uri(&message.collector_endpoint, host).at("collector_endpoint")?;
     let headers = HeaderMap::new();
     Ok(HttpCollector { cluster: cluster.into(), uri, headers, timeout: PATIENCE })
-}
-
-fn http(message: &HttpService) -> Result<HttpCollector, Invalid> {
-    let HttpUri { uri: address, timeout, http_upstream_type } =
-        required("http_uri", message.http_uri.as_ref())?;
-    let cluster = match http_upstream_type {
-        Some(HttpUpstreamType::Cluster(cluster)) => cluster,
-        None => "",
-    };
-    let cluster = filled("cluster", cluster).at("http_uri")?;
-    let added = each("request_headers_to_add", &message.request_headers_to_add, added)?;
-    Ok(HttpCollector {
-        cluster: cluster.into(),
-        uri: uri(address, cluster).at("http_uri.uri")?,
-        headers: added.into_iter().flatten().collect(),
-        timeout: limit("timeout", timeout.as_ref()).at("http_uri")?.unwrap_or(PATIENCE),
-    })
-}
-
-/// A field of a request that has none of that name yet.
-fn added(
-    message: &HeaderValueOption,
-) -> Result<Option<(http::HeaderName, http::HeaderValue)>, Invalid> {
-    let header = required("header", message.header.as_ref())?;
-    let field = grpc_service::header(header).at("header")?;
-    let is_written = message.append_action() != HeaderAppendAction::OverwriteIfExists
-        && (message.keep_empty_value || !header.value.is_empty());
-    Ok(is_written.then_some(field))
-}
-
-/// A text that must not be empty.
-fn filled<'a>(field: &str, text: &'a str) -> Result<&'a str, Invalid> {
-    match text {
-        "" => Err(Invalid::new("required, but missing").at(field)),
-        text => Ok(text),
-    }
-}
-
-/// A path alone is one of the host that the cluster is called.
-fn uri(text: &str, host: &str) -> Result<Uri, Invalid> {
-    let parsed: Option<Uri> = text.parse().ok();
-    let whole = match parsed {
-        Some(uri) if uri.authority().is_some() => Some(uri),
-        Some(uri) if text.starts_with('/') => {
-            let path = uri.into_parts().path_and_query.unwrap_or_else(root);
-            Uri::builder().scheme("http").authority(host).path_and_query(path).build().ok()
-        }
-        _ => None,
-    };
-    whole.ok_or_else(|| Invalid::new(format!("expected a URI or a path, got {text:?}")))
-}
-
-fn root() -> http::uri::PathAndQuery {
-    http::uri::PathAndQuery::from_static("/")
 }
 
 fn tag(message: &CustomTag) -> Result<Tag, Invalid> {
@@ -321,19 +259,6 @@ messages! {
         8 "trace_context_option": Values(1);
         9 "collector_service": In(&COLLECTOR);
         10 "timestamp_trace_ids": Refused;
-    }
-
-    /// A server that something is posted to.
-    COLLECTOR = "envoy.config.core.v3.HttpService" {
-        1 "http_uri": In(&COLLECTOR_URI);
-        2 "request_headers_to_add": Each(&HEADER_OPTION);
-        3 "formatters": NoEffect("an operator that is not built in is refused where it is used");
-    }
-
-    COLLECTOR_URI = "envoy.config.core.v3.HttpUri" {
-        1 "uri": Read;
-        2 "cluster": Read;
-        3 "timeout": Read;
     }
 
     CUSTOM_TAG = "envoy.type.tracing.v3.CustomTag" {

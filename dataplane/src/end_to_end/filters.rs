@@ -25,10 +25,11 @@ use super::{
 };
 use crate::runtime::{
     HttpFilter, Rbac,
+    access_log::AccessLog,
     authz::{Condition, Policy, RbacAction},
     filter::{Answer, Call, CallFailure, FilterState, Payload, Step, notes::Notes, probe::Probe},
     flags::Flags,
-    format::{AccessLog, Field, FormatOp},
+    format::{Field, FormatOp},
     matcher::StringMatcher,
     metadata::{MetadataMatcher, Value, ValueMatcher},
 };

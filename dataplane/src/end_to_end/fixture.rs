@@ -18,6 +18,7 @@ use crate::{
     runtime::{
         Cluster, FilterChain, HttpConnectionManager, Listener, RouteConfig, RouteSource,
         RuntimeConfig, TcpProxy, Terminal,
+        access_log::{AccessLog, LogFilter, LogFormat, LogLines, LogSink, LogTarget},
         action::{Action, Forward, HostRewrite, PathRewrite},
         cluster::{
             BalanceSettings, CircuitBreakers, ConnectionSettings, Discovery, LbPolicy, RetryLimit,
@@ -28,7 +29,7 @@ use crate::{
         },
         filter::FilterOverrides,
         filter_chain::{FilterChainMatch, FilterChainMatcher},
-        format::{AccessLog, FormatOp, LogFilter, LogFormat, LogLines, LogSink, LogTarget},
+        format::FormatOp,
         limits::HttpLimits,
         listener::{Inspection, TrafficDirection},
         matcher::Share,

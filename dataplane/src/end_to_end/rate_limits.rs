@@ -13,12 +13,13 @@ use super::{
 };
 use crate::runtime::{
     HttpFilter,
+    access_log::AccessLog,
     action::{Action, DirectResponse},
     filter::{
         FilterOverride, FilterOverrides,
         local_rate_limit::{DefaultBucket, Limiter, LocalRateLimit, TokenBucket, descriptor_key},
     },
-    format::{AccessLog, Field, FormatOp, HeaderOps, HeaderWrite, WriteAction},
+    format::{Field, FormatOp, HeaderOps, HeaderWrite, WriteAction},
     matcher::Share,
     rate_limit::{DescriptorAction, HostLimits, LimitHeaders, RateLimit},
     route::{Route, VirtualHost},

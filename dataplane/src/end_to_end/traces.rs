@@ -15,11 +15,9 @@ use super::{
     peer::{Answer, Server, client, send},
 };
 use crate::runtime::{
+    collector::{Collector, HttpCollector},
     route::Operation,
-    trace::{
-        Collector, HttpCollector, RequestIds, Sampling, Tag, TagValue, TraceForm, Tracer, Tracing,
-        Zipkin,
-    },
+    trace::{RequestIds, Sampling, Tag, TagValue, TraceForm, Tracer, Tracing, Zipkin},
 };
 
 /// A collector, and the lists of spans that it has got.

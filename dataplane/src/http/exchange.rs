@@ -17,7 +17,7 @@ use http::{HeaderMap, Method};
 use http_body::Frame;
 use tokio::time::Instant;
 
-use super::{call, headers::GRPC_STATUS, spans};
+use super::{call, headers::GRPC_STATUS, told};
 use crate::{
     codec::{blame::DownstreamFault, progress::Progress},
     runtime::{
@@ -253,6 +253,7 @@ impl Exchange {
             chain: "",
             tls: self.downstream.tls.as_ref(),
             metadata: self.notes.metadata(),
+            span: self.span.as_ref().map(|span| span.context),
         }
     }
 
@@ -271,7 +272,7 @@ impl Exchange {
         series.record(self.start.elapsed(), self.progress.bytes(), self.bytes_sent);
         if !self.manager.access_logs.is_empty() {
             let entry = self.entry(self.request_headers.as_ref());
-            worker.shared.log.log(&self.manager.access_logs, &entry);
+            told::log(worker, &self.manager.access_logs, &entry);
         }
         if let Some(span) = self.span.take() {
             self.end_span(*span);
@@ -284,7 +285,7 @@ impl Exchange {
         let Some(tracer) = &tracing.tracer else { return };
         let origin = &worker.shared.metrics.node().origin;
         let span = span.finish(tracing, &self.entry(self.request_headers.as_ref()), origin);
-        spans::end(worker, tracer, span);
+        told::span(worker, tracer, span);
     }
 
     /// Counts what filters have counted.

@@ -29,6 +29,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{
     reply::{self, NoReply, Reply},
     route::{self, Standing},
+    told,
 };
 use crate::{
     codec::{
@@ -376,7 +377,7 @@ impl Connection {
             Entry::of_connection(&self.downstream.facts, SystemTime::now(), Duration::ZERO);
         let entry =
             Entry { status, protocol: "HTTP/1.1", flags: fault.flag(), details, ..connection };
-        worker.shared.log.log(&manager.access_logs, &entry);
+        told::log(worker, &manager.access_logs, &entry);
     }
 
     /// How `config` would take this connection, and who would serve its next request.

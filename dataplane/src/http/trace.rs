@@ -15,6 +15,7 @@ use super::{
 use crate::{
     runtime::{
         HttpConnectionManager,
+        listener::TrafficDirection,
         route::Route,
         trace::{CallSide, Tracing},
     },
@@ -32,12 +33,19 @@ pub(super) fn begin(
     outgoing: &mut Outgoing,
 ) -> Told {
     let Some(tracing) = &manager.tracing else { return Told::Nothing };
-    let side = CallSide::from(exchange.downstream.listener.direction);
+    let side = side(exchange.downstream.listener.direction);
     let traced = tracing.decide(&mut outgoing.headers, rand::random);
     note_id(exchange, outgoing);
     let (told, name) = operation::tell(side, route, &mut outgoing.headers);
     exchange.span = span(tracing, side, traced, name.as_ref(), outgoing).map(Box::new);
     told
+}
+
+fn side(direction: TrafficDirection) -> CallSide {
+    match direction {
+        TrafficDirection::Outbound => CallSide::Client,
+        TrafficDirection::Inbound | TrafficDirection::Unspecified => CallSide::Server,
+    }
 }
 
 /// Logs show the id as it is marked.

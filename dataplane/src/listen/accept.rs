@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     codec::requests::Requests,
-    http,
+    http::{self, told},
     runtime::{
         ConnectionFacts, FilterChain, Listener, RuntimeConfig, Terminal, TransportProtocol,
         filter::Counter, limits::Limit,
@@ -168,7 +168,7 @@ async fn take(
         let flags = Flags::NO_ROUTE;
         let entry =
             Entry { flags, ..Entry::of_connection(&facts, SystemTime::now(), Duration::ZERO) };
-        worker.shared.log.log(&listener.access_logs, &entry);
+        told::log(worker, &listener.access_logs, &entry);
         return Err(Refusal::NoChain);
     };
     let (stream, tls) =

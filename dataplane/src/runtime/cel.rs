@@ -298,9 +298,7 @@ fn member(whole: &Value, key: &Value, of: &impl Attributes) -> Evaluated {
         (Value::Headers(part), Value::Text(name)) => {
             of.field(*part, &name.to_ascii_lowercase()).map(Value::Text).ok_or(NoValue)
         }
-        (Value::Found, Value::Text(name)) => {
-            of.found(name).map(|fields| Value::from(fields)).ok_or(NoValue)
-        }
+        (Value::Found, Value::Text(name)) => of.found(name).map(Value::from).ok_or(NoValue),
         (Value::Map(pairs), key) => {
             let found = pairs.iter().find(|(other, _)| order(other, key) == Some(Ordering::Equal));
             found.map(|(_, value)| value.clone()).ok_or(NoValue)

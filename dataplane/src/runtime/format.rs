@@ -3,9 +3,7 @@
 //!
 //! Spec: Envoy "Access logging: format strings".
 
-use std::{path::PathBuf, sync::Arc};
-
-use super::cel::Expression;
+use std::sync::Arc;
 
 /// A compiled format: its operators are rendered in order and joined.
 pub type Format = Arc<[FormatOp]>;
@@ -98,85 +96,76 @@ pub enum Field {
     Hostname,
     /// Dynamic metadata: a namespace, and the keys that lead to a value; none for all of it.
     DynamicMetadata(Arc<str>, Arc<[Arc<str>]>),
+    /// `grpc-status` of the response's trailers, else of its head.
+    GrpcStatus(GrpcStatusForm),
+    /// The trace of the span, if it is told.
+    TraceId,
+    /// The span, if it is told.
+    SpanId,
+    /// Port of the destination that downstream asked for.
+    DownstreamLocalPort,
+    /// Port of the client's address.
+    DownstreamRemotePort,
+    /// Port of the connection's source address.
+    DownstreamDirectRemotePort,
+    /// Address of the chosen endpoint without port.
+    UpstreamHostWithoutPort,
+    /// Port of the chosen endpoint.
+    UpstreamPort,
+    /// Our address of the upstream connection without port.
+    UpstreamLocalAddressWithoutPort,
+    /// Port of our address of the upstream connection.
+    UpstreamLocalPort,
+    /// SHA-256 of the peer's certificate.
+    DownstreamPeerFingerprint,
+    /// DNS SANs of the peer's certificate.
+    DownstreamPeerDnsSan,
     /// Something this proxy never has a value for (`FILTER_STATE`).
     Absent,
 }
 
-/// Where and how requests or connections are logged.
-#[derive(Clone, Debug)]
-pub struct AccessLog {
-    /// Who is told what.
-    pub target: LogTarget,
-    /// Which entries are logged.
-    pub filter: LogFilter,
+/// How a status of gRPC is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GrpcStatusForm {
+    /// `NotFound`.
+    Camel,
+    /// `NOT_FOUND`.
+    Snake,
+    /// `5`.
+    Number,
 }
 
-/// Who is told what.
-#[derive(Clone, Debug)]
-pub enum LogTarget {
-    /// A stream of lines.
-    Lines(LogLines),
-}
+/// Names of gRPC's statuses by number (gRPC "Status codes").
+const GRPC_STATUSES: [(&str, &str); 17] = [
+    ("OK", "OK"),
+    ("Canceled", "CANCELED"),
+    ("Unknown", "UNKNOWN"),
+    ("InvalidArgument", "INVALID_ARGUMENT"),
+    ("DeadlineExceeded", "DEADLINE_EXCEEDED"),
+    ("NotFound", "NOT_FOUND"),
+    ("AlreadyExists", "ALREADY_EXISTS"),
+    ("PermissionDenied", "PERMISSION_DENIED"),
+    ("ResourceExhausted", "RESOURCE_EXHAUSTED"),
+    ("FailedPrecondition", "FAILED_PRECONDITION"),
+    ("Aborted", "ABORTED"),
+    ("OutOfRange", "OUT_OF_RANGE"),
+    ("Unimplemented", "UNIMPLEMENTED"),
+    ("Internal", "INTERNAL"),
+    ("Unavailable", "UNAVAILABLE"),
+    ("DataLoss", "DATA_LOSS"),
+    ("Unauthenticated", "UNAUTHENTICATED"),
+];
 
-/// Lines that are written.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LogLines {
-    /// Where lines go.
-    pub sink: LogSink,
-    /// How a line is made.
-    pub format: LogFormat,
-    /// What has no value is left out; otherwise it is `-` in texts and null in JSON.
-    pub omits_empty: bool,
-}
-
-/// Where log lines go.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum LogSink {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-    /// A file, appended to.
-    File(PathBuf),
-}
-
-/// How a log line is made.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum LogFormat {
-    /// A text line; the format brings its own line end.
-    Text(Format),
-    /// One JSON object a line; keys sorted.
-    Json(Vec<(Arc<str>, JsonFormat)>),
-}
-
-/// How a value in JSON is made.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum JsonFormat {
-    /// Always the same: a number, yes or no, null.
-    Constant(serde_json::Value),
-    /// A text; one single operator keeps its type, so that numbers are written as such.
-    Text(Format),
-    /// A list.
-    List(Vec<JsonFormat>),
-    /// An object; keys sorted.
-    Object(Vec<(Arc<str>, JsonFormat)>),
-}
-
-/// Which entries are logged.
-#[derive(Clone, Debug)]
-pub enum LogFilter {
-    /// All of them.
-    All,
-    /// Those with any of these response flags; an empty list means any flag at all.
-    ResponseFlags(Vec<Arc<str>>),
-    /// Those whose status is at least this.
-    StatusAtLeast(u16),
-    /// Those that satisfy any of these.
-    AnyOf(Vec<LogFilter>),
-    /// Those that satisfy all of these.
-    AllOf(Vec<LogFilter>),
-    /// Those of which this is true.
-    True(Arc<Expression>),
+impl GrpcStatusForm {
+    /// A status; one without a name is its number.
+    pub fn shown(self, status: i64) -> String {
+        let named = usize::try_from(status).ok().and_then(|at| GRPC_STATUSES.get(at));
+        match (self, named) {
+            (Self::Camel, Some((camel, _))) => (*camel).to_owned(),
+            (Self::Snake, Some((_, snake))) => (*snake).to_owned(),
+            _ => status.to_string(),
+        }
+    }
 }
 
 /// Changes to a message's header fields; removals come first.

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    filter::Filters, format::AccessLog, limits::HttpLimits, route::RouteConfig, trace::Tracing,
+    access_log::AccessLog, filter::Filters, limits::HttpLimits, route::RouteConfig, trace::Tracing,
 };
 
 /// A hash of a message. It says nothing of what the manager does, and the debug form, which does

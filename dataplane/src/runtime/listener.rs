@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    authz::Rbac, facts::ConnectionFacts, filter_chain::FilterChainMatcher, format::AccessLog,
+    access_log::AccessLog, authz::Rbac, facts::ConnectionFacts, filter_chain::FilterChainMatcher,
     http::HttpConnectionManager, limits::BufferLimit, secret::DownstreamTls, target::ClusterChoice,
 };
 

@@ -15,10 +15,12 @@ use std::{net::SocketAddr, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
+pub mod access_log;
 pub mod action;
 pub mod authz;
 pub mod cel;
 pub mod cluster;
+pub mod collector;
 pub mod endpoint;
 pub mod facts;
 pub mod filter;

@@ -4,19 +4,11 @@
 //! Sans-IO. Spec: Envoy `HttpConnectionManager.Tracing`, `UuidRequestIdConfig`; W3C Trace Context;
 //! Zipkin B3. What these leave open is as in Envoy 1.40.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{
-    filter::{
-        Call, CallAnswer,
-        grpc::{self, GrpcService},
-    },
-    format::Format,
-    listener::TrafficDirection,
-};
+use super::{collector::Collector, format::Format};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CLIENT_TRACE_ID: HeaderName = HeaderName::from_static("x-client-trace-id");
@@ -139,61 +131,6 @@ pub struct Zipkin {
     pub shares_spans: bool,
 }
 
-/// Who takes spans.
-#[derive(Clone, Debug)]
-pub enum Collector {
-    /// A service that is called by gRPC.
-    Grpc(GrpcService),
-    /// A server that they are posted to.
-    Http(HttpCollector),
-}
-
-/// A server that something is posted to.
-#[derive(Clone, Debug)]
-pub struct HttpCollector {
-    /// Its cluster.
-    pub cluster: Arc<str>,
-    /// Where in it.
-    pub uri: Uri,
-    /// What every request bears.
-    pub headers: HeaderMap,
-    /// For a whole answer.
-    pub timeout: Duration,
-}
-
-impl Collector {
-    /// The call that hands it this message: of `method` by gRPC, as `content_type` by HTTP. None
-    /// where nothing can be called so.
-    pub fn call(
-        &self,
-        method: &'static str,
-        content_type: &'static str,
-        message: Vec<u8>,
-    ) -> Option<Call> {
-        match self {
-            Self::Grpc(service) => service.call(method, &message),
-            Self::Http(server) => {
-                let mut request = Request::new(Bytes::from(message));
-                *request.method_mut() = http::Method::POST;
-                *request.uri_mut() = server.uri.clone();
-                let headers = request.headers_mut();
-                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-                headers.extend(server.headers.clone());
-                let cluster = Arc::clone(&server.cluster);
-                Some(Call { cluster, request, timeout: server.timeout })
-            }
-        }
-    }
-
-    /// Whether it has taken what it was handed.
-    pub fn has_taken(&self, answer: &CallAnswer) -> bool {
-        match self {
-            Self::Grpc(_) => grpc::message(answer).is_ok(),
-            Self::Http(_) => answer.status.is_success(),
-        }
-    }
-}
-
 /// Which side of a call a proxy is on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CallSide {
@@ -201,15 +138,6 @@ pub enum CallSide {
     Client,
     /// The callee's.
     Server,
-}
-
-impl From<TrafficDirection> for CallSide {
-    fn from(direction: TrafficDirection) -> Self {
-        match direction {
-            TrafficDirection::Outbound => Self::Client,
-            TrafficDirection::Inbound | TrafficDirection::Unspecified => Self::Server,
-        }
-    }
 }
 
 /// Why a request is traced, as its id tells the proxies behind.

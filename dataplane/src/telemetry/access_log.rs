@@ -24,12 +24,12 @@ use serde_json::Value as Json;
 use time::OffsetDateTime;
 
 use crate::runtime::{
+    access_log::{JsonFormat, LogFilter, LogFormat, LogLines, LogSink},
     facts::{ConnectionFacts, HeaderLookup},
     flags::Flags,
-    format::{
-        AccessLog, Field, FormatOp, JsonFormat, LogFilter, LogFormat, LogLines, LogSink, LogTarget,
-    },
+    format::{Field, FormatOp, GrpcStatusForm},
     metadata::{Metadata, fields_to_json},
+    trace::SpanContext,
 };
 
 /// Lines that may wait for the writer; what comes on top is counted and dropped.
@@ -109,6 +109,8 @@ pub struct Entry<'a> {
     pub tls: Option<&'a TlsFacts>,
     /// What filters have found out.
     pub metadata: Option<&'a Metadata>,
+    /// The span, if it is told.
+    pub span: Option<SpanContext>,
 }
 
 impl<'a> Entry<'a> {
@@ -148,6 +150,7 @@ impl<'a> Entry<'a> {
             chain: "",
             tls: None,
             metadata: None,
+            span: None,
         }
     }
 
@@ -210,8 +213,28 @@ impl<'a> Entry<'a> {
             Field::DownstreamTlsCipher => text(self.tls.map_or("", |tls| tls.cipher)),
             Field::Hostname => hostname().map(Cow::Owned),
             Field::DynamicMetadata(namespace, path) => self.metadata_at(namespace, path),
+            Field::GrpcStatus(form) => self.grpc_status().map(|status| form.shown(status).into()),
+            Field::TraceId => self.span.map(|span| span.trace.to_string().into()),
+            Field::SpanId => self.span.map(|span| format!("{:016x}", span.span).into()),
+            Field::DownstreamLocalPort => number(self.connection.destination.port().into()),
+            Field::DownstreamRemotePort => number(self.remote.port().into()),
+            Field::DownstreamDirectRemotePort => number(self.connection.source.port().into()),
+            Field::UpstreamHostWithoutPort => self.upstream_host.and_then(host),
+            Field::UpstreamPort => self.upstream_host.and_then(|at| number(at.port().into())),
+            Field::UpstreamLocalAddressWithoutPort => self.upstream_local.and_then(host),
+            Field::UpstreamLocalPort => self.upstream_local.and_then(|at| number(at.port().into())),
+            Field::DownstreamPeerFingerprint => text(peer.map_or("", |p| &p.sha256)),
+            Field::DownstreamPeerDnsSan => {
+                peer.filter(|p| !p.dns_sans.is_empty()).map(|p| p.dns_sans.join(",").into())
+            }
             Field::Absent => None,
         }
+    }
+
+    /// The response's status of gRPC, if it has a whole number for one.
+    pub(super) fn grpc_status(&self) -> Option<i64> {
+        let of = |headers: Option<&HeaderMap>| headers?.header("grpc-status")?.parse().ok();
+        of(self.trailers).or_else(|| of(self.response_headers))
     }
 
     /// What filters have found out, as text.
@@ -251,7 +274,8 @@ impl<'a> Entry<'a> {
         out
     }
 
-    fn passes(&self, filter: &LogFilter) -> bool {
+    /// Whether a log has it.
+    pub fn passes(&self, filter: &LogFilter) -> bool {
         match filter {
             LogFilter::All => true,
             LogFilter::ResponseFlags(wanted) if wanted.is_empty() => self.flags.any(),
@@ -287,7 +311,8 @@ impl<'a> Entry<'a> {
             JsonFormat::Constant(value) => value.clone(),
             JsonFormat::Text(format) => self.json_text(format, omits_empty),
             JsonFormat::List(items) => {
-                items.iter().map(|item| self.json(item, omits_empty)).collect()
+                let values = items.iter().map(|item| self.json(item, omits_empty));
+                values.filter(|value| !(omits_empty && value.is_null())).collect()
             }
             JsonFormat::Object(fields) => self.json_object(fields, omits_empty),
         }
@@ -321,17 +346,24 @@ fn hostname() -> Option<String> {
 
 fn is_number(field: &Field) -> bool {
     use Field::{
-        BytesReceived, BytesSent, Duration, RequestDuration, ResponseCode, ResponseDuration,
-        UpstreamRequestAttemptCount,
+        BytesReceived, BytesSent, DownstreamDirectRemotePort, DownstreamLocalPort,
+        DownstreamRemotePort, Duration, GrpcStatus, RequestDuration, ResponseCode,
+        ResponseDuration, UpstreamLocalPort, UpstreamPort, UpstreamRequestAttemptCount,
     };
     matches!(
         field,
         BytesReceived
             | BytesSent
             | Duration
+            | DownstreamDirectRemotePort
+            | DownstreamLocalPort
+            | DownstreamRemotePort
+            | GrpcStatus(GrpcStatusForm::Number)
             | RequestDuration
             | ResponseCode
             | ResponseDuration
+            | UpstreamLocalPort
+            | UpstreamPort
             | UpstreamRequestAttemptCount
     )
 }
@@ -412,13 +444,10 @@ impl LogWriter {
         Ok(Self { lines, dropped: Arc::default() })
     }
 
-    /// Logs an entry wherever a log's filter lets it pass.
-    pub fn log(&self, logs: &[AccessLog], entry: &Entry<'_>) {
-        for log in logs.iter().filter(|log| entry.passes(&log.filter)) {
-            let LogTarget::Lines(lines) = &log.target;
-            if self.lines.try_send((lines.sink.clone(), entry.line(lines))).is_err() {
-                self.dropped.fetch_add(1, Relaxed);
-            }
+    /// Writes the line of an entry.
+    pub fn write(&self, lines: &LogLines, entry: &Entry<'_>) {
+        if self.lines.try_send((lines.sink.clone(), entry.line(lines))).is_err() {
+            self.dropped.fetch_add(1, Relaxed);
         }
     }
 

@@ -77,11 +77,7 @@ impl Entry<'_> {
         match name {
             "code" => (self.status > 0).then(|| Value::Int(self.status.into())),
             "code_details" => text(self.details),
-            "grpc_status" => {
-                let trailer = self.field(Part::Trailers, "grpc-status");
-                let status = trailer.or_else(|| self.field(Part::Response, "grpc-status"))?;
-                status.parse().ok().map(Value::Int)
-            }
+            "grpc_status" => self.grpc_status().map(Value::Int),
             "size" => number(self.bytes_sent),
             _ => None,
         }

@@ -4,7 +4,10 @@
 
 pub mod access_log;
 mod attributes;
+pub mod batch;
+pub mod log_service;
 pub mod metrics;
+mod otlp;
 pub mod trace;
 
 pub use self::{

@@ -22,7 +22,8 @@ pub use self::{
     shared::{BindFailure, Phase, Shared},
 };
 use crate::{
-    telemetry::{metrics::WorkerMetrics, trace::Batches},
+    runtime::{access_log::LogService, trace::Tracer},
+    telemetry::{batch::Batches, log_service::Record, metrics::WorkerMetrics, trace::Finished},
     upstream::pool::Pools,
 };
 
@@ -35,7 +36,8 @@ pub(crate) struct Worker {
     pub(crate) generation: watch::Receiver<u64>,
     pub(crate) admission: watch::Receiver<u64>,
     pub(crate) deadlines: Deadlines,
-    pub(crate) spans: Batches,
+    pub(crate) spans: Batches<Tracer, Finished>,
+    pub(crate) entries: Batches<LogService, Record>,
 }
 
 impl Worker {
@@ -50,6 +52,7 @@ impl Worker {
             admission: shared.admissions(),
             deadlines: Deadlines::default(),
             spans: Batches::default(),
+            entries: Batches::default(),
             shared: Arc::clone(shared),
         }
     }

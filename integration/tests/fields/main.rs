@@ -36,6 +36,8 @@ const MOST_VALUES: usize = 24;
 /// Refusals that examples of the corpus lead to: what they ask for is not served by our proxy, and
 /// said to be so.
 const REFUSED: &[&str] = &[
+    // A log that goes to Envoy's own service.
+    "access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
     // A Sidecar whose application listens on a Unix socket.
     "endpoint.address: expected a socket_address, others are not supported by this proxy",
 ];

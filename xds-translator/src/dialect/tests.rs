@@ -978,6 +978,7 @@ fn a_provider_is_one_thing_with_a_name_of_its_own() {
     );
     let log = "{name: a, envoyHttpAls: {service: a.b, port: 1}}";
     check_providers(log, &["own proxy refuses listeners whose log goes to a service"]);
+    check_providers("{name: a, envoyOtelAls: {service: a.b, port: 1}}", &[]);
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub use self::{
     message::{Field, Known, Message},
     packed::without_effect,
 };
-use super::{field::Invalid, filter, trace};
+use super::{field::Invalid, filter, log_service, trace};
 
 pub(super) mod access;
 pub(super) mod base;
@@ -69,7 +69,12 @@ pub fn packed(name: &str) -> Option<&'static Message> {
 
 /// Every message that is read out of an `Any`.
 pub fn all_packed() -> impl Iterator<Item = &'static Message> {
-    PACKED.iter().copied().chain(filter::messages()).chain(trace::TRACERS)
+    PACKED
+        .iter()
+        .copied()
+        .chain(filter::messages())
+        .chain(trace::TRACERS)
+        .chain(log_service::LOG_SERVICES)
 }
 
 /// Refuses what is set in a resource and neither acted on nor known to have no effect.

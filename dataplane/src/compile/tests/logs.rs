@@ -18,7 +18,7 @@ use envoy_types::pb::{
 };
 
 use super::*;
-use crate::runtime::format::{AccessLog, JsonFormat, LogFilter, LogFormat, LogTarget};
+use crate::runtime::access_log::{AccessLog, JsonFormat, LogFilter, LogFormat, LogTarget};
 
 /// What a manager makes of a log; an error without the way to the place.
 fn compiled(log: WireLog) -> Result<AccessLog, String> {
@@ -76,7 +76,9 @@ fn fields_of_json_have_every_type() {
         ("e", value(Kind::NumberValue(1.5))),
     ]);
     let format = SubstitutionFormatString { omit_empty_values: true, ..format };
-    let LogTarget::Lines(lines) = compiled(file(format)).unwrap().target;
+    let LogTarget::Lines(lines) = compiled(file(format)).unwrap().target else {
+        panic!("it is a file")
+    };
     assert!(lines.omits_empty);
     let LogFormat::Json(fields) = &lines.format else { panic!("{lines:?}") };
     let names: Vec<&str> = fields.iter().map(|(name, _)| &**name).collect();

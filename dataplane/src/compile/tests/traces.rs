@@ -25,7 +25,10 @@ use envoy_types::pb::{
 };
 
 use super::*;
-use crate::runtime::trace::{Collector, RequestIds, Sampling, TraceForm, Tracing, Zipkin};
+use crate::runtime::{
+    collector::Collector,
+    trace::{RequestIds, Sampling, TraceForm, Tracing, Zipkin},
+};
 
 /// What a manager makes of these; an error without the way to the place.
 fn compiled(tracing: Option<Wire>, ids: Option<Any>) -> Result<Option<Arc<Tracing>>, String> {

@@ -1,6 +1,11 @@
 //! What is expected was seen at Envoy 1.40 with the same headers.
 
+use std::time::Duration;
+
+use http::Uri;
+
 use super::*;
+use crate::runtime::collector::HttpCollector;
 
 const PLAIN: &str = "0000270e-0000-4000-8000-000000000000";
 
@@ -197,17 +202,4 @@ fn a_span_is_shared_by_the_callee_alone() {
     assert_eq!((format!("{:016x}", server.span), server.shared), (SPAN.to_owned(), true));
     let client = begin(CallSide::Client);
     assert_eq!((client.span, client.shared), (1, false));
-}
-
-#[test]
-fn spans_are_posted_as_the_collector_wants_them() {
-    let Collector::Http(server) = otlp().collector else { panic!("it is posted") };
-    let headers = map(&[("authorization", "key")]);
-    let collector = Collector::Http(HttpCollector { headers, ..server });
-    let call = collector.call("/M", "application/json", b"abc".to_vec()).unwrap();
-    assert_eq!((&*call.cluster, call.timeout), ("c", Duration::from_secs(1)));
-    assert_eq!(call.request.uri(), "http://c.test/t");
-    assert_eq!(call.request.headers()["content-type"], "application/json");
-    assert_eq!(call.request.headers()["authorization"], "key");
-    assert_eq!(&call.request.body()[..], b"abc");
 }

@@ -1,9 +1,8 @@
-//! Spans of requests: what they say, and how they wait to be told together.
+//! Spans of requests: what they say, and how it is told.
 //!
 //! A span is kept of a request that is traced and told, and of no other. Names and values of its
 //! tags are Envoy's. Spec: Envoy "Tracing", `type.tracing.v3.CustomTag`.
 
-mod batch;
 mod otlp;
 mod zipkin;
 
@@ -11,7 +10,6 @@ use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time:
 
 use http::HeaderMap;
 
-pub use self::batch::{Batches, Due};
 use super::access_log::{Entry, cut};
 use crate::runtime::{
     facts::HeaderLookup,

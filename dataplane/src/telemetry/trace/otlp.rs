@@ -1,11 +1,12 @@
 //! Spans as OpenTelemetry's collectors take them. Spec: opentelemetry-proto,
 //! `collector/trace/v1/trace_service.proto`, `trace/v1/trace.proto`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use prost::Message;
 
-use super::{Environment, Finished};
+use super::{
+    super::otlp::{Attribute, Attributes, Scope, attribute, nanos},
+    Environment, Finished,
+};
 use crate::runtime::trace::{CallSide, Resource};
 
 /// The method that takes spans over gRPC.
@@ -34,25 +35,11 @@ pub(super) struct ResourceSpans {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Attributes {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) attributes: Vec<Attribute>,
-}
-
-#[derive(Clone, PartialEq, Message)]
 pub(super) struct ScopeSpans {
     #[prost(message, optional, tag = "1")]
     pub(super) scope: Option<Scope>,
     #[prost(message, repeated, tag = "2")]
     pub(super) spans: Vec<WireSpan>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Scope {
-    #[prost(string, tag = "1")]
-    pub(super) name: String,
-    #[prost(string, tag = "2")]
-    pub(super) version: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -87,32 +74,13 @@ pub(super) struct Status {
     pub(super) code: i32,
 }
 
-/// `KeyValue`.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Attribute {
-    #[prost(string, tag = "1")]
-    pub(super) key: String,
-    #[prost(message, optional, tag = "2")]
-    pub(super) value: Option<Text>,
-}
-
-/// `AnyValue`, of which ours are all texts.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Text {
-    #[prost(string, optional, tag = "1")]
-    pub(super) text: Option<String>,
-}
-
 /// `ExportTraceServiceRequest`.
 pub(super) fn request(
     resource: &Resource,
     spans: &[Finished],
     environment: &Environment,
 ) -> Vec<u8> {
-    let scope = resource.names_program.then(|| Scope {
-        name: env!("CARGO_PKG_NAME").to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    });
+    let scope = resource.names_program.then(Scope::ours);
     let scope_spans = vec![ScopeSpans { scope, spans: spans.iter().map(span).collect() }];
     let own = resource.attributes.iter().map(|(key, value)| attribute(key, value));
     let named = environment.0.get("OTEL_RESOURCE_ATTRIBUTES").filter(|_| resource.from_environment);
@@ -125,10 +93,6 @@ pub(super) fn request(
 fn listed(text: &str) -> impl Iterator<Item = Attribute> {
     let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
     pairs.map(|(key, value)| attribute(key.trim(), value.trim()))
-}
-
-fn attribute(key: &str, value: &str) -> Attribute {
-    Attribute { key: key.to_owned(), value: Some(Text { text: Some(value.to_owned()) }) }
 }
 
 fn span(span: &Finished) -> WireSpan {
@@ -147,9 +111,4 @@ fn span(span: &Finished) -> WireSpan {
         status: span.failed.then_some(Status { code: ERROR }),
         flags: u32::from(context.sampled) | HAS_REMOTE | remote,
     }
-}
-
-fn nanos(at: SystemTime) -> u64 {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

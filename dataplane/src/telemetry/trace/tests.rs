@@ -10,12 +10,13 @@ use super::{otlp::Request, *};
 use crate::{
     runtime::{
         ConnectionFacts,
+        collector::{Collector, HttpCollector},
         flags::Flags,
         format::{Field, FormatOp},
         metadata::{Metadata, Value as Found},
-        trace::{Collector, HttpCollector, RequestIds, Resource, Sampling, TraceId, Zipkin},
+        trace::{RequestIds, Resource, Sampling, TraceId, Zipkin},
     },
-    telemetry::trace::Environment,
+    telemetry::otlp::{self, Attribute},
 };
 
 const TRACE: TraceId = TraceId { high: Some(0x0102), low: 0x0304 };
@@ -34,8 +35,10 @@ fn of_form(form: TraceForm) -> Arc<Tracer> {
 
 fn context(parent: Option<u64>) -> SpanContext {
     let headers = HeaderMap::new();
-    let context = tracer().begin(&headers, CallSide::Client, true, || 7).expect("a new trace");
-    SpanContext { trace: TRACE, span: 0xab, parent, ..context }
+    let begun = tracer().begin(&headers, CallSide::Client, true, || 7);
+    let mut context = begun.expect("a new trace");
+    (context.trace, context.span, context.parent) = (TRACE, 0xab, parent);
+    context
 }
 
 pub(super) fn finished(name: &str) -> Finished {
@@ -259,8 +262,11 @@ fn opentelemetry_s_form_has_all_of_a_span() {
     assert_eq!(call.request.headers()["content-type"], "application/x-protobuf");
     let request = Request::decode(&call.request.body()[..]).unwrap();
     let [spans] = &request.resource_spans[..] else { panic!("one resource") };
-    let text = |attributes: &[super::otlp::Attribute]| -> Vec<(String, String)> {
-        let value = |a: &super::otlp::Attribute| a.value.clone().unwrap().text.unwrap();
+    let text = |attributes: &[Attribute]| -> Vec<(String, String)> {
+        let value = |a: &Attribute| match a.value.clone().unwrap().value {
+            Some(otlp::Value::Text(text)) => text,
+            other => panic!("expected a text, got {other:?}"),
+        };
         attributes.iter().map(|a| (a.key.clone(), value(a))).collect()
     };
     let resource = text(&spans.resource.as_ref().unwrap().attributes);

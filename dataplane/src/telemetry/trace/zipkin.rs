@@ -18,8 +18,10 @@ pub(super) fn list(spans: &[Finished], origin: &Origin) -> Vec<u8> {
 
 fn span(span: &Finished, origin: &Origin) -> Value {
     let context = &span.context;
+    // Envoy leaves out what is empty in this form, and in no other.
+    let filled = span.tags.0.iter().filter(|(_, value)| !value.is_empty());
     let tags: Map<String, Value> =
-        span.tags.0.iter().map(|(key, value)| (key.to_string(), value.as_str().into())).collect();
+        filled.map(|(key, value)| (key.to_string(), value.as_str().into())).collect();
     let mut fields = Map::new();
     let mut set = |name: &str, value: Value| fields.insert(name.to_owned(), value);
     set("traceId", context.trace.to_string().into());

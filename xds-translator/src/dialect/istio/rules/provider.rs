@@ -272,10 +272,8 @@ fn check_headers(field: &'static str, headers: &[HttpHeader], at: &mut Decoder) 
 }
 
 fn check_log(provider: &ExtensionProvider, at: &mut Decoder) {
-    let to_service =
-        [provider.http_log.is_some(), provider.tcp_log.is_some(), provider.otel_log.is_some()];
-    if to_service.contains(&true) {
-        remark_refused_by_ours("listeners whose log goes to a service", at);
+    if provider.http_log.is_some() || provider.tcp_log.is_some() {
+        remark_refused_by_ours("listeners whose log goes to a service of Envoy's", at);
     }
     if let Some(file) = &provider.file_log {
         at.within("path", |at| check_log_file(&file.path, at));
