@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::Admin,
     agent::{self, AgentSettings},
-    config::{ProxySettings, telemetry_node},
+    config::ProxySettings,
     drain::{self, Signals},
     identity::{IdentityWatch, csr_client::CsrClient, kept::Kept, rotate},
     listen,
@@ -26,6 +26,7 @@ use crate::{
     pod,
     redirect::{self, Family, RedirectSettings, Script},
     resolve::Resolver,
+    telemetry::Node,
     upstream::StateRegistry,
     worker::Shared,
     xds::{Accepted, Client, Progress},
@@ -114,7 +115,7 @@ async fn serve_proxy(settings: ProxySettings) -> anyhow::Result<()> {
 
     let registry = Arc::<StateRegistry>::default();
     let identity = start_identity(&settings);
-    let node = telemetry_node(&settings.node);
+    let node = Node::from(&settings.node);
     let shared = Shared::new(registry.clone(), identity.clone(), node, settings.drain.limit)
         .context("access log")?;
     let workers = start_workers(&shared, settings.concurrency.get())?;

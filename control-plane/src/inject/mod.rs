@@ -108,6 +108,7 @@ fn write(
     settings: &InjectionSettings,
 ) -> Result<Value, Box<Diagnostic>> {
     let mut proxy = template::proxy(overrides, settings);
+    template::name(&mut proxy, workload);
     let written = pod::take_container(&mut pod, pod::PROXY);
     if overrides.template == Template::Sidecar && overrides.rewrite_probes {
         let known =

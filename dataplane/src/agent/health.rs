@@ -16,12 +16,14 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use ferromesh_proto::bootstrap::SCRAPE_PATH;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::EnvoyAdmin;
 use crate::{
     identity::IdentityWatch,
     pod::{self, METRICS_TYPE, PodSettings},
+    telemetry::Metrics,
 };
 
 /// What probes look at.
@@ -31,12 +33,20 @@ pub struct Health {
     envoy: EnvoyAdmin,
     draining: Arc<AtomicBool>,
     pub(super) pod: PodSettings,
+    /// What the agent counts of what Envoy logs.
+    stats: Option<Arc<Metrics>>,
 }
 
 impl Health {
     /// Ready once `identity` holds a valid certificate and `envoy` says that it serves.
     pub fn new(identity: IdentityWatch, envoy: EnvoyAdmin, pod: PodSettings) -> Self {
-        Self { identity, envoy, draining: Arc::default(), pod }
+        Self { identity, envoy, draining: Arc::default(), pod, stats: None }
+    }
+
+    /// With metrics that the agent makes of what Envoy logs.
+    #[must_use]
+    pub fn with_stats(self, stats: Option<Arc<Metrics>>) -> Self {
+        Self { stats, ..self }
     }
 
     /// What is answered until the agent ends, during its drain too; `stop` is cancelled to end it.
@@ -46,6 +56,7 @@ impl Health {
             .route("/healthz/live", get(|| async { "live\n" }))
             .route("/metrics", get(metrics))
             .route("/stats/prometheus", get(all_metrics))
+            .route(SCRAPE_PATH, get(proxy_metrics))
             .with_state(self.clone())
             .merge(self.pod.probe_routes())
             .merge(pod::quit_route(stop))
@@ -71,6 +82,19 @@ impl Health {
         self.envoy.check_ready().await.err().map(|e| e.to_string())
     }
 
+    /// Ours, those made of what Envoy logs, and Envoy's own.
+    async fn proxy_metrics(&self) -> String {
+        let mut text = metrics(State(self.clone())).await;
+        if let Some(stats) = &self.stats {
+            text.push_str(&stats.render_istio());
+        }
+        match self.envoy.metrics().await {
+            Ok(envoy) => text.push_str(&envoy),
+            Err(error) => tracing::warn!(%error, "no metrics of Envoy"),
+        }
+        text
+    }
+
     fn certificate_end(&self) -> Option<SystemTime> {
         self.identity.borrow().as_ref().map(|identity| identity.not_after)
     }
@@ -94,13 +118,14 @@ async fn metrics(State(health): State<Health>) -> String {
     )
 }
 
+/// Envoy's metrics and ours.
+async fn proxy_metrics(State(health): State<Health>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, METRICS_TYPE)], health.proxy_metrics().await)
+}
+
 /// Envoy's metrics, ours and the application's.
 async fn all_metrics(State(health): State<Health>, headers: HeaderMap) -> impl IntoResponse {
-    let mut text = metrics(State(health.clone())).await;
-    match health.envoy.metrics().await {
-        Ok(envoy) => text.push_str(&envoy),
-        Err(error) => tracing::warn!(%error, "no metrics of Envoy"),
-    }
+    let text = health.proxy_metrics().await;
     ([(CONTENT_TYPE, METRICS_TYPE)], health.pod.merge_metrics(text, &headers).await)
 }
 

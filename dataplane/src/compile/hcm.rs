@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use super::{
     Context, access_log,
     field::{At, Invalid, flag, limit, optional_duration, required},
-    filter, limits, route, tls,
+    filter, limits, metrics, route, tls,
 };
 use crate::runtime::http::{
     ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode,
@@ -76,6 +76,7 @@ pub(super) fn compile(
         via: message.via.as_str().into(),
         tells_operations: message.tracing.is_some(),
         access_logs: access_log::compile("access_log", &message.access_log)?,
+        metrics: metrics::of_filters(&message.http_filters)?,
     })
 }
 

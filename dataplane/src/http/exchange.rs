@@ -23,10 +23,11 @@ use crate::{
     runtime::{
         HttpConnectionManager,
         filter::{Notes, Phase},
+        listener::TrafficDirection,
     },
     telemetry::{
         Entry, Flags,
-        metrics::{ConnectionKey, Peer, Reporter, RequestKey, Service},
+        labels::{ConnectionKey, Observed, Reporter, RequestKey},
     },
     upstream::{
         LiveCluster, LiveEndpoint,
@@ -137,7 +138,7 @@ impl Exchange {
         self.status = status;
         self.response_start = Some(self.start.elapsed());
         self.note_grpc_status(headers);
-        if !self.manager.access_logs.is_empty() {
+        if self.manager.keeps_response_headers() {
             self.response_headers = Some(headers.clone());
         }
     }
@@ -198,7 +199,7 @@ impl Exchange {
             self.bytes_sent += chunk.len() as u64;
         } else if let Some(trailers) = frame.trailers_ref() {
             self.note_grpc_status(trailers);
-            if !self.manager.access_logs.is_empty() {
+            if self.manager.keeps_response_headers() {
                 self.trailers = Some(trailers.clone());
             }
         }
@@ -279,37 +280,30 @@ impl Exchange {
     }
 
     fn key(&self) -> RequestKey {
-        let reporter = Reporter::from(self.downstream.listener.direction);
-        let uri = |peer: Option<&Arc<crate::runtime::PeerCertificate>>| {
-            peer.and_then(|peer| peer.uri_sans.first().cloned())
+        let direction = self.downstream.listener.direction;
+        let reporter = Reporter::from(direction);
+        let (certificate, workload) = match reporter {
+            Reporter::Source => (
+                self.upstream.as_ref().and_then(|facts| facts.peer.as_ref()),
+                self.endpoint.as_ref().and_then(|endpoint| endpoint.workload.as_ref()),
+            ),
+            Reporter::Destination => (self.downstream.facts.peer.as_ref(), None),
         };
-        let upstream_peer = self.upstream.as_ref().and_then(|facts| facts.peer.as_ref());
-        let principal = match reporter {
-            Reporter::Source => uri(upstream_peer),
-            Reporter::Destination => uri(self.downstream.facts.peer.as_ref()),
-        };
-        let workload = match reporter {
-            Reporter::Source => {
-                self.endpoint.as_ref().and_then(|endpoint| endpoint.workload.clone())
-            }
-            Reporter::Destination => None,
-        };
-        let service = match self.cluster.as_ref().and_then(|cluster| cluster.services.first()) {
-            Some(label) => Service::from(label),
-            None => Service {
-                host: self.authority.as_str().into(),
-                name: self.authority.as_str().into(),
-                ..Service::default()
-            },
-        };
-        let mutual_tls = principal.is_some();
-        let connection = ConnectionKey {
+        let own = self.manager.metrics.as_deref();
+        let changed = own.map(|own| own.changed(&self.entry(self.request_headers.as_ref())));
+        // Whoever calls from outside names what it likes.
+        let trusts_host = direction == TrafficDirection::Outbound
+            && !own.is_some_and(|own| own.rules.ignores_hosts());
+        let connection = ConnectionKey::from(Observed {
             reporter,
-            peer: Peer { principal, workload },
-            service,
-            mutual_tls,
+            principal: certificate.and_then(|peer| peer.uri_sans.first()),
+            workload,
+            service: self.cluster.as_ref().and_then(|cluster| cluster.services.first()),
+            cluster: self.cluster.as_ref().map_or("", |cluster| &cluster.name),
+            host: if trusts_host { &self.authority } else { "" },
             flags: self.flags,
-        };
+            changed: changed.as_ref(),
+        });
         let grpc_status = self.is_grpc.then(|| self.grpc_status.unwrap_or_default());
         RequestKey { connection, status: self.status, grpc_status }
     }

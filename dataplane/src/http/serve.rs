@@ -437,6 +437,7 @@ pub(crate) mod tests {
             via: "".into(),
             tells_operations: false,
             access_logs: vec![],
+            metrics: None,
         }
     }
 }

@@ -220,7 +220,8 @@ impl<'a> Entry<'a> {
         Some(Cow::Owned(text))
     }
 
-    fn request_header(&self, name: &str) -> Option<Cow<'a, str>> {
+    /// A header or pseudo header of the request.
+    pub(super) fn request_header(&self, name: &str) -> Option<Cow<'a, str>> {
         let text = |text: &'a str| (!text.is_empty()).then_some(Cow::Borrowed(text));
         match name {
             ":method" => text(self.method),
@@ -312,7 +313,8 @@ fn is_number(field: &Field) -> bool {
     )
 }
 
-fn cut(text: &str, limit: Option<usize>) -> &str {
+/// The beginning of a text, of at most so many bytes.
+pub(super) fn cut(text: &str, limit: Option<usize>) -> &str {
     match limit {
         Some(limit) if limit < text.len() => {
             let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);

@@ -2,10 +2,14 @@
 //! Envoy's format. Both only read what the hot path has noted; nothing here decides about traffic.
 
 pub mod access_log;
+pub(crate) mod expression;
+pub mod labels;
 pub mod metrics;
+mod series;
 
 pub use self::{
     access_log::{Entry, LogWriter},
-    metrics::{Metrics, Node},
+    labels::Node,
+    metrics::Metrics,
 };
 pub use crate::runtime::flags::Flags;

@@ -368,6 +368,7 @@ pub(crate) fn http(role: HttpRole) -> HttpConnection {
         alpn_override: false,
         normalization: PathNormalization::Base,
         access_logs: Vec::new(),
+        metrics: None,
         tracing: Some(TracingPlan::marking(PerMillion(10_000), true)),
         rate_limits: Vec::new(),
         http_proxy: false,
@@ -426,6 +427,7 @@ pub(crate) fn tcp(cluster: &str) -> TcpProxyPlan {
         tunnel: None,
         resolves_sni: None,
         access_logs: Vec::new(),
+        metrics: None,
     }
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn http(
         alpn_override: !matches!(role, HttpRole::Inbound { .. }),
         normalization: mesh.path_normalization,
         access_logs: Vec::new(),
+        metrics: None,
         tracing: None,
         rate_limits: Vec::new(),
         http_proxy: false,
@@ -63,6 +64,7 @@ pub(crate) fn tcp(cluster: &str) -> TcpProxyPlan {
         tunnel: None,
         resolves_sni: None,
         access_logs: Vec::new(),
+        metrics: None,
     }
 }
 

@@ -116,13 +116,21 @@ pub(super) fn check_expression(text: &str, at: &mut Decoder) {
     }
 }
 
+/// Whether a text is an expression as a whole.
+pub(super) fn is_expression(text: &str) -> bool {
+    tokens(text).and_then(|tokens| Parser { tokens, ..Parser::default() }.whole()).is_ok()
+}
+
 /// What an expression is written with.
 #[derive(Clone, PartialEq, Debug)]
-enum Token {
+pub(super) enum Token {
+    /// A name, or a word of the language.
     Name(String),
-    Number,
+    /// A number as it is written.
+    Number(String),
     /// What it says.
     Text(String),
+    /// A sign, of one or two characters.
     Sign(&'static str),
 }
 
@@ -132,14 +140,16 @@ const SIGNS: [&str; 24] = [
     "(", ")", "[", "]", "{", "}",
 ];
 
-fn tokens(text: &str) -> Result<Vec<Token>, String> {
+/// What an expression consists of.
+pub(super) fn tokens(text: &str) -> Result<Vec<Token>, String> {
     let mut tokens = Vec::new();
     let mut rest = text.trim_start();
     while let Some(first) = rest.chars().next() {
         let (token, behind) = if let Some((text, behind)) = quoted(rest)? {
             (Token::Text(text), behind)
         } else if first.is_ascii_digit() {
-            (Token::Number, number(rest)?)
+            let behind = number(rest)?;
+            (Token::Number(rest[..rest.len() - behind.len()].to_owned()), behind)
         } else if first.is_ascii_alphabetic() || first == '_' {
             let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
             let (name, behind) = rest.split_at(end.unwrap_or(rest.len()));
@@ -376,7 +386,7 @@ impl Parser {
             return Ok(Part::above(highest(&pairs?)));
         }
         match self.tokens.get(self.place).cloned() {
-            Some(Token::Number) => {
+            Some(Token::Number(_)) => {
                 self.place += 1;
                 Ok(Part::above(0))
             }
@@ -502,7 +512,7 @@ fn check_call(name: &str, behind_point: bool, parts: &[Part]) -> Result<(), Stri
 fn shown(token: &Token) -> &str {
     match token {
         Token::Name(name) => name,
-        Token::Number => "a number",
+        Token::Number(_) => "a number",
         Token::Text(_) => "a text",
         Token::Sign(sign) => sign,
     }

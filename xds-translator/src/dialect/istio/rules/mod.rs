@@ -15,6 +15,7 @@ mod locality;
 mod log;
 pub(super) mod machine;
 pub(super) mod mesh;
+mod metric_label;
 pub(super) mod patch;
 mod pattern;
 mod provider;
@@ -30,3 +31,5 @@ pub(super) mod token;
 
 #[cfg(test)]
 mod tests;
+
+pub(super) use metric_label::label_expression;
