@@ -141,6 +141,7 @@ async fn serve_proxy(settings: ProxySettings) -> anyhow::Result<()> {
         };
         tokio::spawn(machine.run());
     }
+    tokio::spawn(progress.clone().follow_files());
     let client = Client {
         node: discovery_node(&settings.node),
         resolver: Resolver::default(),

@@ -124,6 +124,8 @@ pub struct OutlierPlan {
     pub base_ejection: Option<Duration>,
     /// `max_ejection_percent`.
     pub max_ejection_percent: Option<u32>,
+    /// `always_eject_one_host`.
+    pub always_one: bool,
 }
 
 /// HTTP options of a cluster (`HttpProtocolOptions`).
@@ -209,10 +211,13 @@ pub enum TrustRef {
     Mesh,
     /// A credential over ADS, by bare NAME: `kubernetes://NAME-cacert`.
     Credential(Arc<str>),
-    /// A file on the proxy's disk.
-    File(Arc<str>),
-    /// The system's roots.
-    System,
+    /// Files on the proxy's disk.
+    Files {
+        /// Roots; empty: the system's.
+        roots: Arc<str>,
+        /// Lists of what these roots and those below them have revoked; empty: none.
+        revoked: Arc<str>,
+    },
 }
 
 /// A condition on a SAN.

@@ -995,6 +995,17 @@ fn tls_to_a_host_has_one_source_of_certificates() {
                 "mode: SIMPLE, insecureSkipVerify: true",
             ),
             (
+                "spec.trafficPolicy.tls.caCrl",
+                "mode: SIMPLE, insecureSkipVerify: true, caCrl: /crl",
+                "mode: SIMPLE, caCrl: /crl",
+            ),
+            (
+                "spec.trafficPolicy.tls.caCrl",
+                "mode: MUTUAL, credentialName: c, caCrl: /crl",
+                "mode: MUTUAL, clientCertificate: /c, privateKey: /k, caCrl: /crl",
+            ),
+            ("spec.trafficPolicy.tls", "mode: ISTIO_MUTUAL, caCrl: /crl", "mode: ISTIO_MUTUAL"),
+            (
                 "spec.trafficPolicy.tls.subjectAltNames",
                 "mode: SIMPLE, insecureSkipVerify: true, subjectAltNames: [a]",
                 "mode: SIMPLE, insecureSkipVerify: false, subjectAltNames: [a]",
@@ -1131,6 +1142,21 @@ fn servers_of_gateways_terminate_tls_by_one_means() {
                 "spec.servers[0].tls.caCertificates",
                 "tls: {mode: MUTUAL, serverCertificate: /c, privateKey: /k}",
                 "tls: {mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertificates: /ca}",
+            ),
+            (
+                "spec.servers[0].tls.caCrl",
+                "tls: {mode: MUTUAL, credentialName: c, caCrl: /crl}",
+                "tls: {mode: MUTUAL, credentialName: c, caCertificates: /ca, caCrl: /crl}",
+            ),
+            (
+                "spec.servers[0].tls.caCrl",
+                "tls: {mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertCredentialName: a, caCrl: /crl}",
+                "tls: {mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertificates: /ca, caCrl: /crl}",
+            ),
+            (
+                "spec.servers[0].tls.caCrl",
+                "tls: {mode: ISTIO_MUTUAL, caCrl: /crl}",
+                "tls: {mode: ISTIO_MUTUAL}",
             ),
             (
                 "spec.servers[0].tls",
@@ -1533,6 +1559,16 @@ fn sidecars_have_listeners_apart_from_each_other() {
                 "{port: {number: 1, protocol: tcp}}",
             ),
             (
+                "spec.ingress[0].tls",
+                "{port: {number: 1, protocol: HTTP}, tls: {mode: SIMPLE, serverCertificate: /c, privateKey: /k}}",
+                "{port: {number: 1, protocol: HTTPS}, tls: {mode: SIMPLE, serverCertificate: /c, privateKey: /k}}",
+            ),
+            (
+                "spec.ingress[0].tls.caCertCredentialName",
+                "{port: {number: 1, protocol: TLS}, tls: {mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertificates: /ca, caCertCredentialName: a}}",
+                "{port: {number: 1, protocol: TLS}, tls: {mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertificates: /ca, caCrl: /crl}}",
+            ),
+            (
                 "spec.ingress[0].bind",
                 "{port: {number: 1, protocol: HTTP}, bind: 'unix:///a'}",
                 "{port: {number: 1, protocol: HTTP}, bind: '::'}",
@@ -1894,9 +1930,19 @@ fn the_mesh_is_configured_within_bounds() {
                 "meshNetworks: {networks: {}}",
             ),
             (
-                "spec.defaultConfig.proxyHeaders",
-                "defaultConfig: {proxyHeaders: {server: {disabled: true}}}",
-                "defaultConfig: {proxyHeaders: {server: {disabled: false}}}",
+                "spec.defaultConfig.proxyHeaders.preserveHttp1HeaderCase",
+                "defaultConfig: {proxyHeaders: {preserveHttp1HeaderCase: true}}",
+                "defaultConfig: {proxyHeaders: {preserveHttp1HeaderCase: false, server: {disabled: true}}}",
+            ),
+            (
+                "spec.defaultConfig.proxyHeaders.server.value",
+                "defaultConfig: {proxyHeaders: {server: {value: \"a\\nb\"}}}",
+                "defaultConfig: {proxyHeaders: {server: {value: 'a b'}}}",
+            ),
+            (
+                "spec.defaultConfig.proxyHeaders.xForwardedPort",
+                "defaultConfig: {proxyHeaders: {xForwardedPort: {enabled: true}}}",
+                "defaultConfig: {proxyHeaders: {xForwardedPort: {enabled: false}}}",
             ),
         ],
     );
