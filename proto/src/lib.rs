@@ -63,5 +63,5 @@ pub mod spiffe;
 /// The type of requests by which a proxy tells whether its machine is well: without an error it is.
 pub const HEALTH_INFORMATION: &str = "type.googleapis.com/istio.v1.HealthInformation";
 
-pub use resource::{EncodedResource, ResourceType, Version};
+pub use resource::{BOOTSTRAP, EncodedResource, ResourceType, Version};
 pub use spiffe::{SpiffeId, TrustDomain};

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     admin::{DrainScope, EnvoyAdmin},
+    bootstrap::Start,
     tied::{self, Tie},
 };
 use crate::drain::DrainSettings;
@@ -33,8 +34,8 @@ pub struct EnvoySettings {
     pub binary: PathBuf,
     /// How its life is tied to ours.
     pub tie: Option<Tie>,
-    /// Its bootstrap file.
-    pub bootstrap: PathBuf,
+    /// Its bootstrap.
+    pub bootstrap: Start,
     /// Its admin interface, as the bootstrap says.
     pub admin: SocketAddr,
     /// Worker threads; Envoy's default (one per core) without it.
@@ -51,7 +52,7 @@ pub struct EnvoySettings {
 
 impl EnvoySettings {
     fn arguments(&self) -> Vec<String> {
-        let mut arguments: Vec<String> = vec!["-c".into(), self.bootstrap.display().to_string()];
+        let mut arguments = self.bootstrap.arguments();
         // One agent, one Envoy: shared memory for restarts would make two of them on a host
         // collide.
         arguments.push("--disable-hot-restart".into());
@@ -233,7 +234,7 @@ mod tests {
         EnvoySettings {
             binary: binary.into(),
             tie: None,
-            bootstrap: "/dev/null".into(),
+            bootstrap: Start::Own("/dev/null".into()),
             admin: ([127, 0, 0, 1], 9).into(),
             concurrency: Some(2),
             log_level: "warn".into(),

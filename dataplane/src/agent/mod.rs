@@ -5,8 +5,10 @@
 //! control plane ◀─CSR─ identity ─watch─▶ sds (Unix socket) ◀─SDS─ Envoy ─ADS─▶ control plane
 //!                                  └──▶ health ◀─probes─ Envoy's readiness listener
 //! ```
-//! It sees no xDS: Envoy speaks to the control plane itself.
+//! It sees no xDS but what users add to the bootstrap, before there is an Envoy: that speaks to the
+//! control plane itself.
 
+pub mod additions;
 pub mod admin;
 pub mod bootstrap;
 pub mod envoy;
@@ -33,6 +35,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::{
     admin::{DrainScope, EnvoyAdmin},
+    bootstrap::Start,
     envoy::EnvoySettings,
     health::Health,
     tied::Tie,
@@ -153,9 +156,16 @@ pub async fn run(settings: AgentSettings, stop: CancellationToken) -> Result<(),
     let health =
         Health::new(identity.clone(), EnvoyAdmin::new(settings.admin), settings.pod.clone());
     let _health = serve_health(&health, stop.clone()).await?;
-    let envoy = envoy_settings(&settings, &socket)?;
+    let mut envoy = envoy_settings(&settings, &socket)?;
+    let extended = async {
+        let first = identity.wait_for(Option::is_some);
+        if tokio::time::timeout(FIRST_CERTIFICATE, first).await.is_ok() {
+            let node = discovery_node(&settings.node);
+            additions::extend(&mut envoy, node, &settings.csr.target, &identity).await;
+        }
+    };
     tokio::select! {
-        _ = tokio::time::timeout(FIRST_CERTIFICATE, identity.wait_for(Option::is_some)) => {}
+        () = extended => {}
         () = stop.cancelled() => {}
     }
     let outcome = supervise(&envoy, &health, sds, stop).await;
@@ -234,7 +244,7 @@ fn envoy_settings(settings: &AgentSettings, socket: &Path) -> Result<EnvoySettin
     Ok(EnvoySettings {
         binary: settings.envoy.clone(),
         tie: settings.tie.clone(),
-        bootstrap,
+        bootstrap: Start::Own(bootstrap),
         admin: settings.admin,
         concurrency: settings.concurrency,
         log_level: settings.log_level.clone(),

@@ -196,6 +196,9 @@ fn check_body(body: &PatchBody, apply_to: ApplyTo, what: &Changeable, at: &mut D
         };
         at.note(finding.expected(format!("one of {}", words.join(", ")), body.operation.as_str()));
     }
+    if let Some(value) = body.value.as_ref().filter(|_| apply_to == ApplyTo::Bootstrap) {
+        at.within("value", |at| check_start(value, at));
+    }
     match &body.value {
         Some(_) if body.operation == Operation::Remove => {
             let fix = Some("remove it; what is removed is said by `match`".to_owned());
@@ -237,6 +240,37 @@ fn check_value(value: &Value, operation: Operation, what: &Changeable, at: &mut 
             "MERGE of a value that is all defaults changes nothing: protobuf merges what is set";
         at.note(Diagnostic::warning(Code::NoEffect, path, message));
     }
+}
+
+/// Notes what an agent says of the Envoy that it starts, and nobody else can say otherwise.
+fn check_start(value: &Value, at: &mut Decoder) {
+    const SAID: [(&[&str], &str); 6] = [
+        (&["node"], "who it is"),
+        (&["admin"], "where it is asked about itself"),
+        (&["dynamicResources"], "where its configuration comes from"),
+        (&["statsConfig", "useAllDefaultTags"], "how its statistics are called"),
+        (&["statsConfig", "statsMatcher", "rejectAll"], "which statistics it keeps"),
+        (&["statsConfig", "statsMatcher", "exclusionList"], "which statistics it keeps"),
+    ];
+    for (names, what) in SAID {
+        let mut place = Some((value, at.path()));
+        for name in names {
+            place = place.and_then(|(value, path)| {
+                let mut fields = value.as_object()?.iter();
+                let (key, value) = fields.find(|(key, _)| is_called(key, name))?;
+                Some((value, path.field(key.as_str())))
+            });
+        }
+        let Some((_, path)) = place else { continue };
+        let message = format!("an agent says of its Envoy {what}, and nobody else does");
+        let finding = Diagnostic::error(Code::NotActedOn, path, message);
+        at.note(finding.fix("take it out: the flags of `ferromesh-proxy envoy` say it"));
+    }
+}
+
+/// Whether a key is a field's name, in either of its spellings.
+fn is_called(key: &str, name: &str) -> bool {
+    key.replace('_', "").eq_ignore_ascii_case(name)
 }
 
 /// Notes a merge that gives a resource another name, by which others would look for it in vain.
@@ -324,7 +358,22 @@ mod tests {
     #[test]
     fn what_is_not_served_is_refused_with_its_place() {
         let table = [
-            (filter("{applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {}}}"), "got BOOTSTRAP"),
+            (
+                filter(
+                    "{applyTo: BOOTSTRAP, patch: {operation: ADD, value: {stats_flush_interval: 1s}}}",
+                ),
+                "expected one of MERGE",
+            ),
+            (
+                filter("{applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {admin: {}}}}"),
+                ".patch.value.admin: an agent says of its Envoy",
+            ),
+            (
+                filter(
+                    "{applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {stats_config: {stats_matcher: {reject_all: true}}}}}",
+                ),
+                ".patch.value.stats_config.stats_matcher.reject_all: an agent says",
+            ),
             (
                 filter("{applyTo: LISTENER_FILTER, patch: {operation: REMOVE}}"),
                 ".match.listener.listenerFilter: REMOVE must be told which",
