@@ -20,7 +20,7 @@ use super::{problem::Problem, token::AdminToken};
 #[derive(Debug)]
 pub struct Guard {
     /// The administrator's token.
-    pub token: AdminToken,
+    pub token: Arc<AdminToken>,
     /// Whether the API listens on loopback only.
     pub loopback: bool,
 }
@@ -98,7 +98,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (token_of_admin, shown) = AdminToken::open(&dir.path().join("t")).expect("a token");
         let shown = shown.expect("shown");
-        let guard = Guard { token: token_of_admin, loopback };
+        let guard = Guard { token: Arc::new(token_of_admin), loopback };
         let mut request =
             axum::http::Request::builder().method(method).uri(path).header(HOST, host);
         if let Some(token) = token {

@@ -7,7 +7,7 @@ mod servers;
 mod state;
 mod witness;
 
-use std::{io::IsTerminal, sync::Arc, time::Duration};
+use std::{io::IsTerminal, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use ferromesh_cert_authority::{Authority, files};
@@ -238,7 +238,10 @@ async fn serve(
     token: AdminToken,
 ) -> anyhow::Result<()> {
     let shared = &core.shared;
-    let loopback = listeners.addresses()?.http.ip().is_loopback();
+    let addresses = listeners.addresses()?;
+    let token = Arc::new(token);
+    let guard =
+        |address: SocketAddr| Guard { token: token.clone(), loopback: address.ip().is_loopback() };
     let acceptors = Acceptors::new(shared);
     servers::serve_plaintext(tasks, &acceptors, shared, listeners.xds);
     servers::serve_tls(tasks, &acceptors, core, listeners.xds_tls).await?;
@@ -249,9 +252,10 @@ async fn serve(
     let (judge, authority) = (core.judge.clone(), core.authority.clone());
     let findings = core.findings();
     tasks.spawn(parts::forever(findings.clone().follow(shared.metrics.clone())));
-    let api = Api { objects, mesh, judge, findings, proxies, authority };
-    servers::serve_rest(tasks, &acceptors, listeners.http, api, Guard { token, loopback });
-    servers::serve_metrics(tasks, &acceptors, listeners.metrics);
+    let api = Arc::new(Api { objects, mesh, judge, findings, proxies, authority });
+    let (rest, metrics) = (guard(addresses.http), guard(addresses.metrics));
+    servers::serve_rest(tasks, &acceptors, listeners.http, api.clone(), rest);
+    servers::serve_metrics(tasks, &acceptors, listeners.metrics, api, metrics);
     Ok(())
 }
 

@@ -309,16 +309,22 @@ pub(super) fn serve_rest(
     tasks: &mut Tasks,
     acceptors: &Acceptors,
     listener: TcpListener,
-    api: Api,
+    api: Arc<Api>,
     guard: Guard,
 ) {
     let requests = acceptors.requests("http", admin::MAX_BODY, REST_AT_A_TIME);
-    let router = admin::router(Arc::new(api), Arc::new(guard), Arc::new(requests));
+    let router = admin::router(api, Arc::new(guard), Arc::new(requests));
     tasks.spawn(forever(acceptors.of("http", HTTP, Spoken::Http, None).serve(listener, router)));
 }
 
-/// Serves the metrics, as OpenMetrics text.
-pub(super) fn serve_metrics(tasks: &mut Tasks, acceptors: &Acceptors, listener: TcpListener) {
+/// Serves the metrics, as OpenMetrics text, and beside them what tools of Istio's ask on this port.
+pub(super) fn serve_metrics(
+    tasks: &mut Tasks,
+    acceptors: &Acceptors,
+    listener: TcpListener,
+    api: Arc<Api>,
+    guard: Guard,
+) {
     let headers = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
     let (metrics, requests) =
         (acceptors.metrics.clone(), Arc::new(acceptors.requests("metrics", 0, METRICS_AT_A_TIME)));
@@ -327,7 +333,8 @@ pub(super) fn serve_metrics(tasks: &mut Tasks, acceptors: &Acceptors, listener: 
     };
     let router = Router::new()
         .route("/metrics", get(move || async move { (headers, metrics.render()) }))
-        .layer(middleware::from_fn_with_state(requests, admit));
+        .layer(middleware::from_fn_with_state(requests.clone(), admit))
+        .merge(admin::debug_router(api, Arc::new(guard), requests));
     tasks.spawn(forever(acceptors.of("metrics", HTTP, Spoken::Http, None).serve(listener, router)));
 }
 
