@@ -53,7 +53,8 @@ pub(crate) fn localities(reader: &Reader<'_>, assigned: &Assigned<'_>) -> Vec<Lo
         endpoints.and_then(|all| all.ports.get(&key.port)).map(Vec::as_slice).unwrap_or_default();
     let mut groups: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
     for endpoint in endpoints {
-        let usable = (!healthy_only || endpoint.health == Health::Healthy)
+        let usable = !reader.is_away(endpoint)
+            && (!healthy_only || endpoint.health == Health::Healthy)
             && (assigned.names || !matches!(endpoint.address, EndpointAddress::Host(..)))
             && (key.client != ClusterClient::Relay || speaks_mesh_tls(reader, service, endpoint));
         if usable && subset.is_none_or(|s| s.selects(|label| endpoint.label(label))) {
