@@ -250,8 +250,9 @@ impl<'a> Candidates<'a> {
     }
 
     fn least_busy(&self, choices: u32, random: &mut impl FnMut() -> u64) -> &'a LiveEndpoint {
-        // Requests per weight, compared without division.
-        let load = |e: &LiveEndpoint| u64::from(e.state.active.load(Relaxed)) + 1;
+        // Requests per weight, compared without division. The draw has the weights already: of idle
+        // endpoints the first counts, or the lighter would hardly ever be asked.
+        let load = |e: &LiveEndpoint| u64::from(e.state.active.load(Relaxed));
         let weight = |e: &LiveEndpoint| match self {
             Self::Uniform(_) => 1,
             Self::Weighted(_) => u64::from(e.spec.weight.max(1)),
@@ -403,9 +404,10 @@ mod tests {
     #[test]
     fn least_request_prefers_the_idle_and_keeps_weights() {
         let policy = LbPolicy::LeastRequest { choices: 2 };
-        let weighted = vec![locality(0, 1, vec![endpoint(1, 3), endpoint(2, 1)])];
-        let counts = picks(weighted, LbPolicy::Random, balance(50, false), &[], 10_000);
-        near(&counts, 1, 7_500);
+        for policy in [LbPolicy::Random, policy] {
+            let weighted = vec![locality(0, 1, vec![endpoint(1, 3), endpoint(2, 1)])];
+            near(&picks(weighted, policy, balance(50, false), &[], 10_000), 1, 7_500);
+        }
         let state = StateRegistry::default().cluster("a", 1);
         state.publish(&set(vec![locality(0, 1, vec![endpoint(1, 1), endpoint(2, 1)])]));
         let live = state.endpoints();
