@@ -183,18 +183,17 @@ impl Parser {
     }
 
     fn expression(&mut self) -> Read {
-        self.depth += 1;
-        if self.depth > DEEPEST {
-            return Err(format!("more than {DEEPEST} levels"));
+        self.nested(Self::choice)
+    }
+
+    fn choice(&mut self) -> Read {
+        let read = self.any()?;
+        if !self.takes("?") {
+            return Ok(read);
         }
-        let mut read = self.any()?;
-        if self.takes("?") {
-            let yes = self.any()?;
-            self.expect(":")?;
-            read = Expression::Choice(Box::new((read, yes, self.expression()?)));
-        }
-        self.depth -= 1;
-        Ok(read)
+        let yes = self.any()?;
+        self.expect(":")?;
+        Ok(Expression::Choice(Box::new((read, yes, self.expression()?))))
     }
 
     fn any(&mut self) -> Read {

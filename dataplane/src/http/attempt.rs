@@ -176,7 +176,7 @@ impl Failed {
 impl Attempts<'_> {
     /// Adds what the first attempt says and most others repeat, before the first: in the copies for
     /// the attempts, which have no room left, each field would move all of them.
-    pub(super) fn settle(&mut self) {
+    fn settle(&mut self) {
         let Outgoing { authority, headers, .. } = &mut self.outgoing;
         if self.matched.host.attempt_count_in_request {
             headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(1_u32));
@@ -188,12 +188,12 @@ impl Attempts<'_> {
         }
     }
 
-    /// Needs [`Self::settle`] before.
     pub(super) async fn until_answered(
-        &self,
+        &mut self,
         exchange: &mut Exchange,
         mut body: BodySource,
     ) -> Result<Answer, Unanswered> {
+        self.settle();
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut retries_left = self.policy.map_or(0, |policy| policy.retries);
         let mut retry_hold = None;

@@ -110,7 +110,6 @@ pub(crate) async fn forward(
     } else {
         mirror::send(&exchange, matched, time, mirrors, &attempts.outgoing, &source)
     };
-    attempts.settle();
     let progress = Rc::clone(&exchange.progress);
     let answered = if limits.any() {
         let worker = Rc::clone(&exchange.downstream.worker);

@@ -3,15 +3,16 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use super::headers::GRPC_STATUS;
 use crate::{
     codec::blame::UpstreamFault,
-    runtime::action::{RetryOn, RetryPolicy},
+    runtime::{
+        action::{RetryOn, RetryPolicy},
+        filter::rate_limit::LIMITED,
+    },
 };
-
-const X_ENVOY_RATELIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 
 /// How an attempt ended without a response that is passed on, by the endpoint's doing or ours; what
 /// a client has broken is never tried again.
@@ -70,7 +71,7 @@ pub(crate) fn retries_response(
     headers: &HeaderMap,
 ) -> bool {
     let (on, code) = (policy.on, status.as_u16());
-    if headers.contains_key(X_ENVOY_RATELIMITED) {
+    if headers.contains_key(LIMITED) {
         return on.intersects(RetryOn::ENVOY_RATE_LIMITED);
     }
     (status.is_server_error() && on.intersects(RetryOn::SERVER_ERROR))

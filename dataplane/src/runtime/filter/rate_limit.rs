@@ -22,7 +22,8 @@ use crate::runtime::{
 
 const METHOD: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 const X_ENVOY_INTERNAL: &str = "x-envoy-internal";
-const LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+/// Tells proxies before ours that a limit has answered.
+pub const LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
