@@ -523,6 +523,7 @@ fn outlier(message: &WireOutlier) -> Result<OutlierDetection, Invalid> {
         base_ejection_time: base,
         max_ejection_time: longest.max(base),
         max_ejection_percent: number(message.max_ejection_percent.as_ref(), 10).min(100),
+        always_one: message.always_eject_one_host.is_some_and(|always| always.value),
     })
 }
 

@@ -43,6 +43,7 @@ pub(super) fn at_once(split_local_origin: bool) -> OutlierDetection {
         base_ejection_time: Duration::from_secs(60),
         max_ejection_time: Duration::from_secs(300),
         max_ejection_percent: 100,
+        always_one: false,
     }
 }
 

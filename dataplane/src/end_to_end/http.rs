@@ -267,6 +267,7 @@ async fn a_failing_endpoint_is_ejected() {
         base_ejection_time: Duration::from_secs(60),
         max_ejection_time: Duration::from_secs(300),
         max_ejection_percent: 50,
+        always_one: false,
     });
     let listener = proxy.listener(http_chain(with_routes(vec![to("a", |_| {})])));
     proxy.configure(vec![listener], vec![cluster]).await;

@@ -290,8 +290,10 @@ pub struct OutlierDetection {
     pub base_ejection_time: Duration,
     /// Longest ejection.
     pub max_ejection_time: Duration,
-    /// Largest share of endpoints, in percent, that may be out at once; one always may.
+    /// Largest share of endpoints, in percent, that may be out at once.
     pub max_ejection_percent: u32,
+    /// One may be out whatever its share is.
+    pub always_one: bool,
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ fn reached(row: &AtomicU32, failed: bool, limit: u32) -> bool {
     limit != 0 && length >= limit
 }
 
-/// One endpoint may always be out; more only while their share stays below the limit.
+/// So many may be out that their share is at most the limit; where that is said, one always.
 fn may_eject(
     set: &LiveSet,
     settings: &OutlierDetection,
@@ -106,7 +106,8 @@ fn may_eject(
     let (ejected, total) = set.iter().fold((0u64, 0u64), |(ejected, total), other| {
         (ejected + u64::from(other.state.is_ejected(now_ms)), total + 1)
     });
-    ejected == 0 || (ejected + 1) * 100 <= u64::from(settings.max_ejection_percent) * total
+    (settings.always_one && ejected == 0)
+        || (ejected + 1) * 100 <= u64::from(settings.max_ejection_percent) * total
 }
 
 fn eject(settings: &OutlierDetection, endpoint: &EndpointState, now_ms: u64) {
@@ -139,6 +140,7 @@ mod tests {
             base_ejection_time: Duration::from_secs(30),
             max_ejection_time: Duration::from_secs(300),
             max_ejection_percent: 50,
+            always_one: false,
         }
     }
 
@@ -180,12 +182,23 @@ mod tests {
     }
 
     #[test]
-    fn at_least_one_and_at_most_the_share_may_be_out() {
-        for (endpoints, percent, expected) in
-            [(1, 10, 1), (10, 10, 1), (10, 50, 5), (3, 50, 1), (4, 100, 4)]
-        {
+    fn at_most_the_share_may_be_out_or_always_one() {
+        for (endpoints, percent, always_one, expected) in [
+            (1, 10, false, 0),
+            (1, 10, true, 1),
+            (1, 100, false, 1),
+            (6, 10, false, 0),
+            (6, 10, true, 1),
+            (10, 10, false, 1),
+            (10, 50, true, 5),
+            (3, 50, false, 1),
+            (4, 100, false, 4),
+            (4, 0, false, 0),
+            (4, 0, true, 1),
+        ] {
             let cluster = cluster(endpoints);
-            let settings = OutlierDetection { max_ejection_percent: percent, ..settings() };
+            let settings =
+                OutlierDetection { max_ejection_percent: percent, always_one, ..settings() };
             for endpoint in cluster.endpoints().iter() {
                 for _ in 0..3 {
                     record(&cluster, &settings, &endpoint.state, Outcome::Status(500));
@@ -197,7 +210,7 @@ mod tests {
                 .iter()
                 .filter(|endpoint| endpoint.state.is_ejected(now))
                 .count();
-            assert_eq!(out, expected, "{endpoints} endpoints, {percent} percent");
+            assert_eq!(out, expected, "{endpoints} endpoints, {percent} percent, {always_one}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    any::{any, duration, names, percent, transport_socket, uint32, uint64},
+    any::{any, boolean, duration, names, percent, transport_socket, uint32, uint64},
     endpoint::{load_assignment, socket_address},
     filters,
     matching::header,
@@ -235,6 +235,7 @@ fn outlier_detection(plan: &OutlierPlan) -> cluster::OutlierDetection {
         interval: plan.interval.map(duration),
         base_ejection_time: plan.base_ejection.map(duration),
         max_ejection_percent: plan.max_ejection_percent.and_then(uint32),
+        always_eject_one_host: plan.always_one.then(|| boolean(true)).flatten(),
         enforcing_success_rate: uint32(0),
         ..Default::default()
     }

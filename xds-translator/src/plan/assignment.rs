@@ -39,6 +39,27 @@ pub(crate) fn plan_assignment(reader: &Reader<'_>, key: &ClusterKey) -> Option<P
     Some(PlanItem::Assignment(AssignmentPlan { cluster: key.resource_name(), localities }))
 }
 
+/// Whether more than one endpoint of a cluster can take requests.
+pub(crate) fn has_several(reader: &Reader<'_>, assigned: &Assigned<'_>) -> bool {
+    members(reader, assigned).filter(|e| e.health == Health::Healthy).nth(1).is_some()
+}
+
+/// The endpoints of a cluster, healthy or not.
+fn members<'a>(
+    reader: &'a Reader<'a>,
+    assigned: &'a Assigned<'a>,
+) -> impl Iterator<Item = &'a Endpoint> {
+    let (key, service) = (assigned.key, assigned.service);
+    let subset = assigned.merged.subset(&key.subset);
+    let endpoints = reader.endpoints(&key.service);
+    let endpoints = endpoints.and_then(|all| all.ports.get(&key.port)).into_iter().flatten();
+    endpoints.filter(move |endpoint| {
+        (assigned.names || !matches!(endpoint.address, EndpointAddress::Host(..)))
+            && (key.client != ClusterClient::Relay || speaks_mesh_tls(reader, service, endpoint))
+            && subset.is_none_or(|s| s.selects(|label| endpoint.label(label)))
+    })
+}
+
 /// The endpoints of a cluster, by priority and locality.
 pub(crate) fn localities(reader: &Reader<'_>, assigned: &Assigned<'_>) -> Vec<LocalityEndpoints> {
     let (key, service) = (assigned.key, assigned.service);
@@ -47,16 +68,9 @@ pub(crate) fn localities(reader: &Reader<'_>, assigned: &Assigned<'_>) -> Vec<Lo
     // them.
     let healthy_only =
         traffic.outlier.as_ref().and_then(|o| o.min_health_percent).is_some_and(|p| p > 0);
-    let subset = assigned.merged.subset(&key.subset);
-    let endpoints = reader.endpoints(&key.service);
-    let endpoints =
-        endpoints.and_then(|all| all.ports.get(&key.port)).map(Vec::as_slice).unwrap_or_default();
     let mut groups: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
-    for endpoint in endpoints {
-        let usable = (!healthy_only || endpoint.health == Health::Healthy)
-            && (assigned.names || !matches!(endpoint.address, EndpointAddress::Host(..)))
-            && (key.client != ClusterClient::Relay || speaks_mesh_tls(reader, service, endpoint));
-        if usable && subset.is_none_or(|s| s.selects(|label| endpoint.label(label))) {
+    for endpoint in members(reader, assigned) {
+        if !healthy_only || endpoint.health == Health::Healthy {
             groups.entry(endpoint.locality.clone()).or_default().push(endpoint.clone());
         }
     }

@@ -54,7 +54,13 @@ pub(crate) fn plan_cluster(reader: &Reader<'_>, key: &ClusterKey) -> Option<Plan
     };
     let transport = mtls::upstream_transport(reader, key, &backend, &traffic);
     let spread = Spread::of(mesh, service, &traffic, key.locality.as_ref());
+    let names = matches!(means, Means::Dns(_));
+    let assigned = Assigned { key, service, merged: &merged, names };
     let plan = ClusterPlan {
+        outlier: traffic.outlier.as_ref().map(|detection| OutlierPlan {
+            always_one: may_leave_one_alone(reader, detection, means, &assigned),
+            ..outlier(detection)
+        }),
         mesh_alpn: mtls::mesh_alpn(&transport, port.protocol, protocol),
         discovery: discovery(reader, key, service, port, means, &merged),
         balancing: if matches!(means, Means::OriginalDst | Means::Named) {
@@ -267,7 +273,23 @@ fn outlier(detection: &OutlierDetection) -> OutlierPlan {
         interval: detection.interval,
         base_ejection: detection.base_ejection,
         max_ejection_percent: detection.max_ejection_percent,
+        always_one: false,
     }
+}
+
+/// Of an endpoint that fails one may always be left alone, whatever its share is, while another
+/// can take its place. The only one never is by this: with Istio's panic threshold of 0, all its
+/// requests would be refused unasked.
+fn may_leave_one_alone(
+    reader: &Reader<'_>,
+    outlier: &OutlierDetection,
+    means: Means,
+    assigned: &Assigned<'_>,
+) -> bool {
+    // Where a share of 100 lets the only one go, it is what the user asked for.
+    let by_share = outlier.max_ejection_percent.is_some_and(|percent| percent >= 100);
+    let known = matches!(means, Means::Listed | Means::Dns(_));
+    known && !by_share && assignment::has_several(reader, assigned)
 }
 
 fn provenance(merged: &MergedPolicy<'_>, service: &Service, subset: &Arc<str>) -> Provenance {

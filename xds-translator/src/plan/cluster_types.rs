@@ -124,6 +124,8 @@ pub struct OutlierPlan {
     pub base_ejection: Option<Duration>,
     /// `max_ejection_percent`.
     pub max_ejection_percent: Option<u32>,
+    /// `always_eject_one_host`.
+    pub always_one: bool,
 }
 
 /// HTTP options of a cluster (`HttpProtocolOptions`).

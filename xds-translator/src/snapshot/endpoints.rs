@@ -1,5 +1,5 @@
 //! Endpoints of services, and the three projections through which they touch anything but
-//! assignments.
+//! assignments and clusters that ask how many there are.
 //!
 //! A Kubernetes Service gets its endpoints from its slices, and from the WorkloadEntries that it
 //! selects. Where no slice of it exists at all (configuration from a directory, without a cluster),
@@ -118,8 +118,8 @@ impl Endpoints {
 }
 
 impl<'a> Reader<'a> {
-    /// Every endpoint of a service. Only assignments and clusters with inline endpoints read this:
-    /// it changes with every pod.
+    /// Every endpoint of a service. Only assignments read this, clusters with inline endpoints, and
+    /// those from which one of several may be ejected: it changes with every pod.
     pub fn endpoints(&self, key: &ServiceKey) -> Option<&'a Arc<ServiceEndpoints>> {
         self.record(Dep::Endpoints(key.clone()));
         self.snapshot().endpoints().of(key)

@@ -3,7 +3,8 @@
 //!
 //! Lowering gives [`Item`]s; [`MeshSnapshot::replace`] puts the items of one object in the place of
 //! its former ones and names the facts that this changed. Equal items change nothing, and an
-//! endpoint that changes touches anything but assignments only through three projections.
+//! endpoint that changes touches anything but assignments, and clusters that ask how many there are,
+//! only through three projections.
 //! Precedence among objects is decided here and nowhere else: specificity, then age, then namespace
 //! and name. Each family of items is a file and a row of the table in `families`; families are
 //! shared by `Arc` and copied only when a reader still holds them.

@@ -192,7 +192,7 @@ messages! {
         22 "max_ejection_time_jitter": Refused;
         23 "successful_active_health_check_uneject_host": NoEffect(NO_HEALTH_CHECKS);
         24 "monitors": Refused;
-        25 "always_eject_one_host": Refused;
+        25 "always_eject_one_host": Read;
         26 "detect_degraded_hosts": Refused;
     }
 

@@ -3,6 +3,7 @@
 
 mod asked;
 mod edge;
+mod ejection;
 mod entries;
 mod facts;
 mod incremental;
