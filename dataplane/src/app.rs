@@ -161,6 +161,7 @@ async fn serve_proxy(settings: ProxySettings, most: usize) -> anyhow::Result<()>
         };
         tokio::spawn(machine.run());
     }
+    tokio::spawn(progress.clone().follow_files());
     let client = Client {
         node: discovery_node(&settings.node),
         resolver: Resolver::default(),

@@ -1,6 +1,7 @@
 //! Certificates as a user would make them.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -64,4 +65,56 @@ pub fn signed(
     let signer = ["-CA", &certificate, "-CAkey", &key];
     let about = ["-subj", subject, "-addext", constraint, "-addext", &alternative];
     self_signed(folder, name, &[&signer[..], &about].concat())
+}
+
+/// What an authority has revoked, as openssl's command `ca` keeps it, in a folder of its own.
+pub struct Revocations {
+    folder: PathBuf,
+    authority: (PathBuf, PathBuf),
+}
+
+impl Revocations {
+    /// Nothing is revoked yet of what `authority` (its certificate and key, as files) has signed.
+    ///
+    /// # Panics
+    /// The folder cannot be made.
+    pub fn new(folder: PathBuf, authority: &(PathBuf, PathBuf)) -> Self {
+        fs::create_dir(&folder).expect("a new folder");
+        let at = folder.display();
+        // Without extensions openssl makes lists of the first version, which not everybody reads.
+        let settings = format!(
+            "[ca]\ndefault_ca = own\n[own]\ndatabase = {at}/index\ncrlnumber = {at}/number\n\
+             default_md = sha256\ndefault_crl_days = 30\ncrl_extensions = extensions\n\
+             [extensions]\nauthorityKeyIdentifier = keyid:always\n"
+        );
+        for (file, text) in [("settings", &*settings), ("index", ""), ("number", "01")] {
+            fs::write(folder.join(file), text).expect("a file");
+        }
+        Self { folder, authority: authority.clone() }
+    }
+
+    /// Revokes a certificate.
+    ///
+    /// # Panics
+    /// As [`self_signed`].
+    pub fn revoke(&self, certificate: &Path) {
+        self.run(|command| command.arg("-revoke").arg(certificate));
+    }
+
+    /// The list, as PEM. `times`: openssl's further arguments.
+    ///
+    /// # Panics
+    /// As [`self_signed`].
+    pub fn list(&self, times: &[&str]) -> String {
+        self.run(|command| command.arg("-gencrl").args(times))
+    }
+
+    fn run(&self, about: impl FnOnce(&mut Command) -> &mut Command) -> String {
+        let mut command = Command::new("openssl");
+        command.arg("ca").arg("-config").arg(self.folder.join("settings"));
+        command.arg("-cert").arg(&self.authority.0).arg("-keyfile").arg(&self.authority.1);
+        let done = about(&mut command).output().expect("openssl runs");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).expect("PEM")
+    }
 }

@@ -61,13 +61,29 @@ impl Workload {
         let port = application(&format!("{block}.3"));
         let plane = ControlPlane::new(format!("{block}.1"));
         plane.write("mesh.yaml", MESH.replace("BLOCK", block).replace("PORT", &port.to_string()));
-        let server = plane.start();
-        let mut proxy = Process::start("proxy", plane.folder(), command(kind, block, &plane));
-        let address = format!("{block}.2:{port}");
-        proxy.until("serving", || TcpStream::connect(&address).is_ok());
-        let workload = Self { proxy, _server: server, plane, address };
+        let workload = Self::serving(kind, "sidecar", plane, format!("{block}.2:{port}"));
         workload.until_status(200);
         workload
+    }
+
+    /// The same pod as a gateway, with these objects in the file `gateway.yaml`; one of its servers
+    /// listens at port 80.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_gateway(kind: &str, block: &str, objects: &str) -> Self {
+        let plane = ControlPlane::new(format!("{block}.1"));
+        plane.write("mesh.yaml", MESH.replace("BLOCK", block).replace("PORT", "80"));
+        plane.write("gateway.yaml", objects);
+        Self::serving(kind, "router", plane, format!("{block}.2:80"))
+    }
+
+    fn serving(kind: &str, role: &str, plane: ControlPlane, address: String) -> Self {
+        let server = plane.start();
+        let command = command(kind, role, &plane.host, &plane);
+        let mut proxy = Process::start("proxy", plane.folder(), command);
+        proxy.until("serving", || TcpStream::connect(&address).is_ok());
+        Self { proxy, _server: server, plane, address }
     }
 
     /// The answer to a request for this path with these lines of headers; empty if there is none.
@@ -86,20 +102,7 @@ impl Workload {
     /// # Panics
     /// The system has no sockets.
     pub fn send(&self, request: &str) -> String {
-        let Ok(mut stream) = TcpStream::connect(&self.address) else { return String::new() };
-        stream.set_read_timeout(Some(LIMIT)).expect("a limit");
-        let (mut answer, mut part) = (Vec::new(), [0; 4096]);
-        if stream.write_all(request.as_bytes()).is_err() {
-            return String::new();
-        }
-        // Who answers need not close at once.
-        while whole(&answer).is_none() {
-            match stream.read(&mut part) {
-                Ok(more @ 1..) => answer.extend_from_slice(&part[..more]),
-                _ => break,
-            }
-        }
-        String::from_utf8_lossy(&answer).into_owned()
+        send_to(&self.address, request)
     }
 
     /// The status that a plain request is answered with; 0 if it is not.
@@ -140,13 +143,36 @@ impl Workload {
     }
 }
 
+/// The answer of an address to these bytes, by its length or until the connection ends; empty if
+/// there is none.
+///
+/// # Panics
+/// The system has no sockets.
+pub fn send_to(address: &str, request: &str) -> String {
+    let Ok(mut stream) = TcpStream::connect(address) else { return String::new() };
+    stream.set_read_timeout(Some(LIMIT)).expect("a limit");
+    let (mut answer, mut part) = (Vec::new(), [0; 4096]);
+    if stream.write_all(request.as_bytes()).is_err() {
+        return String::new();
+    }
+    // Who answers need not close at once.
+    while whole(&answer).is_none() {
+        match stream.read(&mut part) {
+            Ok(more @ 1..) => answer.extend_from_slice(&part[..more]),
+            _ => break,
+        }
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
 /// The status of an answer; 0 if it is none.
 pub fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
 }
 
-/// Starts a proxy that proves who it is.
-fn command(kind: &str, block: &str, plane: &ControlPlane) -> Command {
+/// Starts a proxy that proves who it is; `host` is the first address of its block.
+fn command(kind: &str, role: &str, host: &str, plane: &ControlPlane) -> Command {
+    let block = host.strip_suffix(".1").unwrap_or(host);
     let work = plane.path("work");
     fs::create_dir(&work).expect("a directory");
     let token = plane.path("cart.token");
@@ -165,7 +191,7 @@ fn command(kind: &str, block: &str, plane: &ControlPlane) -> Command {
         ("namespace", "shop"),
         ("service-account", "cart"),
         ("name", "cart-0"),
-        ("type", "sidecar"),
+        ("type", role),
         ("interception", "none"),
         ("concurrency", "1"),
         ("drain-time", "1s"),

@@ -25,7 +25,7 @@ use super::{
     table::Form,
     unified::diff,
 };
-use crate::secret;
+use crate::secret::{self, SecretMaterial};
 
 /// `ferromesh analyze`.
 #[derive(Args, Debug)]
@@ -240,17 +240,28 @@ fn unusable(object: &Object, now: SystemTime) -> Option<Diagnostic> {
             let field = FieldPath::of("data");
             object.diagnose(Diagnostic::error_ref(Code::MissingCredential, field, message))
         }
-        Ok(Some(material)) => expired(object, material.fact.not_after, now)?,
+        Ok(Some(material)) => over(object, &material, now)?,
     };
-    Some(finding.istio("IST0161").fix("a certificate chain and its key in PEM, still valid"))
+    Some(finding.istio("IST0161").fix("what it is to hold in PEM, still valid"))
 }
 
-fn expired(object: &Object, not_after: i64, now: SystemTime) -> Option<Diagnostic> {
-    let end = UNIX_EPOCH + Duration::from_secs(u64::try_from(not_after).ok()?);
-    let since = now.duration_since(end).ok()?;
+fn over(object: &Object, material: &SecretMaterial, now: SystemTime) -> Option<Diagnostic> {
     const DAY: u64 = 24 * 3600;
-    let message = format!("the certificate ended {} days ago", since.as_secs() / DAY);
-    let field = FieldPath::of("data").field("tls.crt");
+    let days_since = |end: i64| {
+        let end = UNIX_EPOCH + Duration::from_secs(u64::try_from(end).ok()?);
+        Some(now.duration_since(end).ok()?.as_secs() / DAY)
+    };
+    let (key, message) = if let Some(days) = days_since(material.fact.not_after) {
+        ("tls.crt", format!("the certificate ended {days} days ago"))
+    } else {
+        let days = days_since(material.revocations_end()?)?;
+        let message = format!(
+            "a list of revoked certificates ended {days} days ago: proxies take no certificate of \
+             its CA until there is a newer one"
+        );
+        ("ca.crl", message)
+    };
+    let field = FieldPath::of("data").field(key);
     Some(object.diagnose(Diagnostic::error_ref(Code::MissingCredential, field, message)))
 }
 
@@ -275,6 +286,30 @@ mod tests {
         )
     }
 
+    /// A CA whose list of revoked certificates ends at this year's beginning, for the same Gateway.
+    fn revocations(year: i32) -> String {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2019, 1, 1),
+            next_update: rcgen::date_time_ymd(year, 1, 1),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&rcgen::Issuer::new(params, key)).expect("a list");
+        let text = |pem: String| serde_json::to_string(&pem).expect("a text");
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: c-cacert, namespace: edge}}\nstringData: {{ca.crt: {}, ca.crl: {}}}\n",
+            text(certificate.pem()),
+            text(list.pem().expect("PEM"))
+        )
+    }
+
     #[test]
     fn credentials_that_no_proxy_could_use_are_named() {
         const GATEWAY: &str = "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: edge}\nspec: {servers: [{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a.test], tls: {mode: SIMPLE, credentialName: c}}]}\n";
@@ -290,6 +325,7 @@ mod tests {
             (garbage, "unusable secret"),
             (empty, "holds neither"),
             (&*secret(2020), "the certificate ended 1413 days ago"),
+            (&*revocations(2020), "a list of revoked certificates ended 1413 days ago"),
         ] {
             let [finding] = &found(text, GATEWAY)[..] else { panic!("{text}") };
             assert!(finding.message.contains(expected), "{finding}");
@@ -300,5 +336,6 @@ mod tests {
             assert!(found(text, "").is_empty(), "nobody names it");
         }
         assert!(found(&secret(2100), GATEWAY).is_empty());
+        assert!(found(&revocations(2100), GATEWAY).is_empty());
     }
 }

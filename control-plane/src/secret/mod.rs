@@ -26,7 +26,9 @@ use rustls_pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject,
 };
 use tokio::sync::watch;
-use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
+use x509_parser::prelude::{
+    CertificateRevocationList, FromDer, SubjectPublicKeyInfo, X509Certificate,
+};
 use zeroize::Zeroizing;
 
 use crate::event::SourceId;
@@ -53,6 +55,12 @@ impl fmt::Debug for SecretMaterial {
 }
 
 impl SecretMaterial {
+    /// When the first of its lists of revoked certificates is over, in seconds since the epoch:
+    /// from then on proxies take nobody's certificate.
+    pub fn revocations_end(&self) -> Option<i64> {
+        self.crl_pem.as_deref().and_then(revocation_ends)?.into_iter().min()
+    }
+
     /// Whether a proxy that has the one has the other: a key may change although its certificate,
     /// of which alone the configuration knows, does not.
     fn is_same(&self, other: &Self) -> bool {
@@ -233,14 +241,31 @@ fn with_revocations(
     if !holds_ca {
         return Err(wrong(object, "ca.crt", "the CA whose certificates are revoked", "nothing"));
     }
-    if CertificateRevocationListDer::from_pem_slice(crl).is_err() {
-        let expected = "a list of revoked certificates in PEM";
+    if revocation_ends(crl).is_none() {
+        let expected = "lists of revoked certificates in PEM";
         return Err(wrong(object, "ca.crl", expected, "something unreadable"));
     }
     let of_list = digest(&SHA256, crl);
     let of_list: String = of_list.as_ref().iter().map(|b| format!("{b:02x}")).collect();
     let fingerprint = format!("{} {of_list}", fact.fingerprint).into();
     Ok(CredentialFact { fingerprint, ..fact })
+}
+
+/// When each of some lists of revoked certificates is over, in seconds since the epoch, as far as
+/// they say; `None`: something of it is no list, or there is none.
+fn revocation_ends(pem: &[u8]) -> Option<Vec<i64>> {
+    let mut lists = CertificateRevocationListDer::pem_slice_iter(pem).peekable();
+    lists.peek()?;
+    let mut ends = Vec::new();
+    for list in lists {
+        let list = list.ok()?;
+        let (rest, list) = CertificateRevocationList::from_der(&list).ok()?;
+        if !rest.is_empty() {
+            return None;
+        }
+        ends.extend(list.next_update().map(|end| end.timestamp()));
+    }
+    Some(ends)
 }
 
 /// Whether a key is known to be another certificate's; of kinds of keys that are unknown here,
@@ -332,8 +357,12 @@ mod tests {
             of(json!({ "cacert": ca, "crl": list })).expect("good").expect("a credential");
         assert_eq!(material.crl_pem.as_deref(), Some(list.as_bytes()));
         assert_ne!(material.fact.fingerprint, plain.fact.fingerprint, "proxies are told");
-        let refused = of(json!({ "ca.crt": ca, "ca.crl": "nobody" })).expect_err("no list");
-        assert!(refused.to_string().contains("ca.crl"), "{refused}");
+        assert_eq!(material.revocations_end(), Some(2_398_377_600));
+        let garbage = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";
+        for bad in ["nobody".to_owned(), garbage.to_owned(), format!("{list}{garbage}")] {
+            let refused = of(json!({ "ca.crt": ca, "ca.crl": bad })).expect_err("no list");
+            assert!(refused.to_string().contains("ca.crl"), "{refused}");
+        }
         let (certificate, key) = pair();
         let alone = json!({ "tls.crt": certificate, "tls.key": key, "ca.crl": list });
         let refused = of(alone).expect_err("no CA");

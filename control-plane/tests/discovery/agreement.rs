@@ -182,13 +182,6 @@ async fn what_guards_access_and_is_not_served_is_refused_at_every_door() {
         (server("verifyCertificateSpki: [aaaa]"), "spec.servers[0].tls.verifyCertificateSpki"),
         (server("verifyCertificateHash: [aaaa]"), "spec.servers[0].tls.verifyCertificateHash"),
         (
-            istio(
-                "DestinationRule",
-                "{host: cart, trafficPolicy: {tls: {mode: SIMPLE, caCrl: /etc/revoked.pem}}}",
-            ),
-            "spec.trafficPolicy.tls.caCrl",
-        ),
-        (
             object(
                 "security.istio.io/v1",
                 "RequestAuthentication",

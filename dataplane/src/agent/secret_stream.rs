@@ -61,10 +61,12 @@ impl Secrets {
 
 fn in_files(content: &FileContent) -> Type {
     match content {
-        FileContent::Roots(pem) => Type::ValidationContext(CertificateValidationContext {
-            trusted_ca: bytes(pem),
-            crl: None,
-        }),
+        FileContent::Roots { roots, revoked } => {
+            Type::ValidationContext(CertificateValidationContext {
+                trusted_ca: bytes(roots),
+                crl: revoked.as_deref().and_then(bytes),
+            })
+        }
         FileContent::Certificate(chain, key) => Type::TlsCertificate(TlsCertificate {
             certificate_chain: bytes(chain),
             private_key: bytes(key),

@@ -189,7 +189,7 @@ fn inline_validation(
         // check.
         return required("trusted_ca", sans.is_empty().then_some(&())).map(|()| None);
     };
-    let roots = inline_slot(secret::trust(source).at("trusted_ca")?);
+    let roots = inline_slot(secret::trust(source, message.crl.as_ref())?);
     Ok(Some(PeerValidation { roots, sans }))
 }
 
@@ -268,9 +268,7 @@ fn named(
         return Ok(SecretRef::Workload);
     }
     if let Some(files) = FileSecret::parse(&config.name) {
-        let slot = context.secrets.slot(&config.name);
-        slot.store(Some(Arc::new(secret::in_files(&files).at("name")?)));
-        return Ok(SecretRef::Slot(slot));
+        return context.secrets.in_files(&config.name, &files).map(SecretRef::Slot).at("name");
     }
     let ads = config.sds_config.as_ref().is_some_and(is_ads);
     if !ads {

@@ -33,10 +33,14 @@ const SYSTEM_ROOTS: [&str; 6] = [
 /// A secret in files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum FileSecret {
-    /// `file-root:system`: the roots of the public PKI, wherever this machine keeps them.
-    SystemRoots,
-    /// `file-root:PATH`.
-    Roots(PathBuf),
+    /// `file-root:ROOTS`, or, as Istio's agents do not have it, `file-root:ROOTS~REVOKED`.
+    Roots {
+        /// Where roots are; `None` (`system`): the roots of the public PKI, wherever this machine
+        /// keeps them.
+        roots: Option<PathBuf>,
+        /// Lists of revoked certificates.
+        revoked: Option<PathBuf>,
+    },
     /// `file-cert:CHAIN~KEY`.
     Certificate {
         /// The chain, leaf first.
@@ -48,8 +52,13 @@ pub enum FileSecret {
 
 /// What the files hold, in PEM.
 pub enum FileContent {
-    /// Roots.
-    Roots(Vec<u8>),
+    /// Roots, and what they have revoked.
+    Roots {
+        /// Certificates.
+        roots: Vec<u8>,
+        /// Lists; `None`: none was named.
+        revoked: Option<Vec<u8>>,
+    },
     /// A chain and its key.
     Certificate(Vec<u8>, Zeroizing<Vec<u8>>),
 }
@@ -78,8 +87,17 @@ impl FileSecret {
     /// The secret that a name stands for; `None` for a name of another kind.
     pub fn parse(name: &str) -> Option<Self> {
         match (name.strip_prefix("file-root:"), name.strip_prefix("file-cert:")) {
-            (Some("system"), _) => Some(Self::SystemRoots),
-            (Some(path), _) if !path.is_empty() => Some(Self::Roots(path.into())),
+            (Some(paths), _) => {
+                let (roots, revoked) = match paths.split_once('~') {
+                    Some((roots, revoked)) => (roots, Some(revoked)),
+                    None => (paths, None),
+                };
+                let named = !roots.is_empty() && revoked.is_none_or(|path| !path.is_empty());
+                named.then(|| Self::Roots {
+                    roots: (roots != "system").then(|| roots.into()),
+                    revoked: revoked.map(Into::into),
+                })
+            }
             (_, Some(pair)) => {
                 let (chain, key) = pair
                     .split_once('~')
@@ -96,10 +114,13 @@ impl FileSecret {
     /// [`FileError`] names the file, or the files that were looked for.
     pub fn read(&self) -> Result<FileContent, FileError> {
         match self {
-            Self::SystemRoots => {
-                system_roots(SYSTEM_ROOTS.iter().map(Path::new)).map(FileContent::Roots)
-            }
-            Self::Roots(path) => read(path).map(FileContent::Roots),
+            Self::Roots { roots, revoked } => Ok(FileContent::Roots {
+                roots: match roots {
+                    Some(path) => read(path)?,
+                    None => system_roots(SYSTEM_ROOTS.iter().map(Path::new))?,
+                },
+                revoked: revoked.as_deref().map(read).transpose()?,
+            }),
             Self::Certificate { chain, key } => {
                 Ok(FileContent::Certificate(read(chain)?, Zeroizing::new(read(key)?)))
             }
@@ -123,9 +144,17 @@ mod tests {
 
     #[test]
     fn names_are_those_of_istios_agents() {
+        let roots = |roots: Option<&str>, revoked: Option<&str>| {
+            let (roots, revoked) = (roots.map(Into::into), revoked.map(Into::into));
+            Some(FileSecret::Roots { roots, revoked })
+        };
         for (name, expected) in [
-            ("file-root:system", Some(FileSecret::SystemRoots)),
-            ("file-root:/etc/a.pem", Some(FileSecret::Roots("/etc/a.pem".into()))),
+            ("file-root:system", roots(None, None)),
+            ("file-root:/etc/a.pem", roots(Some("/etc/a.pem"), None)),
+            ("file-root:/a.pem~/a.crl", roots(Some("/a.pem"), Some("/a.crl"))),
+            ("file-root:system~/a.crl", roots(None, Some("/a.crl"))),
+            ("file-root:/a.pem~", None),
+            ("file-root:~/a.crl", None),
             (
                 "file-cert:/a~/b",
                 Some(FileSecret::Certificate { chain: "/a".into(), key: "/b".into() }),

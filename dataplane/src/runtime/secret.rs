@@ -11,7 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroize;
 
 /// Certificates of one secret, parsed.
@@ -23,8 +23,18 @@ pub enum SecretMaterial {
         /// The leaf's key.
         key: PrivateKeyDer<'static>,
     },
-    /// Roots that peers are checked against.
-    Trust(Vec<CertificateDer<'static>>),
+    /// Whom peers are checked against.
+    Trust(Trust),
+}
+
+/// Roots, and what they and those below them have revoked.
+#[derive(Default)]
+pub struct Trust {
+    /// Roots; never empty where they came from a message.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// Lists of revoked certificates. Empty: nobody asks. Otherwise each authority of a peer's
+    /// chain must have one that is not over, or the peer is refused.
+    pub revoked: Vec<CertificateRevocationListDer<'static>>,
 }
 
 impl Drop for SecretMaterial {
@@ -39,7 +49,12 @@ impl fmt::Debug for SecretMaterial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Certificate { chain, .. } => write!(f, "certificate({} in chain)", chain.len()),
-            Self::Trust(roots) => write!(f, "trust({} roots)", roots.len()),
+            Self::Trust(Trust { roots, revoked }) if revoked.is_empty() => {
+                write!(f, "trust({} roots)", roots.len())
+            }
+            Self::Trust(Trust { roots, revoked }) => {
+                write!(f, "trust({} roots, {} lists)", roots.len(), revoked.len())
+            }
         }
     }
 }

@@ -106,11 +106,15 @@ impl ClientContext {
 
     fn build(&self, sources: &Sources) -> Result<Lists, TlsError> {
         let checks = match (&self.spec.validation, &sources.roots) {
-            (Some(asked), Some(source)) => Some(Arc::new(verify::ServerChecks {
-                roots: source.roots()?,
-                asked: asked.clone(),
-                match_server_name: self.spec.match_server_name,
-            })),
+            (Some(asked), Some(source)) => {
+                let authorities = source.authorities()?;
+                Some(Arc::new(verify::ServerChecks {
+                    revoked: authorities.lists()?,
+                    roots: authorities.roots,
+                    asked: asked.clone(),
+                    match_server_name: self.spec.match_server_name,
+                }))
+            }
             _ => None,
         };
         let builder = ClientConfig::builder_with_provider(provider())

@@ -23,7 +23,7 @@ use rustls::{RootCertStore, SupportedProtocolVersion, crypto::CryptoProvider, si
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use self::{client::ClientContext, server::ServerContext};
+use self::{client::ClientContext, server::ServerContext, verify::Authorities};
 use crate::{
     identity::{Identity, IdentityWatch},
     runtime::secret::{DownstreamTls, SecretMaterial, SecretRef, TlsVersions, UpstreamTls},
@@ -58,6 +58,9 @@ pub enum TlsError {
     /// A trust bundle holds no usable certificate.
     #[error("TLS configuration: the trust bundle holds no usable certificate")]
     Roots,
+    /// What should say who is revoked is no such list.
+    #[error("TLS configuration: a list of revoked certificates is unusable: {0}")]
+    Revoked(String),
     /// The server name cannot stand in a ClientHello.
     #[error("TLS configuration: {0:?} is not a server name")]
     ServerName(String),
@@ -227,11 +230,11 @@ impl Source {
         Ok(Arc::new(CertifiedKey::new(chain.clone(), key)))
     }
 
-    fn roots(&self) -> Result<Arc<RootCertStore>, TlsError> {
-        let roots = match self {
-            Self::Identity(identity) => &identity.roots,
+    fn authorities(&self) -> Result<Authorities, TlsError> {
+        let (roots, revoked) = match self {
+            Self::Identity(identity) => (&identity.roots, &[][..]),
             Self::Secret(name, material) => match &**material {
-                SecretMaterial::Trust(roots) => roots,
+                SecretMaterial::Trust(trust) => (&trust.roots, &trust.revoked[..]),
                 SecretMaterial::Certificate { .. } => {
                     return Err(TlsError::WrongSecret {
                         name: Arc::clone(name),
@@ -242,7 +245,10 @@ impl Source {
         };
         let mut store = RootCertStore::empty();
         let (added, _) = store.add_parsable_certificates(roots.iter().cloned());
-        if added == 0 { Err(TlsError::Roots) } else { Ok(Arc::new(store)) }
+        if added == 0 {
+            return Err(TlsError::Roots);
+        }
+        Ok(Authorities { roots: Arc::new(store), revoked: revoked.to_vec() })
     }
 }
 

@@ -122,7 +122,7 @@ impl ServerContext {
             (Some(asked), Some(roots)) => {
                 let mandatory = self.spec.require_client_certificate;
                 Arc::new(verify::ClientVerifier::new(
-                    roots.roots()?,
+                    roots.authorities()?,
                     asked.clone(),
                     mandatory,
                     provider(),

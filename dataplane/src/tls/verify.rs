@@ -17,11 +17,18 @@ use rustls::{
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     server::{
-        ParsedCertificate, WebPkiClientVerifier,
+        ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, ServerName, SignatureVerificationAlgorithm,
+    UnixTime,
+};
+use webpki::{
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
+    RevocationOptionsBuilder,
+};
 
 use super::{TlsError, peer::read_peer};
 use crate::runtime::{
@@ -85,6 +92,38 @@ fn refuse(error: NameError) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
 }
 
+/// Who vouches for peers, and for whom no more.
+#[derive(Debug)]
+pub(super) struct Authorities {
+    /// Roots; not empty.
+    pub(super) roots: Arc<RootCertStore>,
+    /// Lists of revoked certificates; empty: nobody asks.
+    pub(super) revoked: Vec<CertificateRevocationListDer<'static>>,
+}
+
+impl Authorities {
+    /// The lists, read.
+    pub(super) fn lists(&self) -> Result<Vec<CertRevocationList<'static>>, TlsError> {
+        let lists = self.revoked.iter().map(|list| OwnedCertRevocationList::from_der(list));
+        let lists: Result<Vec<_>, _> = lists.map(|list| list.map(Into::into)).collect();
+        lists.map_err(|error| TlsError::Revoked(error.to_string()))
+    }
+}
+
+/// What is told of a chain that does not hold.
+fn broken(error: webpki::Error) -> Error {
+    use webpki::Error::{CertRevoked, CrlExpired, UnknownIssuer, UnknownRevocationStatus};
+    Error::InvalidCertificate(match error {
+        CertRevoked => CertificateError::Revoked,
+        UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
+        CrlExpired { time, next_update } => {
+            CertificateError::ExpiredRevocationListContext { time, next_update }
+        }
+        UnknownIssuer => CertificateError::UnknownIssuer,
+        other => CertificateError::Other(OtherError(Arc::new(other))),
+    })
+}
+
 /// Judges clients: the chain, then the names.
 pub(super) struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
@@ -94,15 +133,20 @@ pub(super) struct ClientVerifier {
 impl ClientVerifier {
     /// A verifier over these roots; `mandatory` refuses clients without a certificate.
     pub(super) fn new(
-        roots: Arc<RootCertStore>,
+        authorities: Authorities,
         asked: PeerValidation,
         mandatory: bool,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
-        let builder =
-            WebPkiClientVerifier::builder_with_provider(roots, provider).clear_root_hint_subjects();
+        let builder = WebPkiClientVerifier::builder_with_provider(authorities.roots, provider)
+            .clear_root_hint_subjects()
+            .with_crls(authorities.revoked)
+            .enforce_revocation_expiration();
         let builder = if mandatory { builder } else { builder.allow_unauthenticated() };
-        let chain = builder.build().map_err(|_| TlsError::Roots)?;
+        let chain = builder.build().map_err(|error| match error {
+            VerifierBuilderError::InvalidCrl(why) => TlsError::Revoked(format!("{why:?}")),
+            _ => TlsError::Roots,
+        })?;
         Ok(Self { chain, asked })
     }
 }
@@ -160,9 +204,39 @@ impl ClientCertVerifier for ClientVerifier {
 #[derive(Debug)]
 pub(super) struct ServerChecks {
     pub(super) roots: Arc<RootCertStore>,
+    /// What [`Authorities::lists`] has read.
+    pub(super) revoked: Vec<CertRevocationList<'static>>,
     pub(super) asked: PeerValidation,
     /// The certificate must also be for the server name.
     pub(super) match_server_name: bool,
+}
+
+impl ServerChecks {
+    /// Checks that nobody in a server's chain is revoked. Where there are lists, each authority in
+    /// it must have one that is not over: of whom nobody knows whether they are revoked, they are
+    /// refused, as by Envoy (`CertificateValidationContext.crl`) and as clients are.
+    fn verify_not_revoked(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        algorithms: &[&dyn SignatureVerificationAlgorithm],
+    ) -> Result<(), Error> {
+        let lists: Vec<&CertRevocationList<'_>> = self.revoked.iter().collect();
+        let Ok(options) = RevocationOptionsBuilder::new(&lists) else { return Ok(()) };
+        let options = options.with_expiration_policy(ExpirationPolicy::Enforce).build();
+        let certificate = EndEntityCert::try_from(end_entity).map_err(broken)?;
+        let path = certificate.verify_for_usage(
+            algorithms,
+            &self.roots.roots,
+            intermediates,
+            now,
+            KeyUsage::server_auth(),
+            Some(options),
+            None,
+        );
+        path.map(drop).map_err(broken)
+    }
 }
 
 /// Judges servers, or takes any when the context has no checks (as Envoy without a validation
@@ -218,6 +292,7 @@ impl ServerCertVerifier for ServerVerifier {
                 now,
                 algorithms,
             )?;
+            checks.verify_not_revoked(end_entity, intermediates, now, algorithms)?;
             check_names(&read_peer(end_entity)?, &checks.asked).map_err(refuse)?;
             if checks.match_server_name {
                 verify_server_name(&certificate, server_name)?;

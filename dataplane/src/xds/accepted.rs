@@ -138,6 +138,11 @@ impl Accepted {
         self.forget_unneeded();
     }
 
+    /// Looks at the files of secrets in use ([`crate::compile::SecretSlots::look_at_files`]).
+    pub fn look_at_files(&mut self) -> Vec<String> {
+        self.context.secrets.look_at_files()
+    }
+
     /// The configuration, if it has changed since it was taken last.
     pub fn take_config(&mut self) -> Option<ActiveConfig> {
         if !std::mem::take(&mut self.stale) {

@@ -3,6 +3,7 @@
 //! has.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
@@ -49,6 +50,8 @@ const WAIT_FOR_IDENTITY: Duration = Duration::from_secs(5);
 const WAIT_FOR_SOCKETS: Duration = Duration::from_secs(2);
 /// How often what waits is looked at.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How often files of secrets are looked at.
+const LOOK_AT_FILES: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -89,6 +92,20 @@ impl Progress {
     /// What was accepted; hold it only briefly.
     pub fn accepted(&self) -> MutexGuard<'_, Accepted> {
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the files of secrets in use, for whoever keeps them, until the process ends; what
+    /// has changed is in force from the next handshake on.
+    pub async fn follow_files(self: Arc<Self>) {
+        let mut look = tokio::time::interval(LOOK_AT_FILES);
+        let mut told = BTreeSet::new();
+        loop {
+            look.tick().await;
+            let wrong = self.accepted().look_at_files();
+            for error in wrong.into_iter().filter(|error| told.insert(error.clone())) {
+                tracing::warn!(error, "a secret's files cannot be used");
+            }
+        }
     }
 
     /// Whether a stream is open.

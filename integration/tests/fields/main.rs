@@ -17,7 +17,7 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferromesh_dataplane::compile::Context;
-use ferromesh_integration::certificate;
+use ferromesh_integration::certificate::{self, Revocations};
 use ferromesh_proto::ResourceType;
 use ferromesh_xds_translator::descriptors;
 use prost::Message;
@@ -96,6 +96,8 @@ struct Files {
     certificate: String,
     key: String,
     pem: [String; 2],
+    /// Of revoked certificates, as text and as a file.
+    list: (String, String),
     _folder: tempfile::TempDir,
 }
 
@@ -105,8 +107,13 @@ impl Files {
         let (certificate, key) = certificate::self_signed(folder.path(), "a", &["-subj", "/CN=a"]);
         let pem =
             [&certificate, &key].map(|path| std::fs::read_to_string(path).expect("a PEM file"));
+        let authority = (certificate.clone(), key.clone());
+        let list = Revocations::new(folder.path().join("ca"), &authority).list(&[]);
+        let file = folder.path().join("revoked.pem");
+        std::fs::write(&file, &list).expect("a file");
         let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
-        Self { certificate, key, pem, _folder: folder }
+        let list = (list, file.display().to_string());
+        Self { certificate, key, pem, list, _folder: folder }
     }
 
     fn instead_of(&self, text: &str) -> Option<String> {
@@ -114,7 +121,11 @@ impl Files {
         match text {
             "PEM certificate" => Some(self.pem[0].clone()),
             "PEM key" => Some(self.pem[1].clone()),
+            "PEM list" => Some(self.list.0.clone()),
             "FILE certificate" => Some(certificate.clone()),
+            _ if text.starts_with("file-root:") && text.contains('~') => {
+                Some(format!("file-root:{certificate}~{}", self.list.1))
+            }
             _ if text.starts_with("file-root:") => Some(format!("file-root:{certificate}")),
             _ if text.starts_with("file-cert:") => Some(format!("file-cert:{certificate}~{key}")),
             _ => None,

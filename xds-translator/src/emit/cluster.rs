@@ -582,7 +582,7 @@ mod tests {
     fn a_users_tls_without_names_takes_them_from_the_request() {
         let tls = UpstreamTls {
             certificate: None,
-            trust: Some(TrustRef::System),
+            trust: Some(TrustRef::Files { roots: "".into(), revoked: "".into() }),
             sans: Vec::new(),
             sni: "".into(),
             alpn: Vec::new(),

@@ -546,6 +546,21 @@ mod tests {
     }
 
     #[test]
+    fn what_files_say_is_revoked_comes_with_their_roots() {
+        let name = |roots: &str, revoked: &str, expected: &str| {
+            let files = TrustRef::Files { roots: roots.into(), revoked: revoked.into() };
+            let tls = DownstreamTls { trust: Some(files), ..tests::server_tls() };
+            let chain = FilterChainPlan { tls: Some(tls), ..chain(TerminalFilter::Tcp(tcp("a"))) };
+            let secret = "/filter_chains/0/transport_socket/typed_config/common_tls_context\
+                          /combined_validation_context/validation_context_sds_secret_config/name";
+            check(listener(vec![chain]), &[(secret, &format!("{expected:?}"))]);
+        };
+        name("/ca.pem", "", "file-root:/ca.pem");
+        name("/ca.pem", "/revoked.pem", "file-root:/ca.pem~/revoked.pem");
+        name("", "/revoked.pem", "file-root:system~/revoked.pem");
+    }
+
+    #[test]
     fn what_a_gateways_clients_must_be_and_what_stands_before_it_is_spelled() {
         let tls = DownstreamTls {
             pins: Pins { keys: vec!["k=".into()], certificates: vec!["0f".into()] },

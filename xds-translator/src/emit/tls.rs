@@ -20,8 +20,8 @@ const WORKLOAD_SECRET: &str = "default";
 const FOR_EVER: Duration = Duration::ZERO;
 /// The secret with the mesh's roots.
 const ROOTS_SECRET: &str = "ROOTCA";
-/// The secret with the roots of the public PKI: only the proxy's machine knows where they are.
-const SYSTEM_ROOTS: &str = "file-root:system";
+/// The roots of the public PKI, as a file: only the proxy's machine knows where they are.
+const SYSTEM_ROOTS: &str = "system";
 /// How long Envoy waits for a secret that lies in a file. Where that is missing, the resource is
 /// put in force without it, which closes it; waiting for ever would leave the one before in force,
 /// perhaps in plaintext.
@@ -108,11 +108,18 @@ fn validation(
         TrustRef::Credential(name) => {
             from_secret(ads_secret(format!("kubernetes://{name}-cacert")), accepted)
         }
-        TrustRef::File(path) => {
-            from_secret(agent_secret(&format!("file-root:{path}"), WAIT_FOR_FILE), accepted)
+        TrustRef::Files { roots, revoked } => {
+            from_secret(agent_secret(&files_secret(roots, revoked), WAIT_FOR_FILE), accepted)
         }
-        TrustRef::System => from_secret(agent_secret(SYSTEM_ROOTS, WAIT_FOR_FILE), accepted),
     }
+}
+
+/// `file-root:ROOTS`, and `file-root:ROOTS~REVOKED`, which other agents do not know: without the
+/// secret nobody is let in.
+fn files_secret(roots: &str, revoked: &str) -> String {
+    let roots = if roots.is_empty() { SYSTEM_ROOTS } else { roots };
+    let separator = if revoked.is_empty() { "" } else { "~" };
+    format!("file-root:{roots}{separator}{revoked}")
 }
 
 /// Matchers for one accepted name. Envoy 1.40 warns about the untyped form that Istio sends, so the

@@ -284,6 +284,8 @@ pub struct TlsMaterial {
     pub key_file: Arc<str>,
     /// Path of the CA bundle; empty: the system's roots.
     pub ca_file: Arc<str>,
+    /// Path of the lists of what these authorities have revoked; empty for none.
+    pub crl_file: Arc<str>,
     /// A credential by name instead of files; empty for none.
     pub credential: Arc<str>,
     /// SNI; empty: the request's host.

@@ -74,6 +74,8 @@ pub struct ServerTls {
     pub files: Vec<(Arc<str>, Arc<str>)>,
     /// Path of the CA bundle for clients; empty for none.
     pub ca_file: Arc<str>,
+    /// Path of the lists of what the authorities in `ca_file` have revoked; empty for none.
+    pub crl_file: Arc<str>,
     /// Names that client certificates must carry; may be empty.
     pub subject_alt_names: Vec<Arc<str>>,
     /// What client certificates must be, beside what their authority says.

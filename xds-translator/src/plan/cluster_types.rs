@@ -211,10 +211,13 @@ pub enum TrustRef {
     Mesh,
     /// A credential over ADS, by bare NAME: `kubernetes://NAME-cacert`.
     Credential(Arc<str>),
-    /// A file on the proxy's disk.
-    File(Arc<str>),
-    /// The system's roots.
-    System,
+    /// Files on the proxy's disk.
+    Files {
+        /// Roots; empty: the system's.
+        roots: Arc<str>,
+        /// Lists of what these roots and those below them have revoked; empty: none.
+        revoked: Arc<str>,
+    },
 }
 
 /// A condition on a SAN.

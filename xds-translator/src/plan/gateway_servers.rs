@@ -315,7 +315,7 @@ fn client_trust(tls: &ServerTls) -> TrustRef {
         tls.ca_credential.as_ref().or(tls.credentials.first().filter(|_| tls.ca_file.is_empty()));
     match named {
         Some(name) => TrustRef::Credential(name.clone()),
-        None => TrustRef::File(tls.ca_file.clone()),
+        None => TrustRef::Files { roots: tls.ca_file.clone(), revoked: tls.crl_file.clone() },
     }
 }
 

@@ -212,8 +212,9 @@ fn client_certificate(material: &TlsMaterial, credential: Option<Arc<str>>) -> S
 fn server_trust(material: &TlsMaterial, credential: Option<Arc<str>>) -> TrustRef {
     match credential {
         Some(name) => TrustRef::Credential(name),
-        None if material.ca_file.is_empty() => TrustRef::System,
-        None => TrustRef::File(material.ca_file.clone()),
+        None => {
+            TrustRef::Files { roots: material.ca_file.clone(), revoked: material.crl_file.clone() }
+        }
     }
 }
 

@@ -894,6 +894,7 @@ fn secure(port_name: &str, host: &str, mode: ServerTlsMode) -> GatewayServer {
             ca_credential: None,
             files: Vec::new(),
             ca_file: "".into(),
+            crl_file: "".into(),
             subject_alt_names: Vec::new(),
             pins: Pins::default(),
             min_version: None,

@@ -79,7 +79,7 @@ messages! {
         2 "verify_certificate_hash": Guard;
         3 "verify_certificate_spki": Guard;
         6 "require_signed_certificate_timestamp": Guard;
-        7 "crl": Guard;
+        7 "crl": In(&DATA_SOURCE);
         8 "allow_expired_certificate": Guard;
         9 "match_subject_alt_names": Each(&STRING);
         10 "trust_chain_verification": Guard;
@@ -119,7 +119,7 @@ messages! {
         2 "verify_certificate_hash": Guard;
         3 "verify_certificate_spki": Guard;
         6 "require_signed_certificate_timestamp": Guard;
-        7 "crl": Guard;
+        7 "crl": In(&DATA_SOURCE);
         8 "allow_expired_certificate": Guard;
         9 "match_subject_alt_names": Guard;
         10 "trust_chain_verification": Guard;

@@ -362,8 +362,8 @@ object! { no_null;
         "sni" sni: Arc<str>,
         /// Do not verify the server.
         "insecureSkipVerify" insecure_skip_verify: Option<bool>,
-        /// Path of a revocation list.
-        "caCrl" ca_crl: Arc<str> [guard],
+        /// Path of the lists of revoked certificates, one of each CA.
+        "caCrl" ca_crl: Arc<str>,
     }
 }
 

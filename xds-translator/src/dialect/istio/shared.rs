@@ -154,8 +154,8 @@ object! { no_null;
         "privateKey" private_key: Arc<str>,
         /// Path of the CA bundle for client certificates.
         "caCertificates" ca_certificates: Arc<str>,
-        /// Path of a revocation list.
-        "caCrl" ca_crl: Arc<str> [guard],
+        /// Path of the lists of revoked certificates, one of each CA of clients.
+        "caCrl" ca_crl: Arc<str>,
         /// Secret with certificate and key, in the namespace of the gateway's pods.
         "credentialName" credential_name: Arc<str>,
         /// Several Secrets (RSA and ECDSA).

@@ -319,6 +319,7 @@ fn simple_tls(at: &FieldPath, secret: &Arc<str>) -> ServerTls {
         ca_credential: None,
         files: Vec::new(),
         ca_file: "".into(),
+        crl_file: "".into(),
         subject_alt_names: Vec::new(),
         pins: Pins::default(),
         min_version: None,

@@ -241,6 +241,7 @@ fn client_tls(tls: &dr::ClientTls) -> ClientTls {
         certificate_file: tls.client_certificate.clone(),
         key_file: tls.private_key.clone(),
         ca_file: tls.ca_certificates.clone(),
+        crl_file: tls.ca_crl.clone(),
         credential: tls.credential_name.clone(),
         sni: tls.sni.clone(),
         subject_alt_names: tls.subject_alt_names.clone(),

@@ -124,6 +124,7 @@ fn lower_tls(at: &FieldPath, tls: &Declared) -> ServerTls {
             .then(|| tls.ca_cert_credential_name.clone()),
         files: certificate_files(tls),
         ca_file: client_authority(tls),
+        crl_file: tls.ca_crl.clone(),
         subject_alt_names: tls.subject_alt_names.clone(),
         pins: Pins {
             keys: tls.verify_certificate_spki.clone(),

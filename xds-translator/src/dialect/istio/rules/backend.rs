@@ -519,7 +519,10 @@ fn check_tls(tls: &ClientTls, at: &mut Decoder) {
             );
         }
         ClientTlsMode::IstioMutual
-            if files || !tls.ca_certificates.is_empty() || !tls.credential_name.is_empty() =>
+            if files
+                || !tls.ca_certificates.is_empty()
+                || !tls.ca_crl.is_empty()
+                || !tls.credential_name.is_empty() =>
         {
             at.invalid(
                 "mode ISTIO_MUTUAL uses the mesh's own certificates; no others may be given",
@@ -548,6 +551,7 @@ fn check_authorities(tls: &ClientTls, at: &mut Decoder) {
         let of_credential = named && tls.mode == Some(ClientTlsMode::Simple);
         let given = [
             ("caCertificates", !tls.ca_certificates.is_empty()),
+            ("caCrl", !tls.ca_crl.is_empty()),
             ("subjectAltNames", !tls.subject_alt_names.is_empty()),
             ("credentialName", of_credential),
         ];

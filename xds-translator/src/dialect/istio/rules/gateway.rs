@@ -268,6 +268,14 @@ fn check_certificates(tls: &ServerTls, mode: ServerTlsMode, at: &mut Decoder) {
     if asks && sources.contains(&true) && !credential && none_named {
         at.missing("caCertificates", Some("give the CA of the clients' certificates".to_owned()));
     }
+    // Whose CA is in a Secret has its list there: a file beside it would keep nobody out.
+    let from_credential = !tls.ca_cert_credential_name.is_empty() || (credential && !authority);
+    if asks && from_credential && !tls.ca_crl.is_empty() {
+        at.within("caCrl", |at| {
+            let fix = Some("put the list into the Secret of the CA, as `ca.crl`".to_owned());
+            at.invalid("the CA of the clients is in a Secret, and this in a file", fix);
+        });
+    }
 }
 
 /// One of each kind of key.
@@ -279,6 +287,7 @@ fn given_certificates(tls: &ServerTls) -> impl Iterator<Item = &'static str> {
         ("serverCertificate", !tls.server_certificate.is_empty()),
         ("privateKey", !tls.private_key.is_empty()),
         ("caCertificates", !tls.ca_certificates.is_empty()),
+        ("caCrl", !tls.ca_crl.is_empty()),
         ("tlsCertificates", !tls.tls_certificates.is_empty()),
         ("credentialName", !tls.credential_name.is_empty()),
         ("credentialNames", !tls.credential_names.is_empty()),
@@ -390,10 +399,10 @@ fn remark_client_authorities(tls: &ServerTls, at: &mut Decoder) {
     let named = [
         ("caCertificates", &tls.ca_certificates),
         ("caCertCredentialName", &tls.ca_cert_credential_name),
+        ("caCrl", &tls.ca_crl),
     ];
     for (field, _) in named.into_iter().filter(|(_, name)| !name.is_empty()) {
-        let message =
-            "no client certificate is asked for in mode SIMPLE, so this authority does nothing";
+        let message = "no client certificate is asked for in mode SIMPLE, so this does nothing";
         at.within(field, |at| {
             at.remark(|path| {
                 Diagnostic::warning(Code::NoEffect, path, message).fix("mode `MUTUAL`")

@@ -995,6 +995,17 @@ fn tls_to_a_host_has_one_source_of_certificates() {
                 "mode: SIMPLE, insecureSkipVerify: true",
             ),
             (
+                "spec.trafficPolicy.tls.caCrl",
+                "mode: SIMPLE, insecureSkipVerify: true, caCrl: /crl",
+                "mode: SIMPLE, caCrl: /crl",
+            ),
+            (
+                "spec.trafficPolicy.tls.caCrl",
+                "mode: MUTUAL, credentialName: c, caCrl: /crl",
+                "mode: MUTUAL, clientCertificate: /c, privateKey: /k, caCrl: /crl",
+            ),
+            ("spec.trafficPolicy.tls", "mode: ISTIO_MUTUAL, caCrl: /crl", "mode: ISTIO_MUTUAL"),
+            (
                 "spec.trafficPolicy.tls.subjectAltNames",
                 "mode: SIMPLE, insecureSkipVerify: true, subjectAltNames: [a]",
                 "mode: SIMPLE, insecureSkipVerify: false, subjectAltNames: [a]",
@@ -1131,6 +1142,21 @@ fn servers_of_gateways_terminate_tls_by_one_means() {
                 "spec.servers[0].tls.caCertificates",
                 "tls: {mode: MUTUAL, serverCertificate: /c, privateKey: /k}",
                 "tls: {mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertificates: /ca}",
+            ),
+            (
+                "spec.servers[0].tls.caCrl",
+                "tls: {mode: MUTUAL, credentialName: c, caCrl: /crl}",
+                "tls: {mode: MUTUAL, credentialName: c, caCertificates: /ca, caCrl: /crl}",
+            ),
+            (
+                "spec.servers[0].tls.caCrl",
+                "tls: {mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertCredentialName: a, caCrl: /crl}",
+                "tls: {mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertificates: /ca, caCrl: /crl}",
+            ),
+            (
+                "spec.servers[0].tls.caCrl",
+                "tls: {mode: ISTIO_MUTUAL, caCrl: /crl}",
+                "tls: {mode: ISTIO_MUTUAL}",
             ),
             (
                 "spec.servers[0].tls",
