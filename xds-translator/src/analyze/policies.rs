@@ -7,9 +7,13 @@ use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::{
         Kind, Object,
-        istio::security::{Action, AuthorizationPolicy},
+        istio::{
+            security::{Action, AuthorizationPolicy},
+            shared::ServerTlsMode,
+            sidecar::Sidecar,
+        },
     },
-    ir::{AccessPolicy, Labels, Origin, Quota, Selector, Workload},
+    ir::{AccessPolicy, Labels, Origin, PeerTls, Quota, Selector, Workload},
     plan::{NobodyAsked, NobodyCounts, authorizer, counter},
     snapshot::{Item, Reader},
 };
@@ -23,6 +27,42 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     check_authorizers(input, findings);
     check_counters(input, findings);
     check_namespaces(input, findings);
+    check_ingress_tls(input, findings);
+}
+
+/// TLS of a Sidecar's listeners at workloads whose ports take the mesh's own.
+fn check_ingress_tls(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
+    let reader = Reader::new(&input.snapshot);
+    for policy in policies(input).filter(|policy| input.is_wanted(&policy.origin.id)) {
+        let id = &policy.origin.id;
+        let Some(sidecar) = input.object(id).and_then(|object| object.content::<Sidecar>()) else {
+            continue;
+        };
+        for (index, listener) in sidecar.ingress.iter().enumerate() {
+            let mode = listener.tls.as_ref().map(|tls| tls.mode.unwrap_or_default());
+            let terminates = mode.is_some_and(|mode| mode != ServerTlsMode::Passthrough);
+            let number = listener.port.number;
+            let takes_mesh_tls = |w: &&Arc<Workload>| {
+                let (namespace, labels) = (&w.id.namespace, &w.labels);
+                reader.peer_tls(namespace, labels, Some(number)) != PeerTls::Disable
+            };
+            let Some(workload) = policy.governed(input).find(takes_mesh_tls).filter(|_| terminates)
+            else {
+                continue;
+            };
+            let message = format!(
+                "not in force at workload `{}`: mutual TLS of the mesh is not off for port {number}, \
+                 which takes nothing else then",
+                workload.id.name
+            );
+            let field = FieldPath::of("spec.ingress").index(index).field("tls");
+            let fix = format!(
+                "a PeerAuthentication for these workloads with `portLevelMtls: {{{number}: {{mode: DISABLE}}}}`"
+            );
+            let finding = Diagnostic::warning(Code::NoEffect, field, message).fix(fix);
+            findings.push(input.diagnose(id, finding));
+        }
+    }
 }
 
 /// Namespaces that policies name and that are not there, where namespaces are known.

@@ -48,9 +48,6 @@ fn property(field: &Field) -> Value {
     if let Some(why) = field.refused {
         doc.push_str(&format!(" Refused: {why}."));
     }
-    if field.guard {
-        doc.push_str(" Refused: it guards access and is not acted on yet.");
-    }
     made["description"] = json!(doc);
     made
 }
@@ -144,7 +141,6 @@ mod tests {
             required,
             idle: (!required).then_some("it has none"),
             refused: None,
-            guard: false,
             null: Null::Absent,
         };
         static OPEN: ObjectSchema =

@@ -249,22 +249,8 @@ impl Decoder {
             if let Some(why) = known.refused.filter(|_| asks_for_something(value)) {
                 at.remark(|path| Diagnostic::error(Code::NotActedOn, path, why));
             }
-            if known.guard && says_something(value) {
-                at.unserved_guard("it");
-            }
             field(known.name, value, at);
         });
-    }
-
-    /// Notes that `what` at the current path guards access, which nothing would do.
-    pub fn unserved_guard(&mut self, what: &str) {
-        let message = format!(
-            "{what} guards access and is not acted on yet: the object is refused, the last accepted version of it stays \
-             in force, and of a new one nothing is"
-        );
-        let fix = "take it out only if what it guards may be open to everybody";
-        let diagnostic = Diagnostic::error(Code::UnservedGuard, self.path(), message);
-        self.note(diagnostic.fix(fix));
     }
 
     /// Notes an unknown field, and reads its value as that of the field it stands for, so that

@@ -11,13 +11,11 @@ pub use super::{
 
 /// Declares an object type. Each field: doc, JSON name, Rust name, type and, in brackets, marks:
 /// `required` (must be there), `idle("why")` (accepted, and nothing follows from it here),
-/// `refused("why")` (nothing it could say is done here), `guard` (refused: guards access, not acted
-/// on yet), `no_null` (a null is refused). `object! { open; … }` leaves unknown fields alone,
-/// `object! { no_null; … }` marks every field so.
+/// `refused("why")` (nothing it could say is done here), `no_null` (a null is refused).
+/// `object! { open; … }` leaves unknown fields alone, `object! { no_null; … }` marks every field so.
 #[macro_export]
 macro_rules! object {
     (@flag required required) => { true };
-    (@flag guard guard) => { true };
     (@flag no_null no_null) => { true };
     (@flag $want:ident $have:ident) => { false };
     (@why idle idle $why:literal) => { Some($why) };
@@ -47,7 +45,6 @@ macro_rules! object {
                     refused: $crate::dialect::schema::said(
                         &[$($($crate::object!(@why refused $flag $($why)?)),+)?],
                     ),
-                    guard: false $($(|| $crate::object!(@flag guard $flag))+)?,
                     null: if $no_null $($(|| $crate::object!(@flag no_null $flag))+)? {
                         $crate::dialect::schema::Null::Refused
                     } else {

@@ -72,8 +72,6 @@ pub struct Field {
     /// Nothing that it could say is done here, so that no object that says something by it is
     /// accepted: why.
     pub refused: Option<&'static str>,
-    /// It guards access and is not acted on yet, so that no object with it is accepted.
-    pub guard: bool,
     /// What a null in it says.
     pub null: Null,
 }
@@ -81,7 +79,7 @@ pub struct Field {
 impl Field {
     /// Whether something follows from it.
     pub fn is_acted_on(&self) -> bool {
-        self.idle.is_none() && self.refused.is_none() && !self.guard
+        self.idle.is_none() && self.refused.is_none()
     }
 }
 

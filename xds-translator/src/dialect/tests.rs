@@ -545,23 +545,7 @@ fn what_guards_access_and_is_not_served_is_an_error() {
     let object = |api: &str, kind: &str, spec: &str| {
         format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {spec}\n")
     };
-    let istio = |kind: &str, spec: &str| object("networking.istio.io/v1", kind, spec);
-    let server = |tls: &str| {
-        format!(
-            "{{servers: [{{port: {{number: 443, name: s, protocol: HTTPS}}, hosts: [a.b], tls: {tls}}}]}}"
-        )
-    };
-    let mutual = |more: &str| server(&format!("{{mode: MUTUAL, credentialName: c, {more}}}"));
     let table = [
-        (
-            istio(
-                "Sidecar",
-                "{ingress: [{port: {number: 80, protocol: HTTPS, name: h}, tls: {mode: SIMPLE, serverCertificate: /c, privateKey: /k}}]}",
-            ),
-            "spec.ingress[0].tls",
-        ),
-        (istio("Gateway", &mutual("caCrl: /a.crl")), "spec.servers[0].tls.caCrl"),
-        (backend("{tls: {mode: SIMPLE, caCrl: /a.crl}}"), "spec.trafficPolicy.tls.caCrl"),
         (
             object("access.smi-spec.io/v1alpha3", "TrafficTarget", "{}"),
             "TrafficTarget default/a: kind",
@@ -589,7 +573,6 @@ fn what_guards_access_and_is_not_served_is_an_error() {
             "{text}: {refused:#?}"
         );
     }
-    check(&istio("Gateway", &mutual("caCrl: '', verifyCertificateSpki: []")), &[]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::{ConnectionPool, Hostname, Labels, Origin, PolicyScope, Protocol, Selector};
+use super::{ConnectionPool, Hostname, Labels, Origin, PolicyScope, Protocol, Selector, ServerTls};
 
 /// The scope that one object gives.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -105,6 +105,8 @@ pub struct IngressListener {
     pub capture: Capture,
     /// Where it goes; `None`: the same port of the application.
     pub default_endpoint: Option<AppEndpoint>,
+    /// TLS that it terminates where the mesh's own is off.
+    pub tls: Option<ServerTls>,
     /// Limits.
     pub pool: Option<ConnectionPool>,
 }

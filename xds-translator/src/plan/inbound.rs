@@ -17,7 +17,8 @@ use super::{
     cluster::{self, INBOUND_SOURCE},
     defaults::{self, ANY_ADDRESS, LOOPBACK},
     egress,
-    inbound_chain::{PortChains, Speech, inspects_http, inspects_tls},
+    gateway_servers::server_context,
+    inbound_chain::{HTTP_SERVER_ALPN, PortChains, PortTls, Speech, inspects_http, inspects_tls},
     naming,
     rate_limit::limits_at,
     route::{forward_to, written_retry},
@@ -29,7 +30,7 @@ use crate::{
     ir::{
         AppEndpoint, BackendPolicy, CallSide, Capture, ConnectionPool, HeaderOps, Health,
         IngressListener, Locality, MeshDefaults, PeerTls, PortNames, Protocol, RateLimit, Retry,
-        RetryCondition, RetryPolicy, Service, SidecarScope,
+        RetryCondition, RetryPolicy, ServerTls, ServerTlsMode, Service, SidecarScope,
     },
     plan::ClusterClient,
     snapshot::Reader,
@@ -67,11 +68,11 @@ struct Inbound<'a> {
     limits: Vec<Arc<RateLimit>>,
     /// What objects that describe ports say is spoken there, the oldest of each port.
     spoken: BTreeMap<u16, Protocol>,
-    ports: Vec<InboundPort>,
+    ports: Vec<InboundPort<'a>>,
 }
 
 /// One port at which the workload takes traffic.
-struct InboundPort {
+struct InboundPort<'a> {
     /// Container port, or the port of the Sidecar object's listener.
     number: u16,
     /// Service port, which names virtual hosts and decorators.
@@ -90,6 +91,8 @@ struct InboundPort {
     bind: bool,
     /// Address that the Sidecar object gives for it.
     address: Option<IpAddr>,
+    /// TLS that the Sidecar object has terminated.
+    tls: Option<&'a ServerTls>,
 }
 
 impl<'a> Inbound<'a> {
@@ -121,7 +124,7 @@ impl<'a> Inbound<'a> {
     }
 
     /// Ports by the services that lead to them; the oldest service of a port says what is spoken.
-    fn service_ports(&self) -> Vec<InboundPort> {
+    fn service_ports(&self) -> Vec<InboundPort<'a>> {
         let mut by_port: BTreeMap<u16, Vec<(Arc<Service>, u16)>> = BTreeMap::new();
         for (service, service_port, container_port) in &self.key.ports {
             if let Some(service) = self.reader.service(service) {
@@ -148,12 +151,13 @@ impl<'a> Inbound<'a> {
                 names,
                 bind: false,
                 address: None,
+                tls: None,
             })
         });
         ports.collect()
     }
 
-    fn declared_port(&self, listener: &IngressListener) -> InboundPort {
+    fn declared_port(&self, listener: &'a IngressListener) -> InboundPort<'a> {
         let number = listener.port.number;
         let leading = self.key.ports.iter().find(|(_, _, container)| *container == number);
         let service = leading.and_then(|(service, _, _)| self.reader.service(service).cloned());
@@ -169,6 +173,7 @@ impl<'a> Inbound<'a> {
             names: BTreeSet::from([listener.port.name.clone()]),
             bind: listener.capture == Capture::None,
             address: listener.bind,
+            tls: listener.tls.as_ref().filter(|tls| tls.mode != ServerTlsMode::Passthrough),
         }
     }
 
@@ -176,10 +181,27 @@ impl<'a> Inbound<'a> {
         self.reader.peer_tls(&self.key.namespace, &self.key.labels, port)
     }
 
+    /// What a port speaks, and what TLS it takes. One with TLS of its own has that where the
+    /// mesh's is off (Istio), and takes nothing but the mesh's where that is not: whoever asked
+    /// for TLS has not asked for plaintext.
+    fn spoken_at(&self, port: &InboundPort<'_>) -> (Speech, PortTls) {
+        let (speech, mode) = (Speech::of(port.protocol), self.mode(Some(port.number)));
+        let Some(tls) = port.tls else { return (speech, PortTls::Mesh(mode)) };
+        let terminated = match port.protocol {
+            Protocol::Https => Speech::Http,
+            _ => Speech::Tcp,
+        };
+        let alpn: &[&str] = if terminated == Speech::Http { &HTTP_SERVER_ALPN } else { &[] };
+        match server_context(self.reader.mesh(), tls, alpn) {
+            Some(own) if mode == PeerTls::Disable => (terminated, PortTls::Own(own)),
+            _ => (speech, PortTls::Mesh(PeerTls::Strict)),
+        }
+    }
+
     // ---------------------------------------------------------------------------------------------
     // clusters
 
-    fn cluster(&self, port: &InboundPort) -> ClusterPlan {
+    fn cluster(&self, port: &InboundPort<'_>) -> ClusterPlan {
         let mesh = self.reader.mesh();
         let policies = self.policies(port);
         let traffic = self.traffic(port, &policies);
@@ -207,14 +229,14 @@ impl<'a> Inbound<'a> {
         }
     }
 
-    fn stat_name(&self, port: &InboundPort) -> Option<Arc<str>> {
+    fn stat_name(&self, port: &InboundPort<'_>) -> Option<Arc<str>> {
         let service = port.services.first()?;
         let counted = Counted { service, port: service.port(port.service_port)?, subset: "" };
         stat_name(&self.reader.mesh().stat_names.inbound, &counted)
     }
 
     /// The policies for the port's first service, as clients of its own namespace see them.
-    fn policies(&self, port: &InboundPort) -> Vec<Arc<BackendPolicy>> {
+    fn policies(&self, port: &InboundPort<'_>) -> Vec<Arc<BackendPolicy>> {
         let client = Client {
             namespace: &self.key.namespace,
             labels: &self.key.labels,
@@ -227,14 +249,14 @@ impl<'a> Inbound<'a> {
     }
 
     /// Only limits: ejection, balancing and protocol upgrades are about choosing among endpoints.
-    fn traffic(&self, port: &InboundPort, policies: &[Arc<BackendPolicy>]) -> Traffic {
+    fn traffic(&self, port: &InboundPort<'_>, policies: &[Arc<BackendPolicy>]) -> Traffic {
         let merged = MergedPolicy::new(policies);
         let top = merged.traffic(self.reader.mesh(), port.service_port, "");
         Traffic { pool: port.pool.clone().unwrap_or(top.pool), ..Traffic::default() }
     }
 
     /// Where the application is, and the source address of connections to it.
-    fn app(&self, port: &InboundPort) -> (Discovery, Option<IpAddr>) {
+    fn app(&self, port: &InboundPort<'_>) -> (Discovery, Option<IpAddr>) {
         if let CaptureMode::None { application, .. } = &self.key.capture {
             let address = application.unwrap_or(LOOPBACK);
             let endpoint = match &port.endpoint {
@@ -270,25 +292,26 @@ impl<'a> Inbound<'a> {
             &FixedCluster::BlackHole,
         )];
         let unknown_mode = self.mode(None);
-        chains.extend(self.unknown_ports().plan(Speech::Auto, unknown_mode));
+        let unknown = PortTls::Mesh(unknown_mode);
+        chains.extend(self.unknown_ports().plan(Speech::Auto, &unknown));
         let mut off = Off { tls: vec![own], http: vec![own] };
-        let mut wanted = (inspects_tls(unknown_mode), inspects_http(Speech::Auto, unknown_mode));
+        let mut wanted = (inspects_tls(&unknown), inspects_http(Speech::Auto, &unknown));
         for port in self.ports.iter().filter(|p| !p.bind) {
-            let (speech, mode) = (Speech::of(port.protocol), self.mode(Some(port.number)));
+            let (speech, tls) = self.spoken_at(port);
             chains.extend(
-                self.port_chains(port, Some(port.number), defaults::ANY_ADDRESS).plan(speech, mode),
+                self.port_chains(port, Some(port.number), defaults::ANY_ADDRESS).plan(speech, &tls),
             );
-            off.note(port.number, inspects_tls(mode), inspects_http(speech, mode));
-            wanted = (wanted.0 || inspects_tls(mode), wanted.1 || inspects_http(speech, mode));
+            off.note(port.number, inspects_tls(&tls), inspects_http(speech, &tls));
+            wanted = (wanted.0 || inspects_tls(&tls), wanted.1 || inspects_http(speech, &tls));
         }
         for port in self.singled_out(unknown_mode) {
-            let mode = self.mode(Some(port));
+            let tls = PortTls::Mesh(self.mode(Some(port)));
             let limits = limits_at(self.reader, &self.limits, Some(port));
             let speech = self.spoken.get(&port).map_or(Speech::Auto, |said| Speech::of(*said));
             let singled_out = PortChains { port: Some(port), limits, ..self.unknown_ports() };
-            chains.extend(singled_out.plan(speech, mode));
-            off.note(port, inspects_tls(mode), inspects_http(speech, mode));
-            wanted = (wanted.0 || inspects_tls(mode), wanted.1 || inspects_http(speech, mode));
+            chains.extend(singled_out.plan(speech, &tls));
+            off.note(port, inspects_tls(&tls), inspects_http(speech, &tls));
+            wanted = (wanted.0 || inspects_tls(&tls), wanted.1 || inspects_http(speech, &tls));
         }
         let mut listener_filters = vec![ListenerFilter::OriginalDst];
         listener_filters.extend(off.filters(wanted));
@@ -319,13 +342,13 @@ impl<'a> Inbound<'a> {
     }
 
     /// A listener that is really opened for one port.
-    fn bound_listener(&self, port: &InboundPort) -> ListenerPlan {
+    fn bound_listener(&self, port: &InboundPort<'_>) -> ListenerPlan {
         let address = port.address.unwrap_or_else(|| self.bind_address());
-        let (speech, mode) = (Speech::of(port.protocol), self.mode(Some(port.number)));
-        let chains = self.port_chains(port, None, address).plan(speech, mode);
+        let (speech, tls) = self.spoken_at(port);
+        let chains = self.port_chains(port, None, address).plan(speech, &tls);
         let off = Off { tls: Vec::new(), http: Vec::new() };
         ListenerPlan {
-            listener_filters: off.filters((inspects_tls(mode), inspects_http(speech, mode))),
+            listener_filters: off.filters((inspects_tls(&tls), inspects_http(speech, &tls))),
             port_names: PortNames::from([(port.number, port.names.clone())]),
             ..self.listener(naming::listener(address, port.number), address, port.number, chains)
         }
@@ -380,7 +403,7 @@ impl<'a> Inbound<'a> {
 
     fn port_chains(
         &self,
-        port: &InboundPort,
+        port: &InboundPort<'_>,
         matched: Option<u16>,
         address: IpAddr,
     ) -> PortChains<'_> {

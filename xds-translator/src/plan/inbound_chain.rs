@@ -13,7 +13,7 @@ use super::{
 use crate::ir::{MeshDefaults, PeerTls, Protocol};
 
 /// ALPN that HTTP chains negotiate; the codec sniffs when nothing is.
-const HTTP_SERVER_ALPN: [&str; 2] = ["h2", "http/1.1"];
+pub(super) const HTTP_SERVER_ALPN: [&str; 2] = ["h2", "http/1.1"];
 /// ALPN that TCP chains negotiate.
 const TCP_SERVER_ALPN: [&str; 3] = ["istio", "h2", "http/1.1"];
 
@@ -38,6 +38,14 @@ impl Speech {
     }
 }
 
+/// What TLS a port takes.
+pub(crate) enum PortTls {
+    /// The mesh's, as policies say.
+    Mesh(PeerTls),
+    /// Another than the mesh's, and nothing else.
+    Own(DownstreamTls),
+}
+
 /// One port's chains to be planned.
 pub(crate) struct PortChains<'a> {
     pub(crate) mesh: &'a MeshDefaults,
@@ -58,14 +66,23 @@ struct Row {
     transport: TransportMatch,
     alpn: Vec<Arc<str>>,
     http: bool,
-    mtls: bool,
+    /// Terminates TLS.
+    tls: bool,
 }
 
-fn row(transport: TransportMatch, alpn: &[&str], http: bool, mtls: bool) -> Row {
-    Row { transport, alpn: texts(alpn), http, mtls }
+fn row(transport: TransportMatch, alpn: &[&str], http: bool, tls: bool) -> Row {
+    Row { transport, alpn: texts(alpn), http, tls }
 }
 
-fn rows(speech: Speech, mode: PeerTls) -> Vec<Row> {
+fn rows(speech: Speech, tls: &PortTls) -> Vec<Row> {
+    match tls {
+        PortTls::Mesh(mode) => mesh_rows(speech, *mode),
+        // What is inside is not told apart: the port declares it.
+        PortTls::Own(_) => vec![row(TransportMatch::Tls, &[], speech == Speech::Http, true)],
+    }
+}
+
+fn mesh_rows(speech: Speech, mode: PeerTls) -> Vec<Row> {
     use TransportMatch::{Raw, Tls};
     match (speech, mode) {
         (Speech::Auto, PeerTls::Permissive) => vec![
@@ -100,11 +117,11 @@ fn rows(speech: Speech, mode: PeerTls) -> Vec<Row> {
 
 impl PortChains<'_> {
     /// The chains, in Istio's order.
-    pub(crate) fn plan(&self, speech: Speech, mode: PeerTls) -> Vec<FilterChainPlan> {
-        rows(speech, mode).into_iter().map(|row| self.chain(row)).collect()
+    pub(crate) fn plan(&self, speech: Speech, tls: &PortTls) -> Vec<FilterChainPlan> {
+        rows(speech, tls).into_iter().map(|row| self.chain(row, tls)).collect()
     }
 
-    fn chain(&self, row: Row) -> FilterChainPlan {
+    fn chain(&self, row: Row, tls: &PortTls) -> FilterChainPlan {
         FilterChainPlan {
             name: if row.http { self.names.0.clone() } else { self.names.1.clone() },
             matches: ChainMatch {
@@ -113,20 +130,24 @@ impl PortChains<'_> {
                 alpn: row.alpn.clone(),
                 ..ChainMatch::default()
             },
-            tls: row.mtls.then(|| self.server(row.http)),
+            tls: row.tls.then(|| self.server(row.http, tls)),
             connect_timeout: None,
             ask: self.access.ask_tcp.clone().filter(|_| !row.http),
             access: if row.http { Vec::new() } else { self.access.tcp.clone() },
             terminal: if row.http {
-                self.http(row.mtls)
+                self.http(row.tls && matches!(tls, PortTls::Mesh(_)))
             } else {
                 TerminalFilter::Tcp(self.proxy.clone())
             },
         }
     }
 
-    fn server(&self, http: bool) -> DownstreamTls {
-        mtls::mesh_server(self.mesh, if http { &HTTP_SERVER_ALPN } else { &TCP_SERVER_ALPN })
+    fn server(&self, http: bool, tls: &PortTls) -> DownstreamTls {
+        match tls {
+            PortTls::Own(own) => own.clone(),
+            PortTls::Mesh(_) if http => mtls::mesh_server(self.mesh, &HTTP_SERVER_ALPN),
+            PortTls::Mesh(_) => mtls::mesh_server(self.mesh, &TCP_SERVER_ALPN),
+        }
     }
 
     fn http(&self, mtls: bool) -> TerminalFilter {
@@ -142,13 +163,14 @@ impl PortChains<'_> {
 }
 
 /// Whether some chain of the port looks at TLS.
-pub(crate) fn inspects_tls(mode: PeerTls) -> bool {
-    mode != PeerTls::Disable
+pub(crate) fn inspects_tls(tls: &PortTls) -> bool {
+    !matches!(tls, PortTls::Mesh(PeerTls::Disable))
 }
 
 /// Whether some plaintext chain of the port tells HTTP from other bytes.
-pub(crate) fn inspects_http(speech: Speech, mode: PeerTls) -> bool {
-    speech == Speech::Auto && mode != PeerTls::Strict
+pub(crate) fn inspects_http(speech: Speech, tls: &PortTls) -> bool {
+    let plaintext = matches!(tls, PortTls::Mesh(PeerTls::Permissive | PeerTls::Disable));
+    speech == Speech::Auto && plaintext
 }
 
 #[cfg(test)]
@@ -161,9 +183,9 @@ mod tests {
             let transport = if r.transport == TransportMatch::Tls { "tls" } else { "raw" };
             let alpn = if r.alpn.is_empty() { String::new() } else { format!("+{}", r.alpn.len()) };
             let what = if r.http { "http" } else { "tcp" };
-            format!("{transport}{alpn} {what}{}", if r.mtls { " mtls" } else { "" })
+            format!("{transport}{alpn} {what}{}", if r.tls { " mtls" } else { "" })
         };
-        rows(speech, mode).into_iter().map(spell).collect()
+        mesh_rows(speech, mode).into_iter().map(spell).collect()
     }
 
     #[test]
@@ -192,7 +214,7 @@ mod tests {
     #[test]
     fn strict_mode_leaves_no_chain_without_mutual_tls() {
         for speech in [Speech::Auto, Speech::Http, Speech::Tcp] {
-            assert!(rows(speech, PeerTls::Strict).iter().all(|row| row.mtls), "{speech:?}");
+            assert!(mesh_rows(speech, PeerTls::Strict).iter().all(|row| row.tls), "{speech:?}");
         }
     }
 

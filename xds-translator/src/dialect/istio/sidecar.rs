@@ -36,8 +36,8 @@ object! {
         "captureMode" capture_mode: CaptureMode,
         /// Where it goes: `127.0.0.1:PORT`, `0.0.0.0:PORT` or `unix:///path`.
         "defaultEndpoint" default_endpoint: Arc<str>,
-        /// TLS of clients outside the mesh.
-        "tls" tls: Option<ServerTls> [guard, no_null],
+        /// TLS of clients outside the mesh, where mutual TLS is off for the port.
+        "tls" tls: Option<ServerTls> [no_null],
         /// Limits.
         "connectionPool" connection_pool: Option<ConnectionPool>,
     }

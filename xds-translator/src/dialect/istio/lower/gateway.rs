@@ -102,7 +102,7 @@ impl Lowering<'_> {
     }
 }
 
-fn lower_tls(at: &FieldPath, tls: &Declared) -> ServerTls {
+pub(super) fn lower_tls(at: &FieldPath, tls: &Declared) -> ServerTls {
     let several = tls.credential_names.iter().enumerate();
     let several = several.map(|(i, name)| (name, at.field("credentialNames").index(i)));
     let named = std::iter::once((&tls.credential_name, at.field("credentialName"))).chain(several);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::backend::connection_pool;
+use super::{backend::connection_pool, gateway::lower_tls};
 use crate::dialect::{lowering::Lowering, names::protocol};
 use crate::{
     diagnostic::FieldPath,
@@ -92,6 +92,7 @@ impl Lowering<'_> {
             )?,
             capture: capture(listener.capture_mode),
             default_endpoint,
+            tls: listener.tls.as_ref().map(|tls| lower_tls(&at.field("tls"), tls)),
             pool: listener.connection_pool.as_ref().map(connection_pool),
         })
     }

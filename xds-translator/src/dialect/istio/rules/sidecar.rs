@@ -197,6 +197,7 @@ fn check_ingress_tls(tls: &ServerTls, protocol: &str, at: &mut Decoder) {
         ("httpsRedirect", tls.https_redirect),
         ("credentialName", !tls.credential_name.is_empty()),
         ("credentialNames", !tls.credential_names.is_empty()),
+        ("caCertCredentialName", !tls.ca_cert_credential_name.is_empty()),
         ("tlsCertificates", !tls.tls_certificates.is_empty()),
     ];
     for (field, _) in given.into_iter().filter(|(_, given)| *given) {

@@ -1559,6 +1559,16 @@ fn sidecars_have_listeners_apart_from_each_other() {
                 "{port: {number: 1, protocol: tcp}}",
             ),
             (
+                "spec.ingress[0].tls",
+                "{port: {number: 1, protocol: HTTP}, tls: {mode: SIMPLE, serverCertificate: /c, privateKey: /k}}",
+                "{port: {number: 1, protocol: HTTPS}, tls: {mode: SIMPLE, serverCertificate: /c, privateKey: /k}}",
+            ),
+            (
+                "spec.ingress[0].tls.caCertCredentialName",
+                "{port: {number: 1, protocol: TLS}, tls: {mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertificates: /ca, caCertCredentialName: a}}",
+                "{port: {number: 1, protocol: TLS}, tls: {mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertificates: /ca, caCrl: /crl}}",
+            ),
+            (
                 "spec.ingress[0].bind",
                 "{port: {number: 1, protocol: HTTP}, bind: 'unix:///a'}",
                 "{port: {number: 1, protocol: HTTP}, bind: '::'}",
