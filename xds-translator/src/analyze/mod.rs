@@ -15,6 +15,7 @@ mod clients;
 mod conflicts;
 mod connections;
 mod egress;
+mod encrypted;
 mod entries;
 mod fix;
 mod gateways;
@@ -149,6 +150,7 @@ fn check(input: Input<'_>) -> Vec<Diagnostic> {
         patch_order::check,
         connections::check,
         egress::check,
+        encrypted::check,
         services::check,
         ports::check,
         hosts::check,
