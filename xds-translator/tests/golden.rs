@@ -44,6 +44,11 @@ fn a_workload_enforces_its_policies_on_every_chain() {
 }
 
 #[test]
+fn a_sidecar_terminates_what_is_not_of_the_mesh_and_adds_the_headers_that_are_chosen() {
+    check("own-tls-sidecar");
+}
+
+#[test]
 fn a_workload_checks_tokens_and_asks_before() {
     check("asking-workload");
 }

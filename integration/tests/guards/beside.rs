@@ -2,7 +2,7 @@
 
 use ferromesh_integration::{
     process::until,
-    workload::{LIMIT, Workload, status},
+    workload::{LIMIT, Workload, send_to, status},
 };
 
 /// The two, and their blocks of loopback addresses.
@@ -27,11 +27,24 @@ impl Pair {
         Self { workloads: [envoy, ours], blocks }
     }
 
-    /// Writes a file of both meshes.
+    /// Writes a file of both meshes: in `BLOCK` the addresses are, at `APPLICATION` the application
+    /// listens.
     pub(crate) fn write(&self, file: &str, text: &str) {
         for (workload, block) in self.workloads.iter().zip(&self.blocks) {
-            workload.plane.write(file, text.replace("BLOCK", block));
+            let (_, port) = workload.address.rsplit_once(':').expect("an address with a port");
+            workload.plane.write(file, text.replace("BLOCK", block).replace("APPLICATION", port));
         }
+    }
+
+    /// Each with its block.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&Workload, &str)> {
+        self.workloads.iter().zip(self.blocks.iter().map(String::as_str))
+    }
+
+    /// The status that a proxy of a block answers its application with, which calls a host.
+    pub(crate) fn called(&self, block: &str, host: &str) -> u16 {
+        let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        status(&send_to(&format!("{block}.4:80"), &request))
     }
 
     /// The blocks of loopback addresses, Envoy's first.

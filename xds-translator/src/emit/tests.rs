@@ -11,8 +11,8 @@ use crate::{
     ir::{
         Abort, AccessAction, Authorizer, AuthorizerProtocol, Cors, Edge, Fault, HashKey, Health,
         Hostname, HttpMatch, KeySet, Locality, LogFormat, PathMatch, PathNormalization, PerMillion,
-        Pins, PortNames, RetryBudget, RetryCondition, ShownBody, StringMatch, TcpKeepalive,
-        TlsVersion, TlsWords, TokenCheck, Tunnel, Warmup,
+        Pins, PortNames, ProxyHeaders, RetryBudget, RetryCondition, ShownBody, StringMatch,
+        TcpKeepalive, TlsVersion, TlsWords, TokenCheck, Tunnel, Warmup,
     },
     plan::*,
 };
@@ -362,6 +362,7 @@ pub(crate) fn http(role: HttpRole) -> HttpConnection {
         routes: RouteSource::Rds("80".into()),
         role,
         edge: Edge::default(),
+        headers: ProxyHeaders::default(),
         ask: None,
         tokens: None,
         access: Vec::new(),

@@ -84,6 +84,8 @@ pub struct MeshDefaults {
     pub inbound_try_timeout: Option<Duration>,
     /// `defaultConfig.gatewayTopology`.
     pub edge: Edge,
+    /// `defaultConfig.proxyHeaders`.
+    pub headers: ProxyHeaders,
     /// Which Ingresses gateways serve, and which gateways.
     pub ingress: IngressDefaults,
     /// `defaultConfig`, `enablePrometheusMerge`: what proxies are started with.
@@ -250,6 +252,58 @@ pub enum ClientCertHeader {
     PassOnAlways,
 }
 
+/// Headers that proxies add.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct ProxyHeaders {
+    /// `server` of what sidecars and gateways answer to their callers; `None`: what the application
+    /// says.
+    pub server: Option<Arc<str>>,
+    /// What becomes of `x-forwarded-client-cert`; `None`: at sidecars the client is added, at
+    /// gateways what [`Edge`] says.
+    pub client_cert: Option<ClientCertHeader>,
+    /// What is told of the client's certificate, where it differs from what is usual.
+    pub cert_parts: BTreeMap<CertPart, bool>,
+    /// Headers that are not added.
+    pub omitted: OmittedHeaders,
+}
+
+impl Default for ProxyHeaders {
+    fn default() -> Self {
+        Self {
+            server: Some("istio-envoy".into()),
+            client_cert: None,
+            cert_parts: BTreeMap::new(),
+            omitted: OmittedHeaders::default(),
+        }
+    }
+}
+
+/// A part of a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum CertPart {
+    /// Whose it is, by its subject.
+    Subject,
+    /// All of it.
+    Certificate,
+    /// What leads to an authority.
+    Chain,
+    /// Its DNS names.
+    Dns,
+    /// Its URIs.
+    Uri,
+}
+
+/// Headers that proxies add unless told otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize)]
+pub struct OmittedHeaders {
+    /// `x-request-id`.
+    pub request_id: bool,
+    /// `x-envoy-attempt-count`.
+    pub attempt_count: bool,
+    /// What Envoy tells of itself.
+    pub debug: bool,
+}
+
 /// `pathNormalization.normalization`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum PathNormalization {
@@ -298,6 +352,7 @@ impl Default for MeshDefaults {
             inbound_retry: Retry::MeshDefault,
             inbound_try_timeout: None,
             edge: Edge::default(),
+            headers: ProxyHeaders::default(),
             ingress: IngressDefaults::default(),
             proxy: ProxyStart::default(),
             stat_names: StatNames::default(),

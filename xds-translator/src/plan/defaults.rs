@@ -37,6 +37,7 @@ pub(crate) fn http(
         routes,
         role,
         edge: Edge::default(),
+        headers: mesh.headers.clone(),
         ask: None,
         tokens: None,
         access: Vec::new(),

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::ir::{
     AccessAction, Authorizer, Edge, LimitRefusal, OwnQuota, PatchMessage, PathNormalization, Pins,
-    PortNames, SharedQuota, StringMatch, TlsVersion, TlsWords, Tunnel,
+    PortNames, ProxyHeaders, SharedQuota, StringMatch, TlsVersion, TlsWords, Tunnel,
 };
 
 /// One resource (or, for virtual hosts, one part of a resource) with every decision made.
@@ -215,6 +215,8 @@ pub struct HttpConnection {
     pub role: HttpRole,
     /// What stands before it; the default for all but gateways.
     pub edge: Edge,
+    /// Headers that it adds.
+    pub headers: ProxyHeaders,
     /// Who is asked, before anything else is decided.
     pub ask: Option<AskFilter>,
     /// The check of tokens, before access is decided.

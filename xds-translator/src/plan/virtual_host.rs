@@ -27,10 +27,13 @@ pub(crate) fn plan_virtual_host(reader: &Reader<'_>, key: &VirtualHostKey) -> Op
         }
         VirtualHostTarget::Host { host, redirect } => routed_host(reader, key, host, *redirect),
         VirtualHostTarget::AllowAny => {
-            catch_all("allow_any", pass_to(FixedCluster::Passthrough.resource_name().into()))
+            let passthrough = pass_to(FixedCluster::Passthrough.resource_name().into());
+            catch_all(reader, "allow_any", passthrough)
         }
-        VirtualHostTarget::Through(cluster) => catch_all("allow_any", pass_to(cluster.clone())),
-        VirtualHostTarget::BlockAll => catch_all("block_all", block_all()),
+        VirtualHostTarget::Through(cluster) => {
+            catch_all(reader, "allow_any", pass_to(cluster.clone()))
+        }
+        VirtualHostTarget::BlockAll => catch_all(reader, "block_all", block_all()),
         VirtualHostTarget::Blackhole => VirtualHostPlan {
             name: naming::host_port("blackhole", key.port),
             domains: vec!["*".into()],
@@ -41,7 +44,7 @@ pub(crate) fn plan_virtual_host(reader: &Reader<'_>, key: &VirtualHostKey) -> Op
         VirtualHostTarget::Misdirected(host) => VirtualHostPlan {
             name: naming::host_port(host.as_str(), key.port),
             domains: vec![host.shared()],
-            ..catch_all("misdirected", misdirected())
+            ..catch_all(reader, "misdirected", misdirected())
         },
     };
     (!plan.domains.is_empty()).then_some(PlanItem::VirtualHost(plan))
@@ -66,7 +69,7 @@ fn service_host(
         domains: remaining(service_domains(service, names, key.domains, key.port), &key.taken),
         routes,
         require_tls: false,
-        attempt_count: true,
+        attempt_count: counts_attempts(reader),
     })
 }
 
@@ -83,7 +86,7 @@ fn routed_host(
         domains: remaining(host_domains(host, key.domains, key.port), &key.taken),
         routes: routes(&scope, key, &tables(reader, key)),
         require_tls: redirect,
-        attempt_count: true,
+        attempt_count: counts_attempts(reader),
     }
 }
 
@@ -147,7 +150,7 @@ pub(crate) fn scope<'a>(
     RouteScope { reader, client, conditions, host, infer_port }
 }
 
-fn catch_all(name: &str, route: RouteActionPlan) -> VirtualHostPlan {
+fn catch_all(reader: &Reader<'_>, name: &str, route: RouteActionPlan) -> VirtualHostPlan {
     let route = RoutePlan {
         name: name.into(),
         matches: None,
@@ -163,8 +166,13 @@ fn catch_all(name: &str, route: RouteActionPlan) -> VirtualHostPlan {
         domains: vec!["*".into()],
         routes: vec![route],
         require_tls: false,
-        attempt_count: true,
+        attempt_count: counts_attempts(reader),
     }
+}
+
+/// Whether requests say by how many attempts they came.
+fn counts_attempts(reader: &Reader<'_>) -> bool {
+    !reader.mesh().headers.omitted.attempt_count
 }
 
 fn pass_to(cluster: Arc<str>) -> RouteActionPlan {

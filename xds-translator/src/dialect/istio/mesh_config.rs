@@ -403,8 +403,7 @@ object! {
         "privateKeyProvider" private_key_provider: Option<Value>
             [refused("keys of proxies are in their memory: there is no hardware that keeps them")],
         /// Headers that proxies add.
-        "proxyHeaders" proxy_headers: Option<Value>
-            [refused("headers that proxies add cannot be chosen; an EnvoyFilter changes them")],
+        "proxyHeaders" proxy_headers: Option<ProxyHeaders>,
         /// How often files are flushed.
         "fileFlushInterval" file_flush_interval: Option<Duration>
             [idle("Envoy writes logs out as often as it does by default")],
@@ -417,6 +416,89 @@ object! {
         /// Limits of client connections.
         "connectionSettings" connection_settings: Option<Value>
             [refused("limits of connections are those of DestinationRules and Sidecars")],
+    }
+}
+
+object! {
+    /// Headers that proxies add.
+    ProxyHeaders {
+        /// What becomes of `x-forwarded-client-cert` (sidecars: `APPEND_FORWARD`; gateways: as
+        /// `gatewayTopology` says).
+        "forwardedClientCert" forwarded_client_cert: Option<ForwardClientCert>,
+        /// What is added to it of a client's certificate.
+        "setCurrentClientCertDetails" set_current_client_cert_details: Option<ClientCertDetails>,
+        /// `x-request-id`.
+        "requestId" request_id: Option<HeaderSwitch>,
+        /// `server`.
+        "server" server: Option<ServerHeader>,
+        /// `x-envoy-attempt-count`.
+        "attemptCount" attempt_count: Option<HeaderSwitch>,
+        /// What Envoy tells of itself: `x-envoy-upstream-service-time` and the like.
+        "envoyDebugHeaders" envoy_debug_headers: Option<HeaderSwitch>,
+        /// Headers by which Istio's proxies tell who they are.
+        "metadataExchangeHeaders" metadata_exchange_headers: Option<MetadataExchangeHeaders>
+            [idle("proxies here tell who they are by their certificates, and add no such headers")],
+        /// `x-forwarded-host`.
+        "xForwardedHost" x_forwarded_host: Option<Value>
+            [refused("what the host was before a rewrite is not told; `headers` of a VirtualService can set it")],
+        /// `x-forwarded-port`.
+        "xForwardedPort" x_forwarded_port: Option<Value>
+            [refused("the port that was called is not told; `headers` of a VirtualService can set it")],
+        /// Whether HTTP/1.1 headers are spelled as they came.
+        "preserveHttp1HeaderCase" preserve_http1_header_case: Option<bool>
+            [refused("headers are passed on in lower case, which all of HTTP takes for the same")],
+    }
+}
+
+object! {
+    /// Whether a header is added.
+    HeaderSwitch {
+        /// It is not.
+        "disabled" disabled: Option<bool>,
+    }
+}
+
+object! {
+    /// The header `server` of answers.
+    ServerHeader {
+        /// It is what the application says.
+        "disabled" disabled: Option<bool>,
+        /// What it says (`istio-envoy`).
+        "value" value: Arc<str>,
+    }
+}
+
+object! {
+    /// What is told of a client's certificate.
+    ClientCertDetails {
+        /// Its subject (true).
+        "subject" subject: Option<bool>,
+        /// The certificate (gateways: true).
+        "cert" cert: Option<bool>,
+        /// The certificates that lead to an authority.
+        "chain" chain: Option<bool>,
+        /// Its DNS names (true).
+        "dns" dns: Option<bool>,
+        /// Its URIs (true).
+        "uri" uri: Option<bool>,
+    }
+}
+
+object! {
+    /// Headers by which Istio's proxies tell who they are.
+    MetadataExchangeHeaders {
+        /// To whom.
+        "mode" mode: MetadataExchangeMode,
+    }
+}
+
+choice! {
+    /// To whom proxies tell who they are.
+    MetadataExchangeMode {
+        /// To everybody.
+        Undefined = "UNDEFINED",
+        /// To the mesh alone.
+        InMesh = "IN_MESH",
     }
 }
 

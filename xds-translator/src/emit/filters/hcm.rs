@@ -13,7 +13,7 @@ use crate::{
                 self, HttpConnectionManager, HttpFilter,
                 http_connection_manager::{
                     ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
-                    SetCurrentClientCertDetails, UpgradeConfig,
+                    ServerHeaderTransformation, SetCurrentClientCertDetails, UpgradeConfig,
                 },
             },
             listener::Filter,
@@ -22,12 +22,9 @@ use crate::{
         route::inline_configuration,
         tls::{ads, config_source},
     },
-    ir::{ClientCertHeader, PathNormalization},
+    ir::{CertPart, ClientCertHeader, PathNormalization},
     plan::{HttpConnection, HttpRole, RouteSource, TracingPlan},
 };
-
-/// What callers see in the `server` header.
-const SERVER_NAME: &str = "istio-envoy";
 
 /// The terminal filter.
 pub(in crate::emit) fn filter(plan: &HttpConnection) -> Filter {
@@ -82,7 +79,9 @@ fn http_filters(plan: &HttpConnection) -> Vec<HttpFilter> {
     filters.extend([grpc_stats_filter(), fault::filter(), cors::filter()]);
     filters.extend(plan.alpn_override.then(alpn::filter));
     filters.extend(plan.resolves_names.then(names::requests));
-    filters.push(http("envoy.filters.http.router", &router::Router::default()));
+    let suppress_envoy_headers = plan.headers.omitted.debug;
+    let router = router::Router { suppress_envoy_headers, ..Default::default() };
+    filters.push(http("envoy.filters.http.router", &router));
     filters
 }
 
@@ -107,31 +106,47 @@ fn request_id(tracing: Option<&TracingPlan>) -> hcm::RequestIdExtension {
 
 fn set_role(config: &mut HttpConnectionManager, plan: &HttpConnection) {
     let role = plan.role;
-    let details = |cert| SetCurrentClientCertDetails {
-        subject: boolean(true),
-        dns: true,
-        uri: true,
-        cert,
-        ..Default::default()
-    };
     config.use_remote_address = boolean(role == HttpRole::Gateway);
+    if plan.headers.omitted.request_id {
+        config.generate_request_id = boolean(false);
+    }
     match role {
         // Without mutual TLS Envoy drops the header, whatever stands here; so both kinds of chain
         // say the same.
-        HttpRole::Inbound { .. } => {
-            config.server_name = SERVER_NAME.to_owned();
-            config.forward_client_cert_details = ForwardClientCertDetails::AppendForward as i32;
-            config.set_current_client_cert_details = Some(details(false));
-        }
+        HttpRole::Inbound { .. } => set_identities(config, plan, ClientCertHeader::Append),
         HttpRole::Outbound => {}
         HttpRole::Gateway => {
-            config.server_name = SERVER_NAME.to_owned();
             config.xff_num_trusted_hops = plan.edge.trusted_proxies;
-            config.forward_client_cert_details = client_cert(plan.edge.client_cert) as i32;
-            config.set_current_client_cert_details = Some(details(true));
             config.http_protocol_options = Some(core::Http1ProtocolOptions::default());
+            set_identities(config, plan, plan.edge.client_cert);
         }
     }
+}
+
+/// Who answers, and what the application is told of who asks.
+fn set_identities(
+    config: &mut HttpConnectionManager,
+    plan: &HttpConnection,
+    usual: ClientCertHeader,
+) {
+    let headers = &plan.headers;
+    match &headers.server {
+        Some(name) => config.server_name = name.to_string(),
+        None => {
+            let transformation = ServerHeaderTransformation::PassThrough;
+            config.server_header_transformation = transformation as i32;
+        }
+    }
+    let told = |part, usual| headers.cert_parts.get(&part).copied().unwrap_or(usual);
+    config.forward_client_cert_details = client_cert(headers.client_cert.unwrap_or(usual)) as i32;
+    config.set_current_client_cert_details = Some(SetCurrentClientCertDetails {
+        subject: boolean(told(CertPart::Subject, true)),
+        cert: told(CertPart::Certificate, plan.role == HttpRole::Gateway),
+        chain: told(CertPart::Chain, false),
+        dns: told(CertPart::Dns, true),
+        uri: told(CertPart::Uri, true),
+        ..Default::default()
+    });
 }
 
 fn client_cert(header: ClientCertHeader) -> ForwardClientCertDetails {

@@ -17,15 +17,16 @@ use crate::{
     dialect::istio::{
         destination_rule::H2UpgradePolicy,
         mesh_config::{
-            ForwardClientCert, GatewayTopology, InboundTrafficMode, IngressControllerMode as Mode,
-            MeshConfig, MeshTls, NamespaceExpression, NamespaceSelector, Normalization,
-            SelectorOperator,
+            ForwardClientCert, GatewayTopology, HeaderSwitch, InboundTrafficMode,
+            IngressControllerMode as Mode, MeshConfig, MeshTls, NamespaceExpression,
+            NamespaceSelector, Normalization, ProxyHeaders as Written, SelectorOperator,
         },
         shared::TlsProtocol,
     },
     ir::{
-        ClientCertHeader, Edge, IngressDefaults, IngressScope, LabelCondition, LabelExpression,
-        MeshDefaults, PathNormalization, Selector, StatNames, TlsVersion, TlsWords, Visibility,
+        CertPart, ClientCertHeader, Edge, IngressDefaults, IngressScope, LabelCondition,
+        LabelExpression, MeshDefaults, OmittedHeaders, PathNormalization, ProxyHeaders, Selector,
+        StatNames, TlsVersion, TlsWords, Visibility,
     },
     snapshot::Item,
 };
@@ -103,6 +104,11 @@ impl Lowering<'_> {
                 .as_ref()
                 .and_then(|config| config.gateway_topology.as_ref())
                 .map_or(base.edge, |topology| edge(topology, base.edge)),
+            headers: spec
+                .default_config
+                .as_ref()
+                .and_then(|config| config.proxy_headers.as_ref())
+                .map_or(base.headers, proxy_headers),
             ingress: ingress(spec, base.ingress),
             proxy: mesh_start(spec).over(&base.proxy),
             stat_names: StatNames {
@@ -182,15 +188,50 @@ fn ingress(mesh: &MeshConfig, base: IngressDefaults) -> IngressDefaults {
     }
 }
 
-/// What stands before gateways, where it is said; else as before all of them.
-pub(in crate::dialect) fn edge(topology: &GatewayTopology, base: Edge) -> Edge {
-    let client_cert = topology.forward_client_cert_details.map(|forwarding| match forwarding {
+fn client_cert(forwarding: ForwardClientCert) -> ClientCertHeader {
+    match forwarding {
         ForwardClientCert::Undefined | ForwardClientCert::SanitizeSet => ClientCertHeader::Set,
         ForwardClientCert::Sanitize => ClientCertHeader::Remove,
         ForwardClientCert::ForwardOnly => ClientCertHeader::PassOn,
         ForwardClientCert::AppendForward => ClientCertHeader::Append,
         ForwardClientCert::AlwaysForwardOnly => ClientCertHeader::PassOnAlways,
+    }
+}
+
+/// Headers that proxies add; what is not said is as Istio has it.
+fn proxy_headers(written: &Written) -> ProxyHeaders {
+    let off =
+        |switch: &Option<HeaderSwitch>| switch.as_ref().and_then(|s| s.disabled) == Some(true);
+    let said = written.forwarded_client_cert.filter(|f| *f != ForwardClientCert::Undefined);
+    let parts = written.set_current_client_cert_details.as_ref().map(|details| {
+        [
+            (CertPart::Subject, details.subject),
+            (CertPart::Certificate, details.cert),
+            (CertPart::Chain, details.chain),
+            (CertPart::Dns, details.dns),
+            (CertPart::Uri, details.uri),
+        ]
     });
+    let parts = parts.into_iter().flatten();
+    ProxyHeaders {
+        server: match &written.server {
+            Some(server) if server.disabled == Some(true) => None,
+            Some(server) if !server.value.is_empty() => Some(server.value.clone()),
+            _ => ProxyHeaders::default().server,
+        },
+        client_cert: said.map(client_cert),
+        cert_parts: parts.filter_map(|(part, told)| Some((part, told?))).collect(),
+        omitted: OmittedHeaders {
+            request_id: off(&written.request_id),
+            attempt_count: off(&written.attempt_count),
+            debug: off(&written.envoy_debug_headers),
+        },
+    }
+}
+
+/// What stands before gateways, where it is said; else as before all of them.
+pub(in crate::dialect) fn edge(topology: &GatewayTopology, base: Edge) -> Edge {
+    let client_cert = topology.forward_client_cert_details.map(client_cert);
     Edge {
         trusted_proxies: topology.num_trusted_proxies.unwrap_or(base.trusted_proxies),
         client_cert: client_cert.unwrap_or(base.client_cert),

@@ -21,7 +21,7 @@ use crate::{
         forms::{each, is_dns_name},
         istio::mesh_config::{
             AccessLogEncoding, ForwardClientCert, GatewayTopology, InterceptionMode, MeshConfig,
-            SelectorOperator,
+            SelectorOperator, ServerHeader,
         },
     },
 };
@@ -60,6 +60,13 @@ fn check_topology(topology: &GatewayTopology, at: &mut Decoder) {
     }
     if topology.proxy_protocol.is_some() {
         at.within("proxyProtocol", |at| remark_refused_by_ours("listeners of gateways", at));
+    }
+}
+
+/// Notes what no header can say: Envoy would refuse every listener for it.
+fn check_server(server: &ServerHeader, at: &mut Decoder) {
+    if server.value.chars().any(char::is_control) {
+        at.within("value", |at| at.invalid("not the value of a header", None));
     }
 }
 
@@ -185,6 +192,12 @@ pub(in crate::dialect::istio) fn check_mesh(mesh: &MeshConfig, at: &mut Decoder)
     if let Some(topology) = topology {
         at.within("defaultConfig", |at| {
             at.within("gatewayTopology", |at| check_topology(topology, at))
+        });
+    }
+    let headers = mesh.default_config.as_ref().and_then(|c| c.proxy_headers.as_ref());
+    if let Some(server) = headers.and_then(|headers| headers.server.as_ref()) {
+        at.within("defaultConfig", |at| {
+            at.within("proxyHeaders", |at| at.within("server", |at| check_server(server, at)));
         });
     }
     if let Some(locality) = &mesh.locality_lb_setting {

@@ -1930,9 +1930,19 @@ fn the_mesh_is_configured_within_bounds() {
                 "meshNetworks: {networks: {}}",
             ),
             (
-                "spec.defaultConfig.proxyHeaders",
-                "defaultConfig: {proxyHeaders: {server: {disabled: true}}}",
-                "defaultConfig: {proxyHeaders: {server: {disabled: false}}}",
+                "spec.defaultConfig.proxyHeaders.preserveHttp1HeaderCase",
+                "defaultConfig: {proxyHeaders: {preserveHttp1HeaderCase: true}}",
+                "defaultConfig: {proxyHeaders: {preserveHttp1HeaderCase: false, server: {disabled: true}}}",
+            ),
+            (
+                "spec.defaultConfig.proxyHeaders.server.value",
+                "defaultConfig: {proxyHeaders: {server: {value: \"a\\nb\"}}}",
+                "defaultConfig: {proxyHeaders: {server: {value: 'a b'}}}",
+            ),
+            (
+                "spec.defaultConfig.proxyHeaders.xForwardedPort",
+                "defaultConfig: {proxyHeaders: {xForwardedPort: {enabled: true}}}",
+                "defaultConfig: {proxyHeaders: {xForwardedPort: {enabled: false}}}",
             ),
         ],
     );
