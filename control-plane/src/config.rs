@@ -101,6 +101,10 @@ pub struct ServeOptions {
     #[arg(long, value_name = "DURATION", env = "FERROMESH_SIGNER_TTL")]
     pub signer_ttl: Option<String>,
     /// File with the administrator's token of the REST API [default: one is made, DATA/admin-token]
+    /// Outside a cluster: how long a workload is still called whose proxy was connected and is gone
+    /// [default: 60s]
+    #[arg(long, value_name = "DURATION", env = "FERROMESH_PROXY_GRACE")]
+    pub proxy_grace: Option<String>,
     #[arg(long, value_name = "FILE", env = "FERROMESH_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
     /// File with further roots, in PEM, of the servers that keys of request tokens are fetched from
@@ -175,6 +179,8 @@ pub struct Settings {
     /// How often keys are fetched again.
     pub jwks_refresh: Duration,
     /// Names of the server's certificate; `ferromesh.local` first.
+    /// How long a workload is still called whose proxy is gone; not in a cluster.
+    pub proxy_grace: Duration,
     pub server_names: Vec<String>,
 }
 
@@ -239,6 +245,7 @@ impl ServeOptions {
                 .or(file.take("injection-settings").map(PathBuf::from)),
             trust_domain: trust_domain
                 .map_or(Ok(TrustDomain::default()), |t| TrustDomain::new(&t))
+        let grace = self.proxy_grace.or(file.take("proxy-grace"));
                 .context("--trust-domain")?,
             root_namespace: root_namespace
                 .map_or_else(|| MeshDefaults::default().root_namespace, Arc::from),
@@ -277,6 +284,7 @@ const POD_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 fn in_pod() -> bool {
     env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(POD_TOKEN).is_file()
 }
+            proxy_grace: duration("--proxy-grace", grace.as_deref().unwrap_or("60s"))?,
 
 /// A name that no other replica has.
 fn some_name() -> String {
@@ -606,7 +614,7 @@ mod tests {
                     metrics-address: 127.0.0.1:4\nwebhook-address: 127.0.0.1:5\n\
                     injection-settings: i\nallow-plaintext-xds: true\ntrust-domain: a.example\n\
                     root-namespace: r\npod-name: p\nnew-root: true\n\
-                    discard-sealed-secrets: true\ntake-over-roots: true\nleaf-ttl: 1h\n\
+                    discard-sealed-secrets: true\ntake-over-roots: true\nleaf-ttl: 1h\nproxy-grace: 5s\n\
                     signer-ttl: 12h\nadmin-token-file: t\nserver-names: x,y\n\
                     jwks-roots: r\njwks-networks: 10.0.0.0/8,127.0.0.1\njwks-refresh: 1h\n";
         fs::write(&path, text).expect("writing");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ferromesh_xds_translator::{
     diagnostic::Diagnostic,
     dialect::Object,
-    ir::{Connection, KeySet, KeySource, Member, ObjectId},
+    ir::{Connection, KeySet, KeySource, Member, ObjectId, Presence},
     snapshot::CredentialFact,
 };
 
@@ -58,12 +58,12 @@ pub enum SourceChange {
         /// `None`: it is gone.
         fact: Option<CredentialFact>,
     },
-    /// A proxy is connected, or gone.
+    /// A proxy came, or is gone.
     Connection {
         /// Which proxy.
         connection: Connection,
-        /// Whether it is connected.
-        connected: bool,
+        /// What is known of it now.
+        presence: Presence,
     },
     /// A connected proxy says something of its machine.
     Member {

@@ -1,6 +1,7 @@
 //! Outside Kubernetes, a proxy that is connected with its proven identity is why its workload is
 //! called by mutual TLS, without a label: by requests, for our proxy and for an Envoy; also while
-//! it is gone for a moment, and over a restart of the control plane.
+//! it is gone for a moment, and over a restart of the control plane. One that stays away takes its
+//! workload's endpoint along, until it is back.
 #![cfg(feature = "e2e")]
 
 use std::{
@@ -10,15 +11,18 @@ use std::{
     process::Command,
     sync::{Arc, Mutex},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ferromesh_integration::{
     paths,
-    plane::ControlPlane,
+    plane::{ControlPlane, Stream, subscribe},
     process::{Process, until},
 };
+use ferromesh_proto::{ResourceType, discovery::DeltaDiscoveryRequest};
+use prost::Message;
 use serde_json::Value;
+use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const STRICT: &str = "
@@ -46,7 +50,11 @@ fn network(name: &str) -> String {
     let third = match name {
         "web" => 45,
         "ours" => 46,
-        _ => 47,
+        "envoys" => 47,
+        "caller" => 54,
+        "away" => 55,
+        "stays" => 56,
+        _ => 57,
     };
     format!("127.80.{third}")
 }
@@ -170,4 +178,88 @@ fn a_connected_proxy_is_why_its_workload_is_called_by_mutual_tls() {
     until(PATIENCE, "callers speak plaintext", || through_web("envoys") == "503");
     plane.write("envoys.yaml", workload("envoys", ""));
     until(PATIENCE, "callers speak mutual TLS", || through_web("envoys") == "200");
+}
+
+/// Each answers as one service, `pool`, of which nothing is tried again.
+const POOL: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: pool, namespace: default}
+spec: {selector: {pool: 'yes'}, ports: [{name: http, port: 9080}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: pool, namespace: default}
+spec:
+  hosts: [pool]
+  http: [{route: [{destination: {host: pool}}], retries: {attempts: 0}}]
+";
+const GRACE: Duration = Duration::from_secs(4);
+
+/// Waits until the assignment of `pool` holds these addresses, and no others of its workloads.
+async fn until_assigned((requests, responses): &mut Stream, wanted: &[&str]) {
+    let told = timeout(PATIENCE, async {
+        loop {
+            let response = responses.message().await.expect("a response").expect("an open stream");
+            let _ = requests.send(DeltaDiscoveryRequest {
+                type_url: response.type_url.clone(),
+                response_nonce: response.nonce.clone(),
+                ..DeltaDiscoveryRequest::default()
+            });
+            let bytes = response.encode_to_vec();
+            let holds = |name: &&str| {
+                let address = format!("{}.2", network(name));
+                bytes.windows(address.len()).any(|part| part == address.as_bytes())
+            };
+            let assigned = ["away", "stays", "never"].into_iter().filter(holds);
+            if assigned.eq(wanted.iter().copied()) {
+                return;
+            }
+        }
+    });
+    assert!(told.await.is_ok(), "never {wanted:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_endpoint_of_a_proxy_that_is_gone_leaves_and_comes_back() {
+    let plane = ControlPlane::new("127.80.48.1").with("--proxy-grace", "4s");
+    plane.write("pool.yaml", POOL);
+    plane.write("caller.yaml", workload("caller", ""));
+    for name in ["away", "stays"] {
+        plane.write(&format!("{name}.yaml"), workload(name, ", pool: 'yes'"));
+    }
+    let _control = plane.start();
+    let cluster = "outbound|9080||pool.default.svc.cluster.local";
+    let mut watcher = subscribe(&plane.host, "watcher", ResourceType::Endpoint, &[cluster]).await;
+    until_assigned(&mut watcher, &["away", "stays"]).await;
+    for name in ["away", "stays"] {
+        drop(Heard::serve(&format!("{}.4:9080", network(name))));
+    }
+    let _caller = start_proxy("run", "caller", &plane);
+    let through = || status(&format!("http://{}.3:9080/", network("caller")), "pool");
+    for kind in ["run", "envoy"] {
+        let away = start_proxy(kind, "away", &plane);
+        let other = if kind == "run" { "envoy" } else { "run" };
+        let _stays = start_proxy(other, "stays", &plane);
+        until(PATIENCE, "both answer", || {
+            findings(&plane).is_empty() && (0..4).all(|_| through() == "200")
+        });
+        // One that has no proxy, and never had one, is nobody's to take away.
+        plane.write("never.yaml", workload("never", ", pool: 'yes'"));
+        until_assigned(&mut watcher, &["away", "stays", "never"]).await;
+        fs::remove_file(plane.path("config/never.yaml")).expect("it was there");
+        until_assigned(&mut watcher, &["away", "stays"]).await;
+
+        let gone = Instant::now();
+        drop(away);
+        until_assigned(&mut watcher, &["stays"]).await;
+        assert!(gone.elapsed() >= GRACE, "{kind}: {:?}", gone.elapsed());
+        until_found(&plane, "\"away-1\": \"its proxy is gone, and nobody is sent to it");
+        until(PATIENCE, "the caller knows", || (0..8).all(|_| through() == "200"));
+        assert!((0..32).all(|_| through() == "200"), "{kind}: nobody is sent to who is away");
+
+        let _back = start_proxy(kind, "away", &plane);
+        until_assigned(&mut watcher, &["away", "stays"]).await;
+        until(PATIENCE, "both answer again", || (0..8).all(|_| through() == "200"));
+    }
 }

@@ -72,7 +72,7 @@ impl Core {
         let secrets = Arc::new(Secrets::default());
         let connections = Arc::new(match &cluster {
             Some(_) => Connections::of_replica(),
-            None => Connections::kept(settings.proxies_file(), settings.leaf_ttl),
+            None => Connections::kept(settings.proxies_file(), settings.proxy_grace),
         });
         tasks.spawn(forever(connections.clone().tell(events.clone())));
         let shared = Shared::new(Parts {

@@ -164,8 +164,8 @@ impl Pipeline {
                 SourceChange::Credential { namespace, name, fact } => {
                     Some(Change::Credential { namespace, name, fact })
                 }
-                SourceChange::Connection { connection, connected } => {
-                    Some(Change::Connection { connection, connected })
+                SourceChange::Connection { connection, presence } => {
+                    Some(Change::Connection { connection, presence })
                 }
                 SourceChange::Member { connection, member } => {
                     Some(Change::Member { connection, member })

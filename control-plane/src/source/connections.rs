@@ -9,9 +9,13 @@
 //! is. What it said counts for a while after its last stream, so that a proxy that only reconnects
 //! does not leave. Whether the group takes it, the snapshot decides.
 //!
-//! Without a cluster, a proxy at the address of its workload counts as connected for longer: what
-//! nobody labelled is called by mutual TLS because of it, and must not be called in plaintext when
-//! its proxy, or this process, goes for a moment ([`kept`]).
+//! Without a cluster nobody else tells that a workload is gone. A proxy at the address of its
+//! workload that does not come back after its last stream is away: nobody is sent to its workload
+//! until it is back. What was never connected is never away. Nobody can be told while nobody is
+//! connected, and then it is this process that nobody reaches; so that time does not pass meanwhile,
+//! and begins with whoever comes first. Who is away is known over a restart, and so is who was not:
+//! what nobody labelled is called by mutual TLS because of its proxy, and must not be called in
+//! plaintext when that, or this process, goes for a moment ([`kept`]).
 //!
 //! Replicas of one cluster know the same connections: each tells the others its own ([`replicas`]),
 //! but for those of pods, whose lives the API server tells every replica.
@@ -29,14 +33,14 @@ use std::{
 
 use ferromesh_xds_translator::{
     class::{NodeIdentity, ProxyClass},
-    ir::{Connection, Member},
+    ir::{Connection, Member, Presence},
 };
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, sleep_until},
 };
 
-use self::kept::Kept;
+use self::kept::{Kept, Placed, Stay};
 use crate::event::{ConfigEvent, EventSender, SourceChange, SourceId};
 
 const POISONED: &str = "no code panics while it holds this lock";
@@ -45,6 +49,8 @@ const POISONED: &str = "no code panics while it holds this lock";
 const GATHER: Duration = Duration::from_millis(500);
 /// How long a machine stays of its group after its last stream.
 const GRACE: Duration = Duration::from_secs(10);
+/// Proxies that are known to be away; of more, one that is there again has to show it.
+const MOST_AWAY: usize = 50_000;
 
 /// Connected proxies, and what those say of their machines that name a group.
 pub type Crowd = BTreeMap<Connection, Option<Member>>;
@@ -58,7 +64,7 @@ pub struct Connections {
     changed: Notify,
     /// Follows the connections of this process alone.
     here: watch::Sender<()>,
-    /// Where proxies at their workloads are kept; `None`: they go with their last streams.
+    /// Where proxies at their workloads are kept; `None`: they are forgotten with their last streams.
     kept: Option<Kept>,
 }
 
@@ -70,8 +76,8 @@ struct Known {
     members: BTreeMap<Connection, Member>,
     /// Until when those count that have no stream any more.
     leaving: BTreeMap<Connection, Instant>,
-    /// Proxies at the addresses of their workloads, and until when those count that have no stream.
-    placed: BTreeMap<Connection, Option<Instant>>,
+    /// Proxies at the addresses of their workloads.
+    placed: Placed,
     /// Whether [`Self::placed`] is another than what is kept.
     unsaved: bool,
     /// What is connected to other replicas; `None` until they were heard.
@@ -85,7 +91,7 @@ struct Known {
 /// What the pipeline was told of a proxy.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 struct Told {
-    connected: bool,
+    presence: Presence,
     member: Option<Member>,
 }
 
@@ -104,10 +110,10 @@ impl Connections {
     }
 
     /// Connections of a control plane without a cluster. Proxies at the addresses of their workloads
-    /// count until `stay` after their last stream, and are kept in `file`. The pipeline hears that all
-    /// is told with the first event.
-    pub fn kept(file: PathBuf, stay: Duration) -> Self {
-        let kept = Kept::new(file, stay);
+    /// are away `grace` after their last stream, and are kept in `file`. The pipeline hears that all is
+    /// told with the first event.
+    pub fn kept(file: PathBuf, grace: Duration) -> Self {
+        let kept = Kept::new(file, grace);
         let placed = kept.load();
         let changed = placed.keys().cloned().collect();
         // There is nobody else to be heard.
@@ -137,7 +143,14 @@ impl Connections {
         let mut known = self.known();
         let known = &mut *known;
         known.unsaved |= match at_workload {
-            true => known.placed.insert(connection.clone(), None) != Some(None),
+            true => {
+                let before = known.placed.insert(connection.clone(), Stay::Here);
+                if before == Some(Stay::Away) {
+                    let Connection { identity, address } = connection;
+                    tracing::info!(%identity, %address, "a proxy that was away is back");
+                }
+                before.is_none_or(|before| before == Stay::Away)
+            }
             false => known.placed.remove(connection).is_some(),
         };
     }
@@ -145,6 +158,9 @@ impl Connections {
     /// A proxy has one more stream, by which it names this group.
     pub fn open(self: &Arc<Self>, connection: Connection, group: Option<Arc<str>>) -> Connected {
         let mut known = self.known();
+        if let (Some(kept), true) = (&self.kept, known.streams.is_empty()) {
+            known.wait_for_all(kept.departing());
+        }
         *known.streams.entry(connection.clone()).or_default() += 1;
         known.leaving.remove(&connection);
         known.join(&connection, group);
@@ -163,9 +179,8 @@ impl Connections {
                 if known.members.contains_key(connection) {
                     known.leaving.insert(connection.clone(), Instant::now() + GRACE);
                 }
-                if let (Some(kept), Some(end)) = (&self.kept, known.placed.get_mut(connection)) {
-                    *end = Some(Instant::now() + kept.stay());
-                    known.unsaved = true;
+                if let (Some(kept), Some(stay)) = (&self.kept, known.placed.get_mut(connection)) {
+                    *stay = kept.departing();
                 }
             }
         }
@@ -271,6 +286,34 @@ impl Known {
         }
     }
 
+    /// Somebody is the first to be connected: everybody who is not away has time from now.
+    fn wait_for_all(&mut self, departing: Stay) {
+        let stays = self.placed.values_mut().filter(|stay| **stay != Stay::Away);
+        stays.for_each(|stay| *stay = departing);
+    }
+
+    /// Whose time to come back is over is away.
+    fn take_leave(&mut self, now: Instant) {
+        if self.streams.is_empty() {
+            return;
+        }
+        for (connection, stay) in &mut self.placed {
+            if matches!(stay, Stay::Until(end) if *end <= now) {
+                let Connection { identity, address } = connection;
+                tracing::warn!(%identity, %address, "a proxy is away: nobody is sent there until it is back");
+                *stay = Stay::Away;
+                self.unsaved = true;
+                self.changed.insert(connection.clone());
+            }
+        }
+        let away = self.placed.iter().filter(|(_, stay)| **stay == Stay::Away);
+        let more: Vec<Connection> = away.skip(MOST_AWAY).map(|(c, _)| c.clone()).collect();
+        for connection in more {
+            self.placed.remove(&connection);
+            self.changed.insert(connection);
+        }
+    }
+
     /// What is another than what was told last, and whether other replicas were heard.
     fn changes(&mut self, now: Instant) -> (Vec<SourceChange>, bool) {
         let ended = self.leaving.iter().filter(|(_, end)| **end <= now);
@@ -280,13 +323,7 @@ impl Known {
             self.members.remove(&connection);
             self.changed.insert(connection);
         }
-        let over = self.placed.iter().filter(|(_, end)| end.is_some_and(|end| end <= now));
-        let over: Vec<Connection> = over.map(|(connection, _)| connection.clone()).collect();
-        self.unsaved |= !over.is_empty();
-        for connection in over {
-            self.placed.remove(&connection);
-            self.changed.insert(connection);
-        }
+        self.take_leave(now);
         let mut changes = Vec::new();
         for connection in mem::take(&mut self.changed) {
             let now = self.state(&connection);
@@ -295,9 +332,9 @@ impl Known {
                 false => self.told.insert(connection.clone(), now.clone()),
             };
             let told = told.unwrap_or_default();
-            if told.connected != now.connected {
-                let (connection, connected) = (connection.clone(), now.connected);
-                changes.push(SourceChange::Connection { connection, connected });
+            if told.presence != now.presence {
+                let (connection, presence) = (connection.clone(), now.presence);
+                changes.push(SourceChange::Connection { connection, presence });
             }
             if told.member != now.member {
                 changes.push(SourceChange::Member { connection, member: now.member });
@@ -313,17 +350,23 @@ impl Known {
         let here = self.members.get(connection);
         let reported = here.filter(|member| member.healthy.is_some());
         let member = reported.or_else(|| elsewhere?.as_ref()).or(here);
-        Told {
-            connected: self.streams.contains_key(connection)
-                || self.placed.contains_key(connection)
-                || elsewhere.is_some(),
-            member: member.cloned(),
-        }
+        let connected = self.streams.contains_key(connection) || elsewhere.is_some();
+        let presence = match self.placed.get(connection) {
+            _ if connected => Presence::Connected,
+            Some(Stay::Here | Stay::Until(_)) => Presence::Connected,
+            Some(Stay::Away) => Presence::Away,
+            None => Presence::Unknown,
+        };
+        Told { presence, member: member.cloned() }
     }
 
-    /// When the next machine leaves, or proxy counts no longer.
+    /// When the next machine leaves, or proxy is away.
     fn next_end(&self) -> Option<Instant> {
-        self.leaving.values().chain(self.placed.values().flatten()).min().copied()
+        let ends = self.placed.values().filter_map(|stay| match stay {
+            Stay::Until(end) if !self.streams.is_empty() => Some(end),
+            _ => None,
+        });
+        self.leaving.values().chain(ends).min().copied()
     }
 }
 
@@ -359,12 +402,16 @@ mod tests {
         Connection { identity, address: [10, 0, 0, last].into() }
     }
 
-    /// The next event in words: `+LAST` and `-LAST`.
+    /// The next event in words: `+LAST`, `-LAST`, and `~LAST` where it is away.
     async fn next(events: &mut mpsc::Receiver<ConfigEvent>) -> String {
         let event = events.recv().await.expect("the source lives");
         let word = |change: &SourceChange| match change {
-            SourceChange::Connection { connection, connected } => {
-                let sign = if *connected { '+' } else { '-' };
+            SourceChange::Connection { connection, presence } => {
+                let sign = match presence {
+                    Presence::Connected => '+',
+                    Presence::Unknown => '-',
+                    Presence::Away => '~',
+                };
                 format!("{sign}{}", connection.address.to_string().trim_start_matches("10.0.0."))
             }
             SourceChange::Member { member: None, .. } => "left".to_owned(),
@@ -392,49 +439,107 @@ mod tests {
         assert_eq!(next(&mut events).await, "-2");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_proxy_at_its_workload_counts_for_a_time_and_over_a_restart() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("proxies");
-        let stay = Duration::from_secs(3600);
-        let start = || {
-            let connections = Arc::new(Connections::kept(file.clone(), stay));
+    /// A control plane that starts with what a file keeps.
+    struct Started {
+        connections: Arc<Connections>,
+        events: mpsc::Receiver<ConfigEvent>,
+        telling: tokio::task::JoinHandle<()>,
+    }
+
+    impl Started {
+        fn on(file: &std::path::Path, grace: Duration) -> Self {
+            let connections = Arc::new(Connections::kept(file.to_owned(), grace));
             let (sender, events) = mpsc::channel(1);
             let telling = tokio::spawn(connections.clone().tell(sender));
-            (connections, events, telling)
-        };
-        let (connections, mut events, telling) = start();
-        assert_eq!(next(&mut events).await, "", "nobody is known, which is said");
-        let (placed, stray) = (connections.open(proxy(1), None), connections.open(proxy(2), None));
-        connections.place(&placed.connection, true);
-        connections.place(&stray.connection, false);
-        assert_eq!(next(&mut events).await, "+1 +2");
+            Self { connections, events, telling }
+        }
+
+        /// A stream of the proxy at its workload.
+        fn placed(&self, last: u8) -> Connected {
+            let connected = self.connections.open(proxy(last), None);
+            self.connections.place(&connected.connection, true);
+            connected
+        }
+
+        async fn next(&mut self) -> String {
+            next(&mut self.events).await
+        }
+
+        /// Ends it, a moment after what was told last, when that is kept.
+        async fn end(self) {
+            tokio::time::sleep(2 * GATHER).await;
+            self.telling.abort();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_at_its_workload_is_away_after_a_time_and_comes_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let grace = Duration::from_secs(60);
+        let mut plane = Started::on(&directory.path().join("proxies"), grace);
+        assert_eq!(plane.next().await, "", "nobody is known, which is said");
+        let (placed, other) = (plane.placed(1), plane.placed(3));
+        let stray = plane.connections.open(proxy(2), None);
+        plane.connections.place(&stray.connection, false);
+        assert_eq!(plane.next().await, "+1 +2 +3");
         drop(stray);
-        assert_eq!(next(&mut events).await, "-2", "it was no workload's");
-        telling.abort();
-        drop((placed, connections));
-
-        let (connections, mut events, telling) = start();
-        assert_eq!(next(&mut events).await, "+1", "before it is back");
-        let back = connections.open(proxy(1), None);
-        connections.place(&back.connection, true);
-        drop(back);
+        assert_eq!(plane.next().await, "-2", "it was no workload's");
+        drop(placed);
         let gone = Instant::now();
-        assert_eq!(next(&mut events).await, "-1");
-        assert!(gone.elapsed() >= stay, "{:?}", gone.elapsed());
-        // What was told is kept a moment later.
-        tokio::time::sleep(2 * GATHER).await;
-        telling.abort();
-        drop(connections);
+        assert_eq!(plane.next().await, "~1");
+        assert!(gone.elapsed() >= grace, "{:?}", gone.elapsed());
+        let back = plane.placed(1);
+        assert_eq!(plane.next().await, "+1");
+        plane.connections.place(&back.connection, false);
+        drop(back);
+        assert_eq!(plane.next().await, "-1", "its workload is another now");
+        drop(other);
+    }
 
-        let (connections, mut events, _telling) = start();
-        assert_eq!(next(&mut events).await, "");
-        let moved = connections.open(proxy(1), None);
-        connections.place(&moved.connection, true);
-        assert_eq!(next(&mut events).await, "+1");
-        connections.place(&moved.connection, false);
-        drop(moved);
-        assert_eq!(next(&mut events).await, "-1", "its workload is another now");
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_away_while_nobody_is_connected_and_time_begins_with_the_first() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let grace = Duration::from_secs(60);
+        let mut plane = Started::on(&directory.path().join("proxies"), grace);
+        assert_eq!(plane.next().await, "");
+        let mesh = (plane.placed(1), plane.placed(2), plane.placed(3));
+        assert_eq!(plane.next().await, "+1 +2 +3");
+        drop(mesh);
+        tokio::time::sleep(100 * grace).await;
+        let first = plane.placed(1);
+        let begin = Instant::now();
+        tokio::time::sleep(grace / 2).await;
+        let second = plane.placed(2);
+        assert_eq!(plane.next().await, "~3", "and nobody else was");
+        assert!(begin.elapsed() >= grace, "{:?}", begin.elapsed());
+        drop((first, second));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_away_is_so_after_a_restart_and_others_have_time() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("proxies");
+        let grace = Duration::from_secs(60);
+        let mut plane = Started::on(&file, grace);
+        assert_eq!(plane.next().await, "");
+        let mesh = (plane.placed(1), plane.placed(2), plane.placed(3));
+        assert_eq!(plane.next().await, "+1 +2 +3");
+        drop(mesh.0);
+        assert_eq!(plane.next().await, "~1");
+        plane.end().await;
+
+        let mut plane = Started::on(&file, grace);
+        assert_eq!(plane.next().await, "~1 +2 +3", "before they are back");
+        tokio::time::sleep(100 * grace).await;
+        let second = plane.placed(2);
+        assert_eq!(plane.next().await, "~3");
+        let first = plane.placed(1);
+        assert_eq!(plane.next().await, "+1");
+        plane.end().await;
+        drop((first, second));
+
+        let mut plane = Started::on(&file, grace);
+        assert_eq!(plane.next().await, "+1 +2 ~3");
     }
 
     #[tokio::test(start_paused = true)]

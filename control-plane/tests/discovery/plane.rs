@@ -134,6 +134,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         injection_settings: None,
         trust_domain: TrustDomain::default(),
         root_namespace: "istio-system".into(),
+        proxy_grace: Duration::from_secs(60),
         leaf_ttl: Duration::from_secs(3600),
         pod_name: "control-plane".to_owned(),
         new_root: false,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::Object,
-    ir::{Connection, MeshTls, ObjectId, PeerTls, Workload},
+    ir::{Connection, MeshTls, ObjectId, PeerTls, Presence, Workload},
     snapshot::MeshSnapshot,
 };
 
@@ -48,6 +48,7 @@ impl Site<'_> {
         let here = self.proxies(workload).any(|proxy| self.connected.contains(&proxy));
         let strict = modes.contains(&PeerTls::Strict);
         match (self.is_called_by_tls(workload), here) {
+            (true, false) if self.is_left(workload) => Some(self.nobody_is_sent(workload)),
             (true, false) if modes.iter().any(|mode| *mode != PeerTls::Disable) => {
                 Some(self.nobody_answers(workload))
             }
@@ -71,10 +72,15 @@ impl Site<'_> {
         match workload.mesh_tls {
             MeshTls::Never => false,
             MeshTls::Always => true,
-            MeshTls::WhileConnected => {
-                self.proxies(workload).any(|proxy| self.snapshot.counts_as_connected(&proxy))
-            }
+            MeshTls::WhileConnected => self
+                .proxies(workload)
+                .any(|proxy| self.snapshot.presence(&proxy) != Presence::Unknown),
         }
+    }
+
+    /// Whether its proxy was there and is away.
+    fn is_left(&self, workload: &Workload) -> bool {
+        self.proxies(workload).any(|proxy| self.snapshot.presence(&proxy) == Presence::Away)
     }
 
     /// The proxies that would be the workload's.
@@ -94,6 +100,15 @@ impl Site<'_> {
         warning(message).fix(format!(
             "start its proxy (`ferromesh-proxy run --name {} …`), or where there is to be none, the \
              label `{LABEL}: disabled`",
+            workload.id.name
+        ))
+    }
+
+    fn nobody_is_sent(&self, workload: &Workload) -> Diagnostic {
+        let message = "its proxy is gone, and nobody is sent to it until that is back".to_owned();
+        warning(message).fix(format!(
+            "start its proxy (`ferromesh-proxy run --name {} …`), or where there is to be none any \
+             more, the label `{LABEL}: disabled`",
             workload.id.name
         ))
     }
@@ -154,9 +169,9 @@ mod tests {
         ir::MeshDefaults,
     };
 
-    /// What is said of a pod with a label and a policy, while proxies are connected at `here`, and
-    /// some that went count still.
-    fn said(label: &str, policy: &str, here: &[&str], counting: &[&str]) -> Vec<String> {
+    /// What is said of a pod with a label and a policy, while proxies are connected at `here`, and of
+    /// some that went it is known.
+    fn said(label: &str, policy: &str, here: &[&str], gone: &[(&str, Presence)]) -> Vec<String> {
         let label = if label.is_empty() { String::new() } else { format!(", {LABEL}: {label}") };
         let text = format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: cart-1, namespace: shop, labels: {{app: cart{label}}}}}\n\
@@ -173,9 +188,12 @@ mod tests {
             address: address.parse().expect("an address"),
         };
         let connected: BTreeSet<Connection> = here.iter().map(connection).collect();
-        let counts = counting.iter().map(connection).chain(connected.iter().cloned());
-        let changes =
-            counts.map(|connection| Change::Connection { connection, connected: true }).collect();
+        let gone = gone.iter().map(|(address, presence)| (connection(address), *presence));
+        let here = connected.iter().map(|proxy| (proxy.clone(), Presence::Connected));
+        let known = gone.chain(here);
+        let changes = known
+            .map(|(connection, presence)| Change::Connection { connection, presence })
+            .collect();
         let mut compiler = Compiler::new(MeshDefaults::default());
         let objects = parsed.objects.iter().cloned();
         compiler.apply(objects.map(|object| Change::Upsert(Box::new(object))).collect());
@@ -188,10 +206,15 @@ mod tests {
     #[test]
     fn who_is_there_is_held_against_what_is_written() {
         let own = "10.0.0.7";
+        let (soon, away) = ((own, Presence::Connected), (own, Presence::Away));
+        let left = Some("nobody is sent to it until that is back");
         let table = [
             ("", "PERMISSIVE", vec![], vec![], None),
             ("", "PERMISSIVE", vec![own], vec![], None),
-            ("", "PERMISSIVE", vec![], vec![own], Some("no proxy of it is connected")),
+            ("", "PERMISSIVE", vec![], vec![soon], Some("no proxy of it is connected")),
+            ("", "PERMISSIVE", vec![], vec![away], left),
+            ("istio", "DISABLE", vec![], vec![away], left),
+            ("disabled", "PERMISSIVE", vec![], vec![away], None),
             ("", "STRICT", vec![], vec![], Some("callers reach it in plaintext")),
             ("", "STRICT", vec![own], vec![], None),
             (

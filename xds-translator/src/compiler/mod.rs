@@ -25,7 +25,7 @@ use crate::{
     class::{self, NodeIdentity, ProxyClass, Refusal},
     diagnostic::Diagnostic,
     dialect::{Kind, Object},
-    ir::{Connection, KeySet, KeySource, Member, MeshDefaults, ObjectId},
+    ir::{Connection, KeySet, KeySource, Member, MeshDefaults, ObjectId, Presence},
     plan::ViewKey,
     snapshot::{ChangeSet, CredentialFact, CredentialName, MeshSnapshot, Reclassify},
     view::View,
@@ -49,12 +49,12 @@ pub enum Change {
         /// What is known of it; `None`: it is gone.
         fact: Option<CredentialFact>,
     },
-    /// A proxy is connected to a control plane, or gone from all of them.
+    /// A proxy came to a control plane, or is gone from all of them.
     Connection {
         /// Which proxy.
         connection: Connection,
-        /// Whether it is connected.
-        connected: bool,
+        /// What is known of it now.
+        presence: Presence,
     },
     /// A connected proxy says something of its machine.
     Member {
@@ -159,8 +159,8 @@ impl Compiler {
                 snapshot.set_credential(&namespace, &name, fact, touched);
                 return Vec::new();
             }
-            Change::Connection { connection, connected } => {
-                snapshot.set_connection(connection, connected, touched);
+            Change::Connection { connection, presence } => {
+                snapshot.set_connection(connection, presence, touched);
                 return Vec::new();
             }
             Change::Member { connection, member } => {
@@ -240,11 +240,11 @@ impl Compiler {
         fresh
     }
 
-    /// Who is connected, as changes from nothing.
+    /// What is known of proxies, as changes from nothing.
     fn connection_changes(&self) -> Vec<Change> {
-        let change = |connection: &Connection| Change::Connection {
+        let change = |(connection, presence): (&Connection, &Presence)| Change::Connection {
             connection: connection.clone(),
-            connected: true,
+            presence: *presence,
         };
         self.snapshot.connections().map(change).collect()
     }

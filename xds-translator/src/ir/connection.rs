@@ -15,3 +15,16 @@ pub struct Connection {
     /// Its own address, from its node id or metadata.
     pub address: IpAddr,
 }
+
+/// What is known of a proxy.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub enum Presence {
+    /// Nothing: it was never connected, or that is forgotten.
+    #[default]
+    Unknown,
+    /// It is connected, or was a moment ago.
+    Connected,
+    /// It was connected at the address of its workload and did not come back: nobody is sent there,
+    /// and whoever is all the same speaks mutual TLS.
+    Away,
+}

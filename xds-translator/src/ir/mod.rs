@@ -38,7 +38,7 @@ pub use access::*;
 pub use attachment::Attachment;
 pub use authorizer::*;
 pub use backend::*;
-pub use connection::Connection;
+pub use connection::{Connection, Presence};
 pub use gateway::*;
 pub use group::{Member, WorkloadGroup};
 pub use host::Hostname;

@@ -44,7 +44,7 @@ pub(crate) fn has_several(reader: &Reader<'_>, assigned: &Assigned<'_>) -> bool 
     members(reader, assigned).filter(|e| e.health == Health::Healthy).nth(1).is_some()
 }
 
-/// The endpoints of a cluster, healthy or not.
+/// The endpoints of a cluster, healthy or not, whose proxies are not away.
 fn members<'a>(
     reader: &'a Reader<'a>,
     assigned: &'a Assigned<'a>,
@@ -54,7 +54,8 @@ fn members<'a>(
     let endpoints = reader.endpoints(&key.service);
     let endpoints = endpoints.and_then(|all| all.ports.get(&key.port)).into_iter().flatten();
     endpoints.filter(move |endpoint| {
-        (assigned.names || !matches!(endpoint.address, EndpointAddress::Host(..)))
+        !reader.is_away(endpoint)
+            && (assigned.names || !matches!(endpoint.address, EndpointAddress::Host(..)))
             && (key.client != ClusterClient::Relay || speaks_mesh_tls(reader, service, endpoint))
             && subset.is_none_or(|s| s.selects(|label| endpoint.label(label)))
     })

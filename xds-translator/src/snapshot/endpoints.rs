@@ -91,6 +91,13 @@ impl Endpoints {
         Difference::between(old.as_ref(), new.as_ref())
     }
 
+    /// Services with an endpoint at an address.
+    pub(super) fn services_at(&self, address: IpAddr) -> impl Iterator<Item = &ServiceKey> {
+        let here = move |endpoint: &Endpoint| matches!(endpoint.address, EndpointAddress::Ip(own, _) if own == address);
+        let leads = move |built: &&Built| built.endpoints.ports.values().flatten().any(here);
+        self.built.values().filter(leads).map(|built| &built.endpoints.service)
+    }
+
     pub(crate) fn of(&self, key: &ServiceKey) -> Option<&Arc<ServiceEndpoints>> {
         self.built.get(key).map(|b| &b.endpoints)
     }
@@ -118,8 +125,9 @@ impl Endpoints {
 }
 
 impl<'a> Reader<'a> {
-    /// Every endpoint of a service. Only assignments read this, clusters with inline endpoints, and
-    /// those from which one of several may be ejected: it changes with every pod.
+    /// Every endpoint of a service, those that [`Self::is_away`] too. Only assignments read this,
+    /// clusters with inline endpoints, and those from which one of several may be ejected: it
+    /// changes with every pod, and with who is away.
     pub fn endpoints(&self, key: &ServiceKey) -> Option<&'a Arc<ServiceEndpoints>> {
         self.record(Dep::Endpoints(key.clone()));
         self.snapshot().endpoints().of(key)
@@ -143,7 +151,7 @@ impl<'a> Reader<'a> {
         self.record(Dep::Plaintext(key.clone()));
         let endpoints = self.snapshot().endpoints();
         endpoints.has_plaintext(key)
-            || endpoints.awaited(key).iter().any(|proxy| !self.is_connected(proxy))
+            || endpoints.awaited(key).iter().any(|proxy| !self.was_connected(proxy))
     }
 
     /// Whether a proxy before an endpoint takes mutual TLS, whatever policies say.
@@ -152,7 +160,7 @@ impl<'a> Reader<'a> {
             MeshTls::Never => false,
             MeshTls::Always => true,
             MeshTls::WhileConnected => {
-                endpoint.proxy().is_some_and(|proxy| self.is_connected(&proxy))
+                endpoint.proxy().is_some_and(|proxy| self.was_connected(&proxy))
             }
         }
     }

@@ -1,14 +1,10 @@
 //! Proxies at their workloads, over a restart: a file of this process's own.
 //!
-//! A line for each: address, identity and, where the proxy has no stream any more, the second since
-//! 1970 in which it counts no longer. What is lost with the file comes back with the proxies.
+//! A line for each: address and identity and, where the proxy is away, that word. Former versions
+//! wrote a second since 1970 there; such a proxy, like all that are not away, has to come back in its
+//! time. What is lost with the file comes back with the proxies.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::PathBuf,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 
 use ferromesh_cert_authority::files;
 use ferromesh_xds_translator::ir::Connection;
@@ -18,29 +14,42 @@ use tokio::{task::spawn_blocking, time::Instant};
 const LARGEST: u64 = 16 << 20;
 /// Nobody else has to know who is there.
 const MODE: u32 = 0o600;
+/// Behind a proxy that is away.
+const AWAY: &str = "away";
 
-/// Proxies, and until when those count that have no stream.
-type Placed = BTreeMap<Connection, Option<Instant>>;
+/// Proxies at the addresses of their workloads.
+pub(super) type Placed = BTreeMap<Connection, Stay>;
 
-/// Where proxies are kept, and for how long they count.
+/// Whether a proxy at its workload is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stay {
+    /// It has a stream.
+    Here,
+    /// It has none any more, and is away from then on.
+    Until(Instant),
+    /// It did not come back.
+    Away,
+}
+
+/// Where proxies are kept, and how long they may be without a stream.
 #[derive(Debug)]
 pub(super) struct Kept {
     file: PathBuf,
-    stay: Duration,
+    grace: Duration,
 }
 
 impl Kept {
-    pub(super) fn new(file: PathBuf, stay: Duration) -> Self {
-        Self { file, stay }
+    pub(super) fn new(file: PathBuf, grace: Duration) -> Self {
+        Self { file, grace }
     }
 
-    /// How long a proxy counts after its last stream.
-    pub(super) fn stay(&self) -> Duration {
-        self.stay
+    /// Who has no stream now is away from then on.
+    pub(super) fn departing(&self) -> Stay {
+        Stay::Until(Instant::now() + self.grace)
     }
 
-    /// What a former process knew: each has to come back before its end. What cannot be read is said
-    /// and counts for nothing.
+    /// What a former process knew: whoever was not away has time to come back. What cannot be read is
+    /// said and counts for nothing.
     pub(super) fn load(&self) -> Placed {
         let text = match files::read_private(&self.file, LARGEST) {
             Ok(text) => String::from_utf8_lossy(&text).into_owned(),
@@ -50,27 +59,21 @@ impl Kept {
                 return Placed::new();
             }
         };
-        let (now, clock) = (Instant::now(), seconds(SystemTime::now()));
+        let departing = self.departing();
         let entry = |line: &str| {
-            let (connection, end) = read(line)?;
-            // A clock that was set back makes nobody stay for longer.
-            let left = end.map_or(self.stay, |end| Duration::from_secs(end.saturating_sub(clock)));
-            Some((connection, Some(now + left.min(self.stay))))
+            let (connection, away) = read(line)?;
+            Some((connection, if away { Stay::Away } else { departing }))
         };
         text.lines().filter_map(entry).collect()
     }
 
     /// Replaces what is kept. That it cannot be written is said.
     pub(super) async fn save(&self, placed: Placed) {
-        let (now, clock) = (Instant::now(), seconds(SystemTime::now()));
-        let line = |(connection, end): (&Connection, &Option<Instant>)| {
+        let line = |(connection, stay): (&Connection, &Stay)| {
             let Connection { address, identity } = connection;
-            match end {
-                Some(end) => {
-                    let end = clock + end.saturating_duration_since(now).as_secs();
-                    format!("{address} {identity} {end}\n")
-                }
-                None => format!("{address} {identity}\n"),
+            match stay {
+                Stay::Away => format!("{address} {identity} {AWAY}\n"),
+                Stay::Here | Stay::Until(_) => format!("{address} {identity}\n"),
             }
         };
         let text: String = placed.iter().map(line).collect();
@@ -90,16 +93,16 @@ impl Kept {
     }
 }
 
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-/// What a line says; `None`: nothing that can be read.
-fn read(line: &str) -> Option<(Connection, Option<u64>)> {
+/// What a line says: a proxy, and whether it is away; `None`: nothing that can be read.
+fn read(line: &str) -> Option<(Connection, bool)> {
     let mut words = line.split(' ');
     let (address, identity) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    let end = words.next().map(str::parse).transpose().ok()?;
-    words.next().is_none().then_some((Connection { identity, address }, end))
+    let away = match words.next() {
+        None => false,
+        Some(AWAY) => true,
+        Some(second) => second.parse::<u64>().ok().map(|_| false)?,
+    };
+    words.next().is_none().then_some((Connection { identity, address }, away))
 }
 
 #[cfg(test)]
@@ -110,29 +113,32 @@ mod tests {
     fn a_line_that_is_none_counts_for_nothing() {
         let id = "spiffe://cluster.local/ns/shop/sa/cart";
         let table = [
-            (format!("10.0.0.7 {id}"), Some(None)),
-            (format!("10.0.0.7 {id} 17"), Some(Some(17))),
+            (format!("10.0.0.7 {id}"), Some(false)),
+            (format!("10.0.0.7 {id} away"), Some(true)),
+            (format!("10.0.0.7 {id} 17"), Some(false)),
             (format!("10.0.0.7 {id} soon"), None),
-            (format!("10.0.0.7 {id} 17 18"), None),
+            (format!("10.0.0.7 {id} away 18"), None),
             (format!("cart {id}"), None),
             ("10.0.0.7 spiffe://cluster.local/cart".to_owned(), None),
             (String::new(), None),
         ];
         for (line, expected) in table {
-            assert_eq!(read(&line).map(|(_, end)| end), expected, "{line:?}");
+            assert_eq!(read(&line).map(|(_, away)| away), expected, "{line:?}");
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_file_that_others_may_read_or_that_is_none_counts_for_nothing() {
         let directory = tempfile::tempdir().expect("a directory");
         let kept = Kept::new(directory.path().join("proxies"), Duration::from_secs(60));
         assert!(kept.load().is_empty());
-        let (connection, _) =
-            read("10.0.0.7 spiffe://cluster.local/ns/shop/sa/cart").expect("a line");
-        kept.save(Placed::from([(connection.clone(), None)])).await;
-        let left = kept.load()[&connection].expect("an end") - Instant::now();
-        assert!(left > Duration::from_secs(50) && left <= Duration::from_secs(60), "{left:?}");
+        let proxy = |last: u8| {
+            let line = format!("10.0.0.{last} spiffe://cluster.local/ns/shop/sa/cart");
+            read(&line).expect("a line").0
+        };
+        kept.save(Placed::from([(proxy(1), Stay::Here), (proxy(2), Stay::Away)])).await;
+        let back = Placed::from([(proxy(1), kept.departing()), (proxy(2), Stay::Away)]);
+        assert_eq!(kept.load(), back);
         std::fs::remove_file(&kept.file).expect("the file");
         std::fs::create_dir(&kept.file).expect("a directory in its place");
         assert!(kept.load().is_empty());

@@ -11,7 +11,10 @@ use crate::{
     compiler::{Change, Compiler},
     debug::to_json,
     dialect::{Kind, stand_in},
-    ir::{AccessAction, Health, Hostname, Labels, MeshDefaults, ObjectId, PeerTls, ServiceKey},
+    ir::{
+        AccessAction, Connection, Health, Hostname, Labels, MeshDefaults, ObjectId, PeerTls,
+        Presence, ServiceKey,
+    },
     plan::{CaptureMode, Features, OutboundKey, PatchesKey, TelemetryKey, ViewKey},
     snapshot::Reader,
 };
@@ -115,6 +118,38 @@ fn without_any_slice_ready_pods_are_the_endpoints() {
     let mut with_slice = pods();
     with_slice.push(slice("cart-x", json!([])));
     check(with_slice, &[]);
+}
+
+#[test]
+fn nobody_is_sent_to_a_workload_whose_proxy_is_away() {
+    let known = |presence| Change::Connection {
+        connection: Connection {
+            identity: "spiffe://cluster.local/ns/shop/sa/cart".parse().expect("an identity"),
+            address: "10.1.0.1".parse().expect("an address"),
+        },
+        presence,
+    };
+    let pods = vec![service(json!({})), pod("a", "10.1.0.1", "True"), pod("b", "10.1.0.2", "True")];
+    let expected = [("10.1.0.1", true, Health::Healthy), ("10.1.0.2", true, Health::Healthy)];
+    let mut compiler = check(pods, &expected);
+    let mut left = |changes: Vec<Change>| {
+        compiler.apply(changes);
+        let reader = Reader::new(compiler.snapshot());
+        let all = reader.endpoints(&cart()).expect("a service").ports[&80].clone();
+        all.iter().map(|endpoint| reader.is_away(endpoint)).collect::<Vec<_>>()
+    };
+    assert_eq!(left(vec![]), [false, false]);
+    assert_eq!(left(vec![known(Presence::Connected)]), [false, false]);
+    assert_eq!(left(vec![known(Presence::Away)]), [true, false]);
+    let content = json!({
+        "metadata": {"labels": {"app": "cart", "security.istio.io/tlsMode": "disabled"}},
+        "spec": {"serviceAccountName": "cart", "containers": [{"name": "app", "ports": [{"name": "web", "containerPort": 8080}]}]},
+        "status": {"phase": "Running", "podIP": "10.1.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    let without = upsert(Kind::POD, "shop", "a", 0, content);
+    assert_eq!(left(vec![without]), [false, false], "it may be there without its proxy");
+    assert_eq!(left(vec![pod("a", "10.1.0.1", "True")]), [true, false]);
+    assert_eq!(left(vec![known(Presence::Unknown)]), [false, false]);
 }
 
 #[test]

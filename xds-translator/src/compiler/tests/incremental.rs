@@ -14,7 +14,7 @@ use crate::{
     compiler::{Change, Compiler},
     dialect::Kind,
     emit,
-    ir::MeshDefaults,
+    ir::{MeshDefaults, Presence},
     plan::ViewKey,
     view::View,
 };
@@ -139,7 +139,7 @@ fn remove_everything(compiler: &mut Compiler) {
         Change::KeySet { source, .. } => Change::KeySet { source, keys: None },
         Change::Member { connection, .. } => Change::Member { connection, member: None },
         Change::Connection { connection, .. } => {
-            Change::Connection { connection, connected: false }
+            Change::Connection { connection, presence: Presence::Unknown }
         }
         other => other,
     };

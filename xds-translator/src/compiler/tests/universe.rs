@@ -10,7 +10,7 @@ use crate::{
     class::NodeIdentity,
     compiler::Change,
     dialect::{Kind, parse_value},
-    ir::{Connection, KeySet, KeySource, Member, ObjectId},
+    ir::{Connection, KeySet, KeySource, Member, ObjectId, Presence},
     snapshot::CredentialFact,
 };
 
@@ -145,7 +145,7 @@ impl Step {
         Change::Member { connection, member: (!self.delete).then_some(member) }
     }
 
-    /// A proxy that comes or goes, mostly at a pod's address.
+    /// A proxy that comes, goes or stays away, mostly at a pod's address.
     fn connection(&self, namespace: &str) -> Change {
         let account = format!("account{}", self.variant % 2);
         let identity = format!("spiffe://cluster.local/ns/{namespace}/sa/{account}");
@@ -153,7 +153,12 @@ impl Step {
             identity: identity.parse().expect("an identity"),
             address: address(namespace, self.name).parse().expect("an address"),
         };
-        Change::Connection { connection, connected: !self.delete }
+        let presence = match (self.delete, self.variant % 3) {
+            (true, _) => Presence::Unknown,
+            (false, 0) => Presence::Away,
+            (false, _) => Presence::Connected,
+        };
+        Change::Connection { connection, presence }
     }
 
     fn credential(&self, namespace: &str) -> Change {
