@@ -104,7 +104,11 @@ pub fn read_named(path: &Path, limit: u64) -> io::Result<String> {
     String::from_utf8(bytes).map_err(no_text)
 }
 
-fn read_opened(file: File, limit: u64) -> io::Result<Vec<u8>> {
+/// Reads what is left of an open file, of at most `limit` bytes.
+///
+/// # Errors
+/// The system's, and that it is larger.
+pub fn read_opened(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {

@@ -1,10 +1,11 @@
 //! Settings: flags first, then `FERROMESH_*` variables, then a file, then safe defaults. The only
 //! place of this crate that reads the environment.
 
+mod contexts;
+mod file;
 mod remote;
 
 use std::{
-    collections::BTreeMap,
     env,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -19,7 +20,11 @@ use ferromesh_proto::TrustDomain;
 use ferromesh_xds_translator::{dialect::scalar::parse_duration, ir::MeshDefaults};
 use ipnet::IpNet;
 
-pub use self::remote::RemoteOptions;
+use self::file::SettingsFile;
+pub use self::{
+    contexts::{Contexts, Target},
+    remote::RemoteOptions,
+};
 
 /// `ferromesh serve`: every option has a safe default.
 #[derive(Args, Clone, Default, Debug)]
@@ -96,15 +101,15 @@ pub struct ServeOptions {
     /// Lifetime of workloads' certificates, such as 24h or 20s [default: 24h]
     #[arg(long, value_name = "DURATION", env = "FERROMESH_LEAF_TTL")]
     pub leaf_ttl: Option<String>,
+    /// Outside a cluster: how long a workload is still called whose proxy was connected and is gone
+    /// [default: 60s]
+    #[arg(long, value_name = "DURATION", env = "FERROMESH_PROXY_GRACE")]
+    pub proxy_grace: Option<String>,
     /// Lifetime of the certificate that signs those, at least six times theirs; renewed at half of
     /// it [default: 168h]
     #[arg(long, value_name = "DURATION", env = "FERROMESH_SIGNER_TTL")]
     pub signer_ttl: Option<String>,
     /// File with the administrator's token of the REST API [default: one is made, DATA/admin-token]
-    /// Outside a cluster: how long a workload is still called whose proxy was connected and is gone
-    /// [default: 60s]
-    #[arg(long, value_name = "DURATION", env = "FERROMESH_PROXY_GRACE")]
-    pub proxy_grace: Option<String>,
     #[arg(long, value_name = "FILE", env = "FERROMESH_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
     /// File with further roots, in PEM, of the servers that keys of request tokens are fetched from
@@ -118,6 +123,13 @@ pub struct ServeOptions {
     /// How often those keys are fetched again [default: 20m]
     #[arg(long, value_name = "DURATION", env = "FERROMESH_JWKS_REFRESH")]
     pub jwks_refresh: Option<String>,
+    /// What is logged: a level, or target=level pairs with commas; `ferromesh log` changes it later
+    /// [default: RUST_LOG, else info]
+    #[arg(long, value_name = "FILTER", env = "FERROMESH_LOG")]
+    pub log: Option<String>,
+    /// How it is logged [default: text]
+    #[arg(long, value_name = "STYLE", env = "FERROMESH_LOG_FORMAT")]
+    pub log_format: Option<String>,
     /// Names that the server's certificate carries, beside ferromesh.local and localhost
     #[arg(long, value_name = "NAME", env = "FERROMESH_SERVER_NAMES", value_delimiter = ',')]
     pub server_names: Vec<String>,
@@ -167,6 +179,8 @@ pub struct Settings {
     pub take_over_roots: bool,
     /// Lifetime of workloads' certificates.
     pub leaf_ttl: Duration,
+    /// How long a workload is still called whose proxy is gone; not in a cluster.
+    pub proxy_grace: Duration,
     /// Lifetime of the certificate that signs those; the authority's default without it.
     pub signer_ttl: Option<Duration>,
     /// The administrator's token, where somebody else keeps it; `None`: in the data directory, made
@@ -178,12 +192,26 @@ pub struct Settings {
     pub jwks_networks: Vec<IpNet>,
     /// How often keys are fetched again.
     pub jwks_refresh: Duration,
+    /// What is logged.
+    pub log: String,
+    /// How it is logged.
+    pub log_style: Style,
     /// Names of the server's certificate; `ferromesh.local` first.
-    /// How long a workload is still called whose proxy is gone; not in a cluster.
-    pub proxy_grace: Duration,
     pub server_names: Vec<String>,
 }
 
+/// How lines of the log look.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Style {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged by default: the client of the API server repeats what its user says better.
+pub const DEFAULT_LOG: &str = "info,kube_client=off,kube_runtime=off";
 /// The name that the control plane's certificate always carries, and that agents ask for.
 pub const SERVER_NAME: &str = "ferromesh.local";
 /// Shorter certificates would be renewed faster than anybody can use them.
@@ -213,9 +241,11 @@ impl ServeOptions {
         let cluster = kubeconfig
             .or_else(|| (config.is_empty() && in_pod()).then_some(KubeClusterAccess::Pod));
         let server_names = file.list("server-names", self.server_names);
+        let log_style = self.log_format.or(file.take("log-format"));
         let networks: Vec<String> = file.list("jwks-networks", self.jwks_networks);
         let refresh = self.jwks_refresh.or(file.take("jwks-refresh"));
         let ttl = self.leaf_ttl.or(file.take("leaf-ttl")).unwrap_or_else(|| "24h".to_owned());
+        let grace = self.proxy_grace.or(file.take("proxy-grace"));
         let signer_ttl =
             self.signer_ttl.or(file.take("signer-ttl")).map(|ttl| duration("--signer-ttl", &ttl));
         let trust_domain = self.trust_domain.or(file.take("trust-domain"));
@@ -245,7 +275,6 @@ impl ServeOptions {
                 .or(file.take("injection-settings").map(PathBuf::from)),
             trust_domain: trust_domain
                 .map_or(Ok(TrustDomain::default()), |t| TrustDomain::new(&t))
-        let grace = self.proxy_grace.or(file.take("proxy-grace"));
                 .context("--trust-domain")?,
             root_namespace: root_namespace
                 .map_or_else(|| MeshDefaults::default().root_namespace, Arc::from),
@@ -255,6 +284,7 @@ impl ServeOptions {
                 || self.discard_sealed_secrets,
             take_over_roots: file.says("take-over-roots")? || self.take_over_roots,
             leaf_ttl: duration("--leaf-ttl", &ttl)?,
+            proxy_grace: duration("--proxy-grace", grace.as_deref().unwrap_or("60s"))?,
             signer_ttl: signer_ttl.transpose()?,
             admin_token_file: self
                 .admin_token_file
@@ -262,6 +292,8 @@ impl ServeOptions {
             jwks_roots: self.jwks_roots.or(file.take("jwks-roots").map(PathBuf::from)),
             jwks_networks: networks.iter().map(|net| network(net)).collect::<Result<_, _>>()?,
             jwks_refresh: duration("--jwks-refresh", refresh.as_deref().unwrap_or("20m"))?,
+            log: self.log.or(file.take("log")).or_else(rust_log).unwrap_or(DEFAULT_LOG.to_owned()),
+            log_style: log_style.map_or(Ok(Style::default()), |style| named_style(&style))?,
             server_names: named(server_names),
         };
         let allowed = file.says("allow-plaintext-xds")? || self.allow_plaintext_xds;
@@ -271,8 +303,6 @@ impl ServeOptions {
     }
 }
 
-/// More of a settings file is not read.
-const LARGEST_SETTINGS: u64 = 1 << 20;
 /// More of a file with a token or a name is not read.
 const LARGEST_TOKEN: u64 = 64 << 10;
 
@@ -284,7 +314,20 @@ const POD_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 fn in_pod() -> bool {
     env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(POD_TOKEN).is_file()
 }
-            proxy_grace: duration("--proxy-grace", grace.as_deref().unwrap_or("60s"))?,
+
+/// What every program of this kind is told to log.
+#[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+fn rust_log() -> Option<String> {
+    env::var("RUST_LOG").ok().filter(|chosen| !chosen.trim().is_empty())
+}
+
+fn named_style(text: &str) -> anyhow::Result<Style> {
+    match text {
+        "text" => Ok(Style::Text),
+        "json" => Ok(Style::Json),
+        other => bail!("--log-format {other:?}: expected text or json"),
+    }
+}
 
 /// A name that no other replica has.
 fn some_name() -> String {
@@ -428,93 +471,6 @@ impl Settings {
     }
 }
 
-/// A settings file: one `key: value` per line, so that every value has one form everywhere.
-#[derive(Default, Debug)]
-struct SettingsFile {
-    path: PathBuf,
-    values: BTreeMap<String, String>,
-}
-
-impl SettingsFile {
-    fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = files::read_named(path, LARGEST_SETTINGS)
-            .with_context(|| format!("reading the settings file {}", path.display()))?;
-        let mut values = BTreeMap::new();
-        for (number, line) in text.lines().enumerate() {
-            let line = line.split(" #").next().unwrap_or_default().trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let Some((key, value)) = line.split_once(':') else {
-                bail!("{}:{}: expected `option: value`, got {line:?}", path.display(), number + 1);
-            };
-            let (key, value) = (key.trim().to_owned(), value.trim().trim_matches('"').to_owned());
-            if let Some(first) = values.insert(key.clone(), value) {
-                bail!(
-                    "{}:{}: {key:?} is written twice, first as {first:?}; keep one of them",
-                    path.display(),
-                    number + 1
-                );
-            }
-        }
-        Ok(Self { path: path.to_owned(), values })
-    }
-
-    fn take(&mut self, key: &str) -> Option<String> {
-        self.values.remove(key)
-    }
-
-    /// What was given, else what the file lists.
-    fn list<T: From<String>>(&mut self, key: &str, given: Vec<T>) -> Vec<T> {
-        let written = self.take(key).unwrap_or_default();
-        let listed = written.split(',').filter(|part| !part.is_empty());
-        if given.is_empty() { listed.map(|part| part.to_owned().into()).collect() } else { given }
-    }
-
-    /// Whether a switch is on.
-    fn says(&mut self, key: &str) -> anyhow::Result<bool> {
-        match self.take(key).as_deref() {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(other) => {
-                bail!("{}: {key}: expected true or false, got {other:?}", self.path.display())
-            }
-        }
-    }
-
-    fn address(
-        &mut self,
-        key: &str,
-        given: Option<SocketAddr>,
-        default: SocketAddr,
-    ) -> anyhow::Result<SocketAddr> {
-        Ok(self.optional_address(key, given)?.unwrap_or(default))
-    }
-
-    fn optional_address(
-        &mut self,
-        key: &str,
-        given: Option<SocketAddr>,
-    ) -> anyhow::Result<Option<SocketAddr>> {
-        let written = self.take(key);
-        let (None, Some(text)) = (given, written) else { return Ok(given) };
-        let address = text.parse().with_context(|| {
-            format!("{}: {key}: expected IP:PORT, got {text:?}", self.path.display())
-        });
-        address.map(Some)
-    }
-
-    fn nothing_left(&self) -> anyhow::Result<()> {
-        match self.values.keys().next() {
-            Some(key) => bail!(
-                "{}: unknown option {key:?}; `ferromesh serve --help` lists them",
-                self.path.display()
-            ),
-            None => Ok(()),
-        }
-    }
-}
-
 /// Whether to print colours where a terminal shows them: not if `NO_COLOR` is set to anything.
 #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 pub fn colours(terminal: bool) -> bool {
@@ -616,7 +572,8 @@ mod tests {
                     root-namespace: r\npod-name: p\nnew-root: true\n\
                     discard-sealed-secrets: true\ntake-over-roots: true\nleaf-ttl: 1h\nproxy-grace: 5s\n\
                     signer-ttl: 12h\nadmin-token-file: t\nserver-names: x,y\n\
-                    jwks-roots: r\njwks-networks: 10.0.0.0/8,127.0.0.1\njwks-refresh: 1h\n";
+                    jwks-roots: r\njwks-networks: 10.0.0.0/8,127.0.0.1\njwks-refresh: 1h\n\
+                    log: warn\nlog-format: json\n";
         fs::write(&path, text).expect("writing");
         let mut line = vec!["serve".to_owned(), format!("--settings={}", path.display())];
         for (key, value) in text.lines().filter_map(|line| line.split_once(": ")) {

@@ -8,6 +8,7 @@ pub mod accept;
 pub mod admin;
 pub mod ads;
 pub mod app;
+pub mod backup;
 pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]
@@ -18,6 +19,7 @@ pub mod inject;
 mod json;
 pub mod judge;
 pub mod kube_cluster;
+pub mod log;
 #[cfg(test)]
 mod logged;
 pub mod metrics;

@@ -5,6 +5,7 @@
 
 pub mod admission;
 mod count;
+mod exposition;
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub use self::count::Count;
+pub use self::{count::Count, exposition::Exposition};
 
 /// Upper bounds of push and convergence times, in seconds (those of istiod).
 const PUSH_BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0, 20.0];
@@ -357,6 +358,25 @@ mod tests {
             "mesh_door_refusals_total{door=\"xds-tls\",reason=\"silent\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+    #[test]
+    fn every_metric_is_described_in_both_forms() {
+        let metrics = Metrics::new();
+        metrics.turned_away("xds-tls", "silent");
+        for form in [Exposition::OpenMetrics, Exposition::Text] {
+            let text = form.spell(metrics.render());
+            let named = |what: &'static str| {
+                let said = text.lines().filter_map(move |line| line.strip_prefix(what));
+                said.filter_map(|said| said.split(' ').next()).collect::<Vec<_>>()
+            };
+            let typed = named("# TYPE ");
+            assert!(typed.len() > 20 && typed == named("# HELP "), "{form:?}: {text}");
+            let refusals = match form {
+                Exposition::OpenMetrics => "mesh_door_refusals",
+                Exposition::Text => "mesh_door_refusals_total",
+            };
+            assert!(typed.contains(&refusals), "{form:?}: {typed:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The proxy's own HTTP endpoints: readiness, metrics, and for people on this machine what it runs
-//! and why not.
+//! and why not, and what it logs.
 //!
 //! Nothing here shows key material: secrets appear by name and version only.
 
@@ -7,7 +7,7 @@ use std::{fmt::Write, sync::Arc, time::SystemTime};
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Query, State},
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
     routing::{get, post},
@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    log::{Log, LogError},
     pod::{self, METRICS_TYPE, PodSettings},
     runtime::endpoint::HealthStatus,
     upstream::LiveEndpoint,
@@ -28,7 +29,7 @@ use crate::{
     },
 };
 
-/// What the endpoints read, and the two switches that they have.
+/// What the endpoints read, and the switches that they have.
 #[derive(Clone)]
 pub struct Admin {
     /// What workers share.
@@ -41,6 +42,8 @@ pub struct Admin {
     pub needs_identity: bool,
     /// Cancelled to end the proxy.
     pub quit: CancellationToken,
+    /// What is logged.
+    pub log: Arc<Log>,
 }
 
 impl Admin {
@@ -51,6 +54,7 @@ impl Admin {
             .route("/listeners", get(listeners))
             .route("/clusters", get(clusters))
             .route("/certs", get(certs))
+            .route("/logging", post(logging))
             .route("/drain", post(drain))
             .route("/quitquitquit", post(quit))
             .with_state(self.clone())
@@ -127,6 +131,16 @@ async fn all_metrics(
 async fn quit(State(admin): State<Admin>) -> &'static str {
     admin.quit.cancel();
     "draining, then ending\n"
+}
+
+/// What is logged, and other levels where the query names some, as Envoy's admin interface has it.
+async fn logging(
+    State(admin): State<Admin>,
+    Query(asked): Query<Vec<(String, String)>>,
+) -> Result<String, (StatusCode, String)> {
+    let refused = |error: LogError| (StatusCode::BAD_REQUEST, format!("{error}\n"));
+    admin.log.ask(&asked).map_err(refused)?;
+    Ok(admin.log.to_string())
 }
 
 async fn drain(State(admin): State<Admin>) -> &'static str {

@@ -22,6 +22,7 @@ use crate::{
     drain::{self, Signals},
     identity::{IdentityWatch, csr_client::CsrClient, kept::Kept, rotate},
     listen,
+    log::Log,
     machine::Machine,
     node::discovery_node,
     pod,
@@ -67,7 +68,7 @@ type WorkerHandle = thread::JoinHandle<io::Result<()>>;
 ///
 /// # Errors
 /// A port is in use, a thread cannot be started, or a worker ended by itself.
-pub fn run_proxy(settings: ProxySettings) -> anyhow::Result<()> {
+pub fn run_proxy(settings: ProxySettings, log: Log) -> anyhow::Result<()> {
     // The allocator asks for huge pages, of which what a proxy keeps uses a part each: two fifths
     // of its memory, for no speed that could be measured. Not for the agent: its Envoy would
     // inherit it. A kernel without them refuses, which is as well.
@@ -75,7 +76,7 @@ pub fn run_proxy(settings: ProxySettings) -> anyhow::Result<()> {
     let _ = nix::sys::prctl::set_thp_disable(true);
     let most = most_connections(raise_files());
     let runtime = admin_runtime()?;
-    runtime.block_on(serve_proxy(settings, most))
+    runtime.block_on(serve_proxy(settings, most, log))
 }
 
 /// Runs an agent with its Envoy until it is told to end, then drains it.
@@ -123,7 +124,7 @@ fn admin_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("admin runtime")
 }
 
-async fn serve_proxy(settings: ProxySettings, most: usize) -> anyhow::Result<()> {
+async fn serve_proxy(settings: ProxySettings, most: usize, log: Log) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("signals")?;
     // Ports first: a second proxy on them should end before it asks for a certificate.
     let admin_socket = bind("--admin-address", settings.admin).await?;
@@ -146,6 +147,7 @@ async fn serve_proxy(settings: ProxySettings, most: usize) -> anyhow::Result<()>
         node_id: settings.node.id().into(),
         needs_identity: settings.csr.is_some(),
         quit: quit.clone(),
+        log: Arc::new(log),
     };
     serve(admin_socket, admin.admin_routes());
     serve(status_socket, admin.status_routes());

@@ -31,6 +31,7 @@ use crate::{
     agent::{AgentSettings, tied::Tie},
     drain::DrainSettings,
     identity::{channel::TlsTarget, csr_client::CsrSettings},
+    log::LogStyle,
     pod::{AppMetrics, AppProbes, Application, HealthProbe, PodSettings},
     runtime::endpoint::Workload,
     telemetry::{
@@ -65,15 +66,6 @@ pub struct Cli {
     /// How it is logged.
     #[arg(long, env = "FERROMESH_LOG_FORMAT", value_enum, default_value_t = LogStyle::Text, global = true)]
     pub log_format: LogStyle,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum LogStyle {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// What to run.

@@ -23,6 +23,7 @@ pub(crate) mod file;
 pub mod http;
 pub mod identity;
 pub mod listen;
+pub mod log;
 pub mod machine;
 pub mod node;
 pub mod pod;
@@ -47,11 +48,10 @@ use anyhow::Context;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use tracing_subscriber::EnvFilter;
-
 use crate::{
     agent::tied::{NOT_STARTED, NotStarted, Tie},
-    config::{Cli, Command, LogStyle},
+    config::{Cli, Command},
+    log::Log,
 };
 
 /// Runs the program with these arguments (the first one is its name) until it ends.
@@ -68,8 +68,9 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>, words: &[&str]) -> Ex
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
     };
-    log_to_stderr(&cli);
-    match run(cli.command, Tie(words.iter().map(OsString::from).collect())) {
+    let colours = config::colours(std::io::stderr().is_terminal());
+    let log = Log::start(&cli.log, cli.log_format, colours);
+    match run(cli.command, log, Tie(words.iter().map(OsString::from).collect())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -78,9 +79,9 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>, words: &[&str]) -> Ex
     }
 }
 
-fn run(command: Command, tie: Tie) -> anyhow::Result<()> {
+fn run(command: Command, log: Log, tie: Tie) -> anyhow::Result<()> {
     match command {
-        Command::Run(args) => app::run_proxy(args.settings()?),
+        Command::Run(args) => app::run_proxy(args.settings()?, log),
         Command::Envoy(args) => app::run_agent(args.settings(Some(tie))?),
         Command::Redirect(args) => app::redirect(&args.settings(), args.print),
         Command::Completion { shell } => completion(shell),
@@ -103,22 +104,4 @@ fn manual(folder: &Path) -> anyhow::Result<()> {
     let failed = || format!("writing manual pages into {}", folder.display());
     std::fs::create_dir_all(folder).with_context(failed)?;
     clap_mangen::generate_to(Cli::command(), folder).with_context(failed)
-}
-
-/// Standard output is for access logs.
-fn log_to_stderr(cli: &Cli) {
-    let filter = EnvFilter::try_new(&cli.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = config::colours(std::io::stderr().is_terminal());
-    // Where nobody reads the log any more, a complaint about it would end the process: it would go
-    // to the same place.
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .log_internal_errors(false);
-    // A program that embeds this one may have set its own.
-    let _ = match cli.log_format {
-        LogStyle::Text => subscriber.try_init(),
-        LogStyle::Json => subscriber.json().try_init(),
-    };
 }

@@ -76,6 +76,14 @@ fn a_proxy_comes_back_without_a_token_and_a_used_token_is_told_to_be_one() {
         make_token(&plane, kind);
         let mut proxy = start_proxy(kind, &plane, network, kind);
         until_ready(&mut proxy, network);
+        // What it logs is changed while it runs, by the same words for both.
+        let admin = format!("{network}.5:15000");
+        let (well, said) =
+            plane.administer(&["proxy-config", "log", "--admin", &admin, "--level", "warning"]);
+        let shown = if kind == "run" { "all: warn" } else { "admin: warning" };
+        assert!(well && said.contains(shown), "{said}");
+        let (well, said) = plane.administer(&["proxy-config", "log", "--admin", &admin]);
+        assert!(well && said.contains(shown), "{said}");
         let kept = plane.path(&format!("{kind}/identity.json"));
         let mode = fs::metadata(&kept).expect("it is kept").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{kind}");

@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use ferromesh_integration::{
-    plane::{ControlPlane, subscribe},
-    process::until,
+    plane::{ControlPlane, curl, program, subscribe},
+    process::{Process, until},
 };
 use ferromesh_proto::ResourceType;
+use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const ROUTES: &str = "
@@ -44,6 +45,56 @@ impl Desk {
             assert!(said.contains(part), "{line}: no {part:?} in\n{said}");
         }
     }
+}
+
+/// Lines of the log, which are JSON, that say this.
+fn logged(process: &Process, what: &str) -> Vec<Value> {
+    let lines = process.output();
+    let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["fields"]["message"] == what).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_is_logged_and_what_is_logged_is_changed_while_it_runs() {
+    let plane = ControlPlane::new("127.80.77.1").with("--log-format", "json");
+    plane.write("service.yaml", SERVICE);
+    let process = plane.start();
+    let desk = Desk(plane);
+    let taken = || logged(&process, "configuration taken in");
+    until(PATIENCE, "what is taken in is logged", || taken().len() == 1);
+    assert_eq!(taken()[0]["fields"]["written"], 1);
+    let stream = subscribe(&desk.0.host, "client", ResourceType::Cluster, &["*"]).await;
+    until(PATIENCE, "who comes is logged", || logged(&process, "proxy connected").len() == 1);
+    drop(stream);
+    until(PATIENCE, "who goes is logged", || logged(&process, "proxy gone").len() == 1);
+    let gone = &logged(&process, "proxy gone")[0]["fields"];
+    assert!(gone["proxy"].as_str().is_some_and(|id| id.contains("client.default")), "{gone}");
+
+    desk.sees("log", true, &["info"]);
+    desk.sees("log info,a=nonsense", false, &["target=level pairs"]);
+    desk.sees("log error", true, &["error"]);
+    let second = SERVICE.replace("name: reviews", "name: ratings");
+    desk.0.write("second.yaml", &second);
+    until(PATIENCE, "it is in force", || {
+        desk.types("get svc -A -o name", true).contains("ratings")
+    });
+    desk.sees("log info", true, &["info"]);
+    desk.sees("log", true, &["info"]);
+    desk.0.write("third.yaml", SERVICE.replace("name: reviews", "name: details"));
+    until(PATIENCE, "it is logged again", || taken().len() == 2);
+    desk.sees("get svc -A -o name", true, &["details"]);
+    // Whoever changes it is told of, by what was chosen before.
+    assert_eq!(logged(&process, "what is logged is to be changed").len(), 1);
+
+    let text = curl(&format!("http://{}/metrics", desk.0.address(15014))).expect("metrics");
+    assert!(text.contains("# TYPE mesh_full_rebuilds_total counter"), "{text}");
+    assert!(text.contains("# HELP pilot_xds ") && !text.contains("# EOF"), "{text}");
+    let mut command = std::process::Command::new("curl");
+    command.args(["-sfi", "-H", "accept: application/openmetrics-text; version=1.0.0"]);
+    let output = command.arg(format!("http://{}/metrics", desk.0.address(15014))).output();
+    let open = String::from_utf8_lossy(&output.expect("curl runs").stdout).into_owned();
+    assert!(open.contains("content-type: application/openmetrics-text; version=1.0.0"), "{open}");
+    assert!(open.contains("# TYPE mesh_full_rebuilds counter") && open.contains("# EOF"), "{open}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,4 +151,37 @@ async fn mistakes_show_where_people_look_and_commands_end_as_they_should() {
     until(PATIENCE, "the finding is gone", || {
         desk.0.administer(&["diagnostics"]).1.contains("0 findings")
     });
+}
+
+#[test]
+fn a_control_plane_is_asked_by_its_name() {
+    let plane = ControlPlane::new("127.80.78.1");
+    plane.write("service.yaml", SERVICE);
+    let _process = plane.start();
+    let types = |line: &str, well: bool| {
+        let mut command = program();
+        command.env("XDG_CONFIG_HOME", plane.folder()).args(line.split_whitespace());
+        let output = command.output().expect("it runs");
+        let said = [output.stdout, output.stderr];
+        let said = said.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        assert_eq!(output.status.success(), well, "{line}: {said}");
+        said
+    };
+    let server = format!("http://{}", plane.address(8080));
+    let token = plane.path("data/admin-token").display().to_string();
+    types(&format!("context add shop --server {server} --admin-token-file {token}"), true);
+    types("context add bank --server http://127.80.78.9:8080", true);
+    let said = types("get svc -A --context nobody", false);
+    assert!(said.contains("expected one of bank, shop"), "{said}");
+    let said = types("context use shop", true);
+    assert!(said.contains("shop") && said.contains(&server), "{said}");
+    assert!(types("get svc -A", true).contains("reviews"));
+    assert!(types("token create -n shop -s cart", true).starts_with("ey"), "by its token");
+    assert!(types("get svc -A --context bank", false).contains("127.80.78.9"));
+    types("context remove shop", true);
+    assert!(!types("context list", true).contains(&server));
+    // As users of other tools type it.
+    let said = types(&format!("verify-install --server {server}"), true);
+    assert!(said.contains("a control plane answers"), "{said}");
+    assert!(types("multicluster link", false).contains("a mesh is one cluster"));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ferromesh_cert_authority::Authority;
 
 use crate::{
-    findings::Findings, judge::Judge, pipeline, source::rest::RestSource, status::Proxies,
+    findings::Findings, judge::Judge, log::Log, pipeline, source::rest::RestSource, status::Proxies,
 };
 
 /// What the API's answers are made of.
@@ -22,4 +22,6 @@ pub struct Api {
     pub proxies: Arc<Proxies>,
     /// Certificates and join tokens.
     pub authority: Arc<Authority>,
+    /// What is logged.
+    pub log: Arc<Log>,
 }

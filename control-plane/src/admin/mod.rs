@@ -7,6 +7,7 @@ mod explain;
 mod forecast;
 mod guard;
 mod health;
+mod logging;
 mod mesh;
 mod objects;
 mod openapi;
@@ -58,6 +59,7 @@ pub fn router(api: Arc<Api>, guard: Arc<Guard>, requests: Arc<Requests>) -> Rout
         .route("/api/v1/proxies/{id}/config", get(mesh::config))
         .route("/api/v1/workloads", get(mesh::workloads))
         .route("/api/v1/certificates", get(mesh::certificates))
+        .route("/api/v1/log", get(logging::read).put(logging::choose))
         .route("/api/v1/tokens", post(mesh::create_token))
         .fallback(objects::no_such_path)
         .layer(DefaultBodyLimit::max(MAX_BODY))

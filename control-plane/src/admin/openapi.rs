@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 type Operation = (&'static str, &'static str, &'static str, bool);
 
 /// Every operation; a test compares the paths with the router.
-const OPERATIONS: [Operation; 28] = [
+const OPERATIONS: [Operation; 30] = [
     ("get", "/healthz/live", "Alive", false),
     ("get", "/healthz/ready", "Ready: every source has told what it has", false),
     ("get", "/openapi.json", "This document", false),
@@ -105,6 +105,8 @@ const OPERATIONS: [Operation; 28] = [
     ),
     ("get", "/api/v1/workloads", "Workloads of the registry", false),
     ("get", "/api/v1/certificates", "Issued certificates, newest first", false),
+    ("get", "/api/v1/log", "What the control plane logs", false),
+    ("put", "/api/v1/log", "Log something else from now on", true),
     ("post", "/api/v1/tokens", "Make a join token for one identity", true),
 ];
 
@@ -133,6 +135,11 @@ fn describe() -> Value {
                         "status": { "type": "integer" }, "title": { "type": "string" }, "detail": { "type": "string" },
                         "diagnostics": { "type": "array", "items": { "type": "object" } },
                     },
+                },
+                "Log": {
+                    "type": "object",
+                    "required": ["filter"],
+                    "properties": { "filter": { "type": "string", "examples": ["info", "info,ferromesh_control_plane::ads=debug"] } },
                 },
                 "TokenRequest": {
                     "type": "object",
@@ -165,10 +172,10 @@ fn operation(path: &str, summary: &str, writes: bool, method: &str) -> Value {
         operation["security"] = json!([{ "administrator": [] }]);
     }
     if matches!(method, "post" | "put") {
-        let schema = if path.ends_with("tokens") {
-            json!({ "$ref": "#/components/schemas/TokenRequest" })
-        } else {
-            json!({ "type": "object" })
+        let schema = match path {
+            "/api/v1/tokens" => json!({ "$ref": "#/components/schemas/TokenRequest" }),
+            "/api/v1/log" => json!({ "$ref": "#/components/schemas/Log" }),
+            _ => json!({ "type": "object" }),
         };
         operation["requestBody"] =
             json!({ "required": true, "content": { "application/json": { "schema": schema } } });
@@ -179,7 +186,7 @@ fn operation(path: &str, summary: &str, writes: bool, method: &str) -> Value {
 /// The parameter of whatever writes objects.
 fn dry_run(path: &str, writes: bool) -> Option<Value> {
     let values = ["true", "All", "false"];
-    (writes && !path.ends_with("tokens"))
+    (writes && !["/api/v1/tokens", "/api/v1/log"].contains(&path))
         .then(|| json!({ "name": "dryRun", "in": "query", "schema": { "enum": values } }))
 }
 

@@ -113,16 +113,21 @@ pub(super) async fn serve<P: Protocol>(
     requests: Inbox<P::Request>,
     out: Out,
 ) {
+    let peer = admission.remote;
     let outcome = match ProxyStream::<P>::open(shared.clone(), admission, requests, &out).await {
         Ok(Some(stream)) => {
             shared.metrics.streams.inc();
+            let (id, begin) = (stream.registration.id.clone(), Instant::now());
             let outcome = stream.run(&out).await;
             shared.metrics.streams.dec();
+            let why = outcome.as_ref().err().map_or("its stream ended", Status::message);
+            tracing::info!(proxy = id, connected_s = begin.elapsed().as_secs(), why, "proxy gone");
             outcome
         }
         Ok(None) => Ok(()),
         Err(status) => {
             shared.metrics.refused_streams.inc();
+            tracing::info!(?peer, code = ?status.code(), why = status.message(), "stream refused");
             Err(status)
         }
     };
@@ -133,6 +138,12 @@ pub(super) async fn serve<P: Protocol>(
         // A client that reads nothing does not learn why.
         let _ = timeout(TICK, out.send(Err(status))).await;
     }
+}
+
+fn say_hello(arrival: &Arrival) {
+    let Arrival { id, identity, remote, protocol, version, .. } = arrival;
+    let identity = identity.as_ref().map(ToString::to_string).unwrap_or_default();
+    tracing::info!(proxy = id, identity, peer = ?remote, protocol, version, "proxy connected");
 }
 
 /// Logs why a proxy that names a group is no workload by it, which nothing else tells its operator.
@@ -236,6 +247,7 @@ impl<P: Protocol> ProxyStream<P> {
             protocol: P::VARIANT.name(),
             version,
         };
+        say_hello(&arrival);
         let registration = shared.proxies.register(arrival, (shared.clock)());
         let mut session =
             Session::new(stream, P::VARIANT, leases.iter().map(Lease::current).collect());

@@ -7,13 +7,12 @@ mod servers;
 mod state;
 mod witness;
 
-use std::{io::IsTerminal, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use ferromesh_cert_authority::{Authority, files};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 pub use self::servers::Addresses;
 use self::{
@@ -25,8 +24,9 @@ use self::{
 use crate::{
     admin::{AdminToken, Api, Guard},
     ads::shared::Shared,
-    config::{self, Settings},
+    config::Settings,
     kube_cluster::{KubeCluster, objects::Objects},
+    log::Log,
     pipeline::Mesh,
     source::{
         directory,
@@ -40,11 +40,6 @@ use crate::{
 const LARGEST_ROOTS: u64 = 4 << 20;
 /// Time for streams and requests to end after a signal.
 const GRACE: Duration = Duration::from_secs(5);
-/// What is logged by default: the client of the API server repeats what its user says better.
-const DEFAULT_LOG: &str = "info,kube_client=off,kube_runtime=off";
-/// Logged whatever is chosen: that client repeats, as a warning, the whole of an answer that it
-/// cannot read, keys of Secrets and all.
-const NEVER_LOGGED: &str = "kube_client::client=off";
 
 /// Keeps keys and tokens in memory from others of the same user: no core is written, and no
 /// debugger may look (`PR_SET_DUMPABLE`, prctl(2)). What a kernel does not know is left out.
@@ -61,7 +56,7 @@ pub fn keep_memory_private() {
 /// It cannot start, or something that it cannot be without has failed; each in one line that says
 /// what to do.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
-    start_log();
+    let log = Arc::new(Log::start(&settings.log, settings.log_style)?);
     // The allocator asks for huge pages, of which many small objects use a part each: a sixth of
     // the memory, for no speed that could be measured. A kernel without them refuses, which is as
     // well.
@@ -79,7 +74,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         }
     });
     let mut plane = tokio::select! {
-        plane = ControlPlane::start(settings) => plane?,
+        plane = ControlPlane::start(settings, log) => plane?,
         () = &mut told => return Ok(()),
     };
     let outcome = tokio::select! {
@@ -89,25 +84,6 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     tracing::info!("stopping");
     plane.stop().await;
     outcome
-}
-
-/// Logs to stderr; `RUST_LOG` chooses what. In tests and embedders that log already, theirs stays.
-fn start_log() {
-    let chosen = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-    let filter = without_answers(chosen);
-    let colours = config::colours(std::io::stderr().is_terminal());
-    // Where nobody reads the log any more, a complaint about it would end the process: it would go
-    // to the same place.
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours);
-    let _ = log.log_internal_errors(false).try_init();
-}
-
-/// What was chosen to be logged, without what may hold keys.
-fn without_answers(chosen: EnvFilter) -> EnvFilter {
-    chosen.add_directive(NEVER_LOGGED.parse().expect("a target and a level"))
 }
 
 /// A running control plane.
@@ -128,11 +104,12 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Opens state, binds ports and starts everything. Proxies are served once every source has
-    /// been read.
+    /// been read. `log` is what the API shows and changes.
     ///
     /// # Errors
     /// State or a port cannot be used; says what to do.
-    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+    pub async fn start(settings: Settings, log: Arc<Log>) -> anyhow::Result<Self> {
+        directory::must_be_there(&settings.config)?;
         let cluster = match &settings.cluster {
             Some(access) => Some(KubeCluster::connect(access).await?),
             None => None,
@@ -147,7 +124,7 @@ impl ControlPlane {
         let witness = local.as_ref().map(|local| local.witness.clone());
         let objects = start_sources(&core, &mut tasks, local, addresses.webhook.is_some()).await?;
         state::end_of_first_start(&core.settings)?;
-        serve(&core, &mut tasks, listeners, objects, token).await?;
+        serve(&core, &mut tasks, listeners, Doors { objects, token, log }).await?;
         tracing::info!(xds = %addresses.xds, xds_tls = %addresses.xds_tls, http = %addresses.http, metrics = %addresses.metrics, "listening");
         let Core { authority, shared, .. } = core;
         let (mesh, proxies, stop) =
@@ -229,14 +206,21 @@ fn key_source(settings: &Settings) -> anyhow::Result<Keys> {
     Ok(Keys::new(fetcher, settings.jwks_refresh))
 }
 
+/// What the REST API needs beside the core.
+struct Doors {
+    objects: RestSource,
+    token: AdminToken,
+    log: Arc<Log>,
+}
+
 /// Serves every port.
 async fn serve(
     core: &Core,
     tasks: &mut Tasks,
     listeners: Listeners,
-    objects: RestSource,
-    token: AdminToken,
+    doors: Doors,
 ) -> anyhow::Result<()> {
+    let Doors { objects, token, log } = doors;
     let shared = &core.shared;
     let loopback = listeners.addresses()?.http.ip().is_loopback();
     let acceptors = Acceptors::new(shared);
@@ -249,27 +233,8 @@ async fn serve(
     let (judge, authority) = (core.judge.clone(), core.authority.clone());
     let findings = core.findings();
     tasks.spawn(parts::forever(findings.clone().follow(shared.metrics.clone())));
-    let api = Api { objects, mesh, judge, findings, proxies, authority };
+    let api = Api { objects, mesh, judge, findings, proxies, authority, log };
     servers::serve_rest(tasks, &acceptors, listeners.http, api, Guard { token, loopback });
     servers::serve_metrics(tasks, &acceptors, listeners.metrics);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::logged::logged;
-
-    #[test]
-    fn no_choice_of_what_is_logged_shows_answers_of_an_api_server() {
-        for chosen in
-            [DEFAULT_LOG, "trace", "info,kube_client=trace", "info,kube_client::client=trace"]
-        {
-            let (said, ()) = logged(without_answers(EnvFilter::new(chosen)), || {
-                tracing::warn!(target: "kube_client::client", "an answer with a key");
-                tracing::error!("something else");
-            });
-            assert!(!said.contains("a key") && said.contains("something else"), "{chosen}: {said}");
-        }
-    }
 }

@@ -9,7 +9,16 @@ use std::{
 };
 
 use anyhow::anyhow;
-use axum::{Router, extract::State, http::header::CONTENT_TYPE, middleware, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{
+        HeaderMap,
+        header::{ACCEPT, CONTENT_TYPE, VARY},
+    },
+    middleware,
+    routing::get,
+};
 use ferromesh_cert_authority::{Authenticator, CertificateService, IdentityRegistry};
 use ferromesh_proto::SpiffeId;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -27,7 +36,7 @@ use crate::{
     ads::{auth::Trust, service::Discovery, shared::Shared},
     config::Settings,
     kube_cluster::token_review::TokenReviews,
-    metrics::Metrics,
+    metrics::{Exposition, Metrics},
     pipeline::Mesh,
     tls::{ServerIdentity, ServerNames},
     webhook::{self, Webhooks},
@@ -318,16 +327,22 @@ pub(super) fn serve_rest(
     tasks.spawn(forever(acceptors.of("http", HTTP, Spoken::Http, None).serve(listener, router)));
 }
 
-/// Serves the metrics, as OpenMetrics text.
+/// Serves the metrics in the form that is asked for.
 pub(super) fn serve_metrics(tasks: &mut Tasks, acceptors: &Acceptors, listener: TcpListener) {
-    let headers = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
     let (metrics, requests) =
         (acceptors.metrics.clone(), Arc::new(acceptors.requests("metrics", 0, METRICS_AT_A_TIME)));
     let admit = async |State(requests): State<Arc<Requests>>, request, next| {
         requests.pass(request, next).await
     };
+    let answer = move |headers: HeaderMap| {
+        let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let form = Exposition::asked(&accept.collect::<Vec<_>>().join(","));
+        let answer =
+            ([(CONTENT_TYPE, form.media_type()), (VARY, "accept")], form.spell(metrics.render()));
+        std::future::ready(answer)
+    };
     let router = Router::new()
-        .route("/metrics", get(move || async move { (headers, metrics.render()) }))
+        .route("/metrics", get(answer))
         .layer(middleware::from_fn_with_state(requests, admit));
     tasks.spawn(forever(acceptors.of("metrics", HTTP, Spoken::Http, None).serve(listener, router)));
 }

@@ -60,7 +60,7 @@ pub(crate) struct Check {
 /// How something was found to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Verdict {
+pub(super) enum Verdict {
     Good,
     Doubtful,
     Bad,
@@ -68,7 +68,7 @@ enum Verdict {
 
 /// What was looked at.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-struct Line {
+pub(super) struct Line {
     about: String,
     verdict: Verdict,
     /// Why it is not good, and what to do; empty otherwise.
@@ -197,7 +197,8 @@ fn configuration(files: &[PathBuf]) -> anyhow::Result<Line> {
     })
 }
 
-async fn running(remote: &Remote) -> Vec<Line> {
+/// Looks at a running mesh.
+pub(super) async fn running(remote: &Remote) -> Vec<Line> {
     let server = match remote.read("/openapi.json").await {
         Ok(mut server) => server["info"]["version"].take(),
         Err(error) => return vec![bad("a control plane answers", error.to_string())],

@@ -1,10 +1,13 @@
 //! The command line: every subcommand, its help, and how it ends.
 
 mod analyze;
+mod backup;
 mod bootstrap;
+mod bug_report;
 mod changes;
 mod check;
 mod completion;
+mod context;
 mod crds;
 mod diagnostics;
 mod echo;
@@ -12,14 +15,17 @@ mod explain;
 mod init;
 mod inject;
 mod inputs;
+mod log;
 mod man;
 mod objects;
 mod plan;
 mod print;
 mod proxy_config;
+mod proxy_log;
 mod proxy_status;
 mod remote;
 mod rewrite;
+mod spellings;
 mod table;
 mod translate;
 mod unified;
@@ -63,7 +69,7 @@ enum Command {
     /// Make a small mesh of your own: files with comments, and the commands that run it
     Init(init::Init),
     /// Run the control plane
-    Serve(ServeOptions),
+    Serve(Box<ServeOptions>),
     /// Print exactly what a proxy would get, offline
     Translate(translate::Translate),
     /// Find mistakes in configuration, offline
@@ -170,6 +176,34 @@ enum Command {
         #[command(flatten)]
         remote: RemoteOptions,
     },
+    /// Give control planes names, and choose the one that commands ask
+    #[command(after_help = "Example:
+  ferromesh context add shop --server http://10.0.0.5:8080 --admin-token-file ~/shop.token
+  ferromesh context use shop")]
+    Context {
+        #[command(subcommand)]
+        command: context::Context,
+        #[command(flatten)]
+        remote: RemoteOptions,
+    },
+    /// Write down what somebody needs to find out what is wrong, without secrets
+    BugReport {
+        #[command(flatten)]
+        command: bug_report::BugReport,
+        #[command(flatten)]
+        remote: RemoteOptions,
+    },
+    /// Show or change what a control plane logs
+    Log {
+        #[command(flatten)]
+        command: log::Log,
+        #[command(flatten)]
+        remote: RemoteOptions,
+    },
+    /// Copy the state of a control plane on this machine, which may run, under a passphrase
+    Backup(backup::Backup),
+    /// Put the state of a control plane back into an empty folder
+    Restore(backup::Restore),
     /// Show the versions of this program, of the control plane and of connected proxies
     Version {
         #[command(flatten)]
@@ -194,7 +228,14 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     app::keep_memory_private();
-    let command = Cli::parse().command;
+    let arguments = match spellings::ours(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(why) => {
+            print_error(&format!("error: {why}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let command = Cli::parse_from(arguments).command;
     #[cfg(feature = "demo")]
     if let Command::Proxy { arguments } = command {
         let program = OsString::from("ferromesh-proxy");
@@ -245,6 +286,13 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Check { command, remote } => return check::run(&command, &remote).await,
         Command::Version { command, remote } => version::run(&command, &remote).await?,
+        Command::BugReport { command, remote } => {
+            Remote::new(&remote)?.bug_report(&command).await?
+        }
+        Command::Context { command, remote } => context::run(&command, &remote)?,
+        Command::Log { command, remote } => Remote::new(&remote)?.log(&command).await?,
+        Command::Backup(command) => backup::back_up(&command)?,
+        Command::Restore(command) => backup::restore(&command)?,
         Command::Man(command) => man::run(&command, Cli::command())?,
         Command::Completion(command) => completion::run(&command, &mut Cli::command()),
         Command::ProxyStatus { command, remote } => {

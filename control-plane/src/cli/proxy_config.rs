@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     print::print,
+    proxy_log,
     remote::{Remote, encode},
     table::{one_line, plain_table, text},
     yaml,
@@ -20,11 +21,13 @@ use super::{
   ferromesh proxy-config routes productpage-v1-0.default --name 9080
   ferromesh proxy-config productpage-v1-0.default endpoints --name reviews
   ferromesh proxy-config productpage-v1-0.default secrets
-  ferromesh proxy-config productpage-v1-0.default -o json")]
+  ferromesh proxy-config productpage-v1-0.default -o json
+  ferromesh proxy-config log --level debug                  what a proxy of this machine logs
+  ferromesh proxy-config log --admin 127.0.0.1:15000 --level info,http:debug")]
 pub(crate) struct ProxyConfig {
     /// The proxy: its node id, or NAME.NAMESPACE; a section may stand before it
     proxy: String,
-    /// Only this section: listeners, routes, clusters, endpoints or secrets
+    /// Only this section: listeners, routes, clusters, endpoints or secrets; or log
     section: Option<String>,
     /// Only what has this text in its name
     #[arg(long, value_name = "TEXT")]
@@ -32,6 +35,12 @@ pub(crate) struct ProxyConfig {
     /// How to print [default: a table, and json without a section]
     #[arg(short, long, value_enum)]
     output: Option<SectionForm>,
+    /// With log: the proxy's admin interface
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
+    admin: String,
+    /// With log: log so much from now on: a level, or LOGGER:LEVEL, with commas
+    #[arg(long, value_name = "LEVELS")]
+    level: Option<String>,
 }
 
 /// How a section is printed.
@@ -87,6 +96,12 @@ impl Section {
 }
 
 impl ProxyConfig {
+    /// Whether it is asked what a proxy logs.
+    fn is_log(&self) -> bool {
+        let words = [Some(&self.proxy), self.section.as_ref()];
+        words.into_iter().flatten().any(|word| word == "log" || word == "logs")
+    }
+
     /// The proxy, and the section that is asked for.
     ///
     /// # Errors
@@ -110,6 +125,9 @@ impl Remote {
     /// # Errors
     /// There is no such proxy or section, or no answer.
     pub(crate) async fn proxy_config(&self, command: &ProxyConfig) -> anyhow::Result<()> {
+        if command.is_log() {
+            return proxy_log::run(&command.admin, command.level.as_deref()).await;
+        }
         let (proxy, section) = command.asked()?;
         let path = format!("/api/v1/proxies/{}/config", encode(proxy));
         let mut dump = self.read(&path).await?;
@@ -371,6 +389,8 @@ mod tests {
             section: Some(section.to_owned()),
             name: None,
             output: None,
+            admin: String::new(),
+            level: None,
         };
         for (first, second) in
             [("web.shop", "clusters"), ("cluster", "web.shop"), ("c", "web.shop")]

@@ -75,7 +75,7 @@ impl Remote {
         if options.wait.is_none() {
             options.token()?;
         }
-        let server = options.server.trim_end_matches('/').to_owned();
+        let server = options.target()?.server.trim_end_matches('/').to_owned();
         Ok(Self { server, options: options.clone() })
     }
 

@@ -11,6 +11,10 @@ use clap::Args;
 use ferromesh_cert_authority::files;
 use ferromesh_xds_translator::dialect::scalar::parse_duration;
 
+use super::contexts::{Contexts, Target};
+
+/// The control plane that is asked unless another is named.
+const HERE: &str = "http://127.0.0.1:8080";
 /// Longer files hold no token.
 const LARGEST_TOKEN: u64 = 64 << 10;
 
@@ -18,15 +22,12 @@ const LARGEST_TOKEN: u64 = 64 << 10;
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
 pub struct RemoteOptions {
-    /// The control plane's REST API
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "FERROMESH_SERVER",
-        default_value = "http://127.0.0.1:8080",
-        global = true
-    )]
-    pub server: String,
+    /// The control plane's REST API [default: that of the context, else http://127.0.0.1:8080]
+    #[arg(long, value_name = "URL", env = "FERROMESH_SERVER", global = true)]
+    pub server: Option<String>,
+    /// The control plane with this name [default: the one that `ferromesh context use` chose]
+    #[arg(long, value_name = "NAME", env = "FERROMESH_CONTEXT", global = true)]
+    pub context: Option<String>,
     /// File with the administrator's token [default: ferromesh-data/admin-token]
     #[arg(long, value_name = "FILE", env = "FERROMESH_TOKEN_FILE", global = true)]
     pub admin_token_file: Option<PathBuf>,
@@ -40,11 +41,32 @@ fn wait(text: &str) -> Result<Duration, String> {
 }
 
 impl RemoteOptions {
-    /// The administrator's token, if one can be found: variable FERROMESH_TOKEN, the file, the
-    /// default data directory.
+    /// The control plane that is meant: `server` and `context` as they are given, else the user's
+    /// current context. Of a server that is given alone, a context says nothing.
     ///
     /// # Errors
-    /// The file that was given cannot be read.
+    /// There is no such context, or contexts cannot be read.
+    pub fn target(&self) -> anyhow::Result<Target> {
+        let chosen = match (&self.context, &self.server) {
+            (Some(name), _) => Some(Contexts::read()?.named(name)?.clone()),
+            (None, Some(_)) => None,
+            (None, None) => {
+                let contexts = Contexts::read()?;
+                contexts.current.as_ref().map(|name| contexts.named(name).cloned()).transpose()?
+            }
+        };
+        let (server, file) = chosen.map_or((None, None), |t| (Some(t.server), t.admin_token_file));
+        Ok(Target {
+            server: self.server.clone().or(server).unwrap_or_else(|| HERE.to_owned()),
+            admin_token_file: self.admin_token_file.clone().or(file),
+        })
+    }
+
+    /// The administrator's token, if one can be found: variable FERROMESH_TOKEN, the file, that of
+    /// the context, the default data directory.
+    ///
+    /// # Errors
+    /// The file that was given cannot be read, or as [`Self::target`].
     #[allow(
         clippy::disallowed_methods,
         reason = "this is the one place that reads the environment"
@@ -53,7 +75,7 @@ impl RemoteOptions {
         if let Ok(token) = env::var("FERROMESH_TOKEN") {
             return Ok(Some(token));
         }
-        let text = match &self.admin_token_file {
+        let text = match &self.target()?.admin_token_file {
             Some(path) => Some(
                 files::read_named(path, LARGEST_TOKEN)
                     .with_context(|| format!("reading {}", path.display()))?,

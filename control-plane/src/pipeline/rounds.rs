@@ -62,6 +62,32 @@ struct Served {
     idle_since: Option<Instant>,
 }
 
+/// How many objects a round takes in and takes away; of those that come and go with every pod's
+/// condition none.
+#[derive(Default)]
+struct Taken {
+    written: usize,
+    deleted: usize,
+}
+
+impl Taken {
+    fn count(&mut self, change: Option<&Change>) {
+        match change {
+            Some(Change::Upsert(object)) if analyze::matters(object.id.kind) => self.written += 1,
+            Some(Change::Delete(id)) if analyze::matters(id.kind) => self.deleted += 1,
+            _ => {}
+        }
+    }
+
+    fn tell(self, views: usize, took: Duration) {
+        let Self { written, deleted } = self;
+        if written + deleted > 0 {
+            let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(written, deleted, views, took_ms, "configuration taken in");
+        }
+    }
+}
+
 /// The compiler with everything around it.
 pub(super) struct Pipeline {
     compiler: Compiler,
@@ -78,6 +104,7 @@ pub(super) struct Pipeline {
     awaiting: Vec<(SourceId, oneshot::Sender<Vec<Diagnostic>>)>,
     /// Whether what is waiting changes the inventory.
     changed: bool,
+    taken: Taken,
     /// Former states may have gathered since the last sweep.
     untidy: bool,
     views: FxHashMap<Arc<ViewKey>, Served>,
@@ -107,6 +134,7 @@ impl Pipeline {
             diagnostics: BTreeMap::new(),
             awaiting: Vec::new(),
             changed: false,
+            taken: Taken::default(),
             untidy: false,
             views: FxHashMap::default(),
             pace: Pace::default(),
@@ -173,6 +201,7 @@ impl Pipeline {
                 SourceChange::KeySet { source, keys } => Some(Change::KeySet { source, keys }),
             };
             self.changed |= change.as_ref().is_some_and(changes_inventory);
+            self.taken.count(change.as_ref());
             self.pending.extend(change);
         }
         if !self.pending.is_empty() {
@@ -199,6 +228,7 @@ impl Pipeline {
         if outcome.full && *self.signals.synced.borrow() {
             self.metrics.full_rebuilds.inc();
         }
+        let views = outcome.views.len();
         for view in outcome.views {
             if let Some(served) = self.views.get(&view.key) {
                 served.sender.send_replace(Published { view, at });
@@ -222,6 +252,7 @@ impl Pipeline {
         self.metrics.push_time.observe(begin.elapsed().as_secs_f64());
         let streams = u32::try_from(self.metrics.streams.get()).unwrap_or(0);
         self.pace.ran(begin, Instant::now(), streams);
+        mem::take(&mut self.taken).tell(views, begin.elapsed());
     }
 
     /// Answers; whoever asked may be gone.

@@ -61,6 +61,18 @@ pub enum DirectoryError {
     },
 }
 
+/// Refuses what is no directory that can be read, so that a start is refused before it makes anything.
+///
+/// # Errors
+/// [`DirectoryError::Unreadable`].
+pub fn must_be_there(paths: &[PathBuf]) -> Result<(), DirectoryError> {
+    for path in paths {
+        fs::read_dir(path)
+            .map_err(|source| DirectoryError::Unreadable { path: path.clone(), source })?;
+    }
+    Ok(())
+}
+
 /// Watches directories until the pipeline is gone. The mesh configuration is that of
 /// `root_namespace`.
 ///
@@ -73,10 +85,7 @@ pub async fn run(
     events: EventSender,
     metrics: Arc<Metrics>,
 ) -> Result<(), DirectoryError> {
-    for path in &paths {
-        fs::read_dir(path)
-            .map_err(|source| DirectoryError::Unreadable { path: path.clone(), source })?;
-    }
+    must_be_there(&paths)?;
     let (wake, mut woken) = mpsc::channel(1);
     let mut watcher = notify::recommended_watcher(move |_| {
         // One pending wake-up says as much as many.

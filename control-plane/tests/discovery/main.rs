@@ -310,7 +310,11 @@ async fn a_port_in_use_stops_the_start_with_advice() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut settings = plane::settings(dir.path());
     settings.xds_address = plane.control.addresses.xds;
-    let error = ControlPlane::start(settings).await.err().expect("the port is taken").to_string();
+    let error = ControlPlane::start(settings, std::sync::Arc::default())
+        .await
+        .err()
+        .expect("the port is taken")
+        .to_string();
     assert!(error.contains("--xds-address") && error.contains("stop the process"), "{error}");
     plane.stop().await;
 }

@@ -3,13 +3,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use ferromesh_cert_authority::Uses;
 use ferromesh_control_plane::{
     app::ControlPlane,
-    config::{SERVER_NAME, Settings},
+    config::{SERVER_NAME, Settings, Style},
     status::ProxyStatus,
 };
 use ferromesh_proto::{SpiffeId, TrustDomain};
@@ -46,7 +47,8 @@ impl Plane {
         for (name, text) in files.iter().chain(more) {
             fs::write(config.join(name), text).expect("writing a file");
         }
-        let control = ControlPlane::start(settings(dir.path())).await.expect("it starts");
+        let control =
+            ControlPlane::start(settings(dir.path()), Arc::default()).await.expect("it starts");
         control.mesh.until_synced().await;
         Self { control, dir }
     }
@@ -135,6 +137,8 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         trust_domain: TrustDomain::default(),
         root_namespace: "istio-system".into(),
         proxy_grace: Duration::from_secs(60),
+        log: "info".to_owned(),
+        log_style: Style::Text,
         leaf_ttl: Duration::from_secs(3600),
         pod_name: "control-plane".to_owned(),
         new_root: false,

@@ -99,6 +99,9 @@ async fn a_stored_secret_is_redacted_in_answers_and_sealed_on_the_disk() {
         assert!(answer.status == 200, "{}", answer.text);
         is_clean(path, &answer.text, &canaries);
     }
+    let (made, report) = plane.administer(&["bug-report", "--output", "-"]);
+    assert!(made && report.contains("\"name\": \"cert\""), "{report}");
+    is_clean("the bug report", &report, &canaries);
     let list = plane.ask("GET", "/api/v1/objects?kind=secrets&namespace=shop", &[], None).await;
     assert_eq!(list.body["items"][0]["name"], "cert", "{}", list.text);
     process.signal(Signal::SIGTERM);

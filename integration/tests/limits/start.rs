@@ -96,6 +96,7 @@ fn an_unusable_setting_or_directory_is_named() {
         let line = with(arguments);
         assert!(words.iter().all(|word| line.contains(word)), "{arguments:?}: {line}");
     }
+    assert!(!plane.path("data").exists(), "something was made although nothing could start");
 }
 
 #[test]

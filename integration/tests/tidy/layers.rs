@@ -50,6 +50,7 @@ const LAYERS: [&[&str]; 6] = [
     ],
     &[
         "config",
+        "log",
         "event",
         "json",
         "nack",
@@ -68,6 +69,7 @@ const LAYERS: [&[&str]; 6] = [
         "kube_cluster",
         "source",
         "findings",
+        "backup",
         "ads",
         "admin",
         "demo",
@@ -75,6 +77,7 @@ const LAYERS: [&[&str]; 6] = [
         "cli",
     ],
     &[
+        "log",
         "redirect",
         "file",
         "resolve",

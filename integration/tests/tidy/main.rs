@@ -168,6 +168,7 @@ const BORDERS: &[Border] = &[
         within: &[],
         except: &[
             "control-plane/src/config.rs",
+            "control-plane/src/config/contexts.rs",
             "control-plane/src/config/remote.rs",
             "dataplane/src/config.rs",
             "integration/src/paths.rs",
