@@ -112,6 +112,10 @@ pub struct ServeOptions {
     /// File with the administrator's token of the REST API [default: one is made, DATA/admin-token]
     #[arg(long, value_name = "FILE", env = "FERROMESH_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
+    /// File with further users of the REST API, viewers, editors and administrators, each with a token
+    /// of its own (`ferromesh user add`), followed [default: none]
+    #[arg(long, value_name = "FILE", env = "FERROMESH_API_USERS")]
+    pub api_users: Option<PathBuf>,
     /// File with further roots, in PEM, of the servers that keys of request tokens are fetched from
     /// (RequestAuthentication's jwksUri), beside the system's
     #[arg(long, value_name = "FILE", env = "FERROMESH_JWKS_ROOTS")]
@@ -186,6 +190,8 @@ pub struct Settings {
     /// The administrator's token, where somebody else keeps it; `None`: in the data directory, made
     /// when it is missing.
     pub admin_token_file: Option<PathBuf>,
+    /// Users of the REST API beside the administrator.
+    pub api_users: Option<PathBuf>,
     /// Further roots of servers of keys; `None`: the system's alone.
     pub jwks_roots: Option<PathBuf>,
     /// Networks that keys may be fetched from although they are closed to that by themselves.
@@ -289,6 +295,7 @@ impl ServeOptions {
             admin_token_file: self
                 .admin_token_file
                 .or(file.take("admin-token-file").map(PathBuf::from)),
+            api_users: self.api_users.or(file.take("api-users").map(PathBuf::from)),
             jwks_roots: self.jwks_roots.or(file.take("jwks-roots").map(PathBuf::from)),
             jwks_networks: networks.iter().map(|net| network(net)).collect::<Result<_, _>>()?,
             jwks_refresh: duration("--jwks-refresh", refresh.as_deref().unwrap_or("20m"))?,
@@ -571,7 +578,7 @@ mod tests {
                     injection-settings: i\nallow-plaintext-xds: true\ntrust-domain: a.example\n\
                     root-namespace: r\npod-name: p\nnew-root: true\n\
                     discard-sealed-secrets: true\ntake-over-roots: true\nleaf-ttl: 1h\nproxy-grace: 5s\n\
-                    signer-ttl: 12h\nadmin-token-file: t\nserver-names: x,y\n\
+                    signer-ttl: 12h\nadmin-token-file: t\napi-users: u\nserver-names: x,y\n\
                     jwks-roots: r\njwks-networks: 10.0.0.0/8,127.0.0.1\njwks-refresh: 1h\n\
                     log: warn\nlog-format: json\n";
         fs::write(&path, text).expect("writing");

@@ -1,5 +1,5 @@
-//! Who may ask the REST API: the administrator's token for everything that writes, and for reading
-//! too when the address is not loopback; on loopback, only requests that were meant for it (a web
+//! Who may ask the REST API: for everything that writes, and for reading too when the address is not
+//! loopback, somebody with a token, whose role allows it; on loopback, only requests that were meant for it (a web
 //! page elsewhere must not reach it by a name that resolves to 127.0.0.1).
 
 use std::{net::IpAddr, sync::Arc};
@@ -14,13 +14,19 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{problem::Problem, token::AdminToken};
+use super::{
+    problem::Problem,
+    token::AdminToken,
+    users::{ADMINISTRATOR, Role, Users, Who},
+};
 
 /// What the guard knows.
 #[derive(Debug)]
 pub struct Guard {
     /// The administrator's token.
     pub token: AdminToken,
+    /// Others, with roles.
+    pub users: Option<Users>,
     /// Whether the API listens on loopback only.
     pub loopback: bool,
 }
@@ -28,44 +34,73 @@ pub struct Guard {
 /// Lets a request pass or answers it.
 pub(super) async fn check(
     State(guard): State<Arc<Guard>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    match guard.refuse(&request) {
-        Some(problem) if problem.status == 401 => {
+    match guard.judge(&request) {
+        Err(problem) if problem.status == 401 => {
             (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], problem).into_response()
         }
-        Some(problem) => problem.into_response(),
-        None => next.run(request).await,
+        Err(problem) => problem.into_response(),
+        Ok(who) => {
+            if let Some(who) = who {
+                request.extensions_mut().insert(who);
+            }
+            next.run(request).await
+        }
+    }
+}
+
+/// The least role for a request.
+fn needed(method: &Method, path: &str) -> Role {
+    match (method, path) {
+        (&Method::GET | &Method::HEAD, _) => Role::Viewer,
+        // They store nothing.
+        (&Method::POST, "/api/v1/plan" | "/api/v1/explain") => Role::Viewer,
+        (_, "/api/v1/tokens" | "/api/v1/log") => Role::Admin,
+        _ => Role::Editor,
     }
 }
 
 impl Guard {
-    fn refuse<B>(&self, request: &axum::http::Request<B>) -> Option<Problem> {
+    /// Who asks, if that is known, or why the request is refused.
+    fn judge<B>(&self, request: &axum::http::Request<B>) -> Result<Option<Who>, Problem> {
         let host = request.headers().get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
         if self.loopback && !is_local(host) {
             let detail = format!(
                 "the API listens on loopback, but the request is for {host:?}: use an address or localhost"
             );
-            return Some(Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong host", detail));
+            return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong host", detail));
         }
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         if reads && self.loopback {
-            return None;
+            return Ok(None);
         }
+        let (method, path) = (request.method(), request.uri().path());
         let header = request.headers().get(AUTHORIZATION).and_then(|h| h.to_str().ok());
-        match header.and_then(bearer) {
-            Some(token) if self.token.accepts(token.trim()) => None,
-            Some(_) => Some(Problem::new(
-                StatusCode::UNAUTHORIZED,
-                "not authenticated",
-                "the token is not the administrator's",
-            )),
-            None => {
-                let detail = "send `Authorization: Bearer TOKEN` with the administrator's token (file admin-token in the data directory)";
-                Some(Problem::new(StatusCode::UNAUTHORIZED, "not authenticated", detail))
-            }
+        let who = self.who(header).inspect_err(|problem| {
+            tracing::warn!(target: "audit", %method, path, reason = problem.detail, "request refused");
+        })?;
+        let needed = needed(method, path);
+        if who.role >= needed {
+            return Ok(Some(who));
         }
+        let Who { name, role } = who;
+        tracing::warn!(target: "audit", who = %name, %method, path, "request refused: the role does not allow it");
+        let detail = format!("{name} is {}: expected {}", role.name(), needed.name());
+        Err(Problem::new(StatusCode::FORBIDDEN, "not permitted", detail))
+    }
+
+    /// Whose token the credentials are.
+    fn who(&self, credentials: Option<&str>) -> Result<Who, Problem> {
+        let refused = |detail| Problem::new(StatusCode::UNAUTHORIZED, "not authenticated", detail);
+        let token = credentials.and_then(bearer).map(str::trim);
+        let token = token.ok_or_else(|| refused("send `Authorization: Bearer TOKEN` with the administrator's token (file admin-token in the data directory), or a user's"))?;
+        if self.token.accepts(token) {
+            return Ok(Who { name: ADMINISTRATOR.into(), role: Role::Admin });
+        }
+        let user = self.users.as_ref().and_then(|users| users.find(token));
+        user.ok_or_else(|| refused("the token is neither the administrator's nor a user's"))
     }
 }
 
@@ -86,7 +121,7 @@ fn is_local(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::users, *};
 
     fn refused(
         loopback: bool,
@@ -98,16 +133,23 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (token_of_admin, shown) = AdminToken::open(&dir.path().join("t")).expect("a token");
         let shown = shown.expect("shown");
-        let guard = Guard { token: token_of_admin, loopback };
+        let users = dir.path().join("users");
+        let tokens = [("viewer", Role::Viewer), ("editor", Role::Editor), ("admin", Role::Admin)]
+            .map(|(name, role)| (name, users::add(&users, name, role).expect("added")));
+        let users = Some(Users::open(&users).expect("opened"));
+        let guard = Guard { token: token_of_admin, users, loopback };
+        let of_user = |named: &str| tokens.iter().find(|(name, _)| *name == named);
         let mut request =
             axum::http::Request::builder().method(method).uri(path).header(HOST, host);
         if let Some(token) = token {
-            request = request.header(
-                AUTHORIZATION,
-                format!("Bearer {}", if token == "good" { shown.as_str() } else { token }),
-            );
+            let token = match of_user(token) {
+                Some((_, token)) => token.as_str(),
+                None if token == "good" => shown.as_str(),
+                None => token,
+            };
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
-        guard.refuse(&request.body(()).expect("a request")).map(|p| p.status)
+        guard.judge(&request.body(()).expect("a request")).err().map(|p| p.status)
     }
 
     #[test]
@@ -122,6 +164,14 @@ mod tests {
             (true, "DELETE", api, "localhost", Some("good"), None),
             (false, "GET", api, "mesh.example", None, Some(401)),
             (false, "GET", api, "mesh.example", Some("good"), None),
+            (false, "GET", api, "mesh.example", Some("viewer"), None),
+            (true, "POST", "/api/v1/plan", "localhost", Some("viewer"), None),
+            (true, "POST", "/api/v1/plan", "localhost", None, Some(401)),
+            (true, "POST", api, "localhost", Some("viewer"), Some(403)),
+            (true, "POST", api, "localhost", Some("editor"), None),
+            (true, "POST", "/api/v1/tokens", "localhost", Some("editor"), Some(403)),
+            (true, "PUT", "/api/v1/log", "localhost", Some("editor"), Some(403)),
+            (true, "POST", "/api/v1/tokens", "localhost", Some("admin"), None),
         ];
         for (loopback, method, path, host, token, expected) in table {
             assert_eq!(

@@ -11,11 +11,13 @@ mod logging;
 mod mesh;
 mod objects;
 mod openapi;
+mod page;
 mod parameters;
 mod precondition;
 mod problem;
 mod resources;
 mod token;
+pub mod users;
 
 use std::sync::Arc;
 
@@ -65,6 +67,7 @@ pub fn router(api: Arc<Api>, guard: Arc<Guard>, requests: Arc<Requests>) -> Rout
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(requests, admit))
         .layer(middleware::from_fn_with_state(guard, guard::check))
+        .layer(middleware::from_fn(problem::always))
         .merge(
             Router::new()
                 .route("/healthz/live", get(health::live))

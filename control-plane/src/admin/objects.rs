@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Bytes,
     extract::{Path, State, rejection::JsonRejection},
     http::{HeaderMap, StatusCode, Uri, header::ETAG},
@@ -19,25 +19,27 @@ use serde_json::{Value, json};
 use super::{
     api::Api,
     deletion,
+    page::Page,
     parameters::{NoParameters, Parameters, WriteParameters},
     precondition::{answer_instead, expectation},
     problem::Problem,
+    users::Who,
 };
 use crate::{
     event::SourceId,
     json::Written,
-    source::rest::{Accepted, Deletion, Mode, WriteError},
+    source::rest::{Accepted, Deletion, Kept, Mode, WriteError},
     store::{Expect, StoreError},
 };
-
-/// Who writes, as the journal records it. The API has one administrator.
-const ADMINISTRATOR: &str = "administrator";
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     kind: Option<String>,
     namespace: Option<String>,
+    limit: Option<String>,
+    #[serde(rename = "continue")]
+    mark: Option<String>,
 }
 
 type Place = Path<(String, String, String)>;
@@ -49,15 +51,17 @@ pub(super) async fn list(
     Parameters(query): Parameters<ListQuery>,
 ) -> Result<Json<Value>, Problem> {
     let kind = query.kind.as_deref().map(kind).transpose()?;
-    in_force(&api, kind, query.namespace.as_deref()).await
+    let page = Page::new(query.limit, query.mark);
+    in_force(&api, kind, query.namespace.as_deref(), &page).await
 }
 
-/// Objects in force, and Secrets that are stored here, sorted by identity; `None`: of every kind, of
-/// every namespace.
+/// A part of the objects in force and the Secrets that are stored here, sorted by identity; `None`: of
+/// every kind, of every namespace.
 pub(super) async fn in_force(
     api: &Api,
     kind: Option<Kind>,
     namespace: Option<&str>,
+    page: &Page,
 ) -> Result<Json<Value>, Problem> {
     let wanted = |id: &ObjectId| {
         kind.is_none_or(|k| id.kind == k) && namespace.is_none_or(|n| n == &*id.namespace)
@@ -74,8 +78,7 @@ pub(super) async fn in_force(
         (id, item)
     }));
     items.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let items: Vec<Value> = items.into_iter().map(|(_, item)| item).collect();
-    Ok(Json(json!({ "items": items })))
+    Ok(Json(page.of(items)?))
 }
 
 /// An object that is in force, by name; its content is one request away.
@@ -100,12 +103,14 @@ fn summarized(
 /// `POST /api/v1/objects`: a new object, or with `dryRun=true` several as a `List`.
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
     Parameters(query): Parameters<WriteParameters>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let mode = query.mode()?;
-    if !matches!(expectation(&headers)?, Expect::Any | Expect::Absent) {
+    let condition = expectation(&headers)?;
+    if !matches!(condition, Expect::Any | Expect::Absent) {
         return Err(Problem::bad_request(
             "a new object replaces no revision: expected no condition, or If-None-Match: *",
         ));
@@ -114,8 +119,15 @@ pub(super) async fn create(
     if value["kind"] == "List" {
         return judge_list(&api, value, mode).await;
     }
-    let accepted = api.objects.put(value, Expect::Absent, ADMINISTRATOR, mode).await?;
-    Ok(written(accepted, StatusCode::CREATED))
+    match api.objects.put(value, Expect::Absent, &who.name, mode).await {
+        Ok(accepted) => Ok(written(accepted, mode)),
+        // Whoever asked that there be none is told that this does not hold (RFC 9110 section 13.1.2).
+        Err(WriteError::Store(StoreError::Conflict { key, .. })) if condition == Expect::Any => {
+            let detail = format!("{} exists: replace it with PUT", key.0);
+            Err(Problem::new(StatusCode::CONFLICT, "already exists", detail))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The objects of a `List`, judged together: what a write of each would be answered, in their
@@ -179,17 +191,18 @@ pub(super) async fn find(
 /// `resourceVersion` names the expected revision.
 pub(super) async fn replace(
     State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
     Path(place): Place,
     Parameters(query): Parameters<WriteParameters>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    write(&api, &identity(&place)?, &query, &headers, body).await
+    write((&api, &who), &identity(&place)?, &query, &headers, body).await
 }
 
 /// Stores an object under its identity.
 pub(super) async fn write(
-    api: &Api,
+    (api, who): (&Api, &Who),
     id: &ObjectId,
     query: &WriteParameters,
     headers: &HeaderMap,
@@ -198,24 +211,25 @@ pub(super) async fn write(
     let (mode, expect) = (query.mode()?, expectation(headers)?);
     let value = content(body)?;
     agrees(&value, id)?;
-    let accepted = api.objects.put(value, expect, ADMINISTRATOR, mode).await?;
-    Ok(written(accepted, StatusCode::OK))
+    let accepted = api.objects.put(value, expect, &who.name, mode).await?;
+    Ok(written(accepted, mode))
 }
 
 /// `DELETE /api/v1/objects/{kind}/{namespace}/{name}`, with `DeleteOptions` or nothing.
 pub(super) async fn delete(
     State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
     Path(place): Place,
     Parameters(query): Parameters<WriteParameters>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Value>, Problem> {
-    remove(&api, &identity(&place)?, &query, &headers, &body).await
+    remove((&api, &who), &identity(&place)?, &query, &headers, &body).await
 }
 
 /// Deletes an object that was stored here, unless it is a dry run.
 pub(super) async fn remove(
-    api: &Api,
+    (api, who): (&Api, &Who),
     id: &ObjectId,
     query: &WriteParameters,
     headers: &HeaderMap,
@@ -224,7 +238,7 @@ pub(super) async fn remove(
     let options = deletion::read(body)?;
     let mode = if options.mode == Mode::DryRun { Mode::DryRun } else { query.mode()? };
     let (expect, version) = (expectation(headers)?, options.version.as_str());
-    let asked = Deletion { expect, version, who: ADMINISTRATOR, mode };
+    let asked = Deletion { expect, version, who: &who.name, mode };
     match api.objects.delete(id, asked).await {
         Ok(revision) => Ok(Json(json!({ "revision": revision }))),
         Err(error @ WriteError::Store(StoreError::NotFound(_))) => {
@@ -248,8 +262,13 @@ pub(super) async fn no_such_path(uri: Uri) -> Problem {
     Problem::not_found(format!("no such path: {}; /openapi.json lists them", uri.path()))
 }
 
-fn written(accepted: Accepted, status: StatusCode) -> Response {
-    let Accepted { revision, object, diagnostics } = accepted;
+/// 201 for what is there from now on and was not before, 200 for all else.
+fn written(accepted: Accepted, mode: Mode) -> Response {
+    let Accepted { kept: Kept { revision, created }, object, diagnostics } = accepted;
+    let status = match (mode, created) {
+        (Mode::Commit, true) => StatusCode::CREATED,
+        _ => StatusCode::OK,
+    };
     let body = Json(json!({ "revision": revision, "object": object, "diagnostics": diagnostics }));
     (status, [(ETAG, tag(revision))], body).into_response()
 }

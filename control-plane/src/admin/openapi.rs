@@ -133,7 +133,16 @@ fn describe() -> Value {
                     "required": ["status", "title", "detail"],
                     "properties": {
                         "status": { "type": "integer" }, "title": { "type": "string" }, "detail": { "type": "string" },
+                        "errors": { "type": "array", "items": { "$ref": "#/components/schemas/FieldError" } },
                         "diagnostics": { "type": "array", "items": { "type": "object" } },
+                    },
+                },
+                "FieldError": {
+                    "type": "object",
+                    "required": ["pointer", "detail"],
+                    "properties": {
+                        "pointer": { "type": "string", "description": "a field of the request's object, as the fragment of a URI (RFC 6901)" },
+                        "detail": { "type": "string" },
                     },
                 },
                 "Log": {
@@ -160,13 +169,11 @@ fn operation(path: &str, summary: &str, writes: bool, method: &str) -> Value {
         .split('/')
         .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
-        .chain(dry_run(path, writes))
+        .chain(further(path, method))
         .collect();
-    let problem = json!({ "description": "Problem", "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } } });
     let mut operation = json!({
-        "summary": summary,
-        "parameters": parameters,
-        "responses": { "2XX": { "description": "Done", "content": { "application/json": { "schema": {} } } }, "default": problem },
+        "operationId": identifier(path, method), "summary": summary, "parameters": parameters,
+        "responses": responses(path, method),
     });
     if writes {
         operation["security"] = json!([{ "administrator": [] }]);
@@ -183,11 +190,85 @@ fn operation(path: &str, summary: &str, writes: bool, method: &str) -> Value {
     operation
 }
 
-/// The parameter of whatever writes objects.
-fn dry_run(path: &str, writes: bool) -> Option<Value> {
-    let values = ["true", "All", "false"];
-    (writes && !["/api/v1/tokens", "/api/v1/log"].contains(&path))
-        .then(|| json!({ "name": "dryRun", "in": "query", "schema": { "enum": values } }))
+/// Paths of one object, and that at which new ones are stored.
+fn is_of_objects(path: &str) -> bool {
+    path.ends_with("{name}") || path == "/api/v1/objects"
+}
+
+/// What may stand in the query and in headers.
+fn further(path: &str, method: &str) -> Vec<Value> {
+    let text = json!({ "type": "string" });
+    let query =
+        |name: &str, schema: &Value| json!({ "name": name, "in": "query", "schema": schema });
+    let header = |name: &str, what: &str| json!({ "name": name, "in": "header", "description": what, "schema": text });
+    let mut all = Vec::new();
+    if (path, method) == ("/api/v1/objects", "get") {
+        all.extend(["kind", "namespace"].map(|name| query(name, &text)));
+    }
+    if method == "get" && (path == "/api/v1/objects" || path.ends_with("{plural}")) {
+        all.push(query("limit", &json!({ "type": "integer", "minimum": 1 })));
+        all.push(query("continue", &text));
+        return all;
+    }
+    if is_of_objects(path) && method != "get" {
+        all.push(query("dryRun", &json!({ "enum": ["true", "All", "false"] })));
+    }
+    if is_of_objects(path) {
+        all.push(header("If-Match", "the revision that must be there, or *"));
+        all.push(header("If-None-Match", "the revision that must not be there, or *"));
+    }
+    all
+}
+
+/// What is answered: what was done, and problems for all else.
+fn responses(path: &str, method: &str) -> Value {
+    let plain = path.starts_with("/healthz/");
+    let media = if plain { "text/plain" } else { "application/json" };
+    let done = |what: &str| {
+        let mut done = json!({ "description": what, "content": { media: { "schema": {} } } });
+        if path.ends_with("{name}") && method != "delete" {
+            done["headers"] = json!({ "ETag": {
+                "description": "the revision of an object that is stored here", "schema": { "type": "string" },
+            } });
+        }
+        done
+    };
+    let problem = json!({ "description": "What is wrong", "content": { "application/problem+json": {
+        "schema": { "$ref": "#/components/schemas/Problem" },
+    } } });
+    let mut all = match (path, method) {
+        ("/api/v1/tokens", _) => json!({ "201": done("It was made") }),
+        ("/api/v1/objects", "post") => {
+            json!({ "200": done("It would be stored"), "201": done("It is stored") })
+        }
+        (path, "put") if is_of_objects(path) => {
+            json!({ "200": done("It is stored in the place of another, or would be"), "201": done("It is stored, and was not there") })
+        }
+        (path, "get") if path.ends_with("{name}") => {
+            json!({ "200": done("Done"), "304": { "description": "It is at the revision that If-None-Match names" } })
+        }
+        _ => json!({ "200": done("Done") }),
+    };
+    match plain {
+        true => {
+            all["503"] = json!({ "description": "Not yet", "content": { media: { "schema": {} } } })
+        }
+        false => all["default"] = problem,
+    }
+    all
+}
+
+/// A name for the operation that no other has: `putApiV1ObjectsByKindByNamespaceByName`.
+fn identifier(path: &str, method: &str) -> String {
+    let capital = |word: &str| {
+        let (first, rest) = word.split_at_checked(1).unwrap_or_default();
+        first.to_uppercase() + rest
+    };
+    let part = |part: &str| match part.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+        Some(name) => format!("By{}", capital(name)),
+        None => part.split(|c: char| !c.is_ascii_alphanumeric()).map(capital).collect(),
+    };
+    path.split('/').map(part).fold(method.to_owned(), |all, part| all + &part)
 }
 
 #[cfg(test)]
@@ -209,5 +290,30 @@ mod tests {
             document["paths"]["/api/v1/tokens"]["post"]["security"],
             json!([{ "administrator": [] }])
         );
+    }
+    #[test]
+    fn every_operation_has_a_name_of_its_own_and_says_what_it_answers() {
+        let document = describe();
+        let paths = document["paths"].as_object().expect("paths");
+        let operations =
+            paths.values().flat_map(|methods| methods.as_object().expect("methods").values());
+        let operations: Vec<&Value> = operations.collect();
+        let names: std::collections::BTreeSet<&str> =
+            operations.iter().filter_map(|operation| operation["operationId"].as_str()).collect();
+        assert_eq!(names.len(), OPERATIONS.len());
+        assert!(names.contains("putApiV1ObjectsByKindByNamespaceByName"), "{names:?}");
+        for operation in operations {
+            let answers = operation["responses"].as_object().expect("responses");
+            assert!(answers.len() > 1 && !answers.contains_key("2XX"), "{operation}");
+        }
+        let stored = &document["paths"]["/api/v1/objects/{kind}/{namespace}/{name}"]["put"];
+        let names: Vec<&str> = stored["parameters"]
+            .as_array()
+            .expect("parameters")
+            .iter()
+            .filter_map(|parameter| parameter["name"].as_str())
+            .collect();
+        assert_eq!(names, ["kind", "namespace", "name", "dryRun", "If-Match", "If-None-Match"]);
+        assert!(stored["responses"]["201"]["headers"]["ETag"].is_object());
     }
 }

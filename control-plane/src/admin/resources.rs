@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Bytes,
     extract::{Path, State},
     http::HeaderMap,
@@ -17,8 +17,10 @@ use serde_json::Value;
 use super::{
     api::Api,
     objects::{self, Body},
+    page::Page,
     parameters::{NoParameters, Parameters, WriteParameters},
     problem::Problem,
+    users::Who,
 };
 
 /// Objects of a kind, or one of them. Parts that a path lacks are empty: the group of the core
@@ -76,10 +78,10 @@ impl Resource {
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Path(resource): Path<Resource>,
-    _: Parameters<NoParameters>,
+    Parameters(page): Parameters<Page>,
 ) -> Result<Json<Value>, Problem> {
     let namespace = Some(&*resource.namespace).filter(|namespace| !namespace.is_empty());
-    objects::in_force(&api, Some(resource.kind()?), namespace).await
+    objects::in_force(&api, Some(resource.kind()?), namespace, &page).await
 }
 
 /// `GET` of an object.
@@ -95,21 +97,23 @@ pub(super) async fn read(
 /// `PUT` of an object.
 pub(super) async fn replace(
     State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
     Path(resource): Path<Resource>,
     Parameters(query): Parameters<WriteParameters>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    objects::write(&api, &resource.identity()?, &query, &headers, body).await
+    objects::write((&api, &who), &resource.identity()?, &query, &headers, body).await
 }
 
 /// `DELETE` of an object.
 pub(super) async fn delete(
     State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
     Path(resource): Path<Resource>,
     Parameters(query): Parameters<WriteParameters>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Value>, Problem> {
-    objects::remove(&api, &resource.identity()?, &query, &headers, &body).await
+    objects::remove((&api, &who), &resource.identity()?, &query, &headers, &body).await
 }

@@ -22,7 +22,7 @@ use self::{
     witness::WitnessKeeper,
 };
 use crate::{
-    admin::{AdminToken, Api, Guard},
+    admin::{AdminToken, Api, Guard, users::Users},
     ads::shared::Shared,
     config::Settings,
     kube_cluster::{KubeCluster, objects::Objects},
@@ -234,7 +234,9 @@ async fn serve(
     let findings = core.findings();
     tasks.spawn(parts::forever(findings.clone().follow(shared.metrics.clone())));
     let api = Api { objects, mesh, judge, findings, proxies, authority, log };
-    servers::serve_rest(tasks, &acceptors, listeners.http, api, Guard { token, loopback });
+    let users = core.settings.api_users.as_deref().map(Users::open).transpose()?;
+    let guard = Guard { token, users, loopback };
+    servers::serve_rest(tasks, &acceptors, listeners.http, api, guard);
     servers::serve_metrics(tasks, &acceptors, listeners.metrics);
     Ok(())
 }

@@ -29,6 +29,7 @@ mod spellings;
 mod table;
 mod translate;
 mod unified;
+mod user;
 mod version;
 mod workload;
 mod yaml;
@@ -204,6 +205,13 @@ enum Command {
     Backup(backup::Backup),
     /// Put the state of a control plane back into an empty folder
     Restore(backup::Restore),
+    /// Users of the REST API beside the administrator: viewers, editors, administrators
+    #[command(after_help = "Example:
+  ferromesh user add ann --role editor --file users > ann.token")]
+    User {
+        #[command(subcommand)]
+        command: user::User,
+    },
     /// Show the versions of this program, of the control plane and of connected proxies
     Version {
         #[command(flatten)]
@@ -293,6 +301,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Log { command, remote } => Remote::new(&remote)?.log(&command).await?,
         Command::Backup(command) => backup::back_up(&command)?,
         Command::Restore(command) => backup::restore(&command)?,
+        Command::User { command } => user::run(&command)?,
         Command::Man(command) => man::run(&command, Cli::command())?,
         Command::Completion(command) => completion::run(&command, &mut Cli::command()),
         Command::ProxyStatus { command, remote } => {

@@ -63,7 +63,7 @@ impl Objects {
     }
 
     /// Writes an object under the version in which it is written; its new resource version, 0 if
-    /// that is no number.
+    /// that is no number, and whether there was none before.
     ///
     /// # Errors
     /// It was not written: `expect` does not hold, another owns a field, it is not allowed, or
@@ -73,23 +73,28 @@ impl Objects {
         object: &Object,
         expect: Expect,
         dry_run: bool,
-    ) -> Result<u64, ObjectsError> {
+    ) -> Result<(u64, bool), ObjectsError> {
         let raw = object.raw();
         let api_version = raw.pointer("/apiVersion").and_then(Value::as_str).unwrap_or_default();
         let api = self.api(&object.id, api_version);
         let field_manager = Some(FIELD_MANAGER.to_owned());
-        let written = if expect == Expect::Absent {
+        let (written, created) = if expect == Expect::Absent {
             let value = serde_json::from_value(raw);
             let value =
                 value.map_err(|e| ObjectsError::Refused { code: 400, reason: e.to_string() })?;
-            bounded(api.create(&PostParams { dry_run, field_manager }, &value)).await?
+            (bounded(api.create(&PostParams { dry_run, field_manager }, &value)).await?, true)
         } else {
             let params = PatchParams { dry_run, field_manager, ..PatchParams::default() };
             let found = found(&api, &object.id, expect).await?;
+            // The API server's answer does not say it; who writes at the same time may have been first.
+            let created = match (expect, &found) {
+                (Expect::Any, _) => bounded(api.get_opt(&object.id.name)).await?.is_none(),
+                (_, found) => found.is_none(),
+            };
             let patch = Patch::Apply(versioned(&raw, found));
-            bounded(api.patch(&object.id.name, &params, &patch)).await?
+            (bounded(api.patch(&object.id.name, &params, &patch)).await?, created)
         };
-        Ok(revision(&written))
+        Ok((revision(&written), created))
     }
 
     /// Deletes an object under whichever of our versions the API server serves; its last resource

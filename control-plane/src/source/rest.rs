@@ -73,12 +73,21 @@ fn plural(count: usize) -> String {
 /// An accepted write.
 #[derive(Debug)]
 pub struct Accepted {
-    /// Its revision; 0 for a dry run.
-    pub revision: u64,
+    /// What became of it where objects are kept; for a dry run what would.
+    pub kept: Kept,
     /// The object as it serves, a Secret's values replaced.
     pub object: Value,
     /// Warnings and remarks about it.
     pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A write that was kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// Its revision; 0 for a dry run.
+    pub revision: u64,
+    /// Whether there was no such object before.
+    pub created: bool,
 }
 
 /// Whether a write really happens.
@@ -264,7 +273,7 @@ impl RestSource {
             return Err(WriteError::Invalid(diagnostics));
         }
         let answer = object.to_json();
-        let revision = match (&self.backend, mode) {
+        let kept = match (&self.backend, mode) {
             (Backend::KubeCluster(_), _) if object.id.kind == Kind::MESH_CONFIG => {
                 return Err(WriteError::Elsewhere);
             }
@@ -272,14 +281,15 @@ impl RestSource {
                 write_to(cluster.clone(), object, condition.expect, who.to_owned(), mode).await?
             }
             (Backend::Local(writer), Mode::DryRun) => {
-                writer.check(&key_of(&object.id), condition)?;
-                0
+                let key = key_of(&object.id);
+                writer.check(&key, condition)?;
+                Kept { revision: 0, created: writer.local.store.revision(&key).is_none() }
             }
             (Backend::Local(writer), Mode::Commit) => {
                 writer.put(key_of(&object.id), object, condition, who).await?
             }
         };
-        Ok(Accepted { revision, object: answer, diagnostics })
+        Ok(Accepted { kept, object: answer, diagnostics })
     }
 
     /// Everything that is to be said of objects as if they served: what they mean is asked before
@@ -329,13 +339,13 @@ async fn write_to(
     expect: Expect,
     who: String,
     mode: Mode,
-) -> Result<u64, WriteError> {
+) -> Result<Kept, WriteError> {
     to_its_end(async move {
-        let revision = cluster.put(&object, expect, mode == Mode::DryRun).await?;
+        let (revision, created) = cluster.put(&object, expect, mode == Mode::DryRun).await?;
         if mode == Mode::Commit {
             tracing::info!(target: "audit", object = %object.id, revision, who, "object written by the API");
         }
-        Ok(revision)
+        Ok(Kept { revision, created })
     })
     .await
 }

@@ -137,6 +137,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         trust_domain: TrustDomain::default(),
         root_namespace: "istio-system".into(),
         proxy_grace: Duration::from_secs(60),
+        api_users: None,
         log: "info".to_owned(),
         log_style: Style::Text,
         leaf_ttl: Duration::from_secs(3600),

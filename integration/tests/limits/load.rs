@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 async fn is_served(plane: &ControlPlane, watcher: &mut Watcher, when: &str) {
     for round in 0..5 {
         let name = format!("{when}-{round}");
-        assert_eq!(put_host(plane, &name).await.status, 200);
+        assert_eq!(put_host(plane, &name).await.status, 201);
         watcher.until_has(&cluster_of(&name), SOON).await;
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use ferromesh_integration::plane::ControlPlane;
+use ferromesh_integration::plane::{Answer, ControlPlane, program};
 
 use crate::plane::host;
 
@@ -99,7 +99,7 @@ async fn an_object_is_found_at_the_path_that_kubernetes_has_for_it() {
     let status = async |method: &str, path: &str| plane.ask(method, path, &[], None).await.status;
     let refused = plane.ask("PUT", &path, &[], Some(&host("cart").to_string())).await;
     assert_eq!(refused.status, 401, "{}", refused.text);
-    assert_eq!(plane.ask_as_admin("PUT", &path, Some(&host("cart"))).await.status, 200);
+    assert_eq!(plane.ask_as_admin("PUT", &path, Some(&host("cart"))).await.status, 201);
     let named = "/api/v1/objects/serviceentries.networking.istio.io/default/cart";
     for found in [&*path, CART, named, "/api/v1/objects/se/default/cart"] {
         assert_eq!(status("GET", found).await, 200, "{found}");
@@ -118,6 +118,21 @@ async fn an_object_is_found_at_the_path_that_kubernetes_has_for_it() {
     ];
     for missing in nowhere {
         assert_eq!(status("GET", &missing).await, 404, "{missing}");
+    }
+    // In parts, at either path.
+    let second = host("dairy");
+    assert_eq!(plane.ask_as_admin("POST", OBJECTS, Some(&second)).await.status, 201);
+    for list in [format!("{group}/serviceentries"), format!("{OBJECTS}?kind=serviceentries")] {
+        let sign = if list.contains('?') { '&' } else { '?' };
+        let first = plane.ask("GET", &format!("{list}{sign}limit=1"), &[], None).await;
+        assert_eq!(first.body["items"][0]["name"], "cart", "{}", first.text);
+        let mark = first.body["metadata"]["continue"].as_str().unwrap_or_default();
+        let path = format!("{list}{sign}limit=1&continue={mark}");
+        let last = plane.ask("GET", &path, &[], None).await;
+        assert_eq!(last.body["items"][0]["name"], "dairy", "{}", last.text);
+        assert_eq!(last.body["metadata"], Value::Null, "{}", last.text);
+        let refused = plane.ask("GET", &format!("{list}{sign}continue=!"), &[], None).await;
+        assert_eq!(refused.status, 400, "{}", refused.text);
     }
     let deleted = plane.ask_as_admin("DELETE", &path, None).await;
     assert_eq!(deleted.status, 200, "{}", deleted.text);
@@ -143,6 +158,97 @@ async fn a_dry_run_validates_and_stores_nothing() {
     assert_eq!(plane.ask("GET", OBJECTS, &[], None).await.body["items"], json!([]));
 }
 
+/// 201 is for what was not there before; whatever is wrong is a problem, with the field that it is
+/// about.
+#[tokio::test]
+async fn an_answer_says_what_was_done_and_an_error_is_always_a_problem() {
+    let plane = ControlPlane::new("127.80.35.1");
+    let _process = plane.start();
+    let dry = format!("{OBJECTS}?dryRun=true");
+    let cart = host("cart");
+    for (method, path, status) in [
+        ("POST", &*dry, 200),
+        ("POST", OBJECTS, 201),
+        ("POST", OBJECTS, 409),
+        ("POST", &dry, 409),
+        ("PUT", CART, 200),
+        ("DELETE", CART, 200),
+        ("PUT", CART, 201),
+    ] {
+        let answer = plane.ask_as_admin(method, path, Some(&cart).filter(|_| method != "DELETE"));
+        let answer = answer.await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text);
+        is_told(&answer);
+    }
+    let mut wrong = host("cart");
+    wrong["spec"]["resolution"] = json!("DSN");
+    let refused = plane.ask_as_admin("PUT", CART, Some(&wrong)).await;
+    assert_eq!(refused.status, 422, "{}", refused.text);
+    is_told(&refused);
+    assert_eq!(refused.body["errors"][0]["pointer"], "#/spec/resolution", "{}", refused.text);
+    for (method, path, status) in [
+        ("GET", "/api/v1/objects/serviceentries/default/nobody", 404),
+        ("GET", "/nowhere", 404),
+        ("GET", "/api/v1/objects/nonsense/default/a", 404),
+        ("GET", "/api/v1/objects/serviceentries/default/%ff", 400),
+        ("GET", "/api/v1/objects?colour=red", 400),
+        ("PATCH", CART, 405),
+        ("DELETE", "/api/v1/proxies", 405),
+        ("PUT", CART, 415),
+    ] {
+        let bearer = format!("Bearer {}", plane.admin_token());
+        let answer = plane.ask(method, path, &[("authorization", &bearer)], None).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text);
+        is_told(&answer);
+        assert_eq!(answer.headers.contains_key("allow"), status == 405, "{method} {path}");
+    }
+}
+
+/// Whatever is no success is a problem with its own status, and words.
+fn is_told(answer: &Answer) {
+    if answer.status < 400 {
+        return;
+    }
+    assert_eq!(answer.headers["content-type"], "application/problem+json", "{}", answer.text);
+    assert_eq!(answer.body["status"], answer.status, "{}", answer.text);
+    let words = ["title", "detail"].map(|word| answer.body[word].as_str().unwrap_or_default());
+    assert!(words.iter().all(|word| !word.is_empty()), "{}", answer.text);
+}
+
+/// Users do what their role allows, by their names, until their line is gone.
+#[tokio::test]
+async fn users_write_by_their_names_as_far_as_their_role_goes() {
+    let plane = ControlPlane::new("127.80.36.1");
+    let users = plane.path("users");
+    let token = |name: &str, role: &str| {
+        let mut command = program();
+        command.args(["user", "add", name, "--role", role, "--file"]).arg(&users);
+        let output = command.output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        format!("Bearer {}", String::from_utf8_lossy(&output.stdout).trim())
+    };
+    let (ann, bob) = (token("ann", "editor"), token("bob", "viewer"));
+    let plane = plane.with("--api-users", &users);
+    let process = plane.start();
+    let body = host("cart").to_string();
+    let put = async |bearer: &str| {
+        let headers = [("authorization", bearer), ("content-type", "application/json")];
+        plane.ask("PUT", CART, &headers, Some(&body)).await
+    };
+    let refused = put(&bob).await;
+    assert_eq!(refused.status, 403, "{}", refused.text);
+    assert!(refused.text.contains("bob is viewer: expected editor"), "{}", refused.text);
+    assert_eq!(put(&ann).await.status, 201);
+    let journal = std::fs::read_to_string(plane.path("data/store/journal")).expect("the journal");
+    assert!(journal.contains("\"who\":\"ann\""), "{journal}");
+    let log = process.output();
+    assert!(log.contains("bob") && log.contains("the role does not allow it"), "{log}");
+    let text = std::fs::read_to_string(&users).expect("the users");
+    let without: String = text.lines().filter(|line| line.starts_with("bob")).collect();
+    std::fs::write(&users, without).expect("a file");
+    assert_eq!(put(&ann).await.status, 401, "her line is gone");
+}
+
 #[tokio::test]
 async fn the_slower_of_two_writers_is_told() {
     let plane = ControlPlane::new("127.80.23.1");
@@ -158,7 +264,7 @@ async fn the_slower_of_two_writers_is_told() {
         plane.ask("PUT", CART, &headers, Some(&body)).await
     };
     let first = put("if-none-match", "*").await;
-    assert_eq!(first.status, 200, "{}", first.text);
+    assert_eq!(first.status, 201, "{}", first.text);
     let tag = first.headers["etag"].to_str().expect("text").to_owned();
     assert_eq!(put("if-none-match", "*").await.status, 412);
     let second = put("if-match", &tag).await;
@@ -170,7 +276,7 @@ async fn the_slower_of_two_writers_is_told() {
     let stored = plane.ask("GET", CART, &[], None).await;
     assert_eq!(stored.headers["etag"], second.headers["etag"]);
     let again = plane.ask_as_admin("POST", OBJECTS, Some(&host("cart"))).await;
-    assert_eq!(again.status, 412, "{}", again.text);
+    assert_eq!(again.status, 409, "{}", again.text);
     let headers = [("authorization", bearer.as_str()), ("if-match", tag.as_str())];
     assert_eq!(plane.ask("DELETE", CART, &headers, None).await.status, 412);
     assert_eq!(plane.ask_as_admin("DELETE", CART, None).await.status, 200);
@@ -238,7 +344,7 @@ async fn deletions_do_what_is_asked_or_are_refused() {
     let plane = ControlPlane::new("127.80.29.1");
     let process = plane.start();
     let stored = plane.ask_as_admin("PUT", CART, Some(&host("cart"))).await;
-    assert_eq!(stored.status, 200, "{}", stored.text);
+    assert_eq!(stored.status, 201, "{}", stored.text);
     let kube = "/apis/networking.istio.io/v1/namespaces/default/serviceentries/cart";
     for path in [CART, kube] {
         for (query, options, status) in [

@@ -32,7 +32,7 @@ async fn stopped(host: &'static str) -> ControlPlane {
     let process = plane.start();
     for i in 0..STORED {
         let answer = put_host(&plane, &format!("kept-{i}")).await;
-        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert_eq!(answer.status, 201, "{}", answer.text);
     }
     stop(process);
     plane
@@ -274,7 +274,7 @@ async fn parts_of_another_mesh_or_moment_are_refused() {
     let (data, old, kept) = (plane.path("data"), plane.path("old"), plane.path("kept"));
     copy(&data, &old);
     let process = plane.start();
-    assert_eq!(put_host(&plane, "two").await.status, 200);
+    assert_eq!(put_host(&plane, "two").await.status, 201);
     stop(process);
     copy(&data, &kept);
     let table: [(&Path, &[&str], &str); 4] = [
@@ -370,11 +370,11 @@ async fn a_full_disk_refuses_writes_and_keeps_serving() {
     let disk = SmallDisk::mount(plane.path("data"));
     let process = plane.start();
     let mut watcher = Watcher::open(connect(&plane.host).await, "watcher").await.expect("a stream");
-    assert_eq!(put_host(&plane, "kept-0").await.status, 200);
+    assert_eq!(put_host(&plane, "kept-0").await.status, 201);
     disk.fill();
     let (mut last, mut accepted) = (put_host(&plane, "more-0").await, 0);
     // The journal's last block may have room for some more.
-    while last.status == 200 && accepted < 1000 {
+    while last.status == 201 && accepted < 1000 {
         accepted += 1;
         last = put_host(&plane, &format!("more-{accepted}")).await;
     }
@@ -386,7 +386,7 @@ async fn a_full_disk_refuses_writes_and_keeps_serving() {
     disk.empty();
     for i in 1..STORED {
         let answer = put_host(&plane, &format!("kept-{i}")).await;
-        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert_eq!(answer.status, 201, "{}", answer.text);
     }
     drop(process);
     let process = has_everything(&plane).await;

@@ -11,7 +11,7 @@ use ferromesh_xds_translator::{
 };
 use tokio::sync::Mutex;
 
-use super::{WriteError, condition::Condition, sealed_shut};
+use super::{Kept, WriteError, condition::Condition, sealed_shut};
 use crate::{
     event::{ConfigEvent, EventSender, SourceChange, SourceId},
     secret::{Secrets, sealed::Vault},
@@ -72,23 +72,24 @@ impl Writer {
         Self { local, secrets, events, turn: Arc::default() }
     }
 
-    /// Stores an object; its revision.
+    /// Stores an object.
     pub(super) async fn put(
         &self,
         key: StoreKey,
         object: Object,
         condition: Condition,
         who: &str,
-    ) -> Result<u64, WriteError> {
+    ) -> Result<Kept, WriteError> {
         let prepared = prepared(&object).map_err(|d| WriteError::Invalid(vec![*d]))?;
         let who = who.to_owned();
         self.write(move |local, secrets| {
             let sealed = local.vault.seal(&key, object.raw());
+            let created = local.store.revision(&key).is_none();
             let put = local.store.put(&key, sealed, condition.expect, &who);
             let revision = put.map_err(|error| condition.refusal(error))?;
             tracing::info!(target: "audit", object = %object.id, revision, who, "object written by the API");
             let change = announced(SourceId::Rest, secrets, &object, prepared);
-            Ok((revision, Some(change)))
+            Ok((Kept { revision, created }, Some(change)))
         })
         .await
     }
@@ -121,10 +122,10 @@ impl Writer {
 
     /// Takes a turn, then stores and tells. Whoever leaves before the turn has written nothing;
     /// from then on it is done to its end.
-    async fn write(
+    async fn write<T: Send + 'static>(
         &self,
-        store: impl FnOnce(&LocalStore, &Secrets) -> Outcome + Send + 'static,
-    ) -> Result<u64, WriteError> {
+        store: impl FnOnce(&LocalStore, &Secrets) -> Outcome<T> + Send + 'static,
+    ) -> Result<T, WriteError> {
         let turn = self.turn.clone().lock_owned().await;
         let writer = self.clone();
         to_its_end(async move {
@@ -132,18 +133,18 @@ impl Writer {
             let (local, secrets) = (writer.local.clone(), writer.secrets.clone());
             // The journal waits for the disk.
             let stored = tokio::task::spawn_blocking(move || store(&local, &secrets)).await;
-            let (revision, change) = stored.map_err(|_| WriteError::Stopping)??;
+            let (written, change) = stored.map_err(|_| WriteError::Stopping)??;
             if let Some(change) = change {
                 tell(&writer.events, vec![change], None).await?;
             }
-            Ok(revision)
+            Ok(written)
         })
         .await
     }
 }
 
-/// The revision of a write, and what is to be told of it.
-type Outcome = Result<(u64, Option<SourceChange>), WriteError>;
+/// What a write came to, and what is to be told of it.
+type Outcome<T> = Result<(T, Option<SourceChange>), WriteError>;
 
 /// Does `work` to its end, even when nobody waits for it any more: a request's future is dropped
 /// as soon as its client leaves.

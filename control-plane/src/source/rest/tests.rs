@@ -48,7 +48,7 @@ impl Plane {
 
     async fn put(&self, n: u64) -> Result<u64, WriteError> {
         let put = self.source.put(entry(n), Expect::Any, "test", Mode::Commit);
-        put.await.map(|accepted| accepted.revision)
+        put.await.map(|accepted| accepted.kept.revision)
     }
 
     async fn delete(&self) -> Result<u64, WriteError> {
@@ -217,7 +217,7 @@ async fn an_object_that_names_another_revision_is_refused_and_none_is_kept_in_it
     let absent = put(named(1), Expect::Any).await.expect_err("nothing is there");
     assert!(matches!(absent, WriteError::Outdated { .. }), "{absent}");
     let first = plane.put(1).await.expect("stored");
-    let second = put(named(first), Expect::Any).await.expect("it is that revision").revision;
+    let second = put(named(first), Expect::Any).await.expect("it is that revision").kept.revision;
     let stale = put(named(first), Expect::Any).await.expect_err("it is another").to_string();
     assert!(stale.contains("metadata.resourceVersion") && stale.contains("read it again"));
     let torn = put(named(second), Expect::Revision(first)).await;
