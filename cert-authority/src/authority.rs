@@ -7,10 +7,11 @@ use std::{
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, RwLock},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use aws_lc_rs::digest;
+use ferromesh_proto::recurring::Recurring;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -173,11 +174,13 @@ struct Store {
     state: State,
     /// When a renewal that failed may be tried again.
     renew_again: SystemTime,
+    /// Renewals that failed, as far as that was logged.
+    renewals: Recurring,
 }
 
 impl Store {
     fn new(sealed: SealedState, state: State) -> Self {
-        Self { sealed, state, renew_again: SystemTime::UNIX_EPOCH }
+        Self { sealed, state, renew_again: SystemTime::UNIX_EPOCH, renewals: Recurring::default() }
     }
 }
 
@@ -447,15 +450,21 @@ impl Authority {
 
     /// Calls [`upkeep`](Self::upkeep) for as long as it is polled.
     pub async fn run_upkeep(self: Arc<Self>, clock: fn() -> SystemTime) {
+        let mut trouble = Recurring::default();
         loop {
             let authority = self.clone();
             let outcome = tokio::task::spawn_blocking(move || authority.upkeep(clock())).await;
             let pause = match outcome {
                 Ok(Ok(next)) => {
+                    if let Some(failures) = trouble.worked(Instant::now()) {
+                        tracing::info!(failures, "certificate authority: upkeep works again");
+                    }
                     next.duration_since(clock()).unwrap_or_default().max(UPKEEP_AT_LEAST)
                 }
                 Ok(Err(error)) => {
-                    tracing::error!(%error, "certificate authority: upkeep failed, trying again");
+                    if let Some(failures) = trouble.failed(&error, Instant::now()) {
+                        tracing::error!(%error, failures, "certificate authority: upkeep failed, trying again");
+                    }
                     60 * UPKEEP_AT_LEAST
                 }
                 // The runtime is shutting down.
@@ -496,8 +505,14 @@ impl Authority {
         if !ended && now < store.renew_again {
             return Ok(current);
         }
-        self.renew(&mut store, now).or_else(|error| {
-            tracing::error!(%error, "the signing certificate is due and cannot be renewed");
+        let renewed = self.renew(&mut store, now);
+        if renewed.is_ok() {
+            store.renewals.worked(Instant::now());
+        }
+        renewed.or_else(|error| {
+            if let Some(failures) = store.renewals.failed(&error, Instant::now()) {
+                tracing::error!(%error, failures, "the signing certificate is due and cannot be renewed");
+            }
             store.renew_again = now + RENEW_AGAIN;
             if ended { Err(error) } else { Ok(current) }
         })

@@ -5,11 +5,12 @@
 use std::{
     net::IpAddr,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use ferromesh_cert_authority::{Authority, IssueError, PeerCertificates, TrustBundle};
+use ferromesh_proto::recurring::Recurring;
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::PrivateKeyDer;
 
@@ -78,6 +79,7 @@ impl ServerIdentity {
     /// it is polled.
     pub async fn keep_fresh(self: Arc<Self>, mut renewal: Duration) {
         let mut bundle = self.authority.trust_bundle();
+        let mut trouble = Recurring::default();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(renewal) => {}
@@ -85,11 +87,16 @@ impl ServerIdentity {
             }
             renewal = match make(&self.authority, &self.names, self.clock).await {
                 Ok((config, renewal)) => {
+                    if let Some(failures) = trouble.worked(Instant::now()) {
+                        tracing::info!(failures, "a new certificate again");
+                    }
                     self.config.store(Arc::new(config));
                     renewal
                 }
                 Err(error) => {
-                    tracing::error!(%error, "keeping the present certificate for now");
+                    if let Some(failures) = trouble.failed(&error, Instant::now()) {
+                        tracing::error!(%error, failures, "keeping the present certificate for now");
+                    }
                     RETRY
                 }
             };

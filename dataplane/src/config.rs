@@ -408,6 +408,7 @@ impl CommonArgs {
             },
             probes: self.app_probes.clone().unwrap_or_default(),
             metrics: self.app_metrics.clone(),
+            unread: Default::default(),
         }
     }
 

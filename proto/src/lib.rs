@@ -56,6 +56,7 @@ pub mod istio_ca {
 }
 
 pub mod bootstrap;
+pub mod recurring;
 pub mod resource;
 pub mod retry;
 pub mod spiffe;

@@ -1,9 +1,14 @@
 //! Takes in the connections of a port: a seat, a first byte, a handshake, and then its requests.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::Router;
 use ferromesh_cert_authority::PeerCertificates;
+use ferromesh_proto::recurring::Recurring;
 use tokio::{
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
@@ -37,15 +42,24 @@ impl Acceptor {
     /// nobody.
     pub async fn serve(self, listener: TcpListener, router: Router) {
         let acceptor = Arc::new(self);
+        let mut trouble = Recurring::default();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = acceptor.port.stop.cancelled() => return,
             };
             match accepted {
-                Ok((stream, remote)) => acceptor.clone().seat(stream, remote, &router),
+                Ok((stream, remote)) => {
+                    if let Some(failures) = trouble.worked(Instant::now()) {
+                        tracing::info!(failures, port = acceptor.port.name, "accepting again");
+                    }
+                    acceptor.clone().seat(stream, remote, &router);
+                }
                 Err(error) => {
-                    tracing::warn!(%error, port = acceptor.port.name, "a connection could not be accepted");
+                    if let Some(failures) = trouble.failed(&error, Instant::now()) {
+                        let port = acceptor.port.name;
+                        tracing::warn!(%error, failures, port, "connections cannot be accepted");
+                    }
                     // Most likely there are no more files: somebody has to give one up.
                     acceptor.seats.clear_one();
                     sleep(BACKOFF).await;

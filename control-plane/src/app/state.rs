@@ -112,6 +112,7 @@ impl PersistentState {
             store,
             secrets_key,
             admin_token: settings.token_file().exists(),
+            trouble: Mutex::default(),
             _alone: alone,
         };
         keeper.begin()?;

@@ -16,12 +16,13 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use aws_lc_rs::digest;
 use ferromesh_cert_authority::{Authority, Generation as AuthorityGeneration, files};
+use ferromesh_proto::recurring::Recurring;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -260,6 +261,8 @@ pub(super) struct WitnessKeeper {
     pub(super) store: Arc<Durable>,
     pub(super) secrets_key: String,
     pub(super) admin_token: bool,
+    /// Writes that failed, as far as that was logged.
+    pub(super) trouble: Mutex<Recurring>,
     /// Nobody else uses the data directory while this is held.
     pub(super) _alone: File,
 }
@@ -301,13 +304,13 @@ impl WitnessKeeper {
     pub(super) fn begin(&self) -> anyhow::Result<()> {
         let stood = self.copies.lock().expect(POISONED).stands();
         match self.write() {
-            Err(error) if stood => say(&error),
+            Err(error) if stood => self.failed(&error),
             outcome => outcome.context("cannot write")?,
         }
         if !self.authority.is_witnessed() {
             self.authority.witness()?;
             // It changed.
-            self.write().unwrap_or_else(|error| say(&error));
+            self.write_or_tell();
         }
         Ok(())
     }
@@ -323,16 +326,29 @@ impl WitnessKeeper {
     /// Writes it, off the reactor; what fails is said.
     pub(super) async fn write_now(self: Arc<Self>) {
         // The runtime is stopping: the next start finds the one before.
-        let _ = tokio::task::spawn_blocking(move || {
-            self.write().unwrap_or_else(|error| say(&error));
-        })
-        .await;
+        let _ = tokio::task::spawn_blocking(move || self.write_or_tell()).await;
     }
-}
 
-fn say(error: &io::Error) {
-    tracing::error!(
-        %error,
-        "what the data directory holds now is not witnessed: an older part of it would not show"
-    );
+    fn write_or_tell(&self) {
+        match self.write() {
+            Ok(()) => {
+                let over = self.trouble.lock().expect(POISONED).worked(Instant::now());
+                if let Some(failures) = over {
+                    tracing::info!(failures, "the data directory is witnessed again");
+                }
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn failed(&self, error: &io::Error) {
+        let news = self.trouble.lock().expect(POISONED).failed(error, Instant::now());
+        if let Some(failures) = news {
+            tracing::error!(
+                %error,
+                failures,
+                "what the data directory holds now is not witnessed: an older part of it would not show"
+            );
+        }
+    }
 }

@@ -23,6 +23,7 @@ use ferromesh_cert_authority::{
     Authority, FirstStart, IssueError, OpenError, Settings, StateStore,
     store::{KEY, Kept, Revision, SEALED, StoreError},
 };
+use ferromesh_proto::recurring::Recurring;
 use futures_util::StreamExt;
 use k8s_openapi::{
     ByteString,
@@ -124,7 +125,7 @@ pub async fn open(cluster: &KubeCluster, opening: Opening) -> Result<Authority, 
 async fn had_root(cluster: &KubeCluster, namespace: &str) -> Result<FirstStart, AuthorityError> {
     let maps: Api<ConfigMap> = Api::namespaced(cluster.client(), namespace);
     let until = Instant::now() + PATIENCE.0;
-    let mut told = String::new();
+    let mut trouble = Trouble::default();
     loop {
         let why = match timeout(ANSWER, maps.get_opt(trust::CONFIG_MAP)).await {
             Ok(Ok(map)) if map.as_ref().is_some_and(trust::is_ours) => {
@@ -137,10 +138,7 @@ async fn had_root(cluster: &KubeCluster, namespace: &str) -> Result<FirstStart, 
         if Instant::now() >= until {
             return Err(AuthorityError::NoAnswer { namespace: namespace.to_owned(), why });
         }
-        if why != told {
-            tracing::warn!(why, "the API server is needed to start: waiting for it");
-            told = why;
-        }
+        trouble.tell_why("the API server is needed to start: waiting for it", &why);
         sleep(PATIENCE.1).await;
     }
 }
@@ -159,7 +157,7 @@ pub async fn follow(
     let only = watcher::Config::default().fields(&format!("metadata.name={SECRET}"));
     // Its metadata tells that it changed; the keys travel only when somebody needs them.
     let mut events = pin!(watcher(secrets, only).default_backoff());
-    let mut trouble = Trouble::default();
+    let (mut trouble, mut unread) = (Trouble::default(), Recurring::default());
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone) => {}
@@ -169,13 +167,18 @@ pub async fn follow(
                 continue;
             }
         }
-        trouble = Trouble::default();
+        trouble.over();
         while let Err(error) = refresh(&authority).await {
             if let IssueError::Replaced(_) = error {
                 return Err(error);
             }
-            tracing::error!(%error, "restore Secret {root_namespace}/{SECRET} from a backup if it is damaged; serving what is known");
+            if let Some(failures) = unread.failed(&error, std::time::Instant::now()) {
+                tracing::error!(%error, failures, "restore Secret {root_namespace}/{SECRET} from a backup if it is damaged; serving what is known");
+            }
             sleep(AGAIN).await;
+        }
+        if let Some(failures) = unread.worked(std::time::Instant::now()) {
+            tracing::info!(failures, "the authority's Secret is read again");
         }
     }
     Ok(())

@@ -87,7 +87,10 @@ impl OtherPages {
         let (mut seen, mut trouble) = (Mirror::default(), Trouble::default());
         while let Some(event) = events.next().await {
             match event {
-                Ok(event) => seen.take(event, |map| (map.name_any(), self.read(map))),
+                Ok(event) => {
+                    trouble.over();
+                    seen.take(event, |map| (map.name_any(), self.read(map)));
+                }
                 Err(error) => {
                     trouble.tell("connections of other replicas cannot be watched", &error);
                     continue;

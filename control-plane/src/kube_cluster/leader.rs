@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::KubeCluster;
+use super::{KubeCluster, Trouble};
 
 /// Name of the Lease, in the root namespace.
 pub const LEASE_NAME: &str = "ferromesh-leader";
@@ -36,6 +36,8 @@ const RENEW: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 /// How long one question to the API server may take.
 const ANSWER: Duration = Duration::from_secs(5);
+/// What is logged while the Lease cannot be had.
+const SILENT: &str = "the Lease of the leader cannot be read or written";
 /// How long the release may take when the process ends.
 const RELEASE: Duration = Duration::from_secs(2);
 
@@ -53,7 +55,7 @@ pub async fn run(
 ) {
     let leases = Api::namespaced(cluster.client(), root_namespace);
     let mut candidate =
-        Candidate { leases, election: Election::new(identity), leads, trouble: None };
+        Candidate { leases, election: Election::new(identity), leads, trouble: Trouble::default() };
     stop.run_until_cancelled(candidate.campaign()).await;
     candidate.resign().await;
 }
@@ -156,8 +158,7 @@ struct Candidate {
     leases: Api<Lease>,
     election: Election,
     leads: watch::Sender<bool>,
-    /// What was logged last.
-    trouble: Option<String>,
+    trouble: Trouble,
 }
 
 impl Candidate {
@@ -168,9 +169,9 @@ impl Candidate {
             let limit = leading.unwrap_or(begun + ANSWER).min(begun + ANSWER);
             let outcome = timeout_at(limit, self.attempt()).await;
             match outcome {
-                Ok(Ok(())) => self.trouble = None,
-                Ok(Err(error)) => self.complain(error.to_string()),
-                Err(_) => self.complain("no answer in time".to_owned()),
+                Ok(Ok(())) => self.trouble.over(),
+                Ok(Err(error)) => self.trouble.tell_why(SILENT, &error.to_string()),
+                Err(_) => self.trouble.tell_why(SILENT, "no answer in time"),
             }
             self.announce();
             let again = begun + RETRY.mul_f64(rand::random_range(0.75..1.25));
@@ -265,18 +266,6 @@ impl Candidate {
             }
             None => {}
         }
-    }
-
-    fn complain(&mut self, why: String) {
-        // The same again at every try would fill the log.
-        if self.trouble.as_ref() != Some(&why) {
-            tracing::warn!(
-                lease = LEASE_NAME,
-                why,
-                "the Lease of the leader cannot be read or written"
-            );
-        }
-        self.trouble = Some(why);
     }
 }
 

@@ -17,8 +17,12 @@ pub mod token_review;
 pub mod trust;
 pub mod webhooks;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
+use ferromesh_proto::recurring::Recurring;
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -96,18 +100,31 @@ impl KubeCluster {
     }
 }
 
-/// What was said last about something that keeps failing: the same again at every try would fill
-/// the log.
+/// Something that is asked of the API server again and again, as far as its failures were logged.
 #[derive(Default)]
-pub(crate) struct Trouble(String);
+pub(crate) struct Trouble {
+    what: &'static str,
+    recurring: Recurring,
+}
 
 impl Trouble {
-    /// Logs what failed and why, unless that was logged last.
-    pub(crate) fn tell(&mut self, what: &str, error: &dyn std::error::Error) {
-        let why = first_line(error);
-        if self.0 != why {
-            tracing::warn!(why, "{what}");
-            self.0 = why;
+    /// Logs what failed and why, as often as [`Recurring`] says.
+    pub(crate) fn tell(&mut self, what: &'static str, error: &dyn std::error::Error) {
+        self.tell_why(what, &first_line(error));
+    }
+
+    /// As [`Self::tell`], for a reason that is a text.
+    pub(crate) fn tell_why(&mut self, what: &'static str, why: &str) {
+        self.what = what;
+        if let Some(failures) = self.recurring.failed(&why, Instant::now()) {
+            tracing::warn!(why, failures, "{what}");
+        }
+    }
+
+    /// It works: logs so, if failures were logged.
+    pub(crate) fn over(&mut self) {
+        if let Some(failures) = self.recurring.worked(Instant::now()) {
+            tracing::info!(failures, "over: {}", self.what);
         }
     }
 }

@@ -72,6 +72,7 @@ pub async fn publish(
             maps: Mirror::default(),
             pauses: BTreeMap::new(),
             istiod: None,
+            trouble: Trouble::default(),
         };
         publisher.run(bundle.clone())
     };
@@ -108,6 +109,8 @@ struct Publisher {
     pauses: BTreeMap<String, Pause>,
     /// What was found out about an istiod, and when.
     istiod: Option<(Instant, Option<String>)>,
+    /// Writes that failed.
+    trouble: Trouble,
 }
 
 impl Publisher {
@@ -118,16 +121,23 @@ impl Publisher {
         let mut namespace_events = pin!(watcher(all, watcher::Config::default()).default_backoff());
         let mut map_events = pin!(watcher(maps, only).default_backoff());
         let mut wanted = Wanted::new(&bundle.borrow_and_update());
-        let (mut again, mut trouble) = (None, Trouble::default());
+        let (mut again, mut of_namespaces, mut of_maps) =
+            (None, Trouble::default(), Trouble::default());
         loop {
             tokio::select! {
                 Some(event) = namespace_events.next() => match event {
-                    Ok(event) => self.namespaces.take(event, namespace),
-                    Err(error) => trouble.tell("namespaces cannot be watched, trying again", &error),
+                    Ok(event) => {
+                        of_namespaces.over();
+                        self.namespaces.take(event, namespace);
+                    }
+                    Err(error) => of_namespaces.tell("namespaces cannot be watched, trying again", &error),
                 },
                 Some(event) = map_events.next() => match event {
-                    Ok(event) => self.maps.take(event, held),
-                    Err(error) => trouble.tell("published roots cannot be watched, trying again", &error),
+                    Ok(event) => {
+                        of_maps.over();
+                        self.maps.take(event, held);
+                    }
+                    Err(error) => of_maps.tell("published roots cannot be watched, trying again", &error),
                 },
                 changed = bundle.changed() => match changed {
                     Ok(()) => wanted = Wanted::new(&bundle.borrow_and_update()),
@@ -228,9 +238,13 @@ impl Publisher {
             Ok(()) if length > 4 * PAUSES.0 => {
                 tracing::warn!(namespace, "somebody else keeps changing ConfigMap {CONFIG_MAP}");
             }
-            Ok(()) => tracing::info!(namespace, "the mesh's root is published"),
+            Ok(()) => {
+                self.trouble.over();
+                tracing::info!(namespace, "the mesh's root is published");
+            }
             Err(why) => {
-                tracing::warn!(namespace, why, "the mesh's root cannot be published, trying again")
+                let why = format!("{namespace}: {why}");
+                self.trouble.tell_why("the mesh's root cannot be published, trying again", &why);
             }
         }
         self.pauses.retain(|name, _| self.namespaces.get(name).is_some());

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ferromesh_cert_authority::TrustBundle;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt, future::ready, stream};
 use kube::{
     Api,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
@@ -21,7 +21,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::sleep};
 
-use super::{KubeCluster, OURS, leader, said};
+use super::{KubeCluster, OURS, Trouble, leader, said};
 
 /// The configurations: kind, REST name and name of the object.
 const CONFIGURATIONS: [(&str, &str, &str); 2] = [
@@ -58,11 +58,20 @@ async fn lead(cluster: KubeCluster, mut bundle: watch::Receiver<Arc<TrustBundle>
         apis.iter().enumerate().map(|(index, api)| Box::pin(changes(index, api))),
     );
     let mut seen: BTreeMap<usize, Seen> = BTreeMap::new();
+    let mut trouble = Trouble::default();
     loop {
         let root = STANDARD.encode(bundle.borrow_and_update().pem());
         let mut wrong = false;
         for (index, seen) in &seen {
-            wrong |= !write(&apis[*index], CONFIGURATIONS[*index].2, seen, &root).await;
+            let name = CONFIGURATIONS[*index].2;
+            if let Err(error) = write(&apis[*index], name, seen, &root).await {
+                let why = format!("{name}: {}", said(&error));
+                trouble.tell_why("the root of the webhooks was not written", &why);
+                wrong = true;
+            }
+        }
+        if !wrong {
+            trouble.over();
         }
         tokio::select! {
             changed = bundle.changed() => if changed.is_err() { return },
@@ -94,17 +103,31 @@ fn changes(
     let only =
         watcher::Config::default().fields(&format!("metadata.name={}", CONFIGURATIONS[index].2));
     let events = watcher(api.clone(), only).default_backoff();
-    events.filter_map(move |event| async move {
-        match event {
-            Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => Some((index, Some(read(&object)))),
-            Ok(watcher::Event::Delete(_)) => Some((index, None)),
-            Ok(_) => None,
-            Err(error) => {
-                tracing::warn!(configuration = CONFIGURATIONS[index].2, %error, "cannot be watched");
-                None
+    let mut trouble = Trouble::default();
+    events.filter_map(move |event| ready(change(index, event, &mut trouble)))
+}
+
+fn change(
+    index: usize,
+    event: Result<watcher::Event<DynamicObject>, watcher::Error>,
+    trouble: &mut Trouble,
+) -> Option<(usize, Option<Seen>)> {
+    match event {
+        Ok(event) => {
+            trouble.over();
+            match event {
+                watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+                    Some((index, Some(read(&object))))
+                }
+                watcher::Event::Delete(_) => Some((index, None)),
+                _ => None,
             }
         }
-    })
+        Err(error) => {
+            trouble.tell("configurations of webhooks cannot be watched", &error);
+            None
+        }
+    }
 }
 
 fn read(object: &DynamicObject) -> Seen {
@@ -133,9 +156,14 @@ fn correction(seen: &Seen, root: &str) -> Option<Value> {
         .then(|| json!({ "metadata": { "resourceVersion": seen.version }, "webhooks": webhooks }))
 }
 
-/// Whether a configuration has the root now, as far as this replica knows.
-async fn write(api: &Api<DynamicObject>, name: &str, seen: &Seen, root: &str) -> bool {
-    let Some(patch) = correction(seen, root) else { return true };
+/// Sees to it that a configuration has the root, as far as this replica knows.
+async fn write(
+    api: &Api<DynamicObject>,
+    name: &str,
+    seen: &Seen,
+    root: &str,
+) -> Result<(), kube::Error> {
+    let Some(patch) = correction(seen, root) else { return Ok(()) };
     match api
         .patch(
             name,
@@ -149,18 +177,11 @@ async fn write(api: &Api<DynamicObject>, name: &str, seen: &Seen, root: &str) ->
                 configuration = name,
                 "the API server was told the root of the webhooks"
             );
-            true
+            Ok(())
         }
         // Somebody else was faster: the watch brings the newer version, which is judged anew.
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => true,
-        Err(error) => {
-            tracing::warn!(
-                configuration = name,
-                error = said(&error),
-                "the root of the webhooks was not written"
-            );
-            false
-        }
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use ferromesh_proto::recurring::Recurring;
 use ferromesh_xds_translator::{
     diagnostic::{Code, Diagnostic},
     ir::{KeySet, KeySource},
@@ -77,6 +78,8 @@ struct Known {
     failures: u32,
     /// Why, the last time.
     failure: Option<String>,
+    /// Failures, as far as they were logged.
+    told: Recurring,
 }
 
 impl Known {
@@ -89,6 +92,7 @@ impl Known {
             asked: false,
             failures: 0,
             failure: None,
+            told: Recurring::default(),
         }
     }
 
@@ -253,8 +257,17 @@ impl Keys {
     /// Takes an answer in; `None`: nobody wants it any more, or it says nothing new.
     fn take(&mut self, (source, answer): Answer, now: Instant) -> Option<SourceChange> {
         let known = self.known.get_mut(&source)?;
-        if let Err(error) = &answer {
-            tracing::warn!(%source, %error, "keys of tokens cannot be fetched");
+        match &answer {
+            Ok(_) => {
+                if let Some(failures) = known.told.worked(now.into_std()) {
+                    tracing::info!(%source, failures, "keys of tokens can be fetched again");
+                }
+            }
+            Err(error) => {
+                if let Some(failures) = known.told.failed(error, now.into_std()) {
+                    tracing::warn!(%source, %error, failures, "keys of tokens cannot be fetched");
+                }
+            }
         }
         let keys = known.take(answer, self.refresh, now)?;
         tracing::info!(%source, there = keys.is_some(), "keys of tokens changed");

@@ -2,11 +2,12 @@
 //! certificate's expiry, and a way to end it.
 
 use std::{
+    fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use axum::{
@@ -16,6 +17,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use ferromesh_proto::recurring::Recurring;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::EnvoyAdmin;
@@ -30,13 +32,15 @@ pub struct Health {
     identity: IdentityWatch,
     envoy: EnvoyAdmin,
     draining: Arc<AtomicBool>,
+    /// Failures to read Envoy's metrics.
+    unread: Arc<Mutex<Recurring>>,
     pub(super) pod: PodSettings,
 }
 
 impl Health {
     /// Ready once `identity` holds a valid certificate and `envoy` says that it serves.
     pub fn new(identity: IdentityWatch, envoy: EnvoyAdmin, pod: PodSettings) -> Self {
-        Self { identity, envoy, draining: Arc::default(), pod }
+        Self { identity, envoy, draining: Arc::default(), unread: Arc::default(), pod }
     }
 
     /// What is answered until the agent ends, during its drain too; `stop` is cancelled to end it.
@@ -71,6 +75,23 @@ impl Health {
         self.envoy.check_ready().await.err().map(|e| e.to_string())
     }
 
+    /// Logs whether Envoy's metrics can be read, where that is news.
+    fn tell_of_metrics(&self, answer: &Result<String, impl fmt::Display>) {
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer {
+            Ok(_) => {
+                if let Some(failures) = unread.worked(Instant::now()) {
+                    tracing::info!(failures, "metrics of Envoy again");
+                }
+            }
+            Err(error) => {
+                if let Some(failures) = unread.failed(error, Instant::now()) {
+                    tracing::warn!(%error, failures, "no metrics of Envoy");
+                }
+            }
+        }
+    }
+
     fn certificate_end(&self) -> Option<SystemTime> {
         self.identity.borrow().as_ref().map(|identity| identity.not_after)
     }
@@ -97,10 +118,9 @@ async fn metrics(State(health): State<Health>) -> String {
 /// Envoy's metrics, ours and the application's.
 async fn all_metrics(State(health): State<Health>, headers: HeaderMap) -> impl IntoResponse {
     let mut text = metrics(State(health.clone())).await;
-    match health.envoy.metrics().await {
-        Ok(envoy) => text.push_str(&envoy),
-        Err(error) => tracing::warn!(%error, "no metrics of Envoy"),
-    }
+    let envoy = health.envoy.metrics().await;
+    health.tell_of_metrics(&envoy);
+    text.push_str(&envoy.unwrap_or_default());
     ([(CONTENT_TYPE, METRICS_TYPE)], health.pod.merge_metrics(text, &headers).await)
 }
 
@@ -122,6 +142,7 @@ mod tests {
             application: Application { address: [127, 0, 0, 1].into(), captured: false },
             probes: AppProbes::default(),
             metrics: None,
+            unread: Arc::default(),
         };
         let health = Health::new(identity, EnvoyAdmin::new(([127, 0, 0, 1], 9).into()), pod);
         assert_eq!(health.obstacle().await.as_deref(), Some("no certificate yet"));

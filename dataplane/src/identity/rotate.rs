@@ -8,9 +8,10 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
+use ferromesh_proto::recurring::Recurring;
 use tokio::sync::watch;
 
 use super::{Identity, csr_client::CertificateSource, kept::Kept};
@@ -107,7 +108,7 @@ pub async fn run(
     publish: watch::Sender<Option<Arc<Identity>>>,
 ) {
     let mut renewal = begin(kept.as_ref(), &publish);
-    let mut trusted = source.trust();
+    let (mut trusted, mut trouble) = (source.trust(), Recurring::default());
     while !publish.is_closed() {
         let trust = source.trust();
         if std::mem::replace(&mut trusted, trust) != trust {
@@ -128,6 +129,7 @@ pub async fn run(
         let held = publish.borrow().clone();
         match source.fetch(held).await {
             Ok(identity) => {
+                trouble.worked(Instant::now());
                 renewal.succeeded(identity.not_after, SystemTime::now(), rand::random());
                 tracing::info!(
                     id = %identity.spiffe_id,
@@ -140,8 +142,11 @@ pub async fn run(
             }
             Err(error) => {
                 renewal.failed(SystemTime::now(), rand::random(), error.again());
-                let retry_in = renewal.wait(SystemTime::now()).as_millis();
-                tracing::warn!(%error, failures = renewal.failures(), retry_in_ms = u64::try_from(retry_in).unwrap_or(u64::MAX), "no new certificate");
+                if trouble.failed(&error, Instant::now()).is_some() {
+                    let retry_in_s = renewal.wait(SystemTime::now()).as_secs_f32();
+                    let failures = renewal.failures();
+                    tracing::warn!(%error, failures, retry_in_s, "no new certificate");
+                }
             }
         }
     }

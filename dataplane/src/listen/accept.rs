@@ -10,10 +10,11 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::{Bytes, BytesMut};
+use ferromesh_proto::recurring::Recurring;
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
@@ -71,9 +72,13 @@ pub(super) fn open(
 }
 
 async fn accept_all(worker: Rc<Worker>, socket: TcpListener, listener: Arc<str>) {
+    let mut trouble = Recurring::default();
     loop {
         match socket.accept().await {
             Ok((stream, source)) => {
+                if let Some(failures) = trouble.worked(Instant::now()) {
+                    tracing::info!(%listener, failures, "accepting again");
+                }
                 let Some(counted) = Counted::new(&worker.shared) else {
                     worker.metrics.exceeded(Direction::Downstream, Limit::Connections);
                     continue;
@@ -87,7 +92,9 @@ async fn accept_all(worker: Rc<Worker>, socket: TcpListener, listener: Arc<str>)
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%listener, %error, "cannot accept");
+                if let Some(failures) = trouble.failed(&error, Instant::now()) {
+                    tracing::warn!(%listener, %error, failures, "cannot accept");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -14,6 +14,8 @@ mod server;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use axum::{
@@ -22,6 +24,7 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri},
     routing::{any, post},
 };
+use ferromesh_proto::recurring::Recurring;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +46,8 @@ pub struct PodSettings {
     pub probes: AppProbes,
     /// Its metrics, if it has any.
     pub metrics: Option<AppMetrics>,
+    /// Failures to read them, as far as they were logged.
+    pub unread: Arc<Mutex<Recurring>>,
 }
 
 /// How the application is reached without meeting its proxy.
@@ -80,12 +85,24 @@ impl PodSettings {
     pub async fn merge_metrics(&self, mut own: String, headers: &HeaderMap) -> String {
         let Some(metrics) = &self.metrics else { return own };
         match scrape::fetch(self.application, metrics, scrape::limit(headers)).await {
-            Ok(text) => scrape::append(&mut own, &text),
+            Ok(text) => {
+                scrape::append(&mut own, &text);
+                if let Some(failures) = self.unread().worked(Instant::now()) {
+                    tracing::info!(failures, "metrics of the application again");
+                }
+            }
             Err(why) => {
-                tracing::warn!(port = metrics.port, path = metrics.path, %why, "no metrics of the application")
+                if let Some(failures) = self.unread().failed(&why, Instant::now()) {
+                    let AppMetrics { port, path } = metrics;
+                    tracing::warn!(port, path, %why, failures, "no metrics of the application");
+                }
             }
         }
         own
+    }
+
+    fn unread(&self) -> MutexGuard<'_, Recurring> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

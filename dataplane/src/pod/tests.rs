@@ -35,6 +35,7 @@ fn pod(probes: &str, metrics: Option<AppMetrics>) -> PodSettings {
         application: Application { address, captured: true },
         probes: probes.parse().unwrap(),
         metrics,
+        unread: Default::default(),
     }
 }
 

@@ -16,9 +16,10 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
+use ferromesh_proto::recurring::Recurring;
 use http::HeaderMap;
 use serde_json::Value as Json;
 use time::OffsetDateTime;
@@ -460,23 +461,26 @@ impl LogWriter {
 fn write_lines(lines: &Receiver<(LogSink, String)>) {
     let mut files = Files::default();
     while let Ok((sink, line)) = lines.recv() {
-        files.write(&sink, &line);
+        let mut written = files.write(&sink, &line);
         // What has queued up meanwhile is written in one go.
         while let Ok((sink, line)) = lines.try_recv() {
-            files.write(&sink, &line);
+            written = written.and(files.write(&sink, &line));
         }
-        files.flush();
+        let flushed = files.flush();
+        files.tell_of(written.and(flushed));
     }
 }
 
 #[derive(Default)]
 struct Files {
     open: HashMap<PathBuf, Option<BufWriter<File>>>,
-    complained: bool,
+    /// Failures to write, as far as they were told.
+    trouble: Recurring,
 }
 
 impl Files {
-    fn write(&mut self, sink: &LogSink, line: &str) {
+    /// Fails with what could not be written, and why.
+    fn write(&mut self, sink: &LogSink, line: &str) -> Result<(), String> {
         let written = match sink {
             LogSink::Stdout => io::stdout().lock().write_all(line.as_bytes()),
             LogSink::Stderr => io::stderr().lock().write_all(line.as_bytes()),
@@ -485,11 +489,22 @@ impl Files {
                 None => Ok(()),
             },
         };
-        // Said once: a pipe that nobody reads stays so, and every line would say it again.
-        if let Err(error) = written
-            && !std::mem::replace(&mut self.complained, true)
-        {
-            tracing::warn!(?sink, %error, "access log cannot be written");
+        written.map_err(|error| format!("{sink:?}: {error}"))
+    }
+
+    /// A pipe that nobody reads stays so, and every line would say it again.
+    fn tell_of(&mut self, written: Result<(), String>) {
+        match written {
+            Ok(()) => {
+                if let Some(failures) = self.trouble.worked(Instant::now()) {
+                    tracing::info!(failures, "access log can be written again");
+                }
+            }
+            Err(why) => {
+                if let Some(failures) = self.trouble.failed(&why, Instant::now()) {
+                    tracing::warn!(why, failures, "access log cannot be written");
+                }
+            }
         }
     }
 
@@ -504,12 +519,13 @@ impl Files {
         self.open.entry(path.clone()).or_insert_with(|| open(path)).as_mut()
     }
 
-    fn flush(&mut self) {
-        for file in self.open.values_mut().flatten() {
-            if let Err(error) = file.flush() {
-                tracing::warn!(%error, "access log cannot be written");
-            }
-        }
+    fn flush(&mut self) -> Result<(), String> {
+        let open = self.open.iter_mut().filter_map(|(path, file)| Some((path, file.as_mut()?)));
+        let flushed = open.map(|(path, file)| {
+            file.flush().map_err(|error| format!("{}: {error}", path.display()))
+        });
+        // All of them, whatever becomes of one.
+        flushed.fold(Ok(()), Result::and)
     }
 }
 
@@ -638,8 +654,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let mut files = Files::default();
-        files.write(&LogSink::File(path.clone()), "a\n");
-        files.write(&LogSink::File(path.clone()), "b\n");
+        files.write(&LogSink::File(path.clone()), "a\n").unwrap();
+        files.write(&LogSink::File(path.clone()), "b\n").unwrap();
         files.flush();
         assert_eq!(std::fs::read_to_string(path).unwrap(), "a\nb\n");
     }

@@ -7,9 +7,10 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use ferromesh_proto::recurring::Recurring;
 use futures_util::future::join_all;
 
 use super::{ClusterState, StateRegistry, cluster_state::Names};
@@ -50,12 +51,14 @@ pub async fn run(registry: Arc<StateRegistry>) {
 
 /// What is known of each name and port.
 type Known = HashMap<(Arc<str>, u16), Vec<SocketAddr>>;
+/// Names whose look-ups failed.
+type Failing = HashMap<Arc<str>, Recurring>;
 
 /// Looks up a cluster's names until it is gone or has others.
 async fn follow(cluster: Weak<ClusterState>, names: Arc<Names>, resolver: Resolver) {
-    let mut known = Known::new();
+    let (mut known, mut failing) = (Known::new(), Failing::new());
     loop {
-        let wait = look_up_all(&names, &resolver, &mut known).await;
+        let wait = look_up_all(&names, &resolver, &mut known, &mut failing).await;
         let Some(cluster) = cluster.upgrade() else { return };
         if !cluster.names().is_some_and(|current| Arc::ptr_eq(&current, &names)) {
             return;
@@ -71,7 +74,12 @@ async fn follow(cluster: Weak<ClusterState>, names: Arc<Names>, resolver: Resolv
 }
 
 /// Looks up every name once; tells when the next time is due.
-async fn look_up_all(names: &Names, resolver: &Resolver, known: &mut Known) -> Duration {
+async fn look_up_all(
+    names: &Names,
+    resolver: &Resolver,
+    known: &mut Known,
+    failing: &mut Failing,
+) -> Duration {
     let interval = names.refresh.interval;
     let mut wait = interval;
     let endpoints = names.set.localities.iter().flat_map(|locality| &locality.endpoints);
@@ -86,6 +94,10 @@ async fn look_up_all(names: &Names, resolver: &Resolver, known: &mut Known) -> D
     for (host, port, answer) in join_all(asked).await {
         match answer {
             Ok(answer) => {
+                let before = failing.get_mut(host).and_then(|name| name.worked(Instant::now()));
+                if let Some(failures) = before {
+                    tracing::info!(%host, failures, "DNS look-up works again");
+                }
                 let found = answer
                     .addresses
                     .into_iter()
@@ -97,7 +109,10 @@ async fn look_up_all(names: &Names, resolver: &Resolver, known: &mut Known) -> D
                 wait = wait.min(told.unwrap_or(interval));
             }
             Err(error) => {
-                tracing::warn!(%error, "DNS look-up failed");
+                let name = failing.entry(Arc::clone(host)).or_default();
+                if let Some(failures) = name.failed(&error, Instant::now()) {
+                    tracing::warn!(%error, failures, "DNS look-up failed");
+                }
                 wait = wait.min(RETRY);
             }
         }

@@ -20,6 +20,7 @@ use ferromesh_proto::{
         DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
         aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
     },
+    recurring::Recurring,
 };
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
@@ -180,10 +181,10 @@ impl Client {
     /// Keeps a stream for ever.
     pub async fn run(self) {
         let mut session = Session::new(self.node.clone());
-        let mut failures = 0;
+        let (mut failures, mut trouble) = (0, Recurring::default());
         loop {
             let mut heard = Heard::Nothing;
-            let error = match self.stream(&mut session, &mut heard).await {
+            let error = match self.stream(&mut session, &mut heard, &mut trouble).await {
                 Ok(()) => StreamError::Ended,
                 Err(error) => error,
             };
@@ -191,12 +192,22 @@ impl Client {
             failures = heard.failures_after(failures);
             let wait = back_off(failures, rand::random());
             let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(%error, retry_in_ms, "no configuration stream; serving what is known");
+            if trouble.failed(&error, Instant::now()).is_some() {
+                tracing::warn!(
+                    %error, failures, retry_in_ms,
+                    "no configuration stream; serving what is known"
+                );
+            }
             tokio::time::sleep(wait).await;
         }
     }
 
-    async fn stream(&self, session: &mut Session, heard: &mut Heard) -> Result<(), StreamError> {
+    async fn stream(
+        &self,
+        session: &mut Session,
+        heard: &mut Heard,
+        trouble: &mut Recurring,
+    ) -> Result<(), StreamError> {
         let (channel, token) = self.connect().await?;
         let (requests, outgoing) = mpsc::unbounded_channel();
         let mut request = Request::new(UnboundedReceiverStream::new(outgoing));
@@ -209,7 +220,10 @@ impl Client {
         let mut incoming = client.delta_aggregated_resources(request).await?.into_inner();
         self.progress.connected.store(true, Relaxed);
         *heard = Heard::Opened;
-        tracing::info!("configuration stream open");
+        let first = trouble.is_calm();
+        if trouble.worked(Instant::now()).is_some() || first {
+            tracing::info!("configuration stream open");
+        }
         self.converse(session, &requests, &mut incoming, heard).await
     }
 

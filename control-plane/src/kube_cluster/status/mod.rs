@@ -38,7 +38,7 @@ use self::{
     verdict::{Verdict, change, judge, unsaid},
 };
 use super::{
-    KubeCluster,
+    KubeCluster, Trouble,
     events::Events,
     leader, objects,
     replica_map::ReplicaMap,
@@ -150,8 +150,7 @@ struct Term {
     pruned: BTreeMap<ObjectId, (Value, Verdict)>,
     /// What was judged by last.
     judged_by: Option<Evidence>,
-    /// What was logged last.
-    trouble: Option<String>,
+    trouble: Trouble,
 }
 
 /// What verdicts are made from.
@@ -189,7 +188,7 @@ impl Term {
             failed: BTreeMap::new(),
             pruned: BTreeMap::new(),
             judged_by: None,
-            trouble: None,
+            trouble: Trouble::default(),
         }
     }
 
@@ -291,7 +290,7 @@ impl Term {
                         matches!(&error, Error::Api(status) if matches!(status.code, 401 | 403));
                     let pause = if forbidden { MUCH_LATER } else { AGAIN };
                     self.failed.insert(due.id, Instant::now() + pause);
-                    self.complain(error.to_string());
+                    self.trouble.tell_why("statuses cannot be written", &error.to_string());
                 }
             }
         }
@@ -299,7 +298,7 @@ impl Term {
 
     fn written(&mut self, due: Due, after: ObservedStatus) {
         let Due { id, observed, verdict, .. } = due;
-        self.trouble = None;
+        self.trouble.over();
         self.pruned.remove(&id);
         if change(&after, &verdict, "").is_some() {
             self.pruned.insert(id.clone(), (after.status.clone(), verdict));
@@ -350,14 +349,6 @@ impl Term {
                 _ => self.writer.metrics.status_write_errors.inc(),
             };
         }
-    }
-
-    fn complain(&mut self, why: String) {
-        // The same again at every try would fill the log.
-        if self.trouble.as_ref() != Some(&why) {
-            tracing::warn!(why, "statuses cannot be written");
-        }
-        self.trouble = Some(why);
     }
 }
 

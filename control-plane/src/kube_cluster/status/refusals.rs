@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    kube_cluster::replica_map::ReplicaMap,
+    kube_cluster::{Trouble, replica_map::ReplicaMap},
     status::{ObjectRefusal, Proxies},
 };
 
@@ -105,7 +105,7 @@ pub(super) fn merge(all: &mut ByObject, more: &ByObject) {
 /// Tells what is refused here whenever another replica leads; until the election is over.
 pub(super) async fn tell(map: ReplicaMap, proxies: &Proxies, mut leads: watch::Receiver<bool>) {
     let mut complaints = proxies.complaints();
-    let (mut told, mut round) = (false, 0);
+    let (mut told, mut round, mut trouble) = (false, 0, Trouble::default());
     loop {
         complaints.mark_unchanged();
         let leading = *leads.borrow_and_update();
@@ -116,9 +116,12 @@ pub(super) async fn tell(map: ReplicaMap, proxies: &Proxies, mut leads: watch::R
             let words =
                 (!entries.is_empty()).then(|| json!(Words { round, refused: entries }).to_string());
             match map.write(words.as_deref()).await {
-                Ok(()) => told = words.is_some(),
+                Ok(()) => {
+                    trouble.over();
+                    told = words.is_some();
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "what proxies refuse here cannot be told to the leader")
+                    trouble.tell("what proxies refuse here cannot be told to the leader", &error);
                 }
             }
         }

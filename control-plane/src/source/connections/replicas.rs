@@ -53,12 +53,17 @@ pub async fn tell(connections: Arc<Connections>, mut own: OwnPages) {
     loop {
         changes.mark_unchanged();
         let (texts, left_out) = write_pages(&connections.here());
-        if left_out > 0 {
+        if left_out == 0 {
+            crowd.over();
+        } else {
             crowd.tell("too many proxies are connected to tell of all", &LeftOut(left_out));
         }
         let repeat = Instant::now() >= due;
         let next = match own.write(&texts, repeat).await {
-            Ok(()) => REPEAT,
+            Ok(()) => {
+                trouble.over();
+                REPEAT
+            }
             Err(error) => {
                 trouble.tell("other replicas cannot be told who is connected here", &error);
                 AGAIN

@@ -3,8 +3,12 @@
 //! What was seen last stays in force while a list is made anew, while the API server is away, and
 //! while an object is broken; only an object that is deleted, or missing from a whole list, goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
+use ferromesh_proto::recurring::Recurring;
 use ferromesh_xds_translator::{
     diagnostic::{Code, Diagnostic, FieldPath, Severity},
     dialect::{Kind, stand_in},
@@ -76,6 +80,8 @@ pub(super) struct Known {
     listing: Option<BTreeSet<ObjectId>>,
     findings: BTreeMap<ObjectId, Vec<Diagnostic>>,
     trouble: Option<Diagnostic>,
+    /// How often it could not, as far as that was logged.
+    failing: Recurring,
 }
 
 impl Known {
@@ -88,6 +94,7 @@ impl Known {
             listing: None,
             findings: BTreeMap::new(),
             trouble: None,
+            failing: Recurring::default(),
         }
     }
 
@@ -148,14 +155,19 @@ impl Known {
                 all.iter().for_each(|id| self.gone(id, secrets, news));
             }
             Step::Failing(why) => {
-                let trouble = Some(failing(self.watched.resource, &why));
-                // The same again at every try would fill the log.
-                if self.trouble != trouble {
-                    tracing::warn!(kind = self.kind_name(), why, "the API server cannot be asked");
+                if let Some(failures) = self.failing.failed(&why, Instant::now()) {
+                    let kind = self.kind_name();
+                    tracing::warn!(kind, why, failures, "the API server cannot be asked");
                 }
-                self.trouble = trouble;
+                self.trouble = Some(failing(self.watched.resource, &why));
             }
-            Step::Well => self.trouble = None,
+            Step::Well => {
+                if let Some(failures) = self.failing.worked(Instant::now()) {
+                    let kind = self.kind_name();
+                    tracing::info!(kind, failures, "the API server can be asked again");
+                }
+                self.trouble = None;
+            }
         }
     }
 
