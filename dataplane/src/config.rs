@@ -6,6 +6,7 @@
 
 mod labels;
 mod redirect;
+mod statistics;
 
 pub use redirect::RedirectArgs;
 
@@ -22,7 +23,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ferromesh_proto::{
     SpiffeId, TrustDomain,
-    bootstrap::{Discovery, HostPort, NodeSettings, ProxyType, Statistics},
+    bootstrap::{Discovery, HostPort, MoreStatistics, NodeSettings, ProxyType, Statistics},
     spiffe::SpiffeError,
 };
 use serde_json::{Map, Value};
@@ -131,6 +132,10 @@ pub struct EnvoyArgs {
     /// Keep every statistic of Envoy, those of clusters too.
     #[arg(long, env = "FERROMESH_ALL_STATISTICS")]
     all_statistics: bool,
+    /// Further statistics of Envoy: JSON with lists `prefixes`, `suffixes`, `regexes` and `tags`,
+    /// `buckets` by prefix, and `flushInterval`.
+    #[arg(long, env = "FERROMESH_ENVOY_STATISTICS", value_parser = statistics::read)]
+    envoy_statistics: Option<MoreStatistics>,
     /// Further arguments for Envoy.
     #[arg(last = true)]
     extra: Vec<String>,
@@ -358,6 +363,7 @@ impl EnvoyArgs {
             readiness: Some(common.status_address),
             prometheus: Some(common.metrics_address),
             statistics: if self.all_statistics { Statistics::All } else { Statistics::Small },
+            more_statistics: self.envoy_statistics.unwrap_or_default(),
             envoy: self.envoy_path,
             tie,
             concurrency: u32::try_from(common.workers().get()).ok(),

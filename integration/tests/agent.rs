@@ -2,13 +2,21 @@
 #![cfg(feature = "e2e")]
 
 use std::{
-    io::{BufRead, BufReader},
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
 
-use ferromesh_integration::{paths, process::until};
+use ferromesh_integration::{
+    paths,
+    process::{Process, until},
+};
+use ferromesh_proto::bootstrap::{
+    BootstrapSettings, Discovery, MoreStatistics, NodeSettings, ProxyType, Statistics, render,
+};
 
 #[test]
 fn a_program_that_is_tied_ends_with_its_parent_however_that_ends() {
@@ -41,4 +49,83 @@ fn a_program_that_is_not_there_is_named() {
     let output = Command::new("bash").args(["-c", &script]).output().expect("bash starts");
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/envoy"), "{output:?}");
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "127");
+}
+
+/// An address that nobody has at the moment.
+fn free_address() -> SocketAddr {
+    let socket = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    socket.local_addr().expect("it is bound")
+}
+
+/// What a server answers to `GET PATH`; empty where nobody answers.
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut answer = String::new();
+    if let Ok(mut stream) = TcpStream::connect(address) {
+        let request = format!("GET {path} HTTP/1.0\r\nhost: a\r\n\r\n");
+        let _ = stream.write_all(request.as_bytes());
+        let _ = stream.read_to_string(&mut answer);
+    }
+    answer
+}
+
+/// A running Envoy's statistics, as its bootstrap wants them.
+fn statistics_of_an_envoy(more: MoreStatistics) -> String {
+    let admin = free_address();
+    let settings = BootstrapSettings {
+        node: NodeSettings {
+            proxy_type: ProxyType::Sidecar,
+            address: [10, 0, 0, 7].into(),
+            name: "cart-0".to_owned(),
+            namespace: "shop".to_owned(),
+            service_account: "cart".to_owned(),
+            labels: Default::default(),
+            cluster_id: "Kubernetes".to_owned(),
+            dns_domain: "cluster.local".to_owned(),
+            locality: None,
+            metadata: Default::default(),
+        },
+        // Nobody is there, and Envoy goes on asking.
+        discovery: Discovery::Plaintext(free_address().into()),
+        sds_socket: None,
+        admin,
+        agent: None,
+        readiness: None,
+        prometheus: Some(free_address()),
+        statistics: Statistics::Small,
+        more_statistics: more,
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("bootstrap.json");
+    fs::write(&file, render(&settings)).expect("a file");
+    let mut command = Command::new(paths::envoy());
+    command.arg("-c").arg(&file).args(["--use-dynamic-base-id", "--concurrency", "1"]);
+    let mut envoy = Process::start("envoy", folder.path(), command);
+    envoy.until("Envoy answers", || get(admin, "/stats").contains("server.uptime"));
+    get(admin, "/stats/prometheus")
+}
+
+#[test]
+fn an_envoy_keeps_the_statistics_that_are_asked_for() {
+    const ASKED: &str = "envoy_cluster_name=\"prometheus_stats\"";
+    let without = statistics_of_an_envoy(MoreStatistics::default());
+    assert!(without.contains("envoy_server_uptime") && !without.contains(ASKED), "{without}");
+    let by_prefix = MoreStatistics {
+        prefixes: vec!["cluster.prometheus_stats.".to_owned()],
+        buckets: [("cluster".to_owned(), vec![7.0, 77.0])].into(),
+        tags: vec!["tier".to_owned()],
+        flush_interval: Some(Duration::from_secs(1)),
+        ..MoreStatistics::default()
+    };
+    let with = statistics_of_an_envoy(by_prefix);
+    assert!(with.contains(ASKED), "{with}");
+    let by_suffix =
+        MoreStatistics { suffixes: vec!["membership_total".to_owned()], ..Default::default() };
+    let with = statistics_of_an_envoy(by_suffix);
+    assert!(
+        with.contains("envoy_cluster_membership_total{envoy_cluster_name=\"prometheus_stats\"}")
+    );
+    assert!(!with.contains("envoy_cluster_membership_healthy{envoy_cluster_name=\"prometheus"));
+    let by_regex =
+        MoreStatistics { regexes: vec![".*prometheus_s.*total".to_owned()], ..Default::default() };
+    assert!(statistics_of_an_envoy(by_regex).contains(ASKED));
 }

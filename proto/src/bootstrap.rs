@@ -5,7 +5,13 @@
 //! Names of clusters and node metadata are Istio's, because people's dashboards and tools know
 //! them.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde_json::{Map, Value, json};
 
@@ -168,6 +174,25 @@ pub enum Statistics {
     All,
 }
 
+/// What is asked of Envoy's statistics beyond that, in the words of Istio's `ProxyConfig` and
+/// annotations.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct MoreStatistics {
+    /// Beginnings of names that are kept too; `{pod_ip}` is the proxy's address.
+    pub prefixes: Vec<String>,
+    /// Ends of names that are kept too.
+    pub suffixes: Vec<String>,
+    /// Regular expressions for names that are kept too.
+    pub regexes: Vec<String>,
+    /// Tags that are taken out of names in which they stand as `TAG.=.VALUE;.`: letters, digits and
+    /// `_`.
+    pub tags: Vec<String>,
+    /// Bounds of histograms by the beginning of their names; rising.
+    pub buckets: BTreeMap<String, Vec<f64>>,
+    /// How often they are flushed; `None`: Envoy's default.
+    pub flush_interval: Option<Duration>,
+}
+
 /// Everything that a bootstrap depends on.
 #[derive(Clone, PartialEq, Debug)]
 pub struct BootstrapSettings {
@@ -187,6 +212,8 @@ pub struct BootstrapSettings {
     pub prometheus: Option<SocketAddr>,
     /// Which statistics to keep.
     pub statistics: Statistics,
+    /// What else is wanted of them.
+    pub more_statistics: MoreStatistics,
 }
 
 /// The largest number of connections that a proxy of either kind accepts at a time; those to ports of
@@ -206,7 +233,7 @@ pub fn render(settings: &BootstrapSettings) -> String {
             "metadata": settings.node.metadata(),
         },
         "admin": { "address": socket_address(&settings.admin.into()) },
-        "stats_config": stats_config(settings.statistics),
+        "stats_config": stats_config(settings),
         "layered_runtime": { "layers": [{ "name": "static", "static_layer": {
             // Istio's limits for expressions that users write.
             "re2.max_program_size.error_level": 32768,
@@ -224,6 +251,9 @@ pub fn render(settings: &BootstrapSettings) -> String {
     if let Some(Locality { region, zone, sub_zone }) = &settings.node.locality {
         bootstrap["node"]["locality"] =
             json!({ "region": region, "zone": zone, "sub_zone": sub_zone });
+    }
+    if let Some(interval) = settings.more_statistics.flush_interval {
+        bootstrap["stats_flush_interval"] = json!(format!("{}s", interval.as_secs_f64()));
     }
     format!("{bootstrap:#}\n")
 }
@@ -400,7 +430,26 @@ fn listener(name: &str, address: SocketAddr, path: &str, cluster: &str) -> Value
     })
 }
 
-fn stats_config(statistics: Statistics) -> Value {
+fn stats_config(settings: &BootstrapSettings) -> Value {
+    let more = &settings.more_statistics;
+    let mut config = json!({ "use_all_default_tags": true });
+    if settings.statistics == Statistics::Small {
+        let patterns = kept(&settings.node.address.to_string(), more);
+        config["stats_matcher"] = json!({ "inclusion_list": { "patterns": patterns } });
+    }
+    if !more.tags.is_empty() {
+        let tag = |name| json!({ "tag_name": name, "regex": format!(r"({name}\.=\.(.*?);\.)") });
+        config["stats_tags"] = more.tags.iter().map(tag).collect();
+    }
+    if !more.buckets.is_empty() {
+        let of = |(prefix, bounds)| json!({ "match": { "prefix": prefix }, "buckets": bounds });
+        config["histogram_bucket_settings"] = more.buckets.iter().map(of).collect();
+    }
+    config
+}
+
+/// Patterns of the names that are kept.
+fn kept(address: &str, more: &MoreStatistics) -> Vec<Value> {
     let kept = [
         "cluster_manager.",
         "listener_manager.",
@@ -410,14 +459,12 @@ fn stats_config(statistics: Statistics) -> Value {
         "cluster.xds-grpc.",
         "sds.",
     ];
-    match statistics {
-        Statistics::All => json!({ "use_all_default_tags": true }),
-        Statistics::Small => {
-            let patterns: Vec<Value> =
-                kept.iter().map(|prefix| json!({ "prefix": prefix })).collect();
-            json!({ "use_all_default_tags": true, "stats_matcher": { "inclusion_list": { "patterns": patterns } } })
-        }
-    }
+    let own = |text: &String| text.replace("{pod_ip}", address);
+    let always = kept.iter().map(|prefix| json!({ "prefix": prefix }));
+    let prefixes = more.prefixes.iter().map(|prefix| json!({ "prefix": own(prefix) }));
+    let suffixes = more.suffixes.iter().map(|suffix| json!({ "suffix": own(suffix) }));
+    let regexes = more.regexes.iter().map(|regex| json!({ "safe_regex": { "regex": regex } }));
+    always.chain(prefixes).chain(suffixes).chain(regexes).collect()
 }
 
 fn socket_address(address: &HostPort) -> Value {
@@ -464,6 +511,7 @@ mod tests {
             readiness: Some(([0, 0, 0, 0], 15021).into()),
             prometheus: Some(([0, 0, 0, 0], 15090).into()),
             statistics: Statistics::Small,
+            more_statistics: MoreStatistics::default(),
         }
     }
 
@@ -546,6 +594,40 @@ mod tests {
                 assert_eq!(time, OWN_HEAD_TIME, "{listener:#}");
             }
         }
+    }
+
+    #[test]
+    fn statistics_that_are_asked_for_are_kept_beside_the_others() {
+        let mut asked = settings(Discovery::Plaintext("127.0.0.1:15010".parse().unwrap()));
+        asked.more_statistics = MoreStatistics {
+            prefixes: vec!["http.{pod_ip}_".into()],
+            suffixes: vec!["_rq_time".into()],
+            regexes: vec!["a.*b".into()],
+            tags: vec!["tier".into()],
+            buckets: [("istio".to_owned(), vec![1.0, 5.0])].into(),
+            flush_interval: Some(Duration::from_millis(2_500)),
+        };
+        let value: Value = serde_json::from_str(&render(&asked)).unwrap();
+        assert_eq!(value["stats_flush_interval"], "2.5s");
+        let config = &value["stats_config"];
+        let patterns = config["stats_matcher"]["inclusion_list"]["patterns"].as_array().unwrap();
+        let more = [
+            json!({ "prefix": "http.10.0.0.7_" }),
+            json!({ "suffix": "_rq_time" }),
+            json!({ "safe_regex": { "regex": "a.*b" } }),
+        ];
+        assert!(patterns.ends_with(&more), "{patterns:?}");
+        assert_eq!(
+            config["stats_tags"],
+            json!([{ "tag_name": "tier", "regex": r"(tier\.=\.(.*?);\.)" }])
+        );
+        assert_eq!(
+            config["histogram_bucket_settings"],
+            json!([{ "match": { "prefix": "istio" }, "buckets": [1.0, 5.0] }])
+        );
+        asked.statistics = Statistics::All;
+        let value: Value = serde_json::from_str(&render(&asked)).unwrap();
+        assert_eq!(value["stats_config"]["stats_matcher"], Value::Null);
     }
 
     #[test]

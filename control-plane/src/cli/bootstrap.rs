@@ -9,7 +9,8 @@ use std::{
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use ferromesh_proto::bootstrap::{
-    BootstrapSettings, Discovery, HostPort, NodeSettings, ProxyType, Statistics, render,
+    BootstrapSettings, Discovery, HostPort, MoreStatistics, NodeSettings, ProxyType, Statistics,
+    render,
 };
 use serde_json::Map;
 
@@ -155,6 +156,7 @@ pub(crate) async fn run(command: &Bootstrap, remote: &RemoteOptions) -> anyhow::
         readiness: None,
         prometheus: command.prometheus,
         statistics: Statistics::Small,
+        more_statistics: MoreStatistics::default(),
     };
     print(&render(&settings));
     Ok(())

@@ -3,21 +3,26 @@
 use std::{collections::BTreeMap, num::NonZeroU16, sync::Arc, time::Duration};
 
 use ferromesh_xds_translator::{
-    diagnostic::{Code, Diagnostic, FieldPath},
+    diagnostic::{Code, Diagnostic, FieldPath, Severity},
     dialect::{
         decode::Decoder,
-        schema::{ChoiceValue, Decode},
+        istio::{
+            annotation::{self, INTERCEPTION, PROXY_CONFIG},
+            pod_config,
+        },
+        schema::Decode,
     },
     ir::{Labels, ProxyStart},
-    object,
     snapshot::MeshSnapshot,
-    yaml,
 };
 use serde_json::Value;
 
 use super::{
-    Surroundings, pod,
+    Surroundings,
+    own_words::{self, UserVolumes},
+    pod,
     settings::{InjectionSettings, ProxyKind, Quantities, Redirect, Resources, Timing},
+    statistics::{self, Statistics},
     values::{self, unfit},
 };
 
@@ -25,8 +30,6 @@ use super::{
 const PROXY_KIND: &str = "ferromesh.io/proxy";
 /// The annotation that says whether the proxy is a sidecar or a gateway.
 const TEMPLATES: &str = "inject.istio.io/templates";
-/// The annotation with settings of this pod's proxy.
-const CONFIG: &str = "proxy.istio.io/config";
 /// Where the agent answers, unless the pod says otherwise.
 pub(super) const AGENT_PORT: u16 = 15020;
 /// The pause between the proxy's end and that of its pod's time.
@@ -34,27 +37,10 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 /// What a pod has for its end if it says nothing.
 const DEFAULT_GRACE: u64 = 30;
 
-/// Istio's switch between native sidecars and others.
-const NATIVE: &str = "sidecar.istio.io/nativeSidecar";
-
 /// The annotation that says what the proxy logs.
 const LOG_LEVEL: &str = "sidecar.istio.io/logLevel";
-
-/// Annotations of Istio that ask for something we do not do, with what to know about them.
-const NOT_ACTED_ON: &[(&str, &str)] = &[
-    ("sidecar.istio.io/bootstrapOverride", "the bootstrap is made by the agent alone"),
-    ("sidecar.istio.io/componentLogLevel", "use sidecar.istio.io/logLevel with target=level pairs"),
-    ("sidecar.istio.io/proxyImageType", "there is one image of each kind of proxy"),
-    (
-        "sidecar.istio.io/userVolume",
-        "write volumes into the pod, and their mounts into a container named istio-proxy",
-    ),
-    ("sidecar.istio.io/userVolumeMount", "write the mounts into a container named istio-proxy"),
-    (NATIVE, "the proxy always is a native sidecar"),
-    ("traffic.sidecar.istio.io/excludeInterfaces", "traffic of every interface is redirected"),
-    ("traffic.sidecar.istio.io/kubevirtInterfaces", "traffic of every interface is redirected"),
-    ("istio.io/reroute-virtual-interfaces", "traffic of every interface is redirected"),
-];
+/// The annotation that says what its agent logs.
+const AGENT_LOG_LEVEL: &str = "sidecar.istio.io/agentLogLevel";
 
 /// What the mesh adds to a pod.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,9 +51,14 @@ pub(super) enum Template {
     Gateway,
 }
 
-const TEMPLATE_NAMES: &[ChoiceValue] = &[
-    ChoiceValue { name: "sidecar", doc: "A proxy beside an application." },
-    ChoiceValue { name: "gateway", doc: "A proxy that is the application." },
+const SIDECAR: &str = "sidecar";
+const GATEWAY: &str = "gateway";
+/// Templates of Istio's that nothing here makes, and what does instead.
+const NOT_MADE: [(&str, &str); 4] = [
+    ("grpc-agent", "gRPC clients without a proxy get no agent: use `sidecar`"),
+    ("grpc-simple", "gRPC clients without a proxy get no agent: use `sidecar`"),
+    ("waypoint", "there is no ambient mode: use `gateway` for a proxy of its own"),
+    ("kube-gateway", "Gateway API is not served yet: use `gateway`"),
 ];
 
 /// Everything that a pod's proxy is to be.
@@ -77,7 +68,10 @@ pub(super) struct PodOverrides {
     pub(super) proxy: ProxyKind,
     pub(super) image: Arc<str>,
     pub(super) resources: Resources,
+    /// What our programs log: our proxy, or Envoy's agent.
     pub(super) log_level: Arc<str>,
+    /// What Envoy logs.
+    pub(super) envoy_log_level: Arc<str>,
     /// Where the agent answers probes and scrapes.
     pub(super) agent_port: u16,
     /// The proxy's readiness probe; `None`: it has no probes.
@@ -89,37 +83,16 @@ pub(super) struct PodOverrides {
     /// Worker threads; `None`: as many as the limit of processors.
     pub(super) concurrency: Option<u32>,
     pub(super) drain_time: Duration,
+    /// Which statistics an Envoy keeps.
+    pub(super) statistics: Statistics,
+    /// Templates of the settings that are merged into the pod, in order.
+    pub(super) templates: Vec<Arc<str>>,
+    /// What the pod's author says of our containers in an annotation.
+    pub(super) containers: Vec<Value>,
+    /// What the author adds to the proxy's volumes.
+    pub(super) volumes: UserVolumes,
     /// Further variables.
     pub(super) env: BTreeMap<Arc<str>, Arc<str>>,
-}
-
-object! { open;
-    /// `proxy.istio.io/config`, as far as it means something here.
-    PodProxyConfig {
-        /// Worker threads; 0 is as many as there are processors.
-        "concurrency" concurrency: Option<u32>,
-        /// How long open connections may finish when the proxy ends.
-        "terminationDrainDuration" drain: Option<Duration>,
-        /// Where the agent answers; 0: nowhere.
-        "statusPort" status_port: Option<u16>,
-        /// Whether the application starts only once the proxy is ready.
-        "holdApplicationUntilProxyStarts" hold: Option<bool>,
-        /// Further variables.
-        "proxyMetadata" metadata: BTreeMap<Arc<str>, Arc<str>>,
-    }
-}
-
-impl From<PodProxyConfig> for ProxyStart {
-    fn from(config: PodProxyConfig) -> Self {
-        Self {
-            threads: config.concurrency,
-            drain: config.drain,
-            hold: config.hold,
-            agent_port: config.status_port,
-            merge_metrics: None,
-            environment: config.metadata,
-        }
-    }
 }
 
 impl PodOverrides {
@@ -137,11 +110,18 @@ impl PodOverrides {
         let said = |mesh: &MeshSnapshot| mesh.proxy_start(namespace, &pod::labels(pod));
         let start = around.mesh.map(said).unwrap_or_default();
         let overrides = asked.overrides(around.namespace_labels, &start, settings);
-        let found = asked.at.finish();
-        if !found.is_empty() {
-            return Err(found);
+        let (mistakes, mut warnings): (Vec<Diagnostic>, Vec<Diagnostic>) =
+            asked.at.finish().into_iter().partition(|finding| finding.severity == Severity::Error);
+        if !mistakes.is_empty() {
+            return Err(mistakes);
         }
-        let mut warnings: Vec<Diagnostic> = not_acted_on(pod).collect();
+        let (annotations, labels) = (pod::annotations(pod), pod::labels(pod));
+        warnings.extend(annotation::in_vain(
+            "Pod",
+            &annotations,
+            &labels,
+            &FieldPath::of("metadata"),
+        ));
         if overrides.template == Template::Sidecar {
             warnings.extend(bypassed(pod));
         }
@@ -164,19 +144,21 @@ impl<'a> Asked<'a> {
         settings: &InjectionSettings,
     ) -> PodOverrides {
         let proxy = self.proxy_kind(namespace_labels).unwrap_or(settings.proxy);
-        let config = ProxyStart::from(self.config()).over(start);
-        let template = self.template();
+        let own = self.config();
+        if proxy == ProxyKind::Ferromesh {
+            let at = pod::annotation_path(PROXY_CONFIG);
+            statistics::of_no_effect(self.pod, &own, &at).for_each(|finding| self.at.note(finding));
+        }
+        let config = own.over(start);
+        let (template, templates) = self.templates(settings);
         let drain_time = config.drain.unwrap_or(match template {
             Template::Sidecar => settings.drain_time,
             Template::Gateway => settings.gateway_drain_time,
         });
         let concurrency = config.threads.filter(|threads| *threads > 0);
-        let text = |key: &str, default: &Arc<str>| {
-            pod::annotation(self.pod, key).map_or_else(|| default.clone(), Arc::from)
-        };
-        let image = text("sidecar.istio.io/proxyImage", settings.image(proxy));
-        let log_level = text(LOG_LEVEL, &settings.log_level);
-        self.annotated(LOG_LEVEL, values::check_log_level);
+        let image = pod::annotation(self.pod, "sidecar.istio.io/proxyImage")
+            .map_or_else(|| settings.image(proxy).clone(), Arc::from);
+        let (log_level, envoy_log_level) = self.log_levels(proxy, settings);
         let status_port = self
             .number("status.sidecar.istio.io/port")
             .unwrap_or_else(|| u32::from(config.agent_port.unwrap_or(AGENT_PORT)));
@@ -191,6 +173,7 @@ impl<'a> Asked<'a> {
             image,
             resources: self.resources(&settings.proxy_resources),
             log_level,
+            envoy_log_level,
             agent_port,
             readiness: (status_port > 0).then(|| self.readiness(settings.readiness)),
             redirect: self.redirect(&settings.redirect),
@@ -204,6 +187,10 @@ impl<'a> Asked<'a> {
             hold: config.hold.unwrap_or(settings.hold),
             concurrency,
             drain_time: drain_time.min(self.time_to_end()),
+            statistics: Statistics::read(self.pod, &config, &mut self.at),
+            templates,
+            containers: own_words::containers(self.pod, &mut self.at),
+            volumes: UserVolumes::read(self.pod, &mut self.at),
             env: settings
                 .env
                 .iter()
@@ -213,16 +200,12 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Reads an annotation, if it is there, at its path.
     fn annotated<T>(
         &mut self,
         key: &str,
         read: impl FnOnce(&'a str, &mut Decoder) -> T,
     ) -> Option<T> {
-        let text = pod::annotation(self.pod, key)?;
-        Some(self.at.within("metadata", |at| {
-            at.within("annotations", |at| at.within_key(key, |at| read(text, at)))
-        }))
+        pod::annotated(self.pod, key, &mut self.at, read)
     }
 
     fn flag(&mut self, key: &str) -> Option<bool> {
@@ -264,22 +247,39 @@ impl<'a> Asked<'a> {
         own.or_else(of_namespace)
     }
 
-    fn template(&mut self) -> Template {
-        let chosen = self.annotated(TEMPLATES, |text, at| {
-            at.choice(&Value::String(text.trim().to_owned()), TEMPLATE_NAMES)
-        });
-        if chosen.flatten() == Some("gateway") { Template::Gateway } else { Template::Sidecar }
+    /// What the proxy is, and what else is merged into the pod.
+    fn templates(&mut self, settings: &InjectionSettings) -> (Template, Vec<Arc<str>>) {
+        let read = |text: &str, at: &mut Decoder| {
+            let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+            chosen(names, settings, at)
+        };
+        let written =
+            self.annotated(TEMPLATES, |text, at| (!text.trim().is_empty()).then(|| read(text, at)));
+        let default = || settings.default_templates.iter().map(AsRef::as_ref);
+        written.flatten().unwrap_or_else(|| chosen(default(), settings, &mut Decoder::default()))
     }
 
-    fn config(&mut self) -> PodProxyConfig {
-        let read = |text: &str, at: &mut Decoder| match yaml::parse(text) {
-            Ok(node) => node.map(|node| PodProxyConfig::decode(&node.to_json(), at)),
-            Err(error) => {
-                at.invalid(format!("not YAML: line {}: {}", error.line, error.message), error.fix);
-                None
-            }
+    /// What our program logs, and what Envoy does.
+    fn log_levels(
+        &mut self,
+        proxy: ProxyKind,
+        settings: &InjectionSettings,
+    ) -> (Arc<str>, Arc<str>) {
+        let agent = self.annotated(AGENT_LOG_LEVEL, agent_log_level).flatten();
+        let of_proxy = self.annotated(LOG_LEVEL, |text, at| {
+            values::check_log_level(text, at);
+            Arc::<str>::from(text)
+        });
+        let envoy = of_proxy.clone().unwrap_or_else(|| settings.log_level.clone());
+        let ours = match proxy {
+            ProxyKind::Ferromesh => of_proxy.or(agent),
+            ProxyKind::Envoy => agent.or(of_proxy),
         };
-        self.annotated(CONFIG, read).flatten().unwrap_or_default()
+        (ours.unwrap_or_else(|| settings.log_level.clone()), envoy)
+    }
+
+    fn config(&mut self) -> ProxyStart {
+        self.annotated(PROXY_CONFIG, pod_config::read).unwrap_or_default()
     }
 
     /// Istio's way: an annotation about requests replaces all requests, one about limits all
@@ -364,9 +364,9 @@ impl<'a> Asked<'a> {
 
     /// Other ways of interception would leave the pod outside the mesh without a word.
     fn only_redirection(&mut self) {
-        self.annotated("sidecar.istio.io/interceptionMode", |mode, at| {
+        self.annotated(INTERCEPTION, |mode, at| {
             if mode != "REDIRECT" {
-                unfit(mode, "REDIRECT, the only mode there is", at);
+                at.note(pod_config::only_redirection(at.path(), mode));
             }
         });
     }
@@ -378,18 +378,69 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// What the pod asks for in vain.
-fn not_acted_on(pod: &Value) -> impl Iterator<Item = Diagnostic> {
-    let asked =
-        |key: &str| pod::annotation(pod, key).is_some_and(|value| (key, value) != (NATIVE, "true"));
-    NOT_ACTED_ON.iter().filter(move |(key, _)| asked(key)).map(|(key, advice)| {
-        Diagnostic::warning(
-            Code::NotActedOn,
-            pod::annotation_path(key),
-            "accepted, but not acted on",
-        )
-        .fix(*advice)
-    })
+/// Reads the names of templates: one of the proxy's, and any of the settings'.
+fn chosen<'t>(
+    names: impl Iterator<Item = &'t str>,
+    settings: &InjectionSettings,
+    at: &mut Decoder,
+) -> (Template, Vec<Arc<str>>) {
+    let of_settings = settings.templates.keys().map(AsRef::as_ref);
+    let known: Vec<&str> = [SIDECAR, GATEWAY].into_iter().chain(of_settings).collect();
+    let (mut of_proxy, mut others) = (Vec::new(), Vec::new());
+    for name in names {
+        if let Some((_, instead)) = NOT_MADE.iter().find(|(other, _)| *other == name) {
+            let finding = Diagnostic::error(Code::NotActedOn, at.path(), "no such template here");
+            at.note(finding.expected(format!("one of {}", known.join(", ")), name).fix(*instead));
+            return (Template::Sidecar, others);
+        }
+        match at.word(name, &known) {
+            Some(SIDECAR) => of_proxy.push(Template::Sidecar),
+            Some(GATEWAY) => of_proxy.push(Template::Gateway),
+            Some(name) => others.push(Arc::from(name)),
+            None => return (Template::Sidecar, others),
+        }
+    }
+    match of_proxy[..] {
+        [template] => (template, others),
+        _ => {
+            let message = "what the proxy is to be must be said once";
+            let finding = Diagnostic::error(Code::InvalidValue, at.path(), message);
+            at.note(
+                finding.expected("sidecar or gateway, and others with commas", "neither or both"),
+            );
+            (Template::Sidecar, others)
+        }
+    }
+}
+
+/// Reads a level for the agent, as Istio writes it: a level, or `SCOPE:LEVEL` with commas. Our agent
+/// has one level for all that it does, that of `default` or `all`.
+fn agent_log_level(text: &str, at: &mut Decoder) -> Option<Arc<str>> {
+    const LEVELS: [(&str, &str); 6] = [
+        ("none", "off"),
+        ("fatal", "error"),
+        ("error", "error"),
+        ("warn", "warn"),
+        ("info", "info"),
+        ("debug", "debug"),
+    ];
+    let mut of_all = None;
+    for part in text.split(',').map(str::trim) {
+        let (scope, level) = part.split_once(':').unwrap_or(("default", part));
+        let Some((_, ours)) = LEVELS.iter().find(|(name, _)| *name == level) else {
+            let levels = "one of none, fatal, error, warn, info, debug, or default:LEVEL";
+            unfit(part, levels, at);
+            return None;
+        };
+        match scope {
+            "default" | "all" => of_all = Some(Arc::from(*ours)),
+            _ => at.remark(|path| {
+                let message = format!("no effect: the agent has one level, and no scope `{scope}`");
+                Diagnostic::info(Code::NotActedOn, path, message)
+            }),
+        }
+    }
+    of_all
 }
 
 /// Whoever runs as the proxy's user, so that the traffic is taken for the proxy's own and is not

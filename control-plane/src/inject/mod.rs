@@ -17,12 +17,14 @@ mod annotations;
 mod decide;
 mod names;
 mod overlay;
+mod own_words;
 pub mod patch;
 mod pod;
 mod probes;
 mod scrape;
 pub mod selector;
 pub mod settings;
+mod statistics;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -107,7 +109,11 @@ fn write(
     workload: &str,
     settings: &InjectionSettings,
 ) -> Result<Value, Box<Diagnostic>> {
+    let fragments: Vec<&Value> =
+        overrides.templates.iter().filter_map(|name| settings.templates.get(name)).collect();
     let mut proxy = template::proxy(overrides, settings);
+    fragments.iter().for_each(|fragment| overlay::lay_fragment(&mut proxy, fragment));
+    own_words::lay(&mut proxy, &overrides.containers);
     let written = pod::take_container(&mut pod, pod::PROXY);
     if overrides.template == Template::Sidecar && overrides.rewrite_probes {
         let known =
@@ -123,10 +129,16 @@ fn write(
         place
     });
     match overrides.template {
-        Template::Sidecar => template::add_sidecar(&mut pod, proxy, overrides, settings)?,
+        Template::Sidecar => {
+            let mut redirect = template::redirect(overrides, settings);
+            fragments.iter().for_each(|fragment| overlay::lay_fragment(&mut redirect, fragment));
+            own_words::lay(&mut redirect, &overrides.containers);
+            template::add_sidecar(&mut pod, redirect, proxy)?;
+        }
         Template::Gateway => template::add_gateway(&mut pod, proxy, place),
     }
-    template::add_volumes(&mut pod);
+    template::add_volumes(&mut pod, &overrides.volumes.volumes);
+    fragments.iter().for_each(|fragment| overlay::merge(&mut pod, fragment));
     template::add_pull_secrets(&mut pod, settings);
     names::label(&mut pod, workload);
     template::mark(&mut pod, overrides, settings);

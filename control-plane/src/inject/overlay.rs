@@ -1,11 +1,20 @@
 //! What the author of a pod writes into a container named `istio-proxy` stands over what the mesh
-//! would write.
+//! would write; and what templates of the settings say of pods is merged into them.
 
 use serde_json::Value;
 
+use super::pod;
+
 /// Lists whose items are told apart by a field; all other lists are replaced.
-const KEYS: [(&str, &str); 3] =
-    [("env", "name"), ("volumeMounts", "mountPath"), ("ports", "containerPort")];
+const KEYS: [(&str, &str); 7] = [
+    ("env", "name"),
+    ("volumeMounts", "mountPath"),
+    ("ports", "containerPort"),
+    ("volumes", "name"),
+    ("imagePullSecrets", "name"),
+    ("hostAliases", "ip"),
+    ("topologySpreadConstraints", "topologyKey"),
+];
 /// The image of a container that leaves it to the mesh.
 const AUTO: &str = "auto";
 
@@ -18,6 +27,55 @@ pub(super) fn lay(made: &mut Value, written: Value) {
         written.remove("imagePullPolicy");
     }
     written.into_iter().for_each(|(field, value)| lay_field(made, &field, value));
+}
+
+/// Lays what a fragment of a pod says of a container over it.
+pub(super) fn lay_fragment(made: &mut Value, fragment: &Value) {
+    let name = pod::name(made).to_owned();
+    let of_it = containers(fragment).filter(|(_, container)| pod::name(container) == name);
+    of_it.for_each(|(_, container)| lay(made, container.clone()));
+}
+
+/// Merges a fragment of a pod into the pod: the fragment's fields stand over the pod's, but what the
+/// author says of a container stands. Our own containers are laid by [`lay_fragment`].
+pub(super) fn merge(pod: &mut Value, fragment: &Value) {
+    for (list, container) in containers(fragment) {
+        let name = pod::name(container);
+        if matches!(name, pod::PROXY | pod::REDIRECT) {
+            continue;
+        }
+        let there = pod::CONTAINER_LISTS.into_iter().find_map(|list| {
+            let pointer = format!("/spec/{list}");
+            let index =
+                pod.pointer(&pointer)?.as_array()?.iter().position(|c| pod::name(c) == name);
+            Some((pointer, index?))
+        });
+        match there {
+            Some((pointer, index)) => {
+                let mut made = container.clone();
+                let written = pod.pointer_mut(&format!("{pointer}/{index}"));
+                let Some(written) = written else { continue };
+                lay(&mut made, written.take());
+                *written = made;
+            }
+            None => pod::list(pod::spec(pod), list).push(container.clone()),
+        }
+    }
+    for part in ["metadata", "spec"] {
+        let Some(fields) = fragment.get(part).and_then(Value::as_object) else { continue };
+        pod::map(pod, part);
+        let of_pod =
+            fields.iter().filter(|(name, _)| !pod::CONTAINER_LISTS.contains(&name.as_str()));
+        of_pod.for_each(|(name, value)| lay_field(&mut pod[part], name, value.clone()));
+    }
+}
+
+/// Every container of a fragment, with the list that it is in.
+fn containers(fragment: &Value) -> impl Iterator<Item = (&'static str, &Value)> {
+    pod::CONTAINER_LISTS.into_iter().flat_map(move |list| {
+        let containers = fragment.pointer(&format!("/spec/{list}")).and_then(Value::as_array);
+        containers.into_iter().flatten().map(move |container| (list, container))
+    })
 }
 
 fn lay_field(made: &mut Value, field: &str, written: Value) {
@@ -53,6 +111,47 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_fragment_is_merged_once_and_leaves_the_authors_containers_as_they_say() {
+        let mut pod = json!({
+            "metadata": { "labels": { "app": "cart" } },
+            "spec": {
+                "containers": [{ "name": "app", "image": "app:1", "env": [{ "name": "A", "value": "mine" }] }],
+                "volumes": [{ "name": "data", "emptyDir": {} }],
+            },
+        });
+        let fragment = json!({
+            "metadata": { "labels": { "tier": "x" }, "annotations": { "a": "b" } },
+            "spec": {
+                "priorityClassName": "high",
+                "containers": [
+                    { "name": "app", "env": [{ "name": "A", "value": "theirs" }, { "name": "B", "value": "b" }] },
+                    { "name": "istio-proxy", "env": [{ "name": "C", "value": "c" }] },
+                    { "name": "log", "image": "log:1" },
+                ],
+                "volumes": [{ "name": "logs", "emptyDir": {} }],
+            },
+        });
+        let expected = json!({
+            "metadata": { "labels": { "app": "cart", "tier": "x" }, "annotations": { "a": "b" } },
+            "spec": {
+                "priorityClassName": "high",
+                "containers": [
+                    { "name": "app", "image": "app:1", "env": [{ "name": "A", "value": "mine" }, { "name": "B", "value": "b" }] },
+                    { "name": "log", "image": "log:1" },
+                ],
+                "volumes": [{ "name": "data", "emptyDir": {} }, { "name": "logs", "emptyDir": {} }],
+            },
+        });
+        merge(&mut pod, &fragment);
+        assert_eq!(pod, expected);
+        merge(&mut pod, &fragment);
+        assert_eq!(pod, expected, "merged twice");
+        let mut proxy = json!({ "name": "istio-proxy", "env": [{ "name": "D", "value": "d" }] });
+        lay_fragment(&mut proxy, &fragment);
+        assert_eq!(proxy["env"][1], json!({ "name": "C", "value": "c" }));
+    }
 
     #[test]
     fn what_is_written_stands_over_what_is_made() {

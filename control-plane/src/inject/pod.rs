@@ -2,7 +2,7 @@
 
 use ferromesh_xds_translator::{
     diagnostic::{Code, Diagnostic, FieldPath},
-    dialect::decode::describe,
+    dialect::decode::{Decoder, describe},
     ir::Labels,
 };
 use serde_json::{Map, Value};
@@ -28,15 +28,36 @@ pub(super) fn label<'a>(pod: &'a Value, key: &str) -> Option<&'a str> {
 
 /// Every label of the pod.
 pub(super) fn labels(pod: &Value) -> Labels {
-    let written = pod.pointer("/metadata/labels").and_then(Value::as_object);
+    texts(pod.pointer("/metadata/labels"))
+}
+
+fn texts(map: Option<&Value>) -> Labels {
     let text =
         |(key, value): (&String, &Value)| Some((key.as_str().into(), value.as_str()?.into()));
-    written.into_iter().flatten().filter_map(text).collect()
+    map.and_then(Value::as_object).into_iter().flatten().filter_map(text).collect()
 }
 
 /// An annotation of the pod.
 pub(super) fn annotation<'a>(pod: &'a Value, key: &str) -> Option<&'a str> {
     pod.pointer("/metadata/annotations")?.get(key)?.as_str()
+}
+
+/// Every annotation of the pod.
+pub(super) fn annotations(pod: &Value) -> Labels {
+    texts(pod.pointer("/metadata/annotations"))
+}
+
+/// Reads an annotation, if it is there, at its path.
+pub(super) fn annotated<'a, T>(
+    pod: &'a Value,
+    key: &str,
+    at: &mut Decoder,
+    read: impl FnOnce(&'a str, &mut Decoder) -> T,
+) -> Option<T> {
+    let text = annotation(pod, key)?;
+    Some(at.within("metadata", |at| {
+        at.within("annotations", |at| at.within_key(key, |at| read(text, at)))
+    }))
 }
 
 /// A label, or else an annotation of the same name.

@@ -10,6 +10,7 @@ use ferromesh_xds_translator::{
     dialect::{decode::Decoder, schema::Decode},
     object, yaml,
 };
+use serde_json::Value;
 
 use super::{selector::Selector, values};
 
@@ -53,6 +54,10 @@ object! {
         "neverInject" never_inject: Vec<Selector>,
         /// Further variables of every proxy.
         "env" env: BTreeMap<Arc<str>, Arc<str>>,
+        /// Parts of pods by name, which pods ask for by `inject.istio.io/templates`.
+        "templates" templates: BTreeMap<Arc<str>, Value>,
+        /// The templates of pods that ask for none.
+        "defaultTemplates" default_templates: Vec<Arc<str>>,
     }
 }
 
@@ -225,6 +230,10 @@ pub struct InjectionSettings {
     pub never_inject: Vec<Selector>,
     /// Further variables of every proxy.
     pub env: BTreeMap<Arc<str>, Arc<str>>,
+    /// Parts of pods (`metadata`, `spec`), by name.
+    pub templates: BTreeMap<Arc<str>, Value>,
+    /// The templates of pods that ask for none; `sidecar` or `gateway` is among them.
+    pub default_templates: Vec<Arc<str>>,
 }
 
 /// What is redirected; lists with commas, `*` is everything, empty is nothing.
@@ -310,6 +319,8 @@ impl InjectionSettings {
             merge_metrics: true,
             never_inject: Vec::new(),
             env: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            default_templates: vec!["sidecar".into()],
         }
     }
 
@@ -383,6 +394,18 @@ impl InjectionSettings {
         set(&mut self.merge_metrics, file.metrics.merge);
         self.never_inject = file.never_inject;
         self.env = file.env;
+        at.within("templates", |at| {
+            for (name, part) in &file.templates {
+                at.within_key(name, |at| check_template(name, part, at));
+            }
+        });
+        self.templates = file.templates;
+        if !file.default_templates.is_empty() {
+            at.within("defaultTemplates", |at| {
+                check_defaults(&file.default_templates, &self.templates, at);
+            });
+            self.default_templates = file.default_templates;
+        }
         self
     }
 
@@ -392,6 +415,44 @@ impl InjectionSettings {
             ProxyKind::Ferromesh => &self.ferromesh_image,
             ProxyKind::Envoy => &self.envoy_image,
         }
+    }
+}
+
+/// The templates that are the proxy's own.
+const OWN_TEMPLATES: [&str; 2] = ["sidecar", "gateway"];
+
+/// Notes what is no part of a pod. Templates of Istio's are texts in Go's language; here they are
+/// objects, since what is made of a text depends on what else is said.
+fn check_template(name: &str, part: &Value, at: &mut Decoder) {
+    if OWN_TEMPLATES.contains(&name) {
+        return at.invalid(format!("`{name}` is the proxy's own and cannot be replaced"), None);
+    }
+    let Value::Object(fields) = part else {
+        let fix = "write the part of the pod as YAML, without Go's `{{ }}`";
+        return at.wrong_type("an object with metadata and spec", part, Some(fix.to_owned()));
+    };
+    if let Some(field) = fields.keys().find(|field| !matches!(&***field, "metadata" | "spec")) {
+        at.invalid(format!("`{field}`: expected metadata and spec alone"), None);
+    }
+    for field in ["metadata", "spec"] {
+        if let Some(value) = fields.get(field).filter(|value| !value.is_object()) {
+            at.within(field, |at| at.wrong_type("an object", value, None));
+        }
+    }
+    if part.to_string().contains("{{") {
+        let fix = "write values as they are; those of one pod belong into the pod";
+        at.invalid("`{{`: Go's templates are not rendered", Some(fix.to_owned()));
+    }
+}
+
+fn check_defaults(names: &[Arc<str>], templates: &BTreeMap<Arc<str>, Value>, at: &mut Decoder) {
+    let own = names.iter().filter(|name| OWN_TEMPLATES.contains(&&***name)).count();
+    if own != 1 {
+        at.invalid("expected one of sidecar, gateway, and other templates", None);
+    }
+    let known = |name: &str| OWN_TEMPLATES.contains(&name) || templates.contains_key(name);
+    for (index, name) in names.iter().enumerate().filter(|(_, name)| !known(name)) {
+        at.within_index(index, |at| at.invalid(format!("no template `{name}`"), None));
     }
 }
 
@@ -534,6 +595,12 @@ env: {FERROMESH_DNS_DOMAIN: example.org}
             ("trustDomain: Bad!", &["trustDomain"]),
             ("logLevel: loud", &["logLevel", "one of trace", "`loud`"]),
             ("drainTime: 5", &["drainTime", "`5s`"]),
+            ("templates: {sidecar: {}}", &["templates.sidecar", "the proxy's own"]),
+            ("templates: {a: 'spec: {}'}", &["templates.a", "an object", "without Go's"]),
+            ("templates: {a: {spec: {hostname: '{{ .Name }}'}}}", &["templates.a", "`{{`"]),
+            ("templates: {a: {status: {}}}", &["templates.a", "metadata and spec alone"]),
+            ("defaultTemplates: [sidecar, b]", &["defaultTemplates[1]", "no template `b`"]),
+            ("templates: {a: {}}\ndefaultTemplates: [a]", &["defaultTemplates", "one of sidecar"]),
             (
                 "redirect: {excludeInboundPorts: \"22,none\"}",
                 &["redirect.excludeInboundPorts", "none"],

@@ -4,8 +4,6 @@
 //! its own, no capabilities, nothing to write but a folder in memory. Only what programs
 //! redirection may change the network, and it has ended before anything else begins.
 
-use std::time::Duration;
-
 use ferromesh_xds_translator::diagnostic::{Code, Diagnostic, FieldPath};
 use serde_json::{Map, Value, json};
 
@@ -13,6 +11,7 @@ use super::{
     annotations::{PodOverrides, Template},
     overlay, pod,
     settings::{InjectionSettings, ProxyKind, Quantities, Resources, Timing},
+    statistics, values,
 };
 
 /// Ports that are never redirected: agent, readiness and metrics of the proxy.
@@ -44,6 +43,8 @@ pub(super) fn proxy(overrides: &PodOverrides, settings: &InjectionSettings) -> V
         "ferromesh-work" => json!({ "name": name, "mountPath": path }),
         _ => json!({ "name": name, "mountPath": path, "readOnly": true }),
     });
+    let mounts: Vec<Value> =
+        mounts.into_iter().chain(overrides.volumes.mounts.iter().cloned()).collect();
     let command = match overrides.proxy {
         ProxyKind::Ferromesh => "run",
         ProxyKind::Envoy => "envoy",
@@ -120,7 +121,7 @@ fn variables(overrides: &PodOverrides, settings: &InjectionSettings) -> Vec<Valu
         text("FERROMESH_WORK_DIR", WORK_DIR),
         text("FERROMESH_AGENT_ADDRESS", &format!("0.0.0.0:{}", overrides.agent_port)),
         text("FERROMESH_LOG", &log_filter(&overrides.log_level)),
-        text("FERROMESH_DRAIN_TIME", &duration(overrides.drain_time)),
+        text("FERROMESH_DRAIN_TIME", &values::duration(overrides.drain_time)),
         match overrides.concurrency {
             Some(threads) => text("FERROMESH_CONCURRENCY", &threads.to_string()),
             // Rounded up; without a limit, what the node has.
@@ -133,21 +134,18 @@ fn variables(overrides: &PodOverrides, settings: &InjectionSettings) -> Vec<Valu
         Template::Sidecar => variables.push(text("FERROMESH_INTERCEPTION", "redirect")),
         Template::Gateway => variables.push(text("FERROMESH_TYPE", "router")),
     }
-    variables
-        .extend(envoy_log_level(overrides).map(|level| text("FERROMESH_ENVOY_LOG_LEVEL", level)));
+    if overrides.proxy == ProxyKind::Envoy {
+        let level = envoy_log_level(&overrides.envoy_log_level);
+        variables.extend(level.map(|level| text("FERROMESH_ENVOY_LOG_LEVEL", level)));
+        let told = overrides.statistics.told();
+        let told = (!told.is_empty()).then(|| Value::Object(told).to_string());
+        variables.extend(told.map(|told| text(statistics::VARIABLE, &told)));
+    }
     for (name, value) in &overrides.env {
         variables.retain(|variable| pod::name(variable) != &**name);
         variables.push(text(name, value));
     }
     variables
-}
-
-/// A duration as the proxy reads it.
-fn duration(duration: Duration) -> String {
-    match duration.subsec_millis() {
-        0 => format!("{}s", duration.as_secs()),
-        _ => format!("{}ms", duration.as_millis()),
-    }
 }
 
 /// Our words for what is to be logged.
@@ -156,13 +154,12 @@ fn log_filter(levels: &str) -> String {
 }
 
 /// Envoy's word for a log level that was asked for; it says less than our agent by default.
-fn envoy_log_level(overrides: &PodOverrides) -> Option<&str> {
-    let level = match &*overrides.log_level {
-        "warn" => "warning",
-        level @ ("trace" | "debug" | "warning" | "error" | "critical" | "off") => level,
-        _ => return None,
-    };
-    (overrides.proxy == ProxyKind::Envoy).then_some(level)
+fn envoy_log_level(level: &str) -> Option<&str> {
+    match level {
+        "warn" => Some("warning"),
+        "trace" | "debug" | "warning" | "error" | "critical" | "off" => Some(level),
+        _ => None,
+    }
 }
 
 /// Tells the agent something, unless it is empty.
@@ -177,9 +174,8 @@ pub(super) fn tell(proxy: &mut Value, variable: &str, what: &Map<String, Value>)
 /// the application will: redirected, and with the proxy at work.
 pub(super) fn add_sidecar(
     pod: &mut Value,
+    mut redirect: Value,
     mut proxy: Value,
-    overrides: &PodOverrides,
-    settings: &InjectionSettings,
 ) -> Result<(), Box<Diagnostic>> {
     if pod.pointer("/spec/containers").and_then(Value::as_array).is_none_or(Vec::is_empty) {
         let message = "the pod is nothing but a proxy, and no sidecar of anything";
@@ -194,7 +190,6 @@ pub(super) fn add_sidecar(
     }
     // Makes it a native sidecar.
     proxy["restartPolicy"] = json!("Always");
-    let mut redirect = redirect(overrides, settings);
     if let Some((_, written)) = pod::take_container(pod, pod::REDIRECT) {
         overlay::lay(&mut redirect, written);
     }
@@ -203,7 +198,7 @@ pub(super) fn add_sidecar(
 }
 
 /// The container that programs redirection, and ends.
-fn redirect(overrides: &PodOverrides, settings: &InjectionSettings) -> Value {
+pub(super) fn redirect(overrides: &PodOverrides, settings: &InjectionSettings) -> Value {
     let chosen = &overrides.redirect;
     let own = std::iter::once(overrides.agent_port)
         .chain(OWN_PORTS)
@@ -260,8 +255,9 @@ pub(super) fn add_gateway(pod: &mut Value, proxy: Value, place: Option<(&'static
     }
 }
 
-/// Adds the proxy's volumes; a volume of the same name that is there already is its author's.
-pub(super) fn add_volumes(pod: &mut Value) {
+/// Adds the proxy's volumes, and `more`; a volume of the same name that is there already is its
+/// author's.
+pub(super) fn add_volumes(pod: &mut Value, more: &[Value]) {
     let field =
         |path: &str, field: &str| json!({ "path": path, "fieldRef": { "fieldPath": field } });
     let token =
@@ -275,7 +271,7 @@ pub(super) fn add_volumes(pod: &mut Value) {
         json!({ "name": VOLUMES[2].0, "projected": { "sources": [{ "serviceAccountToken": token }] } }),
         json!({ "name": VOLUMES[3].0, "configMap": { "name": "istio-ca-root-cert" } }),
     ];
-    add_named(pod::list(pod::spec(pod), "volumes"), made);
+    add_named(pod::list(pod::spec(pod), "volumes"), made.into_iter().chain(more.iter().cloned()));
 }
 
 /// Adds the Secrets with which the images are pulled.

@@ -100,6 +100,18 @@ fn what_cannot_be_is_refused_with_field_expectation_and_fix() {
             annotated("sidecar.istio.io/interceptionMode", "TPROXY"),
             &["expected REDIRECT", "`TPROXY`"],
         ),
+        (
+            annotated("proxy.istio.io/config", "interceptionMode: TPROXY"),
+            &["expected REDIRECT", "`TPROXY`"],
+        ),
+        (
+            annotated("inject.istio.io/templates", "grpc-agent"),
+            &["no such template here", "use `sidecar`"],
+        ),
+        (annotated("inject.istio.io/templates", "sidecar,gateway"), &["must be said once"]),
+        (annotated("sidecar.istio.io/agentLogLevel", "loud"), &["one of none", "`loud`"]),
+        (annotated("proxy.istio.io/overrides", "[]"), &["overrides", "in JSON"]),
+        (annotated("sidecar.istio.io/userVolume", "a"), &["userVolume", "in JSON"]),
         (annotated("sidecar.istio.io/proxyCPU", "much"), &["proxyCPU", "100m", "`much`"]),
         (
             annotated("traffic.sidecar.istio.io/excludeInboundPorts", "80,0"),
@@ -140,6 +152,69 @@ fn what_cannot_be_is_refused_with_field_expectation_and_fix() {
             .for_each(|word| assert!(found.contains(word), "{pod}: no {word:?} in {found}"));
         assert!(found.contains("Pod shop/"), "{found}");
     }
+}
+
+fn warnings(annotations: Value) -> Vec<String> {
+    let pod = pod(json!({ "name": "a", "annotations": annotations }), json!({}));
+    match outcome(&pod, "shop") {
+        Ok(Outcome::Injected { warnings, .. }) => {
+            warnings.iter().map(ToString::to_string).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_asked_for_in_vain_is_named_and_the_pod_starts() {
+    for (annotations, word) in [
+        (json!({ "sidecar.istio.io/proxyCpu": "1" }), "`sidecar.istio.io/proxyCPU`"),
+        (json!({ "sidecar.istio.io/discoveryAddress": "a:1" }), "settings of injection"),
+        (json!({ "proxy.istio.io/config": "concurency: 2" }), "did you mean `concurrency`"),
+        (json!({ "proxy.istio.io/config": "tracing: {sampling: 5}" }), "for a single pod"),
+        (json!({ "proxy.istio.io/config": "extraStatTags: [a]" }), "keeps all of its statistics"),
+        (json!({ "sidecar.istio.io/statsInclusionPrefixes": "a" }), "keeps all of its statistics"),
+        (json!({ "sidecar.istio.io/agentLogLevel": "ca:debug" }), "no scope `ca`"),
+        (
+            json!({ "proxy.istio.io/overrides": "{\"containers\":[{\"name\":\"b\"}]}" }),
+            "no container `b`",
+        ),
+    ] {
+        let said = warnings(annotations.clone());
+        assert_eq!(said.len(), 1, "{annotations}: {said:?}");
+        assert!(said[0].contains(word), "{annotations}: {said:?}");
+    }
+    assert_eq!(warnings(json!({ "sidecar.istio.io/proxyCPU": "1" })), Vec::<String>::new());
+}
+
+#[test]
+fn templates_of_the_settings_are_merged_into_pods_that_ask_for_them() {
+    let settings = InjectionSettings::default()
+        .read("s", "
+templates:
+  traced: {spec: {containers: [{name: istio-proxy, env: [{name: TRACED, value: 'yes'}]}, {name: log, image: 'log:1'}]}}
+defaultTemplates: [sidecar, traced]
+")
+        .expect("good settings");
+    let containers = |annotations: Value| {
+        let pod = pod(json!({ "name": "a", "annotations": annotations }), json!({}));
+        let around = Surroundings::default();
+        let Ok(Outcome::Injected { pod, .. }) = inject(&pod, &around, &settings) else {
+            panic!("injected")
+        };
+        let Ok(Outcome::Injected { pod: again, .. }) = inject(&pod, &around, &settings) else {
+            panic!("injected")
+        };
+        assert_eq!(pod, again, "injected twice");
+        let traced = pod["spec"]["initContainers"][1]["env"]
+            .as_array()
+            .is_some_and(|env| env.iter().any(|variable| pod::name(variable) == "TRACED"));
+        (names(&pod, "containers"), traced)
+    };
+    assert_eq!(containers(json!({})), (vec!["app".to_owned(), "log".to_owned()], true));
+    let sidecar = json!({ "inject.istio.io/templates": "sidecar" });
+    assert_eq!(containers(sidecar), (vec!["app".to_owned()], false));
+    let both = json!({ "inject.istio.io/templates": "sidecar, traced" });
+    assert!(containers(both).1);
 }
 
 #[test]

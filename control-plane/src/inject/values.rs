@@ -1,7 +1,7 @@
 //! Texts that settings and annotations have in common: ports, ranges, levels and amounts, and what
 //! is said of one that is not of its form.
 
-use std::{net::IpAddr, num::NonZeroU16};
+use std::{net::IpAddr, num::NonZeroU16, time::Duration};
 
 use ferromesh_xds_translator::{
     diagnostic::{Code, Diagnostic},
@@ -53,6 +53,14 @@ pub(super) fn check_log_level(text: &str, at: &mut Decoder) {
             "one of trace, debug, info, warn, error, off, or target=level pairs with commas",
             at,
         );
+    }
+}
+
+/// A duration as our programs and Envoy read it.
+pub(super) fn duration(duration: Duration) -> String {
+    match duration.subsec_millis() {
+        0 => format!("{}s", duration.as_secs()),
+        _ => format!("{}ms", duration.as_millis()),
     }
 }
 

@@ -26,7 +26,7 @@ use std::{
 };
 
 use ferromesh_proto::bootstrap::{
-    BootstrapSettings, Discovery, NodeSettings, ProxyType, Statistics,
+    BootstrapSettings, Discovery, MoreStatistics, NodeSettings, ProxyType, Statistics,
 };
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -84,6 +84,8 @@ pub struct AgentSettings {
     pub prometheus: Option<SocketAddr>,
     /// Which statistics Envoy keeps.
     pub statistics: Statistics,
+    /// What else is wanted of them.
+    pub more_statistics: MoreStatistics,
     /// The Envoy program, a name to look up in PATH or a path.
     pub envoy: PathBuf,
     /// How this program ties Envoy's life to its own; `None` starts it untied.
@@ -228,6 +230,7 @@ fn envoy_settings(settings: &AgentSettings, socket: &Path) -> Result<EnvoySettin
         readiness: settings.readiness,
         prometheus: settings.prometheus,
         statistics: settings.statistics,
+        more_statistics: settings.more_statistics.clone(),
     };
     let bootstrap = bootstrap::write(&settings.run_dir, &rendered)
         .map_err(|source| AgentError::File { path: settings.run_dir.clone(), source })?;

@@ -208,6 +208,12 @@ fn a_pod_that_asks_for_what_cannot_be_is_refused(cluster: &KubeCluster) {
     for words in ["ferromesh.io/proxy", "expected one of ferromesh, envoy, got `nginx`"] {
         assert!(!said.success && said.stderr.contains(words), "{}", said.stderr);
     }
+    // What is asked for in vain is said, and the pod is made.
+    let annotations = "annotations: {sidecar.istio.io/proxyCpu: '1', proxy.istio.io/config: 'concurency: 2'}, labels:";
+    let said = create(cluster, "shop", &POD.replace("labels:", annotations));
+    for words in ["`sidecar.istio.io/proxyCPU`", "did you mean `concurrency`"] {
+        assert!(said.success && said.stderr.contains(words), "{}", said.stderr);
+    }
 }
 
 fn the_settings_are_followed(cluster: &KubeCluster, plane: &Plane) {

@@ -1,104 +1,22 @@
 //! Annotations of Istio's: whether they exist, where they are looked for, what they may say.
 
-use std::{collections::BTreeMap, sync::Arc};
-
 use ipnet::IpNet;
 
 use super::input::Input;
 use crate::{
-    diagnostic::{Change, Code, Diagnostic, FieldPath},
-    dialect::{Kind, kubernetes::Deployment, suggest},
+    diagnostic::{Code, Diagnostic, FieldPath},
+    dialect::{
+        Kind,
+        istio::{
+            annotation::{
+                self, ANNOTATIONS, INJECT, INTERCEPTION, Marks, PROXY_CONFIG,
+                Stage::{self, Alpha, Deprecated, Settled},
+            },
+            pod_config,
+        },
+        kubernetes::Deployment,
+    },
 };
-
-type Annotations = BTreeMap<Arc<str>, Arc<str>>;
-
-/// How settled an annotation is in Istio.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Alpha,
-    Settled,
-    Deprecated,
-}
-
-use Stage::{Alpha, Deprecated, Settled};
-
-/// Every annotation of Istio 1.31 with the kinds it is looked for on; none: any (istio/api
-/// `annotation/annotations.yaml`).
-const KNOWN: &[(&str, Stage, &[&str])] = &[
-    ("alpha.istio.io/canonical-serviceaccounts", Deprecated, &["Service"]),
-    ("alpha.istio.io/kubernetes-serviceaccounts", Deprecated, &["Service"]),
-    ("ambient.istio.io/bypass-inbound-capture", Alpha, POD),
-    ("ambient.istio.io/dns-capture", Alpha, POD),
-    ("ambient.istio.io/redirection", Settled, POD),
-    ("ambient.istio.io/waypoint-inbound-binding", Alpha, &["GatewayClass", "Gateway"]),
-    ("galley.istio.io/analyze-suppress", Settled, &[]),
-    ("gateway.istio.io/controller-version", Settled, &[]),
-    ("gateway.istio.io/name-override", Alpha, &["Gateway"]),
-    ("gateway.istio.io/service-account", Alpha, &["Gateway"]),
-    ("inject.istio.io/templates", Alpha, POD),
-    ("istio.io/autoRegistrationGroup", Alpha, &["WorkloadEntry"]),
-    ("istio.io/connectedAt", Alpha, &["WorkloadEntry"]),
-    ("istio.io/disconnectedAt", Alpha, &["WorkloadEntry"]),
-    ("istio.io/dry-run", Alpha, &["AuthorizationPolicy"]),
-    ("istio.io/reroute-virtual-interfaces", Alpha, POD),
-    ("istio.io/rev", Settled, POD),
-    ("istio.io/use-waypoint-canary-weight", Alpha, &["Service", "ServiceEntry", "Namespace"]),
-    ("istio.io/workloadController", Alpha, &["WorkloadEntry"]),
-    ("kubernetes.io/ingress.class", Settled, &["Ingress"]),
-    ("networking.istio.io/exportTo", Alpha, &["Service"]),
-    ("networking.istio.io/service-type", Alpha, &["Gateway"]),
-    ("networking.istio.io/traffic-distribution", Alpha, &["Namespace", "Service", "ServiceEntry"]),
-    ("prometheus.istio.io/merge-metrics", Alpha, POD),
-    ("proxy.istio.io/config", Settled, POD),
-    ("proxy.istio.io/overrides", Alpha, POD),
-    ("readiness.status.sidecar.istio.io/applicationPorts", Alpha, POD),
-    ("readiness.status.sidecar.istio.io/failureThreshold", Alpha, POD),
-    ("readiness.status.sidecar.istio.io/initialDelaySeconds", Alpha, POD),
-    ("readiness.status.sidecar.istio.io/periodSeconds", Alpha, POD),
-    ("sidecar.istio.io/agentLogLevel", Alpha, POD),
-    ("sidecar.istio.io/bootstrapOverride", Alpha, POD),
-    ("sidecar.istio.io/componentLogLevel", Alpha, POD),
-    ("sidecar.istio.io/discoveryAddress", Deprecated, POD),
-    ("sidecar.istio.io/extraStatTags", Deprecated, POD),
-    (INJECT, Deprecated, POD),
-    ("sidecar.istio.io/interceptionMode", Alpha, POD),
-    ("sidecar.istio.io/logLevel", Alpha, POD),
-    ("sidecar.istio.io/nativeSidecar", Alpha, POD),
-    ("sidecar.istio.io/proxyCPU", Alpha, POD),
-    ("sidecar.istio.io/proxyCPULimit", Alpha, POD),
-    ("sidecar.istio.io/proxyImage", Alpha, POD),
-    ("sidecar.istio.io/proxyImageType", Alpha, POD),
-    ("sidecar.istio.io/proxyMemory", Alpha, POD),
-    ("sidecar.istio.io/proxyMemoryLimit", Alpha, POD),
-    ("sidecar.istio.io/rewriteAppHTTPProbers", Alpha, POD),
-    ("sidecar.istio.io/statsCompression", Deprecated, POD),
-    ("sidecar.istio.io/statsEvictionInterval", Alpha, POD),
-    ("sidecar.istio.io/statsFlushInterval", Alpha, POD),
-    ("sidecar.istio.io/statsHistogramBins", Alpha, POD),
-    ("sidecar.istio.io/statsHistogramBuckets", Alpha, POD),
-    ("sidecar.istio.io/statsInclusionPrefixes", Deprecated, POD),
-    ("sidecar.istio.io/statsInclusionRegexps", Deprecated, POD),
-    ("sidecar.istio.io/statsInclusionSuffixes", Deprecated, POD),
-    ("sidecar.istio.io/status", Settled, POD),
-    ("sidecar.istio.io/userVolume", Alpha, POD),
-    ("sidecar.istio.io/userVolumeMount", Alpha, POD),
-    ("status.sidecar.istio.io/port", Alpha, POD),
-    ("topology.istio.io/controlPlaneClusters", Alpha, &["Namespace"]),
-    ("traffic.istio.io/nodeSelector", Settled, &["Service"]),
-    ("traffic.sidecar.istio.io/excludeInboundPorts", Alpha, POD),
-    ("traffic.sidecar.istio.io/excludeInterfaces", Alpha, POD),
-    ("traffic.sidecar.istio.io/excludeOutboundIPRanges", Alpha, POD),
-    ("traffic.sidecar.istio.io/excludeOutboundPorts", Alpha, POD),
-    ("traffic.sidecar.istio.io/includeInboundPorts", Alpha, POD),
-    ("traffic.sidecar.istio.io/includeOutboundIPRanges", Alpha, POD),
-    ("traffic.sidecar.istio.io/includeOutboundPorts", Alpha, POD),
-    ("traffic.sidecar.istio.io/kubevirtInterfaces", Deprecated, POD),
-];
-
-const POD: &[&str] = &["Pod"];
-
-/// The annotation that a label of the same name replaces.
-const INJECT: &str = "sidecar.istio.io/inject";
 
 pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     for object in input.objects().filter(|object| input.is_wanted(&object.id)) {
@@ -107,62 +25,41 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
         if !looked_at.contains(&kind) {
             continue;
         }
-        let own = FieldPath::of("metadata.annotations");
         let meta = &object.meta;
+        let own = FieldPath::of("metadata");
         let mut found = check_all(kind.kind_name(), &meta.annotations, &meta.labels, &own);
         if let Some(Deployment { spec }) = object.content() {
             let meta = &spec.template.metadata;
-            let at = FieldPath::of("spec.template.metadata.annotations");
+            let at = FieldPath::of("spec.template.metadata");
             found.extend(check_all("Pod", &meta.annotations, &meta.labels, &at));
         }
         findings.extend(found.into_iter().map(|finding| input.diagnose(&object.id, finding)));
     }
 }
 
-/// The findings on the annotations of an object of a kind, which stand at `at`.
-fn check_all(
-    kind: &str,
-    annotations: &Annotations,
-    labels: &Annotations,
-    at: &FieldPath,
-) -> Vec<Diagnostic> {
-    let ours = annotations.iter().filter(|(key, _)| is_istio(key));
-    let check = |(key, value): (&Arc<str>, &Arc<str>)| {
-        let field = at.field(key.clone());
-        let Some((name, stage, kinds)) = KNOWN.iter().find(|(name, ..)| **name == **key) else {
-            return vec![unknown(key, field)];
-        };
-        let replaced = *name == INJECT && labels.contains_key(*name);
-        let mut found: Vec<Diagnostic> =
-            unsettled(name, *stage, replaced, field.clone()).into_iter().collect();
-        if !kinds.is_empty() && !kinds.contains(&kind) {
-            found.push(misplaced(name, kind, kinds, field));
-        } else if let Some(expected) = objection(name, value) {
+/// The findings on the annotations and labels of an object of a kind, which stand below `meta`.
+fn check_all(kind: &str, annotations: &Marks, labels: &Marks, meta: &FieldPath) -> Vec<Diagnostic> {
+    let mut found = annotation::in_vain(kind, annotations, labels, meta);
+    let at = meta.field("annotations");
+    for known in ANNOTATIONS {
+        let Some(value) = annotations.get(known.name) else { continue };
+        let field = at.field(known.name);
+        let replaced = known.name == INJECT && labels.contains_key(known.name);
+        found.extend(unsettled(known.name, known.stage, replaced, field.clone()));
+        if !known.kinds.is_empty() && !known.kinds.contains(&kind) {
+            continue;
+        }
+        if let Some(expected) = objection(known.name, value) {
             let finding = Diagnostic::warning(Code::InvalidAnnotation, field, "cannot be used");
             found.push(finding.expected(expected, format!("`{value}`")));
+        } else if known.name == INTERCEPTION && &**value != "REDIRECT" {
+            found.push(pod_config::only_redirection(field, value));
         }
-        found
-    };
-    ours.flat_map(check).collect()
-}
-
-/// Whether an annotation is one that Istio would read.
-fn is_istio(key: &str) -> bool {
-    let domain = key.split_once('/').map_or(key, |(domain, _)| domain);
-    domain.ends_with("istio.io") || key == "kubernetes.io/ingress.class"
-}
-
-fn unknown(key: &str, field: FieldPath) -> Diagnostic {
-    let message = "no annotation of Istio's";
-    let finding = Diagnostic::warning(Code::UnknownAnnotation, field.clone(), message);
-    let known = || KNOWN.iter().map(|(name, ..)| *name);
-    match (suggest::meant(key, known()), suggest::nearest(key, known())) {
-        (Some(name), _) => {
-            finding.fix(format!("`{name}`")).change(Change::Rename(field, name.into()))
-        }
-        (None, Some(near)) => finding.fix(format!("`{near}`")),
-        (None, None) => finding.fix("remove it"),
     }
+    if let Some(text) = annotations.get(PROXY_CONFIG).filter(|_| kind == "Pod") {
+        found.extend(pod_config::check(text, &at.field(PROXY_CONFIG)));
+    }
+    found
 }
 
 fn unsettled(name: &str, stage: Stage, replaced: bool, field: FieldPath) -> Option<Diagnostic> {
@@ -180,17 +77,6 @@ fn unsettled(name: &str, stage: Stage, replaced: bool, field: FieldPath) -> Opti
                 .fix("remove it, or see what becomes of it with each release"),
         ),
     }
-}
-
-fn misplaced(name: &str, kind: &str, kinds: &[&str], field: FieldPath) -> Diagnostic {
-    let message = format!("nobody looks for it on a {kind}");
-    let fix = match (kind, kinds) {
-        ("Deployment", ["Pod"]) => "put it below `spec.template.metadata.annotations`".to_owned(),
-        _ => format!("put `{name}` on a {}", kinds.join(", ")),
-    };
-    Diagnostic::warning(Code::MisplacedAnnotation, field, message)
-        .expected(kinds.join(" or "), kind)
-        .fix(fix)
 }
 
 /// What is expected instead of a value, as Istio's injector reads them.

@@ -304,19 +304,25 @@ impl Decoder {
 
     /// Reads one of a fixed set of words; a near miss is noted and taken for the word it resembles.
     pub fn choice(&mut self, value: &Value, words: &'static [ChoiceValue]) -> Option<&'static str> {
-        let list = words.iter().map(|w| w.name).collect::<Vec<_>>().join(", ");
-        let Value::String(text) = value else {
-            self.wrong_type(&format!("one of {list}"), value, None);
-            return None;
-        };
-        if let Some(word) = words.iter().find(|w| w.name == text) {
-            return Some(word.name);
+        let names: Vec<&'static str> = words.iter().map(|w| w.name).collect();
+        match value {
+            Value::String(text) => self.word(text, &names),
+            _ => {
+                self.wrong_type(&format!("one of {}", names.join(", ")), value, None);
+                None
+            }
         }
-        let names = words.iter().map(|w| w.name);
+    }
+
+    /// As [`Self::choice`], of words that are known when the program runs.
+    pub fn word<'a>(&mut self, text: &str, words: &[&'a str]) -> Option<&'a str> {
+        if let Some(word) = words.iter().find(|word| **word == text) {
+            return Some(*word);
+        }
         let finding = Diagnostic::error(Code::InvalidValue, self.path(), "not a known value")
-            .expected(format!("one of {list}"), format!("`{text}`"));
-        self.note(suggest::advise(finding, text, names.clone()));
-        suggest::nearest(text, names)
+            .expected(format!("one of {}", words.join(", ")), format!("`{text}`"));
+        self.note(suggest::advise(finding, text, words.iter().copied()));
+        suggest::nearest(text, words.iter().copied())
     }
 }
 

@@ -100,7 +100,8 @@ const HARMLESS: &[(&str, &[&str])] = &[
         "what is told of traffic, and whom: without it the documented default holds, and nobody passes by it",
         &[
             "MeshConfig: extensionProviders defaultProviders enableTracing inboundClusterStatName outboundClusterStatName enableEnvoyAccessLogService disableEnvoyListenerLog",
-            "ProxyDefaults: tracing tracingServiceName zipkinAddress envoyAccessLogService",
+            "ProxyDefaults: tracing tracingServiceName zipkinAddress envoyAccessLogService extraStatTags proxyStatsMatcher",
+            "ProxyStatsMatcher: inclusionPrefixes inclusionSuffixes inclusionRegexps",
             "MeshTracing: zipkin datadog customTags maxPathTagLength sampling enableIstioTags",
             "MeshTag: literal environment header",
             "NamedTag: defaultValue",

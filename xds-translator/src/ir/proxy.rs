@@ -19,8 +19,23 @@ pub struct ProxyStart {
     pub agent_port: Option<u16>,
     /// Whether its agent shows the application's metrics beside its own.
     pub merge_metrics: Option<bool>,
+    /// Which statistics it keeps beside those that it always does.
+    pub statistics: Option<StatisticNames>,
+    /// Parts of their names that become tags.
+    pub statistic_tags: Option<Vec<Arc<str>>>,
     /// Further variables of its environment.
     pub environment: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// Names of statistics; a statistic that any of these is true of is meant.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct StatisticNames {
+    /// Beginnings.
+    pub prefixes: Vec<Arc<str>>,
+    /// Ends.
+    pub suffixes: Vec<Arc<str>>,
+    /// Regular expressions for the whole name.
+    pub regexes: Vec<Arc<str>>,
 }
 
 impl ProxyStart {
@@ -35,6 +50,8 @@ impl ProxyStart {
             hold: self.hold.or(other.hold),
             agent_port: self.agent_port.or(other.agent_port),
             merge_metrics: self.merge_metrics.or(other.merge_metrics),
+            statistics: self.statistics.or_else(|| other.statistics.clone()),
+            statistic_tags: self.statistic_tags.or_else(|| other.statistic_tags.clone()),
             environment,
         }
     }

@@ -11,6 +11,7 @@ mod ingress;
 mod namespaces;
 mod parts;
 mod relay;
+mod start;
 mod universe;
 mod universe_ports;
 mod work;

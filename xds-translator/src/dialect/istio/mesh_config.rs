@@ -378,8 +378,7 @@ object! {
         /// Port of the agent's health endpoint (15020).
         "statusPort" status_port: Option<u16>,
         /// Further tags of statistics.
-        "extraStatTags" extra_stat_tags: Vec<Arc<str>>
-            [idle("metrics have Istio's standard labels")],
+        "extraStatTags" extra_stat_tags: Vec<Arc<str>>,
         /// What stands before the gateways.
         "gatewayTopology" gateway_topology: Option<GatewayTopology>,
         /// Id of the mesh.
@@ -389,8 +388,7 @@ object! {
         "readinessProbe" readiness_probe: Option<Value>
             [idle("a machine's agent is given the probe of its WorkloadGroup")],
         /// Which statistics are kept.
-        "proxyStatsMatcher" proxy_stats_matcher: Option<Value>
-            [idle("which statistics an Envoy keeps is said by its agent's `--all-statistics`")],
+        "proxyStatsMatcher" proxy_stats_matcher: Option<ProxyStatsMatcher>,
         /// The application starts after its proxy.
         "holdApplicationUntilProxyStarts" hold_application: Option<bool>,
         /// Further CA certificates.
@@ -499,6 +497,18 @@ choice! {
         Undefined = "UNDEFINED",
         /// To the mesh alone.
         InMesh = "IN_MESH",
+    }
+}
+
+object! {
+    /// Statistics that an Envoy keeps beside those that it always does.
+    ProxyStatsMatcher {
+        /// Beginnings of their names.
+        "inclusionPrefixes" prefixes: Vec<Arc<str>>,
+        /// Ends of their names.
+        "inclusionSuffixes" suffixes: Vec<Arc<str>>,
+        /// Regular expressions for their names.
+        "inclusionRegexps" regexes: Vec<Arc<str>>,
     }
 }
 

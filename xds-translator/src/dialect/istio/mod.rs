@@ -1,5 +1,6 @@
 //! Istio's kinds: their fields, the rules their values must keep, and what they are lowered to.
 
+pub mod annotation;
 mod attribute;
 mod definitions;
 pub mod destination_rule;
@@ -10,6 +11,7 @@ pub mod extension_provider;
 pub mod gateway;
 pub(crate) mod lower;
 pub mod mesh_config;
+pub mod pod_config;
 pub mod proxy_config;
 pub mod request_authentication;
 mod retry_words;

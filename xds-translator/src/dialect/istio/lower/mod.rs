@@ -9,7 +9,7 @@ pub(crate) mod mesh;
 mod patches;
 mod peer_tls;
 mod provider;
-mod proxy;
+pub(crate) mod proxy;
 mod retry;
 mod route_fields;
 mod routes;

@@ -14,14 +14,13 @@ use super::{
     tls::{check_cipher_suites, check_curves, remark_curves_of_envoy, remark_suites_of_envoy},
 };
 use crate::{
-    diagnostic::Code,
-    diagnostic::Diagnostic,
+    diagnostic::{Code, Diagnostic, FieldPath},
     dialect::{
         decode::Decoder,
         forms::{each, is_dns_name},
         istio::mesh_config::{
             AccessLogEncoding, ForwardClientCert, GatewayTopology, InterceptionMode, MeshConfig,
-            SelectorOperator, ServerHeader,
+            ProxyDefaults, SelectorOperator, ServerHeader,
         },
     },
 };
@@ -115,6 +114,39 @@ fn check_discovery(mesh: &MeshConfig, at: &mut Decoder) {
     });
 }
 
+/// Beginning of variables that Istio's agent passes on as metadata of its node.
+const ISTIO_METADATA: &str = "ISTIO_META_";
+
+/// Notes what no proxy would start with, and what no program of ours reads.
+pub(in crate::dialect::istio) fn check_start(config: &ProxyDefaults, at: &mut Decoder) {
+    let matcher = config.proxy_stats_matcher.iter();
+    for regex in matcher.flat_map(|matcher| matcher.regexes.iter().enumerate()) {
+        let (index, regex) = regex;
+        at.within("proxyStatsMatcher", |at| {
+            at.within("inclusionRegexps", |at| at.within_index(index, |at| at.check_regex(regex)));
+        });
+    }
+    each("extraStatTags", &config.extra_stat_tags, at, |tag, at| {
+        if !is_tag(tag) {
+            at.invalid(format!("`{tag}`: expected letters, digits and `_`"), None);
+        }
+    });
+    for name in config.proxy_metadata.keys().filter(|name| name.starts_with(ISTIO_METADATA)) {
+        at.within("proxyMetadata", |at| at.within_key(name, |at| at.remark(unread)));
+    }
+}
+
+fn unread(path: FieldPath) -> Diagnostic {
+    let message = "accepted, but not acted on: no program of ours reads it";
+    Diagnostic::warning(Code::NotActedOn, path, message)
+        .fix("a variable FERROMESH_… of `ferromesh-proxy --help` that says it, or remove it")
+}
+
+/// Whether a text can be the name of a tag, of which a regular expression is made.
+pub fn is_tag(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
 /// Notes ways of interception that pods do not get.
 fn check_interception(mesh: &MeshConfig, at: &mut Decoder) {
     let mode = mesh.default_config.as_ref().and_then(|config| config.interception_mode);
@@ -187,6 +219,9 @@ pub(in crate::dialect::istio) fn check_mesh(mesh: &MeshConfig, at: &mut Decoder)
         if let Some(retries) = retries {
             at.within(field, |at| check_retries(retries, at));
         }
+    }
+    if let Some(config) = &mesh.default_config {
+        at.within("defaultConfig", |at| check_start(config, at));
     }
     let topology = mesh.default_config.as_ref().and_then(|c| c.gateway_topology.as_ref());
     if let Some(topology) = topology {

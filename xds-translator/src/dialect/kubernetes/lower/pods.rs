@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::dialect::{
     decode::Decoder,
-    istio::{lower::mesh::edge, mesh_config::GatewayTopology},
+    istio::{annotation::PROXY_CONFIG, lower::mesh::edge, mesh_config::GatewayTopology},
     lowering::Lowering,
     names::{labelled_tls, locality_of},
     schema::Decode,
@@ -22,9 +22,6 @@ use crate::{
     snapshot::Item,
     yaml,
 };
-
-/// The settings of a pod's own proxy (Istio `ProxyConfig`).
-const PROXY_CONFIG: &str = "proxy.istio.io/config";
 
 impl Lowering<'_> {
     pub(in crate::dialect) fn pod(&mut self, spec: &kubernetes::Pod) -> Item {
