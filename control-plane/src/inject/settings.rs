@@ -58,6 +58,8 @@ object! {
         "templates" templates: BTreeMap<Arc<str>, Value>,
         /// The templates of pods that ask for none.
         "defaultTemplates" default_templates: Vec<Arc<str>>,
+        /// Annotations of every injected pod that has none of the name.
+        "injectedAnnotations" injected_annotations: BTreeMap<Arc<str>, Arc<str>>,
     }
 }
 
@@ -234,6 +236,8 @@ pub struct InjectionSettings {
     pub templates: BTreeMap<Arc<str>, Value>,
     /// The templates of pods that ask for none; `sidecar` or `gateway` is among them.
     pub default_templates: Vec<Arc<str>>,
+    /// Annotations of every injected pod that has none of the name.
+    pub injected_annotations: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 /// What is redirected; lists with commas, `*` is everything, empty is nothing.
@@ -321,6 +325,7 @@ impl InjectionSettings {
             env: BTreeMap::new(),
             templates: BTreeMap::new(),
             default_templates: vec!["sidecar".into()],
+            injected_annotations: BTreeMap::new(),
         }
     }
 
@@ -406,6 +411,7 @@ impl InjectionSettings {
             });
             self.default_templates = file.default_templates;
         }
+        self.injected_annotations = file.injected_annotations;
         self
     }
 

@@ -305,6 +305,11 @@ pub(super) fn mark(pod: &mut Value, overrides: &PodOverrides, settings: &Injecti
         INJECTOR.0: INJECTOR.1,
     });
     pod::annotate(pod, STATUS, status.to_string());
+    for (key, value) in &settings.injected_annotations {
+        if pod::annotation(pod, key).is_none() {
+            pod::annotate(pod, key, &**value);
+        }
+    }
 }
 
 /// Whether another program has injected the pod, which would only be spoilt by ours.

@@ -193,6 +193,7 @@ fn templates_of_the_settings_are_merged_into_pods_that_ask_for_them() {
 templates:
   traced: {spec: {containers: [{name: istio-proxy, env: [{name: TRACED, value: 'yes'}]}, {name: log, image: 'log:1'}]}}
 defaultTemplates: [sidecar, traced]
+injectedAnnotations: {team: mesh}
 ")
         .expect("good settings");
     let containers = |annotations: Value| {
@@ -205,6 +206,7 @@ defaultTemplates: [sidecar, traced]
             panic!("injected")
         };
         assert_eq!(pod, again, "injected twice");
+        assert_eq!(pod["metadata"]["annotations"]["team"], "mesh");
         let traced = pod["spec"]["initContainers"][1]["env"]
             .as_array()
             .is_some_and(|env| env.iter().any(|variable| pod::name(variable) == "TRACED"));

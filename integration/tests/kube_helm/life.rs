@@ -54,6 +54,13 @@ fn field(cluster: &KubeCluster, object: &str, path: &str) -> String {
     ])
 }
 
+/// Every value that the control plane's container has for a variable.
+fn variables(cluster: &KubeCluster, name: &str) -> Vec<String> {
+    let path = format!(".spec.template.spec.containers[0].env[?(@.name==\"{name}\")].value");
+    let values = field(cluster, "deployment/ferromesh", &path);
+    values.split_whitespace().map(str::to_owned).collect()
+}
+
 /// Connects to the control plane's webhooks all the time, until it is told to stop.
 struct Caller {
     stop: Arc<AtomicBool>,
@@ -190,13 +197,26 @@ fn upgrade_and_roll_back(mesh: &Mesh) {
     let address =
         format!("{}:443", mesh.service_address(ROOT, "ferromesh")).parse().expect("an address");
     let caller = Caller::start(address);
-    mesh.upgrade(&["replicas=2", "leafTtl=12h"]);
+    // One of the chart's own variables, which Helm merges by name.
+    let log = "env.RUST_LOG=info,kube_client=off".replace(',', "\\,");
+    let chosen = "info,kube_client=off";
+    let usual = variables(cluster, "RUST_LOG");
+    assert_eq!(usual.len(), 1, "{usual:?}");
+    mesh.upgrade(&["replicas=2", "leafTtl=12h", &log]);
     unchanged("the upgrade");
+    assert_eq!(variables(cluster, "RUST_LOG"), [chosen], "after the upgrade");
+    assert_eq!(variables(cluster, "FERROMESH_LEAF_TTL"), ["12h"], "after the upgrade");
     until(SOON, "the budget guards both replicas", || {
         field(cluster, "poddisruptionbudget/ferromesh", ".status.currentHealthy") == "2"
     });
     mesh.helm(&["rollback", "ferromesh", "1", "--namespace", ROOT, "--wait", "--timeout", "240s"]);
     unchanged("the rollback");
+    assert_eq!(variables(cluster, "RUST_LOG"), usual, "after the rollback");
+    mesh.upgrade(&[&log]);
+    assert_eq!(variables(cluster, "RUST_LOG"), [chosen], "after another upgrade");
+    // With no value at all, Helm would take the last ones.
+    mesh.upgrade(&["replicas=1"]);
+    assert_eq!(variables(cluster, "RUST_LOG"), usual, "after an upgrade without it");
     let (tried, failed) = caller.stop();
     assert_eq!(failed, 0, "of {tried} connections");
     assert!(cluster.try_kubectl(&["get", "pdb", "ferromesh", "--namespace", ROOT]).is_err());

@@ -4,4 +4,5 @@
 #![cfg(feature = "kube")]
 
 mod life;
+mod names;
 mod render;

@@ -17,12 +17,18 @@ fn helm(arguments: &[&str]) -> Result<String, String> {
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-fn template(name: &str, values: &[&str]) -> Result<String, String> {
+/// A chart as text, with further arguments.
+pub(super) fn helm_template(name: &str, more: &[&str]) -> Result<String, String> {
     let chart = chart(name);
     let mut arguments =
         vec!["template", name, &chart, "--namespace", "istio-system", "--kube-version", VERSION];
-    arguments.extend(values.iter().flat_map(|value| ["--set", *value]));
+    arguments.extend(more);
     helm(&arguments)
+}
+
+fn template(name: &str, values: &[&str]) -> Result<String, String> {
+    let values: Vec<&str> = values.iter().flat_map(|value| ["--set", *value]).collect();
+    helm_template(name, &values)
 }
 
 fn check(golden: &str, chart: &str, values: &[&str]) {
@@ -64,8 +70,28 @@ fn charts_render_as_their_goldens() {
             "validation.enabled=false",
             "networkPolicy.enabled=false",
             "env.FERROMESH_NEW_ROOT=true",
+            "env.RUST_LOG=debug",
+            "podAnnotations.team=1",
+            "podLabels.team=mesh",
+            "revisionTags={prod,default}",
+            "injectorTemplates.traced.metadata.labels.traced=yes",
+            "injection.defaultTemplates={sidecar,traced}",
+            "sidecarInjectorWebhook.enableNamespacesByDefault=true",
+            "sidecarInjectorWebhook.injectedAnnotations.team=mesh",
+            "serviceAccountAnnotations.role=reader",
+            "volumes[0].name=extra",
+            "volumes[0].emptyDir.medium=Memory",
+            "volumeMounts[0].name=extra",
+            "volumeMounts[0].mountPath=/extra",
+            "ipFamilyPolicy=PreferDualStack",
+            "global.imagePullSecrets={registry,mirror}",
             "priorityClassName=system-cluster-critical",
         ],
+    );
+    check(
+        "ferromesh-scaled",
+        "ferromesh",
+        &["crds.enabled=false", "autoscaleEnabled=true", "memory.targetAverageUtilization=70"],
     );
     check("gateway", "gateway", &[]);
     check(
@@ -77,8 +103,19 @@ fn charts_render_as_their_goldens() {
             "autoscaling.minReplicas=2",
             "service.type=ClusterIP",
             "labels.team=edge",
+            "env.MINE=1",
+            "podAnnotations.team=1",
+            "service.loadBalancerSourceRanges={10.0.0.0/8}",
+            "service.ipFamilies={IPv6}",
+            "serviceAccount.annotations.role=edge",
+            "imagePullSecrets[0].name=registry",
+            "autoscaling.targetMemoryUtilizationPercentage=75",
+            "podDisruptionBudget.maxUnavailable=25%",
+            "volumes[0].name=extra",
+            "volumes[0].emptyDir.medium=Memory",
         ],
     );
+    check("gateway-daemonset", "gateway", &["kind=DaemonSet", "serviceAccount.create=false"]);
 }
 
 #[test]
@@ -165,6 +202,20 @@ fn values_that_are_wrong_are_named_with_what_is_expected() {
             "at '/autoscaling/minReplicas': minimum: got 0, want 1",
         ),
         ("gateway", "proxy=nginx", "at '/proxy': value must be one of"),
+        // Istio's names of what has another name here, or is not served.
+        ("ferromesh", "replicaCount=2", "use replicas"),
+        ("ferromesh", "global.tag=1.31", "use image.tag"),
+        ("ferromesh", "global.proxy.logLevel=debug", "use injection.logLevel"),
+        ("ferromesh", "global.multiCluster.clusterName=a", "use clusterId"),
+        ("ferromesh", "sidecarInjectorWebhook.templates.a=b", "use injectorTemplates"),
+        ("ferromesh", "pilot.env.A=b", "not served: its values stand at the top"),
+        (
+            "ferromesh",
+            "injectorTemplates.a=b",
+            "at '/injectorTemplates/a': got string, want object",
+        ),
+        ("gateway", "replicaCount=2", "use replicas"),
+        ("gateway", "networkGateway=a", "not served: a mesh is one network"),
     ];
     for (chart, value, expected) in cases {
         let said = template(chart, &[value]).expect_err(value);
