@@ -347,8 +347,25 @@ fn says_what_is_missing(cluster: &KubeCluster) {
     };
     cluster.apply(&route("lost", FINE, "lost").replace("host: reviews", "host: nowhere"));
     until_speaks("virtualservice/lost", "MissingReference", "nowhere", true);
+    let lost = read(cluster, "virtualservice/lost");
+    assert!(condition(&lost, "Programmed").starts_with("True"), "{lost:#}");
+    assert!(
+        condition(&lost, "ReferencesResolved").starts_with("False MissingReference"),
+        "{lost:#}"
+    );
+    let table = cluster.kubectl(&["get", "virtualservice", "lost", "--namespace", "default"]);
+    assert!(table.contains("REFERENCES") && table.contains("False"), "{table}");
     cluster.apply(&REVIEWS.replace("reviews", "nowhere"));
     until_speaks("virtualservice/lost", "MissingReference", "nowhere", false);
+    until_said(cluster, "virtualservice/lost", "ReferencesResolved", "True");
+
+    // While no pod of the gateway is there, too.
+    let (pod, gateway) = DOOR.split_once("---").expect("two objects");
+    cluster.apply(&pod.replace("door", "porter"));
+    cluster.apply(gateway);
+    until_said(cluster, "gateway/door", "ReferencesResolved", "False MissingCredential");
+    let porter = ["delete", "pod", "porter", "--namespace", "default", "--grace-period=0"];
+    cluster.kubectl(&[&porter[..], &["--force"]].concat());
 
     let (certificate, key) = self_signed(cluster.folder(), "door", &["-subj", "/CN=door"]);
     cluster.apply(DOOR);

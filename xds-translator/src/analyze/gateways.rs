@@ -178,6 +178,9 @@ fn check_credentials(
         };
         for (name, at) in tls.credentials.iter().zip(&tls.credential_fields) {
             found.extend(missing_credential(input, namespaces, at, name));
+            if !gateway.selector.is_empty() && namespaces.is_empty() {
+                found.extend(nowhere(input, at, name));
+            }
         }
         found.extend(asks_clients.then(|| missing_client_ca(input, namespaces, tls)).flatten());
     }
@@ -224,6 +227,19 @@ fn missing_client_ca(
             "create Secret `{beside}` in namespace {namespace}, with the key `ca.crt`"
         )),
     )
+}
+
+/// The finding on a credential that is in no namespace, while nobody knows where the gateway's
+/// workloads will run.
+fn nowhere(input: &Input<'_>, at: &Field, name: &str) -> Option<Diagnostic> {
+    let known = input.snapshot.credentials().keys().any(|(_, other)| **other == *name);
+    if known || name.contains("://") || !input.knows_workloads() {
+        return None;
+    }
+    let message =
+        format!("Secret `{name}` is in no namespace: the gateway's pods will not find it");
+    let finding = Diagnostic::warning(Code::MissingCredential, FieldPath::of(at), message);
+    Some(finding.fix(format!("create Secret `{name}` in the namespace of the gateway's pods")))
 }
 
 /// The finding on a credential that is not in every namespace where the gateway's workloads run.

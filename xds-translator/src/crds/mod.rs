@@ -36,6 +36,11 @@ const STATE: &[Column] = &[
         ".status.conditions[?(@.type==\"Programmed\")].status",
         "Whether proxies take what it was translated to.",
     ),
+    Column::text(
+        "References",
+        ".status.conditions[?(@.type==\"ReferencesResolved\")].status",
+        "Whether the hosts, subsets and credentials that it names are there.",
+    ),
     AGE,
 ];
 /// Every definition, in the order of the table of kinds.

@@ -1,7 +1,8 @@
 //! What is to be said in the status of an object, and whether its status says so already. Pure.
 //!
-//! Two conditions: `Accepted` (whether this generation is in force, and if not, which field is
-//! wrong) and `Programmed` (whether proxies refuse what it was translated to, and which). How many
+//! Three conditions: `Accepted` (whether this generation is in force, and if not, which field is
+//! wrong), `Programmed` (whether proxies refuse what it was translated to, and which) and
+//! `ReferencesResolved` (whether the hosts, subsets and credentials that it names are there). How many
 //! proxies run it is not said: every proxy that comes or goes would be a write to every object.
 //! `validationMessages` has the shape of Istio's.
 
@@ -16,10 +17,14 @@ use serde_json::{Map, Value, json};
 use crate::{kube_cluster::status_cache::ObservedStatus, status::ObjectRefusal};
 
 /// Conditions that are ours; those of others stay as they are.
-const OURS: [&str; 2] = [ACCEPTED, PROGRAMMED];
+const OURS: [&str; 3] = [ACCEPTED, PROGRAMMED, RESOLVED];
 const ACCEPTED: &str = "Accepted";
 const PROGRAMMED: &str = "Programmed";
+const RESOLVED: &str = "ReferencesResolved";
 const REFUSED: &str = "RefusedByProxy";
+/// Findings on something that an object names and that is not there.
+const REFERENCES: [Code; 4] =
+    [Code::MissingReference, Code::MissingCredential, Code::MissingProvider, Code::EmptySubset];
 /// Longest text of a condition or message, in characters.
 const LONGEST_TEXT: usize = 1_000;
 /// Messages of one object at most.
@@ -32,6 +37,7 @@ const MOST_NAMES: usize = 5;
 pub(super) struct Verdict {
     accepted: Condition,
     programmed: Condition,
+    resolved: Condition,
     messages: Vec<Value>,
     /// Addresses that are allocated to its hosts, in the shape of Istio's; `None`: nothing is said of
     /// addresses.
@@ -72,6 +78,7 @@ pub(super) fn judge(mut findings: Vec<&Diagnostic>, refused: Option<&ObjectRefus
     Verdict {
         accepted,
         programmed,
+        resolved: resolved(&findings),
         messages: all.iter().take(MOST_MESSAGES).map(|f| message(f)).collect(),
         addresses: None,
         errors: errors.map(|f| Complaint { code: f.code, text: shortened(&words(f)) }).collect(),
@@ -114,6 +121,22 @@ fn programmed(accepted: &Condition, refused: Option<&ObjectRefusal>) -> Conditio
             Condition::new("False", "NotAccepted", message)
         }
         None => Condition::new("True", PROGRAMMED, "no proxy refuses it"),
+    }
+}
+
+fn resolved(findings: &[&Diagnostic]) -> Condition {
+    let missing: Vec<&&Diagnostic> =
+        findings.iter().filter(|f| REFERENCES.contains(&f.code)).collect();
+    match missing[..] {
+        [] => Condition::new("True", RESOLVED, "all that it names is there"),
+        [first, ref others @ ..] => {
+            let more = match others.len() {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            let reason = format!("{:?}", first.code);
+            Condition::new("False", reason, &format!("{}{more}", words(first)))
+        }
     }
 }
 
@@ -199,23 +222,23 @@ pub(super) fn says_refused(observed: &ObservedStatus) -> bool {
 fn conditions(observed: &Value, verdict: &Verdict, now: &str) -> Value {
     let observed: &[Value] = observed.as_array().map_or(&[], Vec::as_slice);
     let is = |name: &'static str| move |c: &&Value| c["type"] == name;
-    let ours = [(ACCEPTED, &verdict.accepted), (PROGRAMMED, &verdict.programmed)].map(
-        |(name, condition)| {
-            let before = observed
-                .iter()
-                .find(is(name))
-                .filter(|before| before["status"] == condition.status);
-            let since =
-                before.and_then(|before| before["lastTransitionTime"].as_str()).unwrap_or(now);
-            json!({
-                "type": name,
-                "status": condition.status,
-                "reason": condition.reason,
-                "message": condition.message,
-                "lastTransitionTime": since,
-            })
-        },
-    );
+    let ours = [
+        (ACCEPTED, &verdict.accepted),
+        (PROGRAMMED, &verdict.programmed),
+        (RESOLVED, &verdict.resolved),
+    ];
+    let ours = ours.map(|(name, condition)| {
+        let before =
+            observed.iter().find(is(name)).filter(|before| before["status"] == condition.status);
+        let since = before.and_then(|before| before["lastTransitionTime"].as_str()).unwrap_or(now);
+        json!({
+            "type": name,
+            "status": condition.status,
+            "reason": condition.reason,
+            "message": condition.message,
+            "lastTransitionTime": since,
+        })
+    });
     let others = observed.iter().filter(|c| !OURS.iter().any(|name| c["type"] == *name));
     others.cloned().chain(ours).collect()
 }
@@ -286,7 +309,8 @@ mod tests {
                 .map(|k| c[k].as_str().expect("text").to_owned())
                 .join(" ")
         };
-        assert_eq!(conditions.iter().map(word).collect::<Vec<_>>(), expected);
+        assert_eq!(conditions[..2].iter().map(word).collect::<Vec<_>>(), expected);
+        assert_eq!(word(&conditions[2]), "True ReferencesResolved all that it names is there");
         let count = findings.len() + refused.map_or(0, |r| r.findings.len());
         assert_eq!(status["validationMessages"].as_array().map_or(0, Vec::len), count);
     }
@@ -319,6 +343,31 @@ mod tests {
             Some(&refused(&["1", "2", "3", "4", "5", "6", "7"])),
             ["True Accepted in force", &many],
         );
+    }
+
+    #[test]
+    fn what_an_object_names_and_nobody_has_is_a_condition_of_its_own() {
+        let host = FieldPath::of("spec.http[0].route[0].destination.host");
+        let nowhere = Diagnostic::error_ref(Code::MissingReference, host, "no host `nowhere`");
+        let secret = Diagnostic::warning(
+            Code::MissingCredential,
+            FieldPath::of("spec.servers[0].tls.credentialName"),
+            "Secret `x` is in no namespace",
+        );
+        let conditions = |findings: &[&Diagnostic]| {
+            let status = change(&observed(1, Value::Null), &judge(findings.to_vec(), None), NOW);
+            status.expect("a change")["conditions"].clone()
+        };
+        let found = conditions(&[&secret, &nowhere]);
+        assert_eq!(found[0]["status"], "True", "{found}");
+        assert_eq!(
+            (&found[2]["status"], &found[2]["reason"]),
+            (&json!("False"), &json!("MissingReference"))
+        );
+        let message = found[2]["message"].as_str().expect("text");
+        assert!(message.contains("nowhere") && message.ends_with("(and 1 more)"), "{message}");
+        assert_eq!(conditions(&[&secret])[2]["reason"], "MissingCredential");
+        assert_eq!(conditions(&[])[2]["status"], "True");
     }
 
     #[test]
@@ -371,6 +420,7 @@ mod tests {
         assert_eq!(changed["conditions"][0], foreign);
         assert_eq!(changed["conditions"][1]["lastTransitionTime"], NOW);
         assert_eq!(changed["conditions"][2]["lastTransitionTime"], LATER);
+        assert_eq!(changed["conditions"][3]["type"], "ReferencesResolved");
         assert!(changed.get("addresses").is_none());
     }
 
