@@ -24,9 +24,9 @@ use super::{
 #[derive(Debug)]
 pub struct Guard {
     /// The administrator's token.
-    pub token: AdminToken,
+    pub token: Arc<AdminToken>,
     /// Others, with roles.
-    pub users: Option<Users>,
+    pub users: Option<Arc<Users>>,
     /// Whether the API listens on loopback only.
     pub loopback: bool,
 }
@@ -136,8 +136,8 @@ mod tests {
         let users = dir.path().join("users");
         let tokens = [("viewer", Role::Viewer), ("editor", Role::Editor), ("admin", Role::Admin)]
             .map(|(name, role)| (name, users::add(&users, name, role).expect("added")));
-        let users = Some(Users::open(&users).expect("opened"));
-        let guard = Guard { token: token_of_admin, users, loopback };
+        let users = Some(Arc::new(Users::open(&users).expect("opened")));
+        let guard = Guard { token: Arc::new(token_of_admin), users, loopback };
         let of_user = |named: &str| tokens.iter().find(|(name, _)| *name == named);
         let mut request =
             axum::http::Request::builder().method(method).uri(path).header(HOST, host);

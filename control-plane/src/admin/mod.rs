@@ -2,6 +2,7 @@
 //! certificates, diagnostics, join tokens, health, and a description of itself.
 
 mod api;
+mod debug;
 mod deletion;
 mod explain;
 mod forecast;
@@ -63,6 +64,7 @@ pub fn router(api: Arc<Api>, guard: Arc<Guard>, requests: Arc<Requests>) -> Rout
         .route("/api/v1/certificates", get(mesh::certificates))
         .route("/api/v1/log", get(logging::read).put(logging::choose))
         .route("/api/v1/tokens", post(mesh::create_token))
+        .merge(debug_routes())
         .fallback(objects::no_such_path)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(requests, admit))
@@ -74,6 +76,24 @@ pub fn router(api: Arc<Api>, guard: Arc<Guard>, requests: Arc<Requests>) -> Rout
                 .route("/healthz/ready", get(health::ready)),
         )
         .with_state(api)
+}
+
+/// What tools of Istio's ask, behind the same guard: for the port of metrics, where they ask it.
+pub fn debug_router(api: Arc<Api>, guard: Arc<Guard>, requests: Arc<Requests>) -> Router {
+    debug_routes()
+        .layer(middleware::from_fn_with_state(requests, admit))
+        .layer(middleware::from_fn_with_state(guard, guard::check))
+        .with_state(api)
+}
+
+fn debug_routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/debug/syncz", get(debug::syncz))
+        .route("/debug/registryz", get(debug::registryz))
+        .route("/debug/endpointz", get(debug::endpointz))
+        .route("/debug/clusterz", get(debug::clusterz))
+        .route("/debug/configz", get(debug::configz))
+        .route("/debug/config_dump", get(debug::config_dump))
 }
 
 /// What can be done with one object, at a path as Kubernetes has it.

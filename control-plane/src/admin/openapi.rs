@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 type Operation = (&'static str, &'static str, &'static str, bool);
 
 /// Every operation; a test compares the paths with the router.
-const OPERATIONS: [Operation; 30] = [
+const OPERATIONS: [Operation; 36] = [
     ("get", "/healthz/live", "Alive", false),
     ("get", "/healthz/ready", "Ready: every source has told what it has", false),
     ("get", "/openapi.json", "This document", false),
@@ -108,6 +108,17 @@ const OPERATIONS: [Operation; 30] = [
     ("get", "/api/v1/log", "What the control plane logs", false),
     ("put", "/api/v1/log", "Log something else from now on", true),
     ("post", "/api/v1/tokens", "Make a join token for one identity", true),
+    ("get", "/debug/syncz", "How far each proxy is, as istiod says it", false),
+    ("get", "/debug/registryz", "Every service, as istiod says it", false),
+    ("get", "/debug/endpointz", "Endpoints of every service, as istiod says it", false),
+    ("get", "/debug/clusterz", "The cluster, as istiod says it", false),
+    ("get", "/debug/configz", "Objects of the mesh's kinds, as istiod says it", false),
+    (
+        "get",
+        "/debug/config_dump",
+        "What the proxy of parameter proxyID was sent, in the form of Envoy's admin interface",
+        false,
+    ),
 ];
 
 /// `GET /openapi.json`

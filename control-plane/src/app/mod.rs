@@ -7,7 +7,7 @@ mod servers;
 mod state;
 mod witness;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use ferromesh_cert_authority::{Authority, files};
@@ -222,7 +222,14 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let Doors { objects, token, log } = doors;
     let shared = &core.shared;
-    let loopback = listeners.addresses()?.http.ip().is_loopback();
+    let addresses = listeners.addresses()?;
+    let token = Arc::new(token);
+    let users = core.settings.api_users.as_deref().map(Users::open).transpose()?.map(Arc::new);
+    let guard = |address: SocketAddr| Guard {
+        token: token.clone(),
+        users: users.clone(),
+        loopback: address.ip().is_loopback(),
+    };
     let acceptors = Acceptors::new(shared);
     servers::serve_plaintext(tasks, &acceptors, shared, listeners.xds);
     servers::serve_tls(tasks, &acceptors, core, listeners.xds_tls).await?;
@@ -233,10 +240,9 @@ async fn serve(
     let (judge, authority) = (core.judge.clone(), core.authority.clone());
     let findings = core.findings();
     tasks.spawn(parts::forever(findings.clone().follow(shared.metrics.clone())));
-    let api = Api { objects, mesh, judge, findings, proxies, authority, log };
-    let users = core.settings.api_users.as_deref().map(Users::open).transpose()?;
-    let guard = Guard { token, users, loopback };
-    servers::serve_rest(tasks, &acceptors, listeners.http, api, guard);
-    servers::serve_metrics(tasks, &acceptors, listeners.metrics);
+    let api = Arc::new(Api { objects, mesh, judge, findings, proxies, authority, log });
+    let (rest, metrics) = (guard(addresses.http), guard(addresses.metrics));
+    servers::serve_rest(tasks, &acceptors, listeners.http, api.clone(), rest);
+    servers::serve_metrics(tasks, &acceptors, listeners.metrics, api, metrics);
     Ok(())
 }

@@ -319,16 +319,23 @@ pub(super) fn serve_rest(
     tasks: &mut Tasks,
     acceptors: &Acceptors,
     listener: TcpListener,
-    api: Api,
+    api: Arc<Api>,
     guard: Guard,
 ) {
     let requests = acceptors.requests("http", admin::MAX_BODY, REST_AT_A_TIME);
-    let router = admin::router(Arc::new(api), Arc::new(guard), Arc::new(requests));
+    let router = admin::router(api, Arc::new(guard), Arc::new(requests));
     tasks.spawn(forever(acceptors.of("http", HTTP, Spoken::Http, None).serve(listener, router)));
 }
 
-/// Serves the metrics in the form that is asked for.
-pub(super) fn serve_metrics(tasks: &mut Tasks, acceptors: &Acceptors, listener: TcpListener) {
+/// Serves the metrics in the form that is asked for, and beside them what tools of Istio's ask on this
+/// port.
+pub(super) fn serve_metrics(
+    tasks: &mut Tasks,
+    acceptors: &Acceptors,
+    listener: TcpListener,
+    api: Arc<Api>,
+    guard: Guard,
+) {
     let (metrics, requests) =
         (acceptors.metrics.clone(), Arc::new(acceptors.requests("metrics", 0, METRICS_AT_A_TIME)));
     let admit = async |State(requests): State<Arc<Requests>>, request, next| {
@@ -343,7 +350,8 @@ pub(super) fn serve_metrics(tasks: &mut Tasks, acceptors: &Acceptors, listener: 
     };
     let router = Router::new()
         .route("/metrics", get(answer))
-        .layer(middleware::from_fn_with_state(requests, admit));
+        .layer(middleware::from_fn_with_state(requests.clone(), admit))
+        .merge(admin::debug_router(api, Arc::new(guard), requests));
     tasks.spawn(forever(acceptors.of("metrics", HTTP, Spoken::Http, None).serve(listener, router)));
 }
 

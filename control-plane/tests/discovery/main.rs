@@ -3,6 +3,7 @@
 
 mod agreement;
 mod client;
+mod debug;
 mod explain;
 mod findings;
 mod forecast;

@@ -66,7 +66,9 @@ use self::{
     connections::Connections, endpoints::Endpoints, families::Families,
     label_keys::ReferencedLabelKeys, machines::Members, settings::Settings, tokens::KeySets,
 };
-use crate::ir::{GatewayConfig, Hostname, MeshDefaults, Service, ServiceKey, Workload};
+use crate::ir::{
+    GatewayConfig, Hostname, MeshDefaults, Service, ServiceEndpoints, ServiceKey, Workload,
+};
 
 /// One state of the mesh. Plans see it only through a [`Reader`].
 #[derive(Clone, Default, Debug)]
@@ -111,6 +113,13 @@ impl MeshSnapshot {
     /// Every workload of the registry, sorted by namespace and name.
     pub fn all_workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.workloads().all()
+    }
+
+    /// Every service with its endpoints, whoever may see it; sorted by host and namespace.
+    pub fn all_services(
+        &self,
+    ) -> impl Iterator<Item = (&Arc<Service>, Option<&Arc<ServiceEndpoints>>)> {
+        self.services().all().map(|service| (service, self.endpoints().of(&service.key)))
     }
 
     /// What the proxy of a workload has to prove; `None`: without an account it can prove nothing.

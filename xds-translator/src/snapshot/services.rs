@@ -133,6 +133,12 @@ impl Services {
         self.joined(key).map(|joined| &joined.service)
     }
 
+    /// Every service, sorted by host and namespace.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
+        let owners = self.by_host.values().flat_map(BTreeMap::values);
+        owners.flat_map(|owner| &owner.joined).map(|joined| &joined.service)
+    }
+
     pub(crate) fn visible_to(&self, namespace: &str) -> Arc<[Arc<Service>]> {
         self.by_host.values().filter_map(|owners| choose(owners, namespace)).cloned().collect()
     }
