@@ -37,7 +37,9 @@ pub enum LogError {
 /// Puts another filter in force; whether that is so.
 type Change = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
 
-/// The log, and what of it is chosen. Shown as Envoy shows its loggers.
+/// The log, and what of it is chosen. Shown as Envoy shows its loggers. By default it is another's
+/// that embeds this program, and cannot be changed here.
+#[derive(Default)]
 pub struct Log {
     /// Directives of a filter, a later one before an earlier one of the same target.
     chosen: Mutex<Vec<String>>,

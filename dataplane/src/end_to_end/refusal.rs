@@ -146,6 +146,7 @@ async fn the_status_says_what_is_closed_and_why() {
         node_id: "a proxy".into(),
         needs_identity: false,
         quit: CancellationToken::new(),
+        log: Arc::default(),
     };
     let told = async |path: &str| {
         let request = Request::get(path).body(axum::body::Body::empty()).unwrap();

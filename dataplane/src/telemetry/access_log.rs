@@ -656,7 +656,7 @@ mod tests {
         let mut files = Files::default();
         files.write(&LogSink::File(path.clone()), "a\n").unwrap();
         files.write(&LogSink::File(path.clone()), "b\n").unwrap();
-        files.flush();
+        files.flush().unwrap();
         assert_eq!(std::fs::read_to_string(path).unwrap(), "a\nb\n");
     }
 }
