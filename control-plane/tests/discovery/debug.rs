@@ -41,7 +41,7 @@ async fn tools_of_istio_find_what_they_ask_for_on_both_ports() {
         assert_eq!(synced[0]["cluster_id"], "Kubernetes");
         let sent = synced[0]["cluster_sent"].as_str().expect("a version");
         assert!(!sent.is_empty(), "{synced}");
-        assert_eq!(synced[0]["route_sent"], "", "{synced}");
+        assert_eq!(synced[0]["endpoint_sent"], "", "{synced}");
 
         let services = ask("/debug/registryz").await;
         let cart = "cart.shop.svc.cluster.local";

@@ -136,7 +136,7 @@ async fn the_same_objects_have_the_same_findings_at_every_door() {
     for object in &objects {
         let (status, body) =
             checkers.ask(Method::PUT, &format!("{address}{}", path(object)), object).await;
-        assert_eq!(status, 200, "{body}");
+        assert_eq!(status, 201, "{body}");
     }
     let listed = async || {
         let url = format!("{address}/api/v1/diagnostics");

@@ -42,9 +42,9 @@ pub struct EndpointState {
     pub consecutive_gateway: AtomicU32,
     /// Connect failures, resets and timeouts in a row.
     pub consecutive_local: AtomicU32,
-    /// How often it has been ejected; the next ejection lasts that many times longer.
+    /// By how many times the last ejection was longer than the first is; Envoy's backoff of ejections.
     pub ejections: AtomicU32,
-    /// Milliseconds on the cluster's clock until which it is ejected; 0 when it is not.
+    /// Milliseconds on the cluster's clock until which it is or was ejected; 0 if it never was.
     pub ejected_until: AtomicU64,
 }
 

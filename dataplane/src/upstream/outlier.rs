@@ -1,11 +1,15 @@
 //! Outlier detection: takes an endpoint out of the load after failures in a row, for a time that
 //! grows each time.
 //!
-//! Judged when an answer arrives, ended when the time is over: no sweep is needed. Knows counters
-//! and settings; the balancer asks [`EndpointState::is_ejected`]. Spec: Envoy "Outlier detection",
-//! consecutive detectors.
+//! Judged when an answer arrives; what Envoy does in a sweep every `interval` (an ejection ends, the
+//! next one of an endpoint that stays well gets shorter) is reckoned when it ejects, so that nothing
+//! sweeps. Knows counters and settings; the balancer asks [`EndpointState::is_ejected`]. Spec: Envoy
+//! "Outlier detection", consecutive detectors.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::{
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
+};
 
 use super::{
     EndpointState,
@@ -111,21 +115,28 @@ fn may_eject(
 }
 
 fn eject(settings: &OutlierDetection, endpoint: &EndpointState, now_ms: u64) {
-    let times = endpoint.ejections.fetch_add(1, Relaxed).saturating_add(1);
-    let longest = settings.max_ejection_time.max(settings.base_ejection_time);
-    let length = settings.base_ejection_time.saturating_mul(times).min(longest);
-    let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    let interval = millis(settings.interval);
+    let (base, longest) = (millis(settings.base_ejection_time), millis(settings.max_ejection_time));
+    // Each sweep that has found it in the load since takes one off; 0 is an endpoint that was never
+    // out, with nothing to take off.
+    let well = now_ms.saturating_sub(endpoint.ejected_until.load(Relaxed)) / interval;
+    let before = u64::from(endpoint.ejections.load(Relaxed)).saturating_sub(well);
+    let grows = before.saturating_mul(base) < longest.saturating_add(base);
+    let times = before + u64::from(grows);
+    let over = now_ms.saturating_add(base.saturating_mul(times).min(longest.max(base)));
     for row in
         [&endpoint.consecutive_5xx, &endpoint.consecutive_gateway, &endpoint.consecutive_local]
     {
         row.store(0, Relaxed);
     }
-    endpoint.ejected_until.store(now_ms.saturating_add(length_ms), Relaxed);
+    endpoint.ejections.store(u32::try_from(times).unwrap_or(u32::MAX), Relaxed);
+    endpoint.ejected_until.store(over.div_ceil(interval).saturating_mul(interval), Relaxed);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
     use super::{super::cluster_state::tests::*, *};
     use crate::upstream::StateRegistry;
@@ -215,18 +226,34 @@ mod tests {
     }
 
     #[test]
-    fn each_ejection_lasts_longer_up_to_the_limit() {
+    fn an_ejection_ends_at_a_sweep_and_the_next_lasts_longer_unless_it_stays_well() {
         let cluster = cluster(1);
         let state = Arc::clone(&cluster.endpoints().iter().next().expect("one endpoint").state);
-        for (times, seconds) in [(1, 30), (2, 60), (3, 90), (20, 300)] {
-            state.ejections.store(times - 1, Relaxed);
-            eject(&settings(), &state, 1000);
-            assert_eq!(
-                state.ejected_until.load(Relaxed),
-                1000 + seconds * 1000,
-                "ejection {times}"
-            );
-            assert!(!state.is_ejected(1000 + seconds * 1000));
+        // When it is ejected, and when that ends, in seconds; sweeps are a second apart.
+        for (at_ms, end_s) in [
+            (1_000, 31),
+            (31_200, 92),   // 60 s, to the next sweep
+            (92_000, 182),  // 90 s
+            (183_000, 273), // well at one sweep: 90 s again
+            (274_000, 364),
+            (370_000, 400), // at six sweeps: from the beginning
+            (400_000, 460),
+        ] {
+            eject(&settings(), &state, at_ms);
+            assert_eq!(state.ejected_until.load(Relaxed), end_s * 1000, "ejected at {at_ms}");
+            assert!(state.is_ejected(end_s * 1000 - 1) && !state.is_ejected(end_s * 1000));
+        }
+    }
+
+    #[test]
+    fn no_ejection_is_longer_than_the_longest() {
+        let cluster = cluster(1);
+        let state = Arc::clone(&cluster.endpoints().iter().next().expect("one endpoint").state);
+        let mut now = 0;
+        for seconds in (1..=20).map(|times| (30 * times).min(300)) {
+            eject(&settings(), &state, now);
+            assert_eq!(state.ejected_until.load(Relaxed), now + seconds * 1000);
+            now += seconds * 1000;
         }
     }
 }

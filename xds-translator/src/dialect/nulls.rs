@@ -105,6 +105,12 @@ const HARMLESS: &[(&str, &[&str])] = &[
             "MeshTracing: zipkin datadog customTags maxPathTagLength sampling enableIstioTags",
             "MeshTag: literal environment header",
             "NamedTag: defaultValue",
+            "ProxyDefaults: proxyHeaders",
+            "ProxyHeaders: forwardedClientCert setCurrentClientCertDetails requestId server attemptCount envoyDebugHeaders",
+            "ClientCertDetails: subject cert chain dns uri",
+            "HeaderSwitch: disabled",
+            "ServerHeader: disabled value",
+            "MetadataExchangeHeaders: mode",
         ],
     ),
     (

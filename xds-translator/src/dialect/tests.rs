@@ -1,5 +1,7 @@
 //! From text to objects and findings, as users meet it.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -572,6 +574,42 @@ fn what_guards_access_and_is_not_served_is_an_error() {
             refused.iter().any(|d| d.code == error.code && d.severity == error.severity),
             "{text}: {refused:#?}"
         );
+    }
+}
+
+#[test]
+fn a_sidecar_refuses_settings_of_tls_that_only_gateways_have() {
+    let text = "apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: a}
+spec:
+  ingress:
+  - port: {number: 8443, name: https, protocol: HTTPS}
+    defaultEndpoint: 127.0.0.1:8080
+    tls:
+      mode: MUTUAL
+      serverCertificate: /etc/certs/a.crt
+      privateKey: /etc/certs/a.key
+      caCertificates: /etc/certs/ca.crt
+      subjectAltNames: [a.test]
+      httpsRedirect: true
+      credentialName: a
+      credentialNames: [a, b]
+      caCertCredentialName: a
+      tlsCertificates: [{serverCertificate: /a, privateKey: /b, caCertificates: /c}]
+";
+    let parsed = parse_file("a.yaml", text.as_bytes());
+    assert!(parsed.objects.is_empty());
+    let found: BTreeSet<String> = parsed.diagnostics.iter().map(|d| d.field.to_string()).collect();
+    for field in [
+        "subjectAltNames",
+        "httpsRedirect",
+        "credentialName",
+        "credentialNames",
+        "caCertCredentialName",
+        "tlsCertificates",
+    ] {
+        assert!(found.contains(&format!("spec.ingress[0].tls.{field}")), "{field}: {found:?}");
     }
 }
 

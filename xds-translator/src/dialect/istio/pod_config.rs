@@ -36,6 +36,7 @@ const OF_LOWERING: &str = "gatewayTopology";
 /// What is acted on for the whole mesh only, and where else it can be said.
 const OF_THE_MESH: &[(&str, &str)] = &[
     ("envoyAccessLogService", "`defaultConfig` of the mesh configuration, or a Telemetry object"),
+    ("proxyHeaders", "`defaultConfig` of the mesh configuration"),
     ("tracing", "`defaultConfig` of the mesh configuration, or a Telemetry object"),
     ("tracingServiceName", "`defaultConfig` of the mesh configuration"),
     ("zipkinAddress", "`defaultConfig` of the mesh configuration, or a Telemetry object"),

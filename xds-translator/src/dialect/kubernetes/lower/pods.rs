@@ -79,10 +79,6 @@ impl Lowering<'_> {
             self.note(finding.expected("a ProxyConfig in YAML", "something else"));
             return None;
         };
-        if config.get("proxyHeaders").is_some_and(|headers| !headers.is_null()) {
-            let message = "proxyHeaders: those of the mesh hold for every proxy";
-            self.note(Diagnostic::warning(Code::NotActedOn, at.clone(), message));
-        }
         let mut decoder = Decoder::default();
         let topology = GatewayTopology::decode(config.get("gatewayTopology")?, &mut decoder);
         let found = decoder.finish();
