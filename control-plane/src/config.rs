@@ -8,6 +8,7 @@ mod remote;
 use std::{
     env,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -222,6 +223,9 @@ pub const DEFAULT_LOG: &str = "info,kube_client=off,kube_runtime=off";
 pub const SERVER_NAME: &str = "ferromesh.local";
 /// Shorter certificates would be renewed faster than anybody can use them.
 const SHORTEST_TTL: Duration = Duration::from_secs(5);
+/// Of `--proxy-grace`: in less a proxy cannot even reconnect, and instants do not reach without end.
+const GRACE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(10 * 365 * 24 * 3600);
 /// Servers of keys are not ours to flood.
 const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
 /// A signer is dated back by two minutes: half of a shorter life would be over when it begins.
@@ -378,6 +382,12 @@ impl Settings {
         }
         if self.leaf_ttl < SHORTEST_TTL {
             bail!("--leaf-ttl {:?}: expected at least {SHORTEST_TTL:?}", self.leaf_ttl);
+        }
+        if !GRACE.contains(&self.proxy_grace) {
+            bail!(
+                "--proxy-grace {:?}: expected 1s to 87600h; a long one keeps endpoints of proxies that are gone",
+                self.proxy_grace
+            );
         }
         if self.jwks_refresh < SHORTEST_REFRESH {
             bail!("--jwks-refresh {:?}: expected at least {SHORTEST_REFRESH:?}", self.jwks_refresh);
@@ -631,6 +641,11 @@ mod tests {
 
     #[test]
     fn a_bad_value_names_its_option() {
+        for grace in ["0", "999ms", "5124095576030431h"] {
+            let options =
+                ServeOptions { proxy_grace: Some(grace.into()), ..ServeOptions::default() };
+            assert!(checked(options).expect_err(grace).contains("expected 1s to 87600h"));
+        }
         let options = ServeOptions { leaf_ttl: Some("soon".into()), ..ServeOptions::default() };
         assert!(checked(options).expect_err("refused").contains("--leaf-ttl \"soon\""));
         let options = ServeOptions { signer_ttl: Some("60s".into()), ..ServeOptions::default() };

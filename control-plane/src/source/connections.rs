@@ -308,6 +308,7 @@ impl Known {
         }
         let away = self.placed.iter().filter(|(_, stay)| **stay == Stay::Away);
         let more: Vec<Connection> = away.skip(MOST_AWAY).map(|(c, _)| c.clone()).collect();
+        self.unsaved |= !more.is_empty();
         for connection in more {
             self.placed.remove(&connection);
             self.changed.insert(connection);
@@ -494,6 +495,26 @@ mod tests {
         drop(back);
         assert_eq!(plane.next().await, "-1", "its workload is another now");
         drop(other);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_another_stream_or_is_back_in_time_is_not_away() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let grace = Duration::from_secs(60);
+        let mut plane = Started::on(&directory.path().join("proxies"), grace);
+        assert_eq!(plane.next().await, "");
+        let (first, other) = (plane.placed(1), plane.placed(3));
+        assert_eq!(plane.next().await, "+1 +3");
+        let second = plane.placed(1);
+        drop(first);
+        tokio::time::sleep(2 * grace).await;
+        drop(second);
+        tokio::time::sleep(grace / 2).await;
+        let back = plane.placed(1);
+        tokio::time::sleep(2 * grace).await;
+        drop(other);
+        assert_eq!(plane.next().await, "~3", "and nothing was told of the first");
+        drop(back);
     }
 
     #[tokio::test(start_paused = true)]

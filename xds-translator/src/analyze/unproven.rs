@@ -48,7 +48,9 @@ impl Site<'_> {
         let here = self.proxies(workload).any(|proxy| self.connected.contains(&proxy));
         let strict = modes.contains(&PeerTls::Strict);
         match (self.is_called_by_tls(workload), here) {
-            (true, false) if self.is_left(workload) => Some(self.nobody_is_sent(workload)),
+            (true, false) if !modes.is_empty() && self.is_left(workload) => {
+                Some(self.nobody_is_sent(workload))
+            }
             (true, false) if modes.iter().any(|mode| *mode != PeerTls::Disable) => {
                 Some(self.nobody_answers(workload))
             }
@@ -172,13 +174,24 @@ mod tests {
     /// What is said of a pod with a label and a policy, while proxies are connected at `here`, and of
     /// some that went it is known.
     fn said(label: &str, policy: &str, here: &[&str], gone: &[(&str, Presence)]) -> Vec<String> {
+        said_behind("cart", label, policy, here, gone)
+    }
+
+    /// The same where a service leads to pods of this app.
+    fn said_behind(
+        app: &str,
+        label: &str,
+        policy: &str,
+        here: &[&str],
+        gone: &[(&str, Presence)],
+    ) -> Vec<String> {
         let label = if label.is_empty() { String::new() } else { format!(", {LABEL}: {label}") };
         let text = format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: cart-1, namespace: shop, labels: {{app: cart{label}}}}}\n\
              spec: {{serviceAccountName: cart}}\n\
              status: {{phase: Running, podIP: 10.0.0.7, conditions: [{{type: Ready, status: \"True\"}}]}}\n\
              ---\napiVersion: v1\nkind: Service\nmetadata: {{name: cart, namespace: shop}}\n\
-             spec: {{clusterIP: 10.96.0.7, selector: {{app: cart}}, ports: [{{name: http, port: 80, targetPort: 8000}}]}}\n\
+             spec: {{clusterIP: 10.96.0.7, selector: {{app: {app}}}, ports: [{{name: http, port: 80, targetPort: 8000}}]}}\n\
              ---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: default, namespace: shop}}\n\
              spec: {{mtls: {{mode: {policy}}}}}\n"
         );
@@ -244,6 +257,15 @@ mod tests {
             for (said, expected) in said.iter().zip(expected) {
                 assert!(said.contains(expected) && said.contains("mesh.yaml:3:"), "{case}");
             }
+        }
+    }
+
+    #[test]
+    fn who_only_calls_others_may_be_away() {
+        let away = ("10.0.0.7", Presence::Away);
+        for label in ["", "istio"] {
+            let said = said_behind("till", label, "PERMISSIVE", &[], &[away]);
+            assert!(said.is_empty(), "nobody is sent there anyway: {said:?}");
         }
     }
 }
