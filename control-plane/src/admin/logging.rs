@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{State, rejection::JsonRejection},
     http::StatusCode,
 };
@@ -13,6 +13,7 @@ use super::{
     api::Api,
     parameters::{NoParameters, Parameters},
     problem::Problem,
+    users::Who,
 };
 use crate::log::{self, LogError};
 
@@ -32,6 +33,7 @@ pub(super) async fn read(State(api): State<Arc<Api>>, _: Parameters<NoParameters
 /// `PUT /api/v1/log`
 pub(super) async fn choose(
     State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
     _: Parameters<NoParameters>,
     body: Result<Json<Chosen>, JsonRejection>,
 ) -> Result<Json<Chosen>, Problem> {
@@ -39,7 +41,7 @@ pub(super) async fn choose(
         body.map_err(|r| Problem::new(r.status(), "unreadable body", r.body_text()))?;
     log::filter(&wanted.filter)?;
     // Said by what was chosen before, so that nobody silences the log unseen.
-    tracing::warn!(target: "audit", filter = wanted.filter, "what is logged is to be changed");
+    tracing::warn!(target: "audit", who = %who.name, filter = wanted.filter, "what is logged is to be changed");
     api.log.choose(&wanted.filter)?;
     Ok(Json(wanted))
 }

@@ -109,7 +109,9 @@ impl ControlPlane {
     /// # Errors
     /// State or a port cannot be used; says what to do.
     pub async fn start(settings: Settings, log: Arc<Log>) -> anyhow::Result<Self> {
+        // Before anything is made.
         directory::must_be_there(&settings.config)?;
+        let users = settings.api_users.as_deref().map(Users::open).transpose()?.map(Arc::new);
         let cluster = match &settings.cluster {
             Some(access) => Some(KubeCluster::connect(access).await?),
             None => None,
@@ -124,7 +126,7 @@ impl ControlPlane {
         let witness = local.as_ref().map(|local| local.witness.clone());
         let objects = start_sources(&core, &mut tasks, local, addresses.webhook.is_some()).await?;
         state::end_of_first_start(&core.settings)?;
-        serve(&core, &mut tasks, listeners, Doors { objects, token, log }).await?;
+        serve(&core, &mut tasks, listeners, Doors { objects, token, users, log }).await?;
         tracing::info!(xds = %addresses.xds, xds_tls = %addresses.xds_tls, http = %addresses.http, metrics = %addresses.metrics, "listening");
         let Core { authority, shared, .. } = core;
         let (mesh, proxies, stop) =
@@ -210,6 +212,7 @@ fn key_source(settings: &Settings) -> anyhow::Result<Keys> {
 struct Doors {
     objects: RestSource,
     token: AdminToken,
+    users: Option<Arc<Users>>,
     log: Arc<Log>,
 }
 
@@ -220,11 +223,10 @@ async fn serve(
     listeners: Listeners,
     doors: Doors,
 ) -> anyhow::Result<()> {
-    let Doors { objects, token, log } = doors;
+    let Doors { objects, token, users, log } = doors;
     let shared = &core.shared;
     let addresses = listeners.addresses()?;
     let token = Arc::new(token);
-    let users = core.settings.api_users.as_deref().map(Users::open).transpose()?.map(Arc::new);
     let guard = |address: SocketAddr| Guard {
         token: token.clone(),
         users: users.clone(),
