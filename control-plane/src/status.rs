@@ -198,6 +198,11 @@ impl Proxies {
         self.all().iter().map(|p| p.status()).collect()
     }
 
+    /// The same with their numbers, which grow.
+    pub fn numbered(&self) -> Vec<(u64, ProxyStatus)> {
+        self.all().iter().map(|p| (p.stream, p.status())).collect()
+    }
+
     /// The newest stream of a proxy: by its node id, or by `NAME.NAMESPACE`.
     pub fn find(&self, id: &str) -> Option<Arc<Proxy>> {
         let named = |p: &&Arc<Proxy>| p.id == id || p.short_name() == id;

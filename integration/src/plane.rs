@@ -316,6 +316,23 @@ pub async fn exchange(request: Request<Full<Bytes>>) -> Answer {
     Answer { status: head.status.as_u16(), headers: head.headers, body, text }
 }
 
+/// What a description of the REST API says can be read by its path alone: nothing in it is to be filled
+/// in, and no parameter is needed.
+///
+/// # Panics
+/// It is no description.
+pub fn readable(document: &Value) -> Vec<String> {
+    let is_needed = |parameter: &Value| parameter["required"] == true;
+    let reads = |operations: &Value| {
+        let read = operations.get("get");
+        read.is_some_and(|read| {
+            !read["parameters"].as_array().is_some_and(|all| all.iter().any(is_needed))
+        })
+    };
+    let paths = document["paths"].as_object().expect("paths");
+    paths.iter().filter(|(_, operations)| reads(operations)).map(|(path, _)| path.clone()).collect()
+}
+
 /// The program of the control plane, without arguments.
 pub fn program() -> Command {
     Command::new(paths::program("ferromesh"))

@@ -61,10 +61,9 @@ pub(super) async fn plan(
             "effects": forecast.effects,
             "diagnostics": findings,
         }))),
-        Some(Foreseen { findings, forecast: None }) => Err(Problem {
-            diagnostics: findings,
-            ..refused("an object of the change would be refused")
-        }),
+        Some(Foreseen { findings, forecast: None }) => {
+            Err(refused("an object of the change would be refused").with(findings))
+        }
         None => Err(Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "no forecast",
@@ -77,7 +76,7 @@ fn read(value: Value) -> Result<Object, Problem> {
     let read = parse_value(value);
     read.map(|(object, _)| object).map_err(|diagnostics| {
         let detail = diagnostics.first().map(ToString::to_string).unwrap_or_default();
-        Problem { diagnostics, ..refused(detail) }
+        refused(detail).with(diagnostics)
     })
 }
 

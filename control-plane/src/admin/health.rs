@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    extract::State,
+    http::{Method, StatusCode},
+};
 
-use super::api::Api;
+use super::{api::Api, problem::Problem};
 
 /// `GET /healthz/live`
 pub(super) async fn live() -> &'static str {
@@ -18,4 +21,10 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> (StatusCode, &'static 
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "reading configuration\n")
     }
+}
+
+/// Any other method.
+pub(super) async fn no_such_method(method: Method) -> Problem {
+    let detail = format!("expected GET, got {method}");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed", detail)
 }

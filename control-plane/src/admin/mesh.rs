@@ -6,21 +6,23 @@ use std::{
 };
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State, rejection::JsonRejection},
     http::StatusCode,
 };
 use ferromesh_cert_authority::{Uses, authority::IssuedRecord};
 use ferromesh_proto::{SpiffeId, TrustDomain};
-use ferromesh_xds_translator::dialect::scalar::parse_duration;
+use ferromesh_xds_translator::{dialect::scalar::parse_duration, ir::Workload};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     api::Api,
+    page::Page,
     parameters::{NoParameters, Parameters},
     problem::Problem,
+    users::Who,
 };
 
 /// How many certificates a list shows, newest first.
@@ -39,9 +41,16 @@ pub(super) async fn diagnostics(
 /// `GET /api/v1/proxies`
 pub(super) async fn proxies(
     State(api): State<Arc<Api>>,
-    _: Parameters<NoParameters>,
-) -> Json<Value> {
-    Json(json!({ "items": api.proxies.list() }))
+    Parameters(page): Parameters<Page>,
+) -> Result<Json<Value>, Problem> {
+    let numbered = api.proxies.numbered().into_iter();
+    let items = numbered.map(|(number, proxy)| (ordered(number), json!(proxy))).collect();
+    Ok(Json(page.of(items)?))
+}
+
+/// A number as text that is sorted like it.
+fn ordered(number: u64) -> String {
+    format!("{number:020}")
 }
 
 /// `GET /api/v1/proxies/{id}/config`
@@ -64,17 +73,21 @@ pub(super) async fn config(
 /// `GET /api/v1/workloads`
 pub(super) async fn workloads(
     State(api): State<Arc<Api>>,
-    _: Parameters<NoParameters>,
+    Parameters(page): Parameters<Page>,
 ) -> Result<Json<Value>, Problem> {
     let snapshot = api.mesh.snapshot().await?;
-    let items: Vec<Value> = snapshot.all_workloads().map(|workload| json!(&**workload)).collect();
-    Ok(Json(json!({ "items": items })))
+    let item = |workload: &Arc<Workload>| {
+        (format!("{}/{}", workload.id.namespace, workload.id.name), json!(&**workload))
+    };
+    let mut items: Vec<(String, Value)> = snapshot.all_workloads().map(item).collect();
+    items.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(Json(page.of(items)?))
 }
 
 /// `GET /api/v1/certificates`
 pub(super) async fn certificates(
     State(api): State<Arc<Api>>,
-    _: Parameters<NoParameters>,
+    Parameters(page): Parameters<Page>,
 ) -> Result<Json<Value>, Problem> {
     let unavailable = |detail: String| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the ledger is unreadable", detail)
@@ -84,16 +97,16 @@ pub(super) async fn certificates(
     let issued = tokio::task::spawn_blocking(move || authority.issued(SHOWN_CERTIFICATES)).await;
     let issued =
         issued.map_err(|e| unavailable(e.to_string()))?.map_err(|e| unavailable(e.to_string()))?;
-    let items: Vec<Value> = issued
-        .into_iter()
-        .map(|IssuedRecord { entry, revoked }| {
-            json!({
-                "serial": entry.serial, "spiffeId": entry.spiffe_id, "issued": instant(entry.issued_at),
-                "expires": instant(entry.expires_at), "revoked": revoked,
-            })
-        })
-        .collect();
-    Ok(Json(json!({ "items": items })))
+    let item = |IssuedRecord { entry, revoked }| {
+        let item = json!({
+            "serial": entry.serial, "spiffeId": entry.spiffe_id, "issued": instant(entry.issued_at),
+            "expires": instant(entry.expires_at), "revoked": revoked,
+        });
+        (format!("{}/{}", ordered(u64::MAX - entry.issued_at), entry.serial), item)
+    };
+    let mut items: Vec<(String, Value)> = issued.into_iter().map(item).collect();
+    items.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(Json(page.of(items)?))
 }
 
 fn instant(seconds: u64) -> String {
@@ -121,6 +134,7 @@ fn one_hour() -> String {
 /// `POST /api/v1/tokens`
 pub(super) async fn create_token(
     State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
     _: Parameters<NoParameters>,
     body: Result<Json<TokenRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
@@ -143,7 +157,7 @@ pub(super) async fn create_token(
         .join_tokens()
         .issue(&id, ttl, uses, SystemTime::now())
         .map_err(|e| refused(e.to_string()))?;
-    tracing::info!(target: "audit", identity = %id, ttl = ?ttl, ?uses, "join token made");
+    tracing::info!(target: "audit", identity = %id, ttl = ?ttl, ?uses, who = %who.name, "join token made");
     Ok((
         StatusCode::CREATED,
         Json(json!({ "token": token, "spiffeId": id.to_string(), "ttl": wanted.ttl })),

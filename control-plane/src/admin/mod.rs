@@ -73,7 +73,8 @@ pub fn router(api: Arc<Api>, guard: Arc<Guard>, requests: Arc<Requests>) -> Rout
         .merge(
             Router::new()
                 .route("/healthz/live", get(health::live))
-                .route("/healthz/ready", get(health::ready)),
+                .route("/healthz/ready", get(health::ready))
+                .method_not_allowed_fallback(health::no_such_method),
         )
         .with_state(api)
 }
@@ -83,6 +84,7 @@ pub fn debug_router(api: Arc<Api>, guard: Arc<Guard>, requests: Arc<Requests>) -
     debug_routes()
         .layer(middleware::from_fn_with_state(requests, admit))
         .layer(middleware::from_fn_with_state(guard, guard::check))
+        .layer(middleware::from_fn(problem::always))
         .with_state(api)
 }
 

@@ -137,7 +137,11 @@ fn describe() -> Value {
         "info": { "title": "Ferromesh", "version": env!("CARGO_PKG_VERSION"), "license": { "name": "Apache-2.0" } },
         "paths": paths,
         "components": {
-            "securitySchemes": { "administrator": { "type": "http", "scheme": "bearer" } },
+            "securitySchemes": { "administrator": {
+                "type": "http", "scheme": "bearer",
+                "description": "The administrator's token or a user's: viewers read, plan and explain, editors write objects, \
+                                administrators make join tokens and change the log. Without one, loopback may be read.",
+            } },
             "schemas": {
                 "Problem": {
                     "type": "object",
@@ -186,9 +190,12 @@ fn operation(path: &str, summary: &str, writes: bool, method: &str) -> Value {
         "operationId": identifier(path, method), "summary": summary, "parameters": parameters,
         "responses": responses(path, method),
     });
-    if writes {
-        operation["security"] = json!([{ "administrator": [] }]);
-    }
+    operation["security"] = match (writes, path.starts_with("/healthz/")) {
+        (true, _) => json!([{ "administrator": [] }]),
+        // On loopback whoever is on this machine may read.
+        (false, false) => json!([{}, { "administrator": [] }]),
+        (false, true) => json!([]),
+    };
     if matches!(method, "post" | "put") {
         let schema = match path {
             "/api/v1/tokens" => json!({ "$ref": "#/components/schemas/TokenRequest" }),
@@ -206,6 +213,10 @@ fn is_of_objects(path: &str) -> bool {
     path.ends_with("{name}") || path == "/api/v1/objects"
 }
 
+/// Lists that are given in parts, beside those of one kind.
+const PAGED: [&str; 4] =
+    ["/api/v1/objects", "/api/v1/proxies", "/api/v1/workloads", "/api/v1/certificates"];
+
 /// What may stand in the query and in headers.
 fn further(path: &str, method: &str) -> Vec<Value> {
     let text = json!({ "type": "string" });
@@ -213,10 +224,16 @@ fn further(path: &str, method: &str) -> Vec<Value> {
         |name: &str, schema: &Value| json!({ "name": name, "in": "query", "schema": schema });
     let header = |name: &str, what: &str| json!({ "name": name, "in": "header", "description": what, "schema": text });
     let mut all = Vec::new();
+    if path == "/debug/config_dump" {
+        let mut proxy = query("proxyID", &text);
+        proxy["required"] = json!(true);
+        proxy["description"] = json!("NAME.NAMESPACE, or a node id");
+        all.push(proxy);
+    }
     if (path, method) == ("/api/v1/objects", "get") {
         all.extend(["kind", "namespace"].map(|name| query(name, &text)));
     }
-    if method == "get" && (path == "/api/v1/objects" || path.ends_with("{plural}")) {
+    if method == "get" && (PAGED.contains(&path) || path.ends_with("{plural}")) {
         all.push(query("limit", &json!({ "type": "integer", "minimum": 1 })));
         all.push(query("continue", &text));
         return all;
@@ -301,7 +318,12 @@ mod tests {
             document["paths"]["/api/v1/tokens"]["post"]["security"],
             json!([{ "administrator": [] }])
         );
+        assert_eq!(
+            document["paths"]["/api/v1/proxies"]["get"]["security"],
+            json!([{}, { "administrator": [] }])
+        );
     }
+
     #[test]
     fn every_operation_has_a_name_of_its_own_and_says_what_it_answers() {
         let document = describe();
@@ -317,6 +339,11 @@ mod tests {
             let answers = operation["responses"].as_object().expect("responses");
             assert!(answers.len() > 1 && !answers.contains_key("2XX"), "{operation}");
         }
+        let dump = &document["paths"]["/debug/config_dump"]["get"]["parameters"];
+        assert_eq!(
+            (dump[0]["name"].as_str(), dump[0]["required"].as_bool()),
+            (Some("proxyID"), Some(true))
+        );
         let stored = &document["paths"]["/api/v1/objects/{kind}/{namespace}/{name}"]["put"];
         let names: Vec<&str> = stored["parameters"]
             .as_array()

@@ -19,19 +19,50 @@ pub(super) struct Page {
     mark: Option<String>,
 }
 
+/// What the items of a list are sorted by, each by another.
+pub(super) trait Key: Ord + Sized {
+    /// As text.
+    fn spell(&self) -> String;
+    /// From [`Self::spell`].
+    fn read(text: &str) -> Option<Self>;
+}
+
+impl Key for ObjectId {
+    fn spell(&self) -> String {
+        format!("{}/{}/{}", self.kind.resource(), self.namespace, self.name)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '/');
+        let kind = Kind::named(parts.next()?).ok()?;
+        let (namespace, name) = (parts.next()?.into(), parts.next()?.into());
+        Some(Self { kind, namespace, name })
+    }
+}
+
+impl Key for String {
+    fn spell(&self) -> String {
+        self.clone()
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        Some(text.to_owned())
+    }
+}
+
 impl Page {
     /// From the parameters of a query that has more.
     pub(super) fn new(limit: Option<String>, mark: Option<String>) -> Self {
         Self { limit, mark }
     }
 
-    /// This part of items, which are sorted by identity, as an answer.
+    /// This part of items, which are sorted by their keys, as an answer.
     ///
     /// # Errors
     /// `limit` is no number of items, or `continue` is no mark of ours.
-    pub(super) fn of(&self, items: Vec<(ObjectId, Value)>) -> Result<Value, Problem> {
-        let after = self.mark.as_deref().map(decode).transpose()?;
-        let begin = after.map_or(0, |after| items.partition_point(|(id, _)| *id <= after));
+    pub(super) fn of<K: Key>(&self, items: Vec<(K, Value)>) -> Result<Value, Problem> {
+        let after: Option<K> = self.mark.as_deref().map(decode).transpose()?;
+        let begin = after.map_or(0, |after| items.partition_point(|(key, _)| *key <= after));
         let rest = &items[begin..];
         let count = self.count()?.unwrap_or(rest.len()).min(rest.len());
         let part: Vec<&Value> = rest[..count].iter().map(|(_, item)| item).collect();
@@ -52,19 +83,12 @@ impl Page {
     }
 }
 
-fn encode(id: &ObjectId) -> String {
-    let ObjectId { kind, namespace, name } = id;
-    BASE64_URL_SAFE_NO_PAD.encode(format!("{}/{namespace}/{name}", kind.resource()))
+fn encode(key: &impl Key) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(key.spell())
 }
 
-fn decode(mark: &str) -> Result<ObjectId, Problem> {
-    let read = || {
-        let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(mark).ok()?).ok()?;
-        let mut parts = text.splitn(3, '/');
-        let kind = Kind::named(parts.next()?).ok()?;
-        let (namespace, name) = (parts.next()?.into(), parts.next()?.into());
-        Some(ObjectId { kind, namespace, name })
-    };
+fn decode<K: Key>(mark: &str) -> Result<K, Problem> {
+    let read = || K::read(&String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(mark).ok()?).ok()?);
     read().ok_or_else(|| {
         Problem::bad_request(format!(
             "continue: expected what the part before answered, got {mark:?}"
@@ -100,6 +124,16 @@ mod tests {
         let second = part(Some("2"), mark, &["a", "aa", "c", "d"]);
         assert_eq!(second, Ok(json!({ "items": ["c", "d"] })));
         assert_eq!(part(Some("5"), mark, &["a"]), Ok(json!({ "items": [] })));
+    }
+
+    #[test]
+    fn a_mark_is_of_every_kind_what_it_was_made_of() {
+        for kind in Kind::all_served() {
+            let id = ObjectId { kind, namespace: "shop".into(), name: "a/b".into() };
+            assert_eq!(decode(&encode(&id)).ok(), Some(id));
+        }
+        let key = "00000000000000000007".to_owned();
+        assert_eq!(decode(&encode(&key)).ok(), Some(key));
     }
 
     #[test]

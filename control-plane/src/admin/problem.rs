@@ -111,6 +111,12 @@ impl Problem {
         }
     }
 
+    /// With what was found in the request's objects, and a pointer to each field that is wrong.
+    pub(super) fn with(self, diagnostics: Vec<Diagnostic>) -> Self {
+        let errors = diagnostics.iter().filter_map(FieldError::of).collect();
+        Self { errors, diagnostics, ..self }
+    }
+
     /// 404.
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not found", detail)
@@ -133,11 +139,10 @@ impl From<WriteError> for Problem {
     fn from(error: WriteError) -> Self {
         let detail = error.to_string();
         match error {
-            WriteError::Invalid(diagnostics) => Self {
-                errors: diagnostics.iter().filter_map(FieldError::of).collect(),
-                diagnostics,
-                ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid object", detail)
-            },
+            WriteError::Invalid(diagnostics) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid object", detail)
+                    .with(diagnostics)
+            }
             WriteError::Store(StoreError::Conflict { .. }) => {
                 Self::new(StatusCode::PRECONDITION_FAILED, "conflict", detail)
             }

@@ -10,7 +10,7 @@ use std::{
 use ferromesh_integration::{
     certificate::self_signed,
     paths,
-    plane::{ControlPlane, exchange},
+    plane::{ControlPlane, exchange, readable},
     process::Process,
 };
 use http::Request;
@@ -181,18 +181,17 @@ impl Demo {
         let mut dumps = Vec::new();
         let (document, described) = self.get(&self.rest, "/openapi.json").await;
         dumps.push(("/openapi.json".to_owned(), document));
-        let paths = described["paths"].as_object().expect("paths").iter();
-        let plain = paths
-            .filter(|(p, o)| o.get("get").is_some() && !p.contains('{'))
-            .map(|(p, _)| p.clone());
-        for path in plain {
+        for path in readable(&described) {
             dumps.push((path.clone(), self.get(&self.rest, &path).await.0));
         }
         let (_, proxies) = self.get(&self.rest, "/api/v1/proxies").await;
         for proxy in proxies["items"].as_array().expect("proxies") {
             let id = proxy["id"].as_str().expect("an id").replace('~', "%7E");
-            let path = format!("/api/v1/proxies/{id}/config");
-            dumps.push((path.clone(), self.get(&self.rest, &path).await.0));
+            for path in
+                [format!("/api/v1/proxies/{id}/config"), format!("/debug/config_dump?proxyID={id}")]
+            {
+                dumps.push((path.clone(), self.get(&self.rest, &path).await.0));
+            }
         }
         let (_, objects) = self.get(&self.rest, "/api/v1/objects").await;
         for object in

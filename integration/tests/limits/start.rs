@@ -86,11 +86,13 @@ fn an_unusable_setting_or_directory_is_named() {
     let below_a_file = plane.path("file/data").display().to_string();
     let data = plane.path("data").display().to_string();
     let nowhere = plane.path("nowhere").display().to_string();
-    let table: [(&[&str], &[&str]); 4] = [
+    let table: [(&[&str], &[&str]); 6] = [
         (&["--data-dir", &below_a_file], &[&below_a_file, "--data-dir"]),
         (&["--data-dir", &data, "--config", &nowhere], &[&nowhere, "--config"]),
         (&["--data-dir", &data, "--leaf-ttl", "soon"], &["--leaf-ttl", "soon"]),
         (&["--data-dir", &data, "--settings", &nowhere], &[&nowhere]),
+        (&["--data-dir", &data, "--api-users", &nowhere], &[&nowhere, "the file of users"]),
+        (&["--data-dir", &data, "--proxy-grace", "0s"], &["--proxy-grace", "1s to 87600h"]),
     ];
     for (arguments, words) in table {
         let line = with(arguments);
