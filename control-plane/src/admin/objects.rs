@@ -119,11 +119,12 @@ pub(super) async fn create(
     if value["kind"] == "List" {
         return judge_list(&api, value, mode).await;
     }
+    let named = named(&value);
     match api.objects.put(value, Expect::Absent, &who.name, mode).await {
         Ok(accepted) => Ok(written(accepted, mode)),
         // Whoever asked that there be none is told that this does not hold (RFC 9110 section 13.1.2).
-        Err(WriteError::Store(StoreError::Conflict { key, .. })) if condition == Expect::Any => {
-            let detail = format!("{} exists: replace it with PUT", key.0);
+        Err(error) if condition == Expect::Any && error.is_conflict() => {
+            let detail = format!("{named} exists: replace it with PUT");
             Err(Problem::new(StatusCode::CONFLICT, "already exists", detail))
         }
         Err(error) => Err(error.into()),
@@ -303,14 +304,23 @@ fn identity((kind_name, namespace, name): &(String, String, String)) -> Result<O
 
 /// The body must be the object that the path names.
 fn agrees(value: &Value, id: &ObjectId) -> Result<(), Problem> {
-    let field = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let (namespace, name) = (field("/metadata/namespace"), field("/metadata/name"));
+    let (namespace, name) = (text(value, "/metadata/namespace"), text(value, "/metadata/name"));
     let same_kind = Kind::of_value(value).is_ok_and(|kind| kind == id.kind);
     let same_namespace = *namespace == *id.namespace
         || (namespace.is_empty() && matches!(&*id.namespace, "" | "default"));
     if same_kind && same_namespace && *name == *id.name {
         return Ok(());
     }
-    let detail = format!("the path names {id}, the body {} {namespace}/{name}", field("/kind"));
-    Err(Problem::bad_request(detail))
+    Err(Problem::bad_request(format!("the path names {id}, the body {}", named(value))))
+}
+
+/// What an object calls itself.
+fn named(value: &Value) -> String {
+    let [kind, namespace, name] =
+        ["/kind", "/metadata/namespace", "/metadata/name"].map(|pointer| text(value, pointer));
+    format!("{kind} {namespace}/{name}")
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }

@@ -82,7 +82,8 @@ impl Objects {
             let value = serde_json::from_value(raw);
             let value =
                 value.map_err(|e| ObjectsError::Refused { code: 400, reason: e.to_string() })?;
-            (bounded(api.create(&PostParams { dry_run, field_manager }, &value)).await?, true)
+            let created = bounded(api.create(&PostParams { dry_run, field_manager }, &value)).await;
+            (made(&api, &object.id, created, dry_run).await?, true)
         } else {
             let params = PatchParams { dry_run, field_manager, ..PatchParams::default() };
             let found = found(&api, &object.id, expect).await?;
@@ -146,6 +147,56 @@ async fn deleted(
     Ok(deleted.left().map_or(0, |object| revision(&object)))
 }
 
+/// What was created, whose fields become those that applying owns: what the same writer creates and
+/// what it applies belong to two owners for the API server, and to apply another value would conflict
+/// with oneself.
+async fn made(
+    api: &Api<DynamicObject>,
+    id: &ObjectId,
+    created: Result<DynamicObject, ObjectsError>,
+    dry_run: bool,
+) -> Result<DynamicObject, ObjectsError> {
+    let created = created.map_err(|error| match error {
+        // The condition of whoever asks that there be none.
+        ObjectsError::Refused { code: 409, .. } => not_so(id, "exists"),
+        error => error,
+    })?;
+    let patch = match (dry_run, applied(&created)) {
+        (false, Some(patch)) => Patch::Merge(patch),
+        _ => return Ok(created),
+    };
+    let params =
+        PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..Default::default() };
+    match bounded(api.patch(&id.name, &params, &patch)).await {
+        Ok(owned) => Ok(owned),
+        // It is there all the same; the next write is told whose the fields are.
+        Err(error) => {
+            tracing::warn!(object = %id, %error, "what was created cannot be made ours to apply");
+            Ok(created)
+        }
+    }
+}
+
+/// The change by which what was created counts as applied; `None`: nothing of it is ours.
+fn applied(created: &DynamicObject) -> Option<Value> {
+    let mut owners = serde_json::to_value(created.meta().managed_fields.as_ref()?).ok()?;
+    let own = owners.as_array_mut()?.iter_mut().find(|owner| {
+        owner["manager"] == FIELD_MANAGER
+            && owner["operation"] == "Update"
+            && owner.get("subresource").is_none()
+    })?;
+    own["operation"] = json!("Apply");
+    let version = &created.meta().resource_version;
+    Some(json!({ "metadata": { "resourceVersion": version, "managedFields": owners } }))
+}
+
+fn not_so(id: &ObjectId, is: &str) -> ObjectsError {
+    ObjectsError::Refused {
+        code: 412,
+        reason: format!("{id} {is}: read it again and repeat the change"),
+    }
+}
+
 /// The resource version to which a write is tied by what its writer expects; `None`: to none. What
 /// Kubernetes cannot be told is looked up, and the write tied to what was found.
 async fn found(
@@ -162,12 +213,7 @@ async fn found(
         let version = object.meta().resource_version.clone().unwrap_or_default();
         (revision(&object), version)
     });
-    let conflict = |is: &str| {
-        Err(ObjectsError::Refused {
-            code: 412,
-            reason: format!("{id} {is}: read it again and repeat the change"),
-        })
-    };
+    let conflict = |is: &str| Err(not_so(id, is));
     match (expect, stored) {
         (Expect::Absent, Some(_)) => conflict("exists"),
         (Expect::Present, None) => conflict("does not exist"),
@@ -243,6 +289,26 @@ mod tests {
                 expected["metadata"]["resourceVersion"] = json!(version);
             }
             assert_eq!(versioned(&read, version), expected);
+        }
+    }
+
+    #[test]
+    fn what_was_created_counts_as_applied_by_the_same_writer_alone() {
+        let fields = json!({ "f:spec": { "f:hosts": {} } });
+        let owner = |manager: &str, operation: &str| json!({ "manager": manager, "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields });
+        let created = |owners: Value| -> DynamicObject {
+            let meta = json!({ "name": "a", "resourceVersion": "7", "managedFields": owners });
+            serde_json::from_value(json!({ "metadata": meta })).expect("an object")
+        };
+        let patch =
+            applied(&created(json!([owner("else", "Update"), owner("ferromesh", "Update")])));
+        let owners = json!([owner("else", "Update"), owner("ferromesh", "Apply")]);
+        let expected = json!({ "metadata": { "resourceVersion": "7", "managedFields": owners } });
+        assert_eq!(patch, Some(expected));
+        for owners in
+            [json!([]), json!([owner("else", "Update")]), json!([owner("ferromesh", "Apply")])]
+        {
+            assert_eq!(applied(&created(owners.clone())), None, "{owners}");
         }
     }
 }

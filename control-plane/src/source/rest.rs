@@ -66,6 +66,17 @@ pub enum WriteError {
     Stopping,
 }
 
+impl WriteError {
+    /// Whether the condition of a request does not hold.
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            Self::Store(StoreError::Conflict { .. }) => true,
+            Self::KubeCluster(ObjectsError::Refused { code, .. }) => *code == 412,
+            _ => false,
+        }
+    }
+}
+
 fn plural(count: usize) -> String {
     if count == 1 { "an error".to_owned() } else { format!("{count} errors") }
 }
