@@ -11,13 +11,14 @@ pub mod sealed;
 
 use std::{
     fmt,
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, File, Permissions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, chown},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown, lchown},
     path::{Path, PathBuf},
 };
 
 use ferromesh_cert_authority::{FirstStart, LedgerError, files, ledger::sled::SledLedger};
+use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
 /// A larger file of state is none that this process could hold.
@@ -96,16 +97,22 @@ pub enum BackupError {
         /// Where.
         path: PathBuf,
     },
+    /// Somebody else is at it.
+    #[error("{} is in use by another process: give an empty folder with --data-dir", path.display())]
+    InUse {
+        /// Where.
+        path: PathBuf,
+    },
     /// The ledger cannot be begun.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
 
 /// Files of a data directory with their content, each once, as [`read`] gives them.
-pub struct Copied(Vec<File>);
+pub struct Copied(Vec<Content>);
 
 /// The name of a part and what it holds.
-type File = (&'static str, Zeroizing<Vec<u8>>);
+type Content = (&'static str, Zeroizing<Vec<u8>>);
 
 impl fmt::Debug for Copied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -136,7 +143,7 @@ pub fn read(data: &Path) -> Result<Copied, BackupError> {
 }
 
 /// A part with its content; `None`: it is not there and need not be.
-fn read_part(data: &Path, part: &Part) -> Result<Option<File>, BackupError> {
+fn read_part(data: &Path, part: &Part) -> Result<Option<Content>, BackupError> {
     let path = data.join(part.name);
     match files::read(&path, LARGEST) {
         Ok(mut content) => {
@@ -162,7 +169,7 @@ impl Copied {
 
     /// As bytes: of each file the length and bytes of its name and of its content, big-endian.
     pub fn encode(&self) -> Vec<u8> {
-        let length = |(name, content): &File| 9 + name.len() + content.len();
+        let length = |(name, content): &Content| 9 + name.len() + content.len();
         // Made at once, so that growing leaves no copies of keys behind.
         let mut bytes = Vec::with_capacity(self.0.iter().map(length).sum::<usize>() + 64);
         for (name, content) in &self.0 {
@@ -179,7 +186,7 @@ impl Copied {
     /// # Errors
     /// [`BackupError::Unknown`].
     pub fn decode(mut bytes: &[u8]) -> Result<Self, BackupError> {
-        let mut copied: Vec<File> = Vec::new();
+        let mut copied: Vec<Content> = Vec::new();
         while !bytes.is_empty() {
             let (name, content, rest) = next(bytes).ok_or(BackupError::Unknown)?;
             if copied.iter().any(|(other, _)| *other == name) {
@@ -196,16 +203,8 @@ impl Copied {
     /// # Errors
     /// [`BackupError`]. What was put back by then stays, and no control plane starts on it.
     pub fn put_back(&self, data: &Path) -> Result<(), BackupError> {
-        match fs::read_dir(data) {
-            Ok(mut entries) => {
-                if entries.next().is_some() {
-                    return Err(BackupError::NotEmpty { path: data.to_owned() });
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(data)(error)),
-        }
         files::create_directories(data).map_err(failed(data))?;
+        let place = Place::take(data)?;
         for folder in ["ca", "store"] {
             let path = data.join(folder);
             DirBuilder::new().mode(0o700).create(&path).map_err(failed(&path))?;
@@ -217,8 +216,68 @@ impl Copied {
             files::sync_parent(&path).map_err(failed(&path))?;
         }
         drop(SledLedger::open(&data.join(LEDGER), FirstStart::Allowed)?);
-        let owner = fs::metadata(data).map_err(failed(data))?;
-        give(data, (owner.uid(), owner.gid()))
+        place.give_back()
+    }
+}
+
+/// An empty folder that nobody else is at: no control plane, and not its owner either, who could put
+/// links where a superuser makes files and gives them away.
+struct Place<'a> {
+    path: &'a Path,
+    /// Holds the lock by which a control plane keeps others out.
+    folder: File,
+    before: fs::Metadata,
+}
+
+impl<'a> Place<'a> {
+    fn take(path: &'a Path) -> Result<Self, BackupError> {
+        let folder = File::open(path).map_err(failed(path))?;
+        folder.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => BackupError::InUse { path: path.to_owned() },
+            TryLockError::Error(error) => failed(path)(error),
+        })?;
+        let before = folder.metadata().map_err(failed(path))?;
+        let place = Self { path, folder, before };
+        // Whoever may not write there is told so before anything is changed.
+        place.must_be_empty()?;
+        if place.is_anothers() {
+            place.own((geteuid().as_raw(), place.before.gid()), 0o700)?;
+            // He was kept out in this moment.
+            if let Err(error) = place.must_be_empty() {
+                place.own((place.before.uid(), place.before.gid()), place.before.mode())?;
+                return Err(error);
+            }
+        }
+        Ok(place)
+    }
+
+    fn must_be_empty(&self) -> Result<(), BackupError> {
+        let mut entries = fs::read_dir(self.path).map_err(failed(self.path))?;
+        match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(BackupError::NotEmpty { path: self.path.to_owned() }),
+        }
+    }
+
+    fn is_anothers(&self) -> bool {
+        self.before.uid() != geteuid().as_raw()
+    }
+
+    fn own(&self, (user, group): (u32, u32), mode: u32) -> Result<(), BackupError> {
+        let owned = fchown(&self.folder, Some(user), Some(group));
+        owned
+            .and_then(|()| self.folder.set_permissions(Permissions::from_mode(mode & 0o7777)))
+            .map_err(failed(self.path))
+    }
+
+    /// Everything in it belongs to its owner, and so does the folder again.
+    fn give_back(self) -> Result<(), BackupError> {
+        let owner = (self.before.uid(), self.before.gid());
+        give(self.path, owner)?;
+        if self.is_anothers() {
+            self.own(owner, self.before.mode())?;
+        }
+        Ok(())
     }
 }
 
@@ -240,7 +299,7 @@ fn give(folder: &Path, owner: (u32, u32)) -> Result<(), BackupError> {
         let path = entry.map_err(failed(folder))?.path();
         let found = fs::symlink_metadata(&path).map_err(failed(&path))?;
         if (found.uid(), found.gid()) != owner {
-            chown(&path, Some(owner.0), Some(owner.1)).map_err(failed(&path))?;
+            lchown(&path, Some(owner.0), Some(owner.1)).map_err(failed(&path))?;
         }
         if found.is_dir() {
             give(&path, owner)?;
@@ -251,8 +310,6 @@ fn give(folder: &Path, owner: (u32, u32)) -> Result<(), BackupError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
     use crate::config::ServeOptions;
 
@@ -307,6 +364,44 @@ mod tests {
         assert_eq!(rights.mode() & 0o777, 0o700);
         let again = copied.put_back(&place).expect_err("it is not empty").to_string();
         assert!(again.contains("is not empty"), "{again}");
+    }
+
+    #[test]
+    fn nothing_is_put_where_somebody_else_is() {
+        let (from, to) = (data(), tempfile::tempdir().expect("a directory"));
+        let copied = read(from.path()).expect("copied");
+        let control_plane = File::open(to.path()).expect("a folder");
+        control_plane.try_lock().expect("nobody else has it");
+        let error = copied.put_back(to.path()).expect_err("it is in use").to_string();
+        assert!(error.contains("in use by another process"), "{error}");
+        drop(control_plane);
+        let link = from.path().join("link");
+        std::os::unix::fs::symlink("witness", &link).expect("a link");
+        fs::remove_file(from.path().join("secrets.key")).expect("a file");
+        fs::rename(&link, from.path().join("secrets.key")).expect("a link in its place");
+        let error = read(from.path()).expect_err("a link is followed").to_string();
+        assert!(error.contains("secrets.key") && error.contains("a link"), "{error}");
+        assert_eq!(fs::read_dir(to.path()).expect("a folder").count(), 0);
+    }
+
+    #[test]
+    fn what_a_superuser_puts_back_belongs_to_the_owner_of_the_folder() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let (from, to) = (data(), tempfile::tempdir().expect("a directory"));
+        let place = to.path().join("data");
+        fs::create_dir(&place).expect("a folder");
+        fs::set_permissions(&place, Permissions::from_mode(0o750)).expect("chmod");
+        lchown(&place, Some(1337), Some(1338)).expect("chown");
+        read(from.path()).expect("copied").put_back(&place).expect("put back");
+        let owned = |path: PathBuf| {
+            let found = fs::symlink_metadata(path).expect("it is there");
+            (found.uid(), found.gid(), found.mode() & 0o777)
+        };
+        assert_eq!(owned(place.clone()), (1337, 1338, 0o750));
+        assert_eq!(owned(place.join("ca/key")), (1337, 1338, 0o600));
+        assert_eq!(owned(place.join("ca")), (1337, 1338, 0o700));
     }
 
     #[test]
