@@ -53,6 +53,25 @@ fn copy(word: &str, file: &Path, data: &Path, passphrase: &Path) -> (bool, Strin
     (output.status.success(), said.concat())
 }
 
+/// What is cut off or changed in one bit is put back nowhere, and neither is something else.
+fn damaged(backup: &Path, folder: &Path, passphrase: &Path) {
+    let (bytes, file) = (fs::read(backup).expect("the backup"), folder.with_extension("backup"));
+    let mut flipped = bytes.clone();
+    let middle = bytes.len() / 2;
+    flipped[middle] ^= 1;
+    for (bad, why) in [
+        (&flipped[..], "damaged"),
+        (&bytes[..middle], "damaged"),
+        (&bytes[..20], "it is no backup"),
+        (b"something else", "it is no backup"),
+    ] {
+        fs::write(&file, bad).expect("a file");
+        let (restored, said) = copy("restore", &file, folder, passphrase);
+        assert!(!restored && said.contains(why), "{said}");
+        assert!(!folder.exists(), "nothing is left behind");
+    }
+}
+
 /// A proxy that joins with the token of this file.
 fn join(plane: &ControlPlane, token: &Path) -> Process {
     let mut command = Command::new(paths::program("ferromesh-proxy"));
@@ -117,9 +136,12 @@ async fn what_a_running_control_plane_keeps_goes_on_elsewhere() {
     let (restored, said) = copy("restore", &backup, &data, &other);
     assert!(!restored && said.contains("at least 12 characters"), "{said}");
     let (restored, said) = copy("restore", &backup, &from.path("data"), &passphrase);
-    assert!(!restored && said.contains("is not empty"), "{said}");
+    assert!(!restored && said.contains("in use by another process"), "{said}");
     let (restored, said) = copy("restore", &backup, &data, &passphrase);
     assert!(restored && said.contains("revoke again"), "{said}");
+    let (restored, said) = copy("restore", &backup, &data, &passphrase);
+    assert!(!restored && said.contains("is not empty"), "{said}");
+    damaged(&backup, &to.path("damaged"), &passphrase);
 
     // Its own is gone for good.
     let (roots, admin) = (from.roots(), from.admin_token());
