@@ -84,8 +84,8 @@ install_kube() {
 case ${1:-} in
   kube) install_kube ;;
   *)
-    install_system_packages ip=iproute2 nft=nftables h2load=nghttp2-client openssl=openssl curl=curl \
-      systemd-analyze=systemd
+    without_services install_system_packages ip=iproute2 nft=nftables h2load=nghttp2-client openssl=openssl curl=curl \
+      systemd-analyze=systemd promtool=prometheus
     install_envoy
     ;;
 esac

@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use tracing_subscriber::{EnvFilter, reload};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, reload};
 
 use crate::config::{self, Style};
 
@@ -118,8 +118,19 @@ pub fn filter(chosen: &str) -> Result<EnvFilter, LogError> {
     if chosen.trim().is_empty() {
         return Err(unreadable("it is empty".to_owned()));
     }
+    // A word alone would be a target, of which everything is logged, and nothing of all others: what a
+    // level with a slip of the pen comes to.
+    if let Some(word) = chosen.split(',').map(str::trim).find(|word| !says_something(word)) {
+        return Err(unreadable(format!("{word:?} is no level")));
+    }
     let filter = EnvFilter::try_new(chosen).map_err(|error| unreadable(error.to_string()))?;
     Ok(filter.add_directive(NEVER.parse().expect("a target and a level")))
+}
+
+/// Whether a part of a choice is a level or gives one. What has brackets is a span, which may have
+/// commas of its own.
+fn says_something(part: &str) -> bool {
+    part.parse::<LevelFilter>().is_ok() || part.contains(['=', '[', ']', '{', '}'])
 }
 
 #[cfg(test)]
@@ -145,9 +156,12 @@ mod tests {
 
     #[test]
     fn what_is_no_choice_is_refused_and_what_stands_stays() {
-        for chosen in ["", " ", "info,a=nonsense"] {
+        for chosen in ["", " ", "info,a=nonsense", "warnin", "debug,hyper"] {
             let error = filter(chosen).map(drop).expect_err(chosen).to_string();
             assert!(error.contains("target=level"), "{error}");
+        }
+        for chosen in ["WARN", "info,h2=off", "off", "info,[stream{id=1}]=debug"] {
+            filter(chosen).map(drop).expect(chosen);
         }
         let elsewhere = Log::default();
         assert!(matches!(elsewhere.choose("debug"), Err(LogError::Elsewhere)));

@@ -2,7 +2,11 @@
 //! commands print, and how they end.
 #![cfg(feature = "e2e")]
 
-use std::time::Duration;
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use ferromesh_integration::{
     plane::{ControlPlane, curl, program, subscribe},
@@ -54,6 +58,20 @@ fn logged(process: &Process, what: &str) -> Vec<Value> {
     lines.filter(|line| line["fields"]["message"] == what).collect()
 }
 
+/// `promtool check metrics` has nothing to say of metrics.
+fn linted(metrics: &str) {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = command.spawn().expect("promtool: integration/peers.sh installs it");
+    let mut input = promtool.stdin.take().expect("a pipe");
+    input.write_all(metrics.as_bytes()).expect("it reads");
+    drop(input);
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = [output.stdout, output.stderr].map(|b| String::from_utf8_lossy(&b).into_owned());
+    assert!(output.status.success() && said.concat().is_empty(), "{said:?}\n{metrics}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_is_logged_and_what_is_logged_is_changed_while_it_runs() {
     let plane = ControlPlane::new("127.80.77.1").with("--log-format", "json");
@@ -72,6 +90,8 @@ async fn what_happens_is_logged_and_what_is_logged_is_changed_while_it_runs() {
 
     desk.sees("log", true, &["info"]);
     desk.sees("log info,a=nonsense", false, &["target=level pairs"]);
+    desk.sees("log warnin", false, &["\"warnin\" is no level"]);
+    desk.sees("log -o json", true, &["\"filter\": \"info"]);
     desk.sees("log error", true, &["error"]);
     let second = SERVICE.replace("name: reviews", "name: ratings");
     desk.0.write("second.yaml", &second);
@@ -84,12 +104,15 @@ async fn what_happens_is_logged_and_what_is_logged_is_changed_while_it_runs() {
     until(PATIENCE, "it is logged again", || taken().len() == 2);
     desk.sees("get svc -A -o name", true, &["details"]);
     // Whoever changes it is told of, by what was chosen before.
-    assert_eq!(logged(&process, "what is logged is to be changed").len(), 1);
+    let changes = logged(&process, "what is logged is to be changed");
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0]["fields"]["who"], "administrator", "{changes:?}");
 
     let text = curl(&format!("http://{}/metrics", desk.0.address(15014))).expect("metrics");
     assert!(text.contains("# TYPE mesh_full_rebuilds_total counter"), "{text}");
     assert!(text.contains("# HELP pilot_xds ") && !text.contains("# EOF"), "{text}");
-    let mut command = std::process::Command::new("curl");
+    linted(&text);
+    let mut command = Command::new("curl");
     command.args(["-sfi", "-H", "accept: application/openmetrics-text; version=1.0.0"]);
     let output = command.arg(format!("http://{}/metrics", desk.0.address(15014))).output();
     let open = String::from_utf8_lossy(&output.expect("curl runs").stdout).into_owned();

@@ -4,7 +4,11 @@ use clap::Args;
 use http::Method;
 use serde_json::json;
 
-use super::{print::print, remote::Remote, table::text};
+use super::{
+    print::print,
+    remote::Remote,
+    table::{Form, text},
+};
 
 /// `ferromesh log`.
 #[derive(Args, Debug)]
@@ -18,6 +22,9 @@ pub(crate) struct Log {
     /// What is to be logged: a level (error, warn, info, debug, trace, off), or target=level pairs
     /// with commas
     filter: Option<String>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Form,
 }
 
 impl Remote {
@@ -32,7 +39,10 @@ impl Remote {
             }
             None => self.read("/api/v1/log").await?,
         };
-        print(&text(&answer["filter"]));
+        match command.output {
+            Form::Text => print(&text(&answer["filter"])),
+            Form::Json => print(&serde_json::to_string_pretty(&answer)?),
+        }
         Ok(())
     }
 }
