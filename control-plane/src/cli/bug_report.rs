@@ -2,7 +2,9 @@
 //! anything that is secret in it.
 //!
 //! Of objects it holds names and what was found about them, of proxies what they run by name: what
-//! users write into headers or filters may be secret, and is nobody's to pass on unseen.
+//! users write into headers or filters may be secret, and is nobody's to pass on unseen. Findings and
+//! what proxies refuse may quote a little of it, so that whatever looks like a key or a token is taken
+//! out of every text ([`super::redacted`]).
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +13,7 @@ use clap::Args;
 use ferromesh_cert_authority::files;
 use serde_json::{Map, Value, json};
 
-use super::{check, print::print, remote::Remote};
+use super::{check, print::print, redacted::redact, remote::Remote};
 
 /// What the control plane is asked, by the names that answers have in the report.
 const ASKED: [(&str, &str); 6] = [
@@ -58,6 +60,8 @@ impl Remote {
             let answer = self.read(path).await.unwrap_or_else(|error| failed(&error));
             report.insert(name.to_owned(), answer);
         }
+        let mut report = Value::Object(report);
+        redact(&mut report);
         let text = serde_json::to_string_pretty(&report)?;
         if command.output == Path::new(PIPE) {
             print(&text);

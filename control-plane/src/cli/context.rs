@@ -2,8 +2,12 @@
 
 use anyhow::bail;
 use clap::Subcommand;
+use http::{Uri, uri::Scheme};
 
-use super::{print::print, table::plain_table};
+use super::{
+    print::print,
+    table::{Form, plain_table},
+};
 use crate::config::{Contexts, RemoteOptions, Target};
 
 /// `ferromesh context`.
@@ -11,7 +15,11 @@ use crate::config::{Contexts, RemoteOptions, Target};
 pub(super) enum Context {
     /// Show every control plane that has a name
     #[command(after_help = "Example:\n  ferromesh context list")]
-    List,
+    List {
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Form,
+    },
     /// Give a control plane a name, or another address to the name
     #[command(
         after_help = "Example:\n  ferromesh context add shop --server http://10.0.0.5:8080 --admin-token-file ~/shop.token"
@@ -41,14 +49,19 @@ pub(super) enum Context {
 pub(super) fn run(command: &Context, remote: &RemoteOptions) -> anyhow::Result<()> {
     let mut contexts = Contexts::read()?;
     match command {
-        Context::List => {
+        Context::List { output: Form::Text } => {
             print(&table(&contexts));
+            return Ok(());
+        }
+        Context::List { output: Form::Json } => {
+            print(&serde_json::to_string_pretty(&contexts)?);
             return Ok(());
         }
         Context::Add { name } => {
             let Some(server) = remote.server.clone() else {
                 bail!("expected the control plane's REST API: --server http://HOST:8080")
             };
+            check(name, &server)?;
             // From wherever it is read later.
             let file = remote.admin_token_file.as_deref().map(std::path::absolute).transpose()?;
             let target = Target { server, admin_token_file: file };
@@ -69,6 +82,21 @@ pub(super) fn run(command: &Context, remote: &RemoteOptions) -> anyhow::Result<(
     Ok(())
 }
 
+/// What is given is looked at now, and not by the first command that needs it.
+fn check(name: &str, server: &str) -> anyhow::Result<()> {
+    if name.is_empty() || name.contains(char::is_whitespace) {
+        bail!("{name:?}: expected a name in one word");
+    }
+    let uri = server.parse::<Uri>().ok();
+    let uri = uri.filter(|uri| uri.scheme() == Some(&Scheme::HTTP) && uri.host().is_some());
+    if uri.is_none() {
+        bail!(
+            "--server {server:?}: expected the control plane's REST API, such as http://10.0.0.5:8080"
+        );
+    }
+    Ok(())
+}
+
 fn table(contexts: &Contexts) -> String {
     let mut table = plain_table(&["CURRENT", "NAME", "SERVER", "TOKEN"]);
     for (name, target) in &contexts.contexts {
@@ -78,4 +106,26 @@ fn table(contexts: &Contexts) -> String {
         table.add_row([current, name, &target.server, &token]);
     }
     table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_name_or_no_api_is_refused_at_once() {
+        check("shop", "http://10.0.0.5:8080").expect("good");
+        check("shop", "http://[::1]:8080/").expect("good");
+        for (name, server) in [
+            ("", "http://10.0.0.5:8080"),
+            ("my shop", "http://10.0.0.5:8080"),
+            ("shop", "10.0.0.5:8080"),
+            ("shop", "https://10.0.0.5:8080"),
+            ("shop", "shop"),
+            ("shop", ""),
+        ] {
+            let error = check(name, server).expect_err("none").to_string();
+            assert!(error.contains("expected"), "{name:?} {server:?}: {error}");
+        }
+    }
 }

@@ -23,6 +23,7 @@ mod print;
 mod proxy_config;
 mod proxy_log;
 mod proxy_status;
+mod redacted;
 mod remote;
 mod rewrite;
 mod spellings;
