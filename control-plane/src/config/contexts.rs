@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 use ferromesh_cert_authority::files;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Longer files are not ours.
 const LARGEST: u64 = 1 << 20;
@@ -74,7 +75,10 @@ impl Contexts {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             read => read.with_context(shown)?,
         };
-        let read: Self = serde_json::from_str(&text).with_context(shown)?;
+        // An object, where serde would take a list of its values too.
+        let object: serde_json::Map<String, Value> =
+            serde_json::from_str(&text).with_context(shown)?;
+        let read = Self::deserialize(Value::Object(object)).with_context(shown)?;
         if let Some(current) = &read.current {
             read.named(current).with_context(shown)?;
         }
