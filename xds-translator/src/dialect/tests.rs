@@ -591,6 +591,9 @@ spec:
       serverCertificate: /etc/certs/a.crt
       privateKey: /etc/certs/a.key
       caCertificates: /etc/certs/ca.crt
+      verifyCertificateSpki: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]
+      verifyCertificateHash: ['0000000000000000000000000000000000000000000000000000000000000000']
+      ecdhCurves: [P-256]
       subjectAltNames: [a.test]
       httpsRedirect: true
       credentialName: a
@@ -611,6 +614,7 @@ spec:
     ] {
         assert!(found.contains(&format!("spec.ingress[0].tls.{field}")), "{field}: {found:?}");
     }
+    assert_eq!(found.len(), 6, "{found:?}");
 }
 
 #[test]
