@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
+    hash::{DefaultHasher, Hash, Hasher},
     time::{Duration, Instant},
 };
 
@@ -15,8 +16,11 @@ const FIRST: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 /// How many reasons are told apart: a text with a number in it is another one each time.
 const REASONS: usize = 8;
+/// How long at most something fails whose last line is that it works.
+const MISTAKEN: Duration = Duration::from_secs(5 * 60);
 
-/// Something that is tried again and again, as far as its failures were told.
+/// Something that is tried again and again, as far as its failures were told. Of the same size
+/// whatever fails, and however often.
 #[derive(Clone, Default, Debug)]
 pub struct Recurring(Option<Spell>);
 
@@ -25,16 +29,18 @@ pub struct Recurring(Option<Spell>);
 struct Spell {
     /// How often it failed.
     failures: u64,
-    /// Why, as far as that was told.
-    told: BTreeSet<String>,
+    /// Hashes of the reasons that were told: whoever fails may say much.
+    told: BTreeSet<u64>,
     /// How long to say nothing after the next line.
     pause: Duration,
     /// Until when nothing is said.
     silent_until: Instant,
     /// A failure was told, and not yet that it is over.
     open: bool,
-    /// Since when it works.
+    /// Since when it works; `None`: it fails.
     well_since: Option<Instant>,
+    /// Since when it fails without a break.
+    failing_since: Instant,
 }
 
 impl Recurring {
@@ -42,7 +48,8 @@ impl Recurring {
     ///
     /// The first failure is told, a reason that was not told yet (of the first few), and then at
     /// most one failure a minute, two, four and so on up to an hour. What fails again soon after it
-    /// worked goes on where it was.
+    /// worked goes on where it was; but whoever read that it works is not left in that belief for
+    /// more than five minutes of failures.
     pub fn failed(&mut self, why: &impl fmt::Display, now: Instant) -> Option<u64> {
         let over = |spell: &Spell| spell.well_since.is_some_and(|since| now >= since + spell.pause);
         if self.0.as_ref().is_some_and(over) {
@@ -50,10 +57,14 @@ impl Recurring {
         }
         let spell = self.0.get_or_insert_with(|| Spell::begin(now));
         spell.failures += 1;
-        spell.well_since = None;
-        let why = why.to_string();
+        if spell.well_since.take().is_some() {
+            spell.failing_since = now;
+        }
+        let why = hash(&why.to_string());
         let another = spell.told.len() < REASONS && !spell.told.contains(&why);
-        if now < spell.silent_until && !another {
+        let patience = spell.pause.min(MISTAKEN);
+        let mistaken = !spell.open && now >= spell.failing_since + patience;
+        if now < spell.silent_until && !another && !mistaken {
             return None;
         }
         if another {
@@ -87,8 +98,15 @@ impl Spell {
             silent_until: now,
             open: false,
             well_since: None,
+            failing_since: now,
         }
     }
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -149,6 +167,22 @@ mod tests {
         assert!(!told(&mut recurring, "no answer"), "it was told before");
         let more = (0..100).filter(|n| recurring.failed(n, now).is_some()).count();
         assert_eq!(more, REASONS - 2, "texts with numbers in them");
+    }
+
+    #[test]
+    fn nobody_believes_for_long_that_it_works_while_it_fails() {
+        let begin = Instant::now();
+        let mut recurring = Recurring::default();
+        // Hours of failures: the interval is an hour by now.
+        let hours = |n: u32| begin + LONGEST * n;
+        let steps = 0..8 * 720_u32;
+        assert!(steps.filter_map(|n| recurring.failed(&"no", begin + STEP * n)).count() > 6);
+        assert!(recurring.failed(&"no", hours(9)).is_some());
+        assert!(recurring.worked(hours(9) + STEP).is_some());
+        let again = hours(9) + STEP * 2;
+        let told = (0..720).find(|n| recurring.failed(&"no", again + STEP * *n).is_some());
+        assert_eq!(told.map(|n| STEP * n), Some(MISTAKEN));
+        assert!(recurring.worked(again + LONGEST).is_some(), "and that this is over");
     }
 
     #[test]

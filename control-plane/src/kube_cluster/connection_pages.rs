@@ -88,7 +88,7 @@ impl OtherPages {
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
-                    trouble.over();
+                    trouble.over_with(&event);
                     seen.take(event, |map| (map.name_any(), self.read(map)));
                 }
                 Err(error) => {

@@ -26,6 +26,7 @@ use ferromesh_proto::recurring::Recurring;
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
+    runtime::watcher,
 };
 
 use tokio::time::timeout;
@@ -116,8 +117,17 @@ impl Trouble {
     /// As [`Self::tell`], for a reason that is a text.
     pub(crate) fn tell_why(&mut self, what: &'static str, why: &str) {
         self.what = what;
-        if let Some(failures) = self.recurring.failed(&why, Instant::now()) {
+        let both = format_args!("{what}: {why}");
+        if let Some(failures) = self.recurring.failed(&both, Instant::now()) {
             tracing::warn!(why, failures, "{what}");
+        }
+    }
+
+    /// It works if `event` says that the API server has answered: a watcher announces its next list
+    /// before it asks for it.
+    pub(crate) fn over_with<K>(&mut self, event: &watcher::Event<K>) {
+        if !matches!(event, watcher::Event::Init) {
+            self.over();
         }
     }
 
@@ -150,4 +160,29 @@ fn said(error: &kube::Error) -> String {
 /// An error without the excerpt that parsers of YAML print below it, which may hold a credential.
 fn first_line(error: &dyn std::error::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_is_only_announced_is_no_answer_of_the_api_server() {
+        let mut trouble = Trouble::default();
+        trouble.tell_why("it cannot be watched", "connection refused");
+        trouble.over_with(&watcher::Event::<()>::Init);
+        let told = |trouble: &Trouble| trouble.recurring.clone().worked(Instant::now());
+        assert_eq!(told(&trouble), Some(1), "that it works is still to be told");
+        trouble.over_with(&watcher::Event::<()>::InitDone);
+        assert_eq!(told(&trouble), None);
+    }
+
+    #[test]
+    fn two_things_that_fail_for_one_reason_are_both_told() {
+        let mut trouble = Trouble::default();
+        trouble.tell_why("one", "no answer");
+        let before = trouble.recurring.clone();
+        assert!(before.clone().failed(&"one: no answer", Instant::now()).is_none());
+        assert!(before.clone().failed(&"two: no answer", Instant::now()).is_some());
+    }
 }

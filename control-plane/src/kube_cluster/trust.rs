@@ -127,14 +127,14 @@ impl Publisher {
             tokio::select! {
                 Some(event) = namespace_events.next() => match event {
                     Ok(event) => {
-                        of_namespaces.over();
+                        of_namespaces.over_with(&event);
                         self.namespaces.take(event, namespace);
                     }
                     Err(error) => of_namespaces.tell("namespaces cannot be watched, trying again", &error),
                 },
                 Some(event) = map_events.next() => match event {
                     Ok(event) => {
-                        of_maps.over();
+                        of_maps.over_with(&event);
                         self.maps.take(event, held);
                     }
                     Err(error) => of_maps.tell("published roots cannot be watched, trying again", &error),
@@ -156,6 +156,7 @@ impl Publisher {
         let missing = self.out_of_step(wanted);
         self.show(missing.len(), 0);
         if missing.is_empty() {
+            self.trouble.over();
             return None;
         }
         if !self.take_over
@@ -181,6 +182,9 @@ impl Publisher {
         }
         let left = self.out_of_step(wanted);
         self.show(left.len(), 0);
+        if left.is_empty() {
+            self.trouble.over();
+        }
         left.iter().map(|ns| self.pause_of(ns, now)).min()
     }
 
@@ -238,10 +242,7 @@ impl Publisher {
             Ok(()) if length > 4 * PAUSES.0 => {
                 tracing::warn!(namespace, "somebody else keeps changing ConfigMap {CONFIG_MAP}");
             }
-            Ok(()) => {
-                self.trouble.over();
-                tracing::info!(namespace, "the mesh's root is published");
-            }
+            Ok(()) => tracing::info!(namespace, "the mesh's root is published"),
             Err(why) => {
                 let why = format!("{namespace}: {why}");
                 self.trouble.tell_why("the mesh's root cannot be published, trying again", &why);

@@ -114,7 +114,7 @@ fn change(
 ) -> Option<(usize, Option<Seen>)> {
     match event {
         Ok(event) => {
-            trouble.over();
+            trouble.over_with(&event);
             match event {
                 watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
                     Some((index, Some(read(&object))))

@@ -294,11 +294,14 @@ impl Term {
                 }
             }
         }
+        // One that is written says nothing about another that is still refused.
+        if self.failed.is_empty() {
+            self.trouble.over();
+        }
     }
 
     fn written(&mut self, due: Due, after: ObservedStatus) {
         let Due { id, observed, verdict, .. } = due;
-        self.trouble.over();
         self.pruned.remove(&id);
         if change(&after, &verdict, "").is_some() {
             self.pruned.insert(id.clone(), (after.status.clone(), verdict));
