@@ -183,6 +183,33 @@ fn a_credential_of_a_rule_is_missed_where_its_clients_run() {
 }
 
 #[test]
+fn a_credential_that_is_nowhere_is_said_of_its_gateway_while_no_pod_matches() {
+    const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: cart-1, namespace: shop, labels: {app: cart}}\nspec: {containers: [{name: istio-proxy}]}\n";
+    let gateway = |selector: &str, tls: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: g, namespace: shop}}\nspec: {{selector: {selector}, servers: [{{hosts: ['*'], port: {{number: 443, name: https, protocol: HTTPS}}, tls: {tls}}}]}}\n"
+        )
+    };
+    let secret = |name: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: bank}}\nstringData: {{tls.crt: x, tls.key: x, ca.crt: x}}\n"
+        )
+    };
+    let missed = |text: String| found(&text, Code::MissingCredential);
+    let door = "{istio: door}";
+    let simple = gateway(door, "{mode: SIMPLE, credentialName: c}");
+    let field = "g spec.servers[0].tls.credentialName";
+    assert_eq!(missed(format!("{POD}{simple}")), [field]);
+    assert_eq!(missed(format!("{POD}{simple}{}", secret("c"))), [""; 0], "its pods may come there");
+    assert_eq!(missed(simple.trim_start_matches("---\n").to_owned()), [""; 0], "no pod is known");
+    let sds = gateway(door, "{mode: SIMPLE, credentialName: 'sds://c'}");
+    assert_eq!(missed(format!("{POD}{sds}")), [""; 0], "others have it");
+    let mutual = gateway(door, "{mode: MUTUAL, credentialName: c, caCertCredentialName: d}");
+    let ca = "g spec.servers[0].tls.caCertCredentialName";
+    assert_eq!(missed(format!("{POD}{mutual}{}", secret("c"))), [ca]);
+}
+
+#[test]
 fn a_subset_that_no_pod_belongs_to_is_named() {
     let rule = |version: &str| {
         let spec =

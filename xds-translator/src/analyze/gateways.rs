@@ -178,9 +178,12 @@ fn check_credentials(
         };
         for (name, at) in tls.credentials.iter().zip(&tls.credential_fields) {
             found.extend(missing_credential(input, namespaces, at, name));
-            if !gateway.selector.is_empty() && namespaces.is_empty() {
-                found.extend(nowhere(input, at, name));
-            }
+        }
+        if !gateway.selector.is_empty() && namespaces.is_empty() {
+            let of_clients = asks_clients.then_some(tls.ca_credential.as_ref()).flatten();
+            let of_clients = of_clients.map(|name| (name, &tls.ca_credential_field));
+            let all = tls.credentials.iter().zip(&tls.credential_fields).chain(of_clients);
+            found.extend(all.filter_map(|(name, at)| nowhere(input, at, name)));
         }
         found.extend(asks_clients.then(|| missing_client_ca(input, namespaces, tls)).flatten());
     }

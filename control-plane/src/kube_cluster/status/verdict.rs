@@ -73,12 +73,13 @@ pub(super) fn judge(mut findings: Vec<&Diagnostic>, refused: Option<&ObjectRefus
     findings.dedup();
     let accepted = accepted(&findings);
     let programmed = programmed(&accepted, refused);
+    let resolved = resolved(&accepted, &findings);
     let all: Vec<&Diagnostic> = refusals.chain(findings.iter().copied()).collect();
     let errors = all.iter().filter(|f| f.severity == Severity::Error);
     Verdict {
         accepted,
         programmed,
-        resolved: resolved(&findings),
+        resolved,
         messages: all.iter().take(MOST_MESSAGES).map(|f| message(f)).collect(),
         addresses: None,
         errors: errors.map(|f| Complaint { code: f.code, text: shortened(&words(f)) }).collect(),
@@ -124,10 +125,14 @@ fn programmed(accepted: &Condition, refused: Option<&ObjectRefusal>) -> Conditio
     }
 }
 
-fn resolved(findings: &[&Diagnostic]) -> Condition {
+fn resolved(accepted: &Condition, findings: &[&Diagnostic]) -> Condition {
     let missing: Vec<&&Diagnostic> =
         findings.iter().filter(|f| REFERENCES.contains(&f.code)).collect();
     match missing[..] {
+        [] if accepted.status == "False" => {
+            let message = "this generation is not in force; what it names was not looked for";
+            Condition::new("Unknown", "NotAccepted", message)
+        }
         [] => Condition::new("True", RESOLVED, "all that it names is there"),
         [first, ref others @ ..] => {
             let more = match others.len() {
@@ -310,7 +315,13 @@ mod tests {
                 .join(" ")
         };
         assert_eq!(conditions[..2].iter().map(word).collect::<Vec<_>>(), expected);
-        assert_eq!(word(&conditions[2]), "True ReferencesResolved all that it names is there");
+        let resolved = match expected[0].starts_with("True") {
+            true => "True ReferencesResolved all that it names is there",
+            false => {
+                "Unknown NotAccepted this generation is not in force; what it names was not looked for"
+            }
+        };
+        assert_eq!(word(&conditions[2]), resolved);
         let count = findings.len() + refused.map_or(0, |r| r.findings.len());
         assert_eq!(status["validationMessages"].as_array().map_or(0, Vec::len), count);
     }
@@ -368,6 +379,24 @@ mod tests {
         assert!(message.contains("nowhere") && message.ends_with("(and 1 more)"), "{message}");
         assert_eq!(conditions(&[&secret])[2]["reason"], "MissingCredential");
         assert_eq!(conditions(&[])[2]["status"], "True");
+    }
+
+    #[test]
+    fn a_reference_that_comes_clears_its_condition_and_then_nothing_is_written() {
+        let host = FieldPath::of("spec.http[0].route[0].destination.host");
+        let nowhere = Diagnostic::error_ref(Code::MissingReference, host, "no host `nowhere`");
+        let (lost, found) = (judge(vec![&nowhere], None), judge(vec![], None));
+        let before = change(&observed(1, Value::Null), &lost, NOW).expect("a change");
+        assert_eq!(change(&observed(1, before.clone()), &lost, LATER), None, "said already");
+        let after = change(&observed(1, before), &found, LATER).expect("a change");
+        let condition = &after["conditions"][2];
+        assert_eq!(
+            (&condition["status"], &condition["lastTransitionTime"]),
+            (&json!("True"), &json!(LATER))
+        );
+        assert_eq!(after["conditions"][0]["lastTransitionTime"], NOW, "others keep their time");
+        let whole = json!({ "observedGeneration": 1, "conditions": after["conditions"], "validationMessages": [] });
+        assert_eq!(change(&observed(1, whole), &found, LATER), None);
     }
 
     #[test]
