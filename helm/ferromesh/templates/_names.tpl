@@ -2,12 +2,12 @@
 {{- define "ferromesh.labels" -}}
 app: ferromesh
 app.kubernetes.io/name: ferromesh
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: ferromesh
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
-istio.io/rev: {{ .Values.revision }}
+istio.io/rev: {{ .Values.revision | quote }}
 {{- end }}
 
 {{/* A map whose values are all texts, as JSON: annotations and labels take nothing else. Later maps of the list win. */}}
@@ -57,6 +57,18 @@ such lists by name, and an upgrade that meets a name twice loses it. */}}
 {{- define "ferromesh.selector" -}}
 app: ferromesh
 app.kubernetes.io/name: ferromesh
+{{- end }}
+
+{{/* Labels of the control plane's pods, as JSON: the user's stand in the place of the chart's, but for those by which pods are
+selected, and kept out of injection: it starts without help of its own webhook. */}}
+{{- define "ferromesh.podLabels" -}}
+{{- $fixed := merge (dict "sidecar.istio.io/inject" "false") (include "ferromesh.selector" . | fromYaml) -}}
+{{- range $key := keys .Values.podLabels | sortAlpha -}}
+{{- if hasKey $fixed $key -}}
+{{- fail (printf "podLabels: %s is the chart's own (%s) and cannot be replaced" $key (get $fixed $key)) -}}
+{{- end -}}
+{{- end -}}
+{{- include "ferromesh.texts" (list (include "ferromesh.labels" . | fromYaml) .Values.podLabels $fixed) -}}
 {{- end }}
 
 {{/* An image's whole name, from the last part of it. */}}

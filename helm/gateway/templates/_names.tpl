@@ -47,6 +47,11 @@ such lists by name, and an upgrade that meets a name twice loses it. */}}
 
 {{/* Labels that Gateway objects, the Service and the Deployment select by. */}}
 {{- define "gateway.selector" -}}
+{{- range $key := list "sidecar.istio.io/inject" "istio.io/rev" -}}
+{{- if hasKey $.Values.labels $key -}}
+{{- fail (printf "labels: %s is the chart's own (revision, and a proxy by injection) and cannot be replaced" $key) -}}
+{{- end -}}
+{{- end -}}
 {{- $name := include "gateway.name" . -}}
 {{ include "gateway.texts" (list (dict "app" $name "istio" (trimPrefix "istio-" $name)) .Values.labels) | fromJson | toYaml }}
 {{- end }}

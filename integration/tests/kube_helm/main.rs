@@ -6,3 +6,5 @@
 mod life;
 mod names;
 mod render;
+mod upgrades;
+mod values;

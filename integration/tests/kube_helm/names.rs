@@ -38,9 +38,12 @@ const KEYS: [&str; 12] = [
     "ferromesh.io/proxy",
     "example.org/team",
 ];
+/// Labels that select pods, and ask for a proxy: another value is refused by name.
+const FIXED: [&str; 4] =
+    ["app", "app.kubernetes.io/name", "sidecar.istio.io/inject", "istio.io/rev"];
 const VOLUMES: [&str; 5] = ["data", "injection", "administrator", "certs", "more"];
 
-struct Random(StdRng);
+pub(super) struct Random(pub(super) StdRng);
 
 impl Random {
     fn some<'a>(&mut self, of: &[&'a str]) -> Vec<&'a str> {
@@ -67,6 +70,12 @@ impl Random {
         let map: Map<String, Value> =
             chosen.into_iter().map(|key| (key.to_owned(), self.text())).collect();
         Value::Object(map)
+    }
+
+    /// Labels, without those that a chart keeps to itself.
+    fn labels(&mut self, fixed: &[&str]) -> Value {
+        let free: Vec<&str> = KEYS.into_iter().filter(|key| !fixed.contains(key)).collect();
+        self.map(&free)
     }
 
     /// Objects with names; `rest` is what else each says.
@@ -98,7 +107,7 @@ impl Random {
             "env": self.map(&VARIABLES),
             "envVarFrom": self.sourced(),
             "volumes": self.volumes(),
-            "podLabels": self.map(&KEYS),
+            "podLabels": self.labels(&FIXED[..3]),
             "podAnnotations": self.map(&KEYS),
             "deploymentLabels": self.map(&KEYS),
             "deploymentAnnotations": self.map(&KEYS),
@@ -117,11 +126,28 @@ impl Random {
         })
     }
 
+    /// The same, with labels that the API server takes.
+    pub(super) fn upgraded_control_plane(&mut self) -> Value {
+        let mut values = self.control_plane();
+        for field in ["podLabels", "deploymentLabels"] {
+            valid_labels(&mut values[field]);
+        }
+        values
+    }
+
+    /// The same for a gateway, whose kind and labels of selection cannot be changed.
+    pub(super) fn upgraded_gateway(&mut self) -> Value {
+        let mut values = self.gateway();
+        values["kind"] = json!("Deployment");
+        values["labels"] = json!({ "team": "edge" });
+        values
+    }
+
     fn gateway(&mut self) -> Value {
         let kinds = [json!("Deployment"), json!("DaemonSet")];
         json!({
             "kind": kinds.choose(&mut self.0).expect("some"),
-            "labels": self.map(&KEYS),
+            "labels": self.labels(&FIXED[2..]),
             "annotations": self.map(&KEYS),
             "podAnnotations": self.map(&KEYS),
             "env": self.map(&VARIABLES),
@@ -131,6 +157,14 @@ impl Random {
             "serviceAccount": { "create": self.0.random_bool(0.5), "annotations": self.map(&KEYS) },
             "proxy": "envoy",
         })
+    }
+}
+
+fn valid_labels(labels: &mut Value) {
+    for label in labels.as_object_mut().into_iter().flatten().map(|(_, label)| label) {
+        if label.as_str().is_some_and(|text| text.contains(' ')) {
+            *label = json!("y");
+        }
     }
 }
 
@@ -197,6 +231,22 @@ fn no_list_and_no_map_says_a_name_twice_whatever_the_values() {
             assert!(found.is_empty(), "{chart} {values}: {found:#?}");
         }
     }
+}
+
+#[test]
+fn a_label_that_selects_is_refused_by_name_and_others_are_the_users() {
+    for (chart, value, words) in [
+        ("ferromesh", "podLabels.app=mine", "podLabels: app is the chart's own (ferromesh)"),
+        ("ferromesh", "podLabels.sidecar\\.istio\\.io/inject=true", "sidecar.istio.io/inject is"),
+        ("gateway", "labels.istio\\.io/rev=canary", "labels: istio.io/rev is the chart's own"),
+    ] {
+        let said = helm_template(chart, &["--set", value]).expect_err(value);
+        assert!(said.contains(words), "{value}: {said}");
+    }
+    let values = "crds.enabled=false,podLabels.helm\\.sh/chart=mine,deploymentLabels.app=istiod";
+    let rendered = helm_template("ferromesh", &["--set", values]).expect("rendered");
+    assert_eq!(rendered.matches("helm.sh/chart: mine").count(), 1);
+    assert_eq!(rendered.matches("app: istiod").count(), 1);
 }
 
 #[test]
