@@ -42,6 +42,12 @@ const LOG_LEVEL: &str = "sidecar.istio.io/logLevel";
 /// The annotation that says what its agent logs.
 const AGENT_LOG_LEVEL: &str = "sidecar.istio.io/agentLogLevel";
 
+/// What is said of a level for the agent where the proxy has one.
+const NO_AGENT: &str =
+    "no effect beside sidecar.istio.io/logLevel: the Ferromesh proxy has no agent of its own";
+/// What is said of targets where the proxy is an Envoy.
+const NO_TARGETS: &str = "target=level pairs have no effect on an Envoy, but on its agent alone";
+
 /// What the mesh adds to a pod.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Template {
@@ -49,6 +55,15 @@ pub(super) enum Template {
     Sidecar,
     /// A proxy that is the application.
     Gateway,
+}
+
+/// What a pod is made with.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Chosen {
+    /// What the proxy is.
+    pub(super) proxy: Template,
+    /// Templates of the settings that are merged into the pod, in order.
+    pub(super) templates: Vec<Arc<str>>,
 }
 
 const SIDECAR: &str = "sidecar";
@@ -64,7 +79,7 @@ const NOT_MADE: [(&str, &str); 4] = [
 /// Everything that a pod's proxy is to be.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct PodOverrides {
-    pub(super) template: Template,
+    pub(super) chosen: Chosen,
     pub(super) proxy: ProxyKind,
     pub(super) image: Arc<str>,
     pub(super) resources: Resources,
@@ -85,8 +100,6 @@ pub(super) struct PodOverrides {
     pub(super) drain_time: Duration,
     /// Which statistics an Envoy keeps.
     pub(super) statistics: Statistics,
-    /// Templates of the settings that are merged into the pod, in order.
-    pub(super) templates: Vec<Arc<str>>,
     /// What the pod's author says of our containers in an annotation.
     pub(super) containers: Vec<Value>,
     /// What the author adds to the proxy's volumes.
@@ -96,20 +109,23 @@ pub(super) struct PodOverrides {
 }
 
 impl PodOverrides {
-    /// Reads the overrides of a pod, and what its author should know about them.
+    /// Reads the overrides of a pod, and what its author should know about them; `at` holds what was
+    /// found in it before.
     ///
     /// # Errors
     /// Values that are not of their form.
     pub(super) fn read(
         pod: &Value,
         namespace: &str,
+        chosen: Chosen,
         around: &Surroundings<'_>,
         settings: &InjectionSettings,
+        at: Decoder,
     ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
-        let mut asked = Asked { pod, at: Decoder::default() };
+        let mut asked = Asked { pod, at };
         let said = |mesh: &MeshSnapshot| mesh.proxy_start(namespace, &pod::labels(pod));
         let start = around.mesh.map(said).unwrap_or_default();
-        let overrides = asked.overrides(around.namespace_labels, &start, settings);
+        let overrides = asked.overrides(chosen, around.namespace_labels, &start, settings);
         let (mistakes, mut warnings): (Vec<Diagnostic>, Vec<Diagnostic>) =
             asked.at.finish().into_iter().partition(|finding| finding.severity == Severity::Error);
         if !mistakes.is_empty() {
@@ -122,8 +138,9 @@ impl PodOverrides {
             &labels,
             &FieldPath::of("metadata"),
         ));
-        if overrides.template == Template::Sidecar {
-            warnings.extend(bypassed(pod));
+        match overrides.chosen.proxy {
+            Template::Sidecar => warnings.extend(bypassed(pod)),
+            Template::Gateway => warnings.extend(of_sidecars(&annotations)),
         }
         Ok((overrides, warnings))
     }
@@ -139,6 +156,7 @@ impl<'a> Asked<'a> {
     /// The pod's own word goes before that of objects, which goes before the settings.
     fn overrides(
         &mut self,
+        chosen: Chosen,
         namespace_labels: Option<&Labels>,
         start: &ProxyStart,
         settings: &InjectionSettings,
@@ -150,8 +168,7 @@ impl<'a> Asked<'a> {
             statistics::of_no_effect(self.pod, &own, &at).for_each(|finding| self.at.note(finding));
         }
         let config = own.over(start);
-        let (template, templates) = self.templates(settings);
-        let drain_time = config.drain.unwrap_or(match template {
+        let drain_time = config.drain.unwrap_or(match chosen.proxy {
             Template::Sidecar => settings.drain_time,
             Template::Gateway => settings.gateway_drain_time,
         });
@@ -168,7 +185,7 @@ impl<'a> Asked<'a> {
             .map_or(AGENT_PORT, NonZeroU16::get);
         self.only_redirection();
         PodOverrides {
-            template,
+            chosen,
             proxy,
             image,
             resources: self.resources(&settings.proxy_resources),
@@ -188,7 +205,6 @@ impl<'a> Asked<'a> {
             concurrency,
             drain_time: drain_time.min(self.time_to_end()),
             statistics: Statistics::read(self.pod, &config, &mut self.at),
-            templates,
             containers: own_words::containers(self.pod, &mut self.at),
             volumes: UserVolumes::read(self.pod, &mut self.at),
             env: settings
@@ -210,7 +226,7 @@ impl<'a> Asked<'a> {
 
     fn flag(&mut self, key: &str) -> Option<bool> {
         self.annotated(key, |text, at| {
-            let flag = text.parse().ok();
+            let flag = annotation::means(text);
             if flag.is_none() {
                 unfit(text, "true or false", at);
             }
@@ -247,18 +263,6 @@ impl<'a> Asked<'a> {
         own.or_else(of_namespace)
     }
 
-    /// What the proxy is, and what else is merged into the pod.
-    fn templates(&mut self, settings: &InjectionSettings) -> (Template, Vec<Arc<str>>) {
-        let read = |text: &str, at: &mut Decoder| {
-            let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
-            chosen(names, settings, at)
-        };
-        let written =
-            self.annotated(TEMPLATES, |text, at| (!text.trim().is_empty()).then(|| read(text, at)));
-        let default = || settings.default_templates.iter().map(AsRef::as_ref);
-        written.flatten().unwrap_or_else(|| chosen(default(), settings, &mut Decoder::default()))
-    }
-
     /// What our program logs, and what Envoy does.
     fn log_levels(
         &mut self,
@@ -272,10 +276,25 @@ impl<'a> Asked<'a> {
         });
         let envoy = of_proxy.clone().unwrap_or_else(|| settings.log_level.clone());
         let ours = match proxy {
+            ProxyKind::Ferromesh if agent.is_some() && of_proxy.is_some() => {
+                self.note(AGENT_LOG_LEVEL, NO_AGENT);
+                of_proxy
+            }
             ProxyKind::Ferromesh => of_proxy.or(agent),
-            ProxyKind::Envoy => agent.or(of_proxy),
+            ProxyKind::Envoy => {
+                if of_proxy.as_ref().is_some_and(|levels| levels.contains('=')) {
+                    self.note(LOG_LEVEL, NO_TARGETS);
+                }
+                agent.or(of_proxy)
+            }
         };
         (ours.unwrap_or_else(|| settings.log_level.clone()), envoy)
+    }
+
+    /// Says of an annotation that nothing follows from it, or from a part of it.
+    fn note(&mut self, key: &str, message: &str) {
+        let field = pod::annotation_path(key);
+        self.at.note(Diagnostic::warning(Code::NotActedOn, field, message));
     }
 
     fn config(&mut self) -> ProxyStart {
@@ -378,7 +397,25 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Reads the names of templates: one of the proxy's, and any of the settings'.
+impl Chosen {
+    /// Reads what a pod asks for, or else takes the settings' default.
+    pub(super) fn read(pod: &Value, settings: &InjectionSettings, at: &mut Decoder) -> Self {
+        let read = |text: &str, at: &mut Decoder| {
+            let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+            chosen(names, settings, at)
+        };
+        let written = pod::annotated(pod, TEMPLATES, at, |text, at| {
+            (!text.trim().is_empty()).then(|| read(text, at))
+        });
+        let default = || settings.default_templates.iter().map(AsRef::as_ref);
+        let (proxy, templates) = written
+            .flatten()
+            .unwrap_or_else(|| chosen(default(), settings, &mut Decoder::default()));
+        Self { proxy, templates }
+    }
+}
+
+/// Reads the names of templates: one of the proxy's, and any of the settings', each once.
 fn chosen<'t>(
     names: impl Iterator<Item = &'t str>,
     settings: &InjectionSettings,
@@ -396,6 +433,7 @@ fn chosen<'t>(
         match at.word(name, &known) {
             Some(SIDECAR) => of_proxy.push(Template::Sidecar),
             Some(GATEWAY) => of_proxy.push(Template::Gateway),
+            Some(name) if others.iter().any(|other: &Arc<str>| **other == *name) => {}
             Some(name) => others.push(Arc::from(name)),
             None => return (Template::Sidecar, others),
         }
@@ -405,9 +443,8 @@ fn chosen<'t>(
         _ => {
             let message = "what the proxy is to be must be said once";
             let finding = Diagnostic::error(Code::InvalidValue, at.path(), message);
-            at.note(
-                finding.expected("sidecar or gateway, and others with commas", "neither or both"),
-            );
+            let got = if of_proxy.is_empty() { "neither" } else { "several" };
+            at.note(finding.expected("sidecar or gateway, and others with commas", got));
             (Template::Sidecar, others)
         }
     }
@@ -441,6 +478,18 @@ fn agent_log_level(text: &str, at: &mut Decoder) -> Option<Arc<str>> {
         }
     }
     of_all
+}
+
+/// What a gateway is told in vain: its traffic is its own, and nothing is redirected to it.
+fn of_sidecars(annotations: &Labels) -> impl Iterator<Item = Diagnostic> {
+    let of_sidecar = |key: &str| {
+        key.starts_with("traffic.sidecar.istio.io/")
+            || matches!(key, INTERCEPTION | "sidecar.istio.io/rewriteAppHTTPProbers")
+    };
+    annotations.keys().filter(move |key| of_sidecar(key)).map(|key| {
+        let message = "no effect on a gateway: nothing is redirected to it";
+        Diagnostic::info(Code::NotActedOn, pod::annotation_path(key), message)
+    })
 }
 
 /// Whoever runs as the proxy's user, so that the traffic is taken for the proxy's own and is not

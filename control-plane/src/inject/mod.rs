@@ -15,6 +15,7 @@
 
 mod annotations;
 mod decide;
+mod fragment;
 mod names;
 mod overlay;
 mod own_words;
@@ -33,7 +34,7 @@ pub mod workload;
 
 use ferromesh_xds_translator::{
     diagnostic::Diagnostic,
-    dialect::Kind,
+    dialect::{Kind, decode::Decoder},
     ir::{Labels, ObjectId},
     snapshot::MeshSnapshot,
 };
@@ -43,7 +44,7 @@ pub use decide::Reason;
 pub(crate) use decide::is_system;
 pub use settings::InjectionSettings;
 
-use annotations::{PodOverrides, Template};
+use annotations::{Chosen, PodOverrides, Template};
 
 /// Where a pod is to run.
 #[derive(Clone, Copy, Default, Debug)]
@@ -95,27 +96,41 @@ pub fn inject(
     if let Err(reason) = decide::check(pod, namespace, settings).map_err(&complete)? {
         return Ok(Outcome::LeftAlone(reason));
     }
+    let mut at = Decoder::default();
+    let chosen = Chosen::read(pod, settings, &mut at);
+    let mut pod = pod.clone();
+    // First of all: what they write into the pod is acted on as if its author had written it, now
+    // and when the pod comes by again.
+    fragments(&chosen, settings).for_each(|fragment| overlay::merge(&mut pod, fragment));
     let (overrides, warnings) =
-        PodOverrides::read(pod, namespace, around, settings).map_err(&complete)?;
-    let pod = write(pod.clone(), &overrides, &workload, settings)
-        .map_err(|finding| complete(vec![*finding]))?;
+        PodOverrides::read(&pod, namespace, chosen, around, settings, at).map_err(&complete)?;
+    let pod =
+        write(pod, &overrides, &workload, settings).map_err(|finding| complete(vec![*finding]))?;
     Ok(Outcome::Injected { pod, warnings: complete(warnings) })
 }
 
-/// Writes everything into the pod.
+/// The templates that are merged into a pod, in order.
+fn fragments<'a>(
+    chosen: &'a Chosen,
+    settings: &'a InjectionSettings,
+) -> impl Iterator<Item = &'a Value> + Clone {
+    chosen.templates.iter().filter_map(move |name| settings.templates.get(name))
+}
+
+/// Writes everything into the pod, which holds the templates already.
 fn write(
     mut pod: Value,
     overrides: &PodOverrides,
     workload: &str,
     settings: &InjectionSettings,
 ) -> Result<Value, Box<Diagnostic>> {
-    let fragments: Vec<&Value> =
-        overrides.templates.iter().filter_map(|name| settings.templates.get(name)).collect();
+    let fragments = fragments(&overrides.chosen, settings);
+    let template = overrides.chosen.proxy;
     let mut proxy = template::proxy(overrides, settings);
-    fragments.iter().for_each(|fragment| overlay::lay_fragment(&mut proxy, fragment));
+    fragments.clone().for_each(|fragment| overlay::lay_fragment(&mut proxy, fragment));
     own_words::lay(&mut proxy, &overrides.containers);
     let written = pod::take_container(&mut pod, pod::PROXY);
-    if overrides.template == Template::Sidecar && overrides.rewrite_probes {
+    if template == Template::Sidecar && overrides.rewrite_probes {
         let known =
             written.as_ref().map(|(_, container)| probes::known(container)).unwrap_or_default();
         let known = probes::rewrite(&mut pod, known, overrides.agent_port);
@@ -128,17 +143,16 @@ fn write(
         overlay::lay(&mut proxy, probes::without_known(container));
         place
     });
-    match overrides.template {
+    match template {
         Template::Sidecar => {
             let mut redirect = template::redirect(overrides, settings);
-            fragments.iter().for_each(|fragment| overlay::lay_fragment(&mut redirect, fragment));
+            fragments.for_each(|fragment| overlay::lay_fragment(&mut redirect, fragment));
             own_words::lay(&mut redirect, &overrides.containers);
             template::add_sidecar(&mut pod, redirect, proxy)?;
         }
         Template::Gateway => template::add_gateway(&mut pod, proxy, place),
     }
     template::add_volumes(&mut pod, &overrides.volumes.volumes);
-    fragments.iter().for_each(|fragment| overlay::merge(&mut pod, fragment));
     template::add_pull_secrets(&mut pod, settings);
     names::label(&mut pod, workload);
     template::mark(&mut pod, overrides, settings);

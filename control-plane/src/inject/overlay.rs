@@ -1,9 +1,11 @@
 //! What the author of a pod writes into a container named `istio-proxy` stands over what the mesh
 //! would write; and what templates of the settings say of pods is merged into them.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
-use super::pod;
+use super::{pod, probes};
 
 /// Lists whose items are told apart by a field; all other lists are replaced.
 const KEYS: [(&str, &str); 7] = [
@@ -55,6 +57,7 @@ pub(super) fn merge(pod: &mut Value, fragment: &Value) {
                 let mut made = container.clone();
                 let written = pod.pointer_mut(&format!("{pointer}/{index}"));
                 let Some(written) = written else { continue };
+                probes::leave_to(written, &mut made);
                 lay(&mut made, written.take());
                 *written = made;
             }
@@ -89,7 +92,7 @@ fn lay_field(made: &mut Value, field: &str, written: Value) {
         }
         (Some(Value::Array(items)), Value::Array(written)) => {
             match KEYS.iter().find(|(list, _)| *list == field) {
-                Some((_, key)) => written.into_iter().for_each(|item| lay_item(items, key, item)),
+                Some((_, key)) => lay_items(items, key, written),
                 None => *items = written,
             }
         }
@@ -97,12 +100,22 @@ fn lay_field(made: &mut Value, field: &str, written: Value) {
     }
 }
 
-/// Replaces the item with the same key, or adds one.
-fn lay_item(items: &mut Vec<Value>, key: &str, written: Value) {
-    match items.iter_mut().find(|item| item.get(key).is_some() && item.get(key) == written.get(key))
-    {
-        Some(item) => *item = written,
-        None => items.push(written),
+/// Replaces items with the same key, and adds the others. Costs what the lists are long: authors of
+/// pods decide how long that is.
+fn lay_items(items: &mut Vec<Value>, key: &str, written: Vec<Value>) {
+    let named = |item: &Value| item.get(key).map(Value::to_string);
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for (index, item) in items.iter().enumerate() {
+        if let Some(name) = named(item) {
+            places.entry(name).or_insert(index);
+        }
+    }
+    for item in written {
+        let place = named(&item).map(|name| *places.entry(name).or_insert(items.len()));
+        match place {
+            Some(index) if index < items.len() => items[index] = item,
+            _ => items.push(item),
+        }
     }
 }
 
@@ -117,7 +130,10 @@ mod tests {
         let mut pod = json!({
             "metadata": { "labels": { "app": "cart" } },
             "spec": {
-                "containers": [{ "name": "app", "image": "app:1", "env": [{ "name": "A", "value": "mine" }] }],
+                "containers": [{
+                    "name": "app", "image": "app:1", "env": [{ "name": "A", "value": "mine" }],
+                    "readinessProbe": { "httpGet": { "port": 8080 } },
+                }],
                 "volumes": [{ "name": "data", "emptyDir": {} }],
             },
         });
@@ -126,7 +142,10 @@ mod tests {
             "spec": {
                 "priorityClassName": "high",
                 "containers": [
-                    { "name": "app", "env": [{ "name": "A", "value": "theirs" }, { "name": "B", "value": "b" }] },
+                    {
+                        "name": "app", "env": [{ "name": "A", "value": "theirs" }, { "name": "B", "value": "b" }],
+                        "readinessProbe": { "tcpSocket": { "port": 80 } }, "livenessProbe": { "tcpSocket": { "port": 80 } },
+                    },
                     { "name": "istio-proxy", "env": [{ "name": "C", "value": "c" }] },
                     { "name": "log", "image": "log:1" },
                 ],
@@ -138,7 +157,10 @@ mod tests {
             "spec": {
                 "priorityClassName": "high",
                 "containers": [
-                    { "name": "app", "image": "app:1", "env": [{ "name": "A", "value": "mine" }, { "name": "B", "value": "b" }] },
+                    {
+                        "name": "app", "image": "app:1", "env": [{ "name": "A", "value": "mine" }, { "name": "B", "value": "b" }],
+                        "readinessProbe": { "httpGet": { "port": 8080 } }, "livenessProbe": { "tcpSocket": { "port": 80 } },
+                    },
                     { "name": "log", "image": "log:1" },
                 ],
                 "volumes": [{ "name": "data", "emptyDir": {} }, { "name": "logs", "emptyDir": {} }],
@@ -151,6 +173,19 @@ mod tests {
         let mut proxy = json!({ "name": "istio-proxy", "env": [{ "name": "D", "value": "d" }] });
         lay_fragment(&mut proxy, &fragment);
         assert_eq!(proxy["env"][1], json!({ "name": "C", "value": "c" }));
+    }
+
+    #[test]
+    fn of_items_with_one_key_the_last_stands_where_the_first_stood() {
+        let mut made = json!({ "env": [{ "name": "A", "value": "1" }, { "value": "nameless" }] });
+        let written = json!({ "env": [
+            { "name": "B", "value": "2" }, { "name": "A", "value": "3" }, { "name": "B", "value": "4" }, { "value": "other" },
+        ] });
+        lay(&mut made, written);
+        let expected = json!([
+            { "name": "A", "value": "3" }, { "value": "nameless" }, { "name": "B", "value": "4" }, { "value": "other" },
+        ]);
+        assert_eq!(made["env"], expected);
     }
 
     #[test]

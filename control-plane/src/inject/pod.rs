@@ -13,6 +13,9 @@ pub(super) const PROXY: &str = "istio-proxy";
 pub(super) const REDIRECT: &str = "istio-init";
 /// The proxy's user and group, whose traffic is not redirected.
 pub(super) const PROXY_UID: u64 = 1337;
+/// Volumes that a proxy always gets: Istio's names, but for the first.
+pub(super) const VOLUMES: [&str; 4] =
+    ["ferromesh-work", "istio-podinfo", "istio-token", "istiod-ca-cert"];
 /// The lists of containers, in the order in which they run.
 pub(super) const CONTAINER_LISTS: [&str; 2] = ["initContainers", "containers"];
 
@@ -137,6 +140,9 @@ pub(super) fn take_container(
     })
 }
 
+/// Most bytes of a pod's annotations: Kubernetes' own limit, which it looks at only later.
+const MOST_ANNOTATIONS: usize = 256 << 10;
+
 /// Says what is not of the form that everything below counts on; all else is the API server's to
 /// judge.
 pub(super) fn check(pod: &Value) -> Vec<Diagnostic> {
@@ -170,5 +176,16 @@ pub(super) fn check(pod: &Value) -> Vec<Diagnostic> {
             "missing, but required",
         ));
     }
+    found.extend(long_annotations(pod));
     found
+}
+
+fn long_annotations(pod: &Value) -> Option<Diagnostic> {
+    let annotations = pod.pointer("/metadata/annotations")?.as_object()?;
+    let length = |(key, value): (&String, &Value)| key.len() + value.as_str().map_or(0, str::len);
+    let bytes: usize = annotations.iter().map(length).sum();
+    let field = FieldPath::of("metadata.annotations");
+    let finding = Diagnostic::error(Code::InvalidValue, field, "too long");
+    let expected = format!("at most {MOST_ANNOTATIONS} bytes");
+    (bytes > MOST_ANNOTATIONS).then(|| finding.expected(expected, bytes.to_string()))
 }

@@ -43,6 +43,18 @@ pub(super) fn without_known(mut proxy: Value) -> Value {
     proxy
 }
 
+/// Takes out of `made` the probes and hooks that `written` has: of two ways to ask one thing only the
+/// one that is written may stand.
+pub(super) fn leave_to(written: &Value, made: &mut Value) {
+    let Some(fields) = made.as_object_mut() else { return };
+    for (probe, _) in PROBES.iter().filter(|(probe, _)| written.get(probe).is_some()) {
+        fields.remove(*probe);
+    }
+    if let Some(lifecycle) = fields.get_mut("lifecycle").and_then(Value::as_object_mut) {
+        lifecycle.retain(|hook, _| written.pointer(&format!("/lifecycle/{hook}")).is_none());
+    }
+}
+
 /// Rewrites the probes and hooks of every application container; what they were is added to
 /// `known`.
 pub(super) fn rewrite(

@@ -12,7 +12,7 @@ use ferromesh_xds_translator::{
 };
 use serde_json::Value;
 
-use super::{selector::Selector, values};
+use super::{fragment, selector::Selector, values};
 
 object! {
     /// The settings file. Everything may be left out.
@@ -401,13 +401,13 @@ impl InjectionSettings {
         self.env = file.env;
         at.within("templates", |at| {
             for (name, part) in &file.templates {
-                at.within_key(name, |at| check_template(name, part, at));
+                at.within_key(name, |at| fragment::check(name, part, at));
             }
         });
         self.templates = file.templates;
         if !file.default_templates.is_empty() {
             at.within("defaultTemplates", |at| {
-                check_defaults(&file.default_templates, &self.templates, at);
+                fragment::check_defaults(&file.default_templates, &self.templates, at);
             });
             self.default_templates = file.default_templates;
         }
@@ -421,44 +421,6 @@ impl InjectionSettings {
             ProxyKind::Ferromesh => &self.ferromesh_image,
             ProxyKind::Envoy => &self.envoy_image,
         }
-    }
-}
-
-/// The templates that are the proxy's own.
-const OWN_TEMPLATES: [&str; 2] = ["sidecar", "gateway"];
-
-/// Notes what is no part of a pod. Templates of Istio's are texts in Go's language; here they are
-/// objects, since what is made of a text depends on what else is said.
-fn check_template(name: &str, part: &Value, at: &mut Decoder) {
-    if OWN_TEMPLATES.contains(&name) {
-        return at.invalid(format!("`{name}` is the proxy's own and cannot be replaced"), None);
-    }
-    let Value::Object(fields) = part else {
-        let fix = "write the part of the pod as YAML, without Go's `{{ }}`";
-        return at.wrong_type("an object with metadata and spec", part, Some(fix.to_owned()));
-    };
-    if let Some(field) = fields.keys().find(|field| !matches!(&***field, "metadata" | "spec")) {
-        at.invalid(format!("`{field}`: expected metadata and spec alone"), None);
-    }
-    for field in ["metadata", "spec"] {
-        if let Some(value) = fields.get(field).filter(|value| !value.is_object()) {
-            at.within(field, |at| at.wrong_type("an object", value, None));
-        }
-    }
-    if part.to_string().contains("{{") {
-        let fix = "write values as they are; those of one pod belong into the pod";
-        at.invalid("`{{`: Go's templates are not rendered", Some(fix.to_owned()));
-    }
-}
-
-fn check_defaults(names: &[Arc<str>], templates: &BTreeMap<Arc<str>, Value>, at: &mut Decoder) {
-    let own = names.iter().filter(|name| OWN_TEMPLATES.contains(&&***name)).count();
-    if own != 1 {
-        at.invalid("expected one of sidecar, gateway, and other templates", None);
-    }
-    let known = |name: &str| OWN_TEMPLATES.contains(&name) || templates.contains_key(name);
-    for (index, name) in names.iter().enumerate().filter(|(_, name)| !known(name)) {
-        at.within_index(index, |at| at.invalid(format!("no template `{name}`"), None));
     }
 }
 
@@ -605,6 +567,23 @@ env: {FERROMESH_DNS_DOMAIN: example.org}
             ("templates: {a: 'spec: {}'}", &["templates.a", "an object", "without Go's"]),
             ("templates: {a: {spec: {hostname: '{{ .Name }}'}}}", &["templates.a", "`{{`"]),
             ("templates: {a: {status: {}}}", &["templates.a", "metadata and spec alone"]),
+            (
+                "templates: {a: {metadata: {labels: {tier: 1}}}}",
+                &["templates.a.metadata.labels.tier", "quote it"],
+            ),
+            (
+                "templates: {a: {metadata: {name: b}}}",
+                &["templates.a.metadata.name", "labels and annotations alone"],
+            ),
+            (
+                "templates: {a: {metadata: {labels: {sidecar.istio.io/inject: 'false'}}}}",
+                &["sidecar.istio.io/inject", "before templates are merged"],
+            ),
+            ("templates: {a: {spec: {hostNetwork: true}}}", &["spec.hostNetwork", "no proxy"]),
+            (
+                "templates: {a: {spec: {containers: [{image: b}]}}}",
+                &["templates.a.spec.containers", "objects with names"],
+            ),
             ("defaultTemplates: [sidecar, b]", &["defaultTemplates[1]", "no template `b`"]),
             ("templates: {a: {}}\ndefaultTemplates: [a]", &["defaultTemplates", "one of sidecar"]),
             (

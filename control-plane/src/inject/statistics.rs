@@ -1,7 +1,12 @@
 //! Which statistics a pod wants its Envoy to keep: Istio's annotations, and what is said of proxies
 //! by objects. Our proxy keeps all that it has.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use ferromesh_xds_translator::{
     diagnostic::{Code, Diagnostic, FieldPath},
@@ -24,6 +29,15 @@ const REGEXES: &str = "sidecar.istio.io/statsInclusionRegexps";
 const TAGS: &str = "sidecar.istio.io/extraStatTags";
 const BUCKETS: &str = "sidecar.istio.io/statsHistogramBuckets";
 const FLUSH: &str = "sidecar.istio.io/statsFlushInterval";
+/// Most names of each list, so that checking them and telling the agent, by a variable of at most 128
+/// KiB, have an end.
+const MOST: usize = 100;
+/// Longest name, in bytes.
+const LONGEST: usize = 200;
+/// Most prefixes with bounds of their own, and most bounds of each.
+const MOST_BUCKETS: (usize, usize) = (20, 50);
+/// How often Envoy takes statistics to be flushed (`Bootstrap.stats_flush_interval`).
+const INTERVALS: Range<Duration> = Duration::from_millis(1)..Duration::from_secs(300);
 /// Every annotation that is read here.
 const ANNOTATIONS: [&str; 6] = [PREFIXES, SUFFIXES, REGEXES, TAGS, BUCKETS, FLUSH];
 
@@ -42,10 +56,7 @@ impl Statistics {
     pub(super) fn read(pod: &Value, start: &ProxyStart, at: &mut Decoder) -> Self {
         let said = start.statistics.clone().unwrap_or_default();
         let mut list = |key: &str, said: Vec<Arc<str>>, check: fn(&str, &mut Decoder)| {
-            let read = |text: &str, at: &mut Decoder| -> Vec<Arc<str>> {
-                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-                parts.inspect(|part| check(part, at)).map(Arc::from).collect()
-            };
+            let read = |text: &str, at: &mut Decoder| names(text, check, at);
             pod::annotated(pod, key, at, read).unwrap_or(said)
         };
         let names = StatisticNames {
@@ -53,14 +64,15 @@ impl Statistics {
             suffixes: list(SUFFIXES, said.suffixes, |_, _| {}),
             regexes: list(REGEXES, said.regexes, |regex, at| at.check_regex(regex)),
         };
-        let tags = list(TAGS, start.statistic_tags.clone().unwrap_or_default(), check_tag);
-        let duration =
-            |text: &str, at: &mut Decoder| Duration::decode(&Value::String(text.to_owned()), at);
+        let mut tags = list(TAGS, start.statistic_tags.clone().unwrap_or_default(), check_tag);
+        // Envoy starts with no tag that it is told twice.
+        let mut seen = BTreeSet::new();
+        tags.retain(|tag| seen.insert(tag.clone()));
         Self {
             names,
             tags,
             buckets: pod::annotated(pod, BUCKETS, at, buckets).unwrap_or_default(),
-            flush_interval: pod::annotated(pod, FLUSH, at, duration),
+            flush_interval: pod::annotated(pod, FLUSH, at, interval),
         }
     }
 
@@ -107,6 +119,24 @@ pub(super) fn of_no_effect<'a>(
     )
 }
 
+/// Reads names with commas.
+fn names(text: &str, check: fn(&str, &mut Decoder), at: &mut Decoder) -> Vec<Arc<str>> {
+    let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    if parts().nth(MOST).is_some() || parts().any(|part| part.len() > LONGEST) {
+        unfit(text, &format!("at most {MOST} names of at most {LONGEST} bytes"), at);
+        return Vec::new();
+    }
+    parts().inspect(|part| check(part, at)).map(Arc::from).collect()
+}
+
+fn interval(text: &str, at: &mut Decoder) -> Duration {
+    let interval = Duration::decode(&Value::String(text.to_owned()), at);
+    if !INTERVALS.contains(&interval) {
+        unfit(text, "from 1ms to less than 5m", at);
+    }
+    interval
+}
+
 fn check_tag(tag: &str, at: &mut Decoder) {
     if !is_tag(tag) {
         unfit(tag, "letters, digits and `_`", at);
@@ -118,11 +148,20 @@ fn buckets(text: &str, at: &mut Decoder) -> BTreeMap<String, Vec<f64>> {
     let read: Option<BTreeMap<String, Vec<f64>>> = serde_json::from_str(text).ok();
     let rising = |bounds: &Vec<f64>| {
         let positive = bounds.first().is_some_and(|first| *first > 0.0);
-        positive && bounds.windows(2).all(|pair| pair[0] < pair[1])
+        positive
+            && bounds.windows(2).all(|pair| pair[0] < pair[1])
+            && bounds.len() <= MOST_BUCKETS.1
     };
-    let fits = read.filter(|buckets| buckets.values().all(rising));
+    let named = |prefix: &String| (1..=LONGEST).contains(&prefix.len());
+    let fits = read.filter(|buckets| {
+        buckets.len() <= MOST_BUCKETS.0 && buckets.keys().all(named) && buckets.values().all(rising)
+    });
     if fits.is_none() {
-        unfit(text, "rising bounds by prefix, such as {\"istio\":[1,5,10]}", at);
+        let most = format!(
+            "such as {{\"istio\":[1,5,10]}}, at most {} of {} each",
+            MOST_BUCKETS.0, MOST_BUCKETS.1
+        );
+        unfit(text, &format!("rising bounds by prefix, {most}"), at);
     }
     fits.unwrap_or_default()
 }
@@ -176,11 +215,23 @@ mod tests {
             (TAGS, "a-b", "letters, digits"),
             (BUCKETS, "{\"istio\":[5,1]}", "rising bounds"),
             (BUCKETS, "[1,2]", "rising bounds"),
+            (BUCKETS, "{\"\":[1,5]}", "rising bounds"),
             (FLUSH, "soon", "a duration"),
+            (FLUSH, "0s", "from 1ms"),
+            (FLUSH, "10m", "less than 5m"),
+            (REGEXES, &*"a{1000},".repeat(MOST + 1), "at most 100 names"),
+            (PREFIXES, &*"a".repeat(LONGEST + 1), "at most 200 bytes"),
         ] {
             let (_, found) = read(json!({ key: text }), &ProxyStart::default());
             let said = found.join("\n");
             assert!(said.contains(word) && said.contains(key), "{key} {text}: {said}");
         }
+    }
+
+    #[test]
+    fn what_is_asked_for_twice_is_told_once() {
+        let (told, found) = read(json!({ TAGS: "tier,team,tier" }), &ProxyStart::default());
+        assert!(found.is_empty(), "{found:?}");
+        assert_eq!(told, json!({ "tags": ["tier", "team"] }));
     }
 }

@@ -30,21 +30,16 @@ const WORK_DIR: &str = "/var/run/ferromesh";
 const TOKEN_DIR: &str = "/var/run/secrets/tokens";
 const ROOT_DIR: &str = "/var/run/secrets/istio";
 const POD_DIR: &str = "/etc/istio/pod";
-const VOLUMES: [(&str, &str); 4] = [
-    ("ferromesh-work", WORK_DIR),
-    ("istio-podinfo", POD_DIR),
-    ("istio-token", TOKEN_DIR),
-    ("istiod-ca-cert", ROOT_DIR),
-];
+/// Where the proxy finds [`pod::VOLUMES`].
+const PLACES: [&str; 4] = [WORK_DIR, POD_DIR, TOKEN_DIR, ROOT_DIR];
 
 /// The proxy's container.
 pub(super) fn proxy(overrides: &PodOverrides, settings: &InjectionSettings) -> Value {
-    let mounts = VOLUMES.map(|(name, path)| match name {
-        "ferromesh-work" => json!({ "name": name, "mountPath": path }),
+    let own = pod::VOLUMES.into_iter().zip(PLACES).map(|(name, path)| match path {
+        WORK_DIR => json!({ "name": name, "mountPath": path }),
         _ => json!({ "name": name, "mountPath": path, "readOnly": true }),
     });
-    let mounts: Vec<Value> =
-        mounts.into_iter().chain(overrides.volumes.mounts.iter().cloned()).collect();
+    let mounts: Vec<Value> = own.chain(overrides.volumes.mounts.iter().cloned()).collect();
     let command = match overrides.proxy {
         ProxyKind::Ferromesh => "run",
         ProxyKind::Envoy => "envoy",
@@ -130,7 +125,7 @@ fn variables(overrides: &PodOverrides, settings: &InjectionSettings) -> Vec<Valu
             }
         },
     ];
-    match overrides.template {
+    match overrides.chosen.proxy {
         Template::Sidecar => variables.push(text("FERROMESH_INTERCEPTION", "redirect")),
         Template::Gateway => variables.push(text("FERROMESH_TYPE", "router")),
     }
@@ -141,10 +136,8 @@ fn variables(overrides: &PodOverrides, settings: &InjectionSettings) -> Vec<Valu
         let told = (!told.is_empty()).then(|| Value::Object(told).to_string());
         variables.extend(told.map(|told| text(statistics::VARIABLE, &told)));
     }
-    for (name, value) in &overrides.env {
-        variables.retain(|variable| pod::name(variable) != &**name);
-        variables.push(text(name, value));
-    }
+    variables.retain(|variable| !overrides.env.contains_key(pod::name(variable)));
+    variables.extend(overrides.env.iter().map(|(name, value)| text(name, value)));
     variables
 }
 
@@ -263,13 +256,13 @@ pub(super) fn add_volumes(pod: &mut Value, more: &[Value]) {
     let token =
         json!({ "audience": "istio-ca", "expirationSeconds": 43200, "path": "istio-token" });
     let made = [
-        json!({ "name": VOLUMES[0].0, "emptyDir": { "medium": "Memory" } }),
+        json!({ "name": pod::VOLUMES[0], "emptyDir": { "medium": "Memory" } }),
         json!({
-            "name": VOLUMES[1].0,
+            "name": pod::VOLUMES[1],
             "downwardAPI": { "items": [field("labels", "metadata.labels"), field("annotations", "metadata.annotations")] },
         }),
-        json!({ "name": VOLUMES[2].0, "projected": { "sources": [{ "serviceAccountToken": token }] } }),
-        json!({ "name": VOLUMES[3].0, "configMap": { "name": "istio-ca-root-cert" } }),
+        json!({ "name": pod::VOLUMES[2], "projected": { "sources": [{ "serviceAccountToken": token }] } }),
+        json!({ "name": pod::VOLUMES[3], "configMap": { "name": "istio-ca-root-cert" } }),
     ];
     add_named(pod::list(pod::spec(pod), "volumes"), made.into_iter().chain(more.iter().cloned()));
 }
@@ -292,14 +285,14 @@ fn add_named(list: &mut Vec<Value>, items: impl IntoIterator<Item = Value>) {
 
 /// Writes down what was added, in Istio's form.
 pub(super) fn mark(pod: &mut Value, overrides: &PodOverrides, settings: &InjectionSettings) {
-    let (init, main) = match overrides.template {
+    let (init, main) = match overrides.chosen.proxy {
         Template::Sidecar => (vec![pod::REDIRECT, pod::PROXY], vec![]),
         Template::Gateway => (vec![], vec![pod::PROXY]),
     };
     let status = json!({
         "initContainers": init,
         "containers": main,
-        "volumes": VOLUMES.map(|(name, _)| name),
+        "volumes": pod::VOLUMES,
         "imagePullSecrets": settings.pull_secrets,
         "revision": settings.revision,
         INJECTOR.0: INJECTOR.1,

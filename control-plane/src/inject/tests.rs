@@ -108,7 +108,21 @@ fn what_cannot_be_is_refused_with_field_expectation_and_fix() {
             annotated("inject.istio.io/templates", "grpc-agent"),
             &["no such template here", "use `sidecar`"],
         ),
-        (annotated("inject.istio.io/templates", "sidecar,gateway"), &["must be said once"]),
+        (
+            annotated("inject.istio.io/templates", "sidecar,gateway"),
+            &["must be said once", "got several"],
+        ),
+        (
+            annotated(
+                "proxy.istio.io/overrides",
+                r#"{"containers":[{"name":"istio-proxy","env":"A"}]}"#,
+            ),
+            &["overrides\"][\"istio-proxy\"].env", "a list of objects"],
+        ),
+        (
+            annotated("example.org/much", &"a".repeat(262_144)),
+            &["metadata.annotations", "at most 262144 bytes"],
+        ),
         (annotated("sidecar.istio.io/agentLogLevel", "loud"), &["one of none", "`loud`"]),
         (annotated("proxy.istio.io/overrides", "[]"), &["overrides", "in JSON"]),
         (annotated("sidecar.istio.io/userVolume", "a"), &["userVolume", "in JSON"]),
@@ -178,12 +192,71 @@ fn what_is_asked_for_in_vain_is_named_and_the_pod_starts() {
             json!({ "proxy.istio.io/overrides": "{\"containers\":[{\"name\":\"b\"}]}" }),
             "no container `b`",
         ),
+        (
+            json!({ "sidecar.istio.io/agentLogLevel": "debug", "sidecar.istio.io/logLevel": "info" }),
+            "no agent of its own",
+        ),
+        (
+            json!({ "ferromesh.io/proxy": "envoy", "sidecar.istio.io/logLevel": "info,rbac=debug" }),
+            "on its agent alone",
+        ),
+        (
+            json!({ "inject.istio.io/templates": "gateway", "sidecar.istio.io/rewriteAppHTTPProbers": "false" }),
+            "no effect on a gateway",
+        ),
+        (json!({ "ferromesh.io/proxi": "envoy" }), "`ferromesh.io/proxy`"),
     ] {
         let said = warnings(annotations.clone());
         assert_eq!(said.len(), 1, "{annotations}: {said:?}");
         assert!(said[0].contains(word), "{annotations}: {said:?}");
     }
-    assert_eq!(warnings(json!({ "sidecar.istio.io/proxyCPU": "1" })), Vec::<String>::new());
+    for fine in [
+        json!({ "sidecar.istio.io/proxyCPU": "1" }),
+        // As Go reads it.
+        json!({ "sidecar.istio.io/rewriteAppHTTPProbers": "T" }),
+        json!({ "ferromesh.io/proxy": "envoy" }),
+    ] {
+        assert_eq!(warnings(fine.clone()), Vec::<String>::new(), "{fine}");
+    }
+}
+
+#[test]
+fn what_a_template_writes_into_a_pod_is_acted_on_as_if_its_author_had() {
+    let settings = InjectionSettings::default()
+        .read("s", "
+templates:
+  loud:
+    metadata: {annotations: {sidecar.istio.io/logLevel: debug, prometheus.io/scrape: 'true', prometheus.io/port: '9000'}}
+    spec: {containers: [{name: log, image: 'log:1', readinessProbe: {tcpSocket: {port: 80}}}]}
+")
+        .expect("good settings");
+    let annotations = json!({ "inject.istio.io/templates": "sidecar,loud,loud" });
+    let pod = pod(json!({ "name": "a", "annotations": annotations }), json!({}));
+    let injected = |pod: &Value| match inject(pod, &Surroundings::default(), &settings) {
+        Ok(Outcome::Injected { pod, .. }) => pod,
+        other => panic!("{other:?}"),
+    };
+    let once = injected(&pod);
+    let env = once["spec"]["initContainers"][1]["env"].as_array().expect("variables");
+    let value = |name: &str| env.iter().find(|v| pod::name(v) == name).map(|v| v["value"].clone());
+    assert_eq!(value("FERROMESH_LOG"), Some(json!("debug")));
+    assert_eq!(value(scrape::VARIABLE), Some(json!(r#"{"path":"/metrics","port":"9000"}"#)));
+    let probe = &once["spec"]["containers"][1]["readinessProbe"]["httpGet"];
+    assert_eq!(probe["path"], "/app-health/log/readyz");
+    assert_eq!(injected(&once), once, "injected twice");
+}
+
+#[test]
+fn what_an_author_writes_costs_what_it_is_long() {
+    let variables = |count: usize| -> Vec<Value> {
+        (0..count).map(|n| json!({ "name": format!("V{n}"), "value": "x" })).collect()
+    };
+    // As many as fit into a pod.
+    let proxy = json!({ "name": "istio-proxy", "image": "auto", "env": variables(60_000) });
+    let spec = json!({ "containers": [{ "name": "app" }, proxy] });
+    let pod = injected(&pod(json!({ "name": "a" }), spec));
+    let env = pod["spec"]["initContainers"][1]["env"].as_array().expect("variables").len();
+    assert!(env > 60_000, "{env}");
 }
 
 #[test]

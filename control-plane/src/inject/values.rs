@@ -12,6 +12,9 @@ use ferromesh_xds_translator::{
 const LOG_LEVELS: [&str; 8] =
     ["trace", "debug", "info", "warn", "error", "off", "warning", "critical"];
 
+/// Characters of a text that is shown.
+const LONGEST_SHOWN: usize = 80;
+
 /// Checks a list of ports: `*`, or numbers with commas, or nothing.
 pub(super) fn check_ports(text: &str, at: &mut Decoder) {
     let port = |part: &str| part.parse::<NonZeroU16>().is_ok();
@@ -78,5 +81,13 @@ pub(super) fn check_quantity(text: &str, at: &mut Decoder) {
 /// Notes that a text is not of the expected form.
 pub(super) fn unfit(text: &str, expected: &str, at: &mut Decoder) {
     let finding = Diagnostic::error(Code::InvalidValue, at.path(), "not of the expected form");
-    at.note(finding.expected(expected, format!("`{text}`")));
+    at.note(finding.expected(expected, format!("`{}`", shortened(text))));
+}
+
+/// As much of a text as people want to read of it.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }

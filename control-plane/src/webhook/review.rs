@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use crate::json;
 
 const API_VERSION: &str = "admission.k8s.io/v1";
+/// Findings of one object that are shown: whoever writes it decides how many there are.
+const MOST: usize = 20;
 
 /// The envelope.
 #[derive(Deserialize, Debug)]
@@ -83,8 +85,10 @@ impl Answer {
 
     /// No, for these findings.
     pub(super) fn refused(findings: &[Diagnostic]) -> Self {
-        let message = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        Self::Refused { message, warnings: Vec::new() }
+        Self::Refused {
+            message: shown(findings, ToString::to_string).join("\n"),
+            warnings: Vec::new(),
+        }
     }
 
     /// As the API server reads it.
@@ -126,11 +130,27 @@ pub(super) fn unreadable(reason: String) -> Response {
 /// Findings as warnings: the object is known to whom they are shown.
 pub(super) fn warnings<'a>(findings: impl IntoIterator<Item = &'a Diagnostic>) -> Vec<String> {
     let text = |finding: &Diagnostic| Diagnostic { object: None, ..finding.clone() }.to_string();
-    findings.into_iter().map(text).collect()
+    shown(findings, text)
+}
+
+/// The first findings as texts, and how many others there are.
+pub(super) fn shown<'a>(
+    findings: impl IntoIterator<Item = &'a Diagnostic>,
+    text: impl Fn(&Diagnostic) -> String,
+) -> Vec<String> {
+    let mut findings = findings.into_iter();
+    let mut texts: Vec<String> = findings.by_ref().take(MOST).map(text).collect();
+    match findings.count() {
+        0 => {}
+        more => texts.push(format!("and {more} more")),
+    }
+    texts
 }
 
 #[cfg(test)]
 mod tests {
+    use ferromesh_xds_translator::diagnostic::{Code, FieldPath};
+
     use super::*;
 
     #[test]
@@ -147,6 +167,20 @@ mod tests {
         ] {
             assert!(Question::read(body).expect_err("no question").contains(word));
         }
+    }
+
+    #[test]
+    fn of_many_findings_the_first_are_shown_and_the_others_counted() {
+        let finding = Diagnostic::warning(Code::UnknownField, FieldPath::of("a"), "unknown");
+        let many = vec![finding; MOST + 3];
+        let said = warnings(&many);
+        assert_eq!((said.len(), said[MOST].as_str()), (MOST + 1, "and 3 more"));
+        let Answer::Refused { message, .. } = Answer::refused(&many) else { panic!("refused") };
+        assert!(
+            message.lines().count() == MOST + 1 && message.ends_with("and 3 more"),
+            "{message}"
+        );
+        assert_eq!(warnings(&many[..MOST]).len(), MOST);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{
-    review::{Answer, Question, unreadable, warnings},
+    review::{Answer, Question, shown, unreadable, warnings},
     webhooks::Webhooks,
 };
 use crate::{
@@ -116,7 +116,7 @@ fn verdict(findings: &[Diagnostic]) -> Answer {
     if refusing.is_empty() {
         return Answer::Allowed { patch: Vec::new(), warnings };
     }
-    let message = refusing.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let message = shown(refusing, ToString::to_string).join("\n");
     Answer::Refused { message, warnings }
 }
 

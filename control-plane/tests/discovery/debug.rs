@@ -13,7 +13,15 @@ use crate::{
 
 /// Status and body of an answer to `GET`; `host` is whom the request is for.
 async fn get(address: std::net::SocketAddr, path: &str, host: &str) -> (u16, Value) {
-    let request = Request::builder().uri(format!("http://{address}{path}")).header("host", host);
+    ask(address, path, &[("host", host)]).await
+}
+
+async fn ask(address: std::net::SocketAddr, path: &str, headers: &[(&str, &str)]) -> (u16, Value) {
+    let request = Request::builder().uri(format!("http://{address}{path}"));
+    let with = |request: http::request::Builder, (name, value): &(&str, &str)| {
+        request.header(*name, *value)
+    };
+    let request = headers.iter().fold(request, with);
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
     let answer = client.request(request.body(Empty::new()).expect("a request")).await;
     let answer = answer.expect("an answer");
@@ -41,7 +49,7 @@ async fn tools_of_istio_find_what_they_ask_for_on_both_ports() {
         assert_eq!(synced[0]["cluster_id"], "Kubernetes");
         let sent = synced[0]["cluster_sent"].as_str().expect("a version");
         assert!(!sent.is_empty(), "{synced}");
-        assert_eq!(synced[0]["endpoint_sent"], "", "{synced}");
+        assert_eq!(synced[0]["endpoint_sent"], "", "nobody asked for any: {synced}");
 
         let services = ask("/debug/registryz").await;
         let cart = "cart.shop.svc.cluster.local";
@@ -81,5 +89,23 @@ async fn tools_of_istio_find_what_they_ask_for_on_both_ports() {
         assert_eq!(get(port, "/debug/syncz", "evil.example").await.0, 421);
     }
     assert_eq!(get(addresses.metrics, "/metrics", "evil.example").await.0, 200);
+    plane.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn off_loopback_tools_need_a_token_and_scrapes_do_not() {
+    let everywhere = "0.0.0.0:0".parse().expect("an address");
+    let plane = Plane::start_changed(&[], |settings| settings.metrics_address = everywhere).await;
+    let port = plane.control.addresses.metrics.port();
+    let metrics = ([127, 0, 0, 1], port).into();
+    for path in ["/debug/syncz", "/debug/config_dump?proxyID=a.b", "/debug/configz"] {
+        assert_eq!(get(metrics, path, "localhost").await.0, 401, "{path}");
+        assert_eq!(ask(metrics, path, &[("authorization", "Bearer guess")]).await.0, 401, "{path}");
+    }
+    let token = format!("Bearer {}", plane.token());
+    assert_eq!(ask(metrics, "/debug/syncz", &[("authorization", &token)]).await.0, 200);
+    assert_eq!(get(metrics, "/metrics", "localhost").await.0, 200);
+    // Each port is guarded by where it listens itself.
+    assert_eq!(get(plane.control.addresses.http, "/debug/syncz", "localhost").await.0, 200);
     plane.stop().await;
 }

@@ -34,6 +34,14 @@ impl Plane {
 
     /// One that finds these files beside its usual ones.
     pub(crate) async fn start_with(more: &[(&str, String)]) -> Self {
+        Self::start_changed(more, |_| {}).await
+    }
+
+    /// The same, with settings that are changed.
+    pub(crate) async fn start_changed(
+        more: &[(&str, String)],
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let config = dir.path().join("config");
         fs::create_dir(&config).expect("making a directory");
@@ -47,10 +55,17 @@ impl Plane {
         for (name, text) in files.iter().chain(more) {
             fs::write(config.join(name), text).expect("writing a file");
         }
-        let control =
-            ControlPlane::start(settings(dir.path()), Arc::default()).await.expect("it starts");
+        let mut settings = settings(dir.path());
+        change(&mut settings);
+        let control = ControlPlane::start(settings, Arc::default()).await.expect("it starts");
         control.mesh.until_synced().await;
         Self { control, dir }
+    }
+
+    /// The token of its administrator.
+    pub(crate) fn token(&self) -> String {
+        let file = self.dir.path().join("data/admin-token");
+        fs::read_to_string(file).expect("a token").trim().to_owned()
     }
 
     pub(crate) async fn stop(self) {

@@ -42,6 +42,7 @@ fn pods_are_injected_and_objects_judged_by_the_webhooks_of_a_cluster() {
     the_webhook_and_the_command_agree_and_twice_is_once(&cluster, &plane);
     only_who_asks_is_injected(&cluster);
     a_pod_that_asks_for_what_cannot_be_is_refused(&cluster);
+    an_author_gains_nothing_by_words_about_the_proxy(&cluster);
     the_settings_are_followed(&cluster, &plane);
     mistakes_are_refused_and_doubts_are_warnings(&cluster);
     everything_is_counted(&plane);
@@ -71,6 +72,7 @@ fn prepare(cluster: &KubeCluster) {
         ("elsewhere", "istio.io/rev: canary"),
         ("declined", "istio-injection: disabled"),
         ("stock", "istio-injection: enabled, ferromesh.io/proxy: envoy"),
+        ("guarded", "istio-injection: enabled, pod-security.kubernetes.io/enforce: restricted"),
     ] {
         cluster.apply(&format!(
             "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{{labels}}}}}\n"
@@ -216,10 +218,62 @@ fn a_pod_that_asks_for_what_cannot_be_is_refused(cluster: &KubeCluster) {
     }
 }
 
+/// What a pod says of its proxy by annotations is judged by the cluster as if it stood in the pod.
+fn an_author_gains_nothing_by_words_about_the_proxy(cluster: &KubeCluster) {
+    let door = |annotations: Value| {
+        let mut all = json!({ "inject.istio.io/templates": "gateway" });
+        all.as_object_mut()
+            .expect("a map")
+            .append(annotations.clone().as_object_mut().expect("a map"));
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "door", "annotations": all },
+            "spec": {
+                "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
+                "containers": [{ "name": "istio-proxy", "image": "auto" }],
+            },
+        })
+        .to_string()
+    };
+    let plain = create(cluster, "guarded", &door(json!({})));
+    assert!(plain.success, "{}", plain.stderr);
+    let overrides = |container: &str| {
+        let text = format!(r#"{{"containers":[{{"name":"istio-proxy",{container}}}]}}"#);
+        door(json!({ "proxy.istio.io/overrides": text }))
+    };
+    let volume = r#"[{"name":"node","hostPath":{"path":"/"}}]"#;
+    for (pod, words) in [
+        (overrides(r#""securityContext":{"runAsUser":0,"runAsNonRoot":false}"#), "runAsNonRoot"),
+        (overrides(r#""securityContext":{"privileged":true}"#), "privileged"),
+        (door(json!({ "sidecar.istio.io/userVolume": volume })), "hostPath"),
+    ] {
+        let said = create(cluster, "guarded", &pod);
+        assert!(!said.success, "{pod}");
+        for words in ["violates PodSecurity", words] {
+            assert!(said.stderr.contains(words), "no {words:?} in {}", said.stderr);
+        }
+    }
+    // What Istio's own pages show, a list, is taken.
+    let volumes = json!({
+        "sidecar.istio.io/userVolume": r#"[{"name":"certs","emptyDir":{}}]"#,
+        "sidecar.istio.io/userVolumeMount": r#"[{"name":"certs","mountPath":"/etc/certs"}]"#,
+    });
+    let pod = created(cluster, "guarded", &door(volumes));
+    let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array().expect("mounts");
+    assert!(mounts.iter().any(|mount| mount["mountPath"] == "/etc/certs"), "{pod:#}");
+}
+
 fn the_settings_are_followed(cluster: &KubeCluster, plane: &Plane) {
     std::fs::write(plane.settings(), "drainTime: 8s\n").expect("a file");
     until(SOON, "the new settings in pods", || {
         create(cluster, "shop", POD).stdout.contains("\"value\": \"8s\"")
+    });
+    let template = "templates: {tiered: {metadata: {labels: {tier: edge}}}}\ndrainTime: 8s\n";
+    std::fs::write(plane.settings(), template).expect("a file");
+    let asking = "annotations: {inject.istio.io/templates: 'sidecar,tiered'}, labels:";
+    until(SOON, "a template of the settings", || {
+        create(cluster, "shop", &POD.replace("labels:", asking))
+            .stdout
+            .contains("\"tier\": \"edge\"")
     });
     std::fs::write(plane.settings(), "drianTime: 9s\n").expect("a file");
     plane.until_said("did you mean `drainTime`");

@@ -21,13 +21,17 @@ use crate::{
 pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
     for object in input.objects().filter(|object| input.is_wanted(&object.id)) {
         let kind = object.id.kind;
-        let looked_at = [Kind::NAMESPACE, Kind::SERVICE, Kind::POD, Kind::DEPLOYMENT];
-        if !looked_at.contains(&kind) {
-            continue;
-        }
         let meta = &object.meta;
         let own = FieldPath::of("metadata");
-        let mut found = check_all(kind.kind_name(), &meta.annotations, &meta.labels, &own);
+        let looked_at = [Kind::NAMESPACE, Kind::SERVICE, Kind::POD, Kind::DEPLOYMENT];
+        let mut found = match looked_at.contains(&kind) {
+            true => check_all(kind.kind_name(), &meta.annotations, &meta.labels, &own),
+            // Its own are said by its rules; what it does not have may be a slip of the pen.
+            false if is_of_mesh(kind) => {
+                annotation::in_vain(kind.kind_name(), &meta.annotations, &meta.labels, &own)
+            }
+            false => continue,
+        };
         if let Some(Deployment { spec }) = object.content() {
             let meta = &spec.template.metadata;
             let at = FieldPath::of("spec.template.metadata");
@@ -35,6 +39,11 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
         }
         findings.extend(found.into_iter().map(|finding| input.diagnose(&object.id, finding)));
     }
+}
+
+/// Whether people write objects of a kind to configure a mesh by Istio's kinds.
+fn is_of_mesh(kind: Kind) -> bool {
+    kind.group().ends_with("istio.io") || kind == Kind::INGRESS
 }
 
 /// The findings on the annotations and labels of an object of a kind, which stand below `meta`.

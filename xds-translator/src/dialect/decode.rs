@@ -326,6 +326,16 @@ impl Decoder {
     }
 }
 
+impl Decoder {
+    /// Notes, as a warning, that the word at the current path is none of `words`, which are known when
+    /// the program runs.
+    pub fn unknown_word(&mut self, word: &str, words: &[&str]) {
+        let finding =
+            Diagnostic::warning(Code::UnknownField, self.path(), "no such field: not read");
+        self.note(suggest::advise(finding, word, words.iter().copied()));
+    }
+}
+
 /// Whether a value is more than the absence of one.
 fn says_something(value: &Value) -> bool {
     match value {

@@ -163,7 +163,9 @@ pub(crate) fn nearest<'a>(
         return Some(same);
     }
     let limit = (folded.len() / 3).clamp(1, 4);
+    // Whoever writes decides how long the word is: what cannot be near is not compared.
     let near = words
+        .filter(|w| fold(w).len().abs_diff(folded.len()) <= limit)
         .map(|w| (strsim::damerau_levenshtein(&folded, &fold(w)), w))
         .filter(|(distance, _)| *distance <= limit);
     near.min_by_key(|(distance, _)| *distance).map(|(_, w)| w)

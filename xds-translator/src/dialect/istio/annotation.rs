@@ -1,11 +1,13 @@
-//! Annotations and labels of Istio's groups: which there are, on what they are looked for, and what
-//! becomes of them here.
+//! Annotations and labels of Istio's groups, and our own: which there are, on what they are looked for,
+//! and what becomes of them here.
 //!
 //! Names are those of Istio 1.31 (istio/api `annotation/annotations.yaml`, `label/labels.yaml`).
 //! What their values may be is said where they are read.
 
 use std::{collections::BTreeMap, sync::Arc};
 
+/// What the value of an annotation that is a flag means.
+pub use super::dry_run::means;
 use crate::{
     diagnostic::{Change, Code, Diagnostic, FieldPath},
     dialect::suggest,
@@ -63,12 +65,16 @@ const POD: &[&str] = &["Pod"];
 const NO_AMBIENT: &str = "there is no ambient mode: pods have proxies of their own";
 const NO_GATEWAY_API: &str = "Gateway API is not served yet";
 const EVERY_INTERFACE: &str = "traffic of every interface is redirected";
+/// What asks for nothing, as a value.
+const NOTHING: [&str; 2] = ["", "none"];
 const ONE_CLUSTER: &str = "a mesh is one cluster and one network";
 
 /// Asks for a proxy, or for none; as an annotation it is replaced by the label of the same name.
 pub const INJECT: &str = "sidecar.istio.io/inject";
 /// Settings of a pod's own proxy (Istio `ProxyConfig`).
 pub const PROXY_CONFIG: &str = "proxy.istio.io/config";
+/// Which proxy a pod gets, or the pods of a namespace.
+const PROXY_KIND: &str = "ferromesh.io/proxy";
 /// How traffic gets to a pod's proxy.
 pub const INTERCEPTION: &str = "sidecar.istio.io/interceptionMode";
 /// The proxy is a native sidecar; it always is.
@@ -97,6 +103,7 @@ pub const ANNOTATIONS: &[Known] = &[
         &["GatewayClass", "Gateway"],
         Idle(NO_AMBIENT),
     ),
+    row(PROXY_KIND, Settled, POD, Acted),
     row("galley.istio.io/analyze-suppress", Settled, &[], Acted),
     row("gateway.istio.io/controller-version", Settled, &[], Acted),
     row("gateway.istio.io/name-override", Alpha, &["Gateway"], Idle(NO_GATEWAY_API)),
@@ -165,7 +172,9 @@ pub const ANNOTATIONS: &[Known] = &[
         "sidecar.istio.io/componentLogLevel",
         Alpha,
         POD,
-        Idle("use sidecar.istio.io/logLevel with target=level pairs"),
+        Idle(
+            "use sidecar.istio.io/logLevel: for our proxy with target=level pairs, for an Envoy with one level",
+        ),
     ),
     row(
         "sidecar.istio.io/discoveryAddress",
@@ -231,6 +240,7 @@ pub const ANNOTATIONS: &[Known] = &[
 
 /// Every label.
 pub const LABELS: &[Known] = &[
+    row(PROXY_KIND, Settled, &["Pod", "Namespace"], Acted),
     row("gateway.istio.io/managed", Settled, &[], Acted),
     row("install.operator.istio.io/owning-resource", Settled, &[], Acted),
     row("install.operator.istio.io/owning-resource-namespace", Settled, &[], Acted),
@@ -285,10 +295,11 @@ pub const LABELS: &[Known] = &[
     row("topology.istio.io/subzone", Settled, &[], Acted),
 ];
 
-/// Whether an annotation or label is one that Istio would read.
-pub fn is_istio(key: &str) -> bool {
+/// Whether an annotation or label is one that Istio would read, or this mesh.
+fn is_ours(key: &str) -> bool {
     let Some((domain, _)) = key.split_once('/') else { return false };
-    domain == "istio.io" || domain.ends_with(".istio.io") || key == "kubernetes.io/ingress.class"
+    let group = ["istio.io", "ferromesh.io"].contains(&domain) || domain.ends_with(".istio.io");
+    group || key == "kubernetes.io/ingress.class"
 }
 
 /// What of an object's metadata is looked at.
@@ -324,7 +335,7 @@ pub fn in_vain(
 ) -> Vec<Diagnostic> {
     let of = |marks: &Marks, place: Place| -> Vec<Diagnostic> {
         let at = meta.field(place.field());
-        let ours = marks.iter().filter(|(key, _)| is_istio(key));
+        let ours = marks.iter().filter(|(key, _)| is_ours(key));
         ours.filter_map(|(key, value)| judge(kind, (key, value), place, at.field(key.clone())))
             .collect()
     };
@@ -348,6 +359,7 @@ fn judge(
     let why = match known.fate {
         Acted if key == NATIVE && value != "true" => "the proxy always is a native sidecar",
         Acted => return None,
+        Idle(_) if NOTHING.contains(&value) => return None,
         Idle(why) => why,
     };
     let finding = Diagnostic::warning(Code::NotActedOn, field, "accepted, but not acted on");
@@ -356,8 +368,8 @@ fn judge(
 
 fn unknown(key: &str, place: Place, field: FieldPath) -> Diagnostic {
     let (message, other, move_it) = match place {
-        Place::Annotation => ("no annotation of Istio's", Place::Label, "make it a label"),
-        Place::Label => ("no label of Istio's", Place::Annotation, "make it an annotation"),
+        Place::Annotation => ("there is no such annotation", Place::Label, "make it a label"),
+        Place::Label => ("there is no such label", Place::Annotation, "make it an annotation"),
     };
     let finding = Diagnostic::warning(Code::UnknownAnnotation, field.clone(), message);
     if other.known().iter().any(|known| known.name == key) {
@@ -415,6 +427,9 @@ mod tests {
             ("service.istio.io/canonical-name", "cart", Some("make it a label")),
             ("example.org/proxyCPUs", "1", None),
             ("notistio.io/config", "1", None),
+            ("ferromesh.io/proxi", "envoy", Some("`ferromesh.io/proxy`")),
+            ("ferromesh.io/proxy", "envoy", None),
+            ("sidecar.istio.io/bootstrapOverride", "", None),
         ] {
             let found = in_vain("Pod", &marks(key, value), &none, &meta);
             let said: String = found.iter().map(ToString::to_string).collect();
@@ -433,6 +448,8 @@ mod tests {
             ("Pod", "istio.io/dataplane-mode", Some("no ambient mode")),
             ("Pod", "proxy.istio.io/config", Some("make it an annotation")),
             ("Service", "istio.io/use-waypoint", Some("no ambient mode")),
+            ("Namespace", "ferromesh.io/proxy", None),
+            ("Service", "ferromesh.io/proxy", Some("nobody looks for it on a Service")),
             ("Service", "networking.istio.io/tunnel", Some("nobody looks for it on a Service")),
         ] {
             let found = in_vain(kind, &none, &marks(key, "x"), &meta);
@@ -440,5 +457,8 @@ mod tests {
             assert_eq!(found.len(), usize::from(word.is_some()), "{key}: {said}");
             assert!(said.contains(word.unwrap_or_default()), "{key}: {said}");
         }
+        // As Istio's own charts have it on pods.
+        let off = marks("istio.io/dataplane-mode", "none");
+        assert_eq!(in_vain("Pod", &none, &off, &meta), []);
     }
 }

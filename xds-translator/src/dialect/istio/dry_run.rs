@@ -13,7 +13,7 @@ use crate::{
 pub(crate) const ANNOTATION: &str = "istio.io/dry-run";
 
 /// What a value means, by the words of Go's `ParseBool`, which Istio reads it with; `None`: nothing.
-pub(crate) fn means(word: &str) -> Option<bool> {
+pub fn means(word: &str) -> Option<bool> {
     match word {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

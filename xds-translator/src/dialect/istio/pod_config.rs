@@ -44,8 +44,9 @@ const OF_THE_MESH: &[(&str, &str)] = &[
 
 /// Reads the annotation's text; its mistakes are noted at the decoder's path.
 ///
-/// What cannot be acted on as it is written is an error. What nobody knows, and mistakes in what is
-/// not acted on for a pod, are warnings: the pod would run with Istio, and runs here as well.
+/// What cannot be acted on as it is written is an error. What nobody knows, what can only mean one
+/// thing although it is written in another form (`concurrency: "2"`), and mistakes in what is not
+/// acted on for a pod, are warnings: the pod would run with Istio, and runs here as well.
 pub fn read(text: &str, at: &mut Decoder) -> ProxyStart {
     start(decode(text, at))
 }
@@ -115,8 +116,9 @@ fn weighed(finding: Diagnostic, base: &FieldPath) -> Diagnostic {
     let whole = finding.field.is_empty();
     let acted_on = OF_ONE_POD.contains(&&*top) && top != OF_LOWERING;
     let refused = finding.code == Code::NotActedOn || whole || acted_on;
+    let meant = finding.code == Code::UnknownField || finding.change.is_some();
     let severity = match finding.severity {
-        Severity::Error if finding.code == Code::UnknownField || !refused => Severity::Warning,
+        Severity::Error if meant || !refused => Severity::Warning,
         severity => severity,
     };
     // The text is no part of the object's tree, so that nothing there can be changed by its path.
@@ -149,6 +151,7 @@ mod tests {
             ("gatewayTopology: {numTrustedProxies: 1}", None),
             ("concurency: 2", Some((Severity::Warning, "did you mean `concurrency`?"))),
             ("nonsense: {a: b}", Some((Severity::Warning, "unknown field"))),
+            ("concurrency: '2'", Some((Severity::Warning, "`2` without quotes"))),
             (
                 "concurrency: two",
                 Some((Severity::Error, "[\"proxy.istio.io/config\"].concurrency")),
@@ -164,9 +167,15 @@ mod tests {
                 "proxyMetadata: {ISTIO_META_DNS_CAPTURE: 'true'}",
                 Some((Severity::Warning, "proxyMetadata.ISTIO_META_DNS_CAPTURE")),
             ),
+            (
+                "proxyMetadata: {EXIT_ON_ZERO_ACTIVE_CONNECTIONS: 'true'}",
+                Some((Severity::Warning, "no program of ours reads it")),
+            ),
             ("proxyMetadata: {FERROMESH_DNS_DOMAIN: a.b}", None),
+            ("proxyHeaders: {server: {disabled: true}}", Some((Severity::Warning, "single pod"))),
             ("extraStatTags: [a-b]", Some((Severity::Error, "letters, digits"))),
             ("proxyStatsMatcher: {inclusionRegexps: ['(']}", Some((Severity::Error, "regular"))),
+            ("proxyStatsMatcher: {inclusionPrefixes: ['']}", Some((Severity::Error, "empty"))),
             ("statNameLength: 12", Some((Severity::Info, "no effect"))),
             ("caCertificatesPem: [x]", Some((Severity::Error, "own authority"))),
             ("a: b: c", Some((Severity::Error, "not YAML"))),
@@ -191,5 +200,7 @@ mod tests {
     fn a_word_that_nobody_knows_is_not_acted_on() {
         let config = read("concurency: 2\nstatusPort: 1", &mut Decoder::default());
         assert_eq!((config.threads, config.agent_port), (None, Some(1)));
+        let config = read("concurrency: '2'", &mut Decoder::default());
+        assert_eq!(config.threads, Some(2), "only one thing can be meant");
     }
 }

@@ -1,6 +1,6 @@
 //! Rules of the mesh configuration.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     backend::{check_outlier, check_pool},
@@ -20,7 +20,7 @@ use crate::{
         forms::{each, is_dns_name},
         istio::mesh_config::{
             AccessLogEncoding, ForwardClientCert, GatewayTopology, InterceptionMode, MeshConfig,
-            ProxyDefaults, SelectorOperator, ServerHeader,
+            ProxyDefaults, ProxyStatsMatcher, SelectorOperator, ServerHeader,
         },
     },
 };
@@ -114,25 +114,79 @@ fn check_discovery(mesh: &MeshConfig, at: &mut Decoder) {
     });
 }
 
+/// Most names of statistics in one list: each is compiled here, and again by every Envoy.
+const MOST_NAMES: usize = 100;
+/// Longest of them, in bytes: an Envoy's agent is told all of them by one variable.
+const LONGEST_NAME: usize = 200;
 /// Beginning of variables that Istio's agent passes on as metadata of its node.
 const ISTIO_METADATA: &str = "ISTIO_META_";
+/// Variables that Istio's agent acts on, and no program of ours reads (istio/istio
+/// `pilot/cmd/pilot-agent/options`, `pkg/istio-agent`).
+const OF_ISTIOS_AGENT: [&str; 24] = [
+    "BOOTSTRAP_XDS_AGENT",
+    "CA_ADDR",
+    "CA_PROVIDER",
+    "CA_ROOT_CA",
+    "CREDENTIAL_FETCHER_TYPE",
+    "DISABLE_ENVOY",
+    "DNS_AGENT",
+    "ECC_CURVE",
+    "ECC_SIGNATURE_ALGORITHM",
+    "ENABLE_ENVOY_CORE_DUMP",
+    "ENVOY_PROMETHEUS_PORT",
+    "ENVOY_STATUS_PORT",
+    "EXIT_ON_ZERO_ACTIVE_CONNECTIONS",
+    "FILE_MOUNTED_CERTS",
+    "ISTIO_DELTA_XDS",
+    "ISTIO_KUBE_APP_PROBERS",
+    "MINIMUM_DRAIN_DURATION",
+    "OUTPUT_CERTS",
+    "PROXY_XDS_VIA_AGENT",
+    "SECRET_GRACE_PERIOD_RATIO",
+    "SECRET_TTL",
+    "TERMINATION_DRAIN_DURATION_SECONDS",
+    "WASM_INSECURE_REGISTRIES",
+    "XDS_ROOT_CA",
+];
 
 /// Notes what no proxy would start with, and what no program of ours reads.
 pub(in crate::dialect::istio) fn check_start(config: &ProxyDefaults, at: &mut Decoder) {
-    let matcher = config.proxy_stats_matcher.iter();
-    for regex in matcher.flat_map(|matcher| matcher.regexes.iter().enumerate()) {
-        let (index, regex) = regex;
-        at.within("proxyStatsMatcher", |at| {
-            at.within("inclusionRegexps", |at| at.within_index(index, |at| at.check_regex(regex)));
-        });
+    if let Some(matcher) = &config.proxy_stats_matcher {
+        at.within("proxyStatsMatcher", |at| check_statistics(matcher, at));
     }
     each("extraStatTags", &config.extra_stat_tags, at, |tag, at| {
         if !is_tag(tag) {
             at.invalid(format!("`{tag}`: expected letters, digits and `_`"), None);
         }
     });
-    for name in config.proxy_metadata.keys().filter(|name| name.starts_with(ISTIO_METADATA)) {
+    let unread_here =
+        |name: &&Arc<str>| name.starts_with(ISTIO_METADATA) || OF_ISTIOS_AGENT.contains(&&***name);
+    for name in config.proxy_metadata.keys().filter(unread_here) {
         at.within("proxyMetadata", |at| at.within_key(name, |at| at.remark(unread)));
+    }
+}
+
+fn check_statistics(matcher: &ProxyStatsMatcher, at: &mut Decoder) {
+    let lists = [
+        ("inclusionPrefixes", &matcher.prefixes),
+        ("inclusionSuffixes", &matcher.suffixes),
+        ("inclusionRegexps", &matcher.regexes),
+    ];
+    for (field, names) in lists {
+        if names.len() > MOST_NAMES {
+            let found = names.len();
+            let message = format!("expected at most {MOST_NAMES} names, got {found}");
+            at.within(field, |at| at.invalid(message, None));
+            continue;
+        }
+        each(field, names, at, |name, at| match (&**name, field) {
+            ("", _) => at.invalid("empty, but names what is kept", None),
+            (long, _) if long.len() > LONGEST_NAME => {
+                at.invalid(format!("longer than {LONGEST_NAME} bytes"), None);
+            }
+            (regex, "inclusionRegexps") => at.check_regex(regex),
+            _ => {}
+        });
     }
 }
 
