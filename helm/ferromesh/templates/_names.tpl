@@ -63,7 +63,7 @@ app.kubernetes.io/name: ferromesh
 selected, and kept out of injection: it starts without help of its own webhook. */}}
 {{- define "ferromesh.podLabels" -}}
 {{- $fixed := merge (dict "sidecar.istio.io/inject" "false") (include "ferromesh.selector" . | fromYaml) -}}
-{{- range $key := keys .Values.podLabels | sortAlpha -}}
+{{- range $key := keys (default dict .Values.podLabels) | sortAlpha -}}
 {{- if hasKey $fixed $key -}}
 {{- fail (printf "podLabels: %s is the chart's own (%s) and cannot be replaced" $key (get $fixed $key)) -}}
 {{- end -}}
@@ -125,5 +125,5 @@ capabilities: {drop: [ALL]}
 
 {{/* Names of Secrets that images are pulled with, as JSON. */}}
 {{- define "ferromesh.pullSecrets" -}}
-{{- concat .Values.image.pullSecrets .Values.global.imagePullSecrets | uniq | toJson -}}
+{{- concat .Values.image.pullSecrets (default list (.Values.global).imagePullSecrets) | uniq | toJson -}}
 {{- end }}

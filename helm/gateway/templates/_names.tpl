@@ -70,5 +70,11 @@ such lists by name, and an upgrade that meets a name twice loses it. */}}
 
 {{/* The account of the pods. */}}
 {{- define "gateway.account" -}}
-{{ .Values.serviceAccount.name | default (ternary (include "gateway.name" .) "default" .Values.serviceAccount.create) }}
+{{- $account := .Values.serviceAccount | default (dict "create" true) -}}
+{{ $account.name | default (ternary (include "gateway.name" .) "default" $account.create) }}
+{{- end }}
+
+{{/* What makes the pods. */}}
+{{- define "gateway.kind" -}}
+{{ .Values.kind | default "Deployment" }}
 {{- end }}

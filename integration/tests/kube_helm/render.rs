@@ -118,6 +118,78 @@ fn charts_render_as_their_goldens() {
     check("gateway-daemonset", "gateway", &["kind=DaemonSet", "serviceAccount.create=false"]);
 }
 
+/// Values that came after the first chart: a release that is upgraded with `--reuse-values` has none.
+const LATER: [(&str, &[&str]); 2] = [
+    (
+        "ferromesh",
+        &[
+            "autoscaleBehavior",
+            "autoscaleEnabled",
+            "autoscaleMax",
+            "autoscaleMin",
+            "cpu",
+            "deploymentAnnotations",
+            "deploymentLabels",
+            "envVarFrom",
+            "extraContainerArgs",
+            "global",
+            "initContainers",
+            "injection.defaultTemplates",
+            "injectorTemplates",
+            "ipFamilies",
+            "ipFamilyPolicy",
+            "memory",
+            "revisionTags",
+            "rollingMaxSurge",
+            "rollingMaxUnavailable",
+            "serviceAccountAnnotations",
+            "sidecarInjectorWebhook",
+            "sidecarInjectorWebhookAnnotations",
+            "volumeMounts",
+            "volumes",
+        ],
+    ),
+    (
+        "gateway",
+        &[
+            "additionalContainers",
+            "annotations",
+            "autoscaling.targetMemoryUtilizationPercentage",
+            "containerSecurityContext",
+            "envVarFrom",
+            "imagePullPolicy",
+            "imagePullSecrets",
+            "initContainers",
+            "kind",
+            "minReadySeconds",
+            "podDisruptionBudget.maxUnavailable",
+            "securityContext",
+            "service.loadBalancerIP",
+            "serviceAccount",
+            "strategy",
+            "volumeMounts",
+            "volumes",
+        ],
+    ),
+];
+
+#[test]
+fn a_release_that_has_no_such_value_yet_is_rendered_as_with_the_default() {
+    for (chart, values) in LATER {
+        let rendered = |value: &str| {
+            let text =
+                template(chart, &["crds.enabled=false", value][usize::from(chart == "gateway")..]);
+            let text = text.unwrap_or_else(|e| panic!("{chart} without {value}: {e}"));
+            let public = text.lines().filter(|line| !line.starts_with("  token: "));
+            public.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let usual = rendered("nodeSelector=null");
+        for value in values {
+            assert_eq!(rendered(&format!("{value}=null")), usual, "{chart} without {value}");
+        }
+    }
+}
+
 #[test]
 fn charts_have_nothing_that_helm_warns_of() {
     for name in ["ferromesh", "ferromesh-crds", "gateway"] {
