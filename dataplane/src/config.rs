@@ -135,7 +135,7 @@ pub struct EnvoyArgs {
     /// Further statistics of Envoy: JSON with lists `prefixes`, `suffixes`, `regexes` and `tags`,
     /// `buckets` by prefix, and `flushInterval`.
     #[arg(long, env = "FERROMESH_ENVOY_STATISTICS", value_parser = statistics::read)]
-    envoy_statistics: Option<MoreStatistics>,
+    envoy_statistics: Option<Box<MoreStatistics>>,
     /// Further arguments for Envoy.
     #[arg(last = true)]
     extra: Vec<String>,
@@ -363,7 +363,7 @@ impl EnvoyArgs {
             readiness: Some(common.status_address),
             prometheus: Some(common.metrics_address),
             statistics: if self.all_statistics { Statistics::All } else { Statistics::Small },
-            more_statistics: self.envoy_statistics.unwrap_or_default(),
+            more_statistics: self.envoy_statistics.map(|more| *more).unwrap_or_default(),
             envoy: self.envoy_path,
             tie,
             concurrency: u32::try_from(common.workers().get()).ok(),

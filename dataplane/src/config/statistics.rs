@@ -20,18 +20,18 @@ struct Written {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn read(text: &str) -> Result<MoreStatistics, String> {
+pub(super) fn read(text: &str) -> Result<Box<MoreStatistics>, String> {
     let written: Written = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let flush_interval: Option<Duration> =
         written.flush_interval.as_deref().map(super::duration).transpose()?;
-    Ok(MoreStatistics {
+    Ok(Box::new(MoreStatistics {
         prefixes: written.prefixes,
         suffixes: written.suffixes,
         regexes: written.regexes,
         tags: written.tags,
         buckets: written.buckets,
         flush_interval,
-    })
+    }))
 }
 
 #[cfg(test)]

@@ -151,3 +151,26 @@ fn quantity(text: &str) -> bool {
     let (number, unit) = digits.split_at(end);
     number.parse::<f64>().is_ok() && UNITS.contains(&unit)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{analyze::analyze_input, dialect::parse_files, ir::MeshDefaults};
+
+    #[test]
+    fn a_slip_in_an_annotation_of_an_object_of_the_mesh_is_named() {
+        let policy = |annotation: &str| {
+            let text = format!(
+                "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: a, namespace: shop, annotations: {{{annotation}: 'true'}}}}\nspec: {{action: DENY, rules: [{{}}]}}\n"
+            );
+            let input = parse_files([("a.yaml", text.as_bytes())]);
+            let found = analyze_input(&input, &MeshDefaults::default());
+            let found = found.into_iter().filter(|f| f.code == Code::UnknownAnnotation);
+            found.map(|finding| finding.to_string()).collect::<String>()
+        };
+        // Whoever writes it believes that nothing is refused yet.
+        assert!(policy("istio.io/dryrun").contains("`istio.io/dry-run`"));
+        assert_eq!(policy("istio.io/dry-run"), "");
+        assert_eq!(policy("example.org/dryrun"), "");
+    }
+}
