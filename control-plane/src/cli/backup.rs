@@ -63,7 +63,7 @@ pub(super) fn back_up(command: &Backup) -> anyhow::Result<()> {
     let sealed = sealed::seal(&passphrase, copied.encode());
     files::create(file, 0o600, &sealed)
         .and_then(|()| files::sync_parent(file))
-        .with_context(|| format!("writing {}", file.display()))?;
+        .with_context(|| format!("cannot write {}, which must not be there yet", file.display()))?;
     print(&format!(
         "{} files of {} are in {} ({} bytes); the list of past certificates is not",
         copied.count(),

@@ -68,8 +68,9 @@ impl Remote {
             return Ok(());
         }
         let shown = command.output.display();
-        files::create(&command.output, 0o600, text.as_bytes())
-            .with_context(|| format!("writing {shown}"))?;
+        files::create(&command.output, 0o600, text.as_bytes()).with_context(|| {
+            format!("cannot write {shown}, which must not be there yet; --output names another")
+        })?;
         print(&format!(
             "{shown} holds names, addresses, labels and findings of the mesh; look it through before you pass it on"
         ));
