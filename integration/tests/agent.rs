@@ -61,7 +61,8 @@ fn free_address() -> SocketAddr {
 fn get(address: SocketAddr, path: &str) -> String {
     let mut answer = String::new();
     if let Ok(mut stream) = TcpStream::connect(address) {
-        let request = format!("GET {path} HTTP/1.0\r\nhost: a\r\n\r\n");
+        // Envoy takes no HTTP/1.0.
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         let _ = stream.write_all(request.as_bytes());
         let _ = stream.read_to_string(&mut answer);
     }
