@@ -1,5 +1,7 @@
 //! The API's description of itself, OpenAPI 3.1.
 
+mod schemas;
+
 use axum::Json;
 use serde_json::{Map, Value, json};
 
@@ -142,39 +144,7 @@ fn describe() -> Value {
                 "description": "The administrator's token or a user's: viewers read, plan and explain, editors write objects, \
                                 administrators make join tokens and change the log. Without one, loopback may be read.",
             } },
-            "schemas": {
-                "Problem": {
-                    "type": "object",
-                    "required": ["status", "title", "detail"],
-                    "properties": {
-                        "status": { "type": "integer" }, "title": { "type": "string" }, "detail": { "type": "string" },
-                        "errors": { "type": "array", "items": { "$ref": "#/components/schemas/FieldError" } },
-                        "diagnostics": { "type": "array", "items": { "type": "object" } },
-                    },
-                },
-                "FieldError": {
-                    "type": "object",
-                    "required": ["pointer", "detail"],
-                    "properties": {
-                        "pointer": { "type": "string", "description": "a field of the request's object, as the fragment of a URI (RFC 6901)" },
-                        "detail": { "type": "string" },
-                    },
-                },
-                "Log": {
-                    "type": "object",
-                    "required": ["filter"],
-                    "properties": { "filter": { "type": "string", "examples": ["info", "info,ferromesh_control_plane::ads=debug"] } },
-                },
-                "TokenRequest": {
-                    "type": "object",
-                    "required": ["namespace", "serviceAccount"],
-                    "properties": {
-                        "namespace": { "type": "string" }, "serviceAccount": { "type": "string" },
-                        "ttl": { "type": "string", "default": "1h", "examples": ["10m"] },
-                        "singleUse": { "type": "boolean", "default": false },
-                    },
-                },
-            },
+            "schemas": schemas::all(),
         },
     })
 }
@@ -196,12 +166,7 @@ fn operation(path: &str, summary: &str, writes: bool, method: &str) -> Value {
         (false, false) => json!([{}, { "administrator": [] }]),
         (false, true) => json!([]),
     };
-    if matches!(method, "post" | "put") {
-        let schema = match path {
-            "/api/v1/tokens" => json!({ "$ref": "#/components/schemas/TokenRequest" }),
-            "/api/v1/log" => json!({ "$ref": "#/components/schemas/Log" }),
-            _ => json!({ "type": "object" }),
-        };
+    if let Some(schema) = schemas::request(path, method) {
         operation["requestBody"] =
             json!({ "required": true, "content": { "application/json": { "schema": schema } } });
     }
@@ -222,7 +187,8 @@ fn further(path: &str, method: &str) -> Vec<Value> {
     let text = json!({ "type": "string" });
     let query =
         |name: &str, schema: &Value| json!({ "name": name, "in": "query", "schema": schema });
-    let header = |name: &str, what: &str| json!({ "name": name, "in": "header", "description": what, "schema": text });
+    let tag = json!({ "type": "string", "pattern": schemas::TAG });
+    let header = |name: &str, what: &str| json!({ "name": name, "in": "header", "description": what, "schema": tag });
     let mut all = Vec::new();
     if path == "/debug/config_dump" {
         let mut proxy = query("proxyID", &text);
@@ -241,7 +207,12 @@ fn further(path: &str, method: &str) -> Vec<Value> {
     if is_of_objects(path) && method != "get" {
         all.push(query("dryRun", &json!({ "enum": ["true", "All", "false"] })));
     }
-    if is_of_objects(path) {
+    if (path, method) == ("/api/v1/objects", "post") {
+        let mut only =
+            header("If-None-Match", "that there is none, which a new object asks for anyway");
+        only["schema"] = json!({ "const": "*" });
+        all.push(only);
+    } else if is_of_objects(path) {
         all.push(header("If-Match", "the revision that must be there, or *"));
         all.push(header("If-None-Match", "the revision that must not be there, or *"));
     }
@@ -253,7 +224,7 @@ fn responses(path: &str, method: &str) -> Value {
     let plain = path.starts_with("/healthz/");
     let media = if plain { "text/plain" } else { "application/json" };
     let done = |what: &str| {
-        let mut done = json!({ "description": what, "content": { media: { "schema": {} } } });
+        let mut done = json!({ "description": what, "content": { media: { "schema": schemas::answer(path, method) } } });
         if path.ends_with("{name}") && method != "delete" {
             done["headers"] = json!({ "ETag": {
                 "description": "the revision of an object that is stored here", "schema": { "type": "string" },
@@ -262,7 +233,7 @@ fn responses(path: &str, method: &str) -> Value {
         done
     };
     let problem = json!({ "description": "What is wrong", "content": { "application/problem+json": {
-        "schema": { "$ref": "#/components/schemas/Problem" },
+        "schema": schemas::of("Problem"),
     } } });
     let mut all = match (path, method) {
         ("/api/v1/tokens", _) => json!({ "201": done("It was made") }),
@@ -279,7 +250,7 @@ fn responses(path: &str, method: &str) -> Value {
     };
     match plain {
         true => {
-            all["503"] = json!({ "description": "Not yet", "content": { media: { "schema": {} } } })
+            all["503"] = json!({ "description": "Not yet", "content": { media: { "schema": { "type": "string" } } } })
         }
         false => all["default"] = problem,
     }
@@ -322,6 +293,20 @@ mod tests {
             document["paths"]["/api/v1/proxies"]["get"]["security"],
             json!([{}, { "administrator": [] }])
         );
+    }
+
+    #[test]
+    fn every_schema_that_is_named_is_there_and_every_one_is_named() {
+        let text = describe().to_string();
+        let schemas = schemas::all();
+        let known = schemas.as_object().expect("schemas");
+        for name in text.split("#/components/schemas/").skip(1).filter_map(|r| r.split('"').next())
+        {
+            assert!(known.contains_key(name), "{name}");
+        }
+        for name in known.keys() {
+            assert!(text.contains(&format!("#/components/schemas/{name}\"")), "{name} is nobody's");
+        }
     }
 
     #[test]
