@@ -169,8 +169,10 @@ fn level(name: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
+    type Question<'a> = &'a [(&'a str, &'a str)];
+
     /// What is chosen after some questions, one after the other; `None`: one of them is refused.
-    fn chosen(questions: &[&[(&str, &str)]]) -> Option<String> {
+    fn chosen(questions: &[Question<'_>]) -> Option<String> {
         let log = Log {
             chosen: Mutex::new(vec!["info".to_owned(), "hyper=off".to_owned()]),
             change: Some(Box::new(|_| true)),
@@ -184,7 +186,7 @@ mod tests {
 
     #[test]
     fn levels_are_chosen_as_envoy_is_asked_for_them() {
-        let table: [(&[&[(&str, &str)]], Option<&str>); 9] = [
+        let table: [(&[Question<'_>], Option<&str>); 9] = [
             (&[&[]], Some("info,hyper=off")),
             (&[&[("level", "debug")]], Some("debug")),
             (&[&[("hyper", "warning")]], Some("info,hyper=warn")),
