@@ -253,14 +253,21 @@ impl<'a> Asked<'a> {
             return Some(self.at.within("metadata", |at| at.within("labels", labelled)));
         }
         let own = self.annotated(PROXY_KIND, read);
-        // A namespace's mistake must not keep its pods from starting.
-        let of_namespace = || {
-            let word = namespace_labels?.get(PROXY_KIND)?;
-            [ProxyKind::Ferromesh, ProxyKind::Envoy]
-                .into_iter()
-                .find(|kind| kind.as_str() == &**word)
-        };
-        own.or_else(of_namespace)
+        if own.is_some() {
+            return own;
+        }
+        let word = namespace_labels?.get(PROXY_KIND)?;
+        let kinds = [ProxyKind::Ferromesh, ProxyKind::Envoy];
+        let of_namespace = kinds.into_iter().find(|kind| kind.as_str() == &**word);
+        if of_namespace.is_none() {
+            // A namespace's mistake must not keep its pods from starting.
+            let message = "its namespace's label is no kind of proxy: not read";
+            let field = FieldPath::of("metadata.namespace");
+            let finding = Diagnostic::warning(Code::InvalidValue, field, message);
+            let got = format!("`{PROXY_KIND}: {word}`");
+            self.at.note(finding.expected("one of ferromesh, envoy", got));
+        }
+        of_namespace
     }
 
     /// What our program logs, and what Envoy does.

@@ -221,6 +221,20 @@ fn what_is_asked_for_in_vain_is_named_and_the_pod_starts() {
 }
 
 #[test]
+fn a_slip_in_a_namespaces_label_is_said_of_its_pods_which_start() {
+    let labels = [("ferromesh.io/proxy".into(), "envoi".into())].into();
+    let around = Surroundings { namespace_labels: Some(&labels), ..Surroundings::default() };
+    let pod = pod(json!({ "name": "a" }), json!({}));
+    let Ok(Outcome::Injected { warnings, .. }) =
+        inject(&pod, &around, &InjectionSettings::default())
+    else {
+        panic!("it is injected")
+    };
+    let said: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert!(said.len() == 1 && said[0].contains("`ferromesh.io/proxy: envoi`"), "{said:?}");
+}
+
+#[test]
 fn what_a_template_writes_into_a_pod_is_acted_on_as_if_its_author_had() {
     let settings = InjectionSettings::default()
         .read("s", "
@@ -405,8 +419,11 @@ fn containers_of_the_mesh(annotations: Value) -> Vec<Value> {
 #[cfg(feature = "demo")]
 #[test]
 fn the_proxy_knows_every_argument_and_variable_that_it_is_given() {
+    use std::collections::BTreeSet;
+
     use clap::CommandFactory;
     use ferromesh_dataplane::config::{Cli, parse};
+    use ferromesh_xds_translator::dialect::istio::pod_config::VARIABLES;
 
     let program = Cli::command();
     let arguments = program
@@ -414,6 +431,8 @@ fn the_proxy_knows_every_argument_and_variable_that_it_is_given() {
         .flat_map(clap::Command::get_arguments)
         .chain(program.get_arguments());
     let known: Vec<&str> = arguments.filter_map(|argument| argument.get_env()?.to_str()).collect();
+    let read: BTreeSet<&str> = known.iter().copied().collect();
+    assert_eq!(BTreeSet::from(VARIABLES), read, "what is said to be read, and what is");
     for (kind, template) in [
         ("ferromesh", "sidecar"),
         ("envoy", "sidecar"),

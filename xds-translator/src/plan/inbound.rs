@@ -193,7 +193,7 @@ impl<'a> Inbound<'a> {
         };
         let alpn: &[&str] = if terminated == Speech::Http { &HTTP_SERVER_ALPN } else { &[] };
         match server_context(self.reader.mesh(), tls, alpn) {
-            Some(own) if mode == PeerTls::Disable => (terminated, PortTls::Own(own)),
+            Some(own) if mode == PeerTls::Disable => (terminated, PortTls::Own(Box::new(own))),
             _ => (speech, PortTls::Mesh(PeerTls::Strict)),
         }
     }

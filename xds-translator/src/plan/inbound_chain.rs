@@ -43,7 +43,7 @@ pub(crate) enum PortTls {
     /// The mesh's, as policies say.
     Mesh(PeerTls),
     /// Another than the mesh's, and nothing else.
-    Own(DownstreamTls),
+    Own(Box<DownstreamTls>),
 }
 
 /// One port's chains to be planned.
@@ -144,7 +144,7 @@ impl PortChains<'_> {
 
     fn server(&self, http: bool, tls: &PortTls) -> DownstreamTls {
         match tls {
-            PortTls::Own(own) => own.clone(),
+            PortTls::Own(own) => (**own).clone(),
             PortTls::Mesh(_) if http => mtls::mesh_server(self.mesh, &HTTP_SERVER_ALPN),
             PortTls::Mesh(_) => mtls::mesh_server(self.mesh, &TCP_SERVER_ALPN),
         }

@@ -44,7 +44,7 @@ fn always_one(compiler: &mut Compiler) -> (bool, bool) {
     }));
     let of = |subset: &str| {
         let name = format!("outbound|80|{subset}|cart.shop.svc.cluster.local");
-        let cluster = view.tables[ResourceType::Cluster.index()].get(&*name).expect("a cluster");
+        let cluster = view.tables[ResourceType::Cluster.index()].get(&name).expect("a cluster");
         let cluster = to_json(ResourceType::Cluster, &cluster.body).expect("readable");
         cluster["outlier_detection"]["always_eject_one_host"] == true
     };

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-pub use super::rules::mesh::is_tag;
+pub use super::rules::{mesh::is_tag, variables::OURS as VARIABLES};
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath, Segment, Severity},
     dialect::{
@@ -172,6 +172,12 @@ mod tests {
                 Some((Severity::Warning, "no program of ours reads it")),
             ),
             ("proxyMetadata: {FERROMESH_DNS_DOMAIN: a.b}", None),
+            (
+                "proxyMetadata: {FERROMESH_DNS_DOMAN: a.b}",
+                Some((Severity::Warning, "`FERROMESH_DNS_DOMAIN`")),
+            ),
+            ("proxyMetadata: {MINE: a}", None),
+            ("proxyMetadata: {1A: a}", Some((Severity::Error, "not the name of a variable"))),
             ("proxyHeaders: {server: {disabled: true}}", Some((Severity::Warning, "single pod"))),
             ("extraStatTags: [a-b]", Some((Severity::Error, "letters, digits"))),
             ("proxyStatsMatcher: {inclusionRegexps: ['(']}", Some((Severity::Error, "regular"))),

@@ -1,6 +1,6 @@
 //! Rules of the mesh configuration.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::{
     backend::{check_outlier, check_pool},
@@ -12,9 +12,10 @@ use super::{
     route::check_retries,
     time::{check_duration, check_optional_duration},
     tls::{check_cipher_suites, check_curves, remark_curves_of_envoy, remark_suites_of_envoy},
+    variables,
 };
 use crate::{
-    diagnostic::{Code, Diagnostic, FieldPath},
+    diagnostic::{Code, Diagnostic},
     dialect::{
         decode::Decoder,
         forms::{each, is_dns_name},
@@ -118,36 +119,6 @@ fn check_discovery(mesh: &MeshConfig, at: &mut Decoder) {
 const MOST_NAMES: usize = 100;
 /// Longest of them, in bytes: an Envoy's agent is told all of them by one variable.
 const LONGEST_NAME: usize = 200;
-/// Beginning of variables that Istio's agent passes on as metadata of its node.
-const ISTIO_METADATA: &str = "ISTIO_META_";
-/// Variables that Istio's agent acts on, and no program of ours reads (istio/istio
-/// `pilot/cmd/pilot-agent/options`, `pkg/istio-agent`).
-const OF_ISTIOS_AGENT: [&str; 24] = [
-    "BOOTSTRAP_XDS_AGENT",
-    "CA_ADDR",
-    "CA_PROVIDER",
-    "CA_ROOT_CA",
-    "CREDENTIAL_FETCHER_TYPE",
-    "DISABLE_ENVOY",
-    "DNS_AGENT",
-    "ECC_CURVE",
-    "ECC_SIGNATURE_ALGORITHM",
-    "ENABLE_ENVOY_CORE_DUMP",
-    "ENVOY_PROMETHEUS_PORT",
-    "ENVOY_STATUS_PORT",
-    "EXIT_ON_ZERO_ACTIVE_CONNECTIONS",
-    "FILE_MOUNTED_CERTS",
-    "ISTIO_DELTA_XDS",
-    "ISTIO_KUBE_APP_PROBERS",
-    "MINIMUM_DRAIN_DURATION",
-    "OUTPUT_CERTS",
-    "PROXY_XDS_VIA_AGENT",
-    "SECRET_GRACE_PERIOD_RATIO",
-    "SECRET_TTL",
-    "TERMINATION_DRAIN_DURATION_SECONDS",
-    "WASM_INSECURE_REGISTRIES",
-    "XDS_ROOT_CA",
-];
 
 /// Notes what no proxy would start with, and what no program of ours reads.
 pub(in crate::dialect::istio) fn check_start(config: &ProxyDefaults, at: &mut Decoder) {
@@ -159,11 +130,9 @@ pub(in crate::dialect::istio) fn check_start(config: &ProxyDefaults, at: &mut De
             at.invalid(format!("`{tag}`: expected letters, digits and `_`"), None);
         }
     });
-    let unread_here =
-        |name: &&Arc<str>| name.starts_with(ISTIO_METADATA) || OF_ISTIOS_AGENT.contains(&&***name);
-    for name in config.proxy_metadata.keys().filter(unread_here) {
-        at.within("proxyMetadata", |at| at.within_key(name, |at| at.remark(unread)));
-    }
+    at.within("proxyMetadata", |at| {
+        config.proxy_metadata.keys().for_each(|name| variables::check(name, at));
+    });
 }
 
 fn check_statistics(matcher: &ProxyStatsMatcher, at: &mut Decoder) {
@@ -188,12 +157,6 @@ fn check_statistics(matcher: &ProxyStatsMatcher, at: &mut Decoder) {
             _ => {}
         });
     }
-}
-
-fn unread(path: FieldPath) -> Diagnostic {
-    let message = "accepted, but not acted on: no program of ours reads it";
-    Diagnostic::warning(Code::NotActedOn, path, message)
-        .fix("a variable FERROMESH_… of `ferromesh-proxy --help` that says it, or remove it")
 }
 
 /// Whether a text can be the name of a tag, of which a regular expression is made.

@@ -27,6 +27,7 @@ pub(super) mod telemetry;
 mod time;
 mod tls;
 pub(super) mod token;
+pub(super) mod variables;
 
 #[cfg(test)]
 mod tests;
