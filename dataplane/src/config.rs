@@ -25,6 +25,7 @@ use ferromesh_proto::{
     SpiffeId, TrustDomain,
     bootstrap::{Discovery, HostPort, MoreStatistics, NodeSettings, ProxyType, Statistics},
     spiffe::SpiffeError,
+    stats::{METRICS_BY_AGENT, METRICS_BY_PROXY, METRICS_MAKER},
 };
 use serde_json::{Map, Value};
 
@@ -34,11 +35,7 @@ use crate::{
     identity::{channel::TlsTarget, csr_client::CsrSettings},
     log::LogStyle,
     pod::{AppMetrics, AppProbes, Application, HealthProbe, PodSettings},
-    runtime::endpoint::Workload,
-    telemetry::{
-        Node,
-        trace::{Environment, Origin},
-    },
+    telemetry::{Node, trace::Environment},
     xds::ControlPlane,
 };
 
@@ -129,6 +126,10 @@ pub struct EnvoyArgs {
     /// Envoy's log level.
     #[arg(long, env = "FERROMESH_ENVOY_LOG_LEVEL", default_value = "warning")]
     envoy_log_level: String,
+    /// Do not make Istio's metrics (`istio_requests_total` and others) of what Envoy logs for the
+    /// agent.
+    #[arg(long, env = "FERROMESH_NO_ISTIO_METRICS")]
+    no_istio_metrics: bool,
     /// Keep every statistic of Envoy, those of clusters too.
     #[arg(long, env = "FERROMESH_ALL_STATISTICS")]
     all_statistics: bool,
@@ -175,6 +176,10 @@ struct CommonArgs {
     /// The workload's (pod's) name.
     #[arg(long, env = "FERROMESH_NAME")]
     name: String,
+    /// What metrics call the workload: the Deployment (or alike) that it is one of; by default
+    /// --name.
+    #[arg(long, env = "FERROMESH_WORKLOAD")]
+    workload: Option<String>,
     /// The workload's address; by default the inbound address, or the one from which the control
     /// plane is reached.
     #[arg(long, env = "FERROMESH_IP")]
@@ -335,7 +340,7 @@ impl RunArgs {
             concurrency: common.workers(),
             drain: common.drain(),
             work_dir: common.work_dir.clone(),
-            node: common.node()?,
+            node: common.node(Some(METRICS_BY_PROXY))?,
         })
     }
 }
@@ -370,7 +375,8 @@ impl EnvoyArgs {
             log_level: self.envoy_log_level,
             extra_args: self.extra,
             drain: common.drain(),
-            node: common.node()?,
+            istio_metrics: !self.no_istio_metrics,
+            node: common.node((!self.no_istio_metrics).then_some(METRICS_BY_AGENT))?,
         })
     }
 }
@@ -418,7 +424,8 @@ impl CommonArgs {
         }
     }
 
-    fn node(self) -> Result<NodeSettings, ConfigError> {
+    /// `metrics`: who makes them.
+    fn node(self, metrics: Option<&str>) -> Result<NodeSettings, ConfigError> {
         let mut labels = match &self.labels_file {
             Some(path) => {
                 labels::read(path).map_err(|why| ConfigError::Labels { path: path.clone(), why })?
@@ -432,8 +439,9 @@ impl CommonArgs {
                 Kind::Router => ProxyType::Router,
             },
             address: self.address(),
-            metadata: self.metadata(),
+            metadata: self.metadata(metrics),
             name: self.name,
+            workload: self.workload,
             namespace: self.namespace,
             service_account: self.service_account,
             labels,
@@ -443,7 +451,7 @@ impl CommonArgs {
         })
     }
 
-    fn metadata(&self) -> Map<String, Value> {
+    fn metadata(&self, metrics: Option<&str>) -> Map<String, Value> {
         let mode = match self.interception {
             Interception::Redirect => "REDIRECT",
             Interception::None => "NONE",
@@ -457,7 +465,8 @@ impl CommonArgs {
             addresses.into_iter().filter_map(|(key, address)| Some((key, address?.to_string())));
         let group = self.group.iter().map(|name| ("AUTO_REGISTER_GROUP", name.clone()));
         let mode = std::iter::once(("INTERCEPTION_MODE", mode.to_owned()));
-        let all = mode.chain(given).chain(group);
+        let metrics = metrics.map(|maker| (METRICS_MAKER, maker.to_owned()));
+        let all = mode.chain(given).chain(group).chain(metrics);
         all.map(|(key, value)| (key.to_owned(), Value::String(value))).collect()
     }
 }
@@ -482,31 +491,11 @@ fn address_towards(control_plane: &HostPort) -> IpAddr {
     found.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
-/// How metrics name this workload.
-pub fn telemetry_node(node: &NodeSettings) -> Node {
-    let first =
-        |keys: &[&str]| keys.iter().find_map(|key| node.labels.get(*key)).map(String::as_str);
-    let service = first(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
-    let revision =
-        first(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
-    Node {
-        workload: Workload {
-            name: node.name.as_str().into(),
-            namespace: node.namespace.as_str().into(),
-            canonical_service: service.unwrap_or(&node.name).into(),
-            canonical_revision: revision.unwrap_or("latest").into(),
-            kube_cluster: node.cluster_id.as_str().into(),
-        },
-        app: first(&["app"]).unwrap_or_default().into(),
-        version: first(&["version"]).unwrap_or_default().into(),
-        origin: Origin {
-            id: node.id().into(),
-            cluster: node.cluster().into(),
-            zone: node.locality.as_ref().map_or("", |locality| &locality.zone).into(),
-            address: Some(node.address),
-            environment: environment(),
-        },
-    }
+/// How metrics name this workload, and spans whoever tells them.
+pub fn telemetry_node(settings: &NodeSettings) -> Node {
+    let mut node = Node::from(settings);
+    node.origin.environment = environment();
+    node
 }
 
 /// What is text of it; the rest nobody can ask for.

@@ -17,10 +17,11 @@ use tokio::{
 
 use crate::{
     http::told,
-    runtime::{PeerCertificate, TcpProxy, cluster::Discovery, target::ClusterChoice},
+    runtime::{FilterChain, PeerCertificate, TcpProxy, cluster::Discovery, target::ClusterChoice},
     telemetry::{
         Entry, Flags,
-        metrics::{ConnectionKey, ConnectionSeries, Peer, Reporter, Service},
+        labels::{Changed, ConnectionKey, Observed, Reporter},
+        metrics::ConnectionSeries,
     },
     tls::client::Names,
     upstream::{
@@ -57,7 +58,7 @@ pub(crate) async fn proxy(downstream: &Rc<Downstream>, proxy: &TcpProxy, stream:
     let (start, start_wall) = (Instant::now(), SystemTime::now());
     let mut notes = Notes::default();
     if let Some((upstream, _holds)) = connect(downstream, proxy, &mut notes).await {
-        let series = open_series(downstream, &notes);
+        let series = open_series(downstream, proxy, &notes);
         let _closed = Closed(Arc::clone(&series));
         let traffic = Traffic::new(series);
         let carrying = carry(stream, upstream.stream, &traffic);
@@ -72,7 +73,7 @@ pub(crate) async fn proxy(downstream: &Rc<Downstream>, proxy: &TcpProxy, stream:
         }
         (notes.received, notes.sent) = (traffic.received.get(), traffic.sent.get());
     } else {
-        let series = open_series(downstream, &notes);
+        let series = open_series(downstream, proxy, &notes);
         drop(Closed(series));
     }
     log(downstream, proxy, &notes, start.elapsed(), start_wall);
@@ -275,25 +276,30 @@ impl Drop for Closed {
     }
 }
 
-fn open_series(downstream: &Downstream, notes: &Notes) -> Arc<ConnectionSeries> {
+fn open_series(downstream: &Downstream, proxy: &TcpProxy, notes: &Notes) -> Arc<ConnectionSeries> {
     let reporter = Reporter::from(downstream.listener.direction);
-    let certificate = match reporter {
-        Reporter::Source => notes.peer.as_ref(),
-        Reporter::Destination => downstream.facts.peer.as_ref(),
+    let (certificate, workload) = match reporter {
+        Reporter::Source => (
+            notes.peer.as_ref(),
+            notes.endpoint.as_ref().and_then(|endpoint| endpoint.workload.as_ref()),
+        ),
+        Reporter::Destination => (downstream.facts.peer.as_ref(), None),
     };
-    let principal = certificate.and_then(|peer| peer.uri_sans.first().cloned());
-    let workload = match reporter {
-        Reporter::Source => notes.endpoint.as_ref().and_then(|endpoint| endpoint.workload.clone()),
-        Reporter::Destination => None,
-    };
-    let label = notes.cluster.as_ref().and_then(|cluster| cluster.services.first());
-    let key = ConnectionKey {
+    let changed = proxy.metrics.as_ref().map(|own| {
+        let chain = Arc::clone(&downstream.chain.borrow());
+        let entry = entry(downstream, &chain, notes, (SystemTime::now(), Duration::ZERO));
+        Changed::of(own, &entry)
+    });
+    let key = ConnectionKey::from(Observed {
         reporter,
-        mutual_tls: principal.is_some(),
-        peer: Peer { principal, workload },
-        service: label.map(Service::from).unwrap_or_default(),
+        principal: certificate.and_then(|peer| peer.uri_sans.first()),
+        workload,
+        service: notes.cluster.as_ref().and_then(|cluster| cluster.services.first()),
+        cluster: notes.cluster.as_ref().map_or("", |cluster| &cluster.name),
+        host: Arc::default(),
         flags: notes.flags,
-    };
+        changed: changed.as_ref(),
+    });
     let series = downstream.worker.metrics.connections(&key);
     series.opened.fetch_add(1, Relaxed);
     series
@@ -309,7 +315,19 @@ fn log(
     if proxy.access_logs.is_empty() {
         return;
     }
-    let entry = Entry {
+    let chain = Arc::clone(&downstream.chain.borrow());
+    let entry = entry(downstream, &chain, notes, (start, duration));
+    told::log(&downstream.worker, &proxy.access_logs, &entry);
+}
+
+/// What formats and labels are made of; `time`: when the connection began, and how long it was.
+fn entry<'a>(
+    downstream: &'a Downstream,
+    chain: &'a FilterChain,
+    notes: &'a Notes,
+    time: (SystemTime, Duration),
+) -> Entry<'a> {
+    Entry {
         flags: notes.flags,
         bytes_received: notes.received,
         bytes_sent: notes.sent,
@@ -318,9 +336,8 @@ fn log(
         cluster: notes.cluster.as_ref().map_or("", |cluster| &cluster.name),
         upstream_failure: &notes.failure,
         attempts: notes.attempts,
-        chain: &downstream.chain.borrow().name,
+        chain: &chain.name,
         tls: downstream.tls.as_ref(),
-        ..Entry::of_connection(&downstream.facts, start, duration)
-    };
-    told::log(&downstream.worker, &proxy.access_logs, &entry);
+        ..Entry::of_connection(&downstream.facts, time.0, time.1)
+    }
 }

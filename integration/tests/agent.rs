@@ -77,6 +77,7 @@ fn statistics_of_an_envoy(more: MoreStatistics) -> String {
             proxy_type: ProxyType::Sidecar,
             address: [10, 0, 0, 7].into(),
             name: "cart-0".to_owned(),
+            workload: None,
             namespace: "shop".to_owned(),
             service_account: "cart".to_owned(),
             labels: Default::default(),
@@ -88,6 +89,7 @@ fn statistics_of_an_envoy(more: MoreStatistics) -> String {
         // Nobody is there, and Envoy goes on asking.
         discovery: Discovery::Plaintext(free_address().into()),
         sds_socket: None,
+        stats_socket: None,
         admin,
         agent: None,
         readiness: None,

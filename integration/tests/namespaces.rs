@@ -431,26 +431,24 @@ fn check(third: u8, proxies: Proxies) {
 
     let scrape = mesh.servers[0]
         .exec(Path::new("curl"), &["-sf", "-m", "30", "http://127.0.0.1:15020/stats/prometheus"]);
+    let metrics = String::from_utf8_lossy(&scrape.stdout).into_owned();
     if proxies.callees == "envoy" {
-        let metrics = String::from_utf8_lossy(&scrape.stdout).into_owned();
         for series in ["envoy_server_live", "istio_agent_cert_expiry_seconds"] {
             assert!(metrics.contains(series), "no {series}:\n{metrics}");
         }
-    } else {
-        let metrics = String::from_utf8_lossy(&scrape.stdout).into_owned();
-        let counted = metrics.lines().any(|line| {
-            line.starts_with("istio_requests_total{")
-                && [
-                    "reporter=\"destination\"",
-                    "connection_security_policy=\"mutual_tls\"",
-                    "response_code=\"200\"",
-                    "ns/default/sa/client",
-                ]
-                .iter()
-                .all(|label| line.contains(label))
-        });
-        assert!(counted, "no istio_requests_total of mutual TLS from the client:\n{metrics}");
     }
+    let counted = metrics.lines().any(|line| {
+        line.starts_with("istio_requests_total{")
+            && [
+                "reporter=\"destination\"",
+                "connection_security_policy=\"mutual_tls\"",
+                "response_code=\"200\"",
+                "ns/default/sa/client",
+            ]
+            .iter()
+            .all(|label| line.contains(label))
+    });
+    assert!(counted, "no istio_requests_total of mutual TLS from the client:\n{metrics}");
     check_a_slip_of_the_pen(&mesh);
     assert!(mesh.control_plane.ended(Duration::ZERO).is_none(), "the control plane ended");
 }

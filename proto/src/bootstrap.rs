@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use crate::discovery::Locality;
+use crate::{discovery::Locality, stats::STATS_CLUSTER};
 
 /// What kind of proxy a node is, as the first part of its id says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +45,8 @@ pub struct NodeSettings {
     pub address: IpAddr,
     /// The workload's (pod's) name.
     pub name: String,
+    /// What metrics call it: the Deployment that it is one of; `None`: by its own name.
+    pub workload: Option<String>,
     /// Its namespace.
     pub namespace: String,
     /// Its service account.
@@ -86,6 +88,8 @@ impl NodeSettings {
             "CLUSTER_ID": self.cluster_id,
         });
         let mut metadata = object(derived);
+        let workload = self.workload.iter();
+        metadata.extend(workload.map(|name| ("WORKLOAD_NAME".to_owned(), name.clone().into())));
         metadata.extend(self.metadata.clone());
         metadata
     }
@@ -202,6 +206,9 @@ pub struct BootstrapSettings {
     pub discovery: Discovery,
     /// The agent's SDS socket; without it the cluster `sds-grpc` is left out.
     pub sds_socket: Option<PathBuf>,
+    /// The agent's socket for log entries that it makes metrics of; needs `agent`, which then
+    /// answers scrapes; without it the cluster [`STATS_CLUSTER`] is left out.
+    pub stats_socket: Option<PathBuf>,
     /// Envoy's own admin interface; keep it on loopback.
     pub admin: SocketAddr,
     /// The agent's health endpoint, to which the readiness listener forwards.
@@ -283,6 +290,10 @@ fn clusters(settings: &BootstrapSettings) -> Vec<Value> {
     if let Some(socket) = &settings.sds_socket {
         let address = json!({ "pipe": { "path": socket } });
         clusters.push(http2(cluster("sds-grpc", "STATIC", &address)));
+    }
+    if let Some(socket) = &settings.stats_socket {
+        let address = json!({ "pipe": { "path": socket } });
+        clusters.push(http2(cluster(STATS_CLUSTER, "STATIC", &address)));
     }
     if let Some(agent) = settings.agent {
         clusters.push(cluster("agent", "STATIC", &socket_address(&agent.into())));
@@ -390,18 +401,27 @@ fn http2(mut cluster: Value) -> Value {
     cluster
 }
 
+/// What the agent answers for Envoy's own metrics and those that it makes of its log.
+pub const SCRAPE_PATH: &str = "/stats/proxy";
+
 fn listeners(settings: &BootstrapSettings) -> Vec<Value> {
+    let by_agent = settings.stats_socket.is_some() && settings.agent.is_some();
+    let metrics = match by_agent {
+        true => json!({ "cluster": "agent", "prefix_rewrite": SCRAPE_PATH }),
+        false => json!({ "cluster": "prometheus_stats" }),
+    };
     let prometheus = settings
         .prometheus
-        .map(|address| listener("prometheus", address, "/stats/prometheus", "prometheus_stats"));
+        .map(|address| listener("prometheus", address, "/stats/prometheus", &metrics));
+    let agent = json!({ "cluster": "agent" });
     let readiness = settings
         .agent
         .and(settings.readiness)
-        .map(|address| listener("readiness", address, "/healthz/ready", "agent"));
+        .map(|address| listener("readiness", address, "/healthz/ready", &agent));
     prometheus.into_iter().chain(readiness).collect()
 }
 
-fn listener(name: &str, address: SocketAddr, path: &str, cluster: &str) -> Value {
+fn listener(name: &str, address: SocketAddr, path: &str, route: &Value) -> Value {
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
@@ -411,7 +431,7 @@ fn listener(name: &str, address: SocketAddr, path: &str, cluster: &str) -> Value
         "route_config": { "virtual_hosts": [{
             "name": name,
             "domains": ["*"],
-            "routes": [{ "match": { "path": path }, "route": { "cluster": cluster } }],
+            "routes": [{ "match": { "path": path }, "route": route }],
         }] },
         "http_filters": [{
             "name": "envoy.filters.http.router",
@@ -487,6 +507,7 @@ mod tests {
             proxy_type: ProxyType::Sidecar,
             address: IpAddr::from([10, 0, 0, 7]),
             name: "cart-0".into(),
+            workload: Some("cart".into()),
             namespace: "shop".into(),
             service_account: "cart".into(),
             labels: [("app".to_owned(), "cart".to_owned())].into(),
@@ -506,6 +527,7 @@ mod tests {
             node: node(),
             discovery,
             sds_socket: Some("/run/mesh/sds".into()),
+            stats_socket: None,
             admin: ([127, 0, 0, 1], 15000).into(),
             agent: Some(([127, 0, 0, 1], 15020).into()),
             readiness: Some(([0, 0, 0, 0], 15021).into()),
@@ -529,6 +551,7 @@ mod tests {
         assert_eq!(node().cluster(), "cart.shop");
         let metadata = node().metadata();
         assert_eq!(metadata["INSTANCE_IPS"], "10.0.0.7");
+        assert_eq!(metadata["WORKLOAD_NAME"], "cart");
         assert_eq!(metadata["NAME"], "cart-zero", "given metadata wins");
     }
 
@@ -593,6 +616,28 @@ mod tests {
             {
                 assert_eq!(time, OWN_HEAD_TIME, "{listener:#}");
             }
+        }
+    }
+
+    #[test]
+    fn an_agent_that_makes_metrics_answers_scrapes() {
+        let plain = settings(Discovery::Plaintext("127.0.0.1:15010".parse().unwrap()));
+        let path = "/run/mesh/stats";
+        let by_agent = BootstrapSettings { stats_socket: Some(path.into()), ..plain.clone() };
+        for (settings, told, scraped) in [
+            (plain, None, json!({ "cluster": "prometheus_stats" })),
+            (by_agent, Some(path), json!({ "cluster": "agent", "prefix_rewrite": SCRAPE_PATH })),
+        ] {
+            let value: Value = serde_json::from_str(&render(&settings)).unwrap();
+            let resources = &value["static_resources"];
+            let clusters = resources["clusters"].as_array().unwrap();
+            let stats = clusters.iter().find(|cluster| cluster["name"] == STATS_CLUSTER);
+            let endpoint = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/pipe/path";
+            let found = stats.and_then(|cluster| cluster.pointer(endpoint)?.as_str());
+            assert_eq!(found, told);
+            let route = "/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/\
+                         routes/0/route";
+            assert_eq!(resources["listeners"][0].pointer(route), Some(&scraped));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Wire types that every part of Ferromesh shares: the slice of Envoy's discovery API that travels
-//! on an ADS stream, the secret messages of the agent's socket, Istio's certificate service, SPIFFE
-//! ids, type URLs, and the bootstrap of a stock Envoy.
+//! on an ADS stream, the secret messages and log entries of the agent's sockets, Istio's certificate
+//! service, SPIFFE ids, type URLs, the bootstrap of a stock Envoy, and what makers of metrics are
+//! told.
 //!
 //! A leaf: it knows neither configuration nor policy, and nothing in the workspace is imported
 //! here.
@@ -10,7 +11,19 @@
 #[rustfmt::skip]
 mod generated {
     pub mod envoy {
+        pub mod data {
+            pub mod accesslog {
+                pub mod v3 {
+                    include!("generated/envoy.data.accesslog.v3.rs");
+                }
+            }
+        }
         pub mod service {
+            pub mod accesslog {
+                pub mod v3 {
+                    include!("generated/envoy.service.accesslog.v3.rs");
+                }
+            }
             pub mod discovery {
                 pub mod v3 {
                     include!("generated/envoy.service.discovery.v3.rs");
@@ -50,6 +63,12 @@ pub mod secret {
     pub use crate::generated::envoy::extensions::transport_sockets::tls::v3::*;
     pub use crate::generated::envoy::service::secret::v3::*;
 }
+/// Entries of an Envoy's access log, and the service that takes them:
+/// `envoy.data.accesslog.v3`, `envoy.service.accesslog.v3`.
+pub mod access_log {
+    pub use crate::generated::envoy::data::accesslog::v3::*;
+    pub use crate::generated::envoy::service::accesslog::v3::*;
+}
 /// Istio's certificate signing service: `istio.v1.auth`.
 pub mod istio_ca {
     pub use crate::generated::istio::v1::auth::*;
@@ -60,6 +79,7 @@ pub mod recurring;
 pub mod resource;
 pub mod retry;
 pub mod spiffe;
+pub mod stats;
 
 /// The type of requests by which a proxy tells whether its machine is well: without an error it is.
 pub const HEALTH_INFORMATION: &str = "type.googleapis.com/istio.v1.HealthInformation";

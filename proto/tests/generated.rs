@@ -6,7 +6,14 @@ use std::{fs, path::Path};
 #[allow(clippy::disallowed_methods, reason = "a test reads its own switch")]
 fn generated_code_is_fresh() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files = ["discovery.proto", "secret.proto", "sds.proto", "istio_ca.proto"];
+    let files = [
+        "discovery.proto",
+        "secret.proto",
+        "sds.proto",
+        "istio_ca.proto",
+        "accesslog_entry.proto",
+        "accesslog.proto",
+    ];
     let descriptors =
         protox::compile(files, [root.join("proto")]).expect("our .proto files compile");
     let out = tempfile::tempdir().expect("a temporary directory");

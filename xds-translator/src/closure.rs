@@ -47,7 +47,7 @@ use envoy_types::pb::{
     },
     google::protobuf::Any,
 };
-use ferromesh_proto::ResourceType;
+use ferromesh_proto::{ResourceType, stats::STATS_CLUSTER};
 use prost::{Message, Name};
 
 use crate::view::View;
@@ -269,7 +269,10 @@ fn tracer(config: &Any, found: &mut References) {
 
 fn grpc(service: Option<&GrpcService>, found: &mut References) {
     let target = service.and_then(|service| service.target_specifier.as_ref());
-    if let Some(TargetSpecifier::EnvoyGrpc(envoy)) = target {
+    // An agent's is in the bootstrap of its Envoy.
+    if let Some(TargetSpecifier::EnvoyGrpc(envoy)) = target
+        && envoy.cluster_name != STATS_CLUSTER
+    {
         found.insert((ResourceType::Cluster, envoy.cluster_name.clone()));
     }
 }

@@ -129,6 +129,7 @@ fn write(
     let mut proxy = template::proxy(overrides, settings);
     fragments.clone().for_each(|fragment| overlay::lay_fragment(&mut proxy, fragment));
     own_words::lay(&mut proxy, &overrides.containers);
+    template::name(&mut proxy, workload);
     let written = pod::take_container(&mut pod, pod::PROXY);
     if template == Template::Sidecar && overrides.rewrite_probes {
         let known =

@@ -1,6 +1,7 @@
 //! How the mesh calls a workload: `service.istio.io/canonical-name` and `-revision`, by Istio's
 //! rules.
 
+use ferromesh_xds_translator::ir::cron_job;
 use serde_json::Value;
 
 use super::pod;
@@ -38,14 +39,6 @@ pub(super) fn workload(pod: &Value) -> String {
         Some("Job") => cron_job(name).to_owned(),
         _ => name.to_owned(),
     }
-}
-
-/// The CronJob of a Job's name, which it ends with the minute of its time; the name itself if it
-/// does not look like that.
-pub(super) fn cron_job(job: &str) -> &str {
-    let time =
-        |text: &str| (8..=10).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    job.rsplit_once('-').filter(|(_, last)| time(last)).map_or(job, |(name, _)| name)
 }
 
 /// Adds the labels of the mesh; those that are there stay.

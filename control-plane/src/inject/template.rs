@@ -155,6 +155,16 @@ fn envoy_log_level(level: &str) -> Option<&str> {
     }
 }
 
+/// Tells the agent what metrics call the workload, unless the pod says so itself.
+pub(super) fn name(proxy: &mut Value, workload: &str) {
+    const VARIABLE: &str = "FERROMESH_WORKLOAD";
+    let variables = pod::list(proxy, "env");
+    let said = variables.iter().any(|variable| pod::name(variable) == VARIABLE);
+    if !said && !workload.is_empty() {
+        variables.push(json!({ "name": VARIABLE, "value": workload }));
+    }
+}
+
 /// Tells the agent something, unless it is empty.
 pub(super) fn tell(proxy: &mut Value, variable: &str, what: &Map<String, Value>) {
     if !what.is_empty() {

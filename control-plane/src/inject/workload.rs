@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use ferromesh_xds_translator::{diagnostic::Diagnostic, ir::Labels, snapshot::MeshSnapshot};
+use ferromesh_xds_translator::{
+    diagnostic::Diagnostic,
+    ir::{Labels, cron_job},
+    snapshot::MeshSnapshot,
+};
 use serde_json::Value;
 
-use super::{InjectionSettings, Outcome, Reason, Surroundings, inject, names, pod};
+use super::{InjectionSettings, Outcome, Reason, Surroundings, inject, pod};
 
 /// Kinds that make pods, with their API group and where their pod is; the first is the pod itself.
 const KINDS: [(&str, &str, &str); 8] = [
@@ -63,7 +67,7 @@ pub fn inject_document(
     let Some(template) = document.pointer_mut(pointer) else { return Ok(Vec::new()) };
     let workload = match kind_name {
         "Pod" => None,
-        "Job" => Some(names::cron_job(&name)),
+        "Job" => Some(cron_job(&name)),
         _ => Some(name.as_str()),
     };
     let around = Surroundings {

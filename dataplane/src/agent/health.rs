@@ -17,13 +17,14 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use ferromesh_proto::recurring::Recurring;
+use ferromesh_proto::{bootstrap::SCRAPE_PATH, recurring::Recurring};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::EnvoyAdmin;
 use crate::{
     identity::IdentityWatch,
     pod::{self, METRICS_TYPE, PodSettings},
+    telemetry::Metrics,
 };
 
 /// What probes look at.
@@ -35,12 +36,21 @@ pub struct Health {
     /// Failures to read Envoy's metrics.
     unread: Arc<Mutex<Recurring>>,
     pub(super) pod: PodSettings,
+    /// What the agent counts of what Envoy logs.
+    stats: Option<Arc<Metrics>>,
 }
 
 impl Health {
     /// Ready once `identity` holds a valid certificate and `envoy` says that it serves.
     pub fn new(identity: IdentityWatch, envoy: EnvoyAdmin, pod: PodSettings) -> Self {
-        Self { identity, envoy, draining: Arc::default(), unread: Arc::default(), pod }
+        let (draining, unread) = (Arc::default(), Arc::default());
+        Self { identity, envoy, draining, unread, pod, stats: None }
+    }
+
+    /// With metrics that the agent makes of what Envoy logs.
+    #[must_use]
+    pub fn with_stats(self, stats: Option<Arc<Metrics>>) -> Self {
+        Self { stats, ..self }
     }
 
     /// What is answered until the agent ends, during its drain too; `stop` is cancelled to end it.
@@ -50,6 +60,7 @@ impl Health {
             .route("/healthz/live", get(|| async { "live\n" }))
             .route("/metrics", get(metrics))
             .route("/stats/prometheus", get(all_metrics))
+            .route(SCRAPE_PATH, get(proxy_metrics))
             .with_state(self.clone())
             .merge(self.pod.probe_routes())
             .merge(pod::quit_route(stop))
@@ -73,6 +84,18 @@ impl Health {
             Some(_) => {}
         }
         self.envoy.check_ready().await.err().map(|e| e.to_string())
+    }
+
+    /// Ours, those made of what Envoy logs, and Envoy's own.
+    async fn proxy_metrics(&self) -> String {
+        let mut text = metrics(State(self.clone())).await;
+        if let Some(stats) = &self.stats {
+            text.push_str(&stats.render_istio());
+        }
+        let envoy = self.envoy.metrics().await;
+        self.tell_of_metrics(&envoy);
+        text.push_str(&envoy.unwrap_or_default());
+        text
     }
 
     /// Logs whether Envoy's metrics can be read, where that is news.
@@ -115,12 +138,14 @@ async fn metrics(State(health): State<Health>) -> String {
     )
 }
 
+/// Envoy's metrics and ours.
+async fn proxy_metrics(State(health): State<Health>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, METRICS_TYPE)], health.proxy_metrics().await)
+}
+
 /// Envoy's metrics, ours and the application's.
 async fn all_metrics(State(health): State<Health>, headers: HeaderMap) -> impl IntoResponse {
-    let mut text = metrics(State(health.clone())).await;
-    let envoy = health.envoy.metrics().await;
-    health.tell_of_metrics(&envoy);
-    text.push_str(&envoy.unwrap_or_default());
+    let text = health.proxy_metrics().await;
     ([(CONTENT_TYPE, METRICS_TYPE)], health.pod.merge_metrics(text, &headers).await)
 }
 

@@ -1,9 +1,10 @@
 //! The agent beside a stock Envoy: gets its certificate, serves it over SDS, writes its bootstrap,
-//! runs it and drains it.
+//! runs it and drains it, and makes Istio's metrics of what it logs.
 //!
 //! ```text
 //! control plane ◀─CSR─ identity ─watch─▶ sds (Unix socket) ◀─SDS─ Envoy ─ADS─▶ control plane
-//!                                  └──▶ health ◀─probes─ Envoy's readiness listener
+//!                                  └──▶ health ◀─probes, scrapes─ Envoy's static listeners
+//!                     stats (Unix socket) ◀─log entries─ Envoy
 //! ```
 //! It sees no xDS: Envoy speaks to the control plane itself.
 
@@ -13,6 +14,7 @@ pub mod envoy;
 pub mod health;
 pub mod sds;
 pub mod secret_stream;
+pub mod stats;
 pub mod tied;
 
 use std::{
@@ -49,6 +51,7 @@ use crate::{
     machine::Machine,
     node::discovery_node,
     pod::{self, HealthProbe, PodSettings},
+    telemetry::{Metrics, Node},
 };
 
 /// Envoy starts without a certificate after this time: it then waits for one itself, but reconnects
@@ -82,6 +85,8 @@ pub struct AgentSettings {
     pub readiness: Option<SocketAddr>,
     /// Where Envoy serves its metrics.
     pub prometheus: Option<SocketAddr>,
+    /// Whether Istio's metrics are made of what Envoy logs.
+    pub istio_metrics: bool,
     /// Which statistics Envoy keeps.
     pub statistics: Statistics,
     /// What else is wanted of them.
@@ -119,7 +124,7 @@ pub enum AgentError {
         /// What the system said.
         source: io::Error,
     },
-    /// Its SDS server failed.
+    /// One of its sockets cannot be served.
     #[error(transparent)]
     Sds(#[from] SdsError),
     /// Its Envoy failed.
@@ -152,8 +157,10 @@ pub async fn run(settings: AgentSettings, stop: CancellationToken) -> Result<(),
     });
 
     let sds = serve_sds(&socket, settings.sds_mode, identity.clone()).await?;
+    let stats = start_stats(&settings, identity.clone()).await?;
     let health =
-        Health::new(identity.clone(), EnvoyAdmin::new(settings.admin), settings.pod.clone());
+        Health::new(identity.clone(), EnvoyAdmin::new(settings.admin), settings.pod.clone())
+            .with_stats(stats.as_ref().map(|stats| Arc::clone(&stats.metrics)));
     let _health = serve_health(&health, stop.clone()).await?;
     let envoy = envoy_settings(&settings, &socket)?;
     tokio::select! {
@@ -163,7 +170,36 @@ pub async fn run(settings: AgentSettings, stop: CancellationToken) -> Result<(),
     let outcome = supervise(&envoy, &health, sds, stop).await;
     // A stale socket would only mislead: nobody answers there any more.
     let _ = std::fs::remove_file(&socket);
+    let _ = std::fs::remove_file(stats_socket(&settings));
     outcome
+}
+
+/// Metrics that the agent makes, and the server that hears of what they count.
+struct StatsTask {
+    metrics: Arc<Metrics>,
+    _server: AbortOnDropHandle<()>,
+}
+
+async fn start_stats(
+    settings: &AgentSettings,
+    identity: IdentityWatch,
+) -> Result<Option<StatsTask>, SdsError> {
+    if !settings.istio_metrics {
+        return Ok(None);
+    }
+    let listener = sds::bind(&stats_socket(settings), settings.sds_mode).await?;
+    let metrics = Arc::new(Metrics::new(Node::from(&settings.node), identity));
+    let counted = Arc::clone(&metrics);
+    let _server = AbortOnDropHandle::new(tokio::spawn(async move {
+        if let Err(error) = stats::serve(listener, counted).await {
+            tracing::error!(%error, "Istio's metrics are made no more");
+        }
+    }));
+    Ok(Some(StatsTask { metrics, _server }))
+}
+
+fn stats_socket(settings: &AgentSettings) -> PathBuf {
+    settings.run_dir.join("stats")
 }
 
 type SdsTask = AbortOnDropHandle<Result<(), SdsError>>;
@@ -225,6 +261,7 @@ fn envoy_settings(settings: &AgentSettings, socket: &Path) -> Result<EnvoySettin
         node: settings.node.clone(),
         discovery: settings.discovery.clone(),
         sds_socket: Some(socket.to_owned()),
+        stats_socket: settings.istio_metrics.then(|| stats_socket(settings)),
         admin: settings.admin,
         agent: Some(from_here(settings.pod.address)),
         readiness: settings.readiness,

@@ -25,6 +25,43 @@ pub(super) fn compile(text: &str) -> Result<Expression, Invalid> {
     }
 }
 
+/// Reads the expression of a label. `string(…)` around it, which Envoy's build does not run, is left
+/// away: a label is a text whatever its expression gives.
+pub(super) fn label(text: &str) -> Result<Expression, Invalid> {
+    let whole = text.trim();
+    let inner = whole.strip_prefix("string(").and_then(|rest| rest.strip_suffix(')'));
+    let inner = inner.and_then(|inner| compile(inner).ok());
+    let expression = inner.map_or_else(|| compile(whole), Ok)?;
+    if is_single(&expression) {
+        return Ok(expression);
+    }
+    Err(Invalid::new(format!("{text} gives no single value, which a label needs")))
+}
+
+/// Whether it may give a text, a number, or yes or no.
+fn is_single(expression: &Expression) -> bool {
+    match expression {
+        Expression::List(_) | Expression::Map(_) => false,
+        Expression::Constant(value) => {
+            !matches!(value, Value::Attributes(_) | Value::Headers(_) | Value::Null)
+        }
+        Expression::Call(function, _) => {
+            !matches!(function, Function::Duration | Function::Timestamp)
+        }
+        Expression::Member(pair) => match &**pair {
+            (
+                Expression::Constant(Value::Attributes(root)),
+                Expression::Constant(Value::Text(name)),
+            ) => !matches!(
+                (root, &**name),
+                (Root::Request, "time" | "duration") | (Root::Metadata, "filter_metadata")
+            ),
+            _ => true,
+        },
+        _ => true,
+    }
+}
+
 /// What an expression is written with.
 #[derive(Clone, PartialEq, Debug)]
 enum Token {
@@ -350,6 +387,10 @@ impl Parser {
                 let arguments = self.list(")", Self::expression)?;
                 match (name, &arguments[..]) {
                     ("has", [Expression::Member(pair)]) => Ok(Expression::Has(pair.clone())),
+                    // A message has a map of fields, if an empty one.
+                    ("has", [Expression::Constant(Value::Headers(_))]) => {
+                        constant(Value::Bool(true))
+                    }
                     _ => call(name, arguments),
                 }
             }

@@ -224,6 +224,7 @@ fn closed_chain(wire: &WireChain) -> Arc<FilterChain> {
             max_connect_attempts: 1,
             hash_source_ip: false,
             access_logs: Vec::new(),
+            metrics: None,
         })),
     })
 }

@@ -25,6 +25,7 @@ use envoy_types::pb::{
     },
     google::protobuf::Any,
 };
+use ferromesh_proto::stats;
 
 use super::{
     Context, access_log, authz,
@@ -33,13 +34,15 @@ use super::{
         At, Invalid, cidr, each, flag, limit, number, optional_duration, port, refuse, required,
         type_name, unpack,
     },
-    filter, hcm, known, tls,
+    filter, hcm, known, metrics, tls,
 };
 use crate::runtime::{
     TransportProtocol,
     authz::Rbac,
     filter_chain::FilterChainMatch,
+    http::HttpConnectionManager,
     listener::{FilterChain, TcpProxy, Terminal},
+    metric_rules::OwnMetrics,
     secret::DownstreamTls,
     target::{ClusterChoice, WeightedCluster, WeightedClusters},
 };
@@ -134,7 +137,10 @@ enum NetworkFilter {
     Marks(Marks),
     /// Somebody is to be asked about what is marked.
     Ask(Box<ConnectionAsk>),
-    Terminal(Terminal),
+    /// What is different of a TCP proxy's metrics.
+    Metrics(Arc<OwnMetrics>),
+    Tcp(Box<TcpProxy>),
+    Http(Arc<HttpConnectionManager>),
 }
 
 fn filters(context: &mut Context, filters: &[Filter]) -> Result<(Vec<Rbac>, Terminal), Invalid> {
@@ -142,6 +148,7 @@ fn filters(context: &mut Context, filters: &[Filter]) -> Result<(Vec<Rbac>, Term
     let mut rbac = Vec::new();
     let mut terminal = None;
     let mut marks = None;
+    let mut metrics = None;
     for (index, filter) in compiled.into_iter().enumerate() {
         let before = marks.take();
         match filter {
@@ -157,7 +164,12 @@ fn filters(context: &mut Context, filters: &[Filter]) -> Result<(Vec<Rbac>, Term
                 let place = format!("filters[{index}].typed_config");
                 rbac.push(connection_ask::refusal(&ask, before).at(&place)?);
             }
-            NetworkFilter::Terminal(last) => terminal = Some(last),
+            NetworkFilter::Metrics(own) => metrics = Some(own),
+            NetworkFilter::Tcp(proxy) => {
+                let proxy = TcpProxy { metrics: metrics.take(), ..*proxy };
+                terminal = Some(Terminal::Tcp(Arc::new(proxy)));
+            }
+            NetworkFilter::Http(manager) => terminal = Some(Terminal::Http(manager)),
         }
     }
     let missing = || {
@@ -181,15 +193,16 @@ fn config(context: &mut Context, name: &str, config: &Any) -> Result<NetworkFilt
             // Of the bytes as they came: encoded again, maps may lie in another order.
             let version = crate::runtime::http::MessageHash::of(&config.value);
             let manager = hcm::compile(context, version, &unpack(config)?)?;
-            Ok(NetworkFilter::Terminal(Terminal::Http(Arc::new(manager))))
+            Ok(NetworkFilter::Http(Arc::new(manager)))
         }
         "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
-            Ok(NetworkFilter::Terminal(Terminal::Tcp(Arc::new(tcp_proxy(&unpack(config)?)?))))
+            Ok(NetworkFilter::Tcp(Box::new(tcp_proxy(&unpack(config)?)?)))
         }
         "envoy.extensions.filters.network.rbac.v3.RBAC" => network_rbac(&unpack(config)?),
         "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz" => {
             Ok(NetworkFilter::Ask(Box::new(unpack(config)?)))
         }
+        stats::CONFIG_TYPE => metrics::compile(config).map(NetworkFilter::Metrics),
         kind if known::without_effect(kind).is_some() => Ok(NetworkFilter::NoEffect),
         kind => Err(Invalid::new(format!("filter {name} ({kind}) is not supported by this proxy"))),
     }
@@ -232,6 +245,7 @@ fn tcp_proxy(message: &WireTcp) -> Result<TcpProxy, Invalid> {
         max_connect_attempts: number(message.max_connect_attempts.as_ref(), 1).max(1),
         hash_source_ip: !message.hash_policy.is_empty(),
         access_logs: access_log::compile("access_log", &message.access_log)?,
+        metrics: None,
     })
 }
 

@@ -210,7 +210,7 @@ fn network_filter(digest: &mut Digest, filter: &Filter) {
     let Some(filter::ConfigType::TypedConfig(config)) = &filter.config_type else {
         return digest.add("filter", &filter.name);
     };
-    match type_name(config) {
+    match own_filter::inner_type(config).unwrap_or_default().as_str() {
         "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {}
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
             match unpack(config) {
@@ -250,7 +250,8 @@ fn http_filter(digest: &mut Digest, filter: &HttpFilter) {
     let Some(http_filter::ConfigType::TypedConfig(config)) = &filter.config_type else {
         return digest.add("http_filter", &filter.name);
     };
-    if !own_filter::guards_nothing(type_name(config)) {
+    let kind = own_filter::inner_type(config);
+    if !kind.is_ok_and(|kind| own_filter::guards_nothing(&kind)) {
         digest.add("http_filter", (type_name(config), &config.value, filter.disabled));
     }
 }

@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use super::{
     Context, access_log,
     field::{At, Invalid, flag, limit, optional_duration, required},
-    filter, limits, route, tls, trace,
+    filter, limits, metrics, route, tls, trace,
 };
 use crate::runtime::{
     http::{
@@ -79,6 +79,7 @@ pub(super) fn compile(
         via: message.via.as_str().into(),
         tracing: tracing(message)?,
         access_logs: access_log::compile("access_log", &message.access_log)?,
+        metrics: metrics::of_filters(&message.http_filters)?,
     })
 }
 

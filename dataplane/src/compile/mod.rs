@@ -38,6 +38,7 @@ mod listener;
 mod log_service;
 mod matcher;
 mod metadata;
+mod metrics;
 mod rate_limit;
 mod route;
 mod route_action;

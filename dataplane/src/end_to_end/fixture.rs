@@ -258,6 +258,7 @@ pub(super) fn tcp_chain(cluster: &str) -> FilterChain {
         max_connect_attempts: 1,
         hash_source_ip: false,
         access_logs: vec![],
+        metrics: None,
     })))
 }
 

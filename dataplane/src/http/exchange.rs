@@ -26,7 +26,8 @@ use crate::{
     },
     telemetry::{
         Entry, Flags,
-        metrics::{ConnectionKey, Direction, Peer, Reporter, RequestKey, Service},
+        labels::{Changed, ConnectionKey, Observed, Reporter, RequestKey, known_grpc_status},
+        metrics::Direction,
         trace::Span,
     },
     upstream::{
@@ -39,11 +40,6 @@ use crate::{
 
 /// The name of HTTP/2 in logs.
 pub(crate) const HTTP_2: &str = "HTTP/2";
-
-/// The largest number of gRPC's statuses; what has another one is `UNKNOWN` (gRPC "Status codes and
-/// their use in gRPC"), so that no server makes up labels.
-const LAST_GRPC_STATUS: u32 = 16;
-const GRPC_UNKNOWN: u32 = 2;
 
 /// What is noted of a request on its way. Reports itself when dropped.
 pub(crate) struct Exchange {
@@ -159,7 +155,7 @@ impl Exchange {
 
     /// Whether headers are to be told at the end.
     fn is_told(&self) -> bool {
-        !self.manager.access_logs.is_empty() || self.span.is_some()
+        self.manager.keeps_response_headers() || self.span.is_some()
     }
 
     /// Nothing more will follow: the exchange ended as it should.
@@ -205,7 +201,7 @@ impl Exchange {
         if let Some(status) =
             headers.get(GRPC_STATUS).and_then(|value| value.to_str().ok()?.parse().ok())
         {
-            self.grpc_status = Some(if status <= LAST_GRPC_STATUS { status } else { GRPC_UNKNOWN });
+            self.grpc_status = Some(known_grpc_status(status));
         }
     }
 
@@ -310,32 +306,34 @@ impl Exchange {
 
     fn key(&self) -> RequestKey {
         let reporter = Reporter::from(self.downstream.listener.direction);
-        let uri = |peer: Option<&Arc<crate::runtime::PeerCertificate>>| {
-            peer.and_then(|peer| peer.uri_sans.first().cloned())
+        let (certificate, workload) = match reporter {
+            Reporter::Source => (
+                self.upstream.as_ref().and_then(|facts| facts.peer.as_ref()),
+                self.endpoint.as_ref().and_then(|endpoint| endpoint.workload.as_ref()),
+            ),
+            Reporter::Destination => (self.downstream.facts.peer.as_ref(), None),
         };
-        let upstream_peer = self.upstream.as_ref().and_then(|facts| facts.peer.as_ref());
-        let principal = match reporter {
-            Reporter::Source => uri(upstream_peer),
-            Reporter::Destination => uri(self.downstream.facts.peer.as_ref()),
+        let own = self.manager.metrics.as_deref();
+        let changed = own.map(|own| Changed::of(own, &self.entry(self.request_headers.as_ref())));
+        let service = self.cluster.as_ref().and_then(|cluster| cluster.services.first());
+        // Whoever calls the workload names what it likes.
+        let is_named = service.is_none()
+            && reporter == Reporter::Source
+            && !own.is_some_and(|own| own.rules.ignores_hosts());
+        let host = match is_named {
+            true => self.downstream.worker.metrics.host(&self.authority),
+            false => Arc::default(),
         };
-        let workload = match reporter {
-            Reporter::Source => {
-                self.endpoint.as_ref().and_then(|endpoint| endpoint.workload.clone())
-            }
-            Reporter::Destination => None,
-        };
-        let service = match self.cluster.as_ref().and_then(|cluster| cluster.services.first()) {
-            Some(label) => Service::from(label),
-            None => self.downstream.worker.metrics.host(&self.authority),
-        };
-        let mutual_tls = principal.is_some();
-        let connection = ConnectionKey {
+        let connection = ConnectionKey::from(Observed {
             reporter,
-            peer: Peer { principal, workload },
+            principal: certificate.and_then(|peer| peer.uri_sans.first()),
+            workload,
             service,
-            mutual_tls,
+            cluster: self.cluster.as_ref().map_or("", |cluster| &cluster.name),
+            host,
             flags: self.flags,
-        };
+            changed: changed.as_ref(),
+        });
         let grpc_status = self.is_grpc.then(|| self.grpc_status.unwrap_or_default());
         RequestKey { connection, status: self.status, grpc_status }
     }

@@ -165,7 +165,7 @@ fn receive(
         path: outgoing.path.clone(),
         protocol: protocol_name(parts.version),
         remote,
-        request_headers: (!manager.access_logs.is_empty()).then(|| outgoing.headers.clone()),
+        request_headers: manager.keeps_request_headers().then(|| outgoing.headers.clone()),
         is_grpc: is_grpc(&outgoing.headers),
     };
     let exchange = Exchange::new(Rc::clone(downstream), Arc::clone(manager), begin);

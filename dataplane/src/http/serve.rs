@@ -441,6 +441,7 @@ pub(crate) mod tests {
             via: "".into(),
             tracing: None,
             access_logs: vec![],
+            metrics: None,
         }
     }
 }

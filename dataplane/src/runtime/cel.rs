@@ -1,7 +1,8 @@
-//! Expressions in CEL over what is known of a request or connection, as logs ask them.
+//! Expressions in CEL over what is known of a request or connection: logs ask whether they hold,
+//! labels of metrics say what they give.
 //!
 //! What has no value, or cannot be computed, is an error; an expression whose result is one is not
-//! true. Only `&&`, `||` and `?:` go on without a value that they do not need. Spec:
+//! true, and a label's value is unknown. Only `&&`, `||` and `?:` go on without a value that they do not need. Spec:
 //! <https://github.com/google/cel-spec>, Envoy "Attributes".
 
 use std::{cmp::Ordering, sync::Arc};
@@ -219,6 +220,52 @@ impl Expression {
     /// Whether it is true of these.
     pub fn holds(&self, of: &impl Attributes) -> bool {
         self.value(of) == Ok(Value::Bool(true))
+    }
+
+    /// What it gives, as a label says it; `None`: there is no single value.
+    pub fn text(&self, of: &impl Attributes) -> Option<Arc<str>> {
+        match self.value(of).ok()? {
+            Value::Text(text) => Some(text),
+            Value::Bool(yes) => Some(if yes { "true" } else { "false" }.into()),
+            Value::Int(number) => Some(number.to_string().into()),
+            Value::Uint(number) => Some(number.to_string().into()),
+            Value::Double(number) => Some(number.to_string().into()),
+            _ => None,
+        }
+    }
+
+    /// Whether it may ask for header fields of the request.
+    pub fn asks_request_fields(&self) -> bool {
+        /// Attributes that are such fields under names of their own.
+        const FIELDS: [&str; 3] = ["referer", "useragent", "id"];
+        match self {
+            Self::Constant(value) => *value == Value::Headers(Part::Request),
+            Self::Member(pair) | Self::Has(pair) => match &**pair {
+                (Self::Constant(Value::Attributes(Root::Request)), key) => match key {
+                    Self::Constant(Value::Text(name)) => FIELDS.contains(&&**name),
+                    _ => true,
+                },
+                (whole, key) => whole.asks_request_fields() || key.asks_request_fields(),
+            },
+            Self::Not(inner) | Self::Minus(inner) | Self::Matches(inner, _) => {
+                inner.asks_request_fields()
+            }
+            Self::Both(pair)
+            | Self::Either(pair)
+            | Self::In(pair)
+            | Self::Compared(_, pair)
+            | Self::Computed(_, pair) => {
+                pair.0.asks_request_fields() || pair.1.asks_request_fields()
+            }
+            Self::Choice(all) => {
+                let (asked, yes, no) = &**all;
+                [asked, yes, no].into_iter().any(Self::asks_request_fields)
+            }
+            Self::List(items) | Self::Call(_, items) => items.iter().any(Self::asks_request_fields),
+            Self::Map(pairs) => pairs
+                .iter()
+                .any(|(key, value)| key.asks_request_fields() || value.asks_request_fields()),
+        }
     }
 
     fn value(&self, of: &impl Attributes) -> Evaluated {

@@ -49,7 +49,8 @@ impl Flags {
     /// The service that counts requests has not answered.
     pub const RATE_LIMIT_ERROR: Self = Self(1 << 18);
 
-    const NAMES: [(Self, &'static str); 19] = [
+    /// The last ones are set by no part of this proxy: an agent reads them from its Envoy.
+    const NAMES: [(Self, &'static str); 30] = [
         (Self::NO_HEALTHY_UPSTREAM, "UH"),
         (Self::UPSTREAM_CONNECTION_FAILURE, "UF"),
         (Self::UPSTREAM_OVERFLOW, "UO"),
@@ -69,7 +70,25 @@ impl Flags {
         (Self::DOWNSTREAM_REMOTE_RESET, "DR"),
         (Self::RATE_LIMITED, "RL"),
         (Self::RATE_LIMIT_ERROR, "RLSE"),
+        (Self(1 << 19), "LH"),
+        (Self(1 << 20), "LR"),
+        (Self(1 << 21), "IH"),
+        (Self(1 << 22), "UMSDR"),
+        (Self(1 << 23), "RFCF"),
+        (Self(1 << 24), "NFCF"),
+        (Self(1 << 25), "DT"),
+        (Self(1 << 26), "OM"),
+        (Self(1 << 27), "DF"),
+        (Self(1 << 28), "DO"),
+        (Self(1 << 29), "UDO"),
     ];
+
+    /// The flags of these names, which stand between commas; unknown ones are left out.
+    pub fn named(names: &str) -> Self {
+        let known = |name: &str| Self::NAMES.into_iter().find(|(_, own)| *own == name);
+        let flags = names.split(',').filter_map(|name| known(name.trim()));
+        flags.fold(Self::NONE, |all, (flag, _)| all.with(flag))
+    }
 
     /// Both sets together.
     #[must_use]
@@ -114,5 +133,7 @@ mod tests {
         assert_eq!(Flags::UPSTREAM_TIMEOUT.to_string(), "UT");
         let both = Flags::UPSTREAM_CONNECTION_FAILURE.with(Flags::RETRY_LIMIT_EXCEEDED);
         assert_eq!(both.to_string(), "UF,URX");
+        assert_eq!(Flags::named("URX,UF,?"), both);
+        assert_eq!((Flags::named("-"), Flags::named("DF").to_string()), (Flags::NONE, "DF".into()));
     }
 }

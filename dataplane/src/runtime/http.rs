@@ -4,7 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    access_log::AccessLog, filter::Filters, limits::HttpLimits, route::RouteConfig, trace::Tracing,
+    access_log::AccessLog, filter::Filters, limits::HttpLimits, metric_rules::OwnMetrics,
+    route::RouteConfig, trace::Tracing,
 };
 
 /// A hash of a message. It says nothing of what the manager does, and the debug form, which does
@@ -84,6 +85,21 @@ pub struct HttpConnectionManager {
     pub tracing: Option<Arc<Tracing>>,
     /// Logs each request.
     pub access_logs: Vec<AccessLog>,
+    /// What is different of its metrics.
+    pub metrics: Option<Arc<OwnMetrics>>,
+}
+
+impl HttpConnectionManager {
+    /// Whether the headers of a request are asked for when it is over.
+    pub fn keeps_request_headers(&self) -> bool {
+        let metrics = self.metrics.as_ref().is_some_and(|own| own.asks_request_headers());
+        !self.access_logs.is_empty() || metrics
+    }
+
+    /// Whether the headers and trailers of a response are asked for when it is over.
+    pub fn keeps_response_headers(&self) -> bool {
+        !self.access_logs.is_empty() || self.metrics.is_some()
+    }
 }
 
 /// What HTTP is spoken.

@@ -5,7 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     access_log::AccessLog, authz::Rbac, facts::ConnectionFacts, filter_chain::FilterChainMatcher,
-    http::HttpConnectionManager, limits::BufferLimit, secret::DownstreamTls, target::ClusterChoice,
+    http::HttpConnectionManager, limits::BufferLimit, metric_rules::OwnMetrics,
+    secret::DownstreamTls, target::ClusterChoice,
 };
 
 /// A compiled listener.
@@ -131,6 +132,8 @@ pub struct TcpProxy {
     pub hash_source_ip: bool,
     /// Logs a connection when it ends.
     pub access_logs: Vec<AccessLog>,
+    /// What is different of its metrics.
+    pub metrics: Option<Arc<OwnMetrics>>,
 }
 
 impl Listener {

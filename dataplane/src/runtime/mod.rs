@@ -33,6 +33,7 @@ pub mod limits;
 pub mod listener;
 pub mod matcher;
 pub mod metadata;
+pub mod metric_rules;
 pub mod path;
 pub mod rate_limit;
 pub mod route;

@@ -2,29 +2,25 @@
 //! scraped.
 //!
 //! A worker alone writes its counters, so that an increment touches no contended cache line; its
-//! table is locked only to add a label set and to scrape. Names and labels: Istio "standard
-//! metrics"; what is not known is `unknown`.
+//! table is locked only to find a label set and to scrape.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fmt::Write,
-    hash::Hash,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use rustc_hash::{FxHashMap, FxHashSet};
-
-use super::trace::Origin;
+use super::{
+    labels::{ConnectionKey, Labels, Node, RequestKey, Speller, spell},
+    series::{Counters, Few, Hosts, Seen, Table},
+};
 use crate::{
     identity::IdentityWatch,
-    runtime::{
-        cluster::ServiceLabel, endpoint::Workload, filter::Counter, flags::Flags, limits::Limit,
-        listener::TrafficDirection,
-    },
+    runtime::{filter::Counter, limits::Limit, metric_rules::Metric},
 };
 
 /// Upper bounds of Envoy's default histogram buckets, in milliseconds or bytes.
@@ -50,99 +46,6 @@ const BUCKETS: [f64; 19] = [
     3_600_000.0,
 ];
 
-/// Hosts that a worker tells apart, of those that requests name and no cluster is for: clients
-/// choose such names, and each is kept, and told in every scrape.
-const MOST_HOSTS: usize = 64;
-/// What is longer is no name of a host, with or without a port (RFC 1035 section 2.3.4).
-const LONGEST_HOST: usize = 253 + ":65535".len();
-
-/// Who we are, as labels name us; empty parts are written as `unknown`.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Node {
-    /// The workload, as endpoint metadata would describe it.
-    pub workload: Workload,
-    /// Label `app`.
-    pub app: Arc<str>,
-    /// Label `version`.
-    pub version: Arc<str>,
-    /// Who tells spans.
-    pub origin: Origin,
-}
-
-/// Which side of a request reports it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Reporter {
-    /// The client's proxy, or a gateway.
-    Source,
-    /// The server's proxy.
-    Destination,
-}
-
-impl From<TrafficDirection> for Reporter {
-    fn from(direction: TrafficDirection) -> Self {
-        match direction {
-            TrafficDirection::Inbound => Self::Destination,
-            TrafficDirection::Outbound | TrafficDirection::Unspecified => Self::Source,
-        }
-    }
-}
-
-/// The other side, as far as it is known.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Peer {
-    /// The SPIFFE id it has proven.
-    pub principal: Option<Arc<str>>,
-    /// The workload, from endpoint metadata.
-    pub workload: Option<Arc<Workload>>,
-}
-
-/// The service that was called.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Service {
-    /// Host name.
-    pub host: Arc<str>,
-    /// Short name.
-    pub name: Arc<str>,
-    /// Namespace; may be empty.
-    pub namespace: Arc<str>,
-}
-
-impl From<&ServiceLabel> for Service {
-    fn from(label: &ServiceLabel) -> Self {
-        Self {
-            host: label.host.clone(),
-            name: label.name.clone(),
-            namespace: label.namespace.clone(),
-        }
-    }
-}
-
-/// What labels a TCP connection.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct ConnectionKey {
-    /// Which side we are.
-    pub reporter: Reporter,
-    /// The other side.
-    pub peer: Peer,
-    /// The service.
-    pub service: Service,
-    /// Whether both sides have proven who they are.
-    pub mutual_tls: bool,
-    /// Response flags.
-    pub flags: Flags,
-}
-
-/// What labels a request.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct RequestKey {
-    /// What labels a connection, too.
-    pub connection: ConnectionKey,
-    /// Response status; 0 if there was none.
-    pub status: u16,
-    /// `grpc-status` of a gRPC request; `None` for plain HTTP.
-    pub grpc_status: Option<u32>,
-}
-
 /// Counters of requests with equal labels.
 #[derive(Debug, Default)]
 pub struct RequestSeries {
@@ -153,6 +56,11 @@ pub struct RequestSeries {
 }
 
 impl RequestSeries {
+    fn parts(&self) -> [Sum; 4] {
+        let requests = Sum { total: self.total.load(Relaxed), ..Sum::default() };
+        [requests, self.duration.sum(), self.request_bytes.sum(), self.response_bytes.sum()]
+    }
+
     /// Counts a finished request.
     pub fn record(&self, duration: Duration, request_bytes: u64, response_bytes: u64) {
         self.total.fetch_add(1, Relaxed);
@@ -175,6 +83,13 @@ pub struct ConnectionSeries {
     pub received: AtomicU64,
 }
 
+impl ConnectionSeries {
+    fn parts(&self) -> [Sum; 4] {
+        [&self.opened, &self.closed, &self.sent, &self.received]
+            .map(|counter| Sum { total: counter.load(Relaxed), ..Sum::default() })
+    }
+}
+
 /// A histogram over [`BUCKETS`]; the sum is kept in thousandths.
 #[derive(Debug, Default)]
 struct Histogram {
@@ -183,6 +98,13 @@ struct Histogram {
 }
 
 impl Histogram {
+    fn sum(&self) -> Sum {
+        let mut buckets = [0; BUCKETS.len() + 1];
+        let counts = buckets.iter_mut().zip(&self.counts);
+        counts.for_each(|(count, from)| *count = from.load(Relaxed));
+        Sum { total: self.sum_thousandths.load(Relaxed), buckets }
+    }
+
     fn record(&self, value: f64) {
         let bucket = BUCKETS.partition_point(|bound| *bound < value);
         self.counts[bucket].fetch_add(1, Relaxed);
@@ -190,28 +112,16 @@ impl Histogram {
     }
 }
 
-/// One worker's counters by labels.
-#[derive(Debug)]
-struct Table<K, S>(Mutex<FxHashMap<K, Arc<S>>>);
-
-impl<K, S> Default for Table<K, S> {
-    fn default() -> Self {
-        Self(Mutex::default())
+impl Counters for RequestSeries {
+    fn count(&self) -> u64 {
+        self.total.load(Relaxed)
     }
 }
 
-impl<K: Hash + Eq + Clone, S: Default> Table<K, S> {
-    fn series(&self, key: &K) -> Arc<S> {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(series) = table.get(key) {
-            return Arc::clone(series);
-        }
-        Arc::clone(table.entry(key.clone()).or_default())
-    }
-
-    fn each(&self, mut visit: impl FnMut(&K, &S)) {
-        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        table.iter().for_each(|(key, series)| visit(key, series));
+impl Counters for ConnectionSeries {
+    fn count(&self) -> u64 {
+        let all = [&self.opened, &self.closed, &self.sent, &self.received];
+        all.into_iter().fold(0, |sum, counter| sum.wrapping_add(counter.load(Relaxed)))
     }
 }
 
@@ -233,25 +143,15 @@ pub struct WorkerMetrics {
     requests: Table<RequestKey, RequestSeries>,
     connections: Table<ConnectionKey, ConnectionSeries>,
     crossings: Crossings,
-    filters: Table<(Counter, Arc<str>), AtomicU64>,
-    hosts: Mutex<FxHashSet<Arc<str>>>,
+    filters: Few<(Counter, Arc<str>)>,
+    hosts: Hosts,
 }
 
 impl WorkerMetrics {
-    /// The service of a request for a host that no cluster is for: the host itself, or nothing that
-    /// is known where clients have named too many.
-    pub fn host(&self, named: &str) -> Service {
-        if named.len() > LONGEST_HOST {
-            return Service::default();
-        }
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = hosts.get(named).cloned();
-        let host = known.unwrap_or_else(|| {
-            let host: Arc<str> = named.into();
-            let room = hosts.len() < MOST_HOSTS && hosts.insert(Arc::clone(&host));
-            if room { host } else { Arc::default() }
-        });
-        Service { name: Arc::clone(&host), host, ..Service::default() }
+    /// The host of a request for one that no cluster is for, as labels name it; empty, which is
+    /// unknown, where clients have named too many.
+    pub fn host(&self, named: &str) -> Arc<str> {
+        self.hosts.known(named)
     }
 
     /// Counts one more for a filter; `value` is its label's.
@@ -261,7 +161,7 @@ impl WorkerMetrics {
 
     /// The same for several.
     pub fn count_many(&self, counter: Counter, value: &Arc<str>, many: u64) {
-        self.filters.series(&(counter, Arc::clone(value))).fetch_add(many, Relaxed);
+        self.filters.count((counter, Arc::clone(value)), many);
     }
 
     /// Counts that a peer has crossed a limit.
@@ -286,12 +186,13 @@ pub struct Metrics {
     node: Node,
     identity: IdentityWatch,
     workers: Mutex<Vec<Arc<WorkerMetrics>>>,
+    remains: Mutex<Remains>,
 }
 
 impl Metrics {
     /// No counters yet. `identity` names us as principal.
     pub fn new(node: Node, identity: IdentityWatch) -> Self {
-        Self { node, identity, workers: Mutex::default() }
+        Self { node, identity, workers: Mutex::default(), remains: Mutex::default() }
     }
 
     /// Who we are.
@@ -306,40 +207,76 @@ impl Metrics {
         part
     }
 
-    /// Every counter in Prometheus' text format.
+    /// Every counter in Prometheus' text format. What has not changed for an hour is then
+    /// forgotten.
     pub fn render(&self) -> String {
-        let labels = Labels { node: &self.node, principal: self.principal() };
-        let mut requests: BTreeMap<String, MergedRequests> = BTreeMap::new();
-        let mut connections: BTreeMap<String, [u64; 4]> = BTreeMap::new();
+        self.render_at(Instant::now())
+    }
+
+    /// Istio's metrics alone, for who has none of this proxy's own.
+    pub fn render_istio(&self) -> String {
+        self.render_istio_at(Instant::now())
+    }
+
+    fn render_at(&self, now: Instant) -> String {
+        let mut text = self.render_istio_at(now);
+        self.render_own(&mut text);
+        text
+    }
+
+    fn workers(&self) -> Vec<Arc<WorkerMetrics>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn render_istio_at(&self, now: Instant) -> String {
+        let speller = Speller { node: &self.node, principal: self.principal() };
+        // Held to the end, so that of two scrapes at a time each finds sums that are whole.
+        let mut remains = self.remains.lock().unwrap_or_else(PoisonError::into_inner);
+        let workers = self.workers();
+        let mut requests = Merged::default();
+        let mut connections = Merged::default();
+        for (place, worker) in workers.iter().enumerate() {
+            for seen in worker.requests.look(now) {
+                let connection = &seen.key.connection;
+                let labels = speller.request(&seen.key);
+                let names = Metric::OF_REQUESTS.map(|metric| spelled(&labels, connection, metric));
+                requests.add(place, seen, names, RequestSeries::parts);
+            }
+            for seen in worker.connections.look(now) {
+                let labels = speller.connection(&seen.key);
+                let names =
+                    Metric::OF_CONNECTIONS.map(|metric| spelled(&labels, &seen.key, metric));
+                connections.add(place, seen, names, ConnectionSeries::parts);
+            }
+        }
+        requests.add_remains(&mut remains.requests);
+        connections.add_remains(&mut remains.connections);
+        let mut text = String::new();
+        requests.render(&mut text, Metric::OF_REQUESTS);
+        connections.render(&mut text, Metric::OF_CONNECTIONS);
+        requests
+            .forget(&mut remains.requests, |place, key| workers[place].requests.forget(key, now));
+        connections.forget(&mut remains.connections, |place, key| {
+            workers[place].connections.forget(key, now)
+        });
+        text
+    }
+
+    /// Limits that were crossed, and what filters have counted.
+    fn render_own(&self, text: &mut String) {
         let mut crossings = [[0; Limit::ALL.len()]; 2];
         let mut filters: BTreeMap<&str, BTreeMap<String, u64>> = BTreeMap::new();
-        for worker in self.workers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            worker
-                .requests
-                .each(|key, series| requests.entry(labels.request(key)).or_default().add(series));
-            worker.connections.each(|key, series| {
-                let merged = connections.entry(labels.connection(key)).or_default();
-                let counters = [&series.opened, &series.closed, &series.sent, &series.received];
-                merged
-                    .iter_mut()
-                    .zip(counters)
-                    .for_each(|(sum, counter)| *sum += counter.load(Relaxed));
-            });
+        for worker in self.workers() {
             worker.filters.each(|(counter, value), count| {
                 let mut labels = String::new();
                 spell(&mut labels, counter.label, value);
-                let counted = filters.entry(counter.name).or_default().entry(labels).or_default();
-                *counted += count.load(Relaxed);
+                *filters.entry(counter.name).or_default().entry(labels).or_default() += count;
             });
             let counters = crossings.iter_mut().flatten().zip(worker.crossings.iter().flatten());
             counters.for_each(|(sum, counter)| *sum += counter.load(Relaxed));
         }
-        let mut text = String::new();
-        render_requests(&mut text, &requests);
-        render_connections(&mut text, &connections);
-        render_crossings(&mut text, &crossings);
-        render_filters(&mut text, &filters);
-        text
+        render_crossings(text, &crossings);
+        render_filters(text, &filters);
     }
 
     fn principal(&self) -> String {
@@ -350,73 +287,141 @@ impl Metrics {
     }
 }
 
-#[derive(Default)]
-struct MergedRequests {
+/// The labels of a metric in text; `None`: it is left out.
+fn spelled(labels: &Labels<'_>, key: &ConnectionKey, metric: Metric) -> Option<String> {
+    (!key.drops(metric)).then(|| labels.spell(key, metric))
+}
+
+/// What a metric has counted under some labels.
+#[derive(Clone, Default, Debug)]
+struct Sum {
+    /// The counter, or the sum of the distribution in thousandths.
     total: u64,
-    histograms: [([u64; BUCKETS.len() + 1], u64); 3],
+    /// How often a value was in each bucket; all zero for a counter.
+    buckets: [u64; BUCKETS.len() + 1],
 }
 
-impl MergedRequests {
-    fn add(&mut self, series: &RequestSeries) {
-        self.total += series.total.load(Relaxed);
-        let parts = [&series.duration, &series.request_bytes, &series.response_bytes];
-        for ((counts, sum), part) in self.histograms.iter_mut().zip(parts) {
-            counts
-                .iter_mut()
-                .zip(&part.counts)
-                .for_each(|(count, from)| *count += from.load(Relaxed));
-            *sum += part.sum_thousandths.load(Relaxed);
+impl Sum {
+    fn add(&mut self, part: &Self) {
+        self.total += part.total;
+        self.buckets.iter_mut().zip(part.buckets).for_each(|(count, more)| *count += more);
+    }
+}
+
+/// Sums of four metrics by their labels in text.
+type Sums = [BTreeMap<String, Sum>; 4];
+
+/// What forgotten series have counted under labels under which others still count: a sum of which a
+/// part went would seem to begin anew.
+#[derive(Default, Debug)]
+struct Remains {
+    requests: Sums,
+    connections: Sums,
+}
+
+/// A series that may go.
+struct Idle<K> {
+    worker: usize,
+    key: K,
+    names: [Option<String>; 4],
+    parts: [Sum; 4],
+}
+
+/// The series of all workers for the four metrics that they give.
+struct Merged<K> {
+    metrics: Sums,
+    idle: Vec<Idle<K>>,
+    /// Labels that somebody still counts under, by metric.
+    alive: [HashSet<String>; 4],
+}
+
+impl<K> Default for Merged<K> {
+    fn default() -> Self {
+        Self { metrics: Default::default(), idle: Vec::new(), alive: Default::default() }
+    }
+}
+
+impl<K> Merged<K> {
+    fn add<S>(
+        &mut self,
+        worker: usize,
+        seen: Seen<K, S>,
+        names: [Option<String>; 4],
+        parts: impl Fn(&S) -> [Sum; 4],
+    ) {
+        let parts = parts(&seen.series);
+        for ((metric, name), part) in self.metrics.iter_mut().zip(&names).zip(&parts) {
+            if let Some(name) = name {
+                metric.entry(name.clone()).or_default().add(part);
+            }
+        }
+        match seen.idle {
+            true => self.idle.push(Idle { worker, key: seen.key, names, parts }),
+            false => self.live(names),
+        }
+    }
+
+    fn live(&mut self, names: [Option<String>; 4]) {
+        self.alive.iter_mut().zip(names).for_each(|(alive, name)| alive.extend(name));
+    }
+
+    /// Adds what remains of forgotten series, and drops that under labels that nobody has any more.
+    fn add_remains(&mut self, remains: &mut Sums) {
+        for (metric, remains) in self.metrics.iter_mut().zip(remains) {
+            remains.retain(|name, part| {
+                let sum = metric.get_mut(name);
+                sum.map(|sum| sum.add(part)).is_some()
+            });
+        }
+    }
+
+    /// Has series forgotten that nobody counts under any more, and keeps what they have counted where
+    /// others count under the same labels. `forget` says whether a worker has done so.
+    fn forget(mut self, remains: &mut Sums, forget: impl Fn(usize, &K) -> bool) {
+        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.idle)
+            .into_iter()
+            .partition(|idle| forget(idle.worker, &idle.key));
+        kept.into_iter().for_each(|idle| self.live(idle.names));
+        for idle in gone {
+            let alive = self.alive.iter().zip(remains.iter_mut());
+            for ((name, part), (alive, remains)) in
+                idle.names.into_iter().zip(&idle.parts).zip(alive)
+            {
+                if let Some(name) = name.filter(|name| alive.contains(name)) {
+                    remains.entry(name).or_default().add(part);
+                }
+            }
+        }
+    }
+
+    fn render(&self, text: &mut String, metrics: [Metric; 4]) {
+        for (metric, sums) in metrics.into_iter().zip(&self.metrics) {
+            let name = metric.full_name();
+            let counter = name.ends_with("_total");
+            let _ =
+                writeln!(text, "# TYPE {name} {}", if counter { "counter" } else { "histogram" });
+            for (labels, sum) in sums {
+                if counter {
+                    let _ = writeln!(text, "{name}{{{labels}}} {}", sum.total);
+                } else {
+                    render_histogram(text, name, labels, sum);
+                }
+            }
         }
     }
 }
 
-fn render_requests(text: &mut String, requests: &BTreeMap<String, MergedRequests>) {
-    text.push_str("# TYPE istio_requests_total counter\n");
-    for (labels, merged) in requests {
-        let _ = writeln!(text, "istio_requests_total{{{labels}}} {}", merged.total);
-    }
-    let names =
-        ["istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"];
-    for (index, name) in names.into_iter().enumerate() {
-        let _ = writeln!(text, "# TYPE {name} histogram");
-        for (labels, merged) in requests {
-            let (counts, sum) = &merged.histograms[index];
-            render_histogram(text, name, labels, counts, *sum);
-        }
-    }
-}
-
-fn render_histogram(
-    text: &mut String,
-    name: &str,
-    labels: &str,
-    counts: &[u64],
-    sum_thousandths: u64,
-) {
+fn render_histogram(text: &mut String, name: &str, labels: &str, sum: &Sum) {
     let mut total = 0;
-    for (count, bound) in
-        counts.iter().zip(BUCKETS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]))
-    {
+    // All labels may have been removed.
+    let before = if labels.is_empty() { String::new() } else { format!("{labels},") };
+    let bounds = BUCKETS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+    for (count, bound) in sum.buckets.iter().zip(bounds) {
         total += count;
-        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {total}");
+        let _ = writeln!(text, "{name}_bucket{{{before}le=\"{bound}\"}} {total}");
     }
-    let _ = writeln!(text, "{name}_sum{{{labels}}} {}", sum_thousandths as f64 / 1000.0);
+    let _ = writeln!(text, "{name}_sum{{{labels}}} {}", sum.total as f64 / 1000.0);
     let _ = writeln!(text, "{name}_count{{{labels}}} {total}");
-}
-
-fn render_connections(text: &mut String, connections: &BTreeMap<String, [u64; 4]>) {
-    let names = [
-        "istio_tcp_connections_opened_total",
-        "istio_tcp_connections_closed_total",
-        "istio_tcp_sent_bytes_total",
-        "istio_tcp_received_bytes_total",
-    ];
-    for (index, name) in names.into_iter().enumerate() {
-        let _ = writeln!(text, "# TYPE {name} counter");
-        for (labels, counters) in connections {
-            let _ = writeln!(text, "{name}{{{labels}}} {}", counters[index]);
-        }
-    }
 }
 
 fn render_crossings(text: &mut String, crossings: &[[u64; Limit::ALL.len()]; 2]) {
@@ -438,128 +443,21 @@ fn render_filters(text: &mut String, filters: &BTreeMap<&str, BTreeMap<String, u
     }
 }
 
-/// Spells label sets.
-struct Labels<'a> {
-    node: &'a Node,
-    principal: String,
-}
-
-/// One side of a call.
-struct Side<'a> {
-    workload: &'a Workload,
-    principal: &'a str,
-    app: &'a str,
-    version: &'a str,
-}
-
-impl Labels<'_> {
-    fn request(&self, key: &RequestKey) -> String {
-        let mut text =
-            self.common(&key.connection, if key.grpc_status.is_some() { "grpc" } else { "http" });
-        let grpc_status = key.grpc_status.map(|status| status.to_string()).unwrap_or_default();
-        let _ = write!(
-            text,
-            ",response_code=\"{}\",grpc_response_status=\"{grpc_status}\"",
-            key.status
-        );
-        text
-    }
-
-    fn connection(&self, key: &ConnectionKey) -> String {
-        self.common(key, "tcp")
-    }
-
-    fn common(&self, key: &ConnectionKey, protocol: &str) -> String {
-        let nobody = Workload::default();
-        let ours = Side {
-            workload: &self.node.workload,
-            principal: if key.mutual_tls { &self.principal } else { "" },
-            app: &self.node.app,
-            version: &self.node.version,
-        };
-        let workload = key.peer.workload.as_deref().unwrap_or(&nobody);
-        let theirs = Side {
-            workload,
-            principal: key.peer.principal.as_deref().unwrap_or_default(),
-            app: &workload.canonical_service,
-            version: &workload.canonical_revision,
-        };
-        let (reporter, source, destination) = match key.reporter {
-            Reporter::Source => ("source", &ours, &theirs),
-            Reporter::Destination => ("destination", &theirs, &ours),
-        };
-        let mut text = format!("reporter=\"{reporter}\"");
-        side_labels(&mut text, "source", source);
-        side_labels(&mut text, "destination", destination);
-        label(&mut text, "destination_service", &key.service.host);
-        label(&mut text, "destination_service_name", &key.service.name);
-        label(&mut text, "destination_service_namespace", &key.service.namespace);
-        label(&mut text, "request_protocol", protocol);
-        label(&mut text, "response_flags", &key.flags.to_string());
-        label(&mut text, "connection_security_policy", security(key));
-        text
-    }
-}
-
-fn side_labels(text: &mut String, side: &str, of: &Side<'_>) {
-    let namespace_of_principal =
-        of.principal.split("/ns/").nth(1).and_then(|rest| rest.split('/').next());
-    let namespace =
-        Some(&*of.workload.namespace).filter(|n| !n.is_empty()).or(namespace_of_principal);
-    for (name, value) in [
-        ("workload", &*of.workload.name),
-        ("workload_namespace", namespace.unwrap_or_default()),
-        ("principal", of.principal),
-        ("app", of.app),
-        ("version", of.version),
-        ("cluster", &of.workload.kube_cluster),
-        ("canonical_service", &of.workload.canonical_service),
-        ("canonical_revision", canonical_revision(of.workload)),
-    ] {
-        label(text, &format!("{side}_{name}"), value);
-    }
-}
-
-/// Istio calls a workload without a revision label `latest`.
-fn canonical_revision(workload: &Workload) -> &str {
-    match (workload.canonical_service.is_empty(), workload.canonical_revision.is_empty()) {
-        (false, true) => "latest",
-        _ => &workload.canonical_revision,
-    }
-}
-
-/// Only the server's side knows whether the connection that reached it was encrypted.
-fn security(key: &ConnectionKey) -> &'static str {
-    match (key.reporter, key.mutual_tls) {
-        (Reporter::Source, _) => "unknown",
-        (Reporter::Destination, true) => "mutual_tls",
-        (Reporter::Destination, false) => "none",
-    }
-}
-
-fn label(text: &mut String, name: &str, value: &str) {
-    text.push(',');
-    spell(text, name, if value.is_empty() { "unknown" } else { value });
-}
-
-fn spell(text: &mut String, name: &str, value: &str) {
-    let _ = write!(text, "{name}=\"");
-    for character in value.chars() {
-        match character {
-            '\\' => text.push_str("\\\\"),
-            '"' => text.push_str("\\\""),
-            '\n' => text.push_str("\\n"),
-            other => text.push(other),
-        }
-    }
-    text.push('"');
-}
-
 #[cfg(test)]
 mod tests {
+    use ferromesh_proto::stats::{MetricConfig, PluginConfig};
     use tokio::sync::watch;
 
     use super::*;
+    use crate::{
+        runtime::{
+            cluster::ServiceLabel, endpoint::Workload, flags::Flags, metric_rules::MetricRules,
+        },
+        telemetry::{
+            labels::{Changed, Observed, Reporter},
+            series::{IDLE, LONGEST_HOST, MOST, MOST_FREE, MOST_HOSTS},
+        },
+    };
 
     fn metrics() -> Metrics {
         let node = Node {
@@ -571,28 +469,43 @@ mod tests {
         Metrics::new(node, watch::channel(None).1)
     }
 
-    fn connection(reporter: Reporter) -> ConnectionKey {
-        ConnectionKey {
+    fn connection(reporter: Reporter, changed: Option<&Changed>) -> ConnectionKey {
+        let workload = Arc::new(Workload::parse("reviews-v1;default;reviews;;Kubernetes"));
+        let service = ServiceLabel {
+            host: "reviews.default.svc".into(),
+            name: "reviews".into(),
+            namespace: "default".into(),
+        };
+        ConnectionKey::from(Observed {
             reporter,
-            peer: Peer {
-                principal: Some("spiffe://cluster.local/ns/shop/sa/reviews".into()),
-                workload: Some(Arc::new(Workload::parse("reviews-v1;default;reviews;;Kubernetes"))),
-            },
-            service: Service {
-                host: "reviews.default.svc".into(),
-                name: "reviews".into(),
-                namespace: "default".into(),
-            },
-            mutual_tls: true,
+            principal: Some(&"spiffe://cluster.local/ns/shop/sa/reviews".into()),
+            workload: (reporter == Reporter::Source).then_some(&workload),
+            service: Some(&service),
+            cluster: "outbound|80||reviews.default.svc",
+            host: Arc::default(),
             flags: Flags::default(),
-        }
+            changed,
+        })
+    }
+
+    fn request(connection: ConnectionKey) -> RequestKey {
+        RequestKey { connection, status: 200, grpc_status: None }
+    }
+
+    /// The samples of a metric, by what stands in braces.
+    fn samples<'a>(text: &'a str, metric: &str) -> Vec<(&'a str, u64)> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(metric)?.strip_prefix('{'));
+        let pair = |line: &'a str| {
+            let (labels, value) = line.rsplit_once("} ").expect("a sample");
+            (labels, value.parse().expect("a number"))
+        };
+        lines.map(pair).collect()
     }
 
     #[test]
     fn workers_are_merged_under_istios_labels() {
         let metrics = metrics();
-        let key =
-            RequestKey { connection: connection(Reporter::Source), status: 200, grpc_status: None };
+        let key = request(connection(Reporter::Source, None));
         for _ in 0..2 {
             metrics.worker().requests(&key).record(Duration::from_millis(3), 10, 20);
         }
@@ -628,8 +541,7 @@ mod tests {
     #[test]
     fn the_server_knows_whether_the_connection_was_encrypted() {
         let metrics = metrics();
-        let unknown = Peer { workload: None, ..connection(Reporter::Destination).peer };
-        let key = ConnectionKey { peer: unknown, ..connection(Reporter::Destination) };
+        let key = connection(Reporter::Destination, None);
         metrics.worker().connections(&key).opened.fetch_add(1, Relaxed);
         let text = metrics.render();
         let line = text
@@ -641,21 +553,129 @@ mod tests {
         assert!(line.contains("destination_workload=\"productpage-v1\""), "{line}");
     }
 
+    /// Rules by which requests say `a` and no longer their source's app, and sizes are left out.
+    fn rules() -> Arc<MetricRules> {
+        let requests = MetricConfig {
+            name: "requests_total".into(),
+            dimensions: [("a", "'x'"), ("request_protocol", "'y'")]
+                .map(|(label, text)| (label.to_owned(), text.to_owned()))
+                .into(),
+            tags_to_remove: vec!["source_app".into(), "destination_principal".into()],
+            drop: false,
+        };
+        let bytes = MetricConfig { name: "request_bytes".into(), drop: true, ..Default::default() };
+        let config = PluginConfig { metrics: vec![requests, bytes], ..Default::default() };
+        Arc::new(MetricRules::new(config).expect("rules"))
+    }
+
+    fn changed(a: &str) -> Changed {
+        Changed::new(&rules(), [Some(a.into()), None])
+    }
+
+    #[test]
+    fn rules_change_the_labels_of_their_metric_alone() {
+        let metrics = metrics();
+        let key = request(connection(Reporter::Source, Some(&changed("1"))));
+        metrics.worker().requests(&key).record(Duration::from_millis(3), 10, 20);
+        let text = metrics.render();
+        let [(labels, 1)] = samples(&text, "istio_requests_total")[..] else { panic!("{text}") };
+        assert!(labels.ends_with(",a=\"1\""), "{labels}");
+        assert!(labels.contains("request_protocol=\"unknown\""), "it has no value: {labels}");
+        assert!(!labels.contains("source_app") && !labels.contains("destination_principal"));
+        let [(labels, 1)] = samples(&text, "istio_response_bytes_count")[..] else {
+            panic!("{text}")
+        };
+        assert!(labels.contains("source_app=") && !labels.contains(",a="), "{labels}");
+        assert!(!text.contains("istio_request_bytes_count"));
+    }
+
+    #[test]
+    fn what_callers_choose_fills_no_memory_and_displaces_nobody() {
+        let metrics = metrics();
+        let worker = metrics.worker();
+        let count = |value: &str| {
+            let key = request(connection(Reporter::Source, Some(&changed(value))));
+            worker.requests(&key).record(Duration::ZERO, 0, 0);
+        };
+        (0..3 * MOST_FREE).for_each(|value| count(&value.to_string()));
+        count(&"long".repeat(100_000));
+        let text = metrics.render();
+        let found = samples(&text, "istio_requests_total");
+        assert_eq!(found.len(), MOST_FREE + 1);
+        let rest: u64 = found
+            .iter()
+            .filter(|(labels, _)| labels.ends_with("a=\"overflow\""))
+            .map(|(_, count)| count)
+            .sum();
+        assert_eq!(rest, 2 * MOST_FREE as u64 + 1);
+        // What the mesh names has a series of its own all the same.
+        let usual = request(connection(Reporter::Destination, None));
+        worker.requests(&usual).record(Duration::ZERO, 0, 0);
+        let text = metrics.render();
+        let found = samples(&text, "istio_requests_total");
+        assert!(found.iter().any(|(labels, _)| labels.starts_with("reporter=\"destination\"")));
+    }
+
     #[test]
     fn names_that_clients_invent_are_told_apart_up_to_a_limit() {
         let worker = WorkerMetrics::default();
-        let named = |host: &str| worker.host(host).host.to_string();
+        let named = |host: &str| worker.host(host).to_string();
         for number in 0..MOST_HOSTS {
             assert_eq!(named(&format!("h{number}")), format!("h{number}"));
         }
         assert_eq!((named("one-more"), named("h0")), (String::new(), "h0".to_owned()));
-        assert_eq!(WorkerMetrics::default().host(&"a".repeat(LONGEST_HOST + 1)).host, "".into());
+        assert_eq!(WorkerMetrics::default().host(&"a".repeat(LONGEST_HOST + 1)), "".into());
     }
 
     #[test]
-    fn label_values_are_escaped() {
-        let mut text = String::new();
-        label(&mut text, "a", "x\"\\\n");
-        assert_eq!(text, r#",a="x\"\\\n""#);
+    fn a_full_table_counts_the_rest_under_one_series() {
+        let metrics = metrics();
+        let worker = metrics.worker();
+        let statuses = 1_000..=u16::MAX;
+        for status in statuses.clone() {
+            let key = RequestKey { status, ..request(connection(Reporter::Source, None)) };
+            worker.requests(&key).record(Duration::ZERO, 0, 0);
+        }
+        let text = metrics.render();
+        let found = samples(&text, "istio_requests_total");
+        assert_eq!(found.len(), MOST + 1);
+        let all: u64 = found.iter().map(|(_, count)| count).sum();
+        assert_eq!(all, statuses.len() as u64, "nothing is lost");
+        assert!(found.iter().any(|(l, _)| l.contains("destination_service=\"overflow\"")));
+    }
+
+    #[test]
+    fn a_series_that_stands_still_is_forgotten_unless_others_count_under_its_labels() {
+        let metrics = metrics();
+        let (one, other) = (metrics.worker(), metrics.worker());
+        let moving = request(connection(Reporter::Source, None));
+        let still = request(connection(Reporter::Source, Some(&changed("still"))));
+        for (worker, key) in [(&one, &moving), (&other, &moving), (&one, &still)] {
+            worker.requests(key).record(Duration::ZERO, 0, 0);
+        }
+        let open = one.connections(&connection(Reporter::Source, None));
+        open.opened.fetch_add(1, Relaxed);
+        let start = Instant::now();
+        let count = |text: &str| samples(text, "istio_requests_total").len();
+        // Of this metric both have the same labels.
+        let sizes = |text: &str| {
+            let [(_, all)] = samples(text, "istio_response_bytes_count")[..] else {
+                panic!("{text}")
+            };
+            all
+        };
+        assert_eq!(count(&metrics.render_at(start)), 2);
+        one.requests(&moving).record(Duration::ZERO, 0, 0);
+        assert_eq!(count(&metrics.render_at(start + IDLE - Duration::from_secs(1))), 2);
+        let text = metrics.render_at(start + IDLE);
+        assert_eq!((count(&text), sizes(&text)), (2, 4), "it is told a last time");
+        let text = metrics.render_at(start + IDLE);
+        let [(_, 3)] = samples(&text, "istio_requests_total")[..] else { panic!("{text}") };
+        assert_eq!(sizes(&text), 4, "nothing that others count under begins anew");
+        assert_eq!(samples(&text, "istio_tcp_connections_opened_total").len(), 1, "it is open");
+        drop(open);
+        metrics.render_at(start + IDLE);
+        let text = metrics.render_at(start + IDLE);
+        assert_eq!(samples(&text, "istio_tcp_connections_opened_total").len(), 0);
     }
 }

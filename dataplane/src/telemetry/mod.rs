@@ -5,13 +5,16 @@
 pub mod access_log;
 mod attributes;
 pub mod batch;
+pub mod labels;
 pub mod log_service;
 pub mod metrics;
 mod otlp;
+mod series;
 pub mod trace;
 
 pub use self::{
     access_log::{Entry, LogWriter},
-    metrics::{Metrics, Node},
+    labels::Node,
+    metrics::Metrics,
 };
 pub use crate::runtime::flags::Flags;

@@ -80,8 +80,14 @@ pub(crate) async fn a_telemetry_that_is_refused_hides_no_other() {
     }
 }
 
-/// Of our proxy: a stock Envoy has none of Istio's metrics.
+/// Of an Envoy by its agent, and of our proxy by itself.
 pub(crate) async fn a_label_is_there_where_it_is_asked_for() {
+    for kind in ["envoy", "run"] {
+        a_label_is_there(kind).await;
+    }
+}
+
+async fn a_label_is_there(kind: &str) {
     let block = Block::claim();
     let setup = Setup::of(merged()).server("production", "myapp").server("default", "my-service");
     let control = ControlPlane::new(block.control_plane());
@@ -92,11 +98,11 @@ pub(crate) async fn a_label_is_there_where_it_is_asked_for() {
     {
         let pod = &pods(workload)[0];
         let _application = serve(&block, pod).await;
-        let mut proxy = own_proxy(&block, &control, pod);
+        let mut proxy = proxy(kind, &block, &control, pod);
         let address = block.inbound(pod);
         proxy.until("serving", || std::net::TcpStream::connect(address).is_ok());
         let asked = Ask::get(address, &pod.name, "/labelled").status().await;
-        assert_eq!(asked, Some(200), "{workload:?}");
+        assert_eq!(asked, Some(200), "{kind}: {workload:?}");
         let metrics = || {
             let url = format!("http://{}/stats/prometheus", block.metrics(pod));
             ferromesh_integration::plane::curl(&url).unwrap_or_default()
@@ -114,15 +120,15 @@ pub(crate) async fn a_label_is_there_where_it_is_asked_for() {
     }
 }
 
-/// Our proxy beside a pod's application, which it serves without redirection.
-fn own_proxy(block: &Block, control: &ControlPlane, pod: &Pod) -> Process {
+/// A proxy beside a pod's application, which it serves without redirection.
+fn proxy(kind: &str, block: &Block, control: &ControlPlane, pod: &Pod) -> Process {
     let token = control.path(&format!("{}.token", pod.name));
     fs::write(&token, control.join_token(&pod.namespace, &pod.account)).expect("a file");
     fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("a mode");
     let work = control.path(&pod.name);
     fs::create_dir(&work).expect("a directory");
     let mut command = std::process::Command::new(paths::program("ferromesh-proxy"));
-    command.arg("run").args(["--control-plane", &control.address(15012)]);
+    command.arg(kind).args(["--control-plane", &control.address(15012)]);
     command.args(["--root-cert", &control.file("data/root-cert.pem")]);
     command.arg("--token-file").arg(&token).arg("--work-dir").arg(&work);
     command.args(["--namespace", &pod.namespace, "--service-account", &pod.account]);
@@ -130,6 +136,9 @@ fn own_proxy(block: &Block, control: &ControlPlane, pod: &Pod) -> Process {
     command.args(["--drain-time", "1s"]);
     for (option, address) in block.options(pod) {
         command.args([format!("--{option}"), address]);
+    }
+    if kind == "envoy" {
+        command.arg("--envoy-path").arg(paths::envoy());
     }
     Process::start(&pod.name, control.folder(), command)
 }

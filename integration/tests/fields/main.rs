@@ -8,6 +8,7 @@
 //! same, byte for byte of its debug form, nobody has read it. That the compiled form is acted on is
 //! shown by the data plane's own tests, against what Envoy does.
 
+mod expressions;
 mod formats;
 mod leaf;
 mod probe;

@@ -6,7 +6,7 @@ use super::{CRATES, check, imports::Imports, source::Sources};
 
 /// The modules at the top of each crate, lowest first.
 const LAYERS: [&[&str]; 6] = [
-    &["spiffe", "resource", "retry", "recurring", "bootstrap"],
+    &["spiffe", "resource", "retry", "recurring", "stats", "bootstrap"],
     &[
         "descriptors",
         "debug",

@@ -21,7 +21,10 @@ use crate::{
         Attachment, Hostname, Labels, Locality, ObjectId, RouteTable, Visibility, Workload,
         WorkloadId,
     },
-    plan::{Caller, CaptureMode, ViewKey, caller, destinations, find_service, l4_destinations},
+    plan::{
+        Caller, CaptureMode, MetricsMaker, ViewKey, caller, destinations, find_service,
+        l4_destinations,
+    },
     snapshot::{Item, Reader},
 };
 
@@ -125,7 +128,7 @@ fn node(kind: NodeKind, workload: WorkloadId, labels: &Labels) -> NodeIdentity {
             labels: labels.clone(),
             service_account: "default".into(),
             capture: CaptureMode::Redirect,
-            mesh_filters: false,
+            metrics: MetricsMaker::default(),
             captures_dns: false,
             http_proxy_port: None,
             locality: Locality::default(),

@@ -18,6 +18,7 @@ use crate::{
 type Fits = fn(&TelemetryProvider) -> bool;
 
 const TAKES_SPANS: Fits = |provider| matches!(provider, TelemetryProvider::Tracer(_));
+const FETCHES_METRICS: Fits = |provider| matches!(provider, TelemetryProvider::Metrics);
 const TAKES_LOGS: Fits = |provider| matches!(provider, TelemetryProvider::Log(_));
 
 pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
@@ -72,7 +73,11 @@ fn unbounded(input: &Input<'_>, object: &Object, written: &Telemetry) -> Vec<Dia
 fn rules(input: &Input<'_>, policy: &TelemetryPolicy) -> Vec<Diagnostic> {
     let tracing = policy.tracing.iter().flat_map(|rule| of_tracing(input, policy, rule));
     let logs = policy.access_logs.iter().flat_map(|rule| of_logs(input, policy, rule));
-    tracing.chain(logs).collect()
+    let metrics = policy.metrics.iter().flat_map(|rule| {
+        let at = FieldPath::of(&rule.at).field("providers");
+        missing(input, &at, &rule.providers, FETCHES_METRICS)
+    });
+    tracing.chain(logs).chain(metrics).collect()
 }
 
 fn of_tracing(input: &Input<'_>, policy: &TelemetryPolicy, rule: &TracingRule) -> Vec<Diagnostic> {

@@ -190,6 +190,7 @@ impl<'a> Facts<'a> {
         TelemetryKey {
             source: names_workload(mesh, &policies).then(|| self.span_source()),
             policies: policies.into_iter().map(|policy| policy.origin.id.clone()).collect(),
+            metrics: self.node.facts.metrics,
         }
     }
 
@@ -216,8 +217,7 @@ impl<'a> Facts<'a> {
     }
 
     fn features(&self, http_proxy_port: Option<u16>) -> Features {
-        let mesh_filters = self.node.facts.mesh_filters;
-        Features { mesh_filters, captures_dns: false, http_proxy_port }
+        Features { captures_dns: false, http_proxy_port }
     }
 
     fn address(&self) -> IpAddr {

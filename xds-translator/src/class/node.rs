@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use ferromesh_proto::{SpiffeId, discovery};
+use ferromesh_proto::{
+    SpiffeId, discovery,
+    stats::{METRICS_BY_AGENT, METRICS_BY_PROXY, METRICS_MAKER},
+};
 use prost_types::{Struct, Value, value::Kind};
 
 use crate::{
     ir::{Labels, Locality, WorkloadId},
-    plan::CaptureMode,
+    plan::{CaptureMode, MetricsMaker},
 };
 
 /// Who a proxy is.
@@ -55,8 +58,8 @@ pub struct NodeFacts {
     pub service_account: Arc<str>,
     /// `INTERCEPTION_MODE` and the addresses of mode NONE.
     pub capture: CaptureMode,
-    /// `FERROMESH_ISTIO_FILTERS`.
-    pub mesh_filters: bool,
+    /// `FERROMESH_METRICS`: who makes its metrics.
+    pub metrics: MetricsMaker,
     /// `DNS_CAPTURE`.
     pub captures_dns: bool,
     /// `HTTP_PROXY_PORT`.
@@ -194,7 +197,11 @@ impl NodeFacts {
             labels: metadata.labels(),
             service_account: metadata.text("SERVICE_ACCOUNT").unwrap_or_default().into(),
             capture: capture(metadata)?,
-            mesh_filters: metadata.text("FERROMESH_ISTIO_FILTERS") == Some("true"),
+            metrics: match metadata.text(METRICS_MAKER) {
+                Some(METRICS_BY_PROXY) => MetricsMaker::Proxy,
+                Some(METRICS_BY_AGENT) => MetricsMaker::Agent,
+                _ => MetricsMaker::Nobody,
+            },
             captures_dns: metadata.text("DNS_CAPTURE") == Some("true"),
             http_proxy_port: metadata
                 .parsed("HTTP_PROXY_PORT", "a port")?

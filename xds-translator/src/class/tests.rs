@@ -10,7 +10,7 @@ use crate::{
     compiler::{Change, Compiler},
     dialect::parse_file,
     ir::MeshDefaults,
-    plan::CaptureMode,
+    plan::{CaptureMode, MetricsMaker},
 };
 
 const MESH: &str = "
@@ -274,4 +274,26 @@ fn malformed_nodes_are_refused_with_the_field() {
     }
     let listed = [("INSTANCE_IPS", text("bad, 10.1.0.1"))];
     assert!(node("sidecar~~cart-1.shop~x", &listed, None).is_ok());
+}
+
+#[test]
+fn who_makes_metrics_is_in_every_view() {
+    for (told, maker) in [
+        (None, MetricsMaker::Nobody),
+        (Some("proxy"), MetricsMaker::Proxy),
+        (Some("agent"), MetricsMaker::Agent),
+        (Some("else"), MetricsMaker::Nobody),
+    ] {
+        let metadata: Vec<_> =
+            told.map(|word| ("FERROMESH_METRICS", text(word))).into_iter().collect();
+        let class = class(CART, &metadata, Some(CART_ID)).expect("known");
+        for view in &class.views {
+            let telemetry = match &**view {
+                ViewKey::Outbound(key) => &key.telemetry,
+                ViewKey::Inbound(key) => &key.telemetry,
+                ViewKey::Gateway(key) => &key.telemetry,
+            };
+            assert_eq!(telemetry.metrics, maker, "{told:?}");
+        }
+    }
 }

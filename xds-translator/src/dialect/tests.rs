@@ -1042,6 +1042,36 @@ fn telemetry_says_what_proxies_can_tell() {
     let tag = "{tagOverrides: {a: {operation: UPSERT}}}";
     check_telemetry(
         &format!("{{metrics: [{{overrides: [{tag}]}}]}}"),
-        &["tagOverrides.a.value: missing", "are not changed"],
+        &["tagOverrides.a.value: missing"],
     );
+    let tag = |name: &str, value: &str| {
+        let tag = format!("{{operation: UPSERT, value: \"{value}\"}}");
+        format!("{{metrics: [{{overrides: [{{tagOverrides: {{{name}: {tag}}}}}]}}]}}")
+    };
+    for taken in ["request.host", "string(destination.port)", "has(request.host) ? 'a' : 'b'"] {
+        check_telemetry(&tag("a_1", taken), &[]);
+    }
+    for name in ["1a", "a-b", "le", "__name__"] {
+        check_telemetry(&tag(name, "request.host"), &["not the name of a label"]);
+    }
+    check_telemetry(&tag("a", "string(a"), &["not a CEL expression"]);
+    check_telemetry(&tag("a", "(1)%(2)"), &["ends the expression"]);
+    for refused in ["request.total_size", "filter_state['a']", "request.headers", "b'a'"] {
+        let finding = "own proxy refuses listeners whose metrics have such a label";
+        check_telemetry(&tag("a", refused), &[finding]);
+    }
+    let log = |text: &str| format!("{{accessLogging: [{{filter: {{expression: \"{text}\"}}}}]}}");
+    check_telemetry(&log("request.headers == {} || request.size * 2 > 1"), &[]);
+    check_telemetry(&log("'a' in filter_state"), &["own proxy refuses listeners with such a log"]);
+    for metric in ["metric: GRPC_REQUEST_MESSAGES", "customMetric: mine"] {
+        check_telemetry(
+            &format!("{{metrics: [{{overrides: [{{match: {{{metric}}}, disabled: true}}]}}]}}"),
+            &["no such metric"],
+        );
+    }
+    check_telemetry(
+        "{metrics: [{overrides: [{match: {customMetric: istio_requests_total}, disabled: true}]}]}",
+        &[],
+    );
+    check_telemetry("{metrics: [{reportingInterval: 5s}]}", &["report nothing at intervals"]);
 }

@@ -118,7 +118,8 @@ fn log(plan: &AccessLogPlan) -> AccessLog {
     AccessLog { filter, ..log }
 }
 
-fn named<T: Name + Message>(name: &str, config: &T) -> AccessLog {
+/// A log by its configuration.
+pub(super) fn named<T: Name + Message>(name: &str, config: &T) -> AccessLog {
     AccessLog {
         name: name.to_owned(),
         config_type: Some(accesslog::access_log::ConfigType::TypedConfig(any(config))),

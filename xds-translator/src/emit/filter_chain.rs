@@ -2,7 +2,7 @@
 
 use super::{
     any::{duration, uint32},
-    filters::{ask, hcm, names, rbac, tcp_proxy},
+    filters::{ask, hcm, metrics, names, rbac, tcp_proxy},
     matching::cidr,
     pb::listener,
     tls,
@@ -12,11 +12,13 @@ use crate::plan::{ChainMatch, FilterChainPlan, TerminalFilter, TransportMatch};
 /// A filter chain.
 pub(super) fn filter_chain(plan: &FilterChainPlan) -> listener::FilterChain {
     let (before, terminal) = match &plan.terminal {
-        TerminalFilter::Http(http) => (None, hcm::filter(http)),
+        TerminalFilter::Http(http) => ([None, None], hcm::filter(http)),
         TerminalFilter::Tcp(tcp) => {
-            (tcp.resolves_sni.map(names::handshakes), tcp_proxy::filter(tcp))
+            let metrics = tcp.metrics.as_ref().and_then(metrics::network_filter);
+            ([metrics, tcp.resolves_sni.map(names::handshakes)], tcp_proxy::filter(tcp))
         }
     };
+    let before = before.into_iter().flatten();
     let ask = plan.ask.iter().flat_map(ask::network_filters);
     let access = plan.access.iter().map(rbac::network_filter);
     listener::FilterChain {

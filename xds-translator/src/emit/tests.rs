@@ -369,6 +369,7 @@ pub(crate) fn http(role: HttpRole) -> HttpConnection {
         alpn_override: false,
         normalization: PathNormalization::Base,
         access_logs: Vec::new(),
+        metrics: None,
         tracing: Some(TracingPlan::marking(PerMillion(10_000), true)),
         rate_limits: Vec::new(),
         http_proxy: false,
@@ -427,6 +428,7 @@ pub(crate) fn tcp(cluster: &str) -> TcpProxyPlan {
         tunnel: None,
         resolves_sni: None,
         access_logs: Vec::new(),
+        metrics: None,
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     class::{NodeFacts, NodeIdentity, NodeKind, is_gateway},
     ir::{Labels, Locality, Workload, WorkloadId},
-    plan::CaptureMode,
+    plan::{CaptureMode, MetricsMaker},
     snapshot::MeshSnapshot,
 };
 
@@ -266,7 +266,7 @@ fn node(
             labels: labels.clone(),
             service_account,
             capture: CaptureMode::Redirect,
-            mesh_filters: false,
+            metrics: MetricsMaker::default(),
             captures_dns: false,
             http_proxy_port: None,
             locality: Locality::default(),

@@ -1,4 +1,5 @@
-//! What proxies tell of the traffic that they carry: log entries and spans, and who takes them.
+//! What proxies tell of the traffic that they carry: log entries, spans and metrics, and who takes
+//! them.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -38,7 +39,7 @@ pub struct TelemetryDefaults {
 impl Default for TelemetryDefaults {
     fn default() -> Self {
         Self {
-            providers: BTreeMap::new(),
+            providers: built_in().map(|(name, provider)| (name.into(), provider)).into(),
             tracing: None,
             access_logs: Vec::new(),
             logs: Vec::new(),
@@ -52,6 +53,17 @@ impl Default for TelemetryDefaults {
             longest_path: None,
         }
     }
+}
+
+/// Providers that a mesh has though nobody has defined any.
+fn built_in() -> [(&'static str, TelemetryProvider); 3] {
+    let (path, format) = ("/dev/stdout".into(), LogFormat::Text("".into()));
+    let log = LogSink::File { path, format, omit_empty: false };
+    [
+        ("envoy", TelemetryProvider::Log(log)),
+        ("prometheus", TelemetryProvider::Metrics),
+        ("stackdriver", TelemetryProvider::Other),
+    ]
 }
 
 impl TelemetryDefaults {
@@ -271,6 +283,8 @@ pub struct TelemetryPolicy {
     pub tracing: Vec<TracingRule>,
     /// Likewise.
     pub access_logs: Vec<LogRule>,
+    /// Likewise.
+    pub metrics: Vec<MetricsRule>,
 }
 
 impl TelemetryPolicy {
@@ -327,4 +341,86 @@ pub struct LogRule {
     pub filter: Option<Arc<str>>,
     /// None are written.
     pub disabled: bool,
+}
+
+/// Metrics.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct MetricsRule {
+    /// Where it is written.
+    pub at: Field,
+    /// Who fetches them; empty: as a less special rule says.
+    pub providers: Vec<Arc<str>>,
+    /// Later ones add to what earlier ones say.
+    pub changes: Vec<MetricChange>,
+}
+
+/// What is different of some metrics.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct MetricChange {
+    /// On which side of a call; `None`: on both.
+    pub side: Option<CallSide>,
+    /// Of which; sorted.
+    pub metrics: Vec<Metric>,
+    /// Whether they are left out; `None`: as before.
+    pub dropped: Option<bool>,
+    /// Their labels, by name.
+    pub labels: BTreeMap<Arc<str>, LabelChange>,
+}
+
+/// What becomes of a label.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum LabelChange {
+    /// It says what this CEL expression gives.
+    Value(Arc<str>),
+    /// It is left out.
+    Removed,
+}
+
+/// A metric that proxies have.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum Metric {
+    /// Requests.
+    Requests,
+    /// How long they took.
+    RequestDuration,
+    /// Sizes of their bodies.
+    RequestBytes,
+    /// Sizes of their answers' bodies.
+    ResponseBytes,
+    /// Connections begun.
+    ConnectionsOpened,
+    /// Connections ended.
+    ConnectionsClosed,
+    /// Bytes of connections, towards who opened them.
+    BytesSent,
+    /// Bytes of connections, from who opened them.
+    BytesReceived,
+}
+
+impl Metric {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Requests,
+        Self::RequestDuration,
+        Self::RequestBytes,
+        Self::ResponseBytes,
+        Self::ConnectionsOpened,
+        Self::ConnectionsClosed,
+        Self::BytesSent,
+        Self::BytesReceived,
+    ];
+
+    /// What proxies are told it by: its name without the mesh's prefix.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests_total",
+            Self::RequestDuration => "request_duration_milliseconds",
+            Self::RequestBytes => "request_bytes",
+            Self::ResponseBytes => "response_bytes",
+            Self::ConnectionsOpened => "tcp_connections_opened_total",
+            Self::ConnectionsClosed => "tcp_connections_closed_total",
+            Self::BytesSent => "tcp_sent_bytes_total",
+            Self::BytesReceived => "tcp_received_bytes_total",
+        }
+    }
 }

@@ -187,3 +187,11 @@ pub fn canonical_revision(labels: &Labels) -> Option<&str> {
 fn first_of<'a>(labels: &'a Labels, keys: &[&str]) -> Option<&'a str> {
     keys.iter().find_map(|&key| labels.get(key)).map(AsRef::as_ref)
 }
+
+/// The CronJob of a Job's name, which it ends with the minute of its time; the name itself if it
+/// does not look like that.
+pub fn cron_job(job: &str) -> &str {
+    let time =
+        |text: &str| (8..=10).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    job.rsplit_once('-').filter(|(_, last)| time(last)).map_or(job, |(name, _)| name)
+}

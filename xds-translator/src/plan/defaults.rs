@@ -46,6 +46,7 @@ pub(crate) fn http(
         alpn_override: !matches!(role, HttpRole::Inbound { .. }),
         normalization: mesh.path_normalization,
         access_logs: Vec::new(),
+        metrics: None,
         tracing: None,
         rate_limits: Vec::new(),
         http_proxy: false,
@@ -64,6 +65,7 @@ pub(crate) fn tcp(cluster: &str) -> TcpProxyPlan {
         tunnel: None,
         resolves_sni: None,
         access_logs: Vec::new(),
+        metrics: None,
     }
 }
 

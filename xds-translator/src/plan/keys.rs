@@ -59,6 +59,20 @@ pub struct TelemetryKey {
     pub policies: Vec<ObjectId>,
     /// Whose its spans are; `None`: it sends none.
     pub source: Option<SpanSource>,
+    /// Who makes its metrics.
+    pub metrics: MetricsMaker,
+}
+
+/// Who makes a proxy's metrics of requests and connections.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize)]
+pub enum MetricsMaker {
+    /// Nobody: a stock Envoy alone.
+    #[default]
+    Nobody,
+    /// The proxy itself, which has Istio's filter for it.
+    Proxy,
+    /// The agent beside an Envoy, from log entries.
+    Agent,
 }
 
 /// Whose spans are.
@@ -94,8 +108,6 @@ pub enum CaptureMode {
 /// What a proxy can run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize)]
 pub struct Features {
-    /// Istio's own filters are compiled in (`istio.alpn`, `istio.metadata_exchange`…).
-    pub mesh_filters: bool,
     /// Whether its application's DNS answers with allocated addresses (`DNS_CAPTURE`).
     pub captures_dns: bool,
     /// Port of the explicit HTTP proxy (`HTTP_PROXY_PORT`).

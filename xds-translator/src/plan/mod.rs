@@ -25,6 +25,7 @@ mod inbound;
 mod inbound_chain;
 pub mod keys;
 mod locality;
+mod metrics;
 mod mtls;
 mod naming;
 mod order;

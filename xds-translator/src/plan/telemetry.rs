@@ -1,5 +1,5 @@
-//! What a proxy tells of the traffic that it carries: log entries and spans, merged from the mesh's
-//! settings and the policies in a view's key.
+//! What a proxy tells of the traffic that it carries: log entries, spans and metrics, merged from
+//! the mesh's settings and the policies in a view's key.
 //!
 //! The rules of merging are Istio's (`Telemetry`): of providers the most special level that names
 //! any decides, everything else of a rule adds to what less special ones say.
@@ -10,8 +10,9 @@ use std::{
 };
 
 use super::{
-    AccessLogPlan, ListenerPlan, LogSinkPlan, PlannedCollector, SpanSource, TagPlan, TelemetryKey,
-    TerminalFilter, TracerPlan, TracingPlan, naming, route::find_service,
+    AccessLogPlan, HttpRole, ListenerPlan, LogSinkPlan, MetricsPlan, PlannedCollector, SpanSource,
+    TagPlan, TelemetryKey, TerminalFilter, TracerPlan, TracingPlan, UnknownHosts, metrics, naming,
+    route::find_service,
 };
 use crate::{
     ir::{
@@ -29,6 +30,8 @@ pub(crate) struct Telemetry {
     pub(crate) logs: Vec<AccessLogPlan>,
     /// Spans; `None`: requests are not traced, nor marked for it.
     pub(crate) tracing: Option<TracingPlan>,
+    /// Metrics; `None`: those that the proxy has by itself.
+    pub(crate) metrics: Option<MetricsPlan>,
     /// Whether listeners tell of connections that none of their chains takes.
     unmatched: bool,
 }
@@ -44,8 +47,17 @@ impl Telemetry {
                 TerminalFilter::Http(http) => {
                     http.access_logs.clone_from(&self.logs);
                     http.tracing.clone_from(&self.tracing);
+                    http.metrics.clone_from(&self.metrics);
+                    if http.role == HttpRole::Gateway
+                        && let Some(metrics) = &mut http.metrics
+                    {
+                        metrics.unknown_hosts = UnknownHosts::Unnamed;
+                    }
                 }
-                TerminalFilter::Tcp(proxy) => proxy.access_logs.clone_from(&self.logs),
+                TerminalFilter::Tcp(proxy) => {
+                    proxy.access_logs.clone_from(&self.logs);
+                    proxy.metrics.clone_from(&self.metrics);
+                }
             }
         }
     }
@@ -66,6 +78,7 @@ pub(crate) fn telemetry(
         logs: logs.into_iter().filter_map(|log| view.log(log)).collect(),
         tracing: tracing(&mesh.telemetry, &policies, side)
             .and_then(|spans| view.tracing(mesh, &spans, key.source.as_ref())),
+        metrics: metrics::plan(&mesh.telemetry, &policies, key.metrics, side),
         unmatched: mesh.telemetry.unmatched,
     }
 }
@@ -371,6 +384,7 @@ mod tests {
     use crate::{
         dialect::Kind,
         ir::{LogFormat, Selector},
+        plan::MetricsMaker,
         plan::fixture::{mesh_with, origin, service, service_item},
         snapshot::Item,
     };
@@ -404,6 +418,7 @@ mod tests {
             selector: Selector::default(),
             tracing,
             access_logs,
+            metrics: Vec::new(),
         }
     }
 
@@ -509,6 +524,7 @@ mod tests {
         let key = TelemetryKey {
             policies: policies.iter().map(|policy| policy.origin.id.clone()).collect(),
             source,
+            metrics: MetricsMaker::Nobody,
         };
         let items = policies.into_iter().map(|policy| Item::Telemetry(Arc::new(policy)));
         let host = |name| {

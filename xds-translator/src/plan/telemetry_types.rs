@@ -1,10 +1,12 @@
-//! Plan items of what proxies tell: logs and spans.
+//! Plan items of what proxies tell: logs, spans and metrics.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use crate::ir::{LogFormat, LogService, PerMillion, TagValue, TracerForm};
+use crate::ir::{
+    CallSide, LabelChange, LogFormat, LogService, Metric, PerMillion, TagValue, TracerForm,
+};
 
 /// A log.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -115,4 +117,36 @@ pub enum TagPlan {
     /// What access policies that are only tried out would have done, by this key of the filter that
     /// tries them.
     TriedOut(Arc<str>),
+}
+
+/// Metrics of requests and connections, where somebody makes them.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct MetricsPlan {
+    /// Whether the proxy itself does, else its agent.
+    pub by_proxy: bool,
+    /// Which side of calls reports.
+    pub side: CallSide,
+    /// What stands for the service of a request that goes to none: whoever calls from outside
+    /// names what it likes.
+    pub unknown_hosts: UnknownHosts,
+    /// What is different of some metrics; those that are as usual are not there.
+    pub changes: BTreeMap<Metric, MetricPlan>,
+}
+
+/// What stands for the service of a request that goes to none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum UnknownHosts {
+    /// The host that it names.
+    Named,
+    /// Nothing.
+    Unnamed,
+}
+
+/// What is different of a metric.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct MetricPlan {
+    /// It is left out.
+    pub dropped: bool,
+    /// What becomes of its labels, by name.
+    pub labels: BTreeMap<Arc<str>, LabelChange>,
 }

@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{
-    AccessLogPlan, AssignmentPlan, ClusterPlan, MetadataMatch, RouteConfigPlan, SanMatch,
-    SecretRef, TokenFilter, TracingPlan, TrustRef, VirtualHostPlan,
+    AccessLogPlan, AssignmentPlan, ClusterPlan, MetadataMatch, MetricsPlan, RouteConfigPlan,
+    SanMatch, SecretRef, TokenFilter, TracingPlan, TrustRef, VirtualHostPlan,
 };
 use crate::ir::{
     AccessAction, Authorizer, Edge, LimitRefusal, OwnQuota, PatchMessage, PathNormalization, Pins,
@@ -232,6 +232,8 @@ pub struct HttpConnection {
     pub normalization: PathNormalization,
     /// Logs.
     pub access_logs: Vec<AccessLogPlan>,
+    /// Metrics; `None`: those that the proxy has by itself.
+    pub metrics: Option<MetricsPlan>,
     /// Spans; `None`: requests are not traced, nor marked for it.
     pub tracing: Option<TracingPlan>,
     /// Accept absolute-form requests (explicit HTTP proxy port).
@@ -309,6 +311,8 @@ pub struct TcpProxyPlan {
     pub resolves_sni: Option<u16>,
     /// Logs.
     pub access_logs: Vec<AccessLogPlan>,
+    /// Metrics; `None`: those that the proxy has by itself.
+    pub metrics: Option<MetricsPlan>,
 }
 
 /// What is asked about, and who is asked.

@@ -91,6 +91,75 @@ fn expressions_hold() {
     }
 }
 
+/// The value of a label; `-`: it has none.
+fn check_label(text: &str, expected: &str) {
+    let expression = label(text).unwrap_or_else(|error| panic!("{text}: {}", error.reason));
+    let value = expression.text(&Request { found: Fields::default() });
+    assert_eq!(value.as_deref().unwrap_or("-"), expected, "{text}");
+}
+
+#[test]
+fn labels_say_what_expressions_give() {
+    for (text, expected) in [
+        ("request.path", "/a/b?c=d"),
+        ("string(response.code)", "404"),
+        (" string( response.code >= 500 ? 'bad' : 'good' ) ", "good"),
+        ("response.code >= 400 || request.host == 'x'", "true"),
+        ("request.method + ' ' + request.headers['X-User']", "GET anna"),
+        ("'x-user' in request.headers ? request.headers['x-user'] : 'nobody'", "anna"),
+        ("has(request.host) ? request.host : 'unknown'", "unknown"),
+        ("request.headers.accept", "-"),
+        ("request.method + response.code", "-"),
+        ("!connection.mtls", "false"),
+        ("size(request.headers['x-user']) + 1", "5"),
+        ("1.5 * 2.0", "3"),
+        ("request.time.getFullYear()", "2026"),
+        ("metadata.filter_metadata['n']", "-"),
+    ] {
+        check_label(text, expected);
+    }
+}
+
+#[test]
+fn what_can_give_a_label_nothing_is_refused() {
+    for text in [
+        "request.headers",
+        "request",
+        "request.time",
+        "request.duration",
+        "metadata.filter_metadata",
+        "['a']",
+        "{'a': 1}",
+        "null",
+        "duration('1s')",
+        "string(request.headers)",
+    ] {
+        let error = label(text).expect_err(text).reason;
+        assert!(error.contains("gives no single value"), "{text}: {error}");
+    }
+    let error = label("'a' + string(response.code)").expect_err("it is inside").reason;
+    assert!(error.contains("string() is not supported"), "{error}");
+}
+
+#[test]
+fn who_asks_for_fields_of_the_request_is_known() {
+    for (text, expected) in [
+        ("request.url_path", false),
+        ("response.headers['a'] == 'b'", false),
+        ("has(request.host) ? request.host : 'x'", false),
+        ("request.headers['a']", true),
+        ("'a' in request.headers || false", true),
+        ("size(request.headers.a) > 1", true),
+        ("request.useragent.startsWith('a')", true),
+        ("has(request.referer)", true),
+        ("request.id.matches('a')", true),
+        ("request['pa' + 'th']", true),
+        ("{'a': request.headers.b}['a']", true),
+    ] {
+        assert_eq!(label(text).expect(text).asks_request_fields(), expected, "{text}");
+    }
+}
+
 #[test]
 fn what_is_no_truth_or_cannot_be_computed_does_not_hold() {
     for text in [

@@ -41,7 +41,7 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
         "gRPC statistics of Envoy; ours count all alike",
     ),
-    ("stats.PluginConfig", "statistics of Istio's proxies, which ours make by themselves"),
+    ("stats.PluginConfig", "of metrics, where it is read (`metrics`), and of no request"),
     ("io.istio.http.peer_metadata.Config", "labels of peers, for statistics"),
     (
         "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",

@@ -527,6 +527,13 @@ fn telemetry(_: &str, name: usize, variant: usize) -> Value {
             "filter": {"expression": format!("response.code > {}", 100 * variant)},
         }]);
     }
+    if variant != 3 {
+        let host = json!({"operation": "UPSERT", "value": "request.host"});
+        spec["metrics"] = json!([{"overrides": [{
+            "match": {"metric": "REQUEST_COUNT", "mode": side},
+            "tagOverrides": {"host": host, "source_app": {"operation": "REMOVE"}},
+        }]}]);
+    }
     json!({"spec": spec})
 }
 

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use super::{alpn, ask, cors, fault, http, names, network, rate_limit, rbac, token, tracing};
+use super::{
+    alpn, ask, cors, fault, http, metrics, names, network, rate_limit, rbac, token, tracing,
+};
 use crate::{
     emit::{
         access_log::logs,
         any::{any, boolean, duration},
         pb::{
+            accesslog::AccessLog,
             core, grpc_stats,
             hcm::{
                 self, HttpConnectionManager, HttpFilter,
@@ -32,7 +35,7 @@ pub(in crate::emit) fn filter(plan: &HttpConnection) -> Filter {
         stat_prefix: plan.stat_prefix.to_string(),
         route_specifier: Some(routes(&plan.routes)),
         http_filters: http_filters(plan),
-        access_log: logs(&plan.access_logs),
+        access_log: access_logs(plan),
         stream_idle_timeout: Some(duration(Duration::ZERO)),
         proxy_100_continue: true,
         upgrade_configs: vec![UpgradeConfig {
@@ -58,6 +61,11 @@ pub(in crate::emit) fn filter(plan: &HttpConnection) -> Filter {
     network("envoy.filters.network.http_connection_manager", &config)
 }
 
+fn access_logs(plan: &HttpConnection) -> Vec<AccessLog> {
+    let agent = plan.metrics.as_ref().and_then(metrics::http_log);
+    logs(&plan.access_logs).into_iter().chain(agent).collect()
+}
+
 fn routes(source: &RouteSource) -> RouteSpecifier {
     match source {
         RouteSource::Rds(name) => RouteSpecifier::Rds(hcm::Rds {
@@ -78,6 +86,7 @@ fn http_filters(plan: &HttpConnection) -> Vec<HttpFilter> {
     filters.extend(plan.rate_limits.iter().map(rate_limit::filter));
     filters.extend([grpc_stats_filter(), fault::filter(), cors::filter()]);
     filters.extend(plan.alpn_override.then(alpn::filter));
+    filters.extend(plan.metrics.iter().filter_map(metrics::http_filter));
     filters.extend(plan.resolves_names.then(names::requests));
     let suppress_envoy_headers = plan.headers.omitted.debug;
     let router = router::Router { suppress_envoy_headers, ..Default::default() };

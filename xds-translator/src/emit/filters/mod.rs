@@ -5,6 +5,7 @@ pub(super) mod ask;
 pub(super) mod cors;
 pub(super) mod fault;
 pub(super) mod hcm;
+pub(super) mod metrics;
 pub(super) mod names;
 pub(super) mod rate_limit;
 pub(super) mod rbac;

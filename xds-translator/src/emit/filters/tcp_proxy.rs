@@ -1,6 +1,6 @@
 //! The TCP proxy.
 
-use super::network;
+use super::{metrics, network};
 use crate::{
     emit::{
         access_log::logs,
@@ -25,6 +25,7 @@ pub(in crate::emit) fn filter(plan: &TcpProxyPlan) -> Filter {
     let source_ip = || HashPolicy {
         policy_specifier: Some(hash_policy::PolicySpecifier::SourceIp(hash_policy::SourceIp {})),
     };
+    let agent = plan.metrics.as_ref().and_then(metrics::tcp_log);
     let config = TcpProxy {
         stat_prefix: plan.stat_prefix.to_string(),
         cluster_specifier: Some(clusters(plan)),
@@ -36,7 +37,7 @@ pub(in crate::emit) fn filter(plan: &TcpProxyPlan) -> Filter {
             use_post: tunnel.by_post,
             ..Default::default()
         }),
-        access_log: logs(&plan.access_logs),
+        access_log: logs(&plan.access_logs).into_iter().chain(agent).collect(),
         ..Default::default()
     };
     network("envoy.filters.network.tcp_proxy", &config)

@@ -31,12 +31,8 @@ const STANDARD_OUTPUT: &str = "/dev/stdout";
 /// What the mesh says of telemetry.
 pub(super) fn telemetry_defaults(mesh: &MeshConfig) -> TelemetryDefaults {
     let base = TelemetryDefaults::default();
-    let built_in = [
-        ("envoy", TelemetryProvider::Log(mesh_log(mesh, STANDARD_OUTPUT))),
-        ("prometheus", TelemetryProvider::Metrics),
-        ("stackdriver", TelemetryProvider::Other),
-    ];
-    let built_in = built_in.into_iter().map(|(name, provider)| (name.into(), provider));
+    let envoy = TelemetryProvider::Log(mesh_log(mesh, STANDARD_OUTPUT));
+    let built_in = base.providers.into_iter().chain([("envoy".into(), envoy)]);
     let own = mesh.extension_providers.iter();
     let own = own.map(|p| (p.name.to_lowercase().into(), provider(p)));
     let names = mesh.default_providers.clone().unwrap_or_default();

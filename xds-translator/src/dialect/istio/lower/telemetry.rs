@@ -6,10 +6,19 @@ use super::provider::share;
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::{
-        istio::telemetry::{AccessLogging, CustomTag, ModeMatch, Telemetry, Tracing, WorkloadMode},
+        istio::{
+            rules::label_expression,
+            telemetry::{
+                AccessLogging, CustomTag, IstioMetric, Metrics, MetricsOverride, ModeMatch,
+                TagOperation, Telemetry, Tracing, WorkloadMode,
+            },
+        },
         lowering::Lowering,
     },
-    ir::{CallSide, LogRule, Selector, TagValue, TelemetryPolicy, TracingRule},
+    ir::{
+        CallSide, LabelChange, LogRule, Metric, MetricChange, MetricsRule, Selector, TagValue,
+        TelemetryPolicy, TracingRule,
+    },
     snapshot::Item,
 };
 
@@ -35,6 +44,7 @@ impl Lowering<'_> {
                 .enumerate()
                 .map(|(i, rule)| log(i, rule))
                 .collect(),
+            metrics: spec.metrics.iter().enumerate().map(|(i, rule)| metrics(i, rule)).collect(),
         })))
     }
 }
@@ -81,8 +91,63 @@ fn log(index: usize, written: &AccessLogging) -> LogRule {
     }
 }
 
+fn metrics(index: usize, written: &Metrics) -> MetricsRule {
+    MetricsRule {
+        at: format!("spec.metrics[{index}]").into(),
+        providers: written.providers.iter().map(|provider| provider.name.clone()).collect(),
+        changes: written.overrides.iter().map(change).collect(),
+    }
+}
+
+fn change(written: &MetricsOverride) -> MetricChange {
+    let labels = written.tag_overrides.iter().map(|(name, tag)| {
+        let change = match tag.operation {
+            TagOperation::Upsert => {
+                // One line: so Envoys read it.
+                let line = label_expression(&tag.value).replace(['\n', '\r'], " ");
+                LabelChange::Value(line.into())
+            }
+            TagOperation::Remove => LabelChange::Removed,
+        };
+        (name.clone(), change)
+    });
+    MetricChange {
+        side: written.matches.as_ref().and_then(|matches| of_mode(matches.mode)),
+        metrics: written.metrics(),
+        dropped: written.disabled,
+        labels: labels.collect(),
+    }
+}
+
+impl MetricsOverride {
+    /// The metrics that it is about; none, where proxies have no such metric.
+    pub(in crate::dialect::istio) fn metrics(&self) -> Vec<Metric> {
+        let Some(matches) = &self.matches else { return Metric::ALL.to_vec() };
+        if let Some(custom) = matches.custom_metric.as_deref().filter(|name| !name.is_empty()) {
+            let name = custom.strip_prefix("istio_").unwrap_or(custom);
+            return Metric::ALL.into_iter().filter(|metric| metric.name() == name).collect();
+        }
+        match matches.metric {
+            None | Some(IstioMetric::All) => Metric::ALL.to_vec(),
+            Some(IstioMetric::RequestCount) => vec![Metric::Requests],
+            Some(IstioMetric::RequestDuration) => vec![Metric::RequestDuration],
+            Some(IstioMetric::RequestSize) => vec![Metric::RequestBytes],
+            Some(IstioMetric::ResponseSize) => vec![Metric::ResponseBytes],
+            Some(IstioMetric::TcpOpened) => vec![Metric::ConnectionsOpened],
+            Some(IstioMetric::TcpClosed) => vec![Metric::ConnectionsClosed],
+            Some(IstioMetric::TcpSent) => vec![Metric::BytesSent],
+            Some(IstioMetric::TcpReceived) => vec![Metric::BytesReceived],
+            Some(IstioMetric::GrpcRequests | IstioMetric::GrpcResponses) => Vec::new(),
+        }
+    }
+}
+
 fn side(written: Option<&ModeMatch>) -> Option<CallSide> {
-    match written?.mode {
+    of_mode(written?.mode)
+}
+
+fn of_mode(mode: WorkloadMode) -> Option<CallSide> {
+    match mode {
         WorkloadMode::Both => None,
         WorkloadMode::Client => Some(CallSide::Client),
         WorkloadMode::Server => Some(CallSide::Server),

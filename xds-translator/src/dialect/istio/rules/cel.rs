@@ -1,5 +1,6 @@
-//! Expressions in CEL (<https://github.com/google/cel-spec>), which say what is logged. One that
-//! does not parse costs the listener, one that asks for what nobody knows is true for nothing.
+//! Expressions in CEL (<https://github.com/google/cel-spec>), which say what is logged and what
+//! metrics' labels say. One that does not parse costs the listener, one that asks for what nobody
+//! knows is true for nothing.
 
 use std::{collections::BTreeSet, str::Chars};
 
@@ -94,19 +95,15 @@ const DEEPEST: usize = 32;
 
 /// Notes an expression that does not parse, or that names what proxies do not know.
 pub(super) fn check_expression(text: &str, at: &mut Decoder) {
-    let read = tokens(text).and_then(|tokens| {
-        let mut parser = Parser { tokens, ..Parser::default() };
-        parser.whole().map(|()| parser)
-    });
-    let parser = match read {
-        Ok(parser) => parser,
+    let read = match read(text) {
+        Ok(read) => read,
         Err(reason) => return at.invalid(format!("not a CEL expression: {reason}"), None),
     };
-    for regex in &parser.regexes {
+    for regex in &read.regexes {
         at.check_regex(regex);
     }
     let known = |name: &&String| ATTRIBUTES.contains(&name.as_str());
-    if let Some(name) = parser.asked.iter().find(|name| !known(name)) {
+    if let Some(name) = read.asked.iter().find(|name| !known(name)) {
         let message = format!("proxies know no `{name}`, so that this is true for nothing");
         let near = suggest::nearest(name, ATTRIBUTES.into_iter());
         at.remark(|path| {
@@ -116,6 +113,39 @@ pub(super) fn check_expression(text: &str, at: &mut Decoder) {
     }
 }
 
+/// What an expression asks for and is made of.
+#[derive(Default)]
+pub(super) struct Read {
+    /// Names that are asked for.
+    pub(super) asked: BTreeSet<String>,
+    /// Members of these that are written out, as `request.path`.
+    pub(super) members: BTreeSet<String>,
+    /// Functions that are called.
+    pub(super) called: BTreeSet<&'static str>,
+    /// Regular expressions that are written out.
+    pub(super) regexes: Vec<String>,
+    /// A text in bytes, a regular expression that is computed, or the part of a time in a zone.
+    pub(super) is_rare: bool,
+    /// What it gives is many values, or none, whatever they are asked of.
+    pub(super) whole: Option<Whole>,
+}
+
+/// What is no text, number, or yes or no.
+#[derive(Clone, PartialEq)]
+pub(super) enum Whole {
+    /// What is named, as `request` or `request.time`.
+    Named(String),
+    /// A list, a map, nothing, a time.
+    Other,
+}
+
+/// Reads an expression; what it does not say is why it is none.
+pub(super) fn read(text: &str) -> Result<Read, String> {
+    let mut parser = Parser { tokens: tokens(text)?, ..Parser::default() };
+    parser.read.whole = parser.whole()?;
+    Ok(parser.read)
+}
+
 /// What an expression is written with.
 #[derive(Clone, PartialEq, Debug)]
 enum Token {
@@ -123,6 +153,7 @@ enum Token {
     Number,
     /// What it says.
     Text(String),
+    Bytes,
     Sign(&'static str),
 }
 
@@ -137,7 +168,8 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
     let mut rest = text.trim_start();
     while let Some(first) = rest.chars().next() {
         let (token, behind) = if let Some((text, behind)) = quoted(rest)? {
-            (Token::Text(text), behind)
+            let is_bytes = rest.starts_with(['b', 'B']);
+            (if is_bytes { Token::Bytes } else { Token::Text(text) }, behind)
         } else if first.is_ascii_digit() {
             (Token::Number, number(rest)?)
         } else if first.is_ascii_alphabetic() || first == '_' {
@@ -255,12 +287,19 @@ struct Part {
     selects: bool,
     /// It is a text and nothing else.
     text: Option<String>,
+    /// It is many values, or none.
+    whole: Option<Whole>,
 }
 
 impl Part {
     /// What is made of parts, the highest of which is so high.
     fn above(height: usize) -> Self {
         Self { height: height + 1, ..Self::default() }
+    }
+
+    /// The same, of which a label cannot be made.
+    fn many(height: usize) -> Self {
+        Self { whole: Some(Whole::Other), ..Self::above(height) }
     }
 }
 
@@ -274,21 +313,18 @@ struct Parser {
     tokens: Vec<Token>,
     place: usize,
     depth: usize,
-    /// Names that are asked for.
-    asked: BTreeSet<String>,
-    /// Regular expressions that are written out.
-    regexes: Vec<String>,
+    read: Read,
 }
 
 /// Operators between two values; the binding strength makes no difference to whether a text parses.
 const BETWEEN: [&str; 11] = ["==", "!=", "<=", ">=", "<", ">", "+", "-", "*", "/", "%"];
 
 impl Parser {
-    fn whole(&mut self) -> Result<(), String> {
+    fn whole(&mut self) -> Result<Option<Whole>, String> {
         let part = self.expression()?;
         match self.tokens.get(self.place) {
             None if part.height > DEEPEST => Err(format!("more than {DEEPEST} levels")),
-            None => Ok(()),
+            None => Ok(part.whole),
             Some(token) => Err(format!("{} follows what is complete", shown(token))),
         }
     }
@@ -347,15 +383,30 @@ impl Parser {
                 part = if self.takes("(") {
                     self.called(&name, Some(part))?
                 } else {
-                    Part { selects: true, ..Part::above(part.height) }
+                    Part { selects: true, ..self.member(&part, Some(&name), part.height) }
                 };
             } else if self.takes("[") {
-                part = Part::above(highest(&[part, self.expression()?]));
+                let key = self.expression()?;
+                let height = part.height.max(key.height);
+                part = self.member(&part, key.text.as_deref(), height);
                 self.expect("]")?;
             } else {
                 return Ok(if sign.is_some() { Part::above(part.height) } else { part });
             }
         }
+    }
+
+    /// The member of a part, by a name if that is written out.
+    fn member(&mut self, of: &Part, name: Option<&str>, height: usize) -> Part {
+        let mut part = Part::above(height);
+        if let (Some(Whole::Named(whole)), Some(name)) = (&of.whole, name)
+            && !whole.contains('.')
+        {
+            let member = format!("{whole}.{name}");
+            self.read.members.insert(member.clone());
+            part.whole = Some(Whole::Named(member));
+        }
+        part
     }
 
     fn primary(&mut self) -> Result<Part, String> {
@@ -365,7 +416,7 @@ impl Parser {
             return Ok(part);
         }
         if self.takes("[") {
-            return Ok(Part::above(highest(&self.list("]", Self::expression)?)));
+            return Ok(Part::many(highest(&self.list("]", Self::expression)?)));
         }
         if self.takes("{") {
             let pairs = self.list("}", |parser| {
@@ -373,11 +424,16 @@ impl Parser {
                 parser.expect(":")?;
                 Ok(Part::above(highest(&[key, parser.expression()?])))
             });
-            return Ok(Part::above(highest(&pairs?)));
+            return Ok(Part::many(highest(&pairs?)));
         }
         match self.tokens.get(self.place).cloned() {
             Some(Token::Number) => {
                 self.place += 1;
+                Ok(Part::above(0))
+            }
+            Some(Token::Bytes) => {
+                self.place += 1;
+                self.read.is_rare = true;
                 Ok(Part::above(0))
             }
             Some(Token::Text(text)) => {
@@ -402,10 +458,14 @@ impl Parser {
         if self.takes("(") {
             return self.called(&name, None);
         }
-        if !matches!(name.as_str(), "true" | "false" | "null") {
-            self.asked.insert(name);
+        match name.as_str() {
+            "true" | "false" => Ok(Part::above(0)),
+            "null" => Ok(Part::many(0)),
+            _ => {
+                self.read.asked.insert(name.clone());
+                Ok(Part { whole: Some(Whole::Named(name)), ..Part::above(0) })
+            }
         }
-        Ok(Part::above(0))
     }
 
     /// A call, up to the parenthesis that ends it; `before`: what stands before its point.
@@ -421,11 +481,18 @@ impl Parser {
             }
             self.expect(")")?;
         }
-        check_call(name, behind, &parts)?;
-        if name == "matches" {
-            self.regexes.extend(parts.last().and_then(|part| part.text.clone()));
+        let (known, form) = check_call(name, behind, &parts)?;
+        self.read.called.insert(known);
+        if known == "matches" {
+            let regex = parts.last().and_then(|part| part.text.clone());
+            self.read.is_rare |= regex.is_none();
+            self.read.regexes.extend(regex);
         }
-        Ok(Part::above(highest(&parts)))
+        self.read.is_rare |= form == Form::OfTime && parts.len() > 1;
+        Ok(match known {
+            "duration" | "timestamp" => Part::many(highest(&parts)),
+            _ => Part::above(highest(&parts)),
+        })
     }
 
     /// Elements between commas, of which the last may have one behind it.
@@ -476,12 +543,16 @@ impl Parser {
     }
 }
 
-/// `parts`: with what stands before the point, if one does.
-fn check_call(name: &str, behind_point: bool, parts: &[Part]) -> Result<(), String> {
+/// The function that is called, and how; `parts`: with what stands before the point, if one does.
+fn check_call(
+    name: &str,
+    behind_point: bool,
+    parts: &[Part],
+) -> Result<(&'static str, Form), String> {
     if SWITCHED_OFF.contains(&name) {
         return Err(format!("`{name}` is switched off in Envoy"));
     }
-    let Some((_, form)) = FUNCTIONS.into_iter().find(|(known, _)| *known == name) else {
+    let Some((known, form)) = FUNCTIONS.into_iter().find(|(known, _)| *known == name) else {
         let near = suggest::nearest(name, FUNCTIONS.into_iter().map(|(name, _)| name));
         let near = near.map(|near| format!("; `{near}`?")).unwrap_or_default();
         return Err(format!("no function is called `{name}`{near}"));
@@ -496,14 +567,14 @@ fn check_call(name: &str, behind_point: bool, parts: &[Part]) -> Result<(), Stri
             (member, "`has(VALUE.NAME)`; a key of a map: `KEY in MAP`".to_owned())
         }
     };
-    if fits { Ok(()) } else { Err(format!("`{name}` is called as {usage}")) }
+    if fits { Ok((known, form)) } else { Err(format!("`{name}` is called as {usage}")) }
 }
 
 fn shown(token: &Token) -> &str {
     match token {
         Token::Name(name) => name,
         Token::Number => "a number",
-        Token::Text(_) => "a text",
+        Token::Text(_) | Token::Bytes => "a text",
         Token::Sign(sign) => sign,
     }
 }

@@ -15,6 +15,8 @@ mod locality;
 mod log;
 pub(super) mod machine;
 pub(super) mod mesh;
+mod metric_label;
+mod own_cel;
 pub(super) mod patch;
 mod pattern;
 mod provider;
@@ -31,3 +33,5 @@ pub(super) mod variables;
 
 #[cfg(test)]
 mod tests;
+
+pub(super) use metric_label::label_expression;

@@ -1,6 +1,8 @@
 //! Rules of Telemetry objects, and of the tags of spans.
 
-use super::{cel::check_expression, format::check_format, line::is_header_name};
+use super::{
+    cel::check_expression, format::check_format, line::is_header_name, metric_label, own_cel,
+};
 use crate::{
     diagnostic::{Code, Diagnostic},
     dialect::{
@@ -63,14 +65,13 @@ pub(super) fn is_tag_header(name: &str) -> bool {
 
 fn check_metrics(metrics: &Metrics, at: &mut Decoder) {
     each("overrides", &metrics.overrides, at, check_override);
-    let says = !metrics.overrides.is_empty() || metrics.reporting_interval.is_some();
-    if says {
-        at.remark(|path| {
-            let message = "labels and choice of metrics are not changed: a stock Envoy has no filter \
-                           for Istio's metrics, and Ferromesh's own proxy has all of them with their \
-                           standard labels";
-            Diagnostic::warning(Code::NotActedOn, path, message)
-                .fix("`metric_relabel_configs` where metrics are fetched")
+    if metrics.reporting_interval.is_some() {
+        at.within("reportingInterval", |at| {
+            at.remark(|path| {
+                let message = "proxies report nothing at intervals: metrics are of the moment in \
+                               which they are fetched";
+                Diagnostic::info(Code::NotActedOn, path, message)
+            });
         });
     }
 }
@@ -82,7 +83,18 @@ fn check_override(written: &MetricsOverride, at: &mut Decoder) {
     {
         at.within("match", |at| at.invalid("`metric` and `customMetric` exclude each other", None));
     }
+    if written.metrics().is_empty() {
+        at.within("match", |at| {
+            at.remark(|path| {
+                let message = "proxies have no such metric, so that nothing of it changes";
+                Diagnostic::warning(Code::NoEffect, path, message)
+            });
+        });
+    }
     at.within("tagOverrides", |at| {
+        for name in written.tag_overrides.keys().filter(|name| !is_label_name(name)) {
+            at.within_key(name, |at| at.invalid("not the name of a label", None));
+        }
         for (name, tag) in &written.tag_overrides {
             at.within_key(name, |at| match (tag.operation, &*tag.value) {
                 (TagOperation::Upsert, "") => at.missing("value", None),
@@ -91,11 +103,18 @@ fn check_override(written: &MetricsOverride, at: &mut Decoder) {
                 }
                 (TagOperation::Remove, _) => {}
                 (TagOperation::Upsert, value) => {
-                    at.within("value", |at| check_expression(value, at));
+                    at.within("value", |at| metric_label::check(value, at));
                 }
             });
         }
     });
+}
+
+/// Whether scrapers take a label of this name; `le` is what histograms say of themselves.
+fn is_label_name(name: &str) -> bool {
+    let first = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    first && rest && !name.starts_with("__") && name != "le"
 }
 
 fn check_log(rule: &AccessLogging, at: &mut Decoder) {
@@ -103,7 +122,10 @@ fn check_log(rule: &AccessLogging, at: &mut Decoder) {
         && !filter.expression.is_empty()
     {
         at.within("filter", |at| {
-            at.within("expression", |at| check_expression(&filter.expression, at));
+            at.within("expression", |at| {
+                check_expression(&filter.expression, at);
+                own_cel::remark(&filter.expression, |_| true, "listeners with such a log", at);
+            });
         });
     }
 }

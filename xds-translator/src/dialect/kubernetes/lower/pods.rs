@@ -18,7 +18,7 @@ use crate::dialect::{
 use crate::{
     diagnostic::{Code, Diagnostic, FieldPath},
     dialect::kubernetes,
-    ir::{Discovery, Edge, MeshTls, Workload, topology},
+    ir::{Discovery, Edge, MeshTls, Workload, cron_job, topology},
     snapshot::Item,
     yaml,
 };
@@ -109,12 +109,14 @@ impl Lowering<'_> {
         addresses
     }
 
-    /// The Deployment behind a ReplicaSet, another controller, or the pod itself.
+    /// The Deployment behind a ReplicaSet, the CronJob behind a Job, another controller, or the pod
+    /// itself.
     fn workload_name(&self) -> Arc<str> {
         match &self.meta.controller {
             Some((kind, name)) if &**kind == "ReplicaSet" => {
                 name.rsplit_once('-').map_or(name.clone(), |(d, _)| d.into())
             }
+            Some((kind, name)) if &**kind == "Job" => cron_job(name).into(),
             Some((_, name)) => name.clone(),
             None => self.id.name.clone(),
         }
