@@ -243,7 +243,10 @@ fn an_author_gains_nothing_by_words_about_the_proxy(cluster: &KubeCluster) {
     let volume = r#"[{"name":"node","hostPath":{"path":"/"}}]"#;
     for (pod, words) in [
         (overrides(r#""securityContext":{"runAsUser":0,"runAsNonRoot":false}"#), "runAsNonRoot"),
-        (overrides(r#""securityContext":{"privileged":true}"#), "privileged"),
+        (
+            overrides(r#""securityContext":{"privileged":true,"allowPrivilegeEscalation":true}"#),
+            "privileged",
+        ),
         (door(json!({ "sidecar.istio.io/userVolume": volume })), "hostPath"),
     ] {
         let said = create(cluster, "guarded", &pod);
@@ -267,18 +270,18 @@ fn the_settings_are_followed(cluster: &KubeCluster, plane: &Plane) {
     until(SOON, "the new settings in pods", || {
         create(cluster, "shop", POD).stdout.contains("\"value\": \"8s\"")
     });
-    let template = "templates: {tiered: {metadata: {labels: {tier: edge}}}}\ndrainTime: 8s\n";
+    let template = "templates: {tiered: {metadata: {labels: {tier: edge}}}}\ndrainTime: 7s\n";
     std::fs::write(plane.settings(), template).expect("a file");
-    let asking = "annotations: {inject.istio.io/templates: 'sidecar,tiered'}, labels:";
-    until(SOON, "a template of the settings", || {
-        create(cluster, "shop", &POD.replace("labels:", asking))
-            .stdout
-            .contains("\"tier\": \"edge\"")
+    until(SOON, "settings with a template", || {
+        create(cluster, "shop", POD).stdout.contains("\"value\": \"7s\"")
     });
+    let asking = "annotations: {inject.istio.io/templates: 'sidecar,tiered'}, labels:";
+    let tiered = created(cluster, "shop", &POD.replace("labels:", asking));
+    assert_eq!(tiered["metadata"]["labels"]["tier"], "edge");
     std::fs::write(plane.settings(), "drianTime: 9s\n").expect("a file");
     plane.until_said("did you mean `drainTime`");
     assert!(
-        create(cluster, "shop", POD).stdout.contains("\"value\": \"8s\""),
+        create(cluster, "shop", POD).stdout.contains("\"value\": \"7s\""),
         "the last good settings stay"
     );
 }
