@@ -39,7 +39,7 @@ const OF_ISTIOS_AGENT: [&str; 24] = [
     "XDS_ROOT_CA",
 ];
 /// Every variable that a proxy or its agent reads; sorted.
-pub const OURS: [&str; 48] = [
+pub const OURS: [&str; 50] = [
     "FERROMESH_ADMIN_ADDRESS",
     "FERROMESH_AGENT_ADDRESS",
     "FERROMESH_ALL_STATISTICS",
@@ -73,6 +73,7 @@ pub const OURS: [&str; 48] = [
     "FERROMESH_METRICS_ADDRESS",
     "FERROMESH_NAME",
     "FERROMESH_NAMESPACE",
+    "FERROMESH_NO_ISTIO_METRICS",
     "FERROMESH_OUTBOUND_ADDRESS",
     "FERROMESH_OUTBOUND_PORT",
     "FERROMESH_PLAINTEXT",
@@ -87,6 +88,7 @@ pub const OURS: [&str; 48] = [
     "FERROMESH_TOKEN_FILE",
     "FERROMESH_TRUST_DOMAIN",
     "FERROMESH_TYPE",
+    "FERROMESH_WORKLOAD",
     "FERROMESH_WORK_DIR",
 ];
 
