@@ -293,9 +293,6 @@ fn check(kind: &str, block: &str) {
             .map(|(label, value)| ((*label).to_owned(), (*value).to_owned()))
             .chain([("grpc_response_status".to_owned(), String::new())])
             .collect();
-        for (label, value) in &expected {
-            println!("{kind} {side}: {label} = {value}");
-        }
         assert_eq!(labels, &expected, "{kind}, {side}");
     }
     // Of bytes only the server tells, where nothing is changed.

@@ -827,10 +827,8 @@ fn check_credentials(seed: u64, mesh: &Mesh, findings: &[Diagnostic], sent: &[Se
 /// Whether a message says that a credential is lacking in a namespace.
 fn speaks_of(text: &str, namespace: &str) -> bool {
     let (_, named) = text.split_once("in namespace ").unwrap_or_default();
-    named
-        .split([',', ' '])
-        .map_while(|word| (word != "nor" && word != "where").then_some(word))
-        .any(|word| word == namespace)
+    let mut words = named.split([',', ' ']).take_while(|word| !matches!(*word, "nor" | "where"));
+    words.any(|word| word == namespace)
 }
 
 /// Whether a credential is in a namespace, or a CA in the credential beside which it is looked for.
