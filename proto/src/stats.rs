@@ -26,6 +26,60 @@ pub const FILTER: &str = "istio.stats";
 /// The type of its configuration.
 pub const CONFIG_TYPE: &str = "stats.PluginConfig";
 
+/// A metric of Istio's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum Metric {
+    /// Requests: `istio_requests_total`.
+    Requests,
+    /// How long they took: `istio_request_duration_milliseconds`.
+    RequestDuration,
+    /// Sizes of their bodies: `istio_request_bytes`.
+    RequestBytes,
+    /// Sizes of their answers' bodies: `istio_response_bytes`.
+    ResponseBytes,
+    /// Connections begun: `istio_tcp_connections_opened_total`.
+    ConnectionsOpened,
+    /// Connections ended: `istio_tcp_connections_closed_total`.
+    ConnectionsClosed,
+    /// Bytes of connections, towards who opened them: `istio_tcp_sent_bytes_total`.
+    BytesSent,
+    /// Bytes of connections, from who opened them: `istio_tcp_received_bytes_total`.
+    BytesReceived,
+}
+
+impl Metric {
+    /// Those of requests: one that is counted, and three with a distribution.
+    pub const OF_REQUESTS: [Self; 4] =
+        [Self::Requests, Self::RequestDuration, Self::RequestBytes, Self::ResponseBytes];
+    /// Those of connections.
+    pub const OF_CONNECTIONS: [Self; 4] =
+        [Self::ConnectionsOpened, Self::ConnectionsClosed, Self::BytesSent, Self::BytesReceived];
+
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::OF_REQUESTS.into_iter().chain(Self::OF_CONNECTIONS)
+    }
+
+    /// Its name with `istio_` before it.
+    pub fn full_name(self) -> &'static str {
+        match self {
+            Self::Requests => "istio_requests_total",
+            Self::RequestDuration => "istio_request_duration_milliseconds",
+            Self::RequestBytes => "istio_request_bytes",
+            Self::ResponseBytes => "istio_response_bytes",
+            Self::ConnectionsOpened => "istio_tcp_connections_opened_total",
+            Self::ConnectionsClosed => "istio_tcp_connections_closed_total",
+            Self::BytesSent => "istio_tcp_sent_bytes_total",
+            Self::BytesReceived => "istio_tcp_received_bytes_total",
+        }
+    }
+
+    /// Its name as configurations write it.
+    pub fn name(self) -> &'static str {
+        &self.full_name()["istio_".len()..]
+    }
+}
+
 /// What is different of metrics: `stats.PluginConfig` of Istio's proxy, as far as it is acted on.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -8,58 +8,10 @@ use std::{
     sync::Arc,
 };
 
+pub use ferromesh_proto::stats::Metric;
 use ferromesh_proto::stats::PluginConfig;
 
 use super::cel::Expression;
-
-/// A metric of Istio's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Metric {
-    /// `istio_requests_total`.
-    Requests,
-    /// `istio_request_duration_milliseconds`.
-    RequestDuration,
-    /// `istio_request_bytes`.
-    RequestBytes,
-    /// `istio_response_bytes`.
-    ResponseBytes,
-    /// `istio_tcp_connections_opened_total`.
-    ConnectionsOpened,
-    /// `istio_tcp_connections_closed_total`.
-    ConnectionsClosed,
-    /// `istio_tcp_sent_bytes_total`.
-    BytesSent,
-    /// `istio_tcp_received_bytes_total`.
-    BytesReceived,
-}
-
-impl Metric {
-    /// Those of requests: one that is counted, and three with a distribution.
-    pub const OF_REQUESTS: [Self; 4] =
-        [Self::Requests, Self::RequestDuration, Self::RequestBytes, Self::ResponseBytes];
-    /// Those of connections.
-    pub const OF_CONNECTIONS: [Self; 4] =
-        [Self::ConnectionsOpened, Self::ConnectionsClosed, Self::BytesSent, Self::BytesReceived];
-
-    /// Its name with `istio_` before it.
-    pub fn full_name(self) -> &'static str {
-        match self {
-            Self::Requests => "istio_requests_total",
-            Self::RequestDuration => "istio_request_duration_milliseconds",
-            Self::RequestBytes => "istio_request_bytes",
-            Self::ResponseBytes => "istio_response_bytes",
-            Self::ConnectionsOpened => "istio_tcp_connections_opened_total",
-            Self::ConnectionsClosed => "istio_tcp_connections_closed_total",
-            Self::BytesSent => "istio_tcp_sent_bytes_total",
-            Self::BytesReceived => "istio_tcp_received_bytes_total",
-        }
-    }
-
-    /// Its name as configurations write it.
-    pub fn name(self) -> &'static str {
-        &self.full_name()["istio_".len()..]
-    }
-}
 
 /// What becomes of a label.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,12 +49,11 @@ impl MetricRules {
     /// # Errors
     /// [`UnknownMetric`] if it names one that proxies do not have.
     pub fn new(config: PluginConfig) -> Result<Self, UnknownMetric> {
-        let all = || Metric::OF_REQUESTS.into_iter().chain(Metric::OF_CONNECTIONS);
         let mut metrics: [MetricRule; 8] = Default::default();
         let expressions = config.expressions();
         for part in &config.metrics {
             let mut meant =
-                all().filter(|m| part.name.is_empty() || m.name() == part.name).peekable();
+                Metric::all().filter(|m| part.name.is_empty() || m.name() == part.name).peekable();
             if meant.peek().is_none() {
                 return Err(UnknownMetric(part.name.clone()));
             }

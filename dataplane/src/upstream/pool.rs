@@ -54,6 +54,9 @@ const KEPT: usize = 8;
 /// How long others stay: the hundreds that a burst opened hold descriptors here and at the endpoint
 /// which the next burst may never need.
 const BURST: Duration = Duration::from_secs(15);
+/// Of less than this as the longest idle time a second is much: the clock is asked before a connection
+/// is used again.
+const LONG_IDLE: Duration = Duration::from_secs(60);
 
 /// Tells pools apart.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -336,8 +339,9 @@ impl Pool {
 
     /// The connection that was used last and is ready; closed ones are dropped on the way.
     fn take_idle(&self) -> Option<Idle> {
+        let overdue = self.overdue();
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|connection| !connection.sender.is_closed());
+        idle.retain(|connection| !connection.sender.is_closed() && !overdue(connection.since));
         let ready = idle.iter().rposition(|connection| connection.sender.is_ready())?;
         Some(idle.remove(ready))
     }
@@ -349,7 +353,9 @@ impl Pool {
         let mut shared = self.shared.borrow_mut();
         let spent =
             |c: &Multiplexed| self.max_requests.is_some_and(|most| c.facts.served.get() >= most);
-        let is_done = |c: &Multiplexed| spent(c) && c.streams.get() == 0;
+        let overdue = self.overdue();
+        let is_done =
+            |c: &Multiplexed| c.streams.get() == 0 && (spent(c) || overdue(c.idle_since.get()));
         shared.retain(|c| !c.sender.is_closed() && !is_done(c));
         let allowed = |c: &Multiplexed| limit.min(c.watched.allowed_streams());
         let usable = |c: &&Multiplexed| !spent(c) && c.streams.get() < allowed(c);
@@ -366,6 +372,14 @@ impl Pool {
             reused: true,
             pool: Rc::clone(self),
         })
+    }
+
+    /// Tells what the next sweep will find idle for too long, which is not to be used until then:
+    /// where a second more is much.
+    fn overdue(&self) -> impl Fn(Instant) -> bool + use<> {
+        let limit = self.idle_timeout.filter(|limit| *limit < LONG_IDLE);
+        let limit = limit.map(|limit| (limit, Instant::now()));
+        move |since| limit.is_some_and(|(limit, now)| now.duration_since(since) >= limit)
     }
 
     /// Closes what nobody has used for long.

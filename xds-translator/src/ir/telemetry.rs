@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+pub use ferromesh_proto::stats::Metric;
 use serde::Serialize;
 
 use super::{Field, Hostname, Labels, Origin, PerMillion, Selector};
@@ -374,53 +375,4 @@ pub enum LabelChange {
     Value(Arc<str>),
     /// It is left out.
     Removed,
-}
-
-/// A metric that proxies have.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
-pub enum Metric {
-    /// Requests.
-    Requests,
-    /// How long they took.
-    RequestDuration,
-    /// Sizes of their bodies.
-    RequestBytes,
-    /// Sizes of their answers' bodies.
-    ResponseBytes,
-    /// Connections begun.
-    ConnectionsOpened,
-    /// Connections ended.
-    ConnectionsClosed,
-    /// Bytes of connections, towards who opened them.
-    BytesSent,
-    /// Bytes of connections, from who opened them.
-    BytesReceived,
-}
-
-impl Metric {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Requests,
-        Self::RequestDuration,
-        Self::RequestBytes,
-        Self::ResponseBytes,
-        Self::ConnectionsOpened,
-        Self::ConnectionsClosed,
-        Self::BytesSent,
-        Self::BytesReceived,
-    ];
-
-    /// What proxies are told it by: its name without the mesh's prefix.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Requests => "requests_total",
-            Self::RequestDuration => "request_duration_milliseconds",
-            Self::RequestBytes => "request_bytes",
-            Self::ResponseBytes => "response_bytes",
-            Self::ConnectionsOpened => "tcp_connections_opened_total",
-            Self::ConnectionsClosed => "tcp_connections_closed_total",
-            Self::BytesSent => "tcp_sent_bytes_total",
-            Self::BytesReceived => "tcp_received_bytes_total",
-        }
-    }
 }

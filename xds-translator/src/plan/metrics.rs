@@ -118,7 +118,7 @@ mod tests {
         let text = text.trim_start_matches(['>', '<']);
         let at = text.find(['!', '?', '+', '-']).expect("what is done");
         let (metric, done) = text.split_at(at);
-        let metrics = Metric::ALL.into_iter().filter(|own| metric == "*" || own.name() == metric);
+        let metrics = Metric::all().filter(|own| metric == "*" || own.name() == metric);
         let label = Arc::from(&done[1..]);
         MetricChange {
             side,

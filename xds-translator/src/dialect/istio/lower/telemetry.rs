@@ -122,13 +122,13 @@ fn change(written: &MetricsOverride) -> MetricChange {
 impl MetricsOverride {
     /// The metrics that it is about; none, where proxies have no such metric.
     pub(in crate::dialect::istio) fn metrics(&self) -> Vec<Metric> {
-        let Some(matches) = &self.matches else { return Metric::ALL.to_vec() };
+        let Some(matches) = &self.matches else { return Metric::all().collect() };
         if let Some(custom) = matches.custom_metric.as_deref().filter(|name| !name.is_empty()) {
             let name = custom.strip_prefix("istio_").unwrap_or(custom);
-            return Metric::ALL.into_iter().filter(|metric| metric.name() == name).collect();
+            return Metric::all().filter(|metric| metric.name() == name).collect();
         }
         match matches.metric {
-            None | Some(IstioMetric::All) => Metric::ALL.to_vec(),
+            None | Some(IstioMetric::All) => Metric::all().collect(),
             Some(IstioMetric::RequestCount) => vec![Metric::Requests],
             Some(IstioMetric::RequestDuration) => vec![Metric::RequestDuration],
             Some(IstioMetric::RequestSize) => vec![Metric::RequestBytes],
