@@ -102,6 +102,10 @@ impl Pod {
             "ip",
             &["-n", &pod.name, "route", "add", "default", "via", &bridge.address(1).to_string()],
         );
+        // As container runtimes have it: gateways, and sidecars whose listeners a Sidecar object places,
+        // bind ports that only root may otherwise.
+        let unprivileged = ["-w", "net.ipv4.ip_unprivileged_port_start=0"];
+        assert!(pod.exec(Path::new("sysctl"), &unprivileged).status.success(), "sysctl");
         let folder = pod.etc();
         fs::create_dir_all(&folder).expect("/etc/netns is writable for root");
         let lines: String =

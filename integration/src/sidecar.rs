@@ -44,11 +44,6 @@ impl PodProxy<'_> {
         for path in [&token, &work] {
             chown(path, Some(PROXY_USER), Some(PROXY_USER)).expect("root may");
         }
-        if self.role == "router" {
-            // Gateways bind ports that only root may, unless the namespace is told otherwise.
-            let unprivileged = ["-w", "net.ipv4.ip_unprivileged_port_start=0"];
-            assert!(pod.exec(Path::new("sysctl"), &unprivileged).status.success(), "sysctl");
-        }
         let mut command = pod.proxy_command(&paths::program("ferromesh-proxy"));
         command.arg(self.kind).args(["--type", self.role, "--namespace", self.namespace]);
         command.args(["--service-account", self.account, "--name", self.name]);
