@@ -392,3 +392,17 @@ pub async fn subscribe(host: &str, name: &str, kind: ResourceType, resources: &[
         client.delta_aggregated_resources(Box::pin(outbox)).await.expect("a stream").into_inner();
     (requests, responses)
 }
+
+/// The next response of a stream, which is acknowledged.
+///
+/// # Panics
+/// The stream has ended.
+pub async fn acknowledged((requests, responses): &mut Stream) -> DeltaDiscoveryResponse {
+    let response = responses.message().await.expect("a response").expect("an open stream");
+    let _ = requests.send(DeltaDiscoveryRequest {
+        type_url: response.type_url.clone(),
+        response_nonce: response.nonce.clone(),
+        ..DeltaDiscoveryRequest::default()
+    });
+    response
+}

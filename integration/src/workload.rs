@@ -80,7 +80,10 @@ impl Workload {
 
     fn serving(kind: &str, role: &str, plane: ControlPlane, address: String) -> Self {
         let server = plane.start();
-        let command = command(kind, role, &plane.host, &plane);
+        // The control plane is at the first address of the block.
+        let block = plane.host.strip_suffix(".1").unwrap_or(&plane.host);
+        let mut command = proxy(kind, "cart", &plane, (block, 0));
+        command.args(["--name", "cart-0", "--type", role, "--concurrency", "1"]);
         let mut proxy = Process::start("proxy", plane.folder(), command);
         proxy.until("serving", || TcpStream::connect(&address).is_ok());
         Self { proxy, _server: server, plane, address }
@@ -170,13 +173,22 @@ pub fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
 }
 
-/// Starts a proxy that proves who it is; `host` is the first address of its block.
-fn command(kind: &str, role: &str, host: &str, plane: &ControlPlane) -> Command {
-    let block = host.strip_suffix(".1").unwrap_or(host);
-    let work = plane.path("work");
+/// A proxy of `kind` (`run`, `envoy`) that proves its account in `shop` and intercepts nothing.
+/// Its addresses are in `block`, a network without its last number, from `first` on: 2 the workload
+/// and inbound, 3 the application, 4 outbound, 5 its own ports. Its name is the caller's to add.
+///
+/// # Panics
+/// A file cannot be written, or there is no token to be had.
+pub fn proxy(
+    kind: &str,
+    account: &str,
+    plane: &ControlPlane,
+    (block, first): (&str, u8),
+) -> Command {
+    let work = plane.path(&format!("{account}.work"));
     fs::create_dir(&work).expect("a directory");
-    let token = plane.path("cart.token");
-    fs::write(&token, plane.join_token("shop", "cart")).expect("a file");
+    let token = plane.path(&format!("{account}.token"));
+    fs::write(&token, plane.join_token("shop", account)).expect("a file");
     fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("a mode");
     let mut command = Command::new(paths::program("ferromesh-proxy"));
     command.arg(kind);
@@ -189,11 +201,8 @@ fn command(kind: &str, role: &str, host: &str, plane: &ControlPlane) -> Command 
     flag("work-dir", work.display().to_string());
     for (name, value) in [
         ("namespace", "shop"),
-        ("service-account", "cart"),
-        ("name", "cart-0"),
-        ("type", role),
+        ("service-account", account),
         ("interception", "none"),
-        ("concurrency", "1"),
         ("drain-time", "1s"),
     ] {
         flag(name, value.to_owned());
@@ -201,10 +210,10 @@ fn command(kind: &str, role: &str, host: &str, plane: &ControlPlane) -> Command 
     for (name, host) in
         [("ip", 2), ("app-address", 3), ("inbound-address", 2), ("outbound-address", 4)]
     {
-        flag(name, format!("{block}.{host}"));
+        flag(name, format!("{block}.{}", first + host));
     }
     for (name, port) in [("admin", 15000), ("status", 15021), ("metrics", 15090)] {
-        flag(&format!("{name}-address"), format!("{block}.5:{port}"));
+        flag(&format!("{name}-address"), format!("{block}.{}:{port}", first + 5));
     }
     if kind == "envoy" {
         flag("envoy-path", paths::envoy().display().to_string());

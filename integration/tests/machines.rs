@@ -14,10 +14,10 @@ use std::{
 
 use ferromesh_integration::{
     paths,
-    plane::{ControlPlane, Stream, curl, subscribe},
+    plane::{ControlPlane, Stream, acknowledged, curl, subscribe},
     process::Process,
 };
-use ferromesh_proto::{ResourceType, discovery::DeltaDiscoveryRequest};
+use ferromesh_proto::ResourceType;
 use prost::Message;
 use tokio::time::timeout;
 
@@ -86,16 +86,10 @@ fn start_proxy(kind: &str, plane: &ControlPlane, network: &str, well: &Path) -> 
 }
 
 /// Waits until the machines' assignment holds an address, or holds it no more.
-async fn until_assigned((requests, responses): &mut Stream, address: &str, wanted: bool) {
+async fn until_assigned(stream: &mut Stream, address: &str, wanted: bool) {
     let told = timeout(PATIENCE, async {
         loop {
-            let response = responses.message().await.expect("a response").expect("an open stream");
-            let _ = requests.send(DeltaDiscoveryRequest {
-                type_url: response.type_url.clone(),
-                response_nonce: response.nonce.clone(),
-                ..DeltaDiscoveryRequest::default()
-            });
-            let bytes = response.encode_to_vec();
+            let bytes = acknowledged(stream).await.encode_to_vec();
             let holds = bytes.windows(address.len()).any(|part| part == address.as_bytes());
             if holds == wanted {
                 return;

@@ -5,23 +5,17 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    os::unix::fs::PermissionsExt,
-    process::Command,
     thread,
-    time::Duration,
 };
 
 use ferromesh_integration::{
-    paths,
     plane::{ControlPlane, curl},
     process::{Process, until},
+    workload::{LIMIT, proxy},
 };
 
-/// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(60);
 /// The application's port.
 const PORT: u16 = 9080;
 /// What a caller may try to fill memory with: more than any table of series takes.
@@ -142,8 +136,8 @@ impl Site {
         let plane = ControlPlane::new(format!("{block}.1"));
         plane.write("mesh.yaml", MESH.replace("BLOCK", block));
         let server = plane.start();
-        let cart = proxy(kind, block, &plane, ("cart", "cart-7d4b9c-x2x8z", "v1", 10));
-        let web = proxy(kind, block, &plane, ("web", "web-0", "", 20));
+        let cart = start(kind, block, &plane, ("cart", "cart-7d4b9c-x2x8z", "v1", 10));
+        let web = start(kind, block, &plane, ("web", "web-0", "", 20));
         let site =
             Self { _proxies: [cart, web], _server: server, _plane: plane, block: block.to_owned() };
         until(LIMIT, "an answer", || site.ask("/ready", "") == 200);
@@ -182,57 +176,23 @@ fn series(line: &str) -> (BTreeMap<String, String>, f64) {
     (pairs.collect(), value.parse().expect("a number"))
 }
 
-/// Starts a proxy that proves who it is, with the name that an injector would give its workload.
-fn proxy(
+/// Starts a proxy with the name that an injector would give its workload.
+fn start(
     kind: &str,
     block: &str,
     plane: &ControlPlane,
     (app, name, version, first): (&str, &str, &str, u8),
 ) -> Process {
-    let work = plane.path(&format!("{app}.work"));
-    fs::create_dir(&work).expect("a directory");
-    let token = plane.path(&format!("{app}.token"));
-    fs::write(&token, plane.join_token("shop", app)).expect("a file");
-    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("a mode");
-    let mut command = Command::new(paths::program("ferromesh-proxy"));
-    command.arg(kind);
-    let mut flag = |name: &str, value: String| {
-        command.args([format!("--{name}"), value]);
-    };
-    flag("control-plane", plane.address(15012));
-    flag("root-cert", plane.file("data/root-cert.pem"));
-    flag("token-file", token.display().to_string());
-    flag("work-dir", work.display().to_string());
-    for (option, value) in [
-        ("namespace", "shop"),
-        ("service-account", app),
-        ("name", name),
-        ("workload", app),
-        ("label", &format!("app={app}")),
-        ("interception", "none"),
-        ("concurrency", "2"),
-        ("drain-time", "1s"),
-    ] {
-        flag(option, value.to_owned());
-    }
+    let mut command = proxy(kind, app, plane, (block, first));
+    command.args(["--name", name, "--workload", app, "--label", &format!("app={app}")]);
+    command.args(["--concurrency", "2"]);
     if !version.is_empty() {
-        flag("label", format!("version={version}"));
+        command.args(["--label", &format!("version={version}")]);
     }
-    for (option, host) in
-        [("ip", 2), ("app-address", 3), ("inbound-address", 2), ("outbound-address", 4)]
-    {
-        flag(option, format!("{block}.{}", first + host));
-    }
-    for (option, port) in [("admin", 15000), ("status", 15021), ("metrics", 15090)] {
-        flag(&format!("{option}-address"), format!("{block}.{}:{port}", first + 5));
-    }
-    if kind == "envoy" {
-        flag("envoy-path", paths::envoy().display().to_string());
-    }
-    let mut proxy = Process::start(app, plane.folder(), command);
+    let mut started = Process::start(app, plane.folder(), command);
     let ready = format!("http://{block}.{}:15021/healthz/ready", first + 5);
-    proxy.until("ready", || curl(&ready).is_some());
-    proxy
+    started.until("ready", || curl(&ready).is_some());
+    started
 }
 
 /// Serves each connection to an address on a thread of its own.

@@ -16,10 +16,10 @@ use std::{
 
 use ferromesh_integration::{
     paths,
-    plane::{ControlPlane, Stream, subscribe},
+    plane::{ControlPlane, Stream, acknowledged, subscribe},
     process::{Process, until},
 };
-use ferromesh_proto::{ResourceType, discovery::DeltaDiscoveryRequest};
+use ferromesh_proto::ResourceType;
 use prost::Message;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -197,16 +197,10 @@ spec:
 const GRACE: Duration = Duration::from_secs(4);
 
 /// Waits until the assignment of `pool` holds these addresses, and no others of its workloads.
-async fn until_assigned((requests, responses): &mut Stream, wanted: &[&str]) {
+async fn until_assigned(stream: &mut Stream, wanted: &[&str]) {
     let told = timeout(PATIENCE, async {
         loop {
-            let response = responses.message().await.expect("a response").expect("an open stream");
-            let _ = requests.send(DeltaDiscoveryRequest {
-                type_url: response.type_url.clone(),
-                response_nonce: response.nonce.clone(),
-                ..DeltaDiscoveryRequest::default()
-            });
-            let bytes = response.encode_to_vec();
+            let bytes = acknowledged(stream).await.encode_to_vec();
             let holds = |name: &&str| {
                 let address = format!("{}.2", network(name));
                 bytes.windows(address.len()).any(|part| part == address.as_bytes())
