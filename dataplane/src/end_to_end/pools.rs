@@ -1,6 +1,10 @@
 //! Connections to endpoints: who waits for one, for how long, and with whom it is shared.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::Response;
@@ -8,12 +12,13 @@ use socket2::{Domain, Socket, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Barrier,
     time::{Instant, timeout},
 };
 
 use super::{
     fixture::*,
-    peer::{client, get},
+    peer::{Server, client, get},
 };
 use crate::runtime::{
     Cluster,
@@ -76,7 +81,7 @@ async fn streams_beyond_what_a_server_allows_go_on_another_connection() {
         open.push(stream);
     }
     let state = proxy.shared.config().cluster("a").unwrap().state.clone();
-    assert_eq!(state.usage.connections.load(std::sync::atomic::Ordering::Relaxed), 4);
+    assert_eq!(state.usage.connections.load(Relaxed), 4);
 }
 
 #[tokio::test]
@@ -87,12 +92,56 @@ async fn where_no_further_connection_may_be_opened_streams_wait_their_turn() {
     assert_eq!(status(&mut first).await, "200");
     let mut second = ask(&proxy).await;
     let state = proxy.shared.config().cluster("a").unwrap().state.clone();
-    let waits = || state.usage.pending.load(std::sync::atomic::Ordering::Relaxed) == 1;
+    let waits = || state.usage.pending.load(Relaxed) == 1;
     super::blame::until("the wait", waits).await;
     let mut third = ask(&proxy).await;
     assert_eq!(status(&mut third).await, "503", "no more than one may wait");
     drop(first);
     assert_eq!(status(&mut second).await, "200");
+}
+
+/// Opens three connections to one endpoint, for requests at a time, then allows one.
+async fn lowered(protocol: UpstreamProtocol) {
+    let together = Arc::new(Barrier::new(3));
+    let server = Server::start(move |request, _| {
+        let together = Arc::clone(&together);
+        async move {
+            if request.uri().path() == "/together" {
+                together.wait().await;
+            }
+            Response::default()
+        }
+    })
+    .await;
+    let cluster = |most| {
+        move |cluster: &mut Cluster| {
+            cluster.connection.protocol = protocol;
+            cluster.connection.http.limits.streams = 1;
+            cluster.limits.max_connections = most;
+        }
+    };
+    let mut proxy = proxy_to(server.address, cluster(3)).await;
+    let client = client();
+    let requests = (0..3).map(|_| get(&client, proxy.url("/together")));
+    for answer in futures_util::future::join_all(requests).await {
+        assert_eq!(answer.status, 200);
+    }
+    let state = proxy.shared.config().cluster("a").unwrap().state.clone();
+    let open = || state.usage.connections.load(Relaxed);
+    assert_eq!(open(), 3, "{protocol:?}");
+
+    let mut less = proxy.cluster("a", &[server.address]);
+    cluster(1)(&mut less);
+    let listener = proxy.listener(http_chain(with_routes(vec![to("a", |_| {})])));
+    assert_eq!(proxy.configure(vec![listener], vec![less]).await, []);
+    assert_eq!(get(&client, proxy.url("/")).await.status, 200);
+    super::blame::until("connections beyond the limit to be closed", || open() == 1).await;
+}
+
+#[tokio::test]
+async fn idle_connections_beyond_a_limit_that_was_lowered_are_closed() {
+    lowered(UpstreamProtocol::Http1).await;
+    lowered(UpstreamProtocol::Http2).await;
 }
 
 /// A server that takes no connection any more, and refuses none.

@@ -382,6 +382,25 @@ impl Pool {
         move |since| limit.is_some_and(|(limit, now)| now.duration_since(since) >= limit)
     }
 
+    /// Closes idle connections beyond a limit that was lowered after they were opened, those that
+    /// were used last as the last ones. One is kept, as it would be opened again ([`admit`]).
+    fn shed(&self, limit: u32) {
+        let beyond = self.state.usage.connections.load(Relaxed).saturating_sub(limit);
+        let mut surplus = beyond.min(self.open.get().saturating_sub(1)) as usize;
+        if surplus == 0 {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let closed = surplus.min(idle.len());
+        idle.drain(..closed);
+        surplus -= closed;
+        self.shared.borrow_mut().retain(|connection| {
+            let closes = surplus > 0 && connection.streams.get() == 0;
+            surplus -= usize::from(closes);
+            !closes
+        });
+    }
+
     /// Closes what nobody has used for long.
     fn sweep(&self, now: Instant, close_all: bool) {
         let stale = |since: Instant| {
@@ -485,6 +504,9 @@ impl Pools {
         self.pools.borrow_mut().retain(|key, pool| {
             let in_force = cluster(&pool.state.name);
             pool.sweep(now, !in_force.is_some_and(|cluster| is_current(cluster, key, pool)));
+            if let Some(cluster) = in_force {
+                pool.shed(cluster.limits.max_connections);
+            }
             pool.open.get() > 0 || Rc::strong_count(pool) > 1
         });
     }
@@ -503,6 +525,7 @@ async fn acquire_http1(
     dial: Dial<'_>,
     contexts: &TlsContexts,
 ) -> Result<Lease, AcquireError> {
+    pool.shed(dial.cluster.limits.max_connections);
     loop {
         if let Some(Idle { sender, facts, .. }) = pool.take_idle() {
             return Ok(Lease { sender: Sender::Http1(sender), facts, reused: true, pool });
@@ -575,6 +598,7 @@ async fn acquire_http2(
     contexts: &TlsContexts,
 ) -> Result<Lease, AcquireError> {
     let limit = dial.cluster.connection.http.limits.streams;
+    pool.shed(dial.cluster.limits.max_connections);
     loop {
         if let Some(lease) = pool.take_stream(limit) {
             return Ok(lease);

@@ -1,6 +1,6 @@
 //! Random configurations with objects of every kind that is served, one after the other through the
 //! real control plane to two real Envoys, a sidecar's and a gateway's: what is taken without an
-//! error is refused by no proxy.
+//! error is refused by no proxy, and ends none.
 #![cfg(feature = "e2e")]
 
 mod site;
@@ -29,6 +29,7 @@ fn envoys_take_every_configuration_that_is_taken() {
     let mut site = Site::start(61);
     let mut tally = Tally::default();
     let mut faults = Vec::new();
+    let mut before = String::new();
     for number in 0..count {
         let seed = seed.wrapping_add(number);
         let objects = objects(&mut Dice::new(seed));
@@ -36,8 +37,10 @@ fn envoys_take_every_configuration_that_is_taken() {
         let (text, arrived) = site.serve(number, &objects);
         let mut said = site.refusals();
         said.extend(arrived.err());
+        said.extend(site.endings());
         if !said.is_empty() {
-            let kept = keep(seed, &text);
+            // What dies may do so of the step from one to the other.
+            let kept = keep(seed, &before, &text);
             faults.push(format!(
                 "FERROMESH_SEED={seed} ({}):\n{}",
                 kept.display(),
@@ -50,6 +53,7 @@ fn envoys_take_every_configuration_that_is_taken() {
             drop(site);
             site = Site::start(61);
         }
+        before = text;
     }
     println!("{}", tally.text());
     assert!(faults.is_empty(), "{} at fault:\n{}", faults.len(), faults.join("\n\n"));
@@ -95,13 +99,14 @@ impl Tally {
     }
 }
 
-/// Keeps a configuration that is at fault.
-fn keep(number: u64, text: &str) -> PathBuf {
+/// Keeps a configuration that is at fault, and the one before it, in one folder.
+fn keep(number: u64, before: &str, text: &str) -> PathBuf {
     let name = format!("ferromesh-configuration-{number}-");
-    let file = tempfile::Builder::new().prefix(&name).suffix(".yaml").tempfile().expect("a file");
-    let (_, path) = file.keep().expect("it stays");
-    fs::write(&path, text).expect("a file");
-    path
+    let folder = tempfile::Builder::new().prefix(&name).tempdir().expect("a folder").keep();
+    for (file, text) in [("before.yaml", before), ("mesh.yaml", text)] {
+        fs::write(folder.join(file), text).expect("a file");
+    }
+    folder
 }
 
 /// Objects as documents of one file.

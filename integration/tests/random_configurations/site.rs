@@ -129,6 +129,21 @@ impl Site {
         }
     }
 
+    /// What was said by proxies whose Envoy has ended and was started again. One that dies takes
+    /// what comes after its restart, so that nothing else would tell.
+    pub(crate) fn endings(&self) -> Vec<String> {
+        let logs = self.pods.each_ref().map(|pod| {
+            let name = pod.name.rsplit('-').next().unwrap_or_default();
+            let path = self.control.path(&format!("{name}-0-proxy.log"));
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        });
+        let ended = logs.iter().filter(|log| log.contains(ENDED));
+        let said = |log: &String| -> Vec<String> {
+            log.lines().filter(|line| is_of_an_end(line)).map(str::to_owned).collect()
+        };
+        ended.map(|log| said(log).join("\n")).collect()
+    }
+
     /// What the proxies refuse.
     pub(crate) fn refusals(&self) -> Vec<String> {
         let mut said: Vec<String> = Vec::new();
@@ -246,6 +261,13 @@ fn see_in_sidecar(spec: &mut Value) {
             None => spec["egress"] = json!([{"hosts": ["*/*"]}]),
         },
     }
+}
+
+/// What an agent says when it starts its Envoy again.
+const ENDED: &str = "Envoy ended, starting it again";
+
+fn is_of_an_end(line: &str) -> bool {
+    [ENDED, "[critical]", "[backtrace]"].iter().any(|part| line.contains(part))
 }
 
 fn admin(pod: &Pod, path: &str) -> String {
