@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::config::{
-    core::v3::{Address, TrafficDirection as WireDirection},
+    core::v3::{Address, SocketOption, TrafficDirection as WireDirection, socket_option},
     listener::v3::{
         Listener as Wire, ListenerFilter, ListenerFilterChainMatchPredicate,
         listener_filter::ConfigType, listener_filter_chain_match_predicate::Rule,
@@ -34,6 +34,7 @@ pub(super) fn compile(
 ) -> Result<Listener, Invalid> {
     check_name(name, &message.name)?;
     refuse(&[("transparent", flag(message.transparent.as_ref(), false))])?;
+    each("socket_options", &message.socket_options, socket_option)?;
     let matches = each("filter_chains", &message.filter_chains, filter_chain::matching)?;
     let matcher = FilterChainMatcher::build(&matches)
         .map_err(|error| Invalid::new(error.to_string()).at("filter_chains"))?;
@@ -61,6 +62,18 @@ pub(super) fn compile(
         buffer: limits::buffer(message.per_connection_buffer_limit_bytes.as_ref())?,
         version,
     })
+}
+
+/// `SOL_SOCKET`, `SO_REUSEADDR` as Linux numbers them.
+const REUSE_ADDRESS: (i64, i64) = (1, 2);
+
+/// Takes the one option that every socket of ours has.
+fn socket_option(option: &SocketOption) -> Result<(), Invalid> {
+    let on = option.value == Some(socket_option::Value::IntValue(1));
+    match (option.level, option.name) == REUSE_ADDRESS && on {
+        true => Ok(()),
+        false => Err(Invalid::new("only SO_REUSEADDR (level 1, name 2, value 1) is supported")),
+    }
 }
 
 #[allow(deprecated, reason = "older control planes switch binding off there")]

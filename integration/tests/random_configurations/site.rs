@@ -132,16 +132,14 @@ impl Site {
     /// What was said by proxies whose Envoy has ended and was started again. One that dies takes
     /// what comes after its restart, so that nothing else would tell.
     pub(crate) fn endings(&self) -> Vec<String> {
-        let logs = self.pods.each_ref().map(|pod| {
-            let name = pod.name.rsplit('-').next().unwrap_or_default();
-            let path = self.control.path(&format!("{name}-0-proxy.log"));
-            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-        });
-        let ended = logs.iter().filter(|log| log.contains(ENDED));
-        let said = |log: &String| -> Vec<String> {
-            log.lines().filter(|line| is_of_an_end(line)).map(str::to_owned).collect()
+        let of = |name: &&str| {
+            let path = self.control.path(&format!("{name}-proxy.log"));
+            let log = fs::read_to_string(&path)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let said: Vec<&str> = log.lines().filter(|line| is_of_an_end(line)).collect();
+            log.contains(ENDED).then(|| format!("{name}:\n{}", said.join("\n")))
         };
-        ended.map(|log| said(log).join("\n")).collect()
+        ["app-0", "edge-0"].iter().filter_map(of).collect()
     }
 
     /// What the proxies refuse.

@@ -17,7 +17,11 @@ use super::{
         types::Int32Range,
     },
 };
-use crate::plan::{Direction, ListenerFilter, ListenerPlan};
+use crate::plan::{Bind, Direction, ListenerFilter, ListenerPlan};
+
+/// As Linux numbers them.
+const SOL_SOCKET: i64 = 1;
+const SO_REUSEADDR: i64 = 2;
 
 /// An LDS resource.
 pub(super) fn listener(plan: &ListenerPlan) -> listener::Listener {
@@ -29,7 +33,8 @@ pub(super) fn listener(plan: &ListenerPlan) -> listener::Listener {
     listener::Listener {
         name: plan.name.to_string(),
         address: Some(address(plan.address.to_string(), plan.port)),
-        bind_to_port: if plan.bind { None } else { boolean(false) },
+        bind_to_port: if plan.bind == Bind::Captured { boolean(false) } else { None },
+        socket_options: if plan.bind == Bind::Chosen { vec![told_apart()] } else { Vec::new() },
         use_original_dst: if plan.use_original_dst { boolean(true) } else { None },
         traffic_direction: direction as i32,
         listener_filters: plan.listener_filters.iter().map(listener_filter).collect(),
@@ -39,6 +44,21 @@ pub(super) fn listener(plan: &ListenerPlan) -> listener::Listener {
         default_filter_chain: plan.default_chain.as_ref().map(filter_chain),
         max_connections_to_accept_per_socket_event: plan.accept_one.then(|| uint32(1)).flatten(),
         access_log: listener_logs(&plan.access_logs),
+        ..Default::default()
+    }
+}
+
+/// A socket option that every listener has anyway. Envoy gives an update of a listener the sockets
+/// of the one before it, whether or not those were opened, unless their options differ: without this
+/// a worker dies of a listener that is opened after it was captured, and one that is captured after
+/// it was opened leaves a port open at which nobody answers.
+fn told_apart() -> core::SocketOption {
+    core::SocketOption {
+        description: "SO_REUSEADDR".into(),
+        level: SOL_SOCKET,
+        name: SO_REUSEADDR,
+        value: Some(core::socket_option::Value::IntValue(1)),
+        state: core::socket_option::SocketState::StatePrebind as i32,
         ..Default::default()
     }
 }
@@ -109,8 +129,9 @@ mod tests {
             TlsWords,
         },
         plan::{
-            DownstreamTls, FilterChainPlan, HttpConnection, HttpRole, LimitPlan, ListenerFilter,
-            ListenerPlan, PlanItem, QuotaPlan, SecretRef, TerminalFilter, TokenFilter, TrustRef,
+            Bind, DownstreamTls, FilterChainPlan, HttpConnection, HttpRole, LimitPlan,
+            ListenerFilter, ListenerPlan, PlanItem, QuotaPlan, SecretRef, TerminalFilter,
+            TokenFilter, TrustRef,
         },
     };
 
@@ -142,6 +163,17 @@ mod tests {
             listener(vec![chain(TerminalFilter::Tcp(tcp("PassthroughCluster")))]),
             &[("", expected)],
         );
+    }
+
+    #[test]
+    fn a_listener_that_is_opened_now_and_then_has_other_options_than_its_captured_form() {
+        let option = r#"[{"description":"SO_REUSEADDR","level":"1","name":"2","int_value":"1"}]"#;
+        for (bind, options) in
+            [(Bind::Captured, "null"), (Bind::Always, "null"), (Bind::Chosen, option)]
+        {
+            let plan = ListenerPlan { bind, ..listener(Vec::new()) };
+            check(plan, &[("/socket_options", options)]);
+        }
     }
 
     #[test]
@@ -421,7 +453,14 @@ mod tests {
         };
         let own = QuotaPlan::Own(OwnQuota {
             rate: rate(9),
-            alike: vec![alike(Some("free"), 1), alike(None, 2)],
+            alike: vec![
+                alike(Some("free"), 1),
+                alike(None, 2),
+                AlikeQuota {
+                    parts: vec![(RequestPart::Claim(vec!["x-plan".into()]), None)],
+                    rate: rate(3),
+                },
+            ],
         });
         let shared = QuotaPlan::Shared {
             cluster: "counters".into(),
@@ -456,14 +495,20 @@ mod tests {
         let expected = [
             (
                 at(0, "rate_limits"),
-                r#"[{"actions":[{"request_headers":{"header_name":"x-plan","descriptor_key":"x-plan"}}]}]"#,
+                r#"[{"actions":[{"request_headers":
+                    {"header_name":"x-plan","descriptor_key":"header x-plan"}}]},
+                   {"actions":[{"metadata":{"descriptor_key":"claim x-plan","metadata_key":
+                    {"key":"envoy.filters.http.jwt_authn",
+                    "path":[{"key":"payload"},{"key":"x-plan"}]}}}]}]"#,
             ),
             (
                 at(0, "descriptors"),
-                r#"[{"entries":[{"key":"x-plan","value":"free"}],
+                r#"[{"entries":[{"key":"header x-plan","value":"free"}],
                     "token_bucket":{"max_tokens":1,"tokens_per_fill":1,"fill_interval":"60s"}},
-                   {"entries":[{"key":"x-plan"}],
-                    "token_bucket":{"max_tokens":2,"tokens_per_fill":2,"fill_interval":"60s"}}]"#,
+                   {"entries":[{"key":"header x-plan"}],
+                    "token_bucket":{"max_tokens":2,"tokens_per_fill":2,"fill_interval":"60s"}},
+                   {"entries":[{"key":"claim x-plan"}],
+                    "token_bucket":{"max_tokens":3,"tokens_per_fill":3,"fill_interval":"60s"}}]"#,
             ),
             (at(0, "status"), r#"{"code":"ServiceUnavailable"}"#),
             (

@@ -451,7 +451,7 @@ pub(crate) fn listener(chains: Vec<FilterChainPlan>) -> ListenerPlan {
         name: "0.0.0.0_80".into(),
         address: [0, 0, 0, 0].into(),
         port: 80,
-        bind: false,
+        bind: Bind::Captured,
         use_original_dst: false,
         direction: Direction::Outbound,
         listener_filters: Vec::new(),
@@ -512,7 +512,7 @@ pub(crate) fn full_listener() -> ListenerPlan {
     ListenerPlan {
         name: "virtualInbound".into(),
         port: 15006,
-        bind: true,
+        bind: Bind::Always,
         direction: Direction::Inbound,
         listener_filters: vec![
             ListenerFilter::OriginalDst,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    ChainMatch, ClientFacts, ClusterClient, Direction, DomainForm, Entry, FilterChainPlan,
+    Bind, ChainMatch, ClientFacts, ClusterClient, Direction, DomainForm, Entry, FilterChainPlan,
     FixedCluster, GatewayKey, HttpRole, ItemKey, ListenerFilter, ListenerPlan, Outline, PlanItem,
     RouteFrame, RouteSource, TerminalFilter, TokenFilter, VirtualHostKey, VirtualHostTarget,
     authorizer,
@@ -182,7 +182,7 @@ impl<'a> Gateway<'a> {
             name,
             address,
             port: port.port,
-            bind: true,
+            bind: Bind::Always,
             use_original_dst: false,
             direction: Direction::Outbound,
             listener_filters: proxy.into_iter().chain(inspector).collect(),

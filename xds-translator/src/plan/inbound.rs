@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    BalancingPlan, CaptureMode, ClusterPlan, Direction, Discovery, EndpointPlan, Entry,
+    BalancingPlan, Bind, CaptureMode, ClusterPlan, Direction, Discovery, EndpointPlan, Entry,
     FilterChainPlan, FixedCluster, ForwardPlan, InboundKey, ItemKey, Limits, ListenerFilter,
     ListenerPlan, LocalityEndpoints, Outline, PlanItem, PlannedAddress, Provenance, RetryPlan,
     RouteActionPlan, RouteConfigPlan, RoutePlan, RouteTimeout, Traffic, UpstreamHttp,
@@ -350,6 +350,7 @@ impl<'a> Inbound<'a> {
         ListenerPlan {
             listener_filters: off.filters((inspects_tls(&tls), inspects_http(speech, &tls))),
             port_names: PortNames::from([(port.number, port.names.clone())]),
+            bind: Bind::Chosen,
             ..self.listener(naming::listener(address, port.number), address, port.number, chains)
         }
     }
@@ -373,7 +374,7 @@ impl<'a> Inbound<'a> {
             name,
             address,
             port,
-            bind: true,
+            bind: Bind::Always,
             use_original_dst: false,
             direction: Direction::Inbound,
             listener_filters: Vec::new(),

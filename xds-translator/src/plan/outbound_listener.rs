@@ -14,8 +14,8 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    ChainMatch, Direction, FilterChainPlan, FixedCluster, HttpRole, ListenerFilter, ListenerPlan,
-    RouteSource, TerminalFilter, TransportMatch,
+    Bind, ChainMatch, Direction, FilterChainPlan, FixedCluster, HttpRole, ListenerFilter,
+    ListenerPlan, RouteSource, TerminalFilter, TransportMatch,
     defaults::{self, HANDSHAKE},
     egress_proxy::Unknown,
     mtls::texts,
@@ -237,7 +237,7 @@ impl Draft {
             name,
             address,
             port,
-            bind: self.bind,
+            bind: if self.bind { Bind::Chosen } else { Bind::Captured },
             use_original_dst: false,
             direction: Direction::Outbound,
             // A client may connect long before it asks: what it asks a declared HTTP service must
@@ -379,7 +379,7 @@ pub(crate) fn virtual_outbound(mesh: &MeshDefaults, unknown: &Unknown<'_>) -> Li
         name: "virtualOutbound".into(),
         address: defaults::ANY_ADDRESS,
         port,
-        bind: true,
+        bind: Bind::Always,
         use_original_dst: true,
         direction: Direction::Outbound,
         listener_filters: Vec::new(),

@@ -79,8 +79,8 @@ pub struct ListenerPlan {
     pub address: IpAddr,
     /// Port.
     pub port: u16,
-    /// Really opened, or found by original destination.
-    pub bind: bool,
+    /// Whether it is really opened.
+    pub bind: Bind,
     /// Hands connections over to the listener of their original destination (virtualOutbound).
     /// Never on virtualInbound, which would hand inbound connections to outbound listeners of the
     /// same port.
@@ -103,6 +103,18 @@ pub struct ListenerPlan {
     pub access_logs: Vec<AccessLogPlan>,
     /// What services and gateways call its port, or those of its chains.
     pub port_names: PortNames,
+}
+
+/// Whether a listener is really opened.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum Bind {
+    /// It is not: its connections come by their original destination.
+    Captured,
+    /// It is, always.
+    Always,
+    /// It is, since a Sidecar object says so: the listener of the same name may be captured before
+    /// and after.
+    Chosen,
 }
 
 /// Direction of a listener.

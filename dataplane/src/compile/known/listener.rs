@@ -28,7 +28,7 @@ messages! {
         10 "transparent": Read;
         11 "freebind": Refused;
         12 "tcp_fast_open_queue_length": NoEffect(PACE);
-        13 "socket_options": Refused;
+        13 "socket_options": Each(&SOCKET_OPTION);
         15 "listener_filters_timeout": Read;
         16 "traffic_direction": Values(2);
         17 "continue_on_listener_filters_timeout": Read;
@@ -58,6 +58,17 @@ messages! {
 
     OLDER_BINDING = "envoy.config.listener.v3.Listener.DeprecatedV1" {
         1 "bind_to_port": Read;
+    }
+
+    SOCKET_OPTION = "envoy.config.core.v3.SocketOption" {
+        1 "description": NoEffect(PEOPLE);
+        2 "level": Read;
+        3 "name": Read;
+        4 "int_value": Read;
+        5 "buf_value": Refused;
+        6 "state": NoEffect("the one option that is taken is set before binding");
+        7 "type": Refused;
+        8 "ip_version": Refused;
     }
 
     ADDITIONAL_ADDRESS = "envoy.config.listener.v3.AdditionalAddress" {

@@ -4,7 +4,10 @@
 use envoy_types::pb::{
     envoy::{
         config::{
-            core::v3::{SubstitutionFormatString, substitution_format_string::Format},
+            core::v3::{
+                SocketOption, SubstitutionFormatString, socket_option,
+                substitution_format_string::Format,
+            },
             listener::v3::FilterChainMatch as WireChainMatch,
             rbac::v3::{
                 Permission, Policy as WirePolicy, Principal, Rbac as WireRules, permission::Rule,
@@ -283,6 +286,26 @@ fn chains_that_match_the_same_are_refused() {
         compile_listener(&message).unwrap_err(),
         "LDS l: filter_chains: filter chains 0 and 1 match the same connections"
     );
+}
+
+#[test]
+fn only_the_socket_option_that_every_listener_has_is_taken() {
+    let mut message = http_listener("l", "80");
+    let with = |level, name, value| SocketOption {
+        level,
+        name,
+        value: Some(socket_option::Value::IntValue(value)),
+        ..Default::default()
+    };
+    message.socket_options = vec![with(1, 2, 1)];
+    assert!(compile_listener(&message).is_ok());
+    for other in [with(1, 2, 0), with(1, 9, 1), with(6, 2, 1)] {
+        message.socket_options = vec![with(1, 2, 1), other];
+        assert_eq!(
+            compile_listener(&message).unwrap_err(),
+            "LDS l: socket_options[1]: only SO_REUSEADDR (level 1, name 2, value 1) is supported"
+        );
+    }
 }
 
 #[test]

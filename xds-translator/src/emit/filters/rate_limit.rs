@@ -62,7 +62,7 @@ fn own(plan: &LimitPlan, quota: &OwnQuota) -> HttpFilter {
             .parts
             .iter()
             .map(|(part, value)| counted::rate_limit_descriptor::Entry {
-                key: part.key(),
+                key: own_key(part),
                 value: value.as_deref().unwrap_or_default().to_owned(),
             })
             .collect(),
@@ -77,7 +77,7 @@ fn own(plan: &LimitPlan, quota: &OwnQuota) -> HttpFilter {
         filter_enforced: Some(always()),
         response_headers_to_add: answer_headers(plan),
         descriptors: quota.alike.iter().map(descriptor).collect(),
-        rate_limits: told.iter().map(|parts| actions(parts)).collect(),
+        rate_limits: told.iter().map(|parts| actions(parts, own_key)).collect(),
         ..Default::default()
     };
     http("envoy.filters.http.local_ratelimit", &config)
@@ -112,7 +112,7 @@ fn shared(plan: &LimitPlan, cluster: &str, quota: &SharedQuota) -> HttpFilter {
         }),
         rate_limited_status: status(plan),
         response_headers_to_add: answer_headers(plan),
-        rate_limits: quota.told.iter().map(|parts| actions(parts)).collect(),
+        rate_limits: quota.told.iter().map(|parts| actions(parts, RequestPart::key)).collect(),
         ..Default::default()
     };
     http("envoy.filters.http.ratelimit", &config)
@@ -128,34 +128,44 @@ fn answer_headers(plan: &LimitPlan) -> Vec<core::HeaderValueOption> {
     plan.refusal.headers.iter().map(|(name, value)| headers::set(name, value)).collect()
 }
 
-/// How one descriptor is made of a request.
-fn actions(parts: &[RequestPart]) -> RateLimit {
-    let action = |part: &RequestPart| Action { action_specifier: Some(specifier(part)) };
+/// What a part is called where a proxy counts for itself. Services see the plain names; here a header
+/// and a claim, or a header and the path, of one name must not be counted as one another.
+fn own_key(part: &RequestPart) -> String {
+    match part {
+        RequestPart::Header(_) => format!("header {}", part.key()),
+        RequestPart::Claim(_) => format!("claim {}", part.key()),
+        RequestPart::RemoteAddress | RequestPart::Path | RequestPart::Constant(..) => part.key(),
+    }
+}
+
+/// How one descriptor is made of a request, whose parts are called as `key` says.
+fn actions(parts: &[RequestPart], key: fn(&RequestPart) -> String) -> RateLimit {
+    let action = |part: &RequestPart| Action { action_specifier: Some(specifier(part, key(part))) };
     RateLimit { actions: parts.iter().map(action).collect(), ..Default::default() }
 }
 
-fn specifier(part: &RequestPart) -> ActionSpecifier {
-    let header = |name: &str| {
+fn specifier(part: &RequestPart, key: String) -> ActionSpecifier {
+    let header = |name: &str, descriptor_key: String| {
         ActionSpecifier::RequestHeaders(RequestHeaders {
             header_name: name.to_owned(),
-            descriptor_key: part.key(),
+            descriptor_key,
             ..Default::default()
         })
     };
     match part {
-        RequestPart::Header(name) => header(name),
-        RequestPart::Path => header(":path"),
+        RequestPart::Header(name) => header(name, key),
+        RequestPart::Path => header(":path", key),
         RequestPart::RemoteAddress => ActionSpecifier::RemoteAddress(RemoteAddress {}),
         RequestPart::Constant(_, value) => ActionSpecifier::GenericKey(GenericKey {
             descriptor_value: value.to_string(),
-            descriptor_key: part.key(),
+            descriptor_key: key,
             ..Default::default()
         }),
         RequestPart::Claim(path) => {
             let way = std::iter::once(TOKEN_PAYLOAD).chain(path.iter().map(AsRef::as_ref));
             let segment = |key: &str| PathSegment { segment: Some(Segment::Key(key.to_owned())) };
             ActionSpecifier::Metadata(MetaData {
-                descriptor_key: part.key(),
+                descriptor_key: key,
                 metadata_key: Some(MetadataKey {
                     key: names::TOKENS.to_owned(),
                     path: way.map(segment).collect(),
