@@ -269,7 +269,11 @@ impl Session {
     ) -> Option<Verdict> {
         let track = &mut self.tracks[kind.index()];
         let Some(mut message) = error else {
-            return track.accept(number).then_some(Verdict::Accepted(kind));
+            let accepted = track.accept(number)?;
+            if accepted.makes {
+                self.send_dependents_again(kind);
+            }
+            return accepted.is_newest.then_some(Verdict::Accepted(kind));
         };
         truncate(&mut message);
         truncate(&mut version);
@@ -286,6 +290,17 @@ impl Session {
             message,
             accepted_version: version,
         }))
+    }
+
+    /// Dependents give up waiting for new resources after a while, and are refused by a client that
+    /// does not have those yet: once it has, they go again.
+    fn send_dependents_again(&mut self, kind: ResourceType) {
+        for dependent in ResourceType::ALL {
+            if dependent.row().makes_after.contains(&kind) {
+                self.tracks[dependent.index()].send_refused_again();
+            }
+        }
+        self.quiet = false;
     }
 
     /// Takes over what the client refused on an earlier stream: it still does, until it accepts or

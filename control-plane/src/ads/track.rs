@@ -168,7 +168,10 @@ struct InFlight {
     number: u64,
     sent: Vec<(Arc<str>, Version)>,
     removed: Vec<Arc<str>>,
+    /// It carries what the client lacked.
     makes: bool,
+    /// What may refer to that waits for the answer.
+    awaited: bool,
     age: u8,
 }
 
@@ -176,6 +179,14 @@ impl InFlight {
     fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.sent.iter().map(|(name, _)| name).chain(&self.removed)
     }
+}
+
+/// What an acceptance says.
+pub(super) struct Accepted {
+    /// It answers the newest response of its type.
+    pub(super) is_newest: bool,
+    /// The client has something that it lacked.
+    pub(super) makes: bool,
 }
 
 /// What a refusal is about; both lists may be empty, when all of it is on its way again.
@@ -294,7 +305,7 @@ impl Track {
 
     /// Whether resources that the client never had before are on their way.
     pub(super) fn makes_in_flight(&self) -> bool {
-        self.awaits_answer() && self.in_flight.as_ref().is_some_and(|f| f.makes)
+        self.awaits_answer() && self.in_flight.as_ref().is_some_and(|f| f.makes && f.awaited)
     }
 
     /// Whether the client has everything it should have, as far as can be known.
@@ -329,7 +340,7 @@ impl Track {
     /// New resources have waited long enough to be accepted.
     pub(super) fn forget_makes(&mut self) {
         if let Some(f) = &mut self.in_flight {
-            f.makes = false;
+            f.awaited = false;
         }
     }
 
@@ -484,13 +495,22 @@ impl Track {
         covered
     }
 
-    /// The client accepted a response; `false` when it is not the one in flight.
-    pub(super) fn accept(&mut self, number: u64) -> bool {
-        let Some(accepted) = self.answered(number) else { return false };
+    /// What was refused for something that the client lacked, and has now, may be taken now.
+    pub(super) fn send_refused_again(&mut self) {
+        for state in self.todo.values_mut() {
+            if matches!(state, Todo::Refused { .. }) {
+                *state = Todo::Again;
+            }
+        }
+    }
+
+    /// The client accepted a response; `None` when it is none that waits for an answer.
+    pub(super) fn accept(&mut self, number: u64) -> Option<Accepted> {
+        let accepted = self.answered(number)?;
         for name in accepted.names() {
             self.refused.remove(name);
         }
-        self.newest == number
+        Some(Accepted { is_newest: self.newest == number, makes: accepted.makes })
     }
 
     /// The response that an answer is about, which it was still waited for: the one in flight, or
@@ -694,6 +714,7 @@ impl Track {
             sent,
             removed: removed.clone(),
             makes,
+            awaited: true,
             age: 0,
         });
         self.overtaken.extend(overtaken);

@@ -1084,6 +1084,26 @@ fn endpoints_that_were_refused_go_again_with_a_changed_cluster() {
 }
 
 #[test]
+fn a_listener_that_was_refused_for_a_cluster_goes_again_once_the_cluster_is_there() {
+    for (variant, ask) in [(Variant::Delta, "LDS"), (Variant::Sotw, "LDS []")] {
+        let mut stage = Stage::new(variant, MESH);
+        let start = if variant == Variant::Delta { "CDS" } else { "CDS []" };
+        for step in [start, "CDS ack", ask, "LDS ack"] {
+            stage.step(step);
+        }
+        assert_eq!(
+            stage.step("set CDS.c=1 LDS.l=2"),
+            if variant == Variant::Delta { "CDS c=1" } else { "CDS a=1 b=1 c=1" }
+        );
+        stage.step("tick 4");
+        assert_eq!(stage.step("tick 1"), "LDS l=2", "it has waited long enough");
+        assert_eq!(stage.step("LDS nack no cluster c"), "!LDS l");
+        assert_eq!(stage.step("CDS ack"), "LDS l=2");
+        assert_eq!(stage.step("LDS ack"), "");
+    }
+}
+
+#[test]
 fn names_left_while_a_response_is_in_flight_are_forgotten() {
     check(
         Variant::Delta,
