@@ -52,7 +52,7 @@ pub(super) fn listener(plan: &ListenerPlan) -> listener::Listener {
 /// of the one before it, whether or not those were opened, unless their options differ: without this
 /// a worker dies of a listener that is opened after it was captured, and one that is captured after
 /// it was opened leaves a port open at which nobody answers.
-fn told_apart() -> core::SocketOption {
+pub(crate) fn told_apart() -> core::SocketOption {
     core::SocketOption {
         description: "SO_REUSEADDR".into(),
         level: SOL_SOCKET,

@@ -30,6 +30,7 @@ use prost::{
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::content::Content;
+pub(crate) use self::listener::told_apart;
 use crate::{
     descriptors::canonicalize,
     plan::{PlanItem, RouteFrame},

@@ -1,6 +1,6 @@
 //! Reading and changing parts of a message by name.
 
-use prost::Message;
+use prost::{Message, Name};
 use prost_reflect::{DynamicMessage, Value};
 
 use crate::{descriptors::pool, ir::PatchMessage};
@@ -9,6 +9,12 @@ use crate::{descriptors::pool, ir::PatchMessage};
 pub(super) fn open(message: &PatchMessage) -> Option<DynamicMessage> {
     let descriptor = pool().get_message_by_name(&message.kind)?;
     DynamicMessage::decode(descriptor, &message.body[..]).ok()
+}
+
+/// A message of ours in the form that patches change; `None` if its type is unknown.
+pub(super) fn dynamic<M: Message + Name>(message: &M) -> Option<DynamicMessage> {
+    let descriptor = pool().get_message_by_name(&M::full_name())?;
+    DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).ok()
 }
 
 /// A text; empty if it is not there.

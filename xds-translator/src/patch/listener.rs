@@ -12,7 +12,10 @@ use super::{
     report::Report,
     route,
 };
-use crate::ir::{ChainCondition, ListenerMatch, Patch, PatchOperation, PatchSubject, PortNames};
+use crate::{
+    emit,
+    ir::{ChainCondition, ListenerMatch, Patch, PatchOperation, PatchSubject, PortNames},
+};
 
 /// Listeners that take what was redirected: their chains are for ports.
 const REDIRECTED: [&str; 2] = ["virtualInbound", "virtualOutbound"];
@@ -28,6 +31,7 @@ pub(super) fn patch(
     report: &mut Report,
 ) {
     let place = Place::of(listener, names);
+    let captured = is_captured(listener);
     for patch in patches {
         if let PatchSubject::Listener(matches) = &patch.subject
             && place.is_named(matches)
@@ -37,6 +41,11 @@ pub(super) fn patch(
             merge_patch(patch, listener, &message);
             report.apply(patch);
         }
+    }
+    if is_captured(listener) != captured {
+        edit::list(listener, "socket_options", |options| {
+            options.extend(edit::dynamic(&emit::told_apart()));
+        });
     }
     edit::list(listener, "listener_filters", |filters| {
         for patch in patches {
@@ -57,6 +66,13 @@ pub(super) fn patch(
     if let Some(chain) = edit::child(listener, "default_filter_chain") {
         patch_chain(&place, chain, patches, report);
     }
+}
+
+/// Whether a listener is not opened. One that a patch opens, or keeps from being opened, needs other
+/// sockets than it has without the patch.
+fn is_captured(listener: &DynamicMessage) -> bool {
+    let opened = edit::part(listener, "bind_to_port");
+    opened.is_some_and(|on| on.get_field_by_name("value").and_then(|v| v.as_bool()) == Some(false))
 }
 
 /// Changes which chains there are, and what they are.

@@ -745,6 +745,24 @@ fn filter_chains_come_go_and_change() {
 }
 
 #[test]
+fn a_listener_that_a_patch_opens_or_closes_is_told_apart() {
+    let options = |name: &str, value: Value| {
+        let matches = json!({ "context": "ANY", "listener": { "name": name } });
+        let patched = filter(json!([patch("LISTENER", matches, "MERGE", Some(value))]));
+        let all = translated(SIDECAR, &[patched]);
+        named(&all["listeners"], name).expect("the listener")["socket_options"].clone()
+    };
+    let opened = |on: bool| json!({ "bind_to_port": on });
+    let apart = json!([
+        { "description": "SO_REUSEADDR", "level": "1", "name": "2", "int_value": "1" },
+    ]);
+    assert_eq!(options("0.0.0.0_80", opened(true)), apart);
+    assert_eq!(options("0.0.0.0_80", opened(false)), Value::Null);
+    assert_eq!(options("virtualOutbound", opened(false)), apart);
+    assert_eq!(options("virtualOutbound", json!({ "tcp_backlog_size": 7 })), Value::Null);
+}
+
+#[test]
 fn a_listener_keeps_a_chain_and_no_two_for_one_connection() {
     let applied = |patches: Value| {
         let objects = mesh().into_iter().chain([filter(patches)]).map(change).collect();
