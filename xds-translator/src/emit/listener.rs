@@ -231,7 +231,7 @@ mod tests {
                 (
                     "/http_filters/3/typed_config/on_request_headers/0",
                     r#"{"object_key":"envoy.network.application_protocols","skip_if_empty":true,
-                        "format_string":{"text_format_source":{"inline_string":"%CEL(request.protocol == 'HTTP/2' ? xds.cluster_metadata.filter_metadata.mesh.h2 : xds.cluster_metadata.filter_metadata.mesh.h1)%"}}}"#,
+                        "format_string":{"text_format_source":{"inline_string":"%CEL(request.protocol == 'HTTP/2' && 'mesh' in xds.cluster_metadata.filter_metadata ? xds.cluster_metadata.filter_metadata.mesh.h2 : 'mesh' in xds.cluster_metadata.filter_metadata ? xds.cluster_metadata.filter_metadata.mesh.h1 : '')%"}}}"#,
                 ),
             ],
         );

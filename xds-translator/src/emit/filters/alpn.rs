@@ -10,11 +10,14 @@ use crate::emit::{
 /// The filter state that overrides a cluster's `alpn_protocols`.
 const OBJECT: &str = "envoy.network.application_protocols";
 
-/// Reads the lists from the chosen cluster's metadata; a cluster without them is outside the mesh
-/// and gives nothing.
+/// Reads the lists from the chosen cluster's metadata. A cluster without them is outside the mesh,
+/// and gives the empty text: a value that is missing would be `-`, which is a list, and one that
+/// strict servers refuse.
 const LISTS: &str = concat!(
-    "%CEL(request.protocol == 'HTTP/2' ? ",
-    "xds.cluster_metadata.filter_metadata.mesh.h2 : xds.cluster_metadata.filter_metadata.mesh.h1)%",
+    "%CEL(request.protocol == 'HTTP/2' && 'mesh' in xds.cluster_metadata.filter_metadata ? ",
+    "xds.cluster_metadata.filter_metadata.mesh.h2 : ",
+    "'mesh' in xds.cluster_metadata.filter_metadata ? ",
+    "xds.cluster_metadata.filter_metadata.mesh.h1 : '')%",
 );
 
 /// The filter; goes right before the router, when the route and so the cluster is known.
