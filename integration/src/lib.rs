@@ -12,6 +12,7 @@ pub mod paths;
 pub mod plane;
 pub mod process;
 pub mod random_mesh;
+pub mod service;
 pub mod sidecar;
 pub mod token;
 pub mod wasm_module;

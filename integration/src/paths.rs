@@ -148,6 +148,13 @@ pub fn updates_goldens() -> bool {
     std::env::var_os("UPDATE_GOLDEN").is_some()
 }
 
+/// Texts of which one must be in a case's name, or in a field that it proves, for it to be served
+/// (`FERROMESH_MATRIX`, `|` between them); empty: every case is.
+#[allow(clippy::disallowed_methods, reason = "the tests' one place that reads the environment")]
+pub fn chosen_cases() -> String {
+    std::env::var("FERROMESH_MATRIX").unwrap_or_default()
+}
+
 /// How long each stage is fuzzed, in seconds: `FERROMESH_FUZZ_SECONDS` (2), from `FERROMESH_SEED`
 /// (always the same).
 ///

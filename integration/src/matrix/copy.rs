@@ -151,11 +151,11 @@ impl Names {
         let id = format!("c{number}x{index}");
         let byte = |number: usize| u8::try_from(number).expect("few cases, and few fields of each");
         let host = match site {
-            Site::Web => "web.shop.svc.cluster.local".to_owned(),
+            Site::Web | Site::Server => "web.shop.svc.cluster.local".to_owned(),
             _ => format!("{id}.case.test"),
         };
         let path = match site {
-            Site::Web => format!("/open/{id}"),
+            Site::Web | Site::Server => format!("/open/{id}"),
             _ => "/".to_owned(),
         };
         let address = |block: u8| {
@@ -194,9 +194,11 @@ impl Names {
         if kind != "VirtualService" || !is_renamed {
             complete(site, kind, &mut content);
         }
-        let mut object = json!({"apiVersion": api(kind), "kind": kind, "metadata": metadata});
-        match (kind, content) {
-            ("Service" | "Secret", Value::Object(content)) => {
+        let found = found(kind);
+        let mut object =
+            json!({"apiVersion": found.api_version(), "kind": kind, "metadata": metadata});
+        match (found.declared().and_then(|declared| declared.below), content) {
+            (None, Value::Object(content)) => {
                 object.as_object_mut().expect("a map").extend(content);
             }
             (_, content) => object["spec"] = content,
@@ -270,14 +272,16 @@ fn complete(site: Site, kind: &str, content: &mut Value) {
     }
 }
 
-/// How objects of a kind of Istio's, or of Kubernetes' own, say what they are.
-fn api(kind: &str) -> String {
-    let is_meant = |found: &Kind| {
-        found.kind_name() == kind
-            && (found.group().is_empty() || found.group().ends_with(".istio.io"))
+/// The kind of this name: of Istio's and our own, of Kubernetes' own, or else of others.
+fn found(kind: &str) -> Kind {
+    let of = |group: &'static [&str]| {
+        Kind::all_served().find(|found| {
+            let own = |end: &&str| found.group().ends_with(end) && !found.group().is_empty();
+            found.kind_name() == kind && (group.iter().any(own) || group.is_empty())
+        })
     };
-    let found = Kind::all_served().find(is_meant);
-    found.unwrap_or_else(|| panic!("no kind {kind}")).api_version()
+    let found = of(&[".istio.io", ".ferromesh.io"]).or_else(|| of(&[]));
+    found.unwrap_or_else(|| panic!("no kind {kind}"))
 }
 
 /// What stands around the objects of a copy: the service that is asked, and how it is reached.
@@ -287,7 +291,7 @@ fn surroundings(site: Site, by_bytes: bool, objects: &[Value]) -> Vec<Value> {
         Site::Outside | Site::Edge => vec![outside(3, 80, by_bytes)],
         Site::One => vec![outside(1, 80, by_bytes)],
         Site::Secure => vec![outside(3, 8443, by_bytes)],
-        Site::Web | Site::Nothing => Vec::new(),
+        Site::Web | Site::Server | Site::Nothing => Vec::new(),
     };
     if site == Site::Edge {
         all.extend(lacks("Gateway").then(edge));
@@ -298,7 +302,7 @@ fn surroundings(site: Site, by_bytes: bool, objects: &[Value]) -> Vec<Value> {
 
 fn surrounding(kind: &str, spec: &Value) -> Value {
     json!({
-        "apiVersion": api(kind), "kind": kind,
+        "apiVersion": found(kind).api_version(), "kind": kind,
         "metadata": {"name": "$ID-site", "namespace": NAMESPACE}, "spec": spec,
     })
 }

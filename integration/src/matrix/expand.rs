@@ -145,7 +145,11 @@ fn of_place(written: &Written, place: Place) -> Case {
     let policy = written.policy.as_ref().expect("a case for each place has a policy");
     let fields = below(place.path(), &written.fields);
     let mut objects = objects(written);
-    objects.push(("DestinationRule".to_owned(), place.rule(policy)));
+    let mut rule = place.rule(policy);
+    if let Some(more) = &written.rule {
+        rule.as_object_mut().expect("a rule is a map").extend(more.clone());
+    }
+    objects.push(("DestinationRule".to_owned(), rule));
     if place.is_of_subset() {
         if objects.iter().all(|(kind, _)| kind != "VirtualService") {
             let http = json!([{"route": [{"destination": {"host": "$HOST"}}]}]);

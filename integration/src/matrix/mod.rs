@@ -77,6 +77,8 @@ pub enum Site {
     Secure,
     /// The workload `web`, through two sidecars; `$PATH` is a path of the case's own.
     Web,
+    /// As `Web`, where the sidecar of `web` alone decides: not shown again with other callers.
+    Server,
     /// As `Outside`, through the gateway for who is outside, at port 80 of which `$HOST` is served.
     Edge,
     /// Nothing: the case has its own service, which may be at `$SERVER`, an address of the copy's
@@ -111,12 +113,20 @@ pub struct Ask {
     pub method: String,
     /// Headers. `$TOKEN(NAME=VALUE,…)` is a token with these claims.
     pub headers: BTreeMap<String, String>,
+    /// The body.
+    pub body: String,
     /// HTTP/2 with prior knowledge.
     pub http2: bool,
     /// Bytes instead of a request.
     pub bytes: Option<String>,
     /// A connection by TLS that names this server.
     pub sni: Option<String>,
+    /// By TLS: the certificate that is shown, `client` (of an authority that servers know) or
+    /// `stranger`.
+    pub shows: Option<String>,
+    /// By no TLS but 1.2.
+    #[serde(rename = "old tls")]
+    pub old_tls: bool,
     /// So many, one after the other.
     pub times: usize,
     /// So many at once, instead.
@@ -146,8 +156,9 @@ pub struct Ask {
     pub socket: Option<String>,
     /// How many lines like this the proxies have written: at least, and at most.
     pub logged: BTreeMap<String, [usize; 2]>,
-    /// How often a server has been asked, whoever wanted that, by requests with this line: at
-    /// least, and at most.
+    /// How often a server has been asked, whoever wanted that, by requests with this line, in which
+    /// `*` stands for anything: at least, and at most. What services are told that proxies ask or
+    /// tell something (port 9300 of `$SERVER`) begins with `$SERVER`.
     pub arrived: BTreeMap<String, [usize; 2]>,
     /// `$SERVER` of the copy.
     #[serde(skip)]
@@ -164,9 +175,12 @@ impl Default for Ask {
             path: None,
             method: "GET".to_owned(),
             headers: BTreeMap::new(),
+            body: String::new(),
             http2: false,
             bytes: None,
             sni: None,
+            shows: None,
+            old_tls: false,
             times: 1,
             together: 0,
             pause: 0,
@@ -204,6 +218,8 @@ struct Written {
     each: Each,
     /// What stands at each of several places.
     policy: Option<Value>,
+    /// What else a DestinationRule says that has the policy.
+    rule: Option<Map<String, Value>>,
     #[serde(default)]
     objects: Vec<Map<String, Value>>,
     asks: Vec<Ask>,
@@ -265,4 +281,23 @@ fn read(file: &str, text: &str) -> Vec<Case> {
         serde_json::from_value(value).unwrap_or_else(|e| panic!("{file}: {name}: {e}"))
     });
     written.flat_map(expand::expand).collect()
+}
+
+/// Whether a text is like this one, in which `*` stands for anything, and `?` for any character.
+pub fn is_like(text: &str, pattern: &str) -> bool {
+    let Some((begin, rest)) = pattern.split_once('*') else {
+        return begins_like(text, pattern) == Some("");
+    };
+    let Some(text) = begins_like(text, begin) else { return false };
+    (0..=text.len()).any(|at| text.is_char_boundary(at) && is_like(&text[at..], rest))
+}
+
+/// What follows a beginning, in which `?` stands for any character.
+fn begins_like<'a>(text: &'a str, begin: &str) -> Option<&'a str> {
+    let mut text = text.chars();
+    let same = begin.chars().all(|wanted| {
+        let found = text.next();
+        found.is_some_and(|found| wanted == '?' || wanted == found)
+    });
+    same.then_some(text.as_str())
 }

@@ -1,5 +1,8 @@
-//! Services that proxies ask, over HTTP and gRPC, as a user runs them; each answers as the request
-//! wishes that it asks about, and tells what it was shown.
+//! Services that proxies ask, over HTTP and gRPC, as a user runs them: how they are served, and how
+//! they answer. What an answer is, is its test's.
+
+pub mod access;
+pub mod limit;
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin, thread};
 
@@ -15,34 +18,50 @@ use prost::Message;
 use tokio::net::TcpListener;
 
 /// What is answered; nothing: the connection ends.
-pub(crate) type Answer = Option<Response<BoxBody<Bytes, Infallible>>>;
+pub type Answer = Option<Response<BoxBody<Bytes, Infallible>>>;
 
-type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+/// An answer that is still to come.
+pub type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// Serves HTTP/1 and HTTP/2 at this address, on a thread of its own, until the process ends.
-pub(crate) fn serve(address: SocketAddr, answer: fn(Request<Incoming>) -> Answering) {
+///
+/// # Panics
+/// The address is not free.
+pub fn serve(address: SocketAddr, answer: fn(Request<Incoming>) -> Answering) {
     let (ready, until_ready) = std::sync::mpsc::channel();
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async move {
             let listener = TcpListener::bind(address).await.expect("a free address");
             ready.send(()).expect("somebody waits");
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let service = service_fn(|request| async move {
-                        answer(request).await.ok_or("there is no answer")
-                    });
-                    let builder = auto::Builder::new(TokioExecutor::new());
-                    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-                });
-            }
+            accept(listener, move |request, _| answer(request)).await;
         });
     });
     until_ready.recv().expect("it serves");
 }
 
+/// Serves HTTP/1 and HTTP/2 for as long as connections come. The answer is told the request, and
+/// which of the server's addresses it came to.
+pub async fn accept<F>(listener: TcpListener, answer: F)
+where
+    F: Fn(Request<Incoming>, SocketAddr) -> Answering + Clone + Send + Sync + 'static,
+{
+    while let Ok((stream, _)) = listener.accept().await {
+        let Ok(local) = stream.local_addr() else { continue };
+        let answer = answer.clone();
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                let answering = answer(request, local);
+                async move { answering.await.ok_or("there is no answer") }
+            });
+            let builder = auto::Builder::new(TokioExecutor::new());
+            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
 /// An answer over HTTP.
-pub(crate) fn http(status: u16, headers: &[(&str, &str)], body: &str) -> Answer {
+pub fn http(status: u16, headers: &[(&str, &str)], body: &str) -> Answer {
     let mut answer = Response::builder().status(status);
     for (name, value) in headers {
         answer = answer.header(*name, *value);
@@ -51,7 +70,10 @@ pub(crate) fn http(status: u16, headers: &[(&str, &str)], body: &str) -> Answer 
 }
 
 /// The message of a call over gRPC.
-pub(crate) async fn message<M: Message + Default>(request: Request<Incoming>) -> M {
+///
+/// # Panics
+/// It is not whole, or another one.
+pub async fn message<M: Message + Default>(request: Request<Incoming>) -> M {
     let mut body = request.into_body().collect().await.expect("a whole message").to_bytes();
     // A message is preceded by a flag and its length.
     body.advance(5);
@@ -59,7 +81,10 @@ pub(crate) async fn message<M: Message + Default>(request: Request<Incoming>) ->
 }
 
 /// An answer over gRPC.
-pub(crate) fn grpc(message: &[u8]) -> Answer {
+///
+/// # Panics
+/// The message has 4 GiB or more.
+pub fn grpc(message: &[u8]) -> Answer {
     let mut framed = BytesMut::new();
     framed.put_u8(0);
     framed.put_u32(u32::try_from(message.len()).expect("a small message"));
@@ -71,7 +96,10 @@ pub(crate) fn grpc(message: &[u8]) -> Answer {
 }
 
 /// The failure of a call over gRPC.
-pub(crate) fn failure(status: &str) -> Answer {
+///
+/// # Panics
+/// The status is no value of a header.
+pub fn failure(status: &str) -> Answer {
     let (mut parts, ()): (Parts, ()) = Response::new(()).into_parts();
     parts.headers.insert("content-type", "application/grpc".parse().expect("a value"));
     parts.headers.insert("grpc-status", status.parse().expect("a value"));

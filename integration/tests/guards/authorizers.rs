@@ -3,15 +3,16 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+use ferromesh_integration::service::{
+    self, Answer,
+    access::{Allowed, CHECK, CheckRequest, CheckResponse, Denied, Status, field},
+};
 use http::Request;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prost::Message;
 
-use crate::{
-    beside::Pair,
-    service::{self, Answer},
-};
+use crate::beside::Pair;
 
 const MESH: &str = r#"
 apiVersion: mesh.istio.io/v1alpha1
@@ -136,103 +137,9 @@ fn by_http(request: Request<Incoming>) -> std::pin::Pin<Box<dyn Future<Output = 
     })
 }
 
-/// `CheckRequest` of `envoy.service.auth.v3`, as far as it is looked at.
-#[derive(Clone, PartialEq, Message)]
-struct CheckRequest {
-    #[prost(message, optional, tag = "1")]
-    attributes: Option<Attributes>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Attributes {
-    #[prost(message, optional, tag = "4")]
-    request: Option<Asked>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Asked {
-    #[prost(message, optional, tag = "2")]
-    http: Option<HttpRequest>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct HttpRequest {
-    #[prost(string, tag = "2")]
-    method: String,
-    #[prost(map = "string, string", tag = "3")]
-    headers: std::collections::HashMap<String, String>,
-    #[prost(string, tag = "4")]
-    path: String,
-    #[prost(string, tag = "5")]
-    host: String,
-    #[prost(string, tag = "6")]
-    scheme: String,
-    #[prost(string, tag = "10")]
-    protocol: String,
-    #[prost(string, tag = "11")]
-    body: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct CheckResponse {
-    #[prost(message, optional, tag = "1")]
-    status: Option<Status>,
-    #[prost(message, optional, tag = "2")]
-    denied: Option<Denied>,
-    #[prost(message, optional, tag = "3")]
-    ok: Option<Allowed>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Status {
-    #[prost(int32, tag = "1")]
-    code: i32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Denied {
-    #[prost(message, optional, tag = "1")]
-    status: Option<Status>,
-    #[prost(message, repeated, tag = "2")]
-    headers: Vec<Field>,
-    #[prost(string, tag = "3")]
-    body: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Allowed {
-    #[prost(message, repeated, tag = "2")]
-    headers: Vec<Field>,
-    #[prost(string, repeated, tag = "5")]
-    removed: Vec<String>,
-    #[prost(message, repeated, tag = "6")]
-    response: Vec<Field>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Field {
-    #[prost(message, optional, tag = "1")]
-    header: Option<Header>,
-    #[prost(message, optional, tag = "2")]
-    append: Option<bool>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Header {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-fn field(key: &str, value: &str, append: Option<bool>) -> Field {
-    let header = Some(Header { key: key.to_owned(), value: value.to_owned() });
-    Field { header, append }
-}
-
 fn by_grpc(request: Request<Incoming>) -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send>> {
     Box::pin(async move {
-        if request.uri().path() != "/envoy.service.auth.v3.Authorization/Check" {
+        if request.uri().path() != CHECK {
             return service::failure("12");
         }
         let check: CheckRequest = service::message(request).await;

@@ -3,14 +3,15 @@
 
 use std::net::SocketAddr;
 
+use ferromesh_integration::service::{
+    self, Answer,
+    limit::{Asked, COUNT, Counted, Entry},
+};
 use http::Request;
 use hyper::body::Incoming;
 use prost::Message;
 
-use crate::{
-    beside::Pair,
-    service::{self, Answer},
-};
+use crate::beside::Pair;
 
 const MESH: &str = r#"
 apiVersion: networking.istio.io/v1
@@ -40,44 +41,9 @@ spec:
   answer: {status: 503, headers: {x-why: limited}}
 "#;
 
-/// `RateLimitRequest` of `envoy.service.ratelimit.v3`.
-#[derive(Clone, PartialEq, Message)]
-struct Asked {
-    #[prost(string, tag = "1")]
-    domain: String,
-    #[prost(message, repeated, tag = "2")]
-    descriptors: Vec<Descriptor>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Descriptor {
-    #[prost(message, repeated, tag = "1")]
-    entries: Vec<Entry>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Entry {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Counted {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(message, repeated, tag = "3")]
-    response: Vec<Entry>,
-    #[prost(message, repeated, tag = "4")]
-    request: Vec<Entry>,
-    #[prost(bytes = "vec", tag = "5")]
-    body: Vec<u8>,
-}
-
 fn count(request: Request<Incoming>) -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send>> {
     Box::pin(async move {
-        if request.uri().path() != "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit" {
+        if request.uri().path() != COUNT {
             return service::failure("12");
         }
         let asked: Asked = service::message(request).await;

@@ -7,5 +7,4 @@ mod beside;
 mod headers;
 mod limits;
 mod revoked;
-mod service;
 mod tokens;

@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use ferromesh_integration::matrix::is_like;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
@@ -48,10 +49,10 @@ struct Connection {
 pub(crate) type Naming = fn(SocketAddr) -> String;
 
 impl Servers {
-    /// How many requests had this line.
+    /// How many requests had a line like this, in which `*` stands for anything.
     pub(crate) fn arrived(&self, line: &str) -> usize {
         let seen = self.0.seen.lock().expect("nobody panics with it");
-        seen.iter().filter(|lines| lines.iter().any(|own| own == line)).count()
+        seen.iter().filter(|lines| lines.iter().any(|own| is_like(own, line))).count()
     }
 
     /// Keeps what is no whole request.
@@ -67,7 +68,7 @@ impl Servers {
             while let Ok((stream, _)) = listener.accept().await {
                 let Ok(local) = stream.local_addr() else { continue };
                 let _ = stream.set_nodelay(true);
-                let mut connection = servers.connection(naming(local));
+                let mut connection = servers.connection(naming(local), local);
                 let (servers, tls) = (servers.clone(), tls.clone());
                 tokio::spawn(async move {
                     match tls {
@@ -90,7 +91,7 @@ impl Servers {
             let listener = asynchronous(listener);
             while let Ok((mut stream, _)) = listener.accept().await {
                 let Ok(local) = stream.local_addr() else { continue };
-                let connection = servers.connection(naming(local));
+                let connection = servers.connection(naming(local), local);
                 tokio::spawn(async move {
                     let mut lines = connection.lines;
                     let mut part = [0; 4096];
@@ -111,9 +112,13 @@ impl Servers {
         });
     }
 
-    fn connection(&self, application: String) -> Connection {
+    fn connection(&self, application: String, local: SocketAddr) -> Connection {
         let number = self.0.connections.fetch_add(1, Ordering::Relaxed);
-        let lines = vec![format!("application {application}"), format!("connection {number}")];
+        let lines = vec![
+            format!("application {application}"),
+            format!("connection {number}"),
+            format!("at {}", local.ip()),
+        ];
         Connection { application, lines }
     }
 
@@ -143,7 +148,7 @@ impl Servers {
         let host = head.uri.authority().map(|a| a.as_str()).or(host).unwrap_or_default();
         let place = format!("{} {} {}", connection.application, head.method, head.uri.path());
         let seen = lines.iter().cloned().chain([place]).collect();
-        let number = self.note(format!("{host}{}", head.uri.path()), seen);
+        let number = self.keep(format!("{host}{}", head.uri.path()), seen);
         let wish = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
         let here =
             wish("x-at").is_none_or(|at| at.split(',').any(|at| at == connection.application));
@@ -167,11 +172,11 @@ impl Servers {
         Ok(response)
     }
 
-    /// Keeps a request; how many there were for this host and path.
-    fn note(&self, what: String, lines: Vec<String>) -> usize {
+    /// Keeps a request; how many there were for the same.
+    pub(crate) fn keep(&self, what: impl Into<String>, lines: Vec<String>) -> usize {
         self.0.seen.lock().expect("nobody panics with it").push(lines);
         let mut counts = self.0.counts.lock().expect("nobody panics with it");
-        let count = counts.entry(what).or_default();
+        let count = counts.entry(what.into()).or_default();
         *count += 1;
         *count
     }

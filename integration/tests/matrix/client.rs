@@ -51,11 +51,12 @@ pub(crate) async fn send(
             None => converse(stream, credentials, ask).await,
             Some(name) => {
                 let name = ServerName::try_from(name.clone()).expect("a case has names");
-                let connector = TlsConnector::from(credentials.client());
+                let config = credentials.client(ask.shows.as_deref(), ask.old_tls);
+                let connector = TlsConnector::from(config);
                 let stream = connector.connect(name, stream).await.map_err(|e| e.to_string())?;
-                let version = stream.get_ref().1.protocol_version();
+                let terms = terms(stream.get_ref().1);
                 let (status, mut lines) = converse(stream, credentials, ask).await?;
-                lines.push(format!("tls version {version:?}"));
+                lines.extend(terms);
                 Ok((status, lines))
             }
         }
@@ -67,6 +68,16 @@ pub(crate) async fn send(
         .unwrap_or_else(|_| Err("no answer in time".to_owned()))
         .unwrap_or_else(|error| (0, vec![format!("error {error}")]));
     Answer { status, lines, time: begin.elapsed() }
+}
+
+/// What both ends agreed on.
+fn terms(session: &rustls::ClientConnection) -> [String; 3] {
+    let group = session.negotiated_key_exchange_group().map(|group| group.name());
+    [
+        format!("tls version {:?}", session.protocol_version()),
+        format!("tls suite {:?}", session.negotiated_cipher_suite().map(|suite| suite.suite())),
+        format!("tls group {group:?}"),
+    ]
 }
 
 async fn converse(
@@ -94,7 +105,8 @@ async fn request(
     for (name, value) in &ask.headers {
         request = request.header(name, credentials.with_tokens(value));
     }
-    let request = request.body(Full::<Bytes>::default()).expect("a case has requests");
+    let body = Full::<Bytes>::from(ask.body.clone());
+    let request = request.body(body).expect("a case has requests");
     let stream = TokioIo::new(stream);
     let response = match ask.http2 {
         true => {

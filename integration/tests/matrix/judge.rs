@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use ferromesh_integration::matrix::{Ask, CaseCopy};
+use ferromesh_integration::matrix::{Ask, CaseCopy, is_like};
 use futures_util::{StreamExt, stream};
 
 use crate::{client::Answer, mesh::Mesh};
@@ -36,6 +36,7 @@ fn numbered(ask: &Ask, attempt: usize) -> Ask {
     let own = |text: &str| text.replace("$N", &attempt.to_string());
     Ask {
         path: ask.path.as_deref().map(own),
+        arrived: ask.arrived.iter().map(|(line, range)| (own(line), *range)).collect(),
         logged: ask.logged.iter().map(|(line, range)| (own(line), *range)).collect(),
         ..ask.clone()
     }
@@ -62,12 +63,6 @@ fn has(answer: &Answer, line: &str) -> bool {
         return answer.status.to_string() == status;
     }
     answer.lines.iter().any(|own| is_like(own, line))
-}
-
-fn is_like(text: &str, pattern: &str) -> bool {
-    let Some((begin, rest)) = pattern.split_once('*') else { return text == pattern };
-    let Some(text) = text.strip_prefix(begin) else { return false };
-    (0..=text.len()).any(|at| text.is_char_boundary(at) && is_like(&text[at..], rest))
 }
 
 fn wrong(ask: &Ask, answers: &[Answer]) -> Vec<String> {

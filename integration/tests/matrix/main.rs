@@ -13,13 +13,17 @@ mod credentials;
 mod frames;
 mod judge;
 mod mesh;
+mod peers;
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use ferromesh_integration::matrix::{Case, CaseCopy, Company, cases};
+use ferromesh_integration::{
+    matrix::{Case, CaseCopy, Company, cases},
+    paths,
+};
 use futures_util::{StreamExt, stream};
 
 use crate::{
@@ -40,8 +44,14 @@ type Chosen = Vec<(usize, Case)>;
 fn chosen(proxies: Proxies) -> Chosen {
     let ours = [proxies.callers, proxies.callees].contains(&"run");
     let mixed = proxies.callers != proxies.callees;
+    let wanted = paths::chosen_cases();
     let of = |(_, case): &(usize, Case)| {
-        (case.not_ours.is_none() || !ours) && (!mixed || case.site.is_two_sided())
+        let named = |text: &str| {
+            case.name.contains(text) || case.proofs.iter().any(|proof| proof.field.contains(text))
+        };
+        wanted.split('|').any(named)
+            && (case.not_ours.is_none() || !ours)
+            && (!mixed || case.site.is_two_sided())
     };
     cases().into_iter().enumerate().filter(of).collect()
 }
@@ -137,7 +147,11 @@ async fn fault(mesh: &Mesh, copy: &CaseCopy, attempt: usize) -> Option<String> {
 /// but nothing may be refused: that would show no more than that the field is needed.
 fn refusals(mesh: &Mesh, copies: &[&CaseCopy]) -> Faults {
     let refusal = |[name, code, said]: [String; 3]| {
-        let of = |copy: &&&CaseCopy| copy.id == name || name.starts_with(&format!("{}-", copy.id));
+        // The settings of the mesh are those of the one copy that is served alone.
+        let of = |copy: &&&CaseCopy| {
+            let of_mesh = name == "default" && copies.len() == 1;
+            of_mesh || copy.id == name || name.starts_with(&format!("{}-", copy.id))
+        };
         let copy = copies.iter().find(of)?;
         let counts = copy.without.is_none() || !code.starts_with("FM02");
         counts.then(|| (copy.id.clone(), format!("is at fault: {code} {said}")))

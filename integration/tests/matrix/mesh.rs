@@ -25,6 +25,7 @@ use crate::{
     client::{Answer, send},
     credentials::Credentials,
     frames::{self, Pings},
+    peers::{self, KeySets},
 };
 
 /// Which proxy stands beside callers, and which at the gateway and beside who is called.
@@ -47,6 +48,8 @@ pub(crate) struct Mesh {
     _bridge: Bridge,
 }
 
+/// The port of the outsider where proxies ask and tell.
+const PEERS: u16 = 9300;
 /// A port of the outsider where a connection is neither taken nor refused.
 const SILENT: u16 = 7001;
 
@@ -64,6 +67,8 @@ const OUTSIDE: std::ops::RangeInclusive<u8> = 201..=203;
 const SERVERS: &str = "10.200.0.0/13";
 /// What lets Envoy write its log while it is read.
 const LOGS_AT_ONCE: &[&str] = &["--", "--file-flush-interval-msec", "50"];
+/// What an Envoy says of secrets that it waits for.
+const WARMING: &str = "http://127.0.0.1:15000/config_dump?resource=dynamic_warming_secrets";
 /// Longest wait until everything is known to every proxy.
 const ARRIVAL: Duration = Duration::from_secs(60);
 
@@ -72,7 +77,8 @@ impl Mesh {
     pub(crate) fn start(third: u8, proxies: Proxies, copies: &[&CaseCopy]) -> Self {
         let bridge = Bridge::new(third);
         let control = ControlPlane::new(format!("127.77.{third}.1"))
-            .listening("xds-tls", format!("10.77.{third}.1:15012"));
+            .listening("xds-tls", format!("10.77.{third}.1:15012"))
+            .with("--jwks-refresh", "1s");
         let credentials = Credentials::make(control.folder());
         let pod = |(name, last, ..): &(&str, u8, [&str; 2], &str)| {
             Arc::new(Pod::new(&bridge, name, *last, &[]))
@@ -95,6 +101,7 @@ impl Mesh {
         mesh.processes = mesh.start_proxies(proxies);
         mesh.processes.push(plane);
         mesh.settle();
+        mesh.await_files();
         mesh
     }
 
@@ -103,7 +110,7 @@ impl Mesh {
         let base = yaml::split(include_str!("base.yaml")).into_iter();
         let base = base.filter_map(|document| yaml::parse(document.text).expect("YAML"));
         let mut objects: Vec<Value> = base.map(|tree| tree.to_json()).collect();
-        objects.push(self.credentials.secret());
+        objects.extend(self.credentials.secrets());
         for object in copies.iter().flat_map(|copy| &copy.objects) {
             match object["kind"] == "MeshConfig" {
                 // There is one.
@@ -130,6 +137,9 @@ impl Mesh {
                     *text = text.replace(from, to);
                 }
             }
+            if text.contains('$') {
+                *text = self.credentials.with_files(text);
+            }
         });
         object
     }
@@ -143,7 +153,7 @@ impl Mesh {
         }
         // Every copy may have a server at an address of its own.
         run("ip", &["-n", &outsider.name, "route", "add", "local", SERVERS, "dev", "lo"]);
-        for caller in ["client", "stranger"].map(|name| self.pod(name)) {
+        for caller in self.pods.iter().filter(|pod| pod.name != outsider.name) {
             let via = outsider.address.to_string();
             run("ip", &["-n", &caller.name, "route", "add", SERVERS, "via", &via]);
         }
@@ -156,6 +166,8 @@ impl Mesh {
         self.servers.serve_bytes(listen(outsider, 9000), outside);
         frames::serve(&self.servers, listen(outsider, 82), Pings::Answered);
         frames::serve(&self.servers, listen(outsider, 83), Pings::Ignored);
+        let (keys, others) = (self.credentials.issuer.jwks(), self.credentials.forged_jwks());
+        peers::serve(&self.servers, listen(outsider, PEERS), KeySets { keys, others });
         self.full = Some(outsider.inside(|| full(SILENT)));
         let web = self.pod("web-0");
         self.servers.serve(listen(web, 8080), |_| "web".to_owned(), None);
@@ -192,6 +204,19 @@ impl Mesh {
             let connected = listed["items"].as_array().map_or(0, Vec::len);
             connected == PODS.len() - 1 && !proxies.contains("STALE")
         });
+    }
+
+    /// Waits until every Envoy has the certificates that its agent reads from files: a cluster is in
+    /// force before them.
+    fn await_files(&self) {
+        let warming = ["-s", "-m", "10", WARMING];
+        let with_proxy = PODS.iter().zip(&self.pods).filter(|((.., role), _)| !role.is_empty());
+        for (_, pod) in with_proxy {
+            until(ARRIVAL, "certificates in files", || {
+                let said = pod.exec(Path::new("curl"), &warming);
+                !String::from_utf8_lossy(&said.stdout).contains("\"file-")
+            });
+        }
     }
 
     /// The errors that are found: the object's name, the code, and what is said.
@@ -235,9 +260,10 @@ impl Mesh {
     }
 }
 
-/// Puts the fields of one map into another.
+/// Puts the fields of one map into another, and the items of lists behind each other.
 fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
+        (Value::Array(into), Value::Array(from)) => into.extend(from.iter().cloned()),
         (Value::Object(into), Value::Object(from)) => {
             for (name, value) in from {
                 merge(into.entry(name.clone()).or_insert(Value::Null), value);

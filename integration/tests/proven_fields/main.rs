@@ -3,6 +3,7 @@
 //! of the kinds, the cases, and the tests' own texts; `UPDATE_GOLDEN=1` writes it anew. Fields that
 //! no case proves, and such as no test names, are listed, and both lists only shrink.
 
+mod declared;
 mod inputs;
 mod matrix;
 
@@ -23,6 +24,8 @@ use crate::matrix::Proven;
 const NAMED: usize = 3;
 /// Heading of the list of fields that no test names.
 const UNNAMED: &str = "## Fields that no test names";
+/// Heading of the list of fields that decide no request.
+const SILENT: &str = "## Fields that decide no request";
 /// Heading of the list of fields that no case proves.
 const UNPROVEN: &str = "## Fields that no case proves";
 
@@ -31,8 +34,11 @@ fn the_page_of_fields_is_current_and_what_no_test_names_only_shrinks() {
     let declared = declared_fields();
     let cases = inputs::cases();
     let random = served_at_random();
-    let proven = Proven::of_matrix(&declared);
-    let page = page(&declared, &proven, &cases, &random);
+    let proven = Proven::of_matrix(&declared, declared::other_proofs(&declared, &cases));
+    let reasons = declared::reasons(&declared);
+    let both: Vec<&String> = reasons.keys().filter(|field| proven.is_proven(field)).collect();
+    assert!(both.is_empty(), "these decide no request, it is said, and are proven: {both:#?}");
+    let page = page(&declared, &proven, &reasons, &cases, &random);
     let path = paths::project().join("docs/fields.md");
     let committed = fs::read_to_string(&path).unwrap_or_default();
     let grown: Vec<String> = match committed.is_empty() {
@@ -82,8 +88,13 @@ fn unproven_counts(page: &str) -> BTreeMap<String, usize> {
     counts.collect()
 }
 
-/// The list of fields that no case proves, a line for each kind.
-fn unproven(declared: &BTreeSet<String>, proven: &Proven) -> String {
+/// The list of fields that no case proves, a line for each kind, and of those that decide no
+/// request, a line for each reason.
+fn unproven(
+    declared: &BTreeSet<String>,
+    proven: &Proven,
+    reasons: &BTreeMap<String, String>,
+) -> String {
     let mut kinds: BTreeMap<&str, (Vec<String>, usize)> = BTreeMap::new();
     for field in declared {
         let (kind, path) = field.split_once('.').unwrap_or((field, ""));
@@ -95,11 +106,21 @@ fn unproven(declared: &BTreeSet<String>, proven: &Proven) -> String {
     }
     let count: usize = kinds.values().map(|(lacking, _)| lacking.len()).sum();
     let mut text = format!(
-        "\n{UNPROVEN}\n\n{count} of {}. Their number only shrinks, for each kind.\n\n",
-        declared.len()
+        "\n{UNPROVEN}\n\n{count} of {}; {} of them decide no request. Their number only shrinks, for \
+         each kind.\n\n",
+        declared.len(),
+        reasons.len(),
     );
     for (kind, (lacking, all)) in kinds.iter().filter(|(_, (lacking, _))| !lacking.is_empty()) {
         let _ = writeln!(text, "* {kind} ({} of {all}): {}", lacking.len(), lacking.join(", "));
+    }
+    let mut groups: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (field, reason) in reasons {
+        groups.entry(reason).or_default().push(format!("`{field}`"));
+    }
+    let _ = write!(text, "\n{SILENT}\n\n");
+    for (reason, fields) in groups {
+        let _ = writeln!(text, "* {reason} ({}): {}", fields.len(), fields.join(", "));
     }
     text
 }
@@ -107,6 +128,7 @@ fn unproven(declared: &BTreeSet<String>, proven: &Proven) -> String {
 fn page(
     declared: &BTreeSet<String>,
     proven: &Proven,
+    reasons: &BTreeMap<String, String>,
     cases: &BTreeMap<String, BTreeSet<String>>,
     random: &BTreeSet<String>,
 ) -> String {
@@ -116,12 +138,13 @@ fn page(
          traffic matrix and the texts of the tests; `UPDATE_GOLDEN=1` writes it anew. \"Proven by\": a \
          case of the matrix (`integration/tests/matrix/cases`). Its requests go through real sidecars \
          and gateways, Envoys and our proxies, with the field and without it; they have the answers \
-         that are written down with it alone. A test that has a field in its input compares what \
+         that are written down with it alone; or a test beside it, that fails without the field \
+         (`integration/tests/proven_fields/others.yaml`). A test that has a field in its input compares what \
          comes of all of it: bytes (goldens), findings, or what became of requests; which of these, its \
          name says. Fields that are accepted and not acted on are not listed. \"Envoy\": a real Envoy \
          takes what comes of it in the short run of `random_configurations`.\n",
     );
-    page.push_str(&unproven(declared, proven));
+    page.push_str(&unproven(declared, proven, reasons));
     let mut kind = "";
     for field in declared {
         let (of, path) = field.split_once('.').unwrap_or((field, ""));

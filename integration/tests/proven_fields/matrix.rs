@@ -14,6 +14,8 @@ const NAMED: usize = 2;
 /// has no meaning but theirs.
 pub(crate) struct Proven {
     by_field: BTreeMap<String, Vec<Case>>,
+    /// What other tests prove: the test by the field.
+    others: BTreeMap<String, String>,
 }
 
 impl Proven {
@@ -21,7 +23,7 @@ impl Proven {
     ///
     /// # Panics
     /// A case is to prove what is no field, or is not acted on.
-    pub(crate) fn of_matrix(declared: &BTreeSet<String>) -> Self {
+    pub(crate) fn of_matrix(declared: &BTreeSet<String>, others: BTreeMap<String, String>) -> Self {
         let mut by_field: BTreeMap<String, Vec<Case>> = BTreeMap::new();
         for case in cases() {
             let mut proven = BTreeSet::new();
@@ -35,17 +37,19 @@ impl Proven {
                 by_field.entry(field).or_default().push(case.clone());
             }
         }
-        Self { by_field }
+        Self { by_field, others }
     }
 
-    /// Whether a case proves a field.
+    /// Whether a case, or another test, proves a field.
     pub(crate) fn is_proven(&self, field: &str) -> bool {
-        self.by_field.contains_key(field)
+        self.by_field.contains_key(field) || self.others.contains_key(field)
     }
 
     /// Some cases that prove a field, and which proxy does not carry any.
     pub(crate) fn named(&self, field: &str) -> String {
-        let Some(cases) = self.by_field.get(field) else { return String::new() };
+        let Some(cases) = self.by_field.get(field) else {
+            return self.others.get(field).map(|test| format!("`{test}`")).unwrap_or_default();
+        };
         let shown: Vec<String> = cases.iter().take(NAMED).map(|case| case.name.clone()).collect();
         let others = if cases.len() > NAMED { " and others" } else { "" };
         let envoy =

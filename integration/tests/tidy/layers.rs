@@ -112,6 +112,7 @@ const LAYERS: [&[&str]; 6] = [
         "certificate",
         "token",
         "wasm_module",
+        "service",
         "namespace",
         "kube_cluster",
         "mesh",
