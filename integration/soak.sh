@@ -10,6 +10,7 @@
 #     oracle        5,000 calls under random authorization policies, as documented and as Envoy judges (FERROMESH_ORACLE_CASES)
 #     configurations  1,000 random configurations with objects of every kind that is served, one after the other to Envoys of a
 #                   sidecar and a gateway, which must refuse nothing (FERROMESH_CONFIGURATIONS)
+#     matrix        every case of the traffic matrix, of whose lonely ones the test command takes a fourth (FERROMESH_MATRIX)
 #     fuzz          ten minutes of mutated input for each stage of the translator (FERROMESH_FUZZ_SECONDS)
 #     memory        1,000 services, 1,000 clients that connect, see a change and leave, ten times (FERROMESH_MEMORY_ROUNDS)
 #     differential  100,000 requests, byte by byte, to Envoy and to our proxy behind 200 configurations; it fails with the plainest
@@ -49,6 +50,8 @@ configurations() {
 
 fuzz() { FERROMESH_FUZZ_SECONDS=${FERROMESH_FUZZ_SECONDS:-600} FERROMESH_SEED=${FERROMESH_SEED:-$RANDOM$RANDOM} target fuzz; }
 
+matrix() { FERROMESH_MATRIX=${FERROMESH_MATRIX:-} target matrix; }
+
 memory() {
   FERROMESH_MEMORY_SERVICES=1000 FERROMESH_MEMORY_PROXIES=1000 FERROMESH_MEMORY_ROUNDS=${FERROMESH_MEMORY_ROUNDS:-10} \
     target limits departures::
@@ -68,7 +71,7 @@ target() { # NAME [FILTER]: runs that end-to-end test target, and shows what it 
   cargo test --workspace --features ferromesh-integration/e2e,ferromesh-integration/kube --test "$1" -- --nocapture "${@:2}"
 }
 
-steps=(properties crash attack oracle configurations fuzz memory differential explain)
+steps=(properties crash attack oracle configurations matrix fuzz memory differential explain)
 usage() { sed -n '2,/^set/{/^set/d;s/^# \?//;p}' integration/soak.sh; }
 [ "${1:-}" != --help ] || { usage; exit; }
 [ $# -gt 0 ] || set -- "${steps[@]}"
