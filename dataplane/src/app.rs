@@ -163,7 +163,7 @@ async fn serve_proxy(settings: ProxySettings, most: usize, log: Log) -> anyhow::
         };
         tokio::spawn(machine.run());
     }
-    tokio::spawn(progress.clone().follow_files());
+    tokio::spawn(progress.clone().follow_files(shared.clone()));
     let client = Client {
         node: discovery_node(&settings.node),
         resolver: Resolver::default(),

@@ -165,7 +165,7 @@ fn choose_endpoint(
         return (!downstream.direct).then(|| balancer::original_destination(cluster, wanted));
     }
     let source = downstream.facts.source.ip().to_string();
-    let hash = proxy.hash_source_ip.then(|| xxhash_rust::xxh3::xxh3_64(source.as_bytes()));
+    let hash = proxy.hash_source_ip.then(|| xxhash_rust::xxh64::xxh64(source.as_bytes(), 0));
     balancer::choose(cluster, Draw { hash, tried }, &mut rand::random)
 }
 
@@ -176,8 +176,9 @@ async fn dial(
 ) -> Result<Dialed, ConnectError> {
     // Bytes name no host: as in Envoy, only the endpoint and the transport do.
     let names = Names::default();
+    let ends = Some(downstream.facts.ends());
     let dial =
-        Dial { cluster, endpoint, purpose: Purpose::Tcp, alpn: AlpnSource::Transport, names };
+        Dial { cluster, endpoint, purpose: Purpose::Tcp, alpn: AlpnSource::Transport, names, ends };
     let dialed = dial.connect(&downstream.worker.shared.tls).await;
     let outcome = match &dialed {
         Ok(_) => Some(Outcome::Connected),

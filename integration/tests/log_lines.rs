@@ -6,12 +6,12 @@ use std::{collections::BTreeSet, thread};
 
 use ferromesh_integration::{
     process::until,
-    workload::{LIMIT, Workload},
+    workload::{LIMIT, Workload, send_to},
 };
 use serde_json::{Value, json};
 
 /// Expressions that say what is logged.
-const EXPRESSIONS: [&str; 24] = [
+const EXPRESSIONS: [&str; 26] = [
     "response.code >= 400",
     "response.code == 200 && response.code_details == 'via_upstream'",
     "request.headers['x-user'] == 'anna'",
@@ -36,6 +36,8 @@ const EXPRESSIONS: [&str; 24] = [
     "request.time > timestamp('2020-01-01T00:00:00Z') && request.time.getFullYear() >= 2020",
     "1 + 2 * 3 == 7 && [1, 2][1] == 2 && {'a': 1}['a'] == 1 && -7 / 2 == -3",
     "response.code == 'x'",
+    "request.path.startsWith('/new') && request.host == 'other.test'",
+    "request.url_path.startsWith('/old') || request.headers['x-added'] == 'one'",
 ];
 
 /// Fields of a log in JSON.
@@ -60,6 +62,38 @@ spec:
   rules: [{to: [{operation: {paths: [/denied]}}]}]
 ";
 
+/// What the route has changed of a request, and what is known of it before.
+const REWRITTEN: &str = "REWRITTEN %REQ(:PATH)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% \
+     %REQ(X-ENVOY-ORIGINAL-PATH)% %REQ(:AUTHORITY)% %REQ(X-ADDED)% %REQ(X-USER)%";
+
+/// A host outside, at `APPLICATION`, whose requests are rewritten on their way.
+const OUTSIDE: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: out, namespace: shop}
+spec:
+  hosts: [out.test]
+  location: MESH_EXTERNAL
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP, targetPort: APPLICATION}]
+  endpoints: [{address: BLOCK.3}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: out, namespace: shop}
+spec:
+  hosts: [out.test]
+  http:
+  - match: [{uri: {prefix: /old}}]
+    rewrite: {uri: /new, authority: other.test}
+    headers: {request: {set: {x-added: '%REQ(:PATH)%', x-user: other}}}
+    route: [{destination: {host: out.test}}]
+  - match: [{uri: {prefix: /added}}]
+    headers: {request: {set: {x-added: one}}}
+    route: [{destination: {host: out.test}}]
+  - route: [{destination: {host: out.test}}]
+";
+
 /// A provider for each expression, three for JSON and text without values, and who logs by them.
 fn mesh() -> String {
     let mut providers = vec![
@@ -79,7 +113,12 @@ fn mesh() -> String {
         "  - name: operators\n    envoyFileAccessLog: {{path: /dev/stdout, \
          logFormat: {{text: \"{OPERATORS}\\n\"}}}}\n"
     ));
+    providers.push(format!(
+        "  - name: rewritten\n    envoyFileAccessLog: {{path: /dev/stdout, \
+         logFormat: {{text: \"{REWRITTEN}\\n\"}}}}\n"
+    ));
     let mut rules = vec![
+        "  - providers: [{name: rewritten}]\n".to_owned(),
         "  - providers: [{name: operators}]\n".to_owned(),
         "  - providers: [{name: fields}]\n".to_owned(),
         "  - providers: [{name: filled}]\n".to_owned(),
@@ -107,7 +146,7 @@ fn mesh() -> String {
 /// The lines that a proxy has written for a path, or all that are ours.
 fn lines(site: &Workload, of: &dyn Fn(&str) -> bool) -> BTreeSet<String> {
     let output = site.proxy.output();
-    let begins = ["LINE ", "WORDS ", "OPS ", "{"];
+    let begins = ["LINE ", "WORDS ", "OPS ", "REWRITTEN ", "{"];
     let ours = output.lines().filter(|line| begins.iter().any(|begin| line.starts_with(begin)));
     ours.filter(|line| of(line)).map(|line| plain(site, line)).collect()
 }
@@ -144,11 +183,23 @@ fn both_proxies_log_the_same() {
     ];
     let told = sites.each_ref().map(|site| {
         site.plane.write("logs.yaml", mesh());
+        let (host, port) = site.address.rsplit_once(':').expect("an address");
+        let block = host.strip_suffix(".2").expect("a block");
+        let outside = OUTSIDE.replace("BLOCK", block).replace("APPLICATION", port);
+        site.plane.write("outside.yaml", outside);
+        let out = |path: &str| {
+            let head = format!("GET {path} HTTP/1.1\r\nhost: out.test\r\nx-user: anna\r\n");
+            send_to(&format!("{block}.4:80"), &format!("{head}connection: close\r\n\r\n"))
+        };
+        until(LIMIT, "the host outside", || out("/begins/old").contains(" 200 "));
         until(LIMIT, "a log as it is configured", || {
             site.ask("/begins", "");
             !lines(site, &|line| line.starts_with("WORDS /begins")).is_empty()
                 && site.ask("/denied", "").contains(" 403 ")
         });
+        for path in ["/old/a?b=c", "/added", "/as-it-is"] {
+            assert!(out(path).contains(" 200 "), "{path}");
+        }
         for request in &requests {
             assert!(!site.send(request).is_empty(), "{request}");
         }
@@ -168,6 +219,10 @@ fn both_proxies_log_the_same() {
         "only Envoy: {missing:#?}\nonly ours: {more:#?}"
     );
     for line in ["LINE 0 /denied", "LINE 2 /a/b", "LINE 5 /b/b", "WORDS /c <>"] {
+        assert!(envoy.contains(line), "{line} of {envoy:#?}");
+    }
+    let rewritten = "REWRITTEN /new/a?b=c /old/a?b=c /old/a?b=c other.test /old/a?b=c other";
+    for line in [rewritten, "REWRITTEN /added /added - out.test one anna", "LINE 24 /new/a?b=c"] {
         assert!(envoy.contains(line), "{line} of {envoy:#?}");
     }
     let fields = json!({

@@ -241,6 +241,7 @@ fn closed_newcomer(name: &str, version: u64, message: &WireListener) -> Option<L
         direction: Default::default(),
         inspect: Inspection {
             original_dst: false,
+            proxy_header: None,
             tls: None,
             http: None,
             timeout: None,

@@ -14,10 +14,11 @@ use super::{
 use crate::runtime::{
     cluster::{
         AutomaticNames, BalanceSettings, CircuitBreakers, Cluster, ConnectionSettings, Discovery,
-        LbPolicy, MeshAlpn, OutlierDetection, RetryLimit, ServiceLabel, TcpKeepalive, Transport,
-        TransportMatch, UpstreamHttp, UpstreamProtocol,
+        HashFunction, HashKey, LbPolicy, MeshAlpn, OutlierDetection, RetryLimit, ServiceLabel,
+        TcpKeepalive, Transport, TransportMatch, UpstreamHttp, UpstreamProtocol,
     },
     endpoint::{DnsFamily, DnsRefresh, EndpointSet},
+    proxy_header::ProxyVersion,
 };
 use envoy_types::pb::{
     envoy::{
@@ -27,18 +28,22 @@ use envoy_types::pb::{
                 circuit_breakers::thresholds::RetryBudget as WireRetryBudget,
                 cluster::{
                     ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily,
-                    LbConfig, LbPolicy as WirePolicy, TransportSocketMatch,
-                    common_lb_config::LocalityConfigSpecifier,
+                    LbConfig, LbPolicy as WirePolicy, MaglevLbConfig, RingHashLbConfig,
+                    TransportSocketMatch, common_lb_config::LocalityConfigSpecifier,
+                    ring_hash_lb_config::HashFunction as WireFunction,
                 },
             },
             core::v3::{
-                RoutingPriority, SocketAddress, TransportSocket, socket_address::PortSpecifier,
+                RoutingPriority, SocketAddress, TransportSocket,
+                proxy_protocol_config::Version as WireVersion, socket_address::PortSpecifier,
                 transport_socket::ConfigType,
             },
         },
         extensions::{
             clusters::{common::dns::v3::DnsLookupFamily as ClusterFamily, dns::v3::DnsCluster},
-            transport_sockets::tls::v3::UpstreamTlsContext,
+            transport_sockets::{
+                proxy_protocol::v3::ProxyProtocolUpstreamTransport, tls::v3::UpstreamTlsContext,
+            },
             upstreams::http::v3::{
                 HttpProtocolOptions,
                 http_protocol_options::{
@@ -47,7 +52,7 @@ use envoy_types::pb::{
             },
         },
     },
-    google::protobuf::{Struct, UInt32Value, value::Kind},
+    google::protobuf::{Struct, UInt32Value, UInt64Value, value::Kind},
 };
 
 pub(super) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -55,6 +60,8 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_DNS_REFRESH: Duration = Duration::from_secs(5);
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const DEFAULT_PANIC_THRESHOLD: u32 = 50;
+const LARGEST_RING: u64 = 8 << 20;
+const LARGEST_MAGLEV: u64 = 5_000_011;
 
 /// Compiles a CDS resource.
 pub(super) fn compile(
@@ -206,20 +213,64 @@ fn policy(message: &Wire, discovery: &Discovery) -> Result<LbPolicy, Invalid> {
         }
         (WirePolicy::LeastRequest, _) => LbPolicy::LeastRequest { choices: 2 },
         (WirePolicy::Random, _) => LbPolicy::Random,
-        (WirePolicy::RingHash, Some(LbConfig::RingHashLbConfig(config))) => LbPolicy::RingHash {
-            minimum: config.minimum_ring_size.as_ref().map_or(1024, |size| size.value),
-            maximum: config.maximum_ring_size.as_ref().map_or(8 << 20, |size| size.value),
-        },
-        (WirePolicy::RingHash, _) => LbPolicy::RingHash { minimum: 1024, maximum: 8 << 20 },
-        (WirePolicy::Maglev, Some(LbConfig::MaglevLbConfig(config))) => LbPolicy::Maglev {
-            table_size: config.table_size.as_ref().map_or(65_537, |size| size.value),
-        },
-        (WirePolicy::Maglev, _) => LbPolicy::Maglev { table_size: 65_537 },
+        (WirePolicy::RingHash, Some(LbConfig::RingHashLbConfig(config))) => {
+            ring(config, hash_key(message)).at("ring_hash_lb_config")?
+        }
+        (WirePolicy::RingHash, _) => ring(&RingHashLbConfig::default(), hash_key(message))?,
+        (WirePolicy::Maglev, Some(LbConfig::MaglevLbConfig(config))) => {
+            maglev(config, hash_key(message)).at("maglev_lb_config")?
+        }
+        (WirePolicy::Maglev, _) => maglev(&MaglevLbConfig::default(), hash_key(message))?,
         (other, _) => {
             let reason = format!("{} is not supported by this proxy", other.as_str_name());
             return Err(Invalid::new(reason).at("lb_policy"));
         }
     })
+}
+
+fn hash_key(message: &Wire) -> HashKey {
+    let common = message.common_lb_config.as_ref();
+    let hashing = common.and_then(|common| common.consistent_hashing_lb_config.as_ref());
+    match hashing.is_some_and(|hashing| hashing.use_hostname_for_hashing) {
+        true => HashKey::HostName,
+        false => HashKey::Address,
+    }
+}
+
+/// Sizes within Envoy's limits, since a table costs memory and time.
+fn ring(config: &RingHashLbConfig, key: HashKey) -> Result<LbPolicy, Invalid> {
+    let size = |field, value: Option<&UInt64Value>, default: u64| {
+        let size = value.map_or(default, |size| size.value);
+        match size {
+            0..=LARGEST_RING => Ok(size),
+            _ => {
+                Err(Invalid::new(format!("expected at most {LARGEST_RING}, got {size}")).at(field))
+            }
+        }
+    };
+    let minimum = size("minimum_ring_size", config.minimum_ring_size.as_ref(), 1024)?;
+    let maximum = size("maximum_ring_size", config.maximum_ring_size.as_ref(), LARGEST_RING)?;
+    if minimum > maximum {
+        let reason = format!("expected at most maximum_ring_size ({maximum}), got {minimum}");
+        return Err(Invalid::new(reason).at("minimum_ring_size"));
+    }
+    let function = match config.hash_function() {
+        WireFunction::XxHash => HashFunction::XxHash,
+        WireFunction::MurmurHash2 => HashFunction::Murmur2,
+    };
+    Ok(LbPolicy::RingHash { minimum, maximum, function, key })
+}
+
+fn maglev(config: &MaglevLbConfig, key: HashKey) -> Result<LbPolicy, Invalid> {
+    let table_size = config.table_size.as_ref().map_or(65_537, |size| size.value);
+    let divides = |divisor: u64| table_size.is_multiple_of(divisor);
+    let prime = (2..=LARGEST_MAGLEV).contains(&table_size)
+        && !(2..).take_while(|divisor| divisor * divisor <= table_size).any(divides);
+    if !prime {
+        let reason = format!("expected a prime of at most {LARGEST_MAGLEV}, got {table_size}");
+        return Err(Invalid::new(reason).at("table_size"));
+    }
+    Ok(LbPolicy::Maglev { table_size, key })
 }
 
 fn balance(message: &Wire) -> BalanceSettings {
@@ -316,9 +367,32 @@ fn transport_socket(context: &mut Context, socket: &TransportSocket) -> Result<T
             let context = tls::upstream(context, &message).at("typed_config")?;
             Ok(Transport::Tls(Arc::new(context)))
         }
+        "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport" => {
+            let message: ProxyProtocolUpstreamTransport = unpack(config).at("typed_config")?;
+            announced(context, &message).at("typed_config")
+        }
         other => {
             Err(Invalid::new(format!("{other} is not supported by this proxy")).at("typed_config"))
         }
+    }
+}
+
+fn announced(
+    context: &mut Context,
+    message: &ProxyProtocolUpstreamTransport,
+) -> Result<Transport, Invalid> {
+    let version = match message.config.as_ref().map(|config| config.version()) {
+        None | Some(WireVersion::V1) => ProxyVersion::V1,
+        Some(WireVersion::V2) => ProxyVersion::V2,
+    };
+    let inner = required("transport_socket", message.transport_socket.as_ref())
+        .and_then(|socket| transport_socket(context, socket))
+        .at("transport_socket")?;
+    match inner {
+        Transport::Announced(..) => {
+            Err(Invalid::new("expected no second header").at("transport_socket"))
+        }
+        inner => Ok(Transport::Announced(version, Arc::new(inner))),
     }
 }
 
@@ -327,8 +401,9 @@ fn transport_socket(context: &mut Context, socket: &TransportSocket) -> Result<T
 fn refuse_unchecked_names<'a>(
     mut transports: impl Iterator<Item = &'a Transport>,
 ) -> Result<(), Invalid> {
-    let unchecked = transports
-        .any(|transport| matches!(transport, Transport::Tls(tls) if tls.validation.is_none()));
+    let unchecked = transports.any(
+        |transport| matches!(transport.parts().1, Transport::Tls(tls) if tls.validation.is_none()),
+    );
     if !unchecked {
         return Ok(());
     }
@@ -403,6 +478,10 @@ fn upstream_http(options: &HttpProtocolOptions, message: &Wire) -> Result<Upstre
     Ok(UpstreamHttp {
         idle_timeout,
         trims_idle: idle.is_none(),
+        longest: optional_duration(
+            "common_http_protocol_options.max_connection_duration",
+            common.and_then(|common| common.max_connection_duration.as_ref()),
+        )?,
         max_requests_per_connection: requests.map(|count| count.value).filter(|count| *count > 0),
         limits: limits::upstream(common, h2)?,
         h2_keepalive: keepalive

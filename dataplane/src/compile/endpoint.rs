@@ -37,7 +37,7 @@ pub(super) fn compile(name: &str, message: &ClusterLoadAssignment) -> Result<End
 pub(super) fn assignment(message: &ClusterLoadAssignment) -> Result<EndpointSet, Invalid> {
     let factor = message.policy.as_ref().and_then(|policy| policy.overprovisioning_factor.as_ref());
     let mut localities = each("endpoints", &message.endpoints, locality)?;
-    localities.sort_by(|a, b| (a.priority, &a.locality).cmp(&(b.priority, &b.locality)));
+    localities.sort_by_key(|locality| locality.priority);
     Ok(EndpointSet {
         localities,
         overprovisioning_factor: number(factor, DEFAULT_OVERPROVISIONING),

@@ -21,12 +21,19 @@ pub(super) struct Invalid {
     pub(super) field: String,
     /// What is wrong.
     pub(super) reason: String,
+    /// It is wrong in a file of this machine, which may become right without another message.
+    pub(super) in_file: bool,
 }
 
 impl Invalid {
     /// An error about the field that is being compiled.
     pub(super) fn new(reason: impl Into<String>) -> Self {
-        Self { field: String::new(), reason: reason.into() }
+        Self { field: String::new(), reason: reason.into(), in_file: false }
+    }
+
+    /// The same error, found in a file of this machine.
+    pub(super) fn in_file(self) -> Self {
+        Self { in_file: true, ..self }
     }
 
     /// The same error seen from one level up.

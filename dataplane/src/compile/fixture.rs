@@ -245,9 +245,14 @@ pub(crate) fn plaintext(name: &str, endpoint: SocketAddr) -> Vec<u8> {
 
 /// An encoded cluster whose TLS no proxy can load: its roots lie in a file that is not there.
 pub(crate) fn without_roots(name: &str, endpoint: SocketAddr, sni: &str) -> Vec<u8> {
-    let missing = Specifier::Filename("/nowhere/roots.pem".to_owned());
+    roots_at(name, endpoint, sni, "/nowhere/roots.pem")
+}
+
+/// An encoded cluster with TLS whose roots lie in a file.
+pub(crate) fn roots_at(name: &str, endpoint: SocketAddr, sni: &str, path: &str) -> Vec<u8> {
+    let file = Specifier::Filename(path.to_owned());
     let validation = CertificateValidationContext {
-        trusted_ca: Some(DataSource { specifier: Some(missing), ..Default::default() }),
+        trusted_ca: Some(DataSource { specifier: Some(file), ..Default::default() }),
         ..Default::default()
     };
     let common = CommonTlsContext {

@@ -12,13 +12,13 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 
 use super::{
     Context, access_log,
-    field::{At, Invalid, flag, limit, optional_duration, required},
+    field::{At, Invalid, flag, limit, optional_duration, refuse, required},
     filter, limits, metrics, route, tls, trace,
 };
 use crate::runtime::{
     http::{
         ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode,
-        HttpConnectionManager, MessageHash, RouteSource, ServerHeader,
+        HttpConnectionManager, LongestConnection, MessageHash, RouteSource, ServerHeader,
     },
     trace::Tracing,
 };
@@ -35,6 +35,8 @@ pub(super) fn compile(
 ) -> Result<HttpConnectionManager, Invalid> {
     let common = message.common_http_protocol_options.as_ref();
     let h1 = message.http_protocol_options.as_ref();
+    let silent = message.add_proxy_protocol_connection_state.is_some_and(|on| !on.value);
+    refuse(&[("add_proxy_protocol_connection_state", silent)])?;
     Ok(HttpConnectionManager {
         version,
         stat_prefix: message.stat_prefix.as_str().into(),
@@ -70,6 +72,7 @@ pub(super) fn compile(
             common.and_then(|common| common.idle_timeout.as_ref()),
             DEFAULT_IDLE,
         )?,
+        longest: longest(message)?,
         drain_timeout: optional_duration("drain_timeout", message.drain_timeout.as_ref())?
             .unwrap_or(DEFAULT_DRAIN),
         limits: limits::downstream(message)?,
@@ -81,6 +84,16 @@ pub(super) fn compile(
         access_logs: access_log::compile("access_log", &message.access_log)?,
         metrics: metrics::of_filters(&message.http_filters)?,
     })
+}
+
+/// Zero is the shortest of durations, as at Envoy.
+fn longest(message: &Wire) -> Result<Option<LongestConnection>, Invalid> {
+    let common = message.common_http_protocol_options.as_ref();
+    let duration = common.and_then(|common| common.max_connection_duration.as_ref());
+    let duration =
+        optional_duration("common_http_protocol_options.max_connection_duration", duration)?;
+    let http1_by_answer = message.http1_safe_max_connection_duration;
+    Ok(duration.map(|duration| LongestConnection { duration, http1_by_answer }))
 }
 
 fn tracing(message: &Wire) -> Result<Option<Arc<Tracing>>, Invalid> {

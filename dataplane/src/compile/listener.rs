@@ -2,24 +2,32 @@
 
 use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 
-use envoy_types::pb::envoy::config::{
-    core::v3::{Address, SocketOption, TrafficDirection as WireDirection, socket_option},
-    listener::v3::{
-        Listener as Wire, ListenerFilter, ListenerFilterChainMatchPredicate,
-        listener_filter::ConfigType, listener_filter_chain_match_predicate::Rule,
+use envoy_types::pb::envoy::{
+    config::{
+        core::v3::{
+            Address, SocketOption, TrafficDirection as WireDirection,
+            proxy_protocol_config::Version as WireVersion, socket_option,
+        },
+        listener::v3::{
+            Listener as Wire, ListenerFilter, ListenerFilterChainMatchPredicate,
+            listener_filter::ConfigType, listener_filter_chain_match_predicate::Rule,
+        },
     },
+    extensions::filters::listener::proxy_protocol::v3::ProxyProtocol,
 };
 
 use super::{
     Context, access_log, check_name,
     field::{
         At, Invalid, each, flag, host_and_port, optional_duration, refuse, required, type_name,
+        unpack,
     },
     filter_chain, limits,
 };
 use crate::runtime::{
     filter_chain::FilterChainMatcher,
-    listener::{Inspection, Listener, PortScope, TrafficDirection},
+    listener::{Inspection, Listener, PortScope, ProxyHeader, TrafficDirection},
+    proxy_header::ProxyVersion,
 };
 
 const ALL_PORTS: Range<u32> = 0..65_536;
@@ -102,6 +110,7 @@ fn inspection(message: &Wire) -> Result<Inspection, Invalid> {
         optional_duration("listener_filters_timeout", message.listener_filters_timeout.as_ref())?;
     let mut inspect = Inspection {
         original_dst: false,
+        proxy_header: None,
         tls: None,
         http: None,
         timeout: Some(timeout.unwrap_or(DEFAULT_INSPECTION_TIMEOUT))
@@ -115,13 +124,13 @@ fn inspection(message: &Wire) -> Result<Inspection, Invalid> {
 }
 
 fn listener_filter(inspect: &mut Inspection, message: &ListenerFilter) -> Result<(), Invalid> {
+    let config = match &message.config_type {
+        Some(ConfigType::TypedConfig(config)) => Some(config),
+        _ => None,
+    };
     let disabled =
         message.filter_disabled.as_ref().map_or(Ok(Vec::new()), ranges).at("filter_disabled")?;
-    let kind = match &message.config_type {
-        Some(ConfigType::TypedConfig(config)) => type_name(config),
-        _ => message.name.as_str(),
-    };
-    match kind {
+    match config.map_or(message.name.as_str(), type_name) {
         "envoy.extensions.filters.listener.original_dst.v3.OriginalDst"
         | "envoy.filters.listener.original_dst" => {
             inspect.original_dst = true;
@@ -132,9 +141,29 @@ fn listener_filter(inspect: &mut Inspection, message: &ListenerFilter) -> Result
         }
         "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"
         | "envoy.filters.listener.http_inspector" => inspect.http = Some(PortScope { disabled }),
+        "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"
+        | "envoy.filters.listener.proxy_protocol" => {
+            if inspect.tls.is_some() || inspect.http.is_some() {
+                return Err(Invalid::new("expected before all inspectors"));
+            }
+            let config = config.map_or(Ok(ProxyProtocol::default()), unpack).at("typed_config")?;
+            inspect.proxy_header = Some(proxy_header(&config, PortScope { disabled }));
+        }
         other => return Err(Invalid::new(format!("{other} is not supported by this proxy"))),
     }
     Ok(())
+}
+
+fn proxy_header(message: &ProxyProtocol, scope: PortScope) -> ProxyHeader {
+    let disallowed = message.disallowed_versions().map(|version| match version {
+        WireVersion::V1 => ProxyVersion::V1,
+        WireVersion::V2 => ProxyVersion::V2,
+    });
+    ProxyHeader {
+        scope,
+        optional: message.allow_requests_without_proxy_protocol,
+        disallowed: disallowed.collect(),
+    }
 }
 
 /// The destination ports for which a filter is off.

@@ -63,6 +63,8 @@ pub struct Rejection {
     pub reason: String,
     /// What it guards is closed, for the version in force would guard less.
     pub closed: bool,
+    /// What is wrong lies in a file of this machine: the same message may be accepted later.
+    pub in_file: bool,
 }
 
 impl fmt::Display for Rejection {
@@ -177,8 +179,7 @@ impl Context {
 
     /// Refuses a resource of a type that this proxy does not take.
     pub fn untaken(&self, kind: ResourceType, name: &str) -> Rejection {
-        let Invalid { field, reason } = known::untaken();
-        Rejection { kind, name: name.to_owned(), field, reason, closed: false }
+        rejection(kind, name, known::untaken())
     }
 
     fn finish<T>(
@@ -190,11 +191,14 @@ impl Context {
         let needs = std::mem::take(&mut self.needs);
         match result {
             Ok((value, guards)) => Ok(Compiled { value: Arc::new(value), needs, guards }),
-            Err(Invalid { field, reason }) => {
-                Err(Rejection { kind, name: name.to_owned(), field, reason, closed: false })
-            }
+            Err(invalid) => Err(rejection(kind, name, invalid)),
         }
     }
+}
+
+fn rejection(kind: ResourceType, name: &str, invalid: Invalid) -> Rejection {
+    let Invalid { field, reason, in_file } = invalid;
+    Rejection { kind, name: name.to_owned(), field, reason, closed: false, in_file }
 }
 
 /// What it guards is seen in itself.

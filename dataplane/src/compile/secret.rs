@@ -56,8 +56,8 @@ impl SecretSlots {
         name: &str,
         files: &FileSecret,
     ) -> Result<Arc<SecretSlot>, Invalid> {
-        let content = files.read().map_err(|error| Invalid::new(error.to_string()))?;
-        let material = in_files(&content)?;
+        let content = files.read().map_err(|error| Invalid::new(error.to_string()).in_file())?;
+        let material = in_files(&content).map_err(Invalid::in_file)?;
         let slot = self.slot(name);
         if self.seen.insert(name.to_owned(), digest(&content)) != Some(digest(&content)) {
             slot.store(Some(Arc::new(material)));
@@ -121,15 +121,12 @@ pub(super) fn compile(name: &str, message: &Secret) -> Result<SecretMaterial, In
 pub(super) fn certificate(message: &TlsCertificate) -> Result<SecretMaterial, Invalid> {
     let chain = required("certificate_chain", message.certificate_chain.as_ref())?;
     let key = required("private_key", message.private_key.as_ref())?;
-    let pem = Zeroizing::new(read(key).at("private_key")?);
-    // The parser's own message may quote its input, so it stays out of the NACK.
-    let key = self::key(&pem).at("private_key")?;
-    Ok(SecretMaterial::Certificate {
-        chain: read(chain).and_then(|pem| certificates(&pem)).at("certificate_chain")?,
-        key,
-    })
+    let key = parsed(key, self::key).at("private_key")?;
+    let chain = parsed(chain, certificates).at("certificate_chain")?;
+    Ok(SecretMaterial::Certificate { chain, key })
 }
 
+/// A private key. The parser's own message may quote its input, so it stays out of the NACK.
 fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Invalid> {
     let key =
         PrivateKeyDer::from_pem_slice(pem).map_err(|_| Invalid::new("not a PEM private key"))?;
@@ -168,8 +165,8 @@ pub(super) fn trust(
     roots: &DataSource,
     revoked: Option<&DataSource>,
 ) -> Result<SecretMaterial, Invalid> {
-    let roots = read(roots).and_then(|pem| certificates(&pem)).at("trusted_ca")?;
-    let lists = |source| read(source).and_then(|pem| revocations(&pem)).at("crl");
+    let roots = parsed(roots, certificates).at("trusted_ca")?;
+    let lists = |source| parsed(source, revocations).at("crl");
     let revoked = revoked.map_or(Ok(Vec::new()), lists)?;
     Ok(SecretMaterial::Trust(Trust { roots, revoked }))
 }
@@ -201,11 +198,23 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Invalid> {
     Ok(certificates)
 }
 
-fn read(source: &DataSource) -> Result<Vec<u8>, Invalid> {
+fn parsed<T>(
+    source: &DataSource,
+    parse: impl FnOnce(&[u8]) -> Result<T, Invalid>,
+) -> Result<T, Invalid> {
+    let parsed = read(source).and_then(|pem| parse(&pem));
+    match source.specifier {
+        Some(Specifier::Filename(_)) => parsed.map_err(Invalid::in_file),
+        _ => parsed,
+    }
+}
+
+fn read(source: &DataSource) -> Result<Zeroizing<Vec<u8>>, Invalid> {
     match &source.specifier {
-        Some(Specifier::InlineBytes(bytes)) => Ok(bytes.clone()),
-        Some(Specifier::InlineString(text)) => Ok(text.clone().into_bytes()),
+        Some(Specifier::InlineBytes(bytes)) => Ok(Zeroizing::new(bytes.clone())),
+        Some(Specifier::InlineString(text)) => Ok(Zeroizing::new(text.clone().into_bytes())),
         Some(Specifier::Filename(path)) => file::read(path.as_ref())
+            .map(Zeroizing::new)
             .map_err(|error| Invalid::new(format!("cannot read {path}: {error}")).at("filename")),
         Some(Specifier::EnvironmentVariable(_)) => {
             Err(Invalid::new("not supported by this proxy").at("environment_variable"))

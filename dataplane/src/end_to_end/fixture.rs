@@ -193,6 +193,7 @@ pub(super) fn connection() -> ConnectionSettings {
         http: UpstreamHttp {
             idle_timeout: None,
             trims_idle: true,
+            longest: None,
             max_requests_per_connection: None,
             limits: HttpLimits::default(),
             h2_keepalive: None,
@@ -208,6 +209,7 @@ pub(super) fn connection() -> ConnectionSettings {
 pub(super) fn inspection() -> Inspection {
     Inspection {
         original_dst: false,
+        proxy_header: None,
         tls: None,
         http: None,
         timeout: None,

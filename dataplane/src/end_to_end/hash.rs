@@ -11,7 +11,7 @@ use super::{
 };
 use crate::runtime::{
     action::{HashPolicy, HashSource, NewCookie},
-    cluster::LbPolicy,
+    cluster::{HashFunction, HashKey, LbPolicy},
 };
 
 fn by_cookie(ttl: Option<Duration>) -> HashPolicy {
@@ -43,12 +43,18 @@ async fn ask(proxy: &Proxy, cookie: Option<&str>) -> (String, Option<String>) {
     (answer.body, set)
 }
 
-const RING: LbPolicy = LbPolicy::RingHash { minimum: 1024, maximum: 8 << 20 };
+const RING: LbPolicy = LbPolicy::RingHash {
+    minimum: 1024,
+    maximum: 8 << 20,
+    function: HashFunction::XxHash,
+    key: HashKey::Address,
+};
+const MAGLEV: LbPolicy = LbPolicy::Maglev { table_size: 65_537, key: HashKey::Address };
 
 #[tokio::test]
 async fn a_client_without_the_cookie_gets_one_and_stays_with_its_endpoint() {
     let (one, two) = (Server::saying("one").await, Server::saying("two").await);
-    for policy in [RING, LbPolicy::Maglev { table_size: 65_537 }] {
+    for policy in [RING, MAGLEV] {
         let proxy = proxy(&[&one, &two], policy, Some(Duration::from_secs(60))).await;
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..16 {

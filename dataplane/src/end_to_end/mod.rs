@@ -1,6 +1,8 @@
 //! End-to-end tests of the hot path: real sockets on loopback, real TLS, configurations built by
 //! hand.
 
+mod ages;
+mod announced;
 mod blame;
 mod ends;
 mod ext_authz;

@@ -217,3 +217,43 @@ async fn names_without_roots_are_refused() {
     let [rejection] = &rejections[..] else { panic!("{rejections:?}") };
     assert!(rejection.field.ends_with("auto_san_validation"), "{rejection}");
 }
+
+#[tokio::test]
+async fn roots_that_come_later_open_what_lacked_them() {
+    let authority = Authority::new();
+    let server = Outside::start(&authority, &["a.test"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("roots.pem");
+    let proxy = Proxy::start(None);
+    let mut accepted = Accepted::new(Arc::clone(&proxy.shared.registry));
+    let body = wire::roots_at("outside", server.address, "a.test", path.to_str().unwrap());
+    let changed =
+        vec![Changed { name: "outside".to_owned(), version: "1".to_owned(), body: body.into() }];
+    let update = Update { kind: ferromesh_proto::ResourceType::Cluster, changed, removed: vec![] };
+    let [refused] = &accepted.apply(&update, Instant::now())[..] else { panic!("one refusal") };
+    assert!(refused.in_file, "{refused}");
+    let listener = Arc::new(proxy.listener(http_chain(with_routes(vec![to("outside", |_| {})]))));
+    let mut generation = 0;
+    let mut looked = async |accepted: &mut Accepted| {
+        accepted.look_at_files(Instant::now());
+        let config = accepted.take_config();
+        let clusters: Vec<_> =
+            config.iter().flat_map(ActiveConfig::clusters).map(Arc::clone).collect();
+        generation += 1;
+        let runtime = RuntimeConfig::new(generation, vec![Arc::clone(&listener)], []);
+        proxy.shared.publish(ActiveConfig::new(runtime, clusters));
+        proxy.shared.applied(generation).await;
+        ask(&proxy, "a.test", None).await
+    };
+    assert_eq!(looked(&mut accepted).await.0, 503);
+    std::fs::write(&path, "no roots").unwrap();
+    assert_eq!(looked(&mut accepted).await.0, 503);
+    let told: Vec<_> = accepted.refusals().map(|refusal| refusal.rejection.to_string()).collect();
+    assert!(told[0].contains("expected at least one PEM certificate"), "{told:?}");
+    assert_eq!(accepted.take_late(), []);
+    std::fs::write(&path, authority.pem()).unwrap();
+    assert_eq!(looked(&mut accepted).await, ok("a.test"));
+    assert_eq!(accepted.refusals().count(), 0);
+    let late: Vec<_> = accepted.take_late().into_iter().map(|late| late.version).collect();
+    assert_eq!(late, ["1"]);
+}

@@ -371,8 +371,15 @@ impl Attempts<'_> {
         let request = self.request(exchange, endpoint, body)?;
         let asked = &self.cluster.connection.http.names;
         let names = names_of(asked, &self.outgoing.authority, &self.outgoing.headers);
-        let dial =
-            Dial { cluster: self.cluster, endpoint, purpose: self.purpose, alpn: self.alpn, names };
+        let ends = Some(exchange.downstream.facts.ends());
+        let dial = Dial {
+            cluster: self.cluster,
+            endpoint,
+            purpose: self.purpose,
+            alpn: self.alpn,
+            names,
+            ends,
+        };
         let worker = Rc::clone(&exchange.downstream.worker);
         let mut lease = match worker.pools.acquire(dial, &worker.shared.tls).await {
             Ok(lease) => lease,
@@ -402,13 +409,14 @@ impl Attempts<'_> {
 
     fn request(
         &self,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
         endpoint: &LiveEndpoint,
         body: RequestBody,
     ) -> Result<Request<RequestBody>, Failed> {
         let mut outgoing = Cow::Borrowed(&self.outgoing);
         if let (Some(change), Some(host)) = (self.endpoint_host, endpoint.spec.host_name()) {
             change.apply(outgoing.to_mut(), host.to_string());
+            exchange.note_changed(&outgoing);
         }
         let mut headers = outgoing.headers.clone();
         let is_first = exchange.attempts <= 1;

@@ -114,7 +114,7 @@ async fn begin(
         UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => Purpose::Http1,
     };
     let names = names_of(&cluster.connection.http.names, &outgoing.authority, &outgoing.headers);
-    let dial = Dial { cluster, endpoint, purpose, alpn: AlpnSource::Mesh, names };
+    let dial = Dial { cluster, endpoint, purpose, alpn: AlpnSource::Mesh, names, ends: None };
     let acquired = worker.pools.acquire(dial, &worker.shared.tls).await;
     let mut lease = acquired.map_err(|error| not_acquired(cluster, endpoint, &error))?;
     let reused = lease.reused;

@@ -17,7 +17,7 @@ use http::{HeaderMap, Method};
 use http_body::Frame;
 use tokio::time::Instant;
 
-use super::{call, headers::GRPC_STATUS, told};
+use super::{call, headers::GRPC_STATUS, outgoing::Outgoing, told};
 use crate::{
     codec::{blame::DownstreamFault, progress::Progress},
     runtime::{
@@ -50,7 +50,7 @@ pub(crate) struct Exchange {
     pub(crate) method: Method,
     pub(crate) scheme: &'static str,
     pub(crate) authority: String,
-    /// As received, after normalisation; rewrites do not show.
+    /// As received, after normalisation, until the route has rewritten it.
     pub(crate) path: String,
     pub(crate) protocol: &'static str,
     pub(crate) remote: SocketAddr,
@@ -135,6 +135,16 @@ impl Exchange {
     /// Notes one more flag.
     pub(crate) fn flag(&mut self, flag: Flags) {
         self.flags = self.flags.with(flag);
+    }
+
+    /// Notes that its route has changed the request: logs and whatever reads the request after it
+    /// see what is sent, as at Envoy, which keeps no other.
+    pub(super) fn note_changed(&mut self, outgoing: &Outgoing) {
+        self.path.clone_from(&outgoing.path);
+        self.authority.clone_from(&outgoing.authority);
+        if let Some(kept) = &mut self.request_headers {
+            kept.clone_from(&outgoing.headers);
+        }
     }
 
     /// Notes the head of the response that goes downstream.

@@ -65,13 +65,16 @@ pub(crate) async fn forward(
     if forbidden || outgoing.method == Method::CONNECT {
         return Local::UPGRADE_REFUSED.send(exchange);
     }
+    if rewrite(&exchange, matched, action, &mut outgoing) {
+        exchange.note_changed(&outgoing);
+    }
+    trace::note_sent(&mut exchange, &outgoing);
+    // Of the request as it is sent, as at Envoy.
     let chosen = if action.hash.is_empty() {
         hash::Chosen::default()
     } else {
         hash::choose(&action.hash, cluster, &facts(&exchange, &outgoing))
     };
-    rewrite(&exchange, matched, action, &mut outgoing);
-    trace::note_sent(&mut exchange, &outgoing);
     let limits = limits(&exchange, action, &outgoing);
     let policy = action.retry.as_ref().or(matched.host.retry.as_ref());
     let time = TimeLeft {
@@ -191,9 +194,15 @@ fn forbids(action: &Forward, protocol: &str) -> bool {
     action.upgrades.iter().any(|(name, allowed)| name.eq_ignore_ascii_case(protocol) && !allowed)
 }
 
-/// Header changes, then path and host, so that a change of headers sees the request as it came.
-fn rewrite(exchange: &Exchange, matched: &Matched<'_>, action: &Forward, outgoing: &mut Outgoing) {
-    change_request(exchange, matched, outgoing);
+/// Header changes, then path and host, so that a change of headers sees the request as it came;
+/// whether there were any.
+fn rewrite(
+    exchange: &Exchange,
+    matched: &Matched<'_>,
+    action: &Forward,
+    outgoing: &mut Outgoing,
+) -> bool {
+    let mut changed = change_request(exchange, matched, outgoing);
     if let Some(path) = action.path_rewrite.apply(&outgoing.path, &matched.route.matching.path) {
         if !matched.router.suppress_envoy_headers
             && let Ok(original) = HeaderValue::from_bytes(outgoing.path.as_bytes())
@@ -201,6 +210,7 @@ fn rewrite(exchange: &Exchange, matched: &Matched<'_>, action: &Forward, outgoin
             outgoing.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
         }
         outgoing.path = path;
+        changed = true;
     }
     let of_target = matched.target.and_then(|target| target.host_rewrite.as_ref());
     let host = match (of_target, &action.host_rewrite) {
@@ -214,7 +224,9 @@ fn rewrite(exchange: &Exchange, matched: &Matched<'_>, action: &Forward, outgoin
     };
     if let Some(host) = host {
         HostChange::of(matched, action).apply(outgoing, host);
+        changed = true;
     }
+    changed
 }
 
 /// The route's time limit, or what a gRPC client asks for where the route lets it. Zero is no

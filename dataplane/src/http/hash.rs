@@ -1,15 +1,14 @@
 //! What a hash balancer is given of a request, and the cookies that keep a client with its
 //! endpoint.
 
-use std::{borrow::Cow, fmt::Write};
+use std::fmt::Write;
 
 use http::HeaderValue;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh64::xxh64;
 
 use crate::runtime::{
     Cluster, RequestFacts,
     action::{HashPolicy, HashSource, NewCookie},
-    cluster::LbPolicy,
 };
 
 /// The hash of a request, and the cookies that its answer sets.
@@ -28,14 +27,13 @@ pub(super) fn choose(
     facts: &RequestFacts<'_>,
 ) -> Chosen {
     let mut chosen = Chosen::default();
-    if !matches!(cluster.policy, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. }) {
+    if !cluster.policy.is_by_hash() {
         return chosen;
     }
     for policy in policies {
         let found =
-            policy.source.text(facts).or_else(|| made(&policy.source, facts, &mut chosen.cookies));
-        if let Some(text) = found {
-            let part = xxh3_64(text.as_bytes());
+            policy.source.hash(facts).or_else(|| made(&policy.source, facts, &mut chosen.cookies));
+        if let Some(part) = found {
             chosen.hash = Some(chosen.hash.map_or(part, |so_far| so_far.rotate_left(1) ^ part));
         }
         if policy.terminal && chosen.hash.is_some() {
@@ -45,18 +43,18 @@ pub(super) fn choose(
     chosen
 }
 
-fn made<'a>(
+fn made(
     source: &HashSource,
     facts: &RequestFacts<'_>,
     cookies: &mut Vec<HeaderValue>,
-) -> Option<Cow<'a, str>> {
+) -> Option<u64> {
     let HashSource::Cookie { name, new: Some(new) } = source else { return None };
     // The same for all requests of a connection, so that a client that sends several at once stays
     // with one endpoint.
     let ends = format!("{}{}", facts.connection.source, facts.connection.destination);
-    let value = format!("{:016x}", xxh3_64(ends.as_bytes()));
+    let value = format!("{:016x}", xxh64(ends.as_bytes(), 0));
     cookies.push(HeaderValue::from_str(&set_cookie(name, &value, new)).ok()?);
-    Some(value.into())
+    Some(xxh64(value.as_bytes(), 0))
 }
 
 /// `sid="0123456789abcdef"; Max-Age=60; Path=/; HttpOnly`

@@ -120,11 +120,15 @@ pub(super) fn change_local_response(levels: &Levels<'_>, headers: &mut HeaderMap
     }
 }
 
-/// Applies request changes of every level.
-pub(super) fn change_request(exchange: &Exchange, matched: &Matched<'_>, outgoing: &mut Outgoing) {
+/// Applies request changes of every level; whether there are any.
+pub(super) fn change_request(
+    exchange: &Exchange,
+    matched: &Matched<'_>,
+    outgoing: &mut Outgoing,
+) -> bool {
     let levels = matched.levels();
     if levels.iter().all(|level| level.request.is_empty()) {
-        return;
+        return false;
     }
     for level in levels {
         let Outgoing { headers, authority, path, .. } = &mut *outgoing;
@@ -135,6 +139,7 @@ pub(super) fn change_request(exchange: &Exchange, matched: &Matched<'_>, outgoin
             |format, headers| exchange.entry(Some(headers)).render(format, ""),
         );
     }
+    true
 }
 
 /// Applies changes of a request's header fields that a filter asks for.

@@ -45,12 +45,13 @@ use crate::{
     },
     runtime::{
         HttpConnectionManager, RuntimeConfig, Terminal, TransportProtocol,
-        http::Codec,
+        http::{Codec, LongestConnection},
         limits::{HttpLimits, Limit},
     },
     telemetry::{Entry, metrics::Direction},
     worker::{
         Phase,
+        deadlines::later,
         downstream::{Downstream, Overtaken},
         stream::Stream,
     },
@@ -68,6 +69,7 @@ struct Connection {
     downstream: Rc<Downstream>,
     /// The one that has served the first request.
     manager: Arc<HttpConnectionManager>,
+    since: Instant,
     /// The next response ends the connection.
     closing: Cell<bool>,
     http1: Cell<bool>,
@@ -105,6 +107,7 @@ pub(crate) async fn serve(
     let connection = Rc::new(Connection {
         downstream,
         manager: Arc::clone(&manager),
+        since: Instant::now(),
         closing: Cell::new(false),
         http1: Cell::new(true),
     });
@@ -260,17 +263,28 @@ async fn watch_end(connection: &Connection, manager: &HttpConnectionManager) -> 
     }
 }
 
-/// Returns when the connection should end: idle for too long, drained, overtaken by a
+/// Returns when the connection should end: idle for too long, too old, drained, overtaken by a
 /// configuration, or a burden.
 async fn watch_over(connection: &Connection, manager: &HttpConnectionManager) -> Ending {
     let mut phase = connection.downstream.worker.phase.clone();
-    tokio::select! {
-        ending = overtime(connection, manager) => return ending,
-        burden = connection.downstream.requests.burden() => return burden.into(),
-        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => {}
-        _ = connection.downstream.overtaken() => {}
+    // Of HTTP/1 that is told by its next answer alone there is nothing to wait for.
+    let by_answer = |longest: &LongestConnection| longest.http1_by_answer && connection.http1.get();
+    let mut longest = manager.longest;
+    loop {
+        tokio::select! {
+            ending = overtime(connection, manager) => return ending,
+            burden = connection.downstream.requests.burden() => return burden.into(),
+            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => {}
+            _ = connection.downstream.overtaken() => {}
+            () = too_old(connection, longest) => {}
+        }
+        connection.closing.set(true);
+        match longest.take_if(|longest| by_answer(longest)) {
+            Some(_)
+                if !connection.downstream.is_overtaken() && *phase.borrow() < Phase::Draining => {}
+            _ => break,
+        }
     }
-    connection.closing.set(true);
     // HTTP/2 clients are told by GOAWAY, HTTP/1 clients by the next response; who asks for none is
     // closed after a while.
     if connection.http1.get() {
@@ -280,6 +294,14 @@ async fn watch_over(connection: &Connection, manager: &HttpConnectionManager) ->
         }
     }
     Ending::Graceful
+}
+
+/// Returns when a connection has lasted as long as it may.
+async fn too_old(connection: &Connection, longest: Option<LongestConnection>) {
+    match longest {
+        Some(longest) => sleep_until(later(connection.since, longest.duration)).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Returns when nothing was under way for too long, or a head has begun and does not end.
@@ -433,6 +455,7 @@ pub(crate) mod tests {
             stream_idle_timeout: None,
             request_timeout: None,
             idle_timeout: None,
+            longest: None,
             drain_timeout: Duration::from_millis(100),
             limits: HttpLimits { streams: 100, ..HttpLimits::default() },
             accept_http_10: true,

@@ -13,13 +13,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use ferromesh_proto::recurring::Recurring;
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     task::AbortHandle,
-    time::timeout,
+    time::{self, timeout, timeout_at},
 };
 
 use super::{
@@ -31,13 +31,17 @@ use crate::{
     http::{self, told},
     runtime::{
         ConnectionFacts, FilterChain, Listener, RuntimeConfig, Terminal, TransportProtocol,
-        filter::Counter, limits::Limit,
+        filter::Counter,
+        limits::Limit,
+        listener::ProxyHeader,
+        proxy_header::{self, Ends, Seen},
     },
     tcp,
     telemetry::{Entry, Flags, access_log::TlsFacts, metrics::Direction},
     tls::MaybeTls,
     worker::{
         Worker,
+        deadlines::later,
         downstream::{Downstream, Standing},
         shared::Counted,
         socket::bound,
@@ -55,6 +59,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections of ours that interception has led back to us.
 const CAPTURED: Counter =
     Counter { name: "ferromesh_own_connections_captured_total", label: "listener" };
+/// Limit for a header of the PROXY protocol where the listener names none.
+const LONGEST_HEADER: Duration = Duration::from_secs(60);
 /// First read of an inspector: most ClientHellos and request lines fit.
 const FIRST_READ: usize = 2048;
 
@@ -142,6 +148,8 @@ enum Refusal {
     InspectionTimeout,
     #[error("{} bytes do not tell what the connection carries", sniff::MAX_INSPECTED)]
     Unknown,
+    #[error("no header of the PROXY protocol: {0}")]
+    NoProxyHeader(&'static str),
     #[error("no filter chain matches")]
     NoChain,
     #[error("TLS handshake failed: {0}")]
@@ -240,14 +248,25 @@ async fn inspect(
     facts: &mut ConnectionFacts,
 ) -> Result<Bytes, Refusal> {
     let port = facts.destination.port();
-    let (tls, http) = (listener.inspects_tls(port), listener.inspects_http(port));
+    let until = listener.inspect.timeout.map(|limit| later(time::Instant::now(), limit));
     let mut read = BytesMut::new();
+    if let Some(header) = listener.inspect.proxy_header.as_ref().filter(|h| h.scope.covers(port)) {
+        // Whoever goes on without what must be there would be taken for somebody else.
+        let until = until.unwrap_or_else(|| time::Instant::now() + LONGEST_HEADER);
+        let taking = take_header(header, stream, &mut read);
+        let ends = timeout_at(until, taking).await.map_err(|_| Refusal::InspectionTimeout)??;
+        if let Some(Ends { source, destination }) = ends {
+            (facts.source, facts.destination) = (source, destination);
+        }
+    }
+    let port = facts.destination.port();
+    let (tls, http) = (listener.inspects_tls(port), listener.inspects_http(port));
     if !tls && !http {
         return Ok(read.freeze());
     }
     let looking = look(tls, http, stream, &mut read);
-    let found = match listener.inspect.timeout {
-        Some(limit) => match timeout(limit, looking).await {
+    let found = match until {
+        Some(until) => match timeout_at(until, looking).await {
             Ok(found) => found?,
             Err(_) if listener.inspect.continue_on_timeout => Found::Nothing,
             Err(_) => return Err(Refusal::InspectionTimeout),
@@ -266,6 +285,36 @@ async fn inspect(
     Ok(read.freeze())
 }
 
+/// Takes off what a balancer says of the connection; what follows stays in `read`.
+async fn take_header(
+    header: &ProxyHeader,
+    stream: &mut TcpStream,
+    read: &mut BytesMut,
+) -> Result<Option<Ends>, Refusal> {
+    loop {
+        match proxy_header::read(read) {
+            Seen::Header { version, .. } if header.disallowed.contains(&version) => {
+                return none_of_it(header, "its version is not allowed");
+            }
+            Seen::Header { length, ends, .. } => {
+                read.advance(length);
+                return Ok(ends);
+            }
+            Seen::None => return none_of_it(header, "there is none"),
+            Seen::Malformed(why) => return Err(Refusal::NoProxyHeader(why)),
+            Seen::NotYet => {}
+        }
+        read.reserve(FIRST_READ);
+        if stream.read_buf(read).await? == 0 {
+            return none_of_it(header, "the client has ended before it");
+        }
+    }
+}
+
+fn none_of_it(header: &ProxyHeader, why: &'static str) -> Result<Option<Ends>, Refusal> {
+    if header.optional { Ok(None) } else { Err(Refusal::NoProxyHeader(why)) }
+}
+
 enum Found {
     Tls(ClientHello),
     Http(&'static str),
@@ -280,12 +329,17 @@ async fn look(
     read: &mut BytesMut,
 ) -> Result<Found, Refusal> {
     let mut sniffer = HttpSniffer::default();
+    // What a header has left behind it may tell already.
+    let mut judged_unread = read.is_empty();
     loop {
         if read.len() >= sniff::MAX_INSPECTED {
             return Err(Refusal::Unknown);
         }
-        read.reserve(FIRST_READ);
-        let ended = stream.read_buf(read).await? == 0;
+        let mut ended = false;
+        if std::mem::replace(&mut judged_unread, true) {
+            read.reserve(FIRST_READ);
+            ended = stream.read_buf(read).await? == 0;
+        }
         let hello = if tls { sniff::sniff_client_hello(read) } else { Sniffed::Other };
         let request = match (&hello, http) {
             (Sniffed::Other, true) => sniffer.sniff(read),

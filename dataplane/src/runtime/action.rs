@@ -5,6 +5,8 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use regex::Regex;
+use smallvec::SmallVec;
+use xxhash_rust::xxh64::xxh64;
 
 use super::{
     facts::{RequestFacts, split_port},
@@ -229,10 +231,17 @@ pub struct NewCookie {
 }
 
 impl HashSource {
-    /// The text to hash, if the request has it.
-    pub fn text<'a>(&self, request: &'a RequestFacts<'_>) -> Option<Cow<'a, str>> {
-        match self {
-            Self::Header(name) => request.header(name),
+    /// The hash of what the request has of it, if it has any.
+    pub fn hash(&self, request: &RequestFacts<'_>) -> Option<u64> {
+        let text = match self {
+            Self::Header(name) => {
+                let mut lines: SmallVec<[String; 2]> = SmallVec::new();
+                request.each_line(name, &mut |line| lines.push(line.to_owned()));
+                // In whatever order they came: each is hashed with the hash of those before it.
+                lines.sort_unstable();
+                let chained = lines.iter().fold(0, |before, line| xxh64(line.as_bytes(), before));
+                return (!lines.is_empty()).then_some(chained);
+            }
             Self::Cookie { name, .. } => {
                 request.header("cookie").and_then(|line| cookie(&line, name)).map(Cow::Owned)
             }
@@ -240,7 +249,8 @@ impl HashSource {
             Self::Query(name) => {
                 request.query().and_then(|query| query_parameter(query, name)).map(Cow::Borrowed)
             }
-        }
+        };
+        text.map(|text| xxh64(text.as_bytes(), 0))
     }
 }
 

@@ -174,7 +174,7 @@ impl Condition {
                 matcher.matches(connection.server_name.as_deref().unwrap_or_default())
             }
             Self::Authenticated(matcher) => is_authenticated(connection, matcher.as_ref()),
-            Self::DirectRemoteIp(net) => net.contains(&connection.source.ip()),
+            Self::DirectRemoteIp(net) => net.contains(&connection.direct_source.ip()),
             Self::RemoteIp(net) => net.contains(&request.remote_ip),
             Self::Metadata(matcher) => matcher.matches(request.metadata),
             Self::And(_) | Self::Or(_) | Self::Not(_) | Self::Header(_) | Self::Path(_) => false,

@@ -6,6 +6,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use super::{
     endpoint::{DnsRefresh, Endpoint, EndpointSet},
     limits::{BufferLimit, HttpLimits},
+    proxy_header::ProxyVersion,
     secret::UpstreamTls,
 };
 
@@ -81,14 +82,47 @@ pub enum LbPolicy {
         minimum: u64,
         /// Most points.
         maximum: u64,
+        /// What makes a point of a text.
+        function: HashFunction,
+        /// What of an endpoint is hashed.
+        key: HashKey,
     },
     /// By hash in a Maglev table.
     Maglev {
         /// Entries; a prime.
         table_size: u64,
+        /// What of an endpoint is hashed.
+        key: HashKey,
     },
     /// The endpoint is the destination itself ([`Discovery::OriginalDst`]).
     ClusterProvided,
+}
+
+impl LbPolicy {
+    /// Whether a request's hash decides.
+    pub const fn is_by_hash(self) -> bool {
+        matches!(self, Self::RingHash { .. } | Self::Maglev { .. })
+    }
+}
+
+/// What makes points of a ring of texts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum HashFunction {
+    /// xxHash64.
+    #[default]
+    XxHash,
+    /// 64-bit MurmurHash2, as GNU's `std::hash` has it.
+    Murmur2,
+}
+
+/// What of an endpoint a hash balancer hashes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum HashKey {
+    /// Address and port.
+    #[default]
+    Address,
+    /// Its host name (Envoy's `use_hostname_for_hashing`).
+    HostName,
 }
 
 /// Priorities, localities and panic.
@@ -154,8 +188,20 @@ pub enum Transport {
     Plaintext,
     /// TLS.
     Tls(Arc<UpstreamTls>),
+    /// As the other says, behind a header of the PROXY protocol about the client's connection.
+    Announced(ProxyVersion, Arc<Transport>),
     /// No bytes at all: the control plane wants them protected in a way that we have refused.
     Closed,
+}
+
+impl Transport {
+    /// The header that is written first, and what protects the bytes behind it.
+    pub fn parts(&self) -> (Option<ProxyVersion>, &Self) {
+        match self {
+            Self::Announced(version, inner) => (Some(*version), inner),
+            other => (None, other),
+        }
+    }
 }
 
 /// What HTTP is spoken to a cluster.
@@ -176,6 +222,9 @@ pub struct UpstreamHttp {
     pub idle_timeout: Option<Duration>,
     /// Nothing says for how long, so that the pool may close sooner what a burst has opened.
     pub trims_idle: bool,
+    /// Sends no more requests over a connection that is as old, and closes it once it carries
+    /// none; `None` never.
+    pub longest: Option<Duration>,
     /// Closes a connection after so many requests; `None` never.
     pub max_requests_per_connection: Option<u32>,
     /// How much a server may send back.
@@ -339,6 +388,7 @@ mod tests {
             http: UpstreamHttp {
                 idle_timeout: None,
                 trims_idle: false,
+                longest: None,
                 max_requests_per_connection: None,
                 limits: HttpLimits::default(),
                 h2_keepalive: None,

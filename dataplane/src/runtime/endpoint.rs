@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 /// Everything that a cluster can be sent to. Immutable; replaced as a whole.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct EndpointSet {
-    /// Groups of endpoints, sorted by priority (0 first), then by locality.
+    /// Groups of endpoints, sorted by priority (0 first), else in the order that they were sent in.
     pub localities: Vec<LocalityEndpoints>,
     /// Percentage that scales the share of a priority: 140 by default (Envoy's
     /// `overprovisioning_factor`).

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::metadata::Metadata;
+use super::{metadata::Metadata, proxy_header::Ends};
 
 /// What a downstream connection starts with, as the listener filters found it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -52,8 +52,10 @@ pub struct ConnectionFacts {
     /// The address that the client wanted: the original destination if traffic was redirected, else
     /// the local address.
     pub destination: SocketAddr,
-    /// The peer's address.
+    /// The client's address: the peer's, or what a balancer before us says by the PROXY protocol.
     pub source: SocketAddr,
+    /// The peer's address, whatever is said.
+    pub direct_source: SocketAddr,
     /// What the connection starts with.
     pub transport: TransportProtocol,
     /// Server name of the ClientHello, in lower case.
@@ -71,11 +73,17 @@ impl ConnectionFacts {
         Self {
             destination,
             source,
+            direct_source: source,
             transport: TransportProtocol::RawBuffer,
             server_name: None,
             application_protocols: Vec::new(),
             peer: None,
         }
+    }
+
+    /// Between whom it is.
+    pub fn ends(&self) -> Ends {
+        Ends { source: self.source, destination: self.destination }
     }
 }
 

@@ -68,6 +68,8 @@ pub struct HttpConnectionManager {
     pub request_timeout: Option<Duration>,
     /// Closes a connection without requests after so long; `None` never.
     pub idle_timeout: Option<Duration>,
+    /// When a connection is to end, whatever it carries; `None` never.
+    pub longest: Option<LongestConnection>,
     /// Time between announcing the end of a connection and closing it.
     pub drain_timeout: Duration,
     /// How much a client may ask.
@@ -100,6 +102,16 @@ impl HttpConnectionManager {
     pub fn keeps_response_headers(&self) -> bool {
         !self.access_logs.is_empty() || self.metrics.is_some()
     }
+}
+
+/// How long a client's connection may last (Envoy's `max_connection_duration`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LongestConnection {
+    /// From its beginning; then its client is told to go.
+    pub duration: Duration,
+    /// HTTP/1.x is told with the next answer alone, and not closed after the drain time, so that no
+    /// request crosses the end (`http1_safe_max_connection_duration`).
+    pub http1_by_answer: bool,
 }
 
 /// What HTTP is spoken.

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use super::{
     access_log::AccessLog, authz::Rbac, facts::ConnectionFacts, filter_chain::FilterChainMatcher,
     http::HttpConnectionManager, limits::BufferLimit, metric_rules::OwnMetrics,
-    secret::DownstreamTls, target::ClusterChoice,
+    proxy_header::ProxyVersion, secret::DownstreamTls, target::ClusterChoice,
 };
 
 /// A compiled listener.
@@ -57,6 +57,8 @@ pub enum TrafficDirection {
 pub struct Inspection {
     /// Reads the original destination of redirected connections.
     pub original_dst: bool,
+    /// Takes off the header of the PROXY protocol, before all else.
+    pub proxy_header: Option<ProxyHeader>,
     /// Reads the ClientHello.
     pub tls: Option<PortScope>,
     /// Looks for an HTTP request line or preface in plaintext.
@@ -65,6 +67,17 @@ pub struct Inspection {
     pub timeout: Option<Duration>,
     /// Goes on with what is known when the time is over, instead of closing.
     pub continue_on_timeout: bool,
+}
+
+/// How a header of the PROXY protocol is taken (Envoy's `proxy_protocol` listener filter).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProxyHeader {
+    /// Where it is looked for.
+    pub scope: PortScope,
+    /// Connections may be without one.
+    pub optional: bool,
+    /// Versions that count as none.
+    pub disallowed: Vec<ProxyVersion>,
 }
 
 /// The destination ports for which a listener filter is switched off.

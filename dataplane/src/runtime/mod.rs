@@ -35,6 +35,7 @@ pub mod matcher;
 pub mod metadata;
 pub mod metric_rules;
 pub mod path;
+pub mod proxy_header;
 pub mod rate_limit;
 pub mod route;
 pub mod route_match;

@@ -194,8 +194,8 @@ impl<'a> Entry<'a> {
             Field::DownstreamLocalAddressWithoutPort => host(self.connection.destination),
             Field::DownstreamRemoteAddress => shown(self.remote),
             Field::DownstreamRemoteAddressWithoutPort => host(self.remote),
-            Field::DownstreamDirectRemoteAddress => shown(self.connection.source),
-            Field::DownstreamDirectRemoteAddressWithoutPort => host(self.connection.source),
+            Field::DownstreamDirectRemoteAddress => shown(self.connection.direct_source),
+            Field::DownstreamDirectRemoteAddressWithoutPort => host(self.connection.direct_source),
             Field::RequestedServerName => {
                 text(self.connection.server_name.as_deref().unwrap_or_default())
             }
@@ -219,7 +219,9 @@ impl<'a> Entry<'a> {
             Field::SpanId => self.span.map(|span| format!("{:016x}", span.span).into()),
             Field::DownstreamLocalPort => number(self.connection.destination.port().into()),
             Field::DownstreamRemotePort => number(self.remote.port().into()),
-            Field::DownstreamDirectRemotePort => number(self.connection.source.port().into()),
+            Field::DownstreamDirectRemotePort => {
+                number(self.connection.direct_source.port().into())
+            }
             Field::UpstreamHostWithoutPort => self.upstream_host.and_then(host),
             Field::UpstreamPort => self.upstream_host.and_then(|at| number(at.port().into())),
             Field::UpstreamLocalAddressWithoutPort => self.upstream_local.and_then(host),

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use super::{
     LiveCluster,
     cluster_state::{ClusterState, LiveEndpoint, LivePriority, LiveSet},
+    shares,
 };
 use crate::runtime::{
     cluster::{BalanceSettings, LbPolicy},
@@ -19,12 +20,12 @@ use crate::runtime::{
 };
 
 /// Attempts to draw a host that was not tried before (Envoy's `host_selection_retry_max_attempts`).
-const MAX_REDRAWS: usize = 5;
+const MAX_REDRAWS: u32 = 5;
 
 /// What the choice may depend on besides the endpoints.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Draw<'a> {
-    /// Hash of the request, for policies that balance by it.
+    /// Hash of the request, for policies that balance by it; without one they draw it.
     pub hash: Option<u64>,
     /// Endpoints that earlier attempts have used, to be avoided while others are left.
     pub tried: &'a [std::net::SocketAddr],
@@ -38,12 +39,20 @@ pub fn choose(
 ) -> Option<LiveEndpoint> {
     let set = cluster.state.endpoints();
     let now_ms = cluster.state.now_ms();
-    let mut chosen = choose_from(&set, cluster, now_ms, draw, random)?;
-    for _ in 0..MAX_REDRAWS {
+    let hash = match cluster.policy.is_by_hash() {
+        true => draw.hash.unwrap_or_else(&mut *random),
+        false => 0,
+    };
+    let mut draw_once = |attempt| match cluster.policy.is_by_hash() {
+        true => choose_by_hash(&set, cluster, now_ms, (hash, attempt)),
+        false => choose_from(&set, cluster, now_ms, random),
+    };
+    let mut chosen = draw_once(0)?;
+    for attempt in 1..=MAX_REDRAWS {
         if !draw.tried.contains(&chosen.state.address) {
             break;
         }
-        chosen = choose_from(&set, cluster, now_ms, Draw { hash: None, ..draw }, random)?;
+        chosen = draw_once(attempt)?;
     }
     Some(chosen.clone())
 }
@@ -60,12 +69,33 @@ fn choose_from<'a>(
     set: &'a LiveSet,
     cluster: &LiveCluster,
     now_ms: u64,
-    draw: Draw<'_>,
     random: &mut impl FnMut() -> u64,
 ) -> Option<&'a LiveEndpoint> {
     let (priority, panic) = choose_priority(set, &cluster.balance, now_ms, random)?;
     let candidates = candidates(priority, &cluster.balance, now_ms, panic, random);
-    pick(&candidates, cluster.policy, &cluster.state, draw, random)
+    pick(&candidates, cluster.policy, &cluster.state, random)
+}
+
+/// The hash decides on the priority too, as at Envoy.
+fn choose_by_hash<'a>(
+    set: &'a LiveSet,
+    cluster: &LiveCluster,
+    now_ms: u64,
+    (hash, attempt): (u64, u32),
+) -> Option<&'a LiveEndpoint> {
+    let (priority, panic) = choose_priority(set, &cluster.balance, now_ms, &mut || hash)?;
+    let places = |takes: &dyn Fn(&LiveEndpoint) -> bool| {
+        let endpoints = priority.endpoints.iter().zip(0u32..);
+        let places = endpoints.filter(|(endpoint, _)| takes(endpoint)).map(|(_, place)| place);
+        places.collect::<SmallVec<[u32; 16]>>()
+    };
+    let mut members = places(&|endpoint| panic || is_available(endpoint, now_ms));
+    if members.is_empty() {
+        members = places(&|endpoint| is_degraded(endpoint, now_ms));
+    }
+    let by_locality = cluster.balance.locality_weighted;
+    let place = shares::place(priority, cluster.policy, by_locality, &members, (hash, attempt))?;
+    priority.endpoints.get(place)
 }
 
 /// Endpoints among which the policy chooses.
@@ -126,6 +156,10 @@ fn is_available(endpoint: &LiveEndpoint, now_ms: u64) -> bool {
     endpoint.spec.health == HealthStatus::Healthy && !endpoint.state.is_ejected(now_ms)
 }
 
+fn is_degraded(endpoint: &LiveEndpoint, now_ms: u64) -> bool {
+    endpoint.spec.health == HealthStatus::Degraded && !endpoint.state.is_ejected(now_ms)
+}
+
 fn candidates<'a>(
     priority: &'a LivePriority,
     balance: &BalanceSettings,
@@ -144,10 +178,7 @@ fn candidates<'a>(
     let takes = |endpoint: &&LiveEndpoint| panic || is_available(endpoint, now_ms);
     let mut eligible: SmallVec<[&LiveEndpoint; 16]> = endpoints.iter().filter(takes).collect();
     if eligible.is_empty() {
-        let degraded = |e: &&LiveEndpoint| {
-            e.spec.health == HealthStatus::Degraded && !e.state.is_ejected(now_ms)
-        };
-        eligible = endpoints.iter().filter(degraded).collect();
+        eligible = endpoints.iter().filter(|endpoint| is_degraded(endpoint, now_ms)).collect();
     }
     let mut sum = 0;
     Candidates::Weighted(
@@ -198,7 +229,6 @@ fn pick<'a>(
     candidates: &Candidates<'a>,
     policy: LbPolicy,
     state: &ClusterState,
-    draw: Draw<'_>,
     random: &mut impl FnMut() -> u64,
 ) -> Option<&'a LiveEndpoint> {
     if candidates.is_empty() {
@@ -207,11 +237,11 @@ fn pick<'a>(
     Some(match policy {
         LbPolicy::RoundRobin => candidates.in_turn(state.turn.fetch_add(1, Relaxed)),
         LbPolicy::LeastRequest { choices } => candidates.least_busy(choices, random),
-        LbPolicy::Random | LbPolicy::ClusterProvided => candidates.at(random()),
-        LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. } => match draw.hash {
-            Some(hash) => candidates.by_hash(hash),
-            None => candidates.at(random()),
-        },
+        // What is by hash was chosen already.
+        LbPolicy::Random
+        | LbPolicy::ClusterProvided
+        | LbPolicy::RingHash { .. }
+        | LbPolicy::Maglev { .. } => candidates.at(random()),
     })
 }
 
@@ -265,36 +295,6 @@ impl<'a> Candidates<'a> {
             }
         }
         best
-    }
-
-    /// Rendezvous hashing: an endpoint that comes or goes moves only its own share. Ring and Maglev
-    /// promise the same.
-    fn by_hash(&self, hash: u64) -> &'a LiveEndpoint {
-        let score = |endpoint: &LiveEndpoint| {
-            let mixed = xxhash_rust::xxh3::xxh3_64_with_seed(
-                endpoint.state.address.to_string().as_bytes(),
-                hash,
-            );
-            let uniform = (mixed >> 11) as f64 / (1u64 << 53) as f64;
-            -f64::from(endpoint.spec.weight.max(1)) / uniform.max(f64::MIN_POSITIVE).ln()
-        };
-        let mut best = self.at(0);
-        let mut best_score = f64::MIN;
-        for endpoint in self.iter() {
-            let score = score(endpoint);
-            if score > best_score {
-                (best, best_score) = (endpoint, score);
-            }
-        }
-        best
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &'a LiveEndpoint> + '_ {
-        let (uniform, weighted): (&'a [LiveEndpoint], &[(&'a LiveEndpoint, u64)]) = match self {
-            Self::Uniform(endpoints) => (endpoints, &[]),
-            Self::Weighted(endpoints) => (&[], endpoints),
-        };
-        uniform.iter().chain(weighted.iter().map(|(endpoint, _)| *endpoint))
     }
 }
 
@@ -369,9 +369,7 @@ mod tests {
         for _ in 0..times {
             if let Some((priority, panic)) = choose_priority(&set, &balance, now, &mut random) {
                 let candidates = candidates(priority, &balance, now, panic, &mut random);
-                if let Some(endpoint) =
-                    pick(&candidates, policy, &state, Draw::default(), &mut random)
-                {
+                if let Some(endpoint) = pick(&candidates, policy, &state, &mut random) {
                     *counts.entry(endpoint.state.address.port()).or_default() += 1;
                 }
             }
@@ -415,7 +413,7 @@ mod tests {
         let candidates = Candidates::Uniform(&live.priorities[0].endpoints);
         let mut random = random();
         let busy = (0..10_000)
-            .filter_map(|_| pick(&candidates, policy, &state, Draw::default(), &mut random))
+            .filter_map(|_| pick(&candidates, policy, &state, &mut random))
             .filter(|endpoint| endpoint.state.address.port() == 1)
             .count();
         assert!(
@@ -474,26 +472,6 @@ mod tests {
         assert_eq!(
             picks(localities(), LbPolicy::Random, balance(0, true), &[1], 1000).get(&1),
             None
-        );
-    }
-
-    #[test]
-    fn a_hash_always_leads_to_the_same_endpoint_and_moves_little() {
-        let state = StateRegistry::default().cluster("a", 1);
-        state.publish(&set(vec![locality(0, 1, (1..=5).map(|port| endpoint(port, 1)).collect())]));
-        let live = state.endpoints();
-        let all = Candidates::Uniform(&live.priorities[0].endpoints);
-        let fewer = Candidates::Uniform(&live.priorities[0].endpoints[..4]);
-        let port =
-            |candidates: &Candidates<'_>, hash| candidates.by_hash(hash).state.address.port();
-        for hash in 0..500 {
-            let before = port(&all, hash);
-            assert_eq!(before, port(&all, hash));
-            assert!(before == 5 || before == port(&fewer, hash));
-        }
-        assert_eq!(
-            (0..500).map(|hash| port(&all, hash)).collect::<std::collections::BTreeSet<_>>().len(),
-            5
         );
     }
 }

@@ -19,9 +19,10 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::own::OwnConnections;
+use super::{consistent::Tables, own::OwnConnections};
 use crate::runtime::endpoint::{
-    DnsRefresh, Endpoint, EndpointAddress, EndpointSet, HealthStatus, Workload,
+    DnsRefresh, Endpoint, EndpointAddress, EndpointSet, HealthStatus, Locality, LocalityEndpoints,
+    Workload,
 };
 
 /// Endpoints of an original-destination cluster that nobody uses are forgotten once this many are
@@ -81,6 +82,8 @@ pub struct LiveEndpoint {
 /// A part of a priority's endpoints.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LocalityRange {
+    /// Where they are.
+    pub locality: Locality,
     /// Share among the localities of the priority.
     pub weight: u32,
     /// Indices into [`LivePriority::endpoints`]; never empty.
@@ -96,6 +99,8 @@ pub struct LivePriority {
     pub localities: Vec<LocalityRange>,
     /// All are healthy by configuration and weigh the same, so any may be drawn blindly.
     pub uniform: bool,
+    /// Where hashes lead to.
+    pub tables: Tables,
 }
 
 /// An immutable set of endpoints with resolved addresses.
@@ -215,7 +220,7 @@ impl ClusterState {
                     LiveEndpoint { state, spec: Arc::clone(spec), workload }
                 })
                 .collect();
-            builder.push(locality.priority, locality.weight, live);
+            builder.push(locality, live);
         }
         self.endpoints.store(Arc::new(builder.build(set.overprovisioning_factor)));
     }
@@ -259,19 +264,28 @@ struct LiveSetBuilder {
 }
 
 impl LiveSetBuilder {
-    fn push(&mut self, number: u32, weight: u32, live: Vec<LiveEndpoint>) {
+    fn push(&mut self, from: &LocalityEndpoints, live: Vec<LiveEndpoint>) {
         if live.is_empty() {
             return;
         }
+        let number = from.priority;
         if self.priorities.last().is_none_or(|(last, _)| *last != number) {
-            let empty =
-                LivePriority { endpoints: Vec::new(), localities: Vec::new(), uniform: true };
+            let empty = LivePriority {
+                endpoints: Vec::new(),
+                localities: Vec::new(),
+                uniform: true,
+                tables: Tables::default(),
+            };
             self.priorities.push((number, empty));
         }
         let Some((_, priority)) = self.priorities.last_mut() else { return };
         let start = priority.endpoints.len();
         priority.endpoints.extend(live);
-        priority.localities.push(LocalityRange { weight, range: start..priority.endpoints.len() });
+        priority.localities.push(LocalityRange {
+            locality: from.locality.clone(),
+            weight: from.weight,
+            range: start..priority.endpoints.len(),
+        });
         let first = priority.endpoints[0].spec.weight;
         let alike =
             |e: &LiveEndpoint| e.spec.health == HealthStatus::Healthy && e.spec.weight == first;
@@ -377,7 +391,6 @@ impl AsRef<AtomicU32> for ActiveOf {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::runtime::endpoint::LocalityEndpoints;
 
     /// An endpoint on loopback.
     pub(crate) fn endpoint(port: u16, weight: u32) -> Arc<Endpoint> {

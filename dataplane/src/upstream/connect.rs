@@ -11,7 +11,7 @@ use std::{
 use http::HeaderMap;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{LiveCluster, LiveEndpoint, own::OwnConnection};
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     runtime::{
         cluster::{AutomaticNames, ConnectionSettings, MeshAlpn, TcpKeepalive, Transport},
         facts::PeerCertificate,
+        proxy_header::{self, Ends, ProxyVersion},
         secret::UpstreamTls,
     },
     tls::{MaybeTls, TlsContexts, TlsError, client::Names},
@@ -58,6 +59,8 @@ pub struct Dial<'a> {
     /// What the request calls the server, if the cluster asks it: before what the endpoint and the
     /// transport say.
     pub names: Names<'a>,
+    /// The connection on whose behalf it is, if there is one.
+    pub ends: Option<Ends>,
 }
 
 /// What a request calls the server: the host that it is sent to, or a header where the cluster
@@ -138,14 +141,18 @@ impl Dial<'_> {
 
     async fn connect_unlimited(&self, contexts: &TlsContexts) -> Result<Dialed, ConnectError> {
         let settings = &self.cluster.connection;
-        let transport = settings.transport_for(&self.endpoint.spec);
-        let (stream, own) = match transport {
+        let (announced, transport) = settings.transport_for(&self.endpoint.spec).parts();
+        let (mut stream, own) = match transport {
             Transport::Closed => return Err(ConnectError::Closed),
             _ => self.tcp().await.map_err(ConnectError::Tcp)?,
         };
         let local = stream.local_addr().ok();
+        if let Some(version) = announced {
+            let header = proxy_header::written(version, self.announced(version, local));
+            stream.write_all(&header).await.map_err(ConnectError::Tcp)?;
+        }
         match transport {
-            Transport::Closed => Err(ConnectError::Closed),
+            Transport::Closed | Transport::Announced(..) => Err(ConnectError::Closed),
             Transport::Plaintext => {
                 Ok(Dialed { stream: MaybeTls::Plain(stream), local, peer: None, own })
             }
@@ -164,6 +171,14 @@ impl Dial<'_> {
                 })
             }
         }
+    }
+
+    /// What the header says: version 1 has no way to say that a connection is nobody else's but
+    /// to tell our own ends, as Envoy does.
+    fn announced(&self, version: ProxyVersion, local: Option<SocketAddr>) -> Option<Ends> {
+        let destination = self.endpoint.state.address;
+        let own = || Some(Ends { source: local?, destination });
+        self.ends.or_else(|| (version == ProxyVersion::V1).then(own).flatten())
     }
 
     async fn tcp(&self) -> io::Result<(TcpStream, OwnConnection)> {

@@ -8,11 +8,13 @@
 pub mod balancer;
 pub mod cluster_state;
 pub mod connect;
+pub mod consistent;
 pub mod dns;
 pub mod live;
 pub mod outlier;
 pub mod own;
 pub(crate) mod pool;
+mod shares;
 
 pub use cluster_state::{ClusterState, EndpointState, LiveEndpoint, StateRegistry};
 pub use live::LiveCluster;

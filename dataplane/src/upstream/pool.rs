@@ -39,6 +39,7 @@ use crate::{
         cluster::{Discovery, Transport},
         facts::PeerCertificate,
         limits::{BufferLimit, HttpLimits, Limit},
+        proxy_header::Ends,
     },
     telemetry::metrics::{Direction, WorkerMetrics},
     tls::{TlsContexts, client::Names},
@@ -71,6 +72,8 @@ struct PoolKey {
     /// Server name, and the name that the certificate must bear, where they come from the request
     /// or the endpoint.
     names: [Option<Box<str>>; 2],
+    /// Whose connection the endpoint is told of: it is nobody else's then.
+    ends: Option<Ends>,
 }
 
 /// What is known of an open connection.
@@ -81,6 +84,8 @@ pub(crate) struct UpstreamFacts {
     /// The server's certificate.
     pub(crate) peer: Option<Arc<PeerCertificate>>,
     served: Cell<u32>,
+    /// It is too old for another request.
+    retired: Cell<bool>,
     /// Something has come since the last request was sent; known for HTTP/1 only.
     heard: Arc<AtomicBool>,
 }
@@ -88,7 +93,13 @@ pub(crate) struct UpstreamFacts {
 impl UpstreamFacts {
     fn new(dialed: &Dialed) -> Rc<Self> {
         let (peer, heard) = (dialed.peer.clone(), Arc::default());
-        Rc::new(Self { local: dialed.local, peer, served: Cell::new(0), heard })
+        let (served, retired) = (Cell::new(0), Cell::new(false));
+        Rc::new(Self { local: dialed.local, peer, served, retired, heard })
+    }
+
+    /// Whether it may carry another request, of so many at most.
+    fn is_spent(&self, most: Option<u32>) -> bool {
+        self.retired.get() || most.is_some_and(|most| self.served.get() >= most)
     }
 }
 
@@ -120,6 +131,7 @@ struct Pool {
     opening: RefCell<Option<Rc<Opening>>>,
     max_requests: Option<u32>,
     idle_timeout: Option<Duration>,
+    longest: Option<Duration>,
     trims_idle: bool,
     limits: HttpLimits,
     buffer: BufferLimit,
@@ -315,7 +327,7 @@ impl Lease {
         let Self { sender, facts, pool, .. } = self;
         if let Sender::Http1(sender) = sender
             && !sender.is_closed()
-            && pool.max_requests.is_none_or(|most| facts.served.get() < most)
+            && !facts.is_spent(pool.max_requests)
         {
             pool.idle.borrow_mut().push(Idle { sender, facts, since: Instant::now() });
             pool.freed.notify_one();
@@ -351,8 +363,7 @@ impl Pool {
     /// for ever.
     fn take_stream(self: &Rc<Self>, limit: u32) -> Option<Lease> {
         let mut shared = self.shared.borrow_mut();
-        let spent =
-            |c: &Multiplexed| self.max_requests.is_some_and(|most| c.facts.served.get() >= most);
+        let spent = |c: &Multiplexed| c.facts.is_spent(self.max_requests);
         let overdue = self.overdue();
         let is_done =
             |c: &Multiplexed| c.streams.get() == 0 && (spent(c) || overdue(c.idle_since.get()));
@@ -372,6 +383,14 @@ impl Pool {
             reused: true,
             pool: Rc::clone(self),
         })
+    }
+
+    /// Closes what is too old and carries nothing; the rest ends with what it carries.
+    fn close_retired(&self) {
+        self.idle.borrow_mut().retain(|connection| !connection.facts.retired.get());
+        self.shared
+            .borrow_mut()
+            .retain(|connection| connection.streams.get() > 0 || !connection.facts.retired.get());
     }
 
     /// Tells what the next sweep will find idle for too long, which is not to be used until then:
@@ -414,11 +433,24 @@ impl Pool {
         idle.retain(|connection| !connection.sender.is_closed() && !stale(connection.since));
         self.shared.borrow_mut().retain(|connection| {
             let idle = connection.streams.get() == 0;
-            let spent = self.max_requests.is_some_and(|most| connection.facts.served.get() >= most);
+            let spent = connection.facts.is_spent(self.max_requests);
             !connection.sender.is_closed()
                 && !(idle && (spent || stale(connection.idle_since.get())))
         });
     }
+}
+
+/// Drives a connection to its end, and retires it once it is as old as connections get.
+async fn drive<C: Future>(connection: C, pool: &Rc<Pool>, facts: &UpstreamFacts) -> C::Output {
+    let Some(longest) = pool.longest else { return connection.await };
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = &mut connection => return ended,
+        () = tokio::time::sleep(longest) => {}
+    }
+    facts.retired.set(true);
+    pool.close_retired();
+    connection.await
 }
 
 /// How many connections at the bottom of a stack a burst has left, by when each was used last, the
@@ -464,9 +496,10 @@ impl Pools {
             .transport_matches
             .iter()
             .position(|entry| std::ptr::eq(&entry.transport, transport));
-        let names = match transport {
+        let (announced, inner) = transport.parts();
+        let names = match inner {
             Transport::Tls(tls) => dial.varying_names(tls),
-            Transport::Plaintext | Transport::Closed => Names::default(),
+            Transport::Plaintext | Transport::Closed | Transport::Announced(..) => Names::default(),
         };
         let key = PoolKey {
             state: Arc::as_ptr(&dial.cluster.state) as usize,
@@ -476,6 +509,7 @@ impl Pools {
             alpn: dial.alpn,
             names: [names.sent, names.expected]
                 .map(|name| name.map(|name| name.to_ascii_lowercase().into())),
+            ends: dial.ends.filter(|_| announced.is_some()),
         };
         let mut pools = self.pools.borrow_mut();
         let pool = pools.entry(key).or_insert_with(|| {
@@ -488,6 +522,7 @@ impl Pools {
                 opening: RefCell::default(),
                 max_requests: settings.http.max_requests_per_connection,
                 idle_timeout: settings.http.idle_timeout,
+                longest: settings.http.longest,
                 trims_idle: settings.http.trims_idle,
                 limits: settings.http.limits,
                 buffer: settings.buffer,
@@ -583,9 +618,10 @@ async fn handshake_http1(
     let own = dialed.own;
     let stream = Tap::new(dialed.stream, Heard(Arc::clone(&facts.heard)));
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+    let of = Rc::clone(&facts);
     tokio::task::spawn_local(async move {
-        let _held = (open, own);
-        if let Err(error) = connection.with_upgrades().await {
+        let (open, _own) = (open, own);
+        if let Err(error) = drive(connection.with_upgrades(), &open.0, &of).await {
             tracing::debug!(%error, "upstream connection ended");
         }
     });
@@ -656,9 +692,10 @@ async fn handshake_http2(
     let watched = Arc::default();
     let stream = Guarded::upstream(dialed.stream, &watched, pool.limits, &pool.metrics);
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+    let of = Rc::clone(&facts);
     tokio::task::spawn_local(async move {
-        let _held = (open, own);
-        if let Err(error) = connection.await {
+        let (open, _own) = (open, own);
+        if let Err(error) = drive(connection, &open.0, &of).await {
             tracing::debug!(%error, "upstream connection ended");
         }
     });

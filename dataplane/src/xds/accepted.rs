@@ -12,10 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use ferromesh_proto::ResourceType;
 use rustc_hash::FxHasher;
 
-use super::session::{Changed, Update};
+use super::session::{Changed, Late, Update};
 use crate::{
     compile::{Compiled, Context, Needs, Rejection},
     runtime::{
@@ -41,7 +42,8 @@ pub struct Accepted {
     endpoints: BTreeMap<String, Option<Versioned<EndpointSet>>>,
     /// `None`: the control plane says that there is none.
     secrets: BTreeMap<String, Option<Versioned<SecretMaterial>>>,
-    rejections: BTreeMap<(ResourceType, String), Refusal>,
+    rejections: BTreeMap<(ResourceType, String), Refused>,
+    late: Vec<Late>,
     received: BTreeSet<ResourceType>,
     generation: u64,
     stale: bool,
@@ -74,6 +76,12 @@ pub struct Refusal {
     pub rejection: Rejection,
 }
 
+struct Refused {
+    refusal: Refusal,
+    /// The message, if it may be accepted later as it is ([`Rejection::in_file`]).
+    body: Option<Bytes>,
+}
+
 /// One line of a summary.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Summary {
@@ -97,6 +105,7 @@ impl Accepted {
             endpoints: BTreeMap::new(),
             secrets: BTreeMap::new(),
             rejections: BTreeMap::new(),
+            late: Vec::new(),
             received: BTreeSet::new(),
             generation: 0,
             stale: false,
@@ -110,18 +119,21 @@ impl Accepted {
         for changed in &update.changed {
             let outcome = self.accept(update.kind, changed, now);
             let key = (update.kind, changed.name.clone());
+            self.forget_late(update.kind, &changed.name);
             match outcome {
                 Ok(()) => drop(self.rejections.remove(&key)),
                 Err(mut rejection) => {
                     rejection.closed = self.close(update.kind, changed);
+                    let body = rejection.in_file.then(|| changed.body.clone());
                     let refusal =
                         Refusal { version: changed.version.clone(), rejection: rejection.clone() };
-                    self.rejections.insert(key, refusal);
+                    self.rejections.insert(key, Refused { refusal, body });
                     refused.push(rejection);
                 }
             }
         }
         for name in &update.removed {
+            self.forget_late(update.kind, name);
             self.rejections.remove(&(update.kind, name.clone()));
             self.remove(update.kind, name);
         }
@@ -138,9 +150,47 @@ impl Accepted {
         self.forget_unneeded();
     }
 
-    /// Looks at the files of secrets in use ([`crate::compile::SecretSlots::look_at_files`]).
-    pub fn look_at_files(&mut self) -> Vec<String> {
-        self.context.secrets.look_at_files()
+    /// Looks at the files of secrets in use ([`crate::compile::SecretSlots::look_at_files`]), and
+    /// accepts what was refused for files that are as they must be now.
+    pub fn look_at_files(&mut self, now: Instant) -> Vec<String> {
+        let wrong = self.context.secrets.look_at_files();
+        self.try_again(now);
+        wrong
+    }
+
+    fn try_again(&mut self, now: Instant) {
+        let waiting = self.rejections.iter().filter_map(|((kind, name), refused)| {
+            let (name, version) = (name.clone(), refused.refusal.version.clone());
+            Some((*kind, Changed { name, version, body: refused.body.clone()? }))
+        });
+        for (kind, changed) in waiting.collect::<Vec<_>>() {
+            let outcome = self.accept(kind, &changed, now);
+            let Changed { name, version, .. } = changed;
+            let key = (kind, name.clone());
+            match (outcome, self.rejections.get_mut(&key)) {
+                (Ok(()), _) => {
+                    self.rejections.remove(&key);
+                    self.late.push(Late { kind, name, version });
+                }
+                (Err(rejection), Some(Refused { refusal, .. })) => {
+                    let closed = refusal.rejection.closed;
+                    refusal.rejection = Rejection { closed, ..rejection };
+                }
+                (Err(_), None) => {}
+            }
+        }
+        self.settle(now);
+    }
+
+    /// What was accepted late since this was asked last, and of which the control plane has heard
+    /// that it is refused.
+    pub fn take_late(&mut self) -> Vec<Late> {
+        std::mem::take(&mut self.late)
+    }
+
+    /// The control plane has sent something newer.
+    fn forget_late(&mut self, kind: ResourceType, name: &str) {
+        self.late.retain(|late| late.kind != kind || late.name != name);
     }
 
     /// The configuration, if it has changed since it was taken last.
@@ -202,7 +252,7 @@ impl Accepted {
 
     /// What is refused now, by type and name.
     pub fn refusals(&self) -> impl Iterator<Item = &Refusal> {
-        self.rejections.values()
+        self.rejections.values().map(|refused| &refused.refusal)
     }
 
     /// Names and versions of one type.

@@ -96,17 +96,29 @@ impl Progress {
     }
 
     /// Looks at the files of secrets in use, for whoever keeps them, until the process ends; what
-    /// has changed is in force from the next handshake on.
-    pub async fn follow_files(self: Arc<Self>) {
+    /// has changed is in force from the next handshake on. What was refused for its files is put
+    /// in force once they are there, with or without a stream.
+    pub async fn follow_files(self: Arc<Self>, shared: Arc<Shared>) {
         let mut look = tokio::time::interval(LOOK_AT_FILES);
         let mut told = BTreeSet::new();
         loop {
             look.tick().await;
-            let wrong = self.accepted().look_at_files();
+            let wrong = self.accepted().look_at_files(Instant::now());
+            self.publish(&shared);
             for error in wrong.into_iter().filter(|error| told.insert(error.clone())) {
                 tracing::warn!(error, "a secret's files cannot be used");
             }
         }
+    }
+
+    /// Puts a changed configuration in force; its number.
+    fn publish(&self, shared: &Shared) -> Option<u64> {
+        // Under the lock: else of two that publish the older one could come last.
+        let mut accepted = self.accepted();
+        let config = accepted.take_config()?;
+        let generation = config.generation;
+        shared.publish(config);
+        Some(generation)
     }
 
     /// Whether a stream is open.
@@ -214,6 +226,7 @@ impl Client {
         if let Some(token) = token {
             request.metadata_mut().insert("authorization", token);
         }
+        self.note_late(session);
         send(&requests, session.connected());
         let mut client = AggregatedDiscoveryServiceClient::new(channel)
             .max_decoding_message_size(LARGEST_RESPONSE);
@@ -242,7 +255,10 @@ impl Client {
                     *heard = Heard::Response;
                     send(requests, self.answer(session, response).await);
                 }
-                _ = settle.tick() => self.settle().await,
+                _ = settle.tick() => {
+                    self.settle().await;
+                    send(requests, self.note_late(session));
+                }
             }
         }
     }
@@ -272,6 +288,21 @@ impl Client {
         session.applied(reply, &rejections, &needs)
     }
 
+    fn note_late(&self, session: &mut Session) -> Vec<DeltaDiscoveryRequest> {
+        let (late, needs) = {
+            let mut accepted = self.progress.accepted();
+            let late = accepted.take_late();
+            if late.is_empty() {
+                return Vec::new();
+            }
+            (late, accepted.needs())
+        };
+        for late in &late {
+            tracing::info!(kind = late.kind.short_name(), name = late.name, "accepted at last");
+        }
+        session.accepted_late(late, &needs)
+    }
+
     async fn settle(&self) {
         let warming = {
             let mut accepted = self.progress.accepted();
@@ -287,9 +318,7 @@ impl Client {
 
     /// Puts a changed configuration in force and waits until sockets are open; tells which are not.
     async fn publish(&self) -> Vec<BindFailure> {
-        let Some(config) = self.progress.accepted().take_config() else { return Vec::new() };
-        let generation = config.generation;
-        self.shared.publish(config);
+        let Some(generation) = self.progress.publish(&self.shared) else { return Vec::new() };
         tokio::time::timeout(WAIT_FOR_SOCKETS, self.shared.applied(generation))
             .await
             .unwrap_or_default()
@@ -381,6 +410,7 @@ fn rejection(failure: &BindFailure) -> Rejection {
             failure.address, failure.reason
         ),
         closed: false,
+        in_file: false,
     }
 }
 

@@ -53,6 +53,17 @@ pub struct Update {
     pub removed: Vec<String>,
 }
 
+/// A resource that was refused, and is accepted since a file of this machine is as it must be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Late {
+    /// Its type.
+    pub kind: ResourceType,
+    /// Its name.
+    pub name: String,
+    /// The version that was refused.
+    pub version: String,
+}
+
 /// What must be answered once an update has been applied.
 #[must_use = "the control plane waits for the answer"]
 #[derive(Debug)]
@@ -149,10 +160,39 @@ impl Session {
             response_nonce: reply.nonce,
             ..Default::default()
         }];
-        requests.extend(self.resubscribe(ResourceType::Endpoint, &needs.endpoints));
-        requests.extend(self.resubscribe(ResourceType::Route, &needs.routes));
-        requests.extend(self.resubscribe(ResourceType::Secret, &needs.secrets));
+        requests.extend(self.follow(needs));
         requests
+    }
+
+    /// Takes in what was accepted after it had been refused; asks for it again, since only an
+    /// answer to a response takes a NACK back. On a stream that opens later, its version says so.
+    pub fn accepted_late(&mut self, late: Vec<Late>, needs: &Needs) -> Vec<DeltaDiscoveryRequest> {
+        if late.is_empty() {
+            return Vec::new();
+        }
+        let mut names: BTreeMap<ResourceType, Vec<String>> = BTreeMap::new();
+        for Late { kind, name, version } in late {
+            self.types[kind.index()].versions.insert(name.clone(), version);
+            names.entry(kind).or_default().push(name);
+        }
+        let again = |(kind, names): (ResourceType, Vec<String>)| DeltaDiscoveryRequest {
+            type_url: kind.type_url().to_owned(),
+            resource_names_subscribe: names,
+            ..Default::default()
+        };
+        let mut requests: Vec<_> = names.into_iter().map(again).collect();
+        requests.extend(self.follow(needs));
+        requests
+    }
+
+    /// Subscribes to what is needed now, and to nothing else.
+    fn follow(&mut self, needs: &Needs) -> impl Iterator<Item = DeltaDiscoveryRequest> {
+        let wanted = [
+            (ResourceType::Endpoint, &needs.endpoints),
+            (ResourceType::Route, &needs.routes),
+            (ResourceType::Secret, &needs.secrets),
+        ];
+        wanted.map(|(kind, names)| self.resubscribe(kind, names)).into_iter().flatten()
     }
 
     fn resubscribe(

@@ -3,8 +3,11 @@
 #![cfg(feature = "e2e")]
 
 mod authorizers;
+mod balancers;
 mod beside;
+mod hashing;
 mod headers;
+mod late_files;
 mod limits;
 mod revoked;
 mod tokens;

@@ -42,10 +42,7 @@ fn what_users_rightly_write_is_accepted_without_a_word_but_for_what_our_proxy_la
     let line = |d: &Diagnostic| format!("{} {} {}", d.severity, d.code, d.field);
     assert_eq!(
         parsed.diagnostics.iter().map(line).collect::<Vec<_>>(),
-        [
-            "warn FM0105 spec.trafficPolicy.proxyProtocol",
-            "warn FM0105 spec.ingress[1].defaultEndpoint",
-        ]
+        ["warn FM0105 spec.ingress[1].defaultEndpoint",]
     );
     assert_eq!(parsed.objects.len(), 13);
 }
@@ -111,7 +108,6 @@ fn what_costs_a_whole_resource_is_said() {
             mesh("{defaultHttpRetryPolicy: {attempts: 1, retryOn: bogus}}"),
             "spec.defaultHttpRetryPolicy.retryOn",
         ),
-        (backend("{proxyProtocol: {version: V1}}"), ours),
         (
             backend("{connectionPool: {http: {maxConcurrentStreams: 2147483648}}}"),
             "maxConcurrentStreams: out of range",

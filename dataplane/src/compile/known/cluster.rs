@@ -92,7 +92,7 @@ messages! {
 
     RING_HASH = "envoy.config.cluster.v3.Cluster.RingHashLbConfig" {
         1 "minimum_ring_size": Read;
-        3 "hash_function": Refused;
+        3 "hash_function": Values(1);
         4 "maximum_ring_size": Read;
     }
 
@@ -124,8 +124,13 @@ messages! {
         4 "update_merge_window": NoEffect(PACE);
         5 "ignore_new_hosts_until_first_hc": NoEffect(NO_HEALTH_CHECKS);
         6 "close_connections_on_host_set_change": Refused;
-        7 "consistent_hashing_lb_config": Refused;
+        7 "consistent_hashing_lb_config": In(&CONSISTENT_HASHING);
         8 "override_host_status": Refused;
+    }
+
+    CONSISTENT_HASHING = "envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig" {
+        1 "use_hostname_for_hashing": Read;
+        2 "hash_balance_factor": Refused;
     }
 
     CLUSTER_TYPE = "envoy.config.cluster.v3.Cluster.CustomClusterType" {

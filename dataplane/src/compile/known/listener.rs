@@ -138,6 +138,15 @@ messages! {
 
     HTTP_INSPECTOR = "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" {}
 
+    PROXY_HEADER = "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" {
+        1 "rules": Guard;
+        2 "allow_requests_without_proxy_protocol": Read;
+        3 "pass_through_tlvs": Refused;
+        4 "disallowed_versions": Read;
+        5 "stat_prefix": NoEffect(STATISTICS);
+        6 "tlv_location": NoEffect("no rule reads what a header says beyond addresses");
+    }
+
     TCP_PROXY = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" {
         1 "stat_prefix": Read;
         2 "cluster": Read;
@@ -232,13 +241,12 @@ messages! {
         50 "typed_header_validation_config": Guard;
         51 "append_x_forwarded_port": Refused;
         52 "early_header_mutation_extensions": Guard;
-        53 "add_proxy_protocol_connection_state": NoEffect("no listener takes the PROXY protocol");
+        53 "add_proxy_protocol_connection_state": Read;
         54 "access_log_flush_interval": Refused;
         55 "flush_access_log_on_new_request": Refused;
         56 "access_log_options": Refused;
         57 "append_local_overload": NoEffect(NO_OVERLOAD);
-        58 "http1_safe_max_connection_duration":
-            NoEffect("a longest duration of connections is refused");
+        58 "http1_safe_max_connection_duration": Read;
         59 "stream_flush_timeout": Refused;
         60 "forward_client_cert_matcher": Guard;
         61 "forward_proto_config": Guard;

@@ -5,11 +5,13 @@ use super::{
     Message,
     access::NETWORK_RBAC,
     cluster::{CARES, DNS_CLUSTER},
-    listener::{HTTP_INSPECTOR, MANAGER, ORIGINAL_DST_FILTER, TCP_PROXY, TLS_INSPECTOR},
+    listener::{
+        HTTP_INSPECTOR, MANAGER, ORIGINAL_DST_FILTER, PROXY_HEADER, TCP_PROXY, TLS_INSPECTOR,
+    },
     log::FILE_LOG,
     protocol::HTTP_OPTIONS,
     route::{FILTER_CONFIG, OMIT_CANARY_HOSTS, PREVIOUS_HOSTS, PREVIOUS_PRIORITIES},
-    tls::{DOWNSTREAM_TLS, RAW_BUFFER, UPSTREAM_TLS},
+    tls::{ANNOUNCED, DOWNSTREAM_TLS, RAW_BUFFER, UPSTREAM_TLS},
 };
 
 /// Messages that are read out of an `Any`.
@@ -19,6 +21,7 @@ pub(super) static PACKED: &[&Message] = &[
     &UPSTREAM_TLS,
     &DOWNSTREAM_TLS,
     &RAW_BUFFER,
+    &ANNOUNCED,
     &TCP_PROXY,
     &NETWORK_RBAC,
     &CONNECTION_ASK,
@@ -29,6 +32,7 @@ pub(super) static PACKED: &[&Message] = &[
     &TLS_INSPECTOR,
     &HTTP_INSPECTOR,
     &ORIGINAL_DST_FILTER,
+    &PROXY_HEADER,
     &FILE_LOG,
     &DNS_CLUSTER,
     &CARES,

@@ -11,7 +11,7 @@ messages! {
     DOWNSTREAM_COMMON = "envoy.config.core.v3.HttpProtocolOptions" {
         1 "idle_timeout": Read;
         2 "max_headers_count": Read;
-        3 "max_connection_duration": Refused;
+        3 "max_connection_duration": Read;
         4 "max_stream_duration": Refused;
         5 "headers_with_underscores_action": Guard;
         6 "max_requests_per_connection": Refused;
@@ -64,7 +64,7 @@ messages! {
     UPSTREAM_COMMON = "envoy.config.core.v3.HttpProtocolOptions" {
         1 "idle_timeout": Read;
         2 "max_headers_count": Read;
-        3 "max_connection_duration": Refused;
+        3 "max_connection_duration": Read;
         4 "max_stream_duration": Refused;
         5 "headers_with_underscores_action": Refused;
         6 "max_requests_per_connection": Read;

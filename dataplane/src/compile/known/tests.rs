@@ -48,7 +48,7 @@ fn within(number: u32, inner: &[u8]) -> Vec<u8> {
 }
 
 fn refused(kind: ResourceType, body: &[u8]) -> String {
-    let Invalid { field, reason } = check(kind, body).expect_err("it is refused");
+    let Invalid { field, reason, .. } = check(kind, body).expect_err("it is refused");
     format!("{field}: {reason}")
 }
 

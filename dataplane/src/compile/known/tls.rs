@@ -2,7 +2,7 @@
 
 use super::{
     Known::{Each, Guard, In, NoEffect, Read, Refused, Values},
-    base::{DATA_SOURCE, SECRET_SOURCE},
+    base::{DATA_SOURCE, SECRET_SOURCE, TRANSPORT_SOCKET},
     matcher::STRING,
     messages,
     reason::MEMORY,
@@ -157,6 +157,20 @@ messages! {
         3 "session_ticket_keys": Read;
         4 "validation_context": In(&SECRET_VALIDATION);
         5 "generic_secret": Read;
+    }
+
+    ANNOUNCED =
+        "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport" {
+        1 "config": In(&ANNOUNCEMENT);
+        2 "transport_socket": In(&TRANSPORT_SOCKET);
+        3 "allow_unspecified_address": Refused;
+        4 "tlv_as_pool_key": NoEffect("nothing but addresses is written");
+    }
+
+    ANNOUNCEMENT = "envoy.config.core.v3.ProxyProtocolConfig" {
+        1 "version": Values(1);
+        2 "pass_through_tlvs": Refused;
+        3 "added_tlvs": Refused;
     }
 
     RAW_BUFFER = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" {}

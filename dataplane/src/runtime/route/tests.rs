@@ -1,6 +1,7 @@
 //! Tables of host, path and weight decisions, as Envoy takes them.
 
 use regex::Regex;
+use xxhash_rust::xxh64::xxh64;
 
 use super::{super::action::*, *};
 use crate::runtime::{
@@ -280,8 +281,19 @@ fn hash_sources_read_the_request() {
         (HashSource::SourceIp, Some("127.0.0.1")),
         (HashSource::Header("cookie".into()), Some("a=1; user=\"jo\"")),
     ] {
-        let text =
-            with_request("a/?q=7", &headers, |request| source.text(request).map(String::from));
-        assert_eq!(text.as_deref(), expected, "{source:?}");
+        let hash = with_request("a/?q=7", &headers, |request| source.hash(request));
+        let expected = expected.map(|text: &str| xxh64(text.as_bytes(), 0));
+        assert_eq!(hash, expected, "{source:?}");
     }
+    // Lines are hashed one after the other, in an order of their own.
+    let both = |lines: [&str; 2]| {
+        let mut headers = http::HeaderMap::new();
+        for line in lines {
+            headers.append("x-key", line.parse().unwrap());
+        }
+        let source = HashSource::Header("x-key".into());
+        with_request("a/", &headers, |request| source.hash(request))
+    };
+    assert_eq!(both(["z", "a"]), Some(xxh64(b"z", xxh64(b"a", 0))));
+    assert_eq!(both(["z", "a"]), both(["a", "z"]));
 }

@@ -128,7 +128,7 @@ impl Span {
         tags.set("downstream_cluster", caller);
         tags.set("user_agent", header("user-agent").unwrap_or("-".into()));
         tags.set("http.protocol", entry.protocol);
-        tags.set("peer.address", entry.connection.source.ip().to_string());
+        tags.set("peer.address", entry.connection.direct_source.ip().to_string());
         if let Some(id) = header("x-client-trace-id") {
             tags.set("guid:x-client-trace-id", id);
         }

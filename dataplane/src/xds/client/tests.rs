@@ -214,6 +214,62 @@ async fn a_refused_listener_is_nacked_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_cluster_whose_file_comes_later_is_asked_for_again_and_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("roots.pem");
+    let mut scene = Scene::start().await;
+    let mut stream = scene.stream().await;
+    let _ = [stream.next().await, stream.next().await];
+    let address = ([127, 0, 0, 1], 1).into();
+    let lacking = |name| fixture::roots_at(name, address, "a.test", path.to_str().unwrap());
+    stream.send(ResourceType::Cluster, "1", &[("a", lacking("a")), ("b", lacking("b"))]);
+    let nack = stream.next().await.error_detail.expect("a refusal");
+    assert!(nack.message.contains("cannot read"), "{}", nack.message);
+    // What was sent anew meanwhile is not tried again.
+    stream.send(ResourceType::Cluster, "2", &[("b", fixture::plaintext("b", address))]);
+    assert_eq!(stream.next().await.error_detail, None);
+
+    let certificate = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+    std::fs::write(&path, certificate.cert.pem()).unwrap();
+    let told = scene.progress.accepted().look_at_files(Instant::now());
+    assert_eq!(told, Vec::<String>::new());
+    let again = stream.next().await;
+    assert_eq!((again.response_nonce.as_str(), again.error_detail.as_ref()), ("", None));
+    assert_eq!(again.resource_names_subscribe, ["a"]);
+    scene.progress.publish(&scene.shared);
+    assert!(scene.shared.config().cluster("a").is_some(), "it serves before it is sent again");
+    stream.send(ResourceType::Cluster, "3", &[("a", lacking("a"))]);
+    let ack = stream.next().await;
+    assert_eq!((ack.response_nonce.as_str(), ack.error_detail), ("3", None));
+    drop(stream);
+    let resumed = scene.stream().await.next().await;
+    assert_eq!(resumed.initial_resource_versions["a"], "v1");
+}
+
+#[tokio::test]
+async fn what_is_accepted_late_without_a_stream_is_told_by_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("roots.pem");
+    let mut scene = Scene::start().await;
+    let mut stream = scene.stream().await;
+    let _ = [stream.next().await, stream.next().await];
+    let address = ([127, 0, 0, 1], 1).into();
+    let lacking = fixture::roots_at("a", address, "a.test", path.to_str().unwrap());
+    stream.send(ResourceType::Cluster, "1", &[("a", lacking)]);
+    assert!(stream.next().await.error_detail.is_some());
+    let certificate = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+    std::fs::write(&path, certificate.cert.pem()).unwrap();
+    drop(stream);
+    scene.progress.accepted().look_at_files(Instant::now());
+    let mut resumed = scene.stream().await.next().await;
+    if resumed.initial_resource_versions.is_empty() {
+        // The stream had not ended yet when the file came, and said so itself.
+        resumed = scene.stream().await.next().await;
+    }
+    assert_eq!(resumed.initial_resource_versions["a"], "v1");
+}
+
+#[tokio::test]
 async fn a_listener_that_cannot_listen_is_refused_before_its_routes_come() {
     let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = taken.local_addr().unwrap();

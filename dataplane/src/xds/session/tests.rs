@@ -46,6 +46,7 @@ fn rejection(kind: ResourceType, name: &str) -> Rejection {
         field: "lb_policy".to_owned(),
         reason: "unknown".to_owned(),
         closed: false,
+        in_file: false,
     }
 }
 

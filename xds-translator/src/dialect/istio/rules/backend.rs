@@ -104,9 +104,6 @@ fn remark_credential(tls: Option<&ClientTls>, at: &mut Decoder) {
 
 /// Says which setting beside others our own proxy does not know.
 fn remark_unknown_here(policy: &TrafficPolicy, at: &mut Decoder) {
-    if policy.proxy_protocol.is_some() {
-        at.within("proxyProtocol", |at| remark_refused_by_ours("clusters with it", at));
-    }
     if let Some(tunnel) = &policy.tunnel {
         at.within("tunnel", |at| {
             check_tunnel(tunnel, at);

@@ -58,9 +58,6 @@ fn check_topology(topology: &GatewayTopology, at: &mut Decoder) {
             })
         });
     }
-    if topology.proxy_protocol.is_some() {
-        at.within("proxyProtocol", |at| remark_refused_by_ours("listeners of gateways", at));
-    }
 }
 
 /// Notes what no header can say: Envoy would refuse every listener for it.
