@@ -85,7 +85,7 @@ fn principal(message: &Principal) -> Result<Condition, Invalid> {
             Condition::Authenticated(name.at("authenticated.principal_name")?)
         }
         Identifier::FilterState(state) => peer_principal(state).at("filter_state")?,
-        Identifier::SourceIp(range) => Condition::DirectRemoteIp(cidr(range).at("source_ip")?),
+        Identifier::SourceIp(range) => Condition::SourceIp(cidr(range).at("source_ip")?),
         Identifier::DirectRemoteIp(range) => {
             Condition::DirectRemoteIp(cidr(range).at("direct_remote_ip")?)
         }

@@ -146,24 +146,28 @@ fn listener_filter(inspect: &mut Inspection, message: &ListenerFilter) -> Result
             if inspect.tls.is_some() || inspect.http.is_some() {
                 return Err(Invalid::new("expected before all inspectors"));
             }
+            if inspect.proxy_header.is_some() {
+                return Err(Invalid::new("expected once"));
+            }
             let config = config.map_or(Ok(ProxyProtocol::default()), unpack).at("typed_config")?;
-            inspect.proxy_header = Some(proxy_header(&config, PortScope { disabled }));
+            let header = proxy_header(&config, PortScope { disabled });
+            inspect.proxy_header = Some(header.at("typed_config")?);
         }
         other => return Err(Invalid::new(format!("{other} is not supported by this proxy"))),
     }
     Ok(())
 }
 
-fn proxy_header(message: &ProxyProtocol, scope: PortScope) -> ProxyHeader {
+fn proxy_header(message: &ProxyProtocol, scope: PortScope) -> Result<ProxyHeader, Invalid> {
     let disallowed = message.disallowed_versions().map(|version| match version {
         WireVersion::V1 => ProxyVersion::V1,
         WireVersion::V2 => ProxyVersion::V2,
     });
-    ProxyHeader {
-        scope,
-        optional: message.allow_requests_without_proxy_protocol,
-        disallowed: disallowed.collect(),
+    let disallowed: Vec<ProxyVersion> = disallowed.collect();
+    if [ProxyVersion::V1, ProxyVersion::V2].iter().all(|version| disallowed.contains(version)) {
+        return Err(Invalid::new("expected a version to be left").at("disallowed_versions"));
     }
+    Ok(ProxyHeader { scope, optional: message.allow_requests_without_proxy_protocol, disallowed })
 }
 
 /// The destination ports for which a filter is off.

@@ -16,7 +16,9 @@ use super::{
     peer::{Server, client, get},
     timing::to_the_end,
 };
-use crate::runtime::{HttpConnectionManager, cluster::UpstreamProtocol, http::LongestConnection};
+use crate::runtime::{
+    HttpConnectionManager, cluster::UpstreamProtocol, http::LongestConnection, limits::HttpLimits,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 const LONGEST: Duration = Duration::from_millis(300);
@@ -106,12 +108,17 @@ async fn a_connection_to_an_endpoint_ends_once_it_is_old_and_carries_nothing() {
 }
 
 async fn aging(http1_by_answer: bool) -> (Proxy, Server) {
+    aging_with(http1_by_answer, HttpLimits::default()).await
+}
+
+async fn aging_with(http1_by_answer: bool, limits: HttpLimits) -> (Proxy, Server) {
     let app = Server::saying("ok").await;
     let mut proxy = Proxy::start(None);
     let longest = Some(LongestConnection { duration: LONGEST, http1_by_answer });
     let manager = HttpConnectionManager {
         longest,
         drain_timeout: LONGEST,
+        limits,
         ..with_routes(vec![to("a", |_| {})])
     };
     let cluster = proxy.cluster("a", &[app.address]);
@@ -148,6 +155,17 @@ async fn a_client_s_connection_is_told_to_go_once_it_is_old_and_closed_after_the
     assert_eq!(timeout(SOON, to_the_end(&mut busy)).await.expect("an end"), "");
     assert_eq!(timeout(SOON, to_the_end(&mut silent)).await.expect("an end"), "");
     assert!(begin.elapsed() >= 2 * LONGEST, "the drain time is the client's");
+}
+
+#[tokio::test]
+async fn half_a_head_holds_no_connection_that_is_too_old() {
+    let limits = HttpLimits { head_time: 3 * LONGEST, ..HttpLimits::default() };
+    let (proxy, _app) = aging_with(false, limits).await;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+    let mut rest = Vec::new();
+    // Cut off, however that is told.
+    let _ = timeout(SOON, stream.read_to_end(&mut rest)).await.expect("an end");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use http::{Request, Version};
+use http::{Request, StatusCode, Version};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -260,6 +260,11 @@ async fn watch_end(connection: &Connection, manager: &HttpConnectionManager) -> 
         () = outstayed => Ending::Outstayed,
         () = connection.downstream.outlived() => Ending::Outstayed,
         burden = requests.burden() => burden.into(),
+        // The codec of HTTP/1 waits for the rest of a head that has begun.
+        ending = overtime(connection, manager) => match ending {
+            Ending::Graceful => Ending::Outstayed,
+            cut => cut,
+        },
     }
 }
 
@@ -356,7 +361,9 @@ async fn answer(
         }
         None => {}
     }
-    if http1 && connection.is_closing() {
+    // What is upgraded has no further answers to be told by.
+    let upgraded = reply.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if http1 && connection.is_closing() && !upgraded {
         reply = reply::closing(reply);
     }
     // To an older client that has asked to keep the connection, the codec would promise that, too.

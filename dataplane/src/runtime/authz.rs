@@ -72,6 +72,8 @@ pub enum Condition {
     Authenticated(Option<StringMatcher>),
     /// The connection's source address is inside.
     DirectRemoteIp(IpNet),
+    /// The connection's source, as a balancer before us says it by the PROXY protocol.
+    SourceIp(IpNet),
     /// The client's address, trusted `x-forwarded-for` considered, is inside.
     RemoteIp(IpNet),
     /// What filters before have found out matches.
@@ -174,6 +176,7 @@ impl Condition {
                 matcher.matches(connection.server_name.as_deref().unwrap_or_default())
             }
             Self::Authenticated(matcher) => is_authenticated(connection, matcher.as_ref()),
+            Self::SourceIp(net) => net.contains(&connection.source.ip()),
             Self::DirectRemoteIp(net) => net.contains(&connection.direct_source.ip()),
             Self::RemoteIp(net) => net.contains(&request.remote_ip),
             Self::Metadata(matcher) => matcher.matches(request.metadata),
@@ -361,6 +364,26 @@ mod tests {
                 policies: vec![policy("p", condition, Condition::Any)],
             };
             check(&rbac, None, "GET", "/", expected);
+        }
+    }
+
+    #[test]
+    fn a_source_is_what_a_balancer_says_and_the_direct_one_is_the_balancer() {
+        let told = ConnectionFacts {
+            source: ([192, 0, 2, 9], 1).into(),
+            direct_source: ([10, 0, 0, 5], 2).into(),
+            ..connection(None)
+        };
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        for (condition, allowed) in [
+            (Condition::SourceIp(net("192.0.2.0/24")), true),
+            (Condition::SourceIp(net("10.0.0.0/8")), false),
+            (Condition::DirectRemoteIp(net("192.0.2.0/24")), false),
+            (Condition::DirectRemoteIp(net("10.0.0.0/8")), true),
+        ] {
+            let policies = vec![policy("p", Condition::Any, condition)];
+            let rbac = Rbac { action: RbacAction::Allow, policies };
+            assert_eq!(rbac.decide_connection(&told) != Verdict::Deny(None), allowed, "{rbac:?}");
         }
     }
 

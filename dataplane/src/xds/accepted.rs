@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{Hash, Hasher},
     net::SocketAddr,
+    ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,6 +32,9 @@ use crate::{
 /// and nothing that does not come keeps a proxy from starting for longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
+/// How much of what waits for files is tried at a time.
+const TRIED_AT_ONCE: usize = 16;
+
 /// Accepted resources.
 pub struct Accepted {
     context: Context,
@@ -44,6 +48,8 @@ pub struct Accepted {
     secrets: BTreeMap<String, Option<Versioned<SecretMaterial>>>,
     rejections: BTreeMap<(ResourceType, String), Refused>,
     late: Vec<Late>,
+    /// The last of what waits for files that was tried, unless that was the end of it.
+    tried_last: Option<(ResourceType, String)>,
     received: BTreeSet<ResourceType>,
     generation: u64,
     stale: bool,
@@ -106,6 +112,7 @@ impl Accepted {
             secrets: BTreeMap::new(),
             rejections: BTreeMap::new(),
             late: Vec::new(),
+            tried_last: None,
             received: BTreeSet::new(),
             generation: 0,
             stale: false,
@@ -158,12 +165,20 @@ impl Accepted {
         wrong
     }
 
+    /// Tries some of what waits for files, the others at the next times: files are read here, and
+    /// what a resource names may be large.
     fn try_again(&mut self, now: Instant) {
-        let waiting = self.rejections.iter().filter_map(|((kind, name), refused)| {
+        let waiting = |((kind, name), refused): (&(ResourceType, String), &Refused)| {
             let (name, version) = (name.clone(), refused.refusal.version.clone());
             Some((*kind, Changed { name, version, body: refused.body.clone()? }))
-        });
-        for (kind, changed) in waiting.collect::<Vec<_>>() {
+        };
+        let from = self.tried_last.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let further = self.rejections.range((from, Bound::Unbounded)).filter_map(waiting);
+        let trying: Vec<(ResourceType, Changed)> = further.take(TRIED_AT_ONCE).collect();
+        if trying.len() == TRIED_AT_ONCE {
+            self.tried_last = trying.last().map(|(kind, changed)| (*kind, changed.name.clone()));
+        }
+        for (kind, changed) in trying {
             let outcome = self.accept(kind, &changed, now);
             let Changed { name, version, .. } = changed;
             let key = (kind, name.clone());
