@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use axum::Router;
-use ferromesh_proto::bootstrap::MAX_CONNECTIONS;
+use ferromesh_proto::bootstrap::{MAX_CONNECTIONS, NodeSettings};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,7 @@ use crate::{
     pod,
     redirect::{self, Family, RedirectSettings, Script},
     resolve::Resolver,
+    runtime::endpoint::Locality,
     upstream::StateRegistry,
     worker::Shared,
     xds::{Accepted, Client, Progress},
@@ -120,6 +121,16 @@ pub fn redirect(settings: &RedirectSettings, print: bool) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Where the proxy is.
+fn here(node: &NodeSettings) -> Locality {
+    let part = |text: &String| text.as_str().into();
+    node.locality.as_ref().map_or_else(Locality::default, |at| Locality {
+        region: part(&at.region),
+        zone: part(&at.zone),
+        sub_zone: part(&at.sub_zone),
+    })
+}
+
 fn admin_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("admin runtime")
 }
@@ -132,7 +143,7 @@ async fn serve_proxy(settings: ProxySettings, most: usize, log: Log) -> anyhow::
     let metrics_socket = bind("--metrics-address", settings.metrics).await?;
     let pod_socket = bind("--agent-address", settings.pod.address).await?;
 
-    let registry = Arc::<StateRegistry>::default();
+    let registry = Arc::new(StateRegistry::at(here(&settings.node)));
     let identity = start_identity(&settings);
     let node = telemetry_node(&settings.node);
     let shared = Shared::new(registry.clone(), identity.clone(), node, settings.drain.limit)

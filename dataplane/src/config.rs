@@ -24,6 +24,7 @@ use clap_complete::Shell;
 use ferromesh_proto::{
     SpiffeId, TrustDomain,
     bootstrap::{Discovery, HostPort, MoreStatistics, NodeSettings, ProxyType, Statistics},
+    discovery::Locality,
     spiffe::SpiffeError,
     stats::{METRICS_BY_AGENT, METRICS_BY_PROXY, METRICS_MAKER},
 };
@@ -195,6 +196,10 @@ struct CommonArgs {
     /// those of --label win.
     #[arg(long, env = "FERROMESH_LABELS_FILE", value_name = "FILE")]
     labels_file: Option<PathBuf>,
+    /// Where the workload runs, for balancing over zones; by default what its labels say. A sub-zone
+    /// that endpoints have is a part of it.
+    #[arg(long, env = "FERROMESH_LOCALITY", value_name = "REGION/ZONE/SUBZONE", value_parser = labels::place)]
+    locality: Option<Locality>,
     /// The name of the (Kubernetes) cluster that the workload runs in.
     #[arg(long, env = "FERROMESH_CLUSTER_ID", default_value = "Kubernetes")]
     cluster_id: String,
@@ -444,10 +449,10 @@ impl CommonArgs {
             workload: self.workload,
             namespace: self.namespace,
             service_account: self.service_account,
+            locality: self.locality.or_else(|| labels::locality(&labels)),
             labels,
             cluster_id: self.cluster_id,
             dns_domain: self.dns_domain,
-            locality: None,
         })
     }
 

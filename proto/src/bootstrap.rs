@@ -231,6 +231,14 @@ pub const MAX_CONNECTIONS: u32 = 50_000;
 /// reaches the pod may ask there.
 const OWN_HEAD_TIME: &str = "15s";
 
+/// The cluster of a proxy's own replicas, by how which lie over zones it balances over those of
+/// others. Nothing is ever sent to it.
+pub const LOCAL_CLUSTER: &str = "local_cluster";
+
+/// How long an Envoy waits for its replicas, before it asks for anything else: a control plane of
+/// another kind may not know of them.
+const LOCAL_CLUSTER_TIME: &str = "5s";
+
 /// Renders a bootstrap as JSON, which Envoy reads from a file that ends in `.json`.
 pub fn render(settings: &BootstrapSettings) -> String {
     let mut bootstrap = json!({
@@ -252,6 +260,7 @@ pub fn render(settings: &BootstrapSettings) -> String {
                 "max_active_downstream_connections": MAX_CONNECTIONS,
             },
         }] },
+        "cluster_manager": { "local_cluster_name": LOCAL_CLUSTER },
         "dynamic_resources": dynamic_resources(&settings.discovery),
         "static_resources": { "clusters": clusters(settings), "listeners": listeners(settings) },
     });
@@ -286,7 +295,7 @@ fn dynamic_resources(discovery: &Discovery) -> Value {
 }
 
 fn clusters(settings: &BootstrapSettings) -> Vec<Value> {
-    let mut clusters = vec![xds_cluster(&settings.discovery)];
+    let mut clusters = vec![xds_cluster(&settings.discovery), local_cluster()];
     if let Some(socket) = &settings.sds_socket {
         let address = json!({ "pipe": { "path": socket } });
         clusters.push(http2(cluster("sds-grpc", "STATIC", &address)));
@@ -306,6 +315,18 @@ fn clusters(settings: &BootstrapSettings) -> Vec<Value> {
         ));
     }
     clusters
+}
+
+fn local_cluster() -> Value {
+    json!({
+        "name": LOCAL_CLUSTER,
+        "type": "EDS",
+        "eds_cluster_config": { "eds_config": {
+            "ads": {},
+            "resource_api_version": "V3",
+            "initial_fetch_timeout": LOCAL_CLUSTER_TIME,
+        } },
+    })
 }
 
 fn xds_cluster(discovery: &Discovery) -> Value {
@@ -601,7 +622,10 @@ mod tests {
         (bare.agent, bare.prometheus, bare.sds_socket) = (None, None, None);
         let value: Value = serde_json::from_str(&render(&bare)).unwrap();
         assert_eq!(value["static_resources"]["listeners"], json!([]));
-        assert_eq!(value["static_resources"]["clusters"].as_array().unwrap().len(), 1);
+        let clusters = value["static_resources"]["clusters"].as_array().unwrap();
+        let names: Vec<_> = clusters.iter().map(|cluster| &cluster["name"]).collect();
+        assert_eq!(names, ["xds-grpc", LOCAL_CLUSTER]);
+        assert_eq!(value["cluster_manager"]["local_cluster_name"], LOCAL_CLUSTER);
     }
 
     #[test]

@@ -344,6 +344,7 @@ mod tests {
             scope: None,
             client_labels: Default::default(),
             locality: None,
+            knows_peers: false,
             capture: CaptureMode::Redirect,
             features: Features::default(),
             telemetry: Default::default(),

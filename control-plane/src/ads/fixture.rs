@@ -21,6 +21,7 @@ impl Draft {
             scope: None,
             client_labels: BTreeMap::new(),
             locality: None,
+            knows_peers: false,
             capture: CaptureMode::Redirect,
             features: Features::default(),
             telemetry: Default::default(),

@@ -14,8 +14,8 @@ use super::{
 use crate::runtime::{
     cluster::{
         AutomaticNames, BalanceSettings, CircuitBreakers, Cluster, ConnectionSettings, Discovery,
-        LbPolicy, MeshAlpn, OutlierDetection, RetryLimit, ServiceLabel, TcpKeepalive, Transport,
-        TransportMatch, UpstreamHttp, UpstreamProtocol,
+        LbPolicy, MeshAlpn, OutlierDetection, OverLocalities, RetryLimit, ServiceLabel,
+        TcpKeepalive, Transport, TransportMatch, UpstreamHttp, UpstreamProtocol, ZoneSettings,
     },
     endpoint::{DnsFamily, DnsRefresh, EndpointSet},
 };
@@ -28,7 +28,7 @@ use envoy_types::pb::{
                 cluster::{
                     ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily,
                     LbConfig, LbPolicy as WirePolicy, TransportSocketMatch,
-                    common_lb_config::LocalityConfigSpecifier,
+                    common_lb_config::{LocalityConfigSpecifier, ZoneAwareLbConfig},
                 },
             },
             core::v3::{
@@ -69,10 +69,11 @@ pub(super) fn compile(
         context.needs.endpoints.insert(service.to_string());
     }
     let connection = connection(context, message)?;
+    let policy = policy(message, &discovery)?;
     Ok(Cluster {
         name: name.into(),
-        policy: policy(message, &discovery)?,
-        balance: balance(message),
+        policy,
+        balance: balance(context, message, policy),
         limits: circuit_breakers(message)?,
         outlier: message
             .outlier_detection
@@ -222,15 +223,33 @@ fn policy(message: &Wire, discovery: &Discovery) -> Result<LbPolicy, Invalid> {
     })
 }
 
-fn balance(message: &Wire) -> BalanceSettings {
+/// What balances by hash knows no zones (Envoy).
+fn balance(context: &mut Context, message: &Wire, policy: LbPolicy) -> BalanceSettings {
     let common = message.common_lb_config.clone().unwrap_or_default();
     let threshold = common.healthy_panic_threshold.as_ref().map(|percent| percent.value);
-    BalanceSettings {
-        panic_threshold: threshold.map_or(DEFAULT_PANIC_THRESHOLD, whole_percent),
-        locality_weighted: matches!(
-            common.locality_config_specifier,
-            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))
-        ),
+    let panic_threshold = threshold.map_or(DEFAULT_PANIC_THRESHOLD, whole_percent);
+    let hashed = matches!(policy, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. });
+    let localities = match common.locality_config_specifier {
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => OverLocalities::Weighted,
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zones)) if !hashed => {
+            over_zones(&zones, panic_threshold)
+        }
+        _ => OverLocalities::Alike,
+    };
+    context.needs.peers |= matches!(localities, OverLocalities::Zones(_));
+    BalanceSettings { panic_threshold, localities }
+}
+
+fn over_zones(zones: &ZoneAwareLbConfig, panic_threshold: u32) -> OverLocalities {
+    let routed = zones.routing_enabled.as_ref().map_or(100, |percent| whole_percent(percent.value));
+    let min_endpoints = zones.min_cluster_size.as_ref().map_or(6, |size| size.value);
+    match routed {
+        0 => OverLocalities::Alike,
+        percent => OverLocalities::Zones(ZoneSettings {
+            min_endpoints,
+            routed_parts: u64::from(percent) * 100,
+            panic_threshold,
+        }),
     }
 }
 

@@ -96,6 +96,8 @@ pub struct Needs {
     pub routes: BTreeSet<String>,
     /// SDS names, without those that the workload's own identity answers.
     pub secrets: BTreeSet<String>,
+    /// The proxy's own replicas; nothing waits for them.
+    pub peers: bool,
 }
 
 /// A compiled resource and what it refers to.

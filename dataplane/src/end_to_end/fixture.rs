@@ -21,8 +21,8 @@ use crate::{
         access_log::{AccessLog, LogFilter, LogFormat, LogLines, LogSink, LogTarget},
         action::{Action, Forward, HostRewrite, PathRewrite},
         cluster::{
-            BalanceSettings, CircuitBreakers, ConnectionSettings, Discovery, LbPolicy, RetryLimit,
-            Transport, UpstreamHttp, UpstreamProtocol,
+            BalanceSettings, CircuitBreakers, ConnectionSettings, Discovery, LbPolicy,
+            OverLocalities, RetryLimit, Transport, UpstreamHttp, UpstreamProtocol,
         },
         endpoint::{
             Endpoint, EndpointAddress, EndpointSet, HealthStatus, LocalityEndpoints, Workload,
@@ -124,7 +124,7 @@ impl Proxy {
             name: name.into(),
             discovery: Discovery::Static(Arc::new(endpoint_set(endpoints))),
             policy: LbPolicy::RoundRobin,
-            balance: BalanceSettings { panic_threshold: 0, locality_weighted: false },
+            balance: BalanceSettings { panic_threshold: 0, localities: OverLocalities::Alike },
             connection: connection(),
             limits: CircuitBreakers {
                 retries: RetryLimit::Count(100),

@@ -97,8 +97,30 @@ pub struct BalanceSettings {
     /// Below this percentage of healthy endpoints all of them get traffic; 0 switches that off.
     /// Envoy's default is 50.
     pub panic_threshold: u32,
-    /// Chooses the locality by weight before the endpoint.
-    pub locality_weighted: bool,
+    /// How localities of one priority share the load.
+    pub localities: OverLocalities,
+}
+
+/// How localities of one priority share the load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OverLocalities {
+    /// Endpoints alone share it.
+    Alike,
+    /// A locality is chosen by weight before the endpoint.
+    Weighted,
+    /// As much as possible stays where the proxy is. Of the first priority alone, as with Envoys.
+    Zones(ZoneSettings),
+}
+
+/// When zones matter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ZoneSettings {
+    /// From this many endpoints on.
+    pub min_endpoints: u64,
+    /// For so many of 10,000 requests.
+    pub routed_parts: u64,
+    /// While at least this percentage of the proxy's replicas is healthy.
+    pub panic_threshold: u32,
 }
 
 /// How connections are made: the part of a cluster whose change closes them.

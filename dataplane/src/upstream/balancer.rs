@@ -2,8 +2,8 @@
 //! the cluster's policy. A function call over flat arrays; the only shared state is the turn
 //! counter and the in-flight counts.
 //!
-//! Spec: Envoy "Load balancing": priority levels, panic threshold, locality weighted, least
-//! request.
+//! Spec: Envoy "Load balancing": priority levels, panic threshold, locality weighted, zone aware,
+//! least request.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -12,9 +12,10 @@ use smallvec::SmallVec;
 use super::{
     LiveCluster,
     cluster_state::{ClusterState, LiveEndpoint, LivePriority, LiveSet},
+    zones::Peers,
 };
 use crate::runtime::{
-    cluster::{BalanceSettings, LbPolicy},
+    cluster::{BalanceSettings, LbPolicy, OverLocalities, ZoneSettings},
     endpoint::HealthStatus,
 };
 
@@ -52,7 +53,8 @@ pub fn choose(
 pub fn has_any(cluster: &LiveCluster, random: &mut impl FnMut() -> u64) -> bool {
     let (set, now_ms) = (cluster.state.endpoints(), cluster.state.now_ms());
     choose_priority(&set, &cluster.balance, now_ms, random).is_some_and(|(priority, panic)| {
-        !candidates(priority, &cluster.balance, now_ms, panic, random).is_empty()
+        let endpoints = group(&set, priority, &Means::of(cluster), now_ms, panic, random);
+        !candidates(priority, endpoints, now_ms, panic).is_empty()
     })
 }
 
@@ -64,7 +66,8 @@ fn choose_from<'a>(
     random: &mut impl FnMut() -> u64,
 ) -> Option<&'a LiveEndpoint> {
     let (priority, panic) = choose_priority(set, &cluster.balance, now_ms, random)?;
-    let candidates = candidates(priority, &cluster.balance, now_ms, panic, random);
+    let endpoints = group(set, priority, &Means::of(cluster), now_ms, panic, random);
+    let candidates = candidates(priority, endpoints, now_ms, panic);
     pick(&candidates, cluster.policy, &cluster.state, draw, random)
 }
 
@@ -126,17 +129,65 @@ fn is_available(endpoint: &LiveEndpoint, now_ms: u64) -> bool {
     endpoint.spec.health == HealthStatus::Healthy && !endpoint.state.is_ejected(now_ms)
 }
 
-fn candidates<'a>(
+/// By what a locality is chosen.
+struct Means<'a> {
+    localities: OverLocalities,
+    peers: &'a Peers,
+}
+
+impl<'a> Means<'a> {
+    fn of(cluster: &'a LiveCluster) -> Self {
+        Self { localities: cluster.balance.localities, peers: &cluster.state.peers }
+    }
+}
+
+/// The endpoints of a priority, or of one of its localities.
+fn group<'a>(
+    set: &'a LiveSet,
     priority: &'a LivePriority,
-    balance: &BalanceSettings,
+    means: &Means<'_>,
     now_ms: u64,
     panic: bool,
     random: &mut impl FnMut() -> u64,
+) -> &'a [LiveEndpoint] {
+    let is_first = set.priorities.first().is_some_and(|first| std::ptr::eq(first, priority));
+    match &means.localities {
+        OverLocalities::Weighted => choose_locality(priority, now_ms, panic, random),
+        OverLocalities::Zones(zones) if is_first && !panic => {
+            choose_zone(priority, zones, means.peers, now_ms, random)
+        }
+        OverLocalities::Alike | OverLocalities::Zones(_) => &priority.endpoints,
+    }
+}
+
+fn choose_zone<'a>(
+    priority: &'a LivePriority,
+    zones: &ZoneSettings,
+    peers: &Peers,
+    now_ms: u64,
+    random: &mut impl FnMut() -> u64,
+) -> &'a [LiveEndpoint] {
+    let of = |range: &std::ops::Range<usize>| &priority.endpoints[range.clone()];
+    let upstream: SmallVec<[_; 8]> = priority
+        .localities
+        .iter()
+        .map(|l| {
+            let available = of(&l.range).iter().filter(|e| is_available(e, now_ms)).count();
+            (&l.place, available as u64)
+        })
+        .collect();
+    match peers.choose(zones, &upstream, random) {
+        Some(at) => of(&priority.localities[at].range),
+        None => &priority.endpoints,
+    }
+}
+
+fn candidates<'a>(
+    priority: &'a LivePriority,
+    endpoints: &'a [LiveEndpoint],
+    now_ms: u64,
+    panic: bool,
 ) -> Candidates<'a> {
-    let endpoints = match balance.locality_weighted {
-        true => choose_locality(priority, now_ms, panic, random),
-        false => &priority.endpoints[..],
-    };
     let all_available = endpoints.iter().all(|endpoint| is_available(endpoint, now_ms));
     if priority.uniform && (panic || all_available) {
         return Candidates::Uniform(endpoints);
@@ -344,8 +395,9 @@ mod tests {
         }
     }
 
-    fn balance(panic_threshold: u32, locality_weighted: bool) -> BalanceSettings {
-        BalanceSettings { panic_threshold, locality_weighted }
+    fn balance(panic_threshold: u32, weighted: bool) -> BalanceSettings {
+        let localities = if weighted { OverLocalities::Weighted } else { OverLocalities::Alike };
+        BalanceSettings { panic_threshold, localities }
     }
 
     /// Picks per port.
@@ -368,7 +420,9 @@ mod tests {
         let mut counts = BTreeMap::new();
         for _ in 0..times {
             if let Some((priority, panic)) = choose_priority(&set, &balance, now, &mut random) {
-                let candidates = candidates(priority, &balance, now, panic, &mut random);
+                let means = Means { localities: balance.localities, peers: &state.peers };
+                let endpoints = group(&set, priority, &means, now, panic, &mut random);
+                let candidates = candidates(priority, endpoints, now, panic);
                 if let Some(endpoint) =
                     pick(&candidates, policy, &state, Draw::default(), &mut random)
                 {

@@ -19,9 +19,10 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::own::OwnConnections;
+use super::{own::OwnConnections, zones::Peers};
 use crate::runtime::endpoint::{
-    DnsRefresh, Endpoint, EndpointAddress, EndpointSet, HealthStatus, Workload,
+    DnsRefresh, Endpoint, EndpointAddress, EndpointSet, HealthStatus, Locality, LocalityEndpoints,
+    Workload,
 };
 
 /// Endpoints of an original-destination cluster that nobody uses are forgotten once this many are
@@ -81,6 +82,8 @@ pub struct LiveEndpoint {
 /// A part of a priority's endpoints.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LocalityRange {
+    /// Where they are.
+    pub place: Locality,
     /// Share among the localities of the priority.
     pub weight: u32,
     /// Indices into [`LivePriority::endpoints`]; never empty.
@@ -141,12 +144,15 @@ pub struct ClusterState {
     epoch: Instant,
     /// Connections of this and all other clusters.
     pub(super) own: Arc<OwnConnections>,
+    /// The proxy's replicas.
+    pub(super) peers: Arc<Peers>,
 }
 
 impl ClusterState {
-    fn new(name: &str, own: &Arc<OwnConnections>) -> Self {
+    fn new(name: &str, own: &Arc<OwnConnections>, peers: &Arc<Peers>) -> Self {
         Self {
             own: Arc::clone(own),
+            peers: Arc::clone(peers),
             name: name.into(),
             usage: Usage::default(),
             turn: AtomicUsize::new(0),
@@ -215,7 +221,7 @@ impl ClusterState {
                     LiveEndpoint { state, spec: Arc::clone(spec), workload }
                 })
                 .collect();
-            builder.push(locality.priority, locality.weight, live);
+            builder.push(locality, live);
         }
         self.endpoints.store(Arc::new(builder.build(set.overprovisioning_factor)));
     }
@@ -259,10 +265,11 @@ struct LiveSetBuilder {
 }
 
 impl LiveSetBuilder {
-    fn push(&mut self, number: u32, weight: u32, live: Vec<LiveEndpoint>) {
+    fn push(&mut self, group: &LocalityEndpoints, live: Vec<LiveEndpoint>) {
         if live.is_empty() {
             return;
         }
+        let (number, weight) = (group.priority, group.weight);
         if self.priorities.last().is_none_or(|(last, _)| *last != number) {
             let empty =
                 LivePriority { endpoints: Vec::new(), localities: Vec::new(), uniform: true };
@@ -271,7 +278,8 @@ impl LiveSetBuilder {
         let Some((_, priority)) = self.priorities.last_mut() else { return };
         let start = priority.endpoints.len();
         priority.endpoints.extend(live);
-        priority.localities.push(LocalityRange { weight, range: start..priority.endpoints.len() });
+        let (place, range) = (group.locality.clone(), start..priority.endpoints.len());
+        priority.localities.push(LocalityRange { place, weight, range });
         let first = priority.endpoints[0].spec.weight;
         let alike =
             |e: &LiveEndpoint| e.spec.health == HealthStatus::Healthy && e.spec.weight == first;
@@ -299,9 +307,20 @@ impl LiveSet {
 pub struct StateRegistry {
     clusters: Mutex<HashMap<(String, u64), Weak<ClusterState>>>,
     own: Arc<OwnConnections>,
+    peers: Arc<Peers>,
 }
 
 impl StateRegistry {
+    /// Of a proxy that is here, as far as it knows.
+    pub fn at(here: Locality) -> Self {
+        Self { peers: Arc::new(Peers::new(here)), ..Self::default() }
+    }
+
+    /// The proxy's replicas.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
     /// The state of a cluster: the one that exists for this name and hash as long as any
     /// configuration or connection holds it, else a fresh one. `connection_hash` covers whatever
     /// decides how its endpoints are connected to.
@@ -311,7 +330,7 @@ impl StateRegistry {
         if let Some(state) = slot.upgrade() {
             return state;
         }
-        let state = Arc::new(ClusterState::new(name, &self.own));
+        let state = Arc::new(ClusterState::new(name, &self.own, &self.peers));
         *slot = Arc::downgrade(&state);
         state
     }
@@ -377,7 +396,6 @@ impl AsRef<AtomicU32> for ActiveOf {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::runtime::endpoint::LocalityEndpoints;
 
     /// An endpoint on loopback.
     pub(crate) fn endpoint(port: u16, weight: u32) -> Arc<Endpoint> {

@@ -13,6 +13,7 @@ pub mod live;
 pub mod outlier;
 pub mod own;
 pub(crate) mod pool;
+pub mod zones;
 
 pub use cluster_state::{ClusterState, EndpointState, LiveEndpoint, StateRegistry};
 pub use live::LiveCluster;

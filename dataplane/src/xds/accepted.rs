@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ferromesh_proto::ResourceType;
+use ferromesh_proto::{ResourceType, bootstrap::LOCAL_CLUSTER};
 use rustc_hash::FxHasher;
 
 use super::session::{Changed, Update};
@@ -164,6 +164,10 @@ impl Accepted {
             all.endpoints.extend(needs.endpoints.iter().cloned());
             all.routes.extend(needs.routes.iter().cloned());
             all.secrets.extend(needs.secrets.iter().cloned());
+            all.peers |= needs.peers;
+        }
+        if all.peers {
+            all.endpoints.insert(LOCAL_CLUSTER.to_owned());
         }
         all
     }
@@ -279,6 +283,9 @@ impl Accepted {
     }
 
     fn publish_endpoints(&self, name: &str, set: &EndpointSet) {
+        if name == LOCAL_CLUSTER {
+            return self.states.peers().publish(set);
+        }
         let clusters = self.clusters.values().flat_map(Place::all);
         let concerned = clusters
             .filter(|cluster| matches!(&cluster.discovery, Discovery::Eds(eds) if **eds == *name));

@@ -62,6 +62,8 @@ const PODS: [(&str, u8, [&str; 2], &str); 5] = [
 const OUTSIDE: std::ops::RangeInclusive<u8> = 201..=203;
 /// All of these addresses are the outsider's too.
 const SERVERS: &str = "10.200.0.0/13";
+/// Labels that say where the client is, and everybody else.
+const PLACES: [&str; 2] = ["istio-locality=eu.a", "istio-locality=us.c"];
 /// What lets Envoy write its log while it is read.
 const LOGS_AT_ONCE: &[&str] = &["--", "--file-flush-interval-msec", "50"];
 /// Longest wait until everything is known to every proxy.
@@ -172,7 +174,9 @@ impl Mesh {
                 }
                 let calls = matches!(*name, "client" | "stranger");
                 let kind = if calls { proxies.callers } else { proxies.callees };
-                let options = if kind == "envoy" { LOGS_AT_ONCE } else { &[] };
+                let mut options = vec!["--label", PLACES[usize::from(*name != "client")]];
+                options.extend(if kind == "envoy" { LOGS_AT_ONCE } else { &[] });
+                let options = &options;
                 let proxy = PodProxy { kind, role, namespace, account, name, options };
                 (&**pod, proxy.start(&self.control, &address, pod))
             })

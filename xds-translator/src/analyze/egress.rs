@@ -33,7 +33,7 @@ pub(super) fn check(input: &Input<'_>, findings: &mut Vec<Diagnostic>) {
 fn is_missing(reader: &Reader<'_>, namespace: &Arc<str>, proxy: &EgressProxy) -> bool {
     let labels = Labels::new();
     let kind = ClusterClient::Redirected;
-    let client = Client { namespace, labels: &labels, locality: None, kind };
+    let client = Client { namespace, labels: &labels, locality: None, knows_peers: false, kind };
     find_proxy(reader, &client, proxy).is_none()
 }
 

@@ -27,6 +27,7 @@ impl Facts<'_> {
             client_labels: self.client_labels(),
             ports: self.listener_ports(&gateways),
             locality: self.locality(),
+            knows_peers: self.zones_matter(),
             bind: match &self.node.facts.capture {
                 CaptureMode::Redirect => None,
                 CaptureMode::None { inbound, .. } => *inbound,

@@ -9,6 +9,7 @@
 mod credentials;
 mod gateway;
 mod node;
+mod peers;
 mod sidecar;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
@@ -20,7 +21,7 @@ pub use self::node::{NodeFacts, NodeIdentity, NodeKind, Refusal};
 use crate::{
     ir::{
         Discovery, Labels, Locality, ProxySide, SpanService, TelemetryPolicy, Topology, Workload,
-        WorkloadId, canonical_revision, canonical_service, topology,
+        WorkloadId, ZonePolicy, canonical_revision, canonical_service, topology,
     },
     plan::{Features, OutboundKey, PatchesKey, SpanSource, TelemetryKey, ViewKey, names_workload},
     snapshot::MeshSnapshot,
@@ -54,10 +55,11 @@ pub struct ProxyClass {
 pub fn classify(snapshot: &MeshSnapshot, node: &NodeIdentity) -> Result<ProxyClass, Refusal> {
     let workload = find_workload(snapshot, node)?;
     let facts = Facts::new(snapshot, node, workload);
-    let (views, credentials) = match node.kind {
+    let (mut views, credentials) = match node.kind {
         NodeKind::Sidecar => (facts.sidecar_views(), facts.sidecar_credentials()),
         NodeKind::Router => facts.gateway_view(),
     };
+    views.extend(facts.peers().map(ViewKey::Peers));
     Ok(ProxyClass {
         views: views.into_iter().map(Arc::new).collect(),
         workload: workload.map(|w| w.id.clone()),
@@ -169,6 +171,7 @@ impl<'a> Facts<'a> {
             && setting.failover_priority.is_empty());
         by_mesh
             || mesh.outlier.is_some()
+            || mesh.zones.as_ref().is_some_and(ZonePolicy::is_on)
             || self.snapshot.backends().locality_matters(self.namespace())
     }
 

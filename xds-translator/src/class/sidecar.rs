@@ -38,6 +38,7 @@ impl Facts<'_> {
             scope: self.scope(),
             client_labels: self.client_labels(),
             locality: self.locality(),
+            knows_peers: self.zones_matter(),
             // The inbound addresses shape the inbound view only.
             capture: match &self.node.facts.capture {
                 CaptureMode::Redirect => CaptureMode::Redirect,

@@ -292,6 +292,7 @@ fn who_makes_metrics_is_in_every_view() {
                 ViewKey::Outbound(key) => &key.telemetry,
                 ViewKey::Inbound(key) => &key.telemetry,
                 ViewKey::Gateway(key) => &key.telemetry,
+                ViewKey::Peers(_) => continue,
             };
             assert_eq!(telemetry.metrics, maker, "{told:?}");
         }

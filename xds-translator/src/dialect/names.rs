@@ -97,10 +97,10 @@ pub(super) fn locality(text: &str) -> Locality {
     Locality { region: next(), zone: next(), sub_zone: next() }
 }
 
-/// The locality in a workload's labels: Istio's own label, else Kubernetes' topology labels.
+/// The locality in a workload's labels: Istio's own labels, else Kubernetes' topology labels.
 pub(crate) fn locality_of(labels: &Labels) -> Locality {
     let label = |name: &str| labels.get(name).cloned().unwrap_or_else(|| "".into());
-    match labels.get("istio-locality") {
+    match topology::LOCALITY.iter().find_map(|key| labels.get(*key)) {
         // Labels cannot hold slashes, so that dots stand for them.
         Some(text) if text.contains('/') => locality(text),
         Some(text) => locality(&text.replace('.', "/")),

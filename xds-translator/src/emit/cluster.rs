@@ -18,8 +18,8 @@ use super::{
 use crate::{
     ir::{StringMatch, TcpKeepalive, Warmup},
     plan::{
-        BalancingPlan, ClusterPlan, Discovery, Limits, OutlierPlan, UpstreamProtocol, UpstreamTls,
-        UpstreamTransport,
+        BalancingPlan, ClusterPlan, Discovery, Limits, OutlierPlan, OverLocalities,
+        UpstreamProtocol, UpstreamTls, UpstreamTransport,
     },
 };
 
@@ -165,11 +165,25 @@ fn set_balancing(message: &mut cluster::Cluster, plan: &ClusterPlan) {
 }
 
 fn common_lb_config(plan: &ClusterPlan) -> parts::CommonLbConfig {
-    use parts::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
-    let weighted = LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {});
+    use parts::common_lb_config::{
+        LocalityConfigSpecifier as Specifier, LocalityWeightedLbConfig, ZoneAwareLbConfig,
+    };
+    let zones = |config| Some(Specifier::ZoneAwareLbConfig(config));
     parts::CommonLbConfig {
         healthy_panic_threshold: Some(percent(plan.panic_percent)),
-        locality_config_specifier: plan.locality_weighted.then_some(weighted),
+        locality_config_specifier: match plan.over_localities {
+            OverLocalities::Unsaid => None,
+            OverLocalities::Weighted => {
+                Some(Specifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {}))
+            }
+            OverLocalities::Zones { min_endpoints } => zones(ZoneAwareLbConfig {
+                min_cluster_size: min_endpoints.and_then(uint64),
+                ..Default::default()
+            }),
+            OverLocalities::Alike => {
+                zones(ZoneAwareLbConfig { routing_enabled: Some(percent(0)), ..Default::default() })
+            }
+        },
         ..Default::default()
     }
 }

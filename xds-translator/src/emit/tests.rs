@@ -69,7 +69,7 @@ pub(crate) fn cluster(name: &str) -> ClusterPlan {
         mesh_alpn: None,
         bind_source: None,
         tcp_keepalive: None,
-        locality_weighted: false,
+        over_localities: crate::plan::OverLocalities::Unsaid,
         provenance: Provenance::default(),
         original_dst_keep: false,
         proxy_protocol: None,
@@ -131,7 +131,7 @@ pub(crate) fn full_cluster() -> ClusterPlan {
             time: Some(Duration::from_secs(7)),
             interval: None,
         }),
-        locality_weighted: true,
+        over_localities: crate::plan::OverLocalities::Weighted,
         provenance: Provenance {
             config: Some(
                 "/apis/networking.istio.io/v1/namespaces/default/destination-rule/reviews".into(),

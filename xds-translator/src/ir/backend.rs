@@ -99,6 +99,8 @@ pub struct LoadBalancer {
     pub warmup: Option<Warmup>,
     /// Locality settings; `None` = the mesh's.
     pub locality: Option<LocalityPolicy>,
+    /// Balancing over zones, which comes before `locality`; `None` = the mesh's.
+    pub zones: Option<ZonePolicy>,
 }
 
 /// The algorithm.
@@ -184,8 +186,39 @@ impl LocalityPolicy {
     /// Keys of the labels in which client and endpoint are compared; `failover_priority` may give
     /// each a value, `KEY=VALUE`.
     pub fn compared_labels(&self) -> impl Iterator<Item = Arc<str>> {
-        self.failover_priority.iter().map(|label| label.split('=').next().unwrap_or(label).into())
+        compared(&self.failover_priority)
     }
+}
+
+/// Balancing over the zones of the client's region, by how the client's own replicas lie over them
+/// (Istio: `zoneAwareLbSetting`).
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub struct ZonePolicy {
+    /// Off when `Some(false)`.
+    pub enabled: Option<bool>,
+    /// Least number of endpoints; `None`: Envoy's, 6.
+    pub min_endpoints: Option<u64>,
+    /// From region → to region.
+    pub failover: Vec<(Arc<str>, Arc<str>)>,
+    /// Labels compared in order, before regions are.
+    pub failover_priority: Vec<Arc<str>>,
+}
+
+impl ZonePolicy {
+    /// Whether it is on.
+    pub fn is_on(&self) -> bool {
+        self.enabled != Some(false)
+    }
+
+    /// As [`LocalityPolicy::compared_labels`].
+    pub fn compared_labels(&self) -> impl Iterator<Item = Arc<str>> {
+        compared(&self.failover_priority)
+    }
+}
+
+/// Keys of labels that may each be given a value, `KEY=VALUE`.
+fn compared(priority: &[Arc<str>]) -> impl Iterator<Item = Arc<str>> {
+    priority.iter().map(|label| label.split('=').next().unwrap_or(label).into())
 }
 
 /// Connection limits; absent = unlimited or the default.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{
     Authorizer, ConnectionPool, Labels, LocalityPolicy, OutboundTraffic, OutlierDetection,
     ProxyStart, Retry, Selector, TcpKeepalive, TelemetryDefaults, TlsVersion, Visibility,
+    ZonePolicy,
 };
 
 /// Settings that hold for the whole mesh.
@@ -49,6 +50,8 @@ pub struct MeshDefaults {
     pub backend_export_to: Option<Visibility>,
     /// `localityLbSetting`.
     pub locality: LocalityPolicy,
+    /// `zoneAwareLbSetting`, which comes before `locality`.
+    pub zones: Option<ZonePolicy>,
     /// `defaultTrafficPolicy.connectionPool`.
     pub connection_pool: Option<ConnectionPool>,
     /// `defaultTrafficPolicy.outlierDetection`.
@@ -335,6 +338,7 @@ impl Default for MeshDefaults {
             route_export_to: None,
             backend_export_to: None,
             locality: LocalityPolicy::default(),
+            zones: None,
             connection_pool: None,
             outlier: None,
             tcp_keepalive: None,

@@ -14,7 +14,9 @@ pub const NETWORK: &str = "topology.istio.io/network";
 pub const CLUSTER: &str = "topology.istio.io/cluster";
 /// Label of the node.
 pub const HOSTNAME: &str = "kubernetes.io/hostname";
-/// Every such label.
+/// Labels of a whole place, `REGION.ZONE.SUBZONE`; of several the first counts.
+pub const LOCALITY: [&str; 2] = ["topology.istio.io/locality", "istio-locality"];
+/// Every label of one thing.
 pub const ALL: [&str; 6] = [REGION, ZONE, SUB_ZONE, NETWORK, CLUSTER, HOSTNAME];
 /// Name of the one Kubernetes cluster that a mesh has (Istio's default `CLUSTER_ID`).
 pub const CLUSTER_NAME: &str = "Kubernetes";

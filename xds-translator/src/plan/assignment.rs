@@ -107,18 +107,27 @@ pub(crate) fn alias_endpoints(target: &Hostname, port: u16) -> Vec<LocalityEndpo
 
 fn plan_endpoint(reader: &Reader<'_>, service: &Service, endpoint: &Endpoint) -> EndpointPlan {
     EndpointPlan {
-        address: match &endpoint.address {
-            EndpointAddress::Ip(address, port) => PlannedAddress::Ip(*address, *port),
-            EndpointAddress::Host(host, port) => PlannedAddress::Host(host.shared(), *port),
-            EndpointAddress::Pipe(path) => PlannedAddress::Pipe(path.clone()),
-        },
-        health: endpoint.health,
-        weight: endpoint.weight.max(1),
         mesh_tls: speaks_mesh_tls(reader, service, endpoint),
         workload: endpoint
             .workload
             .as_ref()
             .map(|id| workload_metadata(&id.name, &id.namespace, endpoint)),
+        ..bare(endpoint.clone())
+    }
+}
+
+/// An endpoint that is counted, and never called.
+pub(crate) fn bare(endpoint: Endpoint) -> EndpointPlan {
+    EndpointPlan {
+        address: match endpoint.address {
+            EndpointAddress::Ip(address, port) => PlannedAddress::Ip(address, port),
+            EndpointAddress::Host(host, port) => PlannedAddress::Host(host.shared(), port),
+            EndpointAddress::Pipe(path) => PlannedAddress::Pipe(path),
+        },
+        health: endpoint.health,
+        weight: endpoint.weight.max(1),
+        mesh_tls: false,
+        workload: None,
     }
 }
 

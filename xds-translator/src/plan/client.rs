@@ -28,6 +28,8 @@ pub(crate) struct Client<'a> {
     pub(crate) namespace: &'a Arc<str>,
     pub(crate) labels: &'a Labels,
     pub(crate) locality: Option<&'a Locality>,
+    /// Whether it knows where its own replicas are.
+    pub(crate) knows_peers: bool,
     pub(crate) kind: ClusterClient,
 }
 
@@ -103,10 +105,9 @@ impl Client<'_> {
                 .as_ref()
                 .map(|s| s.compared_labels(self.labels))
                 .unwrap_or_default(),
-            locality: spread
-                .filter(Spread::compares_localities)
-                .and_then(|_| self.locality.cloned()),
+            locality: spread.and_then(|spread| spread.compared_place(self.locality?)),
             client: self.kind,
+            knows_peers: self.knows_peers,
         }
     }
 

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     BalancingPlan, ClusterClient, ClusterKey, ClusterPlan, Discovery, FixedCluster, Limits,
-    OutlierPlan, PlanItem, Provenance, Traffic, UpstreamHttp, UpstreamProtocol, UpstreamTransport,
+    OutlierPlan, OverLocalities, PlanItem, Provenance, Traffic, UpstreamHttp, UpstreamProtocol,
+    UpstreamTransport,
     assignment::{self, Assigned},
     locality::Spread,
     mtls::{self, Backend},
@@ -73,7 +74,7 @@ pub(crate) fn plan_cluster(reader: &Reader<'_>, key: &ClusterKey) -> Option<Plan
             ..upstream_http(&traffic.pool, protocol)
         },
         transport,
-        locality_weighted: means == Means::Listed && spread.is_some_and(|s| s.weighs_localities()),
+        over_localities: over_localities(key, means, spread.as_ref()),
         provenance: provenance(&merged, service, &key.subset),
         alt_stat_name: stat_name(
             &mesh.stat_names.outbound,
@@ -100,7 +101,7 @@ pub(crate) fn base(name: Arc<str>, mesh: &MeshDefaults, traffic: &Traffic) -> Cl
         mesh_alpn: None,
         bind_source: None,
         tcp_keepalive: traffic.pool.tcp_keepalive.or(mesh.tcp_keepalive),
-        locality_weighted: false,
+        over_localities: OverLocalities::Unsaid,
         provenance: Provenance::default(),
         original_dst_keep: false,
         proxy_protocol: traffic.proxy_protocol,
@@ -261,6 +262,19 @@ fn balancing(balancer: &LoadBalancer) -> BalancingPlan {
         Balancing::ConsistentHash { table: HashTable::Maglev(size), .. } => {
             BalancingPlan::Maglev(*size)
         }
+    }
+}
+
+/// Weights are for endpoints that are listed. Where the client knows its peers, Envoy balances over
+/// zones whatever is not told otherwise.
+fn over_localities(key: &ClusterKey, means: Means, spread: Option<&Spread>) -> OverLocalities {
+    let said = spread.map(Spread::over_localities).unwrap_or_default();
+    match (means, said) {
+        (Means::OriginalDst | Means::Named, _) => OverLocalities::Unsaid,
+        (Means::Dns(_), OverLocalities::Weighted) | (_, OverLocalities::Unsaid) => {
+            if key.knows_peers { OverLocalities::Alike } else { OverLocalities::Unsaid }
+        }
+        (Means::Listed | Means::Dns(_), said) => said,
     }
 }
 

@@ -34,8 +34,8 @@ pub struct ClusterPlan {
     pub bind_source: Option<IpAddr>,
     /// TCP keepalive.
     pub tcp_keepalive: Option<TcpKeepalive>,
-    /// Zone-weighted balancing (`locality_weighted_lb_config`).
-    pub locality_weighted: bool,
+    /// How localities of one priority share the load.
+    pub over_localities: OverLocalities,
     /// `metadata.filter_metadata.istio`.
     pub provenance: Provenance,
     /// Keep ejected or removed hosts' connections for ever (`cleanup_interval` max), for inbound
@@ -45,6 +45,23 @@ pub struct ClusterPlan {
     pub proxy_protocol: Option<u8>,
     /// `alt_stat_name` when it is not `name;` (passthrough clusters share `PassthroughCluster;`).
     pub alt_stat_name: Option<Arc<str>>,
+}
+
+/// How localities of one priority share the load.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize)]
+pub enum OverLocalities {
+    /// Nothing is said, and the proxy does not know its peers: endpoints alone share it.
+    #[default]
+    Unsaid,
+    /// Endpoints alone share it, whatever the proxy knows.
+    Alike,
+    /// By the weights of localities (`locality_weighted_lb_config`).
+    Weighted,
+    /// By how the client's replicas lie over the zones (`zone_aware_lb_config`).
+    Zones {
+        /// Least number of endpoints; `None`: Envoy's.
+        min_endpoints: Option<u64>,
+    },
 }
 
 /// How a cluster finds endpoints.

@@ -132,6 +132,7 @@ impl<'a> Gateway<'a> {
             namespace: &key.namespace,
             labels: &key.client_labels,
             locality: key.locality.as_ref(),
+            knows_peers: key.knows_peers,
             kind: ClusterClient::Gateway,
         };
         let access = Access::of(reader, &key.namespace, &key.labels);

@@ -241,6 +241,7 @@ impl<'a> Inbound<'a> {
             namespace: &self.key.namespace,
             labels: &self.key.labels,
             locality: None,
+            knows_peers: false,
             kind: ClusterClient::Redirected,
         };
         let outlines =

@@ -17,6 +17,8 @@ pub enum ViewKey {
     Outbound(OutboundKey),
     /// A workload's own ports, chains and policies; shared by its replicas.
     Inbound(InboundKey),
+    /// Where a proxy's own replicas are, where that matters.
+    Peers(PeersKey),
     /// Everything of a gateway.
     Gateway(GatewayKey),
 }
@@ -33,6 +35,8 @@ pub struct OutboundKey {
     pub client_labels: Labels,
     /// The client's locality, only where a policy makes it matter.
     pub locality: Option<Locality>,
+    /// Whether it knows its peers, since a policy balances over zones.
+    pub knows_peers: bool,
     /// How the application's traffic reaches the sidecar.
     pub capture: CaptureMode,
     /// Which filters the proxy has.
@@ -141,6 +145,30 @@ pub struct InboundKey {
     pub patches: PatchesKey,
 }
 
+/// A proxy's own replicas: the endpoints of a service of its that are of the same workload.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct PeersKey {
+    /// A service that leads to them.
+    pub service: ServiceKey,
+    /// Its port.
+    pub port: u16,
+    /// What they have in common.
+    pub kinship: Kinship,
+    /// The proxy's region, in which alone peers count; empty: it is not known.
+    pub region: Arc<str>,
+    /// Nothing: no patch is about endpoints.
+    pub patches: PatchesKey,
+}
+
+/// By what replicas of one workload know each other.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub enum Kinship {
+    /// One controller made them, from one template: its name, and the hashes of the template.
+    Controller(Arc<str>, Labels),
+    /// Nobody made them: all their labels, but those that say where they are.
+    Labels(Labels),
+}
+
 /// Facts of a gateway.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub struct GatewayKey {
@@ -157,6 +185,8 @@ pub struct GatewayKey {
     pub ports: Vec<(u16, u16)>,
     /// Locality, only where it matters.
     pub locality: Option<Locality>,
+    /// Whether it knows its peers, as sidecars.
+    pub knows_peers: bool,
     /// Address to bind instead of 0.0.0.0 (NONE mode on loopback).
     pub bind: Option<IpAddr>,
     /// Its service account.
@@ -227,6 +257,8 @@ pub struct ClusterKey {
     pub client_labels: Labels,
     /// Which kind of client uses it.
     pub client: ClusterClient,
+    /// Whether its clients know their peers, by which Envoys balance over zones unless told not to.
+    pub knows_peers: bool,
 }
 
 /// What the kind of its client changes about a cluster.

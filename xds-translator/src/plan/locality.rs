@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{LocalityEndpoints, Traffic};
-use crate::ir::{Endpoint, Labels, Locality, LocalityPolicy, MeshDefaults, Service, topology};
+use super::{LocalityEndpoints, OverLocalities, Traffic};
+use crate::ir::{
+    Endpoint, Labels, Locality, LocalityPolicy, MeshDefaults, Service, ZonePolicy, topology,
+};
 
 /// How traffic is spread over localities, for one client.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,6 +21,18 @@ pub(crate) enum Spread {
         /// Among equals the nearest first, as in [`Self::Nearest`]; empty: they stay equals.
         failover: Vec<(Arc<str>, Arc<str>)>,
     },
+    /// Zones of the client's region share by how its replicas lie over them; other regions only
+    /// take over.
+    Zones {
+        /// As of [`Self::Labels`], before regions are compared.
+        priority: Vec<Arc<str>>,
+        /// As of [`Self::Nearest`].
+        failover: Vec<(Arc<str>, Arc<str>)>,
+        /// Least number of endpoints; `None`: Envoy's.
+        min_endpoints: Option<u64>,
+    },
+    /// Zones shall not matter.
+    Alike,
 }
 
 /// What of a client endpoints are compared with.
@@ -32,7 +46,8 @@ impl Spread {
     /// the service asks for, and that before the mesh's.
     ///
     /// Failover needs outlier detection: without it nothing would ever take traffic off the nearest
-    /// endpoints. What a service asks for goes by the readiness of its endpoints instead.
+    /// endpoints. What a service asks for goes by the readiness of its endpoints instead, and what
+    /// balances over zones by that of their regions.
     pub(crate) fn of(
         mesh: &MeshDefaults,
         service: &Service,
@@ -40,6 +55,11 @@ impl Spread {
         locality: Option<&Locality>,
     ) -> Option<Self> {
         let own = traffic.load_balancer.locality.as_ref();
+        let own_zones = traffic.load_balancer.zones.as_ref();
+        let said = own.is_some() || service.distribution.is_some();
+        if let Some(zones) = own_zones.or(mesh.zones.as_ref().filter(|_| !said)) {
+            return Some(over_zones(zones));
+        }
         if let (None, Some(preference)) = (own, service.distribution) {
             let priority = preference.compared_labels().iter().map(|&key| key.into()).collect();
             return Some(Self::Labels { priority, failover: Vec::new() });
@@ -59,23 +79,37 @@ impl Spread {
         }
     }
 
-    /// Whether where the client is matters by more than labels.
-    pub(crate) fn compares_localities(&self) -> bool {
-        !matches!(self, Self::Labels { failover, .. } if failover.is_empty())
+    /// What of the client's place matters by more than labels; `None`: nothing.
+    pub(crate) fn compared_place(&self, client: &Locality) -> Option<Locality> {
+        match self {
+            Self::Labels { failover, .. } if failover.is_empty() => None,
+            Self::Alike => None,
+            Self::Zones { .. } => {
+                Some(Locality { region: client.region.clone(), ..Locality::default() })
+            }
+            Self::Distribute(_) | Self::Nearest(_) | Self::Labels { .. } => Some(client.clone()),
+        }
     }
 
-    /// Whether a locality is chosen before an endpoint, by weight (Istio: where shares or failover
-    /// are written down).
-    pub(crate) fn weighs_localities(&self) -> bool {
+    /// How localities of one priority share the load. A locality is chosen before an endpoint, by
+    /// weight, where shares or failover are written down (Istio).
+    pub(crate) fn over_localities(&self) -> OverLocalities {
         match self {
-            Self::Distribute(_) | Self::Labels { .. } => true,
-            Self::Nearest(failover) => !failover.is_empty(),
+            Self::Distribute(_) | Self::Labels { .. } => OverLocalities::Weighted,
+            Self::Nearest(failover) if !failover.is_empty() => OverLocalities::Weighted,
+            Self::Nearest(_) => OverLocalities::Unsaid,
+            Self::Zones { min_endpoints, .. } => {
+                OverLocalities::Zones { min_endpoints: *min_endpoints }
+            }
+            Self::Alike => OverLocalities::Alike,
         }
     }
 
     /// The labels of the client that it compares.
     pub(crate) fn compared_labels(&self, client: &Labels) -> Labels {
-        let Self::Labels { priority, .. } = self else { return Labels::new() };
+        let (Self::Labels { priority, .. } | Self::Zones { priority, .. }) = self else {
+            return Labels::new();
+        };
         let compared = priority.iter().map(|label| split_priority(label).0);
         compared
             .filter_map(|key| client.get_key_value(key))
@@ -98,7 +132,17 @@ impl Spread {
                     (locality, priority, None, endpoints)
                 })
                 .collect(),
-            Self::Labels { priority, failover } => by_labels((priority, failover), client, groups),
+            Self::Labels { priority, failover } => {
+                let near = |other: &Locality| match failover.is_empty() {
+                    true => 0,
+                    false => steps(client, other, failover),
+                };
+                by_labels(priority, client, groups, near)
+            }
+            Self::Zones { priority, failover, .. } => {
+                by_labels(priority, client, groups, |other| beyond(client, other, failover))
+            }
+            Self::Alike => by_labels(&[], client, groups, |_| 0),
         };
         compact(&mut arranged);
         arranged.sort_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
@@ -110,6 +154,17 @@ impl Spread {
 type Failover = [(Arc<str>, Arc<str>)];
 
 type Group = (Locality, u32, Option<u32>, Vec<Endpoint>);
+
+fn over_zones(policy: &ZonePolicy) -> Spread {
+    match policy.is_on() {
+        true => Spread::Zones {
+            priority: policy.failover_priority.clone(),
+            failover: policy.failover.clone(),
+            min_endpoints: policy.min_endpoints,
+        },
+        false => Spread::Alike,
+    }
+}
 
 fn distribution(policy: &LocalityPolicy, client: &Locality) -> Option<Vec<(Arc<str>, u32)>> {
     policy.distribute.iter().find(|(from, _)| covers(from, client)).map(|(_, to)| to.clone())
@@ -173,17 +228,28 @@ fn steps(client: &ClientPlace<'_>, other: &Locality, failover: &Failover) -> u32
     client.locality.map_or(0, |client| distance(client, other, failover))
 }
 
+/// 0: the client's region, 1: the named one, 2: another; 0 where the client's is not known.
+fn beyond(client: &ClientPlace<'_>, other: &Locality, failover: &Failover) -> u32 {
+    let Some(client) = client.locality.filter(|client| client.region != other.region) else {
+        return 0;
+    };
+    let named = failover.iter().find(|(from, _)| *from == client.region);
+    if named.is_some_and(|(_, to)| *to == other.region) { 1 } else { 2 }
+}
+
 /// One more than the largest [`distance`].
 const DISTANCES: u32 = 5;
 
+/// By how many labels do not agree, then by how far a locality is (below [`DISTANCES`]).
 fn by_labels(
-    (priority, failover): (&[Arc<str>], &Failover),
+    priority: &[Arc<str>],
     client: &ClientPlace<'_>,
     groups: BTreeMap<Locality, Vec<Endpoint>>,
+    distance: impl Fn(&Locality) -> u32,
 ) -> Vec<Group> {
     let mut regrouped: BTreeMap<(u32, Locality), Vec<Endpoint>> = BTreeMap::new();
     for (locality, endpoints) in groups {
-        let near = if failover.is_empty() { 0 } else { steps(client, &locality, failover) };
+        let near = distance(&locality);
         for endpoint in endpoints {
             let rank = misses(priority, client.labels, &endpoint) * DISTANCES + near;
             regrouped.entry((rank, locality.clone())).or_default().push(endpoint);
@@ -359,7 +425,7 @@ mod tests {
         let mesh = MeshDefaults::default();
         let spread = Spread::of(&mesh, &cart(), &traffic(policy.clone(), true), None);
         let spread = spread.expect("labels need no locality");
-        assert!(!spread.compares_localities());
+        assert_eq!(spread.compared_place(&locality("eu/a")), None);
         let at = ["eu/a", "eu/b", "us/a"];
         let got = arranged(&spread, None, &in_eu_a(), &at);
         assert_eq!(got, expect(&[("eu/a", 0), ("eu/b", 1), ("us/a", 2)]));

@@ -34,6 +34,7 @@ mod outbound_listener;
 pub mod outline;
 mod patches;
 mod path;
+mod peers;
 mod place;
 mod rate_limit;
 mod reasons;
@@ -116,6 +117,7 @@ fn planner(key: &ViewKey) -> &dyn PlansView {
     match key {
         ViewKey::Outbound(key) => key,
         ViewKey::Inbound(key) => key,
+        ViewKey::Peers(key) => key,
         ViewKey::Gateway(key) => key,
     }
 }

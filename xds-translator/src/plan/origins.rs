@@ -9,9 +9,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     AccessFilter, AskFilter, Caller, FilterChainPlan, GatewayKey, InboundKey, LimitPlan,
-    ListenerPlan, OutboundKey, Outline, Overruled, PatchesKey, PlanItem, PlansView,
+    ListenerPlan, OutboundKey, Outline, Overruled, PatchesKey, PeersKey, PlanItem, PlansView,
     RouteActionPlan, RouteConfigPlan, RouteSource, TerminalFilter, gateway,
-    gateway_servers::merged_servers, inbound, naming, place::Place, rate_limit, sidecar,
+    gateway_servers::merged_servers, inbound, naming, peers, place::Place, rate_limit, sidecar,
 };
 use crate::{
     ir::{Attachment, Hostname, Labels, ObjectId, ProxySide, RateLimit, RouteTable, Service},
@@ -90,6 +90,24 @@ impl PlansView for InboundKey {
             _ => {}
         }
         origins
+    }
+}
+
+impl PlansView for PeersKey {
+    fn patches(&self) -> (&PatchesKey, ProxySide) {
+        (&self.patches, ProxySide::Inbound)
+    }
+
+    fn caller(&self) -> Option<Caller<'_>> {
+        None
+    }
+
+    fn outline(&self, reader: &Reader<'_>) -> Outline {
+        peers::plan_peers(reader, self)
+    }
+
+    fn origins_of(&self, _reader: &Reader<'_>, _item: &PlanItem) -> BTreeSet<ObjectId> {
+        BTreeSet::new()
     }
 }
 

@@ -28,8 +28,8 @@ impl<'a> Relay<'a> {
     /// For the gateway whose client is `client`.
     pub(crate) fn new(reader: &'a Reader<'a>, client: &Client<'a>) -> Self {
         let kind = ClusterClient::Relay;
-        let Client { namespace, labels, locality, .. } = *client;
-        Self { reader, client: Client { namespace, labels, locality, kind } }
+        let Client { namespace, labels, locality, knows_peers, .. } = *client;
+        Self { reader, client: Client { namespace, labels, locality, knows_peers, kind } }
     }
 
     /// Adds the clusters that servers lead to, each service's once.

@@ -117,6 +117,7 @@ impl<'a> Sidecar<'a> {
             namespace: &key.namespace,
             labels: &key.client_labels,
             locality: key.locality.as_ref(),
+            knows_peers: key.knows_peers,
             kind,
         };
         let sight = Sight::of(reader, key);

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::ir::{
     BackendPolicy, ConnectionPool, Field, Hostname, Labels, LoadBalancer, ObjectId,
-    OutlierDetection, Selector, TrafficPolicy, Visibility,
+    OutlierDetection, Selector, TrafficPolicy, Visibility, ZonePolicy,
 };
 
 /// Every backend policy of the mesh.
@@ -22,6 +22,8 @@ pub(crate) struct Backends {
     by_namespace: BTreeMap<Arc<str>, Hosts>,
     /// Policies that treat clients of different localities differently.
     by_locality: BTreeMap<ObjectId, Visibility>,
+    /// Policies that balance over zones.
+    by_zone: BTreeMap<ObjectId, Visibility>,
     /// Credentials for TLS to backends, of those policies that name any.
     credentials: BTreeMap<ObjectId, BackendCredentials>,
 }
@@ -50,6 +52,11 @@ impl Backends {
     /// Whether some policy that clients of a namespace see makes their locality matter.
     pub(crate) fn locality_matters(&self, namespace: &str) -> bool {
         self.by_locality.values().any(|export_to| export_to.includes(namespace))
+    }
+
+    /// Whether some policy that clients of a namespace see balances over zones.
+    pub(crate) fn zones_matter(&self, namespace: &str) -> bool {
+        self.by_zone.values().any(|export_to| export_to.includes(namespace))
     }
 
     /// Credentials that policies name which clients of a namespace see.
@@ -124,6 +131,9 @@ impl Family for Backends {
         if by_locality(policy) {
             self.by_locality.insert(id.clone(), policy.export_to.clone());
         }
+        if by_zone(policy) {
+            self.by_zone.insert(id.clone(), policy.export_to.clone());
+        }
         let named = credentials(policy);
         if !named.names.is_empty() {
             self.credentials.insert(id.clone(), named);
@@ -135,6 +145,7 @@ impl Family for Backends {
         let id = &policy.origin.id;
         self.whole.remove(id);
         self.by_locality.remove(id);
+        self.by_zone.remove(id);
         self.credentials.remove(id);
         let Some(hosts) = self.by_namespace.get_mut(&id.namespace) else { return };
         forget(hosts.table(&policy.host), &policy.host, &(age(&policy.origin), id.clone()));
@@ -151,8 +162,7 @@ impl Family for Backends {
         if versions.windows(2).any(|w| outline_of(w[0]) == outline_of(w[1])) {
             return;
         }
-        let local: BTreeSet<bool> = versions.iter().map(|p| by_locality(p)).collect();
-        touch.changes.reclassify.everyone |= local.contains(&true);
+        touch.changes.reclassify.everyone |= versions.iter().any(|p| by_locality(p) || by_zone(p));
         for policy in versions {
             for namespace in touch.audience.seeing(&policy.export_to, &policy.origin.id.namespace) {
                 touch.changes.touch(Dep::PoliciesVisible(namespace.clone()));
@@ -169,8 +179,11 @@ impl Family for Backends {
         let blocks =
             std::iter::once(&policy.traffic).chain(policy.subsets.iter().map(|s| &s.traffic));
         for block in blocks.flat_map(|t| std::iter::once(t).chain(t.ports.values())) {
-            let locality = block.load_balancer.as_ref().and_then(|lb| lb.locality.as_ref());
+            let balancer = block.load_balancer.as_ref();
+            let locality = balancer.and_then(|lb| lb.locality.as_ref());
             keys.extend(locality.into_iter().flat_map(|locality| locality.compared_labels()));
+            let zones = balancer.and_then(|lb| lb.zones.as_ref());
+            keys.extend(zones.into_iter().flat_map(|zones| zones.compared_labels()));
         }
     }
 }
@@ -250,10 +263,25 @@ fn alone_if_selected(found: Vec<Arc<BackendPolicy>>) -> Vec<Arc<BackendPolicy>> 
 fn by_locality(policy: &BackendPolicy) -> bool {
     let decides = |t: &TrafficPolicy| {
         let setting = t.load_balancer.as_ref().and_then(|lb| lb.locality.as_ref());
-        t.outlier.is_some() || setting.is_some_and(|l| l.enabled != Some(false))
+        let by_setting = setting.is_some_and(|l| l.enabled != Some(false));
+        t.outlier.is_some() || by_setting || balances_zones(t)
     };
-    let traffic = std::iter::once(&policy.traffic).chain(policy.subsets.iter().map(|s| &s.traffic));
-    traffic.into_iter().any(|t| decides(t) || t.ports.values().any(decides))
+    any_traffic(policy, decides)
+}
+
+/// Whether the policy balances over zones.
+fn by_zone(policy: &BackendPolicy) -> bool {
+    any_traffic(policy, balances_zones)
+}
+
+fn balances_zones(traffic: &TrafficPolicy) -> bool {
+    let zones = traffic.load_balancer.as_ref().and_then(|lb| lb.zones.as_ref());
+    zones.is_some_and(ZonePolicy::is_on)
+}
+
+fn any_traffic(policy: &BackendPolicy, decides: impl Fn(&TrafficPolicy) -> bool) -> bool {
+    let mut all = std::iter::once(&policy.traffic).chain(policy.subsets.iter().map(|s| &s.traffic));
+    all.any(|t| decides(t) || t.ports.values().any(&decides))
 }
 
 /// Credentials for TLS to the host, with the names under which a CA may lie beside them.

@@ -6,7 +6,7 @@ use super::{
     family::{Family, Touch},
     reader::{Dep, Reader},
 };
-use crate::ir::MeshDefaults;
+use crate::ir::{MeshDefaults, ZonePolicy};
 
 /// The settings in force.
 #[derive(Clone, Default, Debug)]
@@ -39,6 +39,7 @@ impl Family for Settings {
 
     fn label_keys(settings: &MeshDefaults, keys: &mut BTreeSet<Arc<str>>) {
         keys.extend(settings.locality.compared_labels());
+        keys.extend(settings.zones.iter().flat_map(ZonePolicy::compared_labels));
     }
 }
 

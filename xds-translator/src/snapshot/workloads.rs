@@ -158,7 +158,8 @@ fn same_class(a: &Workload, b: &Workload) -> bool {
         (w.labels.clone(), w.service_account.clone(), w.addresses.clone(), w.locality.clone())
     };
     let place = |w: &Workload| (w.network.clone(), w.node.clone());
-    let more = |w: &Workload| (w.named_ports.clone(), w.host_network, w.edge);
+    let more =
+        |w: &Workload| (w.named_ports.clone(), w.host_network, w.edge, w.workload_name.clone());
     facts(a) == facts(b) && place(a) == place(b) && more(a) == more(b)
 }
 

@@ -119,13 +119,19 @@ messages! {
 
     COMMON_LB = "envoy.config.cluster.v3.Cluster.CommonLbConfig" {
         1 "healthy_panic_threshold": In(&PERCENT);
-        2 "zone_aware_lb_config": Refused;
+        2 "zone_aware_lb_config": In(&ZONE_AWARE);
         3 "locality_weighted_lb_config": Marker;
         4 "update_merge_window": NoEffect(PACE);
         5 "ignore_new_hosts_until_first_hc": NoEffect(NO_HEALTH_CHECKS);
         6 "close_connections_on_host_set_change": Refused;
         7 "consistent_hashing_lb_config": Refused;
         8 "override_host_status": Refused;
+    }
+
+    ZONE_AWARE = "envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig" {
+        1 "routing_enabled": In(&PERCENT);
+        2 "min_cluster_size": Read;
+        3 "fail_traffic_on_panic": Refused;
     }
 
     CLUSTER_TYPE = "envoy.config.cluster.v3.Cluster.CustomClusterType" {

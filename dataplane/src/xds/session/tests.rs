@@ -36,7 +36,7 @@ fn response(
 
 fn needs(endpoints: &[&str], routes: &[&str]) -> Needs {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    Needs { endpoints: names(endpoints), routes: names(routes), secrets: BTreeSet::new() }
+    Needs { endpoints: names(endpoints), routes: names(routes), ..Needs::default() }
 }
 
 fn rejection(kind: ResourceType, name: &str) -> Rejection {

@@ -37,6 +37,7 @@ fn always_one(compiler: &mut Compiler) -> (bool, bool) {
         scope: None,
         client_labels: Labels::new(),
         locality: None,
+        knows_peers: false,
         capture: CaptureMode::Redirect,
         features: Features::default(),
         telemetry: TelemetryKey::default(),

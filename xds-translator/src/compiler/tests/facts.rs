@@ -392,6 +392,7 @@ fn shop() -> ViewKey {
         scope: None,
         client_labels: Labels::new(),
         locality: None,
+        knows_peers: false,
         capture: CaptureMode::Redirect,
         features: Features::default(),
         telemetry: TelemetryKey::default(),

@@ -15,3 +15,4 @@ mod start;
 mod universe;
 mod universe_ports;
 mod work;
+mod zones;

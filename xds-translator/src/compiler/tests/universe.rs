@@ -389,7 +389,11 @@ fn destination_rule(_: &str, name: usize, variant: usize) -> Value {
                 json!({"consistentHash": {"httpHeaderName": "x-user"}})
         }
         4 => spec["workloadSelector"] = json!({"matchLabels": {"version": "v1"}}),
-        3 => spec["subsets"][0]["labels"] = json!({"topology.kubernetes.io/zone": "a"}),
+        3 => {
+            spec["subsets"][0]["labels"] = json!({"topology.kubernetes.io/zone": "a"});
+            let zones = json!({"zoneAwareLbSetting": {"enabled": name != 0}});
+            spec["trafficPolicy"]["loadBalancer"] = zones;
+        }
         5 => {
             spec["trafficPolicy"]["outlierDetection"] = json!({"consecutive5xxErrors": 3});
             if name == 1 {

@@ -87,8 +87,7 @@ object! {
         /// Slow start of new endpoints.
         "warmup" warmup: Option<Warmup>,
         /// Zone-aware balancing by Envoy.
-        "zoneAwareLbSetting" zone_aware_lb_setting: Option<ZoneAwareLbSetting>
-            [idle("proxies are not told how their own service lies over zones; `localityLbSetting` keeps traffic near")],
+        "zoneAwareLbSetting" zone_aware_lb_setting: Option<ZoneAwareLbSetting>,
         /// Balancing by what endpoints report; without a reader in Istio too.
         "backendUtilization" backend_utilization: Option<Value>
             [idle("Istio does not look at it either: endpoints report no load")],

@@ -102,8 +102,7 @@ object! {
         /// Locality-aware balancing.
         "localityLbSetting" locality_lb_setting: Option<LocalityLbSetting>,
         /// Zone-aware balancing.
-        "zoneAwareLbSetting" zone_aware_lb_setting: Option<ZoneAwareLbSetting>
-            [idle("proxies are not told how their own service lies over zones; `localityLbSetting` keeps traffic near")],
+        "zoneAwareLbSetting" zone_aware_lb_setting: Option<ZoneAwareLbSetting>,
         /// Path of the access log; absent: none.
         "accessLogFile" access_log_file: Arc<str>,
         /// Its format; absent: Istio's.

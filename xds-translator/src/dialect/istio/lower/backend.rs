@@ -14,7 +14,7 @@ use crate::{
     ir::{
         BackendPolicy, Balancing, ClientTls, ConnectionPool, HashKey, HashTable, LoadBalancer,
         LocalityPolicy, OutlierDetection, RetryBudget, Subset, TcpKeepalive, TlsMaterial,
-        TrafficPolicy, Tunnel, Warmup,
+        TrafficPolicy, Tunnel, Warmup, ZonePolicy,
     },
     snapshot::Item,
 };
@@ -115,6 +115,7 @@ fn load_balancer(lb: &dr::LoadBalancer) -> LoadBalancer {
         algorithm: lb.consistent_hash.as_ref().and_then(consistent_hash).unwrap_or(simple),
         warmup: lb.warmup.as_ref().and_then(warmup).or(old_warmup),
         locality: lb.locality_lb_setting.as_ref().map(locality_policy),
+        zones: lb.zone_aware_lb_setting.as_ref().map(zone_policy),
     }
 }
 
@@ -178,6 +179,15 @@ pub(in crate::dialect) fn locality_policy(setting: &dr::LocalityLbSetting) -> Lo
         distribute: distribute
             .map(|d| (d.from.clone(), d.to.iter().map(|(k, v)| (k.clone(), *v)).collect()))
             .collect(),
+        failover: setting.failover.iter().map(|f| (f.from.clone(), f.to.clone())).collect(),
+        failover_priority: setting.failover_priority.clone(),
+    }
+}
+
+pub(in crate::dialect) fn zone_policy(setting: &dr::ZoneAwareLbSetting) -> ZonePolicy {
+    ZonePolicy {
+        enabled: setting.enabled,
+        min_endpoints: setting.min_cluster_size,
         failover: setting.failover.iter().map(|f| (f.from.clone(), f.to.clone())).collect(),
         failover_priority: setting.failover_priority.clone(),
     }

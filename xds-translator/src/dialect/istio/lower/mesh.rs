@@ -6,7 +6,7 @@ use ferromesh_proto::TrustDomain;
 
 use super::{
     authorizer::authorizers,
-    backend::{connection_pool, keepalive, locality_policy, outlier},
+    backend::{connection_pool, keepalive, locality_policy, outlier, zone_policy},
     provider::telemetry_defaults,
     proxy::mesh_start,
     retry::{retry, try_timeout},
@@ -71,6 +71,7 @@ impl Lowering<'_> {
             route_export_to: export(&spec.default_virtual_service_export_to),
             backend_export_to: export(&spec.default_destination_rule_export_to),
             locality: spec.locality_lb_setting.as_ref().map(locality_policy).unwrap_or_default(),
+            zones: spec.zone_aware_lb_setting.as_ref().map(zone_policy),
             connection_pool: policy.connection_pool.as_ref().map(connection_pool),
             outlier: policy.outlier_detection.as_ref().map(outlier),
             tcp_keepalive: spec.tcp_keepalive.as_ref().map(keepalive),

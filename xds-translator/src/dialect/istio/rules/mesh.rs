@@ -6,7 +6,7 @@ use super::{
     backend::{check_outlier, check_pool},
     format::check_format,
     line::remark_refused_by_ours,
-    locality::check_locality,
+    locality::{check_locality, check_zone_aware},
     log::{check_log_fields, check_log_file},
     provider::check_providers,
     route::check_retries,
@@ -254,6 +254,9 @@ pub(in crate::dialect::istio) fn check_mesh(mesh: &MeshConfig, at: &mut Decoder)
     }
     if let Some(locality) = &mesh.locality_lb_setting {
         at.within("localityLbSetting", |at| check_locality(locality, true, at));
+    }
+    if let Some(zones) = &mesh.zone_aware_lb_setting {
+        at.within("zoneAwareLbSetting", |at| check_zone_aware(zones, true, at));
     }
     if mesh.proxy_listen_port.unwrap_or(OUTBOUND_PORT)
         == mesh.proxy_inbound_listen_port.unwrap_or(INBOUND_PORT)
