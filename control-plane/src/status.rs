@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ferromesh_proto::{ResourceType, SpiffeId, Version, resource::ServedFrom};
+use ferromesh_proto::{AGENT, ResourceType, SpiffeId, Version, resource::ServedFrom};
 use ferromesh_xds_translator::{
     debug, diagnostic::Diagnostic, ir::ObjectId, plan::ViewKey, view::View,
 };
@@ -193,20 +193,25 @@ impl Proxies {
         Registration { proxies: self.clone(), proxy }
     }
 
-    /// Every stream, oldest first.
+    /// Every stream of a proxy, oldest first.
     pub fn list(&self) -> Vec<ProxyStatus> {
-        self.all().iter().map(|p| p.status()).collect()
+        self.proxies().map(|p| p.status()).collect()
     }
 
     /// The same with their numbers, which grow.
     pub fn numbered(&self) -> Vec<(u64, ProxyStatus)> {
-        self.all().iter().map(|p| (p.stream, p.status())).collect()
+        self.proxies().map(|p| (p.stream, p.status())).collect()
     }
 
     /// The newest stream of a proxy: by its node id, or by `NAME.NAMESPACE`.
     pub fn find(&self, id: &str) -> Option<Arc<Proxy>> {
-        let named = |p: &&Arc<Proxy>| p.id == id || p.short_name() == id;
-        self.all().iter().rev().find(named).cloned()
+        let named = |p: &Arc<Proxy>| p.id == id || p.short_name() == id;
+        self.proxies().filter(named).last()
+    }
+
+    /// Every stream but those of agents, which ask for what is theirs beside their Envoys.
+    fn proxies(&self) -> impl Iterator<Item = Arc<Proxy>> {
+        self.all().into_iter().filter(|proxy| !proxy.version.starts_with(AGENT))
     }
 
     /// What proxies refused and have not accepted since.

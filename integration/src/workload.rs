@@ -58,9 +58,18 @@ impl Workload {
     /// # Panics
     /// It does not serve in time.
     pub fn start(kind: &str, block: &str) -> Self {
+        Self::start_with(kind, block, "")
+    }
+
+    /// [`Self::start`] with further objects in the mesh, in the file `more.yaml`.
+    ///
+    /// # Panics
+    /// It does not serve in time.
+    pub fn start_with(kind: &str, block: &str, more: &str) -> Self {
         let port = application(&format!("{block}.3"));
         let plane = ControlPlane::new(format!("{block}.1"));
         plane.write("mesh.yaml", MESH.replace("BLOCK", block).replace("PORT", &port.to_string()));
+        plane.write("more.yaml", more.replace("BLOCK", block));
         let workload = Self::serving(kind, "sidecar", plane, format!("{block}.2:{port}"));
         workload.until_status(200);
         workload

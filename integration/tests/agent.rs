@@ -13,6 +13,7 @@ use std::{
 use ferromesh_integration::{
     paths,
     process::{Process, until},
+    workload::{LIMIT, Workload, send_to},
 };
 use ferromesh_proto::bootstrap::{
     BootstrapSettings, Discovery, MoreStatistics, NodeSettings, ProxyType, Statistics, render,
@@ -131,4 +132,66 @@ fn an_envoy_keeps_the_statistics_that_are_asked_for() {
     let by_regex =
         MoreStatistics { regexes: vec![".*prometheus_s.*total".to_owned()], ..Default::default() };
     assert!(statistics_of_an_envoy(by_regex).contains(ASKED));
+}
+
+/// Adds to that which the proxies of the workload start with.
+fn addition(value: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {{name: start, namespace: shop}}
+spec:
+  workloadSelector: {{labels: {{app: cart}}}}
+  configPatches:
+  - applyTo: BOOTSTRAP
+    patch: {{operation: MERGE, value: {value}}}
+"
+    )
+}
+
+/// A listener that says where it comes from.
+const GREETING: &str = r#"{static_resources: {listeners: [{
+  name: added, address: {socket_address: {address: BLOCK.7, port_value: 9000}},
+  filter_chains: [{filters: [{name: http, typed_config: {
+    "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
+    stat_prefix: added,
+    route_config: {virtual_hosts: [{name: all, domains: ["*"],
+      routes: [{match: {prefix: /}, direct_response: {status: 200, body: {inline_string: added}}}]}]},
+    http_filters: [{name: router, typed_config: {
+      "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}]}]}}"#;
+
+#[test]
+fn an_envoy_starts_with_what_is_added_to_its_bootstrap() {
+    let workload = Workload::start_with("envoy", "127.91.1", &addition(GREETING));
+    let greeting = send_to("127.91.1.7:9000", "GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert!(greeting.starts_with("HTTP/1.1 200") && greeting.ends_with("added"), "{greeting}");
+    assert!(!workload.is_refused("EnvoyFilter"));
+    // One that runs is what it was started as, and says so.
+    let more = |text: &str| workload.plane.write("more.yaml", text.replace("BLOCK", "127.91.1"));
+    more(&addition(&GREETING.replace("string: added", "string: changed")));
+    until(LIMIT, "it is told", || workload.is_refused("EnvoyFilter"));
+    assert!(workload.proxy.output().contains("has changed"), "the log says so");
+    let greeting = send_to("127.91.1.7:9000", "GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert!(greeting.ends_with("added"), "{greeting}");
+    more(&addition(GREETING));
+    until(LIMIT, "it is in force", || !workload.is_refused("EnvoyFilter"));
+    workload.until_status(200);
+    let listed = workload.plane.get("/api/v1/proxies").unwrap_or_default();
+    assert_eq!(listed.matches("cart-0.shop").count(), 1, "an agent is no proxy: {listed}");
+}
+
+#[test]
+fn an_envoy_that_cannot_start_with_it_starts_without_and_says_why() {
+    // A cluster of this kind says where its endpoints come from.
+    let bad = addition("{static_resources: {clusters: [{name: a, type: EDS}]}}");
+    let workload = Workload::start_with("envoy", "127.91.2", &bad);
+    until(LIMIT, "it is told", || workload.is_refused("EnvoyFilter"));
+    workload.until_status(200);
+}
+
+#[test]
+fn our_proxy_says_that_it_has_no_such_bootstrap() {
+    let workload = Workload::start_with("run", "127.91.3", &addition(GREETING));
+    until(LIMIT, "it is told", || workload.is_refused("EnvoyFilter"));
+    workload.until_status(200);
 }

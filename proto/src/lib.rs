@@ -84,5 +84,8 @@ pub mod stats;
 /// The type of requests by which a proxy tells whether its machine is well: without an error it is.
 pub const HEALTH_INFORMATION: &str = "type.googleapis.com/istio.v1.HealthInformation";
 
-pub use resource::{EncodedResource, ResourceType, Version};
+/// The program that agents beside Envoys say they are.
+pub const AGENT: &str = "ferromesh-agent";
+
+pub use resource::{BOOTSTRAP, EncodedResource, ResourceType, Version};
 pub use spiffe::{SpiffeId, TrustDomain};

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
-pub use types::{Absence, ResourceType, Row, ServedFrom, Wildcard};
+pub use types::{Absence, BOOTSTRAP, ResourceType, Row, ServedFrom, Wildcard};
 
 /// A version: a hash of a resource's bytes (of a secret: of the fingerprint of its certificate, since
 /// a hash of the bytes would tell of the private key). Equal on every replica and after every

@@ -23,3 +23,41 @@ pub fn write(dir: &Path, settings: &BootstrapSettings) -> io::Result<PathBuf> {
     fs::rename(&nascent, &path)?;
     Ok(path)
 }
+
+/// What an Envoy is started with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// The file that [`write`] has written.
+    Own(PathBuf),
+    /// What it holds, over what users add.
+    Extended {
+        /// What users add, as an encoded `envoy.config.bootstrap.v3.Bootstrap`, in a file whose
+        /// name ends with `.pb`.
+        added: PathBuf,
+        /// The file of our own.
+        own: PathBuf,
+        /// What it holds.
+        text: String,
+    },
+}
+
+impl Start {
+    /// Envoy's arguments. It merges the second into the first, as protobuf does (`--config-yaml`).
+    pub fn arguments(&self) -> Vec<String> {
+        match self {
+            Self::Own(path) => vec!["-c".into(), path.display().to_string()],
+            Self::Extended { added, text, .. } => {
+                let added = added.display().to_string();
+                vec!["-c".into(), added, "--config-yaml".into(), text.clone()]
+            }
+        }
+    }
+
+    /// The same without what users add; `None`: there is nothing of it.
+    pub fn without_additions(&self) -> Option<Self> {
+        match self {
+            Self::Own(_) => None,
+            Self::Extended { own, .. } => Some(Self::Own(own.clone())),
+        }
+    }
+}

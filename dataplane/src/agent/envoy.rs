@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     admin::{DrainScope, EnvoyAdmin},
+    bootstrap::Start,
     tied::{self, Tie},
 };
 use crate::drain::DrainSettings;
@@ -33,8 +34,8 @@ pub struct EnvoySettings {
     pub binary: PathBuf,
     /// How its life is tied to ours.
     pub tie: Option<Tie>,
-    /// Its bootstrap file.
-    pub bootstrap: PathBuf,
+    /// Its bootstrap.
+    pub bootstrap: Start,
     /// Its admin interface, as the bootstrap says.
     pub admin: SocketAddr,
     /// Worker threads; Envoy's default (one per core) without it.
@@ -51,7 +52,7 @@ pub struct EnvoySettings {
 
 impl EnvoySettings {
     fn arguments(&self) -> Vec<String> {
-        let mut arguments: Vec<String> = vec!["-c".into(), self.bootstrap.display().to_string()];
+        let mut arguments = self.bootstrap.arguments();
         // One agent, one Envoy: shared memory for restarts would make two of them on a host
         // collide.
         arguments.push("--disable-hot-restart".into());
@@ -131,12 +132,13 @@ pub async fn supervise(
     stop: CancellationToken,
 ) -> Result<(), EnvoyError> {
     let mut policy = RestartPolicy::default();
+    let mut settings = settings.clone();
     loop {
         let started = Instant::now();
-        let mut child = start(settings)?;
+        let mut child = start(&settings)?;
         let status = tokio::select! {
             status = child.wait() => status.map_err(EnvoyError::Wait)?,
-            () = stop.cancelled() => return end(settings, child).await,
+            () = stop.cancelled() => return end(&settings, child).await,
         };
         if status.success() {
             tracing::info!("Envoy ended by itself");
@@ -145,8 +147,17 @@ pub async fn supervise(
         if settings.tie.is_some() && status.code() == Some(tied::NOT_STARTED.into()) {
             return Err(EnvoyError::NotStarted(settings.binary.clone()));
         }
-        let Some(wait) = policy.ended(started.elapsed()) else {
-            return Err(EnvoyError::Unstable { times: policy.failures, status });
+        let wait = match (policy.ended(started.elapsed()), settings.bootstrap.without_additions()) {
+            (Some(wait), _) => wait,
+            (None, Some(own)) => {
+                tracing::error!("Envoy goes on without what is added to its bootstrap");
+                settings.bootstrap = own;
+                policy = RestartPolicy::default();
+                RestartPolicy::FIRST_WAIT
+            }
+            (None, None) => {
+                return Err(EnvoyError::Unstable { times: policy.failures, status });
+            }
         };
         tracing::error!(%status, restart_in_ms = wait.as_millis(), "Envoy ended, starting it again");
         tokio::select! {
@@ -233,7 +244,7 @@ mod tests {
         EnvoySettings {
             binary: binary.into(),
             tie: None,
-            bootstrap: "/dev/null".into(),
+            bootstrap: Start::Own("/dev/null".into()),
             admin: ([127, 0, 0, 1], 9).into(),
             concurrency: Some(2),
             log_level: "warn".into(),
@@ -263,6 +274,22 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_ends_well_ends_the_supervision() {
         supervise(&settings("true", &[]), CancellationToken::new()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_program_that_fails_by_what_is_added_goes_on_without() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("envoy");
+        std::fs::write(&script, "#!/bin/sh\n[ \"$2\" = own ]\n").unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .unwrap();
+        let mut settings = settings(&script.display().to_string(), &[]);
+        let (added, own, text) = ("added".into(), "own".into(), "{}".to_owned());
+        settings.bootstrap = Start::Extended { added, own, text };
+        supervise(&settings, CancellationToken::new()).await.unwrap();
+        settings.bootstrap = Start::Own("other".into());
+        let error = supervise(&settings, CancellationToken::new()).await.unwrap_err();
+        assert!(matches!(error, EnvoyError::Unstable { .. }), "{error}");
     }
 
     #[tokio::test]

@@ -6,9 +6,12 @@
 //!                                  └──▶ health ◀─probes, scrapes─ Envoy's static listeners
 //!                     stats (Unix socket) ◀─log entries─ Envoy
 //! ```
-//! It sees no xDS: Envoy speaks to the control plane itself.
+//! It sees no xDS but what users add to the bootstrap, before there is an Envoy: that speaks to the
+//! control plane itself.
 
+pub mod additions;
 pub mod admin;
+pub mod beside;
 pub mod bootstrap;
 pub mod envoy;
 pub mod health;
@@ -35,6 +38,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::{
     admin::{DrainScope, EnvoyAdmin},
+    beside::Asker,
+    bootstrap::Start,
     envoy::EnvoySettings,
     health::Health,
     tied::Tie,
@@ -162,11 +167,19 @@ pub async fn run(settings: AgentSettings, stop: CancellationToken) -> Result<(),
         Health::new(identity.clone(), EnvoyAdmin::new(settings.admin), settings.pod.clone())
             .with_stats(stats.as_ref().map(|stats| Arc::clone(&stats.metrics)));
     let _health = serve_health(&health, stop.clone()).await?;
-    let envoy = envoy_settings(&settings, &socket)?;
-    tokio::select! {
-        _ = tokio::time::timeout(FIRST_CERTIFICATE, identity.wait_for(Option::is_some)) => {}
-        () = stop.cancelled() => {}
-    }
+    let mut envoy = envoy_settings(&settings, &socket)?;
+    let asker =
+        Asker::new(discovery_node(&settings.node), settings.csr.target.clone(), identity.clone());
+    let extended = async {
+        let first = identity.wait_for(Option::is_some);
+        let _ = tokio::time::timeout(FIRST_CERTIFICATE, first).await;
+        additions::extend(&mut envoy, asker).await
+    };
+    let follower = tokio::select! {
+        follower = extended => follower,
+        () = stop.cancelled() => None,
+    };
+    let _follower = follower.map(|follower| AbortOnDropHandle::new(tokio::spawn(follower.run())));
     let outcome = supervise(&envoy, &health, sds, stop).await;
     // A stale socket would only mislead: nobody answers there any more.
     let _ = std::fs::remove_file(&socket);
@@ -274,7 +287,7 @@ fn envoy_settings(settings: &AgentSettings, socket: &Path) -> Result<EnvoySettin
     Ok(EnvoySettings {
         binary: settings.envoy.clone(),
         tie: settings.tie.clone(),
-        bootstrap,
+        bootstrap: Start::Own(bootstrap),
         admin: settings.admin,
         concurrency: settings.concurrency,
         log_level: settings.log_level.clone(),

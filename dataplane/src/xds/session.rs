@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ferromesh_proto::{
-    ResourceType,
+    BOOTSTRAP, ResourceType,
     discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status},
 };
 
@@ -18,14 +18,16 @@ use crate::compile::{Needs, Rejection};
 const INVALID_ARGUMENT: i32 = 3;
 /// A NACK names every refused resource, but not without end.
 const LONGEST_REASON: usize = 4096;
-/// The types that this proxy takes. Additions go in this order (xDS: clusters before endpoints,
-/// listeners before routes).
-const FIRST_REQUESTS: [ResourceType; 5] = [
+/// The types that this proxy asks for. Additions go in this order (xDS: clusters before endpoints,
+/// listeners before routes). What users add to the bootstrap of an Envoy is asked for to be refused:
+/// nobody would know otherwise that it does nothing here.
+const FIRST_REQUESTS: [ResourceType; 6] = [
     ResourceType::Cluster,
     ResourceType::Endpoint,
     ResourceType::Listener,
     ResourceType::Route,
     ResourceType::Secret,
+    ResourceType::Bootstrap,
 ];
 
 /// Stands for the version of what is closed since a refusal: no control plane has made it.
@@ -83,7 +85,9 @@ struct TypeState {
 impl Session {
     /// A session that has accepted nothing yet.
     pub fn new(node: Node) -> Self {
-        Self { node, types: Default::default() }
+        let mut types: [TypeState; ResourceType::COUNT] = Default::default();
+        types[ResourceType::Bootstrap.index()].subscribed.insert(BOOTSTRAP.to_owned());
+        Self { node, types }
     }
 
     /// The first requests of a new stream: the node in the very first, and per type what is

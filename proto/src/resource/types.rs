@@ -20,9 +20,15 @@ pub enum ResourceType {
     Extension,
     /// SDS: `envoy.extensions.transport_sockets.tls.v3.Secret`.
     Secret,
+    /// What users add to that which a proxy starts with: `envoy.config.bootstrap.v3.Bootstrap`.
+    /// One resource, [`BOOTSTRAP`], for who asks for it before it starts.
+    Bootstrap,
 }
 
-use ResourceType::{Cluster, Endpoint, Extension, Listener, Route, Secret};
+/// The only name of its type.
+pub const BOOTSTRAP: &str = "bootstrap";
+
+use ResourceType::{Bootstrap, Cluster, Endpoint, Extension, Listener, Route, Secret};
 
 /// What holds for one resource type.
 #[derive(Debug)]
@@ -186,11 +192,26 @@ const ROWS: &[Row; ResourceType::COUNT] = &[
         breaks_after: &[],
         removed_after: &[],
     },
+    Row {
+        kind: Bootstrap,
+        type_url: "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap",
+        short_name: "BDS",
+        label: "bds",
+        noun: "bootstrap",
+        section: "bootstraps",
+        wildcard: Wildcard::Never,
+        served_from: ServedFrom::Views,
+        absence: Absence::Told,
+        followed_by: None,
+        makes_after: &[],
+        breaks_after: &[],
+        removed_after: &[],
+    },
 ];
 
 impl ResourceType {
     /// How many types there are.
-    pub const COUNT: usize = Secret as usize + 1;
+    pub const COUNT: usize = Bootstrap as usize + 1;
 
     /// Every type, in push order.
     pub const ALL: [Self; Self::COUNT] = {
@@ -225,7 +246,7 @@ impl ResourceType {
         Self::ALL.into_iter().find(|t| t.type_url() == url)
     }
 
-    /// Short name as users know it: `CDS`, `EDS`, `LDS`, `RDS`, `ECDS`, `SDS`.
+    /// Short name as users know it: `CDS`, `EDS`, `LDS`, `RDS`, `ECDS`, `SDS`, `BDS`.
     pub const fn short_name(self) -> &'static str {
         self.row().short_name
     }

@@ -49,7 +49,7 @@ pub use origin::{Field, ObjectId, Origin};
 pub use patch::*;
 pub use peer_tls::*;
 pub use policy::{PolicyScope, PolicyTarget};
-pub use proxy::{ProxyPolicy, ProxyStart, StatisticNames};
+pub use proxy::{ProxyPolicy, ProxyStart, RESERVED_PORTS, StatisticNames};
 pub use rate_limit::*;
 pub use retry::*;
 pub use route::*;

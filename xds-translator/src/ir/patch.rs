@@ -89,7 +89,10 @@ impl Patch {
     /// Whether it is for proxies on this side.
     pub fn concerns(&self, side: ProxySide) -> bool {
         match (self.side, self.subject.resource(), self.operation) {
-            (None, Some(_), PatchOperation::Add) => side != ProxySide::Inbound,
+            // A proxy starts once, whatever its sides are.
+            (None, Some(ResourceType::Bootstrap), _) | (None, Some(_), PatchOperation::Add) => {
+                side != ProxySide::Inbound
+            }
             (own, ..) => own.is_none_or(|own| own == side),
         }
     }
@@ -247,6 +250,8 @@ pub enum PatchSubject {
     Route(RouteConfigurationMatch),
     /// Configurations that filters ask for by their names.
     Extension,
+    /// What a proxy starts with.
+    Bootstrap,
 }
 
 impl PatchSubject {
@@ -257,6 +262,7 @@ impl PatchSubject {
             Self::Cluster(_) => Some(ResourceType::Cluster),
             Self::Listener(_) => Some(ResourceType::Listener),
             Self::Extension => Some(ResourceType::Extension),
+            Self::Bootstrap => Some(ResourceType::Bootstrap),
             _ => None,
         }
     }

@@ -6,6 +6,10 @@ use serde::Serialize;
 
 use super::{Labels, Origin, Selector};
 
+/// Ports that a proxy and its agent listen on themselves.
+pub const RESERVED_PORTS: [u16; 9] =
+    [15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090];
+
 /// What a proxy is started with; what is not said is left to who says it less specially.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize)]
 pub struct ProxyStart {

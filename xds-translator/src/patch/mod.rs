@@ -69,7 +69,7 @@ fn concerning<'a>(item: &PlanItem, patches: &'a [Arc<Patch>]) -> Vec<&'a Arc<Pat
     let about = |patch: &&Arc<Patch>| match (item, &patch.subject) {
         (PlanItem::Cluster(_), PatchSubject::Cluster(_))
         | (PlanItem::Listener(_), PatchSubject::Listener(_)) => patch.operation.merges(),
-        (PlanItem::Listener(_), PatchSubject::Cluster(_)) => false,
+        (PlanItem::Listener(_), PatchSubject::Cluster(_) | PatchSubject::Bootstrap) => false,
         (PlanItem::Listener(_), _) => true,
         // Endpoints have no patches; virtual hosts have theirs in the route configuration; what a
         // patch gives is as its author wants it.

@@ -7,11 +7,11 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use ferromesh_proto::ResourceType;
+use ferromesh_proto::{BOOTSTRAP, ResourceType};
 
 use super::{Entry, GivenPlan, ItemKey, Outline, PatchedKey, PatchesKey, PlanItem};
 use crate::{
-    ir::{ListenerMatch, ObjectId, Patch, PatchOperation, PatchSubject, ProxySide},
+    ir::{ListenerMatch, ObjectId, Patch, PatchMessage, PatchOperation, PatchSubject, ProxySide},
     snapshot::Reader,
 };
 
@@ -25,6 +25,7 @@ pub(super) fn plan(reader: &Reader<'_>, key: &PatchesKey, side: ProxySide, outli
             _ => {}
         }
     }
+    start(&all, outline);
     share(key, side, &all, outline);
     outline.patches = all;
 }
@@ -44,10 +45,13 @@ pub(super) fn givers(
     side: ProxySide,
     given: &GivenPlan,
 ) -> BTreeSet<ObjectId> {
-    let adds = |patch: &Arc<Patch>| {
-        patch.operation == PatchOperation::Add
-            && patch.subject.resource() == Some(given.kind)
-            && patch.message.as_ref() == Some(&given.message)
+    let adds = |patch: &Arc<Patch>| match given.kind {
+        ResourceType::Bootstrap => patch.subject == PatchSubject::Bootstrap,
+        kind => {
+            patch.operation == PatchOperation::Add
+                && patch.subject.resource() == Some(kind)
+                && patch.message.as_ref() == Some(&given.message)
+        }
     };
     let all = patches(reader, key, side).into_iter();
     all.filter(adds).map(|patch| patch.origin.clone()).collect()
@@ -141,4 +145,19 @@ fn add(patch: &Arc<Patch>, outline: &mut Outline) {
         outline.extend([Entry::own(item)]);
         outline.effective.push(patch.clone());
     }
+}
+
+/// Puts what proxies start with into one resource: bytes of messages of one type behind each other
+/// are their merge (protobuf, "last one wins").
+fn start(all: &[Arc<Patch>], outline: &mut Outline) {
+    let starting = || all.iter().filter(|patch| patch.subject == PatchSubject::Bootstrap);
+    let messages: Vec<&PatchMessage> =
+        starting().filter_map(|patch| patch.message.as_ref()).collect();
+    let Some(first) = messages.first() else { return };
+    let name: Arc<str> = BOOTSTRAP.into();
+    let body = messages.iter().flat_map(|message| message.body.iter().copied()).collect();
+    let message = PatchMessage { kind: first.kind.clone(), name: name.clone(), body };
+    let given = GivenPlan { kind: ResourceType::Bootstrap, name, message };
+    outline.extend([Entry::own(PlanItem::Given(given))]);
+    outline.effective.extend(starting().cloned());
 }

@@ -30,16 +30,14 @@ use super::{
 };
 use crate::{
     ir::{
-        Attachment, CallSide, Capture, Hostname, ObjectId, Protocol, Resolution, RouteTable,
-        Service, ServicePort,
+        Attachment, CallSide, Capture, Hostname, ObjectId, Protocol, RESERVED_PORTS, Resolution,
+        RouteTable, Service, ServicePort,
     },
     snapshot::Reader,
 };
 
 /// Name of the explicit HTTP proxy's route configuration.
 const HTTP_PROXY: &str = "http_proxy";
-/// Ports that the proxy and its agent listen on themselves.
-const RESERVED: [u16; 9] = [15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090];
 
 /// Plans the client side of a sidecar.
 pub(crate) fn plan_outbound(reader: &Reader<'_>, key: &OutboundKey) -> Outline {
@@ -207,7 +205,9 @@ impl<'a> Sidecar<'a> {
     fn wanted(&self, egress: &Egress, port: u16, own_ports: &BTreeSet<u16>) -> bool {
         match &egress.own {
             Some(own) => own.port.number == port,
-            None => !(own_ports.contains(&port) || self.redirected() && RESERVED.contains(&port)),
+            None => {
+                !(own_ports.contains(&port) || self.redirected() && RESERVED_PORTS.contains(&port))
+            }
         }
     }
 

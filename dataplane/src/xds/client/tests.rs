@@ -159,8 +159,8 @@ fn kinds(requests: &[DeltaDiscoveryRequest]) -> Vec<&str> {
 async fn a_configuration_is_in_force_before_it_is_acknowledged_and_a_new_stream_resumes() {
     let mut scene = Scene::start().await;
     let mut stream = scene.stream().await;
-    let first = [stream.next().await, stream.next().await];
-    assert_eq!(kinds(&first), ["CDS", "LDS"]);
+    let first = [stream.next().await, stream.next().await, stream.next().await];
+    assert_eq!(kinds(&first), ["CDS", "LDS", "BDS"]);
     assert_eq!(first[0].node.as_ref().unwrap().id, "sidecar~a");
     assert_eq!(stream.authorization, None);
 
@@ -185,8 +185,8 @@ async fn a_configuration_is_in_force_before_it_is_acknowledged_and_a_new_stream_
 
     drop(stream);
     let mut again = scene.stream().await;
-    let resumed = [again.next().await, again.next().await, again.next().await];
-    assert_eq!(kinds(&resumed), ["CDS", "LDS", "RDS"]);
+    let resumed = [again.next().await, again.next().await, again.next().await, again.next().await];
+    assert_eq!(kinds(&resumed), ["CDS", "LDS", "RDS", "BDS"]);
     assert_eq!(resumed[1].initial_resource_versions["l"], "v1");
     assert_eq!(resumed[2].initial_resource_versions["80"], "v1");
     assert!(scene.shared.config().listener("l").is_some(), "what is known serves on");
@@ -196,7 +196,7 @@ async fn a_configuration_is_in_force_before_it_is_acknowledged_and_a_new_stream_
 async fn a_refused_listener_is_nacked_with_the_reason() {
     let mut scene = Scene::start().await;
     let mut stream = scene.stream().await;
-    let _ = [stream.next().await, stream.next().await];
+    let _ = [stream.next().await, stream.next().await, stream.next().await];
     let empty = fixture::listener("bad", fixture::chain(vec![]));
     let good = fixture::tls_listener("good", "default");
     let listeners = [("bad", empty.encode_to_vec()), ("good", good.encode_to_vec())];
@@ -219,7 +219,7 @@ async fn a_listener_that_cannot_listen_is_refused_before_its_routes_come() {
     let address = taken.local_addr().unwrap();
     let mut scene = Scene::start().await;
     let mut stream = scene.stream().await;
-    let _ = [stream.next().await, stream.next().await];
+    let _ = [stream.next().await, stream.next().await, stream.next().await];
     let listener = fixture::http_listener_at("l", address, "80", vec![], false);
     stream.send(ResourceType::Listener, "1", &[("l", listener.clone())]);
     let nack = stream.next().await.error_detail.expect("a refusal");

@@ -81,7 +81,7 @@ fn lines(requests: &[DeltaDiscoveryRequest]) -> Vec<String> {
 #[test]
 fn a_stream_starts_with_the_wildcards_and_names_follow_what_is_needed() {
     let mut session = Session::new(node());
-    assert_eq!(lines(&session.connected()), ["CDS node", "LDS"]);
+    assert_eq!(lines(&session.connected()), ["CDS node", "LDS", "BDS +bootstrap"]);
 
     let (update, reply) =
         session.received(response(ResourceType::Cluster, "1", &[("c", "v1")], &[]));
@@ -116,7 +116,7 @@ fn a_new_stream_says_what_is_known() {
     }
     assert_eq!(
         lines(&session.connected()),
-        ["CDS node c=v7", "EDS +e e=v7", "LDS l=v7", "RDS +80"]
+        ["CDS node c=v7", "EDS +e e=v7", "LDS l=v7", "RDS +80", "BDS +bootstrap"]
     );
 }
 
@@ -133,7 +133,7 @@ fn a_refused_resource_is_nacked_and_its_neighbour_is_remembered() {
         session.applied(reply, &[rejection(ResourceType::Cluster, "bad")], &Needs::default());
     assert_eq!(lines(&requests), ["CDS @1 !CDS bad: lb_policy: unknown"]);
     assert_eq!(requests[0].error_detail.as_ref().unwrap().code, INVALID_ARGUMENT);
-    assert_eq!(lines(&session.connected()), ["CDS node good=v1", "LDS"]);
+    assert_eq!(lines(&session.connected()), ["CDS node good=v1", "LDS", "BDS +bootstrap"]);
 }
 
 #[test]

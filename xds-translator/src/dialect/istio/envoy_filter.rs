@@ -293,6 +293,7 @@ pub(super) struct Changeable {
 const HTTP_FILTER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter";
 
 const ADDED: &[Operation] = &[Operation::Add];
+const JOINED: &[Operation] = &[Operation::Merge];
 const MERGED: &[Operation] = &[Operation::Merge, Operation::MergeAndReplaceList];
 const WHOLE: &[Operation] =
     &[Operation::Merge, Operation::MergeAndReplaceList, Operation::Add, Operation::Remove];
@@ -325,7 +326,7 @@ const FILTERS: &[Operation] = &[
 
 impl ApplyTo {
     /// What is served.
-    pub(super) const SERVED: [Self; 10] = [
+    pub(super) const SERVED: [Self; 11] = [
         Self::Cluster,
         Self::Listener,
         Self::ListenerFilter,
@@ -336,6 +337,7 @@ impl ApplyTo {
         Self::VirtualHost,
         Self::HttpRoute,
         Self::ExtensionConfig,
+        Self::Bootstrap,
     ];
 
     /// What may be done to it; `None`: it is not served.
@@ -357,6 +359,7 @@ impl ApplyTo {
             }
             Self::HttpRoute => ("envoy.config.route.v3.Route", ORDERED, "routeConfiguration"),
             Self::ExtensionConfig => ("envoy.config.core.v3.TypedExtensionConfig", ADDED, ""),
+            Self::Bootstrap => ("envoy.config.bootstrap.v3.Bootstrap", JOINED, ""),
             _ => return None,
         };
         Some(Changeable { message, operations, matched_by })

@@ -51,7 +51,11 @@ impl Lowering<'_> {
         Some(Patch {
             origin: self.origin().id,
             at: format!("spec.configPatches[{index}]").into(),
-            side: side(context)?,
+            side: match (written.apply_to, side(context)?) {
+                // A sidecar starts once, whatever its sides are.
+                (ApplyTo::Bootstrap, Some(ProxySide::Inbound)) => Some(ProxySide::Outbound),
+                (_, side) => side,
+            },
             proxy: written
                 .matches
                 .as_ref()
@@ -103,6 +107,7 @@ fn subject(written: &ConfigPatch) -> Option<PatchSubject> {
         ApplyTo::VirtualHost => PatchSubject::VirtualHost(tables()),
         ApplyTo::HttpRoute => PatchSubject::Route(tables()),
         ApplyTo::ExtensionConfig => PatchSubject::Extension,
+        ApplyTo::Bootstrap => PatchSubject::Bootstrap,
         _ => return None,
     })
 }

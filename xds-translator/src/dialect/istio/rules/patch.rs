@@ -1,5 +1,6 @@
 //! Rules of EnvoyFilters. What is not served is refused, never left out: who wrote it relies on it.
 
+use ferromesh_proto::{bootstrap::LOCAL_CLUSTER, stats::STATS_CLUSTER};
 use serde_json::Value;
 
 use super::label::check_workload_selector;
@@ -14,6 +15,7 @@ use crate::{
         },
         message,
     },
+    ir::RESERVED_PORTS,
 };
 
 pub(in crate::dialect::istio) fn check(filter: &EnvoyFilter, at: &mut Decoder) {
@@ -196,6 +198,9 @@ fn check_body(body: &PatchBody, apply_to: ApplyTo, what: &Changeable, at: &mut D
         };
         at.note(finding.expected(format!("one of {}", words.join(", ")), body.operation.as_str()));
     }
+    if let Some(value) = body.value.as_ref().filter(|_| apply_to == ApplyTo::Bootstrap) {
+        at.within("value", |at| check_start(value, at));
+    }
     match &body.value {
         Some(_) if body.operation == Operation::Remove => {
             let fix = Some("remove it; what is removed is said by `match`".to_owned());
@@ -237,6 +242,72 @@ fn check_value(value: &Value, operation: Operation, what: &Changeable, at: &mut 
             "MERGE of a value that is all defaults changes nothing: protobuf merges what is set";
         at.note(Diagnostic::warning(Code::NoEffect, path, message));
     }
+}
+
+/// Notes what an agent says of the Envoy that it starts, and nobody else can say otherwise.
+fn check_start(value: &Value, at: &mut Decoder) {
+    const SAID: [(&[&str], &str); 7] = [
+        (&["node"], "who it is"),
+        (&["admin"], "where it is asked about itself"),
+        (&["dynamicResources"], "where its configuration comes from"),
+        (&["clusterManager", "localClusterName"], "where its own replicas are"),
+        (&["statsConfig", "useAllDefaultTags"], "how its statistics are called"),
+        (&["statsConfig", "statsMatcher", "rejectAll"], "which statistics it keeps"),
+        (&["statsConfig", "statsMatcher", "exclusionList"], "which statistics it keeps"),
+    ];
+    for (names, what) in SAID {
+        let Some((_, path)) = find((value, at.path()), names) else { continue };
+        let message = format!("an agent says of its Envoy {what}, and nobody else does");
+        let finding = Diagnostic::error(Code::NotActedOn, path, message);
+        at.note(finding.fix("take it out: the flags of `ferromesh-proxy envoy` say it"));
+    }
+    for (kind, own) in [("clusters", &OWN_CLUSTERS[..]), ("listeners", &OWN_LISTENERS)] {
+        let of_kind = ["staticResources", kind];
+        let Some((list, path)) = find((value, at.path()), &of_kind) else { continue };
+        for (index, resource) in list.as_array().into_iter().flatten().enumerate() {
+            let path = path.index(index);
+            let name = resource.get("name").and_then(Value::as_str).unwrap_or_default();
+            if own.contains(&name) {
+                let message = format!("`{name}` is an agent's own: it cannot be changed");
+                let finding = Diagnostic::error(Code::NotActedOn, path.field("name"), message);
+                at.note(finding.fix("another name"));
+            }
+            let port = find((resource, path), &["address", "socketAddress", "portValue"]);
+            let taken = port.filter(|(port, _)| {
+                let number = port.as_u64().and_then(|port| u16::try_from(port).ok());
+                number.is_some_and(|port| RESERVED_PORTS.contains(&port))
+            });
+            if let Some((port, path)) = taken {
+                let message = format!("port {port} is a proxy's or its agent's own");
+                let finding = Diagnostic::error(Code::NotActedOn, path, message);
+                at.note(finding.fix("another port"));
+            }
+        }
+    }
+    at.remark(|path| {
+        Diagnostic::info(Code::NoEffect, path, "holds for Envoys that are started from now on")
+            .fix("start the workloads again")
+    });
+}
+
+/// Clusters of a bootstrap that an agent writes, beside that of the replicas.
+const OWN_CLUSTERS: [&str; 6] =
+    ["xds-grpc", "sds-grpc", STATS_CLUSTER, "agent", "prometheus_stats", LOCAL_CLUSTER];
+/// Its listeners.
+const OWN_LISTENERS: [&str; 2] = ["prometheus", "readiness"];
+
+/// The value behind these names, one in the other, with its place.
+fn find<'v>(whole: (&'v Value, FieldPath), names: &[&str]) -> Option<(&'v Value, FieldPath)> {
+    names.iter().try_fold(whole, |(value, path), name| {
+        let mut fields = value.as_object()?.iter();
+        let (key, value) = fields.find(|(key, _)| is_called(key, name))?;
+        Some((value, path.field(key.as_str())))
+    })
+}
+
+/// Whether a key is a field's name, in either of its spellings.
+fn is_called(key: &str, name: &str) -> bool {
+    key.replace('_', "").eq_ignore_ascii_case(name)
 }
 
 /// Notes a merge that gives a resource another name, by which others would look for it in vain.
@@ -324,7 +395,40 @@ mod tests {
     #[test]
     fn what_is_not_served_is_refused_with_its_place() {
         let table = [
-            (filter("{applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {}}}"), "got BOOTSTRAP"),
+            (
+                filter(
+                    "{applyTo: BOOTSTRAP, patch: {operation: ADD, value: {stats_flush_interval: 1s}}}",
+                ),
+                "expected one of MERGE",
+            ),
+            (
+                filter("{applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {admin: {}}}}"),
+                ".patch.value.admin: an agent says of its Envoy",
+            ),
+            (
+                filter(
+                    "{applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {stats_config: {stats_matcher: {reject_all: true}}}}}",
+                ),
+                ".patch.value.stats_config.stats_matcher.reject_all: an agent says",
+            ),
+            (
+                filter(
+                    "{applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {clusterManager: {localClusterName: a}}}}",
+                ),
+                ".patch.value.clusterManager.localClusterName: an agent says",
+            ),
+            (
+                filter(
+                    "{applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {static_resources: {clusters: [{name: a}, {name: xds-grpc}]}}}}",
+                ),
+                ".patch.value.static_resources.clusters[1].name: `xds-grpc` is an agent's own",
+            ),
+            (
+                filter(
+                    "{applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {static_resources: {listeners: [{name: a, address: {socket_address: {address: 0.0.0.0, port_value: 15006}}}]}}}}",
+                ),
+                ".listeners[0].address.socket_address.port_value: port 15006 is a proxy's",
+            ),
             (
                 filter("{applyTo: LISTENER_FILTER, patch: {operation: REMOVE}}"),
                 ".match.listener.listenerFilter: REMOVE must be told which",
