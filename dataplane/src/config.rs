@@ -138,6 +138,15 @@ pub struct EnvoyArgs {
     /// `buckets` by prefix, and `flushInterval`.
     #[arg(long, env = "FERROMESH_ENVOY_STATISTICS", value_parser = statistics::read)]
     envoy_statistics: Option<Box<MoreStatistics>>,
+    /// Registries (HOST or HOST:PORT) from which images of modules are pulled without TLS, and at
+    /// whatever address they are.
+    #[arg(
+        long,
+        env = "FERROMESH_INSECURE_REGISTRIES",
+        value_name = "REGISTRY",
+        value_delimiter = ','
+    )]
+    insecure_registries: Vec<String>,
     /// Further arguments for Envoy.
     #[arg(last = true)]
     extra: Vec<String>,
@@ -381,6 +390,7 @@ impl EnvoyArgs {
             extra_args: self.extra,
             drain: common.drain(),
             istio_metrics: !self.no_istio_metrics,
+            insecure_registries: self.insecure_registries.into_iter().collect(),
             node: common.node((!self.no_istio_metrics).then_some(METRICS_BY_AGENT))?,
         })
     }

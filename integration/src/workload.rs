@@ -66,11 +66,20 @@ impl Workload {
     /// # Panics
     /// It does not serve in time.
     pub fn start_with(kind: &str, block: &str, more: &str) -> Self {
+        Self::start_told(kind, block, more, &[])
+    }
+
+    /// [`Self::start_with`] with further options of the proxy.
+    ///
+    /// # Panics
+    /// It does not serve in time.
+    pub fn start_told(kind: &str, block: &str, more: &str, options: &[&str]) -> Self {
         let port = application(&format!("{block}.3"));
         let plane = ControlPlane::new(format!("{block}.1"));
         plane.write("mesh.yaml", MESH.replace("BLOCK", block).replace("PORT", &port.to_string()));
         plane.write("more.yaml", more.replace("BLOCK", block));
-        let workload = Self::serving(kind, "sidecar", plane, format!("{block}.2:{port}"));
+        let address = format!("{block}.2:{port}");
+        let workload = Self::serving((kind, "sidecar"), plane, address, options);
         workload.until_status(200);
         workload
     }
@@ -84,15 +93,20 @@ impl Workload {
         let plane = ControlPlane::new(format!("{block}.1"));
         plane.write("mesh.yaml", MESH.replace("BLOCK", block).replace("PORT", "80"));
         plane.write("gateway.yaml", objects);
-        Self::serving(kind, "router", plane, format!("{block}.2:80"))
+        Self::serving((kind, "router"), plane, format!("{block}.2:80"), &[])
     }
 
-    fn serving(kind: &str, role: &str, plane: ControlPlane, address: String) -> Self {
+    fn serving(
+        (kind, role): (&str, &str),
+        plane: ControlPlane,
+        address: String,
+        options: &[&str],
+    ) -> Self {
         let server = plane.start();
         // The control plane is at the first address of the block.
         let block = plane.host.strip_suffix(".1").unwrap_or(&plane.host);
         let mut command = proxy(kind, "cart", &plane, (block, 0));
-        command.args(["--name", "cart-0", "--type", role, "--concurrency", "1"]);
+        command.args(["--name", "cart-0", "--type", role, "--concurrency", "1"]).args(options);
         let mut proxy = Process::start("proxy", plane.folder(), command);
         proxy.until("serving", || TcpStream::connect(&address).is_ok());
         Self { proxy, _server: server, plane, address }

@@ -29,6 +29,11 @@ mod generated {
                     include!("generated/envoy.service.discovery.v3.rs");
                 }
             }
+            pub mod extension {
+                pub mod v3 {
+                    include!("generated/envoy.service.extension.v3.rs");
+                }
+            }
             pub mod secret {
                 pub mod v3 {
                     include!("generated/envoy.service.secret.v3.rs");
@@ -63,6 +68,10 @@ pub mod secret {
     pub use crate::generated::envoy::extensions::transport_sockets::tls::v3::*;
     pub use crate::generated::envoy::service::secret::v3::*;
 }
+/// The service that has configurations of filters: `envoy.service.extension.v3`.
+pub mod extension {
+    pub use crate::generated::envoy::service::extension::v3::*;
+}
 /// Entries of an Envoy's access log, and the service that takes them:
 /// `envoy.data.accesslog.v3`, `envoy.service.accesslog.v3`.
 pub mod access_log {
@@ -83,6 +92,10 @@ pub mod stats;
 
 /// The type of requests by which a proxy tells whether its machine is well: without an error it is.
 pub const HEALTH_INFORMATION: &str = "type.googleapis.com/istio.v1.HealthInformation";
+
+/// What names of secrets begin with that registries of images take, `image-pull://NAMESPACE/NAME`:
+/// each a `.dockerconfigjson`, for agents.
+pub const IMAGE_PULL: &str = "image-pull://";
 
 /// The program that agents beside Envoys say they are.
 pub const AGENT: &str = "ferromesh-agent";

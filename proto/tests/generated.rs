@@ -10,6 +10,7 @@ fn generated_code_is_fresh() {
         "discovery.proto",
         "secret.proto",
         "sds.proto",
+        "ecds.proto",
         "istio_ca.proto",
         "accesslog_entry.proto",
         "accesslog.proto",

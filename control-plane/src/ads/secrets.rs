@@ -1,7 +1,7 @@
 //! Credentials as SDS resources: which names a stream may have, and what they are made of.
 //!
 //! `kubernetes://NAME` is a certificate with its key, `kubernetes://NAME-cacert` the CA for
-//! clients. A name outside the proxy's class is never answered but as one that does not exist, and
+//! clients, and `image-pull://NAMESPACE/NAME` what registries of images take. A name outside the proxy's class is never answered but as one that does not exist, and
 //! the audit log hears of it. Bodies hold private keys: they are never logged.
 
 use std::{
@@ -11,9 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use ferromesh_proto::{
-    EncodedResource, Version,
+    EncodedResource, IMAGE_PULL, Version,
     secret::{
-        CertificateValidationContext, DataSource, Secret, TlsCertificate, data_source, secret::Type,
+        CertificateValidationContext, DataSource, GenericSecret, Secret, TlsCertificate,
+        data_source, secret::Type,
     },
 };
 use futures_util::StreamExt;
@@ -71,8 +72,11 @@ impl FollowedSecrets {
             if self.followed.contains_key(name) {
                 continue;
             }
-            let watches: Vec<SecretWatch> =
-                secrets.iter().map(|s| self.provider.subscribe(namespace, s)).collect();
+            let subscribe = |secret: &&str| match pulled(secret) {
+                Some((other, secret)) => self.provider.subscribe(other, secret),
+                None => self.provider.subscribe(namespace, secret),
+            };
+            let watches: Vec<SecretWatch> = secrets.iter().map(subscribe).collect();
             for (i, watch) in watches.iter().enumerate() {
                 self.changes.insert((name.clone(), i), WatchStream::new(watch.clone()));
             }
@@ -115,6 +119,9 @@ impl FollowedSecrets {
 /// The Secrets that a resource may be made of, in order of preference; empty when the stream may
 /// not have it.
 fn sources_of<'a>(resource: &'a str, allowed: &BTreeSet<Arc<str>>) -> Vec<&'a str> {
+    if pulled(resource).is_some() {
+        return allowed.get(resource).map(|_| resource).into_iter().collect();
+    }
     let Some(name) = resource.strip_prefix(SCHEME) else { return Vec::new() };
     let stripped = name.strip_suffix(CA_SUFFIX);
     if !allowed.contains(name) && !stripped.is_some_and(|s| allowed.contains(s)) {
@@ -123,10 +130,18 @@ fn sources_of<'a>(resource: &'a str, allowed: &BTreeSet<Arc<str>>) -> Vec<&'a st
     [name].into_iter().chain(stripped).collect()
 }
 
+/// Namespace and name of a Secret that registries take.
+fn pulled(resource: &str) -> Option<(&str, &str)> {
+    resource.strip_prefix(IMAGE_PULL)?.split_once('/')
+}
+
 /// Why a proxy of `namespace` may not have a secret, for the audit log.
 pub(super) fn why_refused(resource: &str, namespace: &str, proven: bool) -> String {
     if !proven {
         return "the port proves nobody's identity, and serves no secrets".to_owned();
+    }
+    if pulled(resource).is_some() {
+        return format!("no extension that selects this proxy of {namespace} names it");
     }
     let Some(name) = resource.strip_prefix(SCHEME) else {
         return format!("not a name of a credential: expected {SCHEME}NAME");
@@ -152,7 +167,9 @@ fn encode(resource: &Arc<str>, material: &SecretMaterial) -> Option<Arc<EncodedR
             specifier: Some(data_source::Specifier::InlineBytes(Bytes::copy_from_slice(bytes))),
         })
     };
-    let content = if resource.ends_with(CA_SUFFIX) {
+    let content = if pulled(resource).is_some() {
+        Type::GenericSecret(GenericSecret { secret: inline(material.registries.as_deref()?) })
+    } else if resource.ends_with(CA_SUFFIX) {
         Type::ValidationContext(CertificateValidationContext {
             trusted_ca: inline(material.ca_pem.as_deref()?),
             crl: material.crl_pem.as_deref().and_then(inline),

@@ -44,6 +44,8 @@ pub struct SecretMaterial {
     pub ca_pem: Option<Vec<u8>>,
     /// Which of the certificates of these CAs are revoked, as PEM.
     pub crl_pem: Option<Vec<u8>>,
+    /// What registries of images take, as a `.dockerconfigjson`.
+    pub registries: Option<Zeroizing<Vec<u8>>>,
     /// What the configuration knows of it.
     pub fact: CredentialFact,
 }
@@ -61,6 +63,12 @@ impl SecretMaterial {
         self.crl_pem.as_deref().and_then(revocation_ends)?.into_iter().min()
     }
 
+    /// What the configuration knows of it; `None`: it is for no connection.
+    fn known(&self) -> Option<CredentialFact> {
+        let of_connections = !self.certificate_chain_pem.is_empty() || self.ca_pem.is_some();
+        of_connections.then(|| self.fact.clone())
+    }
+
     /// Whether a proxy that has the one has the other: a key may change although its certificate,
     /// of which alone the configuration knows, does not.
     fn is_same(&self, other: &Self) -> bool {
@@ -69,6 +77,7 @@ impl SecretMaterial {
             && self.certificate_chain_pem == other.certificate_chain_pem
             && self.ca_pem == other.ca_pem
             && self.crl_pem == other.crl_pem
+            && self.registries == other.registries
     }
 }
 
@@ -124,7 +133,7 @@ impl Secrets {
             current.clone_from(&serving);
             !same
         });
-        serving.map(|m| m.fact.clone())
+        serving.and_then(|material| material.known())
     }
 }
 
@@ -145,10 +154,10 @@ pub fn to_change(object: Object) -> Result<Option<Change>, Box<Diagnostic>> {
         return Ok(Some(Change::Upsert(Box::new(object))));
     }
     let material = split(&object)?;
-    Ok(material.map(|material| Change::Credential {
+    Ok(material.and_then(|material| material.known()).map(|fact| Change::Credential {
         namespace: object.id.namespace.clone(),
         name: object.id.name.clone(),
-        fact: Some(material.fact),
+        fact: Some(fact),
     }))
 }
 
@@ -177,6 +186,10 @@ pub fn split(object: &Object) -> Result<Option<SecretMaterial>, Box<Diagnostic>>
     // Both spellings that Istio reads.
     let (certificate, key, ca) =
         (value(["tls.crt", "cert"])?, value(["tls.key", "key"])?, value(["ca.crt", "cacert"])?);
+    let registries = value([".dockerconfigjson"; 2])?;
+    if let (None, None, None, Some(registries)) = (&certificate, &key, &ca, &registries) {
+        return for_registries(object, registries.clone()).map(Some);
+    }
     let (certificate, key) = match (certificate, key, &ca) {
         (Some(certificate), Some(key), _) => (certificate, key),
         (None, None, Some(_)) => (Zeroizing::default(), Zeroizing::default()),
@@ -195,8 +208,37 @@ pub fn split(object: &Object) -> Result<Option<SecretMaterial>, Box<Diagnostic>>
         private_key_pem: key,
         ca_pem,
         crl_pem: crl,
+        registries,
         fact,
     }))
+}
+
+/// A secret that is for registries alone.
+fn for_registries(
+    object: &Object,
+    registries: Zeroizing<Vec<u8>>,
+) -> Result<SecretMaterial, Box<Diagnostic>> {
+    let read: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(&registries);
+    if read.is_err() {
+        return Err(wrong(object, ".dockerconfigjson", "JSON", "something unreadable"));
+    }
+    let fingerprint = hexadecimal(digest(&SHA256, &registries).as_ref());
+    Ok(SecretMaterial {
+        certificate_chain_pem: Vec::new(),
+        private_key_pem: Zeroizing::default(),
+        ca_pem: None,
+        crl_pem: None,
+        registries: Some(registries),
+        fact: CredentialFact {
+            fingerprint: fingerprint.into(),
+            not_after: i64::MAX,
+            holds_ca: false,
+        },
+    })
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads what can be read of the material, so that a proxy is never sent what it must refuse.

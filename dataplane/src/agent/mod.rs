@@ -13,14 +13,17 @@ pub mod additions;
 pub mod admin;
 pub mod beside;
 pub mod bootstrap;
+pub mod code;
 pub mod envoy;
 pub mod health;
+pub mod image;
 pub mod sds;
 pub mod secret_stream;
 pub mod stats;
 pub mod tied;
 
 use std::{
+    collections::BTreeSet,
     fs::DirBuilder,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -40,8 +43,10 @@ use self::{
     admin::{DrainScope, EnvoyAdmin},
     beside::Asker,
     bootstrap::Start,
+    code::Relay,
     envoy::EnvoySettings,
     health::Health,
+    image::{Images, registry::Network},
     tied::Tie,
 };
 pub use self::{envoy::EnvoyError, sds::SdsError};
@@ -86,6 +91,9 @@ pub struct AgentSettings {
     /// How the machine is asked whether it is well; `None`: it is no machine of a group, or its
     /// group asks nothing.
     pub health: Option<HealthProbe>,
+    /// Registries of images, `HOST` or `HOST:PORT`, that are called without TLS, and wherever they
+    /// are.
+    pub insecure_registries: BTreeSet<String>,
     /// Where Envoy answers readiness probes.
     pub readiness: Option<SocketAddr>,
     /// Where Envoy serves its metrics.
@@ -161,15 +169,20 @@ pub async fn run(settings: AgentSettings, stop: CancellationToken) -> Result<(),
         AbortOnDropHandle::new(tokio::spawn(machine.run()))
     });
 
-    let sds = serve_sds(&socket, settings.sds_mode, identity.clone()).await?;
+    let asker =
+        Asker::new(discovery_node(&settings.node), settings.csr.target.clone(), identity.clone());
+    let relay = Relay::default();
+    let network = Network::new(settings.insecure_registries.clone());
+    let images = Images::new(settings.run_dir.join("modules"), network);
+    let relayed = relay.clone().run(asker.clone(), images);
+    let _relay = AbortOnDropHandle::new(tokio::spawn(relayed));
+    let sds = serve_sds(&socket, settings.sds_mode, identity.clone(), relay).await?;
     let stats = start_stats(&settings, identity.clone()).await?;
     let health =
         Health::new(identity.clone(), EnvoyAdmin::new(settings.admin), settings.pod.clone())
             .with_stats(stats.as_ref().map(|stats| Arc::clone(&stats.metrics)));
     let _health = serve_health(&health, stop.clone()).await?;
     let mut envoy = envoy_settings(&settings, &socket)?;
-    let asker =
-        Asker::new(discovery_node(&settings.node), settings.csr.target.clone(), identity.clone());
     let extended = async {
         let first = identity.wait_for(Option::is_some);
         let _ = tokio::time::timeout(FIRST_CERTIFICATE, first).await;
@@ -239,11 +252,17 @@ async fn supervise(
     }
 }
 
-async fn serve_sds(socket: &Path, mode: u32, identity: IdentityWatch) -> Result<SdsTask, SdsError> {
+async fn serve_sds(
+    socket: &Path,
+    mode: u32,
+    identity: IdentityWatch,
+    relay: Relay,
+) -> Result<SdsTask, SdsError> {
     let listener = sds::bind(socket, mode).await?;
     Ok(AbortOnDropHandle::new(tokio::spawn(sds::serve(
         listener,
         identity,
+        relay,
         CancellationToken::new(),
     ))))
 }

@@ -14,6 +14,7 @@ use ferromesh_proto::{
         Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
         Resource, Status as Nack,
     },
+    extension::extension_config_discovery_service_server::ExtensionConfigDiscoveryServiceServer,
     secret::secret_discovery_service_server::{
         SecretDiscoveryService, SecretDiscoveryServiceServer,
     },
@@ -26,7 +27,10 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
-use super::secret_stream::{Push, SecretStream, Secrets};
+use super::{
+    code::Relay,
+    secret_stream::{Push, SecretStream, Secrets},
+};
 use crate::identity::IdentityWatch;
 
 /// Answers that may wait for a slow reader; two secrets change every few seconds at most.
@@ -92,19 +96,21 @@ pub async fn bind(path: &Path, mode: u32) -> Result<UnixListener, SdsError> {
     Ok(listener)
 }
 
-/// Serves the newest identity until `stop`.
+/// Serves the newest identity, and what `relay` has, until `stop`.
 ///
 /// # Errors
 /// [`SdsError::Serve`] when the server fails.
 pub async fn serve(
     listener: UnixListener,
     identity: IdentityWatch,
+    relay: Relay,
     stop: CancellationToken,
 ) -> Result<(), SdsError> {
     let service = SecretDiscoveryServiceServer::new(Sds { identity });
     let incoming = UnixListenerStream::new(listener);
     Ok(Server::builder()
         .add_service(service)
+        .add_service(ExtensionConfigDiscoveryServiceServer::new(relay))
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await?)
 }
@@ -311,7 +317,8 @@ mod tests {
         let path = dir.path().join("sds");
         let (identity, receiver) = watch::channel(None);
         let stop = CancellationToken::new();
-        tokio::spawn(serve(bind(&path, 0o600).await.unwrap(), receiver, stop.clone()));
+        let listener = bind(&path, 0o600).await.unwrap();
+        tokio::spawn(serve(listener, receiver, Relay::default(), stop.clone()));
         let endpoint = Endpoint::from_shared(format!("unix:{}", path.display())).unwrap();
         let client = SecretDiscoveryServiceClient::new(endpoint.connect().await.unwrap());
         Fixture { _dir: dir, identity, client, stop }

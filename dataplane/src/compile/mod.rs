@@ -21,6 +21,7 @@ mod authz;
 mod cel;
 mod close;
 mod cluster;
+mod code;
 mod collector;
 mod connection_ask;
 mod endpoint;
@@ -48,7 +49,7 @@ mod tls;
 mod trace;
 
 use self::field::Invalid;
-pub use self::{guard::Guards, secret::SecretSlots};
+pub use self::{code::ImagedCode, guard::Guards, secret::SecretSlots};
 
 /// Why a resource was refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -31,10 +31,15 @@ pub struct CertificateValidationContext {
     pub crl: ::core::option::Option<DataSource>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GenericSecret {
+    #[prost(message, optional, tag = "1")]
+    pub secret: ::core::option::Option<DataSource>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Secret {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    #[prost(oneof = "secret::Type", tags = "2, 4")]
+    #[prost(oneof = "secret::Type", tags = "2, 4, 5")]
     pub r#type: ::core::option::Option<secret::Type>,
 }
 /// Nested message and enum types in `Secret`.
@@ -45,5 +50,7 @@ pub mod secret {
         TlsCertificate(super::TlsCertificate),
         #[prost(message, tag = "4")]
         ValidationContext(super::CertificateValidationContext),
+        #[prost(message, tag = "5")]
+        GenericSecret(super::GenericSecret),
     }
 }

@@ -55,11 +55,12 @@ pub struct ProxyClass {
 pub fn classify(snapshot: &MeshSnapshot, node: &NodeIdentity) -> Result<ProxyClass, Refusal> {
     let workload = find_workload(snapshot, node)?;
     let facts = Facts::new(snapshot, node, workload);
-    let (mut views, credentials) = match node.kind {
+    let (mut views, mut credentials) = match node.kind {
         NodeKind::Sidecar => (facts.sidecar_views(), facts.sidecar_credentials()),
         NodeKind::Router => facts.gateway_view(),
     };
     views.extend(facts.peers().map(ViewKey::Peers));
+    credentials.extend(facts.pull_secrets());
     Ok(ProxyClass {
         views: views.into_iter().map(Arc::new).collect(),
         workload: workload.map(|w| w.id.clone()),
@@ -182,6 +183,16 @@ impl<'a> Facts<'a> {
         let sets = all.of(root, (self.namespace(), &self.labels), side);
         let left_out = all.left_out(&sets, side, &self.node.facts.metadata);
         PatchesKey { sets, left_out }
+    }
+
+    /// Secrets with which it pulls images. None while the workload is not known: nobody vouches for
+    /// its labels.
+    fn pull_secrets(&self) -> impl Iterator<Item = Arc<str>> {
+        let root = &self.snapshot.mesh().root_namespace;
+        let known = self.workload.into_iter();
+        known.flat_map(move |workload| {
+            self.snapshot.patches().pull_secrets(root, (self.namespace(), &workload.labels))
+        })
     }
 
     /// What it tells of its traffic, by the policies in force for it.

@@ -29,6 +29,8 @@ pub struct PatchSet {
     pub priority: i32,
     /// In the order in which they are applied.
     pub patches: Vec<Arc<Patch>>,
+    /// The Secret of its namespace with which images are pulled that it speaks of.
+    pub pull_secret: Option<Arc<str>>,
 }
 
 impl PatchSet {

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use ferromesh_proto::IMAGE_PULL;
+
 use super::{
     age::forget,
     family::{Family, Touch},
@@ -33,6 +35,23 @@ impl PatchSets {
         chosen.into_iter().map(|set| set.origin.id.clone()).collect()
     }
 
+    /// Names of the secrets with which a workload's proxy pulls images, as agents ask for them.
+    pub(crate) fn pull_secrets(
+        &self,
+        root: &str,
+        (namespace, labels): (&str, &Labels),
+    ) -> impl Iterator<Item = Arc<str>> {
+        let scopes = [Some(root), (namespace != root).then_some(namespace)];
+        let sets = scopes.into_iter().flatten().filter_map(|scope| self.0.get(scope));
+        let governing =
+            sets.flat_map(BTreeMap::values).filter(|set| set.governs(root, namespace, labels));
+        let named = governing.filter_map(|set| {
+            let name = set.pull_secret.as_ref()?;
+            Some(format!("{IMAGE_PULL}{}/{name}", set.origin.id.namespace).into())
+        });
+        named.collect::<Vec<_>>().into_iter()
+    }
+
     /// The patches of some sets for one side that are not for a proxy which says this of itself.
     pub(crate) fn left_out(
         &self,
@@ -53,7 +72,8 @@ fn standing(set: &PatchSet) -> impl PartialEq {
     let proxies = set.patches.iter().map(|patch| (patch.side, patch.proxy.clone()));
     let sides = sides.map(|side| set.concerns(side));
     let order = (set.stage, set.priority);
-    (set.origin.clone(), set.selector.clone(), order, sides, proxies.collect::<Vec<_>>())
+    let who = (set.origin.clone(), set.selector.clone(), set.pull_secret.clone());
+    (who, order, sides, proxies.collect::<Vec<_>>())
 }
 
 impl Family for PatchSets {

@@ -17,9 +17,11 @@ object! { no_null;
         "targetRef" target_ref: Option<TargetRef>,
         /// As `targetRef`, for several.
         "targetRefs" target_refs: Vec<TargetRef>,
-        /// Where the module is: `file://` of the proxy's machine, or `http://` and `https://`.
+        /// Where the module is: `file://` of the proxy's machine, `http://`, `https://`, or an image
+        /// (`oci://`, and without a scheme).
         "url" url: Arc<str> [required],
-        /// SHA-256 of the module, in hexadecimal digits; what is fetched needs it.
+        /// SHA-256 of the module, in hexadecimal digits, which one from a server needs; of an
+        /// image, of its manifest.
         "sha256" sha256: Arc<str>,
         /// When an image is pulled.
         "imagePullPolicy" image_pull_policy: PullPolicy,
@@ -69,9 +71,11 @@ object! { no_null;
 object! { no_null;
     /// A WebAssembly module.
     WasmModule {
-        /// Where the module is: `file://` of the proxy's machine, or `http://` and `https://`.
+        /// Where the module is: `file://` of the proxy's machine, `http://`, `https://`, or an image
+        /// (`oci://`, and without a scheme).
         "url" url: Arc<str> [required],
-        /// SHA-256 of the module, in hexadecimal digits; what is fetched needs it.
+        /// SHA-256 of the module, in hexadecimal digits, which one from a server needs; of an
+        /// image, of its manifest.
         "sha256" sha256: Arc<str>,
         /// When an image is pulled.
         "imagePullPolicy" image_pull_policy: PullPolicy,
@@ -246,8 +250,8 @@ pub(super) enum Source<'a> {
         /// Its port.
         port: u16,
     },
-    /// In an image of a registry.
-    Image,
+    /// In an image of a registry, by its name without a scheme.
+    Image(&'a str),
 }
 
 impl<'a> Source<'a> {
@@ -257,10 +261,15 @@ impl<'a> Source<'a> {
             Some(("file", path)) => path.starts_with('/').then_some(Self::File(path)),
             Some(("http", rest)) => Self::server(url, false, rest),
             Some(("https", rest)) => Self::server(url, true, rest),
-            Some(("oci", rest)) => (!rest.is_empty()).then_some(Self::Image),
+            Some(("oci", rest)) => Self::image(rest),
             Some(_) => None,
-            None => (!url.is_empty()).then_some(Self::Image),
+            None => Self::image(url),
         }
+    }
+
+    fn image(name: &'a str) -> Option<Self> {
+        let known = |c: char| c.is_ascii_alphanumeric() || "._-:/@[]".contains(c);
+        (!name.is_empty() && name.chars().all(known)).then_some(Self::Image(name))
     }
 
     fn server(url: &'a str, tls: bool, rest: &'a str) -> Option<Self> {
@@ -295,8 +304,9 @@ mod tests {
             ("https://[::1]/m", server("https://[::1]/m", true, "::1", 443)),
             ("https://user@a.test/m", None),
             ("https:///m", None),
-            ("oci://a.test/m:v1", Some(Source::Image)),
-            ("a.test/m:v1", Some(Source::Image)),
+            ("oci://a.test/m:v1", Some(Source::Image("a.test/m:v1"))),
+            ("a.test/m:v1", Some(Source::Image("a.test/m:v1"))),
+            ("oci://a.test/m?x", None),
             ("ftp://a.test/m", None),
             ("", None),
         ];

@@ -14,8 +14,8 @@ use crate::{
         decode::Decoder,
         istio::{
             extension::{
-                FailStrategy, Mode, Phase, PluginType, Source, TrafficExtension, TrafficSelector,
-                ValueFrom, WasmModule, WasmPlugin,
+                FailStrategy, Mode, Phase, PluginType, PullPolicy, Source, TrafficExtension,
+                TrafficSelector, ValueFrom, WasmModule, WasmPlugin,
             },
             shared::{TargetRef, WorkloadSelector},
         },
@@ -53,6 +53,10 @@ struct Code {
     config: Option<Value>,
     /// The cluster that it is fetched from.
     cluster: Option<Value>,
+    /// Whether the proxy's agent fetches it, which then hands the configuration on.
+    by_agent: bool,
+    /// The Secret with which the agent does.
+    pull_secret: Option<Arc<str>>,
 }
 
 /// Filters that run code.
@@ -77,7 +81,7 @@ impl Lowering<'_> {
             matches: &spec.matches,
         };
         let name = self.extension_name("wasmplugin");
-        self.extension(&written, module(name, "spec.url", &spec.module())?)
+        self.extension(&written, module(name, self.namespace(), "spec.url", &spec.module())?)
     }
 
     pub(in crate::dialect) fn traffic_extension(
@@ -94,7 +98,7 @@ impl Lowering<'_> {
         };
         let name = self.extension_name("trafficextension");
         let code = match (&spec.wasm, &spec.lua) {
-            (Some(wasm), _) => module(name, "spec.wasm", wasm)?,
+            (Some(wasm), _) => module(name, self.namespace(), "spec.wasm", wasm)?,
             (None, Some(lua)) => Code {
                 name,
                 at: "spec.lua",
@@ -105,6 +109,8 @@ impl Lowering<'_> {
                     "default_source_code": {"inline_string": &*lua.inline_code},
                 })),
                 cluster: None,
+                by_agent: false,
+                pull_secret: None,
             },
             (None, None) => return None,
         };
@@ -164,6 +170,7 @@ impl Lowering<'_> {
             stage: PatchStage::Extension(place),
             priority: written.priority.saturating_neg(),
             patches,
+            pull_secret: code.pull_secret,
         })))
     }
 }
@@ -219,7 +226,7 @@ fn holders(sides: &BTreeSet<(ProxySide, Option<u16>)>) -> BTreeSet<ProxySide> {
 }
 
 /// `None`: its source means nothing, for which the object is refused.
-fn module(name: String, at: &'static str, module: &WasmModule) -> Option<Code> {
+fn module(name: String, namespace: &str, at: &'static str, module: &WasmModule) -> Option<Code> {
     let filter = match module.kind {
         PluginType::Unspecified | PluginType::Http => Filter::Wasm,
         PluginType::Network => Filter::NetworkWasm,
@@ -235,8 +242,27 @@ fn module(name: String, at: &'static str, module: &WasmModule) -> Option<Code> {
             let digest = module.sha256.to_ascii_lowercase();
             (Some(json!({"remote": {"http_uri": uri, "sha256": digest}})), Some(cluster))
         }
-        Source::Image => return None,
+        Source::Image(image) => {
+            let pull = match module.image_pull_policy {
+                PullPolicy::Unspecified => "",
+                PullPolicy::IfNotPresent => "missing",
+                PullPolicy::Always => "always",
+            };
+            let secret = match &*module.image_pull_secret {
+                "" => String::new(),
+                secret => format!("{namespace}/{secret}"),
+            };
+            // For the agent alone, which puts a file in its place.
+            let uri = json!({
+                "uri": format!("oci://{image}?pull={pull}&secret={secret}"),
+                "timeout": "60s",
+                "cluster": AGENT_CLUSTER,
+            });
+            let digest = module.sha256.to_ascii_lowercase();
+            (Some(json!({"remote": {"http_uri": uri, "sha256": digest}})), None)
+        }
     };
+    let by_agent = matches!(Source::of(&module.url), Some(Source::Image(_)));
     let policy = match module.fail_strategy {
         FailStrategy::Close => "FAIL_CLOSED",
         FailStrategy::Open => "FAIL_OPEN",
@@ -261,7 +287,17 @@ fn module(name: String, at: &'static str, module: &WasmModule) -> Option<Code> {
         }
         json!({"@type": filter.kind(), "config": plugin})
     });
-    Some(Code { name, at, filter, fail: module.fail_strategy, config, cluster })
+    let secret = Some(&module.image_pull_secret).filter(|secret| by_agent && !secret.is_empty());
+    Some(Code {
+        name,
+        at,
+        filter,
+        fail: module.fail_strategy,
+        config,
+        cluster,
+        by_agent,
+        pull_secret: secret.cloned(),
+    })
 }
 
 fn environment(module: &WasmModule) -> Value {
@@ -324,13 +360,21 @@ fn public_roots() -> Value {
         "sds_config": {
             "resource_api_version": "V3",
             "initial_fetch_timeout": "1s",
-            "api_config_source": {
-                "api_type": "GRPC",
-                "transport_api_version": "V3",
-                "set_node_on_first_message_only": true,
-                "grpc_services": [{"envoy_grpc": {"cluster_name": "sds-grpc"}}],
-            },
+            "api_config_source": from_agent("GRPC"),
         },
+    })
+}
+
+/// The cluster of the agent's socket, in every bootstrap beside an agent.
+const AGENT_CLUSTER: &str = "sds-grpc";
+
+/// What is asked of the agent, in this variant of the protocol.
+fn from_agent(variant: &str) -> Value {
+    json!({
+        "api_type": variant,
+        "transport_api_version": "V3",
+        "set_node_on_first_message_only": true,
+        "grpc_services": [{"envoy_grpc": {"cluster_name": AGENT_CLUSTER}}],
     })
 }
 
@@ -384,12 +428,13 @@ impl Code {
             return json!({"name": self.name, "typed_config": stand_in});
         }
         let kinds = [self.filter.kind(), stand_in["@type"].as_str().unwrap_or_default()];
+        let mut source = json!({"initial_fetch_timeout": "0s", "resource_api_version": "V3"});
+        match self.by_agent {
+            true => source["api_config_source"] = from_agent("DELTA_GRPC"),
+            false => source["ads"] = json!({}),
+        }
         json!({"name": self.name, "config_discovery": {
-            "config_source": {
-                "ads": {},
-                "initial_fetch_timeout": "0s",
-                "resource_api_version": "V3",
-            },
+            "config_source": source,
             "type_urls": kinds,
             "default_config": stand_in,
         }})

@@ -34,6 +34,7 @@ impl Lowering<'_> {
             stage: PatchStage::Change,
             priority: spec.priority,
             patches: patches.collect(),
+            pull_secret: None,
         }))
     }
 

@@ -52,7 +52,8 @@ fn check_module(module: &WasmModule, at: &mut Decoder) {
     if !module.verification_key.is_empty() {
         unserved("verificationKey", "a module is not verified by a key", "use `sha256`", at);
     }
-    if !module.image_pull_secret.is_empty() {
+    let is_image = matches!(Source::of(&module.url), Some(Source::Image(_)));
+    if !module.image_pull_secret.is_empty() && !is_image {
         at.within("imagePullSecret", |at| {
             at.remark(|path| {
                 Diagnostic::warning(Code::NoEffect, path, "is for images, which this is none")
@@ -83,13 +84,16 @@ fn check_source(module: &WasmModule, at: &mut Decoder) {
                 let path = at.path();
                 let finding =
                     Diagnostic::error(Code::InvalidValue, path, "the value cannot be used");
-                let expected = "`file:///PATH`, `http://HOST/PATH` or `https://HOST/PATH`";
+                let expected = "`file:///PATH`, `http://HOST/PATH`, `https://HOST/PATH` or \
+                                `oci://REGISTRY/REPOSITORY:TAG`";
                 at.note(finding.expected(expected, format!("`{}`", module.url)));
             });
         }
-        Some(Source::Image) => {
-            let fix = "`https://` with `sha256`, or `file://` of a module in the proxy's image";
-            unserved("url", "a module in an image is not pulled", fix, at);
+        Some(Source::Image(image)) => {
+            let named = image.split_once("@sha256:").map(|(_, named)| named);
+            if named.is_some_and(|own| !digest.is_empty() && !own.eq_ignore_ascii_case(digest)) {
+                at.within("sha256", |at| at.invalid("not what `url` says", None));
+            }
         }
         Some(Source::File(_)) if !digest.is_empty() => {
             let what = "a file of the proxy's machine is not verified";

@@ -2060,8 +2060,12 @@ fn extensions_run_code_that_is_verified() {
     let with = |more: &str| format!("{file}, {more}");
     let rows: Vec<(&str, String, String)> = vec![
         ("spec.url", "phase: AUTHN".to_owned(), with("phase: AUTHN")),
-        ("spec.url", "url: 'oci://a.test/m:v1'".to_owned(), file.to_owned()),
-        ("spec.url", "url: 'a.test/m:v1'".to_owned(), file.to_owned()),
+        (
+            "spec.sha256",
+            format!("url: 'a.test/m@sha256:{}', sha256: '{}'", "0".repeat(64), "1".repeat(64)),
+            format!("url: 'a.test/m@sha256:{}', sha256: '{}'", "a".repeat(64), "A".repeat(64)),
+        ),
+        ("spec.url", "url: 'a.test/m?v1'".to_owned(), "url: 'a.test/m:v1'".to_owned()),
         ("spec.url", "url: 'ftp://a.test/m'".to_owned(), file.to_owned()),
         ("spec.url", "url: 'file://m'".to_owned(), file.to_owned()),
         ("spec.sha256", "url: 'https://a.test/m'".to_owned(), server.clone()),
@@ -2095,7 +2099,7 @@ fn extensions_run_code_that_is_verified() {
             ("spec", "priority: 1", "lua: {inlineCode: x}"),
             ("spec", "lua: {inlineCode: x}, wasm: {url: 'file:///m'}", "wasm: {url: 'file:///m'}"),
             ("spec.lua.inlineCode", "lua: {inlineCode: ' '}", "lua: {inlineCode: x}"),
-            ("spec.wasm.url", "wasm: {url: 'oci://a.test/m'}", "wasm: {url: 'file:///m'}"),
+            ("spec.wasm.url", "wasm: {url: 'oci://a.test/m?x'}", "wasm: {url: 'oci://a.test/m'}"),
         ],
     );
 }
