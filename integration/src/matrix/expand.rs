@@ -43,7 +43,8 @@ fn case(
     let proofs: Vec<Proof> = proofs.collect();
     assert!(!proofs.is_empty(), "{name} proves nothing");
     let (site, company, not_ours) = (written.site, written.company, written.not_ours.clone());
-    Case { name, proofs, site, company, not_ours, objects, asks }
+    let only_in_soak = written.only_in_soak.clone();
+    Case { name, proofs, site, company, not_ours, only_in_soak, objects, asks }
 }
 
 fn objects(written: &Written) -> Vec<(String, Value)> {

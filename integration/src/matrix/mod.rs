@@ -36,6 +36,8 @@ pub struct Case {
     pub company: Company,
     /// Why our proxy does not carry it, if it does not.
     pub not_ours: Option<String>,
+    /// Why only `integration/soak.sh matrix` takes it, if so.
+    pub only_in_soak: Option<String>,
     /// Its objects: of each the kind, and the content below `spec`.
     objects: Vec<(String, Value)>,
     asks: Vec<Ask>,
@@ -213,6 +215,8 @@ struct Written {
     company: Company,
     #[serde(rename = "not ours")]
     not_ours: Option<String>,
+    #[serde(rename = "only in soak")]
+    only_in_soak: Option<String>,
     /// As which of several cases it stands.
     #[serde(default)]
     each: Each,

@@ -55,6 +55,7 @@ fn chosen(proxies: Proxies) -> Chosen {
         };
         let wanted = match &wanted {
             Some(texts) => texts.split('|').any(named),
+            None if case.only_in_soak.is_some() => false,
             None => case.company == Company::Others || of_the_test_command(&case.name),
         };
         wanted && (case.not_ours.is_none() || !ours) && (!mixed || case.site.is_two_sided())
