@@ -61,7 +61,8 @@ fn serve(pod: &Pod) {
     });
 }
 
-/// The status of a request for the service to an address, from the pod; `000`: nobody listens.
+/// The status of a request for the service to an address, from the pod; `refused`: nobody
+/// listens.
 fn status(pod: &Pod, address: &str) -> String {
     let url = format!("http://{address}/");
     let arguments =

@@ -297,10 +297,10 @@ impl Session {
     fn send_dependents_again(&mut self, kind: ResourceType) {
         for dependent in ResourceType::ALL {
             if dependent.row().makes_after.contains(&kind) {
-                self.tracks[dependent.index()].send_refused_again();
+                self.tracks[dependent.index()].try_again(|_| true);
             }
         }
-        self.quiet = false;
+        self.wake();
     }
 
     /// Takes over what the client refused on an earlier stream: it still does, until it accepts or

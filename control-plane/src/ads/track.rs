@@ -454,7 +454,8 @@ impl Track {
         if shift.new.is_none()
             && let Some(Todo::Refused { response, .. }) = self.todo.get(shift.name)
         {
-            self.try_again(*response);
+            let response = *response;
+            self.try_again(|of| of == response);
         }
         match self.todo.get_mut(shift.name) {
             Some(Todo::Has { retired: slot, .. }) => *slot = retired,
@@ -470,11 +471,11 @@ impl Track {
         }
     }
 
-    /// Forgets what a response was refused for, since some of it is gone: should that come back
-    /// unchanged, it is new.
-    fn try_again(&mut self, response: u64) {
+    /// Forgets that these responses were refused: some of one is gone, and should that come back
+    /// unchanged, it is new; or the client has now what it lacked.
+    pub(super) fn try_again(&mut self, meant: impl Fn(u64) -> bool) {
         for state in self.todo.values_mut() {
-            if matches!(state, Todo::Refused { response: of, .. } if *of == response) {
+            if matches!(state, Todo::Refused { response, .. } if meant(*response)) {
                 *state = Todo::Again;
             }
         }
@@ -493,15 +494,6 @@ impl Track {
             self.todo.insert(name.clone(), Todo::Again);
         }
         covered
-    }
-
-    /// What was refused for something that the client lacked, and has now, may be taken now.
-    pub(super) fn send_refused_again(&mut self) {
-        for state in self.todo.values_mut() {
-            if matches!(state, Todo::Refused { .. }) {
-                *state = Todo::Again;
-            }
-        }
     }
 
     /// The client accepted a response; `None` when it is none that waits for an answer.

@@ -16,9 +16,36 @@ pub struct CheckRequest {
 /// `AttributeContext`.
 #[derive(Clone, PartialEq, Message)]
 pub struct Attributes {
+    /// Who asks.
+    #[prost(message, optional, tag = "1")]
+    pub source: Option<Peer>,
     /// The request.
     #[prost(message, optional, tag = "4")]
     pub request: Option<Asked>,
+}
+
+/// `AttributeContext.Peer`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Peer {
+    /// Where it is.
+    #[prost(message, optional, tag = "1")]
+    pub address: Option<Address>,
+}
+
+/// `core.v3.Address`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Address {
+    /// As a socket's.
+    #[prost(message, optional, tag = "1")]
+    pub socket: Option<Socket>,
+}
+
+/// `core.v3.SocketAddress`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Socket {
+    /// Its IP address.
+    #[prost(string, tag = "2")]
+    pub address: String,
 }
 
 /// `AttributeContext.Request`.

@@ -1,19 +1,14 @@
 //! Services that are asked about calls, as a user runs them: one over gRPC, one over HTTP. Each
 //! decides by what the call shows, so that the oracle can tell what it says.
 
-use std::{
-    convert::Infallible,
-    net::{Ipv4Addr, SocketAddr},
-};
+use std::net::Ipv4Addr;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, combinators::BoxBody};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
+use ferromesh_integration::service::{
+    self, Answer,
+    access::{CHECK, CheckRequest, CheckResponse, Status},
 };
+use http::Request;
+use hyper::body::Incoming;
 use prost::Message;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -68,24 +63,13 @@ pub(crate) fn services(addresses: [Ipv4Addr; 2]) -> Vec<Value> {
 /// Serves both.
 pub(crate) async fn serve(addresses: [Ipv4Addr; 2]) {
     for address in addresses {
-        let address: SocketAddr = (address, PORT).into();
-        let listener = TcpListener::bind(address).await.expect("a free address");
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let server = auto::Builder::new(TokioExecutor::new());
-                    let _ = server.serve_connection(TokioIo::new(stream), service_fn(answer)).await;
-                });
-            }
-        });
+        let listener = TcpListener::bind((address, PORT)).await.expect("a free address");
+        tokio::spawn(service::accept(listener, |request, _| Box::pin(answer(request))));
     }
 }
 
-type Answer = Response<BoxBody<Bytes, Infallible>>;
-
-async fn answer(request: Request<Incoming>) -> Result<Answer, Infallible> {
-    let is_grpc = request.uri().path() == "/envoy.service.auth.v3.Authorization/Check";
-    Ok(if is_grpc { grpc(request).await } else { plain(&request) })
+async fn answer(request: Request<Incoming>) -> Answer {
+    if request.uri().path() == CHECK { grpc(request).await } else { plain(&request) }
 }
 
 /// 200 lets a request in, everything else is sent to the client.
@@ -93,75 +77,17 @@ fn plain(request: &Request<Incoming>) -> Answer {
     assert!(request.uri().path().starts_with("/check/"), "{}", request.uri());
     let shown: Vec<&str> =
         request.headers().get_all(SHOWN).iter().filter_map(|v| v.to_str().ok()).collect();
-    let shown = shown.join(",");
-    let allowed = http_allows(Some(&*shown));
-    let status = if allowed { StatusCode::OK } else { StatusCode::FORBIDDEN };
-    let answer = Response::builder().status(status).body(Full::new(Bytes::new()).boxed());
-    answer.expect("an answer")
-}
-
-/// `CheckRequest` of `envoy.service.auth.v3`, as far as it is looked at.
-#[derive(Clone, PartialEq, Message)]
-struct CheckRequest {
-    #[prost(message, optional, tag = "1")]
-    attributes: Option<Attributes>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Attributes {
-    #[prost(message, optional, tag = "1")]
-    source: Option<Peer>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Peer {
-    #[prost(message, optional, tag = "1")]
-    address: Option<Address>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Address {
-    #[prost(message, optional, tag = "1")]
-    socket: Option<Socket>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Socket {
-    #[prost(string, tag = "2")]
-    address: String,
-}
-
-/// `CheckResponse`: a `google.rpc.Status`.
-#[derive(Clone, PartialEq, Message)]
-struct CheckResponse {
-    #[prost(message, optional, tag = "1")]
-    status: Option<Status>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Status {
-    #[prost(int32, tag = "1")]
-    code: i32,
+    let allowed = http_allows(Some(&shown.join(",")));
+    service::http(if allowed { 200 } else { 403 }, &[], "")
 }
 
 const PERMISSION_DENIED: i32 = 7;
 
 async fn grpc(request: Request<Incoming>) -> Answer {
-    let mut body = request.into_body().collect().await.expect("a whole message").to_bytes();
-    // A message is preceded by a flag and its length.
-    body.advance(5);
-    let check = CheckRequest::decode(body).expect("a check");
+    let check: CheckRequest = service::message(request).await;
     let source = check.attributes.and_then(|a| a.source?.address?.socket).expect("a source");
     let source: Ipv4Addr = source.address.parse().expect("an address");
     let code = if grpc_allows(source) { 0 } else { PERMISSION_DENIED };
-    let message = CheckResponse { status: Some(Status { code }) }.encode_to_vec();
-    let mut framed = BytesMut::new();
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(message.len()).expect("a small message"));
-    framed.extend_from_slice(&message);
-    let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", "0".parse().expect("a value"));
-    let body = Full::new(framed.freeze()).with_trailers(async { Some(Ok(trailers)) });
-    let answer = Response::builder().header("content-type", "application/grpc");
-    answer.body(body.boxed()).expect("an answer")
+    let answer = CheckResponse { status: Some(Status { code }), ..Default::default() };
+    service::grpc(&answer.encode_to_vec())
 }
